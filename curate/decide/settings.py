@@ -46,7 +46,6 @@ class DecideSettings(StepSettings):
     """What deciding reads."""
 
     store: RunStore
-    stores: tuple[RunStore, ...]  # it, and that of a run whose tables are taken
     columns: pa.Schema  # those that rules see
     derived: dict[str, Derived]  # those of them that the recipe derives, by their names
     rules: tuple[str, ...]  # names of the rules, in order
@@ -81,7 +80,6 @@ class DecideSettings(StepSettings):
         counted = count_columns(columns, recipe.match is not None)
         return cls(
             store=context.store,
-            stores=(context.store, *([context.reuse] if context.reuse else [])),
             columns=columns,
             derived=derived,
             rules=tuple(recipe.rules),
@@ -120,7 +118,7 @@ class DecideSettings(StepSettings):
     @property
     def selection_run(self) -> SelectionRun:
         """What a selection may use of the run."""
-        return SelectionRun(self.seed, self.matching, self.store.url, self.rows_left, self.columns, self.stores)
+        return SelectionRun(self.seed, self.matching, self.store.url, self.rows_left, self.columns, self.store)
 
     @property
     def later(self) -> int:

@@ -78,7 +78,7 @@ class AddSums(Combine[Sums, Any]):
 class ClustersRelation(Relation):
     """The nearest centroid of each image."""
 
-    key, section, has_model = "clusters", ClustersSection, True
+    key, section = "clusters", ClustersSection
 
     def columns(self, name: str, section: ClustersSection) -> tuple[pa.Field, ...]:
         """Return the cluster and the distance."""

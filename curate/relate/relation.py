@@ -24,6 +24,7 @@ from curate.base.process import process_cache
 from curate.pool.plan import Unit
 from curate.recipe.relate import OnKept
 from curate.run.units import Answer, Combine, Units
+from curate.store.layout import MODELS
 from curate.store.store import RunStore
 from curate.store.tables import OpenTables, UnitTables
 
@@ -73,7 +74,6 @@ class Relation(ABC):
     key: ClassVar[str]  # in a recipe's section `relate`
     section: ClassVar[type[OnKept]]  # what a recipe says of one
     sides: ClassVar[tuple[str, ...]] = ("image",)  # of embeddings that a row must have, which are read; or text too
-    has_model: ClassVar[bool] = False  # whether its model is part of the run: `models/NAME.npy`
     version: ClassVar[int] = 1  # raised where the code changes what comes out
 
     @abstractmethod
@@ -116,10 +116,7 @@ class Reading:
             np.savez(data, allow_pickle=False, **arrays)
         file = f"{folder}/{self.name}.{'npy' if len(arrays) == 1 else 'npz'}"
         self.store.write_bytes(file, data.getvalue())
-        digest = ids.digest(
-            [[key, list(a.shape), hashlib.sha256(a.tobytes()).hexdigest()] for key, a in arrays.items()]
-        )
-        return Model(self.store, file, digest, tuple(arrays))
+        return Model(self.store, file, hashlib.sha256(data.getvalue()).hexdigest(), tuple(arrays))
 
 
 class Model(NamedTuple):
@@ -127,8 +124,13 @@ class Model(NamedTuple):
 
     store: RunStore
     file: str
-    digest: str
+    sha256: str
     names: tuple[str, ...]
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is part of the run."""
+        return self.file.startswith(f"{MODELS}/")
 
     def load(self) -> Mapping[str, npt.NDArray[Any]]:
         """Return the arrays, read once per process."""
@@ -138,7 +140,7 @@ class Model(NamedTuple):
             return {self.names[0]: content} if len(self.names) == 1 else {name: content[name] for name in self.names}
 
         file = f"model {self.store.url} {self.file} "
-        return process_cache(f"{file}{self.digest}", read, replaces=file)
+        return process_cache(f"{file}{self.sha256}", read, replaces=file)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,10 @@
-"""Table `related` of each unit: what relates its rows to the whole pool, by all relations of the recipe."""
+"""Table `related` of each unit: what relates its rows to the whole pool, by all relations of the recipe.
 
-import io
+Its footer says by which models of the run (`models/NAME.npy`) it was made: one that is lost or damaged is made again.
+"""
+
+import json
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +19,7 @@ from curate.recipe.relate import RELATIONS
 from curate.relate.relation import Asking, Model, Reading, Relation
 from curate.run.context import VERSIONS, RunContext, StepSettings
 from curate.run.units import Answer, Fold, Units
-from curate.store.layout import MODELS
+from curate.store.manifest import check_written
 from curate.store.store import RunStore
 from curate.store.tables import OpenTables
 from curate.store.timings import time_step
@@ -65,30 +69,39 @@ def related_key(context: RunContext) -> str:
 def relate(units: Units, context: RunContext, unread: Answer[list[str]]) -> None:
     """Write `related` of each unit; `unread` are the files of all units that could not be read."""
     settings = RelateSettings.of(context)
-    has_models = all(_is_whole(settings, reading) for reading, _ in settings.relations if reading.kind.has_model)
-    stale = units.ask("Relate: stale", _count_stale, settings, unread, has_models, combine=Fold[int]())
+    made_by = units.ask("Relate: models", _read_models, settings, unread, combine=Fold[frozenset[str]](operator.or_))
+    stale = units.get("Relate: stale", _is_stale, settings, made_by)
     models = {
         reading.name: reading.kind.fit(Asking(units, stale, reading), section)
         for reading, section in settings.relations
     }
-    together = units.get("Relate: models", lambda **models: models, **models)
+    together = units.get("Relate: together", lambda **models: models, **models)
     units.then("Relate", relate_unit, settings, unread, together)
 
 
-def _is_whole(settings: RelateSettings, reading: Reading) -> bool:
-    """Return whether the model of an earlier attempt, or else of the run to reuse, is there and not cut short."""
-    file = f"{MODELS}/{reading.name}.npy"
-    store = next((store for store in (settings.store, settings.reuse) if store and store.exists(file)), None)
-    try:
-        return store is not None and bool(np.load(io.BytesIO(store.read_bytes(file)), allow_pickle=False).size)
-    except (ValueError, EOFError):
-        return False
+def _read_models(
+    tables: OpenTables, unit: Unit, settings: RelateSettings, unread: Sequence[str]
+) -> Iterator[frozenset[str]]:
+    """Yield the digests of the models that a unit's table was made by, as JSON; empty where it is not current."""
+    is_current = tables.is_current("related", settings.key_without(unread))
+    yield frozenset([json.dumps(tables.note("related").get("models", {}), sort_keys=True) if is_current else ""])
 
 
-def _count_stale(
-    tables: OpenTables, unit: Unit, settings: RelateSettings, unread: Sequence[str], has_models: bool
-) -> Iterator[int]:
-    yield int(not (has_models and tables.is_current("related", settings.key_without(unread))))
+def _is_stale(settings: RelateSettings, made_by: frozenset[str] | None) -> bool:
+    """Return whether a table is not current, or a model neither here nor in the run to reuse, which is adopted."""
+    if made_by is None or len(made_by) > 1 or "" in made_by:
+        return True
+    return not all(_adopt(settings, file, sha256) for file, sha256 in json.loads(*made_by).items())
+
+
+def _adopt(settings: RelateSettings, file: str, sha256: str) -> bool:
+    """Return whether a model is what was written, in this run or in the one to reuse; it is in this run then."""
+    for store in (settings.store, settings.reuse):
+        if store and store.exists(file) and (digest := check_written(store, file)) and digest.sha256 == sha256:
+            if store is settings.reuse:
+                settings.store.adopt(store, file, file, digest)
+            return True
+    return False
 
 
 def relate_unit(
@@ -103,8 +116,6 @@ def relate_unit(
         timer.rows, key = tables.rows(), settings.key_without(unread)
         if tables.is_current("related", key):
             timer.idle = True
-            if unit.index == 0:
-                _adopt_models(settings)
             return unit
         table = tables.read("samples", [field.name for field in schema.ALIGNED])
         for reading, section in settings.relations:
@@ -119,18 +130,6 @@ def relate_unit(
             at = pa.array(places, mask=places < 0)
             for field, column in zip(fields, values, strict=True):
                 table = table.append_column(field, column.cast(field.type).take(at))
-        tables.write("related", table, key)
+        made_by = {model.file: model.sha256 for model in (models or {}).values() if model and model.is_kept}
+        tables.write("related", table, key, {"models": made_by} if made_by else None)
     return unit
-
-
-def _adopt_models(settings: RelateSettings) -> None:
-    """Put the models of the run whose tables were adopted into this one."""
-    for reading, _ in settings.relations:
-        file = f"{MODELS}/{reading.name}.npy"
-        if (
-            reading.kind.has_model
-            and settings.reuse
-            and not settings.store.exists(file)
-            and settings.reuse.exists(file)
-        ):
-            settings.store.write_bytes(file, settings.reuse.read_bytes(file))

@@ -74,11 +74,7 @@ class LoadedClusters(NamedTuple):
 def load_clusters(name: str, options: Clusters) -> LoadedClusters:
     """Read the files of the clusters `name`. Raises RecipeError where they are not what they are taken for."""
     where = f"measure.clusters.{name}"
-    centroids = read_array(f"{where}.centroids", options.centroids)
-    if centroids.ndim != 2 or centroids.dtype.kind != "f" or not centroids.size:
-        what = f"{where}.centroids: {options.centroids} is {centroids.dtype} {list(centroids.shape)}"
-        raise RecipeError(f"{what}; accepted: floating-point numbers [k, dimension]")
-    centroids = centroids.astype(np.float32)
+    centroids = read_rows(f"{where}.centroids", options.centroids, "k, dimension")
     if options.selected is None:
         return LoadedClusters(centroids, None)
     try:
@@ -96,6 +92,24 @@ def load_clusters(name: str, options: Clusters) -> LoadedClusters:
             raise RecipeError(f"{what}; accepted: numbers of centroids, 0 to {k - 1}, or embeddings [n, {dimension}]")
         is_selected[selected.astype(np.int64)] = True
     return LoadedClusters(centroids, is_selected)
+
+
+def read_rows(where: str, path: str, shape: str, dimension: int | None = None) -> F32:
+    """Return the rows of a .npy or .pt file (float32[n, dimension]), `shape` in words.
+
+    Raises RecipeError, which begins with `where`, where they are of another shape or have no direction in float32.
+    """
+    array = read_array(where, path)
+    if array.ndim != 2 or array.dtype.kind != "f" or not array.size or dimension not in (None, array.shape[1]):
+        what = f"{path} is {array.dtype} {list(array.shape)}"
+        raise RecipeError(f"{where}: {what}; accepted: floating-point numbers [{shape}]")
+    with np.errstate(over="ignore"):
+        rows = array.astype(np.float32)
+        lengths = np.linalg.norm(rows, axis=1)
+    if not (np.isfinite(lengths).all() and lengths.any()):
+        what = "zeros alone" if np.isfinite(lengths).all() else "rows that are too long for float32"
+        raise RecipeError(f"{where}: {path} holds {what}; accepted: embeddings, of any length above 0")
+    return rows
 
 
 def read_array(where: str, path: str) -> npt.NDArray[Any]:
@@ -118,6 +132,11 @@ def read_array(where: str, path: str) -> npt.NDArray[Any]:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise RecipeError(f"{where}: {path} holds NaN or infinity")
     return array
+
+
+def array_digest(array: Any) -> str:
+    """Return what names an array."""
+    return hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()
 
 
 def _identify(name: str, options: Clusters, known: Known) -> str:

@@ -1,6 +1,5 @@
 """Target images that signals compare each image with: embeddings in a file, or images that the model encodes."""
 
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ from curate.base.numeric.vectors import normalised
 from curate.pool.exemplars import picture_files
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import UserPaths
-from curate.signals.clusters import read_array
+from curate.signals.clusters import array_digest, read_rows
 from curate.signals.on_embeddings import check_unchanged, encode_exemplars, encoder_of, exemplar_digests
 from curate.signals.signal import Built, Known, ModelSignal
 
@@ -59,19 +58,4 @@ def load_targets(where: str, name: str, options: WithTargets, built: Built) -> F
 
 def _read_arrays(where: str, options: WithTargets, dimension: int) -> Iterator[F32]:
     for file in picture_files(where, options.targets):
-        array = read_array(where, file.path)
-        if array.ndim != 2 or array.dtype.kind != "f" or array.shape[1] != dimension or not len(array):
-            what = f"{file.path} is {array.dtype} {list(array.shape)}"
-            raise RecipeError(f"{where}: {what}; accepted: floating-point numbers [n, {dimension}]")
-        with np.errstate(over="ignore"):
-            rows = np.asarray(array, np.float32)
-            lengths = np.linalg.norm(rows, axis=1)
-        if not (np.isfinite(lengths).all() and lengths.any()):
-            what = "zeros alone" if np.isfinite(lengths).all() else "rows that are too long for float32"
-            raise RecipeError(f"{where}: {file.path} holds {what}; accepted: embeddings, of any length above 0")
-        yield rows
-
-
-def array_digest(array: Any) -> str:
-    """Return what names an array."""
-    return hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()
+        yield read_rows(where, file.path, f"n, {dimension}", dimension)

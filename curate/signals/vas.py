@@ -10,11 +10,11 @@ from pydantic import Field, model_validator
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F64
 from curate.recipe.section import Column, UserPath, UserPaths
-from curate.signals.clusters import read_array
+from curate.signals.clusters import array_digest, read_array
 from curate.signals.formulas.targets import alignment, covariance
 from curate.signals.on_embeddings import Method, check_unchanged, embedding_signal
 from curate.signals.signal import Built, Known, Signal, SignalKind
-from curate.signals.target_images import WithTargets, array_digest, identify_targets, load_targets
+from curate.signals.target_images import WithTargets, identify_targets, load_targets
 
 
 class Vas(WithTargets):
@@ -50,6 +50,10 @@ def _read_covariance(name: str, path: str, dimension: int) -> F64:
     if array.shape != (dimension, dimension) or array.dtype.kind != "f":
         what = f"{path} is {array.dtype} {list(array.shape)}"
         raise RecipeError(f"{where}: {what}; accepted: floating-point numbers [{dimension}, {dimension}]")
+    largest = float(np.abs(array).max())
+    if not 0 < largest * dimension <= float(np.finfo(np.float32).max):
+        what = f"numbers up to {largest:.3g}, by which scores are beyond float32" if largest else "zeros alone"
+        raise RecipeError(f"{where}: {path} holds {what}; accepted: the mean of t·tᵀ over targets t of length 1")
     return np.asarray(array, np.float64)
 
 

@@ -117,12 +117,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """Text with embeddings."""
+    """Text with embeddings, and clusters of them."""
     folder = tmp_path_factory.mktemp("texts")
     for number in range(3):
         test_precomputed.write_file(folder / "pool", number, rows=20)
     measure = {"embeddings": {**test_precomputed.ASKED, "keep": True}, "language": {}}
-    return run_to(test_precomputed.recipe(folder / "pool", measure=measure), folder)
+    relate = {"clusters": {"topic": {"of": test_precomputed.ASKED["name"], "k": 3, "rounds": 2}}}
+    return run_to(test_precomputed.recipe(folder / "pool", measure=measure, relate=relate), folder)
 
 
 @pytest.fixture(scope="module")

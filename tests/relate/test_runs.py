@@ -88,8 +88,8 @@ def test_a_run_that_was_killed_at_any_file_ends_the_same(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cut", [None, 100], ids=["missing", "cut short"])
-def test_a_model_that_is_lost_is_made_again(path: str, tmp_path: Path, cut: int | None) -> None:
+@pytest.mark.parametrize("how", ["missing", "cut short", "a bit is another"])
+def test_a_model_that_is_lost_is_made_again(path: str, tmp_path: Path, how: str) -> None:
     sample = {"quotas": {"of": "topic", "rows": 20, "by": "complexity"}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe_of(path, RELATE, sample=sample)))
     recipe, out, model = str(tmp_path / "recipe.yaml"), tmp_path / "run", tmp_path / "run/models/topic.npy"
@@ -97,7 +97,10 @@ def test_a_model_that_is_lost_is_made_again(path: str, tmp_path: Path, cut: int 
     wanted, content = lasting(out), model.read_bytes()
 
     def lose() -> None:
-        model.unlink() if cut is None else model.write_bytes(content[:cut])
+        model.unlink()
+        if how != "missing":
+            changed = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
+            model.write_bytes(changed if how == "a bit is another" else content[:100])
 
     lose()
     asked = run_command("whatif", str(out), "--set", "sample.quotas.rows=30")

@@ -42,6 +42,22 @@ def test_any_mode(mode: str) -> None:
     assert paint_over_text(image).size == (480, 320)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (3000, 3), (3, 3000)])
+def test_images_too_small_for_text_stay(size: tuple[int, int]) -> None:
+    image = Image.new("RGB", size, "red")
+    assert paint_over_text(image) is image
+
+
+def test_an_image_of_text_alone_and_a_moving_one() -> None:
+    """What no line covers is the colour around; of an animation the first frame is seen."""
+    image = Image.new("RGB", (400, 130), "white")
+    ImageDraw.Draw(image).text((-5, -20), "WWWWWWW", font=ImageFont.load_default(120), fill="black")
+    assert np.asarray(paint_over_text(image)).mean() > 240
+    page("FIRST").save(data := io.BytesIO(), "GIF", save_all=True, append_images=[page("SECOND")])
+    moving = paint_over_text(Image.open(data))
+    assert np.abs(np.asarray(moving).astype(int)[100:220, 40:440] - [240, 230, 90]).max() < 60
+
+
 @pytest.mark.thorough
 def test_scores_are_those_of_changed_images(tmp_path: Path) -> None:
     """Each score equals `clip_score` of a pool whose images were changed before; without text nothing is changed."""

@@ -109,13 +109,31 @@ def test_what_is_refused(make: Any, wanted: str, path: str, tmp_path: Path) -> N
     assert not RunStore(str(tmp_path / "run")).exists("run.json")
 
 
+@pytest.mark.parametrize(
+    ("sigma", "wanted"),
+    [
+        (np.full((8, 8), 1e308), r"holds numbers up to 1e\+308, by which scores are beyond float32"),
+        (np.eye(8) * 1e38, r"holds numbers up to 1e\+38"),
+        (np.full((8, 8), np.inf), "holds NaN or infinity"),
+        (np.zeros((8, 8)), "holds zeros alone; accepted: the mean of t·tᵀ"),
+        (np.eye(7), r"is float64 \[7, 7\]; accepted: floating-point numbers \[8, 8\]"),
+        (np.eye(8, dtype=np.int64), r"is int64 \[8, 8\]"),
+    ],
+)
+def test_covariances_that_are_refused(sigma: Any, wanted: str, path: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "sigma.npy", sigma)
+    signals = {"vas": {"vas": {"of": "l14", "covariance": str(tmp_path / "sigma.npy")}}}
+    with pytest.raises(RecipeError, match=f"measure.vas.vas.covariance: .*{wanted}"):
+        prepare(parse_recipe(recipe_of(path, {}, measure=signals)), str(tmp_path / "run"))
+
+
 @pytest.mark.parametrize("key", ["normsim", "vas"])
 def test_a_folder_without_images_is_refused(key: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/readme.md").write_text("none yet")
     signals = {"clip": {"model": write_model(tmp_path / "clip"), "embeddings": True}}
     signals[key] = {"near": {"targets": str(tmp_path / "empty")}}
-    tars = pools.write_tars(tmp_path / "tars", pools.make_samples(2), 1)
+    tars = pools.write_tars(tmp_path / "tars", pools.make_samples(12), 1)
     with pytest.raises(RecipeError, match=rf"measure.{key}.near.targets: .*/empty: a folder without files in \.jpg, "):
         prepare(pools.recipe_of(tars, measure=signals), str(tmp_path / "run"))
 

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curate.base import ids
 from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import F32, F64, I64
 from curate.base.numeric.elementary import exp
@@ -25,9 +24,10 @@ from curate.decide.draw.selection import Outcome, Selection, SelectionRun
 from curate.decide.draw.smallest import Cut, Keys, Search, find_cut
 from curate.recipe.deciding import Quotas, Sample
 from curate.run.units import Answer, Units
-from curate.signals.clusters import read_array
+from curate.signals.clusters import array_digest, read_rows
 from curate.store.facts import SelectionWords
 from curate.store.layout import MODELS
+from curate.store.manifest import check_written
 from curate.store.tables import OpenTables
 
 _BITS = 16  # wished numbers of rows are multiples of 2⁻¹⁶
@@ -159,7 +159,7 @@ class QuotasSample(Selection):
     def files_key(self, section: Sample, metadata_key: str) -> str:
         """Return the digest of the centroids, if the section names them."""
         path = _quotas(section).centroids
-        return ids.digest(_read(path).tolist()) if path else ""
+        return array_digest(_read(path)) if path else ""
 
     def choose(self, units: Units, section: Sample, run: SelectionRun, counts: Answer | None) -> Answer:
         """Return what is taken of each group: groups are found, then quotas, then rounds count keys' bits."""
@@ -207,17 +207,17 @@ def _quotas(section: Sample) -> Quotas:
 
 def _read(path: str | None) -> F32:
     """Return centroids of a file. Raises RecipeError."""
-    array = read_array("sample.quotas.centroids", path or "")
-    if array.ndim != 2 or array.dtype.kind != "f" or not array.size:
-        what = f"sample.quotas.centroids: {path} is {array.dtype} {list(array.shape)}"
-        raise RecipeError(f"{what}; accepted: floats [k, dimension]")
-    return array.astype(np.float32)
+    rows = read_rows("sample.quotas.centroids", path or "", "k, dimension")
+    if not (is_some := rows.any(axis=1)).all():
+        what = f"{path} holds zeros alone in row {int(np.argmin(is_some))}"
+        raise RecipeError(f"sample.quotas.centroids: {what}; accepted: centroids, of any length above 0")
+    return rows
 
 
 def _made(run: SelectionRun, name: str) -> F32:
-    """Return the centroids that the run, or the one whose tables it takes, made. Raises RunError."""
-    for store in run.stores:
-        if store.exists(file := f"{MODELS}/{name}.npy"):
-            return np.asarray(read_array("sample.quotas", f"{store.url}/{file}"), np.float32)
-    accepted = "accepted: sample.quotas.centroids: FILE.npy"
-    raise RunError(f"sample.quotas: {MODELS}/{name}.npy, the centroids of {name}, is not in the run; {accepted}")
+    """Return the centroids that the run made. Raises RunError."""
+    file = f"{MODELS}/{name}.npy"
+    if run.store.exists(file) and check_written(run.store, file):
+        return read_rows("sample.quotas", f"{run.store.url}/{file}", "k, dimension")
+    accepted = "accepted: a run, which makes it again, or sample.quotas.centroids: FILE.npy"
+    raise RunError(f"sample.quotas: {file}, the centroids of {name}, is not in the run as it was written; {accepted}")

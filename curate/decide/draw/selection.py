@@ -86,7 +86,7 @@ class SelectionRun:
     place: str  # the run's folder, for messages; empty where none is on its way
     rows_left: FindRows
     columns: pa.Schema  # those that rules see
-    stores: tuple[RunStore, ...]  # the run's folder, and that of a run whose tables it takes
+    store: RunStore  # the run's folder
     fraction: float = 1.0  # of the pool's rows, that units hold: less where a part of it is asked, for an estimate
 
     @property
