@@ -25,7 +25,7 @@ from pydantic import Field
 from curate.base import schema
 from curate.base.numeric.arrays import whole
 from curate.base.wording import one_line
-from curate.pool.crawl.links import COLUMNS, OF_PAGE, ROWS, texts_of
+from curate.pool.crawl.links import COLUMNS, OF_PAGE, ROWS
 from curate.pool.crawl.pages import Page, read_page, read_pages
 from curate.pool.crawl.records import Lost, Stream
 from curate.pool.decode.columns import Columns
@@ -43,6 +43,7 @@ _BATCH_ROWS = 1 << 14
 _LISTS = (".paths", ".paths.gz")
 _MAX_LIST = 1 << 28  # bytes
 DAMAGED = "damaged_record"
+_IMAGE = pa.schema([COLUMNS.field(name) for name in ("url", "alt", "title", "position", "attribute", "largest_url")])
 
 
 class CrawlSource(Source):
@@ -163,27 +164,41 @@ def _opened(source: CrawlSource, part: InputPart) -> Iterator[Stream]:
 def _make_table(pages: Sequence[Page], with_title: bool) -> tuple[pa.Table, pa.Array, Counter[str]]:
     """Return the rows of pages, the offsets of their pages (int64), and what was counted in them."""
     counts: Counter[str] = Counter()
-    of_images: list[tuple[Any, ...]] = []
-    of_page: list[int] = []
-    for number, page in enumerate(pages):
+    for page in pages:
         counts.update(page.links.counts)
-        for url, alt, title, position, attribute, largest in page.links.images:
-            before = len(of_images)
-            for name, text in texts_of(alt, title, with_title):
-                key = f"{page.offset}-{position}{'' if name == 'alt' else f'-{name}'}"
-                of_images.append((url, text, key, name, alt, title, position, attribute, largest))
-                of_page.append(number)
-            if len(of_images) == before:
-                counts["no_text"] += 1
-    counts[ROWS] += len(of_images)
-    fields = [field for field in COLUMNS if field.name not in OF_PAGE.names]
-    values = list(zip(*of_images, strict=True)) or [()] * len(fields)
-    columns = [pa.array(column, field.type) for column, field in zip(values, fields, strict=True)]
-    numbers = pa.array(of_page, pa.int64())
-    for field in OF_PAGE:
-        columns.append(pa.array([page.links.page.get(field.name) for page in pages], field.type).take(numbers))
+    rows = _rows_of(pages, with_title)
+    numbers = whole(rows["page"])
     offsets = pa.array([page.offset for page in pages], pa.int64()).take(numbers)
-    return pa.table(columns, schema=COLUMNS), offsets, counts
+    columns: dict[str, Any] = {name: whole(rows[name]) for name in rows.column_names}
+    parts = [offsets.cast(pa.string()), columns["position"].cast(pa.string())]
+    ends = pc.if_else(pc.equal(columns["text_key"], pa.scalar("title")), "-title", "")
+    columns["key"] = pc.binary_join_element_wise(pc.binary_join_element_wise(*parts, "-"), ends, "")
+    for field in OF_PAGE:
+        of_pages: list[Any] = [page.links.page.get(field.name) for page in pages]
+        columns[field.name] = pa.array(of_pages, field.type).take(numbers)
+    counts[ROWS] += len(rows)
+    if not with_title:  # an image with a title alone is no row then
+        counts["no_text"] += sum(len(page.links.images) for page in pages) - len(rows)
+    return pa.table([columns[name] for name in COLUMNS.names], schema=COLUMNS), offsets, counts
+
+
+def _rows_of(pages: Sequence[Page], with_title: bool) -> pa.Table:
+    """Return what rows have of their images, with caption and text_key, and the number of their page (int64)."""
+    values = list(zip(*(image for page in pages for image in page.links.images), strict=True)) or [()] * len(_IMAGE)
+    images = pa.table(
+        [pa.array(column, field.type) for column, field in zip(values, _IMAGE, strict=True)], _IMAGE.names
+    )
+    numbers = np.repeat(np.arange(len(pages)), [len(page.links.images) for page in pages])
+    images = images.append_column("page", pa.array(numbers)).append_column("place", pa.array(np.arange(len(images))))
+    is_other: Any = pc.not_equal(images["title"], images["alt"]).fill_null(True)
+    masks: dict[str, Any] = {"alt": images["alt"].is_valid()}
+    masks |= {"title": pc.and_(images["title"].is_valid(), is_other)} if with_title else {}
+    rows = []
+    for name, mask in masks.items():
+        some = images.filter(mask)
+        some = some.append_column("caption", some[name])
+        rows.append(some.append_column("text_key", pa.repeat(name, len(some))))
+    return pa.concat_tables(rows).sort_by([("place", "ascending"), ("text_key", "ascending")])
 
 
 def _make_batch(pages: Sequence[Page | Lost], with_title: bool, scores: pa.Schema) -> Batch:

@@ -40,7 +40,9 @@ def find_links(record: Record) -> PageLinks | None:
     response.is_http = True
     try:
         response.parse_http(auto_decode="all")
-        content_type = (response.http_content_type or record.headers.get("WARC-Identified-Payload-Type") or "").lower()
+        content_type = (
+            response.http_content_type or record.about.headers.get("WARC-Identified-Payload-Type") or ""
+        ).lower()
         if content_type not in _TYPES:
             return None
         body = response.reader.read(MAX_HTML + 1)
@@ -50,7 +52,7 @@ def find_links(record: Record) -> PageLinks | None:
         raise ValueError(f"a page of more than {MAX_HTML:,} bytes; accepted: at most that")
     text, charset = _decode(body, response.http_charset)
     document: Any = HTMLTree.parse(text).document
-    links, url = PageLinks(), record.headers.get("WARC-Target-URI") or ""
+    links, url = PageLinks(), record.about.headers.get("WARC-Target-URI") or ""
     links.counts[PAGES] += 1
     base_element = document.query_selector("base[href]")
     base = BaseUrl(url, base_element and base_element.getattr("href"))
@@ -131,14 +133,14 @@ def _page(record: Record, headers: Any, document: Any, base: BaseUrl) -> dict[st
     licence = _valid([("href", url) for url in licences], base)
     return {
         "page_title": read_text(title.text) if title is not None else None,
-        "crawl_date": read_date(record.headers.get("WARC-Date")),
+        "crawl_date": read_date(record.about.headers.get("WARC-Date")),
         "html_lang": read_text(root.getattr("lang")) if root is not None else None,
         "robots_meta": robots,
         "robots_header": robots_header,
         "tdm_reservation": header("tdm-reservation") or meta_of("tdm-reservation"),
         **opt_outs(robots, robots_header),
         "licence_url": licence[0][1] if licence else None,
-        "truncated": record.headers.get("WARC-Truncated"),
+        "truncated": record.about.headers.get("WARC-Truncated"),
     }
 
 

@@ -6,7 +6,6 @@ is none. What is refused is counted by reason (`REFUSED`), and is no row: most i
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,12 +58,12 @@ OF_PAGE = define(
 )
 COLUMNS = define(*_OF_IMAGE, *OF_PAGE)
 
-_SPACES = re.compile(r"[\r\n]")
 _ENDS = "".join(map(chr, range(0x21)))  # what browsers cut off at the ends of a URL
 _WITHIN = re.compile(r"[\t\r\n]")  # and take out of it
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
 _SIMPLE_PATH = re.compile(r"/(?!/)(?:[^.?#;]|(?<!/)\.)*\Z")  # which joining neither shortens nor changes
+_PLAIN = re.compile(r"https?://[^/?#\[\x00-\x20\x7f-\x9f](?:[^\[\x00-\x1f\x7f-\x9f]*[^\[\x00-\x20\x7f-\x9f])?\Z")
 _HOST = re.compile(r"https?://[^/?#]", re.IGNORECASE)
 
 
@@ -107,6 +106,8 @@ def read_url(url: Any, base: BaseUrl) -> tuple[str, str]:
 
     White space at the ends, tabs and line ends go, as browsers do it. An absolute URL else stays as it is.
     """
+    if type(url) is str and len(url) <= MAX_URL and _PLAIN.match(url):  # as most are
+        return url, ""
     reason = ""
     if not isinstance(url, str) or not (url := _WITHIN.sub("", url.strip(_ENDS))):
         reason = "no_url"
@@ -132,32 +133,10 @@ def read_url(url: Any, base: BaseUrl) -> tuple[str, str]:
 
 def read_text(text: Any) -> str | None:
     """Return a text on one line, without white space at its ends (MetaCLIP 2); None where nothing is left."""
-    return (_SPACES.sub(" ", text).strip() or None) if isinstance(text, str) else None
-
-
-def add_image(links: PageLinks, base: BaseUrl, url: Any, alt: Any, title: Any, position: int) -> None:
-    """Add an image of a page to its links, or count why it is none."""
-    links.counts[IMAGES] += 1
-    alt, title = read_text(alt), read_text(title)
-    if alt is None and title is None:
-        links.counts["no_text"] += 1
-        return
-    url, reason = read_url(url, base)
-    if reason:
-        links.counts[reason] += 1
-    else:
-        links.images.append((url, alt, title, position, "src", None))
+    return (text.replace("\n", " ").replace("\r", " ").strip() or None) if isinstance(text, str) else None
 
 
 def opt_outs(*directives: str | None) -> dict[str, bool]:
     """Return whether robots directives hold noai and noimageai, whichever robot they are for."""
     words = {word for text in directives if text for word in re.split(r"[\s,:;]+", text.lower())}
     return {"noai": "noai" in words, "noimageai": "noimageai" in words}
-
-
-def texts_of(alt: str | None, title: str | None, with_title: bool) -> Iterator[tuple[str, str]]:
-    """Yield the texts of an image that are rows, each with its key; a title that repeats the alt-text is none."""
-    if alt is not None:
-        yield "alt", alt
-    if with_title and title is not None and title != alt:
-        yield "title", title

@@ -19,7 +19,7 @@ from curate.pool.crawl.records import Lost, Record, Stream, read_records
 
 @dataclass
 class Page:
-    """A page, and the record that it is of."""
+    """A page, and the record that it is of; languages and charset are known where it has images."""
 
     offset: int  # of the record in its file
     links: PageLinks
@@ -68,9 +68,9 @@ def _pages(stream: Stream, start: int, stop: int) -> Iterator[Page | Lost]:
 
 def _read_page(record: Record) -> Page | None:
     """Return the page that a record is of; None of any other. Raises ValueError where it is damaged."""
-    if record.type == "response":
+    if record.is_response:
         of_html = html.find_links(record)
-        return None if of_html is None else Page(record.offset, of_html, record.headers.get("WARC-Record-ID"))
+        return None if of_html is None else Page(record.offset, of_html, record.about.headers.get("WARC-Record-ID"))
     if b'"response"' not in record.content or b"{" not in record.content[:16]:  # before it is parsed
         return None
     document = wat.read_json(record.content)
@@ -81,10 +81,10 @@ def _read_page(record: Record) -> Page | None:
 
 def _completes(page: Page, record: Record) -> bool:
     """Return whether a record is the metadata of a page, which then has them. Raises ValueError if it is damaged."""
-    if record.type != "metadata":
+    if record.is_response or not page.links.images:
         return False
     if record.content[:1] != b"{":  # of a WARC: lines of fields
-        is_its = record.headers.get("WARC-Concurrent-To") == page.record_id
+        is_its = record.about.headers.get("WARC-Concurrent-To") == page.record_id
         facts = html.page_facts(record) if is_its else {}
     elif b"WARC-Metadata-Metadata" in record.content:
         document = wat.read_json(record.content)

@@ -14,7 +14,7 @@ import re
 import zlib
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from curate.base.wording import one_line
 
@@ -28,14 +28,13 @@ _HEAD = 64  # bytes of a member, unpacked, by which it is a record's
 MAX_RECORD = 1 << 26  # bytes, unpacked: of more, as a bomb has, the record is lost
 
 
-@dataclass(frozen=True)
-class Record:
-    """A record; what FastWARC says of it holds until the next one is read."""
+class Record(NamedTuple):
+    """A record."""
 
     offset: int  # of its member, or in what a file holds that is not packed so
-    type: str  # as WARC-Type: response or metadata
-    headers: Any  # of FastWARC, by their names in any case
+    is_response: bool  # else it is one of metadata, by WARC-Type
     content: bytes
+    about: Any  # FastWARC's record, for its `headers`
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Stream:
     def read(self, size: int = -1) -> bytes:
         """Read on."""
         try:
-            return bytes(self._file.read(size))
+            return self._file.read(size)  # type: ignore[no-any-return]
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:  # of GzipFile
             self.damage = one_line(error, 200)
             return b""
@@ -178,22 +177,19 @@ def _read_on(stream: Stream, start: int) -> Generator[Record | Lost, None, tuple
     """Yield records from one on; return where what cannot be read begins, and why, or None at the end of the file."""
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-    wanted, response = WarcRecordType.response | WarcRecordType.metadata, WarcRecordType.response
+    response, wanted = WarcRecordType.response, WarcRecordType.response | WarcRecordType.metadata
     stream.seek(start)
     last, length = start, -1  # where the last record begins, and how long its content is
     try:
-        for record in ArchiveIterator(stream, record_types=WarcRecordType.any_type, parse_http=False):
-            last = int(record.stream_pos)
-            kind = record.record_type
-            length = record.content_length
-            if kind & wanted:
-                content = record.reader.read(MAX_RECORD + 1)
-                if len(content) > MAX_RECORD:
-                    yield Lost(last, last, f"a record of more than {MAX_RECORD:,} bytes")
-                elif len(content) < length:
-                    return last, f"a record of {length:,} bytes, of which the file has {len(content):,}"
-                else:
-                    yield Record(last, "response" if kind == response else "metadata", record.headers, content)
+        for record in ArchiveIterator(stream, record_types=wanted, parse_http=False):
+            last, length = record.stream_pos, record.content_length
+            content = record.reader.read() if length <= MAX_RECORD else b""
+            if length > MAX_RECORD:
+                yield Lost(last, last, f"a record of more than {MAX_RECORD:,} bytes")
+            elif len(content) < length:
+                return last, f"a record of {length:,} bytes, of which the file has {len(content):,}"
+            else:
+                yield Record(last, record.record_type == response, content, record)
     except OSError as error:
         if stream.error:
             raise stream.error from None

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from curate.pool.crawl.links import PAGES, BaseUrl, PageLinks, add_image, opt_outs, read_text, read_url
+from curate.pool.crawl.links import IMAGES, PAGES, BaseUrl, PageLinks, opt_outs, read_text, read_url
 
 _IMAGE = "IMG@/src"
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -54,16 +54,21 @@ def find_links(document: Json) -> PageLinks:
     links.counts[PAGES] += 1
     base = BaseUrl(page_url, head.get("Base"))
     of_page = html.get("Links")
-    images = (
-        [link for link in of_page if type(link) is dict and link.get("path") == _IMAGE]
-        if isinstance(of_page, list)
-        else []
-    )
-    for position, link in enumerate(images):
-        add_image(links, base, link.get("url"), link.get("alt"), link.get("title"), position)
+    images = _with(of_page, "path", _IMAGE)
+    texts = [place for place, link in enumerate(images) if link.get("alt") or link.get("title")]
+    links.counts.update({IMAGES: len(images), "no_text": len(images) - len(texts)})
+    for place in texts:
+        link = images[place]
+        alt, title = read_text(link.get("alt")), read_text(link.get("title"))
+        url, reason = read_url(link.get("url"), base) if alt or title else ("", "no_text")
+        if reason:
+            links.counts[reason] += 1
+        else:
+            links.images.append((url, alt, title, place, "src", None))
     if links.images:
         links.page = _page(header, container, http, head, base, page_url)
-        links.page["licence_url"] = next(_licences([*_list(of_page), *_list(head.get("Link"))], base), None)
+        related = [*_with(of_page, "rel"), *_with(head.get("Link"), "rel")]
+        links.page["licence_url"] = next(_licences(related, base), None)
     return links
 
 
@@ -142,18 +147,25 @@ def _metas(head: Json) -> dict[str, str]:
     return metas
 
 
-def _licences(links: list[Json], base: BaseUrl) -> Iterator[str]:
+def _licences(links: list[dict[str, Json]], base: BaseUrl) -> Iterator[str]:
     """Yield the URLs of links whose relation is a licence."""
     for link in links:
-        if (
-            type(link) is dict
-            and (rel := link.get("rel"))
-            and isinstance(rel, str)
-            and "license" in rel.lower().split()
-        ):
+        if "license" in (_text(link["rel"]) or "").lower().split():
             url, _ = read_url(link.get("url"), base)
             if url:
                 yield url
+
+
+def _with(links: Json, name: str, value: str | None = None) -> list[dict[str, Json]]:
+    """Return the links that have a field, perhaps of this value; a list may hold anything, and of links it is long."""
+    links = _list(links)
+    try:
+        if value is None:
+            return [link for link in links if name in link and type(link) is dict]
+        return [link for link in links if link[name] == value]
+    except (TypeError, KeyError, IndexError):
+        links = [link for link in links if type(link) is dict and name in link]
+        return [link for link in links if value is None or link[name] == value]
 
 
 def _header(document: Json) -> dict[str, Json]:
