@@ -123,6 +123,22 @@ def run_job(store: RunStore, begin: Callable[[], Job]) -> None:
 @contextmanager
 def _ending(store: RunStore, hold: Hold | None = None) -> Iterator[None]:
     """Check how the block ended, unless a job goes on; raise, for what an engine passes on, what a user is to read."""
+    try:
+        with explaining(store, "Finished work is kept: run again to continue."):
+            yield
+    finally:
+        if not (hold and hold.is_handed_over):
+            store.delete(ERROR_NOTES)
+    if hold and hold.is_handed_over:
+        return
+    if not store.exists(SUCCESS_FILE):
+        raise RunError(f"the runner ended without an error, but {store.url} has no {SUCCESS_FILE}")
+    clear_tmp(store)
+
+
+@contextmanager
+def explaining(store: RunStore, hint: str) -> Iterator[None]:
+    """Raise, for what an engine passes on of steps, what a user is to read; of what is not ours, with the hint."""
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     if not os.environ.get("CURATE_DEBUG"):  # it prints the tracebacks of errors that it raises again anyway
         sdk_worker.print = lambda *texts, **options: None
@@ -137,16 +153,9 @@ def _ending(store: RunStore, hold: Hold | None = None) -> Iterator[None]:
             raise KeyboardInterrupt from None
         if os.environ.get("CURATE_DEBUG"):
             raise
-        raise RunError(f"{_last_words(error)}\nFinished work is kept: run again to continue.") from None
+        raise RunError(f"{_last_words(error)}\n{hint}") from None
     finally:
         gc.unfreeze()
-        if not (hold and hold.is_handed_over):
-            store.delete(ERROR_NOTES)
-    if hold and hold.is_handed_over:
-        return
-    if not store.exists(SUCCESS_FILE):
-        raise RunError(f"the runner ended without an error, but {store.url} has no {SUCCESS_FILE}")
-    clear_tmp(store)
 
 
 def _write_costs(store: RunStore, costs: Sequence[StageCost]) -> None:

@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 
 from curate.base.errors import RecipeError
 from curate.cli.main import main
+from curate.match.building import tokens, wordnets
 from curate.models import hugging_face, text_lines
 from curate.models.clip_model import identify
 from curate.pool.files.listing import list_files
@@ -38,6 +39,11 @@ def check(*words: str) -> Any:
     return choose_engine(words).check()
 
 
+def tokenise(wiki: str, load: Any) -> Any:
+    load.cache_clear()
+    return tokens.load_tokeniser(wiki)
+
+
 def urls(folder: Path) -> Any:
     source = {"name": "web", "format": "urls", "path": "list.csv", "network": {"contact": "me@example.org"}}
     return UrlsInput().plan(UrlsSource.model_validate(source), (), False)
@@ -59,6 +65,15 @@ CASES: list[tuple[str, str, Callable[[Path], Any]]] = [
         "apache_beam.runners.dataflow.internal.apiclient",
         lambda folder: check("--runner=DataflowRunner", *DATAFLOW),
     ),
+    ("bo", "botok", lambda folder: tokenise("bo", tokens._load_tibetan)),
+    ("ja", "fugashi", lambda folder: tokenise("ja", tokens._load_japanese)),
+    ("ja", "ipadic", lambda folder: tokenise("ryu", tokens._load_japanese)),
+    ("km", "khmercut", lambda folder: tokenise("km", tokens._load_khmer)),
+    ("lo", "laonlp.tokenize", lambda folder: tokenise("lo", tokens._load_lao)),
+    ("my", "burmesenlp", lambda folder: tokenise("my", tokens._load_burmese)),
+    ("th", "pythainlp.tokenize", lambda folder: tokenise("th", tokens._load_thai)),
+    ("zh", "jieba", lambda folder: tokenise("zh_yue", tokens._load_chinese)),
+    ("wordnet", "wn", lambda folder: wordnets._read_lmf("omw-de.xml")),
     ("spark", "pyspark", lambda folder: check("--runner=spark")),
     ("aws", "s3fs", lambda folder: RunStore("s3://bucket/run").exists("a")),
     ("aws", "s3fs", lambda folder: list_files(("s3a://bucket/{0..3}.tar",), {})),

@@ -27,7 +27,7 @@ ROOMS = (
         "curate.pool.crawl",
     ),
     *("curate.pool", "curate.models", "curate.llm", "curate.signals.formulas", "curate.signals", "curate.run"),
-    *("curate.match", "curate.measure", "curate.relate"),
+    *("curate.match", "curate.match.building", "curate.measure", "curate.relate"),
     *("curate.decide.draw", "curate.decide.rules", "curate.decide.statistics"),
     *("curate.decide.dedup", "curate.decide.dedup.passes", "curate.decide"),
     *("curate.captions.gates", "curate.captions.kinds", "curate.captions", "curate.emit"),

@@ -40,7 +40,12 @@ EXAMPLES = {
     "report": ["curate report run1", "curate report run2 --against run1"],
     "forget": ["curate forget run1 --urls requests.txt --dry-run", "curate forget run1 --uids -"],
     "verify": ["curate verify run1"],
-    "metadata": ["curate metadata import metadata.json", "curate metadata show metadata.json --find dog"],
+    "metadata": [
+        "curate metadata build --wiki wikipedia/20231101.de --language de",
+        "curate metadata build --wiki 'dumps/*.bz2' --views views --wordnet omw-1.4",
+        "curate metadata import metadata.json",
+        "curate metadata show metadata.json --find dog",
+    ],
 }
 
 

@@ -39,7 +39,7 @@ COMMANDS = {
     "report": "Write report.html: the whole run on one page.",
     "forget": "Take samples out of a finished run, with a record.",
     "verify": "Check the integrity of a run: digests, sums, decisions.",
-    "metadata": "Import and show metadata entries.",
+    "metadata": "Build, import and show metadata entries.",
     "schema": "Print the JSON schema of recipes, for editors.",
 }
 # The modules of commands that have none of their name.

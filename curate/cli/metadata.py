@@ -8,11 +8,43 @@ from typer import Argument, Option, Typer
 
 from curate.ask.output import Line, columns, line
 from curate.base.wording import pluralise
+from curate.cli import common
 from curate.cli.common import print_lines
 from curate.cli.examples import examples_of
+from curate.match.building.wikis import Mode
 from curate.match.sources import ImportReport, read_metadata, write_metadata
 
-app = Typer(help="Import and show metadata entries.", no_args_is_help=True)
+app = Typer(help="Build, import and show metadata entries.", no_args_is_help=True)
+
+
+@app.command(epilog=examples_of("metadata build"))
+def build(
+    wiki: Annotated[list[str], Option(metavar="PATH", help="Wikipedia's texts: dumps, Parquet or JSON lines.")],
+    beam_options: common.BeamArgument = None,
+    views: Annotated[list[str], Option(metavar="PATH", help="Wikimedia's hourly page views.")] = [],  # noqa: B006
+    wordnet: Annotated[list[str], Option(metavar="PATH", help="Wordnets: a folder or files.")] = [],  # noqa: B006
+    language: Annotated[str, Option(metavar="KEYS", help="Languages, such as de,ja; else all of --wiki.")] = "",
+    mode: Annotated[Mode, Option(metavar="MODE", help="reference, worldwide or corrected.")] = Mode.corrected,
+    pmi: Annotated[float, Option(metavar="X", help="Mutual information that pairs of words need.")] = 30.0,
+    out: Annotated[str, Option("--out", "-o", metavar="FILE", help="The table to write.")] = "metadata.parquet",
+    on: common.OnOption = None,
+) -> None:
+    """Build entries of any language from what you have downloaded.
+
+    Modes: as MetaCLIP (reference), as MetaCLIP 2 (worldwide), or the latter without its known faults (corrected). Paths
+    may be folders, globs or URLs, and be repeated. Beside the table is a report, FILE.report.json.
+    """
+    options = common.prepare_beam(beam_options, on)
+    from curate.cli.metadata_report import build_lines
+    from curate.match.building.parts import make_plan
+    from curate.match.building.settings import Limits
+    from pipelines.metadata import run_build
+
+    chosen = [key for key in language.replace(" ", "").split(",") if key]
+    with common.say_if_slow("planning: files are listed"):
+        plan = make_plan(wiki, views, wordnet, chosen, mode)
+    report = run_build(plan, out, mode, Limits(pmi=pmi), options, on)
+    print_lines(*build_lines(report, out))
 
 
 @app.command("import", epilog=examples_of("metadata import"))

@@ -1,0 +1,170 @@
+"""Counts of a part, kept in the build's folder, and sent on in buckets by word: Arrow tables as bytes.
+
+In: the texts, page views or wordnet of a part. Out, for each wiki:
+
+- `words` (word large_string · count int64), `pairs` (first, second int32: rows of words · count int64), of each block;
+- `titles` (word · count), of a file of page views; `names` (word · count 1, in order), of a wordnet.
+
+Of pairs only those are sent that may still have a pointwise mutual information of the threshold: since n_xy is at most
+n_x and n_y, log2(n_xy·N / (n_x·n_y)) is at most log2(N / max(n_x, n_y)). With 30, that is a pair in some hundred, and
+what travels is mostly words. In memory are a block of text and its tables, some 600 MB at most, for each thread.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.base.numeric.arrays import split_by, whole
+from curate.base.schema import define
+from curate.match.building.ngrams import PAIRS, WORDS, count_ngrams, hash_words
+from curate.match.building.page_views import count_views
+from curate.match.building.parts import Part
+from curate.match.building.settings import BuildSettings
+from curate.match.building.texts import read_texts
+from curate.match.building.tokens import Tokeniser
+from curate.match.building.wordnets import name_order, read_wordnet
+
+BLOCK = 1 << 25  # bytes of text that are counted at a time
+_OF_BUCKET = 20_000_000  # tokens, or a quarter as many titles
+_MOST_BUCKETS = 1024
+WHOLE = -1  # in place of a bucket: what the wiki has as a whole
+_SLACK = 1 + 1e-9  # of what is compared in floating point
+SENT_PAIRS = define(first=pa.large_string(), second=pa.large_string(), count=pa.int64())
+
+
+@dataclass
+class Totals:
+    """What parts held; `add` and `merge` as `curate.run.units.Total` has them."""
+
+    tokens: dict[str, int] = field(default_factory=dict)  # that were counted, by wiki
+    titles: dict[str, int] = field(default_factory=dict)  # with repeats in several files
+    names: dict[str, int] = field(default_factory=dict)  # of wordnets
+    pages: dict[str, int] = field(default_factory=dict)  # texts
+    octets: dict[str, int] = field(default_factory=dict)  # bytes of these
+    broken: dict[str, int] = field(default_factory=dict)  # lines, by file of page views
+
+    def add(self, other: "Totals") -> None:
+        """Add another's numbers."""
+        for name, numbers in vars(other).items():
+            mine = getattr(self, name)
+            for key, number in numbers.items():
+                mine[key] = mine.get(key, 0) + number
+
+    merge = add
+
+    def buckets(self, wiki: str) -> int:
+        """Return how many buckets the words of a wiki are sent in."""
+        n = self.tokens.get(wiki, 0) // _OF_BUCKET + self.titles.get(wiki, 0) // (_OF_BUCKET // 4)
+        return min(1 + n, _MOST_BUCKETS)
+
+    def rarest(self, wiki: str, pmi: float) -> float:
+        """Return how often a word may be there at most that is in a pair of so much mutual information."""
+        return self.tokens.get(wiki, 0) * float(2.0**-pmi) * _SLACK
+
+
+class Counted(NamedTuple):
+    """A part that was counted: its files, as what they hold and of which wiki; and its totals."""
+
+    unit: Part
+    files: tuple[tuple[str, str, str], ...]
+    totals: Totals
+
+
+def count_part(_tables: object, part: Part, settings: BuildSettings) -> Counted:
+    """Count a part, and keep its tables in the folder. Raises RunError where its file is damaged."""
+    files: list[tuple[str, str, str]] = []
+    totals = Totals()
+
+    def keep(kind: str, wiki: str, table: pa.Table) -> str:
+        name = f"counts/{part.index:06}-{len(files)}-{kind}.parquet"
+        settings.store.write_parquet(name, table)
+        files.append((kind, wiki, name))
+        return name
+
+    if part.kind == "views":
+        counted, broken = count_views(part.path, settings.keys, settings.mode)
+        for wiki, table in sorted(counted.items()):
+            keep("titles", wiki, table.rename_columns(WORDS.names).cast(WORDS))
+            totals.titles[wiki] = len(table)
+        totals.broken = {part.path: broken} if broken else {}
+    elif part.kind == "wordnet":
+        names = read_wordnet(part.path)
+        keep("names", part.wiki, pa.table({"word": names, "count": [1] * len(names)}, schema=WORDS))
+        totals.names[part.wiki] = len(names)
+    else:
+        tokeniser = Tokeniser(part.wiki, settings.is_corrected)
+        for block, pages in _blocks(part, tokeniser):
+            words, pairs = count_ngrams(block, tokeniser.classes)
+            keep("words", part.wiki, words)
+            keep("pairs", part.wiki, pairs)
+            tokens = int(pc.sum(words["count"]).as_py() or 0)
+            totals.add(Totals({part.wiki: tokens}, pages={part.wiki: pages}, octets={part.wiki: len(block)}))
+    return Counted(part, tuple(files), totals)
+
+
+def _blocks(part: Part, tokeniser: Tokeniser) -> Iterator[tuple[bytes, int]]:
+    block, pages = bytearray(), 0
+    for text in read_texts(part):
+        block += tokeniser.encode(text)
+        pages += 1
+        if len(block) >= BLOCK:
+            yield bytes(block), pages
+            block, pages = bytearray(), 0
+    if pages:
+        yield bytes(block), pages
+
+
+def send(_tables: object, state: Counted, settings: BuildSettings, totals: Totals) -> Iterator[tuple[Any, Any]]:
+    """Yield a part's counts by (wiki, bucket): what they are of, their order, and a table as bytes."""
+    words: Any = None
+    counts: Any = None
+    if state.unit.wiki:
+        yield (state.unit.wiki, WHOLE), ("wiki", 0, b"")  # which has entries, even if it has no word
+    for kind, wiki, name in state.files:
+        table = settings.store.read_parquet(name)
+        buckets = totals.buckets(wiki)
+        if kind == "names":
+            yield (wiki, WHOLE), (kind, name_order(state.unit.path), to_bytes(table))
+            continue
+        if kind == "pairs":
+            table = _name_pairs(table, words, counts <= totals.rarest(wiki, settings.limits.pmi))
+        else:
+            words, counts = whole(table["word"]), table["count"].to_numpy()
+        for bucket, rows in split_table(table, table.column_names[0], buckets):
+            yield (wiki, bucket), (kind, 0, to_bytes(rows))
+
+
+def split_table(table: pa.Table, by: str, buckets: int) -> Iterator[tuple[int, pa.Table]]:
+    """Yield each bucket that is not empty, and its rows, by the hash of a column."""
+    if buckets == 1 and len(table):
+        yield 0, table
+        return
+    numbers = (hash_words(whole(table[by])) % np.uint64(buckets)).astype(np.int64)
+    for bucket, rows in enumerate(split_by(np.arange(len(table)), numbers, buckets)):
+        if len(rows):
+            yield bucket, table.take(rows)
+
+
+def _name_pairs(pairs: pa.Table, words: pa.Array, is_rare: Any) -> pa.Table:
+    """Return pairs of words that are rare enough, by their names."""
+    first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
+    pairs = pairs.filter(is_rare[first] & is_rare[second])
+    sides = [words.take(pairs[name].combine_chunks()) for name in PAIRS.names[:2]]
+    return pa.table([*sides, pairs["count"]], schema=SENT_PAIRS)
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """Return a table as bytes."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table.combine_chunks())
+    return sink.getvalue().to_pybytes()
+
+
+def from_bytes(data: bytes) -> pa.Table:
+    """Return the table of `to_bytes`."""
+    return pa.ipc.open_stream(data).read_all()

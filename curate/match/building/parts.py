@@ -1,0 +1,139 @@
+"""Plans a build: lists what a user downloaded, and cuts it into parts of about equal size.
+
+In: paths of texts, page views and wordnets. Out: parts, each of one wiki but for page views, which have all.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import fsspec
+import pyarrow as pa
+
+from curate.base.decoded_size import read_footer
+from curate.base.errors import RecipeError
+from curate.base.process import in_threads
+from curate.base.wording import did_you_mean
+from curate.match.building.tokens import load_tokeniser
+from curate.match.building.wikis import Mode, all_keys, find_wiki, key_of_wiki, normal_name
+from curate.match.building.wordnets import WORDNET_SUFFIXES, find_wordnet, is_wordnet
+from curate.pool.files.listing import InputFile, list_files
+
+PART_BYTES = 24 << 20  # of a dump, packed: some 50 MB of text; of other files, as many unpacked bytes of text
+_UNPACKED = 2  # bytes of text that a packed byte of a dump has, about
+Kind = Literal["dump", "parquet", "lines", "views", "wordnet"]
+_KINDS: dict[str, Kind] = {
+    **{"xml.bz2": "dump", "xml": "dump", "parquet": "parquet"},
+    **dict.fromkeys(("json", "jsonl", "json.gz", "jsonl.gz"), "lines"),
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a file."""
+
+    index: int
+    kind: Kind
+    path: str
+    wiki: str  # "" for page views
+    start: int = 0  # of a dump: the bytes in which its streams begin; of Parquet: row groups
+    stop: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is built of what."""
+
+    parts: tuple[Part, ...]
+    keys: dict[str, str]  # of each wiki that is built, the key of its entries
+
+
+def make_plan(
+    wikis: Sequence[str],
+    views: Sequence[str],
+    wordnets: Sequence[str],
+    chosen: Sequence[str],
+    mode: Mode,
+    part_bytes: int = PART_BYTES,
+) -> Plan:
+    """List and cut the files; `chosen` are keys, of none all that there are files of.
+
+    Raises RecipeError where a file is missing or of an unknown kind, or a language has none, or lacks its tokeniser.
+    """
+    for key in chosen:
+        if key not in all_keys() and not (mode is Mode.corrected and key == "zh_min_nan"):
+            hint = did_you_mean(key, all_keys())
+            raise RecipeError(f"--language {key}: no such language; {hint}accepted: names of Wikipedias, or other")
+    texts = [item for path in wikis for item in _list_texts(path)]
+    lexicons = [item for path in wordnets for item in _list_wordnets(path, mode)]
+    keys = {wiki: key_of_wiki(wiki, mode) for wiki in sorted({wiki for wiki, *_ in (*texts, *lexicons)})}
+    kept = {wiki: key for wiki, key in keys.items() if key and (not chosen or key in chosen)}
+    if missing := [key for key in chosen if key not in kept.values()]:
+        known = ", ".join(sorted({key for key in keys.values() if key})) or "none"
+        raise RecipeError(
+            f"--language {missing[0]}: no file of --wiki or --wordnet is of it; there are some of: {known}"
+        )
+    if not kept:
+        raise RecipeError("nothing to build: no file of --wiki or --wordnet is of a language that metadata has")
+    texts = [item for item in texts if item[0] in kept]
+    lexicons = [item for item in lexicons if item[0] in kept]
+    for wiki in sorted({wiki for wiki, *_ in texts}):
+        load_tokeniser(wiki)
+    pieces = [piece for some in in_threads(partial(_cut, part_bytes), texts) for piece in some]
+    pieces += [("wordnet", file.path, wiki, 0, 0) for wiki, _, file in lexicons]
+    if views:
+        pieces += [("views", file.path, "", 0, 0) for file in list_files(tuple(views), {}, suffixes=(".gz",))]
+    return Plan(tuple(Part(index, *piece) for index, piece in enumerate(pieces)), kept)
+
+
+_Listed = tuple[str, Kind, InputFile]
+
+
+def _list_texts(path: str) -> Iterator[_Listed]:
+    """Yield the files that a path of --wiki names, each with its wiki and kind."""
+    named = re.match(r"([a-zA-Z][\w-]*)=(.+)", path)
+    for file in list_files(named[2] if named else path, {}, suffixes=tuple(f".{suffix}" for suffix in _KINDS)):
+        kind = next((kind for suffix, kind in _KINDS.items() if file.path.lower().endswith(f".{suffix}")), None)
+        if kind is None:
+            raise RecipeError(f"--wiki {file.path}: unknown kind of file; accepted: names in {', '.join(_KINDS)}")
+        yield normal_name(named[1]) if named else find_wiki(file.path), kind, file
+
+
+def _list_wordnets(path: str, mode: Mode) -> Iterator[_Listed]:
+    for file in list_files(path, {}, suffixes=WORDNET_SUFFIXES):
+        if file.path == path or is_wordnet(file.path):  # a folder has others too
+            yield find_wordnet(file.path, mode), "wordnet", file
+
+
+def _cut(part_bytes: int, item: _Listed) -> list[tuple[Any, ...]]:
+    wiki, kind, file = item
+    if kind == "dump" and file.path.lower().endswith(".bz2"):
+        starts = range(0, max(1, file.size), part_bytes)
+        return [(kind, file.path, wiki, start, min(start + part_bytes, file.size)) for start in starts]
+    if kind != "parquet":
+        return [(kind, file.path, wiki, 0, 1)]
+    sizes = _group_sizes(file.path)
+    pieces, begin, total = [], 0, 0
+    for group, size in enumerate(sizes):
+        total += size
+        if total >= _UNPACKED * part_bytes or group == len(sizes) - 1:
+            pieces.append((kind, file.path, wiki, begin, group + 1))
+            begin, total = group + 1, 0
+    return pieces
+
+
+def _group_sizes(path: str) -> list[int]:
+    """Return the bytes of text of each row group, as the footer has them. Raises RecipeError where there is no text."""
+    try:
+        with fsspec.open(path, "rb") as file:
+            footer = read_footer(file)
+    except (pa.ArrowException, OSError) as error:
+        raise RecipeError(f"--wiki {path}: Parquet that is damaged ({error})") from None
+    names = footer.schema.to_arrow_schema().names
+    if "text" not in names:
+        found_names = ", ".join(names[:10])
+        raise RecipeError(f"--wiki {path}: Parquet without a column text (it has {found_names}); accepted: one with it")
+    column = names.index("text")
+    return [footer.row_group(group).column(column).total_uncompressed_size for group in range(footer.num_row_groups)]

@@ -1,0 +1,72 @@
+"""The steps of a build, over the parts of its files: count, add up, choose.
+
+parts ─ count ─ totals ─ send by word ─ merge ─ find pairs ─ choose the entries of each language
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.base.schema import METADATA
+from curate.match.building.counts import Counted, Totals, count_part, send
+from curate.match.building.entries import KeyReport, choose_entries, entries_file
+from curate.match.building.merge import find_pairs, merge
+from curate.match.building.settings import BuildSettings
+from curate.run.units import Aside, Total, Units
+from curate.store.store import RunStore
+
+REPORT_FILE, _TABLE = "report.json", "metadata.parquet"
+
+
+def build_metadata(units: Units, settings: BuildSettings) -> None:
+    """Build the entries of each key, a file each in the folder, and REPORT_FILE, which is written last."""
+    units.then("Count", count_part, settings)
+    totals = units.ask("Totals", _totals, combine=Total(Totals))
+    pairs = units.pairs("Send", send, settings, totals)
+    merged = units.group("Merge", pairs, merge, settings, totals)
+    found_pairs = units.group("Pairs", merged, find_pairs, settings, totals)
+    chosen = units.group("Choose", found_pairs, _choose, settings, totals)
+    units.get("Report", write_report, chosen.aside, totals, settings)
+
+
+def _totals(_tables: object, state: Counted) -> list[Totals]:
+    return [state.totals]
+
+
+def _choose(key: str, values: Any, settings: BuildSettings, totals: Totals) -> Any:
+    yield from map(Aside, choose_entries(key, values, settings))
+
+
+def write_report(reports: list[KeyReport], totals: Totals | None, settings: BuildSettings) -> None:
+    """Write what became of each language, and what the parts held."""
+    languages = [asdict(report) for report in sorted(reports, key=lambda report: report.language)]
+    read = {name: dict(sorted(numbers.items())) for name, numbers in vars(totals or Totals()).items()}
+    settings.store.write_json(REPORT_FILE, {"mode": settings.mode.value, "read": read, "languages": languages})
+
+
+def gather_entries(settings: BuildSettings, out: str) -> dict[str, Any]:
+    """Put the entries of all keys into place as one table, `out`, and the report beside it; return the report.
+
+    Keys are in order, and each has a row group. In memory are the entries of one.
+    """
+    report: dict[str, Any] = settings.store.read_json(REPORT_FILE)
+    store, n = settings.store, 0
+    with store.create(_TABLE) as file, pq.ParquetWriter(file, METADATA, compression="zstd") as writer:
+        for language in report["languages"]:
+            table = store.read_parquet(entries_file(language["language"]))
+            ids = pa.array(np.arange(n, n + len(table), dtype=np.int32))
+            writer.write_table(table.set_column(0, METADATA.field("entry_id"), ids), row_group_size=max(1, len(table)))
+            n += len(table)
+    folder, _, name = out.rpartition("/")
+    target = RunStore(folder or "/")
+    for source, file_name in ((REPORT_FILE, report_name(name)), (_TABLE, name)):
+        store.fs.mv(store.path(source), target.path(file_name))
+    return report
+
+
+def report_name(out: str) -> str:
+    """Return the file of the report of a table."""
+    return f"{out.removesuffix('.parquet')}.report.json"

@@ -1,0 +1,163 @@
+"""Cuts texts into tokens as MetaCLIP 2 does, for `ngrams`: by characters, or by a tokeniser of the language.
+
+In: the texts of a Wikipedia. Out: bytes of UTF-8 and the classes of their characters, by which `ngrams` reads words.
+
+- Where words stand between spaces, each character of Chinese, Thai, Lao, Burmese, Khmer or Tibetan script is a token,
+  each mark of punctuation another; what is between these and white space is one. Marks are not counted, and end a pair.
+- Elsewhere each run of characters between white space goes to the language's tokeniser. Of its tokens, those that are
+  all punctuation, begin with it, or have a bracket without its other half, are not counted, and end a pair.
+
+What looks like a tag (`<…>`, in one line) is taken out before. The end of a text ends a pair: MetaCLIP 2 reads files of
+many articles, and has pairs across these. Source: MetaCLIP 2 (arXiv 2507.22062) and its published code, which is read,
+not copied.
+"""
+
+import re
+import string
+import threading
+import unicodedata
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from curate.base.errors import RecipeError, needing
+from curate.base.numeric.arrays import U8
+from curate.base.wording import one_line
+from curate.match.building.ngrams import make_classes
+
+MARKS = f"{string.punctuation}，。、；：？¿！“”‘’（）【】《》〈〉「」『』～—"
+CORRECTED_MARKS = "،؟۔।።"  # which the mode `corrected` matches as marks too
+WHITE = "".join(filter(str.isspace, map(chr, range(0x10000))))
+_SINGLES = [
+    *((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2EBEF), (0xF900, 0xFAFF)),
+    *((0x2E80, 0x2EFF), (0x2F00, 0x2FDF), (0x2FF0, 0x2FFF)),
+    *((0x0E00, 0x0E7F), (0x0E80, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x0F00, 0x0FFF)),
+]
+_BRACKETS = ("()", "[]", "{}", "“”", "‘’", "（）", "【】", "《》", "〈〉", "「」", "『』")
+_TAGS = re.compile(r"&lt;.*?&gt;|<.*?>")
+_SPLIT = "\n"  # between two texts, and where a token is that is not counted
+_lock = threading.Lock()  # a tokeniser need not be made for threads, and holds Python's lock anyway
+Tokenise = Callable[[str], Any]  # gives the tokens of a text
+
+
+class Tokeniser:
+    """The tokens of a Wikipedia's texts; immutable, so threads may share it."""
+
+    def __init__(self, wiki: str, corrected: bool = False) -> None:
+        """Prepare for a wiki, by its name (de, zh_yue). Raises RecipeError where its tokeniser is not installed."""
+        self._tokenise = load_tokeniser(wiki)
+        self._corrected = corrected
+        self.classes = _classes(corrected, self._tokenise is not None)
+
+    def encode(self, text: str) -> bytes:
+        """Return a text as `ngrams` counts it by `classes`; it ends in a BREAK, so that texts can follow each other."""
+        text = _TAGS.sub("", text) if "<" in text or "&lt;" in text else text
+        text = unicodedata.normalize("NFC", text) if self._corrected else text
+        text = text.replace("\0", " ")
+        if self._tokenise is None:
+            return f"{text}\0".encode()
+        with _lock:
+            tokens = [token for run in text.split() for token in self._tokenise(run) if token]
+        plain = " ".join(_SPLIT if _is_odd(token, self._corrected) else token for token in tokens)
+        return f"{plain}{_SPLIT}".encode()
+
+
+@cache
+def _classes(corrected: bool, is_tokenised: bool) -> U8:
+    if is_tokenised:
+        return make_classes(" ", _SPLIT, [])
+    return make_classes(WHITE, f"\0{MARKS}{CORRECTED_MARKS if corrected else ''}", _SINGLES)
+
+
+def is_punctuation(text: str, corrected: bool = False) -> bool:
+    """Return whether all characters are marks of punctuation; of the empty text they are."""
+    return not text.strip(MARKS + CORRECTED_MARKS if corrected else MARKS)
+
+
+def _is_odd(token: str, corrected: bool) -> bool:
+    """Return whether a token of a tokeniser is not counted."""
+    if is_punctuation(token[0], corrected):
+        return True
+    return any((pair[0] in token) != (pair[1] in token) for pair in _BRACKETS)
+
+
+def load_tokeniser(wiki: str) -> Tokenise | None:
+    """Return the tokeniser of a wiki; None where words stand between spaces. Raises RecipeError where it is missing."""
+    kind = _KINDS.get(wiki)
+    if kind is None:
+        return None
+    load, extra = kind
+    with needing(f"{wiki} is written without spaces, and needs a tokeniser", f"'.[{extra}]' in a checkout of curate"):
+        return load()
+
+
+@cache
+def _load_chinese() -> Tokenise:
+    import logging
+
+    import jieba
+
+    jieba.setLogLevel(logging.WARNING)
+    jieba.initialize()
+    tokenise: Tokenise = jieba.cut
+    return tokenise
+
+
+@cache
+def _load_japanese() -> Tokenise:
+    import fugashi
+    import ipadic
+
+    tagger = fugashi.GenericTagger(f"{ipadic.MECAB_ARGS} -Owakati")
+    return lambda text: tagger.parse(text).split()
+
+
+@cache
+def _load_thai() -> Tokenise:
+    from pythainlp.tokenize import word_tokenize
+
+    tokenise: Tokenise = word_tokenize
+    return tokenise
+
+
+@cache
+def _load_khmer() -> Tokenise:
+    from khmercut import tokenize
+
+    tokenise: Tokenise = tokenize
+    return tokenise
+
+
+@cache
+def _load_lao() -> Tokenise:
+    from laonlp.tokenize import word_tokenize
+
+    tokenise: Tokenise = word_tokenize
+    return tokenise
+
+
+@cache
+def _load_burmese() -> Tokenise:
+    from burmesenlp import word_tokenize
+
+    tokenise: Tokenise = word_tokenize
+    return tokenise
+
+
+@cache
+def _load_tibetan() -> Tokenise:
+    from botok import WordTokenizer
+
+    try:
+        tokeniser = WordTokenizer()
+    except Exception as error:  # of any kind: it downloads its dictionary, once
+        raise RecipeError(f"botok, the tokeniser of bo and dz, lacks its dictionary: {one_line(error, 200)}") from None
+    return lambda text: (token.text for token in tokeniser.tokenize(text, split_affixes=False))
+
+
+_KINDS: dict[str, tuple[Callable[[], Tokenise], str]] = {
+    **dict.fromkeys(("zh", "zh_classical", "zh_yue"), (_load_chinese, "zh")),
+    **dict.fromkeys(("ja", "ryu"), (_load_japanese, "ja")),
+    **dict.fromkeys(("bo", "dz"), (_load_tibetan, "bo")),
+    **{"th": (_load_thai, "th"), "km": (_load_khmer, "km"), "lo": (_load_lao, "lo"), "my": (_load_burmese, "my")},
+}

@@ -1,0 +1,100 @@
+"""Reads the words of wordnets, from files that a user has.
+
+In: WordNet 3.0's `data.noun`, `data.verb`, `data.adj` and `data.adv`, for English; `wn-data-jpn.tab`, as Open
+Multilingual Wordnet 1.4 and NLTK have it; or LMF (.xml), as the package `wn` downloads it. Out: names, in order.
+
+English has the name of each synset, as NLTK gives it: its first word in lower case, up to its first full stop. Other
+languages have all words of all synsets, sorted. "_" becomes a space; "+", which some have within words, goes.
+"""
+
+import re
+from pathlib import PurePosixPath
+
+import fsspec
+
+from curate.base.errors import RecipeError, needing
+from curate.match.building.wikis import Mode
+from curate.recipe.files import read_whole
+
+_MAX_BYTES = 1 << 28
+_WORDNET = ("data.noun", "data.verb", "data.adj", "data.adv")
+WORDNET_SUFFIXES = (*(name.removeprefix("data") for name in _WORDNET), ".tab", ".xml")
+_WIKIS = {
+    **{"fin": "fi", "heb": "he", "slv": "sl", "ita": "it", "nno": "nn", "nob": "no", "als": "als", "pol": "pl"},
+    **{"hrv": "hr", "nld": "nl", "ron": "ro", "arb": "ar", "isl": "is", "swe": "sv", "por": "pt", "cmn": "zh"},
+    **{"jpn": "ja", "dan": "da", "slk": "sk", "lit": "lt", "bul": "bg", "eus": "eu", "cat": "ca", "glg": "gl"},
+    **{"spa": "es", "ell": "el", "zsm": "ms", "ind": "id", "fra": "fr", "tha": "th"},
+}
+_TAB = re.compile(r"wn-data-([a-z]{3})\.tab")
+_TAGS = {"nb": "no", "arb": "ar", "zsm": "ms", "cmn": "zh"}  # of LMF, where they are no names of Wikipedias
+_ACCEPTED = f"WordNet 3.0's {', '.join(_WORDNET)}; wn-data-LANGUAGE.tab; or LMF (.xml)"
+
+
+def is_wordnet(path: str) -> bool:
+    """Return whether a file of a folder is one that is read."""
+    name = PurePosixPath(path).name
+    return name in _WORDNET or bool(_TAB.fullmatch(name)) or name.endswith(".xml")
+
+
+def find_wordnet(path: str, mode: Mode) -> str:
+    """Return the wiki whose language a file is of. Raises RecipeError where it is no wordnet, or of no language."""
+    name = PurePosixPath(path).name
+    if name in _WORDNET:
+        return "en"
+    if tab := _TAB.fullmatch(name):
+        code = tab[1]
+        wiki = _WIKIS.get(code)
+    elif name.endswith(".xml"):
+        with fsspec.open(path, "rb") as file:
+            head = file.read(1 << 16)
+        tag = re.search(rb"<Lexicon\b[^<>]*\blanguage=[\"']([A-Za-z-]+)[\"']", head)
+        code = tag[1].decode().split("-")[0].lower() if tag else ""
+        wiki = _TAGS.get(code, _WIKIS.get(code, code or None))
+    else:
+        raise RecipeError(f"--wordnet {path}: no file of a wordnet; accepted: {_ACCEPTED}")
+    if wiki is None:
+        what = f"{path}: of language {code or 'none'}, which is none that MetaCLIP 2 takes a wordnet of"
+        raise RecipeError(f"--wordnet {what}; accepted: {', '.join(sorted(_WIKIS))}")
+    # "als" is Tosk Albanian; MetaCLIP 2 takes it for Alemannic, whose Wikipedia is of that name
+    return "sq" if code == "als" and mode is Mode.corrected else wiki
+
+
+def name_order(path: str) -> int:
+    """Return the place of a file's names among those of its language: nouns, verbs, adjectives, adverbs."""
+    name = PurePosixPath(path).name
+    return _WORDNET.index(name) if name in _WORDNET else 0
+
+
+def read_wordnet(path: str) -> list[str]:
+    """Return the names of a file: of English in its order, else sorted, each once. Raises RecipeError."""
+    name = PurePosixPath(path).name
+    try:
+        text = read_whole(path, _MAX_BYTES).decode()
+    except (OSError, ValueError, ImportError) as error:
+        raise RecipeError(f"--wordnet {path}: cannot be read ({error}); accepted: {_ACCEPTED}") from None
+    if name in _WORDNET:
+        lines = [line.split(" ", 5) for line in text.splitlines() if not line.startswith("  ")]
+        if bad := next((line for line in lines if len(line) < 6), None):
+            raise RecipeError(f"--wordnet {path}: {' '.join(bad)[:80]!r} is not a line of WordNet's {name}")
+        words = (re.sub(r"\((?:a|p|ip)\)$", "", line[4]).lower().partition(".")[0] for line in lines)
+        return list(dict.fromkeys(word.replace("_", " ") for word in words))
+    lemmas = _read_lmf(path) if name.endswith(".xml") else _read_tab(text, path)
+    return sorted({lemma.replace("_", " ").replace("+", "") for lemma in lemmas})
+
+
+def _read_tab(text: str, path: str) -> list[str]:
+    """Return the lemmas of a table: offset-pos, TAB, lemma or language:lemma, TAB, word."""
+    cells = [line.split("\t") for line in text.splitlines() if line and not line.startswith("#")]
+    if bad := next((row for row in cells if len(row) < 3), None):
+        raise RecipeError(f"--wordnet {path}: {' '.join(bad)[:80]!r} is not a line of a wordnet's table")
+    return [row[2].strip() for row in cells if row[1].rpartition(":")[2] == "lemma"]
+
+
+def _read_lmf(path: str) -> list[str]:
+    with needing(f"--wordnet {path}: LMF needs another package", "'.[wordnet]' in a checkout of curate"):
+        from wn import lmf
+    try:
+        resource = lmf.load(path, progress_handler=None)
+    except (lmf.LMFError, OSError) as error:
+        raise RecipeError(f"--wordnet {path}: damaged or no LMF ({error})") from None
+    return [entry["lemma"]["writtenForm"] for lexicon in resource["lexicons"] for entry in lexicon["entries"]]

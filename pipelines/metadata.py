@@ -1,0 +1,91 @@
+"""The pipeline that builds metadata: what was downloaded in, one table of entries and a report out.
+
+parts ─ count ─ totals ─ send by word ─ merge ─ find pairs ─ choose ─ one table
+"""
+
+import gc
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import apache_beam as beam
+
+from curate.base.errors import RecipeError
+from curate.match.building.parts import Plan
+from curate.match.building.settings import BuildSettings, Limits
+from curate.match.building.steps import build_metadata, gather_entries
+from curate.match.building.wikis import Mode
+from curate.run.units import Place
+from curate.store.lock import clear_tmp, locked
+from curate.store.store import RunStore
+from pipelines.driver import explaining
+from pipelines.engines.base import PipelineEngine
+from pipelines.engines.choose import choose_engine
+from pipelines.steps.units import BeamUnits
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What steps over parts need of a run's context."""
+
+    store: RunStore
+    place: Place
+    lease: str = ""
+
+    def open_tables(self, _part: object) -> Any:
+        return nullcontext()
+
+
+def run_build(
+    plan: Plan, out: str, mode: Mode, limits: Limits, options: Sequence[str] = (), on: str | None = None
+) -> dict[str, Any]:
+    """Build the metadata of a plan into the file `out`, and its report beside it; return the report.
+
+    Both are put in place whole, once all is built. What is counted meanwhile is in the folder `OUT.building`.
+
+    Raises:
+        RecipeError: options are wrong, the engine misses something here, or `out` cannot be written.
+        RunError: a file is damaged, or the build failed.
+    """
+    place = out if "://" in out else os.path.abspath(os.path.expanduser(out))
+    work = RunStore(f"{place}.building")
+    engine = choose_engine(options, on, work.url)
+    engine.check()
+    engine.check_folder(work)
+    settings = BuildSettings(work, mode, plan.keys, limits)
+    try:
+        with locked(work, "metadata build"):
+            _clear(work)  # of a build that was killed
+            _run(plan, settings, engine)
+            report = gather_entries(settings, place)
+            _clear(work)
+    except OSError as error:
+        raise RecipeError(f"--out {out}: cannot be written: {error}") from None
+    if work.is_local:
+        with suppress(OSError):  # it holds more
+            os.rmdir(work.root)
+    return report
+
+
+def _clear(work: RunStore) -> None:
+    clear_tmp(work)
+    for name in work.names(""):
+        if name != "tmp":  # which holds the lock
+            work.delete(name)
+
+
+def _run(plan: Plan, settings: BuildSettings, engine: PipelineEngine) -> None:
+    context: Any = _Context(settings.store, engine.place)
+    parts: Any = plan.parts
+
+    def add_steps(root: beam.Pipeline, spool: str) -> None:
+        units = BeamUnits(root, parts, context, spool=spool)
+        build_metadata(units, settings)
+        units.finish()
+        gc.freeze()
+
+    with explaining(settings.store, "Nothing of it is kept."), settings.store.temporary_folder() as spool:
+        engine.submit(partial(add_steps, spool=spool), settings.store).wait()

@@ -1,0 +1,71 @@
+"""A build equals the definition, however its files are cut."""
+
+import json
+import random
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from curate.match.building.parts import make_plan
+from curate.match.building.settings import BuildSettings, Limits
+from curate.match.building.steps import build_metadata, gather_entries
+from curate.match.building.tokens import load_tokeniser
+from curate.match.building.wikis import Mode
+from curate.match.building.wikitext import strip_markup
+from curate.run.in_process import InProcessUnits
+from curate.store.store import RunStore
+from tests.match.building import naive
+from tests.match.building.drawn import NAMESPACES, draw_views, write_all
+
+SMALL = {"pmi": 4, "count": 20, "views": 120, "words": 60, "pairs": 25, "titles": 12}
+NAMES = {
+    "en": ["hot dog", "st", "dog", "cut", "alive", "a la carte"],
+    "ja": ["犬", "いぬ いえ", "、", "まき絵"],
+    "de": [],
+}
+
+
+def build(folder: Path, mode: str, parts: int = 1, languages: Sequence[str] = ()) -> tuple[Path, dict[str, Any]]:
+    """Build of what is in the folder, in this process; each dump is cut into so many parts."""
+    dumps = sorted(map(str, folder.glob("*.bz2")))
+    size = max(Path(dump).stat().st_size for dump in dumps) // parts + 1
+    views, wordnets = [str(folder / "views")], [str(folder / "wordnets")]
+    plan = make_plan(dumps, views, wordnets, languages, Mode(mode), size)
+    assert sum(part.kind == "dump" for part in plan.parts) >= parts
+    out = folder / f"{mode}-{parts}.parquet"
+    settings = BuildSettings(RunStore(f"{out}.building"), Mode(mode), plan.keys, Limits(**SMALL))
+    context: Any = SimpleNamespace(open_tables=lambda unit: nullcontext())
+    build_metadata(InProcessUnits(plan.parts, context), settings)
+    return out, gather_entries(settings, str(out))
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_it_equals_the_definition(tmp_path: Path, mode: str) -> None:
+    texts = write_all(tmp_path)
+    out, report = build(tmp_path, mode)
+    table = pq.read_table(out).to_pylist()
+    assert [row["entry_id"] for row in table] == list(range(len(table)))
+    hours = draw_views(3, random.Random(3))
+    for language in ("de", "en", "ja"):
+        plain = [strip_markup(text, [name.lower() for _, name in NAMESPACES[language]]) for text in texts[language]]
+        views = naive.count_titles(hours, language, mode)
+        limits = naive.Limits(**SMALL)
+        names, tokenise = NAMES[language], load_tokeniser(language)
+        expected = naive.build_wiki(language, plain, names, views, mode, limits, tokenise)
+        entries = [(row["entry"], row["source"]) for row in table if row["language"] == language]
+        assert entries == expected
+        assert {source for _, source in expected} >= {"number", "unigram", "bigram", "title"}
+    assert [language["language"] for language in report["languages"]] == ["de", "en", "ja"]
+
+
+def test_how_files_are_cut_changes_nothing(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    files = [build(tmp_path, "corrected", parts)[0] for parts in (1, 7, 40)]
+    assert len({file.read_bytes() for file in files}) == 1
+    reports = [json.loads(Path(f"{file}".replace(".parquet", ".report.json")).read_text()) for file in files]
+    assert reports[0] == reports[1] == reports[2]
