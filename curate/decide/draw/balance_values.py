@@ -15,7 +15,7 @@ import pyarrow as pa
 from curate.base.numeric.arrays import F64, I64
 from curate.decide.draw.balance import BalanceSelection, LimitsChoice
 from curate.decide.draw.groups import Groups, check_groups, find_groups
-from curate.decide.draw.selection import FindRows, Outcome, RowsLeft, Selection, SelectionRun
+from curate.decide.draw.selection import FindRows, Outcome, RowsLeft, Selection, SelectionRun, required
 from curate.match.unit import Entries
 from curate.recipe.deciding import Balance
 from curate.run.units import Answer, Units
@@ -103,17 +103,15 @@ class ValuesBalance(BalanceSelection):
 
     def columns(self, section: Balance) -> list[str]:
         """Return the column of values."""
-        return [section.of] if section.of else []
+        return [required(section.of)]
 
     def check(self, section: Balance, columns: pa.Schema, recipe: Any) -> None:
         """Check the column. Raises RecipeError."""
-        assert section.of is not None
-        check_groups("balance.of", section.of, columns)
+        check_groups("balance.of", required(section.of), columns)
 
     def choose(self, units: Units, section: Balance, run: SelectionRun, counts: Answer | None) -> Answer:
         """Return the limits, of values that are found first."""
-        assert section.of is not None
-        groups = find_groups(units, "Balance", run, section.of)
+        groups = find_groups(units, "Balance", run, required(section.of))
         valued = units.get("Balance: run", ValuedRun.of, run, groups)
         # In a part of the pool, counts are those that the whole would have.
         counts = units.get("Balance: counts", lambda of: np.rint(of.rows / run.fraction).astype(np.int64), groups)

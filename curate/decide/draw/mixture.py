@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from curate.base.numeric.arrays import I64
 from curate.decide.draw.groups import Groups, GroupsChoice, check_groups, group_keys
-from curate.decide.draw.selection import Outcome, Selection, SelectionRun
+from curate.decide.draw.selection import Outcome, Selection, SelectionRun, required
 from curate.decide.draw.smallest import Keys, Search, find_cut
 from curate.recipe.deciding import Sample
 from curate.run.units import Answer, Units
@@ -74,17 +74,15 @@ class MixtureSample(Selection):
 
     def columns(self, section: Sample) -> Sequence[str]:
         """Return the column of values."""
-        return [section.mixture.of] if section.mixture else []
+        return [required(section.mixture).of]
 
     def check(self, section: Sample, columns: pa.Schema, recipe: Any) -> None:
         """Check the column. Raises RecipeError."""
-        assert section.mixture is not None
-        check_groups("sample.mixture.of", section.mixture.of, columns)
+        check_groups("sample.mixture.of", required(section.mixture).of, columns)
 
     def choose(self, units: Units, section: Sample, run: SelectionRun, counts: Answer | None) -> Answer:
         """Return what is taken of each group, by counts of keys' bits and the few keys that are left."""
-        mixture = section.mixture
-        assert mixture is not None
+        mixture = required(section.mixture)
         shares = dict(sorted(mixture.shares.items()))
         nothing = np.zeros(len(shares), np.int64)
         groups = Groups(mixture.of, pa.array(shares, pa.string()), nothing, nothing)

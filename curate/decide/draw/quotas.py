@@ -20,7 +20,7 @@ from curate.base.numeric.arrays import F32, F64, I64
 from curate.base.numeric.elementary import exp
 from curate.base.numeric.spherical import cosine_distances, rounded
 from curate.decide.draw.groups import Groups, GroupsChoice, check_groups, check_numbers, find_groups, group_keys
-from curate.decide.draw.selection import Outcome, Selection, SelectionRun
+from curate.decide.draw.selection import Outcome, Selection, SelectionRun, required
 from curate.decide.draw.smallest import Cut, Keys, Search, find_cut
 from curate.recipe.deciding import Quotas, Sample
 from curate.run.units import Answer, Units
@@ -129,7 +129,7 @@ class QuotasChoice(GroupsChoice):
 
     def shortfall(self, section: Sample) -> str:
         """Return that there are fewer rows."""
-        wanted, taken = section.quotas.rows if section.quotas else 0, int(self.cut.taken.sum())
+        wanted, taken = required(section.quotas).rows, int(self.cut.taken.sum())
         return f"sample.quotas: {wanted:,} rows wanted, and the quotas give {taken:,}" if taken < wanted else ""
 
 
@@ -142,12 +142,12 @@ class QuotasSample(Selection):
 
     def columns(self, section: Sample) -> Sequence[str]:
         """Return the columns of clusters and of distances."""
-        quotas = section.quotas
-        return [quotas.of, *([quotas.distance_column] if quotas.distance_column else [])] if quotas else []
+        quotas = required(section.quotas)
+        return [quotas.of, *([quotas.distance_column] if quotas.distance_column else [])]
 
     def check(self, section: Sample, columns: pa.Schema, recipe: Any) -> None:
         """Check the columns, and that there are centroids where they are needed. Raises RecipeError."""
-        quotas = _quotas(section)
+        quotas = required(section.quotas)
         check_groups("sample.quotas.of", quotas.of, columns)
         if quotas.distance_column:
             check_numbers("sample.quotas.distance", quotas.distance_column, columns)
@@ -158,12 +158,12 @@ class QuotasSample(Selection):
 
     def files_key(self, section: Sample, metadata_key: str) -> str:
         """Return the digest of the centroids, if the section names them."""
-        path = _quotas(section).centroids
+        path = required(section.quotas).centroids
         return array_digest(_read(path)) if path else ""
 
     def choose(self, units: Units, section: Sample, run: SelectionRun, counts: Answer | None) -> Answer:
         """Return what is taken of each group: groups are found, then quotas, then rounds count keys' bits."""
-        quotas = _quotas(section)
+        quotas = required(section.quotas)
         inter = inter_distances(_read(quotas.centroids)) if quotas.centroids else None
         groups = find_groups(units, "Quotas", run, quotas.of, quotas.distance_column)
 
@@ -184,7 +184,7 @@ class QuotasSample(Selection):
 
     def words(self, outcome: Outcome) -> SelectionWords:
         """Return what people are told of it."""
-        choice, quotas = outcome.choice, _quotas(outcome.section)
+        choice, quotas = outcome.choice, required(outcome.section.quotas)
         by = {"equal": "equal shares", "size": "shares by their sizes", "complexity": "shares by their complexity"}
         kept, why = f"at random; seed {outcome.seed}", "of which {probability} are drawn at random"
         if not choice.is_random:
@@ -198,11 +198,6 @@ class QuotasSample(Selection):
             summary=[choice.label, *([short] if short else [])],
             of=quotas.of,
         )
-
-
-def _quotas(section: Sample) -> Quotas:
-    assert section.quotas is not None
-    return section.quotas
 
 
 def _read(path: str | None) -> F32:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,8 @@ from curate.run.units import Answer, Units
 from curate.store.facts import RunFacts, SelectionWords
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
+
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -222,6 +224,12 @@ class Selection(ABC):
     def sizes(self, choices: Sequence[Any], rows: Sequence[RowsLeft]) -> list[tuple[float, float]]:
         """Return `Choice.expected` of several choices among the same rows; one pass for all of them is faster."""
         return [choice.expected(list(in_threads(choice.inclusion, rows))) for choice in choices]
+
+
+def required(value: V | None) -> V:
+    """Return what a section of this form has."""
+    assert value is not None
+    return value
 
 
 class OutOfReach(RunError):

@@ -23,7 +23,7 @@ from curate.base.numeric.mix import GOLDEN, mix64
 from curate.base.process import in_threads
 from curate.base.wording import pluralise
 from curate.decide.draw.groups import check_numbers
-from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun
+from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun, required
 from curate.recipe.deciding import Sample, SoftCap
 from curate.run.units import Answer, Fold, Units
 from curate.store.facts import SelectionWords
@@ -241,17 +241,15 @@ class SoftCapSample(Selection):
 
     def columns(self, section: Sample) -> Sequence[str]:
         """Return the column of scores."""
-        return [section.soft_cap.of] if section.soft_cap else []
+        return [required(section.soft_cap).of]
 
     def check(self, section: Sample, columns: pa.Schema, recipe: Any) -> None:
         """Check the column. Raises RecipeError."""
-        assert section.soft_cap is not None
-        check_numbers("sample.soft_cap.of", section.soft_cap.of, columns)
+        check_numbers("sample.soft_cap.of", required(section.soft_cap).of, columns)
 
     def choose(self, units: Units, section: Sample, run: SelectionRun, counts: Answer | None) -> Answer:
         """Return the draws: rows are counted, and then one worker has all of them."""
-        soft_cap = section.soft_cap
-        assert soft_cap is not None
+        soft_cap = required(section.soft_cap)
 
         def count(tables: OpenTables, state: Any) -> list[int]:
             return [int((~np.isnan(read_scores(run.rows_left(tables, state), soft_cap.of))).sum())]

@@ -17,7 +17,7 @@ from curate.base import ids
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F64
 from curate.base.numeric.elementary import exponentials, one_minus_exp
-from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun
+from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun, required
 from curate.decide.draw.smallest import Cut, Keys, Search, find_cut
 from curate.expressions.check import CheckedExpression, check_expression
 from curate.expressions.evaluate import compute
@@ -116,5 +116,4 @@ class WeightedSample(Selection):
 
 
 def _checked(section: Sample, columns: pa.Schema) -> CheckedExpression:
-    assert section.weights is not None
-    return check_expression("sample.weights", section.weights, columns)
+    return check_expression("sample.weights", required(section.weights), columns)

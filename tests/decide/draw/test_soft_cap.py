@@ -127,6 +127,10 @@ def test_a_run_repeats_rows(run: Ran) -> None:
     rows = run.table("decisions").to_pylist()
     scores = run.table("scores")["clip_score"].to_pylist()
     assert sum(row["repeats"] for row in rows) == len(np.load(run.folder / "uids.npy")) == 1000
+    subset = np.load(run.folder / "uids.npy")
+    for row in filter(lambda row: row["kept"], rows):  # as DataComp's resharder counts: between two binary searches
+        uid = np.array([divmod(int(row["uid"], 16), 2**64)], np.dtype("u8,u8"))
+        assert np.searchsorted(subset, uid, "right") - np.searchsorted(subset, uid, "left") == row["repeats"]
     for row, score in zip(rows, scores, strict=True):
         assert row["kept"] == (row["repeats"] > 0)
         assert not row["kept"] or not np.isnan(np.float64(score if score is not None else np.nan))
