@@ -15,6 +15,7 @@ from curate.decide.settings import DecideSettings
 from curate.emit.columns import find_emitted
 from curate.emit.output_format import find_output
 from curate.match.sources import read_metadata
+from curate.match.unit import Entries
 from curate.pool.plan import PackedUnits, Plan, Unit, make_plan
 from curate.pool.registry import find_downloading, find_format
 from curate.pool.retry import find_mendable
@@ -93,6 +94,8 @@ def prepare(
         metadata, imported = read_metadata(recipe.match.metadata) if recipe.match else (None, None)
         if recipe.match and not metadata:
             raise RecipeError(f"match.metadata: {recipe.match.metadata} has no entries")
+        if metadata is not None and recipe.selection:
+            recipe.selector.check_entries(recipe.selection[1], Entries.of(metadata))
         metadata_key = "" if metadata is None else ids.table_digest(metadata)
         record = _gather_record(recipe, folder, old)
         context = RunContext(

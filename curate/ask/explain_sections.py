@@ -125,7 +125,7 @@ def entry_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
     if not facts.recipe.get("match") or row["status"] != schema.OK:
         return
     entries = run.rows(
-        "SELECT e.entry, e.pool, e.survivors, e.probability AS p FROM entries e JOIN "
+        "SELECT e.entry, e.language, e.pool, e.survivors, e.probability AS p FROM entries e JOIN "
         "(SELECT unnest(entry_ids) AS entry_id FROM matches WHERE unit = $unit AND row = $row) USING (entry_id) "
         "ORDER BY e.probability DESC, e.survivors, e.entry",
         **{"unit": row["unit"], "row": row["row"]},
@@ -137,23 +137,28 @@ def entry_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
     yield from (line(), heading("entries", f"{len(entries)} matched{more}" if entries else "none matched"))
     if not entries:
         return
-    titles = ("", "entry", "in pool", "at balance", *(["given"] if is_of_another else []), "p")
+    ts = [(facts.t_by_language or {}).get(entry["language"], facts.t or 1) for entry in entries]
+    by_language = ["language", "t"] if facts.t_by_language else []
+    titles = ("", "entry", *by_language, "in pool", "at balance", *(["given"] if is_of_another else []), "p")
     head: list[Part] = [(title, "dim") for title in titles]
     table: list[list[Part]] = []
-    for entry in entries:
-        p, t = entry["p"], facts.t or 1
+    for entry, t in zip(entries, ts, strict=True):
+        p = entry["p"]
+        of_language = [_show(entry["language"]), f"{t:,}"] if by_language else []
         counted = [f"{t / p:,.0f}" if p < 1 else f"at most {t:,}"] if is_of_another else []
-        table.append(["", _show(entry["entry"]), f"{entry['pool']:,}", f"{entry['survivors']:,}", *counted, f"{p:.4g}"])
+        in_run = f"{entry['pool']:,}", f"{entry['survivors']:,}"
+        table.append(["", _show(entry["entry"]), *of_language, *in_run, *counted, f"{p:.4g}"])
     if drawn:
         # u/p of each entry alone, of which `decisions` has the smallest; counts of another run may have decided.
         counts = None if is_of_another else np.array([entry["survivors"] for entry in entries], np.int64)
         names, p = [entry["entry"] for entry in entries], np.array([entry["p"] for entry in entries])
-        draws = entry_draws(str(row["uid"]), names, p, counts, facts.t, facts.seed, row.get(schema.INPUT_PROBABILITY))
+        limits, earlier = np.array(ts, np.int64), row.get(schema.INPUT_PROBABILITY)
+        draws = entry_draws(str(row["uid"]), names, p, counts, limits, facts.seed, earlier)
         head += [("u", "dim"), ("u/p", "dim"), ""]
         for cells, draw, entry in zip(table, draws, entries, strict=True):
             cells[0] = _YES if draw < 1 else _NO
             cells += [f"{draw * entry['p']:.4g}", f"{draw:.4g}", ("← smallest", "dim") if draw == min(draws) else ""]
-    yield from columns([head, *table[:_ENTRIES]], right=range(2, len(titles) + 2))
+    yield from columns([head, *table[:_ENTRIES]], right=range(2 + bool(by_language), len(titles) + 2))
     if len(entries) > _ENTRIES:
         yield line(f"  and {len(entries) - _ENTRIES} more")
 

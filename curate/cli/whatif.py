@@ -87,9 +87,10 @@ def whatif(
         target = rows if number else balance.rows if balance else None
         result = answer(run, overrides)
         solved = _solved(result, target, number)
-        if balance and balance.tail_share is not None:
-            far = result.choice.shortfall(balance) if result.choice else ""
-            solved = f"; {far}" if far else f", whose tail_share is nearest to {balance.tail_share:.4g}"
+        far = result.choice.shortfall(balance) if balance and result.choice else ""
+        if balance and balance.tail_share is not None and not far:
+            solved = f", whose tail_share is nearest to {balance.tail_share:.4g}"
+        solved += f"; {far}" if far else ""
         if (times := result.fact("in_uids")) is not None and run.changed(overrides).repeats:
             solved += f"; {times:,.0f} in uids.npy"
         if seen is not None:

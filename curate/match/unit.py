@@ -6,7 +6,7 @@ sample could not be read.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,13 @@ class MatchSettings:
         return ids.digest([VERSIONS["matches"], samples_key, self.metadata_key, self.mode]) if samples_key else ""
 
 
+class Languages(NamedTuple):
+    """The languages of entries."""
+
+    names: list[str]  # in the order in which they occur
+    codes: npt.NDArray[np.int32]  # of each entry, its language's place among these
+
+
 @dataclass(frozen=True)
 class Entries:
     """The metadata of a run, loaded."""
@@ -69,6 +76,12 @@ class Entries:
     def keys(self) -> npt.NDArray[np.uint64]:
         """`ids.entry_keys` of the entries."""
         return ids.entry_keys(whole(self.table["entry"]))
+
+    @cached_property
+    def languages(self) -> Languages:
+        """The languages of the entries."""
+        column = whole(self.table["language"]).dictionary_encode()
+        return Languages([str(name) for name in column.dictionary.to_pylist()], column.indices.to_numpy())
 
 
 def load_entries(settings: MatchSettings) -> Entries:

@@ -131,7 +131,7 @@ def _summarise(
         rules=[_rule_facts(name, spec, decided.rules.thresholds.get(name)) for name, spec in recipe.rules.items()],
         derived=_derived_facts(recipe.derive, decided.rules.scales) if recipe.derive else None,
         selection=_selection(recipe, decided.choice, counts, entries),
-        **{name: values.get(name) for name in ("t", "expected", "expected_above")},
+        **{name: values.get(name) for name in ("t", "t_by_language", "expected", "expected_above")},
         steps=sum_timings(store),
         used=sum_used(store, digests),
         downloads=sum_downloads(store),

@@ -17,6 +17,7 @@ from curate.recipe.section import (
     Section,
     UserFile,
     UserPath,
+    fault,
     is_none,
 )
 
@@ -165,6 +166,14 @@ class Dedup(Section):
             NEARNESS.find(self.against.kind).check_against(self.against.section, measure)
 
 
+_T = Annotated[int, Field(lt=2**63, ge=1, strict=True)]
+_NUMBER, _NUMBERS = "a number", "numbers by language"
+Threshold = Annotated[
+    Annotated[_T, Tag(_NUMBER)] | Annotated[dict[str, _T], Field(min_length=1), Tag(_NUMBERS)],
+    Discriminator(lambda t: _NUMBERS if isinstance(t, dict) else _NUMBER),
+]
+
+
 class Balance(Section):
     """Balanced sampling: entries over t rows are thinned to about t (MetaCLIP). Give `t`, `rows` or `tail_share`.
 
@@ -176,6 +185,10 @@ class Balance(Section):
 
     With `of`, the values of a column take the place of entries: a value with over t rows is thinned to about t. A row
     without a value is never drawn.
+
+    With `scheme: per_language`, entries of each language have a t of their own, by which its tail has the share of
+    matches that the tail of `language` has (MetaCLIP 2). `t`, or the one that is solved, is that of `language`. `t` by
+    language gives that of some others by hand.
     """
 
     gives = (
@@ -183,8 +196,8 @@ class Balance(Section):
         Column("decisions", "draw", "float64", "Smallest u/p over the entries; kept if below 1."),
     )
 
-    t: int | None = Field(None, examples=[20000], lt=2**63, ge=1, strict=True)
-    """Rows that an entry may have before it is thinned: MetaCLIP's t."""
+    t: Threshold | None = Field(None, examples=[20000, {"en": 170000, "de": 20000}])
+    """Rows that an entry may have before it is thinned: MetaCLIP's t. By language with `per_language` alone."""
     rows: int | None = Field(None, examples=[1000000], lt=2**31, ge=1, strict=True)
     """Target size: the largest t whose expected size is at most this; an error where t = 1 exceeds it."""
     tail_share: float | None = Field(None, exclude_if=is_none, examples=[0.06], gt=0, lt=1, strict=True)
@@ -193,8 +206,15 @@ class Balance(Section):
     """Column whose values take the place of metadata entries: clusters, tags. null: entries, which need `match`."""
     counts: UserPath | None = Field(None, exclude_if=is_none, examples=["run1"])
     """A finished run with the same entries, whose counts are taken. null: this run's own."""
-    scheme: Annotated[str, KindOf(SCHEMES)] = Field("metaclip", exclude_if="metaclip".__eq__, examples=["metaclip"])
-    """How each entry's limit follows from t: `metaclip`, t itself."""
+    scheme: Annotated[str, KindOf(SCHEMES)] = Field("metaclip", exclude_if="metaclip".__eq__, examples=["per_language"])
+    """How each entry's limit follows from t: `metaclip`, t itself; `per_language`, the t of its language."""
+    language: str = Field("en", exclude_if="en".__eq__, examples=["de"])
+    """Language of the metadata whose tail's share the others get, with `per_language`."""
+
+    @field_validator("language", mode="before")
+    @classmethod
+    def _norwegian(cls, language: Any) -> Any:
+        return "no" if language is False else language  # as YAML 1.1 reads it
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
@@ -202,7 +222,25 @@ class Balance(Section):
             raise ValueError("give either t, rows or tail_share")
         if self.of is not None and self.counts is not None:
             raise ValueError("counts are of metadata entries, and of names a column in their place; leave one out")
+        by_language = self.scheme == "per_language"
+        if by_language and self.of is not None:
+            raise ValueError("per_language goes by languages of entries, and of names a column in their place")
+        if isinstance(self.t, dict) and not (by_language and self.language in self.t):
+            accepted = f"a number, or with scheme: per_language numbers that have one of {self.language}"
+            raise fault("t", f"found numbers of {', '.join(self.t)}; accepted: {accepted}")
+        if self.language != "en" and not by_language:
+            raise fault("language", "is of scheme: per_language, and of no other; leave it out")
         return self
+
+    @property
+    def t_of_languages(self) -> dict[str, int]:
+        """The t that are given by language; empty where there is one."""
+        return self.t if isinstance(self.t, dict) else {}
+
+    @property
+    def reference_t(self) -> int | None:
+        """The t of all entries, or of those of `language`; None where it is solved."""
+        return self.t[self.language] if isinstance(self.t, dict) else self.t
 
 
 class Mixture(Section):

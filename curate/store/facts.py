@@ -342,6 +342,7 @@ class RunFacts(RunClaim):
     derived: Perhaps[list[DerivedFacts]] = None  # None where the recipe derives no column
     selection: Perhaps[SelectionFacts] = None  # None where every row that was left is kept
     t: int | None  # rows that an entry may have; None without `balance`
+    t_by_language: Perhaps[dict[str, int]] = None  # where it differs by language; then `t` is that of the first
     expected: Perhaps[float] = None  # rows with this t, and with t + 1: where t was solved for `balance.rows`
     expected_above: Perhaps[float] = None
     steps: list[StepFacts]  # those that had work

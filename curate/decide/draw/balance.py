@@ -7,7 +7,7 @@ Source: "Demystifying CLIP Data" (arXiv 2309.16671), section 3.3; a t by the sha
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,15 +20,18 @@ from curate.base.process import in_threads
 from curate.base.wording import next_size, pluralise
 from curate.decide.draw import inclusion
 from curate.decide.draw.bracket import ROUNDS, Bracket, Solution
-from curate.decide.draw.entry_sums import EntryVector
-from curate.decide.draw.schemes import STACK, Scheme, stack_limits
+from curate.decide.draw.entry_sums import EntryVector, own_entries
+from curate.decide.draw.schemes import FEW, STACK, LanguageLimit, Scheme, stack_limits
 from curate.decide.draw.selection import Choice, Outcome, OutOfReach, RowsLeft, Selection, SelectionRun
+from curate.match.unit import Entries
 from curate.recipe.deciding import SCHEMES, Balance
 from curate.run.units import Answer, Fold, Units
 from curate.store.facts import RunFacts, SelectionWords, read_facts
 from curate.store.layout import ENTRIES_FILE, RUN_FILE, SUCCESS_FILE
 from curate.store.store import RunStore
 from curate.store.tables import OpenTables
+
+_SHOWN = 4  # languages in a line
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class LimitsChoice(Choice):
     solution: Solution
     counts: I64  # [entries], by which rows are drawn: the survivors', or those of another run
     limits: I64  # [entries] or [1], the rows that each entry may have
+    languages: tuple[LanguageLimit, ...] = ()  # where limits differ by language
 
     @cached_property
     def p(self) -> F64:
@@ -65,13 +69,19 @@ class LimitsChoice(Choice):
 
     @property
     def values(self) -> Mapping[str, Any]:
-        """Return t, and where it was solved for a size, what is expected of it and of t + 1."""
-        return {"t": self.solution.t, "expected": self.solution.expected, "expected_above": self.solution.above}
+        """Return t, and where it was solved for a size, what is expected of it and of t + 1; and t by language."""
+        values = {"t": self.solution.t, "expected": self.solution.expected, "expected_above": self.solution.above}
+        return values | ({"t_by_language": {of.language: of.t for of in self.languages}} if self.languages else {})
 
     @property
     def label(self) -> str:
-        """Return t."""
-        return f"t = {self.solution.t:,}"
+        """Return t, and those of the languages with the most matches."""
+        label = f"t = {self.solution.t:,}"
+        if not self.languages:
+            return label
+        more = len(self.languages) - _SHOWN
+        others = "".join(f", {of.t:,} of {of.language}" for of in self.languages[1:_SHOWN])
+        return f"{label} of {self.languages[0].language}{others}{f' and of {more} more' if more > 0 else ''}"
 
     def say(self, section: Balance, fraction: float) -> str:
         """Return t, and where it was solved for a size that it misses, the size at t + 1."""
@@ -82,7 +92,9 @@ class LimitsChoice(Choice):
         return f"{self.label}; {above}" if above else self.label
 
     def shortfall(self, section: Balance) -> str:
-        """Return a share of the tail that no t comes near by 5 %, with those that are next to it."""
+        """Return a share of the tail that no t comes near by 5 %, and those next to it; or languages of few matches."""
+        if self.languages:
+            return _say_uncertain([of for of in self.languages if of.is_uncertain])
         ts, shares = inclusion.tail_shares(self.counts)
         share = section.tail_share
         if share is None or not len(ts) or np.abs(shares - share).min() <= 0.05 * share:
@@ -97,11 +109,25 @@ class LimitsChoice(Choice):
         return _share(self.counts, self.counts < self.limits)
 
     def shares(self, survivors: I64, kept: I64 | F64) -> Mapping[str, float | None]:
-        """Return the shares of matches that entries below their limit have, and entries of which all rows stay."""
+        """Return the shares of matches that entries below their limit have, and entries of which all rows stay.
+
+        Also t by language, where there are several.
+        """
         whole, below = self.counts <= self.limits, inclusion.tail_shares(self.counts)[1]
         shares = {"whole_share": _share(survivors, whole), "whole_share_kept": _share(kept, whole)}
-        smallest = float(below[1]) if len(below) > 1 else None
-        return shares | {"tail_share": self.tail_share, "smallest_tail_share": smallest}
+        smallest = float(below[1]) if len(below) > 1 and not self.languages else None
+        shares |= {"tail_share": self.tail_share, "smallest_tail_share": smallest}
+        return shares | {f"t of {of.language}": float(of.t) for of in self.languages}
+
+
+def _say_uncertain(languages: Sequence[LanguageLimit]) -> str:
+    """Return which languages have few matches; empty where none has."""
+    if not languages:
+        return ""
+    shown = ", ".join(f"{of.language} (t = {of.t:,}, {of.matches:,} matches in all)" for of in languages[:_SHOWN])
+    more = f" and {len(languages) - _SHOWN} more" if len(languages) > _SHOWN else ""
+    few = f"{pluralise(len(languages), 'language')} with a tail of fewer than {FEW} matches, by which t is chosen"
+    return f"{few}: {shown}{more}; accepted: a t by hand, such as balance.t: {{{languages[0].language}: …}}"
 
 
 def _share(weights: Any, chosen: Any) -> float | None:
@@ -125,18 +151,18 @@ class BalanceSelection(Selection):
 
     def search(self, units: Units, section: Balance, run: Any, counts: Answer) -> Answer:
         """Return the limits by counts; `run` is a SelectionRun, or an answer that is."""
-        scheme = SCHEMES.find(section.scheme)
+        scheme = _scheme(section)
         if (rows := section.rows) is None:
             return units.get("Balance: t", _fixed, counts, section, scheme, run)
-
-        def begin(counts: I64, run: SelectionRun) -> Bracket:
-            return Bracket.start(scheme.highest(counts, run.entries.table), rows)
-
-        bracket = units.get("Balance: begin", begin, counts, run)
+        trial = units.get("Balance: begin", _begin, counts, rows, scheme, run)
         for n in range(ROUNDS):  # a k-ary search: units sum π at some t, and the bracket narrows
-            sums = units.ask(f"Balance: sums {n}", _expect, counts, bracket, scheme, run, combine=Fold[Any]())
-            bracket = units.get(f"Balance: narrow {n}", lambda of, by: of.narrow(of.points, by), bracket, sums)
-        return units.get("Balance: t", _solved, bracket, counts, scheme, run)
+            sums = units.ask(f"Balance: sums {n}", _expect, counts, trial, scheme, run, combine=Fold[Any]())
+            trial = units.get(f"Balance: narrow {n}", _narrow, trial, sums, counts, scheme, run)
+        return units.get("Balance: t", _solved, trial, counts, scheme, run)
+
+    def check_entries(self, section: Balance, entries: Entries) -> None:
+        """Check the languages that the section names. Raises RecipeError."""
+        _scheme(section).check(entries)
 
     def files_key(self, section: Balance, metadata_key: str) -> str:
         """Return the digest of another run's counts."""
@@ -146,7 +172,7 @@ class BalanceSelection(Selection):
         """Return the limits of its t; None where they are of another run's counts, which are not read again."""
         if section.counts is not None or facts.t is None:
             return None
-        return _choice(Solution(facts.t), counts, SCHEMES.find(section.scheme), run)
+        return _choice(Solution(facts.t), counts, _scheme(section), run)
 
     def sizes(self, choices: Sequence[LimitsChoice], rows: Sequence[RowsLeft]) -> list[tuple[float, float]]:
         """Return the sizes for several limits, which never fall from one t to the next, in one pass over the rows."""
@@ -159,8 +185,11 @@ class BalanceSelection(Selection):
 
             def measure(part: RowsLeft, stack: I64 = stack) -> tuple[Any, Any]:
                 variances = np.zeros(len(stack))
-                matches = choices[0].rows(part).matches
-                return inclusion.expected_rows(matches, counts, stack, variances).astype(object), variances
+                matches, of, limits = choices[0].rows(part).matches, counts, stack
+                if stack.shape[1] > 1:
+                    matches, occurring = own_entries(matches, len(counts))
+                    of, limits = counts[occurring], stack[:, occurring]
+                return inclusion.expected_rows(matches, of, limits, variances).astype(object), variances
 
             sums, variances = (sum(parts) for parts in zip(*in_threads(measure, rows), strict=True))
             errors = np.sqrt(variances)
@@ -175,7 +204,9 @@ class BalanceSelection(Selection):
             lines.append(f"warning: {shortfall}")
         if not outcome.dropped and not outcome.section.of:
             lines.append(f"balancing dropped nothing: {_say_why_all_stay(outcome)}")
-        downsampled = f"entries with more than {label} samples are downsampled to t, in expectation (MetaCLIP)"
+        of = ("the t of their language", " 2") if outcome.choice.languages else (label, "")
+        downsampled = f"entries with more than {of[0]} samples are downsampled to t, in expectation (MetaCLIP{of[1]})"
+        downsampled += f": {label}" if outcome.choice.languages else ""
         return SelectionWords(
             kept=": its draw u/p = {draw} is below 1 (probability {probability})",
             dropped="its draw u/p = {draw} is not below 1 (probability {probability})",
@@ -185,32 +216,64 @@ class BalanceSelection(Selection):
         )
 
 
+class Trial(NamedTuple):
+    """A search for a target size, and what units are to sum π at."""
+
+    bracket: Bracket
+    limits: I64  # [k, groups], of the scheme at the bracket's points
+
+    @classmethod
+    def of(cls, bracket: Bracket, counts: I64, scheme: Scheme, run: SelectionRun) -> "Trial":
+        """Return the search with the limits of its points: none where it is solved."""
+        return cls(bracket, scheme.limits(bracket.points, counts, run.entries))
+
+
+def _scheme(section: Balance) -> Scheme:
+    scheme: Scheme = SCHEMES.find(section.scheme).of(section)
+    return scheme
+
+
 def _choice(solution: Solution, counts: I64, scheme: Scheme, run: SelectionRun) -> LimitsChoice:
-    return LimitsChoice(solution, counts, scheme.limits(solution.t, counts, run.entries.table))
+    [limits], groups = scheme.limits([solution.t], counts, run.entries), scheme.groups(run.entries)
+    languages = scheme.languages(limits, counts, run.entries)
+    return LimitsChoice(solution, counts, limits if groups is None else limits[groups], languages)
 
 
 def _fixed(counts: I64, section: Balance, scheme: Scheme, run: SelectionRun) -> LimitsChoice:
-    t = section.t if section.tail_share is None else inclusion.tail_share_t(counts, section.tail_share)
+    t = section.reference_t
+    if section.tail_share is not None:
+        t = scheme.t_of_share(section.tail_share, counts, run.entries)
     assert t is not None
     return _choice(Solution(t), counts, scheme, run)
 
 
+def _begin(counts: I64, rows: int, scheme: Scheme, run: SelectionRun) -> Trial:
+    return Trial.of(Bracket.start(scheme.highest(counts, run.entries), rows), counts, scheme, run)
+
+
+def _narrow(trial: Trial, sums: Any, counts: I64, scheme: Scheme, run: SelectionRun) -> Trial:
+    return Trial.of(trial.bracket.narrow(trial.bracket.points, sums), counts, scheme, run)
+
+
 def _expect(
-    tables: OpenTables, state: Any, counts: I64, bracket: Bracket, scheme: Scheme, run: SelectionRun
+    tables: OpenTables, state: Any, counts: I64, trial: Trial, scheme: Scheme, run: SelectionRun
 ) -> Iterator[Any]:
-    if bracket.solved:
+    if not len(trial.limits):
         yield np.zeros(0, object)
         return
-    matches = run.rows_left(tables, state).matches
-    stacks = stack_limits(scheme, bracket.points, counts, run.entries.table)
-    sums = [inclusion.expected_rows(matches, counts, limits) for limits in stacks]
+    rows = run.rows_left(tables, state)
+    matches, groups = rows.matches, scheme.groups(run.entries)
+    if groups is not None:
+        matches, occurring = own_entries(matches, len(counts))
+        counts, groups = counts[occurring], groups[occurring]
+    sums = [inclusion.expected_rows(matches, counts, limits) for limits in stack_limits(trial.limits, groups)]
     # Python integers: a sum over units may pass 2⁶⁴.
     yield np.concatenate([np.zeros(0, np.uint64), *sums]).astype(object)
 
 
-def _solved(bracket: Bracket, counts: I64, scheme: Scheme, run: SelectionRun) -> LimitsChoice:
+def _solved(trial: Trial, counts: I64, scheme: Scheme, run: SelectionRun) -> LimitsChoice:
     try:
-        return _choice(bracket.solution, counts, scheme, run)
+        return _choice(trial.bracket.solution, counts, scheme, run)
     except RunError as error:
         smallest = _choice(Solution(1), counts, scheme, run)
         again = f"change the recipe, then run with --out NEW --reuse {run.place}"
@@ -224,7 +287,8 @@ def _say_why(section: Balance, choice: LimitsChoice) -> str:
     if section.tail_share is not None:
         counts = choice.counts
         reached = f", {counts[counts < solution.t].sum() / max(1, counts.sum()):.4g},"
-        return f", whose tail share{'' if section.counts else reached} is nearest to {section.tail_share:.4g}"
+        reached = "" if section.counts or choice.languages else reached
+        return f", whose tail share{reached} is nearest to {section.tail_share:.4g}"
     if section.rows is None:
         return ""
     why = f", the largest whose expected size is at most {section.rows:,}"

@@ -79,7 +79,7 @@ class ValuedRun(SelectionRun):
 class ValuesChoice(LimitsChoice):
     """Limits of values."""
 
-    values_of: Values
+    values_of: Values = field(kw_only=True)
 
     def rows(self, rows: RowsLeft) -> RowsLeft:
         """Return rows whose entries are their values."""
@@ -144,4 +144,4 @@ def _rows_left(find: FindRows, values: Values, tables: UnitTables, state: Any) -
 
 
 def _of_values(choice: LimitsChoice, groups: Groups) -> ValuesChoice:
-    return ValuesChoice(choice.solution, choice.counts, choice.limits, Values(groups))
+    return ValuesChoice(choice.solution, choice.counts, choice.limits, values_of=Values(groups))

@@ -35,6 +35,13 @@ def list_entries(matches: pa.ListArray, n: int) -> tuple[I64, I32]:
     return offsets, entries
 
 
+def own_entries(matches: pa.ListArray, n: int) -> tuple[pa.ListArray, I32]:
+    """Return rows' matches as places among the entries, of n, that occur in them, and these (int32, ascending)."""
+    offsets, entries = list_entries(matches, n)
+    occurring, places = np.unique(entries, return_inverse=True)
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(places, pa.int32())), occurring
+
+
 @dataclass(frozen=True)
 class SparseSums:
     """Sums over some rows by entry: those entries alone that one of the rows matches."""

@@ -74,11 +74,11 @@ def draw(
 
 
 def entry_draws(
-    uid: str, entries: Sequence[str], p: F64, counts: I64 | None, t: int | None, seed: int, earlier: float | None
+    uid: str, entries: Sequence[str], p: F64, counts: I64 | None, ts: I64, seed: int, earlier: float | None
 ) -> list[float]:
     """Return u/p of each entry of a row alone, as `draw`; `counts` None: another run's, by p = t / max(count, t)."""
     if counts is None:
-        counts = np.rint((t or 1) / p).astype(np.int64)
+        counts = np.rint(ts / p).astype(np.int64)
     places = pa.array(range(len(entries) + 1), pa.int32())
     alone = pa.ListArray.from_arrays(places, places[:-1])
     keys, uids = ids.entry_keys(pa.array(entries, pa.string())), pa.array([uid] * len(entries), pa.string())

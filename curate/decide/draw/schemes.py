@@ -1,36 +1,70 @@
-"""Balancing schemes: how limits, the rows that each entry may have, follow from a number t. See `inclusion`."""
+"""Balancing schemes: how limits, the rows that each entry may have, follow from a number t. See `inclusion`.
+
+A scheme puts entries into groups (all in one, or one a language), whose entries have one limit. So what follows from
+the counts of all entries is a few numbers, and a unit looks at its own entries alone.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-import pyarrow as pa
 
-from curate.base.numeric.arrays import I64
+from curate.base.errors import RecipeError, RunError
+from curate.base.numeric.arrays import F64, I32, I64
+from curate.base.wording import did_you_mean
+from curate.decide.draw.inclusion import tail_share_t
+from curate.match.unit import NO_ENTRY, Entries
 
 STACK = 1 << 22  # limits at a time: 32 MB
 
 
+class LanguageLimit(NamedTuple):
+    """What a scheme chose for the entries of a language."""
+
+    language: str
+    t: int  # rows that each of its entries may have
+    matches: int  # of rows that are left with its entries
+    is_uncertain: bool  # whether t follows from a few matches
+
+
 class Scheme(ABC):
-    """One scheme; it has no state. Limits are at least 1 and never fall as t grows: searches for t rely on it."""
+    """One scheme. Limits are at least 1 and never fall as t grows: searches for t rely on it."""
 
     key: ClassVar[str]  # its name in `balance.scheme`
 
-    @abstractmethod
-    def limits(self, t: int, counts: I64, entries: pa.Table) -> I64:
-        """Return the rows that each entry may have: int64[n], or int64[1] where it is the same for all entries.
+    def of(self, section: Any) -> "Scheme":
+        """Return the scheme as a section has it, where it has keys of its own."""
+        return self
 
-        t is at least 1; `counts` (int64[n]) are the survivors' by entry; `entries` has n rows: entry, source, language.
+    def check(self, entries: Entries) -> None:
+        """Check what the section says of the metadata's entries. Raises RecipeError."""
+        return None
+
+    def groups(self, entries: Entries) -> I32 | None:
+        """Return the group of each entry (int32[entries], from 0 on); None where all are in one."""
+        return None
+
+    @abstractmethod
+    def limits(self, ts: Sequence[int] | I64, counts: I64, entries: Entries) -> I64:
+        """Return the rows that each entry of a group may have, for each t: int64[k, groups].
+
+        Each t is at least 1; `counts` (int64[entries]) are the survivors' by entry. Raises RunError where they have
+        nothing that limits could follow from.
         """
 
-    def stack(self, ts: Sequence[int] | I64, counts: I64, entries: pa.Table) -> I64:
-        """Return `limits` of each t, int64[k, n] or [k, 1]."""
-        return np.stack([self.limits(int(t), counts, entries) for t in ts])
+    def t_of_share(self, share: float, counts: I64, entries: Entries) -> int:
+        """Return the t whose share of the tail is nearest to `share`."""
+        return tail_share_t(counts, share)
 
-    def highest(self, counts: I64, entries: pa.Table) -> int:
+    def highest(self, counts: I64, entries: Entries) -> int:
         """Return a t from which on every entry may have all of its rows; here the largest count."""
         return int(np.max(counts, initial=0))
+
+    def languages(self, limits: I64, counts: I64, entries: Entries) -> tuple[LanguageLimit, ...]:
+        """Return what limits (int64[groups]) are by language, where they differ by it."""
+        return ()
 
 
 class OneLimit(Scheme):
@@ -38,22 +72,142 @@ class OneLimit(Scheme):
 
     key = "metaclip"
 
-    def limits(self, t: int, counts: I64, entries: pa.Table) -> I64:
-        """Return t."""
-        return np.array([t], np.int64)
-
-    def stack(self, ts: Sequence[int] | I64, counts: I64, entries: pa.Table) -> I64:
-        """Return ts, without a call for each: units ask for some 64 at a time."""
+    def limits(self, ts: Sequence[int] | I64, counts: I64, entries: Entries) -> I64:
+        """Return ts."""
         return np.asarray(ts, np.int64)[:, np.newaxis]
 
 
-KINDS: tuple[Scheme, ...] = (OneLimit(),)
+FEW = 100  # matches of a language's tail, below which its t is uncertain
+_LISTED = 10  # languages in a message
 
 
-def stack_limits(scheme: Scheme, ts: Sequence[int] | I64, counts: I64, entries: pa.Table) -> Iterator[I64]:
-    """Yield the limits of each t in order, as int64[k, n] or [k, 1], of at most some STACK of them at a time."""
-    if not len(ts):
+@dataclass(frozen=True)
+class PerLanguage(Scheme):
+    """An entry may have the t of its language, by which languages have tails of one share (MetaCLIP 2, section 3.2).
+
+    p = Σ(count of entries below t) / Σ(count) in the reference language. In another language, t is the count at which
+    the cumulative share of its ascending counts is nearest to p, the first of equals ("Meta CLIP 2: A Worldwide Scaling
+    Recipe", arXiv 2507.22062). The numbers are those of its published `t_to_p` and `p_to_t`, but for these defects:
+
+    - Zero counts take part in its `p_to_t`, so that t may be 0, and a probability NaN. Here they are left out, so each
+      t is a count of at least 1. Elsewhere they change nothing.
+    - A reference language without a match gives NaN, and every other language the t of its smallest count. Here it is
+      an error.
+
+    Its two functions are no inverses, and are not made so: `t_to_p` leaves out entries with t rows, and `p_to_t` counts
+    them. So a language with the counts of the reference language has a smaller t.
+
+    As t grows, p does not fall, and neither does any language's t: it is the nearest of two neighbouring shares, the
+    lower one where they are as near, by differences that are monotone in p, rounded too.
+    """
+
+    key = "per_language"
+
+    language: str = "en"  # the reference language
+    by_hand: Mapping[str, int] = field(default_factory=dict)  # t of other languages that the recipe gives
+    share: float | None = None  # p, where the recipe gives it
+
+    def of(self, section: Any) -> Self:
+        """Return the scheme with the section's language, and its t by hand or `tail_share`."""
+        by_hand = {name: t for name, t in section.t_of_languages.items() if name != section.language}
+        return replace(self, language=section.language, by_hand=by_hand, share=section.tail_share)
+
+    def check(self, entries: Entries) -> None:
+        """Check that the metadata has entries of the languages that the section names. Raises RecipeError."""
+        names = [name for name in entries.languages.names if name != NO_ENTRY]
+        keys = {self.language: "balance.language"} | dict.fromkeys(self.by_hand, "balance.t")
+        for name, key in keys.items():
+            if name not in names:
+                what = f"{key}: the metadata has no entries of language {name!r}"
+                raise RecipeError(f"{what}; {did_you_mean(name, names)}it has {_listed(names)}")
+
+    def groups(self, entries: Entries) -> I32:
+        """Return the number of each entry's language."""
+        return entries.languages.codes
+
+    def limits(self, ts: Sequence[int] | I64, counts: I64, entries: Entries) -> I64:
+        """Return each language's t (int64[k, languages]). Raises RunError without a match of the reference language."""
+        self.check(entries)
+        ts = np.asarray(ts, np.int64)
+        names, ascending = entries.languages.names, _ascending(counts, entries)
+        reference = ascending[names.index(self.language)]
+        if self.share is None and not len(reference) and any(map(len, ascending)):
+            what = f"balance.language is {self.language!r}, and no row left matches an entry of it"
+            raise RunError(f"{what}; accepted: another language, or weaker rules before balancing")
+        shares = self._shares(ts, reference)
+        columns = [self._column(name, of, ts, shares) for name, of in zip(names, ascending, strict=True)]
+        return np.stack(columns, axis=1)
+
+    def _shares(self, ts: I64, reference: I64) -> F64:
+        """Return p of each t, by the ascending counts of the reference language."""
+        if self.share is not None:
+            return np.full(len(ts), self.share)
+        sums = np.concatenate([[0], np.cumsum(reference)])
+        return np.asarray(sums[np.searchsorted(reference, ts)] / max(1, int(sums[-1])))
+
+    def _column(self, name: str, ascending: I64, ts: I64, shares: F64) -> I64:
+        """Return a language's t for each t of the reference language."""
+        if name == self.language:
+            return ts
+        return np.full(len(ts), self.by_hand[name]) if name in self.by_hand else nearest_counts(ascending, shares)
+
+    def t_of_share(self, share: float, counts: I64, entries: Entries) -> int:
+        """Return the t of the reference language."""
+        return tail_share_t(counts[entries.languages.codes == entries.languages.names.index(self.language)], share)
+
+    def highest(self, counts: I64, entries: Entries) -> int:
+        """Return one more than the largest count of the reference language, from where on p is 1."""
+        of = _ascending(counts, entries)[entries.languages.names.index(self.language)]
+        return int(of[-1]) + 1 if len(of) else 1
+
+    def languages(self, limits: I64, counts: I64, entries: Entries) -> tuple[LanguageLimit, ...]:
+        """Return the t of each language with a match: the reference language first, the others by their matches."""
+        names, ascending = entries.languages.names, _ascending(counts, entries)
+        reference = names.index(self.language)
+        [share] = self._shares(limits[[reference]], ascending[reference])
+        limited = [
+            LanguageLimit(name, int(t), int(of.sum()), name not in self.by_hand and share * of.sum() < FEW)
+            for name, t, of in zip(names, limits, ascending, strict=True)
+            if len(of) or name == self.language
+        ]
+        return tuple(sorted(limited, key=lambda of: (of.language != self.language, -of.matches, of.language)))
+
+
+def nearest_counts(ascending: I64, shares: F64) -> I64:
+    """Return the counts whose cumulative shares are nearest to these, the first of equals (int64[k]); 1 without counts.
+
+    `ascending` are counts above 0. See `PerLanguage`.
+    """
+    if not len(ascending):
+        return np.ones(len(shares), np.int64)
+    reached = np.cumsum(ascending) / int(ascending.sum())
+    above = np.searchsorted(reached, shares)
+    below = np.searchsorted(reached, reached[np.maximum(above - 1, 0)])
+    next_ones = np.append(reached, np.inf)[above]
+    return ascending[np.where(shares - reached[below] <= next_ones - shares, below, above)]
+
+
+def _ascending(counts: I64, entries: Entries) -> list[I64]:
+    """Return the counts of each language, ascending, without zeros."""
+    counts, codes = np.asarray(counts), entries.languages.codes
+    matched = np.flatnonzero(counts)
+    matched = matched[np.lexsort((counts[matched], codes[matched]))]
+    ends = np.searchsorted(codes[matched], np.arange(1, len(entries.languages.names)))
+    return np.split(counts[matched], ends)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"{', '.join(names[:_LISTED])}{more}"
+
+
+KINDS: tuple[Scheme, ...] = (OneLimit(), PerLanguage())
+
+
+def stack_limits(limits: I64, groups: I32 | None) -> Iterator[I64]:
+    """Yield limits of groups (int64[k, groups]) as those of entries in these, int64[k, n] or [k, 1], some at a time."""
+    if groups is None:
+        yield limits
         return
-    some = max(1, STACK // len(scheme.limits(int(ts[0]), counts, entries)))
-    for start in range(0, len(ts), some):
-        yield scheme.stack(ts[start : start + some], counts, entries)
+    some = max(1, STACK // max(1, len(groups)))
+    yield from (limits[start : start + some][:, groups] for start in range(0, len(limits), some))

@@ -213,6 +213,10 @@ class Selection(ABC):
         """Check the section against the columns that rules see, and the recipe. Raises RecipeError."""
         return None
 
+    def check_entries(self, section: Any, entries: Entries) -> None:
+        """Check the section against the metadata's entries. Raises RecipeError."""
+        return None
+
     def files_key(self, section: Any, metadata_key: str) -> str:
         """Return the digest of what it reads of files that the section names; empty without. Raises RecipeError."""
         return ""

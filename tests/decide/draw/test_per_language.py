@@ -1,0 +1,262 @@
+"""Balancing per language: t of each language against the published definitions, and runs against naive ones."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curate.api import Run
+from curate.base.errors import RecipeError, RunError
+from curate.cli.summary import summary
+from curate.cli.whatif import whatif as whatif_command
+from curate.decide.draw import inclusion
+from curate.decide.draw.schemes import PerLanguage, nearest_counts
+from curate.match.unit import Entries
+from curate.recipe.recipe import Recipe, parse_recipe
+from pipelines.prepare import prepare
+from tests.ask.whatif.asked import whatif
+from tests.decide.draw import languages
+from tests.laws import pools
+
+
+def entries_of(counts: dict[str, list[int]]) -> tuple[Entries, np.ndarray]:
+    names = [name for name, of in counts.items() for _ in of]
+    table = pa.table({"entry": [f"{i}" for i in range(len(names))], "source": names, "language": names})
+    return Entries(table), np.array([count for of in counts.values() for count in of], np.int64)
+
+
+def ts_of(scheme: PerLanguage, ts: list[int], counts: dict[str, list[int]]) -> list[dict[str, int]]:
+    entries, flat = entries_of(counts)
+    limits = scheme.limits(ts, flat, entries)
+    groups = scheme.groups(entries)
+    first = {name: groups[list(entries.table["language"].to_pylist()).index(name)] for name in counts}
+    return [{name: int(row[first[name]]) for name in counts} for row in limits]
+
+
+COUNTS = st.lists(st.integers(0, 12) | st.integers(0, 10**6), min_size=1, max_size=12)
+SOME = COUNTS.filter(any)
+
+
+@given(SOME, st.dictionaries(st.sampled_from(["de", "ja", "tr"]), SOME), st.integers(1, 30) | st.integers(1, 10**6))
+def test_each_t_is_that_of_the_published_functions_without_zero_counts(
+    english: list[int], others: dict[str, list[int]], t: int
+) -> None:
+    counts = {"en": english, **others}
+    [found] = ts_of(PerLanguage(), [t], counts)
+    assert found == languages.naive_ts(counts, t)
+    for name, of in others.items():  # the published ones themselves differ where they choose a zero count
+        published = languages.published_t(of, languages.published_share(english, t))
+        assert found[name] == (published or min(count for count in of if count))
+
+
+def test_a_t_of_zero_is_mended() -> None:
+    counts = {"en": [0, 1, 99], "de": [0, 0, 3, 5, 7]}
+    assert languages.published_t(counts["de"], languages.published_share(counts["en"], 1)) == 0  # and 0/0 is NaN
+    assert ts_of(PerLanguage(), [1], counts) == [{"en": 1, "de": 3}]
+
+
+def test_a_language_without_a_match_has_no_t_and_the_reference_language_needs_one() -> None:
+    entries, flat = entries_of({"en": [4, 1], "de": [0, 0]})
+    limits = PerLanguage().limits([2], flat, entries)
+    assert limits.tolist() == [[2, 1]]
+    assert [of.language for of in PerLanguage().languages(limits[0], flat, entries)] == ["en"]
+    with pytest.raises(RunError, match=r"balance.language is 'de', and no row left matches an entry of it; accepted"):
+        PerLanguage(language="de").limits([2], flat, entries)
+    none = np.zeros(4, np.int64)  # as where rules drop every row: nothing is drawn
+    assert PerLanguage(language="de").limits([2], none, entries).tolist() == [[1, 2]]
+
+
+def test_the_published_functions_are_no_inverses_and_that_stays() -> None:
+    same = [1, 5, 1, 5, 3, 90]
+    assert ts_of(PerLanguage(), [90], {"en": same, "de": same}) == [{"en": 90, "de": 5}]
+
+
+LARGE = st.lists(st.integers(1, 3) | st.integers(1, 1 << 58), min_size=1, max_size=10)
+
+
+@given(LARGE, LARGE, st.lists(st.integers(1, 1 << 59), min_size=2, max_size=20))
+def test_limits_never_fall_as_t_grows_not_by_rounding_either(
+    english: list[int], other: list[int], ts: list[int]
+) -> None:
+    near = [count + d for count in english for d in (0, 1)]
+    found = ts_of(PerLanguage(), sorted([*ts, *near]), {"en": english, "de": other})
+    for name in ("en", "de"):
+        assert [row[name] for row in found] == sorted(row[name] for row in found)
+        assert min(row[name] for row in found) >= 1
+    entries, flat = entries_of({"en": english, "de": other})
+    highest = PerLanguage().highest(flat, entries)
+    [last] = ts_of(PerLanguage(), [highest], {"en": english, "de": other})
+    assert last["en"] > max(english)
+    if sum(english) < 1 << 50:
+        assert last["de"] >= max(other)
+
+
+@given(LARGE, st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_nearest_counts_never_fall_as_the_share_grows(counts: list[int], shares: list[float]) -> None:
+    ascending = np.sort(np.array(counts, np.int64))
+    reached = np.cumsum(ascending) / int(ascending.sum())
+    middle = (reached[1:] + reached[:-1]) / 2  # as near to both
+    found = nearest_counts(ascending, np.sort(np.concatenate([shares, reached, middle])))
+    assert (np.diff(found) >= 0).all() and np.isin(found, ascending).all()
+
+
+def test_t_by_hand_and_a_share_of_the_tail() -> None:
+    counts = {"en": [1, 2, 3, 40], "de": [2, 4, 60], "ja": [9, 9]}
+    share = (1 + 2 + 3) / 46
+    by_hand = PerLanguage(by_hand={"de": 7})
+    assert ts_of(by_hand, [4, 9], counts) == [{"en": t, "de": 7, "ja": 9} for t in (4, 9)]
+    entries, flat = entries_of(counts)
+    given_share = PerLanguage(share=share)
+    t = given_share.t_of_share(share, flat, entries)
+    assert t == 40 == inclusion.tail_share_t(np.array(counts["en"]), share)
+    assert ts_of(given_share, [t], counts) == ts_of(PerLanguage(), [t], counts)
+    off = PerLanguage(share=0.5)  # p is the share itself, and not that of the t of the reference language
+    assert ts_of(off, [off.t_of_share(0.5, flat, entries)], counts) == [{"en": 40, "de": 4, "ja": 9}]
+
+
+def balance(**section: Any) -> Recipe:
+    source = {"name": "pool", "format": "parquet", "path": "pool.parquet"}
+    return parse_recipe({"input": source, "match": {"metadata": "entries.parquet"}, "balance": section})
+
+
+@pytest.mark.parametrize(
+    ("section", "why"),
+    [
+        (
+            {"t": {"de": 3}, "scheme": "per_language"},
+            r"balance.t: found numbers of de; accepted: a number, or .* of en",
+        ),
+        ({"t": {"en": 3}}, r"balance.t: found numbers of en; accepted: a number, or with scheme: per_language"),
+        ({"t": {"en": 0}, "scheme": "per_language"}, r"balance.t.en: .*greater than or equal to 1"),
+        ({"t": 3, "language": "de"}, r"balance.language: is of scheme: per_language"),
+        ({"t": 3, "of": "cluster", "scheme": "per_language"}, r"per_language goes by languages of entries"),
+        ({"scheme": "per_language"}, r"give either t, rows or tail_share"),
+    ],
+)
+def test_faults_of_a_recipe_are_named(section: dict[str, Any], why: str) -> None:
+    with pytest.raises(RecipeError, match=why):
+        balance(**section)
+
+
+def test_a_norwegian_t_is_no_boolean(tmp_path: Path) -> None:
+    from curate.recipe.recipe import load_recipe
+
+    (tmp_path / "recipe.yaml").write_text(
+        "input: {name: pool, format: parquet, path: pool.parquet}\nmatch: {metadata: entries.parquet}\n"
+        "balance: {scheme: per_language, language: no, t: {no: 5, de: 3}}\n"
+    )
+    section = load_recipe(str(tmp_path / "recipe.yaml")).balance
+    assert section is not None and (section.language, section.t) == ("no", {"no": 5, "de": 3})
+
+
+# ---------------------------------------------------------------- runs
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("languages")
+    languages.write_entries(folder)
+    for shards in (1, 7, 40):
+        languages.write_pool(folder, languages.make_texts(), shards)
+    return folder
+
+
+def recipe_of(folder: Path, shards: int = 7, **section: Any) -> Recipe:
+    return languages.recipe_of(folder / f"pool{shards}", folder / "entries.parquet", **section)
+
+
+def left_of(run: pools.Ran) -> tuple[list[dict[str, Any]], list[list[str]]]:
+    """The rows that reach balancing, and their entries by name."""
+    names = run.table("entries")["entry"].to_pylist()
+    matches = run.table("matches")["entry_ids"].to_pylist()
+    pairs = zip(run.table("decisions").to_pylist(), matches, strict=True)
+    left = [(row, [names[e] for e in ids]) for row, ids in pairs if row["rule"] in (None, "balance", "other_text")]
+    return [row for row, _ in left], [entries for _, entries in left]
+
+
+@pytest.mark.parametrize("section", [{"t": 20}, {"t": {"en": 20, "de": 5}}, {"tail_share": 0.3}, {"rows": 300}])
+def test_a_run_decides_by_the_definition(folder: Path, section: dict[str, Any]) -> None:
+    run = pools.run_local(recipe_of(folder, **section), folder / f"{section}")
+    rows, entries = left_of(run)
+    counts, t = languages.counts_of(entries), run.run["t"]
+    if "tail_share" in section:
+        share = section["tail_share"]
+        ts = {name: languages.published_t([c for c in of if c], share) for name, of in counts.items()}
+        ts["en"] = inclusion.tail_share_t(np.array(counts["en"]), share)
+    else:
+        ts = languages.naive_ts(counts, t) | (section["t"] if isinstance(section.get("t"), dict) else {})
+    assert run.run["t_by_language"] == ts and next(iter(ts)) == "en" and ts["en"] == t
+    pi = languages.naive_probabilities(entries, ts)
+    assert [row["probability"] for row in rows] == pytest.approx(pi)
+    assert [row["kept"] for row in rows] == [row["draw"] < 1 for row in rows]
+    if "rows" in section:  # the largest t that gives at most the target
+        sizes = [sum(languages.naive_probabilities(entries, languages.naive_ts(counts, t))) for t in range(1, 400)]
+        assert t == max(t for t, size in enumerate(sizes, 1) if size <= 300)
+    by_entry = run.table("entries").to_pylist()
+    for row in by_entry:
+        limit = ts.get(row["language"], 1)
+        assert row["probability"] == pytest.approx(limit / max(limit, row["survivors"]))
+    expected = whatif(str(run.folder), [])
+    assert expected.expected == pytest.approx(sum(pi)) and expected.is_same
+    assert abs(run.counts["kept"] - sum(pi)) < 4 * math.sqrt(sum(p * (1 - p) for p in pi))
+
+
+@pytest.mark.thorough
+def test_decisions_are_the_same_for_any_sharding_and_on_beam(folder: Path) -> None:
+    runs = [pools.run_local(recipe_of(folder, n, t=20), folder / f"sharded{n}") for n in (1, 7, 40)]
+    runs += [pools.run_beam(recipe_of(folder, 7, rows=300), folder / "beam", here=False)]
+    runs += [pools.run_local(recipe_of(folder, 40, rows=300), folder / "rows40")]
+    found = [
+        sorted((row["uid"], row["probability"], row["draw"]) for row in run.table("decisions").to_pylist())
+        for run in runs
+    ]
+    assert found[0] == found[1] == found[2] and found[3] == found[4]
+    assert runs[3].run["t_by_language"] == runs[4].run["t_by_language"]
+
+
+def test_what_if_is_what_a_run_does(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = pools.run_local(recipe_of(folder, t=20), folder / "first")
+    second = pools.run_local(recipe_of(folder, t=50, language="de"), folder / "second")
+    found = whatif(str(first.folder), ["balance.t=50", "balance.language=de"])
+    same = whatif(str(second.folder), [])
+    assert found.expected == same.expected == pytest.approx(sum(second.table("decisions")["probability"].to_pylist()))
+    assert found.choice is not None and found.choice.values["t_by_language"] == second.run["t_by_language"]
+    facts = {row["fact"]: (row["run"], row["whatif"]) for row in found.facts.to_pylist()}
+    assert facts["t of tr"] == (first.run["t_by_language"]["tr"], second.run["t_by_language"]["tr"])
+    whatif_command(str(first.folder), ["balance.t=50"])
+    shown = capsys.readouterr().out
+    assert "t = 50 of en, " in shown and "with a tail of fewer than 100 matches, by which t is chosen: " in shown
+    whatif_command(str(first.folder), sweep_of="balance.t={10..100}", points=5)
+    assert "100" in capsys.readouterr().out
+    with pytest.raises(RecipeError, match=r"balance.language: the metadata has no entries of language 'fr'"):
+        whatif(str(first.folder), ["balance.language=fr"])
+
+
+def test_people_are_told(folder: Path) -> None:
+    run = pools.run_local(recipe_of(folder, t=20), folder / "told")
+    ts = run.run["t_by_language"]
+    shown = summary(str(run.folder), 1.0)
+    assert f"balance: t = 20 of en, {ts['de']} of de, {ts['ja']} of ja, {ts['tr']} of tr and of 1 more" in shown
+    assert "languages with a tail of fewer than 100 matches, by which t is chosen: " in shown and "warning: " in shown
+    assert "downsampled to t, in expectation (MetaCLIP 2): t = 20 of en" in (run.folder / "README.md").read_text()
+    row = next(row for row in run.table("decisions").to_pylist() if row["rule"] == "balance")
+    page = str(Run(str(run.folder)).explain(row["uid"]))
+    smallest = next(line for line in page.splitlines() if "← smallest" in line)
+    assert f"{row['draw']:.4g}" in smallest
+    kept = json.loads((run.folder / "run.json").read_text())
+    assert kept["t_by_language"] == ts and "t_by_language" not in kept["recipe"]["balance"]
+
+
+def test_languages_of_the_recipe_are_those_of_the_metadata(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        RecipeError, match=r"balance.language: the metadata has no entries of language 'fr'; it has en, de"
+    ):
+        prepare(recipe_of(folder, t=3, language="fr"), str(tmp_path / "x"))
+    with pytest.raises(RecipeError, match=r"balance.t: the metadata has no entries of language 'jp'; it has en, de"):
+        prepare(recipe_of(folder, t={"en": 3, "jp": 2}), str(tmp_path / "x"))

@@ -1,0 +1,123 @@
+"""From a crawl to shards: sites on loopback, their pages in a WARC, a run over it, and one that downloads what it kept."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import yaml
+
+from curate.api import Run
+from curate.ask.verify import verify_run
+from curate.pool.crawl.links import REFUSED
+from tests import forked
+from tests.laws.pools import METADATA, Ran, encode, picture, recipe_of, run_local, write_metadata
+from tests.pool.crawl import crawls
+from tests.pool.urls.download.web import Web, running
+
+pytestmark = pytest.mark.thorough
+
+pytest.importorskip("img2dataset")
+
+PAGES, IMAGES = 24, 5
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Web]:
+    servers = Web({str(i): encode(picture(i, 160)) for i in range(PAGES * IMAGES)}, 4)
+    servers.robots = {"127.0.0.3": (200, "User-agent: *\nDisallow: /image\n")}
+    with running(servers) as served:
+        yield served
+
+
+def write_crawl(web: Web, folder: Path) -> set[str]:
+    """Write two WARCs of drawn pages; return the URLs whose images are kept: of English pairs, of pages without opt-outs."""
+    sites, expected = [], set()
+    for page in range(PAGES):
+        host = page % 4
+        opts_out = page % 6 == 5
+        images = []
+        for place in range(IMAGES):
+            n = page * IMAGES + place
+            gone, lazy, german = n % 13 == 12, n % 3 == 1, n % 7 == 6
+            path = f"{'gone' if gone else 'image'}/{n}"
+            text = (
+                f"ein altes Haus am Meer mit einem roten Dach {n}"
+                if german
+                else f"a {METADATA[n % 9]} by the sea, number {n}"
+            )
+            source = f'src="placeholder.gif" data-src="/{path}"' if lazy else f'src="/{path}"'
+            images.append(f'<img {source} alt="{text}"><img src="/spacer.gif">')
+            if not (gone or german or opts_out or host == 2):  # whose robots.txt forbids images
+                expected.add(web.url(path, host))
+        head = '<meta name="robots" content="noimageai">' if opts_out else ""
+        html = f"<html><head>{head}</head><body>{''.join(images)}</body></html>".encode()
+        sites.append(crawls.Site(web.url(f"page/{page}", host), html=html))
+    for name, some in (("a.warc.gz", sites[::2]), ("b.warc.gz", sites[1::2])):
+        records = (record for n, site in enumerate(some) for record in crawls.warc_records(site, n))
+        crawls.pack(folder / name, [crawls.info(name), *records])
+    return expected
+
+
+def first_recipe(folder: Path, **sections: Any) -> dict[str, Any]:
+    """Recipe `metaclip-crawl`, with fewer entries."""
+    source = {"name": "crawl", "format": "commoncrawl", "path": str(folder / "*.warc.gz")}
+    match = {"metadata": write_metadata(folder)}
+    rules = {"opt_out": "NOT noai AND NOT noimageai", "english": "language = 'en'"}
+    own = {"input": [source], "match": match, "measure": {"language": {}}, "rules": rules, "balance": {"t": 1000}}
+    return own | {"output": {"rows_per_shard": 20}} | sections
+
+
+def second_recipe(first: Path, crawl: Path) -> dict[str, Any]:
+    """Recipe `urls`, over what the first run kept, balanced again."""
+    network = {"contact": "me@example.org", "allow_networks": ["127.0.0.0/8"], "pause": 0.01}
+    source = {"name": "web", "format": "urls", "from": str(first), "network": network, "number_sample_per_shard": 20}
+    own = {"input": [source], "measure": {"image": {"phash": True}}, "rules": {"side": "min_side >= 100"}}
+    own |= {"dedup": {"by": ["sha256", "phash"]}, "match": {"metadata": str(crawl / "metadata.json")}}
+    return own | {"balance": {"t": 1000}, "max_failed": 1.0, "output": {"rows_per_shard": 20}}
+
+
+def run_both(folder: Path, out: Path, first: Path, *options: str) -> None:
+    """Run both recipes over the crawl in a folder, the second over what the run `first` kept."""
+    for name, recipe in (("first", first_recipe(folder)), ("second", second_recipe(first, folder))):
+        (out / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
+        ended = forked.run("run", out / f"{name}.yaml", "--out", out / name, *options)
+        assert ended.returncode == 0, ended.stderr
+
+
+def test_from_a_crawl_to_shards(web: Web, tmp_path: Path) -> None:
+    expected = write_crawl(web, tmp_path)
+    run_both(tmp_path, tmp_path, tmp_path / "first")
+    run = Ran(tmp_path / "second")
+    kept = run.table("samples").filter(run.table("decisions")["kept"])
+    assert set(kept["url"].to_pylist()) == expected
+    assert len(expected) > 40
+    assert verify_run(str(tmp_path / "second"))[1] == []
+
+
+def test_damage_and_links_are_told(tmp_path: Path) -> None:
+    """Of 30 damaged members each is a row that failed; all else is read; the numbers of links are those of a naive reader."""
+    sites = crawls.draw_sites(400, seed=3)
+    records = [crawls.info("x"), *(record for n, site in enumerate(sites) for record in crawls.wat_records(site, n))]
+    path = tmp_path / "a.wat.gz"
+    offsets = crawls.pack(path, records)
+    content = bytearray(path.read_bytes())
+    damaged = range(7, len(offsets), len(offsets) // 30)
+    for n in damaged:
+        content[(offsets[n] + offsets[n + 1]) // 2] ^= 0x55
+    path.write_bytes(content)
+    ran = run_local(recipe_of(str(path), "commoncrawl", source={"texts": "alt+title"}), tmp_path / "run")
+    failed = ran.table("samples").filter(pa.compute.not_equal(ran.table("samples")["status"], "ok"))
+    assert failed["status"].to_pylist() == ["damaged_record"] * len(damaged)
+    assert failed["key"].to_pylist() == [str(offsets[n]) for n in damaged]
+    lost = {record for n in damaged for record in [records[n]]}
+    whole = [site for n, site in enumerate(sites) if not lost & set(crawls.wat_records(site, n)[1:2])]
+    assert len(whole) < len(sites)
+    expected = crawls.naive_rows(whole, with_title=True)
+    rows = ran.table("samples").filter(pa.compute.equal(ran.table("samples")["status"], "ok"))
+    assert list(zip(rows["url"].to_pylist(), rows["caption"].to_pylist(), strict=True)) == [row[1:] for row in expected]
+    links = {row["outcome"]: row["links"] for row in Run(tmp_path / "run").sql("links").to_pylist()}
+    assert links["row"] == len(expected)
+    assert links.keys() == {"row", *REFUSED}
+    assert verify_run(str(tmp_path / "run"))[1] == []
