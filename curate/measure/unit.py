@@ -32,7 +32,7 @@ from curate.measure.current import (
 from curate.measure.outputs import Column, EmbeddingColumns, by_name, embeddings_of, errors_of, scores_of
 from curate.measure.part import OK, STEP_ROWS, UNREADABLE, MeasuredPart, join_measured, measure_part, read_supplied
 from curate.measure.settings import MeasureSettings
-from curate.pool.join import open_join
+from curate.pool.join import KEYS, open_join
 from curate.pool.plan import Unit
 from curate.pool.registry import find_format
 from curate.recipe.secrets import check_variables
@@ -232,9 +232,16 @@ class _UnitWork:
         for group in self.settings.pool.groups[self.unit.source]:
             if group.join is not None and group.name not in self.scores:
                 join = self.settings.source(self.unit).join[group.join]
-                columns = open_join(join, group.digest).look_up(whole(self.samples[join.on]))
+                columns = open_join(join, group.digest).look_up(self._keys(join.on))
                 kinds = pa.schema([self.settings.pool.scores.field(name) for name in group.columns])
                 self.scores[group.name] = by_name(columns.select(list(group.columns)).cast(kinds))
+
+    def _keys(self, on: str) -> pa.Array:
+        """Return what rows are looked up by (string): of `samples`, or a column that the inputs supply."""
+        if on in KEYS:
+            return whole(self.samples[on])
+        column: Any = next(columns[on] for columns in self.scores.values() if on in columns)
+        return (whole(column) if isinstance(column, pa.ChunkedArray) else column).cast(pa.string())
 
     def _embedding_faults(self) -> tuple[dict[str, list[tuple[str, str]]], bool]:
         """Return what is wrong with supplied embeddings (path, detail), by name; and whether some is transient."""

@@ -32,6 +32,7 @@ from curate.pool.files.text_tables import check_first_line, open_text
 from curate.recipe.files import read_npy_header
 from curate.recipe.source import Join
 
+KEYS = ("key", "url", "uid")  # what rows of any source may be looked up by
 _BATCH = 1 << 16  # rows that are read at a time
 _BUCKET = 1 << 20  # rows of a bucket, about
 _ROW_BYTES = 16  # that a row takes in a file, at least about
@@ -186,6 +187,11 @@ def _read(join: Join, files: Sequence[InputFile], where: str) -> JoinTable:
     return table
 
 
+def _names_of(on: str) -> tuple[str, ...]:
+    """Return the names, in lower case, that the column of keys may have in files."""
+    return COLUMN_NAMES[on] if on in KEYS else (on.lower(),)
+
+
 @dataclass(frozen=True)
 class _Reader:
     """A file of a join: its columns, how many rows it has (None where it does not say), and which column is the key."""
@@ -236,9 +242,9 @@ def _open(path: str, join: Join, where: str) -> _Reader:
             form, columns = "csv", pcsv.open_csv(file).schema
     known = ", ".join(columns.names)[:300]
     by_lower = {name.lower(): name for name in reversed(columns.names)}
-    key = next((by_lower[name] for name in COLUMN_NAMES[join.on] if name in by_lower), None)
+    key = next((by_lower[name] for name in _names_of(join.on) if name in by_lower), None)
     if key is None:
-        accepted = " or ".join(COLUMN_NAMES[join.on])
+        accepted = " or ".join(_names_of(join.on))
         raise RecipeError(f"{where}: {path} has no column {accepted} to join on; columns: {known}")
     if form == "csv":  # in which 00012 is no number
         columns = columns.set(columns.get_field_index(key), pa.field(key, pa.string()))

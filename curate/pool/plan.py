@@ -21,6 +21,7 @@ from curate.base.errors import RecipeError
 from curate.base.wording import one_line
 from curate.pool.decode.columns import plain_type
 from curate.pool.formats.input_format import FileColumns, InputPart, PlannedSource
+from curate.pool.join import KEYS
 from curate.pool.registry import find_downloading, find_format
 from curate.pool.score_groups import ScoreGroup, find_score_groups
 from curate.pool.urls.download.retry_record import Retries, Retry
@@ -180,7 +181,8 @@ def make_plan(
     listed = ids.digest([unit.key for unit in units])
     if retries:
         units = PackedUnits(_number(_with_retries(units, [source for source, _ in sources], retries, has_images, size)))
-    groups, scores = find_score_groups(sources, named)
+    looked_up = {join.on.lower() for source in recipe.input for join in source.join if join.on not in KEYS}
+    groups, scores = find_score_groups(sources, {*named, *looked_up})
     rows = [part.rows for unit in units for part in unit.parts if not part.fault]
     pool = Pool(
         key=ids.digest([unit.key for unit in units]) if retries else listed,

@@ -8,7 +8,7 @@ import pyarrow as pa
 from curate.base import schema
 from curate.pool.decode.columns import SCORE_TYPES, Columns, score_type, unify_scores
 from curate.pool.formats.input_format import PlannedSource
-from curate.pool.join import identify_join
+from curate.pool.join import KEYS, identify_join
 from curate.pool.registry import find_format
 from curate.recipe.source import Source
 
@@ -62,6 +62,12 @@ def find_score_groups(
 def _identify(source: Source, planned: PlannedSource, place: int) -> tuple[pa.Schema, str]:
     """Return what a join of a source gives. Raises RecipeError where the source's rows have nothing to be joined on."""
     on = source.join[place].on
+    if on not in KEYS:
+        columns = {name for kind in planned.columns for name in (*kind.scores, *kind.nameable)}
+        if on not in columns or on.lower() in schema.OWN_COLUMNS:
+            what = f"join.{place}.on: no file of the source has a column {on!r} that rules see"
+            raise source.error(f"{what}; accepted: key, url, uid, or one of {', '.join(sorted(columns))}"[:400])
+        return identify_join(source.join[place], f"input {source.name!r}: join.{place}")
     stated = [kind.supplied for kind in planned.columns if kind.schema.names]
     if on != "uid" and stated and not find_format(source).has_members and not any(on in names for names in stated):
         what = f"join.{place}.on: no file of the source has a column {on!r}"

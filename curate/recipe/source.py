@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from functools import cache
 from operator import not_
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, Union
+from typing import Annotated, Any, ClassVar, Self, Union
 
 from pydantic import (
     AfterValidator,
@@ -47,8 +47,8 @@ class Join(Section):
 
     path: UserPaths = Field(examples=["scores.parquet"])
     """Parquet or CSV files, or a .npy of uids (DataComp's subset files)."""
-    on: Literal["key", "url", "uid"] = Field(examples=["uid"])
-    """What rows are looked up by."""
+    on: str = Field(examples=["uid", "page_url"], min_length=1)
+    """What rows are looked up by: key, url, uid, or a column of text that the source has."""
     columns: dict[NewName, Annotated[str, Field(min_length=1)]] = Field(
         examples=[{"aesthetic": "aesthetic_score"}], min_length=1
     )

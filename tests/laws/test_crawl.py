@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from curate.api import Run
 from curate.ask.verify import verify_run
+from curate.base.errors import RecipeError
 from curate.pool.crawl.links import REFUSED
 from tests import forked
-from tests.laws.pools import METADATA, Ran, encode, picture, recipe_of, run_local, write_metadata
+from tests.laws.pools import METADATA, Ran, encode, picture, recipe_of, run_local, watch_measuring, write_metadata
 from tests.pool.crawl import crawls
 from tests.pool.urls.download.web import Web, running
 
@@ -94,6 +96,33 @@ def test_from_a_crawl_to_shards(web: Web, tmp_path: Path) -> None:
     assert set(kept["url"].to_pylist()) == expected
     assert len(expected) > 40
     assert verify_run(str(tmp_path / "second"))[1] == []
+
+
+def test_pages_are_joined(tmp_path: Path) -> None:
+    """What somebody knows of pages is looked up by `page_url`; a change of it reads no WAT again."""
+    sites = crawls.draw_sites(60, seed=4)
+    records = [crawls.info("x"), *(record for n, site in enumerate(sites) for record in crawls.wat_records(site, n))]
+    crawls.pack(tmp_path / "a.wat.gz", records)
+    expected = crawls.naive_rows(sites)
+    runs = []
+    for place, bad in enumerate((sites[::3], sites[::2])):
+        pq.write_table(
+            pa.table({"page_url": [site.url for site in bad], "bad": [True] * len(bad)}), tmp_path / "bad.parquet"
+        )
+        join = {"path": str(tmp_path / "bad.parquet"), "on": "page_url", "columns": {"bad": "bad"}}
+        source = {"join": join}
+        recipe = recipe_of(str(tmp_path / "a.wat.gz"), "commoncrawl", source=source, rules={"good": "bad IS NULL"})
+        with pytest.MonkeyPatch.context() as patched:
+            read = watch_measuring(patched)
+            runs.append(run_local(recipe, tmp_path / f"run{place}", reuse=runs[0].folder if runs else None))
+        kept = runs[-1].table("samples").filter(runs[-1].table("decisions")["kept"])
+        urls = {site.url for site in bad}
+        wanted = {row[1:] for row in expected if row[0] not in urls}
+        assert set(zip(kept["url"].to_pylist(), kept["caption"].to_pylist(), strict=True)) == wanted
+        assert bool(read) == (place == 0)
+    with pytest.raises(RecipeError, match="no file of the source has a column 'page'"):
+        recipe = recipe_of(str(tmp_path / "a.wat.gz"), "commoncrawl", source={"join": join | {"on": "page"}})
+        run_local(recipe, tmp_path / "never")
 
 
 def test_damage_and_links_are_told(tmp_path: Path) -> None:
