@@ -273,7 +273,9 @@ def test_what_the_recipe_says_wrongly(measure: dict[str, Any], words: list[str],
 @pytest.mark.parametrize(
     ("centroids", "selected", "words"),
     [
-        (np.zeros((3, 4), np.float32), None, ["c.npy", "[3, 4]", f"[k, {D}]"]),
+        (np.ones((3, 4), np.float32), None, ["c.npy", "[3, 4]", f"[k, {D}]"]),
+        (np.zeros((3, D), np.float32), None, ["c.npy", "zeros alone"]),
+        (np.full((3, D), 1e308), None, ["c.npy", "too long for float32"]),
         (np.zeros(D, np.float32), None, ["centroids", f"[{D}]"]),
         (np.full((3, D), np.nan), None, ["centroids", "NaN"]),
         (np.zeros((0, D)), None, ["centroids", "[0, 8]"]),
@@ -523,7 +525,7 @@ def test_an_npz_that_changes_during_the_run_is_told(tmp_path: Path) -> None:
         pools.measure(prepared.context, prepared.plan.units[0])
 
 
-def test_ties_go_to_the_first_centroid_whatever_is_computed_together() -> None:
+def test_ties_go_to_the_first_centroid_whatever_is_computed_together(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     centroids = rng.standard_normal((33, 64)).astype(np.float32)
     centroids[-1] = centroids[0]
@@ -531,6 +533,12 @@ def test_ties_go_to_the_first_centroid_whatever_is_computed_together() -> None:
     found = nearest_centroid(images, centroids)
     assert set(found.tolist()) == {0}
     assert found.tolist() == [int(nearest_centroid(image[None], centroids)[0]) for image in images]
+    others = rng.standard_normal((400, 64)).astype(np.float32)
+    found = nearest_centroid(others, centroids)
+    for cells in (1, 20, 1000):  # centroids in parts too
+        monkeypatch.setattr("curate.signals.formulas.embedding_scores.CELLS", cells)
+        assert set(nearest_centroid(images, centroids).tolist()) == {0}
+        assert (nearest_centroid(others, centroids) == found).all()
 
 
 def test_blocks_of_rows_and_more_than_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

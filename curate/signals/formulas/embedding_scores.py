@@ -7,13 +7,15 @@ matrix product, and a row's numbers depend on no other rows but through the BLAS
 Trade-offs: nothing is learnt or tuned; what a score means is calibrated on real images, as a rule does with `top`.
 """
 
+from itertools import product
+from math import isqrt
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 from curate.base.errors import RecipeError
-from curate.base.numeric.arrays import F32, I32, I64
+from curate.base.numeric.arrays import F32, F64, I32, I64
 from curate.base.numeric.vectors import dot, normalised, squares
 
 GAP_SHARE = 0.25  # of the distance between the modalities' means: CLIPMasterPrints' shift
@@ -104,27 +106,32 @@ def nearest_centroid(images: F32, centroids: F32) -> I32:
     dimensions, so that the result does not depend on which rows are computed together. Source: Gadre et al., DataComp,
     2023, its image-based filtering (appendix), with centroids of length 1.
     """
-    nearest = np.empty(len(images), np.int32)
+    nearest, best = np.zeros(len(images), np.int32), np.full((len(images), 2), -np.inf)
     images, centroids = np.ascontiguousarray(images, np.float32), np.ascontiguousarray(centroids, np.float32)
-    longest = float(np.sqrt(squares(centroids).max()))
-    step = max(1, CELLS // len(centroids))
-    for start in range(0, len(images), step):
-        rows = images[start : start + step]
-        _best(rows @ centroids.T, rows, centroids, longest, nearest[start : start + step])
+    # Twice the error bound of a float32 product (Higham, section 3.1).
+    margins = 2 * (images.shape[1] + 8) * 2.0**-24 * np.sqrt(squares(images)) * np.sqrt(squares(centroids).max())
+    side = max(1, min(isqrt(CELLS), len(centroids)))  # many centroids come in parts, else few rows would be together
+    for start, first in product(range(0, len(images), CELLS // side), range(0, len(centroids), side)):
+        rows, some = slice(start, start + CELLS // side), centroids[first : first + side]
+        _find_nearest(images[rows] @ some.T, images[rows], some, first, margins[rows], best[rows], nearest[rows])
     return nearest
 
 
 @njit(nogil=True, cache=True)
-def _best(products: F32, images: F32, centroids: F32, longest: float, out: I32) -> None:
-    """Return the best centroid of each row: of those whose product may be the largest, by the exact product."""
+def _find_nearest(
+    products: F32, images: F32, centroids: F32, first: int, margins: F64, best: F64, nearest: I32
+) -> None:
+    """Find the nearest centroid of each row among some more: by exact products, of those that may be the largest.
+
+    `best` has of each row the largest product so far, and the largest exact one (float64[n, 2]).
+    """
     for i in range(len(images)):
-        # Twice the error bound of a float32 product (Higham, section 3.1).
-        margin = 2 * (images.shape[1] + 8) * 2.0**-24 * np.sqrt(dot(images[i], images[i])) * longest
-        least = products[i].max() - margin
-        best, chosen = -np.inf, 0
-        for j in range(len(centroids)):
-            if products[i, j] >= least:
-                product = dot(images[i], centroids[j])
-                if product > best:
-                    best, chosen = product, j
-        out[i] = chosen
+        row, (largest, exact), chosen = products[i], best[i], nearest[i]
+        least = largest - margins[i]
+        for j in range(len(row)):
+            if row[j] >= least:
+                largest = max(largest, row[j])
+                least, value = largest - margins[i], dot(images[i], centroids[j])
+                if value > exact:
+                    exact, chosen = value, first + j
+        best[i, 0], best[i, 1], nearest[i] = largest, exact, chosen
