@@ -1,10 +1,10 @@
--- Links to images in the pages of a crawl: how many were rows, and why the others were not.
+-- Links to images of pages, or graphics of articles: which were rows, and why others not.
 -- theme: Files and failures
 -- column: source   the source's name in the recipe
 -- column: outcome  `row` (an image may have two), or why a link is no row
--- column: links    links to images; of `row`, rows
+-- column: links    links to images, or graphics; of `row`, rows
 -- column: share    of the links of the source, its rows too
--- column: pages    pages of HTML in the source
+-- column: pages    pages of HTML, or articles, in the source
 WITH by_source AS (
     SELECT unnest(map_entries(value::JSON::MAP(VARCHAR, MAP(VARCHAR, BIGINT)))) AS of FROM run WHERE key = 'links'
 ), counted AS (

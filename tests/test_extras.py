@@ -19,6 +19,7 @@ from curate.match.building import tokens, wordnets
 from curate.models import hugging_face, text_lines
 from curate.models.clip_model import identify
 from curate.pool.files.listing import list_files
+from curate.pool.pmc.format import PmcInput, PmcSource
 from curate.pool.urls.download.source import UrlsSource
 from curate.pool.urls.format import UrlsInput
 from curate.recipe import clouds
@@ -49,6 +50,10 @@ def urls(folder: Path) -> Any:
     return UrlsInput().plan(UrlsSource.model_validate(source), (), False)
 
 
+def pmc(folder: Path) -> Any:
+    return PmcInput().plan(PmcSource(name="pmc", format="pmc", path=str(folder)), (), False)
+
+
 CASES: list[tuple[str, str, Callable[[Path], Any]]] = [
     ("clip", "torch", lambda folder: identify(Clip(model="ViT-B-32"))),
     ("clip", "open_clip", lambda folder: identify(Clip(model="ViT-B-32"))),
@@ -74,6 +79,7 @@ CASES: list[tuple[str, str, Callable[[Path], Any]]] = [
     ("th", "pythainlp.tokenize", lambda folder: tokenise("th", tokens._load_thai)),
     ("zh", "jieba", lambda folder: tokenise("zh_yue", tokens._load_chinese)),
     ("wordnet", "wn", lambda folder: wordnets._read_lmf("omw-de.xml")),
+    ("pmc", "lxml", pmc),
     ("spark", "pyspark", lambda folder: check("--runner=spark")),
     ("aws", "s3fs", lambda folder: RunStore("s3://bucket/run").exists("a")),
     ("aws", "s3fs", lambda folder: list_files(("s3a://bucket/{0..3}.tar",), {})),

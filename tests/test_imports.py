@@ -25,6 +25,7 @@ ROOMS = (
         "curate.pool.formats",
         "curate.pool.urls",
         "curate.pool.crawl",
+        "curate.pool.pmc",
     ),
     *("curate.pool", "curate.models", "curate.llm", "curate.signals.formulas", "curate.signals", "curate.run"),
     *("curate.match", "curate.match.building", "curate.measure", "curate.relate"),

@@ -124,10 +124,12 @@ def count_needed(settings: MeasureSettings, units: Sequence[Unit], find: Callabl
     return Counter(signal.name for of_unit in needed for signal in of_unit)
 
 
-def shard_column(source: Source, parts: Sequence[InputPart], rows: Sequence[int]) -> pa.ChunkedArray:
-    """Return column `shard` of `samples`, by the rows of each part."""
-    names = (find_format(source).shard(source, part) for part in parts)
-    return pa.chunked_array([pa.repeat(name, count) for name, count in zip(names, rows, strict=True)], pa.string())
+def shard_column(source: Source, parts: Sequence[InputPart], rows: Sequence[int], samples: pa.Table) -> pa.ChunkedArray:
+    """Return column `shard` of `samples`, by the rows of each part, and those columns of it that a part gives."""
+    kind, starts = find_format(source), np.cumsum([0, *rows])
+    of_parts = (samples.slice(first, count) for first, count in zip(starts, rows, strict=False))
+    shards = (kind.shards(source, part, of_part) for part, of_part in zip(parts, of_parts, strict=True))
+    return pa.chunked_array(list(shards), pa.string())
 
 
 def carry_over(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> None:
@@ -164,6 +166,6 @@ def carry_over(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> Non
         if "rows" in note:  # of each part
             ends = np.cumsum([0, *note["rows"]])
             note["rows"] = np.diff(np.cumsum([0, *np.asarray(stay)])[ends]).tolist()
-            shards = shard_column(source, unit.parts, note["rows"])
+            shards = shard_column(source, unit.parts, note["rows"], table)
             table = table.set_column(table.schema.get_field_index("shard"), schema.SAMPLES.field("shard"), shards)
         tables.write(name, table.combine_chunks(), key, note)

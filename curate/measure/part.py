@@ -32,7 +32,7 @@ from curate.pool.decode.field_types import FieldCounts
 from curate.pool.decode.image import DAMAGED
 from curate.pool.decode.text import check_captions
 from curate.pool.files.faults import EmbeddingFault, InputFault, retry
-from curate.pool.files.listing import check_state, file_state
+from curate.pool.files.listing import check_state
 from curate.pool.formats.input_format import Batch, InputPart
 from curate.pool.registry import find_format
 from curate.recipe.source import FORMATS, Source
@@ -65,7 +65,7 @@ class MeasuredPart:
     fields: FieldCounts = field(default_factory=Counter)  # how many values the fields have that its samples bring
     links: Counter[str] = field(default_factory=Counter)  # see `Batch.links`
     failure: tuple[str, str] | None = None  # reason and detail, where the file could not be read, or only in part
-    state: str | None = None  # what the file was when it was read, see `file_state`; None where it was not
+    state: str | None = None  # what the file was when it was read, see `InputFormat.state`; None where it was not
 
     @property
     def may_be_read_later(self) -> bool:
@@ -107,7 +107,7 @@ def measure_part(
 
     def read() -> MeasuredPart:
         """Return what the batches give together; where the file is damaged, those before, and what is wrong."""
-        state = file_state(part.path, source.storage)
+        state = find_format(source).state(part.path, source.storage)
         work = _PartWork(settings, source, part, columns, signals, checkpoints, apart, state)
         kind = find_format(source)
         batches = kind.checked("read", kind.read(source, part, columns, settings.pool.output), Batch)
@@ -138,11 +138,11 @@ class _PartWork:
     signals: Sequence[Signal]
     checkpoints: Checkpoints
     apart: Apart | None
-    state: str  # what the file is now, see `file_state`
+    state: str  # what the file is now, see `InputFormat.state`
 
     def check(self) -> None:
         """Raise RunError where the file is another one now."""
-        check_state(self.part.path, self.source.storage, self.state)
+        check_state(self.part.path, self.source.storage, self.state, read=find_format(self.source).state)
 
     def measure_batch(self, number: int, batch: Batch) -> MeasuredPart:
         """Return what a batch gives, one row a row of it."""
@@ -255,12 +255,13 @@ def read_supplied(settings: MeasureSettings, source: Source, part: InputPart) ->
 
     def read() -> pa.Table:
         tables = [columns.empty_table()]
-        state, kind = file_state(part.path, source.storage), find_format(source)
+        kind = find_format(source)
+        state = kind.state(part.path, source.storage)
         with suppress(InputFault):  # as when it was measured: the rows that came before
             for batch in kind.checked("read", kind.read(source, part, columns, settings.pool.output), Batch):
                 with kind.blamed("read"):
                     tables.append(_scores(batch, columns, source))
-        check_state(part.path, source.storage, state)
+        check_state(part.path, source.storage, state, read=kind.state)
         return pa.concat_tables(tables)
 
     return columns.empty_table() if part.fault else retry(read, part.path)

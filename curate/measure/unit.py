@@ -186,7 +186,7 @@ class _UnitWork:
             "unit": pa.repeat(pa.scalar(self.unit.index, pa.int32()), rows),
             "row": pa.array(np.arange(rows, dtype=np.int32)),
             "source": pa.repeat(self.unit.source, rows),
-            "shard": shard_column(source, self.unit.parts, [len(part.samples) for part in self.parts]),
+            "shard": shard_column(source, self.unit.parts, [len(part.samples) for part in self.parts], samples),
         }
         return pa.table([columns[name] for name in schema.SAMPLES.names], schema=schema.SAMPLES).combine_chunks()
 

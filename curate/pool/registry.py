@@ -9,10 +9,18 @@ from curate.pool.formats.input_format import InputFormat
 from curate.pool.formats.parquet import ParquetInput
 from curate.pool.formats.run import RunInput
 from curate.pool.formats.webdataset import WebdatasetInput
+from curate.pool.pmc.format import PmcInput
 from curate.pool.urls.format import UrlsInput
 from curate.recipe.source import FORMATS, Source
 
-KINDS: tuple[InputFormat, ...] = (WebdatasetInput(), ParquetInput(), RunInput(), UrlsInput(), CommonCrawlInput())
+KINDS: tuple[InputFormat, ...] = (
+    WebdatasetInput(),
+    ParquetInput(),
+    RunInput(),
+    UrlsInput(),
+    CommonCrawlInput(),
+    PmcInput(),
+)
 
 
 def find_format(source: Source) -> InputFormat:

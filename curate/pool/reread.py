@@ -35,6 +35,8 @@ class UnitRereader:
         kind, rows = find_format(self.source), samples["row"].to_numpy()
         if kind.has_members and members is None:
             members = self.tables.read("members", ["suffix", "offset", "size"]).take(rows)
+        if not kind.has_members:
+            samples = samples.append_column("offset", self.tables.read("samples", ["offset"])["offset"].take(rows))
         for part, wanted in self._parts(rows, samples, members):
             yield from kind.samples(self.source, part, wanted)
 
@@ -53,7 +55,7 @@ class UnitRereader:
         self, rows: Places, samples: pa.Table, members: pa.Table | None = None
     ) -> Iterator[tuple[InputPart, PartRows]]:
         """Yield the parts that hold some rows, and these; a part is checked before, and when the next is requested."""
-        note = self.tables.note("samples")
+        note, read = self.tables.note("samples"), find_format(self.source).state
         first = at = 0
         for part, state, count in zip(self.unit.parts, note["states"], note["rows"], strict=True):
             places = rows[(rows >= first) & (rows < first + count)] - first
@@ -61,9 +63,9 @@ class UnitRereader:
             if len(places):
                 wanted = samples.slice(at, len(places)), members and members.slice(at, len(places))
                 at += len(places)
-                check_state(part.path, self.source.storage, state, part.fingerprint)
+                check_state(part.path, self.source.storage, state, part.fingerprint, read)
                 yield part, PartRows(places, *wanted)
-                check_state(part.path, self.source.storage, state, part.fingerprint)
+                check_state(part.path, self.source.storage, state, part.fingerprint, read)
 
 
 def file_images(source: Source, path: str, places: Places, samples: pa.Table) -> Iterator[bytes | None]:

@@ -6,7 +6,7 @@ A file that a brace range names and that is missing is an error before the run; 
 import itertools
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -166,14 +166,17 @@ def _is_file(fs: Any, info: dict[str, Any]) -> bool:
     return info["type"] == "file" or bool(fs.isfile(info["name"]))
 
 
-def list_source(source: Source, content: bool) -> list[InputFile]:
-    """Return the files of a source, in order. Raises RecipeError, which names it, where they cannot be listed."""
+def list_source(source: Source, content: bool, suffixes: tuple[str, ...] = ()) -> list[InputFile]:
+    """Return the files of a source, in order; for `suffixes` see `list_files`.
+
+    Raises RecipeError, which names the source, where they cannot be listed.
+    """
     is_local = all("://" not in path for path in source.paths)
     if is_local and (unknown := [name for name in source.storage if name not in _LOCAL_OPTIONS]):
         what = f"storage: {unknown[0]!r} is not an option of local files"
         raise source.error(f"{what}; leave it out, or name a URL in path")
     try:
-        return list_files(source.paths, source.storage, content)
+        return list_files(source.paths, source.storage, content, suffixes)
     except RecipeError as error:
         raise source.error(error) from None
     except (OSError, ImportError, ValueError) as error:
@@ -216,6 +219,14 @@ def _look_up(fs: Any, names: Iterable[str]) -> list[dict[str, Any]]:
         return list(filter(None, pool.map(info, names)))
 
 
+def list_folder(path: str, storage: dict[str, Any]) -> list[InputFile]:
+    """Return the files right in a folder, by name, as its file system states them now. Raises OSError."""
+    fs, inner = fsspec.core.url_to_fs(path, **storage)
+    fs.invalidate_cache(inner)
+    infos = sorted(fs.ls(inner, detail=True), key=lambda info: str(info["name"]))
+    return [InputFile(info["name"], int(info["size"]), _state(fs, info)) for info in infos if _is_file(fs, info)]
+
+
 def file_state(path: str, storage: dict[str, Any]) -> str:
     """Return size and etag or mtime of a file, as its file system states them now. Raises OSError."""
     if os.path.isabs(path):  # of this machine, as the plan has it
@@ -227,14 +238,20 @@ def file_state(path: str, storage: dict[str, Any]) -> str:
     return f"{info['size']} bytes, {_state(fs, info)}"
 
 
-def check_state(path: str, storage: dict[str, Any], state: str, fingerprint: str = "") -> None:
-    """Check that a file is the one that was read, of which `state` is what `file_state` returned.
+def check_state(
+    path: str,
+    storage: dict[str, Any],
+    state: str,
+    fingerprint: str = "",
+    read: Callable[[str, dict[str, Any]], str] = file_state,
+) -> None:
+    """Check that a file is the one that was read, of which `state` is what `read` returned.
 
     Where its fingerprint (see InputFile) is of its content, another state with the same content will do. Raises
     RunError where it changed since, or was deleted, and OSError where its state cannot be read now.
     """
     try:
-        now = file_state(path, storage)
+        now = read(path, storage)
     except FileNotFoundError:
         now = "deleted"
     if now == state:

@@ -26,6 +26,7 @@ from curate.pool.decode.field_types import FieldCounts
 from curate.pool.decode.json_fields import json_bytes
 from curate.pool.decode.tar_samples import IMAGE_SUFFIXES
 from curate.pool.files.faults import InputFault
+from curate.pool.files.listing import file_state
 from curate.pool.urls.download.retry_record import Retry
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import FORMATS, Source
@@ -107,7 +108,8 @@ class Batch:
     embeddings: Callable[[tuple[str, str], int, Mask], tuple[pa.Array, pa.Array]] | None = None
     # How many values the fields of rows with images have (see `InputSample`), columns beside the shards then
     fields: FieldCounts = field(default_factory=Counter)
-    # Of a source whose rows are links of pages: how many there were, and how many are no rows, by reason
+    # Of a source whose rows are links of pages, or graphics of articles: how many there were, and how many are no rows,
+    # by reason
     links: Counter[str] = field(default_factory=Counter)
     damaged: str = ""  # status of rows whose image cannot be decoded; empty: what `measure_image` says
 
@@ -117,8 +119,8 @@ class PartRows:
     """Rows of a part that are read again."""
 
     places: Places  # ascending row numbers within the part
-    # Their columns of table `samples`: format for `reread`, offset and bytes for `reread_images`, key and offset for
-    # `reread_table`
+    # Their columns of table `samples`: format for `reread`, and offset where the format has no members; offset and
+    # bytes for `reread_images`; key and offset for `reread_table`
     samples: pa.Table
     members: pa.Table | None = None  # suffix, offset and size of table `members`; None where the format has none
 
@@ -190,6 +192,14 @@ class InputFormat(ABC):
             return find_columns(output, named if isinstance(named, Columns) else Columns()).url
         except InputFault:  # columns of another source
             return None
+
+    def state(self, path: str, storage: dict[str, Any]) -> str:
+        """Return what differs where what is at a part's path does. Raises OSError."""
+        return file_state(path, storage)
+
+    def shards(self, source: Any, part: InputPart, samples: pa.Table) -> pa.Array:
+        """Return column `shard` of table `samples`, of which these are a part's rows."""
+        return pa.repeat(self.shard(source, part), len(samples))
 
     def shard(self, source: Any, part: InputPart) -> str:
         """Return what column `shard` of table `samples` says of a part's rows."""

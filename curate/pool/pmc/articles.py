@@ -1,0 +1,151 @@
+"""The articles of a source, grouped into parts: of folders and archives by one listing, or of lists of names.
+
+In: folders (or buckets) and archives, or lists such as PMC's inventory. Out: parts of some megabytes, each the paths of
+consecutive articles as one. Of an article that has several versions only the highest is there. The fingerprint of a
+part is of all files of its articles; by a list of its lines, whose ETag is that of all files of an article.
+"""
+
+import re
+import zlib
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import fsspec
+import numpy as np
+import xxhash
+
+from curate.base import ids
+from curate.base.wording import one_line
+from curate.pool.decode.tar_samples import IMAGE_SUFFIXES
+from curate.pool.files.listing import InputFile, list_source
+from curate.pool.formats.input_format import InputPart
+from curate.pool.pmc.packages import ARCHIVES, XML, name_of, pack_paths, parse_name
+from curate.recipe.source import Source
+
+LISTS = (".csv", ".csv.gz", ".txt", ".txt.gz")
+ARTICLE_BYTES = 1 << 20  # of an article of a list, which says nothing of it
+PART_BYTES = (1 << 10, 1 << 27)  # of parts in small and in large sources
+_PARTS = 64  # small sources are cut into about as many
+_LINE = re.compile(rb"(PMC\d{1,15})(?:\.(\d{1,5}))?\b")
+_MAX_LINE = 1 << 16
+_NO_PATH = re.compile(r"[{},]")  # what `pack_paths` cannot hold
+_READ = (*(f".{suffix}" for suffix in IMAGE_SUFFIXES), *XML, ".json")
+
+
+@dataclass(frozen=True, slots=True)
+class ArticleFiles:
+    """An article as it is listed."""
+
+    path: str  # of its folder, archive or XML
+    size: int  # bytes that are read of it
+    fingerprint: str
+
+
+def make_parts(articles: Sequence[ArticleFiles]) -> Iterator[InputPart]:
+    """Yield parts of consecutive articles, whose limits stay as they are while a few articles come or go."""
+    size, limit = PART_BYTES
+    share = sum(article.size for article in articles) // _PARTS
+    while size < limit and 4 * size <= share:
+        size *= 4
+    group: list[ArticleFiles] = []
+    filled = 0
+    for article in articles:
+        may_begin = xxhash.xxh3_64_intdigest(name_of(article.path).encode()) % 4 == 0
+        if group and (filled + article.size > size or (4 * filled >= 3 * size and may_begin)):
+            yield _part(group, filled)
+            group, filled = [], 0
+        group.append(article)
+        filled += article.size
+    if group:
+        yield _part(group, filled)
+
+
+def _part(group: Sequence[ArticleFiles], size: int) -> InputPart:
+    path = pack_paths([article.path for article in group])
+    return InputPart(path, size, ids.digest([article.fingerprint for article in group]))
+
+
+def list_articles(source: Source, prefix: str, content: bool) -> Sequence[ArticleFiles]:
+    """Return the articles of a source, in the order of its paths. Raises RecipeError."""
+    lists = [path for path in source.paths if path.lower().endswith(LISTS)]
+    if lists and len(lists) < len(source.paths):
+        raise source.error(f"{lists[0]}: a list beside others; accepted: lists of articles, or folders and archives")
+    if lists and not prefix:
+        raise source.error(
+            f"{lists[0]}: a list without `prefix`; accepted: where its articles are: s3://pmc-oa-opendata/"
+        )
+    articles = _read_lists(source, prefix) if lists else _group_files(source, list_source(source, content, ("",)))
+    if not articles:
+        what = "lines that name an article, such as PMC10009416.1" if lists else "PMC….xml, .nxml or .tar.gz"
+        raise source.error(f"{source.paths[0]}: no article; accepted: {what}")
+    return articles
+
+
+def _read_lists(source: Source, prefix: str) -> list[ArticleFiles]:
+    """Return the articles that lists name, of each the highest version; 20 bytes a line are held meanwhile."""
+    numbers, versions, lines = array("q"), array("l"), array("Q")
+    for file in list_source(source, False):
+        packed = "gzip" if file.path.lower().endswith(".gz") else None
+        with fsspec.open(file.path, "rb", compression=packed, **source.storage) as opened:
+            try:
+                while line := opened.readline(_MAX_LINE):
+                    if match := _LINE.search(line):
+                        numbers.append(int(match[1][3:]))
+                        versions.append(int(match[2] or 0))
+                        lines.append(xxhash.xxh3_64_intdigest(line.strip()))
+            except (OSError, EOFError, zlib.error) as error:
+                raise source.error(f"{file.path}: cannot be read: {one_line(error, 200)}") from None
+    order = np.lexsort((np.asarray(versions), np.asarray(numbers)))
+    number, version = np.asarray(numbers)[order], np.asarray(versions)[order]
+    last = np.append(number[1:] != number[:-1], True)[: len(number)]
+    articles: list[ArticleFiles] = []
+    for place, of, line in zip(number[last].tolist(), version[last].tolist(), order[last].tolist(), strict=True):
+        name = f"PMC{place}.{of}" if of else f"PMC{place}"
+        articles.append(ArticleFiles(f"{prefix}{name}", ARTICLE_BYTES, f"{lines[line]:016x}"))
+    return articles
+
+
+def _group_files(source: Source, files: Iterable[InputFile]) -> list[ArticleFiles]:
+    """Return the articles that files are of, by their folders."""
+    folders: dict[str, list[InputFile]] = {}
+    archives: list[ArticleFiles] = []
+    metadata: dict[str, InputFile] = {}
+    for file in files:
+        folder, _, name = file.path.rpartition("/")
+        if name.lower().endswith(ARCHIVES):
+            archives.append(ArticleFiles(file.path, file.size, file.fingerprint))
+        elif folder.endswith("/metadata") and name.endswith(".json"):
+            metadata[f"{folder[: -len('metadata')]}{name_of(name[: -len('.json')])}"] = file
+        else:
+            folders.setdefault(folder, []).append(file)
+    articles = [article for folder, some in folders.items() for article in _of_folder(folder, some, metadata)]
+    articles = sorted([*archives, *articles], key=lambda article: article.path)
+    highest: dict[str, tuple[int, ArticleFiles]] = {}
+    for article in articles:
+        if _NO_PATH.search(article.path):
+            raise source.error(f"{article.path}: has a brace or a comma in its name; accepted: names without")
+        if parsed := parse_name(article.path):
+            name, version = parsed
+            before = highest.get(name)
+            if before and before[0] == version:
+                raise source.error(f"{article.path}: the article is in {before[1].path} too; accepted: one of them")
+            if not before or before[0] < version:
+                highest[name] = version, article
+    last = {id(article) for _, article in highest.values()}
+    return [article for article in articles if id(article) in last or not parse_name(article.path)]
+
+
+def _of_folder(folder: str, files: Sequence[InputFile], metadata: dict[str, InputFile]) -> Iterator[ArticleFiles]:
+    """Yield the article of a folder that is named as one, or that has one XML; else an article for each XML."""
+    names = [file.path.rpartition("/")[2] for file in files]
+    xml = [name for name in names if name.lower().endswith(XML)]
+    is_article = parse_name(folder) is not None
+    if not xml and not is_article:
+        return
+    paths = [folder] if is_article else [f"{folder}/{name}" for name in xml]
+    more = [metadata[folder]] if folder in metadata else []
+    size = sum(file.size for file in [*files, *more] if file.path.lower().endswith(_READ)) // len(paths)
+    digest = ids.digest([[file.path, file.size, file.fingerprint] for file in [*files, *more]])
+    for path in paths:
+        yield ArticleFiles(path, size, digest)

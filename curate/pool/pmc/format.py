@@ -1,0 +1,187 @@
+"""Articles of PubMed Central, whose rows are graphics of figures with their captions.
+
+A part is consecutive articles, some megabytes of them. What cannot be used is a row that failed: an article as
+`no_article` or `damaged_article`, a graphic without its file as `no_image`. Figures without a graphic, and graphics
+that are of no figure, are counted. Column `offset` says which article of its part a row is of, and which of its
+graphics.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from datetime import date
+from functools import partial
+from importlib.util import find_spec
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from curate.base import ids
+from curate.base.numeric.arrays import Mask
+from curate.pool.decode.field_types import count_columns
+from curate.pool.formats import input_format as interface
+from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, PlannedSource
+from curate.pool.pmc.articles import list_articles, make_parts
+from curate.pool.pmc.packages import ArticleFault, Package, name_of, open_package, package_state, unpack_paths
+from curate.pool.pmc.rows import ALWAYS, COLUMNS, ArticleRows, article_rows
+from curate.recipe.measure import PrecomputedEmbeddings
+from curate.recipe.source import Source
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_AHEAD = 16  # files that are read at once, as stores take their time for each
+_GRAPHICS = 1 << 16  # more than an article may have
+
+
+class PmcSource(Source):
+    """Articles of PubMed Central: graphics of figures, with captions, context, license and more of the article.
+
+    `path` is a folder or bucket with a folder for each article: `PMC10009416.1/PMC10009416.1.xml`, media beside it. Or
+    a folder of the older `PMC….tar.gz`, or a list of articles, such as PMC's daily inventory. Of an article with
+    several versions the highest is read. What failed is a row. `curate sql RUN links` counts figures without a graphic,
+    and graphics that are of no figure. Needs `pip install '.[pmc]'`.
+    """
+
+    example: ClassVar[Any] = {"name": "pmc", "format": "pmc", "path": "pmc/"}
+
+    prefix: str = Field("", examples=["s3://pmc-oa-opendata/"])
+    """Where the articles of lists (`.csv`, `.csv.gz`, `.txt`) are."""
+    caption: Literal["caption", "title+caption", "caption+context"] = Field("caption", examples=["title+caption"])
+    """What the text of a row is: the figure's caption, after the article's title, or before paragraphs on it."""
+
+    def row_fields(self) -> dict[str, Any]:
+        """Return what determines the rows: not where lists say that articles are."""
+        return {name: value for name, value in super().row_fields().items() if name != "prefix"}
+
+
+class PmcInput(interface.InputFormat):
+    """Graphics of figures, of articles in folders and archives."""
+
+    key = "pmc"
+    section = PmcSource
+
+    def plan(self, source: PmcSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
+        """List the articles, and group them; none is opened."""
+        if find_spec("lxml") is None:
+            how = "install it with: pip install '.[pmc]' in a checkout of curate"
+            raise source.error(f"format: pmc needs lxml, which is not installed; {how}")
+        parts = tuple(make_parts(list_articles(source, source.prefix, content)))
+        nameable = tuple(name for name in COLUMNS.names if name not in ALWAYS)
+        return PlannedSource(parts, (FileColumns(True, COLUMNS, frozenset({"key"}), ALWAYS, nameable),))
+
+    def read(self, source: PmcSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
+        """Read the articles of a part, as one batch."""
+        paths = unpack_paths(part.path)
+        packages: list[Package | None] = []
+        rows = ArticleRows([], [], [], [])
+        keys: list[str] = []
+        offsets: list[int] = []
+        for number, (package, of_article) in enumerate(_ahead(partial(_read_article, source), paths)):
+            packages.append(package)
+            rows.columns.extend(of_article.columns)
+            rows.captions.extend(of_article.captions)
+            rows.files.extend(of_article.files)
+            rows.faults.extend(of_article.faults)
+            rows.counts.update(of_article.counts)
+            offsets += [number * _GRAPHICS + place for place in range(len(of_article.files))]
+            keys += [_key(columns, paths[number]) for columns in of_article.columns]
+        columns: dict[str, pa.Array] = {"caption": pa.array(rows.captions, pa.string())}
+        columns["key"] = pa.array(keys, pa.string())
+        columns["offset"] = pa.array(offsets, pa.int64())
+        status, errors = zip(*rows.faults, strict=True) if rows.faults else ((), ())
+        supplied = {f.name: pa.chunked_array([[row.get(f.name) for row in rows.columns]], f.type) for f in scores}
+
+        def images(wanted: Mask) -> Iterator[bytes | None]:
+            of_rows = zip(wanted.tolist(), offsets, rows.files, strict=True)
+            files = ((packages[at // _GRAPHICS], name if is_wanted else None) for is_wanted, at, name in of_rows)
+            return _ahead(_read_file, files)
+
+        faults = pa.array(status, pa.string()), pa.array(errors, pa.string())
+        fields = count_columns(COLUMNS, len(keys))
+        yield Batch(columns, faults, images, supplied, fields=fields, links=rows.counts)
+
+    def reread(self, source: PmcSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
+        """Read the articles of some rows again, with the images."""
+        for columns, name, data in self._reread(source, part, rows):
+            fields = {key: _plain(value) for key, value in columns.items() if value is not None}
+            yield InputSample([(name.rpartition(".")[2].lower(), data)], fields)
+
+    def reread_images(self, source: PmcSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
+        """Read the images of some rows again."""
+        return (data for _, _, data in self._reread(source, part, rows))
+
+    def missing_column(self, source: PmcSource, name: str) -> str:
+        """Return which columns there are."""
+        return f"its columns: {', '.join(COLUMNS.names)}"
+
+    def state(self, path: str, storage: dict[str, Any]) -> str:
+        """Return the state of all files of a part's articles."""
+        return ids.digest(list(_ahead(partial(package_state, storage=storage), unpack_paths(path))))
+
+    def shards(self, source: Any, part: InputPart, samples: pa.Table) -> pa.Array:
+        """Return the path of each row's article."""
+        paths = pa.array(unpack_paths(part.path), pa.string())
+        return paths.take(pa.array(samples["offset"].to_numpy() // _GRAPHICS))
+
+    def _reread(
+        self, source: PmcSource, part: InputPart, rows: PartRows
+    ) -> Iterator[tuple[dict[str, Any], str, bytes]]:
+        """Yield the columns of some rows, the names of their files and these, of their articles alone."""
+        paths = unpack_paths(part.path)
+        numbers, places = np.divmod(rows.samples["offset"].to_numpy(), _GRAPHICS)
+        if len(paths) == 1:  # an article alone, as galleries ask for it
+            numbers[:] = 0
+        pairs = groupby(zip(numbers.tolist(), places.tolist(), strict=True), itemgetter(0))
+        wanted = [(paths[number], [place for _, place in some]) for number, some in pairs]
+        opened = _ahead(partial(_read_article, source), [path for path, _ in wanted])
+
+        def files() -> Iterator[tuple[dict[str, Any], str, Package]]:
+            for (path, some), (package, of_article) in zip(wanted, opened, strict=True):
+                for place in some:
+                    name = of_article.files[place] if place < len(of_article.files) else None
+                    if package is None or name is None:
+                        raise OSError(f"{path}: graphic {place} is not there any more")
+                    yield of_article.columns[place], name, package
+
+        return _ahead(lambda item: (item[0], item[1], item[2].read(item[1])), files())
+
+
+def _read_article(source: PmcSource, path: str) -> tuple[Package | None, ArticleRows]:
+    """Return an article's files, without its XML, and its rows; one row that failed where it cannot be used."""
+    try:
+        package = open_package(path, source.storage)
+        return replace(package, xml=b""), article_rows(package, source.caption)
+    except ArticleFault as fault:
+        return None, ArticleRows([{}], [None], [None], [(fault.reason, str(fault))])
+
+
+def _read_file(item: tuple[Package | None, str | None]) -> bytes | None:
+    package, name = item
+    return None if package is None or name is None else package.read(name)
+
+
+def _key(columns: dict[str, Any], path: str) -> str:
+    """Return a row's key: `PMC10009416-3`; of an article that cannot be used its name."""
+    return f"{columns['pmcid'] or name_of(path)}-{columns['position']}" if columns else name_of(path)
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def _ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield the function's result for each item, in order, while threads work on those that follow."""
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="pmc") as pool:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -1,0 +1,313 @@
+"""An article's XML (JATS): its figures with their captions, what the text says of them, and what the article is.
+
+In: the bytes of one article. Out: an `Article`. The XML is a stranger's: no entity is resolved, no DTD and no network
+is used, and size, depth and the number of figures are limited. Elements are known by their names, in any namespace.
+
+A graphic is a figure's where the nearest of what may hold graphics (`_OWNERS`) is that `fig` or `fig-group`:
+`alternatives` of it are one graphic. Others, as of formulas, tables and captions, are counted only. A figure in a group
+has the group's caption, label and permissions where it has none itself.
+"""
+
+import re
+from calendar import month_name
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cache
+from html.entities import html5
+from typing import Any
+
+from curate.base.wording import one_line
+
+MAX_XML = 1 << 26  # bytes
+_MAX_GRAPHICS = 4096  # of the figures of an article
+_MAX_CONTEXT = 1 << 15  # characters of the paragraphs that name a figure
+_MAX_TEXT = 10_000  # characters of a title, say
+_OWNERS = {
+    "fig", "fig-group", "caption", "table-wrap", "disp-formula", "inline-formula", "chem-struct-wrap", "boxed-text",
+    "supplementary-material", "permissions", "bio", "fn",
+}  # fmt: skip
+# No text of a paragraph that they are in
+_FLOATS = frozenset({"fig", "fig-group", "table-wrap", "boxed-text", "supplementary-material", "tex-math"})
+_BLOCKS = {"p", "title", "sec", "break", "list", "list-item", "label", "disp-formula", "disp-quote", "tr", "td", "th"}
+_PUBLISHED = {"epub": 0, "pub electronic": 0, "collection": 2, "pmc-release": 3, "nihms-submitted": 3}  # others: 1
+_MONTHS = {name[:3].lower(): number for number, name in enumerate(month_name)}
+_CC = re.compile(r"creativecommons\.org/(?:licen[sc]es/(by(?:-nc)?(?:-(?:sa|nd))?)\b|publicdomain/(zero|mark))", re.I)
+_CC_WORDS = re.compile(
+    r"creative commons attribution((?:[\s-]+(?:non[\s-]?commercial|share[\s-]?alike|no[\s-]?deriv\w*))*)", re.I
+)
+_CC0_WORDS = re.compile(r"\bCC0\b|creative commons public domain", re.I)
+_LETTERS = re.compile(r"[A-Za-z](?:\s*(?:,|;|&|/|-|–|—|\band\b|\bto\b)+\s*[A-Za-z])*")
+_IN_BRACKETS = re.compile(rf"\(\s*({_LETTERS.pattern})\s*\)")
+_RANGE = re.compile(r"([A-Za-z])\s*(?:-|–|—|\bto\b)\s*([A-Za-z])\b")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure: its caption, what is said of it, and its graphics."""
+
+    figure_id: str | None
+    label: str | None
+    caption_title: str | None
+    caption_text: str | None  # without the title
+    context: tuple[str, ...]  # paragraphs that name it
+    permission: str | None  # the text of its own permissions
+    license: str | None  # the code of the license in these
+    letters: int  # of panels that its caption names: see `count_letters`
+    graphics: tuple[tuple[str, ...], ...]  # of each, its href, and those of its alternatives
+
+
+@dataclass(frozen=True)
+class Article:
+    """What an article's XML holds."""
+
+    facts: dict[str, Any] = field(default_factory=dict)  # pmcid … manuscript of `rows.COLUMNS`, as far as it says so
+    figures: tuple[Figure, ...] = ()
+    elsewhere: int = 0  # graphics that are of no figure
+
+
+def read_article(xml: bytes) -> Article:
+    """Return the article. Raises ValueError where the XML is damaged, unsafe or too large, or holds no article."""
+    root = _parse(xml)
+    article = root if _name(root) == "article" else next(root.iter("{*}article"), None)
+    if article is None or sum(_name(node) == "article" for node in root.iter("{*}article")) != 1:
+        raise ValueError(f"its root is <{_name(root)[:50]}>, which does not hold one article; accepted: one <article>")
+    nodes = list(article.iter("{*}fig", "{*}fig-group"))
+    graphics: dict[Any, list[tuple[str, ...]]] = {}
+    elsewhere = count = 0
+    for group in _graphics(article):
+        owner = next((node for node in group[0].iterancestors() if _name(node) in _OWNERS), None)
+        if owner is None or _name(owner) not in ("fig", "fig-group"):
+            elsewhere += 1
+            continue
+        graphics.setdefault(owner, []).append(tuple(filter(None, map(_href, group))))
+        count += 1
+    if count > _MAX_GRAPHICS:
+        raise ValueError(f"it has {count:,} graphics of figures; accepted: at most {_MAX_GRAPHICS:,}")
+    paragraphs = _paragraphs(article, {node.get("id") for node in nodes} - {None})
+    # A group is a figure where it has graphics itself; without any it holds figures
+    shown = (node for node in nodes if node in graphics or _name(node) == "fig")
+    figures = tuple(_figure(node, paragraphs, tuple(graphics.get(node, ()))) for node in shown)
+    return Article(_facts(article), figures, elsewhere)
+
+
+def count_letters(caption: str, bold: tuple[str, ...] = ()) -> int:
+    """Return how many panels a caption names: the letters from A on, without a gap, each in brackets or in bold.
+
+    `(A)`, `(a, b)` and `(A–C)` name letters, and so does text in bold that is a letter, or several.
+    """
+    letters: set[str] = set()
+    bold_ones = (text.strip(" .,:;()") for text in bold)
+    for names in [*(m[1] for m in _IN_BRACKETS.finditer(caption)), *filter(_LETTERS.fullmatch, bold_ones)]:
+        lower = names.lower()
+        letters |= {word for word in re.split(r"[^a-z]+", lower) if len(word) == 1}
+        for first, last in _RANGE.findall(lower):
+            letters |= {chr(code) for code in range(ord(first), ord(last) + 1)}
+    count = next(n for n in range(27) if chr(ord("a") + n) not in letters)
+    return count if count > 1 else 0
+
+
+def find_license(texts: list[str]) -> str | None:
+    """Return the code of the license that texts name, as PMC writes it: `CC BY-NC`, `CC0`; None without one."""
+    for text in texts:
+        if match := _CC.search(text):
+            return f"CC {match[1].upper()}" if match[1] else "CC0" if match[2].lower() == "zero" else "CC PDM"
+    for text in texts:
+        if match := _CC_WORDS.search(text):
+            words = re.sub(r"[^a-z]", "", match[1].lower())
+            conditions = (("noncommercial", "-NC"), ("sharealike", "-SA"), ("noderiv", "-ND"))
+            return "CC BY" + "".join(code for word, code in conditions if word in words)
+        if _CC0_WORDS.search(text):
+            return "CC0"
+    return None
+
+
+@cache
+def _parser_options() -> dict[str, Any]:
+    return {
+        "resolve_entities": False, "load_dtd": False, "dtd_validation": False, "attribute_defaults": False,
+        "no_network": True, "huge_tree": False, "recover": False, "remove_comments": True, "remove_pis": True,
+    }  # fmt: skip
+
+
+def _parse(xml: bytes) -> Any:
+    from lxml import etree
+
+    if len(xml) > MAX_XML:
+        raise ValueError(f"the XML has {len(xml):,} bytes; accepted: at most {MAX_XML:,}")
+    try:
+        root = etree.fromstring(xml, etree.XMLParser(**_parser_options()))
+    except etree.XMLSyntaxError as error:
+        raise ValueError(f"the XML is damaged: {one_line(error, 200)}") from None
+    dtd = root.getroottree().docinfo.internalDTD
+    if dtd is not None and next(dtd.iterentities(), None) is not None:
+        raise ValueError("the XML declares entities; accepted: XML without")
+    return root
+
+
+def _name(node: Any) -> str:
+    """Return an element's name without its namespace; empty for what is no element."""
+    return node.tag.rpartition("}")[2] if isinstance(node.tag, str) else ""
+
+
+def _href(node: Any) -> str:
+    return next((value for name, value in node.attrib.items() if name.rpartition("}")[2] == "href"), "").strip()
+
+
+def _child(node: Any, path: str) -> Any:
+    """Return the first element at a path such as `front/article-meta`; None without one."""
+    return None if node is None else node.find("/".join(f"{{*}}{name}" for name in path.split("/")))
+
+
+def _text(node: Any, but: frozenset[str] = frozenset()) -> str | None:
+    """Return the text in an element with single spaces, without what is in elements of some names; None for nothing."""
+    if node is None:
+        return None
+    return " ".join("".join(_pieces(node, but)).split()) or None
+
+
+def _pieces(node: Any, but: frozenset[str]) -> Iterator[str]:
+    yield node.text or ""
+    for child in node:
+        name = _name(child)
+        if not name:  # an entity, which is not resolved; by its name where HTML knows it
+            yield html5.get(str(child.text).lstrip("&"), "")
+        elif name not in but:
+            space = " " if name in _BLOCKS else ""
+            yield space
+            yield from _pieces(child, but)
+            yield space
+        yield child.tail or ""
+
+
+def _graphics(article: Any) -> Iterator[list[Any]]:
+    """Yield graphics in their order, those of one `alternatives` together."""
+    before = None
+    group: list[Any] = []
+    for node in article.iter("{*}graphic"):
+        parent = node.getparent()
+        if group and not (parent is before and _name(parent) == "alternatives"):
+            yield group
+            group = []
+        group.append(node)
+        before = parent
+    if group:
+        yield group
+
+
+def _paragraphs(article: Any, ids: set[str]) -> dict[str, dict[int, str]]:
+    """Return by figure the texts of the paragraphs that name it, by their place in the article; none of captions."""
+    texts: dict[Any, tuple[int, str | None]] = {}
+    by_figure: dict[str, dict[int, str]] = {}
+    for xref in article.iter("{*}xref"):
+        named = ids.intersection((xref.get("rid") or "").split())
+        if not named:
+            continue
+        ancestors = list(xref.iterancestors())
+        paragraph = next((node for node in ancestors if _name(node) == "p"), None)
+        if paragraph is None or any(_name(node) in ("caption", "fig") for node in ancestors):
+            continue
+        if paragraph not in texts:
+            texts[paragraph] = len(texts), _text(paragraph, _FLOATS)
+        place, text = texts[paragraph]
+        for figure in named if text else ():
+            by_figure.setdefault(figure, {})[place] = str(text)
+    return by_figure
+
+
+def _figure(node: Any, paragraphs: dict[str, dict[int, str]], graphics: tuple[tuple[str, ...], ...]) -> Figure:
+    group = next((parent for parent in node.iterancestors() if _name(parent) == "fig-group"), None)
+
+    def part(name: str) -> Any:
+        of_figure = _child(node, name)
+        return _child(group, name) if of_figure is None else of_figure
+
+    caption, permissions, label = part("caption"), part("permissions"), part("label")
+    title = _text(_child(caption, "title"))
+    text = _text(caption, frozenset({"title", "label", "tex-math"}))
+    bold = () if caption is None else tuple(filter(None, map(_text, caption.iter("{*}bold"))))
+    ids = [name for name in (node.get("id"), None if group is None else group.get("id")) if name]
+    places = {place: text for name in ids for place, text in paragraphs.get(name, {}).items()}
+    context: list[str] = []
+    left = _MAX_CONTEXT
+    for _, paragraph in sorted(places.items()):
+        left -= len(paragraph)
+        if left >= 0:
+            context.append(paragraph)
+    return Figure(
+        figure_id=node.get("id"),
+        label=_text(label),
+        caption_title=title,
+        caption_text=text,
+        context=tuple(context),
+        permission=_short(_text(permissions)),
+        license=_license(permissions),
+        letters=count_letters(f"{title or ''} {text or ''}", bold),
+        graphics=graphics,
+    )
+
+
+def _short(text: str | None) -> str | None:
+    return text and text[:_MAX_TEXT]
+
+
+def _license(permissions: Any) -> str | None:
+    if permissions is None:
+        return None
+    values = [value for node in permissions.iter() if _name(node) for value in (*node.attrib.values(), node.text or "")]
+    return find_license([*map(str, values), _text(permissions) or ""])
+
+
+def _facts(article: Any) -> dict[str, Any]:
+    """Return what the article says of itself: columns of `rows.COLUMNS`, None where it does not."""
+    meta, journal = _child(article, "front/article-meta"), _child(article, "front/journal-meta")
+    ids: dict[str, str] = {}
+    related: list[str] = []
+    keywords: list[str] = []
+    if meta is not None:
+        for node in meta.iterchildren("{*}article-id"):
+            ids.setdefault(str(node.get("pub-id-type")), _text(node) or "")
+        related = [str(node.get("related-article-type")) for node in meta.iter("{*}related-article")]
+        keywords = list(dict.fromkeys(filter(None, map(_text, meta.iterfind("{*}kwd-group//{*}kwd")))))
+    pmcid, _, version = (
+        ids.get("pmcid-ver", ids.get("pmcid", ids.get("pmc", ""))).upper().removeprefix("PMC").partition(".")
+    )
+    published, precision = _published(meta)
+    names = ("journal-title-group/journal-title", "journal-title", "journal-id")
+    return {
+        "pmcid": f"PMC{pmcid}" if pmcid.isdecimal() else None,
+        "version": int(version) if version.isdecimal() and len(version) < 6 else None,
+        "pmid": ids.get("pmid") or None,
+        "doi": ids.get("doi") or None,
+        "article_title": _short(_text(_child(meta, "title-group/article-title"), frozenset({"fn", "xref"}))),
+        "journal": _short(next(filter(None, (_text(_child(journal, name)) for name in names)), None)),
+        "date": published,
+        "date_precision": precision,
+        "license": _license(_child(meta, "permissions")),
+        "article_type": _short(article.get("article-type")),
+        "keywords": _short("; ".join(keywords)) or None,
+        "retracted": True if "retraction-forward" in related else None,
+        "manuscript": True if "manuscript" in ids else None,
+    }
+
+
+def _published(meta: Any) -> tuple[date | None, str | None]:
+    """Return when the article was published, electronically if that is said, and to what: year, month or day."""
+    dates = [] if meta is None else meta.findall("{*}pub-date")
+    for node in sorted(dates, key=lambda node: _PUBLISHED.get(_date_kind(node), 1)):
+        parts = [_text(_child(node, name)) or "" for name in ("year", "month", "day")]
+        if not parts[0]:
+            parts = [*(node.get("iso-8601-date") or "").split("-"), "", ""][:3]
+        month = _MONTHS.get(parts[1][:3].lower(), parts[1])
+        texts = (parts[0], str(month), parts[2])
+        numbers = [int(text) if text.isdecimal() and len(text) < 5 else 0 for text in texts]
+        for precision, used in (("day", 3), ("month", 2), ("year", 1)):
+            try:
+                return date(*[*numbers[:used], 1, 1][:3]), precision
+            except ValueError:
+                continue
+    return None, None
+
+
+def _date_kind(node: Any) -> str:
+    return node.get("pub-type") or f"{node.get('date-type')} {node.get('publication-format')}"

@@ -1,0 +1,206 @@
+"""An article with its files: a folder, as PMC's bucket has them, or the tar.gz that PMC had before.
+
+In: the path of an article, which is a folder, an XML file in a folder with others, or an archive. Out: a `Package`: its
+XML, its metadata, and what reads its media by their names. No name that the XML or an archive brings reaches the file
+system: it is looked up among the names that are listed. An archive is unpacked into a file of its own, up to a limit.
+"""
+
+import gzip
+import os
+import re
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+
+from curate.base import ids
+from curate.base.process import temporary_folder
+from curate.base.wording import one_line
+from curate.pool.decode.json_fields import read_json
+from curate.pool.decode.tar_samples import IMAGE_SUFFIXES
+from curate.pool.files.listing import expand_braces, file_state, list_folder
+from curate.pool.pmc.jats import MAX_XML
+from curate.tar.byte_sources import MmapSource
+from curate.tar.index import index_tar
+from curate.tar.walk import REGULAR
+
+ARCHIVES, XML = (".tar.gz", ".tgz"), (".nxml", ".xml")
+_NAME = re.compile(r"(PMC\d{1,15})(?:\.(\d{1,5}))?", re.IGNORECASE)
+_MAX_UNPACKED = 1 << 32  # bytes of an archive
+_STEP = 1 << 22
+
+
+class ArticleFault(ValueError):
+    """An article cannot be used; `reason` is one of `schema.SAMPLE_REASONS`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Package:
+    """The files of an article."""
+
+    name: str  # of its folder, archive or XML
+    xml: bytes
+    metadata: Mapping[str, Any]  # of its json; empty without one
+    names: Mapping[str, str]  # of its files, by themselves in lower case
+    read: Callable[[str], bytes]  # a file by its name; raises OSError
+
+    def find(self, hrefs: Sequence[str]) -> str | None:
+        """Return the name of the file that hrefs of one graphic mean, the first of an image; None where none is.
+
+        A whole name counts first, then a name up to its suffix. In upper and lower case they are the same.
+        """
+        whole = [href.rpartition("/")[2].lower() for href in hrefs]
+        for name in whole:
+            stem, _, suffix = name.rpartition(".")
+            stems = [name, stem] if suffix in (*IMAGE_SUFFIXES, "eps") else [name]
+            for candidate in [name, *(f"{start}.{image}" for start in stems for image in IMAGE_SUFFIXES)]:
+                if candidate in self.names and candidate.rpartition(".")[2] in IMAGE_SUFFIXES:
+                    return self.names[candidate]
+        return next((self.names[name] for name in whole if name in self.names), None)
+
+
+def parse_name(path: str) -> tuple[str, int] | None:
+    """Return PMCID and version of an article by the name of its folder or file; 0 without one, None for other names."""
+    match = _NAME.fullmatch(name_of(path))
+    return (match[1].upper(), int(match[2] or 0)) if match else None
+
+
+def name_of(path: str) -> str:
+    """Return the name of an article's folder, archive or XML without its suffix."""
+    name = path.rstrip("/").rpartition("/")[2]
+    return next((name[: -len(suffix)] for suffix in (*ARCHIVES, *XML) if name.lower().endswith(suffix)), name)
+
+
+def folder_of(path: str) -> str:
+    """Return the folder that an article's files are in, if it is no archive."""
+    return path.rpartition("/")[0] if path.lower().endswith(XML) else path
+
+
+def pack_paths(paths: list[str]) -> str:
+    """Return paths as one, which `unpack_paths` splits again."""
+    if len(paths) == 1:
+        return paths[0]
+    start = os.path.commonprefix(paths)  # noqa: RUF071 (of texts)
+    return f"{start}{{{','.join(path[len(start) :] for path in paths)}}}"
+
+
+def unpack_paths(path: str) -> list[str]:
+    """Return the paths of the articles of a part."""
+    return expand_braces(path)
+
+
+def package_state(path: str, storage: dict[str, Any]) -> str:
+    """Return what differs where a file of an article does, by one listing. Raises OSError."""
+    with suppress(FileNotFoundError):
+        if path.lower().endswith(ARCHIVES):
+            return file_state(path, storage)
+        return ids.digest([[file.path, file.size, file.fingerprint] for file in list_folder(folder_of(path), storage)])
+    return "absent"
+
+
+def open_package(path: str, storage: dict[str, Any]) -> Package:
+    """Return an article's files. Raises ArticleFault where they are not there, damaged or too large, and OSError."""
+    try:
+        return (_open_archive if path.lower().endswith(ARCHIVES) else _open_folder)(path, storage)
+    except FileNotFoundError:
+        raise ArticleFault("no_article", "it is not there; was it withdrawn?") from None
+
+
+def choose_xml(name: str, files: Sequence[str]) -> str | None:
+    """Return the file that is an article: that of this name, else the only .nxml, or .xml; None without a choice."""
+    for suffix in XML:
+        some = [file for file in files if file.lower().endswith(suffix)]
+        named = [file for file in some if file.lower() == f"{name.lower()}{suffix}"]
+        if named or len(some) == 1:
+            return (named or some)[0]
+    return None
+
+
+def _open_folder(path: str, storage: dict[str, Any]) -> Package:
+    folder, name = folder_of(path), name_of(path)
+    files = {file.path.rpartition("/")[2]: file for file in list_folder(folder, storage)}
+    fs, inner = fsspec.core.url_to_fs(folder, **storage)
+
+    def read(file: str) -> bytes:
+        data: bytes = fs.cat_file(files[file].path)
+        return data
+
+    chosen = choose_xml(name, list(files)) if folder == path else path.rpartition("/")[2]
+    if chosen not in files:
+        raise ArticleFault("no_article", _no_choice(name, files))
+    _check_size(files[chosen].size)
+    metadata = b""
+    with suppress(FileNotFoundError):
+        if f"{name}.json" in files:
+            metadata = read(f"{name}.json")
+        elif (parsed := parse_name(path)) and parsed[1]:  # in the bucket, all are in one folder too
+            metadata = fs.cat_file(f"{inner.rstrip('/').rpartition('/')[0]}/metadata/{name}.json")
+    return Package(name, read(chosen), _read_metadata(metadata), {file.lower(): file for file in files}, read)
+
+
+def _open_archive(path: str, storage: dict[str, Any]) -> Package:
+    unpacked = _unpack(path, storage)
+    index = index_tar(unpacked)
+    if index.damage:
+        raise ArticleFault("damaged_article", index.damage.detail)
+    places = {
+        member.rpartition("/")[2]: (offset, size)
+        for member, kind, offset, size in zip(
+            index.names, index.types.tolist(), index.offsets.tolist(), index.sizes.tolist(), strict=True
+        )
+        if kind == REGULAR
+    }
+    name = name_of(path)
+    chosen = choose_xml(name, list(places))
+    if chosen is None:
+        raise ArticleFault("no_article", _no_choice(name, places))
+    _check_size(places[chosen][1])
+
+    def read(file: str) -> bytes:
+        return bytes(unpacked.read(*places[file]))
+
+    return Package(name, read(chosen), {}, {file.lower(): file for file in places}, read)
+
+
+def _unpack(path: str, storage: dict[str, Any]) -> MmapSource:
+    """Return the tar in a gzip file, as a file without a name that is gone with its last view."""
+    size = 0
+    with temporary_folder() as folder, fsspec.open(path, "rb", **storage) as packed:
+        name = os.path.join(folder, "tar")
+        try:
+            with open(name, "wb") as file, gzip.GzipFile(fileobj=packed) as unpacked:
+                while block := unpacked.read(_STEP):
+                    size += len(block)
+                    if size > _MAX_UNPACKED:
+                        what = f"it unpacks to over {_MAX_UNPACKED:,} bytes; accepted: at most that"
+                        raise ArticleFault("damaged_article", what)
+                    file.write(block)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ArticleFault("damaged_article", one_line(error, 200)) from None
+        return MmapSource(name)
+
+
+def _no_choice(name: str, files: Mapping[str, Any]) -> str:
+    count = sum(file.lower().endswith(XML) for file in files)
+    return f"{count} of its {len(files):,} files are XML; accepted: {name}.xml, or one .nxml or .xml"
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_XML:
+        raise ArticleFault("damaged_article", f"the XML has {size:,} bytes; accepted: at most {MAX_XML:,}")
+
+
+def _read_metadata(raw: bytes) -> dict[str, Any]:
+    if not raw:
+        return {}
+    fields, fault = read_json(raw)
+    if fault:
+        raise ArticleFault("damaged_article", f"its metadata: {fault}")
+    return fields

@@ -1,0 +1,356 @@
+"""Articles: rows equal those of a naive reader, whatever the layout; what cannot be used is a row that says why."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from curate.base.errors import RecipeError
+from curate.pool.formats.input_format import Batch, PartRows
+from curate.pool.pmc import articles as listing
+from curate.pool.pmc import packages
+from curate.pool.pmc.format import PmcInput, PmcSource
+from curate.pool.pmc.jats import count_letters, find_license, read_article
+from curate.pool.pmc.packages import pack_paths, unpack_paths
+from curate.pool.pmc.rows import COLUMNS, license_group
+from tests.pool.pmc.articles import (
+    ARTICLES,
+    DAMAGED,
+    HIGHEST,
+    Drawn,
+    biomedica_rows,
+    fig,
+    naive_rows,
+    write_archives,
+    write_folders,
+    write_inventory,
+)
+
+KIND = PmcInput()
+MISFITS = {"no_image", "no_caption"}
+
+
+def source_of(path: Path, **more: Any) -> PmcSource:
+    return PmcSource.model_validate({"name": "pmc", "format": "pmc", "path": str(path), **more})
+
+
+def batches(source: PmcSource) -> list[Batch]:
+    parts = KIND.plan(source, (), False).parts
+    return [batch for part in parts for batch in KIND.read(source, part, COLUMNS, None)]
+
+
+def rows_of(source: PmcSource) -> list[dict[str, Any]]:
+    """Key, caption, status, columns and image of each row."""
+    rows = []
+    for batch in batches(source):
+        assert batch.faults and batch.images
+        columns = {name: batch.columns[name].to_pylist() for name in ("key", "caption")}
+        columns |= {name: column.to_pylist() for name, column in batch.scores.items()}
+        columns |= {"status": batch.faults[0].to_pylist(), "error": batch.faults[1].to_pylist()}
+        columns["image"] = list(batch.images(np.ones(len(columns["key"]), bool)))
+        rows += [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return rows
+
+
+def test_rows_equal_those_of_a_naive_reader(tmp_path: Path) -> None:
+    rows = rows_of(source_of(write_folders(tmp_path, ARTICLES)))
+    expected = [row | {"article": article} for article in HIGHEST for row in naive_rows(article)]
+    assert len(expected) == 23
+    for row, naive in zip(rows, expected, strict=True):
+        article, name = naive.pop("article"), naive.pop("file")
+        assert {column: row[column] for column in naive} == naive
+        assert row["image"] == (article.image(name) if name else None)
+        assert row["status"] == ("ok" if name else "no_image")
+    assert [row["error"] for row in rows if row["error"]] == ["no file of the article is named 'd106-g002'"]
+
+
+def test_columns_of_an_article(tmp_path: Path) -> None:
+    row = rows_of(source_of(write_folders(tmp_path, ARTICLES[:1])))[0]
+    assert row.pop("image")
+    assert row == {
+        "key": "PMC101-0", "status": "ok", "error": None, "pmcid": "PMC101", "version": 1, "pmid": "1001",
+        "doi": "10.1/101", "figure_id": "f1", "label": "Figure 1", "position": 0, "graphics": 1, "panels": 2,
+        "href": "d101-g001", "caption": "Lines. (A) A long line; (B) a short one.", "caption_title": "Lines.",
+        "caption_text": "(A) A long line; (B) a short one.",
+        "context": "As Fig. 1 shows, lines are long.\n\nBoth are in Figs. 1, 2, ét al.",
+        "article_title": "On drawing number 101", "journal": "Journal of Drawing", "date": row["date"],
+        "date_precision": "day", "license": "CC BY", "license_group": "comm", "third_party_permission": None,
+        "article_type": "research-article", "keywords": "line; circle", "retracted": False, "manuscript": False,
+    }  # fmt: skip
+    assert row["date"].isoformat() == "2020-02-18"
+
+
+def test_licenses_are_those_of_the_figure(tmp_path: Path) -> None:
+    rows = rows_of(source_of(write_folders(tmp_path, ARTICLES)))
+    licenses = {row["key"]: (row["license"], row["license_group"], row["third_party_permission"]) for row in rows}
+    assert licenses["PMC105-0"] == (None, "other", "© 1999 Another Press")
+    assert licenses["PMC105-1"] == ("CC BY", "comm", None)
+    assert licenses["PMC105-2"] == ("CC BY-NC", "noncomm", "© 1999 Another Press")
+    assert licenses["PMC102-0"][:2] == ("CC BY-NC-ND", "noncomm")
+    assert licenses["PMC106-0"] == (None, "other", None)
+    assert [license_group(code) for code in ("CC0", "CC BY-ND", "CC PDM", "TDM", None)] == [
+        "comm",
+        "comm",
+        *["other"] * 3,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("http://creativecommons.org/licenses/by/2.0", "CC BY"),
+        ("https://creativecommons.org/licenses/by-nc-sa/3.0/igo/", "CC BY-NC-SA"),
+        ("https://creativecommons.org/publicdomain/zero/1.0/", "CC0"),
+        ("https://creativecommons.org/publicdomain/mark/1.0/", "CC PDM"),
+        ("under the Creative Commons Attribution License, which", "CC BY"),
+        ("the Creative Commons Attribution Non-Commercial No Derivatives license", "CC BY-NC-ND"),
+        ("the terms of the Creative Commons Public Domain declaration", "CC0"),
+        ("All rights reserved.", None),
+    ],
+)
+def test_codes_of_licenses(text: str, code: str | None) -> None:
+    assert find_license(["", text]) == code
+
+
+@pytest.mark.parametrize(
+    ("caption", "bold", "panels"),
+    [
+        ("(A) one (B) two (C) three", (), 3),
+        ("(a, b) two; (c-e) three", (), 5),
+        ("(A and B) two", (), 2),
+        ("(A) alone", (), 0),
+        ("(B) and (C), but no first", (), 0),
+        ("An (a) priori (i) view (ii)", (), 0),
+        ("lines", ("A", "B.", "c–d"), 4),
+        ("", ("Note", "A-Z"), 26),
+    ],
+)
+def test_panels_by_letters(caption: str, bold: tuple[str, ...], panels: int) -> None:
+    assert count_letters(caption, bold) == panels
+
+
+def test_panels_are_at_least_the_graphics(tmp_path: Path) -> None:
+    rows = rows_of(source_of(write_folders(tmp_path, ARTICLES)))
+    panels = {row["key"]: row["panels"] for row in rows}
+    assert (panels["PMC104-0"], panels["PMC103-2"], panels["PMC101-1"]) == (3, 3, 1)
+
+
+def test_captions(tmp_path: Path) -> None:
+    folder = write_folders(tmp_path, ARTICLES)
+    texts = {
+        kind: rows_of(source_of(folder, caption=kind))[0]["caption"] for kind in ("title+caption", "caption+context")
+    }
+    assert texts["title+caption"] == "On drawing number 101. Lines. (A) A long line; (B) a short one."
+    assert texts["caption+context"].endswith(
+        "a short one. As Fig. 1 shows, lines are long. Both are in Figs. 1, 2, ét al."
+    )
+    empty = [row["caption"] for row in rows_of(source_of(folder, caption="title+caption")) if row["key"] == "PMC106-2"]
+    assert empty == [None]
+
+
+def test_older_layouts_have_the_same_rows(tmp_path: Path) -> None:
+    today = rows_of(source_of(write_folders(tmp_path / "today", HIGHEST, with_metadata=False)))
+    archives = rows_of(source_of(write_archives(tmp_path / "archives", HIGHEST)))
+    for row in [*today, *archives]:
+        row.pop("version")
+    assert sorted(archives, key=lambda row: row["key"]) == sorted(today, key=lambda row: row["key"])
+    flat = tmp_path / "flat"  # XML of several articles in one folder, as tools put it
+    flat.mkdir()
+    for article in HIGHEST:
+        (flat / f"d{article.number}.nxml").write_bytes(article.xml)
+        for name in article.media:
+            (flat / name).write_bytes(article.image(name))
+    rows = rows_of(source_of(flat))
+    assert [row["caption"] for row in rows] == [row["caption"] for row in today]
+    assert [row["image"] for row in rows] == [row["image"] for row in today]
+
+
+def test_lists_name_articles(tmp_path: Path) -> None:
+    folder = write_folders(tmp_path / "bucket", [*ARTICLES, *DAMAGED])
+    gone = Drawn(300, "<body/>")
+    path = write_inventory(tmp_path / "inventory.csv.gz", [gone, *reversed(ARTICLES)])
+    rows = rows_of(source_of(path, prefix=f"{folder}/"))
+    assert [row["key"] for row in rows[:-1]] == [row["key"] for article in HIGHEST for row in naive_rows(article)]
+    assert (rows[-1]["key"], rows[-1]["status"]) == ("PMC300.1", "no_article")
+    (tmp_path / "few.txt").write_text("PMC102.1\nPMC104.1\n")
+    assert {row["pmcid"] for row in rows_of(source_of(tmp_path / "few.txt", prefix=f"{folder}/"))} == {
+        "PMC102",
+        "PMC104",
+    }
+
+
+def test_what_is_damaged_is_a_row(tmp_path: Path) -> None:
+    folder = write_folders(tmp_path / "a", [ARTICLES[0], *DAMAGED], with_metadata=False)
+    (folder / "PMC208.1").mkdir()
+    (folder / "PMC208.1/PMC208.1.pdf").write_bytes(b"%PDF")
+    rows = rows_of(source_of(folder))
+    assert [(row["key"], row["status"]) for row in rows[2:]] == [
+        *((article.name, "damaged_article") for article in DAMAGED), ("PMC208.1", "no_article")
+    ]  # fmt: skip
+    errors = " ".join(row["error"] for row in rows[2:])
+    for part in ("declares entities", "depth", "root is <html>", "PMC208.1.xml"):
+        assert part in errors
+    assert Path("/etc/hostname").read_text().strip() not in errors
+    archives = write_archives(tmp_path / "b", [ARTICLES[0], *DAMAGED])
+    cut = next(archives.rglob("PMC101.tar.gz"))
+    cut.write_bytes(cut.read_bytes()[:-2000])
+    (archives / "PMC400.tar.gz").write_bytes(b"no gzip")
+    rows = rows_of(source_of(archives))
+    assert {(row["key"], row["status"]) for row in rows} == {
+        (name, "damaged_article") for name in ("PMC101", "PMC400", *(article.pmcid for article in DAMAGED))
+    }
+
+
+def test_what_is_no_row_is_counted(tmp_path: Path) -> None:
+    counts: Counter[str] = sum(
+        (batch.links for batch in batches(source_of(write_folders(tmp_path, ARTICLES)))), Counter()
+    )
+    assert counts == {"pages": 9, "images": 26, "rows": 23, "no_figure": 3, "no_graphic": 1}
+
+
+def test_some_rows_are_read_again(tmp_path: Path) -> None:
+    for folder in (write_folders(tmp_path / "a", HIGHEST), write_archives(tmp_path / "b", HIGHEST)):
+        source = source_of(folder)
+        rows = rows_of(source)
+        start = 0
+        for part in KIND.plan(source, (), False).parts:
+            (batch,) = KIND.read(source, part, COLUMNS, None)
+            count = len(batch.columns["key"])
+            places = np.array([at for at in range(0, count, 2) if rows[start + at]["image"]], np.int64)
+            wanted = [rows[start + at] for at in places.tolist()]
+            samples = pa.table({"offset": batch.columns["offset"].take(pa.array(places))})
+            again = list(KIND.reread(source, part, PartRows(places, samples)))
+            assert [sample.members[0][1] for sample in again] == [row["image"] for row in wanted]
+            fields = [{name: row[name] for name in COLUMNS.names if row[name] is not None} for row in wanted]
+            assert json.loads(json.dumps([dict(sample.fields) for sample in again])) == json.loads(
+                json.dumps(fields, default=str)
+            )
+            shards = KIND.shards(source, part, samples).to_pylist()
+            for place, shard in zip(places.tolist(), shards, strict=True):  # as galleries ask
+                alone = PartRows(places[:1], samples.slice(places.tolist().index(place), 1))
+                (image,) = KIND.reread_images(source, type(part)(shard, 0, ""), alone)
+                assert image == rows[start + place]["image"]
+            start += count
+
+
+def test_parts_hold_consecutive_articles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = source_of(write_folders(tmp_path, HIGHEST))
+    rows = rows_of(source)
+    for size in (1, 10_000, 1 << 30):
+        monkeypatch.setattr(listing, "PART_BYTES", (size, size))
+        parts = KIND.plan(source, (), False).parts
+        assert len(parts) == {1: len(HIGHEST), 1 << 30: 1}.get(size, len(parts))
+        assert rows_of(source) == rows
+        paths = [path for part in parts for path in unpack_paths(part.path)]
+        assert paths == [f"{tmp_path}/{article.name}" for article in HIGHEST]
+
+
+def test_a_part_changes_with_any_of_its_files(tmp_path: Path) -> None:
+    folder = write_folders(tmp_path, HIGHEST)
+    source = source_of(folder)
+
+    def look() -> dict[str, tuple[str, str]]:
+        parts = KIND.plan(source, (), False).parts
+        return {part.path: (part.fingerprint, KIND.state(part.path, {})) for part in parts}
+
+    before = look()
+    os.utime(folder / "PMC101.1/d101-g001.jpg", ns=(1, 1))
+    after = look()
+    (changed,) = (path for path in before if "PMC101.1" in path or "101.1" in path)
+    assert [path for path in before if before[path] != after[path]] == [changed]
+    assert before[changed][0] != after[changed][0] and before[changed][1] != after[changed][1]
+    os.utime(folder / "metadata/PMC102.1.json", ns=(1, 1))
+    assert [path for path in before if look()[path][0] != after[path][0]] == [
+        path for path in before if "102.1" in path
+    ]
+
+
+def test_what_a_source_may_name(tmp_path: Path) -> None:
+    folder = write_folders(tmp_path / "a", ARTICLES[:1])
+    with pytest.raises(RecipeError, match="a list without `prefix`"):
+        batches(source_of(write_inventory(tmp_path / "i.csv.gz", ARTICLES)))
+    (tmp_path / "none.txt").write_text("nothing\n")
+    with pytest.raises(RecipeError, match="no article; accepted: lines that name an article"):
+        batches(source_of(tmp_path / "none.txt", prefix=str(folder)))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/readme.md").write_text("nothing")
+    with pytest.raises(RecipeError, match="no article"):
+        batches(source_of(tmp_path / "empty"))
+    (tmp_path / "bad.csv.gz").write_bytes(b"no gzip")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        batches(source_of(tmp_path / "bad.csv.gz", prefix="x/"))
+    write_archives(folder, [Drawn(101, "<body/>"), Drawn(500, "<body/>"), Drawn(500, "<body/>", version=2)])
+    assert {path for part in KIND.plan(source_of(folder), (), False).parts for path in unpack_paths(part.path)} == {
+        str(folder / "PMC101.1"), str(folder / "02/PMC500.tar.gz")
+    }  # fmt: skip
+    write_archives(folder / "again", [Drawn(500, "<body/>")])
+    with pytest.raises(RecipeError, match=r"PMC500\.tar\.gz: the article is in .* too"):
+        batches(source_of(folder))
+    write_folders(tmp_path / "a,b", ARTICLES[:1])
+    with pytest.raises(RecipeError, match="a brace or a comma"):
+        batches(source_of(tmp_path / "a,b"))
+
+
+def test_paths_of_a_part() -> None:
+    for paths in (["/a/PMC1"], ["/a/PMC1", "/a/PMC10", "/b/c.tar.gz"], ["s3://x/PMC1.1", "s3://x/PMC2.1"]):
+        assert unpack_paths(pack_paths(paths)) == paths
+
+
+def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = Drawn(1, f"<body>{fig('f', '<p>x</p>', *['a'] * 5000)}</body>")
+    with pytest.raises(ValueError, match="5,000 graphics"):
+        read_article(many.xml)
+    monkeypatch.setattr(packages, "MAX_XML", 10)
+    monkeypatch.setattr(packages, "_MAX_UNPACKED", 1000)
+    rows = [
+        *rows_of(source_of(write_folders(tmp_path / "a", HIGHEST))),
+        *rows_of(source_of(write_archives(tmp_path / "b", HIGHEST))),
+    ]
+    assert {row["status"] for row in rows} == {"damaged_article"}
+    assert {row["error"].partition("bytes")[2] for row in rows} == {
+        "; accepted: at most 10",
+        "; accepted: at most that",
+    }
+
+
+# What BIOMEDICA takes and curate does not, or the other way, or differently: why, by PMCID and file
+DIFFERENCES = {
+    ("PMC101", "d101.g002.JPG"): "files in upper case are no .jpg to it; names are the same here in any case",
+    ("PMC102", "d102-g001.jpg"): "the href has a suffix, as all have today: it compares it with the stem",
+    ("PMC102", "d102-g002.webp"): "it looks for .jpg alone",
+    ("PMC102", "d102-g003.jpg"): "the href has the suffix of the print's TIFF",
+    ("PMC102", "d102-g004.jpg"): "the href has a suffix; and the parent of a graphic in alternatives has no caption",
+    ("PMC103", "d103-g001a.jpg"): "the figure has no caption itself: its group has",
+    ("PMC104", "d104c.png"): "it looks for .jpg alone",
+    ("PMC106", "d106-t001.jpg"): "the parent of any graphic counts, if it has a caption: this is a table",
+    ("PMC106", "d106-g005.mp4"): "the figure's file is no image: here a row that fails when it is decoded",
+    ("PMC107", "d107-g001.jpg"): "the XML has a namespace, in which it finds no element",
+    ("PMC107", "d107-r001.jpg"): "the XML has a namespace, in which it finds no element",
+    ("PMC106", None): "the graphic has no file: it starts at the files, so nobody hears of it",
+    ("PMC106", "d106-g004.jpg"): "the figure has no caption: it drops it, here it is a row that fails as no_caption",
+}
+CONTEXTS = {
+    ("PMC101", "d101-g001.jpg"): "an xref within <italic>, with two ids in rid, names the figure too",
+    ("PMC103", "d103-g001b.jpg"): "an xref to the group names its figures too",
+    ("PMC104", "d104a.jpg"): "a paragraph that names a figure twice is there once, and as plain text",
+    ("PMC104", "d104b.jpg"): "later graphics have the context of their figure",
+}
+
+
+def test_differences_from_biomedica(tmp_path: Path) -> None:
+    ours: dict[tuple[str, str | None], dict[str, Any]] = {}
+    theirs = {(article.pmcid, name): rest for article in HIGHEST for name, *rest in biomedica_rows(article)}
+    for article in HIGHEST:
+        ours |= {(article.pmcid, row["file"]): row for row in naive_rows(article)}
+    differing = {place for place in {*ours, *theirs} if place not in ours or place not in theirs}
+    assert differing == {*DIFFERENCES}
+    for place in {*ours} & {*theirs}:
+        caption, contexts = theirs[place]
+        assert " ".join(caption.split()).replace(".(", ". (") == (ours[place]["caption"] or "")
+        same = [" ".join(text.split()) for text in contexts] == (ours[place]["context"] or "").split("\n\n")
+        assert (same or not (contexts or ours[place]["context"])) != (place in CONTEXTS), place
