@@ -9,16 +9,18 @@ complexity C = d_inter · d_intra, with τ = 0.5 as the code has it (0.1 in the 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from numba import njit
 
 from curate.base.errors import RecipeError, RunError
-from curate.base.numeric.arrays import F32, F64, I64
+from curate.base.numeric.arrays import F32, F64, I32, I64
 from curate.base.numeric.elementary import exp
-from curate.base.numeric.spherical import cosine_distances, rounded
+from curate.base.numeric.spherical import blocks, cosine_distances, rounded
 from curate.decide.draw.groups import Groups, GroupsChoice, check_groups, check_numbers, find_groups, group_keys
 from curate.decide.draw.selection import Outcome, Selection, SelectionRun, required
 from curate.decide.draw.smallest import Cut, Keys, Search, find_cut
@@ -31,27 +33,38 @@ from curate.store.manifest import check_written
 from curate.store.tables import OpenTables
 
 _BITS = 16  # wished numbers of rows are multiples of 2⁻¹⁶
-_PRODUCTS = 1 << 24  # at a time
 _ROUNDS = 4
 
 
 def inter_distances(centroids: npt.NDArray[Any], nearest: int = 20) -> F64:
     """Return the mean of 1 − cos of each centroid to its nearest others (float64[k]); 0 where it is alone.
 
-    Which are nearest is told by products of rounded directions, which are exact: the same on every machine.
+    Which are nearest is told by products of rounded directions, which are exact, and of equal ones the first: the same
+    on every machine.
     """
-    rows = np.ascontiguousarray(centroids, np.float32)
-    directions, total = rounded(rows), np.zeros(len(rows))
-    few = min(nearest, len(rows) - 1)
-    step = max(1, _PRODUCTS // len(rows))
-    for start in range(0, len(rows) if few else 0, step):
-        some = np.arange(start, min(start + step, len(rows)))
-        products = directions[some] @ directions.T
-        products[np.arange(len(some)), some] = -np.inf  # its own
-        others = np.argpartition(-products, few - 1, axis=1)[:, :few]
-        for cells in np.sort(others, axis=1).T.astype(np.int32):
-            total[some] += cosine_distances(rows[some], rows, cells)
-    return total / max(1, few)
+    rows, few = np.ascontiguousarray(centroids, np.float32), min(nearest, len(centroids) - 1)
+    if not few:
+        return np.zeros(len(rows))
+    directions, largest = rounded(rows), np.full((len(rows), few), -np.inf, np.float32)
+    others = np.zeros((len(rows), few), np.int32)
+    for these, those in product(blocks(len(rows)), blocks(len(rows))):
+        products = directions[these] @ directions[those].T
+        _keep_largest(products, these.start - those.start, those.start, largest[these], others[these])
+    distances = [cosine_distances(rows, rows, cells) for cells in np.ascontiguousarray(np.sort(others, axis=1).T)]
+    return np.asarray(sum(distances) / few)
+
+
+@njit(nogil=True, cache=True)
+def _keep_largest(products: F32, itself: int, first: int, largest: F32, others: I32) -> None:
+    """Keep the largest products of each row, descending, and which others they are with, from `first`; not its own."""
+    for i in range(len(products)):
+        for j in range(len(products[i])):
+            if products[i, j] > largest[i, -1] and j != i + itself:
+                at = largest.shape[1] - 1
+                while at and largest[i, at - 1] < products[i, j]:
+                    largest[i, at], others[i, at] = largest[i, at - 1], others[i, at - 1]
+                    at -= 1
+                largest[i, at], others[i, at] = products[i, j], first + j
 
 
 def solve_quotas(shares: F64, sizes: I64, rows: int, least: I64, most: I64) -> I64:
