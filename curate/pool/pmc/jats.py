@@ -22,7 +22,8 @@ from curate.base.wording import one_line
 MAX_XML = 1 << 26  # bytes
 _MAX_GRAPHICS = 4096  # of the figures of an article
 _MAX_CONTEXT = 1 << 15  # characters of the paragraphs that name a figure
-_MAX_TEXT = 10_000  # characters of a title, say
+_MAX_TEXT = 10_000  # characters of a title, say; of captions twice as many, so that those that are too long are seen
+_MAX_WORD = 500  # of an id or a name
 _OWNERS = {
     "fig", "fig-group", "caption", "table-wrap", "disp-formula", "inline-formula", "chem-struct-wrap", "boxed-text",
     "supplementary-material", "permissions", "bio", "fn",
@@ -235,10 +236,10 @@ def _figure(node: Any, paragraphs: dict[str, dict[int, str]], graphics: tuple[tu
         if left >= 0:
             context.append(paragraph)
     return Figure(
-        figure_id=node.get("id"),
-        label=_text(label),
-        caption_title=title,
-        caption_text=text,
+        figure_id=_short(node.get("id"), _MAX_WORD),
+        label=_short(_text(label), _MAX_WORD),
+        caption_title=_short(title, 2 * _MAX_TEXT),
+        caption_text=_short(text, 2 * _MAX_TEXT),
         context=tuple(context),
         permission=_short(_text(permissions)),
         license=_license(permissions),
@@ -247,8 +248,8 @@ def _figure(node: Any, paragraphs: dict[str, dict[int, str]], graphics: tuple[tu
     )
 
 
-def _short(text: str | None) -> str | None:
-    return text and text[:_MAX_TEXT]
+def _short(text: str | None, limit: int = _MAX_TEXT) -> str | None:
+    return text and text[:limit]
 
 
 def _license(permissions: Any) -> str | None:
@@ -266,7 +267,7 @@ def _facts(article: Any) -> dict[str, Any]:
     keywords: list[str] = []
     if meta is not None:
         for node in meta.iterchildren("{*}article-id"):
-            ids.setdefault(str(node.get("pub-id-type")), _text(node) or "")
+            ids.setdefault(str(node.get("pub-id-type")), (_text(node) or "")[:_MAX_WORD])
         related = [str(node.get("related-article-type")) for node in meta.iter("{*}related-article")]
         keywords = list(dict.fromkeys(filter(None, map(_text, meta.iterfind("{*}kwd-group//{*}kwd")))))
     pmcid, _, version = (
@@ -283,7 +284,7 @@ def _facts(article: Any) -> dict[str, Any]:
         "journal": _short(next(filter(None, (_text(_child(journal, name)) for name in names)), None)),
         "date": published,
         "date_precision": precision,
-        "license": _license(_child(meta, "permissions")),
+        "license": _license(_child(meta, "permissions")) or _license(_child(meta, "copyright-statement")),
         "article_type": _short(article.get("article-type")),
         "keywords": _short("; ".join(keywords)) or None,
         "retracted": True if "retraction-forward" in related else None,

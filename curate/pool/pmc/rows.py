@@ -123,7 +123,7 @@ def _columns(facts: Mapping[str, Any], figure: Figure, position: int, hrefs: tup
         "position": position,
         "graphics": len(figure.graphics),
         "panels": max(figure.letters, len(figure.graphics)),
-        "href": hrefs[0] if hrefs else None,
+        "href": hrefs[0][:500] if hrefs else None,
         "caption_title": figure.caption_title,
         "caption_text": figure.caption_text,
         "context": "\n\n".join(figure.context) or None,

@@ -154,7 +154,15 @@ ARTICLES = [
     ),
     Drawn(108, f"<body>{fig('f1', '<p>The first version</p>', 'd108')}</body>", ["d108.jpg"]),
     Drawn(108, f"<body>{fig('f1', '<p>The second version</p>', 'd108')}</body>", ["d108.jpg"], version=2),
-    Drawn(109, "<body><p>Nothing to see</p></body>"),
+    Drawn(
+        109,
+        f"""<body><p>In <xref rid="f1" ref-type="fig"/> and <table-wrap><table><tr><td>no cell of it</td></tr></table>
+        </table-wrap> &#945; &alpha;</p>{fig("f1", "<p>Of 2007</p>", "d109")}</body>""",
+        ["d109.jpg"],
+        license=None,
+        meta="<copyright-statement>Under the Creative Commons Attribution License</copyright-statement>",
+    ),
+    Drawn(110, "<body><p>Nothing to see</p></body>"),
 ]
 HIGHEST = list({article.pmcid: article for article in ARTICLES}.values())
 ENTITIES = "<!DOCTYPE article [{}]><article><body><p>{}</p></body></article>"
@@ -167,6 +175,8 @@ DAMAGED = [
     Drawn(205, "", raw=b"<html>Not here</html>"),
     Drawn(206, "", raw=b""),
     Drawn(207, "", raw=b"\xff\xfe\x00junk"),
+    Drawn(208, "", raw=ENTITIES.format(f'<!ENTITY a "lol">{BOMB}', "").replace("<body>", '<body id="&i;">').encode()),
+    Drawn(209, "", raw=b"<pmc-articleset><article/><article/></pmc-articleset>"),
 ]
 
 
@@ -235,7 +245,7 @@ def write_inventory(path: Path, articles: Sequence[Drawn]) -> Path:
 # ---------------------------------------------------------------- a naive reader
 def naive_rows(article: Drawn) -> Iterator[dict[str, Any]]:
     """The rows of an article with these of their columns."""
-    root = ET.fromstring(re.sub(rb' xmlns="[^"]*"', b"", article.xml))
+    root = ET.fromstring(re.sub(rb' xmlns="[^"]*"', b"", article.xml).replace(b"&alpha;", "α".encode()))
     parents = {child: parent for parent in root.iter() for child in parent}
 
     def up(node: ET.Element) -> list[ET.Element]:
@@ -276,7 +286,7 @@ def naive_rows(article: Drawn) -> Iterator[dict[str, Any]]:
                 continue
             xrefs = [x for x in paragraph.iter("xref") if next(n for n in up(x) if n.tag == "p") is paragraph]
             if any(names & set(xref.get("rid", "").split()) for xref in xrefs):
-                paragraphs[text(paragraph, "fig", "fig-group") or ""] = None
+                paragraphs[text(paragraph, "fig", "fig-group", "table-wrap") or ""] = None
         title = None if caption is None else text(caption.find("title"))
         rest = None if caption is None else text(caption, "title")
         for hrefs in graphics:
@@ -310,7 +320,7 @@ def _file_of(article: Drawn, hrefs: list[str]) -> str | None:
 # ---------------------------------------------------------------- BIOMEDICA's rules
 def biomedica_rows(article: Drawn) -> Iterator[tuple[str, str, list[str]]]:
     """File name, caption and context of each image that BIOMEDICA takes of an article."""
-    root = ET.fromstring(article.xml)
+    root = ET.fromstring(article.xml.replace(b"&alpha;", "α".encode()))
     parents = {child: parent for parent in root.iter() for child in parent}
     href = "{http://www.w3.org/1999/xlink}href"
     first = {}

@@ -1,0 +1,121 @@
+"""Runs over articles: the same result whatever the layout and the parts; verdicts, provenance and images of all rows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curate.ask.opened import connected
+from curate.ask.report.galleries import read_originals
+from curate.base.errors import RunError
+from curate.emit import webdataset
+from curate.pool.pmc import articles as listing
+from curate.pool.pmc.rows import COLUMNS
+from curate.recipe.recipe import Recipe
+from tests.laws.pools import Ran, conserved, loads, recipe_of, run_beam, run_local, watch_measuring
+from tests.pool.pmc.articles import ARTICLES, DAMAGED, HIGHEST, naive_rows, write_archives, write_folders
+
+RULES = {
+    "licensed": "license_group <> 'other'",
+    "not_lent": "third_party_permission IS NULL",
+    "not_retracted": "retracted IS NOT TRUE",
+    "size": "min_side > 20",
+}
+
+
+def recipe(path: Path, **more: Any) -> Recipe:
+    return recipe_of(str(path), "pmc", **{"rules": RULES, "output": {"rows_per_shard": 5}} | more)
+
+
+def outcomes(run: Ran) -> dict[str | None, str]:
+    return {key: outcome for (_, key), outcome in run.outcomes.items()}
+
+
+def test_each_row_has_its_verdict_and_its_provenance(tmp_path: Path) -> None:
+    run = run_local(recipe(write_folders(tmp_path / "pool", [*ARTICLES, *DAMAGED])), tmp_path / "run")
+    conserved(run)
+    expected = {row["key"]: "kept" for article in HIGHEST for row in naive_rows(article)}
+    expected |= dict.fromkeys(("PMC105-0", "PMC106-1"), "licensed") | {"PMC105-2": "not_lent"}
+    expected |= dict.fromkeys(("PMC104-0", "PMC104-1", "PMC104-2"), "not_retracted")
+    expected |= {"PMC106-0": "no_image", "PMC106-2": "no_caption", "PMC106-3": "not_an_image"}
+    assert outcomes(run) == expected | {article.name: "damaged_article" for article in DAMAGED}
+    assert run.run["links"] == {"pool": {"pages": 10, "images": 27, "rows": 24, "no_figure": 3, "no_graphic": 1}}
+    samples = loads(run)
+    for article in HIGHEST:
+        for row in naive_rows(article):
+            if expected[row["key"]] == "kept":
+                members = samples[row["key"]]
+                fields = json.loads(members.pop("json"))
+                assert members.pop("txt").decode() == row["caption"]
+                (image,) = members.items()
+                assert image == (row["file"].lower().rpartition(".")[2], article.image(row["file"]))
+                assert (fields["pmcid"], fields.get("label"), fields.get("context")) == (
+                    article.pmcid, row["label"], row["context"]
+                )  # fmt: skip
+    sidecar = pq.read_table(sorted((run.folder / "shards").glob("*.parquet"))[0])
+    assert {*COLUMNS.names} <= {*sidecar.column_names}
+
+
+@pytest.mark.thorough
+def test_layouts_and_parts_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+    for name, write in (("today", write_folders), ("archives", write_archives)):
+        pool = write(tmp_path / name, [article for article in HIGHEST if not article.metadata])
+        files = []
+        for size in (1, 12_000, 1 << 30):
+            monkeypatch.setattr(listing, "PART_BYTES", (size, size))
+            run = run_local(recipe(pool), tmp_path / f"{name} {size}")
+            assert len(run.run["unit_keys"]) == {1: 9, 1 << 30: 1}.get(size, len(run.run["unit_keys"]))
+            tables = [pq.read_table(path) for path in sorted((run.folder / "shards").glob("*.parquet"))]
+            files.append((run.kept, run.members, pa.concat_tables(tables)))
+        assert files[0] == files[1] == files[2]
+        kept.append((files[0][0], outcomes(run)))
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.thorough
+def test_another_rule_reads_no_article_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = write_folders(tmp_path / "pool", HIGHEST)
+    first = run_beam(recipe(pool), tmp_path / "first")
+    conserved(first)
+    measured = watch_measuring(monkeypatch)
+    other = {**RULES, "large": "min_side > 50"}
+    conserved(run_local(recipe(pool, rules=other), tmp_path / "second", reuse=tmp_path / "first"))
+    assert not measured
+    (pool / "PMC102.1/d102-g001.jpg").write_bytes(HIGHEST[0].image("another.jpg"))
+    run_local(recipe(pool, rules=other), tmp_path / "third", reuse=tmp_path / "first")
+    assert len(measured) == 1 and "102" in measured[0]
+
+
+def test_columns_are_joined_by_the_key(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"key": ["PMC101-1", "PMC102-0"], "concept": ["plot", "map"]}), tmp_path / "c.parquet")
+    join = {"path": str(tmp_path / "c.parquet"), "on": "key", "columns": {"concept": "concept"}}
+    pool = write_archives(tmp_path / "pool", HIGHEST[:2])
+    run = run_local(recipe(pool, source={"join": join}, rules={"known": "concept IS NOT NULL"}), tmp_path / "run")
+    assert {*loads(run)} == {"PMC101-1", "PMC102-0"}
+
+
+@pytest.mark.thorough
+def test_the_report_shows_images_of_rows_that_were_dropped(tmp_path: Path) -> None:
+    for name, write in (("today", write_folders), ("archives", write_archives)):
+        run = run_local(recipe(write(tmp_path / f"{name} pool", HIGHEST)), tmp_path / name)
+        with connected(str(run.folder)) as opened:
+            rows = opened.rows("SELECT * FROM samples JOIN decisions USING (unit, row) WHERE sha256 IS NOT NULL")
+            images, changed = read_originals(opened, rows)
+        assert len(images) == len(rows) > run.counts["kept"] and not changed
+
+
+def test_an_article_that_changes_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = write_folders(tmp_path / "pool", HIGHEST[:1])
+    write = webdataset._write_slice
+
+    def change(*arguments: Any) -> Any:
+        (pool / "PMC101.1/d101-g001.jpg").write_bytes(HIGHEST[0].image("another.jpg"))
+        return write(*arguments)
+
+    monkeypatch.setattr(webdataset, "_write_slice", change)
+    with pytest.raises(RunError, match=r"PMC101\.1: the file changed during the run"):
+        run_local(recipe(pool), tmp_path / "run")
