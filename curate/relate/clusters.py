@@ -50,7 +50,7 @@ class Sums(NamedTuple):
     """Sums of the rounded rows of some clusters."""
 
     clusters: I64
-    values: F64  # [clusters, dimension]
+    values: npt.NDArray[Any]  # [clusters, dimension], of the smallest type of integers that holds them
 
 
 class AddSums(Combine[Sums, Any]):
@@ -63,7 +63,7 @@ class AddSums(Combine[Sums, Any]):
     def add(self, accumulator: Any, part: Sums) -> Any:
         """Add a unit's."""
         for cluster, value in zip(part.clusters.tolist(), part.values, strict=True):
-            accumulator[cluster] = accumulator[cluster] + value if cluster in accumulator else value
+            accumulator[cluster] = accumulator[cluster] + value if cluster in accumulator else value.astype(np.float64)
         return accumulator
 
     def merge(self, accumulators: Any) -> Any:
@@ -131,7 +131,7 @@ def _sum_rows(rows: EmbeddedRows, total: int, training: Training | None, seed: i
     clusters, places = np.unique(nearest_centroid(points, centroids), return_inverse=True)
     sums = np.zeros((len(clusters), points.shape[1]))
     add_points(points, places, sums)
-    yield Sums(clusters.astype(np.int64), sums)
+    yield Sums(clusters.astype(np.int64), sums.astype(np.min_scalar_type(-1 - int(np.abs(sums).max(initial=0)))))
 
 
 def training_cut(total: int, clusters: int) -> np.uint64:
