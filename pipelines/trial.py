@@ -101,7 +101,7 @@ def _run(prepared: Prepared, units: Sequence[Unit], is_lent: bool, share: float,
     """Run the recipe on these units; `share` is what they are of the pool."""
     numbered = [replace(unit, index=index) for index, unit in enumerate(units)]
     recipe = prepared.context.recipe.model_copy(update={"captions": None, "max_failed": 1.0, "max_missing": 1.0})
-    context = replace(prepared.context, store=RunStore(folder), place=Place.THIS_PROCESS)
+    context = replace(prepared.context, store=RunStore(folder), place=Place.THIS_PROCESS, share=share)
     context = context if is_lent else replace(context, reuse=None)
     for attempt in (scaled(recipe, share), recipe.model_copy(update={"balance": None, "sample": None})):
         context = replace(context, recipe=attempt)

@@ -91,7 +91,8 @@ class ClustersRelation(Relation):
         first = smallest_rows(asking, "first centroids", seed, section.k)
         centroids = asking.get("begin", _begin, first)
         for n in range(section.rounds):
-            sums = asking.ask(f"round {n}", _sum_rows, total, centroids, seed, combine=AddSums())
+            share = asking.reading.share
+            sums = asking.ask(f"round {n}", _sum_rows, total, centroids, seed, share, combine=AddSums())
             centroids = asking.get(f"move {n}", _move, centroids, sums)
         return asking.get("save", _save, centroids)
 
@@ -121,22 +122,25 @@ def _begin(reading: Reading, parts: Sequence[Chosen]) -> Training | None:
     return Training(reading.save(FITTED, centroids=points[np.sort(first)]))
 
 
-def _sum_rows(rows: EmbeddedRows, total: int, training: Training | None, seed: int) -> Iterator[Sums]:
+def _sum_rows(rows: EmbeddedRows, total: int, training: Training | None, seed: int, share: float) -> Iterator[Sums]:
     """Yield the sums of a unit's rows among those that are trained on; of none where nothing moves any more."""
     if training is None or training.is_done:
         yield Sums(np.zeros(0, np.int64), np.zeros((0, 0)))
         return
     centroids = training.model.load()["centroids"]
-    points = rounded(rows.images[rows.hashes(seed) < training_cut(total, len(centroids))])
+    points = rounded(rows.images[rows.hashes(seed) < training_cut(total, len(centroids), share)])
     clusters, places = np.unique(nearest_centroid(points, centroids), return_inverse=True)
     sums = np.zeros((len(clusters), points.shape[1]))
     add_points(points, places, sums)
     yield Sums(clusters.astype(np.int64), sums.astype(np.min_scalar_type(-1 - int(np.abs(sums).max(initial=0)))))
 
 
-def training_cut(total: int, clusters: int) -> np.uint64:
-    """Return below which hash rows are trained on: 256 a cluster, but for four standard deviations; or all."""
-    most = _TRAINED * clusters
+def training_cut(total: int, clusters: int, share: float = 1.0) -> np.uint64:
+    """Return below which hash rows are trained on: 256 a cluster, but for four standard deviations; or all.
+
+    Of a share of the pool, that share of them: so the work for each row is that of the whole.
+    """
+    most = max(clusters, int(_TRAINED * clusters * share))
     wanted = most if total <= most else max(clusters, most - 4 * int(most**0.5))
     return np.uint64(min((1 << 64) - 1, (wanted << 64) // max(total, 1)))
 

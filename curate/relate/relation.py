@@ -98,6 +98,7 @@ class Reading:
     name: str  # of the relation in the recipe
     prefix: str  # of its model's columns in `embeddings`
     seed: int  # of the run
+    share: float = 1.0  # of the pool, that units hold: less where a part of it is tried, for what the whole would take
 
     def seed_of(self, what: object) -> int:
         """Return a seed for a draw of its own."""

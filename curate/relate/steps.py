@@ -41,7 +41,7 @@ class RelateSettings(StepSettings):
 
         def reading(key: str, name: str, of: str) -> Reading:
             kind: Relation = RELATIONS.find(key)
-            return Reading(context.store, kind, name, column_prefix(of), recipe.seed)
+            return Reading(context.store, kind, name, column_prefix(of), recipe.seed, context.share)
 
         requested = recipe.relate.requested
         relations = tuple((reading(key, name, section.of), section) for key, name, section in requested)

@@ -58,6 +58,7 @@ class RunContext:
     blocklist_key: str = ""  # digest of what is forgotten (see `curate.store.forgotten`); empty where nothing is
     retries_key: str = ""  # digest of which URLs are tried again (see `download.retry_record`); empty where none is
     place: Place = Place.THIS_PROCESS  # where steps work
+    share: float = 1.0  # of the pool, that units hold: less where a part of it is tried, for what the whole would take
     lease: str = ""  # which those who work renew (see `curate.store.lease`); empty where there is none
     tables: tuple[str, ...] | None = None  # those that units of a finished run have; None: they follow from the recipe
 

@@ -106,7 +106,8 @@ def estimate(
     known = [index_answers(folder) for folder in (context.store, context.reuse) if folder and context.recipe.captions]
     with temporary_folder() as aside:
         # Where all units are alike, their time is that of what the run to reuse does not have.
-        context = replace(context, store=RunStore(aside), reuse=context.reuse if left in (0, 1) else None)
+        reuse, share = context.reuse if left in (0, 1) else None, size_of(sample) / max(1, size_of(units))
+        context = replace(context, store=RunStore(aside), reuse=reuse, share=share)
         if metadata is not None:
             context.store.write_parquet(METADATA_FILE, metadata)
         if context.recipe.dedup.against:

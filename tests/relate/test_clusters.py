@@ -1,0 +1,40 @@
+"""Rows that clusters are trained on: at most 256 a centroid, by hash, whatever the pool; of a part of it, that part."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curate.relate.clusters import AddSums, Sums, training_cut
+
+
+@given(st.integers(1, 3000), st.integers(1, 400), st.integers(0, 2**32))
+def test_at_most_256_rows_a_centroid_are_trained_on(clusters: int, times: int, seed: int) -> None:
+    """And nearly as many; all of a pool that has no more."""
+    total = clusters * times
+    hashes = np.random.default_rng(seed).integers(0, 2**64, min(total, 200_000), np.uint64)
+    share = (hashes < training_cut(total, clusters)).mean()
+    if total <= 256 * clusters:
+        assert share == 1
+    else:
+        wanted = int(training_cut(total, clusters)) / 2**64 * total
+        assert wanted + 3.9 * wanted**0.5 <= max(256, 256 * clusters) and wanted >= 0.74 * 256 * clusters
+        assert abs(share - wanted / total) <= 5 * (wanted / total / len(hashes)) ** 0.5
+
+
+@pytest.mark.parametrize("share", [0.5, 0.01, 1e-6])
+def test_of_a_part_of_the_pool_that_part_is_trained_on(share: float) -> None:
+    clusters, total = 1000, 100_000_000
+    whole = int(training_cut(total, clusters)) / 2**64
+    part = int(training_cut(round(total * share), clusters, share)) / 2**64
+    assert part == pytest.approx(whole, rel=0.1) or part == pytest.approx(min(1, clusters / (total * share)))
+
+
+def test_sums_of_small_integers_do_not_overflow() -> None:
+    combine, accumulator = AddSums(), AddSums().create()
+    for _ in range(3):
+        accumulator = combine.add(accumulator, Sums(np.array([4]), np.full((1, 2), 32_767, np.int16)))
+    whole = combine.merge(
+        [accumulator, combine.add(combine.create(), Sums(np.array([4]), np.full((1, 2), -3, np.int8)))]
+    )
+    assert whole[4].tolist() == [3 * 32_767 - 3] * 2
