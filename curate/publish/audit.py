@@ -98,6 +98,7 @@ class Audit:
     sums: Counter[str] = field(default_factory=Counter)
     known: Counter[str] = field(default_factory=Counter)
     fields: FieldCounts = field(default_factory=Counter)  # how many values the samples' own fields have
+    licences: Counter[tuple[str, str]] = field(default_factory=Counter)  # of kept samples, by column: `schema.LICENCES`
     links: Counter[tuple[str, str]] = field(default_factory=Counter)  # of pages, by source: see `Batch.links`
 
     def add(self, other: Self) -> None:
@@ -105,7 +106,7 @@ class Audit:
         self.sizes |= other.sizes
         self.kept |= other.kept
         self.unread |= other.unread
-        for name in ("drops", "languages", "suffixes", "sums", "known", "fields", "links"):
+        for name in ("drops", "languages", "suffixes", "sums", "known", "fields", "licences", "links"):
             getattr(self, name).update(getattr(other, name))
         for name in ("failing", "errors"):
             for key, part in getattr(other, name).items():
@@ -211,6 +212,11 @@ def _count_content(settings: PublishSettings, tables: UnitTables, kept: pa.Table
     for name in MEASURES:
         if known := len(kept) - kept[name].null_count:
             audit.known[name], audit.sums[name] = known, pc.sum(kept[name]).as_py()
+    names = tables.column_names("scores") if "scores" in settings.table_names else []
+    for name in (name for name in schema.LICENCES if name in names):
+        stated = tables.read("scores", [name])[name].filter(tables.read("decisions", ["kept"])["kept"])
+        licences = _count_values(stated.cast(pa.string())) | Counter({"": stated.null_count})
+        audit.licences.update({(name, licence): rows for licence, rows in licences.items() if rows})
     if not settings.output.has_members or not len(kept):
         return
     if "members" in settings.table_names:

@@ -12,7 +12,7 @@ from functools import partial
 
 import pyarrow as pa
 
-from curate.base import ids
+from curate.base import ids, schema
 from curate.base.errors import DamagedError, RunError
 from curate.base.process import in_threads
 from curate.emit.output_format import OutputFormat, find_written
@@ -28,7 +28,7 @@ from curate.store.forgotten import Record
 from curate.store.manifest import Lines, Published, read_manifest, write_manifest, written_file
 from curate.store.store import RunStore
 
-_LANGUAGES = 500  # more are noise, or a stranger's column
+_MOST = 500  # languages, or licences of a column: more are noise, or a stranger's column
 
 
 def describe_run(
@@ -120,9 +120,12 @@ def _write_facts(store: RunStore, facts: RunFacts, shards: Sequence[Published]) 
 
 def _content(facts: RunFacts, shards: Sequence[Published], kind: OutputFormat, audit: Audit) -> ContentFacts:
     shards = [line for line in shards if line.path.endswith(f".{kind.suffix}")]
-    ordered = sorted(audit.languages.items(), key=lambda item: (-item[1], str(item[0])))
+    licences: dict[str, Counter[str]] = {}
+    for (name, licence), rows in audit.licences.items():
+        licences.setdefault(name, Counter())[licence] = rows
     return ContentFacts(
-        languages={str(code): rows for code, rows in ordered[:_LANGUAGES]},
+        languages=_most_frequent(audit.languages),
+        licences={name: _most_frequent(licences[name]) for name in schema.LICENCES if name in licences} or None,
         files=dict(sorted(audit.suffixes.items(), key=lambda item: (-item[1], item[0]))),
         shards=len(shards),
         bytes=sum(line.bytes for line in shards),
@@ -130,3 +133,8 @@ def _content(facts: RunFacts, shards: Sequence[Published], kind: OutputFormat, a
         json_dtype=facts.content.json_dtype,
         means={name: round(audit.sums[name] / audit.known[name], 2) for name in MEASURES if audit.known[name]},
     )
+
+
+def _most_frequent(counts: Counter[str]) -> dict[str, int]:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
+    return {str(name): rows for name, rows in ordered[:_MOST]}

@@ -170,6 +170,11 @@ def test_languages(small: str) -> None:
     ]
 
 
+def test_licences(small: str) -> None:
+    """What they are where there are some: tests/pool/pmc/test_runs.py."""
+    assert ask(small, "licences") == []
+
+
 def test_sizes(small: str) -> None:
     assert ask(small, "sizes") == [
         (0, 128, 1, 0, 1, 0, 1, 0),

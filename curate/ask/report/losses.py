@@ -1,7 +1,7 @@
 """What was dropped: by each step, in shares that sum exactly; duplicates by kind of match, failures by reason.
 
 And link rot: how many URLs of each source came, why the others did not, and on which hosts. And what it comes to:
-sources, languages and formats before and after, what each source lost at each step, and drift of embeddings.
+sources, languages, formats and licences before and after, what each source lost at each step, and drift of embeddings.
 """
 
 from collections import Counter
@@ -193,6 +193,12 @@ def composition_section(run: OpenRun) -> Section:
         if any(name is not None for name, *_ in groups):
             tables.append(_before_and_after(column, title, groups))
             tables += [_by_step(run)] if column == "source" and len(groups) > 1 else []
+    scores = {row["column_name"] for row in run.rows("DESCRIBE scores")}
+    for stated in (name for name in schema.LICENCES if name in scores):
+        sums = "count(*) AS pool, count(*) FILTER (kept) AS kept FROM verdicts GROUP BY licence"
+        rows = run.rows(f"SELECT {stated}::VARCHAR AS licence, {sums} ORDER BY pool DESC, licence")
+        groups = [(row["licence"], row["pool"], row["kept"]) for row in rows]
+        tables.append(_before_and_after(stated, "Licences", groups))
     return Section("composition", "Sources and languages", [Tables(tables), *_drift(run)])
 
 

@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.ask.opened import connected
+from curate.ask.report.blocks import Tables
 from curate.ask.report.galleries import read_originals
+from curate.ask.report.losses import composition_section
 from curate.base.errors import RunError
 from curate.emit import webdataset
 from curate.pool.pmc import articles as listing
@@ -17,6 +19,7 @@ from curate.pool.pmc.rows import COLUMNS
 from curate.recipe.recipe import Recipe
 from tests.laws.pools import Ran, conserved, loads, recipe_of, run_beam, run_local, watch_measuring
 from tests.pool.pmc.articles import ARTICLES, DAMAGED, HIGHEST, naive_rows, write_archives, write_folders
+from tests.publish.runs import run_query
 
 RULES = {
     "licensed": "license_group <> 'other'",
@@ -57,6 +60,28 @@ def test_each_row_has_its_verdict_and_its_provenance(tmp_path: Path) -> None:
                 )  # fmt: skip
     sidecar = pq.read_table(sorted((run.folder / "shards").glob("*.parquet"))[0])
     assert {*COLUMNS.names} <= {*sidecar.column_names}
+
+
+@pytest.mark.thorough
+def test_licences_are_in_the_query_the_report_and_the_card(tmp_path: Path) -> None:
+    pool = write_folders(tmp_path / "pool", [*HIGHEST[:4], HIGHEST[5]])
+    run = run_local(recipe(pool, rules={"short": "graphics < 3"}), tmp_path / "run")
+    with connected(str(run.folder)) as opened:
+        tables = [block for block in composition_section(opened).blocks if isinstance(block, Tables)]
+        report = {table.heads[0]: [row[:3] for row in table.rows] for table in tables[0].tables}
+    rows = [row[:4] for row in run_query(str(run.folder), "licences", {}).rows]
+    assert rows == [
+        ("license", "CC BY-NC-ND", 4, 4), ("license", "CC BY-SA", 4, 4), ("license", None, 4, 1),
+        ("license", "CC BY-NC-SA", 3, 0), ("license", "CC BY", 2, 2),
+        ("license_group", "noncomm", 7, 4), ("license_group", "comm", 6, 6), ("license_group", "other", 4, 1),
+    ]  # fmt: skip
+    assert report["license_group"] == [["noncomm", "7", "4"], ["comm", "6", "6"], ["other", "4", "1"]]
+    assert run.run["content"]["licences"] == {
+        "license_group": {"comm": 6, "noncomm": 4, "other": 1},
+        "license": {"CC BY-NC-ND": 4, "CC BY-SA": 4, "CC BY": 2, "": 1},
+    }
+    card = (run.folder / "README.md").read_text()
+    assert "- Licences, by column `license`: CC BY-NC-ND 4 (36.4%), CC BY-SA 4" in card
 
 
 @pytest.mark.thorough
