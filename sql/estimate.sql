@@ -1,5 +1,5 @@
 -- Rows before balancing, estimated from the kept set alone and compared with the true count.
--- Horvitz-Thompson: each kept row counts 1/probability times. The standard error assumes independent draws.
+-- Horvitz-Thompson: each kept row counts 1/probability times. The standard error assumes independent draws: it is too large where one text of each image may be drawn.
 -- Null where rows are kept without a probability, not by chance.
 -- Forgotten rows may be missing on one side only: the estimate may then be off.
 -- theme: Entries and balancing
@@ -18,6 +18,6 @@ SELECT
         THEN coalesce(sqrt(sum((1 - probability) / probability ** 2) FILTER (kept)), 0) END AS standard_error,
     estimate - 1.96 * standard_error AS low,
     estimate + 1.96 * standard_error AS high,
-    count(*) FILTER (kept OR rule IN ('balance', 'sample')) AS survivors,
+    count(*) FILTER (kept OR rule IN ('balance', 'sample', 'other_text')) AS survivors,
     CASE WHEN standard_error > 0 THEN (estimate - survivors) / standard_error END AS deviation
 FROM decisions;

@@ -15,7 +15,7 @@
 WITH seen AS (
     SELECT struct_extract("measured row", $by)::VARCHAR AS "group", d.kept, d.probability
     FROM measured AS "measured row" JOIN decisions d USING (unit, row)
-    WHERE d.kept OR d.rule IN ('balance', 'sample')
+    WHERE d.kept OR d.rule IN ('balance', 'sample', 'other_text')
 )
 SELECT
     "group",

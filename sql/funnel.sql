@@ -2,7 +2,7 @@
 -- Every sample is counted once, by the first rule that it fails: the pool is the sum of `dropped` and the last `kept`.
 -- The column `rule` of `verdicts` and `dropped` holds these names, of rules and of other steps.
 -- theme: Overview
--- column: rule           the step: pool, failed (could not be read), the recipe's rules in order, unmatched, contaminated, duplicate, balance, kept
+-- column: rule           the step: pool, failed (could not be read), the recipe's rules in order, unmatched, contaminated, duplicate, other_text, balance, kept
 -- column: rows_in        samples that reached it
 -- column: dropped        samples that it dropped
 -- column: kept           samples left after it

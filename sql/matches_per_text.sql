@@ -7,7 +7,7 @@
 SELECT
     coalesce(len(m.entry_ids), 0) AS entries,
     count(*) AS pool,
-    count(*) FILTER (d.kept OR d.rule IN ('balance', 'sample')) AS survivors,
+    count(*) FILTER (d.kept OR d.rule IN ('balance', 'sample', 'other_text')) AS survivors,
     count(*) FILTER (d.kept) AS kept
 FROM matches m JOIN decisions d USING (unit, row)
 WHERE d.rule IS DISTINCT FROM 'failed'

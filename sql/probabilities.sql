@@ -14,6 +14,6 @@ SELECT
     count(*) FILTER (kept) AS kept,
     (count(*) FILTER (kept) - sum(probability)) / nullif(sqrt(sum(probability * (1 - probability))), 0) AS deviation
 FROM decisions
-WHERE kept OR rule IN ('balance', 'sample')
+WHERE kept OR rule IN ('balance', 'sample', 'other_text')
 GROUP BY "from", below
 ORDER BY "from";

@@ -11,7 +11,7 @@
 -- column: dropped    the others of pool
 -- column: rate       kept, as a share of pool
 WITH seen AS MATERIALIZED (
-    SELECT struct_extract("measured row", $of)::DOUBLE AS value, d.kept, d.kept OR d.rule IN ('balance', 'sample') AS survived
+    SELECT struct_extract("measured row", $of)::DOUBLE AS value, d.kept, d.kept OR d.rule IN ('balance', 'sample', 'other_text') AS survived
     FROM measured AS "measured row" JOIN decisions d USING (unit, row)
 ), bounds AS (
     SELECT min(value) AS least, max(value) AS greatest, (greatest - least) / $buckets AS width

@@ -13,7 +13,7 @@ SELECT * FROM verdicts WHERE NOT kept;
 
 -- Samples left when balancing began: the rows over which entries are counted.
 CREATE VIEW survivors AS
-SELECT * FROM verdicts WHERE kept OR rule IN ('balance', 'sample');
+SELECT * FROM verdicts WHERE kept OR rule IN ('balance', 'sample', 'other_text');
 
 -- The steps after deduplication: a representative of duplicates is kept, or dropped by one of these.
 CREATE VIEW later_rules AS

@@ -66,7 +66,7 @@ def _explain(url: str, sample: str, later: frozenset[str]) -> list[Line]:
             if row["rule"] == schema.FORGOTTEN:  # nothing else is left of it
                 continue
             lines += [*sections.rule_lines(facts, rules, row, values), *sections.entry_lines(run, row)]
-            lines += sections.duplicate_lines(run, row)
+            lines += [*sections.duplicate_lines(run, row), *sections.text_lines(run, row)]
             if row["kept"]:
                 lines += [*sections.caption_lines(run, row), *sections.published_lines(run, row)]
             lines += sections.measured_lines(row)

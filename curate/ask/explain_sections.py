@@ -185,6 +185,24 @@ def duplicate_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
             yield line(f"  and {len(duplicates) - _DUPLICATES:,} more")
 
 
+def text_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
+    """Yield the other texts of a row's image, where one of them may be drawn."""
+    one_per = str((run.facts.recipe.get("balance") or {}).get("one_per"))
+    column = {"url": "url", "image": "sha256"}.get(one_per)
+    if column is None or not row[column] or not (row["kept"] or row["rule"] in (schema.OTHER_TEXT, "balance")):
+        return
+    sql = f"SELECT * FROM survivors WHERE {column} = $image AND uid <> $uid ORDER BY uid"
+    others = run.rows(sql, image=row[column], uid=row["uid"])
+    if others:
+        title = f"{pluralise(len(others), 'other row')} of its {one_per}; one of all may be drawn"
+        yield from (line(), heading("texts", title))
+    for other in others[:_DUPLICATES]:
+        verdict = "kept" if other["kept"] else f"dropped by {other['rule']}"
+        yield named(other["uid"], 32, f"{verdict}: {_show(other['caption'])}", (f"  ({_origin(other)})", "dim"))
+    if len(others) > _DUPLICATES:
+        yield line(f"  and {len(others) - _DUPLICATES:,} more")
+
+
 def _joined(run: OpenRun, row: dict[str, Any], other: dict[str, Any]) -> str:
     """Return which pass by nearness dropped a duplicate, and through which row of its group; empty where a key did."""
     near = [by for by in (run.facts.recipe.get("dedup") or {}).get("by") or () if isinstance(by, dict)]

@@ -113,6 +113,7 @@ class Stage:
 
 
 _UNMATCHED, _CONTAMINATED = "no entry of the metadata occurs in", "near an image of the evaluation set"
+_OTHER_TEXT = "another text of its image is the one that may be drawn"
 
 # In the order in which they apply. RULES holds the place of the recipe's rules, and no row has its code; SELECTION that
 # of the recipe's selection, by whose key rows are named.
@@ -123,10 +124,11 @@ STAGES = (
     Stage("unmatched", -3, f"{_UNMATCHED} the caption", f"{_UNMATCHED} its caption", "match"),
     Stage("contaminated", -4, _CONTAMINATED, f"{_CONTAMINATED}: {{duplicate_of}}", "dedup.against"),
     Stage("duplicate", -5, "another sample represents it", "a duplicate of {duplicate_of}"),
+    Stage("other_text", -8, _OTHER_TEXT, f"{_OTHER_TEXT}: that with the smallest hash", "balance.one_per"),
     Stage("*selection", -6, "not chosen", "not chosen"),
     Stage("kept", -1, "the curated set", ""),
 )
-FAILED, FORGOTTEN, RULES, UNMATCHED, CONTAMINATED, DUPLICATE, SELECTION, KEPT = (stage.name for stage in STAGES)
+FAILED, FORGOTTEN, RULES, UNMATCHED, CONTAMINATED, DUPLICATE, OTHER_TEXT, SELECTION, KEPT = (s.name for s in STAGES)
 STAGE_OF_RULES = next(stage for stage in STAGES if stage.name == RULES)
 STAGE = {stage.name: stage for stage in STAGES if stage.name not in (RULES, SELECTION)}
 CODES = {stage.name: stage.code for stage in STAGES if stage.name != RULES}

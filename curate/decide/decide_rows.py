@@ -8,6 +8,7 @@ from curate.base.numeric.arrays import I64
 from curate.decide.apply_rules import RuleAnswers, apply_later_rules, apply_rules
 from curate.decide.deduplicate import deduplicate
 from curate.decide.draw.selection import Choice
+from curate.decide.other_texts import drop_other_texts
 from curate.decide.select_rows import choose, count_matches, count_survivors, draw_rows
 from curate.decide.settings import DecideSettings
 from curate.run.units import Answer, Units
@@ -38,6 +39,7 @@ def decide_rows(
     recalls, large = deduplicate(units, settings, n_buckets)
     rules = apply_later_rules(units, settings, rules)
     survivors = None if matches is None else count_survivors(units, settings, matches)
+    drop_other_texts(units, settings, n_buckets)
     choice = choose(units, settings, survivors)
     sums = draw_rows(units, settings, unread, choice, survivors)
     entries = {"matches": matches, "survivors": survivors, "sums": sums}

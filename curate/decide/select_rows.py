@@ -155,7 +155,7 @@ def _decisions(
     tables: OpenTables, state: UnitState, settings: DecideSettings, choice: Choice | None, counts: I64 | None
 ) -> pa.Table:
     base = tables.read("samples", ["unit", "row", "uid"])
-    left = state.alive
+    left = state.left
     probability = left.astype(np.float64)
     draws = np.full(len(base), np.nan)
     repeats = np.zeros(len(base), np.int32)
@@ -163,6 +163,7 @@ def _decisions(
         rows = settings.rows_left(tables, state)
         draws[left] = choice.draws(rows)
         probability[left] = choice.inclusion(rows) if choice.is_random else np.nan
+        draws[~state.alive] = np.nan
         times = choice.repeats(draws[left])
         repeats[left] = draws[left] < 1 if times is None else times
         state = state.drop(left & (draws >= 1), CODES[schema.SELECTION])
@@ -177,16 +178,16 @@ def _decisions(
             cosines[state.duplicates.rows] = state.duplicates.cosines
         table = table.append_column(schema.DUPLICATE_COSINE, pa.array(cosines, mask=cosines == 0))
     if settings.repeat is not None:
-        repeats = count_repeats(tables, state, settings, counts, probability)
+        repeats = np.where(state.alive, count_repeats(tables, state, settings, counts, probability), np.int32(0))
     return table.append_column(schema.REPEATS, pa.array(repeats)) if settings.repeats else table
 
 
 def count_repeats(
     tables: UnitTables, state: UnitState, settings: DecideSettings, counts: I64 | None, probability: F64
 ) -> I32:
-    """Return how often each row is in the curated set: at least once where it is kept, else 0."""
+    """Return how often each row left is in the curated set where it is kept, at least once; 0 of others."""
     assert settings.repeat is not None
-    rows = np.flatnonzero(state.alive)
+    rows = np.flatnonzero(state.left)
     matches = None if counts is None else settings.rows_left(tables, state).matches
     facts = RowFacts(rows, probability[rows], matches, counts)
     out = np.zeros(len(state.verdicts), np.int32)

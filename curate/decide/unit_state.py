@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base.numeric.arrays import F32, I16, I32, I64, U64, Mask
-from curate.base.schema import CODES, KEPT, SELECTION
+from curate.base.schema import CODES, KEPT, OTHER_TEXT, SELECTION
 from curate.decide.statistics.derived import At, Scale
 from curate.pool.plan import Unit
 
@@ -34,6 +34,14 @@ class Contaminated:
 
 
 @dataclass(frozen=True)
+class Texts:
+    """Rows left that have their image (`balance.one_per`) in common with others."""
+
+    rows: I32
+    numbers: I32  # of each, how many rows left have its image, itself included
+
+
+@dataclass(frozen=True)
 class UnitState:
     """A unit's state, two bytes a row."""
 
@@ -42,15 +50,28 @@ class UnitState:
     duplicates: Duplicates | None = None
     contaminated: Contaminated | None = None
     derived: Mapping[At, Scale] = field(default_factory=dict)  # of derived columns, as far as they are known
+    texts: Texts | None = None
 
     @property
     def alive(self) -> Mask:
         """The rows still in (bool[rows])."""
         return np.asarray(self.verdicts == ALIVE)
 
+    @property
+    def left(self) -> Mask:
+        """The rows left when balancing begins: those still in, and other texts of their images (bool[rows])."""
+        return np.asarray(self.alive | (self.verdicts == CODES[OTHER_TEXT]))
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel small: states wait by the thousand."""
-        return _restore, (self.unit, self.verdicts.tobytes(), self.duplicates, self.contaminated, self.derived)
+        return _restore, (
+            self.unit,
+            self.verdicts.tobytes(),
+            self.duplicates,
+            self.contaminated,
+            self.derived,
+            self.texts,
+        )
 
     def drop(self, rows: Mask, code: int) -> Self:
         """Return the state with these rows dropped where they were alive, by a rule's position or a stage's code."""

@@ -189,6 +189,10 @@ class Balance(Section):
     With `scheme: per_language`, entries of each language have a t of their own, by which its tail has the share of
     matches that the tail of `language` has (MetaCLIP 2). `t`, or the one that is solved, is that of `language`. `t` by
     language gives that of some others by hand.
+
+    With `one_per: url`, rows of one URL are texts of one image: all of them count, and the one with the smallest hash
+    of uid and seed may be drawn. The others are dropped as `other_text`. Each is as likely to be that one, so π is
+    divided by the number of these rows, and weights 1/π estimate all of them. A row without a URL is on its own.
     """
 
     gives = (
@@ -210,6 +214,8 @@ class Balance(Section):
     """How each entry's limit follows from t: `metaclip`, t itself; `per_language`, the t of its language."""
     language: str = Field("en", exclude_if="en".__eq__, examples=["de"])
     """Language of the metadata whose tail's share the others get, with `per_language`."""
+    one_per: Literal["url", "image"] | None = Field(None, exclude_if=is_none, examples=["url"])
+    """Draw at most one text of each URL, or image by its sha256. null: each row is on its own."""
 
     @field_validator("language", mode="before")
     @classmethod
@@ -231,6 +237,11 @@ class Balance(Section):
         if self.language != "en" and not by_language:
             raise fault("language", "is of scheme: per_language, and of no other; leave it out")
         return self
+
+    @property
+    def image_column(self) -> str | None:
+        """The column by which rows are texts of one image; None where each row is on its own."""
+        return "sha256" if self.one_per == "image" else self.one_per
 
     @property
     def t_of_languages(self) -> dict[str, int]:

@@ -176,7 +176,8 @@ class Recipe(KindsSection):
 
     def stages(self, forgotten: bool) -> list[Stage]:
         """Return the stages of a run of this recipe; see `curate.base.schema.run_stages`."""
-        optional = {"match": self.match, "dedup.against": self.dedup.against}
+        optional: dict[str, Any] = {"match": self.match, "dedup.against": self.dedup.against}
+        optional["balance.one_per"] = self.balance and self.balance.one_per
         sections = [name for name, section in optional.items() if section is not None]
         selection = (self.selector.key, self.selector.meaning) if self.selector else None
         return run_stages(list(self.rules), sections, forgotten, self.dedup_place, selection)

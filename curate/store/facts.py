@@ -365,6 +365,7 @@ class RunFacts(RunClaim):
     def stages(self, forgotten: bool) -> list[schema.Stage]:
         """Return the run's stages; see `schema.run_stages`."""
         recipe = {**self.recipe, "dedup.against": (self.recipe.get("dedup") or {}).get("against")}
+        recipe["balance.one_per"] = (self.recipe.get("balance") or {}).get("one_per")
         sections = [name for name, section in recipe.items() if section is not None]
         place = next((place for place, rule in enumerate(self.rules) if rule.dedup), None)
         selection = (self.selection.key, self.selection.meaning) if self.selection else None

@@ -158,7 +158,7 @@ def test_all_bad_inputs_through_beam(bad: Path, tmp_path: Path) -> None:
         match={"metadata": pools.write_metadata(tmp_path, ["a", "of", "box", "picture"])},
         rules={"side": "least(width, height) >= 2", "best": {"top": 0.9, "of": "bytes"}},
         dedup={"by": ["uid", "sha256", "phash"]},
-        balance={"t": 20},
+        balance={"t": 20, "one_per": "url"},
         output={"rows_per_shard": 5},
     )
     run = pools.run_beam(recipe, tmp_path / "tars")

@@ -95,7 +95,7 @@ def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
         funnel=_funnel(run.recipe, was, run_expected, recipe, will, expectation),
         sources=_parts(pa.concat_tables([weights, sources], promote_options="default"), SOURCES, shares),
         languages=_parts(weights, LANGUAGES, shares) if has_languages else LANGUAGES.empty_table(),
-        facts=_facts(run, survivors, expectation, _rows_left(was, run.recipe), will[schema.KEPT]),
+        facts=_facts(run, survivors, expectation, _survivors(was, run.recipe), _survivors(will, recipe)),
         expected=expectation.rows,
         error=expectation.error,
         choice=expectation.choice,
@@ -116,8 +116,13 @@ def _was_uniform(run: FinishedRun) -> bool:
 
 
 def _rows_left(counts: Counter[str], recipe: Recipe) -> int:
-    """Return the rows that were left when the last choice began."""
+    """Return the rows that might be drawn."""
     return counts[schema.KEPT] + sum(counts[drawn] for drawn in (recipe.selection or ())[:1])
+
+
+def _survivors(counts: Counter[str], recipe: Recipe) -> int:
+    """Return the rows that were left when the last choice began."""
+    return _rows_left(counts, recipe) + counts[schema.OTHER_TEXT]
 
 
 def _share(is_uniform: bool, kept: float, left: int) -> Fraction:
@@ -159,7 +164,7 @@ def _weigh(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, p
     tables = survivors.settings.tables(was.unit)
     before = expected_kept(tables.read("decisions", ["kept", "probability"]))
     after = np.zeros(len(was.verdicts))
-    after[now.alive] = expectation.inclusion[place]
+    after[now.left] = expectation.inclusion[place]
     language: pa.Array | pa.ChunkedArray = pa.nulls(len(after), pa.string())
     if "language" in survivors.settings.columns.names:
         language = tables.read("samples", ["language"])["language"]

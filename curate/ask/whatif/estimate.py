@@ -329,9 +329,9 @@ def _requests(
     # By kind and engine requests that are answered, that are not, and tokens in and out of these.
     sums = {(task.section.kind, task.section.engine): np.zeros(4) for task in captions.tasks}
     for state, inclusion in zip(survivors.states, expectation.inclusion, strict=True):
-        alive = np.flatnonzero(state.alive)
-        prompted = alive[:_PROMPTS]
-        scale = len(alive) / max(1, len(prompted))
+        left = np.flatnonzero(state.left)
+        prompted = left[:_PROMPTS]
+        scale = len(left) / max(1, len(prompted))
         tables = context.unit_tables(state.unit)
         rows = Rows.of(tables, prompted, counts, inclusion[:_PROMPTS])
         rows = replace(rows, sources=rows.column("caption"))  # as long as captions are, for want of better

@@ -13,7 +13,7 @@ from curate.base.numeric.arrays import F64
 from curate.base.process import in_threads
 from curate.decide.draw.entry_sums import sparse_sums
 from curate.decide.draw.inclusion import fixed_point
-from curate.decide.draw.selection import Choice
+from curate.decide.draw.selection import Choice, texts_error
 from curate.decide.select_rows import count_repeats
 from curate.recipe.recipe import Recipe
 from curate.run.in_process import InProcessUnits
@@ -56,6 +56,7 @@ def expect(survivors: DecidedRows, choice: Choice | None) -> Expectation:
         return Expectation(None, float(sum(alive)), 0.0, [np.ones(n) for n in alive], {})
     inclusion = list(in_threads(choice.inclusion, survivors.rows))
     rows, error = choice.expected(inclusion)
+    error = error if survivors.settings.one_per is None else texts_error(survivors.rows, inclusion)
     if not survivors.recipe.match:
         return Expectation(choice, rows, error, inclusion, choice.shares(survivors.counts, survivors.counts))
     kept = np.zeros(len(survivors.counts))
@@ -71,7 +72,7 @@ def count_copies(survivors: DecidedRows, expectation: Expectation) -> float:
     for state, rows, inclusion in zip(survivors.states, survivors.rows, expectation.inclusion, strict=True):
         if settings.repeat is not None:
             probability = np.zeros(len(state.verdicts))
-            probability[state.alive] = inclusion
+            probability[state.left] = inclusion
             counts = survivors.counts if survivors.recipe.match else None
             repeats = count_repeats(settings.tables(state.unit), state, settings, counts, probability)
             total += float(repeats @ probability)

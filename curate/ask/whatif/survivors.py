@@ -33,6 +33,7 @@ from curate.decide.apply_rules import Answers, apply_later_rules, apply_segments
 from curate.decide.dedup import exact
 from curate.decide.deduplicate import deduplicate, drop_records, find_records, records_again
 from curate.decide.draw.selection import RowsLeft, SelectionRun
+from curate.decide.other_texts import drop_other_texts
 from curate.decide.rules.top import TopSearch
 from curate.decide.select_rows import count_alive
 from curate.decide.settings import DecideSettings
@@ -53,7 +54,11 @@ _HINT = (
     "rules.NAME=… (an expression, {top: f, of: column}, {rows: N, of: column}, or null to remove it), "
     "rules.NAME.top=…, rules.NAME.rows=…, derive.NAME=…, dedup.by=…, dedup.prefer=…"
 )
-LEFT = (ALIVE, CODES[schema.SELECTION])  # verdicts of the rows left when the last choice begins
+LEFT = (
+    ALIVE,
+    CODES[schema.OTHER_TEXT],
+    CODES[schema.SELECTION],
+)  # verdicts of the rows left when the last choice begins
 _DUPLICATE, _CONTAMINATED, _FORGOTTEN = (CODES[n] for n in (schema.DUPLICATE, schema.CONTAMINATED, schema.FORGOTTEN))
 
 
@@ -148,6 +153,7 @@ class DecidedRows:
         """Return those of units after deduplication, to which the rules that follow it are applied."""
         answers = apply_later_rules(units, settings, answers)
         thresholds = units.value(answers).thresholds if answers else {}
+        drop_other_texts(units, settings)
         rows = [settings.rows_left(settings.tables(state.unit), state) for state in units.elements]
         decided = cls(context, recipe, settings, units.elements, rows, np.zeros(0, np.int64), thresholds)
         if not recipe.match:

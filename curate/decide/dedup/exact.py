@@ -195,7 +195,12 @@ def buckets_for(records: Records, pass_index: int, n_buckets: int) -> I64:
     """Return the bucket of each record in a pass (int64): equal keys share one; without a key, by representative."""
     present = records["present"][:, pass_index]
     hi = np.where(present, records["key_hi"][:, pass_index], records["rep_hi"])
-    return _bucket(_fold(hi, np.where(present, records["key_lo"][:, pass_index], records["rep_lo"])), n_buckets)
+    return bucket_of(hi, np.where(present, records["key_lo"][:, pass_index], records["rep_lo"]), n_buckets)
+
+
+def bucket_of(hi: U64, lo: U64, n_buckets: int) -> I64:
+    """Return the bucket of each 128-bit key (int64)."""
+    return _bucket(_fold(hi, lo), n_buckets)
 
 
 def resolve(records: Records, pass_index: int) -> Records:

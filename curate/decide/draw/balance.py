@@ -22,7 +22,7 @@ from curate.decide.draw import inclusion
 from curate.decide.draw.bracket import ROUNDS, Bracket, Solution
 from curate.decide.draw.entry_sums import EntryVector, own_entries
 from curate.decide.draw.schemes import FEW, STACK, LanguageLimit, Scheme, stack_limits
-from curate.decide.draw.selection import Choice, Outcome, OutOfReach, RowsLeft, Selection, SelectionRun
+from curate.decide.draw.selection import Choice, Outcome, OutOfReach, RowsLeft, Selection, SelectionRun, texts_error
 from curate.match.unit import Entries
 from curate.recipe.deciding import SCHEMES, Balance
 from curate.run.units import Answer, Fold, Units
@@ -53,8 +53,9 @@ class LimitsChoice(Choice):
         return rows
 
     def inclusion(self, rows: RowsLeft) -> F64:
-        """Return π = 1 − ∏(1 − p)."""
-        return inclusion.inclusion_probability(self.rows(rows).matches, self.p)
+        """Return π = 1 − ∏(1 − p); with `one_per` by the number of texts of its image, each as likely to be the one."""
+        pi = inclusion.inclusion_probability(self.rows(rows).matches, self.p)
+        return pi if rows.texts is None else np.asarray(pi / rows.texts)
 
     def draws(self, rows: RowsLeft) -> F64:
         """Return the smallest u/p over a row's entries, compared with 1 in exact integers."""
@@ -160,6 +161,14 @@ class BalanceSelection(Selection):
             trial = units.get(f"Balance: narrow {n}", _narrow, trial, sums, counts, scheme, run)
         return units.get("Balance: t", _solved, trial, counts, scheme, run)
 
+    def check(self, section: Balance, columns: pa.Schema, recipe: Any) -> None:
+        """Check that the pool has images where texts are told apart by them. Raises RecipeError."""
+        if section.image_column is not None and section.image_column not in columns.names:
+            needed = "images" if section.one_per == "image" else "URLs"
+            accepted = "url" if section.one_per == "image" else "null"
+            what = f"balance.one_per: {section.one_per} needs {needed}, and the pool has none"
+            raise RecipeError(f"{what}; accepted: {accepted}")
+
     def check_entries(self, section: Balance, entries: Entries) -> None:
         """Check the languages that the section names. Raises RecipeError."""
         _scheme(section).check(entries)
@@ -176,6 +185,8 @@ class BalanceSelection(Selection):
 
     def sizes(self, choices: Sequence[LimitsChoice], rows: Sequence[RowsLeft]) -> list[tuple[float, float]]:
         """Return the sizes for several limits, which never fall from one t to the next, in one pass over the rows."""
+        if any(part.texts is not None for part in rows):
+            return [(choice.expected(pi)[0], texts_error(rows, pi)) for choice, pi in _each(choices, rows)]
         order = sorted(range(len(choices)), key=lambda i: choices[i].solution.t)
         counts = choices[0].counts
         some = max(1, STACK // max(len(choice.limits) for choice in choices))
@@ -214,6 +225,10 @@ class BalanceSelection(Selection):
             summary=lines,
             by_entries=True,
         )
+
+
+def _each(choices: Sequence[Choice], rows: Sequence[RowsLeft]) -> Iterator[tuple[Choice, list[F64]]]:
+    return ((choice, list(in_threads(choice.inclusion, rows))) for choice in choices)
 
 
 class Trial(NamedTuple):
@@ -266,7 +281,8 @@ def _expect(
     if groups is not None:
         matches, occurring = own_entries(matches, len(counts))
         counts, groups = counts[occurring], groups[occurring]
-    sums = [inclusion.expected_rows(matches, counts, limits) for limits in stack_limits(trial.limits, groups)]
+    stacks = stack_limits(trial.limits, groups)
+    sums = [inclusion.expected_rows(matches, counts, limits, texts=rows.texts) for limits in stacks]
     # Python integers: a sum over units may pass 2⁶⁴.
     yield np.concatenate([np.zeros(0, np.uint64), *sums]).astype(object)
 

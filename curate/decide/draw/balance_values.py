@@ -5,7 +5,7 @@ search for t, limits and draws are `balance`'s.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from typing import Any
 
@@ -38,7 +38,8 @@ class Values:
     def of_rows(self, rows: RowsLeft) -> RowsLeft:
         """Return rows whose entries are their values."""
         return ValuedRows(
-            rows.tables, rows.source, rows.seed, rows.alive, self.entries, rows.columns, groups=self.groups
+            **{field.name: getattr(rows, field.name) for field in fields(RowsLeft)} | {"entries": self.entries},
+            groups=self.groups,
         )
 
 
@@ -107,6 +108,7 @@ class ValuesBalance(BalanceSelection):
 
     def check(self, section: Balance, columns: pa.Schema, recipe: Any) -> None:
         """Check the column. Raises RecipeError."""
+        super().check(section, columns, recipe)
         check_groups("balance.of", required(section.of), columns)
 
     def choose(self, units: Units, section: Balance, run: SelectionRun, counts: Answer | None) -> Answer:

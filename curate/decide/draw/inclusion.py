@@ -97,14 +97,16 @@ def fixed_point(pi: F64) -> U64:
     return np.asarray(np.rint(pi * float(ONE)), np.uint64)
 
 
-def expected_rows(matches: pa.ListArray, counts: I64, limits: I64, variances: F64 | None = None) -> U64:
+def expected_rows(
+    matches: pa.ListArray, counts: I64, limits: I64, variances: F64 | None = None, texts: F64 | None = None
+) -> U64:
     """Return Σ fixed_point(π) of a part of the pool (uint64[k]), for each of k choices of limits, in one pass.
 
     `limits` are int64[k, n] or [k, 1], of each entry ascending; `counts` are of the whole pool. Results of parts add
     up: as Python ints, where a pool may have more than the 2³² − 1 rows that a sum holds. To `variances` (float64[k]),
-    those of the rows drawn, Σπ(1−π) is added.
+    those of the rows drawn, Σπ(1−π) is added. π is divided by `texts` (float64[rows]), where they are given.
     """
-    return np.asarray(_expected(*list_entries(matches, len(counts)), *_choices(counts, limits), variances))
+    return np.asarray(_expected(*list_entries(matches, len(counts)), *_choices(counts, limits), variances, texts))
 
 
 def _checked(limits: I64, n: int) -> I64:
@@ -191,11 +193,13 @@ def _first_certain(entries: I32, begin: int, end: int, counts: I64, limits: I64)
 
 
 @njit(nogil=True, cache=True)
-def _expected(offsets: I64, entries: I32, counts: I64, limits: I64, floats: F64, variances: F64 | None) -> U64:
+def _expected(
+    offsets: I64, entries: I32, counts: I64, limits: I64, floats: F64, variances: F64 | None, texts: F64 | None
+) -> U64:
     """Return Σ fixed_point(π) per choice (ascending), bit for bit what `_inclusion` and `fixed_point` give."""
     k = limits.shape[-1]
     sums = np.zeros(k, np.uint64)
-    certain = np.zeros(k + 1, np.uint64)  # rows by their first certain choice
+    certain = np.zeros(k + 1, np.uint64)  # the sums of rows that are certain, by their first such choice
     miss = np.empty(k)
     bits = miss.view(np.uint64)
     for row in range(len(offsets) - 1):
@@ -203,7 +207,8 @@ def _expected(offsets: I64, entries: I32, counts: I64, limits: I64, floats: F64,
         if begin == end:
             continue
         first = _first_certain(entries, begin, end, counts, limits)
-        certain[first] += np.uint64(1)
+        one_of = 1.0 if texts is None else texts[row]
+        certain[first] += np.uint64(np.rint(1.0 / one_of * 2.0**32))
         miss[:first] = 1.0
         for i in range(begin, end):
             count = np.float64(counts[entries[i]])
@@ -215,11 +220,11 @@ def _expected(offsets: I64, entries: I32, counts: I64, limits: I64, floats: F64,
                 variances[j] += miss[j] * (1.0 - miss[j])
         # Adding 2^52 rounds to an integer, half to even, and leaves it in the low bits: rint that vectorises.
         for j in range(first):
-            miss[j] = (1.0 - miss[j]) * 2.0**32 + 2.0**52
+            miss[j] = (1.0 - miss[j]) / one_of * 2.0**32 + 2.0**52
         for j in range(first):
             sums[j] += bits[j] - _TWO52_BITS
     reached = np.uint64(0)
     for j in range(k):
         reached += certain[j]
-        sums[j] += reached << np.uint64(32)
+        sums[j] += reached
     return sums

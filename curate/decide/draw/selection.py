@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.base import schema
+from curate.base import ids, schema
 from curate.base.errors import RunError
 from curate.base.ids import hash_uids
-from curate.base.numeric.arrays import F64, I32, I64, Mask, whole
+from curate.base.numeric.arrays import F64, I32, I64, U64, Mask, whole
 from curate.base.process import in_threads
 from curate.decide.draw.inclusion import ONE, fixed_point
 from curate.match.unit import Entries, MatchSettings, load_entries, read_matches
@@ -42,6 +42,8 @@ class RowsLeft:
     alive: Mask  # bool[rows], which rows of the unit these are
     entries: Entries | None  # the metadata's; None without `match`
     columns: Callable[[list[str]], pa.Table]  # from names of columns that rules see to a table of all rows of the unit
+    one_per: str | None = None  # the column of images (`balance.one_per`)
+    texts: F64 | None = None  # how many rows left have each row's image (float64[rows]): one of them may be drawn
 
     def __len__(self) -> int:
         return int(self.alive.sum())
@@ -66,6 +68,14 @@ class RowsLeft:
         return matches
 
     @cached_property
+    def shared_images(self) -> tuple[Mask, U64]:
+        """Which rows have their image in common with others, and of these a hash of it (uint64)."""
+        assert self.one_per is not None and self.texts is not None
+        is_shared = self.texts > 1
+        column = self._left(self.tables.read("samples", [self.one_per])[self.one_per])
+        return is_shared, ids.entry_keys(whole(column.filter(pa.array(is_shared))))
+
+    @cached_property
     def earlier(self) -> F64 | None:
         """The probability with which each row came into the pool (float64, NaN without one); None: none has one."""
         name = schema.INPUT_PROBABILITY
@@ -73,6 +83,19 @@ class RowsLeft:
             return None
         column = pc.cast(self._left(self.tables.read("scores", [name])[name]), pa.float64())
         return np.asarray(column.to_numpy(), np.float64)
+
+
+def texts_error(rows: Sequence[RowsLeft], inclusion: Sequence[F64]) -> float:
+    """Return the standard error of the number of rows drawn, where one text of each image may be drawn, by all their π.
+
+    An image is drawn with the sum of its texts' π, independently of others.
+    """
+    shared = [part.shared_images for part in rows]
+    alone = [pi[~is_shared] for pi, (is_shared, _) in zip(inclusion, shared, strict=True)]
+    images = np.concatenate([np.zeros(0, np.uint64), *(images for _, images in shared)])
+    of_texts = [pi[is_shared] for pi, (is_shared, _) in zip(inclusion, shared, strict=True)]
+    sums = np.bincount(np.unique(images, return_inverse=True)[1], np.concatenate([np.zeros(0), *of_texts]))
+    return float(np.sqrt(sum(float((pi * (1 - pi)).sum()) for pi in [*alone, np.minimum(sums, 1)])))
 
 
 FindRows = Callable[[UnitTables, Any], RowsLeft]
