@@ -31,13 +31,16 @@ def report(
         str | None, Option("--out", "-o", metavar="FILE", help="Where to write it. Default: DIR/report.html.")
     ] = None,
     against: Annotated[str | None, Option(metavar="DIR_A", help="Another run to compare with.")] = None,
+    language: Annotated[
+        str | None, Option(metavar="LANG", help="Language of entries to show in detail. Default: a large one.")
+    ] = None,
 ) -> None:
     """Write report.html: the whole run on one page.
 
     The page is self-contained and runs no script.
     """
     began = time.monotonic()
-    path, size = write_report(directory, out, against)
+    path, size = write_report(directory, out, against, language)
     print(f"{path}: {format_bytes(size)}")
     print(f"written in {time.monotonic() - began:.1f} s", file=sys.stderr)
 

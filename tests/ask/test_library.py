@@ -201,6 +201,10 @@ def test_matches_per_text(small: str) -> None:
     assert ask(small, "matches_per_text") == [(0, 3, 0, 0), (1, 7, 4, 3), (2, 1, 1, 1)]
 
 
+def test_language_balance(small: str) -> None:
+    assert ask(small, "language_balance") == [("en", 11, 9, 5, 4, 5, 4, 2, 1, 2, 6, pytest.approx(2 / 6), 1.0)]
+
+
 def test_coverage(small: str) -> None:
     assert ask(small, "coverage") == [(5, 4, 3, 3, 0, 1, 2, pytest.approx(2 / 6), pytest.approx(2 / 5))]
 

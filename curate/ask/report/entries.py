@@ -14,7 +14,7 @@ from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import Bar, Block, Cell, Figure, Figures, Section, Table, Tables, Tiles
 from curate.ask.report.charts import BEFORE, KEPT, THRESHOLD, Bin, compare_bins, layers, render_svg
 from curate.ask.report.distributions import LEGEND
-from curate.ask.report.text import count, counts, names, number, percent
+from curate.ask.report.text import SHORT, clean, count, counts, names, number, percent
 
 POINTS = 250  # of each curve
 TOP = 15  # entries in a list
@@ -35,11 +35,13 @@ def entries_section(run: OpenRun) -> Section | None:
     )
     per_text = run.rows(find_query("matches_per_text").sql)
     reading = "Entries are the strings of the metadata; a caption matches those that occur in it."
+    ts = run.facts.t_by_language
     if run.facts.t is None:
         reading += " This run does not balance."
     else:
+        t = f"t = {count(run.facts.t)} samples{f' in {clean(next(iter(ts)), SHORT)}' if ts else ''}"
         reading += (
-            f" Balancing downsamples entries with more than t = {count(run.facts.t)} samples (the head) and keeps "
+            f" Balancing downsamples entries with more than {t} (the head) and keeps "
             "every sample of the others (the tail). A frequent entry may keep more than t, through captions that also "
             "match rarer ones."
         )
@@ -93,7 +95,7 @@ def _ranks(run: OpenRun, before: str) -> Figure | None:
     if not any(row["rank"] > 1 for row in rows):
         return None
     title = "Samples per entry by rank, before and after balancing" if run.balanced else "Samples per entry by rank"
-    t = run.facts.t if run.balanced else None
+    t = run.facts.t if run.balanced and not run.facts.t_by_language else None
     wide, narrow = (
         render_svg(_rank_spec(rows, t, width, height), f"{title}, both axes logarithmic")
         for width, height in ((640, 320), (300, 220))

@@ -22,6 +22,7 @@ from curate.ask.report.changes import changes_section
 from curate.ask.report.distributions import distributions_section
 from curate.ask.report.entries import entries_section
 from curate.ask.report.galleries import galleries_section
+from curate.ask.report.languages import languages_section
 from curate.ask.report.provenance import provenance_section, time_section
 from curate.ask.report.text import SHORT, clean, count, percent
 from curate.base.errors import RecipeError, RunError
@@ -35,17 +36,21 @@ MOST_BYTES = 5_000_000
 _parse = cache(jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True).from_string)
 
 
-def write_report(url: str, out: str | None = None, against: str | None = None) -> tuple[str, int]:
+def write_report(
+    url: str, out: str | None = None, against: str | None = None, language: str | None = None
+) -> tuple[str, int]:
     """Write the report of a run, perhaps compared with another, and return its path and its size in bytes.
+
+    `language` is that of entries which is shown in detail; None: the largest but that of reference.
 
     It goes to `out`, a file, local or remote, or into the run's folder, where it replaces an older one.
 
     Raises:
-        RecipeError: there is no run, or `out` cannot be written.
+        RecipeError: there is no run, no entry is of the language, or `out` cannot be written.
         RunError: the run is not finished, or was changed meanwhile: the page could show samples that were taken out.
     """
     with connected(url) as run:
-        page = render_page(run, diff_runs(against, url) if against else None).encode()
+        page = render_page(run, diff_runs(against, url) if against else None, language).encode()
     if out is not None:
         _check_unchanged(run)
         try:
@@ -71,7 +76,7 @@ def _check_unchanged(run: OpenRun) -> None:
         raise RunError(f"{run.folder.url}: {what}")
 
 
-def render_page(run: OpenRun, against: Diff | None = None) -> str:
+def render_page(run: OpenRun, against: Diff | None = None, language: str | None = None) -> str:
     """Return the page as HTML; `against` is a comparison with another run. Sections that do not apply are left out."""
     sections = (
         losses.funnel_section(run),
@@ -79,6 +84,7 @@ def render_page(run: OpenRun, against: Diff | None = None) -> str:
         changes_section(against) if against else None,
         distributions_section(run),
         entries_section(run),
+        languages_section(run, language),
         losses.composition_section(run),
         captions_section(run),
         losses.duplicates_section(run),
@@ -106,7 +112,8 @@ def render_page(run: OpenRun, against: Diff | None = None) -> str:
         ("shard" if facts.content.shards == 1 else "shards", count(facts.content.shards)),
         ("size of the shards", format_bytes(facts.content.bytes)),
     ]
-    tiles += [("t, samples per entry", count(facts.t))] if facts.t is not None else []
+    by_language = next((f" of {clean(name, SHORT)}" for name in facts.t_by_language or ()), "")
+    tiles += [(f"t, samples per entry{by_language}", count(facts.t))] if facts.t is not None else []
     return render_sections("Curation report", run, f"{lead}.", [s for s in sections if s is not None], tiles)
 
 

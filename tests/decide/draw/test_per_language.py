@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.api import Run
+from curate.ask.report.page import write_report
 from curate.base.errors import RecipeError, RunError
 from curate.cli.summary import summary
 from curate.cli.whatif import whatif as whatif_command
@@ -251,6 +252,33 @@ def test_people_are_told(folder: Path) -> None:
     assert f"{row['draw']:.4g}" in smallest
     kept = json.loads((run.folder / "run.json").read_text())
     assert kept["t_by_language"] == ts and "t_by_language" not in kept["recipe"]["balance"]
+
+
+@pytest.mark.thorough
+def test_the_report_and_a_query_say_what_each_language_has(folder: Path) -> None:
+    run = pools.run_local(recipe_of(folder, t=20), folder / "shown")
+    rows, entries = left_of(run)
+    lines = {row["language"]: row for row in Run(str(run.folder)).sql("language_balance").to_pylist()}
+    assert list(lines) == list(languages.SIZES)  # by matches
+    counts, ts = languages.counts_of(entries), run.run["t_by_language"]
+    for name, row in lines.items():
+        of = [row for row, own in zip(rows, entries, strict=True) if own[0][:2] == name]
+        assert row["t"] == ts[name] and (row["entries"], row["in_pool"]) == (
+            languages.ENTRIES,
+            sum(map(bool, counts[name])),
+        )
+        assert (row["samples"], row["matched"], row["survivors"]) == (len(of),) * 3 or row["matched"] >= len(of)
+        assert row["survivors"] == len(of) and row["kept"] == sum(row["kept"] for row in of)
+        assert row["head"] == sum(count > ts[name] for count in counts[name])
+        assert row["tail"] == sum(0 < count < ts[name] for count in counts[name])
+        assert row["matches"] == sum(counts[name])
+        assert row["tail_share"] == pytest.approx(languages.published_share(counts[name], ts[name]))
+    page = Path(write_report(str(run.folder))[0]).read_text()
+    assert "<h2>Languages of entries</h2>" in page and "Entries of de with the most samples" in page
+    page = Path(write_report(str(run.folder), language="tr")[0]).read_text()
+    assert "Entries of tr with the most samples" in page and f"t = {ts['tr']}" in page
+    with pytest.raises(RecipeError, match=r"--language fr: entries have none such; accepted: en, de, ja, tr, sw"):
+        write_report(str(run.folder), language="fr")
 
 
 def test_languages_of_the_recipe_are_those_of_the_metadata(folder: Path, tmp_path: Path) -> None:
