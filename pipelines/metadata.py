@@ -50,8 +50,8 @@ def run_build(
         RecipeError: options are wrong, the engine misses something here, or `out` cannot be written.
         RunError: a file is damaged, or the build failed.
     """
-    place = out if "://" in out else os.path.abspath(os.path.expanduser(out))
-    work = RunStore(f"{place}.building")
+    place = _place(out)
+    work = work_folder(out)
     engine = choose_engine(options, on, work.url)
     engine.check()
     engine.check_folder(work)
@@ -68,6 +68,15 @@ def run_build(
         with suppress(OSError):  # it holds more
             os.rmdir(work.root)
     return report
+
+
+def work_folder(out: str) -> RunStore:
+    """Return the folder in which a build of `out` works."""
+    return RunStore(f"{_place(out)}.building")
+
+
+def _place(out: str) -> str:
+    return out if "://" in out else os.path.abspath(os.path.expanduser(out))
 
 
 def _clear(work: RunStore) -> None:

@@ -1,5 +1,6 @@
 """`curate metadata`: entries to match against."""
 
+import sys
 from itertools import islice
 from typing import Annotated
 
@@ -36,14 +37,19 @@ def build(
     """
     options = common.prepare_beam(beam_options, on)
     from curate.cli.metadata_report import build_lines
+    from curate.cli.progress import show_counting
     from curate.match.building.parts import make_plan
     from curate.match.building.settings import Limits
-    from pipelines.metadata import run_build
+    from pipelines.metadata import run_build, work_folder
 
     chosen = [key for key in language.replace(" ", "").split(",") if key]
     with common.say_if_slow("planning: files are listed"):
         plan = make_plan(wiki, views, wordnet, chosen, mode)
-    report = run_build(plan, out, mode, Limits(pmi=pmi), options, on)
+    if plan.unnamed:
+        many = pluralise(len(plan.unnamed), "file")
+        print(f"left out {many} without a language in the name, such as {plan.unnamed[0]}", file=sys.stderr)
+    with show_counting(work_folder(out), len(plan.parts)):
+        report = run_build(plan, out, mode, Limits(pmi=pmi), options, on)
     print_lines(*build_lines(report, out))
 
 

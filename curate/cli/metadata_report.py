@@ -1,6 +1,7 @@
 """What `curate metadata build` says once it is done: of each language its sources, caps, and what can never match."""
 
 from collections.abc import Iterator, Mapping
+from math import log2
 from typing import Any
 
 from curate.ask.output import Line, columns, heading, line
@@ -24,6 +25,11 @@ def build_lines(report: Mapping[str, Any], out: str) -> Iterator[Line]:
             rows = [_row(source) for source in language["sources"] if source["wiki"] == wiki]
             yield from [line(f"  {wiki}")] if many else []
             yield from columns(rows, right=[1], indent=4 if many else 2)
+        for wiki in wikis:
+            tokens = read["tokens"].get(wiki, 0)
+            if tokens and log2(tokens) < report["pmi"]:
+                why = f"of {tokens:,} words of {wiki} no pair reaches PMI {report['pmi']:g}"
+                yield line(f"  {why}; most would be {log2(tokens):.1f}: see --pmi", hang=4)
         if language["never_match"]:
             examples = ", ".join(map(repr, language["examples"]))
             yield line(f"  never match   {language['never_match']:,}: by the spacing rule, such as {examples}", hang=16)

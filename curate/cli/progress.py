@@ -23,6 +23,7 @@ from curate.store.layout import SUCCESS_FILE
 from curate.store.store import RunStore
 
 _WINDOW = 60.0  # seconds that rates are of
+_BETWEEN_LINES = 10.0  # seconds between two lines
 _BETWEEN = 2.0  # seconds at least between two readings of the downloads' log
 _SHARE = 0.02  # of the time at most that readings take: there is a line a shard
 _REASONS = 4  # that are shown
@@ -119,6 +120,28 @@ def show_progress(folder: RunStore, units: int, urls: int = 0) -> Iterator[None]
     at_interrupt(tell)
     target = _bars if sys.stderr.isatty() else _lines
     thread = threading.Thread(target=target, args=(_Progress(folder, units, urls), stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
+def show_counting(folder: RunStore, parts: int) -> Iterator[None]:
+    """Print, on standard error while the block runs, how many parts a build of metadata has counted."""
+    stop = threading.Event()
+
+    def tell() -> None:
+        last = 0
+        while not stop.wait(_BETWEEN_LINES):
+            counted = len({name[:6] for name in folder.names("counts")})
+            if counted > last:
+                last = counted
+                print(f"counted {counted:,} of {parts:,} parts", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=tell, name="progress", daemon=True)
     thread.start()
     try:
         yield

@@ -17,6 +17,7 @@ from curate.base.errors import RunError
 
 MAX_PAGE, MAX_DEPTH = 1 << 26, 16  # MediaWiki's own limit is 2 MiB a page
 _STREAM = b"1AY&SY"  # behind BZh1 to BZh9: how a stream begins that holds anything
+_HEAD = 4 + len(_STREAM)
 _CHUNK = 1 << 20
 _HINT = "download it again, and compare its checksum with the one on the page of the dump"
 
@@ -92,7 +93,7 @@ def _find_stream(file: IO[bytes], start: int, stop: int) -> int | None:
     """Return where the first stream begins that begins at `start` or later, and before `stop`."""
     file.seek(start)
     before, at = b"", start
-    while at < stop and (chunk := file.read(_CHUNK)):
+    while at < stop + _HEAD and (chunk := file.read(_CHUNK)):
         data, place = before + chunk, 0
         while (place := data.find(_STREAM, place)) >= 0:
             head = data[max(0, place - 4) : place]
@@ -100,7 +101,7 @@ def _find_stream(file: IO[bytes], start: int, stop: int) -> int | None:
                 begin = at - len(before) + place - 4
                 return begin if begin < stop else None
             place += 1
-        before, at = data[-9:], at + len(chunk)
+        before, at = data[1 - _HEAD :], at + len(chunk)
     return None
 
 

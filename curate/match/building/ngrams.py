@@ -7,28 +7,31 @@ A word is a run of WORD characters, or one SINGLE character. SPACE and BREAK cha
 ends a pair: two words in a row are one, unless a BREAK lies between them.
 
 Both are counted in open-addressing hash tables, which grow: a hash only chooses where to look, a word is compared by
-its bytes. In memory are the text, 40 bytes a word and 32 a pair. One file: numba's cache notices a change of a compiled
-function's own file alone.
+its bytes. Words pass in batches, stage by stage, so that what one stage prefetches is there for the next. In memory are
+the text, and at most 64 bytes a word and a pair. One file: numba's cache notices a change of a compiled function's own
+file alone.
 """
 
 import numba
 import numpy as np
 import pyarrow as pa
 
-from curate.base.numeric.arrays import I32, I64, U8, U64, string_buffers
+from curate.base.numeric.arrays import I64, U8, U64, string_buffers
 from curate.base.process import process_cache
 from curate.base.schema import define
+from curate.match.kernel import prefetch
 
 WORD, SPACE, BREAK, SINGLE = range(4)
 
 WORDS = define(word=pa.large_string(), count=pa.int64())
 PAIRS = define(first=pa.int32(), second=pa.int32(), count=pa.int64())
 
-_START, _LENGTH, _COUNT, _HASH = range(4)  # of a word, in its row
-_FIRST_SLOTS = 1 << 12
+_START, _LENGTH, _COUNT = range(3)  # of a word, in its row
+_FIRST_SLOTS, _BATCH = 1 << 12, 64
 _FREE = np.uint64(2**64 - 1)
 _SEED, _PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 _U32, _U29, _MIX = np.uint64(32), np.uint64(29), np.uint64(0x9E3779B97F4A7C15)
+_LOW = np.uint64(2**32 - 1)
 
 _jit = numba.njit(cache=True, nogil=True)
 Int = int | np.int64
@@ -48,14 +51,14 @@ def count_ngrams(text: bytes, classes: U8) -> tuple[pa.Table, pa.Table]:
     """Return the words and the pairs of a text."""
     process_cache("ngrams", _compile)
     data = np.frombuffer(text, np.uint8)
-    rows, keys, counts = _count(data, classes)
+    rows, (keys, counts) = _count(data, classes)
     ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(rows[:, _LENGTH])])
     octets = _gather(data, rows, ends)
     buffers = [None, pa.py_buffer(ends.data), pa.py_buffer(octets.data)]
     strings = pa.Array.from_buffers(pa.large_string(), len(rows), buffers)
     words = pa.table([strings, pa.array(np.ascontiguousarray(rows[:, _COUNT]))], schema=WORDS)
-    sides = [pa.array(half.astype(np.int32)) for half in (keys >> _U32, keys & np.uint64(2**32 - 1))]
-    return words, pa.table([*sides, pa.array(counts)], schema=PAIRS)
+    sides = [pa.array(half.astype(np.int32)) for half in (keys >> _U32, keys & _LOW)]
+    return words, pa.table([*sides, pa.array(counts.view(np.int64))], schema=PAIRS)
 
 
 def _compile() -> bool:
@@ -95,39 +98,47 @@ def _mix(h: np.uint64) -> np.uint64:
 
 
 @_jit
-def _count(data: U8, classes: U8) -> tuple[I64, U64, I64]:
-    """Return a row for each word, and for each pair its key, first << 32 | second, and count."""
-    slots, rows, n_words = np.full(_FIRST_SLOTS, -1, np.int32), np.empty((_FIRST_SLOTS, 4), np.int64), 0
-    keys, counts, n_pairs = np.full(_FIRST_SLOTS, _FREE), np.zeros(_FIRST_SLOTS, np.int64), 0
-    at = stop = 0
-    before = -1
-    while True:
-        start, stop, at, ends_pair = _next_word(data, classes, at)
-        if ends_pair:
-            before = -1
-        if start == stop:
-            break
-        if 2 * n_words >= len(slots):
-            slots, rows = _grow_words(slots, rows, n_words)
-        h = _hash(data, start, stop)
-        slot, word = _find(slots, rows, data, h, start, stop)
-        if word < 0:
-            word, slots[slot] = n_words, n_words
-            rows[word, _START], rows[word, _LENGTH], rows[word, _COUNT] = start, stop - start, 0
-            rows[word, _HASH] = np.int64(h)
-            n_words += 1
-        rows[word, _COUNT] += 1
-        if before >= 0:
-            if 2 * n_pairs >= len(keys):
-                keys, counts = _grow_pairs(keys, counts)
-            key = np.uint64(before) << _U32 | np.uint64(word)
-            place = _find_pair(keys, key)
-            n_pairs += keys[place] == _FREE
-            keys[place] = key
-            counts[place] += 1
-        before = word
-    taken = np.flatnonzero(keys != _FREE)
-    return rows[:n_words], keys[taken], counts[taken]
+def _count(data: U8, classes: U8) -> tuple[I64, U64]:
+    """Return a row for each word, and for each pair its key, first << 32 | second, and its count."""
+    slots, rows, n_words = np.full(_FIRST_SLOTS, _FREE), np.empty((_FIRST_SLOTS, 3), np.int64), 0
+    pairs, n_pairs = np.full(2 * _FIRST_SLOTS, _FREE), 0
+    spans, hashes, words = np.empty((_BATCH, 2), np.int64), np.empty(_BATCH, np.uint64), np.empty(_BATCH, np.int64)
+    ends_pair, keys, places = np.empty(_BATCH, np.bool_), np.empty(_BATCH, np.uint64), np.empty(_BATCH, np.int64)
+    at, before, n = 0, -1, _BATCH
+    while n == _BATCH:
+        while 2 * (n_words + _BATCH) > len(slots):
+            slots, rows = _grow_words(slots, rows, n_words, data)
+        while 4 * (n_pairs + _BATCH) > len(pairs):
+            pairs = _grow_pairs(pairs)
+        n = 0
+        while n < _BATCH:
+            start, stop, at, ends_pair[n] = _next_word(data, classes, at)
+            if start == stop:
+                break
+            spans[n, 0], spans[n, 1], hashes[n] = start, stop, _hash(data, start, stop)
+            prefetch(slots, np.int64(hashes[n] & np.uint64(len(slots) - 1)))
+            n += 1
+        for i in range(n):
+            words[i], n_words = _count_word(slots, rows, n_words, data, hashes[i], spans[i, 0], spans[i, 1])
+        n_keys = 0
+        for i in range(n):
+            before = -1 if ends_pair[i] else before
+            if before >= 0:
+                keys[n_keys] = np.uint64(before) << _U32 | np.uint64(words[i])
+                places[n_keys] = _home(keys[n_keys], len(pairs))
+                prefetch(pairs, places[n_keys])
+                n_keys += 1
+            before = words[i]
+        before = -1 if n < _BATCH and ends_pair[n] else before
+        for i in range(n_keys):
+            place = _find_pair(pairs, keys[i], places[i])
+            n_pairs += pairs[place] == _FREE
+            pairs[place + 1] = np.uint64(1) if pairs[place] == _FREE else pairs[place + 1] + np.uint64(1)
+            pairs[place] = keys[i]
+    taken = 2 * np.flatnonzero(pairs[::2] != _FREE)
+    both = np.empty((2, len(taken)), np.uint64)
+    both[0], both[1] = pairs[taken], pairs[taken + 1]
+    return rows[:n_words], both
 
 
 @_jit
@@ -162,49 +173,61 @@ def _next_word(data: U8, classes: U8, at: int) -> tuple[int, int, int, bool]:
 
 
 @_jit
-def _find(slots: I32, rows: I64, data: U8, h: np.uint64, start: int, stop: int) -> tuple[Int, Int]:
-    """Return the slot of a word and the word, or the free slot where it would be and -1."""
+def _count_word(slots: U64, rows: I64, n_words: int, data: U8, h: np.uint64, start: int, stop: int) -> tuple[Int, int]:
+    """Count a word, which may be a new one; return it, and how many words there are."""
     slot = np.int64(h & np.uint64(len(slots) - 1))
-    while slots[slot] >= 0:
-        word = slots[slot]
-        if rows[word, _HASH] == np.int64(h) and rows[word, _LENGTH] == stop - start:
+    while slots[slot] != _FREE:
+        word = np.int64(slots[slot] & _LOW)
+        if slots[slot] >> _U32 == h >> _U32 and rows[word, _LENGTH] == stop - start:
             other, i = rows[word, _START], 0
             while i < stop - start and data[other + i] == data[start + i]:
                 i += 1
             if i == stop - start:
-                return slot, word
+                rows[word, _COUNT] += 1
+                return word, n_words
         slot = (slot + 1) & (len(slots) - 1)
-    return slot, -1
+    slots[slot] = h >> _U32 << _U32 | np.uint64(n_words)
+    rows[n_words, _START], rows[n_words, _LENGTH], rows[n_words, _COUNT] = start, stop - start, 1
+    return n_words, n_words + 1
 
 
 @_jit
-def _grow_words(slots: I32, rows: I64, n: int) -> tuple[I32, I64]:
-    more, wider = np.full(2 * len(slots), -1, np.int32), np.empty((2 * len(slots), 4), np.int64)
-    wider[:n] = rows[:n]
-    for word in range(n):
-        slot = np.int64(np.uint64(rows[word, _HASH]) & np.uint64(len(more) - 1))
-        while more[slot] >= 0:
+def _grow_words(slots: U64, rows: I64, n_words: int, data: U8) -> tuple[U64, I64]:
+    """Return twice as many slots and rows."""
+    more, wider = np.full(2 * len(slots), _FREE), np.empty((2 * len(slots), 3), np.int64)
+    wider[:n_words] = rows[:n_words]
+    for word in range(n_words):
+        h = _hash(data, rows[word, _START], rows[word, _START] + rows[word, _LENGTH])
+        slot = np.int64(h & np.uint64(len(more) - 1))
+        while more[slot] != _FREE:
             slot = (slot + 1) & (len(more) - 1)
-        more[slot] = word
+        more[slot] = h >> _U32 << _U32 | np.uint64(word)
     return more, wider
 
 
 @_jit
-def _find_pair(keys: U64, key: np.uint64) -> Int:
-    place = np.int64(_mix(key * _PRIME) & np.uint64(len(keys) - 1))
-    while keys[place] != key and keys[place] != _FREE:
-        place = (place + 1) & (len(keys) - 1)
+def _home(key: np.uint64, size: int) -> Int:
+    """Return where a pair belongs in so many words of pairs: its key, then its count."""
+    place: Int = np.int64(_mix(key * _PRIME) & np.uint64(size // 2 - 1)) << 1
     return place
 
 
 @_jit
-def _grow_pairs(keys: U64, counts: I64) -> tuple[U64, I64]:
-    more, of_more = np.full(2 * len(keys), _FREE), np.zeros(2 * len(keys), np.int64)
-    for i in range(len(keys)):
-        if keys[i] != _FREE:
-            place = _find_pair(more, keys[i])
-            more[place], of_more[place] = keys[i], counts[i]
-    return more, of_more
+def _find_pair(pairs: U64, key: np.uint64, place: Int) -> Int:
+    """Return where a pair is, or is to be, from its home on."""
+    while pairs[place] != key and pairs[place] != _FREE:
+        place = (place + 2) & (len(pairs) - 1)
+    return place
+
+
+@_jit
+def _grow_pairs(pairs: U64) -> U64:
+    more = np.full(2 * len(pairs), _FREE)
+    for i in range(0, len(pairs), 2):
+        if pairs[i] != _FREE:
+            place = _find_pair(more, pairs[i], _home(pairs[i], len(more)))
+            more[place], more[place + 1] = pairs[i], pairs[i + 1]
+    return more
 
 
 @_jit

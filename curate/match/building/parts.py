@@ -48,6 +48,7 @@ class Plan:
 
     parts: tuple[Part, ...]
     keys: dict[str, str]  # of each wiki that is built, the key of its entries
+    unnamed: tuple[str, ...] = ()  # files in folders that are left out: their names say no language
 
 
 def make_plan(
@@ -66,7 +67,8 @@ def make_plan(
         if key not in all_keys() and not (mode is Mode.corrected and key == "zh_min_nan"):
             hint = did_you_mean(key, all_keys())
             raise RecipeError(f"--language {key}: no such language; {hint}accepted: names of Wikipedias, or other")
-    texts = [item for path in wikis for item in _list_texts(path)]
+    unnamed: list[str] = []
+    texts = [item for path in wikis for item in _list_texts(path, unnamed)]
     lexicons = [item for path in wordnets for item in _list_wordnets(path, mode)]
     keys = {wiki: key_of_wiki(wiki, mode) for wiki in sorted({wiki for wiki, *_ in (*texts, *lexicons)})}
     kept = {wiki: key for wiki, key in keys.items() if key and (not chosen or key in chosen)}
@@ -85,20 +87,28 @@ def make_plan(
     pieces += [("wordnet", file.path, wiki, 0, 0) for wiki, _, file in lexicons]
     if views:
         pieces += [("views", file.path, "", 0, 0) for file in list_files(tuple(views), {}, suffixes=(".gz",))]
-    return Plan(tuple(Part(index, *piece) for index, piece in enumerate(pieces)), kept)
+    return Plan(tuple(Part(index, *piece) for index, piece in enumerate(pieces)), kept, tuple(unnamed))
 
 
 _Listed = tuple[str, Kind, InputFile]
 
 
-def _list_texts(path: str) -> Iterator[_Listed]:
-    """Yield the files that a path of --wiki names, each with its wiki and kind."""
+def _list_texts(path: str, unnamed: list[str]) -> Iterator[_Listed]:
+    """Yield the files that a path of --wiki names, each with its wiki and kind.
+
+    Of a folder, add to `unnamed` those whose names do not say which. Raises RecipeError.
+    """
     named = re.match(r"([a-zA-Z][\w-]*)=(.+)", path)
     for file in list_files(named[2] if named else path, {}, suffixes=tuple(f".{suffix}" for suffix in _KINDS)):
         kind = next((kind for suffix, kind in _KINDS.items() if file.path.lower().endswith(f".{suffix}")), None)
         if kind is None:
             raise RecipeError(f"--wiki {file.path}: unknown kind of file; accepted: names in {', '.join(_KINDS)}")
-        yield normal_name(named[1]) if named else find_wiki(file.path), kind, file
+        try:
+            yield normal_name(named[1]) if named else find_wiki(file.path), kind, file
+        except RecipeError:
+            if file.path == path:
+                raise
+            unnamed.append(file.path)
 
 
 def _list_wordnets(path: str, mode: Mode) -> Iterator[_Listed]:

@@ -17,7 +17,7 @@ import string
 import threading
 import unicodedata
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from curate.base.errors import RecipeError, needing
@@ -139,9 +139,9 @@ def _load_lao() -> Tokenise:
 @cache
 def _load_burmese() -> Tokenise:
     from burmesenlp import word_tokenize
+    from burmesenlp.lexicon import Lexicon
 
-    tokenise: Tokenise = word_tokenize
-    return tokenise
+    return partial(word_tokenize, lexicon=Lexicon.default())  # which it would read again for each text
 
 
 @cache

@@ -1,0 +1,69 @@
+"""`curate metadata build`: what it prints, and what it says of bad input."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+from tests.match.building.drawn import write_all
+
+pytestmark = pytest.mark.thorough
+
+
+def test_a_build_and_its_report(tmp_path: Path, cli: Cli) -> None:
+    write_all(tmp_path)
+    out = str(tmp_path / "out/m.parquet")
+    paths = ["--wiki", str(tmp_path), "--views", str(tmp_path / "views"), "--wordnet", str(tmp_path / "wordnets")]
+    done = cli("metadata", "build", *paths, "--language", "de,ja", "--pmi", "4", "--out", out)
+    assert (done.status, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert lines[0].startswith("de  ") and "entries, from 4" in lines[0]
+    assert any(line.startswith("  unigram") and "; the cap of 12 cut 1" in line for line in lines)
+    assert any(line.startswith("  title") and "views" in line for line in lines)
+    assert any("never match" in line and "'St. Louis'" in line for line in lines)
+    assert any(
+        "broken lines of page views were left out: 4 in" in line and "and in 2 more files" in line for line in lines
+    )
+    assert lines[-1] == f"wrote {out}: {_entries(done.out)} entries, and {tmp_path}/out/m.report.json"
+    shown = cli("metadata", "show", out, "--find", "Haus")
+    assert shown.status == 0 and "'Haus'" in shown.out
+    again = cli("metadata", "build", *paths[:2], "--language", "ja", "--out", out)
+    assert again.out.count("no pair reaches PMI 30; most would be") == 1
+    assert again.err == f"left out 2 files without a language in the name, such as {out}\n"
+
+
+def _entries(text: str) -> str:
+    return f"{sum(int(line.split('  ')[1].split()[0].replace(',', '')) for line in text.splitlines() if line[:2] in ('de', 'ja')):,}"
+
+
+def test_bad_input(tmp_path: Path, cli: Cli) -> None:
+    write_all(tmp_path)
+    dump = next(tmp_path.glob("de*.bz2"))
+    whole = dump.read_bytes()
+    out = tmp_path / "m.parquet"
+
+    def build(*more: str) -> tuple[int, str]:
+        done = cli("metadata", "build", "--wiki", str(dump), "--out", str(out), *more)
+        assert not out.exists() and not done.out
+        return done.status, done.err
+
+    dump.write_bytes(whole[: len(whole) // 2])
+    status, text = build()
+    assert (
+        status == 1
+        and text.startswith(f"curate: {dump}: is cut off in the bzip2 stream at byte")
+        and text.count("\n") == 1
+    )
+    dump.write_bytes(whole[:600] + b"\0\0" + whole[602:])
+    status, text = build()
+    assert status == 1 and text.startswith(f"curate: {dump}: damaged in the bzip2 stream at byte")
+    dump.write_bytes(whole)
+    assert build("--language", "deutsch")[0] == 2
+    assert build("--language", "ja")[1].startswith(
+        "curate: --language ja: no file of --wiki or --wordnet is of it; there are some of: de"
+    )
+    hour = next((tmp_path / "views").glob("*"))
+    hour.write_bytes(hour.read_bytes()[:-30])
+    status, text = build("--views", str(tmp_path / "views"))
+    assert status == 1 and f"curate: {hour}: damaged or cut off" in text
+    assert build("--", "--nonsense=1")[0] == 2

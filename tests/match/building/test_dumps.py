@@ -1,0 +1,113 @@
+"""Dumps are read by their streams, and what is no dump, or not all of one, is said."""
+
+import bz2
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from curate.base.errors import RunError
+from curate.match.building import dumps
+from curate.match.building.dumps import Articles
+from tests.match.building.drawn import draw_dump
+
+HEAD = (
+    '<mediawiki><siteinfo><namespaces><namespace key="6">Datei</namespace><namespace key="0" /></namespaces></siteinfo>'
+)
+
+
+def read(data: bytes, name: str = "x.xml.bz2", start: int = 0, stop: int | None = None) -> list[str]:
+    return list(Articles(io.BytesIO(data), name, start, len(data) if stop is None else stop))
+
+
+def pieces(size: int, count: int) -> Iterator[tuple[int, int]]:
+    for part in range(count):
+        yield part * size // count, (part + 1) * size // count
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 17, 400])
+def test_parts_have_each_article_once(count: int) -> None:
+    data, texts = draw_dump("de", 50)
+    articles = [Articles(io.BytesIO(data), "x.xml.bz2", start, stop) for start, stop in pieces(len(data), count)]
+    assert [text for part in articles for text in part] == texts
+    assert sum(part.pages for part in articles) == 50
+    assert {part.namespaces for part in articles} == {frozenset({"datei", "kategorie"})}
+
+
+def test_a_dump_of_one_stream_and_plain_xml_are_read_whole() -> None:
+    data, texts = draw_dump("ja", 30)
+    plain = bz2.decompress(data)
+    assert read(plain, "x.xml") == texts
+    packed = bz2.compress(plain)
+    parts = [read(packed, "x.xml.bz2", start, stop) for start, stop in pieces(len(packed), 5)]
+    assert parts[0] == texts and not any(parts[1:])
+
+
+def test_the_head_of_a_stream_within_one_is_not_taken_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dumps, "_CHUNK", 5)  # so that heads lie across chunks
+    data, texts = draw_dump("de", 20)
+    parts = [read(data, "x.xml.bz2", start, stop) for start, stop in pieces(len(data), 7)]
+    assert [text for part in parts for text in part] == texts
+
+
+def test_a_cut_dump_is_said() -> None:
+    data, _ = draw_dump("de", 50)
+    last = data.rindex(b"BZh9")
+    for size, what in (
+        (last, "ends without </mediawiki>"),
+        (last + 30, "is cut off in the bzip2 stream"),
+        (200, "cut off"),
+    ):
+        with pytest.raises(RunError, match=what):
+            read(data[:size])
+    with pytest.raises(RunError, match="ends without </mediawiki>"):
+        read(bz2.decompress(data)[:-20], "x.xml")
+
+
+def test_a_damaged_dump_is_said() -> None:
+    data = bytearray(draw_dump("de", 50)[0])
+    data[len(data) // 2] ^= 255
+    with pytest.raises(
+        RunError, match=r"x\.xml\.bz2: damaged in the bzip2 stream at byte [\d,]+ .*; download it again"
+    ):
+        read(bytes(data))
+    with pytest.raises(RunError, match="holds no bzip2; accepted: a dump"):
+        read(b"<mediawiki>")
+    with pytest.raises(RunError, match="damaged in the bzip2"):
+        read(draw_dump("de", 3)[0] + b"more")
+
+
+@pytest.mark.parametrize(
+    ("xml", "what"),
+    [
+        ('<!DOCTYPE a [<!ENTITY b "c">]><mediawiki>&b;</mediawiki>', "has a DOCTYPE"),
+        ("<html></html>", "of <html>; accepted: a dump"),
+        (f"<mediawiki>{'<a>' * 20}", "nested over 16 deep"),
+        ("<mediawiki><page><ns>0</page>", "no XML of a dump, at line 1"),
+        ("<mediawiki>&b;</mediawiki>", "undefined entity"),
+        ("", "without </mediawiki>"),
+    ],
+)
+def test_other_xml_is_refused(xml: str, what: str) -> None:
+    with pytest.raises(RunError, match=what):
+        read(xml.encode(), "x.xml")
+
+
+def test_a_page_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dumps, "MAX_PAGE", 1000)
+    page = "<page><title>{0}</title><ns>0</ns><revision><text>{0}</text></revision></page>"
+    assert read(f"{HEAD}{page.format('a' * 990)}</mediawiki>".encode(), "x.xml") == ["a" * 990]
+    with pytest.raises(RunError, match="a page of over 1,000 characters"):
+        read(f"{HEAD}{page.format('a' * 1001)}</mediawiki>".encode(), "x.xml")
+
+
+def test_pages_of_other_kinds_are_left_out(tmp_path: Path) -> None:
+    page = '<page><title>t</title><ns>{}</ns>{}<revision><text xml:space="preserve">{}</text></revision></page>'
+    pages = [
+        page.format(0, "", "one &lt;ref&gt;"),
+        page.format(0, '<redirect title="a" />', "two"),
+        page.format(14, "", "three"),
+    ]
+    empty = "<page><ns>0</ns><revision><text deleted='deleted' /></revision></page>"
+    assert read(f"{HEAD}{''.join(pages)}{empty}</mediawiki>\n".encode(), "x.xml") == ["one <ref>", ""]

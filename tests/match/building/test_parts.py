@@ -1,0 +1,88 @@
+"""Plans: which wiki a file is of, its key, its parts; and what is refused before anything is read."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curate.base.errors import RecipeError
+from curate.match.building import tokens
+from curate.match.building.parts import make_plan
+from curate.match.building.wikis import Mode, find_wiki, key_of_wiki
+
+
+@pytest.mark.parametrize(
+    ("path", "wiki"),
+    [
+        ("/x/dewiki-20260101-pages-articles-multistream.xml.bz2", "de"),
+        ("zh_yuewiki-20260101-pages-articles1.xml-p1p2.bz2", "zh_yue"),
+        ("s3://a/20231101.zh-min-nan/train-00000-of-00001.parquet", "zh_min_nan"),
+        ("/x/be_x_oldwiki-1.xml", "be_tarask"),
+        ("/x/simplewiki/AA/wiki_00.json", "simple"),
+    ],
+)
+def test_the_wiki_of_a_path(path: str, wiki: str) -> None:
+    assert find_wiki(path) == wiki
+
+
+def test_keys() -> None:
+    keys = {
+        wiki: key_of_wiki(wiki, Mode.worldwide)
+        for wiki in ("de", "nds_nl", "zh_yue", "zh_min_nan", "simple", "ab", "roa_rup")
+    }
+    assert keys == {
+        "de": "de",
+        "nds_nl": "nds",
+        "zh_yue": "zh",
+        "zh_min_nan": "zh",
+        "simple": "other",
+        "ab": "other",
+        "roa_rup": None,
+    }
+    assert key_of_wiki("zh_min_nan", Mode.corrected) == "zh_min_nan"
+
+
+def write_texts(folder: Path, rows: int) -> None:
+    folder.mkdir()
+    table = pa.table({"id": ["1"] * rows, "text": [f"text {row}" * 100 for row in range(rows)]})
+    pq.write_table(
+        table, folder / "train-00000-of-00001.parquet", row_group_size=10, compression="none", use_dictionary=False
+    )
+
+
+def test_parquet_is_cut_by_row_groups(tmp_path: Path) -> None:
+    write_texts(tmp_path / "20231101.de", 95)
+    plan = make_plan([str(tmp_path / "20231101.de")], [], [], [], Mode.corrected, 8_000)
+    assert [part.start for part in plan.parts] == [0, *(part.stop for part in plan.parts[:-1])]
+    assert (plan.parts[-1].stop, len(plan.parts)) == (10, 5)
+    assert plan.keys == {"de": "de"}
+
+
+def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_texts(tmp_path / "20231101.de", 5)
+    write_texts(tmp_path / "20231101.ja", 5)
+    write_texts(tmp_path / "texts", 5)
+    (tmp_path / "dewiki-1.zip").write_bytes(b"")
+    (tmp_path / "dewiki-1.parquet").write_bytes(b"PAR1 or not")
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "dewiki-2.parquet")
+    german = str(tmp_path / "20231101.de")
+    texts = str(tmp_path / "texts/train-00000-of-00001.parquet")
+
+    def refused(wikis: list[str], match: str, languages: list[str] = [], wordnets: list[str] = []) -> None:  # noqa: B006
+        with pytest.raises(RecipeError, match=match):
+            make_plan(wikis, [], wordnets, languages, Mode.corrected)
+
+    refused([german], "--language dee: no such language; did you mean", ["dee"])
+    refused([german], "--language fr: no file of --wiki or --wordnet is of it; there are some of: de", ["fr"])
+    refused([texts], "its name does not say of which language it is; accepted: a dump under its own name")
+    refused([str(tmp_path / "dewiki-1.zip")], "unknown kind of file; accepted: names in xml.bz2")
+    refused([str(tmp_path / "dewiki-1.parquet")], "Parquet that is damaged")
+    refused([str(tmp_path / "dewiki-2.parquet")], "Parquet without a column text")
+    refused([str(tmp_path / "nothing.parquet")], "no such file")
+    refused([german], "no file of a wordnet; accepted: WordNet 3.0's", wordnets=[str(tmp_path / "dewiki-1.zip")])
+    assert make_plan([f"de={texts}"], [], [], ["de"], Mode.corrected).keys == {"de": "de"}
+    monkeypatch.setitem(__import__("sys").modules, "ipadic", None)
+    tokens._load_japanese.cache_clear()
+    refused([german, str(tmp_path / "20231101.ja")], r"pip install '\.\[ja\]' in a checkout of curate")
+    assert make_plan([german, str(tmp_path / "20231101.ja")], [], [], ["de"], Mode.corrected).keys == {"de": "de"}

@@ -1,0 +1,94 @@
+"""Tokens: by characters, and by each language's tokeniser."""
+
+import random
+
+import pytest
+
+from curate.match.building.ngrams import count_ngrams
+from curate.match.building.tokens import Tokeniser, load_tokeniser
+from tests.match.building import naive
+
+TEXTS = {
+    "de": "Köln (am Rhein), z.B. „C++“ <b>fett</b>&lt;i&gt; 漢字 ไทย a\u00a0b\u2003c\x1cd",
+    "ja": "アメリカ合衆国は、北米大陸にある「連邦共和国」である。 (注 abc",
+    "zh": "自然语言处理是人工智能的分支。中华人民共和国（中国）位于亚洲",
+    "th": "ประเทศไทยเป็นรัฐชาติ",
+    "km": "ប្រទេសកម្ពុជាមានទីតាំងនៅអាស៊ី",
+    "lo": "ປະເທດລາວຕັ້ງຢູ່ໃນອາຊີ",
+    "my": "မြန်မာနိုင်ငံသည်အရှေ့တောင်အာရှတွင်တည်ရှိသည်",
+}
+
+
+def counted(wiki: str, texts: list[str], mode: str) -> tuple[dict[str, int], dict[tuple[str, str], int]]:
+    tokeniser = Tokeniser(wiki, mode == "corrected")
+    words, pairs = count_ngrams(b"".join(map(tokeniser.encode, texts)), tokeniser.classes)
+    names = words["word"].to_pylist()
+    columns = (pairs[name].to_pylist() for name in pairs.column_names)
+    return dict(zip(names, words["count"].to_pylist(), strict=True)), {
+        (names[a], names[b]): n for a, b, n in zip(*columns, strict=True)
+    }
+
+
+def plain(wiki: str, texts: list[str], mode: str) -> tuple[dict[str, int], dict[tuple[str, str], int]]:
+    words: dict[str, int] = {}
+    pairs: dict[tuple[str, str], int] = {}
+    for text in texts:
+        before = None
+        for token in naive.tokens_of(text, mode, load_tokeniser(wiki)):
+            if token is not None:
+                words[token] = words.get(token, 0) + 1
+                if before is not None:
+                    pairs[before, token] = pairs.get((before, token), 0) + 1
+            before = token
+    return words, pairs
+
+
+@pytest.mark.parametrize("wiki", ["de", "ja"])
+@pytest.mark.parametrize("mode", ["worldwide", "corrected"])
+def test_tokens_are_those_of_the_definition(wiki: str, mode: str) -> None:
+    assert counted(wiki, [TEXTS[wiki]], mode) == plain(wiki, [TEXTS[wiki]], mode)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("wiki", TEXTS)
+def test_each_tokeniser_makes_words(wiki: str) -> None:
+    words, pairs = counted(wiki, [TEXTS[wiki]] * 2, "worldwide")
+    assert (words, pairs) == plain(wiki, [TEXTS[wiki]] * 2, "worldwide")
+    assert 3 <= len(words) < len(TEXTS[wiki]) and pairs
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_drawn_characters_of_all_kinds(seed: int) -> None:
+    rng = random.Random(seed)
+    kinds = [
+        "a",
+        "ß",
+        "中",
+        "あ",
+        "ก",
+        "་",
+        "。",
+        ",",
+        "—",
+        " ",
+        "\n",
+        "\u3000",
+        "\x85",
+        "\u200b",
+        "😀",
+        "\U00020000",
+        "।",
+        "e\u0301",
+        "<",
+        ">",
+    ]
+    texts = ["".join(rng.choices(kinds, k=rng.randint(0, 60))) for _ in range(300)]
+    for mode in ("worldwide", "corrected"):
+        assert counted("de", texts, mode) == plain("de", texts, mode)
+
+
+def test_tables_grow() -> None:
+    rng = random.Random(0)
+    texts = [" ".join(f"w{int(rng.paretovariate(0.3)) % 9000}" for _ in range(200)) for _ in range(200)]
+    assert counted("en", texts, "worldwide") == plain("en", texts, "worldwide")
+    assert counted("en", [], "worldwide") == ({}, {}) == counted("en", ["", " ", "..."], "worldwide")
