@@ -20,7 +20,7 @@ from curate.base.wording import one_line
 from curate.pool.decode.tar_samples import IMAGE_SUFFIXES
 from curate.pool.files.listing import InputFile, list_source
 from curate.pool.formats.input_format import InputPart
-from curate.pool.pmc.packages import ARCHIVES, XML, name_of, pack_paths, parse_name
+from curate.pool.pmc.packages import ARCHIVES, XML, digest_files, name_of, pack_paths, parse_name
 from curate.recipe.source import Source
 
 LISTS = (".csv", ".csv.gz", ".txt", ".txt.gz")
@@ -29,6 +29,7 @@ PART_BYTES = (1 << 10, 1 << 27)  # of parts in small and in large sources
 _PARTS = 64  # small sources are cut into about as many
 _LINE = re.compile(rb"(PMC\d{1,15})(?:\.(\d{1,5}))?\b")
 _MAX_LINE = 1 << 16
+_TOGETHER = 1 << 14  # articles of a list
 _NO_PATH = re.compile(r"[{},]")  # what `pack_paths` cannot hold
 _READ = (*(f".{suffix}" for suffix in IMAGE_SUFFIXES), *XML, ".json")
 
@@ -42,10 +43,10 @@ class ArticleFiles:
     fingerprint: str
 
 
-def make_parts(articles: Sequence[ArticleFiles]) -> Iterator[InputPart]:
-    """Yield parts of consecutive articles, whose limits stay as they are while a few articles come or go."""
+def make_parts(articles: Iterable[ArticleFiles], total: int) -> Iterator[InputPart]:
+    """Yield parts of consecutive articles, `total` bytes in all, whose limits stay while a few articles come or go."""
     size, limit = PART_BYTES
-    share = sum(article.size for article in articles) // _PARTS
+    share = total // _PARTS
     while size < limit and 4 * size <= share:
         size *= 4
     group: list[ArticleFiles] = []
@@ -66,8 +67,8 @@ def _part(group: Sequence[ArticleFiles], size: int) -> InputPart:
     return InputPart(path, size, ids.digest([article.fingerprint for article in group]))
 
 
-def list_articles(source: Source, prefix: str, content: bool) -> Sequence[ArticleFiles]:
-    """Return the articles of a source, in the order of its paths. Raises RecipeError."""
+def list_articles(source: Source, prefix: str, content: bool) -> tuple[Iterable[ArticleFiles], int]:
+    """Return the articles of a source, by path or, of lists, by number, and their bytes. Raises RecipeError."""
     lists = [path for path in source.paths if path.lower().endswith(LISTS)]
     if lists and len(lists) < len(source.paths):
         raise source.error(f"{lists[0]}: a list beside others; accepted: lists of articles, or folders and archives")
@@ -75,16 +76,19 @@ def list_articles(source: Source, prefix: str, content: bool) -> Sequence[Articl
         raise source.error(
             f"{lists[0]}: a list without `prefix`; accepted: where its articles are: s3://pmc-oa-opendata/"
         )
-    articles = _read_lists(source, prefix) if lists else _group_files(source, list_source(source, content, ("",)))
+    if lists:
+        return _read_lists(source, prefix)
+    articles = _group_files(source, list_source(source, content, ("",)))
     if not articles:
-        what = "lines that name an article, such as PMC10009416.1" if lists else "PMC….xml, .nxml or .tar.gz"
-        raise source.error(f"{source.paths[0]}: no article; accepted: {what}")
-    return articles
+        raise source.error(f"{source.paths[0]}: no article; accepted: PMC….xml, .nxml or .tar.gz")
+    return articles, sum(article.size for article in articles)
 
 
-def _read_lists(source: Source, prefix: str) -> list[ArticleFiles]:
-    """Return the articles that lists name, of each the highest version; 20 bytes a line are held meanwhile."""
-    numbers, versions, lines = array("q"), array("l"), array("Q")
+def _read_lists(source: Source, prefix: str) -> tuple[Iterator[ArticleFiles], int]:
+    """Return the articles that lists name, of each the highest version, and their bytes; 28 bytes a line are held."""
+    numbers, versions, digests = array("q"), array("l"), array("Q")
+    if not any("://" in path for path in source.paths):  # then `storage` is of the articles alone
+        source = source.model_copy(update={"storage": {}})
     for file in list_source(source, False):
         packed = "gzip" if file.path.lower().endswith(".gz") else None
         with fsspec.open(file.path, "rb", compression=packed, **source.storage) as opened:
@@ -93,17 +97,24 @@ def _read_lists(source: Source, prefix: str) -> list[ArticleFiles]:
                     if match := _LINE.search(line):
                         numbers.append(int(match[1][3:]))
                         versions.append(int(match[2] or 0))
-                        lines.append(xxhash.xxh3_64_intdigest(line.strip()))
+                        digests.append(xxhash.xxh3_64_intdigest(line.strip()))
             except (OSError, EOFError, zlib.error) as error:
                 raise source.error(f"{file.path}: cannot be read: {one_line(error, 200)}") from None
-    order = np.lexsort((np.asarray(versions), np.asarray(numbers)))
-    number, version = np.asarray(numbers)[order], np.asarray(versions)[order]
-    last = np.append(number[1:] != number[:-1], True)[: len(number)]
-    articles: list[ArticleFiles] = []
-    for place, of, line in zip(number[last].tolist(), version[last].tolist(), order[last].tolist(), strict=True):
-        name = f"PMC{place}.{of}" if of else f"PMC{place}"
-        articles.append(ArticleFiles(f"{prefix}{name}", ARTICLE_BYTES, f"{lines[line]:016x}"))
-    return articles
+    if not numbers:
+        what = "no article; accepted: lines that name one, such as PMC10009416.1"
+        raise source.error(f"{source.paths[0]}: {what}")
+    number, version, digest = np.asarray(numbers), np.asarray(versions), np.asarray(digests)
+    order = np.lexsort((version, number))
+    highest = order[np.append(np.diff(number[order]) > 0, True)]
+
+    def articles() -> Iterator[ArticleFiles]:
+        for first in range(0, len(highest), _TOGETHER):
+            some = highest[first : first + _TOGETHER]
+            for of, v, line in zip(*(column[some].tolist() for column in (number, version, digest)), strict=True):
+                name = f"PMC{of}.{v}" if v else f"PMC{of}"
+                yield ArticleFiles(f"{prefix}{name}", ARTICLE_BYTES, f"{line:016x}")
+
+    return articles(), len(highest) * ARTICLE_BYTES
 
 
 def _group_files(source: Source, files: Iterable[InputFile]) -> list[ArticleFiles]:
@@ -146,6 +157,6 @@ def _of_folder(folder: str, files: Sequence[InputFile], metadata: dict[str, Inpu
     paths = [folder] if is_article else [f"{folder}/{name}" for name in xml]
     more = [metadata[folder]] if folder in metadata else []
     size = sum(file.size for file in [*files, *more] if file.path.lower().endswith(_READ)) // len(paths)
-    digest = ids.digest([[file.path, file.size, file.fingerprint] for file in [*files, *more]])
+    digest = digest_files([*files, *more])
     for path in paths:
         yield ArticleFiles(path, size, digest)

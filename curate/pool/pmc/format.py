@@ -71,7 +71,7 @@ class PmcInput(interface.InputFormat):
         if find_spec("lxml") is None:
             how = "install it with: pip install '.[pmc]' in a checkout of curate"
             raise source.error(f"format: pmc needs lxml, which is not installed; {how}")
-        parts = tuple(make_parts(list_articles(source, source.prefix, content)))
+        parts = tuple(make_parts(*list_articles(source, source.prefix, content)))
         nameable = tuple(name for name in COLUMNS.names if name not in ALWAYS)
         return PlannedSource(parts, (FileColumns(True, COLUMNS, frozenset({"key"}), ALWAYS, nameable),))
 

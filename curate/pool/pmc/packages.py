@@ -9,7 +9,7 @@ import gzip
 import os
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ from curate.base.process import temporary_folder
 from curate.base.wording import one_line
 from curate.pool.decode.json_fields import read_json
 from curate.pool.decode.tar_samples import IMAGE_SUFFIXES
-from curate.pool.files.listing import expand_braces, file_state, list_folder
+from curate.pool.files.listing import InputFile, expand_braces, file_state, list_folder
 from curate.pool.pmc.jats import MAX_XML
 from curate.tar.byte_sources import MmapSource
 from curate.tar.index import index_tar
@@ -96,12 +96,17 @@ def unpack_paths(path: str) -> list[str]:
     return expand_braces(path)
 
 
+def digest_files(files: Iterable[InputFile]) -> str:
+    """Return what differs where one of some files does, wherever they are."""
+    return ids.digest([[file.path.rpartition("/")[2], file.size, file.fingerprint] for file in files])
+
+
 def package_state(path: str, storage: dict[str, Any]) -> str:
     """Return what differs where a file of an article does, by one listing. Raises OSError."""
     with suppress(FileNotFoundError):
         if path.lower().endswith(ARCHIVES):
             return file_state(path, storage)
-        return ids.digest([[file.path, file.size, file.fingerprint] for file in list_folder(folder_of(path), storage)])
+        return digest_files(list_folder(folder_of(path), storage))
     return "absent"
 
 

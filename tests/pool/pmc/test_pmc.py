@@ -276,7 +276,7 @@ def test_what_a_source_may_name(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="a list without `prefix`"):
         batches(source_of(write_inventory(tmp_path / "i.csv.gz", ARTICLES)))
     (tmp_path / "none.txt").write_text("nothing\n")
-    with pytest.raises(RecipeError, match="no article; accepted: lines that name an article"):
+    with pytest.raises(RecipeError, match="no article; accepted: lines that name one"):
         batches(source_of(tmp_path / "none.txt", prefix=str(folder)))
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/readme.md").write_text("nothing")

@@ -1,9 +1,11 @@
 """Runs over articles: the same result whatever the layout and the parts; verdicts, provenance and images of all rows."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,9 +19,20 @@ from curate.emit import webdataset
 from curate.pool.pmc import articles as listing
 from curate.pool.pmc.rows import COLUMNS
 from curate.recipe.recipe import Recipe
+from pipelines.prepare import prepare
 from tests.laws.pools import Ran, conserved, loads, recipe_of, run_beam, run_local, watch_measuring
-from tests.pool.pmc.articles import ARTICLES, DAMAGED, HIGHEST, naive_rows, write_archives, write_folders
+from tests.pool.pmc.articles import (
+    ARTICLES,
+    DAMAGED,
+    HIGHEST,
+    naive_rows,
+    write_archives,
+    write_folders,
+    write_inventory,
+)
 from tests.publish.runs import run_query
+from tests.s3 import bucket_at, serving_s3
+from tests.store_proxy import store_proxy
 
 RULES = {
     "licensed": "license_group <> 'other'",
@@ -113,6 +126,10 @@ def test_another_rule_reads_no_article_again(tmp_path: Path, monkeypatch: pytest
     (pool / "PMC102.1/d102-g001.jpg").write_bytes(HIGHEST[0].image("another.jpg"))
     run_local(recipe(pool, rules=other), tmp_path / "third", reuse=tmp_path / "first")
     assert len(measured) == 1 and "102" in measured[0]
+    pool.rename(tmp_path / "moved")
+    moved = run_local(recipe(tmp_path / "moved", rules=other), tmp_path / "fourth", reuse=tmp_path / "third")
+    assert len(measured) == 1
+    assert {str(Path(shard).parent) for shard in moved.table("samples")["shard"].to_pylist()} == {f"{tmp_path}/moved"}
 
 
 def test_columns_are_joined_by_the_key(tmp_path: Path) -> None:
@@ -131,6 +148,28 @@ def test_the_report_shows_images_of_rows_that_were_dropped(tmp_path: Path) -> No
             rows = opened.rows("SELECT * FROM samples JOIN decisions USING (unit, row) WHERE sha256 IS NOT NULL")
             images, changed = read_originals(opened, rows)
         assert len(images) == len(rows) > run.counts["kept"] and not changed
+
+
+@pytest.mark.thorough
+def test_a_bucket_by_its_inventory(tmp_path: Path) -> None:
+    """Planning asks for nothing of an article; reading lists each, and takes its XML, its json and images of rows."""
+    folder = write_folders(tmp_path / "pool", ARTICLES)
+    local = run_local(recipe(folder), tmp_path / "local")
+    path = write_inventory(tmp_path / "inventory.csv.gz", ARTICLES)
+    with serving_s3() as url, store_proxy(url) as proxy, bucket_at(proxy.url) as bucket:
+        fsspec.filesystem("s3").put(f"{folder}/", f"{bucket}/", recursive=True)
+        listed = {"prefix": f"{bucket}/", "storage": {"default_block_size": 1 << 20}}
+        from_list = recipe(path, source=listed)
+        proxy.requests.clear()
+        prepare(from_list, str(tmp_path / "planned"))
+        assert not proxy.requests
+        run = run_local(from_list, tmp_path / "listed")
+        requests = Counter(request.name.rpartition(".")[2] or "/" for request in proxy.requests)
+        whole = run_local(recipe(bucket), tmp_path / "whole")
+    conserved(run)
+    assert outcomes(run) == outcomes(whole) == outcomes(local)
+    assert run.kept == whole.kept == local.kept and run.members == whole.members == local.members
+    assert not {"txt", "xlsx", "eps"} & {*requests}, requests
 
 
 def test_an_article_that_changes_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
