@@ -139,7 +139,7 @@ def _parse(xml: bytes) -> Any:
     try:
         root = etree.fromstring(xml, etree.XMLParser(**_parser_options()))
     except etree.XMLSyntaxError as error:
-        raise ValueError(f"the XML is damaged: {one_line(error, 200)}") from None
+        raise ValueError(f"the XML is damaged: {one_line(error.msg, 200)}") from None
     dtd = root.getroottree().docinfo.internalDTD
     if dtd is not None and next(dtd.iterentities(), None) is not None:
         raise ValueError("the XML declares entities; accepted: XML without")

@@ -88,7 +88,7 @@ ARTICLES = [
         f"""<body><sec><p>As <xref ref-type="fig" rid="f1">Fig. 1</xref> shows, lines are long.</p>
         <p>Both <italic>are in <xref ref-type="fig" rid="f1 f2">Figs. 1, 2</xref></italic>, &#233;t al.</p>
         {fig("f1", "<title>Lines.</title><p>(A) A long line; (B)  a <bold>short</bold> one.</p>", "d101-g001")}
-        {fig("f2", "<p>A circle of 10<sup>3</sup> points</p>", "d101.g002", label="Figure 2")}</sec></body>""",
+        {fig("f2", "<p>A circle of 10<sup>3</sup> points, not <xref ref-type='fig' rid='f1'>1</xref></p>", "d101.g002", label="Figure 2")}</sec></body>""",
         ["d101-g001.jpg", "d101-g001.gif", "d101.g002.JPG", "d101-s001.xlsx"],
     ),
     Drawn(
