@@ -18,6 +18,7 @@ from curate.cli.main import main
 from curate.match.building import tokens, wordnets
 from curate.models import hugging_face, text_lines
 from curate.models.clip_model import identify
+from curate.pool.crawl.format import CommonCrawlInput, CrawlSource
 from curate.pool.files.listing import list_files
 from curate.pool.pmc.format import PmcInput, PmcSource
 from curate.pool.urls.download.source import UrlsSource
@@ -50,6 +51,11 @@ def urls(folder: Path) -> Any:
     return UrlsInput().plan(UrlsSource.model_validate(source), (), False)
 
 
+def crawl(folder: Path) -> Any:
+    source = {"name": "cc", "format": "commoncrawl", "path": "a.wat.gz"}
+    return CommonCrawlInput().plan(CrawlSource.model_validate(source), (), False)
+
+
 def pmc(folder: Path) -> Any:
     return PmcInput().plan(PmcSource(name="pmc", format="pmc", path=str(folder)), (), False)
 
@@ -79,6 +85,7 @@ CASES: list[tuple[str, str, Callable[[Path], Any]]] = [
     ("th", "pythainlp.tokenize", lambda folder: tokenise("th", tokens._load_thai)),
     ("zh", "jieba", lambda folder: tokenise("zh_yue", tokens._load_chinese)),
     ("wordnet", "wn", lambda folder: wordnets._read_lmf("omw-de.xml")),
+    ("crawl", "resiliparse", crawl),
     ("pmc", "lxml", pmc),
     ("spark", "pyspark", lambda folder: check("--runner=spark")),
     ("aws", "s3fs", lambda folder: RunStore("s3://bucket/run").exists("a")),

@@ -81,7 +81,7 @@ class CommonCrawlInput(interface.InputFormat):
     def plan(self, source: CrawlSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
         """List the files, those of lists of paths too, and cut them into spans; none is opened."""
         if find_spec("resiliparse") is None:
-            how = "install it with: pip install 'curate[crawl]'"
+            how = "install it with: pip install '.[crawl]' in a checkout of curate"
             raise source.error(f"format: commoncrawl needs resiliparse, which is not installed; {how}")
         parts: list[InputPart] = []
         for file in list_source(source.model_copy(update={"path": _expand_lists(source)}), content):

@@ -336,7 +336,10 @@ DIFFERENCES = {
     ("PMC106", "d106-g004.jpg"): "the figure has no caption: it drops it, here it is a row that fails as no_caption",
 }
 CONTEXTS = {
-    ("PMC101", "d101-g001.jpg"): "an xref within <italic>, with two ids in rid, names it too; captions that do are no context",
+    (
+        "PMC101",
+        "d101-g001.jpg",
+    ): "an xref within <italic>, with two ids in rid, names it too; captions that do are no context",
     ("PMC103", "d103-g001b.jpg"): "an xref to the group names its figures too",
     ("PMC104", "d104a.jpg"): "a paragraph that names a figure twice is there once, and as plain text",
     ("PMC109", "d109.jpg"): "a table within the paragraph is no text of it",
