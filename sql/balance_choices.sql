@@ -1,6 +1,7 @@
 -- Head and tail entries for other values of t, and the tail's share of matches.
 -- This is how MetaCLIP chose t. Matches are those of samples left when balancing began; a sample may have several.
 -- `curate whatif DIR --sweep 'balance.t={A..B}'` also computes how many samples each t keeps; its `tail_share` is the one below.
+-- Where each language has a t of its own, entries are those of the language by which the others' follow.
 -- theme: Entries and balancing
 -- param: at = null [numbers] values of t, such as '1000 20000'; null is this run's t, divided and multiplied by 2, 4 and 8
 -- column: t           the threshold
@@ -21,5 +22,6 @@ SELECT
     coalesce(sum(survivors) FILTER (survivors < t), 0) / sum(survivors) AS tail_share
 FROM chosen, entries
 WHERE t >= 1 AND survivors > 0
+    AND language = coalesce((SELECT key FROM json_each((SELECT value FROM run WHERE key = 't_by_language')) LIMIT 1), language)
 GROUP BY t
 ORDER BY t;

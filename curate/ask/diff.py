@@ -271,6 +271,7 @@ def _settings(a: RunFacts, b: RunFacts) -> pa.Table:
         if isinstance(recipe.get("input"), list):  # by name, so that an added source is one change
             recipe["input"] = {source["name"]: source for source in recipe["input"]}
         others = {key: plain[key] for key in ("models", "engine_ids", "metadata", "curate", "t")}
+        others["t"] = facts.t_by_language or facts.t
         others["threshold"] = {
             rule.name: {str(group.group): group.threshold for group in rule.thresholds}
             if rule.thresholds is not None

@@ -316,6 +316,8 @@ def _place(at: Any, part: str, override: str) -> str | int:
     accepted = f"a position below {len(at)}" if isinstance(at, list) else "nothing, since it has no keys"
     if isinstance(at, list) and name[0] == "input" and not part.isdecimal():
         accepted += f", such as input.0.{part}"
+    if name[:2] == ["balance", "t"]:
+        accepted = f"numbers by language, such as --set 'balance.t={{en: {at}, {part}: …}}'"
     if name[0] == "rules" and name[2:] == ["top"]:
         accepted = f"another expression, or --set '{name[0]}.{name[1]}={{top: 0.3, of: COLUMN}}'"
     raise RecipeError(f"--set {override}: {part!r} does not fit {shorten(at)}; accepted: {accepted}")

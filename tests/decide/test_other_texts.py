@@ -102,6 +102,7 @@ def test_decisions_are_the_same_for_any_sharding_and_on_beam(folder: Path, run: 
     assert [of.kept for of in runs[1:]] == [run.kept] * 3
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("section", [{"t": None, "rows": 250}, {"t": None, "tail_share": 0.3}])
 def test_a_solved_t(folder: Path, section: dict[str, Any]) -> None:
     run = pools.run_local(recipe_of(folder, **section), folder / f"{section}")

@@ -1,8 +1,8 @@
 """Estimate what a run will yield and cost from a few whole units, measured and decided as the run would.
 
-Entry counts grow with the pool, so a sample of fraction f is balanced with its counts divided by f. Duplicates are
-detected within the sample alone, so too few. The error is that of cluster sampling over the units where there are
-several, else that of the rows, and that of a run's draws.
+Entry counts grow with the pool, so a sample of fraction f is balanced with its counts divided by f. Duplicates, and
+other texts of an image, are detected within the sample alone, so too few. The error is that of cluster sampling over
+the units where there are several, else that of the rows, and that of a run's draws.
 """
 
 import re

@@ -95,7 +95,7 @@ class LimitsChoice(Choice):
     def shortfall(self, section: Balance) -> str:
         """Return a share of the tail that no t comes near by 5 %, and those next to it; or languages of few matches."""
         if self.languages:
-            return _say_uncertain([of for of in self.languages if of.is_uncertain])
+            return _say_uncertain(self.languages[0], [of for of in self.languages if of.is_uncertain])
         ts, shares = inclusion.tail_shares(self.counts)
         share = section.tail_share
         if share is None or not len(ts) or np.abs(shares - share).min() <= 0.05 * share:
@@ -121,14 +121,15 @@ class LimitsChoice(Choice):
         return shares | {f"t of {of.language}": float(of.t) for of in self.languages}
 
 
-def _say_uncertain(languages: Sequence[LanguageLimit]) -> str:
+def _say_uncertain(reference: LanguageLimit, languages: Sequence[LanguageLimit]) -> str:
     """Return which languages have few matches; empty where none has."""
     if not languages:
         return ""
     shown = ", ".join(f"{of.language} (t = {of.t:,}, {of.matches:,} matches in all)" for of in languages[:_SHOWN])
     more = f" and {len(languages) - _SHOWN} more" if len(languages) > _SHOWN else ""
     few = f"{pluralise(len(languages), 'language')} with a tail of fewer than {FEW} matches, by which t is chosen"
-    return f"{few}: {shown}{more}; accepted: a t by hand, such as balance.t: {{{languages[0].language}: …}}"
+    by_hand = f"{reference.language}: {reference.t}, {languages[0].language}: …"
+    return f"{few}: {shown}{more}; accepted: a t by hand, such as balance.t: {{{by_hand}}}"
 
 
 def _share(weights: Any, chosen: Any) -> float | None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.api import Run
+from curate.ask.diff import diff_runs
 from curate.ask.report.page import write_report
 from curate.base.errors import RecipeError, RunError
 from curate.cli.summary import summary
@@ -181,7 +182,14 @@ def left_of(run: pools.Ran) -> tuple[list[dict[str, Any]], list[list[str]]]:
     return [row for row, _ in left], [entries for _, entries in left]
 
 
-@pytest.mark.parametrize("section", [{"t": 20}, {"t": {"en": 20, "de": 5}}, {"tail_share": 0.3}, {"rows": 300}])
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"t": 20},
+        *(pytest.param(section, marks=pytest.mark.thorough) for section in ({"t": {"en": 20, "de": 5}}, {"rows": 300})),
+        {"tail_share": 0.3},
+    ],
+)
 def test_a_run_decides_by_the_definition(folder: Path, section: dict[str, Any]) -> None:
     run = pools.run_local(recipe_of(folder, **section), folder / f"{section}")
     rows, entries = left_of(run)
@@ -228,6 +236,11 @@ def test_what_if_is_what_a_run_does(folder: Path, capsys: pytest.CaptureFixture[
     same = whatif(str(second.folder), [])
     assert found.expected == same.expected == pytest.approx(sum(second.table("decisions")["probability"].to_pylist()))
     assert found.choice is not None and found.choice.values["t_by_language"] == second.run["t_by_language"]
+    changed = {
+        row["key"]: (row["a"], row["b"])
+        for row in diff_runs(str(first.folder), str(second.folder)).settings.to_pylist()
+    }
+    assert changed["t.tr"] == tuple(str(run.run["t_by_language"]["tr"]) for run in (first, second))
     facts = {row["fact"]: (row["run"], row["whatif"]) for row in found.facts.to_pylist()}
     assert facts["t of tr"] == (first.run["t_by_language"]["tr"], second.run["t_by_language"]["tr"])
     whatif_command(str(first.folder), ["balance.t=50"])
@@ -235,6 +248,8 @@ def test_what_if_is_what_a_run_does(folder: Path, capsys: pytest.CaptureFixture[
     assert "t = 50 of en, " in shown and "with a tail of fewer than 100 matches, by which t is chosen: " in shown
     whatif_command(str(first.folder), sweep_of="balance.t={10..100}", points=5)
     assert "100" in capsys.readouterr().out
+    with pytest.raises(RecipeError, match=r"'de' does not fit 20; accepted: .* --set 'balance.t=\{en: 20, de: …\}'"):
+        whatif(str(first.folder), ["balance.t.de=5"])
     with pytest.raises(RecipeError, match=r"balance.language: the metadata has no entries of language 'fr'"):
         whatif(str(first.folder), ["balance.language=fr"])
 
@@ -273,6 +288,8 @@ def test_the_report_and_a_query_say_what_each_language_has(folder: Path) -> None
         assert row["tail"] == sum(0 < count < ts[name] for count in counts[name])
         assert row["matches"] == sum(counts[name])
         assert row["tail_share"] == pytest.approx(languages.published_share(counts[name], ts[name]))
+    [choice] = Run(str(run.folder)).sql("balance_choices", at=20).to_pylist()  # of the language that t is of
+    assert choice["tail_share"] == pytest.approx(lines["en"]["tail_share"])
     page = Path(write_report(str(run.folder))[0]).read_text()
     assert "<h2>Languages of entries</h2>" in page and "Entries of de with the most samples" in page
     page = Path(write_report(str(run.folder), language="tr")[0]).read_text()
