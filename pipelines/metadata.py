@@ -1,6 +1,6 @@
 """The pipeline that builds metadata: what was downloaded in, one table of entries and a report out.
 
-parts ─ count ─ totals ─ send by word ─ merge ─ find pairs ─ choose ─ one table
+parts ─ count ─ totals ─ send by word ─ merge ─ floors ─ candidates ─ choose ─ one table
 """
 
 import gc
@@ -18,6 +18,7 @@ from curate.match.building.parts import Plan
 from curate.match.building.settings import BuildSettings, Limits
 from curate.match.building.steps import build_metadata, gather_entries
 from curate.match.building.wikis import Mode
+from curate.match.sources import read_metadata
 from curate.run.units import Place
 from curate.store.lock import clear_tmp, locked
 from curate.store.store import RunStore
@@ -40,11 +41,18 @@ class _Context:
 
 
 def run_build(
-    plan: Plan, out: str, mode: Mode, limits: Limits, options: Sequence[str] = (), on: str | None = None
+    plan: Plan,
+    out: str,
+    mode: Mode,
+    limits: Limits,
+    options: Sequence[str] = (),
+    on: str | None = None,
+    english: str | None = None,
 ) -> dict[str, Any]:
     """Build the metadata of a plan into the file `out`, and its report beside it; return the report.
 
-    Both are put in place whole, once all is built. What is counted meanwhile is in the folder `OUT.building`.
+    `english` is a list of entries, or a table, that serves English as it is. Table and report are put in place whole,
+    once all is built. What is counted meanwhile is in the folder `OUT.building`.
 
     Raises:
         RecipeError: options are wrong, the engine misses something here, or `out` cannot be written.
@@ -52,6 +60,7 @@ def run_build(
     """
     place = _place(out)
     work = work_folder(out)
+    listed = read_metadata(english)[0] if english else None
     engine = choose_engine(options, on, work.url)
     engine.check()
     engine.check_folder(work)
@@ -60,7 +69,7 @@ def run_build(
         with locked(work, "metadata build"):
             _clear(work)  # of a build that was killed
             _run(plan, settings, engine)
-            report = gather_entries(settings, place)
+            report = gather_entries(settings, place, listed)
             _clear(work)
     except OSError as error:
         raise RecipeError(f"--out {out}: cannot be written: {error}") from None

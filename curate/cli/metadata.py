@@ -27,6 +27,9 @@ def build(
     language: Annotated[str, Option(metavar="KEYS", help="Languages, such as de,ja; else all of --wiki.")] = "",
     mode: Annotated[Mode, Option(metavar="MODE", help="reference, worldwide or corrected.")] = Mode.corrected,
     pmi: Annotated[float, Option(metavar="X", help="Mutual information that pairs of words need.")] = 30.0,
+    english: Annotated[
+        str | None, Option(metavar="FILE", help="English entries, such as MetaCLIP's metadata.json.")
+    ] = None,
     out: Annotated[str, Option("--out", "-o", metavar="FILE", help="The table to write.")] = "metadata.parquet",
     on: common.OnOption = None,
 ) -> None:
@@ -44,12 +47,12 @@ def build(
 
     chosen = [key for key in language.replace(" ", "").split(",") if key]
     with common.say_if_slow("planning: files are listed"):
-        plan = make_plan(wiki, views, wordnet, chosen, mode)
+        plan = make_plan(wiki, views, wordnet, chosen, mode, listed=["en"] if english else [])
     if plan.unnamed:
         many = pluralise(len(plan.unnamed), "file")
         print(f"left out {many} without a language in the name, such as {plan.unnamed[0]}", file=sys.stderr)
     with show_counting(work_folder(out), len(plan.parts)):
-        report = run_build(plan, out, mode, Limits(pmi=pmi), options, on)
+        report = run_build(plan, out, mode, Limits(pmi=pmi), options, on, english)
     print_lines(*build_lines(report, out))
 
 

@@ -10,7 +10,7 @@ by the bytes of UTF-8. Caps are of new entries. Sources: MetaCLIP (arXiv 2309.16
 
 import string
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,12 +87,17 @@ def _compose(texts: Any) -> Any:
     return pc.replace_with_mask(texts, pc.invert(pc.string_is_ascii(texts)), pa.array(composed, texts.type))
 
 
-def choose_entries(key: str, values: Sequence[tuple[str, Any]], settings: BuildSettings) -> Iterator[KeyReport]:
-    """Write the entries of a key, a table with the columns of METADATA but for its ids; yield what became of it."""
+def choose_entries(
+    key: str, values: Sequence[tuple[str, Any]], settings: BuildSettings, totals: Mapping[tuple[str, str], int]
+) -> Iterator[KeyReport]:
+    """Write the entries of a key, a table with the columns of METADATA but for its ids; yield what became of it.
+
+    `totals` are how many words and titles each wiki has.
+    """
     chosen: dict[str, str] = {}
     reports = []
     for wiki in sorted({wiki for wiki, _ in values}):
-        of_wiki, some = _choose(key, wiki, [value for name, value in values if name == wiki], settings)
+        of_wiki, some = _choose(key, wiki, [value for name, value in values if name == wiki], settings, totals)
         for entry, source in of_wiki.items():
             chosen.setdefault(entry, source)
         reports += some
@@ -111,7 +116,7 @@ def entries_file(key: str) -> str:
 
 
 def _choose(
-    key: str, wiki: str, values: Sequence[Any], settings: BuildSettings
+    key: str, wiki: str, values: Sequence[Any], settings: BuildSettings, totals: Mapping[tuple[str, str], int]
 ) -> tuple[dict[str, str], list[SourceReport]]:
     """Return a wiki's entries with their sources, in order, and what became of each source."""
     entries = dict.fromkeys(NUMBERS, "number")
@@ -120,9 +125,9 @@ def _choose(
     fresh = clean(names, wiki, settings, limited=False)
     reports.append(_add(entries, SourceReport(key, wiki, "wordnet", len(names)), fresh))
     for kind, source in SOURCES.items():
-        total = sum(number for name, number, _ in values if name == f"{kind} in all")
+        total = totals.get((wiki, kind), sum(number for name, number, _ in values if name == f"{kind} in all"))
         tables = [from_bytes(data) for name, _, data in values if name == kind]
-        report = SourceReport(key, wiki, source, total, cap=_cap(kind, total, wiki, settings))
+        report = SourceReport(key, wiki, source, total, cap=settings.cap(kind, total, wiki))
         if tables:
             order: Any = [(_MEASURES[kind], "descending"), ("count", "descending"), ("word", "ascending")]
             table = pa.concat_tables(tables).sort_by(list(dict(order).items()))
@@ -136,20 +141,6 @@ def _read_names(wiki: str, parts: Sequence[tuple[int, bytes]]) -> pa.Array:
     tables = [from_bytes(data) for _, data in sorted(parts)]
     names: pa.Array = whole(pa.concat_tables(tables or [WORDS.empty_table()])["word"])
     return names if wiki == "en" else pc.take(names, pc.sort_indices(names))
-
-
-def _cap(kind: str, total: int, wiki: str, settings: BuildSettings) -> int | None:
-    """Return how many new entries a source has at most; None: as many as reach its threshold."""
-    limits = settings.limits
-    if settings.is_first(wiki):
-        return None
-    cap = {
-        "words": min(limits.words, total * limits.words_percent // 100),
-        "pairs": limits.pairs,
-        "titles": min(limits.titles, total * limits.titles_percent // 100),
-    }[kind]
-    # MetaCLIP 2 looks at a cap once it has added an entry
-    return cap if settings.is_corrected else max(cap, 1)
 
 
 def _add(

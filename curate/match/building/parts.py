@@ -4,7 +4,7 @@ In: paths of texts, page views and wordnets. Out: parts, each of one wiki but fo
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -58,8 +58,10 @@ def make_plan(
     chosen: Sequence[str],
     mode: Mode,
     part_bytes: int = PART_BYTES,
+    listed: Collection[str] = (),
 ) -> Plan:
-    """List and cut the files; `chosen` are keys, of none all that there are files of.
+    """List and cut the files; `chosen` are keys, of none all that there are files of. Keys that are `listed` have
+    entries already: none are built.
 
     Raises RecipeError where a file is missing or of an unknown kind, or a language has none, or lacks its tokeniser.
     """
@@ -71,8 +73,8 @@ def make_plan(
     texts = [item for path in wikis for item in _list_texts(path, unnamed)]
     lexicons = [item for path in wordnets for item in _list_wordnets(path, mode)]
     keys = {wiki: key_of_wiki(wiki, mode) for wiki in sorted({wiki for wiki, *_ in (*texts, *lexicons)})}
-    kept = {wiki: key for wiki, key in keys.items() if key and (not chosen or key in chosen)}
-    if missing := [key for key in chosen if key not in kept.values()]:
+    kept = {wiki: key for wiki, key in keys.items() if key and key not in listed and (not chosen or key in chosen)}
+    if missing := [key for key in chosen if key not in (*kept.values(), *listed)]:
         known = ", ".join(sorted({key for key in keys.values() if key})) or "none"
         raise RecipeError(
             f"--language {missing[0]}: no file of --wiki or --wordnet is of it; there are some of: {known}"

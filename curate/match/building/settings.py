@@ -41,3 +41,16 @@ class BuildSettings:
     def is_first(self, wiki: str) -> bool:
         """Return whether a wiki's entries are chosen as MetaCLIP's first version does."""
         return self.mode is Mode.reference or wiki == "en"
+
+    def cap(self, kind: str, total: int, wiki: str) -> int | None:
+        """Return how many new entries come in of so many words, pairs or titles; None: all that reach a threshold."""
+        if self.is_first(wiki):
+            return None
+        limits = self.limits
+        cap = {
+            "words": min(limits.words, total * limits.words_percent // 100),
+            "pairs": limits.pairs,
+            "titles": min(limits.titles, total * limits.titles_percent // 100),
+        }[kind]
+        # MetaCLIP 2 looks at a cap once it has added an entry
+        return cap if self.is_corrected else max(cap, 1)

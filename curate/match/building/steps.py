@@ -1,20 +1,23 @@
 """The steps of a build, over the parts of its files: count, add up, choose.
 
-parts ─ count ─ totals ─ send by word ─ merge ─ find pairs ─ choose the entries of each language
+parts ─ count ─ totals ─ send by word ─ merge ─ floors ─ candidates ─ choose the entries of each language
 """
 
 from dataclasses import asdict
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.base.numeric.arrays import whole
 from curate.base.schema import METADATA
 from curate.match.building.counts import Counted, Totals, count_part, send
 from curate.match.building.entries import KeyReport, choose_entries, entries_file
-from curate.match.building.merge import find_pairs, merge
+from curate.match.building.merge import Floors, choose_candidates, find_floors, merge
 from curate.match.building.settings import BuildSettings
+from curate.match.sources import never_match
 from curate.run.units import Aside, Total, Units
 from curate.store.store import RunStore
 
@@ -27,8 +30,9 @@ def build_metadata(units: Units, settings: BuildSettings) -> None:
     totals = units.ask("Totals", _totals, combine=Total(Totals))
     pairs = units.pairs("Send", send, settings, totals)
     merged = units.group("Merge", pairs, merge, settings, totals)
-    found_pairs = units.group("Pairs", merged, find_pairs, settings, totals)
-    chosen = units.group("Choose", found_pairs, _choose, settings, totals)
+    floors = units.get("Floors", find_floors, merged.aside, settings, totals)
+    candidates = units.group("Candidates", merged, choose_candidates, settings, totals, floors)
+    chosen = units.group("Choose", candidates, _choose, settings, floors)
     units.get("Report", write_report, chosen.aside, totals, settings)
 
 
@@ -36,8 +40,9 @@ def _totals(_tables: object, state: Counted) -> list[Totals]:
     return [state.totals]
 
 
-def _choose(key: str, values: Any, settings: BuildSettings, totals: Totals) -> Any:
-    yield from map(Aside, choose_entries(key, values, settings))
+def _choose(key: str, values: Any, settings: BuildSettings, floors: Floors) -> Any:
+    numbers = {place: floor.total for place, floor in floors.items()}
+    yield from map(Aside, choose_entries(key, values, settings, numbers))
 
 
 def write_report(reports: list[KeyReport], totals: Totals | None, settings: BuildSettings) -> None:
@@ -49,13 +54,21 @@ def write_report(reports: list[KeyReport], totals: Totals | None, settings: Buil
     )
 
 
-def gather_entries(settings: BuildSettings, out: str) -> dict[str, Any]:
+def gather_entries(settings: BuildSettings, out: str, english: pa.Table | None = None) -> dict[str, Any]:
     """Put the entries of all keys into place as one table, `out`, and the report beside it; return the report.
 
-    Keys are in order, and each has a row group. In memory are the entries of one.
+    Keys are in order, and each has a row group. In memory are the entries of one. `english` is a list that was made
+    before, with the columns of METADATA: MetaCLIP's, say.
     """
     report: dict[str, Any] = settings.store.read_json(REPORT_FILE)
     store, n = settings.store, 0
+    if english is not None:
+        table = english.set_column(3, METADATA.field("language"), pa.repeat(pa.scalar("en"), len(english)))
+        store.write_parquet(entries_file("en"), table)
+        never = table["entry"].filter(never_match(whole(table["entry"])))
+        listed = KeyReport("en", len(table), [], len(never), list(map(str, never[:5].to_pylist())))
+        report["languages"] = sorted([*report["languages"], asdict(listed)], key=itemgetter("language"))
+        store.write_json(REPORT_FILE, report)
     with store.create(_TABLE) as file, pq.ParquetWriter(file, METADATA, compression="zstd") as writer:
         for language in report["languages"]:
             table = store.read_parquet(entries_file(language["language"]))

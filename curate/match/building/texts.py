@@ -37,7 +37,7 @@ def read_texts(part: Part) -> Iterator[str]:
                         yield text.as_py() or ""
             else:
                 yield from _read_lines(file, part.path)
-    except (pa.ArrowException, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (pa.ArrowException, EOFError, zlib.error, OSError) as error:
         raise RunError(f"{part.path}: damaged or cut off ({error}); download it again") from None
 
 

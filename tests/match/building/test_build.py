@@ -8,9 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from curate.base.schema import METADATA
 from curate.match.building.parts import make_plan
 from curate.match.building.settings import BuildSettings, Limits
 from curate.match.building.steps import build_metadata, gather_entries
@@ -69,3 +72,42 @@ def test_how_files_are_cut_changes_nothing(tmp_path: Path) -> None:
     assert len({file.read_bytes() for file in files}) == 1
     reports = [json.loads(Path(f"{file}".replace(".parquet", ".report.json")).read_text()) for file in files]
     assert reports[0] == reports[1] == reports[2]
+
+
+def test_wikis_of_a_key_are_united_and_others_form_one(tmp_path: Path) -> None:
+    """Each wiki has caps of its own."""
+    texts = {
+        "nds": "een twee dree " * 20,
+        "nds_nl": "ien twee drij " * 20,
+        "simple": "easy dog " * 9,
+        "ab": "аб аԥсуа " * 9,
+        "roa_rup": "a b",
+    }
+    for wiki, text in texts.items():
+        (tmp_path / f"20260101.{wiki.replace('_', '-')}").mkdir()
+        table = pa.table({"text": [f"{text} x{i}" for i in range(40)]})
+        pq.write_table(table, tmp_path / f"20260101.{wiki.replace('_', '-')}/train-00000-of-00001.parquet")
+    entries = {}
+    for mode in (Mode.worldwide, Mode.corrected):
+        plan = make_plan([str(tmp_path)], [], [], [], mode)
+        assert plan.keys == {"nds": "nds", "nds_nl": "nds", "simple": "other", "ab": "other"}
+        settings = BuildSettings(RunStore(str(tmp_path / mode)), mode, plan.keys, Limits(words=2, words_percent=100))
+        context: Any = SimpleNamespace(open_tables=lambda unit: nullcontext())
+        build_metadata(InProcessUnits(plan.parts, context), settings)
+        english = pa.table([[0, 2], ["dog", "hot dog"], ["import"] * 2, ["x"] * 2], schema=METADATA)
+        report = gather_entries(settings, str(tmp_path / f"{mode}.parquet"), english)
+        table = pq.read_table(tmp_path / f"{mode}.parquet")
+        assert table["entry_id"].to_pylist() == list(range(len(table)))
+        rows = table.filter(pc.not_equal(table["source"], "number")).to_pylist()
+        entries[mode] = [(row["language"], row["entry"]) for row in rows]
+        assert [(language["language"], language["entries"]) for language in report["languages"]] == [
+            ("en", 2),
+            ("nds", 104),
+            ("other", 104),
+        ]
+    assert entries[Mode.worldwide] == entries[Mode.corrected]
+    assert entries[Mode.corrected] == [
+        *[("en", "dog"), ("en", "hot dog")],
+        *[("nds", "dree"), ("nds", "een"), ("nds", "drij"), ("nds", "ien")],
+        *[("other", "аб"), ("other", "аԥсуа"), ("other", "dog"), ("other", "easy")],
+    ]
