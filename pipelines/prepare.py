@@ -91,9 +91,10 @@ def prepare(
         signals = find_signals(recipe.measure, models)
         measured = {column.name.lower() for signal in signals for column in signal.columns}
         plan = replace(plan, pool=plan.pool.without_named(measured))  # such names mean the signals'
-        metadata, imported = read_metadata(recipe.match.metadata) if recipe.match else (None, None)
-        if recipe.match and not metadata:
-            raise RecipeError(f"match.metadata: {recipe.match.metadata} has no entries")
+        match = recipe.match
+        metadata, imported = read_metadata(match.metadata, mode=match.mode) if match else (None, None)
+        if match and not metadata:
+            raise RecipeError(f"match.metadata: {match.metadata} has no entries")
         if metadata is not None and recipe.selection:
             recipe.selector.check_entries(recipe.selection[1], Entries.of(metadata))
         metadata_key = "" if metadata is None else ids.table_digest(metadata)

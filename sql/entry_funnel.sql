@@ -1,6 +1,7 @@
 -- What each rule dropped among the samples that match one entry.
 -- theme: Entries and balancing
--- param: entry  the entry, as it is written in the metadata
+-- param: entry            the entry, as it is written in the metadata
+-- param: language = null  its language; null: an entry of any
 -- column: rule     the step, as in `funnel`, from the pool to kept
 -- column: rows     samples that match the entry: found, dropped by the rule, kept
 -- column: share    of those found
@@ -8,7 +9,7 @@
 WITH found AS (
     SELECT d.rule, count(*) AS rows
     FROM matches m JOIN decisions d USING (unit, row)
-    WHERE list_contains(m.entry_ids, (SELECT min(entry_id) FROM entries WHERE entry = $entry))
+    WHERE list_has_any(m.entry_ids, (SELECT list(entry_id) FROM entries WHERE entry = $entry AND ($language IS NULL OR language = $language)))
     GROUP BY d.rule
 ), counts AS (
     SELECT

@@ -1,6 +1,7 @@
 -- Samples that match an entry of the metadata, kept ones first.
 -- theme: Samples to look at
 -- param: entry       the entry, as it is written in the metadata
+-- param: language = null  its language; null: an entry of any
 -- param: limit = 20  how many
 -- column: uid          the sample
 -- column: kept         whether it is kept
@@ -12,7 +13,7 @@
 WITH found AS MATERIALIZED (
     SELECT m.unit, m.row, len(m.entry_ids) AS entries, d.kept, d.rule, d.probability, d.uid
     FROM matches m JOIN decisions d USING (unit, row)
-    WHERE list_contains(m.entry_ids, (SELECT min(entry_id) FROM entries WHERE entry = $entry))
+    WHERE list_has_any(m.entry_ids, (SELECT list(entry_id) FROM entries WHERE entry = $entry AND ($language IS NULL OR language = $language)))
     ORDER BY d.kept DESC, d.uid NULLS LAST, m.unit, m.row
     LIMIT $limit
 )

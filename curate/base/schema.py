@@ -40,6 +40,9 @@ MEMBERS = define(*ALIGNED, suffix=pa.list_(_TEXT), offset=pa.list_(_INT64), size
 
 MATCHES = define(*ALIGNED, entry_ids=pa.list_(_INT32))
 
+# In `matches`, where texts are matched by language: the language, as entries have it, whose entries a text may match.
+LANGUAGE_KEY = pa.field("language_key", _TEXT)
+
 DECISIONS = define(*ALIGNED, kept=_BOOL, rule=_TEXT, duplicate_of=_TEXT, probability=_DOUBLE, draw=_DOUBLE)
 
 # How often a row is in the curated set, 0 where it is not kept: in `decisions`, where the recipe repeats.

@@ -18,11 +18,12 @@ from curate.decide.rules.rules import Rule, check_rules
 from curate.decide.statistics.derived import Derived, check_derived, needed_columns, read_columns
 from curate.decide.unit_state import UnitState
 from curate.expressions.check import CheckedExpression, check_count
+from curate.match.languages import languages_digest
 from curate.match.unit import MatchSettings, load_entries
 from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Pool
 from curate.recipe.deciding import DEDUP, KEYS, NEARNESS, SELECTIONS, Dedup, Near, Top
-from curate.recipe.recipe import Recipe
+from curate.recipe.recipe import REFERENCE, Recipe
 from curate.recipe.section import without_runtime
 from curate.relate.steps import related_key
 from curate.run.columns import visible_columns
@@ -147,7 +148,7 @@ class DecideSettings(StepSettings):
 
 def decisions_key(context: RunContext) -> str:
     """Return the key of all `decisions` of a run: they depend on the whole pool."""
-    measured = MeasureSettings.of(context)
+    recipe, measured = context.recipe, MeasureSettings.of(context)
     plain = [(source, source.model_dump(exclude={"path", "storage", "join"})) for source in context.recipe.input]
     sources = [without_runtime(source, fields) for source, fields in plain]
     joins = [[name, g.digest] for name, groups in context.pool.groups.items() for g in groups if g.digest]
@@ -163,6 +164,7 @@ def decisions_key(context: RunContext) -> str:
             *([["drawn before"]] if schema.INPUT_PROBABILITY in context.pool.scores.names else []),
             *([context.blocklist_key] if context.blocklist_key else []),
             *([["related", key]] if (key := related_key(context)) else []),
+            *([["languages", languages_digest()]] if recipe.match and recipe.match.mode != REFERENCE else []),
             *([[schema.DUPLICATE_COSINE.name]] if _has_cosines(context.recipe) else []),
         ]
     )

@@ -20,7 +20,7 @@ from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import string_buffers
 from curate.match import kernel
 
-_MAX_IDS = 2**31 - 1  # offsets of a ListArray are int32
+MAX_IDS = 2**31 - 1  # offsets of a ListArray are int32
 
 
 class Matcher:
@@ -57,9 +57,9 @@ class Matcher:
         null = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else np.zeros(0, np.bool_)
         null.flags.writeable = False
         try:
-            id_at, ids = kernel.match_texts(self._tables, data, offsets, null, _MAX_IDS)
+            id_at, ids = kernel.match_texts(self._tables, data, offsets, null, MAX_IDS)
         except OverflowError:
-            what = f"{len(texts):,} texts have more than {_MAX_IDS:,} matches together"
+            what = f"{len(texts):,} texts have more than {MAX_IDS:,} matches together"
             raise RunError(f"{what}; pass fewer texts at a time") from None
         return pa.ListArray.from_arrays(pa.array(id_at.astype(np.int32)), pa.array(ids))
 

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -32,7 +33,9 @@ from curate.base.decoded_size import read_footer
 from curate.base.errors import RecipeError
 from curate.base.schema import METADATA
 from curate.base.wording import pluralise
+from curate.match.characters import CORRECTED_MARKS, MARKS, normalise
 from curate.recipe.files import read_columns, read_whole
+from curate.recipe.recipe import CORRECTED, REFERENCE
 
 MAX_BYTES, MAX_ENTRIES, MAX_WORDS = 1 << 30, 1 << 25, 1 << 26  # of a list, unpacked
 MAX_DISTINCT = 30_000_000  # of the words: the matcher of as many takes 8 GB, of the longest that there may be
@@ -42,10 +45,6 @@ _STRINGS = re.compile(rb'(?:\s*+"[^"\\]*+(?:\\.[^"\\]*+)*+"\s*+,)++', re.DOTALL)
 _ACCEPTED = (
     "a JSON list of strings, a text file with one entry per line (each plain or gzipped), or an imported Parquet table"
 )
-_MARKS = ",.;:?!`"  # a text is spaced around these, so each is a token of its own
-# What no text holds that is spaced as `curate.match.matcher` says: white space other than a space, a mark with a
-# neighbour, two marks one space apart (between two marks that touch are two spaces, and between these the empty token).
-_NEVER = rf"[\t\n\r]|[^ ][{_MARKS}]|[{_MARKS}][^ ]|[{_MARKS}] [{_MARKS}]"
 
 _MARK = "byte order marks are cut off"
 
@@ -61,11 +60,12 @@ class ImportReport:
     punctuation: pa.Array
     duplicates: pa.Array
     kept: pa.Array
+    mode: str = REFERENCE  # of matching
 
     @cached_property
     def never_match(self) -> pa.Array:
         """Return those of the kept entries that no text can match."""
-        return self.kept.filter(never_match(self.kept))
+        return self.kept.filter(never_match(self.kept, self.mode))
 
     @property
     def summary(self) -> str:
@@ -78,12 +78,27 @@ class ImportReport:
         return f"metadata: {'; '.join([*filter(None, notes), _MARK])}"
 
 
-def never_match(entries: pa.Array) -> pa.Array:
-    """Return which entries (strings, without nulls) match no text at all by the spacing rule, such as "St. Louis"."""
-    return pc.match_substring_regex(entries, _NEVER)
+def _never(marks: str) -> str:
+    """Return a pattern of what no text holds that is spaced around these marks.
+
+    It is white space other than a space, a mark with a neighbour, or two marks one space apart: between two marks that
+    touch are two spaces, and between these the empty token.
+    """
+    return rf"[\t\n\r]|[^ ][{marks}]|[{marks}][^ ]|[{marks}] [{marks}]"
 
 
-def read_metadata(path: str, source: str = "import", language: str = "en") -> tuple[pa.Table, ImportReport]:
+def never_match(entries: pa.Array, mode: str = REFERENCE) -> pa.Array:
+    """Return which entries (strings, without nulls) match no text at all by a mode's rule, such as "St. Louis"."""
+    is_corrected = mode == CORRECTED
+    never: pa.Array = pc.match_substring_regex(
+        normalise(entries) if is_corrected else entries, _never(MARKS + CORRECTED_MARKS * is_corrected)
+    )
+    return never
+
+
+def read_metadata(
+    path: str, source: str = "import", language: str = "en", mode: str | None = None
+) -> tuple[pa.Table, ImportReport]:
     """Read and clean a metadata list.
 
     What the file holds decides how it is read: gzip and Parquet by their first bytes; else JSON where the name ends in
@@ -93,6 +108,8 @@ def read_metadata(path: str, source: str = "import", language: str = "en") -> tu
     Args:
         path: a local path or any fsspec URL.
         source: value of the column `source`, and `language` of the column `language`; a Parquet table keeps its own.
+        mode: that of `match`. With `reference`, of equal entries the first stays; else, and with None, of equal ones of
+            a language.
 
     Returns:
         A table with schema METADATA, and the report.
@@ -108,7 +125,7 @@ def read_metadata(path: str, source: str = "import", language: str = "en") -> tu
         constants = [pa.repeat(pa.scalar(value, pa.string()), len(entries)) for value in (source, language)]
         table = pa.table([pa.array(np.arange(len(entries), dtype=np.int32)), entries, *constants], schema=METADATA)
     del content
-    cleaned = _clean(table, path)
+    cleaned = _clean(table, path, mode)
     pa.default_memory_pool().release_unused()
     return cleaned
 
@@ -250,19 +267,23 @@ def _reason(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0] or type(error).__name__
 
 
-def _clean(table: pa.Table, path: str) -> tuple[pa.Table, ImportReport]:
+def _clean(table: pa.Table, path: str, mode: str | None) -> tuple[pa.Table, ImportReport]:
     """Drop what the reference drops, and report; an entry's id is its place in the list, as MetaCLIP counts them."""
     entries = pc.cast(table["entry"].combine_chunks(), pa.string())
     empty = pc.equal(entries, pa.scalar(""))
     punctuation = pc.is_in(entries, pa.array(list(string.punctuation)))
-    duplicates = pc.and_not(_repeated(entries), pc.or_(empty, punctuation))
+    named = entries
+    if mode != REFERENCE and pc.count_distinct(table["language"]).as_py() > 1:
+        both: list[Any] = [entries, table["language"].combine_chunks()]
+        named = pc.binary_join_element_wise(*both, "\0")
+    duplicates = pc.and_not(_repeated(named), pc.or_(empty, punctuation))
     dropped = pc.or_(pc.or_(empty, punctuation), duplicates)
     kept = (table.filter(pc.invert(dropped)) if pc.any(dropped).as_py() else table).combine_chunks()
     words, most, kind = len(kept) + (pc.sum(pc.count_substring(kept["entry"], " ")).as_py() or 0), MAX_WORDS, "words"
     if MAX_DISTINCT < words <= MAX_WORDS:
         every = pc.split_pattern(kept["entry"].combine_chunks(), " ").flatten()
         words, most, kind = pc.count_distinct(every).as_py(), MAX_DISTINCT, "different words"
-    if words > most:
+    if words > most and mode in (None, REFERENCE):
         raise RecipeError(f"metadata {path}: found more than {most:,} {kind}; accepted: at most that")
     report = ImportReport(
         read=len(entries),
@@ -270,6 +291,7 @@ def _clean(table: pa.Table, path: str) -> tuple[pa.Table, ImportReport]:
         punctuation=entries.filter(punctuation),
         duplicates=entries.filter(duplicates),
         kept=kept["entry"].combine_chunks(),
+        mode=mode or REFERENCE,
     )
     return kept, report
 

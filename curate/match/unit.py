@@ -1,7 +1,8 @@
 """Table `matches` of a unit: which metadata entries each caption holds. The matcher is built once per process.
 
-In: `samples.caption` and `samples.status`. Out: `entry_ids` list<int32>, ascending; empty where nothing matches or the
-sample could not be read.
+In: `samples.caption`, `language` and `status`. Out: `entry_ids` list<int32>, ascending; empty where nothing matches or
+the sample could not be read. Where texts are matched by language, also `language_key`, of the entries they are looked
+up in.
 """
 
 from dataclasses import dataclass
@@ -16,8 +17,12 @@ import pyarrow.compute as pc
 from curate.base import ids, schema
 from curate.base.numeric.arrays import whole
 from curate.base.process import process_cache
-from curate.match.matcher import Matcher, compile_kernels
+from curate.match import language_matcher, matcher
+from curate.match.language_matcher import LanguageMatcher, open_matcher
+from curate.match.languages import languages_digest
+from curate.match.matcher import Matcher
 from curate.pool.plan import Unit
+from curate.recipe.recipe import REFERENCE
 from curate.run.context import VERSIONS, RunContext
 from curate.run.units import Units
 from curate.store.layout import ENTRIES_FILE, METADATA_FILE
@@ -45,7 +50,14 @@ class MatchSettings:
 
     def key(self, samples_key: str | None) -> str:
         """Return the key of `matches`, by that of the unit's `samples`; empty without one, for these may change."""
-        return ids.digest([VERSIONS["matches"], samples_key, self.metadata_key, self.mode]) if samples_key else ""
+        by_language = [languages_digest()] if self.by_language else []
+        parts = [VERSIONS["matches"], samples_key, self.metadata_key, self.mode, *by_language]
+        return ids.digest(parts) if samples_key else ""
+
+    @property
+    def by_language(self) -> bool:
+        """Whether a text is looked up in the entries of its language alone."""
+        return self.mode != REFERENCE
 
 
 class Languages(NamedTuple):
@@ -100,10 +112,21 @@ def keep_entries(metadata_key: str, metadata: pa.Table) -> None:
     process_cache(f"entries {metadata_key}", lambda: Entries.of(metadata), replaces="entries ")
 
 
-def load_matcher(settings: MatchSettings) -> Matcher:
-    """Return the matcher of the run's metadata, built once per process."""
-    key = f"matcher {settings.metadata_key}"
-    return process_cache(key, lambda: Matcher(load_entries(settings).table["entry"]), replaces="matcher ")
+def load_matcher(settings: MatchSettings) -> Matcher | LanguageMatcher:
+    """Return the matcher of the run's metadata, built once per process; by language once per machine."""
+
+    def load() -> Matcher | LanguageMatcher:
+        if settings.by_language:
+            return open_matcher(settings.metadata_key, settings.mode, lambda: load_entries(settings).table)
+        return Matcher(load_entries(settings).table["entry"])
+
+    return process_cache(f"matcher {settings.metadata_key} {settings.mode}", load, replaces="matcher ")
+
+
+def match_texts(settings: MatchSettings, texts: pa.Array, codes: pa.Array) -> pa.ListArray:
+    """Return the entry ids of texts (string), whose languages have these codes (string): list<int32>."""
+    of = load_matcher(settings)
+    return of.match(texts, codes) if isinstance(of, LanguageMatcher) else of.match(texts)
 
 
 def match_unit(settings: MatchSettings, tables: UnitTables) -> None:
@@ -111,11 +134,16 @@ def match_unit(settings: MatchSettings, tables: UnitTables) -> None:
     key = settings.key(tables.key("samples"))
     if key and tables.is_current("matches", key):
         return
-    samples = tables.read("samples", ["unit", "row", "uid", "caption", "status"])
+    samples = tables.read("samples", ["unit", "row", "uid", "caption", "language", "status"])
     readable = pc.equal(samples["status"], pa.scalar(schema.OK))
-    entry_ids = load_matcher(settings).match(pc.if_else(readable, samples["caption"], pa.scalar(None, pa.string())))
-    table = samples.select(["unit", "row", "uid"]).append_column("entry_ids", entry_ids)
-    tables.write("matches", table.cast(schema.MATCHES), key)
+    texts = pc.if_else(readable, samples["caption"], pa.scalar(None, pa.string()))
+    matched = samples.select(["unit", "row", "uid"])
+    matched = matched.append_column("entry_ids", match_texts(settings, texts, whole(samples["language"])))
+    table = matched.cast(schema.MATCHES)
+    of = load_matcher(settings)
+    if isinstance(of, LanguageMatcher):
+        table = table.append_column(schema.LANGUAGE_KEY, of.keys_of(samples["language"]))
+    tables.write("matches", table, key)
 
 
 def read_matches(tables: UnitTables) -> pa.ListArray:
@@ -131,7 +159,7 @@ def match(units: Units, context: RunContext) -> None:
 
 
 def _match(tables: OpenTables, unit: Unit, settings: MatchSettings) -> Unit:
-    compile_kernels()
+    (language_matcher if settings.by_language else matcher).compile_kernels()
     with time_step(settings.store, "match", unit.name) as timer:
         match_unit(settings, tables)
         timer.rows, timer.idle = tables.rows(), "matches" not in tables.written

@@ -5,7 +5,7 @@ of LARGE, `scored`, `measured`, `verdicts` and `published`, and what sql/views.s
 does not have is an empty view with the same columns, so that every query works on every run.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -52,9 +52,13 @@ def table_files(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
 def create_views(connection: Any, files: Mapping[str, tuple[str, ...]], kind: OutputFormat) -> None:
     """Create the views over files, absolute paths or URLs by table; they must be there, since views are bound."""
     lists = {name: f"[{', '.join(map(quote, paths))}]" for name, paths in files.items()}
-    first = files.get("scores", ())[:1]
-    described = connection.execute(f"DESCRIBE {_scan(f'[{quote(first[0])}]')}").fetchall() if first else ()
-    for statement in _statements("VIEW", lists, [name for name, *_ in described], kind):
+
+    def names(table: str) -> list[str]:
+        first = files.get(table, ())[:1]
+        described = connection.execute(f"DESCRIBE {_scan(f'[{quote(first[0])}]')}").fetchall() if first else ()
+        return [name for name, *_ in described]
+
+    for statement in _statements("VIEW", lists, names, kind):
         connection.execute(statement)
 
 
@@ -69,8 +73,11 @@ def write_views(folder: RunStore, paths: Iterable[str], kind: OutputFormat) -> N
         listed = f"SELECT list({_RUN} || path ORDER BY path) FROM read_parquet({places['manifest']})"
         variables.append(f"SET VARIABLE {table}_files = ({listed} WHERE path LIKE {quote(pattern)})")
         places[table] = f"getvariable('{table}_files')"
-    scores = folder.schema(by_table["scores"][0]).names if "scores" in by_table else []
-    statements = [*variables, *_statements("OR REPLACE TEMP VIEW", places, scores, kind)]
+
+    def names(table: str) -> list[str]:
+        return folder.schema(by_table[table][0]).names if table in by_table else []
+
+    statements = [*variables, *_statements("OR REPLACE TEMP VIEW", places, names, kind)]
     head = resources.files("curate.publish").joinpath("views_head.sql").read_text("utf-8")  # says if there is no run
     folder.write_bytes(VIEWS_FILE, (head + "".join(f"{statement};\n" for statement in statements)).encode())
 
@@ -85,12 +92,22 @@ def quote_name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _statements(view: str, files: Mapping[str, str], scores: Sequence[str], kind: OutputFormat) -> list[str]:
-    """Return a CREATE `view` statement for each view; `files` are SQL for the list of each table's files."""
+def _statements(
+    view: str, files: Mapping[str, str], names: Callable[[str], list[str]], kind: OutputFormat
+) -> list[str]:
+    """Return a CREATE `view` statement for each view.
+
+    `files` are SQL for the list of each table's files; `names` gives a table's columns, none where it has no files.
+    """
+    scores = names("scores")
     bodies = {name: _scan(files[name]) if name in files else _nothing(columns) for name, columns in LARGE.items()}
     bodies |= {
         "scored": _scored(scores),
-        "measured": _measured(scores, [name for name in ("related", "derived") if name in files]),
+        "measured": _measured(
+            scores,
+            [name for name in ("related", "derived") if name in files],
+            schema.LANGUAGE_KEY.name in set(names("matches")) - set(scores),
+        ),
         "verdicts": _VERDICTS,
     }
     bodies["published"] = _published(files["published"], kind) if "published" in files else _nothing(PUBLISHED)
@@ -111,12 +128,16 @@ def _scored(scores: Sequence[str]) -> str:
     return f"SELECT {', '.join(columns)} FROM scores"
 
 
-def _measured(scores: Sequence[str], others: Sequence[str]) -> str:
-    """Return each sample with what rules see: scores, CLIPScores, what follows from the sides, and other tables."""
+def _measured(scores: Sequence[str], others: Sequence[str], has_key: bool) -> str:
+    """Return each sample with what rules see: scores, CLIPScores, what follows from the sides, and other tables.
+
+    `has_key`: whether `matches` have the key of the sample's language.
+    """
     taken = {name.lower() for name in scores}
     sides = [f"{expression} AS {name}" for name, expression in SIDES.items() if name not in taken]
     more = [f"{name}.* EXCLUDE (unit, row, uid)" for name in others]
-    joined = "".join(f" LEFT JOIN {name} USING (unit, row)" for name in others)
+    more += [f"matches.{schema.LANGUAGE_KEY.name}"] if has_key else []
+    joined = "".join(f" LEFT JOIN {name} USING (unit, row)" for name in (*others, *(["matches"] if has_key else [])))
     columns = ", ".join(["s.*", "c.* EXCLUDE (unit, row, uid)", *sides, *more])
     return f"SELECT {columns} FROM samples s LEFT JOIN scored c USING (unit, row){joined}"
 

@@ -44,23 +44,36 @@ _ONE_OF = (
 )
 
 
+REFERENCE: Literal["reference"] = "reference"
+CORRECTED: Literal["corrected"] = "corrected"
+
+
 class Match(Section):
     """Matches captions with metadata entries, as substrings (MetaCLIP); captions without any are dropped, `unmatched`.
 
-    Matching is case-sensitive and exact by MetaCLIP's rule. Text and entry are delimited by single spaces, and spaces
-    are added around `, . ; : ? !` and the backtick. A byte order mark at the beginning of a caption or list is cut off.
-    Entries that are empty, repeated or a single ASCII punctuation mark are dropped. `curate metadata import FILE` lists
-    these, and entries that can never match.
+    With mode `reference`, matching is case-sensitive and exact by MetaCLIP's rule. Text and entry are delimited by
+    single spaces, and spaces are added around `, . ; : ? !` and the backtick. A byte order mark at the beginning of a
+    caption or list is cut off. Entries that are empty, repeated or a single ASCII punctuation mark are dropped.
+    `curate metadata import FILE` lists these, and entries that can never match.
+
+    Modes `worldwide` and `corrected` match a caption with the entries of its language alone (MetaCLIP 2). So they need
+    `measure.language`, or a pool's column by `input.columns.language`: codes of lid.176, ISO 639 or BCP 47. Where the
+    metadata has no entries of a language, those of `other` count. Chinese characters, Thai, Lao, Burmese, Khmer and
+    Tibetan script and ASCII punctuation need no space beside them, at either end of an entry. Captions are stripped.
+    `worldwide` is exact by the published code. `corrected` adds kana, Bopomofo and further scripts without spaces,
+    spaces around full-width marks and `، ؟ ۔ । ።`, and takes captions and entries in NFC. With `reference`, words
+    count between spaces alone: アメリカ matches nothing in a Japanese sentence.
     """
 
     gives = (
         Column("matches", "entry_ids", "list<int32>", "Entries in the caption, ascending; see `entries.parquet`."),
+        Column("matches", "language_key", "string", "Language of the entries it may match; not with `reference`."),
     )
 
     metadata: fields.UserPath = Field(examples=["metadata.json"])
     """The entries, up to 2^25 in 1 GiB: JSON strings, also gzipped; text, one per line; or Parquet."""
-    mode: Literal["reference"] = Field("reference", examples=["reference"])
-    """The spacing rule: `reference` is MetaCLIP's."""
+    mode: Literal["reference", "worldwide", "corrected"] = Field(REFERENCE, examples=["worldwide"])
+    """`reference` is MetaCLIP's rule; `worldwide` is MetaCLIP 2's, by language; `corrected` is that without defects."""
 
 
 def _relates_nothing(relate: Relate) -> bool:

@@ -11,7 +11,7 @@ from curate.pool.decode.columns import Columns
 from curate.pool.plan import Pool
 from curate.pool.registry import find_format
 from curate.recipe.measure import Measure
-from curate.recipe.recipe import Recipe
+from curate.recipe.recipe import REFERENCE, Recipe
 from curate.recipe.relate import RELATIONS
 from curate.run.context import RunContext
 from curate.signals.registry import find_signals
@@ -49,6 +49,8 @@ def visible_columns(recipe: Recipe, signals: Sequence[Signal], pool: Pool) -> pa
     columns = [field for field in schema.SAMPLES if field.name not in hidden]
     scores = [*list(score_schema(signals, pool))[len(schema.ALIGNED) :], *related_columns(recipe)]
     taken = {field.name.lower() for field in scores}
+    if recipe.match and recipe.match.mode != REFERENCE and schema.LANGUAGE_KEY.name not in taken:
+        scores.append(schema.LANGUAGE_KEY)
     sides = [] if hidden & {"width", "height"} else [field for field in schema.SIDES if field.name not in taken]
     return pa.schema([*columns, *scores, *sides])
 
@@ -85,6 +87,10 @@ def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None
         if isinstance(columns, Columns) and columns.language and "language" in measured:
             both = "columns.language names a column, and measure.language measures it"
             raise RecipeError(f"input {source.name!r}: {both}; leave one out")
+    if recipe.match and recipe.match.mode != REFERENCE and "language" not in {*pool.supplied, *measured}:
+        what = f"match.mode: {recipe.match.mode} matches captions by their languages, which the recipe does not have"
+        how = "measure: {language: {}}, or a column of the pool: input: {columns: {language: NAME}}"
+        raise RecipeError(f"{what}; accepted: {how}; or match: {{mode: {REFERENCE}}}, for metadata of one language")
     supplied = {name.lower() for name in pool.scores.names}
     labels: dict[str, str] = {}
     for name, label in ((column.name, signal.label) for signal in signals for column in signal.columns):

@@ -62,7 +62,7 @@ class UnitTables:
         return self._ask(table, lambda file: file.read(columns))
 
     def read_measured(self, columns: list[str]) -> pa.Table:
-        """Return columns of `samples`, `scores` and `related`, and of `sides` where these have none, side by side."""
+        """Return columns of `samples`, `scores`, `related`, `matches`, and of `sides` where these have none."""
         table = self.read("samples", [name for name in columns if name in schema.SAMPLES.names] or ["row"])
         others = [name for name in columns if name not in schema.SAMPLES.names]
         of_sides = [name for name in others if name in schema.SIDES.names]
@@ -73,8 +73,11 @@ class UnitTables:
         if others:
             with suppress(FileNotFoundError):
                 scores = set(self.column_names("scores"))
-        for place in ("scores", "related"):
-            if names := [name for name in others if (name in scores) == (place == "scores")]:
+        if of_matches := {schema.LANGUAGE_KEY.name} & {*others} - scores:
+            of_matches &= {*self.column_names("matches")}
+        tables = {"scores": scores, "matches": of_matches, "related": {*others} - scores - of_matches}
+        for place, has in tables.items():
+            if names := [name for name in others if name in has]:
                 for name, column in zip(names, self.read(place, names).columns, strict=True):
                     table = table.append_column(name, column)
         for name in of_sides:

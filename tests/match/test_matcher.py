@@ -233,7 +233,7 @@ def test_arrays_of_other_shapes() -> None:
 
 
 def test_more_matches_than_a_list_array_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(match, "_MAX_IDS", 10)
+    monkeypatch.setattr(match, "MAX_IDS", 10)
     texts = pa.array(["a b"] * 5)
     assert len(Matcher(["a", "b"]).match(texts).values) == 10
     for entries, more in [

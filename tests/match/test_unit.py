@@ -47,7 +47,7 @@ def test_a_process_holds_the_entries_of_one_run_by_their_content(tmp_path: Path)
     assert load_matcher(second).match(pa.array(["a c"])).to_pylist() == [[0]]
     assert load_entries(second).table["entry"].to_pylist() == ["c"]
     held = [key for key in process._cache if key.startswith(("entries ", "matcher "))]
-    assert sorted(held) == ["entries second", "matcher second"]
+    assert sorted(held) == ["entries second", "matcher second reference"]
 
 
 def test_entries_of_a_finished_run_are_read_from_its_list(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_a_signal_says_the_columns_that_it_builds(kind: Any) -> None:
     ("table", "columns"),
     [
         ("samples", schema.SAMPLES),
-        ("matches", schema.MATCHES),
+        ("matches", [*schema.MATCHES, schema.LANGUAGE_KEY]),
         ("decisions", [*schema.DECISIONS, schema.REPEATS, schema.DUPLICATE_COSINE]),
         ("captions", schema.CAPTIONS),
     ],

@@ -9,7 +9,6 @@ by the bytes of UTF-8. Caps are of new entries. Sources: MetaCLIP (arXiv 2309.16
 """
 
 import string
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +23,7 @@ from curate.match.building.counts import from_bytes
 from curate.match.building.ngrams import WORDS
 from curate.match.building.settings import BuildSettings
 from curate.match.building.tokens import CORRECTED_MARKS, MARKS
+from curate.match.characters import normalise
 from curate.match.languages import KEYS_WITHOUT_SPACES
 from curate.match.sources import never_match
 
@@ -72,19 +72,12 @@ def clean(entries: Any, wiki: str, settings: BuildSettings, limited: bool = True
         unusable = pc.is_in(entries, pa.array(["", *string.punctuation], pa.large_string()))
         return pc.if_else(unusable, None, entries)
     entries = pc.utf8_trim_whitespace(entries)
-    entries = _compose(entries) if settings.is_corrected else entries
+    entries = normalise(entries) if settings.is_corrected else entries
     marks = MARKS + (CORRECTED_MARKS if settings.is_corrected else "")
     dropped = pc.equal(pc.utf8_trim(entries, marks), pa.scalar("", entries.type))
     if limited:
         dropped = pc.or_(dropped, pc.greater(pc.utf8_length(entries), pa.scalar(settings.limits.characters)))
     return pc.if_else(dropped, None, entries)
-
-
-def _compose(texts: Any) -> Any:
-    """Return texts in the normal form NFC, by Python: Arrow's `utf8_normalize` takes apart what NFC puts together."""
-    others = texts.filter(pc.invert(pc.string_is_ascii(texts)))
-    composed = [unicodedata.normalize("NFC", text) for text in others.to_pylist()]
-    return pc.replace_with_mask(texts, pc.invert(pc.string_is_ascii(texts)), pa.array(composed, texts.type))
 
 
 def choose_entries(

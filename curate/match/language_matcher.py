@@ -1,0 +1,249 @@
+"""Which entries of a text's language occur in it: MetaCLIP 2's matching, exact, over Arrow arrays.
+
+In: entries (string) with the keys of their languages, once; texts (string) with theirs. Out: a list<int32> of entry ids
+per text.
+
+The definition (MetaCLIP 2, arXiv 2507.22062, and its published code). A text is stripped of white space, then *spaced*
+as `curate.match.matcher` says. Entry e matches iff it is a substring of that, with a space before it unless its first
+character has *no boundary*, and one after it unless its last has none. Those without are of Chinese, Thai, Lao,
+Burmese, Khmer and Tibetan script, ASCII punctuation, and 25 further marks. Case counts, nothing is normalised,
+occurrences may overlap, and each entry counts once a text. A text is looked up in the entries of its key alone (see
+`curate.match.languages`), and where there are none of that key, in those of `other`.
+
+Mode `worldwide` is this, as published. Mode `corrected` has three changes: kana, Bopomofo and other scripts without
+spaces that are missing have no boundary; the full-width forms of the seven marks, 、 。 ، ؟ ۔ । ። are spaced as these
+are; texts and entries are in NFC.
+
+Tables are built once a machine and user, in the folder of temporary files, and memory-mapped: processes share them.
+"""
+
+import fcntl
+import json
+import os
+import platform
+import shutil
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.base.errors import RecipeError, RunError
+from curate.base.ids import digest
+from curate.base.numeric.arrays import I32, I64, U8, U64, string_buffers, whole
+from curate.base.process import temporary_folder
+from curate.base.wording import one_line
+from curate.match import kernel, language_kernel
+from curate.match.characters import CORRECTED_MARKS, CORRECTED_SCRIPTS, PUNCTUATION, SCRIPTS, WHITE, normalise
+from curate.match.languages import keys_of
+from curate.match.matcher import MAX_IDS
+from curate.recipe.recipe import CORRECTED
+
+_LOAD = 0.6  # of the slots that are taken
+_DAY = 24 * 3600  # seconds
+
+
+def classes_of(mode: str) -> U8:
+    """Return the classes of code points (uint8[0x40000]), bits of `language_kernel`, in a mode."""
+    classes = np.zeros(language_kernel.CODE_POINTS, np.uint8)
+    for first, last in (*SCRIPTS, *(CORRECTED_SCRIPTS if mode == CORRECTED else ())):
+        classes[first : last + 1] |= language_kernel.NO_BOUNDARY
+    classes[[*map(ord, PUNCTUATION)]] |= language_kernel.NO_BOUNDARY
+    classes[[*map(ord, WHITE)]] |= language_kernel.WHITE
+    return classes
+
+
+class LanguageMatcher:
+    """Finds the entries of each text's language. Immutable, so threads may share it.
+
+    Args:
+        folder: one that `build_tables` filled.
+
+    Example:
+        >>> entries, keys = pa.array(["Hund", "dog", "犬"]), pa.array(["de", "en", "other"])
+        >>> matcher = build_matcher(entries, keys, "worldwide")
+        >>> matcher.match(pa.array(["a dog", "ein dog", "子犬"]), pa.array(["en", "de", "ja"])).to_pylist()
+        [[1], [], [2]]
+    """
+
+    def __init__(self, folder: Path) -> None:
+        facts = json.loads((folder / "facts.json").read_text("utf-8"))
+        self.mode: str = facts["mode"]
+        self.keys: dict[str, int] = {key: number for number, key in enumerate(facts["keys"])}
+        slots, bits, pool = (
+            np.memmap(folder / name, kind, "r")
+            for name, kind in (("slots", np.uint64), ("filter", np.uint64), ("pool", np.uint8))
+        )
+        places, classes = np.array(facts["places"], np.int64), classes_of(self.mode)
+        plain = [np.frombuffer(array, array.dtype) for array in (slots, bits, pool, places, classes)]
+        self._tables = language_kernel.Tables(*plain)
+
+    def keys_of(self, codes: pa.Array | pa.ChunkedArray) -> pa.Array:
+        """Return the key of the entries that texts with these codes are looked up in (string)."""
+        return keys_of(codes, self.keys)
+
+    def match(self, texts: pa.Array | pa.ChunkedArray, codes: pa.Array | pa.ChunkedArray) -> pa.ListArray:
+        """Return the ids of the entries in each text: list<int32>, ascending, each once; of a null text none.
+
+        `codes` are those of the texts' languages, see `curate.match.languages`.
+
+        Raises:
+            RunError: there are more than 2^31 - 1 matches, more than one Arrow list array can hold.
+        """
+        array = (whole(texts) if isinstance(texts, pa.ChunkedArray) else texts).cast(pa.large_string())
+        languages = self._languages(array, codes)
+        if self.mode == CORRECTED:
+            array = _correct(array)
+        data, offsets = string_buffers(array)
+        strips = self.mode != CORRECTED  # else they are by now, and may begin with the space before a mark
+        try:
+            id_at, ids = language_kernel.match_texts(self._tables, data, offsets, languages, strips, MAX_IDS)
+        except OverflowError:
+            what = f"{len(array):,} texts have more than {MAX_IDS:,} matches together"
+            raise RunError(f"{what}; pass fewer texts at a time") from None
+        return pa.ListArray.from_arrays(pa.array(id_at.astype(np.int32)), pa.array(ids))
+
+    def _languages(self, texts: pa.Array, codes: pa.Array | pa.ChunkedArray) -> I32:
+        """Return the number of the language of each text, -1 where it can match nothing."""
+        encoded = self.keys_of(codes).dictionary_encode()
+        numbers = np.array([self.keys.get(str(key), -1) for key in encoded.dictionary.to_pylist()], np.int32)
+        languages = numbers[encoded.indices.to_numpy()] if len(texts) else np.zeros(0, np.int32)
+        languages[texts.is_null().to_numpy(zero_copy_only=False)] = -1
+        return languages
+
+
+def _correct(texts: pa.Array) -> pa.Array:
+    """Return texts (large_string) in NFC and stripped, with spaces around marks."""
+    texts = pc.utf8_trim(normalise(texts), WHITE)
+    for mark in CORRECTED_MARKS:
+        texts = pc.replace_substring(texts, mark, f" {mark} ")
+    return texts
+
+
+def build_tables(entries: pa.Array, keys: pa.Array, mode: str, folder: Path) -> None:
+    """Write the tables of entries (string), with the keys of their languages (string), into a folder that there is.
+
+    The position of an entry is its id; of equal ones of a language the first is found, and the empty one never.
+
+    Raises:
+        RecipeError: an entry has more than 65,535 bytes.
+    """
+    if mode == CORRECTED:
+        entries = normalise(entries)
+    lengths: Any = pc.binary_length(entries)  # type: ignore[call-overload]
+    if (longest := pc.max(lengths).as_py() or 0) > language_kernel.MAX_LENGTH:
+        most = f"accepted with match.mode {mode}: at most {language_kernel.MAX_LENGTH:,}"
+        raise RecipeError(f"metadata: found an entry of {longest:,} bytes; {most}")
+    encoded = keys.dictionary_encode()
+    names, numbers = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+    order = np.argsort(numbers, kind="stable").astype(np.int32)
+    ends = np.cumsum(np.bincount(numbers, minlength=len(names)))
+    classes, places = classes_of(mode), []
+    done = dict.fromkeys(("slots", "filter", "pool"), 0)  # how much of each is written
+    files = {name: (folder / name).open("wb") for name in done}
+    for first, end in zip([0, *ends[:-1]], ends, strict=True):
+        ids = order[first:end]
+        pool, offsets = string_buffers(entries.take(pa.array(ids, pa.int32())).cast(pa.large_string()))
+        pool = np.concatenate([pool[: offsets[-1]], np.zeros(kernel.PADDING, np.uint8)])
+        slots, bits, shift = _fill(pool, offsets, ids, classes)
+        language_kernel.move_slots(slots, done["pool"])
+        places += [done["slots"], len(slots) // 8, done["filter"], shift]
+        for name, array in (("slots", slots), ("filter", bits), ("pool", pool)):
+            array.tofile(files[name])
+            done[name] += len(array)
+    for file in files.values():
+        file.close()
+    (folder / "facts.json").write_text(json.dumps({"mode": mode, "keys": names, "places": places}), "utf-8")
+
+
+def _fill(pool: U8, offsets: I64, ids: I32, classes: U8) -> tuple[U64, U64, int]:
+    """Return slots and filter of one language's entries, and the shift of the filter's hashes."""
+    bits = max(6, int(8 * len(ids)).bit_length())
+
+    def fill(buckets: int) -> tuple[U64, U64, int] | None:
+        slots, words = np.zeros(8 * buckets, np.uint64), np.zeros(1 << (bits - 6), np.uint64)
+        tables = language_kernel.Tables(slots, words, pool, np.zeros(0, np.int64), classes)
+        taken = language_kernel.fill_slots(tables, offsets, ids, 64 - bits, int(0.67 * 4 * buckets))
+        return None if taken < 0 else (slots, words, taken)
+
+    buckets = int(1.3 * len(ids) / _LOAD / 4) + 16
+    while (filled := fill(buckets)) is None:
+        buckets *= 2
+    fewer = int(filled[2] / _LOAD / 4) + 16
+    slots, words, _ = (fill(fewer) if 1.2 * fewer < buckets else None) or filled
+    return slots, words, 64 - bits
+
+
+def build_matcher(entries: pa.Array | Sequence[str], keys: pa.Array | Sequence[str], mode: str) -> LanguageMatcher:
+    """Return a matcher of entries (string), with the keys of their languages (string), whose tables nobody shares."""
+    with temporary_folder() as folder:
+        build_tables(pa.array(entries, pa.string()), pa.array(keys, pa.string()), mode, Path(folder))
+        return LanguageMatcher(Path(folder))
+
+
+def open_matcher(metadata_key: str, mode: str, load: Callable[[], pa.Table]) -> LanguageMatcher:
+    """Return the matcher of metadata with this digest, whose tables this user's processes on this machine share.
+
+    Where there are none yet, they are built of what `load` gives (entry, language), by one process at a time, and those
+    that nobody has opened for a day are removed.
+
+    Raises:
+        RunError: the folder of temporary files is another user's, or full.
+    """
+    with ExitStack() as stack:
+        try:
+            shared = _shared_folder()
+            folder = shared / digest([metadata_key, mode, _code(), platform.machine()])
+            lock = stack.enter_context((shared / f"{folder.name}.lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                _remove_old(shared)
+                entries = load()
+                building = Path(tempfile.mkdtemp(dir=shared))
+                stack.callback(shutil.rmtree, building, ignore_errors=True)
+                build_tables(whole(entries["entry"]), whole(entries["language"]), mode, building)
+                building.rename(folder)
+            os.utime(folder)
+            return LanguageMatcher(folder)
+        except OSError as error:
+            what = f"match.mode {mode}: its tables cannot be written below {tempfile.gettempdir()}"
+            raise RunError(
+                f"{what} ({one_line(error, 200)}); accepted: another folder, by the environment variable TMPDIR"
+            ) from error
+
+
+def _shared_folder() -> Path:
+    """Return the folder of shared tables, which nobody else may write to. Raises OSError."""
+    folder = Path(tempfile.gettempdir()) / f"curate-match-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    facts = folder.lstat()
+    if facts.st_uid != os.getuid() or facts.st_mode & 0o022 or not stat.S_ISDIR(facts.st_mode):
+        raise PermissionError(f"{folder} is not this user's alone")
+    return folder
+
+
+def _remove_old(shared: Path) -> None:
+    for path in shared.iterdir():
+        if time.time() - path.lstat().st_mtime > _DAY:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+@cache
+def _code() -> str:
+    """Return a digest of the code that makes and reads tables."""
+    paths = (Path(module.__file__ or "") for module in (kernel, language_kernel, sys.modules[__name__]))
+    return digest([path.read_text("utf-8") for path in paths])
+
+
+@cache
+def compile_kernels() -> None:
+    """Compile the kernels, unless that was done since the installation: seconds that count for no text."""
+    build_matcher(["a"], ["en"], CORRECTED).match(pa.array(["a"]), pa.array(["en"]))

@@ -1,0 +1,314 @@
+"""Matching by language against a naive matcher of the definition: loops over characters, no bytes and no hashes."""
+
+import json
+import random
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curate.base.errors import RecipeError, RunError
+from curate.match import language_kernel, language_matcher
+from curate.match.language_matcher import build_matcher
+from curate.match.languages import OTHER, keys_of
+from curate.match.matcher import Matcher
+
+MODES = ("worldwide", "corrected")
+PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~" + "，。、；：？！“”‘’（）【】《》〈〉「」『』～—"
+
+
+@cache
+def has_boundary(character: str, mode: str) -> bool:
+    """As algorithms.md says: whether an entry that begins or ends with it needs a space there."""
+    point = ord(character)
+    blocks = "4E00–9FFF 3400–4DBF 20000–2A6DF 2A700–2EBEF F900–FAFF 2E80–2EFF 2F00–2FDF 2FF0–2FFF 0E00–0E7F 0E80–0EFF "
+    blocks += "1000–109F 1780–17FF 0F00–0FFF"
+    if mode == "corrected":
+        blocks += " 3001–30FF 3100–312F 31A0–31FF FF66–FF9F 1AFF0–1B16F AA60–AA7F A9E0–A9FF 116D0–116FF 19E0–19FF "
+        blocks += "A980–A9DF 1B00–1B7F 2EBF0–3FFFF"
+    ranges = [[int(end, 16) for end in block.split("–")] for block in blocks.split()]
+    return character not in PUNCTUATION and not any(first <= point <= last for first, last in ranges)
+
+
+def spaced(text: str, mode: str) -> str:
+    text = " " + (unicodedata.normalize("NFC", text) if mode == "corrected" else text).strip() + " "
+    for mark in ",.;:?!`" + ("，．；：？！｀、。،؟۔।።" if mode == "corrected" else ""):
+        text = text.replace(mark, f" {mark} ")
+    return text.replace("\t", " ").replace("\n", " ").replace("\r", " ")
+
+
+def pattern(entry: str, mode: str) -> str:
+    entry = unicodedata.normalize("NFC", entry) if mode == "corrected" else entry
+    return " " * has_boundary(entry[0], mode) + entry + " " * has_boundary(entry[-1], mode)
+
+
+def oracle(
+    entries: Sequence[str], keys: Sequence[str], texts: Iterable[str | None], codes: Sequence[str | None], mode: str
+) -> list[list[int]]:
+    """Of equal entries of a language the first; substrings of the text are looked up, or all entries where few."""
+    patterns: dict[str, dict[str, int]] = {}
+    for i, (entry, key) in enumerate(zip(entries, keys, strict=True)):
+        if entry:
+            patterns.setdefault(key, {}).setdefault(pattern(entry, mode), i)
+    lengths = {key: sorted({*map(len, of_key)}) for key, of_key in patterns.items()}
+    texts_keys = keys_of(pa.array(codes, pa.string()), patterns).to_pylist()
+    matches = []
+    for text, key in zip(texts, texts_keys, strict=True):
+        of_key = patterns.get(str(key), {})
+        if text is None or not of_key:
+            matches.append([])
+            continue
+        s = spaced(text, mode)
+        if len(of_key) < 50:
+            matches.append(sorted(i for found, i in of_key.items() if found in s))
+        else:
+            parts = {s[a : a + n] for n in lengths[str(key)] for a in range(len(s) - n + 1)}
+            matches.append(sorted(of_key[part] for part in parts & of_key.keys()))
+    return matches
+
+
+def check(
+    entries: Sequence[str], keys: Sequence[str], texts: Sequence[str | None], codes: Sequence[str | None], mode: str
+) -> int:
+    """Return how many matches there are; none differs."""
+    matcher = build_matcher(entries, keys, mode)
+    got = matcher.match(pa.array(texts, pa.string()), pa.array(codes, pa.string())).to_pylist()
+    expected = oracle(entries, keys, texts, codes, mode)
+    differ = [i for i, (a, b) in enumerate(zip(got, expected, strict=True)) if a != b]
+    assert not differ, [(texts[i], codes[i], got[i], expected[i]) for i in differ[:3]]
+    return sum(map(len, got))
+
+
+EDGES = [
+    "日",
+    "人",
+    "か",
+    "カ",
+    "ー",
+    "ไ",
+    "ກ",
+    "က",
+    "ក",
+    "བ",
+    "，",
+    "。",
+    "！",
+    "।",
+    "؟",
+    "-",
+    "'",
+    "+",
+    ".",
+    ",",
+    "`",
+    " ",
+]
+EDGES += ["  ", "\t", "\n", "a", "b", "ab", "é", "é", "é", "́", "ß", "Ж", "ع", "न", "한", "각", "ᄀ", "𠀀", "𰀀", "😀"]
+EDGES += ["\u00a0", "\u3000", "\u2003", "\x1c", "\0", "¿", "—", "·", "ﾊ", "\u200b", "i" * 9, "j" * 17, "あ" * 7]
+
+
+def words(least: int, most: int) -> st.SearchStrategy[str]:
+    return st.lists(st.sampled_from(EDGES), min_size=least, max_size=most).map("".join)
+
+
+@given(st.lists(words(1, 4), min_size=1, max_size=12), st.lists(words(0, 14), min_size=1, max_size=6), st.data())
+def test_drawn_edges(entries: list[str], texts: list[str], data: st.DataObject) -> None:
+    keys = data.draw(st.lists(st.sampled_from(["en", "ja", OTHER]), min_size=len(entries), max_size=len(entries)))
+    codes = data.draw(st.lists(st.sampled_from(["en", "ja", "xx"]), min_size=len(texts), max_size=len(texts)))
+    for mode in MODES:
+        check(entries, keys, texts, codes, mode)
+
+
+def test_one_character_at_either_end() -> None:
+    """Each class of character as the whole entry, as its first and as its last, beside each class in a text."""
+    marks = [
+        "a",
+        "é",
+        "ж",
+        "한",
+        "न",
+        "1",
+        "日",
+        "か",
+        "ー",
+        "ไ",
+        "，",
+        "！",
+        "؟",
+        "-",
+        "`",
+        ".",
+        "𠀀",
+        "𰀀",
+        "ﾊ",
+        "¿",
+        "\u00a0",
+    ]
+    entries = [*marks, *("x" + mark for mark in marks), *(mark + "x" for mark in marks), *(m + "x" + m for m in marks)]
+    texts = [a + b + "x" + c for a in marks for b in ("", " ", "x") for c in (*marks, "", " ", ".")]
+    for mode in MODES:
+        assert check(entries, ["en"] * len(entries), texts, ["en"] * len(texts), mode) > 1000
+
+
+SCRIPTS = {
+    "en": "a–z", "ru": "а–я", "el": "α–ω", "ar": "ا–ي", "he": "א–ת", "hi": "क–ह", "ja": "ぁ–ん", "zh": "一–三", "th": "ก–ฮ",
+    "lo": "ກ–ຮ", "km": "ក–ហ", "my": "က–အ", "bo": "ཀ–ཧ", "ko": "가–갛", "am": "ሀ–ሐ", "ka": "ა–ჰ", "jv": "ꦏ–ꦲ", "vi": "ạ–ọ",
+}  # fmt: skip
+
+
+def drawn(rng: random.Random, language: str) -> str:
+    first, last = map(ord, SCRIPTS[language].split("–"))
+    letters = [chr(point) for point in range(first, min(last, first + 6) + 1)]
+
+    def word() -> str:
+        return "".join(rng.choices([*letters, *"x-'́"], [*[4] * len(letters), 2, 1, 1, 1], k=rng.randint(1, 5)))
+
+    between = rng.choices(
+        [" ", "", ", ", "  ", "。", "！", "\n", "؟ ", "।", "\u3000"], [9, 4, 3, 1, 1, 1, 1, 1, 1, 1], k=9
+    )
+    return "".join(word() + mark for mark in between[: rng.randint(1, 9)])
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("mode", MODES)
+def test_drawn_text_of_many_scripts(mode: str) -> None:
+    rng, languages = random.Random(7), [*SCRIPTS]
+    entries, keys = [], []
+    for language in languages[:-2]:  # the last two have no entries, and are looked up in `other`
+        for _ in range(400):
+            text = spaced(drawn(rng, language), mode)
+            first = rng.randrange(len(text))
+            entries.append(text[first : first + rng.choice([1, 1, 2, 3, 4, 6, 9])].strip(rng.choice([" ", ""])))
+            keys.append(rng.choices([language, OTHER], [9, 1])[0])
+    codes = rng.choices(languages, k=20_000)
+    assert check(entries, keys, [drawn(rng, code) for code in codes], codes, mode) > 100_000
+
+
+@pytest.fixture(scope="module")
+def translations(shared: Path) -> tuple[list[str], list[str], list[str], list[str]]:
+    """20,000 captions of 77 languages with their codes; entries, pieces of all captions, with their keys."""
+    lines = (shared / "captions_multilingual.jsonl").read_text("utf-8").splitlines()
+    pairs = [pair for line in lines for pair in json.loads(line)["translations"].items()]
+    rng = random.Random(3)
+    entries = dict.fromkeys((word, key_of(code)) for code, text in pairs for word in text.split())
+    for code, text in pairs:
+        words, first = text.split(), rng.randrange(len(text))
+        at = rng.randrange(len(words) or 1)
+        entries[" ".join(words[at : at + rng.randint(2, 3)]), key_of(code)] = None
+        entries[text[first : first + rng.randint(1, 5)], key_of(code)] = None
+    named = [(entry, key) for entry, key in entries if entry and rng.random() < 0.8]
+    codes, texts = zip(*rng.sample(pairs, 20_000), strict=True)
+    return [entry for entry, _ in named], [key for _, key in named], [*texts], [*codes]
+
+
+@cache
+def key_of(code: str) -> str:
+    return str(keys_of(pa.array([code]))[0].as_py())
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("mode", MODES)
+def test_real_captions_of_77_languages(
+    translations: tuple[list[str], list[str], list[str], list[str]], mode: str
+) -> None:
+    assert len({*translations[3]}) == 77
+    assert check(*translations, mode) > 50_000
+
+
+@pytest.mark.thorough
+def test_real_captions_by_the_reference(translations: tuple[list[str], list[str], list[str], list[str]]) -> None:
+    entries, _, texts, _ = translations
+    ids = {f" {entry} ": i for i, entry in reversed([*enumerate(entries)])}
+    lengths = sorted({*map(len, ids)})
+    expected = []
+    for text in texts:
+        s = f" {text} "
+        for mark in ",.;:?!`":
+            s = s.replace(mark, f" {mark} ")
+        s = s.replace("\t", " ").replace("\n", " ").replace("\r", " ")
+        parts = {s[a : a + n] for n in lengths for a in range(len(s) - n + 1)}
+        expected.append(sorted(ids[part] for part in parts & ids.keys()))
+    assert Matcher(entries).match(pa.array(texts)).to_pylist() == expected
+
+
+def test_long_texts_and_entries() -> None:
+    rng = random.Random(5)
+    long = " ".join(rng.choices(["dog", "hot", "日本", "C++", "a,b"], k=3000))
+    pieces = [long[a : a + n] for a, n in ((0, 300), (1000, 70), (2000, 1000))]
+    texts = [long, "dog", "", long[1000:], "é" * 5000]
+    for mode in MODES:
+        check([*pieces, "dog hot dog", "é" * 5000, "本"], ["en"] * 6, texts, ["en"] * 5, mode)
+    with pytest.raises(RecipeError, match=r"found an entry of 65,536 bytes; accepted with match\.mode worldwide"):
+        build_matcher(["a" * 65_536], ["en"], "worldwide")
+
+
+@pytest.mark.thorough
+def test_a_text_of_a_megabyte() -> None:
+    rng = random.Random(6)
+    text = "".join(rng.choices(["日", "本", "語", " ", "word", ", ", "か"], k=250_000))
+    assert len(text.encode()) > 500_000
+    entries = ["日本", "本 word", "word , word", "語", "本語日本語日本", "日か"]
+    for mode in MODES:
+        assert check(entries, ["zh"] * 6, [text, "日本", text[::2]], ["zh"] * 3, mode) > 5
+
+
+def test_is_exact_where_hashes_collide(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(8)
+    entries = ["".join(rng.choices("ab日本 -", k=rng.randint(1, 5))) for _ in range(600)]
+    texts = ["".join(rng.choices("ab日本 -,", k=30)) for _ in range(200)]
+    keys, codes = rng.choices(["en", "de", OTHER], k=600), rng.choices(["en", "de", "xx"], k=200)
+    assert check(entries, keys, texts, codes, "worldwide") > 1000
+    monkeypatch.setattr(language_matcher, "_LOAD", 0.66)  # longer runs of full buckets
+    assert check(entries, keys, texts, codes, "worldwide") > 1000
+
+
+def test_the_first_of_equal_entries_of_a_language_is_found() -> None:
+    matcher = build_matcher(["é", "é", "é", ""], ["fr", "fr", "en", "fr"], "corrected")
+    texts, codes = pa.array(["é", "é", None, "é", ""]), pa.array(["fr", "en", "fr", None, "fr"])
+    assert matcher.match(texts, codes).to_pylist() == [[0], [2], [], [], []]
+
+
+def test_more_matches_than_a_list_array_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(language_matcher, "MAX_IDS", 10)
+    matcher = build_matcher(["a"], ["en"], "worldwide")
+    assert len(matcher.match(pa.array(["a"] * 10), pa.array(["en"] * 10)).values) == 10
+    with pytest.raises(RunError, match="11 texts have more than 10 matches together"):
+        matcher.match(pa.array(["a"] * 11), pa.array(["en"] * 11))
+
+
+def test_tables_are_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(language_matcher.tempfile, "tempdir", str(tmp_path))
+    table = pa.table({"entry": ["dog", "Hund"], "language": ["en", "de"]})
+    opened = [
+        language_matcher.open_matcher("key", "worldwide", lambda: table) for _ in range(2)
+    ]  # the second loads none
+    for matcher in opened:
+        assert matcher.match(pa.array(["ein Hund"]), pa.array(["de"])).to_pylist() == [[1]]
+    [folder] = tmp_path.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    kept = {path.name for path in folder.iterdir()}
+    assert len(kept) == 2  # the tables and their lock
+    language_matcher.open_matcher("other", "corrected", lambda: table)
+    assert len([*folder.iterdir()]) == 4
+    monkeypatch.setattr(language_matcher, "_DAY", -1)
+    language_matcher.open_matcher("third", "corrected", lambda: table)
+    assert not kept & {path.name for path in folder.iterdir()}
+    folder.chmod(0o777)
+    with pytest.raises(RunError, match=r"is not this user's alone.*TMPDIR"):
+        language_matcher.open_matcher("key", "worldwide", lambda: table)
+
+
+def test_characters_without_a_boundary() -> None:
+    points = [*range(0x3200), *range(0x3200, language_kernel.CODE_POINTS, 7), 0xFFFD, 0xFF0C, 0xFF1A, 0x2EBEF, 0x2EBF0]
+    for mode in MODES:
+        classes = language_matcher.classes_of(mode)
+        without = [not has_boundary(chr(point), mode) for point in points]
+        assert ((classes[points] & language_kernel.NO_BOUNDARY) != 0).tolist() == without
+        white = np.flatnonzero(classes & language_kernel.WHITE)
+        assert [chr(point) for point in white] == [chr(p) for p in range(0x110000) if chr(p).isspace()]
