@@ -25,9 +25,10 @@ PART_BYTES = 24 << 20  # of a dump, packed: some 50 MB of text; of other files, 
 _UNPACKED = 2  # bytes of text that a packed byte of a dump has, about
 Kind = Literal["dump", "parquet", "lines", "views", "wordnet"]
 _KINDS: dict[str, Kind] = {
-    **{"xml.bz2": "dump", "xml": "dump", "parquet": "parquet"},
+    **{"bz2": "dump", "xml": "dump", "parquet": "parquet"},
     **dict.fromkeys(("json", "jsonl", "json.gz", "jsonl.gz"), "lines"),
 }
+_INDEX = "-multistream-index"  # a file that is offered beside a dump, and not needed
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def make_plan(
             raise RecipeError(f"--language {key}: no such language; {hint}accepted: names of Wikipedias, or other")
     unnamed: list[str] = []
     texts = [item for path in wikis for item in _list_texts(path, unnamed)]
+    _check_snapshots(texts)
     lexicons = [item for path in wordnets for item in _list_wordnets(path, mode)]
     keys = {wiki: key_of_wiki(wiki, mode) for wiki in sorted({wiki for wiki, *_ in (*texts, *lexicons)})}
     kept = {wiki: key for wiki, key in keys.items() if key and key not in listed and (not chosen or key in chosen)}
@@ -82,6 +84,7 @@ def make_plan(
     if not kept:
         raise RecipeError("nothing to build: no file of --wiki or --wordnet is of a language that metadata has")
     texts = [item for item in texts if item[0] in kept]
+    _check_snapshots(texts)
     lexicons = [item for item in lexicons if item[0] in kept]
     for wiki in sorted({wiki for wiki, *_ in texts}):
         load_tokeniser(wiki)
@@ -101,7 +104,8 @@ def _list_texts(path: str, unnamed: list[str]) -> Iterator[_Listed]:
     Of a folder, add to `unnamed` those whose names do not say which. Raises RecipeError.
     """
     named = re.match(r"([a-zA-Z][\w-]*)=(.+)", path)
-    for file in list_files(named[2] if named else path, {}, suffixes=tuple(f".{suffix}" for suffix in _KINDS)):
+    files = list_files(named[2] if named else path, {}, suffixes=tuple(f".{suffix}" for suffix in _KINDS))
+    for file in (file for file in files if _INDEX not in file.path.rpartition("/")[2]):
         kind = next((kind for suffix, kind in _KINDS.items() if file.path.lower().endswith(f".{suffix}")), None)
         if kind is None:
             raise RecipeError(f"--wiki {file.path}: unknown kind of file; accepted: names in {', '.join(_KINDS)}")
@@ -111,6 +115,17 @@ def _list_texts(path: str, unnamed: list[str]) -> Iterator[_Listed]:
             if file.path == path:
                 raise
             unnamed.append(file.path)
+
+
+def _check_snapshots(texts: Sequence[_Listed]) -> None:
+    """Raise RecipeError where a wiki's files are of several dates or forms: each text would count more than once."""
+    first: dict[str, tuple[object, str]] = {}
+    for wiki, kind, file in texts:
+        snapshot = kind, re.findall(r"(?<!\d)\d{8}(?!\d)|latest", file.path)[-1:], "multistream" in file.path
+        other, path = first.setdefault(wiki, (snapshot, file.path))
+        if snapshot != other:
+            what = f"--wiki: {path} and {file.path} are both of {wiki}, but of two dates or forms"
+            raise RecipeError(f"{what}; accepted: one, or each text would count twice")
 
 
 def _list_wordnets(path: str, mode: Mode) -> Iterator[_Listed]:

@@ -2,8 +2,10 @@
 
 import json
 import random
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
+from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.base.schema import METADATA
+from curate.match.building.dumps import Articles
 from curate.match.building.parts import make_plan
 from curate.match.building.settings import BuildSettings, Limits
 from curate.match.building.steps import build_metadata, gather_entries
@@ -111,3 +114,28 @@ def test_wikis_of_a_key_are_united_and_others_form_one(tmp_path: Path) -> None:
         *[("nds", "dree"), ("nds", "een"), ("nds", "drij"), ("nds", "ien")],
         *[("other", "аб"), ("other", "аԥсуа"), ("other", "dog"), ("other", "easy")],
     ]
+
+
+@pytest.mark.slow
+def test_real_dumps_equal_the_definition(tmp_path: Path) -> None:
+    """Of the English and Bulgarian dumps that gensim ships."""
+    data = resources.files("gensim") / "test/test_data"
+    names = {
+        "en": "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2",
+        "bg": "bgwiki-latest-pages-articles-shortened.xml.bz2",
+    }
+    paths = {wiki: str(data / name) for wiki, name in names.items()}
+    for mode in Mode:
+        plan = make_plan([*paths.values()], [], [], [], mode, 200_000)
+        settings = BuildSettings(RunStore(str(tmp_path / mode)), mode, plan.keys, Limits(pmi=8))
+        context: Any = SimpleNamespace(open_tables=lambda unit: nullcontext())
+        build_metadata(InProcessUnits(plan.parts, context), settings)
+        gather_entries(settings, str(tmp_path / f"{mode}.parquet"))
+        table = pq.read_table(tmp_path / f"{mode}.parquet").to_pylist()
+        for wiki, path in paths.items():
+            with open(path, "rb") as file:
+                articles = Articles(file, path, 0, 1 << 40)
+                texts = [strip_markup(text, articles.namespaces) for text in articles]
+            expected = naive.build_wiki(wiki, texts, [], Counter(), mode, naive.Limits(pmi=8), None)
+            assert [(row["entry"], row["source"]) for row in table if row["language"] == wiki] == expected
+            assert len(expected) > 110

@@ -18,6 +18,7 @@ from curate.match.building.wikis import Mode, find_wiki, key_of_wiki
         ("/x/dewiki-20260101-pages-articles-multistream.xml.bz2", "de"),
         ("zh_yuewiki-20260101-pages-articles1.xml-p1p2.bz2", "zh_yue"),
         ("s3://a/20231101.zh-min-nan/train-00000-of-00001.parquet", "zh_min_nan"),
+        ("enwiki-20260101-pages-articles1.xml-p1p41242.bz2", "en"),
         ("/x/be_x_oldwiki-1.xml", "be_tarask"),
         ("/x/simplewiki/AA/wiki_00.json", "simple"),
     ],
@@ -44,7 +45,7 @@ def test_keys() -> None:
 
 
 def write_texts(folder: Path, rows: int) -> None:
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     table = pa.table({"id": ["1"] * rows, "text": [f"text {row}" * 100 for row in range(rows)]})
     pq.write_table(
         table, folder / "train-00000-of-00001.parquet", row_group_size=10, compression="none", use_dictionary=False
@@ -76,13 +77,33 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     refused([german], "--language dee: no such language; did you mean", ["dee"])
     refused([german], "--language fr: no file of --wiki or --wordnet is of it; there are some of: de", ["fr"])
     refused([texts], "its name does not say of which language it is; accepted: a dump under its own name")
-    refused([str(tmp_path / "dewiki-1.zip")], "unknown kind of file; accepted: names in xml.bz2")
+    refused([str(tmp_path / "dewiki-1.zip")], "unknown kind of file; accepted: names in bz2")
     refused([str(tmp_path / "dewiki-1.parquet")], "Parquet that is damaged")
     refused([str(tmp_path / "dewiki-2.parquet")], "Parquet without a column text")
     refused([str(tmp_path / "nothing.parquet")], "no such file")
+    (tmp_path / "20240101.de").mkdir()
+    (tmp_path / "20231101.de/train-00000-of-00001.parquet").rename(
+        tmp_path / "20240101.de/train-00000-of-00001.parquet"
+    )
+    write_texts(tmp_path / "20231101.de", 5)
+    refused(
+        [german, str(tmp_path / "20240101.de")],
+        "are both of de, but of two dates or forms; accepted: one, or each text",
+    )
     refused([german], "no file of a wordnet; accepted: WordNet 3.0's", wordnets=[str(tmp_path / "dewiki-1.zip")])
     assert make_plan([f"de={texts}"], [], [], ["de"], Mode.corrected).keys == {"de": "de"}
     monkeypatch.setitem(__import__("sys").modules, "ipadic", None)
     tokens._load_japanese.cache_clear()
     refused([german, str(tmp_path / "20231101.ja")], r"pip install '\.\[ja\]' in a checkout of curate")
     assert make_plan([german, str(tmp_path / "20231101.ja")], [], [], ["de"], Mode.corrected).keys == {"de": "de"}
+
+
+def test_parts_of_a_large_dump_are_one_snapshot_and_its_index_is_left_out(tmp_path: Path) -> None:
+    names = [f"enwiki-20260101-pages-articles-multistream{n}.xml-p{n}p9.bz2" for n in (1, 2)]
+    for name in (*names, "enwiki-20260101-pages-articles-multistream-index1.txt-p1p9.bz2"):
+        (tmp_path / name).write_bytes(b"x" * 10)
+    plan = make_plan([str(tmp_path)], [], [], [], Mode.corrected)
+    assert [Path(part.path).name for part in plan.parts] == names
+    (tmp_path / "enwiki-20260101-pages-articles.xml.bz2").write_bytes(b"x")
+    with pytest.raises(RecipeError, match="two dates or forms"):
+        make_plan([str(tmp_path)], [], [], [], Mode.corrected)
