@@ -13,7 +13,6 @@ from calendar import month_name
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
-from functools import cache
 from html.entities import html5
 from typing import Any
 
@@ -41,6 +40,11 @@ _CC0_WORDS = re.compile(r"\bCC0\b|creative commons public domain", re.I)
 _LETTERS = re.compile(r"[A-Za-z](?:\s*(?:,|;|&|/|-|–|—|\band\b|\bto\b)+\s*[A-Za-z])*")
 _IN_BRACKETS = re.compile(rf"\(\s*({_LETTERS.pattern})\s*\)")
 _RANGE = re.compile(r"([A-Za-z])\s*(?:-|–|—|\bto\b)\s*([A-Za-z])\b")
+
+_SAFE: dict[str, Any] = {  # options of the parser
+    "resolve_entities": False, "load_dtd": False, "dtd_validation": False, "attribute_defaults": False,
+    "no_network": True, "huge_tree": False, "recover": False, "remove_comments": True, "remove_pis": True,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -123,21 +127,13 @@ def find_license(texts: list[str]) -> str | None:
     return None
 
 
-@cache
-def _parser_options() -> dict[str, Any]:
-    return {
-        "resolve_entities": False, "load_dtd": False, "dtd_validation": False, "attribute_defaults": False,
-        "no_network": True, "huge_tree": False, "recover": False, "remove_comments": True, "remove_pis": True,
-    }  # fmt: skip
-
-
 def _parse(xml: bytes) -> Any:
     from lxml import etree
 
     if len(xml) > MAX_XML:
         raise ValueError(f"the XML has {len(xml):,} bytes; accepted: at most {MAX_XML:,}")
     try:
-        root = etree.fromstring(xml, etree.XMLParser(**_parser_options()))
+        root = etree.fromstring(xml, etree.XMLParser(**_SAFE))
     except etree.XMLSyntaxError as error:
         raise ValueError(f"the XML is damaged: {one_line(error.msg, 200)}") from None
     dtd = root.getroottree().docinfo.internalDTD

@@ -29,6 +29,7 @@ from curate.tar.walk import REGULAR
 
 ARCHIVES, XML = (".tar.gz", ".tgz"), (".nxml", ".xml")
 _NAME = re.compile(r"(PMC\d{1,15})(?:\.(\d{1,5}))?", re.IGNORECASE)
+_PRINTED = ("eps", "ps", "pdf", "svg")  # suffixes of hrefs whose images have others
 _MAX_UNPACKED = 1 << 32  # bytes of an archive
 _STEP = 1 << 22
 
@@ -59,7 +60,7 @@ class Package:
         whole = [href.rpartition("/")[2].lower() for href in hrefs]
         for name in whole:
             stem, _, suffix = name.rpartition(".")
-            stems = [name, stem] if suffix in (*IMAGE_SUFFIXES, "eps") else [name]
+            stems = [name, stem] if suffix in (*IMAGE_SUFFIXES, *_PRINTED) else [name]
             for candidate in [name, *(f"{start}.{image}" for start in stems for image in IMAGE_SUFFIXES)]:
                 if candidate in self.names and candidate.rpartition(".")[2] in IMAGE_SUFFIXES:
                     return self.names[candidate]

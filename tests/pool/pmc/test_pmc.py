@@ -1,7 +1,10 @@
 """Articles: rows equal those of a naive reader, whatever the layout; what cannot be used is a row that says why."""
 
+import gzip
 import json
 import os
+import random
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from curate.pool.pmc import packages
 from curate.pool.pmc.format import PmcInput, PmcSource
 from curate.pool.pmc.jats import count_letters, find_license, read_article
 from curate.pool.pmc.packages import pack_paths, unpack_paths
-from curate.pool.pmc.rows import COLUMNS, license_group
+from curate.pool.pmc.rows import COLUMNS, article_rows, license_group
 from tests.pool.pmc.articles import (
     ARTICLES,
     DAMAGED,
@@ -359,3 +362,66 @@ def test_differences_from_biomedica(tmp_path: Path) -> None:
         assert " ".join(caption.split()).replace(".(", ". (") == (ours[place]["caption"] or "")
         same = [" ".join(text.split()) for text in contexts] == (ours[place]["context"] or "").split("\n\n")
         assert (same or not (contexts or ours[place]["context"])) != (place in CONTEXTS), place
+
+
+def _mutate(chance: random.Random, xml: bytes) -> bytes:
+    """Exchange elements, their names, attributes or texts for others."""
+    words = [b"", b"f1 f2", b"../../etc/passwd", b"-1", b"9" * 30, b"(a-z)", b"&nbsp;&foo;", b"\xe2\x80\xae" * 99]
+    names = [
+        b"fig",
+        b"fig-group",
+        b"graphic",
+        b"alternatives",
+        b"caption",
+        b"table-wrap",
+        b"xref",
+        b"p",
+        b"title",
+        b"year",
+    ]
+    how = chance.randrange(4)
+    if how == 0:
+        tags = re.findall(rb"</?[a-z][^<>]*>", xml)
+        return xml.replace(chance.choice(tags), chance.choice([b"", *tags]), 1)
+    if how == 1:
+        return re.sub(rb"(</?)%b(?=[ />])" % chance.choice(names), rb"\1" + chance.choice(names), xml)
+    pattern, form = ((rb'="[^"]*"', b'="%b"'), (rb">[^<>]+<", b">%b<"))[how - 2]
+    return re.sub(pattern, lambda match: match[0] if chance.random() < 0.8 else form % chance.choice(words), xml)
+
+
+@pytest.mark.thorough
+def test_any_xml_gives_rows_or_a_reason() -> None:
+    chance = random.Random(3)
+    outcomes: Counter[str] = Counter()
+    for _ in range(2000):
+        xml = chance.choice(HIGHEST).xml
+        for _ in range(chance.randrange(1, 4)):
+            xml = _mutate(chance, xml)
+        values = [None, True, 1, -3, 1e9, "2", "x" * 300, [1]]
+        metadata = {key: chance.choice(values) for key in ("pmcid", "version", "license_code", "is_retracted")}
+        package = packages.Package("PMC1.1", xml, metadata, {"a.jpg": "a.jpg"}, lambda _: b"")
+        try:
+            rows = article_rows(package, chance.choice(["caption", "title+caption", "caption+context"]))
+        except packages.ArticleFault as fault:
+            outcomes[fault.reason] += 1
+        else:
+            assert pa.Table.from_pylist(rows.columns, schema=COLUMNS).num_rows == len(rows.files) == len(rows.faults)
+            outcomes["ok"] += 1
+    assert min(outcomes[reason] for reason in ("ok", "damaged_article")) > 400 and len(outcomes) == 2
+
+
+@pytest.mark.thorough
+def test_any_archive_gives_rows_or_a_reason(tmp_path: Path) -> None:
+    chance = random.Random(4)
+    whole = next(write_archives(tmp_path, HIGHEST[:1]).rglob("*.gz")).read_bytes()
+    path = tmp_path / "PMC101.tar.gz"
+    for at in range(300):
+        data = bytearray(gzip.decompress(whole) if at % 2 else whole)
+        for _ in range(chance.randrange(1, 4)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        data = data[: chance.choice([len(data), chance.randrange(len(data))])]
+        path.write_bytes(gzip.compress(data, 1) if at % 2 else data)
+        try:
+            article_rows(packages.open_package(str(path), {}), "caption")
+        except packages.ArticleFault as fault:
+            assert fault.reason in ("damaged_article", "no_article")
