@@ -22,8 +22,8 @@ from curate.base.schema import METADATA
 from curate.match.building.counts import from_bytes
 from curate.match.building.ngrams import WORDS
 from curate.match.building.settings import BuildSettings
-from curate.match.building.tokens import CORRECTED_MARKS, MARKS
-from curate.match.characters import normalise
+from curate.match.building.tokens import MARKS
+from curate.match.characters import CORRECTED_MARKS, normalise
 from curate.match.languages import KEYS_WITHOUT_SPACES
 from curate.match.sources import never_match
 
@@ -99,7 +99,7 @@ def choose_entries(
     ids = pa.array(np.arange(len(entries), dtype=np.int32))
     table = pa.table([ids, entries, pa.array(chosen.values(), pa.string()), constant], schema=METADATA)
     settings.store.write_parquet(entries_file(key), table)
-    never = entries.filter(never_match(entries))
+    never = entries.filter(never_match(entries, settings.mode.value))
     yield KeyReport(key, len(entries), reports, len(never), list(map(str, never[:5].to_pylist())))
 
 

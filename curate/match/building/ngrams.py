@@ -12,6 +12,8 @@ the text, and at most 64 bytes a word and a pair. One file: numba's cache notice
 file alone.
 """
 
+from collections.abc import Sequence
+
 import numba
 import numpy as np
 import pyarrow as pa
@@ -37,7 +39,7 @@ _jit = numba.njit(cache=True, nogil=True)
 Int = int | np.int64
 
 
-def make_classes(spaces: str, breaks: str, singles: list[tuple[int, int]]) -> U8:
+def make_classes(spaces: str, breaks: str, singles: Sequence[tuple[int, int]]) -> U8:
     """Return the class of each code point (uint8): `singles` are ranges, whose ends belong to them; breaks hold."""
     classes = np.full(0x110000, WORD, np.uint8)
     for first, last in singles:

@@ -27,7 +27,7 @@ _HOURLY = 50  # views that MetaCLIP asks for
 
 def count_views(path: str, wikis: Collection[str], mode: Mode) -> tuple[dict[str, pa.Table], int]:
     """Return the titles of each wiki with their views, and the number of broken lines. Raises RunError."""
-    broken = 0
+    lines = broken = 0
 
     def skip(row: csv.InvalidRow) -> Literal["skip"]:
         nonlocal broken
@@ -62,11 +62,15 @@ def count_views(path: str, wikis: Collection[str], mode: Mode) -> tuple[dict[str
                 wiki_of = pa.array([names[project] for project in projects], pa.string())
                 of_rows = wiki_of.take(column.indices)
                 broken += _count_batch(batch, of_rows, counted, mode)
+                lines += len(batch)
     except pa.ArrowInvalid as error:
         if "Empty CSV" not in str(error):
             raise RunError(f"{path}: cannot be read ({error})") from None
     except (EOFError, zlib.error, OSError) as error:
         raise RunError(f"{path}: damaged or cut off ({error}); download it again") from None
+    if broken and not lines:
+        what = f"none of its {broken:,} lines has project, title, views and bytes"
+        raise RunError(f"{path}: {what}; accepted: hourly page views, such as pageviews-20260101-000000.gz")
     return {wiki: _sum(pa.concat_tables(tables)) for wiki, tables in counted.items()}, broken
 
 

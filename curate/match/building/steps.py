@@ -65,7 +65,7 @@ def gather_entries(settings: BuildSettings, out: str, english: pa.Table | None =
     if english is not None:
         table = english.set_column(3, METADATA.field("language"), pa.repeat(pa.scalar("en"), len(english)))
         store.write_parquet(entries_file("en"), table)
-        never = table["entry"].filter(never_match(whole(table["entry"])))
+        never = table["entry"].filter(never_match(whole(table["entry"]), settings.mode.value))
         listed = KeyReport("en", len(table), [], len(never), list(map(str, never[:5].to_pylist())))
         report["languages"] = sorted([*report["languages"], asdict(listed)], key=itemgetter("language"))
         store.write_json(REPORT_FILE, report)

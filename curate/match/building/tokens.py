@@ -13,7 +13,6 @@ not copied.
 """
 
 import re
-import string
 import threading
 import unicodedata
 from collections.abc import Callable
@@ -24,15 +23,9 @@ from curate.base.errors import RecipeError, needing
 from curate.base.numeric.arrays import U8
 from curate.base.wording import one_line
 from curate.match.building.ngrams import make_classes
+from curate.match.characters import CORRECTED_MARKS, PUNCTUATION, SCRIPTS, WHITE
 
-MARKS = f"{string.punctuation}，。、；：？¿！“”‘’（）【】《》〈〉「」『』～—"
-CORRECTED_MARKS = "،؟۔।።"  # which the mode `corrected` matches as marks too
-WHITE = "".join(filter(str.isspace, map(chr, range(0x10000))))
-_SINGLES = [
-    *((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2EBEF), (0xF900, 0xFAFF)),
-    *((0x2E80, 0x2EFF), (0x2F00, 0x2FDF), (0x2FF0, 0x2FFF)),
-    *((0x0E00, 0x0E7F), (0x0E80, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x0F00, 0x0FFF)),
-]
+MARKS = f"{PUNCTUATION}¿"
 _BRACKETS = ("()", "[]", "{}", "“”", "‘’", "（）", "【】", "《》", "〈〉", "「」", "『』")
 _TAGS = re.compile(r"&lt;.*?&gt;|<.*?>")
 _SPLIT = "\n"  # between two texts, and where a token is that is not counted
@@ -66,7 +59,7 @@ class Tokeniser:
 def _classes(corrected: bool, is_tokenised: bool) -> U8:
     if is_tokenised:
         return make_classes(" ", _SPLIT, [])
-    return make_classes(WHITE, f"\0{MARKS}{CORRECTED_MARKS if corrected else ''}", _SINGLES)
+    return make_classes(WHITE, f"\0{MARKS}{CORRECTED_MARKS if corrected else ''}", SCRIPTS)
 
 
 def is_punctuation(text: str, corrected: bool = False) -> bool:

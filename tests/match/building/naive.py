@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 EXTRA = "，。、；：？¿！“”‘’（）【】《》〈〉「」『』～—"
-CORRECTED = "،؟۔।。"
+CORRECTED = "，．；：？！｀、。،؟۔।።"
 RANGES = [
     *[
         (0x4E00, 0x9FFF),

@@ -40,6 +40,14 @@ def test_titles_that_are_not_utf8_are_broken(tmp_path: Path) -> None:
 
 def test_a_cut_file_is_said_and_an_empty_one_has_none(tmp_path: Path) -> None:
     assert count(tmp_path, Mode.corrected, gzip.compress(b"")) == ({}, 0)
+    with pytest.raises(
+        RunError, match="none of its 2 lines has project, title, views and bytes; accepted: hourly page views"
+    ):
+        count(
+            tmp_path,
+            Mode.corrected,
+            gzip.compress(b"de.wikipedia Haus 1 desktop 5 A5\nde.wikipedia Hund 2 mobile 5 B5\n"),
+        )
     data = gzip.compress("".join(f"de T{i} {i} 0\n" for i in range(5000)).encode())
     for damaged in (data[:-20], data[: len(data) // 2], b"no gzip"):
         with pytest.raises(RunError, match=r"pageviews-20260101-000000\.gz: damaged or cut off .*download it again"):
