@@ -20,7 +20,7 @@ from curate.match.sources import ImportReport
 from curate.measure.current import count_needed
 from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Plan
-from curate.pool.registry import find_downloading
+from curate.pool.registry import find_downloading, find_format
 from curate.pool.urls.download.rates import SECONDS, Outlook
 from curate.recipe.recipe import Recipe, load_recipe
 from curate.run.context import RunContext
@@ -100,12 +100,12 @@ def _inputs(recipe: Recipe, plan: Plan, imported: ImportReport | None) -> Iterat
     for source in recipe.input:
         units = [unit for unit in plan.units if unit.source == source.name]
         parts = [part for unit in units for part in unit.parts]
-        files, size = len({part.path for part in parts}), sum(part.size for part in parts)
+        files, size = find_format(source).describe(parts), sum(part.size for part in parts)
         # Groups of rows in Parquet state their bytes before compression.
         what = f"{format_bytes(size)}{' uncompressed' if any(part.groups for part in parts) else ''}"
         if find_downloading(source):
             what = pluralise(sum(part.rows or 0 for part in parts), "URL")
-        counts = (pluralise(files, "file"), what, pluralise(len(units), "unit"))
+        counts = (files, what, pluralise(len(units), "unit"))
         rows.append((source.name, source.format, *counts))
     yield from columns(rows)
     bad = [part for part in plan.files if part.fault]

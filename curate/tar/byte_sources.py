@@ -51,7 +51,7 @@ class MmapSource(ByteSource):
 
 
 @contextmanager
-def _errors_of(path: str) -> Iterator[None]:
+def errors_of(path: str) -> Iterator[None]:
     """Raise what a file system raises as OSError, such as a client's error about an answer of HTTP."""
     try:
         yield
@@ -73,7 +73,7 @@ class RangeSource(ByteSource):
     GAP, TOGETHER = 1 << 20, 1 << 23
 
     def __init__(self, fs: Any, path: str):
-        with _errors_of(path):
+        with errors_of(path):
             size = fs.size(path)
         if size is None:
             raise OSError(f"{path}: the server does not state the file's size, so its parts cannot be read")
@@ -104,7 +104,7 @@ class RangeSource(ByteSource):
 
     def copy(self) -> MmapSource:
         """Return the whole file, copied. Raises OSError."""
-        with temporary_folder() as folder, _errors_of(self._path):
+        with temporary_folder() as folder, errors_of(self._path):
             name = os.path.join(folder, "copy")
             self._fs.get_file(self._path, name)
             copied = MmapSource(name)
@@ -123,7 +123,7 @@ class RangeSource(ByteSource):
         return end - offset
 
     def _fetch(self, offset: int, length: int) -> memoryview:
-        with _errors_of(self._path):
+        with errors_of(self._path):
             data = self._fs.cat_file(self._path, start=offset, end=offset + length)
         if len(data) == self.size > length:  # a server that ignores ranges
             data = data[offset : offset + length]

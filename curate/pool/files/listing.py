@@ -19,6 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 from curate.base.errors import RecipeError, RunError
 from curate.recipe.source import Source
 from curate.recipe.strict_yaml import find_surrogate
+from curate.tar.byte_sources import errors_of
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d{1,100})\.\.(\d{1,100})\Z")
@@ -223,8 +224,9 @@ def list_folder(path: str, storage: dict[str, Any]) -> list[InputFile]:
     """Return the files right in a folder, by name, as its file system states them now. Raises OSError."""
     fs, inner = fsspec.core.url_to_fs(path, **storage)
     fs.invalidate_cache(inner)
-    infos = sorted(fs.ls(inner, detail=True), key=lambda info: str(info["name"]))
-    return [InputFile(info["name"], int(info["size"]), _state(fs, info)) for info in infos if _is_file(fs, info)]
+    with errors_of(path):
+        infos = sorted(fs.ls(inner, detail=True), key=lambda info: str(info["name"]))
+        return [InputFile(info["name"], int(info["size"]), _state(fs, info)) for info in infos if _is_file(fs, info)]
 
 
 def file_state(path: str, storage: dict[str, Any]) -> str:
@@ -260,7 +262,7 @@ def check_state(
     if not hashed or _hash(*fsspec.core.url_to_fs(path, **storage)) != fingerprint:
         what = f"the file changed during the run: it was {state} before, now it is {now}"
         how = "run into a new folder, with --reuse of this one for all other files"
-        raise RunError(f"{path}: {what}. Inputs must stay as they are until a run is finished: {how}")
+        raise RunError(f"{path[:300]}: {what}. Inputs must stay as they are until a run is finished: {how}")
 
 
 def _state(fs: Any, info: dict[str, Any], content: bool = False) -> str:

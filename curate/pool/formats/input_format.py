@@ -205,6 +205,10 @@ class InputFormat(ABC):
         """Return what column `shard` of table `samples` says of a part's rows."""
         return part.path
 
+    def describe(self, parts: Sequence[InputPart]) -> str:
+        """Return how many files, or what else people count, the parts of a source are."""
+        return pluralise(len({part.path for part in parts}), "file")
+
     def checked(self, method: str, values: Any, kind: type[T]) -> Iterator[T]:
         """Yield what a method gives. Raises RunError, which names its package and line, where that is no `kind`."""
         for value in values if isinstance(values, Iterable) else (values,):

@@ -23,11 +23,20 @@ from pydantic import Field
 
 from curate.base import ids
 from curate.base.numeric.arrays import Mask
+from curate.base.wording import pluralise
 from curate.pool.decode.field_types import count_columns
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, PlannedSource
 from curate.pool.pmc.articles import list_articles, make_parts
-from curate.pool.pmc.packages import ArticleFault, Package, name_of, open_package, package_state, unpack_paths
+from curate.pool.pmc.packages import (
+    ArticleFault,
+    Package,
+    count_paths,
+    name_of,
+    open_package,
+    package_state,
+    unpack_paths,
+)
 from curate.pool.pmc.rows import ALWAYS, COLUMNS, ArticleRows, article_rows
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
@@ -119,6 +128,10 @@ class PmcInput(interface.InputFormat):
     def missing_column(self, source: PmcSource, name: str) -> str:
         """Return which columns there are."""
         return f"its columns: {', '.join(COLUMNS.names)}"
+
+    def describe(self, parts: Sequence[InputPart]) -> str:
+        """Return how many articles parts have."""
+        return pluralise(sum(count_paths(part.path) for part in parts), "article")
 
     def state(self, path: str, storage: dict[str, Any]) -> str:
         """Return the state of all files of a part's articles."""

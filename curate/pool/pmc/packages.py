@@ -23,7 +23,7 @@ from curate.pool.decode.json_fields import read_json
 from curate.pool.decode.tar_samples import IMAGE_SUFFIXES
 from curate.pool.files.listing import InputFile, expand_braces, file_state, list_folder
 from curate.pool.pmc.jats import MAX_XML
-from curate.tar.byte_sources import MmapSource
+from curate.tar.byte_sources import MmapSource, errors_of
 from curate.tar.index import index_tar
 from curate.tar.walk import REGULAR
 
@@ -97,6 +97,11 @@ def unpack_paths(path: str) -> list[str]:
     return expand_braces(path)
 
 
+def count_paths(path: str) -> int:
+    """Return how many articles a part has."""
+    return path.count(",") + 1
+
+
 def digest_files(files: Iterable[InputFile]) -> str:
     """Return what differs where one of some files does, wherever they are."""
     return ids.digest([[file.path.rpartition("/")[2], file.size, file.fingerprint] for file in files])
@@ -135,8 +140,7 @@ def _open_folder(path: str, storage: dict[str, Any]) -> Package:
     fs, inner = fsspec.core.url_to_fs(folder, **storage)
 
     def read(file: str) -> bytes:
-        data: bytes = fs.cat_file(files[file].path)
-        return data
+        return _read_file(fs, files[file].path)
 
     chosen = choose_xml(name, list(files)) if folder == path else path.rpartition("/")[2]
     if chosen not in files:
@@ -147,8 +151,14 @@ def _open_folder(path: str, storage: dict[str, Any]) -> Package:
         if f"{name}.json" in files:
             metadata = read(f"{name}.json")
         elif (parsed := parse_name(path)) and parsed[1]:  # in the bucket, all are in one folder too
-            metadata = fs.cat_file(f"{inner.rstrip('/').rpartition('/')[0]}/metadata/{name}.json")
+            metadata = _read_file(fs, f"{inner.rstrip('/').rpartition('/')[0]}/metadata/{name}.json")
     return Package(name, read(chosen), _read_metadata(metadata), {file.lower(): file for file in files}, read)
+
+
+def _read_file(fs: Any, path: str) -> bytes:
+    with errors_of(path):
+        data: bytes = fs.cat_file(path)
+        return data
 
 
 def _open_archive(path: str, storage: dict[str, Any]) -> Package:

@@ -250,6 +250,7 @@ def test_parts_hold_consecutive_articles(tmp_path: Path, monkeypatch: pytest.Mon
         parts = KIND.plan(source, (), False).parts
         assert len(parts) == {1: len(HIGHEST), 1 << 30: 1}.get(size, len(parts))
         assert rows_of(source) == rows
+        assert KIND.describe(parts) == "10 articles"
         paths = [path for part in parts for path in unpack_paths(part.path)]
         assert paths == [f"{tmp_path}/{article.name}" for article in HIGHEST]
 
