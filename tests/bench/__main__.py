@@ -32,6 +32,7 @@ def main() -> None:
         ("bench_repeat", []),
         ("bench_start", ["--metadata", metadata]),
         ("bench_text", ["--captions", captions, "--metadata", metadata]),
+        ("bench_metadata", ["--megabytes", "200"]),
         *([("bench_sql", [str(options.run)])] if options.run else []),
         ("bench_whatif", ["--captions", captions, "--metadata", metadata]),
     ):

@@ -21,7 +21,6 @@ from typing import Any
 
 from curate.base.errors import RecipeError, needing
 from curate.base.numeric.arrays import U8
-from curate.base.wording import one_line
 from curate.match.building.ngrams import make_classes
 from curate.match.characters import CORRECTED_MARKS, PUNCTUATION, SCRIPTS, WHITE
 
@@ -139,12 +138,13 @@ def _load_burmese() -> Tokenise:
 
 @cache
 def _load_tibetan() -> Tokenise:
-    from botok import WordTokenizer
+    from botok import WordTokenizer, config
 
-    try:
-        tokeniser = WordTokenizer()
-    except Exception as error:  # of any kind: it downloads its dictionary, once
-        raise RecipeError(f"botok, the tokeniser of bo and dz, lacks its dictionary: {one_line(error, 200)}") from None
+    pack = config.DEFAULT_BASE_PATH / config.DEFAULT_DIALECT_PACK
+    if not pack.is_dir():  # it would ask for it for an hour, where there is no network
+        how = "python -c 'import botok; botok.WordTokenizer()' downloads it, once"
+        raise RecipeError(f"botok, the tokeniser of bo and dz, has no dictionary at {pack}; {how}")
+    tokeniser = WordTokenizer(config.Config(config.DEFAULT_DIALECT_PACK, config.DEFAULT_BASE_PATH))
     return lambda text: (token.text for token in tokeniser.tokenize(text, split_affixes=False))
 
 

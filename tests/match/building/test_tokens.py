@@ -1,9 +1,13 @@
 """Tokens: by characters, and by each language's tokeniser."""
 
 import random
+from pathlib import Path
 
+import botok.config
 import pytest
 
+from curate.base.errors import RecipeError
+from curate.match.building import tokens
 from curate.match.building.ngrams import count_ngrams
 from curate.match.building.tokens import Tokeniser, load_tokeniser
 from tests.match.building import naive
@@ -92,3 +96,19 @@ def test_tables_grow() -> None:
     texts = [" ".join(f"w{int(rng.paretovariate(0.3)) % 9000}" for _ in range(200)) for _ in range(200)]
     assert counted("en", texts, "worldwide") == plain("en", texts, "worldwide")
     assert counted("en", [], "worldwide") == ({}, {}) == counted("en", ["", " ", "..."], "worldwide")
+
+
+def test_tibetan_needs_its_dictionary_which_nobody_downloads_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(botok.config, "DEFAULT_BASE_PATH", tmp_path)
+    tokens._load_tibetan.cache_clear()
+    with pytest.raises(RecipeError, match=f"has no dictionary at {tmp_path}/general; python -c"):
+        load_tokeniser("dz")
+    for folder in ("dictionary", "adjustments"):
+        (tmp_path / "general" / folder / "words").mkdir(parents=True)
+    (tmp_path / "general/dictionary/words/words.tsv").write_text("བོད་\nསྐད་ཡིག་\n")
+    words, pairs = counted("bo", ["བོད་སྐད་ཡིག། བོད་"], "worldwide")
+    assert words == {"བོད་": 2, "སྐད་ཡིག": 1, "།": 1}
+    assert pairs == {("བོད་", "སྐད་ཡིག"): 1, ("སྐད་ཡིག", "།"): 1, ("།", "བོད་"): 1}
+    tokens._load_tibetan.cache_clear()
