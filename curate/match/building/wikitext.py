@@ -4,10 +4,10 @@ In: the wikitext of a page. Out: the text that a reader sees in its paragraphs, 
 comments, references, formulas, code and galleries go, with all inside; so do images, categories and links to other
 languages; of other links and tags what they show stays; entities are decoded.
 
-What no mark closes is text, as in MediaWiki. Templates are not expanded, so their words are lost. Trade-off: 17 MB/s on a
-real dump, where mwparserfromhell has 1.7, and 0.6 with references and images removed; its words are the same but for
+What no mark closes is text, as in MediaWiki. Templates are not expanded, so their words are lost. Trade-off: 17 MB/s on
+a real dump, where mwparserfromhell has 1.7, and 0.6 with references and images removed; its words are the same but for
 1.3 in a hundred, mostly such as it loses behind a mark that nobody closed (see
-`tests/match/build/test_wikitext.py`); a page that uses odd markup may keep a mark or lose a word.
+`tests/match/building/test_wikitext.py`); a page that uses odd markup may keep a mark or lose a word.
 """
 
 import html
