@@ -1,6 +1,6 @@
 """What `curate metadata build` says once it is done: of each language its sources, caps, and what can never match."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import log2
 from typing import Any
 
@@ -8,37 +8,48 @@ from curate.ask.output import Line, columns, heading, line
 from curate.base.wording import format_bytes, pluralise
 from curate.match.building.steps import report_name
 
+_SHOWN = 4  # wikis of a language that have lines of their own
 _UNITS = {"unigram": "count", "bigram": "PMI", "title": "views"}
 
 
 def build_lines(report: Mapping[str, Any], out: str) -> Iterator[Line]:
     """Yield the lines of a report, as `curate.match.building.steps` writes it."""
-    read = report["read"]
     for language in report["languages"]:
-        wikis = dict.fromkeys(source["wiki"] for source in language["sources"])
-        pages, octets = (sum(read[name].get(wiki, 0) for wiki in wikis) for name in ("pages", "octets"))
-        of_text = f"{pluralise(pages, 'page')} of {format_bytes(octets)}" if pages else "no text"
-        count = pluralise(language["entries"], "entry", "entries")
-        yield heading(language["language"], f"{count}, from {of_text}")
-        many = len(wikis) > 1
-        for wiki in wikis:
-            rows = [_row(source) for source in language["sources"] if source["wiki"] == wiki]
-            yield from [line(f"  {wiki}")] if many else []
-            yield from columns(rows, right=[1], indent=4 if many else 2)
-        for wiki in wikis:
-            tokens = read["tokens"].get(wiki, 0)
-            if tokens and log2(tokens) < report["pmi"]:
-                why = f"of {tokens:,} words of {wiki} no pair reaches PMI {report['pmi']:g}"
-                yield line(f"  {why}; most would be {log2(tokens):.1f}: see --pmi", hang=4)
-        if language["never_match"]:
-            examples = ", ".join(map(repr, language["examples"]))
-            yield line(f"  never match   {language['never_match']:,}: by the spacing rule, such as {examples}", hang=16)
-    if read["broken"]:
-        first, number = next(iter(read["broken"].items()))
-        others = f", and in {pluralise(len(read['broken']) - 1, 'more file')}" if len(read["broken"]) > 1 else ""
+        yield from _language_lines(report, language)
+    if broken := report["read"]["broken"]:
+        first, number = next(iter(broken.items()))
+        others = f", and in {pluralise(len(broken) - 1, 'more file')}" if len(broken) > 1 else ""
         yield line(f"broken lines of page views were left out: {number:,} in {first}{others}")
     total = sum(language["entries"] for language in report["languages"])
     yield line(f"wrote {out}: {pluralise(total, 'entry', 'entries')}, and {report_name(out)}")
+
+
+def _language_lines(report: Mapping[str, Any], language: Mapping[str, Any]) -> Iterator[Line]:
+    read, wikis = report["read"], dict.fromkeys(source["wiki"] for source in language["sources"])
+    pages, octets = (sum(read[name].get(wiki, 0) for wiki in wikis) for name in ("pages", "octets"))
+    of_text = f"from {pluralise(pages, 'page')} of {format_bytes(octets)}" if pages else "from no text"
+    count = pluralise(language["entries"], "entry", "entries")
+    yield heading(language["language"], f"{count}, {of_text if wikis else 'as listed'}")
+    by_wiki = {wiki: [source for source in language["sources"] if source["wiki"] == wiki] for wiki in wikis}
+    if len(wikis) > _SHOWN:
+        yield from columns([*_sums(list(by_wiki.values()))], right=[1])
+    for wiki, sources in by_wiki.items() if len(wikis) <= _SHOWN else ():
+        yield from [line(f"  {wiki}")] if len(wikis) > 1 else []
+        yield from columns([*map(_row, sources)], right=[1], indent=4 if len(wikis) > 1 else 2)
+    words = max((read["tokens"].get(wiki, 0) for wiki in wikis), default=0)
+    if words and log2(words) < report["pmi"]:
+        why = f"of {words:,} words no pair reaches PMI {report['pmi']:g}; most would be {log2(words):.1f}: see --pmi"
+        yield line(f"  {why}", hang=4)
+    if language["never_match"]:
+        examples = ", ".join(map(repr, language["examples"]))
+        yield line(f"  never match   {language['never_match']:,}: by the spacing rule, such as {examples}", hang=16)
+
+
+def _sums(by_wiki: Sequence[Sequence[Mapping[str, Any]]]) -> Iterator[tuple[str, str, str]]:
+    """Yield a row for each source of all wikis together."""
+    for of_source in zip(*by_wiki, strict=True):
+        entries, candidates = (sum(source[name] for source in of_source) for name in ("entries", "candidates"))
+        yield of_source[0]["source"], f"{entries:,}", f"of {candidates:,} in {len(by_wiki)} wikis, some more than once"
 
 
 def _row(source: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from curate.match.sources import read_metadata
 from tests.cli.conftest import Cli
 from tests.match.building.drawn import write_all
 
@@ -67,3 +70,20 @@ def test_bad_input(tmp_path: Path, cli: Cli) -> None:
     status, text = build("--views", str(tmp_path / "views"))
     assert status == 1 and f"curate: {hour}: damaged or cut off" in text
     assert build("--", "--nonsense=1")[0] == 2
+
+
+def test_many_wikis_of_a_language_and_a_list_of_english(tmp_path: Path, cli: Cli) -> None:
+    for wiki in ("ab", "ace", "ady", "simple", "tum"):
+        (tmp_path / f"20260101.{wiki}").mkdir()
+        pq.write_table(pa.table({"text": ["easy dog"] * 9}), tmp_path / f"20260101.{wiki}/a.parquet")
+    (tmp_path / "metadata.json").write_text('["dog", "hot dog"]')
+    out = str(tmp_path / "out/m.parquet")
+    done = cli("metadata", "build", "--wiki", str(tmp_path), "--english", str(tmp_path / "metadata.json"), "--out", out)
+    lines = done.out.splitlines()
+    assert lines[0] == "en  2 entries, as listed"
+    assert lines[1].startswith("other  100 entries, from 45 pages of ")
+    assert lines[2] == "  number   500  of 500 in 5 wikis, some more than once"
+    assert read_metadata(out, mode="corrected")[0]["language"].value_counts().to_pylist() == [
+        {"values": "en", "counts": 2},
+        {"values": "other", "counts": 100},
+    ]

@@ -4,6 +4,7 @@ In: paths of texts, page views and wordnets. Out: parts, each of one wiki but fo
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -119,6 +120,9 @@ def _list_texts(path: str, unnamed: list[str]) -> Iterator[_Listed]:
 
 def _check_snapshots(texts: Sequence[_Listed]) -> None:
     """Raise RecipeError where a wiki's files are of several dates or forms: each text would count more than once."""
+    paths = Counter(file.path for _, _, file in texts)
+    if twice := [path for path, times in paths.items() if times > 1]:
+        raise RecipeError(f"--wiki: {twice[0]} is named twice; accepted: each file once")
     first: dict[str, tuple[object, str]] = {}
     for wiki, kind, file in texts:
         snapshot = kind, re.findall(r"(?<!\d)\d{8}(?!\d)|latest", file.path)[-1:], "multistream" in file.path
@@ -158,9 +162,9 @@ def _group_sizes(path: str) -> list[int]:
             footer = read_footer(file)
     except (pa.ArrowException, OSError) as error:
         raise RecipeError(f"--wiki {path}: Parquet that is damaged ({error})") from None
-    names = footer.schema.to_arrow_schema().names
+    names = [footer.schema.column(i).path for i in range(footer.num_columns)]
     if "text" not in names:
-        found_names = ", ".join(names[:10])
-        raise RecipeError(f"--wiki {path}: Parquet without a column text (it has {found_names}); accepted: one with it")
+        what = f"Parquet without a column text (it has {', '.join(names[:10])})"
+        raise RecipeError(f"--wiki {path}: {what}; accepted: one with it")
     column = names.index("text")
     return [footer.row_group(group).column(column).total_uncompressed_size for group in range(footer.num_row_groups)]

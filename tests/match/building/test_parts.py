@@ -86,6 +86,7 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         tmp_path / "20240101.de/train-00000-of-00001.parquet"
     )
     write_texts(tmp_path / "20231101.de", 5)
+    refused([german, german], "is named twice; accepted: each file once")
     refused(
         [german, str(tmp_path / "20240101.de")],
         "are both of de, but of two dates or forms; accepted: one, or each text",
