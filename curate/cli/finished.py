@@ -32,7 +32,7 @@ def report(
     ] = None,
     against: Annotated[str | None, Option(metavar="DIR_A", help="Another run to compare with.")] = None,
     language: Annotated[
-        str | None, Option(metavar="LANG", help="Language of entries to show in detail. Default: a large one.")
+        str | None, Option(metavar="LANG", help="Language to show in detail; else a large one.")
     ] = None,
 ) -> None:
     """Write report.html: the whole run on one page.
