@@ -79,13 +79,13 @@ class Search:
 
     @property
     def bits(self) -> int:
-        """How many bits a round finds."""
-        return max(4, min(_BITS, _COUNTERS - (len(self.wanted) - 1).bit_length()))
+        """How many bits the next round finds."""
+        return min(64 - self.known, max(4, min(_BITS, _COUNTERS - (len(self.wanted) - 1).bit_length())))
 
     @property
     def solved(self) -> bool:
-        """Whether so few keys are left that they can meet."""
-        return self.rows is not None and self.left <= _FEW
+        """Whether so few keys are left that they can meet, or all that are left are alike but for what follows."""
+        return self.rows is not None and (self.left <= _FEW or self.known == 64)
 
     def _left(self, keys: Keys) -> Mask:
         """Return which keys are still to be told apart from the last one (bool[n])."""
