@@ -25,7 +25,7 @@ from pydantic import Field
 from curate.base import schema
 from curate.base.numeric.arrays import whole
 from curate.base.wording import one_line
-from curate.pool.crawl.links import COLUMNS, OF_PAGE, ROWS
+from curate.pool.crawl.links import COLUMNS, MAX_OF_PAGE, OF_PAGE, ROWS, PageLinks
 from curate.pool.crawl.pages import Page, read_page, read_pages
 from curate.pool.crawl.records import Lost, Stream
 from curate.pool.decode.columns import Columns
@@ -102,11 +102,12 @@ class CommonCrawlInput(interface.InputFormat):
             for page in read_pages(stream, *part.groups):
                 if isinstance(page, Lost) and page.start == 0 and page.stop >= stream.size:
                     raise InputFault("not_warc", page.why)
-                pages.append(page)
-                rows += len(page.links.images) if isinstance(page, Page) else 1
-                if rows >= _BATCH_ROWS:
-                    yield _make_batch(pages, with_title, scores)
-                    pages, rows = [], 0
+                for piece in _pieces(page) if isinstance(page, Page) else (page,):
+                    pages.append(piece)
+                    rows += len(piece.links.images) if isinstance(piece, Page) else 1
+                    if rows >= _BATCH_ROWS:
+                        yield _make_batch(pages, with_title, scores)
+                        pages, rows = [], 0
         yield _make_batch(pages, with_title, scores)
 
     def reread(self, source: CrawlSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
@@ -116,9 +117,15 @@ class CommonCrawlInput(interface.InputFormat):
 
     def reread_table(self, source: CrawlSource, part: InputPart, rows: PartRows, output: pa.Schema) -> pa.Table:
         """Read the pages of some rows again, by their offsets."""
-        offsets = np.unique(rows.samples["offset"].to_numpy()).tolist()
+        wanted: dict[int, set[int]] = {}
+        for offset, key in zip(*(rows.samples[name].to_pylist() for name in ("offset", "key")), strict=True):
+            wanted.setdefault(offset, set()).add(int(key.split("-")[1]))
+        some = []
         with _opened(source, part) as stream:
-            some = [page for offset in offsets if (page := read_page(stream, offset))]
+            for offset, positions in sorted(wanted.items()):
+                if page := read_page(stream, offset):
+                    page.links.images = [image for image in page.links.images if image[3] in positions]
+                    some.append(page)
         table, _, _ = _make_table(some, source.texts != "alt")
         table = table.take(pc.index_in(whole(rows.samples["key"]), whole(table["key"])))
         return pa.table(
@@ -175,11 +182,22 @@ def _make_table(pages: Sequence[Page], with_title: bool) -> tuple[pa.Table, pa.A
     columns["key"] = pc.binary_join_element_wise(pc.binary_join_element_wise(*parts, "-"), ends, "")
     for field in OF_PAGE:
         of_pages: list[Any] = [page.links.page.get(field.name) for page in pages]
+        if field.type == pa.string():
+            of_pages = [value and value[:MAX_OF_PAGE] for value in of_pages]
         columns[field.name] = pa.array(of_pages, field.type).take(numbers)
     counts[ROWS] += len(rows)
     if not with_title:  # an image with a title alone is no row then
         counts["no_text"] += sum(len(page.links.images) for page in pages) - len(rows)
     return pa.table([columns[name] for name in COLUMNS.names], schema=COLUMNS), offsets, counts
+
+
+def _pieces(page: Page) -> Iterator[Page]:
+    """Yield a page in pieces of at most as many images as a batch has rows; the first has its counts."""
+    links = page.links
+    for start in range(0, max(1, len(links.images)), _BATCH_ROWS):
+        counts = Counter() if start else links.counts
+        images = links.images[start : start + _BATCH_ROWS]
+        yield Page(page.offset, PageLinks(links.page, images, counts), page.record_id)
 
 
 def _rows_of(pages: Sequence[Page], with_title: bool) -> pa.Table:

@@ -9,14 +9,16 @@ Charset: of the HTTP header, else of `<meta>`, else detected. Parsed by lexbor, 
 resiliparse.
 """
 
+import itertools
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from curate.pool.crawl.links import IMAGES, PAGES, BaseUrl, PageLinks, opt_outs, read_text, read_url
 from curate.pool.crawl.records import Record
 from curate.pool.crawl.wat import read_date, read_facts
 
-MAX_HTML = 1 << 26  # bytes, decoded
+MAX_HTML = 1 << 25  # bytes, decoded
 # OBELICS' list
 LAZY = (
     *("data-src", "data-src-fg", "data-scroll-image", "data-lateloadsrc", "data-img-src", "data-original"),
@@ -26,8 +28,11 @@ _LAZY_SETS = ("data-srcset", "data-lazy-srcset")
 _TYPES = ("text/html", "application/xhtml+xml")
 _META_CHARSET = re.compile(rb"""<meta[^>]{0,200}charset\s*=\s*["']?\s*([\w.:-]{1,40})""", re.IGNORECASE)
 _META_BYTES = 4096
-# A candidate of srcset: a URL, which commas may be within, and perhaps a width or a density
-_CANDIDATE = re.compile(r"[\s,]*(\S*[^\s,])(?:\s+(\d+(?:\.\d+)?)([wx])[^,]*|\s*(?=,|\Z)|[^,]*)")
+_MAX_SOURCES = 100  # nodes before an image in its `picture` that are looked at, text between sources too
+# Of a candidate of srcset: its URL, which commas may be within, its width or density, and its end. None goes back
+_CANDIDATE = re.compile(r"[\s,]*+(\S++)", re.ASCII)
+_SIZE = re.compile(r"\s*+(\d++(?:\.\d++)?+)([wx])", re.ASCII)
+_REST = re.compile("[^,]*+")
 
 
 def find_links(record: Record) -> PageLinks | None:
@@ -56,7 +61,7 @@ def find_links(record: Record) -> PageLinks | None:
     links.counts[PAGES] += 1
     base_element = document.query_selector("base[href]")
     base = BaseUrl(url, base_element and base_element.getattr("href"))
-    for position, image in enumerate(document.query_selector_all("img")):
+    for position, image in enumerate(_all(document, "img")):
         _add(links, base, image, position)
     if links.images:
         links.page = _page(record, response.http_headers, document, base) | {"page_url": url, "charset": charset}
@@ -82,7 +87,8 @@ def _add(links: PageLinks, base: BaseUrl, image: Any, position: int) -> None:
         return
     sets = [image.getattr(name) for name in ("srcset", *_LAZY_SETS)]
     if image.parent is not None and image.parent.tag == "picture":
-        sources = [node for node in image.parent.child_nodes if node.tag == "source"]
+        before = itertools.islice(_before(image), _MAX_SOURCES)
+        sources = [node for node in before if node.tag == "source"][::-1]
         sets += [node.getattr(name) for node in sources for name in ("srcset", *_LAZY_SETS)]
     largest = next(iter(_valid([("srcset", url) for url in largest_first(sets)], base)), None)
     candidates = [(name, image.getattr(name)) for name in (*LAZY, "src")]
@@ -92,6 +98,17 @@ def _add(links: PageLinks, base: BaseUrl, image: Any, position: int) -> None:
         links.counts[reason] += 1
         return
     links.images.append((chosen[1], alt, title, position, chosen[0], largest and largest[1]))
+
+
+def _all(document: Any, selector: str) -> tuple[Any, ...]:
+    """Return the elements that a selector has: at once, since each step of the list itself searches the page again."""
+    return document.query_selector_all(selector)[:]  # type: ignore[no-any-return]
+
+
+def _before(node: Any) -> Iterator[Any]:
+    """Yield the siblings before a node, the nearest first."""
+    while (node := node.prev) is not None:
+        yield node
 
 
 def _valid(candidates: list[tuple[str, str | None]], base: BaseUrl) -> list[tuple[str, str]]:
@@ -107,16 +124,20 @@ def largest_first(sets: list[str | None]) -> list[str]:
     """Return the URLs of values of srcset, by width, else by density, the largest first; of equals the first."""
     sizes = []
     for text in filter(None, sets):
-        for match in _CANDIDATE.finditer(text):
-            size = float(match[2]) if match[2] else 1.0
-            sizes.append((match[3] == "w", size, match[1]))
+        at = 0
+        while match := _CANDIDATE.match(text, at):
+            at, url, size = match.end(), match[1].rstrip(","), None
+            if url == match[1]:
+                size = _SIZE.match(text, at)
+                at = _REST.match(text, at).end()  # type: ignore[union-attr]
+            sizes.append((size[2] == "w", float(size[1]), url) if size else (False, 1.0, url))
     return [url for *_, url in sorted(sizes, key=lambda size: size[:2], reverse=True)]
 
 
 def _page(record: Record, headers: Any, document: Any, base: BaseUrl) -> dict[str, Any]:
     """Return what holds for all images of a page."""
     metas: dict[str, list[str]] = {}
-    for meta in document.query_selector_all("meta[name]"):
+    for meta in _all(document, "meta[name]"):
         if content := read_text(meta.getattr("content")):
             metas.setdefault((meta.getattr("name") or "").strip().lower(), []).append(content)
 
@@ -129,7 +150,7 @@ def _page(record: Record, headers: Any, document: Any, base: BaseUrl) -> dict[st
 
     robots, robots_header = meta_of("robots"), header("x-robots-tag")
     root, title = document.query_selector("html"), document.query_selector("title")
-    licences = [link.getattr("href") for link in document.query_selector_all("a[rel~=license], link[rel~=license]")]
+    licences = [link.getattr("href") for link in _all(document, "a[rel~=license], link[rel~=license]")]
     licence = _valid([("href", url) for url in licences], base)
     return {
         "page_title": read_text(title.text) if title is not None else None,

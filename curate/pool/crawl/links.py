@@ -16,6 +16,8 @@ import pyarrow as pa
 from curate.base.schema import define
 
 MAX_URL = 2048  # characters
+MAX_OF_PAGE = 2048  # characters of a text about a page, which each of its rows has; more is cut off
+_MAX_BASE = 1 << 14  # characters: nothing relative is joined with a longer one, which takes its length for each link
 IMAGES, PAGES, ROWS = "images", "pages", "rows"  # counted beside what is refused
 REFUSED = {
     "no_text": "no text, or only white space",
@@ -86,15 +88,16 @@ class BaseUrl:
             with suppress(ValueError):  # of a host such as http://[x
                 self.url = urljoin(page, base.strip(_ENDS))
         begin = self.url.find("/", 8) if _ABSOLUTE.match(self.url) else -1
+        self.url = self.url[: _MAX_BASE + 1]
         self._origin = self.url[:begin] if begin > 0 and _plain_origin(self.url[:begin]) else ""
 
     def join(self, url: str) -> str:
-        """Return an absolute URL. Raises ValueError where there is none."""
+        """Return an absolute URL, which is too long where the base is. Raises ValueError where there is none."""
         if _ABSOLUTE.match(url):
             return url
         if self._origin and _SIMPLE_PATH.match(url):
             return self._origin + url
-        return urljoin(self.url, url)
+        return self.url if len(self.url) > _MAX_BASE else urljoin(self.url, url)
 
 
 def _plain_origin(origin: str) -> bool:

@@ -13,6 +13,7 @@ import itertools
 import re
 import zlib
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ _RECORD = re.compile(rb"WARC/\d")
 _BREAK = re.compile(rb"\r?\n\r?\nWARC/\d")
 _BLOCK = 1 << 20
 _HEAD = 64  # bytes of a member, unpacked, by which it is a record's
-MAX_RECORD = 1 << 26  # bytes, unpacked: of more, as a bomb has, the record is lost
+MAX_RECORD = 1 << 25  # bytes, unpacked: of more, as a bomb has, the record is lost
 
 
 class Record(NamedTuple):
@@ -91,7 +92,10 @@ class Stream:
         return self.read(size)
 
     def _has_members(self) -> bool:
-        """Return whether a record's member begins in the first bytes, behind the first one."""
+        """Return whether a record's member begins in the first bytes, behind the first one, which is of one record."""
+        with suppress(zlib.error):
+            if _BREAK.search(zlib.decompressobj(31).decompress(self.read_at(0, _BLOCK), _BLOCK)):
+                return False
         begin = itertools.takewhile(lambda at: at < _BLOCK, self._search(_MEMBER, 1))
         return any(map(self._is_member, begin))
 
@@ -182,6 +186,8 @@ def _read_on(stream: Stream, start: int) -> Generator[Record | Lost, None, tuple
     last, length = start, -1  # where the last record begins, and how long its content is
     try:
         for record in ArchiveIterator(stream, record_types=wanted, parse_http=False):
+            if stream.has_members and length >= 0 and record.stream_pos == last:
+                return last, "a member of several records, in a file whose first member is one"
             last, length = record.stream_pos, record.content_length
             content = record.reader.read() if length <= MAX_RECORD else b""
             if length > MAX_RECORD:

@@ -138,13 +138,12 @@ def header_values(headers: Json, name: str) -> str | None:
 
 def _metas(head: Json) -> dict[str, str]:
     """Return the contents of `<meta>` by their names in lower case, those of one name behind each other."""
-    metas: dict[str, str] = {}
+    metas: dict[str, list[str]] = {}
     for meta in map(_dict, _list(head.get("Metas"))):
         name, content = _text(meta.get("name")), read_text(meta.get("content"))
         if name and content:
-            name = name.strip().lower()
-            metas[name] = f"{metas[name]}, {content}" if name in metas else content
-    return metas
+            metas.setdefault(name.strip().lower(), []).append(content)
+    return {name: ", ".join(contents) for name, contents in metas.items()}
 
 
 def _licences(links: list[dict[str, Json]], base: BaseUrl) -> Iterator[str]:

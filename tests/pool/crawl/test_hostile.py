@@ -1,0 +1,225 @@
+"""Hostile pages: values of any type in a WAT, records damaged anywhere, and what costs more than its size says."""
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from curate.pool.crawl import format as crawl
+from curate.pool.crawl.format import CommonCrawlInput, CrawlSource
+from curate.pool.crawl.html import largest_first
+from curate.pool.crawl.links import MAX_OF_PAGE, BaseUrl, read_url
+from curate.pool.formats.input_format import PartRows
+from tests.pool.crawl.crawls import Site, image, info, pack, warc_records, wat_records
+
+KIND = CommonCrawlInput()
+ANY: list[Any] = [
+    *(
+        None,
+        True,
+        0,
+        -1,
+        1.5,
+        10**400,
+        "",
+        "x",
+        "7" * 400,
+        "٣",
+        "²",
+        "\ud800",
+        "\0",
+        "http://[",
+        "data:",
+        "noai",
+        [],
+        {},
+    ),
+    *([None], ["\0", 3, None, {}, "noai"], [[["path"]]], {"": None}, {"url": "u", "path": "IMG@/src", "alt": "q"}),
+    *(
+        [{"path": "IMG@/src", "url": "u", "alt": "q"}],
+        {"path": []},
+        "99999-01-01T00:00:00Z",
+        "9999-12-31T23:59:59-23:59",
+    ),
+]
+HEAD = {
+    "Base": "/b/",
+    "Title": "T",
+    "Metas": [{"name": "HTML@/lang", "content": "de"}, {"name": "robots", "content": "noai"}],
+    "Link": [{"path": "LINK@/href", "rel": "license", "url": "by"}],
+}
+SITE = Site(
+    "http://h.example/p", [image("a.jpg", "x", "y"), image("b.jpg", "z")], HEAD, {"X-Robots-Tag": ["noai", "b"]}
+)
+
+
+def _read(path: Path) -> tuple[list[str], list[str]]:
+    """Return captions of the rows of a file, each of which is read again, and what was lost."""
+    name = {"name": "cc", "format": "commoncrawl", "path": str(path), "texts": "alt+title"}
+    source = CrawlSource.model_validate(name)
+    captions, lost = [], []
+    for part in KIND.plan(source, (), False).parts:
+        for batch in KIND.read(source, part, pa.schema([f for f in crawl.COLUMNS if f.name == "page_title"]), None):
+            usable = np.array(
+                [f is None for f in batch.faults[1].to_pylist()] if batch.faults else [True] * len(batch.columns["key"])
+            )
+            places = np.flatnonzero(usable)
+            samples = pa.table({key: batch.columns[key].take(pa.array(places)) for key in ("key", "offset", "caption")})
+            table = KIND.reread_table(source, part, PartRows(places, samples), crawl.COLUMNS)
+            assert table["caption"].to_pylist() == samples["caption"].to_pylist()
+            captions += table["caption"].to_pylist()
+            lost += [why for why in batch.faults[1].to_pylist() if why] if batch.faults else []
+    return captions, lost
+
+
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _paths(item, (*path, key))
+
+
+def _put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    if not path:
+        return new
+    copy: Any = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = _put(value[path[0]], path[1:], new)
+    return copy
+
+
+def _about(document: Any) -> bytes:
+    content = document if isinstance(document, bytes) else json.dumps(document).encode()
+    head = (
+        f"WARC/1.0\r\nWARC-Type: metadata\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    return head.encode() + content + b"\r\n\r\n"
+
+
+@pytest.mark.thorough
+def test_any_value_may_be_of_any_type(tmp_path: Path) -> None:
+    """Each value of a page and of its metadata, replaced by each of any type: all other pages have their rows."""
+    _, response, metadata = (json.loads(record.partition(b"\r\n\r\n")[2]) for record in wat_records(SITE, 2))
+    records = [info("x")]
+    for path in _paths(response):
+        records += [_about(new) for value in ANY for new in (_put(response, path, value), metadata)]
+    for path in _paths(metadata):
+        records += [_about(new) for value in ANY for new in (response, _put(metadata, path, value))]
+    chance = random.Random(0)
+    for _ in range(300):
+        for _ in range(chance.randrange(1, 4)):
+            document = _put(response, chance.choice(list(_paths(response))), chance.choice(ANY))
+        records += [_about(document), _about(_put(metadata, chance.choice(list(_paths(metadata))), chance.choice(ANY)))]
+    records += wat_records(Site("http://last.example/", [image("c.jpg", "last")]), 3)
+    pack(tmp_path / "a.wat", records, "plain")
+    captions, lost = _read(tmp_path / "a.wat")
+    assert captions[-1] == "last"
+    assert captions.count("z") > 1500
+    assert lost == []
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("of", ["wat", "warc"])
+def test_bytes_may_be_damaged_anywhere(tmp_path: Path, of: str) -> None:
+    """Of files that are changed, cut or repeated at any byte, rows before the damage are there, or it is told."""
+    site = Site(
+        "http://h.example/", [image("a.jpg", "x")], html=b"<p><picture><source srcset=b><img src=a alt=x></picture>"
+    )
+    make = wat_records if of == "wat" else warc_records
+    chance, path = random.Random(5), tmp_path / "a.gz"
+    for how in ("members", "plain", "whole"):
+        pack(path, [info("x"), *(record for n in range(4) for record in make(site, n))], how)
+        whole = path.read_bytes()
+        for _ in range(60):
+            content = bytearray(whole)
+            at = chance.randrange(len(content))
+            what = chance.choice(["flip", "cut", "drop", "repeat", "random"])
+            if what == "cut":
+                del content[at:]
+            elif what == "drop":
+                del content[at : at + chance.randrange(1, 200)]
+            elif what == "repeat":
+                content[at:at] = content[: chance.randrange(len(content))]
+            else:
+                content[at] = content[at] ^ 0x55 if what == "flip" else chance.randrange(256)
+            path.write_bytes(content)
+            try:
+                captions, lost = _read(path)
+            except crawl.InputFault as fault:
+                assert fault.reason == "not_warc"
+                continue
+            assert set(captions) <= {"x"} or how == "plain"
+            assert lost or len(captions) >= 4 or how == "plain" or what in ("drop", "cut"), (how, what, at)
+
+
+@pytest.mark.parametrize("first", ["members", "whole"])
+@pytest.mark.parametrize("second", ["members", "whole"])
+def test_files_behind_each_other(tmp_path: Path, first: str, second: str) -> None:
+    """Concatenated files have the rows of both, each under a key of its own, or what is lost is told."""
+    sites = [Site(f"http://h.example/{n}", [image("a.jpg", f"x{n}")]) for n in range(6)]
+    for how, some in ((first, sites[:3]), (second, sites[3:])):
+        pack(
+            tmp_path / how,
+            [info("x"), *(record for n, site in enumerate(some) for record in wat_records(site, n))],
+            how,
+        )
+        with (tmp_path / "a.wat.gz").open("ab") as file:
+            file.write((tmp_path / how).read_bytes())
+    captions, lost = _read(tmp_path / "a.wat.gz")
+    assert captions[:3] == ["x0", "x1", "x2"]
+    assert lost or captions == [f"x{n}" for n in range(6)]
+    assert bool(lost) == ((first, second) == ("members", "whole"))
+
+
+@pytest.mark.parametrize("text", [" ", ",", "a ", "a,", ", ", "a 1", "1.", "a\t1x,", "data:,,, "])
+def test_candidates_take_time_by_their_length(text: str) -> None:
+    began = time.process_time()
+    largest_first([text * (300_000 // len(text))])
+    assert time.process_time() - began < 3
+
+
+def test_pages_of_many_images_and_long_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a page states once is not as long for each of its links; and its links are of several batches."""
+    monkeypatch.setattr(crawl, "_BATCH_ROWS", 300)
+    html = b"<title>" + b"t" * 1_000_000 + b"</title><base href='" + b"a/" * 500_000 + b"'>"
+    html += b"".join(b"<img src=/%d alt=x><img src=%d alt=x>" % (n, n) for n in range(2000))
+    html += b"<picture>" + b"<source srcset=a>" * 5000 + b"<img src=/p alt=p>" * 1000 + b"</picture>"
+    head = {"Title": "t" * 1_000_000, "Base": "a/" * 500_000, "Metas": [{"name": "robots", "content": "x"}] * 100_000}
+    links = [image(url.format(n), "x") for n in range(2000) for url in ("/{}", "{}")]
+    site = Site("http://h.example/p", links, head, html=html)
+    began = time.process_time()
+    for name, make, rows in (("a.wat.gz", wat_records, 2000), ("a.warc.gz", warc_records, 3000)):
+        pack(tmp_path / name, [info("x"), *make(site, 1)])
+        source = CrawlSource.model_validate({"name": "cc", "format": "commoncrawl", "path": str(tmp_path / name)})
+        (part,) = KIND.plan(source, (), False).parts
+        batches = list(KIND.read(source, part, pa.schema([("page_title", pa.string())]), None))
+        lengths = [len(batch.columns["url"]) for batch in batches]
+        assert sum(lengths) == rows
+        assert max(lengths) <= 300
+        assert {title.as_py() for batch in batches for title in batch.scores["page_title"]} == {"t" * MAX_OF_PAGE}
+        counts = sum((batch.links for batch in batches), start=crawl.Counter())
+        assert (counts["pages"], counts["long_url"], counts["rows"]) == (1, 2000, rows)
+    assert time.process_time() - began < 10
+
+
+def test_nothing_is_joined_with_a_long_base() -> None:
+    base = BaseUrl("http://h.example/p", "a/" * 1_000_000)
+    assert read_url("b.jpg", base) == ("", "long_url")
+    assert read_url("/b.jpg", base) == ("http://h.example/b.jpg", "")
+
+
+@pytest.mark.parametrize(
+    "charset", ["rot13", "zip", "idna", "unicode_escape", "undefined", "utf-7", "", "x" * 9999, "punycode"]
+)
+def test_charsets_are_those_of_html(tmp_path: Path, charset: str) -> None:
+    sites = [
+        Site(f"http://{n}.example/", html=b"<meta charset=%b><img src=a alt=good>" % charset.encode()) for n in (1, 2)
+    ]
+    sites[0].headers = {"Content-Type": f"text/html; charset={charset}"}
+    pack(tmp_path / "a.warc.gz", [record for n, site in enumerate(sites) for record in warc_records(site, n)])
+    assert _read(tmp_path / "a.warc.gz") == (["good", "good"], [])
