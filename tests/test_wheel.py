@@ -70,6 +70,7 @@ def test_it_holds_nothing_else(unpacked: Path) -> None:
         ".typed",
         ".json",
         ".onnx",
+        ".parquet",
         ".html",
         ".css",
         ".lock",

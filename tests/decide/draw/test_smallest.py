@@ -4,7 +4,7 @@ from itertools import groupby
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from curate.decide.draw import smallest
@@ -24,6 +24,7 @@ def taken(cut: Cut, keys: Keys) -> list[bool]:
     return list((cut.draws(keys, np.full(len(keys.groups), 0.5)) < 1).tolist())
 
 
+@example([(0, 0)] * 5, [2] * 5, 2, 5)  # more rounds than keys have bits
 @given(ROWS, st.lists(st.integers(0, 15), min_size=5, max_size=5), st.integers(1, 4), st.integers(1, 5))
 def test_so_many_of_each_group(rows: list[tuple[int, int]], wanted: list[int], parts: int, rounds: int) -> None:
     keys = keys_of(rows)
