@@ -21,28 +21,29 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from curate.base.numeric.arrays import I32, I64, U8, U64
+from curate.base.numeric.arrays import I32, I64, U8, U64, Mask
 from curate.base.numeric.text_hash import load_u64
 from curate.match.kernel import Int, prefetch, sort_unique
 
-MAX_LENGTH = (1 << 16) - 1  # bytes of an entry
+MAX_LENGTH = (1 << 11) - 1  # bytes of an entry
 # Classes of characters, bits of a table by code point.
 NO_BOUNDARY, WHITE = 1, 2
 CODE_POINTS = 0x40000
 _BLOCK_BYTES, _BLOCK_TEXTS = 4096, 512
 
 _SPACE = np.uint8(32)
-_REPLACED = np.arange(256, dtype=np.uint8)
-_REPLACED[[*b"\t\n\r"]] = 32
-_IS_MARK = np.zeros(256, np.int64)
-_IS_MARK[[*b",.;:?!`"]] = 1
-# Where an atom may end: spaces, ASCII punctuation, and the first bytes of characters of three or four bytes.
-_IS_EDGE = np.zeros(256, np.int64)
-_IS_EDGE[[*b" \t\n\r!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", *range(0xE0, 0x100)]] = 1
+# Of a byte: 1 where an atom may end, at spaces, ASCII punctuation, and the first bytes of characters of three bytes or
+# four; 2 or 3 where it is not copied as it is: MetaCLIP's marks, and white space that becomes a space.
+_KIND = np.zeros(256, np.int64)
+_KIND[[*b" !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", *range(0xE0, 0x100)]] = 1
+_KIND[[*b",.;:?!`"]] = 2
+_KIND[[*b"\t\n\r"]] = 3
+_IS_PLAIN = np.zeros(256, np.int64)  # the bytes of ASCII that are no white space
+_IS_PLAIN[33:127] = 1
 
 _K1, _K2, _K3 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9)
 _U0, _U1, _U2, _U3, _U6, _U8 = (np.uint64(n) for n in (0, 1, 2, 3, 6, 8))
-_U18, _U31, _U32, _U63 = (np.uint64(n) for n in (18, 31, 32, 63))
+_U13, _U24, _U31, _U32, _U33, _U63 = (np.uint64(n) for n in (13, 24, 31, 32, 33, 63))
 _LOW, _LENGTH = np.uint64(2**32 - 1), np.uint64(MAX_LENGTH)
 
 _jit = numba.njit(cache=True, nogil=True)
@@ -53,7 +54,8 @@ class Tables(NamedTuple):
 
     # Buckets of four slots, filled in order, open addressing by the hash of a prefix. First what finds them: 31 bits of
     # the hash and 1 << 32 | entry that ends there + 1, or 0; all 0 where it is free. Then what they mean: place in the
-    # pool << 18 | length << 2 | a space follows the entry << 1 | longer entries begin so.
+    # pool << 24 | length of the prefix << 13 | length of the prefix, or of the entry where it is the only one that
+    # begins so << 2 | a space follows the entry << 1 | several entries begin so.
     slots: U64
     filter: U64  # bits, set where the hashes of prefixes of several atoms fall
     pool: U8  # bytes of the entries
@@ -72,14 +74,13 @@ class _Atoms(NamedTuple):
 
 
 class _Heads(NamedTuple):
-    """The atoms at which an entry may begin, the hash of each and of it and the next one, and what begins there."""
+    """The atoms where an entry may begin, later those where some do; the hash of each and the next, and what begins."""
 
     atom: I64
-    first: U64
     second: U64
-    slot: I64  # of the first prefix; -1: none, -2: it takes a search
+    slot: I64  # of the atom
     entry: I32  # of one atom; -1: none
-    work: I64  # the heads at which more than one slot is to be looked at
+    work: I64  # the heads at which there may be longer entries
 
 
 class _Block(NamedTuple):
@@ -111,7 +112,7 @@ def _class_at(data: U8, i: int, classes: U8) -> tuple[Int, int]:
 
 @_jit
 def _hash_atom(data: U8, start: int, length: int) -> np.uint64:
-    """Return a hash of all bytes of an atom, its length, and whether the byte before it is a space."""
+    """Return a hash of all bytes of an atom and its length, which is that of a prefix of one atom too."""
     half = np.uint64(min(length, 8)) << _U2
     first = load_u64(data, start) & ((_U1 << half << half) - _U1)
     last = load_u64(data, start + length - 8) if length > 8 else _U0
@@ -124,10 +125,9 @@ def _hash_atom(data: U8, start: int, length: int) -> np.uint64:
 
 @_jit
 def _chain(h: np.uint64, atom: np.uint64, spaced: bool) -> np.uint64:
-    """Return the hash of a prefix and one more atom; all bits of it are good."""
-    h = (h ^ (h >> _U31)) * _K1 ^ (atom + np.uint64(spaced))
-    h = (h ^ (h >> _U32)) * _K2
-    return h ^ (h >> _U31)
+    """Return the hash of a prefix and one more atom, before which there may be a space."""
+    h = ((h >> _U31 | h << _U33) ^ (atom + np.uint64(spaced))) * _K2
+    return h ^ (h >> _U32)
 
 
 @_jit
@@ -162,6 +162,28 @@ def _same_bytes(a: U8, i: int, b: U8, j: int, length: int) -> bool:
 
 
 @_jit
+def _find(
+    slots: U64, pool: U8, first: int, buckets: np.uint64, h: np.uint64, data: U8, start: int, length: int
+) -> tuple[Int, bool]:
+    """Return the slot of a prefix, which is data[start:start + length], and True; or the free one where it would be."""
+    slot, size = _bucket(h, buckets), 8 * np.int64(buckets)
+    while slots[first + slot] != _U0:
+        if slots[first + slot] >> _U32 == _mark_of(h) and _is_prefix(
+            slots[first + slot + 4], pool, data, start, length
+        ):
+            return first + slot, True
+        slot = _next(slot, size)
+    return first + slot, False
+
+
+@_jit
+def _is_prefix(meta: np.uint64, pool: U8, data: U8, start: int, length: int) -> bool:
+    """Return whether a slot is that of the prefix data[start:start + length]."""
+    has_length = bool(np.int64(meta >> _U13 & _LENGTH) == length)
+    return has_length and _same_bytes(pool, np.int64(meta >> _U24), data, start, length)
+
+
+@_jit
 def _cut_entry(pool: U8, start: int, stop: int, classes: U8, atoms: _Atoms) -> tuple[int, bool]:
     """Cut an entry into atoms, with hashes as in a spaced text; return how many, and whether a space follows it.
 
@@ -191,72 +213,61 @@ def _cut_entry(pool: U8, start: int, stop: int, classes: U8, atoms: _Atoms) -> t
 @_jit
 def _add_entry_atom(pool: U8, start: int, length: int, spaced: bool, atoms: _Atoms, n: int) -> int:
     atoms.start[n], atoms.length[n] = start, length
-    previous = atoms.hash[n - 1] if n else _U0
-    atoms.hash[n] = _chain(previous, _hash_atom(pool, start, length), spaced)
+    h = _hash_atom(pool, start, length)
+    atoms.hash[n] = _chain(atoms.hash[n - 1], h, spaced) if n else h
     return n + 1
 
 
 @_jit
-def _put(slots: U64, keys: I32, h: np.uint64, key: int, entry: int, meta: np.uint64) -> None:
-    """Put a prefix of `key` bytes into the next free slot."""
-    slot = _bucket(h, np.uint64(len(slots) // 8))
-    while slots[slot] != _U0:
-        slot = _next(slot, len(slots))
-    slots[slot], slots[slot + 4] = _mark_of(h) << _U32 | np.uint64(entry + 1), meta
-    keys[slot] = key
+def _meta(start: int, key: int, length: int, spaced: bool, goes_on: bool) -> np.uint64:
+    place = np.uint64(start) << _U24 | np.uint64(key) << _U13 | np.uint64(length) << _U2
+    return place | np.uint64(spaced) << _U1 | np.uint64(goes_on)
 
 
 @_jit
-def _meta(start: int, length: int, spaced: bool, goes_on: bool) -> np.uint64:
-    return np.uint64(start) << _U18 | np.uint64(length) << _U2 | np.uint64(spaced) << _U1 | np.uint64(goes_on)
+def _put(
+    tables: Tables, slot: int, atoms: _Atoms, k: int, n: int, entry: int, meta: np.uint64, shift: np.uint64
+) -> None:
+    """Put an entry of n atoms alone into a free slot, that of its first k + 1."""
+    tables.slots[slot] = _mark_of(atoms.hash[k]) << _U32 | np.uint64(entry + 1)
+    tables.slots[slot + 4] = meta
+    for i in range(max(k, 1), min(k + 2, n)):
+        _set_bit(tables.filter, atoms.hash[i], shift)
 
 
 @_jit
 def _insert(
-    tables: Tables,
-    keys: I32,
-    start: int,
-    stop: int,
-    entry: int,
-    room: int,
-    shift: np.uint64,
-    mine: _Atoms,
-    other: _Atoms,
+    tables: Tables, start: int, stop: int, entry: int, room: int, shift: np.uint64, mine: _Atoms, other: _Atoms
 ) -> int:
     """Add an entry of the pool to the slots of its language; return how many more are taken, or -1 without room."""
     slots, pool = tables.slots, tables.pool
+    buckets = np.uint64(len(slots) // 8)
     n, spaced = _cut_entry(pool, start, stop, tables.classes, mine)
     if n + 1 > room:
         return -1
     taken = 0
     for k in range(n):
         h, key, is_last = mine.hash[k], mine.start[k] + mine.length[k] - start, k == n - 1
-        if k:
-            _set_bit(tables.filter, h, shift)
-        slot = _bucket(h, np.uint64(len(slots) // 8))
-        while slots[slot] != _U0:
-            is_key = slots[slot] >> _U32 == _mark_of(h) and keys[slot] == key
-            if is_key and _same_bytes(pool, np.int64(slots[slot + 4] >> _U18), pool, start, key):
-                break
-            slot = _next(slot, len(slots))
-        meta, ends = slots[slot + 4], slots[slot] & _LOW  # `ends`: which entry does, + 1
-        if slots[slot] == _U0:
-            _put(slots, keys, h, key, entry, _meta(start, stop - start, spaced, False))
+        slot, is_there = _find(slots, pool, 0, buckets, h, pool, start, key)
+        if not is_there:
+            _put(tables, slot, mine, k, n, entry, _meta(start, key, stop - start, spaced, False), shift)
             return taken + 1
+        meta, ends = slots[slot + 4], slots[slot] & _LOW  # `ends`: which entry does, + 1
         if not meta & _U1:  # another entry alone is there
-            at, length = np.int64(meta >> _U18), np.int64(meta >> _U2 & _LENGTH)
+            at, length = np.int64(meta >> _U24), np.int64(meta >> _U2 & _LENGTH)
             if length > key:  # it moves one atom further
-                _cut_entry(pool, at, at + length, tables.classes, other)
-                _set_bit(tables.filter, other.hash[k + 1], shift)
+                m, is_spaced = _cut_entry(pool, at, at + length, tables.classes, other)
                 further = other.start[k + 1] + other.length[k + 1] - at
-                _put(slots, keys, other.hash[k + 1], further, np.int64(ends) - 1, meta)
+                free, _ = _find(slots, pool, 0, buckets, other.hash[k + 1], pool, at, further)
+                moved = _meta(at, further, length, is_spaced, False)
+                _put(tables, free, other, k + 1, m, np.int64(ends) - 1, moved, shift)
                 taken += 1
-                ends, meta = _U0, _meta(at, key, False, True)
+                ends, meta = _U0, _meta(at, key, key, False, True)
             elif is_last:  # it is the same
                 return taken
             meta |= _U1
         if is_last and ends == _U0:
-            ends, meta = np.uint64(entry + 1), _meta(start, key, spaced, True)
+            ends, meta = np.uint64(entry + 1), _meta(start, key, key, spaced, True)
         slots[slot], slots[slot + 4] = _mark_of(h) << _U32 | ends, meta
     return taken
 
@@ -284,13 +295,11 @@ def fill_slots(tables: Tables, offsets: I64, ids: I32, shift: int, most: int) ->
     for i in range(len(ids)):
         longest = max(longest, offsets[i + 1] - offsets[i])
     mine, other = _new_atoms(longest + 2), _new_atoms(longest + 2)
-    keys = np.zeros(len(tables.slots), np.int32)  # the length of the prefix of each slot
     taken = 0
     for i in range(len(ids)):
         if offsets[i + 1] > offsets[i]:
-            more = _insert(
-                tables, keys, offsets[i], offsets[i + 1], ids[i], most - taken, np.uint64(shift), mine, other
-            )
+            room = most - taken
+            more = _insert(tables, offsets[i], offsets[i + 1], ids[i], room, np.uint64(shift), mine, other)
             if more < 0:
                 return -1
             taken += more
@@ -307,6 +316,8 @@ def _new_atoms(count: int) -> _Atoms:
 @_jit
 def _strip(data: U8, start: int, stop: int, classes: U8) -> tuple[int, int]:
     """Return where a text begins and ends without white space at its ends."""
+    if start < stop and _IS_PLAIN[data[start]] & _IS_PLAIN[data[stop - 1]]:
+        return start, stop
     while start < stop:
         kind, size = _class_at(data, start, classes)
         if not kind & WHITE:
@@ -323,230 +334,224 @@ def _strip(data: U8, start: int, stop: int, classes: U8) -> tuple[int, int]:
 
 
 @_jit
-def _space(data: U8, start: int, stop: int, block: U8, n: int, edges: I64) -> tuple[int, int]:
-    """Write a text, spaced, to `block` from n, and where atoms may end to `edges`; return the new n, and how many."""
-    block[n] = _SPACE
+def _space(data: U8, start: int, stop: int, to: U8, n: int, edges: I64) -> tuple[Int, Int]:
+    """Write a text, spaced, to `to` from n, and where atoms may end to `edges`; return the new n, and how many."""
+    to[n] = _SPACE
     n += 1
     k = 0
     for i in range(start, stop):
         c = data[i]
-        if _IS_MARK[c]:
-            edges[k], edges[k + 1], edges[k + 2] = n, n + 1, n + 2
-            block[n], block[n + 1], block[n + 2] = _SPACE, c, _SPACE
+        kind = _KIND[c]
+        to[n] = c
+        edges[k] = n
+        if kind <= 1:  # nearly always; and no other branch, which could not be predicted
+            k += kind
+            n += 1
+        elif kind == 2:
+            edges[k + 1], edges[k + 2] = n + 1, n + 2
+            to[n], to[n + 1], to[n + 2] = _SPACE, c, _SPACE
             k += 3
             n += 3
-        else:  # without a branch, which could not be predicted
-            block[n] = _REPLACED[c]
-            edges[k] = n
-            k += _IS_EDGE[c]
+        else:
+            to[n] = _SPACE
+            k += 1
             n += 1
-    block[n] = _SPACE
+    to[n] = _SPACE
     edges[k] = n
     return n + 1, k + 1
 
 
 @_jit
-def _cut_text(block: U8, edges: I64, last: int, at: int, classes: U8, atoms: _Atoms, n: int) -> int:
-    """Cut a spaced text into atoms from n on, by its first `last` edges; return the new n.
-
-    `at` is where its second byte is. In `is_head` is whether an entry may begin at the atom.
-    """
-    before_space: Int = 1
-    for k in range(last):
-        i = edges[k]
-        size = 1
-        is_space = block[i] == _SPACE
-        if block[i] >= 0xE0:
-            if i < at:
-                continue
-            kind, size = _class_at(block, i, classes)
-            if not kind & NO_BOUNDARY:
-                continue
-        if i > at or (is_space and before_space):
-            atoms.start[n], atoms.length[n], atoms.is_head[n] = at, i - at, before_space
-            n += 1
-            before_space = 0
-        if not is_space:
-            atoms.start[n], atoms.length[n], atoms.is_head[n] = i, size, 1
-            n += 1
-        before_space = np.int64(is_space)
-        at = i + size
-    return n
-
-
-@_jit
-def _find_heads(tables: Tables, block: U8, atoms: _Atoms, a: int, b: int, language: int, heads: _Heads, n: int) -> int:
-    """List the heads among a text's atoms, a to b, from n on, and prefetch their slots; return the new n."""
-    first, buckets, words, shift = _place(tables, language)
-    for j in range(a, b):
-        atoms.hash[j] = _hash_atom(block, atoms.start[j], atoms.length[j])
-    atoms.hash[b] = _U0
-    for j in range(a, b):
-        h = _chain(_U0, atoms.hash[j], False)
-        second = _chain(h, atoms.hash[j + 1], block[atoms.start[j] + atoms.length[j]] == _SPACE)
-        heads.atom[n], heads.first[n], heads.second[n] = j, h, second
-        prefetch(tables.slots, first + _bucket(h, buckets))
-        prefetch(tables.filter, words + np.int64(second * _K3 >> shift >> _U6))
-        n += atoms.is_head[j]
-    return n
-
-
-@_jit
-def _place(tables: Tables, language: int) -> tuple[Int, np.uint64, Int, np.uint64]:
-    """Return where a language's slots begin, how many buckets they are, where its filter begins, and its shift."""
-    first, buckets, words, shift = tables.places[4 * language : 4 * language + 4]
-    return first, np.uint64(buckets), words, np.uint64(shift)
-
-
-@_jit
-def _find_slots(tables: Tables, heads: _Heads, a: int, b: int, language: int) -> None:
-    """Find the slots of the heads of a text, from a to b, in their buckets; the entries' bytes are prefetched."""
-    slots = tables.slots
-    first, buckets, _, _ = _place(tables, language)
-    for i in range(a, b):
-        at, mark = first + _bucket(heads.first[i], buckets), _mark_of(heads.first[i])
-        place = np.int64(-1) if slots[at + 3] == _U0 else np.int64(-2)
-        for k in range(3, -1, -1):
-            place = at + k if slots[at + k] >> _U32 == mark else place
-        heads.slot[i] = place
-        prefetch(tables.pool, np.int64(slots[max(place, at) + 4] >> _U18))
-
-
-@_jit
-def _decide_heads(
-    tables: Tables, block: U8, atoms: _Atoms, a: int, b: int, stop: int, language: int, heads: _Heads, n: int
-) -> int:
-    """Find the entries of one atom at the heads of a text, from a to b; list those at which more may be, from n on.
-
-    Returns the new n. The text has atoms before `stop`.
-    """
-    slots, pool = tables.slots, tables.pool
-    first, buckets, words, shift = _place(tables, language)
-    for i in range(a, b):
-        slot, j = heads.slot[i], heads.atom[i]
-        heads.entry[i] = -1
-        is_work = slot == -2
-        if slot >= 0:
-            meta, start = slots[slot + 4], atoms.start[j]
-            length = np.int64(meta >> _U2 & _LENGTH)
-            if length == atoms.length[j] and _same_bytes(pool, np.int64(meta >> _U18), block, start, length):
-                if not meta & _U2 or block[start + length] == _SPACE:
-                    heads.entry[i] = np.int64(slots[slot] & _LOW) - 1
-                second = heads.second[i]
-                is_work = meta & _U1 & _get_bit(tables.filter, words, second, shift) != _U0 and j + 1 < stop
-                prefetch(slots, first + _bucket(second, buckets))
-            else:
-                heads.slot[i], is_work = -2, True
-        heads.work[n] = i
-        n += is_work
-    return n
-
-
-@_jit
-def _walk(
-    tables: Tables, block: U8, atoms: _Atoms, head: int, j: int, stop: int, end: int, language: int, ids: I32, n: int
-) -> int:
-    """Put the ids of entries that begin at atom `head`, and do not end before j, into `ids` from n; return the new n.
-
-    The text has atoms before `stop`, and bytes before `end`, the last a space. Returns -1 where `ids` is full.
-    """
-    slots, pool = tables.slots, tables.pool
-    first, buckets, words, shift = _place(tables, language)
-    size, start, h = 8 * np.int64(buckets), atoms.start[head], _U0
-    for i in range(head, stop):
-        h = _chain(h, atoms.hash[i], i > head and block[atoms.start[i] - 1] == _SPACE)
-        if i < j:
-            continue
-        if i > head and not _get_bit(tables.filter, words, h, shift):
-            break
-        key = atoms.start[i] + atoms.length[i] - start
-        slot, goes_on = _bucket(h, buckets), False
-        while slots[first + slot] != _U0:
-            if slots[first + slot] >> _U32 == _mark_of(h):
-                meta = slots[first + slot + 4]
-                length = np.int64(meta >> _U2 & _LENGTH)
-                is_alone = not meta & _U1  # the entry, whose first bytes are the prefix
-                fits = (length == key or is_alone) and start + length < end
-                if fits and _same_bytes(pool, np.int64(meta >> _U18), block, start, length):
-                    entry = np.int64(slots[first + slot] & _LOW) - 1
-                    if entry >= 0 and (not meta & _U2 or block[start + length] == _SPACE):
-                        if n == len(ids):
-                            return -1
-                        ids[n] = entry
-                        n += 1
-                    if length == key:
-                        goes_on = not is_alone
-                        break
-            slot = _next(slot, size)
-        if not goes_on:
-            break
-    return n
-
-
-@_jit
-def _collect(tables: Tables, block: _Block, atoms: _Atoms, heads: _Heads, t: int, language: int, ids: I32) -> int:
-    """Put the ids of text t of a block, unsorted, into `ids`; return how many, or -1 if it is full."""
-    a, b, n = block.head_at[t], block.head_at[t + 1], 0
-    if len(ids) < b - a:
-        return -1
-    for i in range(a, b):
-        ids[n] = heads.entry[i]
-        n += heads.entry[i] >= 0
-    for k in range(block.work_at[t], block.work_at[t + 1]):
-        i = heads.work[k]
-        j = heads.atom[i]
-        next_atom, stop, end = j + (heads.slot[i] >= 0), block.atom_at[t + 1], block.end_at[t]
-        n = _walk(tables, block.bytes, atoms, j, next_atom, stop, end, language, ids, n)
-        if n < 0:
-            return -1
-    return n
-
-
-@_jit
-def _match_block(
-    tables: Tables, data: U8, offsets: I64, languages: I32, strips: bool, block: _Block, atoms: _Atoms, heads: _Heads
+def _cut_texts(
+    tables: Tables, data: U8, offsets: I64, languages: I32, is_stripped: Mask, block: _Block, atoms: _Atoms
 ) -> None:
-    """Find all that `_collect` needs, stage by stage, for texts that fit into a block."""
-    size = 16
+    """Cut texts into atoms. An entry may begin at one after a space, or without a boundary."""
+    spaced, edges, classes = block.bytes, block.edges, tables.classes
+    starts, lengths, is_head = atoms.start, atoms.length, atoms.is_head
+    size, n = 16, 0
     for t in range(len(languages)):
-        block.atom_at[t + 1] = block.atom_at[t]
         if languages[t] >= 0:
-            a, b = offsets[t], offsets[t + 1]
-            if strips:
-                a, b = _strip(data, a, b, tables.classes)
+            first, stop = offsets[t], offsets[t + 1]
+            if not len(is_stripped) or not is_stripped[t]:
+                first, stop = _strip(data, first, stop, classes)
             at = size + 1
-            size, last = _space(data, a, b, block.bytes, size, block.edges)
-            block.atom_at[t + 1] = _cut_text(
-                block.bytes, block.edges, last, at, tables.classes, atoms, block.atom_at[t]
-            )
+            size, last = _space(data, first, stop, spaced, size, edges)
+            before_space: Int = 1
+            for k in range(last):
+                i = edges[k]
+                width = 1
+                is_space = spaced[i] == _SPACE
+                if spaced[i] >= 0xE0:
+                    if i < at:
+                        continue
+                    kind, width = _class_at(spaced, i, classes)
+                    if not kind & NO_BOUNDARY:
+                        continue
+                if i > at or (is_space and before_space):
+                    starts[n], lengths[n], is_head[n] = at, i - at, before_space
+                    n += 1
+                    before_space = 0
+                if not is_space:
+                    starts[n], lengths[n], is_head[n] = i, width, 1
+                    n += 1
+                before_space = np.int64(is_space)
+                at = i + width
+        block.atom_at[t + 1] = n
         block.end_at[t] = size
-    for t in range(len(languages)):
-        block.head_at[t + 1] = block.head_at[t]
-        if languages[t] >= 0:
-            a, b, n = block.atom_at[t], block.atom_at[t + 1], block.head_at[t]
-            block.head_at[t + 1] = _find_heads(tables, block.bytes, atoms, a, b, languages[t], heads, n)
-    for t in range(len(languages)):
-        if languages[t] >= 0:
-            _find_slots(tables, heads, block.head_at[t], block.head_at[t + 1], languages[t])
-    for t in range(len(languages)):
-        block.work_at[t + 1] = block.work_at[t]
-        if languages[t] >= 0:
-            a, b, n = block.head_at[t], block.head_at[t + 1], block.work_at[t]
-            stop = block.atom_at[t + 1]
-            block.work_at[t + 1] = _decide_heads(tables, block.bytes, atoms, a, b, stop, languages[t], heads, n)
 
 
 @_jit
-def match_texts(tables: Tables, data: U8, offsets: I64, languages: I32, strips: bool, limit: int) -> tuple[I64, I32]:
+def _find_heads(tables: Tables, languages: I32, block: _Block, atoms: _Atoms, heads: _Heads) -> None:
+    """List the atoms at which an entry may begin, and prefetch their slots."""
+    slots, places, spaced = tables.slots, tables.places, block.bytes
+    starts, lengths, hashes, is_head, head_atom = atoms.start, atoms.length, atoms.hash, atoms.is_head, heads.atom
+    n = 0
+    for t in range(len(languages)):
+        if languages[t] >= 0:
+            first, buckets = places[4 * np.int64(languages[t])], np.uint64(places[4 * np.int64(languages[t]) + 1])
+            for j in range(block.atom_at[t], block.atom_at[t + 1]):
+                hashes[j] = _hash_atom(spaced, starts[j], lengths[j])
+                prefetch(slots, first + _bucket(hashes[j], buckets))
+                head_atom[n] = j
+                n += is_head[j]
+        block.head_at[t + 1] = n
+
+
+@_jit
+def _match_mark(slots: U64, at: int, mark: np.uint64) -> Int:
+    """Return the slot of a bucket that has this mark, or -1; without a branch."""
+    place: Int = np.int64(-1)
+    for k in range(4):
+        place = at + k if slots[at + k] >> _U32 == mark else place
+    return place
+
+
+@_jit
+def _find_slots(tables: Tables, languages: I32, block: _Block, atoms: _Atoms, heads: _Heads) -> None:
+    """Keep the heads that have a slot, as it seems; the entries' bytes are prefetched."""
+    slots, pool, places = tables.slots, tables.pool, tables.places
+    hashes, head_atom, head_slot, head_at = atoms.hash, heads.atom, heads.slot, block.head_at
+    n = begin = 0
+    for t in range(len(languages)):
+        stop = head_at[t + 1]
+        at = 4 * np.int64(max(languages[t], 0))
+        first, buckets = places[at], np.uint64(places[at + 1])
+        size = 8 * np.int64(buckets)
+        for i in range(begin, stop):
+            h = hashes[head_atom[i]]
+            at, mark = first + _bucket(h, buckets), _mark_of(h)
+            place = _match_mark(slots, at, mark)
+            while place < 0 and slots[at + 3] != _U0:
+                at = at + 8 if at + 8 < first + size else first
+                place = _match_mark(slots, at, mark)
+            head_atom[n], head_slot[n] = head_atom[i], place
+            n += place >= 0
+            prefetch(pool, np.int64(slots[max(place, first) + 4] >> _U24))
+        begin, head_at[t + 1] = stop, n
+
+
+@_jit
+def _decide_heads(tables: Tables, languages: I32, block: _Block, atoms: _Atoms, heads: _Heads) -> None:
+    """Find the entries of one atom, and list the heads at which there may be longer ones."""
+    slots, pool, places, bits, spaced = tables.slots, tables.pool, tables.places, tables.filter, block.bytes
+    starts, lengths, hashes = atoms.start, atoms.length, atoms.hash
+    head_atom, head_second, head_slot, head_entry, work = heads.atom, heads.second, heads.slot, heads.entry, heads.work
+    n = 0
+    for t in range(len(languages)):
+        if languages[t] >= 0:
+            at = 4 * np.int64(languages[t])
+            first, buckets, words, shift = (
+                places[at],
+                np.uint64(places[at + 1]),
+                places[at + 2],
+                np.uint64(places[at + 3]),
+            )
+            for i in range(block.head_at[t], block.head_at[t + 1]):
+                slot, j = head_slot[i], head_atom[i]
+                head_entry[i] = -1
+                start, length = starts[j], lengths[j]
+                is_there = _is_prefix(slots[slot + 4], pool, spaced, start, length)
+                if not is_there:  # another hash has the same mark
+                    slot, is_there = _find(slots, pool, first, buckets, hashes[j], spaced, start, length)
+                if is_there:
+                    meta, is_last = slots[slot + 4], j + 1 == block.atom_at[t + 1]
+                    second = _chain(hashes[j], _U0 if is_last else hashes[j + 1], spaced[start + length] == _SPACE)
+                    is_end = np.int64(meta >> _U2 & _LENGTH) == length
+                    if is_end and (not meta & _U2 or spaced[start + length] == _SPACE):
+                        head_entry[i] = np.int64(slots[slot] & _LOW) - 1
+                    head_slot[i], head_second[i], work[n] = slot, second, i
+                    may_go_on = _get_bit(bits, words, second, shift) & (meta | np.uint64(not is_end)) & _U1
+                    n += int(may_go_on) & (not is_last)
+                    prefetch(slots, first + _bucket(second, buckets))
+        block.work_at[t + 1] = n
+
+
+@_jit
+def _collect(  # noqa: PLR0912 (calls that pass these arrays take as long as what they would do)
+    tables: Tables, languages: I32, block: _Block, atoms: _Atoms, heads: _Heads, ids: I32, id_at: I64
+) -> bool:
+    """Put each text's ids, repeated and unsorted, into `ids` from id_at[t] to id_at[t + 1]; return False if full."""
+    slots, pool, places, bits, spaced = tables.slots, tables.pool, tables.places, tables.filter, block.bytes
+    starts, lengths, hashes = atoms.start, atoms.length, atoms.hash
+    head_atom, head_second, head_slot, head_entry, work = heads.atom, heads.second, heads.slot, heads.entry, heads.work
+    n = 0
+    for t in range(len(languages)):
+        id_at[t] = n
+        if languages[t] < 0:
+            continue
+        if len(ids) - n < block.head_at[t + 1] - block.head_at[t]:
+            return False
+        for i in range(block.head_at[t], block.head_at[t + 1]):
+            ids[n] = head_entry[i]
+            n += head_entry[i] >= 0
+        at = 4 * np.int64(languages[t])
+        first, buckets, words, shift = places[at], np.uint64(places[at + 1]), places[at + 2], np.uint64(places[at + 3])
+        stop, end = block.atom_at[t + 1], block.end_at[t]
+        for k in range(block.work_at[t], block.work_at[t + 1]):
+            j, slot, h = head_atom[work[k]], head_slot[work[k]], head_second[work[k]]
+            start, key, is_first = starts[j], lengths[j], True
+            while True:
+                meta = slots[slot + 4]
+                length = np.int64(meta >> _U2 & _LENGTH)
+                if length > key:  # an entry alone
+                    is_met = start + length < end and _same_bytes(pool, np.int64(meta >> _U24), spaced, start, length)
+                else:
+                    is_met = not is_first and slots[slot] & _LOW != _U0
+                if is_met and (not meta & _U2 or spaced[start + length] == _SPACE):
+                    if n == len(ids):
+                        return False
+                    ids[n] = np.int64(slots[slot] & _LOW) - 1
+                    n += 1
+                j += 1
+                if not meta & _U1 or j == stop:
+                    break
+                if not is_first:
+                    h = _chain(h, hashes[j], spaced[starts[j] - 1] == _SPACE)
+                    if not _get_bit(bits, words, h, shift):
+                        break
+                is_first, key = False, starts[j] + lengths[j] - start
+                slot, is_there = _find(slots, pool, first, buckets, h, spaced, start, key)
+                if not is_there:
+                    break
+    id_at[len(languages)] = n
+    return True
+
+
+@_jit
+def match_texts(
+    tables: Tables, data: U8, offsets: I64, languages: I32, is_stripped: Mask, limit: int
+) -> tuple[I64, I32]:
     """Return the entries in each text: int64 offsets into the int32 ids, of each text ascending and each once.
 
     `data` (uint8) are the bytes of the texts, `offsets` (int64, one more than texts) where each begins, `languages`
-    which language's entries each is looked up in; below 0 none. Raises OverflowError where there are more than `limit`.
+    which language's entries each is looked up in; below 0 none. `is_stripped` (bool) are texts that keep white space at
+    their ends; or it is empty. Raises OverflowError where there are more than `limit` ids.
     """
     texts = len(offsets) - 1
     size = 3 * _BLOCK_BYTES + 2 * _BLOCK_TEXTS + 128
     block, atoms, heads = _new_block(size), _new_atoms(size), _new_heads(size)
     ids, out, out_at = np.empty(4096, np.int32), np.empty(4 * texts + 64, np.int32), np.zeros(texts + 1, np.int64)
+    id_at = np.empty(_BLOCK_TEXTS + 1, np.int64)
     n, first = np.int64(0), 0
     while first < texts:
         stop = first + 1
@@ -555,19 +560,20 @@ def match_texts(tables: Tables, data: U8, offsets: I64, languages: I32, strips: 
         size = 3 * (offsets[stop] - offsets[first]) + 2 * (stop - first) + 128
         if size > len(block.bytes):
             block, atoms, heads = _new_block(size), _new_atoms(size), _new_heads(size)
-        _match_block(tables, data, offsets[first : stop + 1], languages[first:stop], strips, block, atoms, heads)
+        of = languages[first:stop]
+        _cut_texts(tables, data, offsets[first : stop + 1], of, is_stripped[first:stop], block, atoms)
+        _find_heads(tables, of, block, atoms, heads)
+        _find_slots(tables, of, block, atoms, heads)
+        _decide_heads(tables, of, block, atoms, heads)
+        while not _collect(tables, of, block, atoms, heads, ids, id_at):
+            ids = np.empty(2 * len(ids), np.int32)
+        if n + id_at[stop - first] > len(out):
+            longer = np.empty(2 * len(out) + id_at[stop - first], np.int32)
+            for i in range(n):
+                longer[i] = out[i]
+            out = longer
         for t in range(stop - first):
-            m = 0 if languages[first + t] < 0 else -1
-            while m < 0:
-                m = _collect(tables, block, atoms, heads, t, languages[first + t], ids)
-                if m < 0:
-                    ids = np.empty(2 * len(ids), np.int32)
-            if n + m > len(out):
-                longer = np.empty(2 * len(out) + m, np.int32)
-                for i in range(n):
-                    longer[i] = out[i]
-                out = longer
-            n = sort_unique(ids, 0, m, out, n)
+            n = sort_unique(ids, id_at[t], id_at[t + 1], out, n)
             out_at[first + t + 1] = n
         if n > limit:
             raise OverflowError
@@ -586,7 +592,6 @@ def _new_heads(count: int) -> _Heads:
     return _Heads(
         np.empty(count, np.int64),
         np.empty(count, np.uint64),
-        np.empty(count, np.uint64),
         np.empty(count, np.int64),
         np.empty(count, np.int32),
         np.empty(count, np.int64),
@@ -598,4 +603,4 @@ def move_slots(slots: U64, more: int) -> None:
     """Move the places in the pool that slots name by so many bytes."""
     for i in range(len(slots)):
         if i & 4 and slots[i - 4] != _U0:
-            slots[i] += np.uint64(more) << _U18
+            slots[i] += np.uint64(more) << _U24

@@ -38,16 +38,16 @@ import pyarrow.compute as pc
 
 from curate.base.errors import RecipeError, RunError
 from curate.base.ids import digest
-from curate.base.numeric.arrays import I32, I64, U8, U64, string_buffers, whole
+from curate.base.numeric.arrays import I32, I64, U8, U64, Mask, string_buffers, whole
 from curate.base.process import temporary_folder
 from curate.base.wording import one_line
 from curate.match import kernel, language_kernel
 from curate.match.characters import CORRECTED_MARKS, CORRECTED_SCRIPTS, PUNCTUATION, SCRIPTS, WHITE, normalise
-from curate.match.languages import keys_of
+from curate.match.languages import OTHER, keys_of
 from curate.match.matcher import MAX_IDS
 from curate.recipe.recipe import CORRECTED
 
-_LOAD = 0.6  # of the slots that are taken
+_LOAD = 0.5  # of the slots that are taken
 _DAY = 24 * 3600  # seconds
 
 
@@ -100,12 +100,12 @@ class LanguageMatcher:
         """
         array = (whole(texts) if isinstance(texts, pa.ChunkedArray) else texts).cast(pa.large_string())
         languages = self._languages(array, codes)
+        is_stripped = np.zeros(0, np.bool_)
         if self.mode == CORRECTED:
-            array = _correct(array)
+            array, is_stripped = _correct(array)
         data, offsets = string_buffers(array)
-        strips = self.mode != CORRECTED  # else they are by now, and may begin with the space before a mark
         try:
-            id_at, ids = language_kernel.match_texts(self._tables, data, offsets, languages, strips, MAX_IDS)
+            id_at, ids = language_kernel.match_texts(self._tables, data, offsets, languages, is_stripped, MAX_IDS)
         except OverflowError:
             what = f"{len(array):,} texts have more than {MAX_IDS:,} matches together"
             raise RunError(f"{what}; pass fewer texts at a time") from None
@@ -113,19 +113,22 @@ class LanguageMatcher:
 
     def _languages(self, texts: pa.Array, codes: pa.Array | pa.ChunkedArray) -> I32:
         """Return the number of the language of each text, -1 where it can match nothing."""
-        encoded = self.keys_of(codes).dictionary_encode()
-        numbers = np.array([self.keys.get(str(key), -1) for key in encoded.dictionary.to_pylist()], np.int32)
-        languages = numbers[encoded.indices.to_numpy()] if len(texts) else np.zeros(0, np.int32)
-        languages[texts.is_null().to_numpy(zero_copy_only=False)] = -1
+        encoded = (whole(codes) if isinstance(codes, pa.ChunkedArray) else codes).cast(pa.string()).dictionary_encode()
+        keys = [*self.keys_of(encoded.dictionary).to_pylist(), OTHER]  # the last one is that of nulls
+        numbers = np.array([self.keys.get(str(key), -1) for key in keys], np.int32)
+        languages: I32 = numbers[encoded.indices.fill_null(len(keys) - 1).to_numpy()]
+        if texts.null_count:
+            languages[texts.is_null().to_numpy(zero_copy_only=False)] = -1
         return languages
 
 
-def _correct(texts: pa.Array) -> pa.Array:
-    """Return texts (large_string) in NFC and stripped, with spaces around marks."""
-    texts = pc.utf8_trim(normalise(texts), WHITE)
+def _correct(texts: Any) -> tuple[pa.Array, Mask]:
+    """Return texts (large_string) in NFC with spaces around marks, and which are stripped by now (bool): not ASCII."""
+    others = pc.invert(pc.string_is_ascii(texts)).fill_null(False)
+    changed = pc.utf8_trim(normalise(texts.filter(others)), WHITE)
     for mark in CORRECTED_MARKS:
-        texts = pc.replace_substring(texts, mark, f" {mark} ")
-    return texts
+        changed = pc.replace_substring(changed, mark, f" {mark} ")
+    return pc.replace_with_mask(texts, others, changed), np.array(others)
 
 
 def build_tables(entries: pa.Array, keys: pa.Array, mode: str, folder: Path) -> None:
@@ -134,7 +137,7 @@ def build_tables(entries: pa.Array, keys: pa.Array, mode: str, folder: Path) -> 
     The position of an entry is its id; of equal ones of a language the first is found, and the empty one never.
 
     Raises:
-        RecipeError: an entry has more than 65,535 bytes.
+        RecipeError: an entry has more than 2,047 bytes.
     """
     if mode == CORRECTED:
         entries = normalise(entries)
@@ -166,12 +169,12 @@ def build_tables(entries: pa.Array, keys: pa.Array, mode: str, folder: Path) -> 
 
 def _fill(pool: U8, offsets: I64, ids: I32, classes: U8) -> tuple[U64, U64, int]:
     """Return slots and filter of one language's entries, and the shift of the filter's hashes."""
-    bits = max(6, int(8 * len(ids)).bit_length())
+    bits = max(6, int(3 * len(ids)).bit_length())
 
     def fill(buckets: int) -> tuple[U64, U64, int] | None:
         slots, words = np.zeros(8 * buckets, np.uint64), np.zeros(1 << (bits - 6), np.uint64)
         tables = language_kernel.Tables(slots, words, pool, np.zeros(0, np.int64), classes)
-        taken = language_kernel.fill_slots(tables, offsets, ids, 64 - bits, int(0.67 * 4 * buckets))
+        taken = language_kernel.fill_slots(tables, offsets, ids, 64 - bits, int(1.1 * _LOAD * 4 * buckets))
         return None if taken < 0 else (slots, words, taken)
 
     buckets = int(1.3 * len(ids) / _LOAD / 4) + 16
