@@ -3,7 +3,7 @@
 -- languages is counted in each. `in_pool`, head and tail are of entries that occur; all else about them is in `entries`.
 -- theme: Entries and balancing
 -- column: language    of entries
--- column: samples     samples of the pool with this code; null where none was measured, or no code is the language's name
+-- column: samples     samples of the pool in this language: by `language_key` where there is one, else by code; null: none known
 -- column: matched     samples of the pool that match an entry of the language
 -- column: survivors   of those, left when balancing began
 -- column: kept        of those, kept
@@ -41,8 +41,10 @@ WITH limits AS (
         count(*) FILTER (kept) AS kept
     FROM (SELECT DISTINCT unit, row, language FROM matched JOIN entries USING (entry_id)) JOIN decisions USING (unit, row)
     GROUP BY language
-), samples_of AS (
-    SELECT language, count(*) AS samples FROM samples GROUP BY language
+), samples_of AS (  -- by `language_key`, where matching goes by language, else by `language`
+    SELECT names[-1] AS language, count(*) AS samples
+    FROM (SELECT list_value(*COLUMNS('^language(_key)?$')) AS names FROM measured)
+    GROUP BY language
 )
 SELECT
     language, samples, coalesce(matched, 0) AS matched, coalesce(survivors, 0) AS survivors, coalesce(kept, 0) AS kept,

@@ -20,13 +20,13 @@ app = Typer(help="Build, import and show metadata entries.", no_args_is_help=Tru
 
 @app.command(epilog=examples_of("metadata build"))
 def build(
-    wiki: Annotated[list[str], Option(metavar="PATH", help="Wikipedia's texts: dumps, Parquet or JSON lines.")],
+    wiki: Annotated[list[str], Option(metavar="PATH", help="Texts: dumps, Parquet, JSON lines.")],
     beam_options: common.BeamArgument = None,
     views: Annotated[list[str], Option(metavar="PATH", help="Wikimedia's hourly page views.")] = [],  # noqa: B006
     wordnet: Annotated[list[str], Option(metavar="PATH", help="Wordnets: a folder or files.")] = [],  # noqa: B006
     language: Annotated[str, Option(metavar="KEYS", help="Languages, such as de,ja; else all of --wiki.")] = "",
     mode: Annotated[Mode, Option(metavar="MODE", help="reference, worldwide or corrected.")] = Mode.corrected,
-    pmi: Annotated[float, Option(metavar="X", help="Mutual information that pairs of words need.")] = 30.0,
+    pmi: Annotated[float, Option(metavar="X", help="Mutual information of pairs.")] = 30.0,
     english: Annotated[
         str | None, Option(metavar="FILE", help="English entries, such as MetaCLIP's metadata.json.")
     ] = None,

@@ -48,7 +48,7 @@ def test_what_is_there_is_not_overwritten(cli: Cli, tmp_path: Path) -> None:
     done = cli("init", "bsic")
     assert (
         done.status == 2
-        and "no recipe 'bsic'; did you mean 'basic'? accepted: basic, captions, datacomp-basic" in done.err
+        and "no recipe 'bsic'; did you mean 'basic'? accepted: basic, biomedica, captions, datacomp-basic" in done.err
     )
     assert cli("init", "--out", str(tmp_path / "none/a.yaml")).status == 2
 

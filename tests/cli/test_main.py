@@ -31,7 +31,9 @@ def test_version(cli: Cli) -> None:
     assert cli("--version") == Done(0, f"curate {__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS), ["metadata", "import"], ["metadata", "show"]])
+@pytest.mark.parametrize(
+    "command", [[], *([name] for name in COMMANDS), *(["metadata", name] for name in ("build", "import", "show"))]
+)
 def test_help(cli: Cli, command: list[str]) -> None:
     done = cli(*command, "--help")
     assert (done.status, done.err) == (0, "")
@@ -52,7 +54,9 @@ def test_the_list_of_commands_says_what_each_says(name: str) -> None:
 
 
 @pytest.mark.parametrize("columns", ["80", "120"])
-@pytest.mark.parametrize("command", [[], *([name] for name in LISTED), ["metadata", "import"], ["metadata", "show"]])
+@pytest.mark.parametrize(
+    "command", [[], *([name] for name in LISTED), *(["metadata", name] for name in ("build", "import", "show"))]
+)
 def test_help_fits(cli: Cli, command: list[str], columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In 80 columns; each command on one line, and each option too, but those of typer."""
     monkeypatch.setenv("COLUMNS", columns)

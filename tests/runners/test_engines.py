@@ -36,6 +36,10 @@ DRAWS = {
     "weights": {"sample": {"weights": "exp(3 * clip_score)", "rows": 60}},
     "mixture": {"sample": {"mixture": {"of": "topic", "rows": 60, "shares": {0: 3, 1: 1, 2: 1}}}},
     "quotas": {"sample": {"quotas": {"of": "topic", "rows": 60, "by": "complexity", "keep": "farthest"}}},
+    "texts": {
+        "balance": {"scheme": "per_language", "t": 3, "one_per": "image"},
+        "dedup": {"by": ["uid"]},  # so that some images have several
+    },
     "soft caps": {"sample": {"soft_cap": {"of": "s_clip", "draws": 300, "batch": 50}}},
 }
 _SPARK = {"spark.ui.enabled": "false", "spark.executor.memory": "512m"}
@@ -222,4 +226,5 @@ def test_draws_are_the_same(
         curate(recipe_of("demo"), here / draw, more=words)
     assert took.files == digests(here / draw)
     run = json.loads((tmp_path / "run/run.json").read_text())
+    assert draw != "texts" or run["counts"]["other_text"]
     print(f"{draw} on {name}: {took.seconds:.1f} s, {run['selection']['summary']}")

@@ -137,9 +137,11 @@ def _count(data: U8, classes: U8) -> tuple[I64, U64]:
             n_pairs += pairs[place] == _FREE
             pairs[place + 1] = np.uint64(1) if pairs[place] == _FREE else pairs[place + 1] + np.uint64(1)
             pairs[place] = keys[i]
-    taken = 2 * np.flatnonzero(pairs[::2] != _FREE)
-    both = np.empty((2, len(taken)), np.uint64)
-    both[0], both[1] = pairs[taken], pairs[taken + 1]
+    both, n = np.empty((2, n_pairs), np.uint64), 0
+    for place in range(0, len(pairs), 2):
+        if pairs[place] != _FREE:
+            both[0, n], both[1, n] = pairs[place], pairs[place + 1]
+            n += 1
     return rows[:n_words], both
 
 
@@ -197,8 +199,9 @@ def _count_word(slots: U64, rows: I64, n_words: int, data: U8, h: np.uint64, sta
 def _grow_words(slots: U64, rows: I64, n_words: int, data: U8) -> tuple[U64, I64]:
     """Return twice as many slots and rows."""
     more, wider = np.full(2 * len(slots), _FREE), np.empty((2 * len(slots), 3), np.int64)
-    wider[:n_words] = rows[:n_words]
     for word in range(n_words):
+        for i in range(3):
+            wider[word, i] = rows[word, i]
         h = _hash(data, rows[word, _START], rows[word, _START] + rows[word, _LENGTH])
         slot = np.int64(h & np.uint64(len(more) - 1))
         while more[slot] != _FREE:
@@ -237,5 +240,6 @@ def _gather(data: U8, rows: I64, ends: I64) -> U8:
     octets = np.empty(ends[-1], np.uint8)
     for word in range(len(rows)):
         start = rows[word, _START]
-        octets[ends[word] : ends[word + 1]] = data[start : start + rows[word, _LENGTH]]
+        for i in range(rows[word, _LENGTH]):
+            octets[ends[word] + i] = data[start + i]
     return octets

@@ -41,9 +41,9 @@ def write_pool(folder: Path, rows: Sequence[dict[str, Any]], shards: int) -> Pat
     return pool
 
 
-def write_entries(folder: Path, sizes: Mapping[str, int] = SIZES) -> Path:
-    """Writes the metadata: entries of each language, consecutive."""
-    entries = [(f"{name}{i}", name) for name in sizes for i in range(ENTRIES)]
+def write_entries(folder: Path, sizes: Mapping[str, int] = SIZES, are_same: bool = False) -> Path:
+    """Writes the metadata: entries of each language, consecutive; if `are_same`, the same ones of each."""
+    entries = [(f"{'w' if are_same else name}{i}", name) for name in sizes for i in range(ENTRIES)]
     columns = {"entry_id": pa.array(range(len(entries)), pa.int32()), "entry": [entry for entry, _ in entries]}
     columns |= {"source": ["test"] * len(entries), "language": [name for _, name in entries]}
     pq.write_table(pa.table(columns), folder / "entries.parquet")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +297,27 @@ def test_the_report_and_a_query_say_what_each_language_has(folder: Path) -> None
     assert "Entries of tr with the most samples" in page and f"t = {ts['tr']}" in page
     with pytest.raises(RecipeError, match=r"--language fr: entries have none such; accepted: en, de, ja, tr, sw"):
         write_report(str(run.folder), language="fr")
+
+
+@pytest.mark.thorough
+def test_the_same_entry_has_counts_and_a_limit_in_each_language_that_a_text_may_be_in(tmp_path: Path) -> None:
+    """With `match.mode: worldwide`: what entries of their own in each language give by `reference`."""
+    texts = languages.make_texts()
+    same = [row | {"caption": re.sub(rf"{row['lang']}(?=\d)", "w", str(row["caption"]))} for row in texts]
+    same = [row | {"lang": {"de": "de-AT", "tr": "tur"}.get(str(row["lang"]), row["lang"])} for row in same]
+    (tmp_path / "same").mkdir()
+    entries = languages.write_entries(tmp_path), languages.write_entries(tmp_path / "same", are_same=True)
+    pools_of = languages.write_pool(tmp_path, texts, 3), languages.write_pool(tmp_path / "same", same, 3)
+    reference = languages.recipe_of(pools_of[0], entries[0], t=20)
+    worldwide = languages.recipe_of(pools_of[1], entries[1], t=20).model_dump()
+    worldwide["match"]["mode"] = "worldwide"
+    runs = pools.run_local(reference, tmp_path / "a"), pools.run_local(parse_recipe(worldwide), tmp_path / "b")
+    first, second = (run.table("entries").drop_columns(["entry", "kept"]) for run in runs)
+    assert first == second and runs[0].run["t_by_language"] == runs[1].run["t_by_language"]
+    pi = [run.table("decisions")["probability"].to_pylist() for run in runs]
+    assert pi[0] == pytest.approx(pi[1])
+    balance = [Run(str(run.folder)).sql("language_balance").drop_columns(["kept", "kept_share"]) for run in runs]
+    assert balance[0] == balance[1]  # samples by the keys of their languages
 
 
 def test_languages_of_the_recipe_are_those_of_the_metadata(folder: Path, tmp_path: Path) -> None:
