@@ -73,7 +73,9 @@ class Source(Section):
         Column("samples", "caption", "string", "The alt-text."),
         Column("samples", "words", "int32", "Words, split at white space as in DataComp."),
         Column("samples", "characters", "int32", "Characters of the caption."),
-        Column("samples", "offset", "int64", "Of the image in its tar."),
+        Column(
+            "samples", "offset", "int64", "Of the image in its tar; of links and figures, where they are read again."
+        ),
         Column("samples", "status", "string", "`ok`, or why the sample could not be read."),
         Column("samples", "error", "string", "Details of it."),
     )

@@ -31,6 +31,7 @@ _LINE = re.compile(rb"(PMC\d{1,15})(?:\.(\d{1,5}))?\b")
 _MAX_LINE = 1 << 16
 _TOGETHER = 1 << 14  # articles of a list
 _NO_PATH = re.compile(r"[{},]")  # what `pack_paths` cannot hold
+_MAX_SHARED = 1000  # XML in one folder, which is listed for each
 _READ = (*(f".{suffix}" for suffix in IMAGE_SUFFIXES), *XML, ".json")
 
 
@@ -72,10 +73,9 @@ def list_articles(source: Source, prefix: str, content: bool) -> tuple[Iterable[
     lists = [path for path in source.paths if path.lower().endswith(LISTS)]
     if lists and len(lists) < len(source.paths):
         raise source.error(f"{lists[0]}: a list beside others; accepted: lists of articles, or folders and archives")
-    if lists and not prefix:
-        raise source.error(
-            f"{lists[0]}: a list without `prefix`; accepted: where its articles are: s3://pmc-oa-opendata/"
-        )
+    if lists and (not prefix or prefix.startswith(("http://", "https://"))):
+        what = f"the prefix {prefix!r}, which cannot be listed" if prefix else "no `prefix`"
+        raise source.error(f"{lists[0]}: a list with {what}; accepted: where its articles are: s3://pmc-oa-opendata/")
     if lists:
         return _read_lists(source, prefix)
     articles = _group_files(source, list_source(source, content, ("",)))
@@ -130,7 +130,7 @@ def _group_files(source: Source, files: Iterable[InputFile]) -> list[ArticleFile
             metadata[f"{folder[: -len('metadata')]}{name_of(name[: -len('.json')])}"] = file
         else:
             folders.setdefault(folder, []).append(file)
-    articles = [article for folder, some in folders.items() for article in _of_folder(folder, some, metadata)]
+    articles = [article for folder, some in folders.items() for article in _of_folder(source, folder, some, metadata)]
     articles = sorted([*archives, *articles], key=lambda article: article.path)
     highest: dict[str, tuple[int, ArticleFiles]] = {}
     for article in articles:
@@ -147,13 +147,18 @@ def _group_files(source: Source, files: Iterable[InputFile]) -> list[ArticleFile
     return [article for article in articles if id(article) in last or not parse_name(article.path)]
 
 
-def _of_folder(folder: str, files: Sequence[InputFile], metadata: dict[str, InputFile]) -> Iterator[ArticleFiles]:
+def _of_folder(
+    source: Source, folder: str, files: Sequence[InputFile], metadata: dict[str, InputFile]
+) -> Iterator[ArticleFiles]:
     """Yield the article of a folder that is named as one, or that has one XML; else an article for each XML."""
     names = [file.path.rpartition("/")[2] for file in files]
     xml = [name for name in names if name.lower().endswith(XML)]
     is_article = parse_name(folder) is not None
     if not xml and not is_article:
         return
+    if not is_article and len(xml) > _MAX_SHARED:
+        what = f"{len(xml):,} articles in one folder; accepted: a folder for each, or at most {_MAX_SHARED:,}"
+        raise source.error(f"{folder}: {what}")
     paths = [folder] if is_article else [f"{folder}/{name}" for name in xml]
     more = [metadata[folder]] if folder in metadata else []
     size = sum(file.size for file in [*files, *more] if file.path.lower().endswith(_READ)) // len(paths)

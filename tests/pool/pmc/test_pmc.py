@@ -275,10 +275,15 @@ def test_a_part_changes_with_any_of_its_files(tmp_path: Path) -> None:
     ]
 
 
-def test_what_a_source_may_name(tmp_path: Path) -> None:
+def test_what_a_source_may_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_folders(tmp_path / "a", ARTICLES[:1])
-    with pytest.raises(RecipeError, match="a list without `prefix`"):
-        batches(source_of(write_inventory(tmp_path / "i.csv.gz", ARTICLES)))
+    listed = write_inventory(tmp_path / "i.csv.gz", ARTICLES)
+    with pytest.raises(RecipeError, match="a list with no `prefix`"):
+        batches(source_of(listed))
+    with pytest.raises(RecipeError, match="which cannot be listed"):
+        batches(source_of(listed, prefix="https://pmc.example/"))
+    with pytest.raises(RecipeError, match="a list beside others"):
+        batches(source_of(listed, prefix="s3://x/").model_copy(update={"path": (str(listed), str(folder))}))
     (tmp_path / "none.txt").write_text("nothing\n")
     with pytest.raises(RecipeError, match="no article; accepted: lines that name one"):
         batches(source_of(tmp_path / "none.txt", prefix=str(folder)))
@@ -289,6 +294,12 @@ def test_what_a_source_may_name(tmp_path: Path) -> None:
     (tmp_path / "bad.csv.gz").write_bytes(b"no gzip")
     with pytest.raises(RecipeError, match="cannot be read"):
         batches(source_of(tmp_path / "bad.csv.gz", prefix="x/"))
+    monkeypatch.setattr(listing, "_MAX_SHARED", 1)
+    (tmp_path / "flat").mkdir()
+    for name in ("a.nxml", "b.nxml"):
+        (tmp_path / "flat" / name).write_bytes(ARTICLES[0].xml)
+    with pytest.raises(RecipeError, match="2 articles in one folder; accepted"):
+        batches(source_of(tmp_path / "flat"))
     write_archives(folder, [Drawn(101, "<body/>"), Drawn(500, "<body/>"), Drawn(500, "<body/>", version=2)])
     assert {path for part in KIND.plan(source_of(folder), (), False).parts for path in unpack_paths(part.path)} == {
         str(folder / "PMC101.1"), str(folder / "02/PMC500.tar.gz")
