@@ -160,7 +160,7 @@ class Stream:
 def read_records(stream: Stream, start: int) -> Iterator[Record | Lost]:
     """Yield the records from the first that begins at `start` or later, and spans that are lost between them.
 
-    Of types other than response, metadata and warcinfo there is none. Raises OSError where the file cannot be read.
+    Of types other than response and metadata there is none. Raises OSError where the file cannot be read.
     """
     at = stream.find_next(start)
     if start == 0 and not stream.begins_with_record(at):
@@ -181,21 +181,23 @@ def _read_on(stream: Stream, start: int) -> Generator[Record | Lost, None, tuple
     """Yield records from one on; return where what cannot be read begins, and why, or None at the end of the file."""
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-    response, wanted = WarcRecordType.response, WarcRecordType.response | WarcRecordType.metadata
+    wanted = (WarcRecordType.response, WarcRecordType.metadata)
     stream.seek(start)
     last, length = start, -1  # where the last record begins, and how long its content is
     try:
-        for record in ArchiveIterator(stream, record_types=wanted, parse_http=False):
+        for record in ArchiveIterator(stream, parse_http=False):
             if stream.has_members and length >= 0 and record.stream_pos == last:
                 return last, "a member of several records, in a file whose first member is one"
             last, length = record.stream_pos, record.content_length
+            if record.record_type not in wanted:  # read over, so that the end of the last one is known
+                continue
             content = record.reader.read() if length <= MAX_RECORD else b""
             if length > MAX_RECORD:
                 yield Lost(last, last, f"a record of more than {MAX_RECORD:,} bytes")
             elif len(content) < length:
                 return last, f"a record of {length:,} bytes, of which the file has {len(content):,}"
             else:
-                yield Record(last, record.record_type == response, content, record)
+                yield Record(last, record.record_type == WarcRecordType.response, content, record)
     except OSError as error:
         if stream.error:
             raise stream.error from None

@@ -3,6 +3,7 @@
 import random
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pyarrow as pa
 import pytest
@@ -196,3 +197,63 @@ def test_no_warc_is_a_failed_file(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="no record of a WARC file") as caught:
         _read(_source(tmp_path / "a.wat.gz"))
     assert caught.value.reason == "not_warc"  # type: ignore[attr-defined]
+
+
+def test_rows_beside_published_parsers(tmp_path: Path) -> None:
+    """Rows of cc2dataset (1.5) and MetaCLIP 2 by their rules; each difference is of one of these kinds, and all occur.
+
+    cc2dataset drops the file where a link is null or a base no text. It keeps texts of white space, line ends in
+    texts, the page itself for an empty URL, URLs without a host, with control characters, of any length; it has none
+    for `HTTP://`. MetaCLIP ignores the base, and keeps URLs of any scheme.
+    """
+    met = set()
+    for site in draw_sites(300, seed=9):
+        rows = set(naive_rows([site], with_title=True))
+        links = [link for link in site.links or [] if isinstance(link, dict) and link.get("path") == "IMG@/src"]
+        base = site.head.get("Base")
+        if None in (site.links or []) or isinstance(base, int):
+            met.add("cc2dataset: all of the file")
+        for link in links:
+            url, alt = link["url"], link.get("alt")
+            if not isinstance(alt, str) or not alt:
+                continue
+            for peer, of_peer in (("cc2dataset", base if isinstance(base, str) else None), ("MetaCLIP", None)):
+                try:
+                    joined = urljoin(urljoin(site.url, of_peer or ""), url)
+                except ValueError:  # cc2dataset keeps what is absolute
+                    joined = url if peer == "cc2dataset" else ""
+                text = alt if peer == "cc2dataset" else alt.replace("\n", " ").replace("\r", " ").strip()
+                if not joined or (peer == "cc2dataset" and not joined.startswith(("http://", "https://"))):
+                    met |= {f"{peer}: no URL"} if (site.url, naive_url(url, site.url), alt) in rows else set()
+                elif (site.url, joined, text) not in rows:
+                    met.add(f"{peer}: {_difference(site, url, joined, text)}")
+    theirs = {
+        "blank text",
+        "line ends in text",
+        "the page itself",
+        "no host",
+        "control character",
+        "too long",
+        "upper case",
+    }
+    assert {kind.partition(": ")[2] for kind in met} == theirs | {
+        "all of the file",
+        "other scheme",
+        "its base",
+        "no URL",
+    }
+
+
+def _difference(site: Site, url: str, joined: str, text: str) -> str:
+    tests = {
+        "blank text": not text.strip(),
+        "line ends in text": text != text.replace("\n", " ").replace("\r", " ").strip(),
+        "other scheme": not joined.lower().startswith("http"),
+        "the page itself": not url,
+        "no host": joined.startswith(("http:///", "http://[")),
+        "too long": len(joined) > 2048,
+        "upper case": url.startswith("HTTP"),
+        "control character": any(ord(c) < 33 for c in joined),
+        "its base": isinstance(site.head.get("Base"), str),
+    }
+    return next((kind for kind, holds in tests.items() if holds), f"unknown: {url!r} {joined!r} {text!r}")

@@ -176,6 +176,19 @@ def test_files_behind_each_other(tmp_path: Path, first: str, second: str) -> Non
     assert bool(lost) == ((first, second) == ("members", "whole"))
 
 
+@pytest.mark.parametrize("how", ["members", "plain", "whole"])
+@pytest.mark.parametrize(
+    "kinds", [["conversion"], ["response", "resource"], ["revisit", "response", "request", "request"]]
+)
+def test_records_of_other_types_are_no_loss(tmp_path: Path, how: str, kinds: list[str]) -> None:
+    """A file may begin and end with records of any type, as those of wget, and texts of Common Crawl (WET)."""
+    (_, response, _), page = warc_records(Site("http://h.example/", html=b"<img src=a alt=x>"), 1), b"x: y\r\n"
+    other = b"WARC/1.0\r\nWARC-Type: %b\r\nContent-Length: 6\r\n\r\n%b\r\n\r\n"
+    records = [response if kind == "response" else other % (kind.encode(), page) for kind in kinds]
+    pack(tmp_path / "a.warc.gz", [info("x"), *records], how)
+    assert _read(tmp_path / "a.warc.gz") == (["x"] * kinds.count("response"), [])
+
+
 @pytest.mark.parametrize("text", [" ", ",", "a ", "a,", ", ", "a 1", "1.", "a\t1x,", "data:,,, "])
 def test_candidates_take_time_by_their_length(text: str) -> None:
     began = time.process_time()
