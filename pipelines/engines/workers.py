@@ -27,7 +27,7 @@ from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
 from curate.pool.files.listing import list_files
 from curate.pool.plan import Unit
-from curate.pool.registry import find_downloading
+from curate.pool.registry import find_downloading, find_format
 from curate.pool.urls.download.lists import kind_of
 from curate.pool.urls.download.source import UrlsSource
 from curate.recipe.secrets import check_variables
@@ -167,13 +167,15 @@ def _written(what: str, store: RunStore, name: str) -> Iterator[None]:
 
 def find_files(context: RunContext, units: Sequence[Unit]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Yield the first and the last file of each source, the first of each join, and a file of the run to reuse."""
-    storage = {source.name: source.storage for source in context.sources}
+    sources = {source.name: source for source in context.sources}
     shared = {source.name for source in context.sources if find_downloading(source)}
     for name, of_source in groupby(units, key=lambda unit: unit.source):
-        paths = [part.path for unit in of_source for part in (unit.parts[0], unit.parts[-1]) if not part.fault]
-        for path in dict.fromkeys([*paths[:1], *paths[-1:]]):
+        parts = [part for unit in of_source for part in (unit.parts[0], unit.parts[-1]) if not part.fault]
+        source = sources[name]
+        paths = (find_format(source).example_file(source, part) for part in (*parts[:1], *parts[-1:]))
+        for path in filter(None, dict.fromkeys(paths)):
             if name not in shared or kind_of(path) == "parquet":  # other lists travel in the run's folder
-                yield f"input {name!r}", path, storage[name]
+                yield f"input {name!r}", path, source.storage
     for source in context.sources:
         for join in source.join:
             yield f"input {source.name!r}: join", list_files(join.path, {})[0].path, {}

@@ -197,6 +197,10 @@ class InputFormat(ABC):
         """Return what differs where what is at a part's path does. Raises OSError."""
         return file_state(path, storage)
 
+    def example_file(self, source: Any, part: InputPart) -> str | None:
+        """Return a file of a part, which workers try to read before the run; None without one. Raises OSError."""
+        return part.path
+
     def shards(self, source: Any, part: InputPart, samples: pa.Table) -> pa.Array:
         """Return column `shard` of table `samples`, of which these are a part's rows."""
         return pa.repeat(self.shard(source, part), len(samples))

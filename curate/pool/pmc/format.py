@@ -32,6 +32,7 @@ from curate.pool.pmc.packages import (
     ArticleFault,
     Package,
     count_paths,
+    list_package,
     name_of,
     open_package,
     package_state,
@@ -136,6 +137,10 @@ class PmcInput(interface.InputFormat):
     def state(self, path: str, storage: dict[str, Any]) -> str:
         """Return the state of all files of a part's articles."""
         return ids.digest(list(_ahead(partial(package_state, storage=storage), unpack_paths(path))))
+
+    def example_file(self, source: Any, part: InputPart) -> str | None:
+        """Return a file of a part's first article."""
+        return next(iter(list_package(unpack_paths(part.path)[0], source.storage)), None)
 
     def shards(self, source: Any, part: InputPart, samples: pa.Table) -> pa.Array:
         """Return the path of each row's article."""

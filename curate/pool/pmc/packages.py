@@ -107,6 +107,16 @@ def digest_files(files: Iterable[InputFile]) -> str:
     return ids.digest([[file.path.rpartition("/")[2], file.size, file.fingerprint] for file in files])
 
 
+def list_package(path: str, storage: dict[str, Any]) -> list[str]:
+    """Return the paths of an article's files; none where it is not there. Raises OSError."""
+    if path.lower().endswith(ARCHIVES):
+        return [path]
+    folder = folder_of(path)
+    with suppress(FileNotFoundError):
+        return [f"{folder}/{file.path.rpartition('/')[2]}" for file in list_folder(folder, storage)]
+    return []
+
+
 def package_state(path: str, storage: dict[str, Any]) -> str:
     """Return what differs where a file of an article does, by one listing. Raises OSError."""
     with suppress(FileNotFoundError):

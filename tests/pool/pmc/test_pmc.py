@@ -255,6 +255,18 @@ def test_parts_hold_consecutive_articles(tmp_path: Path, monkeypatch: pytest.Mon
         assert paths == [f"{tmp_path}/{article.name}" for article in HIGHEST]
 
 
+def test_a_part_names_a_file_that_workers_can_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "PART_BYTES", (1 << 30, 1 << 30))
+    folders = source_of(write_folders(tmp_path / "folders", HIGHEST))
+    archives = source_of(write_archives(tmp_path / "archives", HIGHEST))
+    (tmp_path / "gone.txt").write_text("PMC300.1\n")
+    gone = source_of(tmp_path / "gone.txt", prefix=f"{tmp_path}/folders/")
+    for source, name in ((folders, "PMC101.1/PMC101.1.json"), (archives, "00/PMC102.tar.gz"), (gone, None)):
+        (part,) = KIND.plan(source, (), False).parts
+        path = KIND.example_file(source, part)
+        assert path == (f"{source.path}/{name}" if name else None) and (path is None or Path(path).is_file())
+
+
 def test_a_part_changes_with_any_of_its_files(tmp_path: Path) -> None:
     folder = write_folders(tmp_path, HIGHEST)
     source = source_of(folder)
