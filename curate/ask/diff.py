@@ -115,8 +115,8 @@ class Diff(Tables):
         settings: SETTINGS; the recipe's keys that differ, then models, metadata, version, thresholds and t.
         rules: CHANGES; `pool`, each rule in A's order (a, b: rows that it dropped; lost: by it in B; gained: by it in
             A), `not in the pool`, and `kept`.
-        entries: CHANGES; kept samples of each entry of which something is kept, by its text, those that changed most
-            first; a and lost are null where A matches none, b and gained where B does.
+        entries: CHANGES; kept samples of each entry of which something is kept, by its text, languages together,
+            those that changed most first; a and lost are null where A matches none, b and gained where B does.
         sources: CHANGES; kept samples by source.
         languages: CHANGES; kept samples by language, null where none was measured.
     """

@@ -1,13 +1,14 @@
 """`curate metadata`: entries to match against."""
 
 import sys
-from itertools import islice
-from typing import Annotated
+from typing import Annotated, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from typer import Argument, Option, Typer
 
 from curate.ask.output import Line, columns, line
+from curate.base.errors import RecipeError
 from curate.base.wording import pluralise
 from curate.cli import common
 from curate.cli.common import print_lines
@@ -77,14 +78,26 @@ def show(
     path: Annotated[str, Argument(metavar="FILE", help="A list of entries, or an imported table.")],
     limit: Annotated[int, Option(metavar="N", help="Entries to print.")] = 20,
     find: Annotated[str, Option(metavar="TEXT", help="Only entries that contain this text.")] = "",
+    language: Annotated[str, Option(metavar="KEY", help="Only entries of this language.")] = "",
 ) -> None:
     """Print counts and the first entries of a list."""
     table, report = read_metadata(path)
-    rows = ((str(row["entry_id"]), repr(row["entry"])) for row in table.to_pylist() if find in row["entry"])
-    print_lines(*_report(table, report), *columns(list(islice(rows, limit)), right=[0]))
+    counted: Any = pc.value_counts(table["language"].combine_chunks())
+    names = counted.to_pylist()
+    entries = table.filter(pc.match_substring(table["entry"], find))
+    if language:
+        keys = [name["values"] for name in names]
+        if language not in keys:
+            raise RecipeError(f"--language {language}: found no entry of it in {path}; it has: {', '.join(keys)}")
+        entries = entries.filter(pc.equal(entries["language"], pa.scalar(language)))
+    shown = entries.slice(0, limit).to_pylist()
+    several = len(names) > 1
+    rows = [(str(row["entry_id"]), *([row["language"]] if several else []), repr(row["entry"])) for row in shown]
+    counts = ", ".join(f"{name['counts']:,} {name['values']}" for name in names) if several else ""
+    print_lines(*_report(table, report, counts), *columns(rows, right=[0]))
 
 
-def _report(table: pa.Table, report: ImportReport) -> list[Line]:
+def _report(table: pa.Table, report: ImportReport, languages: str = "") -> list[Line]:
     def row(name: str, entries: pa.Array, what: str) -> tuple[str, str, str]:
         examples = ", ".join(map(repr, entries[:5].to_pylist())) + (" …" if len(entries) > 5 else "")
         return name, f"{len(entries):,}", f"{what}: {examples}" if len(entries) else what
@@ -94,7 +107,7 @@ def _report(table: pa.Table, report: ImportReport) -> list[Line]:
         ("empty", f"{len(report.empty):,}", "dropped"),
         row("punctuation", report.punctuation, "dropped"),
         row("duplicates", report.duplicates, "dropped"),
-        ("entries", f"{len(table):,}", ""),
+        ("entries", f"{len(table):,}", languages),
         row("never match", report.never_match, "kept, but no text can match them by the spacing rule"),
     ]
     return columns(rows, right=[1], indent=0)

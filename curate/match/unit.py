@@ -86,7 +86,7 @@ class Entries:
 
     @cached_property
     def keys(self) -> npt.NDArray[np.uint64]:
-        """`ids.entry_keys` of the entries."""
+        """`ids.entry_keys` of the entries, without their languages: no text matches entries of two."""
         return ids.entry_keys(whole(self.table["entry"]))
 
     @cached_property

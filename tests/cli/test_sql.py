@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -325,3 +326,14 @@ def test_wrong_metadata(
     done = cli("metadata", *arguments)
     assert (done.status, done.out) == (2, "") and done.err.startswith("curate: ") and "Traceback" not in done.err
     assert not [part for part in parts if part not in done.err], done.err
+
+
+def test_metadata_of_several_languages(cli: Cli, tmp_path: Path) -> None:
+    """The same entry once a language: both stay, and one language is shown."""
+    columns = {"entry": ["dog", "cat", "dog", "Hund", "dog"], "language": ["en", "en", "de", "de", "de"]}
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"entry_id": pa.array(range(5), pa.int32()), "source": ["s"] * 5, **columns}), path)
+    done = cli("metadata", "show", str(path), "--language", "de")
+    assert [line.split() for line in done.out.splitlines()[-2:]] == [["2", "de", "'dog'"], ["3", "de", "'Hund'"]]
+    assert ["entries", "4", "2", "en,", "2", "de"] in [line.split() for line in done.out.splitlines()]
+    assert "--language fr: found no entry of it" in cli("metadata", "show", str(path), "--language", "fr").err

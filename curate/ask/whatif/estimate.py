@@ -36,7 +36,7 @@ from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading
 from curate.publish.audit import PublishSettings, allow
 from curate.publish.forget.block import apply_blocklist
-from curate.recipe.recipe import Recipe
+from curate.recipe.recipe import REFERENCE, Recipe
 from curate.recipe.section import Section
 from curate.relate.steps import relate
 from curate.run.context import RunContext
@@ -268,7 +268,8 @@ def _without_spaces(survivors: DecidedRows) -> Iterator[str]:
     """Yield a warning where captions in languages without spaces are dropped by what goes by words."""
     rules = enumerate(survivors.recipe.rules.items())
     by_words = {i: name for i, (name, rule) in rules if isinstance(rule, str) and _WORDS.search(rule)}
-    by_words[CODES[UNMATCHED]] = UNMATCHED
+    match = survivors.recipe.match
+    by_words |= {CODES[UNMATCHED]: UNMATCHED} if match and match.mode == REFERENCE else {}
     rows, dropped = 0, Counter[str]()
     for state in survivors.states:
         captions = survivors.settings.tables(state.unit).read("samples", ["caption"])["caption"]
@@ -279,6 +280,7 @@ def _without_spaces(survivors: DecidedRows) -> Iterator[str]:
     if dropped.total() > _SHARE * rows:
         what = f"{dropped.total() / rows:.1%} of the captions are in scripts without spaces, such as Chinese or Thai,"
         how = "which go by words between spaces; `characters` is for every language"
+        how += ", and so is match.mode corrected" if dropped[UNMATCHED] else ""
         yield f"{what} and dropped by {' and '.join(+dropped)}, {how}"
 
 

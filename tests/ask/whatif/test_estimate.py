@@ -167,6 +167,7 @@ def test_captions_without_spaces_are_told_where_words_drop_them(tmp_path: Path) 
     context, plan, metadata = prepare(tmp_path, source, **matching(tmp_path))
     [warning] = checked(estimate(context, plan.units, metadata)).warnings
     assert warning.startswith("40.0%") and " dropped by unmatched, " in warning
+    assert warning.endswith("`characters` is for every language, and so is match.mode corrected")
     context, plan, metadata = prepare(tmp_path, source, rules={"characters": "characters > 9"})
     assert checked(estimate(context, plan.units, metadata)).warnings == []
 
