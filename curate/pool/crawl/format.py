@@ -165,7 +165,7 @@ def _expand_lists(source: CrawlSource) -> tuple[str, ...]:
 @contextmanager
 def _opened(source: CrawlSource, part: InputPart) -> Iterator[Stream]:
     with fsspec.open(part.path, "rb", **source.storage) as file:
-        yield Stream(file)
+        yield Stream(file, part.path.rpartition("/")[2])
 
 
 def _make_table(pages: Sequence[Page], with_title: bool) -> tuple[pa.Table, pa.Array, Counter[str]]:

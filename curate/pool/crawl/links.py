@@ -55,8 +55,8 @@ OF_PAGE = define(
     noimageai=_BOOL,
     licence_url=_TEXT,
     truncated=_TEXT,  # why the crawler cut the page; of WARC
-    warc_file=_TEXT,  # of WAT
-    warc_offset=pa.int64(),  # likewise
+    warc_file=_TEXT,  # its name, without a folder
+    warc_offset=pa.int64(),  # of the page's record, in bytes
 )
 COLUMNS = define(*_OF_IMAGE, *OF_PAGE)
 

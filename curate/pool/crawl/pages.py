@@ -54,6 +54,8 @@ def _pages(stream: Stream, start: int, stop: int) -> Iterator[Page | Lost]:
         if isinstance(item, Record) and not completes and item.offset < stop:
             try:
                 page = _read_page(item)
+                if page and item.is_response:  # a WAT says it itself
+                    page.links.page |= {"warc_file": stream.name, "warc_offset": item.offset}
             except (ValueError, RecursionError) as error:
                 damage = one_line(error, 200)
         elif not completes and (item.start if isinstance(item, Lost) else item.offset) >= stop:

@@ -53,8 +53,9 @@ class Stream:
     A file that is packed as a whole is unpacked here, so that its end is checked. Offsets are then of what it holds.
     """
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Any, name: str = "") -> None:
         self._file = file
+        self.name = name
         self.error: OSError | None = None
         self.damage = ""  # of a file that is packed as a whole
         self.size: int = file.seek(0, 2)  # in bytes, of the file

@@ -99,6 +99,7 @@ def test_columns_of_a_page(tmp_path: Path) -> None:
     (row,) = _page(tmp_path, html, {"Content-Type": "text/html", "TDM-Reservation": "1"}).to_pylist()
     assert (row["page_title"], row["html_lang"], row["robots_meta"]) == ("Ein     Titel", "de-AT", "noimageai")
     assert (row["noai"], row["noimageai"], row["tdm_reservation"]) == (False, True, "1")
+    assert (row["warc_file"], row["warc_offset"]) == ("a.warc.gz", int(row["key"].split("-")[0]))
     assert row["licence_url"] == "https://h.example/by/4.0"
     assert (row["page_languages"], row["page_languages_reliable"], row["charset"]) == ("eng", True, "utf-8")
 
