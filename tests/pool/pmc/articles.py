@@ -319,19 +319,30 @@ def _file_of(article: Drawn, hrefs: list[str]) -> str | None:
 
 # ---------------------------------------------------------------- BIOMEDICA's rules
 def biomedica_rows(article: Drawn) -> Iterator[tuple[str, str, list[str]]]:
-    """File name, caption and context of each image that BIOMEDICA takes of an article."""
+    """File name, caption and context of each image that BIOMEDICA takes of an article.
+
+    In paragraphs of its context the tags of references stay, and what follows each is there twice; here they are plain.
+    """
     root = ET.fromstring(article.xml.replace(b"&alpha;", "α".encode()))
     parents = {child: parent for parent in root.iter() for child in parent}
     href = "{http://www.w3.org/1999/xlink}href"
+
+    def name_of(node: ET.Element, attribute: str) -> str:
+        return node.get(attribute, "").strip().replace("-", ".")
+
     first = {}
     for figure in root.iter("fig"):
         graphic = figure.find(".//graphic")
-        if figure.get("id") and graphic is not None:
-            first[figure.get("id")] = graphic.get(href, "").split("/")[-1]
-    contexts: dict[str, list[str]] = {}
+        if name_of(figure, "id") and graphic is not None:
+            first[name_of(figure, "id")] = graphic.get(href, "").split("/")[-1]
+    contexts: dict[str, dict[str, None]] = {}
     for xref in root.findall(".//xref[@ref-type='fig']"):
-        if xref.get("rid") in first and parents[xref].tag == "p":
-            contexts.setdefault(first[xref.get("rid")], []).append("".join(parents[xref].itertext()))
+        name, paragraph = name_of(xref, "rid"), parents[xref]
+        if name in first and paragraph.tag == "p":
+            contexts.setdefault(first[name], {})["".join(paragraph.itertext())] = None
+            for other in paragraph.iter("xref"):  # it writes file names over ids: other figures are not named then
+                if other.get("ref-type") == "fig":
+                    other.set("rid", first.get(name_of(other, "rid"), other.get("rid", "")))
     for name in article.media:
         if name.endswith(".jpg"):
             stem = name[: -len(".jpg")]
@@ -339,4 +350,4 @@ def biomedica_rows(article: Drawn) -> Iterator[tuple[str, str, list[str]]]:
             caption = None if graphic is None else parents[graphic].find(".//caption")
             text = "" if caption is None else "".join(caption.itertext()).strip()
             if text:
-                yield name, text, contexts.get(stem, [])
+                yield name, text, list(contexts.get(stem, {}))

@@ -132,12 +132,19 @@ def test_another_rule_reads_no_article_again(tmp_path: Path, monkeypatch: pytest
     assert {str(Path(shard).parent) for shard in moved.table("samples")["shard"].to_pylist()} == {f"{tmp_path}/moved"}
 
 
-def test_columns_are_joined_by_the_key(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"key": ["PMC101-1", "PMC102-0"], "concept": ["plot", "map"]}), tmp_path / "c.parquet")
-    join = {"path": str(tmp_path / "c.parquet"), "on": "key", "columns": {"concept": "concept"}}
+@pytest.mark.parametrize(
+    ("on", "values", "kept"),
+    [
+        ("key", ["PMC101-1", "PMC102-0"], {"PMC101-1", "PMC102-0"}),
+        ("pmid", ["1001", "9"], {"PMC101-0", "PMC101-1"}),
+    ],
+)
+def test_columns_are_joined(on: str, values: list[str], kept: set[str], tmp_path: Path) -> None:
+    pq.write_table(pa.table({on: values, "concept": ["plot", "map"]}), tmp_path / "c.parquet")
+    join = {"path": str(tmp_path / "c.parquet"), "on": on, "columns": {"concept": "concept"}}
     pool = write_archives(tmp_path / "pool", HIGHEST[:2])
     run = run_local(recipe(pool, source={"join": join}, rules={"known": "concept IS NOT NULL"}), tmp_path / "run")
-    assert {*loads(run)} == {"PMC101-1", "PMC102-0"}
+    assert {*loads(run)} == kept
 
 
 @pytest.mark.thorough
