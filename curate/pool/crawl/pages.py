@@ -58,8 +58,10 @@ def _pages(stream: Stream, start: int, stop: int) -> Iterator[Page | Lost]:
                     page.links.page |= {"warc_file": stream.name, "warc_offset": item.offset}
             except (ValueError, RecursionError) as error:
                 damage = one_line(error, 200)
-        elif not completes and (item.start if isinstance(item, Lost) else item.offset) >= stop:
+        elif isinstance(item, Record) and not completes and item.offset >= stop:
             return
+        elif isinstance(item, Lost) and item.start >= stop and stream.is_member(item.start):
+            return  # the next span begins with it; of what else is lost behind the last record it sees nothing
         if isinstance(item, Lost):
             yield item
         elif damage:

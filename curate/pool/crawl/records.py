@@ -98,7 +98,7 @@ class Stream:
             if _BREAK.search(zlib.decompressobj(31).decompress(self.read_at(0, _BLOCK), _BLOCK)):
                 return False
         begin = itertools.takewhile(lambda at: at < _BLOCK, self._search(_MEMBER, 1))
-        return any(map(self._is_member, begin))
+        return any(map(self.is_member, begin))
 
     def member_end(self, offset: int) -> int | None:
         """Return where the gzip member at a place ends; None where it is cut or damaged."""
@@ -128,7 +128,7 @@ class Stream:
         """Return whether there is a record at the place that `find_next` returned first."""
         return at is not None and (self.has_members or self.read_at(0, 4) in (b"WARC", _ZSTD))
 
-    def _is_member(self, offset: int) -> bool:
+    def is_member(self, offset: int) -> bool:
         """Return whether a record's member begins at a place."""
         try:
             return _RECORD.match(zlib.decompressobj(31).decompress(self.read_at(offset, 512), _HEAD)) is not None
@@ -138,7 +138,7 @@ class Stream:
     def find_next(self, offset: int) -> int | None:
         """Return the first place from `offset` on where a record begins; None without one."""
         if self.has_members:
-            return next(filter(self._is_member, self._search(_MEMBER, offset)), None)
+            return next(filter(self.is_member, self._search(_MEMBER, offset)), None)
         if offset == 0:
             return 0
         for at in self._search(_BREAK, max(0, offset - 4)):

@@ -1,5 +1,6 @@
 """Hostile pages: values of any type in a WAT, records damaged anywhere, and what costs more than its size says."""
 
+import itertools
 import json
 import random
 import time
@@ -15,8 +16,10 @@ from curate.pool.crawl import format as crawl
 from curate.pool.crawl.format import CommonCrawlInput, CrawlSource
 from curate.pool.crawl.html import largest_first
 from curate.pool.crawl.links import MAX_OF_PAGE, BaseUrl, read_url
+from curate.pool.crawl.pages import read_pages
+from curate.pool.crawl.records import Lost, Stream
 from curate.pool.formats.input_format import PartRows
-from tests.pool.crawl.crawls import Site, image, info, pack, warc_records, wat_records
+from tests.pool.crawl.crawls import Site, draw_sites, image, info, pack, warc_records, wat_records
 
 KIND = CommonCrawlInput()
 ANY: list[Any] = [
@@ -236,3 +239,31 @@ def test_charsets_are_those_of_html(tmp_path: Path, charset: str) -> None:
     sites[0].headers = {"Content-Type": f"text/html; charset={charset}"}
     pack(tmp_path / "a.warc.gz", [record for n, site in enumerate(sites) for record in warc_records(site, n)])
     assert _read(tmp_path / "a.warc.gz") == (["good", "good"], [])
+
+
+@pytest.mark.thorough
+def test_damage_at_the_border_of_a_span_is_told_once(tmp_path: Path) -> None:
+    """Spans with borders around a damaged, cut or missing place tell together what the whole file tells."""
+    records = [info("x"), *(record for n, site in enumerate(draw_sites(60)) for record in wat_records(site, n))]
+    path, chance = tmp_path / "a.wat.gz", random.Random(2)
+    offsets = pack(path, records)
+    whole = path.read_bytes()
+
+    def read(start: int, stop: int) -> list[tuple[Any, ...]]:
+        with path.open("rb") as file:
+            pages = list(read_pages(Stream(file), start, stop))
+        return [(type(page), page.start if isinstance(page, Lost) else page.offset) for page in pages]
+
+    for _ in range(100):
+        content, at = bytearray(whole), chance.choice(offsets[2:])
+        damage = chance.choice(["flip", "cut", "drop"])
+        if damage == "flip":
+            content[at + chance.randrange(60)] ^= 0x55
+        else:
+            del content[at + chance.randrange(60) : None if damage == "cut" else at + chance.randrange(61, 300)]
+        path.write_bytes(content)
+        borders = {min(len(content) - 1, max(1, at + step)) for step in chance.sample(range(-400, 400), 3)}
+        spans = itertools.pairwise(sorted({0, len(content), *borders}))
+        expected = read(0, len(content))
+        assert any(kind is Lost for kind, _ in expected)
+        assert [page for span in spans for page in read(*span)] == expected
