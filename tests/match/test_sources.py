@@ -317,3 +317,17 @@ def test_never_match_agrees_with_the_matcher() -> None:
     found = [i in ids for i, ids in enumerate(Matcher(entries).match(texts).to_pylist())]
     assert never_match(pa.array(entries)).to_pylist() == [not f for f in found]
     assert 0 < sum(found) < len(found)
+
+
+def test_words_are_limited_for_the_reference_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables of entries by language grow with entries; those of one language may be for either."""
+    monkeypatch.setattr(sources, "MAX_WORDS", 3)
+    columns = {"entry": ["a b", "c d"], "source": ["s", "s"], "language": ["en", "de"]}
+    table = pa.table({"entry_id": pa.array([0, 1], pa.int32()), **columns})
+    pq.write_table(table, tmp_path / "m.parquet")
+    for mode, is_refused in ((None, False), ("worldwide", False), ("reference", True)):
+        if is_refused:
+            with pytest.raises(RecipeError, match="found more than 3 words"):
+                read_metadata(str(tmp_path / "m.parquet"), mode=mode)
+        else:
+            assert len(read_metadata(str(tmp_path / "m.parquet"), mode=mode)[0]) == 2
