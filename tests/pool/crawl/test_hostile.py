@@ -254,6 +254,7 @@ def test_damage_at_the_border_of_a_span_is_told_once(tmp_path: Path) -> None:
             pages = list(read_pages(Stream(file), start, stop))
         return [(type(page), page.start if isinstance(page, Lost) else page.offset) for page in pages]
 
+    told = 0
     for _ in range(100):
         content, at = bytearray(whole), chance.choice(offsets[2:])
         damage = chance.choice(["flip", "cut", "drop"])
@@ -265,5 +266,6 @@ def test_damage_at_the_border_of_a_span_is_told_once(tmp_path: Path) -> None:
         borders = {min(len(content) - 1, max(1, at + step)) for step in chance.sample(range(-400, 400), 3)}
         spans = itertools.pairwise(sorted({0, len(content), *borders}))
         expected = read(0, len(content))
-        assert any(kind is Lost for kind, _ in expected)
+        told += any(kind is Lost for kind, _ in expected)
         assert [page for span in spans for page in read(*span)] == expected
+    assert told > 80  # a byte of a gzip header may say nothing
