@@ -106,13 +106,14 @@ def _read_lists(source: Source, prefix: str) -> tuple[Iterator[ArticleFiles], in
     number, version, digest = np.asarray(numbers), np.asarray(versions), np.asarray(digests)
     order = np.lexsort((version, number))
     highest = order[np.append(np.diff(number[order]) > 0, True)]
+    folder = prefix.rstrip("/")
 
     def articles() -> Iterator[ArticleFiles]:
         for first in range(0, len(highest), _TOGETHER):
             some = highest[first : first + _TOGETHER]
             for of, v, line in zip(*(column[some].tolist() for column in (number, version, digest)), strict=True):
                 name = f"PMC{of}.{v}" if v else f"PMC{of}"
-                yield ArticleFiles(f"{prefix}{name}", ARTICLE_BYTES, f"{line:016x}")
+                yield ArticleFiles(f"{folder}/{name}", ARTICLE_BYTES, f"{line:016x}")
 
     return articles(), len(highest) * ARTICLE_BYTES
 

@@ -40,6 +40,7 @@ from curate.pool.pmc.packages import (
 )
 from curate.pool.pmc.rows import ALWAYS, COLUMNS, ArticleRows, article_rows
 from curate.recipe.measure import PrecomputedEmbeddings
+from curate.recipe.section import UserPath
 from curate.recipe.source import Source
 
 Item = TypeVar("Item")
@@ -60,8 +61,8 @@ class PmcSource(Source):
 
     example: ClassVar[Any] = {"name": "pmc", "format": "pmc", "path": "pmc/"}
 
-    prefix: str = Field("", examples=["s3://pmc-oa-opendata/"])
-    """Where the articles of lists (`.csv`, `.csv.gz`, `.txt`) are."""
+    prefix: UserPath = Field("", examples=["s3://pmc-oa-opendata/"])
+    """The folder or bucket that the articles of lists (`.csv`, `.csv.gz`, `.txt`) are in."""
     caption: Literal["caption", "title+caption", "caption+context"] = Field("caption", examples=["title+caption"])
     """What the text of a row is: the figure's caption, after the article's title, or before paragraphs on it."""
 

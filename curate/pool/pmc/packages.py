@@ -131,7 +131,7 @@ def open_package(path: str, storage: dict[str, Any]) -> Package:
     try:
         return (_open_archive if path.lower().endswith(ARCHIVES) else _open_folder)(path, storage)
     except FileNotFoundError:
-        raise ArticleFault("no_article", "it is not there; was it withdrawn?") from None
+        raise ArticleFault("no_article", "it is not there; withdrawn, or named without its version?") from None
 
 
 def choose_xml(name: str, files: Sequence[str]) -> str | None:

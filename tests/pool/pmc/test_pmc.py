@@ -182,7 +182,7 @@ def test_lists_name_articles(tmp_path: Path) -> None:
     assert [row["key"] for row in rows[:-1]] == [row["key"] for article in HIGHEST for row in naive_rows(article)]
     assert (rows[-1]["key"], rows[-1]["status"]) == ("PMC300.1", "no_article")
     (tmp_path / "few.txt").write_text("PMC102.1\nPMC104.1\n")
-    assert {row["pmcid"] for row in rows_of(source_of(tmp_path / "few.txt", prefix=f"{folder}/"))} == {
+    assert {row["pmcid"] for row in rows_of(source_of(tmp_path / "few.txt", prefix=str(folder)))} == {
         "PMC102",
         "PMC104",
     }
