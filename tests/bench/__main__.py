@@ -20,6 +20,7 @@ def main() -> None:
     captions, metadata = str(data / "laion_urls_10k.parquet"), str(data / "metadata_396k.json.gz")
     for name, given in (
         ("bench_match", ["--data", str(data)]),
+        ("bench_languages", ["--data", str(data)]),
         ("bench_shards", []),
         ("bench_emit", []),
         ("bench_image", []),
