@@ -6,7 +6,7 @@ that are of no figure, are counted. Column `offset` says which article of its pa
 graphics.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -38,7 +38,7 @@ from curate.pool.pmc.packages import (
     package_state,
     unpack_paths,
 )
-from curate.pool.pmc.rows import ALWAYS, COLUMNS, ArticleRows, article_rows
+from curate.pool.pmc.rows import ALWAYS, COLUMNS, ArticleRows, GraphicRow, article_rows
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.section import UserPath
 from curate.recipe.source import Source
@@ -89,33 +89,27 @@ class PmcInput(interface.InputFormat):
     def read(self, source: PmcSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
         """Read the articles of a part, as one batch."""
         paths = unpack_paths(part.path)
-        packages: list[Package | None] = []
-        rows = ArticleRows([], [], [], [])
-        keys: list[str] = []
-        offsets: list[int] = []
-        for number, (package, of_article) in enumerate(_ahead(partial(_read_article, source), paths)):
-            packages.append(package)
-            rows.columns.extend(of_article.columns)
-            rows.captions.extend(of_article.captions)
-            rows.files.extend(of_article.files)
-            rows.faults.extend(of_article.faults)
-            rows.counts.update(of_article.counts)
-            offsets += [number * _GRAPHICS + place for place in range(len(of_article.files))]
-            keys += [_key(columns, paths[number]) for columns in of_article.columns]
-        columns: dict[str, pa.Array] = {"caption": pa.array(rows.captions, pa.string())}
-        columns["key"] = pa.array(keys, pa.string())
-        columns["offset"] = pa.array(offsets, pa.int64())
-        status, errors = zip(*rows.faults, strict=True) if rows.faults else ((), ())
-        supplied = {f.name: pa.chunked_array([[row.get(f.name) for row in rows.columns]], f.type) for f in scores}
+        articles = list(_ahead(partial(_read_article, source), paths))
+        rows = [row for _, article in articles for row in article.rows]
+        places = [(number, place) for number, (_, article) in enumerate(articles) for place in range(len(article.rows))]
+        columns: dict[str, pa.Array] = {
+            "caption": pa.array([row.caption for row in rows], pa.string()),
+            "key": pa.array([_key(row, paths[at]) for row, (at, _) in zip(rows, places, strict=True)], pa.string()),
+            "offset": pa.array([number * _GRAPHICS + place for number, place in places], pa.int64()),
+        }
+        status = pa.array([row.status for row in rows], pa.string())
+        errors = pa.array([row.error for row in rows], pa.string())
+        supplied = {f.name: pa.chunked_array([[row.columns.get(f.name) for row in rows]], f.type) for f in scores}
 
         def images(wanted: Mask) -> Iterator[bytes | None]:
-            of_rows = zip(wanted.tolist(), offsets, rows.files, strict=True)
-            files = ((packages[at // _GRAPHICS], name if is_wanted else None) for is_wanted, at, name in of_rows)
+            of_rows = zip(places, rows, wanted.tolist(), strict=True)
+            files = ((articles[at][0], row.file if is_wanted else None) for (at, _), row, is_wanted in of_rows)
             return _ahead(_read_file, files)
 
-        faults = pa.array(status, pa.string()), pa.array(errors, pa.string())
-        fields = count_columns(COLUMNS, len(keys))
-        yield Batch(columns, faults, images, supplied, fields=fields, links=rows.counts)
+        counts: Counter[str] = Counter()
+        for _, article in articles:
+            counts.update(article.counts)
+        yield Batch(columns, (status, errors), images, supplied, fields=count_columns(COLUMNS, len(rows)), links=counts)
 
     def reread(self, source: PmcSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
         """Read the articles of some rows again, with the images."""
@@ -161,12 +155,12 @@ class PmcInput(interface.InputFormat):
         opened = _ahead(partial(_read_article, source), [path for path, _ in wanted])
 
         def files() -> Iterator[tuple[dict[str, Any], str, Package]]:
-            for (path, some), (package, of_article) in zip(wanted, opened, strict=True):
+            for (path, some), (package, article) in zip(wanted, opened, strict=True):
                 for place in some:
-                    name = of_article.files[place] if place < len(of_article.files) else None
-                    if package is None or name is None:
+                    row = article.rows[place] if place < len(article.rows) else GraphicRow()
+                    if package is None or row.file is None:
                         raise OSError(f"{path}: graphic {place} is not there any more")
-                    yield of_article.columns[place], name, package
+                    yield row.columns, row.file, package
 
         return _ahead(lambda item: (item[0], item[1], item[2].read(item[1])), files())
 
@@ -177,7 +171,7 @@ def _read_article(source: PmcSource, path: str) -> tuple[Package | None, Article
         package = open_package(path, source.storage)
         return replace(package, xml=b""), article_rows(package, source.caption)
     except ArticleFault as fault:
-        return None, ArticleRows([{}], [None], [None], [(fault.reason, str(fault))])
+        return None, ArticleRows([GraphicRow(status=fault.reason, error=str(fault))])
 
 
 def _read_file(item: tuple[Package | None, str | None]) -> bytes | None:
@@ -185,8 +179,9 @@ def _read_file(item: tuple[Package | None, str | None]) -> bytes | None:
     return None if package is None or name is None else package.read(name)
 
 
-def _key(columns: dict[str, Any], path: str) -> str:
+def _key(row: GraphicRow, path: str) -> str:
     """Return a row's key: `PMC10009416-3`; of an article that cannot be used its name."""
+    columns = row.columns
     return f"{columns['pmcid'] or name_of(path)}-{columns['position']}" if columns else name_of(path)
 
 

@@ -59,14 +59,22 @@ _SPELLINGS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class GraphicRow:
+    """A row: a graphic, or an article that cannot be used."""
+
+    columns: dict[str, Any] = field(default_factory=dict)  # `COLUMNS`; empty of an article
+    caption: str | None = None
+    file: str | None = None  # its name in the package
+    status: str = OK
+    error: str | None = None
+
+
 @dataclass(frozen=True)
 class ArticleRows:
     """The rows of an article, in the order of its graphics."""
 
-    columns: list[dict[str, Any]]  # `COLUMNS`
-    captions: list[str | None]
-    files: list[str | None]  # names in the package
-    faults: list[tuple[str, str | None]]  # status and error
+    rows: list[GraphicRow]
     counts: Counter[str] = field(default_factory=Counter)  # see `Batch.links`
 
 
@@ -84,20 +92,19 @@ def article_rows(package: Package, caption: str) -> ArticleRows:
     facts = article.facts | _metadata_facts(package.metadata)
     if not facts["pmcid"] and (parsed := parse_name(package.name)):
         facts["pmcid"], facts["version"] = parsed[0], parsed[1] or None
-    rows = ArticleRows([], [], [], [])
+    rows: list[GraphicRow] = []
+    counts: Counter[str] = Counter()
     for figure in article.figures:
-        rows.counts["no_graphic"] += not figure.graphics
+        counts["no_graphic"] += not figure.graphics
         text = make_caption(figure, facts["article_title"], caption)
         for hrefs in figure.graphics:
             name = package.find(hrefs)
-            rows.columns.append(_columns(facts, figure, len(rows.files), hrefs))
-            rows.captions.append(text)
-            rows.files.append(name)
             missing = f"no file of the article is named {' or '.join(map(repr, hrefs))[:200]}"
-            rows.faults.append((OK, None) if name else ("no_image", missing))
-    rows.counts.update({"no_figure": article.elsewhere, "rows": len(rows.files), "pages": 1})
-    rows.counts["images"] = article.elsewhere + len(rows.files)
-    return rows
+            fault = (OK, None) if name else ("no_image", missing)
+            rows.append(GraphicRow(_columns(facts, figure, len(rows), hrefs), text, name, *fault))
+    counts.update({"no_figure": article.elsewhere, "rows": len(rows), "pages": 1})
+    counts["images"] = article.elsewhere + len(rows)
+    return ArticleRows(rows, counts)
 
 
 def make_caption(figure: Figure, article_title: str | None, kind: str) -> str | None:

@@ -28,10 +28,10 @@ def compare(xml: bytes) -> Counter[str]:
     rows = article_rows(Package(article.name, xml, {}, names, lambda _: b""), "caption")
     naive = list(naive_rows(article))
     for place, expected in enumerate(naive):
-        row = rows.columns[place] | {"caption": rows.captions[place], "file": rows.files[place]}
+        row = rows.rows[place].columns | {"caption": rows.rows[place].caption, "file": rows.rows[place].file}
         row["key"] = f"{row['pmcid']}-{row['position']}"
         assert {name: row[name] for name in expected} == expected
-    assert len(naive) == len(rows.files)
+    assert len(naive) == len(rows.rows)
     counts = Counter({"rows": len(naive), "figures": rows.counts["no_graphic"] + len({row["href"] for row in naive})})
     theirs = {name: (caption, contexts) for name, caption, contexts in biomedica_rows(article)}
     counts["rows only here"] = sum(row["file"] not in theirs for row in naive)
