@@ -59,6 +59,8 @@ def run_build(
         RunError: a file is damaged, or the build failed.
     """
     place = _place(out)
+    if os.path.isdir(place):
+        raise RecipeError(f"--out {out}: is a folder; accepted: the name of a file, such as metadata.parquet")
     work = work_folder(out)
     listed = read_metadata(english)[0] if english else None
     engine = choose_engine(options, on, work.url)

@@ -60,7 +60,7 @@ def prepare_beam(words: list[str] | None, on: str | None) -> list[str]:
         import_beam()
     if words and not words[0].startswith("-"):
         what = f"unexpected argument {words[0]!r}"
-        raise RecipeError(f"{what}; accepted: one RECIPE, then Beam options after --")
+        raise RecipeError(f"{what}; accepted: options, and Beam's after --; a glob in quotes")
     return words or []
 
 

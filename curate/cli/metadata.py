@@ -1,6 +1,7 @@
 """`curate metadata`: entries to match against."""
 
 import sys
+from math import isfinite
 from typing import Annotated, Any
 
 import pyarrow as pa
@@ -40,13 +41,15 @@ def build(
     may be folders, globs or URLs, and be repeated. Beside the table is a report, FILE.report.json.
     """
     options = common.prepare_beam(beam_options, on)
+    if not isfinite(pmi):
+        raise RecipeError(f"--pmi {pmi}: found no finite number; accepted: one, such as 25")
     from curate.cli.metadata_report import build_lines
     from curate.cli.progress import show_counting
     from curate.match.building.parts import make_plan
     from curate.match.building.settings import Limits
     from pipelines.metadata import run_build, work_folder
 
-    chosen = [key for key in language.replace(" ", "").split(",") if key]
+    chosen = language.replace(",", " ").split()
     with common.say_if_slow("planning: files are listed"):
         plan = make_plan(wiki, views, wordnet, chosen, mode, listed=["en"] if english else [])
     if plan.unnamed:

@@ -16,7 +16,7 @@ import json
 import re
 import string
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,7 @@ from curate.base.numeric.arrays import whole
 from curate.base.schema import METADATA
 from curate.base.wording import pluralise
 from curate.match.characters import CORRECTED_MARKS, MARKS, normalise
+from curate.match.languages import keys_of
 from curate.recipe.files import read_columns, read_whole
 from curate.recipe.recipe import CORRECTED, REFERENCE
 
@@ -110,7 +111,7 @@ def read_metadata(
         path: a local path or any fsspec URL.
         source: value of the column `source`, and `language` of the column `language`; a Parquet table keeps its own.
         mode: that of `match`. With `reference`, of equal entries the first stays; else, and with None, of equal ones of
-            a language.
+            a language. With another than `reference`, languages are to be keys: en, zh_yue, other.
 
     Returns:
         A table with schema METADATA, and the report.
@@ -126,9 +127,19 @@ def read_metadata(
         constants = [pa.repeat(pa.scalar(value, pa.string()), len(entries)) for value in (source, language)]
         table = pa.table([pa.array(np.arange(len(entries), dtype=np.int32)), entries, *constants], schema=METADATA)
     del content
+    if mode not in (None, REFERENCE):
+        _check_keys(list(map(str, table["language"].unique().to_pylist())), path, mode)
     cleaned = _clean(table, path, mode)
     pa.default_memory_pool().release_unused()
     return cleaned
+
+
+def _check_keys(names: Sequence[str], path: str, mode: str | None) -> None:
+    """Raise RecipeError where one is of a form that no text's language leads to."""
+    for name in names:
+        if not name or keys_of(pa.array([name]), {name})[0].as_py() != name:
+            what = f"found language {name!r}, which is no key"
+            raise RecipeError(f"metadata {path}: {what}; accepted with match.mode {mode}: keys, such as en, zh_yue")
 
 
 def write_metadata(table: pa.Table, path: str) -> None:

@@ -62,6 +62,12 @@ def test_bad_input(tmp_path: Path, cli: Cli) -> None:
     assert status == 1 and text.startswith(f"curate: {dump}: damaged in the bzip2 stream at byte")
     dump.write_bytes(whole)
     assert build("--language", "deutsch")[0] == 2
+    assert build("--language", "de ja")[1].startswith("curate: --language ja: no file of --wiki")
+    assert build("--pmi", "nan")[1] == "curate: --pmi nan: found no finite number; accepted: one, such as 25\n"
+    assert build("--out", str(tmp_path))[1].startswith(
+        f"curate: --out {tmp_path}: is a folder; accepted: the name of a"
+    )
+    assert "of its lines are not project" in build("--views", str(dump))[1]
     assert build("--language", "ja")[1].startswith(
         "curate: --language ja: no file of --wiki or --wordnet is of it; there are some of: de"
     )

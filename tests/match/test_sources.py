@@ -171,6 +171,13 @@ def test_parquet_that_was_not_imported(tmp_path: Path) -> None:
         pq.write_table(table, tmp_path / "m.parquet")
         with pytest.raises(RecipeError, match=found):
             read_metadata(str(tmp_path / "m.parquet"))
+    for name in ("EN", "zh-Hant", ""):  # no text's language leads to it
+        pq.write_table(good.set_column(3, "language", pa.array(["be_tarask", name])), tmp_path / "m.parquet")
+        assert len(read_metadata(str(tmp_path / "m.parquet"), mode="reference")[0]) == 2
+        with pytest.raises(
+            RecipeError, match=f"found language '{name}', which is no key; accepted with match.mode corr"
+        ):
+            read_metadata(str(tmp_path / "m.parquet"), mode="corrected")
 
 
 def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
@@ -215,7 +222,7 @@ def test_too_many_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_long_json_list_is_read_in_parts(entries: list[str], is_ascii: bool, indent: int | None) -> None:
     content = json.dumps(entries, ensure_ascii=is_ascii, indent=indent)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "_BLOCK", 80)
+        patch.setattr(sources, "_BLOCK", 150)  # an entry is shorter
         assert sources._parse_list(content.encode(), "m.json").to_pylist() == entries
 
 

@@ -125,10 +125,14 @@ def _say_uncertain(reference: LanguageLimit, languages: Sequence[LanguageLimit])
     """Return which languages have few matches; empty where none has."""
     if not languages:
         return ""
-    shown = ", ".join(f"{of.language} (t = {of.t:,}, {of.matches:,} matches in all)" for of in languages[:_SHOWN])
+    matches = (f"{pluralise(of.matches, 'match', 'matches')} in all" for of in languages)
+    shown = ", ".join(
+        f"{of.language} (t = {of.t:,}, {number})" for of, number in zip(languages[:_SHOWN], matches, strict=False)
+    )
     more = f" and {len(languages) - _SHOWN} more" if len(languages) > _SHOWN else ""
     few = f"{pluralise(len(languages), 'language')} with a tail of fewer than {FEW} matches, by which t is chosen"
-    by_hand = f"{reference.language}: {reference.t}, {languages[0].language}: …"
+    others = [f"{of.language}: …" for of in languages if of.language != reference.language]
+    by_hand = ", ".join([f"{reference.language}: {reference.t}", *others[:1]])
     return f"{few}: {shown}{more}; accepted: a t by hand, such as balance.t: {{{by_hand}}}"
 
 

@@ -126,12 +126,16 @@ class PerLanguage(Scheme):
         return entries.languages.codes
 
     def limits(self, ts: Sequence[int] | I64, counts: I64, entries: Entries) -> I64:
-        """Return each language's t (int64[k, languages]). Raises RunError without a match of the reference language."""
+        """Return each language's t (int64[k, languages]).
+
+        Raises RunError without a match of the reference language, where another's t is by its share of the tail.
+        """
         self.check(entries)
         ts = np.asarray(ts, np.int64)
         names, ascending = entries.languages.names, _ascending(counts, entries)
         reference = ascending[names.index(self.language)]
-        if self.share is None and not len(reference) and any(map(len, ascending)):
+        by_share = [of for name, of in zip(names, ascending, strict=True) if name not in self.by_hand]
+        if self.share is None and not len(reference) and any(map(len, by_share)):
             what = f"balance.language is {self.language!r}, and no row left matches an entry of it"
             raise RunError(f"{what}; accepted: another language, or weaker rules before balancing")
         shares = self._shares(ts, reference)
@@ -165,10 +169,13 @@ class PerLanguage(Scheme):
         names, ascending = entries.languages.names, _ascending(counts, entries)
         reference = names.index(self.language)
         [share] = self._shares(limits[[reference]], ascending[reference])
+        sums = {name: int(of.sum()) for name, of in zip(names, ascending, strict=True)}
+        by_share = {name for name in names if sums[name] and name not in (self.language, *self.by_hand)}
+        by_share |= {self.language} if by_share else set()
         limited = [
-            LanguageLimit(name, int(t), int(of.sum()), name not in self.by_hand and share * of.sum() < FEW)
-            for name, t, of in zip(names, limits, ascending, strict=True)
-            if len(of) or name == self.language
+            LanguageLimit(name, int(t), sums[name], name in by_share and share * sums[name] < FEW)
+            for name, t in zip(names, limits, strict=True)
+            if sums[name] or name == self.language
         ]
         return tuple(sorted(limited, key=lambda of: (of.language != self.language, -of.matches, of.language)))
 

@@ -9,7 +9,7 @@ of the language (de.b are its books); in the mode `corrected` they stay out.
 """
 
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Literal
 
 import fsspec
@@ -38,23 +38,11 @@ def count_views(path: str, wikis: Collection[str], mode: Mode) -> tuple[dict[str
     names: dict[bytes, str | None] = {}
     try:
         with fsspec.open(path, "rb", compression="gzip" if path.endswith(".gz") else None) as file:
-            reader = csv.open_csv(
-                file,
-                csv.ReadOptions(use_threads=False, block_size=_BLOCK, column_names=_NAMES),
-                csv.ParseOptions(delimiter=" ", quote_char=False, double_quote=False, invalid_row_handler=skip),
-                csv.ConvertOptions(
-                    check_utf8=False,
-                    column_types={
-                        "project": pa.dictionary(pa.int32(), pa.binary()),
-                        "title": pa.binary(),
-                        "views": pa.binary(),
-                    },
-                    include_columns=_NAMES[:3],
-                    strings_can_be_null=False,
-                ),
-            )
-            for batch in reader:
-                column: Any = batch["project"]
+            while block := file.read(_BLOCK) + file.readline():
+                good = _without_odd_lines(block)
+                broken += block.count(b"\n") - good.count(b"\n")
+                batch = _parse(good, skip)
+                column: Any = batch["project"].combine_chunks()
                 projects = column.dictionary.to_pylist()
                 for project in projects:
                     if project not in names:
@@ -64,14 +52,36 @@ def count_views(path: str, wikis: Collection[str], mode: Mode) -> tuple[dict[str
                 broken += _count_batch(batch, of_rows, counted, mode)
                 lines += len(batch)
     except pa.ArrowInvalid as error:
-        if "Empty CSV" not in str(error):
-            raise RunError(f"{path}: cannot be read ({error})") from None
+        raise RunError(f"{path}: cannot be read ({error})") from None
     except (EOFError, zlib.error, OSError) as error:
         raise RunError(f"{path}: damaged or cut off ({error}); download it again") from None
-    if broken and not lines:
-        what = f"none of its {broken:,} lines has project, title, views and bytes"
+    if broken > lines:
+        what = f"{broken:,} of its lines are not project, title, views and bytes"
         raise RunError(f"{path}: {what}; accepted: hourly page views, such as pageviews-20260101-000000.gz")
     return {wiki: _sum(pa.concat_tables(tables)) for wiki, tables in counted.items()}, broken
+
+
+def _without_odd_lines(block: bytes) -> bytes:
+    """Return lines without those that are broken and not UTF-8, which Arrow cannot skip."""
+    try:
+        block.decode()
+    except UnicodeDecodeError:
+        return b"".join(line + b"\n" for line in block.splitlines() if line.count(b" ") == 3)
+    return block
+
+
+def _parse(lines: bytes, skip: Callable[[csv.InvalidRow], Literal["skip"]]) -> pa.Table:
+    """Return project, title and views (binary) of lines; `skip` takes those that have no four words."""
+    types = {"project": pa.dictionary(pa.int32(), pa.binary()), "title": pa.binary(), "views": pa.binary()}
+    if not lines.strip():
+        return pa.schema(types).empty_table()
+    opened: Any = pa.BufferReader(lines)
+    return csv.read_csv(
+        opened,
+        csv.ReadOptions(use_threads=False, block_size=len(lines) + 1, column_names=_NAMES),
+        csv.ParseOptions(delimiter=" ", quote_char=False, double_quote=False, invalid_row_handler=skip),
+        csv.ConvertOptions(check_utf8=False, column_types=types, include_columns=_NAMES[:3], strings_can_be_null=False),
+    )
 
 
 def _wiki_of(project: bytes, wikis: Collection[str], mode: Mode) -> str | None:
@@ -87,8 +97,8 @@ def _wiki_of(project: bytes, wikis: Collection[str], mode: Mode) -> str | None:
     return wiki if wiki in wikis else None
 
 
-def _count_batch(batch: pa.RecordBatch, of_rows: pa.Array, counted: dict[str, list[pa.Table]], mode: Mode) -> int:
-    """Add the titles of a batch; return how many lines of these wikis are broken."""
+def _count_batch(batch: Any, of_rows: pa.Array, counted: dict[str, list[pa.Table]], mode: Mode) -> int:
+    """Add the titles of a table that `_parse` returns; return how many lines of these wikis are broken."""
     table = pa.table({"wiki": of_rows, "title": batch["title"], "views": batch["views"]}).filter(of_rows.is_valid())
     rows: Any = table.filter(pc.match_substring_regex(table["views"], r"\A[0-9]{1,18}\z"))
     titles: Any = pc.replace_substring(_decode(rows["title"].combine_chunks()), "_", " ")

@@ -156,7 +156,8 @@ def test_a_share_of_the_tail_out_of_reach_is_told(enough: int, tmp_path: Path, m
 
 def test_captions_without_spaces_are_told_where_words_drop_them(tmp_path: Path) -> None:
     texts = ["a cat on a mat", "窓辺で眠る猫の写真", "แมวนอนหลับอยู่ริมหน้าต่าง", "un chat qui dort", "猫 dog cat"] * 50
-    source = parquet(tmp_path, pa.table({"url": [f"http://a/{i}" for i in range(250)], "caption": texts}))
+    columns = {"url": [f"http://a/{i}" for i in range(250)], "caption": texts, "code": ["en"] * 250}
+    source = parquet(tmp_path, pa.table(columns))
     rules = {"japanese": "caption NOT LIKE '%写真'", "long": "words > 2", "characters": "characters > 2"}
     context, plan, metadata = prepare(tmp_path, source, rules=rules)
     [warning] = checked(estimate(context, plan.units, metadata)).warnings
@@ -168,6 +169,10 @@ def test_captions_without_spaces_are_told_where_words_drop_them(tmp_path: Path) 
     [warning] = checked(estimate(context, plan.units, metadata)).warnings
     assert warning.startswith("40.0%") and " dropped by unmatched, " in warning
     assert warning.endswith("`characters` is for every language, and so is match.mode corrected")
+    by_language = matching(tmp_path)
+    by_language["match"]["mode"] = "corrected"
+    context, plan, metadata = prepare(tmp_path, source | {"columns": {"language": "code"}}, **by_language)
+    assert checked(estimate(context, plan.units, metadata)).warnings == []
     context, plan, metadata = prepare(tmp_path, source, rules={"characters": "characters > 9"})
     assert checked(estimate(context, plan.units, metadata)).warnings == []
 

@@ -69,6 +69,9 @@ def test_a_language_without_a_match_has_no_t_and_the_reference_language_needs_on
     limits = PerLanguage().limits([2], flat, entries)
     assert limits.tolist() == [[2, 1]]
     assert [of.language for of in PerLanguage().languages(limits[0], flat, entries)] == ["en"]
+    by_hand = PerLanguage(language="de", by_hand={"en": 3})  # so nothing goes by the share of German
+    assert by_hand.limits([2], flat, entries).tolist() == [[3, 2]]
+    assert by_hand.languages(np.array([3, 2]), flat, entries)[1].t == 3
     with pytest.raises(RunError, match=r"balance.language is 'de', and no row left matches an entry of it; accepted"):
         PerLanguage(language="de").limits([2], flat, entries)
     none = np.zeros(4, np.int64)  # as where rules drop every row: nothing is drawn

@@ -36,12 +36,15 @@ def test_modes(tmp_path: Path) -> None:
 def test_titles_that_are_not_utf8_are_broken(tmp_path: Path) -> None:
     data = gzip.compress("de ö 5 0\n".encode() + b'de \xff 5 0\nde b"c 1 0\n')
     assert count(tmp_path, Mode.corrected, data) == ({"de": {"ö": 5, 'b"c': 1}}, 1)
+    data = gzip.compress("de ö 5 0\nde short\n".encode() + b"de \xff 5 0\nde \xff 5\n\xff\n" + b"de c 1 0\n" * 3)
+    assert count(tmp_path, Mode.corrected, data) == ({"de": {"ö": 5, "c": 3}}, 4)
 
 
 def test_a_cut_file_is_said_and_an_empty_one_has_none(tmp_path: Path) -> None:
     assert count(tmp_path, Mode.corrected, gzip.compress(b"")) == ({}, 0)
+    assert count(tmp_path, Mode.corrected, gzip.compress(b"\n\n")) == ({}, 0)
     with pytest.raises(
-        RunError, match="none of its 2 lines has project, title, views and bytes; accepted: hourly page views"
+        RunError, match="2 of its lines are not project, title, views and bytes; accepted: hourly page views"
     ):
         count(
             tmp_path,
