@@ -105,6 +105,45 @@ def test_licenses_are_those_of_the_figure(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("dates", "day", "precision"),
+    [
+        ('<pub-date pub-type="epub"><year>2019</year></pub-date>', "2019-01-01", "year"),
+        ('<pub-date pub-type="epub"><month>Sept.</month><year>2019</year></pub-date>', "2019-09-01", "month"),
+        ('<pub-date pub-type="ppub"><season>Spring</season><year>2018</year></pub-date>', "2018-01-01", "year"),
+        ('<pub-date pub-type="epub"><day>31</day><month>2</month><year>2019</year></pub-date>', "2019-02-01", "month"),
+        ('<pub-date date-type="pub" publication-format="electronic" iso-8601-date="2019-04-05"/>', "2019-04-05", "day"),
+        (
+            '<pub-date pub-type="collection"><year>2017</year></pub-date>'
+            '<pub-date pub-type="ppub"><month>5</month><year>2018</year></pub-date>',
+            "2018-05-01",
+            "month",
+        ),
+        ('<pub-date pub-type="epub"><year>soon</year></pub-date>', None, None),
+        ("", None, None),
+    ],
+)
+def test_dates_of_publication(dates: str, day: str | None, precision: str | None) -> None:
+    article = f"<article><front><article-meta>{dates}</article-meta></front></article>"
+    facts = read_article(article.encode()).facts
+    assert (facts["date"] and facts["date"].isoformat(), facts["date_precision"]) == (day, precision)
+
+
+def test_what_xml_says_where_metadata_do_not() -> None:
+    ids = '<article-id pub-id-type="pmcid-ver">PMC7.3</article-id><article-id pub-id-type="manuscript">NIHMS1</article-id>'
+    related = '<related-article related-article-type="retraction-forward"/>'
+    xml = f"<article><front><article-meta>{ids}{related}</article-meta></front>{fig('f', '<p>x</p>', 'a')}</article>"
+    xml = xml.replace("<article>", '<article xmlns:xlink="http://www.w3.org/1999/xlink">')
+    names = ("pmcid", "version", "retracted", "manuscript")
+
+    def facts(metadata: dict[str, Any]) -> tuple[Any, ...]:
+        package = packages.Package("PMC1.1", xml.encode(), metadata, {}, lambda _: b"")
+        return tuple(article_rows(package, "caption").rows[0].columns[name] for name in names)
+
+    assert facts({}) == ("PMC7", 3, True, True)
+    assert facts({"pmcid": "7", "version": 4, "is_retracted": False}) == ("PMC7", 4, False, True)
+
+
+@pytest.mark.parametrize(
     ("text", "code"),
     [
         ("http://creativecommons.org/licenses/by/2.0", "CC BY"),
