@@ -254,14 +254,19 @@ def _too_many_failed(survivors: DecidedRows) -> Iterator[str]:
     for state in survivors.states:
         statuses.update(survivors.settings.tables(state.unit).read("samples", ["status"])["status"].to_pylist())
     recipe, total = survivors.recipe, statuses.total()
-    missing = sum(statuses[reason] for reason in MISSING_REASONS)
-    for name, what, bad, rows, limit in (
-        ("max_failed", "could not be read", total - statuses[OK] - missing, total - missing, recipe.max_failed),
+    missing, failed = Counter[str | None](), Counter[str | None]()
+    for status, rows in statuses.items():
+        if status != OK:
+            (missing if status in MISSING_REASONS else failed)[status] = rows
+    for name, what, reasons, rows, limit in (
+        ("max_failed", "could not be read", failed, total - missing.total(), recipe.max_failed),
         ("max_missing", "were never downloaded", missing, total, recipe.max_missing),
     ):
+        bad = reasons.total()
         if bad > limit * rows:
             how = f"the run would probably end with an error; {allow(name, bad, rows)} allows it"
-            yield f"{bad / rows:.1%} of the samples {what}, and {name} is {limit}: {how}"
+            why = f"(mostly {reasons.most_common(1)[0][0]})"
+            yield f"{bad / rows:.1%} of the samples {what} {why}, and {name} is {limit}: {how}"
 
 
 def _without_spaces(survivors: DecidedRows) -> Iterator[str]:
