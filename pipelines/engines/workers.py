@@ -166,13 +166,19 @@ def _written(what: str, store: RunStore, name: str) -> Iterator[None]:
 
 
 def find_files(context: RunContext, units: Sequence[Unit]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Yield the first and the last file of each source, the first of each join, and a file of the run to reuse."""
+    """Yield the first and the last file of each source, the first of each join, and a file of the run to reuse.
+
+    Raises RecipeError where it cannot be said which these are.
+    """
     sources = {source.name: source for source in context.sources}
     shared = {source.name for source in context.sources if find_downloading(source)}
     for name, of_source in groupby(units, key=lambda unit: unit.source):
         parts = [part for unit in of_source for part in (unit.parts[0], unit.parts[-1]) if not part.fault]
         source = sources[name]
-        paths = (find_format(source).example_file(source, part) for part in (*parts[:1], *parts[-1:]))
+        try:
+            paths = [find_format(source).example_file(source, part) for part in (*parts[:1], *parts[-1:])]
+        except (OSError, ImportError) as error:
+            raise source.error(f"{source.path} cannot be listed: {error}") from None
         for path in filter(None, dict.fromkeys(paths)):
             if name not in shared or kind_of(path) == "parquet":  # other lists travel in the run's folder
                 yield f"input {name!r}", path, source.storage
