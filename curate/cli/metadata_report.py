@@ -38,8 +38,8 @@ def _language_lines(report: Mapping[str, Any], language: Mapping[str, Any]) -> I
         yield from columns([*map(_row, sources)], right=[1], indent=4 if len(wikis) > 1 else 2)
     words = max((read["tokens"].get(wiki, 0) for wiki in wikis), default=0)
     if words and log2(words) < report["pmi"]:
-        why = f"of {pluralise(words, 'word')} no pair reaches PMI {report['pmi']:g}; most would be {log2(words):.1f}: see --pmi"
-        yield line(f"  {why}", hang=4)
+        why = f"no pair reaches PMI {report['pmi']:g}; most would be {log2(words):.1f}: see --pmi"
+        yield line(f"  of {pluralise(words, 'word')} {why}", hang=4)
     if language["never_match"]:
         examples = ", ".join(map(repr, language["examples"]))
         yield line(f"  never match   {language['never_match']:,}: by the spacing rule, such as {examples}", hang=16)
