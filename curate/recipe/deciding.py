@@ -233,7 +233,7 @@ class Balance(Section):
             raise ValueError("per_language goes by languages of entries, and of names a column in their place")
         if isinstance(self.t, dict) and not (by_language and self.language in self.t):
             accepted = (
-                f"a number, or with scheme: per_language numbers, one of them of balance.language, {self.language}"
+                f"a number, or with scheme: per_language numbers, one of them of {self.language} (balance.language)"
             )
             raise fault("t", f"found numbers of {', '.join(self.t)}; accepted: {accepted}")
         if self.language != "en" and not by_language:
