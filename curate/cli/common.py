@@ -51,8 +51,10 @@ OnOption = Annotated[
 ]
 
 
-def prepare_beam(words: list[str] | None, on: str | None) -> list[str]:
+def prepare_beam(words: list[str] | None, on: str | None, accepted: str = "one RECIPE") -> list[str]:
     """Return the options of Beam, which is imported where its local runner is all that a command needs.
+
+    `accepted` is what a command takes before them, for a message.
 
     Raises RecipeError where what follows the recipe is no option, as a second recipe.
     """
@@ -60,7 +62,7 @@ def prepare_beam(words: list[str] | None, on: str | None) -> list[str]:
         import_beam()
     if words and not words[0].startswith("-"):
         what = f"unexpected argument {words[0]!r}"
-        raise RecipeError(f"{what}; accepted: options, and Beam's after --; a glob in quotes")
+        raise RecipeError(f"{what}; accepted: {accepted}, then Beam options after --")
     return words or []
 
 

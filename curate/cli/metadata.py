@@ -40,7 +40,7 @@ def build(
     Modes: as MetaCLIP (reference), as MetaCLIP 2 (worldwide), or the latter without its known faults (corrected). Paths
     may be folders, globs or URLs, and be repeated. Beside the table is a report, FILE.report.json.
     """
-    options = common.prepare_beam(beam_options, on)
+    options = common.prepare_beam(beam_options, on, "options, with globs in quotes")
     if not isfinite(pmi):
         raise RecipeError(f"--pmi {pmi}: found no finite number; accepted: one, such as 25")
     from curate.cli.metadata_report import build_lines

@@ -63,6 +63,7 @@ def test_spans_have_all_rows_together(tmp_path: Path, span: int, monkeypatch: py
     assert _rows(batches) == naive_rows(SITES)
 
 
+@pytest.mark.thorough
 def test_each_member_may_be_damaged(tmp_path: Path) -> None:
     """Of a file with a damaged, a cut or a missing byte, all other pages are read, and the span is told."""
     path = tmp_path / "a.wat.gz"
