@@ -212,8 +212,7 @@ def _count_content(settings: PublishSettings, tables: UnitTables, kept: pa.Table
     for name in MEASURES:
         if known := len(kept) - kept[name].null_count:
             audit.known[name], audit.sums[name] = known, pc.sum(kept[name]).as_py()
-    names = tables.column_names("scores") if "scores" in settings.table_names else []
-    for name in (name for name in schema.LICENCES if name in names):
+    for name in (name for name in schema.LICENCES if name in settings.pool.scores.names):
         stated = tables.read("scores", [name])[name].filter(tables.read("decisions", ["kept"])["kept"])
         licences = _count_values(stated.cast(pa.string())) | Counter({"": stated.null_count})
         audit.licences.update({(name, licence): rows for licence, rows in licences.items() if rows})

@@ -52,7 +52,7 @@ class CrawlSource(Source):
     A row is a pair of a URL and a text, and a column says where it comes from. Images without a text are no rows, and
     neither are URLs of other schemes, over 2,048 characters, or with control characters: `curate sql RUN links` counts
     them. WARC files bring lazy loading, `srcset` and `picture` too, which WAT files lack. What the robots directives of
-    the page say is in columns: write a rule, as recipe `metaclip_crawl` does. Needs `pip install 'curate[crawl]'`.
+    the page say is in columns: write a rule, as recipe `metaclip_crawl` does. Needs `pip install '.[crawl]'`.
     """
 
     example: ClassVar[Any] = {

@@ -339,7 +339,7 @@ def test_rows_of_text_of_another_package(package: Path, tmp_path: Path) -> None:
     [
         ("format: folder, path: x, columns: {}", ["input.0.columns: unknown key", "known keys: name, format, path, storage, join, suffix"]),
         ("format: folder, path: x, suffx: png", ["did you mean 'suffix'?"]),
-        ("format: foldr, path: x", ["did you mean 'folder'?", "accepted: webdataset, parquet, run, urls, folder, jsonl"]),
+        ("format: foldr, path: x", ["did you mean 'folder'?", "accepted: webdataset, parquet, run, urls, commoncrawl, pmc, folder, jsonl"]),
     ],
 )  # fmt: skip
 def test_keys_of_a_source_are_those_of_its_format(package: Path, tmp_path: Path, source: str, parts: list[str]) -> None:
