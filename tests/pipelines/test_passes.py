@@ -46,7 +46,7 @@ def test_a_rich_recipe_opens_at_most_20_table_files_a_unit(tmp_path: Path, monke
     assert opened.total() > 5 * units  # they are opened by nothing else
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_each_round_of_a_relation_opens_two_files_a_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Embeddings and uids; once centroids have settled, a round reads none."""
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (20, 20))
