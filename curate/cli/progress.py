@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from curate.ask.status import STEPS, USUAL, count_done
@@ -119,13 +119,8 @@ def show_progress(folder: RunStore, units: int, urls: int = 0) -> Iterator[None]
 
     at_interrupt(tell)
     target = _bars if sys.stderr.isatty() else _lines
-    thread = threading.Thread(target=target, args=(_Progress(folder, units, urls), stop), daemon=True)
-    thread.start()
-    try:
+    with _beside(stop, lambda: target(_Progress(folder, units, urls), stop)):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 @contextmanager
@@ -141,7 +136,14 @@ def show_counting(folder: RunStore, parts: int) -> Iterator[None]:
                 last = counted
                 print(f"counted {counted:,} of {parts:,} parts", file=sys.stderr, flush=True)
 
-    thread = threading.Thread(target=tell, name="progress", daemon=True)
+    with _beside(stop, tell):
+        yield
+
+
+@contextmanager
+def _beside(stop: threading.Event, show: Callable[[], None]) -> Iterator[None]:
+    """Let a thread show something while the block runs; `stop` is set at its end, which is waited for."""
+    thread = threading.Thread(target=show, name="progress", daemon=True)
     thread.start()
     try:
         yield

@@ -29,11 +29,7 @@ from tests.laws import pools
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("texts")
-    languages.write_entries(folder)
-    for shards in (1, 7, 40):
-        languages.write_pool(folder, languages.make_texts(), shards)
-    return folder
+    return languages.write_all(tmp_path_factory.mktemp("texts"))
 
 
 def recipe_of(folder: Path, shards: int = 7, **section: Any) -> Recipe:

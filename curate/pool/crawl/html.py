@@ -90,9 +90,9 @@ def _add(links: PageLinks, base: BaseUrl, image: Any, position: int) -> None:
         before = itertools.islice(_before(image), _MAX_SOURCES)
         sources = [node for node in before if node.tag == "source"][::-1]
         sets += [node.getattr(name) for node in sources for name in ("srcset", *_LAZY_SETS)]
-    largest = next(iter(_valid([("srcset", url) for url in largest_first(sets)], base)), None)
+    largest = _first_url([("srcset", url) for url in largest_first(sets)], base)
     candidates = [(name, image.getattr(name)) for name in (*LAZY, "src")]
-    chosen = next(iter(_valid(candidates, base)), largest)
+    chosen = _first_url(candidates, base) or largest
     if chosen is None:
         _, reason = read_url(image.getattr("src"), base)
         links.counts[reason] += 1
@@ -111,13 +111,13 @@ def _before(node: Any) -> Iterator[Any]:
         yield node
 
 
-def _valid(candidates: list[tuple[str, str | None]], base: BaseUrl) -> list[tuple[str, str]]:
-    """Return the first of the candidates that are URLs, with its attribute, in a list; an empty one without."""
+def _first_url(candidates: list[tuple[str, str | None]], base: BaseUrl) -> tuple[str, str] | None:
+    """Return the attribute and the URL of the first candidate that has one; None without."""
     for name, value in candidates:
         url, reason = read_url(value, base) if value else ("", "no_url")
         if not reason:
-            return [(name, url)]
-    return []
+            return name, url
+    return None
 
 
 def largest_first(sets: list[str | None]) -> list[str]:
@@ -151,7 +151,7 @@ def _page(record: Record, headers: Any, document: Any, base: BaseUrl) -> dict[st
     robots, robots_header = meta_of("robots"), header("x-robots-tag")
     root, title = document.query_selector("html"), document.query_selector("title")
     licences = [link.getattr("href") for link in _all(document, "a[rel~=license], link[rel~=license]")]
-    licence = _valid([("href", url) for url in licences], base)
+    licence = _first_url([("href", url) for url in licences], base)
     return {
         "page_title": read_text(title.text) if title is not None else None,
         "crawl_date": read_date(record.about.headers.get("WARC-Date")),
@@ -160,7 +160,7 @@ def _page(record: Record, headers: Any, document: Any, base: BaseUrl) -> dict[st
         "robots_header": robots_header,
         "tdm_reservation": header("tdm-reservation") or meta_of("tdm-reservation"),
         **opt_outs(robots, robots_header),
-        "licence_url": licence[0][1] if licence else None,
+        "licence_url": licence and licence[1],
         "truncated": record.about.headers.get("WARC-Truncated"),
     }
 

@@ -50,6 +50,14 @@ def write_entries(folder: Path, sizes: Mapping[str, int] = SIZES, are_same: bool
     return folder / "entries.parquet"
 
 
+def write_all(folder: Path) -> Path:
+    """Writes the metadata, and the pool in 1, 7 and 40 files; returns the folder."""
+    write_entries(folder)
+    for shards in (1, 7, 40):
+        write_pool(folder, make_texts(), shards)
+    return folder
+
+
 def recipe_of(pool: Path, entries: Path, seed: int = 0, **balance: Any) -> Recipe:
     """Balancing per language of a pool."""
     balance = {"scheme": "per_language", **balance}

@@ -166,11 +166,7 @@ def test_a_norwegian_t_is_no_boolean(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("languages")
-    languages.write_entries(folder)
-    for shards in (1, 7, 40):
-        languages.write_pool(folder, languages.make_texts(), shards)
-    return folder
+    return languages.write_all(tmp_path_factory.mktemp("languages"))
 
 
 def recipe_of(folder: Path, shards: int = 7, **section: Any) -> Recipe:
