@@ -8,6 +8,7 @@ travel, nor weights of CLIP models, nor what `input` names: machines share their
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,19 +28,29 @@ from curate.store.store import RunStore
 
 MAX_BYTES = 64_000_000
 _MISSING = "missing_file"
+_MADE_BY = {  # which command makes a file, by a pattern of its key
+    r"match\.metadata": "`curate metadata build` makes one (README, Metadata of your own)",
+    r"(measure\.clusters\.\w+|sample\.quotas)\.centroids": "`curate run` with relate.clusters makes models/NAME.npy",
+}
 
 
 @contextmanager
 def naming_all_missing(recipe: Recipe) -> Iterator[None]:
-    """Add to a RecipeError raised inside, which is of one fault, all other local files that are missing."""
+    """Add to a RecipeError raised inside, which is of one fault, all other local files that are missing, and for each
+    the command that makes it.
+    """
     try:
         yield
     except RecipeError as error:
         text = str(error)
-        more = [f"{key}: {what}" for key, path, what in find_missing(recipe) if not (path in text or what in text)]
-        if not more:
-            raise
-        raise RecipeError("\n".join([text, *more])) from None
+        more = ""
+        for key, path, what in find_missing(recipe):
+            command = next((f"; {how}" for pattern, how in _MADE_BY.items() if re.fullmatch(pattern, key)), "")
+            if path in text or what in text:
+                text += command
+            else:
+                more += f"\n{key}: {what}{command}"
+        raise RecipeError(text + more) from None
 
 
 def find_missing(recipe: Recipe) -> list[tuple[str, str, str]]:
