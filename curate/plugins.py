@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from curate.emit.output_format import OutputFormat
     from curate.emit.settings import EmitSettings
     from curate.llm.engine import Answer, Engine, EngineKind, EngineOptions, Request
-    from curate.pool.files.faults import InputFault
-    from curate.pool.files.listing import list_files
     from curate.pool.formats.input_format import (
         Batch,
         FileColumns,
@@ -37,6 +35,8 @@ if TYPE_CHECKING:
         PartRows,
         PlannedSource,
     )
+    from curate.read.faults import InputFault
+    from curate.read.listing import list_files
     from curate.recipe.files import read_whole
     from curate.recipe.measure import OnEmbeddings
     from curate.recipe.relate import OnKept

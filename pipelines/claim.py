@@ -19,6 +19,7 @@ from curate.base.errors import RecipeError, RunError
 from curate.base.registry import version
 from curate.base.wording import pluralise
 from curate.decide.decontamination import write_evaluation
+from curate.download.retry_record import Retries
 from curate.emit.columns import find_emitted
 from curate.match.sources import ImportReport
 from curate.match.unit import keep_entries
@@ -26,7 +27,6 @@ from curate.measure.settings import MeasureSettings
 from curate.pool.formats.run import read_input_runs
 from curate.pool.plan import Plan
 from curate.pool.registry import find_downloading
-from curate.pool.urls.download.retry_record import Retries
 from curate.publish.describe import describe_again, finish_description
 from curate.publish.forget.forget import lost_items
 from curate.recipe.captions import CAPTION_KINDS, ENGINES

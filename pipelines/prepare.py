@@ -12,6 +12,7 @@ from curate.captions.settings import check_captions
 from curate.decide.decontamination import evaluation_key
 from curate.decide.rules.rules import named_columns
 from curate.decide.settings import DecideSettings
+from curate.download.retry_record import Retries
 from curate.emit.columns import find_emitted
 from curate.emit.output_format import find_output
 from curate.match.sources import read_metadata
@@ -19,7 +20,6 @@ from curate.match.unit import Entries
 from curate.pool.plan import PackedUnits, Plan, Unit, make_plan
 from curate.pool.registry import find_downloading, find_format
 from curate.pool.retry import find_mendable
-from curate.pool.urls.download.retry_record import Retries
 from curate.publish.forget.lists import read_list
 from curate.recipe.measure import measured_by
 from curate.recipe.recipe import Recipe

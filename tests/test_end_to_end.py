@@ -31,8 +31,8 @@ from curate.recipe.recipe import parse_recipe
 from pipelines.claim import claim_folder
 from pipelines.driver import run
 from pipelines.prepare import prepare
+from tests.download.web import Web, running
 from tests.laws.pools import Ran
-from tests.pool.urls.download.web import Web, running
 from tests.publish.runs import run_query
 
 FULL = 2**64

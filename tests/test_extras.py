@@ -15,14 +15,14 @@ from packaging.utils import canonicalize_name
 
 from curate.base.errors import RecipeError
 from curate.cli.main import main
+from curate.download.source import UrlsSource
 from curate.match.building import tokens, wordnets
 from curate.models import hugging_face, text_lines
 from curate.models.clip_model import identify
 from curate.pool.crawl.format import CommonCrawlInput, CrawlSource
-from curate.pool.files.listing import list_files
 from curate.pool.pmc.format import PmcInput, PmcSource
-from curate.pool.urls.download.source import UrlsSource
 from curate.pool.urls.format import UrlsInput
+from curate.read.listing import list_files
 from curate.recipe import clouds
 from curate.recipe.files import read_whole
 from curate.signals import nsfw

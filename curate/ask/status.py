@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from curate.ask.output import Line, columns, line
 from curate.base.errors import DamagedError
 from curate.base.wording import format_seconds, one_line, pluralise
-from curate.pool.urls.download.rates import sum_downloads
+from curate.download.rates import sum_downloads
 from curate.store import layout
 from curate.store.error_notes import read_error_notes
 from curate.store.facts import read_claim, read_facts

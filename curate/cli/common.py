@@ -17,8 +17,8 @@ from curate.cli.terminal import plain
 
 if TYPE_CHECKING:  # with the library that draws tables, which a run does not need
     from curate.ask.output import Line, Result
+    from curate.download.rates import Outlook
     from curate.pool.plan import Unit
-    from curate.pool.urls.download.rates import Outlook
     from curate.recipe.recipe import Recipe
     from curate.recipe.source import Source
     from curate.run.context import RunContext

@@ -16,12 +16,12 @@ from curate.base.schema import KEPT
 from curate.base.wording import describe_seen, format_bytes, format_seconds, pluralise
 from curate.captions.engines import find_faults
 from curate.cli import common
+from curate.download.rates import SECONDS, Outlook
 from curate.match.sources import ImportReport
 from curate.measure.current import count_needed
 from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Plan
 from curate.pool.registry import find_downloading, find_format
-from curate.pool.urls.download.rates import SECONDS, Outlook
 from curate.recipe.recipe import Recipe, load_recipe
 from curate.run.context import RunContext
 from curate.store.layout import RUN_FILE

@@ -16,7 +16,7 @@ from curate.base.errors import CurateError
 from curate.base.process import at_interrupt
 from curate.base.wording import format_bytes, pluralise
 from curate.cli.terminal import Escaped, plain
-from curate.pool.urls.download.rates import sum_downloads
+from curate.download.rates import sum_downloads
 from curate.store.checkpoints import MEASURED, steps_done
 from curate.store.facts import DownloadFacts, read_facts
 from curate.store.layout import SUCCESS_FILE

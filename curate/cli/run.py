@@ -23,12 +23,12 @@ from curate.base.wording import pluralise
 from curate.cli import common
 from curate.cli.progress import show_progress
 from curate.cli.summary import summary
+from curate.download.retry_record import Retries
 from curate.measure.current import count_needed
 from curate.measure.settings import TABLES, MeasureSettings
 from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading
 from curate.pool.retry import find_mendable
-from curate.pool.urls.download.retry_record import Retries
 from curate.recipe.recipe import load_recipe
 from curate.run.context import RunContext
 from curate.store.facts import read_unit_keys

@@ -18,9 +18,9 @@ from curate.base.numeric.arrays import I64
 from curate.base.numeric.vectors import embedding_column
 from curate.base.process import groups, process_cache
 from curate.decide.dedup.passes.dedup_pass import ImageNearness
-from curate.pool.decode.image import measure_image
-from curate.pool.decode.phash import hash_small
 from curate.pool.exemplars import picture_files, read_pictures
+from curate.read.image import measure_image
+from curate.read.phash import hash_small
 from curate.recipe.deciding import NEARNESS, Against
 from curate.recipe.measure import Image as ImageOptions
 from curate.recipe.recipe import Recipe

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from curate.demo.scenes import pick
-from curate.pool.decode.phash import hash_small, shrink
+from curate.read.phash import hash_small, shrink
 
 RECODINGS = (("jpg", 60), ("jpg", 72), ("jpg", 95), ("webp", 80), ("png", 0))
 QUALITIES = (30, 75)  # of a compressed JPEG

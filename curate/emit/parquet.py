@@ -9,8 +9,8 @@ from curate.emit.columns import read_kept_samples
 from curate.emit.layout import Shard, Slice
 from curate.emit.output_format import OutputFormat
 from curate.emit.settings import EmitSettings
-from curate.pool.decode.json_fields import json_bytes
 from curate.pool.plan import Unit
+from curate.read.json_fields import json_bytes
 from curate.store.tables import UnitTables
 
 

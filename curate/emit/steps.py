@@ -14,8 +14,8 @@ from curate.emit.columns import SIDECAR
 from curate.emit.layout import Layout, Shard, Slice
 from curate.emit.output_format import emit_shard, find_output
 from curate.emit.settings import EmitSettings
-from curate.pool.decode.field_types import find_field_columns, merge_dtypes
 from curate.pool.plan import Unit
+from curate.read.field_types import find_field_columns, merge_dtypes
 from curate.run.units import Answer, Aside, Fold, Units
 from curate.store.manifest import written_file
 from curate.store.tables import OpenTables

@@ -22,10 +22,10 @@ from curate.emit.columns import SIDECAR, read_kept_samples
 from curate.emit.layout import Shard, Slice
 from curate.emit.output_format import JSON_DTYPE, OutputFormat
 from curate.emit.settings import EmitSettings
-from curate.pool.decode.field_types import field_values, find_dtype, merge_dtypes
-from curate.pool.decode.json_fields import json_bytes, put_fields
-from curate.pool.decode.tar_samples import split_name
 from curate.pool.formats.input_format import InputSample
+from curate.read.field_types import field_values, find_dtype, merge_dtypes
+from curate.read.json_fields import json_bytes, put_fields
+from curate.read.tar_samples import split_name
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 from curate.tar.byte_sources import open_source

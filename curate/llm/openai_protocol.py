@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from curate.llm.engine import Answer, Request
-from curate.pool.decode.image import format_of
+from curate.read.image import format_of
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from curate.base.errors import RecipeError
 from curate.base.process import Lazy
 from curate.base.wording import one_line
 from curate.llm.engine import Answer, Engine, EngineOptions, Request
-from curate.pool.files.listing import InputFile, list_files
+from curate.read.listing import InputFile, list_files
 from curate.recipe.section import UserFile
 
 LAYOUT = pa.schema(map(schema.ANSWERS.field, ("digest", "answer", "error", "tokens_in", "tokens_out", "finish")))

@@ -14,8 +14,8 @@ import pyarrow as pa
 from curate.base import schema
 from curate.base.process import CORES, Backlog, groups, in_threads
 from curate.measure.outputs import output_columns, output_schema
-from curate.pool.decode.image import ImageFacts, measure_image
-from curate.pool.decode.phash import hash_small
+from curate.read.image import ImageFacts, measure_image
+from curate.read.phash import hash_small
 from curate.recipe.measure import Image
 from curate.signals.signal import Collector, ImageSignal
 

@@ -27,14 +27,14 @@ from curate.measure.apart import Apart
 from curate.measure.images import FACTS, image_schema, measure_images
 from curate.measure.outputs import output_columns, output_schema
 from curate.measure.settings import MeasureSettings
-from curate.pool.decode.columns import score_column
-from curate.pool.decode.field_types import FieldCounts
-from curate.pool.decode.image import DAMAGED
-from curate.pool.decode.text import check_captions
-from curate.pool.files.faults import EmbeddingFault, InputFault, retry
-from curate.pool.files.listing import check_state
 from curate.pool.formats.input_format import Batch, InputPart
 from curate.pool.registry import find_format
+from curate.read.columns import score_column
+from curate.read.faults import EmbeddingFault, InputFault, retry
+from curate.read.field_types import FieldCounts
+from curate.read.image import DAMAGED
+from curate.read.listing import check_state
+from curate.read.text import check_captions
 from curate.recipe.source import FORMATS, Source
 from curate.signals.signal import ImageSignal, PrecomputedSignal, Signal, SignalOutput
 from curate.store.checkpoints import Checkpoints

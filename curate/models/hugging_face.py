@@ -16,7 +16,7 @@ from PIL import Image
 
 from curate.base.errors import RecipeError, needing
 from curate.base.wording import one_line
-from curate.pool.decode.image import as_rgb, rotate_by_exif
+from curate.read.image import as_rgb, rotate_by_exif
 from curate.recipe.files import MAX_CONFIG, read_whole
 
 Device = Literal["auto", "cpu", "cuda"]

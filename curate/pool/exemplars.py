@@ -6,12 +6,12 @@ import fsspec
 import pyarrow as pa
 
 from curate.base.errors import RecipeError
-from curate.pool.decode.image import MAX_BYTES
-from curate.pool.decode.tar_samples import IMAGE_SUFFIXES
-from curate.pool.files.faults import InputFault
-from curate.pool.files.listing import InputFile, list_files
 from curate.pool.formats.input_format import InputPart
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
+from curate.read.faults import InputFault
+from curate.read.image import MAX_BYTES
+from curate.read.listing import InputFile, list_files
+from curate.read.tar_samples import IMAGE_SUFFIXES
 
 _TARS = WebdatasetInput()
 _SUFFIXES = (*(f".{suffix}" for suffix in IMAGE_SUFFIXES), ".tar")

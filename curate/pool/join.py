@@ -26,9 +26,9 @@ from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import I64, U64, whole
 from curate.base.process import process_cache
 from curate.base.wording import did_you_mean, one_line
-from curate.pool.decode.columns import COLUMN_NAMES, SCORE_TYPES, score_column, score_type, unify_scores
-from curate.pool.files.listing import InputFile, list_files
-from curate.pool.files.text_tables import check_first_line, open_text
+from curate.read.columns import COLUMN_NAMES, SCORE_TYPES, score_column, score_type, unify_scores
+from curate.read.listing import InputFile, list_files
+from curate.read.text_tables import check_first_line, open_text
 from curate.recipe.files import read_npy_header
 from curate.recipe.source import Join
 

@@ -19,12 +19,12 @@ from pydantic import TypeAdapter
 from curate.base import ids
 from curate.base.errors import RecipeError
 from curate.base.wording import one_line
-from curate.pool.decode.columns import plain_type
+from curate.download.retry_record import Retries, Retry
 from curate.pool.formats.input_format import FileColumns, InputPart, PlannedSource
 from curate.pool.join import KEYS
 from curate.pool.registry import find_downloading, find_format
 from curate.pool.score_groups import ScoreGroup, find_score_groups
-from curate.pool.urls.download.retry_record import Retries, Retry
+from curate.read.columns import plain_type
 from curate.recipe.recipe import Recipe
 from curate.recipe.source import Source
 from curate.store.chunks import Chunk

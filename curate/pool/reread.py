@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from curate.pool.files.listing import check_state
 from curate.pool.formats.input_format import InputPart, InputSample, PartRows, Places
 from curate.pool.plan import Unit
 from curate.pool.registry import find_format
+from curate.read.listing import check_state
 from curate.recipe.source import Source
 from curate.store.tables import UnitTables
 

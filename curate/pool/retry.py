@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base import schema
+from curate.download.fetch_fault import REFUSED_BY_LIMITS
+from curate.download.source import UrlsSource
 from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading
-from curate.pool.urls.download.fetch_fault import REFUSED_BY_LIMITS
-from curate.pool.urls.download.source import UrlsSource
 from curate.recipe.source import Source, find_source
 
 _COLUMNS = pa.schema([field for field in schema.RETRIES if field.name != "round"])

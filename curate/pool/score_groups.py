@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from curate.base import schema
-from curate.pool.decode.columns import SCORE_TYPES, Columns, score_type, unify_scores
 from curate.pool.formats.input_format import PlannedSource
 from curate.pool.join import KEYS, identify_join
 from curate.pool.registry import find_format
+from curate.read.columns import SCORE_TYPES, Columns, score_type, unify_scores
 from curate.recipe.source import Source
 
 SUPPLIED = "the pool"  # the group of the columns that inputs supply, whatever a recipe names

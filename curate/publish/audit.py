@@ -21,9 +21,9 @@ from curate.base.schema import KEPT
 from curate.base.wording import pluralise
 from curate.emit.output_format import OutputFormat, find_output
 from curate.match.unit import MatchSettings
-from curate.pool.decode.field_types import FieldCounts
 from curate.pool.plan import Pool, Unit
 from curate.pool.registry import find_downloading
+from curate.read.field_types import FieldCounts
 from curate.recipe.measure import SIGNALS
 from curate.recipe.recipe import Recipe
 from curate.recipe.source import Source, find_source, place_sources

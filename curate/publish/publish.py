@@ -20,8 +20,8 @@ from curate.decide.draw.inclusion import ONE
 from curate.decide.draw.selection import Choice, Outcome
 from curate.decide.rules.top import TopSearch
 from curate.decide.statistics.derived import Scale
+from curate.download.rates import sum_downloads
 from curate.match.unit import NO_ENTRY, load_entries
-from curate.pool.urls.download.rates import sum_downloads
 from curate.publish.audit import Audit, PublishSettings, check_conservation, write_failures
 from curate.publish.compact import lay_out_chunks
 from curate.publish.describe import describe_run, mark_published

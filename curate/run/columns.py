@@ -7,9 +7,9 @@ import pyarrow as pa
 
 from curate.base import schema
 from curate.base.errors import RecipeError
-from curate.pool.decode.columns import Columns
 from curate.pool.plan import Pool
 from curate.pool.registry import find_format
+from curate.read.columns import Columns
 from curate.recipe.measure import Measure
 from curate.recipe.recipe import REFERENCE, Recipe
 from curate.recipe.relate import RELATIONS

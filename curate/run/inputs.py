@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 from curate.base import ids
 from curate.base.errors import RecipeError
 from curate.base.wording import format_bytes, pluralise
-from curate.pool.files.listing import list_files
+from curate.read.listing import list_files
 from curate.recipe.captions import Captions
 from curate.recipe.faults import locate
 from curate.recipe.measure import Measure

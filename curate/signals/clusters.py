@@ -20,7 +20,7 @@ from curate.base.numeric.arrays import F32
 from curate.base.numeric.vectors import normalised
 from curate.base.wording import one_line
 from curate.models.tensor_files import read_torch_file
-from curate.pool.files.listing import list_files
+from curate.read.listing import list_files
 from curate.recipe.files import read_npy, read_whole
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column, UserFile, UserPaths

@@ -26,7 +26,7 @@ from PIL import Image
 
 from curate.base.process import process_cache
 from curate.models.weights import identify_models, open_session, shipped_files
-from curate.pool.decode.image import as_rgb
+from curate.read.image import as_rgb
 from curate.recipe.section import Column, Section
 from curate.signals.signal import SignalKind, image_signal
 

@@ -18,8 +18,8 @@ from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import F32
 from curate.base.process import process_cache
 from curate.models.encoder import Encoder
-from curate.pool.decode.image import measure_image
 from curate.pool.exemplars import picture_files, read_pictures
+from curate.read.image import measure_image
 from curate.recipe.measure import Image as ImageOptions
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import UserPaths

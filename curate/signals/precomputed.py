@@ -1,4 +1,4 @@
-"""The signal of embeddings that the pool supplies, without columns: see `curate.pool.decode.precomputed`."""
+"""The signal of embeddings that the pool supplies, without columns: see `curate.read.precomputed`."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -29,7 +29,7 @@ import pyarrow as pa
 from PIL import Image
 
 from curate.models.text_lines import Line, area, covered_share, find_lines, identify, read_line
-from curate.pool.decode.image import as_rgb, rotate_by_exif
+from curate.read.image import as_rgb, rotate_by_exif
 from curate.recipe.section import Column, Section
 from curate.signals.signal import SignalKind, image_signal
 

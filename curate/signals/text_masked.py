@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from curate.models.text_lines import Line, find_lines, identify
-from curate.pool.decode.image import as_rgb
+from curate.read.image import as_rgb
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column
 from curate.signals.second_looks import look_kind

@@ -23,13 +23,13 @@ import curate
 from curate.base.errors import CurateError, RecipeError
 from curate.base.process import cleaned_up, in_threads
 from curate.base.wording import one_line, pluralise
+from curate.download.lists import kind_of
+from curate.download.source import UrlsSource
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
-from curate.pool.files.listing import list_files
 from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading, find_format
-from curate.pool.urls.download.lists import kind_of
-from curate.pool.urls.download.source import UrlsSource
+from curate.read.listing import list_files
 from curate.recipe.secrets import check_variables
 from curate.run.context import RunContext
 from curate.run.inputs import copy_inputs, place_inputs

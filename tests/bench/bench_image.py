@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from curate.emit.settings import EmitSettings
-from curate.pool.decode.image import measure_image
-from curate.pool.decode.phash import hash_small
-from curate.pool.decode.text import check_captions
 from curate.pool.formats.input_format import Batch
 from curate.pool.registry import find_format
+from curate.read.image import measure_image
+from curate.read.phash import hash_small
+from curate.read.text import check_captions
 from curate.recipe.measure import Image as ImageOptions
 from curate.recipe.recipe import parse_recipe
 from curate.signals.language import detect_languages

@@ -26,8 +26,8 @@ from PIL import Image
 
 from curate.decide.dedup import cells, cosine, hamming
 from curate.decide.dedup.groups import Groups
-from curate.pool.decode.image import as_rgb
-from curate.pool.decode.phash import hash_small, shrink
+from curate.read.image import as_rgb
+from curate.read.phash import hash_small, shrink
 
 DIMENSIONS = 512
 COSINE = 0.95

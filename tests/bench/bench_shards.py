@@ -15,7 +15,7 @@ from pathlib import Path
 
 import webdataset
 
-from curate.pool.decode.tar_samples import TarSamples, group_members
+from curate.read.tar_samples import TarSamples, group_members
 from curate.tar.byte_sources import open_source
 from curate.tar.index import TarIndex, index_tar
 from curate.tar.writer import TarWriter

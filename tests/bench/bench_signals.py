@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from curate.pool.decode.image import measure_image
+from curate.read.image import measure_image
 from curate.recipe.measure import Image as ImageOptions
 from curate.signals import language, nsfw, text_area
 from curate.signals.signal import Built, Known, Signal, SignalKind

@@ -19,8 +19,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tests.download.web import Web, running
 from tests.laws.pools import encode, picture
-from tests.pool.urls.download.web import Web, running
 
 HOSTS, THREADS, IMAGES = 16, 64, 200
 _ALONE = """

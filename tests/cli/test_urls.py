@@ -13,15 +13,15 @@ import pytest
 from curate.base.process import CORES
 from curate.base.wording import format_bytes, pluralise
 from curate.cli.progress import describe_downloads, show_progress
-from curate.pool.urls.download.rates import log_download, sum_downloads
+from curate.download.rates import log_download, sum_downloads
 from curate.store.facts import DownloadFacts, RunFacts, write_facts
 from curate.store.lock import clear_tmp
 from curate.store.store import RunStore
 from tests.cli.conftest import Cli
 from tests.cli.test_run import Terminal
+from tests.download.web import Web, running
 from tests.laws.pools import encode, picture
 from tests.packages import needs_img2dataset
-from tests.pool.urls.download.web import Web, running
 from tests.publish.runs import BARE
 
 pytestmark = needs_img2dataset

@@ -20,8 +20,8 @@ from curate.demo.pictures import FACTORS, LEAST, TRIMMED, phash
 from curate.demo.pool import TRUTH, metadata_entries, write_pool
 from curate.demo.samples import DUPLICATES, MIN_DISTANCE, NEAR_DUPLICATES, make_samples
 from curate.demo.words import BACKGROUNDS, COLOURS, DECOYS, DEFECTS, LANGUAGES, SHAPES
-from curate.pool.decode.image import measure_image
-from curate.pool.decode.phash import hash_small
+from curate.read.image import measure_image
+from curate.read.phash import hash_small
 from curate.recipe.measure import Image as ImageOptions
 
 IMAGE_DAMAGE = ("truncated_image", "not_an_image", "empty_image")

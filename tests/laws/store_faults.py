@@ -14,7 +14,7 @@ import fsspec
 import pytest
 import xxhash
 
-from curate.pool.files import faults
+from curate.read import faults
 from curate.recipe import clouds
 from tests.cli.conftest import run_command
 from tests.laws import pools

@@ -14,9 +14,9 @@ from curate.ask.verify import verify_run
 from curate.base.errors import RecipeError
 from curate.pool.crawl.links import REFUSED
 from tests import forked
+from tests.download.web import Web, running
 from tests.laws.pools import METADATA, Ran, encode, picture, recipe_of, run_local, watch_measuring, write_metadata
 from tests.pool.crawl import crawls
-from tests.pool.urls.download.web import Web, running
 
 pytestmark = pytest.mark.thorough
 

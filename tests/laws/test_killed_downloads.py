@@ -13,9 +13,9 @@ import pytest
 
 from curate.ask.verify import verify_run
 from curate.recipe.recipe import load_recipe
+from tests.download.web import Web, running
 from tests.laws import pools
 from tests.laws.test_resume import check_killed, kill_at
-from tests.pool.urls.download.web import Web, running
 
 pytestmark = pytest.mark.thorough
 

@@ -28,12 +28,12 @@ from curate.captions.unit import caption_unit
 from curate.decide import apply_rules
 from curate.decide.decide_rows import decide_rows
 from curate.decide.settings import DecideSettings
+from curate.download.rates import sum_downloads
 from curate.match.unit import MatchSettings, match_unit
 from curate.measure import unit as unit_module
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.pool.plan import Unit
-from curate.pool.urls.download.rates import sum_downloads
 from curate.pool.urls.format import make_shard
 from curate.publish import steps as publishing_steps
 from curate.recipe.recipe import Recipe
@@ -47,12 +47,12 @@ from curate.store.store import RunStore
 from pipelines.claim import claim_folder
 from pipelines.prepare import prepare
 from pipelines.steps import functions
+from tests.download.web import Web, running
 from tests.laws import pools
 from tests.laws.test_urls import recipe as urls_recipe
 from tests.laws.test_urls import write_list
 from tests.llm import server as servers
 from tests.llm.server import FaultServer
-from tests.pool.urls.download.web import Web, running
 
 pytestmark = pytest.mark.thorough
 

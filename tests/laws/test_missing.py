@@ -20,9 +20,9 @@ import pytest
 from curate.api import Run
 from curate.base.errors import RunError
 from curate.cli.summary import summary
-from curate.pool.files.faults import InputFault
 from curate.pool.formats.missing import read_missing
 from curate.pool.plan import make_plan
+from curate.read.faults import InputFault
 from tests.laws import pools
 from tests.laws.pools import Ran, conserved
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from curate.base.errors import RunError
-from curate.pool.urls.download.shared_hosts import SharedHosts
+from curate.download.shared_hosts import SharedHosts
 from curate.store.lease import Holder
 from curate.store.local import Digest
 from curate.store.lock import find_holder, locked

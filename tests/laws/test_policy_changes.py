@@ -10,12 +10,12 @@ import pytest
 
 from curate.ask.verify import verify_run
 from curate.base.errors import RecipeError
-from curate.pool.urls.download.fetch import Fetcher
-from curate.pool.urls.download.source import NetworkPolicy
+from curate.download.fetch import Fetcher
+from curate.download.source import NetworkPolicy
 from pipelines.prepare import prepare
+from tests.download.web import Web, running
 from tests.laws.pools import Ran, encode, picture, run_local
 from tests.laws.test_urls import NETWORK, recipe, write_list
-from tests.pool.urls.download.web import Web, running
 
 pytestmark = pytest.mark.thorough
 

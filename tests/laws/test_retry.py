@@ -18,19 +18,19 @@ import yaml
 
 from curate.ask.explain import explain_sample
 from curate.ask.verify import verify_run
+from curate.download.fetch import Fetcher
+from curate.download.retry_record import Retries
 from curate.measure import images as measuring
 from curate.models.onnx_encoder import OnnxEncoder
-from curate.pool.urls.download.fetch import Fetcher
-from curate.pool.urls.download.retry_record import Retries
 from curate.publish.forget.forget import forget
 from curate.publish.forget.lists import read_list
 from curate.store.store import RunStore
 from pipelines.prepare import prepare
 from tests import forked
+from tests.download.web import Web, running
 from tests.laws.pools import Ran, encode, picture, run_beam, run_local, write_metadata
 from tests.laws.test_resume import states_of
 from tests.laws.test_urls import HOSTS, NETWORK, recipe, write_list
-from tests.pool.urls.download.web import Web, running
 from tests.publish.runs import run_query
 
 pytestmark = pytest.mark.thorough

@@ -19,11 +19,11 @@ import pytest
 from PIL import Image
 
 from curate.base.errors import RecipeError
-from curate.pool.urls.download.shard_names import OUTCOMES
+from curate.download.shard_names import OUTCOMES
 from curate.pool.urls.format import UrlsInput
+from tests.download.web import Web, running
 from tests.laws.pools import encode, picture
 from tests.laws.test_urls import NETWORK, recipe
-from tests.pool.urls.download.web import Web, running
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.base.errors import RecipeError, RunError
-from curate.pool.decode.json_fields import read_json
+from curate.read.json_fields import read_json
 from curate.recipe.recipe import Recipe
 from pipelines import curate as pipeline
 from pipelines.claim import claim_folder

@@ -23,8 +23,8 @@ from curate.publish.forget.forget import forget
 from curate.publish.forget.lists import read_list
 from pipelines.claim import claim_folder
 from pipelines.prepare import prepare
+from tests.download.web import Web, bomb, running
 from tests.laws.pools import encode, picture, recipe_of, run_local
-from tests.pool.urls.download.web import Web, bomb, running
 
 pytestmark = pytest.mark.thorough
 

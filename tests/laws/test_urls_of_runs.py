@@ -18,6 +18,7 @@ from curate.base.errors import RecipeError
 from curate.recipe.recipe import Recipe, parse_recipe
 from pipelines.prepare import prepare
 from tests import forked
+from tests.download.web import Web, running
 from tests.laws.pools import (
     METADATA,
     Ran,
@@ -30,7 +31,6 @@ from tests.laws.pools import (
     write_metadata,
     write_tars,
 )
-from tests.pool.urls.download.web import Web, running
 
 pytestmark = pytest.mark.thorough
 

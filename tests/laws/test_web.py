@@ -22,8 +22,8 @@ import pytest
 
 from curate.store.manifest import read_manifest
 from curate.store.store import RunStore
+from tests.download.web import Web, bomb, running
 from tests.laws.pools import Ran, encode, picture, recipe_of, run_local
-from tests.pool.urls.download.web import Web, bomb, running
 
 pytestmark = pytest.mark.thorough
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.download.web import Web
 from tests.laws.test_crawl import run_both, web, write_crawl
-from tests.pool.urls.download.web import Web
 from tests.runners.test_engines import digests
 
 __all__ = ["web"]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from curate.base import process
 from curate.base.errors import RecipeError
-from curate.pool.decode.image import measure_image
+from curate.read.image import measure_image
 from curate.recipe.measure import Image as ImageOptions
 from curate.signals import nsfw
 from curate.signals.nsfw import NsfwScorer, identify, preprocess

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from curate.base.errors import RecipeError
-from curate.pool.decode.precomputed import FileRows, read_embeddings, sidecar_fingerprint
-from curate.pool.files.faults import EmbeddingFault
+from curate.read.faults import EmbeddingFault
+from curate.read.precomputed import FileRows, read_embeddings, sidecar_fingerprint
 from curate.signals.clusters import Clusters, load_clusters
 from curate.signals.formulas.embedding_scores import nearest_centroid
 from pipelines.prepare import prepare
@@ -549,8 +549,8 @@ def test_blocks_of_rows_and_more_than_are_read(tmp_path: Path, monkeypatch: pyte
     place = FileRows(str(tmp_path / "a.parquet"), 0, 10, fingerprint, {})
     rows = pa.table({"x": range(10)}), np.arange(10) != 7
     whole = read_embeddings(("e", "e"), 4, rows, place)
-    monkeypatch.setattr("curate.pool.decode.precomputed._BLOCK", 3)
+    monkeypatch.setattr("curate.read.precomputed._BLOCK", 3)
     assert read_embeddings(("e", "e"), 4, rows, place) == whole
-    monkeypatch.setattr("curate.pool.decode.precomputed._MAX_BYTES", 159)
+    monkeypatch.setattr("curate.read.precomputed._MAX_BYTES", 159)
     with pytest.raises(EmbeddingFault, match="10 rows take more than 159 bytes; accepted: at most that"):
         read_embeddings(("e", "e"), 4, rows, place)

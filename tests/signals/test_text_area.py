@@ -19,7 +19,7 @@ from curate.base import process
 from curate.base.errors import RecipeError
 from curate.models import text_lines
 from curate.models.text_lines import Line, find_lines, identify
-from curate.pool.decode.image import measure_image
+from curate.read.image import measure_image
 from curate.recipe.measure import Image as ImageOptions
 from curate.signals import text_area
 from curate.signals.text_area import MAX_CHARACTERS, MAX_LINES, TextObserver, overlap, words_of

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.pool.decode.tar_samples import group_members
+from curate.read.tar_samples import group_members
 from curate.tar.byte_sources import open_source
 from curate.tar.index import index_tar
 from curate.tar.writer import TarWriter, safe_key, safe_suffix, tar_header, tar_headers

@@ -27,9 +27,9 @@ from curate.base import schema
 from curate.base.process import in_threads
 from curate.base.schema import OK
 from curate.emit.output_format import find_written
-from curate.pool.decode.image import as_rgb, measure_image, rotate_by_exif
-from curate.pool.decode.tar_samples import split_name
 from curate.pool.reread import file_images
+from curate.read.image import as_rgb, measure_image, rotate_by_exif
+from curate.read.tar_samples import split_name
 from curate.recipe.measure import Image as ImageOptions
 from curate.recipe.source import Source, source_sections
 

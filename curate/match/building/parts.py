@@ -20,7 +20,7 @@ from curate.base.wording import did_you_mean
 from curate.match.building.tokens import load_tokeniser
 from curate.match.building.wikis import Mode, all_keys, find_wiki, key_of_wiki, normal_name
 from curate.match.building.wordnets import WORDNET_SUFFIXES, find_wordnet, is_wordnet
-from curate.pool.files.listing import InputFile, list_files
+from curate.read.listing import InputFile, list_files
 
 PART_BYTES = 24 << 20  # of a dump, packed: some 50 MB of text; of other files, as many unpacked bytes of text
 _UNPACKED = 2  # bytes of text that a packed byte of a dump has, about

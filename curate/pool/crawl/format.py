@@ -28,11 +28,11 @@ from curate.base.wording import one_line
 from curate.pool.crawl.links import COLUMNS, MAX_OF_PAGE, OF_PAGE, ROWS, PageLinks
 from curate.pool.crawl.pages import Page, read_page, read_pages
 from curate.pool.crawl.records import Lost, Stream
-from curate.pool.decode.columns import Columns
-from curate.pool.files.faults import InputFault
-from curate.pool.files.listing import list_source
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, PlannedSource
+from curate.read.columns import Columns
+from curate.read.faults import InputFault
+from curate.read.listing import list_source
 from curate.recipe.files import read_whole
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source

@@ -21,13 +21,13 @@ import pyarrow as pa
 from curate.base.errors import CurateError, RunError
 from curate.base.numeric.arrays import Mask
 from curate.base.wording import describe_error, pluralise, source_line
-from curate.pool.decode.columns import Columns, find_columns, score_type
-from curate.pool.decode.field_types import FieldCounts
-from curate.pool.decode.json_fields import json_bytes
-from curate.pool.decode.tar_samples import IMAGE_SUFFIXES
-from curate.pool.files.faults import InputFault
-from curate.pool.files.listing import file_state
-from curate.pool.urls.download.retry_record import Retry
+from curate.download.retry_record import Retry
+from curate.read.columns import Columns, find_columns, score_type
+from curate.read.faults import InputFault
+from curate.read.field_types import FieldCounts
+from curate.read.json_fields import json_bytes
+from curate.read.listing import file_state
+from curate.read.tar_samples import IMAGE_SUFFIXES
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import FORMATS, Source
 
@@ -42,7 +42,7 @@ class InputPart:
 
     path: str  # of the file
     size: int  # bytes
-    fingerprint: str  # differs where the file does (see `curate.pool.files.listing.InputFile`)
+    fingerprint: str  # differs where the file does (see `curate.read.listing.InputFile`)
     groups: tuple[int, int] | None = None  # of a piece, its first group of the file and the one behind its last
     rows: int | None = None  # how many it has; None where listing does not state it
     fault: tuple[str, str] | None = None  # reason and detail, where the file cannot be used
@@ -104,7 +104,7 @@ class Batch:
     scores: dict[str, pa.ChunkedArray] = field(default_factory=dict)  # that the input supplies, by name
     members: tuple[pa.Array, pa.Array, pa.Array] | None = None  # suffix, offset, size of `schema.MEMBERS`
     # From the names of the image's and the text's embeddings, their dimension and the mask of usable rows to two
-    # columns (see `curate.base.numeric.vectors`); raises `curate.pool.files.faults.EmbeddingFault`
+    # columns (see `curate.base.numeric.vectors`); raises `curate.read.faults.EmbeddingFault`
     embeddings: Callable[[tuple[str, str], int, Mask], tuple[pa.Array, pa.Array]] | None = None
     # How many values the fields of rows with images have (see `InputSample`), columns beside the shards then
     fields: FieldCounts = field(default_factory=Counter)
@@ -158,7 +158,7 @@ class InputFormat(ABC):
 
         `scores` are the columns that land in table `scores`; `output`, of a pool without images, those that
         `reread_table` gives, so that what cannot be emitted is noticed now. Raises
-        `curate.pool.files.faults.InputFault` where the part is damaged (the rows that came before are used), OSError
+        `curate.read.faults.InputFault` where the part is damaged (the rows that came before are used), OSError
         where it cannot be read now.
         """
 

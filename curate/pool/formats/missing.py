@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from curate.base.decoded_size import check_decoded, read_footer
 from curate.base.schema import DAMAGED_SIDECAR, MISSING_SAMPLE, OK, define
 from curate.base.wording import one_line
-from curate.pool.files.faults import InputFault
-from curate.pool.urls.download.shard_names import OUTCOMES
+from curate.download.shard_names import OUTCOMES
+from curate.read.faults import InputFault
 
 _MAX_BYTES = 1 << 28  # of what is read of a file, unpacked
 _ROWS = 10_000  # a shard of img2dataset

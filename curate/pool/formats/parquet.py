@@ -19,16 +19,16 @@ from curate.base.decoded_size import MAX_DECODED, TooLarge, check_decoded, read_
 from curate.base.numeric.arrays import Mask, whole
 from curate.base.process import Recent
 from curate.base.wording import one_line
-from curate.pool.decode import columns as pool_columns
-from curate.pool.decode.columns import SCORE_TYPES, Columns, find_columns, integers, is_any, plain_columns, plain_type
-from curate.pool.decode.field_types import count_columns
-from curate.pool.decode.precomputed import FileRows, read_embeddings
-from curate.pool.files.faults import InputFault
-from curate.pool.files.listing import file_state, list_source
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, PlannedSource
 from curate.pool.formats.missing import missing_rows
 from curate.pool.formats.parquet_footers import embedding_dimension, read_footers
+from curate.read import columns as pool_columns
+from curate.read.columns import SCORE_TYPES, Columns, find_columns, integers, is_any, plain_columns, plain_type
+from curate.read.faults import InputFault
+from curate.read.field_types import count_columns
+from curate.read.listing import file_state, list_source
+from curate.read.precomputed import FileRows, read_embeddings
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 

@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 from curate.base.decoded_size import read_footer
 from curate.base.errors import RecipeError
 from curate.base.wording import one_line
-from curate.pool.decode.columns import Columns, find_columns
-from curate.pool.decode.precomputed import find_dimension, sidecar_fingerprint
-from curate.pool.files.faults import EmbeddingFault, InputFault, retry
-from curate.pool.files.listing import InputFile
+from curate.download.lists import KINDS, kind_of
 from curate.pool.formats.input_format import InputPart
-from curate.pool.urls.download.lists import KINDS, kind_of
+from curate.read.columns import Columns, find_columns
+from curate.read.faults import EmbeddingFault, InputFault, retry
+from curate.read.listing import InputFile
+from curate.read.precomputed import find_dimension, sidecar_fingerprint
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 

@@ -21,14 +21,14 @@ from curate.base.numeric.arrays import whole
 from curate.base.process import process_cache
 from curate.base.schema import INPUT_DECISIONS, INPUT_PROBABILITY, OWN_COLUMNS
 from curate.base.wording import one_line
-from curate.pool.decode.columns import Columns, score_type
-from curate.pool.files.faults import InputFault
-from curate.pool.files.listing import InputFile, list_source
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.input_format import Batch, FileColumns, InputFormat, InputPart, PartRows, PlannedSource
 from curate.pool.formats.missing import sidecar
 from curate.pool.formats.parquet import ParquetInput, ParquetSource
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
+from curate.read.columns import Columns, score_type
+from curate.read.faults import InputFault
+from curate.read.listing import InputFile, list_source
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.section import Column, UserPath
 from curate.recipe.source import Source

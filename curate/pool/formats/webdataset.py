@@ -17,15 +17,15 @@ from pydantic import Field
 from curate.base import schema
 from curate.base.errors import CurateError
 from curate.base.numeric.arrays import Mask, whole
-from curate.pool.decode.columns import stated_sha256
-from curate.pool.decode.field_types import KINDS, TYPES, FieldCounter, FieldCounts, JsonType, as_type
-from curate.pool.decode.json_fields import read_json
-from curate.pool.decode.tar_samples import TarSamples, group_members
-from curate.pool.files.faults import InputFault
-from curate.pool.files.listing import fingerprints_beside, list_source
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, PlannedSource
 from curate.pool.formats.missing import read_missing, sidecar
+from curate.read.columns import stated_sha256
+from curate.read.faults import InputFault
+from curate.read.field_types import KINDS, TYPES, FieldCounter, FieldCounts, JsonType, as_type
+from curate.read.json_fields import read_json
+from curate.read.listing import fingerprints_beside, list_source
+from curate.read.tar_samples import TarSamples, group_members
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 from curate.tar.byte_sources import ByteSource, open_copy, open_source

@@ -17,10 +17,10 @@ import xxhash
 
 from curate.base import ids
 from curate.base.wording import one_line
-from curate.pool.decode.tar_samples import IMAGE_SUFFIXES
-from curate.pool.files.listing import InputFile, list_source
 from curate.pool.formats.input_format import InputPart
 from curate.pool.pmc.packages import ARCHIVES, XML, digest_files, name_of, pack_paths, parse_name
+from curate.read.listing import InputFile, list_source
+from curate.read.tar_samples import IMAGE_SUFFIXES
 from curate.recipe.source import Source
 
 LISTS = (".csv", ".csv.gz", ".txt", ".txt.gz")

@@ -24,7 +24,6 @@ from pydantic import Field
 from curate.base import ids
 from curate.base.numeric.arrays import Mask
 from curate.base.wording import pluralise
-from curate.pool.decode.field_types import count_columns
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, PlannedSource
 from curate.pool.pmc.articles import list_articles, make_parts
@@ -39,6 +38,7 @@ from curate.pool.pmc.packages import (
     unpack_paths,
 )
 from curate.pool.pmc.rows import ALWAYS, COLUMNS, ArticleRows, GraphicRow, article_rows
+from curate.read.field_types import count_columns
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.section import UserPath
 from curate.recipe.source import Source

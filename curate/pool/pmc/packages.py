@@ -19,10 +19,10 @@ import fsspec
 from curate.base import ids
 from curate.base.process import temporary_folder
 from curate.base.wording import one_line
-from curate.pool.decode.json_fields import read_json
-from curate.pool.decode.tar_samples import IMAGE_SUFFIXES
-from curate.pool.files.listing import InputFile, expand_braces, file_state, list_folder
 from curate.pool.pmc.jats import MAX_XML
+from curate.read.json_fields import read_json
+from curate.read.listing import InputFile, expand_braces, file_state, list_folder
+from curate.read.tar_samples import IMAGE_SUFFIXES
 from curate.tar.byte_sources import MmapSource, errors_of
 from curate.tar.index import index_tar
 from curate.tar.walk import REGULAR

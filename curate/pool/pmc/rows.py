@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 
 from curate.base.schema import OK, define
-from curate.pool.decode.text import MAX_CHARACTERS
 from curate.pool.pmc.jats import Figure, read_article
 from curate.pool.pmc.packages import ArticleFault, Package, parse_name
+from curate.read.text import MAX_CHARACTERS
 
 _TEXT, _BOOL, _NUMBER = pa.string(), pa.bool_(), pa.int32()
 COLUMNS = define(

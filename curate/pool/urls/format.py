@@ -21,26 +21,26 @@ from curate.base import ids, schema
 from curate.base.numeric.arrays import Mask, whole
 from curate.base.process import process_cache
 from curate.base.wording import one_line
-from curate.pool.decode.columns import valid_text
-from curate.pool.files.faults import InputFault
-from curate.pool.files.listing import HASHED, list_source
+from curate.download.lists import share_list
+from curate.download.rates import BYTES, Outlook, assumed_rates, log_download, measured_rates
+from curate.download.retry_record import Retry
+from curate.download.shard_names import NUMBERS, STATISTICS, keys_of, row_of, shard_stem, stem_of
+from curate.download.source import UrlsSource
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.input_format import Batch, FileColumns, InputFormat, InputPart, PartRows, PlannedSource
 from curate.pool.formats.run import SHA256, list_kept, see_columns
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
-from curate.pool.urls.download.lists import share_list
-from curate.pool.urls.download.rates import BYTES, Outlook, assumed_rates, log_download, measured_rates
-from curate.pool.urls.download.retry_record import Retry
-from curate.pool.urls.download.shard_names import NUMBERS, STATISTICS, keys_of, row_of, shard_stem, stem_of
-from curate.pool.urls.download.source import UrlsSource
 from curate.pool.urls.rows import ORIGINAL, describe_rows, find_in_list, list_of, read_list, with_url
+from curate.read.columns import valid_text
+from curate.read.faults import InputFault
+from curate.read.listing import HASHED, list_source
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 from curate.store.layout import HOSTS
 from curate.store.store import RunStore
 
 if TYPE_CHECKING:
-    from curate.pool.urls.download.fetch import Fetcher
+    from curate.download.fetch import Fetcher
 
 _TARS = WebdatasetInput()
 _AT_ONCE = 2  # shards of a unit: while the slowest servers of one are waited for, the next is begun
@@ -165,7 +165,7 @@ class UrlsInput(InputFormat):
         Their members, at these offsets and of these sizes, become zeros; keys alone stay in the Parquet files, those of
         earlier rounds first. `source` is placed in a run.
         """
-        from curate.pool.urls.download.shard import clear_samples, read_previous_keys
+        from curate.download.shard import clear_samples, read_previous_keys
 
         store, stem = source.place(shard.removesuffix(".tar"))
         earlier: dict[str, list[str]] = {}
@@ -272,8 +272,8 @@ def make_shard(source: UrlsSource, part: InputPart) -> int:
     store, stem = source.place(shard_stem(number))
     if not store.exists(f"{stem}{STATISTICS}") and not source.adopt(shard_stem(number)):
         # here: other pools have no use for what it imports
-        from curate.pool.urls.download.resize import make_resizer
-        from curate.pool.urls.download.shard import complete, download_shard, read_facts
+        from curate.download.resize import make_resizer
+        from curate.download.shard import complete, download_shard, read_facts
 
         if not complete(store, stem):
             rows = with_url(source, read_list(source, part))
@@ -297,7 +297,7 @@ def shards_in(store: RunStore) -> list[str]:
 
 def _fetcher(source: UrlsSource) -> "Fetcher":
     """Return what fetches for a source, which all threads of the process share, and its hosts all of the run."""
-    from curate.pool.urls.download.fetch import Fetcher
+    from curate.download.fetch import Fetcher
 
     policy, directives = source.network, source.disallowed_header_directives
     key = ids.digest([policy.model_dump(), directives])

@@ -9,12 +9,12 @@ import pyarrow as pa
 from curate.base.numeric.arrays import whole
 from curate.base.schema import INPUT_DECISIONS
 from curate.base.wording import one_line
-from curate.pool.decode.columns import COLUMN_NAMES, Columns, find_columns, is_any, valid_text
-from curate.pool.files.faults import InputFault, retry
+from curate.download.lists import KINDS, TABULAR, UrlList, describe_list, read_rows
+from curate.download.source import UrlsSource
 from curate.pool.formats.input_format import FileColumns, InputPart
 from curate.pool.formats.run import see_rows, which_columns
-from curate.pool.urls.download.lists import KINDS, TABULAR, UrlList, describe_list, read_rows
-from curate.pool.urls.download.source import UrlsSource
+from curate.read.columns import COLUMN_NAMES, Columns, find_columns, is_any, valid_text
+from curate.read.faults import InputFault, retry
 from curate.store.store import RunStore
 
 _TEXTS = ("caption", "uid", "url", "language")

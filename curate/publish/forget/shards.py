@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.emit.output_format import OutputFormat
-from curate.pool.decode.tar_samples import split_name
+from curate.read.tar_samples import split_name
 from curate.store.items import Items
 from curate.store.layout import SIZES_FILE, stem_of
 from curate.store.store import RunStore

@@ -85,7 +85,7 @@ import json
 import pyarrow as pa
 
 from curate.pool.formats.input_format import Batch, FileColumns, InputFormat, InputPart, InputSample, PlannedSource
-from curate.pool.files.listing import list_source
+from curate.read.listing import list_source
 
 
 def lines_of(part):

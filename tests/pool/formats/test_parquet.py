@@ -19,9 +19,9 @@ from curate.base import schema
 from curate.base.errors import RecipeError
 from curate.decide.settings import DecideSettings
 from curate.measure.settings import MeasureSettings
-from curate.pool.decode.text import caption_status
 from curate.pool.formats import parquet
 from curate.pool.plan import Plan, make_plan
+from curate.read.text import caption_status
 from curate.recipe.recipe import parse_recipe
 from curate.run.columns import check_columns
 from curate.run.context import RunContext

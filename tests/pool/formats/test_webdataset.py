@@ -18,9 +18,9 @@ from PIL import Image
 
 from curate.base import schema
 from curate.base.errors import RecipeError
-from curate.pool.decode.json_fields import read_json
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 from curate.pool.plan import Plan, make_plan
+from curate.read.json_fields import read_json
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
 from curate.store.store import RunStore

@@ -1,0 +1,82 @@
+"""The addresses of names, looked up once in five minutes, and which addresses are public.
+
+URLs must not reach the machine itself, its network, or a cloud's metadata service. An address is checked when a
+connection is made to it, not when a name is looked up: a name may have another address the next time. Addresses of IPv6
+that stand for one of IPv4 (mapped, translated, tunnelled) are as public as that.
+"""
+
+import ipaddress
+import socket
+import time
+from functools import lru_cache
+from typing import Any
+
+from curate.download.fetch_fault import FetchFault
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Addresses = list[tuple[int, Any]]  # families, and addresses as sockets take them
+
+# For how many seconds is remembered what was found, that there is no such name, and a failure which may pass
+_FOUND_SECONDS, _MISSING_SECONDS, _AGAIN_SECONDS = 300.0, 60.0, 0.5
+_NAMES = 100_000  # that are remembered
+# Public by their numbers, and yet services of the machine's cloud: Azure's, and Oracle's (RFC 6890 reserves the block).
+_SERVICES = tuple(map(ipaddress.ip_network, ("168.63.129.16/32", "192.0.0.0/24")))
+# Prefixes of an address of IPv4, and the bits behind it: RFC 6052, RFC 3056, and IPv4-compatible ones (RFC 4291).
+_PREFIXES = [(ipaddress.ip_network(net), bits) for net, bits in (("64:ff9b::/96", 0), ("2002::/16", 80), ("::/96", 0))]
+_KINDS = ("unspecified", "loopback", "link_local", "multicast", "reserved", "private")
+
+# By name and port, the addresses or what is wrong, and until when that holds
+_names: dict[tuple[str, int], tuple[Addresses | str, float]] = {}
+
+
+def look_up(host: str, port: int) -> Addresses:
+    """Return families and addresses of a host. Raises FetchFault."""
+    addresses, until = _names.get((host, port), ("", 0.0))
+    if until < time.monotonic():
+        addresses, seconds = _resolve(host, port)
+        if len(_names) >= _NAMES:
+            _names.clear()
+        _names[host, port] = addresses, time.monotonic() + seconds
+    if isinstance(addresses, str):
+        raise FetchFault("dns", f"{host}: {addresses}")
+    return addresses
+
+
+def _resolve(host: str, port: int) -> tuple[Addresses | str, float]:
+    """Return a host's addresses, or what is wrong, and for how many seconds that holds."""
+    try:
+        return [(info[0], info[4]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)], _FOUND_SECONDS
+    except socket.gaierror as error:
+        may_pass = error.errno in (socket.EAI_AGAIN, socket.EAI_SYSTEM)
+        return error.strerror or str(error), _AGAIN_SECONDS if may_pass else _MISSING_SECONDS
+    except (OSError, UnicodeError) as error:
+        return str(error), _MISSING_SECONDS
+
+
+@lru_cache(1 << 14)
+def refusal(text: str, allowed: tuple[Network, ...] = ()) -> str | None:
+    """Return what a refused address is, such as `loopback`; None where it is public or in an allowed network."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return "no address"
+    meant = [address]
+    if isinstance(address, ipaddress.IPv6Address) and int(address) > 1:  # not :: and ::1
+        bits = next((bits for network, bits in _PREFIXES if address in network), None)
+        if address.ipv4_mapped:
+            meant = [address.ipv4_mapped]
+        elif address.teredo:
+            meant = [*address.teredo]
+        elif bits is not None:
+            meant = [ipaddress.IPv4Address(int(address) >> bits & 0xFFFFFFFF)]
+    if any(a in network for a in (address, *meant) for network in allowed):  # False for another version's
+        return None
+    return next((kind for address in meant if (kind := _kind(address))), None)
+
+
+def _kind(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str | None:
+    """Return why an address is not public."""
+    if any(address in network for network in _SERVICES):
+        return "a cloud's own service"
+    kind = next((name.replace("_", "-") for name in _KINDS if getattr(address, f"is_{name}")), None)
+    return kind if kind or address.is_global else "private"

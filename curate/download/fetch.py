@@ -1,0 +1,219 @@
+"""Fetches one URL, or says why not: attempts, redirects, robots.txt, opt-outs and limits, by a Transport."""
+
+import io
+import re
+import string
+import time
+import urllib.parse
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from functools import partial
+from http import HTTPStatus
+
+from curate import __version__
+from curate.base.schema import MISSING_REASONS
+from curate.download.fetch_fault import FetchFault
+from curate.download.hosts import Hosts
+from curate.download.robots import NO_TRAINING, Robots, opt_out
+from curate.download.shared_hosts import SharedHosts
+from curate.download.source import NetworkPolicy
+from curate.download.transport import Answer, Deadline, HttpTransport, Site, Transport, connections
+from curate.store.store import RunStore
+
+AGENT = "curate"  # as robots.txt and headers name it
+_REDIRECTS = (301, 302, 303, 307, 308)
+_BUSY = (429, 503)
+_ROBOTS_REDIRECTS = 5  # at least, of one robots.txt (2.3.1.2)
+_ROBOTS_BYTES = 500 * 1024  # of robots.txt that are read (RFC 9309, 2.5)
+_CONTROL = re.compile("[\0- \x7f]")
+_RANGE = re.compile(r"bytes 0-([0-9]{1,18})/([0-9]{1,18})")
+_SAFE = "%/:=&?~#+!$,;'@()*[]"  # what a path has of these is as its author wrote it
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a URL."""
+
+    data: bytes | None  # what it gave; None where it gave nothing
+    fault: FetchFault | None  # why it gave nothing; None where it gave something
+    attempts: int  # how many there were
+    time: float  # when the last one ended, in seconds since 1970
+
+
+class Fetcher:
+    """Fetches URLs in many threads at once, as a policy says; what is known of hosts is shared by all.
+
+    Args:
+        policy: whom to ask, how often, and how much to take.
+        directives: those of X-Robots-Tag that refuse an image.
+        transport: how servers are asked; None: by HTTP.
+        queues: the run, and a folder there, by which its processes share hosts; None: this process is alone.
+    """
+
+    def __init__(
+        self,
+        policy: NetworkPolicy,
+        directives: tuple[str, ...] | None = None,
+        transport: Transport | None = None,
+        queues: tuple[RunStore, str] | None = None,
+    ) -> None:
+        self._policy = policy
+        self._directives = NO_TRAINING if directives is None else directives
+        agent = f"{AGENT}/{__version__} (+{policy.contact})"
+        headers = {"User-Agent": agent, "Accept": "image/*, */*;q=0.5", "Accept-Encoding": "identity"}
+        self._transport = transport or HttpTransport(policy.networks, headers)
+        self._shared: SharedHosts | None = None
+        if queues:
+            self._shared = SharedHosts(*queues, policy.per_host, policy.max_seconds, self._transport.leave)
+        self._hosts = Hosts(policy.per_host, self._shared.slot) if self._shared else Hosts(policy.per_host)
+        self._robots = Robots(AGENT)
+
+    def fetch(self, url: str, timeout: float) -> Outcome:
+        """Fetch a URL; `timeout`: seconds that connecting and each wait for bytes may take."""
+        for attempt in range(1, self._policy.attempts + 1):
+            try:
+                deadline = Deadline(timeout, self._policy.max_seconds)
+                return Outcome(self._follow(url, deadline), None, attempt, time.time())
+            except FetchFault as error:
+                fault = error.fresh()
+            pause = self._policy.pause * 2 ** (attempt - 1) if fault.retry_after is None else fault.retry_after
+            if not fault.may_pass or pause > self._policy.max_pause or attempt == self._policy.attempts:
+                break
+            time.sleep(pause)
+        return Outcome(None, fault, attempt, time.time())
+
+    @contextmanager
+    def expecting(self, urls: Sequence[str | None]) -> Iterator[None]:
+        """Be ready for URLs that the block fetches; afterwards no connections are kept open. Raises OSError."""
+        with ExitStack() as expecting:
+            if self._shared:
+                expecting.enter_context(self._shared.expecting(_hosts_of(urls)))
+            expecting.callback(self._transport.close)
+            yield
+
+    def _follow(self, url: str, deadline: Deadline, is_robots: bool = False) -> bytes:
+        """Fetch a URL, or what it redirects to; of a robots.txt that is long, the beginning."""
+        redirects = max(_ROBOTS_REDIRECTS if is_robots else 0, self._policy.max_redirects)
+        for _ in range(redirects + 1):
+            site, path = _split(url)
+            if self._policy.robots == "respect" and not is_robots:
+                read = partial(self._follow, deadline=deadline, is_robots=True)
+                deadline.extend(self._robots.check(site.url, site.url + path, read))
+            reply = self._ask(site, path, deadline, is_robots)
+            if isinstance(reply, bytes):
+                return reply
+            url = _join(site.url + path, reply)
+        if is_robots:
+            return b""  # as where there is none
+        raise FetchFault("too_many_redirects", f"more than {redirects}")
+
+    def _ask(self, site: Site, path: str, deadline: Deadline, is_robots: bool) -> bytes | str:
+        """Return what a site gives, or where it redirects to. Raises FetchFault."""
+        began, has_answered = time.monotonic(), False
+        with self._hosts.slot(site.host), connections():
+            deadline.extend(time.monotonic() - began)
+            try:
+                with self._transport.get(site, path, deadline) as answer:
+                    if answer.status in _BUSY:
+                        raise _refused(answer)
+                    self._hosts.answered(site.host)
+                    has_answered = True
+                    location = answer.headers.get("Location")
+                    if answer.status in _REDIRECTS and location:
+                        return _as_written(location)
+                    if not 200 <= answer.status < 300:
+                        raise _refused(answer)
+                    return _begin_of(answer, _ROBOTS_BYTES) if is_robots else self._read(answer)
+            except FetchFault as fault:
+                if not has_answered:
+                    self._hosts.failed(site.host, fault, self._policy.max_pause)
+                raise
+
+    def _read(self, answer: Answer) -> bytes:
+        """Return a body. Raises FetchFault where it is reserved, a part, or larger than the policy lets it be."""
+        if self._policy.opt_out == "respect" and (header := opt_out(answer.headers, AGENT, self._directives)):
+            raise FetchFault("opted_out", header)
+        if answer.status == HTTPStatus.PARTIAL_CONTENT:
+            part = answer.headers.get("Content-Range", "a part that was not asked for")
+            span = _RANGE.fullmatch(part.strip())
+            if span is None or int(span[1]) + 1 != int(span[2]):  # not all there is (RFC 9110, 14.4)
+                raise FetchFault("incomplete", f"206: {part}")
+        limit = self._policy.max_bytes
+        if answer.length is not None and answer.length > limit:
+            raise FetchFault("too_large", f"{answer.length:,} bytes")
+        body = _begin_of(answer, limit)
+        if len(body) > limit:
+            raise FetchFault("too_large", f"more than {limit:,} bytes")
+        return body
+
+
+def _begin_of(answer: Answer, limit: int) -> bytes:
+    """Return a body, or as much as shows that it is over a limit (bytes). Raises FetchFault of one that ends early."""
+    body = io.BytesIO()
+    for chunk in answer.body:
+        body.write(chunk)
+        if body.tell() > limit:
+            break
+    if answer.length is not None and body.tell() < min(answer.length, limit):
+        raise FetchFault("incomplete", f"{body.tell():,} of {answer.length:,} bytes")
+    return body.getvalue()  # which shares the bytes
+
+
+def _refused(answer: Answer) -> FetchFault:
+    """Return why an answer brings nothing; an unknown status is the first of its class (RFC 9110, 15)."""
+    reasons = (f"http_{answer.status}", f"http_{answer.status // 100}00")
+    reason = next((reason for reason in reasons if reason in MISSING_REASONS), "http_other")
+    return FetchFault(reason, f"{answer.status} {answer.reason}", _retry_after(answer))
+
+
+def _retry_after(answer: Answer) -> float | None:
+    """Return the seconds that a server asks to wait (RFC 9110, 10.2.3); None where it does not."""
+    text = answer.headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time()) if text else None
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _as_written(location: str) -> str:
+    """Return a redirect's URL with the characters that its author wrote; in headers, each byte is a character."""
+    data = location.encode("latin-1", "replace")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return urllib.parse.quote(data, string.punctuation)
+
+
+def _hosts_of(urls: Sequence[str | None]) -> Iterator[str]:
+    for url in urls:
+        with suppress(FetchFault):
+            yield _split(url or "")[0].host
+
+
+def _split(url: str) -> tuple[Site, str]:
+    """Return the site of a URL, and its path and query. Raises FetchFault for what is no http or https URL."""
+    try:
+        parts = urllib.parse.urlsplit(urllib.parse.unwrap(url))  # <URL:…> as in RFC 3986, appendix C
+        host = parts.hostname or ""
+        host = host if host.isascii() else host.encode("idna").decode()
+        port = parts.port
+        path = urllib.parse.quote(parts.path or "/", _SAFE)
+        query = f"?{urllib.parse.quote(parts.query, _SAFE)}" if parts.query else ""
+    except ValueError as error:  # UnicodeError is one
+        raise FetchFault("bad_url", error) from None
+    if parts.scheme not in ("http", "https") or not host or _CONTROL.search(host):
+        raise FetchFault("bad_url", f"accepted: http:// and https://, not {url[:100]!r}")
+    is_secure = parts.scheme == "https"
+    return Site(is_secure, host, port or (443 if is_secure else 80)), path + query
+
+
+def _join(url: str, location: str) -> str:
+    """Return the URL that another one redirects to. Raises FetchFault."""
+    try:
+        return urllib.parse.urljoin(url, location)
+    except ValueError as error:
+        raise FetchFault("bad_url", f"redirects to {location[:100]!r}: {error}") from None

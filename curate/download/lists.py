@@ -1,0 +1,234 @@
+"""Lists of URLs: Parquet, CSV, TSV and JSON lines, plain or compressed, read by ranges of rows.
+
+A list that is not Parquet is made one, for only so can rows in the middle be read without all before them: once in a
+run, by the process that plans it, which puts it into the run's folder where others are to read it (`share_list`).
+"""
+
+import atexit
+import io
+import re
+import shutil
+import tempfile
+import threading
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache, partial
+from itertools import accumulate, groupby
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curate.base import ids
+from curate.base.decoded_size import MAX_DECODED, check_claimed, check_decoded, read_footer
+from curate.base.process import at_interrupt
+from curate.read.columns import plain_columns
+from curate.read.text_tables import MAX_VALUES, check_first_line, check_json_lines, open_text
+from curate.store.layout import LISTS
+from curate.store.store import RunStore
+
+KINDS = {"parquet": "Parquet", "csv": "CSV", "tsv": "TSV"} | dict.fromkeys(("jsonl", "ndjson", "json"), "JSON lines")
+TABULAR = ("csv", "tsv")
+_COMPRESSED = ("gz", "bz2", "xz", "zst")
+_GROUP = 10_000  # rows of a row group
+_JSON_BYTES = 1 << 24  # of JSON lines that are read at a time
+_LINE_BYTES = 1 << 24  # that one of them may have
+_MAX_READ = 30_000  # columns of CSV that are read, again for each one that does not fit its type
+_UNFIT = re.compile(r"In CSV column #(\d+): .*conversion error to (\w+)")
+# What comes after a type that does not fit, else text; text that is not UTF-8 is bytes
+_WIDER: dict[str, pa.DataType] = {"null": pa.int64(), "int64": pa.float64(), "string": pa.binary()}
+
+_lock = threading.Lock()
+_converted: dict[str, str] = {}  # by digest: files of this process
+
+
+@dataclass(frozen=True)
+class UrlList:
+    """A list: a file of one of KINDS, and how it is read."""
+
+    path: str
+    fingerprint: str  # differs where the file does
+    storage: dict[str, Any] = field(default_factory=dict)  # options of its file system
+    column_names: tuple[str, ...] | None = None  # of CSV or TSV without a header line; None: the first line is one
+    texts: frozenset[str] = frozenset()  # names of columns that are text, whatever is in them, in lower case
+
+    @property
+    def kind(self) -> str | None:
+        """Which of KINDS it is."""
+        return kind_of(self.path)
+
+    @property
+    def digest(self) -> str:
+        """Of all that determines its rows."""
+        return ids.digest([self.path, self.fingerprint, self.column_names, sorted(self.texts)])
+
+
+def kind_of(path: str) -> str | None:
+    """Return which of KINDS a file is by its name; None for another."""
+    suffixes = path.rpartition("/")[2].lower().split(".")[1:]
+    if suffixes and suffixes[-1] in _COMPRESSED:
+        suffixes.pop()
+    return suffixes[-1] if suffixes and suffixes[-1] in KINDS else None
+
+
+def describe_list(urls: UrlList) -> tuple[pa.Schema, int]:
+    """Return a list's columns and the number of its rows. Raises pa.ArrowException where it is damaged, and OSError."""
+    with _opened(urls, None) as (file, _):
+        check_claimed(file.metadata, MAX_DECODED)
+        return file.schema_arrow.remove_metadata(), max(_ends(file), default=0)
+
+
+def read_rows(urls: UrlList, rows: Sequence[int], run: RunStore | None = None) -> pa.Table:
+    """Return rows of a list, which may be in the run's folder, by their numbers, ascending, at least one.
+
+    Their columns are of plain types: Arrow takes no rows of views. Raises pa.ArrowException where the list is damaged,
+    and OSError.
+    """
+    with _opened(urls, run) as (file, source):
+        ends, pieces = _ends(file), []
+        for group, some in groupby(rows, partial(bisect_right, ends)):
+            first = ends[group - 1] if group else 0
+            checked = check_decoded(source, file.metadata, [group], None, MAX_DECODED)
+            table = plain_columns(checked.read_row_group(group, use_threads=False))
+            pieces.append(table.take([row - first for row in some]))
+        return pa.concat_tables(pieces)
+
+
+def _ends(file: pq.ParquetFile) -> list[int]:
+    """Return the number of the row behind each row group."""
+    return list(accumulate(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)))
+
+
+def share_list(urls: UrlList, run: RunStore) -> None:
+    """Put a list that is not Parquet into the run's folder, as one, until the run ends."""
+    if urls.kind != "parquet":
+        with open(_convert_once(urls), "rb") as source, run.create(_shared(urls)) as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+
+
+def _shared(urls: UrlList) -> str:
+    return f"{LISTS}/{urls.digest}.parquet"
+
+
+@contextmanager
+def _opened(urls: UrlList, run: RunStore | None) -> Iterator[tuple[pq.ParquetFile, Any]]:
+    """Yield a list as a Parquet file, and what it is read from."""
+    if urls.kind == "parquet":
+        opened = fsspec.open(urls.path, "rb", **urls.storage)
+    elif run is not None and urls.digest not in _converted and run.exists(_shared(urls)):
+        opened = run.open(_shared(urls))
+    else:
+        opened = fsspec.open(_convert_once(urls), "rb")
+    with opened as file:
+        yield pq.ParquetFile(file, metadata=read_footer(file), pre_buffer=False), file
+
+
+def _convert_once(urls: UrlList) -> str:
+    """Return the path of a list as a Parquet file of this process, which one thread makes."""
+    with _lock:
+        if urls.digest not in _converted:
+            path = f"{_folder()}/{urls.digest}.parquet"
+            _convert(urls, path)
+            _converted[urls.digest] = path
+        return _converted[urls.digest]
+
+
+@cache
+def _folder() -> str:
+    folder = tempfile.mkdtemp(prefix="curate-lists-")
+    remove = partial(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(remove)
+    at_interrupt(remove)
+    return folder
+
+
+def _convert(urls: UrlList, path: str) -> None:
+    """Write a list as Parquet. Raises pa.ArrowException where it is damaged, and OSError."""
+    if urls.kind not in TABULAR:
+        names = set[str]()
+        if not (schemas := [table.schema for table in _json_tables(urls, None, names)]):
+            raise pa.ArrowInvalid("all of its lines are blank; accepted: JSON lines, one object per line")
+        schema = pa.unify_schemas(schemas, promote_options="permissive")
+        with pq.ParquetWriter(path, schema) as writer:
+            for table in _json_tables(urls, schema, names):
+                writer.write_table(table, row_group_size=_GROUP)
+        return
+    try:
+        if _write_tabular(urls, path, '"'):
+            return
+    except pa.ArrowInvalid:
+        if urls.kind != "tsv":
+            raise
+    _write_tabular(urls, path, "")
+
+
+def _json_tables(urls: UrlList, columns: pa.Schema | None, names: set[str]) -> Iterator[pa.Table]:
+    """Yield the rows of JSON lines, some at a time, with these columns; None: with their own, which `names` gets."""
+    import pyarrow.json  # here: it takes time that lists of Parquet need not
+
+    options = pyarrow.json.ParseOptions(explicit_schema=columns)
+    with open_text(urls.path, urls.storage) as file:
+        while data := file.read(_JSON_BYTES):
+            data += (rest := file.readline(_LINE_BYTES + 1))
+            if len(rest) > _LINE_BYTES:
+                raise pa.ArrowInvalid(f"a line has more than {_LINE_BYTES:,} bytes; accepted: at most that")
+            if data.lstrip().startswith(b"["):
+                raise pa.ArrowInvalid("it is a JSON array; accepted: JSON lines, one object per line")
+            if data.strip():
+                if columns is None:
+                    check_json_lines(data, names)
+                if data.count(b"{") * len(names) > MAX_VALUES:
+                    raise pa.ArrowInvalid(f"its lines have {len(names):,} columns, most of them without a value")
+                whole = pyarrow.json.ReadOptions(block_size=len(data) + 1)
+                yield pyarrow.json.read_json(io.BytesIO(data), whole, options)
+
+
+def _write_tabular(urls: UrlList, path: str, quote: str) -> bool:
+    """Write a list of CSV or TSV, in which `quote` is the quotation mark; empty: there is none.
+
+    Return False for TSV in which values that begin with one have several lines: then it is none.
+    """
+    with _tabular(urls, {}, quote) as batches:
+        names = batches.schema.names
+    types: dict[str, pa.DataType] = {name: pa.string() for name in names if name.lower() in urls.texts}
+    for _ in range(max(1, _MAX_READ // len(names))):
+        try:
+            with _tabular(urls, types, quote) as batches, pq.ParquetWriter(path, batches.schema) as writer:
+                for batch in batches:
+                    if urls.kind == "tsv" and quote and any(map(_has_lines, batch)):
+                        return False
+                    writer.write_batch(batch, row_group_size=_GROUP)
+            return True
+        except pa.ArrowInvalid as error:
+            unfit = _UNFIT.search(str(error))
+            if unfit is None:
+                raise
+            # The column began as if it held nothing else than values of this type
+            name, wider = names[int(unfit[1])], _WIDER.get(unfit[2], pa.string())
+            if types.get(name) == wider:
+                raise
+            types[name] = wider
+    raise pa.ArrowInvalid(f"{len(types):,} columns and more begin with numbers and hold text; accepted: fewer")
+
+
+@contextmanager
+def _tabular(urls: UrlList, types: dict[str, pa.DataType], quote: str) -> Iterator[Any]:
+    """Yield the batches of a list of CSV or TSV."""
+    import pyarrow.csv
+
+    is_csv, names = urls.kind == "csv", None if urls.column_names is None else list(urls.column_names)
+    mark = "," if is_csv else "\t"
+    if names is None:
+        check_first_line(urls.path, urls.storage, mark)
+    with open_text(urls.path, urls.storage) as file:
+        read, convert = pyarrow.csv.ReadOptions(column_names=names), pyarrow.csv.ConvertOptions(column_types=types)
+        parse = pyarrow.csv.ParseOptions(delimiter=mark, quote_char=quote or False, newlines_in_values=is_csv)
+        yield pyarrow.csv.open_csv(file, read, parse, convert)
+
+
+def _has_lines(column: pa.Array) -> bool:
+    return pa.types.is_string(column.type) and bool(pc.any(pc.match_substring_regex(column, "[\t\n]")).as_py())

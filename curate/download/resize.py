@@ -1,0 +1,100 @@
+"""Images as img2dataset's resizer makes them, and EXIF as its downloader reads it, within limits.
+
+The one part of img2dataset that is replaced is `resizer.SuppressStdoutStderr`: while an image is decoded it takes the
+process's standard output and error away, from all threads, and no option leaves it out.
+"""
+
+import io
+import json
+import math
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import NamedTuple
+
+from curate.base.errors import needing
+from curate.download.source import RESIZING, UrlsSource
+from curate.read.image import DAMAGED, FORMATS, Metered, format_of, measure_image
+from curate.recipe.measure import Image as ImageOptions
+
+_NEEDED = ("input of format urls needs img2dataset", "'.[img2dataset]' in a checkout of curate")
+HASH_MISMATCH = "hash mismatch"
+# What img2dataset says of images, as reasons
+_REASONS = {
+    "Image decoding error": "served_no_image",
+    "image too small": "too_small",
+    "image area too large": "too_large_area",
+    "aspect ratio too large": "aspect_ratio",
+    HASH_MISMATCH: "hash_mismatch",
+}
+
+
+class Resized(NamedTuple):
+    """What becomes of an image: its bytes and sizes in pixels, or the resizer's message."""
+
+    data: bytes | None
+    width: int | None = None
+    height: int | None = None
+    original_width: int | None = None
+    original_height: int | None = None
+    error: str | None = None
+
+
+Resize = Callable[[bytes], Resized]
+
+
+def make_resizer(source: UrlsSource) -> Resize:
+    """Return what resizes images as a source says. Raises RecipeError.
+
+    What is no image that is accepted, or would have too many pixels to be resized, is refused before it is decoded.
+    """
+    limits = ImageOptions(decode=False)
+    if source.image_size is None:
+        return lambda data: _as_it_came(data, limits)
+    # A library of the resizer else asks the package index for its newest version when it is imported.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    with needing(*_NEEDED):
+        from img2dataset import resizer
+    resizer.SuppressStdoutStderr = nullcontext
+    values = {name: getattr(source, name) for name in ("image_size", *RESIZING)}
+    values = {name: math.inf if value is None else value for name, value in values.items()}
+    resize = resizer.Resizer(**values)
+    if math.isfinite(values["max_image_area"]):
+        limits = limits.model_copy(update={"max_pixels": int(values["max_image_area"])})
+    return lambda data: _refusal(data, limits) or Resized(*resize(io.BytesIO(data)))
+
+
+def _as_it_came(data: bytes, limits: ImageOptions) -> Resized:
+    """Return an image with its size after EXIF rotation, or the message for one that has no header."""
+    if (facts := measure_image(data, limits)).status in DAMAGED:
+        return Resized(None, error=f"Image decoding error: {facts.error}")
+    return Resized(data, *(facts.width, facts.height) * 2)
+
+
+def _refusal(data: bytes, limits: ImageOptions) -> Resized | None:
+    """Return the message for what is no image that is accepted, or beyond the limits by its header."""
+    if not format_of(data[:64]):
+        return Resized(None, error=f"Image decoding error: the bytes are not an image of {', '.join(FORMATS)}")
+    if (facts := measure_image(data, limits)).status == "too_many_pixels":
+        return Resized(None, error=f"image area too large: {facts.error}")
+    return None
+
+
+def reason_of(error: str) -> str:
+    """Return which of schema.MISSING_REASONS a message of img2dataset's is."""
+    return _REASONS.get(error.partition(":")[0], "not_resized")
+
+
+class _Endless(BaseException):
+    """What the reader of EXIF does not catch itself: directories may name the same bytes, and each other, endlessly."""
+
+
+def read_exif(data: bytes) -> str | None:
+    """Return an image's EXIF as JSON; None where it cannot be read, or takes too much. Raises RecipeError."""
+    with needing(*_NEEDED):
+        import exifread
+    try:
+        tags = exifread.process_file(Metered(data, 50_000_000, _Endless, 10_000), details=False)
+        return json.dumps({name: str(value).strip() for name, value in tags.items() if value is not None})
+    except (Exception, _Endless):
+        return None

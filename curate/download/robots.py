@@ -1,0 +1,122 @@
+"""What hosts forbid: their robots.txt (RFC 9309), each read once a day in a process, and headers against training."""
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from email.message import Message
+from typing import Any
+
+from curate.base.errors import needing
+from curate.download.fetch_fault import FetchFault
+
+_RULES = 20_000_000  # characters of robots.txt that are remembered
+_OVERHEAD = 300  # of each site
+_DAY = 86_400.0
+_AGENT = re.compile(r"\s*user[- ]?agent(?:\s*:|\s)([^#]*)(?:#.*)?", re.IGNORECASE)
+_TOKEN = re.compile(r"[A-Za-z_-]*")  # a product token
+_NOT_ASKED: Future[Any] = Future()
+
+NO_TRAINING = frozenset({"noai", "noimageai", "noindex", "noimageindex"})  # img2dataset's
+_NONE = {"noindex", "nofollow"}  # what X-Robots-Tag: none stands for
+_USES = {"train-ai", "train-genai", "ai", "genai", "tdm", "bots", "automated", "all"}
+_TAG_OF_AGENT = re.compile(r"\s*([A-Za-z0-9_-]+)\s*:\s*(.*)")
+_WITH_VALUES = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
+
+
+@dataclass
+class Robots:
+    """The robots.txt of hosts (RFC 9309), each read once a day by the first thread that needs it."""
+
+    agent: str
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _sites: dict[str, tuple[float, Future[Any]]] = field(default_factory=dict)
+    _characters: int = 0
+
+    def check(self, site: str, url: str, read: Callable[[str], bytes]) -> float:
+        """Raise FetchFault where the rules of a site (scheme, host and port) forbid a URL, or cannot be read.
+
+        `read` fetches robots.txt: a fault of status 4xx, but 429, allows all; any other fault is that of each URL.
+        Returns the seconds in which another thread read it.
+        """
+        began = time.monotonic()
+        with self._lock:
+            until, rules = self._sites.get(site, (0.0, _NOT_ASKED))
+            if is_mine := until < began:
+                rules = Future()
+                self._sites[site] = began + _DAY, rules
+        if is_mine:
+            try:
+                parsed, characters = self._parse(read, site)
+                rules.set_result(parsed)
+                with self._lock:
+                    self._characters += characters
+                    if self._characters > _RULES:
+                        self._sites, self._characters = {site: (began + _DAY, rules)}, characters
+            except BaseException as error:
+                with self._lock:
+                    self._sites.pop(site, None)
+                rules.set_exception(error.fresh() if isinstance(error, FetchFault) else error)
+        if rules.result() is not None and not rules.result().can_fetch(url, self.agent):
+            raise FetchFault("robots", f"{site}/robots.txt")
+        return 0.0 if is_mine else time.monotonic() - began
+
+    def _parse(self, read: Callable[[str], bytes], site: str) -> tuple[Any, int]:
+        """Return the rules of a site, None where all is allowed, and what they are counted as."""
+        with needing("robots: respect needs another package", "'.[img2dataset]' in a checkout of curate"):
+            from protego import Protego
+        try:
+            text = _of_agent(read(f"{site}/robots.txt").decode("utf-8-sig", "replace"), self.agent)
+            return Protego.parse(text), len(text) + _OVERHEAD
+        except FetchFault as fault:
+            if fault.reason.startswith("http_4") and fault.reason != "http_429":
+                return None, _OVERHEAD
+            detail = fault.detail if fault.reason == "refused_address" else f"while reading robots.txt: {fault.detail}"
+            raise FetchFault(fault.reason, detail, fault.retry_after) from None
+
+
+def _of_agent(text: str, agent: str) -> str:
+    """Return a robots.txt with agents `*`, this one and `other`: Protego gives each of them all rules of its group.
+
+    An agent is meant by its product token alone, whatever its case and what follows it, such as a version (RFC 9309,
+    2.2.1).
+    """
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        if match := _AGENT.fullmatch(line):
+            name = match[1].strip()
+            token = _TOKEN.match(name.lstrip("*"))
+            is_mine = token is not None and token[0].lower() == agent
+            lines[number] = f"User-agent: {'*' if name == '*' else agent if is_mine else 'other'}"
+    return "\n".join(lines)
+
+
+def opt_out(headers: Message, token: str, directives: Iterable[str] = NO_TRAINING) -> str | None:
+    """Return the header that reserves what it comes with from machine learning; None where there is none.
+
+    X-Robots-Tag with one of the directives, for all or for the agent `token`, where `none` is noindex and nofollow
+    (Google's definition); TDM-Reservation: 1 (W3C's TDM Reservation Protocol); Content-Usage with `train-ai=n` (IETF's
+    draft-ietf-aipref-vocab-06) or, of its earlier drafts, a use that includes it. Not read: /.well-known/tdmrep.json,
+    rules `Content-Usage` of robots.txt, metadata inside of images.
+    """
+    unwanted = {directive.strip().lower() for directive in directives}
+    unwanted |= {"none"} if not unwanted.isdisjoint(_NONE) else set()
+    for value in headers.get_all("X-Robots-Tag", []):
+        match = _TAG_OF_AGENT.fullmatch(value)
+        is_named = match is not None and match[1].lower() not in _WITH_VALUES
+        if match and is_named and match[1].lower() != token:
+            continue
+        text = match[2] if match and is_named else value
+        if not unwanted.isdisjoint(word.strip().lower() for word in text.split(",")):
+            return f"X-Robots-Tag: {value}"
+    for value in headers.get_all("TDM-Reservation", []):
+        if value.strip() == "1":
+            return f"TDM-Reservation: {value}"
+    for value in headers.get_all("Content-Usage", []):
+        for part in value.lower().split(","):
+            use, _, answer = part.partition("=")
+            if use.strip() in _USES and answer.partition(";")[0].strip() == "n":
+                return f"Content-Usage: {value}"
+    return None

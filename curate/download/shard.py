@@ -1,0 +1,248 @@
+"""A shard as of img2dataset: rows of a list, downloaded, resized, and written as its own command writes them.
+
+In: rows of a list, with columns `url`, `caption` and others. Out: NUMBER.tar, NUMBER.parquet and NUMBER_stats.json, the
+last one last: with it the shard is complete. Tar and Parquet are in the order of the rows, whatever ended first, and
+members have no time, images the suffix of their format. The Parquet file has the list's columns and img2dataset's,
+`error_message` being `reason: detail`, then OUTCOMES, and `previous_key` where rows are tried again. The statistics
+also have `bytes`, of what came as servers sent it, and `reasons` with the URLs that failed for each.
+
+Trade-off: images wait in a temporary file until all are there, so that memory does not hold a shard.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from multiprocessing.pool import ThreadPool
+from queue import SimpleQueue
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.base.schema import define
+from curate.download.fetch import Fetcher, Outcome
+from curate.download.fetch_fault import FetchFault
+from curate.download.rates import by_frequency
+from curate.download.resize import HASH_MISMATCH, Resize, Resized, read_exif, reason_of
+from curate.download.retry_record import Retry
+from curate.download.shard_names import OUTCOMES, STATISTICS, keys_of, shard_stem
+from curate.download.source import UrlsSource
+from curate.read.image import format_of
+from curate.store.facts import DownloadFacts
+from curate.store.store import RunStore
+from curate.tar.writer import TarWriter
+
+_log = logging.getLogger(__name__)
+
+_PREVIOUS = "previous_key"
+_SIZES = ("width", "height", "original_width", "original_height")
+
+
+def download_shard(
+    rows: pa.Table, number: int, source: UrlsSource, fetcher: Fetcher, resize: Resize, retry: Retry | None = None
+) -> None:
+    """Download the rows of a list into a shard, unless another writer's is there by then: the first complete one stays.
+
+    `rows` have columns `url`, `caption`, and that of the hash to verify under the name of its kind (string), and those
+    that go along; `number` is of `shard_names.NUMBERS`; `retry` says what they were where they are tried again.
+    Raises RecipeError where img2dataset is not installed, OSError where the store cannot be written.
+    """
+    (store, stem), began = source.place(shard_stem(number)), time.time()
+    shard = _Shard(rows, keys_of(number, len(rows), source.number_sample_per_shard), source, resize)
+    with store.temporary_folder() as folder, open(f"{folder}/images", "w+b") as images:
+        for row, outcome in _fetch_all(rows["url"].to_pylist(), fetcher, source):
+            shard.add(row, outcome, images)
+        statistics = shard.statistics(began)
+        with store.together(stem, done=lambda: is_complete(store, stem)) as together:
+            with together.create(f"{stem}.tar") as file:
+                shard.write_tar(images, file)
+            together.write_parquet(f"{stem}.parquet", shard.table(retry))
+            together.write_bytes(f"{stem}{STATISTICS}", json.dumps(statistics, indent=4).encode())
+
+
+def _fetch_all(urls: Sequence[str | None], fetcher: Fetcher, source: UrlsSource) -> Iterator[tuple[int, Outcome]]:
+    """Yield rows as they come, with what became of each; no more than two a thread are fetched, and not yet yielded."""
+    outcomes: SimpleQueue[tuple[int, Outcome]] = SimpleQueue()
+
+    def fetch(row: int, url: str | None) -> None:
+        try:
+            outcome = fetcher.fetch(url or "", source.timeout)
+        except Exception as error:
+            outcome = Outcome(None, _unforeseen(error), 1, time.time())
+        outcomes.put((row, outcome))
+
+    waiting = enumerate(urls)
+    with fetcher.expecting(urls), ThreadPool(min(source.thread_count, max(1, len(urls)))) as pool:
+        for task in islice(waiting, 2 * source.thread_count):
+            pool.apply_async(fetch, task)
+        for _ in urls:
+            yield outcomes.get()
+            for task in islice(waiting, 1):
+                pool.apply_async(fetch, task)
+
+
+def _unforeseen(error: Exception) -> FetchFault:
+    """Return what a row has for an error that nobody foresaw, which is logged: one URL ends no shard."""
+    _log.error("downloading a URL failed", exc_info=error)
+    return FetchFault("lost", f"{type(error).__name__}: {error}")
+
+
+class _Shard:
+    """The rows of a shard: what is known of each besides the list's columns, and where its image waits."""
+
+    def __init__(self, rows: pa.Table, keys: list[str], source: UrlsSource, resize: Resize) -> None:
+        self._rows, self._source, self._resize = rows, source, resize
+        self._verified = source.verify_hash and source.verify_hash[1]
+        self._listed = {name: rows[name].to_pylist() for name in rows.column_names}
+        optional = filter(None, ("exif" if source.extract_exif else None, source.compute_hash))
+        texts, sizes = dict.fromkeys(("key", "status", "error_message"), pa.string()), dict.fromkeys(_SIZES, pa.int32())
+        self._schema = define(**texts, **sizes, **dict.fromkeys(optional, pa.string()))
+        self._facts: dict[str, list[Any]] = {n: [None] * len(keys) for n in (*self._schema.names, *OUTCOMES.names)}
+        self._facts["key"] = list(keys)
+        self._images: dict[int, tuple[int, int]] = {}  # by row, offset and size
+        self._bytes = 0
+
+    def add(self, row: int, outcome: Outcome, images: IO[bytes]) -> None:
+        """Take in what became of a row's URL; its image goes to the end of a file."""
+        fault, data, resized = outcome.fault, outcome.data, Resized(None)
+        if data is not None:
+            try:
+                is_other = self._verified and _digest(self._verified, data) != self._listed[self._verified][row]
+                resized = Resized(None, error=HASH_MISMATCH) if is_other else self._resize(data)
+            except Exception as error:
+                fault = _unforeseen(error)
+        facts: dict[str, Any] = {"status": "success", "attempts": outcome.attempts}
+        facts["may_pass"] = fault is not None and fault.may_pass
+        facts["attempted"] = datetime.fromtimestamp(int(outcome.time), UTC)
+        if fault:
+            facts |= {"reason": fault.reason, "detail": fault.detail}
+            facts |= {"status": "failed_to_download", "error_message": str(fault)}
+        elif message := resized.error:
+            facts |= {"reason": reason_of(message), "detail": message, "error_message": message}
+            facts["status"] = "failed_to_download" if message == HASH_MISMATCH else "failed_to_resize"
+        else:
+            assert data is not None and resized.data is not None
+            facts |= {name: getattr(resized, name) for name in _SIZES}
+            if self._source.extract_exif:
+                facts["exif"] = read_exif(data)
+            if kind := self._source.compute_hash:
+                facts[kind] = _digest(kind, data)
+            self._images[row] = images.tell(), len(resized.data)
+            images.write(resized.data)
+            self._bytes += len(data)
+        for name, value in facts.items():
+            self._facts[name][row] = value
+
+    def write_tar(self, images: IO[bytes], file: IO[bytes]) -> None:
+        """Write the samples that came, in the order of their rows."""
+        listed = {name: values for name, values in self._listed.items() if name != self._verified}
+        fields = listed | {name: self._facts[name] for name in self._schema.names}
+        with TarWriter(file) as writer:
+            for row in sorted(self._images):
+                offset, size = self._images[row]
+                images.seek(offset)
+                described = json.dumps({name: values[row] for name, values in fields.items()}, indent=4)
+                image = images.read(size)
+                kind = format_of(image[:64]) or self._source.encode_format
+                members = {"jpg" if kind == "jpeg" else kind: image, "json": described.encode()}
+                members["txt"] = (self._listed["caption"][row] or "").encode()
+                for suffix in sorted(members):
+                    writer.add(f"{self._facts['key'][row]}.{suffix}", members[suffix])
+
+    def table(self, retry: Retry | None) -> pa.Table:
+        facts, table = self._facts, self._rows
+        if retry:
+            facts = facts | {"attempts": [sum(both) for both in zip(retry.attempts, facts["attempts"], strict=True)]}
+        for field in (*self._schema, *OUTCOMES):
+            column = pa.array(facts[field.name], field.type)
+            place = table.schema.get_field_index(field.name)
+            table = table.append_column(field, column) if place < 0 else table.set_column(place, field, column)
+        return table.append_column(_PREVIOUS, pa.array(retry.keys, pa.string())) if retry else table
+
+    def statistics(self, began: float) -> dict[str, Any]:
+        """Return what img2dataset's statistics say, with the bytes that came and the reasons."""
+        ended, statuses = time.time(), Counter(self._facts["status"])
+        messages = zip(self._facts["status"], self._facts["error_message"], strict=True)
+        return {
+            "count": len(self._rows),
+            "successes": statuses["success"],
+            "failed_to_download": statuses["failed_to_download"],
+            "failed_to_resize": statuses["failed_to_resize"],
+            "duration": ended - began,
+            "start_time": began,
+            "end_time": ended,
+            "status_dict": dict(Counter(message or status for status, message in messages)),
+            "bytes": self._bytes,
+            "reasons": by_frequency(Counter(filter(None, self._facts["reason"]))),
+        }
+
+
+def _digest(kind: str, data: bytes) -> str:
+    return hashlib.new(kind, data).hexdigest()
+
+
+def is_complete(store: RunStore, stem: str) -> bool:
+    """Return whether a shard is there, whole."""
+    return store.exists(f"{stem}{STATISTICS}")
+
+
+def complete(store: RunStore, stem: str) -> bool:
+    """Put into place what a killed writer left complete; return whether the shard is there. None works on it then."""
+    if store.complete(stem):
+        store.delete_ticket(stem)
+    return is_complete(store, stem)
+
+
+def read_facts(store: RunStore, stem: str) -> DownloadFacts:
+    """Return what a shard says that its rows gave."""
+    statistics, rows = store.read_json(f"{stem}{STATISTICS}"), store.footer(f"{stem}.parquet")[2]
+    return DownloadFacts(
+        urls=rows,
+        came=rows - sum(statistics["reasons"].values()),
+        bytes=statistics["bytes"],
+        began=statistics["start_time"],
+        ended=statistics["end_time"],
+        reasons=statistics["reasons"],
+    )
+
+
+def read_previous_keys(store: RunStore, stem: str, keys: Collection[str]) -> list[str]:
+    """Return the keys that samples of a shard had in an earlier round, of those that had one."""
+    if not store.exists(f"{stem}.parquet") or _PREVIOUS not in store.schema(f"{stem}.parquet").names:
+        return []
+    table = store.read_parquet(f"{stem}.parquet", ["key", _PREVIOUS])
+    previous = table.filter(pc.is_in(table["key"], pa.array(keys, pa.string())))[_PREVIOUS].to_pylist()
+    return [key for key in previous if key is not None]
+
+
+def clear_samples(store: RunStore, stem: str, keys: Collection[str], members: Iterable[tuple[int, int]]) -> list[str]:
+    """Take samples out of a shard: members of the tar, by offset and size, become zeros, so that no other moves.
+
+    Rows of the Parquet file keep the key alone. Returns the files that were rewritten.
+    """
+    rewritten = []
+    if ranges := sorted(members):
+        with store.open(f"{stem}.tar") as old, store.create(f"{stem}.tar") as file:
+            for offset, size in ranges:
+                while data := old.read(min(max(0, offset - old.tell()), 1 << 20)):
+                    file.write(data)
+                file.write(bytes(size))
+                old.seek(offset + size)
+            shutil.copyfileobj(old, file, 1 << 20)
+        rewritten.append(f"{stem}.tar")
+    table = store.read_parquet(f"{stem}.parquet")
+    named = pc.is_in(table["key"], pa.array(keys, pa.string()))
+    if pc.any(named).as_py():
+        for place, field in enumerate(table.schema):
+            if field.name not in ("key", "status"):
+                blank = pa.scalar(None, field.type)
+                table = table.set_column(place, field, pc.if_else(named, blank, table.column(place)))
+        store.write_parquet(f"{stem}.parquet", table)
+        rewritten.append(f"{stem}.parquet")
+    return rewritten

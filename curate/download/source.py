@@ -1,0 +1,261 @@
+"""What a recipe says of lists of URLs, and of how servers may be asked (`network`); and where their shards are."""
+
+import ipaddress
+import re
+from operator import not_
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, model_validator
+
+from curate.download.addresses import Network, refusal
+from curate.read.columns import Columns
+from curate.recipe.section import Column, Section, UserPath, UserPaths, find_twice
+from curate.recipe.source import Source
+from curate.store.layout import POOL
+from curate.store.manifest import find_digest
+from curate.store.store import RunStore
+
+Hash = Literal["md5", "sha256", "sha512"]
+RESIZING = (
+    *("resize_mode", "resize_only_if_bigger", "upscale_interpolation", "downscale_interpolation", "encode_quality"),
+    *("encode_format", "skip_reencode", "min_image_size", "max_image_area", "max_aspect_ratio"),
+)
+_Interpolation = Literal["nearest", "linear", "cubic", "area", "lanczos", "lanczos4"]
+_CONTACT = r"^(https?://|mailto:)?[!-~]+[.@][!-~]+$"
+# Of what FetchFaults say of a limit: an address, and how much there was
+_ADDRESS, _NUMBER = re.compile(r"(\S+) is "), re.compile(r"(more than )?([\d,]+)(?: bytes)?")
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise ValueError(f"{error}; accepted: a network such as 127.0.0.0/8 or fd00::/8") from None
+
+
+def _contact(text: str) -> str:
+    if not re.fullmatch(_CONTACT, text):
+        raise ValueError("accepted: your email address, or the URL of a page about you")
+    return text
+
+
+class NetworkPolicy(Section):
+    """How servers are asked for images: whom to ask, how often, and how much to take.
+
+    Only http and https are used, and public addresses alone, checked when a connection is made, after redirects too.
+    Headers that reserve an image from machine learning are X-Robots-Tag, TDM-Reservation and Content-Usage. Of
+    X-Robots-Tag, img2dataset's words count, and `none`. /.well-known/tdmrep.json and rules `Content-Usage` of
+    robots.txt are not read. A connection that a host leaves open is used again for some seconds.
+    """
+
+    runtime_fields: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("contact", "allow_networks", "max_bytes", "max_seconds", "max_redirects"),
+            *("per_host", "attempts", "pause", "max_pause"),
+        }
+    )
+    example: ClassVar[Any] = {"contact": "you@example.org"}
+
+    contact: Annotated[str, AfterValidator(_contact), Field(json_schema_extra={"pattern": _CONTACT})] = Field(
+        examples=["you@example.org"]
+    )
+    """Your email address or page, sent to every server, so that its owner can write to you."""
+    allow_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = Field((), examples=[["10.0.0.0/8"]])
+    """Networks that may be asked although they are not public; 127.0.0.0/8 is this machine."""
+    robots: Literal["respect", "ignore"] = Field("respect", examples=["ignore"])
+    """What to do with robots.txt."""
+    opt_out: Literal["respect", "ignore"] = Field("respect", examples=["ignore"])
+    """What to do with headers that reserve an image from machine learning."""
+    max_bytes: int = Field(100_000_000, examples=[20_000_000], gt=0)
+    """Bytes of one download, at most."""
+    max_seconds: float = Field(60.0, examples=[30], gt=0)
+    """Seconds of one download, from the first look-up to the last byte, at most."""
+    max_redirects: int = Field(5, examples=[3], ge=0)
+    """Redirects of one download, at most."""
+    per_host: int = Field(4, examples=[2], gt=0)
+    """Connections to one host at a time, of all workers together, at most."""
+    attempts: int = Field(3, examples=[5], ge=1)
+    """Attempts in a run, and in each `--retry`, after 408, 425, 429, 5xx, DNS errors and timeouts."""
+    pause: float = Field(1.0, examples=[2], gt=0)
+    """Seconds before the second attempt; doubles, unless the server says how long."""
+    max_pause: float = Field(30.0, examples=[60], gt=0)
+    """Seconds of a pause, at most."""
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The networks that may be asked though they are not public."""
+        return tuple(map(ipaddress.ip_network, self.allow_networks))
+
+    def allows_now(self, reason: str | None, detail: str | None) -> bool:
+        """Return whether a URL was refused by limits that this policy does not have: of addresses, sizes or numbers."""
+        if reason == "refused_address":
+            address = _ADDRESS.search(detail or "")
+            return address is not None and refusal(address[1], self.networks) is None
+        limit = {"too_large": self.max_bytes, "too_many_redirects": self.max_redirects}.get(reason or "")
+        number = _NUMBER.fullmatch(detail or "")
+        if limit is None or number is None:
+            return False
+        return int(number[2].replace(",", "")) + bool(number[1]) <= limit
+
+
+class UrlsSource(Source):
+    """Lists of URLs, whose images become shards of img2dataset: Parquet, CSV, TSV or JSON lines, plain or compressed.
+
+    Needs `pip install '.[img2dataset]'`. The rows are those of lists (`path`), or what a finished run over lists as
+    text kept (`from`). Options under img2dataset's names are its own, with two other defaults: without `image_size`
+    images stay as they came, as with its `disable_all_reencoding`, and shards have 1,000 rows. Its `retries` is
+    `network.attempts` here, and its `user_agent_token` is `network.contact`; there is no `bbox_col`. Numbers of shards
+    have 15 digits, so that shards of many lists can share a folder.
+
+    - With `image_size`, `width` and `height` are of the resized image; rules see `original_width` and
+      `original_height` too.
+      By default (`border`) every image is a square of that size: write rules on sizes with these two.
+    - Without `image_size`, the json has the size all the same, and an image is named by its format, as in `.png`.
+    - Numbers, texts and booleans of the list become fields of the samples' json; lists, structs and times do not.
+    - `reason`, `detail`, `attempts`, `attempted` and `may_pass` are there too; `error_message` repeats them in words.
+    - Rows are in the order of the list. Only AVIF, BMP, GIF, JPEG, PNG, TIFF and WebP are accepted.
+    - Larger shards are faster; smaller ones lose less to a kill. A shard ends with its slowest URL.
+    - Every URL has a verdict: one that gave no image, or a damaged one, is a row with its reason, which counts towards
+      `max_missing`.
+    - Several runs may share a `store` at once. What is there is not downloaded again.
+    - `curate plan` says how many URLs, bytes and hours; `curate run … --retry` tries failed URLs that may succeed.
+    """
+
+    example: ClassVar[Any] = {
+        "name": "web",
+        "format": "urls",
+        "path": "list.parquet",
+        "network": {"contact": "you@example.org"},
+        "image_size": 256,
+    }
+    gives = (
+        Column("failures", "reason", "string", "Why there is no image: `dns`, `timeout`, `http_404`, `robots` …"),
+        Column("failures", "detail", "string", "Details of it."),
+        Column("failures", "attempts", "int32", "How often it was tried, in all rounds."),
+        Column("failures", "attempted", "timestamp[ms, tz=UTC]", "When the last attempt ended."),
+        Column("failures", "may_pass", "bool", "Whether another attempt may succeed."),
+    )
+
+    model_config = ConfigDict(serialize_by_alias=True)
+    runtime_fields: ClassVar[frozenset[str]] = frozenset({"thread_count"})
+
+    path: UserPaths = Field((), exclude_if=not_, examples=["list/*.parquet"])
+    """The lists. Give either `path` or `from`."""
+    from_run: UserPath | None = Field(None, exclude_if=not_, examples=["text-run"], alias="from", min_length=1)
+    """A finished run over lists as text: its kept rows are downloaded, with columns and weights."""
+    columns: Columns = Field(Columns(), examples=[{"caption": "TEXT", "url": "URL"}])
+    """Which column of a list holds what, where it is not found by its name."""
+    column_names: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
+        None, exclude_if=not_, examples=[["url", "caption"]], min_length=2
+    )
+    """Columns of CSV or TSV without a header line, in order. null: the first line names them."""
+    network: NetworkPolicy = Field(examples=[{"contact": "you@example.org"}])
+    """How servers are asked."""
+    store: UserPath | None = Field(None, examples=["s3://bucket/images"])
+    """Folder of the downloads, which outlives the run. null: `pool/` of the run."""
+    number_sample_per_shard: int = Field(1000, examples=[10000], ge=2, le=100_000)
+    """URLs of a shard (img2dataset: 10,000)."""
+    thread_count: int = Field(256, examples=[64], ge=1)
+    """Downloads at a time, per shard."""
+    timeout: float = Field(10.0, examples=[20], gt=0)
+    """Seconds to wait for a connection, or for a server's next bytes."""
+    extract_exif: bool = Field(True, examples=[False])
+    """Write each image's EXIF data into its json."""
+    compute_hash: Hash | None = Field("sha256", examples=["md5"])
+    """Hash of the downloaded bytes, written into the json. null: none."""
+    verify_hash: tuple[Annotated[str, Field(min_length=1)], Hash] | None = Field(None, examples=[["sha256", "sha256"]])
+    """Column of the list with a hash, and its kind; another image is refused. null: none."""
+    disallowed_header_directives: tuple[str, ...] | None = Field(None, examples=[["noai", "noimageai"]])
+    """Directives of X-Robots-Tag that refuse an image. null: img2dataset's, and `none`."""
+    image_size: int | None = Field(None, examples=[256], ge=1)
+    """Pixels of the side to resize to. null: images stay as they came, as with `disable_all_reencoding`."""
+    resize_mode: Literal["no", "border", "keep_ratio", "keep_ratio_largest", "center_crop"] = Field(
+        "border", examples=["keep_ratio"]
+    )
+    """`border` pads; `keep_ratio` fits the shorter side, `keep_ratio_largest` the longer; `center_crop` crops; `no`
+    leaves it."""
+    resize_only_if_bigger: bool = Field(False, examples=[True])
+    """Leave images that are smaller."""
+    upscale_interpolation: _Interpolation = Field("lanczos", examples=["cubic"])
+    """Interpolation of images that are enlarged."""
+    downscale_interpolation: _Interpolation = Field("area", examples=["lanczos"])
+    """Interpolation of images that are reduced."""
+    encode_quality: int = Field(95, examples=[90], ge=0, le=100)
+    """Quality of jpg and webp, 0 to 100; compression of png, 0 to 9."""
+    encode_format: Literal["jpg", "png", "webp"] = Field("jpg", examples=["webp"])
+    """Format of resized images."""
+    skip_reencode: bool = Field(False, examples=[True])
+    """Keep the bytes of images that are not resized."""
+    min_image_size: int = Field(0, examples=[100], ge=0)
+    """Pixels: refuse images with a shorter side."""
+    max_image_area: float | None = Field(None, examples=[20_000_000], gt=0)
+    """Pixels: refuse images with more. null: no limit."""
+    max_aspect_ratio: float | None = Field(None, examples=[3], gt=0)
+    """Refuse images whose longer side is more than this many times the shorter. null: no limit."""
+
+    @property
+    def input_run(self) -> str | None:
+        """The run that the rows are from."""
+        return self.from_run
+
+    @model_validator(mode="after")
+    def _fit_each_other(self) -> Self:
+        if bool(self.path) == bool(self.from_run):
+            lists = "path, of lists of URLs"
+            raise ValueError(f"give either {lists}, or from, the folder of a finished run over such lists")
+        if self.from_run and self.columns != Columns():
+            raise ValueError("columns: the run named by `from` says which column is which; accepted: columns with path")
+        if twice := find_twice(self.column_names or ()):
+            raise ValueError(f"column_names: two columns are named {twice!r}")
+        fields = type(self).model_fields
+        named = [name for name in RESIZING if getattr(self, name) != fields[name].default]
+        if named and self.image_size is None:
+            accepted = "with image_size, or a rule such as min_side >= 100"
+            raise ValueError(f"{named[0]}: images are not resized without image_size; accepted: {accepted}")
+        if self.verify_hash and self.verify_hash[1] != self.compute_hash:
+            what = f"{self.verify_hash[1]} is verified, but compute_hash is {self.compute_hash}"
+            raise ValueError(f"verify_hash: {what}; accepted: the same for both")
+        if self.encode_format == "png" and self.encode_quality > 9:
+            what = f"{self.encode_quality}; for png it is the compression level"
+            raise ValueError(f"encode_quality: {what}; accepted: 0 to 9")
+        return self
+
+    _run: str = PrivateAttr("")  # the folder of the run that reads it
+    _reuse: str | None = PrivateAttr(None)  # and of one that may have its shards
+    _is_alone: bool = PrivateAttr(True)
+
+    def placed_in(self, run: str, reuse: str | None = None, is_alone: bool = True) -> Self:
+        """Return the source as this run reads it: its shards are in its folder, or in that of the run to reuse."""
+        placed = self.model_copy()
+        placed._run, placed._reuse, placed._is_alone = run, reuse, is_alone
+        return placed
+
+    def place(self, name: str) -> tuple[RunStore, str]:
+        """Return the store that a file of a shard is in, and its path there."""
+        return (RunStore(self.store), name) if self.store else (RunStore(self._run), f"{POOL}/{name}")
+
+    def places(self) -> list[str]:
+        """Return the folders in which shards may be, that of the run to reuse last."""
+        return [self.store] if self.store else [f"{run}/{POOL}" for run in (self._run, self._reuse) if run]
+
+    def adopt(self, stem: str) -> bool:
+        """Put a shard of the run to reuse into place, and return True, where that has it as its manifest says."""
+        if self.store or not self._reuse:
+            return False
+        old, store = RunStore(self._reuse), RunStore(self._run)
+        names = [f"{POOL}/{stem}{ending}" for ending in (".tar", ".parquet", "_stats.json")]
+        digests = [find_digest(old, name) for name in names if old.exists(name)]
+        if len(digests) < len(names) or None in digests:
+            return False
+        for name, digest in zip(names, digests, strict=True):
+            assert digest is not None
+            store.adopt(old, name, name, digest)
+        return True
+
+    def row_fields(self) -> dict[str, Any]:
+        """Return what determines the rows: of how servers are asked, what they may refuse."""
+        fields = super().row_fields()
+        for name in ("thread_count", "store", "from"):
+            fields.pop(name, None)
+        network = {name: getattr(self.network, name) for name in ("robots", "opt_out")}
+        return fields | {"columns": self.columns.model_dump(exclude={"scores"}), "network": network}

@@ -1,0 +1,362 @@
+"""The seam between downloads and the network: one GET at a time, to public addresses alone, which always ends.
+
+In: a site, a path and a deadline. Out: an Answer, whose body is read while the block lasts. Raises FetchFault alone.
+
+`HttpTransport` is Python's own http.client, which reads what servers really send as img2dataset does. Tried and
+measured against it: urllib3 writes the escapes of a path anew, so that it asks for another URL, and takes 1.2 times
+the CPU; httpcore refuses headers that img2dataset accepts, takes bytes behind an answer for the next one, which gives
+a caption another's image, and takes 1.6 times the CPU.
+"""
+
+import http.client
+import resource
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from email.message import Message
+from functools import cache
+from typing import Any, NamedTuple, Protocol
+
+from curate.base.wording import format_bytes
+from curate.download.addresses import Network, look_up, refusal
+from curate.download.fetch_fault import FetchFault
+
+_OTHER_FILES = 512  # that the process may have open besides connections in use
+_CHUNK = 1 << 16  # bytes that are read at once
+_KEPT, _KEPT_SECONDS = 256, 4.0  # connections, and how long one is: servers close them after 5 s, or later
+_FRAMING = 2_000_000  # bytes that may come besides the body: answers before the answer, headers, trailers
+_OF_CONNECTIONS = (400, 408)  # that may be of a connection which was idle, or of what came by it before
+
+
+class Deadline:
+    """When a download must be over, and how long each step of it may take (seconds)."""
+
+    def __init__(self, step: float, whole: float) -> None:
+        self._step, self._end = step, time.monotonic() + whole
+
+    def extend(self, seconds: float) -> None:
+        """Leave out what was no part of the download: a wait for others."""
+        self._end += seconds
+
+    def left(self) -> float:
+        """Return the seconds that the next step has. Raises FetchFault where there are none."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise FetchFault("timeout", "it took more than max_seconds")
+        return min(self._step, left)
+
+
+class Site(NamedTuple):
+    """What connections are made to."""
+
+    is_secure: bool
+    host: str
+    port: int
+
+    @property
+    def authority(self) -> str:
+        """Host and port, as the header `Host` has them."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.is_secure else 80) else f"{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """Its root, without the last slash, and with the port."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.is_secure else 'http'}://{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server says."""
+
+    status: int
+    reason: str  # of its first line
+    headers: Message  # as they came, each byte a character
+    length: int | None  # bytes of the body, where the headers say it
+    body: Iterator[bytes]  # its bytes, as they come
+
+
+class Transport(Protocol):
+    """How servers are asked; methods are called by many threads at once."""
+
+    def get(self, site: Site, path: str, deadline: Deadline) -> AbstractContextManager[Answer]:
+        """Ask a site for a path and query of printable ASCII. Raises FetchFault, also while the body is read."""
+
+    def close(self) -> None:
+        """Close the connections that are kept open; others are made as they are needed."""
+
+    def leave(self, hosts: Collection[str]) -> None:
+        """Close those to these hosts."""
+
+
+class HttpTransport:
+    """HTTP/1.1 to addresses that are public or in `networks`, with `headers` in each request."""
+
+    def __init__(self, networks: Sequence[Network], headers: Mapping[str, str]) -> None:
+        self._networks, self._headers = tuple(networks), headers
+        self._kept = _KeptConnections()
+
+    @contextmanager
+    def get(self, site: Site, path: str, deadline: Deadline) -> Iterator[Answer]:
+        """Ask a site for a path; see Transport."""
+        connection = None
+        try:
+            with _faults():
+                connection, response = self._ask(site, path, deadline)
+                with response:
+                    body = _read(connection, response)
+                    yield Answer(response.status, response.reason, response.headers, response.length, body)
+                    can_be_kept = _leaves_open(connection, response)
+                if can_be_kept:
+                    self._kept.keep(connection)
+                    connection = None
+        except FetchFault as fault:
+            if fault.reason == "timeout":  # perhaps of a body that only a close would end
+                self._kept.give_up(site.host)
+            raise
+        finally:
+            if connection:
+                connection.close()
+
+    def _ask(self, site: Site, path: str, deadline: Deadline) -> "tuple[_Connection, http.client.HTTPResponse]":
+        """Return an answer and its connection: a new one, where a kept one brings none (RFC 9112, 9.3.1)."""
+        headers = {"Host": site.authority, **self._headers}
+        if site.host in self._kept.given_up:
+            headers["Connection"] = "close"
+        if kept := self._kept.take(site):
+            try:
+                response = kept.ask(path, headers, deadline)
+                if not kept.wire.has_ended and response.status not in _OF_CONNECTIONS:
+                    return kept, response
+                response.close()
+                kept.close()
+            except TimeoutError:
+                raise
+            except (OSError, http.client.HTTPException):
+                pass
+        connection = _Connection(site, self._networks)
+        return connection, connection.ask(path, headers, deadline)
+
+    def close(self) -> None:
+        """Close the connections that are kept open."""
+        self._kept.close()
+
+    def leave(self, hosts: Collection[str]) -> None:
+        """Close those to these hosts."""
+        self._kept.leave(hosts)
+
+
+class _Limited:
+    """A socket that is read until its deadline, however slowly bytes come, and no further than `bytes_left`."""
+
+    def begin(self, deadline: Deadline) -> None:
+        """Set the limits of the next answer, and of asking for it."""
+        self.deadline, self.bytes_left = deadline, _FRAMING
+        self.has_ended = False  # the other side closed it: headers that were read until then may lack some
+        self.settimeout(deadline.left())  # type: ignore[attr-defined]
+
+    def recv_into(self, *arguments: Any, **options: Any) -> int:
+        self.settimeout(self.deadline.left())  # type: ignore[attr-defined]
+        count: int = super().recv_into(*arguments, **options)  # type: ignore[misc]
+        self.has_ended |= not count
+        self.bytes_left -= count
+        if self.bytes_left < 0:
+            raise FetchFault("too_large", f"more than {format_bytes(_FRAMING)} of headers and framing besides its body")
+        return count
+
+
+class _Socket(_Limited, socket.socket):
+    pass
+
+
+class _SecureSocket(_Limited, ssl.SSLSocket):
+    pass
+
+
+@cache
+def _context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.sslsocket_class = _SecureSocket
+    return context
+
+
+class _Response(http.client.HTTPResponse):
+    """An answer, whatever hints come before it (RFC 8297)."""
+
+    def begin(self) -> None:
+        super().begin()
+        while 101 < self.status < 200:
+            self.headers = self.msg = None  # type: ignore[assignment] # begin anew
+            super().begin()
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection to a site, which is asked for one thing at a time."""
+
+    response_class = _Response
+    wire: Any  # its socket, also where http.client has left it to an answer that ends by a close
+
+    def __init__(self, site: Site, networks: tuple[Network, ...]) -> None:
+        super().__init__(site.host, site.port)
+        self.site, self.kept_since = site, 0.0
+        self._networks = networks
+
+    def ask(self, path: str, headers: Mapping[str, str], deadline: Deadline) -> http.client.HTTPResponse:
+        """Ask for a path; without an answer, it is closed. Raises FetchFault, OSError, or HTTPException."""
+        try:
+            if self.sock is None:
+                self.wire = self.sock = _connect(self.site, self._networks, deadline)
+            self.wire.begin(deadline)
+            self.request("GET", path, headers=headers)
+            return self.getresponse()
+        except BaseException:
+            self.close()
+            raise
+
+    def is_fit(self, site: Site) -> bool:
+        """Return whether it is to the site, open, and nothing came by it that was not asked for."""
+        if self.site != site or time.monotonic() - self.kept_since > _KEPT_SECONDS:
+            return False
+        if site.is_secure and self.wire.pending():
+            return False
+        poll = select.poll()
+        poll.register(self.wire, select.POLLIN)
+        return not poll.poll(0)
+
+
+def _connect(site: Site, networks: tuple[Network, ...], deadline: Deadline) -> Any:
+    """Return a socket, connected to the first of the site's addresses that answers, which is the one that is checked.
+
+    Raises FetchFault, or OSError.
+    """
+    error: Exception = FetchFault("dns", "no address")
+    for family, address in look_up(site.host, site.port):
+        if kind := refusal(address[0], networks):
+            raise FetchFault("refused_address", f"{address[0]} is {kind}")
+        sock = _Socket(family, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(deadline.left())
+            sock.connect(address)
+            return _context().wrap_socket(sock, server_hostname=site.host) if site.is_secure else sock
+        except (FetchFault, OSError) as this:
+            sock.close()
+            error = this
+            if isinstance(this, FetchFault | ssl.SSLError):
+                break
+    raise error
+
+
+def _read(connection: _Connection, response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """Yield a body. Bytes of it do not count for the limit of what comes besides, nor what the sizes of chunks need."""
+    while chunk := response.read1(_CHUNK):
+        connection.wire.bytes_left += len(chunk) + len(chunk) // 8
+        yield chunk
+
+
+def _leaves_open(connection: _Connection, response: http.client.HTTPResponse) -> bool:
+    """Return whether a connection can be asked again: it was read to its end, which is named once (RFC 9112, 6.3)."""
+    headers = response.headers
+    is_closing = connection.sock is None or any("close" in value.lower() for value in headers.get_all("Connection", []))
+    ends = [*headers.get_all("Content-Length", []), *headers.get_all("Transfer-Encoding", [])]
+    return not is_closing and len(ends) < 2 and (response.length == 0 or response.isclosed())
+
+
+class _KeptConnections:
+    """Connections that servers leave open, for what is asked of a site next: a new one costs more than what it is for.
+
+    Who asks a host takes one of its own, or closes it, whatever port it is to: so a host has no more connections than
+    are asked of it at a time.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connections: list[_Connection] = []  # the last that was kept last
+        self.given_up: set[str] = set()  # hosts, which are to close theirs
+        self._limit = min(_KEPT, _open_files() // 4)
+
+    def take(self, site: Site) -> _Connection | None:
+        """Return a connection to a site that can be asked; None where there is none."""
+        while True:
+            with self._lock:
+                kept = next((kept for kept in reversed(self._connections) if kept.site.host == site.host), None)
+                if kept is None:
+                    return None
+                self._connections.remove(kept)
+            if kept.is_fit(site):
+                return kept
+            kept.close()
+
+    def keep(self, connection: _Connection) -> None:
+        """Keep a connection that was asked, and answered; the oldest is closed where they are too many."""
+        connection.kept_since = time.monotonic()
+        with self._lock:
+            if connection.site.host in self.given_up:
+                connection.close()
+                return
+            self._connections.append(connection)
+            if len(self._connections) > self._limit:
+                self._connections.pop(0).close()
+
+    def give_up(self, host: str) -> None:
+        """Keep none of a host's until `close`: one brought no answer, or not all of it, in time."""
+        with self._lock:
+            self.given_up.add(host)
+        self.leave({host})
+
+    def leave(self, hosts: Collection[str]) -> None:
+        """Close all of these hosts."""
+        with self._lock:
+            for connection in [kept for kept in self._connections if kept.site.host in hosts]:
+                self._connections.remove(connection)
+                connection.close()
+
+    def close(self) -> None:
+        """Close all that are kept."""
+        with self._lock:
+            while self._connections:
+                self._connections.pop().close()
+            self.given_up.clear()
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    """Raise what an exchange with a server ends by as a FetchFault."""
+    try:
+        yield
+    except ssl.SSLError as error:
+        raise FetchFault("tls", error) from None
+    except TimeoutError:
+        raise FetchFault("timeout", "no data in time") from None
+    except http.client.IncompleteRead as error:
+        raise FetchFault("incomplete", f"{len(error.partial)} bytes of the last chunk") from None
+    except http.client.RemoteDisconnected:
+        raise FetchFault("incomplete", "no answer") from None
+    except (ConnectionResetError, BrokenPipeError) as error:
+        raise FetchFault("incomplete", error.strerror or error) from None
+    except OSError as error:
+        raise FetchFault("unreachable", error.strerror or error) from None
+    except (http.client.HTTPException, ValueError, ArithmeticError, AssertionError, LookupError, TypeError) as error:
+        raise FetchFault("bad_response", f"{type(error).__name__}: {error}") from None
+
+
+@cache
+def connections() -> threading.BoundedSemaphore:
+    """Return what holds as many connections at a time as the process may have, besides those that are kept."""
+    files = _open_files()
+    return threading.BoundedSemaphore(files - min(_OTHER_FILES, files // 2))
+
+
+@cache
+def _open_files() -> int:
+    """Return how many files the process may have open, which is given as many as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # of a limit that the system does not grant
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return 1 << 16 if soft == resource.RLIM_INFINITY else soft

@@ -1,0 +1,200 @@
+"""What the columns of an input hold: by the recipe's names, else by those of LAION, DataComp and img2dataset.
+
+Names are compared without regard to case, in order; see `COLUMN_NAMES`. And columns of any type as `samples` has them.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from curate.read.faults import InputFault
+from curate.recipe.section import Section
+
+COLUMN_NAMES = {
+    "caption": ("caption", "text", "alt_text", "alt"),
+    "uid": ("uid",),
+    "url": ("url", "image_url"),
+    "key": ("key",),
+    "width": ("width", "original_width"),
+    "height": ("height", "original_height"),
+    "language": ("language",),
+    "image": ("image", "jpg", "image_bytes"),
+}
+
+NEEDED = dict.fromkeys(COLUMN_NAMES, "text") | dict.fromkeys(("width", "height"), "a number")
+NEEDED["image"] = "bytes, or a struct with a field 'bytes'"
+_DECIDED = ("probability", "draw")  # what another run of curate gave: names of the run's own, and no scores by default
+
+
+class Columns(Section):
+    """Which column holds what, where it is not found by the names that LAION, DataComp and img2dataset use.
+
+    These names, in upper or lower case, are `caption`, `text`, `alt_text`, `alt`; `url`, `image_url`; `width`,
+    `original_width` and `height`, `original_height`; `image`, `jpg`, `image_bytes`; and `uid`, `key`, `language`. A
+    column that `scores` does not list lands in table `scores` all the same where a rule names it: `safe: NSFW =
+    'UNLIKELY'`.
+    """
+
+    example: ClassVar[Any] = {"caption": "TEXT", "url": "URL", "scores": ["similarity"]}
+
+    caption: str | None = Field(None, examples=["TEXT"])
+    """Column of the caption."""
+    uid: str | None = Field(None, examples=["uid"])
+    """Column of the uid, 32 hex digits."""
+    url: str | None = Field(None, examples=["URL"])
+    """Column of the URL."""
+    key: str | None = Field(None, examples=["key"])
+    """Column of the sample's key."""
+    width: str | None = Field(None, examples=["WIDTH"])
+    """Column of the width; of sources without images."""
+    height: str | None = Field(None, examples=["HEIGHT"])
+    """Column of the height; likewise."""
+    language: str | None = Field(None, examples=["LANGUAGE"])
+    """Column of the caption's language."""
+    image: str | None = Field(None, examples=["image"])
+    """Image column: bytes, or a struct with `bytes`."""
+    scores: tuple[str, ...] | None = Field(None, examples=[["similarity", "NSFW"]])
+    """Columns for rules: numbers, text, booleans, dates, lists of numbers. null: all of floats."""
+
+
+def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:
+    """Return which column holds what. Raises InputFault where the caption's is missing or a type does not fit."""
+    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if twice:
+        raise InputFault("wrong_type", f"two columns are named {twice[0]!r}")
+    by_lower: dict[str, str] = {}
+    for name in schema.names:
+        by_lower.setdefault(name.lower(), name)
+    roles: dict[str, str | None] = {}
+    for part, names in COLUMN_NAMES.items():
+        requested = getattr(wanted, part)
+        candidates = [requested] if requested else [by_lower[name] for name in names if name in by_lower]
+        candidates = [name for name in candidates if name in schema.names]
+        fits = [name for name in candidates if _fits(part, plain_type(schema.field(name).type))]
+        if candidates and not fits and (requested or part == "caption"):
+            kind = schema.field(candidates[0]).type
+            raise InputFault("wrong_type", f"{part} column {candidates[0]!r} is {kind}, not {NEEDED[part]}")
+        roles[part] = fits[0] if fits else None
+    if roles["caption"] is None:
+        missing = f"no column {wanted.caption!r}" if wanted.caption else "no caption column"
+        remedy = "" if wanted.caption else "; name it with columns: {caption: NAME}"
+        raise InputFault("no_caption_column", f"{missing}; columns: {', '.join(schema.names) or 'none'}{remedy}")
+    floats = (field.name for field in schema if pa.types.is_floating(field.type))
+    if wanted.scores is None:
+        scores = tuple(name for name in floats if name not in {*roles.values(), *_DECIDED})
+    else:
+        scores = tuple(name for name in wanted.scores if name in schema.names)
+    return Columns(scores=scores, **roles)
+
+
+def _fits(part: str, kind: pa.DataType) -> bool:
+    if part == "image" and isinstance(kind, pa.StructType):
+        return kind.get_field_index("bytes") >= 0
+    if part in ("width", "height"):
+        return is_any(kind, pa.types.is_integer, pa.types.is_floating)
+    is_text = part != "image" and is_any(kind, pa.types.is_string, pa.types.is_large_string, pa.types.is_null)
+    return is_text or (part in ("caption", "image") and is_any(kind, pa.types.is_binary, pa.types.is_large_binary))
+
+
+def is_any(kind: pa.DataType, *tests: Callable[[pa.DataType], bool]) -> bool:
+    """Return whether a type is of one of the kinds that these functions of `pa.types` test."""
+    return any(test(kind) for test in tests)
+
+
+SCORE_TYPES = "numbers, text, booleans, dates, lists of numbers"  # those of `score_type`, for people
+
+
+def score_type(kind: pa.DataType) -> pa.DataType | None:
+    """Return the type of a column in table `scores`; None of what rules cannot see (bytes, structs, lists of texts)."""
+    kind = plain_type(kind)
+    if pa.types.is_float16(kind):
+        return pa.float32()  # DuckDB has no half floats
+    if pa.types.is_large_string(kind):
+        return pa.string()
+    if isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
+        inner = score_type(kind.value_type)
+        return None if inner is None or pa.types.is_string(inner) else pa.list_(inner)
+    plain = (pa.types.is_null, pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
+    return kind if is_any(kind, *plain, pa.types.is_decimal, pa.types.is_date, pa.types.is_timestamp) else None
+
+
+def unify_scores(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """Return columns of table `scores` in types for all files; a column of nulls is text. Raises pa.ArrowException."""
+    columns = pa.unify_schemas(list(schemas), promote_options="permissive")
+    return pa.schema([field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in columns])
+
+
+def score_column(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return a column as table `scores` has it, in a type of `score_type`; NaN and text that is not UTF-8 are null."""
+    column = column.cast(plain_type(column.type))
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    return valid_text(column) if pa.types.is_string(kind) else column.cast(kind, safe=False)
+
+
+def plain_columns(table: pa.Table) -> pa.Table:
+    """Return a table with columns of plain types (see `plain_type`)."""
+    return table.cast(pa.schema([field.with_type(plain_type(field.type)) for field in table.schema]))
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type that a column is read as: without a dictionary, and without views (see `_without_views`)."""
+    return _without_views(kind.value_type if isinstance(kind, pa.DictionaryType) else kind)
+
+
+def _without_views(kind: pa.DataType) -> pa.DataType:
+    """Return the type with string and binary views, which few of Arrow's kernels take, as plain ones, at any depth."""
+    match kind:
+        case pa.StructType():
+            return pa.struct([_plain_field(kind.field(i)) for i in range(kind.num_fields)])
+        case pa.MapType():
+            key, item = _plain_field(kind.key_field), _plain_field(kind.item_field)
+            return pa.map_(key, item, kind.keys_sorted)  # type: ignore[call-overload,no-any-return] # takes fields too
+        case pa.FixedSizeListType():
+            return pa.list_(_without_views(kind.value_type), kind.list_size)  # its field's name is lost on the way
+        case pa.LargeListType():
+            return pa.large_list(_plain_field(kind.value_field))
+        case pa.ListType():
+            return pa.list_(_plain_field(kind.value_field))
+    plain: dict[pa.DataType, pa.DataType] = {pa.string_view(): pa.string(), pa.binary_view(): pa.large_binary()}
+    return plain.get(kind, kind)
+
+
+def _plain_field(field: pa.Field) -> pa.Field:
+    return field.with_type(_without_views(field.type))
+
+
+def stated_sha256(*values: Any) -> str | None:
+    """Return the first of some values that is a sha256 (64 hex digits), in lower case; None where none is."""
+    for value in values:
+        if isinstance(value, str) and len(value) == 64 and not value.strip("0123456789abcdefABCDEF"):
+            return value.lower()
+    return None
+
+
+def valid_text(column: pa.Array) -> pa.Array:
+    """Return the column as string, null where the bytes are not UTF-8."""
+    column = column.cast(pa.string(), safe=False)  # bytes too, whatever they are
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        column = pa.array([_decode(value) for value in column.cast(pa.binary()).to_pylist()], pa.string())
+    return column
+
+
+def _decode(value: bytes | None) -> str | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def integers(column: pa.Array) -> pa.Array:
+    """Return sizes in pixels as int32, null where they are none."""
+    values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    good = (values >= 0) & (values < 2**31)
+    return pa.array(np.where(good, values, 0).astype(np.int32), mask=~good)

@@ -1,0 +1,331 @@
+"""Measure one image: size after EXIF rotation, format, sha256, what its perceptual hash is made of, if it is whole.
+
+In: the bytes of one image. Out: `ImageFacts`, always; no bytes make `measure_image` raise. Every image is decoded once
+by default, so that a damaged one is noticed here and not in a training run; reading headers only is some twenty times
+faster.
+
+- Only the seven formats of `FORMATS` are opened, by the content, never a file name; any other is `not_an_image`.
+- Of an animation or a file of several pages the first frame alone is decoded and measured.
+- More than `max_pixels` pixels (width x height of the canvas) are refused from the header, before memory grows.
+- What is made to take long, a JPEG of hundreds of scans or an image in pieces of a few bytes, is `too_slow`: by counts
+  of these, for a deadline would say something else of the same image each time.
+- A header that ends too early, and pixels that are missing or that the decoder refuses, are `truncated_image`; a header
+  that is whole and makes no sense is `not_an_image`.
+
+What no decoder here notices: damage to pixels that still decodes, in every format but PNG, whose checksums Pillow skips
+and this module compares. A JPEG that lacks only its end marker is mostly truncated, as for every loader that uses
+Pillow.
+
+What this module leaves to others: `PIL.ImageFile.LOAD_TRUNCATED_IMAGES` must stay False in the process; libtiff
+complains to standard error; Pillow parses an AVIF's EXIF by itself, so that hostile entries can make it hold thousands
+of times the size of the file for a moment.
+"""
+
+import hashlib
+import io
+import re
+import struct
+import sys
+import warnings
+import zlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageFile
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from curate.base.schema import OK
+from curate.base.wording import ADDRESS
+from curate.read.jpeg import PlainJpeg
+from curate.read.phash import shrink
+from curate.recipe.measure import Image as ImageOptions
+
+Observer = Callable[[Image.Image], Any]
+Observers = Sequence[Observer]
+
+# EXIF blocks longer than a JPEG segment are not read: Pillow copies what each directory entry points at, and entries
+# may overlap, so that 1 MB could become 20 GB.
+_MAX_EXIF = 65_536
+MAX_BYTES = 1 << 29  # of an image, which is copied
+_SMALL = 1 << 16  # bytes of images of which the pieces need not be counted
+_PIECES, _PIECE = 10_000, 512  # pieces in which any image may come, and bytes of further ones, but in a GIF
+_SCANS, _SCANNED = 20, 2_000_000_000  # scans that any JPEG may have, and pixels of all scans of one with more
+_SCAN = re.compile(rb"\xff\xda")
+_EXIF, _EXIFS = re.compile(rb"\xff\xe1..Exif\0\0", re.DOTALL), 200  # Pillow copies all that it has for each further one
+_STRIPS = 1_000_000  # strips or tiles of any TIFF
+_STRIP_TAGS = (273, 279, 324, 325)  # where they are, and of how many bytes
+_MAX_SIDE = 2**31 - 1
+_ORIENTATION = 0x0112
+_STATING = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # what of an image's `info` may state it
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings.filterwarnings` puts it in
+_SIGNATURE = re.compile(
+    rb"(?P<jpeg>\xff\xd8\xff)|(?P<png>\x89PNG\r\n\x1a\n)|(?P<webp>RIFF.{4}WEBP)|(?P<gif>GIF8[79]a)"
+    rb"|(?P<tiff>II[*+]\0|MM\0[*+])|(?P<bmp>BM)|(?P<avif>.{4}ftyp)",
+    re.DOTALL,
+)
+
+# Beginnings of what is often found under an image's name, for the message only.
+_FOREIGN: dict[str, bytes | tuple[bytes, ...]] = {
+    "PDF": b"%PDF",
+    "PostScript": b"%!PS",
+    "PSD": b"8BPS",
+    "ICO": b"\0\0\1\0",
+    "JPEG 2000": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+    "JPEG XL": (b"\0\0\0\x0cJXL ", b"\xff\x0a"),
+    "QOI": b"qoif",
+    "DDS": b"DDS ",
+    "gzip": b"\x1f\x8b",
+    "zip": b"PK\3\4",
+    "SVG": b"<svg",
+    "XML or SVG": b"<?xml",
+    "HTML": (b"<!doctype html", b"<html"),
+}
+
+
+class _TooSlow(OSError):
+    """An image that is made to take long."""
+
+
+def _count_strips(data: bytes | memoryview) -> int:
+    """Return how many strips or tiles a TIFF's first directory states; 0 where there is none that can be read."""
+    order, is_big = ">" if data[:1] == b"M" else "<", 43 in data[2:4]
+    place, count, entry = (order + form for form in (("Q", "Q", "HHQ8x") if is_big else ("I", "H", "HHI4x")))
+    try:
+        [first] = struct.unpack_from(place, data, 8 if is_big else 4)
+        [entries] = struct.unpack_from(count, data, first)
+        start, size = first + struct.calcsize(count), struct.calcsize(entry)
+        some = bytes(data[start : start + min(entries, _PIECES) * size])
+        return max(int(n) for tag, _, n in struct.iter_unpack(entry, some) if tag in _STRIP_TAGS)
+    except (struct.error, ValueError):
+        return 0
+
+
+class ImageFacts(NamedTuple):
+    """What is known of one image."""
+
+    width: int | None = None  # pixels, after EXIF rotation; None: no header, or it states more than an int32
+    height: int | None = None  # likewise
+    format: str | None = None  # one of `FORMATS`, by the first bytes; None where they are another's
+    sha256: str = ""  # of the bytes, hex; empty where they are too many
+    small: bytes | None = None  # what `phash.hash_small` takes; None where no perceptual hash is requested
+    status: str = OK  # or `empty_image`, `not_an_image`, `truncated_image`, `too_many_pixels`, `too_slow`
+    error: str | None = None  # one line of at most 160 characters, the same for the same bytes; None where ok
+    observed: tuple[Any, ...] = ()  # what each observer returned, None where it cannot use the image; empty unless ok
+
+
+def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Observers = ()) -> ImageFacts:
+    """Measure one image, whatever the bytes are; thread-safe, and without the GIL while hashing, decoding and resizing.
+
+    Without `options.decode` the header alone is read, so truncated or damaged pixels (the most frequent damage) are
+    missed, and an orientation that a PNG states after its pixels. `observers` are called with an image that can be
+    read, decoded, in any case.
+    """
+    head = bytes(data[:64])
+    name = format_of(head)
+    is_large = len(data) > MAX_BYTES  # a hole of a sparse file, say, which would be read for minutes
+    facts = ImageFacts(format=name, sha256="" if is_large else hashlib.sha256(data).hexdigest())
+    if is_large or not len(data):
+        return facts._replace(status="too_slow" if is_large else "empty_image", error=f"{len(data)} bytes")
+    if name is None:
+        return facts._replace(status="not_an_image", error=f"{_foreign(head)}, not one of {', '.join(FORMATS)}")
+    # What matters of Pillow's warnings becomes a status. Looked for at each image: `catch_warnings` elsewhere may have
+    # taken the filter away, and here it would not be thread-safe.
+    if _QUIET not in warnings.filters:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+    source = io.BytesIO(data)
+    if name == "tiff":  # the entries of its directory may all point at the same data
+        too_much = partial(OSError, "its directory refers to more data than the file holds")
+        source = Metered(data, 4 * len(data) + (1 << 20), too_much)
+    elif len(data) > _SMALL:
+        pieces = partial(_TooSlow, "it is in too many pieces of a few bytes")
+        source = Metered(data, sys.maxsize, pieces, _PIECES + (0 if name == "gif" else len(data) // _PIECE))
+    try:
+        if name == "tiff" and _count_strips(data) > _STRIPS:
+            raise _TooSlow("it is in too many strips or tiles")
+        if name == "jpeg" and len(data) > 16 * _SMALL and len(_EXIF.findall(data)) > _EXIFS:
+            raise _TooSlow("its EXIF is in too many pieces")
+        image = _READERS[name](source)
+    except Exception as error:
+        is_at_end = source.tell() >= len(data)
+        status, what = ("truncated_image", " header incomplete") if is_at_end else ("not_an_image", " header invalid")
+        status, what = ("too_slow", "") if isinstance(error, _TooSlow) else (status, what)
+        return facts._replace(status=status, error=_line(f"{name}{what}", error))
+    size = image.size
+    if size[0] * size[1] > options.max_pixels:
+        error_text = f"{name}: {size[0]} x {size[1]} pixels, more than {options.max_pixels}"
+        return _sized(facts, size, _orientation(image))._replace(status="too_many_pixels", error=error_text)
+    if options.decode or options.phash or observers:
+        return _decoded(facts, image, data, options, observers)
+    return _sized(facts, size, _orientation(image))
+
+
+def _decoded(
+    facts: ImageFacts, image: ImageFile.ImageFile, data: bytes | memoryview, options: ImageOptions, observe: Observers
+) -> ImageFacts:
+    """Return the facts after decoding the first frame: whether it is whole, size, perceptual hash, observations."""
+    size, name = image.size, facts.format or ""
+    try:
+        if name == "jpeg" and options.jpeg_side:
+            image.draft(None, (options.jpeg_side, options.jpeg_side))
+        if name == "jpeg":
+            _check_scans(data, size)
+        image.load()
+        if name == "png":
+            _check_png(memoryview(data))
+    except Exception as error:
+        is_large = isinstance(error, (Image.DecompressionBombError, MemoryError))
+        status = "too_many_pixels" if is_large else "truncated_image"
+        status = "too_slow" if isinstance(error, _TooSlow) else status
+        return _sized(facts, size, 1)._replace(status=status, error=_line(name, error))
+    turn = _orientation(image)
+    observed = tuple([_observe(observer, image) for observer in observe])
+    small = shrink(as_rgb(_rotate(image, turn))) if options.phash else None
+    return _sized(facts, size, turn)._replace(small=small, observed=observed)
+
+
+def rotate_by_exif(image: Image.Image) -> Image.Image:
+    """Return the image turned as its EXIF orientation says."""
+    return _rotate(image, _orientation(image))
+
+
+def _rotate(image: Image.Image, turn: int) -> Image.Image:
+    return image.transpose(_TURNS[turn]) if turn in _TURNS else image
+
+
+def _observe(observer: Observer, image: Image.Image) -> Any:
+    """Return what an observer makes of the image; None where it cannot, as for a mode that its model refuses."""
+    try:
+        return observer(image)
+    except (ValueError, TypeError, OSError, MemoryError):
+        return None
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Return the image in 8 bits, as RGB, or as L where it is grey: transparency lies on white.
+
+    16 bits keep the upper 8, where Pillow's own conversion cuts at 255; 32-bit integers and floats, which state no
+    range, are stretched from their smallest to their largest finite value.
+    """
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        wide = np.nan_to_num(np.asarray(image, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        low, high = float(wide.min()), float(wide.max())
+        return Image.fromarray(((wide - low) * (255.0 / ((high - low) or 1.0))).astype(np.uint8))
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        ground = Image.new("RGB", image.size, (255, 255, 255))
+        ground.paste(layer, (0, 0), layer)
+        return ground
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+class Metered(io.BytesIO):
+    """Bytes that raise an error where they are read many times over: more bytes, or more often, than these limits."""
+
+    def __init__(
+        self, data: bytes | memoryview, max_bytes: int, error: Callable[[], BaseException], max_reads: int = sys.maxsize
+    ) -> None:
+        super().__init__(data)
+        self._bytes, self._reads, self._error = max_bytes, max_reads, error
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return bytes, unless these are too many."""
+        data = super().read(size)
+        self._bytes, self._reads = self._bytes - len(data), self._reads - 1
+        if min(self._bytes, self._reads) < 0:
+            raise self._error()  # a new one: an error that the file holds would hold the file, by its traceback
+        return data
+
+
+_READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
+    "avif": AvifImageFile,
+    "bmp": BmpImageFile,
+    "gif": GifImageFile,
+    "jpeg": PlainJpeg,
+    "png": PngImageFile,
+    "tiff": TiffImageFile,
+    "webp": WebPImageFile,
+}
+FORMATS = tuple(_READERS)
+DAMAGED = ("empty_image", "not_an_image", "truncated_image")  # of `ImageFacts.status`: what cannot be decoded
+
+
+def format_of(head: bytes) -> str | None:
+    """Return the format that the first bytes announce, if it is one of `FORMATS`."""
+    signature = _SIGNATURE.match(head)
+    if signature is None or signature.lastgroup != "avif":
+        return signature and signature.lastgroup
+    brands = head[8 : int.from_bytes(head[:4], "big")]  # of an ISO media file
+    return "avif" if b"avif" in brands or b"avis" in brands else None
+
+
+def _foreign(head: bytes) -> str:
+    if head[4:8] == b"ftyp":
+        return "HEIF or another ISO media file"
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    names = (name for name, start in _FOREIGN.items() if head.startswith(start) or text.startswith(start))
+    return next(names, "unknown bytes")
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 without one, or if its block is damaged. Pillow turns TIFFs by itself."""
+    is_plain = isinstance(image, PlainJpeg) and image.info.keys().isdisjoint(_STATING)
+    if is_plain or isinstance(image, TiffImageFile):
+        return 1
+    if len(image.info.get("exif") or image.info.get("Raw profile type exif") or b"") > _MAX_EXIF:
+        return 1
+    try:
+        # Not image.getexif(): a PNG's decodes the pixels.
+        turn = Image.Image.getexif(image).get(_ORIENTATION, 1)
+        return turn if turn in _TURNS else 1
+    except Exception:
+        return 1
+
+
+def _sized(facts: ImageFacts, size: tuple[int, int], turn: int) -> ImageFacts:
+    """Return the facts with the image's size once it is turned; none where it states more than an int32."""
+    width, height = size[::-1] if turn >= 5 else size
+    return facts if max(size) > _MAX_SIDE else facts._replace(width=width, height=height)
+
+
+def _check_scans(data: bytes | memoryview, size: tuple[int, int]) -> None:
+    """Raise _TooSlow where a JPEG has so many scans, each of which takes as long as a whole image, or nearly."""
+    scans = len(_SCAN.findall(data))
+    if scans > _SCANS and scans * size[0] * size[1] > _SCANNED:
+        raise _TooSlow(f"{scans} scans of {size[0]} x {size[1]} pixels")
+
+
+def _check_png(data: memoryview) -> None:
+    """Raise SyntaxError unless the checksum of each IDAT chunk is right (PNG, section 5.3)."""
+    at = 8  # behind the signature
+    while at + 12 <= len(data):
+        kind = bytes(data[at + 4 : at + 8])
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        if kind == b"IEND":
+            return
+        if kind == b"IDAT" and zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            raise SyntaxError(f"wrong checksum of the IDAT chunk at byte {at}")
+        at = end + 4
+
+
+def _line(name: str, error: Exception) -> str:
+    """Return one short line for an exception: printable, and without the addresses that Pillow's messages may hold."""
+    text = " ".join(ADDRESS.sub("", str(error)).split()) or type(error).__name__
+    return f"{name}: {''.join(c if c.isprintable() else '?' for c in text)}"[:160]

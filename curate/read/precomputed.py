@@ -1,0 +1,221 @@
+"""Embeddings that a Parquet pool supplies: columns of lists of numbers, or arrays of each file's .npz (DataComp).
+
+In: a part, a row group of a Parquet file; names of a column or an array for the image's side and for the text's. Out:
+float16 lists of one length, row by row, of unit length, zeros where a row has none, as table `embeddings` has them:
+where its numbers are not finite, all zero, or more or fewer than the others'. Of an .npz only the rows of the part are
+held: an array is read from where its rows begin (stored), or streamed up to there. It is a stranger's: whatever is
+raised while it is read is a fault of the embeddings.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from fsspec.implementations.local import LocalFileSystem
+
+from curate.base.decoded_size import MAX_DECODED, check_decoded, read_footer
+from curate.base.errors import TransientError
+from curate.base.numeric.arrays import F32
+from curate.base.numeric.vectors import embedding_column
+from curate.base.wording import one_line
+from curate.read.columns import is_any
+from curate.read.faults import EmbeddingFault, retry
+from curate.read.listing import check_state, file_state, list_files
+from curate.recipe.files import open_zip, read_npy_header
+from curate.recipe.measure import PrecomputedEmbeddings
+from curate.recipe.source import Source
+
+MAX_DIMENSION = 1 << 16
+_MAX_BYTES = 1 << 30  # of a part's rows of an array
+_BLOCK = 4096  # rows whose lengths are computed together, in float64
+
+
+class FileRows(NamedTuple):
+    """A part's rows in their file."""
+
+    path: str  # of the Parquet file
+    first: int  # the number of the part's first row in it
+    total: int  # how many rows it has
+    sidecar_fingerprint: str  # of the .npz beside it; empty where there is none
+    storage: dict[str, Any]  # options of the file system
+
+
+def sidecar(path: str) -> str:
+    """Return the .npz that goes with a Parquet file."""
+    return f"{path.rpartition('.')[0] if '.' in path.rpartition('/')[2] else path}.npz"
+
+
+def sidecar_fingerprint(path: str, storage: dict[str, Any], content: bool) -> str:
+    """Return what differs where the .npz beside a file does; empty without one. Raises RecipeError if it is no file."""
+    fs, inner = fsspec.core.url_to_fs(sidecar(path), **storage)
+    if not fs.exists(inner):
+        return ""
+    npz = list_files((sidecar(path),), storage, content)[0]
+    return npz.fingerprint if content else file_state(npz.path, storage)
+
+
+def find_dimension(options: PrecomputedEmbeddings, path: str, columns: pa.Schema, source: Source) -> int:
+    """Return the dimension of the embeddings of a file. Raises EmbeddingFault."""
+    lengths = {name: _dimension(name, path, columns, source) for name in (options.image, options.text)}
+    if len(set(lengths.values())) > 1:
+        raise EmbeddingFault(f"{options.image} and {options.text} differ in length: {list(lengths.values())}")
+    return lengths[options.image]
+
+
+def read_embeddings(
+    names: tuple[str, str], dimension: int, rows: tuple[pa.Table, npt.NDArray[np.bool_]], place: FileRows
+) -> tuple[pa.Array, pa.Array]:
+    """Return the embeddings of a part, the image's and the text's, of columns or arrays of these names.
+
+    `rows` are the part's, and bool [rows], which are usable: only these get their embeddings. Raises EmbeddingFault
+    where there is no such column or array, it is damaged or does not fit the file's rows, RunError where the .npz
+    changed since the plan.
+    """
+    table, usable = rows
+    sides = []
+    for name in names:
+        if name in table.schema.names:
+            vectors: npt.NDArray[Any] = _of_column(name, table[name], dimension)
+        else:
+            vectors = _of_array(name, place, len(table), dimension)
+        unit = np.empty(vectors.shape, np.float16)
+        for first in range(0, len(unit), _BLOCK):
+            block = slice(first, first + _BLOCK)
+            unit[block] = _unit_rows(vectors[block], usable[block])
+        sides.append(embedding_column(unit, np.arange(len(table)), len(table)))
+    return sides[0], sides[1]
+
+
+def _unit_rows(rows: npt.NDArray[Any], usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.float16]:
+    """Return rows of length 1, as float16; those that are so, up to rounding, as they came; zeros for no direction."""
+    wide = rows.astype(np.float64)
+    largest = np.abs(wide).max(axis=1, initial=0)
+    good = usable & np.isfinite(largest) & (largest > 0)
+    wide[~good], largest = 0, np.where(good, largest, 1)
+    scaled = wide / largest[:, None]  # first, so that no square overflows or vanishes
+    lengths = np.linalg.norm(scaled, axis=1)
+    is_unit = np.abs(lengths * largest - 1) < 2.0**-9
+    return np.where(is_unit[:, None], wide, scaled / np.where(good, lengths, 1)[:, None]).astype(np.float16)
+
+
+def _dimension(name: str, path: str, columns: pa.Schema, source: Source) -> int:
+    if name not in columns.names:
+        return int(_safely(path, source.storage, lambda opened: _open(opened, name, path)[1][1]))
+    kind = columns.field(name).type
+    _check_lists(name, kind)
+    if pa.types.is_fixed_size_list(kind):
+        return int(kind.list_size)
+    try:
+        with fsspec.open(path, "rb", **source.storage) as opened:
+            footer = read_footer(opened)
+            for group in range(footer.num_row_groups):
+                file = check_decoded(opened, footer, [group], [name], MAX_DECODED)
+                for batch in file.iter_batches(1024, [group], [name], use_threads=False):
+                    lengths = pc.list_value_length(batch.column(0))
+                    frequent = pc.mode(lengths.filter(pc.greater(lengths, pa.scalar(0))))
+                    if len(frequent):
+                        return int(frequent[0]["mode"].as_py())
+    except (pa.ArrowException, OSError) as error:
+        raise EmbeddingFault(f"column {name!r} cannot be read: {one_line(error, 200)}") from None
+    raise EmbeddingFault(f"column {name!r} holds nothing but nulls")
+
+
+def _check_lists(name: str, kind: pa.DataType) -> None:
+    numbers = (pa.types.is_floating, pa.types.is_integer)
+    lists = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
+    if not (isinstance(kind, lists) and is_any(kind.value_type, *numbers)):
+        raise EmbeddingFault(f"column {name!r} is {kind}; accepted: lists of numbers, all of one length")
+
+
+def _of_column(name: str, column: pa.ChunkedArray, dimension: int) -> F32:
+    lists = column.combine_chunks()
+    _check_lists(name, lists.type)
+    out = np.zeros((len(lists), dimension), np.float32)
+    fit = pc.equal(pc.list_value_length(lists), pa.scalar(dimension)).fill_null(False)
+    if lists.null_count < len(lists) and not pc.any(fit).as_py():
+        raise EmbeddingFault(f"column {name!r} has no row of {dimension} numbers, as the first file's have")
+    values = pc.list_flatten(lists.filter(fit)).cast(pa.float32(), safe=False)  # a null is NaN, so not finite
+    out[fit.to_numpy(zero_copy_only=False)] = values.to_numpy(zero_copy_only=False).reshape(-1, dimension)
+    return out
+
+
+def _of_array(name: str, place: FileRows, rows: int, dimension: int) -> npt.NDArray[Any]:
+    path, where = place.path, f"{sidecar(place.path)}: array {name!r}"
+    if not place.sidecar_fingerprint:
+        raise EmbeddingFault(f"{path}: has no column {name!r}, and there is no {sidecar(path)}")
+
+    def read(opened: Any) -> npt.NDArray[Any]:
+        stream, shape, kind, is_fortran = _open(opened, name, path)
+        with stream:
+            if shape != (place.total, dimension):
+                accepted = f"{place.total:,} × {dimension}, one row for each of the Parquet file's"
+                what = f"{where} is {shape[0]:,} × {shape[1]}"
+                raise EmbeddingFault(f"{what}; accepted: {accepted}, of the dimension in the first file")
+            # In Fortran's order each dimension's numbers of all rows stand together, else each row's.
+            if rows * dimension * kind.itemsize > _MAX_BYTES:
+                what = f"{rows:,} rows take more than {_MAX_BYTES:,} bytes"
+                raise EmbeddingFault(f"{where}: {what}; accepted: at most that")
+            n, size = (dimension, kind.itemsize) if is_fortran else (1, dimension * kind.itemsize)
+            data = bytearray()
+            for _ in range(n):
+                stream.seek(place.first * size, 1)
+                data += stream.read(rows * size)
+                if (rest := place.total - place.first - rows) and is_fortran:
+                    stream.seek(rest * size, 1)
+            if place.first + rows == place.total:
+                stream.read(1)  # the end of a member is where its checksum is compared
+        if len(data) != n * rows * size:
+            raise EmbeddingFault(f"{where} ends before its last row")
+        return np.frombuffer(data, kind).reshape(rows, dimension, order="F" if is_fortran else "C")
+
+    check_state(sidecar(path), place.storage, place.sidecar_fingerprint, place.sidecar_fingerprint)
+    array: npt.NDArray[Any] = _safely(path, place.storage, read)
+    return array
+
+
+def _safely(path: str, storage: dict[str, Any], read: Callable[[Any], Any]) -> Any:
+    """Return what is read of a file's .npz. Raises EmbeddingFault, whatever is raised by a stranger's bytes."""
+    where, is_local = sidecar(path), False
+
+    def attempt() -> Any:
+        with fs.open(inner, "rb") as opened:
+            return read(opened)
+
+    try:
+        fs, inner = fsspec.core.url_to_fs(where, **storage)
+        is_local = isinstance(fs, LocalFileSystem)
+        if is_local and os.path.exists(inner) and not os.path.isfile(inner):
+            raise EmbeddingFault(f"{where}: is not a regular file")
+        return attempt() if is_local else retry(attempt, where)
+    except FileNotFoundError:
+        raise EmbeddingFault(f"{where}: no such file") from None
+    except (EmbeddingFault, MemoryError, TransientError):
+        raise
+    except Exception as error:  # a store on a bad day, or bytes that lead a reader astray
+        is_transient = isinstance(error, OSError) and not is_local
+        what = f"{type(error).__name__} {one_line(error, 200)}".strip()
+        raise EmbeddingFault(f"{where}: cannot be read: {what}", is_transient) from None
+
+
+def _open(opened: Any, name: str, path: str) -> tuple[Any, tuple[int, int], np.dtype[Any], bool]:
+    """Return an array of an .npz, a stream behind its header, its shape [rows, dimension], type, if Fortran's order."""
+    where = f"{sidecar(path)}: array {name!r}"
+    archive = open_zip(opened)
+    members = archive.namelist()
+    if f"{name}.npy" not in members:
+        arrays = ", ".join(sorted(member.removesuffix(".npy") for member in members)[:12])
+        raise EmbeddingFault(f"{where} does not exist; arrays: {arrays[:500] or 'none'}")
+    stream = archive.open(f"{name}.npy")
+    try:
+        shape, is_fortran, kind = read_npy_header(stream)
+    except ValueError as error:
+        raise EmbeddingFault(f"{where}: {error}") from None
+    if len(shape) != 2 or kind.kind != "f" or not 1 <= shape[1] <= MAX_DIMENSION:
+        what = f"{kind} {list(shape)}"[:100]
+        raise EmbeddingFault(f"{where} is {what}; accepted: floating-point numbers [rows, dimension]")
+    return stream, (int(shape[0]), int(shape[1])), kind, is_fortran

@@ -1,0 +1,107 @@
+"""Names are looked up once in a while, whatever came of it, and what they mean is checked each time; as many connections as files."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from curate.download import addresses
+from curate.download.fetch import Fetcher
+from curate.download.source import NetworkPolicy
+from tests.download.web import Web, running
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Web]:
+    with running(Web({"a": b"some bytes"}, 4)) as servers:
+        yield servers
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """How often names of `.test` were looked up: they have addresses of this machine, but `none` and, at first, `again`."""
+    asked: Counter[str] = Counter()
+    real: Callable[..., Any] = socket.getaddrinfo
+
+    def look_up(host: str, *arguments: Any, **options: Any) -> Any:
+        if not host.endswith(".test"):
+            return real(host, *arguments, **options)
+        asked[host] += 1
+        if host == "none.test":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        if host == "again.test" and asked[host] < 3:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return real("10.0.0.1" if host == "moves.test" and asked[host] > 1 else "127.0.0.1", *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(addresses, "_names", {})
+    yield asked
+
+
+def fetcher(*networks: str, **limits: Any) -> Fetcher:
+    own = {"contact": "me@example.org", "robots": "ignore", "pause": 0.01, **limits}
+    return Fetcher(NetworkPolicy.model_validate(own | {"allow_networks": networks}))
+
+
+def fetch(by: Fetcher, web: Web, host: str) -> str:
+    outcome = by.fetch(f"http://{host}:{web.port}/image/a", 5)
+    return outcome.fault.reason if outcome.data is None and outcome.fault else (outcome.data or b"").decode()
+
+
+def test_a_name_is_looked_up_once(web: Web, names: Counter[str]) -> None:
+    own = fetcher("127.0.0.0/8")
+    assert {fetch(own, web, "some.test") for _ in range(20)} == {"some bytes"} and names["some.test"] == 1
+    assert fetch(own, web, "none.test") == "dns" and names["none.test"] == 1  # also by further attempts
+
+
+def test_what_it_means_is_checked_each_time(web: Web, names: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fetch(fetcher("127.0.0.0/8"), web, "some.test") == "some bytes"
+    assert fetch(fetcher(), web, "some.test") == "refused_address" and names["some.test"] == 1
+    monkeypatch.setattr(addresses, "_FOUND_SECONDS", -1.0)  # a name that means another address the next time
+    own = fetcher("127.0.0.0/8")
+    assert [fetch(own, web, "moves.test") for _ in range(2)] == ["some bytes", "refused_address"]
+
+
+def test_what_may_pass_is_asked_again(web: Web, names: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a while, in which it is remembered."""
+    own = fetcher("127.0.0.0/8", attempts=2, pause=0.01)
+    assert fetch(own, web, "again.test") == "dns" and names["again.test"] == 1
+    monkeypatch.setattr(addresses, "_AGAIN_SECONDS", 0.0)
+    addresses._names.clear()
+    assert fetch(own, web, "again.test") == "some bytes" and names["again.test"] == 3
+
+
+PROGRAM = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 100))
+from tests.download.test_dns import many
+print(many(sys.argv[1]))
+"""
+
+
+def many(port: str) -> list[str]:
+    """What 300 threads get that fetch at once from four addresses of this machine."""
+    web = Web({})
+    web.port = int(port)
+    own, ready = fetcher("127.0.0.0/8", per_host=100, attempts=1), threading.Barrier(300)
+
+    def one(number: int) -> str:
+        ready.wait()
+        return fetch(own, web, f"127.0.0.{number % 4 + 1}")
+
+    with ThreadPoolExecutor(300) as pool:
+        return sorted(set(pool.map(one, range(300))))
+
+
+def test_more_threads_than_files(web: Web) -> None:
+    """They wait for each other: a limit of this machine is no fault of a URL."""
+    command = [sys.executable, "-c", PROGRAM, str(web.port)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    assert done.stdout == "['some bytes']\n", done.stderr

@@ -1,0 +1,30 @@
+"""What is remembered of hosts: those that are to be left alone, and no more than so many."""
+
+import pytest
+
+from curate.download import hosts
+from curate.download.fetch_fault import FetchFault
+from curate.download.hosts import Hosts
+
+
+def test_a_host_that_is_left_alone_outlives_those_that_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "_HOSTS", 8)
+    known = Hosts(per_host=1)
+    for _ in range(hosts._FAILURES):
+        with known.slot("silent"):
+            known.failed("silent", FetchFault("timeout", "no data in time"), 30.0)
+    for number in range(100):
+        with known.slot(f"host{number}"):
+            known.answered(f"host{number}")
+        assert len(known._hosts) <= 8
+    with pytest.raises(FetchFault, match="timeout"), known.slot("silent"):
+        pass
+
+
+def test_hosts_that_are_left_alone_are_no_more_than_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "_HOSTS", 8)
+    known = Hosts(per_host=1)
+    for number in range(100):
+        with known.slot(f"busy{number}"):
+            known.failed(f"busy{number}", FetchFault("http_429", "429", retry_after=20.0), 30.0)
+        assert len(known._hosts) <= 8

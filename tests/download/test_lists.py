@@ -1,0 +1,191 @@
+"""Lists of URLs that are not Parquet: with and without a header, with odd types and quotation marks, made Parquet once."""
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from curate.base.errors import RecipeError
+from curate.download import lists
+from curate.download.lists import UrlList, describe_list, read_rows, share_list
+from curate.download.source import UrlsSource
+from curate.pool.urls.format import UrlsInput
+from curate.store.store import RunStore
+
+TEXTS = frozenset({"url", "caption"})
+
+
+def rows_of(path: Path, column_names: tuple[str, ...] | None = None) -> list[dict[str, Any]]:
+    urls = UrlList(str(path), path.read_bytes().hex()[:300], {}, column_names, TEXTS)
+    _, count = describe_list(urls)
+    rows = read_rows(urls, range(count)).to_pylist()
+    assert count < 2 or read_rows(urls, range(1, count)).to_pylist() == rows[1:]
+    return list(rows)
+
+
+def test_without_a_header(tmp_path: Path) -> None:
+    """As CC12M comes, and as CC3M does."""
+    path = tmp_path / "cc12m.tsv"
+    path.write_text("https://a.example/1\tA red dog\nhttps://a.example/2\t12\n")
+    rows = [{"url": "https://a.example/1", "caption": "A red dog"}, {"url": "https://a.example/2", "caption": "12"}]
+    assert rows_of(path, ("url", "caption")) == rows
+    (tmp_path / "cc3m.csv.gz").write_bytes(gzip.compress(b'"a dog, red",https://a.example/1\n'))
+    assert rows_of(tmp_path / "cc3m.csv.gz", ("caption", "url")) == [
+        {"caption": "a dog, red", "url": "https://a.example/1"}
+    ]
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_json_lines_packed_by_zstd_are_read(frames: int, tmp_path: Path) -> None:
+    line = b'{"url": "http://a/1", "caption": "a"}\n'
+    (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(line) * frames)
+    assert rows_of(tmp_path / "a.jsonl.zst") == [{"url": "http://a/1", "caption": "a"}] * frames
+
+
+def test_columns_of_views(tmp_path: Path) -> None:
+    """As some libraries write them: rows come from all row groups, their texts as strings."""
+    table = pa.table({"url": [f"https://a.example/{row}" for row in range(5)]})
+    path = tmp_path / "list.parquet"
+    pq.write_table(table.cast(pa.schema([("url", pa.string_view())])), path, row_group_size=2)
+    assert read_rows(UrlList(str(path), ""), range(1, 4)).equals(table.slice(1, 3))
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_columns_that_begin_as_another_type(tmp_path: Path, kind: str) -> None:
+    """Of a megabyte and more: captions of digits stay text, integers become floats, what is first empty is what follows."""
+    mark = "," if kind == "csv" else "\t"
+    count = 60_000
+    lines = [mark.join(("URL", "caption", "score", "note", "flag"))]
+    lines += [mark.join((f"http://a.example/{i}", f"{i:05d}", "1", "", "true")) for i in range(count)]
+    lines += [mark.join(("http://a.example/x", "words", "0.5", "odd", "perhaps"))]
+    path = tmp_path / f"a.{kind}"
+    path.write_text("\n".join(lines) + "\n")
+    rows = rows_of(path)
+    assert len(rows) == count + 1 and rows[7]["caption"] == "00007" and rows[7]["score"] == 1.0
+    last = {"URL": "http://a.example/x", "caption": "words", "score": 0.5, "note": "odd", "flag": "perhaps"}
+    assert rows[-1] == last and rows[0]["flag"] == "true"
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_text_that_is_not_utf8(tmp_path: Path, kind: str) -> None:
+    """At once and after a megabyte, in a column of captions and in another: it is bytes, and the list is read."""
+    mark = "," if kind == "csv" else "\t"
+    for before in (0, 60_000):
+        lines = [mark.join(("url", "caption", "note"))]
+        lines += [mark.join((f"http://a.example/{i}", f"dog {i}", "n")) for i in range(before)]
+        lines += [mark.join(("http://a.example/x", "caf\xe9", "\xfc"))]
+        path = tmp_path / f"{before}.{kind}"
+        path.write_text("\n".join(lines) + "\n", encoding="latin-1")
+        assert rows_of(path)[-1] == {"url": "http://a.example/x", "caption": b"caf\xe9", "note": b"\xfc"}
+
+
+def test_json_that_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is first null or an integer, and a field that only one row has; read some lines at a time, of any length."""
+    rows: list[dict[str, Any]] = [
+        {"url": f"http://a/{i}", "caption": f"{i:05d}", "note": None, "s": 1} for i in range(90)
+    ]
+    rows += [
+        {"url": "http://a/x", "caption": "w" * 500, "note": "odd", "s": 0.5, "more": 7},
+        {"url": "http://a/y", "caption": "y"},
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "\n")
+    everything = dict.fromkeys(["url", "caption", "note", "s", "more"])
+    for size in (100, 1 << 20):
+        monkeypatch.setattr(lists, "_JSON_BYTES", size)
+        monkeypatch.setattr(lists, "_converted", {})
+        assert rows_of(path) == [everything | row for row in rows]
+    path.write_text('{"url": "http://a/1", "caption": "a"}\n{"url": "http://a/2", "caption": 7}\n')
+    with pytest.raises(pa.ArrowInvalid, match="caption"):
+        rows_of(path)
+
+
+def test_quotation_marks(tmp_path: Path) -> None:
+    """A line of TSV is a row: marks that do not fit together are part of the text; those that do are as in CSV."""
+    path = tmp_path / "a.tsv"
+    path.write_text('url\tcaption\nhttp://a/1\t"a dog\nhttp://a/2\ta cat"\nhttp://a/3\t"so\n')
+    captions = [row["caption"] for row in rows_of(path)]
+    assert captions == ['"a dog', 'a cat"', '"so']
+    path.write_text('url\tcaption\nhttp://a/1\t"a dog\nhttp://a/2\ta cat"\n')
+    assert [row["url"] for row in rows_of(path)] == ["http://a/1", "http://a/2"]
+    path.write_text('"url"\t"caption"\n"http://a/1"\t"a ""big"" dog"\n')
+    assert rows_of(path) == [{"url": "http://a/1", "caption": 'a "big" dog'}]
+    for value in ("a dog\nand more", "a\tdog"):
+        path.write_text(f'url\tcaption\nhttp://a/1\t"{value}"\nhttp://a/2\ta cat\n')
+        with pytest.raises(pa.ArrowInvalid, match="Expected 2 columns"):
+            rows_of(path)
+    (tmp_path / "a.csv").write_text('url,caption\nhttp://a/1,"a dog\nand more"\n')
+    assert [row["caption"] for row in rows_of(tmp_path / "a.csv")] == ["a dog\nand more"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_other_processes_read_what_one_made(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / f"a.{kind}"
+    rows = [{"url": f"http://a/{i}", "caption": f"number {i}"} for i in range(50)]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_text(text if kind == "jsonl" else "\n".join(["url,caption", *(",".join(row.values()) for row in rows)]))
+    run = RunStore(str(tmp_path / "run"))
+    share_list(UrlList(str(path), "a", {}, None, TEXTS), run)
+    program = (
+        "from curate.download import lists\nfrom curate.store.store import RunStore\n"
+        f"urls = lists.UrlList({str(path)!r}, 'a', {{}}, None, frozenset({sorted(TEXTS)!r}))\n"
+        f"print(lists.read_rows(urls, range(10, 13), RunStore({run.url!r}))['url'].to_pylist(), len(lists._converted))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "['http://a/10', 'http://a/11', 'http://a/12'] 0\n"
+    path.unlink()  # this process has it too
+    assert read_rows(UrlList(str(path), "a", {}, None, TEXTS), [49]).to_pylist() == rows[49:]
+    monkeypatch.setattr(lists, "_converted", {})  # a process that finds none there makes its own
+    path.write_text('{"url": "http://b/1", "caption": "b"}\n' if kind == "jsonl" else "url,caption\nhttp://b/1,b\n")
+    run.delete("tmp")
+    assert read_rows(UrlList(str(path), "b", {}, None, TEXTS), [0], run)["url"].to_pylist() == ["http://b/1"]
+
+
+@pytest.mark.parametrize("content", ["", "\n" * 1000, " \n\t\n"])
+def test_json_of_blank_lines(content: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(content)
+    with pytest.raises(pa.ArrowInvalid, match="all of its lines are blank"):
+        rows_of(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("objects", ['{"k%d": 1}\n', '{"inner": [{"k%d": 1}, {}, {}]}\n'])
+def test_json_of_many_columns_that_few_lines_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objects: str
+) -> None:
+    """Arrow has a place for each column in each object: 15 MB of these took 90 GB. The last lines may bring the names."""
+    monkeypatch.setattr(lists, "MAX_VALUES", 50_000)
+    monkeypatch.setattr(lists, "_JSON_BYTES", 1 << 12)
+    path = tmp_path / "a.jsonl"
+    path.write_text("{}\n" * 2000 + "".join(objects % i for i in range(40)))
+    with pytest.raises(pa.ArrowInvalid, match=r"4[01] columns, most of them without a value"):
+        rows_of(path)
+    path.write_text("".join(objects % (i % 4) for i in range(40)))
+    assert len(rows_of(path)) == 40
+
+
+def test_csv_of_many_columns_that_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes reading it once more."""
+    monkeypatch.setattr(lists, "_MAX_READ", 30)
+    path, columns = tmp_path / "a.csv", 6
+    lines = [",".join(f"c{i}" for i in range(columns)), *[",".join("1" * columns)] * 100_000]
+    path.write_text("\n".join([*lines, ",".join("x" * columns)]) + "\n")
+    with pytest.raises(pa.ArrowInvalid, match="columns and more begin with numbers and hold text"):
+        rows_of(path)
+
+
+def test_a_list_without_bytes_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be the kernel's messages, which would be waited for."""
+    (tmp_path / "a.jsonl").touch()
+    monkeypatch.setattr(lists.fsspec, "open", None)
+    source = UrlsSource(
+        name="web", format="urls", path=str(tmp_path / "a.jsonl"), network={"contact": "you@example.org"}
+    )
+    with pytest.raises(RecipeError, match="it has 0 bytes"):
+        UrlsInput().plan(source, [], False)

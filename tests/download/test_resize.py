@@ -1,0 +1,79 @@
+"""img2dataset's resizer, as it is used: with its private class replaced, and EXIF read within limits."""
+
+import io
+import os
+
+import pytest
+from PIL import Image
+
+from curate.download.resize import HASH_MISMATCH, Resized, make_resizer, read_exif, reason_of
+from curate.download.source import NetworkPolicy, UrlsSource
+from tests.packages import needs_img2dataset
+
+pytestmark = needs_img2dataset
+
+UNCHANGED = UrlsSource(name="web", format="urls", path="list.csv", network=NetworkPolicy(contact="me@example.org"))
+RESIZED = UNCHANGED.model_copy(
+    update={"image_size": 50, "resize_mode": "center_crop", "min_image_size": 60, "max_image_area": 8000.0}
+)
+
+
+def encoded(width: int, height: int, **options: object) -> bytes:
+    stream = io.BytesIO()
+    Image.linear_gradient("L").resize((width, height)).save(stream, "JPEG", **options)
+    return stream.getvalue()
+
+
+def test_the_private_class_is_the_one_that_takes_the_output_away() -> None:
+    """A release of img2dataset without it, or that decodes by another way, needs `resize.py` read again."""
+    from img2dataset import resizer
+
+    source = resizer.Resizer.__call__.__code__
+    assert "SuppressStdoutStderr" in source.co_names
+    make_resizer(RESIZED)
+    before = os.fstat(1)
+    with resizer.SuppressStdoutStderr():
+        assert os.fstat(1) == before
+
+
+def test_images() -> None:
+    resize = make_resizer(RESIZED)
+    resized = resize(encoded(80, 100))
+    assert (resized.width, resized.height, resized.original_width, resized.original_height) == (50, 50, 80, 100)
+    assert resized.data is not None and Image.open(io.BytesIO(resized.data)).size == (50, 50)
+
+
+def test_images_that_are_not_resized_have_their_size() -> None:
+    """After EXIF rotation; damage to pixels is for whoever decodes them."""
+    resize, exif = make_resizer(UNCHANGED), Image.Exif()
+    exif[274] = 6
+    assert resize(encoded(80, 100)) == Resized(encoded(80, 100), 80, 100, 80, 100)
+    assert resize(encoded(80, 100, exif=exif)) == Resized(encoded(80, 100, exif=exif), 100, 80, 100, 80)
+    assert resize(encoded(80, 100)[:-99]) == Resized(encoded(80, 100)[:-99], 80, 100, 80, 100)
+
+
+@pytest.mark.parametrize("data", [b"", b"nothing", encoded(80, 100)[:30], b"<html>", b"GIF89a" + bytes(5)])
+def test_what_has_no_header_is_no_image(data: bytes) -> None:
+    error = make_resizer(UNCHANGED)(data).error
+    assert error is not None and reason_of(error) == "served_no_image"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [(b"nothing", "served_no_image"), (encoded(80, 55), "too_small"), (encoded(90, 90), "too_large_area")],
+)
+def test_messages_are_reasons(data: bytes, reason: str) -> None:
+    error = make_resizer(RESIZED)(data).error
+    assert error is not None and reason_of(error) == reason
+
+
+def test_other_messages() -> None:
+    assert reason_of(HASH_MISMATCH) == "hash_mismatch"
+    assert reason_of("OpenCV(4.1): an assertion failed") == "not_resized"
+
+
+def test_exif() -> None:
+    exif = Image.Exif()
+    exif[271] = "Maker "
+    assert read_exif(encoded(80, 80, exif=exif)) == '{"Image Make": "Maker"}'
+    assert read_exif(b"nothing") == "{}"

@@ -1,0 +1,212 @@
+"""A shard in one process, without a network: rows in their order, each with what became of it, and files that are there together or not."""
+
+import json
+import threading
+import time
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from curate.download import shard as made
+from curate.download.fetch import Fetcher, Outcome
+from curate.download.resize import Resize, Resized
+from curate.download.retry_record import Retry
+from curate.download.shard import (
+    clear_samples,
+    complete,
+    download_shard,
+    is_complete,
+    read_facts,
+    read_previous_keys,
+)
+from curate.download.shard_names import OUTCOMES, shard_stem
+from curate.download.source import UrlsSource
+from curate.store.store import RunStore
+from curate.tar.byte_sources import open_source
+from curate.tar.index import index_tar
+from tests.download.fake_transport import FakeTransport, fetcher
+from tests.laws.pools import encode, picture
+
+pytest.importorskip("exifread")
+
+ROWS = pa.table(
+    {
+        "number": pa.array([1, 2, 3, 4], pa.int8()),
+        "caption": ["a dog", None, "a cat", "a bird"],
+        "url": ["http://a/1", "http://a/2", "http://b/none", "nothing"],
+    }
+)
+WEB = {"http://a/1": b"image 1", "http://a/2": b"image 22"}
+STEM = f"pool/{shard_stem(7)}"
+
+
+def source(**keys: Any) -> UrlsSource:
+    fixed = {"name": "web", "format": "urls", "path": "list.csv", "network": {"contact": "me@example.org"}}
+    common = {"thread_count": 4, "timeout": 1.0, "number_sample_per_shard": 100}
+    return UrlsSource.model_validate(fixed | common | keys)
+
+
+def download(
+    folder: Path,
+    rows: pa.Table = ROWS,
+    by: Fetcher | None = None,
+    resize: Resize = Resized,
+    retry: Retry | None = None,
+    **keys: Any,
+) -> RunStore:
+    by = by or fetcher(FakeTransport(WEB), robots="ignore")
+    download_shard(rows, 7, source(**keys).placed_in(str(folder)), by, resize, retry)
+    return RunStore(str(folder))
+
+
+def members(store: RunStore) -> dict[str, bytes]:
+    tar = open_source(store.path(f"{STEM}.tar"))
+    index = index_tar(tar)
+    sizes = zip(index.names, index.offsets.tolist(), index.sizes.tolist(), strict=True)
+    return {name: bytes(tar.read(offset, size)) for name, offset, size in sizes}
+
+
+def test_a_shard(tmp_path: Path) -> None:
+    store = download(tmp_path)
+    keys = [f"0000000000000070{row}" for row in range(4)]
+    table = store.read_parquet(f"{STEM}.parquet")
+    assert table.schema.names[:3] == ROWS.column_names and table.schema.names[-len(OUTCOMES) :] == OUTCOMES.names
+    assert table.schema.field("number").type == pa.int8() and table["key"].to_pylist() == keys
+    assert table["status"].to_pylist() == ["success", "success", "failed_to_download", "failed_to_download"]
+    assert table["reason"].to_pylist() == [None, None, "http_404", "bad_url"]
+    assert table["error_message"][2].as_py() == "http_404: 404" and table["attempts"].to_pylist() == [1] * 4
+    files = members(store)
+    assert list(files) == [f"{key}.{suffix}" for key in keys[:2] for suffix in ("jpg", "json", "txt")]
+    assert files[f"{keys[1]}.jpg"] == b"image 22" and files[f"{keys[1]}.txt"] == b""
+    described = json.loads(files[f"{keys[0]}.json"])
+    assert described["sha256"] == sha256(b"image 1").hexdigest() and described["number"] == 1
+    statistics = store.read_json(f"{STEM}_stats.json")
+    assert statistics["status_dict"]["success"] == 2 and statistics["failed_to_download"] == 2
+    facts = read_facts(store, STEM)
+    assert (facts.urls, facts.came, facts.bytes, facts.reasons) == (4, 2, 15, {"bad_url": 1, "http_404": 1})
+    assert is_complete(store, STEM) and complete(store, STEM)
+
+
+def test_images_are_named_by_their_format(tmp_path: Path) -> None:
+    """A PNG is none, and what is not known here is what it was to become."""
+    rows = pa.table({"caption": ["a"] * 4, "url": [f"http://a/{row}" for row in range(4)]})
+    data = [encode(picture(1), form) for form in ("JPEG", "PNG", "WEBP", "GIF")]
+    by = fetcher(FakeTransport({f"http://a/{row}": image for row, image in enumerate(data)}), robots="ignore")
+    files = members(download(tmp_path, rows, by))
+    images = {name[-6:].partition(".")[2]: image for name, image in files.items() if name[-4:] not in ("json", ".txt")}
+    assert images == dict(zip(("jpg", "png", "webp", "gif"), data, strict=True))
+
+
+def test_the_first_complete_one_stays(tmp_path: Path) -> None:
+    store = download(tmp_path)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "pool").iterdir()}
+    download(tmp_path, by=fetcher(FakeTransport({}), robots="ignore"))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "pool").iterdir()} == files
+    assert len(members(store)) == 6
+
+
+def test_what_images_are_refused_for(tmp_path: Path) -> None:
+    """By the hash in the list, by the resizer, and by an error that nobody foresaw."""
+    rows = pa.table(
+        {
+            "sha256": [
+                sha256(data).hexdigest() if row else "other" for row, data in enumerate([b"0", b"1", b"2", b"3"])
+            ],
+            "caption": ["a"] * 4,
+            "url": [f"http://a/{row}" for row in range(4)],
+        }
+    )
+
+    def resize(data: bytes) -> Resized:
+        if data == b"3":
+            raise KeyError("unforeseen")
+        return Resized(None, error="Image decoding error: none" if data == b"1" else "image too small")
+
+    store = download(
+        tmp_path,
+        rows,
+        fetcher(FakeTransport({f"http://a/{row}": str(row).encode() for row in range(4)}), robots="ignore"),
+        verify_hash=("sha256", "sha256"),
+        resize=resize,
+    )
+    table = store.read_parquet(f"{STEM}.parquet")
+    assert table["reason"].to_pylist() == ["hash_mismatch", "served_no_image", "too_small", "lost"]
+    assert table["status"].to_pylist() == [
+        "failed_to_download",
+        "failed_to_resize",
+        "failed_to_resize",
+        "failed_to_download",
+    ]
+    assert table["detail"].to_pylist()[3] == "KeyError: 'unforeseen'" and table["sha256"].null_count == 4
+    assert members(store) == {}
+
+
+class Odd(Fetcher):
+    """Fetches slowly, and with errors that nobody foresaw; counts how many are under way."""
+
+    def __init__(self) -> None:
+        self.begun, self.lock = 0, threading.Lock()
+
+    def fetch(self, url: str, timeout: float) -> Outcome:
+        with self.lock:
+            self.begun += 1
+        if url.endswith("3"):
+            raise ZeroDivisionError("by zero")
+        return Outcome(url.encode(), None, 1, time.time())
+
+    def expecting(self, urls: object) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def test_one_url_ends_no_shard(tmp_path: Path) -> None:
+    rows = pa.table({"caption": ["a"] * 5, "url": [f"http://a/{row}" for row in range(5)]})
+    table = download(tmp_path, rows, Odd()).read_parquet(f"{STEM}.parquet")
+    assert table["reason"].to_pylist() == [None, None, None, "lost", None]
+    assert table["error_message"][3].as_py() == "lost: ZeroDivisionError: by zero"
+
+
+def test_no_more_wait_to_be_resized_than_two_a_thread() -> None:
+    by = Odd()
+    outcomes = made._fetch_all([f"http://a/{row}0" for row in range(100)], by, source(thread_count=3))
+    next(outcomes)
+    time.sleep(0.2)
+    assert by.begun <= 7
+    assert len(list(outcomes)) == 99 and by.begun == 100
+
+
+def test_rows_that_are_tried_again(tmp_path: Path) -> None:
+    store = download(tmp_path, retry=Retry(1, (0, 1, 2, 3), ("1", "2", "3", "4"), (3, 1, 2, 1)))
+    table = store.read_parquet(f"{STEM}.parquet")
+    assert table["previous_key"].to_pylist() == ["1", "2", "3", "4"] and table["attempts"].to_pylist() == [4, 2, 3, 2]
+    assert read_previous_keys(store, STEM, table["key"].to_pylist()[1:3]) == ["2", "3"]
+    assert table["attempted"][0].as_py() <= datetime.now(UTC)
+
+
+def test_what_is_cleared_is_zeros(tmp_path: Path) -> None:
+    store = download(tmp_path)
+    key = store.read_parquet(f"{STEM}.parquet")["key"][1].as_py()
+    index = index_tar(open_source(store.path(f"{STEM}.tar")))
+    spans = [
+        (o, s) for n, o, s in zip(index.names, index.offsets.tolist(), index.sizes.tolist(), strict=True) if key in n
+    ]
+    assert clear_samples(store, STEM, [key], spans) == [f"{STEM}.tar", f"{STEM}.parquet"]
+    assert {name: data.strip(b"\0") for name, data in members(store).items() if key in name} == {
+        f"{key}.{suffix}": b"" for suffix in ("jpg", "json", "txt")
+    }
+    row = store.read_parquet(f"{STEM}.parquet").to_pylist()[1]
+    assert {name for name, value in row.items() if value is not None} == {"key", "status"}
+
+
+def test_a_store_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError("full")
+
+    monkeypatch.setattr(made._Shard, "write_tar", fail)
+    with pytest.raises(OSError, match="full"):
+        download(tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -1,0 +1,242 @@
+"""Hosts that all processes of a run share: never more connections than their limit, and nearly as many."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from curate.download import shared_hosts
+from curate.download.shared_hosts import SharedHosts, change_queue
+from curate.pool.urls.format import UrlsInput, _fetcher
+from curate.recipe.recipe import load_recipe, parse_recipe
+from curate.run.context import RunContext
+from curate.run.units import Place
+from curate.store.store import RunStore
+from tests.download.web import Web, running
+from tests.laws import pools
+
+if TYPE_CHECKING:
+    from curate.pool.plan import Pool
+
+PROCESSES, PER_HOST, HOSTS = 8, 2, 40
+BIG = 0  # the host that has 30 % of the URLs
+
+
+def shared(store: RunStore, per_host: int = 1, closed: list[str] | None = None) -> SharedHosts:
+    return SharedHosts(store, "tmp/hosts/key", per_host, 1.0, (closed if closed is not None else []).extend)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
+    monkeypatch.setattr(shared_hosts, "_ROUND", 0.01)
+    return RunStore(str(tmp_path / "run"))
+
+
+@example([0, 1, 1, 1, 0, 1], 4, 2, 0)
+@given(st.lists(st.integers(0, 3), max_size=12), st.integers(1, 4), st.integers(0, 4), st.integers(0, 4))
+def test_changing_a_queue(queue: list[int], slots: int, wanted: int, kept: int) -> None:
+    """Others stay in their order and lose no slot; this process has no more than it wants, and keeps what it uses."""
+    changed = change_queue(queue, 0, slots, wanted, kept)
+    assert [process for process in changed if process] == [process for process in queue if process]
+    assert changed.count(0) == wanted
+    for process in range(1, 4):
+        assert changed[:slots].count(process) >= queue[:slots].count(process)
+    others = sum(process > 0 for process in changed)
+    before = min(wanted, queue[:slots].count(0))
+    assert changed[:slots].count(0) >= min(before, kept)
+    assert changed[:slots].count(0) <= max(kept, slots - others) or not queue.count(0)
+
+
+def test_processes_take_turns(store: RunStore) -> None:
+    """In one host's slots are never more than so many, whoever asks; each has turns, and closes what it gives back."""
+    most, at_once, lock, closed = 0, 0, threading.Lock(), list[str]()
+
+    def work(own: SharedHosts) -> None:
+        nonlocal most, at_once
+        with own.expecting(["busy", f"alone{id(own)}"] * 6):
+            for _ in range(6):
+                with own.slot("busy"):
+                    with lock:
+                        at_once += 1
+                        most = max(most, at_once)
+                    time.sleep(0.02)
+                    with lock:
+                        at_once -= 1
+            with own.slot(f"alone{id(own)}"):
+                pass
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, [process for _ in range(4) for process in [shared(store, 2, closed)] * 2]))
+    assert most == 2 and closed.count("busy") >= 3
+    assert orjson.loads(store.read_bytes(f"tmp/hosts/key/{store.names('tmp/hosts/key')[-1]}")) == [{}, {}]
+
+
+def test_many_hosts_take_few_files(store: RunStore) -> None:
+    first, second = shared(store), shared(store)
+    names = [f"host{n}" for n in range(1000)]
+    with first.expecting(names), second.expecting([f"other{n}" for n in range(1000)]):
+        for name in names:
+            with first.slot(name):
+                pass
+    assert len(store.names("tmp/hosts/key")) < 100
+
+
+@pytest.mark.thorough
+def test_who_cannot_write_stops_and_the_others_go_on_later(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_hosts, "LASTS", 0.5)
+    monkeypatch.setattr(shared_hosts, "_SPARE", 0.1)
+    first, second, taken = shared(store), shared(store), threading.Event()
+
+    def wait(own: SharedHosts) -> None:
+        with own.slot("host"):
+            taken.set()
+
+    with first.expecting(["host"] * 9):
+        with first.slot("host"):
+            pass
+        monkeypatch.setattr(first, "_try", lambda: True)  # cut off
+        cut_off = time.monotonic()
+        time.sleep(0.6)
+        thread = threading.Thread(target=wait, args=[first], daemon=True)
+        thread.start()
+        with second.expecting(["host"]), second.slot("host"):
+            assert time.monotonic() > cut_off + 1.0 + 0.5  # its max_seconds, and what its slots last
+            assert not taken.is_set()
+        monkeypatch.undo()
+        monkeypatch.setattr(shared_hosts, "_ROUND", 0.01)
+        assert taken.wait(5)
+        thread.join()
+
+
+def hold(folder: str) -> None:
+    """Hold a slot until killed."""
+    shared_hosts.LASTS = 2.0
+    own = shared(RunStore(folder))
+    with own.expecting(["host"]), own.slot("host"):
+        (Path(folder) / "holds").touch()
+        time.sleep(60)
+
+
+@pytest.mark.thorough
+@pytest.mark.slow
+def test_slots_of_a_killed_process_come_free(store: RunStore) -> None:
+    """What it wrote lasts for 2 seconds; then max_seconds, and what is to spare."""
+    store.write_bytes("a", b"")
+    holder = multiprocessing.get_context("spawn").Process(target=hold, args=[store.url])
+    holder.start()
+    while not store.exists("holds"):
+        time.sleep(0.05)
+    own, began = shared(store), time.monotonic()
+    os.kill(holder.pid or 0, signal.SIGKILL)
+    holder.join()
+    with own.expecting(["host", "other"]):
+        with own.slot("other"):
+            assert time.monotonic() < began + 5
+        with own.slot("host"):
+            assert 2 + 1 + shared_hosts._SPARE <= time.monotonic() - began < 20
+
+
+def test_a_store_that_refuses_is_not_asked_all_the_time(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts, asked = shared(store), []
+
+    def refuse() -> None:
+        asked.append(time.monotonic())
+        raise OSError("access denied")
+
+    with hosts.expecting(["a"]):
+        monkeypatch.setattr(hosts, "_share", refuse)
+        time.sleep(0.3)
+    assert len(asked) <= 2  # at a round of 0.01 s
+
+
+def test_one_process_alone_shares_nothing() -> None:
+    source = {"name": "web", "format": "urls", "path": "list.parquet", "network": {"contact": "me@example.org"}}
+    context = RunContext(parse_recipe({"input": source}, "recipe"), cast("Pool", None), RunStore("run"))
+    for place in Place:
+        [placed] = replace(context, place=place).sources
+        queues = _fetcher(placed)._shared
+        assert (queues is None) == (place is Place.THIS_PROCESS)
+
+
+def write_recipe(folder: Path, web: Web, urls: list[str]) -> Path:
+    pq.write_table(
+        pa.table({"url": urls, "caption": [f"number {n}" for n in range(len(urls))]}), folder / "list.parquet"
+    )
+    network = {"contact": "me@example.org", "allow_networks": ["127.0.0.0/8"], "per_host": PER_HOST}
+    source = {"name": "web", "format": "urls", "path": "list.parquet", "network": network}
+    source |= {"number_sample_per_shard": 40, "thread_count": 16}
+    (folder / "recipe.yaml").write_text(json.dumps({"input": source}))
+    return folder / "recipe.yaml"
+
+
+def download(recipe: Path, out: str, number: int) -> None:
+    """What a worker does with its units, here of four shards."""
+    source = load_recipe(str(recipe)).input[0].placed_in(out, None, False)
+    parts = UrlsInput().plan(source, (), False).parts[number::PROCESSES]
+    for first in range(0, len(parts), 4):
+        UrlsInput().fetch(source, parts[first : first + 4])
+
+
+def use(web: Web, host: str) -> float:
+    """How many of a host's slots were used on the average, from its first image to its last."""
+    times = web.times[host]
+    return sum(ended - began for began, ended in times) / (max(max(t) for t in times) - min(min(t) for t in times))
+
+
+@pytest.mark.slow
+def test_eight_processes_keep_the_limit_and_use_it(tmp_path: Path) -> None:
+    pytest.importorskip("img2dataset")
+    images = {str(i): pools.encode(pools.picture(i, 40)) for i in range(20)}
+    with running(Web(images, HOSTS)) as web:
+        web.keeps, web.delay = lambda host: True, lambda path: 0.25
+        urls = [web.url(f"image/{n % 20}?{n}", BIG if n % 10 < 3 else 1 + n % (HOSTS - 1)) for n in range(1280)]
+        recipe = write_recipe(tmp_path, web, urls)
+        context = multiprocessing.get_context("spawn")
+        workers = [context.Process(target=download, args=(recipe, str(tmp_path / "run"), n)) for n in range(PROCESSES)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert [worker.exitcode for worker in workers] == [0] * PROCESSES
+        stored = sorted(pq.read_table(path)["url"].to_pylist() for path in (tmp_path / "run/pool").glob("*.parquet"))
+        assert stored == sorted(urls[first : first + 40] for first in range(0, len(urls), 40))  # as by one process
+        big = web.hosts[BIG]
+        assert len(web.times[big]) == 384
+        print(f"of {PER_HOST} connections {use(web, big):.2f} in use; most {max(web.most_open.values())}")
+        assert max(web.most_open.values()) <= PER_HOST
+        assert use(web, big) >= 0.8 * PER_HOST
+
+
+@pytest.mark.runners
+@pytest.mark.slow
+def test_tasks_of_spark_keep_the_limit_and_use_it(tmp_path: Path) -> None:
+    """Four Python workers of one machine, whose tasks begin and end."""
+    pytest.importorskip("img2dataset")
+    pytest.importorskip("pyspark")
+    images = {str(i): pools.encode(pools.picture(i, 40)) for i in range(20)}
+    with running(Web(images, HOSTS)) as web:
+        web.keeps, web.delay = lambda host: True, lambda path: 0.25
+        urls = [web.url(f"image/{n % 20}?{n}", BIG if n % 10 < 3 else 1 + n % (HOSTS - 1)) for n in range(4000)]
+        recipe, options = write_recipe(tmp_path, web, urls), ["--runner=spark", "--spark_master_url=local[4]"]
+        command = [sys.executable, "-m", "curate", "run", str(recipe), "--out", str(tmp_path / "run"), "--", *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        big = web.hosts[BIG]
+        print(f"of {PER_HOST} connections {use(web, big):.2f} in use; most {max(web.most_open.values())}")
+        assert len(web.times[big]) == 1200 and max(web.most_open.values()) <= PER_HOST
+        assert use(web, big) >= 0.8 * PER_HOST

@@ -1,0 +1,266 @@
+import os
+import re
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import fsspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curate.base.errors import RecipeError, RunError
+from curate.read.listing import InputFile, check_state, expand_braces, file_state, fingerprints_beside, list_files
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+
+
+def names(files: list[InputFile]) -> list[str]:
+    return [file.path.rpartition("/")[2] for file in files]
+
+
+def refusal(*paths: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        list_files(paths, {})
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("a.tar", "a.tar"),
+        ("{0..3}", "0 1 2 3"),
+        ("{5..5}", "5"),
+        ("{00..03}.tar", "00.tar 01.tar 02.tar 03.tar"),
+        ("{008..011}", "008 009 010 011"),
+        ("{8..11}", "8 9 10 11"),
+        ("{98..101}", "98 99 100 101"),
+        ("{10..12}", "10 11 12"),
+        ("{a,bc,}x", "ax bcx x"),
+        ("p{0..1}{x,y}", "p0x p0y p1x p1y"),
+        ("{b,a}/{00..01}.{tar,t}", "b/00.tar b/00.t b/01.tar b/01.t a/00.tar a/00.t a/01.tar a/01.t"),
+        ("{0..1}-{0..1}-{0..1}", "0-0-0 0-0-1 0-1-0 0-1-1 1-0-0 1-0-1 1-1-0 1-1-1"),
+        ("open{0..1", "open{0..1"),
+        ("close0..1}", "close0..1}"),
+    ],
+)
+def test_braces(path: str, expected: str) -> None:
+    assert expand_braces(path) == expected.split()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "{5..3}",
+        "{}",
+        "{x}",
+        "{a..c}",
+        "{-1..2}",
+        "{0..3..2}",
+        "{0..}",
+        "{0..99999999}",
+        "{a,{b,c}}",
+        "{{0..1}}",
+        "{x{0..1}",
+    ],
+)
+def test_wrong_braces(path: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        expand_braces(f"pool/a{path}.tar")
+    message = str(caught.value)
+    assert message.startswith("pool/a") and ("{00000..00099}" in message or "{a,b}" in message)
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["{0..1000000000}"], "1,000,000,001"),
+        (["{0..9999999999999999999}"], "10,000,000,000,000,000,000"),
+        (["{0..9}x{0..9999999}x{0..99999}"], "100,000,000"),
+        (["{0..9999}{0..9}{0..9}{0..9}{0..9}"], "100,000,000"),
+        (["{a,b}" * 2000], "16,777,216"),
+        ([f"{{0..{'9' * 99}}}"], f"1{',000' * 33}"),
+        (["{0..10}", "{0..999999999}"], "1,000,000,000"),
+    ],
+)
+def test_ranges_of_a_billion(paths: list[str], names: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are counted, not made."""
+    with pytest.raises(RecipeError, match=f"names {names} files; accepted: at most 10,000,000"):
+        list_files(tuple(f"/pool/{path}.tar" for path in paths), {})
+    monkeypatch.setattr("curate.read.listing.MAX_NAMES", 10)
+    with pytest.raises(RecipeError, match=r"names 12 files; accepted: at most 10, .* in all paths together"):
+        list_files(("/pool/{0..5}.tar", "/pool/{6..11}.tar"), {})
+    assert expand_braces("{1..1}" * 2000) == ["1" * 2000]
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    (tmp_path / "a\udcff.tar").write_bytes(b"")
+    for path in ("*.tar", "a\udcff.tar"):
+        with pytest.raises(RecipeError, match=r"a\\udcff.tar: its name is not UTF-8"):
+            list_files((f"{tmp_path}/{path}",), {})
+
+
+@given(st.integers(0, 300), st.integers(0, 30), st.integers(1, 5))
+def test_padding_is_kept(first: int, more: int, width: int) -> None:
+    last = first + more
+    low, high = str(first).zfill(width), str(last).zfill(width)
+    expected = [str(n).zfill(width if low.startswith("0") else 0) for n in range(first, last + 1)]
+    assert expand_braces(f"a{{{low}..{high}}}b") == [f"a{n}b" for n in expected]
+
+
+def test_files_come_in_the_order_given(tmp_path: Path) -> None:
+    touch(tmp_path, "10.tar", "9.tar", "b.tar", "a.tar", "sub/c.tar")
+    given = f"{tmp_path}/{{9..10}}.tar", f"{tmp_path}/b.tar", f"{tmp_path}/a.tar", f"{tmp_path}/sub/c.tar"
+    found = list_files(given, {})
+    assert names(found) == ["9.tar", "10.tar", "b.tar", "a.tar", "c.tar"]
+    assert [file.size for file in found] == [5, 6, 5, 5, 9]
+    assert [file.path for file in found[:1]] == [f"{tmp_path}/9.tar"]
+
+
+def test_globs_are_sorted_and_find_files_only(tmp_path: Path) -> None:
+    touch(tmp_path, "c.tar", "a.tar", "b.tar", "x.txt", "d/a.tar")
+    (tmp_path / "folder.tar").mkdir()
+    assert names(list_files((f"{tmp_path}/*.tar",), {})) == ["a.tar", "b.tar", "c.tar"]
+    assert names(list_files((f"{tmp_path}/[bc].tar",), {})) == ["b.tar", "c.tar"]
+    assert names(list_files((f"{tmp_path}/?.t{{xt,ar}}",), {})) == ["x.txt", "a.tar", "b.tar", "c.tar"]
+    assert len(list_files((f"{tmp_path}/**/*.tar",), {})) == 4
+
+
+def test_a_missing_file_of_a_range_is_named_with_the_count(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{n:02d}.tar" for n in range(10) if n not in (3, 7, 8)))
+    message = refusal(f"{tmp_path}/{{00..09}}.tar")
+    assert f"{tmp_path}/03.tar and 2 more" in message and "7 of the 10 named exist" in message
+    assert refusal(f"{tmp_path}/none.tar").startswith(f"{tmp_path}/none.tar: no such file")
+
+
+def test_an_empty_glob(tmp_path: Path) -> None:
+    touch(tmp_path, "a.txt")
+    (tmp_path / "folder.tar").mkdir()
+    assert "no file matches" in refusal(f"{tmp_path}/*.tar")
+    assert f"no file matches {tmp_path}/y*.txt" in refusal(f"{tmp_path}/{{a,y}}*.txt")
+
+
+def test_a_folder_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    message = refusal(f"{tmp_path}/")
+    assert "is a folder" in message and f"{tmp_path}/*.tar" in message
+
+
+@pytest.mark.parametrize("second", ["a.tar", "./a.tar", "*.tar", "{a,b}.tar"])
+def test_a_file_listed_twice(tmp_path: Path, second: str) -> None:
+    touch(tmp_path, "a.tar", "b.tar")
+    assert f"{tmp_path}/a.tar: is listed twice" in refusal(f"{tmp_path}/a.tar", f"{tmp_path}/{second}")
+
+
+def test_memory_urls() -> None:
+    fs = fsspec.filesystem("memory")
+    for n in range(3):
+        fs.pipe(f"/listing/{n:02d}.tar", bytes(n + 1))
+    ranged = list_files(("memory://listing/{00..02}.tar",), {})
+    assert [file.size for file in ranged] == [1, 2, 3]
+    assert [file.path for file in list_files(("memory://listing/*.tar",), {})] == [file.path for file in ranged]
+    for file in ranged:
+        with fsspec.open(file.path) as opened:
+            assert len(opened.read()) == file.size
+    assert "memory://listing/03.tar" in refusal("memory://listing/{02..03}.tar")
+
+
+class _Answers(SimpleHTTPRequestHandler):
+    """503.tar has that status, get.tar only where it is read; any other file is there."""
+
+    def do_GET(self) -> None:
+        self.answer(503 if "get" in self.path else 200)
+
+    def do_HEAD(self) -> None:
+        self.answer(200)
+
+    def answer(self, status: int) -> None:
+        found = re.search(r"\d{3}", self.path)
+        self.send_response(int(found[0]) if found else status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+def test_what_a_store_answers_is_told() -> None:
+    """A file that it does not give now is neither missing nor no file."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert names(list_files((f"{url}/{{a,get}}.tar",), {})) == ["a.tar", "get.tar"]
+        assert f"{url}/404.tar: no such file" in refusal(f"{url}/{{a,404}}.tar")
+        for status, kind in ((503, OSError), (403, PermissionError)):
+            with pytest.raises(kind, match=f"{url}/{status}.tar: {status}, message="):
+                list_files((f"{url}/{{a,{status}}}.tar",), {})
+        assert fingerprints_beside([f"{url}/404.parquet", f"{url}/403.parquet"], {}, False) == {}
+        with pytest.raises(OSError, match="503"):
+            file_state(f"{url}/503.tar", {})
+        server.shutdown()
+    with pytest.raises(OSError, match="Cannot connect"):
+        list_files((f"{url}/a.tar",), {})
+
+
+def test_file_urls(tmp_path: Path) -> None:
+    touch(tmp_path, "a.tar", "b.tar")
+    found = list_files((f"file://{tmp_path}/{{a,b}}.tar",), {})
+    assert [file.path for file in found] == [f"file://{tmp_path}/a.tar", f"file://{tmp_path}/b.tar"]
+
+
+def test_stamps_tell_a_changed_file(tmp_path: Path) -> None:
+    touch(tmp_path, "a.tar")
+    path = tmp_path / "a.tar"
+    before = list_files((str(path),), {})
+    assert list_files((str(path),), {}) == before
+    os.utime(path, ns=(1, 1))
+    assert list_files((str(path),), {})[0].fingerprint != before[0].fingerprint
+
+
+def test_content_stamps_tell_content_only(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * (5 << 20))
+    (tmp_path / "b").write_bytes(b"x" * (5 << 20))
+    (tmp_path / "c").write_bytes(b"x" * ((5 << 20) - 1) + b"y")
+    os.utime(tmp_path / "b", ns=(1, 1))
+    a, b, c = (file.fingerprint for file in list_files((f"{tmp_path}/{{a,b,c}}",), {}, content=True))
+    assert a == b != c
+    assert a.startswith("xxh3:")
+    fsspec.filesystem("memory").pipe("/listing/x", b"x" * (5 << 20))
+    assert list_files(("memory://listing/x",), {}, content=True)[0].fingerprint == a
+
+
+def test_a_changed_file_is_told(tmp_path: Path) -> None:
+    """By size and time; where the stamp is of the content, by that."""
+    path = tmp_path / "a"
+    path.write_bytes(b"x" * 10)
+    (stamped,) = list_files((str(path),), {}, content=True)
+    state = file_state(str(path), {})
+    check_state(str(path), {}, state)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(RunError, match="/a: the file changed during the run"):
+        check_state(str(path), {}, state)
+    check_state(str(path), {}, state, stamped.fingerprint)
+    path.write_bytes(b"y" * 10)
+    with pytest.raises(RunError, match="changed"):
+        check_state(str(path), {}, state, stamped.fingerprint)
+    path.unlink()
+    with pytest.raises(RunError, match="now it is deleted"):
+        check_state(str(path), {}, state, stamped.fingerprint)
+
+
+def test_states_of_other_file_systems(tmp_path: Path) -> None:
+    """A link is what it points to; a file in memory has the time that it was written."""
+    (tmp_path / "a").write_bytes(b"x")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    assert file_state(str(tmp_path / "link"), {}) == file_state(str(tmp_path / "a"), {})
+    assert list_files((f"{tmp_path}/l*",), {})[0].fingerprint == list_files((f"{tmp_path}/a",), {})[0].fingerprint
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/states/x", b"x")
+    state = file_state("memory://states/x", {})
+    check_state("memory://states/x", {}, state)
+    memory.pipe("/states/x", b"y")
+    with pytest.raises(RunError, match="changed"):
+        check_state("memory://states/x", {}, state)

@@ -1,0 +1,83 @@
+"""The perceptual hash against imagehash and Pillow, bit for bit."""
+
+import imagehash
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from curate.read.phash import SIDE, hash_small, shrink
+
+sides = st.one_of(st.integers(1, 120), st.integers(1, 3000))
+
+
+def small_by_pillow(image: Image.Image) -> bytes:
+    return image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS).tobytes()
+
+
+def hashes_by_imagehash(images: list[Image.Image]) -> list[int]:
+    return [int(str(imagehash.phash(image)), 16) for image in images]
+
+
+def noise(width: int, height: int, mode: str, seed: int, levels: int = 256) -> Image.Image:
+    """A picture of some levels, evenly from black to white, in memory of its own."""
+    rng = np.random.default_rng(seed)
+    shape = (height, width) if mode == "L" else (height, width, 3)
+    return Image.fromarray((rng.integers(0, levels, shape) * (255 // (levels - 1))).astype(np.uint8)).copy()
+
+
+@given(
+    sides,
+    st.integers(1, 200),
+    st.booleans(),
+    st.sampled_from(["L", "RGB"]),
+    st.sampled_from([2, 256]),
+    st.integers(0, 99),
+)
+def test_shrunk_as_pillow_does(long: int, short: int, is_high: bool, mode: str, levels: int, seed: int) -> None:
+    width, height = (short, long) if is_high else (long, short)
+    image = noise(width, height, mode, seed, levels)
+    assert shrink(image) == small_by_pillow(image)
+
+
+@pytest.mark.parametrize(
+    ("size", "mode"),
+    [((32, 500), "RGB"), ((500, 32), "L"), ((32, 32), "L"), ((7, 701), "RGB"), ((7, 700), "L"), ((3000, 2000), "RGB")],
+)
+def test_where_the_kernel_does_not_apply(size: tuple[int, int], mode: str) -> None:
+    """A side of 32, heights of over 100 widths, several blocks of memory."""
+    image = noise(*size, mode, 0)
+    assert shrink(image) == small_by_pillow(image)
+
+
+def test_images_that_lie_on_other_memory() -> None:
+    for mode in ("L", "RGB"):
+        image = Image.fromarray(np.asarray(noise(90, 60, mode, 0)))
+        assert shrink(image) == small_by_pillow(image)
+
+
+def flat_and_regular() -> list[Image.Image]:
+    """Pictures of which many coefficients are nearly equal, or all are: what counts is the last bit of each."""
+    grid = np.indices((64, 96))
+    found = [np.full((64, 96), level) for level in (0, 1, 77, 128, 255)]
+    found += [grid[axis] // step % 2 * 255 for axis in (0, 1) for step in (1, 2, 3, 4, 8, 16, 32)]
+    found += [grid.sum(axis=0) // step % 2 * 255 for step in (1, 2, 8, 32)]
+    found += [grid[0] * 4, grid[1] * 2, grid[0] * 2 + grid[1]]
+    return [Image.fromarray(np.clip(one, 0, 255).astype(np.uint8)).copy() for one in found]
+
+
+def test_hashes_are_imagehashs() -> None:
+    rng = np.random.default_rng(0)
+    images = flat_and_regular()
+    for seed in range(300):
+        width, height = rng.integers(1, 150, 2).tolist()
+        images.append(noise(width, height, ("L", "RGB")[seed % 2], seed, (2, 3, 256)[seed % 3]))
+    small = [shrink(image) for image in images]
+    expected = hashes_by_imagehash(images)
+    assert hash_small(small).tolist() == expected
+    assert [int(hash_small([one])[0]) for one in small] == expected  # whatever is hashed together with it
+
+
+def test_nothing_to_hash() -> None:
+    assert hash_small([]).tolist() == []

@@ -1,0 +1,227 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curate.base.schema import MEMBERS, OK, SAMPLE_REASONS
+from curate.read.tar_samples import IMAGE_SUFFIXES, TarSamples, group_members, split_name
+from curate.tar.byte_sources import open_source
+from curate.tar.index import Damage, TarIndex, index_tar
+from curate.tar.walk import REGULAR
+
+
+def make_index(names: list[str], types: dict[str, str] | None = None, cut: bool = False) -> TarIndex:
+    n = len(names)
+    kinds = [ord((types or {}).get(name, "0")) for name in names]
+    complete = np.array([not cut or i < n - 1 for i in range(n)], bool)
+    damage = Damage("truncated_tar", "the file ends inside the last one") if cut else None
+    offsets = 512 + 1024 * np.arange(n, dtype=np.int64)
+    return TarIndex(names, np.array(kinds, np.uint8), offsets, np.arange(n, dtype=np.int64), complete, damage)
+
+
+def group(text: str, types: dict[str, str] | None = None, cut: bool = False) -> TarSamples:
+    return group_members(make_index(text.split(), types, cut))
+
+
+def members(found: TarSamples) -> list[list[int]]:
+    return [found.members[a:b].tolist() for a, b in zip(found.starts[:-1], found.starts[1:], strict=True)]
+
+
+def outcome(found: TarSamples) -> list[tuple[str, str]]:
+    return list(zip(found.keys, found.status, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("s.jpg", ("s", "jpg")),
+        ("a/b/s.SEG.Png", ("a/b/s", "seg.png")),
+        ("a.b/s.txt", ("a.b/s", "txt")),
+        ("./s.txt", ("s", "txt")),
+        ("../../s.txt", ("../../s", "txt")),
+        ("/s.txt", ("/s", "txt")),
+        ("s.", ("s", "")),
+        ("s", ("", "")),
+        ("a.b/s", ("", "")),
+        ("a.b/", ("", "")),
+        (".hidden.jpg", ("", "")),
+        ("./._s.jpg", ("", "")),
+        ("a/.x", ("", "")),
+        ("", ("", "")),
+        (".", ("", "")),
+        ("..", ("", "")),
+    ],
+)
+def test_split_name(name: str, expected: tuple[str, str]) -> None:
+    assert split_name(name) == expected
+
+
+def test_a_plain_tar() -> None:
+    found = group("a.jpg a.json a.txt b.txt b.jpg c.JPG c.Txt")
+    assert outcome(found) == [("a", OK), ("b", OK), ("c", OK)]
+    assert (found.image, found.txt, found.json) == ([0, 4, 5], [2, 3, 6], [1, -1, -1])
+    assert members(found) == [[0, 1, 2], [3, 4], [5, 6]]
+    assert found.suffixes == ["jpg", "json", "txt", "txt", "jpg", "jpg", "txt"]
+    assert found.errors == [None] * 3
+
+
+def test_order_of_images_and_ancillary_members() -> None:
+    suffixes = [*reversed(IMAGE_SUFFIXES), "seg.png", "npy", "txt"]
+    found = group(" ".join(f"a.{s}" for s in suffixes))
+    assert found.image == [suffixes.index("jpg")] and found.suffixes == suffixes
+    for i, suffix in enumerate(IMAGE_SUFFIXES):
+        found = group(" ".join(f"a.{s}" for s in [*reversed(IMAGE_SUFFIXES[i:]), "txt"]))
+        assert found.suffixes[found.image[0]] == suffix and found.status == [OK]
+    assert outcome(group("a.seg.png a.txt")) == [("a", "no_image")]
+
+
+def test_members_need_not_be_adjacent() -> None:
+    found = group("a.jpg b.jpg folder/ ._a.jpg b.txt README a.txt", {"folder/": "5"})
+    assert outcome(found) == [("a", OK), ("b", OK)]
+    assert members(found) == [[0, 6], [1, 4]]
+
+
+def test_missing_members() -> None:
+    found = group("a.jpg b.txt c.json d.jpg d.json e.npy")
+    assert outcome(found) == [
+        ("a", "no_caption"),
+        ("b", "no_image"),
+        ("c", "no_image"),
+        ("d", OK),
+        ("e", "no_image"),
+    ]
+    assert found.errors[4] == "members: npy"
+
+
+def test_a_key_that_comes_again_is_a_second_sample() -> None:
+    found = group("a.jpg a.txt b.jpg b.txt a.jpg a.txt a.json b.json a.jpg")
+    assert outcome(found) == [("a", OK), ("b", OK), ("a", "duplicate_key"), ("a", "duplicate_key")]
+    assert members(found) == [[0, 1], [2, 3, 7], [4, 5, 6], [8]]
+
+
+def test_a_suffix_that_repeats_at_once_is_ambiguous() -> None:
+    found = group("a.jpg a.JPG a.txt b.jpg b.txt")
+    assert outcome(found) == [("a", "duplicate_member"), ("b", OK)]
+    assert found.errors[0] == "a.JPG occurs more than once"
+    assert outcome(group("a.jpg ._x.jpg a.jpg a.txt")) == [("a", "duplicate_member")]
+
+
+def test_links() -> None:
+    for kind in "12346SZ":
+        found = group(
+            "a.jpg a.txt b.jpg b.txt c.seg.png c.png c.txt", {"a.jpg": kind, "b.txt": kind, "c.seg.png": kind}
+        )
+        assert outcome(found) == [("a", "link_member"), ("b", "link_member"), ("c", OK)]
+        assert (found.image, found.txt) == ([-1, 2, 5], [1, -1, 6])
+        assert members(found) == [[1], [2], [5, 6]]
+
+
+def test_a_cut_member() -> None:
+    found = group("a.jpg a.txt b.jpg b.txt", cut=True)
+    assert outcome(found) == [("a", OK), ("b", "truncated_member")]
+    assert found.errors[1] == "the file ends inside the last one"
+    assert outcome(group("a.jpg a.txt ._b", cut=True)) == [("a", OK)]
+
+
+def test_the_first_reason_counts() -> None:
+    found = group("a.txt b.jpg a.txt a.txt a.jpg", {"a.jpg": "2"}, cut=True)
+    assert outcome(found) == [("a", "no_image"), ("b", "no_caption"), ("a", "duplicate_key")]
+
+
+def test_an_empty_tar() -> None:
+    found = group("")
+    assert len(found) == 0 and found.starts.tolist() == [0] and found.members.dtype == np.int64
+
+
+def test_member_columns_fit_the_schema() -> None:
+    index = make_index(["a.jpg", "b.jpg", "a.txt", "b.txt", "c.npy"], {"c.npy": "2"})
+    suffix, offset, size = group_members(index).member_columns(index)
+    assert [suffix.type, offset.type, size.type] == [MEMBERS.field(n).type for n in ("suffix", "offset", "size")]
+    assert suffix.to_pylist() == [["jpg", "txt"], ["jpg", "txt"], []]
+    assert offset.to_pylist() == [[512, 2560], [1536, 3584], []]
+    assert size.to_pylist() == [[0, 2], [1, 3], []]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a", "b", "x/a", ".c", "d/"]), st.sampled_from(["jpg", "PNG", "txt", "json", "npy", ""])
+        ),
+        max_size=25,
+    ),
+    st.booleans(),
+)
+def test_nothing_is_lost_and_nothing_mixed(parts: list[tuple[str, str]], cut: bool) -> None:
+    names = [f"{key}.{suffix}" if suffix else key for key, suffix in parts]
+    index = make_index(names, cut=cut and bool(names))
+    found = group_members(index)
+    used = found.members.tolist()
+    ok = [key for key, status in outcome(found) if status == OK]
+    assert len(set(ok)) == len(ok) and set(found.status) <= {OK, *SAMPLE_REASONS}
+    assert len(set(used)) == len(used)
+    assert [found.status[i] for i in range(len(found)) if found.keys[i] in found.keys[:i]].count(OK) == 0
+    firsts = [min(group) for group in members(found)]
+    assert firsts == sorted(firsts)
+    for i, positions in enumerate(members(found)):
+        assert positions == sorted(positions)
+        assert all(
+            split_name(names[p]) == (found.keys[i], s)
+            for p, s in zip(positions, sample_suffixes(found, i), strict=True)
+        )
+        assert found.status[i] != OK or (found.image[i] >= 0 and (found.txt[i] >= 0 or found.json[i] >= 0))
+        assert {found.image[i], found.txt[i], found.json[i]} - {-1} <= set(positions)
+    ambiguous = {key for key, status in outcome(found) if status in ("duplicate_member", "duplicate_key")}
+    for i, name in enumerate(names):  # a member is in a sample, or in none by rule, or its sample says why not
+        key, _ = split_name(name)
+        assert i in used or not key or key in ambiguous
+
+
+def sample_suffixes(found: TarSamples, i: int) -> list[str]:
+    return found.suffixes[found.starts[i] : found.starts[i + 1]]
+
+
+def test_bad_tars(shared: Path) -> None:
+    expected = {
+        "missing_image": {"s001": "no_image"},
+        "duplicate_member": {"s001": "duplicate_member"},
+        "truncated_in_member": {"s003": "truncated_member"},
+        "truncated_in_header": {"s003": "no_caption"},
+        "links": {"s001": "link_member", "s002": "link_member"},
+        "only_captions": dict.fromkeys(["s000", "s001", "s002", "s003"], "no_image"),
+    }
+    whole = {  # what must be kept though the table leaves it open: the rules above decide
+        "truncated_in_padding": ["s003"],
+        "hostile_paths": ["../../escape", "/tmp/make_bad_absolute", "a/../../b/up", "s004"],
+        "latin1_names": ["caf%E9"],
+        "not_adjacent": ["s000", "s001", "s002", "s003"],
+        "interleaved": ["s000", "s001"],
+        "across_b": ["s000", "s001"],
+        "missing_txt": ["s001"],  # it has a json: whether that is JSON and holds a caption is seen elsewhere
+        "invalid_json": ["s001"],
+    }
+    for case in json.loads((shared / "bad" / "cases.json").read_text(encoding="utf-8")):
+        if case["kind"] != "tar" or "packed" in case:
+            continue
+        source = open_source(shared / "bad" / case["path"])
+        index = index_tar(source)
+        found, stem = group_members(index), Path(case["path"]).stem
+        assert (index.types[found.members] == REGULAR).all()
+        if stem == "duplicate_key":
+            assert [s for k, s in outcome(found) if k == "s001"] == [OK, "duplicate_key"]
+            assert members(found)[1] == [3, 4, 5] and members(found)[3] == [9, 10, 11]
+            continue
+        assert len(set(found.keys)) == len(found), stem
+        bad = {key: status for key, status in outcome(found) if status != OK}
+        assert bad == expected.get(stem, {}), stem
+        ok = {key for key, status in outcome(found) if status == OK}
+        assert ok == {*case["keep"], *whole.get(stem, [])}, stem
+
+
+def test_packed_tars(shared: Path) -> None:
+    for name, count in (("all_images", 25), ("all_captions", 14)):
+        source = open_source(shared / "bad" / "tars" / f"{name}.tar")
+        found = group_members(index_tar(source))
+        assert found.status == [OK] * count

@@ -1,0 +1,172 @@
+"""Captions against Python's own decoding, splitting and counting, on any text and any bytes."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curate.base.schema import SAMPLE_REASONS
+from curate.read.text import MAX_CHARACTERS, caption_status, check_captions
+
+SPACES = "".join(c for c in map(chr, range(sys.maxunicode + 1)) if c.isspace())
+TYPES = [pa.string(), pa.large_string(), pa.binary(), pa.large_binary()]
+# Looks like white space to some, and is none to Python; then bytes at the edges of the UTF-8 table.
+ODD = "\u200b\u180e\u2060\ufeff\x00\x1b\x7f\x80\xad\u07ff\u0800\ud7ff\ue000\uffff\U00010000\U0010ffff"
+texts = st.text(alphabet=st.one_of(st.sampled_from(SPACES + ODD + "ab"), st.characters(codec="utf-8")), max_size=40)
+EDGES = [b"\xc0\x80", b"\xc1\xbf", b"\xe0\x9f\xbf", b"\xed\xa0\x80", b"\xf0\x8f\xbf\xbf", b"\xf4\x90\x80\x80", b"\xff"]
+blobs = st.lists(
+    st.one_of(texts.map(str.encode), st.binary(max_size=6), st.sampled_from([*EDGES, b"\xef\xbb\xbf", b"\xe2\x80"])),
+    max_size=4,
+).map(b"".join)
+
+
+def raw_column(blobs: list[bytes | None], kind: pa.DataType) -> pa.Array:
+    """A column that holds these bytes whatever they are, as a Parquet reader may hand over."""
+    big = kind in (pa.large_string(), pa.large_binary())
+    column = pa.array(blobs, pa.large_binary() if big else pa.binary())
+    return pa.Array.from_buffers(kind, len(column), column.buffers(), column.null_count)
+
+
+def rows_of(checked) -> list[tuple]:
+    for column in checked:
+        column.validate(full=True)
+    return list(zip(*(column.to_pylist() for column in checked), strict=True))
+
+
+def naive(raw: bytes | None) -> tuple:
+    if raw is None:
+        return None, None, None, "no_caption", "the caption is missing or null"
+    text, status, error = caption_status(raw)
+    return text, None if text is None else len(text.split()), None if text is None else len(text), status, error
+
+
+@settings(deadline=None)
+@given(st.lists(st.one_of(st.none(), blobs), max_size=8), st.sampled_from(TYPES), st.integers(0, 3))
+def test_column_equals_caption_by_caption(rows, kind, skip):
+    column = raw_column(rows, kind)[skip:]
+    assert rows_of(check_captions(column)) == [naive(raw) for raw in rows[skip:]]
+
+
+@settings(deadline=None)
+@given(st.lists(st.one_of(st.none(), texts), max_size=8), st.sampled_from(TYPES), st.integers(0, 3))
+def test_counts_equal_python(rows, kind, skip):
+    found = check_captions(pa.array(rows, kind)[skip:])
+    assert (found.words.type, found.characters.type) == (pa.int32(), pa.int32())
+    ok = [status == "ok" for status in found.status.to_pylist()]
+    bare = [t.removeprefix("\ufeff") if good else None for t, good in zip(rows[skip:], ok, strict=True)]
+    assert found.words.to_pylist() == [None if t is None else len(t.split()) for t in bare]
+    assert found.characters.to_pylist() == [None if t is None else len(t) for t in bare]
+
+
+@settings(deadline=None)
+@given(blobs)
+def test_kernel_and_python_agree_on_what_is_utf8(raw):
+    try:
+        raw.decode()
+        valid = True
+    except UnicodeDecodeError:
+        valid = False
+    assert (check_captions(pa.array([raw], pa.binary())).status[0].as_py() != "caption_not_utf8") == valid
+
+
+def test_every_white_space_character_splits():
+    odd = ODD.replace("\0", "")  # which is refused
+    words = check_captions(pa.array([f"a{c}b" for c in SPACES] + [f"a{c}b" for c in odd])).words
+    assert words.to_pylist() == [2] * len(SPACES) + [1] * len(odd)
+    assert len(SPACES) == 29
+
+
+@pytest.mark.parametrize(
+    ("raw", "status", "error"),
+    [
+        (b"a cat", "ok", None),
+        (b"", "empty_caption", "0 characters of white space"),
+        (b"\xef\xbb\xbf", "empty_caption", "0 characters of white space"),
+        (" \t\r\n\u00a0\u3000".encode(), "empty_caption", "6 characters of white space"),
+        (b"caf\xe9", "caption_not_utf8", "byte 0xe9 at 3: unexpected end of data"),
+        (b"\xef\xbb\xbfcaf\xff", "caption_not_utf8", "byte 0xff at 6: invalid start byte"),
+        (b"a\0b", "caption_nul", "NUL at character 1"),
+        (b"\0", "caption_nul", "NUL at character 0"),
+        ("é".encode() * MAX_CHARACTERS, "ok", None),
+        ("é".encode() * (MAX_CHARACTERS + 1), "caption_too_long", "10001 characters"),
+        (b"\0" * 20_000, "caption_nul", "NUL at character 0"),
+    ],
+)
+def test_reasons(raw, status, error):
+    text, got, why = caption_status(raw)
+    assert (got, why) == (status, error)
+    assert (text is not None) == (status == "ok")
+    assert status == "ok" or status in SAMPLE_REASONS
+    assert rows_of(check_captions(pa.array([raw], pa.binary())))[0][0::3] == (text, status)
+
+
+def test_a_mark_at_the_beginning_is_dropped_and_only_there():
+    assert caption_status(b"\xef\xbb\xbf\xef\xbb\xbfa")[0] == "\ufeffa"
+    assert check_captions(pa.array(["\ufeffa cat", "a\ufeff", "b"])).caption.to_pylist() == ["a cat", "a\ufeff", "b"]
+
+
+def test_a_good_column_is_passed_on_without_a_copy():
+    column = pa.array(["a cat", "two dogs"])
+    assert check_captions(column).caption.buffers()[2].address == column.buffers()[2].address
+
+
+def test_another_type_is_refused():
+    with pytest.raises(TypeError, match="int64, not string"):
+        check_captions(pa.array([1]))
+
+
+def test_empty_column():
+    for kind in TYPES:
+        assert rows_of(check_captions(pa.array([], kind))) == []
+
+
+def test_counts_a_real_pool(shared: Path):
+    column = pq.read_table(shared / "laion_urls_10k.parquet", columns=["TEXT"])["TEXT"].combine_chunks()
+    checked = check_captions(column)
+    good = [row for row in rows_of(checked) if row[3] == "ok"]
+    assert len(good) > 9_900
+    assert all((words, characters) == (len(text.split()), len(text)) for text, words, characters, _, _ in good)
+
+
+def test_bad_captions(shared: Path):
+    bad = shared / "bad"
+    cases = [case for case in json.loads((bad / "cases.json").read_text()) if case["kind"] == "caption"]
+    statuses = {Path(case["path"]).stem: caption_status((bad / case["path"]).read_bytes())[1] for case in cases}
+    reasons = {
+        "empty": "empty_caption",
+        "whitespace": "empty_caption",
+        "one_megabyte": "caption_too_long",
+        "one_long_word": "caption_too_long",
+        "nul_bytes": "caption_nul",
+        "invalid_utf8": "caption_not_utf8",
+    }
+    assert len(cases) == 14
+    assert statuses == {name: reasons.get(name, "ok") for name in statuses}
+    for case in cases:
+        status = statuses[Path(case["path"]).stem]
+        assert case["result"] == "either" or (status == "ok") == (case["result"] == "ok"), case
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"), [("good", {}), ("invalid_utf8", {"caption_not_utf8": 1}), ("null_captions", {"no_caption": 4})]
+)
+def test_bad_parquet(shared: Path, name: str, bad: dict[str, int]):
+    column = pq.read_table(shared / "bad" / "parquet" / f"{name}.parquet")["caption"].combine_chunks()
+    statuses = [row[3] for row in rows_of(check_captions(column))]
+    assert {s: statuses.count(s) for s in set(statuses)} == bad | {"ok": 10 - sum(bad.values())}
+
+
+def test_threads_agree():
+    from concurrent.futures import ThreadPoolExecutor
+
+    rng = np.random.default_rng(0)
+    column = pa.array(["".join(chr(c) for c in rng.integers(32, 0x3100, 30)) for _ in range(2_000)])
+    want = rows_of(check_captions(column))
+    with ThreadPoolExecutor(4) as pool:
+        assert all(rows_of(got) == want for got in pool.map(check_captions, [column] * 8))
