@@ -37,6 +37,7 @@ from curate.run.context import RunContext
 from curate.run.in_process import InProcessUnits
 from curate.run.units import Place
 from curate.store.layout import METADATA_FILE
+from curate.store.timings import START, log_used
 from pipelines.claim import claim_folder
 from pipelines.curate import build
 from pipelines.prepare import prepare
@@ -331,6 +332,7 @@ def run_beam(
     prepared = prepare(recipe, str(out), str(reuse) if reuse else None, options=options or defaults, retry=retry)
     assert not prepared.finished
     claim_folder(prepared)
+    log_used(prepared.context.store, START)  # else units that begin at once each look for the log's folder
     root = beam.Pipeline(options=prepared.engine.options)
     context, plan = replace(prepared.context, place=Place.THIS_PROCESS if here else Place.CLUSTER), prepared.plan.units
     units = BeamUnits(root, plan, context)
