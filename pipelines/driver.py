@@ -8,7 +8,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import fields, replace
 from functools import partial
 
@@ -16,7 +16,7 @@ import apache_beam as beam
 from apache_beam.runners.worker import sdk_worker
 
 from curate.base.errors import RecipeError, RunError
-from curate.base.process import in_threads
+from curate.base.process import in_threads, stopped_if_interrupted
 from curate.captions.engines import find_faults
 from curate.match.unit import MatchSettings, load_matcher
 from curate.measure.current import needed_signals
@@ -29,7 +29,7 @@ from curate.store.store import RunStore
 from curate.store.timings import START, log_used
 from pipelines.claim import Prepared
 from pipelines.curate import build
-from pipelines.engines.job import Job, UnheardError
+from pipelines.engines.job import Job, UnheardError, cancel_by_name
 from pipelines.spark.counters import StageCost
 from pipelines.steps.units import BeamUnits
 
@@ -95,12 +95,16 @@ def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> N
         gc.freeze()  # else each search for cycles goes through all imported modules: 0.15 s, with no thread running
 
     with _ending(context.store, hold):
-        if hold and engine.outlasts_driver:
-            hold.tell(engine=engine.key, handle=engine.name_job(context.store))
+        handle = engine.name_job(context.store) if engine.outlasts_driver else None
+        if hold and handle:
+            hold.tell(engine=engine.key, handle=handle)
         with context.store.temporary_folder() as spool:
-            job = engine.submit(partial(add_steps, spool=spool), context.store)
-            if hold and engine.outlasts_driver:
-                hold.tell(handle=job.handle, page=job.logs)
+            find = partial(engine.attach, handle or {})
+            with stopped_if_interrupted(partial(cancel_by_name, engine.name, find)) if handle else nullcontext():
+                job = engine.submit(partial(add_steps, spool=spool), context.store)
+                if hold and handle:
+                    hold.tell(handle=job.handle, page=job.logs)
+            if hold and handle:
                 hold.is_handed_over = detach
             if detach:
                 return

@@ -14,6 +14,7 @@ from pipelines.spark.counters import StageCost
 
 _log = logging.getLogger(__name__)
 _SECONDS = 30  # that a job has to end once it is cancelled
+_COMES = 10  # within which a job that is being submitted is known to its engine
 _BETWEEN = 0.2  # seconds between two looks at it
 
 
@@ -122,3 +123,23 @@ class Job:
             return
         why = one_line(faults[0], 300) if faults else "no answer in time"
         _log.error("%s: the job may go on: %s%s", self.engine, why, f"; see {self.logs}" if self.logs else "")
+
+
+def cancel_by_name(engine: str, find: Callable[[], Job]) -> None:
+    """Cancel a job that was being submitted; `find` gives it by its name. It may come a moment later, or never."""
+    _log.warning("%s: interrupted while the job was being submitted: looking for it, for %s s", engine, _COMES)
+    ends = time.monotonic() + _COMES
+    while True:
+        fault = ""
+        try:
+            job = find()
+            if not PipelineState.is_terminal(state := job.state) and state != PipelineState.UNKNOWN:
+                job.cancel()
+                return
+        except RunError as error:
+            fault = f"{engine}: the job may go on: {error}"
+        if time.monotonic() > ends:
+            break
+        time.sleep(1)
+    if fault:
+        _log.error(fault)

@@ -9,8 +9,9 @@ import pytest
 from apache_beam.runners.runner import PipelineState
 
 from curate.base import process
+from curate.base.errors import RunError
 from pipelines.engines import job as jobs
-from pipelines.engines.job import Job
+from pipelines.engines.job import Job, cancel_by_name
 from tests.pipelines.engines.endless import EndlessResult
 
 
@@ -65,6 +66,29 @@ def test_a_command_that_ends_meanwhile_cancels_it_and_hears_no_error_of_it(caplo
     waiting.join(0.5)
     assert waiting.is_alive() and not raised
     assert result.state == PipelineState.CANCELLED and caplog.messages[-1] == "Prism: the job has ended"
+
+
+def test_a_job_that_comes_while_it_is_looked_for_is_cancelled(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one of an attempt before has its name too."""
+    monkeypatch.setattr(jobs.time, "sleep", lambda seconds: None)
+    earlier, result = EndlessResult(), EndlessResult()
+    earlier.cancel()
+    answers = iter([earlier, OSError("away"), result])
+
+    def find() -> Job:
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise RunError(str(answer))
+        return Job("Dataflow", answer)
+
+    cancel_by_name("Dataflow", find)
+    assert result.state == PipelineState.CANCELLED and caplog.messages[-1] == "Dataflow: the job has ended"
+    monkeypatch.setattr(jobs, "_COMES", 0)
+    caplog.clear()
+    cancel_by_name("Dataflow", lambda: Job("Dataflow", earlier))
+    assert len(caplog.messages) == 1  # there is none
 
 
 class Refusing(EndlessResult):

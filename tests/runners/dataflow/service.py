@@ -7,6 +7,7 @@ a job are what a test says.
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -52,6 +53,7 @@ class Service(ThreadingHTTPServer):
         self.jobs: list[Job] = []
         self.lock = threading.Lock()
         self.begun = threading.Event()  # once there is a job
+        self.delay = 0.0  # seconds until whoever made it is answered
 
     @property
     def url(self) -> str:
@@ -111,6 +113,8 @@ class _Handler(BaseHTTPRequestHandler):
                 )
         except StopIteration:
             status, answer = 404, {"error": {"code": 404, "message": "no such job", "status": "NOT_FOUND"}}
+        if self.command == "POST":
+            time.sleep(self.server.delay)
         data = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -166,8 +167,22 @@ def test_an_interrupt_cancels_the_job_and_a_kill_does_not(cloud: Cloud, recipe: 
     cloud.service.begun.clear()
     other = cloud.start(str(recipe), "--out", out, "--take-over")
     job = cloud.wait_for_job(other)
+    while not job.asked:  # once, by who waits for it
+        time.sleep(0.1)
     other.send_signal(signal.SIGINT)
     assert other.wait(60) == 128 + signal.SIGINT
     assert job.state == "JOB_STATE_CANCELLED" and "Dataflow: the job has ended\n" in cloud.errors
     assert "Traceback" not in cloud.errors
     assert len(cloud.service.jobs) == 2
+
+
+def test_an_interrupt_between_a_jobs_making_and_the_answer_cancels_it(
+    cloud: Cloud, recipe: Path, tmp_path: Path
+) -> None:
+    cloud.service.delay = 15.0
+    running = cloud.start(str(recipe), "--out", f"{BUCKET}/{tmp_path.name}/run")
+    job = cloud.wait_for_job(running)
+    running.send_signal(signal.SIGINT)
+    assert running.wait(60) == 128 + signal.SIGINT
+    assert job.state == "JOB_STATE_CANCELLED" and "Dataflow: the job has ended\n" in cloud.errors
+    assert "Traceback" not in cloud.errors
