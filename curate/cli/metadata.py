@@ -82,35 +82,43 @@ def show(
     limit: Annotated[int, Option(metavar="N", help="Entries to print.")] = 20,
     find: Annotated[str, Option(metavar="TEXT", help="Only entries that contain this text.")] = "",
     language: Annotated[str, Option(metavar="KEY", help="Only entries of this language.")] = "",
+    mode: Annotated[
+        Mode | None, Option(metavar="MODE", help="That of match; else corrected for several languages.")
+    ] = None,
 ) -> None:
-    """Print counts and the first entries of a list."""
-    table, report = read_metadata(path)
-    counted: Any = pc.value_counts(table["language"].combine_chunks())
-    names = counted.to_pylist()
+    """Print counts and the first entries of a list, and how many no text can match."""
+    table, report = read_metadata(path, mode=mode)
+    keys = list(map(str, table["language"].unique().to_pylist()))
     entries = table.filter(pc.match_substring(table["entry"], find))
     if language:
-        keys = [name["values"] for name in names]
         if language not in keys:
             raise RecipeError(f"--language {language}: found no entry of it in {path}; it has: {', '.join(keys)}")
         entries = entries.filter(pc.equal(entries["language"], pa.scalar(language)))
     shown = entries.slice(0, limit).to_pylist()
-    several = len(names) > 1
-    rows = [(str(row["entry_id"]), *([row["language"]] if several else []), repr(row["entry"])) for row in shown]
-    counts = ", ".join(f"{name['counts']:,} {name['values']}" for name in names) if several else ""
-    print_lines(*_report(table, report, counts), *columns(rows, right=[0]))
+    rows = [(str(row["entry_id"]), *([row["language"]] if len(keys) > 1 else []), repr(row["entry"])) for row in shown]
+    print_lines(*_report(table, report), *columns(rows, right=[0]))
 
 
-def _report(table: pa.Table, report: ImportReport, languages: str = "") -> list[Line]:
+def _count(languages: Any) -> str:
+    """Return how many rows are of each language."""
+    return ", ".join(f"{each['counts']:,} {each['values']}" for each in pc.value_counts(languages).to_pylist())
+
+
+def _report(table: pa.Table, report: ImportReport) -> list[Line]:
     def row(name: str, entries: pa.Array, what: str) -> tuple[str, str, str]:
         examples = ", ".join(map(repr, entries[:5].to_pylist())) + (" …" if len(entries) > 5 else "")
         return name, f"{len(entries):,}", f"{what}: {examples}" if len(entries) else what
 
+    languages, never = "", f"kept, but no text can match them by the spacing rule of mode {report.mode}"
+    if pc.count_distinct(table["language"]).as_py() > 1:
+        languages, of_never = map(_count, (table["language"], table["language"].filter(report.is_never)))
+        never += f" ({of_never})" if of_never else ""
     rows = [
         ("read", f"{report.read:,}", ""),
         ("empty", f"{len(report.empty):,}", "dropped"),
         row("punctuation", report.punctuation, "dropped"),
         row("duplicates", report.duplicates, "dropped"),
         ("entries", f"{len(table):,}", languages),
-        row("never match", report.never_match, "kept, but no text can match them by the spacing rule"),
+        row("never match", report.never_match, never),
     ]
     return columns(rows, right=[1], indent=0)

@@ -62,12 +62,17 @@ class ImportReport:
     punctuation: pa.Array
     duplicates: pa.Array
     kept: pa.Array
-    mode: str = REFERENCE  # of matching
+    mode: str  # of matching
 
     @cached_property
+    def is_never(self) -> pa.Array:
+        """Return which of the kept entries no text can match (bool)."""
+        return never_match(self.kept, self.mode)
+
+    @property
     def never_match(self) -> pa.Array:
         """Return those of the kept entries that no text can match."""
-        return self.kept.filter(never_match(self.kept, self.mode))
+        return self.kept.filter(self.is_never)
 
     @property
     def summary(self) -> str:
@@ -76,7 +81,7 @@ class ImportReport:
         dropped = ", ".join(f"{len(some):,} {why}" for why, some in reasons.items() if len(some))
         never = len(self.never_match)
         notes = [pluralise(len(self.kept), "entry", "entries"), dropped and f"dropped: {dropped}"]
-        notes += [f"{never:,} can never match, see `curate metadata import`" if never else ""]
+        notes += [f"{never:,} can never match, see `curate metadata show --mode {self.mode}`" if never else ""]
         return f"metadata: {'; '.join([*filter(None, notes), _MARK])}"
 
 
@@ -111,7 +116,8 @@ def read_metadata(
         path: a local path or any fsspec URL.
         source: value of the column `source`, and `language` of the column `language`; a Parquet table keeps its own.
         mode: that of `match`. With `reference`, of equal entries the first stays; else, and with None, of equal ones of
-            a language. With another than `reference`, languages are to be keys: en, zh_yue, other.
+            a language. With another than `reference`, languages are to be keys: en, zh_yue, other. With None, what can
+            never match is by `corrected` where there are several languages, else by `reference`.
 
     Returns:
         A table with schema METADATA, and the report.
@@ -299,7 +305,7 @@ def _clean(table: pa.Table, path: str, mode: str | None) -> tuple[pa.Table, Impo
         punctuation=entries.filter(punctuation),
         duplicates=entries.filter(duplicates),
         kept=kept["entry"].combine_chunks(),
-        mode=mode or REFERENCE,
+        mode=mode or (CORRECTED if by_language else REFERENCE),
     )
     return kept, report
 

@@ -54,7 +54,7 @@ class Match(Section):
     With mode `reference`, matching is case-sensitive and exact by MetaCLIP's rule. Text and entry are delimited by
     single spaces, and spaces are added around `, . ; : ? !` and the backtick. A byte order mark at the beginning of a
     caption or list is cut off. Entries that are empty, repeated or a single ASCII punctuation mark are dropped.
-    `curate metadata import FILE` lists these, and entries that can never match.
+    `curate metadata show FILE` counts these, and entries that can never match; `--mode` says by which rule.
 
     Modes `worldwide` and `corrected` match a caption with the entries of its language alone (MetaCLIP 2). So they need
     `measure.language`, or a pool's column by `input.columns.language`: codes of lid.176, ISO 639 or BCP 47. Where the

@@ -337,3 +337,20 @@ def test_metadata_of_several_languages(cli: Cli, tmp_path: Path) -> None:
     assert [line.split() for line in done.out.splitlines()[-2:]] == [["2", "de", "'dog'"], ["3", "de", "'Hund'"]]
     assert ["entries", "4", "2", "en,", "2", "de"] in [line.split() for line in done.out.splitlines()]
     assert "--language fr: found no entry of it" in cli("metadata", "show", str(path), "--language", "fr").err
+
+
+def test_what_never_matches_is_by_mode_and_language(cli: Cli, tmp_path: Path) -> None:
+    columns = {"entry": ["St. Louis", "cat", "你好。犬", "Dr. No"], "language": ["en", "en", "zh", "de"]}
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"entry_id": pa.array(range(4), pa.int32()), "source": ["s"] * 4, **columns}), path)
+    for more, text in (
+        (
+            [],
+            "3 kept, but no text can match them by the spacing rule of mode corrected (1 en, 1 zh, 1 de): 'St. Louis'",
+        ),
+        (
+            ["--mode", "worldwide"],
+            "2 kept, but no text can match them by the spacing rule of mode worldwide (1 en, 1 de)",
+        ),
+    ):
+        assert text in " ".join(cli("metadata", "show", str(path), *more).out.split())

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from curate.base.errors import RecipeError
 from curate.base.schema import METADATA
 from curate.match import sources
+from curate.match.characters import CORRECTED_MARKS
+from curate.match.language_matcher import build_matcher
 from curate.match.matcher import Matcher
 from curate.match.sources import never_match, read_metadata, write_metadata
 
@@ -70,7 +72,7 @@ def test_text_files_keep_all_but_the_line_end(tmp_path: Path, end: str, last: bo
 
 def test_what_plan_and_run_say_of_a_list(tmp_path: Path) -> None:
     dropped = "dropped: 2 empty, 3 of one punctuation mark, 2 repeated"
-    never = "3 can never match, see `curate metadata import`"
+    never = "3 can never match, see `curate metadata show --mode reference`"
     mark = "byte order marks are cut off"
     for entries, text in (
         (MESSY, f"metadata: 7 entries; {dropped}; {never}; {mark}"),
@@ -297,9 +299,9 @@ def spaced(text: str) -> str:
     return text
 
 
-def witness(entry: str) -> str:
+def witness(entry: str, more: str = "") -> str:
     """A text that holds the entry if any text does: marks bring their own spaces, so those beside them are left out."""
-    for mark in ",.;:?!`":
+    for mark in ",.;:?!`" + more:
         entry = entry.replace(f" {mark}", mark).replace(f"{mark} ", mark)
     return entry
 
@@ -323,6 +325,23 @@ def test_never_match_agrees_with_the_matcher() -> None:
     texts = pa.array([witness(e) for e in entries])
     found = [i in ids for i, ids in enumerate(Matcher(entries).match(texts).to_pylist())]
     assert never_match(pa.array(entries)).to_pylist() == [not f for f in found]
+    assert 0 < sum(found) < len(found)
+
+
+@pytest.mark.parametrize("mode", ["worldwide", "corrected"])
+def test_never_match_agrees_with_the_matcher_by_language(mode: str) -> None:
+    """Between words, an entry whose marks have lost the spaces beside them is found if it is in any text."""
+    marks = [*",.`，。؟", "\t", "'", "a", "犬", "ア", " "]
+    entries = [
+        *dict.fromkeys(x + y + z for x in ["", *marks] for y in marks for z in ["", *marks]),
+        "e\u0301",
+        "\u037e",
+    ]
+    texts = pa.array([f"x {witness(entry, CORRECTED_MARKS * (mode == 'corrected'))} x" for entry in entries])
+    language = pa.repeat("ja", len(entries))
+    matches = build_matcher(entries, language, mode).match(texts, language).to_pylist()
+    found = [i in ids for i, ids in enumerate(matches)]
+    assert never_match(pa.array(entries), mode).to_pylist() == [not f for f in found]
     assert 0 < sum(found) < len(found)
 
 
