@@ -71,6 +71,7 @@ def test_what_it_means_is_checked_each_time(web: Web, names: Counter[str], monke
 
 def test_what_may_pass_is_asked_again(web: Web, names: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """After a while, in which it is remembered."""
+    monkeypatch.setattr(addresses, "_AGAIN_SECONDS", 600.0)
     own = fetcher("127.0.0.0/8", attempts=2, pause=0.01)
     assert fetch(own, web, "again.test") == "dns" and names["again.test"] == 1
     monkeypatch.setattr(addresses, "_AGAIN_SECONDS", 0.0)

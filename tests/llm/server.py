@@ -140,16 +140,6 @@ def hang(handler: Handler) -> None:
     handler.close_connection = True
 
 
-def slow(seconds: float) -> Fault:
-    """The right answer, late."""
-
-    def fault(handler: Handler) -> None:
-        handler.server.owner.stopping.wait(seconds)
-        handler.answer()
-
-    return fault
-
-
 def reset(handler: Handler) -> None:
     """The connection is reset instead of a reply."""
     handler.abort()
@@ -229,6 +219,7 @@ class FaultServer:
     flooded: int = 0
     port: int = 0
     stopping: threading.Event = field(default_factory=threading.Event)
+    is_dead: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -237,6 +228,7 @@ class FaultServer:
 
     def _open(self) -> None:
         self.stopping.clear()
+        self.is_dead.clear()
         self._server = _Server(("127.0.0.1", self.port), self)
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
@@ -277,9 +269,11 @@ class FaultServer:
         self._server.shutdown()
         self._server.server_close()
         self._server.break_all()
+        self.is_dead.set()
 
     def revive(self) -> None:
         """Stands again at the same port."""
+        self.is_dead.wait()
         self._open()
 
     def __enter__(self) -> "FaultServer":

@@ -208,8 +208,8 @@ def test_an_endpoint_that_answers_nothing_any_more_is_given_up(server, open_engi
     answers = engine.ask(form(*texts(2_000, "more")))
     why = f"{code}: stopped, since it answers no request: {said}"
     assert {answer.error.split(": ")[0] for answer in answers} == {code}
-    assert sum(answer.error.startswith(why) for answer in answers) > 1_950
-    assert MAX_REFUSALS < len(server.asked) - before < 50
+    assert sum(answer.error.startswith(why) for answer in answers) > 1_800
+    assert MAX_REFUSALS < len(server.asked) - before < 200
     assert one(engine, "a later one").error.startswith(f"{code}: ")  # it is tried
     server.always = None
     assert engine.ask(form(*texts(30, "again"))) == [answered(text) for text in texts(30, "again")]
@@ -260,18 +260,18 @@ def test_retry_after_is_waited_for_but_not_for_ever(server, open_engine):
     for text in ("a dog", "a cat"):
         first, second = (seen.at for seen in server.asked if seen.text == text)
         waited[text] = second - first
-    assert 0.15 <= waited["a dog"] < 0.3 <= waited["a cat"] < 2
+    assert waited["a dog"] >= 0.15 and 0.3 <= waited["a cat"] < 600
 
 
 def test_a_storm_passes(server, open_engine):
     """Ten calls at a time are let through, the others are told to come back."""
-    lock, running = threading.Lock(), [0]
+    lock, running, is_crowded = threading.Lock(), [0], threading.Event()
 
     def limited(handler) -> None:
         with lock:
             running[0] += 1
             admitted = running[0] <= 10
-        time.sleep(0.02)
+        is_crowded.wait(60) if admitted else is_crowded.set()
         handler.answer() if admitted else handler.reply(429, {"error": "slow down"})
         with lock:
             running[0] -= 1
@@ -318,10 +318,10 @@ def test_every_request_ends_as_its_faults_say_and_is_answered_once(server, open_
 def test_a_call_that_hangs_ends_and_keeps_no_other(server, open_engine):
     server.faults = {"a dog": [do.hang], "a cat": [do.hang] * 3}
     start = time.monotonic()
-    dog, cat, *others = open_engine(timeout=0.5, attempts=3).ask(prompts("a dog", "a cat", *texts(30)))
-    assert dog == answered("a dog") and others == [answered(text) for text in texts(30)]
-    assert cat.error == "timeout: no complete answer in 0.5 s (the last of 3 attempts)"
-    assert 1.5 < time.monotonic() - start < 20  # of a server that never answers
+    dog, cat, *others = open_engine(timeout=1, attempts=3).ask(prompts("a dog", "a cat", *texts(10)))
+    assert dog == answered("a dog") and others == [answered(text) for text in texts(10)]
+    assert cat.error == "timeout: no complete answer in 1 s (the last of 3 attempts)"
+    assert 3 < time.monotonic() - start < 60  # of a server that never answers
 
 
 @pytest.mark.parametrize("where", ["headers", "body"])
@@ -441,10 +441,11 @@ def test_an_endpoint_that_fails_on_all_is_given_up_and_warned_of(server, open_en
     assert engine.ask(prompts("a dog")) == [answered("a dog")]
 
 
-def test_an_endpoint_that_fails_on_some_is_not_given_up(server, open_engine):
+def test_an_endpoint_that_fails_on_some_is_not_given_up(server, open_engine, monkeypatch):
+    clock = SimpleNamespace(monotonic=itertools.count().__next__)  # each failure is a second after the last
+    monkeypatch.setattr(breaker, "time", clock)
     server.faults = {text: [do.status(500)] * 2 for text in texts(60)[::2]}
-    server.latency = 0.02
-    answers = open_engine(patience=0.1, concurrency=4).ask(prompts(*texts(60)))
+    answers = open_engine(patience=30, concurrency=4).ask(prompts(*texts(60)))  # of 60 failures
     assert [answer.error for answer in answers] == [None] * 60
 
 
@@ -459,8 +460,7 @@ def test_an_endpoint_that_restarts_is_waited_for(server, open_engine, monkeypatc
     server.dies_at = 20
 
     def back() -> None:
-        while server.dies_at is not None or not server.stopping.is_set():
-            time.sleep(0.005)
+        server.is_dead.wait()
         time.sleep(0.2)
         server.revive()
 
@@ -732,9 +732,15 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(open_engine, tmp_path,
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_what_is_asked(server, open_engine):
     engine = open_engine(concurrency=2)
-    engine.check()  # connects, which takes longer than the timer
-    server.always = do.slow(0.2)
-    threading.Timer(0.1, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
+    server.always = do.hang
+
+    def interrupt(handler) -> None:
+        while len(server.asked) < 2:
+            time.sleep(0.01)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        do.hang(handler)
+
+    server.faults = {"caption 1": [interrupt]}
     with pytest.raises(KeyboardInterrupt):
         engine.ask(prompts(*texts(100)))
     time.sleep(0.4)
