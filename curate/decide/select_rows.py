@@ -35,7 +35,6 @@ class AddEntries(Fold):
         self._settings = settings
 
     def add(self, accumulator: I64 | None, part: SparseSums) -> I64:
-        """Return the vector with a unit's sums."""
         if accumulator is None:
             return EntryVector.of(part.dense(self._settings.n_entries))
         accumulator[..., part.entries] += part.values

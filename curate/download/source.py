@@ -195,7 +195,6 @@ class UrlsSource(Source):
 
     @property
     def input_run(self) -> str | None:
-        """The run that the rows are from."""
         return self.from_run
 
     @model_validator(mode="after")

@@ -23,7 +23,6 @@ class ParquetOutput(OutputFormat):
     file_set = ("parquet", "one row per sample")
 
     def accepts(self, has_images: bool) -> bool:
-        """Return whether the pool has no images."""
         return not has_images
 
     def write(self, settings: EmitSettings, shard: Shard, repeated: U64, stats: dict[str, Any]) -> pa.Table:

@@ -55,7 +55,6 @@ class WebdatasetOutput(OutputFormat):
     loader_columns = {"__key__": "string", "__url__": "string"}  # noqa: RUF012 (of a constant)
 
     def accepts(self, has_images: bool) -> bool:
-        """Return whether the pool has images."""
         return has_images
 
     def write(self, settings: EmitSettings, shard: Shard, repeated: U64, stats: dict[str, Any]) -> pa.Table:

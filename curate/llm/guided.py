@@ -65,7 +65,6 @@ class Guided(EngineOptions):
     """Images at a time; fewer where memory runs out."""
 
     def open(self) -> "GuidedEngine":
-        """See `EngineOptions`."""
         return GuidedEngine(self)
 
 

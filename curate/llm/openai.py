@@ -94,7 +94,6 @@ class OpenAI(EngineOptions):
         return self
 
     def open(self) -> "OpenAIEngine":
-        """See `EngineOptions`."""
         return OpenAIEngine(self)
 
     def fingerprint(self) -> str:

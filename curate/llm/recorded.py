@@ -36,7 +36,6 @@ class Recorded(EngineOptions):
     """What the replayed run called its model."""
 
     def open(self) -> "RecordedEngine":
-        """See `EngineOptions`."""
         return RecordedEngine(self)
 
     def fingerprint(self) -> str:

@@ -43,7 +43,6 @@ class Vllm(EngineOptions):
     """More arguments of `vllm.LLM`."""
 
     def open(self) -> "VllmEngine":
-        """See `EngineOptions`."""
         return VllmEngine(self)
 
 

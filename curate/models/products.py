@@ -60,7 +60,6 @@ class TorchProducts(Products):
         return self._torch.from_numpy(rows).to(self._device) @ self._kept
 
     def log_sums(self, rows: F32, its_logit: F64, place: I64) -> F64:
-        """Return what `Products.log_sums` does."""
         torch, logits = self._torch, self._of(rows)
         beside = torch.from_numpy(its_logit.astype(np.float32)).to(self._device)
         members = np.flatnonzero(place >= 0)
@@ -70,7 +69,6 @@ class TorchProducts(Products):
         return np.asarray(torch.logsumexp(torch.cat([logits, beside[:, None]], dim=1), dim=1).cpu().numpy(), np.float64)
 
     def largest(self, rows: F32) -> F32:
-        """Return what `Products.largest` does."""
         return np.asarray(self._of(rows).abs().amax(dim=1).cpu().numpy(), np.float32)
 
 

@@ -84,12 +84,10 @@ class Near(OneKind):
 
     @classmethod
     def kind_field(cls, kind: Any) -> tuple[Any, Any]:
-        """Return the type and the default of a kind's field."""
         return kind.section | None, Field(None, exclude_if=is_none, **kind.section.about())
 
     @classmethod
     def shown(cls, kind: Any) -> str:
-        """Return what messages show of a kind."""
         return f"{kind.key}: {kind.form}"
 
 
@@ -104,7 +102,6 @@ class Against(Near):
 
     @classmethod
     def kinds(cls) -> tuple[Any, ...]:
-        """Return the kinds that compare images."""
         return tuple(kind for kind in super().kinds() if kind.compares_images)
 
 

@@ -56,7 +56,6 @@ class Gates(KindsSection):
 
     @classmethod
     def kind_field(cls, kind: Any) -> tuple[Any, Any]:
-        """Return the type and the default of an option."""
         return kind.type, kind.field
 
     def needs(self, name: str) -> bool:

@@ -123,7 +123,6 @@ class PrecomputedEmbeddings(Embedder):
 
     @property
     def keeps_embeddings(self) -> bool:
-        """Whether they are kept, as table `embeddings`."""
         return self.keep
 
 

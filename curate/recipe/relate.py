@@ -36,7 +36,6 @@ class Relate(KindsSection):
 
     @classmethod
     def kind_field(cls, kind: Any) -> tuple[Any, Any]:
-        """Return the type and the default of a kind's field: sections by name."""
         return dict[ColumnName, kind.section], Field({}, exclude_if=_is_empty, **kind.section.about())
 
     @property

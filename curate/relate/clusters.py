@@ -57,17 +57,14 @@ class AddSums(Combine[Sums, Any]):
     """Add up the sums of units, which have few of many clusters each."""
 
     def create(self) -> Any:
-        """Return no sums."""
         return {}
 
     def add(self, accumulator: Any, part: Sums) -> Any:
-        """Add a unit's."""
         for cluster, value in zip(part.clusters.tolist(), part.values, strict=True):
             accumulator[cluster] = accumulator[cluster] + value if cluster in accumulator else value.astype(np.float64)
         return accumulator
 
     def merge(self, accumulators: Any) -> Any:
-        """Add those of several."""
         whole: Any = {}
         for accumulator in accumulators:
             for cluster, value in accumulator.items():
@@ -81,7 +78,6 @@ class ClustersRelation(Relation):
     key, section = "clusters", ClustersSection
 
     def columns(self, name: str, section: ClustersSection) -> tuple[pa.Field, ...]:
-        """Return the cluster and the distance."""
         return pa.field(name, pa.int32()), pa.field(f"{name}_distance", pa.float32())
 
     def fit(self, asking: Asking, section: ClustersSection) -> Answer[Model]:

@@ -50,7 +50,6 @@ class NegClip(Relation):
     key, section, sides = "negclip", NegClipSection, ("image", "text")
 
     def columns(self, name: str, section: NegClipSection) -> tuple[pa.Field, ...]:
-        """Return the score."""
         return (pa.field(name, pa.float32()),)
 
     def fit(self, asking: Asking, section: NegClipSection) -> Answer[Model]:

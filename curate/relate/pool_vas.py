@@ -46,7 +46,6 @@ class PoolVas(Relation):
     key, section = "vas", PoolVasSection
 
     def columns(self, name: str, section: PoolVasSection) -> tuple[pa.Field, ...]:
-        """Return the score."""
         return (pa.field(name, pa.float32()),)
 
     def fit(self, asking: Asking, section: PoolVasSection) -> Answer[Model]:
@@ -57,7 +56,6 @@ class PoolVas(Relation):
     def apply(
         self, model: Mapping[str, npt.NDArray[Any]], section: PoolVasSection, rows: EmbeddedRows
     ) -> Sequence[pa.Array]:
-        """Return the score."""
         return [pa.array(alignment(rows.images, model["covariance"]))]
 
 

@@ -34,23 +34,19 @@ class InProcessUnits(Units):
         return value
 
     def then(self, name: str, function: Callable[..., Any], *values: Any, sent: Pairs | None = None) -> None:
-        """Give each unit its next state."""
         self.elements = list(self._do(function, values, sent, lambda state: state))
 
     def ask(self, name: str, function: Yields, *values: Any, combine: Combine | None = None) -> Answer[Any]:
-        """Ask each unit; parts are combined as they come."""
         parts = chain.from_iterable(self._do(function, values, None, list))
         return _Value(list(parts) if combine is None else combine.whole(parts))
 
     def pairs(self, name: str, function: Yields, *values: Any, sent: Pairs | None = None) -> Pairs:
-        """Ask each unit for pairs."""
         by_key: dict[Any, list[Any]] = defaultdict(list)
         for key, value in chain.from_iterable(self._do(function, values, sent, list)):
             by_key[key].append(value)
         return _Grouped(by_key)
 
     def group(self, name: str, pairs: Pairs, function: Yields, *values: Any) -> Pairs:
-        """Work on the values of each key."""
         assert isinstance(pairs, _Grouped)
         known, grouped, asides = _plain(values), defaultdict(list), []
 
@@ -65,15 +61,12 @@ class InProcessUnits(Units):
         return _Grouped(grouped, asides)
 
     def get(self, name: str, function: Callable[..., W], *values: Any, **named: Any) -> Answer[W]:
-        """Compute what follows from answers."""
         return _Value(function(*_plain(values), **dict(zip(named, _plain(named.values()), strict=True))))
 
     def combine(self, name: str, answers: Sequence[Answer[list[P]]], combine: Combine[P, W]) -> Answer[W]:
-        """Combine lists."""
         return _Value(combine.whole(chain.from_iterable(map(self.value, answers))))
 
     def each(self, name: str, items: Answer[list[Any]], function: Callable[..., W], *values: Any) -> Answer[list[W]]:
-        """Work on the items of an answer."""
         known = _plain(values)
         return _Value(list(in_threads(lambda item: function(item, *known), self.value(items), of="unit")))
 

@@ -111,15 +111,12 @@ class Fold(Combine[P, P]):
             self.of_wholes = Fold(function)
 
     def create(self) -> Any:
-        """Return None: no part yet."""
         return None
 
     def add(self, accumulator: Any, part: P) -> Any:
-        """Return the function's value for both, or the first part."""
         return part if accumulator is None else self._function(accumulator, part)
 
     def merge(self, accumulators: Iterable[Any]) -> Any:
-        """Return the function's value for all that hold a part."""
         parts = (part for part in accumulators if part is not None)
         first: Any = next(parts, None)
         return reduce(self._function, parts, first)
@@ -132,16 +129,13 @@ class Total(Combine[P, W]):
         self._kind = kind
 
     def create(self) -> Any:
-        """Return an empty total."""
         return self._kind()
 
     def add(self, accumulator: Any, part: P) -> Any:
-        """Return the total with the part."""
         accumulator.add(part)
         return accumulator
 
     def merge(self, accumulators: Iterable[Any]) -> Any:
-        """Return the total of totals."""
         total: Any = self.create()
         for accumulator in accumulators:
             total.merge(accumulator)

@@ -71,12 +71,10 @@ class Clip(OpenClip):
 
     @property
     def keeps_embeddings(self) -> bool:
-        """Whether they are kept, as table `embeddings`."""
         return self.embeddings
 
     @property
     def scores_words(self) -> bool:
-        """Whether words that do not fit an image are measured."""
         return self.words
 
 

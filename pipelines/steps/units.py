@@ -154,7 +154,6 @@ class BeamUnits(Units):
         return made | "Units: spread" >> beam.Reshuffle() if self.place.is_cluster else made
 
     def then(self, name: str, function: Callable[..., Any], *values: Any, sent: Pairs | None = None) -> None:
-        """Add a step that gives units their next state."""
         self._add(_Step(name, function, _sides(values)), sent)
 
     def ask(self, name: str, function: Yields, *values: Any, combine: Combine | None = None) -> Answer[Any]:
@@ -174,11 +173,9 @@ class BeamUnits(Units):
         return _Collected(True, make)
 
     def pairs(self, name: str, function: Yields, *values: Any, sent: Pairs | None = None) -> Pairs:
-        """Add a question whose parts have keys."""
         return _Keyed(self._ask(name, function, values, sent))
 
     def group(self, name: str, pairs: Pairs, function: Yields, *values: Any) -> Pairs:
-        """Bring the values of each key together."""
         assert isinstance(pairs, _Keyed)
 
         @cache
@@ -212,7 +209,6 @@ class BeamUnits(Units):
         return self._computed[-1]
 
     def combine(self, name: str, answers: Sequence[Answer[list[P]]], combine: Combine[P, W]) -> Answer[W]:
-        """Combine lists as they come."""
 
         def whole() -> beam.PCollection[Any]:
             parts = tuple(answer.elements for answer in answers if isinstance(answer, _Collected))
@@ -223,7 +219,6 @@ class BeamUnits(Units):
         return _Collected(False, whole)
 
     def each(self, name: str, items: Answer[list[Any]], function: Callable[..., W], *values: Any) -> Answer[list[W]]:
-        """Work on the items of an answer."""
         assert isinstance(items, _Collected)
         listed = items.elements | f"{name}: items" >> FlatMap(iter)
         if self.place.is_cluster:

@@ -35,7 +35,6 @@ class Preamble(Gate):
     summary = "chatter before or after the caption"
 
     def check(self, candidates: Candidates, option: None) -> Mask:
-        """See `Gate`."""
         return np.asarray(np.logical_or.reduce([brought_in(candidates, pattern) for pattern in _PREAMBLE]), np.bool_)
 
 
@@ -50,7 +49,6 @@ class Unsafe(Gate):
     summary = "instructions to a model, addresses or code that the original does not have"
 
     def check(self, candidates: Candidates, option: None) -> Mask:
-        """See `Gate`."""
         bad = np.zeros(len(candidates.texts), np.bool_)
         for pattern in _INSERTED:
             compiled = re.compile(pattern)

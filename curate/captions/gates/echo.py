@@ -25,7 +25,6 @@ class EchoPrompt(Gate):
     summary = "a copy of the prompt or its examples"
 
     def check(self, candidates: Candidates, option: None) -> Mask:
-        """See `Gate`."""
         bad = brought_in(candidates, "=>")
         parts = [part for prompt in candidates.prompts for part in _FIELD.split(prompt) if len(part.split()) >= _PHRASE]
         shown = filter(None, to_texts(normalised(pa.array([*parts, *candidates.examples], pa.string()))))
@@ -49,5 +48,4 @@ class Echo(Gate):
     relations = frozenset({"rewritten", "translated"})
 
     def check(self, candidates: Candidates, option: None) -> Mask:
-        """See `Gate`."""
         return candidates.both & are_equal(normalised(candidates.texts), normalised(candidates.originals))

@@ -23,7 +23,6 @@ class KeptEntries(Gate):
     option = Option("entries", float, Field(0.4, description=description, examples=[0.6], ge=0, le=1))
 
     def check(self, candidates: Candidates, option: float) -> Mask:
-        """See `Gate`."""
         entries = candidates.entries
         assert entries is not None
         originals, texts = entries.originals, entries.texts
@@ -47,7 +46,6 @@ class ClipScore(Gate):
     option = Option("clip_score", float, Field(0.03, description=description, examples=[0.05], ge=0, le=2))
 
     def check(self, candidates: Candidates, option: float) -> Mask:
-        """See `Gate`."""
         [name] = self.needs
         return falls(getattr(candidates, name), option)
 

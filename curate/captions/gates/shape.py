@@ -26,7 +26,6 @@ class Empty(Gate):
     summary = "no text"
 
     def check(self, candidates: Candidates, option: None) -> Mask:
-        """See `Gate`."""
         lengths = pc.utf8_length(pc.utf8_trim_whitespace(filled(candidates.texts))).to_numpy()
         return np.asarray((lengths < 2) | ~matches(candidates.texts, r"[\p{L}\p{N}]"))
 
@@ -65,7 +64,6 @@ class Repetition(Gate):
     summary = "words, characters or phrases that repeat"
 
     def check(self, candidates: Candidates, option: None) -> Mask:
-        """See `Gate`."""
         bad = _repeats(to_texts(candidates.texts))
         rows = np.flatnonzero(bad)
         bad[rows] = ~_repeats(to_texts(candidates.originals.take(rows)))

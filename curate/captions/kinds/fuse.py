@@ -48,7 +48,6 @@ class Fuse(CaptionKind):
         return Recaption, self.style
 
     def drafts(self, rows: pa.Table, seed: int) -> Iterator[tuple[int | None, Request]]:
-        """See `CaptionKind`."""
         template = self.load_template()
         columns = (rows[name].to_pylist() for name in ("uid", "caption", "source", "per_row"))
         for uid, caption, recaption, count in zip(*columns, strict=True):

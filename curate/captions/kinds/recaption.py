@@ -66,7 +66,6 @@ class Recaption(CaptionKind):
 
     @property
     def needs_words(self) -> bool:
-        """See `CaptionSection`."""
         return set(self.styles) != {"plain"}
 
     def load_template(self) -> Template:
@@ -74,7 +73,6 @@ class Recaption(CaptionKind):
         return load_template(ALT_TEXT_FORM if self.alt_text else FORM, self.template)
 
     def sampling(self, style: str, ordinal: int) -> Sampling:
-        """See `CaptionKind`."""
         return text_sampling(self.temperature, ordinal, self.max_tokens or STYLES[style].max_tokens)
 
     def drafts(self, rows: pa.Table, seed: int) -> Iterator[tuple[int | None, Request]]:
@@ -95,5 +93,4 @@ class Recaption(CaptionKind):
 
     @classmethod
     def json_value(cls, texts: Sequence[Text]) -> Any:
-        """Return the list of texts."""
         return [text.text for text in texts]

@@ -121,7 +121,6 @@ class Rewrite(CaptionKind):
         return Sampling(temperature, 0.95, self.max_tokens or self.tokens, stop)
 
     def drafts(self, rows: pa.Table, seed: int) -> Iterator[tuple[int | None, Request]]:
-        """See `CaptionKind`."""
         template, is_chat = self.load_template(), self.prompt == "chat"
         columns = [rows[name].to_pylist() for name in ("uid", "caption", "per_row")]
         shown = [_examples(style, self.pairs(style)) for style in self.styles]
@@ -144,11 +143,9 @@ class Rewrite(CaptionKind):
         return without_quotes(one_line(line.partition("=>")[0]))
 
     def shown_examples(self) -> list[str]:
-        """See `CaptionKind`."""
         return [text for style in self.styles for pair in self.pairs(style) for text in pair]
 
     def examples_digest(self) -> str | None:
-        """See `CaptionSection`."""
         return ids.digest([[style, self.pairs(style)] for style in self.styles]) if self.examples else None
 
 

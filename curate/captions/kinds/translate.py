@@ -69,11 +69,9 @@ class Translate(CaptionKind):
     """ISO 639-1 codes of the languages to write."""
 
     def language(self, style: str) -> str | None:
-        """See `CaptionKind`."""
         return style
 
     def drafts(self, rows: pa.Table, seed: int) -> Iterator[tuple[int | None, Request]]:
-        """See `CaptionKind`."""
         template = self.load_template()
         columns = (rows[name].to_pylist() for name in ("uid", "caption", "language", "per_row"))
         for uid, caption, language, count in zip(*columns, strict=True):

@@ -65,7 +65,6 @@ class LimitsChoice(Choice):
         return inclusion.draw(rows.uids, rows.matches, self.counts, self.limits, keys, rows.seed, rows.earlier)
 
     def entry_probabilities(self) -> F64 | None:
-        """Return p."""
         return self.p
 
     @property
@@ -213,7 +212,6 @@ class BalanceSelection(Selection):
         return [sizes[i] for i in range(len(choices))]
 
     def words(self, outcome: Outcome) -> SelectionWords:
-        """Return what people are told of it."""
         label = outcome.choice.label
         lines = [f"balance: {label}{_say_why(outcome.section, outcome.choice)}"]
         if shortfall := outcome.choice.shortfall(outcome.section):

@@ -72,7 +72,6 @@ class ValuedRun(SelectionRun):
 
     @property
     def entries(self) -> Entries:
-        """The values."""
         return self.values.entries
 
 
@@ -83,7 +82,6 @@ class ValuesChoice(LimitsChoice):
     values_of: Values = field(kw_only=True)
 
     def rows(self, rows: RowsLeft) -> RowsLeft:
-        """Return rows whose entries are their values."""
         return self.values_of.of_rows(rows)
 
     def entry_probabilities(self) -> F64 | None:
@@ -103,11 +101,9 @@ class ValuesBalance(BalanceSelection):
     meaning = "not drawn: its value is frequent"
 
     def columns(self, section: Balance) -> list[str]:
-        """Return the column of values."""
         return [required(section.of)]
 
     def check(self, section: Balance, columns: pa.Schema, recipe: Any) -> None:
-        """Check the column. Raises RecipeError."""
         super().check(section, columns, recipe)
         check_groups("balance.of", required(section.of), columns)
 
@@ -125,7 +121,6 @@ class ValuesBalance(BalanceSelection):
         return None
 
     def words(self, outcome: Outcome) -> SelectionWords:
-        """Return what people are told of it."""
         words, of = super().words(outcome), outcome.section.of
         label = f"values of {of} with more than {outcome.choice.label} samples are downsampled to t, in expectation"
         changed = {"kept": f": its {of} is {{value}}, and{words.kept[1:]}", "of": of, "by_entries": False}
@@ -137,7 +132,6 @@ class Balances(BalanceSelection):
     """What `balance` says: over metadata entries, or over the values of a column."""
 
     def form(self, section: Balance) -> Selection:
-        """Return the form."""
         return ValuesBalance() if section.of else self
 
 

@@ -134,7 +134,6 @@ class GroupsChoice(Choice):
         return self.cut.draws(keys, keys.values[:, 0] / np.maximum(1.0, self.cut.of_rows(ends, keys.groups)))
 
     def expected(self, inclusion: Sequence[F64]) -> tuple[float, float]:
-        """Return the number of rows, which is exact."""
         return float(self.cut.taken.sum()), 0.0
 
 

@@ -58,7 +58,6 @@ class MixtureChoice(GroupsChoice):
         return {"groups": {name: {"left": int(n), "wanted": int(w), "kept": int(k)} for name, n, w, k in of_groups}}
 
     def shortfall(self, section: Sample) -> str:
-        """Return the groups with too few rows."""
         few = self.groups.names.filter(pa.array(self.cut.rows < self.cut.wanted)).to_pylist()
         named = ", ".join(map(repr, few[:_SHOWN]))
         of_them = f"{int(self.cut.taken.sum()):,} rows of {int(self.cut.wanted.sum()):,}"
@@ -73,11 +72,9 @@ class MixtureSample(Selection):
     sizes_of = ("mixture.rows",)
 
     def columns(self, section: Sample) -> Sequence[str]:
-        """Return the column of values."""
         return [required(section.mixture).of]
 
     def check(self, section: Sample, columns: pa.Schema, recipe: Any) -> None:
-        """Check the column. Raises RecipeError."""
         check_groups("sample.mixture.of", required(section.mixture).of, columns)
 
     def choose(self, units: Units, section: Sample, run: SelectionRun, counts: Answer | None) -> Answer:
@@ -94,7 +91,6 @@ class MixtureSample(Selection):
         return units.get("Mixture: choose", MixtureChoice, groups, find_cut(units, "Mixture", Search(wanted), keys))
 
     def words(self, outcome: Outcome) -> SelectionWords:
-        """Return what people are told of it."""
         choice = outcome.choice
         return SelectionWords(
             kept=f": {choice.groups.column} {{value}}, of which {{probability}} are drawn at random",

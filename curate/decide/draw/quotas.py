@@ -141,7 +141,6 @@ class QuotasChoice(GroupsChoice):
         return f"quotas of {len(rows):,} values of {self.groups.column}: {numbers}"
 
     def shortfall(self, section: Sample) -> str:
-        """Return that there are fewer rows."""
         wanted, taken = required(section.quotas).rows, int(self.cut.taken.sum())
         return f"sample.quotas: {wanted:,} rows wanted, and the quotas give {taken:,}" if taken < wanted else ""
 
@@ -154,7 +153,6 @@ class QuotasSample(Selection):
     sizes_of = ("quotas.rows", "quotas.least", "quotas.most")
 
     def columns(self, section: Sample) -> Sequence[str]:
-        """Return the columns of clusters and of distances."""
         quotas = required(section.quotas)
         return [quotas.of, *([quotas.distance_column] if quotas.distance_column else [])]
 
@@ -196,7 +194,6 @@ class QuotasSample(Selection):
         return units.get("Quotas: choose", choice, groups, cut)
 
     def words(self, outcome: Outcome) -> SelectionWords:
-        """Return what people are told of it."""
         choice, quotas = outcome.choice, required(outcome.section.quotas)
         by = {"equal": "equal shares", "size": "shares by their sizes", "complexity": "shares by their complexity"}
         kept, why = f"at random; seed {outcome.seed}", "of which {probability} are drawn at random"

@@ -46,7 +46,6 @@ class SampleChoice(Choice):
         return self.cut.draws(keys, keys.values[:, 0] / of)
 
     def expected(self, inclusion: Sequence[F64]) -> tuple[float, float]:
-        """Return the number of rows, which is exact."""
         return float(self.cut.taken[0]), 0.0
 
     def say(self, section: Sample, fraction: float) -> str:
@@ -71,7 +70,6 @@ class UniformSample(Selection):
         return units.get("Sample: choose", SampleChoice, cut)
 
     def words(self, outcome: Outcome) -> SelectionWords:
-        """Return what people are told of it."""
         of_them = f"{outcome.kept:,} rows that `sample` drew of {outcome.kept + outcome.dropped:,} at random"
         return SelectionWords(
             kept=f": among the {of_them}",
@@ -97,5 +95,4 @@ class SampleSelection(UniformSample):
     }
 
     def form(self, section: Sample) -> Selection:
-        """Return the form."""
         return self.forms.get(section.form, self)

@@ -73,7 +73,6 @@ class OneLimit(Scheme):
     key = "metaclip"
 
     def limits(self, ts: Sequence[int] | I64, counts: I64, entries: Entries) -> I64:
-        """Return ts."""
         return np.asarray(ts, np.int64)[:, np.newaxis]
 
 

@@ -68,7 +68,6 @@ class WeightedChoice(Choice):
             return self.cut.draws(keys, keys.values[:, 0].copy().view(np.float64) / self.threshold)
 
     def expected(self, inclusion: Sequence[F64]) -> tuple[float, float]:
-        """Return the number of rows, which is exact."""
         return float(self.cut.taken[0]), 0.0
 
     @property
@@ -86,7 +85,6 @@ class WeightedSample(Selection):
     sizes_of = ("rows",)
 
     def check(self, section: Sample, columns: pa.Schema, recipe: Any) -> None:
-        """Check that the weight is a number. Raises RecipeError."""
         weight = _checked(section, columns)
         if not (weight.kind.startswith(("FLOAT", "DOUBLE", "DECIMAL")) or weight.kind.endswith(("INT", "INTEGER"))):
             accepted = "accepted: a number, such as exp(clip_score / 0.05)"
@@ -104,7 +102,6 @@ class WeightedSample(Selection):
         return units.get("Sample: choose", WeightedChoice, weight, cut)
 
     def words(self, outcome: Outcome) -> SelectionWords:
-        """Return what people are told of it."""
         rows = f"the {outcome.kept:,} rows that `sample` drew of {outcome.kept + outcome.dropped:,} by weight"
         return SelectionWords(
             kept=f": its draw {{draw}} is below 1 (probability {{probability}}), among {rows}",

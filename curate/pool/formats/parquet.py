@@ -152,7 +152,6 @@ class ParquetInput(interface.InputFormat):
                     yield from image_bytes(images.cast(plain_type(images.type)).take(wanted))
 
     def reread_table(self, source: ParquetSource, part: InputPart, rows: PartRows, output: pa.Schema) -> pa.Table:
-        """Read rows without images again."""
         table, _ = _read_rows(source, part)
         return _output_columns(table.take(rows.places), output)
 

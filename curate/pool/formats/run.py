@@ -64,7 +64,6 @@ class RunSource(Source):
 
     @property
     def input_run(self) -> str:
-        """The folder."""
         return self.path
 
 
@@ -165,14 +164,12 @@ class RunInput(InputFormat):
         return _TARS.reread_images(_tars(source, part.path), part, rows)
 
     def reread_table(self, source: RunSource, part: InputPart, rows: PartRows, output: pa.Schema) -> pa.Table:
-        """Read rows without images again."""
         run = _read(source)
         table = _PARQUET.reread_table(run.parquet(part.path), part, rows, _renamed(output, run.theirs))
         columns = {run.names.get(name, name): table[name] for name in table.column_names}
         return pa.table([columns.get(f.name, pa.nulls(len(table), f.type)) for f in output], schema=output)
 
     def missing_column(self, source: RunSource, name: str) -> str:
-        """Return which columns there are."""
         try:
             run = _read(source)
             columns = _renamed(run.store.schema(next(iter(run.files(".parquet")))), run.names)

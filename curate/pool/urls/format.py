@@ -143,11 +143,9 @@ class UrlsInput(InputFormat):
             yield replace(batch, columns=columns, scores=supplied, damaged="served_no_image")
 
     def reread(self, source: UrlsSource, part: InputPart, rows: PartRows) -> Iterator[interface.InputSample]:
-        """Read the members of samples by their offsets."""
         return _TARS.reread(*self._tar(source, part), rows)
 
     def reread_images(self, source: UrlsSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
-        """Read images by their offsets."""
         return _TARS.reread_images(*self._tar(source, part), rows)
 
     def _tar(

@@ -94,7 +94,6 @@ class EmbeddingNearness(ImageNearness):
         return cosine.recall_counts(values, cell_of, plan.probes, theirs, self.cosine)
 
     def nearest(self, values: Any, evaluation: pa.Table) -> I64:
-        """Compare with column `image`."""
         return cosine.nearest(values, embedding_matrix(evaluation["image"]), self.cosine)
 
     def search(self, units: Iterable[tuple[U64, Any]], spool: Callable[[], IO[bytes]]) -> tuple[Groups, I64]:

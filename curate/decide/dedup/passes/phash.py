@@ -47,7 +47,6 @@ class PhashNearness(ImageNearness):
         return rows, hashes.take(pa.array(rows, pa.int64())).to_numpy().astype(np.uint64)
 
     def nodes(self, unit: int, rows: I64, values: Any) -> U64:
-        """Return the hashes."""
         return np.asarray(values, np.uint64)
 
     def split(self, nodes: U64, values: Any, plan: Any, n_buckets: int) -> Iterator[tuple[tuple[int, int], Part]]:
@@ -57,7 +56,6 @@ class PhashNearness(ImageNearness):
             yield (int(masks[band].astype(np.int64)), bucket), (hashes,)
 
     def groups(self, bucket: Any, part: Part) -> Groups:
-        """Return the groups of hashes that agree under the band."""
         return Groups.of(hamming.edges_in_bucket(part[0], np.int64(bucket[0]).astype(np.uint64), self.distance))
 
     def keys(self, tables: UnitTables, groups: Groups) -> pa.Array:
@@ -65,7 +63,6 @@ class PhashNearness(ImageNearness):
         return label_hashes(whole(tables.read("samples", ["phash"])["phash"]), groups)
 
     def nearest(self, values: Any, evaluation: pa.Table) -> I64:
-        """Compare with column `phash`."""
         return hamming.nearest(values, evaluation["phash"].to_numpy().astype(np.uint64), self.distance)
 
     def search(self, units: Iterable[tuple[U64, Any]], spool: Callable[[], IO[bytes]]) -> tuple[Groups, I64]:
