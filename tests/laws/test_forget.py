@@ -5,7 +5,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -170,23 +170,24 @@ def test_a_run_of_the_recipe_goes_on_too(original: Ran, recipe: Recipe, tmp_path
 
 @pytest.mark.slow
 def test_real_kills(tmp_path: Path) -> None:
-    """By SIGKILL, at times over the whole of it."""
+    """By SIGKILL, at moments over the whole of it: each when so many files are other ones."""
     path = pools.write_tars(tmp_path / "tars", told_apart(120), 6)
     original = pools.run_local(pools.recipe_of(path, output={"rows_per_shard": 4}), tmp_path / "original")
     kept = [row for row in rows_of(original) if row["kept"]]
     listed = tmp_path / "uids.txt"
     listed.write_text("\n".join(row["uid"] for row in kept[::2]))
     undisturbed = copy_of(original, tmp_path / "undisturbed")
-    began = time.time()
+    before = numbers_of(undisturbed)
     assert forked.run("forget", undisturbed.folder, "--uids", listed).returncode == 0
-    whole = time.time() - began
-    killed = 0
+    changed, killed = len(numbers_of(undisturbed) - before), 0
     for moment in range(6):
         run = copy_of(original, tmp_path / f"{moment}")
+        before = numbers_of(run)
         process = forked.start("forget", run.folder, "--uids", listed)
-        while not (run.folder / "tmp/forgetting.json").exists() and process.is_alive():
+        while process.is_alive() and not (run.folder / "tmp/forgetting.json").exists():
             time.sleep(0.002)
-        time.sleep(moment * whole / 10)
+        while process.is_alive() and len(numbers_of(run) - before) < moment * changed // 7:
+            time.sleep(0.01)
         forked.kill(process)
         process.join()
         killed += process.exitcode == -signal.SIGKILL
@@ -195,7 +196,17 @@ def test_real_kills(tmp_path: Path) -> None:
         forget(str(run.folder), uids(*listed.read_text().split()))
         same(run, undisturbed)
         assert not (run.folder / "tmp").exists()
-    assert killed >= 3
+    assert killed >= 3, changed
+
+
+def numbers_of(run: Ran) -> set[tuple[str, int, int]]:
+    """The files of a run that are in place, each by what changes where another takes its place."""
+    states = set()
+    for path in run.folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            if path.is_file() and "tmp" not in path.relative_to(run.folder).parts:
+                states.add((str(path), path.stat().st_ino, path.stat().st_mtime_ns))
+    return states
 
 
 def test_a_run_does_not_begin_while_something_is_forgotten(original: Ran, recipe: Recipe, tmp_path: Path) -> None:

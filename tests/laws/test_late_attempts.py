@@ -105,7 +105,7 @@ class Turns:
 
     def wait(self, name: str) -> None:
         with self.changed:
-            assert self.changed.wait_for(lambda: self.may(name), 30)
+            assert self.changed.wait_for(lambda: self.may(name), 300)
 
     def count(self, name: str, ended: bool = False) -> None:
         with self.changed:
@@ -144,7 +144,7 @@ def attempt_both(work: Callable[[], Any], before: tuple[int, int]) -> list[Any]:
         for thread in both:
             thread.start()
         for thread in both:
-            thread.join(60)
+            thread.join(600)
     return [found["a"], found["b"]]
 
 

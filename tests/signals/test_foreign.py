@@ -409,10 +409,11 @@ def test_whatever_it_raises_names_it(kind: type[BaseException]) -> None:
 
 def test_an_image_that_it_never_returns_from_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Others, in other threads or after it, are observed."""
-    monkeypatch.setattr(base_foreign, "SECONDS", 0.05)
     part = guarded(Observer(fails=lambda image: image if image > 0 else threading.Event().wait()), 3)
     part.add(0, part.observe(1.0))
-    failure = part.observe(-1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(base_foreign, "SECONDS", 0.05)
+        failure = part.observe(-1.0)
     with pytest.raises(SignalError, match=r"of package my-blur 1: observe has not returned within 0.05 s; CURATE_PAC"):
         part.add(1, failure)
     part.add(2, part.observe(2.0))

@@ -16,6 +16,7 @@ from curate.store import lease as leases
 from curate.store.lease import Holder, find_lease, read_leases, renew_lease, renewing
 from curate.store.lock import check_unlocked, clear_tmp, find_holder, locked, remove_leftovers
 from curate.store.store import RunStore
+from tests.waiting import wait_until
 
 
 class Clock:
@@ -106,18 +107,19 @@ def test_a_block_renews_it_and_stops_where_another_run_has_it(
     store: RunStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leases, "BETWEEN", 0.01)
+
+    def work() -> None:
+        with renewing(store, hold.lease):
+            pass
+
     with locked(store, "run") as hold:
         with renewing(store, hold.lease):
             clock.now += 100
-            ends = time.monotonic() + 10
-            while (lease := find_lease(store)) is None or lease.renewed < clock.now:
-                assert time.monotonic() < ends
+            wait_until(lambda: (lease := find_lease(store)) is not None and lease.renewed >= clock.now)
         with locked(store, "forget", always) as other:
             assert list(read_leases(store)) == [2]
             with pytest.raises(RunError, match=r"curate forget .* has taken over this run; this one stops"):
-                while True:
-                    with renewing(store, hold.lease):
-                        assert time.monotonic() < ends
+                wait_until(work)
             renew_lease(store, other.lease)
         assert read_leases(store) == {}
         renew_lease(store, hold.lease)
@@ -126,10 +128,10 @@ def test_a_block_renews_it_and_stops_where_another_run_has_it(
 
 def test_nothing_is_renewed_once_the_work_has_ended(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "BETWEEN", 0.01)
-    threads = {thread.name for thread in threading.enumerate()}
+    before = set(threading.enumerate())
     with locked(store, "run") as hold, renewing(store, hold.lease):
         assert sum(thread.name == "lease" for thread in threading.enumerate()) >= 2
-    assert {thread.name for thread in threading.enumerate()} == threads and not store.files()
+    assert "lease" not in {thread.name for thread in set(threading.enumerate()) - before} and not store.files()
 
 
 def test_what_was_handed_over_waits_a_day_and_then_works(folder: RunStore, clock: Clock) -> None:
@@ -234,9 +236,7 @@ def test_a_process_is_known_by_its_beginning() -> None:
         ended = holder.model_copy(update={"process": child.pid, "began": began})
         assert not ended.is_gone
         child.kill()
-        ends = time.monotonic() + 10
-        while not ended.is_gone:  # though nobody has heard yet that it ended
-            assert time.monotonic() < ends
+        wait_until(lambda: ended.is_gone)  # though nobody has heard yet that it ended
     assert ended.is_gone
 
 

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from curate.store.lock import check_unlocked, clear_tmp, locked, remove_leftover
 from curate.store.store import RunStore
 from tests.base.test_foreign import start
 from tests.laws.pools import files_of
+from tests.waiting import wait_until
 
 HOLD = """
 import sys, time
@@ -53,20 +53,19 @@ def test_two_runs_of_which_one_goes_by_a_link_know_of_each_other(tmp_path: Path,
     """The second names the first one's process and changes nothing; the first one ends as if it were alone."""
     (tmp_path / "link").symlink_to("real")
     (tmp_path / "real").mkdir()
-    body = "open('began', 'w'); [time.sleep(0.05) for _ in range(600) if not os.path.exists('end')]"
+    body = "open('began', 'w'); [time.sleep(0.05) for _ in range(6000) if not os.path.exists('end')]"
     running = start(tmp_path, "run", "evil.yaml", "--out", first, body=body)
-    while not (tmp_path / "began").exists():
-        time.sleep(0.05)
+    wait_until((tmp_path / "began").exists, lambda: running.poll() is None)
     before = files_of(tmp_path / "real")
     for recipe in ("evil.yaml", "clean.yaml"):
         other = start(tmp_path, "run", recipe, "--out", second, body=body)
         message = (
             rf"curate: (\S+/)?{second}: curate run \(process {running.pid} on \S+, since .*\) is running here; wait"
         )
-        assert re.search(message, other.communicate(timeout=60)[1]) and other.returncode == 1
+        assert re.search(message, other.communicate(timeout=300)[1]) and other.returncode == 1
     assert files_of(tmp_path / "real") == before and not (tmp_path / "real/_SUCCESS").exists()
     (tmp_path / "end").touch()
-    running.communicate(timeout=60)
+    running.communicate(timeout=300)
     assert running.returncode == 0 and (tmp_path / "real/_SUCCESS").exists()
 
 
