@@ -2,7 +2,7 @@
 
 In: the unit's kept rows, engines. Out: `answers`, one row a request, as engines returned them; `captions`, likewise:
 see `Captions.gives`; `gate` is null without an answer. Sections follow each other, since a text may be made of an
-earlier one's; each batch of requests is written before the next one is sent, in parts where it takes long.
+earlier one's; what takes long is in parts from minute to minute, answers before what follows from them.
 """
 
 import time
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from curate.base import ids, schema
 from curate.base.numeric.arrays import F32, I64
 from curate.base.numeric.vectors import embedding_matrix, normalised
+from curate.base.process import cleaned_up
 from curate.captions.engines import open_engine
 from curate.captions.gates.gate import Candidates, Entries, Scores, run_gates
 from curate.captions.gates.measured import entry_weights
@@ -96,22 +97,23 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
     rows = Rows.read(tables, counts)
     answers, texts = schema.ANSWERS.empty_table(), schema.CAPTIONS.empty_table()
     judged = Checkpoints(tables.store, "judged", tables.unit, key)
-    for task in settings.captions.tasks:
-        rows = rows.with_sources(texts, task.section.source)
-        answered = _answer(settings, task, rows, make_requests(settings, tables, task, rows), cache, images)
-        answers = pa.concat_tables([answers, answered.answers])
-        texts = pa.concat_tables([texts, _judge(settings, tables, answered, judged)])
-    # Without their key they are written again by the next start, and what failed is sent again.
-    is_final = answers["error"].null_count == len(answers)
-    content = ids.table_digest(texts.select(["uid", "kind", "style", "ordinal", "text", "gate"]))
-    with tables.store.together(ticket) as store:  # another attempt may have other answers, and texts of these
-        store.write_json(statistics, cache.spent())
-        aside = UnitTables(store, tables.unit)
-        aside.write("answers", answers, key, is_final=is_final)
-        aside.write("captions", texts, key, {"content": content}, is_final)
+    with cleaned_up(cache.flush):
+        for task in settings.captions.tasks:
+            rows = rows.with_sources(texts, task.section.source)
+            answered = _answer(settings, task, rows, make_requests(settings, tables, task, rows), cache, images)
+            answers = pa.concat_tables([answers, answered.answers])
+            texts = pa.concat_tables([texts, _judge(settings, tables, answered, judged, cache)])
+        # Without their key they are written again by the next start, and what failed is sent again.
+        is_final = answers["error"].null_count == len(answers)
+        content = ids.table_digest(texts.select(["uid", "kind", "style", "ordinal", "text", "gate"]))
+        with tables.store.together(ticket) as store:  # another attempt may have other answers, and texts of these
+            store.write_json(statistics, cache.spent())
+            aside = UnitTables(store, tables.unit)
+            aside.write("answers", answers, key, is_final=is_final)
+            aside.write("captions", texts, key, {"content": content}, is_final)
+        cache.delete_parts()
     for name in _TABLES:
         tables.drop_read(name)
-    cache.delete_parts()
     judged.delete()
     return sum_unit(settings, unit, tables)
 
@@ -161,8 +163,10 @@ def _with_images(images: UnitRereader, rows: Rows, requests: list[Request]) -> S
     return [None if image is None else replace(request, image=image) for request, image in pairs]
 
 
-def _judge(settings: CaptionSettings, tables: UnitTables, answered: _Answered, checkpoints: Checkpoints) -> pa.Table:
-    """Return the rows of table `captions`; `checkpoints` are those of the unit."""
+def _judge(
+    settings: CaptionSettings, tables: UnitTables, answered: _Answered, judged: Checkpoints, cache: AnswerCache
+) -> pa.Table:
+    """Return the rows of table `captions`; `judged` are the checkpoints of the unit, before which answers are put."""
     scorer = _Scorer.of(settings, tables, answered.rows)
 
     def steps(first: int) -> Iterator[pa.Table]:
@@ -173,7 +177,7 @@ def _judge(settings: CaptionSettings, tables: UnitTables, answered: _Answered, c
 
     sources = pa.table({"source": answered.rows.sources})
     of = [answered.task.key, ids.table_digest(answered.answers), ids.table_digest(sources)]
-    return checkpoints.complete(of, schema.CAPTIONS, steps)
+    return judged.complete(of, schema.CAPTIONS, steps, cache.flush)
 
 
 def _judge_rows(settings: CaptionSettings, answered: _Answered, scorer: "_Scorer | None") -> pa.Table:

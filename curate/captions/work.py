@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -52,8 +53,9 @@ def sum_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables) -> Capti
     groups = answers.append_column("passed", passed).group_by(["kind", "style"])
     added = ("passed", "tokens_in", "tokens_out")
     sums = groups.aggregate([([], "count_all"), ("error", "count"), *((name, "sum") for name in added)])
-    stats = caption_statistics_file(tables.unit)
-    spent = tables.store.read_json(stats) if tables.store.exists(stats) else {}
+    spent: dict[str, dict[str, Any]] = {}
+    with suppress(FileNotFoundError):
+        spent = tables.store.read_json(caption_statistics_file(tables.unit))
     replaced = count_replaced(settings.captions, settings.seed, tables)
     work: dict[tuple[str, str], Work] = {}
     for row in sums.to_pylist():

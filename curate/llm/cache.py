@@ -1,10 +1,12 @@
 """Cached answers: of this run, of the run to reuse, and batch by batch while a unit is under way.
 
 An answered request is never sent again; its key is its digest (see `Request`). It is looked up in the unit's table
-`answers`; in the unit's batches in `parts/`, until the table is there; then in the same of the run to reuse, whose
-other units are in an index of digests, 24 bytes each, made once per process. Failed requests are sent again.
+`answers`; in the unit's parts in `parts/`, until the table is there; then in the same of the run to reuse, whose other
+units are in an index of digests, 24 bytes each, made once per process. Failed requests are sent again. What comes is
+put into parts once a minute, and where the work ends otherwise than well: a killed process loses a minute's answers.
 """
 
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -17,10 +19,14 @@ from curate.base import ids, schema
 from curate.base.numeric.arrays import I32, I64, U64, Mask
 from curate.base.process import process_cache
 from curate.llm.engine import Answer, Request
+from curate.store import checkpoints
+from curate.store.checkpoints import begin_files, begun_files
 from curate.store.layout import ANSWER_PARTS, RUN_FILE, caption_statistics_file, unit_parts
 from curate.store.manifest import check_written
 from curate.store.store import RunStore
 from curate.store.tables import ChunkTables, UnitTables
+
+_SPENT = ["kind", "style", "tokens_in", "tokens_out"]
 
 
 class Spent(NamedTuple):
@@ -39,11 +45,15 @@ class AnswerCache:
         self._tables, self._store, self._reuse = tables, tables.store, reuse
         self._folder = unit_parts("answers", tables.unit)
         self._known: dict[str, Answer] = {}
+        self._waiting, self._last = list[tuple[pa.Table, float]](), time.monotonic()
         for of_unit in tables.places:
             if of_unit.exists("answers") and of_unit.is_as_written("answers"):
                 self._learn(of_unit.read("answers"))
             folder, is_chunk = unit_parts("answers", of_unit.unit), isinstance(of_unit, ChunkTables)
-            for name in () if is_chunk else of_unit.store.files(folder):
+            files = [] if is_chunk else _parts(of_unit.store, folder)
+            if of_unit is tables:
+                self._is_begun = bool(files)
+            for name in files:
                 with suppress(FileNotFoundError):  # deleted since: another attempt is complete
                     if check_written(of_unit.store, name):
                         self._learn(of_unit.store.read_parquet(name))
@@ -59,18 +69,33 @@ class AnswerCache:
         return {digest: self._known[digest] for digest in digests if digest in self._known}
 
     def add(self, answers: pa.Table, seconds: float) -> None:
-        """Put a batch of `schema.ANSWERS` into place, beside those of other attempts; `seconds`: the engine's."""
-        self._store.write_parquet(f"{self._folder}/{uuid.uuid4().hex}.parquet", answers, note=str(seconds))
+        """Add some of `schema.ANSWERS`, to be put into place with others; `seconds`: the engine's."""
+        self._waiting.append((answers, seconds))
         self._learn(answers)
+        if time.monotonic() - self._last >= checkpoints.INTERVAL:
+            self.flush()
+
+    def flush(self) -> None:
+        """Put what waits into place, beside the parts of other attempts."""
+        if self._waiting:
+            if not self._is_begun:
+                begin_files(self._store, self._folder)
+                self._is_begun = True
+            answers, seconds = zip(*self._waiting, strict=True)
+            file = f"{self._folder}/{uuid.uuid4().hex}.parquet"
+            self._store.write_parquet(file, pa.concat_tables(answers), note=str(sum(seconds)))
+        self._waiting, self._last = [], time.monotonic()
 
     def spent(self) -> dict[str, dict[str, Any]]:
         """Return what all commands sent for the unit, killed ones included: kind → style → `Spent`."""
-        parts, file = [], caption_statistics_file(self._tables.unit)
-        for name in self._store.files(self._folder):
+        pairs, file = list(self._waiting), caption_statistics_file(self._tables.unit)
+        for name in _parts(self._store, self._folder) if self._is_begun else ():
             with suppress(FileNotFoundError):  # deleted since: another attempt is complete
-                part = self._store.read_parquet(name, ["kind", "style", "tokens_in", "tokens_out"])
-                seconds = float(self._store.footer(name)[1] or 0) / max(len(part), 1)
-                parts.append(part.append_column("seconds", pa.repeat(seconds, len(part))))
+                pairs.append((self._store.read_parquet(name, _SPENT), float(self._store.footer(name)[1] or 0)))
+        parts = [
+            part.select(_SPENT).append_column("seconds", pa.repeat(seconds / max(len(part), 1), len(part)))
+            for part, seconds in pairs
+        ]
         is_whole = self._store.exists(file) and check_written(self._store, file)  # of texts that are written again
         spent: dict[str, dict[str, Any]] = self._store.read_json(file) if is_whole else {}
         if not parts:
@@ -79,8 +104,8 @@ class AnswerCache:
         sums = groups.aggregate([([], "count_all"), ("seconds", "sum"), ("tokens_in", "sum"), ("tokens_out", "sum")])
         for kind, style, *numbers in zip(*sums.to_pydict().values(), strict=True):
             of_kind = spent.setdefault(kind, {})
-            pairs = zip(Spent(**of_kind.get(style, {})), numbers, strict=True)
-            of_kind[style] = Spent(*map(sum, pairs))._asdict()
+            added = zip(Spent(**of_kind.get(style, {})), numbers, strict=True)
+            of_kind[style] = Spent(*map(sum, added))._asdict()
         return spent
 
     def restore_spent(self) -> None:
@@ -93,13 +118,19 @@ class AnswerCache:
                     store.write_json(of_unit, store.read_json(of_chunk)[place.unit - place.chunk.first])
 
     def delete_parts(self) -> None:
-        """Delete the unit's batches, once its table is there."""
-        self._store.delete(self._folder)
+        """Delete the unit's parts, and what waits to become one, once its table is there."""
+        self._waiting = []
+        if self._is_begun:
+            self._store.delete(self._folder)
 
     def _learn(self, table: pa.Table) -> None:
         for row in table.to_pylist():
             if row["error"] is None:
                 self._known[row["digest"]] = Answer.of_row(row)
+
+
+def _parts(store: RunStore, folder: str) -> list[str]:
+    return [name for name in begun_files(store, folder) if name.endswith(".parquet")]
 
 
 def answer_table(requests: Sequence[Request], digests: Sequence[str], answers: Sequence[Answer]) -> pa.Table:

@@ -34,8 +34,7 @@ class Checkpoints:
     def __init__(self, store: RunStore, work: str, unit: int, key: str) -> None:
         self._store, self._folder, self._key, self._work = store, unit_parts(work, unit), key, work
         self._last = time.monotonic()
-        is_begun = store.exists(f"{self._folder}/{_BEGUN}")  # at less than a list of a folder that mostly is not there
-        self._files = {name.rpartition("/")[2] for name in store.files(self._folder)} if is_begun else set()
+        self._files = {name.rpartition("/")[2] for name in begun_files(store, self._folder)}
         # Of each table how many rows are in place, and those that are not.
         self._waiting: dict[str, tuple[int, list[pa.Table]]] = {}
 
@@ -80,7 +79,7 @@ class Checkpoints:
                 file = _file(f"{name}-{first:09d}-", data)
                 try:
                     if not self._files:
-                        self._store.write_bytes(f"{self._folder}/{_BEGUN}", b"\n")
+                        begin_files(self._store, self._folder)
                     self._store.write_bytes(f"{self._folder}/{file}", data)
                 except OSError as error:  # which where inputs are read would be taken for theirs
                     raise RunError(f"{self._store.path(self._folder)}/{file}: cannot be written: {error}") from None
@@ -99,6 +98,16 @@ class Checkpoints:
                     if file == _file(prefix, data):
                         tables.append(pa.ipc.open_file(data).read_all())
         return tables
+
+
+def begun_files(store: RunStore, folder: str) -> list[str]:
+    """Return the files of a folder of slow work: none where it is not begun, which costs less than to list it."""
+    return store.files(folder) if store.exists(f"{folder}/{_BEGUN}") else []
+
+
+def begin_files(store: RunStore, folder: str) -> None:
+    """Say that a folder of slow work is about to have files."""
+    store.write_bytes(f"{folder}/{_BEGUN}", b"\n")
 
 
 def _file(prefix: str, data: Any) -> str:

@@ -367,16 +367,17 @@ def test_batches_of_answers(images: Case, how: str, tmp_path: Path, caplog: pyte
     with pytest.MonkeyPatch.context() as patched, ThreadPoolExecutor(1) as one:
 
         def add(self: AnswerCache, *batch: Any) -> None:
-            if len(list(out.glob("parts/answers/*/*"))) < 2:
+            if len(list(out.glob("parts/answers/*/*.parquet"))) < 2:
                 added(self, *batch)
-            if len(list(out.glob("parts/answers/*/*"))) == 2:
+                self.flush()
+            if len(list(out.glob("parts/answers/*/*.parquet"))) == 2:
                 raise Stopped
 
         patched.setattr(process, "threads", lambda name: one if name == "unit" else threads(name))
         patched.setattr(AnswerCache, "add", add)
         with pytest.raises(Stopped):
             pools.run_local(images.recipe, out)
-    first, _ = sorted(str(path.relative_to(out)) for path in out.glob("parts/answers/*/*"))
+    first, _ = sorted(str(path.relative_to(out)) for path in out.glob("parts/answers/*/*.parquet"))
     damage(out, first, how)
     asked: list[str] = []
     with pytest.MonkeyPatch.context() as patched:
