@@ -6,19 +6,23 @@ one: the attributes of lazy loading (where src is a placeholder), src, and the l
 lazily repeat there: equal pairs go by deduplication.
 
 Charset: of the HTTP header, else of `<meta>`, else detected. Parsed by lexbor, as browsers do it, and decoded by
-resiliparse.
+resiliparse. Many attributes of a tag, or elements that are not closed, take lexbor the square of their number: 200,000
+attributes over 90 s. So a large page is parsed in a process apart, and is lost if that takes too long.
 """
 
 import itertools
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
+from curate.pool.crawl.apart import call_apart
 from curate.pool.crawl.links import IMAGES, PAGES, BaseUrl, PageLinks, opt_outs, read_text, read_url
 from curate.pool.crawl.records import Record
 from curate.pool.crawl.wat import read_date, read_facts
 
 MAX_HTML = 1 << 25  # bytes, decoded
+MAX_SECONDS = 10  # of CPU, for a page of more than _LARGE characters; of fewer none takes more than some 2 s
+_LARGE = 1 << 17
 # OBELICS' list
 LAZY = (
     *("data-src", "data-src-fg", "data-scroll-image", "data-lateloadsrc", "data-img-src", "data-original"),
@@ -35,10 +39,22 @@ _SIZE = re.compile(r"\s*+(\d++(?:\.\d++)?+)([wx])", re.ASCII)
 _REST = re.compile("[^,]*+")
 
 
+class PageHead(NamedTuple):
+    """What is known of a page beside its text."""
+
+    url: str
+    charset: str
+    http: list[tuple[str, str]]  # headers
+    date: str | None  # of WARC
+    truncated: str | None
+
+
 def find_links(record: Record) -> PageLinks | None:
-    """Return the images of a page; None where the record is no HTML. Raises ValueError where it cannot be decoded."""
+    """Return the images of a page; None where the record is no HTML.
+
+    Raises ValueError where it cannot be decoded, or takes too long.
+    """
     from fastwarc.warc import WarcRecord
-    from resiliparse.parse.html import HTMLTree
 
     response = WarcRecord()
     response.set_bytes_content(record.content)
@@ -56,15 +72,24 @@ def find_links(record: Record) -> PageLinks | None:
     if len(body) > MAX_HTML:
         raise ValueError(f"a page of more than {MAX_HTML:,} bytes; accepted: at most that")
     text, charset = _decode(body, response.http_charset)
+    url, *others = (record.about.headers.get(f"WARC-{name}") for name in ("Target-URI", "Date", "Truncated"))
+    head = PageHead(url or "", charset, list(response.http_headers or ()), *others)
+    return read_links(text, head) if len(text) <= _LARGE else call_apart(MAX_SECONDS, read_links, text, head)
+
+
+def read_links(text: str, head: PageHead) -> PageLinks:
+    """Return the images of a page."""
+    from resiliparse.parse.html import HTMLTree
+
     document: Any = HTMLTree.parse(text).document
-    links, url = PageLinks(), record.about.headers.get("WARC-Target-URI") or ""
+    links = PageLinks()
     links.counts[PAGES] += 1
     base_element = document.query_selector("base[href]")
-    base = BaseUrl(url, base_element and base_element.getattr("href"))
+    base = BaseUrl(head.url, base_element and base_element.getattr("href"))
     for position, image in enumerate(_all(document, "img")):
         _add(links, base, image, position)
     if links.images:
-        links.page = _page(record, response.http_headers, document, base) | {"page_url": url, "charset": charset}
+        links.page = _page(head, document, base)
     return links
 
 
@@ -134,7 +159,7 @@ def largest_first(sets: list[str | None]) -> list[str]:
     return [url for *_, url in sorted(sizes, key=lambda size: size[:2], reverse=True)]
 
 
-def _page(record: Record, headers: Any, document: Any, base: BaseUrl) -> dict[str, Any]:
+def _page(head: PageHead, document: Any, base: BaseUrl) -> dict[str, Any]:
     """Return what holds for all images of a page."""
     metas: dict[str, list[str]] = {}
     for meta in _all(document, "meta[name]"):
@@ -142,7 +167,7 @@ def _page(record: Record, headers: Any, document: Any, base: BaseUrl) -> dict[st
             metas.setdefault((meta.getattr("name") or "").strip().lower(), []).append(content)
 
     def header(name: str) -> str | None:
-        values = [read_text(value) for key, value in headers if key.lower() == name]
+        values = [read_text(value) for key, value in head.http if key.lower() == name]
         return ", ".join(filter(None, values)) or None
 
     def meta_of(name: str) -> str | None:
@@ -153,15 +178,17 @@ def _page(record: Record, headers: Any, document: Any, base: BaseUrl) -> dict[st
     licences = [link.getattr("href") for link in _all(document, "a[rel~=license], link[rel~=license]")]
     licence = _first_url([("href", url) for url in licences], base)
     return {
+        "page_url": head.url,
         "page_title": read_text(title.text) if title is not None else None,
-        "crawl_date": read_date(record.about.headers.get("WARC-Date")),
+        "crawl_date": read_date(head.date),
         "html_lang": read_text(root.getattr("lang")) if root is not None else None,
+        "charset": head.charset,
         "robots_meta": robots,
         "robots_header": robots_header,
         "tdm_reservation": header("tdm-reservation") or meta_of("tdm-reservation"),
         **opt_outs(robots, robots_header),
         "licence_url": licence and licence[1],
-        "truncated": record.about.headers.get("WARC-Truncated"),
+        "truncated": head.truncated,
     }
 
 

@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import os
 import random
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from curate.pool.crawl import apart, html
 from curate.pool.crawl import format as crawl
 from curate.pool.crawl.format import CommonCrawlInput, CrawlSource
 from curate.pool.crawl.html import largest_first
@@ -221,6 +224,30 @@ def test_pages_of_many_images_and_long_values(tmp_path: Path, monkeypatch: pytes
         counts = sum((batch.links for batch in batches), start=crawl.Counter())
         assert (counts["pages"], counts["long_url"], counts["rows"]) == (1, 2000, rows)
     assert time.process_time() - began < 10
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("kind", ["attributes", "forms"])
+def test_a_page_does_not_take_the_square_of_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Twice the page takes hardly more than twice the CPU, of all processes; it is lost, and what follows is not."""
+    monkeypatch.setattr(html, "MAX_SECONDS", 1)
+
+    def seconds(size: int) -> float:
+        attributes, forms = " ".join(f"a{n}=1" for n in range(size)), "<div>" * size + "<form></form>" * size
+        page = f"<img {attributes}>" if kind == "attributes" else forms
+        sites = [Site("http://h.example/", html=content) for content in (page.encode(), b"<img src=a alt=x>" * 9000)]
+        path = tmp_path / f"{size}.warc.gz"
+        pack(path, [record for n, site in enumerate(sites) for record in warc_records(site, n)])
+        before = os.times()
+        captions, lost = _read(path)
+        monkeypatch.setattr(apart, "_of_thread", threading.local())  # whose process ends, and another is begun
+        assert captions == ["x"] * 9000
+        assert [why.rpartition(": ")[2] for why in lost] == ["parsing it took over 1 s"]
+        return sum(os.times()[:4]) - sum(before[:4])
+
+    assert seconds(200_000) < 3 * seconds(100_000)
 
 
 def test_nothing_is_joined_with_a_long_base() -> None:
