@@ -21,7 +21,7 @@ from curate.base.wording import one_line
 from curate.store.store import RunStore
 from pipelines.engines.base import PipelineEngine
 
-_SECONDS = 30  # that a worker has
+_SECONDS = 120  # that a worker has: on a busy machine its imports alone take half a minute
 _STARTED = ("PROCESS", "EXTERNAL")  # environments of workers that are programs of this machine, or a service
 _LOGGERS = ("PrismRunner", "PrismJobServer")  # by which Beam hands on what Prism and its workers say
 

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
 import apache_beam
@@ -38,11 +39,17 @@ def find_go_program(name: str) -> str:
     return found
 
 
+# Not those that a system gives to connections and to who asks for any: one of them would have it before it is used.
+_PORTS = cycle(range(10_000, 16_000))
+_PORTS = islice(_PORTS, os.getpid() * 100 % 6_000, None)  # not those of another process of tests
+
+
 def free_port(host: str = "127.0.0.1") -> int:
-    with socket.socket() as sock:
-        sock.bind((host, 0))
-        port: int = sock.getsockname()[1]
-        return port
+    for port in _PORTS:
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind((host, port))
+            return port
+    raise AssertionError
 
 
 @dataclass(frozen=True)
@@ -130,7 +137,7 @@ def standalone(folder: Path, home: Path | None = None) -> Iterator[str]:
 
 def _wait(page: str, workers: int, folder: Path) -> None:
     """Wait until the master knows so many workers."""
-    ends = time.monotonic() + 90
+    ends = time.monotonic() + 300
     while time.monotonic() < ends:
         with suppress(OSError, ValueError), urllib.request.urlopen(page, timeout=5) as answer:
             if json.load(answer)["aliveworkers"] == workers:

@@ -18,7 +18,7 @@ from tests.runners.clusters import find_go_program
 
 pytestmark = pytest.mark.runners
 
-# A signal that takes a minute while there is no file that lets it go.
+# A signal that takes ten minutes while there is no file that lets it go.
 MODULE = """
 import os, time, uuid
 from dataclasses import replace
@@ -28,7 +28,7 @@ from tests.laws.test_late_attempts import KIND as NOISE, NOISY, noisy
 def compute(captions):
     folder = Path(os.environ["SLOW_NOTES"])
     (folder / f"begun-{uuid.uuid4().hex}").touch()
-    ends = time.monotonic() + 60
+    ends = time.monotonic() + 600
     while time.monotonic() < ends and not (folder / "go").exists():
         time.sleep(0.1)
     return noisy(captions)
@@ -74,7 +74,7 @@ def test_a_job_is_cancelled(engine: str, number: signal.Signals, environment: di
             time.sleep(0.1)
         children = psutil.Process(running.pid).children(recursive=True)
         running.send_signal(number)
-        assert running.wait(40) == 128 + number
+        assert running.wait(300) == 128 + number
     finally:
         running.kill()
     text = (tmp_path / "err").read_text()
@@ -83,7 +83,7 @@ def test_a_job_is_cancelled(engine: str, number: signal.Signals, environment: di
         and text.endswith("no unit was finished yet; run the same command to continue\n")
         and "Traceback" not in text
     )
-    assert children and not psutil.wait_procs(children, 10)[1]
+    assert children and not psutil.wait_procs(children, 60)[1]
     assert not (tmp_path / "run/tmp/lock").exists()
     (tmp_path / "go").touch()
     done = forked.run(*words, env=environment)

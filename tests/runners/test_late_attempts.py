@@ -98,10 +98,12 @@ def test_decisions_follow_from_the_scores_that_are_there(rounds: int, cluster: C
                 while len(list(log.iterdir())) < begun:
                     if ended.wait(0.05):
                         return
-                for process in draws.sample(found := find_executors(cluster.folder), min(1, len(found))):
-                    with suppress(ProcessLookupError):
-                        os.kill(process, signal.SIGKILL)
-                        kills += 1
+                while not (found := find_executors(cluster.folder)):
+                    if ended.wait(0.05):
+                        return
+                with suppress(ProcessLookupError):
+                    os.kill(draws.choice(found), signal.SIGKILL)
+                    kills += 1
 
         killer = threading.Thread(target=kill)
         killer.start()

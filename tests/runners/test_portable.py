@@ -29,7 +29,7 @@ def test_a_worker_that_does_not_start(fault: str, tmp_path: Path, monkeypatch: p
         command = write(tmp_path / "worker", "echo there is no Beam here >&2", "exit 3")
     if fault == "hangs":
         monkeypatch.setattr(programs, "_SECONDS", 3)
-        command = write(tmp_path / "worker", "exec sleep 20")
+        command = write(tmp_path / "worker", "exec sleep 600")
     words = ["--runner=prism", f"--prism_location={find_go_program('prism')}", "--environment_type=PROCESS"]
     words.append(f"--environment_config={json.dumps({'command': command})}")
     recipe = pools.recipe_of(pools.write_tars(tmp_path / "tars", pools.make_samples(6), 1))
@@ -37,7 +37,7 @@ def test_a_worker_that_does_not_start(fault: str, tmp_path: Path, monkeypatch: p
     began = time.monotonic()
     with pytest.raises(RunError, match="no worker started within") as found:
         preflight(prepared)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 110  # before all its time is over
     assert command in str(found.value) and "\n" not in str(found.value)
     said = {"missing": "no such file", "ends": "there is no Beam here", "hangs": "environment_type PROCESS"}[fault]
     assert said in str(found.value)

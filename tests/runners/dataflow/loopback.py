@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ from apache_beam.runners.portability.prism_runner import PrismRunner
 
 from tests.runners.clusters import find_go_program, free_port
 from tests.runners.dataflow.service import Job
+from tests.waiting import wait_until
 
 BUCKET = "gs://my-bucket"
 
@@ -34,11 +34,13 @@ def serving_storage() -> Iterator[str]:
     try:
         body = f'{{"name": "{BUCKET[5:]}"}}'.encode()
         request = urllib.request.Request(f"{url}/storage/v1/b?project=p", body, {"Content-Type": "application/json"})
-        ends = time.monotonic() + 20
-        while time.monotonic() < ends:
-            with suppress(OSError), urllib.request.urlopen(request, timeout=5):
-                break
-            time.sleep(0.1)
+
+        def has_bucket() -> bool:
+            with suppress(OSError), urllib.request.urlopen(request, timeout=60):
+                return True
+            return False
+
+        wait_until(has_bucket, lambda: server.poll() is None)
         yield url
     finally:
         server.kill()

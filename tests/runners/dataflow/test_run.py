@@ -75,7 +75,7 @@ def test_the_staged_pipeline_gives_the_same_bytes(where: str, cloud: Cloud, tmp_
         for path in away:
             path.rename(str(path).removesuffix(".away"))
         job.state = "JOB_STATE_DONE"
-        assert environment or running.wait(60) == 0, cloud.errors
+        assert environment or running.wait(300) == 0, cloud.errors
     finally:
         running.kill()
     command = [sys.executable, "-m", "curate", "verify", out]

@@ -81,7 +81,7 @@ def find_left(cluster: Standalone) -> list[str]:
 
 def wait_for_none(cluster: Standalone) -> list[str]:
     """The processes that are left once all had time to end: a driver's Java ends some time after its Python."""
-    ends = time.monotonic() + 60
+    ends = time.monotonic() + 300
     while (left := find_left(cluster)) and time.monotonic() < ends:
         time.sleep(0.2)
     return left

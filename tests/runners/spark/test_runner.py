@@ -178,7 +178,7 @@ def test_waiting_and_cancelling(options: PipelineOptions, tmp_path: Path) -> Non
     while not list(tmp_path.iterdir()):
         time.sleep(0.1)
     assert result.cancel() == PipelineState.CANCELLED == result.wait_until_finish() == result.state
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 300
     assert len(list(tmp_path.iterdir())) == 1
 
 

@@ -45,7 +45,7 @@ def watching(folder: Path, page: str) -> Iterator[dict[str, bytes]]:
             line = " ".join(process.info["cmdline"] or ())
             if any(word in line for word in (SECRET, OTHER, SETTING)):
                 seen[f"process {process.pid}"] = line.encode()
-        with suppress(OSError), urllib.request.urlopen(page, timeout=2) as answer:
+        with suppress(OSError), urllib.request.urlopen(page, timeout=30) as answer:
             seen["page"] = answer.read()
 
     def go_on() -> None:
