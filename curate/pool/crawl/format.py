@@ -152,7 +152,9 @@ def _expand_lists(source: CrawlSource) -> tuple[str, ...]:
             content = read_whole(path, _MAX_LIST)
             if path.endswith(".gz"):
                 content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(_MAX_LIST + 1)
-            lines = content[:_MAX_LIST].decode().split()
+            if len(content) > _MAX_LIST:
+                raise ValueError(f"more than {_MAX_LIST:,} bytes")
+            lines = [line for line in content.decode().replace("\r\n", "\n").split("\n") if line.strip()]
         except (OSError, EOFError, ValueError, ImportError) as error:
             accepted = "accepted: a list of paths, a line each, plain or gzipped"
             raise source.error(f"{path}: {one_line(error, 200)}; {accepted}") from None

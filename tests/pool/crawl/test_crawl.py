@@ -1,5 +1,6 @@
 """Rows of WAT files: those of a naive reader, whatever the packing, the pieces and the damage."""
 
+import gzip
 import random
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,18 @@ def test_urls_equal_the_definition() -> None:
         for base in bases:
             if "[" not in url:
                 assert (read_url(url, BaseUrl(base))[0] or None) == naive_url(url, base), (url, base)
+
+
+@pytest.mark.parametrize("name", ["wat.paths", "wat.paths.gz"])
+def test_a_list_has_one_path_a_line(tmp_path: Path, name: str) -> None:
+    """Whatever white space is in it; blank lines are none, and ends of lines of any kind are no part of it."""
+    names = ["a b.wat.gz", " c.wat.gz", "d\u2028\t.wat.gz"]
+    for n, file in enumerate(names):
+        pack(tmp_path / file, wat_records(Site("http://h.example/", [image("a.jpg", f"x{n}")]), n))
+    content = f"{names[0]}\r\n\n  \n{names[1]}\n{names[2]}".encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    rows = _rows(_read(_source(tmp_path / name, prefix=f"{tmp_path}/")))
+    assert [caption for *_, caption in rows] == ["x0", "x1", "x2"]
 
 
 def test_no_warc_is_a_failed_file(tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def test_older_layouts_have_the_same_rows(tmp_path: Path) -> None:
 
 
 def test_lists_name_articles(tmp_path: Path) -> None:
-    folder = write_folders(tmp_path / "bucket", [*ARTICLES, *DAMAGED])
+    folder = write_folders(tmp_path / "my bucket", [*ARTICLES, *DAMAGED])
     gone = Drawn(300, "<body/>")
     path = write_inventory(tmp_path / "inventory.csv.gz", [gone, *reversed(ARTICLES)])
     rows = rows_of(source_of(path, prefix=f"{folder}/"))
