@@ -22,7 +22,7 @@ from curate.match.unit import MatchSettings, load_matcher
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
 from curate.run.units import Place
-from curate.store.error_notes import ERROR_NOTES, read_error_note
+from curate.store.error_notes import ERROR_NOTES, join_errors, read_error_note
 from curate.store.layout import ANSWER_PARTS, STAGES_FILE, SUCCESS_FILE
 from curate.store.lock import Hold, clear_tmp
 from curate.store.store import RunStore
@@ -150,8 +150,9 @@ def explaining(store: RunStore, hint: str) -> Iterator[None]:
         yield
     except (RecipeError, UnheardError):  # of a job server, about its options; of executors
         raise
-    except Exception as error:
-        if message := read_error_note(store, error):
+    except Exception as caught:
+        error = join_errors(caught.exceptions) if isinstance(caught, ExceptionGroup) else caught
+        if message := read_error_note(store, error, hint):
             raise RunError(message) from None
         if _last_words(error).startswith("KeyboardInterrupt"):  # one worker in this process: text like all else
             raise KeyboardInterrupt from None

@@ -134,7 +134,7 @@ class _UnitWork:
                 raise TransientError(f"{one_line(error, 300)}: {_UNREAD}") from None
             if len(supplied) != len(self.samples):
                 was = f"its inputs had {len(self.samples)} rows when they were measured"
-                raise RunError(f"unit {unit.name}: {was}, now {len(supplied)}")
+                raise RunError(f"{was}, now {len(supplied)}")
         self.scores |= {group.name: by_name(supplied.select(list(group.columns))) for group in groups}
 
     @property
@@ -177,7 +177,7 @@ class _UnitWork:
         for name in names:
             if not tables.read(name, ["uid"])["uid"].equals(self.samples["uid"]):
                 why = f"{tables.store.path(tables.file(name))} was made when other files of the unit could be read"
-                raise TransientError(f"unit {self.unit.name}: {why}; run again")
+                raise TransientError(f"{why}; run again")
 
     def _new_samples(self, samples: pa.Table) -> pa.Table:
         """Return table `samples`, before signals fill some of its columns."""
@@ -208,7 +208,7 @@ class _UnitWork:
         deadly = apart.find_deadly(self._captions(), texts) if texts else {}
         if deadly and self.has_samples:
             row, detail = next(iter(deadly.items()))
-            why = f"the caption of row {row} of unit {self.unit.name}: {detail}"
+            why = f"the caption of row {row}: {detail}"
             raise RunError(f"{why}; other rows of the unit were measured before: run into a new folder")
         for name, values in (("status", dict.fromkeys(deadly, DIED)), ("error", deadly)):
             column = self.samples[name].to_pylist()

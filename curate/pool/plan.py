@@ -67,6 +67,12 @@ class Unit:
         return unit_stem(self.index, self.last)
 
     @property
+    def title(self) -> str:
+        """What people read: its name, and its files, or the first of them."""
+        more = f" and {len(self.parts) - 1:,} more" if self.parts[1:] else ""
+        return f"unit {self.name} ({self.parts[0].path}{more})"
+
+    @property
     def key(self) -> str:
         """Digest of everything that determines what is measured but the recipe; not of its place among the units."""
         return ids.digest([self.source, [_determining(part) for part in self.parts]])

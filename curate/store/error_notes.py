@@ -1,44 +1,82 @@
-"""Error notes: the message of an error of ours, kept beside the run, whatever the runner makes of the exception.
+"""Error notes: messages of what failed, kept beside the run, whatever the runner makes of the exception.
 
-A runner passes exceptions on as text, wrapped and annotated, and may try again what failed. So each note has an id that
-the raised exception names, and the note that the runner's last exception names is why the run ended.
+They are of our errors, and of all that ended the work on a unit. A runner passes exceptions on as text, wrapped and
+annotated, and may try again what failed. So each note has an id that the raised exception names, and the notes that the
+runner's last exception names are why the run ended.
 In: a run folder. Out: files below `tmp`, which is emptied when a run starts and when it ends.
 """
 
+import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from curate.base.errors import CurateError, RunError, describe
+from curate.base.errors import CurateError, RunError, TransientError, describe
 from curate.base.foreign import naming_packages
 from curate.store.store import RunStore
 
 ERROR_NOTES = "tmp/errors"
-_ID = re.compile(r"\(error note ([0-9a-f]{32})\)")
+_IDS = re.compile(r" \(error notes? ([0-9a-f ]{32,})\)")
+_NOTES, _PLACES = 100, 5  # that are read of those that an error names; that are named of those that failed alike
 
 
 @contextmanager
-def noting_errors(folder: RunStore) -> Iterator[None]:
-    """Keep the message of an error, ours or a foreign kind's, that ends the block; raise a RunError that names it."""
+def noting_errors(folder: RunStore, place: str = "") -> Iterator[None]:
+    """Keep the message of an error, ours or a foreign kind's, that ends the block; raise a RunError that names it.
+
+    With a place, such as a unit, the message says where, and of all other errors there are notes too.
+    """
     try:
         with naming_packages():
             yield
-    except (CurateError, IsADirectoryError) as error:
+    except Exception as error:
+        is_ours = isinstance(error, CurateError | IsADirectoryError)
+        if not is_ours and (not place or os.environ.get("CURATE_DEBUG")):
+            raise
+        message = describe(error) if is_ours else f"{type(error).__name__}: {error}"
         note = uuid.uuid4().hex
         with suppress(Exception):  # a folder that takes no note must not hide the error
-            folder.write_json(f"{ERROR_NOTES}/{note}.json", {"message": describe(error)})
-        raise RunError(f"{describe(error)} (error note {note})") from error
+            values = {"place": place, "message": message, "is_ours": is_ours}
+            folder.write_json(f"{ERROR_NOTES}/{note}.json", values)
+        may_pass = not getattr(error, "permanent", is_ours)
+        kind = TransientError if may_pass else RunError
+        raise kind(f"{''.join(_say([(place, message)]))} (error note {note})") from error
 
 
-def read_error_note(folder: RunStore, error: BaseException) -> str | None:
-    """Return the message of our error behind what a runner raised; None where another failure ended the run."""
-    for note in _ID.findall(str(error))[-1:]:  # of several, as of a stage's attempts, what the runner gave up on
-        if folder.exists(file := f"{ERROR_NOTES}/{note}.json"):
-            return str(folder.read_json(file)["message"])
+def join_errors(errors: Sequence[Exception]) -> Exception:
+    """Return one error for several, by the notes of each; the one, where there is one."""
+    if len(errors) == 1:
+        return errors[0]
+    notes = " ".join(note for error in errors for note in _IDS.findall(str(error))[-1:])
+    kind = RunError if all(getattr(error, "permanent", False) for error in errors) else TransientError
+    return kind("; ".join(_IDS.sub("", str(error)) for error in errors) + (f" (error notes {notes})" if notes else ""))
+
+
+def read_error_note(folder: RunStore, error: BaseException, hint: str = "") -> str | None:
+    """Return the messages behind what a runner raised; None where another failure ended the run.
+
+    The hint follows where one of them is not ours.
+    """
+    for notes in _IDS.findall(str(error))[-1:]:  # of several, as of a stage's attempts, what the runner gave up on
+        files = [file for note in notes.split()[:_NOTES] if folder.exists(file := f"{ERROR_NOTES}/{note}.json")]
+        if read := [folder.read_json(file) for file in files]:
+            message = "\n".join(_say((note["place"], note["message"]) for note in read))
+            return message if all(note["is_ours"] for note in read) else f"{message}\n{hint}".rstrip()
     return None
 
 
 def read_error_notes(folder: RunStore) -> list[str]:
     """Return the messages that were noted, each once."""
-    return list(dict.fromkeys(str(folder.read_json(file)["message"]) for file in folder.files(ERROR_NOTES)))
+    read = [folder.read_json(file) for file in folder.files(ERROR_NOTES)]
+    return list(_say((note["place"], note["message"]) for note in read))
+
+
+def _say(failures: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield messages, each once, after the places where it was; of places and messages."""
+    places: dict[str, set[str]] = {}
+    for place, message in failures:
+        places.setdefault(message, set()).update({place} - {""})
+    for message, some in places.items():
+        more = f" and {len(some) - _PLACES:,} more" if len(some) > _PLACES else ""
+        yield f"{', '.join(sorted(some)[:_PLACES])}{more}: {message}" if some else message

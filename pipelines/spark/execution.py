@@ -137,11 +137,8 @@ class Execution:
         self._spark.setJobGroup(self._group, self._describe(name, shuffled), interruptOnCancel=False)
         results: list[Result] = job.collect()
         if errors := [result.error for result in results if result.error]:
-            for _, text in errors[1:]:
-                line = text.splitlines()[-1]
-                _LOGGER.error("another task failed: %s", re.sub(r"^[\w.]*RunError: | \(error note .*", "", line))
-            pickled, text = errors[0]
-            raise PickleCoder().decode(pickled) if pickled else RuntimeError(text)
+            raised = [PickleCoder().decode(pickled) if pickled else RuntimeError(text) for pickled, text in errors]
+            raise ExceptionGroup(f"{len(raised)} tasks failed", raised) if raised[1:] else raised[0]
         infos = [metrics_pb2.MonitoringInfo.FromString(info) for result in results for info in result.counters]
         self.counters[name] = counters.gather([*self.counters.get(name, []), *infos])
         seconds, in_bundles = time.perf_counter() - began, sum(result.seconds for result in results)

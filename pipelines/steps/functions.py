@@ -15,6 +15,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from functools import cache
 from operator import itemgetter
 from typing import Any
@@ -28,9 +29,11 @@ from apache_beam.utils.windowed_value import WindowedValue
 from curate.base.foreign import naming_packages
 from curate.base.process import CORES, threads
 from curate.run.units import Combine
+from curate.store.error_notes import join_errors
 from curate.store.timings import write_records
 
 _WHOLES = 32  # large results that one worker holds, of those that thousands of bundles give
+_IN_A_ROW = 3  # parts that fail, until others are not tried
 _SHORT = 0.01  # seconds
 _LONG = 0.1  # as good as any longer
 _WEIGHT = 0.2  # of the latest element in the average
@@ -117,53 +120,88 @@ class _CombineFn(beam.CombineFn):
         self.merge_accumulators, self.extract_output = combine.merge, combine.result
 
 
+class GoingOn:
+    """Work whose parts go on where some fail.
+
+    Attributes:
+        errors: those of the parts that failed.
+    """
+
+    def __init__(self) -> None:
+        self.errors: list[Exception] = []
+        self._in_a_row = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether several in a row failed: then all would, perhaps, by one cause."""
+        return self._in_a_row >= _IN_A_ROW
+
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """Do a part of the work in the block."""
+        try:
+            yield
+            self._in_a_row = 0
+        except Exception as error:
+            self.errors += error.exceptions if isinstance(error, ExceptionGroup) else [error]
+            self._in_a_row += 1
+
+
 class InThreads(PlainDoFn):
     """Give all that the function does for an element, which may be tagged, CORES elements at a time.
 
-    Results follow in the order of elements; an error ends the bundle, once the threads have ended what they had begun.
-    An element holds so many units: where these are short work, threads would spend their time on taking the interpreter
-    from each other, and there are none.
+    Results follow in the order of elements. Where one fails the others go on, and the bundle ends with its error;
+    several in a row end it at once. An element holds so many units: where these are short work, threads would spend
+    their time on taking the interpreter from each other, and there are none.
     """
 
     def __init__(self, function: Callable[..., Sequence[Any]], units: int = 1) -> None:
-        self._function, self._units = function, units
+        self._function, self._units, self._going_on = function, units, GoingOn()
         self._waiting: deque[Future[tuple[float, Sequence[Any]]]] = deque()
         self._seconds = _LONG  # that a unit takes, on a moving average
 
     def start_bundle(self) -> None:
         """Begin with none."""
-        self._waiting = deque()
+        self._waiting, self._going_on = deque(), GoingOn()
 
     def process(self, element: Any, *side: Any) -> Iterator[Any]:
         """Give what is done of the elements so far."""
         if self._seconds < _SHORT:
             yield from self._rest()
-            seconds, outputs = _timed(self._function, element, *side)
-            self._count(seconds)
-            yield from outputs
+            yield from self._take(lambda: _timed(self._function, element, *side), 1)
             return
         self._waiting.append(threads("unit").submit(_timed, self._function, element, *side))
         if len(self._waiting) > CORES:
             yield from self._next()
 
     def finish_bundle(self) -> Iterator[Any]:
-        """Give the rest."""
+        """Give the rest. Raises what failed."""
         yield from map(in_window, self._rest())
         write_records()
+        if self._going_on.errors:
+            raise join_errors(self._going_on.errors)
 
     def _rest(self) -> Iterator[Any]:
         while self._waiting:
             yield from self._next()
 
     def _next(self) -> Sequence[Any]:
+        # short work spends most of its time on waiting for the others
+        return self._take(self._waiting.popleft().result, CORES)
+
+    def _take(self, result: Callable[[], tuple[float, Sequence[Any]]], threads: int) -> Sequence[Any]:
+        outputs: Sequence[Any] = ()
         try:
-            seconds, outputs = self._waiting.popleft().result()
+            with self._going_on.part():
+                seconds, outputs = result()
+                self._count(seconds / threads)
+            if self._going_on.is_over:
+                raise join_errors(self._going_on.errors)
         except BaseException as error:
             begun = [future for future in self._waiting if not future.cancel()]
             if isinstance(error, Exception):  # an interrupt ends the process, whatever they do
                 wait(begun)
             raise
-        self._count(seconds / CORES)  # since short work spends most of its time on waiting for the others
         return outputs
 
     def _count(self, seconds: float) -> None:

@@ -29,7 +29,7 @@ from curate.store.layout import UNITS
 from curate.store.lease import renewing
 from curate.store.tables import OpenTables
 from curate.store.worker_log import logged
-from pipelines.steps.functions import CombineAll, FlatMap, InThreads, Map
+from pipelines.steps.functions import CombineAll, FlatMap, GoingOn, InThreads, Map
 from pipelines.steps.meet import Meet
 
 _PACKETS = 2048  # of a run at most, where it is no cluster that works on it
@@ -270,10 +270,11 @@ class BeamUnits(Units):
 
 
 @contextmanager
-def _working(context: RunContext, place: str) -> Iterator[None]:
-    """Renew the run's lease while the block works at a place, and keep what it says, and the error that ends it."""
-    logging = logged(context.store, place) if context.place.is_cluster else nullcontext()
-    with noting_errors(context.store), logging, renewing(context.store, context.lease):
+def _working(context: RunContext, step: str = "", unit: Unit | None = None) -> Iterator[None]:
+    """Renew the run's lease while the block works, and keep what it says, and the error that ends it."""
+    place = unit.title if unit else ""
+    logging = logged(context.store, place or step) if context.place.is_cluster else nullcontext()
+    with noting_errors(context.store, place), logging, renewing(context.store, context.lease):
         yield
 
 
@@ -300,15 +301,19 @@ class _Pass:
         if not isinstance(data, bytes):
             parts, sent = list(data), defaultdict(list)
             [data] = [part for part in parts if isinstance(part, bytes)]
-            for unit, value in chain.from_iterable(part for part in parts if not isinstance(part, bytes)):
-                sent[unit].append(value)
+            for index, value in chain.from_iterable(part for part in parts if not isinstance(part, bytes)):
+                sent[index].append(value)
         outputs: list[Any] = []
-        elements = []
+        elements, going_on = [], GoingOn()
         for element in unpack((number, data)):
             unit = getattr(element, "unit", element)
             own_values = [] if sent is None else [sent[unit.index]]
-            with _working(self.context, f"unit {unit.index}"), self.context.open_tables(unit) as tables:
+            with going_on.part(), _working(self.context, unit=unit), self.context.open_tables(unit) as tables:
                 elements.append(self._do(tables, element, own_values, values, outputs))
+            if going_on.is_over:
+                break
+        if going_on.errors:
+            raise ExceptionGroup("of units", going_on.errors)
         return outputs if all(is_question for _, _, is_question in self.steps) else [*outputs, pack(number, elements)]
 
     def _do(

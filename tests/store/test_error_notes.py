@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from curate.base.errors import ConservationError, RunError
-from curate.store.error_notes import ERROR_NOTES, noting_errors, read_error_note
+from curate.base.errors import ConservationError, RunError, TransientError
+from curate.store.error_notes import ERROR_NOTES, join_errors, noting_errors, read_error_note, read_error_notes
 from curate.store.store import RunStore
 from pipelines.claim import Prepared, claim_folder
 from pipelines.driver import run
@@ -55,6 +55,33 @@ def test_another_failure_has_no_note(folder: RunStore) -> None:
     assert read_error_note(folder, RuntimeError("RunError: one")) is None
     folder.delete(ERROR_NOTES)
     assert read_error_note(folder, as_beam(RunError(f"one (error note {'0' * 32})"))) is None
+
+
+def fail_at(folder: RunStore, place: str, error: Exception) -> Exception:
+    with pytest.raises(RunError) as caught, noting_errors(folder, place):
+        raise error
+    return caught.value
+
+
+def test_of_a_unit_any_error_has_a_note_which_says_where(folder: RunStore) -> None:
+    """And those that are not ours may pass, as runners that try again ask."""
+    full, wrong = OSError("disk full"), RunError("wrong")
+    raised = [fail_at(folder, f"unit {number}", error) for number, error in enumerate([full, wrong, full])]
+    assert [error.permanent for error in raised] == [False, True, False]
+    hint = "run again"
+    assert read_error_note(folder, as_beam(raised[0]), hint) == "unit 0: OSError: disk full\nrun again"
+    assert read_error_note(folder, as_beam(raised[1]), hint) == "unit 1: wrong"
+    both = join_errors(raised)
+    assert not both.permanent and "unit 0: OSError: disk full; unit 1: wrong; " in str(both)
+    text = "unit 0, unit 2: OSError: disk full\nunit 1: wrong\nrun again"
+    assert read_error_note(folder, as_beam(raised[1], both), hint) == text
+    assert sorted(read_error_notes(folder)) == text.splitlines()[:2]
+    many = [fail_at(folder, f"unit {number}", wrong) for number in range(9)]
+    assert read_error_note(folder, join_errors(many)) == "unit 0, unit 1, unit 2, unit 3, unit 4 and 4 more: wrong"
+
+
+def test_what_may_pass_stays_so(folder: RunStore) -> None:
+    assert not fail(folder, TransientError("away")).permanent
 
 
 def test_a_folder_that_takes_no_note_hides_no_error(tmp_path: Path) -> None:

@@ -43,6 +43,11 @@ class Part:
     start: int = 0  # of a dump: the bytes in which its streams begin; of Parquet: row groups
     stop: int = 0
 
+    @property
+    def title(self) -> str:
+        """What people read."""
+        return self.path
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -74,6 +75,19 @@ def test_errors(options: PipelineOptions, tmp_path: Path, kind: Any, raised: Any
         assert "org.apache.spark" not in str(found.value)
     else:
         assert "Traceback" not in str(found.value)
+
+
+def test_of_several_tasks_that_fail_all_are_raised(options: PipelineOptions) -> None:
+    def fail_some(number: int) -> int:
+        if number in (1, 6):
+            raise Wrong(f"no {number}", number) if number == 1 else ValueError(f"no {number}")
+        return number
+
+    root = beam.Pipeline(options=options)
+    _ = root | beam.Create(range(8)) | beam.Reshuffle() | beam.Map(fail_some)
+    with pytest.raises(ExceptionGroup, match="2 tasks failed") as found:
+        root.run().wait_until_finish()
+    assert [re.findall(r"no \d", str(error))[-1] for error in found.value.exceptions] == ["no 1", "no 6"]
 
 
 def test_an_error_while_a_permanent_one_is_handled_is_not_permanent(options: PipelineOptions) -> None:

@@ -1,0 +1,78 @@
+"""Units that fail: each is named at the end with its file and its reason, and all others were measured."""
+
+import os
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests import forked
+
+ROOT = Path(__file__).resolve().parents[2]
+UNITS = 8
+# A signal of a package that fails at some captions.
+MODULE = """
+import pyarrow as pa
+from curate.plugins import Section, SignalKind, TextSignal
+
+
+class Fragile(Section):
+    pass
+
+
+def compute(captions):
+    for text in captions.to_pylist():
+        if text.startswith("bad"):
+            raise ZeroDivisionError(text)
+    return [pa.repeat(pa.scalar(1, pa.float32()), len(captions))]
+
+
+KIND = SignalKind(
+    "fragile", Fragile, lambda name, section, known: 1,
+    lambda name, section, built: [TextSignal(name, (pa.field("fragile", pa.float32()),), "key", compute=compute)],
+)
+"""
+
+
+def write_recipe(folder: Path) -> None:
+    """A recipe of UNITS units, of which two fail; and the package."""
+    info = folder / "site/fragile-1.0.dist-info"
+    info.mkdir(parents=True)
+    (folder / "site/curate_fragile.py").write_text(MODULE)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fragile\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[curate.signals]\nfragile = curate_fragile:KIND\n")
+    (folder / "pool").mkdir()
+    for i in range(UNITS):
+        captions = [f"{'bad' if number in (23, 47) else 'good'} {number}" for number in range(10 * i, 10 * i + 10)]
+        urls = [f"http://host/{caption}" for caption in captions]
+        pq.write_table(pa.table({"url": urls, "caption": captions}), folder / f"pool/{i:05d}.parquet")
+    sources = ", ".join(f"{{name: p{i}, format: parquet, path: pool/{i:05d}.parquet}}" for i in range(UNITS))
+    (folder / "recipe.yaml").write_text(f"input: [{sources}]\nmeasure: {{fragile: {{}}}}\nmax_failed: 1.0\n")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param([], id="local", marks=pytest.mark.thorough),
+        pytest.param(
+            ["--", "--runner=spark", "--spark_master_url=local[2]", "--spark_conf=spark.ui.enabled=false"],
+            id="spark",
+            marks=pytest.mark.runners,
+        ),
+    ],
+)
+def test_others_are_measured(options: list[str], tmp_path: Path) -> None:
+    write_recipe(tmp_path)
+    env = os.environ | {"PYTHONPATH": f"{tmp_path / 'site'}:{ROOT}"}
+    done = forked.run("run", "recipe.yaml", "--out", "run", *options, env=env, cwd=tmp_path)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()[-2:]
+    for line, (unit, row) in zip(lines, {"00002": 23, "00004": 47}.items(), strict=True):
+        named = (
+            rf"(curate: )?unit {unit} \({tmp_path}/pool/{unit}\.parquet\): signal 'fragile' of package fragile 1\.0: "
+        )
+        assert re.match(f"{named}ZeroDivisionError: bad {row} at ", line), done.stderr
+    measured = sorted(path.stem for path in (tmp_path / "run/tables/samples").iterdir())
+    assert measured == [f"{i:05d}" for i in range(UNITS) if i not in (2, 4)]
