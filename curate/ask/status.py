@@ -32,6 +32,7 @@ STEPS = (
 )
 USUAL = ("measure", "decide", "emit")  # the steps that all runs have
 FINISHED, FAILED, NOT_YET = 0, 1, 3  # exit status
+LONGEST, _TIMES = 30.0, 10  # seconds between two looks at an object store; here it is this many times what a look takes
 _WINDOW = 600.0  # seconds that rates are of
 _LINES, _CHARACTERS = 5, 2000  # of a driver's last words
 
@@ -62,6 +63,11 @@ class Status:
         yield line(f"{self.url}: {self.state}")
         yield from columns(self.steps)
         yield from (line(f"  {text}") for text in self.more)
+
+
+def seconds_between(store: RunStore, least: float, took: float) -> float:
+    """Return how long to wait until the folders of a run, whose listing took so many seconds, are listed again."""
+    return max(least, min(LONGEST, _TIMES * took)) if store.is_local else LONGEST
 
 
 def find_status(url: str, ask: Ask) -> Status:

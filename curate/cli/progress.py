@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
-from curate.ask.status import STEPS, USUAL, count_done
+from curate.ask.status import STEPS, USUAL, count_done, seconds_between
 from curate.base.errors import CurateError
 from curate.base.process import at_interrupt
 from curate.base.wording import format_bytes, pluralise
@@ -43,9 +43,12 @@ class _Progress:
 
     def poll(self, stop: threading.Event, seconds: float) -> Iterator[None]:
         """Read how far the run is, again and again, until it has ended and once more."""
+        took = 0.0
         while not stop.is_set():
-            stop.wait(seconds if self._folder.is_local else 10)
+            stop.wait(seconds_between(self._folder, seconds, took))
+            began = time.monotonic()
             self.read(stop.is_set())
+            took = time.monotonic() - began
             yield
 
     def read(self, ended: bool = False) -> None:

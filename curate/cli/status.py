@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.text import Text
 from typer import Argument, Exit, Option
 
-from curate.ask.status import FAILED, NOT_YET, Status, find_status
+from curate.ask.status import FAILED, NOT_YET, Status, find_status, seconds_between
 from curate.base.errors import RunError
 from curate.base.wording import one_line
 from curate.cli.common import print_lines
@@ -20,8 +20,7 @@ from curate.store.lock import find_holder
 from curate.store.manifest import how_to_go_on, no_run
 from curate.store.store import RunStore
 
-_BETWEEN = 30.0  # seconds between two looks at an object store: each lists folders
-_HERE, _TIMES = 2.0, 10  # at a local folder, but this many times what a look takes
+_LEAST = 2.0  # seconds between two looks
 _SECONDS = 600  # that it has to end
 
 
@@ -61,8 +60,7 @@ def _follow(directory: str) -> Status:
                     return now
             except OSError as error:  # a store may have a bad hour
                 print(f"curate: {error}", file=sys.stderr)
-            least = _HERE if RunStore(directory).is_local else _BETWEEN
-            time.sleep(max(least, min(_BETWEEN, _TIMES * (time.monotonic() - began))))
+            time.sleep(seconds_between(RunStore(directory), _LEAST, time.monotonic() - began))
 
 
 def cancel(directory: Annotated[str, Argument(metavar="DIR", help="The folder of a run.")]) -> None:

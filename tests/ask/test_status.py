@@ -1,9 +1,23 @@
-"""What is said of a run, by what is there of it."""
+"""What is said of a run, by what is there of it; and how often that is looked at."""
 
+import json
+import os
+import re
 import shutil
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from curate.ask.status import FAILED, FINISHED, find_status
+import fsspec
+import pytest
+
+from curate.ask.status import FAILED, FINISHED, NOT_YET, Status, find_status, seconds_between
+from curate.cli import progress
+from curate.cli import status as following
 from curate.store.lease import Holder
 from curate.store.lock import locked
 from curate.store.store import RunStore
@@ -24,3 +38,76 @@ def test_a_run_that_ends_well_while_its_engine_is_asked(tmp_path: Path) -> None:
     with locked(store, "run"):
         assert find_status(url, lambda holder: (True, "")).exit_status == FAILED
         assert find_status(url, ask).exit_status == FINISHED
+
+
+def never(holder: Holder) -> tuple[bool, str]:
+    return False, ""
+
+
+def test_rates_and_time_left_are_of_the_files_of_the_last_minutes(tmp_path: Path) -> None:
+    write_small(str(tmp_path / "run"))
+    store, now = RunStore(str(tmp_path / "run")), time.time()
+    claim = json.loads(store.read_bytes("run.json"))
+    claim["unit_keys"] = ["key"] * 100
+    store.write_json("run.json", claim)
+    (tmp_path / "run/_SUCCESS").unlink()
+    shutil.rmtree(tmp_path / "run/tables")
+    for name, ago in {"00000-00009": 5000, "00010": 241, "00011": 180, "00012": 120, "00013": 60, "00014": 1}.items():
+        store.write_bytes(f"tables/samples/{name}.parquet", b"")
+        os.utime(tmp_path / f"run/tables/samples/{name}.parquet", (now - ago, now - ago))
+    with locked(store, "run"):
+        status = find_status(store.url, never)
+    assert status.exit_status == NOT_YET
+    name, done, speed = status.steps[0]
+    assert (name, done) == ("measure", "15/100") and re.fullmatch(r"0\.99\d units/min, about 85 min \d+ s left", speed)
+    assert status.steps[1] == ("decide", "0/100", "")
+
+
+@pytest.fixture
+def store() -> Iterator[RunStore]:
+    """A folder on a file system that is no disk."""
+    folder = RunStore(f"memory://status-{uuid.uuid4().hex}")
+    yield folder
+    fsspec.filesystem("memory").rm(folder.root, recursive=True)
+
+
+def test_an_object_store_is_listed_once_a_look_and_a_look_is_every_30_seconds(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: Counter[str] = Counter()
+
+    def counting(function: Callable[..., Any]) -> Callable[..., Any]:
+        def ask(fs: object, path: str, *rest: object, **options: object) -> Any:
+            listed[path.removeprefix(store.root)] += 1
+            return function(fs, path, *rest, **options)
+
+        return ask
+
+    for name in ("ls", "find"):
+        monkeypatch.setattr(type(store.fs), name, counting(getattr(type(store.fs), name)))
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            raise KeyboardInterrupt
+
+    with locked(store, "run"):
+        store.write_bytes("tables/samples/00000.parquet", b"")
+        store.write_bytes("logs/worker-1.log", b"")
+        listed.clear()
+        find_status(store.url, never)
+        assert listed["/tables/samples"] == 1 and max(listed.values()) == 1, listed
+        monkeypatch.setattr(following.time, "sleep", wait)
+        monkeypatch.setattr(following, "find_status", lambda *_: Status(store.url, NOT_YET, "is at work"))
+        with pytest.raises(KeyboardInterrupt):
+            following._follow(store.url)
+    assert waited == [30.0] * 3
+    ended, looks = threading.Event(), progress._Progress(store, 1, 0).poll
+    monkeypatch.setattr(ended, "wait", lambda seconds: waited.append(seconds) or ended.set())
+    assert len(list(looks(ended, 0.3))) == 1 and waited[3:] == [30.0]
+
+
+def test_a_folder_that_takes_long_to_list_is_listed_less_often(tmp_path: Path) -> None:
+    store = RunStore(str(tmp_path))
+    assert [seconds_between(store, 0.5, took) for took in (0.01, 1, 60)] == [0.5, 10, 30]

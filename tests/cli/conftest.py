@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from curate.ask import status as status_of_runs
 from curate.cli import common
 from curate.cli import status as following
 from curate.cli.main import main
@@ -74,8 +75,16 @@ def run_command(*arguments: str) -> Done:
     sys.argv = ["curate", *arguments]
     try:
         slow = mock.patch.object(common, "SLOW", 600)  # on a crowded machine all is slow
-        often = mock.patch.multiple(following, _HERE=0.2, _BETWEEN=1.0)
-        with slow, often, warnings.catch_warnings(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        often = mock.patch.object(following, "_LEAST", 0.2)
+        soon = mock.patch.object(status_of_runs, "LONGEST", 1.0)
+        with (
+            slow,
+            often,
+            soon,
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
             main()
     except SystemExit as ended:
         assert ended.code is None or isinstance(ended.code, int)
