@@ -6,6 +6,7 @@ A mark with `aria: true` that encodes `description` gets it as a native tooltip.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -88,6 +89,49 @@ def before_and_after(x: Mapping[str, Any], top: float) -> list[dict[str, Any]]:
             "mark": {"type": "rect", "opacity": 0, "y": 0, "y2": HEIGHT, "aria": True},
             "encoding": {"x": x, "x2": {"field": "to"}, "description": {"field": "tooltip"}},
         },
+    ]
+
+
+def log_axis(field: str, title: str, rows: Sequence[Mapping[str, Any]], **axis: Any) -> dict[str, Any]:
+    """Return the logarithmic axis of a field of rows, from 1 to its largest value."""
+    highest = max(10, *(row[field] for row in rows))
+    scale = {"type": "log", "domain": [1, highest], "nice": False}
+    ticks = {"values": [10**power for power in range(1 + math.ceil(math.log10(highest)))], "format": "~s"}
+    return {"field": field, "type": "quantitative", "scale": scale, "title": title, "axis": ticks | axis}
+
+
+def compare_lines(
+    rows: Sequence[Mapping[str, Any]], title: str, axes: Mapping[str, Any], *marks: Mapping[str, Any], **line: Any
+) -> tuple[str, str]:
+    """Return charts, wide and for phones, of two lines: of rows whose field `series` is before, and of those kept.
+
+    Of the lines are `axes`, x and y, and further properties; over them are `marks`, and at each row a tooltip.
+    """
+    lines: list[dict[str, Any]] = [
+        {
+            "transform": [{"filter": {"field": "series", "equal": series}}],
+            "mark": {"type": "line", "color": color, "strokeWidth": 2.5, **line},
+            "encoding": axes,
+        }
+        for series, color in (("before", BEFORE), ("kept", KEPT))
+    ]
+    dots: dict[str, Any] = {"type": "circle", "size": 90, "opacity": 0, "aria": True}
+    tooltips = {"mark": dots, "encoding": {**axes, "description": {"field": "tooltip"}}}
+    wide, narrow = (
+        render_svg(layers(rows, *lines, *marks, tooltips, width=width, height=height), title)
+        for width, height in ((640, 320), (300, 220))
+    )
+    return wide, narrow
+
+
+def mark_threshold(
+    values: Mapping[str, Any], at: Mapping[str, Any], label: Mapping[str, Any], place: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Return a dashed line at an axis' value among `values`, and their `label` beside it, or at a place of its own."""
+    data, texts = {"data": {"values": [values]}}, {**(place or at), "text": {"field": "label"}}
+    return [
+        {**data, "mark": THRESHOLD, "encoding": at},
+        {**data, "mark": {"type": "text", "align": "left", **label}, "encoding": texts},
     ]
 
 

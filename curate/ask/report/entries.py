@@ -4,7 +4,6 @@ Before: the rows left when balancing began, or the pool where the run does not b
 caption that matches three entries counts in three.
 """
 
-import math
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from curate.ask.library import find_query
 from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import Bar, Block, Cell, Figure, Figures, Section, Table, Tables, Tiles
-from curate.ask.report.charts import BEFORE, KEPT, THRESHOLD, Bin, compare_bins, layers, render_svg
+from curate.ask.report.charts import Bin, compare_bins, compare_lines, log_axis, mark_threshold
 from curate.ask.report.distributions import LEGEND
 from curate.ask.report.text import SHORT, clean, count, counts, names, number, percent
 
@@ -96,41 +95,16 @@ def _ranks(run: OpenRun, before: str) -> Figure | None:
         return None
     title = "Samples per entry by rank, before and after balancing" if run.balanced else "Samples per entry by rank"
     t = run.facts.t if run.balanced and not run.facts.t_by_language else None
-    wide, narrow = (
-        render_svg(_rank_spec(rows, t, width, height), f"{title}, both axes logarithmic")
-        for width, height in ((640, 320), (300, 220))
-    )
+    x, y = log_axis("rank", "rank of the entry", rows, grid=False), log_axis("rows", "samples", rows, grid=True)
+    marks: list[dict[str, Any]] = []
+    if t and any(t <= row["rows"] for row in rows):
+        marks = mark_threshold({"rows": t, "label": f"t = {count(t)}"}, {"y": y}, {"x": 5, "dy": -8})
+    wide, narrow = compare_lines(rows, f"{title}, both axes logarithmic", {"x": x, "y": y}, *marks)
     note = "Both axes are logarithmic; entries are ranked by their count in each set. Dashed: t." if t else ""
     legend = (("before", "before balancing" if run.balanced else "pool"), ("kept", "kept"))
     cells = [[row["series"], *counts(row, "rank", "rows")] for row in rows[::5]]
     table = Table(("set", "rank", "samples"), cells, words=("set",), folded=True)
     return Figure(title, wide, table, narrow, legend, note)
-
-
-def _rank_spec(rows: list[dict[str, Any]], t: int | None, width: int, height: int) -> dict[str, Any]:
-    def axis(field: str, title: str, grid: bool) -> dict[str, Any]:
-        highest = max(10, *(row[field] for row in rows))
-        scale = {"type": "log", "domain": [1, highest], "nice": False}
-        ticks = {"values": [10**power for power in range(1 + math.ceil(math.log10(highest)))], "format": "~s"}
-        return {"field": field, "type": "quantitative", "scale": scale, "title": title, "axis": ticks | {"grid": grid}}
-
-    x, y = axis("rank", "rank of the entry", False), axis("rows", "samples", True)
-    marks: list[dict[str, Any]] = [
-        {
-            "transform": [{"filter": {"field": "series", "equal": series}}],
-            "mark": {"type": "line", "color": color, "strokeWidth": 2.5},
-            "encoding": {"x": x, "y": y},
-        }
-        for series, color in (("before", BEFORE), ("kept", KEPT))
-    ]
-    if t and any(t <= row["rows"] for row in rows):
-        data = {"data": {"values": [{"rows": t, "label": f"t = {count(t)}"}]}}
-        label = {"type": "text", "align": "left", "x": 5, "dy": -8}
-        marks.append({**data, "mark": THRESHOLD, "encoding": {"y": y}})
-        marks.append({**data, "mark": label, "encoding": {"y": y, "text": {"field": "label"}}})
-    dots = {"type": "circle", "size": 90, "opacity": 0, "aria": True}
-    marks.append({"mark": dots, "encoding": {"x": x, "y": y, "description": {"field": "tooltip"}}})
-    return layers(rows, *marks, width=width, height=height)
 
 
 def _per_text(per_text: list[dict[str, Any]]) -> Figure | None:

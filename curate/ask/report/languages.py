@@ -9,7 +9,7 @@ from typing import Any
 from curate.ask.library import find_query
 from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import Bar, Block, Cell, Figure, Figures, Section, Table
-from curate.ask.report.charts import BEFORE, KEPT, THRESHOLD, layers, render_svg
+from curate.ask.report.charts import compare_lines, log_axis, mark_threshold
 from curate.ask.report.entries import POINTS, TOP
 from curate.ask.report.text import SHORT, clean, count, counts, names, percent
 from curate.base.errors import RecipeError
@@ -114,43 +114,18 @@ def _curve(run: OpenRun, row: dict[str, Any], reference: str | None) -> Figure |
     if len(points) < 3:
         return None
     title = f"Share of matches that entries with up to so many samples have: {clean(row['language'], SHORT)}"
-    wide, narrow = (
-        render_svg(_spec(points, row["t"], width, height), title) for width, height in ((640, 300), (300, 220))
-    )
+    x = log_axis("rows", "samples of the entry", points)
+    y = {"field": "share", "type": "quantitative", "scale": {"domain": [0, 1]}, "title": None, "axis": {"format": "~%"}}
+    axes, marks, t = {"x": x, "y": y}, [], row["t"]
+    if t is not None and t <= x["scale"]["domain"][1]:
+        values = {"rows": t, "share": 1, "label": f"t = {count(t)}"}
+        marks = mark_threshold(values, {"x": x}, {"dx": 5, "dy": 8}, axes)
+    wide, narrow = compare_lines(points, title, axes, *marks, interpolate="step-after")
     shown = [point for point in points if point["series"] == "kept"]
     cells: list[list[Cell]] = [
         [count(point["rows"]), percent(point["share"], 1)] for point in shown[:: max(1, len(shown) // 50)]
     ]
     table = Table(("samples of the entry", "share"), cells, folded=True)
     legend = [(key, clean(name, SHORT)) for key, name in series.items()]
-    note = "Dashed: t of the language." if row["t"] is not None else ""
+    note = "Dashed: t of the language." if t is not None else ""
     return Figure(title, wide, table, narrow, legend, note)
-
-
-def _spec(points: list[dict[str, Any]], t: int | None, width: int, height: int) -> dict[str, Any]:
-    highest = max(10, *(point["rows"] for point in points))
-    scale = {"type": "log", "domain": [1, highest], "nice": False}
-    x = {
-        "field": "rows",
-        "type": "quantitative",
-        "scale": scale,
-        "title": "samples of the entry",
-        "axis": {"format": "~s"},
-    }
-    y = {"field": "share", "type": "quantitative", "scale": {"domain": [0, 1]}, "title": None, "axis": {"format": "~%"}}
-    marks: list[dict[str, Any]] = [
-        {
-            "transform": [{"filter": {"field": "series", "equal": series}}],
-            "mark": {"type": "line", "color": color, "strokeWidth": 2, "interpolate": "step-after"},
-            "encoding": {"x": x, "y": y},
-        }
-        for series, color in (("before", BEFORE), ("kept", KEPT))
-    ]
-    if t is not None and t <= highest:
-        data = {"data": {"values": [{"rows": t, "share": 1, "label": f"t = {count(t)}"}]}}
-        label = {"type": "text", "align": "left", "dx": 5, "dy": 8}
-        marks.append({**data, "mark": THRESHOLD, "encoding": {"x": x}})
-        marks.append({**data, "mark": label, "encoding": {"x": x, "y": y, "text": {"field": "label"}}})
-    dots = {"type": "circle", "size": 90, "opacity": 0, "aria": True}
-    marks.append({"mark": dots, "encoding": {"x": x, "y": y, "description": {"field": "tooltip"}}})
-    return layers(points, *marks, width=width, height=height)
