@@ -159,30 +159,19 @@ class Asking:
 
         With `combine` each unit yields a part, if an empty one: what follows is not computed of no part.
         """
-        name, of_rows = f"Relate {self.reading.name}: {what}", _OfRows(function, self.reading)
-        if combine is None:
-            return self.units.ask(name, of_rows, self.stale, *values)
-        return self.units.ask(name, of_rows, self.stale, *values, combine=combine)
+        reading = self.reading  # steps travel, and the pipeline cannot
+
+        def of_rows(tables: OpenTables, unit: Unit, stale: int | None, *values: Any) -> Iterable[Any]:
+            return function(reading.read(tables), *values) if stale else ()
+
+        more = {} if combine is None else {"combine": combine}
+        return self.units.ask(f"Relate {reading.name}: {what}", of_rows, self.stale, *values, **more)
 
     def get(self, what: str, function: Callable[..., Any], *values: Any) -> Answer[Any]:
         """Return `function(reading, *values)`, computed once, or None."""
-        name = f"Relate {self.reading.name}: {what}"
-        return self.units.get(name, _OfAnswers(function, self.reading), self.stale, *values)
+        reading = self.reading
 
+        def of_answers(stale: int | None, *values: Any) -> Any:
+            return function(reading, *values) if stale else None
 
-@dataclass(frozen=True)
-class _OfRows:
-    function: Callable[..., Iterable[Any]]
-    reading: Reading
-
-    def __call__(self, tables: OpenTables, unit: Unit, stale: int | None, *values: Any) -> Iterable[Any]:
-        return self.function(self.reading.read(tables), *values) if stale else ()
-
-
-@dataclass(frozen=True)
-class _OfAnswers:
-    function: Callable[..., Any]
-    reading: Reading
-
-    def __call__(self, stale: int | None, *values: Any) -> Any:
-        return self.function(self.reading, *values) if stale else None
+        return self.units.get(f"Relate {reading.name}: {what}", of_answers, self.stale, *values)

@@ -17,6 +17,7 @@ import threading
 import unicodedata
 from collections.abc import Callable
 from functools import cache, partial
+from importlib import import_module
 from typing import Any
 
 from curate.base.errors import RecipeError, needing
@@ -80,7 +81,11 @@ def load_tokeniser(wiki: str) -> Tokenise | None:
         return None
     load, extra = kind
     with needing(f"{wiki} is written without spaces, and needs a tokeniser", f"'.[{extra}]' in a checkout of curate"):
-        return load()
+        if callable(load):
+            return load()
+        module, _, name = load.partition(":")
+        tokenise: Tokenise = getattr(import_module(module), name)
+        return tokenise
 
 
 @cache
@@ -105,30 +110,6 @@ def _load_japanese() -> Tokenise:
 
 
 @cache
-def _load_thai() -> Tokenise:
-    from pythainlp.tokenize import word_tokenize
-
-    tokenise: Tokenise = word_tokenize
-    return tokenise
-
-
-@cache
-def _load_khmer() -> Tokenise:
-    from khmercut import tokenize
-
-    tokenise: Tokenise = tokenize
-    return tokenise
-
-
-@cache
-def _load_lao() -> Tokenise:
-    from laonlp.tokenize import word_tokenize
-
-    tokenise: Tokenise = word_tokenize
-    return tokenise
-
-
-@cache
 def _load_burmese() -> Tokenise:
     from burmesenlp import word_tokenize
     from burmesenlp.lexicon import Lexicon
@@ -148,9 +129,12 @@ def _load_tibetan() -> Tokenise:
     return lambda text: (token.text for token in tokeniser.tokenize(text, split_affixes=False))
 
 
-_KINDS: dict[str, tuple[Callable[[], Tokenise], str]] = {
+_KINDS: dict[str, tuple[Callable[[], Tokenise] | str, str]] = {  # the function, or what gives it; and the extra
     **dict.fromkeys(("zh", "zh_classical", "zh_yue"), (_load_chinese, "zh")),
     **dict.fromkeys(("ja", "ryu"), (_load_japanese, "ja")),
     **dict.fromkeys(("bo", "dz"), (_load_tibetan, "bo")),
-    **{"th": (_load_thai, "th"), "km": (_load_khmer, "km"), "lo": (_load_lao, "lo"), "my": (_load_burmese, "my")},
+    "th": ("pythainlp.tokenize:word_tokenize", "th"),
+    "km": ("khmercut:tokenize", "km"),
+    "lo": ("laonlp.tokenize:word_tokenize", "lo"),
+    "my": (_load_burmese, "my"),
 }
