@@ -111,7 +111,8 @@ class UrlsSource(Source):
       `original_height` too.
       By default (`border`) every image is a square of that size: write rules on sizes with these two.
     - Without `image_size`, the json has the size all the same, and an image is named by its format, as in `.png`.
-    - Numbers, texts and booleans of the list become fields of the samples' json; lists, structs and times do not.
+    - Numbers, texts, booleans and times (UTC, as text) of the list become fields of the samples' json; lists and
+      structs do not. img2dataset's `save_additional_columns` is not needed.
     - `reason`, `detail`, `attempts`, `attempted` and `may_pass` are there too; `error_message` repeats them in words.
     - Rows are in the order of the list. Only AVIF, BMP, GIF, JPEG, PNG, TIFF and WebP are accepted.
     - Larger shards are faster; smaller ones lose less to a kill. A shard ends with its slowest URL.

@@ -1,5 +1,7 @@
 """From a crawl to shards: sites on loopback, their pages in a WARC, a run over it, and one that downloads what it kept."""
 
+import json
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import yaml
 from curate.api import Run
 from curate.ask.verify import verify_run
 from curate.base.errors import RecipeError
-from curate.pool.crawl.links import REFUSED
+from curate.pool.crawl.links import COLUMNS, REFUSED
 from tests import forked
 from tests.download.web import Web, running
 from tests.laws.pools import METADATA, Ran, encode, picture, recipe_of, run_local, watch_measuring, write_metadata
@@ -96,6 +98,30 @@ def test_from_a_crawl_to_shards(web: Web, tmp_path: Path) -> None:
     assert set(kept["url"].to_pylist()) == expected
     assert len(expected) > 40
     assert verify_run(str(tmp_path / "second"))[1] == []
+    links = {
+        row["uid"]: row for shard in sorted((tmp_path / "first/shards").glob("*.parquet")) for row in _rows_of(shard)
+    }
+    fields = [
+        json.loads(text) for shard in sorted((tmp_path / "second/shards").glob("*.tar")) for text in _json_of(shard)
+    ]
+    assert {field["url"] for field in fields} == expected
+    for field in fields:
+        link = links[field["uid"]]
+        assert {"page_url", "crawl_date", "position", "noai", "warc_file", "licence_url"} <= field.keys() & link.keys()
+        told = {
+            name: str(link[name]) if name == "crawl_date" else link[name] for name in COLUMNS.names if name != "key"
+        }
+        assert {name: field[name] for name in told} == told
+
+
+def _rows_of(path: Path) -> list[dict[str, Any]]:
+    return pq.read_table(path).to_pylist()
+
+
+def _json_of(path: Path) -> list[bytes]:
+    with tarfile.open(path) as tar:
+        members = [tar.extractfile(member) for member in tar if member.name.endswith(".json")]
+        return [member.read() for member in members if member]
 
 
 def test_pages_are_joined(tmp_path: Path) -> None:

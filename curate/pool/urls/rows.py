@@ -5,6 +5,7 @@ from functools import partial
 from itertools import chain
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate.base.numeric.arrays import whole
 from curate.base.schema import INPUT_DECISIONS
@@ -121,7 +122,10 @@ def read_list(source: UrlsSource, part: InputPart) -> pa.Table:
 
 
 def with_url(source: UrlsSource, rows: pa.Table) -> pa.Table:
-    """Return the rows as img2dataset takes them: numbers, texts and booleans, `caption`, a hash, and `url`."""
+    """Return the rows as img2dataset takes them: numbers, texts, booleans, times, `caption`, a hash, and `url`.
+
+    Times are text, as JSON has no word for them; those of zones other than UTC are left out.
+    """
     roles = find_in_list(source, rows.schema)
     verified: dict[str, str | None] = {source.verify_hash[1]: source.verify_hash[0]} if source.verify_hash else {}
     columns_of: dict[str, str | None] = {"caption": roles.caption, **verified, "url": roles.url}
@@ -130,4 +134,12 @@ def with_url(source: UrlsSource, rows: pa.Table) -> pa.Table:
     numbers, texts = (pa.types.is_integer, pa.types.is_floating), (pa.types.is_string, pa.types.is_large_string)
     fields = [f.name for f in rows.schema if is_any(f.type, *numbers, *texts, pa.types.is_boolean)]
     columns = {name: whole(rows[name]) for name in fields if name not in taken}
+    times = [f.name for f in rows.schema if is_any(f.type, pa.types.is_date, pa.types.is_timestamp)]
+    times = [name for name in times if getattr(rows.schema.field(name).type, "tz", None) in (None, "UTC")]
+    columns |= {name: _say_times(whole(rows[name])) for name in times if name not in taken}
     return pa.table(columns | {name: valid_text(whole(rows[column])) for name, column in columns_of.items() if column})
+
+
+def _say_times(times: pa.Array) -> pa.Array:
+    """Return times as text, 2024-05-18 01:58:10, without a fraction that is 0."""
+    return pc.replace_substring_regex(times.cast(pa.string()), r"\.0+(Z?)$", r"\1")
