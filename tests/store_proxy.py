@@ -100,6 +100,7 @@ def store_proxy(store: str, port: int = 0) -> Iterator[StoreProxy]:
     """Serve what `store`, an address, does."""
     upstream = urlsplit(store)
     lock, listings = threading.Lock(), dict[str, tuple[float, tuple[int, Any, bytes]]]()
+    chunks = dict[tuple[str, str], tuple[int, Any, bytes]]()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -108,6 +109,8 @@ def store_proxy(store: str, port: int = 0) -> Iterator[StoreProxy]:
         def _forward(self) -> None:
             body = self._read_body()
             kind, name = _describe(self.command, self.path, self.headers)
+            if kind == "PUT" and not name and (named := re.search(rb'"name": "([^"]+)"', body[:2000])):
+                name = named[1].decode()  # of what is put into Cloud Storage at once
             with lock:
                 request = Request(kind, name, len(proxy.requests))
                 proxy.requests.append(request)
@@ -139,7 +142,14 @@ def store_proxy(store: str, port: int = 0) -> Iterator[StoreProxy]:
             return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
         def _ask(self, kind: str, body: bytes) -> tuple[int, Any, bytes]:
-            """The store's answer; of a listing, perhaps one from before."""
+            """The store's answer; of a listing, perhaps one from before.
+
+            A part of an upload that comes again is answered as it was: Cloud Storage passes over bytes that it has, and
+            fake-gcs-server adds them once more.
+            """
+            chunk = self.path, self.headers.get("Content-Range", "") if "upload_id=" in self.path else ""
+            if chunk in chunks:
+                return chunks[chunk]
             if kind == "LIST" and proxy.stale:
                 with lock:
                     at, kept = listings.get(self.path, (0.0, None))
@@ -156,6 +166,8 @@ def store_proxy(store: str, port: int = 0) -> Iterator[StoreProxy]:
             if kind == "LIST":
                 with lock:
                     listings[self.path] = time.monotonic(), answer
+            if chunk[1]:
+                chunks[chunk] = answer
             return answer
 
         def _answer(self, status: int, headers: Any, data: bytes, half: bool = False) -> None:

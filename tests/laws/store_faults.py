@@ -8,14 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
 import xxhash
 
 from curate.read import faults
 from curate.recipe import clouds
+from curate.store import lease
+from curate.store.local import Digest
+from curate.store.manifest import check_written
+from curate.store.store import RunStore
 from tests.cli.conftest import run_command
 from tests.laws import pools
 from tests.store_proxy import Fault, Request, Rule, StoreProxy
@@ -58,6 +64,13 @@ FAULTS: dict[str, Rule] = {
     "answers cut in mid-body": share(0.1, Fault(cut="body"), "GET LIST"),
     "answers that are lost": share(0.2, Fault(cut="answer"), "PUT COPY DELETE"),
     "half uploads": share(0.2, Fault(cut="request"), "PUT"),
+}
+
+PART = 5 << 20  # bytes, the least that S3 takes
+FAULTS_OF_PARTS: dict[str, Rule] = {
+    "503 on 40 %": share(0.4, Fault(status=503), "PUT PART"),
+    "answers that are lost": share(0.3, Fault(cut="answer"), "PUT PART"),
+    "half uploads": share(0.3, Fault(cut="request"), "PUT PART"),
 }
 
 
@@ -133,6 +146,52 @@ class Runs:
         assert f"{self.bucket}/pool/00001.tar: the store does not give it now" in done.err, done.err
         self.survive("away", lambda _: None)
         return f"{seconds:.1f} s, {done.err.strip().splitlines()[-1]}"
+
+    def lose_store(self) -> str:
+        """A run fails with a file and the reason once the store is down, and goes on when it is run again."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(clouds, "_ATTEMPTS", 1)
+            patch.setattr(fsspec.get_filesystem_class(self.bucket.partition(":")[0]), "retries", 1)
+            first = self.proxy.count()
+            done, seconds = self.run("down", lambda it: Fault(status=503) if it.number > first + 60 else None)
+        assert done.status == 1 and f"{self.bucket.partition('//')[2]}/down/" in done.err, done.err
+        store = RunStore(f"{self.bucket}/down")  # has the lease of a process that is another one for whoever comes
+        for number, holder in lease.read_leases(store).items():
+            ended = holder.model_copy(update={"began": "0"})
+            store.write_bytes(f"tmp/lease/{number:06d}", ended.model_dump_json().encode())
+        self.survive("down", lambda _: None, "--take-over")
+        return f"{seconds:.1f} s, {done.err.strip().splitlines()[-1]}"
+
+    def survive_minutes(self) -> str:
+        """Run where the first read of an input, the first table and the first listing are answered after 60 s."""
+        late = {"GET": "pool/", "PUT": "late/tables/", "LIST": "late/"}
+
+        def rule(request: Request) -> Fault | None:
+            if not request.name.startswith(late.get(request.kind, "nothing")):
+                return None
+            del late[request.kind]
+            return Fault(delay=60)
+
+        figures = self.survive("late", rule)
+        assert clouds.SECONDS == 30 and late == {}
+        return figures
+
+    def upload_parts(self, name: str, rule: Rule) -> str:
+        """Put a file of several parts into place with faults: it is what was written, and a second one does not replace it."""
+        store, data = RunStore(f"{self.bucket}/{name}"), np.random.default_rng(0).bytes(2 * PART + 1234)
+        before, began, self.proxy.rule = len(self.proxy.faults), time.monotonic(), rule
+        with NamedTemporaryFile() as local:
+            local.write(data)
+            local.flush()
+            store._put_new(local.name, "tmp/first", Digest(len(data), ""))
+            with store.create("shards/00000.tar") as file:
+                file.write(data)
+            with pytest.raises(FileExistsError):
+                store._put_new(local.name, "tmp/first", Digest(len(data), ""))
+        self.proxy.rule = None
+        assert store.read_bytes("tmp/first") == store.read_bytes("shards/00000.tar") == data
+        assert check_written(store, "shards/00000.tar")
+        return f"{len(self.proxy.faults) - before} faults, {time.monotonic() - began:.1f} s"
 
     def survive_stale_listings(self) -> str:
         """Run without other faults while listings are some seconds old. Figures, in words."""

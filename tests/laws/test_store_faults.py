@@ -10,9 +10,9 @@ from curate.recipe import clouds
 from curate.store import lease
 from curate.store.lock import locked
 from curate.store.store import RunStore
-from tests.laws.store_faults import FAULTS, Runs, runs
+from tests.laws.store_faults import FAULTS, FAULTS_OF_PARTS, PART, Runs, runs
 from tests.s3 import bucket_at, serving_s3
-from tests.store_proxy import Fault, Request, StoreProxy, store_proxy
+from tests.store_proxy import Fault, StoreProxy, store_proxy
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.thorough
@@ -58,37 +58,22 @@ def test_an_input_that_does_not_come(stored: Runs) -> None:
 @pytest.mark.slow
 @pytest.mark.runners  # which CI runs without the slow ones: it waits for minutes
 def test_replies_of_a_minute(stored: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first read of an input, the first table and the first listing are answered after 60 s: asked again after 30 s."""
+    """Asked again after 30 s."""
     monkeypatch.setattr(fsspec.get_filesystem_class("s3"), "read_timeout", clouds.SECONDS)
-    late = {"GET": "pool/", "PUT": "late/tables/", "LIST": "late/"}
-
-    def rule(request: Request) -> Fault | None:
-        if not request.name.startswith(late.get(request.kind, "nothing")):
-            return None
-        del late[request.kind]
-        return Fault(delay=60)
-
-    print(f"\nreplies of 60 s: {stored.survive('late', rule)}")
-    assert clouds.SECONDS == 30 and late == {}
+    print(f"\nreplies of 60 s: {stored.survive_minutes()}")
 
 
 @pytest.mark.slow
-def test_a_store_that_is_down(stored: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run fails with a file and a reason, and goes on when it is run again."""
-    with monkeypatch.context() as patch:
-        patch.setattr(clouds, "_ATTEMPTS", 1)
-        patch.setattr(fsspec.get_filesystem_class("s3"), "retries", 1)
-        first = stored.proxy.count()
-        done, seconds = stored.run("down", lambda request: Fault(status=503) if request.number > first + 60 else None)
-    assert done.status == 1 and "bucket/down/" in done.err, done.err
-    print(f"\ndown: {seconds:.1f} s, {done.err.strip().splitlines()[-1]}")
-    store = RunStore(
-        "s3://bucket/down"
-    )  # which still has the lease, of a process that is another one for whoever comes
-    for number, holder in lease.read_leases(store).items():
-        ended = holder.model_copy(update={"began": "0"})
-        store.write_bytes(f"tmp/lease/{number:06d}", ended.model_dump_json().encode())
-    stored.survive("down", lambda _: None, "--take-over")
+def test_a_store_that_is_down(stored: Runs) -> None:
+    print(f"\ndown: {stored.lose_store()}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAULTS_OF_PARTS)
+def test_large_files(name: str, stored: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which s3fs puts in parts, here of the smallest size."""
+    monkeypatch.setattr("s3fs.core.calculate_chunksize", lambda *_, **__: PART)
+    print(f"\n{name} of parts: {stored.upload_parts(f'parts{len(name)}', FAULTS_OF_PARTS[name])}")
 
 
 @pytest.mark.slow

@@ -1,13 +1,15 @@
 """A run in a Cloud Storage that misbehaves ends right, as one in S3 does."""
 
 from collections.abc import Iterator
+from typing import Any
 
+import fsspec
 import pytest
 from fsspec.config import conf
 from fsspec.registry import _registry
 
 from curate.recipe import clouds
-from tests.laws.store_faults import FAULTS, Runs, runs
+from tests.laws.store_faults import FAULTS, FAULTS_OF_PARTS, PART, Runs, runs
 from tests.runners.dataflow.loopback import BUCKET, open_store, serving_storage, variables
 from tests.store_proxy import Rule, store_proxy
 
@@ -21,13 +23,18 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         for name, value in variables(proxy.url).items():
             patch.setenv(name, value)
         patch.setattr("gcsfs.GCSFileSystem", type(open_store()))  # whatever gcsfs was imported for before
-        patch.setattr(clouds, "SECONDS", 1.0)
-        patch.delattr(clouds, "GCSFileSystem", raising=False)  # which is made anew
-        for scheme in ("gs", "gcs"):
-            patch.delitem(_registry, scheme, raising=False)
-        patch.setitem(conf, "gs", {})
+        wait_for_answers(1.0, patch)
         with runs(proxy, BUCKET, tmp_path_factory.mktemp("runs")) as made:
             yield made
+
+
+def wait_for_answers(seconds: float, patch: pytest.MonkeyPatch) -> None:
+    """Have the file system, whose class is made anew, wait for so long."""
+    patch.setattr(clouds, "SECONDS", seconds)
+    patch.delattr(clouds, "GCSFileSystem", raising=False)
+    for scheme in ("gs", "gcs"):
+        patch.delitem(_registry, scheme, raising=False)
+    patch.setitem(conf, "gs", {})
 
 
 @pytest.mark.parametrize(("name", "rule"), [("none", lambda _: None), *FAULTS.items()])
@@ -41,3 +48,26 @@ def test_stale_listings(stored: Runs) -> None:
 
 def test_an_input_that_does_not_come(stored: Runs) -> None:
     print(f"\naway: {stored.lose_input()}")
+
+
+def test_a_store_that_is_down(stored: Runs) -> None:
+    print(f"\ndown: {stored.lose_store()}")
+
+
+@pytest.mark.parametrize("name", FAULTS_OF_PARTS)
+def test_large_files(name: str, stored: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which gcsfs puts in chunks, here of the size that S3 takes too."""
+    kind = fsspec.get_filesystem_class("gs")
+    put = kind._put_file
+
+    async def put_file(self: Any, *words: Any, **named: Any) -> None:
+        await put(self, *words, chunksize=PART, **named)
+
+    monkeypatch.setattr(kind, "_put_file", put_file)
+    print(f"\n{name} of parts: {stored.upload_parts(f'parts{len(name)}', FAULTS_OF_PARTS[name])}")
+
+
+def test_replies_of_a_minute(stored: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked again after 30 s."""
+    wait_for_answers(30.0, monkeypatch)
+    print(f"\nreplies of 60 s: {stored.survive_minutes()}")
