@@ -22,7 +22,6 @@ from curate.relate.references import Chosen, join, smallest_rows
 from curate.relate.relation import Asking, EmbeddedRows, Model, Reading, Relation
 from curate.run.units import Answer, Combine, Fold
 from curate.signals.formulas.embedding_scores import nearest_centroid
-from curate.store.layout import FITTED, MODELS
 
 _TRAINED = 256  # rows a centroid
 
@@ -115,7 +114,7 @@ def _begin(reading: Reading, parts: Sequence[Chosen]) -> Training | None:
         return None
     points = rounded(join(parts)[1][:, 0])
     _, first = np.unique(points, axis=0, return_index=True)
-    return Training(reading.save(FITTED, centroids=points[np.sort(first)]))
+    return Training(reading.save(centroids=points[np.sort(first)]))
 
 
 def _sum_rows(rows: EmbeddedRows, total: int, training: Training | None, seed: int, share: float) -> Iterator[Sums]:
@@ -149,10 +148,10 @@ def _move(reading: Reading, training: Training | None, sums: Mapping[int, F64]) 
     for cluster, value in (sums or {}).items():
         whole[cluster] = value
     after = mean_directions(before, whole)
-    return Training(reading.save(FITTED, centroids=after), bool((after == before).all()))
+    return Training(reading.save(centroids=after), bool((after == before).all()))
 
 
 def _save(reading: Reading, training: Training | None) -> Model | None:
     if training is None:
         return None
-    return reading.save(MODELS, centroids=normalised(training.model.load()["centroids"]))
+    return reading.keep(centroids=normalised(training.model.load()["centroids"]))

@@ -22,7 +22,6 @@ from curate.recipe.section import Column
 from curate.relate.references import Chosen, join, smallest_rows
 from curate.relate.relation import Asking, EmbeddedRows, Model, Reading, Relation
 from curate.run.units import Answer
-from curate.store.layout import FITTED
 
 
 class NegClipSection(OnKept):
@@ -77,7 +76,7 @@ def _save(reading: Reading, *batches: Sequence[Chosen]) -> Model | None:
     }
     for batch, parts in enumerate(batches):
         arrays[f"hashes{batch}"], arrays[f"sides{batch}"] = join(parts)
-    return reading.save(FITTED, **arrays)
+    return reading.save(**arrays)
 
 
 def s_clip_loss(images: F16, texts: F16, hashes: U64, references: U64, sides: F16, temperature: float) -> F64:

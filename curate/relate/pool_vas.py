@@ -18,7 +18,6 @@ from curate.recipe.section import Column
 from curate.relate.relation import Asking, EmbeddedRows, Model, Reading, Relation
 from curate.run.units import Answer, Fold
 from curate.signals.formulas.targets import alignment
-from curate.store.layout import FITTED
 
 
 class PoolVasSection(OnKept):
@@ -68,4 +67,4 @@ def _save(reading: Reading, moments: Moments | None) -> Model | None:
     if moments is None or not moments.rows:
         return None
     length = scale(len(moments.products))
-    return reading.save(FITTED, covariance=moments.products / (moments.rows * length * length))
+    return reading.save(covariance=moments.products / (moments.rows * length * length))

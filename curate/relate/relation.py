@@ -24,7 +24,7 @@ from curate.base.process import process_cache
 from curate.pool.plan import Unit
 from curate.recipe.relate import OnKept
 from curate.run.units import Answer, Combine, Units
-from curate.store.layout import MODELS
+from curate.store.layout import FITTED, MODELS
 from curate.store.store import RunStore
 from curate.store.tables import OpenTables, UnitTables
 
@@ -108,14 +108,18 @@ class Reading:
         """Return the rows of a unit that have embeddings."""
         return EmbeddedRows(tables, tuple(f"{self.prefix}{side}" for side in self.kind.sides))
 
-    def save(self, folder: str, **arrays: npt.NDArray[Any]) -> "Model":
-        """Write arrays into the run's folder: those of one as .npy, which other programs read."""
-        data = io.BytesIO()
-        if len(arrays) == 1:
-            np.save(data, next(iter(arrays.values())), allow_pickle=False)
-        else:
-            np.savez(data, allow_pickle=False, **arrays)
-        file = f"{folder}/{self.name}.{'npy' if len(arrays) == 1 else 'npz'}"
+    def save(self, **arrays: npt.NDArray[Any]) -> "Model":
+        """Write arrays that `apply` gets in all units."""
+        return self._write(FITTED, arrays)
+
+    def keep(self, **arrays: npt.NDArray[Any]) -> "Model":
+        """Do so as `save`, and let them be a part of the run: one alone is `models/NAME.npy`, for other programs."""
+        return self._write(MODELS, arrays)
+
+    def _write(self, folder: str, arrays: dict[str, npt.NDArray[Any]]) -> "Model":
+        data, only = io.BytesIO(), next(iter(arrays.values())) if len(arrays) == 1 else None
+        np.savez(data, allow_pickle=False, **arrays) if only is None else np.save(data, only, allow_pickle=False)
+        file = f"{folder}/{self.name}.{'npz' if only is None else 'npy'}"
         self.store.write_bytes(file, data.getvalue())
         return Model(self.store, file, hashlib.sha256(data.getvalue()).hexdigest(), tuple(arrays))
 

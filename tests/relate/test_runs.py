@@ -233,7 +233,7 @@ def save(reading, counts):
 
     keys = sorted(counts)
     arrays = {"keys": np.array([list(key) for key in keys], np.uint8), "counts": np.array([counts[key] for key in keys])}
-    return reading.save("tmp/relate", **arrays)
+    return reading.save(**arrays)
 
 
 class TwinsRelation(Relation):
