@@ -187,14 +187,9 @@ def passes() -> str:
     """Return the walk of the units: what each does alone, what all are asked between, and the files that are there then."""
     rows = [
         ("plan, claim", "the driver, once", "the units of the plan", ("run.json", "inputs/"), GREY),
-        (
-            "measure, match, rules",
-            "each unit",
-            "thresholds; near rows → groups",
-            ("samples scores", "matches members"),
-            BLUE,
-        ),
-        ("duplicates, later rules", "each unit", "counts of entries → limits, or t", (), GREEN),
+        ("measure, match", "each unit", "sums, reference rows → models", ("samples scores", "matches members"), BLUE),
+        ("relate, rules", "each unit", "thresholds; near rows → groups", ("related",), BLUE),
+        ("duplicates, later rules", "each unit", "counts → t, limits or quotas", (), GREEN),
         ("draw", "each unit", "audit: are all rows accounted for?", ("decisions",), GREEN),
         ("caption", "each unit, kept rows", "kept rows → which shard holds them", ("answers", "captions"), AMBER),
         ("emit", "each shard", "lines of the manifest", ("shards/",), GREY),
