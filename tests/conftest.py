@@ -19,6 +19,8 @@ from curate.models import clip_model
 
 # Tests share the cores: threads of products this small would mostly wait for each other. Read when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A library that img2dataset imports would ask the package index for its latest version.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 # Bytecode is kept wherever the tests run: else each of some hundred processes compiles all modules again.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -61,7 +61,7 @@ def server() -> Any:
 
 
 def recipe(path: str, server: FaultServer, **sections: Any) -> Any:
-    spec = {"base_url": server.base_url, "model": "tiny-llm", "attempts": 2, "timeout": 2}
+    spec = {"base_url": server.base_url, "model": "tiny-llm", "attempts": 2, "timeout": 60}
     captions = {
         "engines": {"llm": {"openai": spec}},
         "rewrite": {"engine": "llm", "styles": STYLES, "batch": 8},
@@ -407,7 +407,7 @@ def test_whatever_an_endpoint_does_every_request_ends(server: FaultServer, tmp_p
     """Each caption meets another fault, some twice as often as it is tried: a text or a reason for each, sent once after success."""
     samples = pools.make_samples(60)
     path = pools.write_tars(tmp_path / "tars", samples, 3)
-    spec = {"base_url": server.base_url, "model": "tiny-llm", "attempts": 3, "timeout": 0.8, "concurrency": 24}
+    spec = {"base_url": server.base_url, "model": "tiny-llm", "attempts": 3, "timeout": 4, "concurrency": 24}
     kinds = list(FAULTS.values())
     met: dict[str, int] = {}
     good: dict[str, float] = {}  # when a request was sent that was answered well

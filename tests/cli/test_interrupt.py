@@ -11,12 +11,14 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import psutil
 import pytest
 
 from curate.cli.interrupt import raise_when_interrupted
 from tests import forked
 from tests.cli.conftest import Done
 from tests.pipelines.engines import endless
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("interruptible")]
 
@@ -36,7 +38,7 @@ def interrupt(running: subprocess.Popen[str], number: signal.Signals = signal.SI
     """Interrupt a process; return its status and what it printed."""
     running.send_signal(number)
     try:
-        out, err = running.communicate(timeout=20)
+        out, err = running.communicate(timeout=300)
     finally:
         running.kill()
     return running.returncode, out, err
@@ -54,12 +56,12 @@ def test_an_interrupt_in_a_callback_is_not_dropped() -> None:
 
         def sort():
             ctypes.CDLL(None).qsort((ctypes.c_int * 2)(), 2, 4, compare)
-            ctypes.CDLL(None).sleep(10)
+            ctypes.CDLL(None).sleep(600)
             print("it goes on")
 
         main.main = sort
     """
-    out, err = (running := start(code, "run")).communicate(timeout=60)
+    out, err = (running := start(code, "run")).communicate(timeout=300)
     assert (running.returncode, out, err) == (130, "", SAID)
 
 
@@ -76,9 +78,7 @@ def test_an_interrupt_in_the_midst_of_a_long_call_does_not_wait() -> None:
     """
     running = start(code, "verify")
     assert running.stdout and running.stdout.readline() == "begun\n"
-    began = time.monotonic()
-    assert interrupt(running) == (130, "", "curate: interrupted\n")
-    assert time.monotonic() - began < 60  # the work takes longer
+    assert interrupt(running) == (130, "", "curate: interrupted\n")  # the work takes longer than its patience
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -148,17 +148,15 @@ def test_impatience_changes_nothing() -> None:
         from curate.base import process
 
         def work():
-            process.at_interrupt(lambda: time.sleep(60))
+            process.at_interrupt(lambda: time.sleep(600))
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(60)
+            time.sleep(600)
 
         main.main = work
     """
-    began = time.monotonic()
-    running = start(code, "sql")
-    assert running.wait(30) == 130 and time.monotonic() - began < 20
+    assert start(code, "sql").wait(300) == 130
 
 
 def test_a_shell_gets_it_as_an_exception(finished: dict[str, tuple[Path, Done]]) -> None:
@@ -168,13 +166,20 @@ def test_a_shell_gets_it_as_an_exception(finished: dict[str, tuple[Path, Done]])
     running.stdin.flush()
     while "begun" not in running.stdout.readline():
         assert running.poll() is None
+    used = seconds_of(running)
     running.stdin.write("SELECT sum(hash(range) % 7) FROM range(1_000_000_000_000);\n")
     running.stdin.flush()
-    time.sleep(1)
+    wait_until(lambda: seconds_of(running) > used + 1)  # more than to read it takes
     running.send_signal(signal.SIGINT)
     assert running.stderr.readline() == "stopped\n"
-    out, _ = running.communicate("SELECT 'goes on' AS b;\n", timeout=60)
+    out, _ = running.communicate("SELECT 'goes on' AS b;\n", timeout=300)
     assert "goes on" in out and running.returncode == 0
+
+
+def seconds_of(running: subprocess.Popen[str]) -> float:
+    """What the process has used of processors."""
+    times = psutil.Process(running.pid).cpu_times()
+    return times.user + times.system
 
 
 def test_other_processes_are_left_alone() -> None:
@@ -208,7 +213,7 @@ def test_a_run_that_was_interrupted_goes_on(pool: Path, tmp_path: Path, options:
         and err.endswith(f"{SAID}no unit was finished yet; run the same command to continue\n")
         and "Traceback" not in err
     )
-    out, err = (running := start(code, *words)).communicate(timeout=120)
+    out, err = (running := start(code, *words)).communicate(timeout=600)
     assert running.returncode == 0 and "kept" in out
 
 
@@ -220,9 +225,7 @@ def test_a_job_that_was_handed_over_is_cancelled(
     runner = f"--runner={endless.__name__}.EndlessRunner"
     words = ["run", str(pool / "texts.yaml"), "--out", str(tmp_path / "out"), "--", runner]
     running = start("", *words, env=os.environ | {endless.NOTES: str(tmp_path)}, cwd=ROOT)
-    while not (tmp_path / "begun").exists():
-        assert running.poll() is None
-        time.sleep(0.05)
+    wait_until((tmp_path / "begun").exists, lambda: running.poll() is None)
     status, _, err = interrupt(running, number)
     said = (
         f"{SAID}curate: EndlessRunner: cancelling the job, for at most 30 s\ncurate: EndlessRunner: the job has ended\n"
@@ -295,6 +298,12 @@ def test_an_interrupt_while_it_imports() -> None:
         assert interrupt(running) == (130, "", "curate: interrupted\n")
 
 
+def stop(process: psutil.Process) -> None:
+    """Have a process do nothing until it gets SIGCONT."""
+    process.send_signal(signal.SIGSTOP)
+    wait_until(lambda: process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE))
+
+
 def at_some_moments(arguments: list[str], out: Path, times: int, seconds: float) -> None:
     """Interrupt a command `times` times, at moments spread over what it takes."""
     ended: list[int] = []
@@ -302,9 +311,12 @@ def at_some_moments(arguments: list[str], out: Path, times: int, seconds: float)
         running = start_to_count(*arguments, "--out", str(out / str(number)))
         time.sleep(seconds * (number + random.Random(number).random()) / times)
         if running.poll() is None:
-            status, _, err = interrupt(running)
-            at_the_end = -signal.SIGINT  # once all is done, and Python has put its handlers back
-            assert status in (130, at_the_end) and "Traceback" not in err, err
+            stop(psutil.Process(running.pid))
+            is_done = (out / str(number) / "_SUCCESS").exists()
+            running.send_signal(signal.SIGINT)
+            status, _, err = interrupt(running, signal.SIGCONT)
+            at_the_end = (-signal.SIGINT, 0)  # Python has put its handlers back, or has ended
+            assert status in (130, *(at_the_end if is_done else ())) and "Traceback" not in err, err
         ended.append(running.wait())
         running.communicate()
     assert 130 in ended
@@ -327,7 +339,7 @@ def test_at_some_moments_of_the_demo(tmp_path: Path) -> None:
         running.join(10 * (number + random.Random(number).random()) / times)
         if running.is_alive():
             os.kill(running.pid or 0, signal.SIGINT)
-        running.join(20)
+        running.join(300)
         running.kill()
         running.join()
         assert running.exitcode in (0, 130, -signal.SIGINT) and "Traceback" not in err.read_text(), err.read_text()

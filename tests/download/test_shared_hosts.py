@@ -119,7 +119,7 @@ def test_who_cannot_write_stops_and_the_others_go_on_later(store: RunStore, monk
             assert not taken.is_set()
         monkeypatch.undo()
         monkeypatch.setattr(shared_hosts, "_ROUND", 0.01)
-        assert taken.wait(5)
+        assert taken.wait(60)
         thread.join()
 
 
@@ -146,9 +146,9 @@ def test_slots_of_a_killed_process_come_free(store: RunStore) -> None:
     holder.join()
     with own.expecting(["host", "other"]):
         with own.slot("other"):
-            assert time.monotonic() < began + 5
+            assert time.monotonic() < began + 2 + 1 + shared_hosts._SPARE
         with own.slot("host"):
-            assert 2 + 1 + shared_hosts._SPARE <= time.monotonic() - began < 20
+            assert 2 + 1 + shared_hosts._SPARE <= time.monotonic() - began < 60
 
 
 def test_a_store_that_refuses_is_not_asked_all_the_time(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,7 +156,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple
         subprocess.run(
             [sys.executable, "-c", THEIRS],
             input=json.dumps([common | one for one in theirs]).encode(),
-            env=os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1"},
+            env=os.environ,
             check=True,
             capture_output=True,
             timeout=120,

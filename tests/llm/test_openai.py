@@ -54,7 +54,7 @@ def server():
 @pytest.fixture
 def open_engine(server):
     def open_engine(**options) -> OpenAIEngine:
-        defaults = {"base_url": server.base_url, "model": "tiny-llm", "timeout": 5.0, "attempts": 3}
+        defaults = {"base_url": server.base_url, "model": "tiny-llm", "timeout": 60.0, "attempts": 3}
         return OpenAIEngine(OpenAI(**{**defaults, **options}))
 
     return open_engine
@@ -655,7 +655,7 @@ def test_check_tells_of_keys(server, open_engine, status, key):
 def test_check_tells_what_it_found(server, open_engine, fault, kind, message):
     server.always = fault
     with pytest.raises(kind, match=f"^{server.base_url}.*{message}"):
-        open_engine(timeout=0.3 if fault is do.hang else 5).check()
+        open_engine(timeout=0.3 if fault is do.hang else 60).check()
 
 
 def test_check_tells_of_nobody_at_home(server, open_engine):

@@ -61,7 +61,7 @@ def api() -> Iterator[FaultServer]:
 
 
 def engine(server: FaultServer, **price: float) -> dict[str, Any]:
-    spec = {"base_url": server.base_url, "model": server.models[0], "attempts": 1, "timeout": 5}
+    spec = {"base_url": server.base_url, "model": server.models[0], "attempts": 1, "timeout": 60}
     return {"openai": spec, "price": price}
 
 

@@ -222,7 +222,7 @@ def test_an_interrupt_does_not_wait_for_it(site: Path, recipe: str, tmp_path: Pa
             assert running.poll() is None
             time.sleep(0.1)
         running.send_signal(signal.SIGINT)
-        _, said = running.communicate(timeout=60)
+        _, said = running.communicate(timeout=300)
     assert running.returncode == 130 and "interrupted in signal 'blur' of package curate-blur 0.1\n" in said, said
 
 

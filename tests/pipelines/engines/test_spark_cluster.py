@@ -222,10 +222,11 @@ def test_yarn_that_does_not_answer(says: Says, tmp_path: Path, monkeypatch: pyte
         "spark does not answer: yarn: spark-class: Caused by: java.net.ConnectException: Connection refused",
     )
     (tmp_path / "bin/spark-class").write_text("#!/bin/sh\nexec sleep 60\n")
-    monkeypatch.setattr(spark_cluster, "_PATIENCE", 0.2)
-    assert ask(holder) == (None, "spark does not answer: yarn: spark-class: no answer in 0.2 s")
+    with monkeypatch.context() as patch:
+        patch.setattr(spark_cluster, "_PATIENCE", 0.2)
+        assert ask(holder) == (None, "spark does not answer: yarn: spark-class: no answer in 0.2 s")
     says("spark-class", REPORT.format(state="KILLED", final="KILLED", why=""))
-    stop(holder, 5)
+    stop(holder, 60)
 
 
 def test_it_is_followed_to_its_end(says: Says, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +246,7 @@ def test_it_is_followed_to_its_end(says: Says, tmp_path: Path, monkeypatch: pyte
     began = time.monotonic()
     with pytest.raises(TimeoutError, match="it is RUNNING"):
         job.stop(0.3)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
 
 
 def test_a_cluster_that_is_away_for_a_while(says: Says, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
