@@ -118,9 +118,9 @@ def _features(suffixes: list[str], kind: OutputFormat, content: ContentFacts) ->
 
 
 def _feature(dtype: Any) -> dict[str, Any]:
-    """Return a type of `find_dtype` as the card has it."""
+    """Return a type of `find_dtype` as the card has it, by name, as shards are written in any order."""
     if isinstance(dtype, dict):
-        return {"struct": [{"name": name, **_feature(inner)} for name, inner in dtype.items()]}
+        return {"struct": [{"name": name, **_feature(inner)} for name, inner in sorted(dtype.items())]}
     return {"list": _feature(dtype[0])} if isinstance(dtype, list) else {"dtype": dtype}
 
 

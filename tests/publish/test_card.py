@@ -91,7 +91,7 @@ def test_hugging_face_reads_the_front_matter(images: Ran, texts: Ran) -> None:
 @pytest.mark.parametrize(
     ("dtype", "feature"),
     [
-        ({"a": "float64", "b": ["null"]}, {"struct": [{"name": "a", "dtype": "float64"}, {"name": "b", "list": {"dtype": "null"}}]}),
+        ({"b": ["null"], "a": "float64"}, {"struct": [{"name": "a", "dtype": "float64"}, {"name": "b", "list": {"dtype": "null"}}]}),
         ({"c": [{"d": "int64"}]}, {"struct": [{"name": "c", "list": {"struct": [{"name": "d", "dtype": "int64"}]}}]}),
         ("mixed", {"dtype": "json"}),
         (None, {"dtype": "json"}),  # of an older run

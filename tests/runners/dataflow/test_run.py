@@ -9,6 +9,7 @@ is in the store.
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ import yaml
 from apache_beam.runners.runner import PipelineState
 
 from tests.laws import pools
+from tests.pool.pmc.articles import ARTICLES, write_folders
+from tests.pool.pmc.test_runs import RULES
 from tests.runners.clusters import write_boot
 from tests.runners.dataflow.conftest import Cloud, download, upload
 from tests.runners.dataflow.loopback import BUCKET, read_pipeline, start_on_prism
@@ -46,6 +49,17 @@ def write_recipe(folder: Path) -> Path:
     return file
 
 
+def write_articles(folder: Path) -> Path:
+    """Over articles in the store."""
+    for article in write_folders(folder / "pmc", ARTICLES).iterdir():
+        upload(article, f"{BUCKET}/{folder.name}/pmc/{article.name}")
+    source = {"name": "pmc", "format": "pmc", "path": f"{BUCKET}/{folder.name}/pmc"}
+    recipe = {"input": source, "rules": RULES, "max_failed": 1.0, "output": {"rows_per_shard": 5}}
+    file = folder / "recipe.yaml"
+    file.write_text(yaml.safe_dump(recipe))
+    return file
+
+
 def install(folder: Path) -> Path:
     """An environment as the image's: curate's wheel with the pinned packages."""
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "wheel")]
@@ -57,10 +71,15 @@ def install(folder: Path) -> Path:
     return folder / "venv"
 
 
-@pytest.mark.parametrize("where", ["here", pytest.param("fresh", marks=pytest.mark.slow)])
-def test_the_staged_pipeline_gives_the_same_bytes(where: str, cloud: Cloud, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("write", "where"),
+    [(write_recipe, "here"), (write_articles, "here"), pytest.param(write_recipe, "fresh", marks=pytest.mark.slow)],
+)
+def test_the_staged_pipeline_gives_the_same_bytes(
+    write: Callable[[Path], Path], where: str, cloud: Cloud, tmp_path: Path
+) -> None:
     """The driver waits for the job; workers have nothing of this machine. In a fresh environment, the driver is killed."""
-    recipe, environment = write_recipe(tmp_path), None
+    recipe, environment = write(tmp_path), None
     if where == "fresh":
         environment = install(tmp_path)
     out = f"{BUCKET}/{tmp_path.name}/run"
@@ -70,7 +89,8 @@ def test_the_staged_pipeline_gives_the_same_bytes(where: str, cloud: Cloud, tmp_
         pipeline, _ = read_pipeline(job)
         if environment:
             running.kill()
-        away = [path.rename(f"{path}.away") for path in (recipe, *tmp_path.glob("*.txt"), tmp_path / "tars")]
+        local = [recipe, *tmp_path.glob("*.txt"), *tmp_path.glob("tars"), *tmp_path.glob("pmc")]
+        away = [path.rename(f"{path}.away") for path in local]
         assert start_on_prism(pipeline, write_boot(tmp_path, environment)).wait_until_finish() == PipelineState.DONE
         for path in away:
             path.rename(str(path).removesuffix(".away"))
