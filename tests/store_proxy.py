@@ -150,11 +150,7 @@ def store_proxy(store: str, port: int = 0) -> Iterator[StoreProxy]:
             chunk = self.path, self.headers.get("Content-Range", "") if "upload_id=" in self.path else ""
             if chunk in chunks:
                 return chunks[chunk]
-            if kind == "LIST" and proxy.stale:
-                with lock:
-                    at, kept = listings.get(self.path, (0.0, None))
-                if kept and time.monotonic() - at < proxy.stale:
-                    return kept
+            at, kept = listings.get(self.path, (0.0, None)) if kind == "LIST" else (0.0, None)
             connection = http.client.HTTPConnection(upstream.hostname or "", upstream.port, timeout=120)
             try:
                 headers = {k: v for k, v in self.headers.items() if k.lower() not in _HOP} | {"Host": upstream.netloc}
@@ -163,9 +159,11 @@ def store_proxy(store: str, port: int = 0) -> Iterator[StoreProxy]:
                 answer = response.status, response.headers, response.read()
             finally:
                 connection.close()
+            if kept and time.monotonic() - at < proxy.stale:
+                proxy.faults += [Request(kind, self.path)] if kept[2] != answer[2] else []
+                return kept
             if kind == "LIST":
-                with lock:
-                    listings[self.path] = time.monotonic(), answer
+                listings[self.path] = time.monotonic(), answer
             if chunk[1]:
                 chunks[chunk] = answer
             return answer

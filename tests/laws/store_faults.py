@@ -147,20 +147,21 @@ class Runs:
         self.survive("away", lambda _: None)
         return f"{seconds:.1f} s, {done.err.strip().splitlines()[-1]}"
 
-    def lose_store(self) -> str:
+    def lose_store(self, name: str = "down") -> str:
         """A run fails with a file and the reason once the store is down, and goes on when it is run again."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(clouds, "_ATTEMPTS", 1)
             patch.setattr(fsspec.get_filesystem_class(self.bucket.partition(":")[0]), "retries", 1)
             first = self.proxy.count()
-            done, seconds = self.run("down", lambda it: Fault(status=503) if it.number > first + 60 else None)
-        assert done.status == 1 and f"{self.bucket.partition('//')[2]}/down/" in done.err, done.err
-        store = RunStore(f"{self.bucket}/down")  # has the lease of a process that is another one for whoever comes
+            done, seconds = self.run(name, lambda it: Fault(status=503) if it.number > first + 60 else None)
+        assert done.status == 1 and f"{self.bucket.partition('//')[2]}/{name}/" in done.err, done.err
+        self.proxy.faults.clear()
+        store = RunStore(f"{self.bucket}/{name}")  # has the lease of a process that is another one for whoever comes
         for number, holder in lease.read_leases(store).items():
             ended = holder.model_copy(update={"began": "0"})
             store.write_bytes(f"tmp/lease/{number:06d}", ended.model_dump_json().encode())
-        self.survive("down", lambda _: None, "--take-over")
-        return f"{seconds:.1f} s, {done.err.strip().splitlines()[-1]}"
+        again = self.survive(name, lambda _: None, "--take-over")
+        return f"{seconds:.1f} s, again {again}, {done.err.strip().splitlines()[-1]}"
 
     def survive_minutes(self) -> str:
         """Run where the first read of an input, the first table and the first listing are answered after 60 s."""
@@ -194,12 +195,18 @@ class Runs:
         return f"{len(self.proxy.faults) - before} faults, {time.monotonic() - began:.1f} s"
 
     def survive_stale_listings(self) -> str:
-        """Run without other faults while listings are some seconds old. Figures, in words."""
-        self.proxy.stale = 4.0
-        try:
-            return self.survive("stale", lambda _: None)
-        finally:
-            self.proxy.stale = 0.0
+        """Run while listings are some seconds old, and go on so with a run that failed. Figures, in words."""
+        figures = []
+        for run in (lambda: self.survive("stale", lambda _: None), lambda: self.lose_store("stale-down")):
+            self.proxy.stale = 4.0
+            try:
+                figures.append(run())
+            finally:
+                self.proxy.stale = 0.0
+        assert not any(" 0 faults" in f" {text}" for text in figures), (
+            figures
+        )  # listings that differed from what was there
+        return "; ".join(figures)
 
 
 @contextmanager
