@@ -17,6 +17,7 @@ import xxhash
 from fsspec.implementations.local import LocalFileSystem
 
 from curate.base.errors import RecipeError, RunError
+from curate.recipe.secrets import refuse_password
 from curate.recipe.source import Source
 from curate.recipe.strict_yaml import find_surrogate
 from curate.tar.byte_sources import errors_of
@@ -87,6 +88,7 @@ def list_files(
     """
     expanded: list[tuple[str, list[str]]] = []
     for path in (paths,) if isinstance(paths, str) else paths:
+        refuse_password(path)
         expanded.append((path, expand_braces(path)))
         _check_number(path, sum(len(names) for _, names in expanded))
     files = [file for path, names in expanded for file in _list_path(path, names, storage, content, suffixes)]

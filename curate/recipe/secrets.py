@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 from curate.base.errors import RecipeError
-from curate.recipe.section import fault
+from curate.recipe.section import PASSWORD, fault
 
 _PREFIX = "env:"
 _SECRET = re.compile(
@@ -82,6 +82,15 @@ def refuse_literals(source: str, storage: dict[str, Any]) -> None:
         if is_text and _SECRET.search(key.rpartition(".")[2]) and not _NO_SECRET.fullmatch(value):
             how = f"{_PREFIX}NAME, of an environment variable that every worker has, or none where machines have a role"
             raise RecipeError(f"input {source!r}: storage.{key}: a secret would be sent to workers; accepted: {how}")
+
+
+def refuse_password(url: str) -> None:
+    """Raise RecipeError, which does not show it, where a URL holds a password."""
+    if password := PASSWORD.search(url):
+        scheme = url[: password.start()]
+        name = re.sub(r"\W", "", scheme.rpartition(":")[2]).upper()
+        what = f"{scheme}://…@{url[password.end() :]}: a password in a URL would be written to run.json and to logs"
+        raise RecipeError(f"{what}; accepted: a URL without, such as with FSSPEC_{name}_PASSWORD in the environment")
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -118,14 +118,14 @@ def _texts_below(section: type[Section]) -> list[tuple[str, str]]:
     return texts
 
 
-_PASSWORD = re.compile(r"://[^/?#@:]*:[^/?#@]+@")  # what is written so is a secret, as in storage options
+PASSWORD = re.compile(r"://[^/?#@:]*:[^/?#@]+@")  # what is written so is a secret, as in storage options
 
 
 def path_at(start: Callable[[str], int | None] = lambda text: 0) -> AfterValidator:
     """Mark a text in which a path begins at `start`; None where it is no path, but a model's name, say."""
 
     def resolve(text: str, info: ValidationInfo) -> str:
-        if _PASSWORD.search(text):
+        if PASSWORD.search(text):
             how = "storage: {username: NAME, password: env:MY_PASSWORD} of an input"
             raise fault("", f"a password in a URL would be written to run.json and to logs; accepted: {how}")
         at = start(text) if text and info.context else None

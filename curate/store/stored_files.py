@@ -26,6 +26,7 @@ from fsspec.implementations.local import LocalFileSystem
 from curate.base.errors import CurateError, DamagedError, RecipeError
 from curate.base.meter import METER
 from curate.base.wording import one_line
+from curate.recipe.secrets import refuse_password
 from curate.store.layout import digest_name
 from curate.store.local import Digest, read_lines, walk
 from curate.store.table_file import FOOTER_NOTE, KEY, SMALL, TableFile, footer_text
@@ -70,6 +71,7 @@ class StoredFiles:
     def _place(self) -> tuple[Any, Any]:
         if re.match(r"[A-Za-z]://", self.url):  # for fsspec a drive of Windows
             raise RecipeError(f"{self.url}: Protocol not known: {self.url[0]}")
+        refuse_password(self.url)
         try:
             fs, root = fsspec.core.url_to_fs(self.url, **self.storage)
         except (ValueError, ImportError) as error:  # an unknown protocol, or its library is missing

@@ -1,5 +1,6 @@
 """Secrets in a source's storage options: named by variables, which each process reads; literal ones go to no worker."""
 
+import bz2
 import json
 import pickle
 from pathlib import Path
@@ -13,6 +14,7 @@ from curate.recipe.secrets import check_variables, refuse_literals
 from curate.run.context import RunContext
 from curate.store.store import RunStore
 from pipelines.engines.workers import Ask
+from tests.cli.conftest import run_command
 
 if TYPE_CHECKING:
     from curate.pool.plan import Pool
@@ -54,6 +56,28 @@ def test_a_password_in_a_url_is_refused() -> None:
         assert "hush" not in str(error.value)
     for path in ("sftp://me@host:22/pool@2:a.tar", "pool:a@b.tar", "https://host/a?b=c:d@e"):
         parse_recipe({"input": {"name": "photos", "format": "webdataset", "path": path}}, "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "recipe.yaml", "--out", "{}/run"),
+        ("run", "recipe.yaml", "--out", "run", "--reuse", "{}/run"),
+        ("run", "recipe.yaml", "--out", "run", "--set", "blocklist={}/gone.txt"),
+        ("sql", "{}/run"),
+        ("verify", "{}/run"),
+        ("status", "{}/run"),
+        ("metadata", "build", "--wiki", "{}/dewiki-20240101-pages-articles-multistream.xml.bz2"),
+        ("metadata", "build", "--wiki", "dewiki-20240101-pages-articles.xml.bz2", "--out", "{}/metadata.parquet"),
+    ],
+)
+def test_nor_on_a_command_line(words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.yaml").write_text("input: {name: photos, format: webdataset, path: a.tar}")
+    Path("dewiki-20240101-pages-articles.xml.bz2").write_bytes(bz2.compress(b"<mediawiki></mediawiki>"))
+    done = run_command(*(word.replace("{}", "ftp://me:hush@localhost:1/folder") for word in words))
+    assert done.status == 2 and "a password in a URL would be written to run.json" in done.err, done.err
+    assert "hush" not in done.err + done.out
 
 
 def test_workers_are_asked_for_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
