@@ -9,6 +9,7 @@ which holds 16 bytes a row, finds these, and units then know from them alone how
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from curate.base.errors import RunError
 from curate.base.numeric.arrays import F32, F64, I32, I64, U64
 from curate.base.numeric.elementary import log, unit
 from curate.base.numeric.mix import GOLDEN, mix64
-from curate.base.process import in_threads
+from curate.base.process import groups, in_threads
 from curate.base.wording import pluralise
 from curate.decide.draw.groups import check_numbers
 from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun, required
@@ -42,6 +43,15 @@ class Scores(NamedTuple):
 
     hashes: U64
     scores: F32
+
+
+class _Block(NamedTuple):
+    """The rows of a unit."""
+
+    hashes: U64
+    scores: F32
+    times: I32  # how often each was drawn so far: a part of those of all units
+    first: int  # where that begins
 
 
 class Draws(NamedTuple):
@@ -114,7 +124,8 @@ def find_draws(parts: Sequence[Scores], draws: int, penalty: float, batch: int) 
 
     Memory: 16 bytes a row, and of threads. Work: a hash for each row and round.
     """
-    blocks, total = _blocks(parts), sum(len(part.hashes) for part in parts)
+    starts = np.cumsum([0, *(len(part.hashes) for part in parts)])
+    total = int(starts[-1])
     few = min(max(1, batch), total)  # `plan` may scale a batch to none
     whole = draws // few if few and total <= batch else 0
     if few and (rounds := -(-draws // few)) > MAX_ROUNDS:
@@ -122,61 +133,53 @@ def find_draws(parts: Sequence[Scores], draws: int, penalty: float, batch: int) 
         raise RunError(f"{what}; accepted: at most {MAX_ROUNDS:,}, by fewer draws or larger batches")
     sizes = [] if not few else [few] * ((draws - whole * few) // few)
     sizes += [rest] if few and (rest := (draws - whole * few) % few) else []
-    times = [np.full(len(block.hashes), whole, np.int32) for block in blocks]
+    times = np.full(total, whole, np.int32)
+    blocks = [
+        _Block(*part, times[first:end], first)
+        for part, (first, end) in zip(parts, pairwise(starts.tolist()), strict=True)
+    ]
+    together = list(groups(blocks, lambda block: len(block.hashes), _TOGETHER))
     salts, ends, ties = round_salts(whole, len(sizes)), np.empty(len(sizes)), np.empty(len(sizes), np.uint64)
     for n, size in enumerate(sizes):
-        ends[n], ties[n] = _draw_round(blocks, times, penalty, salts[n], size)
+        ends[n], ties[n] = _draw_round(together, times, penalty, salts[n], size)
     return Draws(total, whole, ends, ties)
 
 
-def _blocks(parts: Sequence[Scores]) -> list[Scores]:
-    """Return parts together, so that a thread has work."""
-    blocks: list[Scores] = []
-    waiting: list[Scores] = []
-    for number, part in enumerate(parts, 1):
-        waiting.append(part)
-        if sum(len(of.hashes) for of in waiting) >= _TOGETHER or number == len(parts):
-            blocks.append(Scores(*map(np.concatenate, zip(*waiting, strict=True))))
-            waiting = []
-    return blocks
-
-
-def _draw_round(blocks: list[Scores], times: list[I32], penalty: float, salt: Any, size: int) -> tuple[float, Any]:
+def _draw_round(together: list[list[_Block]], times: I32, penalty: float, salt: Any, size: int) -> tuple[float, Any]:
     """Draw a batch of so many rows, count it in `times`, and return its last key, and the hash beside it."""
 
-    def find(place: int) -> tuple[I32, F64]:
-        block, out = blocks[place], np.empty(len(blocks[place].hashes), np.int32)
-        keys = np.empty(len(out))
-        n = _candidates(*block, times[place], penalty, salt, least, _BOUNDS, out, keys)
-        return out[:n].copy(), keys[:n].copy()
+    def find(blocks: list[_Block]) -> list[tuple[I64, F64, U64]]:
+        return [_find(block, penalty, salt, least) for block in blocks]
 
-    least = _guess(blocks, times, penalty, size)
-    parts = list(in_threads(find, range(len(blocks))))
-    while sum(len(rows) for rows, _ in parts) < size:
+    least = _guess(list(chain(*together)), penalty, size)
+    parts = list(chain(*in_threads(find, together)))
+    while sum(len(rows) for rows, *_ in parts) < size:
         least -= 0.5
-        parts = list(in_threads(find, range(len(blocks))))
-    of = np.repeat(np.arange(len(blocks)), [len(rows) for rows, _ in parts])
-    rows, keys = (np.concatenate(column) for column in zip(*parts, strict=True))
-    hashes = np.concatenate([block.hashes[some] for block, (some, _) in zip(blocks, parts, strict=True)])
+        parts = list(chain(*in_threads(find, together)))
+    rows, keys, hashes = (np.concatenate(column) for column in zip(*parts, strict=True))
     among = np.argpartition(-keys, size - 1)[:size] if size < len(keys) else np.arange(len(keys))
     end = keys[among].min()
     tied = np.flatnonzero(keys == end)
     above = np.flatnonzero(keys > end)
     taken = np.concatenate([above, tied[np.argsort(hashes[tied])[::-1][: size - len(above)]]])
-    for place in range(len(blocks)):
-        times[place][rows[taken[of[taken] == place]]] += 1
+    times[rows[taken]] += 1
     return float(end), hashes[taken[len(above) :]].min()
 
 
-def _guess(blocks: list[Scores], times: list[I32], penalty: float, size: int) -> float:
+def _find(block: _Block, penalty: float, salt: Any, least: float) -> tuple[I64, F64, U64]:
+    """Return the rows of a block with a key of at least `least`, their keys and hashes."""
+    out, keys = np.empty(len(block.hashes), np.int32), np.empty(len(block.hashes))
+    n = _candidates(*block[:3], penalty, salt, least, _BOUNDS, out, keys)
+    return block.first + out[:n].astype(np.int64), keys[:n].copy(), block.hashes[out[:n]]
+
+
+def _guess(blocks: list[_Block], penalty: float, size: int) -> float:
     """Return a key that so many rows have at least, but hardly more; minus infinity where nearly all are drawn."""
-    highest = max(
-        float((block.scores - penalty * of).max(initial=-np.inf)) for block, of in zip(blocks, times, strict=True)
-    )
+    highest = max(float((block.scores - penalty * block.times).max(initial=-np.inf)) for block in blocks)
     highest = float(np.nextafter(highest, np.inf)) + 1e-3
     counts = np.zeros(4096, np.int64)
-    for block, of in zip(blocks, times, strict=True):
-        _count_scores(block.scores, of, penalty, highest, counts)
+    for block in blocks:
+        _count_scores(block.scores, block.times, penalty, highest, counts)
     scores, target = highest - (np.arange(len(counts)) + 1) * _STEP, size + 6 * np.sqrt(size) + 10
     low, high = highest - 60.0, highest + 60.0
     if target >= counts[:-1].sum():

@@ -1,5 +1,6 @@
 """Soft cap sampling: as often as the published loop draws each row, exactly M draws, whatever the parts."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,22 @@ def published(rng: np.random.Generator, scores: F64, draws: int, penalty: float,
         scores[drawn] -= penalty
         left -= len(drawn)
     return out
+
+
+def test_sixteen_bytes_a_row() -> None:
+    """Of which twelve are what units sent, which is not copied; a thread's scratch comes on top."""
+    rows, pieces = 200_000, 50
+    part = scores_of(np.random.default_rng(1).normal(size=rows))
+    find_draws([part], 100, 0.15, 50)  # compiled by now
+    tracemalloc.start()
+    try:
+        parts = [Scores(*(column[i::pieces].copy() for column in part)) for i in range(pieces)]
+        sent, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        find_draws(parts, 20_000, 0.15, 2000)
+        assert (tracemalloc.get_traced_memory()[1] - sent) / rows < 8
+    finally:
+        tracemalloc.stop()
 
 
 @given(
