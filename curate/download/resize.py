@@ -8,14 +8,16 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
+from curate.base.apart import DIED, SURE, Apart, EndedError
 from curate.base.errors import needing
 from curate.download.source import RESIZING, UrlsSource
 from curate.read.image import DAMAGED, FORMATS, Metered, format_of, measure_image
 from curate.recipe.measure import Image as ImageOptions
+from curate.store.attempts import SUSPECT
 
 _NEEDED = ("input of format urls needs img2dataset", "'.[img2dataset]' in a checkout of curate")
 HASH_MISMATCH = "hash mismatch"
@@ -26,6 +28,7 @@ _REASONS = {
     "image area too large": "too_large_area",
     "aspect ratio too large": "aspect_ratio",
     HASH_MISMATCH: "hash_mismatch",
+    DIED: DIED,
 }
 
 
@@ -62,6 +65,36 @@ def make_resizer(source: UrlsSource) -> Resize:
     if math.isfinite(values["max_image_area"]):
         limits = limits.model_copy(update={"max_pixels": int(values["max_image_area"])})
     return lambda data: _refusal(data, limits) or Resized(*resize(io.BytesIO(data)))
+
+
+@contextmanager
+def resizing(source: UrlsSource, killed: int) -> Iterator[Resize]:
+    """Yield what resizes images as a source says, for a shard at which so many attempts were killed.
+
+    From SUSPECT on a process apart does it; an image that ends that has a message of reason `worker_died`. Raises
+    RecipeError.
+    """
+    if killed < SUSPECT:
+        yield make_resizer(source)
+        return
+    process = Apart("resize images of a shard that workers were killed at", make_resizer, source)
+
+    def resize(data: bytes) -> Resized:
+        try:
+            resized: Resized = process.ask(_resize, data, tries=SURE)
+            return resized
+        except EndedError as error:
+            what = f"{killed} attempts to download its shard were killed, and a process that resized it"
+            return Resized(None, error=f"{DIED}: {what} {error}")
+
+    try:
+        yield resize
+    finally:
+        process.end()
+
+
+def _resize(resize: Resize, data: bytes) -> Resized:
+    return resize(data)
 
 
 def _as_it_came(data: bytes, limits: ImageOptions) -> Resized:

@@ -23,7 +23,7 @@ from curate.base import ids, schema
 from curate.base.errors import RunError, SignalError
 from curate.base.numeric.arrays import Mask, whole
 from curate.base.wording import one_line
-from curate.measure.apart import Apart
+from curate.measure.apart import MeasureApart
 from curate.measure.images import FACTS, image_schema, measure_images
 from curate.measure.outputs import output_columns, output_schema
 from curate.measure.settings import MeasureSettings
@@ -93,7 +93,7 @@ def measure_part(
     part: InputPart,
     signals: Sequence[Signal],
     checkpoints: Checkpoints,
-    apart: Apart | None,
+    apart: MeasureApart | None,
 ) -> MeasuredPart:
     """Measure a part of a source; a file that cannot be read is tried again.
 
@@ -137,7 +137,7 @@ class _PartWork:
     columns: pa.Schema  # those of `scores` that it supplies
     signals: Sequence[Signal]
     checkpoints: Checkpoints
-    apart: Apart | None
+    apart: MeasureApart | None
     state: str  # what the file is now, see `InputFormat.state`
 
     def check(self) -> None:

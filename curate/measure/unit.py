@@ -15,12 +15,13 @@ import pyarrow.compute as pc
 import xxhash
 
 from curate.base import schema
+from curate.base.apart import DIED
 from curate.base.errors import RunError, TransientError
 from curate.base.numeric.arrays import whole
 from curate.base.numeric.text_hash import compile_kernels
 from curate.base.numeric.vectors import embedding_matrix
 from curate.base.wording import one_line
-from curate.measure.apart import DIED, Apart, apart_after
+from curate.measure.apart import MeasureApart, apart_after
 from curate.measure.current import (
     CurrentColumns,
     carry_over,
@@ -41,6 +42,7 @@ from curate.run.units import Answer, Units
 from curate.signals.signal import Embedder, Embeddings, EmbeddingSignal, ImageSignal, PrecomputedSignal, TextSignal
 from curate.store.attempts import attempt
 from curate.store.checkpoints import MEASURED, Checkpoints
+from curate.store.layout import unit_stem
 from curate.store.tables import OpenTables, UnitTables
 from curate.store.timings import time_step
 
@@ -67,7 +69,7 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     is_new = tables.reuse is None and not tables.exists("samples")
     current_tables = {name for name in reversed(settings.tables) if not is_new and tables.is_current(name, keys[name])}
     if current_tables != keys.keys():
-        with attempt(tables.store, tables.unit) as killed, apart_after(killed, settings) as apart:
+        with attempt(tables.store, unit_stem(tables.unit)) as killed, apart_after(killed, settings) as apart:
             current = CurrentColumns() if is_new and not killed else find_current(settings, unit, tables)
             _UnitWork(settings, unit, tables, current_tables, current, apart).write_tables(keys)
     return _unread(settings, unit, tables)
@@ -98,7 +100,7 @@ class _UnitWork:
         tables: UnitTables,
         current_tables: Collection[str],
         current: CurrentColumns,
-        apart: Apart | None,
+        apart: MeasureApart | None,
     ) -> None:
         """Read the unit's inputs, unless the rows are current and no signal must see them.
 
@@ -201,7 +203,7 @@ class _UnitWork:
                     self.samples = self.samples.set_column(place, schema.SAMPLES.field(name), values.pop(name))
                 self.scores[signal.name] = values
 
-    def _fail_deadly(self, apart: Apart) -> None:
+    def _fail_deadly(self, apart: MeasureApart) -> None:
         """Give the rows whose captions end a process status `worker_died`. Raises RunError where rows are settled."""
         texts = [signal for signal in self.settings.signals if isinstance(signal, TextSignal)]
         texts = [signal for signal in texts if not (self.has_samples and signal.name in self.scores)]

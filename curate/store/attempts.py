@@ -1,6 +1,6 @@
-"""Attempts at a unit that did not end: what killed a worker may be one of the unit's rows.
+"""Attempts at a unit, or a shard to download, that did not end: what killed a worker may be one of its rows.
 
-Who measures a unit writes a file meanwhile, and removes it however that ends, by an interrupt too. Those that are there
+Who works at it writes a file meanwhile, and removes it however that ends, by an interrupt too. Those that are there
 were killed, on whatever engine and in whatever run of the command, or are at work at the same moment.
 """
 
@@ -9,17 +9,20 @@ from contextlib import contextmanager
 from functools import partial
 
 from curate.base.process import cleaned_up
-from curate.store.layout import unit_parts
+from curate.store.layout import ATTEMPTS
 from curate.store.store import RunStore
 
+SUSPECT = 3  # that were killed, from which on a process apart does what may have killed them
 MOST = 6  # that are counted
 
 
 @contextmanager
-def attempt(store: RunStore, unit: int) -> Iterator[int]:
-    """Yield how many attempts at the unit did not end, of MOST at most; this one does where the block is left."""
-    folder = unit_parts("attempts", unit)
-    earlier = 0
+def attempt(store: RunStore, work: str) -> Iterator[int]:
+    """Yield how many attempts at some work did not end, of MOST at most; this one does where the block is left.
+
+    `work` is its name in the run: of a unit, or of a shard.
+    """
+    folder, earlier = f"{ATTEMPTS}/{work}", 0
     while earlier < MOST and not store.write_bytes(f"{folder}/{earlier}", b"", keep=lambda: True):
         earlier += 1
     mine = f"{folder}/{min(earlier, MOST - 1)}"

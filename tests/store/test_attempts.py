@@ -11,19 +11,19 @@ from curate.store.store import RunStore
 def test_attempts_that_did_not_end_are_counted(tmp_path: Path) -> None:
     """One that ends, with an error or without, leaves nothing; one that ends well clears what others left."""
     store, marks = RunStore(str(tmp_path)), tmp_path / "parts/attempts/00007"
-    with attempt(store, 7) as killed:
+    with attempt(store, "00007") as killed:
         assert killed == 0 and [mark.name for mark in marks.iterdir()] == ["0"]
-        with attempt(store, 7) as beside:  # another at the same moment
+        with attempt(store, "00007") as beside:  # another at the same moment
             assert beside == 1
-        with attempt(store, 8) as of_another:
+        with attempt(store, "00008") as of_another:
             assert of_another == 0
     assert not marks.exists() or not list(marks.iterdir())
     for number in range(MOST + 1):  # as if killed
-        with pytest.raises(ZeroDivisionError), attempt(store, 7) as killed:
+        with pytest.raises(ZeroDivisionError), attempt(store, "00007") as killed:
             assert killed == min(number, MOST)
             raise ZeroDivisionError
         marks.mkdir(parents=True, exist_ok=True)
         (marks / f"{min(number, MOST - 1)}").touch()
-    with attempt(store, 7) as killed:
+    with attempt(store, "00007") as killed:
         assert killed == MOST
     assert not marks.exists()

@@ -1,18 +1,15 @@
-"""A process apart that parses for some seconds of CPU and no more: nothing else stops a parser that is compiled.
+"""Parsing in a process apart, for some seconds of CPU and no more: nothing else stops a parser that is compiled.
 
-It starts with a thread's first call, serves all later ones, and ends with the thread; after one that is too slow
-another follows.
+The process starts with a thread's first call, and serves all later ones; after one that is too slow another follows.
 """
 
 import resource
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
-from multiprocessing.connection import Connection, Pipe
 from typing import Any, TypeVar
+
+from curate.base.apart import Apart, EndedError
 
 Value = TypeVar("Value")
 
@@ -20,37 +17,25 @@ _of_thread = threading.local()
 
 
 def call_apart(seconds: int, function: Callable[..., Value], *arguments: Any) -> Value:
-    """Return what a function of a module gives. Raises what it raises, and ValueError where it ends the process."""
-    if not (replies := getattr(_of_thread, "replies", None)):
-        replies, far = Pipe()
-        call = f"import sys; sys.path[:] = {sys.path}; from {__name__} import serve; serve({far.fileno()})"
-        with far:  # whose end here would hide that the process has ended
-            command = [sys.executable, "-c", call]
-            _of_thread.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, pass_fds=[far.fileno()])
-        _of_thread.replies = replies
+    """Return what a function of a module gives. Raises ValueError where it raises one, or ends the process."""
+    if not hasattr(_of_thread, "process"):
+        _of_thread.process = Apart("parse pages", resource.setrlimit, resource.RLIMIT_CORE, (0, 0))
     try:
-        replies.send((seconds, function, arguments))
-        error, value = replies.recv()
-    except (OSError, EOFError):
-        _of_thread.replies = replies.close()
-        status = _of_thread.process.wait()
-        why = f"took over {seconds} s" if status == -signal.SIGXCPU else f"ended its process (status {status})"
+        error, value = _of_thread.process.ask(_call, seconds, function, arguments, tries=1)
+    except EndedError as ended:
+        why = f"took over {seconds} s" if ended.status == -signal.SIGXCPU else str(ended)
         raise ValueError(f"parsing it {why}") from None
     if error:
         raise error
     return value  # type: ignore[no-any-return]
 
 
-def serve(file: int) -> None:
-    """Do what another process asks for by a pipe, until it is closed."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+def _call(_: None, seconds: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Return the ValueError that a function raises, else None, and what it gives."""
+    user, system, *_rest = resource.getrusage(resource.RUSAGE_SELF)
     hardest = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    with Connection(file) as replies, suppress(EOFError, KeyboardInterrupt):
-        while True:
-            seconds, function, arguments = replies.recv()
-            user, system, *_ = resource.getrusage(resource.RUSAGE_SELF)
-            resource.setrlimit(resource.RLIMIT_CPU, (int(user + system) + seconds + 1, hardest))
-            try:
-                replies.send((None, function(*arguments)))
-            except ValueError as error:
-                replies.send((error, None))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(user + system) + seconds + 1, hardest))
+    try:
+        return None, function(*arguments)
+    except ValueError as error:
+        return error, None

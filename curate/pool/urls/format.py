@@ -36,6 +36,7 @@ from curate.read.faults import InputFault
 from curate.read.listing import HASHED, list_source
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
+from curate.store.attempts import attempt
 from curate.store.layout import HOSTS
 from curate.store.store import RunStore
 
@@ -270,12 +271,13 @@ def make_shard(source: UrlsSource, part: InputPart) -> int:
     store, stem = source.place(shard_stem(number))
     if not store.exists(f"{stem}{STATISTICS}") and not source.adopt(shard_stem(number)):
         # here: other pools have no use for what it imports
-        from curate.download.resize import make_resizer
+        from curate.download.resize import resizing
         from curate.download.shard import complete, download_shard, read_facts
 
         if not complete(store, stem):
             rows = with_url(source, read_list(source, part))
-            download_shard(rows, number, source, _fetcher(source), make_resizer(source), part.retry)
+            with attempt(RunStore(source._run), f"shard-{number}") as killed, resizing(source, killed) as resize:
+                download_shard(rows, number, source, _fetcher(source), resize, part.retry)
             complete(store, stem)
         log_download(RunStore(source._run), shard_stem(number), read_facts(store, stem))
     return number

@@ -1,0 +1,102 @@
+"""A process apart, for work that may end the process that does it: what kills that one is told, and all else goes on.
+
+It works for one thread; where it is ended, another one follows. It may take half of the free memory.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection, Pipe
+from typing import Any
+
+from curate.base.errors import CurateError, RunError
+from curate.base.process import free_memory, memory_limited
+
+DIED = "worker_died"  # the reason of what does
+SURE = 2  # processes that end with one image, or file: one may be ended by somebody else
+_CLOSED = 10  # seconds, within which a process ends that has closed its pipe
+
+
+class EndedError(Exception):
+    """The process was ended by a signal, where its status is negative, or ended itself; the message says which."""
+
+    def __init__(self, status: int) -> None:
+        how = f"was ended by signal {-status}" if status < 0 else f"ended itself (status {status})"
+        super().__init__(how)
+        self.status = status
+
+
+class Apart:
+    """A process that does functions of modules, each with what `begin` gave there as its first argument."""
+
+    def __init__(self, work: str, begin: Callable[..., Any], *arguments: Any) -> None:
+        """`work` is what it is for, in an error."""
+        self._work, self._begin = work, (begin, arguments)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._replies: Connection | None = None
+
+    def end(self) -> None:
+        """End the process."""
+        if self._process and self._replies:
+            self._replies.close()
+            self._process.kill()
+            self._process.wait()
+            self._process = self._replies = None
+
+    def ask(self, function: Callable[..., Any], *arguments: Any, tries: int) -> Any:
+        """Return what a function gives there. Raises what it raises, and EndedError where `tries` processes end."""
+        replies = self._replies or self._start()
+        try:
+            replies.send((function, arguments))
+            error, value = replies.recv()
+        except (OSError, EOFError):
+            ended = self._find_end()
+            if tries > 1:
+                return self.ask(function, *arguments, tries=tries - 1)
+            raise ended from None
+        if error:
+            raise error
+        return value
+
+    def _start(self) -> Connection:
+        """Start a process. Raises RunError where it ends before it is asked for anything."""
+        self._replies, far = Pipe()
+        call = f"import sys; sys.path[:] = {sys.path}; from {__name__} import serve; serve({far.fileno()})"
+        command = [sys.executable, "-c", call]
+        with far:  # whose end here would hide that the process has ended
+            self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, pass_fds=[far.fileno()])
+        try:
+            self._replies.send(self._begin)
+            self._replies.recv()
+        except (OSError, EOFError):
+            raise RunError(f"the process that is to {self._work} {self._find_end()} at its start") from None
+        return self._replies
+
+    def _find_end(self) -> EndedError:
+        """Return how the process ended."""
+        assert self._process
+        try:
+            status = self._process.wait(_CLOSED)
+        except subprocess.TimeoutExpired:
+            status = 0
+        self.end()
+        return EndedError(status)
+
+
+def serve(file: int) -> None:
+    """Do what another process asks for by a pipe, until it is closed."""
+    with Connection(file) as replies, memory_limited(free_memory() // 2), suppress(EOFError, KeyboardInterrupt):
+        begin, arguments = replies.recv()
+        first = begin(*arguments)
+        replies.send("ready")
+        while True:
+            function, arguments = replies.recv()
+            reply: tuple[Exception | None, Any]
+            try:
+                reply = None, function(first, *arguments)
+            except (CurateError, OSError) as error:
+                reply = error, None
+            except Exception as error:  # which may not travel, and an image would be blamed
+                reply = RuntimeError(f"{type(error).__name__}: {error}"), None
+            replies.send(reply)

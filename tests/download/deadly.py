@@ -1,0 +1,30 @@
+"""curate with a resizer that ends its process at images of 31 by 31 pixels: python -m tests.download.deadly WORDS"""
+
+import io
+import os
+import signal
+
+from PIL import Image
+
+from curate.download import resize as resizes
+from curate.download.resize import Resize, Resized, make_resizer
+from curate.download.source import UrlsSource
+
+
+def make_deadly(source: UrlsSource) -> Resize:
+    resize = make_resizer(source)
+
+    def resize_or_end(data: bytes) -> Resized:
+        if Image.open(io.BytesIO(data)).size == (31, 31):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return resize(data)
+
+    return resize_or_end
+
+
+if __name__ == "__main__":
+    from curate.cli.main import main
+    from tests.download.deadly import make_deadly as by_name  # that another process finds it by
+
+    resizes.make_resizer = by_name
+    main()
