@@ -86,7 +86,10 @@ def show(
         Mode | None, Option(metavar="MODE", help="That of match; else corrected for several languages.")
     ] = None,
 ) -> None:
-    """Print counts and the first entries of a list, and how many no text can match."""
+    """Print counts and the first entries of a list.
+
+    The counts say how many entries no text can match.
+    """
     table, report = read_metadata(path, mode=mode)
     keys = list(map(str, table["language"].unique().to_pylist()))
     entries = table.filter(pc.match_substring(table["entry"], find))
