@@ -244,7 +244,7 @@ def test_a_folder_named_like_a_tar(tmp_path: Path) -> None:
 
 def test_a_fifo(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.tar")
-    with within(5), pytest.raises(RecipeError):
+    with within(120), pytest.raises(RecipeError):
         run(str(tmp_path / "x.tar"), tmp_path / "out")
 
 

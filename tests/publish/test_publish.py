@@ -83,9 +83,8 @@ def test_success_comes_last_and_the_manifest_lists_the_rest(unpublished: Unpubli
     assert files.keys() == listed.keys() | {"manifest.parquet", "_SUCCESS"}
     for name, row in listed.items():
         assert (row["bytes"], row["sha256"]) == ((run.folder / name).stat().st_size, files[name])
-    written = files.keys() - before
-    last = max(written, key=lambda name: (run.folder / name).stat().st_mtime_ns)
-    assert last == "_SUCCESS" and (run.folder / last).read_bytes() == b""
+    times = {name: (run.folder / name).stat().st_mtime_ns for name in files.keys() - before}
+    assert times["_SUCCESS"] == max(times.values()) and (run.folder / "_SUCCESS").read_bytes() == b""
     sizes = json.loads((run.folder / "shards/sizes.json").read_text())
     tars = [row for row in listed.values() if row["path"].endswith(".tar")]
     assert sizes == {row["path"].removeprefix("shards/"): row["rows"] for row in tars} and len(sizes) > 1
