@@ -24,8 +24,11 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 # Bytecode is kept wherever the tests run: else each of some hundred processes compiles all modules again.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-# How fast an example is says nothing here: a machine may be busy with other tests. Each run draws other examples.
-settings.register_profile("tests", max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How fast an example is says nothing here: a machine may be busy with other tests. Each run has the same examples, so that
+# no change is refused for what another one did; with --hypothesis-profile=random each run draws others.
+quiet = [HealthCheck.too_slow]
+settings.register_profile("random", max_examples=40, deadline=None, suppress_health_check=quiet)
+settings.register_profile("tests", settings.get_profile("random"), derandomize=True)
 settings.load_profile("tests")
 
 
