@@ -87,7 +87,11 @@ def _list_files(path: str) -> list[InputFile]:
     fs, inner = fsspec.core.url_to_fs(path)
     if fs.isdir(inner):
         path = f"{path.rstrip('/')}/tables/answers/*.parquet"
-    return list_files((path,), {})
+    try:
+        return list_files((path,), {})
+    except RecipeError as error:
+        accepted = "accepted: the folder of a `curate run` with captions, or Parquet files of its table answers"
+        raise RecipeError(f"{error}; {accepted}") from None
 
 
 def _read_table(name: str) -> pa.Table:

@@ -129,7 +129,9 @@ def test_other_layouts_are_told(write, tmp_path):
         with pytest.raises(RecipeError, match="none"):
             replay(str(tmp_path / path), REQUESTS)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RecipeError, match=r"no file matches .*tables/answers"):
+    with pytest.raises(
+        RecipeError, match=r"no file matches .*tables/answers.*; accepted: the folder of a `curate run` with captions"
+    ):
         replay(str(tmp_path / "empty"), REQUESTS)
 
 
