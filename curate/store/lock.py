@@ -9,6 +9,7 @@ there nobody is kept out. (filelock leaves its file behind; a finished run has n
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -128,14 +129,16 @@ def _acquire(store: RunStore) -> IO[str]:
                 raise
             continue  # the one before removed its folder
         try:
-            if other := _lock(file, fcntl.LOCK_EX):
+            if (other := _lock(file, fcntl.LOCK_EX)) and _lock(file, fcntl.LOCK_SH):
                 raise say_held(store, other)
         except BaseException:
             file.close()
             raise
-        if _is_at(file, path):  # else the one before removed it, and it locks nobody out
+        if not other and _is_at(file, path):  # else the one before removed it, and it locks nobody out
             return file
         file.close()
+        if other:  # it is shared: somebody asks who holds it (`find_holder`), for a moment
+            time.sleep(0.01)
 
 
 def _lock(file: IO[str], how: int) -> Holder | None:

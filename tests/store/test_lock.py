@@ -1,11 +1,13 @@
 """The lock of a published run: one at a time, and free again whatever became of the one before."""
 
+import fcntl
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -106,6 +108,16 @@ def test_what_is_left_is_removed_unless_somebody_works(tmp_path: Path) -> None:
     assert not (tmp_path / "tmp").exists()
     remove_leftovers(folder)
     assert os.listdir(tmp_path) == []
+
+
+def test_who_asks_who_holds_it_keeps_nobody_out(tmp_path: Path) -> None:
+    """As `curate status --watch` does while the run begins."""
+    (tmp_path / "tmp").mkdir()
+    asking = open(tmp_path / "tmp/lock", "w")  # noqa: SIM115
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    threading.Timer(0.2, asking.close).start()
+    with locked(RunStore(str(tmp_path)), "run"):
+        assert asking.closed
 
 
 def test_never_two_at_once(tmp_path: Path) -> None:
