@@ -7,6 +7,7 @@ import io
 import os
 import stat
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +47,17 @@ def shipped_folder(name: str) -> Path:
     return package / name if (package / name).is_dir() else package.parent / name
 
 
-def read_whole(path: str, limit: int) -> bytes:
-    """Return the bytes, at most `limit`, of a local file or of any fsspec URL.
+def read_whole(path: str, limit: int, storage: Mapping[str, Any] = {}) -> bytes:
+    """Return the bytes, at most `limit`, of a local file or of any fsspec URL, with options of its file system.
 
     A local one must be a regular file, since a pipe would be waited for and a device may not end. Raises OSError where
     it is missing, cannot be read or is no regular file, ValueError where it is larger than the limit or the URL cannot
     be understood, ImportError where what opens such URLs is not installed.
     """
     # In a path, fsspec would take :: for a chain of file systems.
-    fs, inner = fsspec.core.url_to_fs(path) if "://" in path else (LocalFileSystem(), os.path.expanduser(path))
+    fs, inner = (
+        fsspec.core.url_to_fs(path, **storage) if "://" in path else (LocalFileSystem(), os.path.expanduser(path))
+    )
     if isinstance(fs, LocalFileSystem):
         mode, *_, size, _, _, _ = os.stat(inner)
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a folder, opening says what it is

@@ -20,6 +20,7 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from fsspec.core import split_protocol
 from pydantic import Field
 
 from curate.base import schema
@@ -149,7 +150,8 @@ def _expand_lists(source: CrawlSource) -> tuple[str, ...]:
             paths.append(path)
             continue
         try:
-            content = read_whole(path, _MAX_LIST)
+            is_beside = not source.prefix or split_protocol(path)[0] == split_protocol(source.prefix)[0]
+            content = read_whole(path, _MAX_LIST, source.storage if is_beside else {})  # else they are of the files
             if path.endswith(".gz"):
                 content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(_MAX_LIST + 1)
             if len(content) > _MAX_LIST:

@@ -4,62 +4,23 @@ import json
 import os
 import subprocess
 import sys
-import threading
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import fsspec
-import psutil
 import pytest
 
 from curate.demo.pool import write_pool
 from tests.runners.clusters import free_port, standalone
 from tests.s3 import NAMES, serving_s3
+from tests.watched import find_words, watching
 
 pytestmark = pytest.mark.runners
 
 SECRET, OTHER = "wJalrXUtnFEMI-K7MDENG", "hush-bPxRfiCY-literal"
 SETTING = "je7MtGbClwBF-setting"  # of Spark's own access to a store
-
-
-@contextmanager
-def watching(folder: Path, page: str) -> Iterator[dict[str, bytes]]:
-    """What files below a folder held at some time, and command lines, as far as it is a secret; and Spark's page, as last seen."""
-    seen: dict[str, bytes] = {}
-    states: dict[Path, tuple[int, int]] = {}
-    ended = threading.Event()
-
-    def look() -> None:
-        names = (Path(top, name) for top, _, names in os.walk(folder) for name in names)  # whatever goes meanwhile
-        for path in names:
-            with suppress(OSError):
-                status = path.stat()
-                if path.is_file() and states.get(path) != (status.st_size, status.st_mtime_ns):
-                    states[path] = status.st_size, status.st_mtime_ns
-                    data = path.read_bytes()
-                    if any(word.encode() in data for word in (SECRET, OTHER, SETTING)):
-                        seen[str(path)] = data
-        for process in psutil.process_iter(["cmdline"]):
-            line = " ".join(process.info["cmdline"] or ())
-            if any(word in line for word in (SECRET, OTHER, SETTING)):
-                seen[f"process {process.pid}"] = line.encode()
-        with suppress(OSError), urllib.request.urlopen(page, timeout=30) as answer:
-            seen["page"] = answer.read()
-
-    def go_on() -> None:
-        while not ended.wait(0.3):
-            look()
-
-    thread = threading.Thread(target=go_on)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        ended.set()
-        thread.join()
-        look()
+WORDS = (SECRET, OTHER, SETTING)
 
 
 def write_recipe(path: Path, endpoint: str, key: str, secret: str) -> Path:
@@ -105,7 +66,7 @@ def test_a_secret_is_nowhere(place: str, tmp_path: Path, monkeypatch: pytest.Mon
             return done
 
         port = free_port()
-        with watching(watched, f"http://127.0.0.1:{port}/environment/") as seen:
+        with watching(WORDS, watched, f"http://127.0.0.1:{port}/environment/") as seen:
             done = run(literal, "local")
             assert done.returncode == 0, done.stderr
             missing = run(named, "missing")
@@ -126,10 +87,9 @@ def test_a_secret_is_nowhere(place: str, tmp_path: Path, monkeypatch: pytest.Mon
                 assert done.returncode == 0, done.stderr
         subprocess.run([sys.executable, "-m", "curate", "report", f"{watched}/spark"], check=True, capture_output=True)
     page = seen.pop("page").decode()
-    assert "spark.eventLog.enabled" in page and not any(word in page for word in (SECRET, OTHER, SETTING))
+    assert "spark.eventLog.enabled" in page and not any(word in page for word in WORDS)
     events = [path.read_text() for path in (watched / "events").rglob("*") if path.is_file()]
     assert "fs.s3a.secret.key" in "".join(events) and seen == {}
     for out in ("local", "spark"):
         assert os.path.exists(watched / out / "_SUCCESS")
-    files = [path for path in watched.rglob("*") if path.is_file()]
-    assert not [path for path in files if any(word.encode() in path.read_bytes() for word in (SECRET, OTHER, SETTING))]
+    assert find_words(WORDS, watched) == []

@@ -1,0 +1,105 @@
+"""Secrets of storage options are nowhere but in the recipe or the environment: of each kind of input, by whatever command."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.cli.conftest import run_command
+from tests.laws import pools
+from tests.pool.crawl import crawls
+from tests.pool.pmc.articles import HIGHEST, write_folders, write_inventory
+from tests.relate.pools import make_embeddings, write_pool
+from tests.runners.clusters import free_port
+from tests.s3 import NAMES, serving_s3
+from tests.watched import find_words, watching
+
+pytestmark = [pytest.mark.thorough, pytest.mark.slow]
+
+SECRET, OTHER = "wJalrXUtnFEMI-K7MDENG", "hush-bPxRfiCY-literal"
+
+
+def write_inputs(folder: Path) -> None:
+    """Write an input of each kind, lists that name files in a bucket, and a table to join."""
+    pools.write_tars(folder / "tars", pools.make_samples(12), 2)
+    write_pool(folder / "rows", 2, *make_embeddings(20, 8))
+    write_folders(folder / "pmc", HIGHEST[:3])
+    write_inventory(folder / "inventory.csv.gz", HIGHEST[:3])
+    page = "".join(f'<img src="http://a.org/{n}.jpg" alt="a red boat by the sea {n}">' for n in range(5))
+    site = crawls.Site("http://a.org/page", html=f"<html><head></head><body>{page}</body></html>".encode())
+    crawls.pack(folder / "a.warc.gz", [crawls.info("a"), *crawls.warc_records(site, 1)])
+    (folder / "warc.paths").write_text("a.warc.gz\n")
+    urls = [f"http://127.0.0.1:{free_port()}/{n}.jpg" for n in range(3)]
+    pq.write_table(pa.table({"url": urls, "caption": ["a red boat"] * 3}), folder / "list.parquet")
+    pq.write_table(pa.table({"url": ["http://a.org/1.jpg"], "score": [1.0]}), folder / "joined.parquet")
+
+
+def sources(storage: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """The inputs of some recipes; those with images cannot be with others."""
+    network = {"contact": "me@example.org", "allow_networks": ["127.0.0.0/8"], "attempts": 1}
+    joined = {"path": "joined.parquet", "on": "url", "columns": {"mine": "score"}}
+    rows = {"format": "parquet", "path": "rows/*.parquet", "columns": {"caption": "TEXT", "url": "URL"}}
+    kinds: list[list[dict[str, Any]]] = [
+        [
+            {"format": "webdataset", "path": "tars/*.tar"},
+            {"format": "pmc", "path": "inventory.csv.gz", "prefix": "s3://bucket/pmc/"},
+            {"format": "urls", "path": "list.parquet", "network": network},
+        ],
+        [
+            rows | {"join": joined},
+            {"format": "commoncrawl", "path": "warc.paths", "prefix": "s3://bucket/"},
+        ],
+    ]
+    return [
+        [
+            {**source, "name": source["format"], "path": f"s3://bucket/{source['path']}", "storage": storage}
+            for source in some
+        ]
+        for some in kinds
+    ]
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+def test_a_secret_is_nowhere(is_named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the folder of a run, the trial runs of a plan, the report, what is printed, temporary files and messages."""
+    watched, recipes = tmp_path / "watched", tmp_path / "recipes"
+    (watched / "tmp").mkdir(parents=True)
+    recipes.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(watched / "tmp"))
+    monkeypatch.setenv("POOL_SECRET", SECRET)
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    secret = "env:POOL_SECRET" if is_named else OTHER
+    with serving_s3() as endpoint, watching((SECRET, OTHER), watched) as seen:
+        fs = fsspec.filesystem("s3", endpoint_url=endpoint, key="k", secret="s")
+        fs.makedirs("bucket", exist_ok=True)
+        write_inputs(tmp_path / "inputs")
+        fs.put(f"{tmp_path}/inputs/", "bucket/", recursive=True)
+        (recipes / "joined.parquet").write_bytes((tmp_path / "inputs/joined.parquet").read_bytes())
+
+        def curate(*words: str, status: int = 0) -> str:
+            done = run_command(*words)
+            with (watched / "printed").open("a") as file:
+                file.write(done.out + done.err)
+            assert done.status == status, done.err
+            return done.out + done.err
+
+        for n, some in enumerate(sources({"endpoint_url": endpoint, "key": secret, "secret": secret})):
+            recipe, out = str(recipes / f"{n}.yaml"), f"{watched}/{n}"
+            Path(recipe).write_text(json.dumps({"input": some, "max_failed": 1.0, "rules": {"long": "words > 1"}}))
+            curate("plan", recipe, "--measure", "10")
+            curate("run", recipe, "--out", out)
+            curate("run", recipe, "--out", f"{out}-again", "--reuse", out, "--set", "rules={short: words < 30}")
+            curate("report", out)
+            curate("verify", out)
+            assert any(json.loads(Path(out, "run.json").read_text())["counts"].values())
+            away = [source | {"path": f"{source['path']}-away"} for source in some[:1]]
+            Path(recipe).write_text(json.dumps({"input": away}))
+            assert "away" in curate("run", recipe, "--out", f"{out}-away", status=2)
+    assert seen == {} and find_words((SECRET, OTHER), watched) == []
