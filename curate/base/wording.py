@@ -1,6 +1,7 @@
 """Counts, sizes and durations in words, parts of error messages, and escapes of text that a terminal would obey."""
 
 import difflib
+import email.utils
 import inspect
 import math
 import re
@@ -16,6 +17,7 @@ from curate.base.errors import CurateError
 
 # What moves a terminal's cursor, colours it or turns the direction of text, and what no XML may hold.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
+_SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?")  # of a Retry-After
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in messages of libraries: another one in each process
 
 
@@ -115,3 +117,15 @@ def describe_seen(seen: int, kept: float, copies: float | None = None) -> str:
     return (
         each if copies is None else f"{each} on average, each of {copies:,.0f} in uids.npy {seen / copies:,.3g} times"
     )
+
+
+def read_retry_after(value: str | None, now: float) -> float | None:
+    """Return the seconds of a Retry-After header: a number or a date (RFC 9110, 10.2.3); None where it is neither."""
+    if value is None:
+        return None
+    if _SECONDS.fullmatch(value.strip()):
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now)
+    except (ValueError, OverflowError):
+        return None

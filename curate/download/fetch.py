@@ -8,12 +8,12 @@ import urllib.parse
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from functools import partial
 from http import HTTPStatus
 
 from curate import __version__
 from curate.base.schema import MISSING_REASONS
+from curate.base.wording import read_retry_after
 from curate.download.fetch_fault import FetchFault
 from curate.download.hosts import Hosts
 from curate.download.robots import NO_TRAINING, Robots, opt_out
@@ -165,18 +165,8 @@ def _refused(answer: Answer) -> FetchFault:
     """Return why an answer brings nothing; an unknown status is the first of its class (RFC 9110, 15)."""
     reasons = (f"http_{answer.status}", f"http_{answer.status // 100}00")
     reason = next((reason for reason in reasons if reason in MISSING_REASONS), "http_other")
-    return FetchFault(reason, f"{answer.status} {answer.reason}", _retry_after(answer))
-
-
-def _retry_after(answer: Answer) -> float | None:
-    """Return the seconds that a server asks to wait (RFC 9110, 10.2.3); None where it does not."""
-    text = answer.headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time()) if text else None
-    except (ValueError, TypeError, OverflowError):
-        return None
+    pause = read_retry_after(answer.headers.get("Retry-After"), time.time())
+    return FetchFault(reason, f"{answer.status} {answer.reason}", pause)
 
 
 def _as_written(location: str) -> str:

@@ -10,7 +10,6 @@ so that the key goes to no other host. TLS certificates are verified. Proxies ar
 """
 
 import asyncio
-import email.utils
 import logging
 import os
 import queue
@@ -24,6 +23,7 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from curate.base.errors import RecipeError, needing
+from curate.base.wording import read_retry_after
 from curate.llm.breaker import CircuitBreaker
 from curate.llm.engine import Answer
 from curate.llm.openai_protocol import MAX_LIST, MAX_REPLY, Call, Reply
@@ -35,7 +35,6 @@ MAX_DETAIL = 300  # characters
 _LONG_KEY = 16  # characters: a shorter key may be a word of a text
 
 _log = logging.getLogger(__name__)
-_SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?")
 
 
 def read_key(variable: str | None) -> str:
@@ -160,15 +159,3 @@ async def _limit_reply(response: Any) -> None:
             await whole.aclose()
 
     response.stream = Limited()
-
-
-def read_retry_after(value: str | None, now: float) -> float | None:
-    """Return the seconds of a Retry-After header: a number or a date (RFC 9110, 10.2.3); None where it is neither."""
-    if value is None:
-        return None
-    if _SECONDS.fullmatch(value.strip()):
-        return float(value)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now)
-    except (ValueError, OverflowError):
-        return None

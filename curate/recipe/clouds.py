@@ -5,12 +5,15 @@ fsspec takes a class from here when it meets the first URL of its kind: a comman
 
 import os
 import random
+import time
 from collections.abc import Mapping
 from importlib import import_module
 from itertools import count
 from typing import Any
 
 from fsspec.config import conf
+
+from curate.base.wording import read_retry_after
 
 OBJECT_STORES = frozenset(("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"))  # which have conditional PUT, too
 SECONDS = float(os.environ.get("CURATE_STORE_SECONDS") or 30)
@@ -78,5 +81,5 @@ async def _refuse_busy(response: Any) -> None:
 
 def _seconds(attempts: int, headers: Mapping[str, str]) -> float:
     """Return after how many seconds to try again: as long as the store asks for, else at random and ever longer."""
-    asked = headers.get("Retry-After") or ""
-    return min(float(asked) if asked.isdecimal() else random.uniform(0, 2**attempts / 4), _LONGEST)
+    asked = read_retry_after(headers.get("Retry-After"), time.time())
+    return min(random.uniform(0, 2**attempts / 4) if asked is None else asked, _LONGEST)

@@ -3,7 +3,8 @@
 import pytest
 
 from curate.base.errors import RecipeError
-from curate.llm.endpoint import read_key, read_retry_after
+from curate.base.wording import read_retry_after
+from curate.llm.endpoint import read_key
 
 NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
 
