@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from curate.base.numeric.arrays import F64, I64
 from curate.decide.draw.balance import BalanceSelection, LimitsChoice
-from curate.decide.draw.groups import Groups, check_groups, find_groups
+from curate.decide.draw.groups import ColumnGroups, check_groups, find_groups
 from curate.decide.draw.selection import FindRows, Outcome, RowsLeft, Selection, SelectionRun, required
 from curate.match.unit import Entries
 from curate.recipe.deciding import Balance
@@ -27,7 +27,7 @@ from curate.store.tables import UnitTables
 class Values:
     """The values of a column, as entries."""
 
-    groups: Groups
+    groups: ColumnGroups
 
     @cached_property
     def entries(self) -> Entries:
@@ -47,7 +47,7 @@ class Values:
 class ValuedRows(RowsLeft):
     """Rows whose entries are the values of a column."""
 
-    groups: Groups = field(kw_only=True)
+    groups: ColumnGroups = field(kw_only=True)
 
     @cached_property
     def matches(self) -> pa.ListArray:
@@ -65,7 +65,7 @@ class ValuedRun(SelectionRun):
     values: Values = field(kw_only=True)
 
     @classmethod
-    def of(cls, run: SelectionRun, groups: Groups) -> "ValuedRun":
+    def of(cls, run: SelectionRun, groups: ColumnGroups) -> "ValuedRun":
         """Return a run with these."""
         values = Values(groups)
         return cls(**vars(run) | {"rows_left": partial(_rows_left, run.rows_left, values), "values": values})
@@ -139,5 +139,5 @@ def _rows_left(find: FindRows, values: Values, tables: UnitTables, state: Any) -
     return values.of_rows(find(tables, state))
 
 
-def _of_values(choice: LimitsChoice, groups: Groups) -> ValuesChoice:
+def _of_values(choice: LimitsChoice, groups: ColumnGroups) -> ValuesChoice:
     return ValuesChoice(choice.solution, choice.counts, choice.limits, values_of=Values(groups))

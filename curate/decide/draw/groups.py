@@ -29,7 +29,7 @@ _SCALE = float(1 << 28)  # sums are of integers, in so many parts of 1
 
 
 @dataclass(frozen=True)
-class Groups:
+class ColumnGroups:
     """The groups of a column."""
 
     column: str
@@ -64,7 +64,7 @@ def read_numbers(rows: RowsLeft, column: str) -> F64:
     return np.asarray(np.maximum(0.0, rows.read([column])[column].cast(pa.float64()).to_numpy()))
 
 
-def find_groups(units: Units, name: str, run: SelectionRun, column: str, of: str | None = None) -> Answer[Groups]:
+def find_groups(units: Units, name: str, run: SelectionRun, column: str, of: str | None = None) -> Answer[ColumnGroups]:
     """Ask all units for the groups of the rows that have a value, and of the column `of` one too. Raises RunError."""
 
     def count(tables: OpenTables, state: Any) -> list[tuple[pa.Table, float]]:
@@ -79,11 +79,12 @@ def find_groups(units: Units, name: str, run: SelectionRun, column: str, of: str
         table = table.filter(pa.array(is_in)) if not is_in.all() else table
         return [(_summed(table), float(numbers[is_in].max(initial=0)))]
 
-    def gather(parts: tuple[pa.Table, float]) -> Groups:
+    def gather(parts: tuple[pa.Table, float]) -> ColumnGroups:
         table = parts[0].sort_by("name")
         if len(table) > MAX_GROUPS:
             raise RunError(f"{name.lower()}: {column} has more than {MAX_GROUPS:,} values; accepted: fewer")
-        return Groups(column, whole(table["name"]), table["rows"].to_numpy(), table["sum"].to_numpy(), of, parts[1])
+        rows, sums = (table[name].to_numpy() for name in ("rows", "sum"))
+        return ColumnGroups(column, whole(table["name"]), rows, sums, of, parts[1])
 
     values = units.ask(f"{name}: values", count, combine=Fold(_add, large=True))
     return units.get(f"{name}: groups", gather, values)
@@ -98,7 +99,7 @@ def _add(left: tuple[pa.Table, float], right: tuple[pa.Table, float]) -> tuple[p
     return _summed(pa.concat_tables([left[0], right[0]])).slice(0, MAX_GROUPS + 1), max(left[1], right[1])
 
 
-def group_keys(rows: RowsLeft, groups: Groups, keep: Keep = "random") -> Keys:
+def group_keys(rows: RowsLeft, groups: ColumnGroups, keep: Keep = "random") -> Keys:
     """Return what rows are ordered by: a hash of uid and seed, or the groups' other column and then that hash."""
     hashes, (high, low), places = ids.hash_uids(rows.uids, rows.seed), ids.uid_halves(rows.uids), groups.places(rows)
     if groups.of is None or keep == "random":
@@ -112,7 +113,7 @@ def group_keys(rows: RowsLeft, groups: Groups, keep: Keep = "random") -> Keys:
 class GroupsChoice(Choice):
     """Which rows are taken of each group."""
 
-    groups: Groups
+    groups: ColumnGroups
     cut: Cut
     keep: Keep = "random"
 

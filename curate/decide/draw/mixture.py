@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.base.numeric.arrays import I64
-from curate.decide.draw.groups import Groups, GroupsChoice, check_groups, group_keys
+from curate.decide.draw.groups import ColumnGroups, GroupsChoice, check_groups, group_keys
 from curate.decide.draw.selection import Outcome, Selection, SelectionRun, required
 from curate.decide.draw.smallest import Keys, Search, find_cut
 from curate.recipe.deciding import Sample
@@ -82,7 +82,7 @@ class MixtureSample(Selection):
         mixture = required(section.mixture)
         shares = dict(sorted(mixture.shares.items()))
         nothing = np.zeros(len(shares), np.int64)
-        groups = Groups(mixture.of, pa.array(shares, pa.string()), nothing, nothing)
+        groups = ColumnGroups(mixture.of, pa.array(shares, pa.string()), nothing, nothing)
 
         def keys(tables: OpenTables, state: Any) -> Keys:
             return group_keys(run.rows_left(tables, state), groups)

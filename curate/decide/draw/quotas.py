@@ -21,7 +21,7 @@ from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import F32, F64, I32, I64
 from curate.base.numeric.elementary import exp
 from curate.base.numeric.spherical import blocks, cosine_distances, rounded
-from curate.decide.draw.groups import Groups, GroupsChoice, check_groups, check_numbers, find_groups, group_keys
+from curate.decide.draw.groups import ColumnGroups, GroupsChoice, check_groups, check_numbers, find_groups, group_keys
 from curate.decide.draw.selection import Outcome, Selection, SelectionRun, required
 from curate.decide.draw.smallest import Cut, Keys, Search, find_cut
 from curate.recipe.deciding import Quotas, Sample
@@ -96,7 +96,7 @@ def solve_quotas(shares: F64, sizes: I64, rows: int, least: I64, most: I64) -> I
     return np.asarray(whole)
 
 
-def find_shares(groups: Groups, section: Quotas, inter: F64 | None) -> F64:
+def find_shares(groups: ColumnGroups, section: Quotas, inter: F64 | None) -> F64:
     """Return P of each group (float64[groups]). `inter` are `inter_distances` of all centroids. Raises RunError."""
     if section.by == "equal":
         return np.full(len(groups), 1 / max(1, len(groups)))
@@ -113,7 +113,7 @@ def find_shares(groups: Groups, section: Quotas, inter: F64 | None) -> F64:
     return np.asarray(weights / max(1e-300, weights.sum()))
 
 
-def find_quotas(groups: Groups, section: Quotas, inter: F64 | None) -> Search:
+def find_quotas(groups: ColumnGroups, section: Quotas, inter: F64 | None) -> Search:
     """Return the search for the rows that are kept of each group. Raises RunError where `least` is too large."""
     sizes, k, none = groups.rows, max(1, len(groups)), np.full(len(groups), 1 << 62)
     least = none * 0 + section.least if section.least is not None else np.maximum(0, sizes - 1)
@@ -178,17 +178,17 @@ class QuotasSample(Selection):
         inter = inter_distances(_read(quotas.centroids)) if quotas.centroids else None
         groups = find_groups(units, "Quotas", run, quotas.of, quotas.distance_column)
 
-        def solve(groups: Groups) -> Search:
+        def solve(groups: ColumnGroups) -> Search:
             needs_them = quotas.by == "complexity" and inter is None
             return find_quotas(groups, quotas, inter_distances(_made(run, quotas.of)) if needs_them else inter)
 
-        def keys(tables: OpenTables, state: Any, groups: Groups) -> Keys:
+        def keys(tables: OpenTables, state: Any, groups: ColumnGroups) -> Keys:
             return group_keys(run.rows_left(tables, state), groups, quotas.keep)
 
         search = units.get("Quotas: solve", solve, groups)
         cut = find_cut(units, "Quotas", search, keys, groups, rounds=_ROUNDS)
 
-        def choice(groups: Groups, cut: Cut) -> QuotasChoice:
+        def choice(groups: ColumnGroups, cut: Cut) -> QuotasChoice:
             return QuotasChoice(groups, cut, quotas.keep)
 
         return units.get("Quotas: choose", choice, groups, cut)

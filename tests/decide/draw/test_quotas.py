@@ -16,7 +16,7 @@ from curate.ask.whatif.answer import answer
 from curate.ask.whatif.survivors import open_finished
 from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import F64, I64
-from curate.decide.draw.groups import Groups
+from curate.decide.draw.groups import ColumnGroups
 from curate.decide.draw.quotas import find_quotas, find_shares, inter_distances, solve_quotas
 from curate.recipe.deciding import Quotas
 from curate.recipe.recipe import change_recipe, parse_recipe
@@ -101,9 +101,9 @@ def test_distances_between_centroids_are_those_of_the_definition() -> None:
     assert inter_distances(centroids[:1]).tolist() == [0.0]
 
 
-def groups_of(names: list[str], rows: list[int], means: list[float]) -> Groups:
+def groups_of(names: list[str], rows: list[int], means: list[float]) -> ColumnGroups:
     sums = np.rint(np.array(means) * rows * 2.0**28).astype(np.int64)
-    return Groups("cluster", pa.array(names), np.array(rows), sums, "cluster_distance", 1.0)
+    return ColumnGroups("cluster", pa.array(names), np.array(rows), sums, "cluster_distance", 1.0)
 
 
 def test_shares_are_softmax_of_complexity() -> None:
