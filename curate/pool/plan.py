@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 from pydantic import TypeAdapter
 
 from curate.base import ids
 from curate.base.errors import RecipeError
 from curate.base.wording import one_line
 from curate.download.retry_record import Retries, Retry
+from curate.pool.formats.grouping import group, group_size
 from curate.pool.formats.input_format import FileColumns, InputPart, PlannedSource
 from curate.pool.join import KEYS
 from curate.pool.registry import find_downloading, find_format
@@ -237,29 +237,15 @@ def _has_images(columns: Sequence[tuple[Source, FileColumns]]) -> bool:
 def _unit_size(sources: Planned, has_images: bool) -> int:
     """Return what units take, by `InputFormat.weight`, where no one says it."""
     weights = (find_format(source).weight(part, has_images) for source, planned in sources for part in planned.parts)
-    share = sum(weights) // UNITS
-    size, limit = UNIT_BYTES if has_images else UNIT_ROWS
-    # In steps of four: units stay as they are, and are reused, while files are added to a small pool.
-    while size < limit and 4 * size <= share:
-        size *= 4
-    return min(size, limit)
+    return group_size(sum(weights), UNITS, UNIT_BYTES if has_images else UNIT_ROWS)
 
 
 def _group(source: Source, parts: Iterable[InputPart], has_images: bool, size: int) -> Iterator[NamedParts]:
-    group: list[InputPart] = []
-    filled = 0
-    for part in parts:
-        weight = find_format(source).weight(part, has_images)
-        # A nearly full unit ends before one part in four; by its name, so that units change little
-        name = part.path.rpartition("/")[2]
-        may_begin = xxhash.xxh3_64_intdigest(f"{name} {part.groups}".encode()) % 4 == 0
-        if group and (filled + weight > size or (4 * filled >= 3 * size and may_begin)):
-            yield source.name, tuple(group)
-            group, filled = [], 0
-        group.append(part)
-        filled += weight
-    if group:
-        yield source.name, tuple(group)
+    def name(part: InputPart) -> str:
+        return f"{part.path.rpartition('/')[2]} {part.groups}"
+
+    kind = find_format(source)
+    return ((source.name, some) for some in group(parts, lambda part: kind.weight(part, has_images), name, size))
 
 
 def _number(units: Iterable[NamedParts]) -> Iterator[Unit]:

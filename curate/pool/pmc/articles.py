@@ -17,6 +17,7 @@ import xxhash
 
 from curate.base import ids
 from curate.base.wording import one_line
+from curate.pool.formats.grouping import group, group_size
 from curate.pool.formats.input_format import InputPart
 from curate.pool.pmc.packages import ARCHIVES, XML, digest_files, name_of, pack_paths, parse_name
 from curate.read.listing import InputFile, list_source
@@ -25,7 +26,7 @@ from curate.recipe.source import Source
 
 LISTS = (".csv", ".csv.gz", ".txt", ".txt.gz")
 ARTICLE_BYTES = 1 << 20  # of an article of a list, which says nothing of it
-PART_BYTES = (1 << 10, 1 << 27)  # of parts in small and in large sources
+PART_BYTES = (1 << 10, 1 << 28)  # of parts in small and in large sources
 _PARTS = 64  # small sources are cut into about as many
 _LINE = re.compile(rb"(PMC\d{1,15})(?:\.(\d{1,5}))?\b")
 _MAX_LINE = 1 << 16
@@ -45,27 +46,11 @@ class ArticleFiles:
 
 
 def make_parts(articles: Iterable[ArticleFiles], total: int) -> Iterator[InputPart]:
-    """Yield parts of consecutive articles, `total` bytes in all, whose limits stay while a few articles come or go."""
-    size, limit = PART_BYTES
-    share = total // _PARTS
-    while size < limit and 4 * size <= share:
-        size *= 4
-    group: list[ArticleFiles] = []
-    filled = 0
-    for article in articles:
-        may_begin = xxhash.xxh3_64_intdigest(name_of(article.path).encode()) % 4 == 0
-        if group and (filled + article.size > size or (4 * filled >= 3 * size and may_begin)):
-            yield _part(group, filled)
-            group, filled = [], 0
-        group.append(article)
-        filled += article.size
-    if group:
-        yield _part(group, filled)
-
-
-def _part(group: Sequence[ArticleFiles], size: int) -> InputPart:
-    path = pack_paths([article.path for article in group])
-    return InputPart(path, size, ids.digest([article.fingerprint for article in group]))
+    """Yield parts of consecutive articles, `total` bytes in all."""
+    size = group_size(total, _PARTS, PART_BYTES)
+    for some in group(articles, lambda article: article.size, lambda article: name_of(article.path), size):
+        path, digest = pack_paths([article.path for article in some]), ids.digest([of.fingerprint for of in some])
+        yield InputPart(path, sum(article.size for article in some), digest)
 
 
 def list_articles(source: Source, prefix: str, content: bool) -> tuple[Iterable[ArticleFiles], int]:
