@@ -7,7 +7,10 @@ a boolean a flag. What Beam does not know is an error.
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from functools import lru_cache
 from itertools import chain, product
 from typing import Any, TypeVar
 
@@ -39,7 +42,7 @@ def choose_engine(words: Sequence[str], on: str | None = None, out: str | None =
             unknown, and no job server is asked later that could know it.
     """
     engines = ENGINES.kinds()  # first, for their options become Beam's
-    parser = _make_parser()
+    parser = _parser_of(tuple(PipelineOptions.__subclasses__()))
     from_file = {} if on is None else _read_file(on, parser)
     every = [*chain(*from_file.values()), *words]  # of an option that has one value, the last one holds
     command = f"Beam options {' '.join(words)}"
@@ -89,8 +92,26 @@ def _check_runner(runner: str, where: str) -> None:
         raise RecipeError(f"{where}: {what}; a runner of Beam ({', '.join(names)}); or the dotted path of a class")
 
 
+@lru_cache(1024)
+def _parse(kind: Any, flags: tuple[str, ...]) -> Any:
+    return kind(flags)._visible_options
+
+
+def _view_as(options: PipelineOptions, cls: Any) -> Any:
+    """Return what Beam's own `view_as` does: it makes a parser each time, some 50 times a run, and this one once."""
+    flags = sys.argv[1:] if options._flags is None else options._flags
+    view, visible = cls.__new__(cls), deepcopy(_parse(cls, tuple(flags)))
+    vars(view).update(_flags=options._flags, _visible_options=visible, _all_options=options._all_options)
+    for name in view._visible_option_list():
+        options._all_options.setdefault(name, getattr(visible, name))
+    return view
+
+
+PipelineOptions.view_as = _view_as
+
+
 class _Options(PipelineOptions):
-    """Options whose views are made once: Beam asks for two with each transform, and makes a parser for each.
+    """Options whose views are made once: Beam asks for two with each transform.
 
     A job server says which options it knows (`add_extra_args_fn`), when the job is sent to it. What neither it nor Beam
     knows is an error.
@@ -110,6 +131,12 @@ class _Options(PipelineOptions):
             views[cls] = super().view_as(cls)
         view: View = views[cls]
         return view
+
+
+@lru_cache(8)
+def _parser_of(_: tuple[type[PipelineOptions], ...]) -> argparse.ArgumentParser:
+    """Return the parser of these kinds of options, Beam's and those of engines."""
+    return _make_parser()
 
 
 def _make_parser(add_options: Callable[[Any], None] | None = None) -> argparse.ArgumentParser:

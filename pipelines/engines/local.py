@@ -46,7 +46,7 @@ class Local(PipelineEngine):
         return Workers(self.key, CORES, max(1, processes or CORES))
 
     def set_up(self) -> None:
-        """Keep arrays out of the heap, which stays as large as it ever was; work around two faults of Beam's.
+        """Keep arrays out of the heap, which stays as large as it ever was; work around faults of Beam's.
 
         A bundle of its workers in this process waits for a thread that samples where its time goes, which nobody reads
         here, to wake: 200 ms at most, with no work done meanwhile, in each of some forty stages.
@@ -55,13 +55,16 @@ class Local(PipelineEngine):
         then may end within an element, and what is written meanwhile is lost. A reader takes the rest for an element:
         mostly it fails, but it may be a wrong element, or 2³¹ windows, which are 17 GB (apache/beam issue 21104). In
         memory, the default, nothing is sent by time.
+
+        A cache of side inputs, which a step reads once here, weighs each by a walk over all modules: there is none.
         """
         with suppress(AttributeError):  # of glibc alone
             ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
         from apache_beam.runners.worker.statesampler import StateSampler
 
         StateSampler.__init__.__defaults__ = (_SAMPLING_MS,)
-        if self.options.view_as(DirectOptions).direct_running_mode != "in_memory":
-            from apache_beam.runners.portability.fn_api_runner import worker_handlers
+        from apache_beam.runners.portability.fn_api_runner import worker_handlers
 
+        worker_handlers.STATE_CACHE_SIZE_MB = 0
+        if self.options.view_as(DirectOptions).direct_running_mode != "in_memory":
             worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0

@@ -1,8 +1,8 @@
 """Functions of elements as steps of Beam, as `beam.Map` and `beam.FlatMap` are, at half the cost; also in threads.
 
-Beam asks each method of a DoFn, five times a step, whether it wants state, timers or windows, by inspecting its
-signature, and infers what a function returns from its bytecode. None of ours wants any, and all give objects that are
-pickled.
+Beam asks each method of a DoFn, ten times a step, whether it wants state, timers or windows, by inspecting its
+signature; reads its source, to warn who mixes yield and return; and infers what a function returns from its bytecode.
+None of ours wants or mixes any, and all give objects that are pickled. What Beam's own want is inspected once a class.
 
 A worker of Beam takes one element after another, and a unit may not be work for all cores. Beam's local runner can have
 several workers in one process, but then now and then reads an element from a wrong place
@@ -19,9 +19,11 @@ from contextlib import contextmanager
 from functools import cache
 from operator import itemgetter
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
+from apache_beam.transforms import core, userstate
 from apache_beam.transforms.core import get_function_args_defaults
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
@@ -39,6 +41,27 @@ _LONG = 0.1  # as good as any longer
 _WEIGHT = 0.2  # of the latest element in the average
 
 
+_Specs = tuple[set[userstate.StateSpec], set[userstate.TimerSpec]]
+_inspect: Callable[[beam.DoFn], _Specs] = userstate.get_dofn_specs
+_INSPECTED: WeakKeyDictionary[type, dict[frozenset[str], _Specs]] = WeakKeyDictionary()
+
+
+def _get_dofn_specs(dofn: beam.DoFn) -> _Specs:
+    """Return what Beam's own `get_dofn_specs` does: a DoFn's state and timers, which are those of its class."""
+    values = vars(dofn)
+    if any(isinstance(value, types.MethodType) for value in values.values()):  # which may be its `process`
+        return _inspect(dofn)
+    known = _INSPECTED.setdefault(type(dofn), {})
+    names = frozenset(values)  # they hide methods of the class
+    if names not in known:
+        known[names] = _inspect(dofn)
+    states, timers = known[names]
+    return set(states), set(timers)
+
+
+userstate.get_dofn_specs = _get_dofn_specs
+
+
 class PlainDoFn(beam.DoFn):
     """A DoFn that wants neither state nor timers nor windows: what Beam asks of its methods is answered once, for the
     class.
@@ -52,6 +75,10 @@ class PlainDoFn(beam.DoFn):
                 bound = types.MethodType(method, cls) if isinstance(method, types.FunctionType) else method
                 answer = get_function_args_defaults(bound)
                 setattr(cls, f"_inspect_{name}", staticmethod(lambda answer=answer: answer))  # which Beam asks first
+
+
+_mixes = core._check_fn_use_yield_and_return
+core._check_fn_use_yield_and_return = lambda fn: not isinstance(getattr(fn, "__self__", 0), PlainDoFn) and _mixes(fn)
 
 
 class _Each(PlainDoFn):

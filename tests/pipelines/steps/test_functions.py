@@ -13,8 +13,9 @@ import pytest
 from apache_beam.pvalue import AsList
 from apache_beam.runners.common import MethodWrapper
 from apache_beam.testing.util import assert_that, equal_to
-from apache_beam.transforms.core import get_function_args_defaults
-from apache_beam.transforms.userstate import get_dofn_specs
+from apache_beam.transforms.core import _check_fn_use_yield_and_return, get_function_args_defaults
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import CombiningValueStateSpec, TimerSpec, get_dofn_specs, on_timer
 
 from curate.base.process import CORES, in_threads
 from curate.run.units import Fold
@@ -62,6 +63,31 @@ def test_beam_finds_what_it_would_by_inspecting(step: beam.DoFn) -> None:
         found = MethodWrapper(step, name)
         assert (found.args, found.defaults) == get_function_args_defaults(getattr(step, name))
     assert get_dofn_specs(step) == (set(), set())
+
+
+class Stateful(beam.DoFn):
+    SUM, TIMER = CombiningValueStateSpec("sum", sum), TimerSpec("timer", TimeDomain.WATERMARK)
+    TOTAL, AT = beam.DoFn.StateParam(SUM), beam.DoFn.TimerParam(TIMER)
+
+    def process(self, element: Any, total: Any = TOTAL, at: Any = AT) -> Any:
+        if False:
+            yield element
+        return [element]
+
+    @on_timer(TIMER)
+    def expire(self) -> None:
+        pass
+
+
+def test_what_beam_knows_of_other_dofns_stays() -> None:
+    stateful, mapped = Stateful(), beam.Map(len).fn
+    for _ in range(2):
+        states, timers = get_dofn_specs(stateful)
+        assert states == {Stateful.SUM} and timers == {Stateful.TIMER}
+        states.clear()
+    assert get_dofn_specs(mapped) == get_dofn_specs(beam.Map(stateful.expire).fn) == (set(), set())
+    assert _check_fn_use_yield_and_return(stateful.process)  # what Beam warns of
+    assert not _check_fn_use_yield_and_return(FlatMap(list).fn.process)
 
 
 def meet(number: int) -> int:
