@@ -100,7 +100,7 @@ def stages(server: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, 
     ]
     command += ["--thread_count", "4", "--image_size", "256"]
     environment = os.environ
-    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=120)
+    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=600)
     join = {"path": f"{urls.folder}/shards/*.parquet", "on": "uid", "columns": {"input_probability": "probability"}}
     source = {"join": join, "columns": {"similarity": "float"}}
     recipe = recipe_of(

@@ -63,8 +63,8 @@ class RunStore(StoredFiles):
             path = self.path(name)
             if os.path.isdir(path):
                 shutil.rmtree(path, ignore_errors=True)
-            elif os.path.lexists(path):
-                os.unlink(path)
+            else:
+                self.delete_file(name)
         else:
             self.delete_files(self.files(name))
 

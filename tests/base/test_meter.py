@@ -50,15 +50,15 @@ def test_steps_at_once_share(clock: list[float]) -> None:
     def other() -> None:
         with meter.at("match"):
             entered.set()
-            leave.wait(10)
+            leave.wait(300)
 
     with meter.at("measure"):
         thread = threading.Thread(target=other)
         thread.start()
-        assert entered.wait(10)
+        assert entered.wait(300)
         clock[0] = 5.0
         leave.set()
-        thread.join(10)
+        thread.join(300)
         clock[0] = 6.0
     used = meter.take()
     assert (used["match", CPU], used["measure", CPU]) == (2.0, 3.0)

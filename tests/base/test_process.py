@@ -183,11 +183,11 @@ def test_limits_of_memory_are_shared() -> None:
     low.__enter__()
     limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
     with ThreadPoolExecutor(1) as other:
-        other.submit(high.__enter__).result(10)  # no thread waits for another
+        other.submit(high.__enter__).result(300)  # no thread waits for another
         assert resource.getrlimit(resource.RLIMIT_DATA)[0] > limit
         low.__exit__(None, None, None)
         assert resource.getrlimit(resource.RLIMIT_DATA)[0] > 1 << 40
-        other.submit(high.__exit__, None, None, None).result(10)
+        other.submit(high.__exit__, None, None, None).result(300)
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
     with memory_limited(1 << 26), pytest.raises(MemoryError):
         bytearray(1 << 28)

@@ -88,7 +88,7 @@ def test_parameters(cli: Cli, run: Path) -> None:
 def test_a_question_from_standard_input(finished: Finished) -> None:
     for text in ("SELECT count(*) AS n\nFROM kept -- all\n", "funnel\n"):
         asked = process(finished["texts"][0], "-", "--format", "json", stdin=subprocess.PIPE)
-        out, err = asked.communicate(text.encode(), timeout=60)
+        out, err = asked.communicate(text.encode(), timeout=300)
         assert (asked.returncode, err) == (0, b"") and json.loads(out)
 
 
@@ -154,7 +154,7 @@ def process(run: Path, *arguments: str, **options: Any) -> subprocess.Popen[byte
 @pytest.mark.parametrize("format", ["table", "csv", "json"])
 def test_nothing_but_rows_goes_into_a_pipe(finished: Finished, format: str) -> None:
     query = "SELECT caption, words FROM samples ORDER BY uid LIMIT 3"
-    out, err = process(finished["texts"][0], query, "--format", format).communicate(timeout=60)
+    out, err = process(finished["texts"][0], query, "--format", format).communicate(timeout=300)
     assert (
         err == b""
         and b"\x1b" not in out
@@ -172,7 +172,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(finished: Finished, format: st
     assert running.stdout and running.stderr
     assert len(running.stdout.read(1 << 16)) == 1 << 16
     running.stdout.close()
-    assert running.wait(60) == 0 and running.stderr.read() == b""
+    assert running.wait(300) == 0 and running.stderr.read() == b""
     running.stderr.close()
 
 
@@ -185,7 +185,7 @@ def test_ctrl_c_stops_a_query(finished: Finished) -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             running.wait(4)
         running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=60)
+        out, err = running.communicate(timeout=300)
     finally:
         running.kill()
     assert (running.returncode, out, err) == (130, b"", b"curate: interrupted\n")
@@ -206,7 +206,7 @@ def test_ctrl_c_leaves_a_background_job_alone(finished: Finished) -> None:
         running.send_signal(signal.SIGINT)
         assert len(running.stdout.read(1 << 24)) == 1 << 24  # far beyond what a pipe and its buffers hold
         running.terminate()
-        assert running.wait(60) == 143
+        assert running.wait(300) == 143
     finally:
         running.kill()
         running.communicate()
@@ -216,7 +216,7 @@ def test_the_shell_answers_what_is_piped_into_it(finished: Finished, tmp_path: P
     run = finished["texts"][0]
     text = f"SELECT count(*) AS n FROM kept;\nfunnel;\nCOPY samples TO '{tmp_path}/x.csv';\n.shell touch {tmp_path}/y\n"
     running = process(run, "--shell", "--format", "csv", stdin=subprocess.PIPE)
-    out, err = running.communicate(text.encode(), timeout=60)
+    out, err = running.communicate(text.encode(), timeout=300)
     kept = json.loads((run / "run.json").read_text())["counts"]["kept"]
     assert out.splitlines()[:2] == [b"n", str(kept).encode()] and b"\nkept," in out
     assert running.returncode == 1 and err.count(b"curate: ") == 2 and not list(tmp_path.iterdir())

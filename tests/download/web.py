@@ -189,7 +189,7 @@ def started(start: Callable[[], Coroutine[None, None, list[asyncio.Server]]]) ->
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    servers = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
+    servers = asyncio.run_coroutine_threadsafe(start(), loop).result(300)
     try:
         yield servers
     finally:
@@ -202,7 +202,7 @@ def started(start: Callable[[], Coroutine[None, None, list[asyncio.Server]]]) ->
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-        asyncio.run_coroutine_threadsafe(stop(), loop).result(30)
+        asyncio.run_coroutine_threadsafe(stop(), loop).result(300)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(30)
+        thread.join(300)
         loop.close()

@@ -159,7 +159,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple
             env=os.environ,
             check=True,
             capture_output=True,
-            timeout=120,
+            timeout=600,
         )
         found = {}
         for name, own in OPTIONS.items():

@@ -37,8 +37,8 @@ class Counted:
 
     def add(self, row: int, observation: int) -> None:
         if not self.rows:
-            self.all_wait.wait(60)
-            self.go_on.wait(60)
+            self.all_wait.wait(300)
+            self.go_on.wait(300)
         with self.lock:
             Counted.in_memory -= 1
         self.rows.append((row, observation))
@@ -67,7 +67,7 @@ def test_what_is_decoded_ahead_does_not_grow_with_the_units_in_hand(monkeypatch:
 
     with ThreadPoolExecutor(CORES) as units:
         measured = [units.submit(measure, unit) for unit in range(CORES)]
-        all_wait.wait(60)
+        all_wait.wait(300)
         list(process.in_threads(lambda _: None, range(4 * process.CORES)))  # what was begun before them ends
         assert size // 2 < Counted.largest <= size + 2 * CORES < CORES * IMAGES
         go_on.set()

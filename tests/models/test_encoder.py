@@ -116,7 +116,7 @@ def test_two_devices_work_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(open_clip_encoder, "each_device", lambda _: ["cpu", "cpu:0"])
     monkeypatch.setattr(clip_model, "process_cache", lambda _, make: make())
     two = load_encoder(options)
-    both = threading.Barrier(2, timeout=60)
+    both = threading.Barrier(2, timeout=300)
     encode, met = _Net.encode_images, []
 
     def meeting(self: _Net, views: list[Any]) -> Any:

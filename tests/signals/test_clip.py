@@ -245,7 +245,7 @@ def test_two_devices_give_the_same_run(models: list[str], tmp_path: Path, monkey
         used.add((self.device, id(self.net)))
         if len(used) == 2:
             both.set()
-        assert both.wait(60), "units wait for one device"
+        assert both.wait(300), "units wait for one device"
         return encode(self, views)
 
     monkeypatch.setattr(open_clip_encoder, "each_device", lambda _: ["cpu", "cpu:0"])

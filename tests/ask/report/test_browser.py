@@ -23,7 +23,7 @@ class Seen:
         log = scratch / "net.json"
         options = ["--enable-logging=stderr", f"--log-net-log={log}", "--dump-dom", f"file://{path}"]
         command = [chromium() or "", *flags(scratch / "profile"), *options]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
         self.dom = done.stdout
         self.console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
         events = json.loads(log.read_text())
