@@ -69,7 +69,8 @@ def is_finished(context: RunContext, units: Sequence[Unit], out: str) -> bool:
 def _say_other(old: RunClaim, context: RunContext) -> str:
     before, now = (_without_free(context.recipe, plain) for plain in (old.recipe, plain_recipe(context.recipe)))
     if changed := [change.key for change in changes(before, now)]:
-        return f"of another recipe or pool (changed: {', '.join(changed)})"
+        by = "" if old.curate == __version__ else f" by curate {old.curate}, and this is {__version__}"
+        return f"of another recipe or pool (changed: {', '.join(changed)}){by}"
     models = json.loads(json.dumps(context.models))
     other = [name for name in context.engine_ids if old.engine_ids.get(name) != context.engine_ids[name]]
     other += [name for name in models if old.models.get(name) != models[name]]

@@ -10,6 +10,8 @@ from curate.base.errors import RecipeError
 from curate.base.registry import version
 from curate.recipe.recipe import Recipe
 from curate.run.context import VERSIONS
+from curate.store.layout import RUN_FILE
+from curate.store.store import RunStore
 from pipelines import claim
 from pipelines.identity import find_identity, is_finished, tell_damage
 from pipelines.prepare import prepare
@@ -58,6 +60,14 @@ def test_a_version_that_makes_tables_anew_names_them(
     with pytest.raises(RecipeError, match=f"or a library changed{anew}"):
         prepare(make_recipe(tmp_path), str(run))
     with pytest.raises(RecipeError, match=f"of curate 0.0.9, and this is 0.1.0: curate 0.0.9 finishes it{anew}"):
+        prepare(make_recipe(tmp_path), str(begun))
+
+
+def test_keys_of_a_recipe_that_another_version_has_name_it(begun: Path, tmp_path: Path) -> None:
+    store = RunStore(str(begun))
+    claimed = store.read_json(RUN_FILE)
+    store.write_json(RUN_FILE, claimed | {"identity": "other", "recipe": claimed["recipe"] | {"later": 1}})
+    with pytest.raises(RecipeError, match=r"pool \(changed: later\) by curate 0.0.9, and this is 0.1.0. Choose"):
         prepare(make_recipe(tmp_path), str(begun))
 
 
