@@ -87,7 +87,7 @@ def find_status(url: str, ask: Ask) -> Status:
         units = len(read_claim(store).unit_keys) if has_run else None
     except DamagedError:
         units = None
-    steps = [*_count_steps(store, units)]
+    steps = [*_count_steps(store, units, exit_status == NOT_YET)]
     if downloads := sum_downloads(store):
         share = f"{pluralise(downloads.urls, 'URL')}, {downloads.came / downloads.urls:.1%} gave an image"
         steps.insert(0, ("download", share, f"{60 * downloads.urls / downloads.seconds:,.3g} URLs/min"))
@@ -114,14 +114,14 @@ def _judge(store: RunStore, holder: Holder | None, ask: Ask) -> tuple[int, str]:
     return NOT_YET, f"{f'waiting for {holder}' if holder.is_waiting else f'{holder} is at work'}{heard}{of_job}"
 
 
-def _count_steps(store: RunStore, units: int | None) -> Iterator[tuple[str, str, str]]:
-    """Yield of each step that has begun, or that all runs have, how far it is, its speed of late, and the time left."""
+def _count_steps(store: RunStore, units: int | None, is_at_work: bool) -> Iterator[tuple[str, str, str]]:
+    """Yield of each step that has begun, or that all runs have, how far it is; at work its speed, and the time left."""
     now = time.time()
     for name, place, suffix, what in STEPS:
         files = {path: at for path, at in store.times(place).items() if path.endswith(suffix)}
         done, total = count_done(files, suffix), units if what == "units" else None
         late = sorted(at for at in files.values() if at > now - _WINDOW)
-        a_minute = 60 * (len(late) - 1) / max(now - late[0], 1.0) if late else 0.0
+        a_minute = 60 * (len(late) - 1) / max(now - late[0], 1.0) if late and is_at_work else 0.0
         speed = f"{a_minute:,.3g} {what}/min" if a_minute else ""
         if speed and total and done < total:
             speed += f", about {format_seconds(60 * (total - done) / a_minute)} left"

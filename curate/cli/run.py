@@ -1,26 +1,17 @@
-"""`curate run`: a recipe, whole; `--detach` hands it over.
+"""`curate run`: a recipe, whole; `--detach` hands it over."""
 
-On engines whose jobs end with their process, `--detach` starts a driver process, which outlives the shell: the same
-command once more, in a session of its own. It checks the run before the user's eyes; once it holds the folder it tells
-so, and its output goes to a log. Then this command ends.
-"""
-
-import os
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Exit, Option
+from typer import Option
 
-from curate.base.errors import RecipeError, describe
-from curate.base.process import cleaned_up
+from curate.base.errors import RecipeError
 from curate.base.wording import pluralise
 from curate.cli import common
+from curate.cli.detach import detached, is_driver, passing_on, say_handed_over, start_driver
 from curate.cli.progress import show_progress
 from curate.cli.summary import summary
 from curate.download.retry_record import Retries
@@ -32,15 +23,12 @@ from curate.pool.retry import find_mendable
 from curate.recipe.recipe import load_recipe
 from curate.run.context import RunContext
 from curate.store.facts import read_unit_keys
-from curate.store.layout import DRIVER_LOG, FAILURES_FILE, REPORT_FILE, SUCCESS_FILE
-from curate.store.lock import Hold, check_unlocked, remove_leftovers
+from curate.store.layout import FAILURES_FILE, REPORT_FILE, SUCCESS_FILE
+from curate.store.lock import check_unlocked, remove_leftovers
 from curate.store.store import RunStore
 
 if TYPE_CHECKING:
     from pipelines.claim import Prepared
-
-_BETWEEN = 60.0  # seconds between two copies of a log
-_TELLS = "_CURATE_DRIVER"  # variable of the driver's environment: the pipe by which it tells that it has the folder
 
 
 def run(
@@ -100,17 +88,19 @@ def run(
     for warning in common.warn_of_sizes(loaded, prepared.plan.units):
         print(warning, file=sys.stderr)
     began = time.monotonic()
-    preflight(prepared, lambda line: print(line, file=sys.stderr, flush=True))
-    urls = sum(outlook.left for _, _, outlook in common.find_outlooks(prepared.context, prepared.plan.units))
-    with claimed(prepared, may_end) as hold, ExitStack() as shown:
-        if is_driver():
-            shown.enter_context(detached(hold))
+    with ExitStack() as entered:
+        streams = entered.enter_context(passing_on()) if is_driver() else []
+        preflight(prepared, lambda line: print(line, file=sys.stderr, flush=True))
+        urls = sum(outlook.left for _, _, outlook in common.find_outlooks(prepared.context, prepared.plan.units))
+        hold = entered.enter_context(claimed(prepared, may_end))
+        if streams:
+            entered.enter_context(detached(hold, streams))
         elif detach:
             run_pipeline(prepared, hold, detach=True)
             print(say_handed_over(hold, prepared.engine.name), end="")
             return
-        shown.enter_context(show_progress(hold.store, len(prepared.plan.units), urls))
-        run_pipeline(prepared, hold)
+        with show_progress(hold.store, len(prepared.plan.units), urls):
+            run_pipeline(prepared, hold)
     print(summary(out, time.monotonic() - began))
 
 
@@ -185,83 +175,3 @@ def _why_none(context: RunContext, units: Sequence[Unit]) -> str:
         return f": its sources have other names ({', '.join(paths) or 'none'})"
     what = "it has no unit of the same files; a file is the same by name, size and time of change"
     return f": {what}, or by content where both runs have --fingerprint content"
-
-
-def is_driver() -> bool:
-    """Return whether this process is a driver that has not told yet."""
-    return _TELLS in os.environ
-
-
-def start_driver() -> None:
-    """Start this command as a driver; return once it has the folder. Raises typer.Exit where it ends before."""
-    reading, writing = os.pipe()
-    command, variables = [sys.executable, "-m", "curate", *sys.argv[1:]], os.environ | {_TELLS: str(writing)}
-    driver = subprocess.Popen(
-        command, env=variables, pass_fds=[writing], stdin=subprocess.DEVNULL, start_new_session=True
-    )
-    os.close(writing)
-    told = ""
-
-    def give_up() -> None:
-        if not told:
-            driver.terminate()
-
-    with open(reading) as pipe, cleaned_up(give_up):
-        told = pipe.read()
-    if not told:
-        raise Exit(driver.wait())
-    print(told, end="")
-
-
-@contextmanager
-def detached(hold: Hold) -> Iterator[None]:
-    """Leave the shell while the block runs: who waits in `start_driver` is told, and what is said goes to a log."""
-    with logging_to(hold.store) as log:
-        hold.tell(log=f"{log.resolve()} on {hold.holder.host}")
-        with open(int(os.environ.pop(_TELLS)), "w") as pipe:
-            pipe.write(say_handed_over(hold, f"process {hold.holder.process}, which says more in {log}"))
-        yield
-
-
-@contextmanager
-def logging_to(store: RunStore) -> Iterator[Path]:
-    """Have what this process and its children say go to the log of a run's driver while the block runs.
-
-    Where the run is in an object store the log is here, and is copied there once a minute and at the end.
-    """
-    fault, ended = "", threading.Event()
-    log = Path(store.path(DRIVER_LOG) if store.is_local else f"{store.url.rstrip('/').rpartition('/')[2]}.log")
-    log.parent.mkdir(exist_ok=True)
-
-    def copy() -> None:
-        is_last = False
-        while not is_last:
-            is_last = ended.wait(_BETWEEN)
-            with suppress(Exception):  # of any library's: it is on this machine
-                store.write_bytes(DRIVER_LOG, log.read_bytes() + fault.encode())
-
-    copying = threading.Thread(target=copy, name="log", daemon=True)
-    with open(log, "wb") as file:
-        sys.stdout.flush()
-        shells = [os.fstat(number) for number in (1, 2)]
-        for number in map(int, os.listdir("/proc/self/fd")):  # others may be copies of these
-            with suppress(OSError):  # that of the list itself
-                if number and any(os.path.samestat(os.fstat(number), shell) for shell in shells):
-                    os.dup2(file.fileno(), number)
-    if not store.is_local:
-        copying.start()
-    try:
-        yield log
-    except Exception as error:
-        fault = f"curate: {describe(error) or type(error).__name__}\n"
-        raise
-    finally:
-        ended.set()
-        if not store.is_local:
-            copying.join()
-
-
-def say_handed_over(hold: Hold, who: str) -> str:
-    """Return what a user reads once a run was handed over."""
-    follow, stop = f"curate status {hold.store.url} --watch", f"curate cancel {hold.store.url}"
-    return f"{hold.store.url}: handed over to {who}\n  {follow}    follows it\n  {stop:{len(follow)}}    stops it\n"

@@ -13,9 +13,9 @@ import traceback
 def drive(url: str, lease: str) -> int:
     """Run what is staged, and return the exit status."""
     from curate.base.errors import CurateError, describe
+    from curate.cli.detach import logging_to
     from curate.cli.main import show_warnings
     from curate.cli.progress import show_progress
-    from curate.cli.run import logging_to
     from curate.cli.summary import summary
     from curate.store.facts import read_claim
     from curate.store.layout import staged_file

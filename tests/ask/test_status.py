@@ -61,6 +61,7 @@ def test_rates_and_time_left_are_of_the_files_of_the_last_minutes(tmp_path: Path
     name, done, speed = status.steps[0]
     assert (name, done) == ("measure", "15/100") and re.fullmatch(r"0\.99\d units/min, about 85 min \d+ s left", speed)
     assert status.steps[1] == ("decide", "0/100", "")
+    assert find_status(store.url, never).steps[0] == ("measure", "15/100", ""), "nobody works on it"
 
 
 @pytest.fixture

@@ -110,6 +110,6 @@ def test_an_error_of_any_library_ends_the_lease(tmp_path: Path, monkeypatch: pyt
     take_lease(store, holder, None)
     store.write_bytes(staged_file(holder.id), b"")
     monkeypatch.setattr("curate.store.facts.read_claim", fail)
-    monkeypatch.setattr("curate.cli.run.logging_to", lambda store: nullcontext())
+    monkeypatch.setattr("curate.cli.detach.logging_to", lambda store: nullcontext())
     assert drive_here(store.url, holder.id) == 1
     assert find_lease(store) is None and not store.exists(staged_file(holder.id))
