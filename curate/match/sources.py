@@ -10,12 +10,10 @@ list as it was read. The whole list is held in memory, as arrays; what it may ho
 """
 
 import codecs
-import gzip
 import io
 import json
 import re
 import string
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,7 +34,7 @@ from curate.base.schema import METADATA
 from curate.base.wording import pluralise
 from curate.match.characters import CORRECTED_MARKS, MARKS, normalise
 from curate.match.languages import keys_of
-from curate.recipe.files import read_columns, read_whole
+from curate.recipe.files import read_columns, read_whole, unpack
 from curate.recipe.recipe import CORRECTED, REFERENCE
 
 MAX_BYTES, MAX_ENTRIES, MAX_WORDS = 1 << 30, 1 << 25, 1 << 26  # of a list, unpacked
@@ -171,13 +169,10 @@ def _read(path: str) -> bytes:
         raise RecipeError(f"metadata {path}: no such file; accepted: {_ACCEPTED}") from error
     except (OSError, ValueError, ImportError) as error:
         raise RecipeError(f"metadata {path}: cannot be read ({_reason(error)})") from error
-    if content[:2] == b"\x1f\x8b":
-        try:
-            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(MAX_BYTES + 1)
-        except (OSError, EOFError, zlib.error) as error:
-            raise _wrong(path, f"gzip that is damaged ({_reason(error)})") from error
-    if len(content) > MAX_BYTES:
-        raise RecipeError(f"metadata {path}: found more than {MAX_BYTES:,} bytes; accepted: at most that, unpacked")
+    try:
+        content = unpack(content, MAX_BYTES)
+    except ValueError as error:
+        raise _wrong(path, str(error)) from None
     parts = max(content.count(b"\n"), sum(map(content.count, (b",", b"[", b"{"))))
     if parts > MAX_ENTRIES and content[:4] != b"PAR1":
         raise RecipeError(f"metadata {path}: found more than {MAX_ENTRIES:,} entries; accepted: at most that")

@@ -3,10 +3,12 @@
 They may be untrusted, or a device by mistake: without a limit, one takes all memory.
 """
 
+import gzip
 import io
 import os
 import stat
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from fsspec.registry import register_implementation
 import curate
 from curate.base.decoded_size import check_decoded, read_footer
 from curate.base.errors import RecipeError
-from curate.base.wording import did_you_mean
+from curate.base.wording import did_you_mean, one_line
 from curate.recipe.faults import shorten
 from curate.recipe.strict_yaml import MAX_CHARACTERS, load_yaml, say_yaml_error
 
@@ -72,6 +74,19 @@ def read_whole(path: str, limit: int, storage: Mapping[str, Any] = {}) -> bytes:
             content = file.read(limit + 1)
     if len(content) > limit:
         raise ValueError(f"it holds more than {limit:,} bytes; accepted: at most that")
+    return content
+
+
+def unpack(content: bytes, limit: int) -> bytes:
+    """Return what gzip holds, or other bytes as they are. Raises ValueError where it is damaged or unpacks to more."""
+    if content[:2] != b"\x1f\x8b":
+        return content
+    try:
+        content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(limit + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"gzip that is damaged ({one_line(error)})") from None
+    if len(content) > limit:
+        raise ValueError(f"more than {limit:,} bytes, unpacked")
     return content
 
 

@@ -7,8 +7,6 @@ whose key is where it begins. Links that are no rows are counted by reason.
 Kept rows are read again by the offsets of their pages, and nothing else of the file.
 """
 
-import gzip
-import io
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -34,7 +32,7 @@ from curate.pool.formats.input_format import Batch, FileColumns, InputPart, Inpu
 from curate.read.columns import Columns
 from curate.read.faults import InputFault
 from curate.read.listing import list_source
-from curate.recipe.files import read_whole
+from curate.recipe.files import read_whole, unpack
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 
@@ -151,13 +149,10 @@ def _expand_lists(source: CrawlSource) -> tuple[str, ...]:
             continue
         try:
             is_beside = not source.prefix or split_protocol(path)[0] == split_protocol(source.prefix)[0]
-            content = read_whole(path, _MAX_LIST, source.storage if is_beside else {})  # else they are of the files
-            if path.endswith(".gz"):
-                content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(_MAX_LIST + 1)
-            if len(content) > _MAX_LIST:
-                raise ValueError(f"more than {_MAX_LIST:,} bytes")
+            storage = source.storage if is_beside else {}  # else they are of the files
+            content = unpack(read_whole(path, _MAX_LIST, storage), _MAX_LIST)
             lines = [line for line in content.decode().replace("\r\n", "\n").split("\n") if line.strip()]
-        except (OSError, EOFError, ValueError, ImportError) as error:
+        except (OSError, ValueError, ImportError) as error:
             accepted = "accepted: a list of paths, a line each, plain or gzipped"
             raise source.error(f"{path}: {one_line(error, 200)}; {accepted}") from None
         if not lines:

@@ -9,6 +9,7 @@ from urllib.parse import urljoin
 import pyarrow as pa
 import pytest
 
+from curate.base.errors import RecipeError
 from curate.pool.crawl import format as crawl
 from curate.pool.crawl.format import CommonCrawlInput, CrawlSource
 from curate.pool.crawl.links import BaseUrl, read_url
@@ -204,6 +205,13 @@ def test_a_list_has_one_path_a_line(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
     rows = _rows(_read(_source(tmp_path / name, prefix=f"{tmp_path}/")))
     assert [caption for *_, caption in rows] == ["x0", "x1", "x2"]
+
+
+@pytest.mark.parametrize("data", [b"\x1f\x8bnonsense", gzip.compress(b"a.wat.gz")[:12] + b"\xff" * 20])
+def test_a_list_that_is_damaged(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "wat.paths.gz").write_bytes(data)
+    with pytest.raises(RecipeError, match=r"gzip that is damaged .*; accepted: a list of paths"):
+        _read(_source(tmp_path / "wat.paths.gz", prefix=f"{tmp_path}/"))
 
 
 def test_no_warc_is_a_failed_file(tmp_path: Path) -> None:
