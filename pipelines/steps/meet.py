@@ -4,10 +4,10 @@ Beam's local runner has what it groups in memory four times: as what steps gave,
 gets, written and sent.
 """
 
-import os
-import uuid
+import secrets
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class Meet(beam.PTransform):
     def expand(self, pairs: beam.PCollection[Any]) -> beam.PCollection[Any]:
         """Group by key."""
         batches = beam.ParDo(InBatches(self._step, self._spool)).with_output_types(tuple[Any, Any])
-        return pairs | "batch" >> batches | beam.GroupByKey() | "values" >> Map(_read)
+        return pairs | "batch" >> batches | beam.GroupByKey() | "values" >> Map(partial(_read, self._spool))
 
 
 class InBatches(PlainDoFn):
@@ -80,17 +80,18 @@ class InBatches(PlainDoFn):
     def _put(self, values: list[Any], size: int) -> list[Any] | str:
         if not self._spool or size < _LARGE:
             return values
-        file = Path(self._spool, uuid.uuid4().hex)
-        file.write_bytes(_PICKLES.encode(values))
-        return str(file)
+        name = secrets.token_hex(8)  # short: a runner has those of all files in memory several times
+        Path(self._spool, name).write_bytes(_PICKLES.encode(values))
+        return name
 
 
-def _read(item: tuple[Any, Iterable[list[Any] | str]]) -> tuple[Any, list[Any]]:
+def _read(spool: str, item: tuple[Any, Iterable[list[Any] | str]]) -> tuple[Any, list[Any]]:
     values = []
     for batch in item[1]:
         if isinstance(batch, str):
-            values += _PICKLES.decode(Path(batch).read_bytes())
-            os.unlink(batch)
+            file = Path(spool, batch)
+            values += _PICKLES.decode(file.read_bytes())
+            file.unlink()
         else:
             values += batch
     return item[0], values
