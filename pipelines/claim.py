@@ -21,7 +21,7 @@ from curate.base.wording import pluralise
 from curate.decide.decontamination import write_evaluation
 from curate.download.retry_record import Retries
 from curate.emit.columns import find_emitted
-from curate.match.sources import ImportReport
+from curate.match.metadata import ImportReport
 from curate.match.unit import keep_entries
 from curate.measure.settings import MeasureSettings
 from curate.pool.formats.run import read_input_runs

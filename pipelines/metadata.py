@@ -18,7 +18,7 @@ from curate.match.building.parts import Plan
 from curate.match.building.settings import BuildSettings, Limits
 from curate.match.building.steps import build_metadata, gather_entries
 from curate.match.building.wikis import Mode
-from curate.match.sources import read_metadata
+from curate.match.metadata import read_metadata
 from curate.run.units import Place
 from curate.store.lock import clear_tmp, locked
 from curate.store.store import RunStore

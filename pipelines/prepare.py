@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import pyarrow as pa
+
 from curate.base import ids
 from curate.base.errors import RecipeError, UnknownColumn
 from curate.captions.engines import identify_engines
@@ -15,7 +17,7 @@ from curate.decide.settings import DecideSettings
 from curate.download.retry_record import Retries
 from curate.emit.columns import find_emitted
 from curate.emit.output_format import find_output
-from curate.match.sources import read_metadata
+from curate.match.metadata import ImportReport, read_metadata
 from curate.match.unit import Entries
 from curate.pool.plan import PackedUnits, Plan, Unit, make_plan
 from curate.pool.registry import find_downloading, find_format
@@ -91,12 +93,7 @@ def prepare(
         signals = find_signals(recipe.measure, models)
         measured = {column.name.lower() for signal in signals for column in signal.columns}
         plan = replace(plan, pool=plan.pool.without_named(measured))  # such names mean the signals'
-        match = recipe.match
-        metadata, imported = read_metadata(match.metadata, mode=match.mode) if match else (None, None)
-        if match and not metadata:
-            raise RecipeError(f"match.metadata: {match.metadata} has no entries")
-        if metadata is not None and recipe.selection:
-            recipe.selector.check_entries(recipe.selection[1], Entries.of(metadata))
+        metadata, imported = _read_entries(recipe) if recipe.match else (None, None)
         metadata_key = "" if metadata is None else ids.table_digest(metadata)
         record = _gather_record(recipe, folder, old)
         context = RunContext(
@@ -131,6 +128,17 @@ def prepare(
 def _open(place: str) -> RunStore:
     """Return the run folder of that path or URL, wherever a worker's current folder is."""
     return RunStore(place if "://" in place else os.path.abspath(place))
+
+
+def _read_entries(recipe: Recipe) -> tuple[pa.Table, ImportReport]:
+    """Return the metadata's entries. Raises RecipeError where there are none, or they do not fit the selection."""
+    assert recipe.match is not None
+    metadata, imported = read_metadata(recipe.match.metadata, mode=recipe.match.mode)
+    if not metadata:
+        raise RecipeError(f"match.metadata: {recipe.match.metadata} has no entries")
+    if recipe.selection:
+        recipe.selector.check_entries(recipe.selection[1], Entries.of(metadata))
+    return metadata, imported
 
 
 def _check(context: RunContext, signals: Sequence[Signal]) -> None:

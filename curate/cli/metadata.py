@@ -15,7 +15,7 @@ from curate.cli import common
 from curate.cli.common import print_lines
 from curate.cli.examples import examples_of
 from curate.match.building.wikis import Mode
-from curate.match.sources import ImportReport, read_metadata, write_metadata
+from curate.match.metadata import ImportReport, read_metadata, write_metadata
 
 app = Typer(help="Build, import and show metadata entries.", no_args_is_help=True)
 

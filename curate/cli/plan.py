@@ -17,7 +17,7 @@ from curate.base.wording import describe_seen, format_bytes, format_seconds, plu
 from curate.captions.engines import find_faults
 from curate.cli import common
 from curate.download.rates import SECONDS, Outlook
-from curate.match.sources import ImportReport
+from curate.match.metadata import ImportReport
 from curate.measure.current import count_needed
 from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Plan

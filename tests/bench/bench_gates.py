@@ -37,7 +37,7 @@ from curate.captions.kinds.rewrite import Rewrite
 from curate.demo import captions, scenes, words
 from curate.demo.drawing import draw
 from curate.match.matcher import Matcher
-from curate.match.sources import read_metadata
+from curate.match.metadata import read_metadata
 from curate.recipe.gates import GATES, Gates
 from curate.signals.language import detect_languages
 from tests.bench.gate_faults import FAULTS, Case, Fault, rewrite, shorten

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.match.matcher import Matcher
-from curate.match.sources import read_metadata
+from curate.match.metadata import read_metadata
 
 HERE = Path(__file__).resolve().parents[2]
 MODES = {

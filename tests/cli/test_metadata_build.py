@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.match.sources import read_metadata
+from curate.match.metadata import read_metadata
 from tests.cli.conftest import Cli
 from tests.match.building.drawn import write_all
 

@@ -16,7 +16,7 @@ from curate.base import ids, schema
 from curate.decide.draw import entry_sums, inclusion
 from curate.decide.select_rows import choose, count_alive, draw_rows, sum_entries
 from curate.decide.settings import DecideSettings
-from curate.match.sources import read_metadata
+from curate.match.metadata import read_metadata
 from curate.match.unit import read_matches
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe

@@ -15,7 +15,7 @@ import pytest
 from curate.base.errors import RecipeError
 from curate.captions.kinds import recaption
 from curate.captions.kinds.prompts import load_template
-from curate.match.sources import read_metadata
+from curate.match.metadata import read_metadata
 from curate.models.heads import load_head
 from curate.models.hugging_face import model_name
 from curate.publish.forget.lists import read_list

@@ -25,7 +25,7 @@ from curate.match.building.settings import BuildSettings
 from curate.match.building.tokens import MARKS
 from curate.match.characters import CORRECTED_MARKS, normalise
 from curate.match.languages import KEYS_WITHOUT_SPACES
-from curate.match.sources import never_match
+from curate.match.metadata import never_match
 
 NUMBERS = tuple(map(str, range(100)))
 SOURCES = {"words": "unigram", "pairs": "bigram", "titles": "title"}  # of what is counted, in their order

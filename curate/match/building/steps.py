@@ -17,7 +17,7 @@ from curate.match.building.counts import Counted, Totals, count_part, send
 from curate.match.building.entries import KeyReport, choose_entries, entries_file
 from curate.match.building.merge import Floors, choose_candidates, find_floors, merge
 from curate.match.building.settings import BuildSettings
-from curate.match.sources import never_match
+from curate.match.metadata import never_match
 from curate.run.units import Aside, Total, Units
 from curate.store.store import RunStore
 

@@ -20,7 +20,7 @@ from curate.base.schema import CODES
 from curate.decide.draw import inclusion
 from curate.decide.select_rows import count_alive
 from curate.decide.settings import DecideSettings
-from curate.match.sources import read_metadata
+from curate.match.metadata import read_metadata
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext

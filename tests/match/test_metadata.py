@@ -19,7 +19,7 @@ from curate.match import sources
 from curate.match.characters import CORRECTED_MARKS
 from curate.match.language_matcher import build_matcher
 from curate.match.matcher import Matcher
-from curate.match.sources import never_match, read_metadata, write_metadata
+from curate.match.metadata import never_match, read_metadata, write_metadata
 
 MESSY = ["dog", "", "St. Louis", "Dog", ",", "dog", "_", " a  b ", "tab\there", "", "!!", "née", "dog", "~"]
 CLEAN = ["dog", "St. Louis", "Dog", " a  b ", "tab\there", "!!", "née"]
@@ -274,7 +274,7 @@ def test_memory_of_a_list_of_millions(tmp_path: Path) -> None:
     """2.7 million entries, a tenth of MetaCLIP 2's, took 1.2 GB with a Python object each."""
     path = write(tmp_path / "m.json", json.dumps([f"entry {n}" for n in range(2_700_000)]))
     code = (
-        "import resource, sys; from curate.match.sources import read_metadata; peak = resource.getrusage; "
+        "import resource, sys; from curate.match.metadata import read_metadata; peak = resource.getrusage; "
         "before = peak(0).ru_maxrss; assert len(read_metadata(sys.argv[1])[0]) == 2_700_000; "
         "print((peak(0).ru_maxrss - before) >> 10)"
     )
