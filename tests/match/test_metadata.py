@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from curate.base.errors import RecipeError
 from curate.base.schema import METADATA
-from curate.match import sources
+from curate.match import metadata as module
 from curate.match.characters import CORRECTED_MARKS
 from curate.match.language_matcher import build_matcher
 from curate.match.matcher import Matcher
@@ -155,7 +155,7 @@ def test_errors_name_the_file_what_was_found_and_what_is_accepted(
         read_metadata(path)
     message = str(error.value)
     assert message.startswith(f"metadata {path}: found ") and found in message
-    assert message.endswith("accepted: " + sources._ACCEPTED) and "\n" not in message
+    assert message.endswith("accepted: " + module._ACCEPTED) and "\n" not in message
 
 
 def test_parquet_that_was_not_imported(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["[" + "[]," * 60 + "[]]", "\n" * 101, "[" + '"",' * 101 + '""]', "{}," * 60])
 def test_too_many_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
     """A megabyte of gzip may hold 300 million lists, which take 20 GB."""
-    monkeypatch.setattr(sources, "MAX_ENTRIES", 100)
+    monkeypatch.setattr(module, "MAX_ENTRIES", 100)
     (tmp_path / "m.json").write_text(content)
     with pytest.raises(RecipeError, match="found more than 100 entries; accepted: at most that"):
         read_metadata(str(tmp_path / "m.json"))
@@ -205,11 +205,11 @@ def test_too_many_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, conte
 
 def test_too_many_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the matcher takes goes by words, and a list of few entries may have millions."""
-    monkeypatch.setattr(sources, "MAX_WORDS", 100)
+    monkeypatch.setattr(module, "MAX_WORDS", 100)
     assert len(read_metadata(write(tmp_path / "m.txt", f"dog\n{'a ' * 98}a"))[0]) == 2
     with pytest.raises(RecipeError, match="found more than 100 words; accepted: at most that"):
         read_metadata(write(tmp_path / "m.txt", f"dog\n{'a ' * 99}a"))
-    monkeypatch.setattr(sources, "MAX_DISTINCT", 3)
+    monkeypatch.setattr(module, "MAX_DISTINCT", 3)
     assert len(read_metadata(write(tmp_path / "m.txt", "dog\na dog\nb dog dog"))[0]) == 3
     with pytest.raises(RecipeError, match="found more than 3 different words; accepted: at most that"):
         read_metadata(write(tmp_path / "m.txt", "dog\na dog\nb dog c"))
@@ -224,8 +224,8 @@ def test_too_many_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_long_json_list_is_read_in_parts(entries: list[str], is_ascii: bool, indent: int | None) -> None:
     content = json.dumps(entries, ensure_ascii=is_ascii, indent=indent)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "_BLOCK", 150)  # an entry is shorter
-        assert sources._parse_list(content.encode(), "m.json").to_pylist() == entries
+        patch.setattr(module, "_BLOCK", 150)  # an entry is shorter
+        assert module._parse_list(content.encode(), "m.json").to_pylist() == entries
 
 
 @pytest.mark.parametrize(
@@ -241,14 +241,14 @@ def test_a_long_json_list_is_read_in_parts(entries: list[str], is_ascii: bool, i
     ],
 )
 def test_faults_in_a_long_json_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str, found: str) -> None:
-    monkeypatch.setattr(sources, "_BLOCK", 80)
+    monkeypatch.setattr(module, "_BLOCK", 80)
     (tmp_path / "m.json").write_bytes(b"[" + b'"a",' * 100 + last.encode("latin-1"))
     with pytest.raises(RecipeError, match=found):
         read_metadata(str(tmp_path / "m.json"))
 
 
 def test_a_long_json_object_is_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_BLOCK", 80)
+    monkeypatch.setattr(module, "_BLOCK", 80)
     (tmp_path / "m.json").write_text(json.dumps(dict.fromkeys(map(str, range(100)), 1)))
     with pytest.raises(RecipeError, match="over 80 bytes of JSON that are no list"):
         read_metadata(str(tmp_path / "m.json"))
@@ -259,13 +259,13 @@ def test_a_long_json_object_is_not_parsed(tmp_path: Path, monkeypatch: pytest.Mo
 def test_lines_are_split_as_python_splits_them(parts: list[str]) -> None:
     text = "".join(parts)
     lines = text.removesuffix("\n").split("\n") if text else []
-    assert sources._parse_list(text.encode(), "m.txt").to_pylist() == [line.removesuffix("\r") for line in lines]
+    assert module._parse_list(text.encode(), "m.txt").to_pylist() == [line.removesuffix("\r") for line in lines]
 
 
 def test_entries_with_equal_keys_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "m.json", json.dumps(MESSY))
     expected = read_metadata(path)[0]
-    monkeypatch.setattr(sources.ids, "entry_keys", lambda entries: np.zeros(len(entries), np.uint64))
+    monkeypatch.setattr(module.ids, "entry_keys", lambda entries: np.zeros(len(entries), np.uint64))
     assert read_metadata(path)[0].equals(expected)
 
 
@@ -283,7 +283,7 @@ def test_memory_of_a_list_of_millions(tmp_path: Path) -> None:
 
 
 def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(module, "MAX_BYTES", 10_000)
     for name, content in [("m.json.gz", gzip.compress(b" " * 1_000_000)), ("m.txt", b"a" * 10_001)]:
         with pytest.raises(RecipeError, match="more than 10,000 bytes"):
             read_metadata(write(tmp_path / name, content))
@@ -347,7 +347,7 @@ def test_never_match_agrees_with_the_matcher_by_language(mode: str) -> None:
 
 def test_words_are_limited_for_the_reference_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables of entries by language grow with entries; those of one language may be for either."""
-    monkeypatch.setattr(sources, "MAX_WORDS", 3)
+    monkeypatch.setattr(module, "MAX_WORDS", 3)
     columns = {"entry": ["a b", "c d"], "source": ["s", "s"], "language": ["en", "de"]}
     table = pa.table({"entry_id": pa.array([0, 1], pa.int32()), **columns})
     pq.write_table(table, tmp_path / "m.parquet")
