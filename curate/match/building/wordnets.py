@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 import fsspec
 
 from curate.base.errors import RecipeError, needing
+from curate.base.wording import one_line
 from curate.match.building.wikis import Mode
 from curate.recipe.files import read_whole
 
@@ -95,6 +96,6 @@ def _read_lmf(path: str) -> list[str]:
         from wn import lmf
     try:
         resource = lmf.load(path, progress_handler=None)
-    except (lmf.LMFError, OSError) as error:
-        raise RecipeError(f"--wordnet {path}: damaged or no LMF ({error})") from None
-    return [entry["lemma"]["writtenForm"] for lexicon in resource["lexicons"] for entry in lexicon["entries"]]
+        return [entry["lemma"]["writtenForm"] for lexicon in resource["lexicons"] for entry in lexicon["entries"]]
+    except Exception as error:  # of many kinds: an element without its attribute is an AssertionError
+        raise RecipeError(f"--wordnet {path}: damaged or no LMF ({one_line(error) or type(error).__name__})") from None

@@ -60,8 +60,10 @@ def test_lmf(tmp_path: Path) -> None:
     path.write_text("<a/>")
     with pytest.raises(RecipeError, match="of language none"):
         find_wordnet(str(path), Mode.worldwide)
-    with pytest.raises(RecipeError, match="damaged or no LMF"):
-        read_wordnet(str(path))
+    for text in ("<a/>", LMF.format("de").replace('writtenForm="Hund" ', "")):
+        path.write_text(text)
+        with pytest.raises(RecipeError, match="damaged or no LMF"):
+            read_wordnet(str(path))
 
 
 def test_tosk_albanian_is_albanian_where_faults_are_mended() -> None:
