@@ -95,7 +95,7 @@ class Passing:
         with self._lock:
             self._drain()
             os.write(file, self._said)
-            os.dup2(file, self._target)
+            _move(self._target, file)
 
     def end(self) -> None:
         """Let this process write without it again; others go on."""
@@ -154,12 +154,8 @@ def logging_to(store: RunStore) -> Iterator[Path]:
     with open(log, "ab") as file:
         file.truncate(0)
         sys.stdout.flush()
-        shells = [os.fstat(number) for number in (1, 2)]
-        for number in map(int, os.listdir("/proc/self/fd")):  # others may be copies of these
-            with suppress(OSError):  # that of the list itself
-                is_read = not fcntl.fcntl(number, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR)
-                if number and not is_read and any(os.path.samestat(os.fstat(number), shell) for shell in shells):
-                    os.dup2(file.fileno(), number)
+        for stream in (1, 2):
+            _move(stream, file.fileno())
     if not store.is_local:
         copying.start()
     try:
@@ -171,6 +167,16 @@ def logging_to(store: RunStore) -> Iterator[Path]:
         ended.set()
         if not store.is_local:
             copying.join()
+
+
+def _move(stream: int, file: int) -> None:
+    """Let a stream of this process, and whatever is a copy of it, go to a file."""
+    shell = os.fstat(stream)
+    for number in map(int, os.listdir("/proc/self/fd")):
+        with suppress(OSError):  # that of the list itself
+            is_written = fcntl.fcntl(number, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR)
+            if number and is_written and os.path.samestat(os.fstat(number), shell):
+                os.dup2(file, number)
 
 
 def say_handed_over(hold: Hold, who: str) -> str:

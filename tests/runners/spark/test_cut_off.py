@@ -22,6 +22,7 @@ from tests.s3 import NAMES, bucket_at, serving_s3
 pytestmark = [pytest.mark.runners, pytest.mark.slow]
 
 CUT, TIMEOUT, LONG = 60, 20, 45  # seconds
+SECONDS = 25  # of LONG at most, until the worker is cut off
 # The signal of a package of its own; it notes who computes it first, who takes long.
 MODULE = """
 import os, time
@@ -112,9 +113,12 @@ def test_what_a_worker_writes_that_was_cut_off_comes_late(
 
 def wait_cut(space: Namespace, driver: Driver, process: psutil.Process) -> None:
     """Cut a worker off for CUT seconds while it measures; wait until the run has ended, and the worker's process."""
-    space.cut()
-    stages = driver.find_running()
+    ends, stages = time.monotonic() + SECONDS, driver.find_running()
+    while not stages and time.monotonic() < ends:  # Spark's page may take seconds, on a crowded machine
+        stages = driver.find_running()
     assert any(stage.startswith("Measure") for stage in stages.values()), stages
+    space.cut()
+    assert process.is_running()
     time.sleep(CUT)
     assert process.is_running()
     space.mend()

@@ -1,4 +1,4 @@
-"""An image that ends the Python worker of whatever executor measures it: on a cluster one run finds it."""
+"""An image that ends the Python worker of whatever executor measures it: on a cluster one run finds it, which nobody waits for."""
 
 import os
 import subprocess
@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[3]
 def test_an_image_that_ends_its_worker_is_a_row_that_failed(tmp_path: Path) -> None:
     """Spark tries a task four times: three workers end with it, and the fourth measures the image apart.
 
-    With the options that `curate init --on spark` writes: speculation, and executors that come and go.
+    With the options that `curate init --on spark` writes: speculation, and executors that come and go. It is handed over
+    by a shell that then ends, and whose output nobody holds any more, Java of Spark neither.
     """
     install(tmp_path, "deadly")
     path = f"{tmp_path / 'site'}:{ROOT}"
@@ -27,8 +28,24 @@ def test_an_image_that_ends_its_worker_is_a_row_that_failed(tmp_path: Path) -> N
         memory = "spark.executor.memory: "
         options = options.replace(f"{memory}1g\n", f"{memory}512m\n  spark.executorEnv.PYTHONPATH: {path}\n")
         (tmp_path / "spark.yaml").write_text(options)
-        command = [sys.executable, "-m", "curate", "run", "recipe.yaml", "--out", "run", "--on", "spark.yaml"]
-        env = os.environ | {"PYTHONPATH": path}
-        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+
+        def curate(*words: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [sys.executable, "-m", "curate", *words],
+                env=os.environ | {"PYTHONPATH": path},
+                cwd=tmp_path,
+                capture_output=True,  # to its end
+                text=True,
+                check=False,
+                start_new_session=True,
+            )
+
+        done = curate("run", "recipe.yaml", "--out", "run", "--on", "spark.yaml", "--detach")
+        assert done.returncode == 0 and "handed over to process " in done.stdout, done.stderr
+        working = curate("status", "run")
+        assert working.returncode == 3 and "is at work" in working.stdout, working.stdout
+        followed = curate("status", "run", "--watch")
+        log = (tmp_path / "run/logs/driver.log").read_text()
+        assert followed.returncode == 0 and "12 of 13 rows are kept, 1 failed" in followed.stdout, log
     check(tmp_path / "run", "deadly")
+    assert " at spark://" in log and "Python worker exited unexpectedly" in log and "measure 1/1" in log
