@@ -44,7 +44,7 @@ def run(out: Path, path: str, *words: str, **sections: Any) -> Path:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, pool: tuple[Any, Any]) -> dict[int, Path]:
     folder = tmp_path_factory.mktemp("relate")
-    paths = {files: write_pool(folder / f"pool{files}", files, *pool, missing=MISSING) for files in (1, 7, 40)}
+    paths = {files: write_pool(folder / f"pool{files}", files, *pool, missing=MISSING) for files in (1, 7, 17)}
     return {files: run(folder / f"run{files}", path) for files, path in paths.items()}
 
 
@@ -56,10 +56,10 @@ def related(folder: Path) -> dict[str, list[Any]]:
 def test_the_same_to_the_bit_however_it_is_cut(runs: dict[int, Path]) -> None:
     whole = related(runs[1])
     assert len(set(whole["topic"])) >= 5 and whole["s_clip"].count(None) == 2
-    assert all(related(runs[files]) == whole for files in (7, 40))
+    assert all(related(runs[files]) == whole for files in (7, 17))
     centroids = {(runs[files] / "models/topic.npy").read_bytes() for files in runs}
     assert len(centroids) == 1
-    assert [units_of(runs[files]) for files in (1, 7, 40)] == [1, 7, 40]
+    assert [units_of(runs[files]) for files in (1, 7, 17)] == [1, 7, 17]
 
 
 def units_of(folder: Path) -> int:

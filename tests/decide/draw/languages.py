@@ -51,9 +51,9 @@ def write_entries(folder: Path, sizes: Mapping[str, int] = SIZES, are_same: bool
 
 
 def write_all(folder: Path) -> Path:
-    """Writes the metadata, and the pool in 1, 7 and 40 files; returns the folder."""
+    """Writes the metadata, and the pool in 1, 7 and 17 files; returns the folder."""
     write_entries(folder)
-    for shards in (1, 7, 40):
+    for shards in (1, 7, 17):
         write_pool(folder, make_texts(), shards)
     return folder
 

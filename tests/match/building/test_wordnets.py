@@ -4,7 +4,6 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from nltk.corpus.reader.wordnet import WordNetCorpusReader
 
 from curate.base.errors import RecipeError
 from curate.match.building.wikis import Mode
@@ -26,6 +25,8 @@ LMF = """<?xml version="1.0" encoding="UTF-8"?>
 
 
 def test_synset_names_of_english(tmp_path: Path) -> None:
+    from nltk.corpus.reader.wordnet import WordNetCorpusReader
+
     (tmp_path / "data.noun").write_text(NOUNS)
     (tmp_path / "data.adj").write_text("00000001 00 a 01 alive(p) 0 000 | a\n00000002 00 a 01 A.M. 0 000 | a\n")
     assert read_wordnet(str(tmp_path / "data.noun")) == ["hot dog", "st", "dog"]
