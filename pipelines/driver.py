@@ -8,7 +8,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from functools import partial
 
@@ -29,7 +29,7 @@ from curate.store.store import RunStore
 from curate.store.timings import START, log_used
 from pipelines.claim import Prepared
 from pipelines.curate import build
-from pipelines.engines.job import Job, UnheardError, cancel_by_name
+from pipelines.engines.job import Job, Submission, UnheardError
 from pipelines.spark.counters import StageCost
 from pipelines.steps.units import BeamUnits
 
@@ -99,22 +99,23 @@ def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> N
         if hold and handle:
             hold.tell(engine=engine.key, handle=handle)
         with context.store.temporary_folder() as spool:
-            find = partial(engine.attach, handle or {})
-            with stopped_if_interrupted(partial(cancel_by_name, engine.name, find)) if handle else nullcontext():
+            find = partial(engine.attach, handle) if handle else None
+            submission = Submission(engine.name, find, engine.place.is_cluster)
+            with stopped_if_interrupted(submission.cancel):
                 job = engine.submit(partial(add_steps, spool=spool), context.store)
+                submission.come(job)
                 if hold and handle:
                     hold.tell(handle=job.handle, page=job.logs)
-            if hold and handle:
-                hold.is_handed_over = detach
-            if detach:
-                return
-            try:
-                job.wait(lambda: _write_costs(context.store, job.costs))
-            except UnheardError as error:
-                if hold:
-                    hold.is_handed_over = engine.outlasts_driver
-                text = f"{error}\nThe job may go on: `curate status {context.store.url}` asks again."
-                raise UnheardError(text) from None
+                    hold.is_handed_over = detach
+                if detach:
+                    return
+                try:
+                    job.follow(lambda: _write_costs(context.store, job.costs))
+                except UnheardError as error:
+                    if hold:
+                        hold.is_handed_over = engine.outlasts_driver
+                    text = f"{error}\nThe job may go on: `curate status {context.store.url}` asks again."
+                    raise UnheardError(text) from None
 
 
 def run_job(store: RunStore, begin: Callable[[], Job]) -> None:

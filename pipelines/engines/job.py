@@ -125,6 +125,33 @@ class Job:
         _log.error("%s: the job may go on: %s%s", self.engine, why, f"; see {self.logs}" if self.logs else "")
 
 
+class Submission:
+    """A job from before it is submitted until it has ended, for who interrupts that.
+
+    `find` gives it by its name, where it has one before; `is_apart`: it works on after `submit` has returned.
+    """
+
+    def __init__(self, engine: str, find: Callable[[], Job] | None, is_apart: bool) -> None:
+        self._engine, self._find, self._is_apart = engine, find, is_apart
+        self._submitter, self._came = threading.current_thread(), threading.Event()
+        self._job: Job | None = None
+
+    def come(self, job: Job) -> None:
+        """Note the job that `submit` gave."""
+        self._job = job
+        self._came.set()
+
+    def cancel(self) -> None:
+        """Cancel the job, which may be known a moment later; log what came of it."""
+        if not self._job and self._find:
+            cancel_by_name(self._engine, self._find)
+            return
+        if self._is_apart and threading.current_thread() is not self._submitter:
+            self._came.wait(_COMES)
+        if self._job:
+            self._job.cancel()
+
+
 def cancel_by_name(engine: str, find: Callable[[], Job]) -> None:
     """Cancel a job that was being submitted; `find` gives it by its name. It may come a moment later, or never."""
     _log.warning("%s: interrupted while the job was being submitted: looking for it, for %s s", engine, _COMES)
