@@ -2,10 +2,12 @@
 
 import re
 import tempfile
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from curate.recipe.recipe import Recipe
 from pipelines.claim import claim_folder
 from pipelines.driver import run as run_pipeline
 from pipelines.prepare import prepare
@@ -16,11 +18,20 @@ from tests.store_proxy import StoreProxy, store_proxy
 Each = dict[tuple[str, str], float]  # by kind of request and of file: how many a unit takes
 
 
-def count_each(few: int = 4, many: int = 12) -> Each:
-    """Requests that each further unit takes, with a quarter of a shard: three passes of deduplication, and a sample."""
+def make_rich(folder: Path, units: int) -> Recipe:
+    """A recipe of so many units: three passes of deduplication, and a sample, with a quarter of a shard each."""
+    path = pools.write_tars(folder / "pool", pools.make_samples(units * 20), units)
+    by = ["uid", "sha256", {"phash": {"distance": 2}}]
+    measure = {"language": {}, "image": {"phash": True}}
+    sample, output = {"rows": units * 10}, {"rows_per_shard": 40}
+    return pools.recipe_of(path, measure=measure, dedup={"by": by}, sample=sample, output=output)
+
+
+def count_each(few: int = 4, many: int = 12, make: Callable[[Path, int], Recipe] = make_rich) -> Each:
+    """Requests that each further unit takes, of what `make` writes into a folder: a recipe of so many units, or near."""
     with serving_s3() as url, store_proxy(url) as proxy, bucket_at(proxy.url) as bucket:
-        of_few, of_many = _count(proxy, bucket, few), _count(proxy, bucket, many)
-    return {key: (of_many[key] - of_few[key]) / (many - few) for key in sorted(of_few.keys() | of_many.keys())}
+        (one, of_few), (other, of_many) = (_count(proxy, bucket, make, units) for units in (few, many))
+    return {key: (of_many[key] - of_few[key]) / (other - one) for key in sorted(of_few.keys() | of_many.keys())}
 
 
 def sum_kinds(each: Each, *kinds: str, without: str = "shards/") -> float:
@@ -28,18 +39,16 @@ def sum_kinds(each: Each, *kinds: str, without: str = "shards/") -> float:
     return sum(number for (kind, name), number in each.items() if kind in kinds and not name.startswith(without))
 
 
-def _count(proxy: StoreProxy, bucket: str, units: int) -> Counter[tuple[str, str]]:
+def _count(
+    proxy: StoreProxy, bucket: str, make: Callable[[Path, int], Recipe], units: int
+) -> tuple[int, Counter[tuple[str, str]]]:
     with tempfile.TemporaryDirectory() as folder:
-        path = pools.write_tars(Path(folder) / "pool", pools.make_samples(units * 20), units)
-        by = ["uid", "sha256", {"phash": {"distance": 2}}]
-        sections: dict[str, Any] = {"measure": {"language": {}, "image": {"phash": True}}, "dedup": {"by": by}}
-        recipe = pools.recipe_of(path, sample={"rows": units * 10}, output={"rows_per_shard": 40}, **sections)
-        prepared = prepare(recipe, f"{bucket}/run{units}", unit_size=1)
-        assert len(prepared.plan.units) == units
+        prepared = prepare(make(Path(folder), units), f"{bucket}/run{time.monotonic_ns()}", unit_size=1)
         proxy.requests.clear()
         claim_folder(prepared)
         run_pipeline(prepared)
-    return Counter((request.kind, _shorten(request.name)) for request in proxy.requests)
+    requests = Counter((request.kind, _shorten(request.name)) for request in proxy.requests)
+    return len(prepared.plan.units), requests
 
 
 def _shorten(name: str) -> str:

@@ -270,6 +270,11 @@ class RunStore(StoredFiles):
                 staged = self.read_json(file)
         except (FileNotFoundError, NotADirectoryError):
             return False
+        self._put_staged(staged)
+        return True
+
+    def _put_staged(self, staged: Staged) -> None:
+        """Put staged files into place, as far as they are not."""
         for name, (aside, *digest) in staged.items():
             self._note(name, written := Digest(*digest))
             with suppress(FileNotFoundError), self._asking(name, "written"):  # it is in place
@@ -278,7 +283,6 @@ class RunStore(StoredFiles):
                 else:
                     self._writes.cp_file(self.path(aside), self.path(name), **self._tags(written.line))
                     self.delete_file(aside)
-        return True
 
     def delete_ticket(self, ticket: str) -> None:
         """Delete a ticket, once something else says that its files are in place."""
@@ -292,10 +296,12 @@ class RunStore(StoredFiles):
         is_done = done() if done else self.exists(SUCCESS_FILE)
         if store is not None and (is_done or not is_ours):
             self.delete(store.folder)
-        if not is_done:
-            self.complete(ticket)
+        if is_ours and not is_done:
+            self._put_staged(staged)
         elif is_ours:
             self.delete_ticket(ticket)
+        elif not is_done:
+            self.complete(ticket)
         return is_ours and not is_done
 
     def _make_ticket(self, name: str, staged: Staged) -> bool:

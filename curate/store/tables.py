@@ -214,16 +214,23 @@ def as_made(rows: pa.Table) -> pa.Table:
 class OpenTables(UnitTables):
     """A unit's tables while a step works on it: each file is opened and each column read once, what it wrote never.
 
+    A file that is missing is asked for once, too, unless the step writes it.
+
     As a context manager it closes what it opened.
     """
 
     written: set[str] = field(default_factory=set, compare=False)  # the tables that the step put into place
-    _files: dict[str, TableFile] = field(default_factory=dict, compare=False)
+    _files: dict[str, TableFile | None] = field(default_factory=dict, compare=False)
 
     def _ask(self, table: str, question: Callable[[TableFile], Answer]) -> Answer:
         if table not in self._files:
-            self._files[table] = self.store.open_parquet(self.file(table))
-        return question(self._files[table])
+            try:
+                self._files[table] = self.store.open_parquet(self.file(table))
+            except FileNotFoundError:
+                self._files[table] = None
+        if (file := self._files[table]) is None:
+            raise FileNotFoundError(self.store.path(self.file(table)))
+        return question(file)
 
     def _wrote(self, table: str, rows: pa.Table, key: str | None, note: dict[str, Any] | None, is_put: bool) -> None:
         """Keep the table for readers; where another attempt's is there, they read that one."""
@@ -234,14 +241,14 @@ class OpenTables(UnitTables):
 
     def drop_read(self, table: str) -> None:
         """Drop what was read of a table, whose file is another now."""
-        if table in self._files:
-            self._files.pop(table).close()
+        if file := self._files.pop(table, None):
+            file.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for file in self._files.values():
+        for file in filter(None, self._files.values()):
             file.close()
 
 

@@ -1,20 +1,113 @@
 """What a unit costs in requests, where the run folder is an object store."""
 
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from tests.store_requests import count_each, sum_kinds
-
-TABLES = 4  # samples, scores, members, decisions
+from curate.pool.pmc import articles as listing
+from curate.recipe.recipe import Recipe, parse_recipe
+from tests.decide.draw import languages
+from tests.laws import pools
+from tests.llm.server import FaultServer
+from tests.pool.crawl import crawls
+from tests.pool.pmc.articles import HIGHEST, write_folders
+from tests.relate.pools import make_embeddings, recipe_of, write_pool
+from tests.store_requests import Each, count_each, sum_kinds
 
 pytestmark = pytest.mark.slow
 
 
-def test_requests_of_a_unit() -> None:
-    """A PUT a table and at most 4 more; at most 20 GET and HEAD; no LIST that grows with units but by its pages."""
-    each = count_each()
+def check_requests(each: Each, tables: set[str], most: float = 20, more: float = 4) -> None:
+    """A PUT a table and at most `more`; at most `most` GET and HEAD; no LIST that grows with units but by its pages."""
     text = "\n".join(f"{kind} {name}: {number:.2f}" for (kind, name), number in each.items() if number)
-    for table in ("samples", "scores", "members", "decisions"):
-        assert each["PUT", f"tables/{table}/N.parquet"] == 1, text
-    assert sum_kinds(each, "PUT", "COPY", "PART") <= TABLES + 4, text
-    assert sum_kinds(each, "GET", "HEAD") <= 20, text
+    print("\n", {kind: round(sum_kinds(each, *kind.split()), 1) for kind in ("PUT COPY PART", "GET HEAD", "LIST")})
+    written = {name for kind, name in each if kind in ("PUT", "COPY") and each[kind, name] and "tables/" in name}
+    written = {name for name in written if name.endswith(".parquet")}
+    assert written == {f"tables/{table}/N.parquet" for table in tables}, text
+    for name in written:
+        assert each.get(("PUT", name), 0) + each.get(("COPY", name), 0) == 1, text
+    assert sum_kinds(each, "PUT", "COPY", "PART") <= len(tables) + more, text
+    assert sum_kinds(each, "GET", "HEAD") <= most, text
     assert sum_kinds(each, "LIST", without="-") == 0, text
+
+
+def test_requests_of_a_unit() -> None:
+    check_requests(count_each(), {"samples", "scores", "members", "decisions"})
+
+
+def make_balanced(folder: Path, units: int, **balance: Any) -> Recipe:
+    sizes = {"en": 40 * units, "de": 30 * units, "ja": 20 * units}
+    pool = languages.write_pool(folder, languages.make_texts(0, sizes), units)
+    return languages.recipe_of(pool, languages.write_entries(folder, sizes), t=20, **balance)
+
+
+def make_one_per_url(folder: Path, units: int) -> Recipe:
+    return make_balanced(folder, units, one_per="url")
+
+
+def make_crawl(folder: Path, units: int) -> Recipe:
+    pytest.importorskip("resiliparse")
+    for unit in range(units):
+        tags = (f'<img src="/{unit}-{n}.jpg" alt="a {pools.METADATA[n % 9]} by the sea {n}">' for n in range(40))
+        html = f"<html><head></head><body>{''.join(tags)}</body></html>".encode()
+        site = crawls.Site(f"http://a.example/{unit}", html=html)
+        crawls.pack(folder / f"{unit:05d}.warc.gz", [crawls.info("a"), *crawls.warc_records(site, 1)])
+    sections: dict[str, Any] = {"match": {"metadata": pools.write_metadata(folder)}, "balance": {"t": 1000}}
+    sections |= {"measure": {"language": {}}, "rules": {"english": "language = 'en'"}}
+    return pools.recipe_of(f"{folder}/*.warc.gz", "commoncrawl", **sections)
+
+
+def make_articles(folder: Path, units: int) -> Recipe:
+    drawn = [replace(HIGHEST[0], number=1000 + number) for number in range(units)]
+    return pools.recipe_of(str(write_folders(folder / "pool", drawn)), "pmc", max_failed=1.0)
+
+
+MATCHED = {"samples", "matches", "decisions"}
+
+
+@pytest.mark.parametrize(
+    ("make", "tables"),
+    [
+        (make_balanced, MATCHED),
+        (make_one_per_url, MATCHED),
+        (make_crawl, {*MATCHED, "scores"}),
+        (make_articles, {"samples", "scores", "decisions"}),
+    ],
+)
+def test_other_kinds_of_runs(
+    make: Callable[[Path, int], Recipe], tables: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Balancing by language, one text of an image, crawls, articles."""
+    monkeypatch.setattr(listing, "PART_BYTES", (1, 1))
+    check_requests(count_each(make=make), tables)
+
+
+def make_related(folder: Path, units: int, rounds: int = 3) -> Recipe:
+    path = write_pool(folder / "pool", units, *make_embeddings(units * 40, 16))
+    relate = {"clusters": {"topic": {"of": "l14", "k": 4, "rounds": rounds}}, "negclip": {"s_clip": {"of": "l14"}}}
+    quotas = {"of": "topic", "rows": units * 20, "by": "complexity", "keep": "farthest"}
+    return parse_recipe(recipe_of(path, relate, sample={"quotas": quotas}))
+
+
+def test_relations_read_two_files_a_round() -> None:
+    """Embeddings and uids: 3 rounds, and quotas of clusters, whose counts and thresholds take passes of their own."""
+    each = count_each(make=make_related)
+    check_requests(each, {"samples", "embeddings", "related", "decisions"}, most=42)
+    assert each["GET", "tables/scores/N.parquet"] <= 4  # which is not there: once a pass
+
+
+def test_captions_come_once_a_minute() -> None:
+    """Answers, captions and what they took are put into place together: three files aside, which are copied, and a ticket."""
+    with FaultServer() as server:
+        engines = {"llm": {"openai": {"base_url": server.base_url, "model": "tiny-llm"}}}
+
+        def make(folder: Path, units: int) -> Recipe:
+            path = pools.write_tars(folder / "pool", pools.make_samples(units * 20), units)
+            captions = {"engines": engines, "rewrite": {"engine": "llm", "styles": ["human", "coco"], "batch": 8}}
+            return pools.recipe_of(path, captions=captions, max_failed=1.0)
+
+        each = count_each(make=make)
+    check_requests(each, {"samples", "members", "decisions", "answers", "captions"}, most=35, more=7)

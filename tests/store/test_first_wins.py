@@ -9,7 +9,6 @@ from threading import Barrier
 import pyarrow as pa
 import pytest
 
-from curate.store.layout import ticket_file
 from curate.store.manifest import check_written, written_file
 from curate.store.store import RunStore
 from curate.store.tables import OpenTables, UnitTables
@@ -89,14 +88,12 @@ def test_without_a_key_it_holds_until_the_next_start(folder: RunStore) -> None:
 def test_what_a_kill_left_of_a_replacement_is_completed(folder: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ticket decides: whoever comes next puts into place what it names."""
 
-    def complete(self: RunStore, ticket: str) -> bool:
-        if self.exists(ticket_file(ticket)):
-            raise KeyboardInterrupt
-        return False
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
 
     put(folder, 0.0, "older")
     with monkeypatch.context() as patched:
-        patched.setattr(RunStore, "complete", complete)
+        patched.setattr(RunStore, "_put_staged", die)
         with pytest.raises(KeyboardInterrupt):
             put(folder, 1.0)
     assert folder.read_parquet(NAME)["score"].to_pylist() == [0.0]
