@@ -70,9 +70,20 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     current_tables = {name for name in reversed(settings.tables) if not is_new and tables.is_current(name, keys[name])}
     if current_tables != keys.keys():
         with attempt(tables.store, unit_stem(tables.unit)) as killed, apart_after(killed, settings) as apart:
-            current = CurrentColumns() if is_new and not killed else find_current(settings, unit, tables)
+            if apart:  # rows may have another status than where the unit was measured before
+                _forget(settings, tables)
+                current_tables = set()
+            is_alone = apart or (is_new and not killed)
+            current = CurrentColumns() if is_alone else find_current(settings, unit, tables)
             _UnitWork(settings, unit, tables, current_tables, current, apart).write_tables(keys)
     return _unread(settings, unit, tables)
+
+
+def _forget(settings: MeasureSettings, tables: UnitTables) -> None:
+    """Remove the unit's tables, those that were adopted too: all of it is measured, and none is in place before."""
+    for name in settings.tables:
+        tables.store.delete_file(tables.file(name))
+        tables.drop_read(name)
 
 
 def _unread(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> list[str]:
@@ -204,14 +215,9 @@ class _UnitWork:
                 self.scores[signal.name] = values
 
     def _fail_deadly(self, apart: MeasureApart) -> None:
-        """Give the rows whose captions end a process status `worker_died`. Raises RunError where rows are settled."""
+        """Give the rows whose captions end a process status `worker_died`."""
         texts = [signal for signal in self.settings.signals if isinstance(signal, TextSignal)]
-        texts = [signal for signal in texts if not (self.has_samples and signal.name in self.scores)]
         deadly = apart.find_deadly(self._captions(), texts) if texts else {}
-        if deadly and self.has_samples:
-            row, detail = next(iter(deadly.items()))
-            why = f"the caption of row {row}: {detail}"
-            raise RunError(f"{why}; other rows of the unit were measured before: run into a new folder")
         for name, values in (("status", dict.fromkeys(deadly, DIED)), ("error", deadly)):
             column = self.samples[name].to_pylist()
             column = [values.get(row, value) for row, value in enumerate(column)]

@@ -24,10 +24,10 @@ from tests.measure.deadly import check, install
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(folder: Path, group: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the recipe, in a group of processes whose memory the kernel limits if there is one."""
+def run(folder: Path, group: Path | None = None, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the recipe, or with these words, in a group of processes whose memory the kernel limits if there is one."""
     env = os.environ | {"PYTHONPATH": f"{folder / 'site'}:{ROOT}"}
-    command = [sys.executable, "-m", "curate", "run", "recipe.yaml", "--out", "run"]
+    command = [sys.executable, "-m", "curate", "run", *(words or ("recipe.yaml", "--out", "run"))]
     command = ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh", *command] if group else command
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=folder)
 
@@ -43,6 +43,25 @@ def test_a_sample_that_ends_its_worker_is_a_row_that_failed(tmp_path: Path, name
     for number in "12":
         (marks / number).touch()
     done = run(tmp_path)
+    assert done.returncode == 0, done.stderr
+    check(tmp_path / "run", name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["deadly", "deadly_text"])
+def test_a_unit_that_was_measured_before_by_other_signals(name: str, tmp_path: Path) -> None:
+    """Its rows were ok, and their tables are adopted: where the run's own signal kills, it is measured anew."""
+    install(tmp_path, name)
+    recipe = (tmp_path / "recipe.yaml").read_text()
+    (tmp_path / "old.yaml").write_text(recipe.replace(f"measure: {{{name}: {{}}}}\n", ""))
+    done = run(tmp_path, None, "old.yaml", "--out", "old")
+    assert done.returncode == 0, done.stderr
+    marks = tmp_path / "run/parts/attempts/00000"
+    words = ("recipe.yaml", "--out", "run", "--reuse", "old")
+    assert run(tmp_path, None, *words).returncode == -signal.SIGKILL and (marks / "0").exists()
+    for number in "12":
+        (marks / number).touch()
+    done = run(tmp_path, None, *words)
     assert done.returncode == 0, done.stderr
     check(tmp_path / "run", name)
 
