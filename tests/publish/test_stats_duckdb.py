@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from curate.base.errors import ConservationError
-from curate.publish.stats_duckdb import TABLES, write_stats
+from curate.base.process import in_threads
+from curate.publish.stats_duckdb import TABLES, _database, write_stats
 from curate.store.facts import RunFacts, read_facts
 from curate.store.layout import FAILURES_FILE
 from curate.store.store import RunStore
@@ -35,6 +37,22 @@ def test_it_holds_tables_alone(plain: Any) -> None:
 def test_older_clients_read_it(plain: Any) -> None:
     tags = plain.execute("SELECT tags FROM duckdb_databases() WHERE NOT internal").fetchall()
     assert [tag["storage_version"].split("+")[0] for (tag,) in tags] == ["v1.0.0"]
+
+
+def test_many_are_written_at_once_and_one_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    runs = [write_bare(str(tmp_path / str(number)), ["a"] * number) for number in range(1, 6)]
+    drops = [count_drops(run) for run in runs]
+    facts = RunFacts.model_validate(BARE)
+    for _ in in_threads(lambda number: write_stats(runs[number], facts, drops[number]), range(len(runs))):
+        pass
+    with pytest.raises(duckdb.Error):
+        write_stats(runs[0], facts, drops[0], pa.table({"of": ["another shape"]}))
+    for number, run in enumerate(runs, 1):
+        with duckdb.connect(f"{run.url}/stats.duckdb", read_only=True) as connection:
+            assert connection.execute("SELECT sum(rows) FROM drops").fetchall() == [(number,)]
+    assert _database().execute("SELECT database_name FROM duckdb_databases() WHERE NOT internal").fetchall() == [
+        ("memory",)
+    ]
 
 
 def test_the_funnel_sums_to_the_pool(plain: Any) -> None:
