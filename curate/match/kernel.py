@@ -93,7 +93,7 @@ def prefetch(_typing: Any, array: Any, index: Any) -> Any:
 
 
 @_jit
-def sort_unique(ids: I32, a: int, b: int, out: I32, n: int) -> int:
+def _sort_unique(ids: I32, a: int, b: int, out: I32, n: int) -> int:
     """Write ids[a:b], ascending and each once, to `out` from n; return the new n."""
     if b - a > _INSERTED:
         order = np.argsort(ids[a:b], kind="mergesort")  # which no ids make slow, unlike the default
@@ -114,6 +114,23 @@ def sort_unique(ids: I32, a: int, b: int, out: I32, n: int) -> int:
         m += x > last
         last = max(x, last)
     return m
+
+
+@_jit
+def append_sorted(ids: I32, id_at: I64, out: I32, n: int, out_at: I64) -> tuple[I32, int]:
+    """Write each text's ids, ascending and each once, to `out` from n, and where they end to `out_at`.
+
+    Returns `out`, a longer one where they have no room, and the new n.
+    """
+    if n + id_at[-1] > len(out):
+        longer = np.empty(2 * len(out) + id_at[-1], np.int32)
+        for i in range(n):
+            longer[i] = out[i]
+        out = longer
+    for t in range(len(id_at) - 1):
+        n = _sort_unique(ids, id_at[t], id_at[t + 1], out, n)
+        out_at[t] = n
+    return out, n
 
 
 @_jit
@@ -420,14 +437,7 @@ def match_texts(tables: Tables, data: U8, offsets: I64, null: Mask, limit: int) 
         _find_heads(tables, tokens, token_at, len(here) - 1, scratch)
         while not _collect(tables, token_at, len(here) - 1, scratch, ids, id_at):
             ids = np.empty(2 * len(ids), np.int32)
-        if n + id_at[len(here) - 1] > len(out):
-            longer = np.empty(2 * len(out) + id_at[len(here) - 1], np.int32)
-            for i in range(n):
-                longer[i] = out[i]
-            out = longer
-        for t in range(len(here) - 1):
-            n = sort_unique(ids, id_at[t], id_at[t + 1], out, n)
-            out_at[first + t + 1] = n
+        out, n = append_sorted(ids, id_at[: len(here)], out, n, out_at[first + 1 :])
         if n > limit:
             raise OverflowError
         first = stop

@@ -23,7 +23,7 @@ import numpy as np
 
 from curate.base.numeric.arrays import I32, I64, U8, U64, Mask
 from curate.base.numeric.text_hash import load_u64
-from curate.match.kernel import Int, prefetch, sort_unique
+from curate.match.kernel import Int, append_sorted, prefetch
 
 MAX_LENGTH = (1 << 11) - 1  # bytes of an entry
 # Classes of characters, bits of a table by code point.
@@ -567,14 +567,7 @@ def match_texts(
         _decide_heads(tables, of, block, atoms, heads)
         while not _collect(tables, of, block, atoms, heads, ids, id_at):
             ids = np.empty(2 * len(ids), np.int32)
-        if n + id_at[stop - first] > len(out):
-            longer = np.empty(2 * len(out) + id_at[stop - first], np.int32)
-            for i in range(n):
-                longer[i] = out[i]
-            out = longer
-        for t in range(stop - first):
-            n = sort_unique(ids, id_at[t], id_at[t + 1], out, n)
-            out_at[first + t + 1] = n
+        out, n = append_sorted(ids, id_at[: stop - first + 1], out, n, out_at[first + 1 :])
         if n > limit:
             raise OverflowError
         first = stop
