@@ -143,7 +143,7 @@ def _ends(data: U8, start: int, length: int) -> tuple[np.uint64, np.uint64]:
 
 
 @_jit
-def _token_hash(data: U8, start: int, length: int) -> np.uint64:
+def hash_token(data: U8, start: int, length: int) -> np.uint64:
     """Return a hash of all bytes of a token and its length; its high bits are the good ones."""
     first, last = _ends(data, start, length)
     h: np.uint64 = (first * _K1) ^ ((last + np.uint64(length)) * _K2)
@@ -219,7 +219,7 @@ def _finish_tables(tables: Tables, ends: I32, flags: U8) -> None:
             tables.filter[np.int64(h >> _U6)] |= _U1 << (h & _U63)
     for token in range(distinct):
         start, length = token_at[token], token_at[token + 1] - token_at[token]
-        slot: Int = 4 * np.int64(_token_hash(tables.pool, start, length) >> tables.shifts[0])
+        slot: Int = 4 * np.int64(hash_token(tables.pool, start, length) >> tables.shifts[0])
         while word[slot + 2] != _U0:
             slot = slot + 4 if slot + 4 < len(word) else 0
         word[slot], word[slot + 1] = _ends(tables.pool, start, length)
@@ -305,7 +305,7 @@ def _tokenise(data: U8, marks: I64, offsets: I64, null: Mask, scratch: _Scratch,
 def _hash_tokens(word: U64, shift: np.uint64, data: U8, n: int, scratch: _Scratch) -> None:
     """Find the home slot of each of n tokens, and prefetch it."""
     for j in range(n):
-        scratch.slot[j] = 4 * np.int64(_token_hash(data, scratch.start[j], scratch.length[j]) >> shift)
+        scratch.slot[j] = 4 * np.int64(hash_token(data, scratch.start[j], scratch.length[j]) >> shift)
         prefetch(word, scratch.slot[j])
 
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from curate.base.numeric.arrays import I32, I64, U8, U64, Mask
 from curate.base.numeric.text_hash import load_u64
-from curate.match.kernel import Int, append_sorted, prefetch
+from curate.match.kernel import Int, append_sorted, hash_token, prefetch
 
 MAX_LENGTH = (1 << 11) - 1  # bytes of an entry
 # Classes of characters, bits of a table by code point.
@@ -111,21 +111,8 @@ def _class_at(data: U8, i: int, classes: U8) -> tuple[Int, int]:
 
 
 @_jit
-def _hash_atom(data: U8, start: int, length: int) -> np.uint64:
-    """Return a hash of all bytes of an atom and its length, which is that of a prefix of one atom too."""
-    half = np.uint64(min(length, 8)) << _U2
-    first = load_u64(data, start) & ((_U1 << half << half) - _U1)
-    last = load_u64(data, start + length - 8) if length > 8 else _U0
-    h: np.uint64 = (first * _K1) ^ ((last + np.uint64(length)) * _K2)
-    if length > 16:
-        for i in range(start + 8, start + length - 8, 8):
-            h = (h ^ (h >> _U31) ^ load_u64(data, i)) * _K1
-    return (h ^ (h >> _U32)) * _K3
-
-
-@_jit
 def _chain(h: np.uint64, atom: np.uint64, spaced: bool) -> np.uint64:
-    """Return the hash of a prefix and one more atom, before which there may be a space."""
+    """Return the hash of a prefix, which of one atom is that atom's, and one more atom, before which may be a space."""
     h = ((h >> _U31 | h << _U33) ^ (atom + np.uint64(spaced))) * _K2
     return h ^ (h >> _U32)
 
@@ -213,7 +200,7 @@ def _cut_entry(pool: U8, start: int, stop: int, classes: U8, atoms: _Atoms) -> t
 @_jit
 def _add_entry_atom(pool: U8, start: int, length: int, spaced: bool, atoms: _Atoms, n: int) -> int:
     atoms.start[n], atoms.length[n] = start, length
-    h = _hash_atom(pool, start, length)
+    h = hash_token(pool, start, length)
     atoms.hash[n] = _chain(atoms.hash[n - 1], h, spaced) if n else h
     return n + 1
 
@@ -410,7 +397,7 @@ def _find_heads(tables: Tables, languages: I32, block: _Block, atoms: _Atoms, he
         if languages[t] >= 0:
             first, buckets = places[4 * np.int64(languages[t])], np.uint64(places[4 * np.int64(languages[t]) + 1])
             for j in range(block.atom_at[t], block.atom_at[t + 1]):
-                hashes[j] = _hash_atom(spaced, starts[j], lengths[j])
+                hashes[j] = hash_token(spaced, starts[j], lengths[j])
                 prefetch(slots, first + _bucket(hashes[j], buckets))
                 head_atom[n] = j
                 n += is_head[j]
