@@ -59,7 +59,7 @@ def hash_only(data: np.ndarray, offsets: np.ndarray) -> np.uint64:
         block[:size] = data[here[0] : here[-1]]
         kernel._find_marks(block, size, marks)
         for j in range(kernel._tokenise(block, marks, here, null, scratch, token_at)):
-            h ^= kernel._token_hash(block, scratch.start[j], scratch.length[j])
+            h ^= kernel.hash_token(block, scratch.start[j], scratch.length[j])
         first = stop
     return h
 
