@@ -68,7 +68,8 @@ def first_recipe(folder: Path, **sections: Any) -> dict[str, Any]:
     """Recipe `metaclip-crawl`, with fewer entries."""
     source = {"name": "crawl", "format": "commoncrawl", "path": str(folder / "*.warc.gz")}
     match = {"metadata": write_metadata(folder)}
-    rules = {"opt_out": "NOT noai AND NOT noimageai", "english": "language = 'en'"}
+    rules = {"opt_out": "NOT noai AND NOT noimageai", "reserved": "tdm_reservation IS DISTINCT FROM '1'"}
+    rules |= {"english": "language = 'en'"}
     own = {"input": [source], "match": match, "measure": {"language": {}}, "rules": rules, "balance": {"t": 1000}}
     return own | {"output": {"rows_per_shard": 20}} | sections
 
