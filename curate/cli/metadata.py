@@ -99,7 +99,8 @@ def show(
         entries = entries.filter(pc.equal(entries["language"], pa.scalar(language)))
     shown = entries.slice(0, limit).to_pylist()
     rows = [(str(row["entry_id"]), *([row["language"]] if len(keys) > 1 else []), repr(row["entry"])) for row in shown]
-    print_lines(*_report(table, report), *columns(rows, right=[0]))
+    none = [] if len(entries) else [line(f"no entry {f'of {language} ' if language else ''}contains {find!r}")]
+    print_lines(*_report(table, report), *columns(rows, right=[0]), *none)
 
 
 def _count(languages: Any) -> str:

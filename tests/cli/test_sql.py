@@ -291,6 +291,7 @@ def test_metadata_import_and_show(cli: Cli, pool: Path, tmp_path: Path, form: st
     done = cli("metadata", "show", str(out), "--find", "o", "--limit", "2")
     assert (done.status, done.err) == (0, "")
     assert [line.split() for line in done.out.splitlines()[-2:]] == [["1", "'dog'"], ["2", "'photo'"]]
+    assert cli("metadata", "show", str(out), "--find", "kitten").out.endswith("\nno entry contains 'kitten'\n")
 
 
 def test_imported_metadata_is_the_same_run(cli: Cli, pool: Path, tmp_path: Path) -> None:
