@@ -102,7 +102,8 @@ def _inputs(recipe: Recipe, plan: Plan, imported: ImportReport | None) -> Iterat
         parts = [part for unit in units for part in unit.parts]
         files, size = find_format(source).describe(parts), sum(part.size for part in parts)
         # Groups of rows in Parquet state their bytes before compression.
-        what = f"{format_bytes(size)}{' uncompressed' if any(part.groups for part in parts) else ''}"
+        is_parquet = any(part.groups and part.rows is not None for part in parts)
+        what = f"{format_bytes(size)}{' uncompressed' if is_parquet else ''}"
         if find_downloading(source):
             what = pluralise(sum(part.rows or 0 for part in parts), "URL")
         counts = (files, what, pluralise(len(units), "unit"))

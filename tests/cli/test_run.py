@@ -14,10 +14,12 @@ import pytest
 
 from curate.api import Run
 from curate.base.errors import RecipeError, RunError
+from curate.base.wording import format_bytes
 from curate.cli import common, progress
 from curate.store.checkpoints import MEASURED, Checkpoints
 from curate.store.store import RunStore
 from tests.cli.conftest import Cli, Done
+from tests.pool.crawl.crawls import info, pack
 from tests.waiting import wait_until
 
 CLIP = Path(__file__).resolve().parents[2] / "curate/demo/clip"
@@ -322,6 +324,17 @@ def test_plan_says_what_a_run_would_do(cli: Cli, pool: Path, tmp_path: Path) -> 
     assert tree(pool) == before and list(tmp_path.iterdir()) == []
     short = cli("plan", str(pool / "texts.yaml"), "--no-estimate")
     assert short.status == 0 and "estimate" not in short.out
+
+
+@pytest.mark.usefixtures("without_beam")
+def test_plan_calls_uncompressed_what_is(cli: Cli, pool: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "cc.yaml"
+    recipe.write_text("input: {name: cc, format: commoncrawl, path: a.warc.gz}")
+    pack(tmp_path / "a.warc.gz", [info("a.warc.gz")])
+    size = (tmp_path / "a.warc.gz").stat().st_size
+    said = lines(cli("plan", str(recipe), "--no-estimate").out)["cc"]
+    assert said.split() == ["cc", "commoncrawl", "1", "file", *format_bytes(size).split(), "1", "unit"]
+    assert " uncompressed " in lines(cli("plan", str(pool / "texts.yaml"), "--no-estimate").out)["urls"]
 
 
 @pytest.mark.usefixtures("without_beam")
