@@ -90,8 +90,8 @@ def article_rows(package: Package, caption: str) -> ArticleRows:
     except ValueError as error:
         raise ArticleFault("damaged_article", str(error)) from None
     facts = article.facts | _metadata_facts(package.metadata)
-    if not facts["pmcid"] and (parsed := parse_name(package.name)):
-        facts["pmcid"], facts["version"] = parsed[0], parsed[1] or None
+    if (parsed := parse_name(package.name)) and (facts["pmcid"] or parsed[0]) == parsed[0]:
+        facts |= {"pmcid": parsed[0], "version": facts["version"] or parsed[1] or None}
     rows: list[GraphicRow] = []
     counts: Counter[str] = Counter()
     for figure in article.figures:

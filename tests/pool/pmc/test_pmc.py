@@ -143,6 +143,13 @@ def test_what_xml_says_where_metadata_do_not() -> None:
     assert facts({"pmcid": "7", "version": 4, "is_retracted": False}) == ("PMC7", 4, False, True)
 
 
+def test_a_version_that_only_the_folder_names(tmp_path: Path) -> None:
+    rows = rows_of(source_of(write_folders(tmp_path, HIGHEST, with_metadata=False)))
+    versions = {article.pmcid: article.version for article in HIGHEST}
+    assert [row["version"] for row in rows] == [versions[row["pmcid"]] for row in rows]
+    assert set(versions.values()) == {1, 2}
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
