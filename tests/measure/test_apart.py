@@ -64,6 +64,8 @@ def test_a_unit_that_was_measured_before_by_other_signals(name: str, tmp_path: P
     done = run(tmp_path, None, *words)
     assert done.returncode == 0, done.stderr
     check(tmp_path / "run", name)
+    few = run(tmp_path, None, "recipe.yaml", "--out", "few", "--reuse", "run", "--set", "max_failed=0.05")
+    assert few.returncode == 1 and "1 of 13 samples" in few.stderr, "it counts, and is not tried again"
 
 
 @pytest.fixture
