@@ -210,12 +210,12 @@ class Runs:
 
 
 @contextmanager
-def runs(proxy: StoreProxy, bucket: str, folder: Path) -> Iterator[Runs]:
-    """Runs of one pool, which lies in the bucket, the first on a disk and without faults."""
+def runs(proxy: StoreProxy, bucket: str, folder: Path, more: str = "") -> Iterator[Runs]:
+    """Runs of one pool, which lies in the bucket, the first on a disk and without faults; `more` of their recipe."""
     path = Path(pools.write_tars(folder / "tars", pools.make_samples(36), 3)).parent
     fsspec.filesystem(bucket.partition(":")[0]).put(f"{path}/", f"{bucket}/pool/", recursive=True)
     made = Runs(proxy, bucket, folder)
-    Path(made.recipe).write_text(RECIPE % (f"{bucket}/pool", pools.write_metadata(folder)))
+    Path(made.recipe).write_text(RECIPE % (f"{bucket}/pool", pools.write_metadata(folder)) + more)
     done = run_command("run", made.recipe, "--out", str(folder / "here"))
     assert done.status == 0, done.err
     yield made

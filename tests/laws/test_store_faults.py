@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -11,6 +12,7 @@ from curate.store import lease
 from curate.store.lock import locked
 from curate.store.store import RunStore
 from tests.laws.store_faults import FAULTS, FAULTS_OF_PARTS, PART, Runs, runs
+from tests.llm.server import FaultServer
 from tests.s3 import bucket_at, serving_s3
 from tests.store_proxy import Fault, StoreProxy, store_proxy
 from tests.waiting import wait_until
@@ -74,6 +76,17 @@ def test_large_files(name: str, stored: Runs, monkeypatch: pytest.MonkeyPatch) -
     """Which s3fs puts in parts, here of the smallest size."""
     monkeypatch.setattr("s3fs.core.calculate_chunksize", lambda *_, **__: PART)
     print(f"\n{name} of parts: {stored.upload_parts(f'parts{len(name)}', FAULTS_OF_PARTS[name])}")
+
+
+@pytest.mark.slow
+def test_captions(proxy: StoreProxy, tmp_path: Path) -> None:
+    """Answers, texts and what they took are put into place together, by copies."""
+    with FaultServer() as server:
+        engines = f"{{llm: {{openai: {{base_url: '{server.base_url}', model: tiny-llm}}}}}}"
+        captions = f"captions: {{engines: {engines}, rewrite: {{engine: llm, styles: [human, coco]}}}}"
+        with runs(proxy, "s3://bucket", tmp_path, captions) as made:
+            print(f"\ncaptions: {made.survive('captions', FAULTS['answers that are lost'])}")
+            assert any(name.startswith("tables/captions/") for name in made.published("captions"))
 
 
 @pytest.mark.slow
