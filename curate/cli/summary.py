@@ -18,6 +18,8 @@ from curate.store.manifest import read_manifest
 from curate.store.store import RunStore
 
 _MISSING = pa.array(MISSING_REASONS)
+_TABLES = 16  # that are looked at for a sample to explain
+_DROPPED, _ANY = "was dropped", "is in or out"
 _FEW_SHARDS = 8  # fewer may be too few for a training loader
 _TRAINING = 10_000  # samples, of which a set is large enough to train on
 
@@ -121,11 +123,7 @@ def _captions(run: RunFacts, out: str) -> Iterator[str]:
 
 
 def _hints(store: RunStore, out: str) -> Iterator[str]:
-    rows = store.read_parquet(store.files("tables/decisions")[0], ["uid", "rule"])
-    rows = rows.filter(rows["uid"].is_valid())
-    dropped = rows.filter(pc.not_equal(rows["rule"], pa.scalar(FAILED)))  # null of a kept row
-    uid = next((table["uid"][0] for table in (dropped, rows) if len(table)), "UID")
-    what = "was dropped" if len(dropped) else "is in or out"
+    uid, what = _find_example(store)
     hints = {
         f"sql {out} funnel": "what each rule dropped, in SQL",
         f"explain {out} {uid}": f"why a sample {what}",
@@ -134,6 +132,24 @@ def _hints(store: RunStore, out: str) -> Iterator[str]:
     }
     width = max(map(len, hints))
     yield from (f"  curate {command:{width}}   {what}" for command, what in hints.items())
+
+
+def _find_example(store: RunStore) -> tuple[str, str]:
+    """Return the uid of a sample that was dropped, else of one that failed, else of any, and what it shows.
+
+    A few tables are looked at: where URLs are tried again, or an input is empty, the first one may have no row.
+    """
+    examples: dict[str, str] = {}
+    for name in store.files("tables/decisions")[:_TABLES]:
+        rows = store.read_parquet(name, ["uid", "rule"])
+        rows = rows.filter(rows["uid"].is_valid())
+        failed = pc.equal(rows["rule"], pa.scalar(FAILED))  # null of a kept row
+        for what, some in ((_DROPPED, rows.filter(pc.invert(failed))), ("failed", rows.filter(failed)), (_ANY, rows)):
+            if len(some):
+                examples.setdefault(what, some["uid"][0].as_py())
+        if _DROPPED in examples:
+            break
+    return next(((examples[what], what) for what in (_DROPPED, "failed", _ANY) if what in examples), ("UID", _ANY))
 
 
 def _not_there(store: RunStore, facts: DownloadFacts | None, missing: int, may_pass: int) -> str:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 
 from curate.cli import summary as summaries
@@ -51,14 +52,25 @@ def test_a_target_size_that_whole_t_miss(cli: Cli, pool: Path, tmp_path: Path) -
 
 def test_a_dropped_sample_is_there_to_explain(tmp_path: Path) -> None:
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 2)
-    for name, rules, what in (("a", {"words": "words > 4"}, "why a sample was dropped"), ("b", {}, "is in or out")):
+    for name, rules in (("a", {"words": "words > 4"}), ("b", {})):
         done = pools.run_local(pools.recipe_of(path, max_failed=1.0, rules=rules), tmp_path / name)
-        found = re.search(
-            rf"curate explain {re.escape(str(done.folder))} (\w+) .*{what}", summary(str(done.folder), 1.0)
-        )
-        assert found, what
-        rows = {row["uid"]: row["rule"] for row in done.table("decisions").to_pylist()}
-        assert found[1] in rows and (rows[found[1]] not in (None, "failed")) == bool(rules)
+        text = summary(str(done.folder), 1.0)
+        found = re.search(rf"curate explain {re.escape(str(done.folder))} (\w+) +why a sample (.*)", text)
+        assert found, text
+        rows = {row["uid"]: row["rule"] for row in done.table("decisions").to_pylist() if row["uid"]}
+        dropped = {rule for rule in rows.values() if rule not in (None, "failed")}
+        assert dropped >= {*rules}
+        assert rows[found[1]] in (dropped or {"failed"}) and found[2] == ("was dropped" if dropped else "failed")
+
+
+def test_a_sample_to_explain_is_of_a_table_that_has_rows(tmp_path: Path) -> None:
+    store, kept, failed, dropped = RunStore(str(tmp_path)), "a" * 32, "b" * 32, "c" * 32
+    tables: list[list[tuple[str | None, str | None]]] = [[], [(None, "failed"), (kept, None)], [(failed, "failed")]]
+    expected = [("UID", "is in or out"), (kept, "is in or out"), (failed, "failed"), (dropped, "was dropped")]
+    for unit, (rows, example) in enumerate(zip([*tables, [(kept, None), (dropped, "words")]], expected, strict=True)):
+        columns = {name: pa.array([row[at] for row in rows], pa.string()) for at, name in enumerate(("uid", "rule"))}
+        store.write_parquet(table_file("decisions", unit, unit), pa.table(columns))
+        assert summaries._find_example(store) == example
 
 
 @pytest.mark.parametrize(("urls", "came"), [(146, ", 1 of which came, but cannot be decoded"), (140, "")])
