@@ -1,7 +1,7 @@
 -- Downloads by source: how many URLs were downloaded, and why the others were not.
 -- theme: Files and failures
 -- column: source    the source's name in the recipe: sources of URLs, and tars of img2dataset with missing samples
--- column: outcome   `came` (downloaded), or the reason why not, as in samples.status
+-- column: outcome   `came` (downloaded, if perhaps not to be decoded), or the reason why not, as in samples.status
 -- column: count     URLs
 -- column: share     of the source's URLs
 -- column: may_pass  how many of them may succeed on another attempt: `curate run … --retry`
@@ -9,7 +9,7 @@
 -- column: last      time of the last attempt, in UTC
 WITH outcomes AS (
     SELECT source, coalesce(reason, 'came') AS outcome, count(*) AS count
-    FROM samples LEFT JOIN (SELECT reason FROM reasons WHERE never_came) ON reason = status
+    FROM samples LEFT JOIN (SELECT reason FROM reasons WHERE never_came) ON reason = status AND sha256 IS NULL
     GROUP BY ALL
 ), downloading AS (
     SELECT source FROM outcomes WHERE outcome <> 'came'

@@ -4,26 +4,28 @@
 -- column: host     of the URL, without port; null where there is no URL
 -- column: reason   the code, as in samples.status
 -- column: count    samples
+-- column: never_came  of these, those that were never downloaded: link rot
 -- column: share    of the host's samples in the pool
 -- column: example  the alphabetically first URL
 -- column: may_pass  how many of the samples may succeed on another attempt: `curate run … --retry`
 WITH places AS (
     SELECT
         split_part(split_part(split_part(split_part(split_part(url, '://', 2), '/', 1), '?', 1), '#', 1), '@', -1) AS place,
-        status, url, may_pass
+        status, url, may_pass, reason
     FROM samples s LEFT JOIN (SELECT unit, row, may_pass FROM failures WHERE may_pass) f ON f.unit = s.unit AND f.row = s.row
+    LEFT JOIN (SELECT reason FROM reasons WHERE never_came) ON reason = status AND sha256 IS NULL
 ), named AS (
     SELECT
         lower(CASE WHEN place LIKE '[%' THEN split_part(place, ']', 1) || ']' ELSE split_part(place, ':', 1) END) AS host,
-        status, url, may_pass
+        status, url, may_pass, reason
     FROM places
 ), failed AS (
-    SELECT host, status AS reason, count(*) AS count, min(url) AS example, count(may_pass) AS may_pass
+    SELECT host, status, count(*) AS count, count(reason) AS never_came, min(url) AS example, count(may_pass) AS may_pass
     FROM named WHERE status <> 'ok' GROUP BY ALL
 ), pools AS (
     SELECT host, count(*) AS pool FROM named SEMI JOIN failed ON failed.host IS NOT DISTINCT FROM named.host GROUP BY ALL
 )
-SELECT f.host, f.reason, f.count, f.count / p.pool AS share, f.example, f.may_pass
+SELECT f.host, f.status AS reason, f.count, f.never_came, f.count / p.pool AS share, f.example, f.may_pass
 FROM failed f JOIN pools p ON p.host IS NOT DISTINCT FROM f.host
-ORDER BY f.count DESC, f.host NULLS LAST, f.reason
+ORDER BY f.count DESC, f.host NULLS LAST, reason
 LIMIT $limit;

@@ -11,14 +11,14 @@
 -- column: top_rule  the rule that dropped most of them; null where nothing was dropped
 -- column: top_rows  how many it dropped
 WITH places AS (
-    SELECT unit, row, status, split_part(split_part(split_part(split_part(split_part(url, '://', 2), '/', 1), '?', 1), '#', 1), '@', -1) AS place
+    SELECT unit, row, status, sha256, split_part(split_part(split_part(split_part(split_part(url, '://', 2), '/', 1), '?', 1), '#', 1), '@', -1) AS place
     FROM samples
     WHERE url IS NOT NULL
 ), counts AS (
     SELECT
         lower(CASE WHEN place LIKE '[%' THEN split_part(place, ']', 1) || ']' ELSE split_part(place, ':', 1) END) AS host,
         d.rule, count(*) AS rows, count(reason) AS never_came
-    FROM places JOIN decisions d USING (unit, row) LEFT JOIN (SELECT reason FROM reasons WHERE never_came) ON reason = status
+    FROM places JOIN decisions d USING (unit, row) LEFT JOIN (SELECT reason FROM reasons WHERE never_came) ON reason = status AND sha256 IS NULL
     GROUP BY ALL
 )
 SELECT

@@ -13,5 +13,5 @@ SELECT s.url, f.reason, f.detail, f.attempts, f.attempted, f.may_pass, s.source,
 FROM failures f
 SEMI JOIN (SELECT reason FROM reasons WHERE never_came) r ON r.reason = f.reason
 JOIN samples s ON s.unit = f.unit AND s.row = f.row
-WHERE $may_pass IS NULL OR f.may_pass = $may_pass::BOOLEAN
+WHERE s.sha256 IS NULL AND ($may_pass IS NULL OR f.may_pass = $may_pass::BOOLEAN)
 ORDER BY s.unit, s.row;

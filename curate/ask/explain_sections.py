@@ -52,7 +52,7 @@ def verdict(run: OpenRun, row: dict[str, Any], forgotten: datetime | None) -> It
             last = f"{download['attempted']:%Y-%m-%d %H:%M:%S} UTC"
             failure += f" ({pluralise(download['attempts'], 'attempt')}, the last at {last})"
     facts = {
-        "failure": f"{'not downloaded' if is_missing else 'could not be read'}: {failure}",
+        "failure": f"{'not downloaded' if is_missing and row['sha256'] is None else 'could not be read'}: {failure}",
         "date": f", {forgotten:%Y-%m-%d}" if forgotten else "",
         "duplicate_of": row["duplicate_of"],
         "draw": _show(row["draw"]),

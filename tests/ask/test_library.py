@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from curate.ask.explain import explain_sample
 from curate.ask.library import THEMES, NamedQuery, fill_params, named_queries
 from curate.ask.output import write_result
 from curate.ask.query import open_run
@@ -591,17 +592,18 @@ def test_entry_samples(small: str) -> None:
 
 
 def test_failures_by_host(small: str) -> None:
-    assert ask(small, "failures_by_host") == [near("x", "truncated_image", 1, 1 / 11, "http://x/a3", 0)]
+    assert ask(small, "failures_by_host") == [near("x", "truncated_image", 1, 0, 1 / 11, "http://x/a3", 0)]
 
 
 @pytest.fixture(scope="module")
 def rotten(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A run of a source that downloads, of one of tars without a sample that img2dataset lists, and of one that is whole."""
-    time = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    time, never = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), {"sha256": None, "bytes": None}
     missing = [
         ("w1", "web", "http_503", 6, True),
         ("w2", "web", "http_404", 1, False),
         ("t1", "tars", "missing_sample", None, None),
+        ("w4", "web", "served_no_image", 1, False),  # it came, and could not be decoded
     ]
     failures = [
         {
@@ -617,7 +619,8 @@ def rotten(tmp_path_factory: pytest.TempPathFactory) -> str:
         for row, (name, source, reason, attempts, may_pass) in enumerate(missing)
     ]
     rows = [
-        (sample(name, "a", source, status=status), verdict("failed"), [], None) for name, source, status, *_ in missing
+        (sample(name, "a", source, status=status, **({} if name == "w4" else never)), verdict("failed"), [], None)
+        for name, source, status, *_ in missing
     ]
     rows += [
         (sample("w3", "a b c", "web"), verdict(), [], None),
@@ -631,14 +634,18 @@ def test_downloads(small: str, bare: str, rotten: str) -> None:
     last = datetime(2026, 1, 2, 3, 4, 5)
     assert ask(rotten, "downloads") == [
         ("tars", "missing_sample", 1, 1.0, 0, None, None),
-        near("web", "came", 1, 1 / 3, 0, None, None),
-        near("web", "http_404", 1, 1 / 3, 0, 1, last),
-        near("web", "http_503", 1, 1 / 3, 1, 6, last),
+        near("web", "came", 2, 1 / 2, 0, None, None),
+        near("web", "http_404", 1, 1 / 4, 0, 1, last),
+        near("web", "http_503", 1, 1 / 4, 1, 6, last),
     ]
     assert ask(small, "downloads") == ask(bare, "downloads") == []
-    assert [row[-1] for row in ask(rotten, "failures_by_host")] == [0, 1, 0]
-    assert [row[1:5] for row in ask(rotten, "hosts")] == [(5, 3, 3, 2)]
-    assert {row[1]: row[-1] for row in ask(rotten, "failures")} == {"http_503": 1, "http_404": 0, "missing_sample": 0}
+    by_host = {row[1]: (row[3], row[-1]) for row in ask(rotten, "failures_by_host")}
+    may_pass = {"http_503": 1, "http_404": 0, "missing_sample": 0, "served_no_image": 0}
+    assert by_host == {reason: (int(reason != "served_no_image"), may) for reason, may in may_pass.items()}
+    assert [row[1:5] for row in ask(rotten, "hosts")] == [(6, 4, 3, 2)]
+    assert {row[1]: row[-1] for row in ask(rotten, "failures")} == may_pass
+    assert "not downloaded: http_404 (" in str(explain_sample(rotten, "w2"))
+    assert "could not be read: served_no_image (" in str(explain_sample(rotten, "w4"))
 
 
 def test_urls_failed(small: str, rotten: str) -> None:

@@ -26,9 +26,9 @@ FROM {} LEFT JOIN reasons ON reason = outcome GROUP BY GROUPING SETS ((), (sourc
 ORDER BY source, urls DESC, outcome
 """
 _HOSTS_OF = """
-SELECT host, sum(count)::BIGINT AS missing, round(any_value(count / share))::BIGINT AS urls,
-    arg_max(reason, (count, reason)) AS most, sum(may_pass)::BIGINT AS may_pass
-FROM {} JOIN reasons USING (reason) WHERE never_came GROUP BY host ORDER BY missing DESC, urls, host LIMIT {}
+SELECT host, sum(never_came)::BIGINT AS missing, round(any_value(count / share))::BIGINT AS urls,
+    arg_max(reason, (never_came, reason)) AS most, sum(may_pass)::BIGINT AS may_pass
+FROM {} WHERE never_came > 0 GROUP BY host ORDER BY missing DESC, urls, host LIMIT {}
 """
 _VALUES = 12  # of a column that are shown one by one
 _BY_SOURCE = 40  # steps that are shown by source

@@ -84,7 +84,7 @@ def harmless(page: Page) -> None:
 def test_what_came_of_urls(tmp_path: Path, small: str) -> None:
     """Of sources that download; a host's name is a stranger's."""
     rows = [
-        (sample(f"w{i}", "a", url=f"http://h{i}<b>/", status=reason), verdict("failed"), [], None)
+        (sample(f"w{i}", "a", url=f"http://h{i}<b>/", status=reason, sha256=None), verdict("failed"), [], None)
         for i, reason in enumerate(("http_503", "http_404"))
     ]
     rows.append((sample("w2", "a b c"), verdict(), [], None))
