@@ -14,7 +14,7 @@ from resource import RUSAGE_SELF, getrusage
 
 from curate.ask.costs.model import CPU, Trial, Trials, Work, add_waiting, find_seconds, predict
 from curate.ask.costs.page import CostPlan
-from curate.ask.whatif.estimate import Estimate, fetched, scaled, share_left, size_of
+from curate.ask.whatif.estimate import Estimate, Watch, fetched, scaled, share_left, size_of, unwatched
 from curate.base.errors import RunError
 from curate.base.meter import METER
 from curate.base.process import temporary_folder
@@ -35,8 +35,10 @@ _PARTS = 64  # more say nothing more
 _LONG = 60  # seconds of CPU that the third run takes where a fourth would be too long to wait for
 
 
-def find_trials(prepared: Prepared, measure: int | None) -> tuple[Trials, str] | None:
+def find_trials(prepared: Prepared, measure: int | None, watch: Watch = unwatched) -> tuple[Trials, str] | None:
     """Run trials of `measure` rows, or take a finished run in their place; return also which, in words.
+
+    `watch` shows how far each is.
 
     None where the pool has nothing to measure. Raises RecipeError where a model needs a device that is not here.
     """
@@ -50,7 +52,7 @@ def find_trials(prepared: Prepared, measure: int | None) -> tuple[Trials, str] |
     if not units:
         return None
     rows = measure or (_IMAGES if context.pool.has_images else _ROWS)
-    trials = _run_trials(replace(prepared, context=context), units, rows, share_left(context, units) == 0)
+    trials = _run_trials(replace(prepared, context=context), units, rows, share_left(context, units) == 0, watch)
     return trials, f"{pluralise(trials.apart.rows, 'row')} measured aside"
 
 
@@ -71,16 +73,18 @@ def plan_costs(prepared: Prepared, trials: Trials, measured: str, expected: Esti
     return CostPlan(costs, seconds, work, workers, scheme if remote else "", measured, expected.requests)
 
 
-def _run_trials(prepared: Prepared, units: Sequence[Unit], rows: int, is_lent: bool) -> Trials:
+def _run_trials(prepared: Prepared, units: Sequence[Unit], rows: int, is_lent: bool, watch: Watch) -> Trials:
     """Measure about so many rows of these units; `is_lent`: all comes from the run to reuse, whose units stay whole."""
     start = sum(value for (_, kind), value in METER.take().items() if kind == CPU)
     parts = units if is_lent else [replace(unit, parts=(part,)) for unit in units for part in unit.parts]
-    with temporary_folder() as folder:
+    with temporary_folder() as aside:
         number = iter(range(4))
-        base = folder if prepared.context.store.is_local else f"memory://{folder}"  # which counts requests
+        base = aside if prepared.context.store.is_local else f"memory://{aside}"  # which counts requests
 
         def measure(some: Sequence[Unit]) -> Trial:
-            return _run(prepared, some, is_lent, size_of(some) / max(1, size_of(units)), f"{base}/{next(number)}")
+            folder = RunStore(f"{base}/{next(number)}")
+            with watch(folder, len(some)):
+                return _run(prepared, some, is_lent, size_of(some) / max(1, size_of(units)), folder)
 
         first = parts[len(parts) // 2 : len(parts) // 2 + 1]
         cold, warm = measure(first), measure(first)
@@ -97,11 +101,11 @@ def _run_trials(prepared: Prepared, units: Sequence[Unit], rows: int, is_lent: b
     return Trials(cold, warm, apart, together, start, size_of(spread) / max(1, apart.rows))
 
 
-def _run(prepared: Prepared, units: Sequence[Unit], is_lent: bool, share: float, folder: str) -> Trial:
+def _run(prepared: Prepared, units: Sequence[Unit], is_lent: bool, share: float, folder: RunStore) -> Trial:
     """Run the recipe on these units; `share` is what they are of the pool."""
     numbered = [replace(unit, index=index) for index, unit in enumerate(units)]
     recipe = prepared.context.recipe.model_copy(update={"captions": None, "max_failed": 1.0, "max_missing": 1.0})
-    context = replace(prepared.context, store=RunStore(folder), place=Place.THIS_PROCESS, share=share)
+    context = replace(prepared.context, store=folder, place=Place.THIS_PROCESS, share=share)
     context = context if is_lent else replace(context, reuse=None)
     for attempt in (scaled(recipe, share), recipe.model_copy(update={"balance": None, "sample": None})):
         context = replace(context, recipe=attempt)

@@ -16,6 +16,7 @@ from curate.base.schema import KEPT
 from curate.base.wording import describe_seen, format_bytes, format_seconds, pluralise
 from curate.captions.engines import find_faults
 from curate.cli import common
+from curate.cli.progress import show_sample
 from curate.download.rates import SECONDS, Outlook
 from curate.match.metadata import ImportReport
 from curate.measure.current import count_needed
@@ -75,10 +76,12 @@ def plan(
             common.print_lines(line(), heading("downloads", source.name), *columns(list(_outlook(outlook, units))))
         if not no_estimate:
             try:
-                with common.say_if_slow("a sample of the pool is measured and decided"):
-                    trials = find_trials(prepared, measure) if figures else None  # first, for it wants a new process
+                with common.say_if_slow("a sample of the pool is measured and decided; --no-estimate leaves it out"):
+                    trials = (
+                        find_trials(prepared, measure, show_sample) if figures else None
+                    )  # first, for it wants a new process
                     context, pool = prepared.context, prepared.plan.units
-                    expected = estimate(context, pool, prepared.metadata, prepared.record, rows)
+                    expected = estimate(context, pool, prepared.metadata, prepared.record, rows, show_sample)
             except RecipeError as error:  # of a device, say, that only workers have
                 if prepared.engine.place.is_this_machine:
                     raise

@@ -15,6 +15,7 @@ from curate.ask.status import STEPS, USUAL, count_done, seconds_between
 from curate.base.errors import CurateError
 from curate.base.process import at_interrupt
 from curate.base.wording import format_bytes, pluralise
+from curate.cli import common
 from curate.cli.terminal import Escaped, plain
 from curate.download.rates import sum_downloads
 from curate.store.checkpoints import MEASURED, steps_done
@@ -123,6 +124,25 @@ def show_progress(folder: RunStore, units: int, urls: int = 0) -> Iterator[None]
     at_interrupt(tell)
     target = _bars if sys.stderr.isatty() else _lines
     with _beside(stop, lambda: target(_Progress(folder, units, urls), stop)):
+        yield
+
+
+@contextmanager
+def show_sample(folder: RunStore, units: int) -> Iterator[None]:
+    """Show how far a sample of the pool is measured, as `show_progress` does, where the block takes long."""
+    stop = threading.Event()
+
+    def tell() -> None:
+        progress, last = _Progress(folder, units, 0), list[str]()
+        if sys.stderr.isatty() and not stop.wait(common.SLOW):
+            _bars(progress, stop)
+        while not stop.wait(_BETWEEN_LINES):
+            progress.read()
+            if (texts := progress.texts(always=USUAL[:1])) != last:
+                print("  ".join(texts), file=sys.stderr, flush=True)
+                last = texts
+
+    with _beside(stop, tell):
         yield
 
 

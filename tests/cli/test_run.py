@@ -1,10 +1,12 @@
 """`curate run`, `plan` and `demo`, whole."""
 
+import contextlib
 import io
 import json
 import re
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.api import Run
+from curate.ask.whatif import estimate as estimates
 from curate.base.errors import RecipeError, RunError
 from curate.base.wording import format_bytes
 from curate.cli import common, progress
@@ -525,6 +528,30 @@ def test_progress_within_a_unit_counts_its_images(tmp_path: Path, capsys: pytest
         work.complete("another", steps[0].schema, lambda first: steps)
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == "measure 1/1 units  decide 0/1 units  emit 0 shards"  # nothing is left to measure
+
+
+def test_a_sample_that_takes_long_shows_how_far_it_is(
+    cli: Cli, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = RunStore(str(tmp_path))
+    with progress.show_sample(folder, 2):
+        folder.write_bytes("tables/samples/00000.parquet", b"")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(progress, "_BETWEEN_LINES", 0.01)
+    with progress.show_sample(folder, 2):
+        wait_until(lambda: capsys.readouterr().err == "measure 1/2 units\n")
+    measuring, begun = estimates.measure, list[str]()
+
+    def slow(*measured: Any) -> Any:
+        answer = measuring(*measured)
+        time.sleep(0.5)
+        return answer
+
+    monkeypatch.setattr(estimates, "measure", slow)
+    monkeypatch.setattr(common, "say_if_slow", lambda text: contextlib.nullcontext(begun.append(text)))
+    done = cli("plan", str(pool / "texts.yaml"))
+    assert begun[-1] == "a sample of the pool is measured and decided; --no-estimate leaves it out"
+    assert done.err.endswith("measure 1/1 units\n")
 
 
 def test_slow_planning_says_what_it_does(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

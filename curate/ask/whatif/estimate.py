@@ -8,7 +8,8 @@ the units where there are several, else that of the rows, and that of a run's dr
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from math import ceil
 from typing import NamedTuple, TypeVar
@@ -54,6 +55,14 @@ S = TypeVar("S", bound=Section)
 _SHARE = 0.01  # of captions in such scripts that is worth a warning
 
 
+Watch = Callable[[RunStore, int], AbstractContextManager[None]]  # of a folder in which so many units are measured
+
+
+def unwatched(folder: RunStore, units: int) -> AbstractContextManager[None]:
+    """Show nothing."""
+    return nullcontext()
+
+
 class EstimatedRequests(NamedTuple):
     """What one engine would have to answer for one kind."""
 
@@ -90,8 +99,9 @@ def estimate(
     metadata: pa.Table | None,
     record: Record | None = None,
     rows: int | None = None,
+    watch: Watch = unwatched,
 ) -> Estimate | None:
-    """Measure a few units in a temporary folder and extrapolate. `record`: what is blocked.
+    """Measure a few units in a temporary folder and extrapolate. `record`: what is blocked; `watch` shows progress.
 
     `rows` are those of the pool, of which the units may be a part; None: of these units. Nothing is downloaded: of what
     a run downloads, units count whose files are there. None where there are none.
@@ -104,7 +114,7 @@ def estimate(
         return None
     left = share_left(context, units)
     known = [index_answers(folder) for folder in (context.store, context.reuse) if folder and context.recipe.captions]
-    with temporary_folder() as aside:
+    with temporary_folder() as aside, watch(RunStore(aside), len(sample)):
         # Where all units are alike, their time is that of what the run to reuse does not have.
         reuse, share = context.reuse if left in (0, 1) else None, size_of(sample) / max(1, size_of(units))
         context = replace(context, store=RunStore(aside), reuse=reuse, share=share)
