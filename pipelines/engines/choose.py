@@ -7,9 +7,7 @@ a boolean a flag. What Beam does not know is an error.
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from copy import deepcopy
 from functools import lru_cache
 from itertools import chain, product
 from typing import Any, TypeVar
@@ -92,26 +90,8 @@ def _check_runner(runner: str, where: str) -> None:
         raise RecipeError(f"{where}: {what}; a runner of Beam ({', '.join(names)}); or the dotted path of a class")
 
 
-@lru_cache(1024)
-def _parse(kind: Any, flags: tuple[str, ...]) -> Any:
-    return kind(flags)._visible_options
-
-
-def _view_as(options: PipelineOptions, cls: Any) -> Any:
-    """Return what Beam's own `view_as` does: it makes a parser each time, some 50 times a run, and this one once."""
-    flags = sys.argv[1:] if options._flags is None else options._flags
-    view, visible = cls.__new__(cls), deepcopy(_parse(cls, tuple(flags)))
-    vars(view).update(_flags=options._flags, _visible_options=visible, _all_options=options._all_options)
-    for name in view._visible_option_list():
-        options._all_options.setdefault(name, getattr(visible, name))
-    return view
-
-
-PipelineOptions.view_as = _view_as
-
-
 class _Options(PipelineOptions):
-    """Options whose views are made once: Beam asks for two with each transform.
+    """Options whose views are made once: Beam asks for two with each transform, and makes a parser for each.
 
     A job server says which options it knows (`add_extra_args_fn`), when the job is sent to it. What neither it nor Beam
     knows is an error.

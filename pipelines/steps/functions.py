@@ -1,8 +1,8 @@
 """Functions of elements as steps of Beam, as `beam.Map` and `beam.FlatMap` are, at half the cost; also in threads.
 
 Beam asks each method of a DoFn, ten times a step, whether it wants state, timers or windows, by inspecting its
-signature; reads its source, to warn who mixes yield and return; and infers what a function returns from its bytecode.
-None of ours wants or mixes any, and all give objects that are pickled. What Beam's own want is inspected once a class.
+signature, and infers what a function returns from its bytecode. None of ours wants any, and all give objects that are
+pickled. What Beam's own want is inspected once a class.
 
 A worker of Beam takes one element after another, and a unit may not be work for all cores. Beam's local runner can have
 several workers in one process, but then now and then reads an element from a wrong place
@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary
 
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
-from apache_beam.transforms import core, userstate
+from apache_beam.transforms import userstate
 from apache_beam.transforms.core import get_function_args_defaults
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
@@ -75,10 +75,6 @@ class PlainDoFn(beam.DoFn):
                 bound = types.MethodType(method, cls) if isinstance(method, types.FunctionType) else method
                 answer = get_function_args_defaults(bound)
                 setattr(cls, f"_inspect_{name}", staticmethod(lambda answer=answer: answer))  # which Beam asks first
-
-
-_mixes = core._check_fn_use_yield_and_return
-core._check_fn_use_yield_and_return = lambda fn: not isinstance(getattr(fn, "__self__", 0), PlainDoFn) and _mixes(fn)
 
 
 class _Each(PlainDoFn):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from apache_beam.options.pipeline_options import DebugOptions, DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 
 from curate.base.errors import RecipeError
 from curate.run.units import Place
@@ -70,18 +70,6 @@ def test_the_defaults_are_for_who_names_no_runner() -> None:
 
     assert read() == read("--runner", "FnApiRunner") == ("FnApiRunner", 1, "in_memory")
     assert read("--direct_num_workers", "3") == ("FnApiRunner", 3, "in_memory")
-
-
-@pytest.mark.parametrize("flags", [[], ["--direct_num_workers=3", "--runner", "spark", "--experiments=a", "--x=y"]])
-def test_views_are_what_beam_makes(flags: list[str]) -> None:
-    for kind in PipelineOptions.__subclasses__():
-        options = PipelineOptions(flags)
-        view, made = options.view_as(kind), kind(flags)
-        assert type(view) is kind and vars(view._visible_options) == vars(made._visible_options)
-        assert view._all_options is options._all_options and view._all_options == made._all_options
-    views = [PipelineOptions(flags).view_as(DebugOptions) for _ in range(2)]
-    views[0].add_experiment("only_there")
-    assert views[1].lookup_experiment("only_there") is None and views[0].lookup_experiment("only_there")
 
 
 @pytest.mark.parametrize(

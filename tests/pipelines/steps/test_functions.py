@@ -13,7 +13,7 @@ import pytest
 from apache_beam.pvalue import AsList
 from apache_beam.runners.common import MethodWrapper
 from apache_beam.testing.util import assert_that, equal_to
-from apache_beam.transforms.core import _check_fn_use_yield_and_return, get_function_args_defaults
+from apache_beam.transforms.core import get_function_args_defaults
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import CombiningValueStateSpec, TimerSpec, get_dofn_specs, on_timer
 
@@ -70,8 +70,6 @@ class Stateful(beam.DoFn):
     TOTAL, AT = beam.DoFn.StateParam(SUM), beam.DoFn.TimerParam(TIMER)
 
     def process(self, element: Any, total: Any = TOTAL, at: Any = AT) -> Any:
-        if False:
-            yield element
         return [element]
 
     @on_timer(TIMER)
@@ -86,8 +84,6 @@ def test_what_beam_knows_of_other_dofns_stays() -> None:
         assert states == {Stateful.SUM} and timers == {Stateful.TIMER}
         states.clear()
     assert get_dofn_specs(mapped) == get_dofn_specs(beam.Map(stateful.expire).fn) == (set(), set())
-    assert _check_fn_use_yield_and_return(stateful.process)  # what Beam warns of
-    assert not _check_fn_use_yield_and_return(FlatMap(list).fn.process)
 
 
 def meet(number: int) -> int:
