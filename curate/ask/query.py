@@ -39,6 +39,7 @@ _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+|\([^()]*\)\s*)?", re.IGNORECA
 # DuckDB's words for a file that is no Parquet file, or missing (then the path is a folder to it); what fails within one
 # is an `Error` of no other class.
 _DAMAGE = re.compile(r"Failed to read file|No magic bytes|too small to be a Parquet|\.parquet/\*\*|Corrupt database")
+_RUN = "curate_run"  # a variable of a connection: the folder that it sees
 _BATCH = 2048  # rows fetched at once: DuckDB's vector size
 _NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 # DuckDB's words for a missing table or column, which may be of a named query.
@@ -72,6 +73,7 @@ def open_run(url: str) -> Any:
         create_views(connection, plain, find_written(read_facts(folder)))
         allowed = ", ".join(quote(path) for every in (files, plain) for paths in every.values() for path in paths)
         connection.execute(f"SET allowed_paths = [{allowed}]")
+        connection.execute(f"SET VARIABLE {_RUN} = {quote(folder.url)}")
         connection.execute("SET enable_external_access = false; SET lock_configuration = true")
     except BaseException as error:
         connection.close()
@@ -195,7 +197,10 @@ def _errors(sql: str = "", connection: Any = None) -> Iterator[None]:
 
 
 def _hint(error: str, sql: str, connection: Any) -> str:
-    """Return a line that names the named query that SQL took for a table, or the tables that have a column."""
+    """Return a line that names the named query that SQL took for a table, or the tables that have a column.
+
+    Of a column that the pool alone has, the line says how it comes into the tables.
+    """
     missing = _MISSING.search(error)
     table, column = (name and name.lower() for name in missing.groups()) if missing else (None, None)
     for query in named_queries():
@@ -210,7 +215,24 @@ def _hint(error: str, sql: str, connection: Any) -> str:
     having = "SELECT DISTINCT table_name FROM duckdb_columns() WHERE lower(column_name) = ? ORDER BY ALL"
     tables = [name for (name,) in connection.execute(having, [column]).fetchall()]
     condition = "; the condition that a sample was dropped is NOT kept" if column == "dropped" else ""
-    return f"{column} is in {', '.join(tables)}{condition}\n" if tables else ""
+    if tables:
+        return f"{column} is in {', '.join(tables)}{condition}\n"
+    [(url,)] = connection.execute(f"SELECT getvariable('{_RUN}')").fetchall()
+    if (name := {name.lower(): name for name in _shard_columns(url)}.get(column)) is None:
+        return ""
+    why = f"{name} is a column of the pool that no rule named, so it is not in this run's tables"
+    how = f"write derive: {{NAME: {name}}}, or a rule that names it, and run with --out NEW --reuse {url}"
+    return f"{why}: {how}; nothing is measured again\n"
+
+
+def _shard_columns(url: str) -> list[str]:
+    """Return the columns of a run's shards, which has those of its inputs; none where they cannot be read."""
+    store = RunStore(url)
+    with suppress(OSError, pa.ArrowInvalid):
+        names = [line.path for line in read_manifest(store) if line.path.startswith("shards/")]
+        for name in [name for name in names if name.endswith(".parquet")][:1]:
+            return list(store.schema(name).names)
+    return []
 
 
 # ---- opening

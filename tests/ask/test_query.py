@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,6 +80,24 @@ def shown(result: Result, form: Literal["csv", "json", "table"]) -> str:
 def test_a_wrong_question_says_what_is_accepted(small: str, text: str, params: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         run_query(small, text, params)
+
+
+def test_a_column_that_the_pool_alone_has_is_hinted_at(tmp_path: Path) -> None:
+    folder = write_small(str(tmp_path))
+    shard = folder.read_parquet("shards/00000.parquet")
+    licences = pa.nulls(len(shard), pa.string())
+    folder.write_parquet("shards/00000.parquet", shard.append_column("Licence_URL", licences))
+    hint = (
+        "SQL: Licence_URL is a column of the pool that no rule named, so it is not in this run's tables: write "
+        "derive: {NAME: Licence_URL}, or a rule that names it, and run with --out NEW --reuse "
+        f"{folder.url}; nothing is measured again\nBinder Error: "
+    )
+    for query in ("SELECT licence_url FROM verdicts", "SELECT v.licence_url FROM verdicts v"):
+        with pytest.raises(RecipeError) as raised:
+            run_query(folder.url, query, {})
+        assert str(raised.value).startswith(hint)
+    with pytest.raises(RecipeError, match=r"^SQL: Binder Error"):
+        run_query(folder.url, "SELECT license FROM verdicts", {})
 
 
 def test_parameters_of_sql(small: str) -> None:
