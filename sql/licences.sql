@@ -1,12 +1,14 @@
 -- Licences that sources state of their samples, in the pool and in the kept set.
 -- theme: Sources, languages and hosts
 -- param: limit = 50  how many
--- column: stated      the column that says it: license_group, license or licence_url, as far as rules see them
+-- column: stated      the column that says it: license_group, license or licence_url
 -- column: licence     what it says; null where it says nothing
 -- column: pool        samples
 -- column: kept        samples kept
 -- column: rate        kept, as a share of pool
 -- column: kept_share  share of the kept set
+-- empty: no column that states licences is in the run's tables.
+-- empty: One of the pool gets there by `derive: {stated: licence_url}`, or a rule that names it; with --reuse nothing is measured again
 WITH stating AS (
     SELECT COLUMNS('(?i)^(kept|license_group|license|licence_url)$')::VARCHAR, NULL::VARCHAR AS nothing FROM verdicts
 ), stated AS (

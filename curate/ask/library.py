@@ -5,6 +5,7 @@ A header is made of comments: a summary in one line, further lines if needed, an
     -- theme: THEME                                      its section of the page
     -- param: NAME [= DEFAULT] [[KIND]] MEANING          required without a default; text, or read by the default's type
     -- column: NAME MEANING                              of the answer, in order; * for all columns of a view
+    -- empty: WHY                                         what to say where the answer has no rows
 
 KIND is one of: `column of VIEW`, or `number of VIEW` for a numeric column: the name of a column of the view. It reaches
 SQL as a value, for struct_extract, never as text of the statement. With the default null it is the first score that a
@@ -57,7 +58,7 @@ class Param(NamedTuple):
 
 
 class NamedQuery(NamedTuple):
-    """A file of sql/: theme, summary in one line, notes, parameters, columns (name → meaning), SQL."""
+    """A file of sql/: theme, summary in one line, notes, parameters, columns (name → meaning), why no rows, SQL."""
 
     name: str
     theme: str
@@ -65,6 +66,7 @@ class NamedQuery(NamedTuple):
     notes: str
     params: tuple[Param, ...]
     columns: dict[str, str]
+    empty: str  # what to say where the answer has no rows
     sql: str
 
     @property
@@ -180,7 +182,7 @@ def _column(param: Param, value: object, columns: Mapping[str, str], rules: str)
 
 def _parse_query(name: str, text: str) -> NamedQuery:
     lines = [line[2:].strip() for line in takewhile(lambda line: line.startswith("--"), text.splitlines())]
-    kinds = ("theme:", "param:", "column:")
+    kinds = ("theme:", "param:", "column:", "empty:")
     headers = {kind: [line.removeprefix(kind).strip() for line in lines if line.startswith(kind)] for kind in kinds}
     params = []
     for line in headers["param:"]:
@@ -192,4 +194,5 @@ def _parse_query(name: str, text: str) -> NamedQuery:
     columns = dict((line + " ").split(None, 1) for line in headers["column:"])
     notes = " ".join(line for line in lines[1:] if not line.startswith(kinds))
     theme = (headers["theme:"] or [""])[0]
-    return NamedQuery(name, theme, lines[0], notes, tuple(params), {k: v.strip() for k, v in columns.items()}, text)
+    columns, empty = {k: v.strip() for k, v in columns.items()}, " ".join(headers["empty:"])
+    return NamedQuery(name, theme, lines[0], notes, tuple(params), columns, empty, text)

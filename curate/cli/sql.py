@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain, islice
 from typing import Annotated
 
 from typer import Argument, Exit, Option
@@ -72,7 +74,11 @@ def sql(
             common.save_images(directory, result, query, out or f"{name}.html")
     else:
         with asking(directory, query, params) as result:
-            common.print_result(result, format)
+            left = iter(result.rows)
+            first = list(islice(left, 1))
+            if not first and is_name(query) and (why := find_query(query).empty):
+                print(why, file=sys.stderr)
+            common.print_result(replace(result, rows=chain(first, left)), format)
 
 
 def _check_pages(query: str | None, images: bool, out: str | None, fiftyone: str | None) -> None:

@@ -523,6 +523,16 @@ def test_the_command_lists_queries(small: str, capsys: pytest.CaptureFixture[str
     assert {row["query"]: row["parameters"] for row in listed}["explain"] == "uid=…"
 
 
+def test_the_command_says_why_there_are_no_licences(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    sql(small, "licences", format=Format.json)
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == []
+    assert printed.err.startswith("no column that states licences is in the run's tables. ")
+    assert printed.err.count("\n") == 1 and "derive: {stated: licence_url}" in printed.err
+    sql(small, "top_entries", format=Format.json)
+    assert capsys.readouterr().err == ""
+
+
 def test_the_command_answers(small: str, capsys: pytest.CaptureFixture[str]) -> None:
     sql(small, "top_entries", ["limit=1"], Format.json)
     assert json.loads(capsys.readouterr().out)[0]["entry"] == "cat"
