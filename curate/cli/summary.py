@@ -18,7 +18,7 @@ from curate.store.manifest import read_manifest
 from curate.store.store import RunStore
 
 _MISSING = pa.array(MISSING_REASONS)
-_TABLES = 16  # that are looked at for a sample to explain
+_TABLES = 8  # at either end that are looked at for a sample to explain
 _DROPPED, _ANY = "was dropped", "is in or out"
 _FEW_SHARDS = 8  # fewer may be too few for a training loader
 _TRAINING = 10_000  # samples, of which a set is large enough to train on
@@ -137,10 +137,11 @@ def _hints(store: RunStore, out: str) -> Iterator[str]:
 def _find_example(store: RunStore) -> tuple[str, str]:
     """Return the uid of a sample that was dropped, else of one that failed, else of any, and what it shows.
 
-    A few tables are looked at: where URLs are tried again, or an input is empty, the first one may have no row.
+    A few tables are looked at: the first ones have no row where all of their URLs are tried again, which come last.
     """
     examples: dict[str, str] = {}
-    for name in store.files("tables/decisions")[:_TABLES]:
+    names = store.files("tables/decisions")
+    for name in dict.fromkeys([*names[:_TABLES], *names[-_TABLES:]]):
         rows = store.read_parquet(name, ["uid", "rule"])
         rows = rows.filter(rows["uid"].is_valid())
         failed = pc.equal(rows["rule"], pa.scalar(FAILED))  # null of a kept row

@@ -64,13 +64,22 @@ def test_a_dropped_sample_is_there_to_explain(tmp_path: Path) -> None:
 
 
 def test_a_sample_to_explain_is_of_a_table_that_has_rows(tmp_path: Path) -> None:
+    """The first ones have none where all of their URLs are tried again, in units after all others."""
     store, kept, failed, dropped = RunStore(str(tmp_path)), "a" * 32, "b" * 32, "c" * 32
-    tables: list[list[tuple[str | None, str | None]]] = [[], [(None, "failed"), (kept, None)], [(failed, "failed")]]
-    expected = [("UID", "is in or out"), (kept, "is in or out"), (failed, "failed"), (dropped, "was dropped")]
-    for unit, (rows, example) in enumerate(zip([*tables, [(kept, None), (dropped, "words")]], expected, strict=True)):
+
+    def write(unit: int, *rows: tuple[str | None, str | None]) -> None:
         columns = {name: pa.array([row[at] for row in rows], pa.string()) for at, name in enumerate(("uid", "rule"))}
         store.write_parquet(table_file("decisions", unit, unit), pa.table(columns))
-        assert summaries._find_example(store) == example
+
+    for unit in range(20):
+        write(unit)
+    assert summaries._find_example(store) == ("UID", "is in or out")
+    write(20, (None, "failed"), (kept, None))
+    assert summaries._find_example(store) == (kept, "is in or out")
+    write(21, (failed, "failed"))
+    assert summaries._find_example(store) == (failed, "failed")
+    write(1, (kept, None), (dropped, "words"))
+    assert summaries._find_example(store) == (dropped, "was dropped")
 
 
 @pytest.mark.parametrize(("urls", "came"), [(146, ", 1 of which came, but cannot be decoded"), (140, "")])
