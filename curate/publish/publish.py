@@ -32,7 +32,7 @@ from curate.store import facts as run_facts
 from curate.store import layout
 from curate.store.facts import DerivedFacts, LargeGroupFacts, RuleFacts, RunFacts, SelectionFacts, StatisticFacts
 from curate.store.manifest import Lines, Published, find_digest
-from curate.store.timings import log_used, sum_timings, sum_used
+from curate.store.timings import log_used, read_records, sum_timings, sum_used
 
 _PUBLISHED = "published"  # the ticket of what describes a run
 
@@ -109,6 +109,7 @@ def _summarise(
     audit, decided, captioned = results.audit, results.decided, results.captioned
     claim = run_facts.read_claim(store)
     log_used(store)
+    records = read_records(store)
     now = time.time()
     evaluation = store.read_json(layout.EVALUATION_FACTS_FILE) if recipe.dedup.against else None
     chunks = lay_out_chunks(results.sources, audit.sizes)
@@ -132,8 +133,8 @@ def _summarise(
         derived=_derived_facts(recipe.derive, decided.rules.scales) if recipe.derive else None,
         selection=_selection(recipe, decided.choice, counts, entries),
         **{name: values.get(name) for name in ("t", "t_by_language", "expected", "expected_above")},
-        steps=sum_timings(store),
-        used=sum_used(store, digests),
+        steps=sum_timings(records),
+        used=sum_used(records, digests),
         downloads=sum_downloads(store),
         links=_links(audit) or None,
         drift=results.drift or [],

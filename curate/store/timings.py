@@ -87,10 +87,14 @@ def write_records() -> None:
         folder.log(STEPS_LOG, ",".join(records))
 
 
-def _read_records(folder: RunStore) -> Iterator[re.Match[str]]:
+Records = list[re.Match[str]]
+
+
+def read_records(folder: RunStore) -> Records:
+    """Return what is recorded so far, without damaged records."""
     write_records()
     records = (record for line in folder.read_log(STEPS_LOG) for record in line.split(","))
-    yield from filter(None, map(_RECORD.fullmatch, records))
+    return [*filter(None, map(_RECORD.fullmatch, records))]
 
 
 def _say(used: Used) -> str:
@@ -98,12 +102,12 @@ def _say(used: Used) -> str:
     return "".join(f" {step}-{kind}-{round(1000 * value)}" for (step, kind), value in used.items() if value >= 0.0005)
 
 
-def sum_used(folder: RunStore, lines: Lines) -> list[UsedFacts]:
+def sum_used(records: Records, lines: Lines) -> list[UsedFacts]:
     """Return what each step used, and wrote of a manifest's lines, in the order of steps; none that used nothing."""
     used, rates = Used(float), dict[str, list[tuple[int, int]]]()
     for path, size in zip(lines.paths, lines.table["bytes"].to_pylist(), strict=True):
         used[next((step for top, step in _FILES.items() if path.startswith(top)), "publish"), "stored"] += size or 0
-    for record in _read_records(folder):
+    for record in records:
         for text in (record["used"] or "").split():
             step, kind, value = text.split("-")
             used[step, kind] += int(value) / 1000
@@ -125,22 +129,22 @@ def _spread(pairs: list[tuple[int, int]]) -> float | None:
 
 def count_failed(folder: RunStore) -> int:
     """Return how many rows have failed so far of those that the run's commands read."""
-    records = _read_records(folder)
-    return sum({record.group("step", "name"): int(record["failed"] or 0) for record in records}.values())
+    failed = {record.group("step", "name"): int(record["failed"] or 0) for record in read_records(folder)}
+    return sum(failed.values())
 
 
-def sum_timings(folder: RunStore) -> list[StepFacts]:
+def sum_timings(records: Records) -> list[StepFacts]:
     """Return the work of each step, in the order of the steps; none of a step without records."""
     by_step: dict[str, dict[str, tuple[int, int | None]]] = {step: {} for step in ORDER}
-    for record in _read_records(folder):
+    for record in records:
         if record["step"] in by_step:
             took = int(record["milliseconds"]), int(record["rows"]) if record["rows"] else None
-            records = by_step[record["step"]]
-            records[record["name"]] = max(records.get(record["name"], took), took, key=lambda pair: pair[0])
+            times = by_step[record["step"]]
+            times[record["name"]] = max(times.get(record["name"], took), took, key=lambda pair: pair[0])
     facts = []
-    for step, records in by_step.items():
-        known = [rows for _, rows in records.values() if rows is not None]
-        seconds = sum(milliseconds for milliseconds, _ in records.values()) / 1000
-        rows = sum(known) if len(known) == len(records) else None
-        facts += [StepFacts(step=step, units=len(records), rows=rows, seconds=seconds)] if records else []
+    for step, times in by_step.items():
+        known = [rows for _, rows in times.values() if rows is not None]
+        seconds = sum(milliseconds for milliseconds, _ in times.values()) / 1000
+        rows = sum(known) if len(known) == len(times) else None
+        facts += [StepFacts(step=step, units=len(times), rows=rows, seconds=seconds)] if times else []
     return facts

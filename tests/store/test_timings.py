@@ -6,7 +6,7 @@ import pytest
 
 from curate.store.facts import StepFacts
 from curate.store.store import RunStore
-from curate.store.timings import sum_timings, time_step
+from curate.store.timings import read_records, sum_timings, time_step
 from tests.cli.conftest import run_command, write_pool
 
 pytestmark = pytest.mark.thorough
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.thorough
 @pytest.mark.parametrize("protocol", ["", "memory://"])
 def test_notes_are_summed(protocol: str, tmp_path: Path) -> None:
     folder = RunStore(f"{protocol}{tmp_path}/run")
-    assert sum_timings(folder) == []
+    assert sum_timings(read_records(folder)) == []
     for step, name, rows in (("emit", "00000", 5), ("measure", "00000", 7), ("measure", "00001", 8)):
         with time_step(folder, step, name) as timer:
             timer.rows = rows
@@ -25,7 +25,7 @@ def test_notes_are_summed(protocol: str, tmp_path: Path) -> None:
         timer.idle = True
     with pytest.raises(ValueError), time_step(folder, "decide", "00000"):
         raise ValueError
-    found = sum_timings(folder)
+    found = sum_timings(read_records(folder))
     assert [(one.step, one.units, one.rows) for one in found] == [
         ("measure", 2, 15), ("caption", 1, None), ("emit", 1, 5),
     ]  # fmt: skip
@@ -35,7 +35,7 @@ def test_of_a_retry_the_longest_counts(tmp_path: Path) -> None:
     folder = RunStore(str(tmp_path))
     for record in ("00000.1500.9", "00000.2500.9", "00001.500.1"):
         folder.log("tmp/steps", f"measure.{record}")
-    assert sum_timings(folder) == [StepFacts(step="measure", units=2, rows=10, seconds=3.0)]
+    assert sum_timings(read_records(folder)) == [StepFacts(step="measure", units=2, rows=10, seconds=3.0)]
 
 
 def test_a_run_tells_its_own_work(tmp_path: Path) -> None:
@@ -66,4 +66,4 @@ def test_a_damaged_record_is_left_out(tmp_path: Path) -> None:
     folder = RunStore(str(tmp_path))
     for record in ("rules.0.5.3", "\0\0rules.1.5.3", "rules.2.!2.3", "rules", ""):
         folder.log("tmp/steps", record)
-    assert [(fact.step, fact.units, fact.rows) for fact in sum_timings(folder)] == [("rules", 1, 3)]
+    assert [(fact.step, fact.units, fact.rows) for fact in sum_timings(read_records(folder))] == [("rules", 1, 3)]
