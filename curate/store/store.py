@@ -64,7 +64,8 @@ class RunStore(StoredFiles):
             if os.path.isdir(path):
                 shutil.rmtree(path, ignore_errors=True)
             else:
-                self.delete_file(name)
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
         else:
             self.delete_files(self.files(name))
 

@@ -15,6 +15,11 @@ _BROKEN = {"short", "long", "chunk", "large", "endless", "slow", "slow_header", 
 Log = list[tuple[str, str, dict[str, str]]]
 
 
+def _is_there(reader: asyncio.StreamReader) -> bool:
+    """Return whether who asked is there still: a connection that is closed ends, or is reset."""
+    return not reader.at_eof() and reader.exception() is None
+
+
 class Web:
     """The servers: `images` are what `/image/NAME` gives, `raw` what `/raw/NAME` writes: bytes, and then these for ever. `log` has host, path and headers of each request, `most` the images that each host was asked for at once, `connected` the connections that each had, `most_open` those that it had at once, idle ones too, `times` when it began and ended to answer with an image."""
 
@@ -83,8 +88,8 @@ class Web:
             try:
                 await asyncio.sleep(self.delay(path))
                 # On a crowded machine some are read after their time: whoever asked has gone, and asks again.
-                self.most[host] = max(self.most[host], sum(not one.at_eof() for one in self._open[host]))
-                is_open = sum(not one.at_eof() for one in self._connections[host])
+                self.most[host] = max(self.most[host], sum(map(_is_there, self._open[host])))
+                is_open = sum(map(_is_there, self._connections[host]))
                 self.most_open[host] = max(self.most_open[host], is_open)
             finally:
                 self._open[host].remove(reader)
