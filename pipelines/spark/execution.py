@@ -138,7 +138,7 @@ class Execution:
         results: list[Result] = job.collect()
         if errors := [result.error for result in results if result.error]:
             raised = [PickleCoder().decode(pickled) if pickled else RuntimeError(text) for pickled, text in errors]
-            raise ExceptionGroup(f"{len(raised)} tasks failed", raised) if raised[1:] else raised[0]
+            raise ExceptionGroup(f"{len(raised)} tasks failed: {raised[0]}", raised) if raised[1:] else raised[0]
         infos = [metrics_pb2.MonitoringInfo.FromString(info) for result in results for info in result.counters]
         self.counters[name] = counters.gather([*self.counters.get(name, []), *infos])
         seconds, in_bundles = time.perf_counter() - began, sum(result.seconds for result in results)
