@@ -316,7 +316,8 @@ def test_what_is_refused(captions: dict[str, Any], words: list[str], server: Fau
 def test_an_endpoint_that_is_not_there_ends_the_run_before_it_writes(server: FaultServer, tmp_path: Path) -> None:
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(10), 1)
     server.always = hang
-    prepared = prepare(recipe(path, server), str(tmp_path / "out"))
+    engines = {"llm": {"openai": {"base_url": server.base_url, "model": "tiny-llm", "attempts": 2, "timeout": 1}}}
+    prepared = prepare(recipe(path, server, captions={"engines": engines}), str(tmp_path / "out"))
     with pytest.raises((RecipeError, RunError), match=r"captions.engines.llm: .*"):
         preflight(prepared)
     server.always = status(401)
