@@ -3,7 +3,8 @@
 An answered request is never sent again; its key is its digest (see `Request`). It is looked up in the unit's table
 `answers`; in the unit's parts in `parts/`, until the table is there; then in the same of the run to reuse, whose other
 units are in an index of digests, 24 bytes each, made once per process. Failed requests are sent again. What comes is
-put into parts once a minute, and where the work ends otherwise than well: a killed process loses a minute's answers.
+put into parts at once; in an object store, where that takes requests, once a minute, and where the work ends otherwise
+than well: a killed process loses a minute's answers there.
 """
 
 import time
@@ -72,7 +73,7 @@ class AnswerCache:
         """Add some of `schema.ANSWERS`, to be put into place with others; `seconds`: the engine's."""
         self._waiting.append((answers, seconds))
         self._learn(answers)
-        if time.monotonic() - self._last >= checkpoints.INTERVAL:
+        if self._store.is_local or time.monotonic() - self._last >= checkpoints.INTERVAL:
             self.flush()
 
     def flush(self) -> None:

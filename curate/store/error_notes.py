@@ -73,10 +73,10 @@ def read_error_notes(folder: RunStore) -> list[str]:
 
 
 def _say(failures: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Yield messages, each once, after the places where it was; of places and messages."""
+    """Yield messages, each once, after the places where it was, which it may name itself; of places and messages."""
     places: dict[str, set[str]] = {}
     for place, message in failures:
-        places.setdefault(message, set()).update({place} - {""})
+        places.setdefault(message, set()).update([] if place in message else [place])
     for message, some in places.items():
         more = f" and {len(some) - _PLACES:,} more" if len(some) > _PLACES else ""
         yield f"{', '.join(sorted(some)[:_PLACES])}{more}: {message}" if some else message
