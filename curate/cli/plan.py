@@ -77,9 +77,8 @@ def plan(
         if not no_estimate:
             try:
                 with common.say_if_slow("a sample of the pool is measured and decided; --no-estimate leaves it out"):
-                    trials = (
-                        find_trials(prepared, measure, show_sample) if figures else None
-                    )  # first, for it wants a new process
+                    # First, for it wants a new process.
+                    trials = find_trials(prepared, measure, show_sample) if figures else None
                     context, pool = prepared.context, prepared.plan.units
                     expected = estimate(context, pool, prepared.metadata, prepared.record, rows, show_sample)
             except RecipeError as error:  # of a device, say, that only workers have

@@ -17,7 +17,7 @@ from curate.download.robots import opt_out
 from curate.download.source import NetworkPolicy
 from tests.download.fake_transport import FakeTransport
 from tests.download.fake_transport import fetcher as fake_fetcher
-from tests.download.web import Web, running
+from tests.download.web import Web, get, running
 
 IMAGE = bytes(range(256)) * 40
 
@@ -37,15 +37,6 @@ def fetcher(**keys: Any) -> Fetcher:
         "max_pause": 1,
     }
     return Fetcher(NetworkPolicy.model_validate(defaults | keys))
-
-
-def get(by: Fetcher, url: str, timeout: float = 10) -> bytes:
-    """What a URL gives. Raises FetchFault."""
-    outcome = by.fetch(url, timeout)
-    if outcome.fault:
-        raise outcome.fault
-    assert outcome.data is not None
-    return outcome.data
 
 
 def fault(url: str, timeout: float = 10, **keys: Any) -> tuple[str, int]:

@@ -23,6 +23,7 @@ from curate.download.fetch import Fetcher
 from curate.download.fetch_fault import FetchFault
 from curate.download.source import NetworkPolicy
 from tests.download.web import Web, port_of, running, started
+from tests.download.web import get as fetch
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n"
 Serve = Callable[[int, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -38,14 +39,6 @@ def web() -> Iterator[Web]:
 def fetcher(**keys: Any) -> Fetcher:
     own = {"contact": "me@example.org", "robots": "ignore", "allow_networks": ["127.0.0.0/8"], "attempts": 1}
     return Fetcher(NetworkPolicy.model_validate(own | keys))
-
-
-def fetch(by: Fetcher, url: str, timeout: float = 5.0) -> bytes:
-    outcome = by.fetch(url, timeout)
-    if outcome.fault:
-        raise outcome.fault
-    assert outcome.data is not None
-    return outcome.data
 
 
 def kept(by: Fetcher) -> list[str]:

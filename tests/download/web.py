@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from curate.download.fetch import Fetcher
+
 _BROKEN = {"short", "long", "chunk", "large", "endless", "slow", "slow_header", "raw", "silent", "noise", "reset"}
 
 Log = list[tuple[str, str, dict[str, str]]]
@@ -211,3 +213,12 @@ def started(start: Callable[[], Coroutine[None, None, list[asyncio.Server]]]) ->
         loop.call_soon_threadsafe(loop.stop)
         thread.join(300)
         loop.close()
+
+
+def get(by: Fetcher, url: str, timeout: float = 10) -> bytes:
+    """What a URL gives. Raises FetchFault."""
+    outcome = by.fetch(url, timeout)
+    if outcome.fault:
+        raise outcome.fault
+    assert outcome.data is not None
+    return outcome.data

@@ -19,17 +19,9 @@ from curate.base.errors import RecipeError, RunError
 from curate.match import kernel
 from curate.match import matcher as match
 from curate.match.matcher import Matcher
+from tests.match.reference import spaced
 
 ALPHABET = "  \t\n\r,.;:?!`'\"-\u00a0\0é漢😀\x1f\x7fabA"
-
-
-def spaced(text: str) -> str:
-    text = f" {text} "
-    for mark in ",.;:?!`":
-        text = text.replace(mark, f" {mark} ")
-    for white in "\t\n\r":
-        text = text.replace(white, " ")
-    return text
 
 
 def by_substring(entries: list[str], texts: list[str | None]) -> list[list[int]]:

@@ -20,6 +20,7 @@ from curate.match.characters import CORRECTED_MARKS
 from curate.match.language_matcher import build_matcher
 from curate.match.matcher import Matcher
 from curate.match.metadata import never_match, read_metadata, write_metadata
+from tests.match.reference import spaced
 
 MESSY = ["dog", "", "St. Louis", "Dog", ",", "dog", "_", " a  b ", "tab\there", "", "!!", "née", "dog", "~"]
 CLEAN = ["dog", "St. Louis", "Dog", " a  b ", "tab\there", "!!", "née"]
@@ -288,15 +289,6 @@ def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(RecipeError, match="more than 10,000 bytes"):
             read_metadata(write(tmp_path / name, content))
     assert len(read_metadata(write(tmp_path / "m.txt", b"a" * 10_000))[0]) == 1
-
-
-def spaced(text: str) -> str:
-    text = f" {text} "
-    for mark in ",.;:?!`":
-        text = text.replace(mark, f" {mark} ")
-    for white in "\t\n\r":
-        text = text.replace(white, " ")
-    return text
 
 
 def witness(entry: str, more: str = "") -> str:
