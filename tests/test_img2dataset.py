@@ -28,7 +28,7 @@ pytestmark = [
 ]
 
 ROWS = 60
-MISSING = {7, 23, 41}  # pictures that the server does not have
+MISSING = {3, 9, 17, 23, 31, 38, 41, 56}  # pictures that the server does not have: whatever its port, some are sampled
 BROKEN = {12}  # that are none
 
 
@@ -106,7 +106,7 @@ def stages(server: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, 
     recipe = recipe_of(
         f"{folder}/images/*.tar",
         source=source,
-        rules={"near": "similarity > 0.2", "side": "min_side >= 256"},
+        rules={"near": "similarity > 0.1", "side": "min_side >= 256"},
         sample={"rows": 20},
     )
     return urls, folder / "images", run_local(recipe, folder / "images-run")
@@ -123,7 +123,7 @@ def test_uids_agree(stages: tuple[Ran, Path, Ran]) -> None:
     found = [
         uid for uid, status in zip(*(samples[n].to_pylist() for n in ("uid", "status")), strict=True) if status == "ok"
     ]
-    assert sorted(found) == sorted(downloaded) and 30 < len(found) <= 40
+    assert sorted(found) == sorted(downloaded) and 40 - len(MISSING) - 1 <= len(found) < 40
     lost = {
         row["uid"]: f"{row['status']}: {row['error_message']}"
         for row in sidecars.to_pylist()
