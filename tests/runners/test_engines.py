@@ -21,6 +21,7 @@ from curate.demo.pool import write_pool
 from tests import forked
 from tests.bench.bench_spark import Watch
 from tests.laws import pools
+from tests.laws.test_resume import check_killed, count_files, kill_at
 from tests.llm import server as servers
 from tests.llm.server import FaultServer
 from tests.runners.clusters import find_go_program, write_boot
@@ -232,3 +233,22 @@ def test_draws_are_the_same(
     run = json.loads((tmp_path / "run/run.json").read_text())
     assert draw != "texts" or run["counts"]["other_text"]
     print(f"{draw} on {name}: {took.seconds:.1f} s, {run['selection']['summary']}")
+
+
+def test_an_engine_ends_what_another_began(
+    engine: Callable[[str], dict[str, Any]],
+    recipe_of: Callable[[str], Path],
+    local: Callable[[str], Took],
+    tmp_path: Path,
+) -> None:
+    """Killed here while it measures, killed on Spark later on, and ended by Prism."""
+    out, words = tmp_path / "run", ["run", recipe_of("demo"), "--out", tmp_path / "run"]
+    (tmp_path / "spark.yaml").write_text(yaml.safe_dump(engine("standalone")))
+    assert kill_at(1, 0, out, *words)
+    begun = set(out.glob("tables/*/*.parquet"))
+    assert kill_at(count_files(out) + 12, 0, out, *words, "--on", tmp_path / "spark.yaml")
+    check_killed(out)
+    assert begun < set(out.glob("tables/*/*.parquet")) and not (out / "_SUCCESS").exists()
+    took = curate(recipe_of("demo"), out, engine("prism by processes"))
+    assert took.files == local("demo").files
+    assert not [path for path in (out / "tmp", out / "parts") if path.exists()]
