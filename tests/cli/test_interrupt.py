@@ -4,6 +4,7 @@ import os
 import pty
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -292,10 +293,13 @@ def start_to_count(*arguments: str) -> subprocess.Popen[str]:
 
 
 def test_an_interrupt_while_it_imports() -> None:
-    for delay in (0, 0.02, 0.1):
-        running = start_to_count("plan", "nothing.yaml")
-        time.sleep(delay)
-        assert interrupt(running) == (130, "", "curate: interrupted\n")
+    """Or later, on a crowded machine, while it waits for its recipe, which nobody sends."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        recipe = f"http://127.0.0.1:{silent.getsockname()[1]}/recipe.yaml"
+        for delay in (0, 0.02, 0.1):
+            running = start_to_count("plan", recipe)
+            time.sleep(delay)
+            assert interrupt(running) == (130, "", "curate: interrupted\n")
 
 
 def stop(process: psutil.Process) -> None:
