@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-import time
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +28,7 @@ from tests.laws import pools
 from tests.laws.pools import Ran, conserved
 from tests.llm import server as servers
 from tests.llm.server import FaultServer, status
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.thorough
 ROOT = Path(__file__).parents[2]
@@ -160,13 +161,20 @@ def test_what_several_commands_sent_is_summed(
     asked = recipe(path, only, max_failed=0.1)
     if ended_by == "a kill":
         (tmp_path / "r.yaml").write_text(yaml.safe_dump(asked.model_dump(mode="json", exclude_none=True)))
-        llm.latency = 0.1
+        killed = threading.Event()
+
+        def answer_twelve(handler: Any) -> None:
+            if len(llm.asked) > 12:
+                killed.wait(300)
+            handler.answer()
+
+        llm.always = answer_twelve
         command = [sys.executable, "-m", "curate", "run", "r.yaml", "--out", "a"]
         with subprocess.Popen(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}) as running:
-            while len(llm.asked) < 12:
-                time.sleep(0.02)
+            wait_until(lambda: len(llm.asked) > 12, lambda: running.poll() is None)
             running.kill()
-        llm.latency = 0
+        killed.set()
+        llm.always = None
     else:
         llm.always = lambda handler: handler.reply(400, b"no") if "7" in handler.seen.text else handler.answer()
         with pytest.raises(RunError, match=r"caption requests .* got no answer"):
