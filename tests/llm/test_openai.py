@@ -416,9 +416,8 @@ def test_threads_share_what_they_know_of_a_dead_endpoint(server, open_engine, mo
 
 def test_an_endpoint_that_hangs_on_all_is_found_out_too(server, open_engine):
     server.always = do.hang
-    start = time.monotonic()
     answers = open_engine(concurrency=MAX_NO_REPLIES, attempts=2, timeout=0.2).ask(prompts(*texts(400)))
-    assert time.monotonic() - start < 15  # else 400 / 8 * 0.4 s = 20 s
+    assert len(server.asked) <= 4 * MAX_NO_REPLIES  # else 800
     assert {answer.error.split(":")[0] for answer in answers} == {"timeout", "unreachable"}
 
 
