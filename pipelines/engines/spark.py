@@ -30,6 +30,8 @@ from pipelines.spark.context import SparkOptions, is_secret
 
 _BETWEEN = 5000  # milliseconds between two looks at which stages have ended
 _PICKLES = beam.coders.PickleCoder()
+# On Kubernetes, names of settings that point to secrets, or whose values Spark leaves out of config maps.
+_REFERENCES = re.compile(r"(?i)spark\.kubernetes\.(?!driverEnv\.)|.*file$")
 
 
 class Spark(PipelineEngine):
@@ -81,9 +83,15 @@ class Spark(PipelineEngine):
         home = os.environ.get("JAVA_HOME")  # as Spark's own scripts find it
         least, accepted = (8, "8, 11 or 17") if version.startswith("3.") else (17, "17 or later")
         check_java(f"{home}/bin/java" if home else "java", f"Spark {version} needs Java {accepted}", least)
-        if self._read_conf().get("spark.master") == "yarn" and not spark_cluster.find_hadoop():
+        conf = self._read_conf()
+        if conf.get("spark.master") == "yarn" and not spark_cluster.find_hadoop():
             what = "spark_master_url: yarn: HADOOP_CONF_DIR is not set"
             raise RecipeError(f"{what}; accepted: the folder of the cluster's yarn-site.xml and core-site.xml")
+        if self.outlasts_driver and conf["spark.master"] != "yarn":
+            for key in conf:
+                if is_secret(key) and not _REFERENCES.match(key):
+                    what = f"spark_conf: {key}: on Kubernetes Spark would write this secret into pods or config maps"
+                    raise RecipeError(f"{what}; accepted: spark.kubernetes.driver.secretKeyRef.NAME: SECRET:KEY")
 
     def _read_conf(self) -> dict[str, str]:
         try:

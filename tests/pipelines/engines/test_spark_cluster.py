@@ -106,6 +106,20 @@ def test_yarn_needs_its_configuration(says: Says, tmp_path: Path, monkeypatch: p
     check("--runner=spark", YARN)
 
 
+def test_literal_secrets_are_refused_on_kubernetes(says: Says, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spark writes settings into a config map, and variables into pods; YARN has them in the user's own folder."""
+    (tmp_path / "java").mkdir()
+    write_java(tmp_path / "java", "17")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "java"))
+    for key in ("hadoop.fs.s3a.secret.key", "executorEnv.AWS_SECRET_ACCESS_KEY", "kubernetes.driverEnv.HF_TOKEN"):
+        check("--runner=spark", YARN, f"--spark_conf=spark.{key}=hush")
+        check("--runner=spark", K8S, f"--spark_conf=spark.{key}=hush", "--spark_conf=spark.submit.deployMode=client")
+        with pytest.raises(RecipeError, match=rf"spark_conf: spark.{key}: .*; accepted: .*secretKeyRef.NAME"):
+            check("--runner=spark", K8S, f"--spark_conf=spark.{key}=hush")
+    for key in ("kubernetes.driver.secretKeyRef.HF_TOKEN", "authenticate.secret.file"):
+        check("--runner=spark", K8S, f"--spark_conf=spark.{key}=name:key")
+
+
 def test_what_yarn_gets(says: Says, tmp_path: Path) -> None:
     says("spark-submit", "INFO Client: Submitted application application_17_0002\n\t tracking URL: http://rm/2/\n")
     job = hand_over(tmp_path, YARN, "--spark_conf=spark.yarn.tags=team", "--spark_conf=spark.executor.memory=4g")

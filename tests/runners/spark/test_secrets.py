@@ -1,11 +1,15 @@
 """A secret by which the pool is read reaches workers by their own environment, and nothing that is written or shown."""
 
+import base64
+import bz2
 import json
 import os
+import re
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import fsspec
@@ -32,6 +36,30 @@ def write_recipe(path: Path, endpoint: str, key: str, secret: str) -> Path:
     return path
 
 
+def unpack(data: bytes) -> bytes:
+    """What Beam packed, at any depth: what it pickles it compresses, and writes as base64."""
+    texts = [data]
+    for packed in re.findall(rb"[A-Za-z0-9+/]{40,}=*", data):
+        for decompress in (bz2.decompress, zlib.decompress):
+            with suppress(ValueError, OSError, zlib.error):
+                texts.append(unpack(decompress(base64.b64decode(packed))))
+    return b"\n".join(texts)
+
+
+@contextmanager
+def serving_pool(folder: Path) -> Iterator[str]:
+    """The URL of a store with a pool, which this process's variables do not name."""
+    with serving_s3() as endpoint, pytest.MonkeyPatch.context() as patch:
+        for name in NAMES[:2]:
+            patch.delenv(name, raising=False)
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        s3 = fsspec.filesystem("s3", endpoint_url=endpoint, key="k", secret="s")
+        s3.makedirs("bucket", exist_ok=True)
+        write_pool(folder / "pool", samples=200, seed=3, shards=2)
+        s3.put(f"{folder}/pool/", "bucket/pool/", recursive=True)
+        yield endpoint
+
+
 @contextmanager
 def running(place: str, folder: Path) -> Iterator[str]:
     """The master of a Spark in this process, or of a cluster whose workers have the variables that this process has now."""
@@ -48,14 +76,7 @@ def test_a_secret_is_nowhere(place: str, tmp_path: Path, monkeypatch: pytest.Mon
     watched, temporary = tmp_path / "watched", tmp_path / "watched/tmp"
     temporary.mkdir(parents=True)
     monkeypatch.setenv("TMPDIR", str(temporary))
-    with serving_s3() as endpoint:
-        for name in NAMES[:2]:
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        s3 = fsspec.filesystem("s3", endpoint_url=endpoint, key="k", secret="s")
-        s3.makedirs("bucket", exist_ok=True)
-        write_pool(tmp_path / "pool", samples=200, seed=3, shards=2)
-        s3.put(f"{tmp_path}/pool/", "bucket/pool/", recursive=True)
+    with serving_pool(tmp_path) as endpoint:
         literal = write_recipe(tmp_path / "literal.yaml", endpoint, OTHER, OTHER)
         named = write_recipe(watched / "recipe.yaml", endpoint, "env:POOL_KEY", "env:POOL_SECRET")
 
@@ -93,3 +114,43 @@ def test_a_secret_is_nowhere(place: str, tmp_path: Path, monkeypatch: pytest.Mon
     for out in ("local", "spark"):
         assert os.path.exists(watched / out / "_SUCCESS")
     assert find_words(WORDS, watched) == []
+
+
+@pytest.mark.parametrize("master", ["yarn", "k8s://https://localhost:6443"])
+def test_a_secret_is_in_nothing_that_a_cluster_gets(
+    master: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is staged in the run folder, and what Spark's program is called with: a script stands for it.
+
+    A setting's secret is for YARN alone, in a file that only this user can read, and only meanwhile.
+    """
+    (watched := tmp_path / "watched").mkdir()
+    (tmp_path / "bin").mkdir()
+    program, is_yarn = tmp_path / "bin/spark-submit", master == "yarn"
+    lines = ["#!/bin/sh", f"printf '%s\\n' \"$@\" > {watched}/words", f"env > {tmp_path}/variables"]
+    lines += [f'[ "$1" = --properties-file ] && cp -p "$2" {tmp_path}/properties', "echo application_17_0002"]
+    program.write_text("\n".join([*lines, ""]))
+    program.chmod(0o755)
+    monkeypatch.setenv("SPARK_HOME", str(tmp_path))
+    monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
+    monkeypatch.setenv("POOL_KEY", SECRET)
+    monkeypatch.setenv("POOL_SECRET", SECRET)
+    with serving_pool(tmp_path) as endpoint:
+        recipe = write_recipe(watched / "recipe.yaml", endpoint, "env:POOL_KEY", "env:POOL_SECRET")
+        conf = {"spark.hadoop.fs.s3a.secret.key": SETTING} if is_yarn else {"spark.executor.cores": "2"}
+        options = {"runner": "spark", "spark_master_url": master, "spark_conf": conf}
+        (tmp_path / "on.yaml").write_text(json.dumps(options))
+        words = ["run", str(recipe), "--out", f"{watched}/run", "--on", f"{tmp_path}/on.yaml", "--detach"]
+        done = subprocess.run([sys.executable, "-m", "curate", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (watched / "printed").write_text(done.stdout + done.stderr)
+    [staged] = (watched / "run/tmp").glob("staged-*")
+    texts = unpack(staged.read_bytes())
+    (watched / "unpacked").write_bytes(texts)
+    assert b"POOL_SECRET" in texts and "staged.py" in (watched / "words").read_text()
+    assert find_words(WORDS, watched) == []
+    lines = (tmp_path / "variables").read_text().splitlines()
+    holding = {line.partition("=")[0] for line in lines if any(word in line for word in WORDS)}
+    assert holding == {"POOL_KEY", "POOL_SECRET"}, "those of this user's shell, which Spark does not hand on"
+    if is_yarn:
+        assert (file := tmp_path / "properties").stat().st_mode & 0o777 == 0o600 and SETTING in file.read_text()
