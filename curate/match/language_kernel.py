@@ -47,6 +47,7 @@ _U13, _U24, _U31, _U32, _U33, _U63 = (np.uint64(n) for n in (13, 24, 31, 32, 33,
 _LOW, _LENGTH = np.uint64(2**32 - 1), np.uint64(MAX_LENGTH)
 
 _jit = numba.njit(cache=True, nogil=True)
+_at = np.uint64  # of an index: a signed one is first asked whether it counts from the end, which takes half of the time
 
 
 class Tables(NamedTuple):
@@ -153,10 +154,10 @@ def _find(
     slots: U64, pool: U8, first: int, buckets: np.uint64, h: np.uint64, data: U8, start: int, length: int
 ) -> tuple[Int, bool]:
     """Return the slot of a prefix, which is data[start:start + length], and True; or the free one where it would be."""
-    slot, size = _bucket(h, buckets), 8 * np.int64(buckets)
-    while slots[first + slot] != _U0:
-        if slots[first + slot] >> _U32 == _mark_of(h) and _is_prefix(
-            slots[first + slot + 4], pool, data, start, length
+    slot, size, mark = _bucket(h, buckets), 8 * np.int64(buckets), _mark_of(h)
+    while slots[_at(first + slot)] != _U0:
+        if slots[_at(first + slot)] >> _U32 == mark and _is_prefix(
+            slots[_at(first + slot + 4)], pool, data, start, length
         ):
             return first + slot, True
         slot = _next(slot, size)
@@ -268,7 +269,7 @@ def _set_bit(bits: U64, h: np.uint64, shift: np.uint64) -> None:
 @_jit
 def _get_bit(bits: U64, first: int, h: np.uint64, shift: np.uint64) -> np.uint64:
     place = h * _K3 >> shift
-    bit: np.uint64 = bits[first + np.int64(place >> _U6)] >> (place & _U63) & _U1
+    bit: np.uint64 = bits[np.uint64(first) + (place >> _U6)] >> (place & _U63) & _U1
     return bit
 
 
@@ -323,28 +324,28 @@ def _strip(data: U8, start: int, stop: int, classes: U8) -> tuple[int, int]:
 @_jit
 def _space(data: U8, start: int, stop: int, to: U8, n: int, edges: I64) -> tuple[Int, Int]:
     """Write a text, spaced, to `to` from n, and where atoms may end to `edges`; return the new n, and how many."""
-    to[n] = _SPACE
+    to[_at(n)] = _SPACE
     n += 1
     k = 0
     for i in range(start, stop):
-        c = data[i]
+        c = data[_at(i)]
         kind = _KIND[c]
-        to[n] = c
-        edges[k] = n
+        to[_at(n)] = c
+        edges[_at(k)] = n
         if kind <= 1:  # nearly always; and no other branch, which could not be predicted
             k += kind
             n += 1
         elif kind == 2:
-            edges[k + 1], edges[k + 2] = n + 1, n + 2
-            to[n], to[n + 1], to[n + 2] = _SPACE, c, _SPACE
+            edges[_at(k + 1)], edges[_at(k + 2)] = n + 1, n + 2
+            to[_at(n)], to[_at(n + 1)], to[_at(n + 2)] = _SPACE, c, _SPACE
             k += 3
             n += 3
         else:
-            to[n] = _SPACE
+            to[_at(n)] = _SPACE
             k += 1
             n += 1
-    to[n] = _SPACE
-    edges[k] = n
+    to[_at(n)] = _SPACE
+    edges[_at(k)] = n
     return n + 1, k + 1
 
 
@@ -355,7 +356,7 @@ def _cut_texts(
     """Cut texts into atoms. An entry may begin at one after a space, or without a boundary."""
     spaced, edges, classes = block.bytes, block.edges, tables.classes
     starts, lengths, is_head = atoms.start, atoms.length, atoms.is_head
-    size, n = 16, 0
+    size, n = 16, np.int64(0)
     for t in range(len(languages)):
         if languages[t] >= 0:
             first, stop = offsets[t], offsets[t + 1]
@@ -365,23 +366,20 @@ def _cut_texts(
             size, last = _space(data, first, stop, spaced, size, edges)
             before_space: Int = 1
             for k in range(last):
-                i = edges[k]
+                i = edges[_at(k)]
                 width = 1
-                is_space = spaced[i] == _SPACE
-                if spaced[i] >= 0xE0:
+                is_space = np.int64(spaced[_at(i)] == _SPACE)
+                if spaced[_at(i)] >= 0xE0:
                     if i < at:
                         continue
                     kind, width = _class_at(spaced, i, classes)
                     if not kind & NO_BOUNDARY:
                         continue
-                if i > at or (is_space and before_space):
-                    starts[n], lengths[n], is_head[n] = at, i - at, before_space
-                    n += 1
-                    before_space = 0
-                if not is_space:
-                    starts[n], lengths[n], is_head[n] = i, width, 1
-                    n += 1
-                before_space = np.int64(is_space)
+                starts[_at(n)], lengths[_at(n)], is_head[_at(n)] = at, i - at, before_space
+                n += np.int64(i > at) | is_space & before_space
+                starts[_at(n)], lengths[_at(n)], is_head[_at(n)] = i, width, 1
+                n += 1 - is_space
+                before_space = is_space
                 at = i + width
         block.atom_at[t + 1] = n
         block.end_at[t] = size
@@ -397,10 +395,10 @@ def _find_heads(tables: Tables, languages: I32, block: _Block, atoms: _Atoms, he
         if languages[t] >= 0:
             first, buckets = places[4 * np.int64(languages[t])], np.uint64(places[4 * np.int64(languages[t]) + 1])
             for j in range(block.atom_at[t], block.atom_at[t + 1]):
-                hashes[j] = hash_token(spaced, starts[j], lengths[j])
-                prefetch(slots, first + _bucket(hashes[j], buckets))
-                head_atom[n] = j
-                n += is_head[j]
+                h = hash_token(spaced, starts[_at(j)], lengths[_at(j)])
+                hashes[_at(j)], head_atom[_at(n)] = h, j
+                prefetch(slots, first + _bucket(h, buckets))
+                n += is_head[_at(j)]
         block.head_at[t + 1] = n
 
 
@@ -409,7 +407,7 @@ def _match_mark(slots: U64, at: int, mark: np.uint64) -> Int:
     """Return the slot of a bucket that has this mark, or -1; without a branch."""
     place: Int = np.int64(-1)
     for k in range(4):
-        place = at + k if slots[at + k] >> _U32 == mark else place
+        place = at + k if slots[_at(at + k)] >> _U32 == mark else place
     return place
 
 
@@ -425,15 +423,16 @@ def _find_slots(tables: Tables, languages: I32, block: _Block, atoms: _Atoms, he
         first, buckets = places[at], np.uint64(places[at + 1])
         size = 8 * np.int64(buckets)
         for i in range(begin, stop):
-            h = hashes[head_atom[i]]
+            j = head_atom[_at(i)]
+            h = hashes[_at(j)]
             at, mark = first + _bucket(h, buckets), _mark_of(h)
             place = _match_mark(slots, at, mark)
-            while place < 0 and slots[at + 3] != _U0:
+            while place < 0 and slots[_at(at + 3)] != _U0:
                 at = at + 8 if at + 8 < first + size else first
                 place = _match_mark(slots, at, mark)
-            head_atom[n], head_slot[n] = head_atom[i], place
+            head_atom[_at(n)], head_slot[_at(n)] = j, place
             n += place >= 0
-            prefetch(pool, np.int64(slots[max(place, first) + 4] >> _U24))
+            prefetch(pool, np.int64(slots[_at(max(place, first) + 4)] >> _U24))
         begin, head_at[t + 1] = stop, n
 
 
@@ -453,20 +452,22 @@ def _decide_heads(tables: Tables, languages: I32, block: _Block, atoms: _Atoms, 
                 places[at + 2],
                 np.uint64(places[at + 3]),
             )
+            stop = block.atom_at[t + 1]
             for i in range(block.head_at[t], block.head_at[t + 1]):
-                slot, j = head_slot[i], head_atom[i]
-                head_entry[i] = -1
-                start, length = starts[j], lengths[j]
-                is_there = _is_prefix(slots[slot + 4], pool, spaced, start, length)
+                slot, j = head_slot[_at(i)], head_atom[_at(i)]
+                head_entry[_at(i)] = -1
+                start, length, h = starts[_at(j)], lengths[_at(j)], hashes[_at(j)]
+                is_there = _is_prefix(slots[_at(slot + 4)], pool, spaced, start, length)
                 if not is_there:  # another hash has the same mark
-                    slot, is_there = _find(slots, pool, first, buckets, hashes[j], spaced, start, length)
+                    slot, is_there = _find(slots, pool, first, buckets, h, spaced, start, length)
                 if is_there:
-                    meta, is_last = slots[slot + 4], j + 1 == block.atom_at[t + 1]
-                    second = _chain(hashes[j], _U0 if is_last else hashes[j + 1], spaced[start + length] == _SPACE)
+                    meta, is_last = slots[_at(slot + 4)], j + 1 == stop
+                    before_space = spaced[_at(start + length)] == _SPACE
+                    second = _chain(h, _U0 if is_last else hashes[_at(j + 1)], before_space)
                     is_end = np.int64(meta >> _U2 & _LENGTH) == length
-                    if is_end and (not meta & _U2 or spaced[start + length] == _SPACE):
-                        head_entry[i] = np.int64(slots[slot] & _LOW) - 1
-                    head_slot[i], head_second[i], work[n] = slot, second, i
+                    if is_end and (not meta & _U2 or before_space):
+                        head_entry[_at(i)] = np.int64(slots[_at(slot)] & _LOW) - 1
+                    head_slot[_at(i)], head_second[_at(i)], work[_at(n)] = slot, second, i
                     may_go_on = _get_bit(bits, words, second, shift) & (meta | np.uint64(not is_end)) & _U1
                     n += int(may_go_on) & (not is_last)
                     prefetch(slots, first + _bucket(second, buckets))
@@ -489,34 +490,35 @@ def _collect(  # noqa: PLR0912 (calls that pass these arrays take as long as wha
         if len(ids) - n < block.head_at[t + 1] - block.head_at[t]:
             return False
         for i in range(block.head_at[t], block.head_at[t + 1]):
-            ids[n] = head_entry[i]
-            n += head_entry[i] >= 0
+            ids[_at(n)] = head_entry[_at(i)]
+            n += head_entry[_at(i)] >= 0
         at = 4 * np.int64(languages[t])
         first, buckets, words, shift = places[at], np.uint64(places[at + 1]), places[at + 2], np.uint64(places[at + 3])
         stop, end = block.atom_at[t + 1], block.end_at[t]
         for k in range(block.work_at[t], block.work_at[t + 1]):
-            j, slot, h = head_atom[work[k]], head_slot[work[k]], head_second[work[k]]
-            start, key, is_first = starts[j], lengths[j], True
+            head = _at(work[_at(k)])
+            j, slot, h = head_atom[head], head_slot[head], head_second[head]
+            start, key, is_first = starts[_at(j)], lengths[_at(j)], True
             while True:
-                meta = slots[slot + 4]
+                meta, ends = slots[_at(slot + 4)], slots[_at(slot)] & _LOW
                 length = np.int64(meta >> _U2 & _LENGTH)
                 if length > key:  # an entry alone
                     is_met = start + length < end and _same_bytes(pool, np.int64(meta >> _U24), spaced, start, length)
                 else:
-                    is_met = not is_first and slots[slot] & _LOW != _U0
-                if is_met and (not meta & _U2 or spaced[start + length] == _SPACE):
+                    is_met = not is_first and ends != _U0
+                if is_met and (not meta & _U2 or spaced[_at(start + length)] == _SPACE):
                     if n == len(ids):
                         return False
-                    ids[n] = np.int64(slots[slot] & _LOW) - 1
+                    ids[_at(n)] = np.int64(ends) - 1
                     n += 1
                 j += 1
                 if not meta & _U1 or j == stop:
                     break
                 if not is_first:
-                    h = _chain(h, hashes[j], spaced[starts[j] - 1] == _SPACE)
+                    h = _chain(h, hashes[_at(j)], spaced[_at(starts[_at(j)] - 1)] == _SPACE)
                     if not _get_bit(bits, words, h, shift):
                         break
-                is_first, key = False, starts[j] + lengths[j] - start
+                is_first, key = False, starts[_at(j)] + lengths[_at(j)] - start
                 slot, is_there = _find(slots, pool, first, buckets, h, spaced, start, key)
                 if not is_there:
                     break

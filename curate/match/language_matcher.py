@@ -126,8 +126,7 @@ def _correct(texts: Any) -> tuple[pa.Array, Mask]:
     """Return texts (large_string) in NFC with spaces around marks, and which are stripped by now (bool): not ASCII."""
     others = pc.invert(pc.string_is_ascii(texts)).fill_null(False)
     changed = pc.utf8_trim(normalise(texts.filter(others)), WHITE)
-    for mark in CORRECTED_MARKS:
-        changed = pc.replace_substring(changed, mark, f" {mark} ")
+    changed = pc.replace_substring_regex(changed, f"([{CORRECTED_MARKS}])", r" \1 ")
     return pc.replace_with_mask(texts, others, changed), np.array(others)
 
 
