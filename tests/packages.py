@@ -1,9 +1,10 @@
-"""Small packages of foreign kinds, built and installed as pip does it, and curate run with one of them."""
+"""Small packages of foreign kinds, built and installed as pip does it or laid out so, and curate run with one of them."""
 
 import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,18 @@ def install(folder: Path, name: str, code: str, entry_points: str) -> Path:
     done = subprocess.run([*pip, "--target", folder / "site", package], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder / "site"
+
+
+def lay_out(site: Path, name: str, group: str, kinds: Mapping[str, str], version: str = "1.0", **modules: str) -> Path:
+    """Lay a package out as an installer does: its modules, and the kinds of a group as MODULE:NAME. Returns `site`."""
+    info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    for module, code in modules.items():
+        (site / f"{module}.py").write_text(code)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    lines = [f"{kind} = {place}" for kind, place in kinds.items()]
+    (info / "entry_points.txt").write_text("\n".join([f"[curate.{group}]", *lines, ""]))
+    return site
 
 
 def curate(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -16,6 +16,7 @@ from curate.base.errors import RunError
 from curate.base.foreign import ForeignKind, find_running, guard, naming_packages
 from curate.cli.common import PLANNING
 from tests.laws import pools
+from tests.packages import lay_out
 
 ROOT = Path(__file__).parents[2]
 CODE = """
@@ -48,11 +49,8 @@ PACKAGE = "signal 'evil' of package curate-evil 0.1: "
 
 def start(folder: Path, *arguments: str, top: str = "", body: str = "pass", seconds: str = "") -> subprocess.Popen[str]:
     """Start curate with a package of one signal, as an installer lays it out, and a pool with two recipes."""
-    info = folder / "site" / "curate_evil-0.1.dist-info"
-    if not info.exists():
-        info.mkdir(parents=True)
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: curate-evil\nVersion: 0.1\n")
-        (info / "entry_points.txt").write_text("[curate.signals]\nevil = curate_evil:KIND\n")
+    if not (folder / "site").exists():
+        lay_out(folder / "site", "curate-evil", "signals", {"evil": "curate_evil:KIND"}, "0.1")
         samples = [pools.Sample(f"{i}", pools.encode(pools.picture(i)), f"a caption {i}") for i in range(8)]
         path = pools.write_tars(folder / "tars", samples, 2)
         (folder / "clean.yaml").write_text(f"input: {{name: pool, format: webdataset, path: '{path}'}}\n")

@@ -13,6 +13,7 @@ import pytest
 from curate.base import registry
 from curate.base.errors import RecipeError
 from curate.base.registry import Registry
+from tests.packages import lay_out
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
 
     def make(package: str, code: str, *names: str) -> None:
         module = package.replace("-", "_")
-        (tmp_path / f"{module}.py").write_text(code)
-        info = tmp_path / f"{module}-1.2.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n")
-        lines = [f"{name} = {module}:KIND" for name in names]
-        (info / "entry_points.txt").write_text("\n".join(["[curate.test_fruits]", *lines]) + "\n")
+        kinds = dict.fromkeys(names, f"{module}:KIND")
+        lay_out(tmp_path, package, "test_fruits", kinds, "1.2", **{module: code})
         importlib.invalidate_caches()
         monkeypatch.delitem(sys.modules, module, raising=False)
 

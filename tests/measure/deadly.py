@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from tests.laws import pools
+from tests.packages import lay_out
 
 CODE = """
 import os, signal
@@ -68,14 +69,9 @@ KIND = SignalKind(
 
 def install(folder: Path, name: str) -> None:
     """Lay the package out in folder/site, and write folder/recipe.yaml for 13 samples, of which the eighth ends that signal."""
-    info = folder / "site/curate_deadly-0.1.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: curate-deadly\nVersion: 0.1\n")
-    (info / "entry_points.txt").write_text(
-        "[curate.signals]\n"
-        "deadly = curate_deadly:KIND\ndeadly_text = curate_deadly:TEXT\nhungry = curate_deadly:HUNGRY\n"
-    )
-    (folder / "site/curate_deadly.py").write_text(CODE)
+    names = {"deadly": "KIND", "deadly_text": "TEXT", "hungry": "HUNGRY"}
+    kinds = {kind: f"curate_deadly:{name}" for kind, name in names.items()}
+    lay_out(folder / "site", "curate-deadly", "signals", kinds, "0.1", curate_deadly=CODE)
     samples = [pools.Sample(f"{i}", pools.encode(pools.picture(i)), f"a caption {i}") for i in range(12)]
     samples.insert(7, pools.Sample("deadly", pools.encode(pools.picture(0).resize((31, 31))), "a deadly caption"))
     path = pools.write_tars(folder / "pool", samples, 1)

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests import forked
+from tests.packages import lay_out
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = 8
@@ -38,11 +39,8 @@ KIND = SignalKind(
 
 def write_recipe(folder: Path) -> None:
     """A recipe of UNITS units, of which two fail; and the package."""
-    info = folder / "site/fragile-1.0.dist-info"
-    info.mkdir(parents=True)
-    (folder / "site/curate_fragile.py").write_text(MODULE)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fragile\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[curate.signals]\nfragile = curate_fragile:KIND\n")
+    kinds = {"fragile": "curate_fragile:KIND"}
+    lay_out(folder / "site", "fragile", "signals", kinds, curate_fragile=MODULE)
     (folder / "pool").mkdir()
     for i in range(UNITS):
         captions = [f"{'bad' if number in (23, 47) else 'good'} {number}" for number in range(10 * i, 10 * i + 10)]

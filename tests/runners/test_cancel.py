@@ -14,6 +14,7 @@ import yaml
 
 from tests import forked
 from tests.laws import pools
+from tests.packages import lay_out
 from tests.runners.clusters import find_go_program
 
 pytestmark = pytest.mark.runners
@@ -44,12 +45,8 @@ OPTIONS: dict[str, Callable[[], list[str]]] = {
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """Of a process that finds a package with the signal; its notes are in `tmp_path`."""
-    info = tmp_path / "site/slow-1.0.dist-info"
-    info.mkdir(parents=True)
-    (tmp_path / "site/slow.py").write_text(MODULE)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: slow\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[curate.signals]\nnoise = slow:KIND\n")
-    path = os.pathsep.join([str(tmp_path / "site"), os.environ["PYTHONPATH"]])
+    site = lay_out(tmp_path / "site", "slow", "signals", {"noise": "slow:KIND"}, slow=MODULE)
+    path = os.pathsep.join([str(site), os.environ["PYTHONPATH"]])
     return os.environ | {"PYTHONPATH": path, "SLOW_NOTES": str(tmp_path)}
 
 

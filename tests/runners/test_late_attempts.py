@@ -14,6 +14,7 @@ import yaml
 from tests import forked
 from tests.laws import pools
 from tests.laws.test_late_attempts import follows_from_scores
+from tests.packages import lay_out
 from tests.runners.clusters import Cluster, find_executors
 
 pytestmark = pytest.mark.runners
@@ -46,14 +47,6 @@ SPECULATION = {
 }
 
 
-def write_package(folder: Path) -> None:
-    (folder / "late_noise.py").write_text(MODULE)
-    info = folder / "late_noise-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: late-noise\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[curate.signals]\nnoise = late_noise:KIND\n")
-
-
 def write_recipe(folder: Path) -> Path:
     pools.write_parquets(folder / "pool", pools.make_rows(20 * UNITS), UNITS)
     files = [f"{folder}/pool/{number:05d}.parquet" for number in range(UNITS)]
@@ -73,8 +66,7 @@ def write_recipe(folder: Path) -> Path:
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(8, marks=pytest.mark.slow)])
 def test_decisions_follow_from_the_scores_that_are_there(rounds: int, cluster: Cluster, tmp_path: Path) -> None:
-    (tmp_path / "package").mkdir()
-    write_package(tmp_path / "package")
+    lay_out(tmp_path / "package", "late-noise", "signals", {"noise": "late_noise:KIND"}, late_noise=MODULE)
     recipe, draws, kills, attempts = write_recipe(tmp_path), random.Random(rounds), 0, 0
     path = os.pathsep.join([str(tmp_path / "package"), os.environ["PYTHONPATH"]])
     for number in range(rounds):

@@ -12,6 +12,7 @@ from curate.recipe.files import shipped_folder
 from pipelines.engines.registry import ENGINES
 from tests import forked
 from tests.laws import pools
+from tests.packages import lay_out
 
 ROOT = Path(__file__).parents[3]
 # An engine with an option of its own, and a default for one of Beam's.
@@ -45,12 +46,7 @@ def test_each_engine_has_a_key_of_its_own_and_options_in_infra() -> None:
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """A folder on sys.path, as an installer leaves it."""
-    info = tmp_path / "site/my_engines-1.0.dist-info"
-    info.mkdir(parents=True)
-    (tmp_path / "site/my_shed.py").write_text(MODULE)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-engines\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[curate.engines]\nshed = my_shed:Shed\n")
-    return tmp_path / "site"
+    return lay_out(tmp_path / "site", "my-engines", "engines", {"shed": "my_shed:Shed"}, my_shed=MODULE)
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from curate.recipe.source import Source, source_sections
 from tests import forked
 from tests.cli.conftest import Done, run_command
 from tests.laws import pools
+from tests.packages import lay_out
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -119,14 +120,8 @@ FORMAT = Lines()
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """A folder on sys.path, as an installer leaves it: two formats and the entry points that name them."""
-    site = tmp_path / "site"
-    info = site / "my_formats-1.0.dist-info"
-    info.mkdir(parents=True)
-    (site / "my_folder.py").write_text(FOLDER)
-    (site / "my_lines.py").write_text(LINES)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-formats\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[curate.formats]\nfolder = my_folder:FORMAT\njsonl = my_lines:FORMAT\n")
-    return site
+    kinds = {"folder": "my_folder:FORMAT", "jsonl": "my_lines:FORMAT"}
+    return lay_out(tmp_path / "site", "my-formats", "formats", kinds, my_folder=FOLDER, my_lines=LINES)
 
 
 def curate(package: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -175,14 +170,11 @@ def example(tmp_path: Path) -> Path:
     """The package of the page on inputs, as an installer leaves it, beside a recipe and what it reads."""
     page = (ROOT / "curate/pool/README.md").read_text().partition("## A format of your own\n")[2]
     site, recipe = tmp_path / "site", tmp_path / "recipe"
-    info = site / "curate_jsonl-0.1.dist-info"
-    info.mkdir(parents=True)
-    (site / "curate_jsonl.py").write_text(page.partition("```python\n")[2].partition("```")[0])
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: curate-jsonl\nVersion: 0.1\n")
+    code = page.partition("```python\n")[2].partition("```")[0]
     stated = tomllib.loads(page.partition("```toml\n")[2].partition("```")[0])["project"]
     assert (stated["name"], stated["version"]) == ("curate-jsonl", "0.1")
-    lines = [f"{name} = {value}" for name, value in stated["entry-points"]["curate.formats"].items()]
-    (info / "entry_points.txt").write_text("\n".join(["[curate.formats]", *lines]))
+    kinds = stated["entry-points"]["curate.formats"]
+    lay_out(site, stated["name"], "formats", kinds, stated["version"], curate_jsonl=code)
     (recipe / "photos").mkdir(parents=True)
     rows = [{"image": f"{i}.png", "caption": f"picture {i}", "likes": i} for i in range(4)] + [
         {"image": "4.png", "caption": "no likes"}

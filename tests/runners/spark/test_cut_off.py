@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from tests.laws import pools
+from tests.packages import lay_out
 from tests.runners.clusters import Standalone
 from tests.runners.namespaces import Namespace, namespaces
 from tests.runners.spark.watched import Driver, check_run, find_executors
@@ -54,11 +55,7 @@ KIND = SignalKind(
 
 def write_recipe(folder: Path) -> Path:
     """A recipe of UNITS units, and the package."""
-    info = folder / "site/slow-1.0.dist-info"
-    info.mkdir(parents=True)
-    (folder / "site/curate_slow.py").write_text(MODULE)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: slow\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[curate.signals]\nslow = curate_slow:KIND\n")
+    lay_out(folder / "site", "slow", "signals", {"slow": "curate_slow:KIND"}, curate_slow=MODULE)
     pools.write_parquets(folder / "pool", pools.make_rows(20 * UNITS), UNITS)
     source = "{name: p%d, format: parquet, path: '%s/pool/%05d.parquet'}"
     sources = ", ".join(source % (i, folder, i) for i in range(UNITS))
