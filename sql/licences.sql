@@ -8,7 +8,7 @@
 -- column: rate        kept, as a share of pool
 -- column: kept_share  share of the kept set
 -- empty: no column that states licences is in the run's tables.
--- empty: One of the pool gets there by `derive: {stated: licence_url}`, or a rule that names it; with --reuse nothing is measured again
+-- empty: Where the pool has one, a rule that names it brings it there, or `derive: {stated: licence_url}`; with --reuse nothing is measured again
 WITH stating AS (
     SELECT COLUMNS('(?i)^(kept|license_group|license|licence_url)$')::VARCHAR, NULL::VARCHAR AS nothing FROM verdicts
 ), stated AS (
