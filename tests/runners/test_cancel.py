@@ -17,7 +17,7 @@ from tests.laws import pools
 from tests.packages import lay_out
 from tests.runners.clusters import find_go_program
 
-pytestmark = pytest.mark.runners
+pytestmark = [pytest.mark.runners, pytest.mark.usefixtures("interruptible")]
 
 # A signal that takes ten minutes while there is no file that lets it go.
 MODULE = """

@@ -155,6 +155,7 @@ def test_a_run_that_is_handed_over_and_cancelled(cloud: Cloud, recipe: Path, tmp
     assert run_command("status", out).status == 1
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_cancels_the_job_and_a_kill_does_not(cloud: Cloud, recipe: Path, tmp_path: Path) -> None:
     out = f"{BUCKET}/{tmp_path.name}/run"
     running = cloud.start(str(recipe), "--out", out)
@@ -176,6 +177,7 @@ def test_an_interrupt_cancels_the_job_and_a_kill_does_not(cloud: Cloud, recipe: 
     assert len(cloud.service.jobs) == 2
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_between_a_jobs_making_and_the_answer_cancels_it(
     cloud: Cloud, recipe: Path, tmp_path: Path
 ) -> None:

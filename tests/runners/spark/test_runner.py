@@ -196,6 +196,7 @@ def test_waiting_and_cancelling(options: PipelineOptions, tmp_path: Path) -> Non
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_cancels(options: PipelineOptions, tmp_path: Path) -> None:
     root = beam.Pipeline(options=options)
     slow = root | beam.Create([1]) | beam.Map(lambda number: count_calls(tmp_path) or time.sleep(600))
