@@ -90,12 +90,14 @@ def test_decisions_follow_from_the_scores_that_are_there(rounds: int, cluster: C
                 while len(list(log.iterdir())) < begun:
                     if ended.wait(0.05):
                         return
-                while not (found := find_executors(cluster.folder)):
-                    if ended.wait(0.05):
+                before = kills
+                while kills == before:  # an executor may end, and another begin, meanwhile
+                    if found := find_executors(cluster.folder):
+                        with suppress(ProcessLookupError):
+                            os.kill(draws.choice(found), signal.SIGKILL)
+                            kills += 1
+                    elif ended.wait(0.05):
                         return
-                with suppress(ProcessLookupError):
-                    os.kill(draws.choice(found), signal.SIGKILL)
-                    kills += 1
 
         killer = threading.Thread(target=kill)
         killer.start()
