@@ -39,7 +39,7 @@ from curate.run.inputs import copy_inputs
 from curate.run.units import Place
 from curate.store.facts import MetadataFacts, RunClaim, read_facts, write_facts
 from curate.store.forgotten import Record
-from curate.store.layout import DESCRIBING_FILE, DRIVER_LOG, INPUTS, METADATA_FILE, STEPS_LOG, SUCCESS_FILE
+from curate.store.layout import DESCRIBING_FILE, DRIVER_LOG, INPUTS, METADATA_FILE, NEW_FILE, STEPS_LOG, SUCCESS_FILE
 from curate.store.lease import MayEnd
 from curate.store.lock import Hold, clear_tmp, locked
 from curate.store.store import RunStore
@@ -49,6 +49,7 @@ from pipelines.identity import (
     PACKAGES,
     find_identity,
     is_finished,
+    is_run,
     plain_recipe,
     run_keys,
     tell_damage,
@@ -101,6 +102,7 @@ def claim_folder(prepared: Prepared) -> None:
     store = context.store
     if len(Record.read_checked(store).items - record.items):
         raise RunError(f"{store.url}: samples were forgotten here while the run was being prepared; run again")
+    is_new = not store.is_local and not is_run(store)
     if is_finished(context, prepared.plan.units, store.url):
         raise RunError(f"{store.url}: another run finished this one while it was being prepared; nothing is left to do")
     if lost := lost_items(store, record):
@@ -110,6 +112,7 @@ def claim_folder(prepared: Prepared) -> None:
     clear_tmp(store, keep=STEPS_LOG)
     # Where there is one, something happened to a published run: steps check what they find.
     store.delete_file(SUCCESS_FILE)
+    store.write_bytes(NEW_FILE, b"\n") if is_new else store.delete_file(NEW_FILE)
     store.delete_file(DRIVER_LOG)  # of the command before, whose error would be taken for that of this one
     if len(record):
         record.write(store)

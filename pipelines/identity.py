@@ -50,7 +50,7 @@ def is_finished(context: RunContext, units: Sequence[Unit], out: str) -> bool:
     if old is None:
         # The records come before run.json: killed between them, a run goes on.
         others = (name for name in folder.files() if not name.startswith(("tmp/", f"{layout.DIGESTS}/")))
-        if not _is_run(folder) and any(name not in (layout.FORGOTTEN_FILE, layout.RETRIES_FILE) for name in others):
+        if not is_run(folder) and any(name not in (layout.FORGOTTEN_FILE, layout.RETRIES_FILE) for name in others):
             accepted = "a new folder, or one that holds a run of the same recipe"
             raise RecipeError(f"--out {out}: is not empty and not a run; accepted: {accepted}")
         return False
@@ -106,14 +106,14 @@ def _believed_claim(folder: RunStore) -> RunClaim | None:
         return None
 
 
-def _is_run(folder: RunStore) -> bool:
+def is_run(folder: RunStore) -> bool:
     """Return whether the folder was claimed, though run.json may be lost."""
     return any(map(folder.exists, (layout.RUN_FILE, layout.digest_name(layout.RUN_FILE), layout.MANIFEST_FILE)))
 
 
 def tell_damage(folder: RunStore) -> None:
     """Log what of a published run is missing or damaged, and its run.json."""
-    if _is_run(folder) and _believed_claim(folder) is None:
+    if is_run(folder) and _believed_claim(folder) is None:
         what = "differs from what was written" if folder.exists(layout.RUN_FILE) else "is missing"
         _log.warning("%s: %s; it is written again from the recipe", folder.path(layout.RUN_FILE), what)
     if folder.exists(layout.SUCCESS_FILE):

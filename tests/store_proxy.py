@@ -52,6 +52,7 @@ class StoreProxy:
     requests: list[Request] = field(default_factory=list)
     faults: list[Request] = field(default_factory=list)  # that had one
     rule: Rule | None = None
+    page: int = 0  # names in an answer to a listing at most; 0: as many as the store gives
     stale: float = 0.0  # seconds for which a folder's listing is answered as it was
 
     def count(self) -> int:
@@ -154,7 +155,8 @@ def store_proxy(store: str, port: int = 0) -> Iterator[StoreProxy]:
             connection = http.client.HTTPConnection(upstream.hostname or "", upstream.port, timeout=120)
             try:
                 headers = {k: v for k, v in self.headers.items() if k.lower() not in _HOP} | {"Host": upstream.netloc}
-                connection.request(self.command, self.path, body, headers)
+                page = f"&max-keys={proxy.page}" if kind == "LIST" and proxy.page else ""
+                connection.request(self.command, f"{self.path}{page}", body, headers)
                 response = connection.getresponse()
                 answer = response.status, response.headers, response.read()
             finally:

@@ -7,7 +7,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from curate.recipe.recipe import Recipe
+from curate.store import stored_log
+from curate.store.layout import MANIFEST_FILE, SUCCESS_FILE
+from curate.store.store import RunStore
 from pipelines.claim import claim_folder
 from pipelines.driver import run as run_pipeline
 from pipelines.prepare import prepare
@@ -28,8 +33,14 @@ def make_rich(folder: Path, units: int) -> Recipe:
 
 
 def count_each(few: int = 4, many: int = 12, make: Callable[[Path, int], Recipe] = make_rich) -> Each:
-    """Requests that each further unit takes, of what `make` writes into a folder: a recipe of so many units, or near."""
-    with serving_s3() as url, store_proxy(url) as proxy, bucket_at(proxy.url) as bucket:
+    """Requests that each further unit takes, of what `make` writes into a folder: a recipe of so many units, or near.
+
+    A LIST is one for each name. A log has no objects more for what is written within a second, whatever the units.
+    """
+    patched = pytest.MonkeyPatch.context()
+    with serving_s3() as url, store_proxy(url) as proxy, bucket_at(proxy.url) as bucket, patched as patch:
+        patch.setattr(stored_log, "_BETWEEN", 0.0)
+        proxy.page = 1
         (one, of_few), (other, of_many) = (_count(proxy, bucket, make, units) for units in (few, many))
     return {key: (of_many[key] - of_few[key]) / (other - one) for key in sorted(of_few.keys() | of_many.keys())}
 
@@ -47,8 +58,16 @@ def _count(
         proxy.requests.clear()
         claim_folder(prepared)
         run_pipeline(prepared)
-    requests = Counter((request.kind, _shorten(request.name)) for request in proxy.requests)
+        asked = [*proxy.requests]
+        check_files(prepared.context.store)
+    requests = Counter((request.kind, _shorten(request.name)) for request in asked)
     return len(prepared.plan.units), requests
+
+
+def check_files(store: RunStore) -> None:
+    """That a published run has no file but those of its manifest."""
+    listed = set(store.read_parquet(MANIFEST_FILE)["path"].to_pylist())
+    assert {*store.files()} == {*listed, MANIFEST_FILE, SUCCESS_FILE}
 
 
 def _shorten(name: str) -> str:

@@ -29,7 +29,7 @@ from curate.recipe.recipe import Recipe
 from curate.recipe.source import Source, find_source, place_sources
 from curate.run.columns import table_names
 from curate.run.context import RunContext, StepSettings
-from curate.store.layout import FAILURES_FILE, FAILURES_PARTS, failures_part
+from curate.store.layout import FAILURES_FILE, failures_part
 from curate.store.store import RunStore
 from curate.store.table_file import write_groups
 from curate.store.tables import UnitTables
@@ -90,6 +90,7 @@ class Audit:
     kept: dict[int, int] = field(default_factory=dict)  # unit → rows kept, of units that have some
     failing: dict[str, Failing] = field(default_factory=dict)  # by reason, of samples and files
     unread: set[str] = field(default_factory=set)  # files that could not be read at all, or whose embeddings could not
+    failed: set[int] = field(default_factory=set)  # units that have a file of failures
     # By label of a signal of another package: the images that it failed on, and the first error
     errors: dict[str, Failing] = field(default_factory=dict)
     # Of the kept samples: rows by language, files by suffix, the sum of each of MEASURES and how many have it
@@ -106,6 +107,7 @@ class Audit:
         self.sizes |= other.sizes
         self.kept |= other.kept
         self.unread |= other.unread
+        self.failed |= other.failed
         for name in ("drops", "languages", "suffixes", "sums", "known", "fields", "licences", "links"):
             getattr(self, name).update(getattr(other, name))
         for name in ("failing", "errors"):
@@ -149,6 +151,7 @@ def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Aud
     failures = _failures(settings, tables, unit, files, bool(verdicts[schema.FAILED]))
     if len(failures):
         settings.store.write_parquet(failures_part(unit.index), failures)
+        audit.failed.add(unit.index)
     for row in failures.to_pylist():
         place = None if row["row"] is None else f"unit {row['unit']} row {row['row']}"
         words = [row["shard"], row["key"] or place, row["detail"] and f"({row['detail']})"]
@@ -284,11 +287,15 @@ def _is_unread(reason: str) -> bool:
     return reason in schema.FILE_REASONS or reason == schema.DAMAGED_EMBEDDINGS
 
 
+def failures_parts(audit: Audit) -> list[str]:
+    """Return the files of units' failures, until they are one table."""
+    return list(map(failures_part, sorted(audit.failed)))
+
+
 def write_failures(store: RunStore, audit: Audit) -> None:
     """Put failures.parquet, schema.FAILURES of the whole run, into place; in memory is what a few units wrote."""
     rows = sum(part.rows for part in audit.failing.values())
-    names = sorted(store.files(FAILURES_PARTS), key=lambda name: (len(name), name))  # numbers may have six digits
-    parts = chain([schema.FAILURES.empty_table()], in_threads(store.read_parquet, names))
+    parts = chain([schema.FAILURES.empty_table()], in_threads(store.read_parquet, failures_parts(audit)))
     tables = (pa.concat_tables(some).combine_chunks() for some in groups(parts, len, 1 << 18))
     with store.create(FAILURES_FILE, rows) as file:
         write_groups(file, tables, schema.FAILURES, rows)

@@ -59,6 +59,13 @@ def compact_units(store: RunStore, table_names: Sequence[str], chunk: Chunk) -> 
     return [*map(merged.file, table_names), *([captions] if "captions" in table_names else [])]
 
 
+def merged_files(table_names: Sequence[str], chunks: Sequence[Chunk]) -> list[str]:
+    """Return the files of units whose tables are in a chunk's files."""
+    units = [unit for chunk in chunks if chunk.first < chunk.last for unit in chunk.units]
+    captions = map(caption_statistics_file, units if "captions" in table_names else ())
+    return [*(table_file(name, unit) for name in table_names for unit in units), *captions]
+
+
 def _read(store: RunStore, name: str, chunk: Chunk, footers: list[tuple[int, str | None, Any]]) -> Iterator[pa.Table]:
     """Yield the tables of a chunk's units, and add what their footers say: rows, key, note."""
     for unit in chunk.units:

@@ -6,7 +6,7 @@ In: a run folder with all other files, and what run.json is to hold. Publishing,
 import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -28,6 +28,7 @@ from curate.store.forgotten import Record
 from curate.store.manifest import Lines, Published, read_manifest, write_manifest, written_file
 from curate.store.store import RunStore
 
+_FEW = 10  # of a manifest's files, which are asked for where the folder is not listed
 _MOST = 500  # languages, or licences of a column: more are noise, or a stranger's column
 
 
@@ -89,15 +90,18 @@ def finish_description(store: RunStore) -> None:
         describe_again(store, read_facts(store), drops)
 
 
-def mark_published(store: RunStore) -> None:
+def mark_published(store: RunStore, merged: Collection[str] = (), is_new: bool = False) -> None:
     """Write `_SUCCESS`, once files in `tables/` and `shards/` are removed that are not the run's, or are in a chunk's.
 
-    Raises RunError where files of the manifest are gone, as when somebody deletes the folder. It is listed once: a
-    store has 1,000 names in an answer, and a unit four tables.
+    `merged` are the latter. `is_new`: there are no others, for the run began in an empty folder. It is not listed then,
+    for a store has 1,000 names in an answer, and a unit four tables. Raises RunError where files of the manifest are
+    gone, as when somebody deletes the folder; where that is not listed, a few are asked for.
     """
-    present = set(store.files())
-    lines = read_manifest(store) if layout.MANIFEST_FILE in present else []
+    lines = read_manifest(store) if store.exists(layout.MANIFEST_FILE) else []
     known = {layout.MANIFEST_FILE, *(line.path for line in lines)}
+    if are_there := all(map(store.exists, sorted(known)[:: len(known) // _FEW + 1])):
+        store.delete_files(merged)  # first: what is listed then is less
+    present = known if are_there and is_new else {*store.files()}
     missing = sorted(known - present)
     if missing:
         for folder in filter(store.exists, missing):

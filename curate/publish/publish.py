@@ -22,8 +22,8 @@ from curate.decide.rules.top import TopSearch
 from curate.decide.statistics.derived import Scale
 from curate.download.rates import sum_downloads
 from curate.match.unit import NO_ENTRY, load_entries
-from curate.publish.audit import Audit, PublishSettings, check_conservation, write_failures
-from curate.publish.compact import lay_out_chunks
+from curate.publish.audit import Audit, PublishSettings, check_conservation, failures_parts, write_failures
+from curate.publish.compact import lay_out_chunks, merged_files
 from curate.publish.describe import describe_run, mark_published
 from curate.publish.uids import UidsPart
 from curate.recipe.deciding import DEDUP, Dedup, Top
@@ -56,13 +56,23 @@ def publish(settings: PublishSettings, results: Results, digests: Lines) -> None
     `digests` are the manifest's lines of all tables and shards. Raises ConservationError where rows in are not kept +
     dropped + failed.
     """
-    store, kind = settings.store, settings.output
+    store = settings.store
     if store.exists(layout.SUCCESS_FILE):
         return
-    if store.complete(_PUBLISHED):
-        mark_published(store)
-        return
-    lines = Lines()
+    if not store.complete(_PUBLISHED):
+        try:
+            _describe(settings, results, digests)
+        except FileNotFoundError:
+            if store.exists(layout.SUCCESS_FILE):  # of another attempt, which deleted what this one was to read
+                return
+            raise
+    merged = merged_files(settings.table_names, lay_out_chunks(results.sources, results.audit.sizes))
+    mark_published(store, merged, store.exists(layout.NEW_FILE))
+    store.delete_files(failures_parts(results.audit))
+
+
+def _describe(settings: PublishSettings, results: Results, digests: Lines) -> None:
+    store, kind, lines = settings.store, settings.output, Lines()
     lines.merge(digests)  # which an attempt beside this one may be given too
     rows = lines.rows("shards/", f".{kind.suffix}")
     counts, decided = check_conservation(results.audit, sum(rows.values())), results.decided
@@ -82,7 +92,6 @@ def publish(settings: PublishSettings, results: Results, digests: Lines) -> None
     with store.together(_PUBLISHED) as together:
         facts = _summarise(settings, counts, results, entries, lines)
         describe_run(together, facts, lines, results.audit, results.uids, entries)
-    mark_published(store)
 
 
 def count_entries(entries: pa.Table, pool: I64, survivors: I64, sums: I64, p: F64 | None) -> pa.Table:

@@ -66,7 +66,7 @@ class Checkpoints:
     def delete(self) -> None:
         """Delete those that are in place."""
         if self._files:
-            self._store.delete(self._folder)
+            self._store.delete(self._folder, {_BEGUN, *self._files})
 
     def _write(self) -> None:
         for name, (first, tables) in self._waiting.items():

@@ -30,6 +30,7 @@ EVALUATION_FACTS_FILE = "tmp/evaluation.json"
 MODELS = "models"  # that a run made: centroids of clusters
 FITTED = "tmp/relate"  # what relations asked of all units, for each of them
 INPUTS = "inputs"  # small local files, which other machines are to read
+NEW_FILE = "tmp/new"  # there where the folder was empty when the run started, in stores that take long to list
 UNITS = "tmp/units"  # the units of a large plan, for workers on other machines
 LISTS = "tmp/lists"  # lists of URLs, as Parquet, which other processes are to read
 HOSTS = "tmp/hosts"  # which process may ask which host, where several download

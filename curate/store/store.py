@@ -26,7 +26,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property, partial
 from typing import IO, Any
 
 import pyarrow as pa
@@ -36,6 +36,7 @@ from curate.recipe.clouds import OBJECT_STORES
 from curate.store.layout import SUCCESS_FILE, digest_name, ticket_file
 from curate.store.local import Digest, HashedFile, add_line, drop_line, in_folder, move_to_new, write_at_once
 from curate.store.stored_files import StoredFiles
+from curate.store.stored_log import StoredLog
 from curate.store.table_file import SMALL, footer_metadata, write_table
 
 _BUFFER = 1 << 18  # bytes that are written at once: a copy in cache costs less than a system call a member of a shard
@@ -57,8 +58,8 @@ class RunStore(StoredFiles):
     def __reduce__(self) -> tuple[Any, ...]:
         return RunStore, (self.url, self.storage)
 
-    def delete(self, name: str) -> None:
-        """Remove the file or folder, if it is there."""
+    def delete(self, name: str, files: Collection[str] | None = None) -> None:
+        """Remove the file or folder, if it is there; with `files`, all that this folder has, a store lists nothing."""
         if self.is_local:
             path = self.path(name)
             if os.path.isdir(path):
@@ -67,7 +68,7 @@ class RunStore(StoredFiles):
                 with suppress(FileNotFoundError):
                     os.unlink(path)
         else:
-            self.delete_files(self.files(name))
+            self.delete_files(self.files(name) if files is None else [f"{name}/{file}" for file in files])
 
     def delete_file(self, name: str) -> None:
         """Remove a file, if it is there, without a look for a folder."""
@@ -75,10 +76,10 @@ class RunStore(StoredFiles):
             os.unlink(self.path(name)) if self.is_local else self.fs.rm_file(self.path(name))
 
     def delete_files(self, names: Collection[str]) -> None:
-        """Remove files that are there, all at once: a request for each of thousands takes long."""
+        """Remove files, those that are there, all at once: a request for each of thousands takes long."""
         if self.is_local:
             for name in names:
-                os.unlink(self.path(name))
+                self.delete_file(name)
         elif names:
             with suppress(FileNotFoundError):  # of all: a store's answer that they were removed may have been lost
                 self.fs.rm([self.path(name) for name in names])
@@ -343,13 +344,12 @@ class RunStore(StoredFiles):
         return tempfile.TemporaryFile(dir=self._local_tmp())
 
     def log(self, name: str, line: str) -> None:
-        """Add a line to a log, which many processes write; it may have any characters of a file's name.
+        """Add a line to a log, which many processes write.
 
-        A log is a folder: locally each process has a file there; else a line is the name of an empty file.
+        A log is a folder, where each process has a file; in a store, which does not append, a few, see `StoredLog`.
         """
         if not self.is_local:
-            with self._asking(name, "written"):
-                self._writes.pipe_file(self.path(f"{name}/{line}"), b"")
+            self._logs.setdefault(name, StoredLog()).add(line, partial(self._put_log, name))
             return
         path, data = self.path(f"{name}/{_process()}"), line.encode() + b"\n"
         try:
@@ -357,6 +357,15 @@ class RunStore(StoredFiles):
         except FileNotFoundError:
             if not self.exists(SUCCESS_FILE):  # else others published the run meanwhile, and removed the log
                 in_folder(path, lambda path: write_at_once(path, data, os.O_APPEND))
+
+    @cached_property
+    def _logs(self) -> dict[str, StoredLog]:
+        """The logs that this object writes: what another one wrote may be of another run."""
+        return {}
+
+    def _put_log(self, name: str, file: str, data: bytes) -> None:
+        with self._asking(name, "written"):
+            self._writes.pipe_file(self.path(f"{name}/{file}"), data)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from curate.base.errors import CurateError, DamagedError, RecipeError
 from curate.base.meter import METER
+from curate.base.process import in_threads
 from curate.base.wording import one_line
 from curate.recipe.secrets import refuse_password
 from curate.store.layout import digest_name
@@ -195,10 +196,13 @@ class StoredFiles:
 
     def read_log(self, name: str) -> list[str]:
         """Return the lines of a log, in any order; none where there is no log."""
-        files = self.files(name)
-        if self.is_local:
-            return [line for file in files for line in self.read_bytes(file).decode().split("\n")[:-1]]
-        return [file.rpartition("/")[2] for file in files]
+
+        def read(file: str) -> list[str]:
+            with suppress(FileNotFoundError):  # others published the run meanwhile, and removed the log
+                return self.read_bytes(file).decode().split("\n")[:-1]
+            return []
+
+        return [line for lines in in_threads(read, self.files(name)) for line in lines]
 
     def digest(self, name: str) -> Digest:
         """Read all of a file, and return what it is now. Raises OSError."""

@@ -31,7 +31,7 @@ _FILES = {
     **{f"tables/{name}": "decide" for name in ("decisions", "derived")},
     **{"tables/matches": "match", "tables/related": "relate", "tables/": "measure", "shards/": "emit"},
 }
-_LINE = 400  # characters from which on records that wait are written, as of a file's name
+_LINE = 400  # characters from which on records that wait are written
 _lock = threading.Lock()
 _waiting: dict[str, tuple[RunStore, list[str]]] = {}  # records of folders in stores, by URL
 START = "start"

@@ -123,7 +123,7 @@ def test_many_failures_are_written_some_at_a_time(rows: int, tmp_path: Path) -> 
         none = {field.name: pa.nulls(len(numbers), field.type) for field in schema.FAILURES}
         parts.append(pa.table({**none, **columns}, schema.FAILURES))
         store.write_parquet(failures_part(unit), parts[-1])
-    audit.failing = {"http_error": Failing(rows, 0, "an example")}
+    audit.failing, audit.failed = {"http_error": Failing(rows, 0, "an example")}, {*range(len(parts))}
     write_failures(store, audit)
     file, whole = pq.ParquetFile(tmp_path / FAILURES_FILE), pa.concat_tables([schema.FAILURES.empty_table(), *parts])
     assert file.num_row_groups == (2 if rows > 300_000 else 1)
@@ -233,6 +233,7 @@ def test_damage_above_the_limit_fails_the_run(
         assert context.store.files() == []
         return
     context.store.write_parquet(failures_part(0), failures)
+    found.failed.add(0)
     with pytest.raises(RunError, match=rf"(?s){failed} of 100 samples .*max_failed is.*empty_image {failed}") as error:
         check_damage(settings_of(context), found)
     assert context.store.read_parquet("failures.parquet")["reason"].to_pylist() == ["empty_image"] * failed

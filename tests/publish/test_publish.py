@@ -24,6 +24,7 @@ from curate.publish.audit import Audit, PublishSettings
 from curate.publish.describe import mark_published
 from curate.publish.publish import Results, _large_groups, count_entries, publish
 from curate.recipe.deciding import Dedup
+from curate.store.layout import FAILURES_PARTS, NEW_FILE
 from curate.store.manifest import Lines, Published
 from curate.store.store import RunStore
 from tests.laws import pools
@@ -183,7 +184,11 @@ def test_what_another_attempt_described_is_not_described_again(
         patch.setattr(module, "mark_published", stop(module.mark_published, False))
         with pytest.raises(OSError, match="No space left"):
             run.publish()
-    described = {name: digest for name, digest in pools.files_of(run.folder).items() if not name.startswith("parts/")}
+    described = {
+        name: digest
+        for name, digest in pools.files_of(run.folder).items()
+        if not name.startswith(("parts/", "tmp/failures/"))
+    }
     monkeypatch.setattr(module, "describe_run", lambda *_: pytest.fail("described twice"))
     replace(run, lines=[]).publish()  # not even sums are asked again
     success = hashlib.sha256(b"").hexdigest()
@@ -194,16 +199,70 @@ def test_what_another_attempt_described_is_not_described_again(
 def test_what_is_deleted_while_a_run_works_is_missed(gone: str, unpublished: Unpublished, tmp_path: Path) -> None:
     run = unpublished.copy(tmp_path / "run")
 
-    def mark(store: Any) -> None:
+    def mark(store: Any, *words: Any) -> None:
         path = run.folder / gone
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-        mark_published(store)
+        mark_published(store, *words)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "mark_published", mark)
         with pytest.raises(RunError, match=r"files that the run wrote are gone, such as .*: something else changed"):
             run.publish()
     assert not (run.folder / "_SUCCESS").exists()
+
+
+# In a store
+
+
+def copy_to_store(run: Unpublished, folder: Path, is_new: bool) -> Unpublished:
+    here, store = RunStore(str(run.folder)), RunStore(f"memory://{folder}")
+    for name in here.files():
+        if digest := here.written(name):
+            store.adopt(here, name, name, digest)
+        elif not name.startswith("parts/"):
+            store.write_bytes(name, here.read_bytes(name))
+    if is_new:
+        store.write_bytes(NEW_FILE, b"")
+    return replace(run, settings=replace(run.settings, store=store))
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_store_is_listed_where_an_earlier_start_may_have_left_files(
+    is_new: bool, unpublished: Unpublished, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a plan with more shards, or other chunks of units. What is in the folder is what is in a run's on a disk."""
+    run, listed, files = copy_to_store(unpublished, tmp_path, is_new), list[str](), RunStore.files
+    store = run.settings.store
+    for name in () if is_new else ("shards/00099.tar", "tables/samples/00000-00009.parquet"):
+        store.write_bytes(name, b"")
+
+    def list_files(store: RunStore, name: str = "") -> list[str]:
+        listed.append(name)
+        return files(store, name)
+
+    monkeypatch.setattr(RunStore, "files", list_files)
+    run.publish()
+    assert ("" in listed) == (not is_new) and not {"tables", "shards", FAILURES_PARTS} & {*listed}
+    published = {name for name in store.files() if not name.startswith(("tmp/", "parts/"))}
+    lines = store.read_parquet("manifest.parquet")["path"].to_pylist()
+    assert undisturbed.keys() <= published == {*lines, "manifest.parquet", "_SUCCESS"}
+    assert store.files(FAILURES_PARTS) == []
+
+
+@pytest.mark.parametrize("gone", ["manifest.parquet", "shards", ""])
+def test_what_is_deleted_in_a_store_is_missed(
+    gone: str, unpublished: Unpublished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copy_to_store(unpublished, tmp_path, is_new=True)
+
+    def mark(store: Any, *words: Any) -> None:
+        store.delete(gone)
+        mark_published(store, *words)
+
+    monkeypatch.setattr(module, "mark_published", mark)
+    with pytest.raises(RunError, match=r"files that the run wrote are gone, such as .*: something else changed"):
+        run.publish()
+    assert not run.settings.store.exists("_SUCCESS")
 
 
 # The numbers of run.json
