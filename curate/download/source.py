@@ -223,12 +223,18 @@ class UrlsSource(Source):
     _run: str = PrivateAttr("")  # the folder of the run that reads it
     _reuse: str | None = PrivateAttr(None)  # and of one that may have its shards
     _is_alone: bool = PrivateAttr(True)
+    _stores: dict[str, RunStore] = PrivateAttr(default_factory=dict)  # which copies share
 
     def placed_in(self, run: str, reuse: str | None = None, is_alone: bool = True) -> Self:
         """Return the source as this run reads it: its shards are in its folder, or in that of the run to reuse."""
         placed = self.model_copy()
         placed._run, placed._reuse, placed._is_alone = run, reuse, is_alone
         return placed
+
+    @property
+    def run_store(self) -> RunStore:
+        """The folder of the run that reads it: one object, which writes a log in few files of a store."""
+        return self._stores.setdefault(self._run, RunStore(self._run))
 
     def place(self, name: str) -> tuple[RunStore, str]:
         """Return the store that a file of a shard is in, and its path there."""

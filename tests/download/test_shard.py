@@ -14,6 +14,7 @@ import pytest
 
 from curate.download import shard as made
 from curate.download.fetch import Fetcher, Outcome
+from curate.download.rates import log_download, sum_downloads
 from curate.download.resize import Resize, Resized
 from curate.download.retry_record import Retry
 from curate.download.shard import (
@@ -26,6 +27,8 @@ from curate.download.shard import (
 )
 from curate.download.shard_names import OUTCOMES, shard_stem
 from curate.download.source import UrlsSource
+from curate.store import stored_log
+from curate.store.facts import DownloadFacts
 from curate.store.store import RunStore
 from curate.tar.byte_sources import open_source
 from curate.tar.index import index_tar
@@ -69,6 +72,17 @@ def members(store: RunStore) -> dict[str, bytes]:
     index = index_tar(tar)
     sizes = zip(index.names, index.offsets.tolist(), index.sizes.tolist(), strict=True)
     return {name: bytes(tar.read(offset, size)) for name, offset, size in sizes}
+
+
+def test_all_shards_are_in_one_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step places the recipe's source anew; in a store what was logged before would be an object more."""
+    monkeypatch.setattr(stored_log, "_BETWEEN", 0.0)
+    web, facts = source(), DownloadFacts(urls=1, came=1, bytes=1, began=0.0, ended=1.0, reasons={})
+    for shard in ("a", "b", "c"):
+        log_download(web.placed_in("memory://one-log").run_store, shard, facts)
+    folder = RunStore("memory://one-log")
+    found = sum_downloads(folder)
+    assert found and found.urls == 3 and len(folder.files()) == 1
 
 
 def test_a_shard(tmp_path: Path) -> None:

@@ -276,10 +276,10 @@ def make_shard(source: UrlsSource, part: InputPart) -> int:
 
         if not complete(store, stem):
             rows = with_url(source, read_list(source, part))
-            with attempt(RunStore(source._run), f"shard-{number}") as killed, resizing(source, killed) as resize:
+            with attempt(source.run_store, f"shard-{number}") as killed, resizing(source, killed) as resize:
                 download_shard(rows, number, source, _fetcher(source), resize, part.retry)
             complete(store, stem)
-        log_download(RunStore(source._run), shard_stem(number), read_facts(store, stem))
+        log_download(source.run_store, shard_stem(number), read_facts(store, stem))
     return number
 
 
