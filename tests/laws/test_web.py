@@ -112,7 +112,7 @@ def make_web() -> Web:
         "gzip": (ok + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(bytes(10_000_000)), b""),
         "empty": (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
         "header": (ok + b"X: ", b"x" * 65_536),
-        "trailers": (ok + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n" * 9_000),
+        "trailers": (ok + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", (b"X: " + b"y" * 1000 + b"\r\n") * 60),
         "date": (b"HTTP/1.1 429 Busy\r\nRetry-After: Fri, 31 Dec 2100 23:59:59 GMT\r\n\r\n", b""),
     }
     return web
