@@ -10,7 +10,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from curate.base.errors import RecipeError, RunError
 from curate.run.units import Place
 from curate.store.facts import read_claim
-from curate.store.layout import DRIVER_LOG
+from curate.store.layout import DRIVER_LOG, NEW_FILE
 from curate.store.store import RunStore
 from pipelines.claim import claim_folder, claimed
 from pipelines.identity import find_identity
@@ -38,6 +38,22 @@ def test_what_an_earlier_driver_said_is_not_taken_for_this_one_s(tmp_path: Path)
     store.write_bytes("logs/mine", b"a user's")
     claim_folder(prepared)
     assert store.names("logs") == ["mine"]
+
+
+def test_an_empty_folder_in_a_store_is_told_from_one_that_a_run_was_begun_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the run began in an empty folder, publishing does not list it; what listings say of `tmp` may be stale."""
+    prepared = prepare(make_recipe(tmp_path), f"memory://{tmp_path}/run")
+    store = prepared.context.store
+    claim_folder(prepared)
+    assert store.exists(NEW_FILE)
+    monkeypatch.setattr(RunStore, "names", lambda *_: [])
+    claim_folder(prepared)
+    assert not store.exists(NEW_FILE)
+    store.delete("run.json")  # though that it was claimed is known
+    claim_folder(prepared)
+    assert not store.exists(NEW_FILE)
 
 
 def test_who_comes_after_the_run_was_finished_is_told(tmp_path: Path) -> None:
