@@ -21,6 +21,7 @@ from curate.captions.engines import find_faults
 from curate.match.unit import MatchSettings, load_matcher
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
+from curate.run.columns import table_names
 from curate.run.units import Place
 from curate.store.error_notes import ERROR_NOTES, join_errors, read_error_note
 from curate.store.layout import ANSWER_PARTS, STAGES_FILE, SUCCESS_FILE
@@ -88,7 +89,8 @@ def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> N
     _load_ahead(prepared)
 
     def add_steps(root: beam.Pipeline, spool: str) -> None:
-        sent = replace(context, recipe=prepared.sent, lease=hold.lease if hold else "")
+        lease = hold.lease if hold else ""
+        sent = replace(context, recipe=prepared.sent, lease=lease, tables=table_names(context))
         units = BeamUnits(root, prepared.plan.units, sent, hints, spool)
         build(units, sent, prepared.plan.units, n_buckets)
         units.finish()

@@ -1,6 +1,7 @@
 """Clusters of the pool's images, made here: spherical k-means, trained on rows chosen by hash, assigned to all.
 
-Rounded rows are summed, so that sums are exact in any order; of equally near centroids the first counts. Source:
+Those rows are gathered in files first, so rounds read no unit. Rounded rows are summed, so that sums are exact in any
+order; of equally near centroids the first counts. Source:
 Dhillon and Modha, "Concept decompositions for large sparse text data using clustering" (2001); at most 256 rows a
 centroid, as FAISS trains.
 """
@@ -11,19 +12,21 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
-from curate.base.numeric.arrays import F32, F64, I64
+from curate.base.numeric.arrays import F16, F32, F64, I64, U64, split_by
 from curate.base.numeric.spherical import add_points, cosine_distances, mean_directions, rounded
 from curate.base.numeric.vectors import normalised
 from curate.recipe.relate import OnKept
 from curate.recipe.section import Column
-from curate.relate.references import Chosen, join, smallest_rows
+from curate.relate.references import Chosen, join, rows_of, smallest_hashes
 from curate.relate.relation import Asking, EmbeddedRows, Model, Reading, Relation
 from curate.run.units import Answer, Combine, Fold
 from curate.signals.formulas.embedding_scores import nearest_centroid
 
 _TRAINED = 256  # rows a centroid
+_TOGETHER = 1 << 14  # rows of a file that are gathered for training: 25 MB of 768 dimensions
 
 
 class ClustersSection(OnKept):
@@ -79,15 +82,19 @@ class ClustersRelation(Relation):
     def columns(self, name: str, section: ClustersSection) -> tuple[pa.Field, ...]:
         return pa.field(name, pa.int32()), pa.field(f"{name}_distance", pa.float32())
 
+    def begin(self, asking: Asking, section: ClustersSection) -> tuple[Answer[int], Answer[U64]]:
+        """Ask how many rows there are, and for the hashes of those that centroids begin as."""
+        total = asking.ask("count", lambda rows: [len(rows.rows)], combine=Fold[int]())
+        return total, smallest_hashes(asking, "first centroids", asking.reading.seed_of("rows"), section.k)
+
     def fit(self, asking: Asking, section: ClustersSection) -> Answer[Model]:
         """Return the centroids, of unit length (float32[k, dimension])."""
-        seed, count = asking.reading.seed_of("rows"), Fold[int]()
-        total = asking.ask("count", lambda rows: [len(rows.rows)], combine=count)
-        first = smallest_rows(asking, "first centroids", seed, section.k)
+        seed, share, (total, hashes) = asking.reading.seed_of("rows"), asking.reading.share, asking.begun
+        first = rows_of(asking, "first centroids", seed, hashes)
+        trained = asking.gather("rows", _find_trained, total, section.k, seed, share)
         centroids = asking.get("begin", _begin, first)
         for n in range(section.rounds):
-            share = asking.reading.share
-            sums = asking.ask(f"round {n}", _sum_rows, total, centroids, seed, share, combine=AddSums())
+            sums = asking.each(f"round {n}", trained, _sum_rows, total, centroids, share, combine=AddSums())
             centroids = asking.get(f"move {n}", _move, centroids, sums)
         return asking.get("save", _save, centroids)
 
@@ -117,17 +124,46 @@ def _begin(reading: Reading, parts: Sequence[Chosen]) -> Training | None:
     return Training(reading.save(centroids=points[np.sort(first)]))
 
 
-def _sum_rows(rows: EmbeddedRows, total: int, training: Training | None, seed: int, share: float) -> Iterator[Sums]:
-    """Yield the sums of a unit's rows among those that are trained on; of none where nothing moves any more."""
-    if training is None or training.is_done:
-        yield Sums(np.zeros(0, np.int64), np.zeros((0, 0)))
-        return
+def _find_trained(
+    rows: EmbeddedRows, total: int, clusters: int, seed: int, share: float
+) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Yield a unit's rows that may be trained on, by the number of the file in which they are gathered."""
+    most, hashes = _most_rows(clusters, share), rows.hashes(seed)
+    cut, files = _cut(total, most), -(-min(total, most) // _TOGETHER)
+    gathered = count_alike(hashes[hashes < cut], rows.images[hashes < cut])
+    high = np.uint64(32)
+    places = (gathered["hash"] >> high) * np.uint64(files) // ((cut >> high) + np.uint64(1))
+    parts = split_by(gathered, places.astype(np.uint16), files)
+    yield from ((number, part) for number, part in enumerate(parts) if len(part))
+
+
+def count_alike(hashes: U64, images: F16) -> npt.NDArray[Any]:
+    """Return rows that are not alike, and how often each is there (hash uint64, image float16[dimension], times int64).
+
+    A uid may repeat in a pool without end; a file that has those of one hash does not grow with it.
+    """
+    rows: Any = np.empty(len(hashes), [("hash", "<u8"), ("image", "<f2", images.shape[1:])])
+    rows["hash"], rows["image"] = hashes, images
+    buffers = [None, pa.py_buffer(rows)]
+    values: Any
+    values, times = pc.value_counts(pa.Array.from_buffers(pa.binary(rows.itemsize), len(rows), buffers)).flatten()
+    counted = np.empty(len(values), [*rows.dtype.descr, ("times", "<i8")])
+    distinct = np.frombuffer(values.buffers()[1], rows.dtype, len(values))
+    counted["hash"], counted["image"], counted["times"] = distinct["hash"], distinct["image"], times.to_numpy()
+    return counted
+
+
+def _sum_rows(rows: npt.NDArray[Any] | None, total: int, training: Training | None, share: float) -> Sums:
+    """Return the sums of gathered rows that are trained on; of none where nothing moves any more."""
+    if rows is None or training is None or training.is_done:
+        return Sums(np.zeros(0, np.int64), np.zeros((0, 0)))
     centroids = training.model.load()["centroids"]
-    points = rounded(rows.images[rows.hashes(seed) < training_cut(total, len(centroids), share)])
+    rows = rows[rows["hash"] < training_cut(total, len(centroids), share)]
+    points = rounded(rows["image"])
     clusters, places = np.unique(nearest_centroid(points, centroids), return_inverse=True)
     sums = np.zeros((len(clusters), points.shape[1]))
-    add_points(points, places, sums)
-    yield Sums(clusters.astype(np.int64), sums.astype(np.min_scalar_type(-1 - int(np.abs(sums).max(initial=0)))))
+    add_points(points * rows["times"][:, None], places, sums)
+    return Sums(clusters.astype(np.int64), sums.astype(np.min_scalar_type(-1 - int(np.abs(sums).max(initial=0)))))
 
 
 def training_cut(total: int, clusters: int, share: float = 1.0) -> np.uint64:
@@ -135,8 +171,16 @@ def training_cut(total: int, clusters: int, share: float = 1.0) -> np.uint64:
 
     Of a share of the pool, that share of them: so the work for each row is that of the whole.
     """
-    most = max(clusters, int(_TRAINED * clusters * share))
-    wanted = most if total <= most else max(clusters, most - 4 * int(most**0.5))
+    most = _most_rows(clusters, share)
+    return _cut(total, most if total <= most else max(clusters, most - 4 * int(most**0.5)))
+
+
+def _most_rows(clusters: int, share: float) -> int:
+    return max(clusters, int(_TRAINED * clusters * share))
+
+
+def _cut(total: int, wanted: int) -> np.uint64:
+    """Return the hash below which so many of all rows are."""
     return np.uint64(min((1 << 64) - 1, (wanted << 64) // max(total, 1)))
 
 

@@ -19,7 +19,7 @@ from curate.base.numeric.vectors import normalised
 from curate.models.products import products_with
 from curate.recipe.relate import OnKept
 from curate.recipe.section import Column
-from curate.relate.references import Chosen, join, smallest_rows
+from curate.relate.references import Chosen, join, rows_of, smallest_hashes
 from curate.relate.relation import Asking, EmbeddedRows, Model, Reading, Relation
 from curate.run.units import Answer
 
@@ -51,10 +51,16 @@ class NegClip(Relation):
     def columns(self, name: str, section: NegClipSection) -> tuple[pa.Field, ...]:
         return (pa.field(name, pa.float32()),)
 
+    def begin(self, asking: Asking, section: NegClipSection) -> list[tuple[int, Answer[U64]]]:
+        """Ask for the hashes of the reference rows of each batch."""
+        seeds = [asking.reading.seed_of(["references", batch]) for batch in range(section.batches)]
+        return [
+            (seed, smallest_hashes(asking, f"references {i}", seed, section.references)) for i, seed in enumerate(seeds)
+        ]
+
     def fit(self, asking: Asking, section: NegClipSection) -> Answer[Model]:
         """Return the reference rows of each batch: hashes (uint64[n]) and embeddings (float16[n, 2, dimension])."""
-        seeds = [asking.reading.seed_of(["references", batch]) for batch in range(section.batches)]
-        batches = [smallest_rows(asking, f"references {i}", seed, section.references) for i, seed in enumerate(seeds)]
+        batches = [rows_of(asking, f"references {i}", *begun) for i, begun in enumerate(asking.begun)]
         return asking.get("save", _save, *batches)
 
     def apply(

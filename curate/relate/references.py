@@ -16,20 +16,28 @@ from curate.run.units import Answer, Fold
 Chosen = tuple[U64, npt.NDArray[np.float16]]  # hashes, ascending, and of each its embeddings [n, sides, dimension]
 
 
-def smallest_rows(asking: Asking, what: str, seed: int, n: int) -> Answer[list[Chosen]]:
-    """Ask for the rows with the n smallest hashes: what `join` makes one of. All rows, where there are no more."""
+def smallest_hashes(asking: Asking, what: str, seed: int, n: int) -> Answer[U64]:
+    """Ask for the n smallest hashes of rows (uint64[n]), or all, where there are no more."""
 
     def hashes(rows: EmbeddedRows) -> Iterator[U64]:
         yield distinct(rows.hashes(seed))[:n]
 
-    def rows_of(rows: EmbeddedRows, cut: U64) -> Iterator[Chosen]:
+    cut: Answer[U64] = asking.ask(
+        f"{what}, hashes", hashes, combine=Fold(lambda a, b: distinct(np.concatenate([a, b]))[:n])
+    )
+    return cut
+
+
+def rows_of(asking: Asking, what: str, seed: int, hashes: Answer[U64]) -> Answer[list[Chosen]]:
+    """Ask for the rows with these hashes: what `join` makes one of."""
+
+    def choose(rows: EmbeddedRows, hashes: U64) -> Iterator[Chosen]:
         of_rows = rows.hashes(seed)
-        chosen = np.flatnonzero(np.isin(of_rows, cut))
+        chosen = np.flatnonzero(np.isin(of_rows, hashes))
         if len(chosen):
             yield join([(of_rows[chosen], np.stack([side[chosen] for side in rows.sides], axis=1))])
 
-    cut = asking.ask(f"{what}, hashes", hashes, combine=Fold(lambda a, b: distinct(np.concatenate([a, b]))[:n]))
-    chosen: Answer[list[Chosen]] = asking.ask(what, rows_of, cut)
+    chosen: Answer[list[Chosen]] = asking.ask(what, choose, hashes)
     return chosen
 
 

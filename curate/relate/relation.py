@@ -8,7 +8,7 @@ Where table `related` of all units is current, nothing is asked.
 import hashlib
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
@@ -23,7 +23,7 @@ from curate.base.numeric.vectors import embedding_matrix
 from curate.base.process import process_cache
 from curate.pool.plan import Unit
 from curate.recipe.relate import OnKept
-from curate.run.units import Answer, Combine, Units
+from curate.run.units import Answer, Aside, Combine, Units
 from curate.store.layout import FITTED, MODELS
 from curate.store.store import RunStore
 from curate.store.tables import OpenTables, UnitTables
@@ -61,7 +61,8 @@ class EmbeddedRows:
     @cached_property
     def uids(self) -> pa.Array:
         """Each row's uid (string[n])."""
-        return whole(self.tables.read("samples", ["uid"])["uid"].take(pa.array(self.rows, pa.int64())))
+        rows = pa.array(self.rows, pa.int64())  # which opens `embeddings`, whose uids are the same
+        return whole(self.tables.read_uids().take(rows))
 
     def hashes(self, seed: int) -> U64:
         """Return a hash of each row's uid and a seed (uint64[n])."""
@@ -79,6 +80,13 @@ class Relation(ABC):
     @abstractmethod
     def columns(self, name: str, section: Any) -> tuple[pa.Field, ...]:
         """Return the columns that it adds to table `related`."""
+
+    def begin(self, asking: "Asking", section: Any) -> Any:
+        """Ask all units what `fit` begins with, which it has as `asking.begun`: for all relations, they are read once.
+
+        What depends on an answer is left to `fit`.
+        """
+        return None
 
     @abstractmethod
     def fit(self, asking: "Asking", section: Any) -> Answer[Any]:
@@ -155,6 +163,7 @@ class Asking:
     units: Units
     stale: Answer[Any]  # how many units need it
     reading: Reading
+    begun: Any = None  # what `Relation.begin` returned
 
     def ask(
         self, what: str, function: Callable[..., Any], *values: Any, combine: Combine[Any, Any] | None = None
@@ -171,6 +180,41 @@ class Asking:
         more = {} if combine is None else {"combine": combine}
         return self.units.ask(f"Relate {reading.name}: {what}", of_rows, self.stale, *values, **more)
 
+    def gather(self, what: str, function: Callable[..., Any], *values: Any) -> Answer[list[str]]:
+        """Gather rows of all units in files, for `each`: `function(its EmbeddedRows, *values)` yields them by number.
+
+        Each yield is the number of a file and an array, of any dtype but objects; those of a file are put together.
+        """
+        reading, name = self.reading, f"Relate {self.reading.name}: {what}"
+
+        def of_rows(tables: OpenTables, unit: Unit, stale: int | None, *values: Any) -> Iterable[Any]:
+            return function(reading.read(tables), *values) if stale else ()
+
+        def list_files(stale: int | None, files: Sequence[str]) -> list[str]:
+            return (sorted(files) or [""]) if stale else []
+
+        pairs = self.units.pairs(name, of_rows, self.stale, *values)
+        files = self.units.group(f"{name}, put together", pairs, _put_together, reading).aside
+        return self.units.get(f"{name}, files", list_files, self.stale, files)
+
+    def each(
+        self,
+        what: str,
+        files: Answer[list[str]],
+        function: Callable[..., Any],
+        *values: Any,
+        combine: Combine[Any, Any],
+    ) -> Answer[Any]:
+        """Combine `function(rows, *values)` of each file of `gather`; where there is none, of None."""
+        store, name = self.reading.store, f"Relate {self.reading.name}: {what}"
+
+        def of_file(file: str, *values: Any) -> Any:
+            rows = np.load(io.BytesIO(store.read_bytes(file)), allow_pickle=False) if file else None
+            return function(rows, *values)
+
+        parts = self.units.each(name, files, of_file, *values)
+        return self.units.combine(f"{name}, combined", [parts], combine)
+
     def get(self, what: str, function: Callable[..., Any], *values: Any) -> Answer[Any]:
         """Return `function(reading, *values)`, computed once, or None."""
         reading = self.reading
@@ -179,3 +223,11 @@ class Asking:
             return function(reading, *values) if stale else None
 
         return self.units.get(f"Relate {reading.name}: {what}", of_answers, self.stale, *values)
+
+
+def _put_together(number: int, parts: Sequence[npt.NDArray[Any]], reading: Reading) -> Iterator[Aside]:
+    """Write what units have of a file of `Asking.gather`, which is yielded."""
+    data, file = io.BytesIO(), f"{FITTED}/{reading.name}/{number:05d}.npy"
+    np.save(data, np.concatenate(parts), allow_pickle=False)
+    reading.store.write_bytes(file, data.getbuffer())
+    yield Aside(file)

@@ -6,7 +6,7 @@ Its footer says by which models of the run (`models/NAME.npy`) it was made: one 
 import json
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -71,9 +71,11 @@ def relate(units: Units, context: RunContext, unread: Answer[list[str]]) -> None
     settings = RelateSettings.of(context)
     made_by = units.ask("Relate: models", _read_models, settings, unread, combine=Fold[frozenset[str]](operator.or_))
     stale = units.get("Relate: stale", _is_stale, settings, made_by)
+    asking = [(Asking(units, stale, reading), section) for reading, section in settings.relations]
+    begun = [replace(each, begun=each.reading.kind.begin(each, section)) for each, section in asking]
     models = {
-        reading.name: reading.kind.fit(Asking(units, stale, reading), section)
-        for reading, section in settings.relations
+        each.reading.name: each.reading.kind.fit(each, section)
+        for each, (_, section) in zip(begun, settings.relations, strict=True)
     }
     together = units.get("Relate: together", lambda **models: models, **models)
     units.then("Relate", relate_unit, settings, unread, together)

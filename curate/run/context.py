@@ -60,7 +60,7 @@ class RunContext:
     place: Place = Place.THIS_PROCESS  # where steps work
     share: float = 1.0  # of the pool, that units hold: less where a part of it is tried, for what the whole would take
     lease: str = ""  # which those who work renew (see `curate.store.lease`); empty where there is none
-    tables: tuple[str, ...] | None = None  # those that units of a finished run have; None: they follow from the recipe
+    tables: tuple[str, ...] | None = None  # that units have, of a finished run or at work; None: the recipe says
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -74,7 +74,7 @@ class RunContext:
 
     def open_tables(self, unit: Unit) -> OpenTables:
         """Return a unit's tables as `unit_tables` does, for one pass over them."""
-        return OpenTables(self.store, unit.index, self._elsewhere(unit), unit.last)
+        return OpenTables(self.store, unit.index, self._elsewhere(unit), unit.last, self.tables)
 
     def _elsewhere(self, unit: Unit) -> UnitTables | None:
         reuse: UnitTables | None = None

@@ -63,7 +63,6 @@ class UnitTables:
 
     def read_measured(self, columns: list[str]) -> pa.Table:
         """Return columns of `samples`, `scores`, `related`, `matches`, and of `sides` where these have none."""
-        table = self.read("samples", [name for name in columns if name in schema.SAMPLES.names] or ["row"])
         others = [name for name in columns if name not in schema.SAMPLES.names]
         of_sides = [name for name in others if name in schema.SIDES.names]
         if of_sides and self.exists("scores"):
@@ -75,15 +74,20 @@ class UnitTables:
                 scores = set(self.column_names("scores"))
         if of_matches := {schema.LANGUAGE_KEY.name} & {*others} - scores:
             of_matches &= {*self.column_names("matches")}
-        tables = {"scores": scores, "matches": of_matches, "related": {*others} - scores - of_matches}
+        of_samples = {*schema.SAMPLES.names}
+        tables = {"samples": of_samples, "scores": scores, "matches": of_matches}
+        tables["related"] = {*others} - scores - of_matches
+        read: dict[str, Any] = {}
         for place, has in tables.items():
-            if names := [name for name in others if name in has]:
-                for name, column in zip(names, self.read(place, names).columns, strict=True):
-                    table = table.append_column(name, column)
+            if names := [name for name in columns if name in has - {*of_sides}]:
+                read.update(zip(names, self.read(place, names).columns, strict=True))
         for name in of_sides:
-            width, height = self.read("samples", ["width", "height"]).columns
-            table = table.append_column(name, _OF_SIDES[name](width, height))
-        return table
+            read[name] = _OF_SIDES[name](*self.read("samples", ["width", "height"]).columns)
+        return pa.table(read) if read else self.read("samples", ["row"])
+
+    def read_uids(self) -> pa.ChunkedArray:
+        """Return each row's uid (string[rows])."""
+        return self.read("samples", ["uid"])["uid"]
 
     def rows(self) -> int:
         """Return how many rows the unit has; it must be measured."""
@@ -219,10 +223,22 @@ class OpenTables(UnitTables):
     As a context manager it closes what it opened.
     """
 
+    names: tuple[str, ...] | None = None  # of the tables that units have: no other one is asked for; None: any may be
     written: set[str] = field(default_factory=set, compare=False)  # the tables that the step put into place
     _files: dict[str, TableFile | None] = field(default_factory=dict, compare=False)
 
+    def exists(self, table: str) -> bool:
+        """Return whether the table's file is there."""
+        return (self.names is None or table in self.names) and super().exists(table)
+
+    def read_uids(self) -> pa.ChunkedArray:
+        """Return each row's uid (string[rows]), of a table that is open, as each row-aligned one has them."""
+        tables = ("samples", "embeddings", "related")
+        return self.read(next((table for table in tables if self._files.get(table)), "samples"), ["uid"])["uid"]
+
     def _ask(self, table: str, question: Callable[[TableFile], Answer]) -> Answer:
+        if self.names is not None and table not in self.names:
+            raise FileNotFoundError(self.store.path(self.file(table)))
         if table not in self._files:
             try:
                 self._files[table] = self.store.open_parquet(self.file(table))

@@ -107,11 +107,12 @@ def make_related(folder: Path, units: int, rounds: int = 3) -> Recipe:
     return parse_recipe(recipe_of(path, relate, sample={"quotas": quotas}))
 
 
-def test_relations_read_two_files_a_round() -> None:
-    """Embeddings and uids: 3 rounds, and quotas of clusters, whose counts and thresholds take passes of their own."""
+def test_rounds_of_relations_read_no_unit() -> None:
+    """Embeddings are read thrice, however many rounds there are; quotas of clusters take three passes of their own."""
     each = count_each(make=make_related)
-    check_requests(each, {"samples", "embeddings", "related", "decisions"}, most=42)
-    assert each["GET", "tables/scores/N.parquet"] <= 4  # which is not there: once a pass
+    check_requests(each, {"samples", "embeddings", "related", "decisions"}, most=23)
+    assert each["GET", "tables/embeddings/N.parquet"] <= 4  # and once for drift
+    assert not each.get(("GET", "tables/scores/N.parquet"))  # which the run does not have
 
 
 def test_captions_come_once_a_minute() -> None:

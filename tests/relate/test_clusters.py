@@ -1,11 +1,13 @@
 """Rows that clusters are trained on: at most 256 a centroid, by hash, whatever the pool; of a part of it, that part."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.relate.clusters import AddSums, Sums, training_cut
+from curate.relate.clusters import AddSums, Sums, count_alike, training_cut
 
 
 @given(st.integers(1, 3000), st.integers(1, 400), st.integers(0, 2**32))
@@ -38,3 +40,13 @@ def test_sums_of_small_integers_do_not_overflow() -> None:
         [accumulator, combine.add(combine.create(), Sums(np.array([4]), np.full((1, 2), -3, np.int8)))]
     )
     assert whole[4].tolist() == [3 * 32_767 - 3] * 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=40))
+def test_rows_that_are_alike_are_gathered_once_and_counted(rows: list[tuple[int, int]]) -> None:
+    """The same uid with another embedding is another row."""
+    hashes = np.array([row[0] for row in rows], np.uint64)
+    images = np.array([[0.5, row[1]] for row in rows], np.float16).reshape(-1, 2)
+    counted = count_alike(hashes, images)
+    assert Counter({(int(row["hash"]), int(row["image"][1])): int(row["times"]) for row in counted}) == Counter(rows)
+    assert len(counted) == len(set(rows))

@@ -101,7 +101,8 @@ def _add(left: tuple[pa.Table, float], right: tuple[pa.Table, float]) -> tuple[p
 
 def group_keys(rows: RowsLeft, groups: ColumnGroups, keep: Keep = "random") -> Keys:
     """Return what rows are ordered by: a hash of uid and seed, or the groups' other column and then that hash."""
-    hashes, (high, low), places = ids.hash_uids(rows.uids, rows.seed), ids.uid_halves(rows.uids), groups.places(rows)
+    places = groups.places(rows)  # which opens a table, whose uids are the same
+    hashes, (high, low) = ids.hash_uids(rows.uids, rows.seed), ids.uid_halves(rows.uids)
     if groups.of is None or keep == "random":
         return Keys(np.stack([hashes, high, low], axis=1), places)
     numbers = np.where(places >= 0, read_numbers(rows, groups.of), 0)

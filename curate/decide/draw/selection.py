@@ -59,7 +59,7 @@ class RowsLeft:
     @cached_property
     def uids(self) -> pa.Array:
         """Each row's uid (string of 32 hex digits)."""
-        return whole(self._left(self.tables.read("samples", ["uid"])["uid"]))
+        return whole(self._left(self.tables.read_uids()))
 
     @cached_property
     def matches(self) -> pa.ListArray:
