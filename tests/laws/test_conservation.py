@@ -294,15 +294,14 @@ def test_a_key_cannot_take_anothers_name(tmp_path: Path) -> None:
 
 
 BOMB = """
-import resource, sys, threading
+import sys
 from tests.laws import pools
+from tests.memory import read_peak
 recipe = pools.recipe_of(sys.argv[1])
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 pools.run_local(recipe, pools.Path(sys.argv[3]))
-before = peak()
+before = read_peak()
 run = pools.run_local(pools.recipe_of(sys.argv[2], measure={"image": {"phash": True}}), pools.Path(sys.argv[4]))
-print(int(peak() - before), sorted(run.reasons.values()))
+print((read_peak() - before) >> 20, sorted(run.reasons.values()))
 """
 
 

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -24,6 +23,7 @@ from curate.store.manifest import read_manifest
 from curate.store.store import RunStore
 from tests.download.web import Web, bomb, running
 from tests.laws.pools import Ran, encode, picture, recipe_of, run_local
+from tests.memory import read_peak
 
 pytestmark = pytest.mark.thorough
 
@@ -173,11 +173,13 @@ def run(command: list[str]) -> tuple[float, int]:
     """Run a command; return its seconds, and the bytes of memory that it had."""
     began = time.monotonic()
     with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
-        _, status, usage = os.wait4(process.pid, 0)
+        process, memory = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors), 0
+        while process.poll() is None:
+            memory = max(memory, read_peak(process.pid))
+            time.sleep(0.02)
         errors.seek(0)
-        assert status == 0, errors.read().decode()
-    return time.monotonic() - began, usage.ru_maxrss * 1024
+        assert process.returncode == 0, errors.read().decode()
+    return time.monotonic() - began, memory
 
 
 LONG = [pytest.mark.slow, pytest.mark.xdist_group("web")]  # by one worker, so that it is downloaded once
