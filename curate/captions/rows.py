@@ -52,9 +52,9 @@ class Rows(RowFacts):
                     first.setdefault(uid, text)
         return replace(self, sources=pa.array(map(first.get, to_texts(self.table["uid"])), pa.string()))
 
-    def places(self, requests: Sequence[Request]) -> I64:
-        """Return the place of each request's row among these."""
-        return np.array([self._of_uid[request.uid] for request in requests], np.int64)
+    def places(self, uids: Sequence[str]) -> I64:
+        """Return the place of each uid's row among these."""
+        return np.array([self._of_uid[uid] for uid in uids], np.int64)
 
     @cached_property
     def _of_uid(self) -> dict[str, int]:

@@ -6,7 +6,7 @@ earlier one's; what takes long is in parts from minute to minute, answers before
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base import ids, schema
+from curate.base.errors import TransientError
 from curate.base.numeric.arrays import F32, I64
 from curate.base.numeric.vectors import embedding_matrix, normalised
 from curate.base.process import cleaned_up
@@ -39,25 +40,14 @@ from curate.run.units import Answer as UnitsAnswer
 from curate.run.units import Units
 from curate.signals.registry import load_encoder_of
 from curate.store import checkpoints
-from curate.store.checkpoints import Checkpoints
-from curate.store.layout import caption_statistics_file
-from curate.store.manifest import check_written
+from curate.store.checkpoints import Checkpoints, begun_files
+from curate.store.layout import unit_parts
 from curate.store.tables import OpenTables, UnitTables
 from curate.store.timings import time_step
 
-_TABLES = ("answers", "captions")
 _STEP_ROWS = 2048  # requests that are judged at a time, see `Checkpoints`
 _MAX_ANSWER = 20_000  # characters of an answer that are looked at: what is longer is no caption
 _NO_IMAGE = Answer(None, "no_image: the input ends before its row")
-
-
-class _Answered(NamedTuple):
-    """The requests of one section, in order, and their answers."""
-
-    task: Task
-    rows: Rows  # the unit's kept rows
-    requests: Sequence[Request]
-    answers: pa.Table  # `schema.ANSWERS`, a row a request
 
 
 def caption(
@@ -79,64 +69,140 @@ def _texts(tables: OpenTables, unit: Unit, audit: Any, counts: I64 | None, conte
 
 
 def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, counts: I64 | None) -> Captioned:
-    """Write a decided unit's `answers`, `captions` and `regions`, unless they are current; `counts` as of `caption`."""
+    """Write a decided unit's `answers`, `captions` and `regions`, unless they are current; `counts` as of `caption`.
+
+    What attempts are answered differs, so the first `answers` stay, and their digest is in the key of `captions`.
+    """
     key = settings.key(unit, tables.key("decisions"))
-    images = UnitRereader(unit, find_source(settings.sources, unit.source), tables)
-    if settings.captions.regions and not tables.is_current("regions", key, adopt=False):
-        write_regions(settings, tables, images, Rows.read(tables, counts), key)
-    ticket = f"captions/{unit.name}"
-    if tables.store.complete(ticket):  # of another attempt, since the run started
-        return sum_unit(settings, unit, tables)
-    cache = AnswerCache(tables, settings.reuse)
-    cache.restore_spent()
-    statistics = caption_statistics_file(tables.unit)
-    are_current = all(tables.is_current(name, key, adopt=False) for name in _TABLES)
-    if are_current and tables.store.exists(statistics) and check_written(tables.store, statistics):
-        cache.delete_parts()
-        return sum_unit(settings, unit, tables)
-    rows = Rows.read(tables, counts)
-    answers, texts = schema.ANSWERS.empty_table(), schema.CAPTIONS.empty_table()
-    judged = Checkpoints(tables.store, "judged", tables.unit, key)
-    with cleaned_up(cache.flush):
-        for task in settings.captions.tasks:
-            rows = rows.with_sources(texts, task.section.source)
-            answered = _answer(settings, task, rows, make_requests(settings, tables, task, rows), cache, images)
-            answers = pa.concat_tables([answers, answered.answers])
-            texts = pa.concat_tables([texts, _judge(settings, tables, answered, judged, cache)])
-        # Without their key they are written again by the next start, and what failed is sent again.
-        is_final = answers["error"].null_count == len(answers)
-        content = ids.table_digest(texts.select(["uid", "kind", "style", "ordinal", "text", "gate"]))
-        with tables.store.together(ticket) as store:  # another attempt may have other answers, and texts of these
-            store.write_json(statistics, cache.spent())
-            aside = UnitTables(store, tables.unit)
-            aside.write("answers", answers, key, is_final=is_final)
-            aside.write("captions", texts, key, {"content": content}, is_final)
-        cache.delete_parts()
-    for name in _TABLES:
-        tables.drop_read(name)
-    judged.delete()
+    is_new = tables.reuse is None and not tables.exists("answers")
+    has_answers = not is_new and tables.is_current("answers", key, adopt=False)
+    has_regions = not settings.captions.regions or tables.is_current("regions", key, adopt=False)
+    if not (has_regions and has_answers and tables.is_current("captions", _texts_key(key, tables), adopt=False)):
+        rows, images = Rows.read(tables, counts), UnitRereader(unit, find_source(settings.sources, unit.source), tables)
+        if not has_regions:
+            write_regions(settings, tables, images, rows, key)
+        _UnitWork(settings, tables, rows, images, key).write_tables(has_answers, is_new)
     return sum_unit(settings, unit, tables)
 
 
-def _answer(
-    settings: CaptionSettings, task: Task, rows: Rows, requests: list[Request], cache: AnswerCache, images: UnitRereader
-) -> _Answered:
-    """Return an answer for each request of a section; cached ones are not sent."""
-    spec, engine_id = settings.captions.engines[task.section.engine], settings.engine_ids[task.section.engine]
-    digests = [request.digest(engine_id) for request in requests]
-    known = cache.find(digests)
-    missing = [i for i, digest in enumerate(digests) if digest not in known]
-    missing.sort(key=lambda i: (requests[i].group, i))
-    size = task.section.batch or spec.section.batch_size
-    for first in range(0, len(missing), size):
-        batch = missing[first : first + size]
-        sent = _with_images(images, rows, [requests[i] for i in batch])
-        for answers, seconds in _ask(open_engine(spec, engine_id), sent):
-            part = [batch[place] for place in answers]
-            of_part = [requests[i] for i in part], [digests[i] for i in part], [*answers.values()]
-            cache.add(answer_table(*of_part), seconds)
-            known |= zip(*of_part[1:], strict=True)
-    return _Answered(task, rows, requests, answer_table(requests, digests, [known[digest] for digest in digests]))
+def _texts_key(key: str, tables: UnitTables) -> str:
+    """Return the key of `captions`, by that of the unit's `answers`, which are there."""
+    return ids.digest([key, tables.note("answers").get("content")])
+
+
+class _UnitWork:
+    """A unit whose requests are sent, and whose answers are judged."""
+
+    def __init__(
+        self, settings: CaptionSettings, tables: UnitTables, rows: Rows, images: UnitRereader, key: str
+    ) -> None:
+        """`key` is that of `answers`."""
+        self._settings, self._tables, self._rows, self._images, self._key = settings, tables, rows, images, key
+        self._parts = begun_files(tables.store, unit_parts("answers", tables.unit))
+        self._judged = Checkpoints(tables.store, "answers", tables.unit, key, self._parts)
+
+    def write_tables(self, has_answers: bool, is_new: bool) -> None:
+        """Write `answers`, unless they are current, and `captions`. `is_new`: no table is there.
+
+        Raises TransientError as `_put`.
+        """
+        texts = None if has_answers else self._write_answers(is_new)
+        if texts is None:
+            answers = self._tables.read("answers")
+            texts = self._make(lambda task, _: _of_task(answers, task))[1]
+        self._put(texts)
+        self._judged.delete()
+
+    def _write_answers(self, is_new: bool) -> pa.Table | None:
+        """Send the requests that are not cached, and write `answers`; return their texts, None if others are there."""
+        cache = AnswerCache(self._tables, self._settings.reuse, self._parts, is_new)
+        with cleaned_up(cache.flush):
+            answers, texts = self._make(lambda task, rows: self._answer(task, rows, cache), cache.flush)
+            note = {"content": ids.table_digest(answers)}
+            # Without their key they are written again by the next start, and what failed is sent again.
+            is_final = answers["error"].null_count == len(answers)
+            is_put = self._tables.write("answers", answers, self._key, note, is_final)
+            cache.delete_parts()
+        return texts if is_put else None
+
+    def _put(self, texts: pa.Table) -> None:
+        """Write `captions`.
+
+        Raises TransientError where the answers that they are of were replaced, by an attempt of another start of the
+        run: one of the two was cut off meanwhile.
+        """
+        tables, key = self._tables, _texts_key(self._key, self._tables)
+        now = UnitTables(tables.store, tables.unit)
+        replaced = TransientError(f"{tables.store.path(tables.file('answers'))}: another start replaced it; run again")
+
+        def stays() -> bool:
+            if _texts_key(self._key, now) != key:
+                raise replaced
+            return now.stays("captions", key)
+
+        note = {"content": ids.table_digest(texts.select(["uid", "kind", "style", "ordinal", "text", "gate"]))}
+        if not tables.write("captions", texts, key, note, keep=stays) and tables.key("captions") != key:
+            raise replaced
+
+    def _make(
+        self, answer: Callable[[Task, Rows], pa.Table], check: Callable[[], None] = lambda: None
+    ) -> tuple[pa.Table, pa.Table]:
+        """Return the rows of `answers` that are got for each section, in order, and those of `captions`."""
+        rows, answers, texts = self._rows, schema.ANSWERS.empty_table(), schema.CAPTIONS.empty_table()
+        for task in self._settings.captions.tasks:
+            rows = rows.with_sources(texts, task.section.source)
+            of_task = answer(task, rows)
+            answers = pa.concat_tables([answers, of_task])
+            texts = pa.concat_tables([texts, self._judge(task, rows, of_task, check)])
+        return answers, texts
+
+    def _answer(self, task: Task, rows: Rows, cache: AnswerCache) -> pa.Table:
+        """Return an answer for each request of a section; cached ones are not sent."""
+        settings, (kind, name) = self._settings, (task.section.kind, task.section.engine)
+        requests = make_requests(settings, self._tables, task, rows)
+        spec, engine_id = settings.captions.engines[name], settings.engine_ids[name]
+        digests = [request.digest(engine_id) for request in requests]
+        known = cache.find(digests)
+        missing = [i for i, digest in enumerate(digests) if digest not in known]
+        missing.sort(key=lambda i: (requests[i].group, i))
+        size = task.section.batch or spec.section.batch_size
+        for first in range(0, len(missing), size):
+            batch = missing[first : first + size]
+            sent = self._with_images(rows, [requests[i] for i in batch])
+            for answers, seconds in _ask(open_engine(spec, engine_id), sent):
+                part = [batch[place] for place in answers]
+                of_part = [requests[i] for i in part], [digests[i] for i in part], [*answers.values()]
+                cache.add(answer_table(*of_part), seconds, kind, name)
+                known |= zip(*of_part[1:], strict=True)
+        return answer_table(requests, digests, [known[digest] for digest in digests])
+
+    def _with_images(self, rows: Rows, requests: list[Request]) -> Sequence[Request | None]:
+        """Return the requests with their image's file, if any has one; None where it cannot be read again."""
+        if not any(request.picture for request in requests):
+            return requests
+        places = rows.places([request.uid for request in requests])
+        wanted, of_request = np.unique(rows.rows[places], return_inverse=True)
+        files = list(self._images.images(wanted))
+        pairs = ((request, files[place]) for request, place in zip(requests, of_request, strict=True))
+        return [None if image is None else replace(request, image=image) for request, image in pairs]
+
+    def _judge(self, task: Task, rows: Rows, answers: pa.Table, check: Callable[[], None]) -> pa.Table:
+        """Return the rows of `captions` for a section's answers; before some are put into place, `check` is called."""
+        scorer = _Scorer.of(self._settings, self._tables, rows)
+
+        def steps(first: int) -> Iterator[pa.Table]:
+            for start in range(first, len(answers), _STEP_ROWS):
+                yield _judge_rows(self._settings, task, rows, answers[start : start + _STEP_ROWS], scorer)
+
+        sources = pa.table({"source": rows.sources})
+        of = [task.key, ids.table_digest(answers), ids.table_digest(sources)]
+        return self._judged.complete(of, schema.CAPTIONS, steps, check)
+
+
+def _of_task(answers: pa.Table, task: Task) -> pa.Table:
+    """Return a section's rows of `answers`: a style says which section wrote a text."""
+    styles = pc.is_in(answers["style"], pa.array(task.section.all_styles, pa.string()))
+    return answers.filter(pc.and_(pc.equal(answers["kind"], pa.scalar(task.section.kind)), styles))
 
 
 def _ask(engine: Engine, requests: Sequence[Request | None]) -> Iterator[tuple[dict[int, Answer], float]]:
@@ -153,38 +219,13 @@ def _ask(engine: Engine, requests: Sequence[Request | None]) -> Iterator[tuple[d
         yield answers, time.monotonic() - began
 
 
-def _with_images(images: UnitRereader, rows: Rows, requests: list[Request]) -> Sequence[Request | None]:
-    """Return the requests with their image's file, if any has one; None where it cannot be read again."""
-    if not any(request.picture for request in requests):
-        return requests
-    wanted, of_request = np.unique(rows.rows[rows.places(requests)], return_inverse=True)
-    files = list(images.images(wanted))
-    pairs = ((request, files[place]) for request, place in zip(requests, of_request, strict=True))
-    return [None if image is None else replace(request, image=image) for request, image in pairs]
-
-
-def _judge(
-    settings: CaptionSettings, tables: UnitTables, answered: _Answered, judged: Checkpoints, cache: AnswerCache
+def _judge_rows(
+    settings: CaptionSettings, task: Task, rows: Rows, answers: pa.Table, scorer: "_Scorer | None"
 ) -> pa.Table:
-    """Return the rows of table `captions`; `judged` are the checkpoints of the unit, before which answers are put."""
-    scorer = _Scorer.of(settings, tables, answered.rows)
-
-    def steps(first: int) -> Iterator[pa.Table]:
-        for start in range(first, len(answered.requests), _STEP_ROWS):
-            step = slice(start, start + _STEP_ROWS)
-            some = answered._replace(requests=answered.requests[step], answers=answered.answers[step])
-            yield _judge_rows(settings, some, scorer)
-
-    sources = pa.table({"source": answered.rows.sources})
-    of = [answered.task.key, ids.table_digest(answered.answers), ids.table_digest(sources)]
-    return judged.complete(of, schema.CAPTIONS, steps, cache.flush)
-
-
-def _judge_rows(settings: CaptionSettings, answered: _Answered, scorer: "_Scorer | None") -> pa.Table:
-    (task, rows, requests, answers), section = answered, answered.task.section
-    pairs = zip(requests, answers["answer"].to_pylist(), strict=True)
-    written = [None if text is None else section.text_of(text[:_MAX_ANSWER], of.style) for of, text in pairs]
-    texts, of_row = pa.array(written, pa.string()), rows.places(requests)
+    section, styles = task.section, answers["style"].to_pylist()
+    pairs = zip(styles, answers["answer"].to_pylist(), strict=True)
+    written = [None if text is None else section.text_of(text[:_MAX_ANSWER], style) for style, text in pairs]
+    texts, of_row = pa.array(written, pa.string()), rows.places(to_texts(answers["uid"]))
     scores = scorer.score(of_row, texts) if scorer else {}
     candidates = Candidates(
         relation=section.relation,
@@ -193,7 +234,7 @@ def _judge_rows(settings: CaptionSettings, answered: _Answered, scorer: "_Scorer
         sources=rows.sources.take(of_row) if section.source else None,
         prompts=(section.load_template().text,),
         examples=section.shown_examples(),
-        languages=[section.language(request.style) for request in requests],
+        languages=list(map(section.language, styles)),
         finish=answers["finish"].combine_chunks(),
         entries=_entries(settings, rows, texts, of_row),
         **scores,
@@ -203,7 +244,7 @@ def _judge_rows(settings: CaptionSettings, answered: _Answered, scorer: "_Scorer
     columns = {
         **{name: answers[name] for name in ("uid", "kind", "style", "ordinal")},
         "text": texts,
-        "model": pa.repeat(settings.engine_ids[task.section.engine], len(texts)),
+        "model": pa.repeat(settings.engine_ids[section.engine], len(texts)),
         "prompt": answers["digest"],
         "clip_score": scores["clip"].texts if scores else pa.nulls(len(texts), pa.float32()),
         "gate": pc.if_else(texts.is_valid(), verdicts.first, None),

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,27 +13,22 @@ from curate.captions.gates.gate import PASSED
 from curate.captions.mix import count_replaced
 from curate.captions.regions import is_failure
 from curate.captions.settings import CaptionSettings
-from curate.llm.cache import Spent
 from curate.pool.plan import Unit
 from curate.recipe.captions import Captions, Price
 from curate.store.facts import CaptionWork
-from curate.store.layout import caption_statistics_file
 from curate.store.tables import UnitTables
+from curate.store.timings import Sent
 
 
 class Work(NamedTuple):
-    """What a kind took of an engine, see `CaptionWork`; `sent_in` and `sent_out` are the tokens that this run sent."""
+    """What became of the requests of a kind to an engine, see `CaptionWork`."""
 
     requests: int = 0
-    sent: int = 0
     failed: int = 0
     passed: int = 0
     replaced: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
-    seconds: float = 0.0
-    sent_in: int = 0
-    sent_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,16 +47,12 @@ def sum_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables) -> Capti
     groups = answers.append_column("passed", passed).group_by(["kind", "style"])
     added = ("passed", "tokens_in", "tokens_out")
     sums = groups.aggregate([([], "count_all"), ("error", "count"), *((name, "sum") for name in added)])
-    spent: dict[str, dict[str, Any]] = {}
-    with suppress(FileNotFoundError):
-        spent = tables.store.read_json(caption_statistics_file(tables.unit))
     replaced = count_replaced(settings.captions, settings.seed, tables)
     work: dict[tuple[str, str], Work] = {}
     for row in sums.to_pylist():
         kind, style = row["kind"], row["style"]
-        sent = Spent(**spent.get(kind, {}).get(style, {}))
-        counts = row["count_all"], sent.sent, row["error_count"], row["passed_sum"] or 0, replaced[kind, style]
-        tokens = row["tokens_in_sum"], row["tokens_out_sum"], sent.seconds, sent.tokens_in, sent.tokens_out
+        counts = row["count_all"], row["error_count"], row["passed_sum"] or 0, replaced[kind, style]
+        tokens = row["tokens_in_sum"], row["tokens_out_sum"]
         by = kind, settings.captions.engine_of(kind, style)  # a text's style says which engine wrote it
         work[by] = _sum([work.get(by, Work()), Work(*counts, *tokens)])
     lost = answers["error"].drop_null().to_pylist()
@@ -84,15 +74,20 @@ def _sum_errors(counts: Iterable[tuple[str, int, str]]) -> dict[str, tuple[int, 
     return errors
 
 
-def summarise(captions: Captions, engine_ids: Mapping[str, str], captioned: Sequence[Captioned]) -> list[CaptionWork]:
-    """Return what the captions of the whole run took, by kind and engine."""
+def summarise(
+    captions: Captions,
+    engine_ids: Mapping[str, str],
+    captioned: Sequence[Captioned],
+    sent: Mapping[tuple[str, str], Sent],
+) -> list[CaptionWork]:
+    """Return what the captions of the whole run took, by kind and engine; `sent` is of `sum_sent`."""
     rows = []
     for kind, engine in dict.fromkeys((task.section.kind, task.section.engine) for task in captions.tasks):
         total = _sum(unit.work.get((kind, engine), Work()) for unit in captioned)
-        price = captions.engines[engine].price
-        cost = price.cost(total.sent_in, total.sent_out, total.seconds) if price != Price() else None
-        numbers = {name: value for name, value in total._asdict().items() if not name.startswith("sent_")}
-        numbers |= {"tokens_sent": total.sent_in + total.sent_out, "cost": cost}
+        price, took = captions.engines[engine].price, sent.get((kind, engine), Sent())
+        cost = price.cost(took.tokens_in, took.tokens_out, took.seconds) if price != Price() else None
+        numbers = total._asdict() | {"sent": took.requests, "seconds": took.seconds, "cost": cost}
+        numbers["tokens_sent"] = took.tokens_in + took.tokens_out
         rows.append(CaptionWork(kind=kind, engine=engine, model=engine_ids[engine], **numbers))
     return rows
 

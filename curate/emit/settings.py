@@ -46,6 +46,7 @@ class EmitSettings(StepSettings):
     # Rows and values of the units that are being written: two a shard where one unit ends and the next begins
     recent: Recent[pa.Table] = field(default_factory=lambda: Recent(4 * CORES), compare=False)
     decided: Recent[TableFile] = field(default_factory=lambda: Recent(4 * CORES + 2), compare=False)
+    named: Recent[list[str | None]] = field(default_factory=lambda: Recent(1 << 16), compare=False)  # see `_names_of`
 
     @classmethod
     def of(cls, context: RunContext) -> "EmitSettings":
@@ -87,15 +88,25 @@ class EmitSettings(StepSettings):
 
     def open_tables(self, unit: Unit) -> OpenTables:
         """Return a unit's tables, to be held open for one pass over them."""
-        return OpenTables(self.store, unit.index, last=unit.last, _files={"decisions": self.decisions(unit)})
+        tables = OpenTables(self.store, unit.index, last=unit.last, _files={"decisions": self.decisions(unit)})
+        self._names_of(unit, tables)
+        return tables
 
     def shard_key(self, shard: Shard) -> str:
         """Return the key of one shard, with its units' decisions, which depend on what could be read, and texts."""
-        units = [self.tables(part.unit) for part in shard.slices]
-        decided = [self.decisions(part.unit).key for part in shard.slices]
-        texts = [tables.note(name)["content"] for tables in units for name in self.text_tables]
+        names = [self._names_of(part.unit) for part in shard.slices]
+        decided, texts = [key for key, *_ in names], [text for _, *of_unit in names for text in of_unit]
         fields = [[column.name, str(column.type)] for column in self.fields]
         return ids.digest([self.key, fields, shard.index, decided, *texts])
+
+    def _names_of(self, unit: Unit, tables: OpenTables | None = None) -> list[str | None]:
+        """Return what names a unit's decisions and each table of its texts, by its tables where these are open."""
+
+        def read() -> list[str | None]:
+            texts = [(tables or self.tables(unit)).note(name)["content"] for name in self.text_tables]
+            return [self.decisions(unit).key, *texts]
+
+        return self.named.get(unit.index, read)
 
     def reader(self, unit: Unit, tables: UnitTables) -> UnitRereader:
         """Return what reads rows of a unit again; here and below, `tables` are the unit's."""

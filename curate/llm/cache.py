@@ -9,12 +9,14 @@ than well: a killed process loses a minute's answers there.
 
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate.base import ids, schema
 from curate.base.numeric.arrays import I32, I64, U64, Mask
@@ -22,39 +24,35 @@ from curate.base.process import process_cache
 from curate.llm.engine import Answer, Request
 from curate.store import checkpoints
 from curate.store.checkpoints import begin_files, begun_files
-from curate.store.layout import ANSWER_PARTS, RUN_FILE, caption_statistics_file, unit_parts
+from curate.store.layout import ANSWER_PARTS, RUN_FILE, unit_parts
 from curate.store.manifest import check_written
 from curate.store.store import RunStore
 from curate.store.tables import ChunkTables, UnitTables
-
-_SPENT = ["kind", "style", "tokens_in", "tokens_out"]
-
-
-class Spent(NamedTuple):
-    """What was sent: requests, seconds of the engine, tokens."""
-
-    sent: int = 0
-    seconds: float = 0.0
-    tokens_in: int = 0
-    tokens_out: int = 0
+from curate.store.timings import Sent, log_sent, write_records
 
 
 class AnswerCache:
-    """The answers of a unit: those known, and those that come. `reuse` is the run whose answers are looked up too."""
+    """The answers of a unit: those known, and those that come.
 
-    def __init__(self, tables: UnitTables, reuse: RunStore | None) -> None:
-        self._tables, self._store, self._reuse = tables, tables.store, reuse
+    `reuse` is the run whose answers are looked up too, `parts` are the files that the unit's folder of parts has, and
+    `is_new` says that its table is not there.
+    """
+
+    def __init__(self, tables: UnitTables, reuse: RunStore | None, parts: Sequence[str], is_new: bool) -> None:
+        self._store, self._reuse, self._is_begun = tables.store, reuse, bool(parts)
         self._folder = unit_parts("answers", tables.unit)
         self._known: dict[str, Answer] = {}
-        self._waiting, self._last = list[tuple[pa.Table, float]](), time.monotonic()
+        self._waiting, self._last = list[pa.Table](), time.monotonic()
+        self._sent = defaultdict[tuple[str, str], Sent](Sent)  # by kind and engine, since it was recorded
         for of_unit in tables.places:
-            if of_unit.exists("answers") and of_unit.is_as_written("answers"):
+            is_own = of_unit is tables
+            if not (is_own and is_new) and of_unit.exists("answers") and of_unit.is_as_written("answers"):
                 self._learn(of_unit.read("answers"))
-            folder, is_chunk = unit_parts("answers", of_unit.unit), isinstance(of_unit, ChunkTables)
-            files = [] if is_chunk else _parts(of_unit.store, folder)
-            if of_unit is tables:
-                self._is_begun = bool(files)
-            for name in files:
+            if isinstance(of_unit, ChunkTables):
+                continue
+            for name in parts if is_own else begun_files(of_unit.store, unit_parts("answers", of_unit.unit)):
+                if not name.endswith(".parquet"):
+                    continue
                 with suppress(FileNotFoundError):  # deleted since: another attempt is complete
                     if check_written(of_unit.store, name):
                         self._learn(of_unit.store.read_parquet(name))
@@ -69,9 +67,11 @@ class AnswerCache:
                 self._learn(reuse.read_parquet(name).take(rows))
         return {digest: self._known[digest] for digest in digests if digest in self._known}
 
-    def add(self, answers: pa.Table, seconds: float) -> None:
-        """Add some of `schema.ANSWERS`, to be put into place with others; `seconds`: the engine's."""
-        self._waiting.append((answers, seconds))
+    def add(self, answers: pa.Table, seconds: float, kind: str, engine: str) -> None:
+        """Add some of `schema.ANSWERS`, to be put into place with others; `seconds`: the engine's, for this kind."""
+        self._waiting.append(answers)
+        tokens = (pc.sum(answers[name]).as_py() or 0 for name in ("tokens_in", "tokens_out"))
+        self._sent[kind, engine] = self._sent[kind, engine].plus(Sent(len(answers), seconds, *tokens))
         self._learn(answers)
         if self._store.is_local or time.monotonic() - self._last >= checkpoints.INTERVAL:
             self.flush()
@@ -82,44 +82,20 @@ class AnswerCache:
             if not self._is_begun:
                 begin_files(self._store, self._folder)
                 self._is_begun = True
-            answers, seconds = zip(*self._waiting, strict=True)
             file = f"{self._folder}/{uuid.uuid4().hex}.parquet"
-            self._store.write_parquet(file, pa.concat_tables(answers), note=str(sum(seconds)))
+            self._store.write_parquet(file, pa.concat_tables(self._waiting))
+            self._record()
+            write_records()
         self._waiting, self._last = [], time.monotonic()
 
-    def spent(self) -> dict[str, dict[str, Any]]:
-        """Return what all commands sent for the unit, killed ones included: kind → style → `Spent`."""
-        pairs, file = list(self._waiting), caption_statistics_file(self._tables.unit)
-        for name in _parts(self._store, self._folder) if self._is_begun else ():
-            with suppress(FileNotFoundError):  # deleted since: another attempt is complete
-                pairs.append((self._store.read_parquet(name, _SPENT), float(self._store.footer(name)[1] or 0)))
-        parts = [
-            part.select(_SPENT).append_column("seconds", pa.repeat(seconds / max(len(part), 1), len(part)))
-            for part, seconds in pairs
-        ]
-        is_whole = self._store.exists(file) and check_written(self._store, file)  # of texts that are written again
-        spent: dict[str, dict[str, Any]] = self._store.read_json(file) if is_whole else {}
-        if not parts:
-            return spent
-        groups = pa.concat_tables(parts).group_by(["kind", "style"])
-        sums = groups.aggregate([([], "count_all"), ("seconds", "sum"), ("tokens_in", "sum"), ("tokens_out", "sum")])
-        for kind, style, *numbers in zip(*sums.to_pydict().values(), strict=True):
-            of_kind = spent.setdefault(kind, {})
-            added = zip(Spent(**of_kind.get(style, {})), numbers, strict=True)
-            of_kind[style] = Spent(*map(sum, added))._asdict()
-        return spent
-
-    def restore_spent(self) -> None:
-        """Write the unit's statistics, where only those of its chunk are there."""
-        store = self._store
-        for place in self._tables.places:
-            if isinstance(place, ChunkTables) and place.store == store:
-                of_unit, of_chunk = caption_statistics_file(place.unit), caption_statistics_file(*place.chunk)
-                if not store.exists(of_unit) and store.exists(of_chunk) and check_written(store, of_chunk):
-                    store.write_json(of_unit, store.read_json(of_chunk)[place.unit - place.chunk.first])
+    def _record(self) -> None:
+        for of, sent in self._sent.items():
+            log_sent(self._store, *of, sent)
+        self._sent.clear()
 
     def delete_parts(self) -> None:
         """Delete the unit's parts, and what waits to become one, once its table is there."""
+        self._record()
         self._waiting = []
         if self._is_begun:
             self._store.delete(self._folder)
@@ -128,10 +104,6 @@ class AnswerCache:
         for row in table.to_pylist():
             if row["error"] is None:
                 self._known[row["digest"]] = Answer.of_row(row)
-
-
-def _parts(store: RunStore, folder: str) -> list[str]:
-    return [name for name in begun_files(store, folder) if name.endswith(".parquet")]
 
 
 def answer_table(requests: Sequence[Request], digests: Sequence[str], answers: Sequence[Answer]) -> pa.Table:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from curate.base.numeric.arrays import concat_small
 from curate.pool.plan import UNIT_ROWS
 from curate.store.chunks import Chunk
-from curate.store.layout import caption_statistics_file, table_file
+from curate.store.layout import table_file
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
@@ -47,23 +47,20 @@ def lay_out_chunks(sources: Sequence[tuple[str, int]], sizes: Mapping[int, int])
 def compact_units(store: RunStore, table_names: Sequence[str], chunk: Chunk) -> list[str]:
     """Put the tables of a chunk's units into one file each; return the files. Those of one unit stay as they are."""
     last = None if chunk.first == chunk.last else chunk.last
-    merged, captions = UnitTables(store, chunk.first, last=last), caption_statistics_file(chunk.first, last)
+    merged = UnitTables(store, chunk.first, last=last)
     if last is not None:
         for name in table_names:
             footers: list[tuple[int, str | None, Any]] = []  # of each unit its rows, key and note
             table = concat_small(_read(store, name, chunk, footers))
             rows, keys, notes = map(list, zip(*footers, strict=True))
             merged.rewrite(name, table, None, {"units": {"rows": rows, "keys": keys, "notes": notes}})
-        if "captions" in table_names:  # the files that say what they took are put together too
-            store.write_json(captions, [store.read_json(caption_statistics_file(unit)) for unit in chunk.units])
-    return [*map(merged.file, table_names), *([captions] if "captions" in table_names else [])]
+    return [*map(merged.file, table_names)]
 
 
 def merged_files(table_names: Sequence[str], chunks: Sequence[Chunk]) -> list[str]:
     """Return the files of units whose tables are in a chunk's files."""
     units = [unit for chunk in chunks if chunk.first < chunk.last for unit in chunk.units]
-    captions = map(caption_statistics_file, units if "captions" in table_names else ())
-    return [*(table_file(name, unit) for name in table_names for unit in units), *captions]
+    return [table_file(name, unit) for name in table_names for unit in units]
 
 
 def _read(store: RunStore, name: str, chunk: Chunk, footers: list[tuple[int, str | None, Any]]) -> Iterator[pa.Table]:

@@ -32,7 +32,7 @@ from curate.store import facts as run_facts
 from curate.store import layout
 from curate.store.facts import DerivedFacts, LargeGroupFacts, RuleFacts, RunFacts, SelectionFacts, StatisticFacts
 from curate.store.manifest import Lines, Published, find_digest
-from curate.store.timings import log_used, read_records, sum_timings, sum_used
+from curate.store.timings import log_used, read_records, sum_sent, sum_timings, sum_used
 
 _PUBLISHED = "published"  # the ticket of what describes a run
 
@@ -147,7 +147,9 @@ def _summarise(
         downloads=sum_downloads(store),
         links=_links(audit) or None,
         drift=results.drift or [],
-        caption_work=summarise(recipe.captions, claim.engine_ids, captioned) if recipe.captions and captioned else [],
+        caption_work=summarise(recipe.captions, claim.engine_ids, captioned, sum_sent(records))
+        if recipe.captions and captioned
+        else [],
         near=near,
         large_groups=_large_groups(decided.large, stages, counts, recipe.dedup) or None,
         signal_errors=signal_errors or None,

@@ -31,10 +31,12 @@ steps_done = Counter[str]()  # rows of steps by kind of work, in this process: f
 class Checkpoints:
     """Those of one kind of work on one unit, for one thread; `key` names what determines all of its tables."""
 
-    def __init__(self, store: RunStore, work: str, unit: int, key: str) -> None:
+    def __init__(self, store: RunStore, work: str, unit: int, key: str, files: Iterable[str] | None = None) -> None:
+        """`files` are those in the folder of the work, where they are known."""
         self._store, self._folder, self._key, self._work = store, unit_parts(work, unit), key, work
         self._last = time.monotonic()
-        self._files = {name.rpartition("/")[2] for name in begun_files(store, self._folder)}
+        files = begun_files(store, self._folder) if files is None else files
+        self._files = {name.rpartition("/")[2] for name in files}
         # Of each table how many rows are in place, and those that are not.
         self._waiting: dict[str, tuple[int, list[pa.Table]]] = {}
 

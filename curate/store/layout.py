@@ -94,8 +94,3 @@ def shard_stem(index: int) -> str:
 def stem_of(name: str) -> str:
     """Return the path of a shard's files, without their suffixes, by its name in sizes.json."""
     return f"shards/{name.partition('.')[0]}"
-
-
-def caption_statistics_file(unit: int, last: int | None = None) -> str:
-    """Return the file that says what the captions of a unit took, or those of units as of `unit_stem`."""
-    return f"tables/captions/{unit_stem(unit, last)}_stats.json"

@@ -21,7 +21,7 @@ from curate.base.process import process_cache
 from curate.store.chunks import Chunk, row_groups
 from curate.store.layout import table_file
 from curate.store.manifest import check_written
-from curate.store.store import RunStore
+from curate.store.store import Keep, RunStore
 from curate.store.table_file import TableFile, footer_metadata
 
 Answer = TypeVar("Answer")
@@ -116,14 +116,22 @@ class UnitTables:
             return question(file)
 
     def write(
-        self, table: str, rows: pa.Table, key: str, note: dict[str, Any] | None = None, is_final: bool = True
+        self,
+        table: str,
+        rows: pa.Table,
+        key: str,
+        note: dict[str, Any] | None = None,
+        is_final: bool = True,
+        keep: Keep | None = None,
     ) -> bool:
         """Put the table into place, unless another attempt's is there. Returns whether it was put there.
 
         One that is not final, for something may succeed another time, has no key: it holds until the run's next start.
+        `keep` says whether the one that is there stays; None: where it `stays`.
         """
         name, stated = self.file(table), key if is_final else ""
-        is_put = self.store.write_parquet(name, rows, stated, _text(note), keep=lambda: self._stays(table, key))
+        keep = keep or (lambda: self.stays(table, key))
+        is_put = self.store.write_parquet(name, rows, stated, _text(note), keep=keep)
         self._wrote(table, rows, stated, note, is_put)
         return is_put
 
@@ -148,7 +156,7 @@ class UnitTables:
         others = (other for other in self.places if other is not self and (adopt or other.store == self.store))
         return any(other.has(table, key) and self._adopt(table, key, other) for other in others)
 
-    def _stays(self, table: str, key: str) -> bool:
+    def stays(self, table: str, key: str) -> bool:
         """Return whether the table, which another attempt put into place, is complete."""
         return self._is_of(table, key) and self.store.is_noted(self.file(table))
 
@@ -185,7 +193,7 @@ class UnitTables:
         if is_alike and not isinstance(other, ChunkTables):  # whose files have other units' tables too
             name = other.file(table)
             if digest := check_written(other.store, name):
-                self.store.adopt(other.store, name, self.file(table), digest, lambda: self._stays(table, key))
+                self.store.adopt(other.store, name, self.file(table), digest, lambda: self.stays(table, key))
             return digest is not None
         try:
             if not other.is_as_written(table):
@@ -196,7 +204,7 @@ class UnitTables:
         if not is_alike:
             number = pa.repeat(pa.scalar(self.unit, pa.int32()), len(rows))
             rows = rows.set_column(rows.schema.get_field_index("unit"), schema.SAMPLES.field("unit"), number)
-        self.store.write_parquet(self.file(table), rows, key, note, keep=lambda: self._stays(table, key))
+        self.store.write_parquet(self.file(table), rows, key, note, keep=lambda: self.stays(table, key))
         return True
 
 

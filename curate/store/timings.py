@@ -1,9 +1,10 @@
 """How long each step of a run works, and what it uses: recorded while it runs, summed when it is published.
 
-In: a run folder. Out: StepFacts and UsedFacts, for run.json and tables `steps` and `used`. A record is a line of the
-run's log of steps, of a unit or shard, with what its process used since its last line. A retry of the same work adds a
-record, and the longest time counts, but what was used counts each time; a damaged record is left out. The log stays
-until the run is finished, so it has what all its commands did; what another run did is not in it.
+In: a run folder. Out: StepFacts and UsedFacts, for run.json and tables `steps` and `used`, and what engines of captions
+were sent. A record is a part of a line of the run's log of steps: of a unit or shard, with what its process used since
+its last one, or of what was sent. A retry of the same work adds a record, and the longest time counts, but what was
+used or sent counts each time; a damaged record is left out. The log stays until the run is finished, so it has what all
+its commands did; what another run did is not in it.
 """
 
 import re
@@ -13,6 +14,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import sqrt
+from typing import NamedTuple
 
 from curate.base.meter import CPU, ENGINE, METER, Used
 from curate.store.facts import StepFacts, UsedFacts
@@ -34,8 +36,23 @@ _FILES = {
 _LINE = 400  # characters from which on records that wait are written
 _lock = threading.Lock()
 _waiting: dict[str, tuple[RunStore, list[str]]] = {}  # records of folders in stores, by URL
+_SENT = "sent"
 START = "start"
 USERS = (START, *ORDER[:4], "duplicates", *ORDER[4:], "audit", "publish", ENGINE)
+
+
+class Sent(NamedTuple):
+    """What was sent to an engine: requests, seconds of its work, tokens of prompts and answers."""
+
+    requests: int = 0
+    seconds: float = 0.0
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+    def plus(self, other: "Sent") -> "Sent":
+        """Return both together."""
+        tokens = self.tokens_in + other.tokens_in, self.tokens_out + other.tokens_out
+        return Sent(self.requests + other.requests, self.seconds + other.seconds, *tokens)
 
 
 class StepTimer:
@@ -66,6 +83,12 @@ def log_used(folder: RunStore, step: str = "") -> None:
         used[step, CPU] += used.pop((ENGINE, CPU), 0.0)
     _record(folder, f"used.{uuid.uuid4().hex}.0. 0{_say(used)}")
     write_records()
+
+
+def log_sent(folder: RunStore, kind: str, engine: str, sent: Sent) -> None:
+    """Record what was sent to an engine for a kind of captions."""
+    requests, seconds, *tokens = sent
+    _record(folder, ".".join(map(str, (_SENT, kind, engine, *tokens, round(1000 * seconds), requests))))
 
 
 def _record(folder: RunStore, record: str) -> None:
@@ -100,6 +123,17 @@ def read_records(folder: RunStore) -> Records:
 def _say(used: Used) -> str:
     """Return what was used in thousandths, as a part of a record."""
     return "".join(f" {step}-{kind}-{round(1000 * value)}" for (step, kind), value in used.items() if value >= 0.0005)
+
+
+def sum_sent(records: Records) -> dict[tuple[str, str], Sent]:
+    """Return what was sent, by kind and engine."""
+    total: dict[tuple[str, str], Sent] = {}
+    for record in records:
+        if record["step"] == _SENT:
+            kind, engine, *tokens = record["name"].rsplit(".", 3)
+            sent = Sent(int(record["rows"]), int(record["milliseconds"]) / 1000, *map(int, tokens))
+            total[kind, engine] = total.get((kind, engine), Sent()).plus(sent)
+    return total
 
 
 def sum_used(records: Records, lines: Lines) -> list[UsedFacts]:

@@ -96,7 +96,7 @@ def test_the_key_of_a_shard(tmp_path: Path, what: str) -> None:
     before = one.shard_key(SHARD)
     change, shard, differs = SHARDS[what]
     change(one)
-    one = replace(one, decided=Recent())  # as in another run
+    one = replace(one, decided=Recent(), named=Recent())  # as in another run
     assert (one.shard_key(shard) != before) == differs
     assert replace(one, fields=pa.schema([("nsfw", pa.string())])).shard_key(shard) != one.shard_key(shard)
     assert replace(one, decisions_key="other").shard_key(shard) != one.shard_key(shard)
@@ -105,5 +105,5 @@ def test_the_key_of_a_shard(tmp_path: Path, what: str) -> None:
 def test_every_input_is_named() -> None:
     """A field that is added must be in the key, or be one of these, which the key of decisions holds or which are access."""
     assert {field.name for field in fields(EmitSettings)} - {"output", "decisions_key", "captioning", "text_tables"} == {
-        "store", "sources", "pool", "captions", "seed", "recent", "decided", "emitted", "derived", "fields",
+        "store", "sources", "pool", "captions", "seed", "recent", "decided", "named", "emitted", "derived", "fields",
     }  # fmt: skip

@@ -116,7 +116,7 @@ def test_rounds_of_relations_read_no_unit() -> None:
 
 
 def test_captions_come_once_a_minute() -> None:
-    """Answers, captions and what they took are put into place together: three files aside, which are copied, and a ticket."""
+    """The first answers stay, and captions follow from them: neither is put aside first."""
     with FaultServer() as server:
         engines = {"llm": {"openai": {"base_url": server.base_url, "model": "tiny-llm"}}}
 
@@ -126,4 +126,4 @@ def test_captions_come_once_a_minute() -> None:
             return pools.recipe_of(path, captions=captions, max_failed=1.0)
 
         each = count_each(make=make)
-    check_requests(each, {"samples", "members", "decisions", "answers", "captions"}, most=35, more=7)
+    check_requests(each, {"samples", "members", "decisions", "answers", "captions"})
