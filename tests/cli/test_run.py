@@ -538,8 +538,9 @@ def test_a_sample_that_takes_long_shows_how_far_it_is(
         folder.write_bytes("tables/samples/00000.parquet", b"")
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(progress, "_BETWEEN_LINES", 0.01)
-    with progress.show_sample(folder, 2):
-        wait_until(lambda: capsys.readouterr().err == "measure 1/2 units\n")
+    said = list[str]()
+    with progress.show_sample(folder, 2):  # a line and its end are written one after the other
+        wait_until(lambda: said.append(capsys.readouterr().err) or "".join(said) == "measure 1/2 units\n")
     measuring, begun = estimates.measure, list[str]()
 
     def slow(*measured: Any) -> Any:
