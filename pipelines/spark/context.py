@@ -101,9 +101,12 @@ def open_context(settings: SparkOptions) -> tuple[Any, bool]:
         raise NotImplementedError("SparkRunner runs on no Spark Connect session, which has no RDDs; name a master")
     if (active := SparkContext._active_spark_context) is not None:
         return active, getattr(active, _MADE_HERE, False)
+    if submitted := "PYSPARK_GATEWAY_PORT" in os.environ:  # by spark-submit, whose Java has settings already
+        SparkContext._ensure_initialized()
     conf = SparkConf()
     for key, value in named.items():
-        conf.set(key, value)
+        if not submitted or key != "spark.master":  # a pod reaches Kubernetes at another address than a user
+            conf.set(key, value)
     conf.setIfMissing("spark.master", "local[*]")
     conf.setIfMissing("spark.app.name", "beam")
     conf.setIfMissing("spark.ui.showConsoleProgress", "false")
