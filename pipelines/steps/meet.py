@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class Meet(beam.PTransform):
     """PCollection[(key, value)] → PCollection[(key, list of all its values)].
 
     About how many bytes that brings together is counted for `step`. Values that are large wait in files of the folder
-    `spool`, until they are read, once; where it is empty, all go as elements.
+    `spool`, one of each key and bundle, until they are read, once; where it is empty, all go as elements.
     """
 
     def __init__(self, step: str, spool: str) -> None:
@@ -48,6 +49,12 @@ class InBatches(PlainDoFn):
 
     def start_bundle(self) -> None:
         """Begin with none."""
+        self._files = defaultdict[Any, str](
+            lambda: secrets.token_hex(8)
+        )  # short: a runner has those of all several times
+        self._begin()
+
+    def _begin(self) -> None:
         self._waiting, self._sizes, self._size = defaultdict[Any, list[Any]](list), Counter[Any](), 0
 
     def process(self, element: tuple[Any, Any]) -> Iterator[tuple[Any, Any]]:
@@ -61,36 +68,51 @@ class InBatches(PlainDoFn):
             yield from self._rest()
 
     def finish_bundle(self) -> Iterator[Any]:
-        """Give the rest."""
+        """Give the rest, and then the files."""
         yield from map(in_window, self._rest())
+        yield from map(in_window, _far_apart(self._files.items()))
 
     def _rest(self) -> Iterator[tuple[Any, Any]]:
-        """Give all in order, in as many rows as there are threads: keys that are worked on together are far apart.
-
-        Two shards side by side mostly need the same unit, which one thread reads while the other waits. Units come in
-        rows, too: without an order a unit would be needed now and then, and read each time.
-        """
+        """Give all but what is put into files."""
         METER.count("shuffled", self._size, self._step)
-        rest = [(key, self._waiting[key], self._sizes[key]) for key in sorted(self._waiting)]
-        self.start_bundle()
-        step = -(-len(rest) // CORES) or 1
-        for key, values, size in chain.from_iterable(rest[first::step] for first in range(step)):
-            yield key, self._put(values, size)
+        rest, sizes = self._waiting, self._sizes
+        self._begin()
+        for key, values in _far_apart(rest.items()):
+            if not self._spool or sizes[key] < _LARGE:
+                yield key, values
+            else:
+                _append(Path(self._spool, self._files[key]), _PICKLES.encode(values))
 
-    def _put(self, values: list[Any], size: int) -> list[Any] | str:
-        if not self._spool or size < _LARGE:
-            return values
-        name = secrets.token_hex(8)  # short: a runner has those of all files in memory several times
-        Path(self._spool, name).write_bytes(_PICKLES.encode(values))
-        return name
+
+def _far_apart(pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    """Yield pairs by key, in as many rows as there are threads: keys that are worked on together are far apart.
+
+    Two shards side by side mostly need the same unit, which one thread reads while the other waits. Units come in
+    rows, too: without an order a unit would be needed now and then, and read each time.
+    """
+    in_order = sorted(pairs, key=itemgetter(0))
+    step = -(-len(in_order) // CORES) or 1
+    return chain.from_iterable(in_order[first::step] for first in range(step))
+
+
+def _append(file: Path, batch: bytes) -> None:
+    with file.open("ab") as out:
+        out.write(len(batch).to_bytes(8))
+        out.write(batch)
+
+
+def _batches(file: Path) -> Iterator[Any]:
+    with file.open("rb") as batches:
+        while size := batches.read(8):
+            yield from _PICKLES.decode(batches.read(int.from_bytes(size)))
 
 
 def _read(spool: str, item: tuple[Any, Iterable[list[Any] | str]]) -> tuple[Any, list[Any]]:
-    values = []
+    values: list[Any] = []
     for batch in item[1]:
         if isinstance(batch, str):
             file = Path(spool, batch)
-            values += _PICKLES.decode(file.read_bytes())
+            values += _batches(file)
             file.unlink()
         else:
             values += batch
