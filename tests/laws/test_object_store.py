@@ -18,17 +18,23 @@ import pytest
 
 from curate.base.errors import RunError
 from curate.download.shared_hosts import SharedHosts
+from curate.publish import compact, publish
 from curate.store.lease import Holder
 from curate.store.local import Digest
 from curate.store.lock import find_holder, locked
 from curate.store.manifest import check_written
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
+from pipelines.claim import claim_folder
+from pipelines.driver import run as run_pipeline
+from pipelines.prepare import prepare
 from tests.cli.conftest import run_command
 from tests.laws import pools
 from tests.laws.store_faults import RECIPE
+from tests.laws.test_late_attempts import twice
 from tests.pool.range_server import serving_ranges
 from tests.s3 import bucket_at, serving_s3
+from tests.store_requests import check_files
 
 pytestmark = pytest.mark.thorough
 
@@ -166,6 +172,41 @@ def curate(*arguments: str) -> str:
     done = run_command(*arguments)
     assert done.status == 0, done.err
     return done.out
+
+
+def run_twelve(path: str, out: str, **sections: Any) -> RunStore:
+    """A run of twelve units, whose tables are put together."""
+    recipe = pools.recipe_of(path, max_failed=1.0, output={"rows_per_shard": 5}, **sections)
+    prepared = prepare(recipe, out, unit_size=1)
+    claim_folder(prepared)
+    run_pipeline(prepared)
+    return prepared.context.store
+
+
+def raise_killed(*_: Any) -> None:
+    raise OSError("killed")
+
+
+@pytest.mark.slow
+def test_no_file_is_left_but_the_manifest_s(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a start that had more shards and other chunks of units, nor of attempts that work twice, which nobody lists."""
+    samples = pools.make_samples(60)
+    path = pools.write_tars(tmp_path / "pool", samples, 12)
+    monkeypatch.setattr(compact, "MIN_UNITS", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(compact, "CHUNK_UNITS", 4)
+        patch.setattr(publish, "mark_published", raise_killed)
+        with pytest.raises(RunError, match="killed"):
+            run_twelve(path, f"{bucket}/left")
+    left = set(RunStore(f"{bucket}/left").files())
+    blocked = tmp_path / "blocked.txt"
+    blocked.write_text("\n".join(sample.url for sample in samples if sample.url))
+    store = run_twelve(path, f"{bucket}/left", blocklist=str(blocked))
+    check_files(store)
+    assert {name for name in left - {*store.files()} if name.startswith("shards/")}
+    assert "tables/samples/00000-00003.parquet" in left
+    with twice():
+        check_files(run_twelve(path, f"{bucket}/twice"))
 
 
 @pytest.mark.slow
