@@ -23,7 +23,7 @@ from curate.base.numeric.arrays import I32, I64, U64, Mask
 from curate.base.process import process_cache
 from curate.llm.engine import Answer, Request
 from curate.store import checkpoints
-from curate.store.checkpoints import begin_files, begun_files
+from curate.store.checkpoints import begin_files, begun_files, delete_files
 from curate.store.layout import ANSWER_PARTS, RUN_FILE, unit_parts
 from curate.store.manifest import check_written
 from curate.store.store import RunStore
@@ -39,8 +39,8 @@ class AnswerCache:
     """
 
     def __init__(self, tables: UnitTables, reuse: RunStore | None, parts: Sequence[str], is_new: bool) -> None:
-        self._store, self._reuse, self._is_begun = tables.store, reuse, bool(parts)
-        self._folder = unit_parts("answers", tables.unit)
+        self._store, self._reuse = tables.store, reuse
+        self._folder, self._files = unit_parts("answers", tables.unit), {name.rpartition("/")[2] for name in parts}
         self._known: dict[str, Answer] = {}
         self._waiting, self._last = list[pa.Table](), time.monotonic()
         self._sent = defaultdict[tuple[str, str], Sent](Sent)  # by kind and engine, since it was recorded
@@ -79,11 +79,10 @@ class AnswerCache:
     def flush(self) -> None:
         """Put what waits into place, beside the parts of other attempts."""
         if self._waiting:
-            if not self._is_begun:
+            if not self._files:
                 begin_files(self._store, self._folder)
-                self._is_begun = True
-            file = f"{self._folder}/{uuid.uuid4().hex}.parquet"
-            self._store.write_parquet(file, pa.concat_tables(self._waiting))
+            self._files.add(file := f"{uuid.uuid4().hex}.parquet")
+            self._store.write_parquet(f"{self._folder}/{file}", pa.concat_tables(self._waiting))
             self._record()
             write_records()
         self._waiting, self._last = [], time.monotonic()
@@ -97,8 +96,8 @@ class AnswerCache:
         """Delete the unit's parts, and what waits to become one, once its table is there."""
         self._record()
         self._waiting = []
-        if self._is_begun:
-            self._store.delete(self._folder)
+        if self._files:
+            delete_files(self._store, self._folder, self._files)
 
     def _learn(self, table: pa.Table) -> None:
         for row in table.to_pylist():

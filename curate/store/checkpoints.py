@@ -10,7 +10,7 @@ bytes: a file that is not what its name says is damaged, and not used.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -68,7 +68,7 @@ class Checkpoints:
     def delete(self) -> None:
         """Delete those that are in place."""
         if self._files:
-            self._store.delete(self._folder, {_BEGUN, *self._files})
+            delete_files(self._store, self._folder, self._files)
 
     def _write(self) -> None:
         for name, (first, tables) in self._waiting.items():
@@ -110,6 +110,11 @@ def begun_files(store: RunStore, folder: str) -> list[str]:
 def begin_files(store: RunStore, folder: str) -> None:
     """Say that a folder of slow work is about to have files."""
     store.write_bytes(f"{folder}/{_BEGUN}", b"\n")
+
+
+def delete_files(store: RunStore, folder: str, files: Collection[str]) -> None:
+    """Delete the files of a folder of slow work; those of other attempts go once the run is published."""
+    store.delete(folder, {_BEGUN, *files})
 
 
 def _file(prefix: str, data: Any) -> str:

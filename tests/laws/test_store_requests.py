@@ -115,8 +115,10 @@ def test_rounds_of_relations_read_no_unit() -> None:
     assert not each.get(("GET", "tables/scores/N.parquet"))  # which the run does not have
 
 
-def test_captions_come_once_a_minute() -> None:
-    """The first answers stay, and captions follow from them: neither is put aside first."""
+@pytest.mark.parametrize("between", [checkpoints.INTERVAL, 0.0])
+def test_captions_come_once_a_minute(between: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first answers stay, and captions follow from them: neither is put aside first. Slow ones are not listed."""
+    monkeypatch.setattr(checkpoints, "INTERVAL", between)
     with FaultServer() as server:
         engines = {"llm": {"openai": {"base_url": server.base_url, "model": "tiny-llm"}}}
 
@@ -126,4 +128,6 @@ def test_captions_come_once_a_minute() -> None:
             return pools.recipe_of(path, captions=captions, max_failed=1.0)
 
         each = count_each(make=make)
-    check_requests(each, {"samples", "members", "decisions", "answers", "captions"})
+    if between:
+        check_requests(each, {"samples", "members", "decisions", "answers", "captions"})
+    check_listed(each)
