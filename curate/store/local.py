@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 # What a disk that has no hard links says.
 _NO_LINKS = {errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+_ATTEMPTS = 10  # to put a file into a folder: another attempt, which publishes, may remove it, but not so often
 
 
 class Digest(NamedTuple):
@@ -62,11 +63,12 @@ def write_at_once(path: str, data: bytes | memoryview, mode: int = os.O_TRUNC) -
 
 def in_folder(path: str, put: Callable[[str], None]) -> None:
     """Put a file at a path; its folder is made where it is missing."""
-    try:
-        put(path)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        put(path)
+    for _ in range(_ATTEMPTS):
+        with suppress(FileNotFoundError):
+            return put(path)
+        with suppress(FileNotFoundError):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+    put(path)
 
 
 def add_line(path: str, line: str) -> None:

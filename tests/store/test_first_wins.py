@@ -1,5 +1,6 @@
 """The first complete file wins: one file, one without a key, one in the place of another, and files that belong together."""
 
+import itertools
 import os
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -257,3 +258,19 @@ def test_where_attempts_are_not_kept_apart(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "link", refuse)
     assert not disk.is_guarded() and not disk.files()
+
+
+def test_a_folder_that_another_attempt_removes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that publishes removes `parts`: once it was made for a file's digest, and before that is written."""
+    make, times = os.makedirs, itertools.count()
+
+    def remove_some(path: str, **options: bool) -> None:
+        make(path, **options)
+        if next(times) < 6:  # parents too
+            os.rmdir(path)
+
+    folder = RunStore(str(tmp_path))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(os, "makedirs", remove_some)
+    folder.write_bytes("pool/a.tar", b"one")
+    assert folder.read_bytes("pool/a.tar") == b"one" and next(times) > 6 and check_written(folder, "pool/a.tar")
