@@ -24,7 +24,7 @@ from curate.measure.settings import MeasureSettings
 from curate.run.columns import table_names
 from curate.run.units import Place
 from curate.store.error_notes import ERROR_NOTES, join_errors, read_error_note
-from curate.store.layout import ANSWER_PARTS, STAGES_FILE, SUCCESS_FILE
+from curate.store.layout import ANSWER_PARTS, ATTEMPTS, CAPTION_ATTEMPTS, STAGES_FILE, SUCCESS_FILE
 from curate.store.lock import Hold, clear_tmp
 from curate.store.store import RunStore
 from curate.store.timings import START, log_used
@@ -38,8 +38,8 @@ from pipelines.steps.units import BeamUnits
 def preflight(prepared: Prepared, report: Callable[[str], None] = lambda line: None) -> None:
     """Load the models that this process will use, probe endpoints, and ask workers, before anything is written.
 
-    Engines of captions are not probed where there are cached answers: there may be nothing to request. `report` is
-    given a line that says which engine it is, unless that is the local one.
+    Engines of captions are not probed where there are cached answers, for there may be nothing to request, nor where
+    they killed a worker. `report` is given a line that says which engine it is, unless that is the local one.
 
     Raises:
         RecipeError: a model, a package, an endpoint or its key is missing, exemplars are of no use, or workers cannot
@@ -50,7 +50,8 @@ def preflight(prepared: Prepared, report: Callable[[str], None] = lambda line: N
     engine.check_folder(context.store)
     is_here = context.place is Place.THIS_PROCESS
     answered = any(folder and folder.files("tables/answers") for folder in (context.store, context.reuse))
-    if context.recipe.captions and not (answered or context.store.files(ANSWER_PARTS)):
+    begun = (ANSWER_PARTS, f"{ATTEMPTS}/{CAPTION_ATTEMPTS}")
+    if context.recipe.captions and not (answered or any(map(context.store.files, begun))):
         for fault in find_faults(context.recipe.captions, context.engine_ids, is_here):
             raise fault
     if is_here:

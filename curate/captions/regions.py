@@ -16,7 +16,7 @@ that name nothing visible find something now and then.
 Source: Chen et al., Contrastive Localized Language-Image Pre-Training (CLOC), 2024: its VESL labels, 11.6 an image.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from itertools import islice
 from typing import Any, NamedTuple
@@ -207,8 +207,15 @@ def open_detector(options: Regions, engine_id: str) -> ZeroShotDetector:
     return process_cache(f"detector {key}", lambda: ZeroShotDetector(options))
 
 
-def write_regions(settings: CaptionSettings, tables: UnitTables, images: UnitRereader, rows: Rows, key: str) -> None:
-    """Write the unit's `regions`; `key` goes into the footer where no row failed."""
+def write_regions(
+    settings: CaptionSettings,
+    tables: UnitTables,
+    images: UnitRereader,
+    rows: Rows,
+    key: str,
+    find: Callable[..., Iterator[pa.Table]] = find_regions,
+) -> None:
+    """Write the unit's `regions`; `key` goes into the footer where no row failed. `find` is as `find_regions`."""
     options, model = settings.captions.regions, settings.engine_ids["regions"]
     assert options is not None
     detection = [model, options.threshold, options.queries, settings.seed]
@@ -230,7 +237,7 @@ def write_regions(settings: CaptionSettings, tables: UnitTables, images: UnitRer
 
         def steps(first: int) -> Iterator[pa.Table]:
             files = images.images(rows.rows[places[first:]])
-            return find_regions(files, phrases[first:], detector, options.threshold)
+            return find(files, phrases[first:], detector, options.threshold)
 
         detected = checkpoints.complete([digests[place] for place in missing], DETECTED, steps)
         for place, regions, error in zip(missing, *(column.to_pylist() for column in detected.columns), strict=True):

@@ -58,6 +58,12 @@ class CaptionSettings:
         )
 
     @property
+    def has_models(self) -> bool:
+        """Whether a model works in the process that captions."""
+        engines = (self.captions.engines[task.section.engine].section for task in self.captions.tasks)
+        return bool(self.captions.regions or self.scorer) or any(engine.is_local for engine in engines)
+
+    @property
     def key_fields(self) -> list[Any]:
         """What texts depend on besides the rows that are kept, as plain data."""
         packages = (GATES.package(key) for key in GATES.kinds() if key not in self.captions.gates.off)

@@ -19,11 +19,12 @@ from curate.base.errors import TransientError
 from curate.base.numeric.arrays import F32, I64
 from curate.base.numeric.vectors import embedding_matrix, normalised
 from curate.base.process import cleaned_up
+from curate.captions.apart import CaptionApart, apart_after
 from curate.captions.engines import open_engine
 from curate.captions.gates.gate import Candidates, Entries, Scores, run_gates
 from curate.captions.gates.measured import entry_weights
 from curate.captions.gates.text_columns import to_texts
-from curate.captions.regions import write_regions
+from curate.captions.regions import find_regions, write_regions
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
 from curate.captions.work import Captioned, check_requests, sum_unit
@@ -79,9 +80,11 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
     has_regions = not settings.captions.regions or tables.is_current("regions", key, adopt=False)
     if not (has_regions and has_answers and tables.is_current("captions", _texts_key(key, tables), adopt=False)):
         rows, images = Rows.read(tables, counts), UnitRereader(unit, find_source(settings.sources, unit.source), tables)
-        if not has_regions:
-            write_regions(settings, tables, images, rows, key)
-        _UnitWork(settings, tables, rows, images, key).write_tables(has_answers, is_new)
+        with apart_after(settings, tables) as apart:
+            if not has_regions:
+                find = apart.find_regions if apart else find_regions
+                write_regions(settings, tables, images, rows, key, find)
+            _UnitWork(settings, tables, rows, images, key, apart).write_tables(has_answers, is_new)
     return sum_unit(settings, unit, tables)
 
 
@@ -94,10 +97,17 @@ class _UnitWork:
     """A unit whose requests are sent, and whose answers are judged."""
 
     def __init__(
-        self, settings: CaptionSettings, tables: UnitTables, rows: Rows, images: UnitRereader, key: str
+        self,
+        settings: CaptionSettings,
+        tables: UnitTables,
+        rows: Rows,
+        images: UnitRereader,
+        key: str,
+        apart: CaptionApart | None,
     ) -> None:
         """`key` is that of `answers`."""
         self._settings, self._tables, self._rows, self._images, self._key = settings, tables, rows, images, key
+        self._open, self._is_over = (apart.open_engine, apart.is_over) if apart else (open_engine, False)
         self._parts = begun_files(tables.store, unit_parts("answers", tables.unit))
         self._judged = Checkpoints(tables.store, "answers", tables.unit, key, self._parts)
 
@@ -162,14 +172,14 @@ class _UnitWork:
         requests = make_requests(settings, self._tables, task, rows)
         spec, engine_id = settings.captions.engines[name], settings.engine_ids[name]
         digests = [request.digest(engine_id) for request in requests]
-        known = cache.find(digests)
+        known = {} if self._is_over else cache.find(digests)
         missing = [i for i, digest in enumerate(digests) if digest not in known]
         missing.sort(key=lambda i: (requests[i].group, i))
         size = task.section.batch or spec.section.batch_size
         for first in range(0, len(missing), size):
             batch = missing[first : first + size]
             sent = self._with_images(rows, [requests[i] for i in batch])
-            for answers, seconds in _ask(open_engine(spec, engine_id), sent):
+            for answers, seconds in _ask(self._open(spec, engine_id), sent):
                 part = [batch[place] for place in answers]
                 of_part = [requests[i] for i in part], [digests[i] for i in part], [*answers.values()]
                 cache.add(answer_table(*of_part), seconds, kind, name)
@@ -188,7 +198,8 @@ class _UnitWork:
 
     def _judge(self, task: Task, rows: Rows, answers: pa.Table, check: Callable[[], None]) -> pa.Table:
         """Return the rows of `captions` for a section's answers; before some are put into place, `check` is called."""
-        scorer = _Scorer.of(self._settings, self._tables, rows)
+        has_texts = answers["answer"].null_count < len(answers)
+        scorer = _Scorer.of(self._settings, self._tables, rows) if has_texts else None
 
         def steps(first: int) -> Iterator[pa.Table]:
             for start in range(first, len(answers), _STEP_ROWS):

@@ -95,6 +95,7 @@ ERRORS = {
     "engine": "the model itself failed on it",
     "no_image": "the image cannot be read again, or the engine does not accept its format",
     "unknown": "there is no recorded answer to it",
+    "worker_died": "its unit ended three processes that captioned it, and one that had this request alone",
 }
 
 

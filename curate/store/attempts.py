@@ -4,7 +4,7 @@ Who works at it writes a file meanwhile, and removes it however that ends, by an
 were killed, on whatever engine and in whatever run of the command, or are at work at the same moment.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -17,10 +17,11 @@ MOST = 6  # that are counted
 
 
 @contextmanager
-def attempt(store: RunStore, work: str) -> Iterator[int]:
+def attempt(store: RunStore, work: str, counts: Callable[[], bool] = lambda: False) -> Iterator[int]:
     """Yield how many attempts at some work did not end, of MOST at most; this one does where the block is left.
 
-    `work` is its name in the run: of a unit, or of a shard.
+    `work` is its name in the run: of a unit, or of a shard. They are forgotten then, unless they still count, for the
+    next start of the run does what killed them again.
     """
     folder, earlier = f"{ATTEMPTS}/{work}", 0
     while earlier < MOST and not store.write_bytes(f"{folder}/{earlier}", b"", keep=lambda: True):
@@ -28,5 +29,5 @@ def attempt(store: RunStore, work: str) -> Iterator[int]:
     mine = f"{folder}/{min(earlier, MOST - 1)}"
     with cleaned_up(partial(store.delete_file, mine)):
         yield earlier
-    if earlier:
+    if earlier and not counts():
         store.delete(folder)

@@ -43,6 +43,7 @@ DIGESTS = "parts/digests"  # of what was written, until the manifest has it
 TICKETS = "tmp/placed"  # say which attempt's files were put into place since the run started
 FAILURES_PARTS = "tmp/failures"  # of each unit that has some
 ATTEMPTS = "parts/attempts"  # at units and at shards to download, which did not end
+CAPTION_ATTEMPTS = "captions"  # those at captions of units, below these
 ANSWER_PARTS = "parts/answers"  # batches of answers, until the unit's table is there
 POOL = "pool"  # what was downloaded, in img2dataset's layout
 

@@ -1,4 +1,4 @@
-"""An image that ends the Python worker of whatever executor measures it: on a cluster one run finds it, which nobody waits for."""
+"""What ends the Python worker of whatever executor has it: on a cluster one run finds it, which nobody waits for."""
 
 import os
 import subprocess
@@ -7,20 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.measure.deadly import check, install
+from tests.captions import deadly as captions
+from tests.measure import deadly as measure
 from tests.runners.clusters import standalone
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.runners
-def test_an_image_that_ends_its_worker_is_a_row_that_failed(tmp_path: Path) -> None:
-    """Spark tries a task four times: three workers end with it, and the fourth measures the image apart.
+@pytest.mark.parametrize("what", ["image", "request"])
+def test_what_ends_its_worker_fails_alone(what: str, tmp_path: Path) -> None:
+    """Spark tries a task four times: three workers end with it, and the fourth has it apart.
 
     With the options that `curate init --on spark` writes: speculation, and executors that come and go. It is handed over
     by a shell that then ends, and whose output nobody holds any more, Java of Spark neither.
     """
-    install(tmp_path, "deadly")
+    measure.install(tmp_path, "deadly") if what == "image" else captions.install(tmp_path)
     path = f"{tmp_path / 'site'}:{ROOT}"
     with standalone(tmp_path) as url:
         options = (ROOT / "infra/spark.yaml").read_text()
@@ -46,6 +48,8 @@ def test_an_image_that_ends_its_worker_is_a_row_that_failed(tmp_path: Path) -> N
         assert working.returncode == 3 and "is at work" in working.stdout, working.stdout
         followed = curate("status", "run", "--watch")
         log = (tmp_path / "run/logs/driver.log").read_text()
-        assert followed.returncode == 0 and "12 of 13 rows are kept, 1 failed" in followed.stdout, log
-    check(tmp_path / "run", "deadly")
-    assert " at spark://" in log and "Python worker exited unexpectedly" in log and "measure 1/1" in log
+        counts = "12 of 13 rows are kept, 1 failed" if what == "image" else "13 of 13 rows are kept"
+        assert followed.returncode == 0 and counts in followed.stdout, log
+    measure.check(tmp_path / "run", "deadly") if what == "image" else captions.check(tmp_path / "run")
+    step = "measure 1/1" if what == "image" else "caption 1/1"
+    assert " at spark://" in log and "Python worker exited unexpectedly" in log and step in log

@@ -1,0 +1,120 @@
+"""A unit that killed its workers, captioned by processes apart: what ends one is found, and all else goes on.
+
+Models that work in the worker's process may end it: engines of that kind, and the detector of regions. What they are to
+do goes to processes apart, in batches; one that ends its process is halved, down to the one request or image that does:
+it fails with reason `worker_died`. Where nothing alone ends a process, and workers are killed all the same, all of the
+unit fails. The next start of the run asks again, as for all that failed: apart at once.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+
+from curate.base.apart import DIED, SURE, Apart, EndedError
+from curate.captions.engines import open_engine
+from curate.captions.regions import DETECTED, ZeroShotDetector, find_regions, open_detector
+from curate.captions.settings import CaptionSettings
+from curate.llm.engine import Answer, Engine, Request
+from curate.recipe.captions import EngineSpec
+from curate.store.attempts import MOST, SUSPECT, attempt
+from curate.store.layout import CAPTION_ATTEMPTS, unit_stem
+from curate.store.tables import UnitTables
+
+
+@contextmanager
+def apart_after(settings: CaptionSettings, tables: UnitTables) -> Iterator["CaptionApart | None"]:
+    """Yield what captions a unit at which so many attempts were killed; None: who asks does it.
+
+    Attempts are counted where a model works in this process, which it may end.
+    """
+    if not settings.has_models:
+        yield None
+        return
+    aparts = list[CaptionApart]()
+    work = f"{CAPTION_ATTEMPTS}/{unit_stem(tables.unit)}"
+    with attempt(tables.store, work, lambda: any(apart.has_fault for apart in aparts)) as killed, ExitStack() as stack:
+        if killed >= SUSPECT:
+            aparts.append(CaptionApart(settings, killed))
+            stack.callback(aparts[0].end)
+        yield aparts[0] if aparts else None
+
+
+class CaptionApart:
+    """Asks engines and the detector in processes apart, one each."""
+
+    def __init__(self, settings: CaptionSettings, killed: int) -> None:
+        self._settings, self._processes = settings, dict[str, Apart]()
+        self._killed = f"{DIED}: {killed} attempts to caption its unit were killed, and"
+        self.is_over = killed >= MOST  # whether all fails, unasked
+        self.has_fault = False  # whether something ended a process alone
+
+    def end(self) -> None:
+        """End the processes."""
+        for process in self._processes.values():
+            process.end()
+
+    def open_engine(self, spec: EngineSpec, engine_id: str) -> Engine:
+        """Return an engine that asks the recipe's in a process apart, where its model works in the process."""
+        if not (spec.section.is_local or self.is_over):
+            return open_engine(spec, engine_id)
+        process = self._process(engine_id, open_engine, spec)
+        return _EngineApart(engine_id, lambda requests: self._each(process, _answer, requests))
+
+    def find_regions(
+        self, images: Iterable[bytes | None], phrases: pa.Array, detector: ZeroShotDetector, threshold: float
+    ) -> Iterator[pa.Table]:
+        """Yield what `find_regions` does."""
+        waiting = zip(images, phrases.to_pylist(), strict=True)
+        process = self._process(detector.model, open_detector, self._settings.captions.regions)
+        while items := list(islice(waiting, detector.batch)):
+            rows = self._each(process, _detect, items, threshold)
+            rows = [{"regions": None, "error": row} if isinstance(row, str) else row for row in rows]
+            yield pa.Table.from_pylist(rows, DETECTED)
+
+    def _process(self, model: str, begin: Callable[[Any, str], Any], options: Any) -> Apart:
+        """Return the process of a model, which begins once it is asked."""
+        return self._processes.setdefault(model, Apart(f"work with {model} apart", begin, options, model))
+
+    def _each(self, process: Apart, function: Callable[..., Any], items: Sequence[Any], *more: Any) -> list[Any]:
+        """Return what a function gives for each item in a process; for one that ends it, the error as text."""
+        if self.is_over:
+            return [f"{self._killed} no request or image alone does it"] * len(items)
+        try:
+            return list(process.ask(function, items, *more, tries=1 if len(items) > 1 else SURE))
+        except EndedError as error:
+            half = len(items) // 2
+            if not half:
+                self.has_fault = True
+                return [f"{self._killed} a process that had it alone {error}"]
+        return [
+            answer for some in (items[:half], items[half:]) for answer in self._each(process, function, some, *more)
+        ]
+
+
+class _EngineApart(Engine):
+    def __init__(self, model: str, ask: Callable[[Sequence[Request]], list[Any]]) -> None:
+        self._model, self._ask = model, ask
+
+    @property
+    def model(self) -> str:
+        return self._model
+
+    def check(self) -> None:
+        pass
+
+    def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        for place, answer in enumerate(self._ask(requests)):
+            yield place, Answer(None, answer) if isinstance(answer, str) else answer
+
+
+def _answer(engine: Engine, requests: Sequence[Request]) -> list[Answer]:
+    return engine.ask(requests)
+
+
+def _detect(detector: ZeroShotDetector, items: Sequence[tuple[bytes | None, Any]], threshold: float) -> list[Any]:
+    images, phrases = zip(*items, strict=True)
+    tables = find_regions(images, pa.array(phrases, pa.list_(pa.string())), detector, threshold)
+    return [row for table in tables for row in table.to_pylist()]

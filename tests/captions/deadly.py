@@ -1,0 +1,63 @@
+"""A package whose caption engine works in its process, and ends it at the caption `a deadly caption`, as an installer lays it out."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from tests.laws import pools
+
+CODE = """
+import os, signal
+from curate.plugins import Answer, Engine, EngineKind, EngineOptions
+
+
+class Deadly(EngineOptions):
+    is_local = True
+
+    def open(self):
+        return DeadlyEngine()
+
+
+class DeadlyEngine(Engine):
+    model = "deadly"
+
+    def check(self):
+        pass
+
+    def answers(self, requests):
+        for place, request in enumerate(requests):
+            if "a deadly caption" in request.prompt:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield place, Answer("a thing that somebody saw")
+
+
+DEADLY = EngineKind("deadly", Deadly)
+"""
+
+
+def install(folder: Path) -> None:
+    """Lay the package out in folder/site, and write folder/recipe.yaml for 13 samples, of which the eighth is deadly."""
+    info = folder / "site/curate_deadly_engine-0.1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: curate-deadly-engine\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text("[curate.caption_engines]\ndeadly = curate_deadly_engine:DEADLY\n")
+    (folder / "site/curate_deadly_engine.py").write_text(CODE)
+    samples = [pools.Sample(f"{i}", pools.encode(pools.picture(i)), f"a caption {i}") for i in range(13)]
+    samples[7] = pools.Sample("deadly", samples[7].image, "a deadly caption")
+    path = pools.write_tars(folder / "pool", samples, 1)
+    captions = "{engines: {it: {deadly: {}}}, rewrite: {engine: it, styles: [human], batch: 5}, gates: {off: [numbers, names]}}"
+    source = f"input: {{name: pool, format: webdataset, path: '{path}'}}\n"
+    (folder / "recipe.yaml").write_text(f"{source}captions: {captions}\nmax_failed: 0.1\n")
+
+
+def check(run: Path) -> None:
+    """That the deadly request failed with its reason, and all others were answered; the sample is kept."""
+    samples = pq.read_table(run / "tables/samples/00000.parquet", columns=["uid", "key"]).to_pydict()
+    keys = dict(zip(samples["uid"], samples["key"], strict=True))
+    rows = pq.read_table(run / "tables/captions/00000.parquet").to_pylist()
+    [failed] = [row for row in rows if row["status"] != "ok"]
+    assert len(rows) == 13 and (keys[failed["uid"]], failed["status"]) == ("deadly", "worker_died")
+    detail = "3 attempts to caption its unit were killed, and a process that had it alone was ended by signal 9"
+    assert failed["error"] == detail and failed["text"] is None
+    assert {row["text"] for row in rows if row is not failed} == {"a thing that somebody saw"}
+    assert not (run / "parts").exists()

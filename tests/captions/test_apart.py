@@ -1,0 +1,87 @@
+"""A request that ends the process of its engine is an answer that failed, and all others are answered."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from curate.captions import apart
+from curate.captions.apart import CaptionApart
+from curate.captions.regions import Box
+from curate.llm.engine import Request
+from tests.captions.deadly import check, install
+from tests.laws import pools
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def curate(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"PYTHONPATH": f"{folder / 'site'}:{ROOT}"}
+    command = [sys.executable, "-m", "curate", *words]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=folder)
+
+
+@pytest.mark.slow
+def test_a_request_that_ends_its_worker_is_told(tmp_path: Path) -> None:
+    """Three runs are killed by it, of which two are marks here; the next one finds it."""
+    install(tmp_path)
+    run = "run", "recipe.yaml", "--out", "run"
+    assert curate(tmp_path, *run).returncode == -signal.SIGKILL
+    marks = tmp_path / "run/parts/attempts/captions/00000"
+    assert [mark.name for mark in marks.iterdir()] == ["0"]
+    for number in "12":
+        (marks / number).touch()
+    few = curate(tmp_path, *run, "--set", "max_failed=0.05")
+    assert few.returncode == 1 and "1 of 13 caption requests (7.7%) got no answer" in few.stderr, few.stderr
+    assert "worker_died 1, such as 3 attempts to caption its unit were killed" in few.stderr
+    assert sorted(mark.name for mark in marks.iterdir()) == ["0", "1", "2"]
+    done = curate(tmp_path, *run)  # which asks again, apart
+    assert done.returncode == 0, done.stderr
+    check(tmp_path / "run")
+    shown = curate(tmp_path, "explain", "run", "deadly")
+    assert "worker_died" in shown.stdout, shown.stdout
+
+
+class Detector:
+    """Detects each first phrase, but `the end` ends the process."""
+
+    model, batch = "detector", 4
+
+    def detect(self, pictures: Any, queries: Any, threshold: float) -> list[list[Box]]:
+        if ["the end"] in queries:
+            os._exit(3)
+        return [[Box((0.0, 0.0, 1.0, 1.0), 0, 0.5)] for _ in queries]
+
+
+def open_detector(options: Any, model: str) -> Detector:
+    return Detector()
+
+
+@pytest.mark.slow
+def test_an_image_that_ends_the_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart, "open_detector", open_detector)
+    unit: Any = CaptionApart(SimpleNamespace(captions=SimpleNamespace(regions=None)), 3)  # type: ignore[arg-type]
+    phrases = pa.array([["a dog"], ["a cat"], None, ["the end"], [], ["a tree"]])
+    tables = unit.find_regions([pools.encode(pools.picture(0))] * 6, phrases, Detector(), 0.1)
+    rows = [row for table in tables for row in table.to_pylist()]
+    unit.end()
+    found = [row["regions"] and row["regions"][0]["phrase"] for row in rows]
+    assert found == ["a dog", "a cat", None, None, [], "a tree"] and unit.has_fault
+    detail = "3 attempts to caption its unit were killed, and a process that had it alone ended itself (status 3)"
+    assert [row["error"] for row in rows] == [None, None, None, f"worker_died: {detail}", None, None]
+
+
+def test_what_kills_whatever_is_asked_fails_unasked() -> None:
+    spec: Any = SimpleNamespace(section=SimpleNamespace(is_local=False))
+    unit = CaptionApart(None, 6)  # type: ignore[arg-type]
+    [answer] = unit.open_engine(spec, "a model").ask([Request("0" * 32, "rewrite", "human", 0)])
+    assert (
+        answer.error == "worker_died: 6 attempts to caption its unit were killed, and no request or image alone does it"
+    )
+    assert answer.text is None and not unit.has_fault
