@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 import pyarrow as pa
@@ -20,6 +20,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from curate.api import Run
 from curate.download import shared_hosts
 from curate.download.shared_hosts import SharedHosts, change_queue
 from curate.pool.urls.format import UrlsInput, _fetcher
@@ -173,14 +174,14 @@ def test_one_process_alone_shares_nothing() -> None:
         assert (queues is None) == (place is Place.THIS_PROCESS)
 
 
-def write_recipe(folder: Path, web: Web, urls: list[str]) -> Path:
-    pq.write_table(
-        pa.table({"url": urls, "caption": [f"number {n}" for n in range(len(urls))]}), folder / "list.parquet"
-    )
-    network = {"contact": "me@example.org", "allow_networks": ["127.0.0.0/8"], "per_host": PER_HOST}
+def write_recipe(folder: Path, urls: list[str], per_host: int = PER_HOST) -> Path:
+    captions = [f"number {n}" for n in range(len(urls))]
+    if not (folder / "list.parquet").exists():
+        pq.write_table(pa.table({"url": urls, "caption": captions}), folder / "list.parquet")
+    network = {"contact": "me@example.org", "allow_networks": ["127.0.0.0/8"], "per_host": per_host, "attempts": 1}
     source = {"name": "web", "format": "urls", "path": "list.parquet", "network": network}
     source |= {"number_sample_per_shard": 40, "thread_count": 16}
-    (folder / "recipe.yaml").write_text(json.dumps({"input": source}))
+    (folder / "recipe.yaml").write_text(json.dumps({"input": source, "max_failed": 0.5}))
     return folder / "recipe.yaml"
 
 
@@ -205,7 +206,7 @@ def test_eight_processes_keep_the_limit_and_use_it(tmp_path: Path) -> None:
     with running(Web(images, HOSTS)) as web:
         web.keeps, web.delay = lambda host: True, lambda path: 0.25
         urls = [web.url(f"image/{n % 20}?{n}", BIG if n % 10 < 3 else 1 + n % (HOSTS - 1)) for n in range(1280)]
-        recipe = write_recipe(tmp_path, web, urls)
+        recipe = write_recipe(tmp_path, urls)
         context = multiprocessing.get_context("spawn")
         workers = [context.Process(target=download, args=(recipe, str(tmp_path / "run"), n)) for n in range(PROCESSES)]
         for worker in workers:
@@ -222,6 +223,40 @@ def test_eight_processes_keep_the_limit_and_use_it(tmp_path: Path) -> None:
         assert use(web, big) >= 0.6 * PER_HOST  # 0.95 where nothing else is at work
 
 
+def without_times(path: Path) -> Any:
+    """What a file holds: its bytes, or of a shard's rows all but when each was tried."""
+    is_of_pool = path.suffix == ".parquet" and path.parent.name == "pool"
+    return pq.read_table(path).drop_columns("attempted") if is_of_pool else path.read_bytes()
+
+
+@pytest.mark.slow
+def test_limits_change_no_row_shard_or_uid(tmp_path: Path) -> None:
+    """A host with 30 % of the URLs, images that are not there, without a limit and with one, which three processes share."""
+    pytest.importorskip("img2dataset")
+    images = {str(i): pools.encode(pools.picture(i, 40)) for i in range(20)}
+    with running(Web(images, HOSTS)) as web:
+        urls = [web.url(f"image/{n % 23}?{n}", BIG if n % 10 < 3 else 1 + n % (HOSTS - 1)) for n in range(320)]
+        processes = ["--", "--direct_running_mode=multi_processing", "--direct_num_workers=3"]
+        runs = []
+        for number, (per_host, words) in enumerate([(len(urls), []), (1, []), (1, processes)]):
+            recipe, out = write_recipe(tmp_path, urls, per_host), tmp_path / f"run{number}"
+            web.most.clear()
+            command = [sys.executable, "-m", "curate", "run", str(recipe), "--out", str(out), *words]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            assert per_host > 1 or max(web.most.values()) == 1
+            samples = Run(str(out)).sql("SELECT * EXCLUDE (shard) FROM samples ORDER BY unit, row")
+            files = [path for top in ("pool", "shards") for path in (out / top).iterdir()]
+            files = [path for path in (*files, out / "uids.npy") if not path.name.endswith("_stats.json")]
+            runs.append((samples, {str(path.relative_to(out)): without_times(path) for path in files}))
+    samples, files = runs[0]
+    assert len(samples) == 320 and 0 < samples["status"].to_pylist().count("ok") < 320
+    assert sum(name.startswith("pool/") and name.endswith(".tar") for name in files) == 8
+    for other_samples, other_files in runs[1:]:
+        assert other_samples.equals(samples) and other_files.keys() == files.keys()
+        assert [name for name in files if other_files[name] != files[name]] == []
+
+
 @pytest.mark.runners
 @pytest.mark.slow
 def test_tasks_of_spark_keep_the_limit_and_use_it(tmp_path: Path) -> None:
@@ -232,7 +267,7 @@ def test_tasks_of_spark_keep_the_limit_and_use_it(tmp_path: Path) -> None:
     with running(Web(images, HOSTS)) as web:
         web.keeps, web.delay = lambda host: True, lambda path: 0.25
         urls = [web.url(f"image/{n % 20}?{n}", BIG if n % 10 < 3 else 1 + n % (HOSTS - 1)) for n in range(4000)]
-        recipe, options = write_recipe(tmp_path, web, urls), ["--runner=spark", "--spark_master_url=local[4]"]
+        recipe, options = write_recipe(tmp_path, urls), ["--runner=spark", "--spark_master_url=local[4]"]
         command = [sys.executable, "-m", "curate", "run", str(recipe), "--out", str(tmp_path / "run"), "--", *options]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
