@@ -27,6 +27,7 @@ from curate.store import checkpoints
 from curate.store.tables import UnitTables
 from pipelines.claim import claim_folder
 from pipelines.driver import preflight, run
+from pipelines.identity import count_current
 from pipelines.prepare import prepare
 from tests.laws import pools
 from tests.laws.pools import conserved
@@ -575,6 +576,8 @@ def test_what_was_sent_before_a_kill_is_counted_and_what_is_reused_costs_nothing
     done = pools.run_local(asked, tmp_path / "a")
     (row,) = ask(done.folder, "caption_work")
     assert row["sent"] == row["requests"] and row["cost"] == pytest.approx(11 * row["requests"])
+    prepared = prepare(asked, str(tmp_path / "a"))
+    assert prepared.finished and {*count_current(prepared.context, prepared.plan.units).values()} == {1}
     again = pools.run_local(asked, tmp_path / "b", reuse=tmp_path / "a")
     (row,) = ask(again.folder, "caption_work")
     assert (row["sent"], row["cost"], row["tokens_in"]) == (0, 0.0, 11 * row["requests"])

@@ -6,7 +6,7 @@ import pytest
 
 from curate.store.facts import StepFacts
 from curate.store.store import RunStore
-from curate.store.timings import read_records, sum_timings, time_step
+from curate.store.timings import Sent, log_sent, read_records, sum_sent, sum_timings, time_step
 from tests.cli.conftest import run_command, write_pool
 
 pytestmark = pytest.mark.thorough
@@ -29,6 +29,18 @@ def test_notes_are_summed(protocol: str, tmp_path: Path) -> None:
     assert [(one.step, one.units, one.rows) for one in found] == [
         ("measure", 2, 15), ("caption", 1, None), ("emit", 1, 5),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("protocol", ["", "memory://"])
+def test_what_was_sent_is_summed(protocol: str, tmp_path: Path) -> None:
+    folder = RunStore(f"{protocol}{tmp_path}/run")
+    assert sum_sent(read_records(folder)) == {}
+    log_sent(folder, "rewrite", "a-b", Sent(3, 1.5, 30, 9))
+    log_sent(folder, "rewrite.own", "c", Sent(1, 0.25, 0, 0))
+    log_sent(folder, "rewrite", "a-b", Sent(2, 0.5, 20, 1))
+    records = read_records(folder)
+    assert sum_sent(records) == {("rewrite", "a-b"): Sent(5, 2.0, 50, 10), ("rewrite.own", "c"): Sent(1, 0.25)}
+    assert sum_timings(records) == []
 
 
 def test_of_a_retry_the_longest_counts(tmp_path: Path) -> None:
