@@ -1,10 +1,11 @@
 """Whether uids.npy takes as much memory of 300 million kept uids as of 30 million: peak bytes, CPU and files.
 
-    python -m tests.bench.bench_uids [--rows 30000000 300000000] [--of-unit 100000]
+    python -m tests.bench.bench_uids [--rows 30000000 300000000] [--units 3000]
 
-Each run is a process of its own: units of a tiny pool, on the local engine, each give so many random uids as if it had
-kept them; they are split, sorted and written as in a run. The file's length and order are checked. The peak is what
-the process says of itself: what the system says has that of the process that began it, which maps the file before.
+Each run is a process of its own: units of a tiny pool, as many whatever the uids, for a unit takes memory too, each give
+random uids on the local engine as if it had kept them; they are split, sorted and written as in a run. The file's
+length and order are checked. The peak is what the process says of itself: what the system says has that of the process
+that began it, which maps the file before.
 """
 
 import argparse
@@ -29,15 +30,15 @@ from pipelines.steps.units import BeamUnits
 from tests.bench.bench_units import ROWS, write_recipe
 
 
-def sort_synthetic(folder: Path, rows: int, of_unit: int) -> None:
-    """Write uids.npy of so many random uids below the folder."""
-    recipe = load_recipe(str(write_recipe(folder, -(-rows // of_unit), "text") / "recipe.yaml"))
+def sort_synthetic(folder: Path, rows: int, number: int) -> None:
+    """Write uids.npy of so many random uids of units of that number below the folder."""
+    recipe = load_recipe(str(write_recipe(folder, number, "text") / "recipe.yaml"))
     prepared = prepare(recipe, str(folder / "run"), unit_size=ROWS)
     context, n_buckets = prepared.context, max(4, min(1024, rows // 250_000))
 
     def split(tables: OpenTables, unit: Unit) -> Iterator[tuple[int, np.ndarray]]:
         seed = int(digest([unit.index])[:8], 16)
-        pairs = np.random.default_rng(seed).integers(1 << 64, size=2 * of_unit, dtype="u8").view(PAIR)
+        pairs = np.random.default_rng(seed).integers(1 << 64, size=2 * (rows // number), dtype="u8").view(PAIR)
         yield from split_pairs(pairs, n_buckets)
 
     prepared.engine.set_up()
@@ -54,17 +55,17 @@ def main() -> None:
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[30_000_000, 300_000_000])
-    parser.add_argument("--of-unit", type=int, default=100_000)
+    parser.add_argument("--units", type=int, default=3000)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.folder:
-        sort_synthetic(Path(options.folder), options.rows[0], options.of_unit)
+        sort_synthetic(Path(options.folder), options.rows[0], options.units)
         status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
         Path(options.folder, "peak").write_text(status["VmHWM"].split()[0])
         return
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:
-            of_run = ["--folder", folder, "--rows", str(rows), "--of-unit", str(options.of_unit)]
+            of_run = ["--folder", folder, "--rows", str(rows), "--units", str(options.units)]
             process = subprocess.Popen([sys.executable, "-m", __spec__.name, *of_run])
             _, status, usage = os.wait4(process.pid, 0)
             if status:
