@@ -117,7 +117,10 @@ class Reading:
         return EmbeddedRows(tables, tuple(f"{self.prefix}{side}" for side in self.kind.sides))
 
     def save(self, **arrays: npt.NDArray[Any]) -> "Model":
-        """Write arrays that `apply` gets in all units."""
+        """Write arrays that `apply` gets in all units.
+
+        What they are is their file's name: who works a second time reads what the first one read, not what it wrote.
+        """
         return self._write(FITTED, arrays)
 
     def keep(self, **arrays: npt.NDArray[Any]) -> "Model":
@@ -127,15 +130,18 @@ class Reading:
     def _write(self, folder: str, arrays: dict[str, npt.NDArray[Any]]) -> "Model":
         data, only = io.BytesIO(), next(iter(arrays.values())) if len(arrays) == 1 else None
         np.savez(data, allow_pickle=False, **arrays) if only is None else np.save(data, only, allow_pickle=False)
-        file = f"{folder}/{self.name}.{'npz' if only is None else 'npy'}"
+        sha256 = hashlib.sha256(data.getvalue()).hexdigest()
+        name = self.name if folder == MODELS else f"{self.name}/{sha256[:32]}"
+        file = f"{folder}/{name}.{'npz' if only is None else 'npy'}"
         self.store.write_bytes(file, data.getvalue())
-        return Model(self.store, file, hashlib.sha256(data.getvalue()).hexdigest(), tuple(arrays))
+        return Model(self.store, self.name, file, sha256, tuple(arrays))
 
 
 class Model(NamedTuple):
     """Arrays that units share, in a file of the run's folder: large ones do not travel with steps."""
 
     store: RunStore
+    relation: str
     file: str
     sha256: str
     names: tuple[str, ...]
@@ -152,8 +158,8 @@ class Model(NamedTuple):
             content: Any = np.load(io.BytesIO(self.store.read_bytes(self.file)), allow_pickle=False)
             return {self.names[0]: content} if len(self.names) == 1 else {name: content[name] for name in self.names}
 
-        file = f"model {self.store.url} {self.file} "
-        return process_cache(f"{file}{self.sha256}", read, replaces=file)
+        of_relation = f"model {self.store.url} {self.relation} "
+        return process_cache(f"{of_relation}{self.sha256}", read, replaces=of_relation)
 
 
 @dataclass(frozen=True)
@@ -226,8 +232,9 @@ class Asking:
 
 
 def _put_together(number: int, parts: Sequence[npt.NDArray[Any]], reading: Reading) -> Iterator[Aside]:
-    """Write what units have of a file of `Asking.gather`, which is yielded."""
-    data, file = io.BytesIO(), f"{FITTED}/{reading.name}/{number:05d}.npy"
+    """Write what units have of a file of `Asking.gather`, which is yielded; another attempt writes one of its own."""
+    data = io.BytesIO()
     np.save(data, np.concatenate(parts), allow_pickle=False)
+    file = f"{FITTED}/{reading.name}/{number:05d}-{hashlib.sha256(data.getbuffer()).hexdigest()[:32]}.npy"
     reading.store.write_bytes(file, data.getbuffer())
     yield Aside(file)

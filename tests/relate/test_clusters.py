@@ -1,13 +1,17 @@
 """Rows that clusters are trained on: at most 256 a centroid, by hash, whatever the pool; of a part of it, that part."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.relate.clusters import AddSums, Sums, count_alike, training_cut
+from curate.base import process as base_process
+from curate.relate.clusters import AddSums, ClustersRelation, Sums, Training, _move, count_alike, training_cut
+from curate.relate.relation import Reading, _put_together
+from curate.store.store import RunStore
 
 
 @given(st.integers(1, 3000), st.integers(1, 400), st.integers(0, 2**32))
@@ -50,3 +54,22 @@ def test_rows_that_are_alike_are_gathered_once_and_counted(rows: list[tuple[int,
     counted = count_alike(hashes, images)
     assert Counter({(int(row["hash"]), int(row["image"][1])): int(row["times"]) for row in counted}) == Counter(rows)
     assert len(counted) == len(set(rows))
+
+
+def test_a_second_attempt_at_a_step_changes_nothing(tmp_path: Path) -> None:
+    """The first one wrote its file, and what it gave was lost; or it is late, and has rows in another order."""
+    reading = Reading(RunStore(str(tmp_path)), ClustersRelation(), "topic", "l14_", 0)
+    begun = Training(reading.save(centroids=np.eye(2, 4, dtype=np.float32) * 100))
+    sums = {0: np.array([9.0, 9, 0, 0])}
+
+    def move() -> tuple[bool, list[list[float]]]:
+        base_process._cache.clear()  # as in another process
+        moved = _move(reading, begun, sums)
+        assert moved
+        return moved.is_done, moved.model.load()["centroids"].tolist()
+
+    assert move() == move() and not move()[0]
+    rows = [np.full((3, 2), number, np.float16) for number in range(2)]
+    [first], [late] = _put_together(7, rows, reading), _put_together(7, rows[::-1], reading)
+    assert np.array_equal(np.load(tmp_path / first.value), np.concatenate(rows))
+    assert np.array_equal(np.load(tmp_path / late.value), np.concatenate(rows[::-1]))
