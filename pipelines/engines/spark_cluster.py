@@ -114,7 +114,7 @@ class _ClusterJob(Job):
     def call(self, program: str, *words: str, seconds: float = 0) -> str:
         """Return what a program of Spark's prints. Raises RunError where it fails, or takes longer."""
         hadoop, timeout = find_hadoop() or self._handle.get("hadoop"), seconds or _PATIENCE
-        command, variables = [f"{_find_home()}/bin/{program}", *words], {"HADOOP_CONF_DIR": hadoop or ""}
+        command, variables = [f"{_find_home()}/bin/{program}", *words], {"HADOOP_CONF_DIR": hadoop} if hadoop else {}
         try:
             done = subprocess.run(
                 command, env=os.environ | variables, capture_output=True, timeout=timeout, check=False
