@@ -23,12 +23,13 @@ _PROGRAMS = {
     "prism": _BEAM % "go/cmd/prism",
     "container": _BEAM % "python/container",
     "fake-gcs-server": "github.com/fsouza/fake-gcs-server@v1.56.1",
+    **dict.fromkeys(("etcd", "kube-apiserver"), "(how: tests/runners/kubernetes.py)"),
 }
 _HOSTS: dict[str, Sequence[str]] = {"127.0.0.1": (), "127.0.0.2": ()}  # of the workers, one core each
 
 
 def find_go_program(name: str) -> str:
-    """The path of `prism`, of `container`, Beam's boot of Python workers, or of `fake-gcs-server`; skips the test where there is none.
+    """The path of `prism`, of `container`, Beam's boot of Python workers, of `fake-gcs-server`, or of Kubernetes'; skips the test where there is none.
 
     Looked for in `GOBIN`, `~/go/bin` and `PATH`; .ci/run builds them where there is Go.
     """
