@@ -7,12 +7,13 @@ over all threads, and all attempts at one without an answer.
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from curate.download.shard_names import STATISTICS
 from curate.download.source import UrlsSource
 from curate.store.facts import DownloadFacts
+from curate.store.local import Digest
 from curate.store.store import RunStore
 
 _LOG = "tmp/downloads"
@@ -69,15 +70,28 @@ def assumed_rates(source: UrlsSource, urls: float) -> Rates:
     return Rates(CAME, BYTES, stored, SECONDS / min(source.thread_count, urls) + slowest / urls)
 
 
-def log_download(run: RunStore, shard: str, facts: DownloadFacts) -> None:
-    """Record what downloading a shard gave; of one that is downloaded twice, by several workers, one record counts."""
-    run.log(_LOG, json.dumps([shard, facts.to_json()]))
+def log_download(run: RunStore, shard: str, facts: DownloadFacts, digests: Mapping[str, Digest] | None = None) -> None:
+    """Record what downloading a shard gave; of one that is downloaded twice, by several workers, one record counts.
+
+    `digests` are those of its files in the run's folder, by their paths there, where they are known.
+    """
+    run.log(_LOG, json.dumps([shard, facts.to_json(), digests or {}]))
 
 
 def sum_downloads(run: RunStore) -> DownloadFacts | None:
     """Return what all shards gave together; None where none was downloaded."""
-    by_shard = dict(json.loads(line) for line in run.read_log(_LOG))
-    shards = [DownloadFacts.model_validate(facts) for facts in by_shard.values()]
+    return read_downloads(run)[0]
+
+
+def read_downloads(run: RunStore) -> tuple[DownloadFacts | None, dict[str, Digest]]:
+    """Return what all shards gave together, as `sum_downloads` does, and digests of their files, as far as known."""
+    lines = [json.loads(line) for line in run.read_log(_LOG)]
+    digests = {path: Digest(*digest) for _, _, of_shard in lines for path, digest in of_shard.items()}
+    by_shard = {shard: facts for shard, facts, _ in lines}
+    return _add_up([DownloadFacts.model_validate(facts) for facts in by_shard.values()]), digests
+
+
+def _add_up(shards: Sequence[DownloadFacts]) -> DownloadFacts | None:
     if not shards:
         return None
     return DownloadFacts(

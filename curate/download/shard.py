@@ -15,7 +15,7 @@ import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from multiprocessing.pool import ThreadPool
@@ -35,6 +35,7 @@ from curate.download.shard_names import OUTCOMES, STATISTICS, keys_of, shard_ste
 from curate.download.source import UrlsSource
 from curate.read.image import format_of
 from curate.store.facts import DownloadFacts
+from curate.store.local import Digest
 from curate.store.store import RunStore
 from curate.tar.writer import TarWriter
 
@@ -46,8 +47,10 @@ _SIZES = ("width", "height", "original_width", "original_height")
 
 def download_shard(
     rows: pa.Table, number: int, source: UrlsSource, fetcher: Fetcher, resize: Resize, retry: Retry | None = None
-) -> None:
+) -> tuple[DownloadFacts, dict[str, Digest]]:
     """Download the rows of a list into a shard, unless another writer's is there by then: the first complete one stays.
+
+    Returns what the shard that stays says that its rows gave, and the digests of its files, where it is this one.
 
     `rows` have columns `url`, `caption`, and that of the hash to verify under the name of its kind (string), and those
     that go along; `number` is of `shard_names.NUMBERS`; `retry` says what they were where they are tried again.
@@ -64,6 +67,9 @@ def download_shard(
                 shard.write_tar(images, file)
             together.write_parquet(f"{stem}.parquet", shard.table(retry))
             together.write_bytes(f"{stem}{STATISTICS}", json.dumps(statistics, indent=4).encode())
+    store.delete_ticket(stem)
+    digests = {name: Digest(*digest) for name, (_, *digest) in together.placed.items()}
+    return _facts(statistics) if digests else read_facts(store, stem), digests
 
 
 def _fetch_all(urls: Sequence[str | None], fetcher: Fetcher, source: UrlsSource) -> Iterator[tuple[int, Outcome]]:
@@ -193,18 +199,21 @@ def is_complete(store: RunStore, stem: str) -> bool:
 
 
 def complete(store: RunStore, stem: str) -> bool:
-    """Put into place what a killed writer left complete; return whether the shard is there. None works on it then."""
-    if store.complete(stem):
+    """Put into place what a killed writer left complete; return whether there was that. None works on it then."""
+    if was_left := store.complete(stem):
         store.delete_ticket(stem)
-    return is_complete(store, stem)
+    return was_left
 
 
 def read_facts(store: RunStore, stem: str) -> DownloadFacts:
     """Return what a shard says that its rows gave."""
-    statistics, rows = store.read_json(f"{stem}{STATISTICS}"), store.footer(f"{stem}.parquet")[2]
+    return _facts(store.read_json(f"{stem}{STATISTICS}"))
+
+
+def _facts(statistics: Mapping[str, Any]) -> DownloadFacts:
     return DownloadFacts(
-        urls=rows,
-        came=rows - sum(statistics["reasons"].values()),
+        urls=statistics["count"],
+        came=statistics["count"] - sum(statistics["reasons"].values()),
         bytes=statistics["bytes"],
         began=statistics["start_time"],
         ended=statistics["end_time"],

@@ -12,6 +12,7 @@ from curate.base.schema import define
 _DIGITS = 15
 NUMBERS = 1_000_000_000_000_000
 STATISTICS = "_stats.json"  # what the name of a shard's statistics ends with
+ENDINGS = (".tar", ".parquet", STATISTICS)  # and those of all its files
 
 _TEXT = pa.string()
 OUTCOMES = define(

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from curate.download.addresses import Network, refusal
+from curate.download.shard_names import ENDINGS
 from curate.read.columns import Columns
 from curate.recipe.section import Column, Section, UserPath, UserPaths, find_twice
 from curate.recipe.source import Source
@@ -249,7 +250,7 @@ class UrlsSource(Source):
         if self.store or not self._reuse:
             return False
         old, store = RunStore(self._reuse), RunStore(self._run)
-        names = [f"{POOL}/{stem}{ending}" for ending in (".tar", ".parquet", "_stats.json")]
+        names = [f"{POOL}/{stem}{ending}" for ending in ENDINGS]
         digests = [find_digest(old, name) for name in names if old.exists(name)]
         if len(digests) < len(names) or None in digests:
             return False

@@ -19,6 +19,7 @@ from curate.base.errors import ConservationError, RunError
 from curate.base.process import groups, in_threads
 from curate.base.schema import KEPT
 from curate.base.wording import pluralise
+from curate.download.source import UrlsSource
 from curate.emit.output_format import OutputFormat, find_output
 from curate.match.unit import MatchSettings
 from curate.pool.plan import Pool, Unit
@@ -91,6 +92,7 @@ class Audit:
     failing: dict[str, Failing] = field(default_factory=dict)  # by reason, of samples and files
     unread: set[str] = field(default_factory=set)  # files that could not be read at all, or whose embeddings could not
     failed: set[int] = field(default_factory=set)  # units that have a file of failures
+    downloads: list[str] = field(default_factory=list)  # shards in the run's folder, without suffix
     # By label of a signal of another package: the images that it failed on, and the first error
     errors: dict[str, Failing] = field(default_factory=dict)
     # Of the kept samples: rows by language, files by suffix, the sum of each of MEASURES and how many have it
@@ -108,6 +110,7 @@ class Audit:
         self.kept |= other.kept
         self.unread |= other.unread
         self.failed |= other.failed
+        self.downloads += other.downloads
         for name in ("drops", "languages", "suffixes", "sums", "known", "fields", "licences", "links"):
             getattr(self, name).update(getattr(other, name))
         for name in ("failing", "errors"):
@@ -147,6 +150,7 @@ def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Aud
         drops=Counter({(unit.source, None if rule == KEPT else rule): rows for rule, rows in verdicts.items()}),
         kept={unit.index: verdicts[KEPT]} if verdicts[KEPT] else {},
         unread={shard for shard, reason, _ in files if _is_unread(reason)},
+        downloads=_downloads(settings, unit),
     )
     failures = _failures(settings, tables, unit, files, bool(verdicts[schema.FAILED]))
     if len(failures):
@@ -166,6 +170,15 @@ def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Aud
         audit.links.update({(unit.source, name): links for name, links in note.get("links", {}).items()})
     _count_content(settings, tables, samples.filter(decisions["kept"]), audit)
     return audit
+
+
+def _downloads(settings: PublishSettings, unit: Unit) -> list[str]:
+    """Return the shards of a unit that were downloaded into the run's folder, without suffix."""
+    source = find_source(settings.sources, unit.source)
+    kind = find_downloading(source)
+    if kind is None or not isinstance(source, UrlsSource) or source.store:
+        return []
+    return [kind.shard(source, part).removesuffix(".tar") for part in unit.parts if not part.fault]
 
 
 def _count_verdicts(samples: pa.Table, decisions: pa.Table, unit: Unit) -> Counter[str]:

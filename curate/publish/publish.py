@@ -20,7 +20,8 @@ from curate.decide.draw.inclusion import ONE
 from curate.decide.draw.selection import Choice, Outcome
 from curate.decide.rules.top import TopSearch
 from curate.decide.statistics.derived import Scale
-from curate.download.rates import sum_downloads
+from curate.download.rates import read_downloads
+from curate.download.shard_names import ENDINGS
 from curate.match.unit import NO_ENTRY, load_entries
 from curate.publish.audit import Audit, PublishSettings, check_conservation, failures_parts, write_failures
 from curate.publish.compact import lay_out_chunks, merged_files
@@ -32,6 +33,7 @@ from curate.store import facts as run_facts
 from curate.store import layout
 from curate.store.facts import DerivedFacts, LargeGroupFacts, RuleFacts, RunFacts, SelectionFacts, StatisticFacts
 from curate.store.manifest import Lines, Published, find_digest
+from curate.store.store import RunStore
 from curate.store.timings import log_used, read_records, sum_sent, sum_timings, sum_used
 
 _PUBLISHED = "published"  # the ticket of what describes a run
@@ -85,13 +87,21 @@ def _describe(settings: PublishSettings, results: Results, digests: Lines) -> No
     else:
         entries = schema.ENTRIES.empty_table()
     store.write_json(layout.SIZES_FILE, dict(sorted(rows.items(), key=lambda item: (len(item[0]), item[0]))))
+    downloads, known = read_downloads(store)
     with ThreadPoolExecutor() as pool:
-        files = [path for top in (layout.POOL, layout.INPUTS, layout.MODELS) for path in store.files(top)]
-        known = pool.map(lambda path: (path, find_digest(store, path)), files)
-        lines.add(Published(path, file.rows, file.bytes, file.sha256) for path, file in known if file)
+        files = [*_downloaded_files(store, results.audit), *store.files(layout.INPUTS), *store.files(layout.MODELS)]
+        digests_of = pool.map(lambda path: (path, known.get(path) or find_digest(store, path)), files)
+        lines.add(Published(path, file.rows, file.bytes, file.sha256) for path, file in digests_of if file)
     with store.together(_PUBLISHED) as together:
-        facts = _summarise(settings, counts, results, entries, lines)
+        facts = _summarise(settings, counts, results, entries, lines).changed(downloads=downloads)
         describe_run(together, facts, lines, results.audit, results.uids, entries)
+
+
+def _downloaded_files(store: RunStore, audit: Audit) -> list[str]:
+    """Return what `pool/` has, which is listed where an earlier start may have left other files."""
+    if not store.exists(layout.NEW_FILE):
+        return store.files(layout.POOL)
+    return [f"{layout.POOL}/{stem}{end}" for stem in sorted({*audit.downloads}) for end in ENDINGS]
 
 
 def count_entries(entries: pa.Table, pool: I64, survivors: I64, sums: I64, p: F64 | None) -> pa.Table:
@@ -144,7 +154,6 @@ def _summarise(
         **{name: values.get(name) for name in ("t", "t_by_language", "expected", "expected_above")},
         steps=sum_timings(records),
         used=sum_used(records, digests),
-        downloads=sum_downloads(store),
         links=_links(audit) or None,
         drift=results.drift or [],
         caption_work=summarise(recipe.captions, claim.engine_ids, captioned, sum_sent(records))

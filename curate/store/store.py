@@ -249,12 +249,12 @@ class RunStore(StoredFiles):
         return False
 
     @contextmanager
-    def together(self, ticket: str, done: Callable[[], bool] | None = None) -> Iterator["RunStore"]:
+    def together(self, ticket: str, done: Callable[[], bool] | None = None) -> Iterator["_Together"]:
         """Yield a store; what is written there is put into place when the block ends without an error.
 
-        All of it is, or, where another attempt's files have the ticket, these are. Once they are complete, `done` says
-        whether another attempt's are in place already, though its ticket was deleted; None: whether the run is
-        published, of which nothing is replaced.
+        All of it is, or, where another attempt's files have the ticket, these are, and what was written is forgotten.
+        Once they are complete, `done` says whether another attempt's are in place already, though its ticket was
+        deleted; None: whether the run is published, of which nothing is replaced.
         """
         staged = _Together(self.url, self.storage)
         try:
@@ -262,7 +262,8 @@ class RunStore(StoredFiles):
         except BaseException:
             self.delete(staged.folder)
             raise
-        self._decide(ticket, staged.placed, staged, done)
+        if not self._decide(ticket, staged.placed, staged, done):
+            staged.placed.clear()
 
     def complete(self, ticket: str) -> bool:
         """Put into place what the ticket of this name says, as far as it is not; return whether there is one."""

@@ -14,7 +14,7 @@ import pytest
 
 from curate.download import shard as made
 from curate.download.fetch import Fetcher, Outcome
-from curate.download.rates import log_download, sum_downloads
+from curate.download.rates import log_download, read_downloads, sum_downloads
 from curate.download.resize import Resize, Resized
 from curate.download.retry_record import Retry
 from curate.download.shard import (
@@ -25,7 +25,7 @@ from curate.download.shard import (
     read_facts,
     read_previous_keys,
 )
-from curate.download.shard_names import OUTCOMES, shard_stem
+from curate.download.shard_names import ENDINGS, OUTCOMES, shard_stem
 from curate.download.source import UrlsSource
 from curate.store import stored_log
 from curate.store.facts import DownloadFacts
@@ -103,7 +103,7 @@ def test_a_shard(tmp_path: Path) -> None:
     assert statistics["status_dict"]["success"] == 2 and statistics["failed_to_download"] == 2
     facts = read_facts(store, STEM)
     assert (facts.urls, facts.came, facts.bytes, facts.reasons) == (4, 2, 15, {"bad_url": 1, "http_404": 1})
-    assert is_complete(store, STEM) and complete(store, STEM)
+    assert is_complete(store, STEM) and not complete(store, STEM) and not store.files("tmp")
 
 
 def test_images_are_named_by_their_format(tmp_path: Path) -> None:
@@ -116,12 +116,19 @@ def test_images_are_named_by_their_format(tmp_path: Path) -> None:
     assert images == dict(zip(("jpg", "png", "webp", "gif"), data, strict=True))
 
 
-def test_the_first_complete_one_stays(tmp_path: Path) -> None:
-    store = download(tmp_path)
-    files = {path.name: path.read_bytes() for path in (tmp_path / "pool").iterdir()}
-    download(tmp_path, by=fetcher(FakeTransport({}), robots="ignore"))
-    assert {path.name: path.read_bytes() for path in (tmp_path / "pool").iterdir()} == files
-    assert len(members(store)) == 6
+@pytest.mark.parametrize("url", ["{}", "memory://{}"])
+def test_the_first_complete_one_stays(tmp_path: Path, url: str) -> None:
+    """And says what it gave; its digests are known to who wrote it."""
+    web, store = source().placed_in(url.format(tmp_path)), RunStore(url.format(tmp_path))
+    first, digests = download_shard(ROWS, 7, web, fetcher(FakeTransport(WEB), robots="ignore"), Resized)
+    assert digests == {name: store.written(name) for name in (f"{STEM}{end}" for end in ENDINGS)}
+    assert all(digest.is_of(store.digest(name)) for name, digest in digests.items())
+    log_download(store, STEM, first, digests)
+    assert read_downloads(store) == (first, digests) and first == read_facts(store, STEM)
+    files = {name: store.read_bytes(name) for name in store.files("pool")}
+    assert sorted(files) == sorted(digests)
+    again, nothing = download_shard(ROWS, 7, web, fetcher(FakeTransport({}), robots="ignore"), Resized)
+    assert (again, nothing) == (first, {}) and {name: store.read_bytes(name) for name in store.files("pool")} == files
 
 
 def test_what_images_are_refused_for(tmp_path: Path) -> None:

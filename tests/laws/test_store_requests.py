@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from curate.pool.pmc import articles as listing
@@ -12,6 +14,7 @@ from curate.publish import compact
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.store import checkpoints
 from tests.decide.draw import languages
+from tests.download.web import Web, running
 from tests.laws import pools
 from tests.llm.server import FaultServer
 from tests.pool.crawl import crawls
@@ -131,3 +134,31 @@ def test_captions_come_once_a_minute(between: float, monkeypatch: pytest.MonkeyP
     if between:
         check_requests(each, {"samples", "members", "decisions", "answers", "captions"})
     check_listed(each)
+
+
+def test_downloads() -> None:
+    """A shard is downloaded, and is the unit's input then.
+
+    Its three files are output of the download, beside the unit's tables. They have to be of one attempt, so they are put
+    aside first and then copied, by what a ticket says: 4 PUT. The attempt at the shard has a file, and what it gave a
+    line of a log, of which each is a PUT here. Reading tar and Parquet file is reading input, whose sizes a HEAD tells.
+    """
+    pytest.importorskip("img2dataset")
+    images = {str(number): pools.encode(pools.picture(number, 64)) for number in range(20)}
+    with running(Web(images)) as web:
+
+        def make(folder: Path, units: int) -> Recipe:
+            urls = [web.url(f"image/{number % 20}?{number}") for number in range(units * 20)]
+            captions = [f"a picture of number {number}" for number in range(len(urls))]
+            pq.write_table(pa.table({"url": urls, "caption": captions}), folder / "list.parquet")
+            network = {"contact": "me@example.org", "allow_networks": ["127.0.0.0/8"]}
+            source = {"network": network, "number_sample_per_shard": 20}
+            return pools.recipe_of(str(folder / "list.parquet"), "urls", source=source)
+
+        each = count_each(make=make)
+    for end in (".tar", ".parquet", "_stats.json"):
+        assert each.pop(("COPY", f"pool/N{end}")) == 1
+    read = {end: sum(each.pop((kind, f"pool/N{end}"), 0) for kind in ("GET", "HEAD")) for end in (".tar", ".parquet")}
+    assert read[".tar"] <= 5 and read[".parquet"] <= 2, read
+    check_requests(each, {"samples", "members", "decisions"}, more=8)
+    assert not each.get(("LIST", "pool/"))

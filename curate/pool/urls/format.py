@@ -38,6 +38,7 @@ from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 from curate.store.attempts import attempt
 from curate.store.layout import HOSTS
+from curate.store.local import Digest
 from curate.store.store import RunStore
 
 if TYPE_CHECKING:
@@ -274,12 +275,13 @@ def make_shard(source: UrlsSource, part: InputPart) -> int:
         from curate.download.resize import resizing
         from curate.download.shard import complete, download_shard, read_facts
 
-        if not complete(store, stem):
+        if complete(store, stem):
+            facts, digests = read_facts(store, stem), dict[str, Digest]()
+        else:
             rows = with_url(source, read_list(source, part))
             with attempt(source.run_store, f"shard-{number}") as killed, resizing(source, killed) as resize:
-                download_shard(rows, number, source, _fetcher(source), resize, part.retry)
-            complete(store, stem)
-        log_download(source.run_store, shard_stem(number), read_facts(store, stem))
+                facts, digests = download_shard(rows, number, source, _fetcher(source), resize, part.retry)
+        log_download(source.run_store, shard_stem(number), facts, {} if source.store else digests)
     return number
 
 
