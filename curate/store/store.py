@@ -189,6 +189,10 @@ class RunStore(StoredFiles):
             if keep():
                 return False
         else:
+            if self.is_local and name.startswith("tables/") and self.exists(SUCCESS_FILE):  # and put tables together
+                self.delete_file(name)
+                self._drop_note(name, digest)
+                return False
             return lasts or self._decide(name, {})
         staged = _Together(self.url, self.storage)
         staged._put(name, aside, digest)

@@ -220,7 +220,7 @@ def test_eight_processes_keep_the_limit_and_use_it(tmp_path: Path) -> None:
         assert len(web.times[big]) == 384
         print(f"of {PER_HOST} connections {use(web, big):.2f} in use; most {max(web.most_open.values())}")
         assert max(web.most_open.values()) <= PER_HOST
-        assert use(web, big) >= 0.6 * PER_HOST  # 0.95 where nothing else is at work
+        assert use(web, big) >= 0.8 * PER_HOST  # 0.95, also on a third of a core
 
 
 def without_times(path: Path) -> Any:
@@ -274,4 +274,4 @@ def test_tasks_of_spark_keep_the_limit_and_use_it(tmp_path: Path) -> None:
         big = web.hosts[BIG]
         print(f"of {PER_HOST} connections {use(web, big):.2f} in use; most {max(web.most_open.values())}")
         assert len(web.times[big]) == 1200 and max(web.most_open.values()) <= PER_HOST
-        assert use(web, big) >= 0.6 * PER_HOST  # 0.95 where nothing else is at work
+        assert use(web, big) >= 0.8 * PER_HOST  # 0.95, also on a third of a core

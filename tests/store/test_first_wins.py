@@ -51,6 +51,13 @@ def test_who_is_late_reads_the_first(folder: RunStore) -> None:
         assert late.read("scores", ["score"])["score"].to_pylist() == [1.0]
 
 
+def test_who_is_late_leaves_no_table_where_tables_were_put_together(tmp_path: Path) -> None:
+    """On a disk, where it costs nothing to look."""
+    folder = RunStore(str(tmp_path / "run"))
+    folder.write_bytes("_SUCCESS", b"")
+    assert not put(folder, 2.0) and not folder.exists(NAME) and not folder.files("parts")
+
+
 def test_who_is_late_leaves_nothing_in_a_run_that_is_published(folder: RunStore) -> None:
     put(folder, 1.0)
     folder.delete("parts")
