@@ -2,12 +2,15 @@
 
 Models that work in the worker's process may end it: engines of that kind, and the detector of regions. What they are to
 do goes to processes apart, in batches; one that ends its process is halved, down to the one request or image that does:
-it fails with reason `worker_died`. Where nothing alone ends a process, and workers are killed all the same, all of the
-unit fails. The next start of the run asks again, as for all that failed: apart at once.
+it fails with reason `worker_died`. Where nothing alone ends a process, and workers are killed all the same before any
+more of the unit is done, all of it fails, and answers in parts stay. The next start of the run asks again, as for all
+that failed: apart at once.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache, partial
 from itertools import islice
 from typing import Any
 
@@ -19,27 +22,32 @@ from curate.captions.regions import DETECTED, ZeroShotDetector, find_regions, op
 from curate.captions.settings import CaptionSettings
 from curate.llm.engine import Answer, Engine, Request
 from curate.recipe.captions import EngineSpec
-from curate.store.attempts import MOST, SUSPECT, attempt
+from curate.store.attempts import MOST, SUSPECT, attempt, count_anew
 from curate.store.layout import CAPTION_ATTEMPTS, unit_stem
 from curate.store.tables import UnitTables
 
+_alone = threading.Lock()  # held by a unit that is captioned apart: a GPU has no room for the models of two
+
 
 @contextmanager
-def apart_after(settings: CaptionSettings, tables: UnitTables) -> Iterator["CaptionApart | None"]:
-    """Yield what captions a unit at which so many attempts were killed; None: who asks does it.
+def apart_after(
+    settings: CaptionSettings, tables: UnitTables
+) -> Iterator[tuple["CaptionApart | None", Callable[[], None]]]:
+    """Yield what captions a unit at which so many attempts were killed, and what is called once some of it is done.
 
-    Attempts are counted where a model works in this process, which it may end.
+    None: who asks does it. Attempts are counted where a model works in this process, which it may end.
     """
     if not settings.has_models:
-        yield None
+        yield None, lambda: None
         return
     aparts = list[CaptionApart]()
     work = f"{CAPTION_ATTEMPTS}/{unit_stem(tables.unit)}"
     with attempt(tables.store, work, lambda: any(apart.has_fault for apart in aparts)) as killed, ExitStack() as stack:
         if killed >= SUSPECT:
+            stack.enter_context(_alone)
             aparts.append(CaptionApart(settings, killed))
             stack.callback(aparts[0].end)
-        yield aparts[0] if aparts else None
+        yield (aparts[0] if aparts else None), cache(partial(count_anew, tables.store, work, killed))
 
 
 class CaptionApart:

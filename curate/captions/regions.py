@@ -214,8 +214,12 @@ def write_regions(
     rows: Rows,
     key: str,
     find: Callable[..., Iterator[pa.Table]] = find_regions,
+    on_progress: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write the unit's `regions`; `key` goes into the footer where no row failed. `find` is as `find_regions`."""
+    """Write the unit's `regions`; `key` goes into the footer where no row failed. `find` is as `find_regions`.
+
+    `on_progress` is called before some are put into checkpoints.
+    """
     options, model = settings.captions.regions, settings.engine_ids["regions"]
     assert options is not None
     detection = [model, options.threshold, options.queries, settings.seed]
@@ -239,7 +243,7 @@ def write_regions(
             files = images.images(rows.rows[places[first:]])
             return find(files, phrases[first:], detector, options.threshold)
 
-        detected = checkpoints.complete([digests[place] for place in missing], DETECTED, steps)
+        detected = checkpoints.complete([digests[place] for place in missing], DETECTED, steps, on_progress)
         for place, regions, error in zip(missing, *(column.to_pylist() for column in detected.columns), strict=True):
             known[digests[place]], failed[digests[place]] = regions, error
     of_rows = list(zip(english, digests, strict=True))

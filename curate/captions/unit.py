@@ -80,11 +80,11 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
     has_regions = not settings.captions.regions or tables.is_current("regions", key, adopt=False)
     if not (has_regions and has_answers and tables.is_current("captions", _texts_key(key, tables), adopt=False)):
         rows, images = Rows.read(tables, counts), UnitRereader(unit, find_source(settings.sources, unit.source), tables)
-        with apart_after(settings, tables) as apart:
+        with apart_after(settings, tables) as (apart, on_progress):
             if not has_regions:
                 find = apart.find_regions if apart else find_regions
-                write_regions(settings, tables, images, rows, key, find)
-            _UnitWork(settings, tables, rows, images, key, apart).write_tables(has_answers, is_new)
+                write_regions(settings, tables, images, rows, key, find, on_progress)
+            _UnitWork(settings, tables, rows, images, key, apart, on_progress).write_tables(has_answers, is_new)
     return sum_unit(settings, unit, tables)
 
 
@@ -104,9 +104,11 @@ class _UnitWork:
         images: UnitRereader,
         key: str,
         apart: CaptionApart | None,
+        on_progress: Callable[[], None],
     ) -> None:
-        """`key` is that of `answers`."""
+        """`key` is that of `answers`; `on_progress` is called once answers, or what follows from them, are in parts."""
         self._settings, self._tables, self._rows, self._images, self._key = settings, tables, rows, images, key
+        self._on_progress = on_progress
         self._open, self._is_over = (apart.open_engine, apart.is_over) if apart else (open_engine, False)
         self._parts = begun_files(tables.store, unit_parts("answers", tables.unit))
         self._judged = Checkpoints(tables.store, "answers", tables.unit, key, self._parts)
@@ -121,18 +123,20 @@ class _UnitWork:
             answers = self._tables.read("answers")
             texts = self._make(lambda task, _: _of_task(answers, task))[1]
         self._put(texts)
-        self._judged.delete()
+        if not self._is_over:  # else answers in parts are for the next start
+            self._judged.delete()
 
     def _write_answers(self, is_new: bool) -> pa.Table | None:
         """Send the requests that are not cached, and write `answers`; return their texts, None if others are there."""
-        cache = AnswerCache(self._tables, self._settings.reuse, self._parts, is_new)
+        cache = AnswerCache(self._tables, self._settings.reuse, self._parts, is_new, self._on_progress)
         with cleaned_up(cache.flush):
             answers, texts = self._make(lambda task, rows: self._answer(task, rows, cache), cache.flush)
             note = {"content": ids.table_digest(answers)}
             # Without their key they are written again by the next start, and what failed is sent again.
             is_final = answers["error"].null_count == len(answers)
             is_put = self._tables.write("answers", answers, self._key, note, is_final)
-            cache.delete_parts()
+            if not self._is_over:
+                cache.delete_parts()
         return texts if is_put else None
 
     def _put(self, texts: pa.Table) -> None:
@@ -201,13 +205,17 @@ class _UnitWork:
         has_texts = answers["answer"].null_count < len(answers)
         scorer = _Scorer.of(self._settings, self._tables, rows) if has_texts else None
 
+        def check_and_tell() -> None:
+            check()
+            self._on_progress()
+
         def steps(first: int) -> Iterator[pa.Table]:
             for start in range(first, len(answers), _STEP_ROWS):
                 yield _judge_rows(self._settings, task, rows, answers[start : start + _STEP_ROWS], scorer)
 
         sources = pa.table({"source": rows.sources})
         of = [task.key, ids.table_digest(answers), ids.table_digest(sources)]
-        return self._judged.complete(of, schema.CAPTIONS, steps, check)
+        return self._judged.complete(of, schema.CAPTIONS, steps, check_and_tell)
 
 
 def _of_task(answers: pa.Table, task: Task) -> pa.Table:

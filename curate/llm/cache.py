@@ -10,7 +10,7 @@ than well: a killed process loses a minute's answers there.
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -35,11 +35,18 @@ class AnswerCache:
     """The answers of a unit: those known, and those that come.
 
     `reuse` is the run whose answers are looked up too, `parts` are the files that the unit's folder of parts has, and
-    `is_new` says that its table is not there.
+    `is_new` says that its table is not there. `on_progress` is called once answers are in a part.
     """
 
-    def __init__(self, tables: UnitTables, reuse: RunStore | None, parts: Sequence[str], is_new: bool) -> None:
-        self._store, self._reuse = tables.store, reuse
+    def __init__(
+        self,
+        tables: UnitTables,
+        reuse: RunStore | None,
+        parts: Sequence[str],
+        is_new: bool,
+        on_progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._store, self._reuse, self._on_progress = tables.store, reuse, on_progress
         self._folder, self._files = unit_parts("answers", tables.unit), {name.rpartition("/")[2] for name in parts}
         self._known: dict[str, Answer] = {}
         self._waiting, self._last = list[pa.Table](), time.monotonic()
@@ -83,6 +90,7 @@ class AnswerCache:
                 begin_files(self._store, self._folder)
             self._files.add(file := f"{uuid.uuid4().hex}.parquet")
             self._store.write_parquet(f"{self._folder}/{file}", pa.concat_tables(self._waiting))
+            self._on_progress()
             self._record()
             write_records()
         self._waiting, self._last = [], time.monotonic()

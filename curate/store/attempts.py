@@ -31,3 +31,12 @@ def attempt(store: RunStore, work: str, counts: Callable[[], bool] = lambda: Fal
         yield earlier
     if earlier and not counts():
         store.delete(folder)
+
+
+def count_anew(store: RunStore, work: str, killed: int) -> None:
+    """Let all attempts so far count as one, of which `killed` did not end: some of the work is done that was not.
+
+    Where a machine is taken away again and again, none of that is what kills workers. What is suspected stays so.
+    """
+    first = SUSPECT if killed >= SUSPECT else 1
+    store.delete_files([f"{ATTEMPTS}/{work}/{number}" for number in range(first, min(killed, MOST - 1) + 1)])

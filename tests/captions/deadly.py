@@ -1,4 +1,7 @@
-"""A package whose caption engine works in its process, and ends it at the caption `a deadly caption`, as an installer lays it out."""
+"""A package whose caption engine works in its process, and ends it at the caption `a deadly caption`, as an installer lays it out.
+
+With MACHINE in the environment it does not; where that is `taken away`, the worker is killed at each second batch.
+"""
 
 from pathlib import Path
 
@@ -7,7 +10,7 @@ import pyarrow.parquet as pq
 from tests.laws import pools
 
 CODE = """
-import os, signal
+import os, signal, sys
 from curate.plugins import Answer, Engine, EngineKind, EngineOptions
 
 
@@ -19,14 +22,19 @@ class Deadly(EngineOptions):
 
 
 class DeadlyEngine(Engine):
-    model = "deadly"
+    model, batches = "deadly", 0
 
     def check(self):
         pass
 
     def answers(self, requests):
+        self.batches += 1
+        if self.batches > 1 and os.environ.get("MACHINE") == "taken away":
+            is_apart = "serve(" in sys.orig_argv[-1]
+            os.kill(os.getppid() if is_apart else os.getpid(), signal.SIGKILL)
+            os._exit(1)  # and answers nothing
         for place, request in enumerate(requests):
-            if "a deadly caption" in request.prompt:
+            if "a deadly caption" in request.prompt and "MACHINE" not in os.environ:
                 os.kill(os.getpid(), signal.SIGKILL)
             yield place, Answer("a thing that somebody saw")
 

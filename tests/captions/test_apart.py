@@ -17,12 +17,13 @@ from curate.captions.regions import Box
 from curate.llm.engine import Request
 from tests.captions.deadly import check, install
 from tests.laws import pools
+from tests.laws.pools import lasting_files
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def curate(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    env = os.environ | {"PYTHONPATH": f"{folder / 'site'}:{ROOT}"}
+def curate(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"PYTHONPATH": f"{folder / 'site'}:{ROOT}"} | variables
     command = [sys.executable, "-m", "curate", *words]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=folder)
 
@@ -46,6 +47,28 @@ def test_a_request_that_ends_its_worker_is_told(tmp_path: Path) -> None:
     check(tmp_path / "run")
     shown = curate(tmp_path, "explain", "run", "deadly")
     assert "worker_died" in shown.stdout, shown.stdout
+
+
+@pytest.mark.slow
+def test_machines_that_are_taken_away_cost_no_request(tmp_path: Path) -> None:
+    """However often, where each attempt puts a batch into place before it is killed; else answers stay as they are."""
+    install(tmp_path)
+    run, marks = ("run", "recipe.yaml", "--out", "run"), tmp_path / "run/parts/attempts/captions/00000"
+    assert curate(tmp_path, *run, MACHINE="taken away").returncode == -signal.SIGKILL
+    for number in "1234":
+        (marks / number).touch()
+    assert curate(tmp_path, *run, MACHINE="taken away").returncode == -signal.SIGKILL
+    parts = {path.name for path in (tmp_path / "run/parts/answers/00000").glob("*.parquet")}
+    for number in "012345":
+        (marks / number).touch()
+    over = curate(tmp_path, *run, MACHINE="stays")
+    assert over.returncode == 1 and "13 of 13 caption requests" in over.stderr and "run again" in over.stderr
+    assert len(parts) == 2 and parts < {path.name for path in (tmp_path / "run/parts/answers/00000").glob("*.parquet")}
+    done = curate(tmp_path, *run, MACHINE="stays")
+    assert done.returncode == 0, done.stderr
+    again = curate(tmp_path, "run", "recipe.yaml", "--out", "undisturbed", MACHINE="stays")
+    assert again.returncode == 0, again.stderr
+    assert lasting_files(tmp_path / "run") == lasting_files(tmp_path / "undisturbed")
 
 
 class Detector:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from curate.store.attempts import MOST, attempt
+from curate.store.attempts import MOST, attempt, count_anew
 from curate.store.store import RunStore
 
 
@@ -27,3 +27,15 @@ def test_attempts_that_did_not_end_are_counted(tmp_path: Path) -> None:
     with attempt(store, "00007") as killed:
         assert killed == MOST
     assert not marks.exists()
+
+
+def test_attempts_that_got_on_count_as_one(tmp_path: Path) -> None:
+    """Of machines that are taken away, each once some is done; what is suspected stays so, and is never given up."""
+    store, marks = RunStore(str(tmp_path)), tmp_path / "parts/attempts/00007"
+    for before, after in ((0, 1), (1, 1), (2, 1), (3, 3), (5, 3), (6, 3)):
+        for number in range(before):
+            store.write_bytes(f"parts/attempts/00007/{number}", b"")
+        with attempt(store, "00007") as killed:
+            assert killed == before
+            count_anew(store, "00007", killed)
+            assert len(list(marks.iterdir())) == after
