@@ -47,8 +47,8 @@ def test_a_rich_recipe_opens_at_most_20_table_files_a_unit(tmp_path: Path, monke
 
 
 @pytest.mark.slow
-def test_each_round_of_a_relation_opens_two_files_a_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Embeddings and uids; once centroids have settled, a round reads none."""
+def test_rounds_of_a_relation_open_no_file_of_a_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows that they work on are gathered once."""
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (20, 20))
     path = write_pool(tmp_path / "pool", 6, *make_embeddings(120, 16))
     opened, totals = count_opened(monkeypatch), []
@@ -60,8 +60,7 @@ def test_each_round_of_a_relation_opens_two_files_a_unit(tmp_path: Path, monkeyp
             parse_recipe(recipe_of(path, relate, sample={"quotas": quotas})), tmp_path / f"run{rounds}"
         )
         totals.append(opened.total() / len(list((ran.folder / "tables/samples").iterdir())))
-    one, three, settled = totals
-    assert one <= 21 and three == one + 4 and settled < one + 2 * 30
+    assert totals[0] <= 14 and len({*totals}) == 1
 
 
 @pytest.mark.slow
@@ -97,4 +96,5 @@ def test_what_is_asked_of_the_store_grows_with_units_and_folders_are_listed_once
     for name in ("files", "exists", "open", "state", "size"):  # a unit lists the folder of its own checkpoints
         # And a shard of more units than are kept in memory opens their decisions twice: for its key, and to emit them.
         most = 2.5 if name == "open" else 2
-        assert twelve[name] - six[name] <= most * (six[name] - three[name]), found
+        few = 3 * 5 if name == "exists" else 0  # publishing asks for five to ten of the manifest's files
+        assert twelve[name] - six[name] <= most * (six[name] - three[name]) + few, found
