@@ -22,7 +22,6 @@ from tests.recipe.reference import PAGE, Entry, entries, reference_page
 
 TEXT = PAGE.read_text("utf-8")
 ENTRIES = entries()
-ROWS = [line for line in TEXT.splitlines() if line.startswith("| ")]
 VALIDATOR = jsonschema.Draft202012Validator(recipe_schema())
 ODD = re.compile(r"\b(is told|is wished|as long as|stands? for|alike|of which is)\b", re.IGNORECASE)
 
@@ -73,29 +72,6 @@ def test_an_example_is_a_recipe(block: str) -> None:
     assert parse_recipe(recipe).input
     VALIDATOR.validate(recipe)
     assert all(len(line) <= 130 for line in block.splitlines())
-
-
-def cells(row: str) -> list[str]:
-    return [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
-
-
-def test_cells_are_short() -> None:
-    assert not [cell for row in ROWS for cell in cells(row) if len(cell.split()) > 20]
-
-
-def sentences() -> Iterator[str]:
-    """The sentences of the page, without code and tables."""
-    prose = re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL)
-    for block in re.split(r"\n\s*\n|\n\s*(?=- )", prose):
-        if not block.startswith(("|", "#")):
-            yield from re.split(r"(?<=[.!?])\s+", " ".join(block.split()))
-
-
-def test_sentences_are_short_and_plain() -> None:
-    found = list(sentences())
-    assert len(found) > 150
-    assert not [one for one in found if len(one.split()) > 30]
-    assert not [one for one in found if ODD.search(one)]
 
 
 ANCHORS = [
