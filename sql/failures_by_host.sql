@@ -8,17 +8,10 @@
 -- column: share    of the host's samples in the pool
 -- column: example  the alphabetically first URL
 -- column: may_pass  how many of the samples may succeed on another attempt: `curate run … --retry`
-WITH places AS (
-    SELECT
-        split_part(split_part(split_part(split_part(split_part(url, '://', 2), '/', 1), '?', 1), '#', 1), '@', -1) AS place,
-        status, url, may_pass, reason
+WITH named AS (
+    SELECT host, status, url, may_pass, reason
     FROM samples s LEFT JOIN (SELECT unit, row, may_pass FROM failures WHERE may_pass) f ON f.unit = s.unit AND f.row = s.row
     LEFT JOIN (SELECT reason FROM reasons WHERE never_came) ON reason = status AND sha256 IS NULL
-), named AS (
-    SELECT
-        lower(CASE WHEN place LIKE '[%' THEN split_part(place, ']', 1) || ']' ELSE split_part(place, ':', 1) END) AS host,
-        status, url, may_pass, reason
-    FROM places
 ), failed AS (
     SELECT host, status, count(*) AS count, count(reason) AS never_came, min(url) AS example, count(may_pass) AS may_pass
     FROM named WHERE status <> 'ok' GROUP BY ALL

@@ -10,15 +10,10 @@
 -- column: rate      kept, as a share of pool
 -- column: top_rule  the rule that dropped most of them; null where nothing was dropped
 -- column: top_rows  how many it dropped
-WITH places AS (
-    SELECT unit, row, status, sha256, split_part(split_part(split_part(split_part(split_part(url, '://', 2), '/', 1), '?', 1), '#', 1), '@', -1) AS place
-    FROM samples
+WITH counts AS (
+    SELECT host, d.rule, count(*) AS rows, count(reason) AS never_came
+    FROM samples JOIN decisions d USING (unit, row) LEFT JOIN (SELECT reason FROM reasons WHERE never_came) ON reason = status AND sha256 IS NULL
     WHERE url IS NOT NULL
-), counts AS (
-    SELECT
-        lower(CASE WHEN place LIKE '[%' THEN split_part(place, ']', 1) || ']' ELSE split_part(place, ':', 1) END) AS host,
-        d.rule, count(*) AS rows, count(reason) AS never_came
-    FROM places JOIN decisions d USING (unit, row) LEFT JOIN (SELECT reason FROM reasons WHERE never_came) ON reason = status AND sha256 IS NULL
     GROUP BY ALL
 )
 SELECT

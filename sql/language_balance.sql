@@ -1,8 +1,8 @@
 -- Balancing by language of the metadata's entries: rows, head and tail, and t.
 -- With `scheme: per_language` each language has a t of its own; else t is that of all. A sample that matches entries of several
--- languages is counted in each. `in_pool`, head and tail are of entries that occur; all else about them is in `entries`.
+-- languages is counted in each. A language of samples that has no entries is here too: nothing matches it. `in_pool`, head and tail are of entries that occur; all else about them is in `entries`.
 -- theme: Entries and balancing
--- column: language    of entries
+-- column: language    of entries or samples
 -- column: samples     samples of the pool in this language: by `language_key` where there is one, else by code; null: none known
 -- column: matched     samples of the pool that match an entry of the language
 -- column: survivors   of those, left when balancing began
@@ -47,8 +47,9 @@ WITH limits AS (
     GROUP BY language
 )
 SELECT
-    language, samples, coalesce(matched, 0) AS matched, coalesce(survivors, 0) AS survivors, coalesce(kept, 0) AS kept,
-    entries, in_pool, t, head, tail, matches, tail_share,
+    language, coalesce(samples, 0) AS samples, coalesce(matched, 0) AS matched, coalesce(survivors, 0) AS survivors, coalesce(kept, 0) AS kept,
+    coalesce(entries, 0) AS entries, coalesce(in_pool, 0) AS in_pool, t, head, tail, coalesce(matches, 0) AS matches, tail_share,
     coalesce(kept, 0) / nullif((SELECT count(*) FILTER (kept) FROM decisions), 0) AS kept_share
-FROM entries_of LEFT JOIN rows_of USING (language) LEFT JOIN samples_of USING (language)
+FROM entries_of FULL JOIN (FROM samples_of WHERE language IS NOT NULL) USING (language) LEFT JOIN rows_of USING (language)
+WHERE EXISTS (FROM entries)
 ORDER BY matches DESC, matched DESC, language;

@@ -1,6 +1,7 @@
 -- URLs that were not downloaded, each with its reason, attempts and time.
 -- theme: Files and failures
 -- param: may_pass = null [text]  'true': only those that may succeed on another attempt, 'false': only the others; null is all
+-- param: limit = null            how many
 -- column: url        the URL
 -- column: reason     why there is no image, as in samples.status
 -- column: detail     the error message
@@ -14,4 +15,5 @@ FROM failures f
 SEMI JOIN (SELECT reason FROM reasons WHERE never_came) r ON r.reason = f.reason
 JOIN samples s ON s.unit = f.unit AND s.row = f.row
 WHERE s.sha256 IS NULL AND ($may_pass IS NULL OR f.may_pass = $may_pass::BOOLEAN)
-ORDER BY s.unit, s.row;
+ORDER BY s.unit, s.row
+LIMIT $limit;

@@ -14,6 +14,7 @@ that drops samples in this run, as in the funnel. `text`: null, or text. `positi
 with an integer as default accept 0 too. `numbers`: null, or numbers separated by spaces or commas.
 """
 
+import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -88,14 +89,15 @@ def is_name(text: str) -> bool:
 
 
 def find_query(text: str) -> NamedQuery:
-    """Return the query of that name. Raises RecipeError, with the nearest name, where there is none."""
+    """Return the query of that name. Raises RecipeError, with the three nearest names, where there is none."""
     word = text.strip().rstrip(";").strip()
     known = {query.name: query for query in named_queries()}
     name = word.lower().replace("-", "_")
     if name in known:
         return known[name]
-    hint = did_you_mean(name, known)
-    raise RecipeError(f'no query named {word!r}; {hint}queries: {", ".join(known)}; or give SQL, such as "FROM {word}"')
+    *others, last = difflib.get_close_matches(name, known, 3, cutoff=0)
+    hint = f"did you mean {', '.join(others)} or {last}?"
+    raise RecipeError(f'no query named {word!r}; {hint} `curate sql DIR` lists all; or give SQL, such as "FROM {word}"')
 
 
 def fill_params(

@@ -31,6 +31,8 @@ _TYPES |= {pa.int32(): "INTEGER", pa.int64(): "BIGINT", pa.uint64(): "UBIGINT"}
 _TYPES |= {pa.float32(): "FLOAT", pa.float64(): "DOUBLE"}
 PUBLISHED = pa.schema([("shard", pa.string()), ("key", pa.string()), ("uid", pa.string())])
 
+# Of the URL, in lower case, without user, port and path; empty where the URL has none.
+_HOST = r"lower(regexp_extract(url, '://(?:[^/?#]*@)?(\[[^/?#\]]*\]?|[^/?#:]*)', 1))"
 _VERDICTS = "SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)"
 _RUN = "coalesce(rtrim(getvariable('run'), '/') || '/', '')"
 
@@ -101,11 +103,15 @@ def _statements(
     """
     scores = names("scores")
     bodies = {name: _scan(files[name]) if name in files else _nothing(columns) for name, columns in LARGE.items()}
+    others = [name for name in ("related", "derived") if name in files]
+    named = {name.lower() for table in ("scores", *others) for name in names(table)}
     bodies |= {
+        "samples": f"SELECT *, {_HOST} AS host FROM ({bodies['samples']})",
         "scored": _scored(scores),
         "measured": _measured(
             scores,
-            [name for name in ("related", "derived") if name in files],
+            "s.* EXCLUDE (host)" if "host" in named else "s.*",  # a column of the pool wins
+            others,
             schema.LANGUAGE_KEY.name in set(names("matches")) - set(scores),
         ),
         "verdicts": _VERDICTS,
@@ -128,17 +134,17 @@ def _scored(scores: Sequence[str]) -> str:
     return f"SELECT {', '.join(columns)} FROM scores"
 
 
-def _measured(scores: Sequence[str], others: Sequence[str], has_key: bool) -> str:
+def _measured(scores: Sequence[str], samples: str, others: Sequence[str], has_key: bool) -> str:
     """Return each sample with what rules see: scores, CLIPScores, what follows from the sides, and other tables.
 
-    `has_key`: whether `matches` have the key of the sample's language.
+    `samples`: SQL for the columns of `samples`. `has_key`: whether `matches` have the key of the sample's language.
     """
     taken = {name.lower() for name in scores}
     sides = [f"{expression} AS {name}" for name, expression in SIDES.items() if name not in taken]
     more = [f"{name}.* EXCLUDE (unit, row, uid)" for name in others]
     more += [f"matches.{schema.LANGUAGE_KEY.name}"] if has_key else []
     joined = "".join(f" LEFT JOIN {name} USING (unit, row)" for name in (*others, *(["matches"] if has_key else [])))
-    columns = ", ".join(["s.*", "c.* EXCLUDE (unit, row, uid)", *sides, *more])
+    columns = ", ".join([samples, "c.* EXCLUDE (unit, row, uid)", *sides, *more])
     return f"SELECT {columns} FROM samples s LEFT JOIN scored c USING (unit, row){joined}"
 
 

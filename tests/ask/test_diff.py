@@ -72,7 +72,7 @@ def test_by_hand(pair: tuple[str, str]) -> None:
     assert (diff.lost, diff.gained, diff.shared) == (3, 2, 1)
     assert vars(diff.a) | {"url": ""} == {"url": "", "name": "small", "pool": 12, "failed": 1, "kept": 4, "uids": 4}
     assert (diff.b.name, diff.b.kept) == ("other", 3)
-    assert rows(diff.settings) == [("balance.t", "2", "3"), ("t", "2", "3")]
+    assert rows(diff.settings) == [("balance.t", "2", "3")]
     assert rows(diff.rules) == [
         ("pool", 12, 12, None, None),
         ("failed", 1, 1, 0, 0),

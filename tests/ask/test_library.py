@@ -202,8 +202,13 @@ def test_matches_per_text(small: str) -> None:
     assert ask(small, "matches_per_text") == [(0, 3, 0, 0), (1, 7, 4, 3), (2, 1, 1, 1)]
 
 
-def test_language_balance(small: str) -> None:
-    assert ask(small, "language_balance") == [("en", 11, 9, 5, 4, 5, 4, 2, 1, 2, 6, pytest.approx(2 / 6), 1.0)]
+def test_language_balance(small: str, bare: str) -> None:
+    """A language of samples that the metadata has no entries of is listed too, but no language that none has."""
+    assert ask(small, "language_balance") == [
+        ("en", 11, 9, 5, 4, 5, 4, 2, 1, 2, 6, pytest.approx(2 / 6), 1.0),
+        ("fr", 1, 0, 0, 0, 0, 0, None, None, None, 0, None, 0),
+    ]
+    assert ask(bare, "language_balance") == []
 
 
 def test_coverage(small: str) -> None:
@@ -657,6 +662,7 @@ def test_urls_failed(small: str, rotten: str) -> None:
         ("missing_sample", None, None, None, None, "tars"),
     ]
     assert [row[1:7] for row in ask(rotten, "urls_failed", may_pass="true")] == rows[:1]
+    assert [row[1:7] for row in ask(rotten, "urls_failed", limit=2)] == rows[:2]
     assert [row[1:7] for row in ask(rotten, "urls_failed", may_pass="false")] == rows[1:2]
     assert ask(small, "urls_failed") == []
 

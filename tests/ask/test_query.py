@@ -49,7 +49,9 @@ def shown(result: Result, form: Literal["csv", "json", "table"]) -> str:
 @pytest.mark.parametrize(
     ("text", "params", "message"),
     [
-        ("funel", {}, "did you mean 'funnel'"),
+        ("funel", {}, r"did you mean funnel, \w+ or \w+[?] `curate sql DIR` lists all"),
+        ("host", {}, "did you mean hosts, "),
+        ("zzzz", {}, r"did you mean \w+, \w+ or \w+[?]"),
         ("samples", {}, "FROM samples"),
         ("top_entries", {"limt": 3}, "did you mean 'limit'.*parameters of top_entries: limit"),
         ("funnel", {"limit": 3}, "funnel has no parameters"),
