@@ -124,10 +124,12 @@ class Run:
     def sweep(self, number: str, changes: Mapping[str, object] | None = None, points: int = 12) -> pa.Table:
         """Return the yield of each value of a number, such as "rules.side=min_side >= {200..400}", a row a value.
 
-        It is what `curate whatif --sweep` gives: `points` values of a range, with `changes` as of `whatif`.
+        It is what `curate whatif --sweep` gives: `points` values of a range and the run's own value in it,
+        with `changes` as of `whatif`.
         """
-        swept = parse_swept_number(str(number))
-        return points_table(list(sweep(open_finished(self.path), _overrides(changes or {}), swept, points)))
+        run = open_finished(self.path)
+        swept = parse_swept_number(str(number)).with_value_of(run.facts.recipe, run.facts.t)
+        return points_table(list(sweep(run, _overrides(changes or {}), swept, points)))
 
     def close(self) -> None:
         """Close the run's files. Fetched tables stay valid."""

@@ -16,7 +16,7 @@ from curate.ask.whatif.survivors import FinishedRun, has_same_rules, open_finish
 from curate.ask.whatif.sweep import Point, check_plot, points_table, search, sweep, write_plot
 from curate.ask.whatif.swept_number import SEARCHED, SweptNumber, parse_swept_number
 from curate.base.errors import RecipeError
-from curate.base.wording import describe_seen, next_size, pluralise
+from curate.base.wording import all_digits, describe_seen, next_size, pluralise
 from curate.cli.common import Format, FormatOption, RunArgument, SeenOption, SetOption, print_lines, print_result
 from curate.cli.terminal import plain
 from curate.recipe.recipe import Recipe
@@ -64,6 +64,7 @@ def whatif(
     swept = sweep_of or by
     number = parse_swept_number(swept, *((SEARCHED,) if by else ())) if swept else None
     run = open_finished(directory)
+    number = number and number.with_value_of(run.facts.recipe, run.facts.t)
     if rows is not None and by is None:
         overrides = [*overrides, f"{_size_key(run.changed(overrides))}={rows}"]
     if share is not None:
@@ -81,7 +82,8 @@ def whatif(
         print_result(table, format)
         if format is Format.table:
             meanings = (f"{name}: {meaning}" for name, meaning in _MEANINGS.items() if name in table.names)
-            print_lines(line(("; ".join(meanings), "dim")))
+            texts = "; ".join(_describe_values(number, len(swept_points))), "; ".join(meanings)
+            print_lines(*(line((text, "dim")) for text in texts if text))
     else:
         balance = run.changed(overrides).balance
         target = rows if number else balance.rows if balance else None
@@ -99,6 +101,15 @@ def whatif(
             result = replace(result, facts=pa.concat_tables([result.facts, row]))
             solved += f"; {describe_seen(seen, result.expected, result.fact('in_uids'))}"
         _print_answer(result, solved, format)
+
+
+def _describe_values(number: SweptNumber, shown: int) -> Iterator[str]:
+    """Yield how many values of a range a sweep has, if there are more, and the run's own."""
+    count = round(number.high - number.low) + 1
+    if not (number.listed or (number.is_whole and shown >= count)):
+        yield f"{shown} {f'of {count:,} ' if number.is_whole else ''}values of the range: --points N for more"
+    if number.of_run is not None:
+        yield f"the run has {all_digits(number.of_run)}"
 
 
 def _size_key(recipe: Recipe) -> str:
@@ -158,7 +169,9 @@ def _sweep_result(points: list[Point], number: SweptNumber, format: Format, bars
     most = max(sizes, default=0) or 1
     for name in {"expected", "error"} & set(shown):
         table = table.set_column(table.column_names.index(name), name, pc.round(table[name]))
+    marks = ["  ← the run" if point.value == number.of_run else "" for point in points]
     drawn = pa.array(["█" * max(1, round(_BAR * size / most)) if size else "" for size in sizes])
+    drawn = pc.binary_join_element_wise(drawn, pa.array(marks), "")
     return _result(table.select(shown).append_column(f"bars of {bars}", drawn))
 
 

@@ -155,12 +155,26 @@ def test_a_sweep(cli: Cli, finished: Finished, tmp_path: Path) -> None:
     done = cli("whatif", str(run), *options)
     assert (done.status, done.err) == (0, f"wrote {plot}\n")
     rows = json.loads(done.out)
-    assert [row["value"] for row in rows] == [1, 3, 8, 20, 70, 200]
+    own = json.loads((run / "run.json").read_text())["t"]
+    assert [row["value"] for row in rows] == sorted({1, 3, 8, 20, 70, 200, own})
     assert list(rows[0]) == ["value", "expected", "error", "survivors", "dropped", "duplicate", "tail_share", "t"]
     assert plot.read_text().startswith("<svg")
     shown = cli("whatif", str(run), "--sweep", "rules.best=clip_score > {0.1..0.9}", "--points", "3").out
     assert shown.count("█") > 3 and "bars of expected" in shown and "(3 rows)" in shown
     assert "expected: rows kept" in shown and "dropped: by the swept rule" in shown
+    assert "\n3 values of the range: --points N for more\nexpected: rows kept" in shown  # the run's rule is another
+
+
+def test_a_sweep_shows_the_value_of_the_run_and_says_that_it_is_thinned(cli: Cli, finished: Finished) -> None:
+    """With this value it gives what the run itself was expected to give."""
+    run = finished["texts"][0]
+    expected = section(ask(cli, run), "funnel")["kept"]["run_expected"]
+    shown = cli("whatif", str(run), "--sweep", "rules.words=words > {0..99}", "--points", "2").out
+    assert "\n3 of 100 values of the range: --points N for more; the run has 2\n" in shown
+    [marked] = [row.split() for row in shown.splitlines() if row.endswith("← the run")]
+    assert marked[:2] == ["2", str(round(expected))]
+    whole = cli("whatif", str(run), "--sweep", "rules.words=words > {1..3}").out
+    assert "of the range" not in whole and "\nthe run has 2\n" in whole
 
 
 @pytest.mark.thorough

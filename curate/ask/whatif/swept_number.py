@@ -15,9 +15,11 @@ In: such a text. Out: a `SweptNumber`, with values and, for each, the override (
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
+from typing import Any, Self
 
 import numpy as np
 
@@ -54,6 +56,7 @@ class SweptNumber:
     high: float
     listed: tuple[float, ...]  # the values, where they were listed
     is_whole: bool  # whether the number is an integer
+    of_run: float | None = None  # the value that the run has, where it is known
 
     @property
     def rule(self) -> str | None:
@@ -72,15 +75,34 @@ class SweptNumber:
             text = f"({text})"
         return f"{self.key}={self.before}{text}{self.after}"
 
+    def with_value_of(self, recipe: Mapping[str, Any], t: int | None) -> Self:
+        """Return the number with its value in a run's recipe; `t` is what the run used."""
+        setting: Any = recipe
+        for key in self.key.split("."):
+            setting = setting.get(key) if isinstance(setting, Mapping) else None
+        if self.key == "balance.t":
+            setting = t
+        if isinstance(setting, str):
+            before, after = (re.escape("".join(text.split())) for text in (self.before, self.after))
+            match = re.fullmatch(rf"{before}\(?({_NUMBER})\)?{after}", "".join(setting.split()))
+            setting = float(match[1]) if match else None
+        return replace(self, of_run=setting) if isinstance(setting, int | float) else self
+
     def values(self, points: int) -> list[float]:
-        """Return the listed values, or so many over the range, ends included: fewer where whole numbers are fewer."""
+        """Return the listed values, or so many over the range: both ends, and besides the run's value if it is there.
+
+        They are fewer where whole numbers are fewer.
+        """
         if self.listed:
             return list(self.listed)
         spaced = (np.geomspace if self.logarithmic else np.linspace)(self.low, self.high, points)
         # Rounded to the first digit of the distance from the value before: by less than half of it.
         digits = [math.floor(math.log10(b - a)) if a < b else -9 for a, b in pairwise(spaced[:-1].tolist())]
         inner = [round(value, -n) for value, n in zip(spaced[1:-1].tolist(), digits, strict=True)]
-        return list(dict.fromkeys(self.rounded(value) for value in [self.low, *inner, self.high]))
+        values = {self.rounded(value) for value in [self.low, *inner, self.high]}
+        if self.of_run is not None and self.low <= self.of_run <= self.high:
+            values |= {self.of_run} if self.rounded(self.of_run) == self.of_run else set()
+        return sorted(values)
 
     def rounded(self, value: float) -> float:
         """Return the value as overrides spell it: a whole number, or nine digits."""

@@ -47,6 +47,27 @@ def test_values(text: str, points: int, overrides: list[str]) -> None:
     assert [knob.override(value) for value in knob.values(points)] == overrides
 
 
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("balance.t={1..9}", [1, 3, 5, 9]),  # the t that was solved, not the recipe's
+        ("rules.aligned=clip_score>={0.1..0.5}", [0.1, 0.25, 0.3, 0.5]),  # spaces do not matter
+        ("rules.aligned=clip_score >= {0.3..0.5}", [0.3, 0.4, 0.5]),  # it is not in the range
+        ("rules.aligned=clip_score >= {0..1}", [0, 1]),  # nor a whole number
+        ("rules.aligned=clip_score > {0.1..0.5}", [0.1, 0.3, 0.5]),  # another rule
+        ("rules.aligned=clip_score >= {0.1,0.5}", [0.1, 0.5]),  # listed values stay alone
+        ("rules.cold=temperature > {-9..-1}", [-9, -5, -3, -1]),
+        ("rules.best.top={0.1..0.5}", [0.1, 0.2, 0.3, 0.5]),
+        ("sample.rows={10..90}", [10, 30, 40, 90]),
+        ("sample.quotas.most={10..90}", [10, 30, 90]),
+    ],
+)
+def test_the_value_of_a_run_is_among_those_of_a_range(text: str, values: list[float]) -> None:
+    rules = {"aligned": "clip_score  >= 0.25", "best": {"top": 0.2, "of": "s"}, "cold": "temperature > (-3)"}
+    recipe = {"balance": {"t": 2}, "rules": rules, "sample": {"rows": 40}}
+    assert parse_swept_number(text).with_value_of(recipe, 5).values(3) == values
+
+
 def test_a_fraction_alone_is_its_whole_range() -> None:
     knob = parse_swept_number("rules.best.top")
     assert knob.rule == "best" and knob.override(knob.low) == "rules.best.top=0.000000001"
