@@ -1,6 +1,7 @@
 """Input files: brace ranges `{00000..00099}`, lists `{a,b}` and globs, on any fsspec file system, with fingerprints.
 
 A file that a brace range names and that is missing is an error before the run; what a glob finds is sorted by name.
+What it finds that is no file (a folder, a pipe, a link to nothing) has a fault.
 """
 
 import itertools
@@ -41,6 +42,7 @@ class InputFile:
     path: str
     size: int
     fingerprint: str
+    fault: tuple[str, str] | None = None  # reason and detail, where a glob or a folder has something else of that name
 
 
 def expand_braces(path: str) -> list[str]:
@@ -83,9 +85,19 @@ def list_files(
     """Return the files that one or several paths or URLs with brace ranges, lists and globs name, in order, each once.
 
     A folder names its files in any depth that end in one of `suffixes`, in lower case, and are not hidden; it is
-    refused without `suffixes`. Raises RecipeError where a file is missing, a glob or a folder has none, or one is named
-    twice.
+    refused without `suffixes`. Raises RecipeError where a file is missing, a glob or a folder has none or finds what
+    is no file, or one is named twice.
     """
+    files = _list_all(paths, storage, content, suffixes)
+    for file in files:
+        if file.fault:
+            raise RecipeError(f"{file.path}: is {file.fault[1]}; remove it, or change the path so that it is not found")
+    return files
+
+
+def _list_all(
+    paths: str | tuple[str, ...], storage: dict[str, Any], content: bool, suffixes: tuple[str, ...]
+) -> list[InputFile]:
     expanded: list[tuple[str, list[str]]] = []
     for path in (paths,) if isinstance(paths, str) else paths:
         refuse_password(path)
@@ -119,9 +131,12 @@ def _find(
     """Return the files that one of the names of a path stands for; None where there is no such file."""
     fs, inner = fsspec.core.url_to_fs(name, **storage)
     if any(c in name for c in "*?[") and not fs.exists(inner):
-        infos = [info for _, info in sorted(fs.glob(inner, detail=True).items()) if _is_file(fs, info)]
-        if not infos:
-            raise RecipeError(f"{path}: no file matches {name}")
+        infos = [info for _, info in sorted(fs.glob(inner, detail=True).items())]
+        if inner.endswith("**"):  # which finds what is in folders, too
+            infos = [info for info in infos if info["type"] != "directory"]
+        if not any(_is_file(fs, info) for info in infos):
+            found = f"; {infos[0]['name']} is {_other_than_file(infos[0])}" if infos else ""
+            raise RecipeError(f"{path}: no file matches {name}{found}")
     else:
         try:
             infos = [_info(fs, inner)]
@@ -141,15 +156,27 @@ def _find(
         if find_surrogate(info["name"]):
             raise RecipeError(f"{ascii(info['name'])[1:-1]}: its name is not UTF-8; accepted: names in UTF-8")
     names = [str(fs.unstrip_protocol(info["name"])) if "://" in path else info["name"] for info in infos]
-    return [InputFile(full, int(i["size"]), _state(fs, i, content)) for full, i in zip(names, infos, strict=True)]
+    return [_input_file(fs, full, info, content) for full, info in zip(names, infos, strict=True)]
+
+
+def _input_file(fs: Any, path: str, info: dict[str, Any], content: bool) -> InputFile:
+    if _is_file(fs, info):
+        return InputFile(path, int(info["size"]), _state(fs, info, content))
+    return InputFile(path, 0, "", ("not_a_file", _other_than_file(info)))
+
+
+def _other_than_file(info: dict[str, Any]) -> str:
+    """Return what is in the place of a file, by what its file system says of it."""
+    if info.get("islink"):
+        return f"a link to {info.get('destination')!r}, which is no file"
+    return "a folder" if info["type"] == "directory" else "no regular file"
 
 
 def _find_in(fs: Any, folder: str, suffixes: tuple[str, ...]) -> list[dict[str, Any]]:
     """Return what a file system says of a folder's files with these suffixes, sorted by name."""
     below = sorted(fs.find(folder, detail=True).items()) if suffixes else []
     start = len(folder.rstrip("/"))
-    shown = [info for name, info in below if name.lower().endswith(suffixes) and "/." not in name[start:]]
-    return [info for info in shown if _is_file(fs, info)]
+    return [info for name, info in below if name.lower().endswith(suffixes) and "/." not in name[start:]]
 
 
 def _info(fs: Any, name: str) -> dict[str, Any]:
@@ -170,7 +197,7 @@ def _is_file(fs: Any, info: dict[str, Any]) -> bool:
 
 
 def list_source(source: Source, content: bool, suffixes: tuple[str, ...] = ()) -> list[InputFile]:
-    """Return the files of a source, in order; for `suffixes` see `list_files`.
+    """Return the files of a source, in order, those with a fault too; for `suffixes` see `list_files`.
 
     Raises RecipeError, which names the source, where they cannot be listed.
     """
@@ -179,7 +206,7 @@ def list_source(source: Source, content: bool, suffixes: tuple[str, ...] = ()) -
         what = f"storage: {unknown[0]!r} is not an option of local files"
         raise source.error(f"{what}; leave it out, or name a URL in path")
     try:
-        return list_files(source.paths, source.storage, content, suffixes)
+        return _list_all(source.paths, source.storage, content, suffixes)
     except RecipeError as error:
         raise source.error(error) from None
     except (OSError, ImportError, ValueError) as error:

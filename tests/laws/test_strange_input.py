@@ -248,6 +248,27 @@ def test_a_fifo(tmp_path: Path) -> None:
         run(str(tmp_path / "x.tar"), tmp_path / "out")
 
 
+def test_what_a_glob_finds_and_is_no_file(tmp_path: Path) -> None:
+    """It is not left out without a word: a file may be behind the link tomorrow."""
+    tar_of(tmp_path / "a.tar", *sample("a", 0))
+    (tmp_path / "folder.tar").mkdir()
+    (tmp_path / "gone.tar").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "itself.tar").symlink_to("itself.tar")
+    os.mkfifo(tmp_path / "pipe.tar")
+    names = ("folder.tar", "gone.tar", "itself.tar", "pipe.tar")
+    with within(120):
+        done = run(str(tmp_path / "*.tar"), tmp_path / "out")
+    assert done.counts == {"kept": 1}
+    assert done.reasons == {(name, None): "not_a_file" for name in names}
+    parquet_of(tmp_path / "a.parquet")
+    os.mkfifo(tmp_path / "pipe.parquet")
+    (tmp_path / "gone.parquet").symlink_to(tmp_path / "nowhere")
+    with within(120):
+        done = run(str(tmp_path / "*.parquet"), tmp_path / "table", "parquet")
+    assert done.counts == {"kept": 10}
+    assert done.reasons == {(f"{name}.parquet", None): "not_a_file" for name in ("gone", "pipe")}
+
+
 def test_links_to_tars(tmp_path: Path) -> None:
     """A pool of links, as caches of datasets keep them, is a pool."""
     tar_of(tmp_path / "blob", *sample("a", 0))

@@ -345,3 +345,21 @@ def test_packed_units_are_a_sequence() -> None:
     assert packed[500:530:7] == units[500:530:7]
     with pytest.raises(IndexError):
         packed[1100]
+
+
+@pytest.mark.parametrize(
+    ("form", "suffix"),
+    [("webdataset", "tar"), ("parquet", "parquet"), ("urls", "parquet"), ("commoncrawl", "wat.gz"), ("pmc", "tar.gz")],
+)
+def test_what_a_glob_finds_and_is_no_file_is_a_part_with_a_fault(tmp_path: Path, form: str, suffix: str) -> None:
+    write(tmp_path / f"a.{suffix}", captions(3, url=["https://x.example/1"] * 3))
+    (tmp_path / f"gone.{suffix}").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / f"pipe.{suffix}")  # which would be waited for
+    network = {"network": {"contact": "us@curate.example"}} if form == "urls" else {}
+    parts = plan(source(f"{tmp_path}/*.{suffix}", format=form, **network)).files
+    faults = {part.path: part.fault for part in parts if part.fault}
+    assert faults == {
+        f"{tmp_path}/gone.{suffix}": ("not_a_file", f"a link to {str(tmp_path / 'nowhere')!r}, which is no file"),
+        f"{tmp_path}/pipe.{suffix}": ("not_a_file", "no regular file"),
+    }
+    assert len(parts) == 3

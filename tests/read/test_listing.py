@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.base.errors import RecipeError, RunError
-from curate.read.listing import InputFile, check_state, expand_braces, file_state, fingerprints_beside, list_files
+from curate.read.listing import (
+    InputFile,
+    check_state,
+    expand_braces,
+    file_state,
+    fingerprints_beside,
+    list_files,
+    list_source,
+)
+from curate.recipe.source import Source
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -121,13 +130,39 @@ def test_files_come_in_the_order_given(tmp_path: Path) -> None:
     assert [file.path for file in found[:1]] == [f"{tmp_path}/9.tar"]
 
 
-def test_globs_are_sorted_and_find_files_only(tmp_path: Path) -> None:
+def test_globs_are_sorted(tmp_path: Path) -> None:
     touch(tmp_path, "c.tar", "a.tar", "b.tar", "x.txt", "d/a.tar")
-    (tmp_path / "folder.tar").mkdir()
     assert names(list_files((f"{tmp_path}/*.tar",), {})) == ["a.tar", "b.tar", "c.tar"]
     assert names(list_files((f"{tmp_path}/[bc].tar",), {})) == ["b.tar", "c.tar"]
     assert names(list_files((f"{tmp_path}/?.t{{xt,ar}}",), {})) == ["x.txt", "a.tar", "b.tar", "c.tar"]
     assert len(list_files((f"{tmp_path}/**/*.tar",), {})) == 4
+    assert len(list_files((f"{tmp_path}/**",), {})) == 5
+
+
+@pytest.mark.parametrize("path", ["*.tar", "**/*.tar"])
+def test_what_a_glob_finds_and_is_no_file_has_a_fault(tmp_path: Path, path: str) -> None:
+    touch(tmp_path, "a.tar")
+    (tmp_path / "b.tar").symlink_to("a.tar")
+    others = {
+        "folder.tar": "a folder",
+        "gone.tar": "a link to 'nowhere', which is no file",
+        "itself.tar": "a link to 'itself.tar', which is no file",
+        "linked.tar": "a link to 'folder.tar', which is no file",
+        "pipe.tar": "no regular file",
+    }
+    (tmp_path / "folder.tar").mkdir()
+    for name, target in (("gone.tar", "nowhere"), ("itself.tar", "itself.tar"), ("linked.tar", "folder.tar")):
+        (tmp_path / name).symlink_to(target)
+    os.mkfifo(tmp_path / "pipe.tar")
+    source = Source(name="pool", format="webdataset", path=f"{tmp_path}/{path}")
+    for content in (False, True):
+        files = list_source(source, content)
+        assert {file.path.rpartition("/")[2]: file.fault for file in files if file.fault} == {
+            name: ("not_a_file", detail) for name, detail in others.items()
+        }
+        assert [file.path.rpartition("/")[2] for file in files if not file.fault] == ["a.tar", "b.tar"]
+    refused = refusal(f"{tmp_path}/{path}")  # where there are no `failures`, as of joins and exemplars
+    assert refused.startswith(f"{tmp_path}/folder.tar: is a folder; remove it")
 
 
 def test_a_missing_file_of_a_range_is_named_with_the_count(tmp_path: Path) -> None:

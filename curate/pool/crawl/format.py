@@ -86,7 +86,8 @@ class CommonCrawlInput(interface.InputFormat):
         for file in list_source(source.model_copy(update={"path": _expand_lists(source)}), content):
             stops = range(_SPAN, file.size, _SPAN) if file.path.endswith(".gz") else ()
             for start, stop in itertools.pairwise([0, *stops, max(1, file.size)]):
-                parts.append(InputPart(file.path, stop - start, file.fingerprint, groups=(start, stop)))
+                groups = start, stop
+                parts.append(InputPart(file.path, stop - start, file.fingerprint, groups, fault=file.fault))
         return PlannedSource(tuple(parts), (FileColumns.of(COLUMNS, Columns()),))
 
     def read(

@@ -7,6 +7,7 @@ where there is one. Which kind a record is, it says itself.
 A span of a file of gzip members has those that begin in it; of any other file, the first span has all.
 """
 
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from curate.base.wording import one_line
 from curate.pool.crawl import html, wat
 from curate.pool.crawl.links import PageLinks
 from curate.pool.crawl.records import Lost, Record, Stream, read_records
+
+_OTHER_TYPES = rb"request|metadata|warcinfo|revisit|resource|conversion|continuation"
+_OTHER_TYPE = re.compile(rb'"WARC-Type"\s*:\s*"(?:%b)"' % _OTHER_TYPES)
 
 
 @dataclass
@@ -75,7 +79,10 @@ def _read_page(record: Record) -> Page | None:
     if record.is_response:
         of_html = html.find_links(record)
         return None if of_html is None else Page(record.offset, of_html, record.about.headers.get("WARC-Record-ID"))
-    if b'"response"' not in record.content or b"{" not in record.content[:16]:  # before it is parsed
+    content_type = record.about.headers.get("Content-Type")
+    is_json = "json" in content_type if content_type else b"{" in record.content[:16]
+    # Of another type, which it names: not parsed. One that names none may be a damaged response.
+    if not is_json or (b'"response"' not in record.content and _OTHER_TYPE.search(record.content)):
         return None
     document = wat.read_json(record.content)
     if not wat.is_about(document, "response"):

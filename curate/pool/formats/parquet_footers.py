@@ -67,6 +67,8 @@ def _read_footer(
     def faulty(reason: str, detail: str) -> Footer:
         return Footer((replace(whole, fault=(reason, detail)),))
 
+    if file.fault:
+        return faulty(*file.fault)
     if file.size == 0:
         return faulty("empty_file", "0 bytes")
     try:

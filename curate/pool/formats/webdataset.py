@@ -78,7 +78,10 @@ class WebdatasetInput(interface.InputFormat):
         except OSError as error:
             raise source.error(f"the files beside its tars cannot be listed: {error}") from None
         listed = [(file, beside.get(sidecar(file.path), "")) for file in files]
-        parts = [InputPart(file.path, file.size, file.fingerprint, listing_fingerprint=f) for file, f in listed]
+        parts = [
+            InputPart(file.path, file.size, file.fingerprint, fault=file.fault, listing_fingerprint=fingerprint)
+            for file, fingerprint in listed
+        ]
         declared = pa.schema([(name, TYPES[kind]) for name, kind in source.columns.items()])
         return PlannedSource(tuple(parts), (FileColumns(True, declared, scores=tuple(declared.names)),))
 

@@ -43,14 +43,25 @@ class ArticleFiles:
     path: str  # of its folder, archive or XML
     size: int  # bytes that are read of it
     fingerprint: str
+    fault: tuple[str, str] | None = None  # of `InputFile`
 
 
 def make_parts(articles: Iterable[ArticleFiles], total: int) -> Iterator[InputPart]:
-    """Yield parts of consecutive articles, `total` bytes in all."""
+    """Yield parts of consecutive articles, `total` bytes in all, and one for each that has a fault."""
     size = group_size(total, _PARTS, PART_BYTES)
-    for some in group(articles, lambda article: article.size, lambda article: name_of(article.path), size):
+    faulty: list[ArticleFiles] = []
+
+    def readable() -> Iterator[ArticleFiles]:
+        for article in articles:
+            if article.fault:
+                faulty.append(article)
+            else:
+                yield article
+
+    for some in group(readable(), lambda article: article.size, lambda article: name_of(article.path), size):
         path, digest = pack_paths([article.path for article in some]), ids.digest([of.fingerprint for of in some])
         yield InputPart(path, sum(article.size for article in some), digest)
+    yield from (InputPart(article.path, 0, "", fault=article.fault) for article in faulty)
 
 
 def list_articles(source: Source, prefix: str, content: bool) -> tuple[Iterable[ArticleFiles], int]:
@@ -63,10 +74,12 @@ def list_articles(source: Source, prefix: str, content: bool) -> tuple[Iterable[
         raise source.error(f"{lists[0]}: a list with {what}; accepted: where its articles are: s3://pmc-oa-opendata/")
     if lists:
         return _read_lists(source, prefix)
-    articles = _group_files(source, list_source(source, content, ("",)))
+    files = list_source(source, content, ("",))
+    articles = _group_files(source, (file for file in files if not file.fault))
     if not articles:
         raise source.error(f"{source.paths[0]}: no article; accepted: PMC….xml, .nxml or .tar.gz")
-    return articles, sum(article.size for article in articles)
+    faulty = [ArticleFiles(file.path, 0, "", file.fault) for file in files if file.fault]
+    return [*articles, *faulty], sum(article.size for article in articles)
 
 
 def _read_lists(source: Source, prefix: str) -> tuple[Iterator[ArticleFiles], int]:
@@ -75,6 +88,8 @@ def _read_lists(source: Source, prefix: str) -> tuple[Iterator[ArticleFiles], in
     if not any("://" in path for path in source.paths):  # then `storage` is of the articles alone
         source = source.model_copy(update={"storage": {}})
     for file in list_source(source, False):
+        if file.fault:
+            raise source.error(f"{file.path}: is {file.fault[1]}")
         packed = "gzip" if file.path.lower().endswith(".gz") else None
         with fsspec.open(file.path, "rb", compression=packed, **source.storage) as opened:
             try:

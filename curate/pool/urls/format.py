@@ -68,7 +68,10 @@ class UrlsInput(InputFormat):
         parts: list[InputPart] = []
         kinds: dict[FileColumns, None] = {}
         for file in list_kept(source) if source.from_run else list_source(source, content):
-            part = InputPart(file.path, 0, file.fingerprint, (0, 0), 0)
+            part = InputPart(file.path, 0, file.fingerprint, (0, 0), 0, file.fault)
+            if file.fault:
+                parts.append(part)
+                continue
             try:
                 if not file.size:  # as of the kernel's messages, which would be waited for
                     raise pa.ArrowInvalid("it has 0 bytes")

@@ -6,7 +6,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +193,28 @@ def test_records_of_other_types_are_no_loss(tmp_path: Path, how: str, kinds: lis
     records = [response if kind == "response" else other % (kind.encode(), page) for kind in kinds]
     pack(tmp_path / "a.warc.gz", [info("x"), *records], how)
     assert _read(tmp_path / "a.warc.gz") == (["x"] * kinds.count("response"), [])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:40],
+        lambda content: content.replace(b'"response"', b'"resp\x00nse"'),
+        lambda content: content[content.index(b'"response"') + 5 :],
+        lambda content: b"\xff" * len(content),
+        lambda content: b"",
+    ],
+)
+def test_a_damaged_record_is_told_whatever_text_is_left(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    """The type that a record states may be what is damaged."""
+    request, response, metadata = wat_records(SITE, 2)
+    damaged = _about(damage(response.partition(b"\r\n\r\n")[2][:-4]))
+    last = wat_records(Site("http://last.example/", [image("c.jpg", "last")]), 3)
+    pack(tmp_path / "a.wat.gz", [info("x"), request, damaged, metadata, *last])
+    captions, lost = _read(tmp_path / "a.wat.gz")
+    assert captions == ["last"]
+    assert len(lost) == 1
+    assert lost[0].startswith("the record at byte ")
 
 
 @pytest.mark.parametrize("text", [" ", ",", "a ", "a,", ", ", "a 1", "1.", "a\t1x,", "data:,,, "])
