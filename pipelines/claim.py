@@ -26,7 +26,7 @@ from curate.match.unit import keep_entries
 from curate.measure.settings import MeasureSettings
 from curate.pool.formats.run import read_input_runs
 from curate.pool.plan import Plan
-from curate.pool.registry import find_downloading
+from curate.pool.registry import find_format
 from curate.publish.describe import describe_again, finish_description
 from curate.publish.forget.forget import lost_items
 from curate.recipe.captions import CAPTION_KINDS, ENGINES
@@ -36,7 +36,6 @@ from curate.recipe.recipe import Recipe
 from curate.recipe.source import FORMATS
 from curate.run.context import RunContext
 from curate.run.inputs import copy_inputs
-from curate.run.units import Place
 from curate.store.facts import MetadataFacts, RunClaim, read_facts, write_facts
 from curate.store.forgotten import Record
 from curate.store.layout import DESCRIBING_FILE, DRIVER_LOG, INPUTS, METADATA_FILE, NEW_FILE, STEPS_LOG, SUCCESS_FILE
@@ -128,11 +127,9 @@ def claim_folder(prepared: Prepared) -> None:
     if metadata is not None:
         store.write_parquet(METADATA_FILE, metadata)
         keep_entries(context.metadata_key, metadata)
-    if context.place is not Place.THIS_PROCESS:
-        for source in context.sources:
-            if kind := find_downloading(source):
-                of_source = (unit for unit in prepared.plan.units if unit.source == source.name)
-                kind.share(source, [part for unit in of_source for part in unit.parts], store)
+    for source in context.sources:
+        of_source = (unit for unit in prepared.plan.units if unit.source == source.name)
+        find_format(source).share(source, [part for unit in of_source for part in unit.parts], store)
     if context.recipe.dedup.against:
         write_evaluation(store, context.recipe, MeasureSettings.of(context).signals)
 

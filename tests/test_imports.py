@@ -18,7 +18,7 @@ FILES = sorted([*(ROOT / "curate").rglob("*.py"), *(ROOT / "pipelines").rglob("*
 ROOMS = (
     *("curate", "curate.base.numeric", "curate.base", "curate.expressions"),
     *("curate.recipe", "curate.tar", "curate.store", "curate.read", "curate.download"),
-    *("curate.pool.formats", "curate.pool.urls", "curate.pool.crawl", "curate.pool.pmc"),
+    *("curate.pool.formats", "curate.pool.urls", "curate.pool.crawl", "curate.pool.pmc", "curate.pool.files"),
     *("curate.pool", "curate.models", "curate.llm", "curate.signals.formulas", "curate.signals", "curate.run"),
     *("curate.match", "curate.match.building", "curate.measure", "curate.relate"),
     *("curate.decide.draw", "curate.decide.rules", "curate.decide.statistics"),

@@ -282,6 +282,21 @@ def in_threads(
             backlog.remove(len(waiting))
 
 
+_AHEAD = 16  # files that are read at once, as stores take their time for each
+
+
+def read_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield the function's result for each item, in order, while threads of its own work on those that follow."""
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="ahead") as pool:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
 _cleanups: list[Callable[[], object]] = []  # the one to be called first comes last
 
 

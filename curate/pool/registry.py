@@ -5,6 +5,7 @@ named as its key and naming an object of its class.
 """
 
 from curate.pool.crawl.format import CommonCrawlInput
+from curate.pool.files.format import FilesInput
 from curate.pool.formats.input_format import InputFormat
 from curate.pool.formats.parquet import ParquetInput
 from curate.pool.formats.run import RunInput
@@ -17,6 +18,7 @@ KINDS: tuple[InputFormat, ...] = (
     WebdatasetInput(),
     ParquetInput(),
     RunInput(),
+    FilesInput(),
     UrlsInput(),
     CommonCrawlInput(),
     PmcInput(),

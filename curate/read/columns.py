@@ -25,6 +25,8 @@ COLUMN_NAMES = {
     "image": ("image", "jpg", "image_bytes"),
 }
 
+BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+
 NEEDED = dict.fromkeys(COLUMN_NAMES, "text") | dict.fromkeys(("width", "height"), "a number")
 NEEDED["image"] = "bytes, or a struct with a field 'bytes'"
 _DECIDED = ("probability", "draw")  # what another run of curate gave: names of the run's own, and no scores by default

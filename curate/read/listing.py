@@ -161,7 +161,7 @@ def _find(
 
 def _input_file(fs: Any, path: str, info: dict[str, Any], content: bool) -> InputFile:
     if _is_file(fs, info):
-        return InputFile(path, int(info["size"]), _state(fs, info, content))
+        return InputFile(path, int(info["size"]), file_version(fs, info, content))
     return InputFile(path, 0, "", ("not_a_file", _other_than_file(info)))
 
 
@@ -233,7 +233,7 @@ def fingerprints_beside(names: Iterable[str], storage: dict[str, Any], content: 
             infos = _look_up(fs, wanted)
         for info in infos:
             if info["name"] in wanted and info["type"] == "file":
-                fingerprints[wanted[info["name"]]] = f"{info['size']} bytes, {_state(fs, info, content)}"
+                fingerprints[wanted[info["name"]]] = f"{info['size']} bytes, {file_version(fs, info, content)}"
     return fingerprints
 
 
@@ -255,7 +255,9 @@ def list_folder(path: str, storage: dict[str, Any]) -> list[InputFile]:
     fs.invalidate_cache(inner)
     with errors_of(path):
         infos = sorted(fs.ls(inner, detail=True), key=lambda info: str(info["name"]))
-        return [InputFile(info["name"], int(info["size"]), _state(fs, info)) for info in infos if _is_file(fs, info)]
+        return [
+            InputFile(info["name"], int(info["size"]), file_version(fs, info)) for info in infos if _is_file(fs, info)
+        ]
 
 
 def file_state(path: str, storage: dict[str, Any]) -> str:
@@ -266,7 +268,7 @@ def file_state(path: str, storage: dict[str, Any]) -> str:
     fs, inner = fsspec.core.url_to_fs(path, **storage)
     fs.invalidate_cache(inner)
     info = _info(fs, inner)
-    return f"{info['size']} bytes, {_state(fs, info)}"
+    return f"{info['size']} bytes, {file_version(fs, info)}"
 
 
 def check_state(
@@ -294,7 +296,7 @@ def check_state(
         raise RunError(f"{path[:300]}: {what}. Inputs must stay as they are until a run is finished: {how}")
 
 
-def _state(fs: Any, info: dict[str, Any], content: bool = False) -> str:
+def file_version(fs: Any, info: dict[str, Any], content: bool = False) -> str:
     """Return a hash of a file's content, or what its file system says of its version."""
     if content:  # an empty one is not opened: it may be the kernel's messages, which would be waited for
         return _hash(fs, info["name"]) if info["size"] else f"{HASHED}{xxhash.xxh3_128().hexdigest()}"

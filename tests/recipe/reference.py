@@ -137,9 +137,12 @@ def _walk(section: type[Section], title: str, fill: Fill, known: set[type[Sectio
         key, example = field.alias or name, (field.examples or [None])[0]
         for inner, steps in _sections(field):
             if inner not in known:
+                path, fields = ".".join(filter(None, [title, key, *steps])), inner.model_fields
+                if known.intersection(inner.__bases__):  # of one format, with more keys than others have
+                    path = f"{path}, format: {fill({})['input']['format']}"
+                    fields = {name: field for name, field in fields.items() if name in inner.__annotations__}
                 known.add(inner)
-                path = ".".join(filter(None, [title, key, *steps]))
-                yield Entry(path, inner, inner.model_fields, _complete(fill({key: example})))
+                yield Entry(path, inner, fields, _complete(fill({key: example})))
                 yield from _walk(inner, path, partial(_nest, fill, key, example, inner), known)
 
 

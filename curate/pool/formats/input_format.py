@@ -30,6 +30,7 @@ from curate.read.listing import file_state
 from curate.read.tar_samples import IMAGE_SUFFIXES
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import FORMATS, Source
+from curate.store.store import RunStore
 
 T = TypeVar("T")
 Places = npt.NDArray[np.int64]
@@ -151,6 +152,9 @@ class InputFormat(ABC):
 
     def fetch(self, source: Any, parts: Sequence[InputPart]) -> None:  # noqa: B027 (most formats have nothing to do)
         """Make sure that parts can be read, again too, where they must be fetched before. Raises OSError."""
+
+    def share(self, source: Any, parts: Sequence[InputPart], run: RunStore) -> None:  # noqa: B027 (likewise)
+        """Put into the run's folder what planning wrote down of parts, for all processes. Raises OSError."""
 
     @abstractmethod
     def read(self, source: Any, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:

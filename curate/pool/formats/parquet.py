@@ -24,7 +24,7 @@ from curate.pool.formats.input_format import Batch, FileColumns, InputPart, Inpu
 from curate.pool.formats.missing import missing_rows
 from curate.pool.formats.parquet_footers import embedding_dimension, read_footers
 from curate.read import columns as pool_columns
-from curate.read.columns import SCORE_TYPES, Columns, find_columns, integers, is_any, plain_columns, plain_type
+from curate.read.columns import BYTES, SCORE_TYPES, Columns, find_columns, integers, is_any, plain_columns, plain_type
 from curate.read.faults import InputFault
 from curate.read.field_types import count_columns
 from curate.read.listing import file_state, list_source
@@ -38,7 +38,6 @@ _MOST_ROWS = 1 << 22  # of a row group, whose samples take some 500 bytes each i
 _LOOKED = 20  # files whose columns a message goes by
 _STATING = ("original_sha256", "sha256")
 Check = Callable[[range], pq.ParquetFile]  # what row groups are read from; raises TooLarge
-_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
 
 
 class ParquetSource(Source):
@@ -204,7 +203,7 @@ def _groups(part: InputPart) -> tuple[int, int]:
 
 def _json_columns(table: pa.Table, image: str) -> list[pa.Field]:
     """Return the columns that are fields of the json: all but images and bytes."""
-    return [f for f in table.schema if f.name != image and not is_any(f.type, *_BYTES)]
+    return [f for f in table.schema if f.name != image and not is_any(f.type, *BYTES)]
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

@@ -6,16 +6,15 @@ that are of no figure, are counted. Column `offset` says which article of its pa
 graphics.
 """
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import partial
 from importlib.util import find_spec
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +22,7 @@ from pydantic import Field
 
 from curate.base import ids
 from curate.base.numeric.arrays import Mask
+from curate.base.process import read_ahead
 from curate.base.wording import pluralise
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, PlannedSource
@@ -43,10 +43,6 @@ from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.section import UserPath
 from curate.recipe.source import Source
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-_AHEAD = 16  # files that are read at once, as stores take their time for each
 _GRAPHICS = 1 << 16  # more than an article may have
 
 
@@ -89,7 +85,7 @@ class PmcInput(interface.InputFormat):
     def read(self, source: PmcSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
         """Read the articles of a part, as one batch."""
         paths = unpack_paths(part.path)
-        articles = list(_ahead(partial(_read_article, source), paths))
+        articles = list(read_ahead(partial(_read_article, source), paths))
         rows = [row for _, article in articles for row in article.rows]
         places = [(number, place) for number, (_, article) in enumerate(articles) for place in range(len(article.rows))]
         columns: dict[str, pa.Array] = {
@@ -104,7 +100,7 @@ class PmcInput(interface.InputFormat):
         def images(wanted: Mask) -> Iterator[bytes | None]:
             of_rows = zip(places, rows, wanted.tolist(), strict=True)
             files = ((articles[at][0], row.file if is_wanted else None) for (at, _), row, is_wanted in of_rows)
-            return _ahead(_read_file, files)
+            return read_ahead(_read_file, files)
 
         counts: Counter[str] = Counter()
         for _, article in articles:
@@ -131,7 +127,7 @@ class PmcInput(interface.InputFormat):
 
     def state(self, path: str, storage: dict[str, Any]) -> str:
         """Return the state of all files of a part's articles."""
-        return ids.digest(list(_ahead(partial(package_state, storage=storage), unpack_paths(path))))
+        return ids.digest(list(read_ahead(partial(package_state, storage=storage), unpack_paths(path))))
 
     def example_file(self, source: Any, part: InputPart) -> str | None:
         """Return a file of a part's first article."""
@@ -152,7 +148,7 @@ class PmcInput(interface.InputFormat):
             numbers[:] = 0
         pairs = groupby(zip(numbers.tolist(), places.tolist(), strict=True), itemgetter(0))
         wanted = [(paths[number], [place for _, place in some]) for number, some in pairs]
-        opened = _ahead(partial(_read_article, source), [path for path, _ in wanted])
+        opened = read_ahead(partial(_read_article, source), [path for path, _ in wanted])
 
         def files() -> Iterator[tuple[dict[str, Any], str, Package]]:
             for (path, some), (package, article) in zip(wanted, opened, strict=True):
@@ -162,7 +158,7 @@ class PmcInput(interface.InputFormat):
                         raise OSError(f"{path}: graphic {place} is not there any more")
                     yield row.columns, row.file, package
 
-        return _ahead(lambda item: (item[0], item[1], item[2].read(item[1])), files())
+        return read_ahead(lambda item: (item[0], item[1], item[2].read(item[1])), files())
 
 
 def _read_article(source: PmcSource, path: str) -> tuple[Package | None, ArticleRows]:
@@ -187,15 +183,3 @@ def _key(row: GraphicRow, path: str) -> str:
 
 def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, date) else value
-
-
-def _ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield the function's result for each item, in order, while threads work on those that follow."""
-    waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="pmc") as pool:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= _AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()

@@ -91,9 +91,10 @@ class UrlsInput(InputFormat):
             raise source.error(f"none of {len(parts)} lists can be read: {parts[0].path}: {parts[0].fault[1]}")
         return PlannedSource(tuple(parts), tuple(kinds))
 
-    def share(self, source: Any, parts: Sequence[InputPart], run: RunStore) -> None:
-        """Put lists that are not Parquet into the run's folder as such, for all processes. Raises OSError."""
-        for part in {part.path: part for part in parts if not part.fault}.values():
+    def share(self, source: UrlsSource, parts: Sequence[InputPart], run: RunStore) -> None:
+        """Put lists that are not Parquet into the run's folder as such, unless all work is this process's."""
+        some = () if source._is_alone else parts
+        for part in {part.path: part for part in some if not part.fault}.values():
             share_list(list_of(source, part), run)
 
     def fetch(self, source: UrlsSource, parts: Sequence[InputPart]) -> None:
