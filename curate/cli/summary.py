@@ -167,12 +167,13 @@ def _not_there(store: RunStore, facts: DownloadFacts | None, missing: int, may_p
 
 
 def _warnings(shards: int, run: RunFacts, out: str) -> Iterator[str]:
-    """Yield lines on shards that may be too few for a training loader, and on a set that is empty."""
+    """Yield lines on too few shards for a training loader, short texts dropped by language, and an empty set."""
     if run.pool.images and shards < _FEW_SHARDS and run.kept >= _TRAINING:
         rows = run.kept // _FEW_SHARDS
         how = f"--out NEW --reuse {out} --set output.rows_per_shard={rows} gives {ceil(run.kept / rows)}"
         why = "open_clip's loader needs at least one shard for each worker on each GPU"
         yield f"note: {why}; for {_FEW_SHARDS} in all, {how}"
+    yield from (f"warning: {warning}" for warning in run.language_warnings)
     if run.rows and not run.kept:
         drops = max(run.counts, key=lambda name: run.counts[name])
         why = f"{drops} drops most, {run.counts[drops]:,} of {run.rows:,}"

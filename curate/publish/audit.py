@@ -30,6 +30,7 @@ from curate.recipe.recipe import Recipe
 from curate.recipe.source import Source, find_source, place_sources
 from curate.run.columns import table_names
 from curate.run.context import RunContext, StepSettings
+from curate.signals.short_texts import MAX_WORDS
 from curate.store.layout import FAILURES_FILE, failures_part
 from curate.store.store import RunStore
 from curate.store.table_file import write_groups
@@ -103,6 +104,7 @@ class Audit:
     fields: FieldCounts = field(default_factory=Counter)  # how many values the samples' own fields have
     licences: Counter[tuple[str, str]] = field(default_factory=Counter)  # of kept samples, by column: `schema.LICENCES`
     links: Counter[tuple[str, str]] = field(default_factory=Counter)  # of pages, by source: see `Batch.links`
+    short: Counter[str] = field(default_factory=Counter)  # by rule: short texts that it dropped
 
     def add(self, other: Self) -> None:
         """Add what other units hold."""
@@ -111,7 +113,7 @@ class Audit:
         self.unread |= other.unread
         self.failed |= other.failed
         self.downloads += other.downloads
-        for name in ("drops", "languages", "suffixes", "sums", "known", "fields", "licences", "links"):
+        for name in ("drops", "languages", "suffixes", "sums", "known", "fields", "licences", "links", "short"):
             getattr(self, name).update(getattr(other, name))
         for name in ("failing", "errors"):
             for key, part in getattr(other, name).items():
@@ -168,6 +170,8 @@ def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Aud
     for note in notes:
         audit.fields.update({(name, kind): often for name, kind, often in note.get("fields", ())})
         audit.links.update({(unit.source, name): links for name, links in note.get("links", {}).items()})
+    is_short = pc.less_equal(samples["words"], pa.scalar(MAX_WORDS))
+    audit.short = _count_values(decisions["rule"].filter(is_short))
     _count_content(settings, tables, samples.filter(decisions["kept"]), audit)
     return audit
 

@@ -1,5 +1,6 @@
 """Publishing a run: check the sums, write what describes the shards, and put `_SUCCESS` last."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ from curate.store.manifest import Lines, Published, find_digest
 from curate.store.store import RunStore
 from curate.store.timings import log_used, read_records, sum_sent, sum_timings, sum_used
 
+_MANY_SHORT = 0.05  # of the pool
 _PUBLISHED = "published"  # the ticket of what describes a run
 
 
@@ -162,11 +164,20 @@ def _summarise(
         near=near,
         large_groups=_large_groups(decided.large, stages, counts, recipe.dedup) or None,
         signal_errors=signal_errors or None,
+        short_texts=_short_texts(recipe, audit) or None,
         counts={stage: counts[stage] for stage in stages},
         content=run_facts.ContentFacts(json_dtype=results.json_dtype),
         finished=now,
         seconds=now - claim.started,
     )
+
+
+def _short_texts(recipe: Recipe, audit: Audit) -> dict[str, int]:
+    """Return by rule how many short texts it dropped by their language, as the model alone named it, where many."""
+    if (section := recipe.measure.language) is None or section.short:
+        return {}
+    rules = [name for name, sql in recipe.rules.items() if isinstance(sql, str) and re.search(r"\blanguage\b", sql)]
+    return {name: audit.short[name] for name in rules if audit.short[name] > _MANY_SHORT * audit.rows}
 
 
 def _links(audit: Audit) -> dict[str, dict[str, int]]:

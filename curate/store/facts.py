@@ -357,6 +357,7 @@ class RunFacts(RunClaim):
     near: list[NearFacts]
     large_groups: Perhaps[list[LargeGroupFacts]] = None  # of duplicates, see `Dedup`; None without any
     signal_errors: Perhaps[list[SignalErrors]] = None  # None where no signal failed
+    short_texts: Perhaps[dict[str, int]] = None  # by rule: short texts that it dropped by language, where many
     counts: dict[str, int]  # rows by rule, and `kept`, in the order of the funnel
     finished: float  # seconds since 1970
     seconds: float  # from start to finish
@@ -385,6 +386,13 @@ class RunFacts(RunClaim):
     def rows(self) -> int:
         """Return the number of rows of the pool."""
         return sum(self.counts.values())
+
+    @property
+    def language_warnings(self) -> list[str]:
+        """Return a sentence for each rule that dropped many short texts by their language."""
+        how = "by language, which fastText alone often gets wrong; set measure.language.short to words"
+        dropped = (self.short_texts or {}).items()
+        return [f"{name} dropped {rows:,} short texts ({rows / self.rows:.1%}) {how}" for name, rows in dropped]
 
     def changed(self, **fields: Any) -> Self:
         """Return the facts with other values of some fields."""

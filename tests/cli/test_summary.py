@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
+from curate.ask.opened import connected
+from curate.ask.report.losses import funnel_section
 from curate.cli import summary as summaries
 from curate.cli.summary import summary
 from curate.store.facts import DownloadFacts
@@ -93,3 +95,23 @@ def test_urls_that_came_and_gave_no_image_add_up(urls: int, came: str, monkeypat
     )
     facts = DownloadFacts(urls=urls, came=urls - 2, bytes=1, began=0.0, ended=1.0, reasons={"http_404": 2})
     assert summaries._not_there(RunStore("run"), facts, 3, 0) == f"3 of 146 URLs gave no image{came}"
+
+
+def test_short_texts_dropped_by_language_are_warned_of(tmp_path: Path) -> None:
+    """Where the model alone named their language, and where they are many; in the report too."""
+    captions = ["A brown hen.", "A house by the sea, and a dog", *(f"Ein Haus am Meer {n}" for n in range(8))]
+    path = pools.write_parquets(tmp_path / "pool", pa.table({"url": [f"u{n}" for n in range(10)], "text": captions}), 1)
+    warning = r"english dropped 9 short texts \(90\.0%\) by language, which .*; set measure.language.short to words"
+    for name, language, rules in (
+        ("alone", {}, {"english": "language = 'en'"}),
+        ("few", {}, {"words": "words < 3", "english": "language = 'en'"}),
+        ("words", {"short": "words"}, {"english": "language = 'en'"}),
+        ("others", {}, {"words": "words < 3"}),
+    ):
+        done = pools.run_local(
+            pools.recipe_of(path, "parquet", measure={"language": language}, rules=rules), tmp_path / name
+        )
+        text = summary(str(done.folder), 1.0)
+        assert bool(re.search(f"warning: {warning}$", text, re.MULTILINE)) == (name == "alone"), text
+        with connected(str(done.folder)) as run:
+            assert ("short texts" in str(funnel_section(run).blocks)) == (name == "alone")

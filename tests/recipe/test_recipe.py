@@ -185,7 +185,7 @@ def test_an_unknown_key_like_no_other_lists_what_is_known() -> None:
     assert "did you mean" not in message
     assert message.partition("known keys: ")[2].split(", ") == list(Recipe.model_fields)
     assert refusal({"measure": {"language": {"zzzz": "x"}}}).endswith(
-        "measure.language.zzzz: unknown key; known keys: text, model"
+        "measure.language.zzzz: unknown key; known keys: text, model, short"
     )
 
 
@@ -471,7 +471,7 @@ BALANCED = (
         ("max_failed=0.5", ["max_failed"], 0.5),
         ("output.rows_per_shard=10", ["output", "rows_per_shard"], 10),
         ("measure.image.phash=true", ["measure", "image", "phash"], True),
-        ("measure.language={}", ["measure", "language"], {"text": "prepared", "model": None}),
+        ("measure.language={}", ["measure", "language"], {"text": "prepared", "model": None, "short": None}),
         ("balance.t=5", ["balance"], {"t": 5, "rows": None}),
         ("balance.rows=9", ["balance"], {"t": None, "rows": 9}),
         ("balance=null", ["balance"], None),

@@ -3,12 +3,15 @@
 import json
 import logging
 import socket
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import compress
 from pathlib import Path
 
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -16,7 +19,7 @@ from hypothesis import strategies as st
 
 from curate.base import ids, process
 from curate.base.errors import RecipeError
-from curate.signals import language
+from curate.signals import language, short_texts
 from curate.signals.language import _MODEL, IDENTITY, KIND, Language, detect_languages
 from curate.signals.signal import Built, Known
 
@@ -183,3 +186,63 @@ def test_a_model_by_url(tmp_path: Path) -> None:
         process._cache.pop(identity, None)
         values.append((identity, language._load(identity, options).detect("a house by the sea")))
     assert values[0] == values[1]
+
+
+# ---- short texts
+
+
+def captions_of(shared: Path) -> dict[str, list[str]]:
+    """The English captions, and their translations that differ from them."""
+    rows = [json.loads(line) for line in (shared / "captions_multilingual.jsonl").read_text().splitlines()]
+    captions = {"en": [row["caption"] for row in rows]}
+    for code in ("de", "fr", "es", "it", "nl", "pt", "sv", "pl"):
+        pairs = [(row["caption"], row["translations"].get(code)) for row in rows]
+        captions[code] = [text for caption, text in pairs if text and text != caption]
+    return captions
+
+
+def test_short_texts_by_their_words(shared: Path):
+    """English captions are English, their translations are not, and no language is named worse than before."""
+    captions = captions_of(shared)
+    pool = pa.array([text for texts in captions.values() for text in texts])
+    named = {}
+    for short in (None, "words"):
+        names, scores = signal_of(short=short).compute(pool)
+        assert pc.min(scores).as_py() > 0 and pc.max(scores).as_py() <= 1
+        left = iter(names.to_pylist())
+        named[short] = {code: Counter(next(left) for _ in texts) for code, texts in captions.items()}
+    before, after = named[None], named["words"]
+    dropped = {short: len(captions["en"]) - languages["en"]["en"] for short, languages in named.items()}
+    assert dropped[None] > 60 and dropped["words"] <= 4
+    assert max(after[code]["en"] for code in ("de", "fr", "es")) <= 10
+    for code in captions:
+        assert after[code][code] > before[code][code], code
+        assert code == "en" or after[code]["en"] <= before[code]["en"], code
+
+
+def test_other_texts_are_named_by_the_model_alone():
+    """Long ones, those without a known word, those of other scripts, and nulls."""
+    long = [" ".join([text] * 3) for text in (SENTENCES["en"], SENTENCES["fr"])] + ["der die das " * 4 + "und"]
+    texts = [*long, SENTENCES["ru"], SENTENCES["ja"], "", "1234 5678", "Xqzwvk", None, "de" * 100]
+    names, scores = (column.to_pylist() for column in signal_of(short="words").compute(pa.array(texts)))
+    expected = detected(texts)
+    assert names == [name for name, _ in expected]
+    is_other = [text not in (SENTENCES["ru"], SENTENCES["ja"]) for text in texts]
+    assert [*compress(scores, is_other)] == [score for _, score in compress(expected, is_other)]
+    assert short_texts.short_words("der " * short_texts.MAX_WORDS) and not short_texts.short_words("der " * 13)
+
+
+def test_a_language_without_a_list():
+    """The model's first answer stays, unless the words are better known elsewhere; lists of several languages."""
+    assert short_texts.name_language(["katu", "beltza"], [("eu", 0.9), ("en", 0.05)])[0] == "eu"
+    assert short_texts.name_language(["a", "brown", "hen"], [("eu", 0.9), ("en", 0.05)])[0] == "en"
+    assert short_texts.name_language(["crna", "mačka"], [("hr", 0.5), ("sl", 0.4)])[0] == "hr"
+    assert short_texts.name_language(["en", "sort", "katt"], [("sv", 0.01)])[0] in ("no", "sv")
+
+
+def test_their_key_names_the_frequencies(monkeypatch):
+    keys = {signal_of(short="words", text=text).key for text in ("prepared", "as_is")}
+    assert len(keys | {signal_of().key, signal_of(text="as_is").key}) == 4
+    other = short_texts._FILES[1:]
+    monkeypatch.setattr(short_texts, "_FILES", other)
+    assert signal_of(short="words").key not in keys and signal_of().key == ids.digest(IDENTITY)

@@ -45,6 +45,7 @@ def funnel_section(run: OpenRun) -> Section:
     )
     selection = run.facts.selection
     lines = [clean(line, 300) for line in selection.summary] if selection and not selection.by_entries else []
+    lines += [f"{clean(warning, 300)}." for warning in run.facts.language_warnings]
     return Section("funnel", "Funnel", [text, funnel_table(run), *lines])
 
 
