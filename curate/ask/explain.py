@@ -8,11 +8,10 @@ from curate.ask import explain_sections as sections
 from curate.ask.opened import OpenRun, connected
 from curate.ask.output import Line, Page, heading, line
 from curate.ask.query import find_run
+from curate.ask.rule_results import AT, evaluate_rows
 from curate.base import ids, schema
 from curate.base.errors import CurateError, RecipeError, RunError
 from curate.base.wording import one_line
-from curate.decide.rules.rules import check_rules, rule_values
-from curate.recipe.deciding import Top
 from curate.store.facts import RunFacts, read_facts
 from curate.store.forgotten import Record
 from curate.store.items import hash_url
@@ -44,28 +43,23 @@ def _explain(url: str, sample: str, later: frozenset[str]) -> list[Line]:
                 raise type(error)(f"{error}{more}") from None
             lines = [line((f"{sample}: not in this pool", "bold"), "; in the runs that are its inputs:")]
             return lines + [each for _, shown, _ in before for each in shown]
-        rows = run.table(f"SELECT * FROM verdicts {sections.AT} ORDER BY unit, row", places=places[:_ROWS])
-        seen = rows.select([column for column in rows.column_names if column not in sections.UNSEEN])
-        expressed = {rule.name: rule.expression if rule.sql or rule.dedup else None for rule in facts.rules}
-        specs = {rule.name: expressed[rule.name] or Top.model_validate(rule.best) for rule in facts.rules}
-        rules = check_rules(specs, seen.schema)
         lines = [line((f"{kind} ", "dim"), (name, "bold"))]
         if len(places) > 1:
             what = "coalesce('dropped by ' || rule, 'kept') AS what"
             grouped = "GROUP BY rule ORDER BY rule NULLS FIRST"
-            sql = f"SELECT count(*) AS rows, {what} FROM decisions {sections.AT} {grouped}"
+            sql = f"SELECT count(*) AS rows, {what} FROM decisions {AT} {grouped}"
             counts = ", ".join(f"{count['rows']:,} {count['what']}" for count in run.rows(sql, places=places))
             more = "" if len(places) <= _ROWS else f"; the first {_ROWS} follow"
             lines.append(line(f"{len(places):,} rows of the pool have this {kind}: {counts}{more}"))
-        for row, values in zip(rows.to_pylist(), rule_values(rules, seen), strict=True):
+        for row, results in evaluate_rows(run, places[:_ROWS]):
             uid = row["uid"]
             lines.append(line())
             if kind != "uid":
                 lines.append(line(("uid ", "dim"), (uid, "bold")) if uid else line(("no uid", "dim")))
-            lines += [*sections.verdict(run, row, record.time_of(uid) if uid else None), *sections.sample_lines(row)]
+            lines += [sections.verdict(run, row, record.time_of(uid) if uid else None), *sections.sample_lines(row)]
             if row["rule"] == schema.FORGOTTEN:  # nothing else is left of it
                 continue
-            lines += [*sections.rule_lines(facts, rules, row, values), *sections.entry_lines(run, row)]
+            lines += [*sections.rule_lines(row, results), *sections.entry_lines(run, row)]
             lines += [*sections.duplicate_lines(run, row), *sections.text_lines(run, row)]
             if row["kept"]:
                 lines += [*sections.caption_lines(run, row), *sections.published_lines(run, row)]

@@ -1,7 +1,6 @@
 """Sections of an explanation: verdict, origin, rules, entries with their draws, duplicates, captions, files, values.
 
-Rules are evaluated again over the row, so that those after the first failed one can be shown too, and so are draws of
-single entries.
+Draws of single entries are computed again.
 """
 
 from collections.abc import Iterator
@@ -12,21 +11,13 @@ import numpy as np
 
 from curate.ask.opened import OpenRun
 from curate.ask.output import Line, Part, columns, heading, line, named, pad
+from curate.ask.rule_results import AT, FAILED, NOT_REACHED, PASSED, UNSEEN, RuleResult, show_value
 from curate.base import schema
 from curate.base.wording import pluralise
-from curate.captions.gates.gate import PASSED
+from curate.captions.gates.gate import PASSED as GATES_PASSED
 from curate.decide.draw.inclusion import entry_draws
-from curate.decide.rules.rules import Rule
-from curate.recipe.deciding import Top
-from curate.store.facts import RunFacts
 
-AT = "SEMI JOIN (SELECT unnest($places, recursive := true)) USING (unit, row)"  # rows at `places`
-_VALUE = 40  # characters of a value that are shown with a rule
 _YES, _NO, _OPEN = ("✓ ", "green"), ("✗ ", "bold red"), ("– ", "dim")
-# Columns that rules do not see.
-UNSEEN = ("unit", "row", "offset", "status", "error", *schema.DECISIONS.names[len(schema.ALIGNED) :])
-UNSEEN += (schema.REPEATS.name, schema.DUPLICATE_COSINE.name)
-_TEXT = 300  # characters of a caption or URL that are shown
 _ENTRIES = 100  # entries that are shown
 _DUPLICATES = 10  # duplicates that are shown
 
@@ -36,13 +27,16 @@ def _marked(mark: tuple[str, str], name: str, margin: int, *value: Part) -> Line
     return line("  ", mark, (pad(name, margin), "cyan"), *value, hang=margin + 4)
 
 
-def _show(value: object, most: int = _TEXT) -> str:
-    text = "NULL" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+def verdict(run: OpenRun, row: dict[str, Any], forgotten: datetime | None) -> Line:
+    """Return whether a row is kept, and why; `forgotten`: when it was."""
+    reason = explain_verdict(run, row, forgotten)
+    if row["kept"]:
+        return line(("verdict: kept", "bold green"), reason)
+    return line((f"verdict: dropped by {row['rule']}", "bold red"), f", {reason}", hang=9)
 
 
-def verdict(run: OpenRun, row: dict[str, Any], forgotten: datetime | None) -> Iterator[Line]:
-    """Yield whether a row is kept, and why; `forgotten`: when it was."""
+def explain_verdict(run: OpenRun, row: dict[str, Any], forgotten: datetime | None = None) -> str:
+    """Return why a row is kept, empty where no step after the rules chose it, or dropped; `forgotten`: when it was."""
     rule, status, error = row["rule"], row["status"], row["error"]
     failure = f"{status} ({schema.SAMPLE_REASONS.get(status, 'unknown reason')}){f': {error}' if error else ''}"
     is_missing = status in schema.MISSING_REASONS
@@ -55,26 +49,27 @@ def verdict(run: OpenRun, row: dict[str, Any], forgotten: datetime | None) -> It
         "failure": f"{'not downloaded' if is_missing and row['sha256'] is None else 'could not be read'}: {failure}",
         "date": f", {forgotten:%Y-%m-%d}" if forgotten else "",
         "duplicate_of": row["duplicate_of"],
-        "draw": _show(row["draw"]),
-        "probability": _show(row["probability"]) if row["probability"] is not None else "none: it is not by chance",
+        "draw": show_value(row["draw"]),
+        "probability": show_value(row["probability"])
+        if row["probability"] is not None
+        else "none: it is not by chance",
     }
     words = run.facts.selection
-    facts["value"] = _show(row.get(words.of)) if words else ""
+    facts["value"] = show_value(row.get(words.of)) if words else ""
     if row["kept"]:
         why = words.kept.format(**facts) if words and row["draw"] is not None else ""
         why += f"; {pluralise(row['repeats'], 'time')} in uids.npy" if row.get("repeats") is not None else ""
         if (earlier := row.get(schema.INPUT_PROBABILITY)) is not None and row["probability"] is not None:
-            why += f"; probability of both stages {_show(earlier * row['probability'])}"
-        yield line(("verdict: kept", "bold green"), why)
-        return
+            why += f"; probability of both stages {show_value(earlier * row['probability'])}"
+        return why
     reason = words.dropped if words and rule == words.key else schema.STAGE.get(rule, schema.STAGE_OF_RULES).reason
-    yield line((f"verdict: dropped by {rule}", "bold red"), f", {reason.format(**facts)}", hang=9)
+    return reason.format(**facts)
 
 
 def sample_lines(row: dict[str, Any]) -> Iterator[Line]:
     """Yield where the row came from, its caption and its URL."""
     yield named("source", 7, _origin(row), (f"  (unit {row['unit']}, row {row['row']})", "dim"))
-    yield from (named(name, 7, _show(row[name])) for name in ("caption", "url") if row[name] is not None)
+    yield from (named(name, 7, show_value(row[name])) for name in ("caption", "url") if row[name] is not None)
 
 
 def _origin(row: dict[str, Any]) -> str:
@@ -83,40 +78,21 @@ def _origin(row: dict[str, Any]) -> str:
     return f"{row['source']}: {place}" if place else str(row["source"])
 
 
-def rule_lines(run: RunFacts, rules: list[Rule], row: dict[str, Any], values: dict[str, bool | None]) -> Iterator[Line]:
+def rule_lines(row: dict[str, Any], results: list[RuleResult]) -> Iterator[Line]:
     """Yield each rule with its result, and the values of the columns that it reads."""
-    if not rules:
+    if not results:
         return
-    names = [rule.name for rule in rules]
-    # How many rules the row passed: all, unless one dropped it, or deduplication among them, or it could not be read.
-    place = next((place for place, fact in enumerate(run.rules) if fact.dedup), len(names))
-    ended = {schema.FAILED: -1, **dict.fromkeys((schema.UNMATCHED, schema.CONTAMINATED, schema.DUPLICATE), place)}
-    ended |= {name: position for position, name in enumerate(names)}
-    passed = ended.get(row["rule"], len(names))
     yield from (line(), heading("rules", "in order; the first one that it fails drops the sample"))
-    margin = max(map(len, names)) + 2
-    for position, (rule, fact) in enumerate(zip(rules, run.rules, strict=True)):
-        if isinstance(rule.spec, Top):
-            value, *group = (row[name] for name in rule.columns)
-            threshold = fact.threshold_of(*group)
-            passes = None if value is None else threshold is not None and value >= threshold
-            reached = "which no row reached" if threshold is None else f"threshold {fact.show(threshold)}"
-            text = f"{fact.expression}, {reached}"
-        elif fact.dedup:
-            passes = row["rule"] != schema.DUPLICATE
-            text = "no duplicate" if position < passed else row["rule"] if position == passed else "deduplication"
-        else:
-            passes, text = values[rule.name], " ".join(rule.spec.split())
-        readable = row["status"] == schema.OK
-        would = f", would {'pass' if passes else 'fail'}" if readable and not fact.dedup else ""
-        word = "" if position < passed else "fails here: " if position == passed else f"not reached{would}: "
-        mark = _YES if position < passed else _NO if position == passed else _OPEN
-        cells = {name: _show(row[name], _VALUE) for name in rule.columns}
-        if isinstance(rule.spec, Top) and row[rule.columns[0]] is not None:
-            cells[rule.columns[0]] = fact.show(row[rule.columns[0]])  # beside the threshold, which it may equal
-        shown = ", ".join(f"{name} = {value}" for name, value in cells.items())
-        null = "; NULL fails" if passes is None and readable else ""
-        yield _marked(mark, rule.name, margin, (word, mark[1]), text, (f"  [{shown}{null}]" if shown else "", "cyan"))
+    margin = max(len(result.name) for result in results) + 2
+    marks = {PASSED: _YES, FAILED: _NO, NOT_REACHED: _OPEN}
+    for result in results:
+        is_known = row["status"] == schema.OK and not result.is_dedup
+        would = f", would {'pass' if result.passes else 'fail'}" if is_known else ""
+        word = {PASSED: "", FAILED: "fails here: ", NOT_REACHED: f"not reached{would}: "}[result.state]
+        shown = ", ".join(f"{name} = {value}" for name, value in result.values.items())
+        null = "; NULL fails" if result.passes is None and row["status"] == schema.OK else ""
+        values = (f"  [{shown}{null}]" if shown else "", "cyan")
+        yield _marked(marks[result.state], result.name, margin, (word, marks[result.state][1]), result.text, values)
 
 
 def entry_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
@@ -144,10 +120,10 @@ def entry_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
     table: list[list[Part]] = []
     for entry, t in zip(entries, ts, strict=True):
         p = entry["p"]
-        of_language = [_show(entry["language"]), f"{t:,}"] if by_language else []
+        of_language = [show_value(entry["language"]), f"{t:,}"] if by_language else []
         counted = [f"{t / p:,.0f}" if p < 1 else f"at most {t:,}"] if is_of_another else []
         in_run = f"{entry['pool']:,}", f"{entry['survivors']:,}"
-        table.append(["", _show(entry["entry"]), *of_language, *in_run, *counted, f"{p:.4g}"])
+        table.append(["", show_value(entry["entry"]), *of_language, *in_run, *counted, f"{p:.4g}"])
     if drawn:
         # u/p of each entry alone, of which `decisions` has the smallest; counts of another run may have decided.
         counts = None if is_of_another else np.array([entry["survivors"] for entry in entries], np.int64)
@@ -171,16 +147,16 @@ def duplicate_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
         yield from (line(), heading("duplicates"), named("representative", 14, row["duplicate_of"]))
         for other in run.rows(sql, uid=row["duplicate_of"]):
             verdict = "kept" if other["kept"] else f"dropped by {other['rule']}"
-            yield named("", 14, f"{verdict}: {_show(other['caption'])}", (f"  ({_origin(other)})", "dim"))
+            yield named("", 14, f"{verdict}: {show_value(other['caption'])}", (f"  ({_origin(other)})", "dim"))
             facts = {"joined": _joined(run, row, other), "match": "; ".join(_compare(run, row, other))}
             facts["url"] = other["url"]
-            yield from (named(name, 14, _show(text)) for name, text in facts.items() if text)
+            yield from (named(name, 14, show_value(text)) for name, text in facts.items() if text)
     elif row["kept"] or {"rule": row["rule"]} in run.rows("FROM later_rules"):
         duplicates = run.rows("SELECT * FROM verdicts WHERE duplicate_of = $uid ORDER BY unit, row", uid=row["uid"])
         if duplicates:
             yield from (line(), heading("duplicates", f"represents {pluralise(len(duplicates), 'other row')}"))
         for other in duplicates[:_DUPLICATES]:
-            yield named(other["uid"], 32, _show(other["caption"]), (f"  ({_origin(other)})", "dim"))
+            yield named(other["uid"], 32, show_value(other["caption"]), (f"  ({_origin(other)})", "dim"))
         if len(duplicates) > _DUPLICATES:
             yield line(f"  and {len(duplicates) - _DUPLICATES:,} more")
 
@@ -198,7 +174,7 @@ def text_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
         yield from (line(), heading("texts", title))
     for other in others[:_DUPLICATES]:
         verdict = "kept" if other["kept"] else f"dropped by {other['rule']}"
-        yield named(other["uid"], 32, f"{verdict}: {_show(other['caption'])}", (f"  ({_origin(other)})", "dim"))
+        yield named(other["uid"], 32, f"{verdict}: {show_value(other['caption'])}", (f"  ({_origin(other)})", "dim"))
     if len(others) > _DUPLICATES:
         yield line(f"  and {len(others) - _DUPLICATES:,} more")
 
@@ -262,9 +238,9 @@ def caption_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
     for name, caption in zip(names, captions, strict=True):
         result = f"no caption: {caption['status']} ({caption['error']})"
         if caption["gate"]:
-            result = PASSED if caption["gate"] == PASSED else f"failed {', '.join(caption['failed'] or [])}"
-        mark = _YES if result == PASSED else _NO
-        shown = "" if caption["text"] is None else f": {_show(caption['text'])}"
+            result = GATES_PASSED if caption["gate"] == GATES_PASSED else f"failed {', '.join(caption['failed'] or [])}"
+        mark = _YES if result == GATES_PASSED else _NO
+        shown = "" if caption["text"] is None else f": {show_value(caption['text'])}"
         yield _marked(mark, name, max(map(len, names)) + 2, (result, mark[1]), shown)
     for regions in run.rows("SELECT regions, error FROM regions WHERE uid = $uid", uid=row["uid"]):
         shown = ", ".join(f"{region['phrase']} ({region['score']:.2f})" for region in regions["regions"] or ())
@@ -289,5 +265,5 @@ def measured_lines(row: dict[str, Any]) -> Iterator[Line]:
     shown = {name: value for name, value in row.items() if name not in hidden and value is not None}
     if shown:
         yield from (line(), heading("measured"))
-    margin = min(max(map(len, shown), default=0), _VALUE)
-    yield from (named(name, margin, _show(value)) for name, value in shown.items())
+    margin = min(max(map(len, shown), default=0), 40)
+    yield from (named(name, margin, show_value(value)) for name, value in shown.items())

@@ -37,7 +37,7 @@ def report(
 ) -> None:
     """Write report.html: the whole run on one page.
 
-    The page is self-contained and runs no script.
+    The page is self-contained; its one script sorts and filters samples.
     """
     began = time.monotonic()
     path, size = write_report(directory, out, against, language)

@@ -169,9 +169,9 @@ def _sweep_result(points: list[Point], number: SweptNumber, format: Format, bars
     most = max(sizes, default=0) or 1
     for name in {"expected", "error"} & set(shown):
         table = table.set_column(table.column_names.index(name), name, pc.round(table[name]))
+    lengths = [max(1, round(_BAR * size / most)) if size else 0 for size in sizes]
     marks = ["  ← the run" if point.value == number.of_run else "" for point in points]
-    drawn = pa.array(["█" * max(1, round(_BAR * size / most)) if size else "" for size in sizes])
-    drawn = pc.binary_join_element_wise(drawn, pa.array(marks), "")
+    drawn = pa.array(["█" * length + mark for length, mark in zip(lengths, marks, strict=True)])
     return _result(table.select(shown).append_column(f"bars of {bars}", drawn))
 
 

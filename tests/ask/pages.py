@@ -1,5 +1,7 @@
 """What tests of report.html share: a parser of the page, a run whose every text is hostile, and Chromium."""
 
+import base64
+import hashlib
 import shutil
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -27,7 +29,7 @@ HOSTILE = [
 
 @dataclass
 class Page(HTMLParser):
-    """The elements of a page (name, attributes), and its text outside of style."""
+    """The elements of a page (name, attributes), and its text outside of style and script."""
 
     html: str
     elements: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
@@ -40,7 +42,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
-        self.styling = tag == "style"
+        self.styling = tag in ("style", "script")
 
     def handle_endtag(self, tag: str) -> None:
         self.styling = False
@@ -61,7 +63,13 @@ def write_hostile(url: str) -> RunStore:
     """A run in which every text that may come from a stranger is hostile, and every rule, source and entry too."""
     names = [f"{text[:200]} {i}" for i, text in enumerate(HOSTILE)]
     rules = [
-        {"name": name, "sql": f"caption <> '{name[:20]}' AND words > 2", "top": None, "of": None, "threshold": None}
+        {
+            "name": name,
+            "sql": "caption <> '{}' AND words > 2".format(name[:20].replace("'", "''")),
+            "top": None,
+            "of": None,
+            "threshold": None,
+        }
         for name in names
     ]
     rows = []
@@ -105,6 +113,13 @@ def write_hostile(url: str) -> RunStore:
     ]  # fmt: skip
     failures = [{"unit": 0, "shard": text, "key": None, "reason": text, "detail": text} for text in HOSTILE]
     return write_units(url, [rows], run, entries, failures, captions)
+
+
+def with_script(page: str, script: str) -> str:
+    """Let a page run another script too, by its digest, after its own: what a reader of it does."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = page.replace("script-src 'sha256-", f"script-src 'sha256-{digest}' 'sha256-", 1)
+    return page.replace("</body>", f"<script>{script}</script></body>")
 
 
 def chromium() -> str | None:

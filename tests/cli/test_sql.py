@@ -111,7 +111,7 @@ def test_the_same_rows_in_every_format(cli: Cli, run: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["funel"], ["'funel'", "did you mean 'funnel'?", "top_entries"]),
+        (["funel"], ["'funel'", "did you mean funnel, entry_funnel or source_funnel?", "`curate sql DIR` lists all"]),
         (["FROM"], ["no query named 'FROM'"]),
         (["SELECT"], ["no query named 'SELECT'"]),
         (["SELECT nothing FROM samples"], ["nothing"]),

@@ -1,5 +1,6 @@
 """The blocks of a section of the report: plain values, which page.html lays out. No HTML but the charts' SVG."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -67,13 +68,43 @@ class Picture(NamedTuple):
     label: str = ""
 
 
+class Value(NamedTuple):
+    """A value by name; `number` is what cards are sorted and filtered by."""
+
+    name: str
+    text: str
+    number: float | None = None
+
+    @property
+    def is_uid(self) -> bool:
+        """Whether the text is a uid, which is shown by its first characters."""
+        return re.fullmatch("[0-9a-f]{32}", self.text) is not None
+
+
 class Card(NamedTuple):
-    """A sample: pictures, texts by label, values by name, and its name for `curate explain`: uid or key."""
+    """A sample: pictures, texts by label, values, and its name for `curate explain`: uid or key.
+
+    `verdict` is what became of it, with the value and threshold that decided; `rule` is what cards are filtered by.
+    `numbers` are further values, folded.
+    """
 
     pictures: Sequence[Picture]
     texts: Sequence[tuple[str, str]]
-    values: Sequence[tuple[str, str]]
+    values: Sequence[Value]
     name: str
+    verdict: Value | None = None
+    rule: str = ""
+    numbers: Sequence[Value] = ()
+
+    @property
+    def is_uid(self) -> bool:
+        """Whether the name is a uid."""
+        return Value("", self.name).is_uid
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the sample is kept."""
+        return self.verdict is not None and self.verdict.name == "kept"
 
 
 class Gallery(NamedTuple):
@@ -100,3 +131,8 @@ class Section(NamedTuple):
     id: str
     title: str
     blocks: Sequence[Block]
+
+    @property
+    def has_cards(self) -> bool:
+        """Whether there are cards to sort and filter."""
+        return any(isinstance(block, Gallery) for block in self.blocks)

@@ -19,7 +19,6 @@ from curate.base.numeric.sides import SQL
 from curate.base.wording import all_digits
 from curate.expressions.check import parse_sql, walk_tree
 from curate.publish.views import quote_name
-from curate.store.facts import RuleFacts
 
 ASPECT, MIN_SIDE = "aspect", "min_side"  # the longer side by the shorter one; the shorter one
 _CUTS = ("COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO", "COMPARE_LESSTHAN", "COMPARE_LESSTHANOREQUALTO")
@@ -51,13 +50,6 @@ def drawn_thresholds(run: OpenRun) -> dict[str, list[tuple[str, float]]]:
                 for column, value in _comparisons(part):
                     thresholds.setdefault(_measured_name(run, column), []).append((rule.name, value))
     return thresholds
-
-
-def rule_columns(run: OpenRun, rule: RuleFacts) -> list[str]:
-    """Return the columns that a rule reads, in the order of its text."""
-    if rule.of:
-        return [_measured_name(run, rule.of)]
-    return list(dict.fromkeys(_measured_name(run, name) for name in _columns(_parse(run, rule.sql or "true"))))
 
 
 def _measured_name(run: OpenRun, column: str) -> str:

@@ -9,8 +9,10 @@ JPEG that is written here.
 import base64
 import hashlib
 import io
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from decimal import Decimal
 from itertools import groupby, zip_longest
 from typing import Any
 
@@ -19,10 +21,11 @@ import pyarrow as pa
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
+from curate.ask.explain_sections import explain_verdict
 from curate.ask.opened import OpenRun
-from curate.ask.report.blocks import Card, Gallery, Picture, Section
-from curate.ask.report.distributions import rule_columns
+from curate.ask.report.blocks import Card, Gallery, Picture, Section, Value
 from curate.ask.report.text import SHORT, clean, count
+from curate.ask.rule_results import FAILED, NOT_REACHED, RuleResult, evaluate_rows
 from curate.base import schema
 from curate.base.process import in_threads
 from curate.base.schema import OK
@@ -44,6 +47,8 @@ MOST = 30  # galleries
 SAMPLES = 8  # of each; half as many where there are many galleries
 SCORES = 6  # of a kept sample
 ENTRIES = 5  # of a sample
+NUMBERS = 16  # scores of any sample, folded, and these:
+SIZES = ("words", "characters", "width", "height", "min_side", "aspect", "bytes")
 
 _CHOOSE = """
 SELECT coalesce(d.rule, 'kept') AS step, arg_min(
@@ -176,11 +181,12 @@ def galleries_section(run: OpenRun) -> Section:
     largest = sorted(lines, key=lambda line: (line["kind"] != "kept", -line["rows"]))[:MOST]
     shown = sorted((line for line in lines if line in largest), key=lambda line: line["kind"] != "kept")
     chosen = _choose(run, SAMPLES if len(shown) <= MOST // 2 else SAMPLES // 2)
-    places = at_places(place for line in shown for place in chosen[line["rule"]])
-    known = run.rows(f"SELECT * FROM verdicts WHERE (unit, row) IN {AT_PLACES}", **places)
-    rows = {place_of(row): row for row in known}
+    places = [{"unit": unit, "row": row} for line in shown for unit, row in chosen[line["rule"]]]
+    judged = [(row, judge(run, row, results)) for row, results in evaluate_rows(run, places)]
+    rows = {place_of(row): row for row, _ in judged}
+    verdicts = {place_of(row): verdict for row, verdict in judged}
     steps = {line["rule"]: [rows[place] for place in chosen[line["rule"]]] for line in shown}
-    uids = {row["duplicate_of"] for row in known if row["rule"] == schema.DUPLICATE} - {None}
+    uids = {row["duplicate_of"] for row in rows.values() if row["rule"] == schema.DUPLICATE} - {None}
     sql = "SELECT * FROM representatives WHERE uid IN (SELECT unnest($uids::VARCHAR[]))"
     partners = {row["uid"]: row for row in run.rows(sql, uids=sorted(uids))}
     # The page's room goes to the first sample of each step, then to the second.
@@ -193,7 +199,7 @@ def galleries_section(run: OpenRun) -> Section:
         cards = []
         for row in steps[line["rule"]]:
             partner = partners.get(row["duplicate_of"]) if line["rule"] == schema.DUPLICATE else None
-            cards.append(_card(run, line["rule"], row, partner, pictures, entries))
+            cards.append(_card(run, row, partner, verdicts[place_of(row)], pictures, entries))
         blocks.append(_gallery(run, line, cards))
     text = "A few samples of each step, chosen by a hash of their uid, with the values that decided. "
     text += "Captions, URLs and images come from the pool unchecked."
@@ -241,16 +247,23 @@ def _gallery(run: OpenRun, line: dict[str, Any], cards: list[Card]) -> Gallery:
 
 
 def _card(
-    run: OpenRun, step: str, row: Row, partner: Row | None, pictures: dict[Place, Picture], entries: dict[Place, str]
+    run: OpenRun,
+    row: Row,
+    partner: Row | None,
+    verdict: Value,
+    pictures: dict[Place, Picture],
+    entries: dict[Place, str],
 ) -> Card:
+    step = row["rule"] or schema.KEPT
     parts = [part for part in (row, partner) if part is not None and place_of(part) in pictures]
     roles = zip(parts, ("duplicate", "representative") if len(parts) == 2 else ("",), strict=False)
     shown = [pictures[place_of(part)]._replace(label=fate(role, part)) for part, role in roles]
-    values = [(clean(name, 40), clean(value, SHORT)) for name, value in _values(run, step, row)]
+    values = [make_value(name, value) for name, value in _values(run, step, row)]
     if place_of(row) in entries and step in (schema.KEPT, run.drawn):
-        values.append(("entries", entries[place_of(row)]))
-    name = row["uid"] or (f"key {row['key']}" if row["key"] else "")
-    return Card(shown, sample_texts(row, partner), values, clean(name, 80))
+        values.append(Value("entries", entries[place_of(row)]))
+    name = clean(row["uid"] or (f"key {row['key']}" if row["key"] else ""), SHORT)
+    numbers = folded_numbers(run, row, values)
+    return Card(shown, sample_texts(row, partner), values, name, verdict, verdict.name, numbers)
 
 
 def fate(role: str, row: Row) -> str:
@@ -268,23 +281,38 @@ def sample_texts(row: Row, partner: Row | None = None) -> list[tuple[str, str]]:
 
 
 def _values(run: OpenRun, step: str, row: Row) -> Iterator[tuple[str, Any]]:
-    """Yield the values that decided, or of a kept sample its scores."""
-    rule = next((item for item in run.facts.rules if item.name == step), None)
-    if rule:
-        columns = rule_columns(run, rule)[:SCORES]
-        yield from ((name, row[name]) for name in columns if name in row and name not in ("caption", "url"))
-    elif step == schema.FAILED:
-        yield "reason", row["status"]
-        if row["error"]:
-            yield "detail", row["error"]
-    elif step in (schema.DUPLICATE, schema.CONTAMINATED):
-        yield "representative" if step == schema.DUPLICATE else "near", row["duplicate_of"]
-    elif step == run.drawn:
-        yield "probability", row["probability"]
-        yield "draw (kept below 1)", row["draw"]
+    """Yield what a card shows besides the verdict: of a kept sample its scores, of a duplicate what represents it."""
+    if step == schema.DUPLICATE:
+        yield "representative", row["duplicate_of"]
     elif step == schema.KEPT:
         if row["width"]:
             yield "size", f"{row['width']} × {row['height']}"
         yield from ((name, row[name]) for name in run.scores[:SCORES] if row[name] is not None)
-        if run.drawn:
-            yield "probability", row["probability"]
+
+
+def make_value(name: str, value: Any) -> Value:
+    """Return a value for a card; numbers that are finite can be sorted and filtered by."""
+    is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool) and math.isfinite(value)
+    return Value(clean(name, 40), clean(value, SHORT), float(value) if is_number else None)
+
+
+def folded_numbers(run: OpenRun, row: Row, shown: Sequence[Value]) -> list[Value]:
+    """Return the measured numbers of a row that its card does not show."""
+    names = [name for name in (*run.scores[:NUMBERS], *SIZES) if row.get(name) is not None]
+    left_out = {value.name for value in shown}
+    return [value for value in (make_value(name, row[name]) for name in names) if value.name not in left_out]
+
+
+def judge(run: OpenRun, row: Row, results: Sequence[RuleResult]) -> Value:
+    """Return what became of a row, and why, in short: the value that decided and the threshold, where it is a rule."""
+    failed = next((result for result in results if result.state == FAILED and not result.is_dedup), None)
+    if failed:
+        text = failed.short
+    elif row["rule"] == schema.DUPLICATE:
+        text = schema.STAGE[schema.DUPLICATE].meaning
+    else:
+        text = explain_verdict(run, row).lstrip(":; ")
+    others = [result.name for result in results if result.state == NOT_REACHED and not result.passes]
+    if others and row["status"] == OK and not row["kept"]:
+        text += f"; would also fail {', '.join(others[:6])}"
+    return Value(clean(row["rule"] or schema.KEPT, SHORT), clean(text))

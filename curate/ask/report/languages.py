@@ -28,7 +28,8 @@ def languages_section(run: OpenRun, chosen: str | None = None) -> Section | None
 
     None where entries are of one language or there are none. Raises RecipeError where there is no such language.
     """
-    rows = run.rows(find_query("language_balance").sql) if run.facts.recipe.get("match") else []
+    balanced = run.rows(find_query("language_balance").sql) if run.facts.recipe.get("match") else []
+    rows = [row for row in balanced if row["entries"]]
     known = [row["language"] for row in rows]
     if chosen is not None and chosen not in known:
         raise RecipeError(f"--language {chosen}: entries have none such; accepted: {', '.join(known) or 'none'}")

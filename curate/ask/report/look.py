@@ -1,6 +1,6 @@
 """Pages to look at: the rows that a query yields, with thumbnails, and histograms of columns; and rows for FiftyOne.
 
-In: a run, and for rows a query with a column `uid`. Out: HTML that needs no network and runs no script, as the report.
+In: a run, and for rows a query with a column `uid`. Out: HTML that needs no network, with one script, as the report.
 Of rows that share a uid one is shown, a kept one if any; a group of duplicates with all its pictures side by side,
 where the query yields `members`, `representative` or `duplicate_of`. The page's room goes to the rows in their order.
 
@@ -17,11 +17,22 @@ from typing import Any
 
 from curate.ask.opened import OpenRun
 from curate.ask.output import Result, write_json
-from curate.ask.report.blocks import Card, Gallery, Section
+from curate.ask.report.blocks import Card, Gallery, Section, Value
 from curate.ask.report.distributions import count_bins, distributions_section
-from curate.ask.report.galleries import Row, fate, make_pictures, place_of, read_originals, sample_texts
+from curate.ask.report.galleries import (
+    Row,
+    fate,
+    folded_numbers,
+    judge,
+    make_pictures,
+    make_value,
+    place_of,
+    read_originals,
+    sample_texts,
+)  # fmt: skip
 from curate.ask.report.page import render_sections
 from curate.ask.report.text import SHORT, clean, count
+from curate.ask.rule_results import evaluate_rows
 from curate.base.errors import RecipeError
 from curate.base.schema import KEPT
 from curate.base.wording import format_bytes, pluralise
@@ -58,7 +69,7 @@ class HtmlPage:
 
     def _repr_html_(self) -> str:
         frame = f"width:100%;height:{self.height}px;border:0"
-        return f'<iframe sandbox srcdoc="{html.escape(self.text)}" style="{frame}"></iframe>'
+        return f'<iframe sandbox="allow-scripts" srcdoc="{html.escape(self.text)}" style="{frame}"></iframe>'
 
 
 def plot_columns(run: OpenRun, columns: Sequence[str] = ()) -> HtmlPage:
@@ -114,20 +125,27 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
         for group in groups
     ]
     pictures = make_pictures(run, [of for group in samples for _, of in group]) if run.facts.pool.images else {}
+    own = [of for row, parts in zip(rows, samples, strict=True) for _, of in parts if of["uid"] == row[at]]
+    places = [{"unit": of["unit"], "row": of["row"]} for of in own]
+    verdicts = {place_of(of): judge(run, of, results) for of, results in evaluate_rows(run, places)}
     cards = []
     for row, group, parts in zip(rows, groups, samples, strict=True):
         sample = next((of for _, of in parts if of["uid"] == row[at]), None)
         shown = ("uid", "caption", "url") if sample else ("uid",)
+        verdict = verdicts[place_of(sample)] if sample else None
+        rule = clean(dict(zip(names, row, strict=True)).get("rule") or (verdict.name if verdict else ""), SHORT)
+        repeated = ("rule", "kept") if verdict and verdict.name == rule else ()
         values = [
-            (clean(name, 40), clean(value, SHORT))
+            make_value(name, value)
             for name, lower, value in zip(result.names, names, row, strict=True)
-            if lower not in shown
+            if value is not None and lower not in (*shown, *repeated)
         ]
-        values += [("pictures", f"the first {most} of {count(len(group))}")] if len(group) > most else []
+        values += [Value("pictures", f"the first {most} of {count(len(group))}")] if len(group) > most else []
         missing = _NO_UID if row[at] is None else "no row of this run has the uid"
         texts = sample_texts(sample) if sample else [("", missing)]
         shots = [pictures[place_of(of)]._replace(label=fate(role, of)) for role, of in parts] if pictures else []
-        cards.append(Card(shots, texts, values, clean(row[at])))
+        numbers = folded_numbers(run, sample, values) if sample else []
+        cards.append(Card(shots, texts, values, clean(row[at] or ""), verdict, rule, numbers))
     title = f"{count(MOST)} of {count(total)} rows" if total > MOST else pluralise(total, "row")
     section = Section("rows", title, [Gallery("", cards, note=clean(query, 1000))])
     lead = "In the query's order, with its values. Captions, URLs and images come from the pool unchecked."

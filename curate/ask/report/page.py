@@ -1,13 +1,15 @@
-"""report.html: what curation did to a pool, on one page that needs no network and runs no script.
+"""report.html: what curation did to a pool, on one page that needs no network; one script of ours sorts and filters.
 
 In: the folder of a finished run, local or any fsspec URL. Out: the page, in the run's folder, where the manifest lists
 it, or elsewhere. Whatever the pool, the page stays below MOST_BYTES: every list is cut, and thumbnails share a budget.
-Untrusted texts are escaped by the template and cleaned by `text.clean`; the page's policy allows styles and data images
-only.
+Untrusted texts are escaped by the template and cleaned by `text.clean`; the page's policy allows styles, data images
+and, by its digest, page.js.
 """
 
+from base64 import b64encode
 from collections.abc import Sequence
 from functools import cache
+from hashlib import sha256
 from importlib.resources import files
 
 import fsspec
@@ -123,6 +125,7 @@ def render_sections(
     """Return a page of these sections as HTML, under what kind of page it is, the run's name, a sentence and tiles."""
     package = files("curate.ask.report")
     template = _parse(package.joinpath("page.html").read_text("utf-8"))
-    style = package.joinpath("style.css").read_text("utf-8")
+    style, script = (package.joinpath(name).read_text("utf-8") for name in ("style.css", "page.js"))
+    fixed = {"style": style, "script": script, "script_digest": b64encode(sha256(script.encode()).digest()).decode()}
     title = clean(run.facts.name, SHORT)
-    return template.render(kind=kind, title=title, lead=lead, tiles=tiles, sections=sections, style=style)
+    return template.render(kind=kind, title=title, lead=lead, tiles=tiles, sections=sections, **fixed)

@@ -71,12 +71,12 @@ def first_failed(rules: tuple[Rule, ...], table: pa.Table) -> I16:
 def rule_values(rules: list[Rule], table: pa.Table) -> list[dict[str, bool | None]]:
     """Return for each row of a small table, what each SQL rule says: True, False, or None for NULL."""
     sql = [rule for rule in rules if isinstance(rule.spec, str) and rule.spec != DEDUP]
-    exprs = ", ".join(f'TRY(({rule.spec}\n)) AS "{rule.name}"' for rule in sql)
+    exprs = ", ".join(f"TRY(({rule.spec}\n)) AS rule_{place}" for place, rule in enumerate(sql))  # names are anything
     if not exprs:
         return [{} for _ in range(len(table))]
     columns = query(f"SELECT {exprs} FROM batch", table)
     rows = zip(*(values.tolist() for values in columns.values()), strict=True)
-    return [dict(zip(columns, row, strict=True)) for row in rows]
+    return [dict(zip((rule.name for rule in sql), row, strict=True)) for row in rows]
 
 
 def _check_top(name: str, spec: Top, columns: pa.Schema) -> Rule:

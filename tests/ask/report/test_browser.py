@@ -1,14 +1,20 @@
 """report.html in a headless Chromium: no console message, no request leaves the page, what is hostile stays text."""
 
+import html
 import json
+import re
 import subprocess
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from curate import Run
 from curate.ask.report.page import write_report
-from tests.ask.pages import OWNED, chromium, flags, write_hostile
+from curate.publish.views import quote_name
+from tests.ask.pages import HOSTILE, OWNED, chromium, flags, with_script, write_hostile
 from tests.publish.runs import write_small
 
 pytestmark = pytest.mark.thorough
@@ -57,6 +63,96 @@ def test_a_report_is_silent_and_asks_for_nothing(tmp_path: Path) -> None:
     assert seen.console == []
     assert seen.requests == []
     assert "data-owned" not in seen.dom
+
+
+CLICK_ALL = """
+for (const button of document.querySelectorAll("button:not([name])")) button.click();
+for (const select of document.querySelectorAll("select"))
+  for (const option of select.options) { select.value = option.value; select.dispatchEvent(new Event("change")); }
+for (const summary of document.querySelectorAll("summary")) summary.click();
+"""
+
+
+def test_filters_of_hostile_texts_are_silent(tmp_path: Path) -> None:
+    """Names of rules and columns become buttons, options and badges."""
+    write_hostile(str(tmp_path / "run"))
+    columns = ", ".join(f"{place} AS {quote_name(text[:200])}" for place, text in enumerate(HOSTILE))
+    path = tmp_path / "page.html"
+    with Run(tmp_path / "run") as run:
+        path.write_text(
+            with_script(run.look(f"SELECT uid, rule, caption AS said, {columns} FROM verdicts").text, CLICK_ALL)
+        )
+    seen = Seen(path, tmp_path)
+    assert seen.dom.count('aria-pressed="true"') > len(HOSTILE) and seen.dom.count('class="badge"') > len(HOSTILE)
+    assert seen.console == []
+    assert seen.requests == []
+    assert "data-owned" not in seen.dom
+
+
+ACT = """
+const input = (name, value) => {
+  const field = document.querySelector(`[name=${name}]`);
+  field.value = value;
+  field.dispatchEvent(new Event(name === "by" ? "change" : "input"));
+};
+const chip = (rule) => [...document.querySelectorAll(".chips button")].find((chip) => chip.textContent.startsWith(`${rule} `)).click();
+const steps = [];
+const step = (...actions) => {
+  for (const action of actions) action();
+  const cards = [...document.querySelectorAll(".card:not([hidden])")];
+  steps.push([cards.map((card) => card.querySelector(".foot .uid, .foot .name").textContent), document.querySelector("output").textContent]);
+};
+step();
+step(() => input("by", "words"), () => input("order", "-1"));
+step(() => input("low", "3"), () => input("high", "4"));
+step(() => input("order", "1"));
+step(() => document.querySelector("[name=reset]").click());
+step(() => chip("aligned"), () => chip("side"));
+step(() => chip("side"), () => input("search", "NO SUCH TEXT"));
+step(() => input("search", ""), () => chip("aligned"));
+document.documentElement.dataset.steps = JSON.stringify(steps);
+"""
+
+
+@pytest.mark.parametrize("is_report", [False, True])
+def test_cards_are_sorted_and_filtered(is_report: bool, tmp_path: Path) -> None:
+    """As SQL does; in the report within each step's gallery, and galleries without a card are hidden."""
+    write_small(str(tmp_path / "run"))
+    path = tmp_path / "page.html"
+    with Run(tmp_path / "run") as run:
+        rows = {row["uid"]: row for row in run.samples("uid IS NOT NULL").to_pylist()}
+        page = run.look("SELECT uid, rule FROM verdicts WHERE uid IS NOT NULL ORDER BY unit, row").text
+    if is_report:
+        page = Path(write_report(str(tmp_path / "run"))[0]).read_text()
+        page = page.replace(page[page.index('<section id="captions"') : page.index('<section id="duplicates"')], "")
+    path.write_text(with_script(page, ACT))
+    seen = Seen(path, tmp_path)
+    assert seen.console == []
+    steps = json.loads(html.unescape(re.search(r'data-steps="([^"]*)"', seen.dom)[1]))
+    shown = [[rows[name] for name in names if name in rows] for names, _ in steps]
+    whole = len(steps[0][0])
+    words = [[row["words"] for row in of] for of in shown]
+    rules = [[row["rule"] for row in of] for of in shown]
+    assert steps[0][1] == f"{whole} shown" and len({row["uid"] for row in shown[0]}) == len(rows)
+    for place, (least, most, sign) in enumerate([(0, 99, -1), (3, 4, -1), (3, 4, 1)], 1):
+        expected = sorted(n for n in words[0] if least <= n <= most)
+        assert sorted(words[place]) == expected and 0 < len(expected) <= whole
+        groups = [list(of) for _, of in groupby(shown[place], itemgetter("rule"))] if is_report else [shown[place]]
+        for of in groups:
+            assert [row["words"] for row in of] == sorted((row["words"] for row in of), key=lambda n: sign * n)
+    assert steps[2][1] == f"{len(steps[2][0])} of {whole} shown"
+    assert sorted(steps[4][0]) == sorted(steps[0][0]) and set(rules[5]) == {"aligned", "side"}
+    assert shown[6] == [] and steps[6][1] == f"0 of {whole} shown" and sorted(steps[7][0]) == sorted(steps[0][0])
+
+
+def test_without_a_script_all_is_shown(tmp_path: Path) -> None:
+    write_small(str(tmp_path / "run"))
+    path = tmp_path / "page.html"
+    with Run(tmp_path / "run") as run:
+        path.write_text(re.sub("script-src 'sha256-[^']*'", "script-src 'none'", run.look("SELECT uid FROM kept").text))
+    dom = Seen(path, tmp_path).dom
+    assert dom.count("<article") == dom.count('class="uid"') == 4 and 'class="filters" role="search" hidden' in dom
+    assert not re.search("<article[^>]* hidden", dom) and 'class="copy"' not in dom
 
 
 def test_the_policy_holds_where_escaping_would_not(tmp_path: Path) -> None:

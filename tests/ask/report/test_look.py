@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import re
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,10 +33,15 @@ def test_a_page_of_the_rows_of_a_query(run: Path, cli: Cli, tmp_path: Path) -> N
         assert opened.look(query).text == page
         assert "<h2>1 row</h2>" in opened.look("SELECT uid FROM kept LIMIT 1").text
         has_images = opened.facts["pool"]["images"]
-    places = [page.index(f'<p class="uid">{uid}</p>') for uid in uids]
+    places = [page.index(f'<div class="foot"><code class="uid" title="{uid}">{uid}</code>') for uid in uids]
     assert places == sorted(places) and len(places) == 7 and "<h2>7 rows</h2>" in page
     assert page.count("data:image/jpeg;base64,") == (7 if has_images else 0)
-    assert page.count("<dt>words</dt>") == 7 and "<dt>caption</dt>" not in page and "http-equiv" in page
+    assert (
+        page.count("<dt>words</dt>") == 7
+        and "<dt>characters</dt>" in page
+        and "<dt>caption</dt>" not in page
+        and "http-equiv" in page
+    )
 
 
 def test_long_results_are_cut_and_named_queries_take_parameters(run: Path, tmp_path: Path, cli: Cli) -> None:  # noqa: F811
@@ -99,9 +104,52 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
     finish(folder, folder.read_json("run.json"))
     with Run(url) as opened:
         page = opened.look("SELECT uid, caption AS said FROM samples WHERE uid IS NOT NULL")
-        assert "<script>" in EVIL and "<script>" not in page.text
+        assert "<script>" in EVIL and page.text.count("<script>") == 1  # ours
+        assert "&lt;script&gt;" in page.text
         shown = table_html(opened.samples(columns=["caption"]))
         assert "<script>" not in shown and "&lt;script&gt;" in shown
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Run:
+    write_small(f"{tmp_path}/small")
+    return Run(f"{tmp_path}/small")
+
+
+def cards_of(page: HtmlPage) -> list[str]:
+    return [" ".join(unescape(re.sub("<[^>]*>", " ", card)).split()) for card in page.text.split("<article")[1:]]
+
+
+def test_cards_show_the_value_and_the_threshold_that_decided(small: Run) -> None:
+    """Of a rule in SQL, of a top rule, of another condition, and of steps that are no rules; all without its query."""
+    shown: dict[str | None, str] = {}
+    for row in small.samples("uid IS NOT NULL", ["uid", "rule"]).to_pylist():
+        [card] = cards_of(small.look("SELECT $u::VARCHAR AS uid", u=row["uid"]))
+        shown[row["rule"]] = shown.get(row["rule"], "") + card
+    for rule, text in {
+        "words": "words words 1 <= 2",
+        "side": "side width 100, height 80; needs least(width, height) >= 200",
+        "aligned": "aligned clip_score 0.125 < 0.25",
+        "balance": "balance its draw u/p = 1.7 is not below 1 (probability 0.5)",
+        "duplicate": "duplicate another sample represents it",
+        None: "kept its draw u/p",
+    }.items():
+        assert text in shown[rule], rule
+
+
+def test_cards_show_no_empty_lines_and_short_uids(small: Run) -> None:
+    query = "SELECT uid, NULL AS nothing, rule, kept, words, 0.5 AS half, 'NaN'::FLOAT AS odd FROM verdicts WHERE rule = 'aligned'"
+    page = small.look(query).text
+    [uid] = small.sql(query)["uid"].to_pylist()
+    assert "nothing" not in page.partition("<article")[2].partition("</article>")[0]
+    assert (
+        f'<code class="uid" title="{uid}">{uid}</code>' in page
+        and ".uid { display: inline-block; max-width: 8ch;" in page
+    )
+    assert '<dt>half</dt><dd data-value="0.5">' in page and "<dt>odd</dt><dd><bdi>nan</bdi>" in page
+    assert page.count("<dt>rule</dt>") == page.count("<dt>kept</dt>") == 0  # the verdict has them
+    assert page.count("<dt>words</dt>") == 1 and 'data-rule="aligned"' in page
+    assert 'data-rule="other"' in small.look("SELECT uid, 'other' AS rule FROM kept").text
 
 
 def test_groups_of_duplicates_have_all_pictures_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +200,10 @@ def test_histograms(run: Path) -> None:  # noqa: F811
         assert one.text.count("<figure") == 1 and "<svg" in one.text
         with pytest.raises(RecipeError, match=r"plot: no histogram of 'wrods'; accepted: .*words"):
             opened.plot("wrods")
-        assert one._repr_html_().startswith("<iframe sandbox srcdoc=") and "<figure" not in one._repr_html_()
+        assert (
+            one._repr_html_().startswith('<iframe sandbox="allow-scripts" srcdoc=')
+            and "<figure" not in one._repr_html_()
+        )
 
 
 def test_a_page_is_saved_as_html_only(tmp_path: Path) -> None:

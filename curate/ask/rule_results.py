@@ -1,0 +1,109 @@
+"""Results of a run's rules for single rows, for explanations and for cards of pages.
+
+In: a run and the places of rows. Out: each row of `verdicts`, and for each rule a `RuleResult`. Rules are evaluated
+again over the row, so that those after the first failed one have a result too.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from curate.ask.opened import OpenRun
+from curate.base import schema
+from curate.decide.rules.rules import Rule, check_rules, rule_values
+from curate.recipe.deciding import Top
+from curate.store.facts import RuleFacts, RunFacts
+
+AT = "SEMI JOIN (SELECT unnest($places, recursive := true)) USING (unit, row)"  # rows at `places`
+# Columns that rules do not see.
+UNSEEN = ("unit", "row", "offset", "status", "error", *schema.DECISIONS.names[len(schema.ALIGNED) :])
+UNSEEN += (schema.REPEATS.name, schema.DUPLICATE_COSINE.name)
+PASSED, FAILED, NOT_REACHED = "passed", "failed", "not reached"
+_VALUE = 40  # characters of a value that are shown with a rule
+_TEXT = 300  # characters of any other text
+_COMPARISON = re.compile(r"\s*\w+\s*(>=|<=|>|<)\s*(-?\d+\.?\d*)\s*")
+_OPPOSITE = {">=": "<", ">": "<=", "<=": ">", "<": ">="}
+
+
+class RuleResult(NamedTuple):
+    """A rule's result for a row."""
+
+    name: str
+    state: str  # PASSED, FAILED (the first one, which drops the row), or NOT_REACHED
+    passes: bool | None  # None for NULL, which fails
+    text: str  # the rule, with its threshold where it has one
+    values: dict[str, str]  # of the columns that it reads
+    short: str  # a failure in short, such as clip_score 0.12 < 0.21
+    is_dedup: bool  # whether it is the place of deduplication
+
+
+def evaluate_rows(run: OpenRun, places: Sequence[dict[str, int]]) -> Iterator[tuple[dict[str, Any], list[RuleResult]]]:
+    """Yield the rows of `verdicts` at places (unit, row), in their order, with the results of the rules."""
+    if not places:
+        return
+    rows = run.table(f"SELECT * FROM verdicts {AT} ORDER BY unit, row", places=list(places))
+    seen = rows.select([column for column in rows.column_names if column not in UNSEEN])
+    expressed = {rule.name: rule.expression if rule.sql or rule.dedup else None for rule in run.facts.rules}
+    specs = {rule.name: expressed[rule.name] or Top.model_validate(rule.best) for rule in run.facts.rules}
+    rules = check_rules(specs, seen.schema)
+    for row, values in zip(rows.to_pylist(), rule_values(rules, seen), strict=True):
+        yield row, _results(run.facts, rules, row, values)
+
+
+def show_value(value: object, most: int = _TEXT) -> str:
+    """Return a value of a row as text of at most so many characters."""
+    text = "NULL" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+
+
+def _results(run: RunFacts, rules: list[Rule], row: dict[str, Any], values: dict[str, bool | None]) -> list[RuleResult]:
+    names = [rule.name for rule in rules]
+    # How many rules the row passed: all, unless one dropped it, or deduplication among them, or it could not be read.
+    dedup = next((position for position, fact in enumerate(run.rules) if fact.dedup), len(names))
+    ended = {schema.FAILED: -1, **dict.fromkeys((schema.UNMATCHED, schema.CONTAMINATED, schema.DUPLICATE), dedup)}
+    ended |= {name: position for position, name in enumerate(names)}
+    passed = ended.get(row["rule"], len(names))
+    results = []
+    for position, (rule, fact) in enumerate(zip(rules, run.rules, strict=True)):
+        state = PASSED if position < passed else FAILED if position == passed else NOT_REACHED
+        shown = {name: show_value(row[name], _VALUE) for name in rule.columns}
+        if isinstance(rule.spec, Top):
+            passes, text, short = _of_top(fact, rule, row, shown)
+        elif fact.dedup:
+            passes = row["rule"] != schema.DUPLICATE
+            text = {PASSED: "no duplicate", FAILED: row["rule"], NOT_REACHED: "deduplication"}[state]
+            short = text
+        else:
+            passes, text = values[rule.name], " ".join(rule.spec.split())
+            short = _of_sql(text, shown, row[rule.columns[0]] if rule.columns else None)
+        results.append(RuleResult(rule.name, state, passes, text, shown, short, bool(fact.dedup)))
+    return results
+
+
+def _of_top(fact: RuleFacts, rule: Rule, row: dict[str, Any], shown: dict[str, str]) -> tuple[bool | None, str, str]:
+    """Return whether a row is among the best, the rule's text and its failure in short; put its value into `shown`."""
+    value, *group = (row[name] for name in rule.columns)
+    threshold = fact.threshold_of(*group)
+    passes = None if value is None else threshold is not None and value >= threshold
+    if value is not None:
+        shown[rule.columns[0]] = fact.show(value)  # beside the threshold, which it may equal
+    reached = "which no row reached" if threshold is None else f"threshold {fact.show(threshold)}"
+    text = f"{fact.expression}, {reached}"
+    short = f"{rule.columns[0]} {shown[rule.columns[0]]}"
+    return (
+        passes,
+        text,
+        f"{short}; {text}" if value is None or threshold is None else f"{short} < {fact.show(threshold)}",
+    )
+
+
+def _of_sql(sql: str, shown: dict[str, str], value: Any) -> str:
+    """Return a failure in short: the opposite of a comparison with a number, else values and the condition.
+
+    `value` is that of the first column.
+    """
+    if (match := _COMPARISON.fullmatch(sql)) and isinstance(value, int | float):
+        short = f"{value:.4g}" if float(f"{value:.4g}") != float(match[2]) else str(value)
+        return f"{next(iter(shown))} {short} {_OPPOSITE[match[1]]} {match[2]}"
+    values = [f"{name} {text}" for name, text in shown.items() if name not in ("caption", "url")]
+    return "; ".join([*filter(None, [", ".join(values)]), f"needs {sql}"])
