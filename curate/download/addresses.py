@@ -23,7 +23,7 @@ _NAMES = 100_000  # that are remembered
 _SERVICES = tuple(map(ipaddress.ip_network, ("168.63.129.16/32", "192.0.0.0/24")))
 # Prefixes of an address of IPv4, and the bits behind it: RFC 6052, RFC 3056, and IPv4-compatible ones (RFC 4291).
 _PREFIXES = [(ipaddress.ip_network(net), bits) for net, bits in (("64:ff9b::/96", 0), ("2002::/16", 80), ("::/96", 0))]
-_KINDS = ("unspecified", "loopback", "link_local", "multicast", "reserved", "private")
+_KINDS = ("unspecified", "loopback", "link_local", "site_local", "multicast", "reserved", "private")
 
 # By name and port, the addresses or what is wrong, and until when that holds
 _names: dict[tuple[str, int], tuple[Addresses | str, float]] = {}
@@ -78,5 +78,5 @@ def _kind(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str | None:
     """Return why an address is not public."""
     if any(address in network for network in _SERVICES):
         return "a cloud's own service"
-    kind = next((name.replace("_", "-") for name in _KINDS if getattr(address, f"is_{name}")), None)
+    kind = next((name.replace("_", "-") for name in _KINDS if getattr(address, f"is_{name}", False)), None)
     return kind if kind or address.is_global else "private"

@@ -43,6 +43,7 @@ _UNFIT = re.compile(r"In CSV column #(\d+): .*conversion error to (\w+)")
 _WIDER: dict[str, pa.DataType] = {"null": pa.int64(), "int64": pa.float64(), "string": pa.binary()}
 
 _lock = threading.Lock()
+_locks: dict[str, threading.Lock] = {}  # by digest: held while a list is converted
 _converted: dict[str, str] = {}  # by digest: files of this process
 
 
@@ -138,8 +139,10 @@ def _opened(urls: UrlList, run: RunStore | None) -> Iterator[tuple[pq.ParquetFil
 def _convert_once(urls: UrlList) -> str:
     """Return the path of a list as a Parquet file of this process, which one thread makes."""
     with _lock:
+        folder, lock = _folder(), _locks.setdefault(urls.digest, threading.Lock())
+    with lock:
         if urls.digest not in _converted:
-            path = f"{_folder()}/{urls.digest}.parquet"
+            path = f"{folder}/{urls.digest}.parquet"
             _convert(urls, path)
             _converted[urls.digest] = path
         return _converted[urls.digest]

@@ -5,6 +5,7 @@ import hashlib
 import io
 import itertools
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -69,6 +70,20 @@ def in_folder(path: str, put: Callable[[str], None]) -> None:
         with suppress(FileNotFoundError):
             os.makedirs(os.path.dirname(path), exist_ok=True)
     put(path)
+
+
+def remove_folder(path: str) -> None:
+    """Remove a folder with all in it, if it is there; others may remove or add files meanwhile. Raises OSError."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return shutil.rmtree(path)
+        except FileNotFoundError:
+            if not os.path.lexists(path):
+                return
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+    shutil.rmtree(path)
 
 
 def add_line(path: str, line: str) -> None:

@@ -34,7 +34,16 @@ import pyarrow as pa
 from curate.base.process import temporary_folder
 from curate.recipe.clouds import OBJECT_STORES
 from curate.store.layout import SUCCESS_FILE, digest_name, ticket_file
-from curate.store.local import Digest, HashedFile, add_line, drop_line, in_folder, move_to_new, write_at_once
+from curate.store.local import (
+    Digest,
+    HashedFile,
+    add_line,
+    drop_line,
+    in_folder,
+    move_to_new,
+    remove_folder,
+    write_at_once,
+)
 from curate.store.stored_files import StoredFiles
 from curate.store.stored_log import StoredLog
 from curate.store.table_file import SMALL, footer_metadata, write_table
@@ -63,7 +72,7 @@ class RunStore(StoredFiles):
         if self.is_local:
             path = self.path(name)
             if os.path.isdir(path):
-                shutil.rmtree(path, ignore_errors=True)
+                remove_folder(path)
             else:
                 with suppress(FileNotFoundError):
                     os.unlink(path)

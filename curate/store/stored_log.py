@@ -39,10 +39,12 @@ class StoredLog:
             else:
                 self._objects.remove(written)
         written.data += line.encode() + b"\n"
+        is_put = False
         try:
             put(written.name, written.data)
+            is_put = True
         finally:
-            written.ready = time.monotonic() + _BETWEEN
-            if len(written.data) < _FULL:
+            written.ready = time.monotonic() + _BETWEEN if is_put else 0.0
+            if len(written.data) < _FULL or not is_put:
                 with self._lock:
-                    self._objects.append(written)
+                    self._objects.insert(len(self._objects) if is_put else 0, written)

@@ -102,12 +102,18 @@ def _record(folder: RunStore, record: str) -> None:
 
 
 def write_records() -> None:
-    """Write the records of this process that wait for others."""
-    with _lock:
-        waiting = [*_waiting.values()]
-        _waiting.clear()
-    for folder, records in waiting:
-        folder.log(STEPS_LOG, ",".join(records))
+    """Write the records of this process that wait for others. Where that fails, they wait for the next time."""
+    for url in [*_waiting]:
+        with _lock:
+            folder, records = _waiting.pop(url, (None, []))
+        if folder is None:
+            continue
+        try:
+            folder.log(STEPS_LOG, ",".join(records))
+        except BaseException:
+            with _lock:  # a store's log has the line still, and puts it with the next one
+                _waiting.setdefault(url, (folder, []))[1][:0] = records if folder.is_local else [""]
+            raise
 
 
 Records = list[re.Match[str]]

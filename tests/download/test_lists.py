@@ -4,6 +4,8 @@ import gzip
 import json
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +191,24 @@ def test_a_list_without_bytes_is_not_opened(tmp_path: Path, monkeypatch: pytest.
     )
     with pytest.raises(RecipeError, match="it has 0 bytes"):
         UrlsInput().plan(source, [], False)
+
+
+def test_lists_are_converted_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each once, though several threads want it; a plan describes several at once."""
+    both, converted, convert = threading.Barrier(2, timeout=60), list[str](), lists._convert
+
+    def together(urls: UrlList, path: str) -> None:
+        both.wait()
+        converted.append(urls.path)
+        convert(urls, path)
+
+    monkeypatch.setattr(lists, "_convert", together)
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text(f"url,caption\nhttp://{name}/1,{name}\n")
+    source = {"name": "web", "format": "urls", "path": str(tmp_path / "*.csv"), "network": {"contact": "me@a.org"}}
+    planned = UrlsInput().plan(UrlsSource.model_validate(source), (), False)
+    assert [(Path(part.path).name, part.rows) for part in planned.parts] == [("a.csv", 1), ("b.csv", 1)]
+    some = [UrlList(str(tmp_path / f"{name}.csv"), "x", {}, None, TEXTS) for name in ("a", "b", "a", "b")]
+    with ThreadPoolExecutor(4) as pool:
+        assert [len(read.result()) for read in [pool.submit(read_rows, urls, [0]) for urls in some]] == [1] * 4
+    assert sorted(converted) == sorted(str(tmp_path / f"{name}.csv") for name in ("a", "a", "b", "b"))

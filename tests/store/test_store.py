@@ -1,6 +1,8 @@
+import errno
 import os
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -200,3 +202,34 @@ def test_parquet_is_plain(tmp_path: Path) -> None:
     folder = RunStore(str(tmp_path))
     folder.write_parquet("x.parquet", TABLE, "key")
     assert pq.read_table(tmp_path / "x.parquet").equals(TABLE)
+
+
+def test_what_cannot_be_removed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that others removed meanwhile, or added, is not."""
+    folder, unlink, rmdir = RunStore(str(tmp_path / "run")), os.unlink, os.rmdir
+    for name in "abc":
+        folder.write_bytes(f"tmp/{name}", b"x")
+
+    def refused(path: Any, **options: Any) -> None:
+        if path == "b":
+            raise PermissionError(errno.EPERM, "Operation not permitted", path)
+        unlink(path, **options)
+
+    monkeypatch.setattr(os, "unlink", refused)
+    with pytest.raises(PermissionError, match="'b'"):
+        folder.delete("tmp")
+
+    def raced(path: Any, **options: Any) -> None:  # another process is first
+        unlink(path, **options)
+        unlink(path, **options)
+
+    def late(path: Any, **options: Any) -> None:
+        if others:
+            (tmp_path / "run/tmp" / others.pop()).write_bytes(b"x")
+        rmdir(path, **options)
+
+    others = ["d", "e"]
+    monkeypatch.setattr(os, "unlink", raced)
+    monkeypatch.setattr(os, "rmdir", late)
+    folder.delete("tmp")
+    assert not others and not (tmp_path / "run/tmp").exists()

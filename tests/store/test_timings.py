@@ -1,12 +1,15 @@
 """Records of how long steps work."""
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from curate.store import stored_log
 from curate.store.facts import StepFacts
 from curate.store.store import RunStore
-from curate.store.timings import Sent, log_sent, read_records, sum_sent, sum_timings, time_step
+from curate.store.timings import Sent, log_sent, read_records, sum_sent, sum_timings, time_step, write_records
 from tests.cli.conftest import run_command, write_pool
 
 pytestmark = pytest.mark.thorough
@@ -79,3 +82,27 @@ def test_a_damaged_record_is_left_out(tmp_path: Path) -> None:
     for record in ("rules.0.5.3", "\0\0rules.1.5.3", "rules.2.!2.3", "rules", ""):
         folder.log("tmp/steps", record)
     assert [(fact.step, fact.units, fact.rows) for fact in sum_timings(read_records(folder))] == [("rules", 1, 3)]
+
+
+@pytest.mark.parametrize(("protocol", "method"), [("", "log"), ("memory://", "_put_log")])
+def test_what_was_not_written_is_written_once_later(
+    protocol: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy store loses no record and doubles none, though its log's object is full."""
+    monkeypatch.setattr(stored_log, "_FULL", 10)
+    folder = RunStore(protocol + str(tmp_path / "busy"))
+    write, failures = getattr(RunStore, method), [OSError("the store is busy")]
+
+    def busy(store: RunStore, *words: Any) -> None:
+        if failures:
+            raise failures.pop()
+        write(store, *words)
+
+    monkeypatch.setattr(RunStore, method, busy)
+    for kind in ("a", "b"):
+        with suppress(OSError):
+            log_sent(folder, kind, "engine", Sent(1, 2.0, 3, 4))
+    with suppress(OSError):
+        write_records()
+    assert not failures
+    assert sum_sent(read_records(folder)) == dict.fromkeys([("a", "engine"), ("b", "engine")], Sent(1, 2.0, 3, 4))

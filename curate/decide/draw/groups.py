@@ -26,6 +26,7 @@ from curate.store.tables import OpenTables
 MAX_GROUPS = 1 << 20
 Keep = Literal["random", "farthest", "nearest"]
 _SCALE = float(1 << 28)  # sums are of integers, in so many parts of 1
+_LARGEST = 2.0**63 / _SCALE  # a sum from which on these have no room
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def find_groups(units: Units, name: str, run: SelectionRun, column: str, of: str
         if of is not None:
             numbers = read_numbers(rows, of)
             is_in &= np.isfinite(numbers)
-        parts = np.rint(np.where(is_in, numbers, 0) * _SCALE).astype(np.int64)
+        parts = np.rint(np.where(is_in & (numbers < _LARGEST), numbers, 0) * _SCALE).astype(np.int64)
         table = pa.table({"name": names, "rows": pa.repeat(pa.scalar(1), len(names)), "sum": pa.array(parts)})
         table = table.filter(pa.array(is_in)) if not is_in.all() else table
         return [(_summed(table), float(numbers[is_in].max(initial=0)))]
@@ -84,6 +85,9 @@ def find_groups(units: Units, name: str, run: SelectionRun, column: str, of: str
         if len(table) > MAX_GROUPS:
             raise RunError(f"{name.lower()}: {column} has more than {MAX_GROUPS:,} values; accepted: fewer")
         rows, sums = (table[name].to_numpy() for name in ("rows", "sum"))
+        if parts[1] * rows.max(initial=0) >= _LARGEST:
+            found = f"{of} is up to {parts[1]:g}, and a group has {rows.max():,} rows"
+            raise RunError(f"{name.lower()}: {found}; accepted: numbers whose sum in a group is below {_LARGEST:.2g}")
         return ColumnGroups(column, whole(table["name"]), rows, sums, of, parts[1])
 
     values = units.ask(f"{name}: values", count, combine=Fold(_add, large=True))

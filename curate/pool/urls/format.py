@@ -6,9 +6,11 @@ Columns of rows are those of the list, so that uids and scores are what they wou
 come is a row too, with the reason.
 """
 
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from itertools import chain, compress
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ import pyarrow.compute as pc
 
 from curate.base import ids, schema
 from curate.base.numeric.arrays import Mask, whole
-from curate.base.process import process_cache
+from curate.base.process import in_threads, process_cache
 from curate.base.wording import one_line
 from curate.download.lists import share_list
 from curate.download.rates import BYTES, Outlook, assumed_rates, log_download, measured_rates
@@ -33,7 +35,7 @@ from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 from curate.pool.urls.rows import ORIGINAL, describe_rows, find_in_list, list_of, read_list, with_url
 from curate.read.columns import valid_text
 from curate.read.faults import InputFault
-from curate.read.listing import HASHED, list_source
+from curate.read.listing import HASHED, InputFile, list_source
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 from curate.store.attempts import attempt
@@ -46,6 +48,22 @@ if TYPE_CHECKING:
 
 _TARS = WebdatasetInput()
 _AT_ONCE = 2  # shards of a unit: while the slowest servers of one are waited for, the next is begun
+
+
+def _describe(source: UrlsSource, file: InputFile) -> tuple[InputPart, FileColumns | None, int]:
+    """Return a list as a part, with its columns and the number of its rows; no columns where it cannot be read."""
+    part = InputPart(file.path, 0, file.fingerprint, (0, 0), 0, file.fault)
+    if file.fault:
+        return part, None, 0
+    try:
+        if not file.size:  # as of the kernel's messages, which would be waited for
+            raise pa.ArrowInvalid("it has 0 bytes")
+        return part, *describe_rows(source, part)
+    except InputFault as fault:
+        raise source.error(f"{file.path}: {fault.detail}") from None
+    except (pa.ArrowException, ValueError, OSError) as error:
+        reason = "unreadable_list" if isinstance(error, pa.ArrowException | ValueError) else "unreadable"
+        return replace(part, fault=(reason, one_line(error, 300))), None, 0
 
 
 class UrlsInput(InputFormat):
@@ -67,20 +85,10 @@ class UrlsInput(InputFormat):
                 raise source.error(f"format urls needs the package {package}; {remedy}")
         parts: list[InputPart] = []
         kinds: dict[FileColumns, None] = {}
-        for file in list_kept(source) if source.from_run else list_source(source, content):
-            part = InputPart(file.path, 0, file.fingerprint, (0, 0), 0, file.fault)
-            if file.fault:
+        files = list_kept(source) if source.from_run else list_source(source, content)
+        for part, columns, rows in in_threads(partial(_describe, source), files):
+            if columns is None:
                 parts.append(part)
-                continue
-            try:
-                if not file.size:  # as of the kernel's messages, which would be waited for
-                    raise pa.ArrowInvalid("it has 0 bytes")
-                columns, rows = describe_rows(source, part)
-            except InputFault as fault:
-                raise source.error(f"{file.path}: {fault.detail}") from None
-            except (pa.ArrowException, ValueError, OSError) as error:
-                reason = "unreadable_list" if isinstance(error, pa.ArrowException | ValueError) else "unreadable"
-                parts.append(replace(part, fault=(reason, one_line(error, 300))))
                 continue
             kinds[see_columns(source, columns) if source.from_run else columns] = None
             for first in range(0, rows, source.number_sample_per_shard):
@@ -94,8 +102,8 @@ class UrlsInput(InputFormat):
     def share(self, source: UrlsSource, parts: Sequence[InputPart], run: RunStore) -> None:
         """Put lists that are not Parquet into the run's folder as such, unless all work is this process's."""
         some = () if source._is_alone else parts
-        for part in {part.path: part for part in some if not part.fault}.values():
-            share_list(list_of(source, part), run)
+        lists = {part.path: list_of(source, part) for part in some if not part.fault}
+        deque(in_threads(partial(share_list, run=run), lists.values()), 0)
 
     def fetch(self, source: UrlsSource, parts: Sequence[InputPart]) -> None:
         """Download what is not there yet. Raises OSError, RecipeError."""

@@ -264,3 +264,20 @@ def test_faults_are_named(path: str, tmp_path: Path) -> None:
     ):
         with pytest.raises(RecipeError, match=message):
             pools.run_local(pools.recipe_of(path, "parquet", sample={"quotas": quotas}), tmp_path / "run")
+
+
+@pytest.mark.parametrize(("largest", "is_refused"), [(1e10, False), (4e10, True), (1e300, True)])
+def test_a_sum_that_has_no_room_is_refused(largest: float, is_refused: bool, tmp_path: Path) -> None:
+    """It would become another number without a word."""
+    rows = pools.make_rows(20)
+    rows = rows.append_column("cluster", pa.array([n % 20 for n in range(len(rows))], pa.int32()))
+    distance = pa.array([largest if n == 3 else 0.5 for n in range(len(rows))], pa.float64())
+    rows = rows.append_column("cluster_distance", distance).slice(0, 20)
+    path = pools.write_parquets(tmp_path / "pool", rows, 1)
+    quotas = {"of": "cluster", "rows": 5, "keep": "farthest"}
+    recipe = pools.recipe_of(path, "parquet", sample={"quotas": quotas})
+    if is_refused:
+        with pytest.raises(RunError, match=r"cluster_distance is up to \S+e\+\d+, and a group has 1 rows; accepted: "):
+            pools.run_local(recipe, tmp_path / "run")
+    else:
+        pools.run_local(recipe, tmp_path / "run")
