@@ -19,7 +19,7 @@ from curate.base.errors import RunError
 from curate.base.meter import METER
 from curate.base.process import temporary_folder
 from curate.base.schema import KEPT
-from curate.base.wording import pluralise
+from curate.base.wording import format_seconds, pluralise
 from curate.pool.plan import UNIT_BYTES, UNIT_ROWS, Plan, Unit
 from curate.run.units import Place
 from curate.store.facts import UsedFacts, read_facts
@@ -53,7 +53,8 @@ def find_trials(prepared: Prepared, measure: int | None, watch: Watch = unwatche
         return None
     rows = measure or (_IMAGES if context.pool.has_images else _ROWS)
     trials = _run_trials(replace(prepared, context=context), units, rows, share_left(context, units) == 0, watch)
-    return trials, f"{pluralise(trials.apart.rows, 'row')} measured aside"
+    once = f"; kernels were compiled in {format_seconds(trials.compiling)}, once" if trials.compiling > 1 else ""
+    return trials, f"{pluralise(trials.apart.rows, 'row')} measured aside{once}"
 
 
 def plan_costs(prepared: Prepared, trials: Trials, measured: str, expected: Estimate, rows: int | None) -> CostPlan:
@@ -75,7 +76,7 @@ def plan_costs(prepared: Prepared, trials: Trials, measured: str, expected: Esti
 
 def _run_trials(prepared: Prepared, units: Sequence[Unit], rows: int, is_lent: bool, watch: Watch) -> Trials:
     """Measure about so many rows of these units; `is_lent`: all comes from the run to reuse, whose units stay whole."""
-    start = sum(value for (_, kind), value in METER.take().items() if kind == CPU)
+    start = sum(value for (_, kind), value in METER.take().items() if kind == CPU) - METER.compiling
     parts = units if is_lent else [replace(unit, parts=(part,)) for unit in units for part in unit.parts]
     with temporary_folder() as aside:
         number = iter(range(4))
@@ -98,7 +99,7 @@ def _run_trials(prepared: Prepared, units: Sequence[Unit], rows: int, is_lent: b
                 of_source = chain.from_iterable(other.parts for other in spread if other.source == source)
                 by_source[source] = replace(unit, parts=tuple(of_source))
             together = measure(list(by_source.values()))
-    return Trials(cold, warm, apart, together, start, size_of(spread) / max(1, apart.rows))
+    return Trials(cold, warm, apart, together, start, size_of(spread) / max(1, apart.rows), METER.compiling)
 
 
 def _run(prepared: Prepared, units: Sequence[Unit], is_lent: bool, share: float, folder: RunStore) -> Trial:
@@ -108,7 +109,7 @@ def _run(prepared: Prepared, units: Sequence[Unit], is_lent: bool, share: float,
     context = replace(prepared.context, store=folder, place=Place.THIS_PROCESS, share=share)
     context = context if is_lent else replace(context, reuse=None)
     for attempt in (scaled(recipe, share), recipe.model_copy(update={"balance": None, "sample": None})):
-        context = replace(context, recipe=attempt)
+        context = replace(context, recipe=attempt, store=folder)
         plan, engine = Plan(numbered, context.pool), choose_engine(())
         trial = replace(prepared, context=context, plan=plan, engine=engine, sent=attempt, inputs={}, finished=False)
         try:
@@ -118,6 +119,7 @@ def _run(prepared: Prepared, units: Sequence[Unit], is_lent: bool, share: float,
         except RunError:  # a size that so few rows cannot reach
             if attempt.selection is None:
                 raise
+            folder = RunStore(f"{folder.url}-all")
     facts = Trial.of(read_facts(context.store))
     tail = sum(value for (_, kind), value in METER.take().items() if kind == CPU)  # what follows the last record
     published = facts.used.get("publish", UsedFacts(step="publish"))

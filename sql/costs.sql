@@ -1,6 +1,6 @@
 -- What a run, its steps and its captions used and cost, in all and for each kept sample.
 -- A run that reused tables of an older one counts only its own time and requests; prices are those of the recipe. `curate plan --measure N` says the same
--- before a run. Steps: `start`; `audit` and `publish`, up to where run.json is written; `engine`, what no step did.
+-- before a run. Steps: `start`, with the compiling of kernels; `drift`, of at most 4,096 embeddings of each source; `audit` and `publish`, up to where run.json is written; `engine`, what no step did.
 -- What is written after it, such as stats.duckdb, is not counted: 0.6 s of CPU with 400,000 entries. What an engine's own processes use, such as Spark's Java, is not counted.
 -- theme: Overview
 -- column: what            run, a step, or a kind of synthetic captions
@@ -28,7 +28,7 @@ WITH work AS (
         (SELECT rows FROM funnel WHERE kind = 'kept') AS kept
     UNION ALL
     SELECT
-        list_position(['start', 'measure', 'match', 'rules', 'duplicates', 'decide', 'caption', 'emit', 'audit', 'publish', 'engine'], u.step),
+        list_position(['start', 'measure', 'match', 'rules', 'duplicates', 'decide', 'caption', 'emit', 'audit', 'drift', 'publish', 'engine'], u.step),
         u.step, s.seconds, NULL, NULL, NULL, NULL
     FROM used u LEFT JOIN steps s USING (step)
     UNION ALL

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 CPU = "cpu"  # seconds of a core
-ENGINE = "engine"
+START, ENGINE = "start", "engine"
 Used = defaultdict[tuple[str, str], float]  # by step and kind, as of `curate.store.facts.UsedFacts`
 
 
@@ -35,6 +35,7 @@ class Meter:
         self._blocks = defaultdict[int, list[Block]](list)  # that each thread is in, the innermost last
         self._used = Used(float)
         self._cpu, self._taken = 0.0, time.monotonic()
+        self.compiling = 0.0  # CPU seconds in which kernels were compiled
 
     @contextmanager
     def at(self, step: str) -> Iterator[Block]:

@@ -77,7 +77,12 @@ class _Scratch(NamedTuple):
     head: I64
 
 
-@intrinsic
+def _intrinsic(function: Any) -> Any:
+    """Return numba's intrinsic; nothing happens where kernels are interpreted."""
+    return (lambda *_: None) if numba.config.DISABLE_JIT else intrinsic(function)
+
+
+@_intrinsic
 def prefetch(_typing: Any, array: Any, index: Any) -> Any:
     """Start to fetch array[index] into the cache, without waiting for it."""
 

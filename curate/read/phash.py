@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
+from numba import config, njit
 from PIL import Image
 
 from curate.base.numeric.arrays import U64
@@ -33,6 +33,7 @@ def shrink(image: Image.Image) -> bytes:
     """Return the image in grey and small: 1,024 bytes, row by row."""
     width, height = image.size
     is_plain = SIDE not in image.size and height <= _MAX_ASPECT * width and image.mode in ("RGB", "L")
+    is_plain = is_plain and not config.DISABLE_JIT  # an interpreted loop over pixels takes a second
     if is_plain and not image.readonly:  # Pillow 12 crashes on one that lies on other memory than its own
         try:
             memory = pa.array(image)  # type: ignore[call-overload] # it has Arrow's interface

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
+import curate.base.compiling  # noqa: F401
 from curate.base.process import in_threads
 from curate.run.context import RunContext
 from curate.run.units import Answer, Aside, Combine, P, Pairs, T_co, Units, W, Yields

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from math import sqrt
 from typing import NamedTuple
 
-from curate.base.meter import CPU, ENGINE, METER, Used
+from curate.base.meter import CPU, ENGINE, METER, START, Used
 from curate.store.facts import StepFacts, UsedFacts
 from curate.store.layout import STEPS_LOG
 from curate.store.manifest import Lines
@@ -37,8 +37,8 @@ _LINE = 400  # characters from which on records that wait are written
 _lock = threading.Lock()
 _waiting: dict[str, tuple[RunStore, list[str]]] = {}  # records of folders in stores, by URL
 _SENT = "sent"
-START = "start"
-USERS = (START, *ORDER[:4], "duplicates", *ORDER[4:], "audit", "publish", ENGINE)
+DRIFT = "drift"
+USERS = (START, *ORDER[:4], "duplicates", *ORDER[4:], "audit", DRIFT, "publish", ENGINE)
 
 
 class Sent(NamedTuple):

@@ -19,6 +19,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import AsList, AsSingleton, TaggedOutput
 
+import curate.base.compiling  # noqa: F401
 from curate.base.meter import METER
 from curate.base.process import in_threads
 from curate.pool.plan import Unit
@@ -28,6 +29,7 @@ from curate.store.error_notes import noting_errors
 from curate.store.layout import UNITS
 from curate.store.lease import renewing
 from curate.store.tables import OpenTables
+from curate.store.timings import DRIFT
 from curate.store.worker_log import logged
 from pipelines.steps.functions import CombineAll, FlatMap, GoingOn, InThreads, Map
 from pipelines.steps.meet import Meet
@@ -42,7 +44,7 @@ _SMALL = 1 << 16  # bytes of a packet that is mostly the names and fields of its
 # The step that a function is of, by the beginning of its module's name: the first that is one
 _STEPS = {
     **{f"curate.{name}": name for name in ("measure", "match", "relate", "emit")},
-    **{"curate.publish.steps._publish": "publish", "curate.publish": "audit"},
+    **{"curate.publish.steps._publish": "publish", "curate.publish.drift": DRIFT, "curate.publish": "audit"},
     **{"curate.captions": "caption", "curate.decide.dedup": "duplicates"},
     **{f"curate.decide.{name}": "rules" for name in ("apply_rules", "rules", "statistics")},
 }

@@ -5,9 +5,12 @@ import sys
 import threading
 import time
 
+import numba
+import numpy as np
 import pytest
 
-from curate.base.meter import CPU, ENGINE, Meter
+import curate.base.compiling  # noqa: F401
+from curate.base.meter import CPU, ENGINE, METER, START, Meter
 
 
 @pytest.fixture
@@ -107,3 +110,18 @@ def test_a_model_that_is_used_keeps_its_gpu(device: str, is_counted: bool) -> No
         assert model == [device]
         time.sleep(0.05)
     assert (METER.take()["measure", "gpu"] >= 0.05) == is_counted
+
+
+def test_compiling_is_no_part_of_the_step_that_waits_for_it() -> None:
+    METER.take()
+    before = METER.compiling
+
+    @numba.njit  # type: ignore[untyped-decorator]
+    def kernel(n: int) -> float:
+        return np.sort(np.arange(n) % 7.0).sum()
+
+    with METER.at("measure") as block:
+        kernel(1)
+    compiling = METER.compiling - before
+    assert compiling > 10 * block.cpu > 0
+    assert METER.take()[START, CPU] == pytest.approx(compiling, rel=0.1)

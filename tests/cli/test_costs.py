@@ -95,3 +95,13 @@ def test_a_fault_of_prices_comes_first(tmp_path: Path) -> None:
     (tmp_path / "prices.yaml").write_text("currency: EUR\nengine: {}\n")
     result = run_command("plan", f"{tmp_path}/none.yaml", "--prices", f"{tmp_path}/prices.yaml")
     assert result.status == 2 and "line 2: engine: unknown key; did you mean 'engines'?" in result.err
+
+
+def test_a_part_that_cannot_have_so_few_rows_is_measured_all_the_same(tmp_path: Path) -> None:
+    """The share of `balance.rows` that a part should have is fewer than t = 1 keeps of it."""
+    write_pool(tmp_path)
+    words = ("--set", "balance={rows: 4}", "--measure", "20")
+    result = run_command("plan", str(tmp_path / "tars.yaml"), *words)
+    assert result.status == 0, result.err
+    page = {line.split()[0]: line for line in result.out.partition("core-seconds")[2].splitlines() if line.strip()}
+    assert "emit" in page and page["run"].endswith("all of these steps")

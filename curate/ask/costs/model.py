@@ -14,10 +14,12 @@ from math import ceil, hypot, inf, sqrt
 from typing import NamedTuple
 
 from curate.base.meter import ENGINE
+from curate.publish.drift import SAMPLED
 from curate.store.facts import RunFacts, UsedFacts
-from curate.store.timings import START, USERS
+from curate.store.timings import DRIFT, START, USERS
 
 CPU, GPU, MEMORY, READS, WRITES, SHUFFLED, STORED = UsedFacts.kinds()
+IDLE = "idle"  # cores that wait: paid for, but nobody's work
 DISK = "disk"  # of machines, in GB-seconds: no step counts it
 # How far a measurement may be from the truth, as a share: one of CPU, with some seconds more; one that counts; what all
 # of a machine have in common; and of constants, which caches and neighbours change.
@@ -35,12 +37,14 @@ class Trial(NamedTuple):
     rows: int
     kept: int
     used: Mapping[str, UsedFacts]
+    sources: int = 1
 
     @classmethod
     def of(cls, facts: RunFacts) -> "Trial":
         """Return that of a finished run."""
         used = {of.step: of for of in facts.used}
-        return cls(sum(count for _, count in facts.units), facts.rows, facts.kept, used)
+        sources = len({source for source, _ in facts.units})
+        return cls(sum(count for _, count in facts.units), facts.rows, facts.kept, used, sources)
 
     def value(self, step: str, kind: str) -> float:
         """Return what a step used of a kind."""
@@ -48,13 +52,16 @@ class Trial(NamedTuple):
 
     def size(self, step: str) -> int:
         """Return the rows that a step works on."""
+        if step == DRIFT:
+            return min(self.rows, self.sources * 2 * SAMPLED)
         return self.kept if step == "emit" else self.rows
 
 
 class Trials(NamedTuple):
     """Runs of parts of a pool; of a finished run, all are that one.
 
-    `start` is CPU seconds before the first step, `bytes` those of a row in the inputs, 0 where nobody looked.
+    `start` is CPU seconds before the first step, `bytes` those of a row in the inputs, 0 where nobody looked;
+    `compiling` is CPU seconds that each process of other machines will spend on kernels, as this one did once.
     """
 
     cold: Trial
@@ -63,6 +70,7 @@ class Trials(NamedTuple):
     together: Trial
     start: float = 0.0
     bytes: float = 0.0
+    compiling: float = 0.0
 
 
 class Work(NamedTuple):
@@ -166,10 +174,13 @@ def predict(trials: Trials, work: Work, workers: Workers) -> list[Cost]:
         if kind != MEMORY and (step != ENGINE or kind != CPU or not workers.overhead):
             share = work.left if step in ("measure", "match") else 1.0
             rows = ("kept rows", work.kept) if step == "emit" else ("rows", work.rows * share)
+            if step == DRIFT:  # its sample is bounded
+                rows = ("rows", min(work.rows, trials.apart.sources * 2 * SAMPLED))
             counts = (("processes", processes * bool(share)), ("run", bool(share)), ("units", work.units * share), rows)
             each = zip(counts, fit(trials, step, kind), strict=True)
             costs += (Cost(step, kind, *count, *of) for count, of in each)
     if workers.overhead:  # tasks: see `pipelines.spark.execution`
+        costs.append(Cost(START, CPU, "processes", processes, trials.compiling, _CONSTANT * trials.compiling))
         tasks = _STAGES * (1 + min(work.units, max(2 * cores, min(max(64, 4 * cores), work.units / 4))))
         counted = zip(("run", "processes", "tasks"), (1, processes, tasks), workers.overhead, strict=True)
         costs += (Cost(ENGINE, CPU, per, count, each, _CONSTANT * each) for per, count, each in counted)
@@ -202,6 +213,6 @@ def add_waiting(costs: list[Cost], seconds: Range | None, workers: Workers) -> N
     if seconds and workers.cores:
         margin = (seconds.high - seconds.low) / 2
         idle = seconds.value - add_up(cost for cost in costs if cost.kind == CPU).value / workers.cores
-        costs += [Cost("idle", CPU, "cores", workers.cores, idle, _CONSTANT * idle)] if idle > 0 else []
+        costs += [Cost(IDLE, CPU, "cores", workers.cores, idle, _CONSTANT * idle)] if idle > 0 else []
         for kind, size in ((MEMORY, workers.memory), (DISK, workers.disk)):
             costs += [Cost("all", kind, "GB", size, seconds.value, margin)] if size else []

@@ -8,7 +8,7 @@ the units where there are several, else that of the rows, and that of a run's dr
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from math import ceil
@@ -20,12 +20,14 @@ import pyarrow.compute as pc
 
 from curate.ask.whatif.expectation import Expectation, choose, count_copies, expect
 from curate.ask.whatif.survivors import DecidedRows, count_verdicts
+from curate.base.meter import METER
 from curate.base.process import temporary_folder
-from curate.base.schema import CODES, FAILED, KEPT, MISSING_REASONS, OK, UNMATCHED
+from curate.base.schema import CODES, DUPLICATE, FAILED, KEPT, MISSING_REASONS, OK, UNMATCHED
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
 from curate.decide.apply_rules import apply_rules
 from curate.decide.decontamination import write_evaluation
+from curate.decide.dedup.groups import MAX_NODES
 from curate.decide.deduplicate import deduplicate
 from curate.decide.draw.selection import OutOfReach
 from curate.decide.settings import DecideSettings
@@ -124,7 +126,7 @@ def estimate(
             write_evaluation(context.store, context.recipe, MeasureSettings.of(context).signals)
         if record is not None:
             record.write(context.store)
-        began = time.process_time()
+        began = time.process_time() - METER.compiling
         measured = InProcessUnits(sample, context)
         unread = measure(measured, context)
         if context.recipe.match:
@@ -133,7 +135,7 @@ def estimate(
             apply_blocklist(measured, PublishSettings.of(context))
         if context.recipe.relate.requested:
             relate(measured, context, unread)  # to the sample
-        seconds = (time.process_time() - began) * left
+        seconds = (time.process_time() - METER.compiling - began) * left
         settings = DecideSettings.of(context)
         answers = apply_rules(measured, settings)
         deduplicate(measured, settings)
@@ -155,14 +157,20 @@ def estimate(
             sampled=sampled,
             rows=rows,
             is_counted=is_counted,
-            verdicts=_verdicts(survivors, expectation, fraction),
+            verdicts=(verdicts := _verdicts(survivors, expectation, fraction)),
             error=0.0 if is_certain else _error(survivors, expectation, fraction),
             copies=count_copies(survivors, expectation) / fraction if context.recipe.repeats else None,
             seconds=seconds / fraction,
             bytes=_bytes(survivors, expectation, fraction),
             requests=_requests(context, survivors, expectation, known, fraction) if context.recipe.captions else [],
             chosen=chosen,
-            warnings=[*_too_many_failed(survivors), *_without_spaces(survivors), *_nothing_kept(survivors), *unreached],
+            warnings=[
+                *_too_many_failed(survivors),
+                *_without_spaces(survivors),
+                *_nothing_kept(survivors),
+                *_too_many_near(context.recipe, verdicts),
+                *unreached,
+            ],
         )
 
 
@@ -305,6 +313,14 @@ def _nothing_kept(survivors: DecidedRows) -> Iterator[str]:
     if not counts[KEPT]:
         [(name, rows)] = counts.most_common(1)
         yield f"none of the {counts.total():,} samples is kept; {name} drops most, {rows:,}"
+
+
+def _too_many_near(recipe: Recipe, verdicts: Mapping[str, float]) -> Iterator[str]:
+    """Yield a warning where groups of near-duplicates probably have more members than a process can be sent."""
+    if recipe.dedup.near and (members := verdicts.get(DUPLICATE, 0)) > MAX_NODES:
+        what = f"step duplicates: groups of near-duplicates would have about {members:,.0f} members"
+        how = "run parts of the pool, such as one source each, or deduplicate by uid and sha256 alone"
+        yield f"{what}, and the run would end with an error at {MAX_NODES:,}: {how}"
 
 
 def _verdicts(survivors: DecidedRows, expectation: Expectation, fraction: float) -> dict[str, float]:

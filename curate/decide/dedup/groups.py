@@ -23,6 +23,7 @@ from numba import njit
 from curate.base.numeric.arrays import F32, I32, I64, U64, distinct
 
 _ROW_BITS = np.uint64(32)
+MAX_NODES = (2 << 30) // 16  # of 16 bytes each, in the 2 GiB that one message to a process may have
 _MERGE = 1 << 20  # edges that wait to be merged
 
 

@@ -155,3 +155,23 @@ def test_an_engine_on_a_cluster_has_costs_of_its_own() -> None:
 
 def test_nothing_was_read_from_local_disks() -> None:
     assert not [cost for cost in predict(trials(), Work(1e7, 4e6, 100), LOCAL) if cost.kind == READS]
+
+
+def test_a_sample_of_bounded_size_does_not_grow_with_the_pool() -> None:
+    """Of drift, 2 x 2,048 embeddings of each source are compared, however large the pool is."""
+    drift = [{**of.used, "drift": UsedFacts(step="drift", cpu=1e-4 * min(of.rows, 4096))} for of in trials()[:4]]
+    of = Trials(*(each._replace(used=used) for each, used in zip(trials()[:4], drift, strict=True)))
+    for rows in (100_000, 12_800_000_000):
+        costs = [cost for cost in predict(of, Work(rows, 1, 100), LOCAL) if (cost.step, cost.kind) == ("drift", CPU)]
+        assert add_up(costs).value == pytest.approx(0.4096), rows
+
+
+def test_each_process_of_another_machine_compiles_once() -> None:
+    of, work = trials()._replace(compiling=20.0), Work(10_000_000, 4_000_000, 100)
+    cluster = Workers("spark", 40, 40, overhead=(0.0, 0.0, 0.0))
+
+    def start(trials: Trials, workers: Workers) -> float:
+        return add_up(cost for cost in predict(trials, work, workers) if (cost.step, cost.kind) == ("start", CPU)).value
+
+    assert start(of, cluster) - start(trials(), cluster) == pytest.approx(40 * 20.0)
+    assert start(of, LOCAL) == start(trials(), LOCAL)  # here the trials compiled already

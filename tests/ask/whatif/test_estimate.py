@@ -268,3 +268,22 @@ def test_a_pool_of_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert found.rows == pytest.approx(120, abs=2)
     assert found.verdicts == pytest.approx({"failed": 0, "words": 40, "kept": 80}, rel=0.02)
     assert found.bytes == pytest.approx(sum(sizes) * 2 / 3, rel=0.05)
+
+
+def test_more_near_duplicates_than_a_process_can_be_sent_are_a_warning(tmp_path: Path) -> None:
+    source = {
+        "name": "pool",
+        "format": "webdataset",
+        "path": pools.write_tars(tmp_path / "tars", pools.make_samples(40), 20),
+    }
+    near = {"measure": {"image": {"phash": True}}, "dedup": {"by": [{"phash": {"distance": 2}}]}, "max_failed": 1.0}
+    context, plan, _ = prepare(tmp_path, source, **near)
+
+    def warnings(rows: int) -> list[str]:
+        estimated = estimate(context, plan.units, None, rows=rows)
+        assert estimated and estimated.verdicts["duplicate"]
+        return [warning for warning in estimated.warnings if "near-duplicates" in warning]
+
+    assert not warnings(134_217_728)
+    [warning] = warnings(134_217_728_000)
+    assert warning.startswith("step duplicates: ") and "at 134,217,728: run parts of the pool" in warning
