@@ -109,7 +109,10 @@ class Run:
             return look_at(run, result, query)
 
     def plot(self, *columns: str) -> HtmlPage:
-        """Return histograms, shown by notebooks, of numeric columns in pool and kept set; by default of all columns."""
+        """Return histograms, shown by notebooks, of numeric columns in pool and kept set; by default of all columns.
+
+        `.save(path)` writes them as HTML, SVG or PNG, by the end of the name.
+        """
         with connected(self.path) as run:
             return plot_columns(run, columns)
 

@@ -58,7 +58,7 @@ def _lengths(run: OpenRun) -> list[Block]:
         ]
         name = clean(kind, SHORT)
         title = f"Words per caption: originals and {name}"
-        figures.append(Figure(name, *compare_bins(bins, {"title": "words"}, title, ("originals", "synthetic"))))
+        figures.append(Figure(name, *compare_bins(bins, {"title": "words"}, title, sets=("originals", "synthetic"))))
     legend = (("pool", "originals"), ("kept", "synthetic, passed"))
     return [Figures(figures, title="Lengths", legend=legend)] if figures else []
 

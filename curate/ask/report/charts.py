@@ -7,6 +7,7 @@ A mark with `aria: true` that encodes `description` gets it as a native tooltip.
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -15,13 +16,14 @@ from xml.etree import ElementTree
 from curate.ask.report.blocks import Table
 from curate.ask.report.text import count, percent
 
-POOL, BEFORE, KEPT, PANEL = "var(--pool)", "var(--before)", "var(--kept)", "var(--panel)"
+POOL, BEFORE, KEPT, PANEL, MUTED = (f"var(--{name})" for name in ("pool", "before", "kept", "panel", "muted"))
 THRESHOLD = {"type": "rule", "color": "var(--mark)", "strokeDash": [4, 3], "strokeWidth": 1.5}
 HEIGHT = 150  # pixels of a histogram
 
 # No descriptions by default: Vega-Lite makes expressions of the titles, unescaped, so that a backslash in a stranger's
 # column name breaks the chart.
 _THEME = json.loads(files("curate.ask.report").joinpath("theme.json").read_text("utf-8"))
+_VARIABLE = re.compile(r"--([\w-]+): (#\w+);")
 _ELEMENTS = {"svg", "g", "path", "line", "text", "tspan", "rect", "circle", "title"}
 _FRAMES = {"axis", "legend", "title", "group mark container", None}
 _DROPPED = ("aria-", "role", "class", "id", "version", "width", "height", "on", "href", "pointer-events")
@@ -42,6 +44,18 @@ def render_svg(spec: Mapping[str, Any], title: str) -> str:
     _clean(root)
     root.attrib.update({"role": "img", "aria-label": title, "style": f"max-width:{width}px"})
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def join_charts(specs: Sequence[Mapping[str, Any]], legend: str) -> dict[str, Any]:
+    """Return charts as one Vega-Lite spec for a file: with the theme, and the page's light colors."""
+    style = files("curate.ask.report").joinpath("style.css").read_text("utf-8")
+    colors = dict(_VARIABLE.findall(style.partition("}")[0]))
+    title = {"text": legend, "anchor": "start", "color": MUTED, "fontWeight": "normal", "fontSize": 12}
+    joined = {"title": title, "concat": list(specs), "columns": 3, "padding": 12, "config": _THEME}
+    joined["background"] = colors["paper"]
+    text = re.sub(r"var\(--([\w-]+)\)", lambda match: colors[match[1]], json.dumps(joined))
+    whole: dict[str, Any] = json.loads(text)
+    return whole
 
 
 def _clean(element: ElementTree.Element) -> None:
@@ -145,15 +159,20 @@ class Bin(NamedTuple):
     after: int
 
 
-def compare_bins(
+def compare_bins(bins: Sequence[Bin], x: Mapping[str, Any], title: str, **options: Any) -> tuple[str, Table]:
+    """Return the chart of two histograms as SVG, and the table of its numbers: see `describe_bins`."""
+    spec, table = describe_bins(bins, x, **options)
+    return render_svg(spec, title), table
+
+
+def describe_bins(
     bins: Sequence[Bin],
     x: Mapping[str, Any],
-    title: str,
     sets: tuple[str, str] = ("pool", "kept"),
     marks: Sequence[Mapping[str, Any]] = (),
     room: float = 0.05,
-) -> tuple[str, Table]:
-    """Return the chart of two histograms, each as shares of its own total, and the table of its numbers.
+) -> tuple[dict[str, Any], Table]:
+    """Return the spec of a chart of two histograms, each as shares of its own total, and the table of its numbers.
 
     `x` is the horizontal axis, `sets` are the names of the two, `marks` layers over them; `room` is above the highest
     value, as a part of it.
@@ -171,5 +190,5 @@ def compare_bins(
     axis = {"field": "from", "type": "quantitative", **x, "scale": scale}
     top = (1 + room) * (max(max(row["before"], row["after"]) for row in rows) or 1)
     end = {**rows[-1], "from": bins[-1].high, "tooltip": None}
-    svg = render_svg(layers([*rows, end], *before_and_after(axis, top), *marks), title)
-    return svg, Table(("bin", *sets, *(f"{name}, share" for name in sets)), cells, words=("bin",), folded=True)
+    spec = layers([*rows, end], *before_and_after(axis, top), *marks)
+    return spec, Table(("bin", *sets, *(f"{name}, share" for name in sets)), cells, words=("bin",), folded=True)

@@ -12,8 +12,8 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from curate.ask.opened import OpenRun
-from curate.ask.report.blocks import Figure, Figures, Section
-from curate.ask.report.charts import PANEL, THRESHOLD, Bin, compare_bins
+from curate.ask.report.blocks import Figure, Figures, Section, Table
+from curate.ask.report.charts import PANEL, THRESHOLD, Bin, describe_bins, join_charts, render_svg
 from curate.ask.report.text import SHORT, clean, number
 from curate.base.numeric.sides import SQL
 from curate.base.wording import all_digits
@@ -194,8 +194,24 @@ def bin_edges(low: float, middle: float, high: float, whole: bool) -> tuple[tupl
     return tuple(low + (high - low) * i / BINS for i in range(BINS + 1)), False
 
 
+def draw_histograms(run: OpenRun, histograms: Sequence[Histogram]) -> dict[str, Any]:
+    """Return histograms as one Vega-Lite spec, for a file."""
+    drawn = drawn_thresholds(run)
+    specs = [(histogram.name, _describe(histogram, drawn.get(histogram.name, []))[0]) for histogram in histograms]
+    legend = "Shares by value. Grey: readable samples of the pool; line: kept; dashed: thresholds of rules"
+    return join_charts([{"title": clean(name, SHORT), **spec} for name, spec in specs], legend)
+
+
 def _figure(of: Histogram, thresholds: list[tuple[str, float]]) -> Figure:
-    title, (low, *_, high) = f"{of.label}: shares of the pool and of the kept set by value", of.edges
+    spec, table = _describe(of, thresholds)
+    svg = render_svg(spec, f"{of.label}: shares of the pool and of the kept set by value")
+    notes = ", ".join(f"{clean(rule, SHORT)}: {all_digits(value)}" for rule, value in thresholds[:8])
+    return Figure(clean(of.name, SHORT), svg, table, note=notes and f"Thresholds: {notes}")
+
+
+def _describe(of: Histogram, thresholds: list[tuple[str, float]]) -> tuple[dict[str, Any], Table]:
+    """Return the chart of a histogram with the thresholds of rules, and its numbers."""
+    low, *_, high = of.edges
     counts = zip(pairwise(of.edges), of.pool, of.kept, strict=True)
     bins = [Bin(_bin_name(*bounds), *bounds, pool, kept) for bounds, pool, kept in counts]
     scale = {"type": "log" if of.log else "linear", "domain": [low, high], "nice": False}
@@ -204,9 +220,7 @@ def _figure(of: Histogram, thresholds: list[tuple[str, float]]) -> Figure:
     marks = [mark for i, line in enumerate(lines) for mark in _threshold_marks(of, scale, i, *line)]
     x = {"title": of.label, "scale": scale, "axis": ticks}
     room = 0.05 + 0.1 * len(lines[:4])  # for the names
-    notes = ", ".join(f"{clean(rule, SHORT)}: {all_digits(value)}" for rule, value in thresholds[:8])
-    drawn = compare_bins(bins, x, title, marks=marks, room=room)
-    return Figure(clean(of.name, SHORT), *drawn, note=notes and f"Thresholds: {notes}")
+    return describe_bins(bins, x, marks=marks, room=room)
 
 
 def _bin_name(low: float, high: float) -> str:

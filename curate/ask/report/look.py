@@ -10,15 +10,16 @@ For FiftyOne (`curate sql RUN QUERY --fiftyone DIR`) a folder: `data/` with the 
 
 import html
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from curate.ask.chart_files import write_chart
 from curate.ask.opened import OpenRun
 from curate.ask.output import Result, write_json
 from curate.ask.report.blocks import Card, Gallery, Section, Value
-from curate.ask.report.distributions import count_bins, distributions_section
+from curate.ask.report.distributions import count_bins, distributions_section, draw_histograms
 from curate.ask.report.galleries import (
     Row,
     fate,
@@ -52,15 +53,21 @@ ORDER BY d.kept, d.rule IN (FROM later_rules), d.rule IS DISTINCT FROM 'duplicat
 
 @dataclass(frozen=True, repr=False)
 class HtmlPage:
-    """A page of HTML; notebooks show it in a frame of its own."""
+    """A page of HTML; notebooks show it in a frame of its own. `chart` are its charts as one Vega-Lite spec, if any."""
 
     text: str
     height: int = 600  # pixels of the frame
+    chart: Mapping[str, Any] | None = None
 
     def save(self, path: str) -> None:
-        """Write the page to a file. Raises RecipeError where its name ends as that of another format, and OSError."""
-        if os.path.splitext(path)[1].lower() not in ("", ".html", ".htm"):
-            raise RecipeError(f"{path}: a page is HTML; accepted: a name that ends in .html")
+        """Write the page to a file; charts also as SVG or PNG. Raises RecipeError for another name, and OSError."""
+        suffix = os.path.splitext(path)[1].lower()
+        if self.chart is not None and suffix in (".svg", ".png"):
+            write_chart(path, self.chart)
+            return
+        if suffix not in ("", ".html", ".htm"):
+            accepted = ".html" if self.chart is None else ".html, .svg or .png"
+            raise RecipeError(f"{path}: {suffix} is not written; accepted: a name that ends in {accepted}")
         with open(path, "w", encoding="utf-8") as file:
             file.write(self.text)
 
@@ -81,9 +88,11 @@ def plot_columns(run: OpenRun, columns: Sequence[str] = ()) -> HtmlPage:
     for name in columns:
         if name not in histograms:
             raise RecipeError(f"plot: no histogram of {name!r}; accepted: {', '.join(histograms) or 'none'}")
-    section = distributions_section(run, [histograms[name] for name in columns or histograms])
+    chosen = [histograms[name] for name in columns or histograms]
+    section = distributions_section(run, chosen)
     lead = "Shares of the pool and of the kept set by value."
-    return HtmlPage(render_sections("Histograms", run, lead, [section] if section else []))
+    page = render_sections("Histograms", run, lead, [section] if section else [])
+    return HtmlPage(page, chart=draw_histograms(run, chosen) if chosen else None)
 
 
 def uid_column(result: Result) -> int:

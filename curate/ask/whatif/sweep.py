@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from curate.ask.chart_files import KINDS, write_chart
 from curate.ask.whatif.expectation import choose
 from curate.ask.whatif.survivors import DecidedRows, FinishedRun, all_repeats, count_verdicts, find_survivors
 from curate.ask.whatif.swept_number import SEARCHED, SweptNumber
@@ -27,7 +28,6 @@ POINTS = schema.define(
     *schema.define(value=_NUMBER, expected=_NUMBER, error=_NUMBER),
     *schema.define(survivors=_ROWS, dropped=_ROWS, duplicate=_ROWS, tail_share=_NUMBER, t=_ROWS),
 )
-_KINDS = ("svg", "png", "html")  # of plots
 _KEPT, _BEFORE, _MUTED = "#2563a8", "#9a9a9a", "#666666"
 _STEPS = 60  # of a search: enough to halve any range down to neighbours
 
@@ -150,28 +150,18 @@ def _points(values: list[float], survivors: DecidedRows, recipes: list[Recipe], 
     return points
 
 
-def check_plot(path: str) -> str:
-    """Return the kind of a plot's file. Raises RecipeError where its name tells none, or it has no folder."""
-    kind = path.rpartition(".")[2].lower()
-    if kind not in _KINDS or "." not in path:
-        raise RecipeError(f"--plot {path}: accepted: a name that ends in {', '.join('.' + kind for kind in _KINDS)}")
+def check_plot(path: str) -> None:
+    """Raise RecipeError where the name of a plot's file tells no kind, or it has no folder."""
+    if not path.lower().endswith(tuple(f".{kind}" for kind in KINDS)):
+        raise RecipeError(f"--plot {path}: accepted: a name that ends in {', '.join('.' + kind for kind in KINDS)}")
     if not os.path.isdir(os.path.dirname(path) or "."):
         raise RecipeError(f"--plot {path}: no folder {os.path.dirname(path)}; accepted: a file in an existing folder")
-    return kind
 
 
 def write_plot(path: str, points: Sequence[Point], number: SweptNumber, kept: int) -> None:
     """Write the chart of a sweep; `kept` is what the run kept. Raises RecipeError as `check_plot`, or OSError."""
-    import vl_convert  # here: a JavaScript engine, 0.4 s to start
-
-    kind, spec = check_plot(path), sweep_chart(points, number, kept)
-    if kind == "png":
-        data = vl_convert.vegalite_to_png(spec, scale=2)
-    else:
-        text = vl_convert.vegalite_to_svg(spec) if kind == "svg" else vl_convert.vegalite_to_html(spec, bundle=True)
-        data = text.encode()
-    with open(path, "wb") as file:
-        file.write(data)
+    check_plot(path)
+    write_chart(path, sweep_chart(points, number, kept))
 
 
 def sweep_chart(points: Sequence[Point], number: SweptNumber, kept: int) -> dict[str, Any]:
@@ -199,7 +189,6 @@ def sweep_chart(points: Sequence[Point], number: SweptNumber, kept: int) -> dict
     run_line = {"data": {"values": [{"kept": kept, "label": f"the run kept {kept:,}"}]}}
     run_y = {"field": "kept", "type": "quantitative"}
     return {
-        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
         "width": 560,
         "height": 320,
         "background": "white",

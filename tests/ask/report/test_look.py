@@ -211,9 +211,29 @@ def test_a_page_is_saved_as_html_only(tmp_path: Path) -> None:
     page.save(f"{tmp_path}/a.html")
     assert Path(tmp_path, "a.html").read_text() == "<p>"
     for name in ("plot.png", "plot.SVG"):
-        with pytest.raises(RecipeError, match=rf"{name}: a page is HTML; accepted: a name that ends in \.html"):
+        with pytest.raises(RecipeError, match=rf"{name}: \.\w+ is not written; accepted: a name that ends in \.html$"):
             page.save(f"{tmp_path}/{name}")
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_histograms_are_saved_as_pictures(run: Path, tmp_path: Path) -> None:  # noqa: F811
+    """As one chart of all, in colors that need no page."""
+    with Run(run) as opened:
+        plot, page = opened.plot("words", "characters"), opened.look("SELECT uid FROM kept")
+    for name in ("a.svg", "b.PNG", "c.html"):
+        plot.save(f"{tmp_path}/{name}")
+    svg = (tmp_path / "a.svg").read_text()
+    assert svg.startswith("<svg") and "var(" not in svg and "#0069b3" in svg
+    assert all(f">{text}</text>" in svg for text in ("words", "characters", "words in the caption"))
+    assert "Grey: readable samples of the pool; line: kept" in svg
+    with Image.open(tmp_path / "b.PNG") as image:
+        assert image.format == "PNG" and image.width > 1.5 * image.height
+        assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+    assert (tmp_path / "c.html").read_text() == plot.text
+    with pytest.raises(RecipeError, match=r"plot.pdf: .pdf is not written; accepted: .* in .html, .svg or .png$"):
+        plot.save(f"{tmp_path}/plot.pdf")
+    with pytest.raises(RecipeError, match=r"rows.png: .png is not written; accepted: a name that ends in \.html$"):
+        page.save(f"{tmp_path}/rows.png")
 
 
 def test_notebooks_show_tables(run: Path) -> None:  # noqa: F811
