@@ -6,15 +6,16 @@ faster.
 
 - Only the seven formats of `FORMATS` are opened, by the content, never a file name; any other is `not_an_image`.
 - Of an animation or a file of several pages the first frame alone is decoded and measured.
-- More than `max_pixels` pixels (width x height of the canvas) are refused from the header, before memory grows.
+- More than `max_pixels` pixels (width x height of the canvas), and sides of more than 2²⁰, are refused from the header,
+  before memory grows. Signals do not look at images that are over 1,000 times as long as wide, or as wide as long.
 - What is made to take long, a JPEG of hundreds of scans or an image in pieces of a few bytes, is `too_slow`: by counts
   of these, for a deadline would say something else of the same image each time.
 - A header that ends too early, and pixels that are missing or that the decoder refuses, are `truncated_image`; a header
   that is whole and makes no sense is `not_an_image`.
 
 What no decoder here notices: damage to pixels that still decodes, in every format but PNG, whose checksums Pillow skips
-and this module compares. A JPEG that lacks only its end marker is mostly truncated, as for every loader that uses
-Pillow.
+and this module compares, and whose missing rows it notices. A JPEG that lacks only its end marker is mostly truncated,
+as for every loader that uses Pillow; one that is given an end marker in the middle is not.
 
 What this module leaves to others: `PIL.ImageFile.LOAD_TRUNCATED_IMAGES` must stay False in the process; libtiff
 complains to standard error; Pillow parses an AVIF's EXIF by itself, so that hostile entries can make it hold thousands
@@ -61,7 +62,16 @@ _SCAN = re.compile(rb"\xff\xda")
 _EXIF, _EXIFS = re.compile(rb"\xff\xe1..Exif\0\0", re.DOTALL), 200  # Pillow copies all that it has for each further one
 _STRIPS = 1_000_000  # strips or tiles of any TIFF
 _STRIP_TAGS = (273, 279, 324, 325)  # where they are, and of how many bytes
-_MAX_SIDE = 2**31 - 1
+_MAX_INT32 = 2**31 - 1
+# Pixels of a side: to shrink an image takes 24 to 48 bytes for each. And of an image that signals look at, the longer
+# side may be so many times the shorter one: to bring this to the side of a model makes the image that much larger.
+_MAX_SIDE, _MAX_ASPECT = 1 << 20, 1000
+_IHDR, _CHANNELS = struct.Struct(">IIBBBBB"), {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG; channels by its color type
+# Where the passes of an interlaced PNG begin, and their steps: x, y, columns, rows (PNG, section 8.2)
+_ADAM7 = (
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
+)  # fmt: skip
+_STEP = 1 << 14  # bytes of zlib that are unpacked at a time, to 17 MB at most
 _ORIENTATION = 0x0112
 _STATING = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # what of an image's `info` may state it
 _TURNS = {
@@ -167,8 +177,9 @@ def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Ob
         status, what = ("too_slow", "") if isinstance(error, _TooSlow) else (status, what)
         return facts._replace(status=status, error=_line(f"{name}{what}", error))
     size = image.size
-    if size[0] * size[1] > options.max_pixels:
-        error_text = f"{name}: {size[0]} x {size[1]} pixels, more than {options.max_pixels}"
+    if size[0] * size[1] > options.max_pixels or max(size) > _MAX_SIDE:
+        limit = f"{options.max_pixels}" if max(size) <= _MAX_SIDE else f"{_MAX_SIDE} on a side"
+        error_text = f"{name}: {size[0]} x {size[1]} pixels, more than {limit}"
         return _sized(facts, size, _orientation(image))._replace(status="too_many_pixels", error=error_text)
     if options.decode or options.phash or observers:
         return _decoded(facts, image, data, options, observers)
@@ -187,7 +198,7 @@ def _decoded(
             _check_scans(data, size)
         image.load()
         if name == "png":
-            _check_png(memoryview(data))
+            _check_png(memoryview(data), image)
     except Exception as error:
         is_large = isinstance(error, (Image.DecompressionBombError, MemoryError))
         status = "too_many_pixels" if is_large else "truncated_image"
@@ -210,6 +221,8 @@ def _rotate(image: Image.Image, turn: int) -> Image.Image:
 
 def _observe(observer: Observer, image: Image.Image) -> Any:
     """Return what an observer makes of the image; None where it cannot, as for a mode that its model refuses."""
+    if max(image.size) > _MAX_ASPECT * min(image.size):
+        return None
     try:
         return observer(image)
     except (ValueError, TypeError, OSError, MemoryError):
@@ -302,7 +315,7 @@ def _orientation(image: Image.Image) -> int:
 def _sized(facts: ImageFacts, size: tuple[int, int], turn: int) -> ImageFacts:
     """Return the facts with the image's size once it is turned; none where it states more than an int32."""
     width, height = size[::-1] if turn >= 5 else size
-    return facts if max(size) > _MAX_SIDE else facts._replace(width=width, height=height)
+    return facts if max(size) > _MAX_INT32 else facts._replace(width=width, height=height)
 
 
 def _check_scans(data: bytes | memoryview, size: tuple[int, int]) -> None:
@@ -312,17 +325,37 @@ def _check_scans(data: bytes | memoryview, size: tuple[int, int]) -> None:
         raise _TooSlow(f"{scans} scans of {size[0]} x {size[1]} pixels")
 
 
-def _check_png(data: memoryview) -> None:
-    """Raise SyntaxError unless the checksum of each IDAT chunk is right (PNG, section 5.3)."""
-    at = 8  # behind the signature
+def _check_png(data: memoryview, image: Image.Image) -> None:
+    """Raise SyntaxError unless the checksum of each IDAT chunk is right (PNG, section 5.3), and no row is missing.
+
+    Pillow leaves missing rows zero. So the pixels are counted only if the last row is zero, or where rows are
+    interlaced.
+    """
+    at, chunks = 8, []  # behind the signature
     while at + 12 <= len(data):
         kind = bytes(data[at + 4 : at + 8])
         end = at + 8 + int.from_bytes(data[at : at + 4], "big")
         if kind == b"IEND":
-            return
-        if kind == b"IDAT" and zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-            raise SyntaxError(f"wrong checksum of the IDAT chunk at byte {at}")
+            break
+        if kind == b"IHDR" and not chunks:
+            width, height, bits, color, _, _, is_interlaced = _IHDR.unpack_from(data, at + 8)
+        if kind == b"IDAT":
+            if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+                raise SyntaxError(f"wrong checksum of the IDAT chunk at byte {at}")
+            chunks.append(data[at + 8 : end])
         at = end + 4
+    if not is_interlaced and image.crop((0, height - 1, width, height)).tobytes().strip(b"\0"):
+        return
+    missing = 0
+    for x, y, columns, rows in _ADAM7 if is_interlaced else [(0, 0, 1, 1)]:
+        across, down = -((x - width) // columns), -((y - height) // rows)
+        missing += down * (1 - (-across * bits * _CHANNELS[color] // 8)) if across > 0 else 0
+    inflate = zlib.decompressobj()
+    for chunk in chunks:
+        for first in range(0, len(chunk) if missing > 0 else 0, _STEP):
+            missing -= len(inflate.decompress(chunk[first : first + _STEP]))
+    if missing > 0:
+        raise SyntaxError(f"its pixels lack {missing:,} bytes")
 
 
 def _line(name: str, error: Exception) -> str:

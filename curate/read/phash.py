@@ -26,6 +26,7 @@ _LOW = 8  # coefficients a side
 _TOGETHER = 64  # images at a time: larger arrays are new pages each time, at more than twice the cost
 _BITS = 22  # of the weights' fractions
 _RADIUS = 3.0  # of the filter, in output pixels
+_USUAL = 16_384  # pixels of a side, up to which weights are kept: each pixel takes 24 bytes
 _MAX_ASPECT = 100  # of height to width, where Pillow begins to shrink in two steps
 
 
@@ -41,7 +42,8 @@ def shrink(image: Image.Image) -> bytes:
             pass
         else:
             pixels = np.frombuffer(memory.buffers()[-1], np.uint8 if image.mode == "L" else np.uint32)
-            return bytes(_shrink(pixels, width, height, *_weights(width), *_weights(height)))
+            across, down = (_weights(side) if side <= _USUAL else _weights.__wrapped__(side) for side in image.size)
+            return bytes(_shrink(pixels, width, height, *across, *down))
     return image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS).tobytes()
 
 
