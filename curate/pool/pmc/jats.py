@@ -10,17 +10,20 @@ has the group's caption, label and permissions where it has none itself.
 
 import re
 from calendar import month_name
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cache
 from html.entities import html5
+from itertools import islice
 from typing import Any
 
 from curate.base.wording import one_line
 
 MAX_XML = 1 << 26  # bytes
 _MAX_GRAPHICS = 4096  # of the figures of an article
-_MAX_CONTEXT = 1 << 15  # characters of the paragraphs that name a figure
+_MAX_CONTEXT, _MAX_PARAGRAPHS = 1 << 15, 256  # characters and number of the paragraphs that name a figure
+_MAX_BOLD = 1000  # texts in bold of a caption
 _MAX_TEXT = 10_000  # characters of a title, say; of captions twice as many, so that those that are too long are seen
 _MAX_WORD = 500  # of an id or a name
 _OWNERS = {
@@ -29,6 +32,7 @@ _OWNERS = {
 }  # fmt: skip
 # No text of a paragraph that they are in
 _FLOATS = frozenset({"fig", "fig-group", "table-wrap", "boxed-text", "supplementary-material", "tex-math"})
+_NOT_CAPTION = frozenset({"title", "label", "tex-math", "fig", "fig-group"})  # figures may be in each other's captions
 _BLOCKS = {"p", "title", "sec", "break", "list", "list-item", "label", "disp-formula", "disp-quote", "tr", "td", "th"}
 _PUBLISHED = {"epub": 0, "pub electronic": 0, "collection": 2, "pmc-release": 3, "nihms-submitted": 3}  # others: 1
 _MONTHS = {name[:3].lower(): number for number, name in enumerate(month_name)}
@@ -52,14 +56,14 @@ class Figure:
     """A figure: its caption, what is said of it, and its graphics."""
 
     figure_id: str | None
-    label: str | None
-    caption_title: str | None
-    caption_text: str | None  # without the title
     context: tuple[str, ...]  # paragraphs that name it
-    permission: str | None  # the text of its own permissions
-    license: str | None  # the code of the license in these
-    letters: int  # of panels that its caption names: see `count_letters`
     graphics: tuple[tuple[str, ...], ...]  # of each, its href, and those of its alternatives
+    label: str | None = None
+    caption_title: str | None = None
+    caption_text: str | None = None  # without the title
+    permission: str | None = None  # the text of its own permissions
+    license: str | None = None  # the code of the license in these
+    letters: int = 0  # of panels that its caption names: see `count_letters`
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,8 @@ def read_article(xml: bytes) -> Article:
     paragraphs = _paragraphs(article, {node.get("id") for node in nodes} - {None})
     # A group is a figure where it has graphics itself; without any it holds figures
     shown = (node for node in nodes if node in graphics or _name(node) == "fig")
-    figures = tuple(_figure(node, paragraphs, tuple(graphics.get(node, ()))) for node in shown)
+    read = cache(_read_part)
+    figures = tuple(_figure(node, paragraphs, tuple(graphics.get(node, ())), read) for node in shown)
     return Article(_facts(article), figures, elsewhere)
 
 
@@ -208,21 +213,19 @@ def _paragraphs(article: Any, ids: set[str]) -> dict[str, dict[int, str]]:
             texts[paragraph] = len(texts), _text(paragraph, _FLOATS)
         place, text = texts[paragraph]
         for figure in named if text else ():
-            by_figure.setdefault(figure, {})[place] = str(text)
+            if len(naming := by_figure.setdefault(figure, {})) < _MAX_PARAGRAPHS:
+                naming[place] = str(text)
     return by_figure
 
 
-def _figure(node: Any, paragraphs: dict[str, dict[int, str]], graphics: tuple[tuple[str, ...], ...]) -> Figure:
+def _figure(
+    node: Any,
+    paragraphs: dict[str, dict[int, str]],
+    graphics: tuple[tuple[str, ...], ...],
+    read: Callable[[Any, str], dict[str, Any]],
+) -> Figure:
+    """Return a figure; `read` is `_read_part`, which reads what a group has once for all its figures."""
     group = next((parent for parent in node.iterancestors() if _name(parent) == "fig-group"), None)
-
-    def part(name: str) -> Any:
-        of_figure = _child(node, name)
-        return _child(group, name) if of_figure is None else of_figure
-
-    caption, permissions, label = part("caption"), part("permissions"), part("label")
-    title = _text(_child(caption, "title"))
-    text = _text(caption, frozenset({"title", "label", "tex-math"}))
-    bold = () if caption is None else tuple(filter(None, map(_text, caption.iter("{*}bold"))))
     ids = [name for name in (node.get("id"), None if group is None else group.get("id")) if name]
     places = {place: text for name in ids for place, text in paragraphs.get(name, {}).items()}
     context: list[str] = []
@@ -231,17 +234,29 @@ def _figure(node: Any, paragraphs: dict[str, dict[int, str]], graphics: tuple[tu
         left -= len(paragraph)
         if left >= 0:
             context.append(paragraph)
-    return Figure(
-        figure_id=_short(node.get("id"), _MAX_WORD),
-        label=_short(_text(label), _MAX_WORD),
-        caption_title=_short(title, 2 * _MAX_TEXT),
-        caption_text=_short(text, 2 * _MAX_TEXT),
-        context=tuple(context),
-        permission=_short(_text(permissions)),
-        license=_license(permissions),
-        letters=count_letters(f"{title or ''} {text or ''}", bold),
-        graphics=graphics,
-    )
+    parts: dict[str, Any] = {}
+    for name in ("label", "caption", "permissions"):
+        parts |= read(node, name) or read(group, name)
+    return Figure(_short(node.get("id"), _MAX_WORD), tuple(context), graphics, **parts)
+
+
+def _read_part(node: Any, name: str) -> dict[str, Any]:
+    """Return what `Figure` says of a part of a figure or of a group; empty without such a part."""
+    part = _child(node, name)
+    if part is None:
+        return {}
+    if name == "label":
+        return {"label": _short(_text(part), _MAX_WORD)}
+    if name == "permissions":
+        return {"permission": _short(_text(part)), "license": _license(part)}
+    title, text = _text(_child(part, "title")), _text(part, _NOT_CAPTION)
+    nodes = islice(part.iter("{*}bold"), _MAX_BOLD)
+    bold = tuple(filter(None, (_text(node) for node in nodes if next(node.iterancestors("{*}bold"), None) is None)))
+    return {
+        "caption_title": _short(title, 2 * _MAX_TEXT),
+        "caption_text": _short(text, 2 * _MAX_TEXT),
+        "letters": count_letters(f"{title or ''} {text or ''}", bold),
+    }
 
 
 def _short(text: str | None, limit: int = _MAX_TEXT) -> str | None:
