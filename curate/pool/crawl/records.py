@@ -9,11 +9,12 @@ A file of members can be read in pieces: a piece has the records whose members b
 """
 
 import gzip
+import io
 import itertools
 import re
 import zlib
 from collections.abc import Generator, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,6 +28,8 @@ _BREAK = re.compile(rb"\r?\n\r?\nWARC/\d")
 _BLOCK = 1 << 20
 _HEAD = 64  # bytes of a member, unpacked, by which it is a record's
 MAX_RECORD = 1 << 25  # bytes, unpacked: of more, as a bomb has, the record is lost
+_KEPT = MAX_RECORD + 4 * _BLOCK  # bytes, at least
+_DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
 class Record(NamedTuple):
@@ -47,6 +50,50 @@ class Lost:
     why: str
 
 
+class _Unpacked:
+    """What a gzip file holds. Its last bytes are kept: to go back a record unpacks nothing again.
+
+    To go back further unpacks it from its beginning, which a file may cost twice: then it counts as damaged.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._gzip = gzip.GzipFile(fileobj=file)
+        self._kept, self._start = bytearray(), 0
+        self._at, self._rewinds = 0, 2
+        self.close = self._gzip.close
+
+    def read(self, size: int) -> bytes:
+        """Return bytes from the place on; what precedes damage before it is raised."""
+        with suppress(*_DAMAGE) if self._at < self._start + len(self._kept) else nullcontext():
+            self._fill(self._at + size)
+        data = self._kept[self._at - self._start : self._at - self._start + size]
+        self._at += len(data)
+        return bytes(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place, at most to the end. Raises EOFError where it is too far back."""
+        if offset < self._start:
+            if not self._rewinds:
+                raise EOFError("damaged behind records that are too large to go back to")
+            self._rewinds -= 1
+            self._gzip.seek(0)
+            self._kept, self._start = bytearray(), 0
+        self._fill(offset)
+        self._at = min(offset, self._start + len(self._kept))
+        return self._at
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._at
+
+    def _fill(self, end: int) -> None:
+        while self._start + len(self._kept) < end and (more := self._gzip.read1(_BLOCK)):
+            self._kept += more
+            if len(self._kept) > 2 * _KEPT:
+                self._start += len(self._kept) - _KEPT
+                del self._kept[:-_KEPT]
+
+
 class Stream:
     """A file as FastWARC reads it, which tells an error of reading from one of damage: both are OSError.
 
@@ -62,13 +109,13 @@ class Stream:
         self.has_members = self._has_members()
         if not self.has_members and self.read_at(0, 3) == _MAGIC:
             file.seek(0)
-            self._file = gzip.GzipFile(fileobj=file)
+            self._file = _Unpacked(file)
 
     def read(self, size: int = -1) -> bytes:
         """Read on."""
         try:
             return self._file.read(size)  # type: ignore[no-any-return]
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:  # of GzipFile
+        except _DAMAGE as error:  # of what is packed as a whole
             self.damage = one_line(error, 200)
             return b""
         except OSError as error:
@@ -76,8 +123,12 @@ class Stream:
             raise
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place."""
-        return int(self._file.seek(offset, whence))
+        """Go to a place; where damage is before it, to the end."""
+        try:
+            return int(self._file.seek(offset, whence))
+        except _DAMAGE as error:
+            self.damage, self._file = one_line(error, 200), io.BytesIO()
+            return offset
 
     def tell(self) -> int:
         """Return the place."""
@@ -175,7 +226,7 @@ def read_records(stream: Stream, start: int) -> Iterator[Record | Lost]:
             return
         begin, why = ends
         at = stream.find_next(begin + 1)
-        yield Lost(begin, stream.size if at is None else at, why)
+        yield Lost(begin, at, why) if at is not None else Lost(begin, stream.size, stream.damage or why)
 
 
 def _read_on(stream: Stream, start: int) -> Generator[Record | Lost, None, tuple[int, str] | None]:

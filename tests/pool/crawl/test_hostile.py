@@ -1,5 +1,6 @@
 """Hostile pages: values of any type in a WAT, records damaged anywhere, and what costs more than its size says."""
 
+import gzip
 import itertools
 import json
 import os
@@ -14,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curate.pool.crawl import apart, html
+from curate.pool.crawl import apart, html, records
 from curate.pool.crawl import format as crawl
 from curate.pool.crawl.format import CommonCrawlInput, CrawlSource
 from curate.pool.crawl.html import largest_first
@@ -270,6 +271,44 @@ def test_a_page_does_not_take_the_square_of_its_size(
         return sum(os.times()[:4]) - sum(before[:4])
 
     assert seconds(200_000) < 3 * seconds(100_000)
+
+
+def test_records_of_a_file_packed_as_a_whole_are_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each damaged place, or each block that is searched, unpacked the file from its beginning: 2,000 took hours."""
+    unpacked = 0
+    read = gzip.GzipFile.read1
+
+    def counting(file: gzip.GzipFile, size: int = -1) -> bytes:
+        nonlocal unpacked
+        data = read(file, size)
+        unpacked += len(data)
+        return data
+
+    monkeypatch.setattr(gzip.GzipFile, "read1", counting)
+    page = b"<img src=a alt=x>" + b"y" * 20_000
+    whole = [
+        record
+        for n in range(200)
+        for record in (b"no record\r\n", *warc_records(Site("http://h.example/", html=page), n))
+    ]
+    pack(tmp_path / "a.warc.gz", [info("x"), *whole, b"z" * 5_000_000], "whole")
+    captions, lost = _read(tmp_path / "a.warc.gz")
+    assert (captions, len(lost)) == (["x"] * 200, 201)
+    assert unpacked < 2 * sum(map(len, whole)) + 2 * 5_000_000
+
+
+def test_what_is_too_far_back_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind records of more than is kept, to go on means to unpack all again: that is done twice, and told."""
+    for name, size in (("MAX_RECORD", 1000), ("_BLOCK", 200), ("_KEPT", 2000)):
+        monkeypatch.setattr(records, name, size)
+    large = (
+        b"WARC/1.0\r\nWARC-Type: response\r\nContent-Length: 200000\r\n\r\n" + b"y" * 200_000 + b"\r\n\r\nno record\r\n"
+    )
+    pack(tmp_path / "a.warc.gz", [info("x"), *[large] * 20], "whole")
+    with (tmp_path / "a.warc.gz").open("rb") as file:
+        lost = list(records.read_records(Stream(file), 0))
+    assert all(isinstance(item, Lost) for item in lost)
+    assert lost[-1].why == "damaged behind records that are too large to go back to"
 
 
 def test_nothing_is_joined_with_a_long_base() -> None:
