@@ -314,7 +314,7 @@ class _Scorer(NamedTuple):
         for name in written:
             of_texts = np.full(len(texts), np.nan, np.float32)
             of_texts[valid] = written[name]
-            scores[name] = Scores(pa.array(of_texts, mask=np.isnan(of_texts)), pa.array(originals[name][place]))
+            scores[name] = Scores(pa.array(of_texts, mask=~np.isfinite(of_texts)), pa.array(originals[name][place]))
         return scores
 
     def _measure(self, images: F32, texts: list[str]) -> dict[str, F32]:

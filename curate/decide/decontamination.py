@@ -6,6 +6,8 @@ unit by unit: every worker reads the whole table, so it should be small compared
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import compress
+from operator import not_
 from typing import Any
 
 import numpy as np
@@ -61,6 +63,11 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
     batches = groups(read(), lambda _: 1, encoder.batch if encoder else 1)
     encoded: list[Any] = [encoder.encode_images(views) if encoder else None for views in batches]
     total = len(names) + len(unread)
+    if encoder and names:
+        vectors = np.concatenate(encoded)
+        is_finite = np.isfinite(vectors).all(axis=1).tolist()
+        unread += [f"{name}: its embedding is not finite" for name in compress(names, map(not_, is_finite))]
+        names, hashes, vectors = list(compress(names, is_finite)), [None] * sum(is_finite), vectors[is_finite]
     if not names or len(unread) / total > recipe.max_failed:
         what = f"{len(unread):,} of {total:,} images of the evaluation set cannot be read"
         why = unread[0] if unread else f"no image in {against.images}"
@@ -69,7 +76,7 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
     store.write_json(EVALUATION_FACTS_FILE, facts)
     columns: dict[str, pa.Array] = {"name": pa.array(names, pa.string()), "phash": pa.array(hashes, pa.uint64())}
     if encoder:
-        columns["image"] = embedding_column(np.concatenate(encoded), np.arange(len(names)), len(names))
+        columns["image"] = embedding_column(vectors, np.arange(len(names)), len(names))
     table = pa.table(columns)
     stream = pa.BufferOutputStream()
     with pa.ipc.new_stream(stream, table.schema) as writer:

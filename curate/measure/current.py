@@ -36,6 +36,7 @@ class CurrentColumns:
     # Of what the pool was to supply and could not: path and detail.
     faults: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     errors: dict[str, dict[str, Any]] = field(default_factory=dict)  # of signals: see `curate.measure.unit`
+    nonfinite: dict[str, int] = field(default_factory=dict)  # values that were not finite, by column: likewise
 
     def read_scores(self, settings: MeasureSettings, source: str) -> dict[str, dict[str, Column]]:
         """Return the current columns of `scores`, by signal and group, and by name."""
@@ -78,11 +79,12 @@ def find_current(settings: MeasureSettings, unit: Unit, tables: UnitTables, chec
                 continue
             columns = place.column_names(table) if table == "embeddings" else []
             for name in (name for name, key in keys if note.get("signals", {}).get(name) == key):
-                if table == "scores":
-                    if current.scores.setdefault(name, place) is place and name in note.get("errors", {}):
+                places = current.scores if table == "scores" else current.embeddings
+                is_there = table == "scores" or (name in embedders and f"{column_prefix(name)}image" in columns)
+                if is_there and places.setdefault(name, place) is place:
+                    current.nonfinite |= note.get("nonfinite", {}).get(name, {})
+                    if name in note.get("errors", {}):
                         current.errors[name] = note["errors"][name]
-                elif name in embedders and f"{column_prefix(name)}image" in columns:
-                    current.embeddings.setdefault(name, place)
                 if name in embedders:
                     current.faults.setdefault(name, [tuple(fault) for fault in note.get("faults", {}).get(name, [])])
     return current

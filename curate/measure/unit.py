@@ -1,10 +1,11 @@
 """Tables `samples`, `scores`, `embeddings` and `members` of a unit, from one reading of its inputs.
 
 In: the unit's parts. Out: one row per sample found, the unreadable ones included, in the order of the inputs. Files
-that could not be read, and the rows and state of each part, are in the footer note of `samples`.
+that could not be read, and the rows and state of each part, are in the footer note of `samples`. What a signal gives
+that is not finite is null; how often, is in the notes of `scores` and `embeddings`, by signal and column.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,9 +18,9 @@ import xxhash
 from curate.base import schema
 from curate.base.apart import DIED
 from curate.base.errors import RunError, TransientError
-from curate.base.numeric.arrays import whole
+from curate.base.numeric.arrays import drop_nonfinite, whole
 from curate.base.numeric.text_hash import compile_kernels
-from curate.base.numeric.vectors import embedding_matrix
+from curate.base.numeric.vectors import drop_nonfinite_rows, embedding_matrix
 from curate.base.wording import one_line
 from curate.measure.apart import MeasureApart, apart_after
 from curate.measure.current import (
@@ -36,6 +37,7 @@ from curate.measure.settings import MeasureSettings
 from curate.pool.join import KEYS, open_join
 from curate.pool.plan import Unit
 from curate.pool.registry import find_format
+from curate.recipe.measure import column_prefix
 from curate.recipe.secrets import check_variables
 from curate.run.context import RunContext
 from curate.run.units import Answer, Units
@@ -126,6 +128,7 @@ class _UnitWork:
         # What was read now, and all of it; none where `samples` is current, and nothing else must see the inputs.
         self.parts: list[MeasuredPart] = []
         self.joined: MeasuredPart | None = None
+        self.nonfinite: dict[str, dict[str, dict[str, int]]] = {name: {} for name in _WITH_FAULTS}
         source = settings.source(unit)
         groups = [group for group in settings.pool.groups[unit.source] if group.join is None]
         if self.signals or not {"samples", "members"} & {*settings.tables} <= {*current_tables}:
@@ -178,6 +181,8 @@ class _UnitWork:
                 about = dict(note if is_final and name != "members" else {"faults": faults})
                 if name == "scores" and errors:
                     about["errors"], is_final = errors, is_final and not broken
+                if counts := self.nonfinite.get(name):
+                    about["nonfinite"] = counts
                 if not self.tables.write(name, table, keys[name], about, is_final):
                     others.add(name)
         if not self.has_samples:  # the last one: with it the unit is measured
@@ -298,6 +303,7 @@ class _UnitWork:
                 if len(columns[0]) != len(base):
                     raise RunError("members and samples of a unit differ in length")
                 made["members"] = pa.table([*base.columns, *columns], schema=schema.MEMBERS)
+        embeddings = {name: self._finite_embeddings(name, encoded) for name, encoded in embeddings.items()}
         if "embeddings" in settings.tables:
             sides = [side for model in settings.measure.kept for side in embeddings[model.name]]
             made["embeddings"] = pa.table([*base.columns, *sides], schema=settings.embedding_schema)
@@ -307,12 +313,29 @@ class _UnitWork:
                     scores[signal.name] = self._of_captions(signal)
                 if isinstance(signal, EmbeddingSignal):
                     scores[signal.name] = self._of_embeddings(signal, embeddings[signal.of], keys[signal.name])
+            names = [signal.name for signal in settings.signals]
+            scores |= {name: self._finite("scores", name, scores[name], drop_nonfinite) for name in names}
             values = by_name(base)
             for of_one in scores.values():
                 values |= of_one
             table = {f.name: values.get(f.name, pa.nulls(len(base), f.type)) for f in settings.score_schema}
             made["scores"] = pa.table(table).cast(settings.score_schema)
         return made
+
+    def _finite_embeddings(self, model: str, embeddings: EmbeddingColumns) -> EmbeddingColumns:
+        columns = {f"embeddings.{column_prefix(model)}{name}": side for name, side in embeddings._asdict().items()}
+        return EmbeddingColumns(*self._finite("embeddings", model, columns, drop_nonfinite_rows).values())
+
+    def _finite(
+        self, table: str, signal: str, columns: dict[str, Column], drop: Callable[[Column], tuple[Column, int]]
+    ) -> dict[str, Column]:
+        """Return a signal's columns without what is not finite, which is counted."""
+        finite = {}
+        for name, column in columns.items():
+            finite[name], count = drop(column)
+            if count := count or self.current.nonfinite.get(name, 0):  # of what is reused, it was counted
+                self.nonfinite[table].setdefault(signal, {})[name] = count
+        return finite
 
     def _of_embeddings(self, signal: EmbeddingSignal, embeddings: EmbeddingColumns, key: str) -> dict[str, Column]:
         """Return what a signal on embeddings gives, by name, computed in steps; null in rows that have none."""

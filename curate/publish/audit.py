@@ -25,7 +25,6 @@ from curate.match.unit import MatchSettings
 from curate.pool.plan import Pool, Unit
 from curate.pool.registry import find_downloading
 from curate.read.field_types import FieldCounts
-from curate.recipe.measure import SIGNALS
 from curate.recipe.recipe import Recipe
 from curate.recipe.source import Source, find_source, place_sources
 from curate.run.columns import table_names
@@ -96,6 +95,7 @@ class Audit:
     downloads: list[str] = field(default_factory=list)  # shards in the run's folder, without suffix
     # By label of a signal of another package: the images that it failed on, and the first error
     errors: dict[str, Failing] = field(default_factory=dict)
+    nonfinite: Counter[str] = field(default_factory=Counter)  # values of signals that were NaN or infinity, by column
     # Of the kept samples: rows by language, files by suffix, the sum of each of MEASURES and how many have it
     languages: Counter[str] = field(default_factory=Counter)
     suffixes: Counter[str] = field(default_factory=Counter)
@@ -113,7 +113,8 @@ class Audit:
         self.unread |= other.unread
         self.failed |= other.failed
         self.downloads += other.downloads
-        for name in ("drops", "languages", "suffixes", "sums", "known", "fields", "licences", "links", "short"):
+        names = ("drops", "nonfinite", "languages", "suffixes", "sums", "known", "fields", "licences", "links", "short")
+        for name in names:
             getattr(self, name).update(getattr(other, name))
         for name in ("failing", "errors"):
             for key, part in getattr(other, name).items():
@@ -163,10 +164,12 @@ def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Aud
         words = [row["shard"], row["key"] or place, row["detail"] and f"({row['detail']})"]
         example = " ".join(repr(word)[1:-1] for word in words if word)
         _add(audit.failing, row["reason"], Failing(1, unit.index, example))
-    if any(SIGNALS.package(requested.kind) for requested in settings.recipe.measure.requested):
-        for note in tables.notes("scores") if "scores" in settings.table_names else ():
-            for error in note.get("errors", {}).values():
-                _add(audit.errors, error["signal"], Failing(error["rows"], unit.index, error["first"]))
+    measured = ("scores", "embeddings", "related") if settings.recipe.measure.requested else ()
+    for note in (note for name in measured if name in settings.table_names for note in tables.notes(name)):
+        for error in note.get("errors", {}).values():
+            _add(audit.errors, error["signal"], Failing(error["rows"], unit.index, error["first"]))
+        for counts in note.get("nonfinite", {}).values():
+            audit.nonfinite.update(counts)
     for note in notes:
         audit.fields.update({(name, kind): often for name, kind, often in note.get("fields", ())})
         audit.links.update({(unit.source, name): links for name, links in note.get("links", {}).items()})

@@ -142,6 +142,8 @@ def _summarise(
     ]
     failing = sorted(audit.errors.items())
     signal_errors = [run_facts.SignalErrors(signal=name, rows=part.rows, first=part.example) for name, part in failing]
+    for name, rows in sorted(audit.nonfinite.items()):
+        signal_errors.append(run_facts.SignalErrors(signal=name, rows=rows, first="NaN or infinity"))
     return RunFacts(
         **claim.model_dump(),
         evaluation=evaluation,

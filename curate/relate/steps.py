@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.base import ids, schema
+from curate.base.numeric.arrays import drop_nonfinite
 from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Unit
 from curate.recipe.measure import column_prefix
@@ -120,6 +121,7 @@ def relate_unit(
             timer.idle = True
             return unit
         table = tables.read("samples", [field.name for field in schema.ALIGNED])
+        nonfinite: dict[str, dict[str, int]] = {}
         for reading, section in settings.relations:
             rows, model = reading.read(tables), (models or {}).get(reading.name)
             fields = reading.kind.columns(reading.name, section)
@@ -131,7 +133,11 @@ def relate_unit(
             places[rows.rows] = np.arange(len(rows.rows))
             at = pa.array(places, mask=places < 0)
             for field, column in zip(fields, values, strict=True):
-                table = table.append_column(field, column.cast(field.type).take(at))
+                finite, count = drop_nonfinite(column.cast(field.type).take(at))
+                table = table.append_column(field, finite)
+                if count:
+                    nonfinite.setdefault(reading.name, {})[field.name] = count
         made_by = {model.file: model.sha256 for model in (models or {}).values() if model and model.is_kept}
-        tables.write("related", table, key, {"models": made_by} if made_by else None)
+        note = {"models": made_by} if made_by else {}
+        tables.write("related", table, key, note | ({"nonfinite": nonfinite} if nonfinite else {}) or None)
     return unit

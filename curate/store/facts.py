@@ -255,9 +255,9 @@ class LargeGroupFacts(Facts):
 
 
 class SignalErrors(Facts):
-    """The images that a signal of another package failed on, null in its columns: how many, and the first error."""
+    """Rows of which a signal is null: of a package's on which images it failed, of any where it was not finite."""
 
-    signal: str  # its name and package, in words
+    signal: str  # its name and package, in words; or the name of the column that was not finite
     rows: int
     first: str
 

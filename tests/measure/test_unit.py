@@ -12,7 +12,7 @@ from PIL import Image
 
 from curate.base import schema
 from curate.base.errors import RunError
-from curate.base.numeric.vectors import embedding_column
+from curate.base.numeric.vectors import embedding_column, embedding_matrix
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.pool.plan import Unit
@@ -128,6 +128,38 @@ def test_signals_of_each_class_fill_columns_by_name(run: tuple[MeasureSettings, 
     assert min(scores["first"].drop_null().to_pylist()) > 20
     note = tables.note("samples")
     assert note["failures"] == [] and sum(note["rows"]) == ROWS
+
+
+class Overflowing(Widths):
+    """Embeddings that are not finite in the first two rows of each tar."""
+
+    def finish(self) -> SignalOutput:
+        output = super().finish()
+        assert output.embeddings
+        image, text = (embedding_matrix(side).copy() for side in output.embeddings)
+        image[0, 0], text[1, 1] = np.nan, -np.inf
+        rows = np.arange(len(image))
+        image_side, text_side = (embedding_column(side, rows, len(rows)) for side in (image, text))
+        return SignalOutput(output.columns, (image_side, text_side))
+
+
+def test_what_is_not_finite_is_null_and_counted(run: tuple[MeasureSettings, RunContext, Unit]) -> None:
+    """DuckDB orders NaN above all numbers, so that it would pass each rule that a high score passes."""
+    settings, context, unit = run
+    odd = np.array([np.nan, np.inf, 0.5, -np.inf, 1.0, 2.0], np.float32)
+    text = TextSignal("odd", (pa.field("odd", pa.float32()),), "6", compute=lambda captions: [pa.array(odd)])
+    model = replace(MODEL, start=lambda captions: Overflowing(captions, True))
+    odd_settings = with_signals(settings, model, text, FIRST)
+    measure_unit(odd_settings, unit, context.unit_tables(unit))
+    scores = context.unit_tables(unit).read("scores")
+    assert scores["odd"].to_pylist() == [None, None, 0.5, None, 1.0, 2.0]
+    first = scores["first"].to_pylist()  # without the image's embeddings it is 10 times the text's
+    assert first[0] == 20 and first[1] == 2 and not any(map(np.isinf, scores["first"].drop_null().to_pylist()))
+    note = context.unit_tables(unit).note("scores")
+    assert note["nonfinite"] == {"odd": {"odd": 3}}
+    # Where its columns are reused they are not counted again
+    measure_unit(with_signals(settings, model, text, FIRST, LENGTH), unit, context.unit_tables(unit))
+    assert context.unit_tables(unit).note("scores")["nonfinite"] == {"odd": {"odd": 3}}
 
 
 def test_only_columns_that_are_not_current_are_computed(

@@ -193,6 +193,24 @@ def test_images_that_it_fails_on_are_counted(site: Path, recipe: str, tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_values_that_are_not_finite_pass_no_rule(site: Path, recipe: str, tmp_path: Path, value: str) -> None:
+    """They are null, and the run says how many; so does one that reuses them."""
+    code = f"pa.array([v and float('{value}') if n % 2 else v for n, v in enumerate(observed)], pa.float32())"
+    some = changed(site, tmp_path / "site", "pa.array(observed, pa.float32())", code)
+    rule = ["--set", "rules.sharp=blur >= 0", "--set", "dedup.by=[]"]
+    first = curate(some, "run", recipe, "--out", str(tmp_path / "first"), *rule)
+    assert first.returncode == 0, first.stderr
+    options = ["--reuse", str(tmp_path / "first"), *rule, "--set", "measure.language={}"]
+    second = curate(some, "run", recipe, "--out", str(tmp_path / "second"), *options)
+    told = r"warning: blur: null in (\d+) of 12 readable images, where it fails \(first: NaN or infinity\)"
+    counts = [re.findall(told, done.stdout) for done in (first, second)]
+    sql = "SELECT count(*) FILTER (blur IS NULL) AS n, count(*) FILTER (kept) AS kept FROM verdicts WHERE status = 'ok'"
+    [row] = json.loads(curate(some, "sql", str(tmp_path / "second"), sql, "--format", "json").stdout)
+    assert 0 < row["n"] == 12 - row["kept"] and counts == [[str(row["n"])]] * 2, (counts, row)
+
+
+@pytest.mark.slow
 def test_a_signal_that_fails_on_every_image_ends_the_run(site: Path, recipe: str, tmp_path: Path) -> None:
     """And once it is repaired, it is measured again."""
     broken = changed(site, tmp_path / "site", "grey = np", "raise ValueError('no')\n        grey = np")

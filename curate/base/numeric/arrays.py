@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 U8 = npt.NDArray[np.uint8]
 I16 = npt.NDArray[np.int16]
@@ -30,6 +31,21 @@ def distinct(values: U64) -> U64:
 def whole(column: pa.ChunkedArray) -> pa.Array:
     """Return a column as one array: without a copy, which `combine_chunks` always makes, where it has one chunk."""
     return column.chunks[0] if column.num_chunks == 1 else column.combine_chunks()
+
+
+def drop_nonfinite(column: Any) -> tuple[Any, int]:
+    """Return a column with null in place of NaN and infinity, in lists too, and how many of these it had."""
+    if isinstance(column.type, pa.ListType):
+        lists: Any = pa.concat_arrays(column.chunks if isinstance(column, pa.ChunkedArray) else [column])
+        values, count = drop_nonfinite(lists.flatten())
+        offsets = np.append(0, np.cumsum(pc.list_value_length(lists).fill_null(0)))
+        kept = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, mask=lists.is_null())
+        return (kept if count else column), count
+    if not pa.types.is_floating(column.type):
+        return column, 0
+    is_finite: Any = pc.is_finite(column)
+    count = len(column) - column.null_count - (pc.sum(is_finite).as_py() or 0)
+    return (pc.if_else(is_finite, column, pa.scalar(None, column.type)) if count else column), count
 
 
 def string_buffers(array: pa.Array) -> tuple[U8, I64]:

@@ -32,6 +32,17 @@ def embedding_matrix(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.float
     return np.asarray(array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), array.type.list_size))
 
 
+def drop_nonfinite_rows(column: pa.ChunkedArray | pa.Array) -> tuple[pa.ChunkedArray, int]:
+    """Return embeddings without those that have NaN or infinity, and how many of these there were."""
+    chunks, count = [], 0
+    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+        matrix = embedding_matrix(chunk)
+        rows = np.flatnonzero(np.isfinite(matrix).all(axis=1))
+        count += len(matrix) - len(rows)
+        chunks.append(chunk if len(rows) == len(matrix) else embedding_column(matrix[rows], rows, len(matrix)))
+    return pa.chunked_array(chunks, column.type), count
+
+
 def spread(values: npt.NDArray[Any], rows: I64, n: int) -> npt.NDArray[Any]:
     """Return n values: these in their rows, zeros elsewhere."""
     result = np.zeros((n, *values.shape[1:]), values.dtype)

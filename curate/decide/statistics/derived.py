@@ -170,7 +170,7 @@ def read_columns(
             of = known[name, place]
             values = argument_values(statistic, table) if of.ranks is None else np.where(of.ranks < 0, np.nan, of.ranks)
             values = of.apply(values)
-            seen = seen.append_column(f"{_STATISTIC}{place}", pa.array(values, mask=np.isnan(values)))
+            seen = seen.append_column(f"{_STATISTIC}{place}", pa.array(values, mask=~np.isfinite(values)))
         table = table.append_column(name, compute(column.sql, column.kind, seen))
     return table
 
