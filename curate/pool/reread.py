@@ -2,18 +2,22 @@
 
 Only this module asks formats for rows that were measured. Only what is needed is read, part by part; bytes are as they
 came, and never cross a shuffle. The state that each file had, and how many rows each part has, are in the footer note
-of the unit's `samples`: a file that changed since ends the run.
+of the unit's `samples`: a file that changed since ends the run. So does an image whose bytes are not those that were
+measured, by their sha256: a server may give other bytes of a file without a new ETag.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+from curate.base.errors import RunError
 from curate.pool.formats.input_format import InputPart, InputSample, PartRows, Places
 from curate.pool.plan import Unit
 from curate.pool.registry import find_format
 from curate.read.listing import check_state
+from curate.read.tar_samples import IMAGE_SUFFIXES
 from curate.recipe.source import Source
 from curate.store.tables import UnitTables
 
@@ -22,8 +26,8 @@ from curate.store.tables import UnitTables
 class UnitRereader:
     """Reads rows of a measured unit again. Rows are numbers within the unit, ascending (int64).
 
-    All methods raise RunError where an input file has changed since it was measured, and OSError where one cannot be
-    read.
+    All methods raise RunError where an input file, or an image in it, has changed since it was measured, and OSError
+    where one cannot be read.
     """
 
     unit: Unit
@@ -31,19 +35,31 @@ class UnitRereader:
     tables: UnitTables
 
     def samples(self, samples: pa.Table, members: pa.Table | None = None) -> Iterator[InputSample]:
-        """Yield samples; `samples` has their columns row and format, `members` their wanted members; None: all."""
+        """Yield samples; `samples` has their columns row and format, `members` their wanted members; None: all.
+
+        Images are checked where `samples` has the columns key and sha256 too.
+        """
         kind, rows = find_format(self.source), samples["row"].to_numpy()
         if kind.has_members and members is None:
             members = self.tables.read("members", ["suffix", "offset", "size"]).take(rows)
         if not kind.has_members:
             samples = samples.append_column("offset", self.tables.read("samples", ["offset"])["offset"].take(rows))
         for part, wanted in self._parts(rows, samples, members):
-            yield from kind.samples(self.source, part, wanted)
+            reread = kind.samples(self.source, part, wanted)
+            for sample, key, digest in zip(reread, *_keys_and_digests(wanted.samples), strict=True):
+                files = dict(sample.members)
+                suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in files), next(iter(files), ""))
+                _check_image(part, key, digest, files.get(suffix))
+                yield sample
 
     def images(self, rows: Places) -> Iterator[bytes | None]:
         """Yield the image file of each row, None where it is not whole any more."""
-        for part, wanted in self._parts(rows, self.tables.read("samples", ["offset", "bytes"]).take(rows)):
-            yield from find_format(self.source).reread_images(self.source, part, wanted)
+        samples = self.tables.read("samples", ["offset", "bytes", "key", "sha256"]).take(rows)
+        for part, wanted in self._parts(rows, samples):
+            images = find_format(self.source).reread_images(self.source, part, wanted)
+            for image, key, digest in zip(images, *_keys_and_digests(wanted.samples), strict=True):
+                _check_image(part, key, digest, image)
+                yield image
 
     def rows(self, rows: Places, output: pa.Schema) -> Iterator[pa.Table]:
         """Yield rows without images as tables of these columns, part by part."""
@@ -66,6 +82,19 @@ class UnitRereader:
                 check_state(part.path, self.source.storage, state, part.fingerprint, read)
                 yield part, PartRows(places, *wanted)
                 check_state(part.path, self.source.storage, state, part.fingerprint, read)
+
+
+def _keys_and_digests(samples: pa.Table) -> Iterator[list[str | None]]:
+    for name in ("key", "sha256"):
+        yield samples[name].to_pylist() if "sha256" in samples.column_names else [None] * len(samples)
+
+
+def _check_image(part: InputPart, key: str | None, digest: str | None, image: bytes | memoryview | None) -> None:
+    """Raise RunError if an image is not the one that was measured, by its sha256; None is not compared."""
+    if image is not None and digest is not None and hashlib.sha256(image).hexdigest() != digest:
+        what = f"the image of sample {key!r} has other bytes than when it was measured, and the file the same state"
+        how = "run again if its server gave wrong bytes once; else run into a new folder, without --reuse"
+        raise RunError(f"{part.path[:300]}: {what}. Inputs must stay as they are until a run is finished: {how}")
 
 
 def file_images(source: Source, path: str, places: Places, samples: pa.Table) -> Iterator[bytes | None]:

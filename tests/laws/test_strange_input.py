@@ -348,6 +348,30 @@ def test_a_file_that_changes_after_it_was_measured(
         assert members["txt"].decode() == measured[key]["caption"]
 
 
+@pytest.mark.parametrize("form", ["webdataset", "parquet"])
+def test_other_bytes_under_the_same_state_end_the_run(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server may give other bytes of a file than before, and the same ETag and size: they are not emitted."""
+    path = Path(tar_of(tmp_path / "x.tar", *sample("a", 0), *sample("b", 1)))
+    if form == "parquet":
+        path = tmp_path / "x.parquet"
+        pq.write_table(pa.table({"image": IMAGES[:2], "caption": CAPTIONS[:2]}), path, compression="none")
+    data, at = path.read_bytes(), path.stat()
+    other = bytearray(IMAGES[1])
+    other[-20] ^= 1
+    monkeypatch.setattr("curate.pool.formats.input_format.file_state", lambda path, storage: "the same")
+    with monkeypatch.context() as patched:
+        changing(patched, "decide_rows", path, data.replace(IMAGES[1], bytes(other)))
+        with pytest.raises(RunError, match=rf"x\.{path.suffix[1:]}: the image of sample .* has other bytes than when"):
+            run(str(path), tmp_path / "out", form)
+    assert not (tmp_path / "out/_SUCCESS").exists()
+    path.write_bytes(data)
+    os.utime(path, ns=(at.st_atime_ns, at.st_mtime_ns))
+    done = run(str(path), tmp_path / "out", form)  # of a server that gives the right ones again
+    assert done.counts == {"kept": 2}
+
+
 # ---------------------------------------------------------------- Parquet
 KINDS: dict[str, pa.Array] = {
     "dictionary": pa.array(CAPTIONS).dictionary_encode(),
