@@ -1,5 +1,6 @@
 """What belongs to a process and not to a run: what its threads share (models, engines, indexes), and the threads."""
 
+import atexit
 import logging
 import os
 import resource
@@ -303,6 +304,16 @@ _cleanups: list[Callable[[], object]] = []  # the one to be called first comes l
 def at_interrupt(clean: Callable[[], object]) -> None:
     """Have `clean` called where an interrupt ends the process, which unwinds no block."""
     _cleanups.append(clean)
+
+
+@cache
+def process_folder() -> str:
+    """Return a folder of this process, which goes with it."""
+    folder = tempfile.mkdtemp(prefix="curate-")
+    remove = partial(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(remove)
+    at_interrupt(remove)
+    return folder
 
 
 @contextmanager

@@ -4,17 +4,15 @@ A list that is not Parquet is made one, for only so can rows in the middle be re
 run, by the process that plans it, which puts it into the run's folder where others are to read it (`share_list`).
 """
 
-import atexit
 import io
 import re
 import shutil
-import tempfile
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from itertools import accumulate, groupby
 from typing import Any
 
@@ -25,7 +23,7 @@ import pyarrow.parquet as pq
 
 from curate.base import ids
 from curate.base.decoded_size import MAX_DECODED, check_claimed, check_decoded, read_footer
-from curate.base.process import at_interrupt
+from curate.base.process import process_folder
 from curate.read.columns import plain_columns
 from curate.read.text_tables import MAX_VALUES, check_first_line, check_json_lines, open_text
 from curate.store.layout import LISTS
@@ -139,22 +137,13 @@ def _opened(urls: UrlList, run: RunStore | None) -> Iterator[tuple[pq.ParquetFil
 def _convert_once(urls: UrlList) -> str:
     """Return the path of a list as a Parquet file of this process, which one thread makes."""
     with _lock:
-        folder, lock = _folder(), _locks.setdefault(urls.digest, threading.Lock())
+        folder, lock = process_folder(), _locks.setdefault(urls.digest, threading.Lock())
     with lock:
         if urls.digest not in _converted:
             path = f"{folder}/{urls.digest}.parquet"
             _convert(urls, path)
             _converted[urls.digest] = path
         return _converted[urls.digest]
-
-
-@cache
-def _folder() -> str:
-    folder = tempfile.mkdtemp(prefix="curate-lists-")
-    remove = partial(shutil.rmtree, folder, ignore_errors=True)
-    atexit.register(remove)
-    at_interrupt(remove)
-    return folder
 
 
 def _convert(urls: UrlList, path: str) -> None:

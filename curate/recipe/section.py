@@ -99,8 +99,8 @@ class Section(pydantic.BaseModel):
         """Put the texts below the section's fields into its JSON schema, as their descriptions."""
         for base in reversed(cls.__mro__):
             for name, text in _texts_below(base) if issubclass(base, Section) else ():
-                field = cls.model_fields[name]
-                if field.description is None:
+                field = cls.model_fields.get(name)  # None of one that a section derived from another does not have
+                if field and field.description is None:
                     schema["properties"][field.alias or name]["description"] = text
 
 

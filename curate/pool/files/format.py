@@ -1,37 +1,44 @@
-"""Images in folders, with captions from a table, from metadata files, or from a NAME.txt beside each.
+"""Images in folders, with captions from a table, from metadata files, or from a .txt beside each.
 
-A part is consecutive rows, sorted by name; its rows are in a file that planning writes (see `curate.pool.files.parts`).
-An image and the text beside it are read when they are measured, and must be what was listed then: a file that changed
-since ends the run. A caption without an image, or an image without a caption, is a row that failed.
+A part is consecutive rows, sorted by name; planning writes them into files (see `curate.pool.files.parts`). Images and
+texts are read when they are measured, and must be as they were listed: a file that changed ends the run.
 """
 
 import json
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from operator import not_
 from typing import Any, ClassVar, Self
 
+import duckdb
+import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr
 
 from curate.base.numeric.arrays import Mask, whole
-from curate.base.wording import pluralise
+from curate.base.process import read_ahead
+from curate.base.wording import one_line, pluralise
 from curate.pool.files.captions import FileColumns as FileNames
-from curate.pool.files.captions import find_tables, join_captions
+from curate.pool.files.captions import joined
 from curate.pool.files.listing import FileTree
-from curate.pool.files.parts import ROW_BYTES, make_parts, read_rows, share_rows
-from curate.pool.files.reading import read_files, read_texts, with_forbidden
+from curate.pool.files.parts import ROW_BYTES, make_parts, read_part, share_parts
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, PlannedSource
 from curate.read.columns import BYTES, find_columns, is_any, valid_text
 from curate.read.field_types import count_columns
-from curate.read.listing import InputFile
+from curate.read.listing import HASHED, InputFile, check_state
 from curate.read.tar_samples import IMAGE_SUFFIXES
 from curate.recipe.measure import PrecomputedEmbeddings
-from curate.recipe.section import UserPaths
+from curate.recipe.section import UserPath, UserPaths
 from curate.recipe.source import Source
 from curate.store.store import RunStore
+from curate.tar.byte_sources import errors_of, open_copy
+
+_COMPARABLE = (HASHED, "mtime:", "etag:", "ETag:")  # versions that file systems state alike in listings and of a file
+_MAPPED = 1 << 26  # bytes from which a file is mapped instead of read
 
 
 class FilesSource(Source):
@@ -52,21 +59,14 @@ class FilesSource(Source):
 
     example: ClassVar[Any] = {"name": "photos", "format": "files", "path": "photos", "table": "captions.csv"}
 
-    path: UserPaths = Field(examples=["photos", "photos/*.jpg"])
-    """Folders or globs of images, of one file system."""
+    path: UserPath = Field(examples=["photos", "photos/*.jpg"])
+    """Folder or glob of images."""
     table: UserPaths = Field((), exclude_if=not_, examples=["captions.csv"])
     """Tables of captions: CSV, TSV, JSON lines or Parquet, plain or packed. Without: metadata files, or NAME.txt."""
     columns: FileNames = Field(FileNames(), examples=[{"file": "photo", "caption": "title"}])
     """Which column of the tables holds what, where it is not found by its name."""
 
     _run: str = PrivateAttr("")  # the folder of the run that reads it
-
-    @model_validator(mode="after")
-    def _columns_fit(self) -> Self:
-        if unused := [name for name in ("image", "width", "height") if getattr(self.columns, name)]:
-            accepted = "`file` names the column of file names, and images are measured"
-            raise ValueError(f"columns.{unused[0]}: the images are files; {accepted}")
-        return self
 
     def placed_in(self, run: str, reuse: str | None = None, is_alone: bool = True) -> Self:
         """Return the source as this run reads it: the rows of its parts are in its folder."""
@@ -88,35 +88,35 @@ class FilesInput(interface.InputFormat):
     section = FilesSource
 
     def plan(self, source: FilesSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
-        """List the files, and put them together with tables; no image is opened."""
+        """List the files, and put them together with their captions; no image is opened."""
         try:
             tree = FileTree.of(source)
-            tables = find_tables(source, source.table, source.columns)
-            with join_captions(source, tree, tables, source.columns, content, ROW_BYTES) as joined:
-                parts = tuple(make_parts(source, tree, joined))
-        except (OSError, ImportError) as error:
-            raise source.error(f"{source.path} cannot be listed: {error}") from None
-        if joined.tables is None:
+            with joined(source, tree, source.table, source.columns, content) as (database, columns):
+                parts = tuple(make_parts(source, tree.url, database))
+        except (OSError, ImportError, ValueError, duckdb.Error) as error:
+            raise source.error(f"{source.path} cannot be listed: {one_line(error, 300)}") from None
+        if columns is None:
             return PlannedSource(parts, (FileColumns(True, supplied=frozenset({"key"})),))
-        columns = FileColumns.of(joined.tables.columns, source.columns)
-        supplied = (columns.supplied & {"uid", "url", "language"}) | {"key"}
-        return PlannedSource(parts, (FileColumns(True, columns.schema, supplied, columns.scores, columns.nameable),))
+        kind = FileColumns.of(columns, source.columns)
+        supplied = (kind.supplied & {"uid", "url", "language"}) | {"key"}
+        return PlannedSource(parts, (replace(kind, has_images=True, supplied=supplied),))
 
     def share(self, source: FilesSource, parts: Sequence[InputPart], run: RunStore) -> None:
-        share_rows(source, parts, run)
+        share_parts(source, parts, run)
 
     def read(
         self, source: FilesSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None
     ) -> Iterator[Batch]:
         """Read the captions of a part, as one batch; images as they are asked for."""
-        files = read_rows(source, part, source._run)
-        images, rows, table = files.images, files.rows, files.table
-        faults = with_forbidden(images, rows, source.storage)
-        columns = {"key": pc.replace_substring_regex(whole(rows["name"]), r"\.[^./]*$", "")}
-        columns["bytes"] = whole(rows["size"])
+        of_part = read_part(source, part, source._run)
+        images, rows, table = of_part.files(), of_part.rows, of_part.table
+        columns = {
+            "key": pc.replace_substring_regex(whole(rows["name"]), r"\.[^./]*$", ""),
+            "bytes": whole(rows["size"]),
+        }
         supplied: dict[str, pa.ChunkedArray] = {}
         if table is None:
-            columns["caption"] = pa.array(read_texts(files.texts, source.storage), pa.binary())
+            columns["caption"] = pa.array(list(_read_files(source, of_part.files("text_"))), pa.binary())
         else:
             roles = find_columns(table.schema, source.columns)
             named = {name: getattr(roles, name) for name in ("url", "uid", "key", "language")}
@@ -127,21 +127,23 @@ class FilesInput(interface.InputFormat):
 
         def read(wanted: Mask) -> Iterator[bytes | memoryview | None]:
             pairs = zip(images, wanted.tolist(), strict=True)
-            return read_files((image if is_wanted else None for image, is_wanted in pairs), source.storage)
+            return _read_files(source, (image if is_wanted else None for image, is_wanted in pairs))
 
         fields = count_columns(_json_columns(table), len(rows))
-        links = Counter({"rows": len(rows)}) + Counter({f".{suffix}": n for suffix, n in files.others.items()})
+        links = Counter({"rows": len(rows), **{f".{suffix}": count for suffix, count in of_part.others.items()}})
+        faults = whole(rows["status"]), whole(rows["error"])
         yield Batch(columns, faults, read, supplied, fields=fields, links=links)
 
     def reread(self, source: FilesSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
         """Read images again, with the texts beside them; columns of tables are fields of the json."""
-        files = read_rows(source, part, source._run).take(rows.places)
+        of_part = read_part(source, part, source._run, rows.places)
         objects: list[dict[str, Any]] = [{}] * len(rows.places)
-        if (table := files.table) is not None:  # what JSON has no word for (dates, decimals) is text
-            fields = table.select([field.name for field in _json_columns(table)])
+        if of_part.table is not None:  # what JSON has no word for (dates, decimals) is text
+            fields = of_part.table.select([field.name for field in _json_columns(of_part.table)])
             objects = json.loads(json.dumps(fields.to_pylist(), default=str))
-        names, kinds = files.rows["name"].to_pylist(), rows.samples["format"].to_pylist()
-        images, texts = (read_files(some, source.storage) for some in (files.images, files.texts))
+        names: list[Any] = of_part.rows["name"].to_pylist()
+        kinds = rows.samples["format"].to_pylist()
+        images, texts = (_read_files(source, of_part.files(kind)) for kind in ("", "text_"))
         for name, kind, image, text, values in zip(names, kinds, images, texts, objects, strict=True):
             suffix = name.rpartition(".")[2].lower()
             if suffix not in IMAGE_SUFFIXES:
@@ -150,18 +152,12 @@ class FilesInput(interface.InputFormat):
 
     def reread_images(self, source: FilesSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
         """Read images again; of a part without a fingerprint, which is an image, that image for each row."""
+        images: list[InputFile | None]
         if part.fingerprint:
-            images = read_rows(source, part, source._run).take(rows.places).images
+            images = read_part(source, part, source._run, rows.places).files()
         else:
             images = [InputFile(part.path, size or 0, "") for size in rows.samples["bytes"].to_pylist()]
-        return (None if data is None else bytes(data) for data in read_files(images, source.storage))
-
-    def missing_column(self, source: FilesSource, name: str) -> str:
-        """Return which columns the tables of a source have."""
-        if not source.table:
-            return ""
-        tables = find_tables(source, source.table, source.columns)
-        return f"the columns of its tables: {', '.join(tables.columns.names)}"[:300] if tables else ""
+        return (None if data is None else bytes(data) for data in _read_files(source, images))
 
     def describe(self, parts: Sequence[InputPart]) -> str:
         """Return how many rows the parts have."""
@@ -173,12 +169,12 @@ class FilesInput(interface.InputFormat):
 
     def example_file(self, source: Any, part: InputPart) -> str | None:
         """Return the first image of a part."""
-        return next((image.path for image in read_rows(source, part, source._run).images if image), None)
+        return next((image.path for image in read_part(source, part, source._run).files() if image), None)
 
     def shards(self, source: Any, part: InputPart, samples: pa.Table) -> pa.Array:
-        """Return the path of each row's image; of a row without one the folder."""
-        files = read_rows(source, part, source._run)
-        return pa.array([image.path if image else files.root for image in files.images], pa.string())
+        """Return the path of each row's image; of a row that failed the folder."""
+        of_part = read_part(source, part, source._run)
+        return pa.array([image.path if image else of_part.root for image in of_part.files()], pa.string())
 
     def weight(self, part: InputPart, has_images: bool) -> int:
         """Return the bytes of a part's images, and some for each row."""
@@ -188,3 +184,27 @@ class FilesInput(interface.InputFormat):
 def _json_columns(table: pa.Table | None) -> list[pa.Field]:
     """Return the columns of a table that are fields of the json: all but bytes."""
     return [f for f in table.schema if not is_any(f.type, *BYTES)] if table else []
+
+
+def _read_files(source: Source, files: Iterable[InputFile | None]) -> Iterator[bytes | memoryview | None]:
+    """Yield the content of each file. Raises RunError where one changed since it was listed, and OSError."""
+    return read_ahead(lambda file: None if file is None else _read(file, source.storage), files)
+
+
+def _read(file: InputFile, storage: dict[str, Any]) -> bytes | memoryview:
+    if os.path.isabs(file.path):  # before it is opened: it may be a pipe now
+        _check(file, storage)
+    try:
+        if file.size > _MAPPED:
+            return open_copy(file.path, storage).read(0, file.size)
+        fs, inner = fsspec.core.url_to_fs(file.path, **storage)
+        with errors_of(file.path):
+            data: bytes = fs.cat_file(inner)
+            return data
+    finally:
+        _check(file, storage)
+
+
+def _check(file: InputFile, storage: dict[str, Any]) -> None:
+    if file.fingerprint.startswith(_COMPARABLE):
+        check_state(file.path, storage, f"{file.size} bytes, {file.fingerprint}", file.fingerprint)

@@ -1,29 +1,25 @@
-"""The rows of parts, in files: what a unit's element would be too small for.
+"""The rows of parts, in files, since a unit's element is too small for names.
 
-In: batches of PLANNED. Out: parts of consecutive rows, some megabytes of images, each with a Parquet file of its rows
-that is named by the part's fingerprint: of names, sizes, versions, and all that tables say. The process that plans has
-these files; it puts them into the run's folder for all others (`share_rows`), until the run ends.
+In: table `rows` of `curate.pool.files.captions`. Out: parts of consecutive rows, each with a Parquet file of its rows,
+which the part's fingerprint names: of names, sizes, versions, and all that tables say. They are this process's; the
+run's folder has copies for all others, until the run ends. Adding a file changes the parts near its name alone.
 """
 
 import json
 import os
 import shutil
-import tempfile
-from atexit import register
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate.base import ids, schema
+from curate.base import ids
 from curate.base.numeric.arrays import whole
-from curate.base.process import at_interrupt, in_threads
-from curate.pool.files.captions import JoinedFiles
-from curate.pool.files.listing import FileTree
+from curate.base.process import in_threads, process_folder
+from curate.base.schema import OK
 from curate.pool.formats.grouping import group, group_size
 from curate.pool.formats.input_format import InputPart, Places
 from curate.read.listing import InputFile
@@ -34,115 +30,81 @@ from curate.store.store import RunStore
 ROW_BYTES = 1 << 14  # that a row counts for besides its image
 PART_BYTES = (1 << 10, 1 << 28)  # of parts in small and in large sources
 _PARTS = 64  # small sources are cut into about as many
-_ABOUT = "curate"  # what is stated of a part besides its rows
-_IDENTITY = ("name", "size", "fingerprint", "status", "text", "text_size", "text_fingerprint", "digest", "other")
+_BATCH, _ABOUT = 1 << 14, b"curate"
 
 
-@dataclass(frozen=True)
 class PartFiles:
-    """The rows of a part."""
+    """The rows of a part, and the files that they are of."""
 
-    root: str  # what names count from
-    rows: pa.Table  # PLANNED without `other` and `digest`; `fields` from tables
-    others: dict[str, int]  # how many files between them are no rows, by suffix
+    def __init__(self, rows: pa.Table) -> None:
+        self.rows, about = rows, json.loads(rows.schema.metadata[_ABOUT])
+        self.root: str = about["root"]  # the folder that names count from
+        self.others: dict[str, int] = about["others"]  # files that are no rows, by suffix
+        fields: Any = whole(rows["fields"]) if "fields" in rows.column_names else None
+        # What tables say of each row; None without any
+        self.table = None if fields is None else pa.table(fields.flatten(), names=[f.name for f in fields.type])
 
-    def take(self, places: Places) -> "PartFiles":
-        """Return some rows, by their numbers."""
-        return replace(self, rows=self.rows.take(places))
-
-    @property
-    def images(self) -> list[InputFile | None]:
-        """Each row's image, as it was listed; None where there is none that may be read."""
-        return self._files("name", "size", "fingerprint")
-
-    @property
-    def texts(self) -> list[InputFile | None]:
-        """The file with each row's caption; None where a table has it, or the row failed."""
-        return self._files("text", "text_size", "text_fingerprint")
-
-    @property
-    def table(self) -> pa.Table | None:
-        """What tables say of each row; None without any."""
-        if "fields" not in self.rows.column_names:
-            return None
-        fields = whole(self.rows["fields"])
-        return pa.table(fields.flatten(), names=[field.name for field in fields.type])
-
-    def _files(self, *names: str) -> list[InputFile | None]:
-        columns = (self.rows[name].to_pylist() for name in ("status", *names))
-        root = self.root.rstrip("/")
+    def files(self, kind: str = "") -> list[InputFile | None]:
+        """Return each row's image, or with `text_` the file of its caption, as listed; None where the row failed."""
+        names = "status", kind.rstrip("_") or "name", f"{kind}size", f"{kind}fingerprint"
         return [
-            InputFile(f"{root}/{name}", size, fingerprint) if status == schema.OK and name is not None else None
-            for status, name, size, fingerprint in zip(*columns, strict=True)
+            InputFile(f"{self.root}/{name}", size, fingerprint) if status == OK and name else None
+            for status, name, size, fingerprint in zip(*(self.rows[name].to_pylist() for name in names), strict=True)
         ]
 
 
-def make_parts(source: Source, tree: FileTree, joined: JoinedFiles) -> Iterator[InputPart]:
-    """Yield the parts of a source, and write their rows into files of this process."""
+def make_parts(source: Source, root: str, database: Any) -> Iterator[InputPart]:
+    """Yield the parts of a source, and write their rows."""
     waiting: deque[pa.Table] = deque()
-    size = group_size(joined.weight, _PARTS, PART_BYTES)
+    weight = database.execute(
+        f"SELECT sum(coalesce(size, 0) + coalesce(text_size, 0) + {ROW_BYTES})::BIGINT FROM rows"
+    ).fetchall()[0][0]
 
     def items() -> Iterator[tuple[int, str]]:
-        for batch in joined.batches():
+        for batch in database.sql("FROM rows ORDER BY name, number").to_arrow_reader(_BATCH):
             waiting.append(pa.table(batch))
-            weights = pc.if_else(batch["other"].is_valid(), 0, pc.add(batch["size"].fill_null(0), ROW_BYTES))
+            sizes = pc.add(batch["size"].fill_null(0), batch["text_size"].fill_null(0))
+            weights = pc.if_else(batch["other"].is_valid(), 0, pc.add(sizes, ROW_BYTES))
             yield from zip(weights.to_pylist(), batch["name"].to_pylist(), strict=True)
 
-    for some in group(items(), lambda item: item[0], lambda item: item[1], size):
-        rows = _take(waiting, len(some))
-        fingerprint = ids.table_digest(rows.select(_IDENTITY))
+    limit = group_size(weight, _PARTS, PART_BYTES)
+    for some in group(items(), lambda item: item[0], lambda item: item[1], limit):
+        taken, missing = [], len(some)
+        while missing:
+            table = waiting.popleft()
+            taken.append(table.slice(0, missing))
+            missing -= len(taken[-1])
+            if len(table) > len(taken[-1]):
+                waiting.appendleft(table.slice(len(taken[-1])))
+        rows = pa.concat_tables(taken).drop_columns(["number"])
+        fingerprint = ids.digest(rows.to_pylist())
         others = Counter(rows["other"].drop_null().to_pylist())
-        rows = rows.filter(rows["other"].is_null()).drop_columns(["other", "digest"])
-        about = {_ABOUT: json.dumps({"root": tree.full_path(""), "others": others})}
-        pq.write_table(rows.replace_schema_metadata(about), f"{_folder()}/{_name(source, fingerprint)}")
-        first = next((row["name"] for row in rows.slice(0, 1).to_pylist() if row["status"] == schema.OK), "")
-        total = pc.sum(rows["size"]).as_py() or 0
-        yield InputPart(tree.full_path(first), total, fingerprint, rows=len(rows))
+        about = json.dumps({"root": root, "others": others})
+        rows = rows.filter(rows["other"].is_null()).replace_schema_metadata({_ABOUT: about})
+        pq.write_table(rows, f"{process_folder()}/{_name(source, fingerprint)}")
+        first = next(filter(None, PartFiles(rows.slice(0, 1)).files()), None)
+        path, size = first.path if first else root, pc.sum(rows["size"]).as_py() or 0
+        yield InputPart(path, size, fingerprint, rows=len(rows))
 
 
-def _take(waiting: deque[pa.Table], count: int) -> pa.Table:
-    """Return the first rows of tables, which have at least so many, and leave the rest."""
-    taken = []
-    while count:
-        table = waiting.popleft()
-        if len(table) > count:
-            waiting.appendleft(table.slice(count))
-            table = table.slice(0, count)
-        taken.append(table)
-        count -= len(table)
-    return pa.concat_tables(taken)
-
-
-def read_rows(source: Source, part: InputPart, run: str) -> PartFiles:
-    """Return the rows of a part, which this process has planned, or which are in the run's folder. Raises OSError."""
+def read_part(source: Source, part: InputPart, run: str, places: Places | None = None) -> PartFiles:
+    """Return all or some rows of a part, which this process planned, or which are in a run's folder. Raises OSError."""
     name = _name(source, part.fingerprint)
-    planned = f"{_folder()}/{name}"
-    if os.path.exists(planned):
-        table = pq.read_table(planned, use_threads=False)
-    else:
-        table = RunStore(run).read_parquet(f"{LISTS}/{name}")
-    about = json.loads(table.schema.metadata[_ABOUT.encode()])
-    return PartFiles(about["root"], table, about["others"])
+    planned = f"{process_folder()}/{name}"
+    with open(planned, "rb") if os.path.exists(planned) else RunStore(run).open(f"{LISTS}/{name}") as file:
+        rows = pq.read_table(file, use_threads=False)
+    return PartFiles(rows if places is None else rows.take(places))
 
 
-def share_rows(source: Source, parts: Sequence[InputPart], run: RunStore) -> None:
-    """Put the rows of parts into the run's folder, for all processes. Raises OSError."""
+def share_parts(source: Source, parts: Sequence[InputPart], run: RunStore) -> None:
+    """Put the rows of parts into the run's folder. Raises OSError."""
 
     def put(name: str) -> None:
-        with open(f"{_folder()}/{name}", "rb") as planned, run.create(f"{LISTS}/{name}") as file:
-            shutil.copyfileobj(planned, file, 1 << 20)
+        with open(f"{process_folder()}/{name}", "rb") as rows, run.create(f"{LISTS}/{name}") as file:
+            shutil.copyfileobj(rows, file, 1 << 20)
 
     deque(in_threads(put, {_name(source, part.fingerprint) for part in parts}), 0)
 
 
 def _name(source: Source, fingerprint: str) -> str:
     return f"{ids.digest([source.name, fingerprint])}.parquet"
-
-
-@cache
-def _folder() -> str:
-    folder = tempfile.mkdtemp(prefix="curate-files-")
-    remove = partial(shutil.rmtree, folder, ignore_errors=True)
-    register(remove)
-    at_interrupt(remove)
-    return folder

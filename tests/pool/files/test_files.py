@@ -1,18 +1,52 @@
 """Runs over folders of images: as the same pool in tars has them, wherever captions come from; a verdict for each file."""
 
 import csv
+import hashlib
+import io
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
+from curate.ask.explain import explain_sample
+from curate.ask.opened import connected
+from curate.ask.report.galleries import read_originals
+from curate.base.errors import RecipeError, RunError
+from curate.emit import webdataset
+from curate.measure import unit
+from curate.pool.files import parts
+from curate.publish.forget.forget import forget
 from curate.recipe.recipe import Recipe
-from tests.laws.pools import Ran, Sample, conserved, make_samples, recipe_of, run_local, write_tar
+from curate.store.items import Items
+from pipelines.claim import claim_folder
+from pipelines.prepare import prepare
+from tests.laws.pools import (
+    Ran,
+    Sample,
+    conserved,
+    encode,
+    loads,
+    make_samples,
+    measure,
+    picture,
+    recipe_of,
+    run_beam,
+    run_local,
+    shuffled,
+    watch_measuring,
+    write_tar,
+)
+from tests.publish.runs import run_query
+from tests.s3 import bucket_at, serving_s3
+from tests.store_proxy import store_proxy
 
 RULES = {"short": "words < 9", "odd": "number % 7 <> 0"}
 DEDUP = {"by": ["uid", "sha256"]}
@@ -120,3 +154,373 @@ def test_captions_beside_images(tmp_path: Path) -> None:
         (pool / f"{s.key}.txt").write_text(s.caption or "")
     run = run_local(recipe(pool, rules={"short": RULES["short"]}, dedup=DEDUP), tmp_path / "run")
     same(run, as_tar(tmp_path / "tars", samples, fields=False))
+
+
+def pictures(names: Sequence[str], folder: Path) -> Path:
+    """A folder of images, of which no two are alike."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        number = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
+        (folder / name).write_bytes(encode(picture(number), "PNG" if name.endswith("png") else "JPEG"))
+    return folder
+
+
+def captioned(names: Sequence[str], **columns: Any) -> list[dict[str, Any]]:
+    return [{"file_name": name, "caption": f"a picture, {name}", **columns} for name in names]
+
+
+def failures(run: Ran) -> dict[str, tuple[str, str]]:
+    return {row["key"]: (row["reason"], row["detail"] or "") for row in run.table("failures").to_pylist()}
+
+
+def test_names_of_a_table_reach_no_file_outside(tmp_path: Path) -> None:
+    pool = pictures(["a.jpg", "sub/b.jpg", "alone.jpg", "sub/plain"], tmp_path / "pool")
+    secret = pictures(["secret.jpg"], tmp_path)
+    unsafe = [f"{secret}/secret.jpg", "../secret.jpg", "sub/../../secret.jpg", "https://example.com/a.jpg", "file:///a.jpg",
+              "C:\\a.jpg", "\\\\host\\a.jpg", "..", "/pool/a.jpg"]  # fmt: skip
+    names = ["a.jpg", "./sub//b.jpg", "a.jpg", "sub/plain", "lost.jpg", "", *unsafe]
+    rows = captioned(names)
+    rows[2]["caption"] = "the same picture again"
+    write_csv(pool / "captions.csv", rows)
+    run = run_local(recipe(pool, source={"table": str(pool / "captions.csv")}), tmp_path / "run")
+    conserved(run)
+    expected = {"lost": "no_image", "": "no_image", "alone": "no_caption"}
+    assert run.counts == {"kept": 4, "failed": 12}
+    assert {key: reason for key, (reason, _) in failures(run).items() if reason != "unsafe_path"} == expected
+    assert [reason for reason, _ in failures(run).values()].count("unsafe_path") == len(unsafe)
+    assert {row["shard"] for row in run.table("failures").to_pylist()} == {str(pool)}
+    assert {*loads(run)} == {"sub/b", "sub/plain", *run.table("samples")["uid"].to_pylist()} - {None} - {
+        uid for uid, key in zip(*run.table("samples", ["uid", "key"]).to_pydict().values(), strict=True) if key != "a"
+    }  # fmt: skip
+
+
+def test_links_pipes_and_folders(tmp_path: Path) -> None:
+    """Each that is named as an image has its verdict; links within the folder are images."""
+    pool = pictures(["a.jpg", "sub/b.jpg"], tmp_path / "pool")
+    outside = pictures(["c.jpg", "more/d.jpg"], tmp_path / "outside")
+    (pool / "inner.jpg").symlink_to("sub/b.jpg")
+    (pool / "out.jpg").symlink_to(outside / "c.jpg")
+    (pool / "away").symlink_to(outside / "more")
+    (pool / "again").symlink_to("sub")
+    (pool / "dangling.jpg").symlink_to("nothing.jpg")
+    (pool / "loop.jpg").symlink_to("loop.jpg")
+    os.mkfifo(pool / "pipe.jpg")
+    pictures(["folder.jpg/e.jpg"], pool)
+    pictures([".hidden.jpg", ".cache/f.jpg"], pool)
+    (tmp_path / "passwords").write_text("secret")
+    for name in ("a", "sub/b", "inner", "out", "dangling", "loop", "pipe", "folder", "folder.jpg/e"):
+        (pool / f"{name}.txt").write_text(f"a picture, {name}")
+    pictures(["g.jpg", "h.jpg"], pool)
+    (pool / "g.txt").symlink_to(tmp_path / "passwords")
+    (os.fsencode(pool) + b"/\xff.jpg" and open(os.fsencode(pool) + b"/\xff.jpg", "wb")).close()  # noqa: SIM115
+    (pool / "notes.json").write_text("{}")
+    (pool / "LICENSE").write_text("free")
+    run = run_local(recipe(pool), tmp_path / "run")
+    conserved(run)
+    unreadable, unsafe = "unreadable_file", "unsafe_path"
+    assert {key: reason for key, (reason, _) in failures(run).items()} == {
+        "out": unsafe, "away/": unsafe, "g": unsafe, "\\udcff": unsafe, "h": "no_caption",
+        "dangling": unreadable, "loop": unreadable, "pipe": unreadable, "folder": unreadable,
+    }  # fmt: skip
+    assert {*loads(run)} == {"a", "sub/b", "inner"} | {name for name in loads(run) if len(name) == 32}
+    assert run.counts == {"kept": 4, "failed": 9}
+    links = {row[1]: row[2] for row in run_query(str(run.folder), "links", {}).rows}
+    assert links == {"row": 13, ".json": 1, ".other": 1}
+
+
+def test_one_name_with_two_suffixes_is_two_samples(tmp_path: Path) -> None:
+    pool = pictures(["a.jpg", "a.png", "b.2024.JPG"], tmp_path / "pool")
+    (pool / "a.txt").write_bytes(b"\xef\xbb\xbfa picture\r\n")
+    (pool / "b.2024.txt").write_text("another")
+    run = run_local(recipe(pool), tmp_path / "run")
+    conserved(run)
+    uids = dict(zip(run.table("samples")["shard"].to_pylist(), run.table("samples")["uid"].to_pylist(), strict=True))
+    assert {key: {*members} for key, members in loads(run).items()} == {
+        uids[str(pool / "a.jpg")]: {"jpg", "txt", "json"},
+        uids[str(pool / "a.png")]: {"png", "txt", "json"},
+        uids[str(pool / "b.2024.JPG")]: {"jpg", "txt", "json"},
+    }
+    texts = [str(explain_sample(str(run.folder), uid)) for uid in uids.values()]
+    assert all(path in text for path, text in zip(uids, texts, strict=True))
+    text = str(explain_sample(str(run.folder), "a"))
+    assert all(uids[str(pool / name)] in text for name in ("a.jpg", "a.png"))
+
+
+def test_a_glob_names_images_alone(tmp_path: Path) -> None:
+    names = ["a/1.jpg", "a/2.png", "a/deep/3.jpg", "b [x]/4.jpg"]
+    pool = pictures(names, tmp_path / "pool")
+    for name in names:
+        (pool / name).with_suffix(".txt").write_text(f"a picture, {name}")
+    found = {
+        path: sorted(outcomes(run_local(recipe(pool / path), tmp_path / str(n))))
+        for n, path in enumerate(["*/*.jpg", "**/*.jpg", "a/[12].*", "b [x]"])
+    }
+    assert found == {
+        "*/*.jpg": ["a/1", "b [x]/4"],
+        "**/*.jpg": ["a/1", "a/deep/3", "b [x]/4"],
+        "a/[12].*": ["1", "2"],
+        "b [x]": ["4"],
+    }
+
+
+def test_order_and_place_of_rows_change_nothing(tmp_path: Path) -> None:
+    """Not the order of a table, in how many files it is, how folders are listed, or whether a table is beside them."""
+    samples = in_folders(make_samples(40))
+    rows, found = rows_of(samples), []
+    for n, order in enumerate((rows, shuffled(rows, 1), shuffled(rows, 2))):
+        pool = write_images(tmp_path / str(n) / "pool", shuffled(samples, n))
+        if n < 2:
+            table = str(write_csv((pool if n else tmp_path) / f"{n}.csv", order))
+        else:
+            write_jsonl(tmp_path / "1.jsonl", order[::2])
+            write_parquet(tmp_path / "2.parquet", order[1::2])
+            table = [str(tmp_path / "1.jsonl"), str(tmp_path / "2.parquet")]
+        run = run_local(recipe(pool, source={"table": table}, rules=RULES, dedup=DEDUP), tmp_path / str(n) / "run")
+        found.append((run.kept, run.verdicts, sorted(run.members)))
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("kind", ["beside", "table"])
+def test_a_file_more_costs_the_units_near_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Added at the end, in the middle, or changed: all other units are reused, and nothing is forgotten."""
+    names = [f"{n:04d}.jpg" for n in range(0, 300, 2)]
+    pool = pictures(names, tmp_path / "pool")
+    monkeypatch.setattr(parts, "PART_BYTES", (1 << 18, 1 << 18))
+
+    def run(out: str, reuse: str | None, names: Sequence[str]) -> tuple[Ran, list[str]]:
+        source = {"table": str(write_csv(tmp_path / "captions.csv", captioned(names)))} if kind == "table" else {}
+        for row in captioned(names):
+            (pool / row["file_name"]).with_suffix(".txt").exists() or kind == "table" or (
+                pool / row["file_name"]
+            ).with_suffix(".txt").write_text(row["caption"])
+        with monkeypatch.context() as patched:
+            seen = watch_measuring(patched)
+            ran = run_local(recipe(pool, source=source), tmp_path / out, reuse and tmp_path / reuse)
+        conserved(ran)
+        assert ran.counts == {"kept": len(names)}
+        return ran, seen
+
+    first, all_parts = run("first", None, names)
+    assert len(all_parts) > 6
+    for n, name in enumerate(["0999.jpg", "0151.jpg"]):
+        names.append(name)
+        pictures([name], pool)
+        _, seen = run(f"more {n}", "first" if not n else f"more {n - 1}", names)
+        assert 1 <= len(seen) <= 3 < len(all_parts)
+    (pool / "0020.jpg").write_bytes(encode(picture(4)))
+    changed, seen = run("changed", "more 1", names)
+    assert 1 <= len(seen) <= 2 and changed.kept != first.kept
+
+
+def test_plan_leaves_nothing_and_workers_read_the_runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = pictures([f"{n}.jpg" for n in range(30)], tmp_path / "pool")
+    write_jsonl(pool / "metadata.jsonl", captioned([f"{n}.jpg" for n in range(30)]))
+    made = prepare(recipe(pool), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    assert all(
+        len(part.model_dump_json() if hasattr(part, "model_dump_json") else str(part)) < 400 for part in made.plan.files
+    )
+    expected = run_local(recipe(pool), tmp_path / "expected")
+
+    def elsewhere(prepared: Any) -> None:
+        claim_folder(prepared)
+        (tmp_path / "other").mkdir()
+        monkeypatch.setattr(parts, "process_folder", lambda: str(tmp_path / "other"))
+
+    monkeypatch.setattr("tests.laws.pools.claim_folder", elsewhere)
+    run = run_beam(recipe(pool), tmp_path / "run")
+    conserved(run)
+    assert run.members == expected.members and run.kept == expected.kept
+
+
+@pytest.mark.parametrize("when", ["measured", "emitted"])
+@pytest.mark.parametrize("change", ["another", "gone", "text"])
+def test_a_file_that_changes_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, change: str
+) -> None:
+    pool = pictures(["a.jpg", "b.jpg"], tmp_path / "pool")
+    for name in "ab":
+        (pool / f"{name}.txt").write_text(f"a picture, {name}")
+
+    def changing(function: Any) -> Any:
+        def changed(*arguments: Any, **options: Any) -> Any:
+            if change == "another":
+                (pool / "b.jpg").write_bytes(encode(picture(1)))
+            elif change == "text":
+                (pool / "b.txt").write_text("another text")
+            else:
+                (pool / "b.jpg").unlink(missing_ok=True)
+            return function(*arguments, **options)
+
+        return changed
+
+    if when == "measured":
+        monkeypatch.setattr(unit, "measure_part", changing(unit.measure_part))
+    else:
+        monkeypatch.setattr(webdataset, "_write_slice", changing(webdataset._write_slice))
+    with pytest.raises(RunError, match=r"b\.(jpg|txt): the file changed during the run.*with --reuse"):
+        run_local(recipe(pool), tmp_path / "run")
+
+
+def test_fingerprints_of_contents(tmp_path: Path) -> None:
+    """With them a file that is written again, alike, is the same."""
+    pool = pictures(["a.jpg", "b.jpg"], tmp_path / "pool")
+    for name in "ab":
+        (pool / f"{name}.txt").write_text(f"a picture, {name}")
+    run = run_local(recipe(pool), tmp_path / "run", content=True)
+    os.utime(pool / "a.jpg", (1, 1))
+    os.utime(pool / "b.txt", (1, 1))
+    assert prepare(recipe(pool), str(tmp_path / "run"), content=True).finished
+    assert run.counts == {"kept": 2}
+
+
+def test_forget_and_a_second_stage(tmp_path: Path) -> None:
+    names = [f"{n}.jpg" for n in range(20)]
+    pool = pictures(names, tmp_path / "pool")
+    write_csv(tmp_path / "captions.csv", captioned(names, likes=3))
+    source = {"table": str(tmp_path / "captions.csv")}
+    first = run_local(recipe(pool, source=source, rules={"liked": "likes > 2"}), tmp_path / "first")
+    with connected(str(first.folder)) as opened:
+        rows = opened.rows("SELECT * FROM samples JOIN decisions USING (unit, row)")
+        images, changed = read_originals(opened, rows)
+    assert len(images) == 20 and not changed
+    second = run_local(recipe(first.folder, "run", rules={"known": "likes = 3"}), tmp_path / "second")
+    conserved(second)
+    assert second.kept == first.kept and {*loads(second)} == {name[:-4] for name in names}
+    sha256 = hashlib.sha256((pool / "7.jpg").read_bytes()).digest()
+    found = forget(str(first.folder), Items.of({"sha256": [sha256]}))
+    assert found.survey.kept == 1 if hasattr(found, "survey") else found
+    conserved(first)
+    assert "7" not in loads(first) and len(loads(first)) == 19
+
+
+def test_columns_of_a_table(tmp_path: Path) -> None:
+    """They have the types that lists of URLs have, are in the json, and rules, joins and table `scores` see them."""
+    pool = pictures(["001", "002.jpg", "x/003.jpg"], tmp_path / "pool")
+    rows = [
+        {
+            "Photo": "001",
+            "title": "one",
+            "uid": "0" * 32,
+            "likes": 1,
+            "day": "2024-01-02",
+            "note": None,
+            "seen": "true",
+        },
+        {
+            "Photo": "002.jpg",
+            "title": "two",
+            "uid": None,
+            "likes": 2.5,
+            "day": "2024-01-03",
+            "note": "n",
+            "seen": "false",
+        },
+        {"Photo": "x/003.jpg", "title": None, "uid": None, "likes": None, "day": None, "note": "n", "seen": None},
+    ]
+    write_csv(tmp_path / "c.csv", rows)
+    join = write_parquet(tmp_path / "join.parquet", [{"key": "002", "mine": 5.0}])
+    source = {
+        "table": str(tmp_path / "c.csv"),
+        "columns": {"file": "Photo", "caption": "title"},
+        "join": {"path": str(join), "on": "key", "columns": {"mine": "mine"}},
+    }
+    rules = {"day": "day > DATE '2024-01-01'", "seen": "seen IS NOT NULL"}
+    run = run_local(recipe(pool, source=source, rules=rules), tmp_path / "run")
+    conserved(run)
+    assert outcomes(run) == {"001": "kept", "002": "kept", "x/003": "empty_caption"}
+    scores = run.table("scores", ["likes", "day", "mine"]).to_pydict()
+    assert scores["likes"] == [1.0, 2.5, None] and scores["mine"] == [None, 5.0, None]
+    fields = [json.loads(members["json"]) for _, members in sorted(loads(run).items())]
+    assert [(f["likes"], f["day"], f["seen"], f["title"]) for f in fields] == [
+        (1.0, "2024-01-02", True, "one"), (2.5, "2024-01-03", False, "two"),
+    ]  # fmt: skip
+    assert fields[0]["uid"] == "0" * 32
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"path": "nowhere"}, r"no such folder; accepted: a folder of images, or a glob"),
+        ({"path": "pool/a.jpg"}, r"a file; accepted: a folder of images, or a glob"),
+        ({"path": "nowhere/*.jpg"}, r"no such folder"),
+        ({"path": "empty"}, r"no image; accepted: names in \.jpg"),
+        ({}, r"none of 2 images has a caption; accepted: a \.txt of its name beside each, a metadata\.csv"),
+        ({"table": "lost.csv"}, r"lost\.csv: no such file"),
+        ({"table": "c.md"}, r"no table, by its name; accepted: \.parquet, \.csv"),
+        ({"table": "other.csv"}, r"none of its names is a file in .*pool: 'z\.jpg'; accepted: names that count"),
+        (
+            {"table": "nameless.csv"},
+            r"no column of file names; columns: a, caption; name it with columns: \{file: NAME\}",
+        ),
+        ({"table": "other.csv", "columns": {"file": "b"}}, r"no column 'b' of text; columns: file_name, caption"),
+        ({"table": "other.csv", "columns": {"caption": "b"}}, r"no column 'b'"),
+        ({"table": "semicolons.csv"}, r"cannot be read as a table: CSV parse error"),
+        ({"table": ["other.csv", "typed.parquet"]}, r"tables of captions hold different types in one column"),
+        ({"columns": {"image": "a"}}, r"image"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pictures(["a.jpg", "b.jpg"], Path("pool"))
+    Path("empty").mkdir()
+    Path("c.md").write_text("")
+    write_csv(Path("other.csv"), captioned(["z.jpg", "y.jpg"], likes="x"))
+    write_csv(Path("nameless.csv"), [{"a": 1, "caption": "c"}])
+    write_csv(Path("semicolons.csv"), captioned(["a.jpg"]), ";")
+    write_parquet(Path("typed.parquet"), [{"file_name": "a.jpg", "caption": "b", "likes": {"de": 1}}])
+    source = {"path": "pool", **change}
+    for name in ("path", "table"):
+        if name in source:
+            paths = [
+                str(tmp_path / path) for path in ([source[name]] if isinstance(source[name], str) else source[name])
+            ]
+            source[name] = paths if paths[1:] else paths[0]
+    with pytest.raises(RecipeError, match=message):
+        prepare(recipe(source.pop("path"), source=source), str(tmp_path / "run"))
+
+
+def test_a_folder_of_a_store(tmp_path: Path) -> None:
+    """As on a disk. Planning opens no image; one that changes in between ends the run."""
+    names = [f"{n % 3}/{n}.jpg" for n in range(12)]
+    pool = pictures(names, tmp_path / "pool")
+    write_csv(pool / "metadata.csv", captioned([*names, "lost.jpg"]))
+    local = run_local(recipe(pool), tmp_path / "local")
+    with serving_s3() as url, store_proxy(url) as proxy, bucket_at(proxy.url) as bucket:
+        fs = fsspec.filesystem("s3")
+        fs.put(f"{pool}/", f"{bucket}/pool/", recursive=True)
+        proxy.requests.clear()
+        prepare(recipe(f"{bucket}/pool"), str(tmp_path / "planned"))
+        assert not [request for request in proxy.requests if request.name.endswith(".jpg")]
+        for n, path in enumerate(("pool", "pool/**/*.jpg")):
+            run = run_local(recipe(f"{bucket}/{path}"), tmp_path / f"stored {n}")
+            conserved(run)
+            assert outcomes(run) == outcomes(local) and run.kept == local.kept and run.members == local.members
+        assert f"{bucket}/pool/0/0.jpg" in run.table("samples")["shard"].to_pylist()
+        prepared = prepare(recipe(f"{bucket}/pool"), str(tmp_path / "changed"))
+        fs.pipe_file(f"{bucket}/pool/0/0.jpg".removeprefix("s3://"), encode(picture(1)))
+        claim_folder(prepared)
+        with pytest.raises(RunError, match=r"0\.jpg: the file changed during the run"):
+            measure(prepared.context, prepared.plan.units[0])
+
+
+def test_bombs_and_damage_are_refused_as_in_tars(tmp_path: Path) -> None:
+    bomb = io.BytesIO()
+    Image.new("1", (30_000, 30_000)).save(bomb, "PNG")
+    images = {"bomb": bomb.getvalue(), "half": encode(picture(1))[:800], "html": b"<html>", "empty": b""}
+    samples = [Sample(name, data, f"a picture, {name}") for name, data in images.items()]
+    pool = write_images(tmp_path / "pool", samples)
+    for s in samples:
+        (pool / f"{s.key}.txt").write_text(s.caption or "")
+    texts = {"long": b"a" * 70_000, "nul": b"a\0b", "latin": "caf\xe9".encode("latin-1"), "blank": b" "}
+    for name, text in texts.items():
+        pictures([f"{name}.jpg"], pool)
+        (pool / f"{name}.txt").write_bytes(text)
+    run = run_local(recipe(pool), tmp_path / "run")
+    conserved(run)
+    assert outcomes(run) == {
+        "bomb": "too_many_pixels", "half": "truncated_image", "html": "not_an_image", "empty": "empty_image",
+        "long": "caption_too_long", "nul": "caption_nul", "latin": "caption_not_utf8", "blank": "empty_caption",
+    }  # fmt: skip
