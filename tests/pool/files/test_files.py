@@ -129,6 +129,7 @@ def same(run: Ran, tars: Ran) -> None:
     assert run.verdicts == tars.verdicts
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "write", [(write_csv, "csv"), (write_jsonl, "jsonl"), (write_parquet, "parquet")], ids=["csv", "jsonl", "parquet"]
 )
@@ -263,6 +264,7 @@ def test_a_glob_names_images_alone(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.thorough
 def test_order_and_place_of_rows_change_nothing(tmp_path: Path) -> None:
     """Not the order of a table, in how many files it is, how folders are listed, or whether a table is beside them."""
     samples = in_folders(make_samples(40))
@@ -280,6 +282,7 @@ def test_order_and_place_of_rows_change_nothing(tmp_path: Path) -> None:
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["beside", "table"])
 def test_a_file_more_costs_the_units_near_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Added at the end, in the middle, or changed: all other units are reused, and nothing is forgotten."""
@@ -312,6 +315,7 @@ def test_a_file_more_costs_the_units_near_it(tmp_path: Path, monkeypatch: pytest
     assert 1 <= len(seen) <= 2 and changed.kept != first.kept
 
 
+@pytest.mark.thorough
 def test_plan_leaves_nothing_and_workers_read_the_runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = pictures([f"{n}.jpg" for n in range(30)], tmp_path / "pool")
     write_jsonl(pool / "metadata.jsonl", captioned([f"{n}.jpg" for n in range(30)]))
@@ -482,6 +486,7 @@ def test_what_is_wrong_is_said(
         prepare(recipe(source.pop("path"), source=source), str(tmp_path / "run"))
 
 
+@pytest.mark.thorough
 def test_a_folder_of_a_store(tmp_path: Path) -> None:
     """As on a disk. Planning opens no image; one that changes in between ends the run."""
     names = [f"{n % 3}/{n}.jpg" for n in range(12)]
