@@ -302,7 +302,9 @@ def test_what_is_too_far_back_is_damage(tmp_path: Path, monkeypatch: pytest.Monk
     for name, size in (("MAX_RECORD", 1000), ("_BLOCK", 200), ("_KEPT", 2000)):
         monkeypatch.setattr(records, name, size)
     large = (
-        b"WARC/1.0\r\nWARC-Type: response\r\nContent-Length: 200000\r\n\r\n" + b"y" * 200_000 + b"\r\n\r\nno record\r\n"
+        b"WARC/1.0\r\nWARC-Type: response\r\nContent-Length: 200000\r\n\r\n"
+        + b"y" * 200_000
+        + b"\r\n\r\nno record\r\n\r\n"
     )
     pack(tmp_path / "a.warc.gz", [info("x"), *[large] * 20], "whole")
     with (tmp_path / "a.warc.gz").open("rb") as file:
