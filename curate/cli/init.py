@@ -1,15 +1,23 @@
 """`curate init`: a commented recipe, or an engine's options; `curate schema`: the JSON schema of recipes."""
 
 import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import yaml
 from typer import Argument, Option
 
 from curate.base.errors import RecipeError
 from curate.base.wording import did_you_mean
 from curate.recipe.files import shipped_folder
+from curate.recipe.source import FORMATS, Source
+
+_OPTIONS = 4  # of a format that a recipe shows as comments
 
 
 def kinds() -> list[str]:
@@ -26,7 +34,12 @@ def engines() -> list[str]:
 def init(
     kind: Annotated[
         str | None,
-        Argument(metavar="[KIND]", help=f"One of {', '.join(kinds())}; by default basic.", autocompletion=kinds),
+        Argument(
+            metavar="[PATH|NAME]",
+            help="Your images or their list: a folder, file, glob or URL. Or a recipe of these, by default basic: "
+            f"{', '.join(kinds())}. A folder of such a name is ./NAME.",
+            autocompletion=kinds,
+        ),
     ] = None,
     on: Annotated[
         str | None,
@@ -36,12 +49,18 @@ def init(
         str | None, Option("--out", "-o", metavar="FILE", help="The file; by default recipe.yaml, or ENGINE.yaml.")
     ] = None,
 ) -> None:
-    """Write a commented recipe, or an engine's options, to begin with."""
+    """Write a commented recipe for your own pool, one of curate's recipes, or an engine's options.
+
+    For a PATH it looks at some files there: a folder of images with captions in NAME.txt or a table, the table itself,
+    tars, Parquet, lists of URLs, WAT and WARC files, articles of PubMed Central, or a finished run.
+    """
     if on is None:
         kind, out = kind or "basic", out or "recipe.yaml"
-        if kind not in kinds():
-            raise RecipeError(f"no recipe {kind!r}; {did_you_mean(kind, kinds())}accepted: {', '.join(kinds())}")
-        _write(files("pipelines.recipes").joinpath(f"{kind.replace('-', '_')}.yaml").read_text("utf-8"), out, kind)
+        if kind in kinds():
+            _write(_shipped(kind), out, kind)
+        else:
+            text, name = _recipe_for(kind, out)
+            _write(text, out, name)
         print(f"wrote {out}: edit it for your pool, then\n")
         run = f"curate run {out} --out {Path(out).stem}-run"
         what = "checks it; shows inputs and the expected yield, and writes nothing"
@@ -57,6 +76,58 @@ def init(
     command = next(line for line in text.splitlines() if "curate run" in line)  # how it is used, at its head
     print(f"wrote {out}: edit it for your machines, then\n")
     print(f"  {command.strip('# ').partition(' --on ')[0]} --on {out}")
+
+
+def _shipped(name: str) -> str:
+    return files("pipelines.recipes").joinpath(f"{name.replace('-', '_')}.yaml").read_text("utf-8")
+
+
+def _recipe_for(path: str, out: str) -> tuple[str, str]:
+    """Return a recipe that reads what is at a path, and the name of its source. Raises RecipeError."""
+    from curate.pool.formats.found_files import FoundFiles, read_head
+    from curate.pool.registry import recognize
+
+    if not re.search(r"://|[*?[{]", path):
+        if not os.path.exists(path):
+            accepted = f"{did_you_mean(path, kinds())}accepted: a path that exists, or {', '.join(kinds())}"
+            raise RecipeError(f"{path}: no such file or folder, and no recipe {path!r}; {accepted}")
+        path = os.path.abspath(path) if os.path.dirname(out) else path  # a recipe's paths count from its folder
+    listed = FoundFiles.look(path, {})
+    if (recognized := recognize(listed)) is None:
+        head = read_head(listed.names[0], {}) if len(listed.names) == 1 else None
+        columns = "" if head is None else f" with columns {', '.join(head.column_names)}"
+        sections = (str(kind.section.__doc__) for kind in FORMATS.kinds().values())
+        accepted = "; ".join(re.split(r"[.:;]\s", text)[0] for text in sections)
+        raise RecipeError(f"{path}: {listed.describe()}{columns[:300]}; no format reads that; accepted: {accepted}")
+    key, how = recognized
+    print(f"{path}: {listed.describe()}; format: {key}")
+    stem = os.path.basename(os.path.abspath(path)).partition(".")[0]
+    name = re.sub("^(?![A-Za-z_])", "pool-", re.sub("[^A-Za-z0-9_]+", "-", stem).strip("-")).strip("-")
+    source = "\n    ".join(_source_lines({"name": name, "format": key, **how.keys}, how.columns))
+    parts = re.fullmatch(
+        r".*?^name: .*?\n(.*)^input:\n.*?^(?=\w)(.*)", _shipped(how.template), re.DOTALL | re.MULTILINE
+    )
+    assert parts
+    begin = f"# Written by curate init for {path}: {listed.describe()}.\nname: {name}\n{parts[1]}"
+    return f"{begin}input:\n  - {source}\n{parts[2]}", name
+
+
+def _source_lines(keys: dict[str, Any], columns: Sequence[str]) -> Iterator[str]:
+    """Yield the lines of a source, and as comments its columns and further keys."""
+    yield from (_yaml(key, value) for key, value in keys.items())
+    if columns:
+        yield f"# its columns: {', '.join(columns)}"[:140]
+    fields = FORMATS.find(keys["format"]).section.model_json_schema()["properties"]
+    others = [key for key in fields if key not in keys and key not in Source.model_fields]
+    for key in others[:_OPTIONS]:
+        about = fields[key]["description"].partition(". ")[0]
+        yield f"# {_yaml(key, fields[key]['examples'][0]):<34}  # {about.rstrip('.')}"
+
+
+def _yaml(key: str, value: Any) -> str:
+    """Return a key with its value as a line of YAML."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=sys.maxsize)
+    return f"{key}: " + text.removesuffix("\n").removesuffix("\n...")
 
 
 def _write(text: str, out: str, other: str) -> None:

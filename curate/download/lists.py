@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, islice
 from typing import Any
 
 import fsspec
@@ -33,6 +33,7 @@ KINDS = {"parquet": "Parquet", "csv": "CSV", "tsv": "TSV"} | dict.fromkeys(("jso
 TABULAR = ("csv", "tsv")
 _COMPRESSED = ("gz", "bz2", "xz", "zst")
 _GROUP = 10_000  # rows of a row group
+_BUFFER = 1 << 16  # bytes that are read at a time of a column whose first rows are wanted
 _JSON_BYTES = 1 << 24  # of JSON lines that are read at a time
 _LINE_BYTES = 1 << 24  # that one of them may have
 _MAX_READ = 30_000  # columns of CSV that are read, again for each one that does not fit its type
@@ -103,6 +104,20 @@ def read_groups(urls: UrlList) -> Iterator[pa.Table]:
         for group in range(file.num_row_groups):
             checked = check_decoded(source, file.metadata, [group], None, MAX_DECODED)
             yield plain_columns(checked.read_row_group(group, use_threads=False))
+
+
+def read_first_rows(urls: UrlList, count: int) -> pa.Table:
+    """Return at most `count` first rows of a list, of which no more is read. Raises pa.ArrowException, and OSError."""
+    if urls.kind == "parquet":
+        with fsspec.open(urls.path, "rb", **urls.storage) as opened:
+            file = pq.ParquetFile(opened, metadata=read_footer(opened), buffer_size=_BUFFER)
+            batches = islice(file.iter_batches(count, use_threads=False), 1)
+            return plain_columns(pa.Table.from_batches(batches, file.schema_arrow.remove_metadata()))
+    if urls.kind in TABULAR:
+        with _tabular(urls, {}, '"') as batches:
+            return pa.Table.from_batches(islice(batches, 1), batches.schema).slice(0, count)
+    tables = _json_tables(urls, None, set())
+    return next(tables, pa.table({})).slice(0, count)
 
 
 def _ends(file: pq.ParquetFile) -> list[int]:

@@ -22,7 +22,7 @@ from curate.download.retry_record import Retries, Retry
 from curate.pool.formats.grouping import group, group_size
 from curate.pool.formats.input_format import FileColumns, InputPart, PlannedSource
 from curate.pool.join import KEYS
-from curate.pool.registry import find_downloading, find_format
+from curate.pool.registry import find_downloading, find_format, plan_source
 from curate.pool.score_groups import ScoreGroup, find_score_groups
 from curate.read.columns import plain_type
 from curate.recipe.recipe import Recipe
@@ -175,9 +175,7 @@ def make_plan(
     Raises RecipeError where a file is missing, no file of a source can be used, or sources do not go together.
     """
     embeddings = recipe.measure.embeddings
-    kinds = [(source, find_format(source)) for source in recipe.input]
-    planned = ((kind, source, kind.plan(source, embeddings, content)) for source, kind in kinds)
-    sources = [(source, next(kind.checked("plan", value, PlannedSource))) for kind, source, value in planned]
+    sources = [(source, plan_source(source, embeddings, content)) for source in recipe.input]
     dimensions = _dimensions(recipe, sources)
     columns = [(source, kind) for source, planned in sources for kind in planned.columns]
     has_images = _has_images(columns)

@@ -4,21 +4,27 @@ A new one is a file of `formats` and a line here, or the entry point of another 
 named as its key and naming an object of its class.
 """
 
+from collections.abc import Sequence
+from contextlib import suppress
+
+from curate.base.errors import RecipeError
 from curate.pool.crawl.format import CommonCrawlInput
 from curate.pool.files.format import FilesInput
-from curate.pool.formats.input_format import InputFormat
+from curate.pool.formats.found_files import MAX_NAMES, FoundFiles
+from curate.pool.formats.input_format import InputFormat, PlannedSource, Recognized
 from curate.pool.formats.parquet import ParquetInput
 from curate.pool.formats.run import RunInput
 from curate.pool.formats.webdataset import WebdatasetInput
 from curate.pool.pmc.format import PmcInput
 from curate.pool.urls.format import UrlsInput
+from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import FORMATS, Source
 
 KINDS: tuple[InputFormat, ...] = (
     WebdatasetInput(),
+    FilesInput(),
     ParquetInput(),
     RunInput(),
-    FilesInput(),
     UrlsInput(),
     CommonCrawlInput(),
     PmcInput(),
@@ -29,6 +35,42 @@ def find_format(source: Source) -> InputFormat:
     """Return the format of a source."""
     kind: InputFormat = FORMATS.find(source.format)
     return kind
+
+
+def recognize(listed: FoundFiles) -> tuple[str, Recognized] | None:
+    """Return the format that reads the most of some files, and how; of equals a package's. None where none does."""
+    kinds = sorted(FORMATS.kinds(), key=lambda key: FORMATS.package(key) is None)
+    recognized = [(key, how) for key in kinds if (how := FORMATS.find(key).recognize(listed))]
+    return max(recognized, key=lambda pair: pair[1].files, default=None)
+
+
+def suggest(source: Source, listed: FoundFiles) -> str:
+    """Return which other format reads more of a source's files than its own, for a message; empty where none does."""
+    by_itself, other = find_format(source).recognize(listed), recognize(listed)
+    if other is None or (by_itself and by_itself.files >= other[1].files):
+        return ""
+    return (
+        f"{listed.path} ({listed.describe()}) is read by format: {other[0]}; curate init {listed.path} writes a recipe"
+    )
+
+
+def plan_source(source: Source, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
+    """Return what a source's format lists. Raises RecipeError, which names the format that reads its files instead."""
+    kind, hint = find_format(source), ""
+    try:
+        planned = next(kind.checked("plan", kind.plan(source, embeddings, content), PlannedSource))
+    except RecipeError as error:
+        if not isinstance(error.__context__, OSError):  # of a store that would be waited for again
+            with suppress(RecipeError, OSError):
+                hint = suggest(source, FoundFiles.look(source.paths[0], source.storage))
+        if hint:
+            raise RecipeError(f"{error}; {hint}") from None
+        raise
+    if not kind.opens_files:
+        names = tuple(part.path for part in planned.parts[:MAX_NAMES])
+        if hint := suggest(source, FoundFiles(source.paths[0], names, source.storage)):
+            raise source.error(hint)
+    return planned
 
 
 def find_downloading(source: Source) -> UrlsInput | None:

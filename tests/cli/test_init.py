@@ -17,8 +17,9 @@ from curate.cli.init import engines, kinds
 from curate.cli.main import COMMANDS, build_app
 from curate.recipe.recipe import load_recipe
 from pipelines.engines.choose import choose_engine
-from tests.cli.conftest import Cli
+from tests.cli.conftest import Cli, Done
 from tests.laws import pools
+from tests.pool.kinds import KINDS
 
 
 @pytest.mark.parametrize("kind", kinds())
@@ -48,9 +49,83 @@ def test_what_is_there_is_not_overwritten(cli: Cli, tmp_path: Path) -> None:
     done = cli("init", "bsic")
     assert (
         done.status == 2
-        and "no recipe 'bsic'; did you mean 'basic'? accepted: basic, biomedica, captions, datacomp-basic" in done.err
+        and "bsic: no such file or folder, and no recipe 'bsic'; did you mean 'basic'? accepted: a path that exists, or "
+        "basic, biomedica, captions, datacomp-basic"
+        in done.err
     )
     assert cli("init", "--out", str(tmp_path / "none/a.yaml")).status == 2
+
+
+NAMED = {  # what must be in a source beside its path
+    "images_with_a_table": "table: photos/list.csv\n    columns: {caption: title, file: photo}",
+    "images_beside_a_table": "path: photos\n    table: captions.csv\n    # its columns: filename, text\n",
+    "table_of_images": "path: photos\n    table: captions.csv\n    # its columns: file, caption\n",
+    "titles_in_parquet": "columns: {caption: title}",
+    "csv_of_urls": "columns: {caption: title, url: link}",
+    "headless_tsv_of_urls": "column_names: [caption, url, column3]",
+}
+
+
+@pytest.mark.parametrize("kind", set(KINDS) - {"run"})
+def test_a_recipe_for_what_is_at_a_path_is_good_as_it_is(
+    kind: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make, key = KINDS[kind]
+    path = str(make(Path()))
+    done = cli("init", path, "--out", "mine.yaml")
+    assert done.status == 0 and f"; format: {key}\nwrote mine.yaml" in done.out, done.err
+    text = Path("mine.yaml").read_text()
+    assert text.startswith(f"# Written by curate init for {path}: ") and len(text.splitlines()) < 50
+    assert NAMED.get(kind, "format") in text
+    columns = re.findall("^    columns: |^    column_names: ", text, re.MULTILINE)
+    assert len(columns) == (kind in NAMED and "column" in NAMED[kind].replace("# its columns", "")), text
+    planned = cli("plan", "mine.yaml", "--no-estimate")
+    assert planned.status == 0, planned.err
+    # What else could be set is right, too
+    loaded = re.sub(r"^    # (?!from|its)(\w+: \S)", r"    \1", text, flags=re.MULTILINE)
+    Path("all.yaml").write_text(loaded)
+    assert load_recipe("all.yaml").input and loaded.count("\n    #") <= 2
+
+
+def test_a_recipe_for_a_run(cli: Cli, tmp_path: Path, finished: dict[str, tuple[Path, Done]]) -> None:
+    for name, (run, _) in finished.items():
+        out = tmp_path / f"new/{name}.yaml"
+        out.parent.mkdir(exist_ok=True)
+        assert cli("init", str(run), "--out", str(out)).status == 0
+        assert f"path: {run}\n" in out.read_text()
+        assert cli("plan", str(out), "--no-estimate").status == 0
+
+
+def test_a_recipes_name_wins_over_a_folder(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    KINDS["tars"][0](tmp_path).rename("captions")
+    assert cli("init", "captions", "--out", "a.yaml").status == 0
+    assert "rewrite:" in Path("a.yaml").read_text()
+    assert cli("init", "./captions", "--out", "b.yaml").status == 0
+    assert "path: ./captions/**/*.tar" in Path("b.yaml").read_text()
+
+
+def test_paths_are_right_for_a_recipe_in_another_folder(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    KINDS["tars"][0](Path())
+    Path("2 recipes: mine").mkdir()
+    assert cli("init", "pool", "--out", "2 recipes: mine/a.yaml").status == 0
+    assert cli("plan", "2 recipes: mine/a.yaml", "--no-estimate").status == 0
+
+
+def test_what_curate_does_not_read(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    done = cli("init", str(tmp_path / "notes"))
+    assert done.status == 2 and "notes: no file; no format reads that; accepted: webdataset tars" in done.err
+    (tmp_path / "notes/a.csv").write_text("id,n\n1,2\n")
+    done = cli("init", str(tmp_path / "notes/a.csv"))
+    assert done.status == 2 and "a.csv: 1 .csv with columns id, n; no format reads that; accepted: " in done.err
+    assert done.err.count("\n") == 1
+    done = cli("init", str(tmp_path / "none"))
+    assert done.status == 2 and "none: no such file or folder" in done.err
 
 
 @pytest.mark.parametrize("engine", engines())

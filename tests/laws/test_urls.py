@@ -312,7 +312,8 @@ BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "another_order": (
         lambda folder: (folder / "a.tsv").write_text("a dog\thttp://a/1\n") and folder / "a.tsv",
         {"column_names": ["url", "caption"]},
-        "has its URL in column 'caption', and in 'url' 'a dog'; accepted: the names in the order of the columns, such as [caption, url]",
+        "column 'url' has 'a dog', and no URL in the first 1 row; accepted: the names in the order of the columns, such as "
+        "column_names: [caption, url]",
     ),
     "an_array": (
         lambda folder: (

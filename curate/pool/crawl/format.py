@@ -28,6 +28,7 @@ from curate.pool.crawl.links import COLUMNS, MAX_OF_PAGE, OF_PAGE, ROWS, PageLin
 from curate.pool.crawl.pages import Page, read_page, read_pages
 from curate.pool.crawl.records import Lost, Stream
 from curate.pool.formats import input_format as interface
+from curate.pool.formats.found_files import FoundFiles
 from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, PlannedSource
 from curate.read.columns import Columns
 from curate.read.faults import InputFault
@@ -76,6 +77,8 @@ class CommonCrawlInput(interface.InputFormat):
 
     key = "commoncrawl"
     section = CrawlSource
+    suffixes = (".wat.gz", ".warc.gz", ".wat", ".warc", *_LISTS)
+    opens_files = False
 
     def plan(self, source: CrawlSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
         """List the files, those of lists of paths too, and cut them into spans; none is opened."""
@@ -89,6 +92,12 @@ class CommonCrawlInput(interface.InputFormat):
                 groups = start, stop
                 parts.append(InputPart(file.path, stop - start, file.fingerprint, groups, fault=file.fault))
         return PlannedSource(tuple(parts), (FileColumns.of(COLUMNS, Columns()),))
+
+    def recognize(self, listed: FoundFiles) -> interface.Recognized | None:
+        """Recognize WAT and WARC files, and lists of them by what Common Crawl's lines begin with."""
+        recognized = super().recognize(listed)
+        prefix = {"prefix": "https://data.commoncrawl.org/"} if listed.ending(*_LISTS) else {}
+        return recognized and interface.Recognized(recognized.keys | prefix, recognized.files, "texts")
 
     def read(
         self, source: CrawlSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None

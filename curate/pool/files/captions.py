@@ -27,7 +27,7 @@ from curate.read.listing import InputFile, list_files
 from curate.read.tar_samples import IMAGE_SUFFIXES
 from curate.recipe.source import Source
 
-_FILE_NAMES = ("file_name", "filename", "file", "filepath", "file_path", "image_path", "image", "path")
+FILE_NAMES = ("file_name", "filename", "file", "filepath", "file_path", "image_path", "image", "path")
 _TEXTS = ("caption", "uid", "url", "key", "language")
 _UNSAFE = re.compile(r"[/\\]|[A-Za-z]:[/\\]|[A-Za-z][\w+.-]*://|(.*[/\\])?\.\.([/\\]|$)", re.DOTALL)  # how names begin
 _BATCH = 1 << 14
@@ -121,7 +121,7 @@ def _add_captions(
     source: Source, database: Any, root: str, files: Sequence[InputFile], storage: dict[str, Any], of: FileColumns
 ) -> pa.Schema:
     """Write tables `captions` and `tables`; return the columns of all. Raises RecipeError where one is none."""
-    named = {*_FILE_NAMES, *(name for part in _TEXTS for name in COLUMN_NAMES[part])}
+    named = {*FILE_NAMES, *(name for part in _TEXTS for name in COLUMN_NAMES[part])}
     named |= {name.lower() for part in ("file", *_TEXTS) if (name := getattr(of, part))}
     lists: list[tuple[UrlList, str]] = []
     schemas = []
@@ -180,7 +180,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 def _file_column(columns: pa.Schema, wanted: FileColumns) -> str:
     """Return the column of file names. Raises InputFault without one."""
     by_lower = {name.lower(): name for name in columns.names}
-    names = [by_lower[name] for name in _FILE_NAMES if name in by_lower]
+    names = [by_lower[name] for name in FILE_NAMES if name in by_lower]
     names += [name for lower, name in by_lower.items() if lower.endswith("_file_name")]
     for name in [wanted.file] if wanted.file else names:
         if name in columns.names and is_any(columns.field(name).type, pa.types.is_string, pa.types.is_large_string):

@@ -25,7 +25,9 @@ from curate.pool.files.captions import FileColumns as FileNames
 from curate.pool.files.captions import joined
 from curate.pool.files.listing import FileTree
 from curate.pool.files.parts import ROW_BYTES, make_parts, read_part, share_parts
+from curate.pool.files.recognize import recognize_images
 from curate.pool.formats import input_format as interface
+from curate.pool.formats.found_files import FoundFiles
 from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, PlannedSource
 from curate.read.columns import BYTES, find_columns, is_any, valid_text
 from curate.read.field_types import count_columns
@@ -100,6 +102,10 @@ class FilesInput(interface.InputFormat):
         kind = FileColumns.of(columns, source.columns)
         supplied = (kind.supplied & {"uid", "url", "language"}) | {"key"}
         return PlannedSource(parts, (replace(kind, has_images=True, supplied=supplied),))
+
+    def recognize(self, listed: FoundFiles) -> interface.Recognized | None:
+        """Recognize images, with captions or without, and tables that name images."""
+        return recognize_images(listed)
 
     def share(self, source: FilesSource, parts: Sequence[InputPart], run: RunStore) -> None:
         share_parts(source, parts, run)

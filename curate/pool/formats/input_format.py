@@ -22,6 +22,7 @@ from curate.base.errors import CurateError, RunError
 from curate.base.numeric.arrays import Mask
 from curate.base.wording import describe_error, pluralise, source_line
 from curate.download.retry_record import Retry
+from curate.pool.formats.found_files import FoundFiles
 from curate.read.columns import Columns, find_columns, score_type
 from curate.read.faults import InputFault
 from curate.read.field_types import FieldCounts
@@ -135,12 +136,24 @@ class InputSample(NamedTuple):
     json: bytes | memoryview = b""  # the .json, which `fields` are of; empty where there is none
 
 
+@dataclass(frozen=True)
+class Recognized:
+    """How a format would read what is at a path."""
+
+    keys: dict[str, Any]  # of the source, besides `name` and `format`
+    files: int  # how many of the files it reads: of several formats, the one that reads the most is meant
+    template: str = "basic"  # the shipped recipe whose other sections suit it
+    columns: tuple[str, ...] = ()  # that the files have, as far as it was seen
+
+
 class InputFormat(ABC):
     """The interface that every input format implements."""
 
     key: ClassVar[str]  # its name in a recipe, as in `format: webdataset`
     section: ClassVar[type[Source]] = Source  # the keys of such a source; a pydantic class derived from `Source`
     has_members: ClassVar[bool] = False  # whether rows are members at byte offsets, which table `members` lists
+    suffixes: ClassVar[tuple[str, ...]] = ()  # of its files, in lower case, where these suffice to recognize them
+    opens_files: ClassVar[bool] = True  # whether `plan` notices files of another format
 
     @abstractmethod
     def plan(self, source: Any, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
@@ -149,6 +162,14 @@ class InputFormat(ABC):
         With `content`, fingerprints are of contents instead of size and etag or mtime. Raises RecipeError where a file
         is missing or none can be used, OSError where they cannot be listed.
         """
+
+    def recognize(self, listed: FoundFiles) -> Recognized | None:
+        """Return how to read what is at a path; None where this format does not, or cannot say.
+
+        `curate init PATH` writes it into a recipe, and errors of other formats name it. Only a few files are opened.
+        """
+        names = listed.ending(*self.suffixes) if self.suffixes else []
+        return Recognized({"path": listed.pattern(*self.suffixes)}, len(names)) if names else None
 
     def fetch(self, source: Any, parts: Sequence[InputPart]) -> None:  # noqa: B027 (most formats have nothing to do)
         """Make sure that parts can be read, again too, where they must be fetched before. Raises OSError."""

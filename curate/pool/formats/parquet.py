@@ -20,6 +20,7 @@ from curate.base.numeric.arrays import Mask, whole
 from curate.base.process import Recent
 from curate.base.wording import one_line
 from curate.pool.formats import input_format as interface
+from curate.pool.formats.found_files import FoundFiles, name_columns, read_head, texts_of
 from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, PlannedSource
 from curate.pool.formats.missing import missing_rows
 from curate.pool.formats.parquet_footers import embedding_dimension, read_footers
@@ -74,6 +75,17 @@ class ParquetInput(interface.InputFormat):
             what = "the source has images, whose sizes are measured"
             raise source.error(f"columns.{unused[0]}: {what}; leave it out")
         return PlannedSource(parts, columns, dimensions)
+
+    def recognize(self, listed: FoundFiles) -> interface.Recognized | None:
+        """Recognize Parquet with a column of captions."""
+        names = listed.ending(".parquet")
+        head = read_head(names[0], listed.storage) if names else None
+        columns = None if head is None else name_columns(texts_of(head))
+        if head is None or columns is None:
+            return None
+        has_images = find_columns(head.schema, Columns(caption=columns.get("caption"))).image
+        keys = {"path": listed.pattern(".parquet"), **({"columns": columns} if columns else {})}
+        return interface.Recognized(keys, len(names), "basic" if has_images else "texts", tuple(head.column_names))
 
     def read(
         self, source: ParquetSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from curate.base.decoded_size import read_footer
 from curate.base.errors import RecipeError
 from curate.base.wording import one_line
-from curate.download.lists import KINDS, kind_of
 from curate.pool.formats.input_format import InputPart
 from curate.read.columns import Columns, find_columns
 from curate.read.faults import EmbeddingFault, InputFault, retry
@@ -78,11 +77,7 @@ def _read_footer(
     except InputFault as fault:
         return faulty(fault.reason, fault.detail)
     except (pa.ArrowException, ValueError) as error:
-        kind, remedy = kind_of(file.path), ""
-        if kind not in (None, "parquet"):  # a list by its name
-            converts = f"DuckDB converts it to Parquet: COPY (FROM '{file.path}') TO 'list.parquet'"
-            remedy = f"; {KINDS[kind]} is read by format: urls; {converts}"
-        return faulty("not_parquet", one_line(error, 300) + remedy)
+        return faulty("not_parquet", one_line(error, 300))
     except OSError as error:
         return faulty("unreadable", one_line(error, 300))
     # What is no column is an array of the .npz beside the file

@@ -22,6 +22,7 @@ from curate.base.process import process_cache
 from curate.base.schema import INPUT_DECISIONS, INPUT_PROBABILITY, OWN_COLUMNS
 from curate.base.wording import one_line
 from curate.pool.formats import input_format as interface
+from curate.pool.formats.found_files import FoundFiles
 from curate.pool.formats.input_format import Batch, FileColumns, InputFormat, InputPart, PartRows, PlannedSource
 from curate.pool.formats.missing import sidecar
 from curate.pool.formats.parquet import ParquetInput, ParquetSource
@@ -141,6 +142,13 @@ class RunInput(InputFormat):
             planned = replace(planned, columns=tuple(_rename(kind, run.names) for kind in planned.columns))
         run.check_probability(planned.columns)
         return planned
+
+    def recognize(self, listed: FoundFiles) -> interface.Recognized | None:
+        """Recognize a run's folder, with images or without."""
+        if not listed.is_folder or not listed.exists(f"{listed.path}/{RUN_FILE}"):
+            return None
+        template = "basic" if listed.exists(f"{listed.path}/shards/00000.tar") else "texts"
+        return interface.Recognized({"path": listed.path}, len(listed.names), template)
 
     def read(self, source: RunSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
         """Read a shard, as one batch."""

@@ -66,6 +66,8 @@ class WebdatasetInput(interface.InputFormat):
     key = "webdataset"
     section = WebdatasetSource
     has_members = True
+    suffixes = (".tar",)
+    opens_files = False
 
     def plan(
         self, source: WebdatasetSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool

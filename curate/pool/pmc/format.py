@@ -25,9 +25,12 @@ from curate.base.numeric.arrays import Mask
 from curate.base.process import read_ahead
 from curate.base.wording import pluralise
 from curate.pool.formats import input_format as interface
+from curate.pool.formats.found_files import FoundFiles
 from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, PlannedSource
 from curate.pool.pmc.articles import list_articles, make_parts
 from curate.pool.pmc.packages import (
+    ARCHIVES,
+    XML,
     ArticleFault,
     Package,
     count_paths,
@@ -35,6 +38,7 @@ from curate.pool.pmc.packages import (
     name_of,
     open_package,
     package_state,
+    parse_name,
     unpack_paths,
 )
 from curate.pool.pmc.rows import ALWAYS, COLUMNS, ArticleRows, GraphicRow, article_rows
@@ -81,6 +85,11 @@ class PmcInput(interface.InputFormat):
         parts = tuple(make_parts(*list_articles(source, source.prefix, content)))
         nameable = tuple(name for name in COLUMNS.names if name not in ALWAYS)
         return PlannedSource(parts, (FileColumns(True, COLUMNS, frozenset({"key"}), ALWAYS, nameable),))
+
+    def recognize(self, listed: FoundFiles) -> interface.Recognized | None:
+        """Recognize articles by their names; what is beside them is theirs."""
+        names = [name for name in listed.ending(*ARCHIVES, *XML) if parse_name(name) or name.lower().endswith(XML[0])]
+        return interface.Recognized({"path": listed.path}, len(listed.names), "biomedica") if names else None
 
     def read(self, source: PmcSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
         """Read the articles of a part, as one batch."""

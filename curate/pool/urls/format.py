@@ -29,10 +29,11 @@ from curate.download.retry_record import Retry
 from curate.download.shard_names import NUMBERS, STATISTICS, keys_of, row_of, shard_stem, stem_of
 from curate.download.source import UrlsSource
 from curate.pool.formats import input_format as interface
+from curate.pool.formats.found_files import FoundFiles
 from curate.pool.formats.input_format import Batch, FileColumns, InputFormat, InputPart, PartRows, PlannedSource
 from curate.pool.formats.run import SHA256, list_kept, see_columns
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
-from curate.pool.urls.rows import ORIGINAL, describe_rows, find_in_list, list_of, read_list, with_url
+from curate.pool.urls.rows import ORIGINAL, describe_rows, find_in_list, list_of, read_list, recognize_lists, with_url
 from curate.read.columns import valid_text
 from curate.read.faults import InputFault
 from curate.read.listing import HASHED, InputFile, list_source
@@ -98,6 +99,10 @@ class UrlsInput(InputFormat):
             assert parts[0].fault is not None
             raise source.error(f"none of {len(parts)} lists can be read: {parts[0].path}: {parts[0].fault[1]}")
         return PlannedSource(tuple(parts), tuple(kinds))
+
+    def recognize(self, listed: FoundFiles) -> interface.Recognized | None:
+        """Recognize lists by values that are URLs, and CSV and TSV without a header line."""
+        return recognize_lists(listed)
 
     def share(self, source: UrlsSource, parts: Sequence[InputPart], run: RunStore) -> None:
         """Put lists that are not Parquet into the run's folder as such, unless all work is this process's."""

@@ -3,16 +3,18 @@
 from dataclasses import replace
 from functools import partial
 from itertools import chain
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base.numeric.arrays import whole
 from curate.base.schema import INPUT_DECISIONS
-from curate.base.wording import one_line
-from curate.download.lists import KINDS, TABULAR, UrlList, describe_list, read_rows
+from curate.base.wording import one_line, pluralise
+from curate.download.lists import KINDS, TABULAR, UrlList, describe_list, kind_of, read_rows
 from curate.download.source import UrlsSource
-from curate.pool.formats.input_format import FileColumns, InputPart
+from curate.pool.formats.found_files import FoundFiles, find_urls, is_url, name_columns, read_head, texts_of
+from curate.pool.formats.input_format import FileColumns, InputPart, Recognized
 from curate.pool.formats.run import see_rows, which_columns
 from curate.read.columns import COLUMN_NAMES, Columns, find_columns, is_any, valid_text
 from curate.read.faults import InputFault, retry
@@ -43,8 +45,8 @@ def describe_rows(source: UrlsSource, part: InputPart) -> tuple[FileColumns, int
     schema, rows = retry(partial(describe_list, urls), urls.path)
     _check_header(source, urls, schema)
     roles = find_in_list(source, schema)
-    if rows:
-        _check_order(source, urls, roles)
+    if not source.from_run:
+        _check_urls(source, urls, roles)
     columns = FileColumns.of(schema, _named_columns(source))
     others = [name for name in ORIGINAL if source.image_size is not None and name not in schema.names]
     for name in others:
@@ -71,31 +73,53 @@ def _check_kind(source: UrlsSource, urls: UrlList) -> None:
 
 def _check_header(source: UrlsSource, urls: UrlList, columns: pa.Schema) -> None:
     """Raise RecipeError where the first line of a list is not the names of its columns."""
-    if urls.kind in TABULAR and (row := [name for name in columns.names if _is_url(name)]):
-        order = "[caption, url]" if len(columns) == 2 and columns.names[1] == row[0] else "[url, caption]"
+    if urls.kind in TABULAR and (row := next(filter(is_url, columns.names), None)):
         raise source.error(
-            f"{urls.path}: its first line is a row, not a header ({row[0][:80]!r}); name its {len(columns)} columns in "
-            f"their order, such as column_names: {order}"
+            f"{urls.path}: its first line is a row, not a header ({row[:80]!r}); name its {len(columns)} columns in "
+            f"their order, such as column_names: [{', '.join(_name_cells(columns.names))}]"
         )
 
 
-def _check_order(source: UrlsSource, urls: UrlList, roles: Columns) -> None:
-    """Raise RecipeError where `column_names` are in another order: only another column begins with a URL."""
-    if not source.column_names or roles.url is None:
+def _name_cells(row: list[str]) -> list[str]:
+    """Return names for the columns of a list without a header line, by its first row."""
+    url = next(place for place, cell in enumerate(row) if is_url(cell))
+    others = sorted((len(cell), place) for place, cell in enumerate(row) if place != url)
+    names = {url: "url"} | ({others[-1][1]: "caption"} if others else {})
+    return [names.get(place, f"column{place + 1}") for place in range(len(row))]
+
+
+def _check_urls(source: UrlsSource, urls: UrlList, roles: Columns) -> None:
+    """Raise RecipeError where the first values of the column of URLs are none."""
+    head = read_head(urls.path, urls.storage, source.column_names)
+    texts = {} if head is None else texts_of(head)
+    values = texts.get(roles.url or "", [])
+    if not values or any("://" in value for value in values):
         return
-    row = {name: str(value) for name, value in read_rows(urls, [0]).to_pylist()[0].items()}
-    holders = [name for name, value in row.items() if _is_url(value)]
-    if holders and roles.url not in holders:
-        swapped = {roles.url: holders[0], holders[0]: roles.url}
-        order = ", ".join(swapped.get(name, name) for name in source.column_names)
-        raise source.error(
-            f"{urls.path}: column_names: the first row has its URL in column {holders[0]!r}, and in {roles.url!r} "
-            f"{row[roles.url][:80]!r}; accepted: the names in the order of the columns, such as [{order}]"
-        )
+    what = f"column {roles.url!r} has {values[0][:80]!r}, and no URL in the first {pluralise(len(values), 'row')}"
+    accepted = "URLs that begin with http:// or https://"
+    if holder := find_urls(texts):
+        accepted = f"columns: {{url: {holder}}}"
+        if source.column_names:
+            swapped = {roles.url: holder, holder: roles.url}
+            order = ", ".join(str(swapped.get(name, name)) for name in source.column_names)
+            accepted = f"the names in the order of the columns, such as column_names: [{order}]"
+    raise source.error(f"{urls.path}: {what}; accepted: {accepted}")
 
 
-def _is_url(text: str) -> bool:
-    return text.startswith(("http://", "https://"))
+def recognize_lists(listed: FoundFiles) -> Recognized | None:
+    """Return how to read the lists among some files, by the first one; None where it has no URLs or no captions."""
+    first = next(filter(kind_of, listed.names), "")
+    suffix = f".{first.rpartition('/')[2].partition('.')[2].lower()}"
+    keys: dict[str, Any] = {"path": listed.pattern(suffix), "network": {"contact": "you@example.org"}}
+    head = read_head(first, listed.storage)
+    if head is not None and any(map(is_url, head.column_names)):
+        keys["column_names"] = _name_cells(head.column_names)
+        head = head.rename_columns(keys["column_names"])
+    texts = {} if head is None else texts_of(head)
+    if head is None or not (url := find_urls(texts)) or (columns := name_columns(texts, url=url)) is None:
+        return None
+    keys |= {"columns": columns} if columns else {}
+    return Recognized(keys, len(listed.ending(suffix)), "urls", tuple(head.column_names))
 
 
 def find_in_list(source: UrlsSource, columns: pa.Schema) -> Columns:

@@ -1,0 +1,135 @@
+"""What is at a path, by a bounded look: the names of some thousand files, and the first rows of a few tables.
+
+By these a format recognizes what it reads (`InputFormat.recognize`), for `curate init PATH` and for messages.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Self
+
+import fsspec
+import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
+
+from curate.base.errors import RecipeError
+from curate.base.wording import one_line
+from curate.download.lists import UrlList, kind_of, read_first_rows
+from curate.read.columns import COLUMN_NAMES, is_any
+from curate.read.listing import expand_braces, list_files
+
+MAX_NAMES, _ROWS = 5000, 100  # of files that are listed, and of a table
+
+
+@dataclass(frozen=True)
+class FoundFiles:
+    """The files at a path: of a folder with its subfolders, one file, or those that globs and ranges name."""
+
+    path: str  # of a folder without a slash at its end
+    names: tuple[str, ...]  # their paths or URLs, those of hidden ones left out
+    storage: dict[str, Any] = field(default_factory=dict)  # options of their file system
+    is_folder: bool = False
+
+    @classmethod
+    def look(cls, path: str, storage: dict[str, Any]) -> Self:
+        """List a path. Raises RecipeError where nothing is there, or it cannot be listed."""
+        folder = path.rstrip("/") or path
+        try:
+            fs, inner = fsspec.core.url_to_fs(folder, **storage)
+            if not fs.isdir(inner):
+                first = expand_braces(path)[0]
+                files = [path] if fs.isfile(inner) else [file.path for file in list_files(first, storage)[:MAX_NAMES]]
+                return cls(path, tuple(files), storage)
+            start = len(inner.rstrip("/"))
+            names = (folder + name[start:] for name in islice(_list_folder(fs, inner), MAX_NAMES))
+            return cls(folder, tuple(sorted(names)), storage, is_folder=True)
+        except (OSError, ImportError, ValueError) as error:
+            raise RecipeError(f"{path}: cannot be listed: {one_line(error, 200)}") from None
+
+    def exists(self, path: str) -> bool:
+        """Return whether there is such a file, in the same file system."""
+        fs, inner = fsspec.core.url_to_fs(path, **self.storage)
+        return bool(fs.exists(inner))
+
+    def ending(self, *suffixes: str) -> list[str]:
+        """Return the files whose names end in one of these suffixes, in lower case."""
+        return [name for name in self.names if name.lower().endswith(suffixes)]
+
+    def pattern(self, *suffixes: str) -> str | list[str]:
+        """Return the path of a recipe that names the files with these suffixes: of a folder one or several globs."""
+        if not self.is_folder:
+            return self.path
+        is_flat = all(name.rpartition("/")[0] == self.path for name in self.ending(*suffixes))
+        ends = {name[-len(suffix) :]: None for suffix in suffixes for name in self.ending(suffix)}
+        globs = [f"{self.path}/{'' if is_flat else '**/'}*{end}" for end in ends]
+        return globs[0] if len(globs) == 1 else globs
+
+    def describe(self) -> str:
+        """Return how many files of which suffixes there are."""
+        counts = Counter(os.path.splitext(name)[1].lower() or "without a suffix" for name in self.names)
+        kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.most_common(5)) or "no file"
+        return f"{kinds}, and more" if len(self.names) == MAX_NAMES or len(counts) > 5 else kinds
+
+
+def _list_folder(fs: Any, folder: str) -> Iterator[str]:
+    """Yield the files of a folder as a file system names them, those of subfolders last; they are listed as needed."""
+    if "s3" in fs.protocol:  # page by page: `walk` would list a million objects first
+        bucket, prefix, _ = fs.split_path(f"{folder}/")
+        page, last = {"IsTruncated": True}, ""
+        while page["IsTruncated"]:
+            page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, StartAfter=last)
+            for last in (item["Key"] for item in page.get("Contents", ())):
+                if "/." not in f"/{last.removeprefix(prefix)}" and not last.endswith("/"):
+                    yield f"{bucket}/{last}"
+        return
+    limit = {"max_results": MAX_NAMES} if "gs" in fs.protocol else {}
+    for top, folders, files in os.walk(folder) if isinstance(fs, LocalFileSystem) else fs.walk(folder, **limit):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (f"{top.rstrip('/')}/{name}" for name in sorted(files) if not name.startswith("."))
+
+
+def read_head(path: str, storage: dict[str, Any], names: tuple[str, ...] | None = None) -> pa.Table | None:
+    """Return the first rows of a table; None of another file by its name, and where they cannot be read.
+
+    `names` are those of the columns of CSV and TSV without a header line.
+    """
+    with suppress(OSError, ValueError, pa.ArrowException):
+        if kind_of(path):
+            head = read_first_rows(UrlList(path, "", storage, names), _ROWS)
+            return head if len(set(head.column_names)) == head.num_columns else None
+    return None
+
+
+def texts_of(table: pa.Table) -> dict[str, list[str]]:
+    """Return the values of a table's columns of text, without nulls and empty ones."""
+    kinds = (pa.types.is_string, pa.types.is_large_string)
+    return {f.name: list(filter(None, table[f.name].to_pylist())) for f in table.schema if is_any(f.type, *kinds)}
+
+
+def is_url(text: str) -> bool:
+    """Return whether a text is the URL of a page or image."""
+    return text.startswith(("http://", "https://"))
+
+
+def find_urls(texts: dict[str, list[str]]) -> str | None:
+    """Return the first column with URLs."""
+    return next((name for name, values in texts.items() if any(map(is_url, values))), None)
+
+
+def name_columns(
+    texts: Mapping[str, list[str]], names: Mapping[str, Sequence[str]] = COLUMN_NAMES, **roles: str
+) -> dict[str, str] | None:
+    """Return what a source's `columns` must name: the caption's, and those of `roles`, where `names` do not find them.
+
+    A caption's column without such a name is the one of the longest texts. None: there is none.
+    """
+    by_lower = {name.lower(): name for name in reversed(list(texts))}
+    usual = {role: next((by_lower[name] for name in names[role] if name in by_lower), None) for role in names}
+    sizes = {name: sum(map(len, values)) for name, values in texts.items() if not any(map(is_url, values[:1]))}
+    others = [name for name in sizes if name not in roles.values()]
+    caption = usual["caption"] or max(others, key=sizes.__getitem__, default=None)
+    wanted = {"caption": caption, **roles}
+    return {role: column for role, column in wanted.items() if column and column != usual[role]} if caption else None

@@ -1,0 +1,123 @@
+"""A bounded look at a path: which files there are, how tables begin, and what their columns are."""
+
+import gzip
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curate.base.errors import RecipeError
+from curate.pool.formats import found_files
+from curate.pool.formats.found_files import FoundFiles, name_columns, read_head, texts_of
+from tests.s3 import bucket_at, serving_s3
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+def test_a_folder_with_its_subfolders(tmp_path: Path) -> None:
+    found = FoundFiles.look(f"{touch(tmp_path, 'b/1.tar', 'b/2.TAR', 'a.txt', '.hidden', '.git/3.tar')}/", {})
+    assert found.path == str(tmp_path) and found.is_folder
+    assert [name.removeprefix(f"{tmp_path}/") for name in found.names] == ["a.txt", "b/1.tar", "b/2.TAR"]
+    assert found.pattern(".tar") == [f"{tmp_path}/**/*.tar", f"{tmp_path}/**/*.TAR"]
+    assert found.describe() == "2 .tar, 1 .txt"
+    assert FoundFiles.look(f"{tmp_path}/b", {}).pattern(".tar", ".gz") == [f"{tmp_path}/b/*.tar", f"{tmp_path}/b/*.TAR"]
+
+
+@pytest.mark.parametrize("path", ["b/1.tar", "b/*.tar", "b/{1..2}.tar"])
+def test_a_file_a_glob_and_a_range(path: str, tmp_path: Path) -> None:
+    touch(tmp_path, "b/1.tar", "b/2.tar")
+    found = FoundFiles.look(f"{tmp_path}/{path}", {})
+    assert found.names[0] == f"{tmp_path}/b/1.tar" and found.pattern(".tar") == f"{tmp_path}/{path}"
+
+
+def test_nothing_is_there(tmp_path: Path) -> None:
+    for path in (f"{tmp_path}/none", f"{tmp_path}/*.tar", "none://a/b"):
+        with pytest.raises(RecipeError, match=path.replace("*", r"\*")):
+            FoundFiles.look(path, {})
+
+
+def test_of_many_files_some_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(found_files, "MAX_NAMES", 3)
+    found = FoundFiles.look(str(touch(tmp_path, *(f"{i}.jpg" for i in range(9)))), {})
+    assert len(found.names) == 3 and found.describe() == "3 .jpg, and more"
+
+
+@pytest.mark.thorough
+def test_of_a_large_bucket_one_page_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(found_files, "MAX_NAMES", 900)
+    with serving_s3() as url, bucket_at(url) as bucket:
+        fs = fsspec.filesystem("s3")
+        fs.pipe({f"{bucket}/pool/{i:04d}/a.tar": b"x" for i in range(1100)} | {f"{bucket}/other.csv": b"x"})
+        asked = []
+        ask = type(fs).call_s3
+        monkeypatch.setattr(
+            type(fs), "call_s3", lambda self, *words, **named: asked.append(named) or ask(self, *words, **named)
+        )
+        found = FoundFiles.look(f"{bucket}/pool/", {})
+        assert [len(asked), len(found.names), found.names[1]] == [1, 900, f"{bucket}/pool/0001/a.tar"]
+        assert found.pattern(".tar") == f"{bucket}/pool/**/*.tar" and found.exists(f"{bucket}/other.csv")
+        monkeypatch.setattr(found_files, "MAX_NAMES", 5000)
+        assert len(FoundFiles.look(bucket, {}).names) == 1101
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv.gz", "jsonl", "parquet"])
+def test_how_a_table_begins(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{kind}"
+    rows = [{"url": f"https://example.com/{i}", "text": f"dog, {i}"} for i in range(200)]
+    if kind == "csv":
+        path.write_text("url,text\n" + "".join(f'{row["url"]},"{row["text"]}"\n' for row in rows))
+    elif kind == "tsv.gz":
+        path.write_bytes(
+            gzip.compress(("url\ttext\n" + "".join(f"{row['url']}\t{row['text']}\n" for row in rows)).encode())
+        )
+    elif kind == "jsonl":
+        path.write_text("".join(f'{{"url": "{row["url"]}", "text": "{row["text"]}"}}\n' for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    head = read_head(str(path), {})
+    assert head is not None and head.to_pylist() == rows[:100]
+
+
+def test_a_table_of_a_gigabyte_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "a.csv").open("wb") as file:
+        file.write(b"url,text\n" + b"https://example.com/1,a dog\n" * (1 << 16))
+        file.truncate(1 << 30)
+    head = read_head(str(tmp_path / "a.csv"), {})
+    assert head is not None and len(head) == 100
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", b""),
+        ("a.csv", b"a,a\n1,2\n"),
+        ("a.csv", b"," * (1 << 17)),
+        ("a.jsonl", b"[" * 100_000),
+        ("a.jsonl", b'{"a": 1}\n2\n'),
+        ("a.csv.gz", b"a,b\n"),
+        ("a.parquet", b"PAR1" * 9),
+        ("a.txt", b"a"),
+    ],
+)
+def test_what_is_no_table_has_no_rows(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert read_head(str(tmp_path / name), {}) is None
+
+
+def test_columns_are_named_where_their_names_do_not_say_it() -> None:
+    table = pa.table({"TEXT": ["a dog"], "link": ["https://example.com/1"], "n": [1], "note": ["long " * 9]})
+    texts = texts_of(table)
+    assert name_columns(texts, url="link") == {"url": "link"}
+    assert name_columns(texts | {"url": texts["link"]}, url="url") == {}
+    assert name_columns({name: texts[name] for name in ("link", "note")}, url="link") == {
+        "caption": "note",
+        "url": "link",
+    }
+    assert name_columns({"link": texts["link"]}, url="link") is None

@@ -1,0 +1,131 @@
+"""What people have, by the format that reads it: small pools, each with the path that names it."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.laws.pools import encode, make_samples, picture, write_tars
+from tests.pool.crawl.crawls import draw_sites, info, pack, wat_records
+from tests.pool.pmc.articles import ARTICLES, write_archives, write_folders
+
+URLS = [f"https://example.com/{i}.jpg" for i in range(5)]
+TEXTS = [f"a red dog by a house, number {i}" for i in range(5)]
+
+
+def _csv(path: Path, names: str, *columns: list[str]) -> Path:
+    lines = [names, *(",".join(f'"{value}"' for value in row) for row in zip(*columns, strict=True))]
+    path.write_text("\n".join(line for line in lines if line) + "\n")
+    return path
+
+
+def _tars(folder: Path) -> Path:
+    write_tars(folder / "pool/of/tars", make_samples(12), 2)
+    return folder / "pool"
+
+
+def _images_in_parquet(folder: Path) -> Path:
+    images = [{"bytes": encode(picture(i)), "path": f"{i}.jpg"} for i in range(5)]
+    (folder / "data").mkdir()
+    pq.write_table(pa.table({"image": images, "text": TEXTS}), folder / "data/train-00000.parquet")
+    (folder / "data/README.md").write_text("A data set.")
+    return folder / "data"
+
+
+def _urls_in_parquet(folder: Path) -> Path:
+    pq.write_table(pa.table({"URL": URLS, "TEXT": TEXTS, "similarity": [0.3] * 5}), folder / "part-0.snappy.parquet")
+    return folder / "part-0.snappy.parquet"
+
+
+def _titles_in_parquet(folder: Path) -> Path:
+    pq.write_table(pa.table({"URL": URLS, "title": TEXTS, "lang": ["en"] * 5}), folder / "a.parquet")
+    return folder / "a.parquet"
+
+
+def _headless(folder: Path) -> Path:
+    (folder / "lists").mkdir()
+    rows = "".join(f"{text}\t{url}\t{i}\n" for i, (url, text) in enumerate(zip(URLS, TEXTS, strict=True)))
+    (folder / "lists/cc3m.tsv.gz").write_bytes(gzip.compress(rows.encode()))
+    return folder / "lists"
+
+
+def _json_lines(folder: Path) -> Path:
+    rows = ({"url": url, "caption": text, "more": {"a": 1}} for url, text in zip(URLS, TEXTS, strict=True))
+    (folder / "list.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return folder / "list.jsonl"
+
+
+def _images(folder: Path, suffix: str = "jpg") -> list[str]:
+    folder.mkdir(parents=True)
+    for i in range(5):
+        (folder / f"{i}.{suffix}").write_bytes(encode(picture(i)))
+    return [f"{i}.{suffix}" for i in range(5)]
+
+
+def _images_with_texts(folder: Path) -> Path:
+    for name, text in zip(_images(folder / "photos/mine", "JPG"), TEXTS, strict=True):
+        (folder / f"photos/mine/{name}").with_suffix(".txt").write_text(text)
+    return folder / "photos"
+
+
+def _table_within(folder: Path) -> Path:
+    names = _images(folder / "photos/mine")
+    _csv(folder / "photos/list.csv", "photo,title", [f"mine/{name}" for name in names], TEXTS)
+
+    return folder / "photos"
+
+
+def _table_beside(folder: Path, names: str = "filename,text", in_table: str = "") -> Path:
+    """Names count from the folder of images, or from that of the table."""
+    files = [f"{in_table}{name}" for name in _images(folder / "photos")]
+    _csv(folder / "captions.csv", names, files, TEXTS)
+    return folder / "photos"
+
+
+def _table_alone(folder: Path) -> Path:
+    _table_beside(folder, "file,caption", "photos/")
+    return folder / "captions.csv"
+
+
+def _imagefolder(folder: Path) -> Path:
+    rows = ({"file_name": name, "text": text} for name, text in zip(_images(folder / "a/train"), TEXTS, strict=True))
+    (folder / "a/train/metadata.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return folder / "a"
+
+
+def _crawl(folder: Path) -> Path:
+    (folder / "crawl").mkdir()
+    records = [record for n, site in enumerate(draw_sites(3)) for record in wat_records(site, n)]
+    pack(folder / "crawl/CC-MAIN-00000.warc.wat.gz", [info("a.wat.gz"), *records])
+    return folder / "crawl"
+
+
+def _run(folder: Path) -> Path:
+    """What is seen of a run before it is opened."""
+    write_tars(folder / "first/shards", make_samples(12), 1)
+    (folder / "first/run.json").write_text("{}")
+    return folder / "first"
+
+
+# By name: what makes it in a folder and returns its path, and the format that reads it
+KINDS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "tars": (_tars, "webdataset"),
+    "images_with_texts": (_images_with_texts, "files"),
+    "images_with_a_table": (_table_within, "files"),
+    "images_beside_a_table": (_table_beside, "files"),
+    "table_of_images": (_table_alone, "files"),
+    "imagefolder": (_imagefolder, "files"),
+    "images_in_parquet": (_images_in_parquet, "parquet"),
+    "urls_in_parquet": (_urls_in_parquet, "parquet"),
+    "titles_in_parquet": (_titles_in_parquet, "parquet"),
+    "csv_of_urls": (lambda folder: _csv(folder / "list.csv", "link,title", URLS, TEXTS), "urls"),
+    "headless_tsv_of_urls": (_headless, "urls"),
+    "json_lines_of_urls": (_json_lines, "urls"),
+    "crawl": (_crawl, "commoncrawl"),
+    "articles": (lambda folder: write_folders(folder / "pmc", ARTICLES[:3]), "pmc"),
+    "archives_of_articles": (lambda folder: write_archives(folder / "old", ARTICLES[:3]), "pmc"),
+    "run": (_run, "run"),
+}
