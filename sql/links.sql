@@ -1,8 +1,8 @@
--- Links to images of pages, or graphics of articles: which were rows, and why others not.
+-- Links to images, graphics of articles, files of folders: which are rows, why others not.
 -- theme: Files and failures
 -- column: source   the source's name in the recipe
--- column: outcome  `row` (an image may have two), or why a link is no row
--- column: links    links to images, or graphics; of `row`, rows
+-- column: outcome  `row` (an image may have two), or why a link is no row; of a file its suffix
+-- column: links    links to images, graphics, or files; of `row`, rows
 -- column: share    of the links of the source, its rows too
 -- column: pages    pages of HTML, or articles, in the source
 WITH by_source AS (

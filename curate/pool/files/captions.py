@@ -62,8 +62,12 @@ CREATE TABLE rows AS SELECT coalesce(f.name, c.file, '') AS name, f.size, f.fing
         coalesce(error, 'no table has its name') AS error FROM listed ANTI JOIN matched USING (id) WHERE is_image
 """
 _FIND_METADATA = """
-SELECT name, size, fingerprint, error FROM files
+SELECT name, size, if(status = 'ok', fingerprint, error(name || ': ' || error)) FROM files
     WHERE parse_filename(name) IN ('metadata.csv', 'metadata.jsonl', 'metadata.parquet') ORDER BY name
+"""
+_COUNTS = """
+SELECT count(*), count(*) FILTER (status IN ('no_image', 'no_caption')),
+    any_value(name ORDER BY number) FILTER (status = 'no_image') FROM rows
 """
 _OTHERS = """
 INSERT INTO rows BY NAME SELECT name, if(len(suffix) BETWEEN 1 AND 10, suffix, 'other') AS other
@@ -106,10 +110,8 @@ def joined(source: Source, tree: FileTree, table: Any, wanted: FileColumns, cont
         if table:
             files = list_files(table, storage)
         else:
-            found = database.execute(_FIND_METADATA).fetchall()
-            if bad := [f"{name}: {error}" for name, _, _, error in found if error]:
-                raise source.error(bad[0])
-            files = [InputFile(f"{tree.url}/{name}", size, fingerprint) for name, size, fingerprint, _ in found]
+            metadata = database.execute(_FIND_METADATA).fetchall()
+            files = [InputFile(f"{tree.url}/{name}", size, version) for name, size, version in metadata]
         columns = _add_captions(source, database, tree.url, files, storage, wanted) if files else None
         database.execute(_OF_TABLES if columns else _BESIDE)
         _check(source, database, files)
@@ -138,10 +140,7 @@ def _add_captions(
         except (pa.ArrowException, ValueError) as error:
             raise source.error(f"{file.path}: cannot be read as a table: {one_line(error, 300)}") from None
         schemas.append(pa.schema([f.with_type(_plain(f.type)) for f in columns]))
-    try:
-        columns = pa.unify_schemas(schemas, promote_options="permissive")
-    except pa.ArrowException as error:
-        raise source.error(f"tables of captions hold different types in one column: {one_line(error)}") from None
+    columns = pa.unify_schemas(schemas, promote_options="permissive")
     kinds = define(number=pa.int64(), file=pa.string(), is_unsafe=pa.bool_(), beside=pa.string(), below=pa.string())
     kinds = kinds.append(pa.field("fields", pa.struct(list(columns))))
     database.register("batch", kinds.empty_table())
@@ -191,17 +190,14 @@ def _file_column(columns: pa.Schema, wanted: FileColumns) -> str:
 
 def _check(source: Source, database: Any, tables: Sequence[InputFile]) -> None:
     """Raise RecipeError where there is no image, or none with a caption."""
-    failed = "status IN ('no_image', 'no_caption')"
-    count, bad, name = database.execute(
-        f"SELECT count(*), count_if({failed}), any_value(name ORDER BY number) FILTER (status = 'no_image') FROM rows"
-    ).fetchall()[0]
-    if count and count == bad and tables:
-        accepted = "names that count from the table's folder, or from `path`"
-        raise source.error(
-            f"{tables[0].path}: none of its names is a file in {source.path}: {name!r}; accepted: {accepted}"
-        )
-    if count and count == bad:
-        accepted = "a .txt of its name beside each, a metadata.csv, .jsonl or .parquet, or `table`, a table of captions"
-        raise source.error(f"{source.path}: none of {count:,} images has a caption; accepted: {accepted}")
+    count, bad, name = database.execute(_COUNTS).fetchall()[0]
     if not count:
-        raise source.error(f"{source.path}: no image; accepted: names in .{', .'.join(IMAGE_SUFFIXES)}")
+        fault, accepted = "no image", f"names in .{', .'.join(IMAGE_SUFFIXES)}"
+    elif tables:
+        fault = f"none of the names in {tables[0].path} is one of its files, such as {name!r}"
+        accepted = "names that count from the table's folder, or from `path`"
+    else:
+        fault = f"none of {count:,} images has a caption"
+        accepted = "a .txt of its name beside each, a metadata.csv, .jsonl or .parquet, or `table`, a table of captions"
+    if count == bad:
+        raise source.error(f"{source.path}: {fault}; accepted: {accepted}")

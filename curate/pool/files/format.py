@@ -95,8 +95,8 @@ class FilesInput(interface.InputFormat):
             tree = FileTree.of(source)
             with joined(source, tree, source.table, source.columns, content) as (database, columns):
                 parts = tuple(make_parts(source, tree.url, database))
-        except (OSError, ImportError, ValueError, duckdb.Error) as error:
-            raise source.error(f"{source.path} cannot be listed: {one_line(error, 300)}") from None
+        except (OSError, ImportError, ValueError, pa.ArrowException, duckdb.Error) as error:
+            raise source.error(f"its files or tables cannot be read: {one_line(error, 300)}") from None
         if columns is None:
             return PlannedSource(parts, (FileColumns(True, supplied=frozenset({"key"})),))
         kind = FileColumns.of(columns, source.columns)

@@ -57,15 +57,17 @@ class FileTree:
         root = _WILD.split(inner, maxsplit=1)[0].rpartition("/")[0]
         if not _WILD.search(inner) or not fs.isdir(root or "/"):
             what = "a file" if fs.exists(inner) else "no such folder"
-            raise source.error(f"{path}: {what}; accepted: a folder of images, or a glob such as photos/*.jpg")
+            raise source.error(
+                f"{path}: {what}; accepted: a folder of images, or a glob such as photos/*.jpg; `table` names captions"
+            )
         depth = cls.depth if "**" in inner else inner.count("/", len(root) + 1)
         return cls(fs, root, path[: len(path) - len(inner) + len(root)], depth, re.compile(glob_translate(inner)))
 
     def list(self, content: bool) -> Iterator[pa.Table]:
         """Yield LISTED, in no order; with `content`, fingerprints are of it. Raises OSError."""
         rows = self._walk(content) if isinstance(self.fs, LocalFileSystem) else self._find(content)
-        while some := list(islice(rows, _BATCH)):
-            columns = zip(*some, strict=True)
+        while batch := list(islice(rows, _BATCH)):
+            columns = zip(*batch, strict=True)
             yield pa.table([pa.array(column, f.type) for column, f in zip(columns, LISTED, strict=True)], schema=LISTED)
 
     def _is_named(self, path: str) -> bool:

@@ -68,8 +68,8 @@ def make_parts(source: Source, root: str, database: Any) -> Iterator[InputPart]:
             yield from zip(weights.to_pylist(), batch["name"].to_pylist(), strict=True)
 
     limit = group_size(weight, _PARTS, PART_BYTES)
-    for some in group(items(), lambda item: item[0], lambda item: item[1], limit):
-        taken, missing = [], len(some)
+    for items_of_part in group(items(), lambda item: item[0], lambda item: item[1], limit):
+        taken, missing = [], len(items_of_part)
         while missing:
             table = waiting.popleft()
             taken.append(table.slice(0, missing))

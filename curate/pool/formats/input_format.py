@@ -110,8 +110,8 @@ class Batch:
     embeddings: Callable[[tuple[str, str], int, Mask], tuple[pa.Array, pa.Array]] | None = None
     # How many values the fields of rows with images have (see `InputSample`), columns beside the shards then
     fields: FieldCounts = field(default_factory=Counter)
-    # Of a source whose rows are links of pages, or graphics of articles: how many there were, and how many are no rows,
-    # by reason
+    # Of a source whose rows are links of pages, graphics of articles, or files: how many there were, and how many are
+    # no rows, by reason or suffix
     links: Counter[str] = field(default_factory=Counter)
     damaged: str = ""  # status of rows whose image cannot be decoded; empty: what `measure_image` says
 
