@@ -25,7 +25,7 @@ WITH dropped AS (
         list(d.uid ORDER BY d.unit, d.row) AS members,
         list(d.cosine ORDER BY d.unit, d.row) AS cosines
     FROM dropped d JOIN representatives k ON k.uid = d.duplicate_of
-    WHERE d.uid <> k.uid AND d.sha256 IS DISTINCT FROM k.sha256 AND d.url IS DISTINCT FROM k.url
+    WHERE d.uid <> k.uid AND coalesce(d.sha256 <> k.sha256, true) AND coalesce(d.url <> k.url, true)
     GROUP BY k.unit, k.row, k.uid
     ORDER BY dropped DESC, k.uid
     LIMIT $limit

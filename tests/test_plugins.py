@@ -78,3 +78,18 @@ def test_the_package_of_the_page(tmp_path: Path) -> None:
     assert [row["part"] for row in rows] == pytest.approx([0.01, 0.02, 0.9, 0.03, 0.04])
     card = (tmp_path / "run/README.md").read_text()
     assert "drawn by weight; seed 0" in card
+    [undrawn] = json.loads(
+        curate(
+            tmp_path / "site", "sql", out, "SELECT uid FROM decisions WHERE rule = 'weighted'", "--format", "json"
+        ).stdout
+    )
+    said = curate(tmp_path / "site", "explain", out, undrawn["uid"]).stdout
+    assert "dropped by weighted, not drawn by its weight (probability 0)" in said
+    assert "expected: 2 rows" in curate(tmp_path / "site", "whatif", out, "--set", "rules.small=part < 0.6").stdout
+    unsized = curate(tmp_path / "site", "whatif", out, "--rows", "1")
+    assert unsized.returncode == 2 and "weighted has no number of rows to solve for" in unsized.stderr
+    (tmp_path / "site/curate_extras.py").write_text(
+        blocks["python"].replace("return np.clip", "return 1 / 0 + np.clip")
+    )
+    failed = curate(tmp_path / "site", "run", str(tmp_path / "r.yaml"), "--out", f"{out}2")
+    assert "selection 'weighted' of package curate-extras" in failed.stderr and "opening" not in failed.stderr

@@ -55,7 +55,8 @@ def explain_verdict(run: OpenRun, row: dict[str, Any], forgotten: datetime | Non
         else "none: it is not by chance",
     }
     words = run.facts.selection
-    facts["value"] = show_value(row.get(words.of)) if words else ""
+    if words:
+        facts |= {"value": show_value(row.get(words.of)), "meaning": words.meaning}
     if row["kept"]:
         why = words.kept.format(**facts) if words and row["draw"] is not None else ""
         why += f"; {pluralise(row['repeats'], 'time')} in uids.npy" if row.get("repeats") is not None else ""

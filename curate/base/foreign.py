@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from queue import SimpleQueue
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, NoReturn
 
 from curate.base.errors import CurateError, RunError
@@ -130,14 +130,32 @@ def _find_kinds(frames: Iterable[FrameType]) -> tuple[list[ForeignKind], str]:
         module = package_of(frame)
         if kinds := [kind for kind in list(FOREIGN.values()) if kind.module.partition(".")[0] == module]:
             same = [kind for kind in kinds if kind.module == frame.f_globals.get("__name__")] or kinds
-            return [kind for kind in same if _is_of(kind, frame)] or same, module
+            owned = [kind for kind in same if _is_of(kind, frame)] or [kind for kind in same if _names(kind, frame)]
+            return owned or same, module
     return [], ""
+
+
+def _owner(frame: FrameType) -> tuple[Any, type]:
+    owner = frame.f_locals.get("self", frame.f_locals.get("cls"))
+    return owner, owner if isinstance(owner, type) else type(owner)
+
+
+def _names(kind: ForeignKind, frame: FrameType) -> bool:
+    """Return whether a kind's own code names the function of a frame, or its class, such as a selection's choice."""
+    own = kind.kind if isinstance(kind.kind, type) else type(kind.kind)
+    classes = [each for each in own.__mro__ if each.__module__.partition(".")[0] == kind.module.partition(".")[0]]
+    values = [value for part in (*classes, kind.kind) for value in getattr(part, "__dict__", {}).values()]
+    codes, names = [value.__code__ for value in values if hasattr(value, "__code__")], set[str]()
+    while codes:
+        code = codes.pop()
+        names.update(code.co_names)
+        codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+    return not names.isdisjoint({frame.f_code.co_name, _owner(frame)[1].__name__})
 
 
 def _is_of(kind: ForeignKind, frame: FrameType) -> bool:
     """Return whether a frame is one of a kind's own methods or functions, or of its section's."""
-    owner = frame.f_locals.get("self", frame.f_locals.get("cls"))
-    classes = owner if isinstance(owner, type) else type(owner)
+    owner, classes = _owner(frame)
     parts = [kind.kind, type(kind.kind), getattr(kind.kind, "section", None)]
     codes = [getattr(value, "__code__", None) for value in getattr(kind.kind, "__dict__", {}).values()]
     return any(part is owner or part is classes for part in parts) or any(code is frame.f_code for code in codes)

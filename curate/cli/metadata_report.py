@@ -6,8 +6,10 @@ from typing import Any
 
 from curate.ask.output import Line, columns, heading, line
 from curate.base.wording import format_bytes, pluralise
+from curate.match.building.settings import Limits
 from curate.match.building.steps import report_name
 
+_WORDS = Limits.words
 _SHOWN = 4  # wikis of a language that have lines of their own
 _UNITS = {"unigram": "count", "bigram": "PMI", "title": "views"}
 
@@ -36,6 +38,10 @@ def _language_lines(report: Mapping[str, Any], language: Mapping[str, Any]) -> I
     for wiki, sources in by_wiki.items() if len(wikis) <= _SHOWN else ():
         yield from [line(f"  {wiki}")] if len(wikis) > 1 else []
         yield from columns([*map(_row, sources)], right=[1], indent=4 if len(wikis) > 1 else 2)
+    if any(source["source"] == "unigram" and (source["cap"] or _WORDS) < _WORDS for source in language["sources"]):
+        share = f"the most frequent {Limits.words_percent} % of the different words, at most {_WORDS:,}"
+        full = f"it takes {_WORDS * 100 // Limits.words_percent:,} different words, a Wikipedia of some GB, to fill it"
+        yield line(f"  the cap of unigrams is MetaCLIP 2's: {share}; {full}", hang=4)
     words = max((read["tokens"].get(wiki, 0) for wiki in wikis), default=0)
     if words and log2(words) < report["pmi"]:
         why = f"no pair reaches PMI {report['pmi']:g}; most would be {log2(words):.1f}: see --pmi"

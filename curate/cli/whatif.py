@@ -116,6 +116,9 @@ def _size_key(recipe: Recipe) -> str:
     """Return the key that sets the size: of the recipe's selection, else of one that it may have."""
     if recipe.selection and recipe.selector.sizes_of:
         return f"{recipe.selector.key}.{recipe.selector.sizes_of[0]}"
+    if recipe.selection and recipe.selection[0] not in ("balance", "sample"):
+        why = f"--rows: {recipe.selection[0]} has no number of rows to solve for"
+        raise RecipeError(f"{why}; accepted: --by, or no --rows, for the expected size with other settings (--set)")
     return "balance.rows" if recipe.match else "sample.rows"
 
 

@@ -311,9 +311,10 @@ class RunClaim(Facts):
 class SelectionWords(Facts):
     """What people are told of the last choice among the rows left."""
 
-    # Why a row stayed or did not, of one row; `str.format` fills in its `draw`, `probability` and `value`
+    # Why a row stayed or did not, of one row; `str.format` fills in its `draw`, `probability` and `value`, and the
+    # selection's `meaning`
     kept: str = ": its draw {draw} is below 1 (probability {probability})"
-    dropped: str = "its draw {draw} is not below 1 (probability {probability})"
+    dropped: str = "{meaning} (probability {probability})"
     of: str = ""  # the column that has the `value`
     card: str  # what the dataset card says under the selection's key
     summary: list[str] = []  # lines at the end of a run

@@ -22,6 +22,10 @@ def test_a_build_and_its_report(tmp_path: Path, cli: Cli) -> None:
     lines = done.out.splitlines()
     assert lines[0].startswith("de  ") and "entries, from 4" in lines[0]
     assert any(line.startswith("  unigram") and "; the cap of 12 cut 1" in line for line in lines)
+    assert (
+        "the most frequent 10 % of the different words, at most 251,465; it takes 2,514,650 different words"
+        in " ".join(done.out.split())
+    )
     assert any(line.startswith("  title") and "views" in line for line in lines)
     assert any("never match" in line and "'St. Louis'" in line for line in lines)
     assert any(

@@ -301,3 +301,15 @@ def test_an_evaluation_set_that_is_not_whole_is_told(model: str, tmp_path: Path)
     assert done.counts["contaminated"] == facts["images"]
     with pytest.raises(RecipeError, match=r"images of the evaluation set cannot be read, and max_failed is 0\.1"):
         pools.run_local(asked.model_copy(update={"max_failed": 0.1}), tmp_path / "strict")
+
+
+def test_a_pool_without_urls_has_near_duplicates_too(tmp_path: Path) -> None:
+    """No URL is not an equal one."""
+    samples = [replace(sample, url=None) for sample in make_pool(20)]
+    path = pools.write_tars(tmp_path / "tars", samples, 1)
+    measure = {"image": {"phash": True}}
+    done = pools.run_local(pools.recipe_of(path, measure=measure, dedup={"by": PASSES["phash"]}), tmp_path / "run")
+    clusters = Run(str(done.folder)).sql("near_duplicates", limit=100).to_pylist()
+    dropped = [row for row in done.table("decisions").to_pylist() if row["rule"] == "duplicate"]
+    assert sum(cluster["dropped"] for cluster in clusters) == len(dropped) > 5
+    assert {cluster["url"] for cluster in clusters} == {None}
