@@ -14,7 +14,8 @@ from curate.decide.rules.rules import Rule, check_rules, rule_values
 from curate.recipe.deciding import Top
 from curate.store.facts import RuleFacts, RunFacts
 
-AT = "SEMI JOIN (SELECT unnest($places, recursive := true)) USING (unit, row)"  # rows at `places`
+# Rows at `places`.
+AT = "SEMI JOIN (SELECT unnest($places::STRUCT(unit INT, row INT)[], recursive := true)) USING (unit, row)"
 # Columns that rules do not see.
 UNSEEN = ("unit", "row", "offset", "status", "error", *schema.DECISIONS.names[len(schema.ALIGNED) :])
 UNSEEN += (schema.REPEATS.name, schema.DUPLICATE_COSINE.name)
@@ -39,8 +40,6 @@ class RuleResult(NamedTuple):
 
 def evaluate_rows(run: OpenRun, places: Sequence[dict[str, int]]) -> Iterator[tuple[dict[str, Any], list[RuleResult]]]:
     """Yield the rows of `verdicts` at places (unit, row), in their order, with the results of the rules."""
-    if not places:
-        return
     rows = run.table(f"SELECT * FROM verdicts {AT} ORDER BY unit, row", places=list(places))
     seen = rows.select([column for column in rows.column_names if column not in UNSEEN])
     expressed = {rule.name: rule.expression if rule.sql or rule.dedup else None for rule in run.facts.rules}

@@ -1,6 +1,5 @@
 """The blocks of a section of the report: plain values, which page.html lays out. No HTML but the charts' SVG."""
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -75,11 +74,6 @@ class Value(NamedTuple):
     text: str
     number: float | None = None
 
-    @property
-    def is_uid(self) -> bool:
-        """Whether the text is a uid, which is shown by its first characters."""
-        return re.fullmatch("[0-9a-f]{32}", self.text) is not None
-
 
 class Card(NamedTuple):
     """A sample: pictures, texts by label, values, and its name for `curate explain`: uid or key.
@@ -95,16 +89,6 @@ class Card(NamedTuple):
     verdict: Value | None = None
     rule: str = ""
     numbers: Sequence[Value] = ()
-
-    @property
-    def is_uid(self) -> bool:
-        """Whether the name is a uid."""
-        return Value("", self.name).is_uid
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether the sample is kept."""
-        return self.verdict is not None and self.verdict.name == "kept"
 
 
 class Gallery(NamedTuple):
@@ -131,8 +115,3 @@ class Section(NamedTuple):
     id: str
     title: str
     blocks: Sequence[Block]
-
-    @property
-    def has_cards(self) -> bool:
-        """Whether there are cards to sort and filter."""
-        return any(isinstance(block, Gallery) for block in self.blocks)

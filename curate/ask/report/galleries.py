@@ -25,7 +25,7 @@ from curate.ask.explain_sections import explain_verdict
 from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import Card, Gallery, Picture, Section, Value
 from curate.ask.report.text import SHORT, clean, count
-from curate.ask.rule_results import FAILED, NOT_REACHED, RuleResult, evaluate_rows
+from curate.ask.rule_results import AT, FAILED, NOT_REACHED, RuleResult, evaluate_rows
 from curate.base import schema
 from curate.base.process import in_threads
 from curate.base.schema import OK
@@ -42,7 +42,6 @@ BLURRED = 0.8  # images with an `nsfw` above this are blurred until pointed at
 
 Row = dict[str, Any]
 Place = tuple[int, int]
-AT_PLACES = "(SELECT unnest($units::INTEGER[]), unnest($rows::INTEGER[]))"  # rows at the places of `at_places`
 MOST = 30  # galleries
 SAMPLES = 8  # of each; half as many where there are many galleries
 SCORES = 6  # of a kept sample
@@ -65,10 +64,9 @@ def place_of(row: Row) -> Place:
     return row["unit"], row["row"]
 
 
-def at_places(places: Iterable[Place]) -> dict[str, list[int]]:
-    """Return parameters of a query that looks up these places among AT_PLACES."""
-    places = list(places)
-    return {"units": [unit for unit, _ in places], "rows": [row for _, row in places]}
+def at_places(places: Iterable[Place]) -> list[dict[str, int]]:
+    """Return places for a query that looks them up by AT."""
+    return [{"unit": unit, "row": row} for unit, row in places]
 
 
 def make_pictures(run: OpenRun, rows: Sequence[Row]) -> dict[Place, Picture]:
@@ -146,9 +144,9 @@ def _from_input(run: OpenRun, source: Source, path: str, rows: Sequence[Row]) ->
     """Yield images of an input file: its n-th row is the n-th of the run that names the file, unless it is damaged."""
     places = run.rows(
         f"""SELECT unit, row, place FROM (SELECT unit, row, row_number() OVER (ORDER BY unit, row) - 1 AS place
-        FROM samples WHERE shard = $shard) WHERE (unit, row) IN {AT_PLACES} ORDER BY place""",
+        FROM samples WHERE shard = $shard) {AT} ORDER BY place""",
         shard=path,
-        **at_places(map(place_of, rows)),
+        places=at_places(map(place_of, rows)),
     )
     by_place = {place_of(row): row for row in rows}
     wanted = [by_place[place_of(place)] for place in places]
@@ -181,7 +179,7 @@ def galleries_section(run: OpenRun) -> Section:
     largest = sorted(lines, key=lambda line: (line["kind"] != "kept", -line["rows"]))[:MOST]
     shown = sorted((line for line in lines if line in largest), key=lambda line: line["kind"] != "kept")
     chosen = _choose(run, SAMPLES if len(shown) <= MOST // 2 else SAMPLES // 2)
-    places = [{"unit": unit, "row": row} for line in shown for unit, row in chosen[line["rule"]]]
+    places = at_places(place for line in shown for place in chosen[line["rule"]])
     judged = [(row, judge(run, row, results)) for row, results in evaluate_rows(run, places)]
     rows = {place_of(row): row for row, _ in judged}
     verdicts = {place_of(row): verdict for row, verdict in judged}
@@ -222,9 +220,9 @@ def _entries(run: OpenRun, rows: dict[Place, Row]) -> dict[Place, str]:
     matched = run.rows(
         f"""SELECT m.unit, m.row, count(*) AS n,
         list({{'entry': e.entry, 'n': e.survivors}} ORDER BY e.survivors, e.entry)[1:{ENTRIES}] AS entries
-        FROM (SELECT unit, row, unnest(entry_ids) AS entry_id FROM matches WHERE (unit, row) IN {AT_PLACES}) m
+        FROM (SELECT unit, row, unnest(entry_ids) AS entry_id FROM matches {AT}) m
         JOIN entries e USING (entry_id) GROUP BY m.unit, m.row""",
-        **at_places(rows),
+        places=at_places(rows),
     )
     texts = {}
     for row in matched:

@@ -18,19 +18,10 @@ from typing import Any
 from curate.ask.chart_files import write_chart
 from curate.ask.opened import OpenRun
 from curate.ask.output import Result, write_json
+from curate.ask.report import galleries
 from curate.ask.report.blocks import Card, Gallery, Section, Value
 from curate.ask.report.distributions import count_bins, distributions_section, draw_histograms
-from curate.ask.report.galleries import (
-    Row,
-    fate,
-    folded_numbers,
-    judge,
-    make_pictures,
-    make_value,
-    place_of,
-    read_originals,
-    sample_texts,
-)  # fmt: skip
+from curate.ask.report.galleries import Row, place_of
 from curate.ask.report.page import render_sections
 from curate.ask.report.text import SHORT, clean, count
 from curate.ask.rule_results import evaluate_rows
@@ -133,10 +124,12 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
         [(role, known[uid][0 if role == "duplicate" else -1]) for role, uid in group[:most] if uid in known]
         for group in groups
     ]
-    pictures = make_pictures(run, [of for group in samples for _, of in group]) if run.facts.pool.images else {}
+    pictures = (
+        galleries.make_pictures(run, [of for group in samples for _, of in group]) if run.facts.pool.images else {}
+    )
     own = [of for row, parts in zip(rows, samples, strict=True) for _, of in parts if of["uid"] == row[at]]
-    places = [{"unit": of["unit"], "row": of["row"]} for of in own]
-    verdicts = {place_of(of): judge(run, of, results) for of, results in evaluate_rows(run, places)}
+    places = galleries.at_places(map(place_of, own))
+    verdicts = {place_of(of): galleries.judge(run, of, results) for of, results in evaluate_rows(run, places)}
     cards = []
     for row, group, parts in zip(rows, groups, samples, strict=True):
         sample = next((of for _, of in parts if of["uid"] == row[at]), None)
@@ -145,15 +138,17 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
         rule = clean(dict(zip(names, row, strict=True)).get("rule") or (verdict.name if verdict else ""), SHORT)
         repeated = ("rule", "kept") if verdict and verdict.name == rule else ()
         values = [
-            make_value(name, value)
+            galleries.make_value(name, value)
             for name, lower, value in zip(result.names, names, row, strict=True)
             if value is not None and lower not in (*shown, *repeated)
         ]
         values += [Value("pictures", f"the first {most} of {count(len(group))}")] if len(group) > most else []
         missing = _NO_UID if row[at] is None else "no row of this run has the uid"
-        texts = sample_texts(sample) if sample else [("", missing)]
-        shots = [pictures[place_of(of)]._replace(label=fate(role, of)) for role, of in parts] if pictures else []
-        numbers = folded_numbers(run, sample, values) if sample else []
+        texts = galleries.sample_texts(sample) if sample else [("", missing)]
+        shots = (
+            [pictures[place_of(of)]._replace(label=galleries.fate(role, of)) for role, of in parts] if pictures else []
+        )
+        numbers = galleries.folded_numbers(run, sample, values) if sample else []
         cards.append(Card(shots, texts, values, clean(row[at] or ""), verdict, rule, numbers))
     title = f"{count(MOST)} of {count(total)} rows" if total > MOST else pluralise(total, "row")
     section = Section("rows", title, [Gallery("", cards, note=clean(query, 1000))])
@@ -178,7 +173,7 @@ def export_rows(run: OpenRun, result: Result, folder: str) -> tuple[int, int]:
     missing, rows = 0, iter(result.rows)
     while batch := list(islice(rows, _TOGETHER)):
         known = samples_of(run, [row[at] for row in batch])
-        images, _ = read_originals(run, [rows[-1] for rows in known.values()])
+        images, _ = galleries.read_originals(run, [rows[-1] for rows in known.values()])
         for row in batch:
             sample = known[row[at]][-1] if row[at] in known else None
             data = images.get(place_of(sample)) if sample else None

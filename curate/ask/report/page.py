@@ -28,6 +28,7 @@ from curate.ask.report.languages import languages_section
 from curate.ask.report.provenance import provenance_section, time_section
 from curate.ask.report.text import SHORT, clean, count, percent
 from curate.base.errors import RecipeError, RunError
+from curate.base.ids import own_uid
 from curate.base.wording import format_bytes
 from curate.store.facts import read_facts
 from curate.store.layout import REPORT_FILE, SUCCESS_FILE
@@ -35,7 +36,9 @@ from curate.store.lock import locked
 from curate.store.manifest import Lines, digest_file, read_manifest, write_manifest
 
 MOST_BYTES = 5_000_000
-_parse = cache(jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True).from_string)
+_TEMPLATES = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+_TEMPLATES.tests["uid"] = lambda text: own_uid(text) == text
+_parse = cache(_TEMPLATES.from_string)
 
 
 def write_report(
