@@ -6,6 +6,7 @@ listed once; no table is opened. Whether who holds the folder has ended is asked
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from curate.store.lease import Holder
 from curate.store.lock import find_holder
 from curate.store.manifest import how_to_go_on, no_run
 from curate.store.store import RunStore
-from curate.store.timings import count_failed
+from curate.store.timings import DEDUP, Records, count_failed, read_records
 from curate.store.worker_log import read_last_error
 
 STEPS = (
@@ -87,11 +88,13 @@ def find_status(url: str, ask: Ask) -> Status:
         units = len(read_claim(store).unit_keys) if has_run else None
     except DamagedError:
         units = None
+    records = read_records(store)
     steps = [*_count_steps(store, units, exit_status == NOT_YET)]
+    steps[1:1] = _dedup_steps(records, units)
     if downloads := sum_downloads(store):
         share = f"{pluralise(downloads.urls, 'URL')}, {downloads.came / downloads.urls:.1%} gave an image"
         steps.insert(0, ("download", share, f"{60 * downloads.urls / downloads.seconds:,.3g} URLs/min"))
-    if failed := count_failed(store):
+    if failed := count_failed(records):
         steps.append(("failed", pluralise(failed, "row"), ""))
     more = [f"see {place}" for place in (holder.page, holder.log) if place] if holder else []
     more += [f"last error of a worker: {error}"] if (error := read_last_error(store)) else []
@@ -114,6 +117,15 @@ def _judge(store: RunStore, holder: Holder | None, ask: Ask) -> tuple[int, str]:
     return NOT_YET, f"{f'waiting for {holder}' if holder.is_waiting else f'{holder} is at work'}{heard}{of_job}"
 
 
+def _dedup_steps(records: Records, units: int | None) -> list[tuple[str, str, str]]:
+    """Return how many units each step of deduplication has done in the last command; a search is of all at once."""
+    names = sorted({record["name"] for record in records if record["step"] == DEDUP})
+    latest = [name for name in names if name.split()[0] == names[-1].split()[0]]
+    done = Counter(name.rpartition(".")[0].split(" ", 2)[2] for name in latest)
+    of_all = f"/{units:,}" if units else ""
+    return [(name, "begun" if name.endswith("search") else f"{n:,}{of_all}", "") for name, n in done.items()]
+
+
 def _count_steps(store: RunStore, units: int | None, is_at_work: bool) -> Iterator[tuple[str, str, str]]:
     """Yield of each step that has begun, or that all runs have, how far it is; at work its speed, and the time left."""
     now = time.time()
@@ -121,9 +133,11 @@ def _count_steps(store: RunStore, units: int | None, is_at_work: bool) -> Iterat
         files = {path: at for path, at in store.times(place).items() if path.endswith(suffix)}
         done, total = count_done(files, suffix), units if what == "units" else None
         late = sorted(at for at in files.values() if at > now - _WINDOW)
-        a_minute = 60 * (len(late) - 1) / max(now - late[0], 1.0) if late and is_at_work else 0.0
+        is_working = late and is_at_work and done != total
+        until = now if total or not late else late[-1]  # a step without a total may have ended with its last file
+        a_minute = 60 * (len(late) - 1) / max(until - late[0], 1.0) if is_working else 0.0
         speed = f"{a_minute:,.3g} {what}/min" if a_minute else ""
-        if speed and total and done < total:
+        if speed and total:
             speed += f", about {format_seconds(60 * (total - done) / a_minute)} left"
         if files or name in USUAL:
             yield name, f"{done:,}/{total:,}" if total else f"{done:,}", speed

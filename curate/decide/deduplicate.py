@@ -5,6 +5,7 @@ cell that it visits; of edges a spanning forest. The groups come back to every w
 that is near another. One machine would hold it all: there all states come together, for `Nearness.search`.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from operator import itemgetter
@@ -25,6 +26,7 @@ from curate.decide.settings import DecideSettings
 from curate.decide.unit_state import Duplicates, UnitState
 from curate.run.units import Answer, Aside, Combine, Fold, Pairs, ToUnit, Units
 from curate.store.tables import OpenTables, UnitTables
+from curate.store.timings import log_unit
 
 Hashes = list[tuple[int, U64]]  # of passes, by their places
 Recalls = list[Answer[I64]]  # of each pass by nearness: int64[2], the sum of `Nearness.recall`
@@ -39,12 +41,13 @@ def deduplicate(units: Units, settings: DecideSettings, n_buckets: int = 1) -> t
 
 def find_records(units: Units, settings: DecideSettings, n_buckets: int = 1) -> tuple[Pairs[int, Records], Recalls]:
     """Find the rows still in that share a pass's key with another; return their records, by the first's bucket."""
-    near = [_find_groups(units, settings, place, by, n_buckets) for place, by in settings.near.items()]
+    began = f"{time.time():.0f}"
+    near = [_find_groups(units, settings, place, by, n_buckets, began) for place, by in settings.near.items()]
     groups = [pair[0] for pair in near]
     # Hashes go to buckets, and repeated ones back to their units.
-    hashes = units.pairs("Duplicates: hash", _hash, settings, n_buckets, *groups)
+    hashes = units.pairs("Duplicates: hash", _hash, settings, n_buckets, began, *groups)
     repeated = units.group("Duplicates: repeated", hashes, _repeated)
-    records = units.pairs("Duplicates: records", _records, settings, n_buckets, *groups, sent=repeated)
+    records = units.pairs("Duplicates: records", _records, settings, n_buckets, began, *groups, sent=repeated)
     return records, [pair[1] for pair in near]
 
 
@@ -70,13 +73,14 @@ def _key_columns(tables: UnitTables, settings: DecideSettings, groups: Sequence[
 
 
 def _hash(
-    tables: OpenTables, state: UnitState, settings: DecideSettings, n_buckets: int, *groups: Groups
+    tables: OpenTables, state: UnitState, settings: DecideSettings, n_buckets: int, began: str, *groups: Groups
 ) -> Iterator[tuple[tuple[int, int], tuple[int, U64]]]:
     """Yield the unit and the hashes of each pass's keys, by (pass, bucket)."""
     for i, column in enumerate(_key_columns(tables, settings, groups)):
         for bucket, hashes in enumerate(exact.split_buckets(exact.key_hashes(column, state.alive), n_buckets)):
             if len(hashes):
                 yield (i, bucket), (state.unit.index, hashes)
+    log_unit(settings.store, f"{began} 98 dedup: hash", state.unit.index)
 
 
 def _repeated(key: tuple[int, int], bucket: Sequence[tuple[int, U64]]) -> Iterator[ToUnit]:
@@ -85,9 +89,16 @@ def _repeated(key: tuple[int, int], bucket: Sequence[tuple[int, U64]]) -> Iterat
 
 
 def _records(
-    tables: OpenTables, state: UnitState, repeated: Hashes, settings: DecideSettings, n_buckets: int, *groups: Groups
+    tables: OpenTables,
+    state: UnitState,
+    repeated: Hashes,
+    settings: DecideSettings,
+    n_buckets: int,
+    began: str,
+    *groups: Groups,
 ) -> Iterator[tuple[int, Records]]:
     """Yield the records of the unit's rows whose hash repeats somewhere in the pool, by bucket of the first pass."""
+    log_unit(settings.store, f"{began} 99 dedup: compare", state.unit.index)
     if not repeated:
         return
     hashes = [
@@ -147,32 +158,41 @@ def _by_number(records: Records, numbers: npt.NDArray[np.integer]) -> Iterator[t
 
 
 def _find_groups(
-    units: Units, settings: DecideSettings, place: int, nearness: Nearness, n_buckets: int
+    units: Units, settings: DecideSettings, place: int, nearness: Nearness, n_buckets: int, began: str
 ) -> tuple[Answer[Groups], Answer[I64]]:
     """Find the groups of a pass by nearness over the rows still in: Groups, and the sum of `Nearness.recall`."""
-    name = f"Duplicates, pass {place + 1}"
+    name, recorded = f"Duplicates, pass {place + 1}", f"{began} {place:02d} dedup: pass {place + 1}"
     if not units.place.is_cluster:
         states = units.ask(f"{name}: together", lambda _, state: [state])
-        both = units.get(f"{name}: search", _search, states, settings, nearness)
+        both = units.get(f"{name}: search", _search, states, settings, nearness, recorded)
         return units.get(f"{name}: groups", itemgetter(0), both), units.get(f"{name}: recall", itemgetter(1), both)
 
-    def of_unit(method: Callable[..., Any], *more: Any) -> Callable[..., Any]:
+    def of_unit(step: str, method: Callable[..., Any], *more: Any) -> Callable[..., Any]:
         """Return a step that gives what a method of the pass does for a unit."""
-        return lambda tables, state, plan: method(*_read_nodes(tables, state, nearness), plan, *more)
+
+        def work(tables: OpenTables, state: UnitState, plan: Any) -> list[Any]:
+            parts = list(method(*_read_nodes(tables, state, nearness), plan, *more))
+            log_unit(settings.store, f"{recorded} {step}", state.unit.index)
+            return parts
+
+        return work
 
     plan: Any = None
     for n in range(nearness.rounds):
-        surveys = units.ask(f"{name}: survey {n}", of_unit(lambda *of: [nearness.survey(*of)]), plan)
+        surveys = units.ask(f"{name}: survey {n}", of_unit(f"plan {n + 1}", lambda *of: [nearness.survey(*of)]), plan)
         plan = units.get(f"{name}: plan {n}", nearness.plan, plan, surveys)
-    recall = units.ask(f"{name}: recall", of_unit(lambda *of: [nearness.recall(*of)]), plan, combine=Fold[I64]())
-    parts = units.pairs(f"{name}: split", of_unit(nearness.split, n_buckets), plan)
+    recall = units.ask(
+        f"{name}: recall", of_unit("recall", lambda *of: [nearness.recall(*of)]), plan, combine=Fold[I64]()
+    )
+    parts = units.pairs(f"{name}: split", of_unit("split", nearness.split, n_buckets), plan)
     groups = units.group(
         f"{name}: groups of buckets", parts, lambda bucket, some: [Aside(nearness.groups(bucket, join_parts(some)))]
     )
     return units.combine(f"{name}: groups", [groups.aside], _JoinGroups()), recall
 
 
-def _search(states: list[UnitState], settings: DecideSettings, nearness: Nearness) -> tuple[Groups, I64]:
+def _search(states: list[UnitState], settings: DecideSettings, nearness: Nearness, recorded: str) -> tuple[Groups, I64]:
+    log_unit(settings.store, f"{recorded} search", 0)
     in_order = sorted(states, key=lambda state: state.unit.index)
     nodes = (_read_nodes(settings.tables(state.unit), state, nearness) for state in in_order)
     return nearness.search(nodes, settings.store.spool)

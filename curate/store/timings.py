@@ -36,7 +36,7 @@ _FILES = {
 _LINE = 400  # characters from which on records that wait are written
 _lock = threading.Lock()
 _waiting: dict[str, tuple[RunStore, list[str]]] = {}  # records of folders in stores, by URL
-_SENT = "sent"
+_SENT, DEDUP = "sent", "dedup"
 DRIFT = "drift"
 USERS = (START, *ORDER[:4], "duplicates", *ORDER[4:], "audit", DRIFT, "publish", ENGINE)
 
@@ -83,6 +83,12 @@ def log_used(folder: RunStore, step: str = "") -> None:
         used[step, CPU] += used.pop((ENGINE, CPU), 0.0)
     _record(folder, f"used.{uuid.uuid4().hex}.0. 0{_say(used)}")
     write_records()
+
+
+def log_unit(folder: RunStore, step: str, unit: int) -> None:
+    """Record that a step of deduplication has done a unit; `step`: when the command began, its place, and its name."""
+    if not folder.is_read_only:
+        _record(folder, f"{DEDUP}.{step}.{unit}.0.")
 
 
 def log_sent(folder: RunStore, kind: str, engine: str, sent: Sent) -> None:
@@ -167,9 +173,9 @@ def _spread(pairs: list[tuple[int, int]]) -> float | None:
     return sqrt(squares * len(pairs) / (len(pairs) - 1))
 
 
-def count_failed(folder: RunStore) -> int:
+def count_failed(records: Records) -> int:
     """Return how many rows have failed so far of those that the run's commands read."""
-    failed = {record.group("step", "name"): int(record["failed"] or 0) for record in read_records(folder)}
+    failed = {record.group("step", "name"): int(record["failed"] or 0) for record in records}
     return sum(failed.values())
 
 

@@ -16,11 +16,15 @@ import fsspec
 import pytest
 
 from curate.ask.status import FAILED, FINISHED, NOT_YET, Status, find_status, seconds_between
+from curate.base.errors import RunError
 from curate.cli import progress
 from curate.cli import status as following
+from curate.store.facts import read_claim
 from curate.store.lease import Holder
 from curate.store.lock import locked
 from curate.store.store import RunStore
+from curate.store.timings import log_unit
+from tests.laws import pools
 from tests.publish.runs import write_small
 
 
@@ -62,6 +66,47 @@ def test_rates_and_time_left_are_of_the_files_of_the_last_minutes(tmp_path: Path
     assert (name, done) == ("measure", "15/100") and re.fullmatch(r"0\.99\d units/min, about 85 min \d+ s left", speed)
     assert status.steps[1] == ("decide", "0/100", "")
     assert find_status(store.url, never).steps[0] == ("measure", "15/100", ""), "nobody works on it"
+
+
+def test_a_finished_step_has_no_rate_and_one_without_a_total_keeps_it(tmp_path: Path) -> None:
+    """Shards ended five minutes ago: two in a minute then, and not fewer the longer it is ago."""
+    write_small(str(tmp_path / "run"))
+    store, now = RunStore(str(tmp_path / "run")), time.time()
+    claim = json.loads(store.read_bytes("run.json"))
+    claim["unit_keys"] = ["key"] * 3
+    store.write_json("run.json", claim)
+    (tmp_path / "run/_SUCCESS").unlink()
+    for folder in ("tables", "shards"):
+        shutil.rmtree(tmp_path / "run" / folder)
+    for place, ago in enumerate((360, 330, 300)):
+        for name in (f"tables/samples/{place:05d}.parquet", f"shards/{place:05d}_stats.json"):
+            store.write_bytes(name, b"")
+            os.utime(tmp_path / "run" / name, (now - ago, now - ago))
+    with locked(store, "run"):
+        steps = {name: (done, speed) for name, done, speed in find_status(store.url, never).steps}
+    assert steps["measure"] == ("3/3", "") and steps["emit"] == ("3", "2 shards/min")
+
+
+@pytest.mark.thorough
+def test_steps_of_deduplication_are_those_of_the_last_command(tmp_path: Path) -> None:
+    """The audit ends a run after it; what an earlier command recorded is not progress of this one."""
+    dedup = {"by": ["uid", {"phash": {"distance": 4}}]}
+    pool = pools.write_tars(tmp_path / "tars", pools.make_samples(60), 3)
+    recipe = pools.recipe_of(pool, max_failed=0.0, measure={"image": {"phash": True}}, dedup=dedup)
+    store = RunStore(str(tmp_path / "run"))
+    log_unit(store, "1 98 dedup: hash", 7)
+    with pytest.raises(RunError, match="max_failed"):
+        pools.run_beam(recipe, tmp_path / "run")
+    units = len(read_claim(store).unit_keys)
+    steps = find_status(store.url, never).steps
+    assert [name for name, _, _ in steps][:5] == [
+        "measure",
+        "dedup: pass 2 search",
+        "dedup: hash",
+        "dedup: compare",
+        "decide",
+    ]
+    assert [done for _, done, _ in steps][1:4] == ["begun", f"{units}/{units}", f"{units}/{units}"]
 
 
 @pytest.fixture
