@@ -1,16 +1,39 @@
 """The script `curate`, and `python -m curate`: Ctrl-C or `kill` ends it at once from here on, while it is importing,
-too.
+too. `curate run` becomes two processes here, while nothing is imported.
 """
 
+import sys
 from importlib import import_module
 
-from curate.cli.interrupt import end_when_interrupted
+from curate.cli.interrupt import end_when_interrupted, end_when_read
 
 
 def start() -> None:
     """Run the command as a process of its own: an interrupt ends it at once, whatever its threads are doing."""
+    if next((word for word in sys.argv[1:] if not word.startswith("-")), "") == "run":
+        _start_run()
+        return
     end_when_interrupted("curate: interrupted")
     import_module("curate.cli.main").command()
+
+
+def _start_run() -> None:
+    """Run the command in a child, which sends its exit status: another one means that something has ended it."""
+    from curate.cli.supervise import UNSENT, Supervisor
+
+    supervisor = Supervisor()
+    supervisor.run()
+    end_when_read(supervisor.read_signals, "curate: interrupted")
+    status: object = 1
+    try:
+        import_module("curate.cli.main").command()
+        status = 0
+    except SystemExit as ended:
+        status = ended.code
+        raise
+    finally:
+        if not supervisor.send(status=status):
+            sys.exit(UNSENT)
 
 
 if __name__ == "__main__":

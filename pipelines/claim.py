@@ -40,7 +40,7 @@ from curate.store.facts import MetadataFacts, RunClaim, read_facts, write_facts
 from curate.store.forgotten import Record
 from curate.store.layout import DESCRIBING_FILE, DRIVER_LOG, INPUTS, METADATA_FILE, NEW_FILE, STEPS_LOG, SUCCESS_FILE
 from curate.store.lease import MayEnd
-from curate.store.lock import Hold, clear_tmp, locked
+from curate.store.lock import Hold, Keeper, clear_tmp, locked
 from curate.store.store import RunStore
 from pipelines.engines.base import PipelineEngine
 from pipelines.identity import (
@@ -74,15 +74,17 @@ class Prepared:
 
 
 @contextmanager
-def claimed(prepared: Prepared, may_end: MayEnd | None = None) -> Iterator[Hold]:
-    """Claim the folder, and hold it while the block runs, or for a job that goes on. `may_end` is of `locked`.
+def claimed(prepared: Prepared, may_end: MayEnd | None = None, keeper: Keeper | None = None) -> Iterator[Hold]:
+    """Claim the folder, and hold it while the block runs, or for a job that goes on. The rest is of `locked`.
 
     Raises RecipeError where it cannot be written.
     """
     store = prepared.context.store
     with ExitStack() as held:
         try:
-            hold = held.enter_context(locked(store, "run", may_end, prepared.engine.outlasts_driver))
+            hold = held.enter_context(locked(store, "run", may_end, prepared.engine.outlasts_driver, keeper))
+            if not hold.holder.log:  # it is of the command before, whose error would be taken for that of this one
+                store.delete_file(DRIVER_LOG)
             claim_folder(prepared)
         except OSError as error:
             raise RecipeError(f"--out {store.url}: cannot be written: {error}") from None
@@ -112,7 +114,6 @@ def claim_folder(prepared: Prepared) -> None:
     # Where there is one, something happened to a published run: steps check what they find.
     store.delete_file(SUCCESS_FILE)
     store.write_bytes(NEW_FILE, b"\n") if is_new else store.delete_file(NEW_FILE)
-    store.delete_file(DRIVER_LOG)  # of the command before, whose error would be taken for that of this one
     if len(record):
         record.write(store)
     prepared.retries.write(store)

@@ -15,14 +15,17 @@ from functools import partial
 import apache_beam as beam
 from apache_beam.runners.worker import sdk_worker
 
+from curate.ask.status import describe_attempts
 from curate.base.errors import RecipeError, RunError
 from curate.base.process import in_threads, stopped_if_interrupted
 from curate.captions.engines import find_faults
 from curate.match.unit import MatchSettings, load_matcher
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
+from curate.pool.plan import Unit
 from curate.run.columns import table_names
 from curate.run.units import Place
+from curate.store.attempts import read_attempts
 from curate.store.error_notes import ERROR_NOTES, join_errors, read_error_note
 from curate.store.layout import ANSWER_PARTS, ATTEMPTS, CAPTION_ATTEMPTS, STAGES_FILE, SUCCESS_FILE
 from curate.store.lock import Hold, clear_tmp
@@ -33,6 +36,8 @@ from pipelines.curate import build
 from pipelines.engines.job import Job, Submission, UnheardError
 from pipelines.spark.counters import StageCost
 from pipelines.steps.units import BeamUnits
+
+_log = logging.getLogger(__name__)
 
 
 def preflight(prepared: Prepared, report: Callable[[str], None] = lambda line: None) -> None:
@@ -76,6 +81,7 @@ def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> N
     """Run the pipeline; return once `_SUCCESS` is written.
 
     Where jobs outlast the driver, who holds the folder is said to be the job; with `detach` it is left to itself.
+    On the local engine a sample may end this process: the command `curate run` alone starts another one then.
 
     Raises:
         RecipeError: a job server does not know an option.
@@ -83,6 +89,11 @@ def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> N
         KeyboardInterrupt: it was interrupted; likewise.
     """
     context, engine = prepared.context, prepared.engine
+    if hold is None and (attempts := read_attempts(context.store)):
+        what = f"in flight when a process ended: {describe_attempts(attempts, prepared.plan.units)}"
+        _log.warning(
+            f"{context.store.url}: {what}; if a sample ends this one too, use `curate run`, which starts another"
+        )
     log_used(context.store, START)
     rows = context.pool.rows or 10_000 * len(prepared.plan.units)
     n_buckets = max(4, min(1024, rows // 250_000))
@@ -97,7 +108,7 @@ def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> N
         units.finish()
         gc.freeze()  # else each search for cycles goes through all imported modules: 0.15 s, with no thread running
 
-    with _ending(context.store, hold):
+    with _ending(context.store, hold, prepared.plan.units):
         handle = engine.name_job(context.store) if engine.outlasts_driver else None
         if hold and handle:
             hold.tell(engine=engine.key, handle=handle)
@@ -129,10 +140,10 @@ def run_job(store: RunStore, begin: Callable[[], Job]) -> None:
 
 
 @contextmanager
-def _ending(store: RunStore, hold: Hold | None = None) -> Iterator[None]:
+def _ending(store: RunStore, hold: Hold | None = None, units: Sequence[Unit] = ()) -> Iterator[None]:
     """Check how the block ended, unless a job goes on; raise, for what an engine passes on, what a user is to read."""
     try:
-        with explaining(store, "Finished work is kept: run again to continue."):
+        with explaining(store, "Finished work is kept: run again to continue.", units):
             yield
     finally:
         if not (hold and hold.is_handed_over):
@@ -145,8 +156,11 @@ def _ending(store: RunStore, hold: Hold | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def explaining(store: RunStore, hint: str) -> Iterator[None]:
-    """Raise, for what an engine passes on of steps, what a user is to read; of what is not ours, with the hint."""
+def explaining(store: RunStore, hint: str, units: Sequence[Unit] = ()) -> Iterator[None]:
+    """Raise, for what an engine passes on of steps, what a user is to read; of what is not ours, with the hint.
+
+    It names what was in flight, of these units: it may have ended a worker.
+    """
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     if not os.environ.get("CURATE_DEBUG"):  # it prints the tracebacks of errors that it raises again anyway
         sdk_worker.print = lambda *texts, **options: None
@@ -162,6 +176,8 @@ def explaining(store: RunStore, hint: str) -> Iterator[None]:
             raise KeyboardInterrupt from None
         if os.environ.get("CURATE_DEBUG"):
             raise
+        if attempts := read_attempts(store):
+            hint = f"In flight: {describe_attempts(attempts, units)}. {hint}"
         raise RunError(f"{_last_words(error)}\n{hint}") from None
     finally:
         gc.unfreeze()

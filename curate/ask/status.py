@@ -7,14 +7,16 @@ listed once; no table is opened. Whether who holds the folder has ended is asked
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from curate.ask.output import Line, columns, line
 from curate.base.errors import DamagedError
 from curate.base.wording import format_seconds, one_line, pluralise
 from curate.download.rates import sum_downloads
+from curate.pool.plan import Unit
 from curate.store import layout
+from curate.store.attempts import MOST, SUSPECT, read_attempts
 from curate.store.error_notes import read_error_notes
 from curate.store.facts import read_claim, read_facts
 from curate.store.lease import Holder
@@ -36,6 +38,7 @@ FINISHED, FAILED, NOT_YET = 0, 1, 3  # exit status
 LONGEST, _TIMES = 30.0, 10  # seconds between two looks at an object store; here it is this many times what a look takes
 _WINDOW = 600.0  # seconds that rates are of
 _LINES, _CHARACTERS = 5, 2000  # of a driver's last words
+_SHOWN = 5  # pieces of work that a message names
 
 Ask = Callable[[Holder], tuple[bool | None, str]]  # whether it has ended, None where unknown; the state of its job
 
@@ -97,6 +100,9 @@ def find_status(url: str, ask: Ask) -> Status:
     if failed := count_failed(records):
         steps.append(("failed", pluralise(failed, "row"), ""))
     more = [f"see {place}" for place in (holder.page, holder.log) if place] if holder else []
+    more += [holder.died] if holder and holder.died else []
+    killed = {work: count for work, count in read_attempts(store).items() if count > 1 or exit_status == FAILED}
+    more += [f"in flight when a process ended: {describe_attempts(killed)}"] if killed else []
     more += [f"last error of a worker: {error}"] if (error := read_last_error(store)) else []
     more += _last_words(store) if exit_status == FAILED else ()
     return Status(url, exit_status, state, tuple(steps), tuple(more))
@@ -141,6 +147,19 @@ def _count_steps(store: RunStore, units: int | None, is_at_work: bool) -> Iterat
             speed += f", about {format_seconds(60 * (total - done) / a_minute)} left"
         if files or name in USUAL:
             yield name, f"{done:,}/{total:,}" if total else f"{done:,}", speed
+
+
+def describe_attempts(attempts: Mapping[str, int], units: Iterable[Unit] = ()) -> str:
+    """Return which work was in flight, of `read_attempts`, and how often it was killed; `units` have titles."""
+    titles, texts = {unit.name: unit.title for unit in units}, []
+    for work, killed in sorted(attempts.items(), key=lambda item: -item[1])[:_SHOWN]:
+        kind, _, stem = work.rpartition("/")
+        title = stem.replace("-", " ") if stem.startswith("shard-") else titles.get(stem, f"unit {stem}")
+        isolated = ", isolated from now on" if SUSPECT <= killed < MOST else ""
+        texts.append(f"{f'{kind} of ' if kind else ''}{title} (killed {pluralise(killed, 'time')}{isolated})")
+    if len(attempts) > _SHOWN:
+        texts.append(f"and {len(attempts) - _SHOWN:,} more")
+    return ", ".join(texts) or "no unit that is measured or captioned"
 
 
 def count_done(paths: Iterable[str], suffix: str) -> int:

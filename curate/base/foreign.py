@@ -4,9 +4,10 @@
 whose code failed. `guard` is for functions whose callers know more, such as which signal it is. A user's interrupts
 pass.
 
-A package's `os._exit` raises SystemExit, as `sys.exit` does; a process that it forked ends. What does not return is
-left behind on its thread. Where that holds the GIL, no thread of Python's can tell: faulthandler then prints, from one
-of C's, the lines that threads are in. What calls C's own `exit`, or crashes, is not seen.
+A package's `os._exit` raises SystemExit, as `sys.exit` does. It ends a process that the package forked, or one that is
+supervised, where isolating finds which sample is to blame. What does not return is left behind on its thread. Where
+that holds the GIL, no thread of Python's can tell: faulthandler then prints, from one of C's, the lines that threads
+are in. What calls C's own `exit`, or crashes, is not seen.
 """
 
 import errno
@@ -33,6 +34,7 @@ SECONDS = float(os.environ.get("CURATE_PACKAGE_SECONDS") or 600)
 """How long a call may take: the import of a package, and `observe` for an image, with what it loads at first."""
 _watched: set[str] = set()
 _PROCESS, _END = os.getpid(), os._exit
+is_supervised = False  # whether a command goes on where this process ends
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,10 @@ def watch(package: str) -> None:
 
 def _leave(status: int) -> NoReturn:
     if os.getpid() == _PROCESS and package_of(sys._getframe(1)) in _watched:
-        raise SystemExit(status)
+        if not is_supervised:
+            raise SystemExit(status)
+        with suppress(OSError):  # nobody reads it
+            os.write(2, f"curate: {find_running()}: os._exit({status})\n".encode())
     _END(status)
 
 

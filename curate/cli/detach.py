@@ -21,24 +21,24 @@ from typer import Exit
 
 from curate.base.errors import describe
 from curate.base.process import cleaned_up
+from curate.cli.supervise import TELLS, Supervisor
 from curate.store.layout import DRIVER_LOG
 from curate.store.lock import Hold
 from curate.store.store import RunStore
 
 _BETWEEN = 60.0  # seconds between two copies of a log
-_TELLS = "_CURATE_DRIVER"  # variable of the driver's environment: the pipe by which it tells that it has the folder
 _BLOCK = 65536  # bytes
 
 
 def is_driver() -> bool:
     """Return whether this process is a driver that has not told yet."""
-    return _TELLS in os.environ
+    return TELLS in os.environ
 
 
 def start_driver() -> None:
     """Start this command as a driver; return once it has the folder. Raises typer.Exit where it ends before."""
     reading, writing = os.pipe()
-    command, variables = [sys.executable, "-m", "curate", *sys.argv[1:]], os.environ | {_TELLS: str(writing)}
+    command, variables = [sys.executable, "-m", "curate", *sys.argv[1:]], os.environ | {TELLS: str(writing)}
     driver = subprocess.Popen(
         command, env=variables, pass_fds=[writing], stdin=subprocess.DEVNULL, start_new_session=True
     )
@@ -121,20 +121,25 @@ def passing_on() -> Iterator[list[Passing]]:
 def detached(hold: Hold, streams: list[Passing]) -> Iterator[None]:
     """Leave the shell while the block runs: who waits in `start_driver` is told, and what is said goes to a log.
 
-    The log begins with what was said before.
+    The log begins with what was said before. If another process left the shell before, this one goes on with its log.
     """
-    with logging_to(hold.store) as log:
+    with logging_to(hold.store, is_new=bool(streams)) as log:
+        if not streams:
+            yield
+            return
         with open(log, "ab") as file:
             for stream in streams:
                 stream.move(file.fileno())
         hold.tell(log=f"{log.resolve()} on {hold.holder.host}")
-        with open(int(os.environ.pop(_TELLS)), "w") as pipe:
+        if Supervisor.current:
+            Supervisor.current.send(log=str(log.resolve()), holder=hold.holder.model_dump())
+        with open(int(os.environ.pop(TELLS)), "w") as pipe:
             pipe.write(say_handed_over(hold, f"process {hold.holder.process}, which says more in {log}"))
         yield
 
 
 @contextmanager
-def logging_to(store: RunStore) -> Iterator[Path]:
+def logging_to(store: RunStore, is_new: bool = True) -> Iterator[Path]:
     """Have what this process and its children say go to the log of a run's driver while the block runs.
 
     Where the run is in an object store the log is here, and is copied there once a minute and at the end.
@@ -152,7 +157,8 @@ def logging_to(store: RunStore) -> Iterator[Path]:
 
     copying = threading.Thread(target=copy, name="log", daemon=True)
     with open(log, "ab") as file:
-        file.truncate(0)
+        if is_new:
+            file.truncate(0)
         sys.stdout.flush()
         for stream in (1, 2):
             _move(stream, file.fileno())

@@ -9,21 +9,27 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 # The handlers with which Python starts.
 _BEFORE: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-_STATUS = 128  # and the signal's number, as shells have it
-_SHOW_CURSOR = b"\n\x1b[?25h"  # which progress bars hide
+STATUS = 128  # and the signal's number, as shells have it
+SHOW_CURSOR = b"\n\x1b[?25h"  # which progress bars hide
+
+
+def defaults() -> list[int]:
+    """Return which of SIGINT and SIGTERM Python handles: not one that is ignored, as in a shell's background job."""
+    return [number for number, handler in _BEFORE.items() if signal.getsignal(number) is handler]
 
 
 def end_when_interrupted(message: str) -> None:
     """End this process with `message` on standard error once it gets SIGINT or SIGTERM, with status 130 or 143.
 
-    One that is ignored stays so, as SIGINT in a shell's background job.
+    One that is ignored stays so.
     """
-    ours = [number for number, handler in _BEFORE.items() if signal.getsignal(number) is handler]
+    ours = defaults()
     if not ours:
         return
     reading, writing = os.pipe()
@@ -35,30 +41,40 @@ def end_when_interrupted(message: str) -> None:
         nonlocal presses
         presses += 1
         if presses > 1:
-            os._exit(_STATUS + number)
+            os._exit(STATUS + number)
         with suppress(BlockingIOError):
             os.write(writing, bytes([number]))
 
-    def end() -> None:
-        try:
-            while not (signals := [number for number in os.read(reading, 64) if number in ours]):
-                pass  # of other signals
-        except OSError:  # code of another package has closed the pipe
-            return
-        foreign = sys.modules.get("curate.base.foreign")
-        where = f" in {running}" if foreign and (running := foreign.find_running()) else ""
-        text = (_SHOW_CURSOR if sys.__stderr__ and sys.__stderr__.isatty() else b"") + f"{message}{where}\n".encode()
-        with suppress(OSError):  # nobody reads it
-            os.write(2, text)
-        threading.excepthook = lambda raised: None  # of threads whose work, or connection, is ended under them
-        if process := sys.modules.get("curate.base.process"):  # else there is nothing yet to clean up
-            process.clean_up()
-        os._exit(_STATUS + signals[0])
+    def read() -> bytes:
+        while not (signals := bytes(number for number in os.read(reading, 64) if number in ours)):
+            pass  # of other signals
+        return signals
 
-    threading.Thread(target=end, name="interrupt", daemon=True).start()
+    end_when_read(read, message)
     for number in ours:
         signal.signal(number, tell)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+
+def end_when_read(read_signals: Callable[[], bytes], message: str) -> None:
+    """End this process, as `end_when_interrupted` does, once `read_signals` returns signals, for which it waits."""
+    threading.Thread(target=_end, args=(read_signals, message), name="interrupt", daemon=True).start()
+
+
+def _end(read_signals: Callable[[], bytes], message: str) -> None:
+    try:
+        signals = read_signals()
+    except OSError:  # code of another package has closed the pipe
+        return
+    foreign = sys.modules.get("curate.base.foreign")
+    where = f" in {running}" if foreign and (running := foreign.find_running()) else ""
+    text = (SHOW_CURSOR if sys.__stderr__ and sys.__stderr__.isatty() else b"") + f"{message}{where}\n".encode()
+    with suppress(OSError):  # nobody reads it
+        os.write(2, text)
+    threading.excepthook = lambda raised: None  # of threads whose work, or connection, is ended under them
+    if process := sys.modules.get("curate.base.process"):  # else there is nothing yet to clean up
+        process.clean_up()
+    os._exit(STATUS + signals[0])
 
 
 def raise_when_interrupted() -> None:

@@ -11,6 +11,7 @@ from typer import Option
 from curate.base.errors import RecipeError
 from curate.base.wording import pluralise
 from curate.cli import common
+from curate.cli.continued import CommandKeeper
 from curate.cli.detach import detached, is_driver, passing_on, say_handed_over, start_driver
 from curate.cli.progress import show_progress
 from curate.cli.summary import summary
@@ -61,11 +62,13 @@ def run(
     from pipelines.prepare import prepare
 
     may_end = is_dead if take_over else None
-    if not RunStore(out).exists(SUCCESS_FILE):
+    keeper = CommandKeeper()
+    if not (keeper.holder or RunStore(out).exists(SUCCESS_FILE)):
         check_unlocked(RunStore(out), may_end)  # before the pool is listed, which may take long
         finish_redescribing(RunStore(out))
     loaded = load_recipe(recipe, overrides)
     if detach and not is_driver() and not choose_engine(options, on).outlasts_driver:
+        keeper.stop_supervising()  # the driver has a process of its own that does
         start_driver()
         return
     if retry and not any(map(find_downloading, loaded.input)):
@@ -75,6 +78,7 @@ def run(
     content = fingerprint is common.Fingerprint.content
     with common.say_if_slow(common.PLANNING):
         prepared = prepare(loaded, out, reuse, content, options, retry=retry, on=on)
+    keeper.report_death(prepared)
     if prepared.finished:
         _tell_finished(prepared, out, retry)
         return
@@ -92,8 +96,8 @@ def run(
         streams = entered.enter_context(passing_on()) if is_driver() else []
         preflight(prepared, lambda line: print(line, file=sys.stderr, flush=True))
         urls = sum(outlook.left for _, _, outlook in common.find_outlooks(prepared.context, prepared.plan.units))
-        hold = entered.enter_context(claimed(prepared, may_end))
-        if streams:
+        hold = entered.enter_context(claimed(prepared, may_end, keeper))
+        if streams or hold.holder.log:
             entered.enter_context(detached(hold, streams))
         elif detach:
             run_pipeline(prepared, hold, detach=True)

@@ -4,6 +4,7 @@ Who works at it writes a file meanwhile, and removes it however that ends, by an
 were killed, on whatever engine and in whatever run of the command, or are at work at the same moment.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -40,3 +41,8 @@ def count_anew(store: RunStore, work: str, killed: int) -> None:
     """
     first = SUSPECT if killed >= SUSPECT else 1
     store.delete_files([f"{ATTEMPTS}/{work}/{number}" for number in range(first, min(killed, MOST - 1) + 1)])
+
+
+def read_attempts(store: RunStore) -> dict[str, int]:
+    """Return how many attempts at each piece of work were killed; work in progress has one, too."""
+    return Counter(file.removeprefix(f"{ATTEMPTS}/").rpartition("/")[0] for file in store.files(ATTEMPTS))

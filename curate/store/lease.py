@@ -53,11 +53,12 @@ class Holder(BaseModel):
     handle: dict[str, str] | None = None  # by which it finds the job, see `pipelines.engines.job.Job`,
     page: str | None = None  # and where it shows it
     has_left: bool = False  # whether the job goes on without the process
+    died: str = ""  # of a run that is supervised: how often what works for the process has died, and how
 
     @classmethod
-    def make(cls, command: str) -> Self:
-        """Return this process, which begins now."""
-        now, process = time.time(), os.getpid()
+    def make(cls, command: str, process: int | None = None) -> Self:
+        """Return a process of this host, by default this one, which begins now."""
+        now, process = time.time(), process or os.getpid()
         who = {"id": uuid.uuid4().hex, "host": platform.node(), "process": process, "began": _began(process)}
         return cls(command=command, since=now, renewed=now, **who)
 
@@ -133,9 +134,12 @@ def check_free(store: RunStore, holder: Holder | None, may_end: MayEnd | None) -
 
 
 def take_lease(store: RunStore, holder: Holder, may_end: MayEnd | None) -> None:
-    """Take the lease, from one that is dead. Raises as `check_free` does."""
-    before = read_leases(store)
-    check_free(store, find_lease(store), may_end)
+    """Take the lease, from one that is dead, unless it is the holder's already. Raises as `check_free` does."""
+    before, held = read_leases(store), find_lease(store)
+    if held and held.id == holder.id:
+        renew_lease(store, holder.id, died=holder.died)
+        return
+    check_free(store, held, may_end)
     number = max(before, default=0) + 1
     is_put = store.write_json(_file(number), holder.model_dump(), keep=lambda: True)
     now, known = read_leases(store), {holder.id, *(other.id for other in before.values())}

@@ -56,17 +56,36 @@ class Hold:
             _remove(self.file, self.store.path(LOCK_FILE))
 
 
+class Keeper:
+    """Keeps a folder for as long as a command works there: this process, or one that others work for, one by one."""
+
+    process: int | None = None
+    holder: Holder | None = None  # if an earlier process has taken the folder,
+    lock: int | None = None  # with the file of its lock
+
+    def keep(self, holder: Holder, lock: int | None) -> None:
+        """Keep the folder for the next process, with the file of its lock."""
+
+
 @contextmanager
-def locked(store: RunStore, command: str, may_end: MayEnd | None = None, outlasts: bool = False) -> Iterator[Hold]:
+def locked(
+    store: RunStore,
+    command: str,
+    may_end: MayEnd | None = None,
+    outlasts: bool = False,
+    keeper: Keeper | None = None,
+) -> Iterator[Hold]:
     """Keep other commands out of the folder while the block runs, or until a job has ended that was handed over.
 
     `outlasts`: whether a job may work on without this process. Raises RunError, which names one that is at work.
     """
-    hold = Hold(store, Holder.make(command))
+    keeper = keeper or Keeper()
+    hold = Hold(store, keeper.holder or Holder.make(command, keeper.process))
     with ExitStack() as held:
         if store.is_local:
-            hold.file = held.enter_context(_acquire(store))
+            hold.file = held.enter_context(_acquire(store, keeper.lock))
         held.enter_context(cleaned_up(hold.end))
+        keeper.keep(hold.holder, hold.file.fileno() if hold.file else None)
         if outlasts or not store.is_local or leases.read_leases(store):
             leases.take_lease(store, hold.holder, may_end)
             hold.lease = hold.holder.id
@@ -89,7 +108,7 @@ def find_holder(store: RunStore) -> Holder | None:
     """Return who holds the folder now: by the lock, or by a lease, perhaps a stale one; write nothing."""
     if store.is_local:
         with suppress(FileNotFoundError, NotADirectoryError), open(store.path(LOCK_FILE)) as file:
-            if holder := _lock(file, fcntl.LOCK_SH):
+            if (holder := _lock(file, fcntl.LOCK_SH)) and not holder.is_gone:  # else what worked for it is about to end
                 return holder
     return leases.find_lease(store)
 
@@ -116,8 +135,10 @@ def remove_leftovers(store: RunStore) -> None:
             store.delete("tmp")
 
 
-def _acquire(store: RunStore) -> IO[str]:
-    """Return the file, locked; closing it lets go. Raises RunError where another holds it."""
+def _acquire(store: RunStore, kept: int | None) -> IO[str]:
+    """Return the file, locked, perhaps kept so; closing it lets go. Raises RunError where another holds it."""
+    if kept is not None:
+        return open(kept, "a+")
     path, failed = store.path(LOCK_FILE), 0
     while True:
         try:

@@ -62,7 +62,7 @@ def test_an_interrupt_in_a_callback_is_not_dropped() -> None:
 
         main.main = sort
     """
-    out, err = (running := start(code, "run")).communicate(timeout=300)
+    out, err = (running := start(code, "verify")).communicate(timeout=300)
     assert (running.returncode, out, err) == (130, "", SAID)
 
 
@@ -275,13 +275,15 @@ def start_to_count(*arguments: str) -> subprocess.Popen[str]:
     """Start a command, and return it at the moment from which an interrupt is its own: before, Python itself is starting."""
     script = """if True:
         import sys
+        from functools import partial
         from curate import __main__
 
-        def begin(message, begin=__main__.end_when_interrupted):
-            begin(message)
+        def begin(*arguments, begin):
+            begin(*arguments)
             print("begun", file=sys.stderr, flush=True)
 
-        __main__.end_when_interrupted = begin
+        for name in ("end_when_interrupted", "end_when_read"):
+            setattr(__main__, name, partial(begin, begin=getattr(__main__, name)))
         assert "typer" not in sys.modules, "imported while nobody looks for interrupts"
         __main__.start()
     """
@@ -315,9 +317,13 @@ def at_some_moments(arguments: list[str], out: Path, times: int, seconds: float)
         running = start_to_count(*arguments, "--out", str(out / str(number)))
         time.sleep(seconds * (number + random.Random(number).random()) / times)
         if running.poll() is None:
-            stop(psutil.Process(running.pid))
+            command = psutil.Process(running.pid)
+            for process in (command, *command.children(recursive=True)):  # so that no child ends meanwhile
+                stop(process)
             is_done = (out / str(number) / "_SUCCESS").exists()
             running.send_signal(signal.SIGINT)
+            for process in command.children(recursive=True):
+                process.resume()
             status, _, err = interrupt(running, signal.SIGCONT)
             at_the_end = (-signal.SIGINT, 0)  # Python has put its handlers back, or has ended
             assert status in (130, *(at_the_end if is_done else ())) and "Traceback" not in err, err

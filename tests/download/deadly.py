@@ -2,7 +2,7 @@
 
 import io
 import os
-import signal
+import signal  # noqa: F401  (for DEATH)
 
 from PIL import Image
 
@@ -16,15 +16,15 @@ def make_deadly(source: UrlsSource) -> Resize:
 
     def resize_or_end(data: bytes) -> Resized:
         if Image.open(io.BytesIO(data)).size == (31, 31):
-            os.kill(os.getpid(), signal.SIGKILL)
+            exec(os.environ.get("DEATH", "os.kill(os.getpid(), signal.SIGKILL)"))
         return resize(data)
 
     return resize_or_end
 
 
 if __name__ == "__main__":
-    from curate.cli.main import main
+    from curate.__main__ import start
     from tests.download.deadly import make_deadly as by_name  # that another process finds it by
 
     resizes.make_resizer = by_name
-    main()
+    start()

@@ -185,15 +185,18 @@ def test_a_second_run_leaves_the_first_alone(tmp_path: Path) -> None:
     while not (out / "tables/samples").exists():
         assert first.is_alive()
         time.sleep(0.01)
-    stopped = psutil.Process(first.pid)
-    stopped.suspend()
-    while stopped.status() != psutil.STATUS_STOPPED:
-        time.sleep(0.01)
+    command = psutil.Process(first.pid)
+    both = [*command.children(), command]
+    for stopped in both:
+        stopped.suspend()
+        while stopped.status() != psutil.STATUS_STOPPED:
+            time.sleep(0.01)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     second = forked.run("run", recipe, "--out", out)
     assert second.returncode == 1 and f"curate run (process {first.pid} on" in second.stderr, second.stderr
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-    stopped.resume()
+    for stopped in both:
+        stopped.resume()
     first.join()
     assert first.exitcode == 0
     assert verify_run(str(out))[1] == [] and not (out / "tmp").exists()

@@ -1,4 +1,7 @@
-"""A package whose signals end their process or take all memory, at images of 31 by 31 pixels or at a caption, as an installer lays it out."""
+"""A package whose signals end their process or take all memory, at images of 31 by 31 pixels or at a caption, as an installer lays it out.
+
+DEATH in the environment is how, and SECONDS what an image takes.
+"""
 
 from pathlib import Path
 
@@ -9,7 +12,7 @@ from tests.laws import pools
 from tests.packages import lay_out
 
 CODE = """
-import os, signal
+import os, signal, time
 import pyarrow as pa
 from curate.plugins import Section, SignalKind, TextSignal, image_signal
 
@@ -22,8 +25,9 @@ class Observer:
     columns = pa.schema([("deadly", pa.float32())])
 
     def observe(self, image):
+        time.sleep(float(os.environ.get("SECONDS", 0)))
         if image.size == (31, 31):
-            os.kill(os.getpid(), signal.SIGKILL)
+            exec(os.environ.get("DEATH", "os.kill(os.getpid(), signal.SIGKILL)"))
         return 1.0
 
     def finish(self, observed, captions):
@@ -46,7 +50,7 @@ class DeadlyText(Section):
 
 def score(captions):
     if "a deadly caption" in captions.to_pylist():
-        os.kill(os.getpid(), signal.SIGKILL)
+        exec(os.environ.get("DEATH", "os.kill(os.getpid(), signal.SIGKILL)"))
     return [pa.array([None if text is None else 1.0 for text in captions.to_pylist()], pa.float32())]
 
 
@@ -79,11 +83,11 @@ def install(folder: Path, name: str) -> None:
     (folder / "recipe.yaml").write_text(f"{source}measure: {{{name}: {{}}}}\nmax_failed: 0.1\n")
 
 
-def check(run: Path, name: str) -> None:
+def check(run: Path, name: str, end: str = "was ended by signal 9") -> None:
     """That the deadly sample failed with its reason, and all others were measured and kept."""
     [failed] = pq.read_table(run / "failures.parquet").to_pylist()
     assert (failed["key"], failed["reason"]) == ("deadly", "worker_died")
-    detail = "3 attempts to measure its unit were killed, and a process with it alone was ended by signal 9"
+    detail = f"3 attempts to measure its unit were killed, and a process with it alone {end}"
     assert failed["detail"] == detail
     scores = pq.read_table(run / "tables/scores/00000.parquet")[name].to_pylist()
     assert scores == [1.0] * 7 + [None] + [1.0] * 5

@@ -36,8 +36,8 @@ def test_what_an_earlier_driver_said_is_not_taken_for_this_one_s(tmp_path: Path)
     claim_folder(prepared)
     store.write_bytes(DRIVER_LOG, b"curate: an old error\n")
     store.write_bytes("logs/mine", b"a user's")
-    claim_folder(prepared)
-    assert store.names("logs") == ["mine"]
+    with claimed(prepared):
+        assert store.names("logs") == ["mine"]
 
 
 def test_an_empty_folder_in_a_store_is_told_from_one_that_a_run_was_begun_in(

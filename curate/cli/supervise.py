@@ -1,0 +1,152 @@
+"""`curate run` is two processes: the command supervises a child, which does the work.
+
+If a signal, a lack of memory, or a package's `os._exit` ends the child, the command starts the next one, which
+continues like a repeated command. The command imports nothing, so that a fork is cheap. It keeps what outlasts a child:
+the lock of the folder, who holds the folder, and the log. A child sends these through a socket, and its exit status.
+The command sends signals back. If it is killed, the socket closes, and the child ends.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from typing import Any, ClassVar, Optional
+
+from curate.cli.interrupt import SHOW_CURSOR, STATUS, defaults
+
+MAX_DEATHS = 6  # without progress: after three of them a unit is isolated
+TELLS = "_CURATE_DRIVER"  # variable of a driver's environment: the pipe by which it says that it has the folder
+UNSENT = 97  # the exit status of a child that could not send its own
+_BLOCK = 65536  # bytes
+_SUBREAPER = 36  # of prctl
+
+
+class Supervisor:
+    """The command; in a child it is what the command knew when it started that child."""
+
+    current: ClassVar[Optional["Supervisor"]] = None  # that of this process
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.facts: dict[str, Any] = {}  # sent by children
+        self.lock: int | None = None  # the file of the folder's lock
+        self.deaths = self.total = 0  # of children: since the last progress, and of all
+        self.death = ""  # how the last child ended
+        self._child = self._status = self._interrupt = (
+            0  # a process, how it ended, and the signal that ends the command
+        )
+        self._buffer = b""
+        self._signals = defaults()
+
+    def run(self) -> None:
+        """Return in a child, to do the command's work. In the command's process this does not return."""
+        for number in (*self._signals, signal.SIGCHLD):
+            signal.signal(number, self._handle)
+        with suppress(Exception):  # elsewhere than on Linux, what a dead child has started is not found
+            import ctypes
+
+            ctypes.CDLL(None).prctl(_SUBREAPER, 1)
+        while True:
+            self._socket, theirs = socket.socketpair()
+            if not (child := os.fork()):
+                break
+            theirs.close()
+            self._child = child
+            self._wait()
+        self._socket, Supervisor.current = theirs, self
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in self._signals:  # the command sends them as a message
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else lambda *_: None)
+
+    def send(self, lock: int | None = None, **facts: Any) -> bool:
+        """Send facts from a child to the command, and the file of the lock; return whether they are sent."""
+        with suppress(OSError):  # the command has ended, or another package's code has closed the socket
+            socket.send_fds(self._socket, [json.dumps(facts).encode() + b"\n"], [] if lock is None else [lock])
+            return True
+        return False
+
+    def read_signals(self) -> bytes:
+        """Wait, in a child, for signals of the command, and return them. Does not return if the command is killed."""
+        if not (signals := self._socket.recv(_BLOCK)):
+            _kill_descendants(os.getpid())
+            os.kill(os.getpid(), signal.SIGKILL)
+        return signals
+
+    def _wait(self) -> None:
+        """Return once the child died and another one may continue. Else the command ends here, as the child did."""
+        while self._receive():
+            pass
+        with suppress(ChildProcessError):  # the handler was faster
+            self._status = os.waitpid(self._child, 0)[1]
+        self._socket.close()
+        status = os.waitstatus_to_exitcode(self._status)
+        if "status" in self.facts or status == UNSENT:
+            sys.exit(self.facts.get("status", 1))
+        if self._interrupt or not self.facts.get("is_supervised", True):
+            sys.exit(STATUS + self._interrupt if self._interrupt else status if status >= 0 else STATUS - status)
+        _kill_descendants(self.process)
+        self.deaths, self.total, self.death = self.deaths + 1, self.total + 1, _describe(status)
+        is_end = self.deaths > MAX_DEATHS  # the last one was to say why
+        cursor = SHOW_CURSOR.decode() if sys.stderr.isatty() else ""
+        text = f"process {self._child} {self.death}; {'the run ends' if is_end else 'another one continues'}"
+        with suppress(OSError):  # nobody reads it
+            print(f"{cursor}curate: {text}", file=sys.stderr, flush=True)
+        if is_end:
+            sys.exit(1)
+
+    def _handle(self, number: int, _: object) -> None:
+        """Handle the end of the child; pass on a signal that is to end the command, or kill the child at the second."""
+        with suppress(OSError):  # of another process, or it has ended
+            if number == signal.SIGCHLD:
+                process, status = os.waitpid(self._child, os.WNOHANG)
+                if process:
+                    self._status = status
+                    self._socket.shutdown(socket.SHUT_RD)  # which processes that it has forked may keep open
+            elif self._interrupt:
+                _kill_descendants(self.process)
+            else:
+                self._interrupt = number
+                self._socket.send(bytes([number]))
+
+    def _receive(self) -> bool:
+        """Receive messages of the child; return whether there may be more."""
+        try:
+            data, files, _, _ = socket.recv_fds(self._socket, _BLOCK, 1)
+        except ConnectionError:
+            return False
+        self.lock = files[0] if files else self.lock
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        for line in lines:
+            self.facts |= json.loads(line)
+            self.deaths = self.facts.pop("deaths", self.deaths)
+        if TELLS in os.environ and "log" in self.facts:  # leave the shell, as the child did
+            with open(self.facts["log"], "ab") as file:
+                os.dup2(file.fileno(), 1)
+                os.dup2(file.fileno(), 2)
+            os.close(int(os.environ.pop(TELLS)))
+        return bool(data)
+
+
+def _describe(status: int) -> str:
+    """Return how a process ended, by its exit code."""
+    if status >= 0:
+        return f"ended itself (status {status}), not by an error of curate"
+    memory = ", as by the system when memory runs out" if status == -signal.SIGKILL else ""
+    return f"was ended by signal {-status} ({signal.strsignal(-status)}{memory})"
+
+
+def _kill_descendants(process: int) -> None:
+    """Kill all processes that a process has started, and those that they have started."""
+    parents: dict[int, int] = {}
+    with suppress(OSError):  # no /proc, as on macOS
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            with suppress(OSError), open(f"/proc/{name}/stat") as file:
+                parents[int(name)] = int(file.read().rpartition(")")[2].split()[1])
+    family = {process}
+    while children := {child for child, parent in parents.items() if parent in family} - family:
+        family |= children
+    for child in family - {process}:
+        with suppress(OSError):
+            os.kill(child, signal.SIGKILL)

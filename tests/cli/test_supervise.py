@@ -1,0 +1,204 @@
+"""The command `curate run` survives the process that works for it: what died is named, and the next one continues."""
+
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from curate.base.errors import RunError
+from curate.store.lock import find_holder, locked
+from curate.store.store import RunStore
+from tests.cli.test_interrupt import interrupt, start
+from tests.s3 import bucket_at, serving_s3
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("interruptible")]
+
+# A command that does `work(number)` in place of a run, in the process of this number.
+COMMAND = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+from curate.cli.supervise import Supervisor
+
+def begin():
+    number = Supervisor.current.total
+    print(f"process {number} of {Supervisor.current.process}", flush=True)
+    work(number)
+
+main.main = begin
+"""
+
+
+def command(body: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    return start(f"{COMMAND}\n{body}", "run", *arguments, **options)
+
+
+def result(running: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = running.communicate(timeout=600)
+    return running.returncode, out, err
+
+
+@pytest.mark.parametrize(
+    ("death", "text"),
+    [
+        (
+            "os.kill(os.getpid(), signal.SIGKILL)",
+            "was ended by signal 9 (Killed, as by the system when memory runs out)",
+        ),
+        ("os.kill(os.getpid(), signal.SIGTERM)", "was ended by signal 15 (Terminated)"),
+        ("os.abort()", "was ended by signal 6 (Aborted)"),
+        ("os._exit(3)", "ended itself (status 3), not by an error of curate"),
+        ("os._exit(0)", "ended itself (status 0), not by an error of curate"),
+    ],
+)
+def test_the_next_process_continues(death: str, text: str) -> None:
+    running = command(f"def work(number):\n    if number < 2: {death}\n    sys.exit(4)")
+    status, out, err = result(running)
+    assert status == 4 and out.splitlines() == [f"process {number} of {running.pid}" for number in range(3)]
+    assert re.sub(r"process \d+", "process N", err) == f"curate: process N {text}; another one continues\n" * 2
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [("pass", 0), ("sys.exit()", 0), ("sys.exit(2)", 2), ("1 / 0", 1), ("raise MemoryError", 1)],
+)
+def test_what_ends_by_itself_is_the_end(end: str, expected: int) -> None:
+    status, out, err = result(command(f"def work(number):\n    {end}"))
+    assert status == expected and out.count("process") == 1 and "another one" not in err
+
+
+def test_it_gives_up() -> None:
+    status, out, err = result(command("def work(number): os._exit(5)"))
+    assert status == 1 and out.count("process") == 7
+    assert err.count("another one continues") == 6 and err.endswith("; the run ends\n")
+
+
+def test_progress_counts_deaths_anew() -> None:
+    body = "def work(number):\n    if number == 5: Supervisor.current.send(deaths=1)\n    os._exit(5)"
+    status, out, _ = result(command(body))
+    assert status == 1 and out.count("process") == 11
+
+
+def test_an_engine_of_its_own_is_not_supervised() -> None:
+    body = "def work(number):\n    Supervisor.current.send(is_supervised=False)\n    os.abort()"
+    status, out, err = result(command(body))
+    assert status == 128 + signal.SIGABRT and out.count("process") == 1 and not err
+
+
+# Starts a process in a session of its own, which has the socket too, and waits.
+GRANDCHILD = """
+def work(number):
+    if number and "once" in sys.argv:
+        return
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        os.close(1)
+        os.close(2)
+        time.sleep(600)
+    print(os.getpid(), child, flush=True)
+    time.sleep(600)
+"""
+
+
+def started(running: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The child and the grandchild, once they are there."""
+    assert running.stdout and running.stdout.readline().startswith("process 0 of ")
+    return [psutil.Process(int(number)) for number in running.stdout.readline().split()]
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_both(number: signal.Signals, expected: int) -> None:
+    running = command("def work(number):\n    print(os.getpid(), flush=True)\n    time.sleep(600)")
+    [child] = started(running)
+    status, _, err = interrupt(running, number)
+    assert status == expected and err == "curate: interrupted\n" and not child.is_running()
+
+
+def test_the_second_interrupt_does_not_wait() -> None:
+    body = GRANDCHILD.replace("def work", "from curate.base import process\n\ndef work").replace(
+        "    print(os", "    process.at_interrupt(lambda: print('ending', flush=True) or time.sleep(600))\n    print(os"
+    )
+    running = command(body)
+    processes = started(running)
+    running.send_signal(signal.SIGTERM)
+    assert running.stdout and running.stdout.readline() == "ending\n"
+    assert interrupt(running)[0] == 143 and not psutil.wait_procs(processes, 300)[1]
+
+
+def test_all_end_with_the_command() -> None:
+    """It cannot say anything to them."""
+    running = command(GRANDCHILD)
+    processes = started(running)
+    running.kill()
+    assert not psutil.wait_procs(processes, 300)[1]
+    running.communicate()
+
+
+def test_what_a_dead_process_has_started_ends() -> None:
+    """It may have what the next one needs, such as the memory of a GPU."""
+    running = command(GRANDCHILD, "once")
+    child, grandchild = started(running)
+    child.kill()
+    status, _, err = result(running)
+    assert status == 0 and "signal 9" in err and not psutil.wait_procs([grandchild], 300)[1]
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    with serving_s3() as url, bucket_at(url) as bucket:
+        yield bucket
+
+
+# Takes a folder; the first process dies then, the second one waits for a file before.
+FOLDER = """
+from curate.cli.continued import CommandKeeper
+from curate.store.lock import locked
+from curate.store.store import RunStore
+
+def work(number):
+    store, go = RunStore(sys.argv[2]), Path(sys.argv[3])
+    while number and not go.exists():
+        time.sleep(0.01)
+    with locked(store, "run", keeper=CommandKeeper()) as hold:
+        print("held", hold.holder.id, flush=True)
+        if number < 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_nobody_gets_in_between(place: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """The folder is the command's, by its lock or its lease: a second command learns of its process."""
+    url = str(tmp_path / "run") if place == "local" else f"{request.getfixturevalue('bucket')}/{tmp_path.name}"
+    store, go = RunStore(url), tmp_path / "go"
+    running = command(FOLDER, url, str(go))
+    assert running.stdout
+    lines = [running.stdout.readline() for _ in range(3)]
+    assert lines[2] == f"process 1 of {running.pid}\n"
+    with (
+        pytest.raises(RunError, match=rf"curate run \(process {running.pid} on .*\) is running here"),
+        locked(store, "run"),
+    ):
+        pass
+    go.touch()
+    status, out, err = result(running)
+    assert status == 0 and out.count(lines[1]) == 2, err
+    assert find_holder(store) is None and not store.files("tmp")
+
+
+def test_who_holds_it_says_how_often_a_process_died(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    go.touch()
+    body = FOLDER.replace("if number < 2:", "if number == 2: time.sleep(600)\n        else:")
+    running = command(body, str(tmp_path / "run"), str(go))
+    store = RunStore(str(tmp_path / "run"))
+    wait_until(lambda: bool((holder := find_holder(store)) and holder.died.startswith("2 processes died")))
+    running.kill()
+    running.communicate()
+    wait_until(lambda: find_holder(store) is None)
