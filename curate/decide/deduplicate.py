@@ -5,7 +5,6 @@ cell that it visits; of edges a spanning forest. The groups come back to every w
 that is near another. One machine would hold it all: there all states come together, for `Nearness.search`.
 """
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from operator import itemgetter
@@ -41,13 +40,12 @@ def deduplicate(units: Units, settings: DecideSettings, n_buckets: int = 1) -> t
 
 def find_records(units: Units, settings: DecideSettings, n_buckets: int = 1) -> tuple[Pairs[int, Records], Recalls]:
     """Find the rows still in that share a pass's key with another; return their records, by the first's bucket."""
-    began = f"{time.time():.0f}"
-    near = [_find_groups(units, settings, place, by, n_buckets, began) for place, by in settings.near.items()]
+    near = [_find_groups(units, settings, place, by, n_buckets) for place, by in settings.near.items()]
     groups = [pair[0] for pair in near]
     # Hashes go to buckets, and repeated ones back to their units.
-    hashes = units.pairs("Duplicates: hash", _hash, settings, n_buckets, began, *groups)
+    hashes = units.pairs("Duplicates: hash", _hash, settings, n_buckets, *groups)
     repeated = units.group("Duplicates: repeated", hashes, _repeated)
-    records = units.pairs("Duplicates: records", _records, settings, n_buckets, began, *groups, sent=repeated)
+    records = units.pairs("Duplicates: records", _records, settings, n_buckets, *groups, sent=repeated)
     return records, [pair[1] for pair in near]
 
 
@@ -73,14 +71,14 @@ def _key_columns(tables: UnitTables, settings: DecideSettings, groups: Sequence[
 
 
 def _hash(
-    tables: OpenTables, state: UnitState, settings: DecideSettings, n_buckets: int, began: str, *groups: Groups
+    tables: OpenTables, state: UnitState, settings: DecideSettings, n_buckets: int, *groups: Groups
 ) -> Iterator[tuple[tuple[int, int], tuple[int, U64]]]:
     """Yield the unit and the hashes of each pass's keys, by (pass, bucket)."""
     for i, column in enumerate(_key_columns(tables, settings, groups)):
         for bucket, hashes in enumerate(exact.split_buckets(exact.key_hashes(column, state.alive), n_buckets)):
             if len(hashes):
                 yield (i, bucket), (state.unit.index, hashes)
-    log_unit(settings.store, f"{began} 98 dedup: hash", state.unit.index)
+    log_unit(settings.store, f"{settings.began} 98 dedup: hash", state.unit.index)
 
 
 def _repeated(key: tuple[int, int], bucket: Sequence[tuple[int, U64]]) -> Iterator[ToUnit]:
@@ -89,16 +87,10 @@ def _repeated(key: tuple[int, int], bucket: Sequence[tuple[int, U64]]) -> Iterat
 
 
 def _records(
-    tables: OpenTables,
-    state: UnitState,
-    repeated: Hashes,
-    settings: DecideSettings,
-    n_buckets: int,
-    began: str,
-    *groups: Groups,
+    tables: OpenTables, state: UnitState, repeated: Hashes, settings: DecideSettings, n_buckets: int, *groups: Groups
 ) -> Iterator[tuple[int, Records]]:
     """Yield the records of the unit's rows whose hash repeats somewhere in the pool, by bucket of the first pass."""
-    log_unit(settings.store, f"{began} 99 dedup: compare", state.unit.index)
+    log_unit(settings.store, f"{settings.began} 99 dedup: compare", state.unit.index)
     if not repeated:
         return
     hashes = [
@@ -158,10 +150,10 @@ def _by_number(records: Records, numbers: npt.NDArray[np.integer]) -> Iterator[t
 
 
 def _find_groups(
-    units: Units, settings: DecideSettings, place: int, nearness: Nearness, n_buckets: int, began: str
+    units: Units, settings: DecideSettings, place: int, nearness: Nearness, n_buckets: int
 ) -> tuple[Answer[Groups], Answer[I64]]:
     """Find the groups of a pass by nearness over the rows still in: Groups, and the sum of `Nearness.recall`."""
-    name, recorded = f"Duplicates, pass {place + 1}", f"{began} {place:02d} dedup: pass {place + 1}"
+    name, recorded = f"Duplicates, pass {place + 1}", f"{settings.began} {place:02d} dedup: pass {place + 1}"
     if not units.place.is_cluster:
         states = units.ask(f"{name}: together", lambda _, state: [state])
         both = units.get(f"{name}: search", _search, states, settings, nearness, recorded)

@@ -1,5 +1,6 @@
 """What deciding needs to know of a run, and the key of the tables that it writes."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -64,6 +65,7 @@ class DecideSettings(StepSettings):
     repeat: CheckedExpression | None  # how often a kept row is in the curated set; None: once, or as the selection says
     repeats: bool  # whether `decisions` have `schema.REPEATS`
     key: str  # of `decisions`, where all files could be read
+    began: str  # when the command did, in seconds: what it records of its progress begins so
 
     @classmethod
     def of(cls, context: RunContext) -> "DecideSettings":
@@ -99,6 +101,7 @@ class DecideSettings(StepSettings):
             repeat=check_count("output.repeat", repeat, counted) if repeat else None,
             repeats=recipe.repeats,
             key=decisions_key(context),
+            began=f"{time.time():.0f}",
         )
 
     def key_without(self, unread: Sequence[str]) -> str:
