@@ -69,7 +69,8 @@ class CrawlSource(Source):
 
     def row_fields(self) -> dict[str, Any]:
         """Return what determines the rows: not how paths are written."""
-        return {name: value for name, value in super().row_fields().items() if name != "prefix"}
+        fields = {name: value for name, value in super().row_fields().items() if name != "prefix"}
+        return fields | {"version": 2}  # of the code: HTTP:// is lowered since
 
 
 class CommonCrawlInput(interface.InputFormat):

@@ -93,8 +93,8 @@ class BaseUrl:
 
     def join(self, url: str) -> str:
         """Return an absolute URL, which is too long where the base is. Raises ValueError where there is none."""
-        if _ABSOLUTE.match(url):
-            return url
+        if scheme := _ABSOLUTE.match(url):  # HTTP:// is lowered, as `urljoin` does where the page has the same scheme
+            return scheme[0].lower() + url[scheme.end() :]
         if self._origin and _SIMPLE_PATH.match(url):
             return self._origin + url
         return self.url if len(self.url) > _MAX_BASE else urljoin(self.url, url)
@@ -107,7 +107,7 @@ def _plain_origin(origin: str) -> bool:
 def read_url(url: Any, base: BaseUrl) -> tuple[str, str]:
     """Return an absolute URL of http or https, and nothing; or nothing, and a reason of REFUSED.
 
-    White space at the ends, tabs and line ends go, as browsers do it. An absolute URL else stays as it is.
+    White space at the ends, tabs and line ends go, as browsers do it. An absolute URL else stays as it is, but for a scheme in capitals.
     """
     if type(url) is str and len(url) <= MAX_URL and _PLAIN.match(url):  # as most are
         return url, ""

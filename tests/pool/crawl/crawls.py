@@ -149,7 +149,7 @@ def naive_url(url: Any, base: str) -> str | None:
     scheme, _, rest = joined.partition("://")
     good = scheme.lower() in ("http", "https") and rest[:1] not in ("", "/", "?", "#") and len(joined) <= 2048
     bad = any(ord(c) < 32 or 127 <= ord(c) < 160 for c in joined) or ("[" in rest and not rest.startswith("[::1]"))
-    return joined if good and not bad else None
+    return f"{scheme.lower()}://{rest}" if good and not bad else None
 
 
 WORDS = ("red", "house", "by", "the", "sea", "with", "two", "small", "boats", "under", "grey", "clouds", "winter")

@@ -226,7 +226,7 @@ def test_rows_beside_published_parsers(tmp_path: Path) -> None:
 
     cc2dataset drops the file where a link is null or a base no text. It keeps texts of white space, line ends in
     texts, the page itself for an empty URL, URLs without a host, with control characters, of any length; it has none
-    for `HTTP://`. MetaCLIP ignores the base, and keeps URLs of any scheme.
+    for `HTTP://` on a page of https, where `urljoin` leaves it as it is. MetaCLIP ignores the base, and keeps URLs of any scheme.
     """
     met = set()
     for site in draw_sites(300, seed=9):
@@ -279,3 +279,12 @@ def _difference(site: Site, url: str, joined: str, text: str) -> str:
         "its base": isinstance(site.head.get("Base"), str),
     }
     return next((kind for kind, holds in tests.items() if holds), f"unknown: {url!r} {joined!r} {text!r}")
+
+
+def test_a_scheme_in_capitals_is_lowered() -> None:
+    """As `urljoin` of both published parsers does it on a page of the same scheme; so one URL has one uid."""
+    for page in ("http://a.org/b/", "https://a.org/b/"):
+        for url in ("HTTP://B.org/C.JPG", "hTTps://B.org/C.JPG"):
+            scheme, _, rest = url.partition(":")
+            assert read_url(url, BaseUrl(page)) == (f"{scheme.lower()}:{rest}", "")
+    assert urljoin("http://a.org/b/", "HTTP://B.org/C.JPG") == "http://B.org/C.JPG"
