@@ -107,7 +107,8 @@ def _plain_origin(origin: str) -> bool:
 def read_url(url: Any, base: BaseUrl) -> tuple[str, str]:
     """Return an absolute URL of http or https, and nothing; or nothing, and a reason of REFUSED.
 
-    White space at the ends, tabs and line ends go, as browsers do it. An absolute URL else stays as it is, but for a scheme in capitals.
+    White space at the ends, tabs and line ends go, as browsers do it. Of an absolute URL the
+    scheme is lowered, and else it stays as it is.
     """
     if type(url) is str and len(url) <= MAX_URL and _PLAIN.match(url):  # as most are
         return url, ""
