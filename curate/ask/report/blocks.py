@@ -65,6 +65,7 @@ class Picture(NamedTuple):
     missing: str = ""
     blurred: bool = False
     label: str = ""
+    uid: str = ""  # where several pictures are side by side
 
 
 class Value(NamedTuple):

@@ -124,9 +124,8 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
         [(role, known[uid][0 if role == "duplicate" else -1]) for role, uid in group[:most] if uid in known]
         for group in groups
     ]
-    pictures = (
-        galleries.make_pictures(run, [of for group in samples for _, of in group]) if run.facts.pool.images else {}
-    )
+    of_all = [of for group in samples for _, of in group]
+    pictures = galleries.make_pictures(run, of_all) if run.facts.pool.images else {}
     own = [of for row, parts in zip(rows, samples, strict=True) for _, of in parts if of["uid"] == row[at]]
     places = galleries.at_places(map(place_of, own))
     verdicts = {place_of(of): galleries.judge(run, of, results) for of, results in evaluate_rows(run, places)}
@@ -137,6 +136,9 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
         verdict = verdicts[place_of(sample)] if sample else None
         rule = clean(dict(zip(names, row, strict=True)).get("rule") or (verdict.name if verdict else ""), SHORT)
         repeated = ("rule", "kept") if verdict and verdict.name == rule else ()
+        repeated += (
+            ("members", "representative", "duplicate_of") if pictures and len(parts) > 1 else ()
+        )  # with their pictures
         values = [
             galleries.make_value(name, value)
             for name, lower, value in zip(result.names, names, row, strict=True)
@@ -145,9 +147,10 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
         values += [Value("pictures", f"the first {most} of {count(len(group))}")] if len(group) > most else []
         missing = _NO_UID if row[at] is None else "no row of this run has the uid"
         texts = galleries.sample_texts(sample) if sample else [("", missing)]
-        shots = (
-            [pictures[place_of(of)]._replace(label=galleries.fate(role, of)) for role, of in parts] if pictures else []
-        )
+        shots = [
+            pictures[place_of(of)]._replace(label=galleries.fate(role, of), uid=of["uid"] if role else "")
+            for role, of in (parts if pictures else ())
+        ]
         numbers = galleries.folded_numbers(run, sample, values) if sample else []
         cards.append(Card(shots, texts, values, clean(row[at] or ""), verdict, rule, numbers))
     title = f"{count(MOST)} of {count(total)} rows" if total > MOST else pluralise(total, "row")

@@ -172,7 +172,7 @@ def test_groups_of_duplicates_have_all_pictures_side_by_side(tmp_path: Path, mon
         with Run(tmp_path / "run") as opened:
             articles = opened.look(query, **params).text.split("<article")[1:]
         return [
-            (re.findall(r'src="(data:[^"]+)"', card), re.findall(r'<span class="label">([^<]+)</span></div>', card))
+            (re.findall(r'src="(data:[^"]+)"', card), re.findall(r'</div><span class="label">([^<]+)</span>', card))
             for card in articles
         ]
 
