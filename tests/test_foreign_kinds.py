@@ -135,7 +135,7 @@ PACKAGE = "of package curate-toolbox 0.1"
         ("pc.utf8_lower(captions)", "pc.utf9(captions)", 1, r"deduplication key 'opening' {}: AttributeError: .*utf9.* at curate_toolbox.py:\d+ in keys"),
         ("captions = tables", "raise SystemExit(3); captions = tables", 1, r"deduplication key 'opening' {}: SystemExit: 3 at curate_toolbox.py:\d+ in keys"),
         ('OPENING = Opening("opening")', "OPENING = Opening", 2, r"deduplication key or kind of nearness 'opening' {}: .* is the class Opening at curate_toolbox.py:10; accepted: an object of class KeyPass or an object of class NearnessKind"),
-        ('    key = "lines"\n', "", 2, "input format 'lines' {}: .* has no attribute key at curate_toolbox.py:16; accepted: an object of class InputFormat"),
+        ('    key = "lines"\n', "", 2, "input format 'lines' {}: .* has the key None; accepted: 'lines', the entry point's name"),
         ("yield Batch(", "yield Batches(", 1, r"input format 'lines' {}: NameError: .*Batches.* at curate_toolbox.py:\d+ in read"),
         ("source.paths", "source.pathz", 1, r"input format 'lines' {}: AttributeError: .*pathz.* at curate_toolbox.py:\d+ in plan"),
         ("yield place, Answer", "yield place, Answers", 1, r"caption engine 'parrot' {}: NameError: .*Answers.* at curate_toolbox.py:\d+ in answers"),

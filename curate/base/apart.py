@@ -10,7 +10,6 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
-from curate.base import foreign
 from curate.base.errors import CurateError, RunError
 from curate.base.process import free_memory, memory_limited
 
@@ -90,7 +89,6 @@ def serve(file: int) -> None:
     with Connection(file) as replies, memory_limited(free_memory() // 2), suppress(EOFError, KeyboardInterrupt):
         begin, arguments = replies.recv()
         first = begin(*arguments)
-        foreign.is_supervised = True
         replies.send("ready")
         while True:
             function, arguments = replies.recv()

@@ -1,40 +1,21 @@
-"""Code of other packages: what it raises names kind, package and line; it neither ends this process nor holds it.
+"""Code of other packages: what it raises names kind, package and line. What is installed is trusted otherwise.
 
-`naming_packages` is for all registries: it stands where work on a unit or a command ends, and knows by the traceback
-whose code failed. `guard` is for functions whose callers know more, such as which signal it is. A user's interrupts
-pass.
-
-A package's `os._exit` raises SystemExit, as `sys.exit` does. It ends a process that the package forked, or one that is
-supervised, where isolating finds which sample is to blame. What does not return is left behind on its thread. Where
-that holds the GIL, no thread of Python's can tell: faulthandler then prints, from one of C's, the lines that threads
-are in. What calls C's own `exit`, or crashes, is not seen.
+`naming_packages` stands where work on a unit or a command ends, and finds by the traceback whose code failed. `guard`
+is for functions whose callers know more, such as which signal it is. A user's interrupts pass.
 """
 
-import errno
-import faulthandler
-import os
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from queue import SimpleQueue
 from types import CodeType, FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from curate.base.errors import CurateError, RunError
 from curate.base.wording import describe_error, package_of
-
-SECONDS = float(os.environ.get("CURATE_PACKAGE_SECONDS") or 600)
-"""How long a call may take: the import of a package, and `observe` for an image, with what it loads at first."""
-_watched: set[str] = set()
-_PROCESS, _END = os.getpid(), os._exit
-is_supervised = False  # whether a command goes on where this process ends
 
 
 @dataclass(frozen=True)
@@ -63,9 +44,7 @@ def guard(function: Callable[..., Any], where: str, error: type[CurateError] = R
 
     def guarded(*arguments: Any) -> Any:
         try:
-            result = function(*arguments)
-            check_descriptors()
-            return result
+            return function(*arguments)
         except BaseException as caught:  # another package's code: of any kind
             if is_interrupt(caught):
                 raise
@@ -73,23 +52,6 @@ def guard(function: Callable[..., Any], where: str, error: type[CurateError] = R
             raise kind(f"{where}: {describe_error(caught)}") from caught
 
     return guarded
-
-
-@cache
-def _spare_stderr() -> int | None:
-    with suppress(OSError):  # the process has none
-        return os.dup(2)
-    return None
-
-
-def check_descriptors() -> None:
-    """Raise RunError where code of another package, which just ran, has closed standard error; open it again."""
-    if (spare := _spare_stderr()) is not None:
-        try:
-            os.fstat(2)
-        except OSError:
-            os.dup2(spare, 2)
-            raise RunError("it closed standard error, which is not its own") from None
 
 
 @contextmanager
@@ -101,10 +63,6 @@ def naming_packages() -> Iterator[None]:
         if is_interrupt(caught):
             raise
         kinds, module = _find_kinds(frame for frame, _ in traceback.walk_tb(caught.__traceback__))
-        if not kinds and isinstance(caught, OSError) and caught.errno == errno.EBADF and FOREIGN:
-            packages = ", ".join(sorted({kind.package for kind in FOREIGN.values()}))
-            what = "code closed a descriptor that is not its own"
-            raise RunError(f"{caught}: {what}; packages in use: {packages}") from caught
         if not kinds or f"package {kinds[0].package}" in str(caught):
             raise
         where = _label(kinds)
@@ -161,59 +119,3 @@ def _is_of(kind: ForeignKind, frame: FrameType) -> bool:
     parts = [kind.kind, type(kind.kind), getattr(kind.kind, "section", None)]
     codes = [getattr(value, "__code__", None) for value in getattr(kind.kind, "__dict__", {}).values()]
     return any(part is owner or part is classes for part in parts) or any(code is frame.f_code for code in codes)
-
-
-def watch(package: str) -> None:
-    """Watch the code of a package, named as its modules are, from now on."""
-    if not _watched:
-        os._exit = _leave
-        threading.Thread(target=_watch_lock, name="watch", daemon=True).start()
-    _watched.add(package)
-
-
-def _leave(status: int) -> NoReturn:
-    if os.getpid() == _PROCESS and package_of(sys._getframe(1)) in _watched:
-        if not is_supervised:
-            raise SystemExit(status)
-        with suppress(OSError):  # nobody reads it
-            os.write(2, f"curate: {find_running()}: os._exit({status})\n".encode())
-    _END(status)
-
-
-def _watch_lock() -> None:
-    while True:  # it is only told: a process that was stopped for a while looks the same
-        faulthandler.dump_traceback_later(SECONDS, repeat=True, file=2)
-        time.sleep(SECONDS / 4)
-
-
-class _Aside(threading.local):
-    """A thread beside each one that calls, left behind where a call does not end: it keeps no process alive."""
-
-    calls: "SimpleQueue[Any] | None" = None  # of a future, a function and its arguments
-
-    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Return, or raise, what a function does. Raises TimeoutError where it takes longer than SECONDS."""
-        if self.calls is None:
-            self.calls = SimpleQueue()
-            threading.Thread(target=self._work, args=(self.calls,), name="aside", daemon=True).start()
-        future: Future[Any] = Future()
-        self.calls.put((future, function, arguments))
-        try:
-            return future.result(SECONDS)
-        except TimeoutError:
-            if future.done():  # the function's own
-                raise
-            self.calls, what = None, f"has not returned within {SECONDS:g} s"
-            raise TimeoutError(f"{what}; CURATE_PACKAGE_SECONDS sets the limit") from None
-
-    @staticmethod
-    def _work(calls: "SimpleQueue[Any]") -> None:
-        while True:
-            future, function, arguments = calls.get()
-            try:
-                future.set_result(function(*arguments))
-            except BaseException as error:
-                future.set_exception(error)
-
-
-call_aside = _Aside().call

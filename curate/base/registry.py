@@ -7,9 +7,7 @@ first use, by dotted name, so that `recipe` can look kinds up whose folders impo
 
 import importlib
 import importlib.metadata
-import inspect
 import logging
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,13 +16,12 @@ from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from curate.base.errors import RecipeError
-from curate.base.foreign import FOREIGN, ForeignKind, call_aside, is_interrupt, watch
+from curate.base.foreign import FOREIGN, ForeignKind, is_interrupt
 from curate.base.wording import describe_error, did_you_mean, source_line
 
 K = TypeVar("K")
 
 _log = logging.getLogger(__name__)
-_PATIENCE = 10  # seconds after which a command says what it loads
 _PREFIX = "curate."  # of groups of entry points: each registry that other packages may add to has one
 version = cache(importlib.metadata.version)  # each look reads the metadata of a package
 
@@ -154,20 +151,13 @@ def _load_foreign(registry: Registry[Any], entry: importlib.metadata.EntryPoint,
     what = " or ".join(dict.fromkeys(other.what for other in sharing))
     where = f"{what} {entry.name!r} of package {package}: {entry.value}"
     module = entry.module.partition(".")[0]
-    FOREIGN[registry.what, entry.name] = ForeignKind(registry.what, entry.name, package, entry.module, None)
-    watch(module)
-    slow = threading.Timer(_PATIENCE, _log.warning, ["%s is still being loaded after %d s", where, _PATIENCE])
-    slow.start()
     try:
-        kind = call_aside(entry.load)
+        kind = entry.load()
     except BaseException as error:  # another package's code: of any kind
         if is_interrupt(error):
             raise
         reason = describe_error(error, module)
         raise RecipeError(f"{where} cannot be loaded: {reason}; repair or uninstall the package") from error
-    finally:
-        slow.cancel()
-        del FOREIGN[registry.what, entry.name]  # which an interrupt meanwhile names
     kind_class = kind if isinstance(kind, type) else type(kind)
     line = "" if kind_class.__module__.startswith(_PREFIX) else source_line(kind_class)
     if not registry.accepts(kind):
@@ -175,26 +165,10 @@ def _load_foreign(registry: Registry[Any], entry: importlib.metadata.EntryPoint,
             return None
         named = f"{'the class' if kind is kind_class else 'an object of class'} {kind_class.__name__}{line}"
         raise RecipeError(f"{where} is {named}; accepted: {' or '.join(other.accepted for other in sharing)}")
-    mro = _import(registry.interface).__mro__ if registry.interface else ()
-    bases = [base for base in mro if base.__module__.startswith(_PREFIX)]
-    stated = [name for base in bases for name in inspect.get_annotations(base)]
-    # A model of pydantic's keeps its fields elsewhere, and has them.
-    fields = getattr(kind, "model_fields", {}) if registry.by_class else {}
-    if missing := next((name for name in ("key", *stated) if name not in fields and not hasattr(kind, name)), None):
-        raise RecipeError(f"{where} has no attribute {missing}{line}; accepted: {registry.accepted} that has it")
     section = getattr(kind, "section", None)
     if isinstance(section, type) and not hasattr(section, "model_fields"):
         named = f"{section.__name__}{source_line(section)}"
         raise RecipeError(f"{where}: its section {named} is no Section; accepted: a class derived from Section")
-    methods = (item for base in bases for item in vars(base).items() if inspect.isfunction(item[1]))
-    for name, method in (item for item in methods if not item[0].startswith("_")):
-        wanted = list(inspect.signature(method).parameters)[0 if registry.by_class else 1 :]
-        override = getattr(kind, name)
-        try:
-            inspect.signature(override).bind(*wanted)
-        except TypeError as error:
-            accepted = f"a method with the parameters {', '.join(wanted)}"
-            raise RecipeError(f"{where}: {name}{source_line(override)}: {error}; accepted: {accepted}") from None
-    if kind.key != entry.name:
-        raise RecipeError(f"{where} has the key {kind.key!r}; accepted: {entry.name!r}, the entry point's name")
+    if (key := getattr(kind, "key", None)) != entry.name:
+        raise RecipeError(f"{where} has the key {key!r}; accepted: {entry.name!r}, the entry point's name")
     return kind

@@ -4,7 +4,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from curate.ask.status import STEPS, describe_attempts
-from curate.base import foreign
 from curate.base.errors import RunError
 from curate.base.wording import pluralise
 from curate.cli.supervise import MAX_DEATHS, Supervisor
@@ -41,7 +40,6 @@ class CommandKeeper(Keeper):
     def keep(self, holder: Holder, lock: int | None) -> None:
         """Keep the folder for the next child."""
         if self._supervisor:
-            foreign.is_supervised = True
             self._supervisor.send(lock if self.lock is None else None, holder=holder.model_dump())
 
     def stop_supervising(self) -> None:

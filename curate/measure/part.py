@@ -35,7 +35,7 @@ from curate.read.field_types import FieldCounts
 from curate.read.image import DAMAGED
 from curate.read.listing import check_state
 from curate.read.text import check_captions
-from curate.recipe.source import FORMATS, Source
+from curate.recipe.source import Source
 from curate.signals.signal import ImageSignal, PrecomputedSignal, Signal, SignalOutput
 from curate.store.checkpoints import Checkpoints
 
@@ -110,12 +110,11 @@ def measure_part(
         state = find_format(source).state(part.path, source.storage)
         work = _PartWork(settings, source, part, columns, signals, checkpoints, apart, state)
         kind = find_format(source)
-        batches = kind.checked("read", kind.read(source, part, columns, settings.pool.output), Batch)
+        batches = kind.read(source, part, columns, settings.pool.output)
         measured, failure = [], None
         try:
             for number, batch in enumerate(batches):
-                with kind.blamed("read"):
-                    measured.append(work.measure_batch(number, batch))
+                measured.append(work.measure_batch(number, batch))
         except InputFault as fault:
             failure = fault.reason, fault.detail
         work.check()
@@ -177,7 +176,7 @@ class _PartWork:
         supplied, missing = self._supplied_embeddings(batch, is_ok)
         return MeasuredPart(
             samples=pa.table([columns.get(name, pa.nulls(rows)) for name in _SAMPLES.names], schema=_SAMPLES),
-            scores=_scores(batch, self.columns, self.source),
+            scores=_scores(batch, self.columns),
             outputs=pa.table(observed | supplied, schema=output_schema(self.signals)),
             members=None if batch.members is None else pa.table(list(batch.members), schema=_MEMBERS),
             faults=missing,
@@ -234,15 +233,13 @@ def _first_fault(old: Faults, new: Faults) -> Faults:
     return pc.if_else(is_new, new[0], old[0]), pc.if_else(is_new, new[1], old[1])
 
 
-def _scores(batch: Batch, columns: pa.Schema, source: Source) -> pa.Table:
-    """Return the columns that a batch supplies, null where it has none of that name, as curate's own formats may."""
-    rows, package = len(batch.columns["caption"]), FORMATS.package(source.format)
+def _scores(batch: Batch, columns: pa.Schema) -> pa.Table:
+    """Return the columns that a batch supplies, null where it has none of that name."""
+    rows = len(batch.columns["caption"])
     values = {column.name: pa.nulls(rows, column.type) for column in columns}
     for column in columns:
-        if package or column.name in batch.scores:
-            taken = values[column.name] = score_column(whole(batch.scores[column.name]), column.type)
-            if len(taken) != rows:
-                raise ValueError(f"{len(taken):,} values of {column.name} for {rows:,} rows")
+        if column.name in batch.scores:
+            values[column.name] = score_column(whole(batch.scores[column.name]), column.type)
     return pa.table(values, schema=columns)
 
 
@@ -258,9 +255,8 @@ def read_supplied(settings: MeasureSettings, source: Source, part: InputPart) ->
         kind = find_format(source)
         state = kind.state(part.path, source.storage)
         with suppress(InputFault):  # as when it was measured: the rows that came before
-            for batch in kind.checked("read", kind.read(source, part, columns, settings.pool.output), Batch):
-                with kind.blamed("read"):
-                    tables.append(_scores(batch, columns, source))
+            for batch in kind.read(source, part, columns, settings.pool.output):
+                tables.append(_scores(batch, columns))
         check_state(part.path, source.storage, state, read=kind.state)
         return pa.concat_tables(tables)
 

@@ -58,7 +58,7 @@ def plan_source(source: Source, embeddings: Sequence[PrecomputedEmbeddings], con
     """Return what a source's format lists. Raises RecipeError, which names the format that reads its files instead."""
     kind, hint = find_format(source), ""
     try:
-        planned = next(kind.checked("plan", kind.plan(source, embeddings, content), PlannedSource))
+        planned = kind.plan(source, embeddings, content)
     except RecipeError as error:
         if not isinstance(error.__context__, OSError):  # of a store that would be waited for again
             with suppress(RecipeError, OSError):

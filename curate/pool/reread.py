@@ -45,7 +45,7 @@ class UnitRereader:
         if not kind.has_members:
             samples = samples.append_column("offset", self.tables.read("samples", ["offset"])["offset"].take(rows))
         for part, wanted in self._parts(rows, samples, members):
-            reread = kind.samples(self.source, part, wanted)
+            reread = kind.reread(self.source, part, wanted)
             for sample, key, digest in zip(reread, *_keys_and_digests(wanted.samples), strict=True):
                 files = dict(sample.members)
                 suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in files), next(iter(files), ""))

@@ -1,12 +1,11 @@
 """Guards signals of other packages: what their code raises names the package, its line, and the image or caption.
 
 An image that `observe` cannot use (ValueError, OSError, MemoryError) has null in its row, and the error is kept beside
-it. All else ends the run: a missing file, what fails in `process_cache`, an image that takes `foreign.SECONDS`.
+it. All else ends the run: a missing file, and what fails in `process_cache`.
 """
 
 import logging
 import traceback
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import pyarrow as pa
 
 from curate.base import schema
 from curate.base.errors import RunError, SignalError
-from curate.base.foreign import call_aside, check_descriptors, guard, is_interrupt
+from curate.base.foreign import guard, is_interrupt
 from curate.base.numeric.arrays import whole
 from curate.base.process import process_cache
 from curate.base.wording import describe_error, one_line, pluralise
@@ -41,7 +40,7 @@ def guard_signal(built: Any, kind: str, package: str) -> Signal:
     if isinstance(signal, ImageSignal):
         changed["start"] = lambda some: _GuardedCollector(guarded["start"](some), signal, len(some))
     elif isinstance(signal, TextSignal):
-        changed["compute"] = lambda captions: _from_captions(signal, captions)
+        changed["compute"] = lambda captions: _checked(signal, "compute", guarded["compute"](captions), len(captions))
     elif isinstance(signal, EmbeddingSignal):
         changed["compute"] = lambda rows: _checked(signal, "compute", guarded["compute"](rows), len(rows.rows))
     return replace(signal, **changed)  # type: ignore[no-any-return]
@@ -65,16 +64,10 @@ class _GuardedCollector:
     def observe(self, image: Any) -> Any:
         """Return what the signal does, or what it raised: `add` knows the row."""
         try:
-            return call_aside(self._observe, image)
-        except TimeoutError as error:
-            return _Failure(f"observe {error}", False)
-
-    def _observe(self, image: Any) -> Any:
-        try:
-            observation = self._inner.observe(image)
-            check_descriptors()
-            return observation
+            return self._inner.observe(image)
         except BaseException as caught:  # another package's code: of any kind
+            if is_interrupt(caught):
+                raise
             codes = [frame.f_code for frame, _ in traceback.walk_tb(caught.__traceback__)]
             is_of_image = isinstance(caught, _OF_AN_IMAGE) and not isinstance(caught, _OF_A_FILE)
             return _Failure(describe_error(caught), is_of_image and process_cache.__code__ not in codes)
@@ -96,39 +89,6 @@ class _GuardedCollector:
         output = self._finish()
         columns = _checked(self._signal, "finish", getattr(output, "columns", output), len(self._errors))
         return SignalOutput(columns, getattr(output, "embeddings", None), pa.array(self._errors, pa.string()))
-
-
-def _from_captions(signal: TextSignal, captions: pa.Array) -> Sequence[pa.Array]:
-    try:
-        columns = signal.compute(captions)
-    except BaseException as caught:  # another package's code: of any kind
-        if is_interrupt(caught):
-            raise
-        which = _find_caption(signal.compute, captions)
-        raise RunError(f"{signal.label}: {describe_error(caught)}{which}") from caught
-    return _checked(signal, "compute", columns, len(captions))
-
-
-def _find_caption(function: Callable[..., Any], captions: pa.Array) -> str:
-    """Return which caption a function fails on, found by halves; empty where it fails on any."""
-
-    def fails(some: pa.Array) -> bool:
-        try:
-            function(some)
-        except BaseException as caught:
-            if is_interrupt(caught):
-                raise
-            return True
-        return False
-
-    if fails(pa.array(["a caption"])):
-        return ""
-    if captions.null_count and fails(pa.nulls(1, pa.string())):
-        return ", caption null, as of a row that cannot be read"
-    while len(captions) > 1:
-        half = len(captions) // 2
-        captions = captions[:half] if fails(captions[:half]) else captions[half:]
-    return f", caption {captions[0].as_py()!r:.200}" if fails(captions) else ""
 
 
 def _checked(signal: Signal, gave: str, columns: Any, rows: int) -> tuple[pa.Array, ...]:

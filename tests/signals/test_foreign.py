@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,12 +18,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from curate.base import foreign as base_foreign
 from curate.base.errors import RunError, SignalError
 from curate.base.process import process_cache
 from curate.signals import foreign
 from curate.signals.foreign import guard_signal
-from curate.signals.signal import Built, ImageSignal, Known, TextSignal, image_signal
+from curate.signals.signal import Built, ImageSignal, Known, image_signal
 from tests.laws import pools
 from tests.packages import curate, needs_hatchling
 
@@ -411,10 +409,8 @@ def test_an_image_that_it_cannot_use_is_null_and_the_error_is_kept(caplog: pytes
     ]
 
 
-@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+@pytest.mark.parametrize("kind", [SystemExit, GeneratorExit])
 def test_whatever_it_raises_names_it(kind: type[BaseException]) -> None:
-    """In another thread than the one that a user interrupts."""
-
     def observe(image: float) -> float:
         raise kind
 
@@ -423,19 +419,6 @@ def test_whatever_it_raises_names_it(kind: type[BaseException]) -> None:
         SignalError, match=rf"'blur' of package my-blur 1: {kind.__name__} at test_foreign.py:\d+ in obs"
     ):
         part.add(0, part.observe(1.0))
-
-
-def test_an_image_that_it_never_returns_from_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Others, in other threads or after it, are observed."""
-    part = guarded(Observer(fails=lambda image: image if image > 0 else threading.Event().wait()), 3)
-    part.add(0, part.observe(1.0))
-    with monkeypatch.context() as patch:
-        patch.setattr(base_foreign, "SECONDS", 0.05)
-        failure = part.observe(-1.0)
-    with pytest.raises(SignalError, match=r"of package my-blur 1: observe has not returned within 0.05 s; CURATE_PAC"):
-        part.add(1, failure)
-    part.add(2, part.observe(2.0))
-    assert part.finish().columns[0].to_pylist() == [1.0, None, 2.0]
 
 
 def test_what_fails_to_load_ends_the_run() -> None:
@@ -447,32 +430,3 @@ def test_what_fails_to_load_ends_the_run() -> None:
     with pytest.raises(SignalError, match=r"of package my-blur 1: ValueError: damaged .*:\d+ in load") as raised:
         part.add(7, failure)
     assert raised.value.row == 7
-
-
-@pytest.mark.parametrize(
-    ("captions", "which"),
-    [
-        (["ab", "cde", "x", "yz", "fg"], ", caption 'x'$"),
-        (["ab", None, "fg"], ", caption null, as of a row that cannot be read$"),
-    ],
-)
-def test_a_caption_that_it_fails_on_is_named(captions: list[str | None], which: str) -> None:
-    def second_letters(captions: pa.Array) -> list[pa.Array]:
-        return [pa.array([ord(text[1]) for text in captions.to_pylist()])]
-
-    signal = TextSignal("second", (pa.field("second", pa.int32()),), "key", compute=second_letters)
-    guarded = guard_signal(signal, "second", "my-letters 1")
-    assert isinstance(guarded, TextSignal)
-    compute = guarded.compute
-    assert compute(pa.array(["ab", "cde"]))[0].to_pylist() == [98, 100]
-    with pytest.raises(RunError, match=r"signal 'second' of package my-letters 1: .* at test_foreign.py:.*" + which):
-        compute(pa.array(captions, pa.string()))
-
-
-def test_no_caption_is_blamed_for_what_fails_on_all() -> None:
-    def compute(captions: pa.Array) -> list[pa.Array]:
-        raise KeyError("side")
-
-    signal: Any = guard_signal(TextSignal("second", (), "key", compute=compute), "second", "my-letters 1")
-    with pytest.raises(RunError, match=r"KeyError: 'side' at test_foreign.py:\d+ in compute$"):
-        signal.compute(pa.array(["ab"]))

@@ -7,33 +7,28 @@ format, does the rest.
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curate.base.errors import CurateError, RunError
 from curate.base.numeric.arrays import Mask
-from curate.base.wording import describe_error, pluralise, source_line
+from curate.base.wording import pluralise
 from curate.download.retry_record import Retry
 from curate.pool.formats.found_files import FoundFiles
 from curate.read.columns import Columns, find_columns, score_type
 from curate.read.faults import InputFault
 from curate.read.field_types import FieldCounts
-from curate.read.json_fields import json_bytes
 from curate.read.listing import file_state
 from curate.read.tar_samples import IMAGE_SUFFIXES
 from curate.recipe.measure import PrecomputedEmbeddings
-from curate.recipe.source import FORMATS, Source
+from curate.recipe.source import Source
 from curate.store.store import RunStore
 
-T = TypeVar("T")
 Places = npt.NDArray[np.int64]
 _SUPPLIED = ("uid", "url", "key", "width", "height", "language")
 
@@ -80,15 +75,6 @@ class PlannedSource:
     parts: tuple[InputPart, ...]  # in order; consecutive ones are grouped into units
     columns: tuple[FileColumns, ...]  # of each kind of file that can be used, in order of appearance
     dimensions: dict[str, int] = field(default_factory=dict)  # of the supplied `measure.embeddings`, by name
-
-    def __post_init__(self) -> None:
-        """Raise TypeError, at the line of whose code it is, where an item is a class, say, or no tuple is around it."""
-        for name, items, kind in (("parts", self.parts, InputPart), ("columns", self.columns, FileColumns)):
-            if not isinstance(items, tuple) or not all(isinstance(item, kind) for item in items):
-                raise TypeError(f"{name} is {items!r:.80}; accepted: a tuple of objects of class {kind.__name__}")
-        for columns in self.columns:
-            if not isinstance(columns.schema, pa.Schema):
-                raise TypeError(f"schema is {columns.schema!r:.80}; accepted: a schema of pyarrow")
 
 
 @dataclass(frozen=True)
@@ -193,14 +179,13 @@ class InputFormat(ABC):
 
     def reread_images(self, source: Any, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
         """Read the image of each row again; None where it is not whole. Raises OSError."""
-        for sample in self.samples(source, part, rows):
+        for sample in self.reread(source, part, rows):
             yield next((bytes(data) for suffix, data in sample.members if suffix in IMAGE_SUFFIXES), None)
 
     def reread_table(self, source: Any, part: InputPart, rows: PartRows, output: pa.Schema) -> pa.Table:
         """Read rows without images again, as a table of these columns. Raises OSError."""
-        samples = list(self.samples(source, part, rows))
-        with self.blamed("reread"):
-            return pa.Table.from_pylist([sample.fields for sample in samples], schema=output)
+        samples = self.reread(source, part, rows)
+        return pa.Table.from_pylist([sample.fields for sample in samples], schema=output)
 
     def missing_column(self, source: Any, name: str) -> str:
         """Return what to change in a source so that expressions see a column of its inputs; empty without one."""
@@ -237,46 +222,6 @@ class InputFormat(ABC):
     def describe(self, parts: Sequence[InputPart]) -> str:
         """Return how many files, or what else people count, the parts of a source are."""
         return pluralise(len({part.path for part in parts}), "file")
-
-    def checked(self, method: str, values: Any, kind: type[T]) -> Iterator[T]:
-        """Yield what a method gives. Raises RunError, which names its package and line, where that is no `kind`."""
-        for value in values if isinstance(values, Iterable) else (values,):
-            if not isinstance(value, kind):
-                raise self._fault(method, f"gives {value!r:.80}; accepted: objects of class {kind.__name__}")
-            yield value
-
-    def samples(self, source: Any, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
-        """Yield what `reread` gives. Raises RunError, which names its package and line, where that does not fit."""
-        samples = self.checked("reread", self.reread(source, part, rows), InputSample)
-        if FORMATS.package(self.key) is None:
-            yield from samples
-            return
-        count, wanted = 0, len(rows.places)
-        for count, sample in enumerate(islice(samples, wanted + 1), 1):
-            with self.blamed("reread"):
-                for suffix, data in (("txt", sample.text), ("json", sample.json), *sample.members):
-                    if not isinstance(suffix, str) or not isinstance(data, bytes | memoryview):
-                        raise TypeError(f"{(suffix, data)!r:.80} is not a suffix with bytes")
-                json_bytes(dict(sample.fields) if sample.members else {})
-            if count <= wanted:
-                yield sample
-        if count != wanted:
-            many = "more samples" if count > wanted else pluralise(count, "sample")
-            raise self._fault("reread", f"gives {many}; accepted: one for each of {wanted:,} places")
-
-    @contextmanager
-    def blamed(self, method: str) -> Iterator[None]:
-        """Let an error over what a method gave name its package and line, where it is of another package."""
-        try:
-            yield
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            if FORMATS.package(self.key) is None or isinstance(error, CurateError | InputFault):
-                raise
-            raise self._fault(method, f"gives what does not fit: {describe_error(error)}") from error
-
-    def _fault(self, method: str, what: str) -> RunError:
-        where = f"input format {self.key!r} of package {FORMATS.package(self.key)}"
-        return RunError(f"{where}: {method}{source_line(getattr(self, method))} {what}")
 
     def weight(self, part: InputPart, has_images: bool) -> int:
         """Return how much of a unit the part takes: bytes of a pool with images, rows of one without."""
