@@ -21,7 +21,7 @@ from curate.base.schema import define
 from curate.base.wording import one_line
 from curate.download.lists import KINDS, UrlList, describe_list, read_groups
 from curate.pool.files.listing import FileTree
-from curate.read.columns import COLUMN_NAMES, Columns, find_columns, is_any, plain_type
+from curate.read.columns import COLUMN_NAMES, Columns, find_columns, is_any, plain_type, valid_text
 from curate.read.faults import InputFault
 from curate.read.listing import InputFile, list_files
 from curate.read.tar_samples import IMAGE_SUFFIXES
@@ -149,6 +149,9 @@ def _add_captions(
     for table, column in lists:
         folder = posixpath.dirname(table.path)
         for group in read_groups(table):
+            for place, f in enumerate(group.schema):  # text that is not UTF-8, which DuckDB refuses, becomes null
+                if pa.types.is_string(f.type):
+                    group = group.set_column(place, f, valid_text(whole(group[f.name])))  # noqa: PLW2901
             whole_rows = pa.concat_tables([group, columns.empty_table()], promote_options="permissive")
             names = group[column].to_pylist()
             unsafe = [name is not None and _UNSAFE.match(name) is not None for name in names]

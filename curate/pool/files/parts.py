@@ -55,7 +55,7 @@ class PartFiles:
 
 def make_parts(source: Source, root: str, database: Any) -> Iterator[InputPart]:
     """Yield the parts of a source, and write their rows."""
-    waiting: deque[pa.Table] = deque()
+    waiting: list[pa.Table] = []  # rows that are in no part yet
     weight = database.execute(
         f"SELECT sum(coalesce(size, 0) + coalesce(text_size, 0) + {ROW_BYTES})::BIGINT FROM rows"
     ).fetchall()[0][0]
@@ -69,14 +69,9 @@ def make_parts(source: Source, root: str, database: Any) -> Iterator[InputPart]:
 
     limit = group_size(weight, _PARTS, PART_BYTES)
     for items_of_part in group(items(), lambda item: item[0], lambda item: item[1], limit):
-        taken, missing = [], len(items_of_part)
-        while missing:
-            table = waiting.popleft()
-            taken.append(table.slice(0, missing))
-            missing -= len(taken[-1])
-            if len(table) > len(taken[-1]):
-                waiting.appendleft(table.slice(len(taken[-1])))
-        rows = pa.concat_tables(taken).drop_columns(["number"])
+        table = pa.concat_tables(waiting)
+        waiting[:] = [table.slice(len(items_of_part))]
+        rows = table.slice(0, len(items_of_part)).drop_columns(["number"])
         fingerprint = ids.digest(rows.to_pylist())
         others = Counter(rows["other"].drop_null().to_pylist())
         about = json.dumps({"root": root, "others": others})

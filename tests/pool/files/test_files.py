@@ -196,7 +196,7 @@ def test_names_of_a_table_reach_no_file_outside(tmp_path: Path) -> None:
 
 
 def test_links_pipes_and_folders(tmp_path: Path) -> None:
-    """Each that is named as an image has its verdict; links within the folder are images."""
+    """Each that is named as an image has its verdict; links within the folder are images, whose folder may be one too."""
     pool = pictures(["a.jpg", "sub/b.jpg"], tmp_path / "pool")
     outside = pictures(["c.jpg", "more/d.jpg"], tmp_path / "outside")
     (pool / "inner.jpg").symlink_to("sub/b.jpg")
@@ -216,7 +216,8 @@ def test_links_pipes_and_folders(tmp_path: Path) -> None:
     os.mkfifo(os.fsencode(pool) + b"/\xff.jpg")
     (pool / "notes.json").write_text("{}")
     (pool / "LICENSE").write_text("free")
-    run = run_local(recipe(pool), tmp_path / "run")
+    (tmp_path / "linked").symlink_to(pool)
+    run = run_local(recipe(tmp_path / "linked"), tmp_path / "run")
     conserved(run)
     unreadable, unsafe = "unreadable_file", "unsafe_path"
     assert {key: reason for key, (reason, _) in failures(run).items()} == {
@@ -445,6 +446,21 @@ def test_columns_of_a_table(tmp_path: Path) -> None:
     assert fields[0]["uid"] == "0" * 32
 
 
+def test_text_that_is_not_utf8_costs_its_row_alone(tmp_path: Path) -> None:
+    pool = pictures(["a.jpg", "b.jpg", "c.jpg"], tmp_path / "pool")
+    table = write_csv(
+        tmp_path / "captions.csv", [{"file": "a.jpg", "caption": "caf\xe9"}, {"file": "b.jpg", "caption": "b"}]
+    )
+    table.write_bytes(table.read_text().encode("latin-1"))
+    run = run_local(recipe(pool, source={"table": str(table)}), tmp_path / "run")
+    assert outcomes(run) == {"a": "caption_not_utf8", "b": "kept", "c": "no_caption"}
+    captions = pa.Array.from_buffers(pa.string(), 2, pa.array([b"caf\xe9", b"b"]).buffers())
+    pq.write_table(pa.table({"file": ["a.jpg", "b.jpg"], "caption": captions}), tmp_path / "c.parquet")
+    run = run_local(recipe(pool, source={"table": str(tmp_path / "c.parquet")}), tmp_path / "second")
+    conserved(run)
+    assert outcomes(run) == {"a": "no_caption", "b": "kept", "c": "no_caption"}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -517,7 +533,8 @@ def test_a_folder_of_a_store(tmp_path: Path) -> None:
             measure(prepared.context, prepared.plan.units[0])
 
 
-def test_bombs_and_damage_are_refused_as_in_tars(tmp_path: Path) -> None:
+def test_bombs_and_damage_are_refused_as_in_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.pool.files.format._MAPPED", 1000)  # bytes: larger files are mapped
     bomb = io.BytesIO()
     Image.new("1", (30_000, 30_000)).save(bomb, "PNG")
     images = {"bomb": bomb.getvalue(), "half": encode(picture(1))[:800], "html": b"<html>", "empty": b""}
