@@ -2,13 +2,14 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from curate.base.errors import RecipeError
+from curate.base.errors import RecipeError, RunError
 from curate.base.wording import pluralise
 from curate.cli import common
 from curate.cli.continued import CommandKeeper
@@ -24,8 +25,9 @@ from curate.pool.retry import find_mendable
 from curate.recipe.recipe import load_recipe
 from curate.run.context import RunContext
 from curate.store.facts import read_unit_keys
+from curate.store.forgotten import count_forgotten_since
 from curate.store.layout import FAILURES_FILE, REPORT_FILE, SUCCESS_FILE
-from curate.store.lock import check_unlocked, remove_leftovers
+from curate.store.lock import Hold, check_unlocked, remove_leftovers
 from curate.store.store import RunStore
 
 if TYPE_CHECKING:
@@ -76,8 +78,9 @@ def run(
         raise RecipeError(f"--retry: is for URLs, and the recipe has no source of format urls; {how}")
     rounds = Retries.read(RunStore(out)).rounds if RunStore(out).exists(SUCCESS_FILE) else None
     content = fingerprint is common.Fingerprint.content
+    plan_run = partial(prepare, loaded, out, reuse, content, options, retry=retry, on=on)
     with common.say_if_slow(common.PLANNING):
-        prepared = prepare(loaded, out, reuse, content, options, retry=retry, on=on)
+        prepared = plan_run()
     keeper.report_death(prepared)
     if prepared.finished:
         _tell_finished(prepared, out, retry)
@@ -104,8 +107,25 @@ def run(
             print(say_handed_over(hold, prepared.engine.name), end="")
             return
         with show_progress(hold.store, len(prepared.plan.units), urls):
-            run_pipeline(prepared, hold)
+            _run(prepared, hold, plan_run)
     print(summary(out, time.monotonic() - began))
+
+
+def _run(prepared: "Prepared", hold: Hold, plan_run: Callable[[], "Prepared"]) -> None:
+    """Run the pipeline; once more, without them, if the run that is reused has forgotten samples meanwhile."""
+    from pipelines.claim import claim_folder
+    from pipelines.driver import run as run_pipeline
+
+    try:
+        run_pipeline(prepared, hold)
+    except RunError:
+        reused = prepared.context.reuse
+        if reused is None or not count_forgotten_since(hold.store, reused):
+            raise
+        print(f"{reused.url}: samples were forgotten there meanwhile; taking them out here too", file=sys.stderr)
+        again = plan_run()
+        claim_folder(again)
+        run_pipeline(again, hold)
 
 
 def _tell_finished(prepared: "Prepared", out: str, retry: bool) -> None:

@@ -5,6 +5,8 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
+from curate.base.errors import RunError
+from curate.base.wording import pluralise
 from curate.pool.plan import Unit
 from curate.publish.audit import Audit, PublishSettings, audit_unit, check_damage
 from curate.publish.compact import compact_units, lay_out_chunks
@@ -13,6 +15,7 @@ from curate.publish.publish import Results, publish
 from curate.run.context import RunContext
 from curate.run.units import Answer, Fold, Total, Units
 from curate.store.chunks import Chunk
+from curate.store.forgotten import count_forgotten_since
 from curate.store.manifest import Lines, Published, written_file
 from curate.store.tables import OpenTables
 
@@ -70,5 +73,9 @@ def publish_run(
 def _publish(
     context: RunContext, sources: list[tuple[str, int]], lines: Lines, types: tuple[int, Any] | None, **findings: Any
 ) -> None:
+    if count := count_forgotten_since(context.store, context.reuse):  # some tables may be of before, and some of after
+        assert context.reuse is not None
+        what = f"{pluralise(count, 'item')} forgotten there while this run reused its tables"
+        raise RunError(f"{context.reuse.url}: {what}; run again, which takes them out here too")
     json_dtype = types[1] if types else None
     publish(PublishSettings.of(context), Results(sources=sources, json_dtype=json_dtype, **findings), lines)

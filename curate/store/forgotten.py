@@ -174,6 +174,11 @@ class Record:
         return Record(pa.concat_tables([self.table, rows]).combine_chunks())
 
 
+def count_forgotten_since(folder: RunStore, reused: RunStore | None) -> int:
+    """Return how many items the run that is reused has forgotten since this one took over its record."""
+    return len(Record.read(reused).items - Record.read(folder).items) if reused else 0
+
+
 def _items(table: pa.Table) -> Items:
     return Items.of({kind: [_values(table, kind).tobytes()] for kind in KINDS})
 

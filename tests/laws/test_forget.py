@@ -18,6 +18,7 @@ import yaml
 from curate.ask.query import find_run
 from curate.ask.verify import verify_run
 from curate.base.errors import CurateError, RunError
+from curate.cli.run import run as command
 from curate.publish.forget.forget import forget
 from curate.recipe.recipe import Recipe
 from curate.store.forgotten import Record
@@ -25,6 +26,8 @@ from curate.store.items import NOTHING, Items, hex_of
 from curate.store.lock import locked
 from curate.store.manifest import Lines, digest_file, read_manifest, write_manifest
 from curate.store.store import RunStore
+from pipelines import curate as pipeline
+from pipelines import driver
 from pipelines.claim import claim_folder, claimed
 from pipelines.prepare import prepare
 from tests import forked
@@ -328,6 +331,55 @@ def test_a_chain_of_runs_keeps_them_out(
     files = pools.files_of(original.folder)
     forget(str(heir.folder), requested)
     assert pools.files_of(original.folder) == files and left_of(heir.folder, words) == []
+
+
+@pytest.mark.parametrize("before", ["measure", "match", "decide_rows", "emit"])
+def test_what_is_forgotten_in_a_run_while_it_is_reused(
+    original: Ran, recipe: Recipe, tmp_path: Path, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run does not end with tables of before and of after; run again, it ends as one that began later."""
+    requested, words = some(original)
+    old = copy_of(original, tmp_path / "old")
+    other = recipe.model_copy(update={"balance": recipe.balance and recipe.balance.model_copy(update={"t": 4})})
+    step = getattr(pipeline, before)
+
+    def stepping(*arguments: Any) -> Any:
+        forget(str(old.folder), requested)
+        return step(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, before, stepping)
+        with pytest.raises(
+            RunError, match=r"old: \d+ items forgotten there while this run reused its tables; run again"
+        ):
+            pools.run_local(other, tmp_path / "new", reuse=old.folder)
+    new = pools.run_local(other, tmp_path / "new", reuse=old.folder)
+    conserved(new)
+    assert left_of(new.folder, words) == []
+    later = pools.run_local(other, tmp_path / "later", reuse=old.folder)
+    assert pools.lasting_files(new.folder) == pools.lasting_files(later.folder)
+
+
+@pytest.mark.slow
+def test_the_command_takes_out_what_is_forgotten_meanwhile(
+    original: Ran, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    requested, words = some(original)
+    old = copy_of(original, tmp_path / "old")
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True)))
+    begun = driver.run
+
+    def beginning(*arguments: Any, **more: Any) -> None:
+        if not len(Record.read(RunStore(str(old.folder)))):
+            forget(str(old.folder), requested)
+        begun(*arguments, **more)
+
+    monkeypatch.setattr(driver, "run", beginning)
+    command(str(tmp_path / "r.yaml"), str(tmp_path / "new"), reuse=str(old.folder), overrides=["balance.t=4"])
+    assert "old: samples were forgotten there meanwhile; taking them out here too" in capsys.readouterr().err
+    new = Ran(tmp_path / "new")
+    conserved(new)
+    assert left_of(new.folder, words) == []
 
 
 def test_near_duplicates_do_not_come_in_their_place(original: Ran, recipe: Recipe, tmp_path: Path) -> None:
