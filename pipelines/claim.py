@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from curate import __version__
 from curate.ask.opened import connected
-from curate.base.errors import RecipeError, RunError
+from curate.base.errors import RecipeError, RunError, describe
 from curate.base.registry import version
 from curate.base.wording import pluralise
 from curate.decide.decontamination import write_evaluation
@@ -87,7 +87,7 @@ def claimed(prepared: Prepared, may_end: MayEnd | None = None, keeper: Keeper | 
                 store.delete_file(DRIVER_LOG)
             claim_folder(prepared)
         except OSError as error:
-            raise RecipeError(f"--out {store.url}: cannot be written: {error}") from None
+            raise RecipeError(f"--out {store.url}: cannot be written: {describe(error)}") from None
         yield hold
 
 

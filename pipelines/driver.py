@@ -212,4 +212,7 @@ def _last_words(error: BaseException) -> str:
     """Return the error itself, out of the traceback that Beam makes of it."""
     lines = [line.strip() for line in str(error).splitlines() if re.search(r"[A-Za-z]", line)]
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
-    return (errors or lines or [type(error).__name__])[-1][:1000]
+    last = (errors or lines or [type(error).__name__])[-1]
+    if " (error note" in last:  # it could not be written, as on a full disk
+        last = re.sub(r"^curate\.\S+Error: | \(error notes? [0-9a-f ]+\)| \[while running '[^']*'\]", "", last)
+    return last[:1000]

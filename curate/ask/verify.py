@@ -153,7 +153,8 @@ def _check_absence(folder: RunStore) -> tuple[list[str], list[str]]:
     faults = list(_find_forgotten(folder, record.items))
     if not named or len(record) != named.items or not record.extends(named):
         faults.insert(0, f"{layout.FORGOTTEN_FILE}: does not match its digest in {layout.RUN_FILE}")
-    return [f"{len(record):,} forgotten items are absent from tables, shards and uids.npy"], faults
+    requested = f"{pluralise(record.requested, 'item')} requested"
+    return [f"forgotten items are absent from tables, shards and uids.npy ({requested})"], faults
 
 
 def _find_forgotten(folder: RunStore, items: Items) -> Iterator[str]:

@@ -1,8 +1,11 @@
 """The one way to a terminal: control characters of strangers' text, in keys, errors or arguments, are spelled out."""
 
+import os
 import re
 import shutil
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from curate.base.wording import escape
@@ -19,8 +22,22 @@ class Escaped:
     def write(self, text: str) -> int:
         """Write the text, its sentences in lines of a terminal's width, and return its length."""
         parts = [part if part.isspace() else escape(part) for part in _BREAKS.split(text)]
-        self.inner.write("".join(map(self._fold, parts) if self.inner.isatty() else parts))
+        with self._unread():
+            self.inner.write("".join(map(self._fold, parts) if self.inner.isatty() else parts))
         return len(text)
+
+    def flush(self) -> None:
+        """Write what is held."""
+        with self._unread():
+            self.inner.flush()
+
+    @contextmanager
+    def _unread(self) -> Iterator[None]:
+        """Let all go nowhere from now on if nobody reads it any more, as behind `| head`: the command goes on."""
+        try:
+            yield
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.inner.fileno())
 
     def _fold(self, line: str) -> str:
         """Break a line between words, but of commands, which begin with a space: they are to be copied."""

@@ -179,11 +179,9 @@ def _read(join: Join, files: Sequence[InputFile], where: str) -> JoinTable:
     except (pa.ArrowException, OSError, ValueError, UnicodeError) as error:
         raise RecipeError(f"{where}: {one_line(error, 300)}") from None
     if twice is not None:
-        for keys, _ in _renamed(readers, join, columns):
-            places, high, low = _hash_keys(join.on, keys)
-            if len(same := places[(high == twice[0]) & (low == twice[1])]):
-                key = keys[int(same[0])].as_py()
-                raise RecipeError(f"{where}: {join.on} {key!r} occurs twice; accepted: one row for each {join.on}")
+        raise RecipeError(
+            f"{where}: {_find_twice(readers, join, columns, twice)}; accepted: one row for each {join.on}"
+        )
     return table
 
 
@@ -280,6 +278,26 @@ def _npy_rows(file: Any, path: str) -> int:
 def _renamed(readers: Sequence[_Reader], join: Join, columns: pa.Schema) -> Iterator[tuple[pa.Array, pa.Table]]:
     """Yield batches of keys (string), and the columns under their new names."""
     for reader in readers:
+        first = 1
         for batch in reader.batches(list(join.columns.values())):
             values = [score_column(batch[old], columns.field(new).type) for new, old in join.columns.items()]
-            yield score_column(batch[reader.key], pa.string()), pa.table(values, schema=columns)
+            keys = score_column(batch[reader.key], pa.string())
+            is_key = pc.match_substring_regex(keys, r"\A([0-9a-fA-F]{32})?\z" if join.on == "uid" else "")
+            if (bad := pc.index(is_key, False).as_py()) >= 0:
+                raise ValueError(f"{reader.path}, row {first + bad:,}: uid {keys[bad].as_py()!r} is not 32 hex digits")
+            first += len(keys)
+            yield keys, pa.table(values, schema=columns)
+
+
+def _find_twice(readers: Sequence[_Reader], join: Join, columns: pa.Schema, twice: tuple[U64, U64]) -> str:
+    """Return which key occurs twice, by the halves of its hash, and in which rows of which files, from 1."""
+    key, found = None, list[str]()
+    for reader in readers:
+        first = 1
+        for keys, _ in _renamed([reader], join, columns):
+            rows, high, low = _hash_keys(join.on, keys)
+            for row in rows[(high == twice[0]) & (low == twice[1])].tolist():
+                key = keys[row].as_py()
+                found.append(f"{reader.path} (row {first + row:,})")
+            first += len(keys)
+    return f"{join.on} {key!r} occurs twice: {' and '.join(found[:2])}"

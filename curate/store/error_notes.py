@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from curate.base.errors import CurateError, RunError, TransientError, describe
+from curate.base.errors import CurateError, RunError, TransientError, describe, is_disk_full
 from curate.base.foreign import naming_packages
 from curate.store.store import RunStore
 
@@ -31,7 +31,7 @@ def noting_errors(folder: RunStore, place: str = "") -> Iterator[None]:
         with naming_packages():
             yield
     except Exception as error:
-        is_ours = isinstance(error, CurateError | IsADirectoryError)
+        is_ours = isinstance(error, CurateError | IsADirectoryError) or is_disk_full(error)
         if not is_ours and (not place or os.environ.get("CURATE_DEBUG")):
             raise
         message = describe(error) if is_ours else f"{type(error).__name__}: {error}"

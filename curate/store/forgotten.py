@@ -87,6 +87,11 @@ class Record:
         """All items."""
         return _items(self.table)
 
+    @property
+    def requested(self) -> int:
+        """How many of the items a request or blocklist named."""
+        return int(np.count_nonzero(pc.equal(self.table["origin"], pa.scalar(REQUESTED)).to_numpy()))
+
     @cached_property
     def key(self) -> str:
         """Digest of what was blocked before a run began, which determines what it keeps; empty where nothing was.

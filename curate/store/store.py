@@ -31,6 +31,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from curate.base.errors import is_disk_full
 from curate.base.process import temporary_folder
 from curate.recipe.clouds import OBJECT_STORES
 from curate.store.layout import SUCCESS_FILE, digest_name, ticket_file
@@ -170,6 +171,10 @@ class RunStore(StoredFiles):
         aside = f"{self._local_tmp()}/{uuid.uuid4().hex}"
         try:
             yield aside
+        except OSError as error:
+            if is_disk_full(error):
+                error.filename = self.root
+            raise
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(aside)

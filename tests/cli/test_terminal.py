@@ -15,6 +15,7 @@ import pytest
 from curate.base.wording import CONTROL
 from curate.cli.terminal import Escaped, plain
 from tests.cli.conftest import Cli, Done
+from tests.laws import pools
 
 Finished = dict[str, tuple[Path, Done]]
 ROOT = Path(__file__).parents[2]
@@ -151,3 +152,18 @@ def test_a_pool_of_hostile_names_on_a_terminal(pool: Path, tmp_path: Path) -> No
     assert len(shown) == len(commands) + 1 and all(shown[:-1])
     for arguments, text in zip(commands, shown, strict=False):
         assert "\x1b[2J" not in text and "\x9b" not in text and "\u202e" not in text, (arguments, ascii(text))
+
+
+@pytest.mark.thorough
+def test_a_run_goes_on_where_nobody_reads_what_it_prints(tmp_path: Path) -> None:
+    """As behind `2>&1 | head -1`."""
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(12)[:12], 2)
+    (tmp_path / "r.yaml").write_text(f"input: {{name: pool, format: webdataset, path: '{path}'}}\n")
+    pools.run_local(pools.recipe_of(path), tmp_path / "old")
+    read, write = os.pipe()
+    os.close(read)
+    arguments = ["run", str(tmp_path / "r.yaml"), "--out", str(tmp_path / "out"), "--reuse", str(tmp_path / "old")]
+    done = subprocess.run([sys.executable, "-m", "curate", *arguments], stdout=write, stderr=write, check=False)
+    os.close(write)
+    assert done.returncode == 0
+    assert (tmp_path / "out" / "_SUCCESS").exists()

@@ -1,5 +1,6 @@
 """Law 1 on inputs that nobody planned for: each gives a finished run with a clear reason, or an error before it."""
 
+import errno
 import hashlib
 import json
 import os
@@ -18,8 +19,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.base.errors import RecipeError, RunError
+from curate.cli.run import run as command
 from curate.read.json_fields import read_json
 from curate.recipe.recipe import Recipe
+from curate.store.store import RunStore
 from pipelines import curate as pipeline
 from pipelines.claim import claim_folder
 from tests.laws import pools
@@ -370,6 +373,33 @@ def test_other_bytes_under_the_same_state_end_the_run(
     os.utime(path, ns=(at.st_atime_ns, at.st_mtime_ns))
     done = run(str(path), tmp_path / "out", form)  # of a server that gives the right ones again
     assert done.counts == {"kept": 2}
+
+
+@pytest.mark.parametrize("takes_notes", [True, False])
+def test_a_full_disk_is_named_with_what_to_do(
+    takes_notes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no step within the pipeline; when there is room again, the run goes on."""
+    tar_of(tmp_path / "x.tar", *sample("a", 0), *sample("b", 1))
+    (tmp_path / "r.yaml").write_text("input: {name: pool, format: webdataset, path: x.tar}\n")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("curate.tar.writer.TarWriter.add_all", full)
+        if not takes_notes:
+            write = RunStore.write_json
+            patched.setattr(RunStore, "write_json", lambda s, n, v: full() if "errors" in n else write(s, n, v))
+        with pytest.raises(RunError) as caught:
+            command(str(tmp_path / "r.yaml"), str(tmp_path / "out"))
+    first, *hint = str(caught.value).splitlines()
+    assert (
+        first == f"{tmp_path}/out: no space is left on its disk; make room, then run the same command again to continue"
+    )
+    assert "running" not in "".join(hint)
+    command(str(tmp_path / "r.yaml"), str(tmp_path / "out"))
+    conserved(Ran(tmp_path / "out"))
 
 
 # ---------------------------------------------------------------- Parquet

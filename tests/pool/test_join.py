@@ -158,10 +158,15 @@ def test_types_of_several_files_are_joined(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "on", "columns", "parts"),
     [
-        ("key,score\na,1\nb,2\na,1\n", "key", {"m": "score"}, ["key 'a' occurs twice", "one row for each key"]),
+        (
+            "key,score\na,1\nb,2\na,1\n",
+            "key",
+            {"m": "score"},
+            ["key 'a' occurs twice: ", "a.csv (row 1) and ", "a.csv (row 3); accepted: one row for each key"],
+        ),
         ("key,score\na,1\n", "url", {"m": "score"}, ["no column url or image_url", "columns: key, score"]),
         ("key,score\na,1\n", "key", {"m": "scores"}, ["no column 'scores'", "did you mean 'score'?"]),
-        ("uid,score\nabc,1\n", "uid", {"m": "score"}, ["uid 'abc' is not 32 hex digits"]),
+        ("uid,score\nabc,1\n", "uid", {"m": "score"}, ["a.csv, row 1: uid 'abc' is not 32 hex digits"]),
         ("key,score\na,1\nb\n", "key", {"m": "score"}, ["a.csv: cannot be read", "Expected 2 columns"]),
         ("", "key", {"m": "score"}, ["a.csv has 0 bytes", "accepted: Parquet, CSV or uids"]),
         ("PAR1, in name alone", "key", {"m": "score"}, ["a.csv: cannot be read"]),

@@ -18,6 +18,7 @@ from curate.base.wording import one_line
 from curate.publish.uids import pair_bytes
 from curate.recipe.files import read_columns, read_npy, read_whole
 from curate.store.items import KINDS, WIDTHS, Items, column_hashes, hex_of
+from curate.tar.byte_sources import errors_of
 
 _FORMS = {
     "uid": "a uid (32 hex digits)",
@@ -41,7 +42,8 @@ def read_list(path: str, kind: str | None = None, lines: dict[str, str] | None =
             if len(data) > MAX_BYTES:
                 raise ValueError(f"it holds more than {MAX_BYTES:,} bytes; accepted: at most that")
             return _from_lines("standard input", data, kind, lines)
-        data = read_whole(path, MAX_BYTES)
+        with errors_of(path):
+            data = read_whole(path, MAX_BYTES)
         if path.endswith(".parquet"):
             return _from_table(path, data, kind)
         if path.endswith(".npy"):

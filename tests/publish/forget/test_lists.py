@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.base.errors import RecipeError
+from curate.publish.forget import lists
 from curate.publish.forget.lists import read_list
 from curate.store.forgotten import REQUESTED, Record
 from curate.store.items import KINDS, Items, hex_of
@@ -110,6 +111,20 @@ def test_parquet_is_read_by_one_thread(tmp_path: Path, monkeypatch: pytest.Monke
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(f"{UID}\n".encode())))
     assert shown(read_list("-", "uid")) == {"uid": [UID]}
+
+
+def test_a_store_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its library raises errors of its own, which do not name the file."""
+
+    class UnknownError(Exception):
+        pass
+
+    def read(*_: object) -> bytes:
+        raise UnknownError("no credentials")
+
+    monkeypatch.setattr(lists, "read_whole", read)
+    with pytest.raises(RecipeError, match=r"s3://bucket/x\.txt: cannot be read as a list of items: .*no credentials"):
+        read_list("s3://bucket/x.txt")
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
