@@ -138,7 +138,9 @@ def _walk(section: type[Section], title: str, fill: Fill, known: set[type[Sectio
         for inner, steps in _sections(field):
             if inner not in known:
                 path, fields = ".".join(filter(None, [title, key, *steps])), inner.model_fields
-                if known.intersection(inner.__bases__):  # of one format, with more keys than others have
+                if title == "input" and any(
+                    getattr(base, "model_fields", {}) for base in inner.__bases__
+                ):  # of one format
                     path = f"{path}, format: {fill({})['input']['format']}"
                     fields = {name: field for name, field in fields.items() if name in inner.__annotations__}
                 known.add(inner)
