@@ -31,6 +31,11 @@ class CommandKeeper(Keeper):
                 self.holder = Holder.model_validate(holder | {"died": self._died})
 
     @property
+    def log(self) -> str | None:
+        """The log of a driver, where an earlier child has left the shell."""
+        return self.holder.log if self.holder else None
+
+    @property
     def _died(self) -> str:
         """How many processes of this run died, and how; empty if none did."""
         if not (self._supervisor and self._supervisor.total):

@@ -69,7 +69,7 @@ def run(
         check_unlocked(RunStore(out), may_end)  # before the pool is listed, which may take long
         finish_redescribing(RunStore(out))
     loaded = load_recipe(recipe, overrides)
-    if detach and not is_driver() and not choose_engine(options, on).outlasts_driver:
+    if detach and not (is_driver() or keeper.log) and not choose_engine(options, on).outlasts_driver:
         keeper.stop_supervising()  # the driver has a process of its own that does
         start_driver()
         return

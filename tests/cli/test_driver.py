@@ -110,6 +110,25 @@ def test_one_that_was_killed_is_told_and_a_rerun_continues(handed: Handed) -> No
     assert handed.status("--watch").status == 0
 
 
+@pytest.mark.slow
+def test_its_process_dies(handed: Handed) -> None:
+    """Another one goes on under the same driver, and with its log."""
+    driver = handed.detach()
+    before = len(handed.served.gets(""))
+    for child in driver.children():
+        child.kill()
+    wait_for(driver, handed.served, "GET", before)
+    now = handed.status()
+    assert now.status == 3 and f"curate run (process {driver.pid} on " in now.out, now.out
+    assert "1 process died, the last was ended by signal 9" in now.out and "logs/driver.log on " in now.out
+    assert handed.run().status == 1
+    handed.go.set()
+    assert handed.status("--watch").status == 0
+    psutil.wait_procs([driver], SECONDS)
+    log = (handed.out / "logs/driver.log").read_text()
+    assert "another one continues\ncurate: in flight: unit 0000" in log and f"curate sql {handed.out}" in log, log
+
+
 def test_it_is_cancelled_and_goes_on_when_run_again(handed: Handed) -> None:
     driver = handed.detach()
     record = handed.out / "tmp/lock"

@@ -1,6 +1,6 @@
 """A package whose signals end their process or take all memory, at images of 31 by 31 pixels or at a caption, as an installer lays it out.
 
-DEATH in the environment is how, and SECONDS what an image takes.
+DEATH in the environment is how.
 """
 
 from pathlib import Path
@@ -25,7 +25,6 @@ class Observer:
     columns = pa.schema([("deadly", pa.float32())])
 
     def observe(self, image):
-        time.sleep(float(os.environ.get("SECONDS", 0)))
         if image.size == (31, 31):
             exec(os.environ.get("DEATH", "os.kill(os.getpid(), signal.SIGKILL)"))
         return 1.0
