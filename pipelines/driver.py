@@ -17,6 +17,7 @@ from apache_beam.runners.worker import sdk_worker
 
 from curate.ask.status import describe_attempts
 from curate.base.errors import RecipeError, RunError
+from curate.base.meter import START
 from curate.base.process import in_threads, stopped_if_interrupted
 from curate.captions.engines import find_faults
 from curate.match.unit import MatchSettings, load_matcher
@@ -30,7 +31,7 @@ from curate.store.error_notes import ERROR_NOTES, join_errors, read_error_note
 from curate.store.layout import ANSWER_PARTS, ATTEMPTS, CAPTION_ATTEMPTS, STAGES_FILE, SUCCESS_FILE
 from curate.store.lock import Hold, clear_tmp
 from curate.store.store import RunStore
-from curate.store.timings import START, log_used
+from curate.store.timings import log_used
 from pipelines.claim import Prepared
 from pipelines.curate import build
 from pipelines.engines.job import Job, Submission, UnheardError

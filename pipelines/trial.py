@@ -16,7 +16,7 @@ from curate.ask.costs.model import CPU, Trial, Trials, Work, add_waiting, find_s
 from curate.ask.costs.page import CostPlan
 from curate.ask.whatif.estimate import Estimate, Watch, fetched, scaled, share_left, size_of, unwatched
 from curate.base.errors import RunError
-from curate.base.meter import METER
+from curate.base.meter import METER, START
 from curate.base.process import temporary_folder
 from curate.base.schema import KEPT
 from curate.base.wording import format_seconds, pluralise
@@ -25,7 +25,6 @@ from curate.run.units import Place
 from curate.store.facts import UsedFacts, read_facts
 from curate.store.layout import SUCCESS_FILE
 from curate.store.store import RunStore
-from curate.store.timings import START
 from pipelines.claim import Prepared, claimed
 from pipelines.driver import run
 from pipelines.engines.choose import choose_engine

@@ -180,6 +180,10 @@ def _estimate(expected: Estimate | None, downloads: bool, seen: int | None) -> I
     seconds = format_seconds(expected.seconds / cores)
     work = f"{seconds} on {pluralise(cores, 'core')} to measure and match, plus some seconds to start"
     rows.append(("time", work if expected.seconds else "some seconds: everything is measured and matched already"))
+    compiled = f", {expected.compiling:,.0f} s of them to compile, once" if expected.compiling else ""
+    hours = expected.core_seconds / 3600
+    about = f"about {hours:.4f} ({expected.core_seconds:,.0f} s of CPU{compiled}), within a factor of 2"
+    rows.append(("core-hours", f"{about}: --measure N is closer"))
     yield from columns(rows + [(kind.kind, describe_requests(kind)) for kind in expected.requests])
     yield from (line(f"warning: {warning}") for warning in expected.warnings)
 

@@ -66,7 +66,7 @@ def check_captions(column: pa.Array) -> Captions:
         data, offsets = string_buffers(column)
         # A null row may own bytes: they are not to be looked at.
         valid = np.asarray(column.is_valid()) if column.null_count else np.ones(0, np.bool_)
-        _scan(offsets, data, valid, (words, characters, flags))
+        scan(offsets, data, valid, (words, characters, flags))
     status, error = pa.repeat(OK, len(column)), pa.nulls(len(column), pa.string())
     fault = (flags & (_NOT_UTF8 | _NUL) != 0) | (words == 0) | (characters > MAX_CHARACTERS)
     mask = fault | (flags & _BOM != 0)
@@ -122,7 +122,7 @@ def _decode(data: U8, i: int, end: int) -> tuple[int, int]:
 
 
 @numba.njit(nogil=True, cache=True)
-def _scan(offsets: npt.NDArray[np.signedinteger], data: U8, valid: Mask, out: tuple[I32, I32, U8]) -> None:
+def scan(offsets: npt.NDArray[np.signedinteger], data: U8, valid: Mask, out: tuple[I32, I32, U8]) -> None:
     """Fill words, characters and flags; `valid` is empty where no row is null."""
     words, characters, flags = out
     for row in range(len(words)):

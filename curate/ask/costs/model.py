@@ -13,10 +13,10 @@ from itertools import product
 from math import ceil, hypot, inf, sqrt
 from typing import NamedTuple
 
-from curate.base.meter import ENGINE
+from curate.base.meter import ENGINE, START
 from curate.publish.drift import SAMPLED
 from curate.store.facts import RunFacts, UsedFacts
-from curate.store.timings import DRIFT, START, USERS
+from curate.store.timings import DRIFT, USERS
 
 CPU, GPU, MEMORY, READS, WRITES, SHUFFLED, STORED = UsedFacts.kinds()
 IDLE = "idle"  # cores that wait: paid for, but nobody's work

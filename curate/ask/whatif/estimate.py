@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from math import ceil
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from curate.ask.whatif.expectation import Expectation, choose, count_copies, expect
 from curate.ask.whatif.survivors import DecidedRows, count_verdicts
+from curate.base.compiling import interpreting, is_compiled
 from curate.base.meter import METER
 from curate.base.process import temporary_folder
 from curate.base.schema import CODES, DUPLICATE, FAILED, KEPT, MISSING_REASONS, OK, UNMATCHED
@@ -32,6 +33,7 @@ from curate.decide.deduplicate import deduplicate
 from curate.decide.draw.selection import OutOfReach
 from curate.decide.settings import DecideSettings
 from curate.llm.cache import Index, index_answers
+from curate.match import kernel
 from curate.match.unit import MatchSettings, match
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure
@@ -39,6 +41,7 @@ from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading
 from curate.publish.audit import PublishSettings, allow
 from curate.publish.forget.block import apply_blocklist
+from curate.read import text
 from curate.recipe.recipe import REFERENCE, Recipe
 from curate.recipe.section import Section
 from curate.relate.steps import relate
@@ -48,6 +51,9 @@ from curate.store.forgotten import Record
 from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
 
+_COLD_BYTES = 4 << 20  # likewise, where kernels are not compiled yet
+# CPU seconds: of any run to start and publish, to compile kernels (with `match` more), and of an interpreted row
+_START, _COMPILING, _COMPILING_MATCH, _INTERPRETED = 3.0, 5.0, 18.0, 0.0015
 _BYTES, _ROWS = 32 << 20, 50_000  # how much is measured, about, in whole units: seconds, or minutes with a large model
 _PROMPTS = 1000  # rows of a unit whose prompts are looked at
 _CHARACTERS = 4.0  # of a token, about, in English
@@ -89,10 +95,16 @@ class Estimate(NamedTuple):
     error: float  # one standard error of the kept rows
     copies: float | None  # kept rows as often as they repeat; None where none does
     seconds: float  # of one core, to measure and match what is not current of the pool, here or in the run to reuse
+    compiling: float  # seconds of one core that the run takes to compile kernels, once
     bytes: int | None  # of the kept samples' images; None without images, and where none of their sizes is known
     requests: list[EstimatedRequests]  # by kind and engine
     chosen: str  # what the selection chooses, in words, such as t = 20,000; empty where there is nothing to say
     warnings: list[str]  # why the run would probably end with an error, or not give what is wanted
+
+    @property
+    def core_seconds(self) -> float:
+        """Return the CPU seconds of the whole run, within a factor of 2."""
+        return self.seconds + self.compiling + _START
 
 
 def estimate(
@@ -111,12 +123,15 @@ def estimate(
     is_part = rows is not None
     rows = rows or (context.pool.rows if context.pool.rows is not None else _measured_rows(context, units))
     context, usable = fetched(context, units)
-    sample = _choose(context, usable)
+    is_cold = any(not is_compiled(kernel) for kernel in _kernels(context))
+    sample = _choose(context, usable, _COLD_BYTES if is_cold else 0)
+    # Else a few rows would wait for kernels that take 20 s to compile.
+    is_interpreted = is_cold and context.pool.has_images and size_of(sample) <= 4 * _COLD_BYTES
     if not sample:
         return None
     left = share_left(context, units)
     known = [index_answers(folder) for folder in (context.store, context.reuse) if folder and context.recipe.captions]
-    with temporary_folder() as aside, watch(RunStore(aside), len(sample)):
+    with temporary_folder() as aside, watch(RunStore(aside), len(sample)), interpreting(is_interpreted):
         # Where all units are alike, their time is that of what the run to reuse does not have.
         reuse, share = context.reuse if left in (0, 1) else None, size_of(sample) / max(1, size_of(units))
         context = replace(context, store=RunStore(aside), reuse=reuse, share=share)
@@ -144,6 +159,8 @@ def estimate(
         is_counted = not is_part and (rows is not None or len(sample) == len(units))
         if rows is None:
             rows = round(sampled * size_of(units) / max(1, size_of(sample)))
+        if is_interpreted:
+            seconds = max(seconds / 5, seconds - _INTERPRETED * sampled * left)
         if not sampled or not rows:
             return None
         fraction = sampled / rows
@@ -161,6 +178,7 @@ def estimate(
             error=0.0 if is_certain else _error(survivors, expectation, fraction),
             copies=count_copies(survivors, expectation) / fraction if context.recipe.repeats else None,
             seconds=seconds / fraction,
+            compiling=(_COMPILING_MATCH if context.recipe.match else _COMPILING) if is_interpreted else 0.0,
             bytes=_bytes(survivors, expectation, fraction),
             requests=_requests(context, survivors, expectation, known, fraction) if context.recipe.captions else [],
             chosen=chosen,
@@ -217,10 +235,17 @@ def _measured_rows(context: RunContext, units: Sequence[Unit]) -> int | None:
     return rows
 
 
-def _choose(context: RunContext, units: Sequence[Unit]) -> list[Unit]:
+def _kernels(context: RunContext) -> Iterator[Any]:
+    """Yield kernels of which some were compiled where all were that measure rows and match them."""
+    yield text.scan
+    if context.recipe.match and not MatchSettings.of(context).by_language:
+        yield kernel.match_texts
+
+
+def _choose(context: RunContext, units: Sequence[Unit], images: int = 0) -> list[Unit]:
     """Return units spread evenly over the pool, as many as are enough: all of a small pool."""
     rows = sum(part.rows or 0 for unit in units for part in unit.parts)
-    size, enough = (size_of(units), _BYTES) if context.pool.has_images else (rows, _ROWS)
+    size, enough = (size_of(units), images or _BYTES) if context.pool.has_images else (rows, _ROWS)
     count = min(len(units), ceil(enough * len(units) / max(1, size)))
     return [units[(2 * i + 1) * len(units) // (2 * count)] for i in range(count)]
 

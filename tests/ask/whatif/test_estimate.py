@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -287,3 +288,30 @@ def test_more_near_duplicates_than_a_process_can_be_sent_are_a_warning(tmp_path:
     assert not warnings(134_217_728)
     [warning] = warnings(134_217_728_000)
     assert warning.startswith("step duplicates: ") and "at 134,217,728: run parts of the pool" in warning
+
+
+@pytest.mark.thorough
+def test_kernels_that_are_not_compiled_are_interpreted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The estimate is the same, but for its time; afterwards the process has its kernels again."""
+    source = {
+        "name": "pool",
+        "format": "webdataset",
+        "path": pools.write_tars(tmp_path / "tars", pools.make_samples(40), 4),
+    }
+    (tmp_path / "entries.txt").write_text("\n".join(ENTRIES))
+    recipe = {
+        "measure": {"image": {"phash": True}},
+        "match": {"metadata": str(tmp_path / "entries.txt")},
+        "rules": {"words": "words > 1"},
+        "dedup": {"by": ["uid", {"phash": {"distance": 2}}]},
+        "balance": {"t": 5},
+        "max_failed": 1.0,
+    }
+    context, plan, metadata = prepare(tmp_path, source, **recipe)
+    compiled = checked(estimate(context, plan.units, metadata))
+    monkeypatch.setattr(estimates, "is_compiled", lambda kernel: False)
+    before = estimates.kernel.match_texts
+    interpreted = checked(estimate(context, plan.units, metadata))
+    assert interpreted.compiling and not compiled.compiling
+    assert interpreted.verdicts == pytest.approx(compiled.verdicts) and interpreted.sampled == compiled.sampled
+    assert estimates.kernel.match_texts is before and not numba.config.DISABLE_JIT
