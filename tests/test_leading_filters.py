@@ -7,7 +7,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from scipy.sparse.csgraph import connected_components
 
+from curate.base.errors import RecipeError
 from curate.recipe.recipe import load_recipe
 from tests.laws import pools
 from tests.test_datacomp import HOSTILE, RECIPES, make_pool
@@ -123,6 +125,41 @@ def test_recipes_that_need_no_weights(name: str, overrides: list[str], folder: P
         assert kept == 500
     if name == "soft_cap":
         assert sum(decisions["repeats"].to_pylist()) == 3000 and max(decisions["repeats"].to_pylist()) > 1
+
+
+def test_semdedup_compares_within_a_cluster(folder: Path, pool: dict[str, Any], tmp_path: Path) -> None:
+    """The groups are the components of near pairs of one cluster; near pairs of two clusters are none."""
+    cosine = 0.5  # so that some rows are near others of another cluster
+    ran = run(
+        folder, "semdedup", tmp_path / "run", "relate.clusters.topic.k=5", "rules={}", "dedup.by.1.embedding.cosine=0.5"
+    )
+    found = columns(ran, "related", "topic", "topic_distance")
+    rows = np.flatnonzero(usable(pool, found))
+    vectors = unit(pool["img"][rows].astype(np.float16).astype(np.float64))
+    near, same = vectors @ vectors.T >= cosine, np.equal.outer(found["topic"][rows], found["topic"][rows])
+    assert (near & ~same).any()
+    groups = connected_components(near & same)[1]
+    farthest = {group: found["topic_distance"][rows][groups == group].max() for group in groups.tolist()}
+    kept = found["kept"][rows]
+    assert all(found["topic_distance"][rows][k] == farthest[groups[k]] for k in np.flatnonzero(kept))
+    assert len(set(groups[kept].tolist())) == len(farthest)
+    changes = ["relate.clusters.topic.k=5", "rules={}", "dedup.by.1.embedding.cosine=0.5"]
+    recipe = load_recipe(str(folder / "semdedup.yaml"), ["max_failed=1", "max_failed_files=1", *changes])
+    many = pools.run_beam(recipe, tmp_path / "many", here=False)
+    assert many.table("decisions").equals(ran.table("decisions"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["dedup.by.1.embedding.within=topics"], "dedup.by.within: no column 'topics'"),
+        (["dedup.by.1.embedding.within=topic_distance"], "dedup.by.within: .*accepted: integers, texts or booleans"),
+        (["derive.half='topic < 3'", "dedup.by.1.embedding.within=half"], "dedup.by.within: 'half' is derived"),
+    ],
+)
+def test_within_needs_groups(changes: list[str], message: str, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=message):
+        run(folder, "semdedup", tmp_path / "run", *changes)
 
 
 def test_all_recipes_are_read() -> None:

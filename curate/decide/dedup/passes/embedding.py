@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from typing import IO, Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
-from curate.base.numeric.arrays import F32, I64, U64, Mask
+from curate.base.numeric.arrays import F32, I64, U64, Mask, whole
 from curate.base.numeric.vectors import embedding_matrix
-from curate.decide.dedup import cells, cosine
+from curate.base.process import in_threads
+from curate.decide.dedup import cells, cosine, exact
 from curate.decide.dedup.groups import Groups, row_nearest
 from curate.decide.dedup.passes.dedup_pass import ImageNearness, Nearness, NearnessKind, Part
 from curate.recipe.measure import Measure
-from curate.recipe.section import ColumnName, Section
+from curate.recipe.section import AnyColumn, ColumnName, Section, is_none
 from curate.store.tables import UnitTables
 
 
@@ -32,6 +32,9 @@ class EmbeddingCosine(Section):
     """Pairs with at least this cosine are near, above 0 and below 1."""
     of: ColumnName = Field("clip", examples=["l14"])
     """Whose embeddings: the `name` of a model, or of precomputed ones."""
+    within: AnyColumn | None = Field(None, exclude_if=is_none, examples=["topic"])
+    """Compare only rows with equal values of this column, such as clusters of `relate` (SemDeDup). A row without a
+    value is near none. `null`: compare all rows."""
 
 
 @dataclass(frozen=True)
@@ -98,22 +101,66 @@ class EmbeddingNearness(ImageNearness):
 
     def search(self, units: Iterable[tuple[U64, Any]], spool: Callable[[], IO[bytes]]) -> tuple[Groups, I64]:
         """Search with the embeddings in a file, of which no more is in memory than the system likes to keep."""
-        parts, dimension = [np.zeros(0, np.uint64)], 0
+        parts, shape, kind = [np.zeros(0, np.uint64)], (0,), np.dtype(np.float16)
         with spool() as file:
-            for part, vectors in units:
+            for part, values in units:
                 parts.append(part)
-                dimension = vectors.shape[1]
-                file.write(vectors.tobytes())
+                shape, kind = values.shape[1:], values.dtype
+                file.write(values.tobytes())
             file.flush()
             nodes = np.concatenate(parts)
             if not len(nodes):
                 return Groups.join([]), np.zeros(2, np.int64)
-            mapped: npt.NDArray[np.float16] = np.memmap(file, np.float16, "r", shape=(len(nodes), dimension))
-            return cosine.groups(nodes, mapped, self.cosine)
+            return self.search_values(nodes, np.memmap(file, kind, "r", shape=(len(nodes), *shape)))
+
+    def search_values(self, nodes: U64, values: Any) -> tuple[Groups, I64]:
+        """Return the groups of all nodes, and the sum of `recall`."""
+        return cosine.groups(nodes, values, self.cosine)
+
+
+@dataclass(frozen=True)
+class WithinNearness(EmbeddingNearness):
+    """Of rows with equal values of a column: each value is a cell, in which all pairs are compared."""
+
+    within: str = ""
+    rounds = 0
+
+    def read(self, tables: UnitTables, alive: Mask) -> tuple[I64, Any]:
+        """Return hashes of the column's values with the embeddings ((uint64, float16[dimension])[n])."""
+        column = whole(tables.read_measured([self.within])[self.within])
+        rows, vectors = super().read(tables, alive & column.is_valid().to_numpy(zero_copy_only=False))
+        values = np.empty(len(rows), [("cell", np.uint64), ("vector", np.float16, vectors.shape[1:])])
+        values["cell"] = exact.key_hashes(column.take(pa.array(rows, pa.int64())), np.ones(len(rows), bool))
+        values["vector"] = vectors
+        return rows, values
+
+    def split(self, nodes: U64, values: Any, plan: Any, n_buckets: int) -> Iterator[tuple[int, Part]]:
+        """Yield nodes and embeddings by cell; all are at home there."""
+        for cell, rows in _by_cell(values["cell"]):
+            yield cell, (nodes[rows], values["vector"][rows], np.ones(len(rows), bool))
+
+    def recall(self, nodes: U64, values: Any, plan: Any) -> I64:
+        return np.zeros(2, np.int64)
+
+    def search_values(self, nodes: U64, values: Any) -> tuple[Groups, I64]:
+        def search(cell: tuple[int, I64]) -> Groups:
+            rows = cell[1]
+            return cosine.groups_in_cell(nodes[rows], values[rows]["vector"], np.ones(len(rows), bool), self.cosine)
+
+        return Groups.join(in_threads(search, _by_cell(values["cell"]))), np.zeros(2, np.int64)
+
+
+def _by_cell(cells_of: U64) -> Iterator[tuple[int, I64]]:
+    order = np.argsort(cells_of, kind="stable")
+    found, starts = np.unique(cells_of[order], return_index=True)
+    if len(order):
+        yield from zip(found.tolist(), np.split(order, starts[1:]), strict=True)
 
 
 def _build(section: EmbeddingCosine, measure: Measure, rows: int | None) -> Nearness:
     prefix = next(model.prefix for model in measure.kept if model.name == section.of)
+    if section.within is not None:
+        return WithinNearness(section.cosine, f"{prefix}image", section.of, section.within)
     return EmbeddingNearness(section.cosine, f"{prefix}image", section.of)
 
 
@@ -125,6 +172,8 @@ def _check(section: EmbeddingCosine, measure: Measure) -> None:
 
 def _check_against(section: EmbeddingCosine, measure: Measure) -> None:
     _check(section, measure)
+    if section.within is not None:
+        raise ValueError("dedup.against: embedding.within is for dedup.by: an evaluation set has no such column")
     if section.of not in {model.name for model in measure.embedders if model.encodes}:
         what = f"needs a model of measure.clip to encode its images with, and {section.of!r} is precomputed"
         raise ValueError(f"dedup.against: {what}; accepted: a model, or phash")
