@@ -160,6 +160,8 @@ def _find(
 
 
 def _input_file(fs: Any, path: str, info: dict[str, Any], content: bool) -> InputFile:
+    if info["size"] is None:
+        return InputFile(path, 0, "", ("unreadable", "without a size, since the server sends no Content-Length"))
     if _is_file(fs, info):
         return InputFile(path, int(info["size"]), file_version(fs, info, content))
     return InputFile(path, 0, "", ("not_a_file", _other_than_file(info)))

@@ -41,9 +41,38 @@ def __getattr__(name: str) -> Any:
         defaults = {"requests_timeout": limit, "session_kwargs": {"raise_for_status": _refuse_busy}}
         conf["gs"] = defaults | conf.get("gs", {})
         kind = type(Base)(name, (Base,), {"__module__": __name__, "__doc__": Base.__doc__, **asks})
+    elif name == "HTTPFileSystem":
+        Base = import_module("fsspec.implementations.http").HTTPFileSystem
+
+        def begin(self: Any, *arguments: Any, **named: Any) -> None:
+            Base.__init__(self, *arguments, **{"get_client": _open_session} | named)
+
+        kind = type(Base)(name, (Base,), {"__module__": __name__, "__doc__": Base.__doc__, "__init__": begin})
     else:
         raise AttributeError(name)
     return globals().setdefault(name, kind)
+
+
+async def _open_session(**named: Any) -> Any:
+    """Return a client of HTTP whose errors of answers are OSError, as those of other file systems."""
+    aiohttp: Any = import_module("aiohttp")
+    Answer = aiohttp.ClientResponse
+    AnswerError: Any = type("AnswerError", (aiohttp.ClientResponseError, OSError), {})
+
+    class Response(Answer):  # type: ignore[misc, valid-type]
+        """An answer."""
+
+        def raise_for_status(self) -> None:
+            if not self.ok:
+                raise AnswerError(self.request_info, (), status=self.status, message=self.reason or "")
+
+        async def read(self) -> bytes:
+            try:
+                return bytes(await super().read())
+            except aiohttp.ClientPayloadError as error:
+                raise AnswerError(self.request_info, (), status=self.status, message=str(error)) from None
+
+    return aiohttp.ClientSession(response_class=Response, **named)
 
 
 def _seconds_to_wait(response: Any = None, attempts: int = 0, **_: Any) -> float | None:

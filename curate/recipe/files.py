@@ -43,6 +43,10 @@ for _scheme, _package, _name, _extra in (
     register_implementation(_scheme, f"curate.recipe.clouds.{_name}", clobber=True, errtxt=_error)
 
 
+for _scheme in ("http", "https"):
+    register_implementation(_scheme, "curate.recipe.clouds.HTTPFileSystem", clobber=True)
+
+
 def shipped_folder(name: str) -> Path:
     """Return a folder that comes with curate, `sql` or `infra`: in an installed package, else in the checkout."""
     package = Path(curate.__file__).parent

@@ -240,6 +240,36 @@ def test_what_a_store_answers_is_told() -> None:
         list_files((f"{url}/a.tar",), {})
 
 
+class _WithoutSizes(_Answers):
+    """Anything but x has no size; reading that fails with the status in its name."""
+
+    def do_GET(self) -> None:
+        if "x" in self.path:
+            self.answer(500)
+        else:
+            self.do_HEAD()
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        if "x" in self.path:
+            self.send_header("Content-Length", "100")
+            self.send_header("Accept-Ranges", "bytes")
+        self.end_headers()
+
+
+def test_a_server_that_states_no_size_or_gives_no_bytes() -> None:
+    """What it does not state is a fault of the file, and what it answers an error of reading, as of other stores."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _WithoutSizes) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        [file] = list_source(Source(name="pool", format="webdataset", path=f"{url}/a.tar"), False)
+        assert file.fault == ("unreadable", "without a size, since the server sends no Content-Length")
+        for name in ("x.tar", "x404.tar"):
+            with fsspec.open(f"{url}/{name}", "rb") as opened, pytest.raises(OSError, match=r"404|500"):
+                opened.read(10)
+        server.shutdown()
+
+
 def test_file_urls(tmp_path: Path) -> None:
     touch(tmp_path, "a.tar", "b.tar")
     found = list_files((f"file://{tmp_path}/{{a,b}}.tar",), {})

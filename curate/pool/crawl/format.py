@@ -91,7 +91,9 @@ class CommonCrawlInput(interface.InputFormat):
             stops = range(_SPAN, file.size, _SPAN) if file.path.endswith(".gz") else ()
             for start, stop in itertools.pairwise([0, *stops, max(1, file.size)]):
                 groups = start, stop
-                parts.append(InputPart(file.path, stop - start, file.fingerprint, groups, fault=file.fault))
+                # One without bytes is not opened: it may be the kernel's messages, which would be waited for
+                fault = file.fault or (None if file.size else ("empty_file", "0 bytes"))
+                parts.append(InputPart(file.path, stop - start, file.fingerprint, groups, fault=fault))
         return PlannedSource(tuple(parts), (FileColumns.of(COLUMNS, Columns()),))
 
     def recognize(self, listed: FoundFiles) -> interface.Recognized | None:

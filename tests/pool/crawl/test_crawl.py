@@ -221,6 +221,14 @@ def test_no_warc_is_a_failed_file(tmp_path: Path) -> None:
     assert caught.value.reason == "not_warc"  # type: ignore[attr-defined]
 
 
+def test_a_file_without_bytes_is_not_opened(tmp_path: Path) -> None:
+    """It may be the kernel's messages (/proc/kmsg), which a read waits for: 45 s, until the next one."""
+    (tmp_path / "a.wat.gz").touch()
+    assert [part.fault for part in KIND.plan(_source(tmp_path / "a.wat.gz"), (), False).parts] == [
+        ("empty_file", "0 bytes")
+    ]
+
+
 def test_rows_beside_published_parsers(tmp_path: Path) -> None:
     """Rows of cc2dataset (1.5) and MetaCLIP 2 by their rules; each difference is of one of these kinds, and all occur.
 
