@@ -17,8 +17,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
+from curate.base.errors import RunError
 from curate.base.meter import METER
-from curate.base.wording import one_line
+from curate.base.wording import format_bytes, one_line
 
 Value = TypeVar("Value")
 Item = TypeVar("Item")
@@ -168,6 +169,14 @@ def free_memory() -> int:
             with suppress(OSError, ValueError):  # no limit is "max"
                 free = min(free, int((group / most).read_text()) - int((group / used).read_text()))
     return max(free, 0)
+
+
+def check_address_space(min_bytes: int, needing: str) -> None:
+    """Raise RunError where a limit (`ulimit -v`, `prlimit --as`) allows this process less address space."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < min_bytes:
+        sizes = f"{format_bytes(min_bytes)} of address space, and its limit (ulimit -v) is {format_bytes(limit)}"
+        raise RunError(f"{needing} needs {sizes}; raise it, or limit memory by a control group instead")
 
 
 def _groups_of_memory() -> Iterator[Path]:

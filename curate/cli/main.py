@@ -18,6 +18,7 @@ from typer import Exit, Option, Typer
 from curate import __version__
 from curate.base.errors import CurateError, RecipeError, describe
 from curate.base.foreign import naming_packages
+from curate.base.process import check_address_space
 from curate.base.registry import warn_of_broken
 from curate.cli.examples import examples_of
 from curate.cli.imports import RARELY, without_unused
@@ -42,6 +43,8 @@ COMMANDS = {
     "metadata": "Build, import and show metadata entries.",
     "schema": "Print the JSON schema of recipes, for editors.",
 }
+_BYTES, _CORE_BYTES = 3_000_000_000, 500_000_000  # of address space: libraries, and the threads of each core
+_LIGHT = {"init", "schema", "status", "cancel"}  # commands that any machine has the memory for
 # The modules of commands that have none of their name.
 _MODULES = {"schema": "init", "cancel": "status", **dict.fromkeys(("explain", "report", "verify"), "finished")}
 
@@ -94,6 +97,8 @@ def main() -> None:
         words = sys.argv[1:]
         if "_CURATE_COMPLETE" in os.environ:  # of a line that a shell completes
             words = (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or "").split()[1:]
+        if {*words} & {*COMMANDS} - _LIGHT and "--help" not in words:
+            check_address_space(_BYTES + (os.cpu_count() or 1) * _CORE_BYTES, "this command")
         with naming_packages():
             build_app(words)(prog_name="curate", standalone_mode=True)
     except CurateError as error:
@@ -103,6 +108,13 @@ def main() -> None:
     except BrokenPipeError:  # the reader went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "start new thread" not in str(error):
+            raise
+        print(
+            f"curate: memory ran out ({error or 'of Python'}); free some, or raise the limit (ulimit)", file=sys.stderr
+        )
+        sys.exit(1)
     except OSError as error:
         text = describe(error)
         named = f"{error.filename}: {error.strerror}" if error.filename and text == str(error) else text

@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -263,3 +264,33 @@ def test_arguments_that_are_no_utf8(cli: Cli, command: str) -> None:
     done = cli(command, "x\udcff")
     assert (done.status, done.out) == (2, "")
     assert done.err == "curate: argument 'x\\udcff': holds bytes that are not UTF-8; accepted: UTF-8\n"
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)
+sys.argv[1:] = sys.argv[2:]
+from curate.cli.main import main
+main()
+"""
+
+
+def test_a_limit_of_address_space_is_told(finished: dict[str, tuple[Path, Done]]) -> None:
+    """Under 2 GB runs did not end, or aborted; under any limit, V8 ended a report by a signal."""
+    run = str(finished["tars"][0])
+
+    def limited(size: int, *words: str) -> tuple[int, str]:
+        command = [sys.executable, "-c", LIMITED, str(size), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+
+    status, error = limited(2 << 30, "sql", run, "funnel")
+    needed = (
+        r"curate: this command needs [\d.]+ GB of address space, and its limit \(ulimit -v\) is 2\.1 GB; raise .*\n"
+    )
+    assert status == 1 and re.fullmatch(needed, error), error
+    assert limited(2 << 30, "sql", "--help") == (0, "")
+    status, error = limited(90 << 30, "report", run)
+    assert status == 1 and error.splitlines()[-1].startswith("curate: drawing charts needs 100 GB of address space"), (
+        error
+    )

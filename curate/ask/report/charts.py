@@ -13,6 +13,7 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+from curate.ask.chart_files import load_engine
 from curate.ask.report.blocks import Table
 from curate.ask.report.text import count, percent
 
@@ -34,8 +35,7 @@ def render_svg(spec: Mapping[str, Any], title: str) -> str:
 
     The theme is added, and the title, for readers who cannot see the chart. Raises ValueError where the spec is none.
     """
-    import vl_convert  # here: a JavaScript engine, 0.4 s to start
-
+    vl_convert = load_engine()
     themed = {"$schema": "https://vega.github.io/schema/vega-lite/v5.json", **spec, "config": _THEME}
     # No base URL is allowed: a spec that refers to data elsewhere fails, and nothing is fetched.
     svg = vl_convert.vegalite_to_svg(themed, allowed_base_urls=[])
