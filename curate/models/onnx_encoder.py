@@ -65,6 +65,7 @@ def _count_gpus() -> int:
 class _Graph(NamedTuple):
     """A session, and what it takes beside what a call gives."""
 
+    where: str  # it is from, for messages
     session: Any
     output: str
     fillers: dict[str, npt.NDArray[Any]]  # of inputs that the output does not depend on
@@ -85,6 +86,10 @@ class _Graph(NamedTuple):
             raise RunError(f"{self.output} takes over {seconds} s") if options.terminate else error from None
         finally:
             timer.cancel()
+        rows = max(map(len, inputs.values()))  # what is filled in has one
+        if features.ndim != 2 or len(features) != rows:
+            what = f"{self.output} has the shape {list(features.shape)} for a batch of {rows}"
+            raise RunError(f"{self.where}: {what}; accepted: a row for each")
         length = np.linalg.norm(features, axis=1, keepdims=True)
         unit: F32 = features / np.maximum(length, np.float32(1e-12))  # as torch's `normalize`
         return unit
@@ -175,7 +180,8 @@ def _load(folder: OnnxFolder, tokenizer: Tokenizer, device: str) -> _Graphs:
             "input_ids": word.ids[:, : word.lengths[0]] if is_cut else word.ids,
         }
         fillers["attention_mask"] = np.ones_like(fillers["input_ids"])
-        images, texts = _Graph(sessions[0], "image_embeds", fillers), _Graph(sessions[-1], "text_embeds", fillers)
+        images = _Graph(folder.where, sessions[0], "image_embeds", fillers)
+        texts = _Graph(folder.where, sessions[-1], "text_embeds", fillers)
         for graph in (images, texts):  # so a model that cannot run fails when it is loaded
             if (dimension := graph.run({}).shape[1]) != folder.dimension:
                 what = f"config.json has projection_dim {folder.dimension}"

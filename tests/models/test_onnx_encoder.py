@@ -475,6 +475,23 @@ def test_a_graph_that_does_not_end_in_a_batch(graphs: Path, monkeypatch: pytest.
         open_encoder(Clip(model=f"onnx:{graphs}"), "cpu")
 
 
+def test_a_graph_of_one_row_for_any_batch(graphs: Path) -> None:
+    """NumPy would give all images the embedding of the first."""
+    path = graphs / "onnx/vision_model.onnx"
+    model, h = onnx.load(path), onnx.helper
+    for node in model.graph.node:
+        node.output[:] = ["before" if name == "image_embeds" else name for name in node.output]
+    first = h.make_node("Constant", [], ["first"], value_ints=[0])
+    model.graph.node.extend([first, h.make_node("Gather", ["before", "first"], ["image_embeds"], axis=0)])
+    onnx.save(model, path)
+    encoder = open_encoder(Clip(model=f"onnx:{graphs}"), "cpu")
+    views = [encoder.view(Image.new("RGB", (8, 8), (shade, 0, 0))) for shade in (0, 100, 200)]
+    encoder.encode_images(views[:1])
+    message = r"^measure.clip 'clip': onnx:.*: image_embeds has the shape \[1, \d+\] for a batch of 3; accepted: a row"
+    with pytest.raises(RunError, match=message):
+        encoder.encode_images(views)
+
+
 @pytest.mark.usefixtures("tried")
 def test_a_model_is_tried_once(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options, known = Clip(model=f"onnx:{graphs}"), identify(Clip(model=f"onnx:{graphs}"))
