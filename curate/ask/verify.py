@@ -64,6 +64,8 @@ def _check_files(folder: RunStore, lines: list[Published]) -> Iterator[str]:
         yield f"{path}: {fault}{hints.get(path, '')}"
     if not folder.read_bytes(layout.MANIFEST_FILE).startswith(b"PAR1"):  # the rest was read
         yield f"{layout.MANIFEST_FILE}: is damaged (it does not begin as Parquet does)"
+    if size := folder.digest(layout.SUCCESS_FILE)[0]:
+        yield f"{layout.SUCCESS_FILE}: has {size:,} bytes, but is written empty"
     known = {line.path for line in lines} | {layout.MANIFEST_FILE, layout.SUCCESS_FILE}
     for path in folder.files():
         if path not in known and not path.startswith(("tmp/", "logs/")):

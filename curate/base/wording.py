@@ -15,8 +15,9 @@ from typing import Any
 
 from curate.base.errors import CurateError
 
-# What moves a terminal's cursor, colours it or turns the direction of text, and what no XML may hold.
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
+# What moves a terminal's cursor, colours it or turns the direction of text, what no XML may hold, and the mark of byte
+# order, which nobody sees.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff]")
 _SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?")  # of a Retry-After
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in messages of libraries: another one in each process
 

@@ -244,6 +244,11 @@ def _open(path: str, join: Join, where: str) -> _Reader:
     if key is None:
         accepted = " or ".join(_names_of(join.on))
         raise RecipeError(f"{where}: {path} has no column {accepted} to join on; columns: {known}")
+    for name in (key, *join.columns.values()):
+        if columns.names.count(name) > 1:
+            raise RecipeError(
+                f"{where}: {path} has two columns {name!r}; accepted: one of each name that the join uses"
+            )
     if form == "csv":  # in which 00012 is no number
         columns = columns.set(columns.get_field_index(key), pa.field(key, pa.string()))
     if score_type(columns.field(key).type) != pa.string():

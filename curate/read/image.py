@@ -331,7 +331,8 @@ def _check_png(data: memoryview, image: Image.Image) -> None:
     Pillow leaves missing rows zero. So the pixels are counted only if the last row is zero, or where rows are
     interlaced.
     """
-    at, chunks = 8, []  # behind the signature
+    at = 8  # behind the signature
+    chunks: list[memoryview] = []
     while at + 12 <= len(data):
         kind = bytes(data[at + 4 : at + 8])
         end = at + 8 + int.from_bytes(data[at : at + 4], "big")

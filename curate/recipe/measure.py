@@ -55,7 +55,7 @@ class Image(Section):
     jpeg_side: int | None = Field(None, examples=[448], ge=32, le=65_535, strict=True)
     """Pixels: decode JPEGs at 1/2, 1/4 or 1/8 while no side is below this. null: in full, as open_clip."""
     max_pixels: int = Field(89_478_485, examples=[40_000_000], gt=0, strict=True)
-    """Refuse images with more pixels than this by their header, before they are decoded."""
+    """Refuse images with more pixels than this, or a side over 1,048,576, by their header, before they are decoded."""
 
 
 def measured_by(column: str) -> str:

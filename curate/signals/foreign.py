@@ -33,6 +33,10 @@ def guard_signal(built: Any, kind: str, package: str) -> Signal:
         accepted = ", ".join(cls.__name__ for cls in _CLASSES)
         gave = f"the class {built.__name__}" if isinstance(built, type) else type(built).__name__
         raise RunError(f"{signals.label(kind, package)}: build returned {gave}; accepted: objects of {accepted}")
+    columns = built.columns if isinstance(built.columns, tuple | list | pa.Schema) else [None]
+    if not all(isinstance(column, pa.Field) for column in columns):
+        what = f"{built.columns!r:.200}"
+        raise RunError(f"{signals.label(kind, package)}: its columns are {what}; accepted: a schema or fields of Arrow")
     signal: Any = replace(built, package=package)
     functions = {name: getattr(signal, name, None) for name in ("load", "start", "encoder", "compute")}
     guarded = {name: guard(function, signal.label) for name, function in functions.items() if function}

@@ -62,7 +62,7 @@ def _find_kind(key: str) -> SignalKind:
         identity = guard(kind.identify, where, RecipeError)(name, section, known)
         try:
             json.dumps(identity, allow_nan=False)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise RecipeError(f"{where}: identify must return plain JSON data ({one_line(error, 200)})") from None
         return identity
 

@@ -191,7 +191,7 @@ class StoredFiles:
         """Return the file as JSON. Raises DamagedError where something else than us damaged the file."""
         try:
             return json.loads(self.read_bytes(name))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DamagedError(f"{self.path(name)}: is damaged (no JSON: {error})") from None
 
     def read_log(self, name: str) -> list[str]:
@@ -270,9 +270,9 @@ class StoredFiles:
         return TableFile(self.path(name), self.open(name), read_again)
 
     def schema(self, name: str) -> pa.Schema:
-        """Return the columns of a Parquet file."""
-        with self.open(name) as file:
-            return pq.read_schema(file)
+        """Return the columns of a Parquet file; errors as of `read_parquet`."""
+        with self.open_parquet(name) as file:
+            return file.schema
 
     def footer(self, name: str) -> tuple[str | None, str | None, int]:
         """Return the key, the note and the rows in the footer of a Parquet file; errors as of `read_parquet`."""

@@ -87,7 +87,7 @@ class TableFile:
     @cached_property
     def schema(self) -> pa.Schema:
         """The columns and their types."""
-        return self._file.schema_arrow
+        return self._parsed(lambda: self._file.schema_arrow)
 
     def read_groups(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """Yield the row groups, or some of their columns."""

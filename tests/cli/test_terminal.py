@@ -40,6 +40,8 @@ def test_escaped_writes_line_feeds_and_tabs_as_they_are() -> None:
     print(f"a{CLEAR}\tb\r", "c", file=Escaped(Escaped(file)))
     assert file.getvalue() == f"a{SPELLED}\tb\\r c\n"
     assert plain(Escaped(file)) is file is plain(file)
+    print("\ufeffcaption", file=Escaped(file))  # the mark of byte order, which nobody sees
+    assert file.getvalue().endswith("c\n\\ufeffcaption\n")
 
 
 class Terminal(io.StringIO):

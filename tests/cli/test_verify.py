@@ -77,6 +77,7 @@ TAMPER: dict[str, tuple[str, Callable[[Path], object]]] = {
     "the card edited": ("README.md", lambda run: (run / "README.md").open("a").write("\nand more")),
     "statistics damaged": ("stats.duckdb", lambda run: flip(run / "stats.duckdb")),
     "failures emptied": ("failures.parquet", lambda run: edit_table(run / "failures.parquet", "reason", lambda reason: pa.nulls(len(reason)))),
+    "a mark with bytes": ("_SUCCESS", lambda run: (run / "_SUCCESS").write_text("mine")),
     "a stray shard": ("shards/00099.tar", lambda run: shutil.copy(run / "shards/00000.tar", run / "shards/00099.tar")),
     "a stray table": ("tables/samples/00099.parquet", lambda run: shutil.copy(run / TABLES, run / "tables/samples/00099.parquet")),
     "a stray file": ("notes.txt", lambda run: (run / "notes.txt").write_text("mine")),

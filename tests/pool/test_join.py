@@ -168,6 +168,8 @@ def test_types_of_several_files_are_joined(tmp_path: Path) -> None:
         ("key,score\na,1\n", "key", {"m": "scores"}, ["no column 'scores'", "did you mean 'score'?"]),
         ("uid,score\nabc,1\n", "uid", {"m": "score"}, ["a.csv, row 1: uid 'abc' is not 32 hex digits"]),
         ("key,score\na,1\nb\n", "key", {"m": "score"}, ["a.csv: cannot be read", "Expected 2 columns"]),
+        ("key,score,score\na,1,2\n", "key", {"m": "score"}, ["a.csv has two columns 'score'"]),
+        ("key,score,key\na,1,2\n", "key", {"m": "score"}, ["a.csv has two columns 'key'"]),
         ("", "key", {"m": "score"}, ["a.csv has 0 bytes", "accepted: Parquet, CSV or uids"]),
         ("PAR1, in name alone", "key", {"m": "score"}, ["a.csv: cannot be read"]),
     ],

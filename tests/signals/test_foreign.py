@@ -142,6 +142,18 @@ def test_the_readmes_signal_is_a_column(site: Path, recipe: str, tmp_path: Path)
             "signal 'blur' of package curate-blur 0.1: identify must return plain JSON data",
         ),
         (
+            'f"blur 1, side {options.side}"',
+            "__import__('functools').reduce(lambda inner, _: [inner], range(5000))",
+            2,
+            "signal 'blur' of package curate-blur 0.1: identify must return plain JSON data",
+        ),
+        (
+            "columns = pa.schema(",
+            "columns = 'blur'; _ = pa.schema(",
+            1,
+            "signal 'blur' of package curate-blur 0.1: its columns are .*; accepted: a schema or fields of Arrow",
+        ),
+        (
             "grey = ",
             "open('weights'); grey = ",
             1,

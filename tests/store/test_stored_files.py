@@ -1,11 +1,13 @@
 """Files of a folder are found and read; what cannot be read now is told from what is missing or damaged."""
 
+import io
 import os
 import uuid
 from pathlib import Path
 
 import fsspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -75,6 +77,24 @@ def test_parquet_is_read_in_part(folder: RunStore) -> None:
     assert files.schema("t.parquet").names == TABLE.column_names
     assert files.footer("t.parquet") == ("key", "note", 2) and files.key("t.parquet") == "key"
     assert files.key("none.parquet") is None and not files.is_current("t.parquet", "")
+
+
+@pytest.mark.parametrize("schema", [b"!not base64!", b"AAAA"])
+def test_a_table_whose_arrow_schema_is_damaged(folder: RunStore, schema: bytes) -> None:
+    """The footer is whole; Arrow reads what it holds beside the columns when it is asked for their types."""
+    pq.write_table(TABLE, sink := io.BytesIO())
+    data = sink.getvalue()
+    at = data.rindex(b"ARROW:schema") + len(b"ARROW:schema") + 10
+    folder.write_bytes("t.parquet", data[:at] + schema + data[at + len(schema) :])
+    for read in (folder.schema, folder.read_parquet, lambda name: folder.open_parquet(name).schema):
+        with pytest.raises(DamagedError, match=r"t\.parquet: is damaged"):
+            read("t.parquet")
+
+
+def test_json_that_is_nested_too_deep_is_damaged(folder: RunStore) -> None:
+    folder.write_bytes("run.json", b"[" * 100_000 + b"]" * 100_000)
+    with pytest.raises(DamagedError, match=r"run\.json: is damaged"):
+        folder.read_json("run.json")
 
 
 def test_a_file_is_what_one_of_its_writers_wrote(folder: RunStore) -> None:

@@ -22,6 +22,7 @@ from curate.match.building.wikis import Mode, normal_name
 
 _NAMES = ["project", "title", "views", "bytes"]
 _BLOCK = 1 << 24
+_LONGEST = 1 << 20  # bytes of a line
 _HOURLY = 50  # views that MetaCLIP asks for
 
 
@@ -38,7 +39,9 @@ def count_views(path: str, wikis: Collection[str], mode: Mode) -> tuple[dict[str
     names: dict[bytes, str | None] = {}
     try:
         with fsspec.open(path, "rb", compression="gzip" if path.endswith(".gz") else None) as file:
-            while block := file.read(_BLOCK) + file.readline():
+            while block := file.read(_BLOCK) + file.readline(_LONGEST):
+                if len(block) > _BLOCK and len(block) - block.rfind(b"\n") > _LONGEST:
+                    raise RunError(f"{path}: has a line of more than {_LONGEST:,} bytes; accepted: hourly page views")
                 good = _without_odd_lines(block)
                 broken += block.count(b"\n") - good.count(b"\n")
                 batch = _parse(good, skip)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from curate.base.errors import RunError
+from curate.match.building import page_views
 from curate.match.building.page_views import count_views
 from curate.match.building.wikis import Mode
 
@@ -38,6 +39,17 @@ def test_titles_that_are_not_utf8_are_broken(tmp_path: Path) -> None:
     assert count(tmp_path, Mode.corrected, data) == ({"de": {"ö": 5, 'b"c': 1}}, 1)
     data = gzip.compress("de ö 5 0\nde short\n".encode() + b"de \xff 5 0\nde \xff 5\n\xff\n" + b"de c 1 0\n" * 3)
     assert count(tmp_path, Mode.corrected, data) == ({"de": {"ö": 5, "c": 3}}, 4)
+
+
+def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 2.5 GB, it took 7 GB; where it begins within a block, or is one of many, does not matter."""
+    monkeypatch.setattr(page_views, "_BLOCK", 1000)
+    monkeypatch.setattr(page_views, "_LONGEST", 100)
+    for before in (b"", b"de Haus 3 0\n" * 80, b"de Haus 3 0\n" * 83, b"de Haus 3 0\n" * 200):
+        for after in (b"", b" 3 0\nde Hund 4 0\n"):
+            with pytest.raises(RunError, match=r"000000\.gz: has a line of more than 100 bytes; accepted: hourly"):
+                count(tmp_path, Mode.corrected, gzip.compress(before + b"de " + b"x" * 5000 + after))
+    assert count(tmp_path, Mode.corrected, gzip.compress(b"de Haus 3 0\n" * 1000)) == ({"de": {"Haus": 3000}}, 0)
 
 
 def test_a_cut_file_is_said_and_an_empty_one_has_none(tmp_path: Path) -> None:
