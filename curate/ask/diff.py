@@ -280,10 +280,10 @@ def _settings(a: RunFacts, b: RunFacts) -> pa.Table:
         }
         sides.append((recipe, others))
     rows = []
-    found = {change.key: change for old, new in zip(*sides, strict=True) for change in changes(old, new)}
-    if "t" in found and (setting := found.get("balance.t")):  # listed once: as the setting, where both runs have it
-        del found["t" if setting.old is not None and setting.new is not None else "balance.t"]
-    for key, *values in found.values():
+    settings = {change.key: change for old, new in zip(*sides, strict=True) for change in changes(old, new)}
+    if "t" in settings and (setting := settings.get("balance.t")):  # list t once
+        del settings["t" if setting.old is not None and setting.new is not None else "balance.t"]
+    for key, *values in settings.values():
         old, new = (None if value is None else json.dumps(value, ensure_ascii=False) for value in values)
         rows.append({"key": key, "a": old, "b": new})
     return pa.Table.from_pylist(rows, SETTINGS)

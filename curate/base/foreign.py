@@ -102,8 +102,10 @@ def _owner(frame: FrameType) -> tuple[Any, type]:
 
 def _names(kind: ForeignKind, frame: FrameType) -> bool:
     """Return whether a kind's own code names the function of a frame, or its class, such as a selection's choice."""
-    own = kind.kind if isinstance(kind.kind, type) else type(kind.kind)
-    classes = [each for each in own.__mro__ if each.__module__.partition(".")[0] == kind.module.partition(".")[0]]
+    kind_class = kind.kind if isinstance(kind.kind, type) else type(kind.kind)
+    classes = [
+        base for base in kind_class.__mro__ if base.__module__.partition(".")[0] == kind.module.partition(".")[0]
+    ]
     values = [value for part in (*classes, kind.kind) for value in getattr(part, "__dict__", {}).values()]
     codes, names = [value.__code__ for value in values if hasattr(value, "__code__")], set[str]()
     while codes:

@@ -296,13 +296,13 @@ def _renamed(readers: Sequence[_Reader], join: Join, columns: pa.Schema) -> Iter
 
 def _find_twice(readers: Sequence[_Reader], join: Join, columns: pa.Schema, twice: tuple[U64, U64]) -> str:
     """Return which key occurs twice, by the halves of its hash, and in which rows of which files, from 1."""
-    key, found = None, list[str]()
+    key, places = None, list[str]()
     for reader in readers:
         first = 1
         for keys, _ in _renamed([reader], join, columns):
             rows, high, low = _hash_keys(join.on, keys)
             for row in rows[(high == twice[0]) & (low == twice[1])].tolist():
                 key = keys[row].as_py()
-                found.append(f"{reader.path} (row {first + row:,})")
+                places.append(f"{reader.path} (row {first + row:,})")
             first += len(keys)
-    return f"{join.on} {key!r} occurs twice: {' and '.join(found[:2])}"
+    return f"{join.on} {key!r} occurs twice: {' and '.join(places[:2])}"

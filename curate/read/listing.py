@@ -135,8 +135,8 @@ def _find(
         if inner.endswith("**"):  # which finds what is in folders, too
             infos = [info for info in infos if info["type"] != "directory"]
         if not any(_is_file(fs, info) for info in infos):
-            found = f"; {infos[0]['name']} is {_other_than_file(infos[0])}" if infos else ""
-            raise RecipeError(f"{path}: no file matches {name}{found}")
+            match = f"; {infos[0]['name']} is {_other_than_file(infos[0])}" if infos else ""
+            raise RecipeError(f"{path}: no file matches {name}{match}")
     else:
         try:
             infos = [_info(fs, inner)]

@@ -126,8 +126,8 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
     ]
     of_all = [of for group in samples for _, of in group]
     pictures = galleries.make_pictures(run, of_all) if run.facts.pool.images else {}
-    own = [of for row, parts in zip(rows, samples, strict=True) for _, of in parts if of["uid"] == row[at]]
-    places = galleries.at_places(map(place_of, own))
+    chosen = [of for row, parts in zip(rows, samples, strict=True) for _, of in parts if of["uid"] == row[at]]
+    places = galleries.at_places(map(place_of, chosen))
     verdicts = {place_of(of): galleries.judge(run, of, results) for of, results in evaluate_rows(run, places)}
     cards = []
     for row, group, parts in zip(rows, groups, samples, strict=True):

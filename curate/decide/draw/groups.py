@@ -86,8 +86,8 @@ def find_groups(units: Units, name: str, run: SelectionRun, column: str, of: str
             raise RunError(f"{name.lower()}: {column} has more than {MAX_GROUPS:,} values; accepted: fewer")
         rows, sums = (table[name].to_numpy() for name in ("rows", "sum"))
         if parts[1] * rows.max(initial=0) >= _LARGEST:
-            found = f"{of} is up to {parts[1]:g}, and a group has {rows.max():,} rows"
-            raise RunError(f"{name.lower()}: {found}; accepted: numbers whose sum in a group is below {_LARGEST:.2g}")
+            size = f"{of} is up to {parts[1]:g}, and a group has {rows.max():,} rows"
+            raise RunError(f"{name.lower()}: {size}; accepted: numbers whose sum in a group is below {_LARGEST:.2g}")
         return ColumnGroups(column, whole(table["name"]), rows, sums, of, parts[1])
 
     values = units.ask(f"{name}: values", count, combine=Fold(_add, large=True))
