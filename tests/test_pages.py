@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from PIL import Image
 
 from curate.ask.diff import CHANGES, SETTINGS
 from curate.ask.whatif.answer import FUNNEL, SOURCES
@@ -96,6 +97,7 @@ def test_the_readmes_walk_prints_what_it_says(tmp_path: Path) -> None:
     blocks = re.findall(r"```(\w*)\n(.*?)```", walk, re.DOTALL)
     (tmp_path / "small.yaml").write_text(next(text for language, text in blocks if language == "yaml"))
     write_pool(str(tmp_path / "curate-demo/pool"), samples=2000, seed=0, shards=4)
+    write_photos(tmp_path / "photos")
     printed = ""
     for language, text in blocks:
         if language == "sh":
@@ -108,6 +110,15 @@ def test_the_readmes_walk_prints_what_it_says(tmp_path: Path) -> None:
         elif not language:
             missing = [line for line in text.splitlines() if line not in printed]
             assert not missing, f"not printed: {missing}"
+
+
+def write_photos(folder: Path) -> None:
+    """Images as a reader has them, one of them too small, with a table of captions among them."""
+    folder.mkdir()
+    for i, side in enumerate([300, 256, 240, 40]):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (side, 300, 3), np.uint8)).save(folder / f"{i}.jpg")
+    rows = "".join(f"{i}.jpg,a red dog in the {place}\n" for i, place in enumerate(["house", "garden", "snow", "rain"]))
+    (folder / "captions.csv").write_text(f"filename,caption\n{rows}")
 
 
 def a_uid(folder: Path) -> str:

@@ -1,7 +1,12 @@
 """Examples of each command, which its --help ends with."""
 
 EXAMPLES = {
-    "init": ["curate init", "curate init datacomp-basic --out basic.yaml", "curate init --on spark"],
+    "init": [
+        "curate init photos/ --out mine.yaml",
+        "curate init captions.csv",
+        "curate init datacomp-basic --out basic.yaml",
+        "curate init --on spark",
+    ],
     "schema": ["curate schema > recipe.schema.json"],
     "run": [
         "curate run recipe.yaml --out run1",

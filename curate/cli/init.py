@@ -35,7 +35,7 @@ def init(
     kind: Annotated[
         str | None,
         Argument(
-            metavar="[PATH|NAME]",
+            metavar="PATH|NAME",
             help="Your images or their list: a folder, file, glob or URL. Or a recipe of these, by default basic: "
             f"{', '.join(kinds())}. A folder of such a name is ./NAME.",
             autocompletion=kinds,
@@ -49,10 +49,10 @@ def init(
         str | None, Option("--out", "-o", metavar="FILE", help="The file; by default recipe.yaml, or ENGINE.yaml.")
     ] = None,
 ) -> None:
-    """Write a commented recipe for your own pool, one of curate's recipes, or an engine's options.
+    """Write a recipe for your own data, or one of curate's recipes.
 
-    For a PATH it looks at some files there: a folder of images with captions in NAME.txt or a table, the table itself,
-    tars, Parquet, lists of URLs, WAT and WARC files, articles of PubMed Central, or a finished run.
+    PATH is a folder of images with captions in NAME.txt or in a table, that table, tars, Parquet, lists of URLs, WAT
+    and WARC files, articles of PubMed Central, or a finished run. With --on, write an engine's options instead.
     """
     if on is None:
         kind, out = kind or "basic", out or "recipe.yaml"

@@ -27,7 +27,7 @@ from curate.recipe.strict_yaml import find_surrogate
 
 # Each command and the first sentence of its help, which `curate --help` shows without its imports, on 80 columns.
 COMMANDS = {
-    "init": "Write a commented recipe, or an engine's options, to begin with.",
+    "init": "Write a recipe for your own data, or one of curate's recipes.",
     "run": "Run a recipe: measure, decide, emit shards, publish.",
     "demo": "Curate a small synthetic pool: offline, in about a minute.",
     "status": "Show how far a run is, and who works on it.",
@@ -65,7 +65,7 @@ def build_app(words: Sequence[str]) -> Typer:
     """Return the command line for these words: the command that they name is imported, others have their help alone."""
     app = Typer(
         help="Curate image-text pools into training sets, with a reason for every sample.",
-        epilog="Begin with: curate demo, or curate init for a recipe of your own.",
+        epilog="Begin with: curate demo, or curate init PATH for a recipe that reads your data.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
