@@ -74,6 +74,7 @@ def _images_with_texts(folder: Path) -> Path:
 def _table_within(folder: Path) -> Path:
     names = _images(folder / "photos/mine")
     _csv(folder / "photos/list.csv", "photo,title", [f"mine/{name}" for name in names], TEXTS)
+    (folder / "photos/a note.csv").write_text("a,b\n1,2\n")
 
     return folder / "photos"
 
