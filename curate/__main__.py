@@ -10,21 +10,16 @@ from curate.cli.interrupt import end_when_interrupted, end_when_read
 
 def start() -> None:
     """Run the command as a process of its own: an interrupt ends it at once, whatever its threads are doing."""
-    if next((word for word in sys.argv[1:] if not word.startswith("-")), "") == "run":
-        _start_run()
+    if next((word for word in sys.argv[1:] if not word.startswith("-")), "") != "run":
+        end_when_interrupted("curate: interrupted")
+        import_module("curate.cli.main").command()
         return
-    end_when_interrupted("curate: interrupted")
-    import_module("curate.cli.main").command()
-
-
-def _start_run() -> None:
-    """Run the command in a child, which sends its exit status: another one means that something has ended it."""
-    from curate.cli.supervise import UNSENT, Supervisor
+    from curate.cli.supervise import Supervisor
 
     supervisor = Supervisor()
     supervisor.run()
     end_when_read(supervisor.read_signals, "curate: interrupted")
-    status: object = 1
+    status: object = 1  # which the child sends, for another one means that something has ended it
     try:
         import_module("curate.cli.main").command()
         status = 0
@@ -32,8 +27,7 @@ def _start_run() -> None:
         status = ended.code
         raise
     finally:
-        if not supervisor.send(status=status):
-            sys.exit(UNSENT)
+        supervisor.send(status=status)
 
 
 if __name__ == "__main__":

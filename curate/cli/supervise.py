@@ -18,7 +18,6 @@ from curate.cli.interrupt import SHOW_CURSOR, STATUS, defaults
 
 MAX_DEATHS = 6  # without progress: after three of them a unit is isolated
 TELLS = "_CURATE_DRIVER"  # variable of a driver's environment: the pipe by which it says that it has the folder
-UNSENT = 97  # the exit status of a child that could not send its own
 _BLOCK = 65536  # bytes
 _SUBREAPER = 36  # of prctl
 
@@ -60,12 +59,10 @@ class Supervisor:
         for number in self._signals:  # the command sends them as a message
             signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else lambda *_: None)
 
-    def send(self, lock: int | None = None, **facts: Any) -> bool:
-        """Send facts from a child to the command, and the file of the lock; return whether they are sent."""
-        with suppress(OSError):  # the command has ended, or another package's code has closed the socket
+    def send(self, lock: int | None = None, **facts: Any) -> None:
+        """Send facts from a child to the command, which the next child finds in `facts`; and the file of the lock."""
+        with suppress(OSError):  # the command has ended, and this process is about to
             socket.send_fds(self._socket, [json.dumps(facts).encode() + b"\n"], [] if lock is None else [lock])
-            return True
-        return False
 
     def read_signals(self) -> bytes:
         """Wait, in a child, for signals of the command, and return them. Does not return if the command is killed."""
@@ -82,12 +79,16 @@ class Supervisor:
             self._status = os.waitpid(self._child, 0)[1]
         self._socket.close()
         status = os.waitstatus_to_exitcode(self._status)
-        if "status" in self.facts or status == UNSENT:
-            sys.exit(self.facts.get("status", 1))
+        if "status" in self.facts:
+            sys.exit(self.facts["status"])
         if self._interrupt or not self.facts.get("is_supervised", True):
             sys.exit(STATUS + self._interrupt if self._interrupt else status if status >= 0 else STATUS - status)
         _kill_descendants(self.process)
-        self.deaths, self.total, self.death = self.deaths + 1, self.total + 1, _describe(status)
+        self.deaths, self.total = self.deaths + 1, self.total + 1
+        self.death = f"ended itself (status {status}), not by an error of curate"
+        if status < 0:
+            memory = ", as by the system when memory runs out" if status == -signal.SIGKILL else ""
+            self.death = f"was ended by signal {-status} ({signal.strsignal(-status)}{memory})"
         is_end = self.deaths > MAX_DEATHS  # the last one was to say why
         cursor = SHOW_CURSOR.decode() if sys.stderr.isatty() else ""
         text = f"process {self._child} {self.death}; {'the run ends' if is_end else 'another one continues'}"
@@ -127,14 +128,6 @@ class Supervisor:
                 os.dup2(file.fileno(), 2)
             os.close(int(os.environ.pop(TELLS)))
         return bool(data)
-
-
-def _describe(status: int) -> str:
-    """Return how a process ended, by its exit code."""
-    if status >= 0:
-        return f"ended itself (status {status}), not by an error of curate"
-    memory = ", as by the system when memory runs out" if status == -signal.SIGKILL else ""
-    return f"was ended by signal {-status} ({signal.strsignal(-status)}{memory})"
 
 
 def _kill_descendants(process: int) -> None:

@@ -157,3 +157,22 @@ def test_an_object_store_is_listed_once_a_look_and_a_look_is_every_30_seconds(
 def test_a_folder_that_takes_long_to_list_is_listed_less_often(tmp_path: Path) -> None:
     store = RunStore(str(tmp_path))
     assert [seconds_between(store, 0.5, took) for took in (0.01, 1, 60)] == [0.5, 10, 30]
+
+
+def test_deaths_of_a_run_are_told(tmp_path: Path) -> None:
+    """And what was in flight: at work, only what was killed before."""
+    write_small(str(tmp_path / "run"))
+    (tmp_path / "run/_SUCCESS").unlink()
+    store = RunStore(str(tmp_path / "run"))
+    for work, attempts in {"00000": 1, "captions/00001": 3, "shard-17": 6}.items():
+        for number in range(attempts):
+            store.write_bytes(f"parts/attempts/{work}/{number}", b"")
+    with locked(store, "run") as hold:
+        hold.tell(died="9 processes died, the last was ended by signal 9")
+        working = find_status(store.url, never).more
+    assert working[-2:] == (
+        "9 processes died, the last was ended by signal 9",
+        "in flight when a process ended: shard 17 (killed 6 times), "
+        "captions of unit 00001 (killed 3 times, isolated from now on)",
+    )
+    assert find_status(store.url, never).more[-1].endswith(", unit 00000 (killed 1 time)")

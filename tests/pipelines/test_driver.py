@@ -51,6 +51,18 @@ def test_only_a_new_run_builds_its_matcher_ahead(tmp_path: Path, monkeypatch: py
     assert asked == ["new"]
 
 
+@pytest.mark.thorough
+def test_a_program_learns_which_command_survives_a_death(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pq.write_table(pa.table({"caption": ["a red dog"], "url": ["u1"]}), tmp_path / "pool.parquet")
+    source = {"name": "pool", "format": "parquet", "path": str(tmp_path / "pool.parquet")}
+    prepared = prepare(parse_recipe({"input": [source]}), str(tmp_path / "run"))
+    with claimed(prepared):
+        prepared.context.store.write_bytes("parts/attempts/00000/0", b"")
+        driver.run(prepared)
+    unit = f"unit 00000 ({tmp_path}/pool.parquet) (killed 1 time)"
+    assert f"in flight when a process ended: {unit}; if a sample ends this one too, use `curate run`" in caplog.text
+
+
 class Silent(Job):
     def follow(self, on_costs: object) -> None:
         raise UnheardError("no answer for an hour")
