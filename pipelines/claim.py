@@ -30,6 +30,7 @@ from curate.pool.registry import find_format
 from curate.publish.describe import describe_again, finish_description
 from curate.publish.forget.forget import lost_items
 from curate.recipe.captions import CAPTION_KINDS, ENGINES
+from curate.recipe.clouds import check_bucket
 from curate.recipe.deciding import SELECTIONS
 from curate.recipe.measure import SIGNALS
 from curate.recipe.recipe import Recipe
@@ -87,6 +88,7 @@ def claimed(prepared: Prepared, may_end: MayEnd | None = None, keeper: Keeper | 
                 store.delete_file(DRIVER_LOG)
             claim_folder(prepared)
         except OSError as error:
+            check_bucket(store.fs, store.root)
             raise RecipeError(f"--out {store.url}: cannot be written: {describe(error)}") from None
         yield hold
 

@@ -18,6 +18,7 @@ import xxhash
 from fsspec.implementations.local import LocalFileSystem
 
 from curate.base.errors import RecipeError, RunError
+from curate.recipe.clouds import check_bucket
 from curate.recipe.secrets import refuse_password
 from curate.recipe.source import Source
 from curate.recipe.strict_yaml import find_surrogate
@@ -119,6 +120,7 @@ def _list_path(
     with ThreadPoolExecutor(_THREADS) as pool:  # a store takes its time for each name
         files = list(pool.map(lambda name: _find(path, name, storage, content, suffixes), names))
     if missing := [name for name, some in zip(names, files, strict=True) if some is None]:
+        check_bucket(*fsspec.core.url_to_fs(missing[0], **storage))
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         rest = f" ({len(names) - len(missing)} of the {len(names)} named exist)" if len(names) > 1 else ""
         raise RecipeError(f"{missing[0]}{more}: no such file{rest}")
@@ -135,6 +137,7 @@ def _find(
         if inner.endswith("**"):  # which finds what is in folders, too
             infos = [info for info in infos if info["type"] != "directory"]
         if not any(_is_file(fs, info) for info in infos):
+            check_bucket(fs, inner)
             match = f"; {infos[0]['name']} is {_other_than_file(infos[0])}" if infos else ""
             raise RecipeError(f"{path}: no file matches {name}{match}")
     else:

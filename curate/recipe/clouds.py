@@ -7,12 +7,14 @@ import os
 import random
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from itertools import count
 from typing import Any
 
 from fsspec.config import conf
 
+from curate.base.errors import RecipeError
 from curate.base.wording import read_retry_after
 
 OBJECT_STORES = frozenset(("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"))  # which have conditional PUT, too
@@ -20,6 +22,16 @@ SECONDS = float(os.environ.get("CURATE_STORE_SECONDS") or 30)
 _BUSY = frozenset((429, 500, 502, 503, 504))
 _GCS = ("_request", "_get_file_request", "_get_file_concurrent")  # methods of gcsfs's that try again by themselves
 _ATTEMPTS, _LONGEST = 10, 60.0  # of a request that a busy store refuses, and seconds between two
+
+
+def check_bucket(fs: Any, path: str) -> None:
+    """Raise RecipeError if a path within an object store is in a bucket, or container, that is not there."""
+    bucket = path.lstrip("/").partition("/")[0]
+    protocols = {fs.protocol} if isinstance(fs.protocol, str) else {*fs.protocol}
+    if protocols & OBJECT_STORES:
+        with suppress(OSError):  # who may read objects may not be allowed to ask for their bucket
+            if not fs.exists(bucket):
+                raise RecipeError(f"{path}: there is no bucket {bucket!r}; create it, or correct its name")
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ import psutil
 import pyarrow as pa
 import pytest
 
-from curate.base.errors import RunError
+from curate.base.errors import RecipeError, RunError
 from curate.download.shared_hosts import SharedHosts
 from curate.publish import compact, publish
 from curate.store.lease import Holder
@@ -25,7 +25,7 @@ from curate.store.lock import find_holder, locked
 from curate.store.manifest import check_written
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
-from pipelines.claim import claim_folder
+from pipelines.claim import claim_folder, claimed
 from pipelines.driver import run as run_pipeline
 from pipelines.prepare import prepare
 from tests.cli.conftest import run_command
@@ -240,3 +240,19 @@ def test_a_run_in_a_bucket(bucket: str, tmp_path: Path) -> None:
     assert "verdict: dropped by forgotten" in curate("explain", there, row["uid"])
     curate("run", str(tmp_path / "there.yaml"), "--out", f"{bucket}/again", "--reuse", there)
     assert "verdict: dropped by forgotten" in curate("explain", f"{bucket}/again", row["uid"])
+
+
+def test_a_bucket_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """Of inputs by name and by glob, and of --out."""
+    local = pools.recipe_of(pools.write_tars(tmp_path / "tars", pools.make_samples(5)[:5], 1))
+    with serving_s3() as url, bucket_at(url):
+        for path in ("s3://nosuch/a.tar", "s3://nosuch/*.tar"):
+            with pytest.raises(RecipeError, match=r"no bucket 'nosuch'|The specified bucket does not exist"):
+                prepare(pools.recipe_of(path), str(tmp_path / "out"))
+        with (
+            pytest.raises(
+                RecipeError, match=r"nosuch/out: there is no bucket 'nosuch'; create it, or correct its name"
+            ),
+            claimed(prepare(local, "s3://nosuch/out")),
+        ):
+            pass
