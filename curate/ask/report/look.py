@@ -135,7 +135,7 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
         shown = ("uid", "caption", "url") if sample else ("uid",)
         verdict = verdicts[place_of(sample)] if sample else None
         rule = clean(dict(zip(names, row, strict=True)).get("rule") or (verdict.name if verdict else ""), SHORT)
-        repeated = ("rule", "kept") if verdict and verdict.name == rule else ()
+        repeated: tuple[str, ...] = ("rule", "kept") if verdict and verdict.name == rule else ()
         repeated += (
             ("members", "representative", "duplicate_of") if pictures and len(parts) > 1 else ()
         )  # with their pictures
