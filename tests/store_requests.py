@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from curate.recipe.recipe import Recipe
-from curate.store import stored_log
+from curate.store import local
 from curate.store.layout import MANIFEST_FILE, SUCCESS_FILE
 from curate.store.store import RunStore
 from pipelines.claim import claim_folder
@@ -39,7 +39,7 @@ def count_each(few: int = 4, many: int = 12, make: Callable[[Path, int], Recipe]
     """
     patched = pytest.MonkeyPatch.context()
     with serving_s3() as url, store_proxy(url) as proxy, bucket_at(proxy.url) as bucket, patched as patch:
-        patch.setattr(stored_log, "_BETWEEN", 0.0)
+        patch.setattr(local, "_BETWEEN", 0.0)
         proxy.page = 1
         (one, of_few), (other, of_many) = (_count(proxy, bucket, make, units) for units in (few, many))
     return {key: (of_many[key] - of_few[key]) / (other - one) for key in sorted(of_few.keys() | of_many.keys())}

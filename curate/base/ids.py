@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from curate.base.numeric.arrays import U64, string_buffers
-from curate.base.numeric.mix import GOLDEN, mix64
+from curate.base.numeric.elementary import GOLDEN, mix64
 from curate.base.numeric.text_hash import LEAST, MOST, hash_texts
 
 _UID = "[0-9a-fA-F]{32}"

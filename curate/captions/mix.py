@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base import ids
-from curate.base.numeric.mix import mix64
+from curate.base.numeric.elementary import mix64
 from curate.captions.gates.gate import PASSED
 from curate.captions.kinds.kind import Text
 from curate.recipe.captions import CAPTION_KINDS, Captions

@@ -62,6 +62,6 @@ def import_beam() -> None:
     with without_unused():
         import apache_beam  # noqa: F401
 
-        from curate.base.numeric.mix import GOLDEN, mix64
+        from curate.base.numeric.elementary import GOLDEN, mix64
 
         mix64(GOLDEN)

@@ -19,8 +19,16 @@ from curate.decide.decontamination import find_contaminated
 from curate.decide.rules.rules import first_failed
 from curate.decide.rules.top import Counts, TopSearch, TopValues, add_counts
 from curate.decide.settings import DecideSettings
-from curate.decide.statistics.derived import At, Fitted, Scale, StatisticCall, argument_values
-from curate.decide.statistics.ranks import count_up_to, ranks_of, split_keys
+from curate.decide.statistics.derived import (
+    At,
+    Fitted,
+    Scale,
+    StatisticCall,
+    argument_values,
+    count_up_to,
+    ranks_of,
+    split_keys,
+)
 from curate.decide.unit_state import ALIVE, Contaminated, UnitState
 from curate.match.unit import read_matches
 from curate.pool.plan import Unit

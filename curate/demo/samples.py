@@ -4,10 +4,11 @@
   injected duplicate in none: hashes are taken from the written bytes, and what does not comply is drawn again.
 - An injected near-duplicate differs from its original in some bits; how many, and how near it comes to other pictures,
   is left open.
-- Each sample has at most one defect. Clean pictures are 220 to 400 pixels a side. Captions say only what is shown.
+- Each sample has at most one defect. Clean pictures are 220 to 400 pixels a side. Captions say only what is shown,
+  in one of many styles: titles, sentences, products, tags.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice
 from typing import Any
@@ -15,10 +16,8 @@ from typing import Any
 import numpy as np
 
 from curate.demo import words
-from curate.demo.captions import caption
-from curate.demo.drawing import draw
-from curate.demo.pictures import alter, decode, encode, phash, reencode
-from curate.demo.scenes import Scene, compose, pick
+from curate.demo.drawing import alter, decode, draw, encode, phash, reencode
+from curate.demo.scenes import Scene, compose, pick, pick_weighted
 
 DUPLICATES = ("repeated", "copied", "recaptioned", "reencoded")
 NEAR_DUPLICATES = ("compressed", "resized", "cropped")
@@ -26,6 +25,8 @@ MIN_DISTANCE = 4
 
 _EXTREMES = ((600, 60), (60, 480), (728, 90), (700, 205), (210, 680), (810, 220))
 _SUFFIXES = ("jpg",) * 48 + ("png", "webp")
+_PREPOSITIONS = {"top": "at", "bottom": "at", "left": "on", "right": "on"}  # of other positions: in
+_COUNTS = ("one", "two", "three")
 
 
 @dataclass(frozen=True)
@@ -181,3 +182,71 @@ def _near_duplicate(defect: str, original: Sample, seed: int, row: int) -> Sampl
     bare, brand = text.rstrip("."), pick(rng, words.BRANDS)
     ways = (text.lower(), text.title(), f"{bare} | {brand}", f"{bare} (image {2 + int(rng.random() * 98)})")
     return replace(copy, text=pick(rng, [way for way in ways if way != text]))
+
+
+def caption(scene: Scene, rng: np.random.Generator) -> str:
+    """Write a caption; `rng` chooses the style, and what the scene does not say."""
+    templates = words.MANY if len(scene.items) > 1 and rng.random() < 0.8 else words.ONE
+    text = pick_weighted(rng, templates).format_map(caption_fields(scene, rng))
+    tail = pick_weighted(rng, words.TAILS).format_map(caption_fields(scene, rng))
+    text = (text.rstrip(".") if tail else text) + tail
+    if rng.random() < 0.3:
+        text = text.replace("gray", "grey")
+    style = rng.random()
+    if style < 0.015:
+        return text.upper()
+    if style < 0.08:
+        return text.title()
+    return text if style < 0.22 else text[0].upper() + text[1:]
+
+
+def caption_fields(scene: Scene, rng: np.random.Generator) -> dict[str, object]:
+    """Return the fields of a caption template (see words.yaml)."""
+    first, kind = scene.items[0], words.BACKGROUNDS[scene.background]
+    bare = f"{scene.background_colour} {scene.background}"
+    names = [f"{item.colour} {item.shape}" for item in scene.items]
+    return {
+        "item": names[0],
+        "a_item": _article(names[0]),
+        "a_sized": _article(f"{first.size} {names[0]}".strip()),
+        "a_all": _listed([_article(name) for name in names]),
+        "all": ", ".join(names),
+        "relation": _relation(scene, [_article(name) for name in names]),
+        "count": _COUNTS[len(names) - 1],
+        "shapes": _listed([item.shape for item in scene.items]),
+        "ground": _article(bare) if scene.background in words.COUNTABLE else bare,
+        "bare": bare,
+        "kind": kind,
+        "a_ground": _article(f"{scene.background_colour} {kind}"),
+        "where": f"{_PREPOSITIONS.get(first.position, 'in')} the {first.position}",
+        "colour": first.colour,
+        "shape": first.shape,
+        "ground_colour": scene.background_colour,
+        "brand": pick(rng, words.BRANDS),
+        "person": pick(rng, words.PEOPLE),
+        "number": 2 + int(rng.random() ** 3 * 98),
+        "year": 2004 + int(rng.random() * 21),
+        "pixels": pick(rng, words.PIXELS),
+        "print": pick(rng, words.PRINTS),
+    }
+
+
+def _article(name: str) -> str:
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
+
+
+def _relation(scene: Scene, names: list[str]) -> str:
+    """Say how the first two shapes lie: "a red star above a pink ring"; the first alone where there is no second."""
+    if len(names) == 1:
+        return names[0]
+    first, second = scene.items[:2]
+    right, down = (second.x - first.x) * scene.width, (second.y - first.y) * scene.height
+    if abs(right) > abs(down):
+        link = "to the left of" if right > 0 else "to the right of"
+    else:
+        link = "above" if down > 0 else "below"
+    return f"{names[0]} {link} {names[1]}" + "".join(f", with {name}" for name in names[2:])

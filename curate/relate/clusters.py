@@ -15,18 +15,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from curate.base.numeric.arrays import F16, F32, F64, I64, U64, split_by
+from curate.base.numeric.arrays import F16, F32, F64, I64, U64, distinct, split_by
 from curate.base.numeric.spherical import add_points, cosine_distances, mean_directions, rounded
 from curate.base.numeric.vectors import normalised
 from curate.recipe.relate import OnKept
 from curate.recipe.section import Column
-from curate.relate.references import Chosen, join, rows_of, smallest_hashes
 from curate.relate.relation import Asking, EmbeddedRows, Model, Reading, Relation
 from curate.run.units import Answer, Combine, Fold
 from curate.signals.formulas.embedding_scores import nearest_centroid
 
 _TRAINED = 256  # rows a centroid
 _TOGETHER = 1 << 14  # rows of a file that are gathered for training: 25 MB of 768 dimensions
+Chosen = tuple[U64, npt.NDArray[np.float16]]  # hashes, ascending, and of each its embeddings [n, sides, dimension]
 
 
 class ClustersSection(OnKept):
@@ -199,3 +199,38 @@ def _save(reading: Reading, training: Training | None) -> Model | None:
     if training is None:
         return None
     return reading.keep(centroids=normalised(training.model.load()["centroids"]))
+
+
+def smallest_hashes(asking: Asking, what: str, seed: int, n: int) -> Answer[U64]:
+    """Ask for the n smallest hashes of rows (uint64[n]), or all, where there are no more."""
+
+    def hashes(rows: EmbeddedRows) -> Iterator[U64]:
+        yield distinct(rows.hashes(seed))[:n]
+
+    cut: Answer[U64] = asking.ask(
+        f"{what}, hashes", hashes, combine=Fold(lambda a, b: distinct(np.concatenate([a, b]))[:n])
+    )
+    return cut
+
+
+def rows_of(asking: Asking, what: str, seed: int, hashes: Answer[U64]) -> Answer[list[Chosen]]:
+    """Ask for the rows with these hashes: what `join` makes one of."""
+
+    def choose(rows: EmbeddedRows, hashes: U64) -> Iterator[Chosen]:
+        of_rows = rows.hashes(seed)
+        chosen = np.flatnonzero(np.isin(of_rows, hashes))
+        if len(chosen):
+            yield join([(of_rows[chosen], np.stack([side[chosen] for side in rows.sides], axis=1))])
+
+    chosen: Answer[list[Chosen]] = asking.ask(what, choose, hashes)
+    return chosen
+
+
+def join(parts: Sequence[Chosen]) -> Chosen:
+    """Return the rows of parts, ascending by hash; of rows of one uid, the one with the smallest bytes."""
+    hashes = np.concatenate([part[0] for part in parts])
+    sides = np.concatenate([part[1] for part in parts])
+    data: Any = np.ascontiguousarray(sides.reshape(len(sides), -1)).view(f"V{sides[0].nbytes}")[:, 0]
+    order = np.array(sorted(range(len(hashes)), key=lambda i: (hashes[i], data[i].tobytes())), np.int64)
+    order = order[np.concatenate([[True], hashes[order][1:] != hashes[order][:-1]])]
+    return hashes[order], sides[order]

@@ -19,7 +19,7 @@ from curate.base.numeric.vectors import normalised
 from curate.models.products import products_with
 from curate.recipe.relate import OnKept
 from curate.recipe.section import Column
-from curate.relate.references import Chosen, join, rows_of, smallest_hashes
+from curate.relate.clusters import Chosen, join, rows_of, smallest_hashes
 from curate.relate.relation import Asking, EmbeddedRows, Model, Reading, Relation
 from curate.run.units import Answer
 

@@ -197,7 +197,7 @@ class DownloadFacts(Facts):
 
 
 class DriftFacts(Facts):
-    """How far what is kept of a source has drifted from it, by a model's embeddings (`curate.publish.wasserstein`)."""
+    """How far what is kept of a source has drifted from it, by a model's embeddings (`curate.publish.drift`)."""
 
     source: str
     model: str

@@ -6,13 +6,19 @@ import io
 import itertools
 import os
 import shutil
+import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 # What a disk that has no hard links says.
 _NO_LINKS = {errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _ATTEMPTS = 10  # to put a file into a folder: another attempt, which publishes, may remove it, but not so often
+_FULL = 1 << 16  # bytes from which on an object takes no further line
+_BETWEEN = 1.0  # seconds between two writes of an object
 
 
 class Digest(NamedTuple):
@@ -154,3 +160,42 @@ def walk(folder: str, skip: int) -> Iterator[str]:
             yield from walk(entry.path, skip)
         else:
             yield entry.path[skip:]
+
+
+@dataclass(eq=False)
+class _Object:
+    name: str = field(default_factory=lambda: uuid.uuid4().hex)
+    process: int = field(default_factory=os.getpid)  # one that is forked has its own
+    data: bytes = b""
+    ready: float = 0.0  # when it may be written again
+
+
+class StoredLog:
+    """The objects of a log in an object store, which does not append: one is put there anew with each line.
+
+    An object a line would take fewer bytes; but readers list them, 1,000 in an answer, and each unit would have some. A
+    store takes one write a second of one object, so lines that come sooner go into another one.
+    """
+
+    def __init__(self) -> None:
+        self._objects, self._lock = list[_Object](), threading.Lock()
+
+    def add(self, line: str, put: Callable[[str, bytes], None]) -> None:
+        """Add a line to an object, which `put` writes whole under a name; if that fails, the next line brings both."""
+        with self._lock:
+            now, process = time.monotonic(), os.getpid()
+            ready = (other for other in self._objects if other.ready <= now and other.process == process)
+            if (written := next(ready, None)) is None:
+                written = _Object()
+            else:
+                self._objects.remove(written)
+        written.data += line.encode() + b"\n"
+        is_put = False
+        try:
+            put(written.name, written.data)
+            is_put = True
+        finally:
+            written.ready = time.monotonic() + _BETWEEN if is_put else 0.0
+            if len(written.data) < _FULL or not is_put:
+                with self._lock:
+                    self._objects.insert(len(self._objects) if is_put else 0, written)

@@ -38,6 +38,7 @@ from curate.store.layout import SUCCESS_FILE, digest_name, ticket_file
 from curate.store.local import (
     Digest,
     HashedFile,
+    StoredLog,
     add_line,
     drop_line,
     in_folder,
@@ -46,7 +47,6 @@ from curate.store.local import (
     write_at_once,
 )
 from curate.store.stored_files import StoredFiles
-from curate.store.stored_log import StoredLog
 from curate.store.table_file import SMALL, footer_metadata, write_table
 
 _BUFFER = 1 << 18  # bytes that are written at once: a copy in cache costs less than a system call a member of a shard

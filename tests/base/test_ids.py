@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.base import ids
-from curate.base.numeric.mix import mix64
+from curate.base.numeric.elementary import mix64
 from tests.base.uids import content_uid
 
 HEX = "0123456789abcdef"

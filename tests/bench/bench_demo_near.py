@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.decide.dedup.groups import Groups
-from curate.demo.pictures import decode, phash
+from curate.demo.drawing import decode, phash
 from curate.demo.samples import DUPLICATES, NEAR_DUPLICATES, make_samples
 from tests.demo.graphs import restore
 

@@ -34,7 +34,7 @@ from curate.captions.gates.gate import PASSED, Candidates, Entries, Scores, run_
 from curate.captions.gates.language import differs
 from curate.captions.gates.measured import KeptEntries, entry_weights, falls
 from curate.captions.kinds.rewrite import Rewrite
-from curate.demo import captions, scenes, words
+from curate.demo import samples, scenes, words
 from curate.demo.drawing import draw
 from curate.match.matcher import Matcher
 from curate.match.metadata import read_metadata
@@ -84,7 +84,7 @@ def demo_cases(count: int, rng: random.Random) -> list[Case]:
     draw = np.random.default_rng(SEED)
     cases = []
     for _ in range(count):
-        original = captions.caption(scenes.compose(draw, 240, 240), draw)
+        original = samples.caption(scenes.compose(draw, 240, 240), draw)
         found = tuple(word for word in known if word in original or word.upper() in original)
         cases.append(Case(original, rewrite(original, rng), found))
     return cases
@@ -291,13 +291,13 @@ def clip_table(count: int) -> None:
     pictures, texts = [], []
     while len(pictures) < count:
         scene = scenes.compose(rng, 240, 240)
-        fields = captions.caption_fields(scene, rng)
+        fields = samples.caption_fields(scene, rng)
         original = "{a_all} on {ground}".format_map(fields)
         faithful = "The picture shows {relation} on {a_ground} background.".format_map(fields)
         made = _hallucinated(scene, rng, faithful)
         if faithful not in made.values():
             pictures.append(encoder.view(draw(scene, rng)))
-            texts.append([original, faithful, captions.caption(scene, rng), *made.values()])
+            texts.append([original, faithful, samples.caption(scene, rng), *made.values()])
     images = np.concatenate([encoder.encode_images(pictures[i : i + 32]) for i in range(0, len(pictures), 32)])
     kinds = ("original", "faithful", "any true caption", "other colour", "other shape", "a thing more")
     scored = {kind: encoder.score_words(images, [row[i] for row in texts]) for i, kind in enumerate(kinds)}

@@ -167,8 +167,8 @@ def bench_run() -> None:
 def bench_scaled() -> None:
     """`measure.image.jpeg_side`, at once and at twice the side of the demo's CLIP (64): speed, and scores."""
     from curate.demo import scenes
-    from curate.demo.captions import caption
     from curate.demo.drawing import draw
+    from curate.demo.samples import caption
     from curate.demo.scenes import compose
     from curate.models.clip_model import load_encoder
     from curate.signals.clip import Clip

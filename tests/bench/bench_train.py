@@ -26,9 +26,9 @@ from PIL import Image
 
 from curate.api import Run
 from curate.cli.demo import _write_recipe
-from curate.demo.captions import caption
 from curate.demo.drawing import draw
 from curate.demo.pool import write_pool
+from curate.demo.samples import caption
 from curate.demo.scenes import compose
 from curate.demo.words import GROUND_COLOURS, SHAPES
 from tests.cli.conftest import run_command

@@ -30,7 +30,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from curate.base.numeric.mix import mix64
+from curate.base.numeric.elementary import mix64
 from curate.tar.writer import TarWriter
 
 FILE_ROWS, GROUP_ROWS = 1_000_000, 100_000

@@ -14,9 +14,8 @@ import torch
 from open_clip import CLIP, SimpleTokenizer, create_model_and_transforms, get_tokenizer
 from PIL import Image
 
-from curate.demo.captions import caption
 from curate.demo.drawing import draw
-from curate.demo.samples import make_samples
+from curate.demo.samples import caption, make_samples
 from curate.demo.scenes import Scene, compose
 from curate.demo.words import COLOURS
 from curate.models.clip_model import load_encoder

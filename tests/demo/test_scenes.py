@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curate.demo.captions import caption
 from curate.demo.drawing import draw
+from curate.demo.samples import caption
 from curate.demo.scenes import Item, Scene, compose, pick
 from curate.demo.words import BACKGROUNDS, COLOURS, LANGUAGES, SHAPES
 

@@ -34,9 +34,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from curate.demo.captions import caption
 from curate.demo.drawing import draw
-from curate.demo.samples import make_samples
+from curate.demo.samples import caption, make_samples
 from curate.demo.scenes import compose
 from tests.demo.graphs import export
 

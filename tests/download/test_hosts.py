@@ -2,15 +2,15 @@
 
 import pytest
 
-from curate.download import hosts
+from curate.download import fetch
+from curate.download.fetch import Hosts
 from curate.download.fetch_fault import FetchFault
-from curate.download.hosts import Hosts
 
 
 def test_a_host_that_is_left_alone_outlives_those_that_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts, "_HOSTS", 8)
+    monkeypatch.setattr(fetch, "_HOSTS", 8)
     known = Hosts(per_host=1)
-    for _ in range(hosts._FAILURES):
+    for _ in range(fetch._FAILURES):
         with known.slot("silent"):
             known.failed("silent", FetchFault("timeout", "no data in time"), 30.0)
     for number in range(100):
@@ -22,7 +22,7 @@ def test_a_host_that_is_left_alone_outlives_those_that_are_forgotten(monkeypatch
 
 
 def test_hosts_that_are_left_alone_are_no_more_than_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts, "_HOSTS", 8)
+    monkeypatch.setattr(fetch, "_HOSTS", 8)
     known = Hosts(per_host=1)
     for number in range(100):
         with known.slot(f"busy{number}"):

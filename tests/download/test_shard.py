@@ -27,7 +27,7 @@ from curate.download.shard import (
 )
 from curate.download.shard_names import ENDINGS, OUTCOMES, shard_stem
 from curate.download.source import UrlsSource
-from curate.store import stored_log
+from curate.store import local
 from curate.store.facts import DownloadFacts
 from curate.store.store import RunStore
 from curate.tar.byte_sources import open_source
@@ -76,7 +76,7 @@ def members(store: RunStore) -> dict[str, bytes]:
 
 def test_all_shards_are_in_one_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step places the recipe's source anew; in a store what was logged before would be an object more."""
-    monkeypatch.setattr(stored_log, "_BETWEEN", 0.0)
+    monkeypatch.setattr(local, "_BETWEEN", 0.0)
     web, facts = source(), DownloadFacts(urls=1, came=1, bytes=1, began=0.0, ended=1.0, reasons={})
     for shard in ("a", "b", "c"):
         log_download(web.placed_in("memory://one-log").run_store, shard, facts)

@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from curate.ask.verify import verify_run
 from curate.base.errors import RecipeError
 from curate.publish.card import card_text
-from curate.publish.croissant import croissant
+from curate.publish.describe import croissant
 from curate.recipe.recipe import parse_recipe
 from curate.store.facts import RunFacts
 from curate.store.manifest import Published

@@ -5,15 +5,15 @@ import threading
 
 import pytest
 
-from curate.store import stored_log
+from curate.store import local
+from curate.store.local import StoredLog
 from curate.store.store import RunStore
-from curate.store.stored_log import StoredLog
 
 LINES = [f"line {number} of a log, / and % in it" for number in range(200)]
 
 
 def test_lines_come_from_few_objects(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_log, "_BETWEEN", 0.0)
+    monkeypatch.setattr(local, "_BETWEEN", 0.0)
     store = RunStore("memory://few")
     for line in LINES:
         store.log("tmp/steps", line)
@@ -21,14 +21,14 @@ def test_lines_come_from_few_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     assert store.read_log("tmp/steps") != store.read_log("tmp/others") == []
     assert sorted(store.read_log("tmp/steps")) == sorted([*LINES, "of another process"])
     assert len(store.files("tmp/steps")) == 2
-    monkeypatch.setattr(stored_log, "_FULL", 100)
+    monkeypatch.setattr(local, "_FULL", 100)
     for line in LINES:
         store.log("tmp/steps", line)
     assert 30 < len(store.files("tmp/steps")) < 80 and len(store.read_log("tmp/steps")) == 401
 
 
 def test_no_object_is_written_twice_in_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_log, "_BETWEEN", 1000.0)
+    monkeypatch.setattr(local, "_BETWEEN", 1000.0)
     written: list[str] = []
     log = StoredLog()
     for line in LINES[:5]:
@@ -37,7 +37,7 @@ def test_no_object_is_written_twice_in_a_second(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_no_line_is_lost_between_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_log, "_BETWEEN", 0.0)
+    monkeypatch.setattr(local, "_BETWEEN", 0.0)
     objects, log, all_at_once = dict[str, bytes](), StoredLog(), threading.Barrier(4)
 
     def put(name: str, data: bytes) -> None:
@@ -56,7 +56,7 @@ def test_no_line_is_lost_between_threads(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_what_was_not_put_comes_with_the_next_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_log, "_BETWEEN", 0.0)
+    monkeypatch.setattr(local, "_BETWEEN", 0.0)
     objects, log = dict[str, bytes](), StoredLog()
 
     def fail(name: str, data: bytes) -> None:
@@ -69,7 +69,7 @@ def test_what_was_not_put_comes_with_the_next_line(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_process_that_is_forked_has_objects_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_log, "_BETWEEN", 0.0)
+    monkeypatch.setattr(local, "_BETWEEN", 0.0)
     objects, log = dict[str, bytes](), StoredLog()
     log.add("one", objects.__setitem__)
     monkeypatch.setattr(os, "getpid", lambda: -1)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from curate.store import stored_log
+from curate.store import local
 from curate.store.facts import StepFacts
 from curate.store.store import RunStore
 from curate.store.timings import Sent, log_sent, read_records, sum_sent, sum_timings, time_step, write_records
@@ -89,7 +89,7 @@ def test_what_was_not_written_is_written_once_later(
     protocol: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A busy store loses no record and doubles none, though its log's object is full."""
-    monkeypatch.setattr(stored_log, "_FULL", 10)
+    monkeypatch.setattr(local, "_FULL", 10)
     folder = RunStore(protocol + str(tmp_path / "busy"))
     write, failures = getattr(RunStore, method), [OSError("the store is busy")]
 

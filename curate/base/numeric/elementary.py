@@ -1,4 +1,4 @@
-"""Logarithm and exponential of float64 that are the same to the bit on every machine.
+"""Logarithm and exponential of float64, and the mixing of hashes, that are the same to the bit on every machine.
 
 Those of numpy and of C libraries differ in the last digit by processor and version, so that a draw that compares them
 could differ too. These are of IEEE's exactly rounded operations alone; they are within some 2 ulp of the true values.
@@ -14,6 +14,15 @@ from curate.base.numeric.arrays import F64, U64
 _LN2 = 0.6931471805599453
 _LN2_HIGH, _LN2_LOW = 0.693147182464599609375, -1.904654299957767878541823e-9  # of 24 bits, so k·high is exact
 _HALF = 0.7071067811865476  # √½
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ by the golden ratio, odd: the step of splitmix64
+
+
+@njit(nogil=True, cache=True)
+def mix64(z: U64) -> U64:
+    """Apply splitmix64's finaliser (Steele, Lea, Flood 2014; constants of Stafford's Mix13) to a uint64 or an array."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
 
 
 @njit(nogil=True, cache=True)

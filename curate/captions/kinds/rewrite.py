@@ -26,7 +26,7 @@ from pydantic import Field, model_validator
 
 from curate.base import ids
 from curate.base.errors import RecipeError
-from curate.base.numeric.mix import mix64
+from curate.base.numeric.elementary import mix64
 from curate.captions.gates.gate import Relation
 from curate.captions.kinds.kind import CaptionKind
 from curate.captions.kinds.prompts import Form, Template, load_template, read_lines

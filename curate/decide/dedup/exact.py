@@ -27,7 +27,7 @@ import xxhash
 
 from curate.base import ids
 from curate.base.numeric.arrays import F32, I64, U64, Mask, split_by, string_buffers
-from curate.base.numeric.mix import GOLDEN, mix64
+from curate.base.numeric.elementary import GOLDEN, mix64
 from curate.base.numeric.quantiles import order_keys
 
 Records = npt.NDArray[np.void]

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from numba import njit
 
 from curate.base.numeric.arrays import I64, U64, distinct, split_by
-from curate.base.numeric.mix import mix64
+from curate.base.numeric.elementary import mix64
 from curate.base.process import in_threads
 from curate.decide.dedup.groups import Groups
 

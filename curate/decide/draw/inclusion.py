@@ -19,7 +19,7 @@ from numba import njit
 
 from curate.base import ids
 from curate.base.numeric.arrays import F64, I32, I64, U64
-from curate.base.numeric.mix import GOLDEN, mix64
+from curate.base.numeric.elementary import GOLDEN, mix64
 from curate.decide.draw.entry_sums import list_entries
 
 ONE = 1 << 32  # a probability of 1 in fixed point

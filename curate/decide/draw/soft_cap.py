@@ -19,8 +19,7 @@ from numba import njit
 from curate.base import ids
 from curate.base.errors import RunError
 from curate.base.numeric.arrays import F32, F64, I32, I64, U64
-from curate.base.numeric.elementary import log, unit
-from curate.base.numeric.mix import GOLDEN, mix64
+from curate.base.numeric.elementary import GOLDEN, log, mix64, unit
 from curate.base.process import groups, in_threads
 from curate.base.wording import pluralise
 from curate.decide.draw.groups import check_numbers

@@ -12,10 +12,13 @@ attributes over 90 s. So a large page is parsed in a process apart, and is lost 
 
 import itertools
 import re
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+import resource
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
-from curate.pool.crawl.apart import call_apart
+from curate.base.apart import Apart, EndedError
 from curate.pool.crawl.links import IMAGES, PAGES, BaseUrl, PageLinks, opt_outs, read_text, read_url
 from curate.pool.crawl.records import Record
 from curate.pool.crawl.wat import read_date, read_facts
@@ -37,6 +40,9 @@ _MAX_SOURCES = 100  # nodes before an image in its `picture` that are looked at,
 _CANDIDATE = re.compile(r"[\s,]*+(\S++)", re.ASCII)
 _SIZE = re.compile(r"\s*+(\d++(?:\.\d++)?+)([wx])", re.ASCII)
 _REST = re.compile("[^,]*+")
+Value = TypeVar("Value")
+
+_of_thread = threading.local()
 
 
 class PageHead(NamedTuple):
@@ -197,3 +203,31 @@ def page_facts(record: Record) -> dict[str, Any]:
     lines = record.content.decode(errors="replace").splitlines()
     fields = [(name.strip(), value.strip()) for name, colon, value in (line.partition(":") for line in lines) if colon]
     return read_facts(fields)
+
+
+def call_apart(seconds: int, function: Callable[..., Value], *arguments: Any) -> Value:
+    """Return what a function of a module gives. Raises ValueError where it raises one, or ends the process.
+
+    The process starts with a thread's first call, and serves all later ones; another follows one that was too slow.
+    """
+    if not hasattr(_of_thread, "process"):
+        _of_thread.process = Apart("parse pages", resource.setrlimit, resource.RLIMIT_CORE, (0, 0))
+    try:
+        error, value = _of_thread.process.ask(_call, seconds, function, arguments, tries=1)
+    except EndedError as ended:
+        why = f"took over {seconds} s" if ended.status == -signal.SIGXCPU else str(ended)
+        raise ValueError(f"parsing it {why}") from None
+    if error:
+        raise error
+    return value  # type: ignore[no-any-return]
+
+
+def _call(_: None, seconds: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Return the ValueError that a function raises, else None, and what it gives."""
+    user, system, *_rest = resource.getrusage(resource.RUSAGE_SELF)
+    hardest = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (int(user + system) + seconds + 1, hardest))
+    try:
+        return None, function(*arguments)
+    except ValueError as error:
+        return error, None

@@ -15,8 +15,7 @@ from curate.ask.whatif.answer import answer
 from curate.ask.whatif.survivors import open_finished
 from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import F64, I32, I64
-from curate.base.numeric.elementary import log, unit
-from curate.base.numeric.mix import mix64
+from curate.base.numeric.elementary import log, mix64, unit
 from curate.decide.draw import soft_cap
 from curate.decide.draw.soft_cap import Draws, Scores, find_draws, round_salts
 from tests.laws import pools

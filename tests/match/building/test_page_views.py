@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from curate.base.errors import RunError
-from curate.match.building import page_views
-from curate.match.building.page_views import count_views
+from curate.match.building import counts
+from curate.match.building.counts import count_views
 from curate.match.building.wikis import Mode
 
 LINES = [
@@ -43,8 +43,8 @@ def test_titles_that_are_not_utf8_are_broken(tmp_path: Path) -> None:
 
 def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 2.5 GB, it took 7 GB; where it begins within a block, or is one of many, does not matter."""
-    monkeypatch.setattr(page_views, "_BLOCK", 1000)
-    monkeypatch.setattr(page_views, "_LONGEST", 100)
+    monkeypatch.setattr(counts, "_BLOCK", 1000)
+    monkeypatch.setattr(counts, "_LONGEST", 100)
     for before in (b"", b"de Haus 3 0\n" * 80, b"de Haus 3 0\n" * 83, b"de Haus 3 0\n" * 200):
         for after in (b"", b" 3 0\nde Hund 4 0\n"):
             with pytest.raises(RunError, match=r"000000\.gz: has a line of more than 100 bytes; accepted: hourly"):

@@ -10,7 +10,7 @@ import pytest
 
 from curate.base.errors import RunError
 from curate.match.building.parts import Kind, Part
-from curate.match.building.texts import read_texts
+from curate.match.building.wikitext import read_texts
 
 TEXTS = ["Köln", "", "a\nb", "字" * 1000]
 

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curate.pool.crawl import apart, html, records
 from curate.pool.crawl import format as crawl
+from curate.pool.crawl import html, records
 from curate.pool.crawl.format import CommonCrawlInput, CrawlSource
 from curate.pool.crawl.html import largest_first
 from curate.pool.crawl.links import MAX_OF_PAGE, BaseUrl, read_url
@@ -265,7 +265,7 @@ def test_a_page_does_not_take_the_square_of_its_size(
         pack(path, [record for n, site in enumerate(sites) for record in warc_records(site, n)])
         before = os.times()
         captions, lost = _read(path)
-        monkeypatch.setattr(apart, "_of_thread", threading.local())  # whose process ends, and another is begun
+        monkeypatch.setattr(html, "_of_thread", threading.local())  # whose process ends, and another is begun
         assert captions == ["x"] * 9000
         assert [why.rpartition(": ")[2] for why in lost] == ["parsing it took over 1 s"]
         return sum(os.times()[:4]) - sum(before[:4])

@@ -1,6 +1,6 @@
 """Signals on embeddings against loops written from the formulas, their invariances and their edges.
 
-Also those of `curate.signals.formulas.gda` and `curate.publish.wasserstein`, which share their inputs.
+Also those of `curate.signals.formulas.gda` and `curate.publish.drift`, which share their inputs.
 """
 
 import math
@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.base.errors import RecipeError
-from curate.publish import wasserstein as drift
-from curate.publish.wasserstein import draw_directions, measure_drift
+from curate.publish import drift
+from curate.publish.drift import draw_directions, measure_drift
 from curate.signals.formulas import embedding_scores, gda
 from curate.signals.formulas.embedding_scores import (
     fooling_score,
