@@ -5,7 +5,7 @@ It works for one thread; where it is ended, another one follows. It may take hal
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
@@ -58,6 +58,24 @@ class Apart:
         if error:
             raise error
         return value
+
+    def isolate(
+        self, size: int, call: Callable[[slice], tuple[Any, ...]], first: int = 0
+    ) -> Iterator[tuple[slice, Any]]:
+        """Yield slices of so many items, and what the function gives for each that `call` returns with its arguments.
+
+        A slice that ends the process is halved; for an item that ends it alone, the EndedError is yielded.
+        """
+        items = slice(first, first + size)
+        try:
+            result = self.ask(*call(items), tries=1 if size > 1 else SURE)
+        except EndedError as error:
+            if size > 1:
+                yield from self.isolate(size // 2, call, first)
+                yield from self.isolate(size - size // 2, call, first + size // 2)
+                return
+            result = error
+        yield items, result
 
     def _start(self) -> Connection:
         """Start a process. Raises RunError where it ends before it is asked for anything."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.base.apart import DIED, SURE, Apart, EndedError
+from curate.base.apart import DIED, Apart, EndedError
 from curate.captions.engines import open_engine
 from curate.captions.regions import DETECTED, ZeroShotDetector, find_regions, open_detector
 from curate.captions.settings import CaptionSettings
@@ -90,16 +90,11 @@ class CaptionApart:
         """Return what a function gives for each item in a process; for one that ends it, the error as text."""
         if self.is_over:
             return [f"{self._killed} no request or image alone does it"] * len(items)
-        try:
-            return list(process.ask(function, items, *more, tries=1 if len(items) > 1 else SURE))
-        except EndedError as error:
-            half = len(items) // 2
-            if not half:
-                self.has_fault = True
-                return [f"{self._killed} a process that had it alone {error}"]
-        return [
-            answer for some in (items[:half], items[half:]) for answer in self._each(process, function, some, *more)
-        ]
+        answers = list[Any]()
+        for _, some in process.isolate(len(items), lambda rows: (function, items[rows], *more)):
+            self.has_fault |= isinstance(some, EndedError)
+            answers += [f"{self._killed} a process that had it alone {some}"] if isinstance(some, EndedError) else some
+        return answers
 
 
 class _EngineApart(Engine):

@@ -7,6 +7,7 @@ Images go there in steps; a step that ends the process is halved, down to the on
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -40,47 +41,39 @@ class MeasureApart:
     """Measures a unit in a process apart."""
 
     def __init__(self, killed: int, process: Apart) -> None:
-        self._killed, self._ask = killed, process.ask
+        self._killed, self._process = killed, process
 
     def find_fault(self, source: Source, part: InputPart) -> tuple[str, str] | None:
         """Return reason and detail where reading a part ends the process, or all before came to nothing; else None."""
         if self._killed >= MOST:
             return DIED, f"{self._killed} attempts to measure it were killed, and no row alone does it"
         try:
-            self._ask(_read, source, part, tries=SURE)
+            self._process.ask(_read, source, part, tries=SURE)
         except EndedError as error:
             return DIED, f"{self._killed} attempts to measure it were killed, and a process that only read it {error}"
         return None
 
     def measure(self, images: Sequence[ImageBytes], captions: pa.Array, signals: Sequence[ImageSignal]) -> pa.Table:
         """Return what `measure_images` does. Raises SignalError as it does."""
-        try:
-            data = [None if image is None else bytes(image) for image in images]
-            names, tries = [signal.name for signal in signals], 1 if len(data) > 1 else SURE
-            table: pa.Table = self._ask(_measure, data, captions, names, tries=tries)
-            return table
-        except EndedError as error:
-            schema, half = image_schema(signals), len(images) // 2
-            if not half:
-                detail = self._blame(error)
-                return pa.Table.from_pylist([dict.fromkeys(schema.names) | {"status": DIED, "error": detail}], schema)
-        first = self.measure(images[:half], captions[:half], signals)
-        try:
-            return pa.concat_tables([first, self.measure(images[half:], captions[half:], signals)])
-        except SignalError as error:
-            raise SignalError(str(error), error.row + half) from error
+        data = [None if image is None else bytes(image) for image in images]
+        schema, names = image_schema(signals), [signal.name for signal in signals]
+
+        def call(rows: slice) -> tuple[Any, ...]:
+            return _measure, data[rows], captions[rows], names, rows.start
+
+        def table_of(part: pa.Table | EndedError) -> pa.Table:
+            if not isinstance(part, EndedError):
+                return part
+            fault = {"status": DIED, "error": self._blame(part)}
+            return pa.Table.from_pylist([dict.fromkeys(schema.names) | fault], schema)
+
+        return pa.concat_tables([table_of(part) for _, part in self._process.isolate(len(data), call)])
 
     def find_deadly(self, captions: pa.Array, signals: Sequence[TextSignal]) -> dict[int, str]:
         """Return which captions (string or null) end a process that computes these signals, by row, each with how."""
-        try:
-            self._ask(_compute, captions, [signal.name for signal in signals], tries=1 if len(captions) > 1 else SURE)
-            return {}
-        except EndedError as error:
-            half = len(captions) // 2
-            if not half:
-                return {0: self._blame(error)}
-        second = self.find_deadly(captions[half:], signals)
-        return self.find_deadly(captions[:half], signals) | {half + row: detail for row, detail in second.items()}
+        names = [signal.name for signal in signals]
+        parts = self._process.isolate(len(captions), lambda rows: (_compute, captions[rows], names))
+        return {rows.start: self._blame(error) for rows, error in parts if error}
 
     def _blame(self, error: EndedError) -> str:
         return f"{self._killed} attempts to measure its unit were killed, and a process with it alone {error}"
@@ -100,9 +93,14 @@ def _read(settings: MeasureSettings, source: Source, part: InputPart) -> None:
                     pass
 
 
-def _measure(settings: MeasureSettings, images: list[ImageBytes], captions: pa.Array, names: list[str]) -> pa.Table:
+def _measure(
+    settings: MeasureSettings, images: list[ImageBytes], captions: pa.Array, names: list[str], first: int
+) -> pa.Table:
     signals = [signal for signal in settings.signals if isinstance(signal, ImageSignal) and signal.name in names]
-    return measure_images(iter(images), captions, settings.measure.image, signals)
+    try:
+        return measure_images(iter(images), captions, settings.measure.image, signals)
+    except SignalError as error:
+        raise SignalError(str(error), error.row + first) from error
 
 
 def _compute(settings: MeasureSettings, captions: pa.Array, names: list[str]) -> None:

@@ -89,11 +89,13 @@ def test_an_image_that_takes_all_memory_is_a_row(tmp_path: Path, group: Path) ->
     assert "hungry" in done.stderr and done.stderr.count("when memory runs out") == 3, done.stderr
 
 
-def end_with_some(settings: MeasureSettings, images: list[bytes], captions: pa.Array, names: list[str]) -> pa.Table:
+def end_with_some(
+    settings: MeasureSettings, images: list[bytes], captions: pa.Array, names: list[str], first: int
+) -> pa.Table:
     """As `apart._measure`, but for images of one byte, which end the process."""
     if b"!" in images:
         os.kill(os.getpid(), signal.SIGSEGV)
-    return _measure(settings, images, captions, names)
+    return _measure(settings, images, captions, names, first)
 
 
 class StubbornError(Exception):
@@ -101,7 +103,7 @@ class StubbornError(Exception):
         raise TypeError("it does not travel")
 
 
-def fail(settings: MeasureSettings, images: list[bytes], captions: pa.Array, names: list[str]) -> pa.Table:
+def fail(settings: MeasureSettings, images: list[bytes], captions: pa.Array, names: list[str], first: int) -> pa.Table:
     raise StubbornError("no good")
 
 
