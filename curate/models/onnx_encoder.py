@@ -113,7 +113,6 @@ class OnnxEncoder(Encoder):
     _threads: int
 
     def start_images(self, views: Sequence[npt.NDArray[Any]]) -> Encoded:
-        """Encode views on a free device, and return what gives their embeddings."""
         return self._encode(self._encode_images, views)
 
     def _start_texts(self, ids: I64) -> Encoded:

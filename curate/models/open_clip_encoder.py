@@ -75,7 +75,6 @@ class OpenClipEncoder(Encoder):
     _nets: Lazy[_Net]
 
     def start_images(self, views: Sequence[npt.NDArray[Any]]) -> Encoded:
-        """Encode views on a free device, and return what waits for their embeddings."""
         return self._start(_Net.encode_images, list(views))
 
     def _start_texts(self, ids: I64) -> Encoded:
@@ -90,7 +89,6 @@ class OpenClipEncoder(Encoder):
         return lambda: np.asarray(embeddings.cpu().numpy())
 
     def score_words(self, images: F32, captions: Sequence[str]) -> list[WordScores]:
-        """Return how well each word of each caption fits its image, by the images' embeddings [n, dimension]."""
         import torch
 
         def score(net: _Net, rows: list[int]) -> list[WordScores]:

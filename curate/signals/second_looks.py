@@ -24,11 +24,9 @@ class LookScorer(ClipScorer):
         self._look = look
 
     def observe(self, image: Image.Image) -> npt.NDArray[Any]:
-        """Return what is looked at as the model takes it."""
         return super().observe(self._look(image))
 
     def finish(self) -> SignalOutput:
-        """Return the score alone."""
         return SignalOutput(super().finish().columns[:1])
 
 

@@ -128,12 +128,10 @@ class Dataflow(PipelineEngine):
         return Workers(self.key, cores or None, machines or 1, memory, missing, self.overhead, self.seconds, disk)
 
     def check(self) -> None:
-        """Raise RecipeError where a package is missing."""
         with needing("Dataflow needs more packages", "'.[gcp]' in a checkout of curate"):
             from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient  # noqa: F401
 
     def check_folder(self, folder: RunStore) -> None:
-        """Raise RecipeError where the folder is on this machine."""
         if folder.is_local:
             what = f"--out {folder.url}: is on this machine, and Dataflow's workers are not"
             raise RecipeError(f"{what}; accepted: gs://BUCKET/…")
@@ -190,14 +188,12 @@ class Dataflow(PipelineEngine):
             raise RunError(f"{what}; wait, or cancel it") from None
 
     def follow(self, result: PipelineResult) -> Job:
-        """Return the job."""
         return _DataflowJob(self._cloud, result.job_id())
 
     # ---- jobs that go on without this process
 
     @property
     def outlasts_driver(self) -> bool:
-        """Whether jobs go on without this process: they do."""
         return True
 
     def name_job(self, store: RunStore) -> Mapping[str, str]:
@@ -274,7 +270,6 @@ class _DataflowJob(Job):
             raise RuntimeError(self.fault or f"Dataflow: the job is {state}")
 
     def _end(self) -> None:
-        """Have the service cancel it, which takes it minutes."""
         self._ask("update_job", "UpdateJobRequest", job_id=self._id, job={"requested_state": "JOB_STATE_CANCELLED"})
 
     @property

@@ -29,7 +29,6 @@ class Local(PipelineEngine):
 
     @classmethod
     def takes(cls, runner: PipelineRunner) -> bool:
-        """Return whether Beam calls the runner local."""
         return not ancestors(runner).isdisjoint({*StandardOptions.LOCAL_RUNNERS} - _OTHERS)
 
     @property
@@ -41,7 +40,6 @@ class Local(PipelineEngine):
 
     @property
     def workers(self) -> Workers:
-        """This machine's cores."""
         processes = self.options.view_as(DirectOptions).direct_num_workers if self.place is Place.PROCESSES else 1
         return Workers(self.key, CORES, max(1, processes or CORES))
 

@@ -25,7 +25,6 @@ class Prism(Local):
 
     @classmethod
     def takes(cls, runner: PipelineRunner) -> bool:
-        """Return whether it is Beam's runner of that name."""
         return cls.runner in ancestors(runner)
 
     @property
@@ -33,7 +32,6 @@ class Prism(Local):
         return not self.options.view_as(PortableOptions).job_endpoint
 
     def check(self) -> None:
-        """Raise RecipeError where the program is not there, and cannot be downloaded."""
         if not self._is_ours:
             return
         from apache_beam.runners.portability.prism_runner import PrismJobServer
@@ -43,7 +41,6 @@ class Prism(Local):
             PrismJobServer.local_bin(PrismJobServer(self.options).path_to_binary())
 
     def check_workers(self, context: RunContext, units: Sequence[Unit], report: Report) -> None:
-        """Raise RunError where workers are programs, and none starts."""
         check_that_a_worker_starts(self, context.store)
 
     def follow(self, result: PipelineResult) -> Job:

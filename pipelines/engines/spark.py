@@ -56,7 +56,6 @@ class Spark(PipelineEngine):
 
     @property
     def place(self) -> Place:
-        """Executors, on this machine or on others."""
         return Place.LOCAL_CLUSTER if self._settings.is_here else Place.CLUSTER
 
     @property
@@ -76,7 +75,6 @@ class Spark(PipelineEngine):
         return Workers(self.key, cores, processes, memory, missing, self.overhead, self.seconds)
 
     def check(self) -> None:
-        """Raise RecipeError where PySpark or a Java that it takes is missing, or a setting of Spark is none."""
         with needing("Spark needs another package", "'.[spark]' in a checkout of curate"):
             import pyspark
         version = pyspark.__version__
@@ -177,7 +175,6 @@ class Spark(PipelineEngine):
         return spark_cluster.attach(handle)
 
     def follow(self, result: PipelineResult) -> Job:
-        """Return the job, which tells what stages took."""
         return _SparkJob(self.name, result)
 
 

@@ -97,7 +97,6 @@ class CommonCrawlInput(interface.InputFormat):
         return PlannedSource(tuple(parts), (FileColumns.of(COLUMNS, Columns()),))
 
     def recognize(self, listed: FoundFiles) -> interface.Recognized | None:
-        """Recognize WAT and WARC files, and lists of them by what Common Crawl's lines begin with."""
         recognized = super().recognize(listed)
         prefix = {"prefix": "https://data.commoncrawl.org/"} if listed.ending(*_LISTS) else {}
         return recognized and interface.Recognized(recognized.keys | prefix, recognized.files, "texts")
@@ -105,7 +104,6 @@ class CommonCrawlInput(interface.InputFormat):
     def read(
         self, source: CrawlSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None
     ) -> Iterator[Batch]:
-        """Read the pages of a span, some thousand rows at a time."""
         assert part.groups is not None
         with_title = source.texts != "alt"
         pages: list[Page | Lost] = []
@@ -123,12 +121,10 @@ class CommonCrawlInput(interface.InputFormat):
         yield _make_batch(pages, with_title, scores)
 
     def reread(self, source: CrawlSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
-        """Read rows again, as fields."""
         for fields in self.reread_table(source, part, rows, COLUMNS).to_pylist():
             yield InputSample([], fields)
 
     def reread_table(self, source: CrawlSource, part: InputPart, rows: PartRows, output: pa.Schema) -> pa.Table:
-        """Read the pages of some rows again, by their offsets."""
         wanted: dict[int, set[int]] = {}
         for offset, key in zip(*(rows.samples[name].to_pylist() for name in ("offset", "key")), strict=True):
             wanted.setdefault(offset, set()).add(int(key.split("-")[1]))
@@ -145,11 +141,9 @@ class CommonCrawlInput(interface.InputFormat):
         )
 
     def missing_column(self, source: CrawlSource, name: str) -> str:
-        """Return which columns there are."""
         return f"its columns: {', '.join(COLUMNS.names)}"
 
     def weight(self, part: InputPart, has_images: bool) -> int:
-        """Return how many rows a span has, about."""
         return part.size // _ROW_BYTES + 1
 
 

@@ -90,7 +90,6 @@ class FilesInput(interface.InputFormat):
     section = FilesSource
 
     def plan(self, source: FilesSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
-        """List the files, and put them together with their captions; no image is opened."""
         try:
             tree = FileTree.of(source)
             with joined(source, tree, source.table, source.columns, content) as (database, columns):
@@ -104,7 +103,6 @@ class FilesInput(interface.InputFormat):
         return PlannedSource(parts, (replace(kind, has_images=True, supplied=supplied),))
 
     def recognize(self, listed: FoundFiles) -> interface.Recognized | None:
-        """Recognize images, with captions or without, and tables that name images."""
         return recognize_images(listed)
 
     def share(self, source: FilesSource, parts: Sequence[InputPart], run: RunStore) -> None:
@@ -113,7 +111,6 @@ class FilesInput(interface.InputFormat):
     def read(
         self, source: FilesSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None
     ) -> Iterator[Batch]:
-        """Read the captions of a part, as one batch; images as they are asked for."""
         of_part = read_part(source, part, source._run)
         images, rows, table = of_part.files(), of_part.rows, of_part.table
         columns = {
@@ -166,7 +163,6 @@ class FilesInput(interface.InputFormat):
         return (None if data is None else bytes(data) for data in _read_files(source, images))
 
     def describe(self, parts: Sequence[InputPart]) -> str:
-        """Return how many rows the parts have."""
         return pluralise(sum(part.rows or 0 for part in parts), "image")
 
     def state(self, path: str, storage: dict[str, Any]) -> str:
@@ -174,7 +170,6 @@ class FilesInput(interface.InputFormat):
         return ""
 
     def example_file(self, source: Any, part: InputPart) -> str | None:
-        """Return the first image of a part."""
         return next((image.path for image in read_part(source, part, source._run).files() if image), None)
 
     def shards(self, source: Any, part: InputPart, samples: pa.Table) -> pa.Array:
@@ -183,7 +178,6 @@ class FilesInput(interface.InputFormat):
         return pa.array([image.path if image else of_part.root for image in of_part.files()], pa.string())
 
     def weight(self, part: InputPart, has_images: bool) -> int:
-        """Return the bytes of a part's images, and some for each row."""
         return part.size + (part.rows or 0) * ROW_BYTES
 
 

@@ -64,7 +64,6 @@ class ParquetInput(interface.InputFormat):
     section = ParquetSource
 
     def plan(self, source: ParquetSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
-        """Read the footers of all files."""
         footers = read_footers(source, source.columns, list_source(source, content), embeddings, content)
         dimensions = {options.name: embedding_dimension(options, source, footers) for options in embeddings}
         parts = tuple(part for footer in footers for part in footer.parts)
@@ -77,7 +76,6 @@ class ParquetInput(interface.InputFormat):
         return PlannedSource(parts, columns, dimensions)
 
     def recognize(self, listed: FoundFiles) -> interface.Recognized | None:
-        """Recognize Parquet with a column of captions."""
         names = listed.ending(".parquet")
         head = read_head(names[0], listed.storage) if names else None
         columns = None if head is None else name_columns(texts_of(head))
@@ -90,7 +88,6 @@ class ParquetInput(interface.InputFormat):
     def read(
         self, source: ParquetSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None
     ) -> Iterator[Batch]:
-        """Read a row group, as one batch."""
         try:
             table, roles = _read_rows(source, part)
             if output is not None:
@@ -167,7 +164,6 @@ class ParquetInput(interface.InputFormat):
         return _output_columns(table.take(rows.places), output)
 
     def missing_column(self, source: ParquetSource, name: str) -> str:
-        """Return what to change, by the footers of the first files."""
         fields: list[pa.Field] = []
         for file in list_source(source, False)[:_LOOKED]:
             with suppress(pa.ArrowException, OSError), fsspec.open(file.path, "rb", **source.storage) as opened:

@@ -144,14 +144,12 @@ class RunInput(InputFormat):
         return planned
 
     def recognize(self, listed: FoundFiles) -> interface.Recognized | None:
-        """Recognize a run's folder, with images or without."""
         if not listed.is_folder or not listed.exists(f"{listed.path}/{RUN_FILE}"):
             return None
         template = "basic" if listed.exists(f"{listed.path}/shards/00000.tar") else "texts"
         return interface.Recognized({"path": listed.path}, len(listed.names), template)
 
     def read(self, source: RunSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
-        """Read a shard, as one batch."""
         run = _read(source)
         wanted = _renamed(scores, run.theirs)
         if part.path.endswith(".tar"):
@@ -164,11 +162,9 @@ class RunInput(InputFormat):
             yield replace(batch, scores={name: column for name, column in columns.items() if column is not None})
 
     def reread(self, source: RunSource, part: InputPart, rows: PartRows) -> Iterator[interface.InputSample]:
-        """Read the members of samples of a tar by their offsets."""
         return _TARS.reread(_tars(source, part.path), part, rows)
 
     def reread_images(self, source: RunSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
-        """Read images of a tar by their offsets."""
         return _TARS.reread_images(_tars(source, part.path), part, rows)
 
     def reread_table(self, source: RunSource, part: InputPart, rows: PartRows, output: pa.Schema) -> pa.Table:

@@ -72,7 +72,6 @@ class WebdatasetInput(interface.InputFormat):
     def plan(
         self, source: WebdatasetSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool
     ) -> PlannedSource:
-        """List the tars; none is opened."""
         files = list_source(source, content)
         try:
             sidecars = filter(None, (sidecar(file.path) for file in files))
@@ -90,7 +89,6 @@ class WebdatasetInput(interface.InputFormat):
     def read(
         self, source: WebdatasetSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None
     ) -> Iterator[Batch]:
-        """Read the samples of a tar, as one batch, as far as the tar can be read."""
         opened = open_copy(part.path, source.storage)
         index = index_tar(opened)
         samples = group_members(index)
@@ -142,7 +140,6 @@ class WebdatasetInput(interface.InputFormat):
         return f"{len(other)} of its first {len(sizes)} images were resized, {how} ({declare})"
 
     def reread(self, source: WebdatasetSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
-        """Read the members of samples by their offsets. Raises OSError where the tar ends before."""
         assert rows.members is not None
         opened = open_source(part.path, source.storage)
         located = list(_locations(rows.members))
@@ -151,7 +148,6 @@ class WebdatasetInput(interface.InputFormat):
             yield _read_sample(opened, part.path, members)
 
     def reread_images(self, source: WebdatasetSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
-        """Read images by their offsets; None where the tar ends before."""
         offsets, sizes = (rows.samples[name].to_pylist() for name in ("offset", "bytes"))
         spans = [(o, s) if o is not None and s is not None else None for o, s in zip(offsets, sizes, strict=True)]
         opened = open_source(part.path, source.storage)

@@ -87,12 +87,10 @@ class PmcInput(interface.InputFormat):
         return PlannedSource(parts, (FileColumns(True, COLUMNS, frozenset({"key"}), ALWAYS, nameable),))
 
     def recognize(self, listed: FoundFiles) -> interface.Recognized | None:
-        """Recognize articles by their names; what is beside them is theirs."""
         names = [name for name in listed.ending(*ARCHIVES, *XML) if parse_name(name) or name.lower().endswith(XML[0])]
         return interface.Recognized({"path": listed.path}, len(listed.names), "biomedica") if names else None
 
     def read(self, source: PmcSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
-        """Read the articles of a part, as one batch."""
         paths = unpack_paths(part.path)
         articles = list(read_ahead(partial(_read_article, source), paths))
         rows = [row for _, article in articles for row in article.rows]
@@ -117,33 +115,26 @@ class PmcInput(interface.InputFormat):
         yield Batch(columns, (status, errors), images, supplied, fields=count_columns(COLUMNS, len(rows)), links=counts)
 
     def reread(self, source: PmcSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
-        """Read the articles of some rows again, with the images."""
         for columns, name, data in self._reread(source, part, rows):
             fields = {key: _plain(value) for key, value in columns.items() if value is not None}
             yield InputSample([(name.rpartition(".")[2].lower(), data)], fields)
 
     def reread_images(self, source: PmcSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
-        """Read the images of some rows again."""
         return (data for _, _, data in self._reread(source, part, rows))
 
     def missing_column(self, source: PmcSource, name: str) -> str:
-        """Return which columns there are."""
         return f"its columns: {', '.join(COLUMNS.names)}"
 
     def describe(self, parts: Sequence[InputPart]) -> str:
-        """Return how many articles parts have."""
         return pluralise(sum(count_paths(part.path) for part in parts), "article")
 
     def state(self, path: str, storage: dict[str, Any]) -> str:
-        """Return the state of all files of a part's articles."""
         return ids.digest(list(read_ahead(partial(package_state, storage=storage), unpack_paths(path))))
 
     def example_file(self, source: Any, part: InputPart) -> str | None:
-        """Return a file of a part's first article."""
         return next(iter(list_package(unpack_paths(part.path)[0], source.storage)), None)
 
     def shards(self, source: Any, part: InputPart, samples: pa.Table) -> pa.Array:
-        """Return the path of each row's article."""
         paths = pa.array(unpack_paths(part.path), pa.string())
         return paths.take(pa.array(samples["offset"].to_numpy() // _GRAPHICS))
 

@@ -101,7 +101,6 @@ class UrlsInput(InputFormat):
         return PlannedSource(tuple(parts), tuple(kinds))
 
     def recognize(self, listed: FoundFiles) -> interface.Recognized | None:
-        """Recognize lists by values that are URLs, and CSV and TSV without a header line."""
         return recognize_lists(listed)
 
     def share(self, source: UrlsSource, parts: Sequence[InputPart], run: RunStore) -> None:
@@ -111,7 +110,6 @@ class UrlsInput(InputFormat):
         deque(in_threads(partial(share_list, run=run), lists.values()), 0)
 
     def fetch(self, source: UrlsSource, parts: Sequence[InputPart]) -> None:
-        """Download what is not there yet. Raises OSError, RecipeError."""
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="shard") as pool:
             list(pool.map(lambda part: make_shard(source, part), [part for part in parts if not part.fault]))
 
@@ -137,7 +135,6 @@ class UrlsInput(InputFormat):
         return Outlook(rows, of_left, len(left), _AT_ONCE, rates)
 
     def read(self, source: UrlsSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
-        """Read a shard, with the columns of its list."""
         number, rows = make_shard(source, part), read_list(source, part)
         listed, roles = set(rows.schema.names), find_in_list(source, rows.schema)
         keys = pa.array(keys_of(number, len(rows), source.number_sample_per_shard))
@@ -240,7 +237,6 @@ class UrlsInput(InputFormat):
         return table.take(rows_of_keys).select(schema.ATTEMPTS.names).cast(schema.ATTEMPTS)
 
     def resized(self, source: UrlsSource, path: str) -> str:
-        """Return whether all images become squares of one size, by the source."""
         side, mode = source.image_size, source.resize_mode
         if side is None or source.resize_only_if_bigger or mode not in ("border", "center_crop"):
             return ""
