@@ -179,7 +179,11 @@ class SharedHosts:
             self._processes = len(processes)
             self._delete_replaced(last, began + took)
         with self._lock:
-            self._grant(queues)
+            for name, host in self._hosts.items():
+                granted = self._count(queues.get(name, ())) - host.due
+                if granted > host.granted:
+                    host.changed.notify_all()
+                host.granted = granted
         return True
 
     def _find_last(self) -> str:
@@ -220,13 +224,6 @@ class SharedHosts:
             if not wanted and not host.used and self._me not in queue:
                 del self._hosts[name]
         return changes, is_urgent
-
-    def _grant(self, queues: dict[str, list[int]]) -> None:
-        for name, host in self._hosts.items():
-            granted = self._count(queues.get(name, ())) - host.due
-            if granted > host.granted:
-                host.changed.notify_all()
-            host.granted = granted
 
     def _count(self, queue: Sequence[int]) -> int:
         """Return how many slots this process has by a queue."""

@@ -140,6 +140,7 @@ class UrlsSource(Source):
 
     model_config = ConfigDict(serialize_by_alias=True)
     runtime_fields: ClassVar[frozenset[str]] = frozenset({"thread_count"})
+    neutral_fields = frozenset({"thread_count", "store", "from_run"})
 
     path: UserPaths = Field((), exclude_if=not_, examples=["list/*.parquet"])
     """The lists. Give either `path` or `from`."""
@@ -261,8 +262,4 @@ class UrlsSource(Source):
 
     def row_fields(self) -> dict[str, Any]:
         """Return what determines the rows: of how servers are asked, what they may refuse."""
-        fields = super().row_fields()
-        for name in ("thread_count", "store", "from"):
-            fields.pop(name, None)
-        network = {name: getattr(self.network, name) for name in ("robots", "opt_out")}
-        return fields | {"columns": self.columns.model_dump(exclude={"scores"}), "network": network}
+        return super().row_fields() | {"network": self.network.model_dump(include={"robots", "opt_out"})}

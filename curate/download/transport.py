@@ -101,6 +101,7 @@ class HttpTransport:
     def __init__(self, networks: Sequence[Network], headers: Mapping[str, str]) -> None:
         self._networks, self._headers = tuple(networks), headers
         self._kept = _KeptConnections()
+        self.close, self.leave = self._kept.close, self._kept.leave
 
     @contextmanager
     def get(self, site: Site, path: str, deadline: Deadline) -> Iterator[Answer]:
@@ -142,14 +143,6 @@ class HttpTransport:
                 pass
         connection = _Connection(site, self._networks)
         return connection, connection.ask(path, headers, deadline)
-
-    def close(self) -> None:
-        """Close the connections that are kept open."""
-        self._kept.close()
-
-    def leave(self, hosts: Collection[str]) -> None:
-        """Close those to these hosts."""
-        self._kept.leave(hosts)
 
 
 class _Limited:

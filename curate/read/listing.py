@@ -146,7 +146,9 @@ def _find(
         except FileNotFoundError:
             return None
         if infos[0]["type"] == "directory":
-            infos = _find_in(fs, inner, suffixes)
+            below = sorted(fs.find(inner, detail=True).items()) if suffixes else []
+            start = len(inner.rstrip("/"))
+            infos = [info for at, info in below if at.lower().endswith(suffixes) and "/." not in at[start:]]
             if not infos and suffixes:
                 raise RecipeError(
                     f"{name}: a folder without files in {', '.join(suffixes)}; accepted: a folder with some"
@@ -175,13 +177,6 @@ def _other_than_file(info: dict[str, Any]) -> str:
     if info.get("islink"):
         return f"a link to {info.get('destination')!r}, which is no file"
     return "a folder" if info["type"] == "directory" else "no regular file"
-
-
-def _find_in(fs: Any, folder: str, suffixes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return what a file system says of a folder's files with these suffixes, sorted by name."""
-    below = sorted(fs.find(folder, detail=True).items()) if suffixes else []
-    start = len(folder.rstrip("/"))
-    return [info for name, info in below if name.lower().endswith(suffixes) and "/." not in name[start:]]
 
 
 def _info(fs: Any, name: str) -> dict[str, Any]:

@@ -364,9 +364,7 @@ class Sample(Section):
     forms: ClassVar[dict[str, tuple[str, ...]]] = {
         "rows": ("rows",),
         "weights": ("weights", "rows"),
-        "mixture": ("mixture",),
-        "quotas": ("quotas",),
-        "soft_cap": ("soft_cap",),
+        **{form: (form,) for form in ("mixture", "quotas", "soft_cap")},
     }
 
     @model_validator(mode="after")

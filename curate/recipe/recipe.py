@@ -78,10 +78,6 @@ class Match(Section):
     """`reference` is MetaCLIP's rule; `worldwide` is MetaCLIP 2's, by language; `corrected` is that without defects."""
 
 
-def _relates_nothing(relate: Relate) -> bool:
-    return not relate.requested
-
-
 class Recipe(KindsSection):
     """A recipe needs only `input`; every other key is optional. Paths are relative to the recipe's folder.
 
@@ -112,7 +108,10 @@ class Recipe(KindsSection):
     match: Match | None = Field(None, examples=[{"metadata": "metadata.json"}])
     """Metadata entries to match captions with (MetaCLIP). null: none, and no row is `unmatched`."""
     relate: Annotated[SerializeAsAny[Relate], BuiltFrom(Relate.full)] = Field(
-        {}, examples=[{"clusters": {"topic": {"k": 1000}}}], validate_default=True, exclude_if=_relates_nothing
+        {},
+        examples=[{"clusters": {"topic": {"k": 1000}}}],
+        validate_default=True,
+        exclude_if=lambda relate: not relate.requested,
     )
     """Columns that need the whole pool: clusters made here, s-CLIPLoss."""
     derive: dict[ColumnName, Expression] = Field({}, examples=[{"quality": "zscore(clip_score) + zscore(aesthetic)"}])

@@ -1,5 +1,6 @@
 """The section `relate` of a recipe: columns that need the whole pool. See `curate.relate.relation`."""
 
+from operator import not_
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
@@ -36,7 +37,7 @@ class Relate(KindsSection):
 
     @classmethod
     def kind_field(cls, kind: Any) -> tuple[Any, Any]:
-        return dict[ColumnName, kind.section], Field({}, exclude_if=_is_empty, **kind.section.about())
+        return dict[ColumnName, kind.section], Field({}, exclude_if=not_, **kind.section.about())
 
     @property
     def requested(self) -> list[Requested]:
@@ -57,7 +58,3 @@ class Relate(KindsSection):
                 needed = "in measure.clip, with embeddings: true, or in measure.embeddings, with keep: true"
                 available = f"; available: {', '.join(kept)}" if kept else ""
                 raise ValueError(f"relate.{kind}.{name} needs the model {section.of!r} {needed}{available}")
-
-
-def _is_empty(value: Any) -> bool:
-    return not value

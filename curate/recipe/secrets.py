@@ -40,16 +40,12 @@ class Variable(str):
         return repr(f"{_PREFIX}{self.name}")
 
 
-def read_variables(options: dict[str, Any]) -> dict[str, Any]:
+def read_variables(value: Any, key: str = "") -> Any:
     """Return options with the values of variables. What can be no name is a fault, which does not show it."""
-    return {name: _read(value, name) for name, value in options.items()}
-
-
-def _read(value: Any, key: str) -> Any:
     if isinstance(value, dict):
-        return {name: _read(inner, f"{key}.{name}") for name, inner in value.items()}
+        return {name: read_variables(inner, f"{key}.{name}" if key else name) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_read(inner, key) for inner in value]
+        return [read_variables(inner, key) for inner in value]
     if not isinstance(value, str) or not value.startswith(_PREFIX):
         return value
     name = value.removeprefix(_PREFIX)

@@ -80,6 +80,8 @@ class Source(Section):
         Column("samples", "error", "string", "Details of it."),
     )
 
+    neutral_fields: ClassVar[frozenset[str]] = frozenset()  # keys of a format that do not determine the source's rows
+
     name: Name = Field(examples=["cc12m"])
     """Name of the source, unique in the recipe."""
     format: Annotated[str, KindOf(FORMATS)] = Field(examples=["parquet"])
@@ -135,7 +137,8 @@ class Source(Section):
 
     def row_fields(self) -> dict[str, Any]:
         """Return what determines the source's rows: all but where they are, and what only adds columns to them."""
-        return self.model_dump(exclude={"name", "path", "storage", "join"})
+        neutral = dict.fromkeys(("name", "path", "storage", "join", *self.neutral_fields), True)
+        return self.model_dump(exclude={"columns": {"scores"}, **neutral})
 
 
 def place_sources(

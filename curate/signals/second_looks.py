@@ -10,7 +10,7 @@ from PIL import Image
 from curate.base import ids
 from curate.recipe.measure import OnEmbeddings
 from curate.signals.clip import ClipScorer
-from curate.signals.signal import Built, ImageSignal, Known, ModelSignal, Signal, SignalKind, SignalOutput
+from curate.signals.signal import Built, ImageSignal, ModelSignal, Signal, SignalKind, SignalOutput
 
 Look = Callable[[Image.Image], Image.Image]
 """From an image, as it was decoded, to what the model is to see in its place."""
@@ -35,9 +35,6 @@ def look_kind(
 ) -> SignalKind:
     """Return the kind of signals that score images by a look at them; `identify` says what the look depends on."""
 
-    def identify_look(name: str, options: OnEmbeddings, known: Known) -> Any:
-        return identify() if identify else None
-
     def build(name: str, options: OnEmbeddings, built: Built) -> Iterator[Signal]:
         model = built.signals[options.of]
         assert isinstance(model, ModelSignal), "the recipe was checked"
@@ -53,4 +50,4 @@ def look_kind(
             load=encoder,
         )
 
-    return SignalKind(key, section, identify_look, build, "named")
+    return SignalKind(key, section, lambda *_: identify() if identify else None, build, "named")

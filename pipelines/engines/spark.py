@@ -45,9 +45,8 @@ class Spark(PipelineEngine):
         self.name = "Spark"
         self._settings = options.view_as(SparkOptions)
         self._handle: dict[str, str] = {}
-        self._asked: tuple[RunContext, Sequence[Unit]] | None = (
-            None  # what executors are asked for, once there are some
-        )
+        # What executors are asked for, once there are some
+        self._asked: tuple[RunContext, Sequence[Unit]] | None = None
 
     @classmethod
     def takes(cls, runner: PipelineRunner) -> bool:
@@ -93,10 +92,9 @@ class Spark(PipelineEngine):
 
     def _read_conf(self) -> dict[str, str]:
         try:
-            conf: dict[str, str] = self._settings.read_conf()
+            return dict(self._settings.read_conf())
         except ValueError as error:
             raise RecipeError(str(error)) from None
-        return conf
 
     def check_workers(self, context: RunContext, units: Sequence[Unit], report: Report) -> None:
         """Ask all executors that there are now, and say which Spark it is; in cluster mode the driver does it there."""

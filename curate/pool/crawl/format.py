@@ -61,6 +61,7 @@ class CrawlSource(Source):
         "path": "wat.paths.gz",
         "prefix": "https://data.commoncrawl.org/",
     }
+    neutral_fields = frozenset({"prefix"})
 
     prefix: str = Field("", examples=["https://data.commoncrawl.org/", "s3://commoncrawl/"])
     """What the lines of lists of paths (`.paths`, `.paths.gz`) begin with."""
@@ -68,9 +69,7 @@ class CrawlSource(Source):
     """Which texts of an image are rows. With `alt+title`, an image with two texts is two rows."""
 
     def row_fields(self) -> dict[str, Any]:
-        """Return what determines the rows: not how paths are written."""
-        fields = {name: value for name, value in super().row_fields().items() if name != "prefix"}
-        return fields | {"version": 2}  # of the code: HTTP:// is lowered since
+        return super().row_fields() | {"version": 2}  # of the code: HTTP:// is lowered since
 
 
 class CommonCrawlInput(interface.InputFormat):

@@ -60,6 +60,7 @@ class FilesSource(Source):
     """
 
     example: ClassVar[Any] = {"name": "photos", "format": "files", "path": "photos", "table": "captions.csv"}
+    neutral_fields = frozenset({"table"})
 
     path: UserPath = Field(examples=["photos", "photos/*.jpg"])
     """Folder or glob of images."""
@@ -75,12 +76,6 @@ class FilesSource(Source):
         placed = self.model_copy()
         placed._run = run
         return placed
-
-    def row_fields(self) -> dict[str, Any]:
-        """Return what determines the rows: not which columns are scores, nor where the tables are."""
-        fields = super().row_fields()
-        fields.pop("table", None)
-        return fields | {"columns": self.columns.model_dump(exclude={"scores"})}
 
 
 class FilesInput(interface.InputFormat):

@@ -1,9 +1,7 @@
 """Which images, with which captions, a folder or a table means: for `curate init PATH`, and for messages."""
 
 import os
-from collections.abc import Iterator
 from itertools import product
-from pathlib import PurePosixPath
 from typing import Any
 
 from curate.download.lists import kind_of
@@ -30,7 +28,8 @@ def recognize_images(listed: FoundFiles) -> Recognized | None:
         folders = dict.fromkeys(os.path.dirname(image) for image in images)
         paths = [os.path.commonpath(folders), *folders] if images else []
     elif listed.is_folder and "://" not in listed.path:
-        tables += _list_beside(listed.path)
+        parent = os.path.dirname(listed.path)
+        tables += [os.path.join(parent, name) for name in sorted(os.listdir(parent or ".")) if kind_of(name)]
     for table, path in product(tables[:_TABLES] if images else (), paths[:_FOLDERS]):
         head = read_head(table, listed.storage)
         texts = {} if head is None else texts_of(head)
@@ -46,11 +45,6 @@ def recognize_images(listed: FoundFiles) -> Recognized | None:
     stems = {os.path.splitext(name)[0] for name in listed.ending(".txt")}
     captions = sum(os.path.splitext(name)[0] in stems for name in images)
     return Recognized({"path": listed.path}, len(images) + captions if captions else 1, "own-images")
-
-
-def _list_beside(folder: str) -> Iterator[str]:
-    parent = PurePosixPath(folder).parent
-    return (str(parent / name) for name in sorted(os.listdir(parent)) if kind_of(name))
 
 
 def _names_files(values: list[str], table: str, path: str, listed: FoundFiles) -> bool:

@@ -52,10 +52,6 @@ class ParquetSource(Source):
     columns: Columns = Field(Columns(), examples=[{"caption": "TEXT", "scores": ["similarity"]}])
     """Which column holds what, where it is not found by its name."""
 
-    def row_fields(self) -> dict[str, Any]:
-        """Return what determines the rows: not which columns are scores."""
-        return super().row_fields() | {"columns": self.columns.model_dump(exclude={"scores"})}
-
 
 class ParquetInput(interface.InputFormat):
     """Rows of Parquet files, with or without an image column."""

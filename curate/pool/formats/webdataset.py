@@ -47,6 +47,7 @@ class WebdatasetSource(Source):
     """
 
     example: ClassVar[Any] = {"name": "cc12m", "format": "webdataset", "path": "cc12m/{00000..01242}.tar"}
+    neutral_fields = frozenset({"columns"})
 
     caption_key: str = Field("caption", examples=["alt_text"])
     """Json field of captions without a `.txt`."""
@@ -54,10 +55,6 @@ class WebdatasetSource(Source):
         {}, exclude_if=not_, examples=[{"similarity": "float", "original_width": "int"}]
     )
     """Fields of the json that rules see, with their types; null for another type or none."""
-
-    def row_fields(self) -> dict[str, Any]:
-        """Return what determines the rows: not which fields are columns."""
-        return {name: value for name, value in super().row_fields().items() if name != "columns"}
 
 
 class WebdatasetInput(interface.InputFormat):

@@ -60,15 +60,12 @@ class PmcSource(Source):
     """
 
     example: ClassVar[Any] = {"name": "pmc", "format": "pmc", "path": "pmc/"}
+    neutral_fields = frozenset({"prefix"})
 
     prefix: UserPath = Field("", examples=["s3://pmc-oa-opendata/"])
     """The folder or bucket that the articles of lists (`.csv`, `.csv.gz`, `.txt`) are in."""
     caption: Literal["caption", "title+caption", "caption+context"] = Field("caption", examples=["title+caption"])
     """What the text of a row is: the figure's caption, after the article's title, or before paragraphs on it."""
-
-    def row_fields(self) -> dict[str, Any]:
-        """Return what determines the rows: not where lists say that articles are."""
-        return {name: value for name, value in super().row_fields().items() if name != "prefix"}
 
 
 class PmcInput(interface.InputFormat):

@@ -160,10 +160,7 @@ def with_url(source: UrlsSource, rows: pa.Table) -> pa.Table:
     columns = {name: whole(rows[name]) for name in fields if name not in taken}
     times = [f.name for f in rows.schema if is_any(f.type, pa.types.is_date, pa.types.is_timestamp)]
     times = [name for name in times if getattr(rows.schema.field(name).type, "tz", None) in (None, "UTC")]
-    columns |= {name: _say_times(whole(rows[name])) for name in times if name not in taken}
+    for name in times:
+        if name not in taken:  # 2024-05-18 01:58:10, without a fraction that is 0
+            columns[name] = pc.replace_substring_regex(whole(rows[name]).cast(pa.string()), r"\.0+(Z?)$", r"\1")
     return pa.table(columns | {name: valid_text(whole(rows[column])) for name, column in columns_of.items() if column})
-
-
-def _say_times(times: pa.Array) -> pa.Array:
-    """Return times as text, 2024-05-18 01:58:10, without a fraction that is 0."""
-    return pc.replace_substring_regex(times.cast(pa.string()), r"\.0+(Z?)$", r"\1")
