@@ -170,6 +170,11 @@ def _plain_field(field: pa.Field) -> pa.Field:
     return field.with_type(_without_views(field.type))
 
 
+def json_columns(table: pa.Table, image: str | None = None) -> list[pa.Field]:
+    """Return the columns of a table that are fields of the samples' json: all but images and bytes."""
+    return [f for f in table.schema if f.name != image and not is_any(f.type, *BYTES)]
+
+
 def stated_sha256(*values: Any) -> str | None:
     """Return the first of some values that is a sha256 (64 hex digits), in lower case; None where none is."""
     for value in values:

@@ -1,6 +1,7 @@
 """What second looks at an image by a CLIP model share: the image is changed, encoded, and scored with its caption."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy.typing as npt
@@ -38,10 +39,7 @@ def look_kind(
     def build(name: str, options: OnEmbeddings, built: Built) -> Iterator[Signal]:
         model = built.signals[options.of]
         assert isinstance(model, ModelSignal), "the recipe was checked"
-
-        def encoder() -> Any:
-            return model.encoder(False)
-
+        encoder = partial(model.encoder, False)
         yield ImageSignal(
             name=name,
             columns=(pa.field(name, pa.float32()),),

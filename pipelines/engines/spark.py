@@ -170,7 +170,7 @@ class Spark(PipelineEngine):
     @classmethod
     def attach(cls, handle: Mapping[str, str]) -> Job:
         """Return the job of a handle, by its number, or the latest one of its name."""
-        return spark_cluster.attach(handle)
+        return spark_cluster.ClusterJob(handle)
 
     def follow(self, result: PipelineResult) -> Job:
         return _SparkJob(self.name, result)

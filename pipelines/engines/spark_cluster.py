@@ -61,7 +61,7 @@ def submit(conf: Mapping[str, str], handle: Mapping[str, str], store: RunStore, 
         mode |= {"spark.kubernetes.driver.pod.name": name, "spark.kubernetes.submission.waitAppCompletion": "false"}
     settings = {"spark.app.name": name} | dict(conf) | mode
     words = [word for key, value in settings.items() if not is_secret(key) for word in ("--conf", f"{key}={value}")]
-    job = _ClusterJob(handle, store)
+    job = ClusterJob(handle, store)
     with _hiding({key: value for key, value in settings.items() if is_secret(key)}) as more:
         text = job.call("spark-submit", *more, *words, file, store.url, lease, seconds=_SUBMITTING)
     job.take(number=re.search(_NUMBER, text), page=re.search(r"tracking URL: (\S+)", text))
@@ -93,17 +93,12 @@ def _find_home() -> str:
     return str(_find_spark_home())
 
 
-def attach(handle: Mapping[str, str]) -> Job:
-    """Return the job of a handle, by its number, or the latest one of its name."""
-    return _ClusterJob(handle)
-
-
 def find_hadoop() -> str | None:
     """Return the folder of Hadoop's configuration, as Spark finds it."""
     return os.environ.get("HADOOP_CONF_DIR") or os.environ.get("YARN_CONF_DIR")
 
 
-class _ClusterJob(Job):
+class ClusterJob(Job):
     """A job by its handle, from whatever process; where it is followed, with the folder of its run."""
 
     def __init__(self, handle: Mapping[str, str], store: RunStore | None = None) -> None:

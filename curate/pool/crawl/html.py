@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from curate.base.apart import Apart, EndedError
-from curate.pool.crawl.links import IMAGES, PAGES, BaseUrl, PageLinks, opt_outs, read_text, read_url
+from curate.pool.crawl.links import IMAGES, PAGES, BaseUrl, PageLinks, read_directives, read_text, read_url
 from curate.pool.crawl.records import Record
 from curate.pool.crawl.wat import read_date, read_facts
 
@@ -167,19 +167,7 @@ def largest_first(sets: list[str | None]) -> list[str]:
 
 def _page(head: PageHead, document: Any, base: BaseUrl) -> dict[str, Any]:
     """Return what holds for all images of a page."""
-    metas: dict[str, list[str]] = {}
-    for meta in _all(document, "meta[name]"):
-        if content := read_text(meta.getattr("content")):
-            metas.setdefault((meta.getattr("name") or "").strip().lower(), []).append(content)
-
-    def header(name: str) -> str | None:
-        values = [read_text(value) for key, value in head.http if key.lower() == name]
-        return ", ".join(filter(None, values)) or None
-
-    def meta_of(name: str) -> str | None:
-        return ", ".join(metas[name]) if name in metas else None
-
-    robots, robots_header = meta_of("robots"), header("x-robots-tag")
+    metas = [(meta.getattr("name"), meta.getattr("content")) for meta in _all(document, "meta[name]")]
     root, title = document.query_selector("html"), document.query_selector("title")
     licences = [link.getattr("href") for link in _all(document, "a[rel~=license], link[rel~=license]")]
     licence = _first_url([("href", url) for url in licences], base)
@@ -189,10 +177,7 @@ def _page(head: PageHead, document: Any, base: BaseUrl) -> dict[str, Any]:
         "crawl_date": read_date(head.date),
         "html_lang": read_text(root.getattr("lang")) if root is not None else None,
         "charset": head.charset,
-        "robots_meta": robots,
-        "robots_header": robots_header,
-        "tdm_reservation": header("tdm-reservation") or meta_of("tdm-reservation"),
-        **opt_outs(robots, robots_header),
+        **read_directives(metas, head.http),
         "licence_url": licence and licence[1],
         "truncated": head.truncated,
     }

@@ -6,6 +6,7 @@ is none. What is refused is counted by reason (`REFUSED`), and is no row: most i
 
 import re
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -140,7 +141,21 @@ def read_text(text: Any) -> str | None:
     return (text.replace("\n", " ").replace("\r", " ").strip() or None) if isinstance(text, str) else None
 
 
-def opt_outs(*directives: str | None) -> dict[str, bool]:
+def join_values(pairs: Iterable[tuple[Any, Any]], name: str) -> str | None:
+    """Return the values of headers, or of `<meta>`, of a name in any case, behind each other; None without one."""
+    values = (read_text(value) for key, value in pairs if isinstance(key, str) and key.strip().lower() == name)
+    return ", ".join(filter(None, values)) or None
+
+
+def read_directives(metas: Sequence[tuple[Any, Any]], headers: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
+    """Return the columns of OF_PAGE for what robots may do, by names and values of `<meta>` and of headers."""
+    robots, robots_header = join_values(metas, "robots"), join_values(headers, "x-robots-tag")
+    reservation = join_values(headers, "tdm-reservation") or join_values(metas, "tdm-reservation")
+    columns = {"robots_meta": robots, "robots_header": robots_header, "tdm_reservation": reservation}
+    return columns | opt_outs(robots, robots_header)
+
+
+def opt_outs(*directives: str | None) -> dict[str, Any]:
     """Return whether robots directives hold noai and noimageai, whichever robot they are for."""
     words = {word for text in directives if text for word in re.split(r"[\s,:;]+", text.lower())}
     return {"noai": "noai" in words, "noimageai": "noimageai" in words}

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from curate.pool.crawl.links import IMAGES, PAGES, BaseUrl, PageLinks, opt_outs, read_text, read_url
+from curate.pool.crawl.links import IMAGES, PAGES, BaseUrl, PageLinks, join_values, read_directives, read_text, read_url
 
 _IMAGE = "IMG@/src"
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -76,18 +76,14 @@ def _page(
     header: Mapping[str, Json], container: Mapping[str, Json], http: Json, head: Json, base: BaseUrl, url: str
 ) -> dict[str, Any]:
     """Return what holds for all images of a page."""
-    metas, headers = _metas(head), http.get("Headers")
-    robots, robots_header = metas.get("robots"), header_values(headers, "x-robots-tag")
+    metas = [(meta.get("name"), meta.get("content")) for meta in map(_dict, _list(head.get("Metas")))]
     offset = _text(container.get("Offset")) or ""
     return {
         "page_url": url,
         "page_title": read_text(head.get("Title")),
         "crawl_date": read_date(_text(header.get("WARC-Date"))),
-        "html_lang": metas.get("html@/lang"),
-        "robots_meta": robots,
-        "robots_header": robots_header,
-        "tdm_reservation": header_values(headers, "tdm-reservation") or metas.get("tdm-reservation"),
-        **opt_outs(robots, robots_header),
+        "html_lang": join_values(metas, "html@/lang"),
+        **read_directives(metas, _header_pairs(http.get("Headers"))),
         "warc_file": _text(container.get("Filename")),
         "warc_offset": int(offset) if offset.isdecimal() and len(offset) < 19 else None,
     }
@@ -127,23 +123,9 @@ def read_date(text: str | None) -> datetime | None:
         return None
 
 
-def header_values(headers: Json, name: str) -> str | None:
-    """Return all values of a header, in any case, behind each other; None without one."""
-    values: list[Json] = []
-    for key, value in _dict(headers).items():
-        if key.lower() == name:
-            values += value if isinstance(value, list) else [value]
-    return ", ".join(filter(None, map(read_text, values))) or None
-
-
-def _metas(head: Json) -> dict[str, str]:
-    """Return the contents of `<meta>` by their names in lower case, those of one name behind each other."""
-    metas: dict[str, list[str]] = {}
-    for meta in map(_dict, _list(head.get("Metas"))):
-        name, content = _text(meta.get("name")), read_text(meta.get("content"))
-        if name and content:
-            metas.setdefault(name.strip().lower(), []).append(content)
-    return {name: ", ".join(contents) for name, contents in metas.items()}
+def _header_pairs(headers: Json) -> list[tuple[str, Json]]:
+    pairs = ((key, value if isinstance(value, list) else [value]) for key, value in _dict(headers).items())
+    return [(key, value) for key, values in pairs for value in values]
 
 
 def _licences(links: list[dict[str, Json]], base: BaseUrl) -> Iterator[str]:

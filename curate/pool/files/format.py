@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from operator import not_
 from typing import Any, ClassVar, Self
 
@@ -21,15 +22,15 @@ from pydantic import Field, PrivateAttr
 from curate.base.numeric.arrays import Mask, whole
 from curate.base.process import read_ahead
 from curate.base.wording import one_line, pluralise
+from curate.download.lists import kind_of
+from curate.pool.files.captions import FILE_NAMES, joined
 from curate.pool.files.captions import FileColumns as FileNames
-from curate.pool.files.captions import joined
 from curate.pool.files.listing import FileTree
 from curate.pool.files.parts import ROW_BYTES, make_parts, read_part, share_parts
-from curate.pool.files.recognize import recognize_images
 from curate.pool.formats import input_format as interface
-from curate.pool.formats.found_files import FoundFiles
+from curate.pool.formats.found_files import FoundFiles, name_columns, read_head, texts_of
 from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, PlannedSource
-from curate.read.columns import BYTES, find_columns, is_any, valid_text
+from curate.read.columns import COLUMN_NAMES, find_columns, json_columns, valid_text
 from curate.read.field_types import count_columns
 from curate.read.listing import HASHED, InputFile, check_state
 from curate.read.tar_samples import IMAGE_SUFFIXES
@@ -41,6 +42,9 @@ from curate.tar.byte_sources import errors_of, open_copy
 
 _COMPARABLE = (HASHED, "mtime:", "etag:", "ETag:")  # versions that file systems state alike in listings and of a file
 _MAPPED = 1 << 26  # bytes from which a file is mapped instead of read
+_IMAGES = tuple(f".{suffix}" for suffix in IMAGE_SUFFIXES)
+_TABLES, _FOLDERS, _VALUES = 10, 20, 5  # that are tried: tables, folders that names may count from, names
+_NAMES = COLUMN_NAMES | {"file": FILE_NAMES}
 
 
 class FilesSource(Source):
@@ -98,7 +102,35 @@ class FilesInput(interface.InputFormat):
         return PlannedSource(parts, (replace(kind, has_images=True, supplied=supplied),))
 
     def recognize(self, listed: FoundFiles) -> interface.Recognized | None:
-        return recognize_images(listed)
+        """Recognize images, with a table among them or beside their folder, with metadata files, or NAME.txt.
+
+        Of a table without images it tells where these are. None where there are no images, or a table names none.
+        """
+        tables = sorted(filter(kind_of, listed.names), key=lambda name: name.count("/"))
+        images = listed.ending(*_IMAGES)
+        paths, has_tables_alone = [listed.path], bool(tables) and not images
+        if has_tables_alone:
+            images = FoundFiles.look(os.path.dirname(tables[0]) or ".", listed.storage).ending(*_IMAGES)
+            folders = dict.fromkeys(os.path.dirname(image) for image in images)
+            paths = [os.path.commonpath(folders), *folders] if images else []
+        elif listed.is_folder and "://" not in listed.path:
+            parent = os.path.dirname(listed.path)
+            tables += [os.path.join(parent, name) for name in sorted(os.listdir(parent or ".")) if kind_of(name)]
+        for table, path in product(tables[:_TABLES] if images else (), paths[:_FOLDERS]):
+            head = read_head(table, listed.storage)
+            texts = {} if head is None else texts_of(head)
+            file = next((column for column in texts if _names_files(texts[column], table, path, listed)), None)
+            columns = name_columns(texts, _NAMES, file=file) if file else None
+            if head is not None and columns is not None:
+                keys: dict[str, Any] = {"path": os.path.normpath(path) if has_tables_alone else path}
+                keys |= {} if os.path.basename(table).startswith("metadata.") else {"table": table}
+                keys |= {"columns": columns} if columns else {}
+                return interface.Recognized(keys, len(images) + 1, "own-images", tuple(head.column_names))
+        if not images or has_tables_alone:
+            return None
+        stems = {os.path.splitext(name)[0] for name in listed.ending(".txt")}
+        captions = sum(os.path.splitext(name)[0] in stems for name in images)
+        return interface.Recognized({"path": listed.path}, len(images) + captions if captions else 1, "own-images")
 
     def share(self, source: FilesSource, parts: Sequence[InputPart], run: RunStore) -> None:
         share_parts(source, parts, run)
@@ -127,7 +159,7 @@ class FilesInput(interface.InputFormat):
             pairs = zip(images, wanted.tolist(), strict=True)
             return _read_files(source, (image if is_wanted else None for image, is_wanted in pairs))
 
-        fields = count_columns(_json_columns(table), len(rows))
+        fields = count_columns(json_columns(table) if table else (), len(rows))
         links = Counter({"rows": len(rows), **{f".{suffix}": count for suffix, count in of_part.others.items()}})
         faults = whole(rows["status"]), whole(rows["error"])
         yield Batch(columns, faults, read, supplied, fields=fields, links=links)
@@ -137,7 +169,7 @@ class FilesInput(interface.InputFormat):
         of_part = read_part(source, part, source._run, rows.places)
         objects: list[dict[str, Any]] = [{}] * len(rows.places)
         if of_part.table is not None:  # what JSON has no word for (dates, decimals) is text
-            fields = of_part.table.select([field.name for field in _json_columns(of_part.table)])
+            fields = of_part.table.select([field.name for field in json_columns(of_part.table)])
             objects = json.loads(json.dumps(fields.to_pylist(), default=str))
         names: list[Any] = of_part.rows["name"].to_pylist()
         kinds = rows.samples["format"].to_pylist()
@@ -176,9 +208,11 @@ class FilesInput(interface.InputFormat):
         return part.size + (part.rows or 0) * ROW_BYTES
 
 
-def _json_columns(table: pa.Table | None) -> list[pa.Field]:
-    """Return the columns of a table that are fields of the json: all but bytes."""
-    return [f for f in table.schema if not is_any(f.type, *BYTES)] if table else []
+def _names_files(values: list[str], table: str, path: str, listed: FoundFiles) -> bool:
+    """Return whether some of these values name images, from the table's folder or from `path`."""
+    names = [value for value in values if value.lower().endswith(_IMAGES) and "://" not in value][:_VALUES]
+    folders = (os.path.dirname(table) or ".", path)
+    return any(listed.exists(f"{folder}/{name}") for name in names for folder in folders)
 
 
 def _read_files(source: Source, files: Iterable[InputFile | None]) -> Iterator[bytes | memoryview | None]:

@@ -25,7 +25,7 @@ from curate.pool.formats.input_format import Batch, FileColumns, InputPart, Inpu
 from curate.pool.formats.missing import missing_rows
 from curate.pool.formats.parquet_footers import embedding_dimension, read_footers
 from curate.read import columns as pool_columns
-from curate.read.columns import BYTES, SCORE_TYPES, Columns, find_columns, integers, is_any, plain_columns, plain_type
+from curate.read.columns import SCORE_TYPES, Columns, find_columns, integers, plain_columns, plain_type
 from curate.read.faults import InputFault
 from curate.read.field_types import count_columns
 from curate.read.listing import file_state, list_source
@@ -102,7 +102,7 @@ class ParquetInput(interface.InputFormat):
         columns |= {name: text(column) for name, column in texts.items() if column}
         images, fields, faults, image = None, Counter[tuple[str, str]](), None, roles.image
         if image:
-            fields = count_columns(_json_columns(table, image), len(table))
+            fields = count_columns(pool_columns.json_columns(table, image), len(table))
             sizes = [None if data is None else len(data) for data in image_bytes(table[image])]
             columns["bytes"] = pa.array(sizes, pa.int64())
             faults = missing_rows(table, columns["bytes"].is_valid())
@@ -135,7 +135,7 @@ class ParquetInput(interface.InputFormat):
         table, roles = _read_rows(source, part)
         table = table.take(rows.places)
         assert roles.image is not None
-        fields = {f.name: _values(table[f.name]) for f in _json_columns(table, roles.image)}
+        fields = {f.name: _values(table[f.name]) for f in pool_columns.json_columns(table, roles.image)}
         kinds = rows.samples["format"].to_pylist()
         for i, (data, kind) in enumerate(zip(image_bytes(table[roles.image]), kinds, strict=True)):
             suffix = "jpg" if kind == "jpeg" else str(kind)
@@ -203,11 +203,6 @@ def _read_rows(source: ParquetSource, part: InputPart) -> tuple[pa.Table, Column
 
 def _groups(part: InputPart) -> tuple[int, int]:
     return part.groups or (0, 0)
-
-
-def _json_columns(table: pa.Table, image: str) -> list[pa.Field]:
-    """Return the columns that are fields of the json: all but images and bytes."""
-    return [f for f in table.schema if f.name != image and not is_any(f.type, *BYTES)]
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

@@ -67,7 +67,7 @@ def words(tmp_path: Path, program: str) -> list[str]:
     return (tmp_path / f"{program}.words").read_text().splitlines()
 
 
-def hand_over(tmp_path: Path, *options: str) -> spark_cluster._ClusterJob:
+def hand_over(tmp_path: Path, *options: str) -> spark_cluster.ClusterJob:
     """A pipeline of one element, of a run that is claimed; its lease stays."""
     store = RunStore(str(tmp_path / "my Run"))
     engine = choose_engine(["--runner=spark", *options], None, store.url)
@@ -77,7 +77,7 @@ def hand_over(tmp_path: Path, *options: str) -> spark_cluster._ClusterJob:
         job = engine.submit(lambda root: root | beam.Create([1]), store)
         hold.tell(handle=job.handle, page=job.logs)
         hold.is_handed_over = True
-    assert isinstance(job, spark_cluster._ClusterJob)
+    assert isinstance(job, spark_cluster.ClusterJob)
     return job
 
 
@@ -175,7 +175,7 @@ def test_what_kubernetes_gets(says: Says, tmp_path: Path) -> None:
     asked = ["--master", "k8s://https://host:443", "--conf", "spark.kubernetes.context=blue"]
     assert words(tmp_path, "spark-submit")[1:] == [*asked, "--status", f"ours:{name}"]
     other = Spark.attach(job.handle)
-    assert isinstance(other, spark_cluster._ClusterJob)
+    assert isinstance(other, spark_cluster.ClusterJob)
     other._end()
     assert words(tmp_path, "spark-submit")[1:] == [*asked, "--kill", f"ours:{name}"]
     assert other.state == PipelineState.CANCELLED  # its pod is not there any more

@@ -36,13 +36,13 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     def submit(conf: Mapping[str, str], handle: Mapping[str, str], store: RunStore, lease: str) -> Job:
         words.append([store.url, lease])
-        return spark_cluster.attach(handle)
+        return spark_cluster.ClusterJob(handle)
 
     pytest.importorskip("pyspark")
     monkeypatch.setattr(spark_cluster, "submit", submit)
     monkeypatch.setattr(Spark, "outlasts_driver", property(lambda self: True))
     monkeypatch.setattr(spark_cluster, "name_job", lambda conf, name: {"job": name, "master": "yarn"})
-    monkeypatch.setattr(spark_cluster._ClusterJob, "state", "RUNNING")
+    monkeypatch.setattr(spark_cluster.ClusterJob, "state", "RUNNING")
     return words
 
 
