@@ -15,9 +15,8 @@ import apache_beam as beam
 
 from curate.base.errors import RecipeError
 from curate.match.building.parts import Plan
-from curate.match.building.settings import BuildSettings, Limits
 from curate.match.building.steps import build_metadata, gather_entries
-from curate.match.building.wikis import Mode
+from curate.match.building.wikis import BuildSettings, Limits, Mode
 from curate.match.metadata import read_metadata
 from curate.run.units import Place
 from curate.store.lock import clear_tmp, locked

@@ -18,7 +18,7 @@ from curate.emit.output_format import find_output, find_written
 from curate.pool.registry import find_format
 from curate.publish.audit import PublishSettings
 from curate.publish.forget.clear import find_leftovers
-from curate.publish.forget.shards import digest_members
+from curate.publish.forget.rows import digest_members
 from curate.publish.uids import PAIR, pair_bytes, read_uids, uid_pairs
 from curate.run.columns import table_names
 from curate.run.context import open_context

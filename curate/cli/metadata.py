@@ -46,7 +46,7 @@ def build(
     from curate.cli.metadata_report import build_lines
     from curate.cli.progress import show_counting
     from curate.match.building.parts import make_plan
-    from curate.match.building.settings import Limits
+    from curate.match.building.wikis import Limits
     from pipelines.metadata import run_build, work_folder
 
     chosen = language.replace(",", " ").split()

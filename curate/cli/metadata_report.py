@@ -6,8 +6,8 @@ from typing import Any
 
 from curate.ask.output import Line, columns, heading, line
 from curate.base.wording import format_bytes, pluralise
-from curate.match.building.settings import Limits
 from curate.match.building.steps import report_name
+from curate.match.building.wikis import Limits
 
 _WORDS = Limits.words
 _SHOWN = 4  # wikis of a language that have lines of their own

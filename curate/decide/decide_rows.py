@@ -1,17 +1,28 @@
 """Deciding over all units, in order: rules, deduplication, later rules, then the selection among the rows left."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from curate.base.numeric.arrays import I64
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.base import ids, schema
+from curate.base.numeric.arrays import I64, whole
 from curate.decide.apply_rules import RuleAnswers, apply_later_rules, apply_rules
+from curate.decide.dedup import exact
 from curate.decide.deduplicate import deduplicate
 from curate.decide.draw.selection import Choice
-from curate.decide.other_texts import drop_other_texts
 from curate.decide.select_rows import choose, count_matches, count_survivors, draw_rows
 from curate.decide.settings import DecideSettings
-from curate.run.units import Answer, Units
+from curate.decide.unit_state import Texts, UnitState
+from curate.run.units import Answer, ToUnit, Units
+from curate.store.tables import OpenTables
+
+_KEY = np.dtype([("high", np.uint64), ("low", np.uint64), ("order", np.uint64), ("row", np.int32)])
+_TEXT = np.dtype([("row", np.int32), ("texts", np.int32), ("chosen", np.bool_)])
 
 
 @dataclass(frozen=True)
@@ -49,3 +60,60 @@ def decide_rows(
 
 def _decided(*recalls: I64, rules: RuleAnswers | None, matches: I64 | None, **answers: Any) -> Decided:
     return Decided(rules or RuleAnswers(), recalls, pool=None if matches is None else matches[0], **answers)
+
+
+def drop_other_texts(units: Units, settings: DecideSettings, n_buckets: int = 1) -> None:
+    """Drop all rows left but one of each URL or image, whose texts they are, where `balance.one_per` says so.
+
+    That with the smallest hash of uid and seed stays; all count in entries' counts. A row whose URL or image is null or
+    empty is on its own. What crosses the network: 28 bytes a row left. `n_buckets` changes no result.
+    """
+    if settings.one_per is None:
+        return
+    keys = units.pairs("Texts: keys", _keys, settings, n_buckets)
+    units.then("Texts: drop", _drop, sent=units.group("Texts: choose", keys, _choose))
+
+
+def _keys(
+    tables: OpenTables, state: UnitState, settings: DecideSettings, n_buckets: int
+) -> Iterator[tuple[int, tuple[int, npt.NDArray[np.void]]]]:
+    """Yield the unit and the keys of its rows left, by bucket."""
+    assert settings.one_per is not None
+    samples = tables.read("samples", ["uid", settings.one_per])
+    column: Any = whole(samples[settings.one_per])
+    high, low, is_there = exact.pass_keys(column)
+    rows = np.flatnonzero(
+        state.alive & is_there & pc.not_equal(column, pa.scalar("", column.type)).fill_null(False).to_numpy(False)
+    )
+    keys = np.empty(len(rows), _KEY)
+    keys["high"], keys["low"], keys["row"] = high[rows], low[rows], rows
+    keys["order"] = ids.hash_uids(whole(samples["uid"]), settings.seed)[rows]
+    numbers = exact.bucket_of(keys["high"], keys["low"], n_buckets)
+    for number in np.unique(numbers).tolist():
+        yield number, (state.unit.index, keys[numbers == number])
+
+
+def _choose(bucket: int, parts: Sequence[tuple[int, npt.NDArray[np.void]]]) -> Iterator[ToUnit]:
+    """Yield for each unit its rows whose image has several, how many it has, and whether the row is chosen."""
+    in_order = sorted(parts, key=lambda part: part[0])  # so that even of equal hashes the same one is chosen
+    keys = np.concatenate([part for _, part in in_order])
+    units = np.repeat([unit for unit, _ in in_order], [len(part) for _, part in in_order])
+    order = np.lexsort((keys["order"], keys["low"], keys["high"]))
+    high, low = keys["high"][order], keys["low"][order]
+    is_first = np.concatenate([[True], (high[1:] != high[:-1]) | (low[1:] != low[:-1])])
+    sizes = np.diff(np.flatnonzero(is_first), append=len(order))
+    texts = np.empty(len(order), _TEXT)
+    texts["row"], texts["texts"], texts["chosen"] = keys["row"][order], np.repeat(sizes, sizes), is_first
+    several = texts["texts"] > 1
+    texts, of_units = texts[several], units[order][several]
+    yield from (ToUnit(int(unit), texts[of_units == unit]) for unit in np.unique(of_units))
+
+
+def _drop(tables: OpenTables, state: UnitState, sent: list[npt.NDArray[np.void]]) -> UnitState:
+    """Return the state without the rows that are not chosen, and with the numbers of texts."""
+    texts = np.concatenate([np.empty(0, _TEXT), *sent])
+    texts = texts[np.argsort(texts["row"])]
+    others = np.zeros(len(state.verdicts), bool)
+    others[texts["row"][~texts["chosen"]]] = True
+    state = state.drop(others, schema.CODES[schema.OTHER_TEXT])
+    return replace(state, texts=Texts(texts["row"].copy(), texts["texts"].copy())) if len(texts) else state

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from curate.base import schema
 from curate.base.errors import DamagedError
 from curate.base.process import in_threads
-from curate.measure.outputs import Column, EmbeddingColumns, by_name
+from curate.measure.images import Column, EmbeddingColumns, by_name
 from curate.measure.settings import MeasureSettings
 from curate.pool.formats.input_format import InputPart
 from curate.pool.plan import Unit

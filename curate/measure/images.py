@@ -1,23 +1,23 @@
 """Images measured in threads, each decoded once for all image signals.
 
 In: the bytes of consecutive rows' images, and their captions. Out: a table of facts, status and error of each image,
-and of what signals observed (see `outputs`). Of all units in hand together a few observations a core wait for their
+and of what signals observed (`output_schema`). Of all units in hand together a few observations a core wait for their
 signals; each model holds at most a batch of each unit.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
 from curate.base import schema
+from curate.base.numeric.vectors import no_embeddings
 from curate.base.process import CORES, Backlog, groups, in_threads
-from curate.measure.outputs import output_columns, output_schema
 from curate.read.image import ImageFacts, measure_image
 from curate.read.phash import hash_small
 from curate.recipe.measure import Image
-from curate.signals.signal import Collector, ImageSignal
+from curate.signals.signal import Collector, Embedder, ImageSignal, Signal, SignalOutput
 
 ImageBytes = bytes | memoryview | None
 
@@ -30,6 +30,7 @@ _TOGETHER, _TOGETHER_BYTES = 32, 1 << 21
 # Images of all units in hand that wait, decoded, for their signals: enough for the next while a model takes a batch
 _DECODED = Backlog(8 * CORES + 64)
 _NO_IMAGE = ImageFacts(status="no_image")
+Column: TypeAlias = "pa.ChunkedArray | pa.Array"
 
 
 def image_schema(signals: Sequence[ImageSignal]) -> pa.Schema:
@@ -82,3 +83,51 @@ def _fact_columns(facts: Sequence[ImageFacts]) -> dict[str, pa.Array]:
     values["phash"] = pa.array(hashes, mask=~has_hash)
     values["sha256"] = [digest or None for digest in values["sha256"]]
     return {field.name: pa.array(values[field.name], field.type) for field in _FACTS}
+
+
+class EmbeddingColumns(NamedTuple):
+    """The embeddings of rows by one model, see `curate.base.numeric.vectors`."""
+
+    image: Column
+    text: Column
+
+
+def output_schema(signals: Sequence[Signal]) -> pa.Schema:
+    """Return the columns of what signals observe."""
+    fields: list[pa.Field] = []
+    for signal in signals:
+        fields += [field.with_name(f"{signal.name}.{field.name}") for field in signal.columns]
+        if isinstance(signal, ImageSignal) and signal.package:
+            fields.append(pa.field(f"{signal.name} errors", pa.string()))
+        if isinstance(signal, Embedder):
+            kind = pa.list_(pa.float16(), signal.dimension)
+            fields += [pa.field(f"{signal.name} {side}", kind) for side in EmbeddingColumns._fields]
+    return pa.schema(fields)
+
+
+def output_columns(signal: Signal, output: SignalOutput, rows: int) -> dict[str, pa.Array]:
+    """Return a signal's output by name; without embeddings that it was to give, rows have none."""
+    columns = [*output.columns, *([] if output.errors is None else [output.errors])]
+    if isinstance(signal, Embedder):
+        columns += output.embeddings or [no_embeddings(signal.dimension, rows)] * 2
+    return dict(zip(output_schema([signal]).names, columns, strict=True))
+
+
+def scores_of(signal: Signal, outputs: pa.Table) -> dict[str, Column]:
+    """Return a signal's columns of `scores`, by their names there."""
+    return {field.name: outputs[f"{signal.name}.{field.name}"] for field in signal.columns}
+
+
+def errors_of(signal: ImageSignal, outputs: pa.Table) -> pa.ChunkedArray:
+    """Return the error of each row on which a signal of another package failed (string)."""
+    return outputs[f"{signal.name} errors"]
+
+
+def embeddings_of(signal: Signal, outputs: pa.Table) -> EmbeddingColumns:
+    """Return the embeddings that a signal gives."""
+    return EmbeddingColumns(*(outputs[f"{signal.name} {side}"] for side in EmbeddingColumns._fields))
+
+
+def by_name(table: pa.Table) -> dict[str, Column]:
+    """Return the columns of a table."""
+    return dict(zip(table.column_names, table.columns, strict=True))

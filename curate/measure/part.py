@@ -24,8 +24,7 @@ from curate.base.errors import RunError, SignalError
 from curate.base.numeric.arrays import Mask, whole
 from curate.base.wording import one_line
 from curate.measure.apart import MeasureApart
-from curate.measure.images import FACTS, image_schema, measure_images
-from curate.measure.outputs import output_columns, output_schema
+from curate.measure.images import FACTS, image_schema, measure_images, output_columns, output_schema
 from curate.measure.settings import MeasureSettings
 from curate.pool.formats.input_format import Batch, InputPart
 from curate.pool.registry import find_format
@@ -59,7 +58,7 @@ class MeasuredPart:
 
     samples: pa.Table  # the columns of `samples` but unit, row, source and shard
     scores: pa.Table  # the score columns that the pool supplies
-    outputs: pa.Table  # what signals observed, see `curate.measure.outputs`
+    outputs: pa.Table  # what signals observed, see `curate.measure.images`
     members: pa.Table | None = None  # the columns of `members` that are its own; None where the format has none
     faults: Missing = field(default_factory=dict)
     fields: FieldCounts = field(default_factory=Counter)  # how many values the fields have that its samples bring

@@ -31,7 +31,7 @@ from curate.measure.current import (
     observing_signals,
     shard_column,
 )
-from curate.measure.outputs import Column, EmbeddingColumns, by_name, embeddings_of, errors_of, scores_of
+from curate.measure.images import Column, EmbeddingColumns, by_name, embeddings_of, errors_of, scores_of
 from curate.measure.part import OK, STEP_ROWS, UNREADABLE, MeasuredPart, join_measured, measure_part, read_supplied
 from curate.measure.settings import MeasureSettings
 from curate.pool.join import KEYS, open_join

@@ -9,9 +9,8 @@ from curate.base.errors import RunError
 from curate.base.wording import pluralise
 from curate.pool.plan import Unit
 from curate.publish.audit import Audit, PublishSettings, audit_unit, check_damage
-from curate.publish.compact import compact_units, lay_out_chunks
 from curate.publish.drift import DriftSample, Group, measure_drifts, merge, sample_unit
-from curate.publish.publish import Results, publish
+from curate.publish.publish import Results, compact_units, lay_out_chunks, publish
 from curate.run.context import RunContext
 from curate.run.units import Answer, Fold, Total, Units
 from curate.store.chunks import Chunk

@@ -17,7 +17,7 @@ from curate.recipe.relate import OnKept
 from curate.recipe.section import Column
 from curate.relate.relation import Asking, EmbeddedRows, Model, Reading, Relation
 from curate.run.units import Answer, Fold
-from curate.signals.formulas.targets import alignment
+from curate.signals.formulas.embedding_scores import alignment
 
 
 class PoolVasSection(OnKept):

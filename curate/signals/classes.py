@@ -1,4 +1,4 @@
-"""A classifier of images, fitted to a few labelled ones, without training: see `curate.signals.formulas.gda`."""
+"""A classifier of images, fitted to a few labelled ones, without training: see `embedding_scores`."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
@@ -13,7 +13,7 @@ from curate.base.numeric.vectors import normalised
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column, UserPaths
 from curate.signals import on_embeddings
-from curate.signals.formulas import gda
+from curate.signals.formulas.embedding_scores import Classifier, fit_classifier
 from curate.signals.signal import Built, Embeddings, Known, Signal, SignalKind
 
 
@@ -53,7 +53,7 @@ def _identify(name: str, options: Classes, known: Known) -> dict[str, list[str]]
 def _build(name: str, options: Classes, built: Built) -> Iterator[Signal]:
     where = f"measure.classes.{name}.examples"
 
-    def load() -> tuple[gda.Classifier, F32 | None]:
+    def load() -> tuple[Classifier, F32 | None]:
         encoder = on_embeddings.encoder_of(options, built)
         images, identity = [], {}
         for key, paths in options.examples.items():
@@ -63,12 +63,12 @@ def _build(name: str, options: Classes, built: Built) -> Iterator[Signal]:
         labels = np.repeat(np.arange(len(images)), [len(rows) for rows in images])
         prompts = [options.prompts[key] for key in options.examples] if options.prompts else []
         try:
-            fitted = gda.fit_classifier(np.concatenate(images), labels, len(images))
+            fitted = fit_classifier(np.concatenate(images), labels, len(images))
         except RecipeError as error:
             raise RecipeError(f"{where}: {error}") from None
         return fitted, encoder.encode_texts(prompts).embeddings if prompts else None
 
-    def compute(embeddings: Embeddings, fitted: tuple[gda.Classifier, F32 | None]) -> Sequence[pa.Array]:
+    def compute(embeddings: Embeddings, fitted: tuple[Classifier, F32 | None]) -> Sequence[pa.Array]:
         classifier, prompts = fitted
         tags = classifier.classify(normalised(embeddings.images), prompts, options.alpha)
         return on_embeddings.tag_values(tags, list(options.examples))

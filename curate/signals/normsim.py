@@ -1,4 +1,4 @@
-"""How near an image is to the nearest of target images (NormSim): see `curate.signals.formulas.targets`."""
+"""How near an image is to the nearest of target images (NormSim): see `curate.signals.formulas.embedding_scores`."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
@@ -9,7 +9,7 @@ from pydantic import Field
 
 from curate.models.products import products_with
 from curate.recipe.section import Column
-from curate.signals.formulas.targets import alignment, covariance, largest_cosine
+from curate.signals.formulas.embedding_scores import alignment, covariance, largest_cosine
 from curate.signals.on_embeddings import Method, embedding_signal
 from curate.signals.signal import Built, Known, Signal, SignalKind
 from curate.signals.target_images import WithTargets, identify_targets, load_targets

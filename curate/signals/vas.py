@@ -1,4 +1,4 @@
-"""The variance alignment score with target images (VAS): see `curate.signals.formulas.targets`."""
+"""The variance alignment score with target images (VAS): see `curate.signals.formulas.embedding_scores`."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F64
 from curate.recipe.section import Column, UserPath, UserPaths
 from curate.signals.clusters import array_digest, read_array
-from curate.signals.formulas.targets import alignment, covariance
+from curate.signals.formulas.embedding_scores import alignment, covariance
 from curate.signals.on_embeddings import Method, check_unchanged, embedding_signal
 from curate.signals.signal import Built, Known, Signal, SignalKind
 from curate.signals.target_images import WithTargets, identify_targets, load_targets

@@ -12,19 +12,58 @@ from functools import lru_cache
 from itertools import chain, product
 from typing import Any, TypeVar
 
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import JobServerOptions, PipelineOptions, PortableOptions, StandardOptions
+from apache_beam.runners.runner import PipelineRunner
 
 from curate.base.errors import RecipeError
 from curate.base.wording import did_you_mean
+from curate.pool.plan import Unit
 from curate.recipe.faults import shorten
 from curate.recipe.files import read_mapping
-from pipelines.engines.base import PipelineEngine
-from pipelines.engines.beam import Beam
+from curate.run.context import RunContext
+from pipelines.engines.base import PipelineEngine, Report, ancestors
 from pipelines.engines.local import Local
+from pipelines.engines.programs import check_java, check_that_a_worker_starts, fetching
 from pipelines.engines.registry import ENGINES
 
 View = TypeVar("View", bound=PipelineOptions)
 _ACCEPTED = "a YAML mapping of Beam options, such as runner: spark; `curate init --on ENGINE` writes one"
+# Of those that have one, the option that names the jar of the job server
+_JARS = {"SparkRunner": "spark_job_server_jar", "FlinkRunner": "flink_job_server_jar"}
+
+
+class Beam(PipelineEngine):
+    """A runner of which nothing more is known; so its workers are taken for other machines."""
+
+    key = "beam"
+
+    def __init__(self, options: PipelineOptions, runner: PipelineRunner) -> None:
+        super().__init__(options, runner)
+        self.may_know_more = "PortableRunner" in ancestors(runner)  # its job server
+
+    def check(self) -> None:
+        """Raise RecipeError where the job server is missing that the runner would start."""
+        if self.name not in _JARS or self.options.view_as(PortableOptions).job_endpoint:
+            return
+        launcher = self.options.view_as(JobServerOptions).job_server_java_launcher
+        check_java(launcher, f"{self.name}, Beam's own, needs Java for its job server")
+        with fetching(
+            f"{self.name}, Beam's own, which curate is not tested on, needs the jar of its job server",
+            f"--{_JARS[self.name]}=FILE, from Maven (org.apache.beam) in the version of Beam; "
+            "--job_endpoint=HOST:PORT of a running job server; or runner: spark, which needs neither",
+        ):
+            from apache_beam.runners.portability.flink_runner import FlinkJarJobServer
+            from apache_beam.runners.portability.spark_runner import SparkJarJobServer
+
+            server = {"SparkRunner": SparkJarJobServer, "FlinkRunner": FlinkJarJobServer}[self.name](self.options)
+            server.local_jar(server.path_to_jar(), self.options.view_as(JobServerOptions).jar_cache_dir)
+
+    def check_workers(self, context: RunContext, units: Sequence[Unit], report: Report) -> None:
+        """Say which runner it is, and where. Raises RunError where workers are programs, and none starts."""
+        server = self.options.view_as(PortableOptions).job_endpoint
+        report(f"{self.name}{f' at {server}' if server else ''}")
+        if self.may_know_more:
+            check_that_a_worker_starts(self, context.store)
 
 
 def choose_engine(words: Sequence[str], on: str | None = None, out: str | None = None) -> PipelineEngine:

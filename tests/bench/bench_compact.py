@@ -12,7 +12,7 @@ import tempfile
 import time
 from itertools import cycle, islice
 
-from curate.publish.compact import compact_units, lay_out_chunks
+from curate.publish.publish import compact_units, lay_out_chunks
 from curate.store.store import RunStore
 from tests.publish import runs
 

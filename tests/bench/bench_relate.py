@@ -18,7 +18,7 @@ import numpy as np
 
 from curate.models.products import products_with
 from curate.relate.negclip import s_clip_loss
-from curate.signals.formulas.targets import largest_cosine
+from curate.signals.formulas.embedding_scores import largest_cosine
 
 PART = 20_000
 

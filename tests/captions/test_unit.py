@@ -681,7 +681,7 @@ def test_texts_of_many_small_units_lie_in_few_files(
 ) -> None:
     """From there they are reused, forgotten, and known to a run that goes on, with what they took."""
     monkeypatch.setattr("curate.pool.plan.UNIT_BYTES", (1, 1))
-    monkeypatch.setattr("curate.publish.compact.MIN_UNITS", 6)
+    monkeypatch.setattr("curate.publish.publish.MIN_UNITS", 6)
     path = pools.write_tars(tmp_path / "tars", told_apart(24), 8)
     done = pools.run_local(recipe(path, server), tmp_path / "a")
     assert [path.name for path in (done.folder / "tables/captions").iterdir()] == ["00000-00007.parquet"]

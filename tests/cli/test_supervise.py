@@ -157,7 +157,7 @@ def bucket() -> Iterator[str]:
 
 # Takes a folder; the first process dies then, the second one waits for a file before.
 FOLDER = """
-from curate.cli.continued import CommandKeeper
+from curate.cli.run import CommandKeeper
 from curate.store.lock import locked
 from curate.store.store import RunStore
 

@@ -17,8 +17,8 @@ from curate.ask.whatif.survivors import find_survivors, open_finished
 from curate.base import ids
 from curate.base.errors import RecipeError
 from curate.base.schema import CODES, OTHER_TEXT
+from curate.decide.decide_rows import drop_other_texts
 from curate.decide.draw.selection import texts_error
-from curate.decide.other_texts import drop_other_texts
 from curate.decide.unit_state import ALIVE
 from curate.recipe.recipe import Recipe
 from curate.run.in_process import InProcessUnits

@@ -14,7 +14,7 @@ import pytest
 from curate.ask.explain import explain_sample
 from curate.ask.query import asking
 from curate.ask.verify import verify_run
-from curate.publish import compact
+from curate.publish import publish
 from curate.publish.forget.forget import forget
 from curate.recipe.recipe import Recipe
 from curate.store.items import Items, hash_url
@@ -30,7 +30,7 @@ TABLES = ("samples", "scores", "matches", "decisions")
 @pytest.fixture(autouse=True)
 def _tiny_units(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (8, 8))
-    monkeypatch.setattr(compact, "CHUNK_ROWS", 200)  # of 25 units
+    monkeypatch.setattr(publish, "CHUNK_ROWS", 200)  # of 25 units
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,9 @@ def runs(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran,
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("curate.pool.plan.UNIT_ROWS", (8, 8))
-        patched.setattr(compact, "CHUNK_ROWS", 200)
+        patched.setattr(publish, "CHUNK_ROWS", 200)
         merged = pools.run_local(recipe, folder / "merged")
-        patched.setattr(compact, "MIN_UNITS", 10**6)
+        patched.setattr(publish, "MIN_UNITS", 10**6)
         return merged, pools.run_local(recipe, folder / "plain")
 
 

@@ -27,7 +27,7 @@ from curate.base.errors import CurateError, RecipeError, RunError
 from curate.llm.cache import AnswerCache
 from curate.llm.recorded import RecordedEngine
 from curate.measure import unit as unit_module
-from curate.publish import compact
+from curate.publish import publish
 from curate.publish.forget.forget import forget
 from curate.recipe.recipe import Recipe
 from pipelines.prepare import prepare
@@ -133,7 +133,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
     path = pools.write_parquets(folder / "pool", pools.make_rows(500), 2, group=8)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("curate.pool.plan.UNIT_ROWS", (8, 8))
-        patched.setattr(compact, "CHUNK_ROWS", 200)
+        patched.setattr(publish, "CHUNK_ROWS", 200)
         recipe = pools.recipe_of(
             path,
             "parquet",

@@ -18,7 +18,7 @@ import pytest
 
 from curate.base.errors import RecipeError, RunError
 from curate.download.shared_hosts import SharedHosts
-from curate.publish import compact, publish
+from curate.publish import publish
 from curate.store.lease import Holder
 from curate.store.local import Digest
 from curate.store.lock import find_holder, locked
@@ -192,9 +192,9 @@ def test_no_file_is_left_but_the_manifest_s(bucket: str, tmp_path: Path, monkeyp
     """Of a start that had more shards and other chunks of units, nor of attempts that work twice, which nobody lists."""
     samples = pools.make_samples(60)
     path = pools.write_tars(tmp_path / "pool", samples, 12)
-    monkeypatch.setattr(compact, "MIN_UNITS", 2)
+    monkeypatch.setattr(publish, "MIN_UNITS", 2)
     with monkeypatch.context() as patch:
-        patch.setattr(compact, "CHUNK_UNITS", 4)
+        patch.setattr(publish, "CHUNK_UNITS", 4)
         patch.setattr(publish, "mark_published", raise_killed)
         with pytest.raises(RunError, match="killed"):
             run_twelve(path, f"{bucket}/left")

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.pool.pmc import articles as listing
-from curate.publish import compact
+from curate.publish import publish
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.store import checkpoints
 from tests.decide.draw import languages
@@ -49,7 +49,7 @@ def test_requests_of_a_unit() -> None:
     check_requests(count_each(), {"samples", "scores", "members", "decisions"})
 
 
-@pytest.mark.parametrize("changed", [(compact, "MIN_UNITS", 2), (checkpoints, "INTERVAL", 0.0)])
+@pytest.mark.parametrize("changed", [(publish, "MIN_UNITS", 2), (checkpoints, "INTERVAL", 0.0)])
 def test_no_more_is_listed(changed: tuple[Any, str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the tables of many units are put together, and where work is slow, so that it leaves checkpoints."""
     monkeypatch.setattr(*changed)

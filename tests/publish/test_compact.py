@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.base.errors import DamagedError
-from curate.publish.compact import CHUNK_ROWS, CHUNK_UNITS, MIN_FEWER, MIN_UNITS, compact_units, lay_out_chunks
+from curate.publish.publish import CHUNK_ROWS, CHUNK_UNITS, MIN_FEWER, MIN_UNITS, compact_units, lay_out_chunks
 from curate.store.chunks import GROUP_ROWS, Chunk, find_chunks
 from curate.store.store import RunStore
 from curate.store.tables import ChunkTables, UnitTables

@@ -16,12 +16,12 @@ from curate.models.open_clip_encoder import OpenClipEncoder
 from curate.recipe.recipe import load_recipe
 from curate.signals.clip import Clip
 from curate.signals.formulas.embedding_scores import (
+    fit_classifier,
     fooling_score,
     quality_axis,
     quality_score,
     tag_contexts,
 )
-from curate.signals.formulas.gda import fit_classifier
 from curate.signals.on_embeddings import encode_exemplars
 from pipelines.driver import preflight
 from pipelines.prepare import prepare

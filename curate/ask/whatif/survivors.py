@@ -30,10 +30,10 @@ from curate.base.process import in_threads
 from curate.base.schema import CODES
 from curate.base.wording import did_you_mean
 from curate.decide.apply_rules import Answers, apply_later_rules, apply_segments, start_unit
+from curate.decide.decide_rows import drop_other_texts
 from curate.decide.dedup import exact
 from curate.decide.deduplicate import deduplicate, drop_records, find_records, records_again
 from curate.decide.draw.selection import RowsLeft, SelectionRun
-from curate.decide.other_texts import drop_other_texts
 from curate.decide.rules.top import TopSearch
 from curate.decide.select_rows import count_alive
 from curate.decide.settings import DecideSettings

@@ -1,24 +1,206 @@
-"""`sample`: exactly N rows, those with the smallest hash(seed, uid), whatever the sharding; and its other forms."""
+"""`sample`: exactly N rows, those with the smallest hash(seed, uid), whatever the sharding; and its other forms.
+
+`weights` draws N rows without replacement, likelier by weight: those with the smallest E/w. E is an exponential number
+from hash(seed, uid), so this is successive sampling (numpy's `choice` without replacement and with `p`). Source:
+Efraimidis and Spirakis, "Weighted random sampling with a reservoir" (2006). With τ the first key that is not taken,
+π = 1 − e^(−wτ), so 1/π weights estimate (Cohen and Kaplan, "Summarizing data using bottom-k sketches", 2007). A weight
+that is null, NaN, infinite or not positive is never drawn.
+
+`mixture` gives each value of a column a share of N rows. Of a group, the rows with the smallest hash(seed, uid) are
+taken, so larger draws hold the smaller ones; π is the part of its group that is taken. A group with too few rows gives
+all that it has, and no other one gives more for it.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from curate.base import ids
-from curate.base.numeric.arrays import F64
-from curate.decide.draw.mixture import MixtureSample
+from curate.base.errors import RecipeError
+from curate.base.numeric.arrays import F64, I64
+from curate.base.numeric.elementary import exponentials, one_minus_exp
+from curate.decide.draw.groups import ColumnGroups, GroupsChoice, check_groups, group_keys
 from curate.decide.draw.quotas import QuotasSample
-from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun
+from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun, required
 from curate.decide.draw.smallest import Cut, Keys, Search, find_cut
 from curate.decide.draw.soft_cap import SoftCapSample
-from curate.decide.draw.weighted import WeightedSample
+from curate.expressions.check import CheckedExpression, check_expression
+from curate.expressions.evaluate import compute
 from curate.recipe.deciding import Sample
 from curate.run.units import Answer, Units
 from curate.store.facts import SelectionWords
 from curate.store.tables import OpenTables
+
+_SHOWN = 20  # groups of a text
+
+
+def read_weights(rows: RowsLeft, weight: CheckedExpression) -> F64:
+    """Return the weight of each row, 0 where it is never drawn (float64[n])."""
+    values = np.asarray(compute(weight.sql, pa.float64(), rows.read(list(weight.columns) or ["row"])).to_numpy())
+    return np.where(np.isfinite(values) & (values > 0), values, 0.0)
+
+
+def weighted_keys(uids: pa.Array, weights: F64, seed: int) -> Keys:
+    """Return what rows are ordered by: the bits of E/w, which ascend with it, the hash that gives E, and half a uid."""
+    hashes = ids.hash_uids(uids, seed)
+    with np.errstate(divide="ignore", over="ignore"):
+        order = (exponentials(hashes) / weights).view(np.uint64)
+    # A hash and the low half of a uid give its high half: no two rows are equal.
+    return Keys(np.stack([order, hashes, ids.uid_halves(uids)[1]], axis=1), np.where(weights > 0, 0, -1))
+
+
+@dataclass(frozen=True)
+class WeightedChoice(Choice):
+    """Which rows are taken, by E/w."""
+
+    weight: CheckedExpression
+    cut: Cut
+
+    @property
+    def threshold(self) -> float:
+        """The first key that is not taken, τ; infinite where all are."""
+        return float(self.cut.last[0, :1].view(np.float64)[0]) if self.cut.is_cut[0] else np.inf
+
+    def inclusion(self, rows: RowsLeft) -> F64:
+        """Return π = 1 − e^(−wτ)."""
+        weights = read_weights(rows, self.weight)
+        if not self.cut.is_cut[0]:
+            return (weights > 0).astype(np.float64)
+        return np.asarray(one_minus_exp(weights * self.threshold))
+
+    def draws(self, rows: RowsLeft) -> F64:
+        """Return each row's key over τ, below 1 iff it is taken."""
+        keys = weighted_keys(rows.uids, read_weights(rows, self.weight), rows.seed)
+        with np.errstate(invalid="ignore"):
+            return self.cut.draws(keys, keys.values[:, 0].copy().view(np.float64) / self.threshold)
+
+    def expected(self, inclusion: Sequence[F64]) -> tuple[float, float]:
+        return float(self.cut.taken[0]), 0.0
+
+    @property
+    def label(self) -> str:
+        """Return how many rows have a weight, where these are fewer than the sample is to have."""
+        wanted, rows = int(self.cut.wanted[0]), int(self.cut.rows[0])
+        return f"sample: {wanted:,} wanted, {rows:,} left with a positive weight" if rows < wanted else ""
+
+
+class WeightedSample(Selection):
+    """A random sample of a fixed number of rows, which are likelier by weight."""
+
+    key, section = "sample", Sample
+    meaning = "not in the weighted sample"
+    sizes_of = ("rows",)
+
+    def check(self, section: Sample, columns: pa.Schema, recipe: Any) -> None:
+        weight = _checked(section, columns)
+        if not (weight.kind.startswith(("FLOAT", "DOUBLE", "DECIMAL")) or weight.kind.endswith(("INT", "INTEGER"))):
+            accepted = "accepted: a number, such as exp(clip_score / 0.05)"
+            raise RecipeError(f"sample.weights: {section.weights!r} is of type {weight.kind}; {accepted}")
+
+    def choose(self, units: Units, section: Sample, run: SelectionRun, counts: Answer | None) -> Answer:
+        """Return the sample of the rows left, by counts of the keys' bits and the few keys that are left."""
+        weight = _checked(section, run.columns)
+
+        def keys(tables: OpenTables, state: Any) -> Keys:
+            rows = run.rows_left(tables, state)
+            return weighted_keys(rows.uids, read_weights(rows, weight), run.seed)
+
+        cut = find_cut(units, "Sample", Search(np.array([section.rows])), keys, rounds=2)
+        return units.get("Sample: choose", WeightedChoice, weight, cut)
+
+    def words(self, outcome: Outcome) -> SelectionWords:
+        rows = f"the {outcome.kept:,} rows that `sample` drew of {outcome.kept + outcome.dropped:,} by weight"
+        return SelectionWords(
+            kept=f": its draw {{draw}} is below 1 (probability {{probability}}), among {rows}",
+            dropped=f"its draw {{draw}} is not below 1 (probability {{probability}}), not among {rows}",
+            card=f"{outcome.section.rows:,} rows at random without replacement, by the weight "
+            f"`{outcome.section.weights}`; seed {outcome.seed}",
+            summary=[outcome.choice.label] if outcome.choice.label else [],
+        )
+
+
+def _checked(section: Sample, columns: pa.Schema) -> CheckedExpression:
+    return check_expression("sample.weights", required(section.weights), columns)
+
+
+def split_rows(rows: int, shares: Sequence[float]) -> I64:
+    """Return how many rows each share has of the whole, exactly, by largest remainders, the first of equals (int64)."""
+    parts = [Fraction(share) for share in shares]
+    exact = [rows * part / sum(parts) for part in parts]
+    floors = [int(part) for part in exact]
+    for place in sorted(range(len(exact)), key=lambda place: floors[place] - exact[place])[: rows - sum(floors)]:
+        floors[place] += 1
+    return np.array(floors, np.int64)
+
+
+@dataclass(frozen=True)
+class MixtureChoice(GroupsChoice):
+    """Which rows are taken of each value that has a share."""
+
+    @property
+    def lines(self) -> list[str]:
+        """What each group has, wants and gives, in words."""
+        names = self.groups.names.to_pylist()
+        numbers = zip(names, *(of.tolist() for of in (self.cut.rows, self.cut.wanted, self.cut.taken)), strict=True)
+        lines = [
+            f"{self.groups.column} {name}: {rows:,} left, {wanted:,} wanted, {kept:,} kept"
+            + (", all that it has" if kept < wanted else "")
+            for name, rows, wanted, kept in numbers
+        ]
+        return lines if len(lines) <= _SHOWN else [*lines[:_SHOWN], f"and {len(lines) - _SHOWN:,} more"]
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """Return of each group the rows left, wanted and kept."""
+        of_groups = zip(self.groups.names.to_pylist(), self.cut.rows, self.cut.wanted, self.cut.taken, strict=True)
+        return {"groups": {name: {"left": int(n), "wanted": int(w), "kept": int(k)} for name, n, w, k in of_groups}}
+
+    def shortfall(self, section: Sample) -> str:
+        few = self.groups.names.filter(pa.array(self.cut.rows < self.cut.wanted)).to_pylist()
+        named = ", ".join(map(repr, few[:_SHOWN]))
+        of_them = f"{int(self.cut.taken.sum()):,} rows of {int(self.cut.wanted.sum()):,}"
+        return f"sample.mixture: too few rows of {self.groups.column} {named}; it has {of_them}" if few else ""
+
+
+class MixtureSample(Selection):
+    """A sample in which each value of a column has a share."""
+
+    key, section = "sample", Sample
+    meaning = "not in the mixture"
+    sizes_of = ("mixture.rows",)
+
+    def columns(self, section: Sample) -> Sequence[str]:
+        return [required(section.mixture).of]
+
+    def check(self, section: Sample, columns: pa.Schema, recipe: Any) -> None:
+        check_groups("sample.mixture.of", required(section.mixture).of, columns)
+
+    def choose(self, units: Units, section: Sample, run: SelectionRun, counts: Answer | None) -> Answer:
+        """Return what is taken of each group, by counts of keys' bits and the few keys that are left."""
+        mixture = required(section.mixture)
+        shares = dict(sorted(mixture.shares.items()))
+        nothing = np.zeros(len(shares), np.int64)
+        groups = ColumnGroups(mixture.of, pa.array(shares, pa.string()), nothing, nothing)
+
+        def keys(tables: OpenTables, state: Any) -> Keys:
+            return group_keys(run.rows_left(tables, state), groups)
+
+        wanted = split_rows(mixture.rows, list(shares.values()))
+        return units.get("Mixture: choose", MixtureChoice, groups, find_cut(units, "Mixture", Search(wanted), keys))
+
+    def words(self, outcome: Outcome) -> SelectionWords:
+        choice = outcome.choice
+        return SelectionWords(
+            kept=f": {choice.groups.column} {{value}}, of which {{probability}} are drawn at random",
+            dropped=f"{choice.groups.column} {{value}}, of which {{probability}} are drawn at random",
+            card=f"at random by {choice.groups.column}: {'; '.join(choice.lines)}; seed {outcome.seed}",
+            summary=[f"mixture: {line}" for line in choice.lines],
+            of=choice.groups.column,
+        )
 
 
 def sample_keys(uids: pa.Array, seed: int) -> Keys:

@@ -26,9 +26,8 @@ from curate.base.numeric.arrays import split_by, whole
 from curate.base.schema import define
 from curate.match.building.ngrams import PAIRS, WORDS, count_ngrams, hash_words
 from curate.match.building.parts import Part
-from curate.match.building.settings import BuildSettings
 from curate.match.building.tokens import Tokeniser
-from curate.match.building.wikis import Mode, normal_name
+from curate.match.building.wikis import BuildSettings, Mode, normal_name
 from curate.match.building.wikitext import read_texts
 from curate.match.building.wordnets import name_order, read_wordnet
 

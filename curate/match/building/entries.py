@@ -21,8 +21,8 @@ from curate.base.numeric.arrays import whole
 from curate.base.schema import METADATA
 from curate.match.building.counts import from_bytes
 from curate.match.building.ngrams import WORDS
-from curate.match.building.settings import BuildSettings
 from curate.match.building.tokens import MARKS
+from curate.match.building.wikis import BuildSettings
 from curate.match.characters import CORRECTED_MARKS, normalise
 from curate.match.languages import KEYS_WITHOUT_SPACES
 from curate.match.metadata import never_match

@@ -33,7 +33,7 @@ from curate.match.building.counts import (
 )
 from curate.match.building.entries import NUMBERS, KeyReport, choose_entries, clean, entries_file, joined
 from curate.match.building.ngrams import WORDS
-from curate.match.building.settings import BuildSettings
+from curate.match.building.wikis import BuildSettings
 from curate.match.metadata import never_match
 from curate.run.units import Aside, Total, Units
 from curate.store.store import RunStore

@@ -24,8 +24,7 @@ from curate.pool.plan import Unit
 from curate.publish.audit import Audit, PublishSettings, audit_unit, check_conservation, write_failures
 from curate.publish.describe import describe_run, mark_published
 from curate.publish.forget.clear import clear_unit
-from curate.publish.forget.rows import Survey, link_items, survey
-from curate.publish.forget.shards import count_shards, find_shards, rewrite_shard
+from curate.publish.forget.rows import Survey, count_shards, find_shards, link_items, rewrite_shard, survey
 from curate.publish.uids import sort_uids
 from curate.run.context import open_context
 from curate.run.in_process import InProcessUnits

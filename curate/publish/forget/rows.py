@@ -6,7 +6,7 @@ besides its image and texts) that is the other's image.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,13 +15,16 @@ import pyarrow.compute as pc
 
 from curate.base import schema
 from curate.base.numeric.arrays import I64, Mask, whole
+from curate.emit.output_format import OutputFormat
 from curate.pool.plan import Unit
 from curate.pool.reread import UnitRereader
 from curate.publish.audit import PublishSettings
-from curate.publish.forget.shards import find_holders
 from curate.publish.uids import pair_bytes, read_uids
+from curate.read.tar_samples import split_name
 from curate.store.forgotten import forgotten_mask
 from curate.store.items import KINDS, NOTHING, WIDTHS, Hashes, Items, column_hashes, hex_of, unite
+from curate.store.layout import SIZES_FILE, stem_of
+from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
 _NAMES = [(kind, kind) for kind in KINDS]  # columns of `samples` that link rows, each after its kind
@@ -185,3 +188,57 @@ def survey(settings: PublishSettings, units: Sequence[Unit], requested: Items, i
         published = _items_of("uid", [pair_bytes(read_uids(settings.store))])
         stay = _items_of("uid", [stay.uid[published.holds("uid", stay.uid)]])
     return Survey(counts=counts, units=tuple(holding), representatives=tuple(hex_of(stay.uid)), **totals)
+
+
+def find_shards(folder: RunStore, items: Items) -> list[str]:
+    """Return the shards that hold samples of these uids, by their names in sizes.json."""
+    return [
+        name
+        for name in folder.read_json(SIZES_FILE)
+        if items.find("uid", folder.read_parquet(f"{stem_of(name)}.parquet", ["uid"])["uid"]).any()
+    ]
+
+
+def rewrite_shard(folder: RunStore, kind: OutputFormat, name: str, items: Items) -> list[str]:
+    """Put the shard of this name in sizes.json into place without these uids. Returns the files that were rewritten."""
+    stem = stem_of(name)
+    sidecar, stats = f"{stem}.parquet", f"{stem}_stats.json"
+    key, note, _ = folder.footer(sidecar)
+    rows = folder.read_parquet(sidecar)
+    removed = pa.array(items.find("uid", rows["uid"]))
+    left = rows.filter(pc.invert(removed))
+    written = kind.remove(folder, stem, rows.filter(removed))
+    about = folder.read_json(stats)
+    counts = {"count": len(left), "successes": len(left), "status_dict": {"success": len(left)}}
+    folder.write_json(stats, {field: counts.get(field, value) for field, value in about.items()})
+    folder.write_parquet(sidecar, left, key, note)
+    return [*written, stats, sidecar]
+
+
+def count_shards(folder: RunStore) -> None:
+    """Write sizes.json by the rows of the sidecars, where it differs."""
+    sizes = folder.read_json(SIZES_FILE)
+    counted = {name: folder.footer(f"{stem_of(name)}.parquet")[2] for name in sizes}
+    if counted != sizes:
+        folder.write_json(SIZES_FILE, counted)
+
+
+def find_holders(folder: RunStore, kind: OutputFormat, items: Items, candidates: Items) -> Items:
+    """Return those uids among `candidates` whose samples have one of the images in any of their files."""
+    holders = []
+    for name in find_shards(folder, candidates):
+        rows = folder.read_parquet(f"{stem_of(name)}.parquet", ["uid", "key"])
+        rows = rows.filter(pa.array(candidates.find("uid", rows["uid"])))
+        columns = rows.to_pydict()
+        uids = dict(zip(columns["key"], columns["uid"], strict=True))
+        for member, digest in digest_members(folder, kind, name, uids.keys()):
+            if items.has_image(digest):
+                holders.append(bytes.fromhex(uids[split_name(member)[0]]))
+    return Items.of({"uid": holders})
+
+
+def digest_members(
+    folder: RunStore, kind: OutputFormat, name: str, keys: Set[str] | None = None
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and sha256 of each member of a shard but texts, of the samples of these keys; None: of all."""
+    yield from ((member, hashlib.sha256(data).digest()) for member, data in kind.members(folder, stem_of(name), keys))

@@ -7,19 +7,25 @@ matrix product, and a row's numbers depend on no other rows but through the BLAS
 Trade-offs: nothing is learnt or tuned; what a score means is calibrated on real images, as a rule does with `top`.
 """
 
+from dataclasses import dataclass
 from itertools import product
 from math import isqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F32, F64, I32, I64
+from curate.base.numeric.spherical import padded
 from curate.base.numeric.vectors import dot, normalised, squares
+from curate.models.products import SOME, Products
 
 GAP_SHARE = 0.25  # of the distance between the modalities' means: CLIPMasterPrints' shift
 CELLS = 1 << 22  # similarities at a time, so that memory does not grow with the rows
+ROWS = 8192  # at a time, which are turned to float64
+_ROUNDING = 1e-12  # a smaller variance of rows of norm 1 is float32's rounding
 
 
 class Tags(NamedTuple):
@@ -135,3 +141,84 @@ def _find_nearest(
                 if value > exact:
                     exact, chosen = value, first + j
         best[i, 0], best[i, 1], nearest[i] = largest, exact, chosen
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """x ↦ x · weight + bias, one logit for each class: Gaussians with one covariance (GDA), without training.
+
+        Σ⁻¹ = d · pinv((N - 1) Σ̂ + tr(Σ̂) I)    Σ̂ of the examples less their class's mean, over N - 1
+        W = Σ⁻¹ μᵀ      b = log(1/k) - ½ μ Σ⁻¹ μᵀ      logits = 100 x Tᵀ + α (x W + b)
+
+    All classes are equally probable before the image is seen, and have one shape. α, the weight of examples against
+    prompts, is chosen on held-out examples (the paper tries the powers of ten from 1e-4 to 1e4). Computed in float64:
+    entries of Σ⁻¹ reach thousands. Source: Wang et al., A Hard-to-Beat Baseline for Training-free CLIP-based
+    Adaptation, 2024; its Σ⁻¹ is the ridge estimator of Kubokawa and Srivastava, 2008.
+    """
+
+    weight: F64  # W, float64[d, k]
+    bias: F64  # b, float64[k]
+
+    def logits(self, images: F32, texts: F32 | None = None, alpha: float = 1.0) -> F64:
+        """Return 100 x Tᵀ + α (x W + b) of images x and texts T, a prompt of each class; without T the second term."""
+        x = images.astype(np.float64)  # less would lose what differs between logits of hundreds
+        logits: F64 = alpha * (x @ self.weight + self.bias)
+        return logits if texts is None else logits + 100.0 * (x @ texts.T.astype(np.float64))
+
+    def classify(self, images: F32, texts: F32 | None = None, alpha: float = 1.0) -> Tags:
+        """Return the class of each image, and the softmax of its `logits`: without texts, at α = 1, the posteriors."""
+        probabilities = np.empty((len(images), len(self.bias)), np.float32)
+        for start in range(0, len(images), ROWS):
+            logits = self.logits(images[start : start + ROWS], texts, alpha)
+            weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+            probabilities[start : start + ROWS] = weights / weights.sum(axis=1, keepdims=True)
+        return Tags(probabilities, probabilities.argmax(axis=1))
+
+
+def fit_classifier(embeddings: F32, labels: I64, classes: int) -> Classifier:
+    """Fit the Gaussians to labelled examples, some of each class (4 to 16 do well in the paper).
+
+    Raises RecipeError where the examples of each class are all alike, as with one each, and tell no covariance.
+    """
+    x = embeddings.astype(np.float64)
+    means = np.stack([x[labels == label].mean(axis=0) for label in range(classes)])
+    centred = x - means[labels]
+    size, dimension = x.shape
+    scatter = centred.T @ centred  # (N - 1) Σ̂: the centred rows have mean 0
+    trace = np.trace(scatter) / max(size - 1, 1)
+    if trace <= _ROUNDING:
+        what = f"the {size} examples of {classes} classes do not differ within any class"
+        raise RecipeError(f"{what}; accepted: two different examples of a class at least")
+    # With the ridge above 0 the matrix is positive definite, so that its pseudo-inverse is its inverse.
+    weight = dimension * np.linalg.solve(scatter + trace * np.eye(dimension), means.T)
+    return Classifier(weight, -np.log(classes) - 0.5 * np.einsum("kd,dk->k", means, weight))
+
+
+def largest_cosine(images: npt.NDArray[Any], targets: Products) -> F32:
+    """Return the largest |cosine| of each image [n, d] with any target, of unit length (float32[n]).
+
+    This is NormSim in the norm ∞: Wang et al., "CLIPLoss and Norm-Based Data Selection Methods for Multimodal
+    Contrastive Learning" (arXiv 2405.19547).
+    """
+    out = np.empty(len(images), np.float32)
+    for part, block in padded(images, SOME):
+        out[part] = targets.largest(normalised(block))[: part.stop - part.start]
+    return out
+
+
+def covariance(targets: npt.NDArray[Any]) -> F64:
+    """Return Σ, the mean of t·tᵀ over targets [t, d] of unit length (float64[d, d])."""
+    whole = np.zeros((targets.shape[1], targets.shape[1]))
+    for start in range(0, len(targets), 1 << 16):
+        some = normalised(targets[start : start + (1 << 16)]).astype(np.float64)
+        whole += some.T @ some
+    return whole / max(1, len(targets))
+
+
+def alignment(images: npt.NDArray[Any], sigma: F64) -> F32:
+    """Return fᵀΣf of each image [n, d], of unit length (float32[n]): "Variance Alignment Score" (arXiv 2402.02055)."""
+    out = np.empty(len(images), np.float32)
+    for part, block in padded(images, len(sigma)):
+        rows = normalised(block).astype(np.float64)
+        out[part] = np.einsum("nd,nd->n", rows @ sigma, rows)[: part.stop - part.start]
+    return out

@@ -14,7 +14,7 @@ from curate.ask.whatif.estimate import estimate
 from curate.ask.whatif.survivors import open_finished
 from curate.base.errors import RecipeError
 from curate.cli.summary import summary
-from curate.decide.draw.mixture import split_rows
+from curate.decide.draw.sample import split_rows
 from curate.recipe.recipe import Recipe
 from pipelines.prepare import prepare
 from tests.laws import pools

@@ -11,8 +11,8 @@ from curate.ask.whatif.answer import answer
 from curate.ask.whatif.survivors import open_finished
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F64
+from curate.decide.draw.sample import WeightedChoice, weighted_keys
 from curate.decide.draw.smallest import Cut
-from curate.decide.draw.weighted import WeightedChoice, weighted_keys
 from curate.expressions.check import CheckedExpression
 from tests.decide.draw.cuts import find
 from tests.laws import pools
@@ -28,7 +28,7 @@ def draw(weights: F64, rows: int, seed: int) -> tuple[Cut, F64]:
     cut = find([keys], np.array([rows]), 2)
     choice = WeightedChoice(CheckedExpression("w", ("w",), "DOUBLE"), cut)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("curate.decide.draw.weighted.read_weights", lambda *of: weights)
+        patched.setattr("curate.decide.draw.sample.read_weights", lambda *of: weights)
         return cut.draws(keys, np.full(len(weights), 0.5)) < 1, choice.inclusion(None)  # type: ignore[arg-type,return-value]
 
 

@@ -18,10 +18,9 @@ import pytest
 from curate.base.schema import METADATA
 from curate.match.building.dumps import Articles
 from curate.match.building.parts import make_plan
-from curate.match.building.settings import BuildSettings, Limits
 from curate.match.building.steps import build_metadata, gather_entries
 from curate.match.building.tokens import load_tokeniser
-from curate.match.building.wikis import Mode
+from curate.match.building.wikis import BuildSettings, Limits, Mode
 from curate.match.building.wikitext import strip_markup
 from curate.run.in_process import InProcessUnits
 from curate.store.store import RunStore

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from curate.match.building.parts import make_plan
-from curate.match.building.settings import Limits
-from curate.match.building.wikis import Mode
+from curate.match.building.wikis import Limits, Mode
 from pipelines.metadata import run_build
 from tests.match.building.drawn import write_all
 from tests.match.building.test_build import SMALL, build

@@ -1,6 +1,6 @@
 """Signals on embeddings against loops written from the formulas, their invariances and their edges.
 
-Also those of `curate.signals.formulas.gda` and `curate.publish.drift`, which share their inputs.
+Also those of `curate.publish.drift`, which share their inputs.
 """
 
 import math
@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from curate.base.errors import RecipeError
 from curate.publish import drift
 from curate.publish.drift import draw_directions, measure_drift
-from curate.signals.formulas import embedding_scores, gda
+from curate.signals.formulas import embedding_scores
 from curate.signals.formulas.embedding_scores import (
+    Classifier,
+    fit_classifier,
     fooling_score,
     mean_shift,
     quality_axis,
@@ -22,7 +24,6 @@ from curate.signals.formulas.embedding_scores import (
     shift,
     tag_contexts,
 )
-from curate.signals.formulas.gda import Classifier, fit_classifier
 
 
 def unit(*shape, seed=0, centre=None, spread=1.0):
@@ -277,7 +278,7 @@ def test_classifier_invariances(monkeypatch):
     turn, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((24, 24)))
     turned = fit_classifier((x @ turn).astype(np.float32), labels, 4).classify((images @ turn).astype(np.float32))
     np.testing.assert_allclose(turned.probabilities, found, atol=1e-4)
-    monkeypatch.setattr(gda, "ROWS", 10)
+    monkeypatch.setattr(embedding_scores, "ROWS", 10)
     np.testing.assert_allclose(fit_classifier(x, labels, 4).classify(images).probabilities, found, atol=1e-6)
 
 
