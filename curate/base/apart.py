@@ -92,7 +92,6 @@ class Apart:
         return self._replies
 
     def _find_end(self) -> EndedError:
-        """Return how the process ended."""
         assert self._process
         try:
             status = self._process.wait(_CLOSED)

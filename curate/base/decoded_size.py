@@ -88,7 +88,6 @@ def page_span(chunk: pq.ColumnChunkMetaData) -> tuple[int, int]:
 
 
 def _pages(opened: Any, chunk: pq.ColumnChunkMetaData) -> Iterator[_Page]:
-    """Yield the pages of a column chunk that Arrow reads."""
     (at, end), values = page_span(chunk), 0
     while values < chunk.num_values and at < end:
         header, length = _header(opened, at)

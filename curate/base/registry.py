@@ -137,7 +137,6 @@ def _load(registry: Registry[Any]) -> tuple[Mapping[str, Any], Mapping[str, Fore
 
 
 def _import(name: str) -> Any:
-    """Return what module:NAME names."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
 

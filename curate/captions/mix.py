@@ -70,7 +70,6 @@ def count_replaced(captions: Captions, seed: int, tables: UnitTables) -> Counter
 
 
 def _replacing() -> list[str]:
-    """Return the kinds whose texts may take the original's place."""
     return [kind.kind for kind in CAPTION_KINDS.kinds().values() if kind.replaces]
 
 

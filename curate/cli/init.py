@@ -15,7 +15,7 @@ from typer import Argument, Option
 from curate.base.errors import RecipeError
 from curate.base.wording import did_you_mean
 from curate.recipe.files import shipped_folder
-from curate.recipe.source import FORMATS, Source
+from curate.recipe.source import FORMATS, Source, UnknownSource
 
 _OPTIONS = 4  # of a format that a recipe shows as comments
 
@@ -146,6 +146,31 @@ def schema() -> None:
 
     With it, an editor completes keys, shows what they mean, and marks faults.
     """
-    from curate.recipe.json_schema import recipe_schema
-
     print(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Return the schema (JSON Schema 2020-12), with the kinds of signals, formats and engines that are installed.
+
+    It refuses no recipe that curate takes. What it does not say, such as rules that name no column, `plan` finds.
+    """
+    from curate.recipe.recipe import Recipe
+
+    schema = Recipe.full().model_json_schema()
+    sections = schema["$defs"]
+    for key, kind in FORMATS.kinds().items():
+        properties = sections[kind.section.__name__]["properties"]
+        properties["format"] = {"const": key, "description": properties["format"]["description"]}
+    unknown = {"$ref": f"#/$defs/{UnknownSource.__name__}"}
+    for choices in schema["properties"]["input"]["anyOf"]:
+        source = choices.get("items", choices)
+        source["oneOf"] = [choice for choice in source["oneOf"] if choice != unknown]
+    del sections[UnknownSource.__name__]
+    for section in sections.values():
+        if "description" in section:
+            section["description"] = section["description"].partition("\n\nAttributes:")[0]  # which are for developers
+    for section in schema["properties"].values():
+        if section.get("type") == "object" or "$ref" in section:  # or nothing, as YAML has a key without a value
+            names = section.keys() - {"default", "description", "examples", "title"}
+            section["anyOf"] = [{name: section.pop(name) for name in [*section] if name in names}, {"type": "null"}]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "A recipe of curate"}

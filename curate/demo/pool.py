@@ -104,7 +104,6 @@ def _sidecar(key: str, sample: Sample) -> bytes:
 
 
 def _truth(keys: dict[int, str], row: int, sample: Sample) -> dict[str, object]:
-    """Return the row of `TRUTH` for one sample."""
     scene, item = sample.scene, sample.scene.items[0]
     return {
         **vars(item),

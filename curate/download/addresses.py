@@ -75,7 +75,6 @@ def refusal(text: str, allowed: tuple[Network, ...] = ()) -> str | None:
 
 
 def _kind(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str | None:
-    """Return why an address is not public."""
     if any(address in network for network in _SERVICES):
         return "a cloud's own service"
     kind = next((name.replace("_", "-") for name in _KINDS if getattr(address, f"is_{name}", False)), None)

@@ -232,7 +232,6 @@ def _write_tabular(urls: UrlList, path: str, quote: str) -> bool:
 
 @contextmanager
 def _tabular(urls: UrlList, types: dict[str, pa.DataType], quote: str) -> Iterator[Any]:
-    """Yield the batches of a list of CSV or TSV."""
     import pyarrow.csv
 
     is_csv, names = urls.kind == "csv", None if urls.column_names is None else list(urls.column_names)

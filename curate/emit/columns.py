@@ -93,7 +93,6 @@ def read_kept(tables: UnitTables, names: Sequence[str], derived: Collection[str]
 
 
 def _check(key: str, names: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Return the names as `known` has them. Raises UnknownColumn."""
     by_lower = {name.lower(): name for name in known}
     for name in names:
         if name.lower() not in by_lower:

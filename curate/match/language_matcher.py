@@ -240,7 +240,6 @@ def _remove_old(shared: Path) -> None:
 
 @cache
 def _code() -> str:
-    """Return a digest of the code that makes and reads tables."""
     paths = (Path(module.__file__ or "") for module in (kernel, language_kernel, sys.modules[__name__]))
     return digest([path.read_text("utf-8") for path in paths])
 

@@ -316,7 +316,6 @@ def _check_words(entries: pa.ChunkedArray, path: str) -> None:
 
 
 def _repeated(entries: pa.Array) -> pa.Array:
-    """Return which entries (string) are equal to one before."""
     keys = ids.entry_keys(entries)
     order = np.argsort(keys, kind="stable")
     again = np.flatnonzero(keys[order[1:]] == keys[order[:-1]]) + 1

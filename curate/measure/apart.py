@@ -80,7 +80,6 @@ class MeasureApart:
 
 
 def _begin(settings: MeasureSettings) -> MeasureSettings:
-    """Return the settings with signals, which do not travel."""
     return replace(settings, signals=find_signals(settings.measure, settings.models))
 
 

@@ -73,7 +73,6 @@ def _collect(collectors: Sequence[Collector], row: int, facts: ImageFacts) -> Im
 
 
 def _fact_columns(facts: Sequence[ImageFacts]) -> dict[str, pa.Array]:
-    """Return the columns of _FACTS."""
     values: dict[str, Any] = dict(zip(ImageFacts._fields, zip(*facts, strict=True), strict=True))
     small = values["small"]
     has_hash = np.array([picture is not None for picture in small], bool)

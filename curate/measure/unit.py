@@ -230,7 +230,6 @@ class _UnitWork:
             self.samples = self.samples.set_column(place, schema.SAMPLES.field(name), pa.array(column, pa.string()))
 
     def _captions(self) -> pa.Array:
-        """Return captions, null where a row cannot be read."""
         is_ok = pc.equal(self.samples["status"], OK)
         captions = pc.if_else(is_ok, self.samples["caption"], pa.scalar(None, pa.string()))
         return whole(captions)
@@ -354,7 +353,6 @@ class _UnitWork:
         return by_name(self.checkpoints.complete([signal.name, key, *map(_digest_of, embeddings)], fields, steps))
 
     def _about(self) -> dict[str, Any]:
-        """Return the footer note of `samples`."""
         pairs = zip(self.unit.parts, self.parts, strict=True)
         return {
             "failures": [[part.path, *measured.failure] for part, measured in pairs if measured.failure],

@@ -161,7 +161,6 @@ def _chain(tensors: dict[str, F32], path: str) -> Iterator[tuple[str, Layer]]:
 
 
 def _joints(names: tuple[str, ...]) -> list[bool]:
-    """Return whether an activation comes after each layer but the last."""
     tails = [name.rpartition(".") for name in names]
     if len({parent for parent, _, _ in tails}) > 1 or not all(_NUMBERS.fullmatch(tail) for _, _, tail in tails):
         return [True] * (len(names) - 1)

@@ -135,7 +135,6 @@ def resolve_device(options: OpenClip) -> str:
 
 
 def _find_files(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """Return what `_find` does. Raises RecipeError."""
     where = f"measure.clip {options.name!r}"
     try:
         with alone_with(f"{options.model} {options.pretrained}"):

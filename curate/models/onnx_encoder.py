@@ -53,7 +53,6 @@ def resolve_device(options: OpenClip) -> str:
 
 
 def _count_gpus() -> int:
-    """Return how many GPUs CUDA's driver shows this process."""
     count = ctypes.c_int()
     try:
         driver = ctypes.CDLL("libcuda.so.1")

@@ -146,7 +146,6 @@ def _widened(line: Line) -> Line:
 
 
 def _sides(line: Line) -> tuple[float, float]:
-    """Return half the length and half the height of a line."""
     return float(np.hypot(*line.along)), float(np.hypot(*line.across))
 
 

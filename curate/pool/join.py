@@ -122,7 +122,6 @@ class JoinTable:
         return None
 
     def _numbers(self, high: U64) -> I64:
-        """Return the bucket of each hash."""
         return ((high >> np.uint64(32)) * np.uint64(self._count) >> np.uint64(32)).astype(np.int64)
 
 

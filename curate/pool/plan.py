@@ -233,7 +233,6 @@ def _has_images(columns: Sequence[tuple[Source, FileColumns]]) -> bool:
 
 
 def _unit_size(sources: Planned, has_images: bool) -> int:
-    """Return what units take, by `InputFormat.weight`, where no one says it."""
     weights = (find_format(source).weight(part, has_images) for source, planned in sources for part in planned.parts)
     return group_size(sum(weights), UNITS, UNIT_BYTES if has_images else UNIT_ROWS)
 

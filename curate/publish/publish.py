@@ -139,7 +139,6 @@ def count_entries(entries: pa.Table, pool: I64, survivors: I64, sums: I64, p: F6
 def _summarise(
     settings: PublishSettings, counts: Counter[str], results: Results, entries: pa.Table, digests: Lines
 ) -> RunFacts:
-    """Return what run.json will hold, but for `content`."""
     store, recipe, pool = settings.store, settings.recipe, settings.pool
     audit, decided, captioned = results.audit, results.decided, results.captioned
     claim = run_facts.read_claim(store)

@@ -105,7 +105,6 @@ def is_section(form: Any) -> bool:
 
 
 def _describe(fault: Any, place: Place) -> str:
-    """Return what follows the key in a fault's line."""
     if fault["type"] == "fault":
         key = fault["ctx"]["key"]
         return f"{'.' if key else ''}{key}: {fault['msg']}"

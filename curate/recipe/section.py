@@ -31,7 +31,6 @@ def is_none(value: object) -> bool:
 
 @cache
 def _words_of_sql() -> frozenset[str]:
-    """Return the words that are no names without quotes."""
     import duckdb  # here: few recipes name columns of their own
 
     words = duckdb.sql("SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category = 'reserved'").fetchall()

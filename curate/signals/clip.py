@@ -87,7 +87,6 @@ def _key(identity: dict[str, Any]) -> str:
 
 
 def _build(name: str, options: Clip, built: Built) -> Iterator[Signal]:
-    """Yield the signal of one model, and that of its words."""
     identity = built.identities[name]
     # The device and the precision that `auto` stands for, the same on every worker.
     resolved = options.model_copy(update={field: identity[field] for field in ("device", "precision")})

@@ -52,8 +52,6 @@ _PARTS = (
 
 
 class _Part(NamedTuple):
-    """One part of speech."""
-
     lemmas: Mapping[str, bool]  # each lemma, and whether its first synset is in ImageNet
     exceptions: Mapping[str, list[str]]  # irregular forms and their lemmas
     endings: Sequence[tuple[str, ...]]  # of regular forms, and what replaces them in the lemma
@@ -202,7 +200,6 @@ def _parse_index(path: Path, text: str, letter: str) -> dict[str, list[int]]:
 
 
 def _parse_exceptions(path: Path, text: str) -> dict[str, list[str]]:
-    """Return irregular forms and their lemmas."""
     exceptions = {}
     for number, line in enumerate(text.splitlines(), 1):
         form, *lemmas = line.split() or [""]
@@ -220,7 +217,6 @@ def _shipped_ids() -> Path:
 
 
 def _parse_ids(path: Path | str, text: str) -> dict[int, int]:
-    """Return the offsets, and the line of each."""
     known: dict[int, int] = {}
     for number, line in enumerate(text.splitlines(), 1):
         name, *_ = line.split() or [""]

@@ -86,7 +86,6 @@ def name_language(words: Sequence[str], answers: Sequence[tuple[str, float]]) ->
 
 
 def _place(code: str) -> int | None:
-    """Return which list is that of a code of fastText."""
     return _PLACES.get(_LIST_OF.get(code, code))
 
 

@@ -71,7 +71,6 @@ def _corners(line: Line) -> list[tuple[float, float]]:
 
 
 def _grown(line: Line) -> Line:
-    """Return the line with its ring."""
     width = 2 * _RING * float(np.hypot(*line.across))
     sides = (side * (1 + width / max(float(np.hypot(*side)), 1e-9)) for side in (line.along, line.across))
     return Line(line.centre, *sides)

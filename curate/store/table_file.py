@@ -111,7 +111,6 @@ class TableFile:
         return pa.table([self._columns[name] for name in names], schema=pa.schema(fields))
 
     def _read(self, columns: list[str] | None) -> pa.Table:
-        """Return columns that were not read before, and keep them."""
         table = self._parsed(lambda: self._file.read(columns, use_threads=False)).replace_schema_metadata(None)
         self._columns.update(zip(table.column_names, table.columns, strict=True))
         return table

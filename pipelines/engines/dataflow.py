@@ -283,7 +283,6 @@ class _DataflowJob(Job):
 
 
 def _find_faults(options: PipelineOptions, out: str | None) -> Iterator[str]:
-    """Yield what is wrong with an option, each in a line."""
     cloud, worker = options.view_as(GoogleCloudOptions), options.view_as(WorkerOptions)
     needed = {"project": cloud.project, "region": cloud.region, "sdk_container_image": worker.sdk_container_image}
     others = {"job_name": cloud.job_name, "service_account_email": cloud.service_account_email}

@@ -54,7 +54,6 @@ def say(infos: Iterable[metrics_pb2.MonitoringInfo]) -> str:
 
 
 def _merge(alike: list[metrics_pb2.MonitoringInfo]) -> metrics_pb2.MonitoringInfo:
-    """Return one for several that Beam does not consolidate."""
     first = alike[0]
     labels = [first.labels.get(name, "") for name in (monitoring_infos.NAMESPACE_LABEL, monitoring_infos.NAME_LABEL)]
     step = first.labels.get(monitoring_infos.PTRANSFORM_LABEL)

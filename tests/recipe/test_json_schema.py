@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from curate.base.errors import RecipeError
-from curate.recipe.json_schema import recipe_schema
+from curate.cli.init import recipe_schema
 from curate.recipe.recipe import parse_recipe
 from curate.recipe.strict_yaml import load_yaml
 

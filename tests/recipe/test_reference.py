@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from curate.base import schema
-from curate.recipe.json_schema import recipe_schema
+from curate.cli.init import recipe_schema
 from curate.recipe.measure import SIGNALS, Measure
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.recipe.section import Section

@@ -58,7 +58,6 @@ def _measured_name(run: OpenRun, column: str) -> str:
 
 
 def _comparisons(node: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yield what a condition compares with numbers, and these."""
     sides = []
     if node.get("class") == "BETWEEN":
         sides = [(node["input"], node["lower"]), (node["input"], node["upper"])]
@@ -107,7 +106,6 @@ def _measures(node: dict[str, Any]) -> Iterator[str]:
 
 
 def _called(node: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
-    """Return the function that an expression calls, and its arguments."""
     arguments = [argument["expression"] for argument in node.get("arguments", ())]
     return str(node.get("function_name", "")).lower(), arguments
 

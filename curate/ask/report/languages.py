@@ -77,7 +77,6 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _detail(run: OpenRun, row: dict[str, Any], reference: str | None) -> list[Block]:
-    """Return the curve and the most frequent entries of a language."""
     language = row["language"]
     entries = run.rows(
         "SELECT entry, survivors, probability, kept FROM entries WHERE language = $language AND survivors > 0 "

@@ -66,7 +66,6 @@ def provenance_section(run: OpenRun) -> Section:
 
 
 def _plain(value: Any) -> Any:
-    """Return the recipe without empty values."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items() if item not in (None, {}, [])}
     return [_plain(item) for item in value] if isinstance(value, list) else value

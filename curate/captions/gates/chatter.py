@@ -12,7 +12,6 @@ from curate.captions.gates.text_columns import brought_in, matches, read_rows
 
 
 def _read_patterns(classes: str) -> list[str]:
-    """Return a pattern of each class in a table of `chatter.toml`."""
     tables = tomllib.loads(files("curate.captions.gates").joinpath("chatter.toml").read_text("utf-8"))
     patterns = ["(?i)" + "|".join(alternatives) for alternatives in tables[classes].values()]
     for name, part in tables["parts"].items():

@@ -141,7 +141,6 @@ def hold_names(text: str) -> Held:
 
 
 def _pick(text: str, marked: list[re.Match[str]], sentence: bool) -> list[str]:
-    """Return the names among words with a capital, case-folded."""
     lowered = [word[0].casefold() for word in marked]
     strong = [not is_ordinary(word) for word in lowered]
     either = [_marks().get(word) == "*" for word in lowered]

@@ -189,7 +189,6 @@ def _join(scores: F32, corner: tuple[int, int], points: F32, lengths: F64, cosin
 
 @njit(nogil=True, cache=True)
 def _close(scores: F32, a: F32, b: F32, cosine: float) -> I64:
-    """Return all close pairs of a block (int64[2, p])."""
     pairs = []
     lengths_a, lengths_b = squares(a), squares(b)
     roots = np.sqrt(lengths_b)

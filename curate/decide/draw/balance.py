@@ -121,7 +121,6 @@ class LimitsChoice(Choice):
 
 
 def _say_uncertain(reference: LanguageLimit, languages: Sequence[LanguageLimit]) -> str:
-    """Return which languages have few matches; empty where none has."""
     if not languages:
         return ""
     matches = (f"{pluralise(of.matches, 'match', 'matches')} in all" for of in languages)

@@ -45,8 +45,6 @@ class Scores(NamedTuple):
 
 
 class _Block(NamedTuple):
-    """The rows of a unit."""
-
     hashes: U64
     scores: F32
     times: I32  # how often each was drawn so far: a part of those of all units

@@ -246,7 +246,6 @@ def _parse(lines: bytes, skip: Callable[[csv.InvalidRow], Literal["skip"]]) -> p
 
 
 def _wiki_of(project: bytes, wikis: Collection[str], mode: Mode) -> str | None:
-    """Return the wiki that a project's views count for."""
     name = project.decode("ascii", "replace")
     if mode is not Mode.worldwide:
         name = name.removesuffix(".m") if mode is Mode.corrected else name

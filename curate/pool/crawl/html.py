@@ -100,7 +100,6 @@ def read_links(text: str, head: PageHead) -> PageLinks:
 
 
 def _decode(body: bytes, charset: str | None) -> tuple[str, str]:
-    """Return the text of a page and its charset."""
     from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
 
     if not charset and (meta := _META_CHARSET.search(body[:_META_BYTES])):
@@ -166,7 +165,6 @@ def largest_first(sets: list[str | None]) -> list[str]:
 
 
 def _page(head: PageHead, document: Any, base: BaseUrl) -> dict[str, Any]:
-    """Return what holds for all images of a page."""
     metas = [(meta.getattr("name"), meta.getattr("content")) for meta in _all(document, "meta[name]")]
     root, title = document.query_selector("html"), document.query_selector("title")
     licences = [link.getattr("href") for link in _all(document, "a[rel~=license], link[rel~=license]")]

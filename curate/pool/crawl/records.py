@@ -199,7 +199,6 @@ class Stream:
         return None
 
     def _search(self, pattern: re.Pattern[bytes], offset: int) -> Iterator[int]:
-        """Yield where a pattern of up to 10 bytes occurs."""
         while block := self.read_at(offset, _BLOCK + 16):
             for match in pattern.finditer(block):
                 if match.start() < _BLOCK:

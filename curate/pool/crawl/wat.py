@@ -75,7 +75,6 @@ def find_links(document: Json) -> PageLinks:
 def _page(
     header: Mapping[str, Json], container: Mapping[str, Json], http: Json, head: Json, base: BaseUrl, url: str
 ) -> dict[str, Any]:
-    """Return what holds for all images of a page."""
     metas = [(meta.get("name"), meta.get("content")) for meta in map(_dict, _list(head.get("Metas")))]
     offset = _text(container.get("Offset")) or ""
     return {
@@ -129,7 +128,6 @@ def _header_pairs(headers: Json) -> list[tuple[str, Json]]:
 
 
 def _licences(links: list[dict[str, Json]], base: BaseUrl) -> Iterator[str]:
-    """Yield the URLs of links whose relation is a licence."""
     for link in links:
         if "license" in (_text(link["rel"]) or "").lower().split():
             url, _ = read_url(link.get("url"), base)

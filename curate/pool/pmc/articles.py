@@ -119,7 +119,6 @@ def _read_lists(source: Source, prefix: str) -> tuple[Iterator[ArticleFiles], in
 
 
 def _group_files(source: Source, files: Iterable[InputFile]) -> list[ArticleFiles]:
-    """Return the articles that files are of, by their folders."""
     folders: dict[str, list[InputFile]] = {}
     archives: list[ArticleFiles] = []
     metadata: dict[str, InputFile] = {}
