@@ -61,11 +61,10 @@ class CircuitBreaker:
     def note_probe(self, reply: Reply) -> None:
         """Note what came of a harmless request."""
         if reply.is_no_answer:
-            code, detail = _split_error(reply)
-            self._trip(f"{code}: stopped, since it answers no request: {detail}")
+            self._trip(f"{reply.code}: stopped, since it answers no request: {reply.detail}")
             self._refusals = MAX_REFUSALS - 1
         elif not reply.is_transient:
-            self._refusals, self._since, self._was_failing = 0, None, False
+            self.note(reply)
 
     def note_no_reply(self) -> None:
         """Note a request that got no reply at any attempt."""
@@ -80,22 +79,16 @@ class CircuitBreaker:
             if not reply.status:  # `note_no_reply` counts requests, which may take long
                 return
             self._since, self._next_word = now, now + FIRST_WORD
-        passed, (code, detail) = now - self._since, _split_error(reply)
+        passed = now - self._since
         if self._was_failing or passed >= self._patience:
-            self._trip(f"{code}: stopped after {passed:.0f} s without an answer to any request: {detail}")
+            self._trip(f"{reply.code}: stopped after {passed:.0f} s without an answer to any request: {reply.detail}")
             self._was_failing = True
         elif now >= self._next_word:
             limit = f"curate gives up after {self._patience:.0f} s (patience)"
-            self._warn(f"has answered no request for {passed:.0f} s: {detail}; {limit}")
+            self._warn(f"has answered no request for {passed:.0f} s: {reply.detail}; {limit}")
             self._next_word = now + NEXT_WORD
 
     def _trip(self, why: str) -> None:
         self.tripped.why = why
         self.tripped.set()
         self.tripped = Tripped()
-
-
-def _split_error(reply: Reply) -> tuple[str, str]:
-    """Return the code and the detail of a reply that holds no answer."""
-    code, _, detail = (reply.answer.error or "").partition(": ")
-    return code, detail

@@ -3,7 +3,8 @@
 In: the calls of `openai_protocol`. Out: a reply (status, body), never an exception for what the network does. The
 client is that of package openai, without its own retries: they cannot be ended when the endpoint is given up, end where
 Retry-After is over two minutes, and report no failed attempts. All calls run in one event loop in a thread of its own:
-only there can a call be ended wherever it hangs. Trade-off: one thread does all, a thousand calls a second.
+only there can a call be ended wherever it hangs. Trade-off: one thread does all, a thousand calls a second. The
+client's typed calls are not used: they raise UnicodeEncodeError on a lone surrogate, and check no field of an answer.
 
 An endpoint is a stranger: at most 1 MB of an answer is read (16 MB of a list of models), and no redirect is followed,
 so that the key goes to no other host. TLS certificates are verified. Proxies are those of the environment.
@@ -16,8 +17,9 @@ import queue
 import re
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -113,22 +115,15 @@ class Endpoint:
         except (openai.APIConnectionError, OSError) as error:
             cause = error.__cause__ or error
             return Reply(0, f"unreachable: {type(cause).__name__}: {cause}".removesuffix(": "))
-        return Reply(
-            response.status_code,
-            response.reason_phrase,
-            response.content[: MAX_LIST if call.body is None else MAX_REPLY],
-            not response.extensions.get("cut", False),
-            read_retry_after(response.headers.get("retry-after"), time.time()),
-            response.headers.get("location", ""),
-        )
+        retry_after = read_retry_after(response.headers.get("retry-after"), time.time())
+        location = response.headers.get("location", "")
+        return Reply(response.status_code, response.reason_phrase, response.content, retry_after, location)
 
     def hide_in_answer(self, answer: Answer) -> Answer:
         """Return the answer with `[key]` for the key, which an endpoint may give back; its error on one line."""
-        if answer.error is not None:
-            return replace(answer, error=self.one_line(answer.error))
-        if answer.text is None or len(self._key) < _LONG_KEY:
-            return answer
-        return replace(answer, text=answer.text.replace(self._key, "[key]"))
+        if answer.text is None:
+            return replace(answer, error=self.one_line(answer.error or ""))
+        return replace(answer, text=answer.text.replace(self._key, "[key]")) if len(self._key) >= _LONG_KEY else answer
 
     def one_line(self, text: str) -> str:
         """Return the text as one printable line, the key hidden in it before it is cut."""
@@ -138,24 +133,14 @@ class Endpoint:
 
 
 async def _limit_reply(response: Any) -> None:
-    """Let no more than `MAX_REPLY` bytes of an answer be read, and none be decompressed: identity was requested."""
+    """Read one byte more than the limit at most, and let none be decompressed: identity was requested."""
     import httpx2
 
-    limit = MAX_LIST if response.request.method == "GET" else MAX_REPLY
+    limit, body = MAX_LIST if response.request.method == "GET" else MAX_REPLY, bytearray()
     response.headers.pop("content-encoding", None)
-    whole = response.stream
-
-    class Limited(httpx2.AsyncByteStream):
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            size = 0
-            async for block in whole:
-                yield block
-                size += len(block)
-                if size > limit:
-                    response.extensions["cut"] = True
-                    return
-
-        async def aclose(self) -> None:
-            await whole.aclose()
-
-    response.stream = Limited()
+    async with aclosing(response.stream), aclosing(aiter(response.stream)) as blocks:
+        async for block in blocks:
+            body += block
+            if len(body) > limit:
+                break
+    response.stream = httpx2.ByteStream(bytes(body[: limit + 1]))

@@ -8,11 +8,8 @@ its own, and what was answered is not sent again.
   do, which costs throughput where only single requests fail.
 - Other 4xx are `refused` or `too_long` at once, as is a redirect; a 2xx without a text is `malformed`, `empty` or,
   where the endpoint says that the model refused, `refused`.
-- An endpoint that says 408, 429 or 5xx to everything is given up after `patience`, and warned of before.
-- When 8 requests in a row got no reply at any attempt, the endpoint is taken for dead: whatever is waiting then is
-  `unreachable` at once. When 8 in a row got a reply that says nothing of them (401, 403, a redirect, a page of HTML),
-  it is probed by a hello, for one token. If such a reply comes to that too, whatever is waiting is given up, with that
-  reason; else each is sent to the end. A later `ask` tries again.
+- `CircuitBreaker` says when an endpoint is given up: whatever is waiting then ends with the reason. Where replies say
+  nothing of their requests, it is first probed by a hello, for one token.
 
 The key is in an environment variable, and shown nowhere.
 """
@@ -38,7 +35,7 @@ from curate.base.errors import RecipeError, RunError
 from curate.llm.breaker import Tripped
 from curate.llm.endpoint import Endpoint, read_key
 from curate.llm.engine import Answer, Engine, EngineOptions, Message, Request, Sampling
-from curate.llm.openai_protocol import OURS, Call, Reply, UnsendableError, read_models, write_call
+from curate.llm.openai_protocol import OURS, Call, Reply, UnsentError, read_models, write_call
 from curate.recipe.section import fault
 
 Numbered = tuple[int, Answer]  # an answer, with the place of its request
@@ -171,11 +168,11 @@ class OpenAIEngine(Engine):
                     group.create_task(work(tripped))
 
     async def _answer(self, endpoint: Endpoint, request: Request, tripped: Tripped) -> Answer:
-        from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt
+        from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_attempt
 
-        async def attempt() -> Reply | None:
+        async def attempt() -> Reply:
             if tripped.is_set():  # the endpoint is given up
-                return None
+                raise UnsentError(tripped.why)
             reply = await endpoint.send(call)
             if endpoint.breaker.note(reply):
                 hello = self._call(_HELLO if request.prompt is None else _HELLO_PROMPT)
@@ -186,22 +183,16 @@ class OpenAIEngine(Engine):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(tripped.wait(), seconds)
 
+        stop, retry = stop_after_attempt(self.options.attempts), retry_if_result(lambda reply: reply.is_transient)
+        retrying: Any = AsyncRetrying(stop=stop, wait=choose_pause, sleep=sleep, retry=retry)
         try:
             call = self._call(request)
-        except UnsendableError as error:
+            reply: Reply = await retrying(attempt)
+            return reply.answer
+        except UnsentError as error:
             return Answer(None, str(error))
-        retrying: Any = AsyncRetrying(
-            stop=stop_after_attempt(self.options.attempts),
-            wait=choose_pause,
-            sleep=sleep,
-            retry=retry_if_result(lambda reply: reply is not None and reply.is_transient),
-            retry_error_callback=lambda state: state.outcome and state.outcome.result(),
-        )
-        last: Reply | None = await retrying(attempt)
-        if last is None:
-            return Answer(None, tripped.why)
-        if not last.is_transient:
-            return last.answer
+        except RetryError as error:
+            last: Reply = error.last_attempt.result()
         if not last.status and not tripped.is_set():
             endpoint.breaker.note_no_reply()
         return replace(last.answer, error=f"{last.answer.error} (the last of {self.options.attempts} attempts)")
@@ -235,10 +226,9 @@ class OpenAIEngine(Engine):
         """Return the reply, where it is a 2xx; else raises what that means before a run."""
         if reply.is_success:
             return reply
-        where, detail = f"{self._base_url}{path}", endpoint.one_line(reply.explanation)
+        where, detail = f"{self._base_url}{path}", endpoint.one_line(reply.detail)
         if not reply.status:
-            what = detail.partition(": ")[2]
-            raise RunError(f"{self._base_url}: cannot be reached ({what}); accepted: a running endpoint")
+            raise RunError(f"{self._base_url}: cannot be reached ({detail}); accepted: a running endpoint")
         if reply.status in (401, 403):
             remedy = "it needs a key: give `key`, the name of an environment variable that holds it"
             if self.options.key:

@@ -49,7 +49,6 @@ class Reply:
     status: int
     reason: str
     body: bytes = b""
-    is_whole: bool = True  # false where the body was longer than is read; `body` is then its beginning
     retry_after: float | None = None  # seconds
     location: str = ""
 
@@ -68,36 +67,40 @@ class Reply:
         """The answer that it holds, or why it holds none."""
         if not self.status:
             return Answer(None, self.reason)
-        if not self.is_success:
-            return Answer(None, f"{error_code(self.status, self.explanation)}: {self.explanation}")
-        if not self.is_whole:
-            return Answer(None, f"malformed: the answer is longer than {MAX_REPLY:,} bytes")
-        return read_answer(self.body)
-
-    @property
-    def explanation(self) -> str:
-        """The status, and what the endpoint says of it."""
-        status, detail = f"{self.status} {self.reason}".strip(), read_error(self.body)
+        if self.is_success:
+            return read_answer(self.body)
+        detail = read_error(self.body)
         if 300 <= self.status < 400:
             detail = f"a redirect to {self.location}, which is not followed, so that no other server gets the key"
-        return f"{status}: {detail}" if detail else status
+        detail = f"{self.status} {self.reason}".strip() + (f": {detail}" if detail else "")
+        return Answer(None, f"{error_code(self.status, detail)}: {detail}")
+
+    @property
+    def code(self) -> str:
+        """One of `engine.ERRORS`; empty where it holds an answer."""
+        return (self.answer.error or "").partition(": ")[0]
+
+    @property
+    def detail(self) -> str:
+        """The status and what the endpoint says of it, or why none came; empty where it holds an answer."""
+        return (self.answer.error or "").partition(": ")[2]
 
     @property
     def is_no_answer(self) -> bool:
         """Whether any request may get it: neither a 2xx nor one that finds fault with a request; or it is no answer."""
         if self.is_success:
-            return (self.answer.error or "").startswith("malformed")
+            return self.code == "malformed"
         return not self.is_transient and self.status not in (400, 413, 422)
 
 
-class UnsendableError(Exception):
-    """The protocol has no way to ask this; the message is the error of its answer, code and detail."""
+class UnsentError(Exception):
+    """A request is not sent; the message is the error of its answer, code and detail."""
 
 
 def write_call(request: Request, model: str, extra: Mapping[str, Any]) -> Call:
     """Return the call of a request to a model, as the endpoint knows it; fields in `extra` win over the sampling's.
 
-    Raises UnsendableError without a prompt or chat, or where an image cannot be placed or is of no known kind.
+    Raises UnsentError without a prompt or chat, or where an image cannot be placed or is of no known kind.
     """
     fields: dict[str, Any] = {"model": model, **asdict(request.sampling)}
     if not request.sampling.stop:
@@ -107,24 +110,24 @@ def write_call(request: Request, model: str, extra: Mapping[str, Any]) -> Call:
     elif request.image is None:
         path, fields["prompt"] = "/completions", request.prompt
     else:
-        raise UnsendableError("refused: not sent, since a completion takes no image; use a chat")
+        raise UnsentError("refused: not sent, since a completion takes no image; use a chat")
     # In ASCII: openai's own JSON takes no lone surrogate.
     return Call(path, json.dumps({**fields, **extra}, separators=(",", ":")).encode())
 
 
 def _write_chat(request: Request) -> list[dict[str, Any]]:
     if not request.messages:
-        raise UnsendableError("refused: not sent, since it holds neither a prompt nor messages")
+        raise UnsentError("refused: not sent, since it holds neither a prompt nor messages")
     chat: list[dict[str, Any]] = [{"role": message.role, "content": message.text} for message in request.messages]
     if request.image is None:
         return chat
     kind = format_of(request.image)
     if kind not in _IMAGES:
         what = f"neither JPEG, PNG, WebP nor GIF: it begins with {request.image[:8].hex(' ')}"
-        raise UnsendableError(f"no_image: not sent, since it is {what}")
+        raise UnsentError(f"no_image: not sent, since it is {what}")
     users = [place for place, message in enumerate(request.messages) if message.role == "user"]
     if not users:
-        raise UnsendableError("refused: not sent, since it has no user message to add the image to")
+        raise UnsentError("refused: not sent, since it has no user message to add the image to")
     url = f"data:image/{kind};base64,{base64.b64encode(request.image).decode()}"
     last = chat[users[-1]]
     last["content"] = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": last["content"]}]
@@ -139,6 +142,8 @@ def read_answer(body: bytes) -> Answer:
     (`message.refusal`) is `refused`; one that comes as text is a text, for the gates to see. A text of white space is
     `empty`. Tokens are counted whatever the answer is.
     """
+    if len(body) > MAX_REPLY:
+        return Answer(None, f"malformed: the answer is longer than {MAX_REPLY:,} bytes")
     reply = _parse(body)
     choices = _field(reply, "choices", list)
     if not choices:
@@ -165,12 +170,8 @@ def read_answer(body: bytes) -> Answer:
 
 def _read_content(content: object) -> str | None:
     """Return its text, empty where there is none; None where it is of no known form."""
-    if content is None:
-        return ""
-    parts = content if isinstance(content, list) else [{"text": content}]
-    if not all(isinstance(part, dict) for part in parts):
-        return None
-    texts = [_field(part, "text", str) for part in parts if part.get("type", "text") == "text"]
+    parts = content if isinstance(content, list) else [{"text": "" if content is None else content}]
+    texts = [_field(p, "text", str) for p in parts if not isinstance(p, dict) or p.get("type", "text") == "text"]
     if None in texts:
         return None
     return "".join(filter(None, texts)).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -12,7 +12,8 @@ from PIL import Image
 
 from curate.llm.engine import ERRORS, Answer, Message, Request, Sampling
 from curate.llm.openai_protocol import (
-    UnsendableError,
+    MAX_REPLY,
+    UnsentError,
     error_code,
     read_answer,
     read_error,
@@ -115,17 +116,17 @@ def test_an_image_goes_before_the_last_text_of_the_user(kind, media):
 
 @pytest.mark.parametrize("image", [b"", b"BM\x00\x00", b"\xff\xd8", b"RIFF\x00\x00\x00\x00WAVE", b"<svg/>", b"GIF90a"])
 def test_an_image_of_another_kind_is_not_sent(image):
-    with pytest.raises(UnsendableError, match=r"^no_image: .*neither JPEG, PNG, WebP nor GIF"):
+    with pytest.raises(UnsentError, match=r"^no_image: .*neither JPEG, PNG, WebP nor GIF"):
         write_call(Request(UID, "recaption", "", 0, messages=(Message("user", "?"),), image=image), "tiny", {})
 
 
 def test_what_cannot_be_placed_is_not_sent():
     image = encoded("PNG")
-    with pytest.raises(UnsendableError, match=r"^refused: .*neither a prompt nor messages"):
+    with pytest.raises(UnsentError, match=r"^refused: .*neither a prompt nor messages"):
         write_call(Request(UID, "rewrite", "", 0), "tiny", {})
-    with pytest.raises(UnsendableError, match=r"^refused: .*takes no image"):
+    with pytest.raises(UnsentError, match=r"^refused: .*takes no image"):
         write_call(Request(UID, "rewrite", "", 0, prompt="a", image=image), "tiny", {})
-    with pytest.raises(UnsendableError, match=r"^refused: .*no user message"):
+    with pytest.raises(UnsentError, match=r"^refused: .*no user message"):
         write_call(Request(UID, "rewrite", "", 0, messages=(Message("system", "a"),), image=image), "tiny", {})
 
 
@@ -163,6 +164,7 @@ WHOLE = {"tokens_in": TOKENS_IN, "tokens_out": TOKENS_OUT}
         (reply("猫\ud83d\ude00\udc00."), Answer("猫😀\ufffd.", finish="stop", **WHOLE)),
         (reply("a", reasoning_content="hm"), Answer("a", finish="stop", **WHOLE)),
         (b'{"choices": [{"text": "a"}]}', Answer("a")),
+        (b'{"choices": [{"text": "a"}]}'.ljust(MAX_REPLY), Answer("a")),
         (b'{"choices": [{"text": "a"}], "usage": null}', Answer("a")),
         (b'{"choices": [{"text": "a"}], "usage": {"prompt_tokens": -1, "completion_tokens": 1e3}}', Answer("a")),
         (b'{"choices": [{"text": "a"}], "usage": {"prompt_tokens": 2147483648}}', Answer("a")),
@@ -186,6 +188,7 @@ def test_texts(body, answer):
         (b"[" * 200_000, "malformed: not JSON"),
         (b"1" * 10_000, "malformed: not JSON"),
         (b"null", "malformed: not JSON"),
+        (reply("a dog").ljust(MAX_REPLY + 1), "malformed: the answer is longer than 1,000,000 bytes$"),
         (b"[]", "malformed: it has no choices"),
         (b"{}", "malformed: it has no choices"),
         (b'{"choices": null}', "malformed: it has no choices"),
