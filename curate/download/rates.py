@@ -7,7 +7,7 @@ over all threads, and all attempts at one without an answer.
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from curate.download.shard_names import STATISTICS
@@ -88,13 +88,10 @@ def read_downloads(run: RunStore) -> tuple[DownloadFacts | None, dict[str, Diges
     lines = [json.loads(line) for line in run.read_log(_LOG)]
     digests = {path: Digest(*digest) for _, _, of_shard in lines for path, digest in of_shard.items()}
     by_shard = {shard: facts for shard, facts, _ in lines}
-    return _add_up([DownloadFacts.model_validate(facts) for facts in by_shard.values()]), digests
-
-
-def _add_up(shards: Sequence[DownloadFacts]) -> DownloadFacts | None:
+    shards = [DownloadFacts.model_validate(facts) for facts in by_shard.values()]
     if not shards:
-        return None
-    return DownloadFacts(
+        return None, digests
+    total = DownloadFacts(
         urls=sum(shard.urls for shard in shards),
         came=sum(shard.came for shard in shards),
         bytes=sum(shard.bytes for shard in shards),
@@ -102,6 +99,7 @@ def _add_up(shards: Sequence[DownloadFacts]) -> DownloadFacts | None:
         ended=max(shard.ended for shard in shards),
         reasons=by_frequency(sum((Counter(shard.reasons) for shard in shards), Counter())),
     )
+    return total, digests
 
 
 def by_frequency(reasons: Mapping[str, int]) -> dict[str, int]:

@@ -105,7 +105,6 @@ class SharedHosts:
 
     @contextmanager
     def slot(self, name: str) -> Iterator[None]:
-        """Wait for a slot of a host."""
         with self._lock:
             host = self._host(name)
             host.expected, host.threads = max(0, host.expected - 1), host.threads + 1

@@ -105,7 +105,6 @@ class HttpTransport:
 
     @contextmanager
     def get(self, site: Site, path: str, deadline: Deadline) -> Iterator[Answer]:
-        """Ask a site for a path; see Transport."""
         connection = None
         try:
             with _faults():
@@ -303,14 +302,12 @@ class _KeptConnections:
         self.leave({host})
 
     def leave(self, hosts: Collection[str]) -> None:
-        """Close all of these hosts."""
         with self._lock:
             for connection in [kept for kept in self._connections if kept.site.host in hosts]:
                 self._connections.remove(connection)
                 connection.close()
 
     def close(self) -> None:
-        """Close all that are kept."""
         with self._lock:
             while self._connections:
                 self._connections.pop().close()

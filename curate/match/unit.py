@@ -44,7 +44,6 @@ class MatchSettings:
 
     @classmethod
     def of(cls, context: RunContext) -> "MatchSettings":
-        """Return those of a run with `match`."""
         assert context.recipe.match is not None
         return cls(context.store, context.metadata_key, context.recipe.match.mode)
 
@@ -91,7 +90,6 @@ class Entries:
 
     @cached_property
     def languages(self) -> Languages:
-        """The languages of the entries."""
         column = whole(self.table["language"]).dictionary_encode()
         return Languages([str(name) for name in column.dictionary.to_pylist()], column.indices.to_numpy())
 

@@ -49,7 +49,6 @@ class CurrentColumns:
         return columns
 
     def read_embeddings(self, needed: Collection[str]) -> dict[str, EmbeddingColumns]:
-        """Return the current embeddings of those that are needed."""
         embeddings = {}
         for name in self.embeddings.keys() & needed:
             columns = [f"{column_prefix(name)}{side}" for side in EmbeddingColumns._fields]

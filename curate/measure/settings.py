@@ -39,14 +39,12 @@ class MeasureSettings:
 
     @classmethod
     def of(cls, context: RunContext) -> "MeasureSettings":
-        """Return those of a run."""
         recipe = context.recipe
         signals = find_signals(recipe.measure, context.models)
         tables = tuple(name for name in table_names(context) if name in TABLES)
         return cls(context.sources, recipe.measure, context.pool, context.models, signals, tables)
 
     def source(self, unit: Unit) -> Source:
-        """Return the source that the unit belongs to."""
         return find_source(self.sources, unit.source)
 
     def read_columns(self, source: str) -> pa.Schema:
@@ -56,18 +54,15 @@ class MeasureSettings:
 
     @cached_property
     def score_schema(self) -> pa.Schema:
-        """The columns of table `scores`."""
         return score_schema(self.signals, self.pool)
 
     @cached_property
     def embedding_schema(self) -> pa.Schema:
-        """The columns of table `embeddings`."""
         return embedding_schema(self.measure, self.models)
 
     # ---- keys
 
     def key(self, table: str, unit: Unit) -> str:
-        """Return the key of one of TABLES."""
         if table == "scores":
             signal_columns = {name for group in self.pool.groups[unit.source] for name in group.columns}
             others = [[field.name, str(field.type)] for field in self.pool.scores if field.name not in signal_columns]

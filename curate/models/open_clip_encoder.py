@@ -43,7 +43,6 @@ class _Net(NamedTuple):
     normalize: tuple[Any, Any] | None  # mean and std, where views are uint8
 
     def encode_images(self, views: list[npt.NDArray[Any]]) -> Any:
-        """Return the embeddings of views."""
         import torch
 
         # Pinned memory lets the copy to a GPU go on during its work; the allocator keeps it until the copy is done.
@@ -60,7 +59,6 @@ class _Net(NamedTuple):
         return self.net.encode_image(pixels.to(self.dtype))
 
     def encode_ids(self, ids: I64) -> Any:
-        """Return the embeddings of texts, which are token ids int64 [n, length]."""
         import torch
 
         ids = torch.from_numpy(ids).to(self.device)

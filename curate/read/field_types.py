@@ -44,7 +44,6 @@ class FieldCounter:
         self._held = 0
 
     def add(self, fields: Mapping[str, Any]) -> None:
-        """Count the fields of an object."""
         if len(fields) <= _MAX_NAMES:
             self._shapes[tuple(fields), tuple(map(type, fields.values()))] += 1
             self._held += len(fields)

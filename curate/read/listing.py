@@ -238,8 +238,6 @@ def fingerprints_beside(names: Iterable[str], storage: dict[str, Any], content: 
 
 
 def _look_up(fs: Any, names: Iterable[str]) -> list[dict[str, Any]]:
-    """Return what is known of each file that is there and may be seen."""
-
     def info(name: str) -> dict[str, Any] | None:
         with suppress(FileNotFoundError, PermissionError):
             return _info(fs, name)

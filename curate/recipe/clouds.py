@@ -44,24 +44,23 @@ def __getattr__(name: str) -> Any:
             return client
 
         limits = {"connect_timeout": SECONDS, "read_timeout": SECONDS}
-        members = {"__module__": __name__, "__doc__": Base.__doc__, "set_session": set_session, **limits}
-        kind = type(Base)(name, (Base,), members)
+        members: dict[str, Any] = {"set_session": set_session, **limits}
     elif name == "GCSFileSystem":
         Base, core = (import_module(of).GCSFileSystem for of in ("gcsfs", "gcsfs.core"))
-        asks = {ask: _try_again(getattr(core, ask).__wrapped__) for ask in _GCS if hasattr(core, ask)}
+        members = {ask: _try_again(getattr(core, ask).__wrapped__) for ask in _GCS if hasattr(core, ask)}
         limit = import_module("aiohttp").ClientTimeout(total=None, sock_connect=SECONDS, sock_read=SECONDS)
         defaults = {"requests_timeout": limit, "session_kwargs": {"raise_for_status": _refuse_busy}}
         conf["gs"] = defaults | conf.get("gs", {})
-        kind = type(Base)(name, (Base,), {"__module__": __name__, "__doc__": Base.__doc__, **asks})
     elif name == "HTTPFileSystem":
         Base = import_module("fsspec.implementations.http").HTTPFileSystem
 
         def begin(self: Any, *arguments: Any, **named: Any) -> None:
             Base.__init__(self, *arguments, **{"get_client": _open_session} | named)
 
-        kind = type(Base)(name, (Base,), {"__module__": __name__, "__doc__": Base.__doc__, "__init__": begin})
+        members = {"__init__": begin}
     else:
         raise AttributeError(name)
+    kind = type(Base)(name, (Base,), {"__module__": __name__, "__doc__": Base.__doc__, **members})
     return globals().setdefault(name, kind)
 
 

@@ -219,7 +219,6 @@ class Recipe(KindsSection):
 
     @property
     def expressions(self) -> list[str]:
-        """All SQL of the recipe."""
         per_row = [task.section.per_row for task in self.captions.tasks] if self.captions else []
         weights = self.sample.weights if self.sample else None
         candidates = [*self.rules.values(), *self.derive.values(), self.output.repeat, weights, *per_row]

@@ -212,12 +212,10 @@ class OneKind(KindsSection):
 
     @property
     def kind(self) -> str:
-        """The key of the kind."""
         return next(self._chosen())
 
     @property
     def section(self) -> Any:
-        """Its section."""
         return getattr(self, self.kind)
 
     def _chosen(self) -> Iterator[str]:

@@ -147,11 +147,9 @@ class ClipScorer:
         return self._load()
 
     def observe(self, image: Image.Image) -> npt.NDArray[Any]:
-        """Return the image as the model takes it."""
         return self._encoder.view(image)
 
     def add(self, row: int, observation: npt.NDArray[Any]) -> None:
-        """Encode a batch when there is one."""
         self._rows.append(row)
         self._waiting.append(observation)
         if len(self._waiting) >= self._encoder.batch:

@@ -61,7 +61,6 @@ class LoadedClusters(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """What names their content."""
         parts = [self.centroids, *([] if self.selected is None else [self.selected])]
         return ids.digest([[list(part.shape), hashlib.sha256(part.tobytes()).hexdigest()] for part in parts])
 

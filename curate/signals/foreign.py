@@ -89,7 +89,6 @@ class _GuardedCollector:
             _log.warning("%s: null where it fails on an image, such as %s", self._signal.label, observation.text)
 
     def finish(self) -> SignalOutput:
-        """Return the columns, checked, and the errors."""
         output = self._finish()
         columns = _checked(self._signal, "finish", getattr(output, "columns", output), len(self._errors))
         return SignalOutput(columns, getattr(output, "embeddings", None), pa.array(self._errors, pa.string()))

@@ -11,7 +11,8 @@ from PIL import Image
 from curate.base import ids
 from curate.recipe.measure import OnEmbeddings
 from curate.signals.clip import ClipScorer
-from curate.signals.signal import Built, ImageSignal, ModelSignal, Signal, SignalKind, SignalOutput
+from curate.signals.on_embeddings import encoder_of
+from curate.signals.signal import Built, ImageSignal, Signal, SignalKind, SignalOutput
 
 Look = Callable[[Image.Image], Image.Image]
 """From an image, as it was decoded, to what the model is to see in its place."""
@@ -37,13 +38,11 @@ def look_kind(
     """Return the kind of signals that score images by a look at them; `identify` says what the look depends on."""
 
     def build(name: str, options: OnEmbeddings, built: Built) -> Iterator[Signal]:
-        model = built.signals[options.of]
-        assert isinstance(model, ModelSignal), "the recipe was checked"
-        encoder = partial(model.encoder, False)
+        encoder = partial(encoder_of, options, built)
         yield ImageSignal(
             name=name,
             columns=(pa.field(name, pa.float32()),),
-            key=ids.digest([key, 1, model.key, built.identities.get(name)]),
+            key=ids.digest([key, 1, built.signals[options.of].key, built.identities.get(name)]),
             start=lambda captions: LookScorer(look, encoder, captions),
             load=encoder,
         )

@@ -42,7 +42,6 @@ class Embeddings:
     captions: pa.Array  # string [n]
 
     def side(self, side: Literal["image", "text"]) -> F32:
-        """Return the image's embeddings, or the text's."""
         return self.images if side == "image" else self.texts
 
 
@@ -209,9 +208,7 @@ class _Part:
         self.observe = observer.observe
 
     def add(self, row: int, observation: Any) -> None:
-        """Take a row's observation."""
         self._observed[row] = observation
 
     def finish(self) -> SignalOutput:
-        """Return the columns."""
         return SignalOutput(tuple(self._observer.finish(self._observed, self._captions.to_pylist())))

@@ -74,7 +74,6 @@ class PipelineEngine:
 
     @property
     def place(self) -> Place:
-        """Where steps work."""
         return Place.CLUSTER
 
     @property

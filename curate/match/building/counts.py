@@ -55,7 +55,6 @@ class Totals:
     broken: dict[str, int] = field(default_factory=dict)  # lines, by file of page views
 
     def add(self, other: "Totals") -> None:
-        """Add another's numbers."""
         for name, numbers in vars(other).items():
             mine = getattr(self, name)
             for key, number in numbers.items():

@@ -85,9 +85,9 @@ def _read_page(record: Record) -> Page | None:
     if not is_json or (b'"response"' not in record.content and _OTHER_TYPE.search(record.content)):
         return None
     document = wat.read_json(record.content)
-    if not wat.is_about(document, "response"):
+    if wat.read_header(document, "WARC-Type") != "response":
         return None
-    return Page(record.offset, wat.find_links(document), wat.record_id(document))
+    return Page(record.offset, wat.find_links(document), wat.read_header(document, "WARC-Record-ID"))
 
 
 def _completes(page: Page, record: Record) -> bool:
@@ -99,7 +99,7 @@ def _completes(page: Page, record: Record) -> bool:
         facts = html.page_facts(record) if is_its else {}
     elif b"WARC-Metadata-Metadata" in record.content:
         document = wat.read_json(record.content)
-        is_its = wat.concurrent_to(document) == page.record_id
+        is_its = wat.read_header(document, "WARC-Concurrent-To") == page.record_id
         facts = wat.page_facts(document) if is_its else {}
     else:
         return False

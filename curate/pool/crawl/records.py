@@ -83,7 +83,6 @@ class _Unpacked:
         return self._at
 
     def tell(self) -> int:
-        """Return the place."""
         return self._at
 
     def _fill(self, end: int) -> None:
@@ -112,7 +111,6 @@ class Stream:
             self._file = _Unpacked(file)
 
     def read(self, size: int = -1) -> bytes:
-        """Read on."""
         try:
             return self._file.read(size)  # type: ignore[no-any-return]
         except _DAMAGE as error:  # of what is packed as a whole
@@ -131,11 +129,9 @@ class Stream:
             return offset
 
     def tell(self) -> int:
-        """Return the place."""
         return int(self._file.tell())
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
 
     def read_at(self, offset: int, size: int) -> bytes:
@@ -175,10 +171,6 @@ class Stream:
         head = self.read_at(offset, _BLOCK).find(b"\r\n\r\n") + 4
         return offset if length < 0 or head < 4 else offset + head + length
 
-    def begins_with_record(self, at: int | None) -> bool:
-        """Return whether there is a record at the place that `find_next` returned first."""
-        return at is not None and (self.has_members or self.read_at(0, 4) in (b"WARC", _ZSTD))
-
     def is_member(self, offset: int) -> bool:
         """Return whether a record's member begins at a place."""
         try:
@@ -214,7 +206,7 @@ def read_records(stream: Stream, start: int) -> Iterator[Record | Lost]:
     Of types other than response and metadata there is none. Raises OSError where the file cannot be read.
     """
     at = stream.find_next(start)
-    if start == 0 and not stream.begins_with_record(at):
+    if start == 0 and (at is None or not (stream.has_members or stream.read_at(0, 4) in (b"WARC", _ZSTD))):
         yield Lost(0, stream.size, "no record of a WARC file")
         return
     if start == 0 and at:

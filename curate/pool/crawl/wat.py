@@ -28,19 +28,9 @@ def read_json(content: bytes) -> Json:
         return json.loads(_SURROGATE.sub("\ufffd", json.dumps(json.loads(content), ensure_ascii=False)))
 
 
-def is_about(document: Json, kind: str) -> bool:
-    """Return whether a record is about one of a type, such as response."""
-    return _text(_header(document).get("WARC-Type")) == kind
-
-
-def record_id(document: Json) -> str | None:
-    """Return the id of the record that a record is about."""
-    return _text(_header(document).get("WARC-Record-ID"))
-
-
-def concurrent_to(document: Json) -> str | None:
-    """Return the id of the record that the one is concurrent to which a record is about."""
-    return _text(_header(document).get("WARC-Concurrent-To"))
+def read_header(document: Json, name: str) -> str | None:
+    """Return a header, such as WARC-Type, of the record that a record is about."""
+    return _text(_header(document).get(name))
 
 
 def find_links(document: Json) -> PageLinks:

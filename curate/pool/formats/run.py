@@ -111,7 +111,7 @@ class _Run:
         names.sort(key=lambda name: (len(name), name))  # numbers may have six digits
         if not names:
             raise self.source.error(f"{self.source.input_run}: the run kept no sample")
-        folder = f"{_folder(self.source).rstrip('/')}/shards"
+        folder = f"{str(self.source.input_run).rstrip('/')}/shards"
         return f"{folder}/{names[0]}{suffix}" if len(names) == 1 else f"{folder}/{{{','.join(names)}}}{suffix}"
 
     def check_probability(self, columns: Iterable[FileColumns]) -> None:
@@ -237,14 +237,9 @@ def _name_of(path: str) -> str:
     return f"shards/{path.rpartition('/')[2]}"
 
 
-def _folder(source: Source) -> str:
-    assert source.input_run is not None
-    return source.input_run
-
-
 def _open(source: Source) -> _Run:
     """Return the run of a source, which is finished. Raises RecipeError, which names the source."""
-    store, url = RunStore(_folder(source), source.storage), _folder(source)
+    store, url = RunStore(str(source.input_run), source.storage), str(source.input_run)
     try:
         if not store.exists(RUN_FILE):
             raise no_run(store, url)
@@ -258,7 +253,7 @@ def _open(source: Source) -> _Run:
 
 def _read(source: Source) -> _Run:
     """Return the run of a source, of which a process reads run.json once."""
-    store = RunStore(_folder(source), source.storage)
+    store = RunStore(str(source.input_run), source.storage)
     of_run = f"run {store.url} "
     facts = process_cache(f"{of_run}{store.state(RUN_FILE)}", partial(read_facts, store), replaces=of_run)
     return _Run(source, store, facts, {} if facts.pool.images else _named_columns(store.url, facts))
@@ -281,7 +276,6 @@ def _plan_tars(source: RunSource, run: _Run, content: bool) -> PlannedSource:
 
 
 def _read_tar(source: RunSource, part: InputPart, store: RunStore, scores: pa.Schema) -> Iterator[Batch]:
-    """Read a tar, with the columns of the Parquet file beside it."""
     name, alone = sidecar(_name_of(part.path)), replace(part, listing_fingerprint="")  # all that it lists are in it
     try:
         present = store.schema(name).names

@@ -75,7 +75,6 @@ class PmcInput(interface.InputFormat):
     section = PmcSource
 
     def plan(self, source: PmcSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
-        """List the articles, and group them; none is opened."""
         if find_spec("lxml") is None:
             how = "install it with: pip install '.[pmc]' in a checkout of curate"
             raise source.error(f"format: pmc needs lxml, which is not installed; {how}")
