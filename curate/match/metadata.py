@@ -83,21 +83,15 @@ class ImportReport:
         return f"metadata: {'; '.join([*filter(None, notes), _MARK])}"
 
 
-def _never(marks: str) -> str:
-    """Return a pattern of what no text holds that is spaced around these marks.
-
-    It is white space other than a space, a mark with a neighbour, or two marks one space apart: between two marks that
-    touch are two spaces, and between these the empty token.
-    """
-    return rf"[\t\n\r]|[^ ][{marks}]|[{marks}][^ ]|[{marks}] [{marks}]"
-
-
 def never_match(entries: pa.Array, mode: str = REFERENCE) -> pa.Array:
-    """Return which entries (strings, without nulls) match no text at all by a mode's rule, such as "St. Louis"."""
-    is_corrected = mode == CORRECTED
-    never: pa.Array = pc.match_substring_regex(
-        normalise(entries) if is_corrected else entries, _never(MARKS + CORRECTED_MARKS * is_corrected)
-    )
+    """Return which entries (strings, without nulls) match no text at all by a mode's rule, such as "St. Louis".
+
+    They hold white space other than a space, a mark with a neighbour, or two marks one space apart: between two marks
+    that touch are two spaces, and between these the empty token.
+    """
+    marks = MARKS + CORRECTED_MARKS * (mode == CORRECTED)
+    pattern = rf"[\t\n\r]|[^ ][{marks}]|[{marks}][^ ]|[{marks}] [{marks}]"
+    never: pa.Array = pc.match_substring_regex(normalise(entries) if mode == CORRECTED else entries, pattern)
     return never
 
 

@@ -90,7 +90,9 @@ class BaseUrl:
                 self.url = urljoin(page, base.strip(_ENDS))
         begin = self.url.find("/", 8) if _ABSOLUTE.match(self.url) else -1
         self.url = self.url[: _MAX_BASE + 1]
-        self._origin = self.url[:begin] if begin > 0 and _plain_origin(self.url[:begin]) else ""
+        origin = self.url[:begin] if begin > 0 else ""
+        is_plain = origin.startswith(("http://", "https://")) and not _CONTROL.search(origin) and "?" not in origin
+        self._origin = origin if is_plain else ""
 
     def join(self, url: str) -> str:
         """Return an absolute URL, which is too long where the base is. Raises ValueError where there is none."""
@@ -99,10 +101,6 @@ class BaseUrl:
         if self._origin and _SIMPLE_PATH.match(url):
             return self._origin + url
         return self.url if len(self.url) > _MAX_BASE else urljoin(self.url, url)
-
-
-def _plain_origin(origin: str) -> bool:
-    return origin.startswith(("http://", "https://")) and not _CONTROL.search(origin) and "?" not in origin
 
 
 def read_url(url: Any, base: BaseUrl) -> tuple[str, str]:
