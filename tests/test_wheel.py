@@ -47,7 +47,7 @@ def test_it_holds_everything(unpacked: Path) -> None:
     for package in ("curate", "pipelines"):
         sources = {str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*.py")}
         assert sources <= found and len(sources) > 1
-    queries = {f"curate/sql/{path.name}" for path in (ROOT / "sql").glob("*.sql")}
+    queries = {f"curate/{path.relative_to(ROOT)}" for path in (ROOT / "sql").rglob("*.sql")}
     assert queries <= found and len(queries) > 10
     assert {f"curate/infra/{path.name}" for path in (ROOT / "infra").glob("*.yaml")} <= found
     assert {f"curate/ask/report/{name}" for name in ("page.html", "style.css", "theme.json")} <= found

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
+from curate.ask.library import report_sql
 from curate.ask.opened import OpenRun, connected
 from curate.ask.output import Tables
 from curate.ask.query import find_run
@@ -46,53 +47,8 @@ SAMPLES = schema.define(
     *schema.define(source=_TEXT, language=_TEXT, url=_TEXT, caption=_TEXT),
 )
 
-_REASONS = """
-SELECT w.uid, coalesce(fate.rule, $outside) AS rule, fate.duplicate_of AS duplicate_of, fate.unit, fate.row
-FROM wanted w LEFT JOIN (
-    SELECT d.uid, arg_max(
-        {'rule': d.rule, 'duplicate_of': d.duplicate_of, 'unit': d.unit, 'row': d.row},
-        {'another': d.duplicate_of IS DISTINCT FROM d.uid, 'position': coalesce(f.position, 0)}
-    ) AS fate
-    FROM decisions d SEMI JOIN wanted USING (uid) LEFT JOIN funnel f USING (rule)
-    GROUP BY d.uid
-) USING (uid)
-ORDER BY w.uid
-"""
-_KEPT = """
-SELECT {column} AS name, count(*) AS kept, count(o.uid) AS changed
-FROM kept LEFT JOIN only_here o USING (uid) GROUP BY {column}
-"""
-_ENTRIES = """
-SELECT e.entry AS name, sum(e.kept)::BIGINT AS kept, coalesce(sum(c.rows), 0)::BIGINT AS changed
-FROM entries e LEFT JOIN (
-    SELECT entry_id, count(*) AS rows
-    FROM (
-        SELECT unnest(entry_ids) AS entry_id FROM matches
-        SEMI JOIN (SELECT unit, row FROM decisions SEMI JOIN only_here USING (uid) WHERE kept) USING (unit, row)
-    )
-    GROUP BY entry_id
-) c USING (entry_id)
-WHERE e.kept > 0
-GROUP BY e.entry
-"""
-# CHANGES of two tables of name, kept, changed: 0 where a name is in the other alone, null where a table is missing.
-_SIDE_BY_SIDE = """
-SELECT name, sum(a)::BIGINT AS a, sum(b)::BIGINT AS b, sum(lost)::BIGINT AS lost, sum(gained)::BIGINT AS gained
-FROM (
-    SELECT name, kept AS a, if($has_b, 0, NULL) AS b, changed AS lost, if($has_b, 0, NULL) AS gained FROM of_a
-    UNION ALL
-    SELECT name, if($has_a, 0, NULL), kept, if($has_a, 0, NULL), changed FROM of_b
-)
-GROUP BY name
-"""
 _MOST_FREQUENT = "a + b DESC"
 _MOST_CHANGED = "coalesce(lost, 0) + coalesce(gained, 0) DESC, coalesce(a, 0) + coalesce(b, 0) DESC"
-_SAMPLES = """
-SELECT $side AS side, uid, r.rule, r.value, r.duplicate_of, source, language, url, caption
-FROM kept JOIN reasons r USING (uid)
-ORDER BY uid
-LIMIT $limit
-"""
 
 
 @dataclass(frozen=True)
@@ -183,9 +139,9 @@ def diff_runs(a: str, b: str) -> Diff:
             repeated=repeated,
             settings=_settings(first.facts, second.facts),
             rules=_rules(first, second, lost, gained),
-            entries=_side_by_side(first, second, _ENTRIES, _MOST_CHANGED, "match"),
-            sources=_side_by_side(first, second, _KEPT.format(column="source"), _MOST_FREQUENT),
-            languages=_side_by_side(first, second, _KEPT.format(column="language"), _MOST_FREQUENT),
+            entries=_side_by_side(first, second, report_sql("diff_entries"), _MOST_CHANGED, "match"),
+            sources=_side_by_side(first, second, report_sql("diff_kept").format(column="source"), _MOST_FREQUENT),
+            languages=_side_by_side(first, second, report_sql("diff_kept").format(column="language"), _MOST_FREQUENT),
         )
 
 
@@ -198,8 +154,9 @@ def changed_samples(
             if side not in sides:
                 continue
             keeping.connection.register("reasons", _with_values(dropping, limit))
-            batches = keeping.connection.sql(_SAMPLES, params={"side": side, "limit": limit}).to_arrow_reader(10_000)
-            yield from (batch.cast(SAMPLES) for batch in batches)
+            params = {"side": side, "limit": limit}
+            changed = keeping.connection.sql(report_sql("diff_samples"), params=params)
+            yield from (batch.cast(SAMPLES) for batch in changed.to_arrow_reader(10_000))
 
 
 def _with_values(run: _Compared, limit: int | None) -> pa.Table:
@@ -217,7 +174,8 @@ def _with_values(run: _Compared, limit: int | None) -> pa.Table:
                 texts.append(f"{quote(f'{name} = ')} || coalesce({text}, 'NULL')")
         if texts:
             cases.append(f"WHEN '{rule.name}' THEN concat_ws(', ', {', '.join(texts)})")
-    run.connection.register("reasons", run.table(f"{_REASONS} LIMIT $limit", outside=NOT_IN_POOL, limit=limit))
+    reasons = run.table(f"{report_sql('diff_reasons')} LIMIT $limit", outside=NOT_IN_POOL, limit=limit)
+    run.connection.register("reasons", reasons)
     value = f"CASE r.rule {' '.join(cases)} END" if cases else "NULL"
     return run.table(f"SELECT r.*, {value} AS value FROM reasons r LEFT JOIN verdicts USING (unit, row)")
 
@@ -290,7 +248,7 @@ def _settings(a: RunFacts, b: RunFacts) -> pa.Table:
 
 
 def _rules(a: _Compared, b: _Compared, lost: int, gained: int) -> pa.Table:
-    sql = f"SELECT rule, count(*) AS n FROM ({_REASONS}) GROUP BY rule"
+    sql = f"SELECT rule, count(*) AS n FROM ({report_sql('diff_reasons')}) GROUP BY rule"
     why_lost, why_gained = ({row["rule"]: row["n"] for row in run.rows(sql, outside=NOT_IN_POOL)} for run in (b, a))
     names = merge_names(list(a.counts), list(b.counts))
     names.insert(-1, NOT_IN_POOL)
@@ -319,5 +277,5 @@ def _side_by_side(a: OpenRun, b: OpenRun, sql: str, order: str, section: str | N
     for name, run in (("a", a), ("b", b)):
         empty = schema.define(name=_TEXT, kept=_ROWS, changed=_ROWS).empty_table()
         a.connection.register(f"of_{name}", run.table(sql) if has[name] else empty)
-    ordered = f"SELECT * FROM ({_SIDE_BY_SIDE}) ORDER BY {order}, name"
+    ordered = f"SELECT * FROM ({report_sql('diff_side_by_side')}) ORDER BY {order}, name"
     return a.table(ordered, has_a=has["a"], has_b=has["b"]).cast(CHANGES)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from curate.ask.library import report_sql
 from curate.ask.opened import OpenRun
 from curate.ask.output import Line, Part, columns, heading, line, named, pad
 from curate.ask.rule_results import AT, FAILED, NOT_REACHED, PASSED, UNSEEN, RuleResult, show_value
@@ -101,12 +102,7 @@ def entry_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
     facts = run.facts
     if not facts.recipe.get("match") or row["status"] != schema.OK:
         return
-    entries = run.rows(
-        "SELECT e.entry, e.language, e.pool, e.survivors, e.probability AS p FROM entries e JOIN "
-        "(SELECT unnest(entry_ids) AS entry_id FROM matches WHERE unit = $unit AND row = $row) USING (entry_id) "
-        "ORDER BY e.probability DESC, e.survivors, e.entry",
-        **{"unit": row["unit"], "row": row["row"]},
-    )
+    entries = run.rows(report_sql("row_entries"), unit=row["unit"], row=row["row"])
     drawn = row["draw"] is not None and facts.selection is not None and facts.selection.by_entries
     more = "; one draw u/p below 1 is enough" if drawn else ""
     is_of_another = (facts.recipe.get("balance") or {}).get("counts")  # then they follow from p = t / max(count, t)
@@ -193,13 +189,8 @@ def _joined(run: OpenRun, row: dict[str, Any], other: dict[str, Any]) -> str:
         most = max(pass_["phash"]["distance"] for pass_ in by_hash)
         if other["phash"] is not None and (row["phash"] ^ other["phash"]).bit_count() <= most:
             return f"by {_pass(by_hash, 'phash')}"
-        links = run.rows(
-            "SELECT uid, bit_count(xor(phash, $phash::UBIGINT)) AS bits FROM verdicts WHERE duplicate_of = $group "
-            "AND bits <= $most AND (unit, row) <> ($unit, $row) "
-            "ORDER BY bit_count(xor(phash, $other::UBIGINT)), bits, uid LIMIT 1",
-            **{"phash": row["phash"], "other": other["phash"], "group": other["uid"], "most": most},
-            **{"unit": row["unit"], "row": row["row"]},
-        )
+        at = {"unit": row["unit"], "row": row["row"], "group": other["uid"], "most": most}
+        links = run.rows(report_sql("phash_link"), phash=row["phash"], other=other["phash"], **at)
         for link in links:
             return f"by {_pass(by_hash, 'phash')}, through {link['uid']} of its group: {link['bits']} of 64 bits differ"
     return "through other rows of its group"

@@ -83,6 +83,12 @@ def named_queries() -> tuple[NamedQuery, ...]:
     return tuple(_parse_query(path.stem, path.read_text("utf-8")) for path in paths)
 
 
+@cache
+def report_sql(name: str) -> str:
+    """Return the statement sql/report/NAME.sql, which reports, explanations and comparisons execute, not users."""
+    return (shipped_folder("sql") / "report" / f"{name}.sql").read_text("utf-8")
+
+
 def is_name(text: str) -> bool:
     """Return whether a text is the name of a query: one word is, and is never SQL."""
     return re.fullmatch(r"\s*[\w-]+\s*;*\s*", text) is not None

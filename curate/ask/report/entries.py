@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from curate.ask.library import find_query
+from curate.ask.library import find_query, report_sql
 from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import Bar, Block, Cell, Figure, Figures, Section, Table, Tables, Tiles
 from curate.ask.report.charts import Bin, compare_bins, compare_lines, log_axis, mark_threshold
@@ -24,14 +24,7 @@ def entries_section(run: OpenRun) -> Section | None:
     """Return the figure, key numbers, matches per caption, and the entries that changed most; None without `match`."""
     if not run.facts.recipe.get("match"):
         return None
-    before = "survivors" if run.balanced else "pool"
-    [facts] = run.rows(
-        f"""SELECT count(*) AS entries, count(*) FILTER (pool > 0) AS in_pool, count(*) FILTER (kept > 0) AS in_kept,
-        count(*) FILTER (probability < 1) AS head,
-        coalesce(sum({before}), 0)::BIGINT AS matches, coalesce(sum(kept), 0)::BIGINT AS matches_kept,
-        coalesce(sum({before}) FILTER (probability = 1), 0)::BIGINT AS tail,
-        coalesce(sum(kept) FILTER (probability = 1), 0)::BIGINT AS tail_kept FROM entries"""
-    )
+    [facts] = run.rows(report_sql("entries"), balanced=run.balanced)
     per_text = run.rows(find_query("matches_per_text").sql)
     reading = "Entries are the strings of the metadata; a caption matches those that occur in it."
     ts = run.facts.t_by_language
@@ -45,10 +38,10 @@ def entries_section(run: OpenRun) -> Section | None:
             "match rarer ones."
         )
     blocks: list[Block] = [reading, _tiles(run, facts, per_text)]
-    figures = [figure for figure in (_ranks(run, before), _per_text(per_text)) if figure]
+    figures = [figure for figure in (_ranks(run), _per_text(per_text)) if figure]
     blocks += [Figures(figures)] if figures else []
     if facts["matches"] and facts["matches_kept"]:
-        changed = [table for gained in (True, False) if (table := _changed(run, before, facts, gained)).rows]
+        changed = [table for gained in (True, False) if (table := _changed(run, facts, gained)).rows]
         blocks += [Tables(changed)] if changed else []
     return Section("entries", "Entries", [*blocks, _lost(run)])
 
@@ -78,19 +71,13 @@ def log_ranks(length: int) -> list[int]:
     return np.unique(np.rint(np.geomspace(1, length, POINTS))).astype(int).tolist() if length else []
 
 
-def _ranks(run: OpenRun, before: str) -> Figure | None:
+def _ranks(run: OpenRun) -> Figure | None:
     """Return counts by rank, before and after, each set in its own order."""
     rows: list[dict[str, Any]] = []
-    for series, column in (("before", before), ("kept", "kept")):
-        [[length]] = (row.values() for row in run.rows(f"SELECT count(*) FILTER ({column} > 0) FROM entries"))
-        rows += run.rows(
-            f"""SELECT '{series}' AS series, rank, rows,
-            format('rank {{:,}}: {{:,}} samples {series}', rank, rows) AS tooltip FROM (
-                SELECT {column} AS rows, row_number() OVER (ORDER BY {column} DESC) AS rank
-                FROM entries WHERE {column} > 0)
-            WHERE rank IN (SELECT unnest($ranks::BIGINT[])) ORDER BY rank""",
-            ranks=log_ranks(length),
-        )
+    for series, column in (("before", "survivors" if run.balanced else "pool"), ("kept", "kept")):
+        [length] = run.rows(f"SELECT count(*) FILTER ({column} > 0) AS entries FROM entries")
+        sql = report_sql("entry_ranks").format(series=series, rows=column)
+        rows += run.rows(sql, ranks=log_ranks(length["entries"]))
     if not any(row["rank"] > 1 for row in rows):
         return None
     title = "Samples per entry by rank, before and after balancing" if run.balanced else "Samples per entry by rank"
@@ -121,15 +108,10 @@ def _per_text(per_text: list[dict[str, Any]]) -> Figure | None:
     return Figure(title, *compare_bins(bins, x, f"{title}: shares of the pool and of the kept set"), legend=LEGEND)
 
 
-def _changed(run: OpenRun, before: str, facts: dict[str, Any], gained: bool) -> Table:
+def _changed(run: OpenRun, facts: dict[str, Any], gained: bool) -> Table:
     """Return the entries whose share of all matches grew or shrank most."""
-    rows = run.rows(
-        f"""SELECT entry, pool, {before} AS before, kept, {before} / $all AS old, kept / $all_kept AS new FROM entries
-        WHERE pool > 0 AND {"new > old" if gained else "new < old"}
-        ORDER BY {"new - old DESC" if gained else "new - old"}, entry LIMIT {TOP}""",
-        all=float(facts["matches"]),
-        all_kept=float(facts["matches_kept"]),
-    )
+    sums = {name: float(facts[name]) for name in ("matches", "matches_kept")}
+    rows = run.rows(report_sql("entries_changed"), balanced=run.balanced, gained=gained, top=TOP, **sums)
     longest = max((max(row["old"], row["new"]) for row in rows), default=1)
     cells: list[list[Cell]] = []
     for row in rows:
@@ -146,10 +128,7 @@ def _changed(run: OpenRun, before: str, facts: dict[str, Any], gained: bool) -> 
 
 def _lost(run: OpenRun) -> Block:
     """Return the most frequent entries of the pool that no kept sample matches."""
-    rows = run.rows(
-        """SELECT entry, pool, survivors, count(*) OVER () AS lost FROM entries
-        WHERE pool > 0 AND kept = 0 ORDER BY pool DESC, entry LIMIT 10"""
-    )
+    rows = run.rows(report_sql("entries_lost"))
     if not rows:
         return "Every entry that the pool matches is matched in the kept set too."
     total = rows[0]["lost"]

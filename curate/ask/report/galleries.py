@@ -22,6 +22,7 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from curate.ask.explain_sections import explain_verdict
+from curate.ask.library import report_sql
 from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import Card, Gallery, Picture, Section, Value
 from curate.ask.report.text import SHORT, clean, count
@@ -48,15 +49,6 @@ SCORES = 6  # of a kept sample
 ENTRIES = 5  # of a sample
 NUMBERS = 16  # scores of any sample, folded, and these:
 SIZES = ("words", "characters", "width", "height", "min_side", "aspect", "bytes")
-
-_CHOOSE = """
-SELECT coalesce(d.rule, 'kept') AS step, arg_min(
-    {{'unit': s.unit, 'row': s.row, 'uid': s.uid}},
-    {{'hash': md5(concat_ws('|', coalesce(s.uid, ''), CASE WHEN s.uid IS NULL
-        THEN concat_ws('|', s.source, s.key, s.url, s.caption, s.sha256) END)),
-      'source': s.source, 'key': s.key, 'url': s.url}}, {most}) AS chosen
-FROM samples s JOIN decisions d USING (unit, row) GROUP BY step
-"""
 
 
 def place_of(row: Row) -> Place:
@@ -209,7 +201,7 @@ def galleries_section(run: OpenRun) -> Section:
 def _choose(run: OpenRun, most: int) -> dict[str, list[Place]]:
     """Return step → places of its samples, one for each uid."""
     chosen: dict[str, list[Place]] = {}
-    for line in run.rows(_CHOOSE.format(most=3 * most)):
+    for line in run.rows(report_sql("choose_samples"), most=3 * most):
         first = {row["uid"] or place_of(row): place_of(row) for row in reversed(line["chosen"])}
         chosen[line["step"]] = [place for place in map(place_of, line["chosen"]) if place in first.values()][:most]
     return chosen
@@ -217,13 +209,7 @@ def _choose(run: OpenRun, most: int) -> dict[str, list[Place]]:
 
 def _entries(run: OpenRun, rows: dict[Place, Row]) -> dict[Place, str]:
     """Return the rarest entries of samples, with how many samples matched them before balancing."""
-    matched = run.rows(
-        f"""SELECT m.unit, m.row, count(*) AS n,
-        list({{'entry': e.entry, 'n': e.survivors}} ORDER BY e.survivors, e.entry)[1:{ENTRIES}] AS entries
-        FROM (SELECT unit, row, unnest(entry_ids) AS entry_id FROM matches {AT}) m
-        JOIN entries e USING (entry_id) GROUP BY m.unit, m.row""",
-        places=at_places(rows),
-    )
+    matched = run.rows(report_sql("sample_entries"), most=ENTRIES, places=at_places(rows))
     texts = {}
     for row in matched:
         names = ", ".join(f"{clean(entry['entry'], 40)} ({count(entry['n'])})" for entry in row["entries"])

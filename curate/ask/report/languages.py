@@ -6,7 +6,7 @@ follows, beside that of the language whose share it takes.
 
 from typing import Any
 
-from curate.ask.library import find_query
+from curate.ask.library import find_query, report_sql
 from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import Bar, Block, Cell, Figure, Figures, Section, Table
 from curate.ask.report.charts import compare_lines, log_axis, mark_threshold
@@ -15,12 +15,6 @@ from curate.ask.report.text import SHORT, clean, count, counts, names, percent
 from curate.base.errors import RecipeError
 
 MOST = 40  # lines of the table
-_CURVE = """
-SELECT survivors AS rows, sum(sum(survivors)) OVER (ORDER BY survivors) / sum(sum(survivors)) OVER () AS share,
-    row_number() OVER (ORDER BY survivors) AS place, count(*) OVER () AS places
-FROM entries WHERE language = $language AND survivors > 0 GROUP BY survivors
-QUALIFY place % greatest(1, places // $points) = 0 OR place = places ORDER BY rows
-"""
 
 
 def languages_section(run: OpenRun, chosen: str | None = None) -> Section | None:
@@ -78,11 +72,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 def _detail(run: OpenRun, row: dict[str, Any], reference: str | None) -> list[Block]:
     language = row["language"]
-    entries = run.rows(
-        "SELECT entry, survivors, probability, kept FROM entries WHERE language = $language AND survivors > 0 "
-        "ORDER BY survivors DESC, entry LIMIT $top",
-        **{"language": language, "top": TOP},
-    )
+    entries = run.rows(report_sql("language_entries"), language=language, top=TOP)
     if not entries:
         return [f"No sample that was left when balancing began matches an entry of {clean(language, SHORT)}."]
     longest = entries[0]["survivors"]
@@ -109,7 +99,7 @@ def _curve(run: OpenRun, row: dict[str, Any], reference: str | None) -> Figure |
             "tooltip": f"{clean(name, SHORT)}: {percent(point['share'], 1)} up to {count(point['rows'])}",
         }
         for key, name in series.items()
-        for point in run.rows(_CURVE, language=name, points=POINTS)
+        for point in run.rows(report_sql("language_curve"), language=name, points=POINTS)
     ]
     if len(points) < 3:
         return None

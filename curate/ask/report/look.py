@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any
 
 from curate.ask.chart_files import write_chart
+from curate.ask.library import report_sql
 from curate.ask.opened import OpenRun
 from curate.ask.output import Result, write_json
 from curate.ask.report import galleries
@@ -35,11 +36,6 @@ _TOGETHER = 256  # rows whose images are in memory
 _RESERVED = ("id", "filepath", "tags", "metadata", "created_at", "last_modified_at")  # fields of FiftyOne's own
 
 _NO_UID = "no uid: a row that could not be read has none, and its image is not shown; curate explain takes key or URL"
-_KNOWN = """
-SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)
-WHERE m.uid IN (SELECT unnest($uids::VARCHAR[]))
-ORDER BY d.kept, d.rule IN (FROM later_rules), d.rule IS DISTINCT FROM 'duplicate', m.unit DESC, m.row DESC
-"""
 
 
 @dataclass(frozen=True, repr=False)
@@ -99,7 +95,7 @@ def uid_column(result: Result) -> int:
 def samples_of(run: OpenRun, uids: Sequence[Any]) -> dict[str, list[Row]]:
     """Return what is known of the rows of these uids, by uid: of several a duplicate first, and a kept one last."""
     rows: dict[str, list[Row]] = {}
-    for row in run.rows(_KNOWN, uids=list(uids)):
+    for row in run.rows(report_sql("rows_of_uids"), uids=list(uids)):
         rows.setdefault(row["uid"], []).append(row)
     return rows
 

@@ -7,7 +7,7 @@ sources, languages, formats and licences before and after, what each source lost
 from collections import Counter
 from typing import Any
 
-from curate.ask.library import find_query
+from curate.ask.library import find_query, report_sql
 from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import Bar, Block, Cell, Section, Table, Tables
 from curate.ask.report.text import SHORT, clean, count, counts, names, percent, shares
@@ -18,18 +18,6 @@ _STEPS = 200  # lines of the funnel that are shown one by one
 _HOSTS = 15
 _ATTEMPTS = ("most attempts", "last attempt (UTC)")
 
-_SUMS = """
-SELECT source, outcome, sum(count)::BIGINT AS urls,
-    coalesce(sum(count) FILTER (outcome <> 'came'), 0)::BIGINT AS missing,
-    sum(may_pass)::BIGINT AS may_pass, max(attempts) AS attempts, max(last) AS last, any_value(meaning) AS meaning
-FROM {} LEFT JOIN reasons ON reason = outcome GROUP BY GROUPING SETS ((), (source), (outcome))
-ORDER BY source, urls DESC, outcome
-"""
-_HOSTS_OF = """
-SELECT host, sum(never_came)::BIGINT AS missing, round(any_value(count / share))::BIGINT AS urls,
-    arg_max(reason, (never_came, reason)) AS most, sum(may_pass)::BIGINT AS may_pass
-FROM {} WHERE never_came > 0 GROUP BY host ORDER BY missing DESC, urls, host LIMIT {}
-"""
 _VALUES = 12  # of a column that are shown one by one
 _BY_SOURCE = 40  # steps that are shown by source
 _COLUMNS = (("source", "Sources", 0b011), ("language", "Languages", 0b101), ("format", "Image formats", 0b110))
@@ -79,10 +67,7 @@ def duplicates_section(run: OpenRun) -> Section | None:
     dropped = run.counts.get(schema.DUPLICATE, 0)
     if not dropped:
         return None
-    sizes = run.rows(
-        """SELECT least(n, 10) AS n, count(*) AS groups, sum(n)::BIGINT AS rows FROM
-        (SELECT count(*) AS n FROM decisions WHERE rule = 'duplicate' GROUP BY duplicate_of) GROUP BY 1 ORDER BY 1"""
-    )
+    sizes = run.rows(report_sql("duplicate_groups"))
     matches: Counter[str] = Counter()
     for row in run.rows(find_query("duplicate_kinds").sql):
         words = {"pair": "same uid", "image": "same image bytes"}
@@ -128,7 +113,7 @@ def failures_section(run: OpenRun) -> Section | None:
 
 def downloads_section(run: OpenRun) -> Section | None:
     """Return what came of the URLs; None where none were downloaded."""
-    rows = run.rows(_SUMS.format(find_query("downloads").table))
+    rows = run.rows(report_sql("downloads").format(downloads=find_query("downloads").table))
     total = next(row for row in rows if row["source"] is row["outcome"] is None)
     if not total["urls"]:
         return None
@@ -167,7 +152,8 @@ def _by_reason(rows: list[dict[str, Any]], missing: int) -> Table:
 
 def _by_host(run: OpenRun) -> Table:
     cells: list[list[Cell]] = []
-    for row in run.rows(_HOSTS_OF.format(find_query("failures_by_host").table, _HOSTS), limit=None):
+    sql = report_sql("download_hosts").format(failures_by_host=find_query("failures_by_host").table)
+    for row in run.rows(sql, hosts=_HOSTS, limit=None):
         share = Bar(percent(row["missing"], row["urls"]), row["missing"] / row["urls"], "drop")
         urls, may_pass = counts(row, "urls", "missing"), count(row["may_pass"])
         cells.append([*names(row, "host"), *urls, share, may_pass, *names(row, "most")])
@@ -183,11 +169,7 @@ def _attempts(row: dict[str, Any]) -> tuple[str, str]:
 
 def composition_section(run: OpenRun) -> Section:
     """Return a table for each column that has values, and one of sources by step where there are several sources."""
-    rows = run.rows(
-        """SELECT source, language, format, grouping(source, language, format) AS others, count(*) AS pool,
-        count(*) FILTER (kept) AS kept FROM verdicts
-        GROUP BY GROUPING SETS ((source), (language), (format)) ORDER BY pool DESC, source, language, format"""
-    )
+    rows = run.rows(report_sql("composition"))
     tables: list[Table] = []
     for column, title, others in _COLUMNS:
         groups = [(row[column], row["pool"], row["kept"]) for row in rows if row["others"] == others]

@@ -20,7 +20,7 @@ import jinja2
 import pyarrow as pa
 
 from curate.ask.diff import Diff, changed_samples, diff_runs
-from curate.ask.library import find_query
+from curate.ask.library import find_query, report_sql
 from curate.ask.opened import OpenRun, connected
 from curate.ask.report import losses
 from curate.ask.report.blocks import Block, Card, Figure, Figures, Gallery, Section, Table, Tables, Tiles
@@ -215,13 +215,7 @@ def _gates(run: OpenRun) -> Table:
 
 def _lengths(run: OpenRun) -> list[Block]:
     """Return charts of words per caption that passed, by kind, and of the originals of the same samples."""
-    rows = run.rows(
-        f"""WITH written AS (SELECT uid, kind, text FROM captions WHERE gate = 'passed'),
-        texts AS (SELECT kind, text FROM written UNION ALL
-            SELECT 'original', caption FROM kept WHERE uid IN (SELECT uid FROM written))
-        SELECT kind, least(len(regexp_extract_all(text, '\\S+')), {_LONGEST}) AS words, count(*) AS n
-        FROM texts GROUP BY ALL ORDER BY ALL"""
-    )
+    rows = run.rows(report_sql("caption_words"), longest=_LONGEST)
     lengths: dict[str, dict[int, int]] = defaultdict(dict)
     for row in rows:
         lengths[row["kind"]][row["words"]] = row["n"]
@@ -241,11 +235,7 @@ def _lengths(run: OpenRun) -> list[Block]:
 
 def _side_by_side(run: OpenRun) -> Gallery:
     """Return originals with the synthetic captions of their samples, chosen by a hash of the uid."""
-    rows = run.rows(
-        f"""WITH chosen AS (SELECT uid FROM captions GROUP BY uid ORDER BY md5(uid) LIMIT {SAMPLES}), originals AS (
-            SELECT uid, any_value(caption) AS caption FROM kept SEMI JOIN chosen USING (uid) GROUP BY uid)
-        FROM captions JOIN originals USING (uid) ORDER BY md5(uid), kind, style, ordinal"""
-    )
+    rows = run.rows(report_sql("captions_side_by_side"), samples=SAMPLES)
     cards = []
     for uid, of_uid in groupby(rows, itemgetter("uid")):
         texts = list(of_uid)[:TEXTS]

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from curate.ask.library import report_sql
 from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import Bar, Block, Cell, Code, Section, Table, Tables
 from curate.ask.report.text import SHORT, clean, count, names, percent
@@ -105,14 +106,7 @@ def _inputs(run: OpenRun) -> Table:
 
 
 def _files(run: OpenRun) -> Table:
-    files = run.rows(
-        """SELECT CASE WHEN path LIKE 'shards/%.tar' THEN 'shards, tar'
-        WHEN path LIKE 'shards/%' THEN 'shards, Parquet and statistics'
-        WHEN path LIKE 'tables/%' THEN 'tables' ELSE 'other files' END AS what,
-        count(*) AS files, sum(bytes)::BIGINT AS bytes
-        FROM manifest WHERE path <> $report GROUP BY what ORDER BY bytes DESC""",
-        report=REPORT_FILE,
-    )
+    files = run.rows(report_sql("published_files"), report=REPORT_FILE)
     rows = [[row["what"], count(row["files"]), format_bytes(row["bytes"])] for row in files]
     note = "manifest.parquet lists each file with its sha256."
     return Table(("published", "files", "size"), rows, words=("published",), title="Published files", note=note)
