@@ -20,10 +20,8 @@ def load_engine() -> Any:
 def write_chart(path: str, spec: Mapping[str, Any]) -> None:
     """Write a chart, whose data are in its spec, to a file whose name ends in one of KINDS. Raises OSError."""
     vl_convert = load_engine()
-    whole, kind = (
-        {"$schema": "https://vega.github.io/schema/vega-lite/v5.json", **spec},
-        path.rpartition(".")[2].lower(),
-    )
+    whole = {"$schema": "https://vega.github.io/schema/vega-lite/v5.json", **spec}
+    kind = path.rpartition(".")[2].lower()
     if kind == "png":
         data = vl_convert.vegalite_to_png(whole, scale=2, allowed_base_urls=[])
     elif kind == "svg":

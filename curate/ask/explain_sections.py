@@ -51,9 +51,7 @@ def explain_verdict(run: OpenRun, row: dict[str, Any], forgotten: datetime | Non
         "date": f", {forgotten:%Y-%m-%d}" if forgotten else "",
         "duplicate_of": row["duplicate_of"],
         "draw": show_value(row["draw"]),
-        "probability": show_value(row["probability"])
-        if row["probability"] is not None
-        else "none: it is not by chance",
+        "probability": "none: it is not by chance" if (p := row["probability"]) is None else show_value(p),
     }
     words = run.facts.selection
     if words:

@@ -89,11 +89,8 @@ def _of_top(fact: RuleFacts, rule: Rule, row: dict[str, Any], shown: dict[str, s
     reached = "which no row reached" if threshold is None else f"threshold {fact.show(threshold)}"
     text = f"{fact.expression}, {reached}"
     short = f"{rule.columns[0]} {shown[rule.columns[0]]}"
-    return (
-        passes,
-        text,
-        f"{short}; {text}" if value is None or threshold is None else f"{short} < {fact.show(threshold)}",
-    )
+    is_compared = value is not None and threshold is not None
+    return passes, text, f"{short} < {fact.show(threshold)}" if is_compared else f"{short}; {text}"
 
 
 def _of_sql(sql: str, shown: dict[str, str], value: Any) -> str:

@@ -64,14 +64,8 @@ class UnitState:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel small: states wait by the thousand."""
-        return _restore, (
-            self.unit,
-            self.verdicts.tobytes(),
-            self.duplicates,
-            self.contaminated,
-            self.derived,
-            self.texts,
-        )
+        others = self.duplicates, self.contaminated, self.derived, self.texts
+        return _restore, (self.unit, self.verdicts.tobytes(), *others)
 
     def drop(self, rows: Mask, code: int) -> Self:
         """Return the state with these rows dropped where they were alive, by a rule's position or a stage's code."""

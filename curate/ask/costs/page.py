@@ -131,9 +131,8 @@ def show_costs(plan: CostPlan, prices: Prices) -> Iterator[Line]:
     yield heading("costs", f"on {workers.engine}{cores}, from {plan.measured}; 8 of 10 runs are between [low, high]")
     rows = [("", "core-hours" if hours else "core-seconds", "", prices.currency, "how it comes")]
     for step in (*dict.fromkeys(cost.step for cost in plan.costs if cost.kind == CPU), None):
-        if (
-            step in (model.IDLE, None) and rows[-1][0] != model.IDLE
-        ):  # the sum of the steps before it is what `curate sql RUN costs` says of a run
+        # The sum of the steps before it is what `curate sql RUN costs` says of a run.
+        if step in (model.IDLE, None) and rows[-1][0] != model.IDLE:
             work = model.add_up(cost for cost in plan.costs if cost.kind == CPU and cost.step != model.IDLE)
             rows.append(("run", *_say(work, 1 / _HOUR if hours else 1), "", "all of these steps"))
         amounts = [plan.money(prices, kind, step) for kind in _PRICED]

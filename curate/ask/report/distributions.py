@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import Figure, Figures, Section, Table
-from curate.ask.report.charts import PANEL, THRESHOLD, Bin, describe_bins, join_charts, render_svg
+from curate.ask.report.charts import PANEL, Bin, describe_bins, join_charts, mark_threshold, render_svg
 from curate.ask.report.text import SHORT, clean, number
 from curate.base.numeric.sides import SQL
 from curate.base.wording import all_digits
@@ -232,9 +232,7 @@ def _threshold_marks(of: Histogram, scale: dict[str, Any], i: int, rule: str, va
     low, *_, high = of.edges
     place = math.log(value / low) / math.log(high / low) if of.log else (value - low) / (high - low)
     side = {"align": "right", "dx": -4} if place > 0.6 else {"align": "left", "dx": 4}
-    name = {"type": "text", "y": 7 + 13 * i, **side}
-    data = {"data": {"values": [{"at": value, "rule": rule}]}}
     at = {"x": {"field": "at", "type": "quantitative", "scale": scale}}
-    label = {**data, "encoding": at | {"text": {"field": "rule"}}}
-    halo = name | {"stroke": PANEL, "strokeWidth": 3}  # so that the name can be read over the data
-    return [{**data, "mark": THRESHOLD, "encoding": at}, {**label, "mark": halo}, {**label, "mark": name}]
+    line, name = mark_threshold({"at": value, "label": rule}, at, {"y": 7 + 13 * i, **side})
+    halo = name | {"mark": name["mark"] | {"stroke": PANEL, "strokeWidth": 3}}  # to read the name over the data
+    return [line, halo, name]

@@ -49,25 +49,12 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         tail = "–" if row["tail_share"] is None else percent(row["tail_share"], 1)
         of_rows = counts(row, "samples", "matched", "survivors")
         of_entries = counts(row, "entries", "in_pool", "head", "tail", "t")
-        cells.append(
-            [*names(row, "language"), *of_rows, bar, percent(row["kept"], row["survivors"]), *of_entries, tail]
-        )
+        rate = percent(row["kept"], row["survivors"])
+        cells.append([*names(row, "language"), *of_rows, bar, rate, *of_entries, tail])
     more = f" {count(len(rows) - MOST)} more: curate sql DIR language_balance." if len(rows) > MOST else ""
     note = f"Samples by measured language; the other columns by language of entries. Tail: entries below t.{more}"
-    heads = (
-        "language",
-        "samples",
-        "matched",
-        "at balance",
-        "kept",
-        "rate",
-        "entries",
-        "in the pool",
-        "head",
-        "tail",
-        "t",
-    )
-    return Table((*heads, "tail's share"), cells, words=("language", "kept"), note=note)
+    heads = "language, samples, matched, at balance, kept, rate, entries, in the pool, head, tail, t, tail's share"
+    return Table(heads.split(", "), cells, words=("language", "kept"), note=note)
 
 
 def _detail(run: OpenRun, row: dict[str, Any], reference: str | None) -> list[Block]:
@@ -92,14 +79,11 @@ def _curve(run: OpenRun, row: dict[str, Any], reference: str | None) -> Figure |
     """Return the share of matches of entries up to a count, of a language and of the one whose share it takes."""
     series = {"kept": row["language"]}
     series |= {"before": reference} if reference is not None and reference != row["language"] else {}
+    legend = [(key, clean(name, SHORT)) for key, name in series.items()]
     points = [
-        {
-            **point,
-            "series": key,
-            "tooltip": f"{clean(name, SHORT)}: {percent(point['share'], 1)} up to {count(point['rows'])}",
-        }
-        for key, name in series.items()
-        for point in run.rows(report_sql("language_curve"), language=name, points=POINTS)
+        point | {"series": key, "tooltip": f"{name}: {percent(point['share'], 1)} up to {count(point['rows'])}"}
+        for key, name in legend
+        for point in run.rows(report_sql("language_curve"), language=series[key], points=POINTS)
     ]
     if len(points) < 3:
         return None
@@ -116,6 +100,5 @@ def _curve(run: OpenRun, row: dict[str, Any], reference: str | None) -> Figure |
         [count(point["rows"]), percent(point["share"], 1)] for point in shown[:: max(1, len(shown) // 50)]
     ]
     table = Table(("samples of the entry", "share"), cells, folded=True)
-    legend = [(key, clean(name, SHORT)) for key, name in series.items()]
     note = "Dashed: t of the language." if t is not None else ""
     return Figure(title, wide, table, narrow, legend, note)

@@ -132,9 +132,8 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
         verdict = verdicts[place_of(sample)] if sample else None
         rule = clean(dict(zip(names, row, strict=True)).get("rule") or (verdict.name if verdict else ""), SHORT)
         repeated: tuple[str, ...] = ("rule", "kept") if verdict and verdict.name == rule else ()
-        repeated += (
-            ("members", "representative", "duplicate_of") if pictures and len(parts) > 1 else ()
-        )  # with their pictures
+        if pictures and len(parts) > 1:  # they are shown with their pictures
+            repeated += ("members", "representative", "duplicate_of")
         values = [
             galleries.make_value(name, value)
             for name, lower, value in zip(result.names, names, row, strict=True)

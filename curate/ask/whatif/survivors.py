@@ -54,11 +54,8 @@ _HINT = (
     "rules.NAME=… (an expression, {top: f, of: column}, {rows: N, of: column}, or null to remove it), "
     "rules.NAME.top=…, rules.NAME.rows=…, derive.NAME=…, dedup.by=…, dedup.prefer=…"
 )
-LEFT = (
-    ALIVE,
-    CODES[schema.OTHER_TEXT],
-    CODES[schema.SELECTION],
-)  # verdicts of the rows left when the last choice begins
+# Verdicts of the rows left when the last choice begins.
+LEFT = (ALIVE, CODES[schema.OTHER_TEXT], CODES[schema.SELECTION])
 _DUPLICATE, _CONTAMINATED, _FORGOTTEN = (CODES[n] for n in (schema.DUPLICATE, schema.CONTAMINATED, schema.FORGOTTEN))
 
 

@@ -5,10 +5,12 @@ for a number of balance, the rows that may be duplicates for one of a rule. Thei
 with two standard errors of the draws: SVG, PNG or HTML, drawn offline and self-contained.
 """
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from importlib.resources import files
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -28,7 +30,6 @@ POINTS = schema.define(
     *schema.define(value=_NUMBER, expected=_NUMBER, error=_NUMBER),
     *schema.define(survivors=_ROWS, dropped=_ROWS, duplicate=_ROWS, tail_share=_NUMBER, t=_ROWS),
 )
-_KEPT, _BEFORE, _MUTED = "#2563a8", "#9a9a9a", "#666666"
 _STEPS = 60  # of a search: enough to halve any range down to neighbours
 
 
@@ -179,31 +180,11 @@ def sweep_chart(points: Sequence[Point], number: SweptNumber, kept: int) -> dict
     ]
     text = f"{number.key}={number.before}…{number.after}" if number.before or number.after else number.key
     title = re.sub("<(?=[/!a-zA-Z])", "<\u200b", text)  # the spec is in a script of the HTML, which a tag would end
-    scale = {"type": "log"} if number.logarithmic else {"zero": False}
-    x = {"field": "value", "type": "quantitative", "scale": scale, "title": title}
-
-    def y(field: str) -> dict[str, Any]:
-        return {"field": field, "type": "quantitative", "title": "rows", "axis": {"format": "~s"}}
-
-    band = {"x": x, "y": y("low"), "y2": {"field": "high"}}
-    run_line = {"data": {"values": [{"kept": kept, "label": f"the run kept {kept:,}"}]}}
-    run_y = {"field": "kept", "type": "quantitative"}
-    return {
-        "width": 560,
-        "height": 320,
-        "background": "white",
-        "config": {"mark": {"aria": False}},  # descriptions would be made of titles, which Vega-Lite does not escape
-        "title": {"text": "Expected rows kept", "subtitle": "grey: rows left when balancing begins", "anchor": "start"},
-        "data": {"values": rows},
-        "layer": [
-            {"mark": {"type": "line", "color": _BEFORE}, "encoding": {"x": x, "y": y("survivors")}},
-            {"mark": {"type": "area", "color": _KEPT, "opacity": 0.25}, "encoding": band},
-            {"mark": {"type": "line", "color": _KEPT, "point": {"color": _KEPT}}, "encoding": {"x": x, "y": y("rows")}},
-            {**run_line, "mark": {"type": "rule", "strokeDash": [4, 4], "color": _MUTED}, "encoding": {"y": run_y}},
-            {
-                **run_line,
-                "mark": {"type": "text", "align": "left", "dx": 4, "dy": -6, "color": _MUTED},
-                "encoding": {"y": run_y, "x": {"value": 0}, "text": {"field": "label"}},
-            },
-        ],
-    }  # fmt: skip
+    # Its marks have no descriptions: Vega-Lite would make them of titles, which it does not escape.
+    spec: dict[str, Any] = json.loads(files("curate.ask.whatif").joinpath("sweep.json").read_text("utf-8"))
+    spec["data"]["values"] = rows
+    for layer in spec["layer"][:3]:
+        layer["encoding"]["x"] |= {"scale": {"type": "log"} if number.logarithmic else {"zero": False}, "title": title}
+    for layer in spec["layer"][3:]:
+        layer["data"] = {"values": [{"kept": kept, "label": f"the run kept {kept:,}"}]}
+    return spec
