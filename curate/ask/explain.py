@@ -4,6 +4,8 @@ In: a run folder and a uid, URL or key. Out: a Page of every row of the pool tha
 The page of the run that a row came from follows; it is also searched for samples that it did not keep.
 """
 
+from os.path import splitext
+
 from curate.ask import explain_sections as sections
 from curate.ask.opened import OpenRun, connected
 from curate.ask.output import Line, Page, heading, line
@@ -20,7 +22,7 @@ _ROWS = 20  # rows that are shown of one key, URL or uid
 
 
 def explain_sample(url: str, sample: str) -> Page:
-    """Return everything that the run knows of a sample: a uid, or a URL or key exactly as in the pool.
+    """Return everything that the run knows of a sample: a uid, or a URL or key as in the pool, or a key with a suffix.
 
     Raises:
         RecipeError: there is no run, or `sample` is neither 32 hex digits nor a URL or key of the pool.
@@ -88,7 +90,7 @@ def _stage_before(facts: RunFacts, source: str, sample: str, later: frozenset[st
 def _find(run: OpenRun, record: Record, url: str, sample: str) -> tuple[str, str, list[dict[str, int]]]:
     """Return what the text is (uid, url or key), its spelling in the pool, and the places of the rows that have it."""
     uid = ids.own_uid(sample.strip())
-    for kind, name in (("uid", uid), ("url", sample), ("key", sample)):
+    for kind, name in (("uid", uid), ("url", sample), ("key", sample), ("key", splitext(sample)[0])):
         sql = f"SELECT unit, row FROM samples WHERE {kind} = $name ORDER BY unit, row"
         if name and (places := run.rows(sql, name=name)):
             return kind, name, places

@@ -299,7 +299,8 @@ def check_damage(settings: PublishSettings, audit: Audit) -> Audit:
         write_failures(settings.store, audit)
         repaired = "Once they are repaired, run with --out NEW --reuse this folder."
         lines.append(f"All are in failures.parquet of the run folder. {repaired}")
-        raise RunError("\n".join([*lines, f"To continue anyway, run again with {' '.join(remedies)}"]))
+        lines.append(f"To continue anyway, raise the limit in the recipe, or run again with {' '.join(remedies)}")
+        raise RunError("\n".join(lines))
     return audit
 
 

@@ -46,7 +46,7 @@ def how_to_go_on(folder: RunStore, url: str) -> str:
     """Return what a user does where `_SUCCESS` is missing."""
     if folder.exists(FORGETTING_FILE):
         return f"`curate forget` was interrupted, and `curate forget {url}` completes it"
-    return "run its recipe again with the same --out: it continues where it stopped"
+    return "run its recipe again with the same --out: it continues where it stopped, or prints again what stopped it"
 
 
 def digest_file(folder: RunStore, path: str, rows: int | None = None) -> Published:

@@ -230,6 +230,7 @@ def test_a_sample_is_found_by_uid_url_or_key(small: str) -> None:
     page = str(explain_sample(small, uid("a1")))
     assert str(explain_sample(small, f" {uid('a1').upper()} ")) == page
     page = str(explain_sample(small, uid("a6")))
+    assert str(explain_sample(small, "a6.jpg")) == str(explain_sample(small, "a6"))
     for kind, name in (("url", "http://x/a6"), ("key", "a6")):
         shown = str(explain_sample(small, name))
         assert shown.startswith(f"{kind} {name}\n\nuid {uid('a6')}\nverdict: ")

@@ -237,6 +237,7 @@ def test_damage_above_the_limit_fails_the_run(
     with pytest.raises(RunError, match=rf"(?s){failed} of 100 samples .*max_failed is.*empty_image {failed}") as error:
         check_damage(settings_of(context), found)
     assert context.store.read_parquet("failures.parquet")["reason"].to_pylist() == ["empty_image"] * failed
+    assert "raise the limit in the recipe, or run again with --set max_failed=" in str(error.value)
     advice = str(error.value).rpartition("--set ")[2]
     name, _, value = advice.partition("=")
     check_damage(settings_of(replace(context, recipe=recipe("x.tar", **{name: float(value)}))), found)

@@ -59,7 +59,7 @@ CREATE TABLE rows AS SELECT coalesce(f.name, c.file, '') AS name, f.size, f.fing
     NULL::VARCHAR AS text, NULL::BIGINT AS text_size, NULL::VARCHAR AS text_fingerprint, fields
     FROM captions c LEFT JOIN matched USING (number) LEFT JOIN listed f USING (id)
     UNION ALL BY NAME SELECT name, size, fingerprint, 0 AS number, if(status = 'ok', 'no_caption', status) AS status,
-        coalesce(error, 'no table has its name') AS error FROM listed ANTI JOIN matched USING (id) WHERE is_image
+        coalesce(error, 'no table row names this file') AS error FROM listed ANTI JOIN matched USING (id) WHERE is_image
 """
 _FIND_METADATA = """
 SELECT name, size, if(status = 'ok', fingerprint, error(name || ': ' || error)) FROM files
