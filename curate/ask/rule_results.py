@@ -89,8 +89,9 @@ def _of_top(fact: RuleFacts, rule: Rule, row: dict[str, Any], shown: dict[str, s
     reached = "which no row reached" if threshold is None else f"threshold {fact.show(threshold)}"
     text = f"{fact.expression}, {reached}"
     short = f"{rule.columns[0]} {shown[rule.columns[0]]}"
-    is_compared = value is not None and threshold is not None
-    return passes, text, f"{short} < {fact.show(threshold)}" if is_compared else f"{short}; {text}"
+    if value is None or threshold is None:
+        return passes, text, f"{short}; {text}"
+    return passes, text, f"{short} < {fact.show(threshold)}"
 
 
 def _of_sql(sql: str, shown: dict[str, str], value: Any) -> str:
