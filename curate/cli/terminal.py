@@ -16,8 +16,8 @@ _BREAKS = re.compile(r"([\n\t]+)")
 class Escaped:
     """A stream of text that writes control characters as escapes, but line feeds and tabs."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self.inner = plain(stream)
+    def __init__(self, stream: TextIO | None) -> None:
+        self.inner = plain(stream) or open(os.devnull, "w")  # noqa: SIM115 - None: it was closed before the start
 
     def write(self, text: str) -> int:
         """Write the text, its sentences in lines of a terminal's width, and return its length."""

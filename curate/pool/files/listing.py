@@ -32,6 +32,7 @@ LISTED = define(
 )
 _WILD = re.compile(r"[*?\[]")
 UNREADABLE, UNSAFE = "unreadable_file", "unsafe_path"
+CHAINED = UNSAFE, "its name has ::, by which fsspec joins file systems"
 _SUFFIXES = tuple(f".{suffix}" for suffix in IMAGE_SUFFIXES)
 _BATCH = 1 << 16
 _Row = tuple[str, int, str, str, str | None, bool]
@@ -78,8 +79,9 @@ class FileTree:
         start = len(self.root) + 1
         for path, info in self.fs.find(self.root, maxdepth=self.depth + 1, detail=True).items():
             if "/." not in path[start - 1 :]:
-                version = file_version(self.fs, info, content)
-                yield path[start:], int(info["size"] or 0), version, OK, None, self._is_named(path)
+                name, version = path[start:], file_version(self.fs, info, content)
+                status, error = CHAINED if "::" in name else (OK, None)
+                yield name, int(info["size"] or 0), version, status, error, self._is_named(path)
 
     def _walk(self, content: bool) -> Iterator[_Row]:
         start, real, folders = len(self.root) + 1, os.path.realpath(self.root), [(self.root or "/", self.depth)]
@@ -95,6 +97,8 @@ class FileTree:
                     state, fault = _look_at(entry, real)
                     if find_surrogate(name):
                         name, fault = ascii(name)[1:-1], (UNSAFE, "its name is not UTF-8")
+                    if not fault and "::" in name:
+                        fault = CHAINED
                     if state and not fault:
                         version = f"mtime:{state.st_mtime_ns}"
                         if content:

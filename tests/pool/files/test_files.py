@@ -213,6 +213,7 @@ def test_links_pipes_and_folders(tmp_path: Path) -> None:
         (pool / f"{name}.txt").write_text(f"a picture, {name}")
     pictures(["g.jpg", "h.jpg"], pool)
     (pool / "g.txt").symlink_to(tmp_path / "passwords")
+    pictures(["x::y.jpg"], pool)
     os.mkfifo(os.fsencode(pool) + b"/\xff.jpg")
     (pool / "notes.json").write_text("{}")
     (pool / "LICENSE").write_text("free")
@@ -221,13 +222,13 @@ def test_links_pipes_and_folders(tmp_path: Path) -> None:
     conserved(run)
     unreadable, unsafe = "unreadable_file", "unsafe_path"
     assert {key: reason for key, (reason, _) in failures(run).items()} == {
-        "out": unsafe, "away/": unsafe, "g": unsafe, "\\udcff": unsafe, "h": "no_caption",
+        "out": unsafe, "away/": unsafe, "g": unsafe, "\\udcff": unsafe, "x::y": unsafe, "h": "no_caption",
         "dangling": unreadable, "loop": unreadable, "pipe": unreadable, "folder": unreadable,
     }  # fmt: skip
     assert {*loads(run)} == {"a", "sub/b", "inner"} | {name for name in loads(run) if len(name) == 32}
-    assert run.counts == {"kept": 4, "failed": 9}
+    assert run.counts == {"kept": 4, "failed": 10}
     links = {row[1]: row[2] for row in run_query(str(run.folder), "links", {}).rows}
-    assert links == {"row": 13, ".json": 1, ".other": 1}
+    assert links == {"row": 14, ".json": 1, ".other": 1}
 
 
 def test_one_name_with_two_suffixes_is_two_samples(tmp_path: Path) -> None:
