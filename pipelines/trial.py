@@ -29,7 +29,6 @@ from pipelines.claim import Prepared, claimed
 from pipelines.driver import run
 from pipelines.engines.choose import choose_engine
 
-_ROWS, _IMAGES = 100_000, 5_000  # that are measured where nobody says how many
 _PARTS = 64  # more say nothing more
 _LONG = 60  # seconds of CPU that the third run takes where a fourth would be too long to wait for
 
@@ -39,19 +38,21 @@ def find_trials(prepared: Prepared, measure: int | None, watch: Watch = unwatche
 
     `watch` shows how far each is.
 
-    None where the pool has nothing to measure. Raises RecipeError where a model needs a device that is not here.
+    None where the pool has nothing to measure, or `measure` is None and no run is there. Raises RecipeError where a
+    model needs a device that is not here.
     """
     for folder in (prepared.context.store, prepared.context.reuse) if measure is None else ():
         if folder and folder.exists(SUCCESS_FILE) and (facts := read_facts(folder)).used:
             trial = Trial.of(facts)
             found_in = f"{pluralise(trial.rows, 'row')} of {folder.url}"
             return Trials(trial, trial, trial, trial, trial.value(START, CPU)), found_in
+    if measure is None:
+        return None
     context, units = fetched(prepared.context, prepared.plan.units)
     units = [unit for unit in units if any(not part.fault for part in unit.parts)]
     if not units:
         return None
-    rows = measure or (_IMAGES if context.pool.has_images else _ROWS)
-    trials = _run_trials(replace(prepared, context=context), units, rows, share_left(context, units) == 0, watch)
+    trials = _run_trials(replace(prepared, context=context), units, measure, share_left(context, units) == 0, watch)
     once = f"; kernels were compiled in {format_seconds(trials.compiling)}, once" if trials.compiling > 1 else ""
     return trials, f"{pluralise(trials.apart.rows, 'row')} measured aside{once}"
 

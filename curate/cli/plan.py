@@ -9,7 +9,8 @@ from typer import Option
 
 from curate.ask.costs.page import load_prices, show_costs
 from curate.ask.output import Line, columns, heading, line
-from curate.ask.whatif.estimate import Estimate, EstimatedRequests, estimate
+from curate.ask.whatif.estimate import Estimate, EstimatedRequests, NotCompiledError, estimate
+from curate.base.compiling import interpreting, is_compiled
 from curate.base.errors import RecipeError
 from curate.base.process import CORES, temporary_folder
 from curate.base.schema import KEPT
@@ -26,6 +27,7 @@ from curate.pool.registry import find_downloading, find_format
 from curate.recipe.recipe import Recipe, load_recipe
 from curate.run.context import RunContext
 from curate.store.layout import RUN_FILE
+from curate.tar import walk
 
 
 def plan(
@@ -66,7 +68,8 @@ def plan(
         with common.say_if_slow(common.PLANNING):
             prepared = prepare(loaded, out or f"{nowhere}/run", reuse, content, options, on=on)
         common.print_lines(*_inputs(loaded, prepared.plan, prepared.imported), line())
-        common.print_lines(*map(line, common.warn_of_sizes(loaded, prepared.plan.units)))
+        with interpreting(not is_compiled(walk.walk)):
+            common.print_lines(*map(line, common.warn_of_sizes(loaded, prepared.plan.units)))
         common.print_lines(line("steps"), *_steps(prepared.context, prepared.plan))
         if prepared.finished:
             print("  the run is finished: nothing to do")
@@ -81,6 +84,8 @@ def plan(
                     trials = find_trials(prepared, measure, show_sample) if figures else None
                     context, pool = prepared.context, prepared.plan.units
                     expected = estimate(context, pool, prepared.metadata, prepared.record, rows, show_sample)
+            except NotCompiledError as error:
+                print(f"\nestimate: none yet: {error}")
             except RecipeError as error:  # of a device, say, that only workers have
                 if prepared.engine.place.is_this_machine:
                     raise
@@ -91,6 +96,8 @@ def plan(
                 if figures and trials and expected:
                     plan_of = plan_costs(prepared, *trials, expected, rows)
                     common.print_lines(line(), *show_costs(plan_of, figures))
+                elif figures and expected:
+                    print("costs by step: add --measure N, or name a finished run by --out or --reuse")
         if prepared.context.recipe.captions:  # no error: the run may be on another machine
             for fault in find_faults(prepared.context.recipe.captions, prepared.context.engine_ids, load=False):
                 print(f"\nwarning: {fault}")

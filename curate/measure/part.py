@@ -9,6 +9,7 @@ and measures its images in steps of `STEP_ROWS` rows: batches of models do not c
 be a checkpoint.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -113,7 +114,7 @@ def measure_part(
         measured, failure = [], None
         try:
             for number, batch in enumerate(batches):
-                measured.append(work.measure_batch(number, batch))
+                measured.append(work.measure_batch(number, _first_rows(batch, None if number else part.limit)))
         except InputFault as fault:
             failure = fault.reason, fault.detail
         work.check()
@@ -220,6 +221,27 @@ class _PartWork:
                     faults[signal.name] = str(error)[:300], error.transient
                 columns |= output_columns(signal, output, len(is_ok))
         return columns, faults
+
+
+def _first_rows(batch: Batch, limit: int | None) -> Batch:
+    """Return the first rows of a batch, as many as a limit allows."""
+    more = np.zeros(max(0, len(batch.columns["caption"]) - (limit or sys.maxsize)), bool)  # behind the mask of these
+    if limit is None or not len(more):
+        return batch
+    images, embeddings = batch.images, batch.embeddings
+    return replace(
+        batch,
+        columns={name: column[:limit] for name, column in batch.columns.items()},
+        faults=batch.faults and (batch.faults[0][:limit], batch.faults[1][:limit]),
+        images=images and (lambda wanted: islice(images(np.append(wanted, more)), limit)),
+        scores={name: column[:limit] for name, column in batch.scores.items()},
+        members=batch.members and (batch.members[0][:limit], batch.members[1][:limit], batch.members[2][:limit]),
+        embeddings=embeddings and (lambda names, size, ok: _cut(embeddings(names, size, np.append(ok, more)), limit)),
+    )
+
+
+def _cut(columns: tuple[pa.Array, pa.Array], rows: int) -> tuple[pa.Array, pa.Array]:
+    return columns[0][:rows], columns[1][:rows]
 
 
 def _is_ok(faults: Faults) -> Mask:

@@ -82,6 +82,7 @@ def _determining(part: InputPart) -> list[Any]:
     content = [part.path, part.size, part.fingerprint, part.groups]
     content += [part.listing_fingerprint] if part.listing_fingerprint else []
     content += [["retry", part.retry.round, part.retry.rows]] if part.retry else []
+    content += [["limit", part.limit]] if part.limit else []
     return [*content, ["left out", part.left_out]] if part.left_out else content
 
 

@@ -10,6 +10,7 @@ Headers are untrusted: whatever they claim, the walk moves forward, allocates a 
 """
 
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
@@ -56,14 +57,17 @@ class TarIndex:
         return len(self.names)
 
 
-def index_tar(source: ByteSource) -> TarIndex:
-    """Return the index of a tar, as far as it can be read; `damage` says what is wrong with it. Raises OSError."""
-    rows = np.empty((_ROWS, 5), np.int64)
+def index_tar(source: ByteSource, members: int | None = None) -> TarIndex:
+    """Return the index of a tar, as far as it can be read; `damage` says what is wrong with it. Raises OSError.
+
+    With `members`, the index may end after so many.
+    """
+    rows = np.empty((min(_ROWS, members or _ROWS), 5), np.int64)
     text = np.empty(_ROWS * BLOCK + walk.MAX_EXTENSION, np.uint8)
     tables: list[I64] = []
     names: list[str] = []
     status, at, need, size, named = walk.FULL, 0, BLOCK, source.size, 0
-    while status in (walk.FULL, walk.MORE):
+    while status in (walk.FULL, walk.MORE) and len(names) < (members or inf):
         view = np.frombuffer(source.peek(at, need), np.uint8)
         if len(view) < min(need, size - at):
             raise OSError(f"only {len(view)} of {need} bytes could be read at {at}")
@@ -74,7 +78,7 @@ def index_tar(source: ByteSource) -> TarIndex:
         named += int(rows[:count, 3].max(initial=0))
         status = _BAD_NAMES if named > _MAX_NAMES else status
     table = np.concatenate(tables)
-    damage = _damage(source, status, at, names, table)
+    damage = None if status in (walk.FULL, walk.MORE) else _damage(source, status, at, names, table)
     types = table[:, 2].astype(np.uint8)
     return TarIndex(names, types, table[:, 0].copy(), table[:, 1].copy(), table[:, 4] == 1, damage)
 

@@ -1,4 +1,4 @@
-"""Estimate what a run will yield and cost from a few whole units, measured and decided as the run would.
+"""Estimate what a run will yield and cost from a small sample of rows, measured and decided as the run would.
 
 Entry counts grow with the pool, so a sample of fraction f is balanced with its counts divided by f. Duplicates, and
 other texts of an image, are detected within the sample alone, so too few. The error is that of cluster sampling over
@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from math import ceil
+from functools import partial
+from math import ceil, inf, log2
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ import pyarrow.compute as pc
 from curate.ask.whatif.expectation import Expectation, choose, count_copies, expect
 from curate.ask.whatif.survivors import DecidedRows, count_verdicts
 from curate.base.compiling import interpreting, is_compiled
+from curate.base.errors import RecipeError
 from curate.base.meter import METER
 from curate.base.process import temporary_folder
 from curate.base.schema import CODES, DUPLICATE, FAILED, KEPT, MISSING_REASONS, OK, UNMATCHED
@@ -33,12 +35,12 @@ from curate.decide.deduplicate import deduplicate
 from curate.decide.draw.selection import OutOfReach
 from curate.decide.settings import DecideSettings
 from curate.llm.cache import Index, index_answers
-from curate.match import kernel
+from curate.match import kernel, language_kernel
 from curate.match.unit import MatchSettings, match
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure
 from curate.pool.plan import Unit
-from curate.pool.registry import find_downloading
+from curate.pool.registry import find_downloading, find_format
 from curate.publish.audit import PublishSettings, allow
 from curate.publish.forget.block import apply_blocklist
 from curate.read import text
@@ -47,14 +49,17 @@ from curate.recipe.section import Section
 from curate.relate.steps import relate
 from curate.run.context import RunContext
 from curate.run.in_process import InProcessUnits
+from curate.run.units import Answer
 from curate.store.forgotten import Record
 from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
 
-_COLD_BYTES = 4 << 20  # likewise, where kernels are not compiled yet
-# CPU seconds: of any run to start and publish, to compile kernels (with `match` more), and of an interpreted row
-_START, _COMPILING, _COMPILING_MATCH, _INTERPRETED = 3.0, 5.0, 18.0, 0.0015
-_BYTES, _ROWS = 32 << 20, 50_000  # how much is measured, about, in whole units: seconds, or minutes with a large model
+# CPU seconds to decide a row, and to emit an image; of any run to start and publish; to compile kernels, with `match`
+# more; and of an interpreted row
+_DECIDED, _EMITTED, _START, _COMPILING, _COMPILING_MATCH, _INTERPRETED = 1e-5, 1.2e-4, 3.0, 5.0, 18.0, 0.0015
+_BYTES, _ROWS = 32 << 20, 50_000  # how much is measured at most, about
+# CPU seconds to measure a sample, and of kernels that are interpreted; rows of a part at least; entries that they match
+_SECONDS, _COLD_SECONDS, _PART_ROWS, _COLD_ENTRIES = 1.5, 0.8, 16, 20_000
 _PROMPTS = 1000  # rows of a unit whose prompts are looked at
 _CHARACTERS = 4.0  # of a token, about, in English
 _WITHOUT_SPACES = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]{4}"
@@ -69,6 +74,10 @@ Watch = Callable[[RunStore, int], AbstractContextManager[None]]  # of a folder i
 def unwatched(folder: RunStore, units: int) -> AbstractContextManager[None]:
     """Show nothing."""
     return nullcontext()
+
+
+class NotCompiledError(RecipeError):
+    """An estimate would wait until kernels are compiled."""
 
 
 class EstimatedRequests(NamedTuple):
@@ -104,7 +113,8 @@ class Estimate(NamedTuple):
     @property
     def core_seconds(self) -> float:
         """Return the CPU seconds of the whole run, within a factor of 2."""
-        return self.seconds + self.compiling + _START
+        work = _DECIDED * self.rows + (0 if self.bytes is None else _EMITTED * self.verdicts[KEPT])
+        return self.seconds + self.compiling + _START + work
 
 
 def estimate(
@@ -115,50 +125,51 @@ def estimate(
     rows: int | None = None,
     watch: Watch = unwatched,
 ) -> Estimate | None:
-    """Measure a few units in a temporary folder and extrapolate. `record`: what is blocked; `watch` shows progress.
+    """Measure a few rows in a temporary folder and extrapolate. `record`: what is blocked; `watch` shows progress.
 
     `rows` are those of the pool, of which the units may be a part; None: of these units. Nothing is downloaded: of what
-    a run downloads, units count whose files are there. None where there are none.
+    a run downloads, units count whose files are there. None where there are none. Raises NotCompiledError.
     """
     is_part = rows is not None
     rows = rows or (context.pool.rows if context.pool.rows is not None else _measured_rows(context, units))
     context, usable = fetched(context, units)
     is_cold = any(not is_compiled(kernel) for kernel in _kernels(context))
-    sample = _choose(context, usable, _COLD_BYTES if is_cold else 0)
-    # Else a few rows would wait for kernels that take 20 s to compile.
-    is_interpreted = is_cold and context.pool.has_images and size_of(sample) <= 4 * _COLD_BYTES
-    if not sample:
+    chosen_units = _choose(context, usable)
+    if not chosen_units:
         return None
     left = share_left(context, units)
+    is_limited = left > 0 and all(map(partial(_can_limit, context), chosen_units))
+    is_interpreted = is_cold and is_limited and (metadata is None or len(metadata) <= _COLD_ENTRIES)
+    if is_cold and left and not is_interpreted:
+        raise NotCompiledError("kernels are not compiled yet, which takes some 20 s: a run does it, and --measure N")
     known = [index_answers(folder) for folder in (context.store, context.reuse) if folder and context.recipe.captions]
-    with temporary_folder() as aside, watch(RunStore(aside), len(sample)), interpreting(is_interpreted):
+    with temporary_folder() as aside, interpreting(is_interpreted):
         # Where all units are alike, their time is that of what the run to reuse does not have.
-        reuse, share = context.reuse if left in (0, 1) else None, size_of(sample) / max(1, size_of(units))
-        context = replace(context, store=RunStore(aside), reuse=reuse, share=share)
+        context = replace(context, store=RunStore(aside), reuse=context.reuse if left in (0, 1) else None)
         if metadata is not None:
             context.store.write_parquet(METADATA_FILE, metadata)
         if context.recipe.dedup.against:
             write_evaluation(context.store, context.recipe, MeasureSettings.of(context).signals)
         if record is not None:
             record.write(context.store)
-        began = time.process_time() - METER.compiling
-        measured = InProcessUnits(sample, context)
-        unread = measure(measured, context)
-        if context.recipe.match:
-            match(measured, context)
+        limit = (_COLD_SECONDS if is_interpreted else _SECONDS) if is_limited else 0.0
+        sample = _measure_sample(context, chosen_units, limit, watch)
+        measured, seconds = sample.measured, sample.seconds * left
+        context = replace(context, share=sample.size / max(1, size_of(units)))
         if context.blocklist_key:
             apply_blocklist(measured, PublishSettings.of(context))
         if context.recipe.relate.requested:
-            relate(measured, context, unread)  # to the sample
-        seconds = (time.process_time() - METER.compiling - began) * left
+            began = time.process_time() - METER.compiling
+            relate(measured, context, sample.unread)  # to the sample
+            seconds += (time.process_time() - METER.compiling - began) * left
         settings = DecideSettings.of(context)
         answers = apply_rules(measured, settings)
         deduplicate(measured, settings)
         survivors = DecidedRows.of(measured, settings, answers, context, context.recipe)
         sampled = sum(len(state.verdicts) for state in survivors.states)
-        is_counted = not is_part and (rows is not None or len(sample) == len(units))
+        is_counted = not is_part and (rows is not None or (sample.is_whole and len(chosen_units) == len(units)))
         if rows is None:
-            rows = round(sampled * size_of(units) / max(1, size_of(sample)))
+            rows = round(sampled * size_of(units) / max(1, sample.size))
         if is_interpreted:
             seconds = max(seconds / 5, seconds - _INTERPRETED * sampled * left)
         if not sampled or not rows:
@@ -170,7 +181,7 @@ def estimate(
         is_sample = expectation.choice and expectation.is_uniform  # it has its size, where there are more rows
         is_certain = is_sample and expectation.rows < sum(map(len, survivors.rows))
         return Estimate(
-            units=len(sample),
+            units=sample.units,
             sampled=sampled,
             rows=rows,
             is_counted=is_counted,
@@ -238,14 +249,78 @@ def _measured_rows(context: RunContext, units: Sequence[Unit]) -> int | None:
 def _kernels(context: RunContext) -> Iterator[Any]:
     """Yield kernels of which some were compiled where all were that measure rows and match them."""
     yield text.scan
-    if context.recipe.match and not MatchSettings.of(context).by_language:
-        yield kernel.match_texts
+    if context.recipe.match:
+        yield (language_kernel if MatchSettings.of(context).by_language else kernel).match_texts
 
 
-def _choose(context: RunContext, units: Sequence[Unit], images: int = 0) -> list[Unit]:
+class _Sample(NamedTuple):
+    """Rows that are measured and matched: of how many units, which files were unread, CPU seconds, bytes of inputs."""
+
+    measured: InProcessUnits
+    units: int
+    unread: Answer
+    seconds: float
+    size: float
+    is_whole: bool  # whether all of the units was read
+
+
+def _measure_sample(context: RunContext, units: Sequence[Unit], limit: float, watch: Watch) -> _Sample:
+    """Measure and match rows of these units, more and more of them until it takes about `limit` CPU seconds; 0: all.
+
+    What is loaded for the first row does not count.
+    """
+    parts = [replace(unit, parts=(part,)) for unit in units for part in unit.parts]
+    rows, first = 1, 0
+    while True:
+        count = min(len(parts), ceil(rows / _PART_ROWS))
+        some = parts if limit else units
+        if limit:
+            spread = (parts[(2 * i + 1) * len(parts) // (2 * count)] for i in range(count))
+            some = [replace(unit, parts=(replace(unit.parts[0], limit=ceil(rows / count)),)) for unit in spread]
+        numbered = [replace(unit, index=first + i) for i, unit in enumerate(some)] if limit else some
+        with watch(context.store, len(some)):
+            began = time.process_time() - METER.compiling
+            measured = InProcessUnits(numbered, context)
+            unread = measure(measured, context)
+            if context.recipe.match:
+                match(measured, context)
+            seconds = time.process_time() - METER.compiling - began
+        size = sum(_size_read(context, unit) for unit in numbered)
+        is_whole = not limit or (count == len(parts) and not any(_has_more(context, unit) for unit in numbered))
+        if is_whole or (rows > 1 and seconds > limit / 2):
+            return _Sample(measured, len({unit.index for unit in some}), unread, seconds, size, is_whole)
+        rows *= 8 if rows == 1 else 2 ** int(log2(min(64, limit / seconds)))
+        first += len(some)
+
+
+def _can_limit(context: RunContext, unit: Unit) -> bool:
+    """Return whether it is known how much of the unit the first rows of its parts are."""
+    source = next(source for source in context.sources if source.name == unit.source)
+    return find_format(source).has_members or all(part.rows for part in unit.parts)
+
+
+def _has_more(context: RunContext, unit: Unit) -> bool:
+    """Return whether a part has rows beyond its limit, probably."""
+    limit = unit.parts[0].limit
+    return limit is not None and limit <= context.unit_tables(unit).rows() and limit < (unit.parts[0].rows or inf)
+
+
+def _size_read(context: RunContext, unit: Unit) -> float:
+    """Return how many bytes of a unit, as its inputs state them, the rows are that were measured."""
+    if not _has_more(context, unit):
+        return size_of([unit])
+    tables, [part] = context.unit_tables(unit), unit.parts
+    if part.rows:
+        return part.size * tables.rows() / part.rows
+    members = tables.read("members", ["offset", "size"])
+    ends = pc.add(*(pc.list_flatten(members[name]) for name in ("offset", "size")))
+    return min(part.size, pc.max(ends).as_py() or part.size)
+
+
+def _choose(context: RunContext, units: Sequence[Unit]) -> list[Unit]:
     """Return units spread evenly over the pool, as many as are enough: all of a small pool."""
     rows = sum(part.rows or 0 for unit in units for part in unit.parts)
-    size, enough = (size_of(units), images or _BYTES) if context.pool.has_images else (rows, _ROWS)
+    size, enough = (size_of(units), _BYTES) if context.pool.has_images or not rows else (rows, _ROWS)
     count = min(len(units), ceil(enough * len(units) / max(1, size)))
     return [units[(2 * i + 1) * len(units) // (2 * count)] for i in range(count)]
 

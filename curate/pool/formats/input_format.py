@@ -47,6 +47,7 @@ class InputPart:
     listing_fingerprint: str = ""  # of the file beside it that lists its samples, on which its rows depend
     retry: Retry | None = None  # of a part that has rows of its file again, because they may come now: which
     left_out: tuple[int, ...] = ()  # numbers of the rows that such a part has instead; `rows` does not count them
+    limit: int | None = None  # only so many of its first rows are measured, for an estimate
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ _CAPTION_BYTES = 1 << 16  # more than the longest caption that is accepted
 _JSON_BYTES = 1 << 24
 _TEXT_BYTES = 1 << 29  # of a tar's captions and fields together
 _LOOKED, _BEGIN = 100, 1 << 23  # samples that a message goes by, of so many bytes of a tar
+_MEMBERS = 6  # of a sample, at most, where only the first ones are read
 _SIZES = ("width", "height", "original_width", "original_height")
 
 
@@ -87,7 +88,7 @@ class WebdatasetInput(interface.InputFormat):
         self, source: WebdatasetSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None
     ) -> Iterator[Batch]:
         opened = open_copy(part.path, source.storage)
-        index = index_tar(opened)
+        index = index_tar(opened, part.limit and _MEMBERS * (part.limit + 1))
         samples = group_members(index)
         texts, faults, declared, fields = _read_texts(opened, index, samples, source)
         image = pa.array([None if member < 0 else member for member in samples.image], pa.int64())
@@ -107,6 +108,8 @@ class WebdatasetInput(interface.InputFormat):
             except InputFault as error:
                 fault = error
             else:
+                if part.limit and len(samples) > part.limit:  # those before the last row that is measured
+                    missing = missing.filter(pc.less(missing["key"], pa.scalar(samples.keys[part.limit])))
                 if len(missing):
                     yield _missing_batch(missing)
         if index.damage:
@@ -207,7 +210,7 @@ def _first_fields(source: WebdatasetSource, path: str = "") -> Iterator[dict[str
     with suppress(OSError, InputFault, CurateError):
         opened = open_source(path or list_source(source, False)[0].path, source.storage)
         opened.size = min(opened.size, _BEGIN)  # its other headers may be minutes away
-        index = index_tar(opened)
+        index = index_tar(opened, _MEMBERS * _LOOKED)
         spans = list(zip(index.offsets.tolist(), index.sizes.tolist(), strict=True))
         first = [spans[member] for member in group_members(index).json if member >= 0][:_LOOKED]
         opened.expect(first)

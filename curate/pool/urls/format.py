@@ -171,7 +171,7 @@ class UrlsInput(InputFormat):
         store, name = source.place(self.shard(source, part))
         path, columns = f"{store.url}/{name}", dict.fromkeys(numbers, "int")
         tar = WebdatasetSource(name=source.name, format=_TARS.key, path=path, columns=columns)
-        return tar, InputPart(path, 0, "", listing_fingerprint="there")
+        return tar, InputPart(path, 0, "", listing_fingerprint="there", limit=part.limit)
 
     def clear(self, source: Any, shard: str, keys: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[str]:
         """Take samples out of a shard (see `shard`), and return the files of the run that were rewritten.

@@ -315,3 +315,29 @@ def test_kernels_that_are_not_compiled_are_interpreted(tmp_path: Path, monkeypat
     assert interpreted.compiling and not compiled.compiling
     assert interpreted.verdicts == pytest.approx(compiled.verdicts) and interpreted.sampled == compiled.sampled
     assert estimates.kernel.match_texts is before and not numba.config.DISABLE_JIT
+
+
+@pytest.mark.parametrize("kind", ["tars", "parquet"])
+def test_a_sample_ends_within_a_unit_where_its_time_is_over(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows are whole, and those of the pool follow from the bytes that they take."""
+    if kind == "tars":
+        path = pools.write_tars(tmp_path / "tars", pools.make_samples(200)[:200], 1)
+        source = {"name": "pool", "format": "webdataset", "path": path}
+    else:
+        source = parquet(tmp_path, pets(200))
+    context, plan, metadata = prepare(tmp_path, source)
+    monkeypatch.setattr(estimates, "_SECONDS", 1e-9)
+    monkeypatch.setattr(estimates, "_COLD_SECONDS", 1e-9)
+    found = checked(estimate(context, plan.units, metadata))
+    assert (found.sampled, found.units, found.is_counted) == (8, 1, kind == "parquet")
+    assert found.rows == (200 if kind == "parquet" else pytest.approx(200, rel=0.1)) and not found.verdicts["failed"]
+
+
+def test_a_sample_that_needs_kernels_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context, plan, metadata = prepare(tmp_path, parquet(tmp_path, pets(200)), **matching(tmp_path))
+    monkeypatch.setattr(estimates, "is_compiled", lambda kernel: False)
+    monkeypatch.setattr(estimates, "_COLD_ENTRIES", 1)
+    with pytest.raises(estimates.NotCompiledError, match="kernels are not compiled yet"):
+        estimate(context, plan.units, metadata)
