@@ -15,6 +15,7 @@ A message names what was found, where, and what would be accepted.
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeGuard
 
 
 class CurateError(Exception):
@@ -68,15 +69,16 @@ def describe(error: BaseException) -> str:
     """Return what an error says; of a full disk, or of a folder in a file's place, its path, and what to do."""
     if is_disk_full(error):
         folder = getattr(error, "filename", None) or "the run's folder, or that for temporary files (TMPDIR)"
-        return f"{folder}: no space is left on its disk; make room, then run the same command again to continue"
+        cause = "a file exceeds `ulimit -f`" if error.errno == errno.EFBIG else "no space is left on its disk"
+        return f"{folder}: {cause}; make room, then run the same command again to continue"
     if isinstance(error, IsADirectoryError):
         return f"{error.filename2 or error.filename}: is a folder in a file's place; remove it, or move it away"
     return str(error)
 
 
-def is_disk_full(error: BaseException) -> bool:
-    """Return whether a file could not be written for want of space, or because a quota is used up."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+def is_disk_full(error: BaseException) -> TypeGuard[OSError]:
+    """Return whether a file could not be written for want of space, or because a quota or limit is used up."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
