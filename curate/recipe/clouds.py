@@ -74,6 +74,7 @@ async def _open_session(**named: Any) -> Any:
         """An answer."""
 
         def raise_for_status(self) -> None:
+            """Raise an OSError, where aiohttp raises one of its own."""
             if not self.ok:
                 raise AnswerError(self.request_info, (), status=self.status, message=self.reason or "")
 

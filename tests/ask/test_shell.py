@@ -96,7 +96,7 @@ def test_what_is_wrong_goes_to_standard_error_and_the_next_is_answered(
     ]
     for part in (
         "syntax error",
-        "did you mean 'funnel'",
+        "did you mean funnel",
         "did you mean 'limit'",
         "accepted: .queries",
         "uid=… is missing",

@@ -214,7 +214,7 @@ def test_a_run_that_is_not_finished(cli: Cli, tmp_path: Path, command: list[str]
     ("error", "status", "said"),
     [
         (RunError("it went wrong"), 1, "curate: it went wrong\n"),
-        (OSError(28, "No space left on device"), 1, "curate: [Errno 28] No space left on device\n"),
+        (OSError(5, "Input/output error"), 1, "curate: [Errno 5] Input/output error\n"),
         (OSError(40, "Too many levels of symbolic links", "a"), 1, "curate: a: Too many levels of symbolic links\n"),
     ],
 )

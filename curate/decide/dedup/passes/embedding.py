@@ -152,9 +152,9 @@ class WithinNearness(EmbeddingNearness):
 
 def _by_cell(cells_of: U64) -> Iterator[tuple[int, I64]]:
     order = np.argsort(cells_of, kind="stable")
-    found, starts = np.unique(cells_of[order], return_index=True)
+    cells, starts = np.unique(cells_of[order], return_index=True)
     if len(order):
-        yield from zip(found.tolist(), np.split(order, starts[1:]), strict=True)
+        yield from zip(cells.tolist(), np.split(order, starts[1:]), strict=True)
 
 
 def _build(section: EmbeddingCosine, measure: Measure, rows: int | None) -> Nearness:
