@@ -74,6 +74,7 @@ class Encoder(ABC):
         """Encode token ids [n, length], at most a batch, on a free device."""
 
     def encode_images(self, views: Sequence[npt.NDArray[Any]]) -> F32:
+        """Return embeddings of views, float32 [n, dimension]."""
         return self.start_images(views)()
 
     def encode_texts(self, texts: Sequence[str]) -> Texts:
