@@ -13,6 +13,7 @@ from curate.base import ids, schema
 from curate.base.errors import RecipeError, UnknownColumn
 from curate.base.registry import version
 from curate.decide.dedup.passes.dedup_pass import ImageNearness, KeyPass, Nearness
+from curate.decide.dedup.passes.embedding import EmbeddingCosine
 from curate.decide.draw.groups import check_groups
 from curate.decide.draw.selection import RowsLeft, Selection, SelectionRun
 from curate.decide.rules.row_counts import count_columns
@@ -207,7 +208,7 @@ def _deciding_sections(recipe: Recipe) -> dict[str, object]:
 def _check_dedup(dedup: Dedup, pool: Pool, columns: pa.Schema, derived: Collection[str]) -> None:
     """Check that the pool has what deduplication compares. Raises RecipeError."""
     for near in dedup.near.values():
-        if (within := getattr(near.section, "within", None)) is None:
+        if not isinstance(near.section, EmbeddingCosine) or (within := near.section.within) is None:
             continue
         check_groups("dedup.by.within", within, columns)
         if within in derived:

@@ -60,7 +60,7 @@ def plan_source(source: Source, embeddings: Sequence[PrecomputedEmbeddings], con
     try:
         planned = kind.plan(source, embeddings, content)
     except RecipeError as error:
-        if not isinstance(error.__context__, OSError):  # of a store that would be waited for again
+        if source.paths and not isinstance(error.__context__, OSError):  # of a store that would be waited for again
             with suppress(RecipeError, OSError):
                 hint = suggest(source, FoundFiles.look(source.paths[0], source.storage))
         if hint:
