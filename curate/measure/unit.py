@@ -312,7 +312,7 @@ class _UnitWork:
                     scores[signal.name] = self._of_captions(signal)
                 if isinstance(signal, EmbeddingSignal):
                     scores[signal.name] = self._of_embeddings(signal, embeddings[signal.of], keys[signal.name])
-            names = [signal.name for signal in settings.signals]
+            names = [signal.name for signal in settings.signals if signal.name in scores]  # some have embeddings alone
             scores |= {name: self._finite("scores", name, scores[name], drop_nonfinite) for name in names}
             values = by_name(base)
             for of_one in scores.values():
