@@ -164,7 +164,8 @@ def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Aud
         words = [row["shard"], row["key"] or place, row["detail"] and f"({row['detail']})"]
         example = " ".join(repr(word)[1:-1] for word in words if word)
         _add(audit.failing, row["reason"], Failing(1, unit.index, example))
-    measured = ("scores", "embeddings", "related") if settings.recipe.measure.requested else ()
+    can_fail = any(signal.kind != "language" for signal in settings.recipe.measure.requested)
+    measured = ("scores", "embeddings", "related") if can_fail else ()
     for note in (note for name in measured if name in settings.table_names for note in tables.notes(name)):
         for error in note.get("errors", {}).values():
             _add(audit.errors, error["signal"], Failing(error["rows"], unit.index, error["first"]))

@@ -278,7 +278,7 @@ def _measure_sample(context: RunContext, units: Sequence[Unit], limit: float, wa
             spread = (parts[(2 * i + 1) * len(parts) // (2 * count)] for i in range(count))
             some = [replace(unit, parts=(replace(unit.parts[0], limit=ceil(rows / count)),)) for unit in spread]
         numbered = [replace(unit, index=first + i) for i, unit in enumerate(some)] if limit else some
-        with watch(context.store, len(some)):
+        with watch(context.store, first + len(some)):  # those of the rounds before are there
             began = time.process_time() - METER.compiling
             measured = InProcessUnits(numbered, context)
             unread = measure(measured, context)

@@ -83,12 +83,15 @@ def make_parts(source: Source, root: str, database: Any) -> Iterator[InputPart]:
 
 
 def read_part(source: Source, part: InputPart, run: str, places: Places | None = None) -> PartFiles:
-    """Return all or some rows of a part, which this process planned, or which are in a run's folder. Raises OSError."""
+    """Return rows of a part, up to its limit or at `places`; this process planned it, or a run's folder has them.
+
+    Raises OSError.
+    """
     name = _name(source, part.fingerprint)
     planned = f"{process_folder()}/{name}"
     with open(planned, "rb") if os.path.exists(planned) else RunStore(run).open(f"{LISTS}/{name}") as file:
         rows = pq.read_table(file, use_threads=False)
-    return PartFiles(rows if places is None else rows.take(places))
+    return PartFiles(rows.slice(0, part.limit) if places is None else rows.take(places))
 
 
 def share_parts(source: Source, parts: Sequence[InputPart], run: RunStore) -> None:

@@ -19,6 +19,7 @@ from PIL import Image
 from curate.ask.explain import explain_sample
 from curate.ask.opened import connected
 from curate.ask.report.galleries import read_originals
+from curate.ask.whatif.estimate import estimate
 from curate.base.errors import RecipeError, RunError
 from curate.emit import webdataset
 from curate.measure import unit
@@ -318,6 +319,21 @@ def test_a_file_more_costs_the_units_near_it(tmp_path: Path, monkeypatch: pytest
     pool = pool.rename(tmp_path / "moved")
     moved, seen = run("elsewhere", "changed")
     assert not seen and moved.members == changed.members
+
+
+@pytest.mark.parametrize("table", ["metadata.jsonl", None])
+def test_the_sample_of_a_plan_is_some_rows_of_each_part(tmp_path: Path, table: str | None) -> None:
+    names = [f"{n}.jpg" for n in range(600)]
+    pool = pictures(names, tmp_path / "pool")
+    if table:
+        write_jsonl(pool / table, captioned(names))
+    else:
+        for name in names:
+            (pool / name).with_suffix(".txt").write_text("a photo of a hen")
+    made = prepare(recipe(pool), str(tmp_path / "run"))
+    assert max(part.rows or 0 for part in made.plan.files) > 1
+    expected = estimate(made.context, made.plan.units, None)
+    assert expected is not None and expected.rows == 600
 
 
 @pytest.mark.thorough
