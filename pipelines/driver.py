@@ -16,7 +16,7 @@ import apache_beam as beam
 from apache_beam.runners.worker import sdk_worker
 
 from curate.ask.status import describe_attempts
-from curate.base.errors import RecipeError, RunError
+from curate.base.errors import CurateError, RecipeError, RunError
 from curate.base.meter import START
 from curate.base.process import in_threads, stopped_if_interrupted
 from curate.captions.engines import find_faults
@@ -27,7 +27,7 @@ from curate.pool.plan import Unit
 from curate.run.columns import table_names
 from curate.run.units import Place
 from curate.store.attempts import read_attempts
-from curate.store.error_notes import ERROR_NOTES, join_errors, read_error_note
+from curate.store.error_notes import join_errors, note_end, read_error_note
 from curate.store.layout import ANSWER_PARTS, ATTEMPTS, CAPTION_ATTEMPTS, STAGES_FILE, SUCCESS_FILE
 from curate.store.lock import Hold, clear_tmp
 from curate.store.store import RunStore
@@ -143,12 +143,16 @@ def run_job(store: RunStore, begin: Callable[[], Job]) -> None:
 @contextmanager
 def _ending(store: RunStore, hold: Hold | None = None, units: Sequence[Unit] = ()) -> Iterator[None]:
     """Check how the block ended, unless a job goes on; raise, for what an engine passes on, what a user is to read."""
+    message = ""
     try:
         with explaining(store, "Finished work is kept: run again to continue.", units):
             yield
+    except CurateError as error:
+        message = str(error)
+        raise
     finally:
         if not (hold and hold.is_handed_over):
-            store.delete(ERROR_NOTES)
+            note_end(store, message)
     if hold and hold.is_handed_over:
         return
     if not store.exists(SUCCESS_FILE):

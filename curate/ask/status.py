@@ -7,12 +7,12 @@ listed once; no table is opened. Whether who holds the folder has ended is asked
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from curate.ask.output import Line, columns, line
 from curate.base.errors import DamagedError
-from curate.base.wording import format_seconds, one_line, pluralise
+from curate.base.wording import format_seconds, pluralise
 from curate.download.rates import sum_downloads
 from curate.pool.plan import Unit
 from curate.store import layout
@@ -84,7 +84,10 @@ def find_status(url: str, ask: Ask) -> Status:
         facts, at_work = read_facts(store), f"; {holder} is at work here" if holder else ""
         counts = f"{facts.kept:,} of {facts.rows:,} rows are kept, {facts.counts.get('failed', 0):,} failed"
         return Status(url, FINISHED, f"finished after {format_seconds(facts.seconds)}: {counts}{at_work}")
+    errors, has_ended = read_error_notes(store)
     exit_status, state = _judge(store, holder, ask)
+    if has_ended and holder is None:
+        state = "ended with the error below, which says what to do; nobody works on it"
     if exit_status == FAILED and store.exists(layout.SUCCESS_FILE):  # it ended well while its engine was asked
         return find_status(url, ask)
     try:
@@ -104,7 +107,9 @@ def find_status(url: str, ask: Ask) -> Status:
     killed = {work: count for work, count in read_attempts(store).items() if count > 1 or exit_status == FAILED}
     more += [f"in flight when a process ended: {describe_attempts(killed)}"] if killed else []
     more += [f"last error of a worker: {error}"] if (error := read_last_error(store)) else []
-    more += _last_words(store) if exit_status == FAILED else ()
+    if exit_status == FAILED:
+        more += [text[:_CHARACTERS] for error in errors[:_LINES] for text in error.splitlines()]
+        more += () if has_ended else _last_output(store)
     return Status(url, exit_status, state, tuple(steps), tuple(more))
 
 
@@ -168,8 +173,8 @@ def count_done(paths: Iterable[str], suffix: str) -> int:
     return sum(int(stem[1]) - int(stem[0]) + 1 if stem[1:] and stem[1].isdigit() else 1 for stem in stems)
 
 
-def _last_words(store: RunStore) -> Iterator[str]:
-    """Yield why a run has ended, as far as something is left that says it: errors of steps, and a driver's output."""
-    yield from (one_line(message, _CHARACTERS) for message in read_error_notes(store)[:_LINES])
-    if store.exists(layout.DRIVER_LOG):
-        yield from store.read_bytes(layout.DRIVER_LOG)[-_CHARACTERS:].decode(errors="replace").splitlines()[-_LINES:]
+def _last_output(store: RunStore) -> Sequence[str]:
+    """Return the last lines of a driver's log, if there is one."""
+    if not store.exists(layout.DRIVER_LOG):
+        return ()
+    return store.read_bytes(layout.DRIVER_LOG)[-_CHARACTERS:].decode(errors="replace").splitlines()[-_LINES:]

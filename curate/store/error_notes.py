@@ -17,6 +17,7 @@ from curate.base.foreign import naming_packages
 from curate.store.store import RunStore
 
 ERROR_NOTES = "tmp/errors"
+_END_NOTE = f"{ERROR_NOTES}/run.json"  # why the last command ended
 _IDS = re.compile(r" \(error notes? ([0-9a-f ]{32,})\)")
 _NOTES, _PLACES = 100, 5  # that are read of those that an error names; that are named of those that failed alike
 
@@ -66,10 +67,19 @@ def read_error_note(folder: RunStore, error: BaseException, hint: str = "") -> s
     return None
 
 
-def read_error_notes(folder: RunStore) -> list[str]:
-    """Return the messages that were noted, each once."""
-    read = [folder.read_json(file) for file in folder.files(ERROR_NOTES)]
-    return list(_say((note["place"], note["message"]) for note in read))
+def note_end(folder: RunStore, message: str) -> None:
+    """Replace all notes by the message with which a command ends; none if it is empty."""
+    folder.delete(ERROR_NOTES)
+    if message:
+        with suppress(Exception):  # as above
+            folder.write_json(_END_NOTE, {"place": "", "message": message})
+
+
+def read_error_notes(folder: RunStore) -> tuple[list[str], bool]:
+    """Return the messages that were noted, each once, and whether a command ended with them."""
+    files = folder.files(ERROR_NOTES)
+    read = [folder.read_json(file) for file in files]
+    return list(_say((note["place"], note["message"]) for note in read)), _END_NOTE in files
 
 
 def _say(failures: Iterable[tuple[str, str]]) -> Iterator[str]:

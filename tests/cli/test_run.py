@@ -293,6 +293,11 @@ def test_too_much_damage_fails_the_run_with_the_reasons(cli: Cli, pool: Path, tm
     message = done.err[done.err.index("curate: ") :]
     assert "3 of 60 samples (5.0%)" in message and "not_an_image 3" in message and "--set max_failed=0.06" in message
     assert not (tmp_path / "out" / "_SUCCESS").exists()
+    now = cli("status", out)
+    assert (
+        now.status == 1 and f"{out}: ended with the error below, which says what to do; nobody works on it" in now.out
+    )
+    assert "3 of 60 samples (5.0%)" in now.out and "--set max_failed=0.06" in now.out, "which, and what to do"
     assert cli("run", str(pool / "tars.yaml"), "--out", out, "--set", "max_failed=0.06").status == 0
     assert cli("verify", out).status == 0
 
