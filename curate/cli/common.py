@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 from typer import Argument, Option
@@ -49,6 +50,14 @@ BeamArgument = Annotated[
 OnOption = Annotated[
     str | None, Option("--on", metavar="FILE", help="The engine, in YAML; see `curate init --on ENGINE`.")
 ]
+
+
+def examples_of(command: str) -> str:
+    """Return the end of a command's help: its lines of examples.txt; `metadata` has those of its commands."""
+    lines = files("curate.cli").joinpath("examples.txt").read_text("utf-8").splitlines()
+    return "\n".join(
+        ["\b", "Examples:", *(f"  {line}" for line in lines if f"{line} ".startswith(f"curate {command} "))]
+    )
 
 
 def prepare_beam(words: list[str] | None, on: str | None, accepted: str = "one RECIPE") -> list[str]:

@@ -20,7 +20,7 @@ from curate.base.errors import CurateError, RecipeError, describe
 from curate.base.foreign import naming_packages
 from curate.base.process import check_address_space
 from curate.base.registry import warn_of_broken
-from curate.cli.examples import examples_of
+from curate.cli.common import examples_of
 from curate.cli.imports import RARELY, without_unused
 from curate.cli.terminal import Escaped
 from curate.recipe.strict_yaml import find_surrogate

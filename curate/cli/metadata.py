@@ -13,8 +13,7 @@ from curate.ask.output import Line, columns, heading, line
 from curate.base.errors import RecipeError
 from curate.base.wording import format_bytes, pluralise
 from curate.cli import common
-from curate.cli.common import print_lines
-from curate.cli.examples import examples_of
+from curate.cli.common import examples_of, print_lines
 from curate.match.building.wikis import Limits, Mode
 from curate.match.metadata import ImportReport, read_metadata, write_metadata
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from curate.cli.examples import EXAMPLES
+from curate.cli.common import examples_of
 from curate.cli.init import engines, kinds
 from curate.cli.main import COMMANDS, build_app
 from curate.recipe.recipe import load_recipe
@@ -177,8 +177,9 @@ def test_examples_are_commands(name: str) -> None:
     import typer
 
     command = typer.main.get_command(build_app([name]))
-    assert EXAMPLES[name]
-    for example in EXAMPLES[name]:
+    examples = examples_of(name).splitlines()[2:]
+    assert examples
+    for example in examples:
         words = shlex.split(example.partition(" > ")[0])
         assert words[:2] == ["curate", name]
         context = command.make_context("curate", words[1:])
