@@ -9,6 +9,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.resources import files as resources
 from typing import Any, ClassVar
 
 import duckdb
@@ -32,46 +33,9 @@ _TEXTS = ("caption", "uid", "url", "key", "language")
 _UNSAFE = re.compile(r"[/\\]|[A-Za-z]:[/\\]|[A-Za-z][\w+.-]*://|(.*[/\\])?\.\.([/\\]|$)", re.DOTALL)  # how names begin
 _BATCH = 1 << 14
 
-_FILES = f"""
-CREATE TABLE files (name VARCHAR, size BIGINT, fingerprint VARCHAR, status VARCHAR, error VARCHAR, is_named BOOLEAN);
-CREATE VIEW named AS SELECT *, rowid AS id, lower(regexp_extract(name, '\\.([^./]+)$', 1)) AS suffix FROM files;
-CREATE VIEW listed AS SELECT *, regexp_replace(name, '\\.[^./]*$', '') AS stem,
-    is_named AND (ends_with(name, '/') OR suffix IN {IMAGE_SUFFIXES}) AS is_image FROM named
-"""
-_BESIDE = """
-CREATE TABLE texts AS SELECT arg_min(id, name) AS id, stem FROM listed WHERE suffix = 'txt' GROUP BY stem;
-CREATE TABLE used AS SELECT id FROM texts SEMI JOIN (FROM listed WHERE is_image) USING (stem);
-CREATE TABLE rows AS SELECT i.name, i.size, i.fingerprint, 0 AS number, NULL::VARCHAR AS other,
-    if(i.status <> 'ok', i.status, if(t.size > 65536, 'caption_too_long', coalesce(t.status, 'no_caption'))) AS status,
-    if(i.status <> 'ok', i.error, if(texts.id IS NULL, 'there is no .txt of its name beside it', t.error)) AS error,
-    t.name AS text, t.size AS text_size, t.fingerprint AS text_fingerprint
-    FROM listed i LEFT JOIN texts USING (stem) LEFT JOIN files t ON t.rowid = texts.id WHERE i.is_image
-"""
-_OF_TABLES = """
-CREATE TABLE matched AS SELECT number, arg_min(id, rank) AS id FROM (
-    SELECT number, id, 0 AS rank FROM captions JOIN listed ON beside = name WHERE is_named
-    UNION ALL SELECT number, id, 1 FROM captions JOIN listed ON below = name WHERE is_named) GROUP BY number;
-CREATE TABLE used AS SELECT id FROM matched UNION ALL SELECT id FROM listed SEMI JOIN tables USING (name);
-CREATE TABLE rows AS SELECT coalesce(f.name, c.file, '') AS name, f.size, f.fingerprint, number, NULL::VARCHAR AS other,
-    if(is_unsafe, 'unsafe_path', coalesce(f.status, 'no_image')) AS status,
-    if(is_unsafe, 'an absolute name, a URL, or one with ..', if(id IS NULL, 'no file has this name, which counts from '
-        'the folder of its table or from `path`', f.error)) AS error,
-    NULL::VARCHAR AS text, NULL::BIGINT AS text_size, NULL::VARCHAR AS text_fingerprint, fields
-    FROM captions c LEFT JOIN matched USING (number) LEFT JOIN listed f USING (id)
-    UNION ALL BY NAME SELECT name, size, fingerprint, 0 AS number, if(status = 'ok', 'no_caption', status) AS status,
-        coalesce(error, 'no table row names this file') AS error FROM listed ANTI JOIN matched USING (id) WHERE is_image
-"""
-_FIND_METADATA = """
-SELECT name, size, if(status = 'ok', fingerprint, error(name || ': ' || error)) FROM files
-    WHERE parse_filename(name) IN ('metadata.csv', 'metadata.jsonl', 'metadata.parquet') ORDER BY name
-"""
 _COUNTS = """
 SELECT count(*), count(*) FILTER (status IN ('no_image', 'no_caption')),
     any_value(name ORDER BY number) FILTER (status = 'no_image') FROM rows
-"""
-_OTHERS = """
-INSERT INTO rows BY NAME SELECT name, if(len(suffix) BETWEEN 1 AND 10, suffix, 'other') AS other
-    FROM listed ANTI JOIN used USING (id) WHERE is_named AND NOT is_image
 """
 
 
@@ -101,7 +65,8 @@ def joined(source: Source, tree: FileTree, table: Any, wanted: FileColumns, cont
     """
     with temporary_folder() as folder, duckdb.connect(":memory:") as database:
         database.execute(f"SET TimeZone='UTC'; SET memory_limit='400MB'; SET temp_directory='{folder}'")
-        database.execute(f"SET preserve_insertion_order=false; {_FILES}")
+        database.execute(f"SET preserve_insertion_order=false; SET VARIABLE image_suffixes={list(IMAGE_SUFFIXES)}")
+        _execute(database, "files")
         for batch in tree.list(content):
             database.register("batch", batch)
             database.execute("INSERT INTO files FROM batch")
@@ -110,13 +75,17 @@ def joined(source: Source, tree: FileTree, table: Any, wanted: FileColumns, cont
         if table:
             files = list_files(table, storage)
         else:
-            metadata = database.execute(_FIND_METADATA).fetchall()
+            metadata = database.execute("FROM metadata").fetchall()
             files = [InputFile(f"{tree.url}/{name}", size, version) for name, size, version in metadata]
         columns = _add_captions(source, database, tree.url, files, storage, wanted) if files else None
-        database.execute(_OF_TABLES if columns else _BESIDE)
+        _execute(database, "tables" if columns else "beside")
         _check(source, database, files)
-        database.execute(_OTHERS)
+        _execute(database, "others")
         yield database, columns
+
+
+def _execute(database: Any, name: str) -> None:
+    database.execute(resources("curate.pool.files").joinpath(f"{name}.sql").read_text("utf-8"))
 
 
 def _add_captions(
