@@ -102,12 +102,10 @@ class Diff(Tables):
 
     @property
     def shared(self) -> int:
-        """Samples that both keep."""
         return self.a.kept - self.lost
 
     @property
     def is_same(self) -> bool:
-        """Whether both keep the same samples."""
         return not self.lost and not self.gained
 
     @property

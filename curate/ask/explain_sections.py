@@ -73,7 +73,6 @@ def sample_lines(row: dict[str, Any]) -> Iterator[Line]:
 
 
 def _origin(row: dict[str, Any]) -> str:
-    """Return where a row came from: source, shard and key."""
     place = " ".join(str(part) for part in (row["shard"], row["key"]) if part is not None)
     return f"{row['source']}: {place}" if place else str(row["source"])
 

@@ -27,12 +27,10 @@ class OpenRun:
     connection: Any
 
     def table(self, sql: str, **params: object) -> pa.Table:
-        """Return the result of a query, whose parameters are `$name`, as a table."""
         table: pa.Table = self.connection.sql(sql, params=params).to_arrow_table()
         return table
 
     def rows(self, sql: str, **params: object) -> list[dict[str, Any]]:
-        """Return the rows of a query."""
         cursor = self.connection.execute(sql, params or None)
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -65,7 +63,6 @@ class OpenRun:
 
     @property
     def balanced(self) -> bool:
-        """Whether entries drew their rows."""
         return self.facts.selection is not None and self.facts.selection.by_entries
 
 

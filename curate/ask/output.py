@@ -132,7 +132,6 @@ class Result:
 
     @classmethod
     def of(cls, table: pa.Table) -> Self:
-        """Return the rows of a table."""
         return cls(tuple(table.column_names), tuples(table))
 
 

@@ -79,7 +79,6 @@ class _Shell:
         self.connection, self.format, self.file = connection, format, file
 
     def run(self, inputs: Iterator[str]) -> int:
-        """Answer each input. Returns how many failed."""
         failed = 0
         for text in inputs:
             if text == ".quit":

@@ -58,12 +58,10 @@ class Status:
 
     @property
     def short(self) -> str:
-        """The whole in a line."""
         return "; ".join([f"{self.url}: {self.state}", *(f"{name} {done}" for name, done, _ in self.steps)])
 
     @property
     def lines(self) -> Iterator[Line]:
-        """The page."""
         yield line(f"{self.url}: {self.state}")
         yield from columns(self.steps)
         yield from (line(f"  {text}") for text in self.more)

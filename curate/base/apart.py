@@ -37,7 +37,6 @@ class Apart:
         self._replies: Connection | None = None
 
     def end(self) -> None:
-        """End the process."""
         if self._process and self._replies:
             self._replies.close()
             self._process.kill()

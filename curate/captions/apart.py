@@ -60,7 +60,6 @@ class CaptionApart:
         self.has_fault = False  # whether something ended a process alone
 
     def end(self) -> None:
-        """End the processes."""
         for process in self._processes.values():
             process.end()
 
@@ -74,7 +73,6 @@ class CaptionApart:
     def find_regions(
         self, images: Iterable[bytes | None], phrases: pa.Array, detector: ZeroShotDetector, threshold: float
     ) -> Iterator[pa.Table]:
-        """Yield what `find_regions` does."""
         waiting = zip(images, phrases.to_pylist(), strict=True)
         process = self._process(detector.model, open_detector, self._settings.captions.regions)
         while items := list(islice(waiting, detector.batch)):

@@ -61,7 +61,6 @@ class Rows(RowFacts):
         return {uid: place for place, uid in enumerate(to_texts(self.table["uid"]))}
 
     def column(self, name: str) -> pa.Array:
-        """Return one of the table's columns, as one array."""
         return self.table[name].combine_chunks()
 
 

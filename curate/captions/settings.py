@@ -40,7 +40,6 @@ class CaptionSettings:
 
     @classmethod
     def of(cls, context: RunContext) -> "CaptionSettings":
-        """Return those of a run with captions."""
         recipe = context.recipe
         assert recipe.captions is not None
         signals = find_signals(recipe.measure, context.models)

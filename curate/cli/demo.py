@@ -78,7 +78,6 @@ def demo(
 
 
 def _check_free(out: str) -> None:
-    """Raise RecipeError where the folder holds something that no demo wrote."""
     if not os.path.isdir(out) or not os.listdir(out):
         return
     if os.path.exists(f"{out}/{RUN_FILE}"):

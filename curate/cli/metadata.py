@@ -105,7 +105,6 @@ def show(
 
 
 def _count(languages: Any) -> str:
-    """Return how many rows are of each language."""
     return ", ".join(f"{each['counts']:,} {each['values']}" for each in pc.value_counts(languages).to_pylist())
 
 

@@ -64,7 +64,6 @@ class CommandKeeper(Keeper):
         return f"{pluralise(self._supervisor.total, 'process', 'processes')} died, the last {self._supervisor.death}"
 
     def keep(self, holder: Holder, lock: int | None) -> None:
-        """Keep the folder for the next child."""
         if self._supervisor:
             self._supervisor.send(lock if self.lock is None else None, holder=holder.model_dump())
 

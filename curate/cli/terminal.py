@@ -27,7 +27,6 @@ class Escaped:
         return len(text)
 
     def flush(self) -> None:
-        """Write what is held."""
         with self._unread():
             self.inner.flush()
 

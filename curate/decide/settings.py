@@ -132,7 +132,6 @@ class DecideSettings(StepSettings):
 
     @property
     def selection_run(self) -> SelectionRun:
-        """What a selection may use of the run."""
         return SelectionRun(self.seed, self.matching, self.store.url, self.rows_left, self.columns, self.store)
 
     @property

@@ -120,7 +120,6 @@ class Ground:
         return self.pitch * (pitches + more * self.rng.random())
 
     def bands(self, u: Plane, width: float = 1.0) -> Plane:
-        """Return even stripes along `u`."""
         pitch = self.pitch * width
         return 0.5 + np.sin(u * (math.tau / pitch)) * (pitch / 6)
 

@@ -51,7 +51,6 @@ class Scene:
 
     @property
     def concepts(self) -> frozenset[str]:
-        """Every shape, colour and texture in the picture."""
         shapes, colours = zip(*((item.shape, item.colour) for item in self.items), strict=True)
         return frozenset((self.background, self.background_colour, *shapes, *colours))
 

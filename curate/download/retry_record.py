@@ -70,12 +70,10 @@ class Retries:
 
     @property
     def rounds(self) -> int:
-        """How many rounds there are."""
         return pc.max(self.table["round"]).as_py() or 0
 
     @property
     def facts(self) -> RetriesFacts:
-        """What run.json holds of the record."""
         return RetriesFacts(rounds=self.rounds, rows=len(self), digest=self.key)
 
     def with_round(self, rows: pa.Table) -> "Retries":

@@ -34,7 +34,6 @@ class Shard:
 
     @property
     def rows(self) -> int:
-        """How many rows it holds."""
         return sum(part.count for part in self.slices)
 
     @property

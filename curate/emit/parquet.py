@@ -26,11 +26,9 @@ class ParquetOutput(OutputFormat):
         return not has_images
 
     def write(self, settings: EmitSettings, shard: Shard, repeated: U64, stats: dict[str, Any]) -> pa.Table:
-        """Return the rows of the shard."""
         return concat_small(_read_rows(settings, part) for part in shard.slices)
 
     def card_lines(self, shards: int) -> list[str]:
-        """Return what img2dataset finds."""
         return ["- `shards/*.parquet` hold all input columns of the kept rows, ready for img2dataset."]
 
 

@@ -50,7 +50,6 @@ class EmitSettings(StepSettings):
 
     @classmethod
     def of(cls, context: RunContext) -> "EmitSettings":
-        """Return those of a run."""
         captions = context.recipe.captions
         return cls(
             store=context.store,
@@ -87,7 +86,6 @@ class EmitSettings(StepSettings):
         return self.decided.get(unit.index, read)
 
     def open_tables(self, unit: Unit) -> OpenTables:
-        """Return a unit's tables, to be held open for one pass over them."""
         tables = OpenTables(self.store, unit.index, last=unit.last, _files={"decisions": self.decisions(unit)})
         self._names_of(unit, tables)
         return tables

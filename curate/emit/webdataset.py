@@ -66,7 +66,6 @@ class WebdatasetOutput(OutputFormat):
         return table
 
     def card_lines(self, shards: int) -> list[str]:
-        """Return what training reads, and what the sidecars are."""
         names = f"{{00000..{shards - 1:05d}}}" if shards > 1 else "00000"
         return [
             f"- Training: `shards/{names}.tar` are webdataset shards (image, `.txt` and `.json` per sample). "
@@ -97,7 +96,6 @@ class WebdatasetOutput(OutputFormat):
         return {key for _, key, suffix, _ in _members(store, stem) if suffix == "txt"}
 
     def members(self, store: RunStore, stem: str, names: Set[str] | None = None) -> Iterator[tuple[str, bytes]]:
-        """Yield the name and content of each member that is no text, of the samples of these names; None: of all."""
         for member, key, suffix, read in _members(store, stem):
             if suffix not in _TEXTS and (names is None or key in names):
                 yield member, bytes(read())

@@ -67,7 +67,6 @@ class AnswerCache:
                         self._store.delete(name)
 
     def find(self, digests: Sequence[str]) -> dict[str, Answer]:
-        """Return the answers that are known, by digest."""
         missing, reuse = [digest for digest in digests if digest not in self._known], self._reuse
         if missing and reuse is not None:
             for name, rows in load_index(reuse).find(missing):
@@ -138,7 +137,6 @@ class Index(NamedTuple):
             yield self.names[file], np.sort(self.row[known][self.file[known] == file])
 
     def holds(self, digests: Sequence[str]) -> Mask:
-        """Return which of the digests have an answer."""
         return self._places(digests) >= 0
 
     def _places(self, digests: Sequence[str]) -> I64:

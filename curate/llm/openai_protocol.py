@@ -54,7 +54,6 @@ class Reply:
 
     @property
     def is_success(self) -> bool:
-        """Whether it is a 2xx."""
         return 200 <= self.status < 300
 
     @property
@@ -202,7 +201,6 @@ def read_models(body: bytes) -> list[str] | None:
 
 
 def _parse(body: bytes) -> Any:
-    """Return the JSON value of `body`; None where it is none."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

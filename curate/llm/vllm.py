@@ -73,7 +73,6 @@ class VllmEngine(Engine):
 
 
 def _load(options: Vllm) -> Any:
-    """Return the `vllm.LLM`."""
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # no process of its own, which would be left running
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")

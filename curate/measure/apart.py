@@ -54,7 +54,6 @@ class MeasureApart:
         return None
 
     def measure(self, images: Sequence[ImageBytes], captions: pa.Array, signals: Sequence[ImageSignal]) -> pa.Table:
-        """Return what `measure_images` does. Raises SignalError as it does."""
         data = [None if image is None else bytes(image) for image in images]
         schema, names = image_schema(signals), [signal.name for signal in signals]
 

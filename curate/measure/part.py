@@ -144,7 +144,6 @@ class _PartWork:
         check_state(self.part.path, self.source.storage, self.state, read=find_format(self.source).state)
 
     def measure_batch(self, number: int, batch: Batch) -> MeasuredPart:
-        """Return what a batch gives, one row a row of it."""
         captions = check_captions(batch.columns["caption"])
         rows = len(captions.status)
         faults = captions.status, captions.error

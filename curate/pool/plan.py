@@ -63,7 +63,6 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """The stem of the unit's files."""
         return unit_stem(self.index, self.last)
 
     @property

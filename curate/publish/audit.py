@@ -53,7 +53,6 @@ class PublishSettings(StepSettings):
 
     @classmethod
     def of(cls, context: RunContext) -> "PublishSettings":
-        """Return those of a run."""
         has_blocklist = bool(context.blocklist_key)
         matching = MatchSettings.of(context) if context.recipe.match else None
         return cls(context.store, context.recipe, context.pool, table_names(context), has_blocklist, matching)
@@ -65,7 +64,6 @@ class PublishSettings(StepSettings):
 
     @property
     def output(self) -> OutputFormat:
-        """The format of the shards."""
         return find_output(self.recipe.output.format, self.pool.has_images)
 
 
@@ -77,7 +75,6 @@ class Failing(NamedTuple):
     example: str
 
     def add(self, other: "Failing") -> "Failing":
-        """Return both together."""
         first = self if self.unit <= other.unit else other
         return Failing(self.rows + other.rows, first.unit, first.example)
 
@@ -107,7 +104,6 @@ class Audit:
     short: Counter[str] = field(default_factory=Counter)  # by rule: short texts that it dropped
 
     def add(self, other: Self) -> None:
-        """Add what other units hold."""
         self.sizes |= other.sizes
         self.kept |= other.kept
         self.unread |= other.unread
@@ -124,7 +120,6 @@ class Audit:
 
     @property
     def rows(self) -> int:
-        """Samples found."""
         return sum(self.sizes.values())
 
     @property

@@ -70,7 +70,6 @@ class UidsPart(NamedTuple):
 
     @property
     def file(self) -> str:
-        """The file that holds them, 16 bytes each."""
         return f"tmp/uids/{self.bucket:05d}"
 
 

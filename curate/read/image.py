@@ -259,7 +259,6 @@ class Metered(io.BytesIO):
         self._bytes, self._reads, self._error = max_bytes, max_reads, error
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return bytes, unless these are too many."""
         data = super().read(size)
         self._bytes, self._reads = self._bytes - len(data), self._reads - 1
         if min(self._bytes, self._reads) < 0:

@@ -33,7 +33,6 @@ class Price(Section):
     """Per hour that the engine works."""
 
     def cost(self, tokens_in: float, tokens_out: float, seconds: float = 0.0) -> float:
-        """Return the cost of tokens and of seconds of work."""
         return (tokens_in * self.input + tokens_out * self.output) / 1e6 + seconds / 3600 * self.hour
 
 

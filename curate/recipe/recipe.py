@@ -209,7 +209,6 @@ class Recipe(KindsSection):
 
     @property
     def repeats(self) -> bool:
-        """Whether a kept row may be in the curated set several times."""
         return self.output.repeat is not None or bool(self.selector and self.selector.has_repeats)
 
     @classmethod

@@ -37,7 +37,6 @@ class RelateSettings(StepSettings):
 
     @classmethod
     def of(cls, context: RunContext) -> "RelateSettings":
-        """Return those of a run."""
         recipe = context.recipe
 
         def reading(key: str, name: str, of: str) -> Reading:

@@ -34,7 +34,6 @@ class StepSettings:
     store: RunStore
 
     def tables(self, unit: Unit) -> UnitTables:
-        """Return a unit's tables."""
         return UnitTables(self.store, unit.index, last=unit.last)
 
     def open_tables(self, unit: Unit) -> OpenTables:

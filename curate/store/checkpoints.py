@@ -66,7 +66,6 @@ class Checkpoints:
         return pa.concat_tables([schema.empty_table(), *tables]).combine_chunks()
 
     def delete(self) -> None:
-        """Delete those that are in place."""
         if self._files:
             delete_files(self._store, self._folder, self._files)
 

@@ -24,7 +24,6 @@ class Chunk(NamedTuple):
 
     @property
     def units(self) -> range:
-        """The numbers of its units."""
         return range(self.first, self.last + 1)
 
 

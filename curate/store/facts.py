@@ -30,7 +30,6 @@ class Facts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the facts as plain data, by the keys of run.json."""
         return self.model_dump(mode="json")
 
     @classmethod
@@ -176,7 +175,6 @@ class UsedFacts(Facts):
 
     @classmethod
     def kinds(cls) -> list[str]:
-        """Return what is counted."""
         return [name for name in cls.model_fields if name not in ("step", "spread")]
 
 
@@ -375,17 +373,14 @@ class RunFacts(RunClaim):
 
     @property
     def kept(self) -> int:
-        """Return the number of rows kept."""
         return self.counts.get(schema.KEPT, 0)
 
     @property
     def repeats(self) -> bool:
-        """Return whether a kept row may be in uids.npy several times."""
         return bool((self.recipe.get("output") or {}).get("repeat")) or bool(self.selection and self.selection.repeats)
 
     @property
     def rows(self) -> int:
-        """Return the number of rows of the pool."""
         return sum(self.counts.values())
 
     @property

@@ -76,7 +76,6 @@ class Record:
         return folder.exists(FORGOTTEN_FILE) and digest.is_of(folder.digest(FORGOTTEN_FILE))
 
     def write(self, folder: RunStore) -> None:
-        """Put the record into place."""
         folder.write_parquet(FORGOTTEN_FILE, self.table)
 
     def __len__(self) -> int:
@@ -84,7 +83,6 @@ class Record:
 
     @cached_property
     def items(self) -> Items:
-        """All items."""
         return _items(self.table)
 
     @property
@@ -104,7 +102,6 @@ class Record:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of all rows."""
         place = self.table.column_names.index("time")
         return ids.table_digest(self.table.set_column(place, "time", self.table["time"].cast(pa.int64())))
 

@@ -107,7 +107,6 @@ class Items:
         return np.bincount(np.searchsorted(known, values[self.holds(kind, values)]), minlength=len(known))
 
     def has_image(self, digest: bytes) -> bool:
-        """Return whether the image of this sha256 is among the items."""
         return bool(self.holds("sha256", as_hashes([digest], "sha256"))[0])
 
     def find(self, kind: str, column: Any) -> npt.NDArray[np.bool_]:

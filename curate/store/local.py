@@ -34,7 +34,6 @@ class Digest(NamedTuple):
         return "-".join(str(part) for part in self if part is not None)
 
     def is_of(self, other: "Digest") -> bool:
-        """Return whether both are of the same bytes."""
         return self[:2] == other[:2]
 
 
@@ -46,14 +45,12 @@ class HashedFile(io.FileIO):
         self._state, self._bytes = hashlib.sha256(), 0
 
     def write(self, data: Any) -> int:
-        """Write bytes, and return how many."""
         written = super().write(data) or 0
         self._state.update(memoryview(data)[:written])
         self._bytes += written
         return written
 
     def digest(self, rows: int | None) -> Digest:
-        """Return what was written so far."""
         return Digest(self._bytes, self._state.hexdigest(), rows)
 
 

@@ -132,13 +132,11 @@ class Lines:
         self.add(lines)
 
     def add(self, lines: Iterable[Published]) -> None:
-        """Add lines."""
         self._waiting += lines
         if len(self._waiting) > _WAITING:
             self._table = self.table
 
     def merge(self, other: Self) -> None:
-        """Add the lines of another."""
         self._table = pa.concat_tables([self.table, other.table])
 
     @property
@@ -151,7 +149,6 @@ class Lines:
 
     @property
     def paths(self) -> list[str]:
-        """The path of each line."""
         return list(map(str, self.table["path"].to_pylist()))
 
     def below(self, top: str) -> list[Published]:

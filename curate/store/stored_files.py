@@ -65,7 +65,6 @@ class StoredFiles:
 
     @cached_property
     def root(self) -> str:
-        """Return the folder's path within its file system."""
         return str(self._place[1]).rstrip("/")
 
     @cached_property
@@ -85,7 +84,6 @@ class StoredFiles:
         return isinstance(self.fs, LocalFileSystem)
 
     def path(self, name: str) -> str:
-        """Return the path of `name` within the file system."""
         return f"{self.root}/{name}"
 
     def exists(self, name: str) -> bool:
@@ -129,7 +127,6 @@ class StoredFiles:
             raise OSError(f"{self.path(name)}: cannot be {what}: {str(error) or type(error).__name__}") from error
 
     def size(self, name: str) -> int:
-        """Return the bytes of the file."""
         return int(self._reads.size(self.path(name)))
 
     def state(self, name: str) -> str:
@@ -183,7 +180,6 @@ class StoredFiles:
         return self._reads.open(path, "rb") if end and len(end) >= SMALL else io.BytesIO(end or b"")
 
     def read_bytes(self, name: str) -> bytes:
-        """Return all bytes of the file."""
         with self.open(name) as file:
             return bytes(file.read())
 

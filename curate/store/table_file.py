@@ -86,7 +86,6 @@ class TableFile:
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """The columns and their types."""
         return self._parsed(lambda: self._file.schema_arrow)
 
     def read_groups(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
@@ -117,7 +116,6 @@ class TableFile:
 
     @property
     def names(self) -> list[str]:
-        """The columns."""
         return list(self.schema.names)
 
     @property

@@ -54,7 +54,6 @@ class UnitTables:
         return table_file(table, self.unit, self.last)
 
     def exists(self, table: str) -> bool:
-        """Return whether the table's file is there."""
         return self.store.exists(self.file(table))
 
     def read(self, table: str, columns: list[str] | None = None) -> pa.Table:
@@ -108,7 +107,6 @@ class UnitTables:
         return [note] if self.last is None else [inner or {} for inner in note["units"]["notes"]]
 
     def column_names(self, table: str) -> list[str]:
-        """Return the table's columns."""
         return self._ask(table, lambda file: file.names)
 
     def _ask(self, table: str, question: Callable[[TableFile], Answer]) -> Answer:
@@ -236,7 +234,6 @@ class OpenTables(UnitTables):
     _files: dict[str, TableFile | None] = field(default_factory=dict, compare=False)
 
     def exists(self, table: str) -> bool:
-        """Return whether the table's file is there."""
         return (self.names is None or table in self.names) and super().exists(table)
 
     def read_uids(self) -> pa.ChunkedArray:
@@ -264,7 +261,6 @@ class OpenTables(UnitTables):
             self._files[table] = TableFile.of(rows, footer_metadata(key, _text(note)))
 
     def drop_read(self, table: str) -> None:
-        """Drop what was read of a table, whose file is another now."""
         if file := self._files.pop(table, None):
             file.close()
 

@@ -50,7 +50,6 @@ class Sent(NamedTuple):
     tokens_out: int = 0
 
     def plus(self, other: "Sent") -> "Sent":
-        """Return both together."""
         tokens = self.tokens_in + other.tokens_in, self.tokens_out + other.tokens_out
         return Sent(self.requests + other.requests, self.seconds + other.seconds, *tokens)
 

@@ -83,7 +83,6 @@ class RangeSource(ByteSource):
         self._expected: list[tuple[int, int]] = []
 
     def expect(self, spans: Iterable[tuple[int, int]]) -> None:
-        """Take note of what will be read."""
         self._expected = sorted(spans)
 
     def peek(self, offset: int, least: int) -> memoryview:

@@ -167,7 +167,6 @@ class TarWriter:
         self._file.writelines(blocks)
 
     def close(self) -> None:
-        """Write the end marker."""
         self.offset += self._file.write(bytes(2 * BLOCK))
 
     def __enter__(self) -> Self:

@@ -137,7 +137,6 @@ class Submission:
         self._job: Job | None = None
 
     def come(self, job: Job) -> None:
-        """Note the job that `submit` gave."""
         self._job = job
         self._came.set()
 

@@ -30,20 +30,16 @@ class Held:
 
     @property
     def count(self) -> int:
-        """Return the number of elements."""
         return len(self.elements)
 
     @property
     def size(self) -> int:
-        """Return the number of their bytes."""
         return sum(map(len, self.elements))
 
     def cut(self, first: int, last: int) -> "Held":
-        """Return the elements from `first` up to `last`."""
         return Held(self.elements[first:last])
 
     def read(self) -> Iterator[bytes]:
-        """Yield the elements."""
         yield from self.elements
 
 
@@ -60,7 +56,6 @@ class Block:
 
     @property
     def count(self) -> int:
-        """Return the number of elements."""
         return self.last - self.first
 
     @property
@@ -73,7 +68,6 @@ class Block:
         return replace(self, first=self.first + first, last=self.first + last)
 
     def read(self) -> Iterator[bytes]:
-        """Yield the elements."""
         files, path = fsspec.core.url_to_fs(self.path)
         at = self.start + self.n_bytes
         sizes = array("Q", files.cat_file(path, at, at + 8 * self.n_elements))
@@ -117,7 +111,6 @@ class Writer:
     _held: int = 0
 
     def add(self, output: str, element: bytes) -> None:
-        """Add an element to an output."""
         elements, size = self._waiting.setdefault(output, ([], [0]))
         elements.append(element)
         size[0] += len(element)
@@ -137,7 +130,6 @@ class Writer:
         return self._parts
 
     def abandon(self) -> None:
-        """Remove the file."""
         if self._file is not None:
             with suppress(Exception):
                 self._file.close()

@@ -54,7 +54,6 @@ class Execution:
         self.costs: list[StageCost] = []  # of what has ended
 
     def cancel(self) -> None:
-        """Stop the jobs of this run."""
         self._is_cancelled.set()
         self._spark.cancelJobGroup(self._group)
 

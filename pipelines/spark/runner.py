@@ -102,11 +102,9 @@ class SparkResult(PipelineResult):
         return tuple(self._execution.costs)
 
     def metrics(self) -> Any:
-        """Return the users' counters, distributions and gauges."""
         return self._metrics(user_metrics_only=True)
 
     def monitoring_metrics(self) -> Any:
-        """Return all of them."""
         return self._metrics(user_metrics_only=False)
 
     def monitoring_infos(self) -> Any:

@@ -184,7 +184,6 @@ class InThreads(PlainDoFn):
         self._seconds = _LONG  # that a unit takes, on a moving average
 
     def start_bundle(self) -> None:
-        """Begin with none."""
         self._waiting, self._going_on = deque(), GoingOn()
 
     def process(self, element: Any, *side: Any) -> Iterator[Any]:

@@ -36,7 +36,6 @@ class Meet(beam.PTransform):
         self._step, self._spool = step, spool
 
     def expand(self, pairs: beam.PCollection[Any]) -> beam.PCollection[Any]:
-        """Group by key."""
         batches = beam.ParDo(InBatches(self._step, self._spool)).with_output_types(tuple[Any, Any])
         return pairs | "batch" >> batches | beam.GroupByKey() | "values" >> Map(partial(_read, self._spool))
 
@@ -48,7 +47,6 @@ class InBatches(PlainDoFn):
         self._step, self._spool = step, spool
 
     def start_bundle(self) -> None:
-        """Begin with none."""
         self._files = defaultdict[Any, str](
             lambda: secrets.token_hex(8)
         )  # short: a runner has those of all several times

@@ -90,7 +90,6 @@ class _Collected(Answer[T_co]):
 
     @property
     def side(self) -> Any:
-        """The answer as a side input."""
         self.is_side = True
         return AsList(self.elements) if self.is_list else AsSingleton(self.elements, default_value=None)
 

@@ -41,13 +41,11 @@ class Trial(NamedTuple):
 
     @classmethod
     def of(cls, facts: RunFacts) -> "Trial":
-        """Return that of a finished run."""
         used = {of.step: of for of in facts.used}
         sources = len({source for source, _ in facts.units})
         return cls(sum(count for _, count in facts.units), facts.rows, facts.kept, used, sources)
 
     def value(self, step: str, kind: str) -> float:
-        """Return what a step used of a kind."""
         return float(getattr(self.used[step], kind)) if step in self.used else 0.0
 
     def size(self, step: str) -> int:
@@ -113,7 +111,6 @@ class Range(NamedTuple):
     high: float
 
     def times(self, factor: float) -> "Range":
-        """Return it in another unit."""
         return Range(*(factor * value for value in self))
 
 

@@ -43,7 +43,6 @@ class Price(BaseModel):
 
     @property
     def each(self) -> float:
-        """Return the price of one unit."""
         return self.price / self.per
 
 

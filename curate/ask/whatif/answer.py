@@ -65,7 +65,6 @@ class WhatIf(Tables):
     thresholds: Mapping[str, str]  # of top rules, where rules were evaluated again, in all digits
 
     def fact(self, name: str) -> float | None:
-        """Return a fact of the other settings; None without it."""
         return next((row["whatif"] for row in self.facts.to_pylist() if row["fact"] == name), None)
 
     def __repr__(self) -> str:

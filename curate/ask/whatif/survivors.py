@@ -84,7 +84,6 @@ class FinishedRun:
 
     @property
     def recipe(self) -> Recipe:
-        """The run's own recipe."""
         return self.context.recipe
 
     @property
@@ -96,7 +95,6 @@ class FinishedRun:
 
     @property
     def has_forgotten(self) -> bool:
-        """Whether some rows are forgotten."""
         return any((state.verdicts == _FORGOTTEN).any() for state in self.states)
 
     def settings(self, recipe: Recipe) -> DecideSettings:

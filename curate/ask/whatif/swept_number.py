@@ -65,7 +65,6 @@ class SweptNumber:
 
     @property
     def logarithmic(self) -> bool:
-        """Whether values are spaced by their logarithm."""
         return self.key in _sizes() and self.low > 0
 
     def override(self, value: float) -> str:

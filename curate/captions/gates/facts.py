@@ -28,7 +28,6 @@ class Numbers(Gate):
     relations = frozenset({"rewritten", "translated"})
 
     def check(self, candidates: Candidates, option: None) -> Mask:
-        """See `Gate`."""
         is_translated = candidates.relation == "translated"
         bad = np.zeros(len(candidates.texts), np.bool_)
         for row, text, original, source in read_rows(_number_suspects(candidates), candidates):
@@ -55,7 +54,6 @@ class Names(Gate):
     option = Option("names", float, Field(1.0, description=description, examples=[0.5], ge=0, le=1))
 
     def check(self, candidates: Candidates, option: float) -> Mask:
-        """See `Gate`."""
         bad = np.zeros(len(candidates.texts), np.bool_)
         for row, text, original, source in read_rows(_name_suspects(candidates), candidates):
             expected, written, held = read_names(original), read_names(text), hold_names(text)

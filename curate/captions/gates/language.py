@@ -22,7 +22,6 @@ class Language(Gate):
     summary = "another language than asked for"
 
     def check(self, candidates: Candidates, option: None) -> Mask:
-        """See `Gate`."""
         texts, originals = candidates.texts, candidates.compared
         targets = candidates.languages or [None] * len(texts)
         bad = np.zeros(len(texts), np.bool_)

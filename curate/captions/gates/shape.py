@@ -43,7 +43,6 @@ class Length(Gate):
     option = Option("words", tuple[int, int], Field((2, 100), description=description, examples=[[3, 60]]))
 
     def check(self, candidates: Candidates, option: tuple[int, int]) -> Mask:
-        """See `Gate`."""
         texts = candidates.texts
         count = count_words(texts)
         bad = (count < option[0]) | (count > option[1])

@@ -44,7 +44,6 @@ class Fuse(CaptionKind):
 
     @property
     def source(self) -> tuple[type[Recaption], str]:
-        """A recaption."""
         return Recaption, self.style
 
     def drafts(self, rows: pa.Table, seed: int) -> Iterator[tuple[int | None, Request]]:

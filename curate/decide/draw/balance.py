@@ -173,11 +173,9 @@ class BalanceSelection(Selection):
             raise RecipeError(f"{what}; accepted: {accepted}")
 
     def check_entries(self, section: Balance, entries: Entries) -> None:
-        """Check the languages that the section names. Raises RecipeError."""
         _scheme(section).check(entries)
 
     def files_key(self, section: Balance, metadata_key: str) -> str:
-        """Return the digest of another run's counts."""
         return ids.digest(read_counts(section.counts, metadata_key).tolist()) if section.counts else ""
 
     def recorded(self, section: Balance, facts: RunFacts, run: SelectionRun, counts: I64) -> LimitsChoice | None:

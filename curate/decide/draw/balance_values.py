@@ -31,7 +31,6 @@ class Values:
 
     @cached_property
     def entries(self) -> Entries:
-        """The values as entries, without source and language."""
         none = pa.nulls(len(self.groups), pa.string())
         return Entries(pa.table({"entry": self.groups.names, "source": none, "language": none}))
 
@@ -66,7 +65,6 @@ class ValuedRun(SelectionRun):
 
     @classmethod
     def of(cls, run: SelectionRun, groups: ColumnGroups) -> "ValuedRun":
-        """Return a run with these."""
         values = Values(groups)
         return cls(**vars(run) | {"rows_left": partial(_rows_left, run.rows_left, values), "values": values})
 
@@ -108,7 +106,6 @@ class ValuesBalance(BalanceSelection):
         check_groups("balance.of", required(section.of), columns)
 
     def choose(self, units: Units, section: Balance, run: SelectionRun, counts: Answer | None) -> Answer:
-        """Return the limits, of values that are found first."""
         groups = find_groups(units, "Balance", run, required(section.of))
         valued = units.get("Balance: run", ValuedRun.of, run, groups)
         # In a part of the pool, counts are those that the whole would have.

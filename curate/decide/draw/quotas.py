@@ -168,7 +168,6 @@ class QuotasSample(Selection):
             raise RecipeError(f"{what}; accepted: sample.quotas.centroids: FILE.npy, or clusters of relate.clusters")
 
     def files_key(self, section: Sample, metadata_key: str) -> str:
-        """Return the digest of the centroids, if the section names them."""
         path = required(section.quotas).centroids
         return array_digest(_read(path)) if path else ""
 

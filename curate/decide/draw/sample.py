@@ -155,7 +155,6 @@ class MixtureChoice(GroupsChoice):
 
     @property
     def values(self) -> Mapping[str, Any]:
-        """Return of each group the rows left, wanted and kept."""
         of_groups = zip(self.groups.names.to_pylist(), self.cut.rows, self.cut.wanted, self.cut.taken, strict=True)
         return {"groups": {name: {"left": int(n), "wanted": int(w), "kept": int(k)} for name, n, w, k in of_groups}}
 

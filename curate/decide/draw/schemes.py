@@ -121,7 +121,6 @@ class PerLanguage(Scheme):
                 raise RecipeError(f"{what}; {did_you_mean(name, names)}it has {_listed(names)}")
 
     def groups(self, entries: Entries) -> I32:
-        """Return the number of each entry's language."""
         return entries.languages.codes
 
     def limits(self, ts: Sequence[int] | I64, counts: I64, entries: Entries) -> I64:
@@ -155,7 +154,6 @@ class PerLanguage(Scheme):
         return np.full(len(ts), self.by_hand[name]) if name in self.by_hand else nearest_counts(ascending, shares)
 
     def t_of_share(self, share: float, counts: I64, entries: Entries) -> int:
-        """Return the t of the reference language."""
         return tail_share_t(counts[entries.languages.codes == entries.languages.names.index(self.language)], share)
 
     def highest(self, counts: I64, entries: Entries) -> int:

@@ -44,7 +44,6 @@ class Cut:
 
     @property
     def taken(self) -> I64:
-        """Rows that are taken (int64[groups])."""
         return np.minimum(self.wanted, self.rows)
 
     @property
@@ -127,7 +126,6 @@ class Search:
         return Keys(keys.values[is_left], keys.groups[is_left])
 
     def cut(self, parts: Sequence[Keys]) -> Cut:
-        """Return what is taken, by the keys of `inside` of all units."""
         assert self.rows is not None and self.before is not None
         last, is_cut = np.zeros((len(self.rows), 3), np.uint64), np.flatnonzero(self.rows > self.wanted)
         if len(is_cut):

@@ -212,7 +212,6 @@ class SoftCapChoice(Choice):
         return out
 
     def inclusion(self, rows: RowsLeft) -> F64:
-        """Return whether a row is drawn."""
         return (self.times(rows) > 0).astype(np.float64)
 
     def draws(self, rows: RowsLeft) -> F64:
@@ -220,12 +219,10 @@ class SoftCapChoice(Choice):
         return np.asarray(1.0 / (1.0 + self.times(rows)))
 
     def repeats(self, draws: F64) -> I32:
-        """Return how often rows are drawn."""
         return np.asarray(np.rint(1.0 / draws - 1.0), np.int32)
 
     @property
     def label(self) -> str:
-        """Return how many draws there are, of how many rows, in how many rounds."""
         draws, section = self.draws_of, self.section
         rounds = pluralise(draws.whole + len(draws.keys), "batch", "batches")
         return f"{section.draws if draws.rows else 0:,} draws of {draws.rows:,} rows by {section.of} in {rounds}"
@@ -240,11 +237,9 @@ class SoftCapSample(Selection):
     has_repeats = True
 
     def columns(self, section: Sample) -> Sequence[str]:
-        """Return the column of scores."""
         return [required(section.soft_cap).of]
 
     def check(self, section: Sample, columns: pa.Schema, recipe: Any) -> None:
-        """Check the column. Raises RecipeError."""
         check_numbers("sample.soft_cap.of", required(section.soft_cap).of, columns)
 
     def choose(self, units: Units, section: Sample, run: SelectionRun, counts: Answer | None) -> Answer:
@@ -270,7 +265,6 @@ class SoftCapSample(Selection):
         return units.get("Soft cap: draw", choose, total, units.ask("Soft cap: scores", read, total))
 
     def words(self, outcome: Outcome) -> SelectionWords:
-        """Return what people are told of it."""
         section = outcome.choice.section
         what = f"penalty {section.penalty:g}, batches of {section.batch:,}; seed {outcome.seed}"
         return SelectionWords(

@@ -40,7 +40,6 @@ class StatisticCall:
 
     @property
     def statistic(self) -> Statistic:
-        """The statistic."""
         statistic: Statistic = STATISTICS.find(self.function)
         return statistic
 

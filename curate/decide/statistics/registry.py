@@ -17,16 +17,13 @@ class ZScore(Statistic):
     key = "zscore"
 
     def fit(self, values: F64) -> ExactSums:
-        """Return exact sums of the values and of their squares."""
         return ExactSums.of(values)
 
     def parameters(self, summary: ExactSums) -> Mapping[str, float]:
-        """Return mean and standard deviation."""
         mean, deviation = (summary.mean, summary.standard_deviation) if summary.rows else (0.0, 0.0)
         return {"mean": mean, "standard_deviation": deviation}
 
     def apply(self, values: F64, parameters: Mapping[str, float]) -> F64:
-        """Return the distance of each value from the mean, in standard deviations."""
         return _scaled(values, parameters["mean"], parameters["standard_deviation"])
 
 
@@ -47,16 +44,13 @@ class MinMax(Statistic):
     key = "minmax"
 
     def fit(self, values: F64) -> Extent:
-        """Return the extent of the values."""
         return Extent(float(np.min(values, initial=np.inf)), float(np.max(values, initial=-np.inf)))
 
     def parameters(self, summary: Extent) -> Mapping[str, float]:
-        """Return the least and the greatest value."""
         least, greatest = (summary.least, summary.greatest) if summary.least <= summary.greatest else (0.0, 0.0)
         return {"least": least, "greatest": greatest}
 
     def apply(self, values: F64, parameters: Mapping[str, float]) -> F64:
-        """Return the place of each value, 0 to 1."""
         return _scaled(values, parameters["least"], parameters["greatest"] - parameters["least"])
 
 
@@ -66,7 +60,6 @@ class Quantile(Statistic):
     key, of_ranks = "quantile", True
 
     def fit(self, values: F64) -> np.int64:
-        """Return the number of values."""
         return np.int64(len(values))
 
     def parameters(self, summary: np.int64) -> Mapping[str, float]:
@@ -74,7 +67,6 @@ class Quantile(Statistic):
         return {}
 
     def apply(self, values: F64, parameters: Mapping[str, float]) -> F64:
-        """Return the share of each rank."""
         return _scaled(values, 0.0, parameters["rows"])
 
 

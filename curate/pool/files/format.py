@@ -76,7 +76,6 @@ class FilesSource(Source):
     _run: str = PrivateAttr("")  # the folder of the run that reads it
 
     def placed_in(self, run: str, reuse: str | None = None, is_alone: bool = True) -> Self:
-        """Return the source as this run reads it: the rows of its parts are in its folder."""
         placed = self.model_copy()
         placed._run = run
         return placed
@@ -200,7 +199,6 @@ class FilesInput(interface.InputFormat):
         return next((image.path for image in read_part(source, part, source._run).files() if image), None)
 
     def shards(self, source: Any, part: InputPart, samples: pa.Table) -> pa.Array:
-        """Return the path of each row's image; of a row that failed the folder."""
         of_part = read_part(source, part, source._run)
         return pa.array([image.path if image else of_part.root for image in of_part.files()], pa.string())
 

@@ -206,7 +206,6 @@ def _groups(part: InputPart) -> tuple[int, int]:
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
-    """Return the column as one array; one of nulls as text."""
     array = whole(column)
     return array.cast(pa.string()) if pa.types.is_null(array.type) else array
 

@@ -157,7 +157,6 @@ def _href(node: Any) -> str:
 
 
 def _child(node: Any, path: str) -> Any:
-    """Return the first element at a path such as `front/article-meta`; None without one."""
     return None if node is None else node.find("/".join(f"{{*}}{name}" for name in path.split("/")))
 
 

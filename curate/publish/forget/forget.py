@@ -56,7 +56,6 @@ class Forgotten:
 
     @property
     def changes(self) -> bool:
-        """Whether there was anything to do."""
         return self.known < self.requested or bool(self.rows.units)
 
 

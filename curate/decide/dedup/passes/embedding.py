@@ -81,12 +81,10 @@ class EmbeddingNearness(ImageNearness):
             yield cell, (nodes[rows], values[rows], np.less(np.arange(len(rows)), at_home))
 
     def groups(self, bucket: Any, part: Part) -> Groups:
-        """Return the groups of rows of a cell: of each pair at least one is at home."""
         nodes, vectors, home = part
         return cosine.groups_in_cell(nodes, vectors, home, self.cosine)
 
     def cosines(self, tables: UnitTables, groups: Groups) -> F32 | None:
-        """Return the largest cosine of each row's pairs."""
         return row_nearest(tables.unit, tables.rows(), groups)
 
     def recall(self, nodes: U64, values: Any, plan: _Cells) -> I64:
