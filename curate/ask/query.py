@@ -25,7 +25,7 @@ from curate.ask.library import check_params, fill_params, find_query, is_name, n
 from curate.ask.output import Result
 from curate.base.errors import RecipeError, RunError
 from curate.base.process import CORES, at_interrupt, temporary_folder
-from curate.base.wording import escape, one_line
+from curate.base.wording import escape, one_line, pluralise
 from curate.emit.output_format import find_written
 from curate.expressions.check import is_too_deep, parse_sql, walk_tree
 from curate.publish.stats_duckdb import TABLES
@@ -127,7 +127,14 @@ def answer(connection: Any, text: str, params: Mapping[str, object] | None = Non
             # Digits of shares and means that named queries compute say nothing; other numbers may be meant for a rule.
             if (is_single := str(kind) == "FLOAT") or not is_name(text) or name == "threshold":
                 exact[name] = is_single
-        return Result(names, _fetch(connection, _wait(connection, lambda: connection.fetchmany(_BATCH))), exact)
+        first = _wait(connection, lambda: connection.fetchmany(_BATCH))
+        limit, note = values.get("limit"), ""
+        if is_name(text) and isinstance(limit, int) and limit <= len(first) < _BATCH:
+            count_all = f"SELECT count(*) FROM {find_query(text).table}"
+            [(total,)] = _wait(connection, lambda: connection.execute(count_all, values | {"limit": None}).fetchall())
+            if total > len(first):
+                note = f"the first {len(first):,} of {pluralise(total, 'row')}; --param limit={total} shows all"
+        return Result(names, _fetch(connection, first), exact, note)
 
 
 def _resolve(connection: Any, text: str, params: dict[str, object]) -> tuple[str, dict[str, object]]:
@@ -168,7 +175,7 @@ def _fetch(connection: Any, batch: list[tuple[Any, ...]]) -> Iterator[tuple[Any,
     while batch:
         yield from batch
         with _errors():
-            batch = _wait(connection, lambda: connection.fetchmany(_BATCH))
+            batch = _wait(connection, lambda: connection.fetchmany(_BATCH)) if len(batch) == _BATCH else []
 
 
 def _wait(connection: Any, call: Callable[[], Any]) -> Any:

@@ -120,6 +120,8 @@ def print_result(result: "Result", format: Format) -> None:
 
     with open_output() as file:
         write_result(result, format.value, file)
+    if result.note and format is Format.table:
+        print(result.note, file=sys.stderr)
 
 
 PLANNING = "planning: inputs are listed, and models and metadata read"
@@ -158,4 +160,4 @@ def save_images(directory: str, result: "Result", title: str, out: str) -> None:
         page.save(out)
     except OSError as error:
         raise RecipeError(f"--out {out}: cannot be written: {error}") from None
-    print(f"{verb} {out}: open it in a browser")
+    print(f"{verb} {out}: open it in a browser" + (f"; it has {result.note}" if result.note else ""))

@@ -76,6 +76,21 @@ def test_numbers_are_numbers_and_text_is_text(cli: Cli, run: Path) -> None:
     assert ask(cli, run, "SELECT 1 AS a WHERE false") == []
 
 
+def test_a_limit_that_cuts_rows_off_is_named(cli: Cli, run: Path, tmp_path: Path) -> None:
+    [(total,)] = (row.values() for row in ask(cli, run, "SELECT count(*) FROM dropped"))
+    note, page = f"the first 2 of {total} rows; --param limit={total} shows all", tmp_path / "page.html"
+    dropped = ("sql", str(run), "dropped")
+    assert cli(*dropped, "--param", "limit=2").err == f"{note}\n"
+    done = cli(*dropped, "--param", "limit=2", "--images", "--out", str(page))
+    assert done.out.endswith(f"open it in a browser; it has {note}\n") and f"<h2>{note}</h2>" in page.read_text()
+    for limit in (total, total + 1, "null"):
+        assert cli(*dropped, "--param", f"limit={limit}").err == ""
+        assert len(ask(cli, run, "dropped", "--param", f"limit={limit}")) == total
+    one_rule = ask(cli, run, "dropped", "--param", "rule=words", "--param", "limit=null")
+    done = cli(*dropped, "--param", "rule=words", "--param", "limit=1")
+    assert done.err == f"the first 1 of {len(one_rule)} rows; --param limit={len(one_rule)} shows all\n"
+
+
 def test_parameters(cli: Cli, run: Path) -> None:
     assert ask(cli, run, "SELECT $n + 1 AS n, $text AS text", "--param", "n=41", "--param", "text=a=b") == [
         {"n": 42, "text": "a=b"}

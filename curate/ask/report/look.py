@@ -148,7 +148,7 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
         ]
         numbers = galleries.folded_numbers(run, sample, values) if sample else []
         cards.append(Card(shots, texts, values, clean(row[at] or ""), verdict, rule, numbers))
-    title = f"{count(MOST)} of {count(total)} rows" if total > MOST else pluralise(total, "row")
+    title = f"{count(MOST)} of {count(total)} rows" if total > MOST else result.note or pluralise(total, "row")
     section = Section("rows", title, [Gallery("", cards, note=clean(query, 1000))])
     lead = "In the query's order, with its values. Captions, URLs and images come from the pool unchecked."
     return HtmlPage(render_sections("Rows of a query", run, lead, [section]))
