@@ -213,7 +213,7 @@ def _print_answer(result: WhatIf, solved: str, format: Format) -> None:
     elif any(row["run"] != row["run_expected"] for row in rows.values()):
         lines.append("run: counts of the run; run_expected: their expectation; change: whatif minus run_expected")
     print_lines(*map(line, lines), line())
-    languages = result.languages.filter(pc.add(pc.field("run_expected"), pc.field("whatif")) > pc.scalar(0))
+    languages = result.languages
     tables = [_rounded(result.funnel).drop_columns(["position", "kind", "error"]), _rounded(result.sources)]
     tables += [_rounded(languages.slice(0, _LANGUAGES))] if len(languages) else []
     known = pc.or_(pc.is_valid(result.facts["run"]), pc.is_valid(result.facts["whatif"]))
