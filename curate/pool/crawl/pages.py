@@ -17,8 +17,8 @@ from curate.pool.crawl import html, wat
 from curate.pool.crawl.links import PageLinks
 from curate.pool.crawl.records import Lost, Record, Stream, read_records
 
-_OTHER_TYPES = rb"request|metadata|warcinfo|revisit|resource|conversion|continuation"
-_OTHER_TYPE = re.compile(rb'"WARC-Type"\s*:\s*"(?:%b)"' % _OTHER_TYPES)
+_OTHER_TYPES = "request|metadata|warcinfo|revisit|resource|conversion|continuation"
+_OTHER_TYPE = re.compile(rf'"WARC-Type"\s*:\s*"(?:{_OTHER_TYPES})"'.encode())
 
 
 @dataclass
@@ -85,7 +85,10 @@ def _read_page(record: Record) -> Page | None:
     if not is_json or (b'"response"' not in record.content and _OTHER_TYPE.search(record.content)):
         return None
     document = wat.read_json(record.content)
-    if wat.read_header(document, "WARC-Type") != "response":
+    kind = wat.read_header(document, "WARC-Type")
+    if kind != "response":
+        if kind and kind not in _OTHER_TYPES.split("|"):
+            raise ValueError(f"it is about a record of type {kind[:50]!r}, which WARC does not have")
         return None
     return Page(record.offset, wat.find_links(document), wat.read_header(document, "WARC-Record-ID"))
 

@@ -127,7 +127,7 @@ def test_any_value_may_be_of_any_type(tmp_path: Path) -> None:
     captions, lost = _read(tmp_path / "a.wat")
     assert captions[-1] == "last"
     assert captions.count("z") > 1500
-    assert lost == []
+    assert all("which WARC does not have" in why for why in lost), "of all values, one type is no type"
 
 
 @pytest.mark.thorough
@@ -201,6 +201,7 @@ def test_records_of_other_types_are_no_loss(tmp_path: Path, how: str, kinds: lis
     [
         lambda content: content[:40],
         lambda content: content.replace(b'"response"', b'"resp\x00nse"'),
+        lambda content: content.replace(b'"response"', b'"resp0nse"'),  # whole JSON
         lambda content: content[content.index(b'"response"') + 5 :],
         lambda content: b"\xff" * len(content),
         lambda content: b"",
