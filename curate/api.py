@@ -95,10 +95,10 @@ class Run:
         """Return the page of `curate explain`: why a sample was kept or dropped.
 
         Args:
-            uid: its uid, or its URL or key exactly as in the pool.
+            uid: its uid, or its URL, key or file as in the pool.
 
         Raises:
-            RecipeError: it is neither 32 hex digits nor a URL or key of the pool.
+            RecipeError: it is neither 32 hex digits nor a URL, key or file of the pool.
             RunError: no row has this uid.
         """
         return explain_sample(self.path, uid)

@@ -1,7 +1,7 @@
 """Explain a sample's decision: its rules, entries and draw, duplicates, captions and files.
 
-In: a run folder and a uid, URL or key. Out: a Page of every row of the pool that has it, since each may repeat there.
-The page of the run that a row came from follows; it is also searched for samples that it did not keep.
+In: a run folder and a uid, URL, key or path. Out: a Page of every row of the pool that has it: each may repeat. The
+page of the run that a row came from follows; it is also searched for samples that it did not keep.
 """
 
 from os.path import splitext
@@ -22,10 +22,12 @@ _ROWS = 20  # rows that are shown of one key, URL or uid
 
 
 def explain_sample(url: str, sample: str) -> Page:
-    """Return everything that the run knows of a sample: a uid, or a URL or key as in the pool, or a key with a suffix.
+    """Return everything that the run knows of a sample: a uid, or a URL, key or file as in the pool.
+
+    A key may have a suffix. A file, such as one's own image, may lack the folders that its path begins with.
 
     Raises:
-        RecipeError: there is no run, or `sample` is neither 32 hex digits nor a URL or key of the pool.
+        RecipeError: there is no run, or `sample` is neither 32 hex digits nor a URL, key or file of the pool.
         RunError: the run is not finished, or no row has this uid.
     """
     return Page(tuple(_explain(url, sample, frozenset())))
@@ -88,10 +90,12 @@ def _stage_before(facts: RunFacts, source: str, sample: str, later: frozenset[st
 
 
 def _find(run: OpenRun, record: Record, url: str, sample: str) -> tuple[str, str, list[dict[str, int]]]:
-    """Return what the text is (uid, url or key), its spelling in the pool, and the places of the rows that have it."""
+    """Return what the text is (uid, url, key or file), its spelling, and the places of the rows that have it."""
     uid = ids.own_uid(sample.strip())
-    for kind, name in (("uid", uid), ("url", sample), ("key", sample), ("key", splitext(sample)[0])):
-        sql = f"SELECT unit, row FROM samples WHERE {kind} = $name ORDER BY unit, row"
+    names = ("uid", uid), ("url", sample), ("key", sample), ("key", splitext(sample)[0]), ("file", sample.lstrip("./"))
+    for kind, name in names:
+        condition = "ends_with('/' || shard, '/' || $name)" if kind == "file" else f"{kind} = $name"
+        sql = f"SELECT unit, row FROM samples WHERE {condition} ORDER BY unit, row"
         if name and (places := run.rows(sql, name=name)):
             return kind, name, places
     total = run.counts[schema.POOL]
@@ -101,6 +105,6 @@ def _find(run: OpenRun, record: Record, url: str, sample: str) -> tuple[str, str
         what = f"this URL was removed on request on {taken:%Y-%m-%d}; only the uids of such rows remain"
         how = f"to list them: curate sql {url} \"SELECT uid, unit, row FROM decisions WHERE rule = 'forgotten'\""
         raise RunError(f"{url}: {what}; {how}")
-    what = f"none of its {total:,} rows has the URL or key {sample!r} (a uid has 32 hex digits)"
+    what = f"none of its {total:,} rows has the URL, file or key {sample!r} (a uid has 32 hex digits)"
     how = f"to find one: curate sql {url} \"SELECT uid, key, url FROM samples WHERE caption LIKE '%…%'\""
     raise RecipeError(f"{url}: {what}; {how}")

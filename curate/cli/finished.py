@@ -16,7 +16,7 @@ from curate.cli.common import RunArgument, print_lines
 
 def explain(
     directory: RunArgument,
-    sample: Annotated[str, Argument(metavar="UID", help="The sample's uid (32 hex digits), URL or key.")],
+    sample: Annotated[str, Argument(metavar="UID", help="The sample's uid (32 hex digits), URL, key or file.")],
 ) -> None:
     """Explain why a sample was kept or dropped.
 

@@ -248,7 +248,7 @@ def test_a_sample_without_a_uid_is_found_by_its_key(small: str) -> None:
 @pytest.mark.parametrize("name", ["zz", "", "https://example.com/none"])
 def test_what_no_row_has(small: str, name: str) -> None:
     with pytest.raises(
-        RecipeError, match=f"none of its 12 rows has the URL or key '{name}' \\(a uid has 32 hex digits\\)"
+        RecipeError, match=f"none of its 12 rows has the URL, file or key '{name}' \\(a uid has 32 hex digits\\)"
     ):
         explain_sample(small, name)
 

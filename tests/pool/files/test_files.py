@@ -226,6 +226,8 @@ def test_links_pipes_and_folders(tmp_path: Path) -> None:
         "out": unsafe, "away/": unsafe, "g": unsafe, "\\udcff": unsafe, "x::y": unsafe, "h": "no_caption",
         "dangling": unreadable, "loop": unreadable, "pipe": unreadable, "folder": unreadable,
     }  # fmt: skip
+    text = next(row[4] for row in run_query(str(run.folder), "failures", {}).rows if row[1] == unsafe)
+    assert "absolute, a URL, has `..` or `::`" in text
     assert {*loads(run)} == {"a", "sub/b", "inner"} | {name for name in loads(run) if len(name) == 32}
     assert run.counts == {"kept": 4, "failed": 10}
     links = {row[1]: row[2] for row in run_query(str(run.folder), "links", {}).rows}
@@ -248,6 +250,11 @@ def test_one_name_with_two_suffixes_is_two_samples(tmp_path: Path) -> None:
     assert all(path in text for path, text in zip(uids, texts, strict=True))
     text = str(explain_sample(str(run.folder), "a"))
     assert all(uids[str(pool / name)] in text for name in ("a.jpg", "a.png"))
+    for path in (f"{pool}/a.jpg", "pool/a.jpg", "./pool/a.jpg", "../pool/a.jpg"):  # of a.jpg, and not of a.png
+        text = str(explain_sample(str(run.folder), path))
+        assert uids[str(pool / "a.jpg")] in text and uids[str(pool / "a.png")] not in text
+    with pytest.raises(RecipeError, match=r"file or key 'ool/a\.jpg'"):
+        explain_sample(str(run.folder), "ool/a.jpg")
 
 
 def test_a_glob_names_images_alone(tmp_path: Path) -> None:
