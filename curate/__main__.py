@@ -10,7 +10,8 @@ from curate.cli.interrupt import end_when_interrupted, end_when_read
 
 def start() -> None:
     """Run the command as a process of its own: an interrupt ends it at once, whatever its threads are doing."""
-    if next((word for word in sys.argv[1:] if not word.startswith("-")), "") != "run":
+    is_run = next((word for word in sys.argv[1:] if not word.startswith("-")), "") == "run"
+    if not is_run or "--in-process" in sys.argv:
         end_when_interrupted("curate: interrupted")
         import_module("curate.cli.main").command()
         return

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from curate import __version__
 from curate.ask.opened import connected
-from curate.base.errors import RecipeError, RunError, describe
+from curate.base.errors import RecipeError, RunError, describe, is_disk_full
 from curate.base.registry import version
 from curate.base.wording import pluralise
 from curate.decide.decontamination import write_evaluation
@@ -78,7 +78,7 @@ class Prepared:
 def claimed(prepared: Prepared, may_end: MayEnd | None = None, keeper: Keeper | None = None) -> Iterator[Hold]:
     """Claim the folder, and hold it while the block runs, or for a job that goes on. The rest is of `locked`.
 
-    Raises RecipeError where it cannot be written.
+    Raises RecipeError where it cannot be written, and RunError where an input cannot be read.
     """
     store = prepared.context.store
     with ExitStack() as held:
@@ -126,15 +126,20 @@ def claim_folder(prepared: Prepared) -> None:
         _log.warning(f"{what}, so {risk}: leave speculation off")
     write_facts(store, _claim(prepared))
     store.delete(INPUTS)
-    copy_inputs(prepared.inputs, store)
     if metadata is not None:
         store.write_parquet(METADATA_FILE, metadata)
         keep_entries(context.metadata_key, metadata)
-    for source in context.sources:
-        of_source = (unit for unit in prepared.plan.units if unit.source == source.name)
-        find_format(source).share(source, [part for unit in of_source for part in unit.parts], store)
-    if context.recipe.dedup.against:
-        write_evaluation(store, context.recipe, MeasureSettings.of(context).signals)
+    try:
+        copy_inputs(prepared.inputs, store)
+        for source in context.sources:
+            of_source = (unit for unit in prepared.plan.units if unit.source == source.name)
+            find_format(source).share(source, [part for unit in of_source for part in unit.parts], store)
+        if context.recipe.dedup.against:
+            write_evaluation(store, context.recipe, MeasureSettings.of(context).signals)
+    except OSError as error:
+        if store.root in str(error) or is_disk_full(error):
+            raise
+        raise RunError(f"an input cannot be read: {describe(error)}; run again once it can be") from error
 
 
 def _claim(prepared: Prepared) -> RunClaim:

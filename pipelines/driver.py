@@ -25,6 +25,7 @@ from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Unit
 from curate.run.columns import table_names
+from curate.run.in_process import InProcessUnits
 from curate.run.units import Place
 from curate.store.attempts import read_attempts
 from curate.store.error_notes import join_errors, note_end, read_error_note
@@ -131,6 +132,13 @@ def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> N
                         hold.is_handed_over = engine.outlasts_driver
                     text = f"{error}\nThe job may go on: `curate status {context.store.url}` asks again."
                     raise UnheardError(text) from None
+
+
+def run_in_process(prepared: Prepared) -> None:
+    """Run without Beam, one unit after the other in this thread: errors arrive here as they were raised."""
+    context, units = prepared.context, prepared.plan.units
+    build(InProcessUnits(units, context, is_serial=True), context, units, n_buckets=1)
+    clear_tmp(context.store)
 
 
 def run_job(store: RunStore, begin: Callable[[], Job]) -> None:

@@ -135,12 +135,14 @@ def _faults(folder: RunStore) -> Iterator[tuple[str, str]]:
     except DamagedError:
         yield layout.MANIFEST_FILE, "is damaged, so no digest is known: all files are recomputed"
         return
+    sizes = folder.sizes()
     for line in lines:
         if line.path == layout.REPORT_FILE:  # it is no result of a run: `curate report` writes it
             continue
-        if not folder.exists(line.path):
+        size = sizes.get(line.path)
+        if size is None:
             yield line.path, "is missing"
-        elif (size := folder.size(line.path)) != line.bytes:
+        elif size != line.bytes:
             yield line.path, f"has {size:,} bytes, but had {line.bytes:,}"
         elif line.path == layout.FORGOTTEN_FILE and folder.digest(line.path).sha256 != line.sha256:
             # though its items are as they were: `Record.read_checked` compared them

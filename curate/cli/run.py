@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +24,7 @@ from curate.measure.settings import TABLES, MeasureSettings
 from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading
 from curate.pool.retry import find_mendable
-from curate.recipe.recipe import load_recipe
+from curate.recipe.recipe import Recipe, load_recipe
 from curate.run.context import RunContext
 from curate.run.units import Place
 from curate.store.attempts import MOST, read_attempts
@@ -114,6 +114,7 @@ def run(
     retry: Annotated[bool, Option("--retry", help="Try again the URLs of a finished run that may succeed.")] = False,
     detach: Annotated[bool, Option("--detach", help="Hand the run over, and return: see `curate status`.")] = False,
     take_over: Annotated[bool, Option("--take-over", help="Continue a run that died with its lease.")] = False,
+    in_process: Annotated[bool, Option("--in-process", help="Debug: no Beam, one unit at a time.")] = False,
 ) -> None:
     """Run a recipe: measure, decide, emit shards, publish. The same command resumes it.
 
@@ -136,13 +137,14 @@ def run(
         check_unlocked(RunStore(out), may_end)  # before the pool is listed, which may take long
         finish_redescribing(RunStore(out))
     loaded = load_recipe(recipe, overrides)
+    if in_process and (detach or on or options):
+        raise RecipeError("--in-process: runs here, without Beam: leave out --detach, --on and Beam's options")
+    if retry:
+        _check_retry(loaded, out)
     if detach and not (is_driver() or keeper.log) and not choose_engine(options, on).outlasts_driver:
         keeper.stop_supervising()  # the driver has a process of its own that does
         start_driver()
         return
-    if retry and not any(map(find_downloading, loaded.input)):
-        how = f"for repaired files run into another folder, with --reuse {out}"
-        raise RecipeError(f"--retry: is for URLs, and the recipe has no source of format urls; {how}")
     rounds = Retries.read(RunStore(out)).rounds if RunStore(out).exists(SUCCESS_FILE) else None
     content = fingerprint is common.Fingerprint.content
     plan_run = partial(prepare, loaded, out, reuse, content, options, retry=retry, on=on)
@@ -155,12 +157,8 @@ def run(
     if retry:
         is_new = rounds is not None and prepared.retries.rounds > rounds
         print(_retried(prepared.retries, is_new, prepared.context, out), file=sys.stderr)
-    if reuse:
-        print(_reused(prepared.context, prepared.plan.units, reuse), file=sys.stderr)
-    if prepared.imported:
-        print(prepared.imported.summary, file=sys.stderr)
-    for warning in common.warn_of_sizes(loaded, prepared.plan.units):
-        print(warning, file=sys.stderr)
+    for line in _notes(prepared, reuse):
+        print(line, file=sys.stderr)
     began = time.monotonic()
     with ExitStack() as entered:
         streams = entered.enter_context(passing_on()) if is_driver() else []
@@ -173,18 +171,35 @@ def run(
             run_pipeline(prepared, hold, detach=True)
             print(say_handed_over(hold, prepared.engine.name), end="")
             return
-        with show_progress(hold.store, len(prepared.plan.units), urls):
-            _run(prepared, hold, plan_run)
+        if not in_process:
+            entered.enter_context(show_progress(hold.store, len(prepared.plan.units), urls))
+        _run(prepared, hold, plan_run, in_process)
     print(summary(out, time.monotonic() - began))
 
 
-def _run(prepared: "Prepared", hold: Hold, plan_run: Callable[[], "Prepared"]) -> None:
+def _check_retry(recipe: Recipe, out: str) -> None:
+    if not any(map(find_downloading, recipe.input)):
+        how = f"for repaired files run into another folder, with --reuse {out}"
+        raise RecipeError(f"--retry: is for URLs, and the recipe has no source of format urls; {how}")
+
+
+def _notes(prepared: "Prepared", reuse: str | None) -> Iterator[str]:
+    """Yield what is reused and imported, and warnings."""
+    if reuse:
+        yield _reused(prepared.context, prepared.plan.units, reuse)
+    if prepared.imported:
+        yield prepared.imported.summary
+    yield from common.warn_of_sizes(prepared.context.recipe, prepared.plan.units)
+
+
+def _run(prepared: "Prepared", hold: Hold, plan_run: Callable[[], "Prepared"], in_process: bool) -> None:
     """Run the pipeline; once more, without them, if the run that is reused has forgotten samples meanwhile."""
     from pipelines.claim import claim_folder
     from pipelines.driver import run as run_pipeline
+    from pipelines.driver import run_in_process
 
     try:
-        run_pipeline(prepared, hold)
+        run_in_process(prepared) if in_process else run_pipeline(prepared, hold)
     except RunError:
         reused = prepared.context.reuse
         if reused is None or not count_forgotten_since(hold.store, reused):

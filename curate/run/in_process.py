@@ -1,7 +1,7 @@
-"""Units in this process: each step is done at once, over all units, by threads: for `plan`, `whatif`, `forget`."""
+"""Units in this process: each step is done at once, over all units: for `plan`, `whatif`, `forget`, and debugging."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -23,10 +23,13 @@ class _Grouped(Pairs):
 
 
 class InProcessUnits(Units):
-    """Units of a run, or their states as a run left them; `elements` are those after all steps so far."""
+    """Units of a run, or their states as a run left them; `elements` are those after all steps so far.
 
-    def __init__(self, elements: Sequence[Any], context: RunContext) -> None:
-        self.elements, self._context = list(elements), context
+    Threads work on them, or with `is_serial` this one, one after the other, so that a debugger reaches each step.
+    """
+
+    def __init__(self, elements: Sequence[Any], context: RunContext, is_serial: bool = False) -> None:
+        self.elements, self._context, self._is_serial = list(elements), context, is_serial
 
     def value(self, answer: Answer[W]) -> W:
         """Return an answer's value."""
@@ -54,7 +57,7 @@ class InProcessUnits(Units):
         def work(item: tuple[Any, list[Any]]) -> list[Any]:
             return list(function(item[0], list(item[1]), *known))
 
-        for part in chain.from_iterable(in_threads(work, pairs.by_key.items(), of="unit")):
+        for part in chain.from_iterable(self._map(work, pairs.by_key.items())):
             if isinstance(part, Aside):
                 asides.append(part.value)
             else:
@@ -69,7 +72,7 @@ class InProcessUnits(Units):
 
     def each(self, name: str, items: Answer[list[Any]], function: Callable[..., W], *values: Any) -> Answer[list[W]]:
         known = _plain(values)
-        return _Value(list(in_threads(lambda item: function(item, *known), self.value(items), of="unit")))
+        return _Value(list(self._map(lambda item: function(item, *known), self.value(items))))
 
     def _do(
         self, function: Callable[..., Any], values: tuple[Any, ...], sent: Pairs | None, finish: Callable[[Any], Any]
@@ -83,9 +86,12 @@ class InProcessUnits(Units):
             with self._context.open_tables(unit) as tables:
                 return finish(function(tables, element, *own_values, *known))
 
-        if len(self.elements) == 1:  # in this thread, which has the memory that another one frees
-            return map(work, self.elements)
-        return in_threads(work, self.elements, of="unit")
+        return self._map(work, self.elements)
+
+    def _map(self, work: Callable[[Any], Any], items: Collection[Any]) -> Iterator[Any]:
+        if self._is_serial or len(items) == 1:  # one is worked on here: this thread has the memory that another frees
+            return map(work, items)
+        return in_threads(work, items, of="unit")
 
 
 def _plain(values: Iterable[Any]) -> list[Any]:

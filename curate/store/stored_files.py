@@ -157,6 +157,15 @@ class StoredFiles:
             return []
         return sorted(str(path)[len(self.root) + 1 :] for path in paths)
 
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of each file, by its path relative to the folder; a store gives them with its listing."""
+        if self.is_local:
+            return {name: os.path.getsize(path) for name in self.files() if os.path.exists(path := self.path(name))}
+        self.fs.invalidate_cache()
+        with self._asking(""):
+            infos = self._writes.find(self.root, detail=True)
+        return {path[len(self.root) + 1 :]: int(info["size"]) for path, info in infos.items()}
+
     def times(self, name: str) -> dict[str, float]:
         """Return the paths of all files below `name`, each with when it was written, in seconds since 1970."""
         self.fs.invalidate_cache()

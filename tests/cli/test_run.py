@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from curate.ask.whatif import estimate as estimates
 from curate.base.errors import RecipeError, RunError
 from curate.base.wording import format_bytes
 from curate.cli import common, progress
+from curate.measure.part import measure_part
 from curate.store.checkpoints import MEASURED, Checkpoints
 from curate.store.store import RunStore
 from tests.cli.conftest import Cli, Done
@@ -558,6 +560,24 @@ def test_a_sample_that_takes_long_shows_how_far_it_is(
     done = cli("plan", str(pool / "texts.yaml"))
     assert begun[-1] == "a sample of the pool is measured and decided; --no-estimate leaves it out"
     assert re.fullmatch(r"measure (\d)/\1 units", done.err.splitlines()[-1])
+
+
+def test_a_debugger_reaches_each_step(cli: Cli, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = str(tmp_path / "run")
+    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
+        patched.setattr("curate.measure.unit.measure_part", lambda *_: 1 // (threading.current_thread() is None))
+        cli("run", str(pool / "texts.yaml"), "--out", out, "--in-process")
+    threads = list[str]()
+
+    def watched(*known: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return measure_part(*known)
+
+    monkeypatch.setattr("curate.measure.unit.measure_part", watched)
+    assert cli("run", str(pool / "texts.yaml"), "--out", out, "--in-process").status == 0
+    assert set(threads) == {"MainThread"} and cli("verify", out).status == 0
+    refused = cli("run", str(pool / "texts.yaml"), "--out", out, "--in-process", "--detach")
+    assert refused.status == 2 and "leave out --detach" in refused.err
 
 
 def test_slow_planning_says_what_it_does(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,6 +73,16 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
         pass
 
 
+def test_an_input_that_cannot_be_read_is_not_the_folders_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError("s3://inputs/eval.tar: cannot be read: 503 Slow Down")
+
+    prepared = prepare(make_recipe(tmp_path), str(tmp_path / "run"))
+    monkeypatch.setattr("pipelines.claim.copy_inputs", refuse)
+    with pytest.raises(RunError, match=r"^an input cannot be read: s3://inputs/eval.tar: .*503"), claimed(prepared):
+        pass
+
+
 @pytest.mark.parametrize(
     ("place", "protocol", "warned"),
     [(Place.PROCESSES, "", False), (Place.LOCAL_CLUSTER, "", True), (Place.THIS_PROCESS, "memory:/", False), (Place.THIS_PROCESS, "store:/", True)],

@@ -10,7 +10,7 @@ from curate.base.errors import RecipeError
 from curate.base.registry import version
 from curate.recipe.recipe import Recipe
 from curate.run.context import VERSIONS
-from curate.store.layout import RUN_FILE
+from curate.store.layout import MANIFEST_FILE, RUN_FILE
 from curate.store.store import RunStore
 from pipelines import claim
 from pipelines.identity import find_identity, is_finished, tell_damage
@@ -35,6 +35,25 @@ def test_a_new_folder_and_a_finished_run(run: Path, tmp_path: Path) -> None:
     prepared = prepare(make_recipe(tmp_path), str(run))
     assert is_finished(prepared.context, prepared.plan.units, "run")
     assert not prepare(make_recipe(tmp_path), str(tmp_path / "new")).finished
+
+
+def test_a_stores_files_are_asked_for_at_once(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = RunStore(f"memory:/{tmp_path}/run")
+    store.fs.put(f"{run}/", f"{store.root}/", recursive=True)
+    names = set(store.read_parquet(MANIFEST_FILE)["path"].to_pylist())
+    with monkeypatch.context() as patched:
+        asked = list[str]()
+        one = RunStore.exists
+
+        def exists(folder: RunStore, name: str) -> bool:
+            asked.append(name)
+            return one(folder, name)
+
+        patched.setattr(RunStore, "exists", exists)
+        assert prepare(make_recipe(tmp_path), store.url).finished
+    assert len(names) > 10 and len(names.intersection(asked)) < 3
+    store.delete(max(names))
+    assert not prepare(make_recipe(tmp_path), store.url).finished
 
 
 @pytest.fixture
