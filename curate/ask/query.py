@@ -34,6 +34,7 @@ from curate.store.facts import read_facts
 from curate.store.layout import MANIFEST_FILE, RUN_FILE, STATISTICS_FILE, SUCCESS_FILE
 from curate.store.manifest import how_to_go_on, no_run, read_manifest
 from curate.store.store import RunStore
+from curate.tar.byte_sources import errors_of
 
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+|\([^()]*\)\s*)?", re.IGNORECASE)
 # DuckDB's words for a file that is no Parquet file, or missing (then the path is a folder to it); what fails within one
@@ -87,7 +88,8 @@ def open_run(url: str) -> Any:
 def find_run(url: str) -> RunStore:
     """Return the folder of a finished run. Raises RecipeError where there is none, RunError if it is not finished."""
     folder = RunStore(url)
-    names = folder.fs.ls(folder.root, detail=False) if folder.fs.isdir(folder.root) else ()
+    with errors_of(url):
+        names = folder.fs.ls(folder.root, detail=False) if folder.fs.isdir(folder.root) else ()
     here = {str(name).rstrip("/").rpartition("/")[2] for name in names}
     if not here & {RUN_FILE, "tables", SUCCESS_FILE}:
         raise no_run(folder, url)

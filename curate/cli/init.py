@@ -13,7 +13,7 @@ import yaml
 from typer import Argument, Option
 
 from curate.base.errors import RecipeError
-from curate.base.wording import did_you_mean
+from curate.base.wording import did_you_mean, one_line
 from curate.recipe.files import shipped_folder
 from curate.recipe.source import FORMATS, Source, UnknownSource
 
@@ -84,6 +84,7 @@ def _shipped(name: str) -> str:
 
 def _recipe_for(path: str, out: str) -> tuple[str, str]:
     """Return a recipe that reads what is at a path, and the name of its source. Raises RecipeError."""
+    from curate.download.lists import kind_of
     from curate.pool.formats.found_files import FoundFiles, read_head
     from curate.pool.registry import recognize
 
@@ -95,7 +96,8 @@ def _recipe_for(path: str, out: str) -> tuple[str, str]:
     listed = FoundFiles.look(path, {})
     if (recognized := recognize(listed)) is None:
         head = read_head(listed.names[0], {}) if len(listed.names) == 1 else None
-        columns = "" if head is None else f" with columns {', '.join(head.column_names)}"
+        columns = ", which cannot be read" if head is None and kind_of(listed.path) else ""
+        columns = columns if head is None else f" with columns {', '.join(head.column_names)}"
         sections = (str(kind.section.__doc__) for kind in FORMATS.kinds().values())
         accepted = "; ".join(re.split(r"[.:;]\s", text)[0] for text in sections)
         raise RecipeError(f"{path}: {listed.describe()}{columns[:300]}; no format reads that; accepted: {accepted}")
@@ -108,7 +110,7 @@ def _recipe_for(path: str, out: str) -> tuple[str, str]:
         r".*?^name: .*?\n(.*)^input:\n.*?^(?=\w)(.*)", _shipped(how.template), re.DOTALL | re.MULTILINE
     )
     assert parts
-    begin = f"# Written by curate init for {path}: {listed.describe()}.\nname: {name}\n{parts[1]}"
+    begin = f"{one_line(f'# Written by curate init for {path}: {listed.describe()}')}.\nname: {name}\n{parts[1]}"
     return f"{begin}input:\n  - {source}\n{parts[2]}", name
 
 
@@ -116,7 +118,7 @@ def _source_lines(keys: dict[str, Any], columns: Sequence[str]) -> Iterator[str]
     """Yield the lines of a source, and as comments its columns and further keys."""
     yield from (_yaml(key, value) for key, value in keys.items())
     if columns:
-        yield f"# its columns: {', '.join(columns)}"[:140]
+        yield one_line(f"# its columns: {', '.join(columns)}")[:140]
     fields = FORMATS.find(keys["format"]).section.model_json_schema()["properties"]
     others = [key for key in fields if key not in keys and key not in Source.model_fields]
     for key in others[:_OPTIONS]:

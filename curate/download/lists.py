@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, groupby, islice
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -37,6 +38,7 @@ _BUFFER = 1 << 16  # bytes that are read at a time of a column whose first rows 
 _JSON_BYTES = 1 << 24  # of JSON lines that are read at a time
 _LINE_BYTES = 1 << 24  # that one of them may have
 _MAX_READ = 30_000  # columns of CSV that are read, again for each one that does not fit its type
+_END = "\n" * 9
 _UNFIT = re.compile(r"In CSV column #(\d+): .*conversion error to (\w+)")
 # What comes after a type that does not fit, else text; text that is not UTF-8 is bytes
 _WIDER: dict[str, pa.DataType] = {"null": pa.int64(), "int64": pa.float64(), "string": pa.binary()}
@@ -216,6 +218,8 @@ def _write_tabular(urls: UrlList, path: str, quote: str) -> bool:
                 for batch in batches:
                     if urls.kind == "tsv" and quote and any(map(_has_lines, batch)):
                         return False
+                    if urls.kind == "csv" and any(str(value).endswith(_END) for value in batch[-1][-1:]):
+                        raise pa.ArrowInvalid("a quotation mark is not closed before the end")
                     writer.write_batch(batch, row_group_size=_GROUP)
             return True
         except pa.ArrowInvalid as error:
@@ -241,7 +245,15 @@ def _tabular(urls: UrlList, types: dict[str, pa.DataType], quote: str) -> Iterat
     with open_text(urls.path, urls.storage) as file:
         read, convert = pyarrow.csv.ReadOptions(column_names=names), pyarrow.csv.ConvertOptions(column_types=types)
         parse = pyarrow.csv.ParseOptions(delimiter=mark, quote_char=quote or False, newlines_in_values=is_csv)
-        yield pyarrow.csv.open_csv(file, read, parse, convert)
+        end = iter([_END.encode() * is_csv])  # which a quotation mark that is not closed makes part of the last value
+        ended = SimpleNamespace(read=lambda size: file.read(size) or next(end, b""), closed=False)
+        try:
+            yield pyarrow.csv.open_csv(ended, read, parse, convert)
+        except pa.ArrowInvalid as error:
+            if "straddl" in str(error):  # blocks
+                what = "at most that; a quotation mark may not be closed"
+                raise pa.ArrowInvalid(f"a row has more than {read.block_size:,} bytes; accepted: {what}") from None
+            raise
 
 
 def _has_lines(column: pa.Array) -> bool:

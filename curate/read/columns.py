@@ -27,7 +27,7 @@ COLUMN_NAMES = {
 
 BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
 
-NEEDED = dict.fromkeys(COLUMN_NAMES, "text") | dict.fromkeys(("width", "height"), "a number")
+NEEDED = dict.fromkeys((*COLUMN_NAMES, "file"), "text") | dict.fromkeys(("width", "height"), "a number")
 NEEDED["image"] = "bytes, or a struct with a field 'bytes'"
 _DECIDED = ("probability", "draw")  # what another run of curate gave: names of the run's own, and no scores by default
 
@@ -68,19 +68,7 @@ def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:
     twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if twice:
         raise InputFault("wrong_type", f"two columns are named {twice[0]!r}")
-    by_lower: dict[str, str] = {}
-    for name in schema.names:
-        by_lower.setdefault(name.lower(), name)
-    roles: dict[str, str | None] = {}
-    for part, names in COLUMN_NAMES.items():
-        requested = getattr(wanted, part)
-        candidates = [requested] if requested else [by_lower[name] for name in names if name in by_lower]
-        candidates = [name for name in candidates if name in schema.names]
-        fits = [name for name in candidates if _fits(part, plain_type(schema.field(name).type))]
-        if candidates and not fits and (requested or part == "caption"):
-            kind = schema.field(candidates[0]).type
-            raise InputFault("wrong_type", f"{part} column {candidates[0]!r} is {kind}, not {NEEDED[part]}")
-        roles[part] = fits[0] if fits else None
+    roles = {part: find_column(schema, part, getattr(wanted, part), names) for part, names in COLUMN_NAMES.items()}
     if roles["caption"] is None:
         missing = f"no column {wanted.caption!r}" if wanted.caption else "no caption column"
         remedy = "" if wanted.caption else "; name it with columns: {caption: NAME}"
@@ -93,13 +81,31 @@ def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:
     return Columns(scores=scores, **roles)
 
 
+def find_column(schema: pa.Schema, part: str, requested: str | None, names: Sequence[str]) -> str | None:
+    """Return the first column of some names (lower case). Raises InputFault where none fits, or two are alike."""
+    asked = (
+        [requested] if requested else [column for name in names for column in schema.names if column.lower() == name]
+    )
+    candidates, is_needed = [name for name in asked if name in schema.names], part in ("caption", "file")
+    fits = [name for name in candidates if _fits(part, plain_type(schema.field(name).type))]
+    if candidates and not fits and (requested or is_needed):
+        kind = schema.field(candidates[0]).type
+        raise InputFault("wrong_type", f"{part} column {candidates[0]!r} is {kind}, not {NEEDED[part]}")
+    if is_needed and fits[1:] and fits[0].lower() == fits[1].lower():
+        what = f"columns {fits[0]!r} and {fits[1]!r} differ in case alone"
+        raise InputFault("wrong_type", f"{what}; name one with columns: {{{part}: {fits[0]}}}")
+    return fits[0] if fits else None
+
+
 def _fits(part: str, kind: pa.DataType) -> bool:
     if part == "image" and isinstance(kind, pa.StructType):
         return kind.get_field_index("bytes") >= 0
     if part in ("width", "height"):
         return is_any(kind, pa.types.is_integer, pa.types.is_floating)
     is_text = part != "image" and is_any(kind, pa.types.is_string, pa.types.is_large_string, pa.types.is_null)
-    return is_text or (part in ("caption", "image") and is_any(kind, pa.types.is_binary, pa.types.is_large_binary))
+    return is_text or (
+        part in ("caption", "image", "file") and is_any(kind, pa.types.is_binary, pa.types.is_large_binary)
+    )
 
 
 def is_any(kind: pa.DataType, *tests: Callable[[pa.DataType], bool]) -> bool:

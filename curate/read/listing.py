@@ -117,7 +117,7 @@ def _list_all(
 def _list_path(
     path: str, names: list[str], storage: dict[str, Any], content: bool, suffixes: tuple[str, ...]
 ) -> list[InputFile]:
-    with ThreadPoolExecutor(_THREADS) as pool:  # a store takes its time for each name
+    with ThreadPoolExecutor(_THREADS) as pool, errors_of(path):  # a store takes its time for each name
         files = list(pool.map(lambda name: _find(path, name, storage, content, suffixes), names))
     if missing := [name for name, some in zip(names, files, strict=True) if some is None]:
         check_bucket(*fsspec.core.url_to_fs(missing[0], **storage))

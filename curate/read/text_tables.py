@@ -4,6 +4,7 @@ Arrow's parser of JSON ends the process where values are nested a hundred thousa
 minutes and gigabytes for a hundred thousand columns.
 """
 
+import gzip
 import io
 import json
 import lzma
@@ -54,17 +55,19 @@ def open_text(path: str, storage: dict[str, Any]) -> Iterator[Any]:
             unpacked = pa.CompressedInputStream(file, "zstd") if is_zstd else file
             limit = max(_UNPACKED, _MOST_TIMES * opened.fs.size(opened.path)) if kind else 0
             yield io.BufferedReader(_Unpacked(unpacked, limit), _HEAD) if kind else file
-    except (EOFError, lzma.LZMAError, zlib.error) as error:
+    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
         raise pa.ArrowInvalid(f"it is not packed as its name says, or damaged: {one_line(error, 200)}") from None
 
 
 def check_first_line(path: str, storage: dict[str, Any], mark: str) -> None:
-    """Raise pa.ArrowInvalid where the first line of CSV has too many columns, with `mark` between them.
+    """Raise pa.ArrowInvalid where the first line of CSV is no UTF-8, or has too many columns, with `mark` between them.
 
     Empty lines before it are passed, and in CSV line feeds in quotation marks, as Arrow does.
     """
     with open_text(path, storage) as file:
         head: bytes = file.read(_HEAD)
+    if b"\0" in head[:4]:
+        raise pa.ArrowInvalid("it is UTF-16 or UTF-32; accepted: UTF-8")
     columns, quotes = 1, 0
     for line in head.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n").splitlines():
         columns, quotes = columns + line.count(mark.encode()), quotes + line.count(b'"')

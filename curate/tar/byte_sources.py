@@ -14,6 +14,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from curate.base.errors import CurateError
 from curate.base.process import temporary_folder
 from curate.base.wording import one_line
 
@@ -55,7 +56,7 @@ def errors_of(path: str) -> Iterator[None]:
     """Raise what a file system raises as OSError, such as a client's error about an answer of HTTP."""
     try:
         yield
-    except (OSError, MemoryError):
+    except (OSError, MemoryError, CurateError):
         raise
     except Exception as error:
         raise OSError(f"{path}: {type(error).__name__}: {one_line(error, 300)}") from error

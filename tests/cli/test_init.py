@@ -116,6 +116,16 @@ def test_paths_are_right_for_a_recipe_in_another_folder(
     assert cli("plan", "2 recipes: mine/a.yaml", "--no-estimate").status == 0
 
 
+def test_names_that_yaml_cannot_hold(cli: Cli, tmp_path: Path) -> None:
+    pool = tmp_path / "my\nname: photos"
+    pool.mkdir()
+    for name in ("a.jpg", "a.txt"):
+        (pool / name).write_bytes(b"x")
+    Path(os.fsdecode(bytes(pool) + b"/\xff.csv")).write_text("file,caption\na.jpg,b\n")
+    assert cli("init", str(pool), "--out", str(tmp_path / "a.yaml")).status == 0
+    assert cli("plan", str(tmp_path / "a.yaml"), "--no-estimate").status == 0
+
+
 def test_what_curate_does_not_read(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     done = cli("init", str(tmp_path / "notes"))
@@ -124,6 +134,12 @@ def test_what_curate_does_not_read(cli: Cli, tmp_path: Path) -> None:
     done = cli("init", str(tmp_path / "notes/a.csv"))
     assert done.status == 2 and "a.csv: 1 .csv with columns id, n; no format reads that; accepted: " in done.err
     assert done.err.count("\n") == 1
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    done = cli("init", str(tmp_path / "a.jpg"))
+    assert done.status == 2 and "a.jpg: 1 .jpg; no format reads that; accepted: " in done.err
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    done = cli("init", str(tmp_path / "a.parquet"))
+    assert done.status == 2 and "a.parquet: 1 .parquet, which cannot be read; no format reads that" in done.err
     done = cli("init", str(tmp_path / "none"))
     assert done.status == 2 and "none: no such file or folder" in done.err
 

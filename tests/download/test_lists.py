@@ -75,6 +75,16 @@ def test_columns_that_begin_as_another_type(tmp_path: Path, kind: str) -> None:
     assert rows[-1] == last and rows[0]["flag"] == "true"
 
 
+@pytest.mark.parametrize("rows", [3, 100_000])
+def test_a_quotation_mark_that_is_not_closed(tmp_path: Path, rows: int) -> None:
+    lines = [b"url,caption", *(b"https://e.com/%d.jpg,a hen" % n for n in range(rows))]
+    lines[3] = b'https://e.com/3.jpg,"a hen'
+    path = tmp_path / "list.csv"
+    path.write_bytes(b"\n".join(lines))
+    with pytest.raises(pa.ArrowInvalid, match=r"a row has more than 1,048,576 bytes; .*a quotation mark|is not closed"):
+        describe_list(UrlList(str(path), "1"))
+
+
 @pytest.mark.parametrize("kind", ["csv", "tsv"])
 def test_text_that_is_not_utf8(tmp_path: Path, kind: str) -> None:
     """At once and after a megabyte, in a column of captions and in another: it is bytes, and the list is read."""

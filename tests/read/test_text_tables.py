@@ -78,6 +78,13 @@ def test_a_first_line_of_too_many_columns_is_refused(mark: str, tmp_path: Path) 
         check_first_line(str(path), {}, mark)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+def test_other_encodings_are_named(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("file,caption\na.jpg,a hen\n", encoding)
+    with pytest.raises(pa.ArrowInvalid, match="it is UTF-16 or UTF-32; accepted: UTF-8"):
+        check_first_line(str(tmp_path / "list.csv"), {}, ",")
+
+
 @pytest.mark.parametrize("before", ["\n\r\n", "\ufeff\n", '"\n",', '"\r\n""\n\n",'])
 def test_columns_do_not_hide_behind_lines_that_are_none(before: str, tmp_path: Path) -> None:
     path = tmp_path / "list.csv"

@@ -22,7 +22,7 @@ from curate.base.schema import define
 from curate.base.wording import one_line
 from curate.download.lists import KINDS, UrlList, describe_list, read_groups
 from curate.pool.files.listing import FileTree
-from curate.read.columns import COLUMN_NAMES, Columns, find_columns, is_any, plain_type, valid_text
+from curate.read.columns import COLUMN_NAMES, Columns, find_column, find_columns, plain_type, valid_text
 from curate.read.faults import InputFault
 from curate.read.listing import InputFile, list_files
 from curate.read.tar_samples import IMAGE_SUFFIXES
@@ -95,21 +95,26 @@ def _add_captions(
     named = {*FILE_NAMES, *(name for part in _TEXTS for name in COLUMN_NAMES[part])}
     named |= {name.lower() for part in ("file", *_TEXTS) if (name := getattr(of, part))}
     lists: list[tuple[UrlList, str]] = []
-    schemas = []
+    columns, captions = pa.schema([]), dict[str | None, str]()
     for file in files:
         table = UrlList(file.path, file.fingerprint, storage, None, frozenset(named))
         if table.kind is None:
             raise source.error(f"{file.path}: no table, by its name; accepted: .{', .'.join(KINDS)}, plain or packed")
         try:
-            columns = describe_list(table)[0]
+            found = describe_list(table)[0]
+            captions.setdefault(find_columns(found, of).caption, file.path)
+            if len(captions) > 1:
+                (one, path), (other, _) = captions.items()
+                what = f"captions are in {other!r} here, and in {one!r} in {path}"
+                raise InputFault("wrong_type", f"{what}; accepted: one name in all tables")
+            lists.append((table, _file_column(found, of)))
+            found = pa.schema([f.with_type(_plain(f.type)) for f in found])
+            columns = pa.unify_schemas([columns, found], promote_options="permissive")
             find_columns(columns, of)
-            lists.append((table, _file_column(columns, of)))
         except InputFault as fault:
             raise source.error(f"{file.path}: {fault.detail}") from None
-        except (pa.ArrowException, ValueError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise source.error(f"{file.path}: cannot be read as a table: {one_line(error, 300)}") from None
-        schemas.append(pa.schema([f.with_type(_plain(f.type)) for f in columns]))
-    columns = pa.unify_schemas(schemas, promote_options="permissive")
     kinds = define(number=pa.int64(), file=pa.string(), is_unsafe=pa.bool_(), beside=pa.string(), below=pa.string())
     kinds = kinds.append(pa.field("fields", pa.struct(list(columns))))
     database.register("batch", kinds.empty_table())
@@ -122,7 +127,8 @@ def _add_captions(
                 if pa.types.is_string(f.type):
                     group = group.set_column(place, f, valid_text(whole(group[f.name])))  # noqa: PLW2901
             whole_rows = pa.concat_tables([group, columns.empty_table()], promote_options="permissive")
-            names = group[column].to_pylist()
+            texts = group[column].to_pylist()
+            names = [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in texts]
             unsafe = [name is not None and _UNSAFE.match(name) is not None for name in names]
             usable = [None if bad else name for name, bad in zip(names, unsafe, strict=True)]
             beside = [name and _within(posixpath.join(folder, name), root) for name in usable]
@@ -150,13 +156,10 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 def _file_column(columns: pa.Schema, wanted: FileColumns) -> str:
     """Return the column of file names. Raises InputFault without one."""
-    by_lower = {name.lower(): name for name in columns.names}
-    names = [by_lower[name] for name in FILE_NAMES if name in by_lower]
-    names += [name for lower, name in by_lower.items() if lower.endswith("_file_name")]
-    for name in [wanted.file] if wanted.file else names:
-        if name in columns.names and is_any(columns.field(name).type, pa.types.is_string, pa.types.is_large_string):
-            return name
-    what = f"no column {wanted.file!r} of text" if wanted.file else "no column of file names"
+    others = (name.lower() for name in columns.names if name.lower().endswith("_file_name"))
+    if name := find_column(columns, "file", wanted.file, (*FILE_NAMES, *others)):
+        return name
+    what = f"no column {wanted.file!r}" if wanted.file else "no column of file names"
     raise InputFault("wrong_type", f"{what}; columns: {', '.join(columns.names)}; name it with columns: {{file: NAME}}")
 
 
@@ -167,6 +170,7 @@ def _check(source: Source, database: Any, tables: Sequence[InputFile]) -> None:
         fault, accepted = "no image", f"names in .{', .'.join(IMAGE_SUFFIXES)}"
     elif tables:
         fault = f"none of the names in {tables[0].path} is one of its files, such as {name!r}"
+        fault = f"{tables[0].path} has no rows" if name is None else fault
         accepted = "names that count from the table's folder, or from `path`"
     else:
         fault = f"none of {count:,} images has a caption"

@@ -125,7 +125,7 @@ class FilesInput(interface.InputFormat):
                 keys |= {} if os.path.basename(table).startswith("metadata.") else {"table": table}
                 keys |= {"columns": columns} if columns else {}
                 return interface.Recognized(keys, len(images) + 1, "own-images", tuple(head.column_names))
-        if not images or has_tables_alone:
+        if not images or has_tables_alone or listed.names == (listed.path,):  # one image, which is no folder
             return None
         stems = {os.path.splitext(name)[0] for name in listed.ending(".txt")}
         captions = sum(os.path.splitext(name)[0] in stems for name in images)

@@ -24,6 +24,7 @@ from curate.read.tar_samples import IMAGE_SUFFIXES
 from curate.recipe.secrets import refuse_password
 from curate.recipe.source import Source
 from curate.recipe.strict_yaml import find_surrogate
+from curate.tar.byte_sources import errors_of
 
 # Relative name, with a slash behind that of a folder; see `InputFile`; `ok` or a reason; whether `path` names it
 LISTED = define(
@@ -54,7 +55,9 @@ class FileTree:
         refuse_password(path := source.paths[0])
         fs, inner = fsspec.core.url_to_fs(path, **source.storage)
         fs.invalidate_cache()
-        if fs.isdir(inner):
+        with errors_of(path):
+            is_folder = fs.isdir(inner)
+        if is_folder:
             return cls(fs, inner.rstrip("/"), path.rstrip("/"))
         root = _WILD.split(inner, maxsplit=1)[0].rpartition("/")[0]
         if not _WILD.search(inner) or not fs.isdir(root or "/"):

@@ -20,6 +20,8 @@ from curate.base.wording import one_line
 from curate.download.lists import UrlList, kind_of, read_first_rows
 from curate.read.columns import COLUMN_NAMES, is_any
 from curate.read.listing import expand_braces, list_files
+from curate.recipe.strict_yaml import find_surrogate
+from curate.tar.byte_sources import errors_of
 
 MAX_NAMES, _ROWS = 5000, 100  # of files that are listed, and of a table
 
@@ -39,7 +41,9 @@ class FoundFiles:
         folder = path.rstrip("/") or path
         try:
             fs, inner = fsspec.core.url_to_fs(folder, **storage)
-            if not fs.isdir(inner):
+            with errors_of(path):
+                is_folder = fs.isdir(inner)
+            if not is_folder:
                 first = expand_braces(path)[0]
                 files = [path] if fs.isfile(inner) else [file.path for file in list_files(first, storage)[:MAX_NAMES]]
                 return cls(path, tuple(files), storage)
@@ -64,7 +68,7 @@ class FoundFiles:
             return self.path
         is_flat = all(name.rpartition("/")[0] == self.path for name in self.ending(*suffixes))
         ends = {name[-len(suffix) :]: None for suffix in suffixes for name in self.ending(suffix)}
-        globs = [f"{self.path}/{'' if is_flat else '**/'}*{end}" for end in ends]
+        globs = [f"{self.path.rstrip('/')}/{'' if is_flat else '**/'}*{end}" for end in ends]
         return globs[0] if len(globs) == 1 else globs
 
     def describe(self) -> str:
@@ -92,12 +96,13 @@ def _list_folder(fs: Any, folder: str) -> Iterator[str]:
 
 
 def read_head(path: str, storage: dict[str, Any], names: tuple[str, ...] | None = None) -> pa.Table | None:
-    """Return the first rows of a table; None of another file by its name, and where they cannot be read.
+    """Return the first rows of a table; None of another file by its name, and where none can be read.
 
     `names` are those of the columns of CSV and TSV without a header line.
     """
     with suppress(OSError, ValueError, pa.ArrowException):
-        if kind_of(path):
+        is_file = "://" in path or os.path.isfile(path)  # a pipe would be waited for
+        if kind_of(path) and is_file and not find_surrogate(path):
             head = read_first_rows(UrlList(path, "", storage, names), _ROWS)
             return head if len(set(head.column_names)) == head.num_columns else None
     return None

@@ -478,6 +478,13 @@ def test_text_that_is_not_utf8_costs_its_row_alone(tmp_path: Path) -> None:
     table.write_bytes(table.read_text().encode("latin-1"))
     run = run_local(recipe(pool, source={"table": str(table)}), tmp_path / "run")
     assert outcomes(run) == {"a": "caption_not_utf8", "b": "kept", "c": "no_caption"}
+    (tmp_path / "names.csv").write_bytes(b"file,caption\na.jpg,a\n\xe9.jpg,b\nb.jpg,c\n")
+    run = run_local(recipe(pool, source={"table": str(tmp_path / "names.csv")}), tmp_path / "names")
+    assert outcomes(run) == {"a": "kept", "b": "kept", "c": "no_caption", "\ufffd": "no_image"}
+    file = pa.array(["a.jpg", "b.jpg"]).dictionary_encode()
+    pq.write_table(pa.table({"file": file, "caption": ["a", "b"]}), tmp_path / "coded.parquet")
+    run = run_local(recipe(pool, source={"table": str(tmp_path / "coded.parquet")}), tmp_path / "coded")
+    assert outcomes(run) == {"a": "kept", "b": "kept", "c": "no_caption"}
     captions = pa.Array.from_buffers(pa.string(), 2, pa.array([b"caf\xe9", b"b"]).buffers())
     pq.write_table(pa.table({"file": ["a.jpg", "b.jpg"], "caption": captions}), tmp_path / "c.parquet")
     run = run_local(recipe(pool, source={"table": str(tmp_path / "c.parquet")}), tmp_path / "second")
@@ -503,10 +510,22 @@ def test_text_that_is_not_utf8_costs_its_row_alone(tmp_path: Path) -> None:
             {"table": "nameless.csv"},
             r"no column of file names; columns: a, caption; name it with columns: \{file: NAME\}",
         ),
-        ({"table": "other.csv", "columns": {"file": "b"}}, r"no column 'b' of text; columns: file_name, caption"),
+        ({"table": "other.csv", "columns": {"file": "b"}}, r"no column 'b'; columns: file_name, caption"),
         ({"table": "other.csv", "columns": {"caption": "b"}}, r"no column 'b'"),
         ({"table": "semicolons.csv"}, r"cannot be read as a table: CSV parse error"),
-        ({"table": ["other.csv", "typed.parquet"]}, r"its files or tables cannot be read: .*likes"),
+        ({"table": ["other.csv", "typed.parquet"]}, r"typed\.parquet: cannot be read as a table: .*likes"),
+        ({"table": "header.csv"}, r"header\.csv has no rows"),
+        ({"table": "numbers.jsonl"}, r"file column 'file' is int64, not text"),
+        (
+            {"table": "cases.csv"},
+            r"'Caption' and 'caption' differ in case alone; name one with columns: \{caption: Cap",
+        ),
+        ({"table": "files.csv"}, r"'File' and 'file' differ in case alone; name one with columns: \{file: File\}"),
+        (
+            {"table": ["other.csv", "texts.csv"]},
+            r"texts\.csv: captions are in 'text' here, and in 'caption' in .*other\.csv; accepted: one name in all",
+        ),
+        ({"table": "plain.csv.gz"}, r"plain\.csv\.gz: cannot be read as a table: it is not packed"),
         ({"columns": {"image": "a"}}, r"image"),
     ],
 )
@@ -520,6 +539,12 @@ def test_what_is_wrong_is_said(
     write_csv(Path("other.csv"), captioned(["z.jpg", "y.jpg"], likes="x"))
     write_csv(Path("nameless.csv"), [{"a": 1, "caption": "c"}])
     write_csv(Path("semicolons.csv"), captioned(["a.jpg"]), ";")
+    Path("header.csv").write_text("file_name,caption\n")
+    write_jsonl(Path("numbers.jsonl"), [{"file": 1, "caption": "c"}])
+    write_csv(Path("cases.csv"), [{"file": "a.jpg", "Caption": "c", "caption": "d"}])
+    write_csv(Path("files.csv"), [{"File": "a.jpg", "caption": "c", "file": "b.jpg"}])
+    write_csv(Path("texts.csv"), [{"file_name": "a.jpg", "text": "c"}])
+    Path("plain.csv.gz").write_text("file,caption\na.jpg,c\n")
     write_parquet(Path("typed.parquet"), [{"file_name": "a.jpg", "caption": "b", "likes": {"de": 1}}])
     source = {"path": "pool", **change}
     for name in ("path", "table"):

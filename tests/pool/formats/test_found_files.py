@@ -1,6 +1,7 @@
 """A bounded look at a path: which files there are, how tables begin, and what their columns are."""
 
 import gzip
+import os
 from pathlib import Path
 
 import fsspec
@@ -8,10 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curate.ask.query import find_run
 from curate.base.errors import RecipeError
 from curate.pool.formats import found_files
 from curate.pool.formats.found_files import FoundFiles, name_columns, read_head, texts_of
-from tests.s3 import bucket_at, serving_s3
+from curate.pool.registry import plan_source
+from tests.laws import pools
+from tests.s3 import NAMES, bucket_at, serving_s3
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -35,6 +39,15 @@ def test_a_file_a_glob_and_a_range(path: str, tmp_path: Path) -> None:
     touch(tmp_path, "b/1.tar", "b/2.tar")
     found = FoundFiles.look(f"{tmp_path}/{path}", {})
     assert found.names[0] == f"{tmp_path}/b/1.tar" and found.pattern(".tar") == f"{tmp_path}/{path}"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "captions.csv")
+    assert read_head(str(tmp_path / "captions.csv"), {}) is None
+
+
+def test_the_root_has_one_slash() -> None:
+    assert FoundFiles("/", ("/a/b.tar",), is_folder=True).pattern(".tar") == "/**/*.tar"
 
 
 def test_nothing_is_there(tmp_path: Path) -> None:
@@ -121,3 +134,22 @@ def test_columns_are_named_where_their_names_do_not_say_it() -> None:
         "url": "link",
     }
     assert name_columns({"link": texts["link"]}, url="link") is None
+
+
+def test_s3_without_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client's errors, which are no OSError, name the URL."""
+    pytest.importorskip("s3fs")
+    for name in (*NAMES, "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    message = "s3://bucket/a: .*NoCredentialsError"
+    with pytest.raises(RecipeError, match=message):
+        FoundFiles.look("s3://bucket/a", {})
+    with pytest.raises(OSError, match=message):
+        find_run("s3://bucket/a")
+    for form in ("webdataset", "files"):
+        with pytest.raises(RecipeError, match=message):
+            plan_source(pools.recipe_of("s3://bucket/a", form).input[0], (), content=False)
