@@ -1,4 +1,4 @@
--- Licences that sources state of their samples, in the pool and in the kept set.
+-- Licenses that sources state of their samples, in the pool and in the kept set.
 -- theme: Sources, languages and hosts
 -- param: limit = 50  how many
 -- column: stated      the column that says it: license_group, license or licence_url
@@ -7,7 +7,7 @@
 -- column: kept        samples kept
 -- column: rate        kept, as a share of pool
 -- column: kept_share  share of the kept set
--- empty: no column that states licences is in the run's tables.
+-- empty: no column that states licenses is in the run's tables.
 -- empty: Where the pool has one, a rule that names it brings it there, or `derive: {stated: licence_url}`; with --reuse nothing is measured again
 WITH stating AS (
     SELECT COLUMNS('(?i)^(kept|license_group|license|licence_url)$')::VARCHAR, NULL::VARCHAR AS nothing FROM verdicts

@@ -98,7 +98,7 @@ INPUT_PROBABILITY = INPUT_DECISIONS["probability"]
 # Names that no column of `scores` may have.
 OWN_COLUMNS = frozenset({*SAMPLES.names, *DECISIONS.names, REPEATS.name, DUPLICATE_COSINE.name})
 
-# Columns by which inputs state a sample's licence, the coarsest first
+# Columns by which inputs state a sample's license, the coarsest first
 LICENCES = ("license_group", "license", "licence_url")
 
 OK = "ok"

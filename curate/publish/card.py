@@ -19,7 +19,7 @@ from curate.base.wording import escape, format_bytes, pluralise
 from curate.emit.output_format import OutputFormat, find_written
 from curate.store.facts import ContentFacts, RunFacts
 
-UNKNOWN = "unknown"  # the licence, where the recipe gives none
+UNKNOWN = "unknown"  # the license, where the recipe gives none
 _SIZES = (
     (10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
     (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"), (10**12, "100B<n<1T"),

@@ -33,7 +33,7 @@ from curate.store.manifest import Lines, Published, read_manifest, write_manifes
 from curate.store.store import RunStore
 
 _FEW = 10  # of a manifest's files, which are asked for where the folder is not listed
-_MOST = 500  # languages, or licences of a column: more are noise, or a stranger's column
+_MOST = 500  # languages, or licenses of a column: more are noise, or a stranger's column
 _LISTED = 200  # files that are listed singly
 
 _PLAIN = re.compile(r"[A-Za-z_][\w-]*")  # a column's name that is part of an @id as it is

@@ -182,10 +182,10 @@ def _parse_index(path: Path, text: str, letter: str) -> dict[str, list[int]]:
     version = re.search(r"^ .*WordNet (\S+) Copyright", text, re.MULTILINE)
     if version is None or version[1] != "3.0":
         whose = "not of WordNet" if version is None else f"of WordNet {version[1]}"
-        raise RecipeError(f"{path}: {whose}, whose licence at the top would say WordNet 3.0; {_ACCEPTED}")
+        raise RecipeError(f"{path}: {whose}, whose license at the top would say WordNet 3.0; {_ACCEPTED}")
     index: dict[str, list[int]] = {}
     for number, line in enumerate(text.splitlines(), 1):
-        if line.startswith(" "):  # the licence
+        if line.startswith(" "):  # the license
             continue
         try:
             lemma, part, synsets, pointers, *rest = line.split()

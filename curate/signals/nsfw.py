@@ -9,7 +9,7 @@ Only the weights of the package are used, by onnxruntime on one thread: parallel
 preprocessing is the package's (and Yahoo's), the detour through a JPEG included, so that scores are the same where the
 package would read the image the same; transparency lies on white here, and 16 bits are scaled, not cut.
 
-Why not nudenet, which finds exposed parts: its licence is stated twice (MIT, and the AGPL in its LICENSE), it needs
+Why not nudenet, which finds exposed parts: its license is stated twice (MIT, and the AGPL in its LICENSE), it needs
 OpenCV, it is no faster, and on photographs of pigs, coins and oranges it found parts that are not there.
 
 Source: Mahadeokar and Pesavento, Open Sourcing a Deep Learning Solution for Detecting NSFW Images, Yahoo, 2016.

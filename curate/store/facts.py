@@ -278,7 +278,7 @@ class ContentFacts(Facts):
     digest: str = ""  # of the shards' names and sha256
     means: dict[str, float] = {}  # of words, width and height, as far as they are known
     json_dtype: Any = None  # of the samples' jsons, as `merge_dtypes` has it; None where it is not known
-    # By column that states them: licence → samples, the most frequent first; empty text: none is stated
+    # By column that states them: license → samples, the most frequent first; empty text: none is stated
     licences: Perhaps[dict[str, dict[str, int]]] = None
 
 

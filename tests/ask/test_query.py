@@ -529,7 +529,7 @@ def test_the_command_says_why_there_are_no_licences(small: str, capsys: pytest.C
     sql(small, "licences", format=Format.json)
     printed = capsys.readouterr()
     assert json.loads(printed.out) == []
-    assert printed.err.startswith("no column that states licences is in the run's tables. ")
+    assert printed.err.startswith("no column that states licenses is in the run's tables. ")
     assert printed.err.count("\n") == 1 and "derive: {stated: licence_url}" in printed.err
     sql(small, "top_entries", format=Format.json)
     assert capsys.readouterr().err == ""

@@ -87,7 +87,7 @@ FACTS: dict[str, dict[str, Any]] = {
 }
 DOES_NOT: dict[str, Callable[[dict[str, Any]], object]] = {
     "the recipe's name": put("name", value="other"),
-    "the licence": put("license", value="mit"),
+    "the license": put("license", value="mit"),
     "limits of damage": put("max_failed", value=0.5),
     "of files": put("max_failed_files", value=0.5),
     "rows a shard": put("output", "rows_per_shard", value=7),

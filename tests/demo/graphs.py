@@ -18,7 +18,7 @@ from tests.models.clips import export_onnx
 FOLDER = Path(str(files("curate.demo"))) / "clip"
 WORDS = "text.token_embedding.weight"
 LICENCE = """\
-`vision_model.onnx` and `text_model.onnx`: trained for curate (`tests/demo/train_clip.py`), under its licence.
+`vision_model.onnx` and `text_model.onnx`: trained for curate (`tests/demo/train_clip.py`), under its license.
 
 `tokenizer.json`: OpenAI's vocabulary of CLIP, MIT License, Copyright (c) 2021 OpenAI. The permission notice is that of curate's own
 LICENSE.

@@ -352,11 +352,11 @@ def test_missing_files(tiny, tmp_path):
 
 
 BAD_FILES = {
-    ("index.verb", "something else\n"): "index.verb: not of WordNet, whose licence at the top would say WordNet 3.0",
+    ("index.verb", "something else\n"): "index.verb: not of WordNet, whose license at the top would say WordNet 3.0",
     (
         "index.noun",
         LICENCE.replace("3.0", "3.1"),
-    ): "index.noun: of WordNet 3.1, whose licence at the top would say WordNet 3.0",
+    ): "index.noun: of WordNet 3.1, whose license at the top would say WordNet 3.0",
     ("index.noun", f"{LICENCE}dog n 1 0 1 0\n"): "index.noun:3: 'dog n 1 0 1 0' is not a line of WordNet's index.noun",
     ("index.noun", f"{LICENCE}dog n 2 0 2 0 00000001\n"): "index.noun:3: ",
     ("index.noun", f"{LICENCE}dog n 0 0 0 0\n"): "index.noun:3: ",

@@ -1,7 +1,7 @@
 """What was dropped: by each step, in shares that sum exactly; duplicates by kind of match, failures by reason.
 
 And link rot: how many URLs of each source came, why the others did not, and on which hosts. And what it comes to:
-sources, languages, formats and licences before and after, what each source lost at each step, and drift of embeddings.
+sources, languages, formats and licenses before and after, what each source lost at each step, and drift of embeddings.
 """
 
 from collections import Counter
@@ -181,7 +181,7 @@ def composition_section(run: OpenRun) -> Section:
         sums = "count(*) AS pool, count(*) FILTER (kept) AS kept FROM verdicts GROUP BY licence"
         rows = run.rows(f"SELECT {stated}::VARCHAR AS licence, {sums} ORDER BY pool DESC, licence")
         groups = [(row["licence"], row["pool"], row["kept"]) for row in rows]
-        tables.append(_before_and_after(stated, "Licences", groups))
+        tables.append(_before_and_after(stated, "Licenses", groups))
     return Section("composition", "Sources and languages", [Tables(tables), *_drift(run)])
 
 

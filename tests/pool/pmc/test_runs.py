@@ -101,7 +101,7 @@ def test_licences_are_in_the_query_the_report_and_the_card(tmp_path: Path) -> No
         "license": {"CC BY-NC-ND": 4, "CC BY-SA": 4, "CC BY": 2, "": 1},
     }
     card = (run.folder / "README.md").read_text()
-    assert "- Licences, by column `license`: CC BY-NC-ND 4 (36.4%), CC BY-SA 4" in card
+    assert "- Licenses, by column `license`: CC BY-NC-ND 4 (36.4%), CC BY-SA 4" in card
 
 
 @pytest.mark.thorough
