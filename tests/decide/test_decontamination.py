@@ -1,15 +1,21 @@
 """Which evaluation set rows are compared with, in a process that works on several runs."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
 
+from curate.base.errors import RecipeError
+from curate.base.numeric.vectors import embedding_matrix
 from curate.decide.decontamination import find_contaminated, write_evaluation
 from curate.decide.dedup.passes.phash import PhashNearness
+from curate.models.encoder import Encoder
 from curate.recipe.recipe import parse_recipe
+from curate.signals.signal import ModelSignal
 from curate.store.layout import EVALUATION_FILE
 from curate.store.store import RunStore
 from tests.laws.pools import encode
@@ -44,3 +50,38 @@ def test_the_footer_names_the_content(tmp_path: Path) -> None:
         write_evaluation(store, recipe, ())
         keys.append((store.footer(EVALUATION_FILE)[0], store.read_parquet(EVALUATION_FILE)["phash"].to_pylist()))
     assert keys[0] == keys[1] and keys[0][0] != keys[2][0] and keys[0][1] != keys[2][1]
+
+
+class Brightness(Encoder):
+    """Embeds images by the brightness of their corner; a black one gives NaN, and a white one infinity."""
+
+    _tokenize = _start_texts = NotImplemented
+
+    def start_images(self, views: Sequence[Any]) -> Any:
+        corners = np.array([view[0, 0, 0] for view in views], np.float32)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            embeddings = np.stack([corners / corners, 1 / (255 - corners)], axis=1)
+        return lambda: embeddings
+
+
+def test_images_whose_embedding_is_not_finite_are_unread(tmp_path: Path) -> None:
+    """One NaN would be near nothing, or near all; here each is counted, and too many end the run."""
+    for name, gray in (("black", 0), ("dark", 40), ("light", 200), ("white", 255)):
+        Image.new("RGB", (64, 64), (gray, gray, gray)).save(tmp_path / f"{name}.png")
+    never: Any = None  # what nobody calls here
+    encoder = Brightness(2, np.asarray, 2, False)
+    signal = ModelSignal("clip", (), "1", start=never, dimension=2, encoder=lambda is_anywhere: encoder)
+
+    def write(**more: Any) -> RunStore:
+        against = {"embedding": {"cosine": 0.9}, "images": f"{tmp_path}/*.png"}
+        source = {"name": "a", "format": "webdataset", "path": "x.tar"}
+        measure = {"clip": {"model": "ViT-B-32", "embeddings": True}}
+        recipe = parse_recipe({"input": source, "measure": measure, "dedup": {"against": against}, **more})
+        write_evaluation(store := RunStore(str(tmp_path / "run")), recipe, [signal])
+        return store
+
+    with pytest.raises(RecipeError, match=r"2 of 4 images .*max_failed is 0\.05: \S+black\.png: .* is not finite"):
+        write()
+    table = write(max_failed=0.5).read_parquet(EVALUATION_FILE)
+    assert [Path(str(name)).name for name in table["name"].to_pylist()] == ["dark.png", "light.png"]
+    assert np.isfinite(embedding_matrix(table["image"])).all()
