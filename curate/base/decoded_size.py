@@ -1,19 +1,16 @@
 """How much memory columns of a Parquet file take, before they are read: a few bytes may stand for any number of rows.
 
 A dictionary holds a text of a megabyte once for all rows, and a delta (DELTA_BYTE_ARRAY) holds what differs from the
-value before; what the footer says of sizes is of the encoded values, where it is true.
-
-So columns of texts are measured by the headers of their pages, which Arrow decodes: before each page is a struct of
-Thrift's compact protocol (PageHeader in parquet.thrift, of the format's specification).
+value before; what the footer says of sizes is of the encoded values. So columns of texts that are encoded like that are
+decoded as dictionaries first: each text is there once, and its rows are counted.
 """
 
 import mmap
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -30,144 +27,8 @@ _LEVELS = 4  # and one in a list besides
 _NO_RESERVE = 0x4000  # Linux's MAP_NORESERVE: pages that nobody writes take nothing, however many there are
 _BUFFER = 1 << 16  # bytes that are read of a column at a time
 _BATCH = 1 << 16  # rows
-_DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
-_DETAILS = {_DATA: (5, 1, 2), _DICTIONARY: (7, 1, 2), _DATA_V2: (8, 1, 4)}  # field, in it those of values and encoding
-_IN_DICTIONARY, _DELTA_LENGTHS, _DELTAS = (2, 8), 6, 7
-_ENTRY = 16  # bytes of memory that a value of a dictionary or of a page of deltas takes besides
-_SMALLEST = 1 << 12  # bytes that a page counts for at least: of a few bytes each, there might be millions
-_HEADERS = 1 << 9, 1 << 16, 1 << 24  # bytes that are read for a header, until it is whole; Arrow reads no longer one
+_DELTAS = "DELTA_BYTE_ARRAY"
 _PADDING = 100  # bytes behind a column's pages, where Arrow reads on in files of some old writers
-
-
-class _Page(NamedTuple):
-    kind: int
-    start: int  # of its bytes in the file
-    stored: int  # bytes there
-    size: int  # unpacked
-    values: int
-    encoding: int
-    levels: int = 0  # of these, bytes of levels that are never packed
-    is_packed: bool = True
-
-
-def measure_pages(
-    opened: Any, column: pq.ColumnSchema, chunk: pq.ColumnChunkMetaData, width: int, limit: int
-) -> tuple[int, int]:
-    """Return how many bytes the pages of a column chunk take unpacked, and what texts of its dictionary take at most.
-
-    A value takes `width` bytes at least. After `limit` bytes no more is read. Raises pa.ArrowInvalid where a page is
-    damaged.
-    """
-    from curate.base.packed import longest_text  # numba takes long to load
-
-    size = values = indices = longest = 0
-    for number, page in enumerate(_pages(opened, chunk)):
-        size += max(page.size, _SMALLEST)
-        is_text = page.kind == _DICTIONARY and column.physical_type == "BYTE_ARRAY"
-        is_delta = page.kind != _DICTIONARY and page.encoding in (_DELTA_LENGTHS, _DELTAS)
-        size += _ENTRY * page.values if page.kind == _DICTIONARY or is_delta else 0
-        if page.kind == _DICTIONARY and number:
-            raise pa.ArrowInvalid("it has a dictionary behind a page of values")
-        if page.kind != _DICTIONARY:
-            values += page.values
-            indices += page.values if page.encoding in _IN_DICTIONARY else 0
-        if max(size, width * values) > limit:
-            break
-        if is_text:
-            longest = longest_text(_unpacked(opened, chunk, page))
-        if is_delta:
-            size += _prefixes(opened, column, chunk, page)
-    return max(size, width * values), longest * indices
-
-
-def page_span(chunk: pq.ColumnChunkMetaData) -> tuple[int, int]:
-    """Return where the pages of a column chunk begin and end in the file."""
-    start, dictionary = chunk.data_page_offset, chunk.dictionary_page_offset or 0
-    start = dictionary if 0 < dictionary < start else start
-    return start, start + chunk.total_compressed_size + _PADDING
-
-
-def _pages(opened: Any, chunk: pq.ColumnChunkMetaData) -> Iterator[_Page]:
-    (at, end), values = page_span(chunk), 0
-    while values < chunk.num_values and at < end:
-        header, length = _header(opened, at)
-        try:
-            kind, size, stored = header[1], header[2], header[3]
-            field, count, encoding = _DETAILS.get(kind, (1, 0, 0))  # of an index, say, there are none
-            details = header[field] if count else {0: 0}
-            page = _Page(kind, at + length, stored, size, details[count], details[encoding])
-            if kind == _DATA_V2:
-                page = page._replace(levels=details[5] + details[6], is_packed=bool(details.get(7, True)))
-        except (KeyError, TypeError):
-            raise pa.ArrowInvalid(f"a page's header at byte {at:,} lacks a field") from None
-        if min(page[1:7]) < 0 or page.levels > min(size, stored):
-            raise pa.ArrowInvalid(f"a page's header at byte {at:,} has a number below 0, or levels that it has not")
-        yield page
-        values += page.values if kind != _DICTIONARY else 0
-        at = page.start + stored
-
-
-def _header(opened: Any, at: int) -> tuple[dict[int, Any], int]:
-    """Return the fields of a page's header, by their numbers, and how many bytes it has."""
-    for length in _HEADERS:
-        opened.seek(at)
-        try:
-            return _struct(opened.read(length), 0)
-        except IndexError:  # it ends behind them
-            continue
-    raise pa.ArrowInvalid(f"a page's header at byte {at:,} does not end")
-
-
-def _struct(data: bytes, at: int, depth: int = 0) -> tuple[dict[int, Any], int]:
-    """Return the fields of a struct that are int32, bool or structs, and where it ends; texts and int64 are skipped."""
-    fields: dict[int, Any] = {}
-    number = 0
-    while head := data[at]:
-        at, number, kind = at + 1, number + (head >> 4), head & 15
-        if kind not in (1, 2, 5, 6, 8, 12) or head < 16 or number > 99 or depth > 9:
-            raise pa.ArrowInvalid(f"a page's header has a field of type {kind}, which is not known")
-        if kind == 12:
-            fields[number], at = _struct(data, at, depth + 1)
-        elif kind <= 2:
-            fields[number] = kind == 1
-        else:
-            value = shift = 0
-            while True:
-                value, at, shift = value | (data[at] & 127) << shift, at + 1, shift + 7
-                if data[at - 1] < 128:
-                    break
-            if kind == 5:
-                fields[number] = value >> 1 ^ -(value & 1)
-            elif kind == 8:
-                at += value
-    return fields, at + 1
-
-
-def _unpacked(opened: Any, chunk: pq.ColumnChunkMetaData, page: _Page) -> Any:
-    """Return the bytes of a page behind the levels that are never packed (uint8). Raises as pyarrow."""
-    opened.seek(page.start + page.levels)
-    data = opened.read(page.stored - page.levels)
-    if page.is_packed and chunk.compression != "UNCOMPRESSED":
-        codec: Any = chunk.compression.lower().replace("lz4", "lz4_raw")
-        data = pa.decompress(data, page.size - page.levels, codec)
-    return np.frombuffer(data, np.uint8)
-
-
-def _prefixes(opened: Any, column: pq.ColumnSchema, chunk: pq.ColumnChunkMetaData, page: _Page) -> int:
-    """Return the bytes that values of a page of deltas take from those before them. Raises as pyarrow."""
-    from curate.base.packed import sum_deltas
-
-    data = _unpacked(opened, chunk, page)
-    for deepest in (column.max_repetition_level, column.max_definition_level) if page.kind == _DATA else ():
-        data = data[4 + int.from_bytes(data[:4].tobytes(), "little") :] if deepest else data
-    count, prefixes, end = sum_deltas(data, 0, page.values)
-    if page.encoding == _DELTA_LENGTHS:
-        prefixes = 0
-    elif count >= 0:
-        count, _, _ = sum_deltas(data, end, page.values)
-    if count < 0:
-        raise pa.ArrowInvalid(f"a page of deltas at byte {page.start:,} is damaged, or claims more values than it has")
-    return int(prefixes)
 
 
 class TooLarge(pa.ArrowInvalid):
@@ -228,31 +89,35 @@ def check_decoded(
     `opened` is the file, or a buffer. Returns what they are to be read from, by one thread: of a remote file, a copy in
     memory, so that it is asked for them once. Raises as pyarrow where the file is damaged.
     """
-    known, most = 0, Counter[str]()
     schema = [footer.schema.column(i) for i in range(footer.num_columns)]
     wanted = [i for i, column in enumerate(schema) if columns is None or column.path.split(".")[0] in columns]
+    known = 0
     for group in groups:
         _check_chunks(footer, group)
         known += sum(_claimed(footer, group, i) for i in wanted)
     _check(known, limit)
-    chunks = [(schema[i], footer.row_group(group).column(i)) for group in groups for i in wanted]
     if isinstance(opened, AbstractBufferedFile):
-        opened = _copied(opened, [chunk for _, chunk in chunks])
-    known = 0
-    for column, chunk in chunks:
-        size, longest = measure_pages(opened, column, chunk, _width(column), limit - known)
-        known += max(size, chunk.total_uncompressed_size)
-        _check(known, limit)
-        most.update({column.path: longest} if longest else {})
-    if known + most.total() > limit:
-        _check(known + _decoded(opened, footer, groups, sorted(most), limit - known), limit)
+        opened = _copied(opened, [footer.row_group(group).column(i) for group in groups for i in wanted])
+    texts = [_Texts(opened, footer, group, wanted) for group in groups]
+    bounds = [of_group.bound() for of_group in texts]
+    if None in bounds or known + sum(filter(None, bounds)) > limit:
+        for of_group in texts:
+            known += of_group.count(limit - known)
+            _check(known, limit)
     return pq.ParquetFile(opened, metadata=footer, pre_buffer=False)
+
+
+def _page_span(chunk: pq.ColumnChunkMetaData) -> tuple[int, int]:
+    """Return where the pages of a column chunk begin and end in the file."""
+    start, dictionary = chunk.data_page_offset, chunk.dictionary_page_offset or 0
+    start = dictionary if 0 < dictionary < start else start
+    return start, start + chunk.total_compressed_size + _PADDING
 
 
 def _copied(opened: AbstractBufferedFile, chunks: Sequence[pq.ColumnChunkMetaData]) -> pa.BufferReader:
     """Return a file of which memory holds column chunks alone, each in its place."""
     held = mmap.mmap(-1, opened.size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE)
-    for start, end in sorted(map(page_span, chunks)):
+    for start, end in sorted(map(_page_span, chunks)):
         opened.seek(start)
         held[start : min(end, opened.size)] = opened.read(end - start)
     return pa.BufferReader(held)
@@ -286,29 +151,67 @@ def _claimed(footer: pq.FileMetaData, group: int, i: int) -> int:
     return max(chunk.total_uncompressed_size, chunk.total_compressed_size, values)
 
 
-def _decoded(opened: Any, footer: pq.FileMetaData, groups: Sequence[int], paths: list[str], limit: int) -> int:
-    """Return the bytes of columns with dictionaries, read a few rows at a time; more than `limit` where they are."""
-    total, file = 0, pq.ParquetFile(opened, metadata=footer, read_dictionary=paths, buffer_size=_BUFFER)
-    for group in groups:  # in a list or struct, Arrow takes dictionaries of one only
-        rows, size = footer.row_group(group).num_rows, footer.row_group(group).total_byte_size
-        few = max(1, min(_BATCH, limit // 8 * rows // max(1, size)))
-        for batch in file.iter_batches(few, row_groups=[group], columns=paths, use_threads=False):
-            total += sum(map(_bytes, batch.columns))
+class _Texts:
+    """Texts of a row group that are encoded by others: in dictionaries, or as deltas."""
+
+    def __init__(self, opened: Any, footer: pq.FileMetaData, group: int, columns: Sequence[int]) -> None:
+        of_group = footer.row_group(group)
+        self.group, self.size, self.rows = group, of_group.total_byte_size, of_group.num_rows
+        chunks = [of_group.column(i) for i in columns]
+        chunks = [chunk for chunk in chunks if chunk.physical_type == "BYTE_ARRAY"]
+        self.deltas = [chunk for chunk in chunks if _DELTAS in chunk.encodings]
+        self.others = [chunk for chunk in chunks if chunk.has_dictionary_page and _DELTAS not in chunk.encodings]
+        self.paths = [chunk.path_in_schema for chunk in self.others]
+        self.file = pq.ParquetFile(opened, metadata=footer, read_dictionary=self.paths, buffer_size=_BUFFER)
+
+    def read(self, rows: int, paths: list[str]) -> Iterator[pa.RecordBatch]:
+        return self.file.iter_batches(rows, row_groups=[self.group], columns=paths, use_threads=False)
+
+    def bound(self) -> int | None:
+        """Return what they take at most, by the longest text of each dictionary; None where that is not known."""
+        if self.deltas:
+            return None
+        longest = [_longest(column) for batch in islice(self.read(1, self.paths), 1) for column in batch.columns]
+        values = max((chunk.num_values for chunk in self.others), default=0)
+        return None if None in longest else sum(filter(None, longest)) * values
+
+    def count(self, limit: int) -> int:
+        """Return what they take beyond their encoded bytes; above the limit, no more is decoded."""
+        chunks = self.others + self.deltas
+        total = -sum(chunk.total_uncompressed_size for chunk in chunks)
+        largest = max((chunk.total_uncompressed_size for chunk in self.deltas), default=1)  # of one text at most
+        few = min(_BATCH, limit // 8 * self.rows // max(1, self.size), limit // 8 // max(1, largest))
+        for batch in self.read(max(1, few), [chunk.path_in_schema for chunk in chunks]):
+            total += sum(map(_bytes, batch.columns))  # in a list or struct, Arrow takes dictionaries of one only
             if total > limit:
-                return total
-    return total
+                break
+        return max(0, total)
+
+
+def _longest(array: Any) -> int | None:
+    """Return the bytes of the longest text of each dictionary, in all; None where one is not read yet."""
+    if pa.types.is_dictionary(array.type):
+        length: int | None = pc.max(pc.binary_length(array.dictionary)).as_py()
+        return length
+    lengths = [_longest(inner) for inner in _inner(array)]
+    return None if None in lengths else sum(filter(None, lengths))
 
 
 def _bytes(array: Any) -> int:
     """Return the bytes of an array, each value of a dictionary as often as it is there."""
     if pa.types.is_dictionary(array.type):
         return pc.sum(pc.binary_length(array.dictionary).cast(pa.int64()).take(array.indices)).as_py() or 0
-    if pa.types.is_struct(array.type):
-        return sum(map(_bytes, array.flatten()))
-    if pa.types.is_map(array.type):
-        return _bytes(array.keys) + _bytes(array.items)
-    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return _bytes(array.flatten()) if any(test(array.type) for test in tests) else int(array.nbytes)
+    inner = _inner(array)
+    return sum(map(_bytes, inner)) if inner else int(array.nbytes)
+
+
+def _inner(array: Any) -> list[Any]:
+    """Return the fields of structs, and the values of lists."""
+    if isinstance(array, pa.MapArray):
+        return [array.keys, array.items]
+    if isinstance(array, pa.StructArray):
+        return list(array.flatten())
+    return [array.flatten()] if isinstance(array, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray) else []
 
 
 def _check(size: int, limit: int) -> None:

@@ -136,6 +136,6 @@ def test_other_layouts_are_told(write, tmp_path):
 
 
 def test_answers_that_unpack_to_more_are_not_read(write, monkeypatch):
-    monkeypatch.setattr("curate.llm.recorded.MAX_DECODED", 1000)
-    with pytest.raises(RecipeError, match=r"cannot be read as Parquet: it holds more than 1,000 bytes, unpacked"):
+    monkeypatch.setattr("curate.llm.recorded.MAX_DECODED", 100)
+    with pytest.raises(RecipeError, match=r"cannot be read as Parquet: it holds more than 100 bytes, unpacked"):
         replay(write(ROWS), REQUESTS)
