@@ -14,11 +14,9 @@ import io
 import math
 import pickle
 import re
-import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,11 +28,7 @@ Array = npt.NDArray[Any]
 
 _STORAGES = {"Double": "<f8", "Float": "<f4", "Half": "<f2", "Long": "<i8", "Int": "<i4", "Short": "<i2"}
 _STORAGES |= {"Char": "<i1", "Byte": "<u1", "BFloat16": "bfloat16"}
-_MOST_VALUES = 1_000_000  # in containers: one that is in another several times counts as often
-_MOST_STEPS = 4_000_000  # of a pickle, some seconds
 _MOST_NAMES = 1 << 20  # bytes of what safetensors say of their arrays: thousands
-_EVEN = slice(0, None, 2)  # where keys are among keys and values
-_MOST_DIMENSIONS, _MOST_NUMBERS = 64, 1 << 63  # of a tensor, as numpy's
 _MAGIC = 0x1950A86A20F9469CFC6C
 _SAFE = {f"{kind.upper()}{8 * size}": f"<{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)}
 _SAFE |= {"F16": "<f2", "F32": "<f4", "F64": "<f8", "C64": "<c8", "BOOL": "?", "BF16": "bfloat16"}
@@ -58,10 +52,10 @@ def read_torch_file(content: bytes, limit: int) -> Any:
     """Return what was saved. Raises ValueError where it is something else, or unpacks to more than `limit` bytes."""
     try:
         if not zipfile.is_zipfile(io.BytesIO(content)):
-            return _read_old(content, limit)
+            return _read_old(content)
         with open_zip(io.BytesIO(content)) as opened:
             if sum(member.file_size for member in opened.infolist()) > limit:
-                raise _too_large(limit)
+                raise ValueError(f"it holds more than {limit:,} bytes, unpacked")
             names = [name for name in opened.namelist() if name.endswith("/data.pkl")]
             if len(names) != 1:
                 raise ValueError("a zip that torch.save has not written")
@@ -75,7 +69,7 @@ def read_torch_file(content: bytes, limit: int) -> Any:
                     of_key[key] = _Storage(_numbers(_member(opened, f"{root}data/{key}"), kind, count))
                 return of_key[key]
 
-            return _Unpickler(io.BytesIO(_member(opened, f"{root}data.pkl")), read, limit).arrays()
+            return _Unpickler(io.BytesIO(_member(opened, f"{root}data.pkl")), read).arrays()
     except ValueError:
         raise
     except Exception as error:  # of any kind, of hostile bytes
@@ -87,7 +81,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
         return file.read(archive.getinfo(name).file_size)  # as it states: it may unpack to more
 
 
-def _read_old(content: bytes, limit: int) -> Any:
+def _read_old(content: bytes) -> Any:
     """Return what torch saved before 1.6: read twice, since the numbers come after what is made of them."""
     kinds: dict[str, str] = {}
 
@@ -98,18 +92,18 @@ def _read_old(content: bytes, limit: int) -> Any:
         return _Storage(np.zeros(count, "<f4" if kind == "bfloat16" else kind))
 
     file = io.BytesIO(content)
-    magic, *_ = (_Unpickler(file, expect, limit).load() for _ in range(3))
+    magic, *_ = (_Unpickler(file, expect).load() for _ in range(3))
     if magic != _MAGIC:
         raise ValueError("a pickle that torch.save has not written")
     start = file.tell()
-    _Unpickler(file, expect, limit).load()
+    _Unpickler(file, expect).load()
     storages = {}
-    for key in _Unpickler(file, expect, limit).load():
+    for key in _Unpickler(file, expect).load():
         count = int.from_bytes(file.read(8), "little")
         size = 2 if kinds[key] == "bfloat16" else np.dtype(kinds[key]).itemsize
         storages[key] = _Storage(_numbers(file.read(count * size), kinds[key], count))
     file.seek(start)
-    return _Unpickler(file, lambda kind, key, count: storages[key], limit).arrays()
+    return _Unpickler(file, lambda kind, key, count: storages[key]).arrays()
 
 
 def _numbers(raw: bytes, kind: str, count: int = -1) -> Array:
@@ -117,10 +111,6 @@ def _numbers(raw: bytes, kind: str, count: int = -1) -> Array:
     if kind == "bfloat16":
         return (np.frombuffer(raw, "<u2", count).astype(np.uint32) << 16).view(np.float32)
     return np.frombuffer(raw, kind, count)
-
-
-def _too_large(limit: int) -> ValueError:
-    return ValueError(f"it holds more than {limit:,} bytes, unpacked")
 
 
 class _Storage(NamedTuple):
@@ -155,48 +145,17 @@ class _Array:
         self.value = kind.array(raw, shape, "F" if is_fortran else "C")
 
 
-class _Steps(dict[int, Callable[[Any], None]]):
-    """What the steps of a pickle do, by their codes: `_MOST_STEPS` of them, of which none makes a set."""
-
-    def __init__(self) -> None:
-        super().__init__(pickle._Unpickler.dispatch)
-        self._left = _MOST_STEPS
-        self[pickle.BYTEARRAY8[0]] = _read_bytearray
-        for code, keys in (pickle.SETITEM, slice(-2, -1)), (pickle.SETITEMS, _EVEN), (pickle.DICT, _EVEN):
-            self[code[0]] = partial(_set_items, self[code[0]], keys)
-        for code in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET):
-            del self[code[0]]
-
-    def __getitem__(self, code: int) -> Callable[[Any], None]:
-        self._left -= 1
-        if self._left < 0:
-            raise ValueError(f"a pickle of more than {_MOST_STEPS:,} steps")
-        return super().__getitem__(code)
-
-
-def _set_items(load: Callable[[Any], None], keys: slice, unpickler: Any) -> None:
-    if not all(type(key) in (str, int) for key in unpickler.stack[keys]):  # tuples in tuples may take years to hash
-        raise ValueError("a key that is neither text nor a number")
-    load(unpickler)
-
-
-def _read_bytearray(unpickler: Any) -> None:
-    (size,) = struct.unpack("<Q", unpickler.read(8))
-    unpickler.append(bytearray(unpickler.read(size)))  # as many as there are: the size may be any
-
-
-class _Unpickler(pickle._Unpickler):
-    """Gives what a pickle holds that names nothing but arrays and tensors, of which it makes `limit` bytes at most.
+class _Unpickler(pickle.Unpickler):
+    """Gives what a pickle holds that names nothing but arrays and tensors.
 
     What a name stands for is a bound method, a number's type, or a class with a `__setstate__`: of these a pickle can
-    set no attributes. It is Python's own reader in Python: that in C counts no steps, and hashes any key.
+    set no attributes.
     """
 
-    def __init__(self, file: io.BytesIO, read: Callable[[str, str, int], _Storage], limit: int) -> None:
+    def __init__(self, file: io.BytesIO, read: Callable[[str, str, int], _Storage]) -> None:
         """`read` gives the numbers of a storage: of a type, by its key, so many."""
         super().__init__(file)
-        self.dispatch = _Steps()  # type: ignore[misc] # counts those of this pickle
-        self._read, self._limit, self._made, self._values = read, limit, 0, 0
+        self._read = read
         # By the last part of the module, which numpy renamed, and the name.
         self._meanings: Mapping[tuple[str, str], Any] = {
             ("collections", "OrderedDict"): self._dict,
@@ -231,9 +190,6 @@ class _Unpickler(pickle._Unpickler):
         return self._finished(self.load())
 
     def _finished(self, value: Any) -> Any:
-        self._values += 1
-        if self._values > _MOST_VALUES:
-            raise ValueError(f"it holds more than {_MOST_VALUES:,} values")
         if isinstance(value, _Array):
             if value.value is None:
                 raise ValueError("an array without numbers")
@@ -243,25 +199,14 @@ class _Unpickler(pickle._Unpickler):
         return type(value)(map(self._finished, value)) if isinstance(value, list | tuple) else value
 
     def _tensor(self, storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Array:
-        """Return a tensor of its storage, copied. Raises ValueError where it reaches beyond it."""
-        sizes = (offset, *size, *stride)
-        is_whole = isinstance(storage, _Storage) and len(size) == len(stride) <= _MOST_DIMENSIONS
-        if not is_whole or not all(type(n) is int and 0 <= n < _MOST_NUMBERS for n in sizes):
-            raise ValueError("a tensor that its storage does not hold")
-        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        if math.prod(size) > len(storage.numbers) or (0 not in size and last >= len(storage.numbers)):
-            raise ValueError("a tensor that its storage does not hold")
+        """Return a tensor of its storage. Raises ValueError where it reaches beyond it, which numpy does not check."""
         numbers = storage.numbers
-        if 0 in size:
-            return np.zeros(size, numbers.dtype)
-        self._count(math.prod(size) * numbers.itemsize)
+        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        is_inside = 0 in size or (last < len(numbers) and math.prod(size) <= len(numbers))
+        if min(offset, *size, *stride, 0) < 0 or not is_inside:
+            raise ValueError("a tensor that its storage does not hold")
         steps = [step * numbers.itemsize for step in stride]
-        return np.lib.stride_tricks.as_strided(numbers[offset:], size, steps).copy()
-
-    def _count(self, size: int) -> None:
-        self._made += size
-        if self._made > self._limit:
-            raise _too_large(self._limit)
+        return np.lib.stride_tricks.as_strided(numbers[offset:], size, steps)
 
     def _dict(self) -> Any:
         return OrderedDict()  # of no arguments: what is in it comes by `_set_items`
@@ -276,7 +221,6 @@ class _Unpickler(pickle._Unpickler):
         return kind.array(raw, shape, order)
 
     def _encode(self, text: str, _encoding: str) -> bytes:
-        self._count(len(text))
         return text.encode("latin1")  # bytes, in pickles before protocol 3
 
     def _no_bytes(self) -> bytes:
