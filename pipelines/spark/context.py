@@ -111,6 +111,8 @@ def open_context(settings: SparkOptions) -> tuple[Any, bool]:
     conf.setIfMissing("spark.app.name", "beam")
     conf.setIfMissing("spark.ui.showConsoleProgress", "false")
     master = conf.get("spark.master") or ""
+    if not submitted and (local := re.fullmatch(r"local(?:\[(\d+|\*)\])?", master)):  # there Spark tries a task once
+        conf.setMaster(master := f"local[{local[1] or 1},{conf.get('spark.task.maxFailures', '4')}]")
     if is_here(master):
         conf.setIfMissing("spark.driver.extraJavaOptions", "-XX:TieredStopAtLevel=1")  # half of the JVM's CPU
     if python := conf.get("spark.pyspark.python", ""):  # which only spark-submit would read

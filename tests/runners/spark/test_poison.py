@@ -1,8 +1,9 @@
-"""What ends the Python worker of whatever executor has it: on a cluster one run finds it, which nobody waits for."""
+"""What ends the Python worker of whatever executor has it: one run finds it, on local[N] too, and nobody waits for it."""
 
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.runners
-@pytest.mark.parametrize("what", ["image", "request"])
-def test_what_ends_its_worker_fails_alone(what: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("what", "where"), [("image", "standalone"), ("request", "standalone"), ("image", "local[4]")])
+def test_what_ends_its_worker_fails_alone(what: str, where: str, tmp_path: Path) -> None:
     """Spark tries a task four times: three workers end with it, and the fourth has it apart.
 
     With the options that `curate init --on spark` writes: speculation, and executors that come and go. It is handed over
@@ -24,7 +25,7 @@ def test_what_ends_its_worker_fails_alone(what: str, tmp_path: Path) -> None:
     """
     measure.install(tmp_path, "deadly") if what == "image" else captions.install(tmp_path)
     path = f"{tmp_path / 'site'}:{ROOT}"
-    with standalone(tmp_path) as url:
+    with standalone(tmp_path) if where == "standalone" else nullcontext(where) as url:
         options = (ROOT / "infra/spark.yaml").read_text()
         options = options.replace("spark_master_url: local[4]", f"spark_master_url: {url}")
         memory = "spark.executor.memory: "
@@ -52,4 +53,8 @@ def test_what_ends_its_worker_fails_alone(what: str, tmp_path: Path) -> None:
         assert followed.returncode == 0 and counts in followed.stdout, log
     measure.check(tmp_path / "run", "deadly") if what == "image" else captions.check(tmp_path / "run")
     step = "measure 1/1" if what == "image" else "caption 1/1"
-    assert " at spark://" in log and "Python worker exited unexpectedly" in log and step in log
+    assert (
+        f" at {'spark://' if where == 'standalone' else where[:7]}" in log
+        and "Python worker exited unexpectedly" in log
+        and step in log
+    )
