@@ -26,13 +26,13 @@ from curate.store.store import RunStore
 _TRUTH = "truth.parquet"  # the last file of a pool
 _INJECTED = (
     "Injected defects, and the rules that dropped them.",
-    "Repeated rows are a clean one once more; copied ones have its image and caption under another URL, recaptioned "
-    "ones another caption too; reencoded to cropped ones alter it.",
+    "A repeated row is the same as a clean row. A copied row has its image and caption under another URL, and a "
+    "recaptioned row another caption too. Reencoded, compressed, resized and cropped rows have a changed image.",
 )
 _RATES = (
     "Precision and recall of the rules.",
-    "Precision: dropped rows with an injected defect (of duplicates: showing the same scene as their representative).",
-    "Recall: rows with a defect that the rule targets, dropped by it or before.",
+    "Precision: the share of dropped rows with a defect; of duplicates, with the scene of the row that stays.",
+    "Recall: the share of rows with a defect that the rule targets, which it or an earlier rule dropped.",
     "Near-duplicates here are compressed, resized and cropped images; the query duplicate_kinds counts reencoded ones "
     "as near too.",
 )

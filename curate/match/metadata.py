@@ -46,8 +46,6 @@ _ACCEPTED = (
     "a JSON list of strings, a text file with one entry per line (each plain or gzipped), or an imported Parquet table"
 )
 
-_MARK = "byte order marks are cut off"
-
 _KINDS: dict[type, str] = {dict: "object", str: "string", bool: "boolean", type(None): "null"}
 
 
@@ -74,13 +72,13 @@ class ImportReport:
 
     @property
     def summary(self) -> str:
-        """Return how many entries there are, which were dropped, how many never match, and what differs in captions."""
+        """Return how many entries there are, which were dropped, and how many never match."""
         reasons = {"empty": self.empty, "of one punctuation mark": self.punctuation, "repeated": self.duplicates}
         dropped = ", ".join(f"{len(some):,} {why}" for why, some in reasons.items() if len(some))
         never = len(self.never_match)
         notes = [pluralise(len(self.kept), "entry", "entries"), dropped and f"dropped: {dropped}"]
         notes += [f"{never:,} can never match, see `curate metadata show --mode {self.mode}`" if never else ""]
-        return f"metadata: {'; '.join([*filter(None, notes), _MARK])}"
+        return f"metadata: {'; '.join(filter(None, notes))}"
 
 
 def never_match(entries: pa.Array, mode: str = REFERENCE) -> pa.Array:

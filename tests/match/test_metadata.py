@@ -74,11 +74,10 @@ def test_text_files_keep_all_but_the_line_end(tmp_path: Path, end: str, last: bo
 def test_what_plan_and_run_say_of_a_list(tmp_path: Path) -> None:
     dropped = "dropped: 2 empty, 3 of one punctuation mark, 2 repeated"
     never = "3 can never match, see `curate metadata show --mode reference`"
-    mark = "byte order marks are cut off"
     for entries, text in (
-        (MESSY, f"metadata: 7 entries; {dropped}; {never}; {mark}"),
-        (["dog", "."], f"metadata: 1 entry; dropped: 1 of one punctuation mark; {mark}"),
-        (["dog", "cat"], f"metadata: 2 entries; {mark}"),
+        (MESSY, f"metadata: 7 entries; {dropped}; {never}"),
+        (["dog", "."], "metadata: 1 entry; dropped: 1 of one punctuation mark"),
+        (["dog", "cat"], "metadata: 2 entries"),
     ):
         assert read_metadata(write(tmp_path / "m.json", json.dumps(entries)))[1].summary == text
 

@@ -255,7 +255,7 @@ def test_an_empty_run(tmp_path: Path) -> None:
 def test_the_license_is_what_the_recipe_says(images: Ran) -> None:
     run = facts_of(images, recipe=images.run["recipe"] | {"license": "cc-by-4.0"})
     assert front(card_text(run))["license"] == croissant(run, [], None)["license"] == "cc-by-4.0"
-    assert "License: `cc-by-4.0`; of each sample, that of the sources" in card_text(run)
+    assert "License: `cc-by-4.0` for the collection; each sample keeps the license of its source." in card_text(run)
     with pytest.raises(RecipeError, match="license"):
         parse_recipe({"input": [{"name": "a", "format": "webdataset", "path": "a.tar"}], "license": "see below\n---"})
 
