@@ -32,6 +32,7 @@ def connect() -> Any:
         _local.connection = duckdb.connect(":memory:")
         _local.connection.execute(
             "SET threads=1; SET TimeZone='UTC'; SET python_enable_replacements=false; "
+            "SET ieee_floating_point_ops=false; "  # x / 0 is NULL: NaN and infinity would pass rules
             "SET enable_external_access=false; SET lock_configuration=true"
         )
         _local.prepared = {}

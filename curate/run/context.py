@@ -25,7 +25,7 @@ from curate.store.store import RunStore
 from curate.store.tables import ChunkTables, OpenTables, UnitTables
 
 # Raised when a step's code changes what it writes.
-VERSIONS = {"measure": 2, "matches": 1, "related": 2, "decisions": 1, "captions": 2, "shards": 3}
+VERSIONS = {"measure": 2, "matches": 1, "related": 2, "decisions": 2, "captions": 2, "shards": 3}
 
 
 class StepSettings:

@@ -71,6 +71,16 @@ def test_compute_gives_null_for_an_error() -> None:
     assert column.to_pylist() == [1, None, None] and column.type == pa.int64()
 
 
+@pytest.mark.parametrize("ratio", ["a / b", "a % b", "ln(a)", "sqrt(b)"])
+def test_what_is_no_number_passes_no_rule(ratio: str) -> None:
+    """DuckDB orders NaN above all numbers."""
+    columns = pa.table({"a": [0.0, 2.0, -1.0], "b": [0.0, 1.0, -1.0]})
+    values = evaluate.compute(ratio, pa.float64(), columns).to_pylist()
+    assert None in values and np.isfinite([value for value in values if value is not None]).all()
+    failed = first_failed((Rule("ratio", f"{ratio} >= -9", ("a", "b")),), columns)
+    assert failed.tolist() == [0 if value is None else -1 for value in values]
+
+
 def test_an_expression_that_long_texts_make_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     """In rows of "aaa", replace(caption, 'a', caption) gives texts of as many bytes as the square of theirs."""
     monkeypatch.setattr(evaluate, "_MEMORY", 1 << 27)

@@ -15,11 +15,12 @@ import pyarrow as pa
 
 from curate.base import schema
 from curate.base.errors import RecipeError
-from curate.base.numeric.arrays import F64, I64, U64, Mask
+from curate.base.numeric.arrays import F64, I64, U64, Mask, whole
 from curate.base.numeric.quantiles import DIGIT_BITS, order_keys
 from curate.decide.statistics.statistic import Statistic
 from curate.expressions.check import STATISTICS, check_expression, parse_expression, parse_sql, walk_tree
 from curate.expressions.evaluate import compute, connect
+from curate.read.columns import score_column
 from curate.store.tables import UnitTables
 
 _STATISTIC = "curate_statistic_"  # what stands for a statistic in the expression around it
@@ -171,7 +172,7 @@ def read_columns(
             values = argument_values(statistic, table) if of.ranks is None else np.where(of.ranks < 0, np.nan, of.ranks)
             values = of.apply(values)
             seen = seen.append_column(f"{_STATISTIC}{place}", pa.array(values, mask=~np.isfinite(values)))
-        table = table.append_column(name, compute(column.sql, column.kind, seen))
+        table = table.append_column(name, score_column(whole(compute(column.sql, column.kind, seen)), column.kind))
     return table
 
 

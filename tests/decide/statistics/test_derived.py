@@ -110,6 +110,17 @@ def test_all_equal_and_none_at_all(tmp_path: Path) -> None:
     assert values == {"z": {0.0}, "m": {0.0}, "q": {1.0}, "none": {None}}
 
 
+def test_what_is_no_number_is_null(tmp_path: Path) -> None:
+    """Infinity less infinity is NaN, which no rule may take for a large number."""
+    derive, rules = {"difference": "a - a"}, {"least": "difference >= 0"}
+    context, plan, _ = curate(tmp_path, pool(40), derive=derive, rules=rules)
+    [unit] = plan.units
+    values, inputs = context.unit_tables(unit).read("derived")["difference"], pool(40)["a"]
+    expected = [0.0 if a is not None and np.isfinite(a) else None for a in inputs.to_pylist()]
+    assert values.to_pylist() == expected and None in expected
+    assert [rule == "least" for rule in rules_of(context, plan)] == [value is None for value in expected]
+
+
 def test_the_preferred_duplicate_may_be_by_a_derived_column(tmp_path: Path) -> None:
     table = pa.table(
         {"url": ["u"] * 3, "text": ["x y z"] * 3, "uid": ["1" * 32] * 3, "a": pa.array([0.5, 0.25, 0.75], pa.float64())}
