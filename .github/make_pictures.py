@@ -33,7 +33,7 @@ PHOTOS = {
     "rocket.jpg": "A rocket on its launch pad at dusk",
     "clock_motion.png": "A clock on a wall, blurred by motion",
     "coins.png": "Rows of ancient coins on a dark ground",
-    "brick.png": "A wall of grey bricks",
+    "brick.png": "A wall of gray bricks",
     "gravel.png": "Gravel seen from above",
     "retina.jpg": "The retina of a human eye",
 }
@@ -66,7 +66,7 @@ def main() -> None:
         Path(folder, "recipe.yaml").write_text(RECIPE)
         curate(folder, "run", "recipe.yaml", "--out", "photos")
         curate(folder, "report", "photos")
-        screenshot(Path(folder, "photos/report.html"), HERE / "photos.jpg", 1200, (0, 66, 1200, 1158), "#samples")
+        screenshot(Path(folder, "photos/report.html"), HERE / "photos.jpg", 1200, (0, 66, 1200, 1556), "#samples")
 
 
 def curate(folder: str, *arguments: str) -> str:
@@ -165,6 +165,7 @@ def steps() -> str:
         ("unmatched", "no metadata entry in the caption", "match", GREEN),
         ("contaminated", "near an image of an evaluation set", "dedup.against", GREEN),
         ("duplicate", "another sample represents it", "dedup.by", GREEN),
+        ("other_text", "another text of its image is chosen", "balance.one_per", GREEN),
         ("balance or sample", "not drawn", "balance, sample", GREEN),
         ("kept", "the curated set", "output", BLUE),
     ]
