@@ -46,19 +46,19 @@ class UnitRereader:
             samples = samples.append_column("offset", self.tables.read("samples", ["offset"])["offset"].take(rows))
         for part, wanted in self._parts(rows, samples, members):
             reread = kind.reread(self.source, part, wanted)
-            for sample, key, digest in zip(reread, *_keys_and_digests(wanted.samples), strict=True):
+            for sample, *measured in zip(reread, *_measured(wanted.samples), strict=True):
                 files = dict(sample.members)
                 suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in files), next(iter(files), ""))
-                _check_image(part, key, digest, files.get(suffix))
+                _check_image(part, files.get(suffix), *measured)
                 yield sample
 
     def images(self, rows: Places) -> Iterator[bytes | None]:
         """Yield the image file of each row, None where it is not whole any more."""
-        samples = self.tables.read("samples", ["offset", "bytes", "key", "sha256"]).take(rows)
+        samples = self.tables.read("samples", ["offset", "bytes", "shard", "key", "sha256"]).take(rows)
         for part, wanted in self._parts(rows, samples):
             images = find_format(self.source).reread_images(self.source, part, wanted)
-            for image, key, digest in zip(images, *_keys_and_digests(wanted.samples), strict=True):
-                _check_image(part, key, digest, image)
+            for image, *measured in zip(images, *_measured(wanted.samples), strict=True):
+                _check_image(part, image, *measured)
                 yield image
 
     def rows(self, rows: Places, output: pa.Schema) -> Iterator[pa.Table]:
@@ -84,17 +84,21 @@ class UnitRereader:
                 check_state(part.path, self.source.storage, state, part.fingerprint, read)
 
 
-def _keys_and_digests(samples: pa.Table) -> Iterator[list[str | None]]:
-    for name in ("key", "sha256"):
-        yield samples[name].to_pylist() if "sha256" in samples.column_names else [None] * len(samples)
+def _measured(samples: pa.Table) -> Iterator[list[str | None]]:
+    for name in ("shard", "key", "sha256"):
+        yield samples[name].to_pylist() if name in samples.column_names else [None] * len(samples)
 
 
-def _check_image(part: InputPart, key: str | None, digest: str | None, image: bytes | memoryview | None) -> None:
+def _check_image(
+    part: InputPart, image: bytes | memoryview | None, file: str | None, key: str | None, digest: str | None
+) -> None:
     """Raise RunError if an image is not the one that was measured, by its sha256; None is not compared."""
     if image is not None and digest is not None and hashlib.sha256(image).hexdigest() != digest:
         what = f"the image of sample {key!r} has other bytes than when it was measured, and the file the same state"
         how = "run again if its server gave wrong bytes once; else run into a new folder, without --reuse"
-        raise RunError(f"{part.path[:300]}: {what}. Inputs must stay as they are until a run is finished: {how}")
+        raise RunError(
+            f"{(file or part.path)[:300]}: {what}. Inputs must stay as they are until a run is finished: {how}"
+        )
 
 
 def file_images(source: Source, path: str, places: Places, samples: pa.Table) -> Iterator[bytes | None]:

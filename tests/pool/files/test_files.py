@@ -394,6 +394,24 @@ def test_a_file_that_changes_ends_the_run(
         run_local(recipe(pool), tmp_path / "run")
 
 
+def test_an_image_of_other_bytes_and_the_same_state_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = pictures(["a.jpg", "b.jpg"], tmp_path / "pool")
+    for name in "ab":
+        (pool / f"{name}.txt").write_text(f"a picture, {name}")
+    monkeypatch.setattr(parts, "PART_BYTES", (1 << 20, 1 << 20))  # both are of one part
+    write = webdataset._write_slice
+
+    def changing(*arguments: Any, **options: Any) -> Any:
+        state, data = (pool / "b.jpg").stat(), (pool / "b.jpg").read_bytes()
+        (pool / "b.jpg").write_bytes(data[:-9] + bytes(9))
+        os.utime(pool / "b.jpg", ns=(state.st_atime_ns, state.st_mtime_ns))
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(webdataset, "_write_slice", changing)
+    with pytest.raises(RunError, match=r"b\.jpg: the image of sample 'b' has other bytes than when it was measured"):
+        run_local(recipe(pool), tmp_path / "run")
+
+
 def test_fingerprints_of_contents(tmp_path: Path) -> None:
     """With them a file that is written again, alike, is the same."""
     pool = pictures(["a.jpg", "b.jpg"], tmp_path / "pool")
