@@ -1,4 +1,4 @@
-"""One HTTP endpoint, called by many threads at once: its connections, its key and its limits.
+"""One HTTP endpoint, called by many threads at once: its connections, key and limits, and when it is given up.
 
 In: the calls of `openai_protocol`. Out: a reply (status, body), never an exception for what the network does. The
 client is that of package openai, without its own retries: they cannot be ended when the endpoint is given up, end where
@@ -19,14 +19,13 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar, cast
 
 from curate.base.errors import RecipeError, needing
 from curate.base.wording import read_retry_after
-from curate.llm.breaker import CircuitBreaker
 from curate.llm.engine import Answer
 from curate.llm.openai_protocol import MAX_LIST, MAX_REPLY, Call, Reply
 
@@ -34,6 +33,9 @@ T = TypeVar("T")
 
 MAX_CONNECT = 10.0  # seconds; what takes no connection is unreachable, whatever a reply may take
 MAX_DETAIL = 300  # characters
+MAX_NO_REPLIES = 8  # requests in a row without any reply after which the endpoint is taken for dead
+MAX_REFUSALS = 8  # replies in a row that say nothing of their request after which the endpoint is probed
+FIRST_WORD, NEXT_WORD = 30.0, 60.0  # seconds without any answer after which it is said, first and again
 _LONG_KEY = 16  # characters: a shorter key may be a word of a text
 
 _log = logging.getLogger(__name__)
@@ -130,6 +132,88 @@ class Endpoint:
         text = (text.replace(self._key, "[key]") if self._key else text)[: 8 * MAX_DETAIL]
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return line if len(line) <= MAX_DETAIL else f"{line[: MAX_DETAIL - 1]}…"
+
+
+class Tripped(asyncio.Event):
+    """Set when an endpoint is given up; `why` is then the error of whatever is waiting for it."""
+
+    why = ""
+
+
+class CircuitBreaker:
+    """The state of an endpoint, used in its event loop alone.
+
+    A batch of requests takes the event `tripped` when it begins, and ends when that is set. A later batch gets another
+    one and tries again; but one such request will do then, until there is a better reply. `patience`: the seconds for
+    which all requests may fail or find it too busy; `warn` says so meanwhile.
+    """
+
+    def __init__(self, patience: float, warn: Callable[[str], None]) -> None:
+        self.tripped = Tripped()
+        self._patience, self._warn = patience, warn
+        self._batches = self._no_replies = self._refusals = 0
+        self._since: float | None = None  # when it first said that it fails, since the last answer
+        self._next_word = 0.0
+        self._was_failing = False  # given up for that
+
+    @contextmanager
+    def batch(self) -> Iterator[Tripped]:
+        """Yield the event of a batch of requests that is sent in the block; time without a batch does not count."""
+        if not self._batches:
+            self._since = None
+        self._batches += 1
+        try:
+            yield self.tripped
+        finally:
+            self._batches -= 1
+
+    def note(self, reply: Reply) -> bool:
+        """Note what came of an attempt. Return whether to probe: too many replies say nothing of their request."""
+        if reply.status:
+            self._no_replies = 0
+        if reply.is_transient:
+            self._note_failure(reply)
+        elif reply.is_no_answer:
+            self._refusals += 1
+            return self._refusals % MAX_REFUSALS == 0
+        else:  # about its request: the endpoint works
+            self._refusals, self._since, self._was_failing = 0, None, False
+        return False
+
+    def note_probe(self, reply: Reply) -> None:
+        """Note what came of a harmless request."""
+        if reply.is_no_answer:
+            self._trip(f"{reply.code}: stopped, since it answers no request: {reply.detail}")
+            self._refusals = MAX_REFUSALS - 1
+        elif not reply.is_transient:
+            self.note(reply)
+
+    def note_no_reply(self) -> None:
+        """Note a request that got no reply at any attempt."""
+        self._no_replies += 1
+        if self._no_replies >= MAX_NO_REPLIES:
+            self._trip(f"unreachable: stopped after {MAX_NO_REPLIES} requests in a row without a reply")
+            self._no_replies = MAX_NO_REPLIES - 1
+
+    def _note_failure(self, reply: Reply) -> None:
+        now = time.monotonic()
+        if self._since is None:
+            if not reply.status:  # `note_no_reply` counts requests, which may take long
+                return
+            self._since, self._next_word = now, now + FIRST_WORD
+        passed = now - self._since
+        if self._was_failing or passed >= self._patience:
+            self._trip(f"{reply.code}: stopped after {passed:.0f} s without an answer to any request: {reply.detail}")
+            self._was_failing = True
+        elif now >= self._next_word:
+            limit = f"curate gives up after {self._patience:.0f} s (patience)"
+            self._warn(f"has answered no request for {passed:.0f} s: {reply.detail}; {limit}")
+            self._next_word = now + NEXT_WORD
+
+    def _trip(self, why: str) -> None:
+        self.tripped.why = why
+        self.tripped.set()
+        self.tripped = Tripped()
 
 
 async def _limit_reply(response: Any) -> None:

@@ -32,8 +32,7 @@ from pydantic import Field, model_validator
 
 from curate.base import ids
 from curate.base.errors import RecipeError, RunError
-from curate.llm.breaker import Tripped
-from curate.llm.endpoint import Endpoint, read_key
+from curate.llm.endpoint import Endpoint, Tripped, read_key
 from curate.llm.engine import Answer, Engine, EngineOptions, Message, Request, Sampling
 from curate.llm.openai_protocol import OURS, Call, Reply, UnsentError, read_models, write_call
 from curate.recipe.section import fault

@@ -8,7 +8,7 @@ Source: Hessel et al., CLIPScore, 2021, whose score is 2.5·max(clip_score, 0): 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,11 +23,25 @@ from curate.base.numeric.vectors import embedding_column, spread
 from curate.models.clip_model import identify, load_encoder
 from curate.models.encoder import Encoded, Encoder
 from curate.models.identity import OpenClip
+from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column
-from curate.signals.signal import Built, Embeddings, EmbeddingSignal, ModelSignal, Signal, SignalKind, SignalOutput
+from curate.signals.on_embeddings import encoder_of
+from curate.signals.signal import (
+    Built,
+    Embeddings,
+    EmbeddingSignal,
+    ImageSignal,
+    ModelSignal,
+    Signal,
+    SignalKind,
+    SignalOutput,
+)
 
 _VECTOR = "fixed_size_list<float16>"
 _KEPT = "with `embeddings: true`. Zeros where unreadable."
+
+Look = Callable[[Image.Image], Image.Image]
+"""From an image, as it was decoded, to what the model is to see in its place."""
 
 
 class Clip(OpenClip):
@@ -175,6 +189,38 @@ class ClipScorer:
         if self._waiting:
             self._encoded.append(self._encoder.start_images(self._waiting))
             self._waiting = []
+
+
+class LookScorer(ClipScorer):
+    """Scores the pairs of one part by a look at each image."""
+
+    def __init__(self, look: Look, encoder: Callable[[], Any], captions: pa.Array) -> None:
+        super().__init__(encoder, captions)
+        self._look = look
+
+    def observe(self, image: Image.Image) -> npt.NDArray[Any]:
+        return super().observe(self._look(image))
+
+    def finish(self) -> SignalOutput:
+        return SignalOutput(super().finish().columns[:1])
+
+
+def look_kind(
+    key: str, section: type[OnEmbeddings], look: Look, identify: Callable[[], Any] | None = None
+) -> SignalKind:
+    """Return the kind of signals that score images by a look at them; `identify` says what the look depends on."""
+
+    def build(name: str, options: OnEmbeddings, built: Built) -> Iterator[Signal]:
+        encoder = partial(encoder_of, options, built)
+        yield ImageSignal(
+            name=name,
+            columns=(pa.field(name, pa.float32()),),
+            key=ids.digest([key, 1, built.signals[options.of].key, built.identities.get(name)]),
+            start=lambda captions: LookScorer(look, encoder, captions),
+            load=encoder,
+        )
+
+    return SignalKind(key, section, lambda *_: identify() if identify else None, build, "named")
 
 
 KIND = SignalKind("clip", Clip, lambda name, options, known: identify(options, known.is_local), _build, "listed")

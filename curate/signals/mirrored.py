@@ -10,7 +10,7 @@ from PIL import ImageOps
 
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column
-from curate.signals.second_looks import look_kind
+from curate.signals.clip import look_kind
 
 
 class Mirrored(OnEmbeddings):

@@ -15,7 +15,7 @@ from curate.models.text_lines import Line, find_lines, identify
 from curate.read.image import as_rgb
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column
-from curate.signals.second_looks import look_kind
+from curate.signals.clip import look_kind
 from curate.signals.text_area import fitted
 
 _DETECTED = 640  # the longest side on which lines are searched, pixels, as in `text_area`

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 
 from curate.ask.diff import CHANGES, GAINED, LOST, NOT_IN_POOL, SAMPLES, SETTINGS, changed_samples, diff_runs
-from curate.ask.diff_page import diff_page
 from curate.base.errors import RecipeError, RunError
 from curate.base.ids import uid_halves
+from curate.cli.diff import diff_page
 from curate.publish.uids import PAIR
 from tests.cli.conftest import Done, finished, pool, run_command  # noqa: F401 (fixtures)
 from tests.laws.pools import make_samples, recipe_of, run_local, write_metadata, write_tars

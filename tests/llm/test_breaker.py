@@ -2,7 +2,7 @@
 
 import asyncio
 
-from curate.llm.breaker import MAX_NO_REPLIES, MAX_REFUSALS, CircuitBreaker
+from curate.llm.endpoint import MAX_NO_REPLIES, MAX_REFUSALS, CircuitBreaker
 from curate.llm.openai_protocol import Reply
 
 ANSWER = Reply(200, "OK", b'{"choices": [{"text": "a dog"}]}')
@@ -54,7 +54,7 @@ def test_refusals_in_a_row_are_looked_into_and_one_more_is_then_enough():
 
 def test_an_endpoint_that_fails_all_the_time_is_given_up_once_patience_is_over(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("curate.llm.breaker.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("curate.llm.endpoint.time.monotonic", lambda: clock[0])
     said = []
 
     def fail(breaker: CircuitBreaker, *times: float, reply: Reply = BUSY) -> None:

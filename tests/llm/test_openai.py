@@ -23,8 +23,8 @@ from PIL import Image
 from tenacity import RetryCallState
 
 from curate.base.errors import RecipeError, RunError
-from curate.llm import breaker, openai
-from curate.llm.breaker import MAX_NO_REPLIES, MAX_REFUSALS
+from curate.llm import endpoint, openai
+from curate.llm.endpoint import MAX_NO_REPLIES, MAX_REFUSALS
 from curate.llm.engine import ERRORS, Answer, Message, Request, Sampling
 from curate.llm.openai import OpenAI, OpenAIEngine, choose_pause
 from curate.llm.openai_protocol import Reply
@@ -423,8 +423,9 @@ def test_an_endpoint_that_hangs_on_all_is_found_out_too(server, open_engine):
 
 @pytest.mark.parametrize("code", [500, 429, 408])
 def test_an_endpoint_that_fails_on_all_is_given_up_and_warned_of(server, open_engine, caplog, monkeypatch, code):
-    clock = SimpleNamespace(monotonic=itertools.count(step=10).__next__)  # each reply is 10 s after the one before
-    monkeypatch.setattr(breaker, "time", clock)
+    # Each reply is 10 s after the one before.
+    clock = SimpleNamespace(monotonic=itertools.count(step=10).__next__, time=time.time)
+    monkeypatch.setattr(endpoint, "time", clock)
     monkeypatch.setattr(openai, "MAX_PAUSE", 0.01)
     server.always = do.status(code, b'{"message": "try again"}')
     engine = open_engine(attempts=20, concurrency=4)
@@ -441,8 +442,9 @@ def test_an_endpoint_that_fails_on_all_is_given_up_and_warned_of(server, open_en
 
 
 def test_an_endpoint_that_fails_on_some_is_not_given_up(server, open_engine, monkeypatch):
-    clock = SimpleNamespace(monotonic=itertools.count().__next__)  # each failure is a second after the last
-    monkeypatch.setattr(breaker, "time", clock)
+    # Each failure is a second after the last.
+    clock = SimpleNamespace(monotonic=itertools.count().__next__, time=time.time)
+    monkeypatch.setattr(endpoint, "time", clock)
     server.faults = {text: [do.status(500)] * 2 for text in texts(60)[::2]}
     answers = open_engine(patience=30, concurrency=4).ask(prompts(*texts(60)))  # of 60 failures
     assert [answer.error for answer in answers] == [None] * 60
