@@ -4,11 +4,12 @@ import io
 import os
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from importlib.resources import files
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from typer import Argument, Option
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:  # with the library that draws tables, which a run does not ne
     from curate.recipe.recipe import Recipe
     from curate.recipe.source import Source
     from curate.run.context import RunContext
+
+
+COMMANDS: dict[str, Any] = tomllib.loads(files("curate.cli").joinpath("commands.toml").read_text("utf-8"))
 
 
 class Format(StrEnum):
@@ -53,11 +57,11 @@ OnOption = Annotated[
 
 
 def examples_of(command: str) -> str:
-    """Return the end of a command's help: its lines of examples.txt; `metadata` has those of its commands."""
-    lines = files("curate.cli").joinpath("examples.txt").read_text("utf-8").splitlines()
-    return "\n".join(
-        ["\b", "Examples:", *(f"  {line}" for line in lines if f"{line} ".startswith(f"curate {command} "))]
+    """Return the end of a command's help; of `metadata import`, say, those of that command alone."""
+    examples = (
+        text for text in COMMANDS[command.partition(" ")[0]]["examples"] if text.startswith(f"curate {command}")
     )
+    return "\n".join(["\b", "Examples:", *(f"  {text}" for text in examples)])
 
 
 def prepare_beam(words: list[str] | None, on: str | None, accepted: str = "one RECIPE") -> list[str]:

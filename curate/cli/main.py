@@ -20,29 +20,11 @@ from curate.base.errors import CurateError, RecipeError, describe
 from curate.base.foreign import naming_packages
 from curate.base.process import check_address_space
 from curate.base.registry import warn_of_broken
-from curate.cli.common import examples_of
+from curate.cli.common import COMMANDS, examples_of
 from curate.cli.imports import RARELY, without_unused
 from curate.cli.terminal import Escaped
 from curate.recipe.strict_yaml import find_surrogate
 
-# Each command and the first sentence of its help, which `curate --help` shows without its imports, on 80 columns.
-COMMANDS = {
-    "init": "Write a recipe for your own data, or one of curate's recipes.",
-    "run": "Run a recipe: measure, decide, emit shards, publish.",
-    "demo": "Curate a small synthetic pool: offline, in about a minute.",
-    "status": "Show how far a run is, and who works on it.",
-    "cancel": "Stop a run that was handed over, and free its lease.",
-    "plan": "Show inputs, steps, and expected yield, time and cost of a run.",
-    "sql": "Query a run with SQL or a named query; runs are read-only.",
-    "explain": "Explain why a sample was kept or dropped.",
-    "whatif": "Compute the yield with other settings, without a run.",
-    "diff": "Compare two runs: samples gained and lost, and why.",
-    "report": "Write report.html: the whole run on one page.",
-    "forget": "Take samples out of a finished run, with a record.",
-    "verify": "Check the integrity of a run: digests, sums, decisions.",
-    "metadata": "Build, import and show metadata entries.",
-    "schema": "Print the JSON schema of recipes, for editors.",
-}
 _BYTES, _CORE_BYTES = 3_000_000_000, 500_000_000  # of address space: libraries, and the threads of each core
 _LIGHT = {"init", "schema", "status", "cancel"}  # commands that any machine has the memory for
 # The modules of commands that have none of their name.
@@ -72,9 +54,9 @@ def build_app(words: Sequence[str]) -> Typer:
     )
     app.callback()(_options)
     requested = next((word for word in words if not word.startswith("-")), None)
-    for name, text in COMMANDS.items():
+    for name, about in COMMANDS.items():
         if name != requested:
-            app.command(name, help=text)(lambda: None)
+            app.command(name, help=about["help"])(lambda: None)
             continue
         with without_unused():
             module = import_module(f"curate.cli.{_MODULES.get(name, name)}")

@@ -7,8 +7,10 @@ once. Where a step needs more than the others, its resource hints say so, and Da
 
 import logging
 import re
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from importlib.resources import files
 from typing import Any
 
 import apache_beam as beam
@@ -51,31 +53,8 @@ _METRICS = {
     "GB of disk": ("TotalPdUsage", 1.0),
 }
 
-# What an option has to look like, by Google's rules, and how messages say it.
-_LABEL = "[a-z0-9]([-a-z0-9_]{0,61}[a-z0-9])?"
-_PATH = "[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*"
-_RULES = {
-    "project": (
-        r"([a-z0-9.-]+:)?[a-z][-a-z0-9]{4,28}[a-z0-9]",
-        "a project's ID (not its name or number): 6 to 30 of a-z, 0-9 and -, beginning with a letter",
-    ),
-    "region": (r"[a-z]+(-[a-z]+)+[0-9]+", "a region, such as us-central1 (a zone has one more letter)"),
-    "job_name": (r"[a-z]([-a-z0-9]{0,1022}[a-z0-9])?", "a-z, 0-9 and -, beginning with a letter, not ending with -"),
-    "service_account_email": (
-        r"([a-z][-a-z0-9]{4,28}[a-z0-9]@[-a-z0-9.]+\.iam|[0-9]+-compute@developer)\.gserviceaccount\.com",
-        "NAME@PROJECT.iam.gserviceaccount.com",
-    ),
-    "sdk_container_image": (
-        rf"([A-Za-z0-9.-]+(:[0-9]+)?/)?{_PATH}(/{_PATH})*(:\w[\w.-]{{0,127}})?(@sha256:[0-9a-f]{{64}})?",
-        "an image that infra/Dockerfile made, such as us-central1-docker.pkg.dev/PROJECT/curate/curate:1",
-    ),
-    "dataflow_accelerator": (
-        r"type:[a-z0-9-]+;count:[0-9]+(;[a-z_-]+(:[\w.-]+)?)*",
-        "type:nvidia-l4;count:1;install-nvidia-driver, for example",
-    ),
-}
-_BUCKET = rf"gs://(?!goog)(?=[^/]{{3,222}}(/|$))(?!(\d+\.){{3}}\d+(/|$)){_LABEL}(\.{_LABEL})*(/[^\r\n]*)?"
-_BUCKETS = "gs://BUCKET/FOLDER, BUCKET being 3 to 63 of a-z, 0-9, -, _ and ., with a letter or digit at both ends"
+# What an option has to look like, by Google's rules, and how messages say it; `bucket` is of options that name one.
+_RULES = tomllib.loads(files("pipelines.engines").joinpath("dataflow.toml").read_text("utf-8"))
 
 
 class DataflowOptions(PipelineOptions):
@@ -153,7 +132,7 @@ class Dataflow(PipelineEngine):
             if self._accelerator and is_so:
                 raise RecipeError(f"dataflow_accelerator: {fault}")
         if cuda and not (self._accelerator or is_service):
-            example = _RULES["dataflow_accelerator"][1].partition(",")[0]
+            example = _RULES["dataflow_accelerator"]["accepted"].partition(",")[0]
             raise RecipeError(f"{cuda[0]}: device: cuda, but dataflow_accelerator is not set; accepted: e.g. {example}")
         report(f"Dataflow in {self._cloud.region}, project {self._cloud.project}, as job {self._cloud.job_name}")
 
@@ -288,20 +267,20 @@ def _find_faults(options: PipelineOptions, out: str | None) -> Iterator[str]:
     others = {"job_name": cloud.job_name, "service_account_email": cloud.service_account_email}
     others["dataflow_accelerator"] = options.view_as(DataflowOptions).dataflow_accelerator
     for name, value in (needed | others).items():
-        pattern, accepted = _RULES[name]
         if value is None and name in needed:
-            yield f"{name}: is not set; accepted: {accepted}"
-        elif value is not None and not re.fullmatch(pattern, value):
-            yield f"{name}: found {value!r}; accepted: {accepted}"
+            yield f"{name}: is not set; accepted: {_RULES[name]['accepted']}"
+        elif value is not None and not re.fullmatch(_RULES[name]["pattern"], value):
+            yield f"{name}: found {value!r}; accepted: {_RULES[name]['accepted']}"
     if _is_local(cloud.dataflow_endpoint):
         return
-    if out and out.startswith("gs://") and not re.fullmatch(_BUCKET, out):
-        yield f"--out {out}: no such bucket can be; accepted: {_BUCKETS}"
+    bucket, accepted = _RULES["bucket"].values()
+    if out and out.startswith("gs://") and not re.fullmatch(bucket, out):
+        yield f"--out {out}: no such bucket can be; accepted: {accepted}"
         return
     for name in ("temp_location", "staging_location"):
         value = getattr(cloud, name)
-        if value and not re.fullmatch(_BUCKET, value) and (name, value) != ("staging_location", cloud.temp_location):
-            yield f"{name}: found {value!r}; accepted: {_BUCKETS}"
+        if value and not re.fullmatch(bucket, value) and (name, value) != ("staging_location", cloud.temp_location):
+            yield f"{name}: found {value!r}; accepted: {accepted}"
 
 
 def _handle(cloud: GoogleCloudOptions, job: str) -> dict[str, str]:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from curate.cli.common import examples_of
+from curate.cli.common import COMMANDS, examples_of
 from curate.cli.init import engines, kinds
-from curate.cli.main import COMMANDS, build_app
+from curate.cli.main import build_app
 from curate.recipe.recipe import load_recipe
 from pipelines.engines.choose import choose_engine
 from tests.cli.conftest import Cli, Done

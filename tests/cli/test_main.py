@@ -14,7 +14,7 @@ from apache_beam.runners.portability import local_job_service
 
 from curate import __version__
 from curate.base.errors import RunError
-from curate.cli.main import COMMANDS as LISTED
+from curate.cli.common import COMMANDS as LISTED
 from curate.cli.main import _OnStderr, build_app
 from tests.cli.conftest import Cli, Done
 
@@ -51,7 +51,7 @@ def test_the_list_of_commands_says_what_each_says(name: str) -> None:
     app = build_app([name])
     texts = {command.name: command.callback.__doc__ for command in app.registered_commands if command.callback}
     texts |= {group.name: group.typer_instance.info.help for group in app.registered_groups if group.typer_instance}
-    assert (texts[name] or "").startswith(LISTED[name])
+    assert (texts[name] or "").startswith(LISTED[name]["help"])
 
 
 @pytest.mark.parametrize("columns", ["80", "120"])
