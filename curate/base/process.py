@@ -356,6 +356,19 @@ def stopped_if_interrupted(stop: Callable[[], object]) -> Iterator[None]:
 
 
 @contextmanager
+def beside(work: Callable[[threading.Event], object], name: str) -> Iterator[None]:
+    """Let a thread work while the block runs; its event is set at the end, which waits for it."""
+    ended = threading.Event()
+    thread = threading.Thread(target=work, args=(ended,), name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
 def temporary_folder(inside: str | None = None) -> Iterator[str]:
     """Yield a new folder, in another or where temporary files are, which is removed as `cleaned_up` says."""
     folder = tempfile.mkdtemp(prefix="curate-", dir=inside)

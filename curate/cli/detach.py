@@ -14,13 +14,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from typer import Exit
 
 from curate.base.errors import describe
-from curate.base.process import cleaned_up
+from curate.base.process import beside, cleaned_up
 from curate.cli.supervise import TELLS, Supervisor
 from curate.store.layout import DRIVER_LOG
 from curate.store.lock import Hold
@@ -144,35 +144,29 @@ def logging_to(store: RunStore, is_new: bool = True) -> Iterator[Path]:
 
     Where the run is in an object store the log is here, and is copied there once a minute and at the end.
     """
-    fault, ended = "", threading.Event()
+    fault = ""
     log = Path(store.path(DRIVER_LOG) if store.is_local else f"{store.url.rstrip('/').rpartition('/')[2]}.log")
     log.parent.mkdir(exist_ok=True)
 
-    def copy() -> None:
+    def copy(ended: threading.Event) -> None:
         is_last = False
         while not is_last:
             is_last = ended.wait(_BETWEEN)
             with suppress(Exception):  # of any library's: it is on this machine
                 store.write_bytes(DRIVER_LOG, log.read_bytes() + fault.encode())
 
-    copying = threading.Thread(target=copy, name="log", daemon=True)
     with open(log, "ab") as file:
         if is_new:
             file.truncate(0)
         sys.stdout.flush()
         for stream in (1, 2):
             _move(stream, file.fileno())
-    if not store.is_local:
-        copying.start()
-    try:
-        yield log
-    except Exception as error:
-        fault = f"curate: {describe(error) or type(error).__name__}\n"
-        raise
-    finally:
-        ended.set()
-        if not store.is_local:
-            copying.join()
+    with nullcontext() if store.is_local else beside(copy, "log"):
+        try:
+            yield log
+        except Exception as error:
+            fault = f"curate: {describe(error) or type(error).__name__}\n"
+            raise
 
 
 def _move(stream: int, file: int) -> None:

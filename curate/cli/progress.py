@@ -10,10 +10,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from curate.ask.status import STEPS, USUAL, count_done, seconds_between
 from curate.base.errors import CurateError
-from curate.base.process import at_interrupt
+from curate.base.process import at_interrupt, beside
 from curate.base.wording import format_bytes, pluralise
 from curate.cli import common
 from curate.cli.terminal import Escaped, plain
@@ -111,10 +112,10 @@ def show_progress(folder: RunStore, units: int, urls: int = 0) -> Iterator[None]
 
     `urls` are to be downloaded. Where an interrupt ends the process meanwhile, print what was finished.
     """
-    stop = threading.Event()
+    has_ended = False
 
     def tell() -> None:
-        if not stop.is_set():
+        if not has_ended:
             progress = _Progress(folder, units, urls)
             progress.read()
             texts = "  ".join(progress.texts())
@@ -122,57 +123,51 @@ def show_progress(folder: RunStore, units: int, urls: int = 0) -> Iterator[None]
             os.write(2, f"{kept}\n".encode())
 
     at_interrupt(tell)
-    target = _bars if sys.stderr.isatty() else _lines
-    with _beside(stop, lambda: target(_Progress(folder, units, urls), stop)):
-        yield
+    show = _bars if sys.stderr.isatty() else _lines
+    try:
+        with beside(lambda stop: show(_Progress(folder, units, urls), stop), "progress"):
+            yield
+    finally:
+        has_ended = True
 
 
 @contextmanager
 def show_sample(folder: RunStore, units: int) -> Iterator[None]:
     """Show how far a sample of the pool is measured, as `show_progress` does, where the block takes long."""
-    stop = threading.Event()
+    progress = _Progress(folder, units, 0)
 
-    def tell() -> None:
-        progress, last = _Progress(folder, units, 0), list[str]()
+    def read() -> str:
+        progress.read()
+        return "  ".join(progress.texts(always=USUAL[:1]))
+
+    def show(stop: threading.Event) -> None:
         if sys.stderr.isatty() and not stop.wait(common.SLOW):
             _bars(progress, stop)
-        while not stop.wait(_BETWEEN_LINES):
-            progress.read()
-            if (texts := progress.texts(always=USUAL[:1])) != last:
-                print("  ".join(texts), file=sys.stderr, flush=True)
-                last = texts
+        _print_changes(read, stop)
 
-    with _beside(stop, tell):
+    with beside(show, "progress"):
         yield
 
 
 @contextmanager
 def show_counting(folder: RunStore, parts: int) -> Iterator[None]:
     """Print, on standard error while the block runs, how many parts a build of metadata has counted."""
-    stop = threading.Event()
 
-    def tell() -> None:
-        last = 0
-        while not stop.wait(_BETWEEN_LINES):
-            counted = len({name[:6] for name in folder.names("counts")})
-            if counted > last:
-                last = counted
-                print(f"counted {counted:,} of {parts:,} parts", file=sys.stderr, flush=True)
+    def read() -> str:
+        counted = len({name[:6] for name in folder.names("counts")})
+        return f"counted {counted:,} of {parts:,} parts" if counted else ""
 
-    with _beside(stop, tell):
+    with beside(partial(_print_changes, read), "progress"):
         yield
 
 
-@contextmanager
-def _beside(stop: threading.Event, show: Callable[[], None]) -> Iterator[None]:
-    """Let a thread show something while the block runs; `stop` is set at its end, which is waited for."""
-    thread = threading.Thread(target=show, name="progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+def _print_changes(read: Callable[[], str], stop: threading.Event) -> None:
+    """Print a line now and then, if it is another one, until `stop` is set."""
+    last = ""
+    while not stop.wait(_BETWEEN_LINES):
+        if (text := read()) != last:
+            print(text, file=sys.stderr, flush=True)
+            last = text
 
 
 def _bars(progress: _Progress, stop: threading.Event) -> None:

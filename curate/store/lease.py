@@ -21,6 +21,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 
 from curate.base.errors import RunError
+from curate.base.process import beside
 from curate.base.wording import format_seconds, one_line
 from curate.store.layout import LEASES, SUCCESS_FILE
 from curate.store.store import RunStore
@@ -198,9 +199,8 @@ def renewing(store: RunStore, lease: str) -> Iterator[None]:
         return
     if lease in _lost:
         raise _lost[lease]
-    ended = threading.Event()
 
-    def renew() -> None:
+    def renew(ended: threading.Event) -> None:
         while not ended.is_set():
             if time.monotonic() - _renewed.get(lease, float("-inf")) >= BETWEEN:
                 _renewed[lease] = time.monotonic()
@@ -212,13 +212,8 @@ def renewing(store: RunStore, lease: str) -> Iterator[None]:
                     _log.warning("%s: the lease was not renewed: %s", store.url, one_line(error, 200))
             ended.wait(BETWEEN)
 
-    thread = threading.Thread(target=renew, name="lease", daemon=True)
-    thread.start()
-    try:
+    with beside(renew, "lease"):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def end_lease(store: RunStore, lease: str) -> None:
