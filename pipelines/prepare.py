@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 
@@ -30,13 +31,13 @@ from curate.recipe.source import Source
 from curate.run.columns import check_columns
 from curate.run.context import RunContext
 from curate.run.inputs import naming_all_missing, place_inputs
+from curate.run.units import Place
 from curate.signals.registry import find_signals, identify_models
-from curate.signals.signal import Signal
 from curate.store.chunks import find_chunks
 from curate.store.facts import read_unit_keys
 from curate.store.forgotten import REQUESTED, Record
 from curate.store.items import unite
-from curate.store.layout import FAILURES_FILE, INPUTS, RUN_FILE
+from curate.store.layout import INPUTS, RUN_FILE
 from curate.store.store import RunStore
 from pipelines.claim import Prepared
 from pipelines.engines.choose import choose_engine
@@ -68,33 +69,21 @@ def prepare(
     Raises:
         RecipeError: inputs, metadata, rules, folders or options are wrong, or the engine misses something here.
     """
-    folder = _open(out)
-    old = None
-    if reuse:
-        old = _open(reuse)
-        if not old.exists(RUN_FILE):
-            raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
+    folder, old = _open(out), _open_run(reuse) if reuse else None
     retries = Retries.read(old if old and not folder.exists(RUN_FILE) else folder)
     engine = choose_engine(options, on, folder.url)
     engine.check()
-    place = engine.place
-    for source in recipe.input:
-        check_variables(source.name, source.storage)
-        if place.is_cluster:
-            refuse_literals(source.name, source.storage)
-    sent, inputs = (recipe, {}) if place.is_this_machine else place_inputs(recipe, folder, INPUTS)
+    _check_secrets(recipe, engine.place)
+    sent, inputs = (recipe, {}) if engine.place.is_this_machine else place_inputs(recipe, folder, INPUTS)
 
     def make(retries: Retries) -> Plan:
         return _locate(make_plan(recipe, content, unit_size, named_columns(recipe), retries), recipe, folder, old)
 
     with naming_all_missing(recipe):
         plan = make(retries)
-        models = identify_models(recipe.measure, plan.pool.embeddings, is_local=not place.is_cluster)
-        signals = find_signals(recipe.measure, models)
-        measured = {column.name.lower() for signal in signals for column in signal.columns}
-        plan = replace(plan, pool=plan.pool.without_named(measured))  # such names mean the signals'
-        metadata, imported = _read_entries(recipe) if recipe.match else (None, None)
-        metadata_key = "" if metadata is None else ids.table_digest(metadata)
+        models = identify_models(recipe.measure, plan.pool.embeddings, is_local=not engine.place.is_cluster)
+        plan = _without_measured(plan, recipe, models)
+        metadata, imported, metadata_key = _read_entries(recipe)
         record = _gather_record(recipe, folder, old)
         context = RunContext(
             recipe=recipe,
@@ -108,21 +97,45 @@ def prepare(
             counts_key=recipe.selector.files_key(recipe.selection[1], metadata_key) if recipe.selection else "",
             blocklist_key=record.key,
             retries_key=retries.key,
-            place=place,
+            place=engine.place,
         )
-        _check(context, signals)
+        _check(context)
     finished = is_finished(context, plan.units, out)
     prepared = Prepared(context, plan, metadata, imported, record, retries, finished, engine, sent, inputs)
-    if retry and prepared.finished:
-        with folder.open_parquet(FAILURES_FILE) as failures:
-            rows = find_mendable(plan.units, recipe.input, failures.read_groups())
-        if len(rows):
-            retries = retries.with_round(rows)
-            plan = make(retries)
-            plan = replace(plan, pool=plan.pool.without_named(measured))
-            context = replace(context, pool=plan.pool, retries_key=retries.key)
-            return replace(prepared, context=context, plan=plan, retries=retries, finished=False)
-    return prepared
+    return _with_round(prepared, make) if retry and finished else prepared
+
+
+def _check_secrets(recipe: Recipe, place: Place) -> None:
+    for source in recipe.input:
+        check_variables(source.name, source.storage)
+        if place.is_cluster:
+            refuse_literals(source.name, source.storage)
+
+
+def _with_round(prepared: Prepared, make: Callable[[Retries], Plan]) -> Prepared:
+    """Return a finished run that tries again the rows that may come on another attempt, if there are any."""
+    context = prepared.context
+    rows = find_mendable(context.store, prepared.plan.units, context.recipe.input)
+    if not len(rows):
+        return prepared
+    retries = prepared.retries.with_round(rows)
+    plan = _without_measured(make(retries), context.recipe, context.models)
+    context = replace(context, pool=plan.pool, retries_key=retries.key)
+    return replace(prepared, context=context, plan=plan, retries=retries, finished=False)
+
+
+def _open_run(reuse: str) -> RunStore:
+    """Return the run to reuse. Raises RecipeError where it is none."""
+    old = _open(reuse)
+    if not old.exists(RUN_FILE):
+        raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
+    return old
+
+
+def _without_measured(plan: Plan, recipe: Recipe, models: Mapping[str, Any]) -> Plan:
+    """Return the plan whose pool lacks what expressions name and signals give: they mean the signals' columns."""
+    measured = {column.name.lower() for signal in find_signals(recipe.measure, models) for column in signal.columns}
+    return replace(plan, pool=plan.pool.without_named(measured))
 
 
 def _open(place: str) -> RunStore:
@@ -130,21 +143,25 @@ def _open(place: str) -> RunStore:
     return RunStore(place if "://" in place else os.path.abspath(place))
 
 
-def _read_entries(recipe: Recipe) -> tuple[pa.Table, ImportReport]:
-    """Return the metadata's entries. Raises RecipeError where there are none, or they do not fit the selection."""
-    assert recipe.match is not None
+def _read_entries(recipe: Recipe) -> tuple[pa.Table | None, ImportReport | None, str]:
+    """Return the metadata's entries, how they were read, and their digest, if the recipe matches texts with any.
+
+    Raises RecipeError where there are none, or they do not fit the selection.
+    """
+    if recipe.match is None:
+        return None, None, ""
     metadata, imported = read_metadata(recipe.match.metadata, mode=recipe.match.mode)
     if not metadata:
         raise RecipeError(f"match.metadata: {recipe.match.metadata} has no entries")
     if recipe.selection:
         recipe.selector.check_entries(recipe.selection[1], Entries.of(metadata))
-    return metadata, imported
+    return metadata, imported, ids.table_digest(metadata)
 
 
-def _check(context: RunContext, signals: Sequence[Signal]) -> None:
+def _check(context: RunContext) -> None:
     """Check the recipe's columns, rules, passes and captions, and what is emitted. Raises RecipeError."""
     recipe = context.recipe
-    check_columns(recipe, context.pool, signals)
+    check_columns(recipe, context.pool, find_signals(recipe.measure, context.models))
     try:
         DecideSettings.of(context)  # checks rules and passes
         if recipe.captions:

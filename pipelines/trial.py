@@ -7,6 +7,7 @@ each; and these together in one unit. No caption is written, and a selection's s
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import chain
 from math import ceil
@@ -14,7 +15,7 @@ from resource import RUSAGE_SELF, getrusage
 
 from curate.ask.costs.model import CPU, Trial, Trials, Work, add_waiting, find_seconds, predict
 from curate.ask.costs.page import CostPlan
-from curate.ask.whatif.estimate import Estimate, Watch, fetched, scaled, share_left, size_of, unwatched
+from curate.ask.whatif.estimate import Estimate, Watch, fetched, scaled, share_left, size_of, spread
 from curate.base.errors import RunError
 from curate.base.meter import METER, START
 from curate.base.process import temporary_folder
@@ -33,7 +34,9 @@ _PARTS = 64  # more say nothing more
 _LONG = 60  # seconds of CPU that the third run takes where a fourth would be too long to wait for
 
 
-def find_trials(prepared: Prepared, measure: int | None, watch: Watch = unwatched) -> tuple[Trials, str] | None:
+def find_trials(
+    prepared: Prepared, measure: int | None, watch: Watch = lambda *_: nullcontext()
+) -> tuple[Trials, str] | None:
     """Run trials of `measure` rows, or take a finished run in their place; return also which, in words.
 
     `watch` shows how far each is.
@@ -90,16 +93,16 @@ def _run_trials(prepared: Prepared, units: Sequence[Unit], rows: int, is_lent: b
         first = parts[len(parts) // 2 : len(parts) // 2 + 1]
         cold, warm = measure(first), measure(first)
         n = min(_PARTS, len(parts), max(4, ceil(rows / max(1, warm.rows))))
-        spread = [parts[(2 * i + 1) * len(parts) // (2 * n)] for i in range(n)]
+        chosen = spread(parts, n)
         began = time.process_time()
-        apart = together = measure(spread)
+        apart = together = measure(chosen)
         if not is_lent and time.process_time() - began < _LONG:
-            by_source = {unit.source: unit for unit in spread}
+            by_source = {unit.source: unit for unit in chosen}
             for source, unit in by_source.items():
-                of_source = chain.from_iterable(other.parts for other in spread if other.source == source)
+                of_source = chain.from_iterable(other.parts for other in chosen if other.source == source)
                 by_source[source] = replace(unit, parts=tuple(of_source))
             together = measure(list(by_source.values()))
-    return Trials(cold, warm, apart, together, start, size_of(spread) / max(1, apart.rows), METER.compiling)
+    return Trials(cold, warm, apart, together, start, size_of(chosen) / max(1, apart.rows), METER.compiling)
 
 
 def _run(prepared: Prepared, units: Sequence[Unit], is_lent: bool, share: float, folder: RunStore) -> Trial:

@@ -3,11 +3,11 @@
 import os
 from collections.abc import Iterator
 from math import ceil
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from curate.ask.costs.page import load_prices, show_costs
+from curate.ask.costs.page import Prices, load_prices, show_costs
 from curate.ask.output import Line, columns, heading, line
 from curate.ask.whatif.estimate import Estimate, EstimatedRequests, NotCompiledError, estimate
 from curate.base.compiling import interpreting, is_compiled
@@ -28,6 +28,9 @@ from curate.recipe.recipe import Recipe, load_recipe
 from curate.run.context import RunContext
 from curate.store.layout import RUN_FILE
 from curate.tar import walk
+
+if TYPE_CHECKING:
+    from pipelines.claim import Prepared
 
 
 def plan(
@@ -60,7 +63,6 @@ def plan(
     figures = load_prices(prices) if asks and not no_estimate else None
     options = common.prepare_beam(beam_options, on)
     from pipelines.prepare import prepare
-    from pipelines.trial import find_trials, plan_costs
 
     loaded = load_recipe(recipe, overrides)
     with temporary_folder() as nowhere:
@@ -78,29 +80,43 @@ def plan(
         for source, units, outlook in downloads:
             common.print_lines(line(), heading("downloads", source.name), *columns(list(_outlook(outlook, units))))
         if not no_estimate:
-            try:
-                with common.say_if_slow("a sample of the pool is measured and decided; --no-estimate leaves it out"):
-                    # First, for it wants a new process.
-                    trials = find_trials(prepared, measure, show_sample) if figures else None
-                    context, pool = prepared.context, prepared.plan.units
-                    expected = estimate(context, pool, prepared.metadata, prepared.record, rows, show_sample)
-            except NotCompiledError as error:
-                print(f"\nestimate: none yet: {error}")
-            except RecipeError as error:  # of a device, say, that only workers have
-                if prepared.engine.place.is_this_machine:
-                    raise
-                how = "; what it costs, a run of a part there tells: see infra/README.md, GPU" if figures else ""
-                print(f"\nestimate: none on this machine: {error}{how}")
-            else:
-                common.print_lines(line(), *_estimate(expected, bool(downloads), seen))
-                if figures and trials and expected:
-                    plan_of = plan_costs(prepared, *trials, expected, rows)
-                    common.print_lines(line(), *show_costs(plan_of, figures))
-                elif figures and expected:
-                    print("costs by step: add --measure N, or name a finished run by --out or --reuse")
+            _show_estimate(prepared, figures, measure, rows, seen, bool(downloads))
         if prepared.context.recipe.captions:  # no error: the run may be on another machine
             for fault in find_faults(prepared.context.recipe.captions, prepared.context.engine_ids, load=False):
                 print(f"\nwarning: {fault}")
+
+
+def _show_estimate(
+    prepared: "Prepared",
+    figures: Prices | None,
+    measure: int | None,
+    rows: int | None,
+    seen: int | None,
+    downloads: bool,
+) -> None:
+    """Print what the run will yield and cost, and with prices what by step."""
+    from pipelines.trial import find_trials, plan_costs
+
+    try:
+        with common.say_if_slow("a sample of the pool is measured and decided; --no-estimate leaves it out"):
+            # First, for it wants a new process.
+            trials = find_trials(prepared, measure, show_sample) if figures else None
+            context, pool = prepared.context, prepared.plan.units
+            expected = estimate(context, pool, prepared.metadata, prepared.record, rows, show_sample)
+    except NotCompiledError as error:
+        print(f"\nestimate: none yet: {error}")
+        return
+    except RecipeError as error:  # of a device, say, that only workers have
+        if prepared.engine.place.is_this_machine:
+            raise
+        how = "; what it costs, a run of a part there tells: see infra/README.md, GPU" if figures else ""
+        print(f"\nestimate: none on this machine: {error}{how}")
+        return
+    common.print_lines(line(), *_estimate(expected, downloads, seen))
+    if figures and trials and expected:
+        common.print_lines(line(), *show_costs(plan_costs(prepared, *trials, expected, rows), figures))
+    elif figures and expected:
+        print("costs by step: add --measure N, or name a finished run by --out or --reuse")
 
 
 def _inputs(recipe: Recipe, plan: Plan, imported: ImportReport | None) -> Iterator[Line]:

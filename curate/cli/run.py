@@ -30,8 +30,8 @@ from curate.run.units import Place
 from curate.store.attempts import MOST, read_attempts
 from curate.store.facts import read_unit_keys
 from curate.store.forgotten import count_forgotten_since
-from curate.store.layout import FAILURES_FILE, POOL, REPORT_FILE, SUCCESS_FILE
-from curate.store.lease import Holder
+from curate.store.layout import POOL, REPORT_FILE, SUCCESS_FILE
+from curate.store.lease import Holder, MayEnd
 from curate.store.lock import Hold, Keeper, check_unlocked, locked, remove_leftovers
 from curate.store.store import RunStore
 
@@ -124,9 +124,7 @@ def run(
     it.
     """
     options = common.prepare_beam(beam_options, "" if take_over else on)  # any engine's job may be asked
-    from pipelines.claim import claimed, finish_redescribing
-    from pipelines.driver import preflight
-    from pipelines.driver import run as run_pipeline
+    from pipelines.claim import finish_redescribing
     from pipelines.engines.attached import is_dead
     from pipelines.engines.choose import choose_engine
     from pipelines.prepare import prepare
@@ -154,12 +152,26 @@ def run(
     if prepared.finished:
         _tell_finished(prepared, out, retry)
         return
-    if retry:
-        is_new = rounds is not None and prepared.retries.rounds > rounds
-        print(_retried(prepared.retries, is_new, prepared.context, out), file=sys.stderr)
-    for line in _notes(prepared, reuse):
-        print(line, file=sys.stderr)
+    for text in _announce(prepared, retry, rounds, reuse, out):
+        print(text, file=sys.stderr)
     began = time.monotonic()
+    if _work(prepared, keeper, may_end, detach, plan_run, in_process):
+        print(summary(out, time.monotonic() - began))
+
+
+def _work(
+    prepared: "Prepared",
+    keeper: CommandKeeper,
+    may_end: MayEnd | None,
+    detach: bool,
+    plan_run: Callable[[], "Prepared"],
+    in_process: bool,
+) -> bool:
+    """Do the run, or hand it over; return whether it is done."""
+    from pipelines.claim import claimed
+    from pipelines.driver import preflight
+    from pipelines.driver import run as run_pipeline
+
     with ExitStack() as entered:
         streams = entered.enter_context(passing_on()) if is_driver() else []
         preflight(prepared, lambda line: print(line, file=sys.stderr, flush=True))
@@ -170,26 +182,30 @@ def run(
         elif detach:
             run_pipeline(prepared, hold, detach=True)
             print(say_handed_over(hold, prepared.engine.name), end="")
-            return
+            return False
         if not in_process:
             entered.enter_context(show_progress(hold.store, len(prepared.plan.units), urls))
         _run(prepared, hold, plan_run, in_process)
-    print(summary(out, time.monotonic() - began))
+    return True
+
+
+def _announce(prepared: "Prepared", retry: bool, rounds: int | None, reuse: str | None, out: str) -> Iterator[str]:
+    """Yield what is tried again, reused and imported, and warnings; `rounds` of retries were there before."""
+    context, units = prepared.context, prepared.plan.units
+    if retry:
+        is_new = rounds is not None and prepared.retries.rounds > rounds
+        yield _retried(prepared.retries, is_new, context, out)
+    if reuse:
+        yield _reused(context, units, reuse)
+    if prepared.imported:
+        yield prepared.imported.summary
+    yield from common.warn_of_sizes(context.recipe, units)
 
 
 def _check_retry(recipe: Recipe, out: str) -> None:
     if not any(map(find_downloading, recipe.input)):
         how = f"for repaired files run into another folder, with --reuse {out}"
         raise RecipeError(f"--retry: is for URLs, and the recipe has no source of format urls; {how}")
-
-
-def _notes(prepared: "Prepared", reuse: str | None) -> Iterator[str]:
-    """Yield what is reused and imported, and warnings."""
-    if reuse:
-        yield _reused(prepared.context, prepared.plan.units, reuse)
-    if prepared.imported:
-        yield prepared.imported.summary
-    yield from common.warn_of_sizes(prepared.context.recipe, prepared.plan.units)
 
 
 def _run(prepared: "Prepared", hold: Hold, plan_run: Callable[[], "Prepared"], in_process: bool) -> None:
@@ -218,11 +234,8 @@ def _tell_finished(prepared: "Prepared", out: str, retry: bool) -> None:
     store = context.store
     remove_leftovers(store)
     why = "no failed URL is worth another attempt" if retry else "this run is already finished"
-    if not retry and any(map(find_downloading, context.recipe.input)):
-        with store.open_parquet(FAILURES_FILE) as failures:
-            mendable = find_mendable(prepared.plan.units, context.recipe.input, failures.read_groups())
-        if len(mendable):
-            why += f", and {pluralise(len(mendable), 'URL')} may succeed on another attempt (--retry)"
+    if not retry and len(mendable := find_mendable(store, prepared.plan.units, context.recipe.input)):
+        why += f", and {pluralise(len(mendable), 'URL')} may succeed on another attempt (--retry)"
     has_report = store.exists(REPORT_FILE)
     if changed := redescribe(prepared):
         print(f"{out}: {why}; what describes it has the new {' and '.join(changed)}, all else stays")

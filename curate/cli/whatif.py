@@ -85,22 +85,28 @@ def whatif(
             texts = "; ".join(_describe_values(number, len(swept_points))), "; ".join(meanings)
             print_lines(*(line((text, "dim")) for text in texts if text))
     else:
-        balance = run.changed(overrides).balance
-        target = rows if number else balance.rows if balance else None
-        result = answer(run, overrides)
-        solved = _solved(result, target, number)
-        far = result.choice.shortfall(balance) if balance and result.choice else ""
-        if balance and balance.tail_share is not None and not far:
-            solved = f", whose tail_share is nearest to {balance.tail_share:.4g}"
-        solved += f"; {far}" if far else ""
-        if (times := result.fact("in_uids")) is not None and run.changed(overrides).repeats:
-            solved += f"; {times:,.0f} in uids.npy"
-        if seen is not None:
-            each = [seen / rows if rows else None for rows in (run.facts.kept, result.expected)]
-            row = pa.Table.from_pylist([{"fact": _SEEN, "run": each[0], "whatif": each[1]}], result.facts.schema)
-            result = replace(result, facts=pa.concat_tables([result.facts, row]))
-            solved += f"; {describe_seen(seen, result.expected, result.fact('in_uids'))}"
-        _print_answer(result, solved, format)
+        _print_answer(*_answer(run, overrides, number, rows, seen), format)
+
+
+def _answer(
+    run: FinishedRun, overrides: list[str], number: SweptNumber | None, rows: int | None, seen: int | None
+) -> tuple[WhatIf, str]:
+    """Return the answer, and how the target size `rows`, or a share of the tail, was met."""
+    recipe, result = run.changed(overrides), answer(run, overrides)
+    balance = recipe.balance
+    solved = _solved(result, rows if number else balance.rows if balance else None, number)
+    far = result.choice.shortfall(balance) if balance and result.choice else ""
+    if balance and balance.tail_share is not None and not far:
+        solved = f", whose tail_share is nearest to {balance.tail_share:.4g}"
+    solved += f"; {far}" if far else ""
+    if (times := result.fact("in_uids")) is not None and recipe.repeats:
+        solved += f"; {times:,.0f} in uids.npy"
+    if seen is not None:
+        each = [seen / kept if kept else None for kept in (run.facts.kept, result.expected)]
+        row = pa.Table.from_pylist([{"fact": _SEEN, "run": each[0], "whatif": each[1]}], result.facts.schema)
+        result = replace(result, facts=pa.concat_tables([result.facts, row]))
+        solved += f"; {describe_seen(seen, result.expected, times)}"
+    return result, solved
 
 
 def _describe_values(number: SweptNumber, shown: int) -> Iterator[str]:

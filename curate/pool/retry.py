@@ -14,35 +14,40 @@ from curate.download.source import UrlsSource
 from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading
 from curate.recipe.source import Source, find_source
+from curate.store.layout import FAILURES_FILE
+from curate.store.store import RunStore
 
 _COLUMNS = pa.schema([field for field in schema.RETRIES if field.name != "round"])
 
 
-def find_mendable(units: Iterable[Unit], sources: Sequence[Source], failures: Iterable[pa.Table]) -> pa.Table:
-    """Return the rows of lists that may come on another attempt: schema.RETRIES but `round`.
+def find_mendable(folder: RunStore, units: Iterable[Unit], sources: Sequence[Source]) -> pa.Table:
+    """Return the rows of lists of a finished run that may come on another attempt: schema.RETRIES but `round`.
 
-    `failures` are parts of the run's, in the order of units: columns unit, shard, key, reason, detail, attempts and
-    may_pass of schema.FAILURES. In memory are those of one part, and the rows that are returned.
+    There are none where no source is downloaded. In memory are failures of one part of their file, and the rows that
+    are returned.
     """
     left, tables = iter(units), [_COLUMNS.empty_table()]
+    if not any(map(find_downloading, sources)):
+        return tables[0]
     unit: Unit | None = None
-    for part in failures:
-        may = pc.or_(part["may_pass"], pc.is_in(part["reason"], pa.array(REFUSED_BY_LIMITS)))
-        table = part.filter(pc.and_(may, part["key"].is_valid()))
-        rows: list[dict[str, Any]] = []
-        names = ("unit", "may_pass", "reason", "detail", "shard", "key", "attempts")
-        columns = (table[name].to_pylist() for name in names)
-        for index, of_unit in groupby(zip(*columns, strict=True), itemgetter(0)):
-            if unit is None or unit.index != index:
-                unit = next(unit for unit in left if unit.index == index)
-            source = find_source(sources, unit.source)
-            kind = find_downloading(source)
-            assert kind and isinstance(source, UrlsSource)  # nothing else says whether a row may come
-            parts = {kind.shard(source, part): part for part in unit.parts}
-            lists = {shard: kind.list_key(source, part) for shard, part in parts.items()}
-            for _, may_pass, reason, detail, shard, key, attempts in of_unit:
-                if may_pass or source.network.allows_now(reason, detail):
-                    values = (source.name, lists[shard], kind.list_row(source, parts[shard], key), key, attempts)
-                    rows.append(dict(zip(_COLUMNS.names, values, strict=True)))
-        tables.append(pa.Table.from_pylist(rows, schema=_COLUMNS))
+    with folder.open_parquet(FAILURES_FILE) as failures:
+        for part in failures.read_groups():
+            may = pc.or_(part["may_pass"], pc.is_in(part["reason"], pa.array(REFUSED_BY_LIMITS)))
+            table = part.filter(pc.and_(may, part["key"].is_valid()))
+            rows: list[dict[str, Any]] = []
+            names = ("unit", "may_pass", "reason", "detail", "shard", "key", "attempts")
+            columns = (table[name].to_pylist() for name in names)
+            for index, of_unit in groupby(zip(*columns, strict=True), itemgetter(0)):
+                if unit is None or unit.index != index:
+                    unit = next(unit for unit in left if unit.index == index)
+                source = find_source(sources, unit.source)
+                kind = find_downloading(source)
+                assert kind and isinstance(source, UrlsSource)  # nothing else says whether a row may come
+                parts = {kind.shard(source, part): part for part in unit.parts}
+                lists = {shard: kind.list_key(source, part) for shard, part in parts.items()}
+                for _, may_pass, reason, detail, shard, key, attempts in of_unit:
+                    if may_pass or source.network.allows_now(reason, detail):
+                        values = (source.name, lists[shard], kind.list_row(source, parts[shard], key), key, attempts)
+                        rows.append(dict(zip(_COLUMNS.names, values, strict=True)))
+            tables.append(pa.Table.from_pylist(rows, schema=_COLUMNS))
     return pa.concat_tables(tables)

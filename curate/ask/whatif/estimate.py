@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from math import ceil, inf, log2
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -71,11 +71,6 @@ _SHARE = 0.01  # of captions in such scripts that is worth a warning
 Watch = Callable[[RunStore, int], AbstractContextManager[None]]  # of a folder in which so many units are measured
 
 
-def unwatched(folder: RunStore, units: int) -> AbstractContextManager[None]:
-    """Show nothing."""
-    return nullcontext()
-
-
 class NotCompiledError(RecipeError):
     """An estimate would wait until kernels are compiled."""
 
@@ -123,83 +118,59 @@ def estimate(
     metadata: pa.Table | None,
     record: Record | None = None,
     rows: int | None = None,
-    watch: Watch = unwatched,
+    watch: Watch = lambda *_: nullcontext(),
 ) -> Estimate | None:
     """Measure a few rows in a temporary folder and extrapolate. `record`: what is blocked; `watch` shows progress.
 
     `rows` are those of the pool, of which the units may be a part; None: of these units. Nothing is downloaded: of what
     a run downloads, units count whose files are there. None where there are none. Raises NotCompiledError.
     """
-    is_part = rows is not None
-    rows = rows or (context.pool.rows if context.pool.rows is not None else _measured_rows(context, units))
+    pool_rows = rows or (context.pool.rows if context.pool.rows is not None else _measured_rows(context, units))
     context, usable = fetched(context, units)
-    is_cold = any(not is_compiled(kernel) for kernel in _kernels(context))
     chosen_units = _choose(context, usable)
     if not chosen_units:
         return None
     left = share_left(context, units)
     is_limited = left > 0 and all(map(partial(_can_limit, context), chosen_units))
-    is_interpreted = is_cold and is_limited and (metadata is None or len(metadata) <= _COLD_ENTRIES)
-    if is_cold and left and not is_interpreted:
-        raise NotCompiledError("kernels are not compiled yet, which takes some 20 s: a run does it, and --measure N")
+    is_interpreted = left > 0 and _interprets(context, is_limited, metadata)
     known = [index_answers(folder) for folder in (context.store, context.reuse) if folder and context.recipe.captions]
-    with temporary_folder() as aside, interpreting(is_interpreted):
+    with temporary_folder() as folder, interpreting(is_interpreted):
         # Where all units are alike, their time is that of what the run to reuse does not have.
-        context = replace(context, store=RunStore(aside), reuse=context.reuse if left in (0, 1) else None)
-        if metadata is not None:
-            context.store.write_parquet(METADATA_FILE, metadata)
-        if context.recipe.dedup.against:
-            write_evaluation(context.store, context.recipe, MeasureSettings.of(context).signals)
-        if record is not None:
-            record.write(context.store)
+        context = replace(context, store=RunStore(folder), reuse=context.reuse if left in (0, 1) else None)
         limit = (_COLD_SECONDS if is_interpreted else _SECONDS) if is_limited else 0.0
+        _write_inputs(context, metadata, record)
         sample = _measure_sample(context, chosen_units, limit, watch)
-        measured, seconds = sample.measured, sample.seconds * left
         context = replace(context, share=sample.size / max(1, size_of(units)))
-        if context.blocklist_key:
-            apply_blocklist(measured, PublishSettings.of(context))
-        if context.recipe.relate.requested:
-            began = time.process_time() - METER.compiling
-            relate(measured, context, sample.unread)  # to the sample
-            seconds += (time.process_time() - METER.compiling - began) * left
-        settings = DecideSettings.of(context)
-        answers = apply_rules(measured, settings)
-        deduplicate(measured, settings)
-        survivors = DecidedRows.of(measured, settings, answers, context, context.recipe)
+        survivors, seconds = _decide(context, sample)
+        seconds *= left
         sampled = sum(len(state.verdicts) for state in survivors.states)
-        is_counted = not is_part and (rows is not None or (sample.is_whole and len(chosen_units) == len(units)))
-        if rows is None:
-            rows = round(sampled * size_of(units) / max(1, sample.size))
+        is_all = sample.is_whole and len(chosen_units) == len(units)
+        is_counted = rows is None and (pool_rows is not None or is_all)
+        if pool_rows is None:
+            pool_rows = round(sampled * size_of(units) / max(1, sample.size))
         if is_interpreted:
             seconds = max(seconds / 5, seconds - _INTERPRETED * sampled * left)
-        if not sampled or not rows:
+        if not sampled or not pool_rows:
             return None
-        fraction = sampled / rows
+        fraction = sampled / pool_rows
         counts = np.rint(survivors.counts / fraction).astype(np.int64)
         survivors = replace(survivors, counts=counts, fraction=fraction)
-        expectation, chosen, unreached = _select(survivors, fraction)
-        is_sample = expectation.choice and expectation.is_uniform  # it has its size, where there are more rows
-        is_certain = is_sample and expectation.rows < sum(map(len, survivors.rows))
+        expectation, chosen, unreached = _select(survivors)
+        verdicts = _verdicts(survivors, expectation)
         return Estimate(
             units=sample.units,
             sampled=sampled,
-            rows=rows,
+            rows=pool_rows,
             is_counted=is_counted,
-            verdicts=(verdicts := _verdicts(survivors, expectation, fraction)),
-            error=0.0 if is_certain else _error(survivors, expectation, fraction),
+            verdicts=verdicts,
+            error=_error(survivors, expectation),
             copies=count_copies(survivors, expectation) / fraction if context.recipe.repeats else None,
             seconds=seconds / fraction,
             compiling=(_COMPILING_MATCH if context.recipe.match else _COMPILING) if is_interpreted else 0.0,
-            bytes=_bytes(survivors, expectation, fraction),
-            requests=_requests(context, survivors, expectation, known, fraction) if context.recipe.captions else [],
+            bytes=_bytes(survivors, expectation),
+            requests=_requests(context, survivors, expectation, known) if context.recipe.captions else [],
             chosen=chosen,
-            warnings=[
-                *_too_many_failed(survivors),
-                *_without_spaces(survivors),
-                *_nothing_kept(survivors),
-                *_too_many_near(context.recipe, verdicts),
-                *unreached,
-            ],
+            warnings=[*_warn(survivors, verdicts), *unreached],
         )
 
 
@@ -246,11 +217,26 @@ def _measured_rows(context: RunContext, units: Sequence[Unit]) -> int | None:
     return rows
 
 
-def _kernels(context: RunContext) -> Iterator[Any]:
-    """Yield kernels of which some were compiled where all were that measure rows and match them."""
-    yield text.scan
+def _interprets(context: RunContext, is_limited: bool, metadata: pa.Table | None) -> bool:
+    """Return whether kernels that are not compiled yet are interpreted. Raises NotCompiledError for many rows."""
+    kernels = [text.scan]  # some that are compiled where all are
     if context.recipe.match:
-        yield (language_kernel if MatchSettings.of(context).by_language else kernel).match_texts
+        kernels.append((language_kernel if MatchSettings.of(context).by_language else kernel).match_texts)
+    if all(map(is_compiled, kernels)):
+        return False
+    if is_limited and (metadata is None or len(metadata) <= _COLD_ENTRIES):
+        return True
+    raise NotCompiledError("kernels are not compiled yet, which takes some 20 s: a run does it, and --measure N")
+
+
+def _write_inputs(context: RunContext, metadata: pa.Table | None, record: Record | None) -> None:
+    """Write what steps read besides the units."""
+    if metadata is not None:
+        context.store.write_parquet(METADATA_FILE, metadata)
+    if context.recipe.dedup.against:
+        write_evaluation(context.store, context.recipe, MeasureSettings.of(context).signals)
+    if record is not None:
+        record.write(context.store)
 
 
 class _Sample(NamedTuple):
@@ -275,8 +261,8 @@ def _measure_sample(context: RunContext, units: Sequence[Unit], limit: float, wa
         count = min(len(parts), ceil(rows / _PART_ROWS))
         some = parts if limit else units
         if limit:
-            spread = (parts[(2 * i + 1) * len(parts) // (2 * count)] for i in range(count))
-            some = [replace(unit, parts=(replace(unit.parts[0], limit=ceil(rows / count)),)) for unit in spread]
+            limited = ((unit, replace(unit.parts[0], limit=ceil(rows / count))) for unit in spread(parts, count))
+            some = [replace(unit, parts=(part,)) for unit, part in limited]
         numbered = [replace(unit, index=first + i) for i, unit in enumerate(some)] if limit else some
         with watch(context.store, first + len(some)):  # those of the rounds before are there
             began = time.process_time() - METER.compiling
@@ -291,6 +277,20 @@ def _measure_sample(context: RunContext, units: Sequence[Unit], limit: float, wa
             return _Sample(measured, len({unit.index for unit in some}), unread, seconds, size, is_whole)
         rows *= 8 if rows == 1 else 2 ** int(log2(min(64, limit / seconds)))
         first += len(some)
+
+
+def _decide(context: RunContext, sample: _Sample) -> tuple[DecidedRows, float]:
+    """Decide a sample up to the selection; return also the CPU seconds to measure it, and to relate it to itself."""
+    units, began = sample.measured, time.process_time() - METER.compiling
+    if context.blocklist_key:
+        apply_blocklist(units, PublishSettings.of(context))
+    if context.recipe.relate.requested:
+        relate(units, context, sample.unread)
+    seconds = sample.seconds + time.process_time() - METER.compiling - began
+    settings = DecideSettings.of(context)
+    answers = apply_rules(units, settings)
+    deduplicate(units, settings)
+    return DecidedRows.of(units, settings, answers, context, context.recipe), seconds
 
 
 def _can_limit(context: RunContext, unit: Unit) -> bool:
@@ -322,6 +322,11 @@ def _choose(context: RunContext, units: Sequence[Unit]) -> list[Unit]:
     rows = sum(part.rows or 0 for unit in units for part in unit.parts)
     size, enough = (size_of(units), _BYTES) if context.pool.has_images or not rows else (rows, _ROWS)
     count = min(len(units), ceil(enough * len(units) / max(1, size)))
+    return spread(units, count)
+
+
+def spread(units: Sequence[Unit], count: int) -> list[Unit]:
+    """Return so many units, spread evenly."""
     return [units[(2 * i + 1) * len(units) // (2 * count)] for i in range(count)]
 
 
@@ -330,9 +335,9 @@ def size_of(units: Sequence[Unit]) -> int:
     return sum(part.size for unit in units for part in unit.parts)
 
 
-def _select(survivors: DecidedRows, fraction: float) -> tuple[Expectation, str, list[str]]:
+def _select(survivors: DecidedRows) -> tuple[Expectation, str, list[str]]:
     """Return what the selection keeps of the sample, what it chooses of the pool, in words, and warnings."""
-    recipe, selection = survivors.recipe, survivors.recipe.selection
+    recipe, selection, fraction = survivors.recipe, survivors.recipe.selection, survivors.fraction
     if selection is None:
         return expect(survivors, None), "", []
     key, section = selection
@@ -364,6 +369,21 @@ def _changed(section: S, keys: list[str], value: int) -> S:
     """Return a section with another value at these keys, each of the section in the one before."""
     inner = _changed(getattr(section, keys[0]), keys[1:], value) if keys[1:] else value
     return section.model_copy(update={keys[0]: inner})
+
+
+def _warn(survivors: DecidedRows, verdicts: Mapping[str, float]) -> Iterator[str]:
+    """Yield why the run would probably end with an error, or not give what is wanted, besides its selection."""
+    yield from _too_many_failed(survivors)
+    yield from _without_spaces(survivors)
+    counts = count_verdicts(survivors.states, survivors.recipe)
+    if not counts[KEPT]:
+        [(name, rows)] = counts.most_common(1)
+        yield f"none of the {counts.total():,} samples is kept; {name} drops most, {rows:,}"
+    members = verdicts.get(DUPLICATE, 0)
+    if survivors.recipe.dedup.near and members > MAX_NODES:  # more than a process can be sent
+        what = f"step duplicates: groups of near-duplicates would have about {members:,.0f} members"
+        how = "run parts of the pool, such as one source each, or deduplicate by uid and sha256 alone"
+        yield f"{what}, and the run would end with an error at {MAX_NODES:,}: {how}"
 
 
 def _too_many_failed(survivors: DecidedRows) -> Iterator[str]:
@@ -407,24 +427,8 @@ def _without_spaces(survivors: DecidedRows) -> Iterator[str]:
         yield f"{what} and dropped by {' and '.join(+dropped)}, {how}"
 
 
-def _nothing_kept(survivors: DecidedRows) -> Iterator[str]:
-    """Yield a warning where no row is left, with what drops most."""
-    counts = count_verdicts(survivors.states, survivors.recipe)
-    if not counts[KEPT]:
-        [(name, rows)] = counts.most_common(1)
-        yield f"none of the {counts.total():,} samples is kept; {name} drops most, {rows:,}"
-
-
-def _too_many_near(recipe: Recipe, verdicts: Mapping[str, float]) -> Iterator[str]:
-    """Yield a warning where groups of near-duplicates probably have more members than a process can be sent."""
-    if recipe.dedup.near and (members := verdicts.get(DUPLICATE, 0)) > MAX_NODES:
-        what = f"step duplicates: groups of near-duplicates would have about {members:,.0f} members"
-        how = "run parts of the pool, such as one source each, or deduplicate by uid and sha256 alone"
-        yield f"{what}, and the run would end with an error at {MAX_NODES:,}: {how}"
-
-
-def _verdicts(survivors: DecidedRows, expectation: Expectation, fraction: float) -> dict[str, float]:
-    recipe = survivors.recipe
+def _verdicts(survivors: DecidedRows, expectation: Expectation) -> dict[str, float]:
+    recipe, fraction = survivors.recipe, survivors.fraction
     counts = count_verdicts(survivors.states, recipe)
     left, kept = counts[KEPT] / fraction, expectation.rows / fraction
     drawn, section = recipe.selection or (None, None)
@@ -435,25 +439,29 @@ def _verdicts(survivors: DecidedRows, expectation: Expectation, fraction: float)
     return {**{name: counts[name] / fraction for name in shown}, **({drawn: left - kept} if drawn else {}), KEPT: kept}
 
 
-def _error(survivors: DecidedRows, expectation: Expectation, fraction: float) -> float:
+def _error(survivors: DecidedRows, expectation: Expectation) -> float:
+    is_sample = expectation.choice and expectation.is_uniform  # it has its size, where there are more rows
+    if is_sample and expectation.rows < sum(map(len, survivors.rows)):
+        return 0.0
     sizes = np.array([len(state.verdicts) for state in survivors.states])
     shares = np.array([pi.sum() for pi in expectation.inclusion]) / np.maximum(1, sizes)
     share = expectation.rows / sizes.sum()
     of_rows = np.sqrt(share * (1 - share) / sizes.sum())
     scatter = np.std(shares, ddof=1) / np.sqrt(len(shares)) if len(shares) > 1 else of_rows
+    fraction = survivors.fraction
     sampling = (scatter * sizes.sum() / fraction) ** 2 * (1 - fraction)  # none where all was sampled
     return float(np.sqrt(sampling + expectation.error**2 / fraction))
 
 
-def _bytes(survivors: DecidedRows, expectation: Expectation, fraction: float) -> int | None:
+def _bytes(survivors: DecidedRows, expectation: Expectation) -> int | None:
     tables = [survivors.settings.tables(state.unit).read("samples", ["bytes"]) for state in survivors.states]
     left = (table["bytes"].filter(pa.array(of.alive)) for table, of in zip(tables, survivors.states, strict=True))
     sizes = np.concatenate([sizes.drop_null().to_numpy() for sizes in left])
-    return round(sizes.mean() * expectation.rows / fraction) if len(sizes) else None
+    return round(sizes.mean() * expectation.rows / survivors.fraction) if len(sizes) else None
 
 
 def _requests(
-    context: RunContext, survivors: DecidedRows, expectation: Expectation, known: Sequence[Index], fraction: float
+    context: RunContext, survivors: DecidedRows, expectation: Expectation, known: Sequence[Index]
 ) -> list[EstimatedRequests]:
     """Return requests over the whole pool, by the prompts of the sample's rows, each as likely as it is kept."""
     captioning = CaptionSettings.of(context)
@@ -482,7 +490,7 @@ def _requests(
             sums[task.section.kind, task.section.engine] += weights @ np.array(each, np.float64).reshape(-1, 4)
     estimated = []
     for (kind, engine), total in sums.items():
-        cached, missing, tokens_in, tokens_out = (total / fraction).tolist()
+        cached, missing, tokens_in, tokens_out = (total / survivors.fraction).tolist()
         cost = captions.engines[engine].price.cost(tokens_in, tokens_out)
         sections = [task.section for task in captions.tasks if task.section.kind == kind]
         has_images = any(section.needs_images for section in sections if section.engine == engine)
