@@ -24,7 +24,6 @@ _DUPLICATES = 10  # duplicates that are shown
 
 
 def _marked(mark: tuple[str, str], name: str, margin: int, *value: Part) -> Line:
-    """Return a line `mark name  value`."""
     return line("  ", mark, (pad(name, margin), "cyan"), *value, hang=margin + 4)
 
 

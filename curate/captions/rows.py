@@ -28,14 +28,12 @@ class Rows(RowFacts):
 
     @classmethod
     def read(cls, tables: UnitTables, counts: I64 | None) -> "Rows":
-        """Return those of a decided unit."""
         decisions = tables.read("decisions", ["kept", "probability"])
         kept = decisions["kept"].to_numpy()
         return cls.of(tables, np.flatnonzero(kept), counts, decisions["probability"].to_numpy()[kept])
 
     @classmethod
     def of(cls, tables: UnitTables, rows: I64, counts: I64 | None, probability: F64) -> "Rows":
-        """Return those rows of a unit."""
         table = tables.read("samples", ["uid", "caption", "language", "sha256"]).take(rows).combine_chunks()
         entry_ids = None
         if counts is not None:

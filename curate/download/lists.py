@@ -60,7 +60,6 @@ class UrlList:
 
     @property
     def kind(self) -> str | None:
-        """Which of KINDS it is."""
         return kind_of(self.path)
 
     @property

@@ -38,7 +38,6 @@ class Shard:
 
     @property
     def stem(self) -> str:
-        """The path of its files, without suffix."""
         return shard_stem(self.index)
 
 

@@ -111,7 +111,6 @@ class EmitSettings(StepSettings):
         return UnitRereader(unit, find_source(self.sources, unit.source), tables)
 
     def kept_rows(self, part: Slice, tables: UnitTables, columns: list[str]) -> pa.Table:
-        """Return columns of `samples` for a slice's rows."""
         rows = self.recent.get((part.unit.index, *columns), lambda: read_kept_samples(tables, columns))
         return rows.slice(part.first, part.count)
 

@@ -55,7 +55,6 @@ class RecordedEngine(Engine):
 
     @property
     def model(self) -> str:
-        """The model that answered, as the recipe says."""
         return self._model
 
     def check(self) -> None:

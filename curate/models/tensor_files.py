@@ -179,7 +179,6 @@ class _Unpickler(pickle.Unpickler):
         return meaning
 
     def persistent_load(self, pid: Any) -> _Storage:
-        """Return the numbers of a storage."""
         _, kind, key, _, count, *_ = pid
         if kind not in _STORAGES.values() or not isinstance(key, str):
             raise ValueError("a storage of other things than numbers, or without a name")

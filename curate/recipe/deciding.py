@@ -377,5 +377,4 @@ class Sample(Section):
 
     @property
     def form(self) -> str:
-        """Which of the forms it is."""
         return next(form for form in reversed(self.forms) if getattr(self, form) is not None)

@@ -36,7 +36,6 @@ class Gates(KindsSection):
 
     @classmethod
     def doc(cls) -> str:
-        """Return the docstring, with what fails each gate."""
         lines = "".join(f"    - `{gate.key}`: {gate.summary}.\n" for gate in GATES.kinds().values())
         return f"{cls.__doc__}\n    What fails each gate:\n\n{lines}"
 

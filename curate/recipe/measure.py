@@ -87,7 +87,6 @@ class Embedder(Section):
 
     @property
     def keeps_embeddings(self) -> bool:
-        """Whether they are kept, as table `embeddings`."""
         return False
 
     @property
@@ -190,7 +189,6 @@ class Measure(KindsSection):
 
     @property
     def kept(self) -> list[Embedder]:
-        """Those whose embeddings are kept as a table."""
         return [embedder for embedder in self.embedders if embedder.keeps_embeddings]
 
     @property

@@ -173,7 +173,6 @@ class KindsSection(Section):
 
     @classmethod
     def kinds(cls) -> tuple[Any, ...]:
-        """Return the kinds that add a field."""
         return tuple(cls.registry.kinds().values())
 
     @classmethod
@@ -188,7 +187,6 @@ class KindsSection(Section):
 
     @classmethod
     def doc(cls) -> str | None:
-        """Return the docstring of the section with all fields."""
         return cls.__doc__
 
     def __reduce__(self) -> tuple[Any, ...]:

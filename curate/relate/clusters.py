@@ -101,7 +101,6 @@ class ClustersRelation(Relation):
     def apply(
         self, model: Mapping[str, npt.NDArray[Any]], section: ClustersSection, rows: EmbeddedRows
     ) -> Sequence[pa.Array]:
-        """Return the nearest centroid, and the distance to it."""
         images, centroids = normalised(rows.images), model["centroids"]
         nearest = nearest_centroid(images, centroids)
         distances = cosine_distances(rows.images.astype(np.float32), centroids, nearest)

@@ -66,7 +66,6 @@ class NegClip(Relation):
     def apply(
         self, model: Mapping[str, npt.NDArray[Any]], section: NegClipSection, rows: EmbeddedRows
     ) -> Sequence[pa.Array]:
-        """Return the mean over the batches."""
         scores, (images, texts) = np.zeros(len(rows.rows)), rows.sides
         for batch, seed in enumerate(model["seeds"].tolist()):
             hashes, sides = model[f"hashes{batch}"], model[f"sides{batch}"]

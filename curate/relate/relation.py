@@ -55,7 +55,6 @@ class EmbeddedRows:
 
     @property
     def images(self) -> F16:
-        """Those of images."""
         return self.sides[0]
 
     @cached_property
@@ -113,7 +112,6 @@ class Reading:
         return int(ids.digest([self.seed, self.kind.key, self.name, what])[:15], 16)
 
     def read(self, tables: UnitTables) -> EmbeddedRows:
-        """Return the rows of a unit that have embeddings."""
         return EmbeddedRows(tables, tuple(f"{self.prefix}{side}" for side in self.kind.sides))
 
     def save(self, **arrays: npt.NDArray[Any]) -> "Model":
@@ -148,7 +146,6 @@ class Model(NamedTuple):
 
     @property
     def is_kept(self) -> bool:
-        """Whether it is part of the run."""
         return self.file.startswith(f"{MODELS}/")
 
     def load(self) -> Mapping[str, npt.NDArray[Any]]:

@@ -32,7 +32,6 @@ class InProcessUnits(Units):
         self.elements, self._context, self._is_serial = list(elements), context, is_serial
 
     def value(self, answer: Answer[W]) -> W:
-        """Return an answer's value."""
         assert isinstance(answer, _Value)
         value: W = answer.value
         return value

@@ -90,12 +90,10 @@ class Combine(ABC, Generic[P, W]):
         """Return one accumulator for several."""
 
     def result(self, accumulator: Any) -> W:
-        """Return the whole."""
         whole: W = accumulator
         return whole
 
     def whole(self, parts: Iterable[P]) -> W:
-        """Return the whole of all parts."""
         return self.result(reduce(self.add, parts, self.create()))
 
 

@@ -110,7 +110,6 @@ class RuleFacts(Facts):
 
     @property
     def expression(self) -> str:
-        """Return the rule as one text."""
         if self.sql or self.dedup:
             return self.sql or DEDUP
         best = f"top {self.top:.12g}" if self.rows is None else f"top {self.rows:,} rows"
@@ -391,7 +390,6 @@ class RunFacts(RunClaim):
         return [f"{name} dropped {rows:,} short texts ({rows / self.rows:.1%}) {how}" for name, rows in dropped]
 
     def changed(self, **fields: Any) -> Self:
-        """Return the facts with other values of some fields."""
         return self.model_copy(update=fields)
 
 

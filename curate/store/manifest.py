@@ -152,7 +152,6 @@ class Lines:
         return list(map(str, self.table["path"].to_pylist()))
 
     def below(self, top: str) -> list[Published]:
-        """Return the lines of files whose path begins so."""
         return [Published(**row) for row in self.table.filter(pc.starts_with(self.table["path"], top)).to_pylist()]
 
     def rows(self, top: str, suffix: str) -> dict[str, int]:

@@ -89,7 +89,6 @@ class TableFile:
         return self._parsed(lambda: self._file.schema_arrow)
 
     def read_groups(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """Yield the row groups, or some of their columns."""
         yield from (self.read_group(number, columns) for number in range(self._file.metadata.num_row_groups))
 
     def read_group(self, number: int, columns: list[str] | None = None) -> pa.Table:
@@ -120,12 +119,10 @@ class TableFile:
 
     @property
     def key(self) -> str | None:
-        """The key that the table was made with."""
         return footer_text(self._metadata, KEY)
 
     @property
     def note(self) -> str | None:
-        """The note that the table was written with."""
         return footer_text(self._metadata, FOOTER_NOTE)
 
     def _parsed(self, parse: Callable[[], Parsed]) -> Parsed:

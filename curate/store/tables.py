@@ -97,7 +97,6 @@ class UnitTables:
         return self._ask(table, lambda file: file.key)
 
     def note(self, table: str) -> dict[str, Any]:
-        """Return the note that the table was written with."""
         text = self._ask(table, lambda file: file.note)
         return dict(json.loads(text)) if text else {}
 

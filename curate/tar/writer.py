@@ -158,7 +158,6 @@ class TarWriter:
         return start
 
     def add_all(self, names: Sequence[str], contents: Sequence[bytes | memoryview]) -> None:
-        """Add members in order, as `add` does."""
         sizes = list(map(len, contents))
         blocks: list[bytes | memoryview] = []
         for header, data, size in zip(tar_headers(names, sizes), contents, sizes, strict=True):

@@ -60,7 +60,6 @@ class SweptNumber:
 
     @property
     def rule(self) -> str | None:
-        """The rule that it is part of."""
         return self.key.split(".")[1] if self.key.startswith("rules.") else None
 
     @property

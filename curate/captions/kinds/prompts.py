@@ -41,7 +41,6 @@ class Form:
 
     @property
     def all_fields(self) -> tuple[str, ...]:
-        """The required fields and the optional ones."""
         return (*self.required, *self.optional)
 
 

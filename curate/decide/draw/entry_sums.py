@@ -61,7 +61,6 @@ class EntryVector(np.ndarray[Any, np.dtype[Any]]):
 
     @classmethod
     def of(cls, numbers: npt.NDArray) -> Self:
-        """Return the numbers as one."""
         return np.asarray(numbers).view(cls)
 
     def __reduce_ex__(self, protocol: Any) -> Any:

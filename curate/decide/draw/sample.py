@@ -66,7 +66,6 @@ class WeightedChoice(Choice):
         return float(self.cut.last[0, :1].view(np.float64)[0]) if self.cut.is_cut[0] else np.inf
 
     def inclusion(self, rows: RowsLeft) -> F64:
-        """Return π = 1 − e^(−wτ)."""
         weights = read_weights(rows, self.weight)
         if not self.cut.is_cut[0]:
             return (weights > 0).astype(np.float64)

@@ -52,7 +52,6 @@ class RowsLeft:
         return values if self.alive.all() else values.filter(pa.array(self.alive))
 
     def read(self, names: list[str]) -> pa.Table:
-        """Return columns that rules see."""
         table: pa.Table = self._left(self.columns(names))
         return table
 
@@ -121,7 +120,6 @@ class SelectionRun:
 
     @property
     def entries(self) -> Entries:
-        """The metadata's entries, which there must be."""
         assert self.matching is not None
         return load_entries(self.matching)
 

@@ -44,7 +44,6 @@ class TopValues:
         return cls(keys, valid, tuple(codes.dictionary.to_pylist()), codes.indices.to_numpy().astype(np.int64))
 
     def by_group(self) -> Iterator[tuple[Group, slice | I64]]:
-        """Yield each group with its rows."""
         if self.places is None:
             yield self.names[0], slice(None)
             return
@@ -74,7 +73,6 @@ class TopSearch:
 
     @property
     def rounds(self) -> int:
-        """How many passes it takes."""
         return -(-key_bits(self.kind) // self.digit_bits)
 
     def count(self, values: TopValues, alive: Mask) -> Counts:
