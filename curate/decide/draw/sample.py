@@ -233,12 +233,23 @@ class SampleChoice(Choice):
         return say_shortage(section.rows or 0, round(int(self.cut.rows[0]) / fraction))
 
 
-class UniformSample(Selection):
-    """A random sample of a fixed number of rows."""
+def say_shortage(wanted: int, left: int) -> str:
+    """Return that fewer rows are left than a sample is to have; empty where there are as many."""
+    return f"sample: {wanted:,} wanted, {left:,} left" if left < wanted else ""
+
+
+class SampleSelection(Selection):
+    """What `sample` says: by `rows` alone a random sample of so many, or one of its other forms."""
 
     key, section = "sample", Sample
     meaning = "not in the random sample"
     sizes_of = ("rows",)
+    forms: ClassVar[Mapping[str, Selection]] = {
+        "weights": WeightedSample(),
+        "mixture": MixtureSample(),
+        "quotas": QuotasSample(),
+        "soft_cap": SoftCapSample(),
+    }
 
     def choose(self, units: Units, section: Sample, run: SelectionRun, counts: Answer | None) -> Answer:
         """Return the sample of the rows left, by two questions: counts by first bits, then the keys of one count."""
@@ -257,22 +268,6 @@ class UniformSample(Selection):
             card=f"a random sample of {outcome.section.rows:,}, or all if there are fewer; seed {outcome.seed}",
             summary=[line] if (line := say_shortage(outcome.section.rows, outcome.kept + outcome.dropped)) else [],
         )
-
-
-def say_shortage(wanted: int, left: int) -> str:
-    """Return that fewer rows are left than a sample is to have; empty where there are as many."""
-    return f"sample: {wanted:,} wanted, {left:,} left" if left < wanted else ""
-
-
-class SampleSelection(UniformSample):
-    """What `sample` says: one of its forms."""
-
-    forms: ClassVar[Mapping[str, Selection]] = {
-        "weights": WeightedSample(),
-        "mixture": MixtureSample(),
-        "quotas": QuotasSample(),
-        "soft_cap": SoftCapSample(),
-    }
 
     def form(self, section: Sample) -> Selection:
         return self.forms.get(section.form, self)
