@@ -22,9 +22,7 @@ _ROWS = 20  # rows that are shown of one key, URL or uid
 
 
 def explain_sample(url: str, sample: str) -> Page:
-    """Return everything that the run knows of a sample: a uid, or a URL, key or file as in the pool.
-
-    A key may have a suffix. A file, such as one's own image, may lack the folders that its path begins with.
+    """Return everything that the run knows of a sample: a uid, or a URL, key or (end of a) path of a file.
 
     Raises:
         RecipeError: there is no run, or `sample` is neither 32 hex digits nor a URL, key or file of the pool.

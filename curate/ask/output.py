@@ -124,13 +124,12 @@ class Result:
     """Rows of a query, a list or read once; values as DuckDB gives them to Python. `names` are unique.
 
     A table shows the floats of columns in `exact` in all digits, and whether these are float32; of others six digits.
-    `note` says that a named query's `limit` cut rows off.
     """
 
     names: tuple[str, ...]
     rows: Iterable[tuple[Any, ...]]
     exact: Mapping[str, bool] = field(default_factory=dict)
-    note: str = ""
+    note: str = ""  # that a named query's `limit` cut rows off
 
     @classmethod
     def of(cls, table: pa.Table) -> Self:
