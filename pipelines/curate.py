@@ -29,22 +29,22 @@ def build(units: Units, context: RunContext, plan: Sequence[Unit], n_buckets: in
     `n_buckets`, the number of hash buckets in deduplication, has no influence on the result.
     """
     recipe, publishing, emitting = context.recipe, PublishSettings.of(context), EmitSettings.of(context)
-    unread = measure(units, context)
+    unread = units.at("measure", measure, context)
     if recipe.match:
-        match(units, context)
+        units.at("match", match, context)
     if context.blocklist_key:
-        apply_blocklist(units, publishing)
+        units.at("audit", apply_blocklist, publishing)
     if recipe.relate.requested:
-        relate(units, context, unread)
+        units.at("relate", relate, context, unread)
     decided, survivors = decide_rows(units, DecideSettings.of(context), unread, n_buckets)
-    names = hash_names(units, emitting, n_buckets)
-    uids = sort_uids(units, context.store, recipe.repeats, n_buckets)
-    drift = measure_drift(units, publishing) if recipe.measure.kept else None
-    audited, captioned = audit(units, publishing), None
+    names = units.at("emit", hash_names, emitting, n_buckets)
+    uids = units.at("audit", sort_uids, context.store, recipe.repeats, n_buckets)
+    drift = units.at("drift", measure_drift, publishing) if recipe.measure.kept else None
+    audited, captioned = units.at("audit", audit, publishing), None
     if recipe.captions:
-        audited, captioned = caption(units, context, audited, survivors)
+        audited, captioned = units.at("caption", caption, context, audited, survivors)
     sources = sources_of(plan)
-    tables = compact(units, publishing, audited, sources)
-    shards = emit(units, emitting, audited, names)
+    tables = units.at("audit", compact, publishing, audited, sources)
+    shards = units.at("emit", emit, emitting, audited, names)
     findings = {"audit": audited, "decided": decided, "uids": uids, "drift": drift, "captioned": captioned}
-    publish_run(units, context, sources, tables, shards, **findings)
+    units.at("publish", publish_run, context, sources, tables, shards, **findings)

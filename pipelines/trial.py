@@ -19,7 +19,7 @@ from curate.ask.whatif.estimate import Estimate, Watch, fetched, scaled, share_l
 from curate.base.errors import RunError
 from curate.base.meter import METER, START
 from curate.base.process import temporary_folder
-from curate.base.schema import KEPT
+from curate.base.stages import KEPT
 from curate.base.wording import format_seconds, pluralise
 from curate.pool.plan import UNIT_BYTES, UNIT_ROWS, Plan, Unit
 from curate.run.units import Place

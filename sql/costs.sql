@@ -28,9 +28,8 @@ WITH work AS (
         (SELECT rows FROM funnel WHERE kind = 'kept') AS kept
     UNION ALL
     SELECT
-        list_position(['start', 'measure', 'match', 'rules', 'duplicates', 'decide', 'caption', 'emit', 'audit', 'drift', 'publish', 'engine'], u.step),
-        u.step, s.seconds, NULL, NULL, NULL, NULL
-    FROM used u LEFT JOIN steps s USING (step)
+        u.position, u.step, s.seconds, NULL, NULL, NULL, NULL
+    FROM (SELECT row_number() OVER () AS position, step FROM used) u LEFT JOIN steps s USING (step)
     UNION ALL
     SELECT 99, kind, sum(seconds), sum(sent), sum(tokens_sent), sum(cost), sum(passed)
     FROM caption_work

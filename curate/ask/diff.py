@@ -23,7 +23,7 @@ from curate.ask.library import report_sql
 from curate.ask.opened import OpenRun, connected
 from curate.ask.output import Tables
 from curate.ask.query import find_run
-from curate.base import ids, schema
+from curate.base import ids, schema, stages
 from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import I64, U64, Mask
 from curate.decide.rules.rules import check_rules
@@ -191,7 +191,7 @@ def _open_both(a: str, b: str) -> Iterator[tuple[_Compared, _Compared, int, int,
         for url, run, only, other, uids in ((a, of_a, lost, gained, first), (b, of_b, gained, lost, second)):
             run.connection.register("only_here", only)
             run.connection.register("wanted", other)
-            pool, failed, kept = (run.counts[name] for name in (schema.POOL, schema.FAILED, schema.KEPT))
+            pool, failed, kept = (run.counts[name] for name in (stages.POOL, stages.FAILED, stages.KEPT))
             side = Side(url, run.facts.name, pool, failed, kept, int(uids[2].sum()))
             opened.append(_Compared(run.folder, run.facts, run.connection, side))
         yield opened[0], opened[1], len(lost), len(gained), repeated

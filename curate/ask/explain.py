@@ -11,7 +11,7 @@ from curate.ask.opened import OpenRun, connected
 from curate.ask.output import Line, Page, heading, line
 from curate.ask.query import find_run
 from curate.ask.rule_results import AT, evaluate_rows
-from curate.base import ids, schema
+from curate.base import ids, stages
 from curate.base.errors import CurateError, RecipeError, RunError
 from curate.base.wording import one_line
 from curate.store.facts import RunFacts, read_facts
@@ -59,7 +59,7 @@ def _explain(url: str, sample: str, later: frozenset[str]) -> list[Line]:
             if kind != "uid":
                 lines.append(line(("uid ", "dim"), (uid, "bold")) if uid else line(("no uid", "dim")))
             lines += [sections.verdict(run, row, record.time_of(uid) if uid else None), *sections.sample_lines(row)]
-            if row["rule"] == schema.FORGOTTEN:  # nothing else is left of it
+            if row["rule"] == stages.FORGOTTEN:  # nothing else is left of it
                 continue
             lines += [*sections.rule_lines(row, results), *sections.entry_lines(run, row)]
             lines += [*sections.duplicate_lines(run, row), *sections.text_lines(run, row)]
@@ -96,7 +96,7 @@ def _find(run: OpenRun, record: Record, url: str, sample: str) -> tuple[str, str
         sql = f"SELECT unit, row FROM samples WHERE {condition} ORDER BY unit, row"
         if name and (places := run.rows(sql, name=name)):
             return kind, name, places
-    total = run.counts[schema.POOL]
+    total = run.counts[stages.POOL]
     if uid:
         raise RunError(f"{url}: none of its {total:,} rows has uid {uid}")
     if taken := record.time_of(hash_url(sample.encode()).hex(), "url"):

@@ -13,7 +13,7 @@ from curate.ask.library import report_sql
 from curate.ask.opened import OpenRun
 from curate.ask.output import Line, Part, columns, heading, line, named, pad
 from curate.ask.rule_results import AT, FAILED, NOT_REACHED, PASSED, UNSEEN, RuleResult, show_value
-from curate.base import schema
+from curate.base import schema, stages
 from curate.base.wording import pluralise
 from curate.captions.gates.gate import PASSED as GATES_PASSED
 from curate.decide.draw.inclusion import entry_draws
@@ -61,7 +61,7 @@ def explain_verdict(run: OpenRun, row: dict[str, Any], forgotten: datetime | Non
         if (earlier := row.get(schema.INPUT_PROBABILITY)) is not None and row["probability"] is not None:
             why += f"; probability of both stages {show_value(earlier * row['probability'])}"
         return why
-    reason = words.dropped if words and rule == words.key else schema.STAGE.get(rule, schema.STAGE_OF_RULES).reason
+    reason = words.dropped if words and rule == words.key else stages.VERDICT.get(rule, stages.OF_RULES).reason
     return reason.format(**facts)
 
 
@@ -134,7 +134,7 @@ def entry_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
 
 def duplicate_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
     """Yield the representative of a duplicate and how the two are joined, or the duplicates of a representative."""
-    if row["rule"] == schema.DUPLICATE:
+    if row["rule"] == stages.DUPLICATE:
         came = "kept OR rule IN (FROM later_rules) OR rule = 'forgotten'"
         sql = f"SELECT * FROM verdicts WHERE uid = $uid AND ({came}) ORDER BY unit, row LIMIT 1"
         yield from (line(), heading("duplicates"), named("representative", 14, row["duplicate_of"]))
@@ -158,7 +158,7 @@ def text_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
     """Yield the other texts of a row's image, where one of them may be drawn."""
     one_per = str((run.facts.recipe.get("balance") or {}).get("one_per"))
     column = {"url": "url", "image": "sha256"}.get(one_per)
-    if column is None or not row[column] or not (row["kept"] or row["rule"] in (schema.OTHER_TEXT, "balance")):
+    if column is None or not row[column] or not (row["kept"] or row["rule"] in (stages.OTHER_TEXT, "balance")):
         return
     sql = f"SELECT * FROM survivors WHERE {column} = $image AND uid <> $uid ORDER BY uid"
     others = run.rows(sql, image=row[column], uid=row["uid"])

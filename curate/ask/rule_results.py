@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from curate.ask.opened import OpenRun
-from curate.base import schema
+from curate.base import schema, stages
 from curate.decide.rules.rules import Rule, check_rules, rule_values
 from curate.recipe.deciding import Top
 from curate.store.facts import RuleFacts, RunFacts
@@ -59,7 +59,7 @@ def _results(run: RunFacts, rules: list[Rule], row: dict[str, Any], values: dict
     names = [rule.name for rule in rules]
     # How many rules the row passed: all, unless one dropped it, or deduplication among them, or it could not be read.
     dedup = next((position for position, fact in enumerate(run.rules) if fact.dedup), len(names))
-    ended = {schema.FAILED: -1, **dict.fromkeys((schema.UNMATCHED, schema.CONTAMINATED, schema.DUPLICATE), dedup)}
+    ended = {stages.FAILED: -1, **dict.fromkeys((stages.UNMATCHED, stages.CONTAMINATED, stages.DUPLICATE), dedup)}
     ended |= {name: position for position, name in enumerate(names)}
     passed = ended.get(row["rule"], len(names))
     results = []
@@ -69,7 +69,7 @@ def _results(run: RunFacts, rules: list[Rule], row: dict[str, Any], values: dict
         if isinstance(rule.spec, Top):
             passes, text, short = _of_top(fact, rule, row, shown)
         elif fact.dedup:
-            passes = row["rule"] != schema.DUPLICATE
+            passes = row["rule"] != stages.DUPLICATE
             text = {PASSED: "no duplicate", FAILED: row["rule"], NOT_REACHED: "deduplication"}[state]
             short = text
         else:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from curate.ask.output import Line, columns, line
 from curate.base.errors import DamagedError
+from curate.base.stages import COUNTED, USUAL
 from curate.base.wording import format_seconds, pluralise
 from curate.download.rates import sum_downloads
 from curate.pool.plan import Unit
@@ -26,14 +27,6 @@ from curate.store.store import RunStore
 from curate.store.timings import DEDUP, Records, count_failed, read_records
 from curate.store.worker_log import read_last_error
 
-STEPS = (
-    ("measure", "tables/samples", ".parquet", "units"),
-    ("decide", "tables/decisions", ".parquet", "units"),
-    ("answers", "parts/answers", ".parquet", "batches"),
-    ("caption", "tables/captions", ".parquet", "units"),
-    ("emit", "shards", "_stats.json", "shards"),
-)
-USUAL = ("measure", "decide", "emit")  # the steps that all runs have
 FINISHED, FAILED, NOT_YET = 0, 1, 3  # exit status
 LONGEST, _TIMES = 30.0, 10  # seconds between two looks at an object store; here it is this many times what a look takes
 _WINDOW = 600.0  # seconds that rates are of
@@ -138,7 +131,7 @@ def _dedup_steps(records: Records, units: int | None) -> list[tuple[str, str, st
 def _count_steps(store: RunStore, units: int | None, is_at_work: bool) -> Iterator[tuple[str, str, str]]:
     """Yield of each step that has begun, or that all runs have, how far it is; at work its speed, and the time left."""
     now = time.time()
-    for name, place, suffix, what in STEPS:
+    for name, place, suffix, what in COUNTED:
         files = {path: at for path, at in store.times(place).items() if path.endswith(suffix)}
         done, total = count_done(files, suffix), units if what == "units" else None
         late = sorted(at for at in files.values() if at > now - _WINDOW)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.base import schema
+from curate.base import schema, stages
 from curate.base.errors import RunError
 from curate.base.wording import pluralise
 from curate.emit.output_format import find_output, find_written
@@ -107,10 +107,10 @@ def _check_rows(folder: RunStore) -> tuple[list[str], list[str]]:
             listed.append(np.repeat(kept[-1], repeats[is_kept]))
             if (repeats[~is_kept] != 0).any():
                 faults.append(f"{path}: a row that is not kept has repeats")
-        rules = pc.if_else(table["kept"], schema.KEPT, table["rule"]).combine_chunks()
+        rules = pc.if_else(table["kept"], stages.KEPT, table["rule"]).combine_chunks()
         verdicts.update({item["values"]: item["counts"] for item in pc.value_counts(rules).to_pylist()})
     counts = facts.counts
-    if sum(counts.values()) != rows or counts.get(schema.FAILED, 0) != failed:
+    if sum(counts.values()) != rows or counts.get(stages.FAILED, 0) != failed:
         faults.append(f"{layout.RUN_FILE}: counts {counts} do not add up to {rows} samples, {failed} of them failed")
     faults += [
         f"{layout.RUN_FILE}: says {counts.get(name, 0):,} rows {name}, but tables/decisions has {verdicts[name]:,}"
@@ -124,7 +124,7 @@ def _check_rows(folder: RunStore) -> tuple[list[str], list[str]]:
     if not np.array_equal(read_uids(folder), expected):
         faults.append(f"{layout.UIDS_FILE}: differs from the kept uids of tables/decisions")
     faults += _check_shards(folder, uids)
-    published = counts.get(schema.KEPT, 0)
+    published = counts.get(stages.KEPT, 0)
     sums = f"{published:,} kept + {rows - failed - published:,} dropped + {failed:,} failed"
     return [f"{pluralise(rows, 'sample')} = {sums}", f"{len(uids):,} kept uids in shards and uids.npy"], faults
 
@@ -150,7 +150,7 @@ def _check_absence(folder: RunStore) -> tuple[list[str], list[str]]:
     facts = read_facts(folder)
     record, named = Record.read(folder), facts.forgotten
     if not len(record) and not named:
-        rows = facts.counts.get(schema.FORGOTTEN, 0)
+        rows = facts.counts.get(stages.FORGOTTEN, 0)
         return [], [f"{layout.FORGOTTEN_FILE}: is missing, although {rows:,} rows are forgotten"] if rows else []
     faults = list(_find_forgotten(folder, record.items))
     if not named or len(record) != named.items or not record.extends(named):

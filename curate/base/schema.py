@@ -1,4 +1,4 @@
-"""The one definition of every table: Arrow schemas, and the codes that `status`, `rule` and `reason` may hold.
+"""The one definition of every table: Arrow schemas, and the codes that `status` and `reason` may hold.
 
 Row-aligned tables (`samples`, `scores`, `matches`, `members`, `decisions`) have one file per unit; row i of each is the
 i-th sample of the unit, the unreadable ones included. (unit, row) is the key. A uid names a pair: it may repeat in a
@@ -6,8 +6,6 @@ pool, never among the kept, and is null where the row could not be read.
 """
 
 import tomllib
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
 from http import HTTPStatus
 from importlib.resources import files
 
@@ -102,72 +100,6 @@ OWN_COLUMNS = frozenset({*SAMPLES.names, *DECISIONS.names, REPEATS.name, DUPLICA
 LICENCES = ("license_group", "license", "licence_url")
 
 OK = "ok"
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What may become of a row."""
-
-    name: str  # of the row in `decisions.rule`, in run.json's counts and in the funnel; of RULES and SELECTION no row's
-    code: int  # of the row in `UnitState.verdicts`; a rule's code is its position among the rules
-    meaning: str  # for people, of all rows
-    reason: str  # for people, of one row: `str.format` fills in what `curate explain` knows of it
-    section: str = ""  # the recipe's section that the stage needs, as a dotted key; empty where it needs none
-
-
-_UNMATCHED, _CONTAMINATED = "no entry of the metadata occurs in", "near an image of the evaluation set"
-_OTHER_TEXT = "another text of its image is the one that may be drawn"
-
-# In the order in which they apply. RULES holds the place of the recipe's rules, and no row has its code; SELECTION that
-# of the recipe's selection, by whose key rows are named.
-STAGES = (
-    Stage("failed", -2, "could not be read, or has no caption", "{failure}"),
-    Stage("forgotten", -7, "removed on request", "removed on request{date}"),
-    Stage("rules", 0, "a rule of the recipe", "the first rule that it fails"),
-    Stage("unmatched", -3, f"{_UNMATCHED} the caption", f"{_UNMATCHED} its caption", "match"),
-    Stage("contaminated", -4, _CONTAMINATED, f"{_CONTAMINATED}: {{duplicate_of}}", "dedup.against"),
-    Stage("duplicate", -5, "another sample represents it", "a duplicate of {duplicate_of}"),
-    Stage("other_text", -8, _OTHER_TEXT, f"{_OTHER_TEXT}: that with the smallest hash", "balance.one_per"),
-    Stage("*selection", -6, "not chosen", "not chosen"),
-    Stage("kept", -1, "the curated set", ""),
-)
-FAILED, FORGOTTEN, RULES, UNMATCHED, CONTAMINATED, DUPLICATE, OTHER_TEXT, SELECTION, KEPT = (s.name for s in STAGES)
-STAGE_OF_RULES = next(stage for stage in STAGES if stage.name == RULES)
-STAGE = {stage.name: stage for stage in STAGES if stage.name not in (RULES, SELECTION)}
-CODES = {stage.name: stage.code for stage in STAGES if stage.name != RULES}
-POOL = "pool"  # no stage, but the first line of the funnel
-RESERVED_RULES = (*STAGE, POOL)  # names that a recipe's rules may not have, besides those of selections
-
-
-def run_stages(
-    rules: Sequence[str],
-    sections: Collection[str],
-    forgotten: bool,
-    dedup: int | None = None,
-    selection: tuple[str, str] | None = None,
-) -> list[Stage]:
-    """Return the stages of a run in the order in which they apply, one for each rule, `kept` last.
-
-    Args:
-        rules: their names, in order.
-        sections: those of `Stage.section` that the run's recipe has.
-        forgotten: whether some rows are taken out on request, which no recipe says.
-        dedup: the position of the rule that is deduplication: it is no stage of its own, but `duplicate` and what comes
-            right before it are there; None where they come after all rules.
-        selection: key and meaning of the run's selection; None without one.
-    """
-    stages: list[Stage] = []
-    of_rules = [replace(STAGE_OF_RULES, name=name, code=position) for position, name in enumerate(rules)]
-    for stage in STAGES:
-        if stage.name == RULES:
-            stages += of_rules[:dedup]
-        elif stage.name == SELECTION:
-            stages += [replace(stage, name=selection[0], meaning=selection[1])] if selection else []
-        elif stage.name == DUPLICATE and dedup is not None:
-            stages += [stage, *of_rules[dedup + 1 :]]
-        elif forgotten if stage.name == FORGOTTEN else not stage.section or stage.section in sections:
-            stages.append(stage)
-    return stages
 
 
 _REASONS = tomllib.loads(files("curate.base").joinpath("reasons.toml").read_text("ascii"))

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from curate.base import ids
 from curate.base.errors import RecipeError
+from curate.base.stages import VERSIONS
 from curate.decide.rules.row_counts import count_columns
 from curate.expressions.check import check_count
 from curate.match.unit import MatchSettings
@@ -17,7 +18,7 @@ from curate.recipe.gates import GATES
 from curate.recipe.measure import Embedder
 from curate.recipe.source import Source
 from curate.run.columns import visible_columns
-from curate.run.context import VERSIONS, RunContext
+from curate.run.context import RunContext
 from curate.signals.registry import find_signals
 from curate.signals.signal import Signal
 from curate.store.store import RunStore
@@ -66,7 +67,7 @@ class CaptionSettings:
     def key_fields(self) -> list[Any]:
         """What texts depend on besides the rows that are kept, as plain data."""
         packages = (GATES.package(key) for key in GATES.kinds() if key not in self.captions.gates.off)
-        return [VERSIONS["captions"], self.captions.cache_key_fields(self.engine_ids), *filter(None, packages)]
+        return [VERSIONS["caption"], self.captions.cache_key_fields(self.engine_ids), *filter(None, packages)]
 
     def key(self, unit: Unit, decisions_key: str | None) -> str:
         """Return the key of a unit's `answers`, `captions` and `regions`, by that of its `decisions`."""

@@ -13,7 +13,7 @@ from typer import Argument, Option
 from curate.ask.diff import CHANGES, GAINED, LOST, NOT_IN_POOL, SAMPLES, Diff, changed_samples, diff_runs
 from curate.ask.output import Line, Page, Part, Result, columns, heading, line, named, tuples, write_json
 from curate.base.errors import RecipeError
-from curate.base.schema import KEPT, POOL
+from curate.base.stages import KEPT, POOL
 from curate.base.wording import pluralise
 from curate.cli.common import Format, FormatOption, PageOption, open_output, print_lines, print_result, save_images
 

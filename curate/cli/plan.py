@@ -13,7 +13,7 @@ from curate.ask.whatif.estimate import Estimate, EstimatedRequests, NotCompiledE
 from curate.base.compiling import interpreting, is_compiled
 from curate.base.errors import RecipeError
 from curate.base.process import CORES, temporary_folder
-from curate.base.schema import KEPT
+from curate.base.stages import KEPT
 from curate.base.wording import describe_seen, format_bytes, format_seconds, pluralise
 from curate.captions.engines import find_faults
 from curate.cli import common

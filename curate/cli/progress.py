@@ -12,9 +12,10 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from curate.ask.status import STEPS, USUAL, count_done, seconds_between
+from curate.ask.status import count_done, seconds_between
 from curate.base.errors import CurateError
 from curate.base.process import at_interrupt, beside
+from curate.base.stages import COUNTED, USUAL
 from curate.base.wording import format_bytes, pluralise
 from curate.cli import common
 from curate.cli.terminal import Escaped, plain
@@ -55,7 +56,7 @@ class _Progress:
 
     def read(self, ended: bool = False) -> None:
         """Count files; read the downloads' log too, unless it was read just now and the run has not ended."""
-        self.counts = {step: self._count_files(place, suffix) for step, place, suffix, _ in STEPS}
+        self.counts = {step: self._count_files(place, suffix) for step, place, suffix, _ in COUNTED}
         began = time.monotonic()
         if not self.urls or (began < self._next and not ended):
             return
@@ -85,7 +86,7 @@ class _Progress:
     def texts(self, of_downloads: str = "", always: Collection[str] = ()) -> list[str]:
         """Return how far each step is that has begun, or is named in `always`."""
         download = [f"download {self.tried:,}/{self.urls:,} URLs{of_downloads}"] if self.tried else []
-        steps = [(step, what) for step, _, _, what in STEPS if self.counts[step] or step in always]
+        steps = [(step, what) for step, _, _, what in COUNTED if self.counts[step] or step in always]
         steps = [(step, "shard" if (self.counts[step], what) == (1, "shards") else what) for step, what in steps]
         of_all = {"units": f"/{self.units}"}
         images = {"measure": self.images}
@@ -182,7 +183,7 @@ def _bars(progress: _Progress, stop: threading.Event) -> None:
     with Live(Group(bars, of_downloads), console=Console(file=plain(sys.stderr)), transient=True):
         sys.stderr = Escaped(sys.stderr)  # that lets lines through above the bars
         tasks = {"download": bars.add_task("download", total=progress.urls, what="URLs", start=False, visible=False)}
-        for step, _, _, what in STEPS:
+        for step, _, _, what in COUNTED:
             total = progress.units if what == "units" else None
             first = step == "measure"
             tasks[step] = bars.add_task(step, total=total, what=what, start=first, visible=first)

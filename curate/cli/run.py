@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from curate.ask.status import STEPS, describe_attempts
+from curate.ask.status import describe_attempts
 from curate.base.errors import RecipeError, RunError
+from curate.base.stages import COUNTED
 from curate.base.wording import pluralise
 from curate.cli import common
 from curate.cli.detach import detached, is_driver, passing_on, say_handed_over, start_driver
@@ -38,7 +39,7 @@ from curate.store.store import RunStore
 if TYPE_CHECKING:
     from pipelines.claim import Prepared
 
-_OUTPUTS = (*((place, suffix) for _, place, suffix, _ in STEPS), (POOL, STATISTICS))
+_OUTPUTS = (*((place, suffix) for _, place, suffix, _ in COUNTED), (POOL, STATISTICS))
 
 
 class CommandKeeper(Keeper):

@@ -7,7 +7,8 @@ from math import ceil
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.base.schema import FAILED, KEPT, MISSING_REASONS, POOL, SAMPLE_REASONS
+from curate.base.schema import MISSING_REASONS, SAMPLE_REASONS
+from curate.base.stages import FAILED, KEPT, POOL
 from curate.base.wording import format_bytes, format_seconds, pluralise
 from curate.decide.dedup.exact import LARGE_SHARE
 from curate.pool.registry import find_downloading

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.base import schema
+from curate.base import schema, stages
 from curate.base.numeric.arrays import F64, I64, U64, whole
 from curate.base.numeric.quantiles import key_bits, order_keys
-from curate.base.schema import CODES
+from curate.base.stages import CODES
 from curate.decide.decontamination import find_contaminated
 from curate.decide.rules.rules import first_failed
 from curate.decide.rules.top import Counts, TopSearch, TopValues, add_counts
@@ -82,9 +82,9 @@ def start_unit(tables: OpenTables, unit: Unit, settings: DecideSettings) -> Unit
     with time_step(settings.store, "rules", unit.name) as timer:
         samples = tables.read("samples", ["status", "characters"])
         is_readable = pc.equal(samples["status"], pa.scalar(schema.OK)).to_numpy()
-        state = UnitState(unit, np.where(is_readable, np.int16(ALIVE), np.int16(CODES[schema.FAILED])))
+        state = UnitState(unit, np.where(is_readable, np.int16(ALIVE), np.int16(CODES[stages.FAILED])))
         timer.rows = len(state.verdicts)
-        return apply_segment(tables, state.drop(forgotten_mask(samples), CODES[schema.FORGOTTEN]), settings, 0)
+        return apply_segment(tables, state.drop(forgotten_mask(samples), CODES[stages.FORGOTTEN]), settings, 0)
 
 
 def apply_segment(tables: OpenTables, state: UnitState, settings: DecideSettings, index: int) -> UnitState:
@@ -100,14 +100,14 @@ def apply_segment(tables: OpenTables, state: UnitState, settings: DecideSettings
         state = replace(state, verdicts=verdicts)
     if segment.dedup and settings.matching:
         unmatched = pc.equal(pc.list_value_length(read_matches(tables)), pa.scalar(0)).to_numpy(zero_copy_only=False)
-        state = state.drop(unmatched, CODES[schema.UNMATCHED])
+        state = state.drop(unmatched, CODES[stages.UNMATCHED])
     if segment.dedup and settings.against:
         rows, values = settings.against.read(tables, state.alive)
         near, images = find_contaminated(settings.store, settings.against, values)
         dropped = np.zeros(len(state.verdicts), bool)
         dropped[rows[near]] = True
         contaminated = Contaminated(rows[near], images)
-        state = replace(state.drop(dropped, CODES[schema.CONTAMINATED]), contaminated=contaminated)
+        state = replace(state.drop(dropped, CODES[stages.CONTAMINATED]), contaminated=contaminated)
     return state
 
 

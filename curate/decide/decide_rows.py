@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.base import ids, schema
+from curate.base import ids, stages
 from curate.base.numeric.arrays import I64, whole
 from curate.decide.apply_rules import RuleAnswers, apply_later_rules, apply_rules
 from curate.decide.dedup import exact
@@ -45,10 +45,10 @@ def decide_rows(
 
     `unread` are the files of all units that could not be read; `n_buckets` has no influence on the result.
     """
-    rules = apply_rules(units, settings)
+    rules = units.at("rules", apply_rules, settings)
     matches = count_matches(units, settings) if settings.matching else None
-    recalls, large = deduplicate(units, settings, n_buckets)
-    rules = apply_later_rules(units, settings, rules)
+    recalls, large = units.at("duplicates", deduplicate, settings, n_buckets)
+    rules = units.at("rules", apply_later_rules, settings, rules)
     survivors = None if matches is None else count_survivors(units, settings, matches)
     drop_other_texts(units, settings, n_buckets)
     choice = choose(units, settings, survivors)
@@ -115,5 +115,5 @@ def _drop(tables: OpenTables, state: UnitState, sent: list[npt.NDArray[np.void]]
     texts = texts[np.argsort(texts["row"])]
     others = np.zeros(len(state.verdicts), bool)
     others[texts["row"][~texts["chosen"]]] = True
-    state = state.drop(others, schema.CODES[schema.OTHER_TEXT])
+    state = state.drop(others, stages.CODES[stages.OTHER_TEXT])
     return replace(state, texts=Texts(texts["row"].copy(), texts["texts"].copy())) if len(texts) else state

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.base import schema
+from curate.base import stages
 from curate.base.numeric.arrays import I64, U64, whole
 from curate.decide.dedup import exact
 from curate.decide.dedup.exact import Records
@@ -139,7 +139,7 @@ def _drop(tables: OpenTables, state: UnitState, lost: list[Records]) -> UnitStat
     representatives = np.stack([records["rep_hi"], records["rep_lo"]])
     cosines = records["cosine"].copy() if records["cosine"].any() else None
     duplicates = Duplicates(records["row"].copy(), representatives, cosines)
-    return replace(state.drop(rows, schema.CODES[schema.DUPLICATE]), duplicates=duplicates)
+    return replace(state.drop(rows, stages.CODES[stages.DUPLICATE]), duplicates=duplicates)
 
 
 def _by_number(records: Records, numbers: npt.NDArray[np.integer]) -> Iterator[tuple[int, Records]]:

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.base import ids, schema
+from curate.base import ids, schema, stages
 from curate.base.numeric.arrays import F64, I32, I64
-from curate.base.schema import CODES
+from curate.base.stages import CODES
 from curate.decide.draw.entry_sums import EntryVector, SparseSums, sparse_counts, sparse_sums
 from curate.decide.draw.inclusion import fixed_point
 from curate.decide.draw.selection import Choice, FindRows
@@ -165,7 +165,7 @@ def _decisions(
         draws[~state.alive] = np.nan
         times = choice.repeats(draws[left])
         repeats[left] = draws[left] < 1 if times is None else times
-        state = state.drop(left & (draws >= 1), CODES[schema.SELECTION])
+        state = state.drop(left & (draws >= 1), CODES[stages.SELECTION])
     selection = settings.selection[0].key if settings.selection else None
     names = name_verdicts(state.verdicts, settings.rules, selection)
     likely, drawn = (pa.array(values, mask=np.isnan(values)) for values in (probability, draws))

@@ -12,6 +12,7 @@ import pyarrow as pa
 from curate.base import ids, schema
 from curate.base.errors import RecipeError, UnknownColumn
 from curate.base.registry import version
+from curate.base.stages import VERSIONS
 from curate.decide.dedup.passes.dedup_pass import ImageNearness, KeyPass, Nearness
 from curate.decide.dedup.passes.embedding import EmbeddingCosine
 from curate.decide.draw.groups import check_groups
@@ -30,7 +31,7 @@ from curate.recipe.recipe import REFERENCE, Recipe
 from curate.recipe.section import without_runtime
 from curate.relate.steps import related_key
 from curate.run.columns import visible_columns
-from curate.run.context import VERSIONS, RunContext, StepSettings
+from curate.run.context import RunContext, StepSettings
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
@@ -158,7 +159,7 @@ def decisions_key(context: RunContext) -> str:
     joins = [[name, g.digest] for name, groups in context.pool.groups.items() for g in groups if g.digest]
     scores = [[field.name, str(field.type)] for field in measured.score_schema]
     signals = [signal.key for signal in measured.signals]
-    versions = [VERSIONS[step] for step in ("measure", "matches", "decisions")]
+    versions = [VERSIONS[step] for step in ("measure", "match", "decide")]
     return ids.digest(
         [
             *(versions, context.pool.key, sources, _deciding_sections(context.recipe), scores, signals),

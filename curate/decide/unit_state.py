@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base.numeric.arrays import F32, I16, I32, I64, U64, Mask
-from curate.base.schema import CODES, KEPT, OTHER_TEXT, SELECTION
+from curate.base.stages import CODES, KEPT, OTHER_TEXT, SELECTION
 from curate.decide.statistics.derived import At, Scale
 from curate.pool.plan import Unit
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow.parquet as pq
 
-from curate.base.schema import DUPLICATE, KEPT
+from curate.base.stages import DUPLICATE, KEPT
 from curate.demo.samples import NEAR_DUPLICATES
 from curate.demo.words import AIMS, DEFECTS
 from curate.store.store import RunStore

@@ -9,6 +9,7 @@ import pyarrow as pa
 from curate.base import ids
 from curate.base.process import CORES, Recent
 from curate.base.schema import INPUT_PROBABILITY
+from curate.base.stages import VERSIONS
 from curate.captions.mix import EmittedTexts, emitted_texts
 from curate.captions.settings import CaptionSettings
 from curate.decide.settings import decisions_key
@@ -19,7 +20,7 @@ from curate.pool.reread import UnitRereader
 from curate.recipe.captions import Captions
 from curate.recipe.output import OUTPUTS, Output
 from curate.recipe.source import Source, find_source
-from curate.run.context import VERSIONS, RunContext, StepSettings
+from curate.run.context import RunContext, StepSettings
 from curate.store.store import RunStore
 from curate.store.table_file import TableFile
 from curate.store.tables import OpenTables, UnitTables
@@ -72,7 +73,7 @@ class EmitSettings(StepSettings):
         texts = [] if self.captioning is None else [self.captioning]
         texts += [_SYN_JSON] if self.captions and self.captions.output.syn_json else []
         texts += [package] if package else []
-        return ids.digest([VERSIONS["shards"], self.decisions_key, self.output.model_dump(), *texts])
+        return ids.digest([VERSIONS["emit"], self.decisions_key, self.output.model_dump(), *texts])
 
     def decisions(self, unit: Unit) -> TableFile:
         """Return a unit's decisions, with what shards need of them, read once for all that have some of its rows."""

@@ -17,13 +17,14 @@ import pyarrow.compute as pc
 from curate.base import ids, schema
 from curate.base.numeric.arrays import whole
 from curate.base.process import process_cache
+from curate.base.stages import VERSIONS
 from curate.match import language_matcher, matcher
 from curate.match.language_matcher import LanguageMatcher, open_matcher
 from curate.match.languages import languages_digest
 from curate.match.matcher import Matcher
 from curate.pool.plan import Unit
 from curate.recipe.recipe import REFERENCE
-from curate.run.context import VERSIONS, RunContext
+from curate.run.context import RunContext
 from curate.run.units import Units
 from curate.store.layout import ENTRIES_FILE, METADATA_FILE
 from curate.store.store import RunStore
@@ -50,7 +51,7 @@ class MatchSettings:
     def key(self, samples_key: str | None) -> str:
         """Return the key of `matches`, by that of the unit's `samples`; empty without one, for these may change."""
         by_language = [languages_digest()] if self.by_language else []
-        parts = [VERSIONS["matches"], samples_key, self.metadata_key, self.mode, *by_language]
+        parts = [VERSIONS["match"], samples_key, self.metadata_key, self.mode, *by_language]
         return ids.digest(parts) if samples_key else ""
 
     @property

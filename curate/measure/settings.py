@@ -13,17 +13,18 @@ import pyarrow as pa
 
 from curate.base import ids
 from curate.base.registry import version
+from curate.base.stages import STAGE, VERSIONS
 from curate.pool.plan import Pool, Unit
 from curate.recipe.measure import Measure
 from curate.recipe.source import Source, find_source
 from curate.run.columns import embedding_schema, score_schema, table_names
-from curate.run.context import VERSIONS, RunContext
+from curate.run.context import RunContext
 from curate.signals.registry import find_signals
 from curate.signals.signal import EmbeddingSignal, PrecomputedSignal, Signal, filled_columns
 
 # What else `samples` depends on, and nothing but it.
 _SAMPLES = "uids of rows that could not be read; original_sha256; fields"
-TABLES = ("samples", "scores", "embeddings", "members")
+TABLES = tuple(STAGE["measure"].tables)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.base import schema
+from curate.base import schema, stages
 from curate.base.errors import ConservationError, RunError
 from curate.base.process import groups, in_threads
-from curate.base.schema import KEPT
+from curate.base.stages import KEPT
 from curate.base.wording import pluralise
 from curate.download.source import UrlsSource
 from curate.emit.output_format import OutputFormat, find_output
@@ -150,7 +150,7 @@ def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Aud
         unread={shard for shard, reason, _ in files if _is_unread(reason)},
         downloads=_downloads(settings, unit),
     )
-    failures = _failures(settings, tables, unit, files, bool(verdicts[schema.FAILED]))
+    failures = _failures(settings, tables, unit, files, bool(verdicts[stages.FAILED]))
     if len(failures):
         settings.store.write_parquet(failures_part(unit.index), failures)
         audit.failed.add(unit.index)
@@ -193,7 +193,7 @@ def _count_verdicts(samples: pa.Table, decisions: pa.Table, unit: Unit) -> Count
         verdicts[KEPT] = kept
     unreadable = pc.not_equal(samples["status"], pa.scalar(schema.OK))
     dropped = pc.equal(decisions["kept"], pc.is_null(decisions["rule"]))
-    failed = pc.equal(pc.is_in(decisions["rule"], pa.array([schema.FAILED])), unreadable)
+    failed = pc.equal(pc.is_in(decisions["rule"], pa.array([stages.FAILED])), unreadable)
     # A null in a column that may hold none counts as neither.
     if _count_values(dropped)[True] + _count_values(failed)[True] != 2 * len(samples):
         bad = _count_values(unreadable)[True]
@@ -268,7 +268,7 @@ def allow(limit: str, bad: int, rows: int) -> str:
 
 def check_damage(settings: PublishSettings, audit: Audit) -> Audit:
     """Return the audit. Raises RunError where more is unread than the recipe allows, or a signal failed on all."""
-    failed, recipe = audit.verdicts[schema.FAILED], settings.recipe
+    failed, recipe = audit.verdicts[stages.FAILED], settings.recipe
     for signal, error in audit.errors.items():
         if error.rows >= audit.rows - failed:
             what = f"{signal}: fails on each of {pluralise(error.rows, 'image')}, the first time with"

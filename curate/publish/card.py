@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from curate.base.schema import FORGOTTEN
+from curate.base.stages import FORGOTTEN
 from curate.base.wording import escape, format_bytes, pluralise
 from curate.emit.output_format import OutputFormat, find_written
 from curate.store.facts import ContentFacts, RunFacts

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.base import schema
+from curate.base import schema, stages
 from curate.base.numeric.arrays import F64, I64, concat_small
 from curate.captions.work import Captioned, summarise
 from curate.decide.decide_rows import Decided
@@ -147,7 +147,7 @@ def _summarise(
     now = time.time()
     evaluation = store.read_json(layout.EVALUATION_FACTS_FILE) if recipe.dedup.against else None
     chunks = lay_out_chunks(results.sources, audit.sizes)
-    stages = [stage.name for stage in recipe.stages(settings.has_blocklist)]
+    verdicts = [verdict.name for verdict in recipe.verdicts(settings.has_blocklist)]
     values: Mapping[str, Any] = decided.choice.values if decided.choice else {}
     near = [
         run_facts.NearFacts(place=place, **by.model_dump(), sampled=int(pairs), found=int(compared))
@@ -177,10 +177,10 @@ def _summarise(
         if recipe.captions and captioned
         else [],
         near=near,
-        large_groups=_large_groups(decided.large, stages, counts, recipe.dedup) or None,
+        large_groups=_large_groups(decided.large, verdicts, counts, recipe.dedup) or None,
         signal_errors=signal_errors or None,
         short_texts=_short_texts(recipe, audit) or None,
-        counts={stage: counts[stage] for stage in stages},
+        counts={verdict: counts[verdict] for verdict in verdicts},
         content=run_facts.ContentFacts(json_dtype=results.json_dtype),
         finished=now,
         seconds=now - claim.started,
@@ -207,17 +207,17 @@ def _selection(recipe: Recipe, choice: Choice | None, counts: Counter[str], entr
     if choice is None or recipe.selection is None:
         return None
     (key, section), selection = recipe.selection, recipe.selector
-    outcome = Outcome(section, choice, recipe.seed, counts[schema.KEPT], counts[key], entries)
+    outcome = Outcome(section, choice, recipe.seed, counts[stages.KEPT], counts[key], entries)
     chosen = {"label": choice.label, "is_uniform": choice.is_uniform, "values": dict(choice.values)}
     chosen |= {"is_random": choice.is_random, "repeats": selection.has_repeats}
     return SelectionFacts(key=key, meaning=selection.meaning, **chosen, **selection.words(outcome).model_dump())
 
 
 def _large_groups(
-    largest: Sequence[tuple[int, str]], stages: Sequence[str], counts: Counter[str], by: Dedup
+    largest: Sequence[tuple[int, str]], verdicts: Sequence[str], counts: Counter[str], by: Dedup
 ) -> list[LargeGroupFacts]:
     """Return the groups with over `exact.LARGE_SHARE` of the rows that reached deduplication, the largest first."""
-    reached = sum(counts[stage] for stage in stages[stages.index(schema.DUPLICATE) :])
+    reached = sum(counts[verdict] for verdict in verdicts[verdicts.index(stages.DUPLICATE) :])
     groups = sorted((group for group in largest if group[0] > 1), key=lambda group: (-group[0], group[1]))
     large = [group for group in groups if group[0] > exact.LARGE_SHARE * reached]
     if by.near and not large:  # then the largest, from so many rows and such a share on

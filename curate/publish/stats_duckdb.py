@@ -16,7 +16,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from curate.base import schema
+from curate.base import schema, stages
 from curate.base.errors import ConservationError
 from curate.base.process import temporary_folder
 from curate.publish.audit import Drops
@@ -123,11 +123,11 @@ def _funnel(run: RunFacts, drops: Drops) -> pa.Table:
     by_rule: Counter[str | None] = Counter()
     for (_, rule), count in drops.items():
         by_rule[rule] += count
-    steps = [stage.name for stage in run.stages(bool(by_rule[schema.FORGOTTEN]))[:-1]]
+    steps = [verdict.name for verdict in run.verdicts(bool(by_rule[stages.FORGOTTEN]))[:-1]]
     if strange := sorted(str(name) for name in by_rule if name is not None and name not in steps):
         raise ConservationError(f"decisions name rules that the run does not have: {', '.join(strange)}")
     drop_rows = [("drop", name, by_rule[name]) for name in steps]
-    ends = (schema.POOL, schema.POOL, by_rule.total()), (schema.KEPT, schema.KEPT, by_rule[None])
+    ends = (stages.POOL, stages.POOL, by_rule.total()), (stages.KEPT, stages.KEPT, by_rule[None])
     lines = ((place, *row) for place, row in enumerate([ends[0], *drop_rows, ends[1]]))
     return _table(lines, position=_INT32, kind=_TEXT, rule=_TEXT, rows=_INT64)
 
@@ -136,6 +136,6 @@ def _sources(run: RunFacts, drops: Drops) -> pa.Table:
     rows = []
     for place, name in enumerate(dict.fromkeys([*run.sources, *sorted(source for source, _ in drops)])):
         counts = {rule: count for (source, rule), count in drops.items() if source == name}
-        pool, failed, kept = sum(counts.values()), counts.get(schema.FAILED, 0), counts.get(None, 0)
+        pool, failed, kept = sum(counts.values()), counts.get(stages.FAILED, 0), counts.get(None, 0)
         rows.append((place, name, pool, failed, pool - failed - kept, kept))
     return _table(rows, position=_INT32, source=_TEXT, **dict.fromkeys(("pool", "failed", "dropped", "kept"), _INT64))

@@ -58,7 +58,13 @@ def compact(units: Units, settings: PublishSettings, audited: Answer, sources: S
 
 
 def publish_run(
-    units: Units, context: RunContext, sources: Sources, tables: Answer, shards: tuple[Answer, Answer], **findings: Any
+    units: Units,
+    /,
+    context: RunContext,
+    sources: Sources,
+    tables: Answer,
+    shards: tuple[Answer, Answer],
+    **findings: Any,
 ) -> Answer:
     """Write what describes the run and its shards, and `_SUCCESS` last; the answer is None once the run is complete.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.base import schema
+from curate.base import schema, stages
 from curate.base.numeric.sides import SQL as SIDES
 from curate.emit.output_format import OutputFormat
 from curate.recipe.files import shipped_folder
@@ -21,10 +21,7 @@ from curate.store.store import RunStore
 _ALIGNED = pa.schema(schema.ALIGNED)  # of tables whose other columns depend on the recipe
 LARGE: dict[str, pa.Schema] = {
     name: getattr(schema, name.upper(), _ALIGNED)
-    for name in (
-        *("samples", "scores", "embeddings", "matches", "related", "decisions", "derived", "answers", "captions"),
-        *("regions", "members", "manifest", "retries"),
-    )
+    for name in (*sorted(stages.TABLES, key="members".__eq__), "manifest", "retries")  # the order is that of views.sql
 }
 _TYPES: dict[pa.DataType, str] = {pa.bool_(): "BOOLEAN", pa.string(): "VARCHAR"}
 _TYPES |= {pa.int32(): "INTEGER", pa.int64(): "BIGINT", pa.uint64(): "UBIGINT"}

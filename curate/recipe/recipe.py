@@ -16,7 +16,7 @@ from pydantic import Field, SerializeAsAny, ValidationError, field_validator, mo
 
 from curate.base.errors import RecipeError
 from curate.base.registry import warn_of_broken
-from curate.base.schema import RESERVED_RULES, Stage, run_stages
+from curate.base.stages import RESERVED_RULES, Verdict, run_verdicts
 from curate.base.wording import did_you_mean
 from curate.recipe import section as fields
 from curate.recipe.captions import Captions
@@ -188,13 +188,17 @@ class Recipe(KindsSection):
             self.captions.gates.check_needs(self.match is not None, models)
         return self
 
-    def stages(self, forgotten: bool) -> list[Stage]:
-        """Return the stages of a run of this recipe; see `curate.base.schema.run_stages`."""
-        optional: dict[str, Any] = {"match": self.match, "dedup.against": self.dedup.against}
-        optional["balance.one_per"] = self.balance and self.balance.one_per
-        sections = [name for name, section in optional.items() if section is not None]
+    def has(self, section: str) -> bool:
+        """Return whether it has what a dotted attribute names, and something is in it; of an empty name, True."""
+        value: Any = self
+        for name in filter(None, section.split(".")):
+            value = getattr(value, name, None)
+        return bool(value)
+
+    def verdicts(self, forgotten: bool) -> list[Verdict]:
+        """Return the verdicts of a run of this recipe; see `curate.base.stages.run_verdicts`."""
         selection = (self.selector.key, self.selector.meaning) if self.selector else None
-        return run_stages(list(self.rules), sections, forgotten, self.dedup_place, selection)
+        return run_verdicts(list(self.rules), self.has, forgotten, self.dedup_place, selection)
 
     @property
     def selection(self) -> tuple[str, Any] | None:

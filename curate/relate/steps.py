@@ -13,12 +13,13 @@ import pyarrow as pa
 
 from curate.base import ids, schema
 from curate.base.numeric.arrays import drop_nonfinite
+from curate.base.stages import VERSIONS
 from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Unit
 from curate.recipe.measure import column_prefix
 from curate.recipe.relate import RELATIONS
 from curate.relate.relation import Asking, Model, Reading, Relation
-from curate.run.context import VERSIONS, RunContext, StepSettings
+from curate.run.context import RunContext, StepSettings
 from curate.run.units import Answer, Fold, Units
 from curate.store.manifest import check_written
 from curate.store.store import RunStore
@@ -63,7 +64,7 @@ def related_key(context: RunContext) -> str:
         for key, name, section in requested
     ]
     blocklist = [context.blocklist_key] if context.blocklist_key else []
-    return ids.digest([VERSIONS["related"], context.pool.key, context.recipe.seed, relations, *blocklist])
+    return ids.digest([VERSIONS["relate"], context.pool.key, context.recipe.seed, relations, *blocklist])
 
 
 def relate(units: Units, context: RunContext, unread: Answer[list[str]]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.base import schema
+from curate.base import schema, stages
 from curate.base.errors import RecipeError
 from curate.pool.plan import Pool
 from curate.pool.registry import find_format
@@ -61,19 +61,10 @@ def table_names(context: RunContext) -> tuple[str, ...]:
         return context.tables
     recipe, signals = context.recipe, find_signals(context.recipe.measure, context.models)
     has = {
-        "samples": True,
         "scores": len(score_schema(signals, context.pool)) > len(schema.ALIGNED),
-        "embeddings": bool(recipe.measure.kept),
         "members": context.pool.has_images and any(find_format(source).has_members for source in recipe.input),
-        "matches": recipe.match is not None,
-        "related": bool(recipe.relate.requested),
-        "derived": bool(recipe.derive),
-        "decisions": True,
-        "answers": recipe.captions is not None,
-        "captions": recipe.captions is not None,
-        "regions": recipe.captions is not None and recipe.captions.regions is not None,
     }
-    return tuple(name for name, is_there in has.items() if is_there)
+    return tuple(name for name, section in stages.TABLES.items() if has.get(name, True) and recipe.has(section))
 
 
 def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None:

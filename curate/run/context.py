@@ -24,9 +24,6 @@ from curate.store.layout import RUN_FILE
 from curate.store.store import RunStore
 from curate.store.tables import ChunkTables, OpenTables, UnitTables
 
-# Raised when a step's code changes what it writes.
-VERSIONS = {"measure": 2, "matches": 1, "related": 2, "decisions": 2, "captions": 2, "shards": 3}
-
 
 class StepSettings:
     """Base of what a step takes of a run: it opens units' tables in the run's folder, and nowhere else."""

@@ -19,8 +19,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import reduce
-from typing import Any, Generic, NamedTuple, TypeVar, overload
+from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
+from curate.base.stages import STAGE
+
+A = ParamSpec("A")
 P = TypeVar("P")
 W = TypeVar("W")
 T_co = TypeVar("T_co", covariant=True)
@@ -145,6 +148,14 @@ class Units(ABC):
 
     # Where steps work: unless it is a cluster, a step over all of them may hold them, and use all cores
     place: Place = Place.THIS_PROCESS
+    stage = "decide"  # whose work the steps are that are added now
+
+    def at(self, stage: str, add: Callable[Concatenate["Units", A], W], *values: A.args, **named: A.kwargs) -> W:
+        """Return `add(self, *values, **named)`, whose steps count for a stage of `curate.base.stages`."""
+        before, self.stage = self.stage, STAGE[stage].name
+        result = add(self, *values, **named)
+        self.stage = before
+        return result
 
     @abstractmethod
     def then(self, name: str, function: Callable[..., Any], *values: Any, sent: Pairs | None = None) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self, TypeVar, get_args
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from curate.base import schema
+from curate.base import stages
 from curate.base.errors import DamagedError, RunError
 from curate.base.wording import all_digits
 from curate.recipe.deciding import DEDUP
@@ -361,18 +361,18 @@ class RunFacts(RunClaim):
     seconds: float  # from start to finish
     content: ContentFacts = ContentFacts()
 
-    def stages(self, forgotten: bool) -> list[schema.Stage]:
-        """Return the run's stages; see `schema.run_stages`."""
+    def verdicts(self, forgotten: bool) -> list[stages.Verdict]:
+        """Return the run's verdicts; see `stages.run_verdicts`."""
         recipe = {**self.recipe, "dedup.against": (self.recipe.get("dedup") or {}).get("against")}
         recipe["balance.one_per"] = (self.recipe.get("balance") or {}).get("one_per")
-        sections = [name for name, section in recipe.items() if section is not None]
+        has = {name for name, section in recipe.items() if section is not None}.__contains__
         place = next((place for place, rule in enumerate(self.rules) if rule.dedup), None)
         selection = (self.selection.key, self.selection.meaning) if self.selection else None
-        return schema.run_stages([rule.name for rule in self.rules], sections, forgotten, place, selection)
+        return stages.run_verdicts([rule.name for rule in self.rules], has, forgotten, place, selection)
 
     @property
     def kept(self) -> int:
-        return self.counts.get(schema.KEPT, 0)
+        return self.counts.get(stages.KEPT, 0)
 
     @property
     def repeats(self) -> bool:

@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from math import sqrt
 from typing import NamedTuple
 
-from curate.base.meter import CPU, ENGINE, METER, START, Used
+from curate.base.meter import CPU, ENGINE, METER, Used
+from curate.base.stages import STAGES, stage_of
 from curate.store.facts import StepFacts, UsedFacts
 from curate.store.layout import STEPS_LOG
 from curate.store.manifest import Lines
@@ -27,18 +28,10 @@ _RECORD = re.compile(
     r"(?: (?P<cpu>\d+)(?P<used>( \w+-\w+-\d+)*))?",
     re.ASCII,
 )
-ORDER = ("measure", "match", "relate", "rules", "decide", "caption", "emit")
-_FILES = {
-    **{f"tables/{name}": "caption" for name in ("answers", "captions", "regions")},
-    **{f"tables/{name}": "decide" for name in ("decisions", "derived")},
-    **{"tables/matches": "match", "tables/related": "relate", "tables/": "measure", "shards/": "emit"},
-}
 _LINE = 400  # characters from which on records that wait are written
 _lock = threading.Lock()
 _waiting: dict[str, tuple[RunStore, list[str]]] = {}  # records of folders in stores, by URL
 _SENT, DEDUP = "sent", "dedup"
-DRIFT = "drift"
-USERS = (START, *ORDER[:4], "duplicates", *ORDER[4:], "audit", DRIFT, "publish", ENGINE)
 
 
 class Sent(NamedTuple):
@@ -151,14 +144,14 @@ def sum_used(records: Records, lines: Lines) -> list[UsedFacts]:
     """Return what each step used, and wrote of a manifest's lines, in the order of steps; none that used nothing."""
     used, rates = Used(float), dict[str, list[tuple[int, int]]]()
     for path, size in zip(lines.paths, lines.table["bytes"].to_pylist(), strict=True):
-        used[next((step for top, step in _FILES.items() if path.startswith(top)), "publish"), "stored"] += size or 0
+        used[stage_of(path), "stored"] += size or 0
     for record in records:
         for text in (record["used"] or "").split():
             step, kind, value = text.split("-")
             used[step, kind] += int(value) / 1000
         if record["cpu"] and int(record["rows"] or 0):
             rates.setdefault(record["step"], []).append((int(record["cpu"]), int(record["rows"])))
-    kinds = {step: {kind: used[step, kind] for kind in UsedFacts.kinds() if used[step, kind]} for step in USERS}
+    kinds = {s.name: {kind: used[s.name, kind] for kind in UsedFacts.kinds() if used[s.name, kind]} for s in STAGES}
     spread = {step: _spread(some) for step, some in rates.items()}
     return [UsedFacts(step=step, spread=spread.get(step), **of) for step, of in kinds.items() if of]
 
@@ -180,7 +173,7 @@ def count_failed(records: Records) -> int:
 
 def sum_timings(records: Records) -> list[StepFacts]:
     """Return the work of each step, in the order of the steps; none of a step without records."""
-    by_step: dict[str, dict[str, tuple[int, int | None]]] = {step: {} for step in ORDER}
+    by_step: dict[str, dict[str, tuple[int, int | None]]] = {stage.name: {} for stage in STAGES}
     for record in records:
         if record["step"] in by_step:
             took = int(record["milliseconds"]), int(record["rows"]) if record["rows"] else None

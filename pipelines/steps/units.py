@@ -29,7 +29,6 @@ from curate.store.error_notes import noting_errors
 from curate.store.layout import UNITS
 from curate.store.lease import renewing
 from curate.store.tables import OpenTables
-from curate.store.timings import DRIFT
 from curate.store.worker_log import logged
 from pipelines.steps.functions import CombineAll, FlatMap, GoingOn, InThreads, Map
 from pipelines.steps.meet import Meet
@@ -41,27 +40,12 @@ _TOGETHER = 500  # units that Beam creates as one element: of these it keeps ten
 
 _SMALL = 1 << 16  # bytes of a packet that is mostly the names and fields of its units, and compressed to a quarter
 
-# The step that a function is of, by the beginning of its module's name: the first that is one
-_STEPS = {
-    **{f"curate.{name}": name for name in ("measure", "match", "relate", "emit")},
-    **{"curate.publish.steps._publish": "publish", "curate.publish.drift": DRIFT, "curate.publish": "audit"},
-    **{"curate.captions": "caption", "curate.decide.dedup": "duplicates"},
-    **{f"curate.decide.{name}": "rules" for name in ("apply_rules", "rules", "statistics")},
-}
-
 _PICKLES = beam.coders.PickleCoder()
 _PICKLED = b"\x80"  # how a pickle begins, and compressed data does not
 _ASIDE, _PACKET_OUTPUT = "aside", "packets"
 
 Hints = Mapping[str, Mapping[str, Any]]  # Beam's resource hints of steps, by how their names begin
 Packet = tuple[int, bytes]  # a number, and a pickled list of units or states in order
-
-
-def step_of(function: Callable[..., Any]) -> str:
-    """Return the step, as of `curate.store.timings`, whose work a function does; of a package's, `decide`."""
-    inner = getattr(function, "func", function)
-    name = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', '')}"
-    return next((step for begin, step in _STEPS.items() if name.startswith(begin)), "decide")
 
 
 def pack(number: int, elements: Sequence[Any]) -> Packet:
@@ -104,6 +88,7 @@ class _Keyed(Pairs):
 @dataclass(frozen=True)
 class _Step:
     name: str
+    stage: str
     function: Callable[..., Any]
     values: tuple[Any, ...]
     answer: list[beam.PCollection[Any]] | None = None  # where it is put; None: the function gives the unit's next state
@@ -155,7 +140,7 @@ class BeamUnits(Units):
         return made | "Units: spread" >> beam.Reshuffle() if self.place.is_cluster else made
 
     def then(self, name: str, function: Callable[..., Any], *values: Any, sent: Pairs | None = None) -> None:
-        self._add(_Step(name, function, _sides(values)), sent)
+        self._add(_Step(name, self.stage, function, _sides(values)), sent)
 
     def ask(self, name: str, function: Yields, *values: Any, combine: Combine | None = None) -> Answer[Any]:
         """Add a question, which is answered by the pass that it is of."""
@@ -164,7 +149,7 @@ class BeamUnits(Units):
 
     def _ask(self, name: str, function: Yields, values: Iterable[Any], sent: Pairs | None = None) -> _Collected[Any]:
         outputs: list[beam.PCollection[Any]] = []  # one, once the pass has ended
-        self._add(_Step(name, function, _sides(values), outputs), sent)
+        self._add(_Step(name, self.stage, function, _sides(values), outputs), sent)
 
         def make() -> beam.PCollection[Any]:
             if not outputs:
@@ -178,12 +163,13 @@ class BeamUnits(Units):
 
     def group(self, name: str, pairs: Pairs, function: Yields, *values: Any) -> Pairs:
         assert isinstance(pairs, _Keyed)
+        stage = self.stage
 
         @cache
         def outputs() -> Any:
-            work = beam.ParDo(InThreads(_OfKey(self._context, function, self._together)), *_sides(values))
+            work = beam.ParDo(InThreads(_OfKey(self._context, stage, function, self._together)), *_sides(values))
             work = self._hinted(work, name)
-            grouped = pairs.answer.elements | f"{name}: meet" >> Meet(step_of(function), self._spool)
+            grouped = pairs.answer.elements | f"{name}: meet" >> Meet(stage, self._spool)
             return grouped | name >> work.with_outputs(_ASIDE, main="pairs")
 
         return _Keyed(_Collected(True, lambda: outputs()["pairs"]), _Collected(True, lambda: outputs()[_ASIDE]))
@@ -194,6 +180,7 @@ class BeamUnits(Units):
         That one is no side input of earlier steps: Beam's local runner takes a stage that reads an element for one that
         writes it, by chance, and then gives steps that this one waits for nothing in its place.
         """
+        stage = self.stage
 
         def compute() -> beam.PCollection[Any]:
             others: dict[int | str, Any] = dict([*enumerate(values), *named.items()])
@@ -203,7 +190,7 @@ class BeamUnits(Units):
                 main = self._root | f"{name}: begin" >> beam.Create([None])
             else:
                 main = others.pop(place).elements
-            computing = _Computing(self._context, function, place, (*others,))
+            computing = _Computing(self._context, stage, function, place, (*others,))
             return main | name >> Map(computing, *_sides(others.values()))
 
         self._computed.append(_Collected(False, compute))
@@ -224,7 +211,7 @@ class BeamUnits(Units):
         listed = items.elements | f"{name}: items" >> FlatMap(iter)
         if self.place.is_cluster:
             listed |= f"{name}: spread" >> beam.Reshuffle()
-        done = listed | name >> beam.ParDo(InThreads(_OfItem(self._context, function)), *_sides(values))
+        done = listed | name >> beam.ParDo(InThreads(_OfItem(self._context, self.stage, function)), *_sides(values))
         return _Collected(True, lambda: done)
 
     def finish(self) -> None:
@@ -247,12 +234,12 @@ class BeamUnits(Units):
         else:
             assert isinstance(sent, _Keyed)
             both = (self.end_pass(), sent.answer.elements) | f"{step.name}: both" >> beam.Flatten()
-            self._do(step.name, both | f"{step.name}: meet" >> Meet(step_of(step.function), self._spool), [step])
+            self._do(step.name, both | f"{step.name}: meet" >> Meet(step.stage, self._spool), [step])
 
     def _do(self, name: str, packets: beam.PCollection[Any], steps: Sequence[_Step]) -> None:
         asked = {f"answers {i}": step.answer for i, step in enumerate(steps) if step.answer is not None}
         sides = [value for step in steps for value in step.values]
-        parts = tuple((step.function, len(step.values), step.answer is not None) for step in steps)
+        parts = tuple((step.stage, step.function, len(step.values), step.answer is not None) for step in steps)
         work = beam.ParDo(InThreads(_Pass(self._context, parts), self._together), *sides)
         work = self._hinted(work, *(step.name for step in steps))
         outputs = packets | name >> work.with_outputs(*asked, main=_PACKET_OUTPUT)
@@ -271,10 +258,10 @@ class BeamUnits(Units):
 
 
 @contextmanager
-def _working(context: RunContext, step: str = "", unit: Unit | None = None) -> Iterator[None]:
+def _working(context: RunContext, stage: str = "", unit: Unit | None = None) -> Iterator[None]:
     """Renew the run's lease while the block works, and keep what it says, and the error that ends it."""
     place = unit.title if unit else ""
-    logging = logged(context.store, place or step) if context.place.is_cluster else nullcontext()
+    logging = logged(context.store, place or stage) if context.place.is_cluster else nullcontext()
     with noting_errors(context.store, place), logging, renewing(context.store, context.lease):
         yield
 
@@ -285,10 +272,10 @@ def _sides(values: Iterable[Any]) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class _Pass:
-    """One pass over the units of a packet: steps as function, number of values, and whether it is a question."""
+    """One pass over the units of a packet: steps as stage, function, number of values, and whether it is a question."""
 
     context: RunContext
-    steps: tuple[tuple[Callable[..., Any], int, bool], ...]
+    steps: tuple[tuple[str, Callable[..., Any], int, bool], ...]
 
     def __call__(self, item: tuple[int, Any], *values: Any) -> list[Any]:
         """Return the answers, tagged, then the packet after the steps where one of them gives a next state.
@@ -315,15 +302,15 @@ class _Pass:
                 break
         if going_on.errors:
             raise ExceptionGroup("of units", going_on.errors)
-        return outputs if all(is_question for _, _, is_question in self.steps) else [*outputs, pack(number, elements)]
+        return outputs if all(is_question for *_, is_question in self.steps) else [*outputs, pack(number, elements)]
 
     def _do(
         self, tables: OpenTables, element: Any, own_values: list[Any], values: tuple[Any, ...], outputs: list[Any]
     ) -> Any:
         """Return a unit's next state, or the same, and add the answers to the outputs."""
-        for i, (function, n, is_question) in enumerate(self.steps):
+        for i, (stage, function, n, is_question) in enumerate(self.steps):
             of_step, values = values[:n], values[n:]
-            with METER.at(step_of(function)):
+            with METER.at(stage):
                 result = function(tables, element, *own_values, *of_step)
                 if is_question:
                     outputs += (TaggedOutput(f"answers {i}", answer) for answer in result)
@@ -335,6 +322,7 @@ class _Pass:
 @dataclass(frozen=True)
 class _OfKey:
     context: RunContext
+    stage: str
     function: Yields
     together: int  # units of a packet
 
@@ -342,7 +330,7 @@ class _OfKey:
         """Return pairs, what is for the units of each packet as one of them, and asides as the other output."""
         outputs: list[Any] = []
         sent = defaultdict(list)
-        with _working(self.context, step_of(self.function)), METER.at(step_of(self.function)):
+        with _working(self.context, self.stage), METER.at(self.stage):
             for part in self.function(item[0], list(item[1]), *values):
                 if isinstance(part, ToUnit):
                     sent[part.unit // self.together].append(tuple(part))
@@ -354,10 +342,11 @@ class _OfKey:
 @dataclass(frozen=True)
 class _OfItem:
     context: RunContext
+    stage: str
     function: Callable[..., Any]
 
     def __call__(self, item: Any, *values: Any) -> list[Any]:
-        with _working(self.context, step_of(self.function)), METER.at(step_of(self.function)):
+        with _working(self.context, self.stage), METER.at(self.stage):
             return [self.function(item, *values)]
 
 
@@ -366,6 +355,7 @@ class _Computing:
     """What follows from answers, of which one is Beam's element."""
 
     context: RunContext
+    stage: str
     function: Callable[..., Any]
     place: int | str | None  # of the element among the values, or its name; None where it is none of them
     places: tuple[int | str, ...]  # of the others
@@ -374,5 +364,5 @@ class _Computing:
         values = dict(zip((self.place, *self.places), (element, *others), strict=True))
         positional = [values[place] for place in sorted(place for place in values if isinstance(place, int))]
         named = {name: value for name, value in values.items() if isinstance(name, str)}
-        with _working(self.context, step_of(self.function)), METER.at(step_of(self.function)):
+        with _working(self.context, self.stage), METER.at(self.stage):
             return self.function(*positional, **named)

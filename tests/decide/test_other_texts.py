@@ -16,7 +16,7 @@ from curate.ask.whatif.expectation import choose
 from curate.ask.whatif.survivors import find_survivors, open_finished
 from curate.base import ids
 from curate.base.errors import RecipeError
-from curate.base.schema import CODES, OTHER_TEXT
+from curate.base.stages import CODES, OTHER_TEXT
 from curate.decide.decide_rows import drop_other_texts
 from curate.decide.draw.selection import texts_error
 from curate.decide.unit_state import ALIVE

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.base import ids, schema
+from curate.base import ids, schema, stages
 from curate.decide.draw import entry_sums, inclusion
 from curate.decide.select_rows import choose, count_alive, draw_rows, sum_entries
 from curate.decide.settings import DecideSettings
@@ -76,7 +76,7 @@ def decisions(context: RunContext, plan: Plan) -> pa.Table:
         assert table.schema.remove_metadata() == schema.DECISIONS
         base = context.unit_tables(unit).read("samples", ["unit", "row", "uid", "status"])
         assert table.select(["unit", "row", "uid"]).to_pydict() == base.select(["unit", "row", "uid"]).to_pydict()
-        names = {*context.recipe.rules, *schema.RESERVED_RULES, "balance", "sample"}
+        names = {*context.recipe.rules, *stages.RESERVED_RULES, "balance", "sample"}
         for row, status in zip(table.to_pylist(), base["status"].to_pylist(), strict=True):
             assert row["kept"] == (row["rule"] is None) and (row["rule"] is None or row["rule"] in names)
             assert (row["rule"] == "failed") == (status != "ok")

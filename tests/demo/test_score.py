@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.base.schema import DUPLICATE, FAILED
+from curate.base.stages import DUPLICATE, FAILED
 from curate.demo.pool import TRUTH
 from curate.demo.score import CLEAN, NEAR, Caught, Rate, rate_rules, score
 from curate.store.layout import table_file

@@ -64,7 +64,7 @@ def test_the_key_of_all_shards(tmp_path: Path, what: str) -> None:
 
 def test_the_version_of_the_code_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = settings(tmp_path).key
-    for version, differs in (("shards", True), ("captions", True), ("measure", True), ("matches", True)):
+    for version, differs in (("emit", True), ("caption", True), ("measure", True), ("match", True)):
         with monkeypatch.context() as patch:
             patch.setitem(module.VERSIONS, version, 99)
             assert (settings(tmp_path).key != before) == differs

@@ -23,7 +23,9 @@ import pytest
 from PIL import Image
 
 from curate.ask.verify import verify_run
-from curate.base.schema import DAMAGE_REASONS, FILE_REASONS, KEPT, SAMPLE_REASONS
+from curate.base.meter import START
+from curate.base.schema import DAMAGE_REASONS, FILE_REASONS, SAMPLE_REASONS
+from curate.base.stages import KEPT
 from curate.decide.apply_rules import apply_later_rules, apply_rules
 from curate.decide.deduplicate import deduplicate
 from curate.decide.settings import DecideSettings
@@ -37,7 +39,7 @@ from curate.run.context import RunContext
 from curate.run.in_process import InProcessUnits
 from curate.run.units import Place
 from curate.store.layout import METADATA_FILE
-from curate.store.timings import START, log_used
+from curate.store.timings import log_used
 from pipelines.claim import claim_folder
 from pipelines.curate import build
 from pipelines.prepare import prepare

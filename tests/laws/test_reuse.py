@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curate.base.stages import VERSIONS
 from curate.decide.settings import DecideSettings
 from curate.emit.settings import EmitSettings
 from curate.match.unit import MatchSettings
@@ -458,11 +459,11 @@ def test_steps_raise_their_versions(tars: str, tmp_path: Path, monkeypatch: pyte
     before = keys()
     follow = {
         "measure": {*before},
-        "matches": {"matches", "decisions", "shards"},
-        "decisions": {"decisions", "shards"},
-        "shards": {"shards"},
+        "match": {"matches", "decisions", "shards"},
+        "decide": {"decisions", "shards"},
+        "emit": {"shards"},
     }
     for step, changed in follow.items():
         with monkeypatch.context() as patched:
-            patched.setitem(__import__("curate.run.context", fromlist=["VERSIONS"]).VERSIONS, step, 99)
+            patched.setitem(VERSIONS, step, 99)
             assert {name for name, key in keys().items() if key != before[name]} == changed, step

@@ -30,7 +30,7 @@ def test_the_key_changes_with_its_inputs_alone(tmp_path: Path, monkeypatch: pyte
     one = settings(tmp_path)
     key = one.key("samples")
     assert replace(one, store=RunStore("elsewhere")).key("samples") == key
-    monkeypatch.setitem(module.VERSIONS, "matches", 99)
+    monkeypatch.setitem(module.VERSIONS, "match", 99)
     others = [one.key("samples")]
     monkeypatch.undo()
     others += [one.key("other"), replace(one, metadata_key="x").key("samples"), replace(one, mode="x").key("samples")]

@@ -8,8 +8,8 @@ import pytest
 
 from curate.base.errors import RecipeError
 from curate.base.registry import version
+from curate.base.stages import VERSIONS
 from curate.recipe.recipe import Recipe
-from curate.run.context import VERSIONS
 from curate.store.layout import MANIFEST_FILE, RUN_FILE
 from curate.store.store import RunStore
 from pipelines import claim
@@ -74,7 +74,7 @@ def test_a_run_goes_on_with_another_version(begun: Path, tmp_path: Path, caplog:
 def test_a_version_that_makes_tables_anew_names_them(
     run: Path, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(VERSIONS, "decisions", 99)
+    monkeypatch.setitem(VERSIONS, "decide", 99)
     anew = r".*still valid \(it makes decisions, shards anew\)"
     with pytest.raises(RecipeError, match=f"or a library changed{anew}"):
         prepare(make_recipe(tmp_path), str(run))

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.base import schema
+from curate.base import schema, stages
 from curate.base.errors import ConservationError, RunError
 from curate.pool.plan import Unit
 from curate.publish.audit import (
@@ -32,7 +32,7 @@ from pipelines.claim import Prepared
 from pipelines.prepare import prepare
 from tests.laws.pools import make_samples, recipe_of, run_local, write_tars
 
-KEPT = schema.KEPT
+KEPT = stages.KEPT
 Row = dict[str, Any]
 
 

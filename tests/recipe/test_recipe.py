@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.base.errors import RecipeError
-from curate.base.schema import RESERVED_RULES
+from curate.base.stages import RESERVED_RULES
 from curate.recipe.deciding import Balance, Top
 from curate.recipe.recipe import Recipe, change_recipe, load_recipe, parse_recipe
 

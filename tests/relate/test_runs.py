@@ -1,5 +1,6 @@
 """Relations in runs: killed, grown, forgotten, without embeddings, on Beam and in process, from another package."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from curate.api import Run
 from curate.ask.opened import connected
 from curate.ask.report.distributions import count_bins
 from curate.base.errors import RecipeError
+from curate.base.stages import STAGES
 from curate.recipe.recipe import parse_recipe
 from curate.store.store import RunStore
 from pipelines.prepare import prepare
@@ -168,6 +170,10 @@ def test_what_if_the_report_and_plan_know_them(path: str, tmp_path: Path) -> Non
             "topic_distance",
             "pool_vas",
         ]
+    names = [stage.name for stage in STAGES]
+    for query, column in (("costs", "what"), ("step_times", "step")):
+        steps = [row[column] for row in json.loads(run_command("sql", out, query, "--format", "json").out)]
+        assert "relate" in steps and [step for step in steps if step != "run"] == [n for n in names if n in steps]
     planned = run_command("plan", recipe, "--out", out)
     assert planned.status == 0 and "related" in planned.out, planned.out
 

@@ -14,9 +14,9 @@ from math import ceil, hypot, inf, sqrt
 from typing import NamedTuple
 
 from curate.base.meter import ENGINE, START
+from curate.base.stages import STAGE, STAGES
 from curate.publish.drift import SAMPLED
 from curate.store.facts import RunFacts, UsedFacts
-from curate.store.timings import DRIFT, USERS
 
 CPU, GPU, MEMORY, READS, WRITES, SHUFFLED, STORED = UsedFacts.kinds()
 IDLE = "idle"  # cores that wait: paid for, but nobody's work
@@ -26,7 +26,7 @@ DISK = "disk"  # of machines, in GB-seconds: no step counts it
 _CPU, _SECONDS, _COUNTED, _COMMON, _CONSTANT = 0.1, 0.008, 0.05, 0.1, 0.3
 _PACKED = 0.2  # of bytes that are grouped, whose packing depends on how many there are
 _STUDENT = (6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89, 1.86, 1.83, 1.81)  # t at 90 %, by degrees of freedom
-_CONSTANTS = ("publish", ENGINE)  # do not grow by rows
+_CONSTANTS = tuple(stage.name for stage in STAGES if stage.grows == "run")
 _STAGES = 15  # of a run, about, that work on all units, and as many that do not
 
 
@@ -50,9 +50,8 @@ class Trial(NamedTuple):
 
     def size(self, step: str) -> int:
         """Return the rows that a step works on."""
-        if step == DRIFT:
-            return min(self.rows, self.sources * 2 * SAMPLED)
-        return self.kept if step == "emit" else self.rows
+        sampled = min(self.rows, self.sources * 2 * SAMPLED)
+        return {"kept rows": self.kept, "sampled rows": sampled}.get(STAGE[step].grows, self.rows)
 
 
 class Trials(NamedTuple):
@@ -167,12 +166,14 @@ def predict(trials: Trials, work: Work, workers: Workers) -> list[Cost]:
     costs = [Cost(START, CPU, "run", 1, trials.start, _CONSTANT * trials.start)]
     cores = workers.cores or 1
     processes = workers.processes or cores
-    for step, kind in product(USERS[1:], UsedFacts.kinds()):
+    sampled = min(work.rows, trials.apart.sources * 2 * SAMPLED)
+    for stage, kind in product(STAGES[1:], UsedFacts.kinds()):
+        step = stage.name
         if kind != MEMORY and (step != ENGINE or kind != CPU or not workers.overhead):
-            share = work.left if step in ("measure", "match") else 1.0
-            rows = ("kept rows", work.kept) if step == "emit" else ("rows", work.rows * share)
-            if step == DRIFT:  # its sample is bounded
-                rows = ("rows", min(work.rows, trials.apart.sources * 2 * SAMPLED))
+            share = work.left if stage.is_lent else 1.0
+            rows = "rows", sampled if stage.grows == "sampled rows" else work.rows * share
+            if stage.grows == "kept rows":
+                rows = stage.grows, work.kept
             counts = (("processes", processes * bool(share)), ("run", bool(share)), ("units", work.units * share), rows)
             each = zip(counts, fit(trials, step, kind), strict=True)
             costs += (Cost(step, kind, *count, *of) for count, of in each)

@@ -27,7 +27,7 @@ from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import Card, Gallery, Picture, Section, Value
 from curate.ask.report.text import SHORT, clean, count
 from curate.ask.rule_results import AT, FAILED, NOT_REACHED, RuleResult, evaluate_rows
-from curate.base import schema
+from curate.base import stages
 from curate.base.process import in_threads
 from curate.base.schema import OK
 from curate.emit.output_format import find_written
@@ -167,7 +167,7 @@ def _published(run: OpenRun, rows: Sequence[Row]) -> dict[Place, bytes]:
 
 def galleries_section(run: OpenRun) -> Section:
     """Return kept samples first, then those of each step that dropped any, in the order of the steps."""
-    lines = [row for row in run.funnel if row["kind"] != "pool" and row["rows"] and row["rule"] != schema.FORGOTTEN]
+    lines = [row for row in run.funnel if row["kind"] != "pool" and row["rows"] and row["rule"] != stages.FORGOTTEN]
     largest = sorted(lines, key=lambda line: (line["kind"] != "kept", -line["rows"]))[:MOST]
     shown = sorted((line for line in lines if line in largest), key=lambda line: line["kind"] != "kept")
     chosen = _choose(run, SAMPLES if len(shown) <= MOST // 2 else SAMPLES // 2)
@@ -176,7 +176,7 @@ def galleries_section(run: OpenRun) -> Section:
     rows = {place_of(row): row for row, _ in judged}
     verdicts = {place_of(row): verdict for row, verdict in judged}
     steps = {line["rule"]: [rows[place] for place in chosen[line["rule"]]] for line in shown}
-    uids = {row["duplicate_of"] for row in rows.values() if row["rule"] == schema.DUPLICATE} - {None}
+    uids = {row["duplicate_of"] for row in rows.values() if row["rule"] == stages.DUPLICATE} - {None}
     sql = "SELECT * FROM representatives WHERE uid IN (SELECT unnest($uids::VARCHAR[]))"
     partners = {row["uid"]: row for row in run.rows(sql, uids=sorted(uids))}
     # The page's room goes to the first sample of each step, then to the second.
@@ -188,7 +188,7 @@ def galleries_section(run: OpenRun) -> Section:
     for line in shown:
         cards = []
         for row in steps[line["rule"]]:
-            partner = partners.get(row["duplicate_of"]) if line["rule"] == schema.DUPLICATE else None
+            partner = partners.get(row["duplicate_of"]) if line["rule"] == stages.DUPLICATE else None
             cards.append(_card(run, row, partner, verdicts[place_of(row)], pictures, entries))
         blocks.append(_gallery(run, line, cards))
     text = "A few samples of each step, chosen by a hash of their uid, with the values that decided. "
@@ -221,12 +221,12 @@ def _gallery(run: OpenRun, line: dict[str, Any], cards: list[Card]) -> Gallery:
     rule, rows = line["rule"], count(line["rows"])
     if line["kind"] == "kept":
         return Gallery(f"Kept: {rows}", cards)
-    note = "Each with the sample that represents it." if rule == schema.DUPLICATE else ""
+    note = "Each with the sample that represents it." if rule == stages.DUPLICATE else ""
     for fact in run.facts.rules:
         if fact.name == rule:
             threshold = "" if fact.threshold is None else f": at least {fact.show(fact.threshold)}"
             note = fact.sql or f"{fact.expression}{threshold}"
-    title = "Failed" if rule == schema.FAILED else f"Dropped by {clean(rule, SHORT)}"
+    title = "Failed" if rule == stages.FAILED else f"Dropped by {clean(rule, SHORT)}"
     return Gallery(f"{title}: {rows}", cards, note=clean(note))
 
 
@@ -238,12 +238,12 @@ def _card(
     pictures: dict[Place, Picture],
     entries: dict[Place, str],
 ) -> Card:
-    step = row["rule"] or schema.KEPT
+    step = row["rule"] or stages.KEPT
     parts = [part for part in (row, partner) if part is not None and place_of(part) in pictures]
     roles = zip(parts, ("duplicate", "representative") if len(parts) == 2 else ("",), strict=False)
     shown = [pictures[place_of(part)]._replace(label=fate(role, part)) for part, role in roles]
     values = [make_value(name, value) for name, value in _values(run, step, row)]
-    if place_of(row) in entries and step in (schema.KEPT, run.drawn):
+    if place_of(row) in entries and step in (stages.KEPT, run.drawn):
         values.append(Value("entries", entries[place_of(row)]))
     name = clean(row["uid"] or (f"key {row['key']}" if row["key"] else ""), SHORT)
     numbers = folded_numbers(run, row, values)
@@ -253,7 +253,7 @@ def _card(
 def fate(role: str, row: Row) -> str:
     """Return the label of a picture in a group of duplicates: the row's role, if any, and what became of it."""
     became = "kept" if row["kept"] else f"dropped by {row['rule']}"
-    return role if not role or row["rule"] == schema.DUPLICATE else clean(f"{role}, {became}", SHORT)
+    return role if not role or row["rule"] == stages.DUPLICATE else clean(f"{role}, {became}", SHORT)
 
 
 def sample_texts(row: Row, partner: Row | None = None) -> list[tuple[str, str]]:
@@ -266,9 +266,9 @@ def sample_texts(row: Row, partner: Row | None = None) -> list[tuple[str, str]]:
 
 def _values(run: OpenRun, step: str, row: Row) -> Iterator[tuple[str, Any]]:
     """Yield what a card shows besides the verdict: of a kept sample its scores, of a duplicate what represents it."""
-    if step == schema.DUPLICATE:
+    if step == stages.DUPLICATE:
         yield "representative", row["duplicate_of"]
-    elif step == schema.KEPT:
+    elif step == stages.KEPT:
         if row["width"]:
             yield "size", f"{row['width']} × {row['height']}"
         yield from ((name, row[name]) for name in run.scores[:SCORES] if row[name] is not None)
@@ -292,11 +292,11 @@ def judge(run: OpenRun, row: Row, results: Sequence[RuleResult]) -> Value:
     failed = next((result for result in results if result.state == FAILED and not result.is_dedup), None)
     if failed:
         text = failed.short
-    elif row["rule"] == schema.DUPLICATE:
-        text = schema.STAGE[schema.DUPLICATE].meaning
+    elif row["rule"] == stages.DUPLICATE:
+        text = stages.VERDICT[stages.DUPLICATE].meaning
     else:
         text = explain_verdict(run, row).lstrip(":; ")
     others = [result.name for result in results if result.state == NOT_REACHED and not result.passes]
     if others and row["status"] == OK and not row["kept"]:
         text += f"; would also fail {', '.join(others[:6])}"
-    return Value(clean(row["rule"] or schema.KEPT, SHORT), clean(text))
+    return Value(clean(row["rule"] or stages.KEPT, SHORT), clean(text))

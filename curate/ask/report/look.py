@@ -27,7 +27,7 @@ from curate.ask.report.page import render_sections
 from curate.ask.report.text import SHORT, clean, count
 from curate.ask.rule_results import evaluate_rows
 from curate.base.errors import RecipeError
-from curate.base.schema import KEPT
+from curate.base.stages import KEPT
 from curate.base.wording import format_bytes, pluralise
 
 MOST = 300  # rows of a page

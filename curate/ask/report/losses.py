@@ -11,7 +11,7 @@ from curate.ask.library import find_query, report_sql
 from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import Bar, Block, Cell, Section, Table, Tables
 from curate.ask.report.text import SHORT, clean, count, counts, names, percent, shares
-from curate.base import schema
+from curate.base import schema, stages
 
 MOST = 40  # lines of a table
 _STEPS = 200  # lines of the funnel that are shown one by one
@@ -25,7 +25,7 @@ _COLUMNS = (("source", "Sources", 0b011), ("language", "Languages", 0b101), ("fo
 
 def funnel_section(run: OpenRun) -> Section:
     """Return the steps in order: what each is, what it dropped, and what was left."""
-    pool, kept, failed = (run.counts.get(name, 0) for name in ("pool", "kept", schema.FAILED))
+    pool, kept, failed = (run.counts.get(name, 0) for name in ("pool", "kept", stages.FAILED))
     text = (
         f"Every sample of the pool is counted in exactly one line: {count(pool)} found = {count(kept)} kept + "
         f"{count(pool - kept - failed)} dropped + {count(failed)} that could not be read. A sample is dropped by the "
@@ -42,7 +42,7 @@ def funnel_table(run: OpenRun) -> Table:
     drops = [(line["rule"], line["rows"]) for line in run.funnel if line["kind"] == "drop"]
     pool, kept = run.counts["pool"], run.counts["kept"]
     meaning = {rule.name: rule.expression for rule in run.facts.rules}
-    meaning |= {name: stage.meaning for name, stage in schema.STAGE.items()}
+    meaning |= {name: verdict.meaning for name, verdict in stages.VERDICT.items()}
     meaning |= {run.facts.selection.key: run.facts.selection.meaning} if run.facts.selection else {}
     if len(drops) > _STEPS:
         rest = drops[_STEPS:]
@@ -57,14 +57,14 @@ def funnel_table(run: OpenRun) -> Table:
         text = clean(meaning.get(rule, ""), 120)
         rows.append([clean(rule, SHORT), count(-dropped), share, bar, percent(dropped, reached), text])
     bar = Bar(count(kept), kept / pool if pool else 0.0)
-    rows.append(["kept", count(kept), parts[-1], bar, "", meaning[schema.KEPT]])
+    rows.append(["kept", count(kept), parts[-1], bar, "", meaning[stages.KEPT]])
     heads = ("step", "samples", "share of the pool", "left", "share of those reaching it", "meaning")
     return Table(heads, rows, words=("step", "left", "meaning"), last_is_sum=True)
 
 
 def duplicates_section(run: OpenRun) -> Section | None:
     """Return how many there are, by kind of match and by size of their groups; None where there are none."""
-    dropped = run.counts.get(schema.DUPLICATE, 0)
+    dropped = run.counts.get(stages.DUPLICATE, 0)
     if not dropped:
         return None
     sizes = run.rows(report_sql("duplicate_groups"))

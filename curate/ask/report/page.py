@@ -33,7 +33,7 @@ from curate.ask.report.provenance import provenance_section, time_section
 from curate.ask.report.text import SHORT, clean, count, counts, names, number, percent
 from curate.base.errors import RecipeError, RunError
 from curate.base.ids import own_uid
-from curate.base.schema import KEPT, POOL
+from curate.base.stages import KEPT, POOL
 from curate.base.wording import format_bytes, format_seconds
 from curate.store.facts import read_facts
 from curate.store.layout import REPORT_FILE, SUCCESS_FILE

@@ -19,7 +19,7 @@ from curate.ask.diff import merge_names
 from curate.ask.output import Tables, tuples
 from curate.ask.whatif.expectation import Expectation, choose, count_copies, expect
 from curate.ask.whatif.survivors import LEFT, DecidedRows, FinishedRun, among, count_verdicts, find_survivors
-from curate.base import schema
+from curate.base import schema, stages
 from curate.base.process import in_threads
 from curate.base.wording import all_digits, pluralise
 from curate.decide.draw.inclusion import ONE, fixed_point
@@ -85,8 +85,8 @@ def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
     weighed = list(in_threads(lambda place: _weigh(run, survivors, expectation, place), range(len(run.units))))
     weights = pa.concat_tables([_WEIGHTS.empty_table(), *(table for table, _ in weighed)])
     sources = pa.table({"source": [source.name for source in run.recipe.input]})  # those of no rows too
-    share_before = _share(_was_uniform(run), was[schema.KEPT], _rows_left(was, run.recipe))
-    shares = share_before, _share(expectation.is_uniform, expectation.rows, will[schema.KEPT])
+    share_before = _share(_was_uniform(run), was[stages.KEPT], _rows_left(was, run.recipe))
+    shares = share_before, _share(expectation.is_uniform, expectation.rows, will[stages.KEPT])
     has_languages = "language" in survivors.settings.columns.names
     run_expected = float(int(pc.sum(weights["run_expected"]).as_py() or 0) * shares[0])
     return WhatIf(
@@ -116,12 +116,12 @@ def _was_uniform(run: FinishedRun) -> bool:
 
 def _rows_left(counts: Counter[str], recipe: Recipe) -> int:
     """Return the rows that might be drawn."""
-    return counts[schema.KEPT] + sum(counts[drawn] for drawn in (recipe.selection or ())[:1])
+    return counts[stages.KEPT] + sum(counts[drawn] for drawn in (recipe.selection or ())[:1])
 
 
 def _survivors(counts: Counter[str], recipe: Recipe) -> int:
     """Return the rows that were left when the last choice began."""
-    return _rows_left(counts, recipe) + counts[schema.OTHER_TEXT]
+    return _rows_left(counts, recipe) + counts[stages.OTHER_TEXT]
 
 
 def _share(is_uniform: bool, kept: float, left: int) -> Fraction:
@@ -133,22 +133,22 @@ def _funnel(
     old: Recipe, was: Counter[str], run_expected: float, new: Recipe, will: Counter[str], expectation: Expectation
 ) -> pa.Table:
     """Return FUNNEL of counts by both recipes; `run_expected` is the expected number of rows that the run keeps."""
-    forgotten = bool(was[schema.FORGOTTEN])
+    forgotten = bool(was[stages.FORGOTTEN])
 
-    def stages(counts: Counter[str], recipe: Recipe, kept: float) -> dict[str, float]:
-        """Return rows by stage with so many rows kept; the selection drops the others that are left."""
-        rows: dict[str, float] = {schema.POOL: counts.total()}
-        rows |= {stage.name: counts[stage.name] for stage in recipe.stages(forgotten)}
+    def rows_of(counts: Counter[str], recipe: Recipe, kept: float) -> dict[str, float]:
+        """Return rows by verdict with so many rows kept; the selection drops the others that are left."""
+        rows: dict[str, float] = {stages.POOL: counts.total()}
+        rows |= {verdict.name: counts[verdict.name] for verdict in recipe.verdicts(forgotten)}
         if recipe.selection:
-            rows |= {recipe.selection[0]: _rows_left(counts, recipe) - kept, schema.KEPT: kept}
+            rows |= {recipe.selection[0]: _rows_left(counts, recipe) - kept, stages.KEPT: kept}
         return rows
 
-    columns = {"run": stages(was, old, was[schema.KEPT]), "run_expected": stages(was, old, run_expected)}
-    columns["whatif"] = stages(will, new, expectation.rows)
-    drawn = (schema.KEPT, *(new.selection or ())[:1])
+    columns = {"run": rows_of(was, old, was[stages.KEPT]), "run_expected": rows_of(was, old, run_expected)}
+    columns["whatif"] = rows_of(will, new, expectation.rows)
+    drawn = (stages.KEPT, *(new.selection or ())[:1])
     lines: list[dict[str, Any]] = []
     for position, name in enumerate(merge_names(list(columns["whatif"]), list(columns["run"]))):
-        kind = name if name in (schema.POOL, schema.KEPT) else "drop"
+        kind = name if name in (stages.POOL, stages.KEPT) else "drop"
         rows = {column: counts.get(name) for column, counts in columns.items()}
         rows = {column: 0 - n if n is not None and kind == "drop" else n for column, n in rows.items()}
         change = (rows["whatif"] or 0) - (rows["run_expected"] or 0)

@@ -25,7 +25,8 @@ from curate.base.compiling import interpreting, is_compiled
 from curate.base.errors import RecipeError
 from curate.base.meter import METER
 from curate.base.process import temporary_folder
-from curate.base.schema import CODES, DUPLICATE, FAILED, KEPT, MISSING_REASONS, OK, UNMATCHED
+from curate.base.schema import MISSING_REASONS, OK
+from curate.base.stages import CODES, DUPLICATE, FAILED, KEPT, UNMATCHED
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
 from curate.decide.apply_rules import apply_rules
@@ -434,7 +435,7 @@ def _verdicts(survivors: DecidedRows, expectation: Expectation) -> dict[str, flo
     drawn, section = recipe.selection or (None, None)
     if drawn and expectation.is_uniform:  # of a fixed size, which the part of the pool has but for its rounding
         kept = min([left, *recipe.selector.sizes_in(section).values()])
-    stages = [stage.name for stage in recipe.stages(True) if stage.name not in (drawn, KEPT)]
+    stages = [verdict.name for verdict in recipe.verdicts(True) if verdict.name not in (drawn, KEPT)]
     shown = [name for name in stages if counts[name] or name in (FAILED, *recipe.rules)]
     return {**{name: counts[name] / fraction for name in shown}, **({drawn: left - kept} if drawn else {}), KEPT: kept}
 

@@ -23,11 +23,11 @@ from typing import IO, Self
 import numpy as np
 
 from curate.ask.query import find_run
-from curate.base import schema
+from curate.base import stages
 from curate.base.errors import RecipeError, RunError, UnknownColumn
 from curate.base.numeric.arrays import I16, I64, Mask
 from curate.base.process import in_threads
-from curate.base.schema import CODES
+from curate.base.stages import CODES
 from curate.base.wording import did_you_mean
 from curate.decide.apply_rules import Answers, apply_later_rules, apply_segments, start_unit
 from curate.decide.decide_rows import drop_other_texts
@@ -55,8 +55,8 @@ _HINT = (
     "rules.NAME.top=…, rules.NAME.rows=…, derive.NAME=…, dedup.by=…, dedup.prefer=…"
 )
 # Verdicts of the rows left when the last choice begins.
-LEFT = (ALIVE, CODES[schema.OTHER_TEXT], CODES[schema.SELECTION])
-_DUPLICATE, _CONTAMINATED, _FORGOTTEN = (CODES[n] for n in (schema.DUPLICATE, schema.CONTAMINATED, schema.FORGOTTEN))
+LEFT = (ALIVE, CODES[stages.OTHER_TEXT], CODES[stages.SELECTION])
+_DUPLICATE, _CONTAMINATED, _FORGOTTEN = (CODES[n] for n in (stages.DUPLICATE, stages.CONTAMINATED, stages.FORGOTTEN))
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def all_repeats(run: FinishedRun, recipe: Recipe) -> exact.Records | None:
     prefers_many = recipe.dedup.prefer in settings.derived and any(segment.derive for segment in settings.segments)
     if recipe.dedup.near or prefers_many:
         return None
-    out = (CODES[schema.FAILED], _FORGOTTEN)
+    out = (CODES[stages.FAILED], _FORGOTTEN)
     verdicts = [np.where(among(state.verdicts, out), state.verdicts, np.int16(ALIVE)) for state in run.states]
     readable = [UnitState(state.unit, codes) for state, codes in zip(run.states, verdicts, strict=True)]
     units = InProcessUnits(readable, run.context)
@@ -244,7 +244,7 @@ def count_verdicts(states: Sequence[UnitState], recipe: Recipe) -> Counter[str]:
     """Return rows by rule, stage and selection; those alive as `kept`."""
     names = {**{code: name for name, code in CODES.items()}, **dict(enumerate(recipe.rules))}
     if recipe.selection:
-        names[CODES[schema.SELECTION]] = recipe.selection[0]
+        names[CODES[stages.SELECTION]] = recipe.selection[0]
     counts: Counter[str] = Counter()
     for state in states:
         for code, rows in zip(*np.unique(state.verdicts, return_counts=True), strict=True):

@@ -19,7 +19,7 @@ from curate.ask.chart_files import KINDS, write_chart
 from curate.ask.whatif.expectation import choose
 from curate.ask.whatif.survivors import DecidedRows, FinishedRun, all_repeats, count_verdicts, find_survivors
 from curate.ask.whatif.swept_number import SEARCHED, SweptNumber
-from curate.base import schema
+from curate.base import schema, stages
 from curate.base.errors import RecipeError, RunError
 from curate.decide.draw.balance import LimitsChoice
 from curate.decide.draw.selection import Choice
@@ -131,7 +131,7 @@ def points_table(points: Sequence[Point]) -> pa.Table:
 
 def _points(values: list[float], survivors: DecidedRows, recipes: list[Recipe], rule: str | None) -> list[Point]:
     counts = count_verdicts(survivors.states, survivors.recipe)
-    alive = counts[schema.KEPT]
+    alive = counts[stages.KEPT]
     choices: list[tuple[Choice | None, str]] = []  # and why a target cannot be reached
     for recipe in recipes:
         try:
@@ -147,7 +147,7 @@ def _points(values: list[float], survivors: DecidedRows, recipes: list[Recipe], 
         dropped = None if rule is None else counts[rule]
         share = choice.tail_share if isinstance(choice, LimitsChoice) else None
         t = None if choice is None else choice.values.get("t")
-        points.append(Point(value, rows, error, alive, dropped, counts[schema.DUPLICATE], share, t, fault))
+        points.append(Point(value, rows, error, alive, dropped, counts[stages.DUPLICATE], share, t, fault))
     return points
 
 

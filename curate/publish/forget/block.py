@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from operator import or_
 from typing import NamedTuple
 
+from curate.base.stages import STAGE
 from curate.pool.plan import Unit
 from curate.pool.reread import UnitRereader
 from curate.publish.audit import PublishSettings
@@ -22,7 +23,7 @@ from curate.store.store import RunStore
 from curate.store.tables import OpenTables
 
 ROUNDS = 3  # each looks at all units; rows that are linked only by a longer chain stay
-TABLES = ("samples", "scores", "embeddings", "members", "matches")  # that have rows when the blocklist is applied
+TABLES = (*STAGE["measure"].tables, *STAGE["match"].tables)  # that have rows when the blocklist is applied
 
 
 class Frontier(NamedTuple):

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.base import schema
+from curate.base import schema, stages
 from curate.base.numeric.arrays import Mask
 from curate.base.numeric.vectors import no_embeddings
 from curate.pool.registry import find_downloading
@@ -26,7 +26,6 @@ from curate.store.tables import UnitTables
 
 _ALIGNED = {field.name for field in schema.ALIGNED}
 _SAMPLES_KEEP = {*_ALIGNED, "source", "shard", "status"}
-_TEXT_TABLES = ("answers", "captions", "regions")
 _DETAIL = "a name in it was removed on request"
 
 
@@ -76,7 +75,7 @@ def _cleared(
     mask = pa.array(rows)
     for name in sorted(filter(tables.exists, names), key=lambda name: name == "samples"):
         old, note = tables.read(name), tables.note(name) or None
-        if name in _TEXT_TABLES:
+        if name in stages.STAGE["caption"].tables:
             stay = ~items.find("uid", old["uid"])
             if not stay.all():
                 yield name, old.filter(pa.array(stay)), note and keep_rows(note, stay)
@@ -109,8 +108,8 @@ def _clear_aligned(name: str, table: pa.Table, rows: pa.BooleanArray) -> pa.Tabl
     if name == "samples":
         stays = _SAMPLES_KEEP
     elif name == "decisions":  # where one that could not be read stays `failed`
-        failed = pc.is_in(table["rule"], pa.array([schema.FAILED]))
-        rule = pc.if_else(failed, pa.scalar(schema.FAILED), pa.scalar(schema.FORGOTTEN))
+        failed = pc.is_in(table["rule"], pa.array([stages.FAILED]))
+        rule = pc.if_else(failed, pa.scalar(stages.FAILED), pa.scalar(stages.FORGOTTEN))
         no_repeats = pa.scalar(0, schema.REPEATS.type)
         blanks = {"kept": False, "rule": rule, "probability": 0.0, schema.REPEATS.name: no_repeats}
     for place, field in enumerate(table.schema):

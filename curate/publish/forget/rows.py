@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.base import schema
+from curate.base import schema, stages
 from curate.base.numeric.arrays import I64, Mask, whole
 from curate.emit.output_format import OutputFormat
 from curate.pool.plan import Unit
@@ -108,7 +108,7 @@ def _attachments(members: pa.Table, samples: pa.Table) -> pa.Table:
 
 def _lost_rows(decisions: pa.Table) -> tuple[Mask, Hashes]:
     """Return which rows lost to another when duplicates were dropped, and the uid of that other for each of these."""
-    lost = np.array(pc.is_in(decisions["rule"], pa.array([schema.DUPLICATE])))
+    lost = np.array(pc.is_in(decisions["rule"], pa.array([stages.DUPLICATE])))
     return lost, column_hashes(decisions["duplicate_of"].filter(pa.array(lost)), "uid")[0]
 
 
@@ -179,7 +179,7 @@ def survey(settings: PublishSettings, units: Sequence[Unit], requested: Items, i
         decisions = tables.read("decisions", ["kept", "rule", "duplicate_of"])
         lost, uids = _lost_rows(decisions)
         representatives.append(uids[named[lost]])
-        failed = pc.is_in(decisions["rule"], pa.array([schema.FAILED])).to_numpy()
+        failed = pc.is_in(decisions["rule"], pa.array([stages.FAILED])).to_numpy()
         masks = {"requested": named, "linked": ~named, "failed": failed, "kept": decisions["kept"].to_numpy()}
         for name, mask in masks.items():
             totals[name] += int((rows & mask).sum())

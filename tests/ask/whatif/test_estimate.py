@@ -18,7 +18,7 @@ from PIL import Image
 from curate.ask.whatif import estimate as estimates
 from curate.ask.whatif.estimate import Estimate, estimate
 from curate.base import ids
-from curate.base.schema import CODES
+from curate.base.stages import CODES
 from curate.decide.draw import inclusion
 from curate.decide.select_rows import count_alive
 from curate.decide.settings import DecideSettings

@@ -1,16 +1,19 @@
-"""The table of stages: one order, one code and one meaning each, for everybody who asks."""
+"""The list of stages: one order, one code and one meaning each, for everybody who asks."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from curate.base import schema
+from curate.base import stages
 from curate.decide.unit_state import name_verdicts, read_verdicts
 from curate.recipe.deciding import SELECTIONS
 from curate.recipe.recipe import parse_recipe
+from curate.run.in_process import InProcessUnits
+from curate.run.units import Units
 from curate.store.facts import RuleFacts, RunFacts, SelectionFacts
 
 MINIMAL: dict[str, Any] = {"input": {"name": "a", "format": "parquet", "path": "x"}}
@@ -51,39 +54,65 @@ FULL: dict[str, Any] = MINIMAL | {
         ),
     ],
 )
-def test_the_stages_of_a_run_follow_from_its_recipe(data: dict[str, Any], forgotten: bool, names: list[str]) -> None:
+def test_the_verdicts_of_a_run_follow_from_its_recipe(data: dict[str, Any], forgotten: bool, names: list[str]) -> None:
     recipe = parse_recipe(data)
-    stages = recipe.stages(forgotten)
-    assert [stage.name for stage in stages] == names
+    verdicts = recipe.verdicts(forgotten)
+    assert [verdict.name for verdict in verdicts] == names
     rules = [RuleFacts(name=name) for name in recipe.rules]
     key = recipe.selection[0] if recipe.selection else None
     selection = SelectionFacts(key=key, meaning=SELECTIONS.find(key).meaning, card="") if key else None
     plain = json.loads(recipe.model_dump_json())  # as run.json has it
     facts = RunFacts.model_construct(recipe=plain, rules=rules, selection=selection)
-    assert stages == facts.stages(forgotten)
-    assert [stage.code for stage in stages if stage.code >= 0] == list(range(len(recipe.rules)))
+    assert verdicts == facts.verdicts(forgotten)
+    assert [verdict.code for verdict in verdicts if verdict.code >= 0] == list(range(len(recipe.rules)))
 
 
-def test_codes_and_names_of_stages_are_unique_and_reserved() -> None:
-    assert len(set(schema.CODES.values())) == len(schema.CODES) == len(schema.STAGES) - 1
-    assert all(code < 0 for code in schema.CODES.values())  # those of rules are their positions
+def test_codes_and_names_of_verdicts_are_unique_and_reserved() -> None:
+    assert len(set(stages.CODES.values())) == len(stages.CODES) == len(stages.VERDICTS) - 1
+    assert all(code < 0 for code in stages.CODES.values())  # those of rules are their positions
     assert (
-        set(schema.RESERVED_RULES) == {*schema.CODES, "pool"} - {schema.SELECTION}
-        and "rules" not in schema.RESERVED_RULES
+        set(stages.RESERVED_RULES) == {*stages.CODES, "pool"} - {stages.SELECTION}
+        and "rules" not in stages.RESERVED_RULES
     )
-    assert all(stage.meaning and (stage.reason or stage.name == "kept") for stage in schema.STAGES)
+    assert all(stage.meaning and (stage.reason or stage.name == "kept") for stage in stages.VERDICTS)
 
 
 def test_verdicts_and_their_names_are_each_others_inverse() -> None:
-    verdicts = np.array([0, 1, *schema.CODES.values(), 1, -1], np.int16)
+    verdicts = np.array([0, 1, *stages.CODES.values(), 1, -1], np.int16)
     names = name_verdicts(verdicts, ["one", "two"], "sample")
     assert names.to_pylist()[:2] == ["one", "two"]
     assert [n for n in names.to_pylist() if n] == [
         "one",
         "two",
-        *("sample" if n == schema.SELECTION else n for n in schema.CODES if n != "kept"),
+        *("sample" if n == stages.SELECTION else n for n in stages.CODES if n != "kept"),
         "two",
     ]
     assert read_verdicts(pa.chunked_array([names]), ["one", "two"], "sample").tolist() == verdicts.tolist()
     with pytest.raises(ValueError, match="neither a rule nor a stage"):
         read_verdicts(pa.chunked_array([names]), ["one"])
+
+
+def test_a_published_file_is_of_the_stage_that_writes_it() -> None:
+    of = {"samples": "measure", "members": "measure", "related": "relate", "derived": "decide", "regions": "caption"}
+    assert {table: stages.stage_of(f"tables/{table}/00000.parquet") for table in of} == of
+    assert stages.stage_of("shards/00000.tar") == stages.stage_of("shards/sizes.json") == "emit"
+    assert stages.stage_of("uids.npy") == "publish"
+
+
+def test_steps_count_for_the_stage_that_adds_them() -> None:
+    units = InProcessUnits([], SimpleNamespace())  # type: ignore[arg-type]
+    seen = []
+
+    def inner(units: Units) -> None:
+        seen.append(units.stage)
+
+    def outer(units: Units, name: str) -> str:
+        seen.append(units.stage)
+        units.at("rules", inner)
+        seen.append(units.stage)
+        return name
+
+    assert units.at("relate", outer, name="answer") == "answer" and units.stage == "decide"
+    assert seen == ["relate", "rules", "relate"]
+    with pytest.raises(KeyError):
+        units.at("no stage", inner)

@@ -1,0 +1,160 @@
+"""The stages of a run, in order: the one list from which costs, progress, statistics and the funnel are made.
+
+A stage is work that units go through (`curate.run.units.Units.at`). It writes tables of units, and decides what becomes
+of rows (`Verdict`). To add one: a line here, its module, and its call in `pipelines/curate.py`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+from curate.base.meter import ENGINE, START
+
+Growth = Literal["rows", "kept rows", "sampled rows", "run"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What may become of a row."""
+
+    name: str  # of the row in `decisions.rule`, in run.json's counts and in the funnel; of RULES and SELECTION no row's
+    code: int  # of the row in `UnitState.verdicts`; a rule's code is its position among the rules
+    meaning: str  # for people, of all rows
+    reason: str  # for people, of one row: `str.format` fills in what `curate explain` knows of it
+    section: str = ""  # the recipe's section that it needs, as a dotted key; empty where it needs none
+
+
+class Counted(NamedTuple):
+    """Files by which people see how far a stage is: those of a folder that end with `suffix`."""
+
+    name: str
+    folder: str
+    suffix: str
+    unit: str  # what a file is of
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a run."""
+
+    name: str  # in the run's records of its work, in tables `steps` and `used`, and on pages
+    section: str = ""  # what a recipe that has it has, as a dotted attribute; empty: all runs have the stage
+    # Tables of units, in the order in which they are written, each with a section of its own, if it needs one
+    tables: Mapping[str, str] = field(default_factory=dict)
+    version: int = 1  # raised when its code changes what it writes
+    verdicts: tuple[Verdict, ...] = ()  # in the order in which they apply
+    counted: tuple[Counted, ...] = ()
+    grows: Growth = "rows"  # by what its work grows with the pool
+    is_lent: bool = False  # whether rows whose tables an older run lends cost nothing
+
+
+_UNMATCHED, _CONTAMINATED = "no entry of the metadata occurs in", "near an image of the evaluation set"
+_OTHER_TEXT = "another text of its image is the one that may be drawn"
+FAILED, FORGOTTEN, RULES, UNMATCHED, CONTAMINATED = "failed", "forgotten", "rules", "unmatched", "contaminated"
+DUPLICATE, OTHER_TEXT, SELECTION, KEPT = "duplicate", "other_text", "*selection", "kept"
+
+# RULES holds the place of the recipe's rules, and no row has its code; SELECTION that of the recipe's selection, by
+# whose key rows are named.
+STAGES = (
+    Stage(START, grows="run"),  # until the first unit begins, and kernels that are compiled
+    Stage(
+        "measure",
+        tables={"samples": "", "scores": "", "embeddings": "measure.kept", "members": ""},
+        version=2,
+        verdicts=(
+            Verdict(FAILED, -2, "could not be read, or has no caption", "{failure}"),
+            Verdict(FORGOTTEN, -7, "removed on request", "removed on request{date}"),
+        ),
+        counted=(Counted("measure", "tables/samples", ".parquet", "units"),),
+        is_lent=True,
+    ),
+    Stage("match", "match", {"matches": ""}, is_lent=True),
+    Stage("relate", "relate.requested", {"related": ""}, version=2),
+    Stage(
+        "rules",
+        verdicts=(
+            Verdict(RULES, 0, "a rule of the recipe", "the first rule that it fails"),
+            Verdict(UNMATCHED, -3, f"{_UNMATCHED} the caption", f"{_UNMATCHED} its caption", "match"),
+            Verdict(CONTAMINATED, -4, _CONTAMINATED, f"{_CONTAMINATED}: {{duplicate_of}}", "dedup.against"),
+        ),
+    ),
+    Stage(
+        "duplicates",
+        verdicts=(Verdict(DUPLICATE, -5, "another sample represents it", "a duplicate of {duplicate_of}"),),
+    ),
+    Stage(
+        "decide",
+        tables={"decisions": "", "derived": "derive"},
+        version=2,
+        verdicts=(
+            Verdict(OTHER_TEXT, -8, _OTHER_TEXT, f"{_OTHER_TEXT}: that with the smallest hash", "balance.one_per"),
+            Verdict(SELECTION, -6, "not chosen", "not chosen"),
+            Verdict(KEPT, -1, "the curated set", ""),
+        ),
+        counted=(Counted("decide", "tables/decisions", ".parquet", "units"),),
+    ),
+    Stage(
+        "caption",
+        "captions",
+        {"answers": "", "captions": "", "regions": "captions.regions"},
+        version=2,
+        counted=(
+            Counted("answers", "parts/answers", ".parquet", "batches"),
+            Counted("caption", "tables/captions", ".parquet", "units"),
+        ),
+    ),
+    Stage("emit", version=3, counted=(Counted("emit", "shards", "_stats.json", "shards"),), grows="kept rows"),
+    Stage("audit"),
+    Stage("drift", "measure.kept", grows="sampled rows"),
+    Stage("publish", grows="run"),  # up to where run.json is written
+    Stage(ENGINE, grows="run"),  # what no stage did
+)
+STAGE = {stage.name: stage for stage in STAGES}
+VERSIONS = {stage.name: stage.version for stage in STAGES}
+TABLES = {table: section or stage.section for stage in STAGES for table, section in stage.tables.items()}
+COUNTED = tuple(counted for stage in STAGES for counted in stage.counted)
+USUAL = tuple(counted.name for stage in STAGES if not stage.section for counted in stage.counted)  # of all runs
+_STAGE_OF = {f"tables/{table}": stage.name for stage in STAGES for table in stage.tables} | {"shards": "emit"}
+
+VERDICTS = tuple(verdict for stage in STAGES for verdict in stage.verdicts)
+OF_RULES = next(verdict for verdict in VERDICTS if verdict.name == RULES)
+VERDICT = {verdict.name: verdict for verdict in VERDICTS if verdict.name not in (RULES, SELECTION)}
+CODES = {verdict.name: verdict.code for verdict in VERDICTS if verdict.name != RULES}
+POOL = "pool"  # no verdict, but the first line of the funnel
+RESERVED_RULES = (*VERDICT, POOL)  # names that a recipe's rules may not have, besides those of selections
+
+
+def stage_of(path: str) -> str:
+    """Return the name of the stage that writes a published file."""
+    return _STAGE_OF.get(path.rpartition("/")[0], "publish")
+
+
+def run_verdicts(
+    rules: Sequence[str],
+    has: Callable[[str], bool],
+    forgotten: bool,
+    dedup: int | None = None,
+    selection: tuple[str, str] | None = None,
+) -> list[Verdict]:
+    """Return the verdicts of a run in the order in which they apply, one for each rule, `kept` last.
+
+    Args:
+        rules: their names, in order.
+        has: whether the run's recipe has a section, as of `Verdict.section`.
+        forgotten: whether some rows are taken out on request, which no recipe says.
+        dedup: the position of the rule that is deduplication: it is no verdict of its own, but `duplicate` and what
+            comes right before it are there; None where they come after all rules.
+        selection: key and meaning of the run's selection; None without one.
+    """
+    verdicts: list[Verdict] = []
+    of_rules = [replace(OF_RULES, name=name, code=position) for position, name in enumerate(rules)]
+    for verdict in VERDICTS:
+        if verdict.name == RULES:
+            verdicts += of_rules[:dedup]
+        elif verdict.name == SELECTION:
+            verdicts += [replace(verdict, name=selection[0], meaning=selection[1])] if selection else []
+        elif verdict.name == DUPLICATE and dedup is not None:
+            verdicts += [verdict, *of_rules[dedup + 1 :]]
+        elif forgotten if verdict.name == FORGOTTEN else not verdict.section or has(verdict.section):
+            verdicts.append(verdict)
+    return verdicts
