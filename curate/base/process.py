@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, Literal, TypeVar
 
 from curate.base.errors import RunError
@@ -28,101 +29,35 @@ Result = TypeVar("Result")
 # On Spark as many as a task has (spark.task.cpus): each task has a process, and each thread a unit in memory.
 CORES = int(os.environ.get("SPARK_TASK_CPUS") or os.cpu_count() or 1)
 
-_cache: dict[str, Any] = {}
-_lock = threading.RLock()
+_lock = threading.Lock()
+_loading = threading.RLock()
 _DATA = resource.getrlimit(resource.RLIMIT_DATA)
 _limits: list[int] = []  # of memory, that are active
 
 
-def process_cache(key: str, make: Callable[[], Value], replaces: str | None = None) -> Value:
-    """Return what `make` gives, called once per key, by the first thread that needs it.
+class Cache(Generic[Value]):
+    """Values that threads share: the first thread that needs a key makes its value, and only those of this key wait.
 
-    A key names the content of the value: a digest, say; never a path. What is cached under other keys that begin
-    with `replaces` is dropped first.
-    """
-    with _lock:
-        if key not in _cache:
-            for other in [other for other in _cache if replaces and other.startswith(replaces)]:
-                del _cache[other]
-            _cache[key] = make()
-        value: Value = _cache[key]
-        return value
-
-
-class Lazy(Generic[Value]):
-    """A model, say: loaded at its first use, and used by one thread at a time; on several devices, by as many threads.
-
-    On a further device it is loaded once those before are all in use, and not used where it cannot be loaded there.
+    It keeps the `size` values that were used last. A copy that is sent to another process begins empty.
     """
 
-    def __init__(self, load: Callable[..., Value], devices: Callable[[], Iterable[str]] | None = None) -> None:
-        """`load` takes one of what `devices` returns at the first use; without these, nothing."""
-        self._load, self._devices = load, devices
-        self._changed = threading.Condition()
-        self._free: deque[Value] = deque()  # the one that was used longest ago comes first
-        # What `load` may be called with yet; None before the first use.
-        self._unloaded: deque[tuple[str, ...]] | None = None
-        self._loaded = 0
-        self._on_gpus: set[int] = set()  # what was loaded there
-        self._is_loading = False
+    def __init__(self, size: int = sys.maxsize) -> None:
+        self._size, self._lock = size, threading.Lock()
+        self._kept: dict[Hashable, Future[Value]] = {}  # the one that was used last comes last
 
-    @contextmanager
-    def use(self) -> Iterator[Value]:
-        """Yield what `load` returned, once a device is free. Raises what `load` does, unless another device has it."""
-        value, began = self._take(), time.monotonic()
-        try:
-            yield value
-        finally:
-            if id(value) in self._on_gpus:
-                METER.count("gpu", time.monotonic() - began)
-            with self._changed:
-                self._free.append(value)
-                self._changed.notify_all()
-
-    def _take(self) -> Value:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._free or (self._unloaded != deque() and not self._is_loading))
-                if self._free:
-                    return self._free.popleft()
-                self._is_loading = True  # libraries set types and devices for the whole process: one at a time
-            try:
-                if self._unloaded is None:
-                    self._unloaded = deque([(device,) for device in self._devices()] if self._devices else [()])
-                value = self._load(*self._unloaded[0])
-                if str(self._unloaded.popleft()[:1]).startswith("('cuda"):
-                    self._on_gpus.add(id(value))
-                self._loaded += 1
-                return value
-            except Exception as error:  # of many kinds: of memory that other processes use, say
-                if not self._loaded or not self._unloaded:
-                    raise
-                device = self._unloaded.popleft()[0]
-                logging.getLogger(__name__).warning("%s is not used: %s", device, one_line(error, 300))
-            finally:
-                with self._changed:
-                    self._is_loading = False
-                    self._changed.notify_all()
-
-
-class Recent(Generic[Value]):
-    """The last few values that threads share: each made by the first thread that needs it, while others wait for it.
-
-    A copy that is sent to another process begins empty.
-    """
-
-    def __init__(self, size: int = CORES) -> None:
-        self._size = size
-        self._lock = threading.Lock()
-        self._kept: dict[Any, Future[Value]] = {}  # the last one used last
-
-    def __reduce__(self) -> tuple[type["Recent[Value]"], tuple[int]]:
+    def __reduce__(self) -> tuple[type["Cache[Value]"], tuple[int]]:
         return type(self), (self._size,)
 
-    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """Return what `make` gives for this key. What it raises, all raise that wait for it, and it is not kept."""
+    def get(self, key: Hashable, make: Callable[[], Value], replaces: str | None = None) -> Value:
+        """Return what `make` gives for this key. An exception in it is raised in every waiting thread, and not kept.
+
+        Of a new key, values under others that begin with `replaces` are dropped first.
+        """
         with self._lock:
             kept = self._kept.pop(key, None)
+            if kept is None and replaces is not None:
+                for other in [other for other in self._kept if str(other).startswith(replaces)]:
+                    del self._kept[other]
             future = self._kept[key] = kept or Future()
             while len(self._kept) > self._size:
                 del self._kept[next(iter(self._kept))]
@@ -130,10 +65,69 @@ class Recent(Generic[Value]):
             try:
                 future.set_result(make())
             except BaseException as error:
-                future.set_exception(error)
                 with self._lock:
-                    self._kept.pop(key, None)
+                    if self._kept.get(key) is future:
+                        del self._kept[key]
+                future.set_exception(error)
         return future.result()
+
+
+_shared: Cache[Any] = Cache()
+
+
+def process_cache(key: str, make: Callable[[], Value], replaces: str | None = None) -> Value:
+    """Return what `make` gives, called once per key, by the first thread that needs it; see `Cache.get`.
+
+    A key names the content of the value: a digest, say; never a path.
+    """
+    value: Value = _shared.get(key, make, replaces)
+    return value
+
+
+class ModelPool(Generic[Value]):
+    """A model, loaded at its first use, and used by one thread at a time; on several devices, by as many threads.
+
+    On a further device it is loaded once those before are all in use, and not used where it cannot be loaded there.
+    """
+
+    def __init__(self, load: Callable[[str], Value], devices: Callable[[], Iterable[str]] = lambda: [""]) -> None:
+        """`load` takes one of what `devices` returns at the first use."""
+        self._load, self._devices = load, devices
+        self._free: SimpleQueue[tuple[str, Value]] = SimpleQueue()  # the one that was used longest ago comes first
+        self._unloaded: deque[str] | None = None  # None before the first use
+        self._is_loaded = False  # on some device
+
+    @contextmanager
+    def use(self) -> Iterator[Value]:
+        """Yield what `load` returned, once a device is free. Raises what `load` does, unless another device has it."""
+        (device, value), began = self._take(), time.monotonic()
+        try:
+            yield value
+        finally:
+            if device.startswith("cuda"):
+                METER.count("gpu", time.monotonic() - began)
+            self._free.put((device, value))
+
+    def _take(self) -> tuple[str, Value]:
+        while True:
+            with suppress(Empty):
+                return self._free.get(block=self._unloaded == deque())
+            with _loading:  # libraries set types and devices for the whole process: one at a time
+                if self._unloaded is None:
+                    self._unloaded = deque(self._devices())
+                if not self._unloaded or not self._free.empty():
+                    continue
+                device = self._unloaded[0]
+                try:
+                    value = self._load(device)
+                except Exception as error:  # of many kinds: of memory that other processes use, say
+                    if not self._is_loaded:
+                        raise
+                    logging.getLogger(__name__).warning("%s is not used: %s", device, one_line(error, 300))
+                    self._unloaded.popleft()
+                else:
+                    self._is_loaded = True
+                    return self._unloaded.popleft(), value
 
 
 @contextmanager

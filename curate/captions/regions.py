@@ -27,7 +27,7 @@ from PIL import Image
 
 from curate.base import ids, schema
 from curate.base.errors import RecipeError
-from curate.base.process import Lazy, process_cache
+from curate.base.process import ModelPool, process_cache
 from curate.base.wording import one_line
 from curate.captions.phrases import noun_phrases
 from curate.captions.rows import Rows
@@ -108,7 +108,7 @@ class ZeroShotDetector:
     def __init__(self, options: Regions) -> None:
         self._options = options
         where = f"captions.regions: {options.model}"
-        self._loaded = Lazy(partial(_load, options, where), partial(find_devices, where, options.device))
+        self._loaded = ModelPool(partial(_load, options, where), partial(find_devices, where, options.device))
         self.batch = options.batch  # images at a time
 
     @cached_property

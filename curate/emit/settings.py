@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from curate.base import ids
-from curate.base.process import CORES, Recent
+from curate.base.process import CORES, Cache
 from curate.base.schema import INPUT_PROBABILITY
 from curate.base.stages import VERSIONS
 from curate.captions.mix import EmittedTexts, emitted_texts
@@ -45,9 +45,9 @@ class EmitSettings(StepSettings):
     derived: tuple[str, ...]  # those that the recipe derives
     fields: pa.Schema = field(default_factory=lambda: pa.schema([]))  # those of the samples' json in the Parquet files
     # Rows and values of the units that are being written: two a shard where one unit ends and the next begins
-    recent: Recent[pa.Table] = field(default_factory=lambda: Recent(4 * CORES), compare=False)
-    decided: Recent[TableFile] = field(default_factory=lambda: Recent(4 * CORES + 2), compare=False)
-    named: Recent[list[str | None]] = field(default_factory=lambda: Recent(1 << 16), compare=False)  # see `_names_of`
+    recent: Cache[pa.Table] = field(default_factory=lambda: Cache(4 * CORES), compare=False)
+    decided: Cache[TableFile] = field(default_factory=lambda: Cache(4 * CORES + 2), compare=False)
+    named: Cache[list[str | None]] = field(default_factory=lambda: Cache(1 << 16), compare=False)  # see `_names_of`
 
     @classmethod
     def of(cls, context: RunContext) -> "EmitSettings":

@@ -33,7 +33,7 @@ from typing import Any, ClassVar, NamedTuple
 from pydantic import Field
 
 from curate.base.errors import RecipeError
-from curate.base.process import Lazy
+from curate.base.process import ModelPool
 from curate.base.wording import one_line
 from curate.llm.engine import Answer, Engine, EngineOptions, Request
 from curate.models import hugging_face as hf
@@ -74,7 +74,7 @@ class GuidedEngine(Engine):
     def __init__(self, options: Guided) -> None:
         self._options = options
         where = f"guided {options.model}"
-        self._loaded = Lazy(partial(_load, options, where), partial(hf.find_devices, where, options.device))
+        self._loaded = ModelPool(partial(_load, options, where), partial(hf.find_devices, where, options.device))
         self._batch = options.batch  # halved for good where memory does not suffice
 
     @cached_property

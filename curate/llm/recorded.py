@@ -16,7 +16,7 @@ from pydantic import Field
 from curate.base import ids, schema
 from curate.base.decoded_size import MAX_DECODED, check_decoded, read_footer
 from curate.base.errors import RecipeError
-from curate.base.process import Lazy
+from curate.base.process import Cache
 from curate.base.wording import one_line
 from curate.llm.engine import Answer, Engine, EngineOptions, Request
 from curate.read.listing import InputFile, list_files
@@ -51,7 +51,7 @@ class RecordedEngine(Engine):
 
     def __init__(self, options: Recorded):
         self._model = options.model
-        self._answers = Lazy(partial(_read_answers, options.path))
+        self._path, self._read = options.path, Cache[dict[str, Answer]]()
 
     @property
     def model(self) -> str:
@@ -59,15 +59,17 @@ class RecordedEngine(Engine):
 
     def check(self) -> None:
         """See `Engine`. Raises RecipeError where a file is missing, is not Parquet or has another layout."""
-        with self._answers.use():
-            pass
+        self._answers()
 
     def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         """Yield the recorded answer of each request, in order. Raises RecipeError as `check` does."""
-        with self._answers.use() as answers:
-            for place, digest in enumerate(request.digest(self.model) for request in requests):
-                unknown = f"no answer to {digest} of {self.model} among the {len(answers)} recorded"
-                yield place, answers.get(digest) or Answer(None, f"unknown: {unknown}")
+        answers = self._answers()
+        for place, digest in enumerate(request.digest(self.model) for request in requests):
+            unknown = f"no answer to {digest} of {self.model} among the {len(answers)} recorded"
+            yield place, answers.get(digest) or Answer(None, f"unknown: {unknown}")
+
+    def _answers(self) -> dict[str, Answer]:
+        return self._read.get(self._path, partial(_read_answers, self._path))
 
 
 def _read_answers(path: str) -> dict[str, Answer]:

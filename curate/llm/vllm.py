@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from curate.base.errors import RecipeError, RunError, needing
-from curate.base.process import Lazy
+from curate.base.process import ModelPool
 from curate.base.wording import one_line
 from curate.llm.engine import Answer, Engine, EngineOptions, Request
 from curate.models.hugging_face import in_halves, model_name, open_picture
@@ -51,7 +51,7 @@ class VllmEngine(Engine):
 
     def __init__(self, options: Vllm) -> None:
         self._options = options
-        self._llm = Lazy(partial(_load, options))
+        self._llm = ModelPool(lambda _: _load(options))
 
     @cached_property
     def model(self) -> str:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import F32, I64
-from curate.base.process import CORES, Lazy, threads
+from curate.base.process import CORES, ModelPool, threads
 from curate.base.wording import one_line
 from curate.models.encoder import Encoded, Encoder, Tokens, pad
 from curate.models.identity import OpenClip
@@ -149,7 +149,7 @@ def open_encoder(options: OpenClip, device: str) -> OnnxEncoder:
             return nullcontext(loaded)
     else:
         devices = [f"cuda:{number}" for number in range(_count_gpus())] if device == "cuda" else [device]
-        use = Lazy(load, lambda: devices).use
+        use = ModelPool(load, lambda: devices).use
     with use() as graphs:
         is_cut = graphs.is_cut
     batch = _BATCH[device.partition(":")[0]] if options.batch == "auto" else options.batch

@@ -17,7 +17,7 @@ from PIL import Image
 
 from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import F32, I64
-from curate.base.process import Lazy
+from curate.base.process import ModelPool
 from curate.base.wording import one_line
 from curate.models.encoder import Encoded, Encoder, Tokens, pad
 from curate.models.hugging_face import each_device, to_dtype
@@ -70,7 +70,7 @@ class OpenClipEncoder(Encoder):
     """A model of open_clip."""
 
     _tokenizer: Any
-    _nets: Lazy[_Net]
+    _nets: ModelPool[_Net]
 
     def start_images(self, views: Sequence[npt.NDArray[Any]]) -> Encoded:
         return self._start(_Net.encode_images, list(views))
@@ -124,7 +124,7 @@ def encode_cut(tower: TextTower, ids: Any) -> Any:
 
 def open_encoder(options: OpenClip, device: str) -> OpenClipEncoder:
     """Return the model, loaded on a device. Raises RecipeError or RunError where it cannot be loaded."""
-    nets = Lazy(partial(_load, options, options.resolve_precision(device)), partial(each_device, device))
+    nets = ModelPool(partial(_load, options, options.resolve_precision(device)), partial(each_device, device))
     batch = _BATCH[device.partition(":")[0]] if options.batch == "auto" else options.batch
     with nets.use() as net:
         return OpenClipEncoder(net.dimension, net.view, batch, net.tower is not None, net.tokenizer, nets)

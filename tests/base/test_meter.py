@@ -103,10 +103,10 @@ def test_a_forked_process_begins_anew() -> None:
 @pytest.mark.parametrize(("device", "is_counted"), [("cuda:0", True), ("cpu", False)])
 def test_a_model_that_is_used_keeps_its_gpu(device: str, is_counted: bool) -> None:
     from curate.base.meter import METER
-    from curate.base.process import Lazy
+    from curate.base.process import ModelPool
 
     METER.take()
-    with METER.at("measure"), Lazy(lambda device: [device], lambda: [device]).use() as model:
+    with METER.at("measure"), ModelPool(lambda device: [device], lambda: [device]).use() as model:
         assert model == [device]
         time.sleep(0.05)
     assert (METER.take()["measure", "gpu"] >= 0.05) == is_counted

@@ -10,52 +10,52 @@ from contextlib import ExitStack
 
 import pytest
 
-from curate.base.process import Backlog, Lazy, Recent, groups, in_threads, memory_limited
+from curate.base.process import Backlog, Cache, ModelPool, groups, in_threads, memory_limited, process_cache
 
 
-def test_lazy_loads_once() -> None:
+def test_pool_loads_once() -> None:
     loads: list[int] = []
-    lazy = Lazy(lambda: loads.append(1) or [len(loads)])
+    pool = ModelPool(lambda _: loads.append(1) or [len(loads)])
     assert not loads
     for _ in range(2):
-        with lazy.use() as loaded:
+        with pool.use() as loaded:
             assert loaded == [1]
 
 
-def test_lazy_is_used_by_one_thread_at_a_time() -> None:
-    lazy = Lazy(list[str])
+def test_pool_is_used_by_one_thread_at_a_time() -> None:
+    pool = ModelPool(list[str])
 
     def use(name: str) -> None:
-        with lazy.use() as seen:
+        with pool.use() as seen:
             seen.append(name)
 
-    with lazy.use() as seen:
+    with pool.use() as seen:
         other = threading.Thread(target=use, args=("other",))
         other.start()
         other.join(0.05)
         assert seen == []
     other.join()
-    with lazy.use() as seen:
+    with pool.use() as seen:
         assert seen == ["other"]
 
 
-def test_lazy_loads_again_after_a_failure() -> None:
+def test_pool_loads_again_after_a_failure() -> None:
     attempts: list[str] = []
 
-    def load() -> str:
+    def load(_: str) -> str:
         attempts.append("")
         if len(attempts) == 1:
             raise OSError("no network")
         return "model"
 
-    lazy = Lazy(load)
-    with pytest.raises(OSError, match="no network"), lazy.use():
+    pool = ModelPool(load)
+    with pytest.raises(OSError, match="no network"), pool.use():
         pass
-    with lazy.use() as loaded:
+    with pool.use() as loaded:
         assert loaded == "model"
 
 
-def test_lazy_on_several_devices() -> None:
+def test_pool_on_several_devices() -> None:
     """A device gets it once those before are in use; then threads wait for the one that is free first."""
     loads: list[str] = []
 
@@ -63,16 +63,16 @@ def test_lazy_on_several_devices() -> None:
         loads.append(device)
         return device
 
-    lazy = Lazy(load, lambda: ["a", "b"])
+    pool = ModelPool(load, lambda: ["a", "b"])
     for _ in range(3):
-        with lazy.use() as used:
+        with pool.use() as used:
             assert used == "a" and loads == ["a"]
-    with lazy.use() as one, ExitStack() as second:
-        assert (one, second.enter_context(lazy.use())) == ("a", "b") and loads == ["a", "b"]
+    with pool.use() as one, ExitStack() as second:
+        assert (one, second.enter_context(pool.use())) == ("a", "b") and loads == ["a", "b"]
         third: list[str] = []
 
         def use() -> None:
-            with lazy.use() as used:
+            with pool.use() as used:
                 third.append(used)
 
         other = threading.Thread(target=use)
@@ -85,17 +85,17 @@ def test_lazy_on_several_devices() -> None:
     assert loads == ["a", "b"]
 
 
-def test_lazy_does_without_a_device_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+def test_pool_does_without_a_device_that_fails(caplog: pytest.LogCaptureFixture) -> None:
     def load(device: str) -> str:
         if device == "b":
             raise MemoryError("no room")
         return device
 
-    lazy = Lazy(load, lambda: ["a", "b", "c"])
-    with lazy.use() as one, lazy.use() as two:
+    pool = ModelPool(load, lambda: ["a", "b", "c"])
+    with pool.use() as one, pool.use() as two:
         assert (one, two) == ("a", "c")
     assert "b is not used: no room" in caplog.text
-    with pytest.raises(MemoryError), Lazy(load, lambda: ["b", "a"]).use():
+    with pytest.raises(MemoryError), ModelPool(load, lambda: ["b", "a"]).use():
         pass
 
 
@@ -132,43 +132,113 @@ def test_a_loop_that_ends_early_gives_its_part_back(how: str) -> None:
     assert next(taken) == 5
 
 
-def test_recent_makes_a_thing_once_for_all_threads() -> None:
+def test_cache_makes_a_thing_once_for_all_threads() -> None:
     made: list[int] = []
-    recent: Recent[list[int]] = Recent(2)
+    cache: Cache[list[int]] = Cache(2)
 
     def make() -> list[int]:
         time.sleep(0.02)
         made.append(1)
         return made
 
-    found = list(in_threads(lambda _: recent.get("a", make), range(8)))
+    found = list(in_threads(lambda _: cache.get("a", make), range(8)))
     assert made == [1] and all(thing is made for thing in found)
 
 
-def test_recent_keeps_what_was_used_last() -> None:
+def test_cache_keeps_what_was_used_last() -> None:
     made: list[str] = []
-    recent: Recent[str] = Recent(2)
+    cache: Cache[str] = Cache(2)
     for key in "abacab":
-        assert recent.get(key, lambda key=key: made.append(key) or key) == key
+        assert cache.get(key, lambda key=key: made.append(key) or key) == key
     assert made == ["a", "b", "c", "b"]
 
 
-def test_recent_makes_what_failed_again() -> None:
-    recent: Recent[str] = Recent(2)
+def test_cache_makes_what_failed_again() -> None:
+    cache: Cache[str] = Cache(2)
     for error in (OSError("no network"), KeyboardInterrupt()):
 
         def fail(error: BaseException = error) -> str:
             raise error
 
         with pytest.raises(type(error)):
-            recent.get("a", fail)
-    assert recent.get("a", lambda: "made") == "made"
+            cache.get("a", fail)
+    assert cache.get("a", lambda: "made") == "made"
 
 
-def test_recent_begins_empty_in_another_process() -> None:
-    recent: Recent[str] = Recent(3)
-    recent.get("a", lambda: "old")
-    assert pickle.loads(pickle.dumps(recent)).get("a", lambda: "new") == "new"
+def test_cache_begins_empty_in_another_process() -> None:
+    cache: Cache[str] = Cache(3)
+    cache.get("a", lambda: "old")
+    assert pickle.loads(pickle.dumps(cache)).get("a", lambda: "new") == "new"
+
+
+def test_a_cache_makes_values_of_two_keys_at_the_same_time() -> None:
+    cache: Cache[str] = Cache()
+    both = threading.Barrier(2)
+
+    def make(key: str) -> str:
+        both.wait(60)
+        return key
+
+    assert list(in_threads(lambda key: cache.get(key, lambda: make(key)), "ab", of="unit")) == ["a", "b"]
+
+
+def test_a_maker_may_wait_for_a_thread_that_uses_the_cache() -> None:
+    def outer() -> str:
+        with ThreadPoolExecutor(1) as pool:
+            inner = pool.submit(process_cache, "test: inner", lambda: "inner")
+            return f"outer of {inner.result(60)}"
+
+    assert process_cache("test: outer", outer) == "outer of inner"
+
+
+def test_all_who_wait_for_a_maker_get_its_error() -> None:
+    cache: Cache[str] = Cache()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def fail() -> str:
+        begun.set()
+        go_on.wait(60)
+        raise OSError("no network")
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(cache.get, "a", fail)
+        begun.wait(60)
+        second = pool.submit(cache.get, "a", lambda: "made too early")
+        while not second.running():
+            time.sleep(0.001)
+        time.sleep(0.05)
+        go_on.set()
+        for waiting in (first, second):
+            with pytest.raises(OSError, match="no network"):
+                waiting.result(60)
+    assert cache.get("a", lambda: "made") == "made"
+
+
+def test_what_replaces_others_drops_them() -> None:
+    cache: Cache[str] = Cache()
+    for key in ("a 1", "b 1"):
+        cache.get(key, lambda: "old")
+    assert cache.get("a 2", lambda: "new", replaces="a ") == "new"
+    assert [cache.get(key, lambda: "again") for key in ("a 1", "b 1", "a 2")] == ["again", "old", "new"]
+
+
+def test_models_of_a_process_are_loaded_one_at_a_time() -> None:
+    loading: list[str] = []
+
+    def load(device: str) -> str:
+        loading.append(device)
+        time.sleep(0.02)
+        assert loading == [device]
+        return loading.pop()
+
+    pools = [ModelPool(load, lambda device=device: [device]) for device in "abcd"]
+
+    def use(pool: ModelPool[str]) -> str:
+        with pool.use() as used:
+            return used
+
+    with ThreadPoolExecutor(4) as threads:
+        assert [*threads.map(use, pools)] == [*"abcd"]
 
 
 def test_groups_end_by_size_or_by_number() -> None:

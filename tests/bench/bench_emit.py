@@ -31,7 +31,7 @@ import numpy as np
 import webdataset
 from PIL import Image
 
-from curate.base.process import Recent
+from curate.base.process import Cache
 from curate.decide.select_rows import draw_rows
 from curate.decide.settings import DecideSettings
 from curate.emit.layout import Layout
@@ -127,7 +127,7 @@ def make_run(pool: Path, out: Path, rows_per_shard: int) -> tuple[RunContext, li
 
 def emit(settings: EmitSettings, kept: list[tuple[Unit, int]]) -> None:
     settings.store.delete("shards")
-    settings = replace(settings, recent=Recent())
+    settings = replace(settings, recent=Cache())
     layout = Layout.of({unit.index: rows for unit, rows in kept if rows}, settings.output.rows_per_shard)
     for shard in lay_out([unit for unit, _ in kept], layout):
         emit_shard(settings, shard, np.zeros(0, np.uint64))

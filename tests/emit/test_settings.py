@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from curate.base import schema
-from curate.base.process import Recent
+from curate.base.process import Cache
 from curate.emit import settings as module
 from curate.emit.layout import Shard, Slice
 from curate.emit.settings import EmitSettings
@@ -96,7 +96,7 @@ def test_the_key_of_a_shard(tmp_path: Path, what: str) -> None:
     before = one.shard_key(SHARD)
     change, shard, differs = SHARDS[what]
     change(one)
-    one = replace(one, decided=Recent(), named=Recent())  # as in another run
+    one = replace(one, decided=Cache(), named=Cache())  # as in another run
     assert (one.shard_key(shard) != before) == differs
     assert replace(one, fields=pa.schema([("nsfw", pa.string())])).shard_key(shard) != one.shard_key(shard)
     assert replace(one, decisions_key="other").shard_key(shard) != one.shard_key(shard)

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from curate.base.decoded_size import MAX_DECODED, TooLarge, check_decoded, read_footer
 from curate.base.numeric.arrays import Mask, whole
-from curate.base.process import Recent
+from curate.base.process import CORES, Cache
 from curate.base.wording import one_line
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.found_files import FoundFiles, name_columns, read_head, texts_of
@@ -33,8 +33,8 @@ from curate.read.precomputed import FileRows, read_embeddings
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 
-_footers: Recent[pq.FileMetaData] = Recent()
-_checked: Recent[None] = Recent(1 << 12)  # row groups that are not too large: shards need them again
+_footers: Cache[pq.FileMetaData] = Cache(CORES)
+_checked: Cache[None] = Cache(1 << 12)  # row groups that are not too large: shards need them again
 _MOST_ROWS = 1 << 22  # of a row group, whose samples take some 500 bytes each in memory whatever they are
 _LOOKED = 20  # files whose columns a message goes by
 _STATING = ("original_sha256", "sha256")
