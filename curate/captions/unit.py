@@ -19,11 +19,11 @@ from curate.base.errors import TransientError
 from curate.base.numeric.arrays import F32, I64
 from curate.base.numeric.vectors import embedding_matrix, normalised
 from curate.base.process import cleaned_up
-from curate.captions.apart import CaptionApart, apart_after
 from curate.captions.engines import open_engine
 from curate.captions.gates.gate import Candidates, Entries, Scores, run_gates
 from curate.captions.gates.measured import entry_weights
 from curate.captions.gates.text_columns import to_texts
+from curate.captions.isolate import IsolatedCaptioning, isolating
 from curate.captions.regions import find_regions, write_regions
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
@@ -80,11 +80,11 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
     has_regions = not settings.captions.regions or tables.is_current("regions", key, adopt=False)
     if not (has_regions and has_answers and tables.is_current("captions", _texts_key(key, tables), adopt=False)):
         rows, images = Rows.read(tables, counts), UnitRereader(unit, find_source(settings.sources, unit.source), tables)
-        with apart_after(settings, tables) as (apart, on_progress):
+        with isolating(settings, tables) as (isolated, on_progress):
             if not has_regions:
-                find = apart.find_regions if apart else find_regions
+                find = isolated.find_regions if isolated else find_regions
                 write_regions(settings, tables, images, rows, key, find, on_progress)
-            _UnitWork(settings, tables, rows, images, key, apart, on_progress).write_tables(has_answers, is_new)
+            _UnitWork(settings, tables, rows, images, key, isolated, on_progress).write_tables(has_answers, is_new)
     return sum_unit(settings, unit, tables)
 
 
@@ -103,13 +103,13 @@ class _UnitWork:
         rows: Rows,
         images: UnitRereader,
         key: str,
-        apart: CaptionApart | None,
+        isolated: IsolatedCaptioning | None,
         on_progress: Callable[[], None],
     ) -> None:
         """`key` is that of `answers`; `on_progress` is called once answers, or what follows from them, are in parts."""
         self._settings, self._tables, self._rows, self._images, self._key = settings, tables, rows, images, key
         self._on_progress = on_progress
-        self._open, self._is_over = (apart.open_engine, apart.is_over) if apart else (open_engine, False)
+        self._open, self._is_over = (isolated.open_engine, isolated.is_over) if isolated else (open_engine, False)
         self._parts = begun_files(tables.store, unit_parts("answers", tables.unit))
         self._judged = Checkpoints(tables.store, "answers", tables.unit, key, self._parts)
 

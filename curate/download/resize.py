@@ -8,12 +8,12 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from curate.base.apart import DIED, SURE, Apart, EndedError
 from curate.base.errors import needing
+from curate.base.isolate import DIED, EndedError, Subprocess
 from curate.download.source import RESIZING, UrlsSource
 from curate.read.image import DAMAGED, FORMATS, Metered, format_of, measure_image
 from curate.recipe.measure import Image as ImageOptions
@@ -71,30 +71,26 @@ def make_resizer(source: UrlsSource) -> Resize:
 def resizing(source: UrlsSource, killed: int) -> Iterator[Resize]:
     """Yield what resizes images as a source says, for a shard at which so many attempts were killed.
 
-    From SUSPECT on a process apart does it; an image that ends that has a message of reason `worker_died`. Raises
+    From SUSPECT on a subprocess does it; an image that ends that has a message of reason `worker_died`. Raises
     RecipeError.
     """
     if killed < SUSPECT:
         yield make_resizer(source)
         return
-    process = Apart("resize images of a shard that workers were killed at", make_resizer, source)
+    with Subprocess("resize images of a shard that workers were killed at", make_resizer, source) as process:
 
-    def resize(data: bytes) -> Resized:
-        try:
-            resized: Resized = process.ask(_resize, data, tries=SURE)
-            return resized
-        except EndedError as error:
-            what = f"{killed} attempts to download its shard were killed, and a process that resized it"
-            return Resized(None, error=f"{DIED}: {what} {error}")
+        def resize(data: bytes) -> Resized:
+            [(_, resized)] = process.isolate(_resize, [data])
+            if isinstance(resized, EndedError):
+                what = f"{killed} attempts to download its shard were killed, and a process that resized it"
+                return Resized(None, error=f"{DIED}: {what} {resized}")
+            return cast("Resized", resized)
 
-    try:
         yield resize
-    finally:
-        process.end()
 
 
-def _resize(resize: Resize, data: bytes) -> Resized:
-    return resize(data)
+def _resize(resize: Resize, images: Sequence[bytes]) -> Resized:
+    return resize(*images)
 
 
 def _as_it_came(data: bytes, limits: ImageOptions) -> Resized:

@@ -24,8 +24,8 @@ from curate.base import ids, schema
 from curate.base.errors import RunError, SignalError
 from curate.base.numeric.arrays import Mask, whole
 from curate.base.wording import one_line
-from curate.measure.apart import MeasureApart
 from curate.measure.images import FACTS, image_schema, measure_images, output_columns, output_schema
+from curate.measure.isolate import IsolatedMeasuring
 from curate.measure.settings import MeasureSettings
 from curate.pool.formats.input_format import Batch, InputPart
 from curate.pool.registry import find_format
@@ -93,22 +93,22 @@ def measure_part(
     part: InputPart,
     signals: Sequence[Signal],
     checkpoints: Checkpoints,
-    apart: MeasureApart | None,
+    isolated: IsolatedMeasuring | None,
 ) -> MeasuredPart:
     """Measure a part of a source; a file that cannot be read is tried again.
 
     `signals` are those that observe its images, or whose embeddings it supplies, `checkpoints` those of the unit;
-    `apart` measures images where the unit killed its workers. Raises RunError where the file changed meanwhile.
+    `isolated` measures images where the unit killed its workers. Raises RunError where the file changed meanwhile.
     """
     columns = settings.read_columns(source.name)
     nothing = MeasuredPart(_SAMPLES.empty_table(), columns.empty_table(), output_schema(signals).empty_table())
-    if fault := part.fault or (apart and apart.find_fault(source, part)):
+    if fault := part.fault or (isolated and isolated.find_fault(source, part)):
         return replace(nothing, failure=fault)
 
     def read() -> MeasuredPart:
         """Return what the batches give together; where the file is damaged, those before, and what is wrong."""
         state = find_format(source).state(part.path, source.storage)
-        work = _PartWork(settings, source, part, columns, signals, checkpoints, apart, state)
+        work = _PartWork(settings, source, part, columns, signals, checkpoints, isolated, state)
         kind = find_format(source)
         batches = kind.read(source, part, columns, settings.pool.output)
         measured, failure = [], None
@@ -136,7 +136,7 @@ class _PartWork:
     columns: pa.Schema  # those of `scores` that it supplies
     signals: Sequence[Signal]
     checkpoints: Checkpoints
-    apart: MeasureApart | None
+    isolated: IsolatedMeasuring | None
     state: str  # what the file is now, see `InputFormat.state`
 
     def check(self) -> None:
@@ -194,8 +194,8 @@ class _PartWork:
             for start in range(first, len(is_ok), STEP_ROWS):
                 some, texts = islice(images, STEP_ROWS), captions.slice(start, STEP_ROWS)
                 try:
-                    if self.apart:
-                        yield self.apart.measure([*some], texts, signals)
+                    if self.isolated:
+                        yield self.isolated.measure([*some], texts, signals)
                     else:
                         yield measure_images(some, texts, self.settings.measure.image, signals)
                 except SignalError as error:

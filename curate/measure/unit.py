@@ -16,13 +16,12 @@ import pyarrow.compute as pc
 import xxhash
 
 from curate.base import schema
-from curate.base.apart import DIED
 from curate.base.errors import RunError, TransientError
+from curate.base.isolate import DIED
 from curate.base.numeric.arrays import drop_nonfinite, whole
 from curate.base.numeric.text_hash import compile_kernels
 from curate.base.numeric.vectors import drop_nonfinite_rows, embedding_matrix
 from curate.base.wording import one_line
-from curate.measure.apart import MeasureApart, apart_after
 from curate.measure.current import (
     CurrentColumns,
     carry_over,
@@ -32,6 +31,7 @@ from curate.measure.current import (
     shard_column,
 )
 from curate.measure.images import Column, EmbeddingColumns, by_name, embeddings_of, errors_of, scores_of
+from curate.measure.isolate import IsolatedMeasuring, isolating
 from curate.measure.part import OK, STEP_ROWS, UNREADABLE, MeasuredPart, join_measured, measure_part, read_supplied
 from curate.measure.settings import MeasureSettings
 from curate.pool.join import KEYS, open_join
@@ -71,13 +71,13 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     is_new = tables.reuse is None and not tables.exists("samples")
     current_tables = {name for name in reversed(settings.tables) if not is_new and tables.is_current(name, keys[name])}
     if current_tables != keys.keys():
-        with attempt(tables.store, unit_stem(tables.unit)) as killed, apart_after(killed, settings) as apart:
-            if apart:  # rows may have another status than where the unit was measured before
+        with attempt(tables.store, unit_stem(tables.unit)) as killed, isolating(killed, settings) as isolated:
+            if isolated:  # rows may have another status than where the unit was measured before
                 _forget(settings, tables)
                 current_tables = set()
-            is_alone = apart or (is_new and not killed)
+            is_alone = isolated or (is_new and not killed)
             current = CurrentColumns() if is_alone else find_current(settings, unit, tables)
-            _UnitWork(settings, unit, tables, current_tables, current, apart).write_tables(keys)
+            _UnitWork(settings, unit, tables, current_tables, current, isolated).write_tables(keys)
     return _unread(settings, unit, tables)
 
 
@@ -113,14 +113,14 @@ class _UnitWork:
         tables: UnitTables,
         current_tables: Collection[str],
         current: CurrentColumns,
-        apart: MeasureApart | None,
+        isolated: IsolatedMeasuring | None,
     ) -> None:
         """Read the unit's inputs, unless the rows are current and no signal must see them.
 
         Raises TransientError where `samples` is current, and a file that it was made from cannot be read.
         """
         self.settings, self.unit, self.tables, self.current_tables = settings, unit, tables, current_tables
-        self.apart = apart
+        self.isolated = isolated
         self.has_samples, self.current = "samples" in current_tables, current
         self.checkpoints = Checkpoints(tables.store, MEASURED, tables.unit, settings.key("samples", unit))
         self.signals = observing_signals(settings, self.current)
@@ -132,7 +132,7 @@ class _UnitWork:
         source = settings.source(unit)
         groups = [group for group in settings.pool.groups[unit.source] if group.join is None]
         if self.signals or not {"samples", "members"} & {*settings.tables} <= {*current_tables}:
-            rest = self.signals, self.checkpoints, apart
+            rest = self.signals, self.checkpoints, isolated
             self.parts = [measure_part(settings, source, part, *rest) for part in unit.parts]
             self.joined = join_measured(self.parts)
             self.samples = self._new_samples(self.joined.samples)
@@ -164,8 +164,8 @@ class _UnitWork:
             for name, places in (("scores", self.current.scores), ("embeddings", self.current.embeddings)):
                 for place in {id(place): place for place in places.values()}.values():
                     self._check_rows(place, [name])
-        if self.apart:
-            self._fail_deadly(self.apart)
+        if self.isolated:
+            self._fail_deadly(self.isolated)
         self._fill_samples()
         self._join()
         faults, are_transient = self._embedding_faults()
@@ -219,10 +219,10 @@ class _UnitWork:
                     self.samples = self.samples.set_column(place, schema.SAMPLES.field(name), values.pop(name))
                 self.scores[signal.name] = values
 
-    def _fail_deadly(self, apart: MeasureApart) -> None:
+    def _fail_deadly(self, isolated: IsolatedMeasuring) -> None:
         """Give the rows whose captions end a process status `worker_died`."""
         texts = [signal for signal in self.settings.signals if isinstance(signal, TextSignal)]
-        deadly = apart.find_deadly(self._captions(), texts) if texts else {}
+        deadly = isolated.find_deadly(self._captions(), texts) if texts else {}
         for name, values in (("status", dict.fromkeys(deadly, DIED)), ("error", deadly)):
             column = self.samples[name].to_pylist()
             column = [values.get(row, value) for row, value in enumerate(column)]

@@ -13,7 +13,7 @@ from curate.base.process import cleaned_up
 from curate.store.layout import ATTEMPTS
 from curate.store.store import RunStore
 
-SUSPECT = 3  # that were killed, from which on a process apart does what may have killed them
+SUSPECT = 3  # that were killed, from which on a subprocess does what may have killed them
 MOST = 6  # that are counted
 
 

@@ -1,7 +1,7 @@
 """Law 3 on one machine: whatever ends the process of `curate run`, one command goes on, to the end of an undisturbed run.
 
 Samples that kill their process are rows that failed, as in commands that are repeated: by other signals, and in
-downloads, in `tests/measure/test_apart.py`, `tests/captions/test_apart.py` and `tests/laws/test_killed_downloads.py`,
+downloads, in `tests/measure/test_isolate.py`, `tests/captions/test_isolate.py` and `tests/laws/test_killed_downloads.py`,
 where memory runs out too.
 """
 

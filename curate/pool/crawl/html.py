@@ -7,7 +7,7 @@ lazily repeat there: equal pairs go by deduplication.
 
 Charset: of the HTTP header, else of `<meta>`, else detected. Parsed by lexbor, as browsers do it, and decoded by
 resiliparse. Many attributes of a tag, or elements that are not closed, take lexbor the square of their number: 200,000
-attributes over 90 s. So a large page is parsed in a process apart, and is lost if that takes too long.
+attributes over 90 s. So a large page is parsed in a subprocess, and is lost if that takes too long.
 """
 
 import itertools
@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
-from curate.base.apart import Apart, EndedError
+from curate.base.isolate import EndedError, Subprocess
 from curate.pool.crawl.links import IMAGES, PAGES, BaseUrl, PageLinks, read_directives, read_text, read_url
 from curate.pool.crawl.records import Record
 from curate.pool.crawl.wat import read_date, read_facts
@@ -80,7 +80,7 @@ def find_links(record: Record) -> PageLinks | None:
     text, charset = _decode(body, response.http_charset)
     url, *others = (record.about.headers.get(f"WARC-{name}") for name in ("Target-URI", "Date", "Truncated"))
     head = PageHead(url or "", charset, list(response.http_headers or ()), *others)
-    return read_links(text, head) if len(text) <= _LARGE else call_apart(MAX_SECONDS, read_links, text, head)
+    return read_links(text, head) if len(text) <= _LARGE else call_isolated(MAX_SECONDS, read_links, text, head)
 
 
 def read_links(text: str, head: PageHead) -> PageLinks:
@@ -188,15 +188,15 @@ def page_facts(record: Record) -> dict[str, Any]:
     return read_facts(fields)
 
 
-def call_apart(seconds: int, function: Callable[..., Value], *arguments: Any) -> Value:
+def call_isolated(seconds: int, function: Callable[..., Value], *arguments: Any) -> Value:
     """Return what a function of a module gives. Raises ValueError where it raises one, or ends the process.
 
     The process starts with a thread's first call, and serves all later ones; another follows one that was too slow.
     """
     if not hasattr(_of_thread, "process"):
-        _of_thread.process = Apart("parse pages", resource.setrlimit, resource.RLIMIT_CORE, (0, 0))
+        _of_thread.process = Subprocess("parse pages", resource.setrlimit, resource.RLIMIT_CORE, (0, 0))
     try:
-        error, value = _of_thread.process.ask(_call, seconds, function, arguments, tries=1)
+        error, value = _of_thread.process.ask(_call, seconds, function, arguments)
     except EndedError as ended:
         why = f"took over {seconds} s" if ended.status == -signal.SIGXCPU else str(ended)
         raise ValueError(f"parsing it {why}") from None

@@ -1,17 +1,20 @@
-"""A process apart, for work that may end the process that does it: what kills that one is told, and all else goes on.
+"""A subprocess for work that may end the process that does it: what kills that one is told, and all else goes on.
 
 It works for one thread; where it is ended, another one follows. It may take half of the free memory.
 """
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from curate.base.errors import CurateError, RunError
 from curate.base.process import free_memory, memory_limited
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 DIED = "worker_died"  # the reason of what does
 SURE = 2  # processes that end with one image, or file: one may be ended by somebody else
@@ -27,14 +30,20 @@ class EndedError(Exception):
         self.status = status
 
 
-class Apart:
-    """A process that does functions of modules, each with what `begin` gave there as its first argument."""
+class Subprocess:
+    """A process that calls functions of modules, each with what `begin` gave there as its first argument."""
 
     def __init__(self, work: str, begin: Callable[..., Any], *arguments: Any) -> None:
         """`work` is what it is for, in an error."""
         self._work, self._begin = work, (begin, arguments)
         self._process: subprocess.Popen[bytes] | None = None
         self._replies: Connection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def end(self) -> None:
         if self._process and self._replies:
@@ -43,38 +52,38 @@ class Apart:
             self._process.wait()
             self._process = self._replies = None
 
-    def ask(self, function: Callable[..., Any], *arguments: Any, tries: int) -> Any:
-        """Return what a function gives there. Raises what it raises, and EndedError where `tries` processes end."""
+    def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what a function gives there. Raises what it raises, and EndedError where the process ends."""
         replies = self._replies or self._start()
         try:
             replies.send((function, arguments))
             error, value = replies.recv()
         except (OSError, EOFError):
-            ended = self._find_end()
-            if tries > 1:
-                return self.ask(function, *arguments, tries=tries - 1)
-            raise ended from None
+            raise self._find_end() from None
         if error:
             raise error
         return value
 
     def isolate(
-        self, size: int, call: Callable[[slice], tuple[Any, ...]], first: int = 0
-    ) -> Iterator[tuple[slice, Any]]:
-        """Yield slices of so many items, and what the function gives for each that `call` returns with its arguments.
+        self, function: Callable[..., Any], items: "Sequence[Any] | pa.Array", *more: Any, first: int = 0
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield what the function gives there for slices of the items, each with the position of its first item.
 
         A slice that ends the process is halved; for an item that ends it alone, the EndedError is yielded.
         """
-        items = slice(first, first + size)
-        try:
-            result = self.ask(*call(items), tries=1 if size > 1 else SURE)
-        except EndedError as error:
-            if size > 1:
-                yield from self.isolate(size // 2, call, first)
-                yield from self.isolate(size - size // 2, call, first + size // 2)
-                return
-            result = error
-        yield items, result
+        result: Any = None
+        for _ in range(SURE if len(items) == 1 else 1):
+            try:
+                result = self.ask(function, items, *more)
+                break
+            except EndedError as error:
+                result = error
+        if isinstance(result, EndedError) and len(items) > 1:
+            half = len(items) // 2
+            yield from self.isolate(function, items[:half], *more, first=first)
+            yield from self.isolate(function, items[half:], *more, first=first + half)
+        else:
+            yield first, result
 
     def _start(self) -> Connection:
         """Start a process. Raises RunError where it ends before it is asked for anything."""

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.measure import apart
-from curate.measure.apart import _measure
+from curate.measure import isolate
 from curate.measure.images import measure_images
+from curate.measure.isolate import _measure
 from curate.measure.settings import MeasureSettings
 from curate.pool.formats.input_format import InputPart
 from pipelines.prepare import prepare
@@ -89,13 +89,11 @@ def test_an_image_that_takes_all_memory_is_a_row(tmp_path: Path, group: Path) ->
     assert "hungry" in done.stderr and done.stderr.count("when memory runs out") == 3, done.stderr
 
 
-def end_with_some(
-    settings: MeasureSettings, images: list[bytes], captions: pa.Array, names: list[str], first: int
-) -> pa.Table:
-    """As `apart._measure`, but for images of one byte, which end the process."""
-    if b"!" in images:
+def end_with_some(settings: MeasureSettings, rows: list[tuple[int, bytes, str]], names: list[str]) -> pa.Table:
+    """As `isolate._measure`, but for images of one byte, which end the process."""
+    if any(image == b"!" for _, image, _ in rows):
         os.kill(os.getpid(), signal.SIGSEGV)
-    return _measure(settings, images, captions, names, first)
+    return _measure(settings, rows, names)
 
 
 class StubbornError(Exception):
@@ -103,11 +101,11 @@ class StubbornError(Exception):
         raise TypeError("it does not travel")
 
 
-def fail(settings: MeasureSettings, images: list[bytes], captions: pa.Array, names: list[str], first: int) -> pa.Table:
+def fail(settings: MeasureSettings, rows: list[tuple[int, bytes, str]], names: list[str]) -> pa.Table:
     raise StubbornError("no good")
 
 
-def exit_when_read(settings: MeasureSettings, source: Any, part: Any) -> None:
+def exit_when_read(settings: MeasureSettings, parts: Any, source: Any) -> None:
     os._exit(3)
 
 
@@ -123,15 +121,15 @@ def test_a_step_is_halved_down_to_what_ends_the_process(
     settings: MeasureSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image, captions = pools.encode(pools.picture(0)), pa.array(["a caption"] * 2)
-    monkeypatch.setattr(apart, "_measure", end_with_some)
-    with apart.apart_after(3, settings) as process:
+    monkeypatch.setattr(isolate, "_measure", end_with_some)
+    with isolate.isolating(3, settings) as process:
         assert process
         table = process.measure([image, b"!"], captions, [])
-        monkeypatch.setattr(apart, "_measure", fail)
+        monkeypatch.setattr(isolate, "_measure", fail)
         with pytest.raises(RuntimeError, match="StubbornError: no good"):
             process.measure([image], captions[:1], [])
-        monkeypatch.setattr(apart, "_read", exit_when_read)
-        monkeypatch.setattr(apart, "SURE", 1)
+        monkeypatch.setattr(isolate, "_read", exit_when_read)
+        monkeypatch.setattr("curate.base.isolate.SURE", 1)
         source = settings.sources[0]
         reason, detail = process.find_fault(source, InputPart(source.paths[0], 1, "")) or ("", "")
     assert table["status"].to_pylist() == ["ok", "worker_died"]
@@ -141,15 +139,15 @@ def test_a_step_is_halved_down_to_what_ends_the_process(
 
 
 def end_with_ends(settings: MeasureSettings, captions: pa.Array, names: list[str]) -> None:
-    """As `apart._compute`, but for a caption that ends the process."""
+    """As `isolate._compute`, but for a caption that ends the process."""
     if "end" in captions.to_pylist():
         os._exit(5)
 
 
 @pytest.mark.slow
 def test_captions_that_end_the_process_are_told(settings: MeasureSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apart, "_compute", end_with_ends)
-    with apart.apart_after(3, settings) as process:
+    monkeypatch.setattr(isolate, "_compute", end_with_ends)
+    with isolate.isolating(3, settings) as process:
         assert process
         deadly = process.find_deadly(pa.array(["a", None, "end"]), [])
     detail = "3 attempts to measure its unit were killed, and a process with it alone ended itself (status 5)"
@@ -158,12 +156,12 @@ def test_captions_that_end_the_process_are_told(settings: MeasureSettings, monke
 
 @pytest.mark.parametrize("killed", [0, 2])
 def test_a_unit_of_few_kills_is_measured_in_its_process(settings: MeasureSettings, killed: int) -> None:
-    with apart.apart_after(killed, settings) as process:
+    with isolate.isolating(killed, settings) as process:
         assert process is None
 
 
 def test_what_kills_whatever_is_done_is_a_file_that_failed(settings: MeasureSettings) -> None:
-    with apart.apart_after(6, settings) as process:
+    with isolate.isolating(6, settings) as process:
         assert process
         fault = process.find_fault(settings.sources[0], InputPart("0.tar", 1, ""))
     assert fault == ("worker_died", "6 attempts to measure it were killed, and no row alone does it")

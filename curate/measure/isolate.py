@@ -1,4 +1,4 @@
-"""A unit that killed its workers, measured in a process apart: what kills that one is found, and all else goes on.
+"""A unit that killed its workers, measured in a subprocess: what kills that one is found, and all else goes on.
 
 Images go there in steps; a step that ends the process is halved, down to the one image that does: it has status
 `worker_died`. So has a caption that ends it. A file that does when it is read has it as its failure.
@@ -6,14 +6,13 @@ Images go there in steps; a step that ends the process is halved, down to the on
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
-from curate.base.apart import DIED, SURE, Apart, EndedError
 from curate.base.errors import SignalError
+from curate.base.isolate import DIED, EndedError, Subprocess
 from curate.measure.images import ImageBytes, image_schema, measure_images
 from curate.measure.settings import MeasureSettings
 from curate.pool.formats.input_format import InputPart
@@ -25,40 +24,34 @@ from curate.store.attempts import MOST, SUSPECT
 
 
 @contextmanager
-def apart_after(killed: int, settings: MeasureSettings) -> Iterator["MeasureApart | None"]:
+def isolating(killed: int, settings: MeasureSettings) -> Iterator["IsolatedMeasuring | None"]:
     """Yield what measures a unit at which so many attempts were killed; None: who asks does it."""
     if killed < SUSPECT:
         yield None
         return
-    process = Apart("measure a unit that workers were killed at", _begin, replace(settings, signals=()))
-    try:
-        yield MeasureApart(killed, process)
-    finally:
-        process.end()
+    with Subprocess("measure a unit that workers were killed at", _begin, replace(settings, signals=())) as process:
+        yield IsolatedMeasuring(killed, process)
 
 
-class MeasureApart:
-    """Measures a unit in a process apart."""
+@dataclass(frozen=True)
+class IsolatedMeasuring:
+    """Measures a unit at which attempts were killed, in a subprocess."""
 
-    def __init__(self, killed: int, process: Apart) -> None:
-        self._killed, self._process = killed, process
+    killed: int
+    process: Subprocess
 
     def find_fault(self, source: Source, part: InputPart) -> tuple[str, str] | None:
         """Return reason and detail where reading a part ends the process, or all before came to nothing; else None."""
-        if self._killed >= MOST:
-            return DIED, f"{self._killed} attempts to measure it were killed, and no row alone does it"
-        try:
-            self._process.ask(_read, source, part, tries=SURE)
-        except EndedError as error:
-            return DIED, f"{self._killed} attempts to measure it were killed, and a process that only read it {error}"
-        return None
+        killed = f"{self.killed} attempts to measure it were killed, and"
+        if self.killed >= MOST:
+            return DIED, f"{killed} no row alone does it"
+        [(_, error)] = self.process.isolate(_read, [part], source)
+        return (DIED, f"{killed} a process that only read it {error}") if error else None
 
     def measure(self, images: Sequence[ImageBytes], captions: pa.Array, signals: Sequence[ImageSignal]) -> pa.Table:
-        data = [None if image is None else bytes(image) for image in images]
-        schema, names = image_schema(signals), [signal.name for signal in signals]
-
-        def call(rows: slice) -> tuple[Any, ...]:
-            return _measure, data[rows], captions[rows], names, rows.start
+        data = (None if image is None else bytes(image) for image in images)
+        rows = list(zip(range(len(images)), data, captions.to_pylist(), strict=True))
+        schema = image_schema(signals)
 
         def table_of(part: pa.Table | EndedError) -> pa.Table:
             if not isinstance(part, EndedError):
@@ -66,24 +59,25 @@ class MeasureApart:
             fault = {"status": DIED, "error": self._blame(part)}
             return pa.Table.from_pylist([dict.fromkeys(schema.names) | fault], schema)
 
-        return pa.concat_tables([table_of(part) for _, part in self._process.isolate(len(data), call)])
+        parts = self.process.isolate(_measure, rows, [signal.name for signal in signals])
+        return pa.concat_tables([table_of(part) for _, part in parts])
 
     def find_deadly(self, captions: pa.Array, signals: Sequence[TextSignal]) -> dict[int, str]:
         """Return which captions (string or null) end a process that computes these signals, by row, each with how."""
-        names = [signal.name for signal in signals]
-        parts = self._process.isolate(len(captions), lambda rows: (_compute, captions[rows], names))
-        return {rows.start: self._blame(error) for rows, error in parts if error}
+        parts = self.process.isolate(_compute, captions, [signal.name for signal in signals])
+        return {row: self._blame(error) for row, error in parts if error}
 
     def _blame(self, error: EndedError) -> str:
-        return f"{self._killed} attempts to measure its unit were killed, and a process with it alone {error}"
+        return f"{self.killed} attempts to measure its unit were killed, and a process with it alone {error}"
 
 
 def _begin(settings: MeasureSettings) -> MeasureSettings:
     return replace(settings, signals=find_signals(settings.measure, settings.models))
 
 
-def _read(settings: MeasureSettings, source: Source, part: InputPart) -> None:
+def _read(settings: MeasureSettings, parts: Sequence[InputPart], source: Source) -> None:
     """Read a part, and what else happens is seen where it is measured."""
+    [part] = parts
     with suppress(Exception):
         for batch in find_format(source).read(source, part, settings.read_columns(source.name), settings.pool.output):
             if batch.images:
@@ -92,13 +86,14 @@ def _read(settings: MeasureSettings, source: Source, part: InputPart) -> None:
 
 
 def _measure(
-    settings: MeasureSettings, images: list[ImageBytes], captions: pa.Array, names: list[str], first: int
+    settings: MeasureSettings, rows: Sequence[tuple[int, ImageBytes, str | None]], names: list[str]
 ) -> pa.Table:
+    numbers, images, captions = zip(*rows, strict=True)
     signals = [signal for signal in settings.signals if isinstance(signal, ImageSignal) and signal.name in names]
     try:
-        return measure_images(iter(images), captions, settings.measure.image, signals)
+        return measure_images(iter(images), pa.array(captions, pa.string()), settings.measure.image, signals)
     except SignalError as error:
-        raise SignalError(str(error), error.row + first) from error
+        raise SignalError(str(error), error.row + numbers[0]) from error
 
 
 def _compute(settings: MeasureSettings, captions: pa.Array, names: list[str]) -> None:

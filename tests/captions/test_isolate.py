@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from curate.captions import apart
-from curate.captions.apart import CaptionApart
+from curate.captions import isolate
+from curate.captions.isolate import IsolatedCaptioning
 from curate.captions.regions import Box
 from curate.llm.engine import Request
 from tests.captions.deadly import check, install
@@ -92,8 +92,8 @@ def open_detector(options: Any, model: str) -> Detector:
 
 @pytest.mark.slow
 def test_an_image_that_ends_the_detector(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apart, "open_detector", open_detector)
-    unit: Any = CaptionApart(SimpleNamespace(captions=SimpleNamespace(regions=None)), 3)  # type: ignore[arg-type]
+    monkeypatch.setattr(isolate, "open_detector", open_detector)
+    unit: Any = IsolatedCaptioning(SimpleNamespace(captions=SimpleNamespace(regions=None)), 3)  # type: ignore[arg-type]
     phrases = pa.array([["a dog"], ["a cat"], None, ["the end"], [], ["a tree"]])
     tables = unit.find_regions([pools.encode(pools.picture(0))] * 6, phrases, Detector(), 0.1)
     rows = [row for table in tables for row in table.to_pylist()]
@@ -106,7 +106,7 @@ def test_an_image_that_ends_the_detector(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_what_kills_whatever_is_asked_fails_unasked() -> None:
     spec: Any = SimpleNamespace(section=SimpleNamespace(is_local=False))
-    unit = CaptionApart(None, 6)  # type: ignore[arg-type]
+    unit = IsolatedCaptioning(None, 6)  # type: ignore[arg-type]
     [answer] = unit.open_engine(spec, "a model").ask([Request("0" * 32, "rewrite", "human", 0)])
     assert (
         answer.error == "worker_died: 6 attempts to caption its unit were killed, and no request or image alone does it"

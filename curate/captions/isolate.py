@@ -1,10 +1,10 @@
-"""A unit that killed its workers, captioned by processes apart: what ends one is found, and all else goes on.
+"""A unit that killed its workers, captioned by subprocesses: what ends one is found, and all else goes on.
 
 Models that work in the worker's process may end it: engines of that kind, and the detector of regions. What they are to
-do goes to processes apart, in batches; one that ends its process is halved, down to the one request or image that does:
+do goes to subprocesses, in batches; one that ends its process is halved, down to the one request or image that does:
 it fails with reason `worker_died`. Where nothing alone ends a process, and workers are killed all the same before any
 more of the unit is done, all of it fails, and answers in parts stay. The next start of the run asks again, as for all
-that failed: apart at once.
+that failed: in subprocesses at once.
 """
 
 import threading
@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.base.apart import DIED, Apart, EndedError
+from curate.base.isolate import DIED, EndedError, Subprocess
 from curate.captions.engines import open_engine
 from curate.captions.regions import DETECTED, ZeroShotDetector, find_regions, open_detector
 from curate.captions.settings import CaptionSettings
@@ -26,13 +26,13 @@ from curate.store.attempts import MOST, SUSPECT, attempt, count_anew
 from curate.store.layout import CAPTION_ATTEMPTS, unit_stem
 from curate.store.tables import UnitTables
 
-_alone = threading.Lock()  # held by a unit that is captioned apart: a GPU has no room for the models of two
+_alone = threading.Lock()  # held by a unit that is captioned so: a GPU has no room for the models of two
 
 
 @contextmanager
-def apart_after(
+def isolating(
     settings: CaptionSettings, tables: UnitTables
-) -> Iterator[tuple["CaptionApart | None", Callable[[], None]]]:
+) -> Iterator[tuple["IsolatedCaptioning | None", Callable[[], None]]]:
     """Yield what captions a unit at which so many attempts were killed, and what is called once some of it is done.
 
     None: who asks does it. Attempts are counted where a model works in this process, which it may end.
@@ -40,21 +40,21 @@ def apart_after(
     if not settings.has_models:
         yield None, lambda: None
         return
-    aparts = list[CaptionApart]()
+    isolated = list[IsolatedCaptioning]()
     work = f"{CAPTION_ATTEMPTS}/{unit_stem(tables.unit)}"
-    with attempt(tables.store, work, lambda: any(apart.has_fault for apart in aparts)) as killed, ExitStack() as stack:
+    with attempt(tables.store, work, lambda: any(each.has_fault for each in isolated)) as killed, ExitStack() as stack:
         if killed >= SUSPECT:
             stack.enter_context(_alone)
-            aparts.append(CaptionApart(settings, killed))
-            stack.callback(aparts[0].end)
-        yield (aparts[0] if aparts else None), cache(partial(count_anew, tables.store, work, killed))
+            isolated.append(IsolatedCaptioning(settings, killed))
+            stack.callback(isolated[0].end)
+        yield (isolated[0] if isolated else None), cache(partial(count_anew, tables.store, work, killed))
 
 
-class CaptionApart:
-    """Asks engines and the detector in processes apart, one each."""
+class IsolatedCaptioning:
+    """Asks engines and the detector in a subprocess each."""
 
     def __init__(self, settings: CaptionSettings, killed: int) -> None:
-        self._settings, self._processes = settings, dict[str, Apart]()
+        self._settings, self._processes = settings, dict[str, Subprocess]()
         self._killed = f"{DIED}: {killed} attempts to caption its unit were killed, and"
         self.is_over = killed >= MOST  # whether all fails, unasked
         self.has_fault = False  # whether something ended a process alone
@@ -64,11 +64,11 @@ class CaptionApart:
             process.end()
 
     def open_engine(self, spec: EngineSpec, engine_id: str) -> Engine:
-        """Return an engine that asks the recipe's in a process apart, where its model works in the process."""
+        """Return an engine that asks the recipe's in a subprocess, where its model works in the process."""
         if not (spec.section.is_local or self.is_over):
             return open_engine(spec, engine_id)
         process = self._process(engine_id, open_engine, spec)
-        return _EngineApart(engine_id, lambda requests: self._each(process, _answer, requests))
+        return _IsolatedEngine(engine_id, lambda requests: self._each(process, _answer, requests))
 
     def find_regions(
         self, images: Iterable[bytes | None], phrases: pa.Array, detector: ZeroShotDetector, threshold: float
@@ -80,22 +80,23 @@ class CaptionApart:
             rows = [{"regions": None, "error": row} if isinstance(row, str) else row for row in rows]
             yield pa.Table.from_pylist(rows, DETECTED)
 
-    def _process(self, model: str, begin: Callable[[Any, str], Any], options: Any) -> Apart:
+    def _process(self, model: str, begin: Callable[[Any, str], Any], options: Any) -> Subprocess:
         """Return the process of a model, which begins once it is asked."""
-        return self._processes.setdefault(model, Apart(f"work with {model} apart", begin, options, model))
+        return self._processes.setdefault(model, Subprocess(f"work with {model} alone", begin, options, model))
 
-    def _each(self, process: Apart, function: Callable[..., Any], items: Sequence[Any], *more: Any) -> list[Any]:
+    def _each(self, process: Subprocess, function: Callable[..., Any], items: Sequence[Any], *more: Any) -> list[Any]:
         """Return what a function gives for each item in a process; for one that ends it, the error as text."""
         if self.is_over:
             return [f"{self._killed} no request or image alone does it"] * len(items)
         answers = list[Any]()
-        for _, some in process.isolate(len(items), lambda rows: (function, items[rows], *more)):
-            self.has_fault |= isinstance(some, EndedError)
-            answers += [f"{self._killed} a process that had it alone {some}"] if isinstance(some, EndedError) else some
+        for _, part in process.isolate(function, items, *more):
+            is_dead = isinstance(part, EndedError)
+            self.has_fault |= is_dead
+            answers += [f"{self._killed} a process that had it alone {part}"] if is_dead else part
         return answers
 
 
-class _EngineApart(Engine):
+class _IsolatedEngine(Engine):
     def __init__(self, model: str, ask: Callable[[Sequence[Request]], list[Any]]) -> None:
         self._model, self._ask = model, ask
 
