@@ -295,7 +295,7 @@ def test_phrases(text, expected):
 
 
 def test_a_missing_package_is_said(monkeypatch):
-    monkeypatch.setattr("curate.base.process._cache", {})
+    monkeypatch.setattr("curate.base.process._shared._kept", {})
     monkeypatch.setitem(sys.modules, "textblob.en.taggers", None)
     with pytest.raises(RecipeError, match=r"TextBlob cannot be imported .*pip install '\.\[regions\]'"):
         phrases_of("a dog")

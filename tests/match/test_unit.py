@@ -46,7 +46,7 @@ def test_a_process_holds_the_entries_of_one_run_by_their_content(tmp_path: Path)
     second = settings(tmp_path, "second", ("c",))
     assert load_matcher(second).match(pa.array(["a c"])).to_pylist() == [[0]]
     assert load_entries(second).table["entry"].to_pylist() == ["c"]
-    held = [key for key in process._cache if key.startswith(("entries ", "matcher "))]
+    held = [key for key in process._shared._kept if key.startswith(("entries ", "matcher "))]
     assert sorted(held) == ["entries second", "matcher second reference"]
 
 

@@ -369,7 +369,7 @@ def test_each_gpu_has_a_session(models: tuple[str, str], monkeypatch: pytest.Mon
     monkeypatch.setattr(onnx_encoder, "open_session", opening)
     monkeypatch.setattr(onnx_encoder, "_count_gpus", lambda: 2)
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(process, "_cache", {})
+    monkeypatch.setattr(process, "_shared", process.Cache())
     encoder = load_encoder(OpenClip(model=models[1]))
     assert opened == ["cuda:0"] * 2 and encoder.batch == 256
     assert isinstance(encoder, OnnxEncoder)
@@ -383,7 +383,7 @@ def test_each_gpu_has_a_session(models: tuple[str, str], monkeypatch: pytest.Mon
 
 
 def test_a_batch_that_memory_does_not_hold_is_halved(models: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "_cache", {})
+    monkeypatch.setattr(process, "_shared", process.Cache())
     monkeypatch.setattr(onnx_encoder, "CORES", 1)
     encoder = load_encoder(Clip(model=models[1], batch=8))
     views = [encoder.view(picture(i)) for i in range(8)]
@@ -495,9 +495,9 @@ def test_a_graph_of_one_row_for_any_batch(graphs: Path) -> None:
 @pytest.mark.usefixtures("tried")
 def test_a_model_is_tried_once(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options, known = Clip(model=f"onnx:{graphs}"), identify(Clip(model=f"onnx:{graphs}"))
-    monkeypatch.setattr(process, "_cache", {})  # where another test's equal model may be
+    monkeypatch.setattr(process, "_shared", process.Cache())  # where another test's equal model may be
     load_encoder(options, known)
-    monkeypatch.setattr(process, "_cache", {})
+    monkeypatch.setattr(process, "_shared", process.Cache())
     monkeypatch.setattr(clip_model.subprocess, "run", None)
     load_encoder(options, known)
 

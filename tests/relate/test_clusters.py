@@ -63,7 +63,7 @@ def test_a_second_attempt_at_a_step_changes_nothing(tmp_path: Path) -> None:
     sums = {0: np.array([9.0, 9, 0, 0])}
 
     def move() -> tuple[bool, list[list[float]]]:
-        base_process._cache.clear()  # as in another process
+        base_process._shared._kept.clear()  # as in another process
         moved = _move(reading, begun, sums)
         assert moved
         return moved.is_done, moved.model.load()["centroids"].tolist()

