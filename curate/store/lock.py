@@ -132,7 +132,7 @@ def remove_leftovers(store: RunStore) -> None:
     """Remove what killed commands left in the `tmp` of a finished run, unless one is at work."""
     if store.names("tmp"):
         with suppress(RunError, OSError), locked(store, "run"):  # who may only read it leaves it as it is
-            store.delete("tmp")
+            clear_tmp(store)
 
 
 def _acquire(store: RunStore, kept: int | None) -> IO[str]:

@@ -75,7 +75,7 @@ class RunStore(StoredFiles):
             if os.path.isdir(path):
                 remove_folder(path)
             else:
-                with suppress(FileNotFoundError, IsADirectoryError):  # another process has just made the folder
+                with suppress(FileNotFoundError):
                     os.unlink(path)
         else:
             self.delete_files(self.files(name) if files is None else [f"{name}/{file}" for file in files])

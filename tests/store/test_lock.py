@@ -130,7 +130,7 @@ def test_never_two_at_once(tmp_path: Path) -> None:
                 assert inside == [number]
                 inside.remove(number)
                 if number % 3 == 0:
-                    RunStore(str(tmp_path)).delete("tmp")
+                    clear_tmp(RunStore(str(tmp_path)))
         except RunError:
             return 0
         return 1
