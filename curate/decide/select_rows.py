@@ -145,8 +145,10 @@ def decide(
 def _derived(tables: OpenTables, state: UnitState, settings: DecideSettings) -> pa.Table:
     base = tables.read("samples", [field.name for field in schema.ALIGNED])
     table = settings.read(tables, state, list(settings.derived))
-    for column in settings.derived.values():
-        base = base.append_column(pa.field(column.name, column.kind), table[column.name])
+    is_there = pa.array(state.verdicts != CODES[stages.FORGOTTEN])
+    for column in settings.derived.values():  # as `forget` leaves them, whatever the expression makes of nulls
+        values = pc.if_else(is_there, table[column.name], pa.scalar(None, column.kind))
+        base = base.append_column(pa.field(column.name, column.kind), values)
     return base
 
 

@@ -296,6 +296,18 @@ def test_imageless_pools(tmp_path: Path) -> None:
     } | {"shards/sizes.json"}
 
 
+def test_what_is_derived_of_nothing_is_null(tmp_path: Path) -> None:
+    """A run that reuses this one derives it anew, of nulls, and may make a number of them."""
+    path = pools.write_parquets(tmp_path / "rows", pools.make_rows(40), 1)
+    recipe = pools.recipe_of(path, "parquet", derive={"length": "2 * coalesce(characters, 0)"})
+    run = pools.run_local(recipe, tmp_path / "run")
+    gone = kept_rows(run)[3]["uid"]
+    forget(str(run.folder), uids(gone))
+    again = pools.run_local(recipe.model_copy(update={"seed": 1}), tmp_path / "again", reuse=run.folder)
+    conserved(again)
+    assert {row["uid"]: row["length"] for row in again.table("derived").to_pylist()}[gone] is None
+
+
 def test_a_shard_may_end_empty(run: Ran) -> None:
     """webdataset reads over it, and names stay contiguous."""
     last = sorted(json.loads((run.folder / "shards/sizes.json").read_text()))[1]
