@@ -12,7 +12,9 @@
 -- column: height        of the image
 -- column: duplicate_of  of a duplicate, its representative; of a contaminated sample, the evaluation image
 -- column: key           its key, where the input has keys
-SELECT rule, uid, source, caption, url, words, width, height, duplicate_of, key
+-- column: reason        of one that failed, why it could not be read
+SELECT rule, uid, source, caption, url, words, width, height, duplicate_of, key,
+    CASE rule WHEN 'failed' THEN concat_ws(': ', status, error) END AS reason
 FROM dropped
 WHERE $rule IS NULL OR rule = $rule
 ORDER BY uid NULLS LAST, unit, row

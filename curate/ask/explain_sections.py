@@ -32,7 +32,8 @@ def verdict(run: OpenRun, row: dict[str, Any], forgotten: datetime | None) -> Li
     reason = explain_verdict(run, row, forgotten)
     if row["kept"]:
         return line(("verdict: kept", "bold green"), reason)
-    return line((f"verdict: dropped by {row['rule']}", "bold red"), f", {reason}", hang=9)
+    became = row["rule"] if row["rule"] in (stages.FAILED, stages.FORGOTTEN) else f"dropped by {row['rule']}"
+    return line((f"verdict: {became}", "bold red"), f", {reason}", hang=9)
 
 
 def explain_verdict(run: OpenRun, row: dict[str, Any], forgotten: datetime | None = None) -> str:

@@ -128,7 +128,7 @@ def print_result(result: "Result", format: Format) -> None:
         print(result.note, file=sys.stderr)
 
 
-PLANNING = "planning: inputs are listed, and models and metadata read"
+PLANNING = "planning: listing inputs, reading models and metadata"
 SLOW = 0.5  # seconds
 
 

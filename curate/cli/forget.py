@@ -66,8 +66,11 @@ def _lines(directory: str, result: Forgotten, dry_run: bool, typed: dict[str, st
         return
     if result.report_deleted:
         yield line(f"{REPORT_FILE} was deleted, since it may show them: `curate report {directory}` writes a new one")
-    copies = "Copies of this run, and runs that reused its tables, still hold them: run `curate forget` there too"
-    yield line(f"{directory}: forgotten, see {FORGOTTEN_FILE}; `curate verify {directory}` checks it. {copies}")
+    yield line(f"{directory}: forgotten, see {FORGOTTEN_FILE}; `curate verify {directory}` checks it")
+    copies = "Copies of this run, runs that reused its tables earlier, and pages of its samples still hold them"
+    yield line(f"{copies}: run `curate forget` there too, and delete the pages.")
+    blocked = f"with --reuse {directory}, or `blocklist: {directory}/{FORGOTTEN_FILE}` in its recipe"
+    yield line(f"The inputs still hold them, too: a new run leaves them out {blocked}.")
 
 
 def _counts(result: Forgotten, dry_run: bool, typed: dict[str, str]) -> Iterator[Line]:

@@ -98,7 +98,7 @@ def _show_estimate(
     from pipelines.trial import find_trials, plan_costs
 
     try:
-        with common.say_if_slow("a sample of the pool is measured and decided; --no-estimate leaves it out"):
+        with common.say_if_slow("measuring a sample of the pool for the estimate; --no-estimate skips it"):
             # First, for it wants a new process.
             trials = find_trials(prepared, measure, show_sample) if figures else None
             context, pool = prepared.context, prepared.plan.units

@@ -127,6 +127,7 @@ def _hints(store: RunStore, out: str) -> Iterator[str]:
     uid, what = _find_example(store)
     hints = {
         f"sql {out} funnel": "what each rule dropped, in SQL",
+        f"sql {out} dropped --images": "a page of samples that were dropped, with the reasons",
         f"explain {out} {uid}": f"why a sample {what}",
         f"report {out}": "everything on one page, with samples",
         f"verify {out}": "integrity: digests, sums, shards against decisions",

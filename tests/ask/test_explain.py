@@ -188,7 +188,7 @@ def test_unreadable(tmp_path: Path) -> None:
         rows = [row | {"uid": row["uid"] or uid("a3")} for row in table.to_pylist()]
         folder.write_parquet(f"tables/{name}/00000.parquet", table.from_pylist(rows, schema=table.schema))
     shown = lines(str(tmp_path), "a3")
-    assert shown[2].startswith("verdict: dropped by failed, could not be read: truncated_image (the image ends")
+    assert shown[2].startswith("verdict: failed, could not be read: truncated_image (the image ends")
     assert shown[2].endswith(": ends at byte 100")
     assert "– words not reached: words > 2 [words = 4]" in shown
 
@@ -199,7 +199,7 @@ def test_forgotten(tmp_path: Path) -> None:
     rows = [row | {"rule": "forgotten"} if row["uid"] == uid("a4") else row for row in table.to_pylist()]
     folder.write_parquet("tables/decisions/00000.parquet", table.from_pylist(rows, schema=table.schema))
     shown = lines(str(tmp_path), "a4")
-    assert shown[2] == "verdict: dropped by forgotten, removed on request"
+    assert shown[2] == "verdict: forgotten, removed on request"
     assert not any(line.startswith(("rules", "entries", "measured")) for line in shown)
 
 
@@ -242,7 +242,7 @@ def test_a_sample_without_a_uid_is_found_by_its_key(small: str) -> None:
     (key,) = next(iter(run_query(small, sql).rows))
     shown = str(explain_sample(small, key)).splitlines()
     assert shown[:3] == [f"key {key}", "", "no uid"]
-    assert shown[3].startswith("verdict: dropped by failed, could not be read: ")
+    assert shown[3].startswith("verdict: failed, could not be read: ")
 
 
 @pytest.mark.parametrize("name", ["zz", "", "https://example.com/none"])

@@ -558,7 +558,7 @@ def test_a_sample_that_takes_long_shows_how_far_it_is(
     monkeypatch.setattr(estimates, "measure", slow)
     monkeypatch.setattr(common, "say_if_slow", lambda text: contextlib.nullcontext(begun.append(text)))
     done = cli("plan", str(pool / "texts.yaml"))
-    assert begun[-1] == "a sample of the pool is measured and decided; --no-estimate leaves it out"
+    assert begun[-1] == "measuring a sample of the pool for the estimate; --no-estimate skips it"
     assert re.fullmatch(r"measure (\d)/\1 units", done.err.splitlines()[-1])
 
 
@@ -609,7 +609,7 @@ def test_rows_that_could_not_be_read_are_found(cli: Cli, tmp_path: Path) -> None
     assert done.status == 0 and "files not read" not in done.out, done
     for sample in (uids[4], "http://x/4"):
         found = cli("explain", out, sample)
-        assert found.status == 0 and "verdict: dropped by failed" in found.out and "(unit 0, row 4)" in found.out
+        assert found.status == 0 and "verdict: failed" in found.out and "(unit 0, row 4)" in found.out
     asked = cli("sql", out, "FROM failures SELECT unit, row, uid, reason ORDER BY row", "--format", "json")
     assert [tuple(row.values()) for row in json.loads(asked.out)] == [
         (0, 3, uids[3], "no_caption"),

@@ -107,7 +107,7 @@ def test_they_are_explained_and_listed(ran: Ran) -> None:
     run = Run(str(ran.folder))
     for name in ("19991", "https://x/lost/1/1", f"1{UID[1:]}"):
         text = str(run.explain(name))
-        assert "dropped by failed" in text and "missing_sample" in text
+        assert "verdict: failed" in text and "missing_sample" in text
         assert "failed_to_resize: image decoding error" in " ".join(text.split())
     assert "failed: 6 missing_sample (the sample was not downloaded" in summary(str(ran.folder), 1.0)
     [row] = run.sql("failures").to_pylist()

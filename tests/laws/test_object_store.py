@@ -237,9 +237,9 @@ def test_a_run_in_a_bucket(bucket: str, tmp_path: Path) -> None:
     done = " ".join(curate("forget", there, "--uids", str(tmp_path / "gone.txt")).split())
     assert "published 1 of all these rows, in 1 shard, which was rewritten" in done
     assert "nothing differs" in curate("verify", there)
-    assert "verdict: dropped by forgotten" in curate("explain", there, row["uid"])
+    assert "verdict: forgotten" in curate("explain", there, row["uid"])
     curate("run", str(tmp_path / "there.yaml"), "--out", f"{bucket}/again", "--reuse", there)
-    assert "verdict: dropped by forgotten" in curate("explain", f"{bucket}/again", row["uid"])
+    assert "verdict: forgotten" in curate("explain", f"{bucket}/again", row["uid"])
 
 
 def test_a_bucket_that_is_not_there_is_named(tmp_path: Path) -> None:

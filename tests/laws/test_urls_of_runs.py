@@ -158,7 +158,7 @@ def test_explain_tells_both_stages(stages: Stages) -> None:
     assert "verdict: dropped by words" in str(run.explain(dropped["uid"][0].as_py()))
     missing = second.table("samples").filter(pa.compute.equal(second.table("samples")["status"], "http_404"))
     page = str(run.explain(missing["uid"][0].as_py()))
-    assert "dropped by failed" in page and "verdict: kept" in page
+    assert "verdict: failed" in page and "verdict: kept" in page
 
 
 def test_the_run_is_named(stages: Stages) -> None:

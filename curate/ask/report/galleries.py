@@ -192,7 +192,7 @@ def galleries_section(run: OpenRun) -> Section:
             cards.append(_card(run, row, partner, verdicts[place_of(row)], pictures, entries))
         blocks.append(_gallery(run, line, cards))
     text = "A few samples of each step, chosen by a hash of their uid, with the values that decided. "
-    text += "Captions, URLs and images come from the pool unchecked."
+    text += "Captions, URLs and images are shown as the pool has them; nobody checked them."
     if left_out := len(lines) - len(shown):
         text += f" {left_out} steps that dropped few samples are left out."
     return Section("samples", "Samples", [text, *blocks])

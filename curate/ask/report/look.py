@@ -35,7 +35,7 @@ _PICTURES = 600  # of a page, as many of each row, but two at least
 _TOGETHER = 256  # rows whose images are in memory
 _RESERVED = ("id", "filepath", "tags", "metadata", "created_at", "last_modified_at")  # fields of FiftyOne's own
 
-_NO_UID = "no uid: a row that could not be read has none, and its image is not shown; curate explain takes key or URL"
+_NO_UID = "It could not be read, so that it has no uid and no picture; `curate explain` takes its key or URL."
 
 
 @dataclass(frozen=True, repr=False)
@@ -150,7 +150,7 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
         cards.append(Card(shots, texts, values, clean(row[at] or ""), verdict, rule, numbers))
     title = f"{count(MOST)} of {count(total)} rows" if total > MOST else result.note or pluralise(total, "row")
     section = Section("rows", title, [Gallery("", cards, note=clean(query, 1000))])
-    lead = "In the query's order, with its values. Captions, URLs and images come from the pool unchecked."
+    lead = "Rows in the query's order. Captions, URLs and images are shown as the pool has them; nobody checked them."
     return HtmlPage(render_sections("Rows of a query", run, lead, [section]))
 
 

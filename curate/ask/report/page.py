@@ -116,7 +116,7 @@ def render_page(run: OpenRun, against: Diff | None = None, language: str | None 
     drops = [line for line in run.funnel if line["kind"] == "drop" and line["rows"] and line["rule"] != "failed"]
     if drops:
         most = max(drops, key=lambda line: line["rows"])
-        lead += f"; most were dropped by {clean(most['rule'], SHORT)} ({percent(most['rows'], pool)} of the pool)"
+        lead += f"; {clean(most['rule'], SHORT)} drops the most ({percent(most['rows'], pool)} of the pool)"
     if failed:
         lead += f"; {count(failed)} could not be used ({percent(failed, pool)})"
     tiles = [

@@ -104,8 +104,9 @@ class FinishedRun:
         try:
             return DecideSettings.of(context)
         except UnknownColumn as error:
-            why = "a column of the pool that no rule named is not in this run's tables"
-            how = f"name it in a run (`curate run RECIPE --reuse {context.store.url} --set …`)"
+            why = f"if {error.column} is a column of your pool, this run did not store it, for no rule names it"
+            store = f"curate run RECIPE --out NEW --reuse {context.store.url} --set derive.NAME={error.column}"
+            how = f"`{store}` stores it as NAME and measures nothing again, or `curate plan RECIPE --set …` estimates"
             raise RecipeError(f"{error}; {why}: {how}{measured_by(error.column)}") from None
 
     def changed(self, overrides: Sequence[str]) -> Recipe:

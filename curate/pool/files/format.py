@@ -189,7 +189,7 @@ class FilesInput(interface.InputFormat):
         return (None if data is None else bytes(data) for data in _read_files(source, images))
 
     def describe(self, parts: Sequence[InputPart]) -> str:
-        return pluralise(sum(part.rows or 0 for part in parts), "image")
+        return pluralise(sum(part.rows or 0 for part in parts), "sample")
 
     def state(self, path: str, storage: dict[str, Any]) -> str:
         """Return nothing: each file is compared with what was listed when it is read."""

@@ -19,7 +19,7 @@ SELECT
     if(is_unsafe, 'unsafe_path', coalesce(status, 'no_image')) AS status,
     CASE
         WHEN is_unsafe THEN 'an absolute name, a URL, or one with ..'
-        WHEN id IS NULL THEN 'no file has this name, which counts from the folder of its table or from `path`'
+        WHEN id IS NULL THEN 'no such file; names are relative to the folder of the table, or to `path`'
         ELSE error
     END AS error,
     NULL::VARCHAR AS text,
