@@ -464,9 +464,14 @@ def test_a_column_twice(name: str, tmp_path: Path) -> None:
     assert set(done.reasons) == {("x.parquet", None)} and done.counts == {"kept": 10}
 
 
-@pytest.mark.parametrize("other", ["Caption", "URL", "UID", "Uid"])
+@pytest.mark.parametrize("other", ["URL", "UID", "Uid"])
 def test_columns_that_differ_in_case(other: str, tmp_path: Path) -> None:
     run(parquet_of(tmp_path / "x.parquet", **{other: CAPTIONS}), tmp_path / "out", "parquet")
+
+
+def test_captions_that_differ_in_case_need_a_name(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="differ in case alone; name one with columns"):
+        run(parquet_of(tmp_path / "x.parquet", Caption=CAPTIONS), tmp_path / "out", "parquet")
 
 
 UIDS: dict[str, pa.Array] = {

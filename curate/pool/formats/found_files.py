@@ -136,5 +136,7 @@ def name_columns(
     sizes = {name: sum(map(len, values)) for name, values in texts.items() if not any(map(is_url, values[:1]))}
     others = [name for name in sizes if name not in roles.values()]
     caption = usual["caption"] or max(others, key=sizes.__getitem__, default=None)
-    wanted = {"caption": caption, **roles}
-    return {role: column for role, column in wanted.items() if column and column != usual[role]} if caption else None
+    alike = {name.lower() for name in texts if name != by_lower[name.lower()]}  # in case alone: one must be named
+    named = {role: column for role, column in {"caption": caption, **roles}.items() if column}
+    named = {role: column for role, column in named.items() if column != usual[role] or column.lower() in alike}
+    return named if caption else None

@@ -77,7 +77,7 @@ class ParquetInput(interface.InputFormat):
         columns = None if head is None else name_columns(texts_of(head))
         if head is None or columns is None:
             return None
-        has_images = find_columns(head.schema, Columns(caption=columns.get("caption"))).image
+        has_images = pool_columns.find_column(head.schema, "image", None, pool_columns.COLUMN_NAMES["image"])
         keys = {"path": listed.pattern(".parquet"), **({"columns": columns} if columns else {})}
         return interface.Recognized(keys, len(names), "basic" if has_images else "texts", tuple(head.column_names))
 

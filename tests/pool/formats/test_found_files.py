@@ -13,6 +13,7 @@ from curate.ask.query import find_run
 from curate.base.errors import RecipeError
 from curate.pool.formats import found_files
 from curate.pool.formats.found_files import FoundFiles, name_columns, read_head, texts_of
+from curate.pool.formats.parquet import ParquetInput
 from curate.pool.registry import plan_source
 from tests.laws import pools
 from tests.s3 import NAMES, bucket_at, serving_s3
@@ -67,17 +68,17 @@ def test_of_a_large_bucket_one_page_is_listed(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(found_files, "MAX_NAMES", 900)
     with serving_s3() as url, bucket_at(url) as bucket:
         fs = fsspec.filesystem("s3")
-        fs.pipe({f"{bucket}/pool/{i:04d}/a.tar": b"x" for i in range(1100)} | {f"{bucket}/other.csv": b"x"})
+        fs.pipe({f"{bucket}/large/{i:04d}/a.tar": b"x" for i in range(1100)} | {f"{bucket}/other.csv": b"x"})
         asked = []
         ask = type(fs).call_s3
         monkeypatch.setattr(
             type(fs), "call_s3", lambda self, *words, **named: asked.append(named) or ask(self, *words, **named)
         )
-        found = FoundFiles.look(f"{bucket}/pool/", {})
-        assert [len(asked), len(found.names), found.names[1]] == [1, 900, f"{bucket}/pool/0001/a.tar"]
-        assert found.pattern(".tar") == f"{bucket}/pool/**/*.tar" and found.exists(f"{bucket}/other.csv")
+        found = FoundFiles.look(f"{bucket}/large/", {})
+        assert [len(asked), len(found.names), found.names[1]] == [1, 900, f"{bucket}/large/0001/a.tar"]
+        assert found.pattern(".tar") == f"{bucket}/large/**/*.tar" and found.exists(f"{bucket}/other.csv")
         monkeypatch.setattr(found_files, "MAX_NAMES", 5000)
-        assert len(FoundFiles.look(f"{bucket}/pool", {}).names) == 1100
+        assert len(FoundFiles.look(f"{bucket}/large", {}).names) == 1100
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv.gz", "jsonl", "parquet"])
@@ -153,3 +154,11 @@ def test_s3_without_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for form in ("webdataset", "files"):
         with pytest.raises(RecipeError, match=message):
             plan_source(pools.recipe_of("s3://bucket/a", form).input[0], (), content=False)
+
+
+def test_columns_that_differ_in_case_alone_are_named(tmp_path: Path) -> None:
+    texts = {"caption": ["a dog"], "Caption": ["a cat"], "url": ["http://a.example/1.jpg"]}
+    assert name_columns(texts) == {"caption": "caption"}
+    pq.write_table(pa.table(texts), tmp_path / "a.parquet")
+    found = ParquetInput().recognize(FoundFiles.look(str(tmp_path), {}))
+    assert found is not None and found.keys["columns"] == {"caption": "caption"}
