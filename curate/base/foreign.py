@@ -1,14 +1,14 @@
 """Code of other packages: what it raises names kind, package and line. What is installed is trusted otherwise.
 
-`naming_packages` stands where work on a unit or a command ends, and finds by the traceback whose code failed. `guard`
-is for functions whose callers know more, such as which signal it is. A user's interrupts pass.
+`naming_packages` stands where work on a unit or a command ends, and finds by the traceback whose code failed. A user's
+interrupts pass.
 """
 
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import CodeType, FrameType
@@ -37,21 +37,6 @@ def is_interrupt(error: BaseException) -> bool:
     """Return whether a user interrupted the thread, by Python's own handler: else code raised KeyboardInterrupt."""
     is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     return isinstance(error, KeyboardInterrupt) and is_default and threading.current_thread() is threading.main_thread()
-
-
-def guard(function: Callable[..., Any], where: str, error: type[CurateError] = RunError) -> Callable[..., Any]:
-    """Return a function of another package, whose exceptions become errors that begin with `where`."""
-
-    def guarded(*arguments: Any) -> Any:
-        try:
-            return function(*arguments)
-        except BaseException as caught:  # another package's code: of any kind
-            if is_interrupt(caught):
-                raise
-            kind = type(caught) if isinstance(caught, CurateError) else error
-            raise kind(f"{where}: {describe_error(caught)}") from caught
-
-    return guarded
 
 
 @contextmanager

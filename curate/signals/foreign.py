@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from curate.base import schema
 from curate.base.errors import RunError, SignalError
-from curate.base.foreign import guard, is_interrupt
+from curate.base.foreign import is_interrupt
 from curate.base.numeric.arrays import whole
 from curate.base.process import process_cache
 from curate.base.wording import describe_error, one_line, pluralise
@@ -37,17 +37,14 @@ def guard_signal(built: Any, kind: str, package: str) -> Signal:
     if not all(isinstance(column, pa.Field) for column in columns):
         what = f"{built.columns!r:.200}"
         raise RunError(f"{signals.label(kind, package)}: its columns are {what}; accepted: a schema or fields of Arrow")
-    signal: Any = replace(built, package=package)
-    functions = {name: getattr(signal, name, None) for name in ("load", "start", "encoder", "compute")}
-    guarded = {name: guard(function, signal.label) for name, function in functions.items() if function}
-    changed: dict[str, Any] = dict(guarded)
+    signal = replace(built, package=package)
     if isinstance(signal, ImageSignal):
-        changed["start"] = lambda some: _GuardedCollector(guarded["start"](some), signal, len(some))
-    elif isinstance(signal, TextSignal):
-        changed["compute"] = lambda captions: _checked(signal, "compute", guarded["compute"](captions), len(captions))
-    elif isinstance(signal, EmbeddingSignal):
-        changed["compute"] = lambda rows: _checked(signal, "compute", guarded["compute"](rows), len(rows.rows))
-    return replace(signal, **changed)  # type: ignore[no-any-return]
+        return replace(signal, start=lambda some: _GuardedCollector(signal.start(some), signal, len(some)))
+    if isinstance(signal, TextSignal):
+        return replace(signal, compute=lambda texts: _checked(signal, "compute", signal.compute(texts), len(texts)))
+    if isinstance(signal, EmbeddingSignal):
+        return replace(signal, compute=lambda rows: _checked(signal, "compute", signal.compute(rows), len(rows.rows)))
+    return signal
 
 
 class _Failure(NamedTuple):
@@ -63,7 +60,6 @@ class _GuardedCollector:
     def __init__(self, inner: Collector, signal: Signal, rows: int) -> None:
         self._inner, self._signal = inner, signal
         self._errors: list[str | None] = [None] * rows
-        self._add, self._finish = (guard(method, signal.label) for method in (inner.add, inner.finish))
 
     def observe(self, image: Any) -> Any:
         """Return what the signal does, or what it raised: `add` knows the row."""
@@ -79,7 +75,7 @@ class _GuardedCollector:
     def add(self, row: int, observation: Any) -> None:
         """Take a row's observation, or its error. Raises SignalError where that is not of the image."""
         if not isinstance(observation, _Failure):
-            self._add(row, observation)
+            self._inner.add(row, observation)
             return
         if not observation.is_of_image:
             raise SignalError(f"{self._signal.label}: {observation.text}", row)
@@ -89,7 +85,7 @@ class _GuardedCollector:
             _log.warning("%s: null where it fails on an image, such as %s", self._signal.label, observation.text)
 
     def finish(self) -> SignalOutput:
-        output = self._finish()
+        output = self._inner.finish()
         columns = _checked(self._signal, "finish", getattr(output, "columns", output), len(self._errors))
         return SignalOutput(columns, getattr(output, "embeddings", None), pa.array(self._errors, pa.string()))
 

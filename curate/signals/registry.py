@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import Any
 
 from curate.base.errors import RecipeError
-from curate.base.foreign import guard
 from curate.base.wording import one_line
 from curate.models.encoder import Encoder
 from curate.recipe.measure import SIGNALS, Measure
@@ -59,7 +58,7 @@ def _find_kind(key: str) -> SignalKind:
 
     def identify(name: str, section: Any, known: Known) -> Any:
         where = label(name, package)
-        identity = guard(kind.identify, where, RecipeError)(name, section, known)
+        identity = kind.identify(name, section, known)
         try:
             json.dumps(identity, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
@@ -67,7 +66,6 @@ def _find_kind(key: str) -> SignalKind:
         return identity
 
     def build(name: str, section: Any, built: Built) -> list[Signal]:
-        signals = guard(lambda: list(kind.build(name, section, built)), label(name, package))()
-        return [guard_signal(signal, name, package) for signal in signals]
+        return [guard_signal(signal, name, package) for signal in kind.build(name, section, built)]
 
     return replace(kind, identify=identify, build=build)
