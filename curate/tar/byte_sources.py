@@ -56,7 +56,7 @@ def errors_of(path: str) -> Iterator[None]:
     """Raise what a file system raises as OSError, such as a client's error about an answer of HTTP."""
     try:
         yield
-    except (OSError, MemoryError, CurateError):
+    except (OSError, MemoryError, ImportError, CurateError):
         raise
     except Exception as error:
         raise OSError(f"{path}: {type(error).__name__}: {one_line(error, 300)}") from error
