@@ -75,7 +75,7 @@ def test_which_spark_it_is_and_a_misspelt_setting(recipe: Any, tmp_path: Path, c
     words = [*WORDS, *(f"--spark_conf=spark.{setting}" for setting in settings)]
     lines: list[str] = []
     preflight(prepare(recipe, str(tmp_path / "out"), options=words), lines.append)
-    assert re.fullmatch(r"Spark \d\S+ at local\[2\]; its page: http://\S+:\d+", lines[-1])
+    assert re.fullmatch(r"Spark \d\S+ at local\[2,4\]; its page: http://\S+:\d+", lines[-1])
     [warning] = [record.getMessage() for record in caplog.records if record.name.startswith("pipelines")]
     assert "executor.memmory: Spark " in warning and warning.endswith("did you mean 'spark.executor.memory'?")
 
