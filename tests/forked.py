@@ -13,12 +13,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import chdir, suppress
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-_CONTEXT = get_context("forkserver")
+_CONTEXT, _ROOT = get_context("forkserver"), Path(__file__).parents[1]
 _COMMANDS = ("finished", "forget", "run", "sql", "status", "summary")
 _RUNS = ("pipelines.driver", "pipelines.prepare", "pipelines.engines.registry", "curate.decide.dedup.passes.registry")
 _BEAM = ("apache_beam.runners.portability.fn_api_runner", "apache_beam.runners.worker.log_handler", "IPython")
@@ -41,7 +41,8 @@ def start(
     """
     text, streams = [str(word) for word in words], (str(out), str(err))
     process = _CONTEXT.Process(target=_begin, args=(text, dict(env or os.environ), str(cwd or Path.cwd()), streams))
-    process.start()
+    with chdir(_ROOT):  # where the server, which this starts, finds this module
+        process.start()
     return process
 
 
