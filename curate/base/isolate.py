@@ -1,6 +1,6 @@
-"""A subprocess for work that may end the process that does it: what kills that one is told, and all else goes on.
+"""Run work that may kill its process in a subprocess: report the item that kills it, and go on with all others.
 
-It works for one thread; where it is ended, another one follows. It may take half of the free memory.
+A subprocess works for one thread, and is started again after it dies. It may take half of the free memory.
 """
 
 import subprocess

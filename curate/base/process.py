@@ -350,8 +350,8 @@ def stopped_if_interrupted(stop: Callable[[], object]) -> Iterator[None]:
 
 
 @contextmanager
-def beside(work: Callable[[threading.Event], object], name: str) -> Iterator[None]:
-    """Let a thread work while the block runs; its event is set at the end, which waits for it."""
+def background_thread(work: Callable[[threading.Event], object], name: str) -> Iterator[None]:
+    """Run `work` in a thread while the block runs. At the end of the block, set its event and wait for it."""
     ended = threading.Event()
     thread = threading.Thread(target=work, args=(ended,), name=name, daemon=True)
     thread.start()

@@ -26,7 +26,7 @@ from curate.store.attempts import MOST, SUSPECT, attempt, count_anew
 from curate.store.layout import CAPTION_ATTEMPTS, unit_stem
 from curate.store.tables import UnitTables
 
-_alone = threading.Lock()  # held by a unit that is captioned so: a GPU has no room for the models of two
+_alone = threading.Lock()  # held by a unit whose engines run in subprocesses: a GPU has no room for the models of two
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from pathlib import Path
 from typer import Exit
 
 from curate.base.errors import describe
-from curate.base.process import beside, cleaned_up
+from curate.base.process import background_thread, cleaned_up
 from curate.cli.supervise import TELLS, Supervisor
 from curate.store.layout import DRIVER_LOG
 from curate.store.lock import Hold
@@ -161,7 +161,7 @@ def logging_to(store: RunStore, is_new: bool = True) -> Iterator[Path]:
         sys.stdout.flush()
         for stream in (1, 2):
             _move(stream, file.fileno())
-    with nullcontext() if store.is_local else beside(copy, "log"):
+    with nullcontext() if store.is_local else background_thread(copy, "log"):
         try:
             yield log
         except Exception as error:

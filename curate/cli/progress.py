@@ -14,7 +14,7 @@ from functools import partial
 
 from curate.ask.status import count_done, seconds_between
 from curate.base.errors import CurateError
-from curate.base.process import at_interrupt, beside
+from curate.base.process import at_interrupt, background_thread
 from curate.base.stages import COUNTED, USUAL
 from curate.base.wording import format_bytes, pluralise
 from curate.cli import common
@@ -126,7 +126,7 @@ def show_progress(folder: RunStore, units: int, urls: int = 0) -> Iterator[None]
     at_interrupt(tell)
     show = _bars if sys.stderr.isatty() else _lines
     try:
-        with beside(lambda stop: show(_Progress(folder, units, urls), stop), "progress"):
+        with background_thread(lambda stop: show(_Progress(folder, units, urls), stop), "progress"):
             yield
     finally:
         has_ended = True
@@ -146,7 +146,7 @@ def show_sample(folder: RunStore, units: int) -> Iterator[None]:
             _bars(progress, stop)
         _print_changes(read, stop)
 
-    with beside(show, "progress"):
+    with background_thread(show, "progress"):
         yield
 
 
@@ -158,7 +158,7 @@ def show_counting(folder: RunStore, parts: int) -> Iterator[None]:
         counted = len({name[:6] for name in folder.names("counts")})
         return f"counted {counted:,} of {parts:,} parts" if counted else ""
 
-    with beside(partial(_print_changes, read), "progress"):
+    with background_thread(partial(_print_changes, read), "progress"):
         yield
 
 

@@ -21,7 +21,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 
 from curate.base.errors import RunError
-from curate.base.process import beside
+from curate.base.process import background_thread
 from curate.base.wording import format_seconds, one_line
 from curate.store.layout import LEASES, SUCCESS_FILE
 from curate.store.store import RunStore
@@ -212,7 +212,7 @@ def renewing(store: RunStore, lease: str) -> Iterator[None]:
                     _log.warning("%s: the lease was not renewed: %s", store.url, one_line(error, 200))
             ended.wait(BETWEEN)
 
-    with beside(renew, "lease"):
+    with background_thread(renew, "lease"):
         yield
 
 

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -161,17 +161,20 @@ class StoredFiles:
         """Return the bytes of each file, by its path relative to the folder; a store gives them with its listing."""
         if self.is_local:
             return {name: os.path.getsize(path) for name in self.files() if os.path.exists(path := self.path(name))}
-        self.fs.invalidate_cache()
-        with self._asking(""):
-            infos = self._writes.find(self.root, detail=True)
-        return {path[len(self.root) + 1 :]: int(info["size"]) for path, info in infos.items()}
+        return {path[len(self.root) + 1 :]: int(info["size"]) for path, info in self._infos("").items()}
 
     def times(self, name: str) -> dict[str, float]:
         """Return the paths of all files below `name`, each with when it was written, in seconds since 1970."""
-        self.fs.invalidate_cache()
-        infos = self.fs.find(self.path(name), detail=True)
-        moments = {path: next(info[key] for key in _WRITTEN if info.get(key)) for path, info in infos.items()}
+        infos = self._infos(name).items()
+        moments = {path: next(info[key] for key in _WRITTEN if info.get(key)) for path, info in infos}
         return {path: at.timestamp() if isinstance(at, datetime) else float(at) for path, at in moments.items()}
+
+    def _infos(self, name: str) -> Mapping[str, Mapping[str, Any]]:
+        """Return what the file system says of each file below `name`, by its path there."""
+        self.fs.invalidate_cache()
+        with self._asking(name):
+            infos: Mapping[str, Mapping[str, Any]] = self._writes.find(self.path(name).rstrip("/"), detail=True)
+        return infos
 
     def open(self, name: str) -> Any:
         """Open the file for reading bytes. Raises OSError where it is a pipe or a device, which may never end."""

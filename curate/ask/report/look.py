@@ -35,7 +35,7 @@ _PICTURES = 600  # of a page, as many of each row, but two at least
 _TOGETHER = 256  # rows whose images are in memory
 _RESERVED = ("id", "filepath", "tags", "metadata", "created_at", "last_modified_at")  # fields of FiftyOne's own
 
-_NO_UID = "It could not be read, so that it has no uid and no picture; `curate explain` takes its key or URL."
+_NO_UID = "This row could not be read, so it has no uid and no picture. `curate explain` takes its key or URL."
 
 
 @dataclass(frozen=True, repr=False)

@@ -373,7 +373,7 @@ def _changed(section: S, keys: list[str], value: int) -> S:
 
 
 def _warn(survivors: DecidedRows, verdicts: Mapping[str, float]) -> Iterator[str]:
-    """Yield why the run would probably end with an error, or not give what is wanted, besides its selection."""
+    """Yield warnings: the run will probably fail, or keep nothing."""
     yield from _too_many_failed(survivors)
     yield from _without_spaces(survivors)
     counts = count_verdicts(survivors.states, survivors.recipe)
