@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from tests.laws import pools
 
 CODE = """
-import os, signal, sys
+import os, signal, sys, time
 from curate.plugins import Answer, Engine, EngineKind, EngineOptions
 
 
@@ -37,6 +37,7 @@ class DeadlyEngine(Engine):
         for place, request in enumerate(requests):
             if "a deadly caption" in request.prompt and "MACHINE" not in os.environ:
                 exec(os.environ.get("DEATH", "os.kill(os.getpid(), signal.SIGKILL)"))
+                time.sleep(60)  # the signal may end another thread first
             yield place, Answer("a thing that somebody saw")
 
 

@@ -27,6 +27,7 @@ class Observer:
     def observe(self, image):
         if image.size == (31, 31):
             exec(os.environ.get("DEATH", "os.kill(os.getpid(), signal.SIGKILL)"))
+            time.sleep(60)  # the signal may end another thread first
         return 1.0
 
     def finish(self, observed, captions):
@@ -50,6 +51,7 @@ class DeadlyText(Section):
 def score(captions):
     if "a deadly caption" in captions.to_pylist():
         exec(os.environ.get("DEATH", "os.kill(os.getpid(), signal.SIGKILL)"))
+        time.sleep(60)  # the signal may end another thread first
     return [pa.array([None if text is None else 1.0 for text in captions.to_pylist()], pa.float32())]
 
 
