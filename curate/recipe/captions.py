@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import AfterValidator, Discriminator, Field, SerializeAsAny, Tag, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from curate.base.registry import Registry
 from curate.recipe import section as fields
@@ -192,13 +192,13 @@ class Captions(KindsSection):
         Column("captions", "failed", "list<string>", "All gates that it fails."),
     )
 
-    engines: dict[Name, Annotated[SerializeAsAny[EngineSpec], BuiltFrom(EngineSpec.full)]] = Field(
+    engines: dict[Name, Annotated[EngineSpec, BuiltFrom(EngineSpec.full)]] = Field(
         {}, examples=[{"vlm": {"openai": {"base_url": "http://localhost:8000/v1", "model": "my-vlm"}}}]
     )
     """Language models, by name; other sections refer to them."""
     regions: Regions | None = Field(None, examples=[{"model": "google/owlv2-base-patch16-ensemble"}])
     """Boxes of the caption's noun phrases. null: none."""
-    gates: Annotated[SerializeAsAny[Gates], BuiltFrom(Gates.full)] = Field(
+    gates: Annotated[Gates, BuiltFrom(Gates.full)] = Field(
         {}, examples=[{"words": [3, 60], "off": ["preamble"]}], validate_default=True
     )
     """How strict quality filters are."""

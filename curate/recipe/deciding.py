@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Discriminator, Field, SerializeAsAny, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from curate.base.registry import Registry
 from curate.recipe import section as fields
@@ -86,10 +86,6 @@ class Near(OneKind):
     def kind_field(cls, kind: Any) -> tuple[Any, Any]:
         return kind.section | None, Field(None, exclude_if=is_none, **kind.section.about())
 
-    @classmethod
-    def shown(cls, kind: Any) -> str:
-        return f"{kind.key}: {kind.form}"
-
 
 class Against(Near):
     """Decontamination: rows near an image of an evaluation set are dropped as `contaminated`, before deduplication.
@@ -107,7 +103,7 @@ class Against(Near):
 
 _KEY, _NEAR = "a key", "nearness"
 Pass = Annotated[
-    Annotated[str, KindOf(KEYS), Tag(_KEY)] | Annotated[SerializeAsAny[Near], BuiltFrom(Near.full), Tag(_NEAR)],
+    Annotated[str, KindOf(KEYS), Tag(_KEY)] | Annotated[Near, BuiltFrom(Near.full), Tag(_NEAR)],
     Discriminator(lambda by: _NEAR if isinstance(by, dict | Near) else _KEY),
 ]
 
@@ -130,7 +126,7 @@ class Dedup(Section):
     """The passes: `uid`, `sha256`, `phash`, or a near-duplicate pass."""
     prefer: AnyColumn | None = Field(None, examples=["clip_score"])
     """Numeric column: the row with its largest value stays. null: the smallest uid."""
-    against: Annotated[SerializeAsAny[Against], BuiltFrom(Against.full)] | None = Field(
+    against: Annotated[Against, BuiltFrom(Against.full)] | None = Field(
         None, examples=[{"images": "imagenet-val/*.tar", "phash": {"distance": 4}}]
     )
     """An evaluation set to keep out of the result. null: none."""

@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from curate.base.registry import Registry
-from curate.recipe.section import Column, ColumnName, KindsSection, OneOrSeveral, Section, find_twice
+from curate.recipe.section import Column, ColumnName, KindsSection, Section, find_twice, one_or_several
 
 SIGNALS = Registry[Any]("signal", "curate.signals.registry:KINDS", "curate.signals", "curate.signals.signal:SignalKind")
 """The kinds of signals, `curate.signals.signal.SignalKind`."""
@@ -149,7 +149,7 @@ class Measure(KindsSection):
     A signal is measured once, whatever rules are tried on it later. A package may add its own signals.
     """
 
-    registry, holds_kinds = SIGNALS, True
+    registry = SIGNALS
 
     image: Image = Field(Image(), **Image.about())
 
@@ -164,7 +164,7 @@ class Measure(KindsSection):
         if kind.form == "named":
             return dict[ColumnName, section], Field({}, **section.about())  # type: ignore[valid-type]
         if kind.form == "listed":
-            listed = Annotated[tuple[section, ...], OneOrSeveral(or_none=True)]  # type: ignore[valid-type]
+            listed = Annotated[tuple[section, ...], one_or_several(section)]  # type: ignore[valid-type]
             return listed, Field((), **section.about())
         return section | None, Field(None, **section.about())
 

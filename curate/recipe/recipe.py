@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from curate.base.errors import RecipeError
 from curate.base.registry import warn_of_broken
@@ -26,7 +26,7 @@ from curate.recipe.files import read_mapping
 from curate.recipe.measure import Measure
 from curate.recipe.output import Output
 from curate.recipe.relate import Relate
-from curate.recipe.section import BuiltFrom, Column, ColumnName, Expression, KindsSection, Name, OneOrSeveral, Section
+from curate.recipe.section import BuiltFrom, Column, ColumnName, Expression, KindsSection, Name, Section
 from curate.recipe.source import AnySource
 from curate.recipe.strict_yaml import MAX_DEPTH, find_surrogate, load_yaml, say_yaml_error
 
@@ -97,17 +97,17 @@ class Recipe(KindsSection):
     """License for the cards, an identifier of the Hugging Face Hub."""
     seed: int = Field(0, examples=[1], ge=0, lt=2**63, strict=True)
     """Seed of the draws: balance, sample, and what language models draw."""
-    input: Annotated[tuple[AnySource, ...], Field(min_length=1), OneOrSeveral()] = Field(
+    input: Annotated[tuple[AnySource, ...], Field(min_length=1), fields.one_or_several(AnySource, 1)] = Field(
         examples=[{"name": "cc12m", "format": "webdataset", "path": "cc12m/{00000..01242}.tar"}]
     )
     """Where samples come from: one source, or a list."""
-    measure: Annotated[SerializeAsAny[Measure], BuiltFrom(Measure.full)] = Field(
+    measure: Annotated[Measure, BuiltFrom(Measure.full)] = Field(
         {}, examples=[{"language": {}, "image": {"phash": True}}], validate_default=True
     )
     """Signals to measure: each adds columns that rules and SQL see."""
     match: Match | None = Field(None, examples=[{"metadata": "metadata.json"}])
     """Metadata entries to match captions with (MetaCLIP). null: none, and no row is `unmatched`."""
-    relate: Annotated[SerializeAsAny[Relate], BuiltFrom(Relate.full)] = Field(
+    relate: Annotated[Relate, BuiltFrom(Relate.full)] = Field(
         {},
         examples=[{"clusters": {"topic": {"k": 1000}}}],
         validate_default=True,
@@ -126,7 +126,7 @@ class Recipe(KindsSection):
     """Balanced sampling (MetaCLIP) over metadata entries, by `match`, or a column. null: every row left is kept."""
     sample: Sample | None = Field(None, examples=[{"rows": 100000}])
     """A random sample of fixed size, in place of balancing. null: none."""
-    captions: Annotated[SerializeAsAny[Captions], BuiltFrom(Captions.full)] | None = Field(
+    captions: Annotated[Captions, BuiltFrom(Captions.full)] | None = Field(
         None,
         examples=[
             {
@@ -260,7 +260,7 @@ def parse_recipe(data: dict[str, Any], where: str = "recipe", absolute: Callable
     try:
         recipe = Recipe.full().model_validate(data, context=absolute)
     except ValidationError as error:
-        raise RecipeError("\n".join(f"{where}: {line}" for line in explain_faults(Recipe.full(), error))) from None
+        raise RecipeError("\n".join(f"{where}: {line}" for line in explain_faults(error, data))) from None
     warn_of_broken()
     return recipe
 

@@ -29,7 +29,7 @@ class Relate(KindsSection):
     to the pool change them, so they are computed anew then, and nothing else is.
     """
 
-    registry, holds_kinds = RELATIONS, True
+    registry = RELATIONS
 
     if TYPE_CHECKING:
 

@@ -1,4 +1,4 @@
-"""What sections of a recipe are made of: their base class, the types of names, and the mark of fields that hold paths.
+"""What sections of a recipe are made of: their base classes, and the types of names, paths and kinds.
 
 Paths in a recipe are relative to its folder. A field says by its type that it holds some (`UserPath`, `UserPaths`): a
 validation whose context is a function that makes paths absolute applies it, in any depth and in foreign kinds.
@@ -9,19 +9,30 @@ import inspect
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeVar, get_args
 
 import pydantic
-from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationInfo
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+)
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from curate.base.errors import RecipeError
 from curate.base.registry import Registry
+from curate.base.wording import did_you_mean
 
 
 def is_none(value: object) -> bool:
@@ -30,17 +41,17 @@ def is_none(value: object) -> bool:
 
 
 @cache
-def _words_of_sql() -> frozenset[str]:
+def _is_reserved(name: str) -> bool:
     import duckdb  # here: few recipes name columns of their own
 
-    words = duckdb.sql("SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category = 'reserved'").fetchall()
-    return frozenset(word for (word,) in words)
+    query = "SELECT 1 FROM duckdb_keywords() WHERE keyword_category = 'reserved' AND keyword_name = ?"
+    return duckdb.execute(query, [name.lower()]).fetchone() is not None
 
 
-def _no_word_of_sql(name: str) -> str:
-    if name.lower() in _words_of_sql():
-        what = f"{name!r} is a reserved word of SQL, so expressions could not name it"
-        raise ValueError(f"{what}; accepted: another name, such as '{name}_'")
+def _check_name(name: str) -> str:
+    if _is_reserved(name):
+        found = f"{name!r} is a reserved word of SQL, so expressions could not name it"
+        raise ValueError(f"{found}; accepted: another name, such as '{name}_'")
     return name
 
 
@@ -49,8 +60,8 @@ def _form(name: str) -> Any:
     return Field(json_schema_extra={"format": name})
 
 
-ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$"), _form("name"), AfterValidator(_no_word_of_sql)]
-NewName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), _form("name"), AfterValidator(_no_word_of_sql)]
+ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$"), _form("name"), AfterValidator(_check_name)]
+NewName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), _form("name"), AfterValidator(_check_name)]
 """The name of a column that SQL takes without quotes."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$"), _form("name")]
 AnyColumn = Annotated[str, _form("column")]
@@ -68,6 +79,9 @@ class Column(NamedTuple):
     meaning: str
 
 
+_ERRORS = frozenset(get_args(core_schema.ErrorType))
+
+
 class Section(pydantic.BaseModel):
     """Base of every section: unknown keys are refused, numbers are finite, values are not changed after loading.
 
@@ -80,6 +94,35 @@ class Section(pydantic.BaseModel):
     runtime_fields: ClassVar[frozenset[str]] = frozenset()
     example: ClassVar[Any] = None  # what a recipe may have under the section's key, as plain data
     gives: ClassVar[tuple[Column, ...]] = ()  # the columns that come of it
+
+    @pydantic.model_validator(mode="wrap")
+    @classmethod
+    def _explain_keys(cls, data: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """Validate; say of an unknown key which keys there are, and of a missing one what it may hold."""
+        try:
+            return validate(data)
+        except ValidationError as error:
+            details = [cls._explain(line) for line in error.errors(include_url=False)]
+            raise ValidationError.from_exception_data(cls.__name__, details) from None
+
+    @classmethod
+    def _explain(cls, line: Any) -> InitErrorDetails:
+        kind, context, key = line["type"], line.get("ctx", {}), str(line["loc"][-1]) if line["loc"] else ""
+        if len(line["loc"]) == 1 and kind == "extra_forbidden":
+            context = {"text": cls.unknown_key(key)}
+        elif len(line["loc"]) == 1 and kind == "missing":
+            examples = next(field.examples for name, field in cls.model_fields.items() if key in (name, field.alias))
+            context = {"text": f"is missing{f'; accepted: such as {examples[0]!r}' if examples else ''}"}
+        elif kind not in _ERRORS:
+            context = {"text": line["msg"], **context}
+        error = PydanticCustomError(kind, "{text}", context) if "text" in context else kind
+        return InitErrorDetails(type=error, loc=line["loc"], input=line["input"], ctx=context)
+
+    @classmethod
+    def unknown_key(cls, key: str) -> str:
+        """Return what is wrong with a key that the section does not have."""
+        keys = [field.alias or name for name, field in cls.model_fields.items()]
+        return f"unknown key; {did_you_mean(key, keys)}known keys: {', '.join(keys) or 'none'}"
 
     @classmethod
     def about(cls) -> dict[str, Any]:
@@ -125,8 +168,8 @@ def path_at(start: Callable[[str], int | None] = lambda text: 0) -> AfterValidat
 
     def resolve(text: str, info: ValidationInfo) -> str:
         if PASSWORD.search(text):
-            how = "storage: {username: NAME, password: env:MY_PASSWORD} of an input"
-            raise fault("", f"a password in a URL would be written to run.json and to logs; accepted: {how}")
+            accepted = "storage: {username: NAME, password: env:MY_PASSWORD} of an input"
+            raise fault("", f"a password in a URL would be written to run.json and to logs; accepted: {accepted}")
         at = start(text) if text and info.context else None
         return text if at is None else text[:at] + info.context(text[at:])  # type: ignore[misc]
 
@@ -147,7 +190,7 @@ K = TypeVar("K", bound="KindsSection")
 
 @dataclass(frozen=True)
 class BuiltFrom:
-    """Marks a field of type `SerializeAsAny[Base]`, whose section is made of a registry's kinds when first needed."""
+    """Marks a field whose section is made of a registry's kinds at its first use. It is dumped by what it holds."""
 
     make: Callable[[], Any]  # gives a section, or a union of sections
 
@@ -155,13 +198,13 @@ class BuiltFrom:
         def validate(value: Any, info: ValidationInfo) -> Any:
             return TypeAdapter(self.make()).validate_python(value, context=info.context)
 
-        return core_schema.with_info_before_validator_function(validate, handler(source))
+        return core_schema.with_info_before_validator_function(validate, core_schema.any_schema())
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        made = self.make()
-        schema = handler(TypeAdapter(made).core_schema)
-        if isinstance(made, type) and issubclass(made, Section):  # whose own hook is asked of a field's type alone
-            made.describe(handler.resolve_ref_schema(schema))
+        section = self.make()
+        schema = handler(TypeAdapter(section).core_schema)
+        if isinstance(section, type) and issubclass(section, Section):  # pydantic asks the hook of a field's type alone
+            section.describe(handler.resolve_ref_schema(schema))
         return schema
 
 
@@ -169,7 +212,6 @@ class KindsSection(Section):
     """Base of a section to which each kind of a registry adds a field; `full` is the class that has them."""
 
     registry: ClassVar[Registry[Any]]
-    holds_kinds: ClassVar[bool] = False  # whether an unknown key is told as a kind that there is not
 
     @classmethod
     def kinds(cls) -> tuple[Any, ...]:
@@ -188,6 +230,15 @@ class KindsSection(Section):
     @classmethod
     def doc(cls) -> str | None:
         return cls.__doc__
+
+    @classmethod
+    def unknown_key(cls, key: str) -> str:
+        text = super().unknown_key(key)
+        if "did you mean" not in text:
+            text = text.replace(
+                "unknown key", f"unknown key, or a {cls.registry.what} of a package that is not installed"
+            )
+        return str(cls.registry.broken.get(key, text))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _empty, (type(self).__base__,), self.__getstate__()  # its class is made in each process
@@ -210,25 +261,18 @@ class OneKind(KindsSection):
 
     @property
     def kind(self) -> str:
-        return next(self._chosen())
+        return next(str(kind.key) for kind in self.kinds() if getattr(self, kind.key) is not None)
 
     @property
     def section(self) -> Any:
         return getattr(self, self.kind)
 
-    def _chosen(self) -> Iterator[str]:
-        return (kind.key for kind in self.kinds() if getattr(self, kind.key) is not None)
-
     @pydantic.model_validator(mode="after")
     def _one_kind(self) -> Self:
-        if len(list(self._chosen())) != 1:
-            raise ValueError(f"give either {' or '.join(map(self.shown, self.kinds()))}")
+        keys = [kind.key for kind in self.kinds()]
+        if sum(getattr(self, key) is not None for key in keys) != 1:
+            raise ValueError(f"give either {' or '.join(keys)}")
         return self
-
-    @classmethod
-    def shown(cls, kind: Any) -> str:
-        """Return what messages show of a kind."""
-        return str(kind.key)
 
 
 @dataclass(frozen=True)
@@ -253,28 +297,21 @@ class KindOf:
         return key
 
 
-_MOST = 1000  # sections of a list: each takes milliseconds to check
+_MAX_SECTIONS = 1000  # of a list: each takes milliseconds to check
 
 
-@dataclass(frozen=True)
-class OneOrSeveral:
-    """Marks a list of sections, one of which may stand alone, or none where `or_none` is true."""
+def one_or_several(section: Any, min_length: int = 0) -> BeforeValidator:
+    """Mark a list of such sections, one of which may stand alone; null is none, where there may be none."""
 
-    or_none: bool = False
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(self._listed, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        several = handler(schema)
-        return {"anyOf": [several["items"], several, *([{"type": "null"}] if self.or_none else [])]}
-
-    def _listed(self, value: Any) -> Any:
-        if value is None and self.or_none:
+    def to_list(value: Any) -> Any:
+        if value is None and not min_length:
             return ()
-        if isinstance(value, list) and len(value) > _MOST:
-            raise ValueError(f"found {len(value):,}; accepted: at most {_MOST:,}")
+        if isinstance(value, list) and len(value) > _MAX_SECTIONS:
+            raise ValueError(f"found {len(value):,}; accepted: at most {_MAX_SECTIONS:,}")
         return [value] if isinstance(value, dict) else value
+
+    several: Any = Annotated[tuple[section, ...], Field(min_length=min_length)]
+    return BeforeValidator(to_list, json_schema_input_type=section | several | (several if min_length else None))
 
 
 def find_twice(names: Iterable[str]) -> str | None:
@@ -282,9 +319,9 @@ def find_twice(names: Iterable[str]) -> str | None:
     return min((name for name, count in Counter(names).items() if count > 1), default=None)
 
 
-def fault(key: str, what: str) -> PydanticCustomError:
+def fault(key: str, text: str) -> PydanticCustomError:
     """Return an error, to be raised by a validator, reported under a dotted key of its section; empty: at its own."""
-    return PydanticCustomError("fault", "{what}", {"what": what, "key": key})
+    return PydanticCustomError("fault", "{text}", {"text": text, "key": key})
 
 
 def without_runtime(section: Section, plain: dict[str, Any]) -> dict[str, Any]:

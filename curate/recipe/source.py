@@ -12,7 +12,6 @@ from pydantic import (
     Discriminator,
     Field,
     PlainSerializer,
-    SerializeAsAny,
     Tag,
     ValidationInfo,
     field_validator,
@@ -21,7 +20,17 @@ from pydantic import (
 from curate.base.errors import RecipeError
 from curate.base.registry import Registry
 from curate.recipe.secrets import name_variables, read_variables
-from curate.recipe.section import BuiltFrom, Column, KindOf, Name, NewName, OneOrSeveral, Section, UserPaths, find_twice
+from curate.recipe.section import (
+    BuiltFrom,
+    Column,
+    KindOf,
+    Name,
+    NewName,
+    Section,
+    UserPaths,
+    find_twice,
+    one_or_several,
+)
 
 FORMATS = Registry[Any](
     "input format", "curate.pool.registry:KINDS", "curate.formats", "curate.pool.formats.input_format:InputFormat"
@@ -90,7 +99,7 @@ class Source(Section):
     """Local paths or fsspec URLs, with ranges and globs. Of `run`, the folder of a finished run."""
     storage: _Storage = Field({}, examples=[{"anon": True}, {"secret": "env:MY_SECRET"}])
     """Options of the fsspec file system. `env:NAME` is the value of an environment variable, wherever it is used."""
-    join: Annotated[tuple[Join, ...], OneOrSeveral()] = Field(
+    join: Annotated[tuple[Join, ...], one_or_several(Join)] = Field(
         (),
         exclude_if=not_,
         examples=[{"path": "scores.parquet", "on": "uid", "columns": {"aesthetic": "aesthetic_score"}}],
@@ -172,4 +181,4 @@ def source_sections() -> Any:
     return Annotated[Union[tagged], Discriminator(key_of)]  # noqa: UP007 (of a tuple)
 
 
-AnySource = Annotated[SerializeAsAny[Source], BuiltFrom(source_sections)]
+AnySource = Annotated[Source, BuiltFrom(source_sections)]

@@ -64,11 +64,12 @@ def find_missing(recipe: Recipe) -> list[tuple[str, str, str]]:
                 raise PydanticCustomError(_MISSING, "{what}", {"what": str(error), "path": path}) from None
         return path
 
+    data = json.loads(recipe.model_dump_json())
     try:
-        _move(type(recipe), recipe, check)
+        type(recipe).model_validate(data, context=check)
     except ValidationError as error:
         faults = [fault for fault in error.errors() if fault["type"] == _MISSING]
-        keys = [".".join(locate(type(recipe), fault["loc"]).keys) for fault in faults]
+        keys = [".".join(locate(data, fault["loc"])) for fault in faults]
         missing = [(key, fault["ctx"]["path"], fault["msg"]) for key, fault in zip(keys, faults, strict=True)]
         return [fault for fault in missing if not fault[0].endswith(".store")]  # a folder that the run makes
     return []

@@ -9,6 +9,7 @@ other packages are left out.
 
 import inspect
 import re
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,11 +26,10 @@ from pydantic.fields import FieldInfo
 from curate.base.errors import RecipeError
 from curate.base.schema import SAMPLES
 from curate.recipe.captions import Captions
-from curate.recipe.faults import alternatives, is_section
 from curate.recipe.files import shipped_folder
 from curate.recipe.measure import Measure
 from curate.recipe.recipe import Recipe, parse_recipe
-from curate.recipe.section import Column, OneKind, Section
+from curate.recipe.section import BuiltFrom, Column, OneKind, Section
 from curate.recipe.source import FORMATS, Source
 
 PAGE = shipped_folder("pipelines") / "recipes" / "README.md"
@@ -207,14 +207,26 @@ def _sections(field: FieldInfo) -> Iterator[tuple[type[Section], tuple[str, ...]
     waiting: list[tuple[Any, tuple[str, ...]]] = [(typing.Annotated[field.annotation, *field.metadata, None], ())]
     while waiting:
         hint, steps = waiting.pop(0)
-        for form, _ in alternatives(hint):
+        for form in _alternatives(hint):
             arguments = typing.get_args(form)
-            if is_section(form):
+            if isinstance(form, type) and issubclass(form, Section):
                 yield form, steps
             elif typing.get_origin(form) is dict:
                 waiting.append((arguments[1], (*steps, "NAME")))
             elif typing.get_origin(form) is tuple:
                 waiting.append((arguments[0], steps))
+
+
+def _alternatives(hint: Any) -> Iterator[Any]:
+    """Yield the types that a type hint allows, but None; unions are taken apart."""
+    if typing.get_origin(hint) is typing.Annotated:
+        built = [mark.make() for mark in hint.__metadata__ if isinstance(mark, BuiltFrom)]
+        yield from _alternatives(built[0] if built else hint.__origin__)
+    elif typing.get_origin(hint) in (typing.Union, types.UnionType):
+        for form in typing.get_args(hint):
+            yield from _alternatives(form)
+    elif hint is not type(None):
+        yield hint
 
 
 # ---- the cells

@@ -267,7 +267,7 @@ def test_without_the_package_there_is_no_such_signal(recipe: str, tmp_path: Path
     (tmp_path / "empty").mkdir()
     done = curate(tmp_path / "empty", "run", recipe, "--out", str(tmp_path / "out"), "--set", "measure.tiny={}")
     assert done.returncode == 2 and re.search(
-        r"yaml: measure.blur: no such signal; known: image, language, .*; a package may add signals: is one not installed\?\n\S*: measure.tiny: no such signal\n$",
+        r"yaml: measure.blur: unknown key, or a signal of a package that is not installed; known keys: image, language, .*\n\S*: measure.tiny: unknown key, or a signal of a package that is not installed\n$",
         done.stderr,
     )
 

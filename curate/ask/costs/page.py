@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from curate.ask.costs import model
 from curate.ask.costs.model import CPU, DISK, GPU, MEMORY, READS, SHUFFLED, STORED, WRITES, Cost, Range, Work, Workers
@@ -19,6 +19,7 @@ from curate.base.errors import RecipeError
 from curate.base.wording import format_bytes, format_seconds, pluralise
 from curate.recipe.faults import explain_faults
 from curate.recipe.files import read_mapping, shipped_folder
+from curate.recipe.section import Section
 
 MAX_DAYS = 180
 FILE = "infra/prices.yaml"
@@ -32,10 +33,9 @@ _PRICED = {
 }
 
 
-class Price(BaseModel):
+class Price(Section):
     """A figure: `price` for `per` units, as `source` said on `date`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     price: float = Field(ge=0, allow_inf_nan=False)
     per: float = Field(1, gt=0, allow_inf_nan=False)
     source: str = Field(min_length=1)
@@ -46,13 +46,14 @@ class Price(BaseModel):
         return self.price / self.per
 
 
-class Prices(BaseModel):
+class Prices(Section):
     """All of a file: what engines ask for an hour of a core, a GB or a GPU, and stores for a request or a GB."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     currency: str
-    engines: dict[str, dict[Literal["core_hour", "memory_hour", "disk_hour", "gpu_hour", "shuffled_gb"], Price]] = {}
-    stores: dict[str, dict[Literal["read", "write", "gb_month"], Price]] = {}
+    engines: dict[str, dict[Literal["core_hour", "memory_hour", "disk_hour", "gpu_hour", "shuffled_gb"], Price]] = (
+        Field({})
+    )
+    stores: dict[str, dict[Literal["read", "write", "gb_month"], Price]] = Field({})
 
     def find(self, key: str) -> Price | None:
         """Return the figure under a dotted key, such as engines.spark.core_hour."""
@@ -76,7 +77,7 @@ def load_prices(path: str | None = None) -> Prices:
     try:
         return Prices.model_validate(data)
     except ValidationError as error:
-        lines = (f"{name}, line {_line(text, fault)}: {fault}" for fault in explain_faults(Prices, error))
+        lines = (f"{name}, line {_line(text, fault)}: {fault}" for fault in explain_faults(error, data))
         raise RecipeError("\n".join(lines)) from None
 
 
