@@ -30,8 +30,9 @@ from curate.run.columns import table_names
 from curate.run.context import RunContext
 from curate.store import layout
 from curate.store.facts import RunClaim, read_claim
-from curate.store.manifest import find_digest, read_manifest
+from curate.store.manifest import read_manifest
 from curate.store.store import RunStore
+from curate.store.validity import recorded_digest
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ def _believed_claim(folder: RunStore) -> RunClaim | None:
     """Return what run.json says; None where there is none, or it is not what was written."""
     if not folder.exists(layout.RUN_FILE):
         return None
-    digest = find_digest(folder, layout.RUN_FILE)
+    digest = recorded_digest(folder, layout.RUN_FILE)
     if digest and not digest.is_of(folder.digest(layout.RUN_FILE)):
         return None
     try:
@@ -212,8 +213,8 @@ def count_current(context: RunContext, units: Sequence[Unit]) -> dict[str, int]:
         places = {"derived": alone, "decisions": alone}
         of = {"captions": "answers"}  # whose digest is in their key, so that they are current where these are, nearly
         return [
-            places.get(name, tables).would_be_current(of.get(name, name), key(unit))
-            or (name in TABLES and tables.would_be_current(name, key(unit.before)))
+            places.get(name, tables).find(of.get(name, name), key(unit), by_footer=True) is not None
+            or (name in TABLES and tables.find(name, key(unit.before), by_footer=True) is not None)
             for name, key in keys.items()
         ]
 

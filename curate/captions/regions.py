@@ -227,7 +227,7 @@ def write_regions(
     digests = [ids.digest([*row, *detection]) for row in zip(*determining, strict=True)]
     english = [language in ("en", None) for language in rows.table["language"].to_pylist()]
     known: dict[str, Any] = {}  # the regions of earlier runs, but for what failed or was not English
-    for of_unit in reversed(list(tables.places)):
+    for of_unit in reversed(list(tables.locations)):
         if of_unit.exists("regions"):
             known |= {row["digest"]: row["regions"] for row in of_unit.read("regions").to_pylist() if not row["error"]}
     failed = {}

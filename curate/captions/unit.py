@@ -76,9 +76,9 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
     """
     key = settings.key(unit, tables.key("decisions"))
     is_new = tables.reuse is None and not tables.exists("answers")
-    has_answers = not is_new and tables.is_current("answers", key, adopt=False)
-    has_regions = not settings.captions.regions or tables.is_current("regions", key, adopt=False)
-    if not (has_regions and has_answers and tables.is_current("captions", _texts_key(key, tables), adopt=False)):
+    has_answers = not is_new and tables.is_done("answers", key, adopt=False)
+    has_regions = not settings.captions.regions or tables.is_done("regions", key, adopt=False)
+    if not (has_regions and has_answers and tables.is_done("captions", _texts_key(key, tables), adopt=False)):
         rows, images = Rows.read(tables, counts), UnitRereader(unit, find_source(settings.sources, unit.source), tables)
         with isolating(settings, tables) as (isolated, on_progress):
             if not has_regions:
@@ -152,7 +152,7 @@ class _UnitWork:
         def stays() -> bool:
             if _texts_key(self._key, now) != key:
                 raise replaced
-            return now.stays("captions", key)
+            return now.keep("captions", key)
 
         note = {"content": ids.table_digest(texts.select(["uid", "kind", "style", "ordinal", "text", "gate"]))}
         if not tables.write("captions", texts, key, note, keep=stays) and tables.key("captions") != key:

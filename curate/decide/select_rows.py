@@ -134,9 +134,9 @@ def decide(
     with time_step(settings.store, "decide", state.unit.name) as timer:
         timer.rows, key = len(state.verdicts), settings.key_without(unread)
         # Not adopted from other runs: they are cheap.
-        if not tables.is_current("decisions", key, adopt=False):
+        if not tables.is_done("decisions", key, adopt=False):
             tables.write("decisions", _decisions(tables, state, settings, choice, counts), key)
-        if settings.derived and not tables.is_current("derived", key, adopt=False):
+        if settings.derived and not tables.is_done("derived", key, adopt=False):
             tables.write("derived", _derived(tables, state, settings), key)
         timer.idle = "decisions" not in tables.written
         return state.unit

@@ -17,8 +17,8 @@ from curate.base import ids, schema
 from curate.base.errors import DamagedError
 from curate.store.facts import RetriesFacts, names_retries
 from curate.store.layout import RETRIES_FILE
-from curate.store.manifest import find_digest
 from curate.store.store import RunStore
+from curate.store.validity import recorded_digest
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Retries:
     @classmethod
     def read(cls, folder: RunStore) -> "Retries":
         """Return the record of a run folder, empty where it has none, or where it is damaged, which is logged."""
-        digest, is_there = find_digest(folder, RETRIES_FILE), folder.exists(RETRIES_FILE)
+        digest, is_there = recorded_digest(folder, RETRIES_FILE), folder.exists(RETRIES_FILE)
         if not is_there and not names_retries(folder):
             return cls()
         fault = "differs from what was written" if is_there else "is missing"

@@ -62,13 +62,13 @@ def download_shard(
         for row, outcome in _fetch_all(rows["url"].to_pylist(), fetcher, source):
             shard.add(row, outcome, images)
         statistics = shard.statistics(began)
-        with store.together(stem, done=lambda: is_complete(store, stem)) as together:
-            with together.create(f"{stem}.tar") as file:
+        with store.commit(stem, is_done=lambda: is_complete(store, stem)) as group:
+            with group.create(f"{stem}.tar") as file:
                 shard.write_tar(images, file)
-            together.write_parquet(f"{stem}.parquet", shard.table(retry))
-            together.write_bytes(f"{stem}{STATISTICS}", json.dumps(statistics, indent=4).encode())
-    store.delete_ticket(stem)
-    digests = {name: Digest(*digest) for name, (_, *digest) in together.placed.items()}
+            group.write_parquet(f"{stem}.parquet", shard.table(retry))
+            group.write_bytes(f"{stem}{STATISTICS}", json.dumps(statistics, indent=4).encode())
+    store.delete_commit(stem)
+    digests = {name: Digest(*digest) for name, (_, *digest) in group.staged.items()}
     return _facts(statistics) if digests else read_facts(store, stem), digests
 
 
@@ -200,8 +200,8 @@ def is_complete(store: RunStore, stem: str) -> bool:
 
 def complete(store: RunStore, stem: str) -> bool:
     """Put into place what a killed writer left complete; return whether there was that. None works on it then."""
-    if was_left := store.complete(stem):
-        store.delete_ticket(stem)
+    if was_left := store.complete_commit(stem):
+        store.delete_commit(stem)
     return was_left
 
 

@@ -13,8 +13,8 @@ from curate.read.columns import Columns
 from curate.recipe.section import Column, Section, UserPath, UserPaths, find_twice
 from curate.recipe.source import Source
 from curate.store.layout import POOL
-from curate.store.manifest import find_digest
 from curate.store.store import RunStore
+from curate.store.validity import recorded_digest
 
 Hash = Literal["md5", "sha256", "sha512"]
 RESIZING = (
@@ -252,7 +252,7 @@ class UrlsSource(Source):
             return False
         old, store = RunStore(self._reuse), RunStore(self._run)
         names = [f"{POOL}/{stem}{ending}" for ending in ENDINGS]
-        digests = [find_digest(old, name) for name in names if old.exists(name)]
+        digests = [recorded_digest(old, name) for name in names if old.exists(name)]
         if len(digests) < len(names) or None in digests:
             return False
         for name, digest in zip(names, digests, strict=True):

@@ -19,9 +19,9 @@ from curate.emit.layout import Shard
 from curate.emit.settings import EmitSettings
 from curate.recipe.output import OUTPUTS
 from curate.store.facts import RunFacts
-from curate.store.manifest import check_written
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
+from curate.store.validity import valid_digest
 
 JSON_DTYPE = "json_dtype"  # in a shard's statistics: the type of all its samples' jsons, of `merge_dtypes`
 
@@ -100,7 +100,7 @@ def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Any:
     last, files, name = f"{shard.stem}.parquet", kind.files(shard.stem), f"{shard.stem}_stats.json"
     stated = store.key(last)  # where there is none, nobody needs the key before the units' tables are read
     is_current = bool(stated) and stated == settings.shard_key(shard)
-    if is_current and all(store.exists(name) and check_written(store, name) for name in files):
+    if is_current and all(store.exists(name) and valid_digest(store, name) for name in files):
         return store.read_json(name).get(JSON_DTYPE)
     more: dict[str, Any] = {}
     table: Any = kind.write(settings, shard, repeated, more)
@@ -122,7 +122,7 @@ def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Any:
     }
 
     def keep() -> bool:
-        return store.is_noted(name) and store.read_json(name).get("count") == shard.rows
+        return valid_digest(store, name, is_new=True) is not None and store.read_json(name).get("count") == shard.rows
 
     store.write_json(name, stats, keep=keep)
     store.write_parquet(last, table, settings.shard_key(shard))

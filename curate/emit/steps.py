@@ -17,9 +17,9 @@ from curate.emit.settings import EmitSettings
 from curate.pool.plan import Unit
 from curate.read.field_types import find_field_columns, merge_dtypes
 from curate.run.units import Answer, Aside, Fold, Units
-from curate.store.manifest import written_file
 from curate.store.tables import OpenTables
 from curate.store.timings import time_step
+from curate.store.validity import recorded_line
 
 
 def hash_names(units: Units, settings: EmitSettings, n_buckets: int = 1) -> Answer:
@@ -58,6 +58,6 @@ def _write(
         hashes = np.concatenate([np.zeros(0, np.uint64), *in_order])
         dtype = emit_shard(replace(settings, fields=fields), shard, hashes)
         files = find_output(settings.output.format, settings.pool.has_images).files(shard.stem)
-        lines = [written_file(store, path, shard.rows if has_rows else None) for path, has_rows in files.items()]
+        lines = [recorded_line(store, path, shard.rows if has_rows else None) for path, has_rows in files.items()]
         yield index, dtype
         yield Aside(lines)

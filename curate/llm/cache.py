@@ -25,10 +25,10 @@ from curate.llm.engine import Answer, Request
 from curate.store import checkpoints
 from curate.store.checkpoints import begin_files, begun_files, delete_files
 from curate.store.layout import ANSWER_PARTS, RUN_FILE, unit_parts
-from curate.store.manifest import check_written
 from curate.store.store import RunStore
 from curate.store.tables import ChunkTables, UnitTables
 from curate.store.timings import Sent, log_sent, write_records
+from curate.store.validity import valid_digest
 
 
 class AnswerCache:
@@ -51,9 +51,9 @@ class AnswerCache:
         self._known: dict[str, Answer] = {}
         self._waiting, self._last = list[pa.Table](), time.monotonic()
         self._sent = defaultdict[tuple[str, str], Sent](Sent)  # by kind and engine, since it was recorded
-        for of_unit in tables.places:
+        for of_unit in tables.locations:
             is_own = of_unit is tables
-            if not (is_own and is_new) and of_unit.exists("answers") and of_unit.is_as_written("answers"):
+            if not (is_own and is_new) and of_unit.is_valid("answers"):
                 self._learn(of_unit.read("answers"))
             if isinstance(of_unit, ChunkTables):
                 continue
@@ -61,7 +61,7 @@ class AnswerCache:
                 if not name.endswith(".parquet"):
                     continue
                 with suppress(FileNotFoundError):  # deleted since: another attempt is complete
-                    if check_written(of_unit.store, name):
+                    if valid_digest(of_unit.store, name):
                         self._learn(of_unit.store.read_parquet(name))
                     elif of_unit.store == self._store:
                         self._store.delete(name)

@@ -131,7 +131,7 @@ def match_texts(settings: MatchSettings, texts: pa.Array, codes: pa.Array) -> pa
 def match_unit(settings: MatchSettings, tables: UnitTables) -> None:
     """Write the unit's `matches`, unless they are current; its `samples` must be there."""
     key = settings.key(tables.key("samples"))
-    if key and tables.is_current("matches", key):
+    if key and tables.is_done("matches", key):
         return
     samples = tables.read("samples", ["unit", "row", "uid", "caption", "language", "status"])
     readable = pc.equal(samples["status"], pa.scalar(schema.OK))

@@ -68,9 +68,9 @@ def find_current(settings: MeasureSettings, unit: Unit, tables: UnitTables, chec
     as_it_was = [] if any(part.left_out for part in unit.parts) or before == unit else [before]
     keys = [pair for each in (unit, *as_it_was) for pair in settings.signal_keys(each).items()]
     embedders = {signal.name for signal in settings.signals if isinstance(signal, Embedder)}
-    for place in tables.places:
+    for place in tables.locations:
         for table in ("scores", "embeddings"):
-            if not place.exists(table) or (checked and not place.is_as_written(table)):
+            if not (place.is_valid(table) if checked else place.exists(table)):
                 continue
             try:
                 note = place.note(table)
@@ -105,7 +105,7 @@ def observing_signals(settings: MeasureSettings, current: CurrentColumns) -> lis
 
 def would_be_current(settings: MeasureSettings, unit: Unit, tables: UnitTables, name: str) -> bool:
     """Return whether a table would not be measured, as far as footers say, and change nothing."""
-    return any(tables.would_be_current(name, settings.key(name, each)) for each in (unit, unit.before))
+    return any(tables.find(name, settings.key(name, each), by_footer=True) for each in (unit, unit.before))
 
 
 def needed_signals(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> list[Signal]:
@@ -151,7 +151,7 @@ def carry_over(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> Non
     paths = {old.path: part.path for old, part in zip(before.parts, unit.parts, strict=True)}
     for name in sorted(settings.tables, key=lambda name: name == "samples"):
         place = tables.find(name, settings.key(name, before))
-        if place is None or tables.is_current(name, key := settings.key(name, unit)):
+        if place is None or tables.is_done(name, key := settings.key(name, unit)):
             continue
         table, note = as_made(place.read(name)).filter(stay), place.note(name)
         for column, numbers in (("unit", np.full(len(table), unit.index)), ("row", np.arange(len(table)))):

@@ -69,7 +69,7 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     keys = {name: settings.key(name, unit) for name in settings.tables}
     # `samples` is written last: where it is not there, others are where an attempt was killed
     is_new = tables.reuse is None and not tables.exists("samples")
-    current_tables = {name for name in reversed(settings.tables) if not is_new and tables.is_current(name, keys[name])}
+    current_tables = {name for name in reversed(settings.tables) if not is_new and tables.is_done(name, keys[name])}
     if current_tables != keys.keys():
         with attempt(tables.store, unit_stem(tables.unit)) as killed, isolating(killed, settings) as isolated:
             if isolated:  # rows may have another status than where the unit was measured before

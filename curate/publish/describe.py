@@ -29,8 +29,9 @@ from curate.publish.views import write_views
 from curate.store import layout
 from curate.store.facts import ContentFacts, RunFacts, read_facts, write_facts
 from curate.store.forgotten import Record
-from curate.store.manifest import Lines, Published, read_manifest, write_manifest, written_file
+from curate.store.manifest import Lines, Published, read_manifest, write_manifest
 from curate.store.store import RunStore
+from curate.store.validity import recorded_line
 
 _FEW = 10  # of a manifest's files, which are asked for where the folder is not listed
 _MOST = 500  # languages, or licenses of a column: more are noise, or a stranger's column
@@ -67,7 +68,7 @@ def describe_run(
     files = [*layout.PUBLISHED_FILES, *([layout.FORGOTTEN_FILE] if len(record) else [])]
     files += [layout.RETRIES_FILE] if facts.retries else []
     write_views(store, [*digests.paths, *files], kind)
-    digests.add(written_file(store, path, rows if path == layout.UIDS_FILE else None) for path in files)
+    digests.add(recorded_line(store, path, rows if path == layout.UIDS_FILE else None) for path in files)
     write_manifest(store, digests)
 
 
@@ -81,7 +82,7 @@ def describe_again(store: RunStore, facts: RunFacts, drops: Drops) -> None:
     write_stats(store, facts, drops)
     rewritten = (layout.RUN_FILE, layout.CARD_FILE, layout.CROISSANT_FILE, layout.STATISTICS_FILE)
     digests = Lines(line for line in lines if line.path not in (*rewritten, layout.REPORT_FILE))
-    digests.add(written_file(store, path) for path in rewritten)
+    digests.add(recorded_line(store, path) for path in rewritten)
     write_manifest(store, digests)
     mark_published(store)
     store.delete_file(layout.DESCRIBING_FILE)

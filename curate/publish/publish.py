@@ -42,13 +42,14 @@ from curate.store import layout
 from curate.store.chunks import Chunk
 from curate.store.facts import DerivedFacts, LargeGroupFacts, RuleFacts, RunFacts, SelectionFacts, StatisticFacts
 from curate.store.layout import table_file
-from curate.store.manifest import Lines, Published, find_digest
+from curate.store.manifest import Lines, Published
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 from curate.store.timings import log_used, read_records, sum_sent, sum_timings, sum_used
+from curate.store.validity import recorded_digest
 
 _MANY_SHORT = 0.05  # of the pool
-_PUBLISHED = "published"  # the ticket of what describes a run
+_PUBLISHED = "published"  # the commit of what describes a run
 CHUNK_ROWS = UNIT_ROWS[1]
 CHUNK_UNITS = 500  # of a chunk at most: its footers say something of each, and CORES chunks are in memory at once
 MIN_UNITS = 64  # a run of no more stays as it is,
@@ -77,7 +78,7 @@ def publish(settings: PublishSettings, results: Results, digests: Lines) -> None
     store = settings.store
     if store.exists(layout.SUCCESS_FILE):
         return
-    if not store.complete(_PUBLISHED):
+    if not store.complete_commit(_PUBLISHED):
         try:
             _describe(settings, results, digests)
         except FileNotFoundError:
@@ -106,11 +107,11 @@ def _describe(settings: PublishSettings, results: Results, digests: Lines) -> No
     downloads, known = read_downloads(store)
     with ThreadPoolExecutor() as pool:
         files = [*_downloaded_files(store, results.audit), *store.files(layout.INPUTS), *store.files(layout.MODELS)]
-        digests_of = pool.map(lambda path: (path, known.get(path) or find_digest(store, path)), files)
+        digests_of = pool.map(lambda path: (path, known.get(path) or recorded_digest(store, path)), files)
         lines.add(Published(path, file.rows, file.bytes, file.sha256) for path, file in digests_of if file)
-    with store.together(_PUBLISHED) as together:
+    with store.commit(_PUBLISHED) as group:
         facts = _summarise(settings, counts, results, entries, lines).changed(downloads=downloads)
-        describe_run(together, facts, lines, results.audit, results.uids, entries)
+        describe_run(group, facts, lines, results.audit, results.uids, entries)
 
 
 def _downloaded_files(store: RunStore, audit: Audit) -> list[str]:

@@ -15,8 +15,9 @@ from curate.run.context import RunContext
 from curate.run.units import Answer, Fold, Total, Units
 from curate.store.chunks import Chunk
 from curate.store.forgotten import count_forgotten_since
-from curate.store.manifest import Lines, Published, written_file
+from curate.store.manifest import Lines, Published
 from curate.store.tables import OpenTables
+from curate.store.validity import recorded_line
 
 Sources = Sequence[tuple[str, int]]
 
@@ -52,7 +53,7 @@ def compact(units: Units, settings: PublishSettings, audited: Answer, sources: S
     store, names = settings.store, settings.table_names
 
     def merge_chunk(chunk: Chunk) -> list[Published]:
-        return [written_file(store, path) for path in compact_units(store, names, chunk)]
+        return [recorded_line(store, path) for path in compact_units(store, names, chunk)]
 
     return units.each("Compact: merge", chunks, merge_chunk)
 

@@ -21,10 +21,10 @@ from curate.recipe.relate import RELATIONS
 from curate.relate.relation import Asking, Model, Reading, Relation
 from curate.run.context import RunContext, StepSettings
 from curate.run.units import Answer, Fold, Units
-from curate.store.manifest import check_written
 from curate.store.store import RunStore
 from curate.store.tables import OpenTables
 from curate.store.timings import time_step
+from curate.store.validity import valid_digest
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _read_models(
     tables: OpenTables, unit: Unit, settings: RelateSettings, unread: Sequence[str]
 ) -> Iterator[frozenset[str]]:
     """Yield the digests of the models that a unit's table was made by, as JSON; empty where it is not current."""
-    is_current = tables.is_current("related", settings.key_without(unread))
+    is_current = tables.is_done("related", settings.key_without(unread))
     yield frozenset([json.dumps(tables.note("related").get("models", {}), sort_keys=True) if is_current else ""])
 
 
@@ -100,7 +100,7 @@ def _is_stale(settings: RelateSettings, made_by: frozenset[str] | None) -> bool:
 def _adopt(settings: RelateSettings, file: str, sha256: str) -> bool:
     """Return whether a model is what was written, in this run or in the one to reuse; it is in this run then."""
     for store in (settings.store, settings.reuse):
-        if store and store.exists(file) and (digest := check_written(store, file)) and digest.sha256 == sha256:
+        if store and store.exists(file) and (digest := valid_digest(store, file)) and digest.sha256 == sha256:
             if store is settings.reuse:
                 settings.store.adopt(store, file, file, digest)
             return True
@@ -117,7 +117,7 @@ def relate_unit(
     """Write the unit's `related`, unless it is current; a relation without a model, for want of rows, gives nulls."""
     with time_step(settings.store, "relate", unit.name) as timer:
         timer.rows, key = tables.rows(), settings.key_without(unread)
-        if tables.is_current("related", key):
+        if tables.is_done("related", key):
             timer.idle = True
             return unit
         table = tables.read("samples", [field.name for field in schema.ALIGNED])

@@ -23,8 +23,8 @@ from curate.base.wording import one_line, pluralise
 from curate.store.facts import ForgottenFacts, read_forgotten
 from curate.store.items import KINDS, WIDTHS, Hashes, Items, column_hashes
 from curate.store.layout import FORGOTTEN_FILE, RUN_FILE
-from curate.store.manifest import find_digest
 from curate.store.store import RunStore
+from curate.store.validity import recorded_digest
 
 # Why an item is in the record: a request or blocklist named it; it names a row that one named; it names a row that a
 # later run with this record encountered.
@@ -70,8 +70,8 @@ class Record:
 
     def is_written(self, folder: RunStore) -> bool:
         """Return whether the folder's record is what was written, as far as anything but run.json says."""
-        digest = find_digest(folder, FORGOTTEN_FILE)
-        if digest is None or find_digest(folder, RUN_FILE) is None:  # a folder is claimed by the record first
+        digest = recorded_digest(folder, FORGOTTEN_FILE)
+        if digest is None or recorded_digest(folder, RUN_FILE) is None:  # a folder is claimed by the record first
             return True
         return folder.exists(FORGOTTEN_FILE) and digest.is_of(folder.digest(FORGOTTEN_FILE))
 

@@ -40,7 +40,7 @@ LOCK_FILE = "tmp/lock"  # there while a command is at work
 LEASES = "tmp/lease"  # likewise in object stores, and while a job works that was handed over
 STEPS_LOG = "tmp/steps"  # what each unit took in each step, until the run is finished
 DIGESTS = "parts/digests"  # of what was written, until the manifest has it
-TICKETS = "tmp/placed"  # say which attempt's files were put into place since the run started
+COMMITS = "tmp/commits"  # of files that were put into place since the run started
 FAILURES_PARTS = "tmp/failures"  # of each unit that has some
 ATTEMPTS = "parts/attempts"  # at units and at shards to download, which did not end
 CAPTION_ATTEMPTS = "captions"  # those at captions of units, below these
@@ -57,9 +57,9 @@ def digest_name(name: str) -> str:
     return f"{DIGESTS}/{name}" if is_below or name in (*PUBLISHED_FILES, FORGOTTEN_FILE, RETRIES_FILE) else ""
 
 
-def ticket_file(name: str) -> str:
-    """Return the ticket of a file, or of files that are put into place together under a name."""
-    return f"{TICKETS}/{name}"
+def commit_file(name: str) -> str:
+    """Return the commit of a file, or of files that are put into place together under a name."""
+    return f"{COMMITS}/{name}"
 
 
 def staged_file(lease: str) -> str:

@@ -1,6 +1,5 @@
 """manifest.parquet: every published file but itself and `_SUCCESS`: rows, bytes, sha256. Only it says what exists."""
 
-import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,16 +10,12 @@ import pyarrow.compute as pc
 
 from curate.base import schema
 from curate.base.errors import DamagedError, RecipeError, describe
-from curate.base.process import process_cache
 from curate.base.wording import one_line
 from curate.store.layout import FORGETTING_FILE, MANIFEST_FILE, RUN_FILE
-from curate.store.local import Digest
 from curate.store.store import RunStore
 
 _WAITING = 1000  # lines that wait to become Arrow
 _OUTSIDE = r"\A/|(\A|/)\.\.(/|\z)|\x00"  # of the folder: paths from the root, or upwards
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,53 +48,6 @@ def digest_file(folder: RunStore, path: str, rows: int | None = None) -> Publish
     """Return the manifest's line of a file, which is read. Rows are counted by its footer where it is Parquet."""
     size, sha256, _ = folder.digest(path)
     return Published(path, folder.footer(path)[2] if path.endswith(".parquet") else rows, size, sha256)
-
-
-def written_file(folder: RunStore, path: str, rows: int | None = None) -> Published:
-    """Return the manifest's line of a file of a run at work, as it was written, or as it was when it was checked."""
-    digest = find_digest(folder, path)
-    if digest is None:
-        raise DamagedError(f"{folder.path(path)}: its digest was not recorded; run again to recompute it")
-    return Published(path, digest.rows if rows is None else rows, digest.bytes, digest.sha256)
-
-
-def check_written(folder: RunStore, path: str) -> Digest | None:
-    """Read a file of a table or shard, and return its digest if it is what was written; else log that it is not.
-
-    The folder says what a run at work wrote, the manifest what a published one did. Raises OSError if unreadable now.
-    """
-    digest, now = find_digest(folder, path), folder.digest(path)
-    if digest is None:  # of all files, perhaps: once is enough
-        if path == process_cache(f"unknown in {folder.url}", lambda: path):
-            what = "its digest was not recorded; it is recomputed, as is every other such file"
-            _log.warning("%s: %s", folder.path(path), what)
-        return None
-    if not digest.is_of(now):  # a worker that was cut off may have noted its own in a published run
-        digest = _listed(folder, path) or digest
-    if digest.is_of(now):
-        return digest
-    _log.warning("%s: differs from what was written; it is recomputed", folder.path(path))
-    return None
-
-
-def find_digest(folder: RunStore, path: str) -> Digest | None:
-    """Return what a run's file was when it was written, as the folder or its manifest says; None where neither does."""
-    return folder.written(path) or _listed(folder, path)
-
-
-def _listed(folder: RunStore, path: str) -> Digest | None:
-    if not folder.exists(MANIFEST_FILE):
-        return None
-
-    def load() -> dict[str, Digest]:
-        try:
-            return {line.path: Digest(line.bytes, line.sha256, line.rows) for line in read_manifest(folder)}
-        except DamagedError as error:
-            _log.warning("%s", error)
-            return {}
-
-    manifest = f"manifest of {folder.url} "
-    return process_cache(f"{manifest}{folder.state(MANIFEST_FILE)}", load, replaces=manifest).get(path)
 
 
 def find_faults(folder: RunStore, lines: Sequence[Published]) -> dict[str, str]:

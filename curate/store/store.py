@@ -1,18 +1,17 @@
-"""Files of a run: written aside and put into place whole, so that a file that is there is complete.
+"""Files of a run: written to a temporary path and put into place whole, so that a file that is there is complete.
 
 A `RunStore` is a local folder or any fsspec URL. Locally a file is written in `tmp/` and renamed; on an object store it
 is one PUT. Parquet files carry the key of what made them in their footer; a rerun skips a file that has its key.
 
-**The first complete file wins.** Several attempts may be at the same work at once (speculation, a worker that was cut
-off), and what they give may differ. A file that is put into place with `keep` stays where one is: a later attempt drops
-its own and reads that one. Where the file that is there is damaged or of another key, and where files belong together,
-they are written aside, and a ticket, a file below `tmp/placed`, says where they are and where they go. There is one
-ticket of a name, which the first attempt makes; whoever meets it puts what it names into place. `tmp` is emptied when a
-run starts: what a ticket decided holds for that start.
+**The first valid file wins** (`curate.store.validity`). Several attempts may be at the same work at once (speculation,
+a worker that was cut off), and their results may differ. With `keep`, a file that is there stays if that returns true:
+a later attempt drops its own and reads that one. To replace a file once, and for files that belong together, an attempt
+stages its files, and makes a *commit*: a file below `tmp/commits` that lists where the staged files are and where they
+go. The first attempt makes the commit of a name; whoever finds one puts its files into place. `tmp` is emptied when a
+run starts: a commit counts for that start.
 
-Files are hashed as they are written. Until a run is published, and its manifest says it, what is in `tables/` and
-`shards/` has its digests in `parts/digests`, those of all attempts. They are put there first: a file without one is not
-what was written.
+Files are hashed as they are written, and their digests recorded before they are put into place: a file without one is
+not valid.
 """
 
 import hashlib
@@ -34,7 +33,7 @@ import pyarrow as pa
 from curate.base.errors import is_disk_full
 from curate.base.process import temporary_folder
 from curate.recipe.clouds import OBJECT_STORES
-from curate.store.layout import SUCCESS_FILE, digest_name, ticket_file
+from curate.store.layout import SUCCESS_FILE, commit_file, digest_name
 from curate.store.local import (
     Digest,
     HashedFile,
@@ -102,11 +101,11 @@ class RunStore(StoredFiles):
 
         It replaces one that is there. Its digest goes first, with `rows`, where it is one of a table's or a shard's.
         """
-        with self._aside() as aside:
-            hashed = HashedFile(aside)
+        with self._temp_path() as temp:
+            hashed = HashedFile(temp)
             with io.BufferedWriter(hashed, _BUFFER) as file:
                 yield file
-            self._put(name, aside, hashed.digest(rows))
+            self._put(name, temp, hashed.digest(rows))
 
     def write_bytes(
         self, name: str, data: bytes | memoryview, rows: int | None = None, keep: Keep | None = None
@@ -115,8 +114,8 @@ class RunStore(StoredFiles):
 
         Returns whether the file was put there: else another attempt's is.
         """
-        with self._aside() as aside:
-            return self._put(name, aside, _write(aside, data, rows), keep)
+        with self._temp_path() as temp:
+            return self._put(name, temp, _write(temp, data, rows), keep)
 
     def write_json(self, name: str, value: Any, keep: Keep | None = None) -> bool:
         """Put a JSON file into place, keys in their order; see `write_bytes`."""
@@ -137,47 +136,47 @@ class RunStore(StoredFiles):
         next start of the run: see `complete`.
         """
         metadata = footer_metadata(key, note)
-        with self._aside() as aside:
+        with self._temp_path() as temp:
             if table.nbytes < SMALL:
                 sink = pa.BufferOutputStream()
                 write_table(sink, table, metadata, groups)
-                digest = _write(aside, memoryview(sink.getvalue()), len(table))
+                digest = _write(temp, memoryview(sink.getvalue()), len(table))
             else:
-                hashed = HashedFile(aside)
+                hashed = HashedFile(temp)
                 with io.BufferedWriter(hashed, _BUFFER) as file:
                     write_table(file, table, metadata, groups)
                 digest = hashed.digest(len(table))
-            return self._put(name, aside, digest, keep, lasts=bool(key))
+            return self._put(name, temp, digest, keep, is_final=bool(key))
 
     def adopt(self, other: StoredFiles, other_name: str, name: str, digest: Digest, keep: Keep | None = None) -> None:
         """Put a file of another run, with its digest, into place: a hard link or else a copy. See `write_bytes`."""
-        with self._aside() as aside:
+        with self._temp_path() as temp:
             try:
                 if not (self.is_local and other.is_local):
                     raise OSError
-                os.link(other.path(other_name), aside)
+                os.link(other.path(other_name), temp)
             except OSError:
-                with other.open(other_name) as source, open(aside, "wb") as file:
+                with other.open(other_name) as source, open(temp, "wb") as file:
                     shutil.copyfileobj(source, file, 1 << 20)
-            self._put(name, aside, digest, keep)
+            self._put(name, temp, digest, keep)
 
     @contextmanager
-    def _aside(self) -> Iterator[str]:
+    def _temp_path(self) -> Iterator[str]:
         """Yield a path on this machine for a file that is to be put into place; what is left of it is removed."""
         if not self.is_local:  # an open remote file that an error closes would be there in part
             with temporary_folder() as folder:
                 yield f"{folder}/file"
             return
-        aside = f"{self._local_tmp()}/{uuid.uuid4().hex}"
+        temp = f"{self._local_tmp()}/{uuid.uuid4().hex}"
         try:
-            yield aside
+            yield temp
         except OSError as error:
             if is_disk_full(error):
                 error.filename = self.root
             raise
         finally:
             with suppress(FileNotFoundError):
-                os.unlink(aside)
+                os.unlink(temp)
 
     def _local_tmp(self) -> str | None:
         """Return the `tmp` of a local run, which is made where it is missing; None where the run is remote."""
@@ -188,51 +187,51 @@ class RunStore(StoredFiles):
 
     # ---- putting into place
 
-    def _put(self, name: str, aside: str, digest: Digest, keep: Keep | None = None, lasts: bool = True) -> bool:
-        """Put a file of this machine into place, and return whether it was; one that does not last gets a ticket."""
-        self._note(name, digest)
+    def _put(self, name: str, temp: str, digest: Digest, keep: Keep | None = None, is_final: bool = True) -> bool:
+        """Put a file of this machine into place, and return whether it was; one that is not final gets a commit."""
+        self._record(name, digest)
         if keep is None:
-            self._replace(aside, name, digest)
+            self._replace(temp, name, digest)
             return True
         try:
-            self._put_new(aside, name, digest)
+            self._put_new(temp, name, digest)
         except FileExistsError:
             if self.exists(SUCCESS_FILE):  # others published the run meanwhile
-                self._drop_note(name, digest)
+                self._drop_record(name, digest)
                 return False
             if keep():
                 return False
         else:
-            if self.is_local and name.startswith("tables/") and self.exists(SUCCESS_FILE):  # and put tables together
+            if self.is_local and name.startswith("tables/") and self.exists(SUCCESS_FILE):  # and compacted its tables
                 self.delete_file(name)
-                self._drop_note(name, digest)
+                self._drop_record(name, digest)
                 return False
-            return lasts or self._decide(name, {})
-        staged = _Together(self.url, self.storage)
-        staged._put(name, aside, digest)
-        return self._decide(name, staged.placed, staged)
+            return is_final or self._commit_once(name, {})
+        group = StagedGroup(self.url, self.storage)
+        group._put(name, temp, digest)
+        return self._commit_once(name, group.staged, group)
 
-    def _replace(self, aside: str, name: str, digest: Digest) -> None:
+    def _replace(self, temp: str, name: str, digest: Digest) -> None:
         if self.is_local:
-            in_folder(self.path(name), lambda path: os.replace(aside, path))
+            in_folder(self.path(name), lambda path: os.replace(temp, path))
         else:
             with self._asking(name, "written"):
-                self._writes.put_file(aside, self.path(name), **self._tags(digest.line))
+                self._writes.put_file(temp, self.path(name), **self._tags(digest.line))
 
-    def _put_new(self, aside: str, name: str, digest: Digest) -> None:
+    def _put_new(self, temp: str, name: str, digest: Digest) -> None:
         """Put a file of this machine into place where none is. Raises FileExistsError."""
         if self.is_local:
-            in_folder(self.path(name), lambda path: move_to_new(aside, path))
+            in_folder(self.path(name), lambda path: move_to_new(temp, path))
             return
         if not self._has_conditional_put:
             if self.exists(name):
                 raise FileExistsError(self.path(name))
-            self._replace(aside, name, digest)
+            self._replace(temp, name, digest)
             return
         for attempt in range(_ATTEMPTS):
             try:
                 with self._asking(name, "written"):
-                    self._writes.put_file(aside, self.path(name), mode="create", **self._tags(digest.line))
+                    self._writes.put_file(temp, self.path(name), mode="create", **self._tags(digest.line))
                 return
             except OSError as error:  # not all S3 servers say what failed; or its answer was lost, and it is this one
                 if isinstance(error, FileExistsError) or self.exists(name):
@@ -250,13 +249,13 @@ class RunStore(StoredFiles):
         """Return whether of two attempts to put a file into place in one moment the second fails, tried in `tmp`."""
         probe = f"tmp/{uuid.uuid4().hex}"
         try:
-            with self._aside() as aside:
-                write_at_once(aside, b"")
+            with self._temp_path() as temp:
+                write_at_once(temp, b"")
                 if self.is_local:
-                    os.link(aside, self.path(probe))
+                    os.link(temp, self.path(probe))
                     return True
                 for _ in range(2 if self._has_conditional_put else 0):
-                    self._put_new(aside, probe, Digest(0, ""))
+                    self._put_new(temp, probe, Digest(0, ""))
         except FileExistsError:
             return True
         except OSError:  # no hard links
@@ -267,25 +266,25 @@ class RunStore(StoredFiles):
         return False
 
     @contextmanager
-    def together(self, ticket: str, done: Callable[[], bool] | None = None) -> Iterator["_Together"]:
-        """Yield a store; what is written there is put into place when the block ends without an error.
+    def commit(self, name: str, is_done: Callable[[], bool] | None = None) -> Iterator["StagedGroup"]:
+        """Yield a store; the files that are written there are put into place when the block ends without an error.
 
-        All of it is, or, where another attempt's files have the ticket, these are, and what was written is forgotten.
-        Once they are complete, `done` says whether another attempt's are in place already, though its ticket was
-        deleted; None: whether the run is published, of which nothing is replaced.
+        All of them are, or, if another attempt has the commit of this name, all of that attempt's are. After that,
+        `is_done` says whether another attempt's files are in place already, though its commit was deleted; None:
+        whether the run is published, of which nothing is replaced.
         """
-        staged = _Together(self.url, self.storage)
+        group = StagedGroup(self.url, self.storage)
         try:
-            yield staged
+            yield group
         except BaseException:
-            self.delete(staged.folder)
+            self.delete(group.folder)
             raise
-        if not self._decide(ticket, staged.placed, staged, done):
-            staged.placed.clear()
+        if not self._commit_once(name, group.staged, group, is_done):
+            group.staged.clear()
 
-    def complete(self, ticket: str) -> bool:
-        """Put into place what the ticket of this name says, as far as it is not; return whether there is one."""
-        file = ticket_file(ticket)
+    def complete_commit(self, name: str) -> bool:
+        """Put into place what the commit of this name lists, as far as it is not; return whether there is one."""
+        file = commit_file(name)
         try:
             with self._asking(file):
                 staged = self.read_json(file)
@@ -295,57 +294,56 @@ class RunStore(StoredFiles):
         return True
 
     def _put_staged(self, staged: Staged) -> None:
-        """Put staged files into place, as far as they are not."""
-        for name, (aside, *digest) in staged.items():
-            self._note(name, written := Digest(*digest))
+        for name, (temp, *digest) in staged.items():
+            self._record(name, recorded := Digest(*digest))
             with suppress(FileNotFoundError), self._asking(name, "written"):  # it is in place
                 if self.is_local:
-                    self._replace(self.path(aside), name, written)
+                    self._replace(self.path(temp), name, recorded)
                 else:
-                    self._writes.cp_file(self.path(aside), self.path(name), **self._tags(written.line))
-                    self.delete_file(aside)
+                    self._writes.cp_file(self.path(temp), self.path(name), **self._tags(recorded.line))
+                    self.delete_file(temp)
 
-    def delete_ticket(self, ticket: str) -> None:
-        """Delete a ticket, once something else says that its files are in place."""
-        self.delete_file(ticket_file(ticket))
+    def delete_commit(self, name: str) -> None:
+        """Delete a commit, once something else says that its files are in place."""
+        self.delete_file(commit_file(name))
 
-    def _decide(
-        self, ticket: str, staged: Staged, store: "_Together | None" = None, done: Callable[[], bool] | None = None
+    def _commit_once(
+        self, name: str, staged: Staged, group: "StagedGroup | None" = None, is_done: Callable[[], bool] | None = None
     ) -> bool:
-        """Make a ticket of files aside, unless there is one; put its files into place. Returns whether it is ours."""
-        is_ours = self._make_ticket(ticket, staged)
-        is_done = done() if done else self.exists(SUCCESS_FILE)
-        if store is not None and (is_done or not is_ours):
-            self.delete(store.folder)
-        if is_ours and not is_done:
+        """Commit staged files, unless others have the commit; put its files into place. Returns whether it is ours."""
+        is_ours = self._put_commit(name, staged)
+        is_late = is_done() if is_done else self.exists(SUCCESS_FILE)
+        if group is not None and (is_late or not is_ours):
+            self.delete(group.folder)
+        if is_ours and not is_late:
             self._put_staged(staged)
         elif is_ours:
-            self.delete_ticket(ticket)
-        elif not is_done:
-            self.complete(ticket)
-        return is_ours and not is_done
+            self.delete_commit(name)
+        elif not is_late:
+            self.complete_commit(name)
+        return is_ours and not is_late
 
-    def _make_ticket(self, name: str, staged: Staged) -> bool:
-        ticket = ticket_file(name)
-        with self._aside() as aside:
+    def _put_commit(self, name: str, staged: Staged) -> bool:
+        file = commit_file(name)
+        with self._temp_path() as temp:
             try:
-                self._put_new(aside, ticket, _write(aside, json.dumps(staged).encode(), None))
+                self._put_new(temp, file, _write(temp, json.dumps(staged).encode(), None))
             except FileExistsError:  # perhaps ours, of which the store's answer was lost
                 with suppress(FileNotFoundError):
-                    return bool(self.read_json(ticket) == {name: [*place] for name, place in staged.items()})
+                    return bool(self.read_json(file) == {name: [*entry] for name, entry in staged.items()})
                 return False
         return True
 
-    def _note(self, name: str, digest: Digest) -> None:
-        """Put the digest of a file that is about to be put in place where `written` finds it."""
+    def _record(self, name: str, digest: Digest) -> None:
+        """Record the digest of a file that is about to be put into place, for `recorded`."""
         if note := digest_name(name):
             if self.is_local:
                 in_folder(self.path(note), lambda path: add_line(path, digest.line))
             elif not self._tags(""):
                 self._writes.pipe_file(self.path(f"{note}/{digest.line}"), b"")
 
-    def _drop_note(self, name: str, digest: Digest) -> None:
-        """Remove a digest that was put there for nothing, of a run that needs none any more."""
+    def _drop_record(self, name: str, digest: Digest) -> None:
+        """Remove a digest that was recorded for nothing, in a run that needs none any more."""
         if note := digest_name(name):
             if self.is_local:
                 drop_line(self.path(note), digest.line)
@@ -388,20 +386,20 @@ class RunStore(StoredFiles):
 
 
 @dataclass(frozen=True)
-class _Together(RunStore):
-    """The store of files that are put into place together: what is written lies in a folder of `tmp` until then."""
+class StagedGroup(RunStore):
+    """The store of files that are put into place together: they are in a folder of `tmp` until then."""
 
     folder: str = field(default_factory=lambda: f"tmp/{uuid.uuid4().hex}")
-    placed: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    staged: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
-    def _put(self, name: str, aside: str, digest: Digest, keep: Keep | None = None, lasts: bool = True) -> bool:
-        lies = f"{self.folder}/{uuid.uuid4().hex}"
-        self._replace(aside, lies, digest)
-        self.placed[name] = lies, *digest
+    def _put(self, name: str, temp: str, digest: Digest, keep: Keep | None = None, is_final: bool = True) -> bool:
+        path = f"{self.folder}/{uuid.uuid4().hex}"
+        self._replace(temp, path, digest)
+        self.staged[name] = path, *digest
         return True
 
-    def written(self, name: str) -> Digest | None:
-        return Digest(*self.placed[name][1:]) if name in self.placed else super().written(name)
+    def recorded(self, name: str) -> Digest | None:
+        return Digest(*self.staged[name][1:]) if name in self.staged else super().recorded(name)
 
 
 def _write(path: str, data: bytes | memoryview, rows: int | None) -> Digest:

@@ -221,11 +221,11 @@ class StoredFiles:
                 size += len(block)
         return Digest(size, state.hexdigest())
 
-    def written(self, name: str) -> Digest | None:
-        """Return what the file was when it was written; None where that is not known, so that nobody can believe it.
+    def recorded(self, name: str) -> Digest | None:
+        """Return the digest that a file's writer recorded in this folder, whose run is not published yet; None if none.
 
-        Where several attempts wrote it, it is read, and what it is now counts if one of them wrote that. Raises OSError
-        where that cannot be read now.
+        If several attempts wrote it, it is read, and what it is now counts if one of them wrote that. Raises OSError if
+        it cannot be read now.
         """
         if not (note := digest_name(name)):
             return None
@@ -257,11 +257,6 @@ class StoredFiles:
     @property
     def _protocols(self) -> set[str]:
         return {self.fs.protocol} if isinstance(self.fs.protocol, str) else {*self.fs.protocol}
-
-    def is_noted(self, name: str) -> bool:
-        """Return whether a file that is there is what one of those who wrote it since the last publishing put there."""
-        written = self.written(name)
-        return written is not None and written.is_of(self.digest(name))
 
     def read_parquet(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Return the table, or some columns. Raises OSError if missing or unreadable now, DamagedError if damaged."""
@@ -302,10 +297,6 @@ class StoredFiles:
         with self.open(name) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - size))
             return bytes(file.read())
-
-    def is_current(self, name: str, key: str) -> bool:
-        """Return whether the Parquet file is there with a complete footer and this key; errors as of `key`."""
-        return bool(key) and self.key(name) == key
 
     def key(self, name: str) -> str | None:
         """Return a Parquet file's key, empty where it has none; None where it is missing, or damaged, which is logged.

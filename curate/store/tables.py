@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -20,9 +21,9 @@ from curate.base.numeric import sides
 from curate.base.process import process_cache
 from curate.store.chunks import Chunk, row_groups
 from curate.store.layout import table_file
-from curate.store.manifest import check_written
 from curate.store.store import Keep, RunStore
 from curate.store.table_file import TableFile, footer_metadata
+from curate.store.validity import has_key, valid_digest
 
 Answer = TypeVar("Answer")
 _OF_SIDES = {"min_side": sides.min_side, "aspect": sides.aspect}
@@ -42,12 +43,12 @@ class UnitTables:
     last: int | None = None  # of a chunk, whose units are one to its readers: the number of its last unit
 
     @property
-    def places(self) -> Iterator["UnitTables"]:
+    def locations(self) -> Iterator["UnitTables"]:
         """These tables, and after them where the same unit's tables may be found too."""
-        place: UnitTables | None = self
-        while place is not None:
-            yield place
-            place = place.reuse
+        tables: UnitTables | None = self
+        while tables is not None:
+            yield tables
+            tables = tables.reuse
 
     def file(self, table: str) -> str:
         """Return the table's file, relative to the run folder."""
@@ -124,10 +125,10 @@ class UnitTables:
         """Put the table into place, unless another attempt's is there. Returns whether it was put there.
 
         One that is not final, for something may succeed another time, has no key: it holds until the run's next start.
-        `keep` says whether the one that is there stays; None: where it `stays`.
+        `keep` says whether the one that is there stays; None: if it is valid.
         """
         name, stated = self.file(table), key if is_final else ""
-        keep = keep or (lambda: self.stays(table, key))
+        keep = keep or partial(self.keep, table, key)
         is_put = self.store.write_parquet(name, rows, stated, _text(note), keep=keep)
         self._wrote(table, rows, stated, note, is_put)
         return is_put
@@ -141,59 +142,52 @@ class UnitTables:
     def _wrote(self, table: str, rows: pa.Table, key: str | None, note: dict[str, Any] | None, is_put: bool) -> None:
         """Take note of a table that was written, and whether it was put into place."""
 
-    def is_current(self, table: str, key: str, adopt: bool = True) -> bool:
-        """Return whether the table is what was written, with this key or, since the run started, without one.
+    def is_done(self, table: str, key: str, adopt: bool = True) -> bool:
+        """Return whether the unit's table is valid here, after it was adopted from where it is valid, if anywhere.
 
-        One in another place is adopted first; with `adopt` false, only one of this run, in a chunk. Raises OSError
-        where a file cannot be read now, so that nobody knows.
+        With `adopt` false, only from a chunk of this run. Raises OSError if a file cannot be read now, so that nobody
+        knows.
         """
-        if self._is_of(table, key) and self.is_as_written(table):
+        name = self.file(table)
+        if has_key(self.store, name, key, since_start=True) and valid_digest(self.store, name):
             return True
         self.drop_read(table)
-        others = (other for other in self.places if other is not self and (adopt or other.store == self.store))
-        return any(other.has(table, key) and self._adopt(table, key, other) for other in others)
+        others = (other for other in self.locations if other is not self and (adopt or other.store == self.store))
+        return any(other.has_key(table, key) and self._adopt(table, key, other) for other in others)
 
-    def stays(self, table: str, key: str) -> bool:
-        """Return whether the table, which another attempt put into place, is complete."""
-        return self._is_of(table, key) and self.store.is_noted(self.file(table))
+    def find(self, table: str, key: str, by_footer: bool = False) -> "UnitTables | None":
+        """Return where the table is valid with a key, or with `by_footer`, where it has the key; change nothing."""
+        for tables in self.locations:
+            if tables.has_key(table, key) and (by_footer or tables.is_valid(table)):
+                return tables
+        return None
 
-    def _is_of(self, table: str, key: str) -> bool:
-        """Return whether the table in this place has the key, or none and was put there since the run started."""
-        file = self.file(table)
-        stated = self.store.key(file)
-        if stated not in (None, key) and self.store.complete(file):  # what was put there since the run started
-            stated = self.store.key(file) or key
-        return bool(key) and stated == key
+    def is_valid(self, table: str) -> bool:
+        """Return whether the table is there and valid, whatever its key; it is read whole."""
+        return self.exists(table) and valid_digest(self.store, self.file(table)) is not None
 
-    def has(self, table: str, key: str) -> bool:
-        """Return whether the table is there with this key, as its footer says. Raises OSError as `is_current`."""
-        return self.store.is_current(self.file(table), key)
+    def has_key(self, table: str, key: str) -> bool:
+        return has_key(self.store, self.file(table), key)
+
+    def keep(self, table: str, key: str) -> bool:
+        """Return whether the table, which another attempt put into place, is valid, so that this one drops its own."""
+        name = self.file(table)
+        return has_key(self.store, name, key, since_start=True) and bool(valid_digest(self.store, name, is_new=True))
 
     def drop_read(self, table: str) -> None:
         """Drop what was read of a table, whose file is another now."""
 
-    def is_as_written(self, table: str) -> bool:
-        """Return whether the table, which is read whole, is what was written."""
-        return check_written(self.store, self.file(table)) is not None
-
-    def would_be_current(self, table: str, key: str) -> bool:
-        """Return what `is_current` would, as far as footers say, and change nothing."""
-        return any(place.has(table, key) for place in self.places)
-
-    def find(self, table: str, key: str) -> "UnitTables | None":
-        """Return the tables, of this or another place, of which this one was made with a key; nothing is adopted."""
-        return next((place for place in self.places if place.has(table, key) and place.is_as_written(table)), None)
-
     def _adopt(self, table: str, key: str, other: "UnitTables") -> bool:
-        """Put the same table of another place into this one, with this unit's number; False where it is damaged."""
+        """Put the same table of another location here, with this unit's number; False if it is damaged."""
         is_alike = other.unit == self.unit or "unit" not in other.column_names(table)
         if is_alike and not isinstance(other, ChunkTables):  # whose files have other units' tables too
             name = other.file(table)
-            if digest := check_written(other.store, name):
-                self.store.adopt(other.store, name, self.file(table), digest, lambda: self.stays(table, key))
+            if digest := valid_digest(other.store, name):
+                keep = partial(self.keep, table, key)
+                self.store.adopt(other.store, name, self.file(table), digest, keep)
             return digest is not None
         try:
-            if not other.is_as_written(table):
+            if not other.is_valid(table):
                 return False
             rows, note = other._ask(table, lambda file: (as_made(file.read()), file.note))
         except DamagedError:
@@ -201,7 +195,7 @@ class UnitTables:
         if not is_alike:
             number = pa.repeat(pa.scalar(self.unit, pa.int32()), len(rows))
             rows = rows.set_column(rows.schema.get_field_index("unit"), schema.SAMPLES.field("unit"), number)
-        self.store.write_parquet(self.file(table), rows, key, note, keep=lambda: self.stays(table, key))
+        self.store.write_parquet(self.file(table), rows, key, note, keep=partial(self.keep, table, key))
         return True
 
 
@@ -298,12 +292,11 @@ class ChunkTables(UnitTables):
 
         return process_cache(f"{of_table}{name} {self.store.state(name)} {number}", read, replaces=of_table)
 
-    def has(self, table: str, key: str) -> bool:
-        """Return whether the chunk's file is what was written and holds this unit's table, made with this key."""
-        return self.is_as_written(table) and self._index(table).keys[self.unit - self.chunk.first] == key
+    def has_key(self, table: str, key: str) -> bool:
+        return self.is_valid(table) and self._index(table).keys[self.unit - self.chunk.first] == key
 
-    def is_as_written(self, table: str) -> bool:
-        """Return whether the chunk's file, which is read whole once per process, is there and what was written."""
+    def is_valid(self, table: str) -> bool:
+        """Return whether the chunk's file, which is read whole once per process, is there and valid."""
         try:
             self._index(table)
         except (FileNotFoundError, NotADirectoryError, DamagedError):
@@ -316,7 +309,7 @@ class ChunkTables(UnitTables):
         of_file = f"units of {self.store.path(name)} "
 
         def read() -> _Index | None:
-            if check_written(self.store, name) is None:
+            if valid_digest(self.store, name) is None:
                 return None
             try:
                 note = json.loads(self.store.footer(name)[1] or "")

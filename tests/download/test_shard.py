@@ -121,7 +121,7 @@ def test_the_first_complete_one_stays(tmp_path: Path, url: str) -> None:
     """And says what it gave; its digests are known to who wrote it."""
     web, store = source().placed_in(url.format(tmp_path)), RunStore(url.format(tmp_path))
     first, digests = download_shard(ROWS, 7, web, fetcher(FakeTransport(WEB), robots="ignore"), Resized)
-    assert digests == {name: store.written(name) for name in (f"{STEM}{end}" for end in ENDINGS)}
+    assert digests == {name: store.recorded(name) for name in (f"{STEM}{end}" for end in ENDINGS)}
     assert all(digest.is_of(store.digest(name)) for name, digest in digests.items())
     log_download(store, STEM, first, digests)
     assert read_downloads(store) == (first, digests) and first == read_facts(store, STEM)

@@ -20,8 +20,8 @@ from curate.read import faults
 from curate.recipe import clouds
 from curate.store import lease
 from curate.store.local import Digest
-from curate.store.manifest import check_written
 from curate.store.store import RunStore
+from curate.store.validity import valid_digest
 from tests.cli.conftest import run_command
 from tests.laws import pools
 from tests.store_proxy import Fault, Request, Rule, StoreProxy
@@ -196,7 +196,7 @@ class Runs:
                 store._put_new(local.name, "tmp/first", Digest(len(data), ""))
         self.proxy.rule = None
         assert store.read_bytes("tmp/first") == store.read_bytes("shards/00000.tar") == data
-        assert check_written(store, "shards/00000.tar")
+        assert valid_digest(store, "shards/00000.tar")
         return f"{len(self.proxy.faults) - before} faults, {time.monotonic() - began:.1f} s"
 
     def survive_stale_listings(self) -> str:

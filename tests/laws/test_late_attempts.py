@@ -42,8 +42,8 @@ from curate.run.context import RunContext
 from curate.run.in_process import InProcessUnits
 from curate.signals import registry as signal_registry
 from curate.signals.signal import SignalKind, TextSignal
-from curate.store.manifest import check_written
 from curate.store.store import RunStore
+from curate.store.validity import valid_digest
 from pipelines.claim import claim_folder
 from pipelines.prepare import prepare
 from pipelines.steps import functions
@@ -116,7 +116,7 @@ class Turns:
 
 def attempt_both(work: Callable[[], Any], before: tuple[int, int]) -> list[Any]:
     """What two attempts give that put their files into place in turns; what one raises is what it gives."""
-    turns, put, place, found = Turns(before), RunStore._put, RunStore._decide, {}
+    turns, put, place, found = Turns(before), RunStore._put, RunStore._commit_once, {}
 
     def in_turn(method: Callable[..., bool]) -> Callable[..., bool]:
         def putting(*arguments: Any, **options: Any) -> bool:
@@ -139,7 +139,7 @@ def attempt_both(work: Callable[[], Any], before: tuple[int, int]) -> list[Any]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(RunStore, "_put", in_turn(put))
-        patched.setattr(RunStore, "_decide", in_turn(place))
+        patched.setattr(RunStore, "_commit_once", in_turn(place))
         both = [threading.Thread(target=run, name=name) for name in ("a", "b")]
         for thread in both:
             thread.start()
@@ -170,7 +170,7 @@ class Prepared:
     def check(self, unit: Unit) -> None:
         store = self.context.store
         for name in store.files("tables"):
-            assert check_written(store, name), name
+            assert valid_digest(store, name), name
         uids = {
             repr(pq.read_table(store.path(f"tables/{name}/{unit.name}.parquet"))["uid"].to_pylist())
             for name in ("samples", "scores", "matches")
@@ -300,7 +300,7 @@ def test_texts_are_of_the_answers_that_are_there(starts: int, tmp_path: Path, mo
             }
             assert answers[1] == caption_unit(settings, unit, context.unit_tables(unit), None)
             assert starts == 2 or answers[0] == answers[1]
-            assert all(check_written(store, name) for name in store.files("tables/captions"))
+            assert all(valid_digest(store, name) for name in store.files("tables/captions"))
 
 
 # ---------------------------------------------------------------- downloads

@@ -22,9 +22,9 @@ from curate.publish import publish
 from curate.store.lease import Holder
 from curate.store.local import Digest
 from curate.store.lock import find_holder, locked
-from curate.store.manifest import check_written
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
+from curate.store.validity import valid_digest
 from pipelines.claim import claim_folder, claimed
 from pipelines.driver import run as run_pipeline
 from pipelines.prepare import prepare
@@ -94,13 +94,13 @@ def test_the_first_complete_file_wins(rows: int, bucket: str) -> None:
     assert one.write("samples", scores(1.0, rows), "key") and not other.write("samples", scores(2.0), "key")
     assert one.write("matches", scores(1.0), "key", is_final=False) and not other.write("matches", scores(2.0), "key")
     for text in (b"one", b"other"):
-        with folder.together("both") as store:
+        with folder.commit("both") as store:
             store.write_bytes("shards/a", text)
             store.write_bytes("shards/b", text)
     assert folder.read_bytes("shards/a") == folder.read_bytes("shards/b") == b"one"
     for name in ("scores", "samples", "matches"):
-        assert one.is_current(name, "key") and check_written(folder, f"tables/{name}/00000.parquet")
-    assert all(name.startswith("tmp/placed/") for name in folder.files("tmp"))
+        assert one.is_done(name, "key") and valid_digest(folder, f"tables/{name}/00000.parquet")
+    assert all(name.startswith("tmp/commits/") for name in folder.files("tmp"))
 
 
 def test_of_two_at_once_the_store_refuses_one(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

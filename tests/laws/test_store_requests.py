@@ -141,7 +141,7 @@ def test_downloads() -> None:
     """A shard is downloaded, and is the unit's input then.
 
     Its three files are output of the download, beside the unit's tables. They have to be of one attempt, so they are put
-    aside first and then copied, by what a ticket says: 4 PUT. The attempt at the shard has a file, and what it gave a
+    staged first and then copied, by their commit: 4 PUT. The attempt at the shard has a file, and what it gave a
     line of a log, of which each is a PUT here. Reading tar and Parquet file is reading input, whose sizes a HEAD tells.
     """
     pytest.importorskip("img2dataset")

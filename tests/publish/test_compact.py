@@ -77,7 +77,7 @@ def test_a_units_table_is_found_in_its_chunk(place: str, tmp_path: Path) -> None
             assert of_chunk.read(name).equals(own.read(name)) and len(of_chunk.read(name)) == len(table)
             assert [of_chunk.key(name), of_chunk.note(name)] == [own.key(name), own.note(name)]
         assert of_chunk.read("matches", ["list"]).column_names == ["list"]
-        assert of_chunk.has("matches", f"key {unit}") and not of_chunk.has("matches", "another")
+        assert of_chunk.has_key("matches", f"key {unit}") and not of_chunk.has_key("matches", "another")
 
 
 @pytest.mark.parametrize("number", [4, 17])
@@ -87,13 +87,13 @@ def test_a_table_that_is_adopted_from_a_chunk_is_the_units_own(number: int, tmp_
     tables = write_units(store)
     compact_units(store, ["matches", "answers"], Chunk(0, 5))
     unit = UnitTables(new, number, ChunkTables(store, 4, chunk=Chunk(0, 5)))
-    assert unit.is_current("matches", "key 4") and not unit.is_current("matches", "key 5")
+    assert unit.is_done("matches", "key 4") and not unit.is_done("matches", "key 5")
     expected = UnitTables(RunStore(str(tmp_path / "expected")), number)
     renumbered = tables[4].set_column(0, "unit", pa.array([number] * len(tables[4]), pa.int32()))
     expected.write("matches", renumbered, "key 4", None)
     assert new.read_bytes(unit.file("matches")) == expected.store.read_bytes(expected.file("matches"))
-    assert not unit.is_current("answers", "answers 4", adopt=False)
-    assert unit.is_current("answers", "answers 4")
+    assert not unit.is_done("answers", "answers 4", adopt=False)
+    assert unit.is_done("answers", "answers 4")
 
 
 def test_row_groups_hold_whole_units(tmp_path: Path) -> None:
@@ -110,11 +110,11 @@ def test_a_damaged_chunk_has_no_table(tmp_path: Path) -> None:
     write_units(store)
     [file] = compact_units(store, ["matches"], Chunk(0, 5))
     of_chunk = ChunkTables(store, 2, chunk=Chunk(0, 5))
-    assert of_chunk.has("matches", "key 2")
+    assert of_chunk.has_key("matches", "key 2")
     Path(store.path(file)).write_bytes(store.read_bytes(file)[:-100])
-    assert not of_chunk.has("matches", "key 2")
+    assert not of_chunk.has_key("matches", "key 2")
     store.write_parquet(file, pa.table({"unit": [1]}))  # says nothing of units
-    assert not of_chunk.is_as_written("matches")
+    assert not of_chunk.is_valid("matches")
     with pytest.raises(DamagedError, match="is damaged"):
         of_chunk.note("matches")
 
@@ -126,5 +126,5 @@ def test_a_chunk_without_a_row(tmp_path: Path) -> None:
         UnitTables(store, unit).write("answers", pa.table({"text": pa.array([], pa.string())}), f"key {unit}")
     compact_units(store, ["answers"], Chunk(0, 2))
     of_chunk = ChunkTables(store, 1, chunk=Chunk(0, 2))
-    assert of_chunk.has("answers", "key 1") and of_chunk.read("answers").schema.names == ["text"]
+    assert of_chunk.has_key("answers", "key 1") and of_chunk.read("answers").schema.names == ["text"]
     assert len(of_chunk.read("answers")) == 0

@@ -178,7 +178,7 @@ def test_whatever_stops_it_the_next_attempt_publishes_the_same(
 def test_what_another_attempt_described_is_not_described_again(
     unpublished: Unpublished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has put its ticket into place, and ended before `_SUCCESS`: all files are its own."""
+    """It has put its commit into place, and ended before `_SUCCESS`: all files are its own."""
     run = unpublished.copy(tmp_path / "run")
     with monkeypatch.context() as patch:
         patch.setattr(module, "mark_published", stop(module.mark_published, False))
@@ -217,7 +217,7 @@ def test_what_is_deleted_while_a_run_works_is_missed(gone: str, unpublished: Unp
 def copy_to_store(run: Unpublished, folder: Path, is_new: bool) -> Unpublished:
     here, store = RunStore(str(run.folder)), RunStore(f"memory://{folder}")
     for name in here.files():
-        if digest := here.written(name):
+        if digest := here.recorded(name):
             store.adopt(here, name, name, digest)
         elif not name.startswith("parts/"):
             store.write_bytes(name, here.read_bytes(name))

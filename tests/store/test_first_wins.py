@@ -10,9 +10,9 @@ from threading import Barrier
 import pyarrow as pa
 import pytest
 
-from curate.store.manifest import check_written, written_file
 from curate.store.store import RunStore
 from curate.store.tables import OpenTables, UnitTables
+from curate.store.validity import recorded_line, valid_digest
 
 NAME = "tables/scores/00000.parquet"
 
@@ -34,9 +34,9 @@ def put(folder: RunStore, value: float, key: str = "key", is_final: bool = True)
 
 def check(folder: RunStore, value: float) -> None:
     assert folder.read_parquet(NAME)["score"].to_pylist() == [value]
-    assert check_written(folder, NAME) is not None
-    assert written_file(folder, NAME).sha256 == folder.digest(NAME).sha256
-    assert not [name for name in folder.files("tmp") if not name.startswith("tmp/placed/")]
+    assert valid_digest(folder, NAME) is not None
+    assert recorded_line(folder, NAME).sha256 == folder.digest(NAME).sha256
+    assert not [name for name in folder.files("tmp") if not name.startswith("tmp/commits/")]
 
 
 def test_the_first_stays(folder: RunStore) -> None:
@@ -76,16 +76,16 @@ def test_what_is_of_no_use_is_replaced_once(damage: str, folder: RunStore) -> No
         folder.delete(f"parts/digests/{NAME}")
     assert put(folder, 1.0) and not put(folder, 2.0)
     check(folder, 1.0)
-    assert UnitTables(folder, 0).is_current("scores", "key")
+    assert UnitTables(folder, 0).is_done("scores", "key")
 
 
 def test_without_a_key_it_holds_until_the_next_start(folder: RunStore) -> None:
     tables = UnitTables(folder, 0)
     assert put(folder, 1.0, is_final=False) and not put(folder, 2.0, is_final=False) and not put(folder, 3.0)
     check(folder, 1.0)
-    assert tables.is_current("scores", "key") and not tables.has("scores", "key") and not tables.find("scores", "key")
+    assert tables.is_done("scores", "key") and not tables.has_key("scores", "key") and not tables.find("scores", "key")
     folder.delete("tmp")
-    assert not tables.is_current("scores", "key")
+    assert not tables.is_done("scores", "key")
     assert put(folder, 4.0, is_final=False) and not put(folder, 5.0)
     check(folder, 4.0)
     folder.delete("tmp")
@@ -94,7 +94,7 @@ def test_without_a_key_it_holds_until_the_next_start(folder: RunStore) -> None:
 
 
 def test_what_a_kill_left_of_a_replacement_is_completed(folder: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ticket decides: whoever comes next puts into place what it names."""
+    """The commit decides: whoever comes next puts into place what it names."""
 
     def die(*_: object) -> None:
         raise KeyboardInterrupt
@@ -105,7 +105,7 @@ def test_what_a_kill_left_of_a_replacement_is_completed(folder: RunStore, monkey
         with pytest.raises(KeyboardInterrupt):
             put(folder, 1.0)
     assert folder.read_parquet(NAME)["score"].to_pylist() == [0.0]
-    assert UnitTables(folder, 0).is_current("scores", "key")
+    assert UnitTables(folder, 0).is_done("scores", "key")
     check(folder, 1.0)
 
 
@@ -163,10 +163,10 @@ def test_an_answer_that_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def put_both(folder: RunStore, text: bytes, done: bool | None = None) -> None:
-    with folder.together("both", None if done is None else lambda: done) as store:
+    with folder.commit("both", None if done is None else lambda: done) as store:
         store.write_bytes("shards/a", text)
         store.write_parquet(NAME, scores(len(text)), "key")
-        written = store.written("shards/a")
+        written = store.recorded("shards/a")
         assert written is not None and written.bytes == len(text)
 
 
@@ -180,24 +180,24 @@ def test_files_of_one_attempt_are_placed(folder: RunStore) -> None:
     put_both(folder, b"other")
     assert both(folder) == (b"one", 3.0)
     check(folder, 3.0)
-    assert check_written(folder, "shards/a")
+    assert valid_digest(folder, "shards/a")
     folder.delete("tmp")
     put_both(folder, b"of the next start")
     assert both(folder)[0] == b"of the next start"
 
 
 def test_nothing_is_left_of_files_that_fail(folder: RunStore) -> None:
-    with pytest.raises(ZeroDivisionError), folder.together("both") as store:
+    with pytest.raises(ZeroDivisionError), folder.commit("both") as store:
         store.write_bytes("shards/a", b"one")
         raise ZeroDivisionError
-    assert not folder.exists("shards/a") and not folder.files("tmp") and not folder.complete("both")
+    assert not folder.exists("shards/a") and not folder.files("tmp") and not folder.complete_commit("both")
 
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_whoever_comes_next_completes(first: int, folder: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kill after the ticket, before the first file is in place or between the two."""
+    """A kill after the commit, before the first file is in place or between the two."""
     placed: list[str] = []
-    note = RunStore._note
+    note = RunStore._record
 
     def noting(self: RunStore, name: str, *rest: object) -> None:
         if len(placed) == first:
@@ -206,18 +206,18 @@ def test_whoever_comes_next_completes(first: int, folder: RunStore, monkeypatch:
         note(self, name, *rest)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr(RunStore, "_note", noting)
+        patched.setattr(RunStore, "_record", noting)
         with pytest.raises(KeyboardInterrupt):
             put_both(folder, b"one")
     put_both(folder, b"other")
     assert both(folder) == (b"one", 3.0)
-    assert folder.complete("both") and both(folder) == (b"one", 3.0)
+    assert folder.complete_commit("both") and both(folder) == (b"one", 3.0)
 
 
-def test_a_ticket_that_was_deleted_since(folder: RunStore) -> None:
-    """Something else says that the files are there: those of a later attempt are dropped, with its ticket."""
+def test_a_commit_that_was_deleted_since(folder: RunStore) -> None:
+    """Something else says that the files are there: those of a later attempt are dropped, with its commit."""
     put_both(folder, b"one")
-    folder.delete_ticket("both")
+    folder.delete_commit("both")
     put_both(folder, b"other", done=True)
     assert both(folder) == (b"one", 3.0) and not folder.files("tmp")
 
@@ -280,4 +280,4 @@ def test_a_folder_that_another_attempt_removes_meanwhile(tmp_path: Path, monkeyp
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(os, "makedirs", remove_some)
     folder.write_bytes("pool/a.tar", b"one")
-    assert folder.read_bytes("pool/a.tar") == b"one" and next(times) > 6 and check_written(folder, "pool/a.tar")
+    assert folder.read_bytes("pool/a.tar") == b"one" and next(times) > 6 and valid_digest(folder, "pool/a.tar")

@@ -6,8 +6,9 @@ import pytest
 from curate.base.errors import DamagedError
 from curate.store.layout import MANIFEST_FILE
 from curate.store.local import Digest
-from curate.store.manifest import Lines, Published, check_written, read_manifest, write_manifest, written_file
+from curate.store.manifest import Lines, Published, read_manifest, write_manifest
 from curate.store.store import RunStore
+from curate.store.validity import recorded_line, valid_digest
 
 
 def write(folder: RunStore, *paths: str) -> None:
@@ -23,10 +24,10 @@ def test_a_note_of_a_late_attempt_makes_no_published_file_another(folder: RunSto
     """A worker that was cut off notes its digest, and is killed before it sees that the file is there."""
     name = "tables/scores/00000.parquet"
     folder.write_parquet(name, pa.table({"score": [1.0]}))
-    write_manifest(folder, Lines([written_file(folder, name)]))
+    write_manifest(folder, Lines([recorded_line(folder, name)]))
     folder.delete("parts")
-    folder._note(name, Digest(1, "0" * 64, 1))
-    digest = check_written(folder, name)
+    folder._record(name, Digest(1, "0" * 64, 1))
+    digest = valid_digest(folder, name)
     assert digest and digest.is_of(folder.digest(name))
 
 

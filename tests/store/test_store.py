@@ -11,6 +11,7 @@ import pytest
 from curate.base import schema
 from curate.base.errors import RunError
 from curate.store.store import RunStore
+from curate.store.validity import has_key
 
 TABLE = pa.table({"uid": ["0" * 32, "1" * 32], "rule": ["words", None], "n": [1, 2], "x": [0.5, None]})
 
@@ -116,16 +117,16 @@ def test_parquet_with_key_and_note(folder: RunStore) -> None:
     assert folder.read_parquet("tables/x.parquet").equals(TABLE)
     assert folder.read_parquet("tables/x.parquet", ["n"]).column_names == ["n"]
     assert folder.footer("tables/x.parquet") == ("the key", "the note é", 2)
-    assert folder.is_current("tables/x.parquet", "the key")
-    assert not folder.is_current("tables/x.parquet", "another") and not folder.is_current("none.parquet", "the key")
+    assert has_key(folder, "tables/x.parquet", "the key")
+    assert not has_key(folder, "tables/x.parquet", "another") and not has_key(folder, "none.parquet", "the key")
 
 
 def test_parquet_without_a_key_stands_for_nothing(folder: RunStore) -> None:
     folder.write_parquet("x.parquet", TABLE)
     folder.write_parquet("y.parquet", TABLE, "")
     assert folder.footer("x.parquet") == (None, None, 2) == folder.footer("y.parquet")
-    assert not folder.is_current("x.parquet", "") and not folder.is_current("x.parquet", "key")
-    assert not folder.is_current("y.parquet", "")
+    assert not has_key(folder, "x.parquet", "") and not has_key(folder, "x.parquet", "key")
+    assert not has_key(folder, "y.parquet", "")
 
 
 def test_other_metadata_of_a_table_is_dropped(folder: RunStore) -> None:
@@ -171,9 +172,9 @@ def test_adopting_by_link(tmp_path: Path) -> None:
     old.write_parquet("tables/x.parquet", TABLE, "key")
     new.adopt(old, "tables/x.parquet", "tables/x.parquet", old.digest("tables/x.parquet"))
     assert os.path.samefile(old.path("tables/x.parquet"), new.path("tables/x.parquet"))
-    assert new.files("tables") == ["tables/x.parquet"] and new.is_current("tables/x.parquet", "key")
+    assert new.files("tables") == ["tables/x.parquet"] and has_key(new, "tables/x.parquet", "key")
     new.write_parquet("tables/x.parquet", TABLE, "another")  # leaves the other run as it is
-    assert old.is_current("tables/x.parquet", "key")
+    assert has_key(old, "tables/x.parquet", "key")
 
 
 def test_adopting_by_copy_where_there_are_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

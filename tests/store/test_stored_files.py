@@ -15,6 +15,7 @@ from curate.base.errors import DamagedError, RecipeError
 from curate.store.layout import DIGESTS
 from curate.store.store import RunStore
 from curate.store.stored_files import StoredFiles
+from curate.store.validity import has_key, valid_digest
 
 TABLE = pa.table({"uid": ["0" * 32, "1" * 32], "rule": ["words", None], "n": [1, 2], "x": [0.5, None]})
 
@@ -76,7 +77,7 @@ def test_parquet_is_read_in_part(folder: RunStore) -> None:
     assert files.read_parquet("t.parquet", ["x", "n"]).equals(TABLE.select(["x", "n"]))
     assert files.schema("t.parquet").names == TABLE.column_names
     assert files.footer("t.parquet") == ("key", "note", 2) and files.key("t.parquet") == "key"
-    assert files.key("none.parquet") is None and not files.is_current("t.parquet", "")
+    assert files.key("none.parquet") is None and not has_key(files, "t.parquet", "")
 
 
 @pytest.mark.parametrize("schema", [b"!not base64!", b"AAAA"])
@@ -99,16 +100,18 @@ def test_json_that_is_nested_too_deep_is_damaged(folder: RunStore) -> None:
 
 def test_a_file_is_what_one_of_its_writers_wrote(folder: RunStore) -> None:
     """Several attempts may have written it; of what is there now, it is read which."""
-    assert folder.written("shards/a") is None and not folder.is_noted("shards/a")
+    assert folder.recorded("shards/a") is None and (
+        not folder.exists("shards/a") or valid_digest(folder, "shards/a") is None
+    )
     folder.write_bytes("shards/a", b"first", rows=1)
     folder.write_bytes("shards/a", b"second", rows=2)
     now = folder.digest("shards/a")
-    assert folder.written("shards/a") == (*now[:2], 2) and folder.is_noted("shards/a")
+    assert folder.recorded("shards/a") == (*now[:2], 2) and valid_digest(folder, "shards/a")
     folder.write_bytes("elsewhere", b"changed")
     with folder.fs.open(folder.path("shards/a"), "wb") as file:
         file.write(b"changed")
-    assert not folder.is_noted("shards/a")
-    assert folder.written("elsewhere") is None  # the manifest lists no such file
+    assert not folder.exists("shards/a") or valid_digest(folder, "shards/a") is None
+    assert folder.recorded("elsewhere") is None  # the manifest lists no such file
 
 
 def test_a_damaged_note_is_none(folder: RunStore) -> None:
@@ -120,7 +123,7 @@ def test_a_damaged_note_is_none(folder: RunStore) -> None:
     for text in ("", "4", "4\n", "4-ab-\n", "\n") if folder.is_local else [""]:  # cut, or another's
         if folder.is_local:
             Path(note).write_text(text)
-        assert folder.written("shards/a") is None
+        assert folder.recorded("shards/a") is None
 
 
 @pytest.mark.parametrize("url", ["g://bucket/run", "gss://bucket/run"])
@@ -144,7 +147,7 @@ def test_a_read_that_fails_is_no_answer(folder: RunStore, error: Exception, monk
 
     with monkeypatch.context() as patched:
         patched.setattr(*((RunStore, "open") if folder.is_local else (type(folder.fs), "cat_file")), fail)
-        for read in (lambda: folder.is_current("t.parquet", "key"), lambda: folder.footer("t.parquet")):
+        for read in (lambda: has_key(folder, "t.parquet", "key"), lambda: folder.footer("t.parquet")):
             with pytest.raises(OSError):
                 read()
     with monkeypatch.context() as patched:
@@ -153,10 +156,10 @@ def test_a_read_that_fails_is_no_answer(folder: RunStore, error: Exception, monk
             patched.setattr(type(folder.fs), name, fail)
         with pytest.raises((OSError, NoAnswer)):
             folder.exists("t.parquet")
-    assert folder.is_current("t.parquet", "key") and not folder.is_current("t.parquet", "other")
-    assert not folder.is_current("none.parquet", "key") and not folder.exists("t.parquet/none")
+    assert has_key(folder, "t.parquet", "key") and not has_key(folder, "t.parquet", "other")
+    assert not has_key(folder, "none.parquet", "key") and not folder.exists("t.parquet/none")
     folder.write_bytes("t.parquet", folder.read_bytes("t.parquet")[:-20])
-    assert not folder.is_current("t.parquet", "key")
+    assert not has_key(folder, "t.parquet", "key")
     with pytest.raises(DamagedError, match=r"t\.parquet: is damaged"):
         folder.read_parquet("t.parquet")
 

@@ -37,9 +37,9 @@ def test_a_table_of_another_number_is_as_if_made_here(make: object, remote: bool
     fresh = UnitTables(RunStore(str(tmp_path / "fresh")), 7)
     old.write("matches", make(1), KEY, NOTE)  # type: ignore[operator]
     fresh.write("matches", make(7), KEY, NOTE)  # type: ignore[operator]
-    assert new.would_be_current("matches", KEY) and not new.exists("matches")
-    assert not new.is_current("matches", "another key") and not new.exists("matches")
-    assert new.is_current("matches", KEY)
+    assert new.find("matches", KEY, by_footer=True) and not new.exists("matches")
+    assert not new.is_done("matches", "another key") and not new.exists("matches")
+    assert new.is_done("matches", KEY)
     files = [tables.store.read_bytes(tables.file("matches")) for tables in (new, fresh)]
     assert files[0] == files[1] and new.note("matches") == NOTE
     assert old.read("matches")["unit"].to_pylist() == [1] * 3
@@ -51,7 +51,7 @@ def test_a_table_of_the_same_number_or_without_one_is_linked(tmp_path: Path) -> 
         old = UnitTables(stores[0], 1)
         new = UnitTables(stores[1], number, old)
         old.write("matches", table, KEY)
-        assert new.is_current("matches", KEY)
+        assert new.is_done("matches", KEY)
         assert os.path.samefile(stores[0].path(old.file("matches")), stores[1].path(new.file("matches")))
         os.unlink(stores[0].path(old.file("matches")))
 
@@ -65,7 +65,7 @@ def test_a_damaged_table_is_not_adopted(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[chunk.data_page_offset + chunk.total_compressed_size - 1] ^= 255  # of a page: the footer is whole
     path.write_bytes(data)
-    assert not new.is_current("matches", KEY) and not new.exists("matches")
+    assert not new.is_done("matches", KEY) and not new.exists("matches")
 
 
 @pytest.mark.parametrize("rows", [3, 63, 64, 5000])

@@ -203,7 +203,7 @@ def _is_measured(context: RunContext, unit: Unit) -> bool:
     keys = {name: settings.key(name, unit) for name in settings.tables}
     if context.recipe.match:
         keys["matches"] = MatchSettings.of(context).key(keys["samples"])
-    return all(tables.would_be_current(name, key) for name, key in keys.items())
+    return all(tables.find(name, key, by_footer=True) for name, key in keys.items())
 
 
 def _measured_rows(context: RunContext, units: Sequence[Unit]) -> int | None:
@@ -211,7 +211,7 @@ def _measured_rows(context: RunContext, units: Sequence[Unit]) -> int | None:
     settings, rows = MeasureSettings.of(context), 0
     for unit in units:
         key = settings.key("samples", unit)
-        measured = next((tables for tables in context.unit_tables(unit).places if tables.has("samples", key)), None)
+        measured = context.unit_tables(unit).find("samples", key, by_footer=True)
         if measured is None:
             return None
         rows += measured.rows()

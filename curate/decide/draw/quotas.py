@@ -29,8 +29,8 @@ from curate.run.units import Answer, Units
 from curate.signals.clusters import array_digest, read_rows
 from curate.store.facts import SelectionWords
 from curate.store.layout import MODELS
-from curate.store.manifest import check_written
 from curate.store.tables import OpenTables
+from curate.store.validity import valid_digest
 
 _BITS = 16  # wished numbers of rows are multiples of 2⁻¹⁶
 _ROUNDS = 4
@@ -221,7 +221,7 @@ def _read(path: str | None) -> F32:
 def _made(run: SelectionRun, name: str) -> F32:
     """Return the centroids that the run made. Raises RunError."""
     file = f"{MODELS}/{name}.npy"
-    if run.store.exists(file) and check_written(run.store, file):
+    if run.store.exists(file) and valid_digest(run.store, file):
         return read_rows("sample.quotas", f"{run.store.url}/{file}", "k, dimension")
     accepted = "accepted: a run, which makes it again, or sample.quotas.centroids: FILE.npy"
     raise RunError(f"sample.quotas: {file}, the centroids of {name}, is not in the run as it was written; {accepted}")
