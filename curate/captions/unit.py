@@ -30,7 +30,7 @@ from curate.captions.settings import CaptionSettings
 from curate.captions.work import Captioned, check_requests, sum_unit
 from curate.llm.cache import AnswerCache, answer_table
 from curate.llm.engine import Answer, Engine, Request
-from curate.match.unit import match_texts
+from curate.match.unit import load_matcher
 from curate.models.encoder import Encoder
 from curate.pool.plan import Unit
 from curate.pool.reread import UnitRereader
@@ -279,7 +279,7 @@ def _entries(settings: CaptionSettings, rows: Rows, texts: pa.Array, of_row: I64
     if rows.entry_ids is None or rows.counts is None or settings.match is None:
         return None
     languages = rows.column("language").take(pa.array(of_row, pa.int64()))
-    matched = match_texts(settings.match, texts.fill_null(""), languages)
+    matched = load_matcher(settings.match).match(texts.fill_null(""), languages)
     # As if the commonest entry were in half of the rows: it weighs little, and still something.
     weights = entry_weights(rows.counts, 2 * int(rows.counts.max(initial=1)))
     return Entries(matched, rows.entry_ids.take(of_row), weights)

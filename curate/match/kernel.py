@@ -1,80 +1,109 @@
-"""The compiled half of the matcher: token table, entry trie and the matching loop, over Arrow buffers (numba, no GIL).
+"""The compiled half of the matcher: tables of the prefixes of entries, and the loop over texts (numba, no GIL).
 
-In: entries; UTF-8 bytes (uint8) and offsets (int64) of texts. Out: `Tables` of the entries; offsets (int64) and
-ids (int32) of the distinct entries in each text. A token is what lies between single spaces of the spaced text, the
-empty one included; `curate.match.matcher` states the definition.
+In: entries of one language; UTF-8 bytes (uint8) and offsets (int64) of texts. Out: parts of `Tables`; offsets (int64)
+and ids (int32) of the distinct entries in each text. `curate.match.matcher` states the definition.
 
-Texts pass in blocks that fit the nearest caches, stage by stage: bytes, boundaries, tokens, slots (prefetched), known
-tokens, heads of longer entries (prefetched), ids. So the misses of one stage overlap, and few branches depend on data.
-The price is scratch, local to a call: 50 bytes a token of a block, which holds at least one whole text.
+An atom of the spaced text is a character without boundaries, what lies between such ones and spaces, or the nothing
+between two spaces; its hash also says whether a space comes before it. An entry begins and ends where atoms do, and so
+is a run of atoms, of which the first follows a space or is a character without boundaries. Each prefix of whole atoms
+that several entries share, or that is an entry, has a slot in a table of its language; and each other entry has one at
+the first prefix that it shares with none. So there are about 1.3 slots an entry, of 16 bytes at 60 % load, whatever the
+length of entries; behind them are the bytes of the entries and a few bits. A walk starts at each atom that may begin an
+entry, goes on while prefixes have slots, and compares all bytes there: hashes only choose where to look.
 
-A token of up to 16 bytes is compared by its first and last 8 bytes and its length, which hold all of it; a longer one
-by all its bytes. Hashes only choose where to look. Little-endian machines only. One file, however long: numba's cache
-notices a change of a compiled function's own file alone, and building and matching must share one hash.
-
-What numba has not, a prefetch, is made of LLVM's instruction: without it matching takes 1.2 to 1.5 times as long.
+Texts pass in blocks that fit the nearest caches, stage by stage, so that the misses of one stage overlap: spaced bytes,
+atoms, hashes (prefetched), first prefixes, longer ones. Little-endian machines only. One file: numba's cache notices a
+change of a compiled function's own file alone. What numba has not, a prefetch, is made of LLVM's instruction.
 """
 
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import types
 from numba.extending import intrinsic
 
-from curate.base.numeric.arrays import I32, I64, U8, U64, Mask, string_buffers
+from curate.base.numeric.arrays import I32, I64, U8, U64
 from curate.base.numeric.text_hash import load_u64
 
 Int = int | np.int64
 
-PADDING = 64  # bytes that must be readable behind the last byte of the tokens
+PADDING = 64  # bytes that must be readable behind the last byte of the pool
+MAX_LENGTH = (1 << 15) - 1  # bytes of an entry
+CODE_POINTS = 0x40000
+# Of a byte of a text: not copied as it is, for it is spaced or becomes a space; or an atom may end there.
+PLAIN, EDGE, MARK, WHITE = range(4)
 _BLOCK_BYTES, _BLOCK_TEXTS = 4096, 512
 _INSERTED = 64  # up to how many ids are sorted by insertion
-_FILTER_BITS = 20
 
-_IS_BOUNDARY = np.zeros(256, np.int64)
-_IS_BOUNDARY[[*b" \t\n\r,.;:?!`"]] = 1
-_SPACE = 32  # a boundary above it is punctuation, and a token itself
-_STARTS, _CONTINUES = 1, 2  # a token: first of an entry of several tokens; a later one of such an entry
-
-_ALL, _LOW, _CHILD = np.uint64(2**64 - 1), np.uint64(2**32 - 1), np.uint64(2**31 - 1)
+_SPACE = np.uint8(32)
 _K1, _K2, _K3 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9)
-_U0, _U1, _U2, _U6, _U31, _U32 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(6), np.uint64(31), np.uint64(32)
-_U63, _FILTER_SHIFT = np.uint64(63), np.uint64(64 - _FILTER_BITS)
+_U0, _U1, _U2, _U6 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(6)
+_U17, _U31, _U32, _U33, _U63 = np.uint64(17), np.uint64(31), np.uint64(32), np.uint64(33), np.uint64(63)
+_LOW, _LENGTH = np.uint64(2**32 - 1), np.uint64(MAX_LENGTH)
 
 _jit = numba.njit(cache=True, nogil=True)
+_at = np.uint64  # of an index: a signed one is first asked whether it counts from the end, which takes half of the time
 
 
 class Tables(NamedTuple):
-    """What the kernel knows of the entries; read-only once built.
+    """What the kernel knows of the entries of all languages; read-only once built."""
 
-    Nodes are the token ids, then the deeper nodes of the trie; a terminal is the first entry that ends at a node or -1.
-    """
-
-    # Slots of four, open addressing by token hash: first 8 bytes; last 8 bytes (0 where the length is at most 8);
-    # flags << 32 | length + 1 (0: free); terminal << 32 | token id.
-    word: U64
-    # Slots of two, open addressing by (node, token): node << 32 | token (all ones: free);
-    # terminal << 32 | goes on << 31 | child.
-    edge: U64
-    filter: U64  # bits, set where the hashes of the edges that leave a token fall
-    pool: U8  # bytes of the distinct tokens
-    token_at: I64  # where in them each lies
-    shifts: U64  # of the token and edge hashes, from 64 bits to a slot
+    # Buckets of four slots, filled in order, open addressing by the hash of a prefix. First what finds them: 31 bits of
+    # the hash and 1 << 32 | entry that ends there + 1, or 0; all 0 where it is free. Then what they mean: start in the
+    # pool << 32 | length of the prefix << 17 | length of the prefix, or of the entry where it is the only one that
+    # begins so << 2 | a space follows the entry << 1 | several entries begin so.
+    slots: U64
+    filter: U64  # bits, set where the hashes of prefixes of several atoms fall
+    pool: U8  # bytes of the entries
+    # Of each language where its slots begin, how many buckets they are, where its filter begins, and its shift.
+    parts: I64
+    kinds: U8  # of each byte: PLAIN, EDGE, MARK or WHITE
+    has_no_boundary: U8  # of each code point, 0 or 1
 
 
 class _Scratch(NamedTuple):
-    """The tokens of one block: where each lies, its slot, what the slot holds, and the heads of longer entries."""
+    """The spaced texts of a block, their atoms, and their heads: the atoms where an entry may begin."""
 
-    start: I64
+    bytes: U8
+    edges: I64  # where atoms of the last text may end
+    start: I64  # of an atom
     length: I64
-    slot: I64
-    known: U64
-    flags: U8
-    head: I64
+    hash: U64
+    is_head: I64
+    head: I64  # the atom of a head
+    slot: I64  # of that atom
+    second: U64  # the hash of that atom and the next
+    entry: I32  # which that atom alone is; -1: none
+    work: I64  # the heads at which there may be longer entries
+    # Where each text begins among the atoms, heads and work, and where its bytes end
+    atom_at: I64
+    head_at: I64
+    work_at: I64
+    end_at: I64
+
+
+@_jit
+def _new_scratch(size: int) -> _Scratch:
+    ints, begins = np.empty((7, size), np.int64), np.zeros((4, _BLOCK_TEXTS + 1), np.int64)
+    return _Scratch(
+        np.empty(size, np.uint8),
+        ints[0],
+        ints[1],
+        ints[2],
+        np.empty(size, np.uint64),
+        ints[3],
+        ints[4],
+        ints[5],
+        np.empty(size, np.uint64),
+        np.empty(size, np.int32),
+        ints[6],
+        begins[0],
+        begins[1],
+        begins[2],
+        begins[3],
+    )
 
 
 def _intrinsic(function: Any) -> Any:
@@ -95,6 +124,422 @@ def prefetch(_typing: Any, array: Any, index: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp), codegen
+
+
+# ---- hashes and slots
+
+
+@_jit
+def _hash_atom(data: U8, start: int, length: int) -> np.uint64:
+    """Return a hash of all bytes of an atom and its length; its high bits are the good ones."""
+    half = np.uint64(min(length, 8)) << _U2
+    first = load_u64(data, start) & ((_U1 << half << half) - _U1)
+    last = load_u64(data, start + max(length - 8, 0)) if length > 8 else _U0
+    h: np.uint64 = (first * _K1) ^ ((last + np.uint64(length)) * _K2)
+    if length > 16:
+        for i in range(start + 8, start + length - 8, 8):
+            h = (h ^ (h >> _U31) ^ load_u64(data, i)) * _K1
+    return (h ^ (h >> _U32)) * _K3
+
+
+@_jit
+def _chain(h: np.uint64, atom: np.uint64, spaced: bool) -> np.uint64:
+    """Return the hash of a prefix, which of one atom is that atom's, and one more atom, before which may be a space."""
+    h = ((h >> _U31 | h << _U33) ^ (atom + np.uint64(spaced))) * _K2
+    return h ^ (h >> _U32)
+
+
+@_jit
+def _bucket(h: np.uint64, buckets: np.uint64) -> Int:
+    """Return where among the words of so many buckets the search for a hash begins."""
+    return 8 * np.int64((h >> _U32) * buckets >> _U32)
+
+
+@_jit
+def _mark_of(h: np.uint64) -> np.uint64:
+    """Return what a slot has of a hash."""
+    return h & _LOW | _U1
+
+
+@_jit
+def _same_bytes(a: U8, i: int, b: U8, j: int, length: int) -> bool:
+    """Return whether so many bytes are equal; 8 more must be readable."""
+    while length > 8:
+        if load_u64(a, i) != load_u64(b, j):
+            return False
+        i, j, length = i + 8, j + 8, length - 8
+    half = np.uint64(length) << _U2
+    return bool((load_u64(a, i) ^ load_u64(b, j)) & ((_U1 << half << half) - _U1) == _U0)
+
+
+@_jit
+def _is_prefix(meta: np.uint64, pool: U8, data: U8, start: int, length: int) -> bool:
+    """Return whether a slot is that of the prefix data[start:start + length]."""
+    has_length = bool(np.int64(meta >> _U17 & _LENGTH) == length)
+    return has_length and _same_bytes(pool, np.int64(meta >> _U32), data, start, length)
+
+
+@_jit
+def _find(
+    slots: U64, pool: U8, first: int, buckets: np.uint64, h: np.uint64, data: U8, start: int, length: int
+) -> tuple[Int, bool]:
+    """Return the slot of a prefix, which is data[start:start + length], and True; or the free one where it would be."""
+    slot, size, mark = _bucket(h, buckets), 8 * np.int64(buckets), _mark_of(h)
+    while slots[_at(first + slot)] != _U0:
+        if slots[_at(first + slot)] >> _U32 == mark and _is_prefix(
+            slots[_at(first + slot + 4)], pool, data, start, length
+        ):
+            return first + slot, True
+        if slot & 3 != 3:
+            slot += 1
+        else:
+            slot = slot + 5 if slot + 5 < size else 0
+    return first + slot, False
+
+
+@_jit
+def _set_bit(bits: U64, h: np.uint64, shift: np.uint64) -> None:
+    bit = h * _K3 >> shift
+    bits[np.int64(bit >> _U6)] |= _U1 << (bit & _U63)
+
+
+@_jit
+def _get_bit(bits: U64, first: int, h: np.uint64, shift: np.uint64) -> np.uint64:
+    place = h * _K3 >> shift
+    bit: np.uint64 = bits[np.uint64(first) + (place >> _U6)] >> (place & _U63) & _U1
+    return bit
+
+
+@_jit
+def _read_character(data: U8, i: int, has_no_boundary: U8) -> tuple[Int, int]:
+    """Return whether the character at i has no boundary, 1 or 0, and its length in bytes."""
+    c = np.int64(data[i])
+    if c < 0x80:
+        return np.int64(has_no_boundary[c]), 1
+    if c < 0xE0:
+        return np.int64(has_no_boundary[(c & 0x1F) << 6 | np.int64(data[i + 1]) & 0x3F]), 2
+    if c < 0xF0:
+        point = (c & 0xF) << 12 | (np.int64(data[i + 1]) & 0x3F) << 6 | np.int64(data[i + 2]) & 0x3F
+        return np.int64(has_no_boundary[point]), 3
+    point = (c & 7) << 18 | (np.int64(data[i + 1]) & 0x3F) << 12 | (np.int64(data[i + 2]) & 0x3F) << 6
+    point |= np.int64(data[i + 3]) & 0x3F
+    return np.int64(has_no_boundary[point]) if point < CODE_POINTS else 0, 4
+
+
+# ---- building
+
+
+@_jit
+def _cut_entry(pool: U8, start: int, stop: int, has_no_boundary: U8, atoms: _Scratch) -> tuple[int, bool]:
+    """Cut an entry into atoms, with hashes as in a spaced text; return how many, and whether a space follows it.
+
+    As in a text, a space counts as being before the entry unless its first character has no boundary.
+    """
+    n, i, at = 0, start, start
+    before_space = True  # whether a space comes before `at`
+    kind: Int = 0
+    while i < stop:
+        kind, size = _read_character(pool, i, has_no_boundary)
+        is_space = pool[i] == _SPACE
+        if is_space or kind:
+            if i > at or (is_space and before_space):
+                n = _add_entry_atom(pool, at, i - at, n > 0 and before_space, atoms, n)
+                before_space = False
+            if not is_space:
+                n = _add_entry_atom(pool, i, size, n > 0 and before_space, atoms, n)
+            before_space = is_space
+            at = i + size
+        i += size
+    ends_open = kind == 0
+    if ends_open:
+        n = _add_entry_atom(pool, at, stop - at, n > 0 and before_space, atoms, n)
+    return n, ends_open
+
+
+@_jit
+def _add_entry_atom(pool: U8, start: int, length: int, spaced: bool, atoms: _Scratch, n: int) -> int:
+    atoms.start[n], atoms.length[n] = start, length
+    h = _hash_atom(pool, start, length)
+    atoms.hash[n] = _chain(atoms.hash[n - 1], h, spaced) if n else h
+    return n + 1
+
+
+@_jit
+def _meta(start: int, key: int, length: int, spaced: bool, goes_on: bool) -> np.uint64:
+    lengths = np.uint64(start) << _U32 | np.uint64(key) << _U17 | np.uint64(length) << _U2
+    return lengths | np.uint64(spaced) << _U1 | np.uint64(goes_on)
+
+
+@_jit
+def _put(
+    tables: Tables, slot: int, atoms: _Scratch, k: int, n: int, entry: int, meta: np.uint64, shift: np.uint64
+) -> None:
+    """Put an entry of n atoms alone into a free slot, that of its first k + 1."""
+    tables.slots[slot] = _mark_of(atoms.hash[k]) << _U32 | np.uint64(entry + 1)
+    tables.slots[slot + 4] = meta
+    for i in range(max(k, 1), min(k + 2, n)):
+        _set_bit(tables.filter, atoms.hash[i], shift)
+
+
+@_jit
+def _insert(
+    tables: Tables, start: int, stop: int, entry: int, room: int, shift: np.uint64, atoms: _Scratch, other: _Scratch
+) -> int:
+    """Add an entry of the pool to the slots of its language; return how many more are used, or -1 without room."""
+    slots, pool = tables.slots, tables.pool
+    buckets = np.uint64(len(slots) // 8)
+    n, spaced = _cut_entry(pool, start, stop, tables.has_no_boundary, atoms)
+    if n + 1 > room:
+        return -1
+    used = 0
+    for k in range(n):
+        h, key, is_last = atoms.hash[k], atoms.start[k] + atoms.length[k] - start, k == n - 1
+        slot, is_there = _find(slots, pool, 0, buckets, h, pool, start, key)
+        if not is_there:
+            _put(tables, slot, atoms, k, n, entry, _meta(start, key, stop - start, spaced, False), shift)
+            return used + 1
+        meta, ends = slots[slot + 4], slots[slot] & _LOW  # `ends`: which entry does, + 1
+        if not meta & _U1:  # another entry alone is there
+            at, length = np.int64(meta >> _U32), np.int64(meta >> _U2 & _LENGTH)
+            if length > key:  # it moves one atom further
+                m, is_spaced = _cut_entry(pool, at, at + length, tables.has_no_boundary, other)
+                further = other.start[k + 1] + other.length[k + 1] - at
+                free, _ = _find(slots, pool, 0, buckets, other.hash[k + 1], pool, at, further)
+                moved = _meta(at, further, length, is_spaced, False)
+                _put(tables, free, other, k + 1, m, np.int64(ends) - 1, moved, shift)
+                used += 1
+                ends, meta = _U0, _meta(at, key, key, False, True)
+            elif is_last:  # it is the same
+                return used
+            meta |= _U1
+        if is_last and ends == _U0:
+            ends, meta = np.uint64(entry + 1), _meta(start, key, key, spaced, True)
+        slots[slot], slots[slot + 4] = _mark_of(h) << _U32 | ends, meta
+    return used
+
+
+@_jit
+def fill_slots(tables: Tables, offsets: I64, ids: I32, shift: int, most: int) -> int:
+    """Fill empty tables of one language, whose entries i, of id ids[i], are pool[offsets[i]:offsets[i + 1]].
+
+    Returns how many slots are used, or -1 where that would be more than `most`.
+    """
+    longest = 1
+    for i in range(len(ids)):
+        longest = max(longest, offsets[i + 1] - offsets[i])
+    atoms, other = _new_scratch(longest + 2), _new_scratch(longest + 2)
+    used = 0
+    for i in range(len(ids)):
+        new = _insert(tables, offsets[i], offsets[i + 1], ids[i], most - used, np.uint64(shift), atoms, other)
+        if new < 0:
+            return -1
+        used += new
+    return used
+
+
+@_jit
+def move_slots(slots: U64, distance: int) -> None:
+    """Move the starts in the pool that slots name by so many bytes."""
+    for i in range(len(slots)):
+        if i & 4 and slots[i - 4] != _U0:
+            slots[i] += np.uint64(distance) << _U32
+
+
+# ---- matching
+
+
+@_jit
+def _space(data: U8, start: int, stop: int, kinds: U8, to: U8, n: int, edges: I64) -> tuple[Int, Int]:
+    """Write a text, spaced, to `to` from n, and where atoms may end to `edges`; return the new n, and how many."""
+    to[_at(n)] = _SPACE
+    n += 1
+    k: Int = 0
+    for i in range(start, stop):
+        c = data[_at(i)]
+        kind = np.int64(kinds[_at(c)])
+        to[_at(n)] = c
+        edges[_at(k)] = n
+        if kind <= EDGE:  # nearly always; and no other branch, which could not be predicted
+            k += kind
+            n += 1
+        elif kind == MARK:
+            edges[_at(k + 1)], edges[_at(k + 2)] = n + 1, n + 2
+            to[_at(n)], to[_at(n + 1)], to[_at(n + 2)] = _SPACE, c, _SPACE
+            k += 3
+            n += 3
+        else:
+            to[_at(n)] = _SPACE
+            k += 1
+            n += 1
+    to[_at(n)] = _SPACE
+    edges[_at(k)] = n
+    return n + 1, k + 1
+
+
+@_jit
+def _cut_texts(tables: Tables, data: U8, offsets: I64, languages: I32, block: _Scratch) -> None:
+    """Cut texts into atoms. An entry may begin at one after a space, or without a boundary."""
+    spaced, edges, has_no_boundary = block.bytes, block.edges, tables.has_no_boundary
+    starts, lengths, is_head = block.start, block.length, block.is_head
+    size, n = 16, np.int64(0)
+    for t in range(len(languages)):
+        if languages[t] >= 0:
+            at = size + 1
+            size, last = _space(data, offsets[t], offsets[t + 1], tables.kinds, spaced, size, edges)
+            before_space: Int = 1
+            for k in range(last):
+                i = edges[_at(k)]
+                width = 1
+                is_space = np.int64(spaced[_at(i)] == _SPACE)
+                if spaced[_at(i)] >= 0xE0:
+                    if i < at:
+                        continue
+                    kind, width = _read_character(spaced, i, has_no_boundary)
+                    if not kind:
+                        continue
+                starts[_at(n)], lengths[_at(n)], is_head[_at(n)] = at, i - at, before_space
+                n += np.int64(i > at) | is_space & before_space
+                starts[_at(n)], lengths[_at(n)], is_head[_at(n)] = i, width, 1
+                n += 1 - is_space
+                before_space = is_space
+                at = i + width
+        block.atom_at[t + 1] = n
+        block.end_at[t] = size
+
+
+@_jit
+def _part(tables: Tables, language: int) -> tuple[Int, np.uint64, Int, np.uint64]:
+    """Return where a language's slots begin, its buckets, where its filter begins, and its shift."""
+    at, parts = 4 * np.int64(max(language, 0)), tables.parts
+    return parts[_at(at)], np.uint64(parts[_at(at + 1)]), parts[_at(at + 2)], np.uint64(parts[_at(at + 3)])
+
+
+@_jit
+def _find_heads(tables: Tables, languages: I32, block: _Scratch) -> None:
+    """List the atoms at which an entry may begin, and prefetch their slots."""
+    slots, spaced, starts, lengths = tables.slots, block.bytes, block.start, block.length
+    hashes, is_head, heads = block.hash, block.is_head, block.head
+    n = 0
+    for t in range(len(languages)):
+        first, buckets, _, _ = _part(tables, languages[t])
+        for j in range(block.atom_at[t], block.atom_at[t + 1]):
+            h = _hash_atom(spaced, starts[_at(j)], lengths[_at(j)])
+            hashes[_at(j)], heads[_at(n)] = h, j
+            prefetch(slots, first + _bucket(h, buckets))
+            n += is_head[_at(j)]
+        block.head_at[t + 1] = n
+
+
+@_jit
+def _match_mark(slots: U64, at: int, mark: np.uint64) -> Int:
+    """Return the slot of a bucket that has this mark, or -1; without a branch."""
+    slot: Int = np.int64(-1)
+    for k in range(4):
+        slot = at + k if slots[_at(at + k)] >> _U32 == mark else slot
+    return slot
+
+
+@_jit
+def _find_slots(tables: Tables, languages: I32, block: _Scratch) -> None:
+    """Keep the heads that have a slot, as it seems; the entries' bytes are prefetched."""
+    slots, pool = tables.slots, tables.pool
+    hashes, heads, head_slot, head_at = block.hash, block.head, block.slot, block.head_at
+    n = begin = 0
+    for t in range(len(languages)):
+        stop = head_at[t + 1]
+        first, buckets, _, _ = _part(tables, languages[t])
+        size = 8 * np.int64(buckets)
+        for i in range(begin, stop):
+            j = heads[_at(i)]
+            h = hashes[_at(j)]
+            at, mark = first + _bucket(h, buckets), _mark_of(h)
+            slot = _match_mark(slots, at, mark)
+            while slot < 0 and slots[_at(at + 3)] != _U0:
+                at = at + 8 if at + 8 < first + size else first
+                slot = _match_mark(slots, at, mark)
+            heads[_at(n)], head_slot[_at(n)] = j, slot
+            n += slot >= 0
+            prefetch(pool, np.int64(slots[_at(max(slot, first) + 4)] >> _U32))
+        begin, head_at[t + 1] = stop, n
+
+
+@_jit
+def _decide_heads(tables: Tables, languages: I32, block: _Scratch) -> None:
+    """Find the entries of one atom, and list the heads at which there may be longer ones."""
+    slots, pool, bits, spaced = tables.slots, tables.pool, tables.filter, block.bytes
+    starts, lengths, hashes, work = block.start, block.length, block.hash, block.work
+    heads, head_second, head_slot, head_entry = block.head, block.second, block.slot, block.entry
+    n = 0
+    for t in range(len(languages)):
+        first, buckets, words, shift = _part(tables, languages[t])
+        stop = block.atom_at[t + 1]
+        for i in range(block.head_at[t], block.head_at[t + 1]):
+            slot, j = head_slot[_at(i)], heads[_at(i)]
+            head_entry[_at(i)] = -1
+            start, length, h = starts[_at(j)], lengths[_at(j)], hashes[_at(j)]
+            is_there = _is_prefix(slots[_at(slot + 4)], pool, spaced, start, length)
+            if not is_there:  # another hash has the same mark
+                slot, is_there = _find(slots, pool, first, buckets, h, spaced, start, length)
+            if is_there:
+                meta, is_last = slots[_at(slot + 4)], j + 1 == stop
+                before_space = spaced[_at(start + length)] == _SPACE
+                second = _chain(h, _U0 if is_last else hashes[_at(j + 1)], before_space)
+                is_end = np.int64(meta >> _U2 & _LENGTH) == length
+                if is_end and (not meta & _U2 or before_space):
+                    head_entry[_at(i)] = np.int64(slots[_at(slot)] & _LOW) - 1
+                head_slot[_at(i)], head_second[_at(i)], work[_at(n)] = slot, second, i
+                may_go_on = _get_bit(bits, words, second, shift) & (meta | np.uint64(not is_end)) & _U1
+                n += int(may_go_on) & (not is_last)
+                prefetch(slots, first + _bucket(second, buckets))
+        block.work_at[t + 1] = n
+
+
+@_jit
+def _collect(  # noqa: PLR0912 (calls that pass these arrays take as long as what they would do)
+    tables: Tables, languages: I32, block: _Scratch, ids: I32, id_at: I64
+) -> bool:
+    """Put each text's ids, repeated and unsorted, into `ids` from id_at[t] to id_at[t + 1]; return False if full."""
+    slots, pool, bits, spaced, work = tables.slots, tables.pool, tables.filter, block.bytes, block.work
+    starts, lengths, hashes, head_entry = block.start, block.length, block.hash, block.entry
+    n = 0
+    for t in range(len(languages)):
+        id_at[t] = n
+        if len(ids) - n < block.head_at[t + 1] - block.head_at[t]:
+            return False
+        for i in range(block.head_at[t], block.head_at[t + 1]):
+            ids[_at(n)] = head_entry[_at(i)]
+            n += head_entry[_at(i)] >= 0
+        first, buckets, words, shift = _part(tables, languages[t])
+        stop, end = block.atom_at[t + 1], block.end_at[t]
+        for k in range(block.work_at[t], block.work_at[t + 1]):
+            head = _at(work[_at(k)])
+            j, slot, h = block.head[head], block.slot[head], block.second[head]
+            start, key, is_first = starts[_at(j)], lengths[_at(j)], True
+            while True:
+                meta, ends = slots[_at(slot + 4)], slots[_at(slot)] & _LOW
+                length = np.int64(meta >> _U2 & _LENGTH)
+                if length > key:  # an entry alone
+                    is_met = start + length < end and _same_bytes(pool, np.int64(meta >> _U32), spaced, start, length)
+                else:
+                    is_met = not is_first and ends != _U0
+                if is_met and (not meta & _U2 or spaced[_at(start + length)] == _SPACE):
+                    if n == len(ids):
+                        return False
+                    ids[_at(n)] = np.int64(ends) - 1
+                    n += 1
+                j += 1
+                if not meta & _U1 or j == stop:
+                    break
+                if not is_first:
+                    h = _chain(h, hashes[_at(j)], spaced[_at(starts[_at(j)] - 1)] == _SPACE)
+                    if not _get_bit(bits, words, h, shift):
+                        break
+                is_first, key = False, starts[_at(j)] + lengths[_at(j)] - start
+                slot, is_there = _find(slots, pool, first, buckets, h, spaced, start, key)
+                if not is_there:
+                    break
+    id_at[len(languages)] = n
+    return True
 
 
 @_jit
@@ -122,327 +567,39 @@ def _sort_unique(ids: I32, a: int, b: int, out: I32, n: int) -> int:
 
 
 @_jit
-def append_sorted(ids: I32, id_at: I64, out: I32, n: int, out_at: I64) -> tuple[I32, int]:
-    """Write each text's ids, ascending and each once, to `out` from n, and where they end to `out_at`.
-
-    Returns `out`, a longer one where they have no room, and the new n.
-    """
-    if n + id_at[-1] > len(out):
-        longer = np.empty(2 * len(out) + id_at[-1], np.int32)
-        for i in range(n):
-            longer[i] = out[i]
-        out = longer
-    for t in range(len(id_at) - 1):
-        n = _sort_unique(ids, id_at[t], id_at[t + 1], out, n)
-        out_at[t] = n
-    return out, n
-
-
-@_jit
-def _ends(data: U8, start: int, length: int) -> tuple[np.uint64, np.uint64]:
-    """Return a token's first 8 bytes, and its last 8 where it is longer than that; without a branch."""
-    half = np.uint64(min(length, 8)) << _U2
-    first = load_u64(data, start) & ((_U1 << half << half) - _U1)
-    last = load_u64(data, start + max(length - 8, 0))
-    return first, last if length > 8 else _U0
-
-
-@_jit
-def hash_token(data: U8, start: int, length: int) -> np.uint64:
-    """Return a hash of all bytes of a token and its length; its high bits are the good ones."""
-    first, last = _ends(data, start, length)
-    h: np.uint64 = (first * _K1) ^ ((last + np.uint64(length)) * _K2)
-    if length > 16:
-        for i in range(start + 8, start + length - 8, 8):
-            h = (h ^ (h >> _U31) ^ load_u64(data, i)) * _K1
-    return (h ^ (h >> _U32)) * _K3
-
-
-@_jit
-def _pair_hash(key: np.uint64) -> np.uint64:
-    """Return a hash of node << 32 | token; its high bits are the good ones."""
-    h = key * _K1
-    return (h ^ (h >> _U32)) * _K3
-
-
-@_jit
-def _edge_slot(edge: U64, key: np.uint64, shift: np.uint64) -> Int:
-    """Return where in `edge` the key lies, or the free place where it would."""
-    slot: Int = 2 * np.int64(_pair_hash(key) >> shift)
-    while edge[slot] != key and edge[slot] != _ALL:
-        slot = slot + 2 if slot + 2 < len(edge) else 0
-    return slot
-
-
-@_jit
-def _same_bytes(a: U8, start_a: int, b: U8, start_b: int, length: int) -> bool:
-    for i in range(length):  # noqa: SIM110 (a generator does not compile)
-        if a[start_a + i] != b[start_b + i]:
-            return False
-    return True
-
-
-@_jit
-def _grow_trie(ids: I32, entry_at: I32, distinct: int, edge: U64, shift: np.uint64) -> tuple[I32, U8]:
-    """Add every entry to the edge slots, whose values are children as yet; return each entry's last node and flags.
-
-    Flags are of each node (_CONTINUES: of a token, at any node).
-    """
-    ends = np.empty(len(entry_at) - 1, np.int32)
-    flags = np.zeros(2 * len(ids), np.uint8)  # a token may add a node and an edge's child
-    nodes = distinct
-    for entry in range(len(ends)):
-        node = np.int64(ids[entry_at[entry]])
-        for i in range(entry_at[entry] + 1, entry_at[entry + 1]):
-            flags[node] |= np.uint8(_STARTS)
-            flags[ids[i]] |= np.uint8(_CONTINUES)
-            key = np.uint64(node) << _U32 | np.uint64(ids[i])
-            slot = _edge_slot(edge, key, shift)
-            if edge[slot] == _ALL:
-                edge[slot], edge[slot + 1] = key, np.uint64(nodes)
-                nodes += 1
-            node = np.int64(edge[slot + 1])
-        ends[entry] = node
-    return ends, flags
-
-
-@_jit
-def _finish_tables(tables: Tables, ends: I32, flags: U8) -> None:
-    """Fill the tables but for the keys of the edges."""
-    word, edge, token_at, distinct = tables.word, tables.edge, tables.token_at, len(tables.token_at) - 1
-    terminal = np.full(len(flags), -1, np.int32)
-    for entry in range(len(ends)):
-        if terminal[ends[entry]] < 0:
-            terminal[ends[entry]] = entry
-    for at in range(0, len(edge), 2):
-        if edge[at] == _ALL:
-            continue
-        child = np.int64(edge[at + 1])
-        edge[at + 1] |= np.uint64(terminal[child]) << _U32 | np.uint64(flags[child] & _STARTS) << _U31
-        if np.int64(edge[at] >> _U32) < distinct:
-            h = _pair_hash(edge[at]) >> _FILTER_SHIFT
-            tables.filter[np.int64(h >> _U6)] |= _U1 << (h & _U63)
-    for token in range(distinct):
-        start, length = token_at[token], token_at[token + 1] - token_at[token]
-        slot: Int = 4 * np.int64(hash_token(tables.pool, start, length) >> tables.shifts[0])
-        while word[slot + 2] != _U0:
-            slot = slot + 4 if slot + 4 < len(word) else 0
-        word[slot], word[slot + 1] = _ends(tables.pool, start, length)
-        word[slot + 2] = np.uint64(flags[token]) << _U32 | np.uint64(length + 1)
-        word[slot + 3] = np.uint64(terminal[token]) << _U32 | np.uint64(token)
-
-
-def build_tables(entries: pa.Array, home_bits: int = 64) -> Tables:
-    """Return the tables of entries (strings), whose ids are their places.
-
-    Only the `home_bits` highest bits of a hash choose a slot: tests make all hashes collide, nothing else sets it.
-    """
-    cut = pc.split_pattern(entries, " ")
-    tokens, entry_at = cut.flatten().dictionary_encode(), cut.offsets.to_numpy()
-    del cut  # as large as the tables, which follow
-    ids, (data, token_at) = tokens.indices.to_numpy(), string_buffers(tokens.dictionary)
-    pool = np.concatenate([data[: token_at[-1]], np.zeros(PADDING, np.uint8)])
-    del data, tokens
-    pa.default_memory_pool().release_unused()  # it would keep as much as the tables take
-    # Of the number of slots, of which at most half are taken.
-    bits = [max(4, (2 * keys - 1).bit_length()) for keys in (len(token_at) - 1, len(ids) - len(entry_at) + 1)]
-    tables = Tables(
-        word=_in_lines(4 << bits[0], _U0),
-        edge=_in_lines(2 << bits[1], _ALL),
-        filter=np.zeros(1 << (_FILTER_BITS - 6), np.uint64),
-        pool=pool,
-        token_at=token_at,
-        shifts=np.array([64 - min(n, home_bits) for n in bits], np.uint64),
-    )
-    _finish_tables(tables, *_grow_trie(ids, entry_at, len(token_at) - 1, tables.edge, tables.shifts[1]))
-    return tables
-
-
-def _in_lines(size: int, value: np.uint64) -> U64:
-    """Return `size` uint64 of `value` that begin at a cache line, so that no slot lies across two."""
-    array = np.full(size + 8, value)
-    skip = -array.ctypes.data % 64 // 8
-    return array[skip : skip + size]
-
-
-@_jit
-def _new_scratch(tokens: int) -> _Scratch:
-    places = np.empty((4, tokens), np.int64)
-    known, flags = np.empty(tokens, np.uint64), np.empty(tokens, np.uint8)
-    return _Scratch(places[0], places[1], places[2], known, flags, places[3])
-
-
-@_jit
-def _find_marks(data: U8, n: int, marks: I64) -> int:
-    """Put the places of the boundaries among the first n bytes into `marks`, then one beyond all; return how many."""
-    k = 0
-    for i in range(n):  # without a branch, which could not be predicted
-        marks[k] = i
-        k += _IS_BOUNDARY[data[i]]
-    marks[k] = 1 << 62
-    return k
-
-
-@_jit
-def _tokenise(data: U8, marks: I64, offsets: I64, null: Mask, scratch: _Scratch, token_at: I64) -> int:
-    """Cut the texts of a block into tokens, from token_at[t] to token_at[t + 1] those of text t; return how many."""
-    starts, lengths = scratch.start, scratch.length
-    n = k = 0
-    for t in range(len(offsets) - 1):
-        token_at[t] = n
-        start, stop = offsets[t] - offsets[0], offsets[t + 1] - offsets[0]
-        while marks[k] < stop:
-            at = marks[k]
-            starts[n], lengths[n] = start, at - start
-            starts[n + 1], lengths[n + 1] = at, 1
-            n += 2 if data[at] > _SPACE else 1
-            start = at + 1
-            k += 1
-        starts[n], lengths[n] = start, stop - start
-        n += 1
-        if len(null) and null[t]:  # a null has no tokens
-            n = token_at[t]
-    token_at[len(offsets) - 1] = n
-    return n
-
-
-@_jit
-def _hash_tokens(word: U64, shift: np.uint64, data: U8, n: int, scratch: _Scratch) -> None:
-    """Find the home slot of each of n tokens, and prefetch it."""
-    for j in range(n):
-        scratch.slot[j] = 4 * np.int64(hash_token(data, scratch.start[j], scratch.length[j]) >> shift)
-        prefetch(word, scratch.slot[j])
-
-
-@_jit
-def _look_up(tables: Tables, data: U8, n: int, scratch: _Scratch) -> None:
-    """Find for each of n tokens terminal << 32 | token id, and flags; an unknown token has all ones and no flags.
-
-    Most tokens are decided by their home slot; that path has one branch.
-    """
-    word, known, flags = tables.word, scratch.known, scratch.flags
-    for j in range(n):
-        start, length, slot = scratch.start[j], scratch.length[j], scratch.slot[j]
-        first, last = _ends(data, start, length)
-        meta = word[slot + 2]
-        differs = (word[slot] ^ first | word[slot + 1] ^ last | (meta & _LOW) ^ np.uint64(length + 1)) != _U0
-        unknown = _U0 - np.uint64(differs)
-        known[j] = word[slot + 3] | unknown
-        flags[j] = np.uint8(meta >> _U32) & np.uint8(~unknown)
-        if (differs & (meta != _U0)) | (length > 16):
-            slot = _search(word, tables.token_at, tables.pool, data, start, length, slot)
-            known[j] = word[slot + 3] if word[slot + 2] else _ALL
-            flags[j] = np.uint8(word[slot + 2] >> _U32)
-
-
-@_jit
-def _search(word: U64, token_at: I64, pool: U8, data: U8, start: int, length: int, slot: Int) -> Int:
-    """Return the slot of a token, or the free one that says it is unknown, from its home slot on."""
-    first, last = _ends(data, start, length)
-    while word[slot + 2] != _U0:
-        if word[slot] == first and word[slot + 1] == last and np.int64(word[slot + 2] & _LOW) == length + 1:
-            at = token_at[np.int64(word[slot + 3] & _LOW)]
-            if length <= 16 or _same_bytes(pool, at, data, start, length):
-                break
-        slot = slot + 4 if slot + 4 < len(word) else 0
-    return slot
-
-
-@_jit
-def _find_heads(tables: Tables, n: int, token_at: I64, texts: int, scratch: _Scratch) -> None:
-    """Find the tokens that, by flags and filter, may begin an entry of several; their edges are prefetched; then n."""
-    known, flags, head = scratch.known, scratch.flags, scratch.head
-    flags[n] = 0
-    for t in range(texts):  # no entry goes on into the next text
-        flags[token_at[t]] &= np.uint8(_STARTS)
-    k: Int = 0
-    for j in range(n):
-        h = _pair_hash(known[j] << _U32 | known[j + 1] & _LOW) >> _FILTER_SHIFT
-        may = tables.filter[np.int64(h >> _U6)] >> (h & _U63) & np.uint64(flags[j] & flags[j + 1] >> 1)
-        head[k] = j
-        k += np.int64(may & _U1)
-    head[k] = n
-    for i in range(k):
-        key = known[head[i]] << _U32 | known[head[i] + 1] & _LOW
-        prefetch(tables.edge, 2 * np.int64(_pair_hash(key) >> tables.shifts[1]))
-
-
-@_jit
-def _walk(edge: U64, shift: np.uint64, known: U64, flags: U8, j: int, ids: I32, n: int) -> int:
-    """Put the ids of the longer entries that begin at token j into `ids` from n; return the new n, or -1 if full."""
-    node = known[j] & _LOW
-    while flags[j + 1] & _CONTINUES:
-        j += 1
-        slot = _edge_slot(edge, node << _U32 | known[j] & _LOW, shift)
-        if edge[slot] == _ALL:
-            break
-        value = edge[slot + 1]
-        if n == len(ids):
-            return -1
-        ids[n] = np.int64(value) >> 32
-        n += ids[n] >= 0
-        if not value >> _U31 & _U1:
-            break
-        node = value & _CHILD
-    return n
-
-
-@_jit
-def _collect(tables: Tables, token_at: I64, texts: int, scratch: _Scratch, ids: I32, id_at: I64) -> bool:
-    """Put each text's ids, repeated and unsorted, into `ids` from id_at[t] to id_at[t + 1]; return False if full."""
-    known, flags, head = scratch.known, scratch.flags, scratch.head
-    n = k = 0
-    for t in range(texts):
-        id_at[t] = n
-        stop = token_at[t + 1]
-        if len(ids) - n < stop - token_at[t]:
-            return False
-        for j in range(token_at[t], stop):
-            ids[n] = np.int64(known[j]) >> 32
-            n += ids[n] >= 0
-        while head[k] < stop:
-            n = _walk(tables.edge, tables.shifts[1], known, flags, head[k], ids, n)
-            if n < 0:
-                return False
-            k += 1
-    id_at[texts] = n
-    return True
-
-
-@_jit
-def match_texts(tables: Tables, data: U8, offsets: I64, null: Mask, limit: int) -> tuple[I64, I32]:
+def match_texts(tables: Tables, data: U8, offsets: I64, languages: I32, limit: int) -> tuple[I64, I32]:
     """Return the entries in each text: int64 offsets into the int32 ids, of each text ascending and each once.
 
-    `data` (uint8) are the bytes of the texts, `offsets` (int64, one more than texts) where each begins, `null` (bool)
-    which are null and match nothing; or it is empty. Raises OverflowError where there are more than `limit` ids.
+    `data` (uint8) are the bytes of the texts, `offsets` (int64, one more than texts) where each begins, `languages`
+    which language's entries each is looked up in; below 0 none. Raises OverflowError where there are more than `limit`
+    ids.
     """
     texts = len(offsets) - 1
-    block, marks = np.empty(_BLOCK_BYTES + 128, np.uint8), np.empty(_BLOCK_BYTES + 128, np.int64)
-    scratch = _new_scratch(2 * _BLOCK_BYTES + _BLOCK_TEXTS + 2)
-    token_at, id_at = np.empty(_BLOCK_TEXTS + 1, np.int64), np.empty(_BLOCK_TEXTS + 1, np.int64)
+    block = _new_scratch(3 * _BLOCK_BYTES + 2 * _BLOCK_TEXTS + 128)
     ids, out, out_at = np.empty(4096, np.int32), np.empty(4 * texts + 64, np.int32), np.zeros(texts + 1, np.int64)
+    id_at = np.empty(_BLOCK_TEXTS + 1, np.int64)
     n, first = np.int64(0), 0
     while first < texts:
         stop = first + 1
         while stop < min(texts, first + _BLOCK_TEXTS) and offsets[stop + 1] - offsets[first] <= _BLOCK_BYTES:
             stop += 1
-        here = offsets[first : stop + 1]
-        size = here[-1] - here[0]
-        if size + 128 > len(block):
-            block, marks = np.empty(size + 128, np.uint8), np.empty(size + 128, np.int64)
-        source = data[here[0] : here[-1]]
-        for i in range(size):  # a slice costs seconds of compiling what is said of shapes that differ
-            block[i] = source[i]
-        need = 2 * _find_marks(block, size, marks) + len(here) + 2
-        if need > len(scratch.start):
-            scratch = _new_scratch(need)
-        tokens = _tokenise(block, marks, here, null[first:stop], scratch, token_at)
-        _hash_tokens(tables.word, tables.shifts[0], block, tokens, scratch)
-        _look_up(tables, block, tokens, scratch)
-        _find_heads(tables, tokens, token_at, len(here) - 1, scratch)
-        while not _collect(tables, token_at, len(here) - 1, scratch, ids, id_at):
+        size = 3 * (offsets[stop] - offsets[first]) + 2 * (stop - first) + 128
+        if size > len(block.bytes):
+            block = _new_scratch(size)
+        numbers = languages[first:stop]
+        _cut_texts(tables, data, offsets[first : stop + 1], numbers, block)
+        _find_heads(tables, numbers, block)
+        _find_slots(tables, numbers, block)
+        _decide_heads(tables, numbers, block)
+        while not _collect(tables, numbers, block, ids, id_at):
             ids = np.empty(2 * len(ids), np.int32)
-        out, n = append_sorted(ids, id_at[: len(here)], out, n, out_at[first + 1 :])
+        if n + id_at[stop - first] > len(out):
+            longer = np.empty(2 * len(out) + id_at[stop - first], np.int32)
+            longer[:n] = out[:n]
+            out = longer
+        for t in range(stop - first):
+            n = _sort_unique(ids, id_at[t], id_at[t + 1], out, n)
+            out_at[first + t + 1] = n
         if n > limit:
             raise OverflowError
         first = stop

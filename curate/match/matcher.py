@@ -1,80 +1,271 @@
-"""Which metadata entries occur in which text: MetaCLIP's substring matching, exact, over Arrow arrays.
+"""Which metadata entries occur in which text: MetaCLIP's and MetaCLIP 2's matching, exact, over Arrow arrays.
 
-In: entries (string), once; texts (string or large_string). Out: a list<int32> of entry ids per text.
+In: entries (string) with the keys of their languages, once; texts (string) with theirs. Out: a list<int32> of entry ids
+per text.
 
-The definition (MetaCLIP, arXiv 2309.16671, section 3.2 and its published code). A text is *spaced*: one space before
-and behind it, one around each of `, . ; : ? !` and the backtick, then tab, newline and carriage return become spaces.
-Entry e matches iff `" " + e + " "` is a substring of that. Case counts, nothing is normalised, occurrences may overlap,
-and double spaces break an entry of several words. On tokens: cut the spaced text at single spaces, drop the first and
-the last token, keep empty ones; e matches iff its own cut is a run of them. `curate.match.kernel` works on tokens and
-never makes the spaced text. Trade-off: its half-empty tables take 50 MB for 400,000 entries.
+The definition of mode `reference` (MetaCLIP, arXiv 2309.16671, section 3.2 and its published code). A text is *spaced*:
+one space before and behind it, one around each of `, . ; : ? !` and the backtick, then tab, newline and carriage return
+become spaces. Entry e matches iff `" " + e + " "` is a substring of that. Case counts, nothing is normalised,
+occurrences may overlap, and double spaces break an entry of several words. Languages do not count.
+
+Mode `worldwide` (MetaCLIP 2, arXiv 2507.22062, and its published code). A text is stripped of white space, then spaced.
+Entry e matches iff it is a substring of that, with a space before it unless its first character has *no boundary*, and
+one after it unless its last has none. Those without are of Chinese, Thai, Lao, Burmese, Khmer and Tibetan script, ASCII
+punctuation, and 25 further marks. A text is looked up in the entries of its key alone (see `curate.match.languages`),
+and where there are none of that key, in those of `other`.
+
+Mode `corrected` is the latter with three changes: kana, Bopomofo and other scripts without spaces that are missing have
+no boundary; the full-width forms of the seven marks, 、 。 ، ؟ ۔ । ። are spaced as these are; texts and entries are in
+NFC.
+
+Tables are built once a machine and user, in the folder of temporary files, and memory-mapped: processes share them.
 """
 
-from collections.abc import Sequence
+import fcntl
+import json
+import os
+import platform
+import shutil
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate.base.errors import RecipeError, RunError
-from curate.base.numeric.arrays import string_buffers
+from curate.base.ids import digest
+from curate.base.numeric.arrays import I32, I64, U8, U64, string_buffers, whole
+from curate.base.process import temporary_folder
+from curate.base.wording import one_line
 from curate.match import kernel
+from curate.match.characters import CORRECTED_MARKS, CORRECTED_SCRIPTS, MARKS, PUNCTUATION, SCRIPTS, WHITE, normalise
+from curate.match.languages import OTHER, keys_of
+from curate.recipe.recipe import CORRECTED, REFERENCE
 
 MAX_IDS = 2**31 - 1  # offsets of a ListArray are int32
+_LOAD = 0.5  # of the slots that are used
+_DAY = 24 * 3600  # seconds
+_FILES = {"slots": np.uint64, "filter": np.uint64, "pool": np.uint8}
+
+
+def characters_without_boundary(mode: str) -> U8:
+    """Return which code points have no boundary in a mode (uint8[0x40000], 1 or 0)."""
+    without = np.zeros(kernel.CODE_POINTS, np.uint8)
+    if mode != REFERENCE:
+        for first, last in (*SCRIPTS, *(CORRECTED_SCRIPTS if mode == CORRECTED else ())):
+            without[first : last + 1] = 1
+        without[[*map(ord, PUNCTUATION)]] = 1
+    return without
+
+
+def _byte_kinds(without_boundary: U8) -> U8:
+    """Return the kinds of bytes of texts (uint8[256]): atoms may end at characters of three bytes or four, too."""
+    kinds = np.zeros(256, np.uint8)
+    kinds[:128] = without_boundary[:128] * kernel.EDGE
+    kinds[0xE0:] = without_boundary.any() * kernel.EDGE
+    kinds[ord(" ")] = kernel.EDGE
+    kinds[[*MARKS.encode()]] = kernel.MARK
+    kinds[[*b"\t\n\r"]] = kernel.WHITE
+    return kinds
 
 
 class Matcher:
-    """Finds entries in texts. Built in a fraction of a second; immutable, so threads may share it.
+    """Finds the entries of each text's language. Immutable, so threads may share it.
 
     Args:
-        entries: string array, large_string array or strings. The position of an entry is its id; of equal entries only
-            the first is found. The empty one matches where the spaced text has two spaces in a row.
-
-    Raises:
-        RecipeError: an entry is null.
-        TypeError: entries are not strings.
+        folder: one that `build_tables` filled.
 
     Example:
-        >>> Matcher(["dog", "hot dog"]).match(pa.array(["A hot dog, a cat", None])).to_pylist()
-        [[0, 1], []]
+        >>> entries, keys = pa.array(["Hund", "dog", "犬"]), pa.array(["de", "en", "other"])
+        >>> matcher = build_matcher(entries, keys, "worldwide")
+        >>> matcher.match(pa.array(["a dog", "ein dog", "子犬"]), pa.array(["en", "de", "ja"])).to_pylist()
+        [[1], [], [2]]
     """
 
-    def __init__(self, entries: pa.Array | pa.ChunkedArray | Sequence[str]) -> None:
-        array = _strings(pa.array(entries, pa.string()) if isinstance(entries, Sequence) else entries)
-        if array.null_count:
-            raise RecipeError(f"metadata entry {array.is_null().index(True).as_py()} is null; accepted: strings")
-        self._tables = kernel.build_tables(array)
+    def __init__(self, folder: Path) -> None:
+        facts = json.loads((folder / "facts.json").read_text("utf-8"))
+        self.mode: str = facts["mode"]
+        self.keys: dict[str, int] = {key: number for number, key in enumerate(facts["keys"])}
+        without = characters_without_boundary(self.mode)
+        mapped = [np.memmap(folder / name, kind, "r") for name, kind in _FILES.items()]
+        arrays = [*mapped, np.array(facts["parts"], np.int64), _byte_kinds(without), without]
+        self._tables = kernel.Tables(*(np.frombuffer(array, array.dtype) for array in arrays))
 
-    def match(self, texts: pa.Array | pa.ChunkedArray) -> pa.ListArray:
+    def keys_of(self, codes: pa.Array | pa.ChunkedArray) -> pa.Array:
+        """Return the key of the entries that texts with these codes are looked up in (string)."""
+        return keys_of(codes, self.keys)
+
+    def match(self, texts: pa.Array | pa.ChunkedArray, codes: pa.Array | pa.ChunkedArray | None = None) -> pa.ListArray:
         """Return the ids of the entries in each text: list<int32>, ascending, each once; of a null text none.
 
+        `codes` are those of the texts' languages, see `curate.match.languages`; mode `reference` needs none.
+
         Raises:
-            TypeError: texts are not strings.
             RunError: there are more than 2^31 - 1 matches, more than one Arrow list array can hold.
         """
-        array = _strings(texts)
+        array = (whole(texts) if isinstance(texts, pa.ChunkedArray) else texts).cast(pa.large_string())
+        languages = self._languages(array, codes)
+        if self.mode != REFERENCE:
+            array = _correct(array) if self.mode == CORRECTED else pc.utf8_trim(array, WHITE)
         data, offsets = string_buffers(array)
-        null = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else np.zeros(0, np.bool_)
-        null.flags.writeable = False
         try:
-            id_at, ids = kernel.match_texts(self._tables, data, offsets, null, MAX_IDS)
+            id_at, ids = kernel.match_texts(self._tables, data, offsets, languages, MAX_IDS)
         except OverflowError:
-            what = f"{len(texts):,} texts have more than {MAX_IDS:,} matches together"
-            raise RunError(f"{what}; pass fewer texts at a time") from None
+            error = f"{len(array):,} texts have more than {MAX_IDS:,} matches together; pass fewer texts at a time"
+            raise RunError(error) from None
         return pa.ListArray.from_arrays(pa.array(id_at.astype(np.int32)), pa.array(ids))
 
+    def _languages(self, texts: pa.Array, codes: pa.Array | pa.ChunkedArray | None) -> I32:
+        """Return the number of the language of each text, -1 where it can match nothing."""
+        if self.mode == REFERENCE or codes is None:
+            languages = np.zeros(len(texts), np.int32)
+        else:
+            array = whole(codes) if isinstance(codes, pa.ChunkedArray) else codes
+            encoded = array.cast(pa.string()).dictionary_encode()
+            keys = [*self.keys_of(encoded.dictionary).to_pylist(), OTHER]  # the last one is that of nulls
+            numbers = np.array([self.keys.get(str(key), -1) for key in keys], np.int32)
+            languages = numbers[encoded.indices.fill_null(len(keys) - 1).to_numpy()]
+        if texts.null_count:
+            languages[texts.is_null().to_numpy(zero_copy_only=False)] = -1
+        return languages
 
-def _strings(array: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Return strings as one array, also those of type null. Raises TypeError for others."""
-    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-    if pa.types.is_null(array.type):
-        return array.cast(pa.string())
-    if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
-        raise TypeError(f"an array of {array.type}; accepted: string, large_string")
-    return array
+
+def _correct(texts: Any) -> pa.Array:
+    """Return texts (large_string) in NFC, stripped, with spaces around marks that are not ASCII."""
+    texts = pc.utf8_trim(texts, WHITE)
+    others = pc.invert(pc.string_is_ascii(texts)).fill_null(False)
+    changed = normalise(texts.filter(others))
+    changed = pc.replace_substring_regex(changed, f"([{CORRECTED_MARKS}])", r" \1 ")
+    corrected: pa.Array = pc.replace_with_mask(texts, others, changed)
+    return corrected
+
+
+def build_tables(entries: pa.Array, keys: pa.Array, mode: str, folder: Path) -> None:
+    """Write the tables of entries (string), with the keys of their languages (string), into a folder that there is.
+
+    The position of an entry is its id; of equal ones of a language the first is found. The empty one is found where the
+    spaced text has two spaces in a row.
+
+    Raises:
+        RecipeError: an entry has more than 32,767 bytes.
+    """
+    if mode == CORRECTED:
+        entries = normalise(entries)
+    if mode == REFERENCE:
+        keys = pa.repeat(pa.scalar(OTHER), len(entries))
+    lengths: Any = pc.binary_length(entries)  # type: ignore[call-overload]
+    if (longest := pc.max(lengths).as_py() or 0) > kernel.MAX_LENGTH:
+        raise RecipeError(f"metadata: found an entry of {longest:,} bytes; accepted: at most {kernel.MAX_LENGTH:,}")
+    encoded = keys.dictionary_encode()
+    names, numbers = encoded.dictionary.to_pylist() or [OTHER], encoded.indices.to_numpy()
+    order = np.argsort(numbers, kind="stable").astype(np.int32)
+    ends = np.cumsum(np.bincount(numbers, minlength=len(names)))
+    without_boundary, parts = characters_without_boundary(mode), []
+    written = dict.fromkeys(_FILES, 0)
+    with ExitStack() as stack:
+        files = {name: stack.enter_context((folder / name).open("wb")) for name in _FILES}
+        for first, end in zip([0, *ends[:-1]], ends, strict=True):
+            ids = order[first:end]
+            pool, offsets = string_buffers(entries.take(pa.array(ids, pa.int32())).cast(pa.large_string()))
+            pool = np.concatenate([pool[: offsets[-1]], np.zeros(kernel.PADDING, np.uint8)])
+            slots, bits, shift = _fill(pool, offsets, ids, without_boundary)
+            kernel.move_slots(slots, written["pool"])
+            parts += [written["slots"], len(slots) // 8, written["filter"], shift]
+            arrays: list[npt.NDArray[Any]] = [slots, bits, pool]
+            for name, array in zip(_FILES, arrays, strict=True):
+                array.tofile(files[name])
+                written[name] += len(array)
+    (folder / "facts.json").write_text(json.dumps({"mode": mode, "keys": names, "parts": parts}), "utf-8")
+
+
+def _fill(pool: U8, offsets: I64, ids: I32, without_boundary: U8) -> tuple[U64, U64, int]:
+    """Return slots and filter of one language's entries, and the shift of the filter's hashes."""
+    bits = max(6, int(3 * len(ids)).bit_length())
+
+    def fill(buckets: int) -> tuple[U64, U64, int] | None:
+        slots, words = np.zeros(8 * buckets, np.uint64), np.zeros(1 << (bits - 6), np.uint64)
+        tables = kernel.Tables(slots, words, pool, np.zeros(0, np.int64), np.zeros(0, np.uint8), without_boundary)
+        used = kernel.fill_slots(tables, offsets, ids, 64 - bits, int(1.1 * _LOAD * 4 * buckets))
+        return None if used < 0 else (slots, words, used)
+
+    buckets = int(1.3 * len(ids) / _LOAD / 4) + 16
+    while (filled := fill(buckets)) is None:
+        buckets *= 2
+    fewer = int(filled[2] / _LOAD / 4) + 16
+    slots, words, _ = (fill(fewer) if 1.2 * fewer < buckets else None) or filled
+    return slots, words, 64 - bits
+
+
+def build_matcher(
+    entries: pa.Array | Sequence[str], keys: pa.Array | Sequence[str] = (), mode: str = REFERENCE
+) -> Matcher:
+    """Return a matcher of entries (string), with the keys of their languages (string), whose tables nobody shares."""
+    with temporary_folder() as folder:
+        build_tables(pa.array(entries, pa.string()), pa.array(keys, pa.string()), mode, Path(folder))
+        return Matcher(Path(folder))
+
+
+def open_matcher(metadata_key: str, mode: str, load: Callable[[], pa.Table]) -> Matcher:
+    """Return the matcher of metadata with this digest, whose tables this user's processes on this machine share.
+
+    Where there are none yet, they are built of what `load` gives (entry, language), by one process at a time, and those
+    that nobody has opened for a day are removed.
+
+    Raises:
+        RunError: the folder of temporary files is another user's, or full.
+    """
+    with ExitStack() as stack:
+        try:
+            shared = _shared_folder()
+            folder = shared / digest([metadata_key, mode, _code(), platform.machine()])
+            lock = stack.enter_context((shared / f"{folder.name}.lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                _remove_old(shared)
+                entries = load()
+                building = Path(tempfile.mkdtemp(dir=shared))
+                stack.callback(shutil.rmtree, building, ignore_errors=True)
+                build_tables(whole(entries["entry"]), whole(entries["language"]), mode, building)
+                building.rename(folder)
+            os.utime(folder)
+            return Matcher(folder)
+        except OSError as error:
+            found = f"match.mode {mode}: its tables cannot be written below {tempfile.gettempdir()}"
+            accepted = "accepted: another folder, by the environment variable TMPDIR"
+            raise RunError(f"{found} ({one_line(error, 200)}); {accepted}") from error
+
+
+def _shared_folder() -> Path:
+    """Return the folder of shared tables, which nobody else may write to. Raises OSError."""
+    folder = Path(tempfile.gettempdir()) / f"curate-match-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    facts = folder.lstat()
+    if facts.st_uid != os.getuid() or facts.st_mode & 0o022 or not stat.S_ISDIR(facts.st_mode):
+        raise PermissionError(f"{folder} is not this user's alone")
+    return folder
+
+
+def _remove_old(shared: Path) -> None:
+    for path in shared.iterdir():
+        if time.time() - path.lstat().st_mtime > _DAY:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+@cache
+def _code() -> str:
+    return digest([Path(module.__file__ or "").read_text("utf-8") for module in (kernel, sys.modules[__name__])])
 
 
 @cache
 def compile_kernels() -> None:
     """Compile the kernels, unless that was done since the installation: seconds that count for no text."""
-    Matcher(pa.array(["a"])).match(pa.array(["a"]))
+    build_matcher(["a"], ["en"], CORRECTED).match(pa.array(["a"]), pa.array(["en"]))

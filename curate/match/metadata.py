@@ -6,15 +6,14 @@ string · source string · language string) and a report of what was dropped and
 
 Cleaning (MetaCLIP, arXiv 2309.16671, section 3.1 and its published code): empty strings and single ASCII punctuation
 marks are dropped; of equal entries the first stays; case and order stay as sourced. An entry's id is its place in the
-list as it was read. The whole list is held in memory, as arrays; what it may hold is bounded, as files are untrusted.
+list as it was read. The whole list is held in memory; what it may hold is bounded, as files are untrusted.
 """
 
 import codecs
 import io
-import json
 import re
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,25 +21,21 @@ from typing import Any
 
 import fsspec
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate.base import ids
 from curate.base.decoded_size import read_footer
 from curate.base.errors import RecipeError
-from curate.base.numeric.arrays import whole
 from curate.base.schema import METADATA
-from curate.base.wording import pluralise
+from curate.base.wording import one_line, pluralise
 from curate.match.characters import CORRECTED_MARKS, MARKS, normalise
 from curate.match.languages import keys_of
 from curate.recipe.files import read_columns, read_whole, unpack
 from curate.recipe.recipe import CORRECTED, REFERENCE
 
-MAX_BYTES, MAX_ENTRIES, MAX_WORDS = 1 << 30, 1 << 25, 1 << 26  # of a list, unpacked
-MAX_DISTINCT = 30_000_000  # of the words: the matcher of as many takes 8 GB, of the longest that there may be
-_BLOCK = 1 << 24  # bytes of which there may be Python objects at a time
-_STRINGS = re.compile(rb'(?:\s*+"[^"\\]*+(?:\\.[^"\\]*+)*+"\s*+,)++', re.DOTALL)  # of a JSON list
+MAX_BYTES, MAX_ENTRIES = 1 << 30, 1 << 25  # of a list, unpacked
 
 _ACCEPTED = (
     "a JSON list of strings, a text file with one entry per line (each plain or gzipped), or an imported Parquet table"
@@ -74,7 +69,7 @@ class ImportReport:
     def summary(self) -> str:
         """Return how many entries there are, which were dropped, and how many never match."""
         reasons = {"empty": self.empty, "of one punctuation mark": self.punctuation, "repeated": self.duplicates}
-        dropped = ", ".join(f"{len(some):,} {why}" for why, some in reasons.items() if len(some))
+        dropped = ", ".join(f"{len(entries):,} {reason}" for reason, entries in reasons.items() if len(entries))
         never = len(self.never_match)
         notes = [pluralise(len(self.kept), "entry", "entries"), dropped and f"dropped: {dropped}"]
         notes += [f"{never:,} can never match, see `curate metadata show --mode {self.mode}`" if never else ""]
@@ -125,7 +120,7 @@ def read_metadata(
     del content
     if mode not in (None, REFERENCE):
         _check_keys(list(map(str, table["language"].unique().to_pylist())), path, mode)
-    cleaned = _clean(table, path, mode)
+    cleaned = _clean(table, mode)
     pa.default_memory_pool().release_unused()
     return cleaned
 
@@ -134,8 +129,8 @@ def _check_keys(names: Sequence[str], path: str, mode: str | None) -> None:
     """Raise RecipeError where one is of a form that no text's language leads to."""
     for name in names:
         if not name or keys_of(pa.array([name]), {name})[0].as_py() != name:
-            what = f"found language {name!r}, which is no key"
-            raise RecipeError(f"metadata {path}: {what}; accepted with match.mode {mode}: keys, such as en, zh_yue")
+            accepted = f"accepted with match.mode {mode}: keys, such as en, zh_yue"
+            raise RecipeError(f"metadata {path}: found language {name!r}, which is no key; {accepted}")
 
 
 def write_metadata(table: pa.Table, path: str) -> None:
@@ -150,7 +145,7 @@ def write_metadata(table: pa.Table, path: str) -> None:
             Path(path).expanduser().parent.mkdir(parents=True, exist_ok=True)
             Path(path).expanduser().write_bytes(sink.getvalue())
     except (OSError, ValueError, ImportError) as error:
-        raise RecipeError(f"metadata {path}: cannot be written ({_reason(error)})") from error
+        raise RecipeError(f"metadata {path}: cannot be written ({one_line(error)})") from error
 
 
 def _read(path: str) -> bytes:
@@ -160,7 +155,7 @@ def _read(path: str) -> bytes:
     except FileNotFoundError as error:
         raise RecipeError(f"metadata {path}: no such file; accepted: {_ACCEPTED}") from error
     except (OSError, ValueError, ImportError) as error:
-        raise RecipeError(f"metadata {path}: cannot be read ({_reason(error)})") from error
+        raise RecipeError(f"metadata {path}: cannot be read ({one_line(error)})") from error
     try:
         content = unpack(content, MAX_BYTES)
     except ValueError as error:
@@ -174,67 +169,30 @@ def _read(path: str) -> bytes:
 def _parse_list(content: bytes, path: str) -> pa.Array:
     """Return the entries of a JSON list or of a text file (string array)."""
     content = content.removeprefix(codecs.BOM_UTF8)
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    for at in range(0, len(content), _BLOCK):
-        end = min(at + _BLOCK, len(content))
-        try:
-            decoder.decode(content[at:end], final=end == len(content))
-        except UnicodeDecodeError as error:
-            place = end - len(error.object) + error.start
-            raise _wrong(path, f"bytes that are not UTF-8 (at byte {place:,})") from error
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        raise _wrong(path, f"bytes that are not UTF-8 (at byte {error.start:,})") from error
     name = path.lower().removesuffix(".gz")
     if name.endswith(".json") or (not name.endswith(".txt") and re.match(rb"\s*[\[{]", content)):
-        return pa.concat_arrays(list(_parse_json(content, path)))
-    return _split_lines(content) if content else pa.array([], pa.string())
+        return _parse_json(content, path)
+    lines: Any = pc.split_pattern(pa.array([content], pa.string()), "\n").flatten()
+    lines = pc.replace_substring_regex(lines if lines[-1].as_py() else lines[:-1], "\r$", "")
+    entries: pa.Array = lines
+    return entries
 
 
-def _split_lines(content: bytes) -> pa.Array:
-    """Return the lines (string) of some bytes, without their ends: a line feed, or one behind a carriage return."""
-    octets = np.frombuffer(content, np.uint8)
-    is_text = octets != ord("\n")
-    ends = np.append(np.flatnonzero(~is_text), np.full(int(is_text[-1]), len(octets)))
-    has_return = octets[np.maximum(ends, 1) - 1] == ord("\r")
-    is_text[ends[has_return] - 1] = False
-    lengths = np.diff(ends, prepend=-1) - 1 - has_return
-    offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
-    buffers = [None, pa.py_buffer(offsets.data), pa.py_buffer(octets[is_text].data)]
-    return pa.Array.from_buffers(pa.string(), len(lengths), buffers)
-
-
-def _parse_json(content: bytes, path: str) -> Iterator[pa.Array]:
-    """Yield the entries of a JSON list, some at a time (string)."""
-    at = before = 0
-    if len(content) > _BLOCK:
-        if not (begin := re.match(rb"\s*\[", content)):
-            raise _wrong(path, f"over {_BLOCK:,} bytes of JSON that are no list")
-        at = begin.end()
-        while strings := _STRINGS.match(content, at, at + _BLOCK):
-            yield (entries := _parse_strings(b"[" + content[at : strings.end() - 1] + b"]", path, before))
-            at, before = strings.end(), before + len(entries)
-        if len(content) - at > _BLOCK:
-            raise _wrong(path, f"a JSON list whose item {before:,} is no string or damaged (at byte {at:,})")
-    # Behind a first string, as of a part, without which a list might end in a comma
-    yield _parse_strings(b'["",' + content[at:], path, before - 1)[1:] if at else _parse_strings(content, path, 0)
-
-
-def _parse_strings(content: bytes, path: str, before: int) -> pa.Array:
-    """Return the entries of a JSON list (string), or of a part of a list that has `before` more entries before it."""
+def _parse_json(content: bytes, path: str) -> pa.Array:
     try:
-        entries = json.loads(content.decode())
-    except ValueError as error:  # JSONDecodeError, and an integer of too many digits
+        entries = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
         raise _wrong(path, f"JSON that is damaged ({error})") from error
-    except RecursionError as error:
-        raise _wrong(path, "JSON that is nested too deeply") from error
     if not isinstance(entries, list):
         raise _wrong(path, f"a JSON {_KINDS.get(type(entries), 'number')}")
     if set(map(type, entries)) - {str}:
         i, item = next((i, item) for i, item in enumerate(entries) if not isinstance(item, str))
-        raise _wrong(path, f"a JSON list whose item {before + i:,} is {type(item).__name__}")
-    try:
-        return pa.array(entries, pa.string())
-    except UnicodeEncodeError as error:
-        i = before + entries.index(error.object)
-        raise _wrong(path, f"a JSON list whose item {i:,} holds half a surrogate pair") from error
+        raise _wrong(path, f"a JSON list whose item {i:,} is {type(item).__name__}")
+    return pa.array(entries, pa.string())
 
 
 def _parse_parquet(content: bytes, path: str) -> pa.Table:
@@ -246,13 +204,13 @@ def _parse_parquet(content: bytes, path: str) -> pa.Table:
         table = read_columns(content, METADATA.names, 3 * MAX_BYTES // 2)
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
-        raise _wrong(path, f"Parquet that is damaged ({_reason(error)})") from error
+        raise _wrong(path, f"Parquet that is damaged ({one_line(error)})") from error
     except ValueError as error:
-        raise RecipeError(f"metadata {path}: cannot be read ({_reason(error)})") from error
+        raise RecipeError(f"metadata {path}: cannot be read ({one_line(error)})") from error
     try:
         table = table.select(METADATA.names).cast(METADATA).combine_chunks()
     except (pa.ArrowException, ValueError) as error:
-        raise _wrong(path, f"Parquet with other types ({_reason(error)})") from error
+        raise _wrong(path, f"Parquet with other types ({one_line(error)})") from error
     if nulls := [name for name in METADATA.names if table[name].null_count]:
         raise _wrong(path, f"Parquet with nulls in column {nulls[0]}")
     entry_ids = table["entry_id"].to_numpy()
@@ -267,12 +225,7 @@ def _wrong(path: str, content: str, accepted: str = _ACCEPTED) -> RecipeError:
     return RecipeError(f"metadata {path}: found {content}; accepted: {accepted}")
 
 
-def _reason(error: Exception) -> str:
-    """Return the first line of what an error says, or its name."""
-    return (str(error).splitlines() or [""])[0] or type(error).__name__
-
-
-def _clean(table: pa.Table, path: str, mode: str | None) -> tuple[pa.Table, ImportReport]:
+def _clean(table: pa.Table, mode: str | None) -> tuple[pa.Table, ImportReport]:
     """Drop what the reference drops, and report; an entry's id is its place in the list, as MetaCLIP counts them."""
     entries = pc.cast(table["entry"].combine_chunks(), pa.string())
     empty = pc.equal(entries, pa.scalar(""))
@@ -283,9 +236,7 @@ def _clean(table: pa.Table, path: str, mode: str | None) -> tuple[pa.Table, Impo
         named = pc.binary_join_element_wise(*both, "\0")
     duplicates = pc.and_not(_repeated(named), pc.or_(empty, punctuation))
     dropped = pc.or_(pc.or_(empty, punctuation), duplicates)
-    kept = (table.filter(pc.invert(dropped)) if pc.any(dropped).as_py() else table).combine_chunks()
-    if mode == REFERENCE or not (mode or by_language):  # the tables of other modes grow with entries alone
-        _check_words(kept["entry"], path)
+    kept = table.filter(pc.invert(dropped)).combine_chunks()
     report = ImportReport(
         read=len(entries),
         empty=entries.filter(empty),
@@ -297,24 +248,6 @@ def _clean(table: pa.Table, path: str, mode: str | None) -> tuple[pa.Table, Impo
     return kept, report
 
 
-def _check_words(entries: pa.ChunkedArray, path: str) -> None:
-    """Check that the reference's matcher can hold the words of entries. Raises RecipeError."""
-    words, most, kind = len(entries) + (pc.sum(pc.count_substring(entries, " ")).as_py() or 0), MAX_WORDS, "words"
-    if MAX_DISTINCT < words <= MAX_WORDS:
-        every = pc.split_pattern(whole(entries), " ").flatten()
-        words, most, kind = pc.count_distinct(every).as_py(), MAX_DISTINCT, "different words"
-    if words > most:
-        raise RecipeError(f"metadata {path}: found more than {most:,} {kind}; accepted: at most that")
-
-
 def _repeated(entries: pa.Array) -> pa.Array:
-    keys = ids.entry_keys(entries)
-    order = np.argsort(keys, kind="stable")
-    again = np.flatnonzero(keys[order[1:]] == keys[order[:-1]]) + 1
-    repeated = np.zeros(len(entries), bool)
-    repeated[order[again]] = True
-    if not entries.take(order[again]).equals(entries.take(order[again - 1])):
-        # Of other entries with equal keys; codes are numbered as they first appear, so each new one is higher.
-        codes = entries.dictionary_encode().indices.to_numpy()
-        repeated = codes <= np.maximum.accumulate(np.concatenate([[-1], codes]))[:-1]
-    return pa.array(repeated)
+    codes = entries.dictionary_encode().indices.to_numpy()  # numbered as they first appear: each new one is higher
+    return pa.array(codes <= np.maximum.accumulate(np.concatenate([[-1], codes]))[:-1])

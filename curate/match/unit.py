@@ -18,10 +18,8 @@ from curate.base import ids, schema
 from curate.base.numeric.arrays import whole
 from curate.base.process import process_cache
 from curate.base.stages import VERSIONS
-from curate.match import language_matcher, matcher
-from curate.match.language_matcher import LanguageMatcher, open_matcher
 from curate.match.languages import languages_digest
-from curate.match.matcher import Matcher
+from curate.match.matcher import Matcher, compile_kernels, open_matcher
 from curate.pool.plan import Unit
 from curate.recipe.recipe import REFERENCE
 from curate.run.context import RunContext
@@ -111,21 +109,13 @@ def keep_entries(metadata_key: str, metadata: pa.Table) -> None:
     process_cache(f"entries {metadata_key}", lambda: Entries.of(metadata), replaces="entries ")
 
 
-def load_matcher(settings: MatchSettings) -> Matcher | LanguageMatcher:
-    """Return the matcher of the run's metadata, built once per process; by language once per machine."""
+def load_matcher(settings: MatchSettings) -> Matcher:
+    """Return the matcher of the run's metadata, opened once per process, and built once per machine."""
 
-    def load() -> Matcher | LanguageMatcher:
-        if settings.by_language:
-            return open_matcher(settings.metadata_key, settings.mode, lambda: load_entries(settings).table)
-        return Matcher(load_entries(settings).table["entry"])
+    def load() -> Matcher:
+        return open_matcher(settings.metadata_key, settings.mode, lambda: load_entries(settings).table)
 
     return process_cache(f"matcher {settings.metadata_key} {settings.mode}", load, replaces="matcher ")
-
-
-def match_texts(settings: MatchSettings, texts: pa.Array, codes: pa.Array) -> pa.ListArray:
-    """Return the entry ids of texts (string), whose languages have these codes (string): list<int32>."""
-    of = load_matcher(settings)
-    return of.match(texts, codes) if isinstance(of, LanguageMatcher) else of.match(texts)
 
 
 def match_unit(settings: MatchSettings, tables: UnitTables) -> None:
@@ -136,12 +126,11 @@ def match_unit(settings: MatchSettings, tables: UnitTables) -> None:
     samples = tables.read("samples", ["unit", "row", "uid", "caption", "language", "status"])
     readable = pc.equal(samples["status"], pa.scalar(schema.OK))
     texts = pc.if_else(readable, samples["caption"], pa.scalar(None, pa.string()))
+    matcher = load_matcher(settings)
     matched = samples.select(["unit", "row", "uid"])
-    matched = matched.append_column("entry_ids", match_texts(settings, texts, whole(samples["language"])))
-    table = matched.cast(schema.MATCHES)
-    of = load_matcher(settings)
-    if isinstance(of, LanguageMatcher):
-        table = table.append_column(schema.LANGUAGE_KEY, of.keys_of(samples["language"]))
+    table = matched.append_column("entry_ids", matcher.match(texts, samples["language"])).cast(schema.MATCHES)
+    if settings.by_language:
+        table = table.append_column(schema.LANGUAGE_KEY, matcher.keys_of(samples["language"]))
     tables.write("matches", table, key)
 
 
@@ -158,7 +147,7 @@ def match(units: Units, context: RunContext) -> None:
 
 
 def _match(tables: OpenTables, unit: Unit, settings: MatchSettings) -> Unit:
-    (language_matcher if settings.by_language else matcher).compile_kernels()
+    compile_kernels()
     with time_step(settings.store, "match", unit.name) as timer:
         match_unit(settings, tables)
         timer.rows, timer.idle = tables.rows(), "matches" not in tables.written

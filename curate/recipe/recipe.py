@@ -62,9 +62,8 @@ class Match(Section):
     Tibetan script and ASCII punctuation need no space beside them, at either end of an entry. Captions are stripped.
     `worldwide` is exact by the published code. `corrected` adds kana, Bopomofo and further scripts without spaces,
     spaces around full-width marks and `، ؟ ۔ । ።`, and takes captions and entries in NFC. With `reference`, words
-    count between spaces alone: アメリカ matches nothing in a Japanese sentence. The tables of the other modes take
-    some 50 bytes an entry, once a machine, in the folder of temporary files (`TMPDIR`). There an entry has at most
-    2,047 bytes.
+    count between spaces alone: アメリカ matches nothing in a Japanese sentence. The matcher's tables take some 50 bytes
+    an entry, once a machine, in the folder of temporary files (`TMPDIR`). An entry has at most 32,767 bytes.
     """
 
     gives = (

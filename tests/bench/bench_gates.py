@@ -36,7 +36,7 @@ from curate.captions.gates.measured import KeptEntries, entry_weights, falls
 from curate.captions.kinds.rewrite import Rewrite
 from curate.demo import samples, scenes, words
 from curate.demo.drawing import draw
-from curate.match.matcher import Matcher
+from curate.match.matcher import build_matcher
 from curate.match.metadata import read_metadata
 from curate.recipe.gates import GATES, Gates
 from curate.signals.language import detect_languages
@@ -123,7 +123,7 @@ class ByEntries:
     """Judges by metadata, with the counts of a pool."""
 
     def __init__(self, folder: Path, captions: Sequence[str]) -> None:
-        self._matcher = Matcher(read_metadata(str(folder / "metadata_396k.json.gz"))[0]["entry"].combine_chunks())
+        self._matcher = build_matcher(read_metadata(str(folder / "metadata_396k.json.gz"))[0]["entry"].combine_chunks())
         self._entries = self._matcher_entries(folder)
         found = self._matcher.match(pa.array(captions))
         self.counts = np.bincount(found.values.to_numpy(), minlength=len(self._entries))

@@ -19,8 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate.match.language_matcher import build_matcher, build_tables
-from curate.match.matcher import Matcher
+from curate.match.matcher import build_matcher, build_tables
 from tests.bench.bench_match import rate
 
 MOST = 1.5  # times the reference's time
@@ -32,7 +31,7 @@ def speed(data: Path) -> None:
         entries = pa.array(json.load(file))
     texts = pq.read_table(data / "laion_urls_10k.parquet", columns=["TEXT"])["TEXT"].combine_chunks()
     codes = pa.repeat(pa.scalar("en"), len(texts))
-    reference = Matcher(entries)
+    reference = build_matcher(entries)
     for mode in ("worldwide", "corrected"):
         matcher = build_matcher(entries, pa.repeat(pa.scalar("en"), len(entries)), mode)
         rates = [

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate.match.matcher import Matcher
+from curate.match.matcher import build_matcher
 from curate.match.metadata import read_metadata
 
 HERE = Path(__file__).resolve().parents[2]
@@ -123,7 +123,7 @@ def main() -> None:
                 f"{mode:18} {options.rows / wall:9,.0f} rows/s  wall {wall:6.2f} s  CPU {cpu:6.2f} s  peak {peak:6.0f} MB"
             )
         texts = pq.read_table(here / "pool", columns=["caption"])["caption"].combine_chunks()
-        matcher = Matcher(read_metadata(options.metadata)[0]["entry"].combine_chunks())
+        matcher = build_matcher(read_metadata(options.metadata)[0]["entry"].combine_chunks())
         matcher.match(texts.slice(0, 1000))
         began = time.process_time()
         matcher.match(texts)

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import fsspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,8 +16,7 @@ from curate.base.errors import RecipeError
 from curate.base.schema import METADATA
 from curate.match import metadata as module
 from curate.match.characters import CORRECTED_MARKS
-from curate.match.language_matcher import build_matcher
-from curate.match.matcher import Matcher
+from curate.match.matcher import build_matcher
 from curate.match.metadata import never_match, read_metadata, write_metadata
 from tests.match.reference import spaced
 
@@ -134,11 +132,11 @@ def damaged_parquet() -> bytes:
         ("m.json", "true", "a JSON boolean"),
         ("m.json", json.dumps(["a"] * 17 + [3]), "item 17 is int"),
         ("m.json", '["a", null]', "item 1 is NoneType"),
-        ("m.json", '["a", "\\ud800"]', "item 1 holds half a surrogate pair"),
-        ("m.json", '["a", ', "JSON that is damaged (Expecting value: line 1 column 7"),
+        ("m.json", '["a", "\\ud800"]', "JSON that is damaged (no low surrogate in string: line 1 column 8"),
+        ("m.json", '["a", ', "JSON that is damaged (unexpected end of data: line 1 column 7"),
         ("m.json", "", "JSON that is damaged"),
         ("m.json", f"[{'9' * 5000}]", "JSON that is damaged"),
-        ("m.json", "[" * 200_000, "JSON that is nested too deeply"),
+        ("m.json", "[" * 200_000, "JSON that is damaged (depth limit exceeded"),
         ("m.json", b'["a\xff"]', "not UTF-8 (at byte 3)"),
         ("m.txt", b"a\n\xff", "not UTF-8 (at byte 2)"),
         ("m.json.gz", gzip.compress(b'["a"]' * 99, mtime=0)[:-9], "gzip that is damaged"),
@@ -203,70 +201,12 @@ def test_too_many_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, conte
         read_metadata(str(tmp_path / "m.json"))
 
 
-def test_too_many_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the matcher takes goes by words, and a list of few entries may have millions."""
-    monkeypatch.setattr(module, "MAX_WORDS", 100)
-    assert len(read_metadata(write(tmp_path / "m.txt", f"dog\n{'a ' * 98}a"))[0]) == 2
-    with pytest.raises(RecipeError, match="found more than 100 words; accepted: at most that"):
-        read_metadata(write(tmp_path / "m.txt", f"dog\n{'a ' * 99}a"))
-    monkeypatch.setattr(module, "MAX_DISTINCT", 3)
-    assert len(read_metadata(write(tmp_path / "m.txt", "dog\na dog\nb dog dog"))[0]) == 3
-    with pytest.raises(RecipeError, match="found more than 3 different words; accepted: at most that"):
-        read_metadata(write(tmp_path / "m.txt", "dog\na dog\nb dog c"))
-
-
-@settings(max_examples=50)
-@given(
-    st.lists(st.text(st.sampled_from('ab",\\[] é\n\r中😀'), max_size=12), max_size=40),
-    st.booleans(),
-    st.sampled_from([None, 1]),
-)
-def test_a_long_json_list_is_read_in_parts(entries: list[str], is_ascii: bool, indent: int | None) -> None:
-    content = json.dumps(entries, ensure_ascii=is_ascii, indent=indent)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_BLOCK", 150)  # an entry is shorter
-        assert module._parse_list(content.encode(), "m.json").to_pylist() == entries
-
-
-@pytest.mark.parametrize(
-    ("last", "found"),
-    [
-        ('7, "a"]', "item 100 is int"),
-        ('"\\ud800"]', "item 100 holds half a surrogate pair"),
-        (f'"{"x" * 99}"]', r"item 100 is no string or damaged \(at byte 401\)"),
-        ("7," * 99, r"item 100 is no string or damaged \(at byte 401\)"),
-        ('"a" "b"]', "JSON that is damaged"),
-        ('"\xff', r"not UTF-8 \(at byte 402\)"),
-        ("]", "JSON that is damaged"),
-    ],
-)
-def test_faults_in_a_long_json_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str, found: str) -> None:
-    monkeypatch.setattr(module, "_BLOCK", 80)
-    (tmp_path / "m.json").write_bytes(b"[" + b'"a",' * 100 + last.encode("latin-1"))
-    with pytest.raises(RecipeError, match=found):
-        read_metadata(str(tmp_path / "m.json"))
-
-
-def test_a_long_json_object_is_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BLOCK", 80)
-    (tmp_path / "m.json").write_text(json.dumps(dict.fromkeys(map(str, range(100)), 1)))
-    with pytest.raises(RecipeError, match="over 80 bytes of JSON that are no list"):
-        read_metadata(str(tmp_path / "m.json"))
-
-
 @settings(max_examples=50)
 @given(st.lists(st.text(st.sampled_from("a\r\n é"), max_size=5)))
 def test_lines_are_split_as_python_splits_them(parts: list[str]) -> None:
     text = "".join(parts)
     lines = text.removesuffix("\n").split("\n") if text else []
     assert module._parse_list(text.encode(), "m.txt").to_pylist() == [line.removesuffix("\r") for line in lines]
-
-
-def test_entries_with_equal_keys_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path / "m.json", json.dumps(MESSY))
-    expected = read_metadata(path)[0]
-    monkeypatch.setattr(module.ids, "entry_keys", lambda entries: np.zeros(len(entries), np.uint64))
-    assert read_metadata(path)[0].equals(expected)
 
 
 @pytest.mark.slow
@@ -316,7 +256,7 @@ def test_never_match_agrees_with_the_matcher() -> None:
     marks = [*",.;:?!`", "\t", "\n", "\r", "'", "a", " ", "\u00a0"]
     entries = list(dict.fromkeys(x + y + z for x in ["", *marks] for y in marks for z in ["", *marks]))
     texts = pa.array([witness(e) for e in entries])
-    found = [i in ids for i, ids in enumerate(Matcher(entries).match(texts).to_pylist())]
+    found = [i in ids for i, ids in enumerate(build_matcher(entries).match(texts).to_pylist())]
     assert never_match(pa.array(entries)).to_pylist() == [not f for f in found]
     assert 0 < sum(found) < len(found)
 
@@ -336,17 +276,3 @@ def test_never_match_agrees_with_the_matcher_by_language(mode: str) -> None:
     found = [i in ids for i, ids in enumerate(matches)]
     assert never_match(pa.array(entries), mode).to_pylist() == [not f for f in found]
     assert 0 < sum(found) < len(found)
-
-
-def test_words_are_limited_for_the_reference_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables of entries by language grow with entries; those of one language may be for either."""
-    monkeypatch.setattr(module, "MAX_WORDS", 3)
-    columns = {"entry": ["a b", "c d"], "source": ["s", "s"], "language": ["en", "de"]}
-    table = pa.table({"entry_id": pa.array([0, 1], pa.int32()), **columns})
-    pq.write_table(table, tmp_path / "m.parquet")
-    for mode, is_refused in ((None, False), ("worldwide", False), ("reference", True)):
-        if is_refused:
-            with pytest.raises(RecipeError, match="found more than 3 words"):
-                read_metadata(str(tmp_path / "m.parquet"), mode=mode)
-        else:
-            assert len(read_metadata(str(tmp_path / "m.parquet"), mode=mode)[0]) == 2

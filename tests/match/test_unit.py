@@ -1,5 +1,6 @@
 """Matching units: keys, and the entries that a process holds."""
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,8 +39,11 @@ def test_the_key_changes_with_its_inputs_alone(tmp_path: Path, monkeypatch: pyte
     assert one.key("") == one.key(None) == "", "samples that may change have matches that may"
 
 
-def test_a_process_holds_the_entries_of_one_run_by_their_content(tmp_path: Path) -> None:
+def test_a_process_holds_the_entries_of_one_run_by_their_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another run of the same folder, in the same process, gets its own entries."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     first = load_entries(settings(tmp_path, "first"))
     assert load_entries(settings(tmp_path, "first", ("other",))) is first
     load_matcher(settings(tmp_path, "first"))

@@ -36,7 +36,7 @@ from curate.decide.deduplicate import deduplicate
 from curate.decide.draw.selection import OutOfReach
 from curate.decide.settings import DecideSettings
 from curate.llm.cache import Index, index_answers
-from curate.match import kernel, language_kernel
+from curate.match import kernel
 from curate.match.unit import MatchSettings, match
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure
@@ -222,7 +222,7 @@ def _interprets(context: RunContext, is_limited: bool, metadata: pa.Table | None
     """Return whether kernels that are not compiled yet are interpreted. Raises NotCompiledError for many rows."""
     kernels = [text.scan]  # some that are compiled where all are
     if context.recipe.match:
-        kernels.append((language_kernel if MatchSettings.of(context).by_language else kernel).match_texts)
+        kernels.append(kernel.match_texts)
     if all(map(is_compiled, kernels)):
         return False
     if is_limited and (metadata is None or len(metadata) <= _COLD_ENTRIES):
