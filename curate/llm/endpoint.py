@@ -1,10 +1,9 @@
 """One HTTP endpoint, called by many threads at once: its connections, key and limits, and when it is given up.
 
-In: the calls of `openai_protocol`. Out: a reply (status, body), never an exception for what the network does. The
-client is that of package openai, without its own retries: they cannot be ended when the endpoint is given up, end where
-Retry-After is over two minutes, and report no failed attempts. All calls run in one event loop in a thread of its own:
-only there can a call be ended wherever it hangs. Trade-off: one thread does all, a thousand calls a second. The
-client's typed calls are not used: they raise UnicodeEncodeError on a lone surrogate, and check no field of an answer.
+In: requests. Out: a reply (status, body), never an exception for what the network does. The client is that of package
+openai, without its own retries: they report no failed attempts, and end where Retry-After is over two minutes. All
+calls run in one event loop in a thread of its own: only there can a call be ended wherever it hangs. Trade-off: one
+thread does all, some hundred calls a second.
 
 An endpoint is a stranger: at most 1 MB of an answer is read (16 MB of a list of models), and no redirect is followed,
 so that the key goes to no other host. TLS certificates are verified. Proxies are those of the environment.
@@ -17,17 +16,17 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import aclosing, contextmanager
-from dataclasses import replace
+from dataclasses import asdict
 from functools import partial
 from typing import Any, TypeVar, cast
 
 from curate.base.errors import RecipeError, needing
 from curate.base.wording import read_retry_after
-from curate.llm.engine import Answer
-from curate.llm.openai_protocol import MAX_LIST, MAX_REPLY, Call, Reply
+from curate.llm.engine import Request
+from curate.llm.openai_protocol import MAX_LIST, MAX_REPLY, Reply, UnsentError, write_chat
 
 T = TypeVar("T")
 
@@ -35,8 +34,7 @@ MAX_CONNECT = 10.0  # seconds; what takes no connection is unreachable, whatever
 MAX_DETAIL = 300  # characters
 MAX_NO_REPLIES = 8  # requests in a row without any reply after which the endpoint is taken for dead
 MAX_REFUSALS = 8  # replies in a row that say nothing of their request after which the endpoint is probed
-FIRST_WORD, NEXT_WORD = 30.0, 60.0  # seconds without any answer after which it is said, first and again
-_LONG_KEY = 16  # characters: a shorter key may be a word of a text
+FIRST_WARNING, NEXT_WARNING = 30.0, 60.0  # seconds without any answer after which it is said, first and again
 
 _log = logging.getLogger(__name__)
 
@@ -50,8 +48,8 @@ def read_key(variable: str | None) -> str:
         remedy = "it must hold the endpoint's key; leave `key` out if the endpoint needs none"
         raise RecipeError(f"key: the environment variable {variable} is not set; {remedy}")
     if not re.fullmatch(r"[!-~]+", key):
-        what = f"the value of the environment variable {variable} cannot be a key"
-        raise RecipeError(f"key: {what}; accepted: ASCII letters, digits and punctuation, without spaces")
+        accepted = "ASCII letters, digits and punctuation, without spaces"
+        raise RecipeError(f"key: the environment variable {variable} cannot be a key; accepted: {accepted}")
     return key
 
 
@@ -71,9 +69,6 @@ class Endpoint:
         self._key, self._timeout = key, timeout
         self.slots = asyncio.Semaphore(concurrency)
         self.breaker = CircuitBreaker(patience, lambda text: _log.warning("%s: %s", base_url, self.one_line(text)))
-        omitted = ["OpenAI-Organization", "OpenAI-Project"]  # those of the environment are for OpenAI alone
-        headers = dict.fromkeys(omitted if key else [*omitted, "Authorization"], openai.Omit())
-        self._options: Any = {"headers": {**headers, "Accept-Encoding": "identity"}}
         try:
             http = httpx2.AsyncClient(
                 # No bound on connections: `slots` is one, and httpcore may lose a bounded pool's places on a timeout.
@@ -84,10 +79,17 @@ class Endpoint:
             )
         except (ImportError, ValueError) as error:  # socks without its package, a scheme that is none
             raise RecipeError(f"{base_url}: the proxy that the environment names cannot be used: {error}") from None
+        omitted = ["OpenAI-Organization", "OpenAI-Project"]  # those of the environment are for OpenAI alone
+        headers = dict.fromkeys(omitted if key else [*omitted, "Authorization"], openai.Omit())
+        self._headers: Any = {**headers, "Accept-Encoding": "identity"}
         options: Any = {"api_key": key or "none", "base_url": base_url, "max_retries": 0, "timeout": http.timeout}
         self._client = openai.AsyncOpenAI(http_client=http, **options)
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name=f"curate {base_url}", daemon=True).start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return the result of `work`, done in the endpoint's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def stream(self, work: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) -> Iterator[T]:
         """Yield what `work`, done in the endpoint's loop, puts; it ends with the waiting, as by Ctrl-C."""
@@ -101,15 +103,32 @@ class Endpoint:
         finally:
             future.cancel()
 
-    async def send(self, call: Call) -> Reply:
-        """Send one call, once; it ends when `timeout` is over, whatever the endpoint does."""
-        import httpx2
+    async def ask(self, request: Request, model: str, extra: Mapping[str, Any]) -> Reply:
+        """Send a request, once: a prompt to /completions, a chat to /chat/completions. Fields of `extra` win.
+
+        Raises UnsentError without a prompt or chat, or where an image cannot be placed or is of no known kind.
+        """
+        fields = {"model": model, **asdict(request.sampling), "extra_body": dict(extra)}
+        if not request.sampling.stop:
+            del fields["stop"]
+        if request.prompt is None:
+            chats = self._client.chat.completions.with_raw_response
+            return await self._send(partial(chats.create, messages=write_chat(request), **fields))
+        if request.image is not None:
+            raise UnsentError("refused: not sent, since a completion takes no image; use a chat")
+        completions = self._client.completions.with_raw_response
+        return await self._send(partial(completions.create, prompt=request.prompt, **fields))
+
+    async def list_models(self) -> Reply:
+        return await self._send(self._client.models.with_raw_response.list)
+
+    async def _send(self, call: Callable[..., Any]) -> Reply:
+        """Call once; it ends when `timeout` is over, whatever the endpoint does."""
         import openai
 
-        send = self._client.get if call.body is None else partial(self._client.post, content=call.body)
         try:
             async with asyncio.timeout(self._timeout):
-                response = await send(call.path, cast_to=httpx2.Response, options=self._options)
+                response = (await call(extra_headers=self._headers)).http_response
         except TimeoutError:
             return Reply(0, f"timeout: no complete answer in {self._timeout:g} s")
         except openai.APIStatusError as error:
@@ -121,12 +140,6 @@ class Endpoint:
         location = response.headers.get("location", "")
         return Reply(response.status_code, response.reason_phrase, response.content, retry_after, location)
 
-    def hide_in_answer(self, answer: Answer) -> Answer:
-        """Return the answer with `[key]` for the key, which an endpoint may give back; its error on one line."""
-        if answer.text is None:
-            return replace(answer, error=self.one_line(answer.error or ""))
-        return replace(answer, text=answer.text.replace(self._key, "[key]")) if len(self._key) >= _LONG_KEY else answer
-
     def one_line(self, text: str) -> str:
         """Return the text as one printable line, the key hidden in it before it is cut."""
         text = (text.replace(self._key, "[key]") if self._key else text)[: 8 * MAX_DETAIL]
@@ -135,16 +148,16 @@ class Endpoint:
 
 
 class Tripped(asyncio.Event):
-    """Set when an endpoint is given up; `why` is then the error of whatever is waiting for it."""
+    """Set when an endpoint is given up; `reason` is then the error of whatever is waiting for it."""
 
-    why = ""
+    reason = ""
 
 
 class CircuitBreaker:
     """The state of an endpoint, used in its event loop alone.
 
     A batch of requests takes the event `tripped` when it begins, and ends when that is set. A later batch gets another
-    one and tries again; but one such request will do then, until there is a better reply. `patience`: the seconds for
+    event and tries again; but one failed request trips that, until there is a better reply. `patience`: the seconds for
     which all requests may fail or find it too busy; `warn` says so meanwhile.
     """
 
@@ -153,7 +166,7 @@ class CircuitBreaker:
         self._patience, self._warn = patience, warn
         self._batches = self._no_replies = self._refusals = 0
         self._since: float | None = None  # when it first said that it fails, since the last answer
-        self._next_word = 0.0
+        self._next_warning = 0.0
         self._was_failing = False  # given up for that
 
     @contextmanager
@@ -200,18 +213,18 @@ class CircuitBreaker:
         if self._since is None:
             if not reply.status:  # `note_no_reply` counts requests, which may take long
                 return
-            self._since, self._next_word = now, now + FIRST_WORD
+            self._since, self._next_warning = now, now + FIRST_WARNING
         passed = now - self._since
         if self._was_failing or passed >= self._patience:
             self._trip(f"{reply.code}: stopped after {passed:.0f} s without an answer to any request: {reply.detail}")
             self._was_failing = True
-        elif now >= self._next_word:
+        elif now >= self._next_warning:
             limit = f"curate gives up after {self._patience:.0f} s (patience)"
             self._warn(f"has answered no request for {passed:.0f} s: {reply.detail}; {limit}")
-            self._next_word = now + NEXT_WORD
+            self._next_warning = now + NEXT_WARNING
 
-    def _trip(self, why: str) -> None:
-        self.tripped.why = why
+    def _trip(self, reason: str) -> None:
+        self.tripped.reason = reason
         self.tripped.set()
         self.tripped = Tripped()
 

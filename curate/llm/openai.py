@@ -21,7 +21,6 @@ import json
 import os
 import random
 import re
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -32,12 +31,14 @@ from pydantic import Field, model_validator
 
 from curate.base import ids
 from curate.base.errors import RecipeError, RunError
+from curate.base.process import Cache
 from curate.llm.endpoint import Endpoint, Tripped, read_key
 from curate.llm.engine import Answer, Engine, EngineOptions, Message, Request, Sampling
-from curate.llm.openai_protocol import OURS, Call, Reply, UnsentError, read_models, write_call
+from curate.llm.openai_protocol import Reply, UnsentError, read_models
 from curate.recipe.section import fault
 
-Numbered = tuple[int, Answer]  # an answer, with the place of its request
+# Fields of a body that options may not set: the engine reads one whole answer to one request.
+FIXED = ("model", "messages", "prompt", "stream", "n")
 FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0  # seconds
 _SECRET = re.compile(r"api_?key|authorization|secret|password", re.IGNORECASE)
 
@@ -79,10 +80,10 @@ class OpenAI(EngineOptions):
             # Not shown: it may be a key.
             raise fault("key", "is not the name of an environment variable; accepted: a name such as OPENAI_API_KEY")
         if secret := next((name for name in self.extra if _SECRET.search(name)), None):
-            what = "looks like a secret, and would be saved in the run folder"
-            raise fault("extra", f"{secret} {what}; give a key by `key`")
-        if ours := sorted(set(self.extra) & set(OURS)):
-            raise fault("extra", f"{', '.join(ours)} cannot be set; accepted: any field but {', '.join(OURS)}")
+            found = f"{secret} looks like a secret, and would be saved in the run folder"
+            raise fault("extra", f"{found}; give a key by `key`")
+        if fixed := sorted(set(self.extra) & set(FIXED)):
+            raise fault("extra", f"{', '.join(fixed)} cannot be set; accepted: any field but {', '.join(FIXED)}")
         try:
             json.dumps(self.extra, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -106,9 +107,8 @@ def _check_address(base_url: str) -> None:
         raise fault("base_url", f"is not an address; accepted: {example}") from None
     if "@" in url.netloc or url.query or url.fragment:
         # Not shown, here and above: it may hold a key.
-        what = "holds a user, a password, a query or a fragment; accepted: an address without these, such as"
-        key = "give a key by `key`, the name of an environment variable"
-        raise fault("base_url", f"{what} http://localhost:8000/v1; {key}")
+        found = f"holds a user, a password, a query or a fragment; accepted: {example}, without these"
+        raise fault("base_url", f"{found}; give a key by `key`, the name of an environment variable")
     if url.scheme not in ("http", "https") or not url.hostname or any(c.isspace() for c in base_url):
         raise fault("base_url", f"{base_url!r} is not an address; accepted: {example}")
 
@@ -119,8 +119,7 @@ class OpenAIEngine(Engine):
     def __init__(self, options: OpenAI):
         self.options = options
         self._base_url = options.base_url.rstrip("/")
-        self._lock = threading.Lock()
-        self._endpoint: Endpoint | None = None
+        self._endpoints = Cache[Endpoint]()
 
     @property
     def model(self) -> str:
@@ -137,8 +136,7 @@ class OpenAIEngine(Engine):
         RunError where it cannot be reached, or fails.
         """
         endpoint = self._open()
-        for _ in endpoint.stream(lambda _: self._check(endpoint)):
-            raise AssertionError("a check yields nothing")
+        endpoint.run(self._check(endpoint))
 
     def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         """Yield one answer for each request; those of one group are sent together. Raises RecipeError without a key."""
@@ -146,20 +144,18 @@ class OpenAIEngine(Engine):
         yield from endpoint.stream(partial(self._ask, endpoint, requests))
 
     def _open(self) -> Endpoint:
-        with self._lock:
-            if self._endpoint is None:
-                limits = self.options.concurrency, self.options.timeout, self.options.patience
-                self._endpoint = Endpoint(self._base_url, read_key(self.options.key), *limits)
-            return self._endpoint
+        options = self.options
+        limits = options.concurrency, options.timeout, options.patience
+        return self._endpoints.get("", lambda: Endpoint(self._base_url, read_key(options.key), *limits))
 
-    async def _ask(self, endpoint: Endpoint, requests: Sequence[Request], put: Callable[[Numbered], None]) -> None:
-        waiting = iter(sorted(range(len(requests)), key=lambda place: requests[place].group))
+    async def _ask(self, endpoint: Endpoint, requests: Sequence[Request], put: Callable[[Any], None]) -> None:
+        waiting = iter(sorted(range(len(requests)), key=lambda index: requests[index].group))
 
         async def work(tripped: Tripped) -> None:
-            for place in waiting:
+            for index in waiting:
                 async with endpoint.slots:
-                    answer = await self._answer(endpoint, requests[place], tripped)
-                put((place, endpoint.hide_in_answer(answer)))
+                    answer = await self._answer(endpoint, requests[index], tripped)
+                put((index, answer if answer.error is None else replace(answer, error=endpoint.one_line(answer.error))))
 
         with endpoint.breaker.batch() as tripped:
             async with asyncio.TaskGroup() as group:
@@ -171,11 +167,11 @@ class OpenAIEngine(Engine):
 
         async def attempt() -> Reply:
             if tripped.is_set():  # the endpoint is given up
-                raise UnsentError(tripped.why)
-            reply = await endpoint.send(call)
+                raise UnsentError(tripped.reason)
+            reply = await self._send(endpoint, request)
             if endpoint.breaker.note(reply):
-                hello = self._call(_HELLO if request.prompt is None else _HELLO_PROMPT)
-                endpoint.breaker.note_probe(await endpoint.send(hello))
+                hello = _HELLO if request.prompt is None else _HELLO_PROMPT
+                endpoint.breaker.note_probe(await self._send(endpoint, hello))
             return reply
 
         async def sleep(seconds: float) -> None:
@@ -185,7 +181,6 @@ class OpenAIEngine(Engine):
         stop, retry = stop_after_attempt(self.options.attempts), retry_if_result(lambda reply: reply.is_transient)
         retrying: Any = AsyncRetrying(stop=stop, wait=choose_pause, sleep=sleep, retry=retry)
         try:
-            call = self._call(request)
             reply: Reply = await retrying(attempt)
             return reply.answer
         except UnsentError as error:
@@ -196,15 +191,16 @@ class OpenAIEngine(Engine):
             endpoint.breaker.note_no_reply()
         return replace(last.answer, error=f"{last.answer.error} (the last of {self.options.attempts} attempts)")
 
-    def _call(self, request: Request) -> Call:
-        return write_call(request, self.options.model, self.options.extra)
+    async def _send(self, endpoint: Endpoint, request: Request) -> Reply:
+        return await endpoint.ask(request, self.options.model, self.options.extra)
 
     async def _check(self, endpoint: Endpoint) -> None:
         model = self.options.model
-        reply = await endpoint.send(Call("/models"))
+        reply = await endpoint.list_models()
         if reply.status in (404, 405):
             return await self._check_by_asking(endpoint)
-        names = read_models(self._accept(endpoint, reply, "/models").body)
+        self._check_reply(endpoint, reply, "/models")
+        names = read_models(reply.body)
         if names is None:
             raise self._no_such_endpoint("/models: the answer is not a list of models")
         if model not in names:
@@ -213,18 +209,17 @@ class OpenAIEngine(Engine):
             raise RecipeError(endpoint.one_line(f"{self._base_url}: has no model {model!r}; it has {has}"))
 
     async def _check_by_asking(self, endpoint: Endpoint) -> None:
-        call = self._call(_HELLO)
-        reply = await endpoint.send(call)
+        path, reply = "/chat/completions", await self._send(endpoint, _HELLO)
         if reply.status in (400, 404, 405):  # a model without a chat template refuses chats; an endpoint may have none
-            call = self._call(_HELLO_PROMPT)
-            reply = await endpoint.send(call)
-        if self._accept(endpoint, reply, call.path).is_no_answer:
-            raise self._no_such_endpoint(f"{call.path}: {endpoint.one_line(f'the answer is {reply.answer.error}')}")
+            path, reply = "/completions", await self._send(endpoint, _HELLO_PROMPT)
+        self._check_reply(endpoint, reply, path)
+        if reply.is_no_answer:
+            raise self._no_such_endpoint(f"{path}: {endpoint.one_line(f'the answer is {reply.answer.error}')}")
 
-    def _accept(self, endpoint: Endpoint, reply: Reply, path: str) -> Reply:
-        """Return the reply, where it is a 2xx; else raises what that means before a run."""
+    def _check_reply(self, endpoint: Endpoint, reply: Reply, path: str) -> None:
+        """Raise what a reply that is no 2xx means before a run."""
         if reply.is_success:
-            return reply
+            return
         where, detail = f"{self._base_url}{path}", endpoint.one_line(reply.detail)
         if not reply.status:
             raise RunError(f"{self._base_url}: cannot be reached ({detail}); accepted: a running endpoint")
@@ -239,9 +234,9 @@ class OpenAIEngine(Engine):
             raise RunError(f"{where}: the endpoint fails or is too busy; {detail}")
         raise self._no_such_endpoint(f"{path}: {detail}")
 
-    def _no_such_endpoint(self, what: str) -> RecipeError:
+    def _no_such_endpoint(self, found: str) -> RecipeError:
         accepted = "the address of an OpenAI-compatible endpoint, which usually ends in /v1"
-        return RecipeError(f"{self._base_url}{what}. Accepted: {accepted}")
+        return RecipeError(f"{self._base_url}{found}. Accepted: {accepted}")
 
 
 def choose_pause(state: Any) -> float:

@@ -1,45 +1,33 @@
-"""The calls of OpenAI's protocol, and what the bytes of replies say: nothing here touches a network.
+"""OpenAI's protocol: the chat of a request, and what the bytes of replies hold. Nothing here touches a network.
 
-In: a request. Out: a call (path and JSON body), and from the bytes that come back an answer, the line of an error, or a
-list of models. A prompt goes to /completions, a chat to /chat/completions, an image within it as a data URL, a third
-longer than the file. An endpoint is a stranger: whatever its bytes are, a function here returns, and never raises. The
-engine makes details one line, after it has hidden its key in them.
+An endpoint is a stranger: whatever its bytes are, a function here returns, and never raises. The engine makes details
+one line, after it has hidden its key in them.
 
 Source: OpenAI's API reference, as `vllm serve`, llama.cpp, Ollama and hosted services speak it.
 """
 
 import base64
-import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
+
+from pydantic_core import from_json
 
 from curate.llm.engine import Answer, Request
 from curate.read.image import format_of
 
-T = TypeVar("T")
-
-# Fields of a body that options may not set: the engine reads one whole answer to one request.
-OURS = ("model", "messages", "prompt", "stream", "n")
 MAX_REPLY, MAX_LIST = 1_000_000, 16_000_000  # bytes that are read of an answer, and of a list of models
 _IMAGES = ("jpeg", "png", "webp", "gif")
-
 # How servers say that a prompt does not fit: OpenAI and vLLM in several versions, llama.cpp, Anthropic's endpoint.
 _TOO_LONG = re.compile(
     r"(?i)context[ _](length|size|window)|maximum model length|max_tokens must be at least 1|prompt is too long"
 )
 _FINISH = re.compile(r"[A-Za-z_]{1,32}")
-_INT32 = (1 << 31) - 1
 
 
-@dataclass(frozen=True)
-class Call:
-    """What is sent: a path below the endpoint's address, and the JSON body; without one it is a GET."""
-
-    path: str
-    body: bytes | None = None
+class UnsentError(Exception):
+    """A request is not sent; the message is the error of its answer, code and detail."""
 
 
 @dataclass(frozen=True)
@@ -92,29 +80,11 @@ class Reply:
         return not self.is_transient and self.status not in (400, 413, 422)
 
 
-class UnsentError(Exception):
-    """A request is not sent; the message is the error of its answer, code and detail."""
+def write_chat(request: Request) -> list[dict[str, Any]]:
+    """Return the messages of a chat, the image before the user's last text as a data URL, a third longer than the file.
 
-
-def write_call(request: Request, model: str, extra: Mapping[str, Any]) -> Call:
-    """Return the call of a request to a model, as the endpoint knows it; fields in `extra` win over the sampling's.
-
-    Raises UnsentError without a prompt or chat, or where an image cannot be placed or is of no known kind.
+    Raises UnsentError without messages, or where an image cannot be placed or is of no known kind.
     """
-    fields: dict[str, Any] = {"model": model, **asdict(request.sampling)}
-    if not request.sampling.stop:
-        del fields["stop"]
-    if request.prompt is None:
-        path, fields["messages"] = "/chat/completions", _write_chat(request)
-    elif request.image is None:
-        path, fields["prompt"] = "/completions", request.prompt
-    else:
-        raise UnsentError("refused: not sent, since a completion takes no image; use a chat")
-    # In ASCII: openai's own JSON takes no lone surrogate.
-    return Call(path, json.dumps({**fields, **extra}, separators=(",", ":")).encode())
-
-
-def _write_chat(request: Request) -> list[dict[str, Any]]:
     if not request.messages:
         raise UnsentError("refused: not sent, since it holds neither a prompt nor messages")
     chat: list[dict[str, Any]] = [{"role": message.role, "content": message.text} for message in request.messages]
@@ -122,67 +92,71 @@ def _write_chat(request: Request) -> list[dict[str, Any]]:
         return chat
     kind = format_of(request.image)
     if kind not in _IMAGES:
-        what = f"neither JPEG, PNG, WebP nor GIF: it begins with {request.image[:8].hex(' ')}"
-        raise UnsentError(f"no_image: not sent, since it is {what}")
-    users = [place for place, message in enumerate(request.messages) if message.role == "user"]
-    if not users:
+        begin = request.image[:8].hex(" ")
+        raise UnsentError(f"no_image: not sent, since it is neither JPEG, PNG, WebP nor GIF: it begins with {begin}")
+    last = next((message for message in reversed(chat) if message["role"] == "user"), None)
+    if last is None:
         raise UnsentError("refused: not sent, since it has no user message to add the image to")
     url = f"data:image/{kind};base64,{base64.b64encode(request.image).decode()}"
-    last = chat[users[-1]]
     last["content"] = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": last["content"]}]
     return chat
+
+
+def _to_count(value: object) -> int:
+    return value if isinstance(value, int) and 0 < value < 1 << 31 else 0
 
 
 def read_answer(body: bytes) -> Answer:
     """Return the answer that the body of a 2xx holds: its first choice. Never raises.
 
-    A text is as the model gave it, but lone surrogates, which no file could hold, become U+FFFD. Content in parts is
-    joined; parts that are not text (thoughts, say) are left out. A refusal that the endpoint tells apart
-    (`message.refusal`) is `refused`; one that comes as text is a text, for the gates to see. A text of white space is
-    `empty`. Tokens are counted whatever the answer is.
+    Content in parts is joined; parts that are not text (thoughts, say) are left out. A refusal that the endpoint tells
+    apart (`message.refusal`) is `refused`; one that comes as text is a text, for the gates to see. A text of white
+    space is `empty`. Tokens are counted whatever the answer is.
     """
     if len(body) > MAX_REPLY:
         return Answer(None, f"malformed: the answer is longer than {MAX_REPLY:,} bytes")
-    reply = _parse(body)
-    choices = _field(reply, "choices", list)
-    if not choices:
-        what = "it has no choices" if choices is None else "its choices are an empty list"
-        if reply is None:
-            what = "HTML, not JSON" if body.lstrip()[:1] == b"<" else "not JSON"
-        detail = _say(reply)
-        return Answer(None, f"malformed: {what}{'; it says: ' if detail else ''}{detail}")
-    choice = choices[0] if isinstance(choices[0], dict) else {}
-    message = _field(choice, "message", dict)
-    text = _read_content(choice.get("text", ...) if message is None else message.get("content"))
-    finish = _field(choice, "finish_reason", str)
-    error = None
-    if text is None:
-        error = "malformed: the content of the first choice is not text"
-    elif not text.strip():
-        parts = [message, *(_field(message, "content", list) or [])]
-        refusal = next(filter(None, (_field(part, "refusal", str) for part in parts)), None)
-        error = f"empty: the answer contains no text{f' (finish_reason {finish})' if finish else ''}"
-        error = f"refused: the model refused: {refusal}" if refusal else error
-    tokens = _count(reply, "prompt_tokens"), _count(reply, "completion_tokens")
-    return Answer(None if error else text, error, *tokens, finish if finish and _FINISH.fullmatch(finish) else None)
-
-
-def _read_content(content: object) -> str | None:
-    """Return its text, empty where there is none; None where it is of no known form."""
-    parts = content if isinstance(content, list) else [{"text": "" if content is None else content}]
-    texts = [_field(p, "text", str) for p in parts if not isinstance(p, dict) or p.get("type", "text") == "text"]
-    if None in texts:
-        return None
-    return "".join(filter(None, texts)).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    try:
+        reply = from_json(body)
+    except ValueError:
+        return Answer(None, f"malformed: {'HTML, ' if body.lstrip()[:1] == b'<' else ''}not JSON")
+    try:
+        choice = reply["choices"][0]
+        message = choice.get("message") or {"content": choice.get("text")}
+        content = message.get("content") or ""
+        parts = content if isinstance(content, list) else [{"text": content}]
+        text = "".join(part.get("text") or "" for part in parts if part.get("type", "text") == "text")
+        refusal = next(filter(None, (part.get("refusal") for part in (message, *parts))), None)
+        usage = reply.get("usage") or {}
+        tokens = _to_count(usage.get("prompt_tokens")), _to_count(usage.get("completion_tokens"))
+    except (AttributeError, LookupError, TypeError):
+        said = read_error(body)
+        return Answer(None, f"malformed: it holds no choice with a text{f'; it says: {said}' if said else ''}")
+    finish = choice.get("finish_reason")
+    finish = finish if isinstance(finish, str) and _FINISH.fullmatch(finish) else None
+    if text.strip():
+        return Answer(text, None, *tokens, finish)
+    error = f"empty: the answer contains no text{f' (finish_reason {finish})' if finish else ''}"
+    return Answer(None, f"refused: the model refused: {refusal}" if refusal else error, *tokens, finish)
 
 
 def read_error(body: bytes) -> str:
-    """Return what the body of an error says: message, type and code; nothing of a page of HTML. Never raises."""
-    reply = _parse(body)
-    if reply is None:
+    """Return what the body of an error says: message, type and code; nothing of a page of HTML. Never raises.
+
+    It is {"error": {"message", "type", "code"}}, {"message"}, {"detail"}, {"error": text}, or plain text.
+    """
+    try:
+        reply = from_json(body)
+    except ValueError:
         text = body.decode("utf-8", "replace").strip()
         return "" if text.startswith("<") else text
-    return _say(reply)
+    if not isinstance(reply, dict):
+        return ""
+    error = reply.get("error") or reply
+    if not isinstance(error, dict):
+        return str(error)
+    message = error.get("message") or error.get("detail") or ""
+    kinds = ", ".join(error[name] for name in ("type", "code") if isinstance(error.get(name), str))
+    return f"{message} ({kinds})".strip() if kinds else str(message)
 
 
 def error_code(status: int, detail: str) -> str:
@@ -196,34 +170,7 @@ def error_code(status: int, detail: str) -> str:
 
 def read_models(body: bytes) -> list[str] | None:
     """Return the names in a list of models; None where the body is no such list. Never raises."""
-    models = _field(_parse(body), "data", list)
-    return None if models is None else [name for model in models if (name := _field(model, "id", str))]
-
-
-def _parse(body: bytes) -> Any:
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
+        return [str(model["id"]) for model in from_json(body)["data"]]
+    except (ValueError, TypeError, KeyError):
         return None
-
-
-def _field(value: object, name: str, kind: type[T]) -> T | None:
-    field = value.get(name) if isinstance(value, dict) else None
-    return field if isinstance(field, kind) else None
-
-
-def _say(reply: object) -> str:
-    """Return what an error says: {"error": {"message", "type", "code"}}, {"message"}, {"detail"} or {"error": text}."""
-    if not isinstance(reply, dict):
-        return ""
-    error = reply.get("error") or reply
-    if not isinstance(error, dict):
-        return str(error)
-    message = next((error[name] for name in ("message", "detail") if error.get(name)), "")
-    kinds = ", ".join(kind for name in ("type", "code") if (kind := _field(error, name, str)))
-    return f"{message} ({kinds})".strip() if kinds else str(message)
-
-
-def _count(reply: object, name: str) -> int:
-    count = _field(_field(reply, "usage", dict), name, int)
-    return count if count is not None and 0 < count <= _INT32 else 0

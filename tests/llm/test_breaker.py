@@ -44,7 +44,11 @@ def test_refusals_in_a_row_are_looked_into_and_one_more_is_then_enough():
         assert [breaker.note(REFUSAL) for _ in range(2 * MAX_REFUSALS)] == 2 * [*[False] * (MAX_REFUSALS - 1), True]
         assert not first.is_set()
         breaker.note_probe(REFUSAL)
-        assert first.is_set() and first.why.startswith("refused: stopped") and first.why.endswith(": 401 Unauthorized")
+        assert (
+            first.is_set()
+            and first.reason.startswith("refused: stopped")
+            and first.reason.endswith(": 401 Unauthorized")
+        )
         assert not breaker.tripped.is_set() and breaker.note(REFUSAL)
         breaker.note(ANSWER)
         assert not breaker.note(REFUSAL)
@@ -70,7 +74,9 @@ def test_an_endpoint_that_fails_all_the_time_is_given_up_once_patience_is_over(m
             fail(breaker, 500, 1099)
             assert not first.is_set()
             fail(breaker, 1101)
-            assert first.why == "busy: stopped after 601 s without an answer to any request: 500 Internal Server Error"
+            assert (
+                first.reason == "busy: stopped after 601 s without an answer to any request: 500 Internal Server Error"
+            )
         with breaker.batch() as second:
             fail(breaker, 2000)
             assert first.is_set() and second.is_set()

@@ -167,7 +167,7 @@ FINAL = {
     "too long": (do.status(400, {"message": "This model's maximum context length is 8."}), "too_long: 400"),
     "truncated": (do.body(b'{"choices": [{"text": "a do'), "malformed: not JSON"),
     "not JSON": (do.body(b"<html>hello</html>"), "malformed: HTML, not JSON"),
-    "no choices": (do.body({"choices": []}), "malformed: its choices are an empty list"),
+    "no choices": (do.body({"choices": []}), "malformed: it holds no choice with a text"),
     "null": (do.body(completion(None)), "empty: "),
     "refusal": (do.body(completion(None, refusal="I can't.")), "refused: the model refused: I can't."),
     "no content": (do.status(204), "malformed: not JSON"),
@@ -192,7 +192,7 @@ REFUSALS_OF_ALL = {
     "404": (do.status(404, {"error": "no such model"}), "refused", "404 Not Found: no such model"),
     "login": (do.status(302, b"", Location="https://login"), "refused", "302 Found: a redirect to https://login"),
     "HTML": (do.body(b"\n<!DOCTYPE html><html>maintenance</html>"), "malformed", "HTML, not JSON"),
-    "error": (do.body({"error": {"message": "quota"}}), "malformed", "it has no choices; it says: quota"),
+    "error": (do.body({"error": {"message": "quota"}}), "malformed", "it holds no choice with a text; it says: quota"),
 }
 
 
@@ -524,7 +524,7 @@ def test_a_missing_key_is_told_by_its_variable(server, open_engine, monkeypatch)
 
 
 def test_details_are_one_printable_line(server, open_engine):
-    server.faults = {"a dog": [do.status(400, {"message": "a\r\n\x1b[31mb\u2028\u202ec\ud800 " + "x" * 10_000})]}
+    server.faults = {"a dog": [do.status(400, {"message": "a\r\n\x1b[31mb\u2028\u202ec " + "x" * 10_000})]}
     error = one(open_engine()).error
     assert error.startswith("refused: 400 Bad Request: a [31mb c xxx") and error.isprintable() and len(error) == 300
 
