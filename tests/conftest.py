@@ -15,8 +15,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from curate.models import clip_model
-
 # Tests share the cores: threads of products this small would mostly wait for each other. Read when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A library that img2dataset imports would ask the package index for its latest version.
@@ -77,15 +75,11 @@ def _scope(path: Path) -> str:
     return "torch" if needs_torch else str(path)
 
 
-TRY_OUT = clip_model._try_out
-
-
 @pytest.fixture(scope="session", autouse=True)
-def _trusted() -> Iterator[None]:
-    """Load models without a trial in a process of its own, which takes seconds for each, but where that is tested."""
+def _unfrozen() -> Iterator[None]:
+    """Keep what a run does at its end from undoing `gc.freeze`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clip_model, "_try_out", lambda *_: None)
-        patch.setattr(gc, "unfreeze", lambda: None)  # which a run does at its end
+        patch.setattr(gc, "unfreeze", lambda: None)
         yield
 
 

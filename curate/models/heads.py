@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F32
@@ -74,8 +73,8 @@ class Head:
         Raises RecipeError where the embeddings are of another model, by their dimension.
         """
         if embeddings.ndim != 2 or embeddings.shape[1] != self.dimension:
-            what = f"takes embeddings of {self.dimension} numbers; found {list(embeddings.shape)}"
-            raise RecipeError(f"head {self.path}: {what}; accepted: those of the model that it was trained on")
+            sizes = f"takes embeddings of {self.dimension} numbers; found {list(embeddings.shape)}"
+            raise RecipeError(f"head {self.path}: {sizes}; accepted: those of the model that it was trained on")
         scores = np.empty(len(embeddings), np.float32)
         rows = min(ROWS, MAX_BYTES // 4 // max(layer.weight.shape[1] for layer in self.layers))
         for start in range(0, len(embeddings), rows):
@@ -120,19 +119,16 @@ def _state_dict(content: bytes, path: str) -> dict[str, F32]:
     try:
         loaded = read_safetensors(content) if is_safe else read_torch_file(content, MAX_BYTES)
     except ValueError as error:
-        contents = str(error) if is_safe else f"no tensors, damaged ones, or code, which is never loaded ({error})"
         remedy = "" if is_safe else ". To take a head out of a saved module: torch.save(module.state_dict(), …)"
-        raise RecipeError(f"head {path}: found {contents}; {_ACCEPTED}{remedy}") from error
+        raise RecipeError(f"head {path}: found {error}; {_ACCEPTED}{remedy}") from error
     if isinstance(loaded, Mapping):
         loaded = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)), loaded)
     if not isinstance(loaded, Mapping) or not loaded:
         raise RecipeError(f"head {path}: found {type(loaded).__name__} without tensors; {_ACCEPTED}")
     tensors = {}
     for key, value in loaded.items():
-        if not (isinstance(key, str) and isinstance(value, np.ndarray)):
-            raise _wrong(path, loaded, f"{key} is {type(value).__name__}, no tensor")
-        if value.dtype.kind != "f":
-            raise _wrong(path, loaded, f"{key} is {value.dtype}, no tensor of floats")
+        if not (isinstance(key, str) and isinstance(value, np.ndarray) and value.dtype.kind == "f"):
+            raise _wrong(path, loaded, f"{key} is {getattr(value, 'dtype', type(value).__name__)}, no tensor of floats")
         tensors[key] = value.astype(np.float32)
         if not np.isfinite(tensors[key]).all():
             raise _wrong(path, loaded, f"{key} holds NaN or infinity")
@@ -185,15 +181,11 @@ def _merge(path: str, layers: tuple[Layer, ...], joints: list[bool]) -> Iterator
 def _activate(activation: Activation, x: F32) -> F32:
     if activation == "relu":
         return np.maximum(x, np.float32(0))
-    return x * _sigmoid(x) if activation == "silu" else _gelu(x.ravel()).reshape(x.shape)
+    if activation == "silu":
+        return x * _sigmoid(x)
+    from scipy.special import erf  # here: it takes a while to load
 
-
-@njit(nogil=True, cache=True)
-def _gelu(x: F32) -> F32:
-    activated = np.empty_like(x)
-    for i in range(len(x)):
-        activated[i] = 0.5 * x[i] * (1 + math.erf(x[i] / math.sqrt(2.0)))
-    return activated
+    return np.asarray(0.5 * x * (1 + erf(x.astype(np.float64) / math.sqrt(2))), np.float32)
 
 
 def _sigmoid(x: F32) -> F32:
@@ -201,8 +193,7 @@ def _sigmoid(x: F32) -> F32:
         return np.float32(1) / (np.float32(1) + np.exp(-x))
 
 
-def _wrong(path: str, tensors: Mapping[Any, Any], why: str) -> RecipeError:
-    first = itertools.islice(tensors.items(), 12)
-    shown = [f"{str(key)[:80]} {list(value.shape) if hasattr(value, 'shape') else ''}".strip() for key, value in first]
-    keys = ", ".join(shown) + (f" and {len(tensors) - 12} more" if len(tensors) > 12 else "")
-    return RecipeError(f"head {path}: {one_line(why, 300)}; found {keys}; {_ACCEPTED}")
+def _wrong(path: str, tensors: Mapping[Any, Any], problem: str) -> RecipeError:
+    shown = [f"{str(key)[:80]} {list(getattr(value, 'shape', ()))}" for key, value in tensors.items()]
+    keys = ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "")
+    return RecipeError(f"head {path}: {one_line(problem, 300)}; found {keys}; {_ACCEPTED}")

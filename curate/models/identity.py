@@ -102,12 +102,11 @@ def identify(options: OpenClip, device: str) -> dict[str, Any]:
     }
 
 
-def check_weights(options: OpenClip, identity: Mapping[str, Any]) -> int:
-    """Return the bytes of this machine's weights; raise RunError where they are others, RecipeError for none."""
+def check_weights(options: OpenClip, identity: Mapping[str, Any]) -> None:
+    """Raise RunError where this machine's weights are not those that were identified, RecipeError for none."""
     _, _, weights = _find_files(options)
     expected = identity["weights"]["sha256"]
     check_digests(f"measure.clip {options.name!r}", {weights: find_digest(weights)}, {weights: expected})
-    return os.stat(weights).st_blocks * 512
 
 
 def check_digests(where: str, digests: Mapping[str, str], expected: Mapping[str, str]) -> None:
@@ -141,7 +140,7 @@ def _find_files(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]
             return _find(options)
     except RecipeError as error:
         raise RecipeError(f"{where}: {error}") from None
-    except Exception as error:  # of many kinds: of the hub, of the network, of JSON
+    except (OSError, ValueError, RuntimeError, LookupError) as error:  # of the hub, of the network, of JSON
         name = f"{options.model}{f' ({options.pretrained})' if options.pretrained else ''}"
         what = f"{name} cannot be found or downloaded: {one_line(error, 400).rstrip('.')}. Without network"
         how = "give a folder as model (local-dir:FOLDER, onnx:FOLDER) or a file of weights as pretrained"

@@ -6,7 +6,6 @@ two are faster.
 """
 
 import ctypes
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -20,17 +19,15 @@ from PIL import Image
 from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import F32, I64
 from curate.base.process import CORES, ModelPool, threads
-from curate.base.wording import one_line
 from curate.models.encoder import Encoded, Encoder, Tokens, pad
 from curate.models.identity import OpenClip
-from curate.models.onnx_folder import OnnxFolder, Tokenizer, check_weights, identify, naming
+from curate.models.onnx_folder import OnnxFolder, Tokenizer, check_weights, identify
 from curate.models.weights import open_session
 
 __all__ = ("check_weights", "identify", "open_encoder", "resolve_device")
 
 _BATCH = {"cpu": 32, "cuda": 256}
 _PIECE = 4  # images or texts that a thread takes at a time at least: with fewer, matrix products are slow
-_SECONDS, _MORE = 30, 10  # that a graph may take, and more for each image or text: a loop may never end
 _CUDA = "CUDAExecutionProvider"
 _KINDS = {"float": np.float32, "float16": np.float16, "int64": np.int64, "int32": np.int32}
 
@@ -67,28 +64,19 @@ class _Graph(NamedTuple):
     where: str  # it is from, for messages
     session: Any
     output: str
+    dimension: int  # of the output's vectors
     fillers: dict[str, npt.NDArray[Any]]  # of inputs that the output does not depend on
 
     def run(self, feeds: dict[str, npt.NDArray[Any]]) -> F32:
         """Return unit vectors, float32 [n, dimension]; `feeds` may hold more than the graph takes. Raises RunError."""
-        import onnxruntime
-
         feeds = self.fillers | feeds
-        kinds = {put.name: _KINDS[put.type.removeprefix("tensor(").rstrip(")")] for put in self.session.get_inputs()}
+        kinds = {node.name: _KINDS[node.type.removeprefix("tensor(").rstrip(")")] for node in self.session.get_inputs()}
         inputs = {name: feeds[name].astype(kind, copy=False) for name, kind in kinds.items()}
-        options, seconds = onnxruntime.RunOptions(), _SECONDS + _MORE * max(map(len, inputs.values()))
-        timer = threading.Timer(seconds, setattr, (options, "terminate", True))
-        timer.start()
-        try:
-            features = self.session.run([self.output], inputs, options)[0].astype(np.float32, copy=False)
-        except Exception as error:
-            raise RunError(f"{self.output} takes over {seconds} s") if options.terminate else error from None
-        finally:
-            timer.cancel()
+        features = self.session.run([self.output], inputs)[0].astype(np.float32, copy=False)
         rows = max(map(len, inputs.values()))  # what is filled in has one
-        if features.ndim != 2 or len(features) != rows:
-            what = f"{self.output} has the shape {list(features.shape)} for a batch of {rows}"
-            raise RunError(f"{self.where}: {what}; accepted: a row for each")
+        if features.shape != (rows, self.dimension):
+            accepted = f"{[rows, self.dimension]}, by the batch and config.json's projection_dim"
+            raise RunError(f"{self.where}: {self.output} has the shape {list(features.shape)}; accepted: {accepted}")
         length = np.linalg.norm(features, axis=1, keepdims=True)
         unit: F32 = features / np.maximum(length, np.float32(1e-12))  # as torch's `normalize`
         return unit
@@ -139,8 +127,7 @@ class OnnxEncoder(Encoder):
 def open_encoder(options: OpenClip, device: str) -> OnnxEncoder:
     """Return the model, loaded on a device. Raises RecipeError or RunError where it cannot be loaded."""
     folder = OnnxFolder.of(options)
-    with naming(f"{folder.where}: tokenizer.json cannot be used"):
-        tokenizer = Tokenizer(folder.tokenizer)
+    tokenizer = Tokenizer(folder.tokenizer)
     load = partial(_load, folder, tokenizer)
     if device == "cpu":
         loaded = load(device)
@@ -158,32 +145,26 @@ def open_encoder(options: OpenClip, device: str) -> OnnxEncoder:
 
 
 def _load(folder: OnnxFolder, tokenizer: Tokenizer, device: str) -> _Graphs:
-    try:
-        sessions = [open_session(path, device) for path in folder.graphs]
-        shapes = {node.name: node.shape for session in sessions for node in session.get_inputs()}
-        outputs = [node.name for session in sessions for node in session.get_outputs()]
-        if not {"pixel_values", "input_ids"} <= {*shapes} <= {"pixel_values", "input_ids", "attention_mask"}:
-            accepted = "pixel_values, input_ids, and attention_mask if need be"
-            raise ValueError(f"inputs {', '.join(shapes)}; accepted: {accepted}")
-        if missing := {"image_embeds", "text_embeds"} - {*outputs}:
-            what = f"no output {min(missing)}, but {', '.join(outputs)}"
-            raise ValueError(f"{what}; accepted: a model exported with its projections")
-        if any(isinstance(shape[0], int) for shape in shapes.values()):
-            what = f"batches of {shapes['pixel_values'][0]} image and {shapes['input_ids'][0]} text"
-            raise ValueError(f"{what}; accepted: of any size")
-        word = pad([tokenizer.encode("a")], folder.context_length)
-        is_cut = not isinstance(shapes["input_ids"][1], int)
-        fillers: dict[str, npt.NDArray[Any]] = {
-            "pixel_values": folder.pixels.normalise([folder.pixels.view(Image.new("RGB", (8, 8)))]),
-            "input_ids": word.ids[:, : word.lengths[0]] if is_cut else word.ids,
-        }
-        fillers["attention_mask"] = np.ones_like(fillers["input_ids"])
-        images = _Graph(folder.where, sessions[0], "image_embeds", fillers)
-        texts = _Graph(folder.where, sessions[-1], "text_embeds", fillers)
-        for graph in (images, texts):  # so a model that cannot run fails when it is loaded
-            if (dimension := graph.run({}).shape[1]) != folder.dimension:
-                what = f"config.json has projection_dim {folder.dimension}"
-                raise ValueError(f"embeddings of {dimension} numbers, and {what}")
-    except Exception as error:  # of many kinds, of onnxruntime's
-        raise RunError(f"{folder.where}: cannot be loaded: {one_line(error, 400)}") from None
+    sessions = [open_session(path, device) for path in folder.graphs]
+    shapes = {node.name: node.shape for session in sessions for node in session.get_inputs()}
+    outputs = {node.name for session in sessions for node in session.get_outputs()}
+    if not {"pixel_values", "input_ids"} <= {*shapes} <= {"pixel_values", "input_ids", "attention_mask"}:
+        accepted = "pixel_values, input_ids, and attention_mask if need be"
+        raise RunError(f"{folder.where}: the graphs have inputs {', '.join(shapes)}; accepted: {accepted}")
+    if not {"image_embeds", "text_embeds"} <= outputs:
+        accepted = "image_embeds and text_embeds, of a model exported with its projections"
+        raise RunError(f"{folder.where}: the graphs have outputs {', '.join(sorted(outputs))}; accepted: {accepted}")
+    if any(isinstance(shape[0], int) for shape in shapes.values()):
+        raise RunError(f"{folder.where}: the graphs take batches of one size; accepted: of any size")
+    word = pad([tokenizer.encode("a")], folder.context_length)
+    is_cut = not isinstance(shapes["input_ids"][1], int)
+    fillers: dict[str, npt.NDArray[Any]] = {
+        "pixel_values": folder.pixels.normalise([folder.pixels.view(Image.new("RGB", (8, 8)))]),
+        "input_ids": word.ids[:, : word.lengths[0]] if is_cut else word.ids,
+    }
+    fillers["attention_mask"] = np.ones_like(fillers["input_ids"])
+    images = _Graph(folder.where, sessions[0], "image_embeds", folder.dimension, fillers)
+    texts = _Graph(folder.where, sessions[-1], "text_embeds", folder.dimension, fillers)
+    for graph in (images, texts):  # so a model that cannot run fails when it is loaded
+        graph.run({})
     return _Graphs(images, texts, is_cut)

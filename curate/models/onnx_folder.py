@@ -14,18 +14,17 @@ import json
 import mmap
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from pydantic import BaseModel, Field, ValidationError
 
-from curate.base.errors import RecipeError, RunError
-from curate.base.foreign import is_interrupt
+from curate.base.errors import RecipeError
 from curate.base.registry import version
 from curate.base.wording import one_line
 from curate.models.identity import ONNX, OpenClip, check_digests
@@ -39,10 +38,21 @@ _ACCEPTED = (
 _GRAPHS = ("vision_model.onnx", "text_model.onnx"), ("model.onnx",)
 _LIBRARIES = ("tokenizers", "ftfy", "pillow", "numpy")
 _MAX_JSON = 64 << 20  # bytes
-_MAX_STEPS = 15  # of a tokenizer, before its model, and their patterns: each may double a text
 _NORMALIZERS = ["NFC", "Replace", "Lowercase"]  # of OpenAI's tokenizer: what open_clip's cleaning has done before it
 # Protobuf's bytes of an entry `location`, which names a file of weights beside the graph, and how long the name is
 _LOCATION = re.compile(rb"\n\x08location\x12([\x00-\xff])")
+
+
+class _TextConfig(BaseModel):
+    max_position_embeddings: int = Field(77, ge=2, strict=True)  # transformers leaves out what is as usual
+
+
+class _Config(BaseModel):
+    """config.json, as transformers writes it."""
+
+    model_type: Literal["clip"]  # whose texts are read causally
+    projection_dim: int = Field(512, ge=2, strict=True)
+    text_config: _TextConfig = _TextConfig()
 
 
 @dataclass(frozen=True)
@@ -63,52 +73,33 @@ class OnnxFolder:
         where = f"measure.clip {options.name!r}: {options.model}"
         folder = Path(options.model.removeprefix(ONNX))
         config = _read_json(folder / "config.json", where)
-        if config.get("model_type") != "clip":
-            what = f"config.json has model_type {config.get('model_type')!r}"
-            raise RecipeError(f"{where}: {what}; accepted: clip, whose texts are read causally")
-
-        def number(settings: Mapping[str, Any], key: str, usual: int) -> int:
-            value = settings.get(key, usual)  # transformers leaves out what is as usual
-            if type(value) is not int or value < 2:
-                accepted = "a number, as transformers writes it"
-                raise RecipeError(f"{where}: config.json has {key} {value!r}; accepted: {accepted}")
-            return value
-
+        try:
+            settings = _Config.model_validate(config)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            key = ".".join(map(str, fault["loc"]))
+            raise RecipeError(f"{where}: config.json has {key} {fault['input']!r:.80}: {fault['msg']}") from None
         pixels = Pixels.of(_read_json(folder / "preprocessor_config.json", where), where)
-        places = [[place / name for name in names] for names in _GRAPHS for place in (folder / "onnx", folder)]
-        graphs = next((paths for paths in places if all(path.is_file() for path in paths)), None)
+        layouts = [[parent / name for name in names] for names in _GRAPHS for parent in (folder / "onnx", folder)]
+        graphs = next((paths for paths in layouts if all(path.is_file() for path in paths)), None)
         if graphs is None:
             raise RecipeError(f"{where}: no graphs; {_ACCEPTED}")
         tokenizer = _read(folder / "tokenizer.json", where)
-        dimension = number(config, "projection_dim", 512)
-        text = config.get("text_config") or {}
-        if not isinstance(text, dict):
-            raise RecipeError(f"{where}: config.json has text_config {str(text)[:80]!r}; accepted: an object")
-        context_length = number(text, "max_position_embeddings", 77)
-        return cls(where, tuple(graphs), config, pixels, tokenizer, dimension, context_length)
+        context_length = settings.text_config.max_position_embeddings
+        return cls(where, tuple(graphs), config, pixels, tokenizer, settings.projection_dim, context_length)
 
     def digests(self) -> dict[str, str]:
         """Return the sha256 of each graph, and of each file of weights that it names, by name. Raises RecipeError."""
+        digests = {}
         try:
-            return {file.name: find_digest(str(file)) for file in self.files()}
-        except OSError as error:
-            raise RecipeError(f"{self.where}: {one_line(error)}") from None
-
-    def files(self) -> list[Path]:
-        """Return the graphs, and the files of weights that they name. Raises RecipeError."""
-        return [*self.graphs, *(graph.parent / name for graph in self.graphs for name in self._locations(graph))]
-
-    def _locations(self, graph: Path) -> Iterator[str]:
-        """Yield the files of weights that a graph names. Raises RecipeError where one would be elsewhere."""
-        if not graph.stat().st_size:
-            raise RecipeError(f"{self.where}: {graph} is empty")
-        with open(graph, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            names = {bytes(content[m.end() : m.end() + m[1][0]]) for m in _LOCATION.finditer(content)}
-        for name in sorted(map(os.fsdecode, names)):
-            if not re.fullmatch(r"[\w.-]{1,127}", name) or name in (".", ".."):
-                what = f"{graph.name} names weights in {name[:100]!r}"
-                raise RecipeError(f"{self.where}: {what}; accepted: a file beside it")
-            yield name
+            for graph in self.graphs:
+                with open(graph, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                    names = {os.fsdecode(content[m.end() : m.end() + m[1][0]]) for m in _LOCATION.finditer(content)}
+                for name in (graph.name, *sorted(names)):
+                    digests[name] = find_digest(str(graph.parent / name))
+        except (OSError, ValueError) as error:  # the latter of an empty file
+            raise RecipeError(f"{self.where}: {graph}: {one_line(error)}") from None
+        return digests
 
 
 def identify(options: OpenClip, device: str) -> dict[str, Any]:
@@ -137,12 +128,11 @@ def identify(options: OpenClip, device: str) -> dict[str, Any]:
     }
 
 
-def check_weights(options: OpenClip, identity: Mapping[str, Any]) -> int:
-    """Return the bytes that this machine's graphs and weights take; see `curate.models.identity.check_weights`."""
+def check_weights(options: OpenClip, identity: Mapping[str, Any]) -> None:
+    """See `curate.models.identity.check_weights`."""
     folder = OnnxFolder.of(options)
     files = folder.digests() | {"tokenizer.json": hashlib.sha256(folder.tokenizer).hexdigest()}
     check_digests(folder.where, files, identity["weights"]["files"] | {"tokenizer.json": identity["tokenizer"]})
-    return sum(file.stat().st_blocks * 512 for file in folder.files())
 
 
 def _read(path: Path, where: str) -> bytes:
@@ -244,53 +234,27 @@ class Tokenizer:
     """Texts as a model reads them: open_clip's cleaning, then `tokenizer.json`."""
 
     def __init__(self, content: bytes) -> None:
-        """Raises ValueError or Exception, of the package tokenizers, where it is none."""
+        """Raises ValueError where it is none of CLIP's."""
         from tokenizers import Tokenizer, normalizers, processors
 
         self._tokenizer = Tokenizer.from_buffer(content)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True  # a caption's own <|endoftext|> is text
-        steps: list[dict[str, Any]] = []
-        for part in filter(None, (self._tokenizer.normalizer, self._tokenizer.pre_tokenizer)):
-            json.loads(part.__getstate__(), object_hook=lambda step: steps.append(step) or step)  # type: ignore[func-returns-value]
-        ending = getattr(self._tokenizer.model, "end_of_word_suffix", None) or ""  # BPE alone has one
-        suffix = {"content": ending, "pattern": {"String": " " * 99}}
-        if len(steps) > _MAX_STEPS or any(map(_grows, [*steps, suffix])):
-            raise ValueError("it may make a long text of a short one")
         normalizer = json.loads(content).get("normalizer") or {}
         self._lowers = [step["type"] for step in normalizer.get("normalizers", [])] == _NORMALIZERS
         if self._lowers:
             self._tokenizer.normalizer = normalizers.Sequence([])
-        has_ends = self._tokenizer.num_special_tokens_to_add(False) == 2
-        ends, whole = (self._tokenizer.encode(text).ids if has_ends else [0] for text in ("", "a"))
-        if ends != [whole[0], whole[-1]]:
-            raise ValueError("it puts no begin and end token around texts")
-        self._tokenizer.post_processor = processors.Sequence([])  # which might repeat a text
+        ends, word = (self._tokenizer.encode(text).ids for text in ("", "a"))
+        if len(ends) != 2 or ends != [word[0], word[-1]]:
+            raise ValueError("tokenizer.json puts no begin and end token around texts")
+        self._tokenizer.post_processor = processors.Sequence([])
         self._begin, self.end = ends  # the ids around a text
 
     def encode(self, text: str) -> list[int]:
-        """Return the token ids of a text, not cut, begin and end included. Raises RunError where it has none."""
+        """Return the token ids of a text, not cut, begin and end included."""
         import ftfy
 
         text = " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
-        with naming(f"tokenizer.json cannot read {text[:80]!r}"):
-            ids = self._tokenizer.encode(text.lower() if self._lowers else text).ids
+        ids = self._tokenizer.encode(text.lower() if self._lowers else text).ids
         return [self._begin, *ids, self.end]
-
-
-@contextmanager
-def naming(what: str) -> Iterator[None]:
-    """Raise what the package tokenizers does, whose panics are no Exception, as RunError."""
-    try:
-        yield
-    except BaseException as error:
-        if is_interrupt(error):
-            raise
-        raise RunError(f"{what}: {one_line(error, 400)}") from None
-
-
-def _grows(step: dict[str, Any]) -> bool:
-    """Return whether a step of a tokenizer may more than double a text."""
-    pattern, content = step.get("pattern", {}).get("String", ""), step.get("content", step.get("prepend", ""))
-    return "precompiled_charsmap" in step or len(content) > max(1, len(pattern))

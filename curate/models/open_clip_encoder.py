@@ -15,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from curate.base.errors import RecipeError, RunError
+from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F32, I64
 from curate.base.process import ModelPool
-from curate.base.wording import one_line
 from curate.models.encoder import Encoded, Encoder, Tokens, pad
 from curate.models.hugging_face import each_device, to_dtype
 from curate.models.identity import OpenClip, check_weights, identify, resolve_device
@@ -123,7 +122,7 @@ def encode_cut(tower: TextTower, ids: Any) -> Any:
 
 
 def open_encoder(options: OpenClip, device: str) -> OpenClipEncoder:
-    """Return the model, loaded on a device. Raises RecipeError or RunError where it cannot be loaded."""
+    """Return the model, loaded on a device. Raises RecipeError where its context cannot be stretched."""
     nets = ModelPool(partial(_load, options, options.resolve_precision(device)), partial(each_device, device))
     batch = _BATCH[device.partition(":")[0]] if options.batch == "auto" else options.batch
     with nets.use() as net:
@@ -135,17 +134,12 @@ def _load(options: OpenClip, precision: str, device: str) -> _Net:
     import torch
 
     _keep_memory()
-    try:
-        how = {"pretrained": options.pretrained, "precision": precision, "device": device}
-        net, _, transform = open_clip.create_model_and_transforms(options.model, **how)
-        tokenizer = open_clip.get_tokenizer(options.model)
-        if options.context_length:
-            tokenizer = stretch(net, tokenizer, options.context_length)
-    except RecipeError:
-        raise
-    except Exception as error:  # of many kinds
-        where = f"measure.clip {options.name!r}: {options.model}"
-        raise RunError(f"{where} cannot be loaded: {one_line(error, 400)}") from None
+    net, _, transform = open_clip.create_model_and_transforms(
+        options.model, options.pretrained, precision=precision, device=device
+    )
+    tokenizer = open_clip.get_tokenizer(options.model)
+    if options.context_length:
+        tokenizer = stretch(net, tokenizer, options.context_length)
     net.eval().requires_grad_(False)
     view, normalize = _split(transform, device)
     tower = None

@@ -10,24 +10,21 @@ import onnx
 import pytest
 from PIL import Image
 
-import curate
 from curate.base import process
 from curate.base.errors import RecipeError, RunError
-from curate.models import clip_model, onnx_encoder, weights
+from curate.models import onnx_encoder, weights
 from curate.models.clip_model import identify, load_encoder
 from curate.models.identity import OpenClip
 from curate.models.onnx_encoder import OnnxEncoder, open_encoder
 from curate.models.onnx_folder import Pixels, Tokenizer
 from curate.recipe.recipe import load_recipe, parse_recipe
 from curate.signals.clip import Clip, _key
-from tests.conftest import TRY_OUT
 from tests.laws import pools
 from tests.models.clips import export_onnx, tokenizer, write_model
 from tests.models.test_encoder import TEXTS, picture
 
 pytestmark = pytest.mark.slow
 
-PANIC = '{"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}'  # which ends in no Exception
 MODES = ("RGB", "L", "P", "RGBA", "CMYK", "1", "LA", "YCbCr", "I;16")
 SIZES = [(90, 70), (70, 91), (64, 64), (64, 67), (67, 64), (200, 63), (3, 200), (71, 64), (1000, 801), (65, 68)]
 
@@ -256,18 +253,6 @@ def test_weights_beside_a_graph(models: tuple[str, str], graphs: Path) -> None:
         identify(options)
 
 
-@pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "a/b"])
-def test_weights_elsewhere(graphs: Path, location: str) -> None:
-    path = graphs / "onnx/text_model.onnx"
-    onnx.save(onnx.load(path), path, save_as_external_data=True, location="data", size_threshold=100)
-    content = path.read_bytes()
-    for_entry = b"\n\x08location\x12"
-    assert for_entry + b"\x04data" in content
-    path.write_bytes(content.replace(for_entry + b"\x04data", for_entry + bytes([len(location)]) + location.encode()))
-    with pytest.raises(RecipeError, match=r"names weights in .*; accepted: a file beside it"):
-        identify(Clip(model=f"onnx:{graphs}"))
-
-
 def test_a_tokenizer_that_is_another_on_a_worker(graphs: Path) -> None:
     options = Clip(model=f"onnx:{graphs}", batch=9)
     known = identify(options)
@@ -302,18 +287,23 @@ def rename(graphs: Path, old: str, new: str) -> None:
         (lambda g: without(g, "config.json"), r"config\.json cannot be read .*; accepted: a folder with config\.json"),
         (lambda g: without(g, "tokenizer.json"), r"tokenizer\.json cannot be read"),
         (lambda g: without(g, "onnx/text_model.onnx"), r"no graphs; accepted: .* or one model\.onnx"),
-        (lambda g: config(g, model_type="siglip"), "model_type 'siglip'; accepted: clip"),
+        (lambda g: config(g, model_type="siglip"), "model_type 'siglip': .* 'clip'"),
         (lambda g: config(g, projection_dim="32"), "projection_dim '32'"),
-        (lambda g: config(g, text_config={"max_position_embeddings": 1}), "max_position_embeddings 1"),
-        (lambda g: config(g, projection_dim=31), "embeddings of 32 numbers, and config.json has projection_dim 31"),
-        (lambda g: config(g, text_config=[1]), r"text_config '\[1\]'; accepted: an object"),
+        (
+            lambda g: config(g, text_config={"max_position_embeddings": 1}),
+            "text_config.max_position_embeddings 1: .*greater than or equal to 2",
+        ),
+        (
+            lambda g: config(g, projection_dim=31),
+            r"image_embeds has the shape \[1, 32\]; accepted: \[1, 31\], by the batch and config.json's projection_dim",
+        ),
+        (lambda g: config(g, text_config=[1]), r"text_config \[1\]: "),
         (lambda g: (g / "config.json").write_text("["), r"config\.json is no JSON"),
-        (lambda g: (g / "tokenizer.json").write_text("{}"), r"tokenizer\.json cannot be used"),
-        (lambda g: (g / "tokenizer.json").write_text(PANIC), r"tokenizer\.json cannot be used: .*Precompiled"),
+        (lambda g: (g / "tokenizer.json").write_text("{}"), "cannot be loaded: .*Tokenizer"),
         (lambda g: (g / "onnx/text_model.onnx").write_bytes(b"no graph"), "cannot be loaded"),
-        (lambda g: (g / "onnx/text_model.onnx").write_bytes(b""), "is empty"),
+        (lambda g: (g / "onnx/text_model.onnx").write_bytes(b""), "empty file"),
         (lambda g: rename(g, "pixel_values", "image"), "inputs image, input_ids; accepted: pixel_values"),
-        (lambda g: rename(g, "image_embeds", "pooled"), "no output image_embeds, but pooled, text_embeds"),
+        (lambda g: rename(g, "image_embeds", "pooled"), "outputs pooled, text_embeds; accepted: image_embeds and"),
     ],
 )
 def test_folders_that_are_refused(graphs: Path, harm: Any, said: str) -> None:
@@ -400,81 +390,6 @@ def test_a_batch_that_memory_does_not_hold_is_halved(models: tuple[str, str], mo
     assert sizes == [8, 4, 2, 2, 4, 2, 2] and encoder.batch == 2
 
 
-# ---------------------------------------------------------------- what takes memory or time without end
-LONG = {"type": "Replace", "pattern": {"String": "zq"}, "content": "zq" * 1000}  # of a text that no trial has
-TWICE = {"type": "Split", "pattern": {"Regex": "(a+a+)+y"}, "behavior": "Isolated", "invert": False}
-
-
-def constant(size: int) -> list[Any]:
-    """Nodes of a sum of so many zeros, by the shape of a batch, so that it is made as the graph runs."""
-    numbers = (("zero", [0]), ("size", [size]))
-    made = [onnx.helper.make_node("Constant", [], [name], value_ints=value) for name, value in numbers]
-    steps = (("Shape", ["pixel_values"], "shape"), ("Gather", ["shape", "zero"], "n"), ("Mul", ["n", "size"], "many"))
-    steps += (("ConstantOfShape", ["many"], "zeros"), ("ReduceSum", ["zeros"], "w"))  # type: ignore[assignment]
-    return made + [onnx.helper.make_node(kind, inputs, [output]) for kind, inputs, output in steps]
-
-
-def loop(rounds: int) -> list[Any]:
-    """Nodes of a loop of so many rounds."""
-    h, kind = onnx.helper, onnx.TensorProto
-    values = ("i", kind.INT64), ("on", kind.BOOL), ("x", kind.FLOAT)
-    inputs = [h.make_tensor_value_info(name, of, []) for name, of in values]
-    outputs = [h.make_tensor_value_info(f"{name}2", of, []) for name, of in values[1:]]
-    nodes = [h.make_node("Identity", [name], [f"{name}2"]) for name, _ in values[1:]]
-    body = h.make_graph(nodes, "body", inputs, outputs)
-    constants = ("rounds", kind.INT64, rounds), ("yes", kind.BOOL, True), ("x0", kind.FLOAT, 0.0)
-    made = [h.make_node("Constant", [], [n], value=h.make_tensor(n, of, [], [value])) for n, of, value in constants]
-    return [*made, h.make_node("Loop", ["rounds", "yes", "x0"], ["w"], body=body)]
-
-
-def add(graphs: Path, nodes: list[Any]) -> None:
-    """Adds what nodes give, w, to the image's embedding."""
-    path = graphs / "onnx/vision_model.onnx"
-    model = onnx.load(path)
-    for node in model.graph.node:
-        node.output[:] = ["before" if name == "image_embeds" else name for name in node.output]
-    model.graph.node.extend([*nodes, onnx.helper.make_node("Add", ["before", "w"], ["image_embeds"])])
-    onnx.save(model, path)
-
-
-def change_tokenizer(graphs: Path, **changes: Any) -> None:
-    (graphs / "tokenizer.json").write_text(json.dumps(tokenizer() | changes))
-
-
-HARM = {
-    "memory": (lambda graphs: add(graphs, constant(2_000_000_000)), r"cannot be loaded: .*; tried in a process"),
-    "time": (lambda graphs: add(graphs, loop(1 << 62)), r"cannot be loaded: .*; tried in a process with 2 s"),
-    "tokenizer": (lambda graphs: change_tokenizer(graphs, normalizer=LONG), "it may make a long text of a short one"),
-}
-
-
-@pytest.fixture
-def tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clip_model, "_try_out", TRY_OUT)
-
-
-@pytest.mark.usefixtures("tried")
-@pytest.mark.parametrize("case", HARM)
-def test_models_that_never_end_or_take_all_memory(graphs: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """End in a process of their own, and are not loaded here, nor tried once more by another thread."""
-    harm, message = HARM[case]
-    harm(graphs)
-    monkeypatch.setattr(clip_model, "_SECONDS", 2 if case == "time" else 40)
-    for _ in range(2):
-        with pytest.raises(RunError, match=f"measure.clip 'clip': {message}".replace("': ", "': .*")):
-            load_encoder(Clip(model=f"onnx:{graphs}"))
-        monkeypatch.setattr(clip_model.subprocess, "run", lambda *_, **__: pytest.fail("tried again"))
-
-
-def test_a_graph_that_does_not_end_in_a_batch(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it may on an image that no trial has."""
-    monkeypatch.setattr(onnx_encoder, "_SECONDS", 0.5)
-    monkeypatch.setattr(onnx_encoder, "_MORE", 0)
-    add(graphs, loop(1 << 62))
-    with pytest.raises(RunError, match=r"cannot be loaded: image_embeds takes over 0\.5 s"):
-        open_encoder(Clip(model=f"onnx:{graphs}"), "cpu")
-
-
 def test_a_graph_of_one_row_for_any_batch(graphs: Path) -> None:
     """NumPy would give all images the embedding of the first."""
     path = graphs / "onnx/vision_model.onnx"
@@ -487,31 +402,9 @@ def test_a_graph_of_one_row_for_any_batch(graphs: Path) -> None:
     encoder = open_encoder(Clip(model=f"onnx:{graphs}"), "cpu")
     views = [encoder.view(Image.new("RGB", (8, 8), (shade, 0, 0))) for shade in (0, 100, 200)]
     encoder.encode_images(views[:1])
-    message = r"^measure.clip 'clip': onnx:.*: image_embeds has the shape \[1, \d+\] for a batch of 3; accepted: a row"
+    message = r"^measure.clip 'clip': onnx:.*: image_embeds has the shape \[1, 32\]; accepted: \[3, 32\]"
     with pytest.raises(RunError, match=message):
         encoder.encode_images(views)
-
-
-@pytest.mark.usefixtures("tried")
-def test_a_model_is_tried_once(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options, known = Clip(model=f"onnx:{graphs}"), identify(Clip(model=f"onnx:{graphs}"))
-    monkeypatch.setattr(process, "_shared", process.Cache())  # where another test's equal model may be
-    load_encoder(options, known)
-    monkeypatch.setattr(process, "_shared", process.Cache())
-    monkeypatch.setattr(clip_model.subprocess, "run", None)
-    load_encoder(options, known)
-
-
-@pytest.mark.usefixtures("tried")
-def test_the_demo_s_model_is_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy of it is not, byte for byte; one that differs is."""
-    monkeypatch.setattr(clip_model.subprocess, "run", None)
-    options = Clip(model=f"onnx:{shutil.copytree(Path(curate.__file__).parent / 'demo/clip', tmp_path / 'clip')}")
-    assert len(load_encoder(options).encode_texts(["a dog"])[0]) == 1
-    with open(tmp_path / "clip/tokenizer.json", "a") as tokenizer:
-        tokenizer.write("\n")
-    with pytest.raises(TypeError):
-        load_encoder(options)
 
 
 def test_a_tokenizer_of_words() -> None:
@@ -520,17 +413,3 @@ def test_a_tokenizer_of_words() -> None:
     words = {"type": "WordLevel", "vocab": ours["model"]["vocab"], "unk_token": "<|endoftext|>"}
     ours = Tokenizer(json.dumps(ours | {"model": words}).encode())
     assert len(ours.encode("a dog")) == 4
-
-
-@pytest.mark.parametrize("part", ["normalizer", "pre_tokenizer"])
-def test_tokenizers_whose_steps_double_a_text(part: str) -> None:
-    double = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": False}
-    steps = {"type": "Sequence", f"{part.replace('_', '')}s": [double] * 40}
-    with pytest.raises(ValueError, match="may make a long text of a short one"):
-        Tokenizer(json.dumps(tokenizer() | {part: steps}).encode())
-
-
-def test_an_expression_that_takes_too_long() -> None:
-    ours = Tokenizer(json.dumps(tokenizer() | {"pre_tokenizer": TWICE}).encode())
-    with pytest.raises(RunError, match=r"tokenizer\.json cannot read 'aaa.*retry-limit"):
-        ours.encode("a" * 60)
