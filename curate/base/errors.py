@@ -5,7 +5,6 @@
     │   └── UnknownColumn         an expression names a column that there is not
     └── RunError        the run or the check failed                                       exit 1
         ├── TransientError        another attempt at the same work may succeed
-        ├── SignalError           a signal of another package failed on an image
         ├── ConservationError     rows in are not kept + dropped + failed
         └── DamagedError          a file of a run was read, and is not what was written
 
@@ -47,14 +46,6 @@ class TransientError(RunError):
     """Another attempt may succeed: a file that was read before cannot be read now, or the other way round."""
 
     permanent = False
-
-
-class SignalError(RunError):
-    """A signal of another package failed on an image: that of `row`, from 0, of the rows that it was given."""
-
-    def __init__(self, message: str, row: int = 0) -> None:
-        super().__init__(message)
-        self.row = row
 
 
 class ConservationError(RunError):

@@ -16,8 +16,8 @@ from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from curate.base.errors import RecipeError
-from curate.base.foreign import FOREIGN, ForeignKind, is_interrupt
-from curate.base.wording import describe_error, did_you_mean, source_line
+from curate.base.foreign import FOREIGN, ForeignKind
+from curate.base.wording import describe_error, did_you_mean
 
 K = TypeVar("K")
 
@@ -97,12 +97,6 @@ class Registry(Generic[K]):
         foreign = _load(self)[1].get(key)
         return foreign.package if foreign else None
 
-    @property
-    def accepted(self) -> str:
-        """What messages say of a foreign kind."""
-        name = self.interface.rpartition(":")[2]
-        return f"a class derived from {name}" if self.by_class else f"an object of class {name}"
-
     def accepts(self, kind: Any) -> bool:
         """Return whether an object is a kind of this registry."""
         base = _import(self.interface) if self.interface else object
@@ -131,8 +125,8 @@ def _load(registry: Registry[Any]) -> tuple[Mapping[str, Any], Mapping[str, Fore
             twice = f"two {registry.what}s are named {entry.name!r}"
             raise RecipeError(f"{twice}: one of {other}, one of package {package}; uninstall one")
         kinds[entry.name] = loaded
-        foreign[entry.name] = ForeignKind(registry.what, entry.name, package, entry.module, loaded)
-    FOREIGN.update({(kind.what, kind.key): kind for kind in foreign.values()})
+        foreign[entry.name] = ForeignKind(f"{registry.what} {entry.name!r}", package, entry.module, loaded)
+    FOREIGN.update({kind.label: kind for kind in foreign.values()})
     return MappingProxyType(kinds), MappingProxyType(foreign), MappingProxyType(broken)
 
 
@@ -147,27 +141,14 @@ def _load_foreign(registry: Registry[Any], entry: importlib.metadata.EntryPoint,
     Raises RecipeError, which names its package, where it cannot be loaded or is no kind.
     """
     sharing = [other for other in _REGISTRIES if other.group == registry.group]
-    what = " or ".join(dict.fromkeys(other.what for other in sharing))
-    where = f"{what} {entry.name!r} of package {package}: {entry.value}"
-    module = entry.module.partition(".")[0]
+    label = f"{' or '.join(dict.fromkeys(other.what for other in sharing))} {entry.name!r} of package {package}"
     try:
         kind = entry.load()
-    except BaseException as error:  # another package's code: of any kind
-        if is_interrupt(error):
-            raise
-        reason = describe_error(error, module)
-        raise RecipeError(f"{where} cannot be loaded: {reason}; repair or uninstall the package") from error
-    kind_class = kind if isinstance(kind, type) else type(kind)
-    line = "" if kind_class.__module__.startswith(_PREFIX) else source_line(kind_class)
-    if not registry.accepts(kind):
-        if any(other.accepts(kind) for other in sharing):
-            return None
-        named = f"{'the class' if kind is kind_class else 'an object of class'} {kind_class.__name__}{line}"
-        raise RecipeError(f"{where} is {named}; accepted: {' or '.join(other.accepted for other in sharing)}")
-    section = getattr(kind, "section", None)
-    if isinstance(section, type) and not hasattr(section, "model_fields"):
-        named = f"{section.__name__}{source_line(section)}"
-        raise RecipeError(f"{where}: its section {named} is no Section; accepted: a class derived from Section")
-    if (key := getattr(kind, "key", None)) != entry.name:
-        raise RecipeError(f"{where} has the key {key!r}; accepted: {entry.name!r}, the entry point's name")
-    return kind
+    except Exception as error:  # another package's code: of any kind
+        reason = describe_error(error, entry.module.partition(".")[0])
+        raise RecipeError(f"{label}: {entry.value} cannot be loaded: {reason}; repair or uninstall it") from error
+    if not any(other.accepts(kind) for other in sharing) or getattr(kind, "key", None) != entry.name:
+        bases = " or ".join(other.interface.rpartition(":")[2] for other in sharing)
+        accepted = f"a kind ({bases}) with the entry point's name as its key"
+        raise RecipeError(f"{label}: {entry.value} is {kind!r:.200}; accepted: {accepted}")
+    return kind if registry.accepts(kind) else None

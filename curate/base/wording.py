@@ -2,7 +2,6 @@
 
 import difflib
 import email.utils
-import inspect
 import math
 import re
 import struct
@@ -11,7 +10,6 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from curate.base.errors import CurateError
 
@@ -93,14 +91,6 @@ def describe_error(error: BaseException, package: str | None = None) -> str:
         return text
     _, code, line = [frame for frame in outside if frame[0] == outside[0][0]][-1]
     return f"{text} at {Path(code.co_filename).name}:{line} in {code.co_name}"
-
-
-def source_line(code: Any) -> str:
-    """Return " at FILE:LINE", where a class or function begins; empty where its source is not there."""
-    try:
-        return f" at {Path(inspect.getfile(code)).name}:{inspect.getsourcelines(code)[1]}"
-    except (OSError, TypeError):
-        return ""
 
 
 def did_you_mean(name: str, known: Iterable[str], part: Callable[[str], str] = str.lower) -> str:

@@ -16,14 +16,14 @@ import pyarrow.compute as pc
 from curate.base import schema
 from curate.base.errors import DamagedError
 from curate.base.process import in_threads
-from curate.measure.images import Column, EmbeddingColumns, by_name
+from curate.measure.images import EmbeddingColumns, by_name
 from curate.measure.settings import MeasureSettings
 from curate.pool.formats.input_format import InputPart
 from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading, find_format
 from curate.recipe.measure import column_prefix
 from curate.recipe.source import Source
-from curate.signals.signal import Embedder, EmbeddingSignal, ImageSignal, PrecomputedSignal, Signal, TextSignal
+from curate.signals.signal import Column, Embedder, EmbeddingSignal, ImageSignal, PrecomputedSignal, Signal, TextSignal
 from curate.store.tables import UnitTables, as_made
 
 

@@ -6,31 +6,34 @@ signals; each model holds at most a batch of each unit.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
+import PIL.Image
 import pyarrow as pa
 
 from curate.base import schema
 from curate.base.numeric.vectors import no_embeddings
 from curate.base.process import CORES, Backlog, groups, in_threads
+from curate.base.wording import describe_error
 from curate.read.image import ImageFacts, measure_image
 from curate.read.phash import hash_small
 from curate.recipe.measure import Image
-from curate.signals.signal import Collector, Embedder, ImageSignal, Signal, SignalOutput
+from curate.signals.signal import Collector, Column, Embedder, ImageSignal, Signal, SignalOutput
 
 ImageBytes = bytes | memoryview | None
 
 FACTS = ("width", "height", "format", "sha256", "phash")
 """The columns of `samples` that images give, beside status and error."""
 _FACTS = pa.schema([schema.SAMPLES.field(name) for name in (*FACTS, "status", "error")])
+_UNUSABLE = ValueError, TypeError, OSError, MemoryError  # of one image; any other exception of a signal ends the run
 # Images that a thread takes at a time where no model waits for them: handing one over costs as much as reading its
 # header
 _TOGETHER, _TOGETHER_BYTES = 32, 1 << 21
 # Images of all units in hand that wait, decoded, for their signals: enough for the next while a model takes a batch
 _DECODED = Backlog(8 * CORES + 64)
 _NO_IMAGE = ImageFacts(status="no_image")
-Column: TypeAlias = "pa.ChunkedArray | pa.Array"
 
 
 def image_schema(signals: Sequence[ImageSignal]) -> pa.Schema:
@@ -39,37 +42,64 @@ def image_schema(signals: Sequence[ImageSignal]) -> pa.Schema:
 
 
 def measure_images(
-    images: Iterator[ImageBytes], captions: pa.Array, options: Image, signals: Sequence[ImageSignal]
+    images: Iterator[ImageBytes],
+    captions: pa.Array,
+    options: Image,
+    signals: Sequence[ImageSignal],
+    labels: Sequence[str],
 ) -> pa.Table:
     """Return the facts of each image, null where there is none to be read, and the output of each signal.
 
-    Raises SignalError where a signal of another package fails; its row is counted from the first of these.
+    An exception in a signal has the image's label as a note.
     """
-    collectors = [signal.start(captions) for signal in signals]
-    observers = [collector.observe for collector in collectors]
+    works = [_SignalWork(signal, signal.start(captions), [None] * len(captions)) for signal in signals]
+    observers = [work.observe for work in works]
 
-    def measure(some: list[ImageBytes]) -> list[ImageFacts]:
-        return [_NO_IMAGE if data is None else measure_image(data, options, observers) for data in some]
+    def measure(group: list[ImageBytes]) -> list[ImageFacts]:
+        return [_NO_IMAGE if data is None else measure_image(data, options, observers) for data in group]
 
-    some_at_a_time = groups(images, lambda data: len(data or b""), _TOGETHER_BYTES, 1 if signals else _TOGETHER)
+    image_groups = groups(images, lambda data: len(data or b""), _TOGETHER_BYTES, 1 if signals else _TOGETHER)
     facts: list[ImageFacts] = []
-    for some in in_threads(measure, some_at_a_time, _DECODED):
-        first = len(facts)
-        facts += [_collect(collectors, row, fact) for row, fact in enumerate(some, first)] if collectors else some
-    columns = _fact_columns(facts)
-    for signal, collector in zip(signals, collectors, strict=True):
-        columns |= output_columns(signal, collector.finish(), len(facts))
+    try:
+        for group in in_threads(measure, image_groups, _DECODED):
+            for fact in group:
+                for work, observation in zip(works, fact.observed, strict=False):  # empty where it cannot be read
+                    work.add(len(facts), observation)
+                facts.append(fact._replace(observed=()))
+    except Exception as error:  # a package's code: of any kind
+        error.add_note(labels[len(facts)])
+        raise
+    columns: dict[str, Any] = _fact_columns(facts)
+    for work in works:
+        columns |= output_columns(work.signal, work.collector.finish(), len(facts), work.errors)
     return pa.table(columns, schema=image_schema(signals))
 
 
-def _collect(collectors: Sequence[Collector], row: int, facts: ImageFacts) -> ImageFacts:
-    """Give a row's observations to those who wait for them; returns the facts without."""
-    if not facts.observed:
-        return facts
-    for collector, observation in zip(collectors, facts.observed, strict=True):
-        if observation is not None:
-            collector.add(row, observation)
-    return facts._replace(observed=())
+@dataclass(frozen=True)
+class _SignalWork:
+    """A signal at work on images."""
+
+    signal: ImageSignal
+    collector: Collector
+    errors: list[str | None]  # of images that it cannot use
+
+    def observe(self, image: PIL.Image.Image) -> Any:
+        try:
+            return self.collector.observe(image)
+        except _UNUSABLE as error:
+            return _Unusable(describe_error(error))
+
+    def add(self, row: int, observation: Any) -> None:
+        if isinstance(observation, _Unusable):
+            self.errors[row] = observation.error
+        elif observation is not None:
+            self.collector.add(row, observation)
+
+
+class _Unusable(NamedTuple):
+    """Takes the place of an observation."""
+
+    error: str
 
 
 def _fact_columns(facts: Sequence[ImageFacts]) -> dict[str, pa.Array]:
@@ -104,12 +134,16 @@ def output_schema(signals: Sequence[Signal]) -> pa.Schema:
     return pa.schema(fields)
 
 
-def output_columns(signal: Signal, output: SignalOutput, rows: int) -> dict[str, pa.Array]:
+def output_columns(
+    signal: Signal, output: SignalOutput, rows: int, errors: Sequence[str | None] = ()
+) -> dict[str, Column]:
     """Return a signal's output by name; without embeddings that it was to give, rows have none."""
-    columns = [*output.columns, *([] if output.errors is None else [output.errors])]
+    columns = list(output.columns)
+    if isinstance(signal, ImageSignal) and signal.package:
+        columns.append(pa.array(errors, pa.string()))
     if isinstance(signal, Embedder):
         columns += output.embeddings or [no_embeddings(signal.dimension, rows)] * 2
-    return dict(zip(output_schema([signal]).names, columns, strict=True))
+    return signal.by_name(columns, rows, output_schema([signal]))
 
 
 def scores_of(signal: Signal, outputs: pa.Table) -> dict[str, Column]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from curate.base.errors import SignalError
+from curate.base.foreign import naming_packages
 from curate.base.isolate import DIED, EndedError, Subprocess
 from curate.measure.images import ImageBytes, image_schema, measure_images
 from curate.measure.settings import MeasureSettings
@@ -48,9 +48,11 @@ class IsolatedMeasuring:
         [(_, error)] = self.process.isolate(_read, [part], source)
         return (DIED, f"{killed} a process that only read it {error}") if error else None
 
-    def measure(self, images: Sequence[ImageBytes], captions: pa.Array, signals: Sequence[ImageSignal]) -> pa.Table:
+    def measure(
+        self, images: Sequence[ImageBytes], captions: pa.Array, signals: Sequence[ImageSignal], labels: Sequence[str]
+    ) -> pa.Table:
         data = (None if image is None else bytes(image) for image in images)
-        rows = list(zip(range(len(images)), data, captions.to_pylist(), strict=True))
+        rows = list(zip(data, captions.to_pylist(), labels, strict=True))
         schema = image_schema(signals)
 
         def table_of(part: pa.Table | EndedError) -> pa.Table:
@@ -86,14 +88,12 @@ def _read(settings: MeasureSettings, parts: Sequence[InputPart], source: Source)
 
 
 def _measure(
-    settings: MeasureSettings, rows: Sequence[tuple[int, ImageBytes, str | None]], names: list[str]
+    settings: MeasureSettings, rows: Sequence[tuple[ImageBytes, str | None, str]], names: list[str]
 ) -> pa.Table:
-    numbers, images, captions = zip(*rows, strict=True)
+    images, captions, labels = zip(*rows, strict=True)
     signals = [signal for signal in settings.signals if isinstance(signal, ImageSignal) and signal.name in names]
-    try:
-        return measure_images(iter(images), pa.array(captions, pa.string()), settings.measure.image, signals)
-    except SignalError as error:
-        raise SignalError(str(error), error.row + numbers[0]) from error
+    with naming_packages():
+        return measure_images(iter(images), pa.array(captions, pa.string()), settings.measure.image, signals, labels)
 
 
 def _compute(settings: MeasureSettings, captions: pa.Array, names: list[str]) -> None:

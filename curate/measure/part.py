@@ -15,13 +15,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base import ids, schema
-from curate.base.errors import RunError, SignalError
 from curate.base.numeric.arrays import Mask, whole
 from curate.base.wording import one_line
 from curate.measure.images import FACTS, image_schema, measure_images, output_columns, output_schema
@@ -186,29 +186,26 @@ class _PartWork:
     def _measure_images(self, number: int, batch: Batch, is_ok: Mask, captions: pa.Array) -> pa.Table:
         """Return what the images of usable rows give; steps that are in place are not measured again."""
         signals = [signal for signal in self.signals if isinstance(signal, ImageSignal)]
+        keys = batch.columns.get("key", [f"of row {row}" for row in range(len(is_ok))])
 
         def steps(first: int) -> Iterator[pa.Table]:
             assert batch.images is not None
             images = batch.images(is_ok & (np.arange(len(is_ok)) >= first))
             next(islice(images, first, first), None)
             for start in range(first, len(is_ok), STEP_ROWS):
-                some, texts = islice(images, STEP_ROWS), captions.slice(start, STEP_ROWS)
-                try:
-                    if self.isolated:
-                        yield self.isolated.measure([*some], texts, signals)
-                    else:
-                        yield measure_images(some, texts, self.settings.measure.image, signals)
-                except SignalError as error:
-                    row = start + error.row
-                    image = batch.columns["key"][row] if "key" in batch.columns else f"of row {row}"
-                    raise RunError(f"{error}, image {image} of {self.part.path}") from error
+                step, texts = islice(images, STEP_ROWS), captions.slice(start, STEP_ROWS)
+                labels = [f"image {key} of {self.part.path}" for key in keys[start : start + STEP_ROWS]]
+                if self.isolated:
+                    yield self.isolated.measure([*step], texts, signals, labels)
+                else:
+                    yield measure_images(step, texts, self.settings.measure.image, signals, labels)
 
         of = [self.part.path, self.part.groups, self.state, number, [[signal.name, signal.key] for signal in signals]]
         return self.checkpoints.complete(of, image_schema(signals), steps, self.check)
 
     def _supplied_embeddings(self, batch: Batch, is_ok: Mask) -> tuple[dict[str, pa.Array], Missing]:
         """Return the embeddings that the pool supplies, by name, and the faults of those that it cannot."""
-        columns: dict[str, pa.Array] = {}
+        columns: dict[str, Any] = {}
         faults: Missing = {}
         for signal in self.signals:
             if isinstance(signal, PrecomputedSignal):

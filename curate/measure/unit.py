@@ -30,7 +30,7 @@ from curate.measure.current import (
     observing_signals,
     shard_column,
 )
-from curate.measure.images import Column, EmbeddingColumns, by_name, embeddings_of, errors_of, scores_of
+from curate.measure.images import EmbeddingColumns, by_name, embeddings_of, errors_of, scores_of
 from curate.measure.isolate import IsolatedMeasuring, isolating
 from curate.measure.part import OK, STEP_ROWS, UNREADABLE, MeasuredPart, join_measured, measure_part, read_supplied
 from curate.measure.settings import MeasureSettings
@@ -41,7 +41,15 @@ from curate.recipe.measure import column_prefix
 from curate.recipe.secrets import check_variables
 from curate.run.context import RunContext
 from curate.run.units import Answer, Units
-from curate.signals.signal import Embedder, Embeddings, EmbeddingSignal, ImageSignal, PrecomputedSignal, TextSignal
+from curate.signals.signal import (
+    Column,
+    Embedder,
+    Embeddings,
+    EmbeddingSignal,
+    ImageSignal,
+    PrecomputedSignal,
+    TextSignal,
+)
 from curate.store.attempts import attempt
 from curate.store.checkpoints import MEASURED, Checkpoints
 from curate.store.layout import unit_stem
@@ -236,8 +244,8 @@ class _UnitWork:
 
     def _of_captions(self, signal: TextSignal) -> dict[str, Column]:
         """Return what a signal of captions gives, by name; it sees nulls where a row cannot be read."""
-        names = [*signal.sample_columns, *(field.name for field in signal.columns)]
-        return dict(zip(names, signal.compute(self._captions()), strict=True))
+        fields = [*map(schema.SAMPLES.field, signal.sample_columns), *signal.columns]
+        return signal.by_name(signal.compute(self._captions()), len(self.samples), fields)
 
     def _join(self) -> None:
         """Look up the columns of joins that are not current."""
@@ -348,7 +356,8 @@ class _UnitWork:
                 values = signal.compute(Embeddings(rows, images[rows], texts[rows], some))
                 places = np.full(len(images), -1)
                 places[rows] = np.arange(len(rows))
-                yield pa.table(list(values), names=fields.names).cast(fields).take(pa.array(places, mask=places < 0))
+                table = pa.table([*signal.by_name(values, len(rows)).values()], schema=fields)
+                yield table.take(pa.array(places, mask=places < 0))
 
         return by_name(self.checkpoints.complete([signal.name, key, *map(_digest_of, embeddings)], fields, steps))
 

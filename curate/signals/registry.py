@@ -1,17 +1,13 @@
 """The kinds of signals: what a recipe's section `measure` adds to `scores`, in order. A new kind is one line here."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
-from curate.base.errors import RecipeError
-from curate.base.wording import one_line
 from curate.models.encoder import Encoder
 from curate.recipe.measure import SIGNALS, Measure
-from curate.signals.foreign import guard_signal
-from curate.signals.signal import Built, Known, ModelSignal, Signal, SignalKind, label
+from curate.signals.signal import Built, Known, ModelSignal, Signal, SignalKind
 
 _NAMES = (
     "language clip precomputed heads contexts classes axes clusters normsim vas mirrored text_masked fooling "
@@ -24,8 +20,8 @@ def find_signals(measure: Measure, identities: Mapping[str, Any]) -> tuple[Signa
     """Return the recipe's signals, in the order of their columns; `identities` are from `identify_models`."""
     signals: dict[str, Signal] = {}
     for key, name, section in measure.requested:
-        for signal in _find_kind(key).build(name, section, Built(identities, signals)):
-            signals[signal.name] = signal
+        for signal in SIGNALS.find(key).build(name, section, Built(identities, signals)):
+            signals[signal.name] = replace(signal, package=SIGNALS.package(key))
     return tuple(signals.values())
 
 
@@ -36,7 +32,7 @@ def identify_models(measure: Measure, supplied: Mapping[str, int], is_local: boo
     """
     identities: dict[str, Any] = {}
     for key, name, section in measure.requested:
-        identity = _find_kind(key).identify(name, section, Known(identities, supplied, is_local))
+        identity = SIGNALS.find(key).identify(name, section, Known(identities, supplied, is_local))
         if identity is not None:
             identities[name] = identity
     return identities
@@ -47,25 +43,3 @@ def load_encoder_of(signals: Sequence[Signal], model: str, is_anywhere: bool = F
     [signal] = [signal for signal in signals if signal.name == model]
     assert isinstance(signal, ModelSignal), "the recipe was checked"
     return signal.encoder(is_anywhere)
-
-
-def _find_kind(key: str) -> SignalKind:
-    """Return a kind of signals; exceptions of one of another package become errors that name it."""
-    kind: SignalKind = SIGNALS.find(key)
-    package = SIGNALS.package(key)
-    if package is None:
-        return kind
-
-    def identify(name: str, section: Any, known: Known) -> Any:
-        where = label(name, package)
-        identity = kind.identify(name, section, known)
-        try:
-            json.dumps(identity, allow_nan=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise RecipeError(f"{where}: identify must return plain JSON data ({one_line(error, 200)})") from None
-        return identity
-
-    def build(name: str, section: Any, built: Built) -> list[Signal]:
-        return [guard_signal(signal, name, package) for signal in kind.build(name, section, built)]
-
-    return replace(kind, identify=identify, build=build)

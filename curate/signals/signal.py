@@ -16,7 +16,7 @@ ones, of images and of captions, each with a file of weights.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +24,15 @@ import pyarrow as pa
 from PIL import Image
 
 from curate.base import ids
+from curate.base.errors import RunError
 from curate.base.numeric.arrays import F32
 from curate.recipe.measure import Form
 from curate.recipe.section import Section
 
 if TYPE_CHECKING:
     from curate.models.encoder import Encoder
+
+Column: TypeAlias = "pa.ChunkedArray | pa.Array"
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,6 @@ class SignalOutput:
 
     columns: tuple[pa.Array, ...]
     embeddings: tuple[pa.Array, pa.Array] | None = None
-    errors: pa.Array | None = None  # string, null where none was; filled in by `foreign` for signals of other packages
 
 
 class Collector(Protocol):
@@ -60,7 +62,7 @@ class Collector(Protocol):
     def observe(self, image: Image.Image) -> Any:
         """Return what is needed of an image, as it was decoded; called in several threads at once.
 
-        Raises ValueError, OSError or MemoryError where the image cannot be used; its row is null.
+        Raises ValueError, TypeError, OSError or MemoryError where the image cannot be used; its row is null.
         """
 
     def add(self, row: int, observation: Any) -> None:
@@ -79,13 +81,25 @@ class Signal:
     key: str  # digest of all that its values depend on but the samples
     # Loads what all parts share, once per process, so that what is wrong with it is reported before the run
     load: Callable[[], Any] | None = field(default=None, kw_only=True)
-    # That it comes from, with its version, filled in by `foreign`, by which outputs have `errors`; None: curate's own
+    # That it comes from, with its version, filled in by the registry; None: curate's own
     package: str | None = field(default=None, kw_only=True)
 
     @property
     def label(self) -> str:
         """What messages call it."""
-        return label(self.name, self.package)
+        return f"signal {self.name!r}" + (f" of package {self.package}" if self.package else "")
+
+    def by_name(self, columns: Sequence[Column], rows: int, fields: Iterable[pa.Field] = ()) -> dict[str, Column]:
+        """Return what the signal gave, of the types of `fields`, by default its columns, by their names.
+
+        Raises RunError, which names it, where they are another number of columns or rows.
+        """
+        schema = pa.schema(fields or self.columns)
+        if [len(column) for column in columns] != [rows] * len(schema):
+            lengths = ", ".join(f"{len(column):,}" for column in columns) or "none"
+            accepted = f"{', '.join(schema.names)}, of {rows:,} each"
+            raise RunError(f"{self.label}: gave columns of these numbers of rows: {lengths}; accepted: {accepted}")
+        return {field.name: column.cast(field.type) for field, column in zip(schema, columns, strict=True)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,11 +151,6 @@ Embedder = ModelSignal | PrecomputedSignal
 def filled_columns(signals: Iterable[Signal]) -> list[str]:
     """Return the columns of table `samples` that signals fill."""
     return [column for signal in signals if isinstance(signal, TextSignal) for column in signal.sample_columns]
-
-
-def label(name: str, package: str | None) -> str:
-    """Return what messages call a signal, of a package or curate's own."""
-    return f"signal {name!r}" if package is None else f"signal {name!r} of package {package}"
 
 
 @dataclass(frozen=True)

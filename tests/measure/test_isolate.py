@@ -86,12 +86,12 @@ def test_an_image_that_takes_all_memory_is_a_row(tmp_path: Path, group: Path) ->
     assert done.returncode == 0, done.stderr
     scores = pq.read_table(tmp_path / "run/tables/scores/00000.parquet")["hungry"].to_pylist()
     assert scores == [1.0] * 7 + [None] + [1.0] * 5
-    assert "hungry" in done.stderr and done.stderr.count("when memory runs out") == 3, done.stderr
+    assert "hungry" in done.stdout and done.stderr.count("when memory runs out") == 3, done.stderr
 
 
-def end_with_some(settings: MeasureSettings, rows: list[tuple[int, bytes, str]], names: list[str]) -> pa.Table:
+def end_with_some(settings: MeasureSettings, rows: list[tuple[bytes, str, str]], names: list[str]) -> pa.Table:
     """As `isolate._measure`, but for images of one byte, which end the process."""
-    if any(image == b"!" for _, image, _ in rows):
+    if any(image == b"!" for image, _, _ in rows):
         os.kill(os.getpid(), signal.SIGSEGV)
     return _measure(settings, rows, names)
 
@@ -101,7 +101,7 @@ class StubbornError(Exception):
         raise TypeError("it does not travel")
 
 
-def fail(settings: MeasureSettings, rows: list[tuple[int, bytes, str]], names: list[str]) -> pa.Table:
+def fail(settings: MeasureSettings, rows: list[tuple[bytes, str, str]], names: list[str]) -> pa.Table:
     raise StubbornError("no good")
 
 
@@ -124,17 +124,17 @@ def test_a_step_is_halved_down_to_what_ends_the_process(
     monkeypatch.setattr(isolate, "_measure", end_with_some)
     with isolate.isolating(3, settings) as process:
         assert process
-        table = process.measure([image, b"!"], captions, [])
+        table = process.measure([image, b"!"], captions, [], ["", ""])
         monkeypatch.setattr(isolate, "_measure", fail)
         with pytest.raises(RuntimeError, match="StubbornError: no good"):
-            process.measure([image], captions[:1], [])
+            process.measure([image], captions[:1], [], [""])
         monkeypatch.setattr(isolate, "_read", exit_when_read)
         monkeypatch.setattr("curate.base.isolate.SURE", 1)
         source = settings.sources[0]
         reason, detail = process.find_fault(source, InputPart(source.paths[0], 1, "")) or ("", "")
     assert table["status"].to_pylist() == ["ok", "worker_died"]
     assert table["error"][1].as_py().endswith("a process with it alone was ended by signal 11")
-    assert table[:1].equals(measure_images(iter([image]), captions[:1], settings.measure.image, []))
+    assert table[:1].equals(measure_images(iter([image]), captions[:1], settings.measure.image, [], []))
     assert reason == "worker_died" and detail.endswith("a process that only read it ended itself (status 3)")
 
 

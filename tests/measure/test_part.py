@@ -1,9 +1,12 @@
 """Images measured in threads: however many units are in hand, a few observations a core are in memory."""
 
 import io
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,9 +15,10 @@ import pytest
 from PIL import Image
 
 from curate.base import process
+from curate.base.errors import RunError
 from curate.measure import images as measuring
 from curate.recipe.measure import Image as ImageOptions
-from curate.signals.signal import ImageSignal, SignalOutput
+from curate.signals.signal import ImageSignal, SignalOutput, image_signal
 
 CORES, IMAGES = 64, 30
 
@@ -63,7 +67,9 @@ def test_what_is_decoded_ahead_does_not_grow_with_the_units_in_hand(monkeypatch:
     signal = ImageSignal("counted", (), "", start=lambda captions: Counted(all_wait, go_on))
 
     def measure(unit: int) -> list[Any]:
-        return measuring.measure_images(images(), pa.nulls(IMAGES, pa.string()), ImageOptions(), [signal])["width"]
+        return measuring.measure_images(images(), pa.nulls(IMAGES, pa.string()), ImageOptions(), [signal], [""])[
+            "width"
+        ]
 
     with ThreadPoolExecutor(CORES) as units:
         measured = [units.submit(measure, unit) for unit in range(CORES)]
@@ -73,3 +79,46 @@ def test_what_is_decoded_ahead_does_not_grow_with_the_units_in_hand(monkeypatch:
         go_on.set()
         assert [len(one.result()) for one in measured] == [IMAGES] * CORES
     assert Counted.largest <= size + 2 * CORES and Counted.in_memory == 0
+
+
+class Fussy:
+    """Refuses images of some widths."""
+
+    columns = pa.schema([("width", pa.float32())])
+
+    def observe(self, image: Image.Image) -> int:
+        if image.width == 3:
+            raise ValueError("three")
+        return image.width if image.width < 20 else image.no_width
+
+    def finish(self, observed: list[Any], captions: list[Any]) -> list[pa.Array]:
+        return [pa.array(observed, pa.float64())]
+
+
+def measure_fussy(count: int) -> pa.Table:
+    signal = replace(image_signal("fussy", Fussy(), 1), package="my-fussy 1")
+    labels = [f"image {row} of a.tar" for row in range(count)]
+    captions = pa.nulls(count, pa.string())
+    return measuring.measure_images(islice(images(), count), captions, ImageOptions(), [signal], labels)
+
+
+def test_an_image_that_a_signal_cannot_use_is_null_with_its_error() -> None:
+    table = measure_fussy(6)
+    assert table["fussy.width"].to_pylist() == [1, 2, None, 4, 5, 6] and table["fussy.width"].type == pa.float32()
+    errors = table["fussy errors"].to_pylist()
+    assert re.fullmatch(r"ValueError: three at test_part.py:\d+ in observe", errors[2]) and not any(errors[3:])
+
+
+def test_any_other_exception_names_the_image() -> None:
+    with pytest.raises(AttributeError) as caught:
+        measure_fussy(25)
+    assert caught.value.__notes__ == ["image 19 of a.tar"]
+
+
+def test_other_numbers_of_rows_than_there_are_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Fussy, "finish", lambda *_: [pa.array([1.0] * 5)])
+    message = (
+        "signal 'fussy' of package my-fussy 1: gave columns of these numbers of rows: 5, 6; accepted: fussy.width, "
+    )
+    with pytest.raises(RunError, match=message):
+        measure_fussy(6)

@@ -214,7 +214,7 @@ WHERE = "input format 'jsonl' of package curate-jsonl 0.1: "
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("FORMAT = JsonLines()", "FORMAT = JsonLines", r"curate_jsonl:FORMAT is the class JsonLines at curate_jsonl.py:\d+; accepted: an object of class InputFormat"),
+        ("FORMAT = JsonLines()", "FORMAT = JsonLines", r"curate_jsonl:FORMAT is <class 'curate_jsonl.JsonLines'>; accepted: a kind \(InputFormat\)"),
         ("(parts, (kind,))", "(parts)", r"TypeError: .* missing 1 required positional argument: 'columns' at curate_jsonl.py:\d+ in plan"),
         ("rows = rows_of(part)\n", "rows = rows_of()\n", r"TypeError: rows_of\(\) missing .* at curate_jsonl.py:\d+ in read"),
         ("def reread(", "def read_again(", r"curate_jsonl:FORMAT cannot be loaded: TypeError: .* abstract .*reread.* at curate_jsonl.py:\d+"),
