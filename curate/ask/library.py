@@ -85,8 +85,13 @@ def named_queries() -> tuple[NamedQuery, ...]:
 
 @cache
 def report_sql(name: str) -> str:
-    """Return the statement sql/report/NAME.sql, which reports, explanations and comparisons execute, not users."""
-    return (shipped_folder("sql") / "report" / f"{name}.sql").read_text("utf-8")
+    """Return the statement sql/report/NAME.sql, which reports, explanations and comparisons execute, not users.
+
+    In it {query} is the named query of that name as a table.
+    """
+    text = (shipped_folder("sql") / "report" / f"{name}.sql").read_text("utf-8")
+    tables = {query.name: query.table for query in named_queries()}
+    return re.sub(r"\{(\w+)\}", lambda match: tables.get(match[1], match[0]), text)
 
 
 def is_name(text: str) -> bool:

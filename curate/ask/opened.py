@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from curate.ask.library import report_sql
 from curate.ask.query import find_run, open_run
 from curate.base.errors import RunError
 from curate.base.wording import one_line
@@ -34,6 +35,10 @@ class OpenRun:
         cursor = self.connection.execute(sql, params or None)
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def report(self, name: str, **params: object) -> list[dict[str, Any]]:
+        """Return the rows of sql/report/NAME.sql."""
+        return self.rows(report_sql(name), **params)
 
     @cached_property
     def funnel(self) -> list[dict[str, Any]]:

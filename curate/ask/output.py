@@ -73,9 +73,14 @@ def line(*parts: Part, hang: int = 0) -> Line:
     return Line(Text.assemble(*((escape(text), style) for text, style in pairs)), hang)
 
 
-def heading(text: str, more: str = "") -> Line:
+def heading(text: str, note: str = "") -> Line:
     """Return a line that opens a section."""
-    return line((text, "bold"), (f"  {more}" if more else "", "dim"))
+    return line((text, "bold"), (f"  {note}" if note else "", "dim"))
+
+
+def section(text: str, note: str = "") -> list[Line]:
+    """Return an empty line and a heading."""
+    return [line(), heading(text, note)]
 
 
 def named(name: str, margin: int, *value: Part) -> Line:

@@ -5,7 +5,7 @@ again over the row, so that those after the first failed one have a result too.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from curate.ask.opened import OpenRun
@@ -14,8 +14,9 @@ from curate.decide.rules.rules import Rule, check_rules, rule_values
 from curate.recipe.deciding import Top
 from curate.store.facts import RuleFacts, RunFacts
 
-# Rows at `places`.
-AT = "SEMI JOIN (SELECT unnest($places::STRUCT(unit INT, row INT)[], recursive := true)) USING (unit, row)"
+Position = tuple[int, int]  # unit and row: a row's key in the tables
+# Rows at `positions`, of `at_positions`.
+AT = "SEMI JOIN (SELECT unnest($positions::STRUCT(unit INT, row INT)[], recursive := true)) USING (unit, row)"
 # Columns that rules do not see.
 UNSEEN = ("unit", "row", "offset", "status", "error", *schema.DECISIONS.names[len(schema.ALIGNED) :])
 UNSEEN += (schema.REPEATS.name, schema.DUPLICATE_COSINE.name)
@@ -38,9 +39,14 @@ class RuleResult(NamedTuple):
     is_dedup: bool  # whether it is the place of deduplication
 
 
-def evaluate_rows(run: OpenRun, places: Sequence[dict[str, int]]) -> Iterator[tuple[dict[str, Any], list[RuleResult]]]:
-    """Yield the rows of `verdicts` at places (unit, row), in their order, with the results of the rules."""
-    rows = run.table(f"SELECT * FROM verdicts {AT} ORDER BY unit, row", places=list(places))
+def at_positions(positions: Iterable[Position]) -> list[dict[str, int]]:
+    """Return positions as a query's parameter: see AT."""
+    return [{"unit": unit, "row": row} for unit, row in positions]
+
+
+def evaluate_rows(run: OpenRun, positions: Iterable[Position]) -> Iterator[tuple[dict[str, Any], list[RuleResult]]]:
+    """Yield the rows of `verdicts` at these positions, by unit and row, with the results of the rules."""
+    rows = run.table(f"SELECT * FROM verdicts {AT} ORDER BY unit, row", positions=at_positions(positions))
     seen = rows.select([column for column in rows.column_names if column not in UNSEEN])
     expressed = {rule.name: rule.expression if rule.sql or rule.dedup else None for rule in run.facts.rules}
     specs = {rule.name: expressed[rule.name] or Top.model_validate(rule.best) for rule in run.facts.rules}

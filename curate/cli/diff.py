@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from typer import Argument, Option
 
 from curate.ask.diff import CHANGES, GAINED, LOST, NOT_IN_POOL, SAMPLES, Diff, changed_samples, diff_runs
-from curate.ask.output import Line, Page, Part, Result, columns, heading, line, named, tuples, write_json
+from curate.ask.output import Line, Page, Part, Result, columns, line, named, section, tuples, write_json
 from curate.base.errors import RecipeError
 from curate.base.stages import KEPT, POOL
 from curate.base.wording import pluralise
@@ -127,7 +127,7 @@ def _summary(diff: Diff) -> Iterator[Line]:
 
 def _settings(diff: Diff) -> Iterator[Line]:
     rows = diff.settings.to_pylist()
-    yield from (line(), heading("settings that differ", "A → B" if rows else "none"))
+    yield from section("settings that differ", "A → B" if rows else "none")
     margin = max((len(row["key"]) for row in rows), default=0)
     for row in rows:
         texts = ["–" if row[side] is None else row[side] for side in ("a", "b")]
@@ -137,7 +137,7 @@ def _settings(diff: Diff) -> Iterator[Line]:
 
 def _rules(diff: Diff) -> Iterator[Line]:
     """Yield both funnels side by side; rules that drop nothing in either are left out."""
-    yield from (line(), heading("by rule", "lost: dropped by it in B; gained: dropped by it in A"))
+    yield from section("by rule", "lost: dropped by it in B; gained: dropped by it in A")
     rows = [row for row in diff.rules.to_pylist() if any(row[name] for name in ("a", "b", "lost", "gained"))]
     yield from _columns(rows, funnel=True)
     if any(side.failed for side in (diff.a, diff.b)) and any(row["name"] == NOT_IN_POOL for row in rows):
@@ -146,7 +146,7 @@ def _rules(diff: Diff) -> Iterator[Line]:
 
 def _table(title: str, table: pa.Table) -> Iterator[Line]:
     more = f"the {_TOP} most frequent of {len(table):,}" if len(table) > _TOP else ""
-    yield from (line(), heading(title, more))
+    yield from section(title, more)
     yield from _columns(table.slice(0, _TOP).to_pylist())
 
 
@@ -157,7 +157,7 @@ def _languages(diff: Diff) -> Iterator[Line]:
     if not without:
         yield from _table("by language", diff.languages)
     elif len(without) == 1:
-        yield from (line(), heading("by language", f"{without[0].upper()} measured no language"))
+        yield from section("by language", f"{without[0].upper()} measured no language")
 
 
 def _entries(diff: Diff) -> Iterator[Line]:
@@ -172,7 +172,7 @@ def _entries(diff: Diff) -> Iterator[Line]:
         "with more": (b > a) & (a > 0),
     }
     changed = ", ".join(f"{mask.sum():,} {name}" for name, mask in counts.items())
-    yield from (line(), heading("by entry", f"{changed}; the {min(_TOP, len(table))} that changed most"))
+    yield from section("by entry", f"{changed}; the {min(_TOP, len(table))} that changed most")
     yield from _columns(table.slice(0, _TOP).to_pylist())
 
 

@@ -1,5 +1,6 @@
 -- The $top entries of a language with the most rows when balancing began.
-SELECT entry, survivors, probability, kept
+SELECT entry, {'count': survivors, 'length': survivors / max(survivors) OVER (), 'style': 'pool'} AS "at balance",
+    {'count': kept, 'length': kept / max(survivors) OVER ()} AS kept, probability::DECIMAL(18, 4) AS probability
 FROM entries
 WHERE language = $language AND survivors > 0
 ORDER BY survivors DESC, entry

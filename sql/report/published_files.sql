@@ -1,13 +1,13 @@
--- Published files by what they are.
+-- Published files by what they are, besides the report.
 SELECT
     CASE
         WHEN path LIKE 'shards/%.tar' THEN 'shards, tar'
         WHEN path LIKE 'shards/%' THEN 'shards, Parquet and statistics'
         WHEN path LIKE 'tables/%' THEN 'tables'
         ELSE 'other files'
-    END AS what,
-    count(*) AS files, sum(bytes)::BIGINT AS bytes
+    END AS published,
+    count(*) AS files, sum(bytes)::BIGINT AS size
 FROM manifest
 WHERE path <> $report
-GROUP BY what
-ORDER BY bytes DESC
+GROUP BY published
+ORDER BY size DESC

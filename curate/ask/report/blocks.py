@@ -1,7 +1,11 @@
 """The blocks of a section of the report: plain values, which page.html lays out. No HTML but the charts' SVG."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NamedTuple, Self
+
+from curate.ask.report.text import CELL, SHORT, clean, count, format_shares
 
 
 class Bar(NamedTuple):
@@ -25,6 +29,37 @@ class Table(NamedTuple):
     note: str = ""
     folded: bool = False
     last_is_sum: bool = False
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Any]], title: str = "", note: str = "", **options: Any) -> Self:
+        """Return rows of a query as a table: the names of columns are its heads, their types say how they are shown.
+
+        A float is a share of 1; an integer or decimal a number; a dict a bar, of `count` or `share`, with `style`, and
+        `length` where that is not the share.
+        """
+        columns = {clean(head, SHORT): [row[head] for row in rows] for head in (rows[0] if rows else ())}
+        words = [head for head, cells in columns.items() if any(isinstance(v, str | list | dict) for v in cells)]
+        cells = list(zip(*map(_cells, columns.values()), strict=True))
+        return cls(tuple(columns), cells, words, title, note, **options)
+
+
+def _cells(values: Sequence[Any]) -> list[Cell]:
+    """Return the cells of a column."""
+    parts = [value.get("share") if isinstance(value, dict) else value for value in values]
+    shares = format_shares([part if isinstance(part, float) else None for part in parts])
+    cells: list[Cell] = []
+    for value, share in zip(values, shares, strict=True):
+        if isinstance(value, dict):
+            text = share if value.get("count") is None else count(value["count"])
+            length = value.get("length", value.get("share")) or 0.0
+            cells.append(Bar(text, length, value.get("style", "kept")))
+        elif isinstance(value, int | Decimal) and not isinstance(value, bool):
+            cells.append(count(value))
+        elif isinstance(value, datetime):
+            cells.append(f"{value:%Y-%m-%d %H:%M}")
+        else:
+            cells.append(share if isinstance(value, float) else clean(value, CELL))
+    return cells
 
 
 class Tables(NamedTuple):

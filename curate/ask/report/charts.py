@@ -165,6 +165,20 @@ def compare_bins(bins: Sequence[Bin], x: Mapping[str, Any], title: str, **option
     return render_svg(spec, title), table
 
 
+def compare_counts(
+    rows: Sequence[Mapping[str, int]], longest: int, x: Mapping[str, Any], title: str, shift: float = 0, **options: Any
+) -> tuple[str, Table]:
+    """Return `compare_bins` of integers: rows of n, before and after, of which `longest` stands for more too."""
+    counts = {row["n"]: row for row in rows}
+    none = {"before": 0, "after": 0}
+    names = {longest: f"{longest} and more"}
+    bins = [
+        Bin(names.get(n, str(n)), n - shift, n + 1 - shift, *(counts.get(n, none)[side] for side in none))
+        for n in range(max(counts) + 1)
+    ]
+    return compare_bins(bins, x, title, **options)
+
+
 def describe_bins(
     bins: Sequence[Bin],
     x: Mapping[str, Any],
@@ -178,17 +192,18 @@ def describe_bins(
     value, as a part of it.
     """
     before, after = sum(part.before for part in bins), sum(part.after for part in bins)
+    heads = ("bin", *sets, *(f"{name}, share" for name in sets))
     rows: list[dict[str, Any]] = []
-    cells = []
+    numbers = []
     for name, low, high, old, new in bins:
         shares = percent(old, before), percent(new, after)
         tooltip = f"{name}: {sets[0]} {shares[0]} ({count(old)}), {sets[1]} {shares[1]} ({count(new)})"
-        heights = {"before": old / (before or 1), "after": new / (after or 1)}
-        rows.append({"from": low, "to": high, **heights, "tooltip": tooltip})
-        cells.append([name, count(old), count(new), *shares])
+        heights = old / (before or 1), new / (after or 1)
+        rows.append({"from": low, "to": high, "before": heights[0], "after": heights[1], "tooltip": tooltip})
+        numbers.append(dict(zip(heads, (name, old, new, *heights), strict=True)))
     scale = {"domain": [bins[0].low, bins[-1].high], "nice": False, **x.get("scale", {})}
     axis = {"field": "from", "type": "quantitative", **x, "scale": scale}
     top = (1 + room) * (max(max(row["before"], row["after"]) for row in rows) or 1)
     end = {**rows[-1], "from": bins[-1].high, "tooltip": None}
     spec = layers([*rows, end], *before_and_after(axis, top), *marks)
-    return spec, Table(("bin", *sets, *(f"{name}, share" for name in sets)), cells, words=("bin",), folded=True)
+    return spec, Table.of(numbers, folded=True)

@@ -16,16 +16,14 @@ from itertools import islice
 from typing import Any
 
 from curate.ask.chart_files import write_chart
-from curate.ask.library import report_sql
 from curate.ask.opened import OpenRun
 from curate.ask.output import Result, write_json
 from curate.ask.report import galleries
 from curate.ask.report.blocks import Card, Gallery, Section, Value
 from curate.ask.report.distributions import count_bins, distributions_section, draw_histograms
-from curate.ask.report.galleries import Row, place_of
+from curate.ask.report.galleries import Row, position_of
 from curate.ask.report.page import render_sections
 from curate.ask.report.text import SHORT, clean, count
-from curate.ask.rule_results import evaluate_rows
 from curate.base.errors import RecipeError
 from curate.base.stages import KEPT
 from curate.base.wording import format_bytes, pluralise
@@ -83,19 +81,20 @@ def plot_columns(run: OpenRun, columns: Sequence[str] = ()) -> HtmlPage:
 
 
 def uid_column(result: Result) -> int:
-    """Return the place of a query's column uid. Raises RecipeError where it yields none."""
+    """Return the position of a query's column uid. Raises RecipeError where it yields none."""
     names = [name.lower() for name in result.names]
     if "uid" not in names:
         example = "SELECT uid, clip_score FROM kept ORDER BY clip_score LIMIT 50"
-        what = f"the query yields no uid; it yields {', '.join(result.names) or 'nothing'}"
-        raise RecipeError(f"{what}; accepted: one with a column uid, such as {example}")
+        columns = ", ".join(result.names) or "nothing"
+        accepted = f"one with a column uid, such as {example}"
+        raise RecipeError(f"the query yields no uid; it yields {columns}; accepted: {accepted}")
     return names.index("uid")
 
 
 def samples_of(run: OpenRun, uids: Sequence[Any]) -> dict[str, list[Row]]:
     """Return what is known of the rows of these uids, by uid: of several a duplicate first, and a kept one last."""
     rows: dict[str, list[Row]] = {}
-    for row in run.rows(report_sql("rows_of_uids"), uids=list(uids)):
+    for row in run.report("rows_of_uids", uids=list(uids)):
         rows.setdefault(row["uid"], []).append(row)
     return rows
 
@@ -114,40 +113,39 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
     names, at = [name.lower() for name in result.names], uid_column(result)
     rows = list(islice(of_query := iter(result.rows), MOST))
     total = len(rows) + sum(1 for _ in of_query)
-    groups, most = [_group(dict(zip(names, row, strict=True))) for row in rows], max(2, _PICTURES // max(1, len(rows)))
-    known = samples_of(run, [uid for group in groups for _, uid in group[:most]])
-    samples = [
-        [(role, known[uid][0 if role == "duplicate" else -1]) for role, uid in group[:most] if uid in known]
+    groups, limit = [_group(dict(zip(names, row, strict=True))) for row in rows], max(2, _PICTURES // max(1, len(rows)))
+    samples = samples_of(run, [uid for group in groups for _, uid in group[:limit]])
+    shown = [
+        [(role, samples[uid][0 if role == "duplicate" else -1]) for role, uid in group[:limit] if uid in samples]
         for group in groups
     ]
-    of_all = [of for group in samples for _, of in group]
-    pictures = galleries.make_pictures(run, of_all) if run.facts.pool.images else {}
-    chosen = [of for row, parts in zip(rows, samples, strict=True) for _, of in parts if of["uid"] == row[at]]
-    places = galleries.at_places(map(place_of, chosen))
-    verdicts = {place_of(of): galleries.judge(run, of, results) for of, results in evaluate_rows(run, places)}
+    chosen = [
+        next((part for _, part in parts if part["uid"] == row[at]), None)
+        for row, parts in zip(rows, shown, strict=True)
+    ]
+    has_images = run.facts.pool.images
+    pictures = galleries.make_pictures(run, [part for parts in shown for _, part in parts]) if has_images else {}
+    judged = galleries.judge(run, {position_of(sample) for sample in chosen if sample})
     cards = []
-    for row, group, parts in zip(rows, groups, samples, strict=True):
-        sample = next((of for _, of in parts if of["uid"] == row[at]), None)
-        shown = ("uid", "caption", "url") if sample else ("uid",)
-        verdict = verdicts[place_of(sample)] if sample else None
-        rule = clean(dict(zip(names, row, strict=True)).get("rule") or (verdict.name if verdict else ""), SHORT)
-        repeated: tuple[str, ...] = ("rule", "kept") if verdict and verdict.name == rule else ()
+    for row, group, parts, sample in zip(rows, groups, shown, chosen, strict=True):
+        verdict = judged[position_of(sample)][1] if sample else Value("", "")
+        rule = clean(dict(zip(names, row, strict=True)).get("rule") or verdict.name, SHORT)
+        hidden = {"uid", "caption", "url"} if sample else {"uid"}
+        hidden |= {"rule", "kept"} if sample and verdict.name == rule else set()
         if pictures and len(parts) > 1:  # they are shown with their pictures
-            repeated += ("members", "representative", "duplicate_of")
+            hidden |= {"members", "representative", "duplicate_of"}
         values = [
             galleries.make_value(name, value)
-            for name, lower, value in zip(result.names, names, row, strict=True)
-            if value is not None and lower not in (*shown, *repeated)
+            for name, value in zip(result.names, row, strict=True)
+            if value is not None and name.lower() not in hidden
         ]
-        values += [Value("pictures", f"the first {most} of {count(len(group))}")] if len(group) > most else []
-        missing = _NO_UID if row[at] is None else "no row of this run has the uid"
-        texts = galleries.sample_texts(sample) if sample else [("", missing)]
-        shots = [
-            pictures[place_of(of)]._replace(label=galleries.fate(role, of), uid=of["uid"] if role else "")
-            for role, of in (parts if pictures else ())
-        ]
-        numbers = galleries.folded_numbers(run, sample, values) if sample else []
-        cards.append(Card(shots, texts, values, clean(row[at] or ""), verdict, rule, numbers))
+        values += [Value("pictures", f"the first {limit} of {count(len(group))}")] if len(group) > limit else []
+        if sample:
+            card = galleries.make_card(run, sample, parts, pictures, values, verdict, row[at])
+            cards.append(card._replace(rule=rule))
+        else:
+            missing = _NO_UID if row[at] is None else "no row of this run has the uid"
+            cards.append(Card((), [("", missing)], values, clean(row[at] or ""), None, rule))
     title = f"{count(MOST)} of {count(total)} rows" if total > MOST else result.note or pluralise(total, "row")
     section = Section("rows", title, [Gallery("", cards, note=clean(query, 1000))])
     lead = "Rows in the query's order. Captions, URLs and images are shown as the pool has them; nobody checked them."
@@ -170,11 +168,11 @@ def export_rows(run: OpenRun, result: Result, folder: str) -> tuple[int, int]:
     samples: dict[str, dict[str, Any]] = {}
     missing, rows = 0, iter(result.rows)
     while batch := list(islice(rows, _TOGETHER)):
-        known = samples_of(run, [row[at] for row in batch])
-        images, _ = galleries.read_originals(run, [rows[-1] for rows in known.values()])
+        by_uid = {uid: rows[-1] for uid, rows in samples_of(run, [row[at] for row in batch]).items()}
+        images, _ = galleries.read_originals(run, list(by_uid.values()))
         for row in batch:
-            sample = known[row[at]][-1] if row[at] in known else None
-            data = images.get(place_of(sample)) if sample else None
+            sample = by_uid.get(row[at])
+            data = images.get(position_of(sample)) if sample else None
             if sample is None or not data:
                 missing += 1
             elif row[at] not in samples:

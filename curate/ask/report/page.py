@@ -7,7 +7,6 @@ and, by its digest, page.js.
 """
 
 from base64 import b64encode
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cache
 from hashlib import sha256
@@ -20,20 +19,17 @@ import jinja2
 import pyarrow as pa
 
 from curate.ask.diff import Diff, changed_samples, diff_runs
-from curate.ask.library import find_query, report_sql
 from curate.ask.opened import OpenRun, connected
 from curate.ask.report import losses
 from curate.ask.report.blocks import Block, Card, Figure, Figures, Gallery, Section, Table, Tables, Tiles
-from curate.ask.report.charts import Bin, compare_bins
+from curate.ask.report.charts import compare_counts
 from curate.ask.report.distributions import distributions_section
-from curate.ask.report.entries import entries_section
+from curate.ask.report.entries import entries_section, languages_section
 from curate.ask.report.galleries import galleries_section
-from curate.ask.report.languages import languages_section
 from curate.ask.report.provenance import provenance_section, time_section
-from curate.ask.report.text import SHORT, clean, count, counts, names, number, percent
+from curate.ask.report.text import SHORT, clean, count, percent
 from curate.base.errors import RecipeError, RunError
 from curate.base.ids import own_uid
-from curate.base.stages import KEPT, POOL
 from curate.base.wording import format_bytes, format_seconds
 from curate.store.facts import read_facts
 from curate.store.layout import REPORT_FILE, SUCCESS_FILE
@@ -157,8 +153,8 @@ def _blocks(diff: Diff) -> Iterable[Block]:
     yield f"{first}; {second}. Lost: kept by A and not by B. Gained: kept by B and not by A."
     yield Tiles([("lost", count(diff.lost)), ("gained", count(diff.gained)), ("in both", count(diff.shared))])
     if settings := diff.settings.slice(0, _MOST).to_pylist():
-        values = [[*names(row, "key"), clean(row["a"]), clean(row["b"])] for row in settings]
-        yield Table(("setting", "A", "B"), values, words=("setting", "A", "B"), title="Settings that differ")
+        rows = [{"setting": row["key"], "A": row["a"], "B": row["b"]} for row in settings]
+        yield Table.of(rows, "Settings that differ")
     if diff.is_same:
         return
     drops = "A and B: samples that the rule drops. Lost: dropped by it in B; gained: dropped by it in A."
@@ -170,12 +166,11 @@ def _blocks(diff: Diff) -> Iterable[Block]:
     )
     yield Tables([_changes(name, title, table, note) for name, title, table, note in tables if len(table)])
     samples = [
-        [row["side"], *names(row, "rule", "source"), clean(row["caption"]), row["uid"]]
+        {"side": row["side"], "dropped by": row["rule"], **{name: row[name] for name in ("source", "caption", "uid")}}
         for batch in changed_samples(diff.a.url, diff.b.url, _SAMPLES)  # by uid, which is a hash
         for row in batch.to_pylist()
     ]
-    heads, note = ("side", "dropped by", "source", "caption", "uid"), "curate diff A B --by sample lists all."
-    yield Table(heads, samples, words=heads, title="Some of the samples", note=note)
+    yield Table.of(samples, "Some of the samples", "curate diff A B --by sample lists all.")
 
 
 def _changes(name: str, title: str, table: pa.Table, note: str) -> Table:
@@ -185,12 +180,9 @@ def _changes(name: str, title: str, table: pa.Table, note: str) -> Table:
     if name != "rule" and len(rows) > _MOST:
         note = f"{note} The first {_MOST} of {count(len(rows))} that changed.".strip()
         rows = rows[:_MOST]
-    cells = []
-    for row in rows:
-        missing = "" if row["name"] in (POOL, KEPT) else "–"
-        numbers = [missing if row[side] is None else count(row[side]) for side in ("a", "b", "lost", "gained")]
-        cells.append(["unknown" if row["name"] is None else clean(row["name"], SHORT), *numbers])
-    return Table((name, "A", "B", "lost", "gained"), cells, words=(name,), title=title, note=note)
+    heads = (name, "A", "B", "lost", "gained")
+    shown = [dict(zip(heads, row.values(), strict=True)) for row in rows]
+    return Table.of([row | {name: "unknown" if row[name] is None else row[name]} for row in shown], title, note)
 
 
 def captions_section(run: OpenRun) -> Section | None:
@@ -201,65 +193,32 @@ def captions_section(run: OpenRun) -> Section | None:
         "Models wrote synthetic captions for kept samples, and quality filters (gates) checked each. A caption that "
         "fails a gate is not published; the original always is."
     )
-    return Section("captions", "Captions", [text, _gates(run), *_lengths(run), _side_by_side(run), *_work(run)])
-
-
-def _gates(run: OpenRun) -> Table:
-    order = "kind, style, gate <> 'passed', texts DESC, gate"
-    rows = run.rows(f"FROM {find_query('caption_gates').table} ORDER BY {order} LIMIT 100")
-    cells = [[*names(row, "kind", "style", "gate"), count(row["texts"]), percent(row["share"], 1)] for row in rows]
-    heads = ("kind", "style", "result", "captions", "share of its style")
     note = "A caption may fail several gates, so the shares of a style may sum to more than 100 %."
-    return Table(heads, cells, words=heads[:3], title="Quality filters", note=note)
+    gates = Table.of(run.report("caption_gates"), "Quality filters", note)
+    work = [row | {"engine": format_seconds(row["engine"])} for row in run.report("caption_work")]
+    tables = [Table.of(work, "Requests, tokens and time")] if work else []
+    return Section("captions", "Captions", [text, gates, *_lengths(run), _side_by_side(run), *tables])
 
 
 def _lengths(run: OpenRun) -> list[Block]:
     """Return charts of words per caption that passed, by kind, and of the originals of the same samples."""
-    rows = run.rows(report_sql("caption_words"), longest=_LONGEST)
-    lengths: dict[str, dict[int, int]] = defaultdict(dict)
-    for row in rows:
-        lengths[row["kind"]][row["words"]] = row["n"]
-    original = lengths.pop("original", {})
     figures = []
-    for kind, written in list(lengths.items())[:MOST]:
-        bins = [
-            Bin(f"{n} and more" if n == _LONGEST else str(n), n, n + 1, original.get(n, 0), written.get(n, 0))
-            for n in range(max([*original, *written]) + 1)
-        ]
+    x, sets = {"title": "words"}, ("originals", "synthetic")
+    for kind, rows in groupby(run.report("caption_words", longest=_LONGEST), itemgetter("kind")):
         name = clean(kind, SHORT)
         title = f"Words per caption: originals and {name}"
-        figures.append(Figure(name, *compare_bins(bins, {"title": "words"}, title, sets=("originals", "synthetic"))))
+        figures.append(Figure(name, *compare_counts(list(rows), _LONGEST, x, title, sets=sets)))
     legend = (("pool", "originals"), ("kept", "synthetic, passed"))
-    return [Figures(figures, title="Lengths", legend=legend)] if figures else []
+    return [Figures(figures[:MOST], title="Lengths", legend=legend)] if figures else []
 
 
 def _side_by_side(run: OpenRun) -> Gallery:
     """Return originals with the synthetic captions of their samples, chosen by a hash of the uid."""
-    rows = run.rows(report_sql("captions_side_by_side"), samples=SAMPLES)
     cards = []
-    for uid, of_uid in groupby(rows, itemgetter("uid")):
-        texts = list(of_uid)[:TEXTS]
-        lines = [("original", clean(texts[0]["caption"]))]
-        for text in texts:
-            result = "passed" if text["gate"] == "passed" else f"failed {', '.join(text['failed'] or [])}"
-            score = "" if text["clip_score"] is None else f", score {number(text['clip_score'])}"
-            result = result if text["gate"] else f"no text: {text['status']}"
-            label = clean(f"{text['kind']} {text['style'] or ''}: {result}{score}", SHORT)
-            lines.append((label, clean(text["error"] if text["text"] is None else text["text"])))
-        cards.append(Card((), lines, (), clean(uid, 32)))
+    for uid, of_uid in groupby(run.report("captions_side_by_side", samples=SAMPLES), itemgetter("uid")):
+        captions = list(of_uid)[:TEXTS]
+        texts = [("original", clean(captions[0]["caption"]))]
+        texts += [(clean(row["label"], SHORT), clean(row["text"] or row["error"])) for row in captions]
+        cards.append(Card((), texts, (), clean(uid, 32)))
     note = "Each original with the synthetic captions of its sample, and the result of the gates for each."
     return Gallery("Side by side", cards, note=note)
-
-
-def _work(run: OpenRun) -> list[Block]:
-    heads = "kind, model, captions, requested in this run, no answer, passed, tokens in, tokens out"
-    heads += ", engine, tokens/s, cost"
-    cells = []
-    for row in run.rows("SELECT * FROM caption_work ORDER BY ALL LIMIT 40"):
-        seconds, tokens = row["seconds"], row["tokens_in"] + row["tokens_out"]
-        speed = f"{tokens / seconds:,.0f}" if seconds and tokens else "–"
-        cost = "–" if row["cost"] is None else f"{row['cost']:,.2f}"
-        numbers = counts(row, "requests", "sent", "failed", "passed", "tokens_in", "tokens_out")
-        cells.append([*names(row, "kind", "model"), *numbers, format_seconds(seconds), speed, cost])
-    table = Table(heads.split(", "), cells, words=("kind", "model"), title="Requests, tokens and time")
-    return [table] if cells else []

@@ -9,10 +9,9 @@ from typing import Any
 
 import yaml
 
-from curate.ask.library import report_sql
 from curate.ask.opened import OpenRun
-from curate.ask.report.blocks import Bar, Block, Cell, Code, Section, Table, Tables
-from curate.ask.report.text import SHORT, clean, count, names, percent
+from curate.ask.report.blocks import Block, Code, Section, Table, Tables
+from curate.ask.report.text import clean, count
 from curate.base.wording import format_bytes, format_seconds
 from curate.store.facts import RunFacts
 from curate.store.layout import REPORT_FILE
@@ -29,21 +28,14 @@ def time_section(run: OpenRun) -> Section | None:
     speed = count(round(run.counts["pool"] / seconds))
     text = f"The run started at {moment} and finished {format_seconds(seconds)} later"
     blocks: list[Block] = [f"{text}: {speed} samples of the pool per second."]
-    total = sum(step.seconds for step in run.facts.steps)
-    if not total:  # all tables were present already
+    if not any(step.seconds for step in run.facts.steps):  # all tables were present already
         return Section("time", "Time", blocks)
-    cells: list[list[Cell]] = []
-    for step in run.facts.steps:
-        numbers = [count(step.units), count(step.rows), format_seconds(step.seconds)]
-        share = Bar(percent(step.seconds, total, 1), step.seconds / total)
-        speed = count(round(step.rows / step.seconds)) if step.rows and step.seconds else "–"
-        cells.append([step.step, *numbers, share, speed])
     note = (
         "Wall time of each unit (of emit: shard), summed; units run in parallel. Of all commands that the run took. "
         "Tables that were reused are not counted."
     )
-    heads = ("step", "units", "samples", "work", "share", "samples per second")
-    return Section("time", "Time", [*blocks, Table(heads, cells, words=("step", "share"), note=note)])
+    rows = [row | {"work": format_seconds(row["work"])} for row in run.report("steps")]
+    return Section("time", "Time", [*blocks, Table.of(rows, note=note)])
 
 
 def provenance_section(run: OpenRun) -> Section:
@@ -73,24 +65,22 @@ def _plain(value: Any) -> Any:
 
 
 def _pairs(title: str, pairs: dict[str, Any], folded: bool = True) -> Table:
-    rows = [[clean(name, SHORT), clean(value, 200)] for name, value in list(pairs.items())[:60]]
-    return Table(("name", "value"), rows, words=("name", "value"), title=title, folded=folded)
+    return Table.of([{"name": n, "value": str(v)} for n, v in list(pairs.items())[:60]], title, folded=folded)
 
 
 def _models(facts: RunFacts) -> list[Block]:
     """Return models with all that identifies them, one line for each part."""
     rows = [
-        [clean(name, SHORT), part, clean(value, 200)]
+        {"model": name, "part": part, "value": str(value)}
         for name, identity in [*facts.models.items(), *facts.engine_ids.items()]
         for part, value in _parts(identity)
     ]
-    heads = ("model", "part", "value")
-    return [Table(heads, rows[:200], words=heads, title="Models", folded=len(rows) > 12)] if rows else []
+    return [Table.of(rows[:200], "Models", folded=len(rows) > 12)] if rows else []
 
 
 def _parts(identity: Any, prefix: str = "") -> list[tuple[str, Any]]:
     if not isinstance(identity, dict):
-        return [(clean(prefix, SHORT), identity)]
+        return [(prefix, identity)]
     parts = {f"{prefix}.{key}".strip("."): value for key, value in identity.items() if value is not None}
     return [part for key, value in parts.items() for part in _parts(value, key)]
 
@@ -99,14 +89,12 @@ def _inputs(run: OpenRun) -> Table:
     rows = []
     for source in run.facts.recipe.get("input", [])[:60]:
         path = source.get("path") or source["from"]
-        where = clean(path if isinstance(path, str) else ", ".join(path), 300)
         units = sum(number for name, number in run.facts.units if name == source["name"])
-        rows.append([*names(source, "name", "format"), where, count(units)])
-    return Table(("source", "format", "path", "units"), rows, words=("source", "format", "path"), title="Inputs")
+        rows.append({"source": source["name"], "format": source["format"], "path": path, "units": units})
+    return Table.of(rows, "Inputs")
 
 
 def _files(run: OpenRun) -> Table:
-    files = run.rows(report_sql("published_files"), report=REPORT_FILE)
-    rows = [[row["what"], count(row["files"]), format_bytes(row["bytes"])] for row in files]
-    note = "manifest.parquet lists each file with its sha256."
-    return Table(("published", "files", "size"), rows, words=("published",), title="Published files", note=note)
+    files = run.report("published_files", report=REPORT_FILE)
+    rows = [row | {"size": format_bytes(row["size"])} for row in files]
+    return Table.of(rows, "Published files", "manifest.parquet lists each file with its sha256.")

@@ -1,13 +1,14 @@
 """Texts and numbers of the report: untrusted texts escaped and shortened, and shares."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from decimal import Decimal
 
 from curate.base.wording import escape
 
 LONGEST = 400  # characters of a caption that are shown
 SHORT = 80  # characters of a name
+CELL = 160  # characters of a cell
 
 
 def clean(value: object, limit: int = LONGEST) -> str:
@@ -24,16 +25,6 @@ def clean(value: object, limit: int = LONGEST) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
-def names(row: Mapping[str, Any], *columns: str) -> list[str]:
-    """Return these values of a row as texts of at most SHORT characters."""
-    return [clean(row[column], SHORT) for column in columns]
-
-
-def counts(row: Mapping[str, Any], *columns: str) -> list[str]:
-    """Return these integers of a row as texts."""
-    return [count(row[column]) for column in columns]
-
-
 def number(value: float) -> str:
     """Return a measured value in few digits: 0.2756, 1,280, 3."""
     if not math.isfinite(value):
@@ -43,19 +34,18 @@ def number(value: float) -> str:
     return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def count(value: int | None) -> str:
-    """Return an integer with thousands separated, and a true minus; "–" for none."""
+def count(value: int | Decimal | None) -> str:
+    """Return a number with thousands separated, and a true minus; "–" for none."""
     return "–" if value is None else f"{value:,}".replace("-", "−")
 
 
-def percent(part: float, whole: float, digits: int = 2) -> str:
+def percent(part: float, whole: float) -> str:
     """Return a share of `whole`; "–" of nothing."""
-    return f"{100 * part / whole:.{digits}f}\N{NO-BREAK SPACE}%" if whole else "–"
+    return f"{100 * part / whole:.2f}\N{NO-BREAK SPACE}%" if whole else "–"
 
 
-def shares(parts: Sequence[int]) -> list[str]:
-    """Return the share of each part in their sum: two digits, or up to four where a smaller one would be zero."""
-    whole = sum(parts)
-    smallest = min((n for n in parts if n), default=0)
-    digits = next((d for d in (2, 3) if smallest * 10 ** (d + 2) >= whole), 4)
-    return [percent(n, whole, digits) for n in parts]
+def format_shares(shares: Sequence[float | None]) -> list[str]:
+    """Return the shares of a column: two digits each, or up to four where a smaller one would be zero."""
+    smallest = min((abs(share) for share in shares if share), default=1.0)
+    digits = next((digits for digits in (2, 3) if smallest >= 10 ** -(digits + 2)), 4)
+    return ["–" if share is None else f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%" for share in shares]

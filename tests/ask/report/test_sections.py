@@ -18,27 +18,26 @@ from curate.ask.report.distributions import (
     distributions_section,
     drawn_thresholds,
 )
-from curate.ask.report.entries import POINTS, log_ranks
+from curate.ask.report.entries import POINTS
 from curate.ask.report.galleries import SIDE, thumbnail
-from curate.ask.report.text import clean, count, number, shares
+from curate.ask.report.text import clean, count, format_shares, number
 from curate.base.wording import format_bytes, format_seconds
 from tests.publish.runs import RUN, SMALL, write_units
 
 
 @given(st.lists(st.integers(0, 10**12), min_size=1, max_size=40))
 def test_each_share_is_rounded_by_itself(counts: list[int]) -> None:
-    texts = [text.removesuffix("\N{NO-BREAK SPACE}%") for text in shares(counts)]
-    if not sum(counts):
-        assert set(texts) == {"–"}
-        return
+    total = sum(counts) or 1
+    texts = [text.removesuffix("\N{NO-BREAK SPACE}%") for text in format_shares([n / total for n in counts])]
     digits = len(texts[0].partition(".")[2])
-    assert texts == [f"{100 * n / sum(counts):.{digits}f}" for n in counts] and 2 <= digits <= 4
+    assert texts == [f"{100 * (n / total):.{digits}f}" for n in counts] and 2 <= digits <= 4
 
 
 def test_shares_are_not_forced_to_100() -> None:
-    assert [text[:-2] for text in shares([220, 40, 40])] == ["73.33", "13.33", "13.33"]
-    assert [text[:-2] for text in shares([1, 49_999])] == ["0.002", "99.998"]
-    assert [text[:-2] for text in shares([1, 10_000_000])] == ["0.0000", "100.0000"]
+    assert [text[:-2] for text in format_shares([220 / 300, 40 / 300, 40 / 300])] == ["73.33", "13.33", "13.33"]
+    assert [text[:-2] for text in format_shares([1 / 50_000, 49_999 / 50_000])] == ["0.002", "99.998"]
+    assert [text.rstrip("%")[:-1] for text in format_shares([1e-7, 1.0])] == ["0.0000", "100.0000"]
+    assert format_shares([None]) == ["–"]
 
 
 def test_texts() -> None:
@@ -91,11 +90,15 @@ def test_bins_count_every_row(tmp_path: Any) -> None:
     assert list(words.pool) == [sum(low < n <= high for n in lengths) for low, high in edges]
 
 
-@given(st.integers(0, 10**7))
-def test_ranks(length: int) -> None:
-    ranks = log_ranks(length)
-    assert len(ranks) <= POINTS and ranks == sorted(set(ranks))
-    assert not length or (ranks[0], ranks[-1]) == (1, length)
+@pytest.mark.parametrize("length", [1, 2, 40, 3000])
+def test_ranks(length: int, tmp_path: Any) -> None:
+    entries = [(i, f"e{i}", "w", "en", length - i, length - i, 1.0, 1.0, 0) for i in range(length)]
+    write_units(str(tmp_path), SMALL, RUN, entries)
+    with connected(str(tmp_path)) as run:
+        rows = run.report("entry_ranks", balanced=True, points=POINTS)
+    ranks = [row["rank"] for row in rows]
+    assert len(ranks) <= POINTS + 2 and ranks == sorted(set(ranks)) and (ranks[0], ranks[-1]) == (1, length)
+    assert all(row["rows"] == length + 1 - row["rank"] for row in rows)
 
 
 @pytest.mark.thorough

@@ -1,0 +1,5 @@
+-- The row that a uid represents duplicates by.
+FROM verdicts
+WHERE uid = $uid AND (kept OR rule IN (FROM later_rules) OR rule = 'forgotten')
+ORDER BY unit, row
+LIMIT 1

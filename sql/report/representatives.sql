@@ -1,0 +1,2 @@
+-- The rows that represent duplicates, by uid.
+FROM representatives WHERE uid IN (SELECT unnest($uids::VARCHAR[]))
