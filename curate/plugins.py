@@ -8,6 +8,7 @@ import ast
 import importlib
 import inspect
 import sys
+import warnings
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from curate.recipe.section import Column, Section, UserFile, UserPath, UserPaths
     from curate.recipe.source import Source
     from curate.relate.relation import Asking, EmbeddedRows, Model, Reading, Relation
-    from curate.run.units import Combine, Fold, Place
+    from curate.run.units import Combine, Fold, WorkerLocation
     from curate.signals.on_embeddings import Method, check_unchanged, embedding_signal
     from curate.signals.signal import (
         Built,
@@ -71,13 +72,16 @@ __all__ = [
     "EngineOptions", "ExactSums", "FileColumns", "Fold", "Gate", "Groups", "ImageNearness", "ImageObserver",
     "ImageSignal", "InputFault", "InputFormat", "InputPart", "InputSample", "KeyPass", "Known", "Method", "Model",
     "ModelSignal", "Nearness", "NearnessKind", "OnEmbeddings", "OnKept", "Option", "Outcome", "OutputFormat",
-    "PartRows", "PipelineEngine", "Place", "PlannedSource", "PrecomputedSignal", "Reading", "RecipeError",
+    "PartRows", "PipelineEngine", "PlannedSource", "PrecomputedSignal", "Reading", "RecipeError",
     "Relation", "Request", "RowsLeft", "RunError", "Section", "Selection", "SelectionRun", "SelectionWords",
     "Shard", "SignalKind", "SignalOutput", "Source", "Statistic", "TextSignal", "UnitTables", "UserFile",
-    "UserPath", "UserPaths", "check_unchanged", "digest", "embedding_signal", "hash_uids", "image_signal",
-    "list_files", "process_cache", "read_whole",
+    "UserPath", "UserPaths", "WorkerLocation", "check_unchanged", "digest", "embedding_signal", "hash_uids",
+    "image_signal", "list_files", "process_cache", "read_whole",
 ]
 # fmt: on
+
+
+_RENAMED = {"Place": "WorkerLocation"}  # names of earlier versions
 
 
 @cache
@@ -89,6 +93,9 @@ def _modules() -> dict[str, str]:
 
 
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        warnings.warn(f"curate.plugins.{name} is now {_RENAMED[name]}", DeprecationWarning, stacklevel=2)
+        return __getattr__(_RENAMED[name])
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
     value = globals()[name] = getattr(importlib.import_module(_modules()[name]), name)

@@ -41,7 +41,7 @@ from curate.store.facts import MetadataFacts, RunClaim, read_facts, write_facts
 from curate.store.forgotten import Record
 from curate.store.layout import DESCRIBING_FILE, DRIVER_LOG, INPUTS, METADATA_FILE, NEW_FILE, STEPS_LOG, SUCCESS_FILE
 from curate.store.lease import MayEnd
-from curate.store.lock import Hold, Keeper, clear_tmp, locked
+from curate.store.lock import FolderLock, Keeper, clear_tmp, locked
 from curate.store.store import RunStore
 from pipelines.engines.base import PipelineEngine
 from pipelines.identity import (
@@ -75,7 +75,7 @@ class Prepared:
 
 
 @contextmanager
-def claimed(prepared: Prepared, may_end: MayEnd | None = None, keeper: Keeper | None = None) -> Iterator[Hold]:
+def claimed(prepared: Prepared, may_end: MayEnd | None = None, keeper: Keeper | None = None) -> Iterator[FolderLock]:
     """Claim the folder, and hold it while the block runs, or for a job that goes on. The rest is of `locked`.
 
     Raises RecipeError where it cannot be written, and RunError where an input cannot be read.

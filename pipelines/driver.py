@@ -26,16 +26,16 @@ from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Unit
 from curate.run.columns import table_names
 from curate.run.in_process import InProcessUnits
-from curate.run.units import Place
+from curate.run.units import WorkerLocation
 from curate.store.attempts import read_attempts
 from curate.store.error_notes import join_errors, note_end, read_error_note
 from curate.store.layout import ANSWER_PARTS, ATTEMPTS, CAPTION_ATTEMPTS, STAGES_FILE, SUCCESS_FILE
-from curate.store.lock import Hold, clear_tmp
+from curate.store.lock import FolderLock, clear_tmp
 from curate.store.store import RunStore
 from curate.store.timings import log_used
 from pipelines.claim import Prepared
 from pipelines.curate import build
-from pipelines.engines.job import Job, Submission, UnheardError
+from pipelines.engines.job import EngineUnresponsiveError, Job, Submission
 from pipelines.spark.counters import StageCost
 from pipelines.steps.units import BeamUnits
 
@@ -55,7 +55,7 @@ def preflight(prepared: Prepared, report: Callable[[str], None] = lambda line: N
     """
     context, engine = prepared.context, prepared.engine
     engine.check_folder(context.store)
-    is_here = context.place is Place.THIS_PROCESS
+    is_here = context.place is WorkerLocation.THIS_PROCESS
     answered = any(folder and folder.files("tables/answers") for folder in (context.store, context.reuse))
     begun = (ANSWER_PARTS, f"{ATTEMPTS}/{CAPTION_ATTEMPTS}")
     if context.recipe.captions and not (answered or any(map(context.store.files, begun))):
@@ -79,7 +79,7 @@ def _load_models(prepared: Prepared) -> None:
             break
 
 
-def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> None:
+def run(prepared: Prepared, hold: FolderLock | None = None, detach: bool = False) -> None:
     """Run the pipeline; return once `_SUCCESS` is written.
 
     Where jobs outlast the driver, who holds the folder is said to be the job; with `detach` it is left to itself.
@@ -127,11 +127,11 @@ def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> N
                     return
                 try:
                     job.follow(lambda: _write_costs(context.store, job.costs))
-                except UnheardError as error:
+                except EngineUnresponsiveError as error:
                     if hold:
                         hold.is_handed_over = engine.outlasts_driver
                     text = f"{error}\nThe job may go on: `curate status {context.store.url}` asks again."
-                    raise UnheardError(text) from None
+                    raise EngineUnresponsiveError(text) from None
 
 
 def run_in_process(prepared: Prepared) -> None:
@@ -149,7 +149,7 @@ def run_job(store: RunStore, begin: Callable[[], Job]) -> None:
 
 
 @contextmanager
-def _ending(store: RunStore, hold: Hold | None = None, units: Sequence[Unit] = ()) -> Iterator[None]:
+def _ending(store: RunStore, hold: FolderLock | None = None, units: Sequence[Unit] = ()) -> Iterator[None]:
     """Check how the block ended, unless a job goes on; raise, for what an engine passes on, what a user is to read."""
     message = ""
     try:
@@ -179,7 +179,7 @@ def explaining(store: RunStore, hint: str, units: Sequence[Unit] = ()) -> Iterat
         sdk_worker.print = lambda *texts, **options: None
     try:
         yield
-    except (RecipeError, UnheardError):  # of a job server, about its options; of executors
+    except (RecipeError, EngineUnresponsiveError):  # of a job server, about its options; of executors
         raise
     except Exception as caught:
         error = join_errors(caught.exceptions) if isinstance(caught, ExceptionGroup) else caught
@@ -211,7 +211,7 @@ def _load_ahead(prepared: Prepared) -> None:
     """Build the matcher of a new run while Beam builds its steps: all units wait for it."""
     context = prepared.context
     is_new = context.reuse is None and not context.store.names("tables/matches")
-    if context.recipe.match and context.place is Place.THIS_PROCESS and is_new:
+    if context.recipe.match and context.place is WorkerLocation.THIS_PROCESS and is_new:
         settings = MatchSettings.of(context)
 
         def load() -> None:

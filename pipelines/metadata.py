@@ -18,7 +18,7 @@ from curate.match.building.parts import Plan
 from curate.match.building.steps import build_metadata, gather_entries
 from curate.match.building.wikis import BuildSettings, Limits, Mode
 from curate.match.metadata import read_metadata
-from curate.run.units import Place
+from curate.run.units import WorkerLocation
 from curate.store.lock import clear_tmp, locked
 from curate.store.store import RunStore
 from pipelines.driver import explaining
@@ -32,7 +32,7 @@ class _Context:
     """What steps over parts need of a run's context."""
 
     store: RunStore
-    place: Place
+    place: WorkerLocation
     lease: str = ""
 
     def open_tables(self, _part: object) -> Any:

@@ -31,7 +31,7 @@ from curate.recipe.source import Source
 from curate.run.columns import check_columns
 from curate.run.context import RunContext
 from curate.run.inputs import naming_all_missing, place_inputs
-from curate.run.units import Place
+from curate.run.units import WorkerLocation
 from curate.signals.registry import find_signals, identify_models
 from curate.store.chunks import find_chunks
 from curate.store.facts import read_unit_keys
@@ -105,7 +105,7 @@ def prepare(
     return _with_round(prepared, make) if retry and finished else prepared
 
 
-def _check_secrets(recipe: Recipe, place: Place) -> None:
+def _check_secrets(recipe: Recipe, place: WorkerLocation) -> None:
     for source in recipe.input:
         check_variables(source.name, source.storage)
         if place.is_cluster:

@@ -22,7 +22,7 @@ from curate.base.process import temporary_folder
 from curate.base.stages import KEPT
 from curate.base.wording import format_seconds, pluralise
 from curate.pool.plan import UNIT_BYTES, UNIT_ROWS, Plan, Unit
-from curate.run.units import Place
+from curate.run.units import WorkerLocation
 from curate.store.facts import UsedFacts, read_facts
 from curate.store.layout import SUCCESS_FILE
 from curate.store.store import RunStore
@@ -77,10 +77,10 @@ def plan_costs(prepared: Prepared, trials: Trials, measured: str, expected: Esti
     return CostPlan(costs, seconds, work, workers, scheme if remote else "", measured, expected.requests)
 
 
-def _run_trials(prepared: Prepared, units: Sequence[Unit], rows: int, is_lent: bool, watch: Watch) -> Trials:
-    """Measure about so many rows of these units; `is_lent`: all comes from the run to reuse, whose units stay whole."""
+def _run_trials(prepared: Prepared, units: Sequence[Unit], rows: int, is_reused: bool, watch: Watch) -> Trials:
+    """Measure about so many rows of these units; `is_reused`: all comes from the reused run, whose units stay whole."""
     start = sum(value for (_, kind), value in METER.take().items() if kind == CPU) - METER.compiling
-    parts = units if is_lent else [replace(unit, parts=(part,)) for unit in units for part in unit.parts]
+    parts = units if is_reused else [replace(unit, parts=(part,)) for unit in units for part in unit.parts]
     with temporary_folder() as aside:
         number = iter(range(4))
         base = aside if prepared.context.store.is_local else f"memory://{aside}"  # which counts requests
@@ -88,7 +88,7 @@ def _run_trials(prepared: Prepared, units: Sequence[Unit], rows: int, is_lent: b
         def measure(some: Sequence[Unit]) -> Trial:
             folder = RunStore(f"{base}/{next(number)}")
             with watch(folder, len(some)):
-                return _run(prepared, some, is_lent, size_of(some) / max(1, size_of(units)), folder)
+                return _run(prepared, some, is_reused, size_of(some) / max(1, size_of(units)), folder)
 
         first = parts[len(parts) // 2 : len(parts) // 2 + 1]
         cold, warm = measure(first), measure(first)
@@ -96,7 +96,7 @@ def _run_trials(prepared: Prepared, units: Sequence[Unit], rows: int, is_lent: b
         chosen = spread(parts, n)
         began = time.process_time()
         apart = together = measure(chosen)
-        if not is_lent and time.process_time() - began < _LONG:
+        if not is_reused and time.process_time() - began < _LONG:
             by_source = {unit.source: unit for unit in chosen}
             for source, unit in by_source.items():
                 of_source = chain.from_iterable(other.parts for other in chosen if other.source == source)
@@ -105,12 +105,12 @@ def _run_trials(prepared: Prepared, units: Sequence[Unit], rows: int, is_lent: b
     return Trials(cold, warm, apart, together, start, size_of(chosen) / max(1, apart.rows), METER.compiling)
 
 
-def _run(prepared: Prepared, units: Sequence[Unit], is_lent: bool, share: float, folder: RunStore) -> Trial:
+def _run(prepared: Prepared, units: Sequence[Unit], is_reused: bool, share: float, folder: RunStore) -> Trial:
     """Run the recipe on these units; `share` is what they are of the pool."""
     numbered = [replace(unit, index=index) for index, unit in enumerate(units)]
     recipe = prepared.context.recipe.model_copy(update={"captions": None, "max_failed": 1.0, "max_missing": 1.0})
-    context = replace(prepared.context, store=folder, place=Place.THIS_PROCESS, share=share)
-    context = context if is_lent else replace(context, reuse=None)
+    context = replace(prepared.context, store=folder, place=WorkerLocation.THIS_PROCESS, share=share)
+    context = context if is_reused else replace(context, reuse=None)
     for attempt in (scaled(recipe, share), recipe.model_copy(update={"balance": None, "sample": None})):
         context = replace(context, recipe=attempt, store=folder)
         plan, engine = Plan(numbered, context.pool), choose_engine(())

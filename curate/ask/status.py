@@ -17,7 +17,7 @@ from curate.base.wording import format_seconds, pluralise
 from curate.download.rates import sum_downloads
 from curate.pool.plan import Unit
 from curate.store import layout
-from curate.store.attempts import MOST, SUSPECT, read_attempts
+from curate.store.attempts import ISOLATE_AFTER, MAX_ATTEMPTS, read_attempts
 from curate.store.error_notes import read_error_notes
 from curate.store.facts import read_claim, read_facts
 from curate.store.lease import Holder
@@ -111,12 +111,12 @@ def _judge(store: RunStore, holder: Holder | None, ask: Ask) -> tuple[int, str]:
         return FAILED, f"not finished, and nobody works on it; {go_on}"
     has_ended, state = ask(holder)
     of_job = f" ({state})" if state else ""
-    is_leased = holder.has_left or not store.is_local  # and not locked, which ends with a process
-    heard = f", {holder.heard}" if is_leased else ""
+    is_leased = holder.is_detached or not store.is_local  # and not locked, which ends with a process
+    last_renewed = f", {holder.last_renewed}" if is_leased else ""
     if has_ended or (is_leased and holder.is_stale):
-        why = "has ended" if has_ended else f"was {holder.heard}, so its lease is stale"
+        why = "has ended" if has_ended else f"was {holder.last_renewed}, so its lease is stale"
         return FAILED, f"not finished, and {holder} {why}{of_job}; with --take-over, {go_on}"
-    return NOT_YET, f"{f'waiting for {holder}' if holder.is_waiting else f'{holder} is at work'}{heard}{of_job}"
+    return NOT_YET, f"{f'waiting for {holder}' if holder.is_waiting else f'{holder} is at work'}{last_renewed}{of_job}"
 
 
 def _dedup_steps(records: Records, units: int | None) -> list[tuple[str, str, str]]:
@@ -151,7 +151,7 @@ def describe_attempts(attempts: Mapping[str, int], units: Iterable[Unit] = ()) -
     for work, killed in sorted(attempts.items(), key=lambda item: -item[1])[:_SHOWN]:
         kind, _, stem = work.rpartition("/")
         title = stem.replace("-", " ") if stem.startswith("shard-") else titles.get(stem, f"unit {stem}")
-        isolated = ", isolated from now on" if SUSPECT <= killed < MOST else ""
+        isolated = ", isolated from now on" if ISOLATE_AFTER <= killed < MAX_ATTEMPTS else ""
         texts.append(f"{f'{kind} of ' if kind else ''}{title} (killed {pluralise(killed, 'time')}{isolated})")
     if len(attempts) > _SHOWN:
         texts.append(f"and {len(attempts) - _SHOWN:,} more")

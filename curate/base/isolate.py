@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DIED = "worker_died"  # the reason of what does
-SURE = 2  # processes that end with one image, or file: one may be ended by somebody else
+CONFIRMATIONS = 2  # processes that end with one image, or file: one may be ended by somebody else
 _CLOSED = 10  # seconds, within which a process ends that has closed its pipe
 
 
@@ -72,7 +72,7 @@ class Subprocess:
         A slice that ends the process is halved; for an item that ends it alone, the EndedError is yielded.
         """
         result: Any = None
-        for _ in range(SURE if len(items) == 1 else 1):
+        for _ in range(CONFIRMATIONS if len(items) == 1 else 1):
             try:
                 result = self.ask(function, items, *more)
                 break

@@ -45,7 +45,7 @@ class Stage:
     verdicts: tuple[Verdict, ...] = ()  # in the order in which they apply
     counted: tuple[Counted, ...] = ()
     grows: Growth = "rows"  # by what its work grows with the pool
-    is_lent: bool = False  # whether rows whose tables an older run lends cost nothing
+    is_reused: bool = False  # whether rows whose tables an older run lends cost nothing
 
 
 _UNMATCHED, _CONTAMINATED = "no entry of the metadata occurs in", "near an image of the evaluation set"
@@ -66,9 +66,9 @@ STAGES = (
             Verdict(FORGOTTEN, -7, "removed on request", "removed on request{date}"),
         ),
         counted=(Counted("measure", "tables/samples", ".parquet", "units"),),
-        is_lent=True,
+        is_reused=True,
     ),
-    Stage("match", "match", {"matches": ""}, is_lent=True),
+    Stage("match", "match", {"matches": ""}, is_reused=True),
     Stage("relate", "relate.requested", {"related": ""}, version=2),
     Stage(
         "rules",

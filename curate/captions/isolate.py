@@ -22,7 +22,7 @@ from curate.captions.regions import DETECTED, ZeroShotDetector, find_regions, op
 from curate.captions.settings import CaptionSettings
 from curate.llm.engine import Answer, Engine, Request
 from curate.recipe.captions import EngineSpec
-from curate.store.attempts import MOST, SUSPECT, attempt, count_anew
+from curate.store.attempts import ISOLATE_AFTER, MAX_ATTEMPTS, attempt, reset_attempts
 from curate.store.layout import CAPTION_ATTEMPTS, unit_stem
 from curate.store.tables import UnitTables
 
@@ -43,11 +43,11 @@ def isolating(
     isolated = list[IsolatedCaptioning]()
     work = f"{CAPTION_ATTEMPTS}/{unit_stem(tables.unit)}"
     with attempt(tables.store, work, lambda: any(each.has_fault for each in isolated)) as killed, ExitStack() as stack:
-        if killed >= SUSPECT:
+        if killed >= ISOLATE_AFTER:
             stack.enter_context(_alone)
             isolated.append(IsolatedCaptioning(settings, killed))
             stack.callback(isolated[0].end)
-        yield (isolated[0] if isolated else None), cache(partial(count_anew, tables.store, work, killed))
+        yield (isolated[0] if isolated else None), cache(partial(reset_attempts, tables.store, work, killed))
 
 
 class IsolatedCaptioning:
@@ -56,7 +56,7 @@ class IsolatedCaptioning:
     def __init__(self, settings: CaptionSettings, killed: int) -> None:
         self._settings, self._processes = settings, dict[str, Subprocess]()
         self._killed = f"{DIED}: {killed} attempts to caption its unit were killed, and"
-        self.is_over = killed >= MOST  # whether all fails, unasked
+        self.is_over = killed >= MAX_ATTEMPTS  # whether all fails, unasked
         self.has_fault = False  # whether something ended a process alone
 
     def end(self) -> None:

@@ -23,7 +23,7 @@ from curate.base.errors import describe
 from curate.base.process import background_thread, cleaned_up
 from curate.cli.supervise import TELLS, Supervisor
 from curate.store.layout import DRIVER_LOG
-from curate.store.lock import Hold
+from curate.store.lock import FolderLock
 from curate.store.store import RunStore
 
 _BETWEEN = 60.0  # seconds between two copies of a log
@@ -118,7 +118,7 @@ def passing_on() -> Iterator[list[Passing]]:
 
 
 @contextmanager
-def detached(hold: Hold, streams: list[Passing]) -> Iterator[None]:
+def detached(hold: FolderLock, streams: list[Passing]) -> Iterator[None]:
     """Leave the shell while the block runs: who waits in `start_driver` is told, and what is said goes to a log.
 
     The log begins with what was said before. If another process left the shell before, this one goes on with its log.
@@ -179,7 +179,7 @@ def _move(stream: int, file: int) -> None:
                 os.dup2(file, number)
 
 
-def say_handed_over(hold: Hold, who: str) -> str:
+def say_handed_over(hold: FolderLock, who: str) -> str:
     """Return what a user reads once a run was handed over."""
     follow, stop = f"curate status {hold.store.url} --watch", f"curate cancel {hold.store.url}"
     return f"{hold.store.url}: handed over to {who}\n  {follow}    follows it\n  {stop:{len(follow)}}    stops it\n"

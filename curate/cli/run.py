@@ -27,13 +27,13 @@ from curate.pool.registry import find_downloading
 from curate.pool.retry import find_mendable
 from curate.recipe.recipe import Recipe, load_recipe
 from curate.run.context import RunContext
-from curate.run.units import Place
-from curate.store.attempts import MOST, read_attempts
+from curate.run.units import WorkerLocation
+from curate.store.attempts import MAX_ATTEMPTS, read_attempts
 from curate.store.facts import read_unit_keys
 from curate.store.forgotten import count_forgotten_since
 from curate.store.layout import POOL, REPORT_FILE, SUCCESS_FILE
 from curate.store.lease import Holder, MayEnd
-from curate.store.lock import Hold, Keeper, check_unlocked, locked, remove_leftovers
+from curate.store.lock import FolderLock, Keeper, check_unlocked, locked, remove_leftovers
 from curate.store.store import RunStore
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class CommandKeeper(Keeper):
         the last file was finished, or three while the same unit was isolated.
         """
         store = prepared.context.store
-        if prepared.context.place is not Place.THIS_PROCESS:
+        if prepared.context.place is not WorkerLocation.THIS_PROCESS:
             self.stop_supervising()
         if prepared.finished and self.holder:
             with locked(store, "run", keeper=self):
@@ -94,11 +94,13 @@ class CommandKeeper(Keeper):
         self._supervisor.send(deaths=deaths, finished=finished, attempts=attempts)
         in_flight = f"in flight: {describe_attempts(attempts, prepared.plan.units)}"
         before = facts.get("attempts", {})
-        if deaths < MAX_DEATHS and not any(before.get(work, MOST) < count == MOST for work, count in attempts.items()):
+        if deaths < MAX_DEATHS and not any(
+            before.get(work, MAX_ATTEMPTS) < count == MAX_ATTEMPTS for work, count in attempts.items()
+        ):
             print(f"curate: {in_flight}", file=sys.stderr, flush=True)
             return
         remedy = "If memory runs out, free some. Finished work is kept, and the same command continues"
-        remedy = f"{remedy}: what was killed {MOST} times then fails as worker_died."
+        remedy = f"{remedy}: what was killed {MAX_ATTEMPTS} times then fails as worker_died."
         raise RunError(f"{store.url}: {self._died}, and isolating units does not help; {in_flight}\n{remedy}")
 
 
@@ -209,7 +211,7 @@ def _check_retry(recipe: Recipe, out: str) -> None:
         raise RecipeError(f"--retry: is for URLs, and the recipe has no source of format urls; {how}")
 
 
-def _run(prepared: "Prepared", hold: Hold, plan_run: Callable[[], "Prepared"], in_process: bool) -> None:
+def _run(prepared: "Prepared", hold: FolderLock, plan_run: Callable[[], "Prepared"], in_process: bool) -> None:
     """Run the pipeline; once more, without them, if the run that is reused has forgotten samples meanwhile."""
     from pipelines.claim import claim_folder
     from pipelines.driver import run as run_pipeline

@@ -23,7 +23,7 @@ from curate.decide.dedup.groups import Groups
 from curate.decide.dedup.passes.dedup_pass import KeyPass, Nearness, join_parts
 from curate.decide.settings import DecideSettings
 from curate.decide.unit_state import Duplicates, UnitState
-from curate.run.units import Answer, Aside, Combine, Fold, Pairs, ToUnit, Units
+from curate.run.units import Answer, Combine, Fold, Pairs, SideOutput, ToUnit, Units
 from curate.store.tables import OpenTables, UnitTables
 from curate.store.timings import log_unit
 
@@ -54,7 +54,7 @@ def drop_records(units: Units, settings: DecideSettings, pairs: Pairs[int, Recor
     for i in range(len(settings.passes)):
         pairs = units.group(f"Duplicates: resolve {i}", pairs, _resolve, i, n_buckets)
     units.then("Duplicates: drop", _drop, sent=pairs)
-    return pairs.aside
+    return pairs.side_output
 
 
 def records_again(tables: OpenTables, state: UnitState, records: Records) -> Iterator[tuple[int, Records]]:
@@ -124,7 +124,7 @@ def _resolve(bucket: int, records: Sequence[Records], place: int, n_buckets: int
         yield from _by_number(resolved, exact.buckets_for(resolved, place + 1, n_buckets))
     else:
         lost = resolved[resolved["dead"]]
-        yield from map(Aside, exact.largest_groups(resolved))
+        yield from map(SideOutput, exact.largest_groups(resolved))
         yield from (ToUnit(unit, losers) for unit, losers in _by_number(lost, lost["unit"]))
 
 
@@ -178,9 +178,11 @@ def _find_groups(
     )
     parts = units.pairs(f"{name}: split", of_unit("split", nearness.split, n_buckets), plan)
     groups = units.group(
-        f"{name}: groups of buckets", parts, lambda bucket, some: [Aside(nearness.groups(bucket, join_parts(some)))]
+        f"{name}: groups of buckets",
+        parts,
+        lambda bucket, some: [SideOutput(nearness.groups(bucket, join_parts(some)))],
     )
-    return units.combine(f"{name}: groups", [groups.aside], _JoinGroups()), recall
+    return units.combine(f"{name}: groups", [groups.side_output], _JoinGroups()), recall
 
 
 def _search(states: list[UnitState], settings: DecideSettings, nearness: Nearness, recorded: str) -> tuple[Groups, I64]:

@@ -28,7 +28,7 @@ from curate.store.timings import time_step
 class AddEntries(Fold):
     """Add up sums by entry, sparse ones of units, to a vector of all entries: int64[entries], or [sums, entries]."""
 
-    of_wholes = Fold[I64]()
+    tree = Fold[I64]()
 
     def __init__(self, settings: DecideSettings) -> None:
         super().__init__()

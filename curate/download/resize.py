@@ -17,7 +17,7 @@ from curate.base.isolate import DIED, EndedError, Subprocess
 from curate.download.source import RESIZING, UrlsSource
 from curate.read.image import DAMAGED, FORMATS, Metered, format_of, measure_image
 from curate.recipe.measure import Image as ImageOptions
-from curate.store.attempts import SUSPECT
+from curate.store.attempts import ISOLATE_AFTER
 
 _NEEDED = ("input of format urls needs img2dataset", "'.[img2dataset]' in a checkout of curate")
 HASH_MISMATCH = "hash mismatch"
@@ -71,10 +71,10 @@ def make_resizer(source: UrlsSource) -> Resize:
 def resizing(source: UrlsSource, killed: int) -> Iterator[Resize]:
     """Yield what resizes images as a source says, for a shard at which so many attempts were killed.
 
-    From SUSPECT on a subprocess does it; an image that ends that has a message of reason `worker_died`. Raises
+    From ISOLATE_AFTER on a subprocess does it; an image that ends that has a message of reason `worker_died`. Raises
     RecipeError.
     """
-    if killed < SUSPECT:
+    if killed < ISOLATE_AFTER:
         yield make_resizer(source)
         return
     with Subprocess("resize images of a shard that workers were killed at", make_resizer, source) as process:

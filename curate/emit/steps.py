@@ -16,7 +16,7 @@ from curate.emit.output_format import emit_shard, find_output
 from curate.emit.settings import EmitSettings
 from curate.pool.plan import Unit
 from curate.read.field_types import find_field_columns, merge_dtypes
-from curate.run.units import Answer, Aside, Fold, Units
+from curate.run.units import Answer, Fold, SideOutput, Units
 from curate.store.tables import OpenTables
 from curate.store.timings import time_step
 from curate.store.validity import recorded_line
@@ -25,8 +25,8 @@ from curate.store.validity import recorded_line
 def hash_names(units: Units, settings: EmitSettings, n_buckets: int = 1) -> Answer:
     """Hash the names that kept rows may get; return a list of uint64[n], those that several may and so none gets."""
     hashes = units.pairs("Emit: hash names", _hash, settings, n_buckets)
-    names = units.group("Emit: repeated names", hashes, lambda _, of: [Aside(exact.repeated(of))])
-    return names.aside
+    names = units.group("Emit: repeated names", hashes, lambda _, of: [SideOutput(exact.repeated(of))])
+    return names.side_output
 
 
 def _hash(tables: OpenTables, unit: Unit, settings: EmitSettings, n_buckets: int) -> Iterator[tuple[int, Any]]:
@@ -45,7 +45,7 @@ def emit(units: Units, settings: EmitSettings, audit: Answer, repeated: Answer) 
     slices = units.pairs("Emit: slices", lambda _, unit, whole: whole.slices(unit), layout)
     written = units.group("Emit: write", slices, _write, repeated, fields, settings)
     wider = Fold[Any](lambda a, b: (0, None if None in (a[1], b[1]) else merge_dtypes(a[1], b[1])))
-    return units.combine("Emit: types", [written.items], wider), written.aside
+    return units.combine("Emit: types", [written.items], wider), written.side_output
 
 
 def _write(
@@ -60,4 +60,4 @@ def _write(
         files = find_output(settings.output.format, settings.pool.has_images).files(shard.stem)
         lines = [recorded_line(store, path, shard.rows if has_rows else None) for path, has_rows in files.items()]
         yield index, dtype
-        yield Aside(lines)
+        yield SideOutput(lines)

@@ -20,13 +20,13 @@ from curate.pool.registry import find_format
 from curate.recipe.source import Source
 from curate.signals.registry import find_signals
 from curate.signals.signal import ImageSignal, TextSignal
-from curate.store.attempts import MOST, SUSPECT
+from curate.store.attempts import ISOLATE_AFTER, MAX_ATTEMPTS
 
 
 @contextmanager
 def isolating(killed: int, settings: MeasureSettings) -> Iterator["IsolatedMeasuring | None"]:
     """Yield what measures a unit at which so many attempts were killed; None: who asks does it."""
-    if killed < SUSPECT:
+    if killed < ISOLATE_AFTER:
         yield None
         return
     with Subprocess("measure a unit that workers were killed at", _begin, replace(settings, signals=())) as process:
@@ -43,7 +43,7 @@ class IsolatedMeasuring:
     def find_fault(self, source: Source, part: InputPart) -> tuple[str, str] | None:
         """Return reason and detail where reading a part ends the process, or all before came to nothing; else None."""
         killed = f"{self.killed} attempts to measure it were killed, and"
-        if self.killed >= MOST:
+        if self.killed >= MAX_ATTEMPTS:
             return DIED, f"{killed} no row alone does it"
         [(_, error)] = self.process.isolate(_read, [part], source)
         return (DIED, f"{killed} a process that only read it {error}") if error else None

@@ -16,7 +16,7 @@ from curate.base import schema
 from curate.base.ids import uid_halves
 from curate.base.numeric.arrays import split_by, whole
 from curate.pool.plan import Unit
-from curate.run.units import Answer, Aside, Units
+from curate.run.units import Answer, SideOutput, Units
 from curate.store.layout import UIDS_FILE
 from curate.store.store import RunStore
 from curate.store.tables import OpenTables
@@ -59,7 +59,9 @@ def sort_uids(units: Units, store: RunStore, repeated: bool, n_buckets: int = 1)
 
     Where the run repeats rows (`repeated`), each uid is there as often as column `repeats` of `decisions` says.
     """
-    return units.group("Uids: sort", units.pairs("Uids: split", _split, repeated, n_buckets), sort_parts, store).aside
+    return units.group(
+        "Uids: sort", units.pairs("Uids: split", _split, repeated, n_buckets), sort_parts, store
+    ).side_output
 
 
 class UidsPart(NamedTuple):
@@ -90,12 +92,12 @@ def split_pairs(pairs: npt.NDArray[np.void], n_buckets: int) -> Iterator[tuple[i
     yield from (pair for pair in enumerate(split_by(pairs, places, n_buckets)) if len(pair[1]))
 
 
-def sort_parts(bucket: int, parts: Sequence[npt.NDArray[np.void]], store: RunStore) -> Iterator[Aside]:
+def sort_parts(bucket: int, parts: Sequence[npt.NDArray[np.void]], store: RunStore) -> Iterator[SideOutput]:
     """Sort what units have of a bucket into its file, which is yielded as a UidsPart."""
     pairs = sort_pairs(np.concatenate(parts))
     part = UidsPart(bucket, len(pairs))
     store.write_bytes(part.file, pairs.tobytes())
-    yield Aside(part)
+    yield SideOutput(part)
 
 
 def write_uids(store: RunStore, parts: Iterable[UidsPart]) -> None:

@@ -23,7 +23,7 @@ from curate.base.numeric.vectors import embedding_matrix
 from curate.base.process import process_cache
 from curate.pool.plan import Unit
 from curate.recipe.relate import OnKept
-from curate.run.units import Answer, Aside, Combine, Units
+from curate.run.units import Answer, Combine, SideOutput, Units
 from curate.store.layout import FITTED, MODELS
 from curate.store.store import RunStore
 from curate.store.tables import OpenTables, UnitTables
@@ -197,7 +197,7 @@ class Asking:
             return (sorted(files) or [""]) if stale else []
 
         pairs = self.units.pairs(name, of_rows, self.stale, *values)
-        files = self.units.group(f"{name}, put together", pairs, _put_together, reading).aside
+        files = self.units.group(f"{name}, put together", pairs, _put_together, reading).side_output
         return self.units.get(f"{name}, files", list_files, self.stale, files)
 
     def each(
@@ -228,10 +228,10 @@ class Asking:
         return self.units.get(f"Relate {reading.name}: {what}", of_answers, self.stale, *values)
 
 
-def _put_together(number: int, parts: Sequence[npt.NDArray[Any]], reading: Reading) -> Iterator[Aside]:
+def _put_together(number: int, parts: Sequence[npt.NDArray[Any]], reading: Reading) -> Iterator[SideOutput]:
     """Write what units have of a file of `Asking.gather`, which is yielded; another attempt writes one of its own."""
     data = io.BytesIO()
     np.save(data, np.concatenate(parts), allow_pickle=False)
     file = f"{FITTED}/{reading.name}/{number:05d}-{hashlib.sha256(data.getbuffer()).hexdigest()[:32]}.npy"
     reading.store.write_bytes(file, data.getbuffer())
-    yield Aside(file)
+    yield SideOutput(file)

@@ -17,7 +17,7 @@ from curate.recipe.deciding import SELECTIONS
 from curate.recipe.measure import Measure
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.recipe.source import Source, place_sources
-from curate.run.units import Place
+from curate.run.units import WorkerLocation
 from curate.store.chunks import chunks_of
 from curate.store.facts import RunFacts, read_facts
 from curate.store.layout import RUN_FILE
@@ -53,7 +53,7 @@ class RunContext:
     counts_key: str = ""  # digest of what the selection reads of files, as `balance.counts`; empty without
     blocklist_key: str = ""  # digest of what is forgotten (see `curate.store.forgotten`); empty where nothing is
     retries_key: str = ""  # digest of which URLs are tried again (see `download.retry_record`); empty where none is
-    place: Place = Place.THIS_PROCESS  # where steps work
+    place: WorkerLocation = WorkerLocation.THIS_PROCESS  # where steps work
     share: float = 1.0  # of the pool, that units hold: less where a part of it is tried, for what the whole would take
     lease: str = ""  # which those who work renew (see `curate.store.lease`); empty where there is none
     tables: tuple[str, ...] | None = None  # that units have, of a finished run or at work; None: the recipe says
@@ -61,7 +61,7 @@ class RunContext:
     @property
     def sources(self) -> tuple[Source, ...]:
         """The recipe's sources, with their places in the run's folder."""
-        reuse, is_alone = self.reuse.url if self.reuse else None, self.place is Place.THIS_PROCESS
+        reuse, is_alone = self.reuse.url if self.reuse else None, self.place is WorkerLocation.THIS_PROCESS
         return place_sources(self.recipe.input, self.store.url, reuse, is_alone)
 
     def unit_tables(self, unit: Unit) -> UnitTables:

@@ -8,7 +8,7 @@ from typing import Any
 import curate.base.compiling  # noqa: F401
 from curate.base.process import in_threads
 from curate.run.context import RunContext
-from curate.run.units import Answer, Aside, Combine, P, Pairs, T_co, Units, W, Yields
+from curate.run.units import Answer, Combine, P, Pairs, SideOutput, T_co, Units, W, Yields
 
 
 class _Value(Answer[T_co]):
@@ -18,7 +18,7 @@ class _Value(Answer[T_co]):
 
 class _Grouped(Pairs):
     def __init__(self, by_key: dict[Any, list[Any]], asides: Sequence[Any] = ()) -> None:
-        self.by_key, self.aside = by_key, _Value(list(asides))
+        self.by_key, self.side_output = by_key, _Value(list(asides))
         self.items = _Value([(key, value) for key, values in by_key.items() for value in values])
 
 
@@ -41,7 +41,7 @@ class InProcessUnits(Units):
 
     def ask(self, name: str, function: Yields, *values: Any, combine: Combine | None = None) -> Answer[Any]:
         parts = chain.from_iterable(self._do(function, values, None, list))
-        return _Value(list(parts) if combine is None else combine.whole(parts))
+        return _Value(list(parts) if combine is None else combine.reduce(parts))
 
     def pairs(self, name: str, function: Yields, *values: Any, sent: Pairs | None = None) -> Pairs:
         by_key: dict[Any, list[Any]] = defaultdict(list)
@@ -57,7 +57,7 @@ class InProcessUnits(Units):
             return list(function(item[0], list(item[1]), *known))
 
         for part in chain.from_iterable(self._map(work, pairs.by_key.items())):
-            if isinstance(part, Aside):
+            if isinstance(part, SideOutput):
                 asides.append(part.value)
             else:
                 grouped[part[0]].append(part[1])
@@ -67,7 +67,7 @@ class InProcessUnits(Units):
         return _Value(function(*_plain(values), **dict(zip(named, _plain(named.values()), strict=True))))
 
     def combine(self, name: str, answers: Sequence[Answer[list[P]]], combine: Combine[P, W]) -> Answer[W]:
-        return _Value(combine.whole(chain.from_iterable(map(self.value, answers))))
+        return _Value(combine.reduce(chain.from_iterable(map(self.value, answers))))
 
     def each(self, name: str, items: Answer[list[Any]], function: Callable[..., W], *values: Any) -> Answer[list[W]]:
         known = _plain(values)

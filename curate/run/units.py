@@ -31,7 +31,7 @@ K_co = TypeVar("K_co", covariant=True)
 Yields = Callable[..., Iterable[Any]]  # what yields the parts of an answer
 
 
-class Place(Enum):
+class WorkerLocation(Enum):
     """Where steps work. What they write is the same everywhere; what travels to them, and how many, is not."""
 
     THIS_PROCESS = "this process"  # so what it loads before is there for them
@@ -42,12 +42,12 @@ class Place(Enum):
     @property
     def is_this_machine(self) -> bool:
         """Whether workers have the files of this machine."""
-        return self is not Place.CLUSTER
+        return self is not WorkerLocation.CLUSTER
 
     @property
     def is_cluster(self) -> bool:
         """Whether work is spread over workers, none of which may hold what belongs to the whole pool."""
-        return self in (Place.LOCAL_CLUSTER, Place.CLUSTER)
+        return self in (WorkerLocation.LOCAL_CLUSTER, WorkerLocation.CLUSTER)
 
 
 class Answer(Generic[T_co]):
@@ -57,12 +57,12 @@ class Answer(Generic[T_co]):
 class Pairs(Generic[K_co, T_co]):
     """Pairs of key and value on their way to `group`, or to units."""
 
-    aside: Answer[list[Any]]  # what `group`'s function yielded as `Aside`
+    side_output: Answer[list[Any]]  # what `group`'s function yielded as `SideOutput`
     items: Answer[list[tuple[K_co, T_co]]]  # the pairs
 
 
 @dataclass(frozen=True)
-class Aside:
+class SideOutput:
     """What a function of `group` yields for all to know, and not for a key."""
 
     value: Any
@@ -78,7 +78,7 @@ class ToUnit(NamedTuple):
 class Combine(ABC, Generic[P, W]):
     """How parts that units answer become one whole, in any order and grouping: no worker holds a list of them."""
 
-    of_wholes: "Combine[Any, Any] | None" = None  # combines large wholes, of which a cluster has thousands
+    tree: "Combine[Any, Any] | None" = None  # combines large wholes, of which a cluster has thousands
 
     @abstractmethod
     def create(self) -> Any:
@@ -96,20 +96,20 @@ class Combine(ABC, Generic[P, W]):
         whole: W = accumulator
         return whole
 
-    def whole(self, parts: Iterable[P]) -> W:
+    def reduce(self, parts: Iterable[P]) -> W:
         return self.result(reduce(self.add, parts, self.create()))
 
 
 class Fold(Combine[P, P]):
     """Combine by an associative function of two; of no part, to None. Sums that decide are of integers.
 
-    `large` are parts of half a megabyte, say, as `of_wholes` has it.
+    `large` are parts of half a megabyte, say, as `tree` has it.
     """
 
     def __init__(self, function: Callable[[P, P], P] = operator.add, large: bool = False) -> None:
         self._function = function
         if large:
-            self.of_wholes = Fold(function)
+            self.tree = Fold(function)
 
     def create(self) -> Any:
         return None
@@ -147,7 +147,7 @@ class Units(ABC):
     """The units of a run. A value of a step (`values`) is an `Answer`, or anything that pickle takes."""
 
     # Where steps work: unless it is a cluster, a step over all of them may hold them, and use all cores
-    place: Place = Place.THIS_PROCESS
+    place: WorkerLocation = WorkerLocation.THIS_PROCESS
     stage = "decide"  # whose work the steps are that are added now
 
     def at(self, stage: str, add: Callable[Concatenate["Units", A], W], *values: A.args, **named: A.kwargs) -> W:
@@ -182,7 +182,7 @@ class Units(ABC):
 
     @abstractmethod
     def group(self, name: str, pairs: Pairs, function: Yields, *values: Any) -> Pairs:
-        """Return what `function(key, its values in any order, *values)` yields: pairs again, `ToUnit`, and `Aside`."""
+        """Return what `function(key, its values in any order, *values)` yields: pairs, `ToUnit`, and `SideOutput`."""
 
     @abstractmethod
     def get(self, name: str, function: Callable[..., W], *values: Any, **named: Any) -> Answer[W]:

@@ -13,34 +13,34 @@ from curate.base.process import cleaned_up
 from curate.store.layout import ATTEMPTS
 from curate.store.store import RunStore
 
-SUSPECT = 3  # that were killed, from which on a subprocess does what may have killed them
-MOST = 6  # that are counted
+ISOLATE_AFTER = 3  # that were killed, from which on a subprocess does what may have killed them
+MAX_ATTEMPTS = 6  # that are counted
 
 
 @contextmanager
 def attempt(store: RunStore, work: str, counts: Callable[[], bool] = lambda: False) -> Iterator[int]:
-    """Yield how many attempts at some work did not end, of MOST at most; this one does where the block is left.
+    """Yield how many attempts at some work did not end, of MAX_ATTEMPTS at most; this one does where the block is left.
 
     `work` is its name in the run: of a unit, or of a shard. They are forgotten then, unless they still count, for the
     next start of the run does what killed them again.
     """
     folder, earlier = f"{ATTEMPTS}/{work}", 0
-    while earlier < MOST and not store.write_bytes(f"{folder}/{earlier}", b"", keep=lambda: True):
+    while earlier < MAX_ATTEMPTS and not store.write_bytes(f"{folder}/{earlier}", b"", keep=lambda: True):
         earlier += 1
-    mine = f"{folder}/{min(earlier, MOST - 1)}"
+    mine = f"{folder}/{min(earlier, MAX_ATTEMPTS - 1)}"
     with cleaned_up(partial(store.delete_file, mine)):
         yield earlier
     if earlier and not counts():
         store.delete(folder)
 
 
-def count_anew(store: RunStore, work: str, killed: int) -> None:
+def reset_attempts(store: RunStore, work: str, killed: int) -> None:
     """Let all attempts so far count as one, of which `killed` did not end: some of the work is done that was not.
 
     Where a machine is taken away again and again, none of that is what kills workers. What is suspected stays so.
     """
-    first = SUSPECT if killed >= SUSPECT else 1
-    store.delete_files([f"{ATTEMPTS}/{work}/{number}" for number in range(first, min(killed, MOST - 1) + 1)])
+    first = ISOLATE_AFTER if killed >= ISOLATE_AFTER else 1
+    store.delete_files([f"{ATTEMPTS}/{work}/{number}" for number in range(first, min(killed, MAX_ATTEMPTS - 1) + 1)])
 
 
 def read_attempts(store: RunStore) -> dict[str, int]:

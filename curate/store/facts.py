@@ -20,7 +20,7 @@ FORMAT = 1
 
 Kind = TypeVar("Kind", bound="Facts")
 T = TypeVar("T")
-Perhaps = Annotated[T | None, Field(exclude_if=lambda value: value is None)]
+OmitIfNone = Annotated[T | None, Field(exclude_if=lambda value: value is None)]
 """A value that is not written where there is none."""
 
 
@@ -99,14 +99,14 @@ class RuleFacts(Facts):
     name: str
     sql: str | None = None
     top: float | None = None
-    rows: Perhaps[int] = None
+    rows: OmitIfNone[int] = None
     of: str | None = None
-    over: Perhaps[str] = None
-    by: Perhaps[str] = None
+    over: OmitIfNone[str] = None
+    by: OmitIfNone[str] = None
     threshold: int | float | None = None
-    thresholds: Perhaps[list[GroupThreshold]] = None  # of groups, in their order
-    single: Perhaps[bool] = None  # whether column `of` is of float32
-    dedup: Perhaps[bool] = None  # whether it is the place of deduplication
+    thresholds: OmitIfNone[list[GroupThreshold]] = None  # of groups, in their order
+    single: OmitIfNone[bool] = None  # whether column `of` is of float32
+    dedup: OmitIfNone[bool] = None  # whether it is the place of deduplication
 
     @property
     def expression(self) -> str:
@@ -278,7 +278,7 @@ class ContentFacts(Facts):
     means: dict[str, float] = {}  # of words, width and height, as far as they are known
     json_dtype: Any = None  # of the samples' jsons, as `merge_dtypes` has it; None where it is not known
     # By column that states them: license → samples, the most frequent first; empty text: none is stated
-    licences: Perhaps[dict[str, dict[str, int]]] = None
+    licences: OmitIfNone[dict[str, dict[str, int]]] = None
 
 
 class RunClaim(Facts):
@@ -299,10 +299,10 @@ class RunClaim(Facts):
     python: str
     packages: dict[str, str]  # versions that results depend on
     started: float  # seconds since 1970
-    forgotten: Perhaps[ForgottenFacts] = None  # None where nothing is blocked or taken out
-    retries: Perhaps[RetriesFacts] = None  # None where nothing was tried again
+    forgotten: OmitIfNone[ForgottenFacts] = None  # None where nothing is blocked or taken out
+    retries: OmitIfNone[RetriesFacts] = None  # None where nothing was tried again
     emitted: list[str]  # columns of the shards besides the fixed ones, or those of the inputs
-    input_runs: Perhaps[dict[str, InputRunFacts]] = None  # by source; None without
+    input_runs: OmitIfNone[dict[str, InputRunFacts]] = None  # by source; None without
 
 
 class SelectionWords(Facts):
@@ -333,29 +333,29 @@ class SelectionFacts(SelectionWords):
 class RunFacts(RunClaim):
     """A finished run."""
 
-    evaluation: Perhaps[EvaluationFacts] = None  # None without `dedup.against`
+    evaluation: OmitIfNone[EvaluationFacts] = None  # None without `dedup.against`
     pool: PoolFacts
     units: list[tuple[str, int]]  # how many consecutive units each source has, in order
     # How many consecutive units share files, in order; None: each has its own.
-    units_per_file: Perhaps[list[int]] = None
+    units_per_file: OmitIfNone[list[int]] = None
     rules: list[RuleFacts]
-    derived: Perhaps[list[DerivedFacts]] = None  # None where the recipe derives no column
-    selection: Perhaps[SelectionFacts] = None  # None where every row that was left is kept
+    derived: OmitIfNone[list[DerivedFacts]] = None  # None where the recipe derives no column
+    selection: OmitIfNone[SelectionFacts] = None  # None where every row that was left is kept
     t: int | None  # rows that an entry may have; None without `balance`
-    t_by_language: Perhaps[dict[str, int]] = None  # where it differs by language; then `t` is that of the first
-    expected: Perhaps[float] = None  # rows with this t, and with t + 1: where t was solved for `balance.rows`
-    expected_above: Perhaps[float] = None
+    t_by_language: OmitIfNone[dict[str, int]] = None  # where it differs by language; then `t` is that of the first
+    expected: OmitIfNone[float] = None  # rows with this t, and with t + 1: where t was solved for `balance.rows`
+    expected_above: OmitIfNone[float] = None
     steps: list[StepFacts]  # those that had work
     used: list[UsedFacts] = []  # not of runs of earlier versions
-    downloads: Perhaps[DownloadFacts] = None  # None where nothing was
+    downloads: OmitIfNone[DownloadFacts] = None  # None where nothing was
     # Of sources whose rows are links of pages: pages, images, rows, and links that are no rows, by reason
-    links: Perhaps[dict[str, dict[str, int]]] = None
+    links: OmitIfNone[dict[str, dict[str, int]]] = None
     drift: list[DriftFacts]  # empty where no embeddings are kept
     caption_work: list[CaptionWork]  # by kind and engine; empty without captions
     near: list[NearFacts]
-    large_groups: Perhaps[list[LargeGroupFacts]] = None  # of duplicates, see `Dedup`; None without any
-    signal_errors: Perhaps[list[SignalErrors]] = None  # None where no signal failed
-    short_texts: Perhaps[dict[str, int]] = None  # by rule: short texts that it dropped by language, where many
+    large_groups: OmitIfNone[list[LargeGroupFacts]] = None  # of duplicates, see `Dedup`; None without any
+    signal_errors: OmitIfNone[list[SignalErrors]] = None  # None where no signal failed
+    short_texts: OmitIfNone[dict[str, int]] = None  # by rule: short texts that it dropped by language, where many
     counts: dict[str, int]  # rows by rule, and `kept`, in the order of the funnel
     finished: float  # seconds since 1970
     seconds: float  # from start to finish

@@ -53,7 +53,7 @@ class Holder(BaseModel):
     engine: str = ""  # the key of that of the job,
     handle: dict[str, str] | None = None  # by which it finds the job, see `pipelines.engines.job.Job`,
     page: str | None = None  # and where it shows it
-    has_left: bool = False  # whether the job goes on without the process
+    is_detached: bool = False  # whether the job goes on without the process
     died: str = ""  # of a run that is supervised: how often what works for the process has died, and how
 
     @classmethod
@@ -64,7 +64,7 @@ class Holder(BaseModel):
         return cls(command=command, since=now, renewed=now, **who)
 
     @property
-    def heard(self) -> str:
+    def last_renewed(self) -> str:
         """When its lease was last renewed, in words."""
         return f"last heard of {format_seconds(time.time() - self.renewed)} ago"
 
@@ -84,9 +84,9 @@ class Holder(BaseModel):
         return self.host == platform.node()
 
     @property
-    def is_gone(self) -> bool:
+    def has_exited(self) -> bool:
         """Whether the process is known to have ended, and did not leave the work to a job."""
-        return self.is_here and not self.has_left and _began(self.process) != self.began
+        return self.is_here and not self.is_detached and _began(self.process) != self.began
 
     def __str__(self) -> str:
         """Return the command, with its job or its process, and since when."""
@@ -124,14 +124,14 @@ def read_leases(store: RunStore) -> dict[int, Holder]:
 def find_lease(store: RunStore) -> Holder | None:
     """Return who has the lease, stale or not; nobody, once the run is published and the process has left it."""
     holder = next(reversed(read_leases(store).values()), None)
-    has_left = holder and (holder.has_left or holder.is_gone)
-    return None if has_left and store.exists(SUCCESS_FILE) else holder
+    is_detached = holder and (holder.is_detached or holder.has_exited)
+    return None if is_detached and store.exists(SUCCESS_FILE) else holder
 
 
 def check_free(store: RunStore, holder: Holder | None, may_end: MayEnd | None) -> None:
     """Raise RunError where somebody holds the folder, unless `may_end` says that it is dead."""
     if holder and not (may_end and may_end(holder)):
-        raise say_held(store, holder)
+        raise held_error(store, holder)
 
 
 def take_lease(store: RunStore, holder: Holder, may_end: MayEnd | None) -> None:
@@ -148,7 +148,7 @@ def take_lease(store: RunStore, holder: Holder, may_end: MayEnd | None) -> None:
         now[number] = holder
     if others := [other for other in now.values() if other.id not in known]:  # from a moment ago
         end_lease(store, holder.id)
-        raise say_held(store, others[-1])
+        raise held_error(store, others[-1])
     if all(other.id != holder.id for other in now.values()):  # another had it for a moment
         take_lease(store, holder, may_end)
     for number, other in now.items():
@@ -156,14 +156,14 @@ def take_lease(store: RunStore, holder: Holder, may_end: MayEnd | None) -> None:
             store.delete_file(_file(number))
 
 
-def say_held(store: RunStore, holder: Holder) -> RunError:
+def held_error(store: RunStore, holder: Holder) -> RunError:
     """Return the error of a command that finds the folder held."""
     who, end = f"{store.url}: {holder}", ""
-    if holder.has_left or not store.is_local:
+    if holder.is_detached or not store.is_local:
         end = f"`curate cancel {store.url}` frees it, `curate run … --take-over` continues the run"
         if holder.is_stale:
-            return RunError(f"{who} was {holder.heard}, so its lease is stale: {end}")
-        if holder.is_gone and not holder.handle:
+            return RunError(f"{who} was {holder.last_renewed}, so its lease is stale: {end}")
+        if holder.has_exited and not holder.handle:
             return RunError(f"{who} has ended and left its lease: {end}")
         end = f"; if it is dead, {end}"
     return RunError(f"{who} is running here; wait until it ends, or stop it{end}")

@@ -19,7 +19,7 @@ from curate.base.errors import RunError
 from curate.base.process import cleaned_up
 from curate.store import lease as leases
 from curate.store.layout import LEASES, LOCK_FILE
-from curate.store.lease import Holder, MayEnd, say_held
+from curate.store.lease import Holder, MayEnd, held_error
 from curate.store.store import RunStore
 
 _ATTEMPTS = 50  # to make the folder: it may be removed in between, but not so often
@@ -27,7 +27,7 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 @dataclass
-class Hold:
+class FolderLock:
     """A folder that this process holds: by the file of a lock, by a lease, or by both."""
 
     store: RunStore
@@ -49,7 +49,7 @@ class Hold:
     def end(self) -> None:
         """Let go of the folder, or leave the lease to the job."""
         if self.is_handed_over:
-            leases.renew_lease(self.store, self.lease, lasts=leases.WAITING, has_left=True)
+            leases.renew_lease(self.store, self.lease, lasts=leases.WAITING, is_detached=True)
         elif self.lease:
             leases.end_lease(self.store, self.lease)
         if self.file:
@@ -74,13 +74,13 @@ def locked(
     may_end: MayEnd | None = None,
     outlasts: bool = False,
     keeper: Keeper | None = None,
-) -> Iterator[Hold]:
+) -> Iterator[FolderLock]:
     """Keep other commands out of the folder while the block runs, or until a job has ended that was handed over.
 
     `outlasts`: whether a job may work on without this process. Raises RunError, which names one that is at work.
     """
     keeper = keeper or Keeper()
-    hold = Hold(store, keeper.holder or Holder.make(command, keeper.process))
+    hold = FolderLock(store, keeper.holder or Holder.make(command, keeper.process))
     with ExitStack() as held:
         if store.is_local:
             hold.file = held.enter_context(_acquire(store, keeper.lock))
@@ -108,7 +108,7 @@ def find_holder(store: RunStore) -> Holder | None:
     """Return who holds the folder now: by the lock, or by a lease, perhaps a stale one; write nothing."""
     if store.is_local:
         with suppress(FileNotFoundError, NotADirectoryError), open(store.path(LOCK_FILE)) as file:
-            if (holder := _lock(file, fcntl.LOCK_SH)) and not holder.is_gone:  # else what worked for it is about to end
+            if (holder := _lock(file, fcntl.LOCK_SH)) and not holder.has_exited:  # else its child is about to end
                 return holder
     return leases.find_lease(store)
 
@@ -151,7 +151,7 @@ def _acquire(store: RunStore, kept: int | None) -> IO[str]:
             continue  # the one before removed its folder
         try:
             if (other := _lock(file, fcntl.LOCK_EX)) and _lock(file, fcntl.LOCK_SH):
-                raise say_held(store, other)
+                raise held_error(store, other)
         except BaseException:
             file.close()
             raise

@@ -17,14 +17,14 @@ from pipelines.engines.registry import ENGINES
 def ask(holder: Holder) -> tuple[bool | None, str]:
     """Return whether a holder has ended, None where that is not known, and the state of its job in words."""
     if not holder.handle:
-        return holder.is_gone or (None if holder.has_left or not holder.is_here else False), ""
+        return holder.has_exited or (None if holder.is_detached or not holder.is_here else False), ""
     try:
         job = _attach(holder)
         state = job.state
         fault = job.fault if state == PipelineState.FAILED else None
     except Exception as error:  # of any library's
         return None, f"{holder.engine} does not answer: {one_line(error, 200)}"
-    has_ended = PipelineState.is_terminal(state) if state != PipelineState.UNKNOWN else holder.is_gone or None
+    has_ended = PipelineState.is_terminal(state) if state != PipelineState.UNKNOWN else holder.has_exited or None
     return has_ended, f"{state}: {one_line(fault, 300)}" if fault else state
 
 
@@ -43,7 +43,7 @@ def stop(holder: Holder, seconds: float) -> None:
         raise RunError(f"its driver is on another host; on {holder.host}: kill {number}")
     with suppress(ProcessLookupError):
         os.kill(number, signal.SIGTERM)  # which cancels what it began elsewhere
-    while not holder.is_gone:
+    while not holder.has_exited:
         if time.monotonic() > ends:
             raise TimeoutError(f"process {number} does not end; kill -9 {number} ends it at once")
         time.sleep(0.1)

@@ -27,7 +27,7 @@ from apache_beam.runners.runner import PipelineResult, PipelineRunner
 from curate.ask.costs.model import Workers
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
-from curate.run.units import Place
+from curate.run.units import WorkerLocation
 from curate.store.store import RunStore
 from pipelines.engines.job import Job
 
@@ -73,8 +73,8 @@ class PipelineEngine:
         return trial.runner
 
     @property
-    def place(self) -> Place:
-        return Place.CLUSTER
+    def place(self) -> WorkerLocation:
+        return WorkerLocation.CLUSTER
 
     @property
     def outlasts_driver(self) -> bool:

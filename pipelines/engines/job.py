@@ -18,7 +18,7 @@ _COMES = 10  # within which a job that is being submitted is known to its engine
 _BETWEEN = 0.2  # seconds between two looks at it
 
 
-class UnheardError(RunError):
+class EngineUnresponsiveError(RunError):
     """An engine has not said for long how a job is, which may go on."""
 
 
@@ -64,7 +64,7 @@ class Job:
     def _look_until_ended(self, on_look: Callable[[], None], between: float, patience: float) -> str:
         """Look at the job every `between` seconds, and return the state in which it has ended.
 
-        Raises UnheardError where nothing has said for `patience` seconds how it is.
+        Raises EngineUnresponsiveError where nothing has said for `patience` seconds how it is.
         """
         heard = time.monotonic()
         while True:
@@ -79,7 +79,7 @@ class Job:
             if state != PipelineState.UNKNOWN:
                 heard = time.monotonic()
             elif time.monotonic() > heard + patience:
-                raise UnheardError(fault)
+                raise EngineUnresponsiveError(fault)
             time.sleep(between)
 
     def stop(self, seconds: float = _SECONDS) -> None:

@@ -12,7 +12,7 @@ from apache_beam.runners.runner import PipelineRunner
 
 from curate.ask.costs.model import Workers
 from curate.base.process import CORES
-from curate.run.units import Place
+from curate.run.units import WorkerLocation
 from pipelines.engines.base import PipelineEngine, ancestors
 
 _SAMPLING_MS = 5
@@ -32,15 +32,17 @@ class Local(PipelineEngine):
         return not ancestors(runner).isdisjoint({*StandardOptions.LOCAL_RUNNERS} - _OTHERS)
 
     @property
-    def place(self) -> Place:
+    def place(self) -> WorkerLocation:
         """This process, or others of this machine, by Beam's own options."""
         is_one = self.options.view_as(DirectOptions).direct_running_mode != "multi_processing"
         in_threads = self.options.view_as(PortableOptions).environment_type in (None, "LOOPBACK")
-        return Place.THIS_PROCESS if is_one and in_threads else Place.PROCESSES
+        return WorkerLocation.THIS_PROCESS if is_one and in_threads else WorkerLocation.PROCESSES
 
     @property
     def workers(self) -> Workers:
-        processes = self.options.view_as(DirectOptions).direct_num_workers if self.place is Place.PROCESSES else 1
+        processes = (
+            self.options.view_as(DirectOptions).direct_num_workers if self.place is WorkerLocation.PROCESSES else 1
+        )
         return Workers(self.key, CORES, max(1, processes or CORES))
 
     def set_up(self) -> None:

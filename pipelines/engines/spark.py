@@ -17,7 +17,7 @@ from curate.base.process import CORES
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
 from curate.run.inputs import place_inputs
-from curate.run.units import Place
+from curate.run.units import WorkerLocation
 from curate.store.layout import INPUTS, staged_file
 from curate.store.lease import find_lease
 from curate.store.store import RunStore
@@ -54,8 +54,8 @@ class Spark(PipelineEngine):
         return isinstance(runner, SparkRunner)
 
     @property
-    def place(self) -> Place:
-        return Place.LOCAL_CLUSTER if self._settings.is_here else Place.CLUSTER
+    def place(self) -> WorkerLocation:
+        return WorkerLocation.LOCAL_CLUSTER if self._settings.is_here else WorkerLocation.CLUSTER
 
     @property
     def workers(self) -> Workers:

@@ -145,8 +145,8 @@ class ClusterJob(Job):
     @property
     def state(self) -> str:
         state = self._ask_yarn() if self._is_yarn else self._ask_pod("--status").partition("phase: ")[2].split("\n")[0]
-        is_gone = self._is_killed and not state  # as pods are
-        return str(_STATES.get(state, PipelineState.CANCELLED if is_gone else PipelineState.UNKNOWN))
+        has_exited = self._is_killed and not state  # as pods are
+        return str(_STATES.get(state, PipelineState.CANCELLED if has_exited else PipelineState.UNKNOWN))
 
     def _ask_yarn(self) -> str:
         """Return the state of the application, or the final one; empty where there is none."""

@@ -115,21 +115,21 @@ def in_window(output: Any) -> Any:
 class CombineAll(beam.PTransform):
     """Combine all elements as they come, so that a worker holds one result and not the parts; of none, nothing.
 
-    As Beam's own, of steps that start faster; a default for none would cost a stage. With `of_wholes`, which combines
+    As Beam's own, of steps that start faster; a default for none would cost a stage. With `tree`, which combines
     wholes, some workers first combine what bundles gave: one would hold that of thousands.
     """
 
-    def __init__(self, combine: Combine[Any, Any], of_wholes: Combine[Any, Any] | None = None) -> None:
+    def __init__(self, combine: Combine[Any, Any], tree: Combine[Any, Any] | None = None) -> None:
         super().__init__()
-        self._combine, self._of_wholes = combine, of_wholes
+        self._combine, self._tree = combine, tree
 
     def expand(self, elements: beam.PCollection[Any]) -> beam.PCollection[Any]:
         """PCollection[part] → PCollection of one whole."""
-        keys = _WHOLES if self._of_wholes else 1
+        keys = _WHOLES if self._tree else 1
         key = Map(lambda element: (_process() % keys, element)).with_output_types(tuple[int, Any])
         combined = elements | "Key" >> key | "Combine" >> beam.CombinePerKey(_CombineFn(self._combine))
         whole = combined | "Value" >> Map(itemgetter(1))
-        return whole | "Wholes" >> CombineAll(self._of_wholes) if self._of_wholes else whole
+        return whole | "Wholes" >> CombineAll(self._tree) if self._tree else whole
 
 
 @cache

@@ -24,7 +24,7 @@ from curate.base.meter import METER
 from curate.base.process import in_threads
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
-from curate.run.units import Answer, Aside, Combine, P, Pairs, Place, T_co, ToUnit, Units, W, Yields
+from curate.run.units import Answer, Combine, P, Pairs, SideOutput, T_co, ToUnit, Units, W, WorkerLocation, Yields
 from curate.store.error_notes import noting_errors
 from curate.store.layout import UNITS
 from curate.store.lease import renewing
@@ -82,7 +82,7 @@ class _Keyed(Pairs):
     def __init__(self, items: _Collected[Any], aside: _Collected[Any] | None = None) -> None:
         self.items = self.answer = items
         if aside is not None:
-            self.aside = aside
+            self.side_output = aside
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class BeamUnits(Units):
         Other processes may be in containers, which see no more of this disk than the run's folder, if that is on it.
         """
         self.place = context.place
-        is_seen = self.place is Place.THIS_PROCESS or (context.store.is_local and not self.place.is_cluster)
+        is_seen = self.place is WorkerLocation.THIS_PROCESS or (context.store.is_local and not self.place.is_cluster)
         self._hints, self._spool = hints or {}, spool if is_seen else ""
         most = _PACKETS_OF_MANY if self.place.is_cluster else _PACKETS
         self._together = max(1, -(-len(plan) // most))  # units of a packet
@@ -201,8 +201,8 @@ class BeamUnits(Units):
         def whole() -> beam.PCollection[Any]:
             parts = tuple(answer.elements for answer in answers if isinstance(answer, _Collected))
             together = parts[0] if len(parts) == 1 else parts | name >> beam.Flatten()
-            of_wholes = combine.of_wholes if self.place.is_cluster else None
-            return together | f"{name}: all" >> self._hinted(CombineAll(combine, of_wholes), name)
+            tree = combine.tree if self.place.is_cluster else None
+            return together | f"{name}: all" >> self._hinted(CombineAll(combine, tree), name)
 
         return _Collected(False, whole)
 
@@ -335,7 +335,7 @@ class _OfKey:
                 if isinstance(part, ToUnit):
                     sent[part.unit // self.together].append(tuple(part))
                 else:
-                    outputs.append(TaggedOutput(_ASIDE, part.value) if isinstance(part, Aside) else part)
+                    outputs.append(TaggedOutput(_ASIDE, part.value) if isinstance(part, SideOutput) else part)
         return [*outputs, *sent.items()]
 
 

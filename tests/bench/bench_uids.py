@@ -45,7 +45,7 @@ def sort_synthetic(folder: Path, rows: int, number: int) -> None:
     root = beam.Pipeline(options=prepared.engine.options)
     with context.store.temporary_folder() as spool:
         units = BeamUnits(root, prepared.plan.units, context, spool=spool)
-        parts = units.group("Sort", units.pairs("Split", split), sort_parts, context.store).aside
+        parts = units.group("Sort", units.pairs("Split", split), sort_parts, context.store).side_output
         units.get("Write", lambda parts: write_uids(context.store, parts), parts)
         units.finish()
         root.run().wait_until_finish()

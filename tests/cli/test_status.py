@@ -192,7 +192,7 @@ def test_it_waits_works_and_publishes_by_itself(run: Run, clock: Clock) -> None:
     done = run.status("--watch")
     assert done.status == 0 and "of 200 rows are kept" in done.out
     [lease] = read_leases(run.store).values()
-    assert not lease.is_waiting and lease.has_left and find_lease(run.store) is None, "nobody was left to end it"
+    assert not lease.is_waiting and lease.is_detached and find_lease(run.store) is None, "nobody was left to end it"
     assert "nothing differs" in run_command("verify", run.url).out
     assert "is finished" in run.cancel().out
     assert "nothing to do" in run().out and not run.store.files("tmp")
@@ -235,7 +235,7 @@ def test_a_submitter_that_dies_before_it_could_say_which_job_it_was(run: Run, mo
     hand_over(run)
     lease = find_lease(run.store)
     assert lease is not None
-    died = {"has_left": False, "lasts": 900.0, "began": "1"}
+    died = {"is_detached": False, "lasts": 900.0, "began": "1"}
     run.store.write_json("tmp/lease/000001", lease.model_copy(update=died).model_dump())
     assert run.status().status == 3 and run("--take-over").status == 1
     job = Service.jobs.pop(run.url.rpartition("/")[2])

@@ -16,7 +16,7 @@ from curate.decide.settings import DecideSettings, decisions_key
 from curate.pool.plan import make_plan
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
-from curate.run.units import Place
+from curate.run.units import WorkerLocation
 from curate.store.store import RunStore
 
 RECIPE: dict[str, Any] = {
@@ -107,7 +107,7 @@ def test_each_input_changes_the_key_and_nothing_else_does(pool: Path) -> None:
     assert len({key, *changed.values()}) == 1 + len(changed)
     same = {name: decisions_key(context_of(pool, change)) for name, change in DOES_NOT.items()}
     same["another folder"] = decisions_key(context_of(pool, store=RunStore("/other")))
-    same["a cluster"] = decisions_key(context_of(pool, place=Place.CLUSTER))
+    same["a cluster"] = decisions_key(context_of(pool, place=WorkerLocation.CLUSTER))
     assert same == dict.fromkeys(same, key)
 
 

@@ -26,7 +26,7 @@ from curate.download.shared_hosts import SharedHosts, change_queue
 from curate.pool.urls.format import UrlsInput, _fetcher
 from curate.recipe.recipe import load_recipe, parse_recipe
 from curate.run.context import RunContext
-from curate.run.units import Place
+from curate.run.units import WorkerLocation
 from curate.store.store import RunStore
 from tests.download.web import Web, running
 from tests.laws import pools
@@ -125,7 +125,7 @@ def test_who_cannot_write_stops_and_the_others_go_on_later(store: RunStore, monk
 
 
 def hold(folder: str) -> None:
-    """Hold a slot until killed."""
+    """FolderLock a slot until killed."""
     shared_hosts.LASTS = 2.0
     own = shared(RunStore(folder))
     with own.expecting(["host"]), own.slot("host"):
@@ -168,10 +168,10 @@ def test_a_store_that_refuses_is_not_asked_all_the_time(store: RunStore, monkeyp
 def test_one_process_alone_shares_nothing() -> None:
     source = {"name": "web", "format": "urls", "path": "list.parquet", "network": {"contact": "me@example.org"}}
     context = RunContext(parse_recipe({"input": source}, "recipe"), cast("Pool", None), RunStore("run"))
-    for place in Place:
+    for place in WorkerLocation:
         [placed] = replace(context, place=place).sources
         queues = _fetcher(placed)._shared
-        assert (queues is None) == (place is Place.THIS_PROCESS)
+        assert (queues is None) == (place is WorkerLocation.THIS_PROCESS)
 
 
 def write_recipe(folder: Path, urls: list[str], per_host: int = PER_HOST) -> Path:

@@ -37,7 +37,7 @@ from curate.pool.plan import Unit
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.run.context import RunContext
 from curate.run.in_process import InProcessUnits
-from curate.run.units import Place
+from curate.run.units import WorkerLocation
 from curate.store.layout import METADATA_FILE
 from curate.store.timings import log_used
 from pipelines.claim import claim_folder
@@ -336,7 +336,10 @@ def run_beam(
     claim_folder(prepared)
     log_used(prepared.context.store, START)  # else units that begin at once each look for the log's folder
     root = beam.Pipeline(options=prepared.engine.options)
-    context, plan = replace(prepared.context, place=Place.THIS_PROCESS if here else Place.CLUSTER), prepared.plan.units
+    context, plan = (
+        replace(prepared.context, place=WorkerLocation.THIS_PROCESS if here else WorkerLocation.CLUSTER),
+        prepared.plan.units,
+    )
     units = BeamUnits(root, plan, context)
     build(units, context, plan, n_buckets)
     units.finish()

@@ -129,7 +129,7 @@ def test_a_step_is_halved_down_to_what_ends_the_process(
         with pytest.raises(RuntimeError, match="StubbornError: no good"):
             process.measure([image], captions[:1], [], [""])
         monkeypatch.setattr(isolate, "_read", exit_when_read)
-        monkeypatch.setattr("curate.base.isolate.SURE", 1)
+        monkeypatch.setattr("curate.base.isolate.CONFIRMATIONS", 1)
         source = settings.sources[0]
         reason, detail = process.find_fault(source, InputPart(source.paths[0], 1, "")) or ("", "")
     assert table["status"].to_pylist() == ["ok", "worker_died"]

@@ -8,7 +8,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from curate.base.errors import RecipeError, RunError
-from curate.run.units import Place
+from curate.run.units import WorkerLocation
 from curate.store.facts import read_claim
 from curate.store.layout import DRIVER_LOG, NEW_FILE
 from curate.store.store import RunStore
@@ -85,10 +85,10 @@ def test_an_input_that_cannot_be_read_is_not_the_folders_fault(tmp_path: Path, m
 
 @pytest.mark.parametrize(
     ("place", "protocol", "warned"),
-    [(Place.PROCESSES, "", False), (Place.LOCAL_CLUSTER, "", True), (Place.THIS_PROCESS, "memory:/", False), (Place.THIS_PROCESS, "store:/", True)],
+    [(WorkerLocation.PROCESSES, "", False), (WorkerLocation.LOCAL_CLUSTER, "", True), (WorkerLocation.THIS_PROCESS, "memory:/", False), (WorkerLocation.THIS_PROCESS, "store:/", True)],
 )  # fmt: skip
 def test_a_store_without_first_wins_is_said_to_be_so_where_others_may_work(
-    place: Place,
+    place: WorkerLocation,
     protocol: str,
     warned: bool,
     tmp_path: Path,

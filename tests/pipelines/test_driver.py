@@ -16,7 +16,7 @@ from curate.store.lease import find_lease
 from pipelines import driver
 from pipelines.claim import claimed
 from pipelines.engines.choose import choose_engine
-from pipelines.engines.job import Job, UnheardError
+from pipelines.engines.job import EngineUnresponsiveError, Job
 from pipelines.engines.local import Local
 from pipelines.prepare import prepare
 from pipelines.spark.context import SparkOptions
@@ -65,7 +65,7 @@ def test_a_program_learns_which_command_survives_a_death(tmp_path: Path, caplog:
 
 class Silent(Job):
     def follow(self, on_costs: object) -> None:
-        raise UnheardError("no answer for an hour")
+        raise EngineUnresponsiveError("no answer for an hour")
 
 
 def test_a_job_that_says_nothing_for_long_keeps_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,10 +75,10 @@ def test_a_job_that_says_nothing_for_long_keeps_the_folder(tmp_path: Path, monke
     monkeypatch.setattr(Local, "outlasts_driver", True)
     monkeypatch.setattr(Local, "submit", lambda *_: Silent("a cluster", PipelineResult("RUNNING")))
     told = "for an hour\nThe job may go on: `curate status"
-    with pytest.raises(UnheardError, match=told), claimed(prepared) as hold:
+    with pytest.raises(EngineUnresponsiveError, match=told), claimed(prepared) as hold:
         driver.run(prepared, hold)
     holder = find_lease(prepared.context.store)
-    assert holder and holder.has_left
+    assert holder and holder.is_detached
 
 
 def test_a_run_says_on_which_engine_it_is(tmp_path: Path) -> None:

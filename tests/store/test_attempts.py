@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from curate.store.attempts import MOST, attempt, count_anew
+from curate.store.attempts import MAX_ATTEMPTS, attempt, reset_attempts
 from curate.store.store import RunStore
 
 
@@ -18,14 +18,14 @@ def test_attempts_that_did_not_end_are_counted(tmp_path: Path) -> None:
         with attempt(store, "00008") as of_another:
             assert of_another == 0
     assert not marks.exists() or not list(marks.iterdir())
-    for number in range(MOST + 1):  # as if killed
+    for number in range(MAX_ATTEMPTS + 1):  # as if killed
         with pytest.raises(ZeroDivisionError), attempt(store, "00007") as killed:
-            assert killed == min(number, MOST)
+            assert killed == min(number, MAX_ATTEMPTS)
             raise ZeroDivisionError
         marks.mkdir(parents=True, exist_ok=True)
-        (marks / f"{min(number, MOST - 1)}").touch()
+        (marks / f"{min(number, MAX_ATTEMPTS - 1)}").touch()
     with attempt(store, "00007") as killed:
-        assert killed == MOST
+        assert killed == MAX_ATTEMPTS
     assert not marks.exists()
 
 
@@ -37,5 +37,5 @@ def test_attempts_that_got_on_count_as_one(tmp_path: Path) -> None:
             store.write_bytes(f"parts/attempts/00007/{number}", b"")
         with attempt(store, "00007") as killed:
             assert killed == before
-            count_anew(store, "00007", killed)
+            reset_attempts(store, "00007", killed)
             assert len(list(marks.iterdir())) == after

@@ -145,7 +145,7 @@ def test_what_was_handed_over_waits_a_day_and_then_works(folder: RunStore, clock
         with held, locked(folder, command):
             pass
     holder = find_holder(folder)
-    assert holder is not None and holder.is_waiting and not holder.is_stale and not holder.is_gone
+    assert holder is not None and holder.is_waiting and not holder.is_stale and not holder.has_exited
     clock.now += 401
     stale = rf"was last heard of .* ago, so its lease is stale: `curate cancel {folder.url}` frees it, .*--take-over"
     with pytest.raises(RunError, match=stale):
@@ -227,17 +227,17 @@ def test_of_two_who_end_a_dead_one_in_the_same_moment_one_has_it(
 
 def test_a_process_is_known_by_its_beginning() -> None:
     holder = Holder.make("run")
-    assert holder.is_here and not holder.is_gone
-    assert holder.model_copy(update={"began": "1"}).is_gone
-    assert not holder.model_copy(update={"began": "1", "has_left": True}).is_gone
-    assert not holder.model_copy(update={"began": "1", "host": "other"}).is_gone
+    assert holder.is_here and not holder.has_exited
+    assert holder.model_copy(update={"began": "1"}).has_exited
+    assert not holder.model_copy(update={"began": "1", "is_detached": True}).has_exited
+    assert not holder.model_copy(update={"began": "1", "host": "other"}).has_exited
     with subprocess.Popen(["sleep", "60"]) as child:
         began = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
         ended = holder.model_copy(update={"process": child.pid, "began": began})
-        assert not ended.is_gone
+        assert not ended.has_exited
         child.kill()
-        wait_until(lambda: ended.is_gone)  # though nobody has heard yet that it ended
-    assert ended.is_gone
+        wait_until(lambda: ended.has_exited)  # though nobody has heard yet that it ended
+    assert ended.has_exited
 
 
 def test_who_holds_it_says_more(folder: RunStore) -> None:

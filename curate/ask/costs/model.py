@@ -170,7 +170,7 @@ def predict(trials: Trials, work: Work, workers: Workers) -> list[Cost]:
     for stage, kind in product(STAGES[1:], UsedFacts.kinds()):
         step = stage.name
         if kind != MEMORY and (step != ENGINE or kind != CPU or not workers.overhead):
-            share = work.left if stage.is_lent else 1.0
+            share = work.left if stage.is_reused else 1.0
             rows = "rows", sampled if stage.grows == "sampled rows" else work.rows * share
             if stage.grows == "kept rows":
                 rows = stage.grows, work.kept

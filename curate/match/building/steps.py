@@ -35,7 +35,7 @@ from curate.match.building.entries import NUMBERS, KeyReport, choose_entries, cl
 from curate.match.building.ngrams import WORDS
 from curate.match.building.wikis import BuildSettings
 from curate.match.metadata import never_match
-from curate.run.units import Aside, Total, Units
+from curate.run.units import SideOutput, Total, Units
 from curate.store.store import RunStore
 
 REPORT_FILE, _TABLE = "report.json", "metadata.parquet"
@@ -64,7 +64,7 @@ Floors = Mapping[tuple[str, str], Floor]  # by wiki and kind
 
 
 def merge(key: Key, values: Sequence[Value], settings: BuildSettings, totals: Totals) -> Iterator[Any]:
-    """Yield a bucket's words and titles, its pairs by the buckets of second words, and tallies, as `Aside`."""
+    """Yield a bucket's words and titles, its pairs by the buckets of second words, and tallies, as `SideOutput`."""
     wiki, bucket = key
     if bucket == WHOLE:
         yield from ((key, value) for value in values)
@@ -75,7 +75,7 @@ def merge(key: Key, values: Sequence[Value], settings: BuildSettings, totals: To
             table = _sum(pa.concat_tables(parts), WORDS)
             words = table if kind == "words" else words
             yield key, (kind, 0, to_bytes(table))
-            yield Aside(_tally(kind, table, wiki, settings))
+            yield SideOutput(_tally(kind, table, wiki, settings))
     if parts := [from_bytes(data) for kind, _, data in values if kind == "pairs"]:
         rare = words.filter(pc.less_equal(words["count"], pa.scalar(totals.rarest(wiki, settings.limits.pmi))))
         pairs = _with_count(_sum(pa.concat_tables(parts), SENT_PAIRS), "first", rare)
@@ -180,10 +180,10 @@ def build_metadata(units: Units, settings: BuildSettings) -> None:
     totals = units.ask("Totals", _totals, combine=Total(Totals))
     pairs = units.pairs("Send", send, settings, totals)
     merged = units.group("Merge", pairs, merge, settings, totals)
-    floors = units.get("Floors", find_floors, merged.aside, settings, totals)
+    floors = units.get("Floors", find_floors, merged.side_output, settings, totals)
     candidates = units.group("Candidates", merged, choose_candidates, settings, totals, floors)
     chosen = units.group("Choose", candidates, _choose, settings, floors)
-    units.get("Report", write_report, chosen.aside, totals, settings)
+    units.get("Report", write_report, chosen.side_output, totals, settings)
 
 
 def _totals(_tables: object, state: Counted) -> list[Totals]:
@@ -192,7 +192,7 @@ def _totals(_tables: object, state: Counted) -> list[Totals]:
 
 def _choose(key: str, values: Any, settings: BuildSettings, floors: Floors) -> Any:
     numbers = {place: floor.total for place, floor in floors.items()}
-    yield from map(Aside, choose_entries(key, values, settings, numbers))
+    yield from map(SideOutput, choose_entries(key, values, settings, numbers))
 
 
 def write_report(reports: list[KeyReport], totals: Totals | None, settings: BuildSettings) -> None:

@@ -6,7 +6,7 @@ import pytest
 from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 
 from curate.base.errors import RecipeError
-from curate.run.units import Place
+from curate.run.units import WorkerLocation
 from pipelines.engines.choose import choose_engine
 from pipelines.prepare import prepare
 from tests.laws import pools
@@ -17,7 +17,7 @@ DATAFLOW = [
     "--sdk_container_image=curate",
     "--temp_location=gs://bucket/temp",
 ]
-HERE, PROCESSES, ELSEWHERE = Place.THIS_PROCESS, Place.PROCESSES, Place.CLUSTER
+HERE, PROCESSES, ELSEWHERE = WorkerLocation.THIS_PROCESS, WorkerLocation.PROCESSES, WorkerLocation.CLUSTER
 
 
 class OwnRunner(StandardOptions):
@@ -45,14 +45,14 @@ class OwnRunner(StandardOptions):
         (["--runner=SparkRunner", "--job_name=FnApiRunner"], ELSEWHERE),
         (
             ["--runner=spark", "--spark_master_url=local[2]", "--spark_conf", "spark.ui.enabled=false"],
-            Place.LOCAL_CLUSTER,
+            WorkerLocation.LOCAL_CLUSTER,
         ),
-        (["--runner=pipelines.spark.SparkRunner", "--spark_exchange=/shared"], Place.LOCAL_CLUSTER),
+        (["--runner=pipelines.spark.SparkRunner", "--spark_exchange=/shared"], WorkerLocation.LOCAL_CLUSTER),
         (["--runner=spark", "--spark_master_url=spark://host:7077"], ELSEWHERE),
         (["--runner=PortableRunner", "--job_endpoint=localhost:1"], ELSEWHERE),
     ],
 )
-def test_where_the_work_is_done(words: list[str], where: Place) -> None:
+def test_where_the_work_is_done(words: list[str], where: WorkerLocation) -> None:
     assert choose_engine(words).place is where
 
 

@@ -8,7 +8,7 @@ import pytest
 from apache_beam.options.pipeline_options import DebugOptions, DirectOptions, SparkRunnerOptions
 
 from curate.base.errors import RecipeError
-from curate.run.units import Place
+from curate.run.units import WorkerLocation
 from pipelines.engines.base import PipelineEngine
 from pipelines.engines.choose import choose_engine
 from pipelines.spark.context import SparkOptions
@@ -31,7 +31,7 @@ experiments: [one, "two=2"]
 
 def test_a_file_is_the_same_options(tmp_path: Path) -> None:
     found = read(tmp_path, SPARK)
-    assert found.key == "spark" and found.place is Place.CLUSTER
+    assert found.key == "spark" and found.place is WorkerLocation.CLUSTER
     conf = {"spark.executor.memory": "2g", "spark.task.cpus": "2", "spark.ui.enabled": "false"}
     assert found.options.view_as(SparkOptions).read_conf() == conf | {"spark.master": "spark://host:7077"}
     assert found.options.view_as(DebugOptions).experiments == ["one", "two=2"]
@@ -71,14 +71,14 @@ def test_ours_are_named_after_the_dashes_too() -> None:
     assert choose_engine(["--runner=dataflow", *DATAFLOW]).key == "dataflow"
     assert choose_engine(["--runner", "prism"]).key == "prism"
     default, local = choose_engine([]), choose_engine(["--runner", "local", "--direct_num_workers=3"])
-    assert local.key == default.key == "local" and local.place is Place.THIS_PROCESS
+    assert local.key == default.key == "local" and local.place is WorkerLocation.THIS_PROCESS
     assert local.options.view_as(DirectOptions).direct_num_workers == 3
 
 
 def test_the_work_of_prism_is_done_where_its_environment_is(tmp_path: Path) -> None:
-    assert read(tmp_path, "runner: prism").place is Place.THIS_PROCESS
+    assert read(tmp_path, "runner: prism").place is WorkerLocation.THIS_PROCESS
     text = "runner: prism\nenvironment_type: EXTERNAL\nenvironment_options: {external_service_address: localhost:1}"
-    assert read(tmp_path, text).place is Place.PROCESSES
+    assert read(tmp_path, text).place is WorkerLocation.PROCESSES
 
 
 @pytest.mark.parametrize(

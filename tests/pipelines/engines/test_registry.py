@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 # An engine with an option of its own, and a default for one of Beam's.
 MODULE = """
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
-from curate.plugins import PipelineEngine, Place
+from curate.plugins import PipelineEngine, WorkerLocation
 
 class Options(PipelineOptions):
     @classmethod
@@ -29,7 +29,7 @@ class Shed(PipelineEngine):
     key = "shed"
     runner = "FnApiRunner"
     defaults = ("--direct_num_workers=2",)
-    place = Place.LOCAL_CLUSTER
+    place = WorkerLocation.LOCAL_CLUSTER
 
     def check_workers(self, context, units, report):
         workers = self.options.view_as(DirectOptions).direct_num_workers

@@ -19,7 +19,7 @@ from curate.store.store import RunStore
 from pipelines.engines import spark_cluster
 from pipelines.engines.attached import ask, stop
 from pipelines.engines.choose import choose_engine
-from pipelines.engines.job import UnheardError
+from pipelines.engines.job import EngineUnresponsiveError
 from pipelines.engines.spark import Spark
 from tests.pipelines.engines.test_beam import check, write_java
 
@@ -128,7 +128,7 @@ def test_what_yarn_gets(says: Says, tmp_path: Path) -> None:
     settings = dict(word.split("=", 1) for word in given[:-3] if word != "--conf")
     store = RunStore(str(tmp_path / "my Run"))
     holder = find_lease(store)
-    assert holder is not None and holder.id == lease and holder.has_left and holder.is_waiting
+    assert holder is not None and holder.id == lease and holder.is_detached and holder.is_waiting
     assert hadoop == "/etc/hadoop" and url == store.url and Path(file).name == "staged.py" and Path(file).exists()
     assert settings["spark.master"] == "yarn" and settings["spark.submit.deployMode"] == "cluster"
     assert settings["spark.executor.memory"] == "4g" and settings["spark.yarn.submit.waitAppCompletion"] == "false"
@@ -281,8 +281,8 @@ def test_a_cluster_that_is_away_for_a_while(says: Says, tmp_path: Path, monkeypa
     assert len(waits) == 2
     monkeypatch.setattr(spark_cluster, "_UNHEARD", 0.0)
     says("spark-class", "!java.net.ConnectException: Connection refused\n")
-    with pytest.raises(UnheardError, match="Connection refused"):
+    with pytest.raises(EngineUnresponsiveError, match="Connection refused"):
         job.follow(lambda: None)
     says("spark-class", "!Application with id 'application_17_0002' doesn't exist in RM.\n")
-    with pytest.raises(UnheardError, match="the job is not known there"):
+    with pytest.raises(EngineUnresponsiveError, match="the job is not known there"):
         job.follow(lambda: None)

@@ -40,7 +40,7 @@ def test_side_inputs_follow_the_element() -> None:
 class Squares(Fold):
     """Sums of squares of parts; wholes are added up."""
 
-    of_wholes = Fold(operator.add)
+    tree = Fold(operator.add)
 
     def add(self, accumulator: int | None, part: int) -> int:
         return (accumulator or 0) + part**2
@@ -50,7 +50,7 @@ class Squares(Fold):
 def test_large_wholes_are_combined_some_together(numbers: list[int]) -> None:
     with beam.Pipeline("FnApiRunner") as root:
         parts = root | beam.Create(numbers) | beam.Reshuffle()
-        whole = parts | CombineAll(Squares(), Squares.of_wholes)
+        whole = parts | CombineAll(Squares(), Squares.tree)
         assert_that(whole, equal_to([sum(n**2 for n in numbers)] if numbers else []))
 
 

@@ -11,7 +11,7 @@ import pytest
 from curate.decide.unit_state import ALIVE, UnitState
 from curate.pool.formats.input_format import InputPart
 from curate.pool.plan import Unit
-from curate.run.units import Fold, Place
+from curate.run.units import Fold, WorkerLocation
 from curate.store.layout import UNITS
 from curate.store.store import RunStore
 from pipelines.steps import units
@@ -48,15 +48,15 @@ def test_small_units_travel_small() -> None:
 @pytest.mark.parametrize(
     ("place", "url", "is_seen"),
     [
-        (Place.THIS_PROCESS, "/runs/1", True),
-        (Place.THIS_PROCESS, "memory://runs/1", True),
-        (Place.PROCESSES, "/runs/1", True),
-        (Place.PROCESSES, "memory://runs/1", False),
-        (Place.LOCAL_CLUSTER, "/runs/1", False),
-        (Place.CLUSTER, "/runs/1", False),
+        (WorkerLocation.THIS_PROCESS, "/runs/1", True),
+        (WorkerLocation.THIS_PROCESS, "memory://runs/1", True),
+        (WorkerLocation.PROCESSES, "/runs/1", True),
+        (WorkerLocation.PROCESSES, "memory://runs/1", False),
+        (WorkerLocation.LOCAL_CLUSTER, "/runs/1", False),
+        (WorkerLocation.CLUSTER, "/runs/1", False),
     ],
 )
-def test_values_wait_in_files_where_all_workers_see_them(place: Place, url: str, is_seen: bool) -> None:
+def test_values_wait_in_files_where_all_workers_see_them(place: WorkerLocation, url: str, is_seen: bool) -> None:
     """Workers of Prism may be containers, which see the run's folder and no other of this machine."""
     context: Any = SimpleNamespace(place=place, store=RunStore(url))
     assert units.BeamUnits(beam.Pipeline(), [], context, spool="/spool")._spool == ("/spool" if is_seen else "")
@@ -65,7 +65,7 @@ def test_values_wait_in_files_where_all_workers_see_them(place: Place, url: str,
 def test_a_step_has_as_element_what_no_step_before_it_has_as_a_side_input() -> None:
     """Beam's local runner orders stages by the addresses of objects: what reads an element came first, by chance."""
     root = beam.Pipeline()
-    context: Any = SimpleNamespace(place=Place.THIS_PROCESS, store=RunStore("/runs/1"))
+    context: Any = SimpleNamespace(place=WorkerLocation.THIS_PROCESS, store=RunStore("/runs/1"))
     asked = units.BeamUnits(root, [], context)
     search = groups = asked.get("groups", int)
     for n in range(3):
