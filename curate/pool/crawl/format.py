@@ -110,7 +110,7 @@ class CommonCrawlInput(interface.InputFormat):
         with _opened(source, part) as stream:
             for page in read_pages(stream, *part.groups):
                 if isinstance(page, Lost) and page.start == 0 and page.stop >= stream.size:
-                    raise InputFault("not_warc", page.why)
+                    raise InputFault("not_warc", page.error)
                 for piece in _pieces(page) if isinstance(page, Page) else (page,):
                     pages.append(piece)
                     rows += len(piece.links.images) if isinstance(piece, Page) else 1
@@ -244,4 +244,4 @@ def _make_batch(pages: Sequence[Page | Lost], with_title: bool, scores: pa.Schem
 
 def _say(span: Lost) -> str:
     where = f"bytes {span.start:,} to {span.stop:,}" if span.stop > span.start else f"the record at byte {span.start:,}"
-    return f"{where}: {span.why}"
+    return f"{where}: {span.error}"

@@ -67,9 +67,7 @@ def find_links(record: Record) -> PageLinks | None:
     response.is_http = True
     try:
         response.parse_http(auto_decode="all")
-        content_type = (
-            response.http_content_type or record.about.headers.get("WARC-Identified-Payload-Type") or ""
-        ).lower()
+        content_type = (response.http_content_type or record.headers.get("warc-identified-payload-type") or "").lower()
         if content_type not in _TYPES:
             return None
         body = response.reader.read(MAX_HTML + 1)
@@ -78,7 +76,7 @@ def find_links(record: Record) -> PageLinks | None:
     if len(body) > MAX_HTML:
         raise ValueError(f"a page of more than {MAX_HTML:,} bytes; accepted: at most that")
     text, charset = _decode(body, response.http_charset)
-    url, *others = (record.about.headers.get(f"WARC-{name}") for name in ("Target-URI", "Date", "Truncated"))
+    url, *others = (record.headers.get(f"warc-{name}") for name in ("target-uri", "date", "truncated"))
     head = PageHead(url or "", charset, list(response.http_headers or ()), *others)
     return read_links(text, head) if len(text) <= _LARGE else call_isolated(MAX_SECONDS, read_links, text, head)
 

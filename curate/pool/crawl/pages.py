@@ -78,8 +78,8 @@ def _read_page(record: Record) -> Page | None:
     """Return the page that a record is of; None of any other. Raises ValueError where it is damaged."""
     if record.is_response:
         of_html = html.find_links(record)
-        return None if of_html is None else Page(record.offset, of_html, record.about.headers.get("WARC-Record-ID"))
-    content_type = record.about.headers.get("Content-Type")
+        return None if of_html is None else Page(record.offset, of_html, record.headers.get("warc-record-id"))
+    content_type = record.headers.get("content-type")
     is_json = "json" in content_type if content_type else b"{" in record.content[:16]
     # Of another type, which it names: not parsed. One that names none may be a damaged response.
     if not is_json or (b'"response"' not in record.content and _OTHER_TYPE.search(record.content)):
@@ -98,7 +98,7 @@ def _completes(page: Page, record: Record) -> bool:
     if record.is_response or not page.links.images:
         return False
     if record.content[:1] != b"{":  # of a WARC: lines of fields
-        is_its = record.about.headers.get("WARC-Concurrent-To") == page.record_id
+        is_its = record.headers.get("warc-concurrent-to") == page.record_id
         facts = html.page_facts(record) if is_its else {}
     elif b"WARC-Metadata-Metadata" in record.content:
         document = wat.read_json(record.content)

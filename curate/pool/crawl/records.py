@@ -1,20 +1,13 @@
 """Records of a WARC or WAT file in order, from any place on, and what of the file cannot be read.
 
-In: a file of gzip members, one a record, as Common Crawl has them; or one that is not packed, or packed as a whole.
-Out: records with their offset, and `Lost` spans. FastWARC reads, and ends at what is damaged. Here the next member
-after it is searched for, and checked by unpacking its first bytes. FastWARC reads a member short that the file's end
-cuts, without a word: the last one is unpacked again to see.
-
-A file of members can be read in pieces: a piece has the records whose members begin in it.
+In: a file of gzip members, one a record, as Common Crawl has them, or one that is not packed. Out: records with their
+offset, and `Lost` spans: behind damage, the next record is searched for. A file of members can be read in pieces: a
+piece has the records whose members begin in it.
 """
 
-import gzip
-import io
-import itertools
 import re
 import zlib
-from collections.abc import Generator, Iterator
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,23 +15,23 @@ from curate.base.wording import one_line
 
 _MAGIC = b"\x1f\x8b\x08"
 _MEMBER = re.compile(re.escape(_MAGIC))
-_ZSTD = b"\x28\xb5\x2f\xfd"  # which FastWARC unpacks
 _RECORD = re.compile(rb"WARC/\d")
 _BREAK = re.compile(rb"\r?\n\r?\nWARC/\d")
-_BLOCK = 1 << 20
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_BLOCK, _STEP = 1 << 20, 1 << 16  # bytes that are read, and unpacked, at a time
+_MAX_HEAD = 1 << 16  # bytes of a record's headers
 _HEAD = 64  # bytes of a member, unpacked, by which it is a record's
 MAX_RECORD = 1 << 25  # bytes, unpacked: of more, as a bomb has, the record is lost
-_KEPT = MAX_RECORD + 4 * _BLOCK  # bytes, at least
-_DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error)
+_TYPES = ("response", "metadata")
 
 
 class Record(NamedTuple):
     """A record."""
 
-    offset: int  # of its member, or in what a file holds that is not packed so
+    offset: int  # of its member, or in a file that is not packed
     is_response: bool  # else it is one of metadata, by WARC-Type
     content: bytes
-    about: Any  # FastWARC's record, for its `headers`
+    headers: dict[str, str]  # by their names in lower case
 
 
 @dataclass(frozen=True)
@@ -47,129 +40,24 @@ class Lost:
 
     start: int
     stop: int
-    why: str
-
-
-class _Unpacked:
-    """What a gzip file holds. Its last bytes are kept: to go back a record unpacks nothing again.
-
-    To go back further unpacks it from its beginning, which a file may cost twice: then it counts as damaged.
-    """
-
-    def __init__(self, file: Any) -> None:
-        self._gzip = gzip.GzipFile(fileobj=file)
-        self._kept, self._start = bytearray(), 0
-        self._at, self._rewinds = 0, 2
-        self.close = self._gzip.close
-
-    def read(self, size: int) -> bytes:
-        """Return bytes from the place on; what precedes damage before it is raised."""
-        with suppress(*_DAMAGE) if self._at < self._start + len(self._kept) else nullcontext():
-            self._fill(self._at + size)
-        data = self._kept[self._at - self._start : self._at - self._start + size]
-        self._at += len(data)
-        return bytes(data)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place, at most to the end. Raises EOFError where it is too far back."""
-        if offset < self._start:
-            if not self._rewinds:
-                raise EOFError("damaged behind records that are too large to go back to")
-            self._rewinds -= 1
-            self._gzip.seek(0)
-            self._kept, self._start = bytearray(), 0
-        self._fill(offset)
-        self._at = min(offset, self._start + len(self._kept))
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def _fill(self, end: int) -> None:
-        while self._start + len(self._kept) < end and (more := self._gzip.read1(_BLOCK)):
-            self._kept += more
-            if len(self._kept) > 2 * _KEPT:
-                self._start += len(self._kept) - _KEPT
-                del self._kept[:-_KEPT]
+    error: str
 
 
 class Stream:
-    """A file as FastWARC reads it, which tells an error of reading from one of damage: both are OSError.
-
-    A file that is packed as a whole is unpacked here, so that its end is checked. Offsets are then of what it holds.
-    """
+    """A file, of which records are read by their offsets. Methods raise OSError where it cannot be read."""
 
     def __init__(self, file: Any, name: str = "") -> None:
-        self._file = file
-        self.name = name
-        self.error: OSError | None = None
-        self.damage = ""  # of a file that is packed as a whole
-        self.size: int = file.seek(0, 2)  # in bytes, of the file
-        self.has_members = self._has_members()
-        if not self.has_members and self.read_at(0, 3) == _MAGIC:
-            file.seek(0)
-            self._file = _Unpacked(file)
-
-    def read(self, size: int = -1) -> bytes:
-        try:
-            return self._file.read(size)  # type: ignore[no-any-return]
-        except _DAMAGE as error:  # of what is packed as a whole
-            self.damage = one_line(error, 200)
-            return b""
-        except OSError as error:
-            self.error = error
-            raise
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place; where damage is before it, to the end."""
-        try:
-            return int(self._file.seek(offset, whence))
-        except _DAMAGE as error:
-            self.damage, self._file = one_line(error, 200), io.BytesIO()
-            return offset
-
-    def tell(self) -> int:
-        return int(self._file.tell())
-
-    def close(self) -> None:
-        self._file.close()
+        self._file, self.name = file, name
+        self._start, self._block = 0, b""
+        self.size: int = file.seek(0, 2)  # in bytes
+        self.has_members = not _RECORD.match(self.read_at(0, _HEAD))
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return bytes from a place on, fewer at the end of the file."""
-        self.seek(offset)
-        return self.read(size)
-
-    def _has_members(self) -> bool:
-        """Return whether a record's member begins in the first bytes, behind the first one, which is of one record."""
-        with suppress(zlib.error):
-            if _BREAK.search(zlib.decompressobj(31).decompress(self.read_at(0, _BLOCK), _BLOCK)):
-                return False
-        begin = itertools.takewhile(lambda at: at < _BLOCK, self._search(_MEMBER, 1))
-        return any(map(self.is_member, begin))
-
-    def member_end(self, offset: int) -> int | None:
-        """Return where the gzip member at a place ends; None where it is cut or damaged."""
-        unpack = zlib.decompressobj(31)
-        self.seek(offset)
-        at = offset
-        try:
-            while not unpack.eof:
-                block = unpack.unconsumed_tail or self.read(_BLOCK)
-                if not block:
-                    return None
-                at += 0 if unpack.unconsumed_tail else len(block)
-                unpack.decompress(block, _BLOCK)
-        except zlib.error:
-            return None
-        return at - len(unpack.unused_data)
-
-    def record_end(self, offset: int, length: int) -> int:
-        """Return where a record that was read ends, whose content has some length; `offset` where that is not known."""
-        if self.has_members:
-            end = self.member_end(offset)
-            return offset if end is None else end
-        head = self.read_at(offset, _BLOCK).find(b"\r\n\r\n") + 4
-        return offset if length < 0 or head < 4 else offset + head + length
+        if offset < self._start or offset + size > self._start + len(self._block):
+            self._file.seek(offset)
+            self._start, self._block = offset, self._file.read(max(size, _BLOCK))
+        return self._block[offset - self._start : offset - self._start + size]
 
     def is_member(self, offset: int) -> bool:
         """Return whether a record's member begins at a place."""
@@ -184,11 +72,61 @@ class Stream:
             return next(filter(self.is_member, self._search(_MEMBER, offset)), None)
         if offset == 0:
             return 0
-        for at in self._search(_BREAK, max(0, offset - 4)):
-            place = at + self.read_at(at, 8).index(b"W")
-            if place >= offset:
-                return place
-        return None
+        starts = (at + self.read_at(at, 8).index(b"W") for at in self._search(_BREAK, max(0, offset - 4)))
+        return next((start for start in starts if start >= offset), None)
+
+    def read_record(self, offset: int) -> tuple[int, dict[str, str], bytes | None]:
+        """Return where the record at a place ends, its headers, and its content; None where that is too large.
+
+        Raises ValueError where it is damaged.
+        """
+        end, data = self._unpack(offset) if self.has_members else (0, self.read_at(offset, _MAX_HEAD))
+        head = _HEAD_END.search(data, 0, _MAX_HEAD)
+        if head is None or not _RECORD.match(data):
+            raise ValueError("bytes that are no record")
+        lines = (line.partition(":") for line in data[: head.start()].decode(errors="replace").splitlines())
+        headers = {name.strip().lower(): value.strip() for name, _, value in lines}
+        length_text = headers.get("content-length", "")
+        if not length_text.isdecimal() or len(length_text) > 18:
+            raise ValueError(f"a record whose Content-Length is {length_text[:50]!r}")
+        length = int(length_text)
+        if self.has_members:
+            content, rest = data[head.end() : head.end() + length], data[head.end() + length :]
+            if rest.strip(b"\r\n") and length <= MAX_RECORD:
+                raise ValueError("a member of several records; accepted: a gzip member for each")
+        else:
+            end = offset + head.end() + length
+            content = self.read_at(offset + head.end(), length) if length <= MAX_RECORD else b""
+            rest = self.read_at(end, 8)
+            end += len(rest) - len(rest.lstrip(b"\r\n"))
+        if length > MAX_RECORD:
+            return end, headers, None
+        if len(content) < length:
+            raise ValueError(f"a record of {length:,} bytes, of which the file has {len(content):,}")
+        return end, headers, content
+
+    def _unpack(self, offset: int) -> tuple[int, bytes]:
+        """Return where the gzip member at a place ends, and what it holds, up to somewhat more than a record may have.
+
+        Raises ValueError where it is damaged.
+        """
+        inflate, at, pieces, size = zlib.decompressobj(31), offset, list[bytes](), 0
+        if self.read_at(offset, len(_MAGIC)) != _MAGIC:
+            raise ValueError("bytes that are no record")
+        while not inflate.eof:
+            if not (packed := inflate.unconsumed_tail):
+                packed = self.read_at(at, _STEP)
+                at += len(packed)
+            if not packed:
+                raise ValueError("the end of the file cuts the record")
+            try:
+                piece = inflate.decompress(packed, _BLOCK)
+            except zlib.error as error:
+                raise ValueError(one_line(error, 200)) from None
+            if size <= MAX_RECORD + _MAX_HEAD:
+                pieces.append(piece)
+                size += len(piece)
+        return at - len(inflate.unused_data), b"".join(pieces)
 
     def _search(self, pattern: re.Pattern[bytes], offset: int) -> Iterator[int]:
         while block := self.read_at(offset, _BLOCK + 16):
@@ -206,49 +144,20 @@ def read_records(stream: Stream, start: int) -> Iterator[Record | Lost]:
     Of types other than response and metadata there is none. Raises OSError where the file cannot be read.
     """
     at = stream.find_next(start)
-    if start == 0 and (at is None or not (stream.has_members or stream.read_at(0, 4) in (b"WARC", _ZSTD))):
+    if start == 0 and at is None:
         yield Lost(0, stream.size, "no record of a WARC file")
-        return
-    if start == 0 and at:
+    elif start == 0 and at:
         yield Lost(0, at, "bytes that are no record")
-    while at is not None:
-        ends = yield from _read_on(stream, at)
-        if ends is None:
-            return
-        begin, why = ends
-        at = stream.find_next(begin + 1)
-        yield Lost(begin, at, why) if at is not None else Lost(begin, stream.size, stream.damage or why)
-
-
-def _read_on(stream: Stream, start: int) -> Generator[Record | Lost, None, tuple[int, str] | None]:
-    """Yield records from one on; return where what cannot be read begins, and why, or None at the end of the file."""
-    from fastwarc.warc import ArchiveIterator, WarcRecordType
-
-    wanted = (WarcRecordType.response, WarcRecordType.metadata)
-    stream.seek(start)
-    last, length = start, -1  # where the last record begins, and how long its content is
-    try:
-        for record in ArchiveIterator(stream, parse_http=False):
-            if stream.has_members and length >= 0 and record.stream_pos == last:
-                return last, "a member of several records, in a file whose first member is one"
-            last, length = record.stream_pos, record.content_length
-            if record.record_type not in wanted:  # read over, so that the end of the last one is known
-                continue
-            content = record.reader.read() if length <= MAX_RECORD else b""
-            if length > MAX_RECORD:
-                yield Lost(last, last, f"a record of more than {MAX_RECORD:,} bytes")
-            elif len(content) < length:
-                return last, f"a record of {length:,} bytes, of which the file has {len(content):,}"
-            else:
-                yield Record(last, record.record_type == WarcRecordType.response, content, record)
-    except OSError as error:
-        if stream.error:
-            raise stream.error from None
-        return stream.record_end(last, length), one_line(error, 200)
-    if stream.has_members:
-        member_end = stream.member_end(last)
-        if member_end is None:
-            return last, "the end of the file cuts the record"
-        if member_end < stream.size:
-            return member_end, "bytes that are no record"
-    return (stream.record_end(last, length), stream.damage) if stream.damage else None
+    while at is not None and at < stream.size:
+        begin = at
+        try:
+            at, headers, content = stream.read_record(begin)
+        except ValueError as damage:
+            at = stream.find_next(begin + 1)
+            yield Lost(begin, stream.size if at is None else at, str(damage))
+            continue
+        kind = headers.get("warc-type", "").lower()
+        if content is None and kind in _TYPES:
+            yield Lost(begin, begin, f"a record of more than {MAX_RECORD:,} bytes")
+        elif content is not None and kind in _TYPES:
+            yield Record(begin, kind == "response", content, headers)

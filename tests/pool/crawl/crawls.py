@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
-import zstandard
-
 DATE = "2024-05-18T01:58:10Z"
 
 
@@ -105,14 +103,12 @@ def warc_records(site: Site, number: int) -> list[bytes]:
 
 
 def pack(path: Path, records: Iterable[bytes], how: str = "members") -> list[int]:
-    """Write records to a file, and return where each begins: gzip `members`, `whole` (one gzip), `plain`, or `zstd`."""
+    """Write records to a file, and return where each begins: gzip `members`, `whole` (one gzip), or `plain`."""
     parts = [gzip.compress(record, 6, mtime=0) if how == "members" else record for record in records]
     offsets = [sum(map(len, parts[:n])) for n in range(len(parts))] if len(parts) < 5000 else []
     content = b"".join(parts)
     if how == "whole":
         content = gzip.compress(content, mtime=0)
-    if how == "zstd":
-        content = zstandard.ZstdCompressor().compress(content)
     path.write_bytes(content)
     return offsets
 
