@@ -16,41 +16,34 @@ from curate.download.fetch_fault import FetchFault
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Addresses = list[tuple[int, Any]]  # families, and addresses as sockets take them
 
-# For how many seconds is remembered what was found, that there is no such name, and a failure which may pass
-_FOUND_SECONDS, _MISSING_SECONDS, _AGAIN_SECONDS = 300.0, 60.0, 0.5
-_NAMES = 100_000  # that are remembered
+_SECONDS = 300  # in which a name is looked up once
 # Public by their numbers, and yet services of the machine's cloud: Azure's, and Oracle's (RFC 6890 reserves the block).
 _SERVICES = tuple(map(ipaddress.ip_network, ("168.63.129.16/32", "192.0.0.0/24")))
 # Prefixes of an address of IPv4, and the bits behind it: RFC 6052, RFC 3056, and IPv4-compatible ones (RFC 4291).
 _PREFIXES = [(ipaddress.ip_network(net), bits) for net, bits in (("64:ff9b::/96", 0), ("2002::/16", 80), ("::/96", 0))]
 _KINDS = ("unspecified", "loopback", "link_local", "site_local", "multicast", "reserved", "private")
 
-# By name and port, the addresses or what is wrong, and until when that holds
-_names: dict[tuple[str, int], tuple[Addresses | str, float]] = {}
-
 
 def look_up(host: str, port: int) -> Addresses:
     """Return families and addresses of a host. Raises FetchFault."""
-    addresses, until = _names.get((host, port), ("", 0.0))
-    if until < time.monotonic():
-        addresses, seconds = _resolve(host, port)
-        if len(_names) >= _NAMES:
-            _names.clear()
-        _names[host, port] = addresses, time.monotonic() + seconds
+    addresses = _resolve(host, port, int(time.monotonic() / _SECONDS))
     if isinstance(addresses, str):
         raise FetchFault("dns", f"{host}: {addresses}")
     return addresses
 
 
-def _resolve(host: str, port: int) -> tuple[Addresses | str, float]:
-    """Return a host's addresses, or what is wrong, and for how many seconds that holds."""
+@lru_cache(100_000)
+def _resolve(host: str, port: int, period: int) -> Addresses | str:
+    """Return a host's addresses, or what is wrong. Raises FetchFault for what may pass, which is not remembered."""
     try:
-        return [(info[0], info[4]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)], _FOUND_SECONDS
+        return [(info[0], info[4]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     except socket.gaierror as error:
-        may_pass = error.errno in (socket.EAI_AGAIN, socket.EAI_SYSTEM)
-        return error.strerror or str(error), _AGAIN_SECONDS if may_pass else _MISSING_SECONDS
+        message = error.strerror or str(error)
+        if error.errno in (socket.EAI_AGAIN, socket.EAI_SYSTEM):
+            raise FetchFault("dns", f"{host}: {message}") from None
+        return message
     except (OSError, UnicodeError) as error:
-        return str(error), _MISSING_SECONDS
+        return str(error)
 
 
 @lru_cache(1 << 14)

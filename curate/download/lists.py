@@ -7,7 +7,6 @@ run, by the process that plans it, which puts it into the run's folder where oth
 import io
 import re
 import shutil
-import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ import pyarrow.parquet as pq
 
 from curate.base import ids
 from curate.base.decoded_size import MAX_DECODED, check_claimed, check_decoded, read_footer
-from curate.base.process import process_folder
+from curate.base.process import Cache, process_folder
 from curate.read.columns import plain_columns
 from curate.read.text_tables import MAX_VALUES, check_first_line, check_json_lines, open_text
 from curate.store.layout import LISTS
@@ -43,9 +42,7 @@ _UNFIT = re.compile(r"In CSV column #(\d+): .*conversion error to (\w+)")
 # What comes after a type that does not fit, else text; text that is not UTF-8 is bytes
 _WIDER: dict[str, pa.DataType] = {"null": pa.int64(), "int64": pa.float64(), "string": pa.binary()}
 
-_lock = threading.Lock()
-_locks: dict[str, threading.Lock] = {}  # by digest: held while a list is converted
-_converted: dict[str, str] = {}  # by digest: files of this process
+_converted: Cache[str] = Cache()  # by digest: files of this process
 
 
 @dataclass(frozen=True)
@@ -142,7 +139,7 @@ def _opened(urls: UrlList, run: RunStore | None) -> Iterator[tuple[pq.ParquetFil
     """Yield a list as a Parquet file, and what it is read from."""
     if urls.kind == "parquet":
         opened = fsspec.open(urls.path, "rb", **urls.storage)
-    elif run is not None and urls.digest not in _converted and run.exists(_shared(urls)):
+    elif run is not None and run.exists(_shared(urls)):
         opened = run.open(_shared(urls))
     else:
         opened = fsspec.open(_convert_once(urls), "rb")
@@ -152,14 +149,13 @@ def _opened(urls: UrlList, run: RunStore | None) -> Iterator[tuple[pq.ParquetFil
 
 def _convert_once(urls: UrlList) -> str:
     """Return the path of a list as a Parquet file of this process, which one thread makes."""
-    with _lock:
-        folder, lock = process_folder(), _locks.setdefault(urls.digest, threading.Lock())
-    with lock:
-        if urls.digest not in _converted:
-            path = f"{folder}/{urls.digest}.parquet"
-            _convert(urls, path)
-            _converted[urls.digest] = path
-        return _converted[urls.digest]
+
+    def convert() -> str:
+        path = f"{process_folder()}/{urls.digest}.parquet"
+        _convert(urls, path)
+        return path
+
+    return _converted.get(urls.digest, convert)
 
 
 def _convert(urls: UrlList, path: str) -> None:

@@ -1,23 +1,20 @@
 """What hosts forbid: their robots.txt (RFC 9309), each read once a day in a process, and headers against training."""
 
 import re
-import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from email.message import Message
 from typing import Any
 
 from curate.base.errors import needing
+from curate.base.process import Cache
 from curate.download.fetch_fault import FetchFault
 
-_RULES = 20_000_000  # characters of robots.txt that are remembered
-_OVERHEAD = 300  # of each site
+_SITES = 4096  # whose rules are remembered
 _DAY = 86_400.0
 _AGENT = re.compile(r"\s*user[- ]?agent(?:\s*:|\s)([^#]*)(?:#.*)?", re.IGNORECASE)
 _TOKEN = re.compile(r"[A-Za-z_-]*")  # a product token
-_NOT_ASKED: Future[Any] = Future()
 
 NO_TRAINING = frozenset({"noai", "noimageai", "noindex", "noimageindex"})  # img2dataset's
 _NONE = {"noindex", "nofollow"}  # what X-Robots-Tag: none stands for
@@ -31,48 +28,27 @@ class Robots:
     """The robots.txt of hosts (RFC 9309), each read once a day by the first thread that needs it."""
 
     agent: str
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _sites: dict[str, tuple[float, Future[Any]]] = field(default_factory=dict)
-    _characters: int = 0
+    _rules: Cache[Any] = field(default_factory=lambda: Cache(_SITES))
 
-    def check(self, site: str, url: str, read: Callable[[str], bytes]) -> float:
+    def check(self, site: str, url: str, read: Callable[[str], bytes]) -> None:
         """Raise FetchFault where the rules of a site (scheme, host and port) forbid a URL, or cannot be read.
 
         `read` fetches robots.txt: a fault of status 4xx, but 429, allows all; any other fault is that of each URL.
-        Returns the seconds in which another thread read it.
         """
-        began = time.monotonic()
-        with self._lock:
-            until, rules = self._sites.get(site, (0.0, _NOT_ASKED))
-            if is_mine := until < began:
-                rules = Future()
-                self._sites[site] = began + _DAY, rules
-        if is_mine:
-            try:
-                parsed, characters = self._parse(read, site)
-                rules.set_result(parsed)
-                with self._lock:
-                    self._characters += characters
-                    if self._characters > _RULES:
-                        self._sites, self._characters = {site: (began + _DAY, rules)}, characters
-            except BaseException as error:
-                with self._lock:
-                    self._sites.pop(site, None)
-                rules.set_exception(error.fresh() if isinstance(error, FetchFault) else error)
-        if rules.result() is not None and not rules.result().can_fetch(url, self.agent):
+        rules = self._rules.get((site, time.monotonic() // _DAY), lambda: self._parse(read, site))
+        if rules is not None and not rules.can_fetch(url, self.agent):
             raise FetchFault("robots", f"{site}/robots.txt")
-        return 0.0 if is_mine else time.monotonic() - began
 
-    def _parse(self, read: Callable[[str], bytes], site: str) -> tuple[Any, int]:
-        """Return the rules of a site, None where all is allowed, and what they are counted as."""
+    def _parse(self, read: Callable[[str], bytes], site: str) -> Any:
+        """Return the rules of a site, None where all is allowed."""
         with needing("robots: respect needs another package", "'.[img2dataset]' in a checkout of curate"):
             from protego import Protego
         try:
             text = _of_agent(read(f"{site}/robots.txt").decode("utf-8-sig", "replace"), self.agent)
-            return Protego.parse(text), len(text) + _OVERHEAD
+            return Protego.parse(text)
         except FetchFault as fault:
             if fault.reason.startswith("http_4") and fault.reason != "http_429":
-                return None, _OVERHEAD
+                return None
             detail = fault.detail if fault.reason == "refused_address" else f"while reading robots.txt: {fault.detail}"
             raise FetchFault(fault.reason, detail, fault.retry_after) from None
 

@@ -37,7 +37,11 @@ class Deadline:
     """When a download must be over, and how long each step of it may take (seconds)."""
 
     def __init__(self, step: float, whole: float) -> None:
-        self._step, self._end = step, time.monotonic() + whole
+        self._step, self._whole, self._end = step, whole, time.monotonic() + whole
+
+    def anew(self) -> "Deadline":
+        """Return one with the same limits that begins now."""
+        return Deadline(self._step, self._whole)
 
     def extend(self, seconds: float) -> None:
         """Leave out what was no part of the download: a wait for others."""

@@ -14,7 +14,7 @@ faster.
   that is whole and makes no sense is `not_an_image`.
 
 What no decoder here notices: damage to pixels that still decodes, in every format but PNG, whose checksums Pillow skips
-and this module compares, and whose missing rows it notices. A JPEG that lacks only its end marker is mostly truncated,
+and this module compares. A JPEG that lacks only its end marker is mostly truncated,
 as for every loader that uses Pillow; one that is given an end marker in the middle is not.
 
 What this module leaves to others: `PIL.ImageFile.LOAD_TRUNCATED_IMAGES` must stay False in the process; libtiff
@@ -66,12 +66,6 @@ _MAX_INT32 = 2**31 - 1
 # Pixels of a side: to shrink an image takes 24 to 48 bytes for each. And of an image that signals look at, the longer
 # side may be so many times the shorter one: to bring this to the side of a model makes the image that much larger.
 _MAX_SIDE, _MAX_ASPECT = 1 << 20, 1000
-_IHDR, _CHANNELS = struct.Struct(">IIBBBBB"), {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG; channels by its color type
-# Where the passes of an interlaced PNG begin, and their steps: x, y, columns, rows (PNG, section 8.2)
-_ADAM7 = (
-    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
-)  # fmt: skip
-_STEP = 1 << 14  # bytes of zlib that are unpacked at a time, to 17 MB at most
 _ORIENTATION = 0x0112
 _STATING = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # what of an image's `info` may state it
 _TURNS = {
@@ -115,13 +109,13 @@ class _TooSlow(OSError):
 def _count_strips(data: bytes | memoryview) -> int:
     """Return how many strips or tiles a TIFF's first directory states; 0 where there is none that can be read."""
     order, is_big = ">" if data[:1] == b"M" else "<", 43 in data[2:4]
-    place, count, entry = (order + form for form in (("Q", "Q", "HHQ8x") if is_big else ("I", "H", "HHI4x")))
+    start_form, count, entry = (order + form for form in (("Q", "Q", "HHQ8x") if is_big else ("I", "H", "HHI4x")))
     try:
-        [first] = struct.unpack_from(place, data, 8 if is_big else 4)
+        [first] = struct.unpack_from(start_form, data, 8 if is_big else 4)
         [entries] = struct.unpack_from(count, data, first)
         start, size = first + struct.calcsize(count), struct.calcsize(entry)
-        some = bytes(data[start : start + min(entries, _PIECES) * size])
-        return max(int(n) for tag, _, n in struct.iter_unpack(entry, some) if tag in _STRIP_TAGS)
+        directory = bytes(data[start : start + min(entries, _PIECES) * size])
+        return max(int(n) for tag, _, n in struct.iter_unpack(entry, directory) if tag in _STRIP_TAGS)
     except (struct.error, ValueError):
         return 0
 
@@ -198,7 +192,7 @@ def _decoded(
             _check_scans(data, size)
         image.load()
         if name == "png":
-            _check_png(memoryview(data), image)
+            _check_png(memoryview(data))
     except Exception as error:
         is_large = isinstance(error, (Image.DecompressionBombError, MemoryError))
         status = "too_many_pixels" if is_large else "truncated_image"
@@ -324,38 +318,14 @@ def _check_scans(data: bytes | memoryview, size: tuple[int, int]) -> None:
         raise _TooSlow(f"{scans} scans of {size[0]} x {size[1]} pixels")
 
 
-def _check_png(data: memoryview, image: Image.Image) -> None:
-    """Raise SyntaxError unless the checksum of each IDAT chunk is right (PNG, section 5.3), and no row is missing.
-
-    Pillow leaves missing rows zero. So the pixels are counted only if the last row is zero, or where rows are
-    interlaced.
-    """
+def _check_png(data: memoryview) -> None:
+    """Raise SyntaxError unless the checksum of each IDAT chunk is right (PNG, section 5.3)."""
     at = 8  # behind the signature
-    chunks: list[memoryview] = []
-    while at + 12 <= len(data):
-        kind = bytes(data[at + 4 : at + 8])
+    while at + 12 <= len(data) and (kind := bytes(data[at + 4 : at + 8])) != b"IEND":
         end = at + 8 + int.from_bytes(data[at : at + 4], "big")
-        if kind == b"IEND":
-            break
-        if kind == b"IHDR" and not chunks:
-            width, height, bits, color, _, _, is_interlaced = _IHDR.unpack_from(data, at + 8)
-        if kind == b"IDAT":
-            if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-                raise SyntaxError(f"wrong checksum of the IDAT chunk at byte {at}")
-            chunks.append(data[at + 8 : end])
+        if kind == b"IDAT" and zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            raise SyntaxError(f"wrong checksum of the IDAT chunk at byte {at}")
         at = end + 4
-    if not is_interlaced and image.crop((0, height - 1, width, height)).tobytes().strip(b"\0"):
-        return
-    missing = 0
-    for x, y, columns, rows in _ADAM7 if is_interlaced else [(0, 0, 1, 1)]:
-        across, down = -((x - width) // columns), -((y - height) // rows)
-        missing += down * (1 - (-across * bits * _CHANNELS[color] // 8)) if across > 0 else 0
-    inflate = zlib.decompressobj()
-    for chunk in chunks:
-        for first in range(0, len(chunk) if missing > 0 else 0, _STEP):
-            missing -= len(inflate.decompress(chunk[first : first + _STEP]))
-    if missing > 0:
-        raise SyntaxError(f"its pixels lack {missing:,} bytes")
 
 
 def _line(name: str, error: Exception) -> str:

@@ -86,7 +86,7 @@ def check_json_lines(data: bytes, names: set[str]) -> None:
     for line in filter(bytes.strip, data.split(b"\n")):
         row = _parse(line)
         if line.count(b"{") + line.count(b"[") > 1:
-            _check_nested(row, names)
+            _add_names(row, "", names)
         elif isinstance(row, dict) and not row.keys() <= names:
             names.update(row)
         if len(names) > MAX_COLUMNS:
@@ -104,19 +104,14 @@ def _parse(line: bytes) -> Any:
             raise pa.ArrowInvalid(f"a line is no JSON: {one_line(error, 200)}; accepted: an object per line") from None
 
 
-def _check_nested(row: Any, names: set[str]) -> None:
-    level, depth = [("", row)], 0  # what is nested so deep, with the names that lead to it
-    while level:
-        if (depth := depth + 1) > MAX_DEPTH:
-            raise pa.ArrowInvalid(f"values are nested more than {MAX_DEPTH} deep; accepted: at most that")
-        inner = []
-        for place, values in level:
-            named = isinstance(values, dict)
-            items = values.items() if named else (("", value) for value in values)
-            for name, value in items:
-                path = ".".join(part for part in (place, name) if part)
-                if named:
-                    names.add(path)
-                if isinstance(value, dict | list):
-                    inner.append((path, value))
-        level = inner
+def _add_names(value: Any, path: str, names: set[str], depth: int = 0) -> None:
+    """Add the names in a value, each with those that lead to it."""
+    if depth == MAX_DEPTH and isinstance(value, dict | list):
+        raise pa.ArrowInvalid(f"values are nested more than {MAX_DEPTH} deep; accepted: at most that")
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            names.add(inner_path := f"{path}.{name}" if path else name)
+            _add_names(inner, inner_path, names, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            _add_names(inner, path, names, depth + 1)

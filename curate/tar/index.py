@@ -2,11 +2,11 @@
 
 In: a `ByteSource`. Out: a `TarIndex`, one row a member, and what was wrong with the file.
 
-Read are ustar (with prefix), GNU (long names, base-256 sizes, old sparse), PAX (path, size, sparse; global headers are
-skipped) and v7 headers, with signed and unsigned checksums. Links, folders, devices, sparse and unknown types are
-listed under their type; only REGULAR members have bytes to be read as they lie. The first zero block ends the archive,
-and so does the file's end on a member's boundary. A second archive after it is reported, other bytes are ignored.
-Headers are untrusted: whatever they claim, the walk moves forward, allocates a fixed amount and ends in `damage`.
+Read are ustar (with prefix), GNU (long names, base-256 sizes), PAX (path, size; global headers are skipped) and v7
+headers. Links, folders, devices and unknown types are listed under their type; only REGULAR members have bytes to be
+read as they lie. The first zero block ends the archive, and so does the file's end on a member's boundary. A second
+archive after it is reported, other bytes are ignored. Headers are untrusted: whatever they claim, the walk moves
+forward, allocates a fixed amount and ends in `damage`.
 """
 
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class TarIndex:
     """The members of one tar, in its order."""
 
     names: list[str]  # as `decode_name`
-    types: npt.NDArray[np.uint8]  # flags: REGULAR, FOLDER, or of links, sparse and other special members
+    types: npt.NDArray[np.uint8]  # flags: REGULAR, FOLDER, or of links and other special members
     offsets: I64  # where the data begins in the file
     sizes: I64  # bytes of data that the header announces
     complete: Mask  # False for a last member whose data the end of the file cuts
@@ -118,8 +118,7 @@ _DAMAGE = {
     walk.CUT_EXTENSION: "the file ends inside or right after the extension header {last}, at byte {at}",
     walk.BAD_CHECKSUM: "the header {last}, at byte {at}, has a wrong checksum",
     walk.BAD_SIZE: "the header {last}, at byte {at}, has a size that is not a number or too large",
-    walk.BAD_EXTENSION: "the PAX, long-name or sparse header {last}, at byte {at}, is malformed, too long or without a "
-    "member",
+    walk.BAD_EXTENSION: "the PAX or long-name header {last}, at byte {at}, is malformed, too long or without a member",
     _BAD_NAMES: f"the names of its members have more than {_MAX_NAMES:,} bytes, up to byte {{at}}",
 }
 

@@ -13,13 +13,12 @@ from numba import njit
 BLOCK = 512
 REGULAR, FOLDER = ord("0"), ord("5")
 _LINK, _FIFO = ord("1"), ord("6")
-_CONTIGUOUS, _GNU_SPARSE, _LONG_NAME, _GLOBAL, _SLASH = ord("7"), ord("S"), ord("L"), ord("g"), ord("/")
+_CONTIGUOUS, _LONG_NAME, _GLOBAL, _SLASH = ord("7"), ord("L"), ord("g"), ord("/")
 _PAX = (ord("x"), ord("X"))
 _EXTENSIONS = (*_PAX, _GLOBAL, _LONG_NAME, ord("K"))
 
 MAX_EXTENSION = 1 << 20  # bytes of one PAX or long-name header: a path is at most some kilobytes anywhere
 _MAX_CHAIN = 16  # extension headers before one member: writers need three
-_MAX_SPARSE = 1024  # extra map blocks of one old GNU sparse member
 
 # What ended a call.
 FULL, MORE, END, CUT_HEADER, CUT_EXTENSION, CUT_BODY, CUT_PADDING = range(7)
@@ -59,16 +58,10 @@ def _sum(block: Any) -> Any:
 
 @njit(nogil=True, cache=True)
 def checksum_ok(block: Any, total: Any) -> bool:
-    """Return whether the stored checksum is that of the header, whose bytes add up to `total`, by either convention."""
-    stored = _number(block[148:156])
+    """Return whether the stored checksum is that of the header, whose bytes add up to `total`."""
     for i in range(148, 156):
         total += 32 - np.int64(block[i])
-    if stored == total:
-        return True
-    for i in range(BLOCK):  # old writers added signed bytes
-        if block[i] >= 128 and not 148 <= i < 156:
-            total -= 256
-    return bool(stored == total)
+    return bool(_number(block[148:156]) == total)
 
 
 @njit(nogil=True, cache=True)
@@ -101,35 +94,30 @@ def _decimal(digits: Any) -> Any:
 
 
 _PATH, _SIZE = np.frombuffer(b"path=", np.uint8), np.frombuffer(b"size=", np.uint8)
-_SPARSE, _SPARSE_NAME = np.frombuffer(b"GNU.sparse.", np.uint8), np.frombuffer(b"GNU.sparse.name=", np.uint8)
 
 
 @njit(nogil=True, cache=True)
-def _pax_records(body: Any) -> tuple[bool, int, int, int, bool]:
-    """Read PAX records, `LENGTH KEY=VALUE NEWLINE`: sound, start and length of the path (-1: none), size, sparse."""
-    start, length, size, sparse, named, i = -1, 0, -1, False, False, 0
+def _pax_records(body: Any) -> tuple[bool, int, int, int]:
+    """Read PAX records, `LENGTH KEY=VALUE NEWLINE`: sound, start and length of the path (-1: none), size (-1: none)."""
+    start, length, size, i = -1, 0, -1, 0
     while i < len(body) and body[i] != 0:
         space = i
         while space < len(body) and space - i < 9 and body[space] != 32:
             space += 1
         if space == len(body) or body[space] != 32:
-            return False, -1, 0, -1, False
+            return False, -1, 0, -1
         end = i + _decimal(body[i:space])
         if end > len(body) or end < space + 3 or body[end - 1] != 10:
-            return False, -1, 0, -1, False
+            return False, -1, 0, -1
         record = body[space + 1 : end - 1]
-        if _key_is(record, _SPARSE_NAME):
-            start, length, sparse, named = space + 17, len(record) - 16, True, True
-        elif _key_is(record, _SPARSE):
-            sparse = True
-        elif _key_is(record, _PATH) and len(record) > 5 and not named:
+        if _key_is(record, _PATH) and len(record) > 5:
             start, length = space + 6, len(record) - 5
         elif _key_is(record, _SIZE) and len(record) > 5:
             size = _decimal(record[5:])
             if size < 0:
-                return False, -1, 0, -1, False
+                return False, -1, 0, -1
         i = end
-    return True, start, length, size, sparse
+    return True, start, length, size
 
 
 @njit(nogil=True, cache=True)
@@ -152,14 +140,14 @@ def _put_header_name(text: Any, used: int, block: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def _next_header(view: Any, base: int, at: int, size: int) -> tuple[int, int, int, int, int, bool]:
+def _next_header(view: Any, base: int, at: int, size: int) -> tuple[int, int, int, int, int]:
     """Pass the extension headers from `at` on, to the header that they describe.
 
     Returns:
         status (FULL: found) and its position (MORE: the position that the view must reach), and from the extensions:
-        start and length of the name in `view` (-1: none), size (-1: none), sparse.
+        start and length of the name in `view` (-1: none), size (-1: none).
     """
-    name, length, long_size, sparse, pending, status = -1, 0, -1, False, False, BAD_EXTENSION
+    name, length, long_size, pending, status = -1, 0, -1, False, BAD_EXTENSION
     for chain in range(_MAX_CHAIN + 1):
         head = at - base
         if size - at < BLOCK:
@@ -187,7 +175,7 @@ def _next_header(view: Any, base: int, at: int, size: int) -> tuple[int, int, in
             status, at = MORE, at + BLOCK + body
             break
         if kind in _PAX:
-            sound, path, count, long_size, sparse = _pax_records(view[start : start + body])
+            sound, path, count, long_size = _pax_records(view[start : start + body])
             if not sound:
                 break
             if path >= 0:
@@ -196,23 +184,7 @@ def _next_header(view: Any, base: int, at: int, size: int) -> tuple[int, int, in
             name, length = start, _until_nul(view[start : start + body])
         pending = pending or kind != _GLOBAL
         at += BLOCK + (body + BLOCK - 1) // BLOCK * BLOCK
-    return status, at, name, length, long_size, sparse
-
-
-@njit(nogil=True, cache=True)
-def _sparse_data(view: Any, base: int, at: int, size: int) -> tuple[int, int]:
-    """Return where the data of the old GNU sparse member at `at` begins: behind the extra blocks of its map."""
-    flag = at - base + 482
-    for _ in range(_MAX_SPARSE):
-        at += BLOCK
-        if view[flag] == 0:
-            return FULL, at
-        if at + BLOCK > size:
-            return CUT_EXTENSION, at
-        if at + BLOCK - base > len(view):
-            return MORE, at + BLOCK
-        flag = at - base + 504
-    return BAD_EXTENSION, at
+    return status, at, name, length, long_size
 
 
 @njit(nogil=True, cache=True)
@@ -234,25 +206,19 @@ def walk(view: Any, base: int, size: int, rows: Any, text: Any) -> tuple[int, in
     """
     at, count, used = base, 0, np.int64(0)
     while count < len(rows) and used + MAX_EXTENSION + BLOCK <= len(text):
-        status, head, name, length, body, sparse = _next_header(view, base, at, size)
-        kind: Any = 0
-        data = head
-        if status == FULL:
-            kind, data = np.int64(view[head - base + 156]), head + BLOCK
-            if kind == _GNU_SPARSE:
-                status, data = _sparse_data(view, base, head, size)
+        status, head, name, length, body = _next_header(view, base, at, size)
         if status == MORE:
-            return MORE, at, data - at, count
+            return MORE, at, head - at, count
         if status != FULL:
             return status, head, 0, count
-        block = view[head - base : head - base + BLOCK]
+        block, data = view[head - base : head - base + BLOCK], head + BLOCK
         if body < 0:
             body = _number(block[124:136])
         if body < 0:
             return BAD_SIZE, head, 0, count
         before = used
         used = _put(text, used, view[name : name + length]) if name >= 0 else _put_header_name(text, used, block)
-        kind = _GNU_SPARSE if sparse else _type(kind, used > before and text[used - 1] == _SLASH)
+        kind: Any = _type(np.int64(block[156]), used > before and text[used - 1] == _SLASH)
         if _LINK <= kind <= _FIFO:
             body = 0  # links, devices, folders: some writers give a size, none gives data
         complete = body <= size - data

@@ -4,17 +4,12 @@ Mode 0644, owner and group 0, no owner names, mtime 0. A name is UTF-8, as every
 100 bytes is split at a slash into ustar's prefix where that fits, else it goes into a PAX header, as does a size of 8
 GiB and more. The end marker is two zero blocks; the file is not rounded up to 10,240 bytes, which only tape drives
 needed (tarfile, GNU tar, libarchive, webdataset and Hugging Face read it without a warning).
-
-Headers are made from a template and sums, about 1 µs each; of many members at once by a kernel, for a tenth of it.
 """
 
 import re
 from collections.abc import Sequence
-from typing import IO, Any, Self
+from typing import IO, Self
 from urllib.parse import unquote
-
-import numpy as np
-from numba import njit
 
 BLOCK = 512
 MAX_KEY, MAX_SUFFIX = 200, 50
@@ -71,50 +66,12 @@ def tar_header(name: str, size: int) -> bytes:
     return _long_header(raw, size)
 
 
-def tar_headers(names: Sequence[str], sizes: Sequence[int]) -> list[bytes]:
-    """Return the header of each member, as `tar_header` does."""
-    text = "".join(names)
-    raw = text.encode()
-    lengths = list(map(len, names)) if len(raw) == len(text) else [len(name.encode()) for name in names]
-    is_plain = all(lengths) and max(lengths, default=0) <= 100 and b"\0" not in raw
-    if not is_plain or max(sizes, default=0) >= _MAX_OCTAL:
-        return list(map(tar_header, names, sizes))
-    headers = np.tile(_TEMPLATE, (len(names), 1))
-    _fill_headers(headers, np.frombuffer(raw, np.uint8), np.array(lengths, np.int64), np.array(sizes, np.int64))
-    whole = headers.tobytes()
-    return [whole[at : at + BLOCK] for at in range(0, len(whole), BLOCK)]
-
-
-@njit(nogil=True, cache=True)
-def _fill_headers(headers: Any, text: Any, lengths: Any, sizes: Any) -> None:
-    """Fill headers, a row each with the template, with the names in `text`; names and sizes must fit."""
-    start = 0
-    for row in range(len(lengths)):
-        header, length, size = headers[row], lengths[row], sizes[row]
-        total: Any = _TEMPLATE_SUM
-        for i in range(length):
-            header[i] = text[start + i]
-            total += np.int64(text[start + i])
-        start += length
-        for i in range(11):
-            digit = size >> 3 * (10 - i) & 7
-            header[124 + i] = 48 + digit
-            total += digit
-        for i in range(6):
-            header[148 + i] = 48 + (total >> 3 * (5 - i) & 7)
-
-
 def _block(name: bytes, prefix: bytes, size: int, flag: bytes) -> bytes:
     """Return one header; name and prefix must fit."""
     octal = b"%011o" % size
     checksum = _FIXED[flag] + sum(name) + sum(prefix) + sum(octal)
     head = b"%b%b%b%b%06o\0 %b%b" % (name.ljust(100, b"\0"), _OWNER, octal, _TIME, checksum, _TAIL[flag], prefix)
     return head.ljust(BLOCK, b"\0")
-
-
-# Of a member without name and size, and the sum that its checksum states
-_TEMPLATE = np.frombuffer(_block(b"", b"", 0, b"0"), np.uint8)
-_TEMPLATE_SUM = int(_TEMPLATE[:148].sum()) + sum(_SPACES) + int(_TEMPLATE[156:].sum())
 
 
 def _long_header(name: bytes, size: int) -> bytes:
@@ -158,12 +115,8 @@ class TarWriter:
         return start
 
     def add_all(self, names: Sequence[str], contents: Sequence[bytes | memoryview]) -> None:
-        sizes = list(map(len, contents))
-        blocks: list[bytes | memoryview] = []
-        for header, data, size in zip(tar_headers(names, sizes), contents, sizes, strict=True):
-            blocks += header, data, _ZEROS[: -size % BLOCK]
-            self.offset += len(header) + size + -size % BLOCK
-        self._file.writelines(blocks)
+        for name, data in zip(names, contents, strict=True):
+            self.add(name, data)
 
     def close(self) -> None:
         self.offset += self._file.write(bytes(2 * BLOCK))

@@ -41,7 +41,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         return real("10.0.0.1" if host == "moves.test" and asked[host] > 1 else "127.0.0.1", *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    monkeypatch.setattr(addresses, "_names", {})
+    addresses._resolve.cache_clear()
     yield asked
 
 
@@ -64,18 +64,14 @@ def test_a_name_is_looked_up_once(web: Web, names: Counter[str]) -> None:
 def test_what_it_means_is_checked_each_time(web: Web, names: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert fetch(fetcher("127.0.0.0/8"), web, "some.test") == "some bytes"
     assert fetch(fetcher(), web, "some.test") == "refused_address" and names["some.test"] == 1
-    monkeypatch.setattr(addresses, "_FOUND_SECONDS", -1.0)  # a name that means another address the next time
+    monkeypatch.setattr(addresses, "_SECONDS", 1e-9)  # a name that means another address the next time
     own = fetcher("127.0.0.0/8")
     assert [fetch(own, web, "moves.test") for _ in range(2)] == ["some bytes", "refused_address"]
 
 
-def test_what_may_pass_is_asked_again(web: Web, names: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a while, in which it is remembered."""
-    monkeypatch.setattr(addresses, "_AGAIN_SECONDS", 600.0)
+def test_what_may_pass_is_asked_again(web: Web, names: Counter[str]) -> None:
     own = fetcher("127.0.0.0/8", attempts=2, pause=0.01)
-    assert fetch(own, web, "again.test") == "dns" and names["again.test"] == 1
-    monkeypatch.setattr(addresses, "_AGAIN_SECONDS", 0.0)
-    addresses._names.clear()
+    assert fetch(own, web, "again.test") == "dns" and names["again.test"] == 2
     assert fetch(own, web, "again.test") == "some bytes" and names["again.test"] == 3
 
 

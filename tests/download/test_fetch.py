@@ -401,7 +401,7 @@ def test_a_name_that_changes_its_address(web: Web, monkeypatch: pytest.MonkeyPat
             raise ConnectionRefusedError
         socket.socket.connect(sock, address)
 
-    monkeypatch.setattr(addresses, "_FOUND_SECONDS", -1)
+    monkeypatch.setattr(addresses, "_SECONDS", 1e-9)
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     monkeypatch.setattr(transport._Socket, "connect", connect)
     url, before = f"http://rebound.example:{web.port}/image/a", len(web.log)

@@ -15,6 +15,7 @@ import pytest
 import zstandard
 
 from curate.base.errors import RecipeError
+from curate.base.process import Cache
 from curate.download import lists
 from curate.download.lists import UrlList, describe_list, read_rows, share_list
 from curate.download.source import UrlsSource
@@ -112,7 +113,7 @@ def test_json_that_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     everything = dict.fromkeys(["url", "caption", "note", "s", "more"])
     for size in (100, 1 << 20):
         monkeypatch.setattr(lists, "_JSON_BYTES", size)
-        monkeypatch.setattr(lists, "_converted", {})
+        monkeypatch.setattr(lists, "_converted", Cache())
         assert rows_of(path) == [everything | row for row in rows]
     path.write_text('{"url": "http://a/1", "caption": "a"}\n{"url": "http://a/2", "caption": 7}\n')
     with pytest.raises(pa.ArrowInvalid, match="caption"):
@@ -148,13 +149,13 @@ def test_other_processes_read_what_one_made(tmp_path: Path, kind: str, monkeypat
     program = (
         "from curate.download import lists\nfrom curate.store.store import RunStore\n"
         f"urls = lists.UrlList({str(path)!r}, 'a', {{}}, None, frozenset({sorted(TEXTS)!r}))\n"
-        f"print(lists.read_rows(urls, range(10, 13), RunStore({run.url!r}))['url'].to_pylist(), len(lists._converted))"
+        f"print(lists.read_rows(urls, range(10, 13), RunStore({run.url!r}))['url'].to_pylist(), len(lists._converted._kept))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "['http://a/10', 'http://a/11', 'http://a/12'] 0\n"
     path.unlink()  # this process has it too
     assert read_rows(UrlList(str(path), "a", {}, None, TEXTS), [49]).to_pylist() == rows[49:]
-    monkeypatch.setattr(lists, "_converted", {})  # a process that finds none there makes its own
+    monkeypatch.setattr(lists, "_converted", Cache())  # a process that finds none there makes its own
     path.write_text('{"url": "http://b/1", "caption": "b"}\n' if kind == "jsonl" else "url,caption\nhttp://b/1,b\n")
     run.delete("tmp")
     assert read_rows(UrlList(str(path), "b", {}, None, TEXTS), [0], run)["url"].to_pylist() == ["http://b/1"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from curate.read.tar_samples import group_members
 from curate.tar.byte_sources import open_source
 from curate.tar.index import index_tar
-from curate.tar.writer import TarWriter, safe_key, safe_suffix, tar_header, tar_headers
+from curate.tar.writer import TarWriter, safe_key, safe_suffix, tar_header
 
 
 def write(members: list[tuple[str, bytes]]) -> tuple[bytes, list[int]]:
@@ -215,12 +215,3 @@ def test_many_at_once_are_written_as_one_by_one(members: list[tuple[str, int]]) 
         tar.add_all([name for name, _ in files], [data for _, data in files])
     assert tar.offset == len(out.getvalue())
     assert out.getvalue() == write(files)[0]
-
-
-@pytest.mark.parametrize("sizes", [[0, 7, 8**11 - 1], [8**11, 3, 0]])
-def test_headers_of_many_are_those_of_each(sizes: list[int]) -> None:
-    for names in (["a.jpg", "写.jpg", "n" * 100], ["a", "b" * 101, "d/" + "é" * 60]):
-        assert tar_headers(names, sizes) == list(map(tar_header, names, sizes))
-    for wrong in ("", "a\0b"):
-        with pytest.raises(ValueError, match="member name"):
-            tar_headers(["a.jpg", wrong], [1, 1])

@@ -138,7 +138,7 @@ def read_list(source: UrlsSource, part: InputPart) -> pa.Table:
     """Return a part's rows of its list, in plain types. Raises InputFault where the list is damaged, and OSError."""
     assert part.groups is not None
     try:
-        urls, run = list_of(source, part), RunStore(source._run) if source._run else None
+        urls, run = list_of(source, part), RunStore(source._run) if not source._is_alone else None
         table = read_rows(urls, part.retry.rows if part.retry else range(*part.groups), run)
     except (pa.ArrowException, ValueError) as error:
         raise InputFault("unreadable_list", one_line(error, 300)) from None
