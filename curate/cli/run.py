@@ -14,7 +14,7 @@ from curate.base.errors import RecipeError, RunError
 from curate.base.stages import COUNTED
 from curate.base.wording import pluralise
 from curate.cli import common
-from curate.cli.detach import detached, is_driver, passing_on, say_handed_over, start_driver
+from curate.cli.detach import describe_handover, detached, is_driver, start_driver
 from curate.cli.progress import show_progress
 from curate.cli.summary import summary
 from curate.cli.supervise import MAX_DEATHS, Supervisor
@@ -51,11 +51,6 @@ class CommandKeeper(Keeper):
             self.process, self.lock = self._supervisor.process, self._supervisor.lock
             if holder := self._supervisor.facts.get("holder"):
                 self.holder = Holder.model_validate(holder | {"died": self._died})
-
-    @property
-    def log(self) -> str | None:
-        """The log of a driver, where an earlier child has left the shell."""
-        return self.holder.log if self.holder else None
 
     @property
     def _died(self) -> str:
@@ -142,9 +137,9 @@ def run(
         raise RecipeError("--in-process: runs here, without Beam: leave out --detach, --on and Beam's options")
     if retry:
         _check_retry(loaded, out)
-    if detach and not (is_driver() or keeper.log) and not choose_engine(options, on).outlasts_driver:
+    if detach and not is_driver() and not choose_engine(options, on).outlasts_driver:
         keeper.stop_supervising()  # the driver has a process of its own that does
-        start_driver()
+        start_driver(RunStore(out))
         return
     rounds = Retries.read(RunStore(out)).rounds if RunStore(out).exists(SUCCESS_FILE) else None
     content = fingerprint is common.Fingerprint.content
@@ -176,15 +171,14 @@ def _work(
     from pipelines.driver import run as run_pipeline
 
     with ExitStack() as entered:
-        streams = entered.enter_context(passing_on()) if is_driver() else []
         preflight(prepared, lambda line: print(line, file=sys.stderr, flush=True))
         urls = sum(outlook.left for _, _, outlook in common.find_outlooks(prepared.context, prepared.plan.units))
         hold = entered.enter_context(claimed(prepared, may_end, keeper))
-        if streams or hold.holder.log:
-            entered.enter_context(detached(hold, streams))
+        if is_driver():
+            entered.enter_context(detached(hold))
         elif detach:
             run_pipeline(prepared, hold, detach=True)
-            print(say_handed_over(hold, prepared.engine.name), end="")
+            print(describe_handover(hold.store, prepared.engine.name), end="")
             return False
         if not in_process:
             entered.enter_context(show_progress(hold.store, len(prepared.plan.units), urls))

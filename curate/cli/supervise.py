@@ -17,7 +17,6 @@ from typing import Any, ClassVar, Optional
 from curate.cli.interrupt import SHOW_CURSOR, STATUS, defaults
 
 MAX_DEATHS = 6  # without progress: after three of them a unit is isolated
-TELLS = "_CURATE_DRIVER"  # variable of a driver's environment: the pipe by which it says that it has the folder
 _BLOCK = 65536  # bytes
 _SUBREAPER = 36  # of prctl
 
@@ -33,9 +32,8 @@ class Supervisor:
         self.lock: int | None = None  # the file of the folder's lock
         self.deaths = self.total = 0  # of children: since the last progress, and of all
         self.death = ""  # how the last child ended
-        self._child = self._status = self._interrupt = (
-            0  # a process, how it ended, and the signal that ends the command
-        )
+        self._child = self._status = 0  # a process, and how it ended
+        self._interrupt = 0  # the signal that ends the command
         self._buffer = b""
         self._signals = defaults()
 
@@ -43,18 +41,18 @@ class Supervisor:
         """Return in a child, to do the command's work. In the command's process this does not return."""
         for number in (*self._signals, signal.SIGCHLD):
             signal.signal(number, self._handle)
-        with suppress(Exception):  # elsewhere than on Linux, what a dead child has started is not found
+        if sys.platform == "linux":  # elsewhere, what a dead child has started is not found
             import ctypes
 
             ctypes.CDLL(None).prctl(_SUBREAPER, 1)
         while True:
-            self._socket, theirs = socket.socketpair()
+            self._socket, child_socket = socket.socketpair()
             if not (child := os.fork()):
                 break
-            theirs.close()
+            child_socket.close()
             self._child = child
             self._wait()
-        self._socket, Supervisor.current = theirs, self
+        self._socket, Supervisor.current = child_socket, self
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number in self._signals:  # the command sends them as a message
             signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else lambda *_: None)
@@ -122,11 +120,6 @@ class Supervisor:
         for line in lines:
             self.facts |= json.loads(line)
             self.deaths = self.facts.pop("deaths", self.deaths)
-        if TELLS in os.environ and "log" in self.facts:  # leave the shell, as the child did
-            with open(self.facts["log"], "ab") as file:
-                os.dup2(file.fileno(), 1)
-                os.dup2(file.fileno(), 2)
-            os.close(int(os.environ.pop(TELLS)))
         return bool(data)
 
 

@@ -7,12 +7,12 @@ a boolean a flag. What Beam does not know is an error.
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import chain, product
 from typing import Any, TypeVar
 
-from apache_beam.options.pipeline_options import JobServerOptions, PipelineOptions, PortableOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, StandardOptions
 from apache_beam.runners.runner import PipelineRunner
 
 from curate.base.errors import RecipeError
@@ -23,13 +23,10 @@ from curate.recipe.files import read_mapping
 from curate.run.context import RunContext
 from pipelines.engines.base import PipelineEngine, Report, ancestors
 from pipelines.engines.local import Local
-from pipelines.engines.programs import check_java, check_that_a_worker_starts, fetching
 from pipelines.engines.registry import ENGINES
 
 View = TypeVar("View", bound=PipelineOptions)
 _ACCEPTED = "a YAML mapping of Beam options, such as runner: spark; `curate init --on ENGINE` writes one"
-# Of those that have one, the option that names the jar of the job server
-_JARS = {"SparkRunner": "spark_job_server_jar", "FlinkRunner": "flink_job_server_jar"}
 
 
 class Beam(PipelineEngine):
@@ -41,29 +38,10 @@ class Beam(PipelineEngine):
         super().__init__(options, runner)
         self.may_know_more = "PortableRunner" in ancestors(runner)  # its job server
 
-    def check(self) -> None:
-        """Raise RecipeError where the job server is missing that the runner would start."""
-        if self.name not in _JARS or self.options.view_as(PortableOptions).job_endpoint:
-            return
-        launcher = self.options.view_as(JobServerOptions).job_server_java_launcher
-        check_java(launcher, f"{self.name}, Beam's own, needs Java for its job server")
-        with fetching(
-            f"{self.name}, Beam's own, which curate is not tested on, needs the jar of its job server",
-            f"--{_JARS[self.name]}=FILE, from Maven (org.apache.beam) in the version of Beam; "
-            "--job_endpoint=HOST:PORT of a running job server; or runner: spark, which needs neither",
-        ):
-            from apache_beam.runners.portability.flink_runner import FlinkJarJobServer
-            from apache_beam.runners.portability.spark_runner import SparkJarJobServer
-
-            server = {"SparkRunner": SparkJarJobServer, "FlinkRunner": FlinkJarJobServer}[self.name](self.options)
-            server.local_jar(server.path_to_jar(), self.options.view_as(JobServerOptions).jar_cache_dir)
-
     def check_workers(self, context: RunContext, units: Sequence[Unit], report: Report) -> None:
-        """Say which runner it is, and where. Raises RunError where workers are programs, and none starts."""
+        """Say which runner it is, and where."""
         server = self.options.view_as(PortableOptions).job_endpoint
         report(f"{self.name}{f' at {server}' if server else ''}")
-        if self.may_know_more:
-            check_that_a_worker_starts(self, context.store)
 
 
 def choose_engine(words: Sequence[str], on: str | None = None, out: str | None = None) -> PipelineEngine:
@@ -79,7 +57,7 @@ def choose_engine(words: Sequence[str], on: str | None = None, out: str | None =
             unknown, and no job server is asked later that could know it.
     """
     engines = ENGINES.kinds()  # first, for their options become Beam's
-    parser = _parser_of(tuple(PipelineOptions.__subclasses__()))
+    parser = _make_parser(tuple(PipelineOptions.__subclasses__()))
     from_file = {} if on is None else _read_file(on, parser)
     every = [*chain(*from_file.values()), *words]  # of an option that has one value, the last one holds
     command = f"Beam options {' '.join(words)}"
@@ -102,7 +80,7 @@ def choose_engine(words: Sequence[str], on: str | None = None, out: str | None =
     options = _Options([*(kind.defaults if kind else ()), *every, f"--runner={kind.runner if kind else runner}"])
     try:
         beam_runner = (kind or Beam).find_runner(options, out)
-    except Exception as error:  # the module of a runner may raise anything
+    except (ImportError, AttributeError, ValueError, TypeError, RecipeError) as error:
         of_class = f"runner {runner}: " if runner and "." in runner else ""
         raise RecipeError(f"{where}: {of_class}{error}") from None
     kind = kind or next((kind for kind in engines.values() if kind.takes(beam_runner)), Beam)
@@ -112,7 +90,9 @@ def choose_engine(words: Sequence[str], on: str | None = None, out: str | None =
             if not set(of_key).isdisjoint(unknown):
                 hint = f"{_find_near(key, '')}accepted: options of Beam"
                 raise RecipeError(f"--on {on}: {key}: unknown option of Beam; {hint}")
-        raise RecipeError(_say_unknown(words, unknown, "Beam does not know"))
+        hint = _find_near(unknown[0].lstrip("-").partition("=")[0], "--")
+        text = f"{command}: Beam does not know {' '.join(unknown)}"
+        raise RecipeError(f"{text}; {hint.rstrip()}" if hint else text)
     engine.set_up()
     return engine
 
@@ -125,23 +105,13 @@ def _check_runner(runner: str, where: str) -> None:
     lower = [name.lower() for name in names]
     if "." not in runner and runner.lower() not in (*lower, *(name.removesuffix("runner") for name in lower)):
         engines = ENGINES.kinds()
-        what = f"no runner {runner!r}; {did_you_mean(runner, [*engines, *names])}accepted: {', '.join(engines)}"
-        raise RecipeError(f"{where}: {what}; a runner of Beam ({', '.join(names)}); or the dotted path of a class")
+        accepted = f"{', '.join(engines)}; a runner of Beam ({', '.join(names)}); or the dotted path of a class"
+        hint = did_you_mean(runner, [*engines, *names])
+        raise RecipeError(f"{where}: no runner {runner!r}; {hint}accepted: {accepted}")
 
 
 class _Options(PipelineOptions):
-    """Options whose views are made once: Beam asks for two with each transform, and makes a parser for each.
-
-    A job server says which options it knows (`add_extra_args_fn`), when the job is sent to it. What neither it nor Beam
-    knows is an error.
-    """
-
-    def get_all_options(self, *switches: Any, add_extra_args_fn: Any = None, **named: Any) -> dict[str, Any]:
-        """Return all options by name. Raises RecipeError where one is unknown to a job server too."""
-        if add_extra_args_fn and (unknown := _make_parser(add_extra_args_fn).parse_known_args(self._flags)[1]):
-            raise RecipeError(_say_unknown(self._flags, unknown, "neither Beam nor the job server knows"))
-        options: dict[str, Any] = super().get_all_options(*switches, add_extra_args_fn=add_extra_args_fn, **named)
-        return options
+    """Options whose views are made once: Beam asks for two with each transform, and makes a parser for each."""
 
     def view_as(self, cls: type[View]) -> View:
         """Return the options as another class has them; all views share their values."""
@@ -153,35 +123,19 @@ class _Options(PipelineOptions):
 
 
 @lru_cache(8)
-def _parser_of(_: tuple[type[PipelineOptions], ...]) -> argparse.ArgumentParser:
-    """Return the parser of these kinds of options, Beam's and those of engines."""
-    return _make_parser()
-
-
-def _make_parser(add_options: Callable[[Any], None] | None = None) -> argparse.ArgumentParser:
-    """Return Beam's parser of all its options, and of those that are added; it raises argparse.ArgumentError.
+def _make_parser(_: tuple[type[PipelineOptions], ...]) -> argparse.ArgumentParser:
+    """Return the parser of these kinds of options, Beam's and those of engines; it raises argparse.ArgumentError.
 
     Beam itself drops without a word what it does not know.
     """
     parsers: list[argparse.ArgumentParser] = []
-
-    def add(parser: argparse.ArgumentParser) -> None:
-        parsers.append(parser)
-        if add_options:
-            add_options(parser)
-
-    PipelineOptions([]).get_all_options(add_extra_args_fn=add)
+    PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
     parsers[0].exit_on_error = False
     return parsers[0]
 
 
-def _say_unknown(words: Sequence[str], unknown: Sequence[str], who: str) -> str:
-    hint = _find_near(unknown[0].lstrip("-").partition("=")[0], "--")
-    return f"Beam options {' '.join(words)}: {who} {' '.join(unknown)}{f'; {hint.rstrip()}' if hint else ''}"
-
-
 def _find_near(name: str, dashes: str) -> str:
-    return did_you_mean(f"{dashes}{name}", [f"{dashes}{known}" for known in PipelineOptions([]).get_all_options()])
+    return did_you_mean(f"{dashes}{name}", [f"{dashes}{option}" for option in PipelineOptions([]).get_all_options()])
 
 
 def _read_file(path: str, parser: argparse.ArgumentParser) -> dict[str, list[str]]:

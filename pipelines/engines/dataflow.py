@@ -112,14 +112,14 @@ class Dataflow(PipelineEngine):
 
     def check_folder(self, folder: RunStore) -> None:
         if folder.is_local:
-            what = f"--out {folder.url}: is on this machine, and Dataflow's workers are not"
-            raise RecipeError(f"{what}; accepted: gs://BUCKET/…")
+            here = "is on this machine, and Dataflow's workers are not"
+            raise RecipeError(f"--out {folder.url}: {here}; accepted: gs://BUCKET/…")
 
     def check_workers(self, context: RunContext, units: Sequence[Unit], report: Report) -> None:
         """Raise RecipeError where workers could not read an input, or GPUs and the recipe do not fit each other."""
-        for what, path, _ in find_files(context, units):
+        for key, path, _ in find_files(context, units):
             if "://" not in path or path.startswith("file://"):
-                raise RecipeError(f"{what}: {path} is on this machine, and Dataflow's workers are not; accepted: a URL")
+                raise RecipeError(f"{key}: {path} is on this machine, and Dataflow's workers are not; accepted: a URL")
         cuda = [f"measure.{name}" for name, device in _devices(context).items() if device.startswith("cuda")]
         captions = _has_model(context.recipe.captions)
         is_service = any("worker_accelerator" in option for option in self._cloud.dataflow_service_options or ())
@@ -156,15 +156,15 @@ class Dataflow(PipelineEngine):
 
     def submit(self, add_steps: Callable[[beam.Pipeline], object], store: RunStore) -> Job:
         """Stage the pipeline, and have the service make a job of it. Raises RunError where the run has one already."""
+        from apache_beam.runners.dataflow.internal.apiclient import DataflowJobAlreadyExistsError
+
         try:
             return super().submit(add_steps, store)
-        except Exception as error:  # a class that Beam has only where its packages are installed
-            if type(error).__name__ != "DataflowJobAlreadyExistsError":
-                raise
+        except DataflowJobAlreadyExistsError as error:
             job = re.search(r"with id: (\S+?)\.? ", str(error))
             page = f": {_page(self._cloud, job[1])}" if job else ""
-            what = f"Dataflow has an active job {self._cloud.job_name} already{page}"
-            raise RunError(f"{what}; wait, or cancel it") from None
+            active = f"Dataflow has an active job {self._cloud.job_name} already{page}"
+            raise RunError(f"{active}; wait, or cancel it") from None
 
     def follow(self, result: PipelineResult) -> Job:
         return _DataflowJob(self._cloud, result.job_id())
@@ -205,11 +205,11 @@ class _DataflowJob(Job):
         """Return what the service answers; Beam's own client would ask for ten minutes. Raises RunError."""
         from google.cloud import dataflow
 
-        where = {"project_id": self._cloud.project, "location": self._cloud.region}
+        region = {"project_id": self._cloud.project, "location": self._cloud.region}
         try:
-            asked = getattr(dataflow, request)(**where, **of_job)
-            return getattr(self._client._jobs_client, method)(asked, timeout=_TIMEOUT)
-        except Exception as error:  # of Google's, of many kinds
+            message = getattr(dataflow, request)(**region, **of_job)
+            return getattr(self._client._jobs_client, method)(message, timeout=_TIMEOUT)
+        except _google_errors() as error:
             raise RunError(f"Dataflow: {one_line(error, 300)}") from None
 
     @property
@@ -233,13 +233,13 @@ class _DataflowJob(Job):
     def costs(self) -> list[StageCost]:
         """What the service has counted of the job so far: a row of each resource, with its amount times seconds."""
         values: dict[str, float] = {}
-        with suppress(Exception):  # of Google's; they come a minute late, and are no reason to end a run
+        with suppress(*_google_errors()):  # they come a minute late, and are no reason to end a run
             for metric in self._client.get_job_metrics(self._id).metrics:
                 if metric.name.origin.startswith("dataflow") and "tentative" not in metric.name.context:
                     values[metric.name.name] = float(metric.scalar)
         shuffled = int(values.pop("TotalShuffleDataProcessed", 0))
-        used = {what: values[name] * unit for what, (name, unit) in _METRICS.items() if name in values}
-        rows = [StageCost(f"(job: {what})", 0, 0.0, seconds, 0, 0) for what, seconds in used.items()]
+        used = {label: values[name] * unit for label, (name, unit) in _METRICS.items() if name in values}
+        rows = [StageCost(f"(job: {label})", 0, 0.0, seconds, 0, 0) for label, seconds in used.items()]
         return [*rows, *([StageCost("(job: shuffles)", 0, 0.0, 0.0, shuffled, 0)] if shuffled else [])]
 
     def follow(self, on_costs: Callable[[], None]) -> None:
@@ -254,11 +254,22 @@ class _DataflowJob(Job):
     @property
     def fault(self) -> str | None:
         """What the service says went wrong; a worker's traceback rather than that an item was tried often."""
-        with suppress(Exception):  # of Google's
+        with suppress(*_google_errors()):
             messages, _ = self._client.list_messages(self._id, minimum_importance="JOB_MESSAGE_ERROR")
             texts = (str(message.message_text) for message in messages)
-            return max(texts, key=lambda of: ("Traceback" in of, "work item was attempted" not in of), default=None)
+            return max(texts, key=_rank, default=None)
         return None
+
+
+def _rank(message: str) -> tuple[bool, bool]:
+    return "Traceback" in message, "work item was attempted" not in message
+
+
+def _google_errors() -> tuple[type[Exception], ...]:
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import GoogleAuthError
+
+    return GoogleAPIError, GoogleAuthError, OSError
 
 
 def _find_faults(options: PipelineOptions, out: str | None) -> Iterator[str]:

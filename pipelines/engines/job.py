@@ -66,7 +66,7 @@ class Job:
 
         Raises EngineUnresponsiveError where nothing has said for `patience` seconds how it is.
         """
-        heard = time.monotonic()
+        last_answered = time.monotonic()
         while True:
             state, fault = str(PipelineState.UNKNOWN), f"{self.engine}: the job is not known there; see {self.logs}"
             try:
@@ -77,8 +77,8 @@ class Job:
             if PipelineState.is_terminal(state):
                 return state
             if state != PipelineState.UNKNOWN:
-                heard = time.monotonic()
-            elif time.monotonic() > heard + patience:
+                last_answered = time.monotonic()
+            elif time.monotonic() > last_answered + patience:
                 raise EngineUnresponsiveError(fault)
             time.sleep(between)
 
@@ -121,8 +121,8 @@ class Job:
         if not faults and not stopping.is_alive():
             _log.warning("%s: the job has ended", self.engine)
             return
-        why = one_line(faults[0], 300) if faults else "no answer in time"
-        _log.error("%s: the job may go on: %s%s", self.engine, why, f"; see {self.logs}" if self.logs else "")
+        reason = one_line(faults[0], 300) if faults else "no answer in time"
+        _log.error("%s: the job may go on: %s%s", self.engine, reason, f"; see {self.logs}" if self.logs else "")
 
 
 class Submission:

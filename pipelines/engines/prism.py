@@ -3,17 +3,14 @@
 With `environment_type: PROCESS` they work in processes that Prism starts.
 """
 
-from collections.abc import Sequence
-
 from apache_beam.options.pipeline_options import PortableOptions
 from apache_beam.runners.runner import PipelineResult, PipelineRunner
 
-from curate.pool.plan import Unit
-from curate.run.context import RunContext
-from pipelines.engines.base import Report, ancestors
+from curate.base.errors import RecipeError
+from curate.base.wording import one_line
+from pipelines.engines.base import ancestors
 from pipelines.engines.job import Job
 from pipelines.engines.local import Local
-from pipelines.engines.programs import check_that_a_worker_starts, fetching
 
 
 class Prism(Local):
@@ -36,12 +33,12 @@ class Prism(Local):
             return
         from apache_beam.runners.portability.prism_runner import PrismJobServer
 
-        source = "go install github.com/apache/beam/sdks/v2/go/cmd/prism@vVERSION, of Beam's version"
-        with fetching(f"{self.name} needs the program prism", f"--prism_location=FILE ({source})"):
+        try:
             PrismJobServer.local_bin(PrismJobServer(self.options).path_to_binary())
-
-    def check_workers(self, context: RunContext, units: Sequence[Unit], report: Report) -> None:
-        check_that_a_worker_starts(self, context.store)
+        except (OSError, ValueError, RuntimeError) as error:
+            source = "go install github.com/apache/beam/sdks/v2/go/cmd/prism@vVERSION, of Beam's version"
+            missing = f"{self.name} needs the program prism, which is missing: {one_line(error, 500)}"
+            raise RecipeError(f"{missing}; accepted: --prism_location=FILE ({source})") from None
 
     def follow(self, result: PipelineResult) -> Job:
         """Return the job, which ends Prism too where it is cancelled."""

@@ -2,8 +2,10 @@
 
 import os
 import re
+import subprocess
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
 import apache_beam as beam
@@ -14,6 +16,7 @@ from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineS
 from curate.ask.costs.model import Workers
 from curate.base.errors import RecipeError, RunError, needing
 from curate.base.process import CORES
+from curate.base.wording import one_line
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
 from curate.run.inputs import place_inputs
@@ -24,7 +27,6 @@ from curate.store.store import RunStore
 from pipelines.engines import spark_cluster
 from pipelines.engines.base import PipelineEngine, Report
 from pipelines.engines.job import Job
-from pipelines.engines.programs import check_java
 from pipelines.spark import SparkRunner  # whose options Beam reads once they are imported
 from pipelines.spark.context import SparkOptions, is_secret
 
@@ -77,18 +79,18 @@ class Spark(PipelineEngine):
         with needing("Spark needs another package", "'.[spark]' in a checkout of curate"):
             import pyspark
         version = pyspark.__version__
-        home = os.environ.get("JAVA_HOME")  # as Spark's own scripts find it
-        least, accepted = (8, "8, 11 or 17") if version.startswith("3.") else (17, "17 or later")
-        check_java(f"{home}/bin/java" if home else "java", f"Spark {version} needs Java {accepted}", least)
+        oldest, accepted = (8, "8, 11 or 17") if version.startswith("3.") else (17, "17 or later")
+        _check_java(f"Spark {version} needs Java {accepted}", oldest)
         conf = self._read_conf()
         if conf.get("spark.master") == "yarn" and not spark_cluster.find_hadoop():
-            what = "spark_master_url: yarn: HADOOP_CONF_DIR is not set"
-            raise RecipeError(f"{what}; accepted: the folder of the cluster's yarn-site.xml and core-site.xml")
+            accepted = "the folder of the cluster's yarn-site.xml and core-site.xml"
+            raise RecipeError(f"spark_master_url: yarn: HADOOP_CONF_DIR is not set; accepted: {accepted}")
         if self.outlasts_driver and conf["spark.master"] != "yarn":
             for key in conf:
                 if is_secret(key) and not _REFERENCES.match(key):
-                    what = f"spark_conf: {key}: on Kubernetes Spark would write this secret into pods or config maps"
-                    raise RecipeError(f"{what}; accepted: spark.kubernetes.driver.secretKeyRef.NAME: SECRET:KEY")
+                    risk = "on Kubernetes Spark would write this secret into pods or config maps"
+                    accepted = "spark.kubernetes.driver.secretKeyRef.NAME: SECRET:KEY"
+                    raise RecipeError(f"spark_conf: {key}: {risk}; accepted: {accepted}")
 
     def _read_conf(self) -> dict[str, str]:
         try:
@@ -135,11 +137,11 @@ class Spark(PipelineEngine):
         ]
         lease = holder.id if holder else ""
         store.write_bytes(staged_file(lease), _PICKLES.encode((pipeline.SerializeToString(), options, self._asked)))
-        try:
-            return spark_cluster.submit(self._read_conf(), self.name_job(store), store, lease)
-        except BaseException:  # also of a driver that is taken nevertheless
-            store.delete_file(staged_file(lease))
-            raise
+        with ExitStack() as failing:  # also of a driver that is taken nevertheless
+            failing.callback(store.delete_file, staged_file(lease))
+            job = spark_cluster.submit(self._read_conf(), self.name_job(store), store, lease)
+            failing.pop_all()
+        return job
 
     @classmethod
     def run_staged(cls, store: RunStore, lease: str, report: Report) -> Job:
@@ -176,6 +178,20 @@ class Spark(PipelineEngine):
         return _SparkJob(self.name, result)
 
 
+def _check_java(requirement: str, oldest: int) -> None:
+    """Raise RecipeError where there is no Java, or one before version `oldest`."""
+    home = os.environ.get("JAVA_HOME")  # as Spark's own scripts find it
+    launcher = f"{home}/bin/java" if home else "java"
+    install = "install one (a JRE is enough), and set JAVA_HOME or PATH to find it"
+    try:
+        done = subprocess.run([launcher, "-version"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise RecipeError(f"{requirement}, but none is found: {one_line(error, 200)}; {install}") from None
+    version = re.search(r'version "(?:1\.)?(\d+)', done.stderr + done.stdout)  # 1.8.0_392 is 8
+    if version and int(version[1]) < oldest:
+        raise RecipeError(f"{requirement}, but {launcher} is Java {version[1]}; {install}")
+
+
 def _read_gb(text: str) -> float:
     """Return a size as Spark writes it, such as 8g, in GB; 0 where it is none."""
     size = re.fullmatch(r"(\d+)([kmgt])b?", text.lower())
@@ -184,11 +200,11 @@ def _read_gb(text: str) -> float:
 
 class _SparkJob(Job):
     def follow(self, on_costs: Callable[[], None]) -> None:
-        known = 0
+        counted = 0
         try:
             while not PipelineState.is_terminal(self.result.wait_until_finish(_BETWEEN)):
-                if len(self.result.costs) > known:
-                    known = len(self.result.costs)
+                if len(self.result.costs) > counted:
+                    counted = len(self.result.costs)
                     on_costs()
         finally:
             on_costs()

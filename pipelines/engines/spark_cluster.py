@@ -62,8 +62,8 @@ def submit(conf: Mapping[str, str], handle: Mapping[str, str], store: RunStore, 
     settings = {"spark.app.name": name} | dict(conf) | mode
     words = [word for key, value in settings.items() if not is_secret(key) for word in ("--conf", f"{key}={value}")]
     job = ClusterJob(handle, store)
-    with _hiding({key: value for key, value in settings.items() if is_secret(key)}) as more:
-        text = job.call("spark-submit", *more, *words, file, store.url, lease, seconds=_SUBMITTING)
+    with _hiding({key: value for key, value in settings.items() if is_secret(key)}) as hidden:
+        text = job.call("spark-submit", *hidden, *words, file, store.url, lease, seconds=_SUBMITTING)
     job.take(number=re.search(_NUMBER, text), page=re.search(r"tracking URL: (\S+)", text))
     return job
 
@@ -115,8 +115,8 @@ class ClusterJob(Job):
                 command, env=os.environ | variables, capture_output=True, timeout=timeout, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            why = f"no answer in {timeout:g} s" if hasattr(error, "timeout") else str(error)
-            raise RunError(f"{self._handle['master']}: {program}: {why}") from None
+            reason = f"no answer in {timeout:g} s" if hasattr(error, "timeout") else str(error)
+            raise RunError(f"{self._handle['master']}: {program}: {reason}") from None
         text = (done.stdout + done.stderr).decode(errors="replace")
         if done.returncode and not re.search(_NONE, text):
             reasons = re.findall(r"^(?!\s+at ).*(?:Exception|Error)\b.*", text, re.MULTILINE) or [text[-400:]]
@@ -160,9 +160,9 @@ class ClusterJob(Job):
         state = self._report.get("State", "")
         return self._report["Final-State"] if state == "FINISHED" else state
 
-    def _ask_pod(self, what: str) -> str:
+    def _ask_pod(self, option: str) -> str:
         context = ["--conf", f"{_CONTEXT}={self._handle['context']}"] if self._handle["context"] else []
-        return self.call("spark-submit", "--master", self._handle["master"], *context, what, self._handle["job"])
+        return self.call("spark-submit", "--master", self._handle["master"], *context, option, self._handle["job"])
 
     def follow(self, on_costs: Callable[[], None]) -> None:
         state = self._look_until_ended(lambda: None, _BETWEEN, _UNHEARD)  # the driver there tells its costs

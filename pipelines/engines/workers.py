@@ -52,9 +52,9 @@ def asking_workers(
     `folders` are those that the engine needs besides the run's, each with what names it. Raises RecipeError where one
     cannot be written here.
     """
-    stores = ((source.name, source.store) for source in context.sources if isinstance(source, UrlsSource))
-    downloads = ((f"input {name!r}: store", RunStore(place)) for name, place in stores if place)
-    every = (("--out", context.store), *downloads, *folders)
+    downloads = [source for source in context.sources if isinstance(source, UrlsSource) and source.store]
+    stores = ((f"input {source.name!r}: store", RunStore(str(source.store))) for source in downloads)
+    every = (("--out", context.store), *stores, *folders)
     nonce = f"tmp/probe-{uuid.uuid4().hex}"
     signals, waiting = _find_waiting(context, units)
     store = context.store
@@ -64,8 +64,8 @@ def asking_workers(
         recipe, inputs = place_inputs(context.recipe, store, f"{nonce}-inputs")
         context = replace(context, recipe=recipe)
     with ExitStack() as written:
-        for what, folder in every:
-            written.enter_context(_written(what, folder, nonce))
+        for label, folder in every:
+            written.enter_context(_written(label, folder, nonce))
         if inputs:
             written.enter_context(cleaned_up(lambda: store.delete(f"{nonce}-inputs")))
             copy_inputs(inputs, store)
@@ -76,8 +76,8 @@ def raise_faults(faults: Mapping[str, list[str]]) -> None:
     """Raise RecipeError where workers found faults; each comes with its hosts."""
     lines = []
     for fault, hosts in islice(faults.items(), _FAULTS):
-        more = f" and {pluralise(len(hosts) - 1, 'more host')}" if len(hosts) > 1 else ""
-        lines.append(f"{fault} (on {hosts[0]}{more})")
+        others = f" and {pluralise(len(hosts) - 1, 'more host')}" if len(hosts) > 1 else ""
+        lines.append(f"{fault} (on {hosts[0]}{others})")
     if lines:
         raise RecipeError("\n".join(lines))
 
@@ -93,67 +93,63 @@ class Ask:
     signals: tuple[str, ...]  # that are to be loaded,
     units: int  # by so many tasks
 
-    def __call__(self, number: int) -> Iterator[str]:
-        """Yield what is wrong where this runs."""
+    def __call__(self, number: int) -> list[str]:
+        """Return what is wrong where this runs."""
         from curate.llm.endpoint import read_key  # which a local run does without
 
-        for what, store in self.folders:
-            yield from self._see_folder(what, store)
-        unread = set()
+        faults: list[str] = []
+        for label, store in self.folders:
+            with _adding(faults, f"{label} {store.url}: executors cannot write there"):
+                if not self._is_seen(store):
+                    unseen = "executors do not see what this machine writes there"
+                    faults.append(f"{label} {store.url}: {unseen}; {_SHARED}")
         try:
             for source in self.context.sources:
                 check_variables(source.name, source.storage)
             for spec in self.context.recipe.captions.engines.values() if self.context.recipe.captions else ():
                 read_key(getattr(spec.section, "key", None))
         except RecipeError as error:
-            yield str(error)
-            return
-        for what, path, storage in self.files:
-            try:
+            return [*faults, str(error)]
+        for label, path, storage in self.files:
+            with _adding(faults, f"{label}: executors cannot read {path}", f"; {_SHARED}"):
                 fs, inner = fsspec.core.url_to_fs(path, **storage)
                 with fs.open(inner, "rb") as file:
                     file.read(1)
-            except Exception as error:  # of any library's
-                if what not in unread:
-                    yield f"{what}: executors cannot read {path}: {one_line(error, 200)}; {_SHARED}"
-                unread.add(what)
-        if number < self.units:
-            yield from self._load()
-
-    def _see_folder(self, what: str, store: RunStore) -> Iterator[str]:
-        try:
-            for _ in range(_ATTEMPTS):  # on a network's disk it may come late
-                if store.exists(self.nonce):
-                    break
-                time.sleep(0.5)
-            else:
-                yield f"{what} {store.url}: executors do not see what this machine writes there; {_SHARED}"
-                return
-            name = f"{self.nonce}-{uuid.uuid4().hex}"
-            store.write_bytes(name, b"")
-            store.delete(name)
-        except Exception as error:  # of any library's
-            yield f"{what} {store.url}: executors cannot write there: {type(error).__name__}: {one_line(error, 200)}"
-
-    def _load(self) -> Iterator[str]:
-        for signal in MeasureSettings.of(self.context).signals:
+        for signal in MeasureSettings.of(self.context).signals if number < self.units else ():
             if signal.load and signal.name in self.signals:
-                try:
+                with _adding(faults, f"executors cannot load signal {signal.name!r}"):
                     signal.load()
-                except Exception as error:  # of any library's
-                    is_ours = isinstance(error, CurateError)
-                    what = one_line(error) if is_ours else f"{type(error).__name__}: {one_line(error, 300)}"
-                    yield f"executors cannot load signal {signal.name!r}: {what}"
+        return faults
+
+    def _is_seen(self, store: RunStore) -> bool:
+        for _ in range(_ATTEMPTS):  # on a network's disk it may come late
+            if store.exists(self.nonce):
+                name = f"{self.nonce}-{uuid.uuid4().hex}"
+                store.write_bytes(name, b"")
+                store.delete(name)
+                return True
+            time.sleep(0.5)
+        return False
 
 
 @contextmanager
-def _written(what: str, store: RunStore, name: str) -> Iterator[None]:
+def _adding(faults: list[str], text: str, remedy: str = "") -> Iterator[None]:
+    """Add an error of the block to the faults, between a text and what to do."""
+    try:
+        yield
+    except Exception as error:  # of any library's
+        kind = "" if isinstance(error, CurateError) else f"{type(error).__name__}: "
+        faults.append(f"{text}: {kind}{one_line(error, 300)}{remedy}")
+
+
+@contextmanager
+def _written(label: str, store: RunStore, name: str) -> Iterator[None]:
     """Have an empty file in a folder meanwhile; folders that it needed are removed too. Raises RecipeError."""
     new = [folder for folder in Path(store.path(name)).parents if not folder.exists()] if store.is_local else []
     try:
         store.write_bytes(name, b"")
     except OSError as error:
-        raise RecipeError(f"{what} {store.url}: cannot be written: {error}") from None
+        raise RecipeError(f"{label} {store.url}: cannot be written: {error}") from None
 
     def remove() -> None:
         store.delete(name)

@@ -49,7 +49,6 @@ CPUS = "SPARK_TASK_CPUS"  # the variable of the environment by which DoFns learn
 _CHUNK = 4 << 20  # bytes of input that a worker gets at once
 _SAMPLING_MS = 5  # a bundle ends once the thread wakes that samples where its time goes
 _CAPABILITIES = frozenset([common_urns.runner_protocols.MULTIMAP_KEYS_VALUES_SIDE_INPUT.urn])
-_COLLECT_EVERY = 16  # stages, after which what was frozen is looked through again
 
 
 def key_elements(group: Group, parts: Iterable[Part]) -> Iterator[Keyed]:
@@ -179,7 +178,7 @@ class _Worker:
         take_resources()  # before any DoFn is loaded
         self._channel = _Channel()
         self._sides = _SideInputs()
-        self._stage, self._stages, self._is_frozen = "", 0, False
+        self._stage, self._is_frozen = "", False
         self._cache: Any = None
         self._worker: Any = None
 
@@ -211,14 +210,12 @@ class _Worker:
         """Tear the DoFns of the last stage down, and take the next one."""
         if self._cache is not None:
             self._cache.shutdown()
-        if self._stages % _COLLECT_EVERY == 0:
-            gc.unfreeze()
-            options = PipelineOptions.from_dictionary(task.options)
+        else:
             RuntimeValueProvider.set_runtime_options(task.options)
             logging.getLogger("apache_beam").setLevel(task.log_level)
-            FileSystems.set_options(options)
+            FileSystems.set_options(PipelineOptions.from_dictionary(task.options))
+        gc.unfreeze()
         self._stage, self._is_frozen = task.id, False
-        self._stages += 1
         self._sides.take((side, getattr(parts, "value", parts)) for side, parts in task.sides)
         descriptor = fn_api.ProcessBundleDescriptor.FromString(task.stage.descriptor)
         descriptor.id = task.id

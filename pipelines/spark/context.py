@@ -1,38 +1,24 @@
-"""The options of `SparkRunner`, the SparkContext that they make where there is none yet, and what it says of itself.
+"""The options of `SparkRunner`, and the SparkContext that they make where there is none yet.
 
 Beam reads the options with its own. What Spark's own commands and files say holds too.
 """
 
-import difflib
-import logging
 import os
 import re
 import signal
 import sys
 import threading
 from argparse import ArgumentParser
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, SparkRunnerOptions
 
-_LOGGER = logging.getLogger(__name__)
 _MASTERS = r"local(-cluster)?(\[.*\])?|yarn|(k8s|mesos|sc)://.+|spark://[^,/]+:\d+(,[^,/]+:\d+)*"
 _MADE_HERE = "_made_for_beam"  # an attribute of contexts
-_SPARK = "org.apache.spark"
-# Their logs are Java's traces where a master does not answer: the error is raised too.
-_CONNECTING = [f"{_SPARK}.{name}" for name in ("SparkContext", "deploy.client", "network", "scheduler.cluster")]
-_LOSING = [f"{_SPARK}.{name}" for name in ("scheduler.TaskSetManager", "executor.Executor")]
-# Of what these log, a line: of Python's and Java's traces the last error of Python.
-_LINE = (
-    r"%d{yy/MM/dd HH:mm:ss} %p %c{1}: %replace{%replace{%m}"
-    r"{(?s)org\.apache\.spark\S+ .*\n(\w[\w.]*(Error|Exception): [^\n]*).*}{$1}}{(?s)\n.*}{}%n%ex{0}"
-)
-# Of `difflib`, from which an unknown setting is taken for a misspelt one: many that work are in no registry.
-_NEAR = 0.9
 _SECRET = re.compile(r"(?i)secret|password|token|access\.?key")  # what Spark's pages and logs hide, by its own default
-_ELSEWHERE = ("spark.kubernetes.", "spark.yarn.")  # settings whose registries are loaded later
+_LOGGING = f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}"
+_ONE_COMPILER = "-XX:TieredStopAtLevel=1"  # half of the CPU of the JVM
 
 
 class SparkOptions(PipelineOptions):
@@ -67,8 +53,8 @@ class SparkOptions(PipelineOptions):
         gpus, of_task = (float(conf.get(f"spark.{whose}.resource.gpu.amount", 0)) for whose in ("executor", "task"))
         if of_task and gpus > max(1, of_task):  # its processes come and go, and each keeps what its first task had
             accepted = "the same number for both; use more executors for more GPUs"
-            what = f"spark.executor.resource.gpu.amount: {gpus:g}, but a task has {of_task:g}"
-            raise ValueError(f"{what}; accepted: {accepted}")
+            found_amounts = f"spark.executor.resource.gpu.amount: {gpus:g}, but a task has {of_task:g}"
+            raise ValueError(f"{found_amounts}; accepted: {accepted}")
         url = self.view_as(SparkRunnerOptions).spark_master_url
         is_named = any(str(word).partition("=")[0] == "--spark_master_url" for word in self._flags or ())
         if is_named or url != SparkRunnerOptions([]).spark_master_url:
@@ -90,10 +76,7 @@ class SparkOptions(PipelineOptions):
 
 
 def open_context(settings: SparkOptions) -> tuple[Any, bool]:
-    """Return the active SparkContext, else a new one, and whether this made it: then whoever is done with it stops it.
-
-    Settings that seem misspelt are logged.
-    """
+    """Return the active SparkContext, else a new one, and whether this made it: then who is done with it stops it."""
     from pyspark import SparkConf, SparkContext
 
     named = settings.read_conf()
@@ -113,8 +96,9 @@ def open_context(settings: SparkOptions) -> tuple[Any, bool]:
     master = conf.get("spark.master") or ""
     if not submitted and (local := re.fullmatch(r"local(?:\[(\d+|\*)\])?", master)):  # there Spark tries a task once
         conf.setMaster(master := f"local[{local[1] or 1},{conf.get('spark.task.maxFailures', '4')}]")
-    if is_here(master):
-        conf.setIfMissing("spark.driver.extraJavaOptions", "-XX:TieredStopAtLevel=1")  # half of the JVM's CPU
+    if not submitted:
+        java = conf.get("spark.driver.extraJavaOptions") or (_ONE_COMPILER if is_here(master) else "")
+        conf.set("spark.driver.extraJavaOptions", f"{java} {_LOGGING}".strip())
     if python := conf.get("spark.pyspark.python", ""):  # which only spark-submit would read
         os.environ["PYSPARK_PYTHON"] = python
     elif is_here(master) or master.startswith("spark://"):
@@ -123,13 +107,8 @@ def open_context(settings: SparkOptions) -> tuple[Any, bool]:
     public = SparkConf()
     public.setAll((key, value) for key, value in conf.getAll() if not is_secret(key))
     SparkContext._ensure_initialized(conf=public)  # starts Java, with these settings in its command line
-    for fault in _find_misspelt(SparkContext._jvm, named):
-        _LOGGER.warning("%s", fault)
-    with quietly(SparkContext._jvm, _CONNECTING):
-        spark = SparkContext(conf=conf)
+    spark = SparkContext(conf=conf)
     setattr(spark, _MADE_HERE, True)
-    with suppress(Exception):  # of Java, of many kinds: then traces are logged
-        _log_in_lines(SparkContext._jvm, _LOSING)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, interrupt)  # PySpark sets one of its own, which outlives the context
     return spark, True
@@ -143,63 +122,3 @@ def is_secret(key: str) -> bool:
 def is_here(master: str) -> bool:
     """Return whether the executors of a master are on this machine alone."""
     return master.startswith("local")
-
-
-@contextmanager
-def quietly(jvm: Any, loggers: Iterable[str]) -> Iterator[None]:
-    """Let these loggers of Java say nothing while the block runs."""
-    log4j = jvm.org.apache.logging.log4j
-    context = log4j.LogManager.getContext(False)
-    configured = context.getConfiguration().getLoggers()
-    before = {name: configured[name].getLevel() for name in loggers if name in configured}
-    for name in loggers:
-        log4j.core.config.Configurator.setLevel(name, log4j.Level.OFF)
-    try:
-        yield
-    finally:
-        for name in loggers:
-            if name in before:
-                log4j.core.config.Configurator.setLevel(name, before[name])
-            else:
-                context.getConfiguration().removeLogger(name)
-        context.updateLoggers()
-
-
-def _log_in_lines(jvm: Any, loggers: Iterable[str]) -> None:
-    """Let these loggers of Java say in a line that a task was lost, and why."""
-    log4j = jvm.org.apache.logging.log4j
-    core, context = log4j.core, log4j.LogManager.getContext(False)
-    builder = core.appender.ConsoleAppender.newBuilder()
-    builder.setName("lines")
-    builder.setLayout(core.layout.PatternLayout.newBuilder().withPattern(_LINE).build())
-    builder.setTarget(getattr(core.appender, "ConsoleAppender$Target").SYSTEM_ERR)
-    appender = builder.build()
-    appender.start()
-    for name in loggers:
-        logger = core.config.LoggerConfig(name, log4j.Level.WARN, False)
-        logger.addAppender(appender, None, None)
-        context.getConfiguration().addLogger(name, logger)
-    context.updateLoggers()
-
-
-def _find_misspelt(jvm: Any, named: Mapping[str, str]) -> Iterator[str]:
-    """Yield a warning for each setting that Spark's registry does not have, but one of nearly the same name."""
-    version, known = jvm.org.apache.spark.package.SPARK_VERSION(), _find_known(jvm)
-    for key in named:
-        if key not in known and not key.startswith(_ELSEWHERE):
-            for near in difflib.get_close_matches(key, known, 1, _NEAR):
-                yield f"spark_conf: {key}: Spark {version} knows no such setting; did you mean {near!r}?"
-
-
-def _find_known(jvm: Any) -> list[str]:
-    """Return the names of settings in Spark's own registry, which is private to it; none where that cannot be read."""
-    config, load = "org.apache.spark.internal.config", jvm.java.lang.Class.forName
-    try:
-        load(f"{config}.package$")  # fills it
-        entries = load(f"{config}.ConfigEntry$")
-        registry = entries.getDeclaredField("knownConfigs")
-        registry.setAccessible(True)
-        names: str = registry.get(entries.getField("MODULE$").get(None)).keySet().toString()
-    except Exception:  # of Java, of many kinds
-        return []
-    return names.strip("[]").split(", ")

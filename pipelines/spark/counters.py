@@ -1,6 +1,6 @@
 """What stages took, and what their tasks counted: Beam's counters, distributions, gauges and sets (MonitoringInfos)."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -29,12 +29,6 @@ class StageCost:
     bytes_shuffled: int
     bytes_given: int
 
-    def __str__(self) -> str:
-        """Return it as a line of a log."""
-        shuffled = f", {self.bytes_shuffled:,} bytes shuffled" if self.bytes_shuffled else ""
-        took = f"{self.tasks} tasks, {self.seconds:.3f} s, of which {self.seconds_in_bundles:.3f} s in bundles"
-        return f"{self.name}: {took}{shuffled}, {self.bytes_given:,} bytes given"
-
 
 def gather(infos: Iterable[metrics_pb2.MonitoringInfo]) -> list[metrics_pb2.MonitoringInfo]:
     """Return one of each kind, step and name: sums, unions, and the latest of gauges."""
@@ -42,15 +36,6 @@ def gather(infos: Iterable[metrics_pb2.MonitoringInfo]) -> list[metrics_pb2.Moni
     for info in monitoring_infos.consolidate(infos):
         by_key[monitoring_infos.to_key(info)].append(info)
     return [_merge(alike) for alike in by_key.values()]
-
-
-def say(infos: Iterable[metrics_pb2.MonitoringInfo]) -> str:
-    """Return the users' counters and their sums over steps, as text."""
-    total: Counter[str] = Counter()
-    for info in infos:
-        if info.urn == monitoring_infos.USER_COUNTER_URN:
-            total[info.labels[monitoring_infos.NAME_LABEL]] += monitoring_infos.extract_counter_value(info)
-    return ", ".join(f"{name} {value:,}" for name, value in sorted(total.items()))
 
 
 def _merge(alike: list[metrics_pb2.MonitoringInfo]) -> metrics_pb2.MonitoringInfo:

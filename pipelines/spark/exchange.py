@@ -131,7 +131,7 @@ class Writer:
 
     def abandon(self) -> None:
         if self._file is not None:
-            with suppress(Exception):
+            with suppress(OSError):
                 self._file.close()
                 files, path = fsspec.core.url_to_fs(self._path)
                 files.rm_file(path)
@@ -184,7 +184,7 @@ class Exchange:
     def _sweep(self) -> None:
         """Remove what runs left whose process on this host has died."""
         files, path = fsspec.core.url_to_fs(self._parent)
-        with suppress(Exception):  # a folder that is not there yet, or that cannot be listed
+        with suppress(OSError):  # a folder that is not there yet, or that cannot be listed
             for folder in files.ls(path, detail=False):
                 name = folder.rstrip("/").rpartition("/")[2]
                 match = re.fullmatch(rf"beam-spark-{re.escape(self._host)}-(\d+)-[0-9a-f]{{32}}", name)

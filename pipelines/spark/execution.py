@@ -42,7 +42,7 @@ class Execution:
     def __init__(self, spark: Any, steps: Sequence[Step], exchange: Exchange, options: dict[str, Any]) -> None:
         self._spark, self._steps, self._exchange, self._options = spark, steps, exchange, options
         self._few = _FEW * spark.defaultParallelism
-        self._most = max(_TASKS, 4 * spark.defaultParallelism)
+        self._max_tasks = max(_TASKS, 4 * spark.defaultParallelism)
         local = re.fullmatch(r"local(?:\[[^],]*(?:,\s*(\d+))?\])?", spark.master)
         self._attempts = int(local[1] or 1) if local else int(spark.getConf().get("spark.task.maxFailures", "4"))
         self._readers = Counter(name for step in steps for name in read_by(step))  # that are still to come
@@ -119,21 +119,21 @@ class Execution:
             self._count(StageCost(group.name, 0, time.perf_counter() - began, 0.0, size, groups.size))
             return [groups]
         tasks = self._spread(parts)
-        n = min(self._most, max(self._spark.defaultParallelism, -(-size // _PARTITION)))
+        n = min(self._max_tasks, max(self._spark.defaultParallelism, -(-size // _PARTITION)))
         inputs = self._spark.parallelize(tasks, len(tasks))
-        keyed = inputs.flatMap(lambda some: ((pair, None) for pair in key_elements(group, some)))
+        keyed = inputs.flatMap(lambda cut: ((pair, None) for pair in key_elements(group, cut)))
         parted = keyed.repartitionAndSortWithinPartitions(n, partial(find_partition, partitions=n))
         job = parted.mapPartitions(partial(reduce_groups, group, self._exchange.folder, self._exchange.limit(n)))
         results = self._collect(group.name, job, n, size)
         return [part for result in results for part in result.outputs.get(group.output, [])]
 
     def _spread(self, parts: Sequence[Part]) -> list[list[Part]]:
-        return spread(parts, min(self._most, max(self._few, sum(part.count for part in parts) // _ELEMENTS)))
+        return spread(parts, min(self._max_tasks, max(self._few, sum(part.count for part in parts) // _ELEMENTS)))
 
     def _collect(self, name: str, job: Any, tasks: int, shuffled: int = 0) -> Sequence[Result]:
         """Return the results of a job that brings together so many bytes by key."""
         began = time.perf_counter()
-        self._spark.setJobGroup(self._group, self._describe(name, shuffled), interruptOnCancel=False)
+        self._spark.setJobGroup(self._group, name, interruptOnCancel=False)
         results: list[Result] = job.collect()
         if errors := [result.error for result in results if result.error]:
             raised = [PickleCoder().decode(pickled) if pickled else RuntimeError(text) for pickled, text in errors]
@@ -147,13 +147,7 @@ class Execution:
 
     def _count(self, cost: StageCost) -> None:
         self.costs.append(cost)
-        _LOGGER.info("%s; %s", cost, counters.say(self.counters.get(cost.name, ())) or "no counters")
-
-    def _describe(self, name: str, shuffled: int) -> str:
-        """Return what Spark's page says of a job: the steps, the bytes that it shuffles, the counters until then."""
-        counted = counters.say(info for infos in self.counters.values() for info in infos)
-        details = "; ".join(filter(None, [f"{shuffled:,} bytes shuffled" if shuffled else "", counted]))
-        return f"{name} [{details}]" if details else name
+        _LOGGER.info("%s", cost)
 
     def _send(self, stage: Stage, side: Side) -> Any:
         """Return what a task reads a side input from."""

@@ -7,20 +7,16 @@ packages are compared before anything of the caller's is loaded there.
 import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.spark.context import SparkOptions, open_context, quietly
+from pipelines.spark.context import SparkOptions, open_context
 from pipelines.spark.execution import find_python_error
 
 _PATIENCE = 5  # seconds for a master to answer
-# How a message of Spark begins: a master waits for its end; a web server does not.
-_FRAME = (21).to_bytes(8, "big") + b"\r\n\r\n"
-_SILENCE = 1  # seconds for a web server to refuse it
 _ROUNDS = 3  # of tasks, while executors are still coming
-_LOGGERS = tuple(f"org.apache.spark.{name}" for name in ("scheduler.TaskSetManager", "executor.Executor", "api.python"))
 _PYTHONS = re.compile(r"worker has different version:? \(?(\d+)(?:\.|, )(\d+)\)? than that in driver:? ([\d.]+)")
 _NO_PROGRAM = re.compile(r'Cannot run program "([^"]+)"')
 _STOPPED = "stopped SparkContext"  # as by a master that did not take it
@@ -62,8 +58,8 @@ def probe(
         except Exception as error:  # of Java, in many words
             text = find_python_error(error)
             if _STOPPED in text or (spark is not None and spark._jsc.sc().isStopped()):
-                raise ProbeError(_say_refused(settings)) from None
-            raise ProbeError(_say(text)) from None
+                raise ProbeError(_explain_refusal(settings)) from None
+            raise ProbeError(_explain(text)) from None
         if wrong := sorted((host, python, text) for host, python, text, _ in visits if text):
             raise ProbeError("on {}, {}: {}; accepted: the same there and here".format(*wrong[0]))
         failing.pop_all()
@@ -80,26 +76,14 @@ def _check_master(url: str) -> None:
         return
     errors = []
     for address in url.removeprefix("spark://").split(","):
-        if (error := _ask_master(address)) is None:
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
             return
-        errors.append(f"{address}: {error}")
+        except (OSError, OverflowError) as error:
+            errors.append(f"{address}: {error}")
     accepted = "spark://HOST:PORT, as the master's page says"
     raise ProbeError(f"no master answers at {url} ({'; '.join(errors)}); accepted: {accepted}")
-
-
-def _ask_master(address: str) -> str | None:
-    """Return why no standalone master can be at HOST:PORT; None where one may be."""
-    host, _, port = address.rpartition(":")
-    try:
-        connection = socket.create_connection((host.strip("[]"), int(port)), _PATIENCE)
-    except (OSError, ValueError, OverflowError) as error:
-        return str(error)
-    with connection, suppress(OSError):
-        connection.settimeout(_SILENCE)
-        connection.sendall(_FRAME)
-        if connection.recv(5).startswith((b"HTTP/", b"<")):
-            return "a web page answers there, not a master"
-    return None
 
 
 def _visit_all(spark: Any, packages: Mapping[str, str], look: Callable[[int], Iterable[str]]) -> list[Any]:
@@ -107,14 +91,13 @@ def _visit_all(spark: Any, packages: Mapping[str, str], look: Callable[[int], It
 
     visit = _make_visit(dict(packages), cloudpickle.dumps(look))
     visits: list[Any] = []
-    with quietly(spark._jvm, _LOGGERS):
-        spark.setJobDescription("Probe of executors")
-        for _ in range(_ROUNDS):
-            tasks = spark.defaultParallelism
-            visits = spark.parallelize(range(tasks), tasks).mapPartitions(visit).collect()
-            if spark.defaultParallelism <= tasks:
-                break
-        spark.setJobDescription(None)
+    spark.setJobDescription("Probe of executors")
+    for _ in range(_ROUNDS):
+        tasks = spark.defaultParallelism
+        visits = spark.parallelize(range(tasks), tasks).mapPartitions(visit).collect()
+        if spark.defaultParallelism <= tasks:
+            break
+    spark.setJobDescription(None)
     return visits
 
 
@@ -132,7 +115,7 @@ def _make_visit(packages: dict[str, str], look: bytes) -> Callable[[Iterable[int
         for name, version in packages.items():
             try:
                 installed = getattr(importlib.import_module(name), "__version__", "of no version")
-            except Exception as error:
+            except ImportError as error:
                 wrong.append(f"{name} cannot be imported ({type(error).__name__}: {error}), and is {version} here")
                 continue
             if installed != version:
@@ -153,7 +136,7 @@ def _make_visit(packages: dict[str, str], look: bytes) -> Callable[[Iterable[int
     return visit
 
 
-def _say_refused(settings: SparkOptions) -> str:
+def _explain_refusal(settings: SparkOptions) -> str:
     import pyspark
 
     master = settings.read_conf().get("spark.master", "the master")
@@ -162,7 +145,7 @@ def _say_refused(settings: SparkOptions) -> str:
     return f"{master} did not take the application; accepted: a master's own port, and {version} ({remedy})"
 
 
-def _say(error: str) -> str:
+def _explain(error: str) -> str:
     """Return in one line what kept executors from running Python."""
     if match := _PYTHONS.search(error):
         python = f"Python {match[1]}.{match[2]} on executors, and {match[3]} here"

@@ -4,7 +4,7 @@ import logging
 import tempfile
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -41,23 +41,21 @@ class SparkRunner(PipelineRunner):
         steps = translate(pipeline)
         settings = options.view_as(SparkOptions)
         spark, is_ours = open_context(settings)
-        try:
+        with ExitStack() as failing:
+            if is_ours:
+                failing.callback(spark.stop)
             folder = settings.find_exchange() or (tempfile.gettempdir() if is_here(spark.master) else None)
             if folder is None:
                 remedy = "name a folder or URL that all of them see, --spark_exchange=…"
                 raise ValueError(f"the workers of {spark.master} run on other machines: {remedy}")
             exchange = Exchange(folder, _HELD)
             execution = Execution(spark, steps, exchange, options.get_all_options(drop_default=True))
-        except BaseException:
-            if is_ours:
-                spark.stop()
-            raise
+            failing.pop_all()
 
         def clean() -> None:
             exchange.clear()
             if is_ours:
-                with suppress(Exception):  # what is cut off now is no news
-                    spark.setLogLevel("OFF")
+                spark.setLogLevel("OFF")  # what is cut off now is no news
                 spark.stop()
 
         return SparkResult(execution, clean)
@@ -118,6 +116,8 @@ class SparkResult(PipelineResult):
         return FnApiMetrics(dict(self._execution.counters), user_metrics_only)
 
     def _run(self) -> None:
+        from py4j.protocol import Py4JError  # type: ignore[import-untyped]
+
         from pipelines.spark.execution import Cancelled
 
         try:
@@ -125,11 +125,11 @@ class SparkResult(PipelineResult):
             state = PipelineState.DONE
         except Cancelled:
             state = PipelineState.CANCELLED
-        except BaseException as error:
+        except Exception as error:
             self._error, state = error, PipelineState.FAILED
         try:
             self._clean()
-        except Exception as error:  # what was made is there
+        except (OSError, Py4JError) as error:  # what was made is there
             _LOGGER.warning("not cleaned up: %s", error)
         self._state = state
         self._ended.set()

@@ -1,8 +1,4 @@
-"""Functions of elements as steps of Beam, as `beam.Map` and `beam.FlatMap` are, at half the cost; also in threads.
-
-Beam asks each method of a DoFn, ten times a step, whether it wants state, timers or windows, by inspecting its
-signature, and infers what a function returns from its bytecode. None of ours wants any, and all give objects that are
-pickled. What Beam's own want is inspected once a class.
+"""Functions of elements as steps of Beam, as `beam.Map` and `beam.FlatMap` are, but without inferred types; in threads.
 
 A worker of Beam takes one element after another, and a unit may not be work for all cores. Beam's local runner can have
 several workers in one process, but then now and then reads an element from a wrong place
@@ -16,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from operator import itemgetter
 from typing import Any
@@ -24,7 +21,6 @@ from weakref import WeakKeyDictionary
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms import userstate
-from apache_beam.transforms.core import get_function_args_defaults
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
@@ -47,46 +43,28 @@ _INSPECTED: WeakKeyDictionary[type, dict[frozenset[str], _Specs]] = WeakKeyDicti
 
 
 def _get_dofn_specs(dofn: beam.DoFn) -> _Specs:
-    """Return what Beam's own `get_dofn_specs` does: a DoFn's state and timers, which are those of its class."""
+    """Return what Beam's own `get_dofn_specs` does: a DoFn's state and timers, which are those of its class.
+
+    Beam asks ten times a step, and inspects the signatures of all methods: half a second of a run.
+    """
     values = vars(dofn)
     if any(isinstance(value, types.MethodType) for value in values.values()):  # which may be its `process`
         return _inspect(dofn)
-    known = _INSPECTED.setdefault(type(dofn), {})
+    inspected = _INSPECTED.setdefault(type(dofn), {})
     names = frozenset(values)  # they hide methods of the class
-    if names not in known:
-        known[names] = _inspect(dofn)
-    states, timers = known[names]
+    if names not in inspected:
+        inspected[names] = _inspect(dofn)
+    states, timers = inspected[names]
     return set(states), set(timers)
 
 
 userstate.get_dofn_specs = _get_dofn_specs
 
 
-class PlainDoFn(beam.DoFn):
-    """A DoFn that wants neither state nor timers nor windows: what Beam asks of its methods is answered once, for the
-    class.
-    """
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        for name in dir(cls):
-            method = getattr(cls, name)
-            if isinstance(method, types.FunctionType | types.MethodType):
-                bound = types.MethodType(method, cls) if isinstance(method, types.FunctionType) else method
-                answer = get_function_args_defaults(bound)
-                setattr(cls, f"_inspect_{name}", staticmethod(lambda answer=answer: answer))  # which Beam asks first
-
-
-class _Each(PlainDoFn):
-    def __init__(self, function: Callable[..., Any]) -> None:
+class _All(beam.DoFn):
+    def __init__(self, function: Callable[..., Iterable[Any]]) -> None:
         self._function = function
 
-    def process(self, element: Any, *side: Any) -> Iterable[Any]:
-        with naming_packages():
-            return (self._function(element, *side),)
-
-
-class _All(_Each):
     def process(self, element: Any, *side: Any) -> Iterable[Any]:
         with naming_packages():
             yield from self._function(element, *side)
@@ -97,7 +75,7 @@ def Map(function: Callable[..., Any], *side: Any) -> beam.ParDo:
 
     `side` are side inputs, or what comes after the element.
     """
-    return beam.ParDo(_Each(function), *side)
+    return FlatMap(lambda *arguments: (function(*arguments),), *side)
 
 
 def FlatMap(function: Callable[..., Iterable[Any]], *side: Any) -> beam.ParDo:
@@ -112,6 +90,7 @@ def in_window(output: Any) -> Any:
     return WindowedValue(output, GlobalWindow().max_timestamp(), [GlobalWindow()])
 
 
+@dataclass
 class CombineAll(beam.PTransform):
     """Combine all elements as they come, so that a worker holds one result and not the parts; of none, nothing.
 
@@ -119,17 +98,16 @@ class CombineAll(beam.PTransform):
     wholes, some workers first combine what bundles gave: one would hold that of thousands.
     """
 
-    def __init__(self, combine: Combine[Any, Any], tree: Combine[Any, Any] | None = None) -> None:
-        super().__init__()
-        self._combine, self._tree = combine, tree
+    combine: Combine[Any, Any]
+    tree: Combine[Any, Any] | None = None
 
     def expand(self, elements: beam.PCollection[Any]) -> beam.PCollection[Any]:
         """PCollection[part] → PCollection of one whole."""
-        keys = _WHOLES if self._tree else 1
+        keys = _WHOLES if self.tree else 1
         key = Map(lambda element: (_process() % keys, element)).with_output_types(tuple[int, Any])
-        combined = elements | "Key" >> key | "Combine" >> beam.CombinePerKey(_CombineFn(self._combine))
+        combined = elements | "Key" >> key | "Combine" >> beam.CombinePerKey(_CombineFn(self.combine))
         whole = combined | "Value" >> Map(itemgetter(1))
-        return whole | "Wholes" >> CombineAll(self._tree) if self._tree else whole
+        return whole | "Wholes" >> CombineAll(self.tree) if self.tree else whole
 
 
 @cache
@@ -143,7 +121,7 @@ class _CombineFn(beam.CombineFn):
         self.merge_accumulators, self.extract_output = combine.merge, combine.result
 
 
-class GoingOn:
+class ErrorCollector:
     """Work whose parts go on where some fail.
 
     Attributes:
@@ -170,7 +148,7 @@ class GoingOn:
             self._in_a_row += 1
 
 
-class InThreads(PlainDoFn):
+class InThreads(beam.DoFn):
     """Give all that the function does for an element, which may be tagged, CORES elements at a time.
 
     Results follow in the order of elements. Where one fails the others go on, and the bundle ends with its error;
@@ -179,12 +157,12 @@ class InThreads(PlainDoFn):
     """
 
     def __init__(self, function: Callable[..., Sequence[Any]], units: int = 1) -> None:
-        self._function, self._units, self._going_on = function, units, GoingOn()
+        self._function, self._units, self._collector = function, units, ErrorCollector()
         self._waiting: deque[Future[tuple[float, Sequence[Any]]]] = deque()
         self._seconds = _LONG  # that a unit takes, on a moving average
 
     def start_bundle(self) -> None:
-        self._waiting, self._going_on = deque(), GoingOn()
+        self._waiting, self._collector = deque(), ErrorCollector()
 
     def process(self, element: Any, *side: Any) -> Iterator[Any]:
         """Give what is done of the elements so far."""
@@ -200,8 +178,8 @@ class InThreads(PlainDoFn):
         """Give the rest. Raises what failed."""
         yield from map(in_window, self._rest())
         write_records()
-        if self._going_on.errors:
-            raise join_errors(self._going_on.errors)
+        if self._collector.errors:
+            raise join_errors(self._collector.errors)
 
     def _rest(self) -> Iterator[Any]:
         while self._waiting:
@@ -213,21 +191,13 @@ class InThreads(PlainDoFn):
 
     def _take(self, result: Callable[[], tuple[float, Sequence[Any]]], threads: int) -> Sequence[Any]:
         outputs: Sequence[Any] = ()
-        try:
-            with self._going_on.part():
-                seconds, outputs = result()
-                self._count(seconds / threads)
-            if self._going_on.is_over:
-                raise join_errors(self._going_on.errors)
-        except BaseException as error:
-            begun = [future for future in self._waiting if not future.cancel()]
-            if isinstance(error, Exception):  # an interrupt ends the process, whatever they do
-                wait(begun)
-            raise
+        with self._collector.part():
+            seconds, outputs = result()
+            self._seconds += _WEIGHT * (min(seconds / threads / self._units, _LONG) - self._seconds)
+        if self._collector.is_over:
+            wait([future for future in self._waiting if not future.cancel()])
+            raise join_errors(self._collector.errors)
         return outputs
-
-    def _count(self, seconds: float) -> None:
-        self._seconds += _WEIGHT * (min(seconds / self._units, _LONG) - self._seconds)
 
 
 def _timed(function: Callable[..., Sequence[Any]], *arguments: Any) -> tuple[float, Sequence[Any]]:

@@ -7,6 +7,7 @@ gets, written and sent.
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from operator import itemgetter
@@ -17,13 +18,14 @@ import apache_beam as beam
 
 from curate.base.meter import METER
 from curate.base.process import CORES
-from pipelines.steps.functions import Map, PlainDoFn, in_window
+from pipelines.steps.functions import Map, in_window
 
 _WAITING = 1 << 25  # bytes of values that wait in a worker
 _LARGE = 1 << 14  # bytes from which values are a file
 _PICKLES = beam.coders.PickleCoder()
 
 
+@dataclass
 class Meet(beam.PTransform):
     """PCollection[(key, value)] → PCollection[(key, list of all its values)].
 
@@ -31,25 +33,23 @@ class Meet(beam.PTransform):
     `spool`, one of each key and bundle, until they are read, once; where it is empty, all go as elements.
     """
 
-    def __init__(self, step: str, spool: str) -> None:
-        super().__init__()
-        self._step, self._spool = step, spool
+    step: str
+    spool: str
 
     def expand(self, pairs: beam.PCollection[Any]) -> beam.PCollection[Any]:
-        batches = beam.ParDo(InBatches(self._step, self._spool)).with_output_types(tuple[Any, Any])
-        return pairs | "batch" >> batches | beam.GroupByKey() | "values" >> Map(partial(_read, self._spool))
+        batches = beam.ParDo(InBatches(self.step, self.spool)).with_output_types(tuple[Any, Any])
+        return pairs | "batch" >> batches | beam.GroupByKey() | "values" >> Map(partial(_read, self.spool))
 
 
-class InBatches(PlainDoFn):
+class InBatches(beam.DoFn):
     """PCollection[(key, value)] → PCollection[(key, list of values, or the file that holds it)]."""
 
     def __init__(self, step: str, spool: str) -> None:
         self._step, self._spool = step, spool
 
     def start_bundle(self) -> None:
-        self._files = defaultdict[Any, str](
-            lambda: secrets.token_hex(8)
-        )  # short: a runner has those of all several times
+        # short names: a runner has those of all several times
+        self._files = defaultdict[Any, str](partial(secrets.token_hex, 8))
         self._begin()
 
     def _begin(self) -> None:
@@ -79,7 +79,10 @@ class InBatches(PlainDoFn):
             if not self._spool or sizes[key] < _LARGE:
                 yield key, values
             else:
-                _append(Path(self._spool, self._files[key]), _PICKLES.encode(values))
+                batch = _PICKLES.encode(values)
+                with Path(self._spool, self._files[key]).open("ab") as file:
+                    file.write(len(batch).to_bytes(8))
+                    file.write(batch)
 
 
 def _far_apart(pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
@@ -93,25 +96,15 @@ def _far_apart(pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
     return chain.from_iterable(in_order[first::step] for first in range(step))
 
 
-def _append(file: Path, batch: bytes) -> None:
-    with file.open("ab") as out:
-        out.write(len(batch).to_bytes(8))
-        out.write(batch)
-
-
-def _batches(file: Path) -> Iterator[Any]:
-    with file.open("rb") as batches:
-        while size := batches.read(8):
-            yield from _PICKLES.decode(batches.read(int.from_bytes(size)))
-
-
 def _read(spool: str, item: tuple[Any, Iterable[list[Any] | str]]) -> tuple[Any, list[Any]]:
     values: list[Any] = []
     for batch in item[1]:
         if isinstance(batch, str):
-            file = Path(spool, batch)
-            values += _batches(file)
-            file.unlink()
+            path = Path(spool, batch)
+            with path.open("rb") as file:
+                while size := file.read(8):
+                    values += _PICKLES.decode(file.read(int.from_bytes(size)))
+            path.unlink()
         else:
             values += batch
     return item[0], values

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from itertools import chain, islice, product, starmap
 from typing import Any
 
@@ -30,20 +30,21 @@ from curate.store.layout import UNITS
 from curate.store.lease import renewing
 from curate.store.tables import OpenTables
 from curate.store.worker_log import logged
-from pipelines.steps.functions import CombineAll, FlatMap, GoingOn, InThreads, Map
+from pipelines.steps.functions import CombineAll, ErrorCollector, FlatMap, InThreads, Map
 from pipelines.steps.meet import Meet
 
 _PACKETS = 2048  # of a run at most, where it is no cluster that works on it
 _PACKETS_OF_MANY = 16384  # where it is one
 _IN_GRAPH = 2_000_000  # bytes of units that a pipeline holds for a cluster; more are files: Dataflow has a limit
 _TOGETHER = 500  # units that Beam creates as one element: of these it keeps ten times the bytes
-
 _SMALL = 1 << 16  # bytes of a packet that is mostly the names and fields of its units, and compressed to a quarter
 
 _PICKLES = beam.coders.PickleCoder()
 _PICKLED = b"\x80"  # how a pickle begins, and compressed data does not
 _ASIDE, _PACKET_OUTPUT = "aside", "packets"
 
+# A step of a pass: its stage, function and number of values, and whether it is a question.
+_PassStep = tuple[str, Callable[..., Any], int, bool]
 Hints = Mapping[str, Mapping[str, Any]]  # Beam's resource hints of steps, by how their names begin
 Packet = tuple[int, bytes]  # a number, and a pickled list of units or states in order
 
@@ -123,8 +124,8 @@ class BeamUnits(Units):
         n, units = self._together, iter(plan)
         packets = ((number, list(islice(units, n))) for number in range(-(-len(plan) // n)))
         created: list[Any] = []
-        while some := list(islice(packets, max(1, _TOGETHER // n))):
-            created.append(zlib.compress(_PICKLES.encode(some)))
+        while several := list(islice(packets, max(1, _TOGETHER // n))):
+            created.append(zlib.compress(_PICKLES.encode(several)))
         store = self._context.store
         if self.place.is_cluster and sum(map(len, created)) > _IN_GRAPH:
             names = [f"{UNITS}/{number}" for number in range(len(created))]
@@ -167,10 +168,10 @@ class BeamUnits(Units):
 
         @cache
         def outputs() -> Any:
-            work = beam.ParDo(InThreads(_OfKey(self._context, stage, function, self._together)), *_sides(values))
-            work = self._hinted(work, name)
+            work = partial(_do_key, self._context, stage, function, self._together)
+            do = self._hinted(beam.ParDo(InThreads(work), *_sides(values)), name)
             grouped = pairs.answer.elements | f"{name}: meet" >> Meet(stage, self._spool)
-            return grouped | name >> work.with_outputs(_ASIDE, main="pairs")
+            return grouped | name >> do.with_outputs(_ASIDE, main="pairs")
 
         return _Keyed(_Collected(True, lambda: outputs()["pairs"]), _Collected(True, lambda: outputs()[_ASIDE]))
 
@@ -185,13 +186,13 @@ class BeamUnits(Units):
         def compute() -> beam.PCollection[Any]:
             others: dict[int | str, Any] = dict([*enumerate(values), *named.items()])
             answers = ((key, value) for key, value in others.items() if isinstance(value, _Collected))
-            singles = (key for key, value in answers if not value.is_list and not value.is_side)
-            if (place := next(singles, None)) is None:
-                main = self._root | f"{name}: begin" >> beam.Create([None])
+            main = next((key for key, value in answers if not value.is_list and not value.is_side), None)
+            if main is None:
+                element = self._root | f"{name}: begin" >> beam.Create([None])
             else:
-                main = others.pop(place).elements
-            computing = _Computing(self._context, stage, function, place, (*others,))
-            return main | name >> Map(computing, *_sides(others.values()))
+                element = others.pop(main).elements
+            computing = partial(_compute, self._context, stage, function, (main, *others))
+            return element | name >> Map(computing, *_sides(others.values()))
 
         self._computed.append(_Collected(False, compute))
         return self._computed[-1]
@@ -211,7 +212,8 @@ class BeamUnits(Units):
         listed = items.elements | f"{name}: items" >> FlatMap(iter)
         if self.place.is_cluster:
             listed |= f"{name}: spread" >> beam.Reshuffle()
-        done = listed | name >> beam.ParDo(InThreads(_OfItem(self._context, self.stage, function)), *_sides(values))
+        work = partial(_do_item, self._context, self.stage, function)
+        done = listed | name >> beam.ParDo(InThreads(work), *_sides(values))
         return _Collected(True, lambda: done)
 
     def finish(self) -> None:
@@ -240,7 +242,7 @@ class BeamUnits(Units):
         asked = {f"answers {i}": step.answer for i, step in enumerate(steps) if step.answer is not None}
         sides = [value for step in steps for value in step.values]
         parts = tuple((step.stage, step.function, len(step.values), step.answer is not None) for step in steps)
-        work = beam.ParDo(InThreads(_Pass(self._context, parts), self._together), *sides)
+        work = beam.ParDo(InThreads(partial(_do_pass, self._context, parts), self._together), *sides)
         work = self._hinted(work, *(step.name for step in steps))
         outputs = packets | name >> work.with_outputs(*asked, main=_PACKET_OUTPUT)
         if any(step.answer is None for step in steps):
@@ -260,9 +262,9 @@ class BeamUnits(Units):
 @contextmanager
 def _working(context: RunContext, stage: str = "", unit: Unit | None = None) -> Iterator[None]:
     """Renew the run's lease while the block works, and keep what it says, and the error that ends it."""
-    place = unit.title if unit else ""
-    logging = logged(context.store, place or stage) if context.place.is_cluster else nullcontext()
-    with noting_errors(context.store, place), logging, renewing(context.store, context.lease):
+    title = unit.title if unit else ""
+    logging = logged(context.store, title or stage) if context.place.is_cluster else nullcontext()
+    with noting_errors(context.store, title), logging, renewing(context.store, context.lease):
         yield
 
 
@@ -270,99 +272,88 @@ def _sides(values: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(value.side if isinstance(value, _Collected) else value for value in values)
 
 
-@dataclass(frozen=True)
-class _Pass:
-    """One pass over the units of a packet: steps as stage, function, number of values, and whether it is a question."""
-
-    context: RunContext
-    steps: tuple[tuple[str, Callable[..., Any], int, bool], ...]
-
-    def __call__(self, item: tuple[int, Any], *values: Any) -> list[Any]:
-        """Return the answers, tagged, then the packet after the steps where one of them gives a next state.
-
-        Args:
-            item: a packet; or its number, and its data with lists of (unit, value), which are sent to these units.
-            values: of all steps.
-        """
-        number, data = item
-        sent: dict[int, list[Any]] | None = None
-        if not isinstance(data, bytes):
-            parts, sent = list(data), defaultdict(list)
-            [data] = [part for part in parts if isinstance(part, bytes)]
-            for index, value in chain.from_iterable(part for part in parts if not isinstance(part, bytes)):
-                sent[index].append(value)
-        outputs: list[Any] = []
-        elements, going_on = [], GoingOn()
-        for element in unpack((number, data)):
-            unit = getattr(element, "unit", element)
-            own_values = [] if sent is None else [sent[unit.index]]
-            with going_on.part(), _working(self.context, unit=unit), self.context.open_tables(unit) as tables:
-                elements.append(self._do(tables, element, own_values, values, outputs))
-            if going_on.is_over:
-                break
-        if going_on.errors:
-            raise ExceptionGroup("of units", going_on.errors)
-        return outputs if all(is_question for *_, is_question in self.steps) else [*outputs, pack(number, elements)]
-
-    def _do(
-        self, tables: OpenTables, element: Any, own_values: list[Any], values: tuple[Any, ...], outputs: list[Any]
-    ) -> Any:
-        """Return a unit's next state, or the same, and add the answers to the outputs."""
-        for i, (stage, function, n, is_question) in enumerate(self.steps):
-            of_step, values = values[:n], values[n:]
-            with METER.at(stage):
-                result = function(tables, element, *own_values, *of_step)
-                if is_question:
-                    outputs += (TaggedOutput(f"answers {i}", answer) for answer in result)
-                else:
-                    element = result
-        return element
+# Functions of elements, which travel by their names: what begins them is bound here, and the element follows.
 
 
-@dataclass(frozen=True)
-class _OfKey:
-    context: RunContext
-    stage: str
-    function: Yields
-    together: int  # units of a packet
+def _do_pass(context: RunContext, steps: Sequence[_PassStep], item: tuple[int, Any], *values: Any) -> list[Any]:
+    """Return the answers, tagged, then the packet after the steps where one of them gives a next state.
 
-    def __call__(self, item: tuple[Any, Iterable[Any]], *values: Any) -> list[Any]:
-        """Return pairs, what is for the units of each packet as one of them, and asides as the other output."""
-        outputs: list[Any] = []
-        sent = defaultdict(list)
-        with _working(self.context, self.stage), METER.at(self.stage):
-            for part in self.function(item[0], list(item[1]), *values):
-                if isinstance(part, ToUnit):
-                    sent[part.unit // self.together].append(tuple(part))
-                else:
-                    outputs.append(TaggedOutput(_ASIDE, part.value) if isinstance(part, SideOutput) else part)
-        return [*outputs, *sent.items()]
+    Args:
+        context: of the run.
+        steps: what is done with each unit.
+        item: a packet; or its number, and its data with lists of (unit, value), which are sent to these units.
+        values: of all steps.
+    """
+    number, data = item
+    sent: dict[int, list[Any]] | None = None
+    if not isinstance(data, bytes):
+        parts, sent = list(data), defaultdict(list)
+        [data] = [part for part in parts if isinstance(part, bytes)]
+        for index, value in chain.from_iterable(part for part in parts if not isinstance(part, bytes)):
+            sent[index].append(value)
+    outputs: list[Any] = []
+    elements, collector = [], ErrorCollector()
+    for element in unpack((number, data)):
+        unit = getattr(element, "unit", element)
+        received = [] if sent is None else [sent[unit.index]]
+        with collector.part(), _working(context, unit=unit), context.open_tables(unit) as tables:
+            elements.append(_do_steps(steps, tables, element, received, values, outputs))
+        if collector.is_over:
+            break
+    if collector.errors:
+        raise ExceptionGroup("of units", collector.errors)
+    return outputs if all(is_question for *_, is_question in steps) else [*outputs, pack(number, elements)]
 
 
-@dataclass(frozen=True)
-class _OfItem:
-    context: RunContext
-    stage: str
-    function: Callable[..., Any]
+def _do_steps(
+    steps: Sequence[_PassStep],
+    tables: OpenTables,
+    element: Any,
+    received: list[Any],
+    values: tuple[Any, ...],
+    outputs: list[Any],
+) -> Any:
+    """Return a unit's next state, or the same, and add the answers to the outputs."""
+    for i, (stage, function, n, is_question) in enumerate(steps):
+        of_step, values = values[:n], values[n:]
+        with METER.at(stage):
+            result = function(tables, element, *received, *of_step)
+            if is_question:
+                outputs += (TaggedOutput(f"answers {i}", answer) for answer in result)
+            else:
+                element = result
+    return element
 
-    def __call__(self, item: Any, *values: Any) -> list[Any]:
-        with _working(self.context, self.stage), METER.at(self.stage):
-            return [self.function(item, *values)]
+
+def _do_key(
+    context: RunContext, stage: str, function: Yields, together: int, item: tuple[Any, Iterable[Any]], *values: Any
+) -> list[Any]:
+    """Return pairs, what is for the units of each packet as one of them, and asides as the other output.
+
+    A packet has so many units `together`.
+    """
+    outputs: list[Any] = []
+    sent = defaultdict(list)
+    with _working(context, stage), METER.at(stage):
+        for part in function(item[0], list(item[1]), *values):
+            if isinstance(part, ToUnit):
+                sent[part.unit // together].append(tuple(part))
+            else:
+                outputs.append(TaggedOutput(_ASIDE, part.value) if isinstance(part, SideOutput) else part)
+    return [*outputs, *sent.items()]
 
 
-@dataclass(frozen=True)
-class _Computing:
-    """What follows from answers, of which one is Beam's element."""
+def _do_item(context: RunContext, stage: str, function: Callable[..., Any], item: Any, *values: Any) -> list[Any]:
+    with _working(context, stage), METER.at(stage):
+        return [function(item, *values)]
 
-    context: RunContext
-    stage: str
-    function: Callable[..., Any]
-    place: int | str | None  # of the element among the values, or its name; None where it is none of them
-    places: tuple[int | str, ...]  # of the others
 
-    def __call__(self, element: Any, *others: Any) -> Any:
-        values = dict(zip((self.place, *self.places), (element, *others), strict=True))
-        positional = [values[place] for place in sorted(place for place in values if isinstance(place, int))]
-        named = {name: value for name, value in values.items() if isinstance(name, str)}
-        with _working(self.context, self.stage), METER.at(self.stage):
-            return self.function(*positional, **named)
+def _compute(
+    context: RunContext, stage: str, function: Callable[..., Any], keys: Sequence[int | str | None], *values: Any
+) -> Any:
+    """Return what follows from answers: the first is Beam's element. `keys` are their positions, or their names."""
+    by_key = dict(zip(keys, values, strict=True))
+    positional = [by_key[key] for key in sorted(key for key in by_key if isinstance(key, int))]
+    named = {key: value for key, value in by_key.items() if isinstance(key, str)}
+    with _working(context, stage), METER.at(stage):
+        return function(*positional, **named)

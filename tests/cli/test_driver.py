@@ -169,9 +169,9 @@ def test_a_run_that_was_not_handed_over(handed: Handed) -> None:
     assert "nobody is at work here; run its recipe again" in handed.cancel().out
 
 
-def test_what_is_wrong_is_said_before_it_is_handed_over(handed: Handed, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_wrong_is_said_before_it_is_handed_over(handed: Handed) -> None:
     done = handed.run("--detach", "--set", "input.0.path=none.parquet", "--set", "input.0.format=parquet")
-    assert done.status == 2 and not done.out and "none.parquet: no such file" in capfd.readouterr().err
+    assert done.status == 2 and not done.out and "none.parquet: no such file" in done.err
     done = handed.run("--detach", "--", "--no_such_option=1")
     assert done.status == 2 and "no_such_option" in done.err
     assert not handed.out.exists()

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from apache_beam.runners.portability import local_job_service
 
 from curate import __version__
 from curate.base.errors import RunError
@@ -175,20 +174,6 @@ def test_an_out_that_is_not_empty_and_no_run(cli: Cli, pool: Path, tmp_path: Pat
 )
 def test_wrong_options_of_beam(cli: Cli, pool: Path, tmp_path: Path, options: list[str], parts: list[str]) -> None:
     refused(cli("run", str(pool / "texts.yaml"), "--out", str(tmp_path / "out"), *options), *parts)
-
-
-def test_what_a_job_server_does_not_know_is_refused(cli: Cli, pool: Path, tmp_path: Path) -> None:
-    """A real one, of Beam's own: it says which options it has once the job is sent to it."""
-    server = local_job_service.LocalJobServicer(str(tmp_path / "staging"))
-    port = server.start_grpc_server()
-    try:
-        words = ["--runner=PortableRunner", f"--job_endpoint=localhost:{port}", "--environment_type=LOOPBACK"]
-        out = str(tmp_path / "out")
-        done = cli("run", str(pool / "texts.yaml"), "--out", out, "--", *words, "--spark_maser_url=local")
-    finally:
-        server.stop()
-    said = "neither Beam nor the job server knows --spark_maser_url=local; did you mean '--spark_master_url'?"
-    assert done.status == 2 and said in done.err
 
 
 # ---- the arguments of the commands that read a run

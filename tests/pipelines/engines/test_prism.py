@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from curate.base.errors import RecipeError
-from tests.pipelines.engines.test_beam import check
+from tests.pipelines.engines.java import check
 
 
 def test_prism_that_is_not_there(tmp_path: Path) -> None:

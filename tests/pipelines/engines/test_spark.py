@@ -11,7 +11,7 @@ from pipelines.engines.choose import choose_engine
 from pipelines.prepare import prepare
 from pipelines.spark.context import SparkOptions
 from tests.laws import pools
-from tests.pipelines.engines.test_beam import check, write_java
+from tests.pipelines.engines.java import check, write_java
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from pipelines.engines.attached import ask, stop
 from pipelines.engines.choose import choose_engine
 from pipelines.engines.job import EngineUnresponsiveError
 from pipelines.engines.spark import Spark
-from tests.pipelines.engines.test_beam import check, write_java
+from tests.pipelines.engines.java import check, write_java
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/bin/sh"), reason="scripts stand for Spark's programs")
 

@@ -33,7 +33,7 @@ def met(folder: str) -> None:
     """Let values meet, and check that each key has all of its own."""
     with beam.Pipeline("FnApiRunner") as root:
         pairs = root | beam.Create(range(VALUES), reshuffle=False) | FlatMap(values_of)
-        grouped = pairs | Meet("decide", folder) | Map(firsts)
+        grouped = pairs | Meet("decide", folder) | "Map" >> Map(firsts)
         assert_that(grouped, equal_to([(key, list(range(-VALUES, VALUES))) for key in range(KEYS)]))
 
 

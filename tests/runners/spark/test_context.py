@@ -12,7 +12,7 @@ pytestmark = pytest.mark.runners
 
 FAILING = """
 from apache_beam.options.pipeline_options import PipelineOptions
-from pipelines.spark.context import SparkOptions, open_context, quietly
+from pipelines.spark.context import SparkOptions, open_context
 
 def fail(number):
     try:
@@ -22,8 +22,6 @@ def fail(number):
 
 words = ["--spark_master_url=local[1, 2]", "--spark_conf=spark.ui.enabled=false"]
 context, is_new = open_context(PipelineOptions(words).view_as(SparkOptions))
-with quietly(context._jvm, ["org.apache.spark.scheduler.TaskSetManager"]):
-    pass
 try:
     context.parallelize([1], 1).map(fail).collect()
 except Exception:
@@ -53,7 +51,7 @@ def test_where_spark_submit_began_it(tmp_path: Path) -> None:
 
 
 def test_a_lost_task_is_a_line() -> None:
-    """With Python's last error, and no trace of Python or Java; after the logs were off, too."""
+    """With Python's last error, and no trace of Python or Java."""
     done = subprocess.run([sys.executable, "-c", FAILING], capture_output=True, text=True, check=True)
     assert "Traceback" not in done.stderr and "\tat " not in done.stderr
     (lost,) = re.findall(r"WARN TaskSetManager: Lost task .*", done.stderr)

@@ -3,9 +3,7 @@
 import os
 import re
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +68,11 @@ def test_nothing_is_wrong(recipe: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("stopping")
-def test_which_spark_it_is_and_a_misspelt_setting(recipe: Any, tmp_path: Path, caplog: Any) -> None:
-    settings = ("ui.enabled=true", "executor.memmory=1g", "yarn.dist.files=a", "executorEnv.A=b", "another.one=c")
-    words = [*WORDS, *(f"--spark_conf=spark.{setting}" for setting in settings)]
+def test_which_spark_it_is(recipe: Any, tmp_path: Path) -> None:
+    words = [*WORDS, "--spark_conf=spark.ui.enabled=true"]
     lines: list[str] = []
     preflight(prepare(recipe, str(tmp_path / "out"), options=words), lines.append)
     assert re.fullmatch(r"Spark \d\S+ at local\[2,4\]; its page: http://\S+:\d+", lines[-1])
-    [warning] = [record.getMessage() for record in caplog.records if record.name.startswith("pipelines")]
-    assert "executor.memmory: Spark " in warning and warning.endswith("did you mean 'spark.executor.memory'?")
 
 
 @pytest.mark.usefixtures("stopping")
@@ -107,13 +102,13 @@ def test_a_process_sees_the_gpu_of_its_executor(tmp_path: Path) -> None:
     [
         ("apache_beam", "1.2.3", "apache_beam is 1.2.3, but 2."),
         ("curate", "9.9.9", "curate is 9.9.9, but 0."),
-        ("curate", None, "curate cannot be imported (RuntimeError: broken), and is 0."),
+        ("curate", None, "curate cannot be imported (ImportError: broken), and is 0."),
     ],
 )
 def test_another_version(recipe: Any, tmp_path: Path, name: str, version: str | None, said: str) -> None:
     (tmp_path / name).mkdir()
     (tmp_path / name / "__init__.py").write_text(
-        f'__version__ = "{version}"' if version else 'raise RuntimeError("broken")'
+        f'__version__ = "{version}"' if version else 'raise ImportError("broken")'
     )
     python = write_python(tmp_path / "python", f"cd {tmp_path}", f"export PYTHONPATH={tmp_path}:$PYTHONPATH")
     message = refused(recipe, str(tmp_path / "out"), f"--spark_conf=spark.pyspark.python={python}")
@@ -148,12 +143,6 @@ def test_another_python(recipe: Any, tmp_path: Path, spark: Any, monkeypatch: py
 def test_no_master(recipe: Any, tmp_path: Path) -> None:
     message = refused(recipe, str(tmp_path / "out"), "--spark_master_url=spark://127.0.0.1:9")
     assert "no master answers at spark://127.0.0.1:9 (127.0.0.1:9: " in message
-    server = ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    page = f"127.0.0.1:{server.server_port}"
-    message = refused(recipe, str(tmp_path / "out"), f"--spark_master_url=spark://127.0.0.1:9,{page}")
-    server.shutdown()
-    assert f"; {page}: a web page answers there, not a master); accepted: spark://HOST:PORT" in message
 
 
 @pytest.mark.usefixtures("spark")

@@ -153,10 +153,7 @@ def test_options_are_checked(words: list[str], error: type[Exception], text: str
         root.run()
 
 
-def test_counters(options: PipelineOptions, spark: Any) -> None:
-    """They are in the result, and in the description of the jobs that follow."""
-    seen = []
-    before = spark.setJobGroup
+def test_counters(options: PipelineOptions) -> None:
     root = beam.Pipeline(options=options)
 
     def count(number: int) -> int:
@@ -165,15 +162,10 @@ def test_counters(options: PipelineOptions, spark: Any) -> None:
 
     numbers = root | beam.Create(range(100)) | beam.Reshuffle() | "Count" >> beam.Map(count)
     _ = numbers | "Again" >> beam.Reshuffle() | "After" >> beam.Map(count)
-    try:
-        spark.setJobGroup = lambda group, said, **named: seen.append(said) or before(group, said, **named)
-        result = root.run()
-        result.wait_until_finish()
-    finally:
-        del spark.setJobGroup
+    result = root.run()
+    result.wait_until_finish()
     found = result.metrics().query(MetricsFilter().with_name("numbers"))["counters"]
     assert {metric.key.step: metric.committed for metric in found} == {"Count": 100, "After": 100}
-    assert seen[-1] == "After [numbers 100]"
 
 
 def test_a_step_learns_how_many_cores_are_its_own(options: PipelineOptions) -> None:
@@ -246,7 +238,7 @@ def test_large_collections_pass_through_files(
     costs = {cost.name: cost for cost in root.result.costs}
     grouped = max((cost for cost in costs.values() if cost.tasks), key=lambda cost: cost.bytes_shuffled)
     assert grouped.bytes_shuffled > sum(expected.values()) and grouped.bytes_given > sum(expected.values())
-    assert all(cost.seconds > 0 and str(cost).startswith(name) for name, cost in costs.items())
+    assert all(cost.seconds > 0 for cost in costs.values())
     seen = [Path(line) for line in (tmp_path / "seen").read_text().splitlines()]
     assert len(seen) > 2
     assert not list(exchange.rglob("*"))
