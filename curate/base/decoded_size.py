@@ -91,19 +91,19 @@ def check_decoded(
     """
     schema = [footer.schema.column(i) for i in range(footer.num_columns)]
     wanted = [i for i, column in enumerate(schema) if columns is None or column.path.split(".")[0] in columns]
-    known = 0
+    claimed = 0
     for group in groups:
         _check_chunks(footer, group)
-        known += sum(_claimed(footer, group, i) for i in wanted)
-    _check(known, limit)
+        claimed += sum(_claimed(footer, group, i) for i in wanted)
+    _check(claimed, limit)
     if isinstance(opened, AbstractBufferedFile):
         opened = _copied(opened, [footer.row_group(group).column(i) for group in groups for i in wanted])
     texts = [_Texts(opened, footer, group, wanted) for group in groups]
     bounds = [of_group.bound() for of_group in texts]
-    if None in bounds or known + sum(filter(None, bounds)) > limit:
+    if None in bounds or claimed + sum(filter(None, bounds)) > limit:
         for of_group in texts:
-            known += of_group.count(limit - known)
-            _check(known, limit)
+            claimed += of_group.count(limit - claimed)
+            _check(claimed, limit)
     return pq.ParquetFile(opened, metadata=footer, pre_buffer=False)
 
 

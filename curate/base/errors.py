@@ -73,9 +73,9 @@ def is_disk_full(error: BaseException) -> TypeGuard[OSError]:
 
 
 @contextmanager
-def needing(what: str, install: str) -> Iterator[None]:
+def needing(user: str, install: str) -> Iterator[None]:
     """Raise RecipeError where a package that the block imports is missing: what needs it, and what pip installs."""
     try:
         yield
     except ImportError as error:
-        raise RecipeError(f"{what} ({error}); install it with: pip install {install}") from None
+        raise RecipeError(f"{user} ({error}); install it with: pip install {install}") from None

@@ -25,8 +25,8 @@ class EndedError(Exception):
     """The process was ended by a signal, where its status is negative, or ended itself; the message says which."""
 
     def __init__(self, status: int) -> None:
-        how = f"was ended by signal {-status}" if status < 0 else f"ended itself (status {status})"
-        super().__init__(how)
+        end = f"was ended by signal {-status}" if status < 0 else f"ended itself (status {status})"
+        super().__init__(end)
         self.status = status
 
 
@@ -65,7 +65,7 @@ class Subprocess:
         return value
 
     def isolate(
-        self, function: Callable[..., Any], items: "Sequence[Any] | pa.Array", *more: Any, first: int = 0
+        self, function: Callable[..., Any], items: "Sequence[Any] | pa.Array", *constants: Any, first: int = 0
     ) -> Iterator[tuple[int, Any]]:
         """Yield what the function gives there for slices of the items, each with the position of its first item.
 
@@ -74,14 +74,14 @@ class Subprocess:
         result: Any = None
         for _ in range(CONFIRMATIONS if len(items) == 1 else 1):
             try:
-                result = self.ask(function, items, *more)
+                result = self.ask(function, items, *constants)
                 break
             except EndedError as error:
                 result = error
         if isinstance(result, EndedError) and len(items) > 1:
             half = len(items) // 2
-            yield from self.isolate(function, items[:half], *more, first=first)
-            yield from self.isolate(function, items[half:], *more, first=first + half)
+            yield from self.isolate(function, items[:half], *constants, first=first)
+            yield from self.isolate(function, items[half:], *constants, first=first + half)
         else:
             yield first, result
 

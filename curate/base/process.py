@@ -131,7 +131,7 @@ class ModelPool(Generic[Value]):
 
 
 @contextmanager
-def memory_limited(more: int) -> Iterator[None]:
+def memory_limited(max_bytes: int) -> Iterator[None]:
     """Let the process take at most so many bytes more for data: whoever asks for more fails, in any thread.
 
     Of several at a time, in threads or one in another, the highest limit holds. Where the system does not say how many
@@ -140,15 +140,15 @@ def memory_limited(more: int) -> Iterator[None]:
     if not (sizes := Path("/proc/self/statm")).exists():
         yield
         return
-    taken = int(sizes.read_text().split()[5]) * resource.getpagesize()
+    used = int(sizes.read_text().split()[5]) * resource.getpagesize()
     with _lock:
-        _limits.append(taken + more)
+        _limits.append(used + max_bytes)
         _set_limit()
     try:
         yield
     finally:
         with _lock:
-            _limits.remove(taken + more)
+            _limits.remove(used + max_bytes)
             _set_limit()
 
 
@@ -256,7 +256,7 @@ def in_threads(
     function: Callable[[Item], Result],
     items: Iterable[Item],
     backlog: Backlog | None = None,
-    of: Literal["core", "unit"] = "core",
+    pool: Literal["core", "unit"] = "core",
 ) -> Iterator[Result]:
     """Yield the function's result for each item, in order; the function must not use these `threads` itself.
 
@@ -277,7 +277,7 @@ def in_threads(
             for item in items:
                 while not backlog.add(len(waiting)):
                     yield read()
-                waiting.append(threads(of).submit(function, item))
+                waiting.append(threads(pool).submit(function, item))
             while waiting:
                 yield read()
         finally:

@@ -93,9 +93,9 @@ def describe_error(error: BaseException, package: str | None = None) -> str:
     return f"{text} at {Path(code.co_filename).name}:{line} in {code.co_name}"
 
 
-def did_you_mean(name: str, known: Iterable[str], part: Callable[[str], str] = str.lower) -> str:
+def did_you_mean(name: str, choices: Iterable[str], part: Callable[[str], str] = str.lower) -> str:
     """Return the known name whose `part` is nearest, as a hint: "did you mean 'x'? "; empty where none is near."""
-    names = {part(text): text for text in known}
+    names = {part(text): text for text in choices}
     near = difflib.get_close_matches(part(name), names, 1)
     return f"did you mean {names[near[0]]!r}? " if near else ""
 

@@ -48,10 +48,10 @@ def visible_columns(recipe: Recipe, signals: Sequence[Signal], pool: Pool) -> pa
     hidden |= {"language"} - pool.supplied - set(filled_columns(signals))
     columns = [field for field in schema.SAMPLES if field.name not in hidden]
     scores = [*list(score_schema(signals, pool))[len(schema.ALIGNED) :], *related_columns(recipe)]
-    taken = {field.name.lower() for field in scores}
-    if recipe.match and recipe.match.mode != REFERENCE and schema.LANGUAGE_KEY.name not in taken:
+    names = {field.name.lower() for field in scores}
+    if recipe.match and recipe.match.mode != REFERENCE and schema.LANGUAGE_KEY.name not in names:
         scores.append(schema.LANGUAGE_KEY)
-    sides = [] if hidden & {"width", "height"} else [field for field in schema.SIDES if field.name not in taken]
+    sides = [] if hidden & {"width", "height"} else [field for field in schema.SIDES if field.name not in names]
     return pa.schema([*columns, *scores, *sides])
 
 
@@ -79,9 +79,11 @@ def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None
             both = "columns.language names a column, and measure.language measures it"
             raise RecipeError(f"input {source.name!r}: {both}; leave one out")
     if recipe.match and recipe.match.mode != REFERENCE and "language" not in {*pool.supplied, *measured}:
-        what = f"match.mode: {recipe.match.mode} matches captions by their languages, which the recipe does not have"
-        how = "measure: {language: {}}, or a column of the pool: input: {columns: {language: NAME}}"
-        raise RecipeError(f"{what}; accepted: {how}; or match: {{mode: {REFERENCE}}}, for metadata of one language")
+        fault = f"match.mode: {recipe.match.mode} matches captions by their languages, which the recipe does not have"
+        accepted = "measure: {language: {}}, or a column of the pool: input: {columns: {language: NAME}}"
+        raise RecipeError(
+            f"{fault}; accepted: {accepted}; or match: {{mode: {REFERENCE}}}, for metadata of one language"
+        )
     supplied = {name.lower() for name in pool.scores.names}
     labels: dict[str, str] = {}
     for name, label in ((column.name, signal.label) for signal in signals for column in signal.columns):
@@ -89,9 +91,9 @@ def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None
             holder = f"{labels[name]} has" if name in labels else "every run has"
             raise RecipeError(f"measure: {label} has a column {name}, and {holder} one of that name; rename it")
         if name in supplied:
-            what = f"{label} has a column {name}, and the pool has one already; leave the signal out"
-            how = "give it another name, or choose the score columns with columns.scores, or names in join.columns"
-            raise RecipeError(f"measure: {what}, {how}")
+            fault = f"{label} has a column {name}, and the pool has one already; leave the signal out"
+            accepted = "give it another name, or choose the score columns with columns.scores, or names in join.columns"
+            raise RecipeError(f"measure: {fault}, {accepted}")
         labels[name] = label
     for name in (column.name for column in related_columns(recipe)):
         if name in schema.OWN_COLUMNS or name in labels or name in supplied:

@@ -136,15 +136,15 @@ def _not_installed(facts: RunFacts) -> list[str]:
 
 def _recipe(folder: RunStore, facts: RunFacts) -> Recipe:
     measure = facts.recipe.get("measure") or {}
-    known = {key: value for key, value in measure.items() if key not in _unknown_signals(facts)}
+    installed = {key: value for key, value in measure.items() if key not in _unknown_signals(facts)}
     selection = facts.selection.key if facts.selection else None
     recipe = {key: value for key, value in facts.recipe.items() if key != selection or key in SELECTIONS.kinds()}
     try:
-        return parse_recipe(recipe | {"measure": known}, f"{folder.url}/{RUN_FILE}")
+        return parse_recipe(recipe | {"measure": installed}, f"{folder.url}/{RUN_FILE}")
     except RecipeError as error:
         if missing := _not_installed(facts):
-            what = f"this run used package {', '.join(missing)}, which is not installed"
-            raise RecipeError(f"{folder.url}: {what}; install it ({error})") from None
-        what = f"This is a run of curate {facts.curate}, and this version does not read its recipe"
-        how = f"run the recipe again into another folder with --reuse {folder.url}"
-        raise RecipeError(f"{error}\n{what}: {how}, or open the run with curate {facts.curate}") from None
+            fault = f"this run used package {', '.join(missing)}, which is not installed"
+            raise RecipeError(f"{folder.url}: {fault}; install it ({error})") from None
+        fault = f"This is a run of curate {facts.curate}, and this version does not read its recipe"
+        remedy = f"run the recipe again into another folder with --reuse {folder.url}"
+        raise RecipeError(f"{error}\n{fault}: {remedy}, or open the run with curate {facts.curate}") from None

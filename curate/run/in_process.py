@@ -51,10 +51,10 @@ class InProcessUnits(Units):
 
     def group(self, name: str, pairs: Pairs, function: Yields, *values: Any) -> Pairs:
         assert isinstance(pairs, _Grouped)
-        known, grouped, asides = _plain(values), defaultdict(list), []
+        constants, grouped, asides = _plain(values), defaultdict(list), []
 
         def work(item: tuple[Any, list[Any]]) -> list[Any]:
-            return list(function(item[0], list(item[1]), *known))
+            return list(function(item[0], list(item[1]), *constants))
 
         for part in chain.from_iterable(self._map(work, pairs.by_key.items())):
             if isinstance(part, SideOutput):
@@ -70,27 +70,27 @@ class InProcessUnits(Units):
         return _Value(combine.reduce(chain.from_iterable(map(self.value, answers))))
 
     def each(self, name: str, items: Answer[list[Any]], function: Callable[..., W], *values: Any) -> Answer[list[W]]:
-        known = _plain(values)
-        return _Value(list(self._map(lambda item: function(item, *known), self.value(items))))
+        constants = _plain(values)
+        return _Value(list(self._map(lambda item: function(item, *constants), self.value(items))))
 
     def _do(
         self, function: Callable[..., Any], values: tuple[Any, ...], sent: Pairs | None, finish: Callable[[Any], Any]
     ) -> Iterator[Any]:
         """Yield what the function returns for each element, finished before its tables are closed."""
-        known = _plain(values)
+        constants = _plain(values)
 
         def work(element: Any) -> Any:
             unit = getattr(element, "unit", element)
             own_values = [sent.by_key.get(unit.index, [])] if isinstance(sent, _Grouped) else []
             with self._context.open_tables(unit) as tables:
-                return finish(function(tables, element, *own_values, *known))
+                return finish(function(tables, element, *own_values, *constants))
 
         return self._map(work, self.elements)
 
     def _map(self, work: Callable[[Any], Any], items: Collection[Any]) -> Iterator[Any]:
         if self._is_serial or len(items) == 1:  # one is worked on here: this thread has the memory that another frees
             return map(work, items)
-        return in_threads(work, items, of="unit")
+        return in_threads(work, items, pool="unit")
 
 
 def _plain(values: Iterable[Any]) -> list[Any]:

@@ -43,14 +43,14 @@ def naming_all_missing(recipe: Recipe) -> Iterator[None]:
         yield
     except RecipeError as error:
         text = str(error)
-        more = ""
-        for key, path, what in find_missing(recipe):
-            command = next((f"; {how}" for pattern, how in _MADE_BY.items() if re.fullmatch(pattern, key)), "")
-            if path in text or what in text:
+        others = ""
+        for key, path, missing_file in find_missing(recipe):
+            command = next((f"; {remedy}" for pattern, remedy in _MADE_BY.items() if re.fullmatch(pattern, key)), "")
+            if path in text or missing_file in text:
                 text += command
             else:
-                more += f"\n{key}: {what}{command}"
-        raise RecipeError(text + more) from None
+                others += f"\n{key}: {missing_file}{command}"
+        raise RecipeError(text + others) from None
 
 
 def find_missing(recipe: Recipe) -> list[tuple[str, str, str]]:
@@ -83,7 +83,7 @@ def place_inputs(recipe: Recipe, store: RunStore, folder: str) -> tuple[Recipe, 
     files: dict[str, str] = {}
     weights = {getattr(section, "pretrained", None) for _, _, section in recipe.measure.requested}
 
-    def place(path: str) -> str:
+    def copy(path: str) -> str:
         if "://" in path or path in weights or os.path.isdir(path):
             return path
         parent, _, name = path.rpartition("/")
@@ -93,20 +93,20 @@ def place_inputs(recipe: Recipe, store: RunStore, folder: str) -> tuple[Recipe, 
             return path
         if any(directory != parent for directory, _, _ in listed):  # a pattern in a folder's name
             return path
-        place = f"{folder}/{ids.digest([parent])[:8]}"
-        files.update({f"{place}/{file}": f"{parent}/{file}" for _, _, file in listed})
-        return f"{store.url}/{place}/{name}"
+        copy = f"{folder}/{ids.digest([parent])[:8]}"
+        files.update({f"{copy}/{file}": f"{parent}/{file}" for _, _, file in listed})
+        return f"{store.url}/{copy}/{name}"
 
-    changed = {"measure": _move(Measure.full(), recipe.measure, place)}
+    changed = {"measure": _move(Measure.full(), recipe.measure, copy)}
     if recipe.captions:
-        changed["captions"] = _move(Captions.full(), recipe.captions, place)
+        changed["captions"] = _move(Captions.full(), recipe.captions, copy)
     sizes = {path: os.path.getsize(path) for path in files.values()}
     if (total := sum(sizes.values())) > MAX_BYTES:
         largest = max(sizes, key=lambda path: sizes[path])
-        what = f"{pluralise(len(sizes), 'local file')} that other machines need take up {format_bytes(total)}"
+        fault = f"{pluralise(len(sizes), 'local file')} that other machines need take up {format_bytes(total)}"
         of_them = f"of which {largest} has {format_bytes(sizes[largest])}"
         larger = "larger ones as URLs: of a store, or file:///… in a folder that all machines share"
-        raise RecipeError(f"{what}, {of_them}; accepted: at most {format_bytes(MAX_BYTES)} in all, and {larger}")
+        raise RecipeError(f"{fault}, {of_them}; accepted: at most {format_bytes(MAX_BYTES)} in all, and {larger}")
     return recipe.model_copy(update=changed), files
 
 
@@ -117,5 +117,5 @@ def copy_inputs(files: dict[str, str], store: RunStore) -> None:
             store.write_bytes(name, file.read())
 
 
-def _move(section: Any, value: Any, place: Callable[[str], str]) -> Any:
-    return section.model_validate(json.loads(value.model_dump_json()), context=place)
+def _move(section: Any, value: Any, copy: Callable[[str], str]) -> Any:
+    return section.model_validate(json.loads(value.model_dump_json()), context=copy)

@@ -27,8 +27,8 @@ def attempt(store: RunStore, work: str, counts: Callable[[], bool] = lambda: Fal
     folder, earlier = f"{ATTEMPTS}/{work}", 0
     while earlier < MAX_ATTEMPTS and not store.write_bytes(f"{folder}/{earlier}", b"", keep=lambda: True):
         earlier += 1
-    mine = f"{folder}/{min(earlier, MAX_ATTEMPTS - 1)}"
-    with cleaned_up(partial(store.delete_file, mine)):
+    marker = f"{folder}/{min(earlier, MAX_ATTEMPTS - 1)}"
+    with cleaned_up(partial(store.delete_file, marker)):
         yield earlier
     if earlier and not counts():
         store.delete(folder)

@@ -42,7 +42,7 @@ class Checkpoints:
 
     def complete(
         self,
-        of: Any,
+        identity: Any,
         schema: pa.Schema,
         steps: Callable[[int], Iterable[pa.Table]],
         check: Callable[[], None] = lambda: None,
@@ -52,7 +52,7 @@ class Checkpoints:
         `of`, plain data, names the table, and determines it beside the key. `steps` leads from a row to tables of the
         rows from that one on, in order. `check`, called before rows are put into place, raises where none is to be.
         """
-        name = ids.digest([self._key, of])
+        name = ids.digest([self._key, identity])
         tables = self._read(name)
         rows = sum(map(len, tables))
         self._waiting[name] = rows, []

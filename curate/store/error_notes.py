@@ -23,7 +23,7 @@ _NOTES, _PLACES = 100, 5  # that are read of those that an error names; that are
 
 
 @contextmanager
-def noting_errors(folder: RunStore, place: str = "") -> Iterator[None]:
+def noting_errors(folder: RunStore, location: str = "") -> Iterator[None]:
     """Keep the message of an error, ours or a foreign kind's, that ends the block; raise a RunError that names it.
 
     With a place, such as a unit, the message says where, and of all other errors there are notes too.
@@ -33,16 +33,16 @@ def noting_errors(folder: RunStore, place: str = "") -> Iterator[None]:
             yield
     except Exception as error:
         is_ours = isinstance(error, CurateError | IsADirectoryError) or is_disk_full(error)
-        if not is_ours and (not place or os.environ.get("CURATE_DEBUG")):
+        if not is_ours and (not location or os.environ.get("CURATE_DEBUG")):
             raise
         message = describe(error) if is_ours else f"{type(error).__name__}: {error}"
         note = uuid.uuid4().hex
         with suppress(Exception):  # a folder that takes no note must not hide the error
-            values = {"place": place, "message": message, "is_ours": is_ours}
+            values = {"place": location, "message": message, "is_ours": is_ours}
             folder.write_json(f"{ERROR_NOTES}/{note}.json", values)
         may_pass = not getattr(error, "permanent", is_ours)
         kind = TransientError if may_pass else RunError
-        raise kind(f"{''.join(_say([(place, message)]))} (error note {note})") from error
+        raise kind(f"{''.join(_say([(location, message)]))} (error note {note})") from error
 
 
 def join_errors(errors: Sequence[Exception]) -> Exception:
@@ -84,9 +84,9 @@ def read_error_notes(folder: RunStore) -> tuple[list[str], bool]:
 
 def _say(failures: Iterable[tuple[str, str]]) -> Iterator[str]:
     """Yield messages, each once, after the places where it was, which it may name itself; of places and messages."""
-    places: dict[str, set[str]] = {}
-    for place, message in failures:
-        places.setdefault(message, set()).update([] if place in message else [place])
-    for message, some in places.items():
-        more = f" and {len(some) - _PLACES:,} more" if len(some) > _PLACES else ""
-        yield f"{', '.join(sorted(some)[:_PLACES])}{more}: {message}" if some else message
+    locations: dict[str, set[str]] = {}
+    for location, message in failures:
+        locations.setdefault(message, set()).update([] if location in message else [location])
+    for message, named in locations.items():
+        others = f" and {len(named) - _PLACES:,} more" if len(named) > _PLACES else ""
+        yield f"{', '.join(sorted(named)[:_PLACES])}{others}: {message}" if named else message

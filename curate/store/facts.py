@@ -366,9 +366,9 @@ class RunFacts(RunClaim):
         recipe = {**self.recipe, "dedup.against": (self.recipe.get("dedup") or {}).get("against")}
         recipe["balance.one_per"] = (self.recipe.get("balance") or {}).get("one_per")
         has = {name for name, section in recipe.items() if section is not None}.__contains__
-        place = next((place for place, rule in enumerate(self.rules) if rule.dedup), None)
+        position = next((position for position, rule in enumerate(self.rules) if rule.dedup), None)
         selection = (self.selection.key, self.selection.meaning) if self.selection else None
-        return stages.run_verdicts([rule.name for rule in self.rules], has, forgotten, place, selection)
+        return stages.run_verdicts([rule.name for rule in self.rules], has, forgotten, position, selection)
 
     @property
     def kept(self) -> int:
@@ -385,9 +385,9 @@ class RunFacts(RunClaim):
     @property
     def language_warnings(self) -> list[str]:
         """Return a sentence for each rule that dropped many short texts by their language."""
-        how = "by language, which fastText alone often gets wrong; set measure.language.short to words"
+        cause = "by language, which fastText alone often gets wrong; set measure.language.short to words"
         dropped = (self.short_texts or {}).items()
-        return [f"{name} dropped {rows:,} short texts ({rows / self.rows:.1%}) {how}" for name, rows in dropped]
+        return [f"{name} dropped {rows:,} short texts ({rows / self.rows:.1%}) {cause}" for name, rows in dropped]
 
     def changed(self, **fields: Any) -> Self:
         return self.model_copy(update=fields)
@@ -448,8 +448,8 @@ def _read(store: RunStore) -> dict[str, Any]:
     format = data.get("format", FORMAT)
     if not isinstance(format, int) or format > FORMAT:
         version = f"curate {data.get('curate')}"
-        what = f"{RUN_FILE} has format {format}, of {version}; this version reads formats up to {FORMAT}"
-        raise RunError(f"{store.url}: {what}: open the run with {version} or later")
+        reason = f"{RUN_FILE} has format {format}, of {version}; this version reads formats up to {FORMAT}"
+        raise RunError(f"{store.url}: {reason}: open the run with {version} or later")
     return data
 
 

@@ -47,8 +47,8 @@ class Record:
             return cls(table.select(schema.FORGOTTEN_ITEMS.names).cast(schema.FORGOTTEN_ITEMS))
         except (KeyError, ValueError, pa.ArrowException, DamagedError) as error:  # other columns or types, or damaged
             fault = one_line(str(error).partition("; delete it")[0])
-            what = f"is not a record of forgotten items ({fault}); restore it from a copy"
-            raise RunError(f"{folder.url}: {FORGOTTEN_FILE} {what}") from None
+            reason = f"is not a record of forgotten items ({fault}); restore it from a copy"
+            raise RunError(f"{folder.url}: {FORGOTTEN_FILE} {reason}") from None
 
     @classmethod
     def read_checked(cls, folder: RunStore) -> "Record":
@@ -102,8 +102,8 @@ class Record:
 
     @cached_property
     def digest(self) -> str:
-        place = self.table.column_names.index("time")
-        return ids.table_digest(self.table.set_column(place, "time", self.table["time"].cast(pa.int64())))
+        position = self.table.column_names.index("time")
+        return ids.table_digest(self.table.set_column(position, "time", self.table["time"].cast(pa.int64())))
 
     @property
     def facts(self) -> ForgottenFacts:
@@ -138,11 +138,11 @@ class Record:
         for kind in KINDS:
             fresh = np.flatnonzero(~self.items.holds(kind, items[kind]))
             values = ids.hex_strings(items[kind][fresh].tobytes(), WIDTHS[kind])
-            why = pa.repeat(origin, len(fresh)) if isinstance(origin, str) else origin[kind].take(pa.array(fresh))
+            reasons = pa.repeat(origin, len(fresh)) if isinstance(origin, str) else origin[kind].take(pa.array(fresh))
             counts = np.zeros(len(fresh), np.int64) if rows is None else np.asarray(rows[kind], np.int64)[fresh]
             parts.append(
                 pa.table(
-                    {"kind": pa.repeat(kind, len(fresh)), "value": values, "origin": why, "rows": pa.array(counts)}
+                    {"kind": pa.repeat(kind, len(fresh)), "value": values, "origin": reasons, "rows": pa.array(counts)}
                 )
             )
         table = pa.concat_tables(parts)

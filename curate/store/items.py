@@ -96,15 +96,15 @@ class Items:
 
     def holds(self, kind: str, values: Hashes) -> npt.NDArray[np.bool_]:
         """Return which of the values are among the items."""
-        known = self[kind]
-        if not len(known):
+        hashes = self[kind]
+        if not len(hashes):
             return np.zeros(len(values), bool)
-        return np.asarray(known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values)
+        return np.asarray(hashes[np.minimum(np.searchsorted(hashes, values), len(hashes) - 1)] == values)
 
     def count(self, kind: str, values: Hashes) -> I64:
         """Return how often each of the items is among the values, in any order (int64[items])."""
-        known = self[kind]
-        return np.bincount(np.searchsorted(known, values[self.holds(kind, values)]), minlength=len(known))
+        hashes = self[kind]
+        return np.bincount(np.searchsorted(hashes, values[self.holds(kind, values)]), minlength=len(hashes))
 
     def has_image(self, digest: bytes) -> bool:
         return bool(self.holds("sha256", as_hashes([digest], "sha256"))[0])

@@ -143,10 +143,10 @@ def take_lease(store: RunStore, holder: Holder, may_end: MayEnd | None) -> None:
     check_free(store, held, may_end)
     number = max(before, default=0) + 1
     is_put = store.write_json(_file(number), holder.model_dump(), keep=lambda: True)
-    now, known = read_leases(store), {holder.id, *(other.id for other in before.values())}
+    now, old_ids = read_leases(store), {holder.id, *(other.id for other in before.values())}
     if is_put:  # whatever a listing from before says
         now[number] = holder
-    if others := [other for other in now.values() if other.id not in known]:  # from a moment ago
+    if others := [other for other in now.values() if other.id not in old_ids]:  # from a moment ago
         end_lease(store, holder.id)
         raise held_error(store, others[-1])
     if all(other.id != holder.id for other in now.values()):  # another had it for a moment
@@ -208,7 +208,7 @@ def renewing(store: RunStore, lease: str) -> Iterator[None]:
                     renew_lease(store, lease)
                 except RunError as error:
                     _lost[lease] = error
-                except Exception as error:  # of any library's: it lasts for more than one attempt
+                except OSError as error:  # it lasts for more than one attempt
                     _log.warning("%s: the lease was not renewed: %s", store.url, one_line(error, 200))
             ended.wait(BETWEEN)
 

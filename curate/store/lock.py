@@ -149,23 +149,21 @@ def _acquire(store: RunStore, kept: int | None) -> IO[str]:
             if failed == _ATTEMPTS:
                 raise
             continue  # the one before removed its folder
-        try:
+        with ExitStack() as stack:
+            stack.callback(file.close)
             if (other := _lock(file, fcntl.LOCK_EX)) and _lock(file, fcntl.LOCK_SH):
                 raise held_error(store, other)
-        except BaseException:
-            file.close()
-            raise
-        if not other and _is_at(file, path):  # else the one before removed it, and it locks nobody out
-            return file
-        file.close()
+            if not other and _is_at(file, path):  # else the one before removed it, and it locks nobody out
+                stack.pop_all()
+                return file
         if other:  # it is shared: somebody asks who holds it (`find_holder`), for a moment
             time.sleep(0.01)
 
 
-def _lock(file: IO[str], how: int) -> Holder | None:
+def _lock(file: IO[str], mode: int) -> Holder | None:
     """Lock the file, where its disk has locks; return another who holds it."""
     try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
+        fcntl.flock(file, mode | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _NO_LOCKS:
             return None

@@ -106,8 +106,8 @@ class Lines:
         """Return the rows of files whose path begins and ends so, by the rest of the path with its end."""
         table, paths = self.table, self.table["path"]
         is_one = pc.and_(pc.and_(pc.starts_with(paths, top), pc.ends_with(paths, suffix)), table["rows"].is_valid())
-        some = table.filter(is_one).select(["path", "rows"]).to_pydict()
-        return {path.removeprefix(top): rows for path, rows in zip(*some.values(), strict=True)}
+        columns = table.filter(is_one).select(["path", "rows"]).to_pydict()
+        return {path.removeprefix(top): rows for path, rows in zip(*columns.values(), strict=True)}
 
 
 def write_manifest(folder: RunStore, lines: Lines) -> None:

@@ -23,7 +23,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from typing import IO, Any
@@ -274,11 +274,10 @@ class RunStore(StoredFiles):
         whether the run is published, of which nothing is replaced.
         """
         group = StagedGroup(self.url, self.storage)
-        try:
+        with ExitStack() as stack:
+            stack.callback(self.delete, group.folder)
             yield group
-        except BaseException:
-            self.delete(group.folder)
-            raise
+            stack.pop_all()
         if not self._commit_once(name, group.staged, group, is_done):
             group.staged.clear()
 

@@ -115,7 +115,7 @@ class StoredFiles:
                 return None
 
     @contextmanager
-    def _asking(self, name: str, what: str = "read") -> Iterator[None]:
+    def _asking(self, name: str, action: str = "read") -> Iterator[None]:
         """Raise what a store's library raises, of whatever kind, as OSError that names the file."""
         try:
             yield
@@ -124,7 +124,7 @@ class StoredFiles:
         except Exception as error:
             if isinstance(error, OSError) and (self.is_local or self.path(name) in str(error)):
                 raise
-            raise OSError(f"{self.path(name)}: cannot be {what}: {str(error) or type(error).__name__}") from error
+            raise OSError(f"{self.path(name)}: cannot be {action}: {str(error) or type(error).__name__}") from error
 
     def size(self, name: str) -> int:
         return int(self._reads.size(self.path(name)))

@@ -6,6 +6,7 @@ be read.
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cached_property, partial
 from itertools import accumulate
 from typing import Any, Self, TypeVar
@@ -62,16 +63,15 @@ class TableFile:
         """`source` is the open file, closed with this one; `read_again` gives all its bytes, or raises OSError."""
         self._path, self._source, self._read_again = path, source, read_again
         self._columns: dict[str, pa.ChunkedArray] = {}
-        try:
+        with ExitStack() as stack:
+            stack.callback(self.close)
             size = self._source.seek(0, os.SEEK_END)
             self._source.seek(0)
             if size <= SMALL:
                 with self._source as file:
                     self._source = pa.BufferReader(file.read())
             self._file = self._parsed(lambda: _open_parquet(self._source))
-        except BaseException:
-            self.close()
-            raise
+            stack.pop_all()
         self.rows: int = self._file.metadata.num_rows
         self._metadata: Mapping[bytes, bytes] = self._file.metadata.metadata or {}
 

@@ -78,9 +78,9 @@ class UnitTables:
         tables = {"samples": of_samples, "scores": scores, "matches": of_matches}
         tables["related"] = {*others} - scores - of_matches
         read: dict[str, Any] = {}
-        for place, has in tables.items():
+        for source, has in tables.items():
             if names := [name for name in columns if name in has - {*of_sides}]:
-                read.update(zip(names, self.read(place, names).columns, strict=True))
+                read.update(zip(names, self.read(source, names).columns, strict=True))
         for name in of_sides:
             read[name] = _OF_SIDES[name](*self.read("samples", ["width", "height"]).columns)
         return pa.table(read) if read else self.read("samples", ["row"])
@@ -206,10 +206,10 @@ def _text(note: dict[str, Any] | None) -> str | None:
 def as_made(rows: pa.Table) -> pa.Table:
     """Return a table with its lists as they were before Parquet renamed their items: equal tables give equal bytes."""
     columns = rows.schema
-    for place, column in enumerate(columns):
+    for index, column in enumerate(columns):
         if isinstance(column.type, pa.ListType | pa.FixedSizeListType):
             size = column.type.list_size if isinstance(column.type, pa.FixedSizeListType) else -1
-            columns = columns.set(place, column.with_type(pa.list_(column.type.value_type, size)))
+            columns = columns.set(index, column.with_type(pa.list_(column.type.value_type, size)))
     return rows.cast(columns)
 
 
@@ -276,11 +276,11 @@ class ChunkTables(UnitTables):
         return table_file(table, *self.chunk)
 
     def _ask(self, table: str, question: Callable[[TableFile], Answer]) -> Answer:
-        index, place = self._index(table), self.unit - self.chunk.first
-        first, count = sum(index.rows[:place]), index.rows[place]
+        index, position = self._index(table), self.unit - self.chunk.first
+        first, count = sum(index.rows[:position]), index.rows[position]
         number = bisect_right(index.ends, first) if count else 0
         rows = self._group(table, number).slice(first - index.ends[number - 1] if number else first, count)
-        return question(TableFile.of(rows, footer_metadata(index.keys[place], index.notes[place])))
+        return question(TableFile.of(rows, footer_metadata(index.keys[position], index.notes[position])))
 
     def _group(self, table: str, number: int) -> pa.Table:
         """Return a row group of the chunk's file. Each table's last one stays in memory: units mostly come in order."""

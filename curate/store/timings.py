@@ -108,7 +108,7 @@ def write_records() -> None:
             continue
         try:
             folder.log(STEPS_LOG, ",".join(records))
-        except BaseException:
+        except OSError:
             with _lock:  # a store's log has the line still, and puts it with the next one
                 _waiting.setdefault(url, (folder, []))[1][:0] = records if folder.is_local else [""]
             raise
@@ -152,8 +152,8 @@ def sum_used(records: Records, lines: Lines) -> list[UsedFacts]:
         if record["cpu"] and int(record["rows"] or 0):
             rates.setdefault(record["step"], []).append((int(record["cpu"]), int(record["rows"])))
     kinds = {s.name: {kind: used[s.name, kind] for kind in UsedFacts.kinds() if used[s.name, kind]} for s in STAGES}
-    spread = {step: _spread(some) for step, some in rates.items()}
-    return [UsedFacts(step=step, spread=spread.get(step), **of) for step, of in kinds.items() if of]
+    spread = {step: _spread(pairs) for step, pairs in rates.items()}
+    return [UsedFacts(step=step, spread=spread.get(step), **values) for step, values in kinds.items() if values]
 
 
 def _spread(pairs: list[tuple[int, int]]) -> float | None:
@@ -181,8 +181,8 @@ def sum_timings(records: Records) -> list[StepFacts]:
             times[record["name"]] = max(times.get(record["name"], took), took, key=lambda pair: pair[0])
     facts = []
     for step, times in by_step.items():
-        known = [rows for _, rows in times.values() if rows is not None]
+        counted = [rows for _, rows in times.values() if rows is not None]
         seconds = sum(milliseconds for milliseconds, _ in times.values()) / 1000
-        rows = sum(known) if len(known) == len(times) else None
+        rows = sum(counted) if len(counted) == len(times) else None
         facts += [StepFacts(step=step, units=len(times), rows=rows, seconds=seconds)] if times else []
     return facts

@@ -43,12 +43,12 @@ _KEPT = _Kept()
 
 
 @contextmanager
-def logged(store: RunStore, place: str) -> Iterator[None]:
+def logged(store: RunStore, location: str) -> Iterator[None]:
     """Log what the process says while the block works at a place, a unit mostly, and the error that ends it."""
     thread = threading.get_ident()
     logging.basicConfig()  # to standard error, where nothing else was set up: as without a handler
     logging.getLogger().addHandler(_KEPT)
-    _KEPT.places[thread] = place
+    _KEPT.places[thread] = location
     try:
         yield
     except Exception as error:
@@ -60,7 +60,7 @@ def logged(store: RunStore, place: str) -> Iterator[None]:
             _KEPT.is_new = False
             try:
                 store.write_bytes(f"{LOGS}/{platform.node()}-{os.getpid()}.log", "".join([*_KEPT.lines]).encode())
-            except Exception:  # of any library's: work is not lost for want of a log
+            except OSError:  # work is not lost for want of a log
                 _KEPT.is_new = True
 
 

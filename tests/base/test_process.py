@@ -179,7 +179,7 @@ def test_a_cache_makes_values_of_two_keys_at_the_same_time() -> None:
         both.wait(60)
         return key
 
-    assert list(in_threads(lambda key: cache.get(key, lambda: make(key)), "ab", of="unit")) == ["a", "b"]
+    assert list(in_threads(lambda key: cache.get(key, lambda: make(key)), "ab", pool="unit")) == ["a", "b"]
 
 
 def test_a_maker_may_wait_for_a_thread_that_uses_the_cache() -> None:

@@ -74,6 +74,6 @@ def split_by(values: npt.NDArray[Any], numbers: npt.NDArray[np.integer], count: 
 def concat_small(tables: Iterable[pa.Table]) -> pa.Table:
     """Concatenate tables, of which there may be thousands: some at a time, since one of few rows takes kilobytes."""
     tables, parts = iter(tables), []
-    while some := list(islice(tables, _TOGETHER)):
-        parts.append(pa.concat_tables(some).combine_chunks())
+    while group := list(islice(tables, _TOGETHER)):
+        parts.append(pa.concat_tables(group).combine_chunks())
     return pa.concat_tables(parts).combine_chunks()

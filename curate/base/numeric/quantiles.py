@@ -119,11 +119,11 @@ class Radix:
             n = total if base is None else base
             rank = min(int(n * self.fraction) if self.rows is None else self.rows - 1, total - 1)
         at_least = np.cumsum(histogram[::-1])
-        place = int(np.searchsorted(at_least, rank, side="right"))
-        if place == len(histogram):
+        digit = int(np.searchsorted(at_least, rank, side="right"))
+        if digit == len(histogram):
             raise ValueError(f"rank {rank} is not among the {int(at_least[-1])} keys counted: other data than before")
-        above = int(at_least[place - 1]) if place else 0
-        prefix = self.prefix << self._next | (len(histogram) - 1 - place)
+        above = int(at_least[digit - 1]) if digit else 0
+        prefix = self.prefix << self._next | (len(histogram) - 1 - digit)
         return replace(self, prefix=prefix, bits=self.bits + self._next, rank=rank - above, total=total)
 
 
