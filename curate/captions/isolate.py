@@ -1,10 +1,10 @@
 """A unit that killed its workers, captioned by subprocesses: what ends one is found, and all else goes on.
 
-Models that work in the worker's process may end it: engines of that kind, and the detector of regions. What they are to
-do goes to subprocesses, in batches; one that ends its process is halved, down to the one request or image that does:
-it fails with reason `worker_died`. Where nothing alone ends a process, and workers are killed all the same before any
-more of the unit is done, all of it fails, and answers in parts stay. The next start of the run asks again, as for all
-that failed: in subprocesses at once.
+Models that work in the worker's process may end it: engines of that kind, and the detector of regions. Their requests
+go to subprocesses, in batches; one that ends its process is halved, down to the one request or image that does: it
+fails with reason `worker_died`. Where nothing alone ends a process, and workers are killed all the same before any more
+of the unit is done, all of it fails, and answers in parts stay. The next start of the run asks again, as for all that
+failed: in subprocesses at once.
 """
 
 import threading
@@ -68,7 +68,7 @@ class IsolatedCaptioning:
         if not (spec.section.is_local or self.is_over):
             return open_engine(spec, engine_id)
         process = self._process(engine_id, open_engine, spec)
-        return _IsolatedEngine(engine_id, lambda requests: self._each(process, _answer, requests))
+        return _IsolatedEngine(engine_id, partial(self._each, process, Engine.ask))
 
     def find_regions(
         self, images: Iterable[bytes | None], phrases: pa.Array, detector: ZeroShotDetector, threshold: float
@@ -84,15 +84,17 @@ class IsolatedCaptioning:
         """Return the process of a model, which begins once it is asked."""
         return self._processes.setdefault(model, Subprocess(f"work with {model} alone", begin, options, model))
 
-    def _each(self, process: Subprocess, function: Callable[..., Any], items: Sequence[Any], *more: Any) -> list[Any]:
+    def _each(self, process: Subprocess, function: Callable[..., Any], items: Sequence[Any], *rest: Any) -> list[Any]:
         """Return what a function gives for each item in a process; for one that ends it, the error as text."""
         if self.is_over:
             return [f"{self._killed} no request or image alone does it"] * len(items)
         answers = list[Any]()
-        for _, part in process.isolate(function, items, *more):
-            is_dead = isinstance(part, EndedError)
-            self.has_fault |= is_dead
-            answers += [f"{self._killed} a process that had it alone {part}"] if is_dead else part
+        for _, part in process.isolate(function, items, *rest):
+            if isinstance(part, EndedError):
+                self.has_fault = True
+                answers.append(f"{self._killed} a process that had it alone {part}")
+            else:
+                answers += part
         return answers
 
 
@@ -108,12 +110,8 @@ class _IsolatedEngine(Engine):
         pass
 
     def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        for place, answer in enumerate(self._ask(requests)):
-            yield place, Answer(None, answer) if isinstance(answer, str) else answer
-
-
-def _answer(engine: Engine, requests: Sequence[Request]) -> list[Answer]:
-    return engine.ask(requests)
+        for index, answer in enumerate(self._ask(requests)):
+            yield index, Answer(None, answer) if isinstance(answer, str) else answer
 
 
 def _detect(detector: ZeroShotDetector, items: Sequence[tuple[bytes | None, Any]], threshold: float) -> list[Any]:

@@ -52,11 +52,11 @@ class Box(NamedTuple):
     score: float  # how likely, above the threshold, up to 1
 
 
-def sample_phrases(phrases: pa.Array, uids: pa.Array, most: int, seed: int = 0) -> pa.Array:
-    """Return at most `most` phrases a row (distinct; null stays), in order, by hash64(uid NUL phrase NUL seed)."""
+def sample_phrases(phrases: pa.Array, uids: pa.Array, max_phrases: int, seed: int = 0) -> pa.Array:
+    """Return at most so many phrases a row (distinct; null stays), in order, by hash64(uid NUL phrase NUL seed)."""
     rows = []
     for uid, names in zip(uids.to_pylist(), phrases.to_pylist(), strict=True):
-        drawn = sorted(names or (), key=lambda name: ids.hash64(f"{uid}\0{name}\0{seed}"))[:most]
+        drawn = sorted(names or (), key=lambda name: ids.hash64(f"{uid}\0{name}\0{seed}"))[:max_phrases]
         rows.append(None if names is None else [name for name in names if name in drawn])
     return pa.array(rows, pa.list_(pa.string()))
 
@@ -79,22 +79,26 @@ def find_regions(
     while rows := list(islice(waiting, detector.batch)):
         regions: list[list[dict[str, Any]] | None] = [None] * len(rows)
         errors: list[str | None] = [None] * len(rows)
-        opened = []
-        for place, (data, queries) in enumerate(rows):
-            if data is None and queries is not None:
-                errors[place] = "no_image: the sample has none"
-            elif data is not None and queries is not None:
-                try:
-                    opened.append((place, open_picture(data), queries))
-                    regions[place] = []
-                except Exception as error:  # of many kinds, as each format raises its own
-                    errors[place] = f"no_image: {_line(error)}"
-        shown = [image for image in opened if image[2]]
-        for (place, _, queries), boxes in zip(shown, in_halves(shown, detect), strict=True):
+        shown = []
+        for index, (data, queries) in enumerate(rows):
+            if queries is None:
+                continue
+            if data is None:
+                errors[index] = "no_image: the sample has none"
+                continue
+            try:
+                picture = open_picture(data)
+            except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
+                errors[index] = f"no_image: {_line(error)}"
+                continue
+            regions[index] = []
+            if queries:
+                shown.append((index, picture, queries))
+        for (index, _, queries), boxes in zip(shown, in_halves(shown, detect), strict=True):
             if isinstance(boxes, Exception):
-                regions[place], errors[place] = None, f"engine: {_line(boxes)}"
+                regions[index], errors[index] = None, f"engine: {_line(boxes)}"
             else:
-                regions[place] = [{"bbox": b.corners, "phrase": queries[b.query], "score": b.score} for b in boxes]
+                regions[index] = [{"bbox": b.corners, "phrase": queries[b.query], "score": b.score} for b in boxes]
         yield pa.table({"regions": regions, "error": errors}, schema=DETECTED)
 
 
@@ -130,8 +134,8 @@ class ZeroShotDetector:
         with self._loaded.use() as loaded, torch.inference_mode():
             boxes, scores = (part.float().cpu() for part in loaded.look(pictures, queries))
         kept = []
-        for picture, phrases, at, of in zip(pictures, queries, boxes, scores, strict=True):
-            best, best_queries = of[:, : len(phrases)].max(dim=-1)
+        for picture, phrases, at, of_boxes in zip(pictures, queries, boxes, scores, strict=True):
+            best, best_queries = of_boxes[:, : len(phrases)].max(dim=-1)
             half, size = at[:, 2:] / 2, torch.tensor(picture.size)
             # OWLv2 sees a square, padded at the right and at the bottom.
             seen = size.max().repeat(4) if loaded.family == "owlv2" else size.repeat(2)
@@ -158,11 +162,11 @@ class _Loaded(NamedTuple):
         config = self.model.config  # how many tokens a query may have, or all queries together
         if self.family == "grounding-dino":  # its queries are one text, which full stops part
             texts = [[query.replace(".", " ") for query in phrases] for phrases in texts]
-            how = {"padding": True, "max_length": config.max_text_len}
+            limits = {"padding": True, "max_length": config.max_text_len}
         else:
-            how = {"padding": "max_length", "max_length": config.text_config.max_position_embeddings}
+            limits = {"padding": "max_length", "max_length": config.text_config.max_position_embeddings}
         files = {"images": list(pictures), "text": texts}
-        inputs = self.processor(**files, return_tensors="pt", truncation=True, **how).to(self.device)
+        inputs = self.processor(**files, return_tensors="pt", truncation=True, **limits).to(self.device)
         inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
         outputs = self.model(**inputs)
         scores = outputs.logits.float().sigmoid()
@@ -170,7 +174,7 @@ class _Loaded(NamedTuple):
             scores = self._by_phrase(scores, inputs["input_ids"], max(map(len, queries)))
         return outputs.pred_boxes, scores
 
-    def _by_phrase(self, scores: Any, tokens: Any, most: int) -> Any:
+    def _by_phrase(self, scores: Any, tokens: Any, max_phrases: int) -> Any:
         """Return each phrase's score: its best token's."""
         import torch
 
@@ -178,8 +182,8 @@ class _Loaded(NamedTuple):
         stops = tokens == names.convert_tokens_to_ids(".")
         words = ~(stops | torch.isin(tokens, torch.tensor(names.all_special_ids, device=tokens.device)))
         phrase = stops.cumsum(dim=-1)  # of each token: how many full stops are before it
-        of_phrases = scores.new_zeros((*scores.shape[:2], most))
-        for i in range(most):
+        of_phrases = scores.new_zeros((*scores.shape[:2], max_phrases))
+        for i in range(max_phrases):
             is_its_word = (words & (phrase == i))[:, None, :]
             of_phrases[..., i] = scores[..., : tokens.shape[1]].where(is_its_word, 0).amax(dim=-1)
         return of_phrases
@@ -225,33 +229,32 @@ def write_regions(
     detection = [model, options.threshold, options.queries, settings.seed]
     determining = (rows.table[name].to_pylist() for name in ("uid", "sha256", "caption"))
     digests = [ids.digest([*row, *detection]) for row in zip(*determining, strict=True)]
-    english = [language in ("en", None) for language in rows.table["language"].to_pylist()]
-    known: dict[str, Any] = {}  # the regions of earlier runs, but for what failed or was not English
-    for of_unit in reversed(list(tables.locations)):
-        if of_unit.exists("regions"):
-            known |= {row["digest"]: row["regions"] for row in of_unit.read("regions").to_pylist() if not row["error"]}
-    failed = {}
+    languages = rows.table["language"].to_pylist()
+    english = [digest if code in ("en", None) else None for code, digest in zip(languages, digests, strict=True)]
+    # Regions and error of each digest; of earlier runs but for what failed or was not English
+    found: dict[str | None, tuple[Any, str | None]] = {None: (None, NOT_ENGLISH)}
+    for other in reversed(list(tables.locations)):
+        if other.exists("regions"):
+            earlier = other.read("regions", ["digest", "regions", "error"]).to_pylist()
+            found |= {row["digest"]: (row["regions"], None) for row in earlier if not row["error"]}
     checkpoints = Checkpoints(tables.store, "regions", tables.unit, key)
-    missing = [place for place, digest in enumerate(digests) if english[place] and digest not in known]
-    if missing:
-        places = np.array(missing, np.int64)
-        phrases = noun_phrases(rows.column("caption").take(places))
-        phrases = sample_phrases(phrases, rows.column("uid").take(places), options.queries, settings.seed)
+    missing = np.flatnonzero([digest not in found for digest in english])
+    if len(missing):
+        phrases = noun_phrases(rows.column("caption").take(missing))
+        phrases = sample_phrases(phrases, rows.column("uid").take(missing), options.queries, settings.seed)
         detector = open_detector(options, model)
 
         def steps(first: int) -> Iterator[pa.Table]:
-            files = images.images(rows.rows[places[first:]])
+            files = images.images(rows.rows[missing[first:]])
             return find(files, phrases[first:], detector, options.threshold)
 
-        detected = checkpoints.complete([digests[place] for place in missing], DETECTED, steps, on_progress)
-        for place, regions, error in zip(missing, *(column.to_pylist() for column in detected.columns), strict=True):
-            known[digests[place]], failed[digests[place]] = regions, error
-    of_rows = list(zip(english, digests, strict=True))
-    errors = [failed.get(digest) if is_english else NOT_ENGLISH for is_english, digest in of_rows]
-    boxes = [known[digest] if is_english else None for is_english, digest in of_rows]
-    uids, models = rows.table["uid"].to_pylist(), [model] * len(boxes)
-    columns: dict[str, list[Any]] = {"uid": uids, "digest": digests, "regions": boxes, "model": models, "error": errors}
-    written = pa.table(columns, schema=schema.REGIONS)
+        missing_digests = [digests[index] for index in missing]
+        detected = checkpoints.complete(missing_digests, DETECTED, steps, on_progress)
+        pairs = zip(detected["regions"].to_pylist(), detected["error"].to_pylist(), strict=True)
+        found |= zip(missing_digests, pairs, strict=True)
+    boxes, errors = [found[digest][0] for digest in english], [found[digest][1] for digest in english]
+    columns: list[Any] = [rows.table["uid"], digests, boxes, [model] * len(boxes), errors]
+    written = pa.table(dict(zip(schema.REGIONS.names, columns, strict=True)), schema=schema.REGIONS)
     note = {"content": ids.table_digest(written.select(["uid", "digest", "error"]))}
     tables.write("regions", written, key, note, is_final=not any(map(is_failure, errors)))
     checkpoints.delete()

@@ -50,13 +50,13 @@ class Rows(RowFacts):
                     first.setdefault(uid, text)
         return replace(self, sources=pa.array(map(first.get, to_texts(self.table["uid"])), pa.string()))
 
-    def places(self, uids: Sequence[str]) -> I64:
-        """Return the place of each uid's row among these."""
+    def indices(self, uids: Sequence[str]) -> I64:
+        """Return the index of each uid's row among these."""
         return np.array([self._of_uid[uid] for uid in uids], np.int64)
 
     @cached_property
     def _of_uid(self) -> dict[str, int]:
-        return {uid: place for place, uid in enumerate(to_texts(self.table["uid"]))}
+        return {uid: index for index, uid in enumerate(to_texts(self.table["uid"]))}
 
     def column(self, name: str) -> pa.Array:
         return self.table[name].combine_chunks()

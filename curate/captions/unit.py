@@ -2,12 +2,12 @@
 
 In: the unit's kept rows, engines. Out: `answers`, one row a request, as engines returned them; `captions`, likewise:
 see `Captions.gives`; `gate` is null without an answer. Sections follow each other, since a text may be made of an
-earlier one's; what takes long is in parts from minute to minute, answers before what follows from them.
+earlier one's.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,12 +19,12 @@ from curate.base.errors import TransientError
 from curate.base.numeric.arrays import F32, I64
 from curate.base.numeric.vectors import embedding_matrix, normalised
 from curate.base.process import cleaned_up
+from curate.captions import regions
 from curate.captions.engines import open_engine
 from curate.captions.gates.gate import Candidates, Entries, Scores, run_gates
 from curate.captions.gates.measured import entry_weights
 from curate.captions.gates.text_columns import to_texts
 from curate.captions.isolate import IsolatedCaptioning, isolating
-from curate.captions.regions import find_regions, write_regions
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
 from curate.captions.work import Captioned, check_requests, sum_unit
@@ -36,24 +36,21 @@ from curate.pool.plan import Unit
 from curate.pool.reread import UnitRereader
 from curate.recipe.captions import Task
 from curate.recipe.source import find_source
+from curate.run import units as steps
 from curate.run.context import RunContext
-from curate.run.units import Answer as UnitsAnswer
-from curate.run.units import Units
 from curate.signals.registry import load_encoder_of
 from curate.store import checkpoints
-from curate.store.checkpoints import Checkpoints, begun_files
-from curate.store.layout import unit_parts
 from curate.store.tables import OpenTables, UnitTables
 from curate.store.timings import time_step
 
-_STEP_ROWS = 2048  # requests that are judged at a time, see `Checkpoints`
+_BATCH_ROWS = 2048  # answers that are judged at a time
 _MAX_ANSWER = 20_000  # characters of an answer that are looked at: what is longer is no caption
 _NO_IMAGE = Answer(None, "no_image: the input ends before its row")
 
 
 def caption(
-    units: Units, context: RunContext, audit: UnitsAnswer, counts: UnitsAnswer | None
-) -> tuple[UnitsAnswer, UnitsAnswer]:
+    units: steps.Units, context: RunContext, audit: steps.Answer, counts: steps.Answer | None
+) -> tuple[steps.Answer, steps.Answer]:
     """Write the captions of each unit, once `audit`, of all units, says that the pool is not too damaged.
 
     `counts` are the survivors' (int64[entries]), None without match. Returns the audit, once all texts are written and
@@ -82,9 +79,11 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
         rows, images = Rows.read(tables, counts), UnitRereader(unit, find_source(settings.sources, unit.source), tables)
         with isolating(settings, tables) as (isolated, on_progress):
             if not has_regions:
-                find = isolated.find_regions if isolated else find_regions
-                write_regions(settings, tables, images, rows, key, find, on_progress)
-            _UnitWork(settings, tables, rows, images, key, isolated, on_progress).write_tables(has_answers, is_new)
+                find = isolated.find_regions if isolated else regions.find_regions
+                regions.write_regions(settings, tables, images, rows, key, find, on_progress)
+            work = _UnitWork(settings, tables, rows, images, key, isolated)
+            texts = None if has_answers else work.write_answers(is_new, on_progress)
+            work.write_texts(work.judge_all() if texts is None else texts)
     return sum_unit(settings, unit, tables)
 
 
@@ -93,129 +92,97 @@ def _texts_key(key: str, tables: UnitTables) -> str:
     return ids.digest([key, tables.note("answers").get("content")])
 
 
+@dataclass(frozen=True)
 class _UnitWork:
     """A unit whose requests are sent, and whose answers are judged."""
 
-    def __init__(
-        self,
-        settings: CaptionSettings,
-        tables: UnitTables,
-        rows: Rows,
-        images: UnitRereader,
-        key: str,
-        isolated: IsolatedCaptioning | None,
-        on_progress: Callable[[], None],
-    ) -> None:
-        """`key` is that of `answers`; `on_progress` is called once answers, or what follows from them, are in parts."""
-        self._settings, self._tables, self._rows, self._images, self._key = settings, tables, rows, images, key
-        self._on_progress = on_progress
-        self._open, self._is_over = (isolated.open_engine, isolated.is_over) if isolated else (open_engine, False)
-        self._parts = begun_files(tables.store, unit_parts("answers", tables.unit))
-        self._judged = Checkpoints(tables.store, "answers", tables.unit, key, self._parts)
+    settings: CaptionSettings
+    tables: UnitTables
+    rows: Rows
+    images: UnitRereader
+    key: str  # of `answers`
+    isolated: IsolatedCaptioning | None
 
-    def write_tables(self, has_answers: bool, is_new: bool) -> None:
-        """Write `answers`, unless they are current, and `captions`. `is_new`: no table is there.
-
-        Raises TransientError as `_put`.
-        """
-        texts = None if has_answers else self._write_answers(is_new)
-        if texts is None:
-            answers = self._tables.read("answers")
-            texts = self._make(lambda task, _: _of_task(answers, task))[1]
-        self._put(texts)
-        if not self._is_over:  # else answers in parts are for the next start
-            self._judged.delete()
-
-    def _write_answers(self, is_new: bool) -> pa.Table | None:
+    def write_answers(self, is_new: bool, on_progress: Callable[[], None]) -> pa.Table | None:
         """Send the requests that are not cached, and write `answers`; return their texts, None if others are there."""
-        cache = AnswerCache(self._tables, self._settings.reuse, self._parts, is_new, self._on_progress)
+        cache = AnswerCache(self.tables, self.settings.reuse, is_new, on_progress)
         with cleaned_up(cache.flush):
-            answers, texts = self._make(lambda task, rows: self._answer(task, rows, cache), cache.flush)
+            answers, texts = self._make(lambda task, rows: self._answer(task, rows, cache))
             note = {"content": ids.table_digest(answers)}
             # Without their key they are written again by the next start, and what failed is sent again.
             is_final = answers["error"].null_count == len(answers)
-            is_put = self._tables.write("answers", answers, self._key, note, is_final)
-            if not self._is_over:
+            is_put = self.tables.write("answers", answers, self.key, note, is_final)
+            if not (self.isolated and self.isolated.is_over):  # else answers in parts are for the next start
                 cache.delete_parts()
         return texts if is_put else None
 
-    def _put(self, texts: pa.Table) -> None:
+    def judge_all(self) -> pa.Table:
+        """Return the texts of the `answers` that are there."""
+        answers = self.tables.read("answers")
+        return self._make(lambda task, _: _of_task(answers, task))[1]
+
+    def write_texts(self, texts: pa.Table) -> None:
         """Write `captions`.
 
         Raises TransientError where the answers that they are of were replaced, by an attempt of another start of the
         run: one of the two was cut off meanwhile.
         """
-        tables, key = self._tables, _texts_key(self._key, self._tables)
+        tables, key = self.tables, _texts_key(self.key, self.tables)
         now = UnitTables(tables.store, tables.unit)
         replaced = TransientError(f"{tables.store.path(tables.file('answers'))}: another start replaced it; run again")
 
-        def stays() -> bool:
-            if _texts_key(self._key, now) != key:
+        def keep() -> bool:
+            if _texts_key(self.key, now) != key:
                 raise replaced
             return now.keep("captions", key)
 
         note = {"content": ids.table_digest(texts.select(["uid", "kind", "style", "ordinal", "text", "gate"]))}
-        if not tables.write("captions", texts, key, note, keep=stays) and tables.key("captions") != key:
+        if not tables.write("captions", texts, key, note, keep=keep) and tables.key("captions") != key:
             raise replaced
 
-    def _make(
-        self, answer: Callable[[Task, Rows], pa.Table], check: Callable[[], None] = lambda: None
-    ) -> tuple[pa.Table, pa.Table]:
+    def _make(self, answer: Callable[[Task, Rows], pa.Table]) -> tuple[pa.Table, pa.Table]:
         """Return the rows of `answers` that are got for each section, in order, and those of `captions`."""
-        rows, answers, texts = self._rows, schema.ANSWERS.empty_table(), schema.CAPTIONS.empty_table()
-        for task in self._settings.captions.tasks:
+        rows, answers, texts = self.rows, schema.ANSWERS.empty_table(), schema.CAPTIONS.empty_table()
+        for task in self.settings.captions.tasks:
             rows = rows.with_sources(texts, task.section.source)
-            of_task = answer(task, rows)
-            answers = pa.concat_tables([answers, of_task])
-            texts = pa.concat_tables([texts, self._judge(task, rows, of_task, check)])
+            new = answer(task, rows)
+            has_texts = new["answer"].null_count < len(new)
+            scorer = _Scorer.of(self.settings, self.tables, rows) if has_texts else None
+            batches = (new[start : start + _BATCH_ROWS] for start in range(0, len(new), _BATCH_ROWS))
+            judged = [_judge(self.settings, task, rows, batch, scorer) for batch in batches]
+            answers, texts = pa.concat_tables([answers, new]), pa.concat_tables([texts, *judged]).combine_chunks()
         return answers, texts
 
     def _answer(self, task: Task, rows: Rows, cache: AnswerCache) -> pa.Table:
         """Return an answer for each request of a section; cached ones are not sent."""
-        settings, (kind, name) = self._settings, (task.section.kind, task.section.engine)
-        requests = make_requests(settings, self._tables, task, rows)
+        settings, (kind, name) = self.settings, (task.section.kind, task.section.engine)
+        requests = make_requests(settings, self.tables, task, rows)
         spec, engine_id = settings.captions.engines[name], settings.engine_ids[name]
         digests = [request.digest(engine_id) for request in requests]
-        known = {} if self._is_over else cache.find(digests)
-        missing = [i for i, digest in enumerate(digests) if digest not in known]
+        answered = {} if self.isolated and self.isolated.is_over else cache.find(digests)
+        missing = [i for i, digest in enumerate(digests) if digest not in answered]
         missing.sort(key=lambda i: (requests[i].group, i))
         size = task.section.batch or spec.section.batch_size
         for first in range(0, len(missing), size):
             batch = missing[first : first + size]
             sent = self._with_images(rows, [requests[i] for i in batch])
-            for answers, seconds in _ask(self._open(spec, engine_id), sent):
-                part = [batch[place] for place in answers]
-                of_part = [requests[i] for i in part], [digests[i] for i in part], [*answers.values()]
-                cache.add(answer_table(*of_part), seconds, kind, name)
-                known |= zip(*of_part[1:], strict=True)
-        return answer_table(requests, digests, [known[digest] for digest in digests])
+            engine = (self.isolated.open_engine if self.isolated else open_engine)(spec, engine_id)
+            for answers, seconds in _ask(engine, sent):
+                part = [batch[index] for index in answers]
+                new = [requests[i] for i in part], [digests[i] for i in part], [*answers.values()]
+                cache.add(answer_table(*new), seconds, kind, name)
+                answered |= zip(*new[1:], strict=True)
+        return answer_table(requests, digests, [answered[digest] for digest in digests])
 
     def _with_images(self, rows: Rows, requests: list[Request]) -> Sequence[Request | None]:
         """Return the requests with their image's file, if any has one; None where it cannot be read again."""
         if not any(request.picture for request in requests):
             return requests
-        places = rows.places([request.uid for request in requests])
-        wanted, of_request = np.unique(rows.rows[places], return_inverse=True)
-        files = list(self._images.images(wanted))
-        pairs = ((request, files[place]) for request, place in zip(requests, of_request, strict=True))
+        indices = rows.indices([request.uid for request in requests])
+        wanted, file_of = np.unique(rows.rows[indices], return_inverse=True)
+        files = list(self.images.images(wanted))
+        pairs = zip(requests, (files[index] for index in file_of), strict=True)
         return [None if image is None else replace(request, image=image) for request, image in pairs]
-
-    def _judge(self, task: Task, rows: Rows, answers: pa.Table, check: Callable[[], None]) -> pa.Table:
-        """Return the rows of `captions` for a section's answers; before some are put into place, `check` is called."""
-        has_texts = answers["answer"].null_count < len(answers)
-        scorer = _Scorer.of(self._settings, self._tables, rows) if has_texts else None
-
-        def check_and_tell() -> None:
-            check()
-            self._on_progress()
-
-        def steps(first: int) -> Iterator[pa.Table]:
-            for start in range(first, len(answers), _STEP_ROWS):
-                yield _judge_rows(self._settings, task, rows, answers[start : start + _STEP_ROWS], scorer)
-
-        sources = pa.table({"source": rows.sources})
-        of = [task.key, ids.table_digest(answers), ids.table_digest(sources)]
-        return self._judged.complete(of, schema.CAPTIONS, steps, check_and_tell)
 
 
 def _of_task(answers: pa.Table, task: Task) -> pa.Table:
@@ -225,9 +192,9 @@ def _of_task(answers: pa.Table, task: Task) -> pa.Table:
 
 
 def _ask(engine: Engine, requests: Sequence[Request | None]) -> Iterator[tuple[dict[int, Answer], float]]:
-    """Yield answers by place, and seconds, whenever an interval ends. A request without its image is None."""
-    answers = {place: _NO_IMAGE for place, request in enumerate(requests) if request is None}
-    sent = [(place, request) for place, request in enumerate(requests) if request is not None]
+    """Yield answers by index, and seconds, whenever an interval ends. A request without its image is None."""
+    answers = {index: _NO_IMAGE for index, request in enumerate(requests) if request is None}
+    sent = [(index, request) for index, request in enumerate(requests) if request is not None]
     began = time.monotonic()
     for number, answer in engine.answers([request for _, request in sent]):
         answers[sent[number][0]] = answer
@@ -238,13 +205,11 @@ def _ask(engine: Engine, requests: Sequence[Request | None]) -> Iterator[tuple[d
         yield answers, time.monotonic() - began
 
 
-def _judge_rows(
-    settings: CaptionSettings, task: Task, rows: Rows, answers: pa.Table, scorer: "_Scorer | None"
-) -> pa.Table:
+def _judge(settings: CaptionSettings, task: Task, rows: Rows, answers: pa.Table, scorer: "_Scorer | None") -> pa.Table:
     section, styles = task.section, answers["style"].to_pylist()
     pairs = zip(styles, answers["answer"].to_pylist(), strict=True)
     written = [None if text is None else section.text_of(text[:_MAX_ANSWER], style) for style, text in pairs]
-    texts, of_row = pa.array(written, pa.string()), rows.places(to_texts(answers["uid"]))
+    texts, of_row = pa.array(written, pa.string()), rows.indices(to_texts(answers["uid"]))
     scores = scorer.score(of_row, texts) if scorer else {}
     candidates = Candidates(
         relation=section.relation,
@@ -307,14 +272,14 @@ class _Scorer(NamedTuple):
     def score(self, of_row: I64, texts: pa.Array) -> dict[str, Scores]:
         """Return CLIP scores, `clip`, and F-CLIPScores, `f_clip`, where measured; `of_row` is each text's row."""
         valid = np.asarray(texts.is_valid())
-        rows, place = np.unique(of_row, return_inverse=True)
+        rows, index = np.unique(of_row, return_inverse=True)
         written = self._measure(self.images[of_row[valid]], to_texts(texts.drop_null()))
         originals = self._measure(self.images[rows], [self.captions[row] for row in rows])
         scores = {}
         for name in written:
             of_texts = np.full(len(texts), np.nan, np.float32)
             of_texts[valid] = written[name]
-            scores[name] = Scores(pa.array(of_texts, mask=~np.isfinite(of_texts)), pa.array(originals[name][place]))
+            scores[name] = Scores(pa.array(of_texts, mask=~np.isfinite(of_texts)), pa.array(originals[name][index]))
         return scores
 
     def _measure(self, images: F32, texts: list[str]) -> dict[str, F32]:

@@ -32,46 +32,43 @@ from curate.store.validity import valid_digest
 
 
 class AnswerCache:
-    """The answers of a unit: those known, and those that come.
+    """The answers of a unit: those that are there, and those that come.
 
-    `reuse` is the run whose answers are looked up too, `parts` are the files that the unit's folder of parts has, and
-    `is_new` says that its table is not there. `on_progress` is called once answers are in a part.
+    `reuse` is the run whose answers are looked up too, and `is_new` says that the unit's table is not there.
+    `on_progress` is called once answers are in a part.
     """
 
     def __init__(
-        self,
-        tables: UnitTables,
-        reuse: RunStore | None,
-        parts: Sequence[str],
-        is_new: bool,
-        on_progress: Callable[[], None] = lambda: None,
+        self, tables: UnitTables, reuse: RunStore | None, is_new: bool, on_progress: Callable[[], None] = lambda: None
     ) -> None:
         self._store, self._reuse, self._on_progress = tables.store, reuse, on_progress
-        self._folder, self._files = unit_parts("answers", tables.unit), {name.rpartition("/")[2] for name in parts}
-        self._known: dict[str, Answer] = {}
+        self._folder = unit_parts("answers", tables.unit)
+        self._files = {name.rpartition("/")[2] for name in begun_files(self._store, self._folder)}
+        self._answers: dict[str, Answer] = {}
         self._waiting, self._last = list[pa.Table](), time.monotonic()
         self._sent = defaultdict[tuple[str, str], Sent](Sent)  # by kind and engine, since it was recorded
-        for of_unit in tables.locations:
-            is_own = of_unit is tables
-            if not (is_own and is_new) and of_unit.is_valid("answers"):
-                self._learn(of_unit.read("answers"))
-            if isinstance(of_unit, ChunkTables):
-                continue
-            for name in parts if is_own else begun_files(of_unit.store, unit_parts("answers", of_unit.unit)):
-                if not name.endswith(".parquet"):
-                    continue
+        for other in tables.locations:
+            if not (other is tables and is_new) and other.is_valid("answers"):
+                self._learn(other.read("answers"))
+            if not isinstance(other, ChunkTables):
+                self._learn_parts(other)
+
+    def _learn_parts(self, tables: UnitTables) -> None:
+        store = tables.store
+        for name in begun_files(store, unit_parts("answers", tables.unit)):
+            if name.endswith(".parquet"):
                 with suppress(FileNotFoundError):  # deleted since: another attempt is complete
-                    if valid_digest(of_unit.store, name):
-                        self._learn(of_unit.store.read_parquet(name))
-                    elif of_unit.store == self._store:
-                        self._store.delete(name)
+                    if valid_digest(store, name):
+                        self._learn(store.read_parquet(name))
+                    elif store == self._store:
+                        store.delete(name)
 
     def find(self, digests: Sequence[str]) -> dict[str, Answer]:
-        missing, reuse = [digest for digest in digests if digest not in self._known], self._reuse
+        missing, reuse = [digest for digest in digests if digest not in self._answers], self._reuse
         if missing and reuse is not None:
             for name, rows in load_index(reuse).find(missing):
                 self._learn(reuse.read_parquet(name).take(rows))
-        return {digest: self._known[digest] for digest in digests if digest in self._known}
+        return {digest: self._answers[digest] for digest in digests if digest in self._answers}
 
     def add(self, answers: pa.Table, seconds: float, kind: str, engine: str) -> None:
         """Add some of `schema.ANSWERS`, to be put into place with others; `seconds`: the engine's, for this kind."""
@@ -95,8 +92,8 @@ class AnswerCache:
         self._waiting, self._last = [], time.monotonic()
 
     def _record(self) -> None:
-        for of, sent in self._sent.items():
-            log_sent(self._store, *of, sent)
+        for (kind, engine), sent in self._sent.items():
+            log_sent(self._store, kind, engine, sent)
         self._sent.clear()
 
     def delete_parts(self) -> None:
@@ -109,7 +106,7 @@ class AnswerCache:
     def _learn(self, table: pa.Table) -> None:
         for row in table.to_pylist():
             if row["error"] is None:
-                self._known[row["digest"]] = Answer.of_row(row)
+                self._answers[row["digest"]] = Answer.of_row(row)
 
 
 def answer_table(requests: Sequence[Request], digests: Sequence[str], answers: Sequence[Answer]) -> pa.Table:
@@ -131,21 +128,22 @@ class Index(NamedTuple):
 
     def find(self, digests: Sequence[str]) -> Iterator[tuple[str, I32]]:
         """Yield files, and the rows of them that hold some of the digests."""
-        places = self._places(digests)
-        known = places[places >= 0]
-        for file in np.unique(self.file[known]):
-            yield self.names[file], np.sort(self.row[known][self.file[known] == file])
+        indices = self._locate(digests)
+        held = indices[indices >= 0]
+        for file in np.unique(self.file[held]):
+            yield self.names[file], np.sort(self.row[held][self.file[held] == file])
 
     def holds(self, digests: Sequence[str]) -> Mask:
-        return self._places(digests) >= 0
+        return self._locate(digests) >= 0
 
-    def _places(self, digests: Sequence[str]) -> I64:
-        """Return the place of each digest, or -1."""
+    def _locate(self, digests: Sequence[str]) -> I64:
+        """Return the index of each digest, or -1."""
         high, low = ids.uid_halves(pa.array(digests, pa.string()))
-        places = np.searchsorted(self.high, high)
-        known = places < len(self.high)
-        known[known] = (self.high[places[known]] == high[known]) & (self.low[places[known]] == low[known])
-        return np.where(known, places, -1)
+        indices = np.searchsorted(self.high, high)
+        is_held = indices < len(self.high)
+        at = indices[is_held]
+        is_held[is_held] = (self.high[at] == high[is_held]) & (self.low[at] == low[is_held])
+        return np.where(is_held, indices, -1)
 
 
 def load_index(store: RunStore) -> Index:

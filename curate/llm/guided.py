@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, ClassVar, NamedTuple
 
+from PIL import Image
 from pydantic import Field
 
 from curate.base.errors import RecipeError
@@ -107,7 +108,7 @@ class GuidedEngine(Engine):
     def _answer(self, loaded: "_Loaded", prepared: Sequence["_Prepared"]) -> list[Answer]:
         try:
             return _answer(loaded, prepared, self._options.gamma)
-        except Exception as error:
+        except (MemoryError, RuntimeError) as error:  # torch says so by a RuntimeError
             if hf.is_memory(error):
                 self._batch = max(1, len(prepared) // 2)
             raise
@@ -241,7 +242,7 @@ def _prepare(loaded: _Loaded, place: int, request: Request) -> _Prepared | Answe
         return Answer(None, "no_image: the request has no image")
     try:
         picture = hf.open_picture(request.image)
-    except Exception as error:  # of many kinds, as each format raises its own
+    except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
         return Answer(None, f"no_image: {one_line(error, 200)}")
     prompt = loaded.tokenizer(request.prompt or "", add_special_tokens=False)["input_ids"]
     start = [loaded.family.first, *prompt]

@@ -87,7 +87,7 @@ def _load(options: Vllm) -> Any:
     try:
         with _hidden("llvmlite") if kind == "cpu" else nullcontext():
             return vllm.LLM(model=options.model, **arguments)
-    except Exception as error:  # of many kinds
+    except (OSError, ValueError, RuntimeError, TypeError, ImportError, MemoryError) as error:
         raise RunError(f"{where}: cannot be loaded: {one_line(error, 400)}") from None
 
 
