@@ -160,39 +160,41 @@ def walk(folder: str, skip: int) -> Iterator[str]:
 
 
 @dataclass(eq=False)
-class _Object:
+class _LogObject:
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
-    process: int = field(default_factory=os.getpid)  # one that is forked has its own
+    process: int = field(default_factory=os.getpid)  # a forked process has its own objects
     data: bytes = b""
-    ready: float = 0.0  # when it may be written again
+    free_at: float = 0.0  # when it may be written again
 
 
 class StoredLog:
-    """The objects of a log in an object store, which does not append: one is put there anew with each line.
+    """A log in an object store, which cannot append: an object is written again with each line that is added to it.
 
-    An object a line would take fewer bytes; but readers list them, 1,000 in an answer, and each unit would have some. A
-    store takes one write a second of one object, so lines that come sooner go into another one.
+    One object per line would write fewer bytes, but readers would have to list and read far more objects. A store
+    accepts one write of an object per second, so a line that comes sooner goes to another object.
     """
 
     def __init__(self) -> None:
-        self._objects, self._lock = list[_Object](), threading.Lock()
+        self._objects, self._lock = list[_LogObject](), threading.Lock()
 
     def add(self, line: str, put: Callable[[str, bytes], None]) -> None:
-        """Add a line to an object, which `put` writes whole under a name; if that fails, the next line brings both."""
-        with self._lock:
-            now, process = time.monotonic(), os.getpid()
-            ready = (other for other in self._objects if other.ready <= now and other.process == process)
-            if (written := next(ready, None)) is None:
-                written = _Object()
-            else:
-                self._objects.remove(written)
-        written.data += line.encode() + b"\n"
-        is_put = False
+        """Add a line to an object; `put` writes a whole object by its name. If it fails, the next line retries both."""
+        log_object = self._take_free()
+        log_object.data += line.encode() + b"\n"
         try:
-            put(written.name, written.data)
-            is_put = True
-        finally:
-            written.ready = time.monotonic() + _BETWEEN if is_put else 0.0
-            if len(written.data) < _FULL or not is_put:
-                with self._lock:
-                    self._objects.insert(len(self._objects) if is_put else 0, written)
+            put(log_object.name, log_object.data)
+        except OSError:
+            log_object.free_at = 0.0
+            self._objects.insert(0, log_object)
+            raise
+        if len(log_object.data) < _FULL:
+            log_object.free_at = time.monotonic() + _BETWEEN
+            self._objects.append(log_object)
+
+    def _take_free(self) -> _LogObject:
+        with self._lock:
+            for log_object in self._objects:
+                if log_object.free_at <= time.monotonic() and log_object.process == os.getpid():
+                    self._objects.remove(log_object)
+                    return log_object
+        return _LogObject()

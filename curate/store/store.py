@@ -293,9 +293,11 @@ class RunStore(StoredFiles):
         return True
 
     def _put_staged(self, staged: Staged) -> None:
+        """Move each staged file to its name; one that is no longer staged is in place already."""
         for name, (temp, *digest) in staged.items():
-            self._record(name, recorded := Digest(*digest))
-            with suppress(FileNotFoundError), self._asking(name, "written"):  # it is in place
+            recorded = Digest(*digest)
+            self._record(name, recorded)
+            with suppress(FileNotFoundError), self._asking(name, "written"):
                 if self.is_local:
                     self._replace(self.path(temp), name, recorded)
                 else:
