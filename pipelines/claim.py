@@ -50,9 +50,9 @@ from pipelines.identity import (
     find_identity,
     is_finished,
     is_run,
+    log_damage,
     plain_recipe,
     run_keys,
-    tell_damage,
 )
 
 _log = logging.getLogger(__name__)
@@ -109,9 +109,9 @@ def claim_folder(prepared: Prepared) -> None:
     if is_finished(context, prepared.plan.units, store.url):
         raise RunError(f"{store.url}: another run finished this one while it was being prepared; nothing is left to do")
     if lost := lost_items(store, record):
-        what = f"a request to forget {pluralise(lost, 'item')} was interrupted before it was recorded"
-        _log.error(f"{store.url}: {what}; repeat it")
-    tell_damage(store)
+        request = f"a request to forget {pluralise(lost, 'item')}"
+        _log.error(f"{store.url}: {request} was interrupted before it was recorded; repeat it")
+    log_damage(store)
     clear_tmp(store, keep=STEPS_LOG)
     # Where there is one, something happened to a published run: steps check what they find.
     store.delete_file(SUCCESS_FILE)
@@ -121,9 +121,9 @@ def claim_folder(prepared: Prepared) -> None:
     prepared.retries.write(store)
     is_shared = not store.is_local and store.fs.protocol != "memory"  # which nobody else sees
     if (context.place.is_cluster or is_shared) and not store.is_guarded():
-        what = f"{store.url}: is unguarded: this store has no conditional PUT, or this disk no hard links"
+        cause = "is unguarded: this store has no conditional PUT, or this disk no hard links"
         risk = "a second attempt at a unit, or a second command in the same moment, may replace files of the first"
-        _log.warning(f"{what}, so {risk}: leave speculation off")
+        _log.warning(f"{store.url}: {cause}, so {risk}: leave speculation off")
     write_facts(store, _claim(prepared))
     store.delete(INPUTS)
     if metadata is not None:
@@ -167,7 +167,6 @@ def _claim(prepared: Prepared) -> RunClaim:
 
 
 def _plugins(recipe: Recipe) -> dict[str, str]:
-    """Return the packages, with versions, whose kinds of things a recipe uses."""
     used = [SIGNALS.package(request.kind) for request in recipe.measure.requested]
     used += [FORMATS.package(source.format) for source in recipe.input]
     used += [SELECTIONS.package(recipe.selection[0])] if recipe.selection else []
@@ -178,7 +177,7 @@ def _plugins(recipe: Recipe) -> dict[str, str]:
     return dict(package.split(" ") for package in used if package and " " in package)
 
 
-def redescribe(prepared: Prepared) -> list[str]:
+def update_metadata(prepared: Prepared) -> list[str]:
     """Describe a finished run by the recipe's name and license, and remove its report; return which of them changed.
 
     Raises as `locked` and `connected` do.
@@ -196,8 +195,8 @@ def redescribe(prepared: Prepared) -> list[str]:
     return list(changed)
 
 
-def finish_redescribing(store: RunStore) -> None:
-    """Complete what `redescribe` began, if it was killed: else all would be decided again. Raises as `locked` does."""
+def finish_updating(store: RunStore) -> None:
+    """Complete what `update_metadata` began, if it was killed: else all is decided again. Raises as `locked` does."""
     if store.exists(DESCRIBING_FILE):
         with locked(store, "run"):
             finish_description(store)

@@ -6,10 +6,9 @@ import io
 import logging
 import os
 import re
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import fields, replace
+from contextlib import contextmanager
+from dataclasses import astuple, fields, replace
 from functools import partial
 
 import apache_beam as beam
@@ -20,7 +19,6 @@ from curate.base.errors import CurateError, RecipeError, RunError
 from curate.base.meter import START
 from curate.base.process import in_threads, stopped_if_interrupted
 from curate.captions.engines import find_faults
-from curate.match.unit import MatchSettings, load_matcher
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Unit
@@ -56,9 +54,9 @@ def preflight(prepared: Prepared, report: Callable[[str], None] = lambda line: N
     context, engine = prepared.context, prepared.engine
     engine.check_folder(context.store)
     is_here = context.place is WorkerLocation.THIS_PROCESS
-    answered = any(folder and folder.files("tables/answers") for folder in (context.store, context.reuse))
-    begun = (ANSWER_PARTS, f"{ATTEMPTS}/{CAPTION_ATTEMPTS}")
-    if context.recipe.captions and not (answered or any(map(context.store.files, begun))):
+    begun = ("tables/answers", ANSWER_PARTS, f"{ATTEMPTS}/{CAPTION_ATTEMPTS}")
+    has_answers = context.reuse is not None and bool(context.reuse.files("tables/answers"))
+    if context.recipe.captions and not (has_answers or any(map(context.store.files, begun))):
         for fault in find_faults(context.recipe.captions, context.engine_ids, is_here):
             raise fault
     if is_here:
@@ -92,15 +90,13 @@ def run(prepared: Prepared, hold: FolderLock | None = None, detach: bool = False
     """
     context, engine = prepared.context, prepared.engine
     if hold is None and (attempts := read_attempts(context.store)):
-        what = f"in flight when a process ended: {describe_attempts(attempts, prepared.plan.units)}"
-        _log.warning(
-            f"{context.store.url}: {what}; if a sample ends this one too, use `curate run`, which starts another"
-        )
+        in_flight = f"in flight when a process ended: {describe_attempts(attempts, prepared.plan.units)}"
+        remedy = "if a sample ends this one too, use `curate run`, which starts another"
+        _log.warning(f"{context.store.url}: {in_flight}; {remedy}")
     log_used(context.store, START)
     rows = context.pool.rows or 10_000 * len(prepared.plan.units)
     n_buckets = max(4, min(1024, rows // 250_000))
     hints = engine.hints(context, rows, n_buckets)
-    _load_ahead(prepared)
 
     def add_steps(root: beam.Pipeline, spool: str) -> None:
         lease = hold.lease if hold else ""
@@ -116,10 +112,10 @@ def run(prepared: Prepared, hold: FolderLock | None = None, detach: bool = False
             hold.tell(engine=engine.key, handle=handle)
         with context.store.temporary_folder() as spool:
             find = partial(engine.attach, handle) if handle else None
-            submission = Submission(engine.name, find, engine.place.is_cluster)
+            submission = Submission(engine.name, find)
             with stopped_if_interrupted(submission.cancel):
                 job = engine.submit(partial(add_steps, spool=spool), context.store)
-                submission.come(job)
+                submission.job = job
                 if hold and handle:
                     hold.tell(handle=job.handle, page=job.logs)
                     hold.is_handed_over = detach
@@ -197,28 +193,13 @@ def explaining(store: RunStore, hint: str, units: Sequence[Unit] = ()) -> Iterat
 
 
 def _write_costs(store: RunStore, costs: Sequence[StageCost]) -> None:
-    """Say what each stage took that has ended."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(("stage", *(field.name for field in fields(StageCost)[1:])))
     for cost in costs:
-        seconds = (f"{number:.3f}" for number in (cost.seconds, cost.seconds_in_bundles))
-        table.writerow((cost.name, cost.tasks, *seconds, cost.bytes_shuffled, cost.bytes_given))
+        values = (f"{value:.3f}" if isinstance(value, float) else value for value in astuple(cost))
+        table.writerow(values)
     store.write_bytes(STAGES_FILE, text.getvalue().encode())
-
-
-def _load_ahead(prepared: Prepared) -> None:
-    """Build the matcher of a new run while Beam builds its steps: all units wait for it."""
-    context = prepared.context
-    is_new = context.reuse is None and not context.store.names("tables/matches")
-    if context.recipe.match and context.place is WorkerLocation.THIS_PROCESS and is_new:
-        settings = MatchSettings.of(context)
-
-        def load() -> None:
-            with suppress(Exception):  # the first unit reports it
-                load_matcher(settings)
-
-        threading.Thread(target=load, name="matcher").start()
 
 
 def _last_words(error: BaseException) -> str:

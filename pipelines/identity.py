@@ -59,15 +59,17 @@ def is_finished(context: RunContext, units: Sequence[Unit], out: str) -> bool:
         now = run_keys(context, units)
         anew = ", ".join(name for name in now if name != "pool" and old.keys.get(name) != now[name])
         tables = f" (it makes {anew} anew)" if old.keys["pool"] == now["pool"] and anew else ""
-        what = f"--out {out}: holds a run {_say_other(old, context)}. Choose another folder, or delete this one"
-        raise RecipeError(f"{what}; with --reuse {out} another run reuses all that is still valid{tables}")
-    _tell_versions(old, folder)
+        remedy = (
+            f"Choose another folder, or delete this one; with --reuse {out} another run reuses all that is still valid"
+        )
+        raise RecipeError(f"--out {out}: holds a run {_explain_change(old, context)}. {remedy}{tables}")
+    _log_versions(old, folder)
     same = (old.forgotten.key if old.forgotten else "") == context.blocklist_key
     same &= (old.retries.digest if old.retries else "") == context.retries_key
     return same and folder.exists(layout.SUCCESS_FILE) and not any(_faults(folder))
 
 
-def _say_other(old: RunClaim, context: RunContext) -> str:
+def _explain_change(old: RunClaim, context: RunContext) -> str:
     before, now = (_without_free(context.recipe, plain) for plain in (old.recipe, plain_recipe(context.recipe)))
     if changed := [change.key for change in changes(before, now)]:
         by = "" if old.curate == __version__ else f" by curate {old.curate}, and this is {__version__}"
@@ -79,11 +81,11 @@ def _say_other(old: RunClaim, context: RunContext) -> str:
         return f"of the same recipe with another identity (model, file or version) of {', '.join(other)}"
     if old.curate != __version__:
         return f"of curate {old.curate}, and this is {__version__}: curate {old.curate} finishes it"
-    what = "its inputs, the metadata, an evaluation set, a joined file or a library changed, or --fingerprint"
-    return f"of another recipe or pool (the recipe is the same, but {what})"
+    causes = "its inputs, the metadata, an evaluation set, a joined file or a library changed, or --fingerprint"
+    return f"of another recipe or pool (the recipe is the same, but {causes})"
 
 
-def _tell_versions(old: RunClaim, folder: RunStore) -> None:
+def _log_versions(old: RunClaim, folder: RunStore) -> None:
     """Log which versions differ from those that began an unfinished run: its tables stay, as their keys are equal."""
     now = {name: version(name) for name in old.packages if name in PACKAGES} | {"curate": __version__}
     before = old.packages | {"curate": old.curate}
@@ -112,11 +114,11 @@ def is_run(folder: RunStore) -> bool:
     return any(map(folder.exists, (layout.RUN_FILE, layout.digest_name(layout.RUN_FILE), layout.MANIFEST_FILE)))
 
 
-def tell_damage(folder: RunStore) -> None:
+def log_damage(folder: RunStore) -> None:
     """Log what of a published run is missing or damaged, and its run.json."""
     if is_run(folder) and _believed_claim(folder) is None:
-        what = "differs from what was written" if folder.exists(layout.RUN_FILE) else "is missing"
-        _log.warning("%s: %s; it is written again from the recipe", folder.path(layout.RUN_FILE), what)
+        fault = "differs from what was written" if folder.exists(layout.RUN_FILE) else "is missing"
+        _log.warning("%s: %s; it is written again from the recipe", folder.path(layout.RUN_FILE), fault)
     if folder.exists(layout.SUCCESS_FILE):
         for path, fault in _faults(folder):
             if path != layout.RUN_FILE:
@@ -165,7 +167,6 @@ def find_identity(context: RunContext) -> str:
 
 
 def _without_free(recipe: Recipe, plain: dict[str, Any]) -> dict[str, Any]:
-    """Return plain data of the recipe, or an older one, without what may change between two runs into one folder."""
     sources = {source.name: source for source in recipe.input}
     inputs = [
         without_runtime(sources[data["name"]], data) if data.get("name") in sources else data for data in plain["input"]
@@ -210,10 +211,10 @@ def count_current(context: RunContext, units: Sequence[Unit]) -> dict[str, int]:
     def are_current(unit: Unit) -> list[bool]:
         tables = context.unit_tables(unit)
         alone = replace(tables, reuse=None)  # decisions are never adopted: cheap, and by what could be read
-        places = {"derived": alone, "decisions": alone}
-        of = {"captions": "answers"}  # whose digest is in their key, so that they are current where these are, nearly
+        looked_in = {"derived": alone, "decisions": alone}
+        stand_ins = {"captions": "answers"}  # whose digest is in their key: they are current where these are, nearly
         return [
-            places.get(name, tables).find(of.get(name, name), key(unit), by_footer=True) is not None
+            looked_in.get(name, tables).find(stand_ins.get(name, name), key(unit), by_footer=True) is not None
             or (name in TABLES and tables.find(name, key(unit.before), by_footer=True) is not None)
             for name, key in keys.items()
         ]

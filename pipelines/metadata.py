@@ -57,8 +57,8 @@ def run_build(
         RecipeError: options are wrong, the engine misses something here, or `out` cannot be written.
         RunError: a file is damaged, or the build failed.
     """
-    place = _place(out)
-    if os.path.isdir(place):
+    path = _absolute(out)
+    if os.path.isdir(path):
         raise RecipeError(f"--out {out}: is a folder; accepted: the name of a file, such as metadata.parquet")
     work = work_folder(out)
     listed = read_metadata(english)[0] if english else None
@@ -70,7 +70,7 @@ def run_build(
         with locked(work, "metadata build"):
             _clear(work)  # of a build that was killed
             _run(plan, settings, engine)
-            report = gather_entries(settings, place, listed)
+            report = gather_entries(settings, path, listed)
             _clear(work)
     except OSError as error:
         raise RecipeError(f"--out {out}: cannot be written: {error}") from None
@@ -82,10 +82,10 @@ def run_build(
 
 def work_folder(out: str) -> RunStore:
     """Return the folder in which a build of `out` works."""
-    return RunStore(f"{_place(out)}.building")
+    return RunStore(f"{_absolute(out)}.building")
 
 
-def _place(out: str) -> str:
+def _absolute(out: str) -> str:
     return out if "://" in out else os.path.abspath(os.path.expanduser(out))
 
 

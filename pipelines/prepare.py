@@ -105,10 +105,10 @@ def prepare(
     return _with_round(prepared, make) if retry and finished else prepared
 
 
-def _check_secrets(recipe: Recipe, place: WorkerLocation) -> None:
+def _check_secrets(recipe: Recipe, location: WorkerLocation) -> None:
     for source in recipe.input:
         check_variables(source.name, source.storage)
-        if place.is_cluster:
+        if location.is_cluster:
             refuse_literals(source.name, source.storage)
 
 
@@ -125,7 +125,6 @@ def _with_round(prepared: Prepared, make: Callable[[Retries], Plan]) -> Prepared
 
 
 def _open_run(reuse: str) -> RunStore:
-    """Return the run to reuse. Raises RecipeError where it is none."""
     old = _open(reuse)
     if not old.exists(RUN_FILE):
         raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
@@ -138,16 +137,12 @@ def _without_measured(plan: Plan, recipe: Recipe, models: Mapping[str, Any]) -> 
     return replace(plan, pool=plan.pool.without_named(measured))
 
 
-def _open(place: str) -> RunStore:
+def _open(folder: str) -> RunStore:
     """Return the run folder of that path or URL, wherever a worker's current folder is."""
-    return RunStore(place if "://" in place else os.path.abspath(place))
+    return RunStore(folder if "://" in folder else os.path.abspath(folder))
 
 
 def _read_entries(recipe: Recipe) -> tuple[pa.Table | None, ImportReport | None, str]:
-    """Return the metadata's entries, how they were read, and their digest, if the recipe matches texts with any.
-
-    Raises RecipeError where there are none, or they do not fit the selection.
-    """
     if recipe.match is None:
         return None, None, ""
     metadata, imported = read_metadata(recipe.match.metadata, mode=recipe.match.mode)
@@ -159,7 +154,6 @@ def _read_entries(recipe: Recipe) -> tuple[pa.Table | None, ImportReport | None,
 
 
 def _check(context: RunContext) -> None:
-    """Check the recipe's columns, rules, passes and captions, and what is emitted. Raises RecipeError."""
     recipe = context.recipe
     check_columns(recipe, context.pool, find_signals(recipe.measure, context.models))
     try:
@@ -215,7 +209,6 @@ def _moves(now: Sequence[str], was: str | Sequence[str]) -> Iterator[tuple[str, 
 
 
 def _gather_record(recipe: Recipe, folder: RunStore, old: RunStore | None) -> Record:
-    """Return the record of what is forgotten in the folder, in the run to reuse, and by the recipe's blocklist."""
     record = Record.read_checked(folder)
     if old:
         record = record.inherit(Record.read_checked(old))

@@ -85,10 +85,10 @@ def _run_trials(prepared: Prepared, units: Sequence[Unit], rows: int, is_reused:
         number = iter(range(4))
         base = aside if prepared.context.store.is_local else f"memory://{aside}"  # which counts requests
 
-        def measure(some: Sequence[Unit]) -> Trial:
+        def measure(measured: Sequence[Unit]) -> Trial:
             folder = RunStore(f"{base}/{next(number)}")
-            with watch(folder, len(some)):
-                return _run(prepared, some, is_reused, size_of(some) / max(1, size_of(units)), folder)
+            with watch(folder, len(measured)):
+                return _run(prepared, measured, is_reused, size_of(measured) / max(1, size_of(units)), folder)
 
         first = parts[len(parts) // 2 : len(parts) // 2 + 1]
         cold, warm = measure(first), measure(first)

@@ -74,8 +74,8 @@ def prepare_beam(words: list[str] | None, on: str | None, accepted: str = "one R
     if not words and on is None:
         import_beam()
     if words and not words[0].startswith("-"):
-        what = f"unexpected argument {words[0]!r}"
-        raise RecipeError(f"{what}; accepted: {accepted}, then Beam options after --")
+        error = f"unexpected argument {words[0]!r}"
+        raise RecipeError(f"{error}; accepted: {accepted}, then Beam options after --")
     return words or []
 
 
@@ -87,9 +87,9 @@ def warn_of_sizes(recipe: "Recipe", units: "Sequence[Unit]") -> Iterator[str]:
     named = sorted(named_columns(recipe) & {"width", "height", "min_side", "aspect"})
     for source in recipe.input if named else ():
         first = next((unit.parts[0].path for unit in units if unit.source == source.name), "")
-        if what := find_format(source).resized(source, first):
-            how = "for the size before, write original_width and original_height"
-            yield f"warning: input {source.name!r}: {what}, and the recipe names {', '.join(named)}; {how}"
+        if resizing := find_format(source).resized(source, first):
+            remedy = "for the size before, write original_width and original_height"
+            yield f"warning: input {source.name!r}: {resizing}, and the recipe names {', '.join(named)}; {remedy}"
 
 
 def find_outlooks(context: "RunContext", units: "Sequence[Unit]") -> "Iterator[tuple[Source, int, Outlook]]":

@@ -102,7 +102,6 @@ def _write_recipe(out: str, recipe: str) -> None:
 
 
 def _defects(caught: list[Caught], rules: list[str]) -> list[Line]:
-    """Return a line for each kind of defect: how many rows have it, and which rules dropped them."""
     rows = [("injected", "rows", "dropped by")]
     for kind in caught:
         counts = ", ".join(f"{rule} {kind.rules[rule]}" for rule in rules if kind.rules.get(rule))

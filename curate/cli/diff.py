@@ -98,8 +98,8 @@ def diff_page(diff: Diff) -> Page:
     parts = [*_summary(diff), *_settings(diff)]
     if not diff.is_same:
         parts += [*_rules(diff), *_table("by source", diff.sources), *_languages(diff), *_entries(diff)]
-        more = "--by sample lists every sample, --by entry every entry; --format csv or json for programs"
-        parts += [line(), line((more, "dim"))]
+        hint = "--by sample lists every sample, --by entry every entry; --format csv or json for programs"
+        parts += [line(), line((hint, "dim"))]
     return Page(tuple(parts))
 
 
@@ -136,7 +136,6 @@ def _settings(diff: Diff) -> Iterator[Line]:
 
 
 def _rules(diff: Diff) -> Iterator[Line]:
-    """Yield both funnels side by side; rules that drop nothing in either are left out."""
     yield from section("by rule", "lost: dropped by it in B; gained: dropped by it in A")
     rows = [row for row in diff.rules.to_pylist() if any(row[name] for name in ("a", "b", "lost", "gained"))]
     yield from _columns(rows, funnel=True)
@@ -145,8 +144,8 @@ def _rules(diff: Diff) -> Iterator[Line]:
 
 
 def _table(title: str, table: pa.Table) -> Iterator[Line]:
-    more = f"the {_TOP} most frequent of {len(table):,}" if len(table) > _TOP else ""
-    yield from section(title, more)
+    note = f"the {_TOP} most frequent of {len(table):,}" if len(table) > _TOP else ""
+    yield from section(title, note)
     yield from _columns(table.slice(0, _TOP).to_pylist())
 
 

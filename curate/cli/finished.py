@@ -52,10 +52,10 @@ def verify(directory: RunArgument) -> None:
     """
     checked, faults = verify_run(directory)
     if faults:
-        more = [f"and {len(faults) - 20} more"] if len(faults) > 20 else []
-        how = "to recompute a damaged file, delete it and run the recipe again with the same --out"
-        head = f"{directory}: {pluralise(len(faults), 'difference')} ({how})"
-        raise RunError("\n  ".join([head, *faults[:20], *more]))
+        rest = [f"and {len(faults) - 20} more"] if len(faults) > 20 else []
+        remedy = "to recompute a damaged file, delete it and run the recipe again with the same --out"
+        head = f"{directory}: {pluralise(len(faults), 'difference')} ({remedy})"
+        raise RunError("\n  ".join([head, *faults[:20], *rest]))
     for line in checked:
         print(f"checked: {line}")
     print(f"{directory}: nothing differs")

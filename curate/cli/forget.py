@@ -76,11 +76,11 @@ def _lines(directory: str, result: Forgotten, dry_run: bool, typed: dict[str, st
 def _counts(result: Forgotten, dry_run: bool, typed: dict[str, str]) -> Iterator[Line]:
     """Yield how many rows are concerned, and which items, as `typed`, or samples deserve a look."""
     rows_of = result.rows
-    known = f", {result.known:,} of them forgotten already" if result.known else ""
+    forgotten = f", {result.known:,} of them forgotten already" if result.known else ""
     verb = "to be" if dry_run else "which was" if len(result.shards) == 1 else "which were"
     shards = f", in {pluralise(len(result.shards), 'shard')}, {verb} rewritten" if result.shards else ""
     rows = [
-        ("requested", result.requested, f"{_items(result.requested)}{known}"),
+        ("requested", result.requested, f"{_items(result.requested)}{forgotten}"),
         ("matching rows", rows_of.requested, ""),
         ("linked rows", rows_of.linked, "with an equal uid, URL or image, or dropped as their duplicates"),
         ("unreadable", rows_of.failed, "of all these rows"),
@@ -94,7 +94,7 @@ def _counts(result: Forgotten, dry_run: bool, typed: dict[str, str]) -> Iterator
         listed += [typed.get(value) or f"{_NAMES[kind]} {value}" for kind, value in values[:_SHOWN]]
         if len(result.absent.sha256) and not result.has_images:
             listed.append("this pool has no images, so no sha256 was compared")
-    yield from columns([(name, f"{count:,}", more) for name, count, more in rows], right=[1], indent=0)
+    yield from columns([(name, f"{count:,}", note) for name, count, note in rows], right=[1], indent=0)
     yield from (line(f"  {text}") for text in listed)
     if uids := rows_of.representatives:
         stay = pluralise(len(uids), "published sample stays", "published samples stay")

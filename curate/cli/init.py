@@ -63,8 +63,8 @@ def init(
             _write(text, out, name)
         print(f"wrote {out}: edit it for your pool, then\n")
         run = f"curate run {out} --out {Path(out).stem}-run"
-        what = "checks it; shows inputs and the expected yield, and writes nothing"
-        print(f"  {f'curate plan {out}':{len(run)}}   {what}\n  {run}   runs it")
+        purpose = "checks it; shows inputs and the expected yield, and writes nothing"
+        print(f"  {f'curate plan {out}':{len(run)}}   {purpose}\n  {run}   runs it")
         return
     if kind is not None:
         raise RecipeError(f"{kind} --on {on}: accepted: a recipe's name or --on ENGINE, not both")
@@ -83,7 +83,6 @@ def _shipped(name: str) -> str:
 
 
 def _recipe_for(path: str, out: str) -> tuple[str, str]:
-    """Return a recipe that reads what is at a path, and the name of its source. Raises RecipeError."""
     from curate.download.lists import kind_of
     from curate.pool.formats.found_files import FoundFiles, read_head
     from curate.pool.registry import recognize
@@ -101,13 +100,13 @@ def _recipe_for(path: str, out: str) -> tuple[str, str]:
         sections = (str(kind.section.__doc__) for kind in FORMATS.kinds().values())
         accepted = "; ".join(re.split(r"[.:;]\s", text)[0] for text in sections)
         raise RecipeError(f"{path}: {listed.describe()}{columns[:300]}; no format reads that; accepted: {accepted}")
-    key, how = recognized
+    key, recognition = recognized
     print(f"{path}: {listed.describe()}; format: {key}")
     stem = os.path.basename(os.path.abspath(path)).partition(".")[0]
     name = re.sub("^(?![A-Za-z_])", "pool-", re.sub("[^A-Za-z0-9_]+", "-", stem).strip("-")).strip("-")
-    source = "\n    ".join(_source_lines({"name": name, "format": key, **how.keys}, how.columns))
+    source = "\n    ".join(_source_lines({"name": name, "format": key, **recognition.keys}, recognition.columns))
     parts = re.fullmatch(
-        r".*?^name: .*?\n(.*)^input:\n.*?^(?=\w)(.*)", _shipped(how.template), re.DOTALL | re.MULTILINE
+        r".*?^name: .*?\n(.*)^input:\n.*?^(?=\w)(.*)", _shipped(recognition.template), re.DOTALL | re.MULTILINE
     )
     assert parts
     begin = f"{one_line(f'# Written by curate init for {path}: {listed.describe()}')}.\nname: {name}\n{parts[1]}"
@@ -115,7 +114,6 @@ def _recipe_for(path: str, out: str) -> tuple[str, str]:
 
 
 def _source_lines(keys: dict[str, Any], columns: Sequence[str]) -> Iterator[str]:
-    """Yield the lines of a source, and as comments its columns and further keys."""
     yield from (_yaml(key, value) for key, value in keys.items())
     if columns:
         yield one_line(f"# its columns: {', '.join(columns)}")[:140]
@@ -127,7 +125,6 @@ def _source_lines(keys: dict[str, Any], columns: Sequence[str]) -> Iterator[str]
 
 
 def _yaml(key: str, value: Any) -> str:
-    """Return a key with its value as a line of YAML."""
     text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=sys.maxsize)
     return f"{key}: " + text.removesuffix("\n").removesuffix("\n...")
 

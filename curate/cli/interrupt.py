@@ -29,8 +29,8 @@ def end_when_interrupted(message: str) -> None:
 
     One that is ignored stays so.
     """
-    ours = defaults()
-    if not ours:
+    handled = defaults()
+    if not handled:
         return
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -46,12 +46,12 @@ def end_when_interrupted(message: str) -> None:
             os.write(writing, bytes([number]))
 
     def read() -> bytes:
-        while not (signals := bytes(number for number in os.read(reading, 64) if number in ours)):
+        while not (signals := bytes(number for number in os.read(reading, 64) if number in handled)):
             pass  # of other signals
         return signals
 
     end_when_read(read, message)
-    for number in ours:
+    for number in handled:
         signal.signal(number, tell)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
 

@@ -9,9 +9,8 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, TextIO
 
 from typer import Exit, Option, Typer
 
@@ -106,16 +105,16 @@ def main() -> None:
         warn_of_broken()
 
 
-class _OnStderr(logging.Handler):
+class _OnStderr(logging.StreamHandler[TextIO]):
     """Prints to what standard error is at the time: progress bars let lines through above them."""
 
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            text = self.format(record)
-        except Exception:  # a library's message that does not fit its arguments
-            return self.handleError(record)
-        with suppress(OSError, ValueError):  # nobody reads it
-            print(text, file=sys.stderr, flush=True)
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _: TextIO) -> None:
+        pass
 
 
 def show_warnings() -> None:

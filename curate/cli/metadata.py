@@ -109,9 +109,9 @@ def _count(languages: Any) -> str:
 
 
 def _report(table: pa.Table, report: ImportReport) -> list[Line]:
-    def row(name: str, entries: pa.Array, what: str) -> tuple[str, str, str]:
+    def row(name: str, entries: pa.Array, note: str) -> tuple[str, str, str]:
         examples = ", ".join(map(repr, entries[:5].to_pylist())) + (" …" if len(entries) > 5 else "")
-        return name, f"{len(entries):,}", f"{what}: {examples}" if len(entries) else what
+        return name, f"{len(entries):,}", f"{note}: {examples}" if len(entries) else note
 
     languages, never = "", f"kept, but no text can match them by the spacing rule of mode {report.mode}"
     if pc.count_distinct(table["language"]).as_py() > 1:
@@ -160,15 +160,14 @@ def _language_lines(report: Mapping[str, Any], language: Mapping[str, Any]) -> I
         yield line(f"  the cap of unigrams is MetaCLIP 2's: {share}; {full}", hang=4)
     words = max((read["tokens"].get(wiki, 0) for wiki in wikis), default=0)
     if words and log2(words) < report["pmi"]:
-        why = f"no pair reaches PMI {report['pmi']:g}; most would be {log2(words):.1f}: see --pmi"
-        yield line(f"  of {pluralise(words, 'word')} {why}", hang=4)
+        reason = f"no pair reaches PMI {report['pmi']:g}; most would be {log2(words):.1f}: see --pmi"
+        yield line(f"  of {pluralise(words, 'word')} {reason}", hang=4)
     if language["never_match"]:
         examples = ", ".join(map(repr, language["examples"]))
         yield line(f"  never match   {language['never_match']:,}: by the spacing rule, such as {examples}", hang=16)
 
 
 def _sums(by_wiki: Sequence[Sequence[Mapping[str, Any]]]) -> Iterator[tuple[str, str, str]]:
-    """Yield a row for each source of all wikis together."""
     for of_source in zip(*by_wiki, strict=True):
         entries, candidates = (sum(source[name] for source in of_source) for name in ("entries", "candidates"))
         yield of_source[0]["source"], f"{entries:,}", f"of {candidates:,} in {len(by_wiki)} wikis, some more than once"

@@ -94,7 +94,6 @@ def _show_estimate(
     seen: int | None,
     downloads: bool,
 ) -> None:
-    """Print what the run will yield and cost, and with prices what by step."""
     from pipelines.trial import find_trials, plan_costs
 
     try:
@@ -109,8 +108,8 @@ def _show_estimate(
     except RecipeError as error:  # of a device, say, that only workers have
         if prepared.engine.place.is_this_machine:
             raise
-        how = "; what it costs, a run of a part there tells: see infra/README.md, GPU" if figures else ""
-        print(f"\nestimate: none on this machine: {error}{how}")
+        hint = "; what it costs, a run of a part there tells: see infra/README.md, GPU" if figures else ""
+        print(f"\nestimate: none on this machine: {error}{hint}")
         return
     common.print_lines(line(), *_estimate(expected, downloads, seen))
     if figures and trials and expected:
@@ -128,10 +127,10 @@ def _inputs(recipe: Recipe, plan: Plan, imported: ImportReport | None) -> Iterat
         files, size = find_format(source).describe(parts), sum(part.size for part in parts)
         # Groups of rows in Parquet state their bytes before compression.
         is_parquet = any(part.groups and part.rows is not None for part in parts)
-        what = f"{format_bytes(size)}{' uncompressed' if is_parquet else ''}"
+        amount = f"{format_bytes(size)}{' uncompressed' if is_parquet else ''}"
         if find_downloading(source):
-            what = pluralise(sum(part.rows or 0 for part in parts), "URL")
-        counts = (files, what, pluralise(len(units), "unit"))
+            amount = pluralise(sum(part.rows or 0 for part in parts), "URL")
+        counts = (files, amount, pluralise(len(units), "unit"))
         rows.append((source.name, source.format, *counts))
     yield from columns(rows)
     bad = [part for part in plan.files if part.fault]
@@ -157,7 +156,6 @@ def _steps(context: RunContext, plan: Plan) -> list[Line]:
 
 
 def _outlook(outlook: Outlook, units: int) -> Iterator[tuple[str, str]]:
-    """Yield how many URLs are to be downloaded, how long it takes, on what grounds, and which keys change it."""
     rates, left, parts = outlook.rates, outlook.left, outlook.parts
     yield "URLs", f"{outlook.rows:,}, {outlook.rows - left:,} of them in finished shards"
     if not left:
@@ -182,8 +180,8 @@ def _outlook(outlook: Outlook, units: int) -> Iterator[tuple[str, str]]:
 
 def _estimate(expected: Estimate | None, downloads: bool, seen: int | None) -> Iterator[Line]:
     if expected is None:
-        why = "none yet, since nothing is downloaded" if downloads else "none, since no row could be read"
-        yield line(f"estimate: {why}")
+        reason = "none yet, since nothing is downloaded" if downloads else "none, since no row could be read"
+        yield line(f"estimate: {reason}")
         return
     cores = os.cpu_count() or 1
     is_whole = expected.sampled == expected.rows
@@ -194,8 +192,8 @@ def _estimate(expected: Estimate | None, downloads: bool, seen: int | None) -> I
     for name, count in expected.verdicts.items():
         if name != KEPT:
             rows.append((name, f"{'−' if count else ''}{count:,.0f}  ({count / expected.rows:.2%})"))
-    count, more = expected.verdicts[KEPT], f" ± {expected.error:,.0f}" if expected.error else ""
-    kept = f"{'' if is_whole else 'at most '}{count:,.0f}{more}  ({count / expected.rows:.2%})"
+    count, error_text = expected.verdicts[KEPT], f" ± {expected.error:,.0f}" if expected.error else ""
+    kept = f"{'' if is_whole else 'at most '}{count:,.0f}{error_text}  ({count / expected.rows:.2%})"
     kept += f", with {expected.chosen}" if expected.chosen else ""
     rows.append((KEPT, kept if is_whole else f"{kept}; duplicates of rows outside the sample are not counted"))
     rows += [("seen", describe_seen(seen, count, expected.copies))] if seen else []

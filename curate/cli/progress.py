@@ -56,7 +56,7 @@ class _Progress:
 
     def read(self, ended: bool = False) -> None:
         """Count files; read the downloads' log too, unless it was read just now and the run has not ended."""
-        self.counts = {step: self._count_files(place, suffix) for step, place, suffix, _ in COUNTED}
+        self.counts = {step: self._count_files(folder, suffix) for step, folder, suffix, _ in COUNTED}
         began = time.monotonic()
         if not self.urls or (began < self._next and not ended):
             return
@@ -77,20 +77,20 @@ class _Progress:
         seconds = max(began - since, 1e-3)
         self.downloads = describe_downloads(facts, (facts.came - came) / seconds, (facts.bytes - size) / seconds)
 
-    def _count_files(self, place: str, suffix: str) -> int:
+    def _count_files(self, folder: str, suffix: str) -> int:
         try:
-            return count_done(self._folder.files(place), suffix)
+            return count_done(self._folder.files(folder), suffix)
         except OSError:  # the folder changes while it is listed
             return 0
 
     def texts(self, of_downloads: str = "", always: Collection[str] = ()) -> list[str]:
         """Return how far each step is that has begun, or is named in `always`."""
         download = [f"download {self.tried:,}/{self.urls:,} URLs{of_downloads}"] if self.tried else []
-        steps = [(step, what) for step, _, _, what in COUNTED if self.counts[step] or step in always]
-        steps = [(step, "shard" if (self.counts[step], what) == (1, "shards") else what) for step, what in steps]
+        steps = [(step, noun) for step, _, _, noun in COUNTED if self.counts[step] or step in always]
+        steps = [(step, "shard" if (self.counts[step], noun) == (1, "shards") else noun) for step, noun in steps]
         of_all = {"units": f"/{self.units}"}
         images = {"measure": self.images}
-        return download + [f"{s} {self.counts[s]}{of_all.get(what, '')} {what}{images.get(s, '')}" for s, what in steps]
+        return download + [f"{s} {self.counts[s]}{of_all.get(noun, '')} {noun}{images.get(s, '')}" for s, noun in steps]
 
     @property
     def images(self) -> str:
@@ -102,8 +102,8 @@ class _Progress:
 def describe_downloads(facts: DownloadFacts, images: float, size: float) -> str:
     """Return the share of URLs that were downloaded, images and bytes a second, and shares of the commonest reasons."""
     shares = [f"{reason} {count / facts.urls:.1%}" for reason, count in facts.reasons.items()]
-    more = " …" if len(shares) > _REASONS else ""
-    failed = f"; {', '.join(shares[:_REASONS])}{more}" if shares else ""
+    rest = " …" if len(shares) > _REASONS else ""
+    failed = f"; {', '.join(shares[:_REASONS])}{rest}" if shares else ""
     return f"{facts.came / facts.urls:.1%} downloaded, {images:,.0f} images/s, {format_bytes(size)}/s{failed}"
 
 
@@ -163,7 +163,6 @@ def show_counting(folder: RunStore, parts: int) -> Iterator[None]:
 
 
 def _print_changes(read: Callable[[], str], stop: threading.Event) -> None:
-    """Print a line now and then, if it is another one, until `stop` is set."""
     last = ""
     while not stop.wait(_BETWEEN_LINES):
         if (text := read()) != last:
@@ -183,10 +182,10 @@ def _bars(progress: _Progress, stop: threading.Event) -> None:
     with Live(Group(bars, of_downloads), console=Console(file=plain(sys.stderr)), transient=True):
         sys.stderr = Escaped(sys.stderr)  # that lets lines through above the bars
         tasks = {"download": bars.add_task("download", total=progress.urls, what="URLs", start=False, visible=False)}
-        for step, _, _, what in COUNTED:
-            total = progress.units if what == "units" else None
+        for step, _, _, noun in COUNTED:
+            total = progress.units if noun == "units" else None
             first = step == "measure"
-            tasks[step] = bars.add_task(step, total=total, what=what, start=first, visible=first)
+            tasks[step] = bars.add_task(step, total=total, what=noun, start=first, visible=first)
         for _ in progress.poll(stop, 0.3):
             of_downloads.plain = progress.downloads
             bars.update(tasks["measure"], what=f"units{progress.images}")
@@ -198,9 +197,7 @@ def _bars(progress: _Progress, stop: threading.Event) -> None:
 
 def _lines(progress: _Progress, stop: threading.Event) -> None:
     last: list[str] = []
-    printed = float("-inf")
-    for _ in progress.poll(stop, 0.5):
-        texts = progress.texts(f": {progress.downloads} ", always=USUAL)
-        if texts != last and (stop.is_set() or time.monotonic() - printed > 10):
+    for _ in progress.poll(stop, _BETWEEN_LINES):
+        if (texts := progress.texts(f": {progress.downloads} ", always=USUAL)) != last:
             print("  ".join(texts), file=sys.stderr, flush=True)
-            last, printed = texts, time.monotonic()
+            last = texts

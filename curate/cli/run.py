@@ -39,7 +39,7 @@ from curate.store.store import RunStore
 if TYPE_CHECKING:
     from pipelines.claim import Prepared
 
-_OUTPUTS = (*((place, suffix) for _, place, suffix, _ in COUNTED), (POOL, STATISTICS))
+_OUTPUTS = (*((folder, suffix) for _, folder, suffix, _ in COUNTED), (POOL, STATISTICS))
 
 
 class CommandKeeper(Keeper):
@@ -54,7 +54,6 @@ class CommandKeeper(Keeper):
 
     @property
     def _died(self) -> str:
-        """How many processes of this run died, and how; empty if none did."""
         if not (self._supervisor and self._supervisor.total):
             return ""
         return f"{pluralise(self._supervisor.total, 'process', 'processes')} died, the last {self._supervisor.death}"
@@ -84,7 +83,7 @@ class CommandKeeper(Keeper):
         if not (self._supervisor and self._died):
             return
         facts, attempts = self._supervisor.facts, read_attempts(store)
-        finished = sum(path.endswith(suffix) for place, suffix in _OUTPUTS for path in store.files(place))
+        finished = sum(path.endswith(suffix) for folder, suffix in _OUTPUTS for path in store.files(folder))
         deaths = 1 if finished > facts.get("finished", finished) else self._supervisor.deaths
         self._supervisor.send(deaths=deaths, finished=finished, attempts=attempts)
         in_flight = f"in flight: {describe_attempts(attempts, prepared.plan.units)}"
@@ -122,7 +121,7 @@ def run(
     it.
     """
     options = common.prepare_beam(beam_options, "" if take_over else on)  # any engine's job may be asked
-    from pipelines.claim import finish_redescribing
+    from pipelines.claim import finish_updating
     from pipelines.engines.attached import is_dead
     from pipelines.engines.choose import choose_engine
     from pipelines.prepare import prepare
@@ -131,7 +130,7 @@ def run(
     keeper = CommandKeeper()
     if not (keeper.holder or RunStore(out).exists(SUCCESS_FILE)):
         check_unlocked(RunStore(out), may_end)  # before the pool is listed, which may take long
-        finish_redescribing(RunStore(out))
+        finish_updating(RunStore(out))
     loaded = load_recipe(recipe, overrides)
     if in_process and (detach or on or options):
         raise RecipeError("--in-process: runs here, without Beam: leave out --detach, --on and Beam's options")
@@ -187,7 +186,6 @@ def _work(
 
 
 def _announce(prepared: "Prepared", retry: bool, rounds: int | None, reuse: str | None, out: str) -> Iterator[str]:
-    """Yield what is tried again, reused and imported, and warnings; `rounds` of retries were there before."""
     context, units = prepared.context, prepared.plan.units
     if retry:
         is_new = rounds is not None and prepared.retries.rounds > rounds
@@ -201,8 +199,8 @@ def _announce(prepared: "Prepared", retry: bool, rounds: int | None, reuse: str 
 
 def _check_retry(recipe: Recipe, out: str) -> None:
     if not any(map(find_downloading, recipe.input)):
-        how = f"for repaired files run into another folder, with --reuse {out}"
-        raise RecipeError(f"--retry: is for URLs, and the recipe has no source of format urls; {how}")
+        remedy = f"for repaired files run into another folder, with --reuse {out}"
+        raise RecipeError(f"--retry: is for URLs, and the recipe has no source of format urls; {remedy}")
 
 
 def _run(prepared: "Prepared", hold: FolderLock, plan_run: Callable[[], "Prepared"], in_process: bool) -> None:
@@ -225,41 +223,39 @@ def _run(prepared: "Prepared", hold: FolderLock, plan_run: Callable[[], "Prepare
 
 def _tell_finished(prepared: "Prepared", out: str, retry: bool) -> None:
     """Say that there is nothing to do, and describe the run by a new name or license."""
-    from pipelines.claim import redescribe
+    from pipelines.claim import update_metadata
 
     context = prepared.context
     store = context.store
     remove_leftovers(store)
-    why = "no failed URL is worth another attempt" if retry else "this run is already finished"
+    reason = "no failed URL is worth another attempt" if retry else "this run is already finished"
     if not retry and len(mendable := find_mendable(store, prepared.plan.units, context.recipe.input)):
-        why += f", and {pluralise(len(mendable), 'URL')} may succeed on another attempt (--retry)"
+        reason += f", and {pluralise(len(mendable), 'URL')} may succeed on another attempt (--retry)"
     has_report = store.exists(REPORT_FILE)
-    if changed := redescribe(prepared):
-        print(f"{out}: {why}; what describes it has the new {' and '.join(changed)}, all else stays")
+    if changed := update_metadata(prepared):
+        print(f"{out}: {reason}; what describes it has the new {' and '.join(changed)}, all else stays")
         if has_report:
             from curate.ask.report.page import write_report  # with all that a page needs
 
             write_report(out)
-            how = f"`curate report {out} --against DIR`"
-            print(f"{REPORT_FILE} was written again; if it compared runs: {how}")
+            command = f"`curate report {out} --against DIR`"
+            print(f"{REPORT_FILE} was written again; if it compared runs: {command}")
     else:
-        print(f"{out}: {why}; nothing to do (`curate verify {out}` reads every byte)")
+        print(f"{out}: {reason}; nothing to do (`curate verify {out}` reads every byte)")
 
 
 def _retried(retries: Retries, is_new: bool, context: RunContext, out: str) -> str:
-    """Return which round --retry begins, or goes on with."""
     number = retries.rounds
     urls = int((retries.table["round"].to_numpy() == number).sum())
-    what = f"round {number} of retries, {pluralise(urls, 'URL')}"
+    round_text = f"round {number} of retries, {pluralise(urls, 'URL')}"
     if not is_new:
-        goes_on = f"{out}: is not finished: continuing {what if number else 'the run'}"
+        goes_on = f"{out}: is not finished: continuing {round_text if number else 'the run'}"
         return f"{goes_on}; --retry begins another round once it is finished"
     again = f"{'captions are matched and ' if context.recipe.match else ''}all rows are decided again"
-    return f"{out}: {what}; earlier images are not downloaded, decoded or scored again; {again}"
+    return f"{out}: {round_text}; earlier images are not downloaded, decoded or scored again; {again}"
 
 
 def _reused(context: RunContext, units: Sequence[Unit], reuse: str) -> str:
-    """Return which tables of the older run are reused, and what is recomputed: tables, and signals by units."""
     from pipelines.identity import count_current
 
     def say(counts: dict[str, int]) -> str:
@@ -282,12 +278,11 @@ def _reused(context: RunContext, units: Sequence[Unit], reuse: str) -> str:
 
 
 def _why_none(context: RunContext, units: Sequence[Unit]) -> str:
-    """Return why no table of the older run is reused, as far as the plan says."""
     if any(unit.reuse_index is not None for unit in units):
         return ": it has the files, but not measured by the same keys of the source and measure, and libraries"
     assert context.reuse is not None
     _, paths = read_unit_keys(context.reuse)
     if paths.keys().isdisjoint(source.name for source in context.recipe.input):
         return f": its sources have other names ({', '.join(paths) or 'none'})"
-    what = "it has no unit of the same files; a file is the same by name, size and time of change"
-    return f": {what}, or by content where both runs have --fingerprint content"
+    reason = "it has no unit of the same files; a file is the same by name, size and time of change"
+    return f": {reason}, or by content where both runs have --fingerprint content"

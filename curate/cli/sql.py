@@ -36,16 +36,12 @@ def sql(
     fiftyone: Annotated[
         str | None, Option(metavar="DIR", help="Write the rows with their images for FiftyOne.")
     ] = None,
-    limit: Annotated[str | None, Option(hidden=True)] = None,
     shell: Annotated[bool, Option("--shell", help="Start an interactive shell; .help explains it.")] = False,
 ) -> None:
     """Query a run with SQL or a named query; runs are read-only.
 
     Without a query, the named ones are listed. With --images and --fiftyone the query returns a column uid.
     """
-    if limit is not None:
-        accepted = f"--param limit={limit} for a named query that has it, or LIMIT {limit} in SQL"
-        raise RecipeError(f"--limit: accepted: {accepted}")
     params = dict(_pair(text) for text in param or [])
     _check_pages(query, images, out, fiftyone)
     if shell:
@@ -76,16 +72,15 @@ def sql(
         with asking(directory, query, params) as result:
             left = iter(result.rows)
             first = list(islice(left, 1))
-            if not first and is_name(query) and (why := find_query(query).empty):
-                print(why, file=sys.stderr)
+            if not first and is_name(query) and (reason := find_query(query).empty):
+                print(reason, file=sys.stderr)
             common.print_result(replace(result, rows=chain(first, left)), format)
 
 
 def _check_pages(query: str | None, images: bool, out: str | None, fiftyone: str | None) -> None:
-    """Raise RecipeError where options that write rows with their images do not go together, or have no query."""
     if out is not None and not images:
-        what = "--out is the page that --images writes"
-        raise RecipeError(f"{what}; accepted: --out with --images; for rows redirect standard output: > FILE")
+        purpose = "--out is the page that --images writes"
+        raise RecipeError(f"{purpose}; accepted: --out with --images; for rows redirect standard output: > FILE")
     if images and fiftyone:
         raise RecipeError("--images and --fiftyone write different things; accepted: one of them")
     if query is None and (images or fiftyone):

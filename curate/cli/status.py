@@ -73,7 +73,7 @@ def cancel(directory: Annotated[str, Argument(metavar="DIR", help="The folder of
     store = RunStore(directory)
     if not ((holder := find_holder(store)) or store.exists(RUN_FILE)):
         raise no_run(store, directory)
-    what = f"{holder} has ended already" if holder else "nobody is at work here"
+    outcome = f"{holder} has ended already" if holder else "nobody is at work here"
     if holder and (holder.handle or holder.log) and not ask(holder)[0]:
         print(f"{directory}: cancelling {holder}, for at most {_SECONDS // 60} min", file=sys.stderr, flush=True)
         try:
@@ -81,11 +81,11 @@ def cancel(directory: Annotated[str, Argument(metavar="DIR", help="The folder of
         except Exception as error:  # of any library's
             see = f"; see {holder.page}" if holder.page else ""
             raise RunError(f"{directory}: {holder} may go on: {one_line(error, 300)}{see}") from None
-        what = f"{holder} is cancelled"
+        outcome = f"{holder} is cancelled"
     elif holder and not is_dead(holder):
         where = f"on {holder.host}: kill {holder.process}"
         raise RunError(f"{directory}: {holder} was not handed over; end it by Ctrl-C in its terminal, or {where}")
     if holder:
         end_lease(store, holder.id)
     go_on = "the run is finished" if store.exists(SUCCESS_FILE) else how_to_go_on(store, directory)
-    print(f"{directory}: {what}; {go_on}")
+    print(f"{directory}: {outcome}; {go_on}")

@@ -53,7 +53,6 @@ def _funnel(run: RunFacts) -> Iterator[str]:
 
 
 def _decided(store: RunStore, run: RunFacts) -> Iterator[str]:
-    """Yield the last choice, and uids.npy, the result of a pool without images; thresholds; rows of statistics."""
     yield from run.selection.summary if run.selection else ()
     if run.repeats or not run.pool.images:
         uids = next(line.rows or 0 for line in read_manifest(store) if line.path == UIDS_FILE)
@@ -74,8 +73,8 @@ def _duplicates(run: RunFacts, out: str) -> Iterator[str]:
     if not run.large_groups:
         return
     largest, *smaller = run.large_groups
-    more = f"; over {LARGE_SHARE:.0%}: {pluralise(len(smaller), 'more group')}" if smaller else ""
-    yield f"duplicates: {largest.describe(bool(run.near))}{more}"
+    rest = f"; over {LARGE_SHARE:.0%}: {pluralise(len(smaller), 'more group')}" if smaller else ""
+    yield f"duplicates: {largest.describe(bool(run.near))}{rest}"
     if run.near and run.pool.images:
         rows = f"FROM decisions WHERE '{largest.uid}' IN (uid, duplicate_of)"
         yield f'  curate sql {out} "{rows}" --images      a page of the largest group'
@@ -83,7 +82,6 @@ def _duplicates(run: RunFacts, out: str) -> Iterator[str]:
 
 
 def _failures(store: RunStore, run: RunFacts, out: str) -> Iterator[str]:
-    """Yield lines on signals that failed; on evaluation images, samples and files not read; and on downloads."""
     readable = run.rows - run.counts.get(FAILED, 0)
     for errors in run.signal_errors or ():
         rows = f"null in {errors.rows:,} of {pluralise(readable, 'readable image')}, where it fails"
@@ -100,14 +98,14 @@ def _failures(store: RunStore, run: RunFacts, out: str) -> Iterator[str]:
             missing += len(never_came)
             may_pass += pc.sum(never_came["may_pass"]).as_py() or 0
     failures = counts.most_common()
-    for why, n in failures:
-        if why in SAMPLE_REASONS:
-            yield f"failed: {n:,} {why} ({SAMPLE_REASONS[why]})"
+    for reason, n in failures:
+        if reason in SAMPLE_REASONS:
+            yield f"failed: {n:,} {reason} ({SAMPLE_REASONS[reason]})"
     if (facts := run.downloads) is not None:
         share = f"{facts.came:,} of {pluralise(facts.urls, 'URL')} ({facts.came / facts.urls:.1%})"
         rates = f"{facts.came / facts.seconds:,.0f} images/s, {format_bytes(facts.bytes / facts.seconds)}/s"
         yield f"downloaded: {share}, {format_bytes(facts.bytes)} in {format_seconds(facts.seconds)} ({rates})"
-    if damaged := [f"{n:,} {why}" for why, n in failures if why not in SAMPLE_REASONS]:
+    if damaged := [f"{n:,} {reason}" for reason, n in failures if reason not in SAMPLE_REASONS]:
         yield f"files not read, or read in part: {', '.join(damaged)}; once they are repaired: --out NEW --reuse {out}"
     if missing:
         yield _not_there(store, facts, missing, may_pass)
@@ -119,21 +117,21 @@ def _captions(run: RunFacts, out: str) -> Iterator[str]:
         texts = f"{pluralise(work.requests, 'text')} ({work.sent:,} requested now{lost})"
         yield f"{work.kind} by {work.engine}: {texts}, {work.passed:,} passed the gates, {work.replaced:,} are in .txt"
     if run.caption_work:
-        what = "results of the gates; also caption_work (cost) and captions (texts)"
-        yield f"  curate sql {out} caption_gates      {what}"
+        purpose = "results of the gates; also caption_work (cost) and captions (texts)"
+        yield f"  curate sql {out} caption_gates      {purpose}"
 
 
 def _hints(store: RunStore, out: str) -> Iterator[str]:
-    uid, what = _find_example(store)
+    uid, purpose = _find_example(store)
     hints = {
         f"sql {out} funnel": "what each rule dropped, in SQL",
         f"sql {out} dropped --images": "a page of samples that were dropped, with the reasons",
-        f"explain {out} {uid}": f"why a sample {what}",
+        f"explain {out} {uid}": f"why a sample {purpose}",
         f"report {out}": "everything on one page, with samples",
         f"verify {out}": "integrity: digests, sums, shards against decisions",
     }
     width = max(map(len, hints))
-    yield from (f"  curate {command:{width}}   {what}" for command, what in hints.items())
+    yield from (f"  curate {command:{width}}   {purpose}" for command, purpose in hints.items())
 
 
 def _find_example(store: RunStore) -> tuple[str, str]:
@@ -147,36 +145,34 @@ def _find_example(store: RunStore) -> tuple[str, str]:
         rows = store.read_parquet(name, ["uid", "rule"])
         rows = rows.filter(rows["uid"].is_valid())
         failed = pc.equal(rows["rule"], pa.scalar(FAILED))  # null of a kept row
-        for what, some in ((_DROPPED, rows.filter(pc.invert(failed))), ("failed", rows.filter(failed)), (_ANY, rows)):
-            if len(some):
-                examples.setdefault(what, some["uid"][0].as_py())
+        for fate, mask in ((_DROPPED, pc.invert(failed)), ("failed", failed), (_ANY, pc.is_valid(rows["uid"]))):
+            if len(matching := rows.filter(mask)):
+                examples.setdefault(fate, matching["uid"][0].as_py())
         if _DROPPED in examples:
             break
-    return next(((examples[what], what) for what in (_DROPPED, "failed", _ANY) if what in examples), ("UID", _ANY))
+    return next(((examples[fate], fate) for fate in (_DROPPED, "failed", _ANY) if fate in examples), ("UID", _ANY))
 
 
 def _not_there(store: RunStore, facts: DownloadFacts | None, missing: int, may_pass: int) -> str:
-    """Return a line on the URLs that did not come, and how many of them may come later."""
     context, units = open_context(store)
     downloading = {source.name for source in context.recipe.input if find_downloading(source)}
     rows = {line.path: line.rows or 0 for line in read_manifest(store)}
     tables = (table_file("samples", unit.index, unit.last) for unit in units if unit.source in downloading)
-    more = f"; {may_pass:,} may succeed on another attempt: curate run … --retry" if may_pass else ""
+    hint = f"; {may_pass:,} may succeed on another attempt: curate run … --retry" if may_pass else ""
     urls = sum(rows[path] for path in tables)
     broken = missing - (facts.urls - facts.came) if facts and facts.urls == urls else 0  # else some came in other runs
     came = f", {broken:,} of which came, but cannot be decoded" if broken else ""
-    return f"{missing:,} of {pluralise(urls, 'URL')} gave no image{came}{more}"
+    return f"{missing:,} of {pluralise(urls, 'URL')} gave no image{came}{hint}"
 
 
 def _warnings(shards: int, run: RunFacts, out: str) -> Iterator[str]:
-    """Yield lines on too few shards for a training loader, short texts dropped by language, and an empty set."""
     if run.pool.images and shards < _FEW_SHARDS and run.kept >= _TRAINING:
         rows = run.kept // _FEW_SHARDS
-        how = f"--out NEW --reuse {out} --set output.rows_per_shard={rows} gives {ceil(run.kept / rows)}"
-        why = "open_clip's loader needs at least one shard for each worker on each GPU"
-        yield f"note: {why}; for {_FEW_SHARDS} in all, {how}"
+        remedy = f"--out NEW --reuse {out} --set output.rows_per_shard={rows} gives {ceil(run.kept / rows)}"
+        reason = "open_clip's loader needs at least one shard for each worker on each GPU"
+        yield f"note: {reason}; for {_FEW_SHARDS} in all, {remedy}"
     yield from (f"warning: {warning}" for warning in run.language_warnings)
     if run.rows and not run.kept:
         drops = max(run.counts, key=lambda name: run.counts[name])
-        why = f"{drops} drops most, {run.counts[drops]:,} of {run.rows:,}"
-        yield f"warning: no sample is kept; {why}: see `curate sql {out} funnel` and `curate sql {out} failures`"
+        reason = f"{drops} drops most, {run.counts[drops]:,} of {run.rows:,}"
+        yield f"warning: no sample is kept; {reason}: see `curate sql {out} funnel` and `curate sql {out} failures`"

@@ -124,7 +124,6 @@ class Supervisor:
 
 
 def _kill_descendants(process: int) -> None:
-    """Kill all processes that a process has started, and those that they have started."""
     parents: dict[int, int] = {}
     with suppress(OSError):  # no /proc, as on macOS
         for name in filter(str.isdigit, os.listdir("/proc")):

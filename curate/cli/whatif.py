@@ -12,7 +12,7 @@ from typer import Option
 
 from curate.ask.output import Result, line, tuples
 from curate.ask.whatif.answer import WhatIf, answer
-from curate.ask.whatif.survivors import FinishedRun, has_same_rules, open_finished
+from curate.ask.whatif.survivors import FinishedRun, open_finished
 from curate.ask.whatif.sweep import Point, check_plot, points_table, search, sweep, write_plot
 from curate.ask.whatif.swept_number import SEARCHED, SweptNumber, parse_swept_number
 from curate.base.errors import RecipeError
@@ -33,7 +33,6 @@ _MEANINGS = {  # of columns of a sweep
     "seen_each": "times that training sees each kept row",
 }
 _SEEN = "seen_each"  # how often each kept row is seen, of the samples that training sees
-_MANY = 100_000  # rows whose near-duplicates take a while to search for
 _COLUMNS = ("pool", "run", "run_expected", "whatif", "change", "error")
 
 
@@ -69,7 +68,6 @@ def whatif(
         overrides = [*overrides, f"{_size_key(run.changed(overrides))}={rows}"]
     if share is not None:
         overrides = [*overrides, f"balance.tail_share={share:f}"]
-    _announce_long_work(run, overrides, number)
     if number and rows is not None:
         overrides = [*overrides, search(run, overrides, number, rows)]
     if sweep_of and number:
@@ -91,7 +89,6 @@ def whatif(
 def _answer(
     run: FinishedRun, overrides: list[str], number: SweptNumber | None, rows: int | None, seen: int | None
 ) -> tuple[WhatIf, str]:
-    """Return the answer, and how the target size `rows`, or a share of the tail, was met."""
     recipe, result = run.changed(overrides), answer(run, overrides)
     balance = recipe.balance
     solved = _solved(result, rows if number else balance.rows if balance else None, number)
@@ -123,8 +120,8 @@ def _size_key(recipe: Recipe) -> str:
     if recipe.selection and recipe.selector.sizes_of:
         return f"{recipe.selector.key}.{recipe.selector.sizes_of[0]}"
     if recipe.selection and recipe.selection[0] not in ("balance", "sample"):
-        why = f"--rows: {recipe.selection[0]} has no number of rows to solve for"
-        raise RecipeError(f"{why}; accepted: --by, or no --rows, for the expected size with other settings (--set)")
+        reason = f"--rows: {recipe.selection[0]} has no number of rows to solve for"
+        raise RecipeError(f"{reason}; accepted: --by, or no --rows, for the expected size with other settings (--set)")
     return "balance.rows" if recipe.match else "sample.rows"
 
 
@@ -143,17 +140,6 @@ def _check(sweep_of: str | None, plot: str | None, rows: int | None, by: str | N
         check_plot(plot)
 
 
-def _announce_long_work(run: FinishedRun, overrides: list[str], number: SweptNumber | None) -> None:
-    """Print that near-duplicates of a large pool are searched for: the one step that may take minutes."""
-    if sum(len(state.verdicts) for state in run.states) < _MANY:
-        return
-    swept = [number.override(number.low)] if number else []
-    old, new = run.recipe, run.changed([*overrides, *swept])
-    sweeps = number is not None and number.rule in list(new.rules)[: new.dedup_place]
-    if new.dedup.near and (sweeps or run.has_forgotten or old.dedup != new.dedup or not has_same_rules(old, new)):
-        print("curate: searching for near-duplicates again, as in a run: this may take a while", file=sys.stderr)
-
-
 def _show_progress(points: Iterator[Point], total: int) -> Iterator[Point]:
     for count, point in enumerate(points, 1):
         if point.fault:
@@ -165,7 +151,6 @@ def _show_progress(points: Iterator[Point], total: int) -> Iterator[Point]:
 
 
 def _sweep_result(points: list[Point], number: SweptNumber, format: Format, bars: str, seen: int | None) -> Result:
-    """Return the points; for people with bars of the column `bars`, and without empty columns."""
     table = points_table(points)
     if seen is not None:
         each = [seen / point.expected if point.expected else None for point in points]
@@ -185,7 +170,6 @@ def _sweep_result(points: list[Point], number: SweptNumber, format: Format, bars
 
 
 def _solved(result: WhatIf, rows: int | None, number: SweptNumber | None) -> str:
-    """Return how the target size `rows` was met, by t or by another number."""
     if rows is None or (number is None and result.t is None):
         return ""
     if number is not None and rows - result.expected < max(1, rows / 1000):
@@ -222,8 +206,8 @@ def _print_answer(result: WhatIf, solved: str, format: Format) -> None:
     languages = result.languages
     tables = [_rounded(result.funnel).drop_columns(["position", "kind", "error"]), _rounded(result.sources)]
     tables += [_rounded(languages.slice(0, _LANGUAGES))] if len(languages) else []
-    known = pc.or_(pc.is_valid(result.facts["run"]), pc.is_valid(result.facts["whatif"]))
-    for table in [*tables, result.facts.filter(known)]:
+    is_known = pc.or_(pc.is_valid(result.facts["run"]), pc.is_valid(result.facts["whatif"]))
+    for table in [*tables, result.facts.filter(is_known)]:
         print_result(_result(table), format)
         print_lines(line())
     if len(languages) > _LANGUAGES:
@@ -254,5 +238,4 @@ def _result(table: pa.Table) -> Result:
 
 
 def _plainly(value: Any) -> Any:
-    """Return a number without a fraction as an integer."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -80,7 +80,6 @@ _HOLES = {"ring": (0.58, 0.0), "crescent": (0.82, 0.5)}  # of a circle: radius, 
 
 
 def _regular(corners: int, inner: float = 1.0, start: float = -math.pi / 2) -> list[tuple[float, float]]:
-    """Return a regular polygon in the unit circle, every second corner at radius `inner`."""
     radii = zip((1.0, inner) * corners, [start + i * (math.tau / corners) for i in range(corners)], strict=False)
     return [(r * math.cos(angle), r * math.sin(angle)) for r, angle in radii]
 
@@ -115,9 +114,9 @@ class Ground:
         """Return how far each pixel lies in a direction."""
         return self.x * math.cos(angle) + self.y * math.sin(angle)
 
-    def long(self, pitches: float, more: float) -> float:
+    def long(self, pitches: float, extra: float) -> float:
         """Draw a length of so many pitches and up to so many more, in pixels."""
-        return self.pitch * (pitches + more * self.rng.random())
+        return self.pitch * (pitches + extra * self.rng.random())
 
     def bands(self, u: Plane, width: float = 1.0) -> Plane:
         pitch = self.pitch * width

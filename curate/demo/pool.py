@@ -48,7 +48,7 @@ def write_pool(folder: str | Path, samples: int = 2000, seed: int = 0, shards: i
     (folder / "metadata.json").write_text(json.dumps(metadata_entries(), indent=0) + "\n", encoding="utf-8")
     pool = make_samples(samples, seed)
     parts = [part.tolist() for part in np.array_split(make_rng(seed, "order").permutation(samples), shards)]
-    keys = {row: f"{shard:05d}{place:04d}" for shard, part in enumerate(parts) for place, row in enumerate(part)}
+    keys = {row: f"{shard:05d}{position:04d}" for shard, part in enumerate(parts) for position, row in enumerate(part)}
     for shard, part in enumerate(parts):
         _write_tar(folder / f"{shard:05d}.tar", [(keys[row], pool[row]) for row in part])
     truth = pa.Table.from_pylist([_truth(keys, row, pool[row]) for row in keys], schema=TRUTH)
@@ -92,7 +92,6 @@ def _write_tar(path: Path, samples: list[tuple[str, Sample]]) -> None:
 
 
 def _sidecar(key: str, sample: Sample) -> bytes:
-    """Return KEY.json with img2dataset's fields."""
     width, height = sample.scene.width, sample.scene.height
     fields = {
         **{"url": sample.url, "caption": sample.text, "key": key, "status": "success", "error_message": None},

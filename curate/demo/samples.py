@@ -61,8 +61,8 @@ def make_samples(total: int, seed: int) -> list[Sample]:
 
     def add_copies(defect: str, rows: Iterator[int]) -> None:
         copy = _near_duplicate if defect in NEAR_DUPLICATES else _duplicate
-        for place in range(len(samples), len(samples) + quotas[defect]):
-            row, sample = next((row, sample) for row in rows if (sample := copy(defect, samples[row], seed, place)))
+        for position in range(len(samples), len(samples) + quotas[defect]):
+            row, sample = next((row, sample) for row in rows if (sample := copy(defect, samples[row], seed, position)))
             samples.append(replace(sample, defect=defect, original=row))
 
     for defect in DUPLICATES:
@@ -70,7 +70,7 @@ def make_samples(total: int, seed: int) -> list[Sample]:
     # Each kind alters pictures of one family before others, so that some have two or three near-duplicates.
     family = list(islice(originals, max(quotas[defect] for defect in NEAR_DUPLICATES)))
     for defect in NEAR_DUPLICATES:
-        relatives = [family[place] for place in make_rng(seed, defect).permutation(len(family))]
+        relatives = [family[position] for position in make_rng(seed, defect).permutation(len(family))]
         add_copies(defect, chain(relatives[::-1], originals))
     return samples
 
@@ -106,7 +106,6 @@ def _clean(seed: int, row: int, hashes: list[int], defect: str = "") -> Sample:
 
 
 def _url(rng: np.random.Generator, scene: Scene, suffix: str, row: int) -> str:
-    """Return a URL that no other row has."""
     item = scene.items[0]
     return f"https://example.com/{pick(rng, words.SECTIONS)}/{item.colour}-{item.shape}-{row:05d}.{suffix}"
 

@@ -42,10 +42,10 @@ def rate_rules(caught: list[Caught], order: list[str]) -> list[Rate]:
     Whatever was taken for a duplicate of another scene counts as dropped by `NEAR`: no equal keys join two scenes.
     """
     rates = []
-    for place, rule in enumerate(order):
+    for position, rule in enumerate(order):
         if rule not in AIMS:
             continue
-        fallen = {line.defect: sum(line.rules.get(name, 0) for name in order[: place + 1]) for line in caught}
+        fallen = {line.defect: sum(line.rules.get(name, 0) for name in order[: position + 1]) for line in caught}
         injected = {line.defect: line.injected for line in caught if line.defect in AIMS[rule]}
         dropped = sum(line.rules.get(rule, 0) for line in caught)
         if rule == DUPLICATE:
@@ -78,18 +78,18 @@ def score(truth_path: str, run: str) -> list[Caught]:
         samples = store.read_parquet(path.replace("decisions", "samples"), ["shard", "key"]).to_pylist()
         for sample, row in zip(samples, rows, strict=True):
             decided[sample["shard"].rsplit("/", 1)[-1], sample["key"]] = row
-    scenes = {place: sample["original_key"] or sample["key"] for place, sample in truth.items()}
-    stays = {row["uid"]: place for place, row in decided.items() if row["rule"] != DUPLICATE}
+    scenes = {location: sample["original_key"] or sample["key"] for location, sample in truth.items()}
+    stays = {row["uid"]: location for location, row in decided.items() if row["rule"] != DUPLICATE}
     mistaken = Counter[str]()
-    for place, sample in truth.items():
-        row = decided[place]
+    for location, sample in truth.items():
+        row = decided[location]
         if row["rule"] == DUPLICATE:
             other = stays[row["duplicate_of"]]
-            if scenes[other] != scenes[place]:
+            if scenes[other] != scenes[location]:
                 mistaken[sample["defect"]] += 1
             elif not sample["original_key"]:
-                decided[place], decided[other] = decided[other], row
+                decided[location], decided[other] = decided[other], row
     caught = {defect: Counter[str]() for defect in ("", *DEFECTS)}
-    for place, sample in truth.items():
-        caught[sample["defect"]][decided[place]["rule"] or KEPT] += 1
+    for location, sample in truth.items():
+        caught[sample["defect"]][decided[location]["rule"] or KEPT] += 1
     return [Caught(defect or CLEAN, rules.total(), dict(rules), mistaken[defect]) for defect, rules in caught.items()]

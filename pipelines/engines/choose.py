@@ -162,7 +162,6 @@ def _read_file(path: str, parser: argparse.ArgumentParser) -> dict[str, list[str
 
 
 def _to_words(key: str, value: Any, action: argparse.Action | None, where: str) -> Iterator[str]:
-    """Yield an option's words. Raises RecipeError where it does not take the value."""
     is_flag = action is not None and action.nargs == 0
     is_repeated = action is None or not (is_flag or isinstance(action, argparse._StoreAction))
     if is_flag or (action is None and isinstance(value, bool)):

@@ -308,7 +308,6 @@ def _is_local(endpoint: str | None) -> bool:
 
 
 def _devices(context: RunContext) -> dict[str, str]:
-    """Return the device of each signal that has one, by its name."""
     models = {name: model for name, model in context.models.items() if isinstance(model, dict)}
     return {name: str(model["device"]) for name, model in models.items() if "device" in model}
 

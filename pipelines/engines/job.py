@@ -128,27 +128,19 @@ class Job:
 class Submission:
     """A job from before it is submitted until it has ended, for who interrupts that.
 
-    `find` gives it by its name, where it has one before; `is_apart`: it works on after `submit` has returned.
+    `find` gives it by its name, where it has one before.
     """
 
-    def __init__(self, engine: str, find: Callable[[], Job] | None, is_apart: bool) -> None:
-        self._engine, self._find, self._is_apart = engine, find, is_apart
-        self._submitter, self._came = threading.current_thread(), threading.Event()
-        self._job: Job | None = None
-
-    def come(self, job: Job) -> None:
-        self._job = job
-        self._came.set()
+    def __init__(self, engine: str, find: Callable[[], Job] | None) -> None:
+        self._engine, self._find = engine, find
+        self.job: Job | None = None  # once it is submitted
 
     def cancel(self) -> None:
-        """Cancel the job, which may be known a moment later; log what came of it."""
-        if not self._job and self._find:
+        """Cancel the job; log what came of it."""
+        if self.job:
+            self.job.cancel()
+        elif self._find:
             cancel_by_name(self._engine, self._find)
-            return
-        if self._is_apart and threading.current_thread() is not self._submitter:
-            self._came.wait(_COMES)
-        if self._job:
-            self._job.cancel()
 
 
 def cancel_by_name(engine: str, find: Callable[[], Job]) -> None:

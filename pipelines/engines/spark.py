@@ -179,7 +179,6 @@ class Spark(PipelineEngine):
 
 
 def _check_java(requirement: str, oldest: int) -> None:
-    """Raise RecipeError where there is no Java, or one before version `oldest`."""
     home = os.environ.get("JAVA_HOME")  # as Spark's own scripts find it
     launcher = f"{home}/bin/java" if home else "java"
     install = "install one (a JRE is enough), and set JAVA_HOME or PATH to find it"

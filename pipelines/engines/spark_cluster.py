@@ -149,7 +149,6 @@ class ClusterJob(Job):
         return str(_STATES.get(state, PipelineState.CANCELLED if has_exited else PipelineState.UNKNOWN))
 
     def _ask_yarn(self) -> str:
-        """Return the state of the application, or the final one; empty where there is none."""
         if self._handle["job"].startswith(_BY_TAG):
             words = ("-list", "-appStates", "ALL", "-appTags", self._handle["job"])
             if not (numbers := re.findall(_NUMBER, self.call("spark-class", _CLI, "application", *words))):

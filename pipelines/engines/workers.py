@@ -186,7 +186,6 @@ def find_files(context: RunContext, units: Sequence[Unit]) -> Iterator[tuple[str
 
 
 def _find_waiting(context: RunContext, units: Sequence[Unit]) -> tuple[tuple[str, ...], int]:
-    """Return the signals to load that some unit needs, and how many units need some."""
     settings = MeasureSettings.of(context)
     if not any(signal.load for signal in settings.signals):
         return (), 0

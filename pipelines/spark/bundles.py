@@ -207,7 +207,6 @@ class _Worker:
         return tuple(counters)
 
     def _begin(self, task: Task) -> None:
-        """Tear the DoFns of the last stage down, and take the next one."""
         if self._cache is not None:
             self._cache.shutdown()
         else:

@@ -131,7 +131,6 @@ class Execution:
         return spread(parts, min(self._max_tasks, max(self._few, sum(part.count for part in parts) // _ELEMENTS)))
 
     def _collect(self, name: str, job: Any, tasks: int, shuffled: int = 0) -> Sequence[Result]:
-        """Return the results of a job that brings together so many bytes by key."""
         began = time.perf_counter()
         self._spark.setJobGroup(self._group, name, interruptOnCancel=False)
         results: list[Result] = job.collect()
@@ -150,7 +149,6 @@ class Execution:
         _LOGGER.info("%s", cost)
 
     def _send(self, stage: Stage, side: Side) -> Any:
-        """Return what a task reads a side input from."""
         parts = self._collections[side.collection]
         size = sum(part.size for part in parts)
         if size > _LARGEST:

@@ -228,7 +228,6 @@ class _Builder:
 
 
 def _find_inputs(transforms: Iterable[proto.PTransform]) -> set[str]:
-    """Return the collections that transforms read, of a stage or of each other."""
     return {name for transform in transforms for name in transform.inputs.values()}
 
 

@@ -71,7 +71,6 @@ class InBatches(beam.DoFn):
         yield from map(in_window, _far_apart(self._files.items()))
 
     def _rest(self) -> Iterator[tuple[Any, Any]]:
-        """Give all but what is put into files."""
         METER.count("shuffled", self._size, self._step)
         rest, sizes = self._waiting, self._sizes
         self._begin()

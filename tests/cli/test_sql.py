@@ -144,7 +144,6 @@ def test_the_same_rows_in_every_format(cli: Cli, run: Path) -> None:
         (["explain"], ["uid"]),
         (["SELECT $a"], ["--param a"]),
         (["--param", "x=1"], ["needs a query"]),
-        (["top_entries", "--limit", "5"], ["--param limit=5", "LIMIT 5"]),
     ],
 )
 def test_wrong_questions(cli: Cli, finished: Finished, arguments: list[str], parts: list[str]) -> None:

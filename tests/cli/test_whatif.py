@@ -239,17 +239,6 @@ def test_a_sweep_from_python(cli: Cli, finished: Finished) -> None:
                 opened.sweep("balance.t")
 
 
-def test_long_work_is_announced(cli: Cli, finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
-    near = "dedup.by=[{phash: {distance: 4}}]"
-    assert cli("whatif", str(finished["tars"][0]), "--set", near).err == ""  # a small pool
-    monkeypatch.setattr(whatif, "_MANY", 0)
-    done = cli("whatif", str(finished["tars"][0]), "--set", near)
-    assert (
-        done.status == 0
-        and done.err == "curate: searching for near-duplicates again, as in a run: this may take a while\n"
-    )
-
-
 @pytest.mark.thorough
 def test_near_duplicates_stay_where_only_later_rules_change(
     cli: Cli, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,7 +1,5 @@
 """What the driver does before Beam's steps begin."""
 
-import json
-import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,8 +7,6 @@ import pyarrow.parquet as pq
 import pytest
 from apache_beam.runners.runner import PipelineResult
 
-from curate.base.errors import RunError
-from curate.match.unit import MatchSettings
 from curate.recipe.recipe import parse_recipe
 from curate.store.lease import find_lease
 from pipelines import driver
@@ -20,35 +16,6 @@ from pipelines.engines.job import EngineUnresponsiveError, Job
 from pipelines.engines.local import Local
 from pipelines.prepare import prepare
 from pipelines.spark.context import SparkOptions
-
-
-@pytest.mark.thorough
-def test_only_a_new_run_builds_its_matcher_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-
-    def load(settings: MatchSettings) -> None:
-        asked.append(Path(settings.store.url).name)
-        raise RunError("which the first unit would report")
-
-    monkeypatch.setattr(driver, "load_matcher", load)
-    texts = pa.table({"caption": ["a red dog", "a cat"], "url": ["u1", "u2"]})
-    pq.write_table(texts, tmp_path / "pool.parquet")
-    (tmp_path / "metadata.json").write_text(json.dumps(["dog", "cat"]))
-    recipe = parse_recipe(
-        {
-            "input": [{"name": "pool", "format": "parquet", "path": str(tmp_path / "pool.parquet")}],
-            "match": {"metadata": str(tmp_path / "metadata.json")},
-        }
-    )
-    for name, reuse in (("new", None), ("reusing", "new"), ("new", None)):
-        prepared = prepare(recipe, str(tmp_path / name), reuse=reuse and str(tmp_path / reuse))
-        with claimed(prepared):
-            driver.run(prepared)
-        for thread in threading.enumerate():
-            if thread.name == "matcher":
-                thread.join()
-        (tmp_path / name / "_SUCCESS").unlink()  # so that the next start goes on with what is there
-    assert asked == ["new"]
 
 
 @pytest.mark.thorough

@@ -13,7 +13,7 @@ from curate.recipe.recipe import Recipe
 from curate.store.layout import MANIFEST_FILE, RUN_FILE
 from curate.store.store import RunStore
 from pipelines import claim
-from pipelines.identity import find_identity, is_finished, tell_damage
+from pipelines.identity import find_identity, is_finished, log_damage
 from pipelines.prepare import prepare
 from tests.laws import pools
 
@@ -127,7 +127,7 @@ def test_a_damaged_run_is_not_finished_and_the_file_is_named(
     prepared = prepare(make_recipe(tmp_path), str(run))
     assert not prepared.finished
     with caplog.at_level(logging.WARNING):
-        tell_damage(prepared.context.store)
+        log_damage(prepared.context.store)
     assert [
         message for message in caplog.messages if "uids.npy: " in message and message.endswith("; it is recomputed")
     ]
