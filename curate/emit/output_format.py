@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from curate.base.errors import RecipeError, RunError
+from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import U64
 from curate.emit.layout import Shard
 from curate.emit.settings import EmitSettings
@@ -79,11 +79,12 @@ class OutputFormat(ABC):
 
 def find_output(key: str | None, has_images: bool) -> OutputFormat:
     """Return the format that a recipe chooses; None: its pool's, with or without images. Raises RecipeError."""
-    fitting = (kind for kind in OUTPUTS.kinds().values() if kind.accepts(has_images))
-    kind: OutputFormat = next(fitting) if key is None else OUTPUTS.find(key)
+    fitting = [kind for kind in OUTPUTS.kinds().values() if kind.accepts(has_images)]
+    kind: OutputFormat = fitting[0] if key is None else OUTPUTS.find(key)
     if key and not kind.accepts(has_images):
-        what = f"output.format: {key} is not for pools {'with' if has_images else 'without'} images"
-        raise RecipeError(f"{what}; accepted: {', '.join(other.key for other in fitting)}")
+        accepted = ", ".join(other.key for other in fitting)
+        pools = f"pools {'with' if has_images else 'without'} images"
+        raise RecipeError(f"output.format: {key} is not for {pools}; accepted: {accepted}")
     return kind
 
 
@@ -93,22 +94,16 @@ def find_written(run: RunFacts) -> OutputFormat:
 
 
 def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Any:
-    """Write the shard's files, unless current; return its JSON_DTYPE, or None. Raises RunError where rows differ."""
-    started = time.time()
-    store = settings.store
+    """Write the shard's files, unless current; return its JSON_DTYPE, or None."""
+    started, store = time.time(), settings.store
     kind = find_output(settings.output.format, settings.pool.has_images)
     last, files, name = f"{shard.stem}.parquet", kind.files(shard.stem), f"{shard.stem}_stats.json"
     stated = store.key(last)  # where there is none, nobody needs the key before the units' tables are read
     is_current = bool(stated) and stated == settings.shard_key(shard)
     if is_current and all(store.exists(name) and valid_digest(store, name) for name in files):
         return store.read_json(name).get(JSON_DTYPE)
-    more: dict[str, Any] = {}
-    table: Any = kind.write(settings, shard, repeated, more)
-    names = getattr(table, "column_names", [])
-    if not isinstance(table, pa.Table) or len(table) != shard.rows or "uid" not in names:
-        where = f"output format {kind.key!r} of package {OUTPUTS.package(kind.key)}"
-        returned = f"{len(table)} rows of {', '.join(names)}" if names else type(table).__name__
-        raise RunError(f"{where}: write returned {returned}; accepted: {shard.rows} rows, as an Arrow table with uid")
+    facts: dict[str, Any] = {}
+    table = kind.write(settings, shard, repeated, facts)
     stats = {
         "count": shard.rows,
         "successes": shard.rows,
@@ -118,7 +113,7 @@ def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Any:
         "start_time": started,
         "end_time": time.time(),
         "status_dict": {"success": shard.rows},
-        **more,
+        **facts,
     }
 
     def keep() -> bool:
@@ -126,4 +121,4 @@ def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Any:
 
     store.write_json(name, stats, keep=keep)
     store.write_parquet(last, table, settings.shard_key(shard))
-    return more.get(JSON_DTYPE)
+    return facts.get(JSON_DTYPE)

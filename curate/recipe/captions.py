@@ -222,8 +222,9 @@ class Captions(KindsSection):
                 other = first.setdefault((task.section.kind, style), task.key)
                 if other != task.key:
                     field = task.section.styles_key
-                    what = f"{style!r} is also written by captions.{other}; accepted: {field} that no other section has"
-                    raise fault(f"{task.key}.{field}", what)
+                    accepted = f"{field} that no other section has"
+                    text = f"{style!r} is also written by captions.{other}; accepted: {accepted}"
+                    raise fault(f"{task.key}.{field}", text)
         for name in self.output.mix:
             if name not in {task.section.kind for task in self.tasks}:
                 raise fault("output.mix", f"no section writes {name}")
@@ -273,7 +274,7 @@ class Captions(KindsSection):
         for key in CAPTION_KINDS.kinds():
             value = getattr(self, key)
             if isinstance(value, tuple):
-                tasks += [Task(f"{key}.{place}", section) for place, section in enumerate(value)]
+                tasks += [Task(f"{key}.{index}", section) for index, section in enumerate(value)]
             elif value is not None:
                 tasks.append(Task(key, value))
         return tuple(tasks)

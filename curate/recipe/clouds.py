@@ -46,7 +46,7 @@ def __getattr__(name: str) -> Any:
         limits = {"connect_timeout": SECONDS, "read_timeout": SECONDS}
         members: dict[str, Any] = {"set_session": set_session, **limits}
     elif name == "GCSFileSystem":
-        Base, core = (import_module(of).GCSFileSystem for of in ("gcsfs", "gcsfs.core"))
+        Base, core = (import_module(module).GCSFileSystem for module in ("gcsfs", "gcsfs.core"))
         members = {ask: _try_again(getattr(core, ask).__wrapped__) for ask in _GCS if hasattr(core, ask)}
         limit = import_module("aiohttp").ClientTimeout(total=None, sock_connect=SECONDS, sock_read=SECONDS)
         defaults = {"requests_timeout": limit, "session_kwargs": {"raise_for_status": _refuse_busy}}

@@ -145,8 +145,8 @@ class Dedup(Section):
 
     @property
     def near(self) -> dict[int, Near]:
-        """The passes by nearness, by their places."""
-        return {place: by for place, by in enumerate(self.by) if isinstance(by, Near)}
+        """The passes by nearness, by their positions."""
+        return {index: by for index, by in enumerate(self.by) if isinstance(by, Near)}
 
     def check_measured(self, measure: Measure) -> None:
         """Check that what the passes compare is measured. Raises ValueError."""

@@ -11,10 +11,10 @@ def explain_faults(error: ValidationError, data: Any) -> Iterator[str]:
     """Yield one line for each fault of plain data, such as a recipe."""
     faults = [(fault, _find_keys(data, fault)) for fault in error.errors()]
     inner = {keys[:depth] for _, keys in faults for depth in range(len(keys))}
-    own = {keys for fault, keys in faults if fault["type"] == "fault"}
+    specific = {keys for fault, keys in faults if fault["type"] == "fault"}
     lists: set[str] = set()
     for fault, keys in faults:
-        if fault["type"] != "fault" and keys in own:
+        if fault["type"] != "fault" and keys in specific:
             continue  # of another form that the value may have, and it may hold a secret
         if len(fault["loc"]) > len(keys) and keys in inner:
             continue  # of the forms that the value may have another one was meant, whose faults are reported

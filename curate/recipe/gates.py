@@ -5,7 +5,6 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from curate.base.errors import RecipeError
 from curate.base.registry import Registry
 from curate.recipe.measure import Embedder
 from curate.recipe.section import ColumnName, KindOf, KindsSection
@@ -41,17 +40,8 @@ class Gates(KindsSection):
 
     @classmethod
     def kinds(cls) -> tuple[Any, ...]:
-        """Return the options of gates. Raises RecipeError, which names the package, where two have one name."""
-        options: dict[str, Any] = {}
-        for gate in GATES.kinds().values():
-            if gate.option is None:
-                continue
-            if gate.option.key in cls.model_fields or gate.option.key in options:
-                where = f"gate {gate.key!r} of package {GATES.package(gate.key)}"
-                what = f"captions.gates has a key {gate.option.key!r} already; uninstall the package"
-                raise RecipeError(f"{where}: {what}")
-            options[gate.option.key] = gate.option
-        return tuple(options.values())
+        """Return the options of gates."""
+        return tuple(gate.option for gate in GATES.kinds().values() if gate.option is not None)
 
     @classmethod
     def kind_field(cls, kind: Any) -> tuple[Any, Any]:

@@ -213,13 +213,12 @@ class Measure(KindsSection):
             if not isinstance(section, OnEmbeddings):
                 continue
             if section.of not in embedders:
-                available = ", ".join(embedders) or "none: give measure.clip"
-                what = "no model of measure.clip, or of measure.embeddings, is named"
-                raise ValueError(f"{name}: {what} {section.of!r}; available: {available}")
+                model = f"no model of measure.clip, or of measure.embeddings, is named {section.of!r}"
+                raise ValueError(f"{name}: {model}; available: {', '.join(embedders) or 'none: give measure.clip'}")
             if section.needs_encoder and not embedders[section.of].encodes:
                 sections = {key: kind.section for key, kind in SIGNALS.kinds().items()}
                 scores = {key: scored for key, scored in sections.items() if issubclass(scored, OnEmbeddings)}
-                accepted = [key for key, scored in scores.items() if not scored.needs_encoder]
-                what = f"needs a model to encode prompts or exemplars with, and {section.of!r} is precomputed"
-                raise ValueError(f"{name}: {what}; accepted on its embeddings: {', '.join(accepted)}")
+                accepted = ", ".join(key for key, scored in scores.items() if not scored.needs_encoder)
+                needed = f"needs a model to encode prompts or exemplars with, and {section.of!r} is precomputed"
+                raise ValueError(f"{name}: {needed}; accepted on its embeddings: {accepted}")
         return self

@@ -32,7 +32,7 @@ from curate.recipe.strict_yaml import MAX_DEPTH, find_surrogate, load_yaml, say_
 
 _log = logging.getLogger(__name__)
 
-_MOST = {"rules": 1000, "derive": 200, "characters of SQL": 300_000}  # which are checked in some ten seconds
+_MAX = {"rules": 1000, "derive": 200, "characters of SQL": 300_000}  # which are checked in some ten seconds
 
 # Keys of which a section has one; of `sample` the forms that are sections.
 _FORMS = tuple(form for form, keys in Sample.forms.items() if keys == (form,) and form != "rows")
@@ -167,12 +167,12 @@ class Recipe(KindsSection):
     def _fits_together(self) -> "Recipe":
         if twice := fields.find_twice(source.name for source in self.input):
             raise ValueError(f"input: two sources are named {twice!r}; names identify sources")
-        if len(places := [name for name, rule in self.rules.items() if rule == DEDUP]) > 1:
-            raise ValueError(f"rules: {' and '.join(places)} are {DEDUP}, which may appear once; leave one out")
+        if len(names := [name for name, rule in self.rules.items() if rule == DEDUP]) > 1:
+            raise ValueError(f"rules: {' and '.join(names)} are {DEDUP}, which may appear once; leave one out")
         sizes = len(self.rules), len(self.derive), sum(map(len, self.expressions))
-        for (what, limit), size in zip(_MOST.items(), sizes, strict=True):
+        for (counted, limit), size in zip(_MAX.items(), sizes, strict=True):
             if size > limit:
-                raise ValueError(f"{what}: found {size:,}; accepted: at most {limit:,}; for long lists, see join")
+                raise ValueError(f"{counted}: found {size:,}; accepted: at most {limit:,}; for long lists, see join")
         named = [key for key in SELECTIONS.kinds() if getattr(self, key, None) is not None]
         if len(named) > 1:
             raise ValueError(f"{' and '.join(named)} both decide which rows are drawn; leave one out")
@@ -229,7 +229,7 @@ class Recipe(KindsSection):
     @property
     def dedup_place(self) -> int | None:
         """The position of deduplication among the rules; None where it comes after them."""
-        return next((place for place, rule in enumerate(self.rules.values()) if rule == DEDUP), None)
+        return next((index for index, rule in enumerate(self.rules.values()) if rule == DEDUP), None)
 
 
 def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -275,39 +275,41 @@ def _set(data: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         shown = override if len(override) <= 80 else f"{override[:77]}..."
         raise RecipeError(f"--set {shown}: {shorten(text)} is not a YAML value: {say_yaml_error(error)}") from None
-    if (depth := 1 + key.count(".")) > MAX_DEPTH:
-        raise RecipeError(f"--set {key[:77]}...: a key of {depth:,} parts; accepted: at most {MAX_DEPTH}")
     *parents, last = _input_keys(data, key.split("."))
+    if len(parents) >= MAX_DEPTH:
+        raise RecipeError(f"--set {key[:77]}...: a key of {len(parents) + 1:,} parts; accepted: at most {MAX_DEPTH}")
     if parents[:1] == ["rules"] and isinstance(rules := data.get("rules") or {}, dict):
         _note_rule(rules, [*parents, last][1], value)
-    at: Any = data
+    section: Any = data
     for part in parents:
-        place = _place(at, part, override)
-        if isinstance(at, dict) and at.get(part) is None:
-            at[part] = {}
-        at = at[place]
+        if isinstance(section, dict) and section.get(part) is None:
+            section[part] = {}
+        section = section[_find_index(section, part, override)]
+    index = _find_index(section, last, override)
     if parents == ["rules"] and value is None and text.strip():
-        if not isinstance(at, dict) or last not in at:
-            raise RecipeError(f"--set {override}: no rule {last!r} to remove; rules: {', '.join(at) or 'none'}")
-        del at[last]
+        if last not in section:
+            raise RecipeError(f"--set {override}: no rule {last!r} to remove; rules: {', '.join(section) or 'none'}")
+        del section[last]
         return
-    at[_place(at, last, override)] = value
+    section[index] = value
     for keys, names in _ONE_OF:  # it takes the place of the others
         if keys.fullmatch(key) and value is not None:
             for other in {*names} - {last}:
-                at.pop(other, None)
+                section.pop(other, None)
 
 
 def _input_keys(data: dict[str, Any], keys: list[str]) -> list[str]:
-    """Return the keys with places of single sources and joins, which become lists: `input.path` is `input.0.path`."""
-    at: Any = data
-    for place, name in ((0, "input"), (2, "join")):
-        if len(keys) < place + 2 or keys[place] != name or not isinstance(at, dict):
+    """Return the keys with indices of single sources and joins, which become lists: `input.path` is `input.0.path`."""
+    section: Any = data
+    for depth, name in ((0, "input"), (2, "join")):
+        if keys[depth : depth + 1] != [name] or len(keys) < depth + 2 or not isinstance(section, dict):
             break
-        at[name] = items = [at[name]] if isinstance(at.get(name), dict) else at.get(name)
-        if isinstance(items, list) and len(items) == 1 and not keys[place + 1].removeprefix("-").isdigit():
-            keys = [*keys[: place + 1], "0", *keys[place + 1 :]]
-        at = {str(n): item for n, item in enumerate(items if isinstance(items, list) else ())}.get(keys[place + 1])
+        if isinstance(section.get(name), dict):
+            section[name] = [section[name]]
+        items = section.get(name) if isinstance(section.get(name), list) else []
+        if len(items) == 1 and not keys[depth + 1].removeprefix("-").isdigit():
+            keys = [*keys[: depth + 1], "0", *keys[depth + 1 :]]
+        section = next((item for number, item in enumerate(items) if keys[depth + 1] == str(number)), None)
     return keys
 
 
@@ -321,18 +323,18 @@ def _note_rule(rules: dict[str, Any], name: str, value: Any) -> None:
         _log.warning("--set rules.%s=null: deduplication now comes after all rules; %s", name, leave)
 
 
-def _place(at: Any, part: str, override: str) -> str | int:
-    """Return how `part` indexes `at`: a key of a mapping, or a position in a list."""
-    if isinstance(at, dict):
+def _find_index(section: Any, part: str, override: str) -> str | int:
+    """Return how `part` indexes a section: a key of a mapping, or a position in a list."""
+    if isinstance(section, dict):
         return part
-    if isinstance(at, list) and part.isdecimal() and len(part) < 10 and int(part) < len(at):
+    if isinstance(section, list) and part.isdecimal() and len(part) < 10 and int(part) < len(section):
         return int(part)
-    name = override.partition("=")[0].split(".")
-    accepted = f"a position below {len(at)}" if isinstance(at, list) else "nothing, since it has no keys"
-    if isinstance(at, list) and name[0] == "input" and not part.isdecimal():
+    keys = override.partition("=")[0].split(".")
+    accepted = f"a position below {len(section)}" if isinstance(section, list) else "nothing, since it has no keys"
+    if isinstance(section, list) and keys[0] == "input" and not part.isdecimal():
         accepted += f", such as input.0.{part}"
-    if name[:2] == ["balance", "t"]:
-        accepted = f"numbers by language, such as --set 'balance.t={{en: {at}, {part}: …}}'"
-    if name[0] == "rules" and name[2:] == ["top"]:
-        accepted = f"another expression, or --set '{name[0]}.{name[1]}={{top: 0.3, of: COLUMN}}'"
-    raise RecipeError(f"--set {override}: {part!r} does not fit {shorten(at)}; accepted: {accepted}")
+    if keys[:2] == ["balance", "t"]:
+        accepted = f"numbers by language, such as --set 'balance.t={{en: {section}, {part}: …}}'"
+    if keys[0] == "rules" and keys[2:] == ["top"]:
+        accepted = f"another expression, or --set '{keys[0]}.{keys[1]}={{top: 0.3, of: COLUMN}}'"
+    raise RecipeError(f"--set {override}: {part!r} does not fit {shorten(section)}; accepted: {accepted}")

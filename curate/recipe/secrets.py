@@ -67,8 +67,8 @@ def check_variables(source: str, storage: dict[str, Any]) -> None:
     """Raise RecipeError where a variable that a source's options name is not set in this process."""
     for key, value in _leaves(storage):
         if isinstance(value, Variable) and not value:
-            what = f"the environment variable {value.name} is not set on {platform.node()}"
-            raise RecipeError(f"input {source!r}: storage.{key}: {what}; accepted: one that every worker has")
+            missing = f"the environment variable {value.name} is not set on {platform.node()}"
+            raise RecipeError(f"input {source!r}: storage.{key}: {missing}; accepted: one that every worker has")
 
 
 def refuse_literals(source: str, storage: dict[str, Any]) -> None:
@@ -76,8 +76,9 @@ def refuse_literals(source: str, storage: dict[str, Any]) -> None:
     for key, value in _leaves(storage):
         is_text = isinstance(value, str) and value and not isinstance(value, Variable)
         if is_text and _SECRET.search(key.rpartition(".")[2]) and not _NO_SECRET.fullmatch(value):
-            how = f"{_PREFIX}NAME, of an environment variable that every worker has, or none where machines have a role"
-            raise RecipeError(f"input {source!r}: storage.{key}: a secret would be sent to workers; accepted: {how}")
+            problem = f"input {source!r}: storage.{key}: a secret would be sent to workers"
+            accepted = f"{_PREFIX}NAME, of a variable that every worker has, or none where machines have a role"
+            raise RecipeError(f"{problem}; accepted: {accepted}")
 
 
 def refuse_password(url: str) -> None:
@@ -85,8 +86,8 @@ def refuse_password(url: str) -> None:
     if password := PASSWORD.search(url):
         scheme = url[: password.start()]
         name = re.sub(r"\W", "", scheme.rpartition(":")[2]).upper()
-        what = f"{scheme}://…@{url[password.end() :]}: a password in a URL would be written to run.json and to logs"
-        raise RecipeError(f"{what}; accepted: a URL without, such as with FSSPEC_{name}_PASSWORD in the environment")
+        shown = f"{scheme}://…@{url[password.end() :]}: a password in a URL would be written to run.json and to logs"
+        raise RecipeError(f"{shown}; accepted: a URL without, such as with FSSPEC_{name}_PASSWORD in the environment")
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -50,8 +50,8 @@ def _is_reserved(name: str) -> bool:
 
 def _check_name(name: str) -> str:
     if _is_reserved(name):
-        found = f"{name!r} is a reserved word of SQL, so expressions could not name it"
-        raise ValueError(f"{found}; accepted: another name, such as '{name}_'")
+        reason = f"{name!r} is a reserved word of SQL, so expressions could not name it"
+        raise ValueError(f"{reason}; accepted: another name, such as '{name}_'")
     return name
 
 
@@ -235,9 +235,8 @@ class KindsSection(Section):
     def unknown_key(cls, key: str) -> str:
         text = super().unknown_key(key)
         if "did you mean" not in text:
-            text = text.replace(
-                "unknown key", f"unknown key, or a {cls.registry.what} of a package that is not installed"
-            )
+            other = f"unknown key, or a {cls.registry.what} of a package that is not installed"
+            text = "; ".join([text.replace("unknown key", other), *cls.registry.broken.values()])
         return str(cls.registry.broken.get(key, text))
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -45,8 +45,8 @@ def find_surrogate(text: str) -> str | None:
     return f"\\u{ord(match[0]):04x}" if match else None
 
 
-def _refusal(what: str, mark: yaml.Mark, accepted: str) -> yaml.YAMLError:
-    return yaml.YAMLError(f"{what}, line {mark.line + 1}; accepted: {accepted}")
+def _refusal(reason: str, mark: yaml.Mark, accepted: str) -> yaml.YAMLError:
+    return yaml.YAMLError(f"{reason}, line {mark.line + 1}; accepted: {accepted}")
 
 
 _BOOL, _TEXT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:str"
@@ -73,8 +73,8 @@ class _Loader(yaml.SafeLoader):
         if not isinstance(event, yaml.AliasEvent) and node is not None:
             self._sizes[node] = self._measure(node)
         elif node not in self._sizes:
-            what = "an alias inside the value that it refers to"
-            raise _refusal(what, event.start_mark, "aliases of values that end before them")
+            alias = "an alias inside the value that it refers to"
+            raise _refusal(alias, event.start_mark, "aliases of values that end before them")
         return node
 
     def _measure(self, node: yaml.Node) -> tuple[int, int]:
@@ -92,8 +92,8 @@ class _Loader(yaml.SafeLoader):
         characters = 1 + sum(size for size, _ in sizes)
         depth = 1 + max((depth for _, depth in sizes), default=0)
         if characters > MAX_CHARACTERS or depth > MAX_DEPTH:
-            what = f"more than {MAX_CHARACTERS:,} characters or nested more than {MAX_DEPTH} deep"
-            raise _refusal(f"{what} once aliases are followed", node.start_mark, "at most that")
+            size = f"more than {MAX_CHARACTERS:,} characters or nested more than {MAX_DEPTH} deep"
+            raise _refusal(f"{size} once aliases are followed", node.start_mark, "at most that")
         return characters, depth
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:

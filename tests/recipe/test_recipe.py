@@ -417,7 +417,7 @@ def test_set_of_what_is_no_utf8(tmp_path: Path, override: str) -> None:
 
 
 def test_keys_of_set_that_are_too_long(tmp_path: Path) -> None:
-    assert "a key of 20,001 parts; accepted: at most 100" in load_refusal(tmp_path, f"input.storage{'.a' * 19_999}=1")
+    assert "a key of 20,002 parts; accepted: at most 100" in load_refusal(tmp_path, f"input.storage{'.a' * 19_999}=1")
     assert "accepted: a position below 1" in load_refusal(tmp_path, f"input.{'9' * 5000}.path=x", text=BALANCED)
 
 
