@@ -1,8 +1,7 @@
 """The interface of a CLIP model that is loaded, whatever runs it: images and texts to L2-normalised embeddings.
 
-In: PIL images and strings. Out: float32 [n, dimension]. Texts are sorted by length and cut to the longest of their
-batch, which a causal text tower that pools at the end token cannot notice. Batches and devices change embeddings by
-rounding only.
+Texts are sorted by length and cut to the longest of their batch, which a causal text tower that pools at the end token
+cannot notice. Batches and devices change embeddings by rounding only.
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F32, I64
 from curate.models.hugging_face import free_memory, is_memory
 from curate.models.misalignment import WordScores
@@ -96,11 +94,8 @@ class Encoder(ABC):
         return Texts(embeddings, counts, truncated)
 
     def score_words(self, images: F32, captions: Sequence[str]) -> list[WordScores]:
-        """Return how well each word of each caption fits its image, by the images' embeddings [n, dimension].
-
-        Raises RecipeError where the model does not tell its attention.
-        """
-        raise RecipeError("measure.clip: words are scored by a model's attention; accepted: a model of open_clip")
+        """Return how well each word of each caption fits its image, by the images' embeddings [n, dimension]."""
+        raise NotImplementedError("of models of open_clip, as their sections check")
 
     def _in_halves(self, encode: Callable[[Any], Any], items: Any) -> list[Any]:
         """Return what is made of the items, at once; where memory runs out in halves, and half a batch from then on."""

@@ -49,8 +49,8 @@ def find_devices(where: str, device: Device) -> list[str]:
         import transformers  # noqa: F401
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
-        what = f"device is cuda, and torch {torch.__version__} finds no CUDA device here"
-        raise RecipeError(f"{where}: {what}; accepted: auto, cpu, or a machine with one")
+        request = f"device is cuda, and torch {torch.__version__} finds no CUDA device here"
+        raise RecipeError(f"{where}: {request}; accepted: auto, cpu, or a machine with one")
     return each_device("cuda" if has_cuda and device != "cpu" else "cpu")
 
 
@@ -68,9 +68,9 @@ def load(where: str, loading: Callable[[], T]) -> T:
         return loading()
     except Exception as error:  # of many kinds: of the hub, of the network, of JSON, of safetensors
         reason = one_line(error, 300).rstrip(".") or type(error).__name__
-        what = f"{reason}. Accepted: a folder with the model's files, or a name on the Hugging Face hub"
-        how = "without network its files must be in the cache, and with HF_HUB_OFFLINE=1 no download is tried"
-        raise RecipeError(f"{where}: cannot be loaded: {what}; {how}") from None
+        accepted = "a folder with the model's files, or a name on the Hugging Face hub"
+        offline = "without network its files must be in the cache, and with HF_HUB_OFFLINE=1 no download is tried"
+        raise RecipeError(f"{where}: cannot be loaded: {reason}. Accepted: {accepted}; {offline}") from None
 
 
 def open_picture(data: bytes) -> Image.Image:

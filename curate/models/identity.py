@@ -1,7 +1,7 @@
 """What an open_clip model is: found by its name, hashed from its files, never loaded here.
 
-In: a section `OpenClip` of a recipe. Out: its identity, which run.json shows and table keys hold. Weights that are
-named by a tag or a hub are downloaded, as open_clip does.
+Its identity is shown by run.json, and is part of keys of tables. Weights that are named by a tag or a hub are
+downloaded, as open_clip does.
 """
 
 import difflib
@@ -86,8 +86,8 @@ def identify(options: OpenClip, device: str) -> dict[str, Any]:
     size = config.get("vision_cfg", {}).get("image_size")
     preprocess = preprocess | ({} if size is None else {"size": size})  # the model's own, as open_clip does it
     if options.context_length and options.context_length <= context:
-        what = f"context_length {options.context_length} is not above the model's own {context}"
-        raise RecipeError(f"measure.clip {options.name!r}: {what}")
+        lengths = f"context_length {options.context_length} is not above the model's own {context}"
+        raise RecipeError(f"measure.clip {options.name!r}: {lengths}")
     return {
         "model": options.model if not options.model.startswith("local-dir:") else "local-dir",
         "pretrained": "file" if weights == options.pretrained else options.pretrained,
@@ -112,10 +112,10 @@ def check_weights(options: OpenClip, identity: Mapping[str, Any]) -> None:
 def check_digests(where: str, digests: Mapping[str, str], expected: Mapping[str, str]) -> None:
     """Raise RunError, which begins with `where`, where files have other digests than they should, both by name."""
     for name in sorted({*digests, *expected}):
-        digest, other = (str(of.get(name)) for of in (digests, expected))
+        digest, other = str(digests.get(name)), str(expected.get(name))
         if digest != other:
-            what = f"{name} has sha256 {digest[:16]}… on {platform.node()}, and the run is of one with {other[:16]}…"
-            raise RunError(f"{where}: {what}; accepted: the same files on all machines, until the run is finished")
+            both = f"{name} has sha256 {digest[:16]}… on {platform.node()}, and the run is of one with {other[:16]}…"
+            raise RunError(f"{where}: {both}; accepted: the same files on all machines, until the run is finished")
 
 
 def resolve_device(options: OpenClip) -> str:
@@ -128,8 +128,8 @@ def resolve_device(options: OpenClip) -> str:
     kind, _, number = options.device.partition(":")
     if not available[kind] or (number and int(number) >= torch.cuda.device_count()):
         devices = f"{torch.cuda.device_count()} CUDA devices" if available["cuda"] else "no CUDA device"
-        what = f"device {options.device} is requested, and torch {torch.__version__} finds {devices} here"
-        raise RecipeError(f"measure.clip {options.name!r}: {what}; accepted: auto, cpu, or a device that is there")
+        request = f"device {options.device} is requested, and torch {torch.__version__} finds {devices} here"
+        raise RecipeError(f"measure.clip {options.name!r}: {request}; accepted: auto, cpu, or a device that is there")
     return options.device
 
 
@@ -142,10 +142,12 @@ def _find_files(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]
         raise RecipeError(f"{where}: {error}") from None
     except (OSError, ValueError, RuntimeError, LookupError) as error:  # of the hub, of the network, of JSON
         name = f"{options.model}{f' ({options.pretrained})' if options.pretrained else ''}"
-        what = f"{name} cannot be found or downloaded: {one_line(error, 400).rstrip('.')}. Without network"
-        how = "give a folder as model (local-dir:FOLDER, onnx:FOLDER) or a file of weights as pretrained"
-        cached = "put its files into the Hugging Face cache; with HF_HUB_OFFLINE=1 no download is tried"
-        raise RecipeError(f"{where}: {what}: {how}, or {cached}") from None
+        problem = f"{name} cannot be found or downloaded: {one_line(error, 400).rstrip('.')}"
+        remedy = (
+            "Without network: give a folder as model (local-dir:FOLDER, onnx:FOLDER) or a file of weights as "
+            "pretrained, or put its files into the Hugging Face cache; with HF_HUB_OFFLINE=1 no download is tried"
+        )
+        raise RecipeError(f"{where}: {problem}. {remedy}") from None
 
 
 def _find(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]:
@@ -173,10 +175,8 @@ def _find(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]:
         return settings["model_cfg"], preprocess, str(weights)
     config = open_clip.get_model_config(name.replace("/", "-"))
     if config is None:
-        known = open_clip.list_models()
-        close = ", ".join(difflib.get_close_matches(name, known, 3))
-        hint = f"near: {close}" if close else f"it has {len(known)}, such as {', '.join(known[:3])}"
-        raise RecipeError(f"open_clip has no model {name!r}; {hint}")
+        near = ", ".join(difflib.get_close_matches(name, open_clip.list_models(), 3, 0))
+        raise RecipeError(f"open_clip has no model {name!r}; near: {near}")
     if options.pretrained is not None and os.path.isfile(options.pretrained):
         return config, defaults, options.pretrained
     tags = open_clip.list_pretrained_tags_by_model(name)

@@ -1,15 +1,9 @@
 """Find the words of a caption that do not fit its image, from the text transformer's attention (CLIP4DM).
 
-In: image embeddings [n, d] and their captions, with the open_clip model that gave them and its tokenizer. Out: for each
-caption its words in order, a float32 score for each (below 0: the word draws the caption away from the image), and the
-cosine; from these the misaligned words and F-CLIPScore, a CLIPScore that small wrong details lower.
-
-Trade-offs: exact, and almost no time against encoding the texts. The definition asks how the cosine changes with the
-last three layers' attention maps, but uses the row of the end of the text (EOS) only. As attention is causal, only the
-EOS depends on that row: so all other tokens run through the model's own blocks without gradients, in its precision, and
-the EOS alone is followed, with its row of attention materialised, in float32.
-
-The model is only read: no hooks, no gradients, no change of its state; several threads may use it at the same time.
+The definition asks how the cosine changes with the last three layers' attention maps, but uses the row of the end of
+the text (EOS) only. As attention is causal, only the EOS depends on that row: so all other tokens run through the
+model's own blocks without gradients, in its precision, and the EOS alone is followed, with its row of attention
+materialised, in float32. The model is only read; several threads may use it at the same time.
 
 Source: Nam et al., Extract Free Dense Misalignment from CLIP (CLIP4DM), 2025.
 """
@@ -61,32 +55,22 @@ def word_scores(
     """Return the scores of each word of each caption against the caption's image, in the captions' order.
 
     A caption longer than the model's context is cut as the tokenizer cuts it: the words beyond get no score, nor does
-    the one that the cut goes through. Of a caption without words (empty, punctuation) there is only the cosine. Scores
-    agree between batches to 1e-6 of their size or so, in float32.
-
-    The open_clip model may be on any device, in any precision, in eval mode; the tokenizer is its own. `images` are its
-    embeddings, floating [n, d], on any device, and normalised here if they are not; `batch` is captions at a time.
-    Raises RecipeError where the text tower is not causal or not of the usual blocks, or the tokenizer cannot tell
-    words; ValueError where the images are not as many as the captions.
+    the one that the cut goes through. Of a caption without words (empty, punctuation) there is only the cosine.
+    `images` are the model's embeddings, floating [n, d], on any device; `batch` is captions at a time. Raises
+    RecipeError where the text tower is not causal or not of the usual blocks, or the tokenizer cannot tell words.
     """
     import torch
     from open_clip.transformer import ResidualAttentionBlock
 
-    if len(images) != len(captions):
-        raise ValueError(f"{len(images)} images for {len(captions)} captions; accepted: one for each")
     tower = text_tower(model)
     holder = tower.holder
     for block in holder.transformer.resblocks:
         if not isinstance(block, ResidualAttentionBlock) or not block.attn.batch_first:
-            what = f"of the usual kind only; found: a text transformer of {type(block).__name__}"
-            accepted = "open_clip's ResidualAttentionBlock (block_type default)"
-            raise RecipeError(f"measure.clip: words can be scored with attention {what}; accepted: {accepted}")
+            kinds = f"{type(block).__name__}; accepted: open_clip's ResidualAttentionBlock (block_type default)"
+            raise RecipeError(f"measure.clip: words cannot be scored with this attention; found: {kinds}")
     if not captions:
         return []
     ids, words = _tokenize(tokenizer, [TEMPLATE + caption for caption in captions])
-    if ids.shape[1] > tower.context_length:
-        accepted = f"up to {tower.context_length}, the positions of the model's text tower"
-        raise RecipeError(f"measure.clip: the tokenizer gives {ids.shape[1]} tokens; accepted: {accepted}")
     ends = tower.ends(ids)
     modules = *holder.transformer.resblocks[-LAYERS:], holder.ln_final, holder.text_projection
     with torch.inference_mode(False):  # callers may be in it; copies in float32 that record no gradients
@@ -102,10 +86,7 @@ def word_scores(
 
 
 def _relevance(text: TextTower, tail: list[Module], images: Tensor, ids: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the cosines float32 [n], and how they change with the attention of the EOS to each token.
-
-    The latter, R[EOS] float32 [n, longest], counts up to the EOS.
-    """
+    """Return the cosines float32 [n], and how they change with the EOS's attention to each token [n, longest]."""
     import torch
     from torch.nn import functional as F
 
@@ -151,8 +132,8 @@ def _end_of_text(block: Module, x: Tensor, end: Tensor, ends: Tensor) -> tuple[T
     with torch.no_grad():
         keys_values = F.linear(block.ln_1(x.float()), weight[width:], bias[width:])
         k, v = (split(part).transpose(1, 2) for part in keys_values.chunk(2, dim=-1))  # [n, heads, length, head]
-    places = torch.arange(x.shape[1], device=x.device)
-    at_end, behind = (places == ends[:, None])[:, None], (places > ends[:, None])[:, None]
+    positions = torch.arange(x.shape[1], device=x.device)
+    at_end, behind = (positions == ends[:, None])[:, None], (positions > ends[:, None])[:, None]
     logits = torch.where(at_end, (q * end_k).sum(-1, keepdim=True), (k @ q[..., None]).squeeze(-1))
     attention = (logits * attn.head_dim**-0.5).masked_fill(behind, -torch.inf).softmax(-1)
     if not attention.requires_grad:  # the first of the layers: what comes before it is constant
@@ -177,10 +158,9 @@ def _tokenize(tokenizer: Any, texts: list[str]) -> tuple[Tensor, list[Words]]:
         ids = tokenizer(texts)
         words = _fast_words(tokenizer, texts)
     else:
-        what = f"words cannot be separated with this tokenizer; found: {type(tokenizer).__name__}"
-        fast = "its HFTokenizer around a fast one without a tokenizer_mode"
-        accepted = f"open_clip's SimpleTokenizer without a reduction_mask, or {fast}"
-        raise RecipeError(f"measure.clip: {what}; accepted: {accepted}")
+        accepted = "SimpleTokenizer without a reduction_mask, or HFTokenizer around a fast one without a tokenizer_mode"
+        kinds = f"found: {type(tokenizer).__name__}; accepted: open_clip's {accepted}"
+        raise RecipeError(f"measure.clip: words cannot be separated with this tokenizer; {kinds}")
 
     def is_punctuation(word: str) -> bool:
         return all(char in _SYMBOLS or unicodedata.category(char).startswith("P") for char in word)
@@ -192,21 +172,18 @@ def _simple_words(tokenizer: Any, row: list[int]) -> Words:
     """Return a text's words by the vocabulary: a word's last token ends in `</w>`; one that is cut is left out."""
     words: Words = []
     start = 1 + len(tokenizer.encode(TEMPLATE))
-    for place in range(start, len(row)):
-        token = row[place]
+    for index in range(start, len(row)):
+        token = row[index]
         if token in tokenizer.all_special_ids:  # also those that a caption spells out
-            start = place + 1
+            start = index + 1
         elif tokenizer.decoder[token].endswith("</w>"):
-            words.append((tokenizer.decode(row[start : place + 1]).strip(), slice(start, place + 1)))
-            start = place + 1
+            words.append((tokenizer.decode(row[start : index + 1]).strip(), slice(start, index + 1)))
+            start = index + 1
     return words
 
 
 def _fast_words(tokenizer: Any, texts: list[str]) -> list[Words]:
-    """Return the words of texts by the fast tokenizer's own word boundaries, in the text as open_clip cleans it.
-
-    Those of the template are left out, and the one that is cut.
-    """
+    """Return the words of texts by a fast tokenizer's own word boundaries, in the text as open_clip cleans it."""
     template, *texts = (tokenizer.clean_fn(text) for text in (TEMPLATE, *texts))
     length = tokenizer.context_length
     encoded = tokenizer.tokenizer(texts, max_length=length, padding="max_length", truncation=True)
@@ -214,9 +191,9 @@ def _fast_words(tokenizer: Any, texts: list[str]) -> list[Words]:
     for text, encoding in zip(texts, encoded.encodings, strict=True):
         cut = next((word for part in encoding.overflowing for word in part.word_ids if word is not None), None)
         parts: dict[int, slice] = {}
-        for place, word in enumerate(encoding.word_ids):
+        for index, word in enumerate(encoding.word_ids):
             if word is not None and word != cut:
-                parts[word] = slice(parts[word].start if word in parts else place, place + 1)
+                parts[word] = slice(parts[word].start if word in parts else index, index + 1)
         spans = [(encoding.word_to_chars(word), part) for word, part in parts.items()]
         words.append([(text[start:end].strip(), part) for (start, end), part in spans if start >= len(template)])
     return words

@@ -43,9 +43,11 @@ def resolve_device(options: OpenClip) -> str:
     if kind == "cuda" and int(number or 0) >= count:
         providers = f"providers: {', '.join(onnxruntime.get_available_providers())}"
         devices = f"{count} CUDA devices" if count else f"no CUDA device ({providers})"
-        what = f"device {options.device} is requested, and onnxruntime {onnxruntime.__version__} finds {devices} here"
+        request = (
+            f"device {options.device} is requested, and onnxruntime {onnxruntime.__version__} finds {devices} here"
+        )
         accepted = "auto, cpu, or a device that is there, with the package onnxruntime-gpu in place of onnxruntime"
-        raise RecipeError(f"measure.clip {options.name!r}: {what}; accepted: {accepted}")
+        raise RecipeError(f"measure.clip {options.name!r}: {request}; accepted: {accepted}")
     return options.device
 
 

@@ -187,10 +187,12 @@ class Pixels:
             is_255th = abs(factor * 255 - 1) < 1e-6
             return cls(size, crop, Image.Resampling(config.get("resample", 3)), None if is_255th else factor, mean, std)
         except (KeyError, OverflowError, TypeError, ValueError) as error:
-            what = f"preprocessor_config.json: {one_line(error)}; accepted: transformers' CLIPImageProcessor"
-            sizes = "size {shortest_edge: N} and crop_size, or size {height: N, width: N}"
-            others = "resample; rescale_factor; image_mean, image_std"
-            raise RecipeError(f"{where}: {what}: {sizes}; {others}") from None
+            accepted = (
+                "transformers' CLIPImageProcessor: size {shortest_edge: N} and crop_size, or size {height: N, width: N}"
+                "; resample; rescale_factor; image_mean, image_std"
+            )
+            problem = f"preprocessor_config.json: {one_line(error)}"
+            raise RecipeError(f"{where}: {problem}; accepted: {accepted}") from None
 
     def view(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """Return an image of any mode as uint8 [height, width, 3]."""

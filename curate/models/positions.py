@@ -1,9 +1,6 @@
 """Find the causal text tower of an open_clip model, and stretch its positions for longer captions (Long-CLIP).
 
-In: an open_clip `CLIP`, or a `CustomTextCLIP` with a `TextTransformer`, and its tokenizer. `stretch` changes the model
-in place (positional embedding [context, width], causal mask, context length) and gives a tokenizer for it.
-
-Trade-offs: a caption beyond the model's context (77 tokens, mostly) is read to its end. But the model never saw the
+Stretched, a caption beyond the model's context (77 tokens, mostly) is read to its end. But the model never saw the
 positions between the learnt ones: without weights tuned for them, what is said late counts for less. Captions of up to
 20 tokens keep their embeddings; those of longer ones change.
 
@@ -64,8 +61,7 @@ def project(projection: Module, x: Tensor) -> Tensor:
 def text_tower(model: Module) -> TextTower:
     """Return the text tower of an open_clip model, if it is causal and pools at the end of the text.
 
-    In such a tower alone nothing depends on what follows a text's end, so texts may be trimmed to the longest and
-    positions added. Raises RecipeError where it is of another kind.
+    In such a tower alone nothing depends on what follows a text's end. Raises RecipeError where it is of another kind.
     """
     from open_clip.model import CLIP
     from open_clip.transformer import TextTransformer
@@ -78,8 +74,7 @@ def text_tower(model: Module) -> TextTower:
             raise _other("a text tower with a class token behind the text (embed_cls, as CoCa has)")
         tower = TextTower(text, text.pool_type, text.eos_id)
     else:
-        what = type(model).__name__ + (f" with a text tower of class {type(text).__name__}" if text is not None else "")
-        raise _other(what)
+        raise _other(type(model).__name__ + (f" with a text tower of class {type(text).__name__}" if text else ""))
     if tower.holder.attn_mask is None:
         raise _other("a text tower that is not causal (no_causal_mask, as SigLIP has)")
     if tower.pool_type not in ("argmax", "eos"):
@@ -92,14 +87,13 @@ def _other(kind: str) -> RecipeError:
 
 
 def stretch(model: Module, tokenizer: Any, context_length: int = 248) -> Any:
-    """Make a model read captions of up to `context_length` tokens; before it is shared, since it changes in place.
+    """Make a model read captions of up to `context_length` tokens, in place; return a tokenizer that does.
 
     With c positions before and C after, f = (C - 20) / (c - 20): rows 0 to 19 stay as they are, and row 20 + m becomes
     (1 - w)·p[20 + i] + w·p[21 + i], where i = ⌊m / f⌋ and w = m / f - i. The old row c, which the last few ask
     for, continues the last two: p[c] = 2·p[c - 1] - p[c - 2]. From 77 to 248, f is 4: Long-CLIP's own interpolation.
 
-    Returns a copy of the model's tokenizer that pads and cuts to `context_length`. Raises RecipeError where the text
-    tower is of another kind, too short to be stretched, or not shorter than `context_length`.
+    Raises RecipeError where the text tower is of another kind, too short, or not shorter than `context_length`.
     """
     import torch
 
@@ -108,15 +102,15 @@ def stretch(model: Module, tokenizer: Any, context_length: int = 248) -> Any:
     if before < KEPT + 2:
         raise RecipeError(f"measure.clip: context length {before} cannot be stretched; accepted: {KEPT + 2} or more")
     if context_length <= before:
-        what = f"context length {context_length} is not above the model's own"
-        raise RecipeError(f"measure.clip: {what}; accepted: above {before}")
+        lengths = f"context length {context_length} is not above the model's own; accepted: above {before}"
+        raise RecipeError(f"measure.clip: {lengths}")
     old = holder.positional_embedding
     with torch.no_grad():
         learnt = old[KEPT:].float()
         rows = torch.cat([learnt, 2 * learnt[-1:] - learnt[-2:-1]])
-        place = torch.arange(context_length - KEPT, dtype=torch.float64) * (len(learnt) / (context_length - KEPT))
-        lower = place.long()
-        weight = (place - lower).float()[:, None].to(old.device)
+        position = torch.arange(context_length - KEPT, dtype=torch.float64) * (len(learnt) / (context_length - KEPT))
+        lower = position.long()
+        weight = (position - lower).float()[:, None].to(old.device)
         new = torch.cat([old[:KEPT], torch.lerp(rows[lower], rows[lower + 1], weight).to(old.dtype)])
         holder.positional_embedding = torch.nn.Parameter(new, old.requires_grad)
         mask = torch.full((context_length, context_length), -torch.inf, device=old.device).triu_(1)

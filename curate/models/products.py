@@ -24,18 +24,18 @@ class Products:
         self._others = np.ascontiguousarray(others)
         self._out: F32 | None = None
 
-    def log_sums(self, rows: F32, its_logit: F64, place: I64) -> F64:
-        """Return log Σ exp of each row's products and of `its_logit`, which stands at `place`, or beside them at −1."""
+    def log_sums(self, rows: F32, its_logit: F64, column: I64) -> F64:
+        """Return log Σ exp of each row's products and of `its_logit`, in a column's place, or beside them at −1."""
         logits = self._out = np.matmul(rows, self._others, out=self._out)
-        members = np.flatnonzero(place >= 0)
-        logits[members, place[members]] = its_logit[members]
+        members = np.flatnonzero(column >= 0)
+        logits[members, column[members]] = its_logit[members]
         greatest, sums = np.empty(len(logits), np.float32), np.empty(len(logits))
         for start in range(0, len(logits), _TOGETHER):
-            some = slice(start, start + _TOGETHER)
-            greatest[some] = np.maximum(logits[some].max(axis=1), its_logit[some])
-            np.subtract(logits[some], greatest[some, None], out=logits[some])
-            sums[some] = np.exp(logits[some], out=logits[some]).sum(axis=1)
-        return np.asarray(np.log(sums + np.where(place >= 0, 0.0, np.exp(its_logit - greatest))) + greatest)
+            part = slice(start, start + _TOGETHER)
+            greatest[part] = np.maximum(logits[part].max(axis=1), its_logit[part])
+            np.subtract(logits[part], greatest[part, None], out=logits[part])
+            sums[part] = np.exp(logits[part], out=logits[part]).sum(axis=1)
+        return np.asarray(np.log(sums + np.where(column >= 0, 0.0, np.exp(its_logit - greatest))) + greatest)
 
     def largest(self, rows: F32) -> F32:
         """Return the largest of each row's products, without their signs."""
@@ -59,12 +59,12 @@ class TorchProducts(Products):
     def _of(self, rows: F32) -> Any:
         return self._torch.from_numpy(rows).to(self._device) @ self._kept
 
-    def log_sums(self, rows: F32, its_logit: F64, place: I64) -> F64:
+    def log_sums(self, rows: F32, its_logit: F64, column: I64) -> F64:
         torch, logits = self._torch, self._of(rows)
         beside = torch.from_numpy(its_logit.astype(np.float32)).to(self._device)
-        members = np.flatnonzero(place >= 0)
+        members = np.flatnonzero(column >= 0)
         at = torch.from_numpy(members).to(self._device)
-        logits[at, torch.from_numpy(place[members]).to(self._device)] = beside[at]
+        logits[at, torch.from_numpy(column[members]).to(self._device)] = beside[at]
         beside[at] = -float("inf")
         return np.asarray(torch.logsumexp(torch.cat([logits, beside[:, None]], dim=1), dim=1).cpu().numpy(), np.float64)
 

@@ -1,6 +1,6 @@
-"""Read the arrays of a file that `torch.save` or safetensors wrote, without torch, and without code.
+"""Read the arrays of a file that numpy, `torch.save` or safetensors wrote, without torch, and without code.
 
-In: the bytes of a .pt file, which holds a pickle of arrays alone, or of a .safetensors file. Out: what was saved, with
+In: a .npy file, a .pt file, which holds a pickle of arrays alone, or a .safetensors file. Out: what was saved, with
 numpy arrays for tensors and arrays, in dicts, lists and tuples; bfloat16 becomes float32. Names that a pickle asks for
 are looked up in a list of a few, as torch's `weights_only` does: it refuses pickles of protocol 4, which DataComp's
 centroids are.
@@ -10,6 +10,7 @@ ROOT/data/KEY.
 """
 
 import codecs
+import hashlib
 import io
 import pickle
 import zipfile
@@ -20,17 +21,70 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from curate.recipe.files import open_zip
+from curate.base.errors import RecipeError
+from curate.base.numeric.arrays import F32
+from curate.base.wording import one_line
+from curate.recipe.files import open_zip, read_npy, read_whole
 
 Array = npt.NDArray[Any]
 
 _STORAGES = {"Double": "<f8", "Float": "<f4", "Half": "<f2", "Long": "<i8", "Int": "<i4", "Short": "<i2"}
 _STORAGES |= {"Char": "<i1", "Byte": "<u1", "BFloat16": "bfloat16"}
 _KINDS = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8", "BF16": "bfloat16"}
+_MAX_BYTES = 8 << 30  # a million embeddings of 2,048 dimensions
+_MAX_UNPACKED = 1 << 30  # of a file that is packed, as torch writes none
+ACCEPTED_ARRAY = "accepted: a .npy or .pt file"
 _DAMAGED = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError, ValueError),
     *(pickle.PickleError, zipfile.BadZipFile, zlib.error),
 )
+
+
+def read_rows(where: str, path: str, shape: str, dimension: int | None = None) -> F32:
+    """Return the rows of a .npy or .pt file (float32[n, dimension]), `shape` in words.
+
+    Raises RecipeError, which begins with `where`, where they are of another shape or have no direction in float32.
+    """
+    array = read_array(where, path)
+    if array.ndim != 2 or array.dtype.kind != "f" or not array.size or dimension not in (None, array.shape[1]):
+        raise RecipeError(f"{where}: {describe_array(path, array)}; accepted: floating-point numbers [{shape}]")
+    with np.errstate(over="ignore"):
+        rows = array.astype(np.float32)
+        lengths = np.linalg.norm(rows, axis=1)
+    if not (np.isfinite(lengths).all() and lengths.any()):
+        problem = "zeros alone" if np.isfinite(lengths).all() else "rows that are too long for float32"
+        raise RecipeError(f"{where}: {path} holds {problem}; accepted: embeddings, of any length above 0")
+    return rows
+
+
+def read_array(where: str, path: str) -> Array:
+    """Return the array of a .npy or .pt file. Raises RecipeError, which begins with `where`."""
+    is_torch = path.lower().endswith((".pt", ".pth"))
+    try:
+        content = read_whole(path, _MAX_BYTES)
+        limit = max(_MAX_UNPACKED, 2 * len(content))
+        array: Any = read_torch_file(content, limit) if is_torch else read_npy(content)
+    except (OSError, ValueError, ImportError, MemoryError) as error:
+        kind = ".pt file of an array" if is_torch else ".npy file"
+        raise RecipeError(f"{where}: {path} is no {kind}: {one_line(error, 200)}; {ACCEPTED_ARRAY}") from None
+    if isinstance(array, dict):  # as DataComp's embeddings of ImageNet are
+        arrays = [value for value in array.values() if isinstance(value, np.ndarray)]
+        array = array.get("image_features", arrays[0] if len(arrays) == 1 else None)
+    if not isinstance(array, np.ndarray):
+        raise RecipeError(f"{where}: {path} holds several arrays; {ACCEPTED_ARRAY} with one")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise RecipeError(f"{where}: {path} holds NaN or infinity")
+    return array
+
+
+def describe_array(path: str, array: Array) -> str:
+    """Return what a file's array is, for messages."""
+    return f"{path} is {array.dtype} {list(array.shape)}"
+
+
+def array_digest(array: Array) -> str:
+    """Return what names an array."""
+    return hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()
 
 
 def read_safetensors(content: bytes) -> dict[str, Array]:

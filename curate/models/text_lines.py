@@ -1,10 +1,7 @@
 """Find and read the lines of text in an image, by PP-OCRv4's networks, which the package rapidocr ships.
 
-In: an RGB image. Out: lines, each a rotated rectangle with the detector's own margin around the letters, which is
-relatively wide around small type; and what is recognised in each.
-
-Only the weights of the package are used, by onnxruntime on one thread: OpenCV is never loaded, and calls may run in
-parallel. Chinese, English and digits are recognised. Other scripts count as area, and their words are lost or misread.
+Only the weights of the package are used: OpenCV is never loaded. Chinese, English and digits are recognised. Other
+scripts count as area, and their words are lost or misread.
 
 Sources: Liao et al., Real-time Scene Text Detection with Differentiable Binarization, AAAI 2020; Du et al., PP-OCR: A
 Practical Ultra Lightweight OCR System, 2020.
@@ -183,7 +180,7 @@ def _load() -> _Networks:
 
     def load() -> _Networks:
         detector, recogniser = map(open_session, _model_paths())
-        known = recogniser.get_modelmeta().custom_metadata_map["character"].splitlines()
-        return _Networks(detector, recogniser, ["", *known, " "])
+        characters = recogniser.get_modelmeta().custom_metadata_map["character"].splitlines()
+        return _Networks(detector, recogniser, ["", *characters, " "])
 
     return process_cache(_PACKAGE, load)  # an installed package stays as it is

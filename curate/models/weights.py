@@ -1,8 +1,7 @@
-"""Files of models on one machine: of installed packages, or found or downloaded, by one process at a time; sessions.
+"""Files of models on one machine, hashed, found or downloaded by one process at a time; sessions of onnxruntime.
 
 On a cluster each core may have a process of its own, and all begin together. What is known of a large file is noted in
-one of this user's temporary files, which is the lock too. Sessions of onnxruntime have one thread: parallelism comes
-from the caller's threads.
+one of this user's temporary files, which is the lock too.
 """
 
 import fcntl
@@ -21,12 +20,12 @@ from curate.base.registry import version
 
 
 @contextmanager
-def alone_with(what: str) -> Iterator[IO[str]]:
-    """Yield a file for what is known of something, which no other process or thread of this user has meanwhile.
+def alone_with(subject: str) -> Iterator[IO[str]]:
+    """Yield a file for what is known of a subject, which no other process or thread of this user has meanwhile.
 
     Raises OSError where the file cannot be opened, or is another user's.
     """
-    name = f"curate-{os.getuid()}-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
+    name = f"curate-{os.getuid()}-{hashlib.sha256(subject.encode()).hexdigest()[:16]}"
     path = os.path.join(tempfile.gettempdir(), name)
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+", encoding="utf-8") as file:
         if os.fstat(file.fileno()).st_uid != os.getuid():
@@ -69,8 +68,8 @@ def shipped_files(where: str, package: str, names: Sequence[str], extra: str, *n
     with needing(f"{where} needs the package {package}", install):
         folder, *_ = map(package_folder, (package.replace("-", "_"), *needed))
     if not all((folder / name).is_file() for name in names):
-        what = f"{package} {version(package)} does not hold {' and '.join(names)}"
-        raise RecipeError(f"{what}; install it with: pip install {install}")
+        missing = f"{package} {version(package)} does not hold {' and '.join(names)}"
+        raise RecipeError(f"{missing}; install it with: pip install {install}")
     return [folder / name for name in names]
 
 
@@ -86,19 +85,22 @@ def identify_models(package: str, *paths: Path) -> str:
 
 
 def open_session(path: Path, device: str = "cpu") -> Any:
-    """Return a session with a model's weights, on the CPU or a GPU (`cuda:N`); its `run` is safe in many threads.
+    """Return a session with a model's weights, on the CPU or a GPU (`cuda:N`).
 
-    Raises OSError where the GPU cannot be used, else what onnxruntime raises.
+    It has one thread: parallelism comes from the caller's threads, which may share it. Raises OSError where the GPU
+    cannot be used, else what onnxruntime raises.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    providers: list[Any] = ["CPUExecutionProvider"]
     kind, _, number = device.partition(":")
-    first = [("CUDAExecutionProvider", {"device_id": number or "0", "use_tf32": "0"})] if kind == "cuda" else []
-    session = onnxruntime.InferenceSession(str(path), options, providers=[*first, "CPUExecutionProvider"])
-    if first and session.get_providers()[0] != first[0][0]:
-        what = f"onnxruntime {onnxruntime.__version__} cannot use {device}, though it is there"
-        raise OSError(f"{what}: is its CUDA or cuDNN missing?")
+    if kind == "cuda":
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": number or "0", "use_tf32": "0"}))
+    session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    if len(session.get_providers()) < len(providers):
+        unused = f"onnxruntime {onnxruntime.__version__} cannot use {device}, though it is there"
+        raise OSError(f"{unused}: is its CUDA or cuDNN missing?")
     return session

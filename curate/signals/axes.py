@@ -1,6 +1,5 @@
 """How near an image is to good exemplars, not to bad ones (RAVE): see `curate.signals.formulas.embedding_scores`."""
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -13,7 +12,7 @@ from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column, UserPaths
 from curate.signals import on_embeddings
 from curate.signals.formulas.embedding_scores import quality_axis, quality_score
-from curate.signals.signal import Built, Known, Signal, SignalKind
+from curate.signals.signal import Built, Known
 
 
 class Axis(OnEmbeddings):
@@ -39,7 +38,7 @@ def _identify(name: str, options: Axis, known: Known) -> list[list[str]]:
     return [on_embeddings.exemplar_digests(where, paths) for where, paths in _sides(name, options)]
 
 
-def _build(name: str, options: Axis, built: Built) -> Iterator[Signal]:
+def _method(name: str, options: Axis, built: Built) -> on_embeddings.Method:
     def load() -> F32:
         encoder = on_embeddings.encoder_of(options, built)
         sides = [on_embeddings.encode_exemplars(where, encoder, paths) for where, paths in _sides(name, options)]
@@ -49,13 +48,12 @@ def _build(name: str, options: Axis, built: Built) -> Iterator[Signal]:
         except RecipeError as error:
             raise RecipeError(f"measure.axes.{name}: {error}") from None
 
-    method = on_embeddings.Method(
+    return on_embeddings.Method(
         columns=(pa.field(name, pa.float32()),),
         settings=options.model_dump(exclude={"good", "bad", "of"}),
         load=load,
         compute=lambda embeddings, axis: [pa.array(quality_score(normalised(embeddings.images), axis))],
     )
-    yield on_embeddings.embedding_signal(name, options, built, method)
 
 
-KIND = SignalKind("axes", Axis, _identify, _build, "named")
+KIND = on_embeddings.embedding_kind("axes", Axis, _method, _identify)

@@ -1,6 +1,6 @@
 """A classifier of images, fitted to a few labelled ones, without training: see `embedding_scores`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +14,7 @@ from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column, UserPaths
 from curate.signals import on_embeddings
 from curate.signals.formulas.embedding_scores import Classifier, fit_classifier
-from curate.signals.signal import Built, Embeddings, Known, Signal, SignalKind
+from curate.signals.signal import Built, Embeddings, Known
 
 
 class Classes(OnEmbeddings):
@@ -50,7 +50,7 @@ def _identify(name: str, options: Classes, known: Known) -> dict[str, list[str]]
     return {key: on_embeddings.exemplar_digests(f"{where}.{key}", paths) for key, paths in options.examples.items()}
 
 
-def _build(name: str, options: Classes, built: Built) -> Iterator[Signal]:
+def _method(name: str, options: Classes, built: Built) -> on_embeddings.Method:
     where = f"measure.classes.{name}.examples"
 
     def load() -> tuple[Classifier, F32 | None]:
@@ -74,8 +74,7 @@ def _build(name: str, options: Classes, built: Built) -> Iterator[Signal]:
         return on_embeddings.tag_values(tags, list(options.examples))
 
     settings = options.model_dump(exclude={"of"}) | {"examples": list(options.examples)}
-    method = on_embeddings.Method(on_embeddings.tag_columns(name), settings, load, compute)
-    yield on_embeddings.embedding_signal(name, options, built, method)
+    return on_embeddings.Method(on_embeddings.tag_columns(name), settings, load, compute)
 
 
-KIND = SignalKind("classes", Classes, _identify, _build, "named")
+KIND = on_embeddings.embedding_kind("classes", Classes, _method, _identify)

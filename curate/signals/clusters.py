@@ -6,7 +6,7 @@ are loaded, never code). Out: `NAME` int32, an image's nearest centroid, and `in
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -18,19 +18,13 @@ from curate.base import ids
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F32
 from curate.base.numeric.vectors import normalised
-from curate.base.wording import one_line
-from curate.models.tensor_files import read_torch_file
+from curate.models.tensor_files import ACCEPTED_ARRAY, describe_array, read_array, read_rows
 from curate.read.listing import list_files
-from curate.recipe.files import read_npy, read_whole
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column, UserFile, UserPaths
 from curate.signals.formulas.embedding_scores import nearest_centroid
-from curate.signals.on_embeddings import Method, embedding_signal, unchanged
-from curate.signals.signal import Built, Known, Signal, SignalKind
-
-_MAX_BYTES = 8 << 30  # a million embeddings of 2,048 dimensions
-_MAX_UNPACKED = 1 << 30  # of a file that is packed, as torch writes none
-_ACCEPTED = "accepted: a .npy or .pt file"
+from curate.signals.on_embeddings import Method, embedding_kind, unchanged
+from curate.signals.signal import Built, Known
 
 
 class Clusters(OnEmbeddings):
@@ -79,7 +73,7 @@ def load_clusters(name: str, options: Clusters) -> LoadedClusters:
     try:
         files = list_files(options.selected, {})
     except (RecipeError, OSError) as error:
-        raise RecipeError(f"{where}.selected: {error}; {_ACCEPTED}") from None
+        raise RecipeError(f"{where}.selected: {error}; {ACCEPTED_ARRAY}") from None
     k, dimension = centroids.shape
     is_selected = np.zeros(k, bool)
     for file in files:
@@ -87,74 +81,29 @@ def load_clusters(name: str, options: Clusters) -> LoadedClusters:
         if selected.ndim == 2 and selected.dtype.kind == "f" and selected.shape[1] == dimension:
             selected = nearest_centroid(selected.astype(np.float32), centroids)
         elif not (selected.ndim == 1 and selected.dtype.kind in "iu" and ((selected >= 0) & (selected < k)).all()):
-            what = f"{where}.selected: {file.path} is {selected.dtype} {list(selected.shape)}"
-            raise RecipeError(f"{what}; accepted: numbers of centroids, 0 to {k - 1}, or embeddings [n, {dimension}]")
+            accepted = f"numbers of centroids, 0 to {k - 1}, or embeddings [n, {dimension}]"
+            raise RecipeError(f"{where}.selected: {describe_array(file.path, selected)}; accepted: {accepted}")
         is_selected[selected.astype(np.int64)] = True
     return LoadedClusters(centroids, is_selected)
-
-
-def read_rows(where: str, path: str, shape: str, dimension: int | None = None) -> F32:
-    """Return the rows of a .npy or .pt file (float32[n, dimension]), `shape` in words.
-
-    Raises RecipeError, which begins with `where`, where they are of another shape or have no direction in float32.
-    """
-    array = read_array(where, path)
-    if array.ndim != 2 or array.dtype.kind != "f" or not array.size or dimension not in (None, array.shape[1]):
-        what = f"{path} is {array.dtype} {list(array.shape)}"
-        raise RecipeError(f"{where}: {what}; accepted: floating-point numbers [{shape}]")
-    with np.errstate(over="ignore"):
-        rows = array.astype(np.float32)
-        lengths = np.linalg.norm(rows, axis=1)
-    if not (np.isfinite(lengths).all() and lengths.any()):
-        what = "zeros alone" if np.isfinite(lengths).all() else "rows that are too long for float32"
-        raise RecipeError(f"{where}: {path} holds {what}; accepted: embeddings, of any length above 0")
-    return rows
-
-
-def read_array(where: str, path: str) -> npt.NDArray[Any]:
-    """Return the array of a .npy or .pt file. Raises RecipeError, which begins with `where`."""
-    is_torch = path.lower().endswith((".pt", ".pth"))
-    try:
-        content = read_whole(path, _MAX_BYTES)
-        limit = max(_MAX_UNPACKED, 2 * len(content))
-        array: Any = read_torch_file(content, limit) if is_torch else read_npy(content)
-    except FileNotFoundError:
-        raise RecipeError(f"{where}: {path}: no such file; {_ACCEPTED}") from None
-    except (OSError, ValueError, EOFError, ImportError, MemoryError) as error:
-        what = ".pt file of an array" if is_torch else ".npy file"
-        raise RecipeError(f"{where}: {path} is no {what}: {one_line(error, 200)}") from None
-    if isinstance(array, dict):  # as DataComp's embeddings of ImageNet are
-        arrays = [value for value in array.values() if isinstance(value, np.ndarray)]
-        array = array.get("image_features", arrays[0] if len(arrays) == 1 else None)
-    if not isinstance(array, np.ndarray):
-        raise RecipeError(f"{where}: {path} holds several arrays; {_ACCEPTED} with one")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise RecipeError(f"{where}: {path} holds NaN or infinity")
-    return array
-
-
-def array_digest(array: Any) -> str:
-    """Return what names an array."""
-    return hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()
 
 
 def _identify(name: str, options: Clusters, known: Known) -> str:
     clusters, dimension = load_clusters(name, options), known.identities[options.of]["dimension"]
     if clusters.centroids.shape[1] != dimension:
-        how = f"accepted: [k, {dimension}], since embeddings of {options.of!r} have {dimension} dimensions"
-        raise RecipeError(f"measure.clusters.{name}: {options.centroids} holds {list(clusters.centroids.shape)}; {how}")
+        holding = f"{options.centroids} holds {list(clusters.centroids.shape)}"
+        accepted = f"[k, {dimension}], since embeddings of {options.of!r} have {dimension} dimensions"
+        raise RecipeError(f"measure.clusters.{name}: {holding}; accepted: {accepted}")
     return clusters.digest
 
 
-def _build(name: str, options: Clusters, built: Built) -> Iterator[Signal]:
+def _method(name: str, options: Clusters, built: Built) -> Method:
     selected = [pa.field(f"in_selected_{name}", pa.bool_())] if options.selected else []
-    method = Method(
+    return Method(
         columns=(pa.field(name, pa.int32()), *selected),
         settings=options.model_dump(exclude={"centroids", "of"}) | {"selected": options.selected is not None},
         load=lambda: unchanged(name, load_clusters(name, options), built),
         compute=lambda embeddings, clusters: clusters.find(normalised(embeddings.images)),
     )
-    yield embedding_signal(name, options, built, method)
 
 
-KIND = SignalKind("clusters", Clusters, _identify, _build, "named")
+KIND = embedding_kind("clusters", Clusters, _method, _identify)

@@ -1,6 +1,6 @@
 """Tags of one factor of an image, such as its background, by prompts (PerceptionCLIP): see `embedding_scores`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -11,8 +11,8 @@ from curate.base.numeric.vectors import normalised
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column
 from curate.signals.formulas.embedding_scores import tag_contexts
-from curate.signals.on_embeddings import Method, embedding_signal, encoder_of, tag_columns, tag_values
-from curate.signals.signal import Built, Embeddings, Signal, SignalKind
+from curate.signals.on_embeddings import Method, embedding_kind, encoder_of, tag_columns, tag_values
+from curate.signals.signal import Built, Embeddings
 
 _PROMPTS = {"indoors": "a photo taken indoors", "outdoors": "a photo taken outdoors"}
 
@@ -46,7 +46,7 @@ class Context(OnEmbeddings):
         return self
 
 
-def _build(name: str, options: Context, built: Built) -> Iterator[Signal]:
+def _method(name: str, options: Context, built: Built) -> Method:
     def load() -> F32:
         """Return the embeddings of the prompts of each class, or of one that is none: [y, z, d]."""
         texts = [p.replace("{}", word) for word in options.classes or ("",) for p in options.values.values()]
@@ -58,7 +58,7 @@ def _build(name: str, options: Context, built: Built) -> Iterator[Signal]:
         return tag_values(tags, list(options.values))
 
     settings = options.model_dump(exclude={"of"}) | {"values": list(options.values.items())}
-    yield embedding_signal(name, options, built, Method(tag_columns(name), settings, load, compute))
+    return Method(tag_columns(name), settings, load, compute)
 
 
-KIND = SignalKind("contexts", Context, lambda *_: None, _build, "named")
+KIND = embedding_kind("contexts", Context, _method)

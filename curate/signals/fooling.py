@@ -1,6 +1,5 @@
 """Images that fit any text (CLIPMasterPrints): see `curate.signals.formulas.embedding_scores`."""
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,8 +12,8 @@ from curate.base.numeric.vectors import embedding_matrix, normalised
 from curate.recipe.measure import OnEmbeddings, column_prefix
 from curate.recipe.section import Column, UserPath
 from curate.signals.formulas.embedding_scores import fooling_score, mean_shift
-from curate.signals.on_embeddings import Method, embedding_signal, encoder_of
-from curate.signals.signal import Built, Known, Signal, SignalKind
+from curate.signals.on_embeddings import Method, embedding_kind, encoder_of
+from curate.signals.signal import Built, Known
 from curate.store.facts import read_facts
 from curate.store.store import RunStore
 
@@ -51,19 +50,18 @@ def _identify(name: str, options: Fooling, known: Known) -> Any:
     return run.keys["embeddings"]
 
 
-def _build(name: str, options: Fooling, built: Built) -> Iterator[Signal]:
+def _method(name: str, options: Fooling, built: Built) -> Method:
     def load() -> tuple[F32, F32 | None]:
         """Return the prompts' embeddings, and the shift, where there is to be one."""
         prompts = encoder_of(options, built).encode_texts(options.prompts).embeddings
         return prompts, None if options.shift is None else run_shift(options.shift, column_prefix(options.of))
 
-    method = Method(
+    return Method(
         columns=(pa.field(name, pa.float32()),),
         settings=options.model_dump(exclude={"shift", "of"}),
         load=load,
         compute=lambda embeddings, loaded: [pa.array(fooling_score(normalised(embeddings.images), *loaded))],
     )
-    yield embedding_signal(name, options, built, method)
 
 
 def run_shift(run: str, prefix: str) -> F32:
@@ -80,4 +78,4 @@ def run_shift(run: str, prefix: str) -> F32:
     return mean_shift(images, texts)
 
 
-KIND = SignalKind("fooling", Fooling, _identify, _build)
+KIND = embedding_kind("fooling", Fooling, _method, _identify, form="one")

@@ -1,6 +1,5 @@
 """A linear or MLP head over embeddings, such as LAION's aesthetic predictors: see `curate.models.heads`."""
 
-from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
@@ -11,8 +10,8 @@ from curate.base.numeric.vectors import normalised
 from curate.models.heads import Activation, Output, load_head
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column, UserFile
-from curate.signals.on_embeddings import Method, embedding_signal, unchanged
-from curate.signals.signal import Built, Known, Signal, SignalKind
+from curate.signals.on_embeddings import Method, embedding_kind, unchanged
+from curate.signals.signal import Built, Known
 
 
 class Head(OnEmbeddings):
@@ -39,21 +38,19 @@ class Head(OnEmbeddings):
 def _identify(name: str, options: Head, known: Known) -> str:
     head, model = load_head(options.path, options.activation, options.output), known.identities[options.of]
     if head.dimension != model["dimension"]:
-        what = f"{options.path} is for embeddings of {head.dimension} dimensions"
-        how = f"those of {options.of!r} ({model.get('model', 'precomputed')}) have {model['dimension']}"
-        raise RecipeError(f"measure.heads.{name}: {what}; {how}")
+        sizes = f"embeddings of {head.dimension} dimensions; those of {options.of!r} have {model['dimension']}"
+        raise RecipeError(f"measure.heads.{name}: {options.path} is for {sizes}")
     return head.digest
 
 
-def _build(name: str, options: Head, built: Built) -> Iterator[Signal]:
-    method = Method(
+def _method(name: str, options: Head, built: Built) -> Method:
+    return Method(
         columns=(pa.field(name, pa.float32()),),
         settings=options.model_dump(exclude={"path", "of"}),
         load=lambda: unchanged(name, load_head(options.path, options.activation, options.output), built),
         compute=lambda embeddings, head: [pa.array(head.apply(normalised(embeddings.side(options.input))))],
         side=options.input,
     )
-    yield embedding_signal(name, options, built, method)
 
 
-KIND = SignalKind("heads", Head, _identify, _build, "named")
+KIND = embedding_kind("heads", Head, _method, _identify)

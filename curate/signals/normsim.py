@@ -1,6 +1,5 @@
 """How near an image is to the nearest of target images (NormSim): see `curate.signals.formulas.embedding_scores`."""
 
-from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -10,9 +9,8 @@ from pydantic import Field
 from curate.models.products import products_with
 from curate.recipe.section import Column
 from curate.signals.formulas.embedding_scores import alignment, covariance, largest_cosine
-from curate.signals.on_embeddings import Method, embedding_signal
-from curate.signals.signal import Built, Known, Signal, SignalKind
-from curate.signals.target_images import WithTargets, identify_targets, load_targets
+from curate.signals.on_embeddings import Method, WithTargets, embedding_kind, identify_targets, load_targets
+from curate.signals.signal import Built, Known
 
 
 class NormSim(WithTargets):
@@ -33,7 +31,7 @@ def _identify(name: str, options: NormSim, known: Known) -> Any:
     return identify_targets(f"measure.normsim.{name}.targets", options, known)
 
 
-def _build(name: str, options: NormSim, built: Built) -> Iterator[Signal]:
+def _method(name: str, options: NormSim, built: Built) -> Method:
     def load() -> Any:
         targets = load_targets(f"measure.normsim.{name}.targets", name, options, built)
         return products_with(targets.T) if options.norm == "max" else covariance(targets) * len(targets)
@@ -41,13 +39,12 @@ def _build(name: str, options: NormSim, built: Built) -> Iterator[Signal]:
     def compute(images: Any, loaded: Any) -> Any:
         return largest_cosine(images, loaded) if options.norm == "max" else np.sqrt(alignment(images, loaded))
 
-    method = Method(
+    return Method(
         columns=(pa.field(name, pa.float32()),),
         settings={"norm": options.norm},
         load=load,
         compute=lambda embeddings, loaded: [pa.array(compute(embeddings.images, loaded))],
     )
-    yield embedding_signal(name, options, built, method)
 
 
-KIND = SignalKind("normsim", NormSim, _identify, _build, "named")
+KIND = embedding_kind("normsim", NormSim, _method, _identify)

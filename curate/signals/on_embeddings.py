@@ -1,30 +1,29 @@
-"""What the signals on embeddings share: heads, contexts, classes, axes, clusters and fooling.
-
-Each gets the embeddings of a unit and gives its columns. What it needs for that (a head, encoded prompts or exemplars)
-is loaded once per process, under a key that names its content.
-"""
+"""What the signals on embeddings share: how they become signals, and the files and images that they are given."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from curate.base import ids, schema
 from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import F32
+from curate.base.numeric.vectors import normalised
 from curate.base.process import process_cache
 from curate.models.encoder import Encoder
+from curate.models.tensor_files import array_digest, read_rows
 from curate.pool.exemplars import picture_files, read_pictures
 from curate.read.image import measure_image
+from curate.recipe.measure import Form, OnEmbeddings
 from curate.recipe.measure import Image as ImageOptions
-from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import UserPaths
 from curate.signals.formulas.embedding_scores import Tags
-from curate.signals.signal import Built, Embeddings, EmbeddingSignal, ModelSignal
+from curate.signals.signal import Built, Embeddings, EmbeddingSignal, Known, ModelSignal, Signal, SignalKind
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Method:
 
     columns: tuple[pa.Field, ...]  # what it adds to `scores`
     settings: dict[str, Any]  # what the recipe says of it, as plain data, but the paths of its files
-    load: Callable[[], Any]  # loads what all units share
+    load: Callable[[], Any]  # what all units share: a head, encoded prompts or exemplars; once per process
     # From embeddings, and what was loaded, to the columns' values; null where a row lacks the `side`.
     compute: Callable[[Embeddings, Any], Sequence[pa.Array]]
     side: Literal["image", "text"] = "image"  # which of the embeddings it needs
@@ -41,8 +40,8 @@ class Method:
 
 def embedding_signal(name: str, options: OnEmbeddings, built: Built, method: Method) -> EmbeddingSignal:
     """Return a signal on embeddings."""
-    of = built.signals[options.of]
-    key = ids.digest([of.key, type(options).__name__, 1, method.settings, built.identities.get(name)])
+    model_key = built.signals[options.of].key
+    key = ids.digest([model_key, type(options).__name__, 1, method.settings, built.identities.get(name)])
 
     def load() -> Any:
         return process_cache(key, method.load)
@@ -53,6 +52,21 @@ def embedding_signal(name: str, options: OnEmbeddings, built: Built, method: Met
         return [pc.if_else(has_embedding, column, pa.scalar(None, column.type)) for column in columns]
 
     return EmbeddingSignal(name, method.columns, key, compute=compute, of=options.of, load=load)
+
+
+def embedding_kind(
+    key: str,
+    section: type[OnEmbeddings],
+    method: Callable[[str, Any, Built], Method],
+    identify: Callable[[str, Any, Known], Any] = lambda *_: None,
+    form: Form = "named",
+) -> SignalKind:
+    """Return the kind of signals on embeddings whose `Method` a function gives, of a name and its section."""
+
+    def build(name: str, options: OnEmbeddings, built: Built) -> list[Signal]:
+        return [embedding_signal(name, options, built, method(name, options, built))]
+
+    return SignalKind(key, section, identify, build, form)
 
 
 def encoder_of(options: OnEmbeddings, built: Built) -> Encoder:
@@ -69,18 +83,18 @@ def check_unchanged(name: str, now: Any, identity: Any) -> None:
 
 
 def unchanged(name: str, loaded: Any, built: Built) -> Any:
-    """Return what was loaded, which has a `digest`. Raises RunError unless it is what the signal was identified by."""
+    """Return what was loaded, which has a `digest`; see `check_unchanged`."""
     check_unchanged(name, loaded.digest, built.identities[name])
     return loaded
 
 
 def tag_columns(name: str) -> tuple[pa.Field, ...]:
-    """Return the columns of a signal that gives each image one of several tags."""
+    """Return the columns of a signal that gives each image one of several tags, and its probability."""
     return pa.field(name, pa.string()), pa.field(f"{name}_probability", pa.float32())
 
 
 def tag_values(tags: Tags, names: Sequence[str]) -> Sequence[pa.Array]:
-    """Return the values of these columns: the best tag's name and its probability."""
+    """Return the values of these columns."""
     return [pa.array(names, pa.string()).take(tags.best), pa.array(tags.probability)]
 
 
@@ -104,3 +118,44 @@ def encode_exemplars(where: str, encoder: Encoder, paths: UserPaths) -> tuple[F3
     if not views:
         raise RecipeError(f"{where}: no image in {paths}")
     return np.concatenate([encoder.encode_images(views[at : at + 32]) for at in range(0, len(views), 32)]), digests
+
+
+class WithTargets(OnEmbeddings):
+    """Base of signals that compare images with target images."""
+
+    needs_encoder = False  # unless they are images
+    targets: UserPaths = Field(examples=["imagenet.npy"])
+    """Target images: .npy or .pt files of their embeddings [n, dimension], or images, or folders or tars of them."""
+
+    @property
+    def are_arrays(self) -> bool:
+        """Whether the targets are embeddings in files."""
+        paths = (self.targets,) if isinstance(self.targets, str) else self.targets
+        return all(path.lower().endswith((".npy", ".pt", ".pth")) for path in paths)
+
+
+def identify_targets(where: str, options: WithTargets, known: Known) -> Any:
+    """Return what names the targets. Raises RecipeError where they are no embeddings of the model, and no images."""
+    model = known.identities[options.of]
+    if options.are_arrays:
+        return [array_digest(array) for array in _read_targets(where, options, model["dimension"])]
+    if "model" not in model:
+        accepted = "a .npy or .pt file of embeddings, or a model of measure.clip"
+        raise RecipeError(f"{where}: images cannot be encoded by {options.of!r}, precomputed; accepted: {accepted}")
+    return exemplar_digests(where, options.targets)
+
+
+def load_targets(where: str, name: str, options: WithTargets, built: Built) -> F32:
+    """Return the targets' embeddings, of unit length (float32[n, dimension])."""
+    if options.are_arrays:
+        arrays = list(_read_targets(where, options, built.identities[options.of]["dimension"]))
+        check_unchanged(name, [array_digest(array) for array in arrays], built.identities[name])
+        return normalised(np.concatenate(arrays))
+    rows, digests = encode_exemplars(where, encoder_of(options, built), options.targets)
+    check_unchanged(name, digests, built.identities[name])
+    return normalised(rows)
+
+
+def _read_targets(where: str, options: WithTargets, dimension: int) -> Iterator[F32]:
+    for file in picture_files(where, options.targets):
+        yield read_rows(where, file.path, f"n, {dimension}", dimension)

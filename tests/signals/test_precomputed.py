@@ -259,7 +259,7 @@ def test_a_changed_npz_is_measured_again(tmp_path: Path) -> None:
             ["c:", "encode prompts", "heads, clusters"],
         ),
         ({"clusters": {"c": {"of": "b32", "centroids": "x.npy"}}}, ["c:", "b32", "l14"]),
-        ({"clusters": {"c": {"of": "l14", "centroids": "/nowhere/x.npy"}}}, ["clusters.c.centroids", "no such file"]),
+        ({"clusters": {"c": {"of": "l14", "centroids": "/nowhere/x.npy"}}}, ["clusters.c.centroids", "No such file"]),
         ({"heads": {"l14": {"of": "l14", "path": "x.pth"}}}, ["two signals", "l14"]),
     ],
 )

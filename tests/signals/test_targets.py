@@ -140,7 +140,7 @@ def test_a_folder_without_images_is_refused(key: str, tmp_path: Path) -> None:
 
 def test_images_need_a_model(path: str, tmp_path: Path) -> None:
     signals = {"normsim": {"near": {"of": "l14", "targets": "photos/*.jpg"}}}
-    with pytest.raises(RecipeError, match="'l14' is precomputed, so images cannot be encoded"):
+    with pytest.raises(RecipeError, match="images cannot be encoded by 'l14', precomputed"):
         prepare(parse_recipe(recipe_of(path, {}, measure=signals)), str(tmp_path / "run"))
 
 

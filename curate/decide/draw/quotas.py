@@ -24,9 +24,9 @@ from curate.base.numeric.spherical import blocks, cosine_distances, rounded
 from curate.decide.draw.groups import ColumnGroups, GroupsChoice, check_groups, check_numbers, find_groups, group_keys
 from curate.decide.draw.selection import Outcome, Selection, SelectionRun, required
 from curate.decide.draw.smallest import Cut, Keys, Search, find_cut
+from curate.models.tensor_files import array_digest, read_rows
 from curate.recipe.deciding import Quotas, Sample
 from curate.run.units import Answer, Units
-from curate.signals.clusters import array_digest, read_rows
 from curate.store.facts import SelectionWords
 from curate.store.layout import MODELS
 from curate.store.tables import OpenTables
