@@ -76,7 +76,7 @@ def _lines(directory: str, result: Forgotten, dry_run: bool, typed: dict[str, st
 def _counts(result: Forgotten, dry_run: bool, typed: dict[str, str]) -> Iterator[Line]:
     """Yield how many rows are concerned, and which items, as `typed`, or samples deserve a look."""
     rows_of = result.rows
-    forgotten = f", {result.known:,} of them forgotten already" if result.known else ""
+    forgotten = f", {result.already_recorded:,} of them forgotten already" if result.already_recorded else ""
     verb = "to be" if dry_run else "which was" if len(result.shards) == 1 else "which were"
     shards = f", in {pluralise(len(result.shards), 'shard')}, {verb} rewritten" if result.shards else ""
     rows = [

@@ -97,7 +97,7 @@ class Audit:
     languages: Counter[str] = field(default_factory=Counter)
     suffixes: Counter[str] = field(default_factory=Counter)
     sums: Counter[str] = field(default_factory=Counter)
-    known: Counter[str] = field(default_factory=Counter)
+    measured: Counter[str] = field(default_factory=Counter)
     fields: FieldCounts = field(default_factory=Counter)  # how many values the samples' own fields have
     licences: Counter[tuple[str, str]] = field(default_factory=Counter)  # of kept samples, by column: `schema.LICENCES`
     links: Counter[tuple[str, str]] = field(default_factory=Counter)  # of pages, by source: see `Batch.links`
@@ -109,7 +109,18 @@ class Audit:
         self.unread |= other.unread
         self.failed |= other.failed
         self.downloads += other.downloads
-        names = ("drops", "nonfinite", "languages", "suffixes", "sums", "known", "fields", "licences", "links", "short")
+        names = (
+            "drops",
+            "nonfinite",
+            "languages",
+            "suffixes",
+            "sums",
+            "measured",
+            "fields",
+            "licences",
+            "links",
+            "short",
+        )
         for name in names:
             getattr(self, name).update(getattr(other, name))
         for name in ("failing", "errors"):
@@ -155,9 +166,9 @@ def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Aud
         settings.store.write_parquet(failures_part(unit.index), failures)
         audit.failed.add(unit.index)
     for row in failures.to_pylist():
-        place = None if row["row"] is None else f"unit {row['unit']} row {row['row']}"
-        words = [row["shard"], row["key"] or place, row["detail"] and f"({row['detail']})"]
-        example = " ".join(repr(word)[1:-1] for word in words if word)
+        location = None if row["row"] is None else f"unit {row['unit']} row {row['row']}"
+        parts = [row["shard"], row["key"] or location, row["detail"] and f"({row['detail']})"]
+        example = " ".join(repr(word)[1:-1] for word in parts if word)
         _add(audit.failing, row["reason"], Failing(1, unit.index, example))
     can_fail = any(signal.kind != "language" for signal in settings.recipe.measure.requested)
     measured = ("scores", "embeddings", "related") if can_fail else ()
@@ -197,8 +208,8 @@ def _count_verdicts(samples: pa.Table, decisions: pa.Table, unit: Unit) -> Count
     # A null in a column that may hold none counts as neither.
     if _count_values(dropped)[True] + _count_values(failed)[True] != 2 * len(samples):
         bad = _count_values(unreadable)[True]
-        what = f"of {len(samples)} samples {bad} could not be read, but rows by rule are {verdicts}"
-        raise ConservationError(f"unit {unit.name}: {what}, or a row is both kept and dropped, or neither")
+        problem = f"of {len(samples)} samples {bad} could not be read, but rows by rule are {verdicts}"
+        raise ConservationError(f"unit {unit.name}: {problem}, or a row is both kept and dropped, or neither")
     return verdicts
 
 
@@ -229,8 +240,8 @@ def _count_content(settings: PublishSettings, tables: UnitTables, kept: pa.Table
     """Count a unit's kept samples: rows by language, files by suffix, the sum of each measure and how many have it."""
     audit.languages = _count_values(kept["language"])
     for name in MEASURES:
-        if known := len(kept) - kept[name].null_count:
-            audit.known[name], audit.sums[name] = known, pc.sum(kept[name]).as_py()
+        if rows_measured := len(kept) - kept[name].null_count:
+            audit.measured[name], audit.sums[name] = rows_measured, pc.sum(kept[name]).as_py()
     for name in (name for name in schema.LICENCES if name in settings.pool.scores.names):
         stated = tables.read("scores", [name])[name].filter(tables.read("decisions", ["kept"])["kept"])
         licences = _count_values(stated.cast(pa.string())) | Counter({"": stated.null_count})
@@ -271,22 +282,22 @@ def check_damage(settings: PublishSettings, audit: Audit) -> Audit:
     failed, recipe = audit.verdicts[stages.FAILED], settings.recipe
     for signal, error in audit.errors.items():
         if error.rows >= audit.rows - failed:
-            what = f"{signal}: fails on each of {pluralise(error.rows, 'image')}, the first time with"
-            raise RunError(f"{what} {error.example}")
+            problem = f"{signal}: fails on each of {pluralise(error.rows, 'image')}, the first time with"
+            raise RunError(f"{problem} {error.example}")
     never_came = audit.failing.keys() & schema.MISSING_REASONS.keys()
     missing = sum(audit.failing[reason].rows for reason in never_came)
     partly = schema.DAMAGE_REASONS.keys() - {schema.DAMAGED_EMBEDDINGS}
     of_files = {reason for reason in audit.failing if _is_unread(reason)}
     of_samples = audit.failing.keys() - of_files - partly - never_came
     lines, remedies = [], []
-    for name, what, reasons, bad, total, limit in (
+    for name, problem, reasons, bad, total, limit in (
         ("max_failed", "samples", of_samples, failed - missing, audit.rows - missing, recipe.max_failed),
         ("max_missing", "samples", never_came, missing, audit.rows, recipe.max_missing),
         ("max_failed_files", "files", of_files, len(audit.unread), settings.pool.files, recipe.max_failed_files),
     ):
         if bad and bad / total > limit:
-            how = "were never downloaded" if name == "max_missing" else "could not be read"
-            lines.append(f"{bad:,} of {total:,} {what} ({bad / total:.1%}) {how}, and {name} is {limit}")
+            remedy = "were never downloaded" if name == "max_missing" else "could not be read"
+            lines.append(f"{bad:,} of {total:,} {problem} ({bad / total:.1%}) {remedy}, and {name} is {limit}")
             failing = [(reason, audit.failing[reason]) for reason in reasons]
             for reason, part in sorted(failing, key=lambda item: (-item[1].rows, item[0])):
                 lines.append(f"  {reason} {part.rows:,}, such as {part.example}")
@@ -313,7 +324,7 @@ def write_failures(store: RunStore, audit: Audit) -> None:
     """Put failures.parquet, schema.FAILURES of the whole run, into place; in memory is what a few units wrote."""
     rows = sum(part.rows for part in audit.failing.values())
     parts = chain([schema.FAILURES.empty_table()], in_threads(store.read_parquet, failures_parts(audit)))
-    tables = (pa.concat_tables(some).combine_chunks() for some in groups(parts, len, 1 << 18))
+    tables = (pa.concat_tables(files).combine_chunks() for files in groups(parts, len, 1 << 18))
     with store.create(FAILURES_FILE, rows) as file:
         write_groups(file, tables, schema.FAILURES, rows)
 

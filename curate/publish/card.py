@@ -56,8 +56,8 @@ def card_text(run: RunFacts) -> str:
 
 def summary(run: RunFacts) -> str:
     """Return the dataset in one sentence."""
-    what = "image-text" if run.pool.images else "URL-text"
-    return f"{run.kept:,} {what} pairs curated from {run.rows:,} by curate {run.curate}."
+    pairs = "image-text" if run.pool.images else "URL-text"
+    return f"{run.kept:,} {pairs} pairs curated from {run.rows:,} by curate {run.curate}."
 
 
 def steps(run: RunFacts) -> list[tuple[str, str]]:

@@ -107,17 +107,17 @@ def mark_published(store: RunStore, merged: Collection[str] = (), is_new: bool =
     gone, as when somebody deletes the folder; where that is not listed, a few are asked for.
     """
     lines = read_manifest(store) if store.exists(layout.MANIFEST_FILE) else []
-    known = {layout.MANIFEST_FILE, *(line.path for line in lines)}
-    if are_there := all(map(store.exists, sorted(known)[:: len(known) // _FEW + 1])):
+    listed = {layout.MANIFEST_FILE, *(line.path for line in lines)}
+    if are_there := all(map(store.exists, sorted(listed)[:: len(listed) // _FEW + 1])):
         store.delete_files(merged)  # first: what is listed then is less
-    present = known if are_there and is_new else {*store.files()}
-    missing = sorted(known - present)
+    present = listed if are_there and is_new else {*store.files()}
+    missing = sorted(listed - present)
     if missing:
         for folder in filter(store.exists, missing):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), store.path(folder))
-        what = f"{len(missing):,} files that the run wrote are gone, such as {missing[0]}"
-        raise RunError(f"{store.url}: {what}: something else changed the folder; run again to write them anew")
-    store.delete_files([path for path in present - known if path.startswith(("tables/", "shards/"))])
+        problem = f"{len(missing):,} files that the run wrote are gone, such as {missing[0]}"
+        raise RunError(f"{store.url}: {problem}: something else changed the folder; run again to write them anew")
+    store.delete_files([path for path in present - listed if path.startswith(("tables/", "shards/"))])
     store.delete("parts")
     store.write_bytes(layout.SUCCESS_FILE, b"")
 
@@ -144,7 +144,7 @@ def _content(facts: RunFacts, shards: Sequence[Published], kind: OutputFormat, a
         bytes=sum(line.bytes for line in shards),
         digest=ids.digest(sorted((line.path, line.sha256) for line in shards)),
         json_dtype=facts.content.json_dtype,
-        means={name: round(audit.sums[name] / audit.known[name], 2) for name in MEASURES if audit.known[name]},
+        means={name: round(audit.sums[name] / audit.measured[name], 2) for name in MEASURES if audit.measured[name]},
     )
 
 
@@ -186,8 +186,8 @@ def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | 
     }
 
 
-def _node(kind: str, name: str, identity: str, **more: Any) -> dict[str, Any]:
-    return {"@type": f"cr:{kind}", "@id": identity, "name": name, **more}
+def _node(kind: str, name: str, identity: str, **fields: Any) -> dict[str, Any]:
+    return {"@type": f"cr:{kind}", "@id": identity, "name": name, **fields}
 
 
 def _sets(kind: OutputFormat) -> list[dict[str, Any]]:
@@ -208,10 +208,10 @@ def _file(line: Published, types: Mapping[str, str]) -> dict[str, Any]:
 def _records(columns: pa.Schema, kind: OutputFormat) -> dict[str, Any]:
     """Return the record set of shards/*.parquet, without columns of a type that Croissant does not know or no name."""
     fields = []
-    for place, field in enumerate(columns):
+    for index, field in enumerate(columns):
         data_type, repeated = _data_type(field.type)
         if data_type and field.name:
-            identity = f"samples/{field.name if _PLAIN.fullmatch(field.name) else place}"
+            identity = f"samples/{field.name if _PLAIN.fullmatch(field.name) else index}"
             source = {"fileSet": {"@id": "parquet"}, "extract": {"column": field.name}}
             about = {"dataType": data_type, "source": source} | ({"repeated": True} if repeated else {})
             fields.append(_node("Field", field.name, identity, **about))

@@ -104,10 +104,10 @@ def _describe(settings: PublishSettings, results: Results, digests: Lines) -> No
     else:
         entries = schema.ENTRIES.empty_table()
     store.write_json(layout.SIZES_FILE, dict(sorted(rows.items(), key=lambda item: (len(item[0]), item[0]))))
-    downloads, known = read_downloads(store)
+    downloads, downloaded = read_downloads(store)
     with ThreadPoolExecutor() as pool:
         files = [*_downloaded_files(store, results.audit), *store.files(layout.INPUTS), *store.files(layout.MODELS)]
-        digests_of = pool.map(lambda path: (path, known.get(path) or recorded_digest(store, path)), files)
+        digests_of = pool.map(lambda path: (path, downloaded.get(path) or recorded_digest(store, path)), files)
         lines.add(Published(path, file.rows, file.bytes, file.sha256) for path, file in digests_of if file)
     with store.commit(_PUBLISHED) as group:
         facts = _summarise(settings, counts, results, entries, lines).changed(downloads=downloads)
@@ -151,8 +151,8 @@ def _summarise(
     verdicts = [verdict.name for verdict in recipe.verdicts(settings.has_blocklist)]
     values: Mapping[str, Any] = decided.choice.values if decided.choice else {}
     near = [
-        run_facts.NearFacts(place=place, **by.model_dump(), sampled=int(pairs), found=int(compared))
-        for (place, by), (pairs, compared) in zip(recipe.dedup.near.items(), decided.recalls, strict=True)
+        run_facts.NearFacts(place=position, **by.model_dump(), sampled=int(pairs), found=int(compared))
+        for (position, by), (pairs, compared) in zip(recipe.dedup.near.items(), decided.recalls, strict=True)
     ]
     failing = sorted(audit.errors.items())
     signal_errors = [run_facts.SignalErrors(signal=name, rows=part.rows, first=part.example) for name, part in failing]
@@ -249,9 +249,9 @@ def lay_out_chunks(sources: Sequence[tuple[str, int]], sizes: Mapping[int, int])
     chunks: list[Chunk] = []
     number = filled = 0
     for _, units in sources:
-        for place in range(units):
+        for position in range(units):
             rows, last = sizes[number], chunks[-1] if chunks else None
-            if place and last and filled + rows <= CHUNK_ROWS and len(last.units) < CHUNK_UNITS:
+            if position and last and filled + rows <= CHUNK_ROWS and len(last.units) < CHUNK_UNITS:
                 chunks[-1] = Chunk(last.first, number)
                 filled += rows
             else:

@@ -128,14 +128,14 @@ def _funnel(run: RunFacts, drops: Drops) -> pa.Table:
         raise ConservationError(f"decisions name rules that the run does not have: {', '.join(strange)}")
     drop_rows = [("drop", name, by_rule[name]) for name in steps]
     ends = (stages.POOL, stages.POOL, by_rule.total()), (stages.KEPT, stages.KEPT, by_rule[None])
-    lines = ((place, *row) for place, row in enumerate([ends[0], *drop_rows, ends[1]]))
+    lines = ((number, *row) for number, row in enumerate([ends[0], *drop_rows, ends[1]]))
     return _table(lines, position=_INT32, kind=_TEXT, rule=_TEXT, rows=_INT64)
 
 
 def _sources(run: RunFacts, drops: Drops) -> pa.Table:
     rows = []
-    for place, name in enumerate(dict.fromkeys([*run.sources, *sorted(source for source, _ in drops)])):
+    for number, name in enumerate(dict.fromkeys([*run.sources, *sorted(source for source, _ in drops)])):
         counts = {rule: count for (source, rule), count in drops.items() if source == name}
         pool, failed, kept = sum(counts.values()), counts.get(stages.FAILED, 0), counts.get(None, 0)
-        rows.append((place, name, pool, failed, pool - failed - kept, kept))
+        rows.append((number, name, pool, failed, pool - failed - kept, kept))
     return _table(rows, position=_INT32, source=_TEXT, **dict.fromkeys(("pool", "failed", "dropped", "kept"), _INT64))

@@ -24,7 +24,7 @@ Sources = Sequence[tuple[str, int]]
 
 def sources_of(plan: Sequence[Unit]) -> list[tuple[str, int]]:
     """Return the source of units that follow each other, and how many these are."""
-    return [(source, sum(1 for _ in of)) for source, of in groupby(unit.source for unit in plan)]
+    return [(source, sum(1 for _ in consecutive)) for source, consecutive in groupby(unit.source for unit in plan)]
 
 
 def audit(units: Units, settings: PublishSettings) -> Answer:
@@ -81,7 +81,7 @@ def _publish(
 ) -> None:
     if count := count_forgotten_since(context.store, context.reuse):  # some tables may be of before, and some of after
         assert context.reuse is not None
-        what = f"{pluralise(count, 'item')} forgotten there while this run reused its tables"
-        raise RunError(f"{context.reuse.url}: {what}; run again, which takes them out here too")
+        problem = f"{pluralise(count, 'item')} forgotten there while this run reused its tables"
+        raise RunError(f"{context.reuse.url}: {problem}; run again, which takes them out here too")
     json_dtype = types[1] if types else None
     publish(PublishSettings.of(context), Results(sources=sources, json_dtype=json_dtype, **findings), lines)

@@ -88,8 +88,8 @@ def _split(tables: OpenTables, unit: Unit, repeats: bool, n_buckets: int) -> Ite
 
 def split_pairs(pairs: npt.NDArray[np.void], n_buckets: int) -> Iterator[tuple[int, npt.NDArray[np.void]]]:
     """Yield the buckets of some uids, as PAIR, that have any of them, with these."""
-    places = ((pairs["f0"] >> np.uint64(32)) * np.uint64(n_buckets) >> np.uint64(32)).astype(np.uint16)
-    yield from (pair for pair in enumerate(split_by(pairs, places, n_buckets)) if len(pair[1]))
+    offsets = ((pairs["f0"] >> np.uint64(32)) * np.uint64(n_buckets) >> np.uint64(32)).astype(np.uint16)
+    yield from (pair for pair in enumerate(split_by(pairs, offsets, n_buckets)) if len(pair[1]))
 
 
 def sort_parts(bucket: int, parts: Sequence[npt.NDArray[np.void]], store: RunStore) -> Iterator[SideOutput]:

@@ -65,18 +65,18 @@ def write_views(folder: RunStore, paths: Iterable[str], kind: OutputFormat) -> N
     """Write views.sql into a run folder with these tables, and shards of this format; its manifest may come later."""
     paths = sorted(paths)
     by_table = table_files(paths)
-    places = {"manifest": f"[{_RUN} || {quote(MANIFEST_FILE)}]"}
+    lists = {"manifest": f"[{_RUN} || {quote(MANIFEST_FILE)}]"}
     variables = []
     for table in by_table:
         pattern = {"published": "shards/%.parquet", "retries": RETRIES_FILE}.get(table, f"tables/{table}/%.parquet")
-        listed = f"SELECT list({_RUN} || path ORDER BY path) FROM read_parquet({places['manifest']})"
+        listed = f"SELECT list({_RUN} || path ORDER BY path) FROM read_parquet({lists['manifest']})"
         variables.append(f"SET VARIABLE {table}_files = ({listed} WHERE path LIKE {quote(pattern)})")
-        places[table] = f"getvariable('{table}_files')"
+        lists[table] = f"getvariable('{table}_files')"
 
     def names(table: str) -> list[str]:
         return folder.schema(by_table[table][0]).names if table in by_table else []
 
-    statements = [*variables, *_statements("OR REPLACE TEMP VIEW", places, names, kind)]
+    statements = [*variables, *_statements("OR REPLACE TEMP VIEW", lists, names, kind)]
     head = resources.files("curate.publish").joinpath("views_head.sql").read_text("utf-8")  # says if there is no run
     folder.write_bytes(VIEWS_FILE, (head + "".join(f"{statement};\n" for statement in statements)).encode())
 
@@ -136,12 +136,12 @@ def _measured(scores: Sequence[str], samples: str, others: Sequence[str], has_ke
 
     `samples`: SQL for the columns of `samples`. `has_key`: whether `matches` have the key of the sample's language.
     """
-    taken = {name.lower() for name in scores}
-    sides = [f"{expression} AS {name}" for name, expression in SIDES.items() if name not in taken]
-    more = [f"{name}.* EXCLUDE (unit, row, uid)" for name in others]
-    more += [f"matches.{schema.LANGUAGE_KEY.name}"] if has_key else []
+    score_names = {name.lower() for name in scores}
+    sides = [f"{expression} AS {name}" for name, expression in SIDES.items() if name not in score_names]
+    additions = [f"{name}.* EXCLUDE (unit, row, uid)" for name in others]
+    additions += [f"matches.{schema.LANGUAGE_KEY.name}"] if has_key else []
     joined = "".join(f" LEFT JOIN {name} USING (unit, row)" for name in (*others, *(["matches"] if has_key else [])))
-    columns = ", ".join([samples, "c.* EXCLUDE (unit, row, uid)", *sides, *more])
+    columns = ", ".join([samples, "c.* EXCLUDE (unit, row, uid)", *sides, *additions])
     return f"SELECT {columns} FROM samples s LEFT JOIN scored c USING (unit, row){joined}"
 
 

@@ -29,7 +29,7 @@ TABLES = (*STAGE["measure"].tables, *STAGE["match"].tables)  # that have rows wh
 class Frontier(NamedTuple):
     """How far names have been followed from row to row."""
 
-    known: Items  # all names that are blocked so far
+    blocked: Items  # all names that are blocked so far
     fresh: Items  # those that the last round added: the next one looks for rows that have one of them
     encountered: Items = NOTHING  # those that are not in the record yet
 
@@ -44,7 +44,7 @@ class Frontier(NamedTuple):
 
     def advance(self, names: Items) -> "Frontier":
         """Return the state after a round that encountered these names."""
-        return Frontier(self.known | names, names, self.encountered | names)
+        return Frontier(self.blocked | names, names, self.encountered | names)
 
     def record(self, store: RunStore) -> "Frontier":
         """Add the names that were encountered to the run's record."""
@@ -75,9 +75,9 @@ def _follow(tables: OpenTables, unit: Unit, frontier: Frontier, settings: Publis
         return
     reader = UnitRereader(unit, find_source(settings.sources, unit.source), tables)
     rows = find_rows(tables, frontier.fresh) | find_attached(reader, frontier.fresh)
-    yield readable_names(tables, rows) - frontier.known
+    yield readable_names(tables, rows) - frontier.blocked
 
 
 def _clear(tables: OpenTables, unit: Unit, frontier: Frontier, settings: PublishSettings) -> Unit:
-    clear_unit(tables, frontier.known, [name for name in TABLES if name in settings.table_names], settings.sources)
+    clear_unit(tables, frontier.blocked, [name for name in TABLES if name in settings.table_names], settings.sources)
     return unit

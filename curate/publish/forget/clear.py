@@ -112,10 +112,10 @@ def _clear_aligned(name: str, table: pa.Table, rows: pa.BooleanArray) -> pa.Tabl
         rule = pc.if_else(failed, pa.scalar(stages.FAILED), pa.scalar(stages.FORGOTTEN))
         no_repeats = pa.scalar(0, schema.REPEATS.type)
         blanks = {"kept": False, "rule": rule, "probability": 0.0, schema.REPEATS.name: no_repeats}
-    for place, field in enumerate(table.schema):
+    for index, field in enumerate(table.schema):
         if field.name not in stays:
             blank = blanks.get(field.name, _blank(field.type))
-            table = table.set_column(place, field, pc.if_else(rows, blank, table.column(place)))
+            table = table.set_column(index, field, pc.if_else(rows, blank, table.column(index)))
     return table
 
 

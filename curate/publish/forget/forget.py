@@ -45,7 +45,7 @@ class Forgotten:
     """What a request named, and what was, or would be, done."""
 
     requested: int  # how many items were requested
-    known: int  # how many of them were in the record already
+    already_recorded: int  # how many of them were in the record already
     absent: Items  # those that name no row of the pool
     rows: Survey  # the rows of the pool that they name or are linked to
     shards: tuple[str, ...]  # that hold those of them that were published
@@ -56,7 +56,7 @@ class Forgotten:
 
     @property
     def changes(self) -> bool:
-        return self.known < self.requested or bool(self.rows.units)
+        return self.already_recorded < self.requested or bool(self.rows.units)
 
 
 def forget(url: str, requested: Items, dry_run: bool = False) -> Forgotten:
@@ -70,8 +70,8 @@ def forget(url: str, requested: Items, dry_run: bool = False) -> Forgotten:
     interrupted = _is_interrupted(folder)
     if not len(requested) and (dry_run or not interrupted):
         begun = "an earlier request was interrupted; without --dry-run it is completed"
-        why = begun if interrupted else "no earlier request was interrupted"
-        raise RecipeError(f"{url}: nothing to forget, and {why}; give --uids, --urls or --sha256")
+        reason = begun if interrupted else "no earlier request was interrupted"
+        raise RecipeError(f"{url}: nothing to forget, and {reason}; give --uids, --urls or --sha256")
     if dry_run:
         return _plan(folder, requested)[0]
     with locked(folder, "forget"):
@@ -98,8 +98,8 @@ def _is_interrupted(folder: RunStore) -> bool:
         return False
     if not folder.exists(layout.SUCCESS_FILE) and folder.exists(layout.FORGETTING_FILE):
         return True
-    why = f"the run is not finished (no {layout.SUCCESS_FILE})"
-    raise RunError(f"{folder.url}: {why}; run its recipe again, then forget")
+    reason = f"the run is not finished (no {layout.SUCCESS_FILE})"
+    raise RunError(f"{folder.url}: {reason}; run its recipe again, then forget")
 
 
 def lost_items(folder: RunStore, record: Record) -> int:
@@ -120,7 +120,7 @@ def _plan(folder: RunStore, requested: Items) -> tuple[Forgotten, Record]:
     shards = tuple(find_shards(folder, items))
     result = Forgotten(
         requested=len(requested),
-        known=len(requested) - len(requested - record.items),
+        already_recorded=len(requested) - len(requested - record.items),
         absent=requested - Items(**{kind: items[kind][rows.counts[kind] > 0] for kind in KINDS}) - record.items,
         rows=rows,
         shards=shards,
@@ -170,8 +170,8 @@ def _count_entries(folder: RunStore, all_tables: Sequence[UnitTables]) -> None:
         assert isinstance(matches, pa.ListArray)
         is_kept = tables.read("decisions", ["kept"])["kept"].to_numpy().astype(np.int64)
         kept += sparse_sums(matches, [is_kept], len(kept)).dense(len(kept))[0]
-    place = entries.column_names.index("kept")
-    counted = entries.set_column(place, entries.schema.field(place), pa.array(kept[entry_ids]))
+    slot = entries.column_names.index("kept")
+    counted = entries.set_column(slot, entries.schema.field(slot), pa.array(kept[entry_ids]))
     if not counted.equals(entries):
         folder.write_parquet(layout.ENTRIES_FILE, counted)
 

@@ -147,16 +147,16 @@ def _items_of(kind: str, values: Iterable[Hashes]) -> Items:
 
 def _follow_rows(all_tables: Sequence[UnitTables], items: Items) -> Items:
     """Return the items and the names of rows that are linked to them in tables, step by step until all are there."""
-    known = fresh = items
+    followed = fresh = items
     while len(fresh):
         linked = []
         for tables in all_tables:
             lost, uids = _lost_rows(tables.read("decisions", ["rule", "duplicate_of"]))
             lost[lost] = fresh.holds("uid", uids)
             linked.append(readable_names(tables, find_rows(tables, fresh) | lost))
-        fresh = unite(linked) - known
-        known |= fresh
-    return known
+        fresh = unite(linked) - followed
+        followed |= fresh
+    return followed
 
 
 def survey(settings: PublishSettings, units: Sequence[Unit], requested: Items, items: Items) -> Survey:

@@ -333,12 +333,12 @@ def test_the_same_request_twice_changes_nothing(run: Ran) -> None:
     victim, other = (kept_rows(run)[i]["uid"] for i in (2, 30))
     unknown = "0" * 31 + "9"
     first = forget(str(run.folder), uids(victim, unknown))
-    assert hex_of(first.absent.uid) == [unknown] and first.known == 0
+    assert hex_of(first.absent.uid) == [unknown] and first.already_recorded == 0
     files = pools.files_of(run.folder)
     again = forget(str(run.folder), uids(victim, unknown))
-    assert not again.changes and again.known == 2 and pools.files_of(run.folder) == files
+    assert not again.changes and again.already_recorded == 2 and pools.files_of(run.folder) == files
     then = forget(str(run.folder), uids(victim, other))
-    assert then.changes and then.known == 1 and then.rows.kept == 1
+    assert then.changes and then.already_recorded == 1 and then.rows.kept == 1
     record = Record.read(RunStore(str(run.folder)))
     assert record.facts.requests == 2
     conserved(run)
