@@ -16,7 +16,7 @@ from curate.measure.unit import measure
 from curate.pool.plan import Unit
 from curate.publish.audit import PublishSettings
 from curate.publish.forget.block import apply_blocklist
-from curate.publish.steps import audit, compact, measure_drift, publish_run, sources_of
+from curate.publish.publish import audit, compact, measure_drift, publish_run, sources_of
 from curate.publish.uids import sort_uids
 from curate.relate.steps import relate
 from curate.run.context import RunContext

@@ -28,9 +28,9 @@ ROOMS = (
         "curate.publish",
         "curate.publish.forget",
         "curate.ask",
+        "curate.ask.report",
         "curate.ask.whatif",
         "curate.ask.costs",
-        "curate.ask.report",
     ),
     *(
         "pipelines.spark",

@@ -102,11 +102,11 @@ def is_name(text: str) -> bool:
 def find_query(text: str) -> NamedQuery:
     """Return the query of that name. Raises RecipeError, with the three nearest names, where there is none."""
     word = text.strip().rstrip(";").strip()
-    known = {query.name: query for query in named_queries()}
+    queries = {query.name: query for query in named_queries()}
     name = word.lower().replace("-", "_")
-    if name in known:
-        return known[name]
-    *others, last = difflib.get_close_matches(name, known, 3, cutoff=0)
+    if name in queries:
+        return queries[name]
+    *others, last = difflib.get_close_matches(name, queries, 3, cutoff=0)
     hint = f"did you mean {', '.join(others)} or {last}?"
     raise RecipeError(f'no query named {word!r}; {hint} `curate sql DIR` lists all; or give SQL, such as "FROM {word}"')
 
@@ -156,12 +156,12 @@ def _check_value(param: Param, value: object, steps: Sequence[str]) -> None:
             raise RecipeError(f"{option}: needs an integer of at least {least}, such as {param.default}")
 
 
-def check_params(what: str, values: Mapping[str, object], known: Sequence[str], needed: Sequence[str]) -> None:
+def check_params(query: str, values: Mapping[str, object], names: Sequence[str], needed: Sequence[str]) -> None:
     """Raise RecipeError where a parameter is unknown or missing."""
-    accepted = f"parameters of {what}: {', '.join(known)}" if known else f"{what} has no parameters"
+    accepted = f"parameters of {query}: {', '.join(names)}" if names else f"{query} has no parameters"
     for name in values:
-        if name not in known:
-            raise RecipeError(f"--param {name}: unknown; {did_you_mean(name, known)}{accepted}")
+        if name not in names:
+            raise RecipeError(f"--param {name}: unknown; {did_you_mean(name, names)}{accepted}")
     for name in needed:
         if name not in values:
             raise RecipeError(f"--param {name}=… is missing; {accepted}")
@@ -184,12 +184,12 @@ def _column(param: Param, value: object, columns: Mapping[str, str], rules: str)
     if value is None or str(value).lower() == "null":
         scores = [name for name in fit if fit[name] not in (*SAMPLES.names, *SIDES.names)]
         ruling = [name for name in scores if re.search(rf"\b{re.escape(name)}\b", rules.lower())]
-        value = [*ruling, *(name for name in scores if name == "clip_score"), *scores, _FALLBACK][0]
+        value = [*ruling, *({"clip_score"} & {*scores}), *scores, _FALLBACK][0]
     name = fit.get(str(value).lower())
     if name is None:
-        what = f"no {'numeric column' if param.kind == 'number' else 'column'} of this run's {param.view}"
+        kind = "numeric column" if param.kind == "number" else "column"
         hint = f"{did_you_mean(str(value), fit.values())}accepted: {', '.join(fit.values())}"
-        raise RecipeError(f"--param {param.name}={value}: {what}; {hint}")
+        raise RecipeError(f"--param {param.name}={value}: no {kind} of this run's {param.view}; {hint}")
     return name
 
 

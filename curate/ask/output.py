@@ -89,14 +89,14 @@ def named(name: str, margin: int, *value: Part) -> Line:
 
 
 def columns(rows: Sequence[Sequence[Part]], right: Iterable[int] = (), indent: int = 2) -> list[Line]:
-    """Return rows as aligned columns, at the places `right` to the right; long cells are cut but in the last column."""
+    """Return rows as aligned columns, the numbers `right` to the right; cells are cut but in the last one."""
     if not rows:
         return []
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     last = max(map(len, rows)) - 1
-    for place in range(last + 1):
-        justify: Literal["right", "left"] = "right" if place in right else "left"
-        table.add_column(justify=justify, no_wrap=True, max_width=_WIDEST if place < last else None)
+    for index in range(last + 1):
+        justify: Literal["right", "left"] = "right" if index in right else "left"
+        table.add_column(justify=justify, no_wrap=True, max_width=_WIDEST if index < last else None)
     for row in rows:
         table.add_row(*(line(cell).text for cell in row))
     console = Console(width=_UNLIMITED, color_system=None, force_terminal=False)
@@ -121,7 +121,7 @@ def _wrap(line: Line, console: Console) -> list[Text]:
     while cell_len(text.plain[:begin]) < line.hang:
         begin += 1
     pieces = text[begin:].wrap(console, console.width - line.hang)
-    return [Text.assemble(" " * line.hang if place else text[:begin], piece) for place, piece in enumerate(pieces)]
+    return [Text.assemble(" " * line.hang if index else text[:begin], piece) for index, piece in enumerate(pieces)]
 
 
 @dataclass(frozen=True)
@@ -202,8 +202,6 @@ def _json(value: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    if isinstance(value, str):
-        return value
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Decimal):

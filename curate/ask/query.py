@@ -13,9 +13,9 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, partial
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
 import duckdb
@@ -59,30 +59,34 @@ def open_run(url: str) -> Any:
     folder = find_run(url)
     names = [MANIFEST_FILE, *(line.path for line in read_manifest(folder))]
     named = {**table_files(names), "manifest": (MANIFEST_FILE,)}
-    files = {table: tuple(_locations(folder, paths)) for table, paths in named.items()}
     connection = duckdb.connect(":memory:")
-    try:
-        spill = os.path.join(tempfile.gettempdir(), f"curate-{uuid.uuid4().hex}")
-        at_interrupt(partial(shutil.rmtree, spill, ignore_errors=True))
-        connection.execute(f"SET python_enable_replacements = false; SET temp_directory = {quote(spill)}")
-        connection.execute(f"SET TimeZone = 'UTC'; SET memory_limit = '{max(2, CORES // 4)}GB'")  # else it spills
-        if not folder.is_local:
-            connection.register_filesystem(folder.fs)
-        _attach(connection, folder)
-        # To DuckDB a path is a pattern, so `run[1]` would be read from `run1`; it checks permission for both forms.
-        plain = {table: tuple(map(glob.escape, paths)) if folder.is_local else paths for table, paths in files.items()}
-        create_views(connection, plain, find_written(read_facts(folder)))
-        allowed = ", ".join(quote(path) for every in (files, plain) for paths in every.values() for path in paths)
-        connection.execute(f"SET allowed_paths = [{allowed}]")
-        connection.execute(f"SET VARIABLE {_RUN} = {quote(folder.url)}")
-        connection.execute("SET enable_external_access = false; SET lock_configuration = true")
-    except BaseException as error:
-        connection.close()
-        if not isinstance(error, duckdb.Error):
-            raise
-        reason = one_line(str(error).partition("LINE 1:")[0])
-        raise RunError(f"{url}: its tables cannot be opened: {reason}; see `curate verify {url}`") from None
+    with ExitStack() as stack:
+        stack.callback(connection.close)
+        files = {table: tuple(_locations(folder, paths)) for table, paths in named.items()}
+        try:
+            _open(connection, folder, files)
+        except duckdb.Error as error:
+            reason = one_line(str(error).partition("LINE 1:")[0])
+            raise RunError(f"{url}: its tables cannot be opened: {reason}; see `curate verify {url}`") from None
+        stack.pop_all()
     return connection
+
+
+def _open(connection: Any, folder: RunStore, files: Mapping[str, tuple[str, ...]]) -> None:
+    spill = os.path.join(tempfile.gettempdir(), f"curate-{uuid.uuid4().hex}")
+    at_interrupt(partial(shutil.rmtree, spill, ignore_errors=True))
+    connection.execute(f"SET python_enable_replacements = false; SET temp_directory = {quote(spill)}")
+    connection.execute(f"SET TimeZone = 'UTC'; SET memory_limit = '{max(2, CORES // 4)}GB'")  # else it spills
+    if not folder.is_local:
+        connection.register_filesystem(folder.fs)
+    _attach(connection, folder)
+    # To DuckDB a path is a pattern, so `run[1]` would be read from `run1`; it checks permission for both forms.
+    plain = {table: tuple(map(glob.escape, paths)) if folder.is_local else paths for table, paths in files.items()}
+    create_views(connection, plain, find_written(read_facts(folder)))
+    allowed = ", ".join(quote(path) for every in (files, plain) for paths in every.values() for path in paths)
+    connection.execute(f"SET allowed_paths = [{allowed}]")
+    connection.execute(f"SET VARIABLE {_RUN} = {quote(folder.url)}")
+    connection.execute("SET enable_external_access = false; SET lock_configuration = true")
 
 
 def find_run(url: str) -> RunStore:
@@ -94,8 +98,8 @@ def find_run(url: str) -> RunStore:
     if not here & {RUN_FILE, "tables", SUCCESS_FILE}:
         raise no_run(folder, url)
     if missing := [name for name in (SUCCESS_FILE, MANIFEST_FILE, STATISTICS_FILE) if name not in here]:
-        what = f"this run is not finished (no {', no '.join(missing)}), and only finished runs can be queried"
-        raise RunError(f"{url}: {what}; {how_to_go_on(folder, url)}")
+        state = f"this run is not finished (no {', no '.join(missing)}), and only finished runs can be queried"
+        raise RunError(f"{url}: {state}; {how_to_go_on(folder, url)}")
     return folder
 
 
@@ -124,11 +128,13 @@ def answer(connection: Any, text: str, params: Mapping[str, object] | None = Non
         statement = _check(connection, sql, values)
         _wait(connection, lambda: connection.execute(statement, values or None))
         names = _unique([column[0] for column in connection.description])
-        exact = {}
-        for name, (_, kind, *_) in zip(names, connection.description, strict=True):
-            # Digits of shares and means that named queries compute say nothing; other numbers may be meant for a rule.
-            if (is_single := str(kind) == "FLOAT") or not is_name(text) or name == "threshold":
-                exact[name] = is_single
+        kinds = [str(column[1]) for column in connection.description]
+        # Digits of shares and means that named queries compute say nothing; other numbers may be meant for a rule.
+        exact = {
+            name: kind == "FLOAT"
+            for name, kind in zip(names, kinds, strict=True)
+            if kind == "FLOAT" or not is_name(text) or name == "threshold"
+        }
         first = _wait(connection, lambda: connection.fetchmany(_BATCH))
         limit, note = values.get("limit"), ""
         if is_name(text) and isinstance(limit, int) and limit <= len(first) < _BATCH:
@@ -164,10 +170,10 @@ def fetch_arrow(connection: Any, text: str, params: Mapping[str, object] | None 
         statement = _check(connection, sql, values)
         relation = _wait(connection, lambda: connection.sql(statement, params=values or None))
         table = _wait(connection, relation.to_arrow_table)
-    for place, kind in enumerate(relation.types):
+    for index, kind in enumerate(relation.types):
         if str(kind) in ("HUGEINT", "UHUGEINT"):  # of sums of integers: decimals in Arrow
             with suppress(pa.ArrowInvalid):
-                table = table.set_column(place, table.column_names[place], table.column(place).cast(pa.int64()))
+                table = table.set_column(index, table.column_names[index], table.column(index).cast(pa.int64()))
     renamed: pa.Table = table.rename_columns(list(_unique(table.column_names)))
     return renamed
 
@@ -214,11 +220,11 @@ def _hint(error: str, sql: str, connection: Any) -> str:
     table, column = (name and name.lower() for name in missing.groups()) if missing else (None, None)
     for query in named_queries():
         if query.name == table or (column in query.columns and re.search(rf"\b{query.name}\b", sql, re.IGNORECASE)):
-            what = f"{column} is a column of the" if column else f"{table} is a"
-            return f"{what} named query{f' {query.name}' if column else ''}: curate sql DIR {query.name}\n"
+            hint = f"{column} is a column of the named query {query.name}" if column else f"{table} is a named query"
+            return f"{hint}: curate sql DIR {query.name}\n"
     if table is not None:
-        known = "samples, scores, measured, verdicts (all of a sample), kept, dropped and others"
-        return f"there is no table {table}; accepted: {known}, which SHOW TABLES lists\n"
+        accepted = "samples, scores, measured, verdicts (all of a sample), kept, dropped and others"
+        return f"there is no table {table}; accepted: {accepted}, which SHOW TABLES lists\n"
     if column is None or connection is None:
         return ""
     having = "SELECT DISTINCT table_name FROM duckdb_columns() WHERE lower(column_name) = ? ORDER BY ALL"
@@ -227,21 +233,13 @@ def _hint(error: str, sql: str, connection: Any) -> str:
     if tables:
         return f"{column} is in {', '.join(tables)}{condition}\n"
     [(url,)] = connection.execute(f"SELECT getvariable('{_RUN}')").fetchall()
-    if (name := {name.lower(): name for name in _shard_columns(url)}.get(column)) is None:
+    store = RunStore(url)  # whose shards have the columns of its inputs
+    shards = [x.path for x in read_manifest(store) if x.path.startswith("shards/") and x.path.endswith(".parquet")]
+    if (name := {name.lower(): name for name in store.schema(shards[0]).names if shards}.get(column)) is None:
         return ""
-    why = f"{name} is a column of the pool that no rule named, so it is not in this run's tables"
-    how = f"write derive: {{NAME: {name}}}, or a rule that names it, and run with --out NEW --reuse {url}"
-    return f"{why}: {how}; nothing is measured again\n"
-
-
-def _shard_columns(url: str) -> list[str]:
-    """Return the columns of a run's shards, which has those of its inputs; none where they cannot be read."""
-    store = RunStore(url)
-    with suppress(OSError, pa.ArrowInvalid):
-        names = [line.path for line in read_manifest(store) if line.path.startswith("shards/")]
-        for name in [name for name in names if name.endswith(".parquet")][:1]:
-            return list(store.schema(name).names)
-    return []
+    state = f"{name} is a column of the pool that no rule named, so it is not in this run's tables"
+    remedy = f"write derive: {{NAME: {name}}}, or a rule that names it, and run with --out NEW --reuse {url}"
+    return f"{state}: {remedy}; nothing is measured again\n"
 
 
 # ---- opening
@@ -255,12 +253,11 @@ def _attach(connection: Any, folder: RunStore) -> None:
             path = f"{temporary}/{STATISTICS_FILE}"
             with folder.open(STATISTICS_FILE) as source, open(path, "wb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
-        _check_file(path)
         connection.execute(f"ATTACH {quote(path)} AS stats (READ_ONLY)")
         names = connection.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'stats'").fetchall()
         if missing := set(TABLES) - {name for (name,) in names}:
-            what = f"{STATISTICS_FILE} has no table {', '.join(sorted(missing))}: another version of curate wrote it"
-            raise RunError(f"{folder.url}: {what}; run its recipe again with --out NEW --reuse {folder.url}")
+            state = f"{STATISTICS_FILE} has no table {', '.join(sorted(missing))}: another version of curate wrote it"
+            raise RunError(f"{folder.url}: {state}; run its recipe again with --out NEW --reuse {folder.url}")
         for name in TABLES:
             connection.execute(f"CREATE VIEW {name} AS SELECT * FROM stats.{name}")
 
@@ -280,16 +277,9 @@ def _locations(folder: RunStore, names: Sequence[str]) -> Iterator[str]:
         path = os.path.realpath(path) if os.path.islink(path) else path
         if not path.startswith(f"{root}/"):
             raise RunError(f"{folder.url}: {escape(name)} is a link out of the run; links are not followed")
-        _check_file(path)
+        if os.path.isdir(path):  # in which DuckDB would look for files
+            raise IsADirectoryError(0, "", path)
         yield path
-
-
-def _check_file(path: str) -> None:
-    """Raise OSError for a folder, which DuckDB would look for files in, and a pipe, which it would wait for."""
-    if os.path.isdir(path):
-        raise IsADirectoryError(0, "", path)
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise OSError(f"{path}: is not a regular file")
 
 
 # ---- checking
@@ -324,18 +314,18 @@ def _check(connection: Any, sql: str, params: Mapping[str, object]) -> Any:
         if kind == "TABLE_FUNCTION":
             name = str(part["function"].get("function_name", "")).lower()
             if name not in _FUNCTIONS:
-                what = f"the table function {name}() is not accepted"
-                how = f"(SHOW TABLES lists them); accepted functions: {', '.join(sorted(_FUNCTIONS))}"
-                raise RecipeError(f"SQL: {what}; a query reads the run's tables and views {how}")
-    known = sorted(statement.named_parameters)
-    check_params("the query", params, known, known)
+                accepted = f"accepted functions: {', '.join(sorted(_FUNCTIONS))}"
+                tables = "a query reads the run's tables and views (SHOW TABLES lists them)"
+                raise RecipeError(f"SQL: the table function {name}() is not accepted; {tables}; {accepted}")
+    names = sorted(statement.named_parameters)
+    check_params("the query", params, names, names)
     return statement
 
 
 def _unique(names: Sequence[str]) -> tuple[str, ...]:
     """Return the names, later ones numbered where they repeat: a JSON object has each key once."""
-    seen: list[str] = []
+    unique: list[str] = []
     for name in names:
-        numbered = (f"{name}_{number}" for number in count(1))
-        seen.append(name if name not in seen else next(fresh for fresh in numbered if fresh not in seen))
-    return tuple(seen)
+        numbered = chain([name], (f"{name}_{number}" for number in count(1)))
+        unique.append(next(each for each in numbered if each not in unique))
+    return tuple(unique)

@@ -6,10 +6,13 @@ an allowed path), and does not see remote runs.
 
 import re
 import shlex
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import IO, Any, cast
+
+import duckdb
 
 from curate.ask.library import named_queries
 from curate.ask.output import Format, Result, write_result
@@ -26,8 +29,6 @@ A statement ends with ; and may span several lines. It is read-only SQL, or a na
 .format FORMAT    table, csv or json
 .quit             leaves (or Ctrl-D); Ctrl-C stops a query
 """
-# Where a ; does not end a statement.
-_QUIET = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(\w*)\$.*?\$\1\$|--[^\n]*(?:\n|\Z)|/\*.*?\*/""", re.DOTALL)
 _NAMED = re.compile(r"\s*([\w-]+)((?:\s+\w+=(?:'[^']*'|[^\s;]*))*)\s*;\s*\Z")
 
 
@@ -63,15 +64,9 @@ def read_inputs(read: Callable[[str], str]) -> Iterator[str]:
             yield line.strip()
             continue
         text = f"{text}{line}\n" if text or line.strip() else ""
-        if is_complete(text):
+        if sqlite3.complete_statement(text):
             yield text
             text = ""
-
-
-def is_complete(text: str) -> bool:
-    """Return whether the last ; ends a statement, outside of texts, names and comments."""
-    rest = _QUIET.sub(" ", text)
-    return rest.rstrip().endswith(";") and not re.search(r"""['"]|/\*|\$\w*\$""", rest)
 
 
 class _Shell:
@@ -102,7 +97,7 @@ class _Shell:
             self._query(named[1], dict(word.split("=", 1) for word in shlex.split(named[2])))
         else:
             statements = [text]
-            with suppress(Exception):  # the answer will name the error
+            with suppress(duckdb.Error):  # the answer will name the error
                 statements = [statement.query for statement in self.connection.extract_statements(text)]
             for statement in statements:
                 self._query(statement)

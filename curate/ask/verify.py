@@ -4,13 +4,13 @@ What was forgotten must be absent: tables are compared with what clearing them w
 no text are hashed, and sidecars and Parquet shards are searched for uids, URLs and images.
 """
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from curate.ask.opened import connected
+from curate.ask.output import tuples
 from curate.base import schema, stages
 from curate.base.errors import RunError
 from curate.base.wording import pluralise
@@ -19,7 +19,7 @@ from curate.pool.registry import find_format
 from curate.publish.audit import PublishSettings
 from curate.publish.forget.clear import find_leftovers
 from curate.publish.forget.rows import digest_members
-from curate.publish.uids import PAIR, pair_bytes, read_uids, uid_pairs
+from curate.publish.uids import pair_bytes, read_uids, uid_pairs
 from curate.run.columns import table_names
 from curate.run.context import open_context
 from curate.store import layout
@@ -66,9 +66,9 @@ def _check_files(folder: RunStore, lines: list[Published]) -> Iterator[str]:
         yield f"{layout.MANIFEST_FILE}: is damaged (it does not begin as Parquet does)"
     if size := folder.digest(layout.SUCCESS_FILE)[0]:
         yield f"{layout.SUCCESS_FILE}: has {size:,} bytes, but is written empty"
-    known = {line.path for line in lines} | {layout.MANIFEST_FILE, layout.SUCCESS_FILE}
+    listed = {line.path for line in lines} | {layout.MANIFEST_FILE, layout.SUCCESS_FILE}
     for path in folder.files():
-        if path not in known and not path.startswith(("tmp/", "logs/")):
+        if path not in listed and not path.startswith(("tmp/", "logs/")):
             yield f"{path}: is not in the manifest{hints.get(path, '')}"
 
 
@@ -88,61 +88,52 @@ def _check_complete(folder: RunStore, listed: set[str]) -> Iterator[str]:
 
 def _check_rows(folder: RunStore) -> tuple[list[str], list[str]]:
     """Check that every row is counted once, and that shards and uids.npy hold the kept ones."""
-    faults, rows, failed = [], 0, 0
-    kept, listed = [np.zeros(0, PAIR)], [np.zeros(0, PAIR)]
-    facts, verdicts = read_facts(folder), Counter[str]()
-    for path in [line.path for line in read_manifest(folder) if line.path.startswith("tables/decisions/")]:
-        table = folder.read_parquet(path, ["uid", "kept", "rule", *([schema.REPEATS.name] if facts.repeats else [])])
-        samples = folder.read_parquet(path.replace("/decisions/", "/samples/"), ["uid", "status"])
-        rows += len(samples)
-        failed += len(samples.filter(pc.field("status") != schema.OK))
-        if not samples["uid"].equals(table["uid"]):
-            faults.append(f"{path}: is not aligned with samples")
-        is_kept = table["kept"].to_numpy()
-        if (is_kept != table["rule"].is_null().to_numpy()).any():
-            faults.append(f"{path}: a row is both kept and dropped by a rule, or neither")
-        kept.append(uid_pairs(table["uid"].filter(table["kept"])))
-        if facts.repeats:
-            repeats = table[schema.REPEATS.name].to_numpy()
-            listed.append(np.repeat(kept[-1], repeats[is_kept]))
-            if (repeats[~is_kept] != 0).any():
-                faults.append(f"{path}: a row that is not kept has repeats")
-        rules = pc.if_else(table["kept"], stages.KEPT, table["rule"]).combine_chunks()
-        verdicts.update({item["values"]: item["counts"] for item in pc.value_counts(rules).to_pylist()})
-    counts = facts.counts
+    with connected(folder.url) as run:
+        counts, repeats = run.facts.counts, run.facts.repeats
+        units = {unit.index: layout.table_file("decisions", unit.index, unit.last) for unit in open_context(folder)[1]}
+        faults = [f"{units[row['unit']]}: {row['fault']}" for row in run.report("contradictions")]
+        [[rows, failed]] = tuples(run.table("SELECT count(*), count(*) FILTER (status <> 'ok') FROM samples"))
+        verdicts = dict(tuples(run.table("SELECT coalesce(rule, 'kept'), count(*) FROM decisions GROUP BY ALL")))
+        kept = run.table("SELECT * FROM decisions WHERE kept ORDER BY uid")
+        published = run.table("SELECT uid FROM published ORDER BY uid")["uid"]
+        shards = dict(tuples(run.table("SELECT shard, count(*) FROM published GROUP BY ALL")))
+        odd = run.table("SELECT unit FROM decisions WHERE NOT kept AND repeats <> 0") if repeats else ()
     if sum(counts.values()) != rows or counts.get(stages.FAILED, 0) != failed:
         faults.append(f"{layout.RUN_FILE}: counts {counts} do not add up to {rows} samples, {failed} of them failed")
     faults += [
-        f"{layout.RUN_FILE}: says {counts.get(name, 0):,} rows {name}, but tables/decisions has {verdicts[name]:,}"
-        for name in {**counts, **verdicts}
-        if counts.get(name, 0) != verdicts[name]
+        f"{layout.RUN_FILE}: says {counts.get(name, 0):,} rows {name}, but tables/decisions has {decided:,}"
+        for name, decided in {**dict.fromkeys(counts, 0), **verdicts}.items()
+        if counts.get(name, 0) != decided
     ]
-    uids = np.sort(np.concatenate(kept), order=("f0", "f1"))
-    if len(np.unique(uids)) != len(uids):
+    faults += ["tables/decisions: a row that is not kept has repeats"] if len(odd) else []
+    uids = uid_pairs(kept["uid"])
+    if (uids[1:] == uids[:-1]).any():
         faults.append("tables/decisions: a uid is kept twice")
-    expected = np.sort(np.concatenate(listed), order=("f0", "f1")) if facts.repeats else uids
+    expected = np.repeat(uids, kept[schema.REPEATS.name].to_numpy()) if repeats else uids
     if not np.array_equal(read_uids(folder), expected):
         faults.append(f"{layout.UIDS_FILE}: differs from the kept uids of tables/decisions")
-    faults += _check_shards(folder, uids)
-    published = counts.get(stages.KEPT, 0)
-    sums = f"{published:,} kept + {rows - failed - published:,} dropped + {failed:,} failed"
+    if not published.equals(kept["uid"]):
+        faults.append("shards: their uids differ from the kept ones of tables/decisions")
+    faults += _check_shards(folder, shards)
+    dropped = rows - failed - counts.get(stages.KEPT, 0)
+    sums = f"{counts.get(stages.KEPT, 0):,} kept + {dropped:,} dropped + {failed:,} failed"
     return [f"{pluralise(rows, 'sample')} = {sums}", f"{len(uids):,} kept uids in shards and uids.npy"], faults
 
 
-def _check_shards(folder: RunStore, kept: np.ndarray) -> Iterator[str]:
+def _check_shards(folder: RunStore, shards: Mapping[str, int]) -> Iterator[str]:
+    """Yield what differs between sizes.json, shards and their Parquet files, whose rows by shard are given."""
     sizes = folder.read_json(layout.SIZES_FILE)
     kind = find_written(read_facts(folder))
-    uids = [np.zeros(0, PAIR)]
+    yield from (
+        f"shards: {layout.SIZES_FILE} lacks {shard}" for shard in shards if shard[len("shards/") :] not in sizes
+    )
     for name, rows in sizes.items():
-        listed = folder.read_parquet(f"{layout.stem_of(name)}.parquet", ["uid", *(["key"] if kind.has_members else [])])
-        uids.append(uid_pairs(listed["uid"]))
-        if len(listed) != rows:
-            yield f"{layout.SIZES_FILE}: says {rows} rows for {name}, but its Parquet file has {len(listed)}"
+        if (listed := shards.get(f"shards/{name}", 0)) != rows:
+            yield f"{layout.SIZES_FILE}: says {rows} rows for {name}, but its Parquet file has {listed}"
         names = kind.names(folder, layout.stem_of(name))
-        if names is not None and names != set(listed["key"].to_pylist()):
-            yield f"shards/{name}: its samples differ from those of {layout.stem_of(name)}.parquet"
-    if not np.array_equal(np.sort(np.concatenate(uids), order=("f0", "f1")), kept):
-        yield "shards: their uids differ from the kept ones of tables/decisions"
+        sidecar = f"{layout.stem_of(name)}.parquet"
+        if names is not None and names != set(folder.read_parquet(sidecar, ["key"])["key"].to_pylist()):
+            yield f"shards/{name}: its samples differ from those of {sidecar}"
 
 
 def _check_absence(folder: RunStore) -> tuple[list[str], list[str]]:

@@ -20,7 +20,7 @@ PARTS = {
     "claim": ["pipelines.claim:claim_folder"],
     "graph": ["pipelines.driver:build"],
     "run": ["pipelines.driver:run"],
-    "publish": ["curate.publish.steps:publish"],
+    "publish": ["curate.publish.publish:publish"],
 }
 
 

@@ -241,7 +241,7 @@ def test_a_stop_from_compacting_on(recipe: Recipe, runs: tuple[Ran, Ran], tmp_pa
     """Between chunks, between the files of units that are removed, and before `_SUCCESS`: a rerun completes it."""
     start, out, whole = tmp_path / "start", tmp_path / "out", runs[0].folder
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("curate.publish.steps.compact_units", _stop)
+        patched.setattr("curate.publish.publish.compact_units", _stop)
         with suppress(Stopped):
             pools.run_local(recipe, start)
     shutil.copytree(start, out)

@@ -35,7 +35,7 @@ from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.pool.plan import Unit
 from curate.pool.urls.format import make_shard
-from curate.publish import steps as publishing_steps
+from curate.publish import publish as publishing_steps
 from curate.recipe.recipe import Recipe
 from curate.recipe.section import Section
 from curate.run.context import RunContext

@@ -19,7 +19,7 @@ from curate.base import schema
 from curate.base.errors import ConservationError, RunError
 from curate.decide.draw.inclusion import ONE
 from curate.publish import publish as module
-from curate.publish import steps
+from curate.publish import publish as steps
 from curate.publish.audit import Audit, PublishSettings
 from curate.publish.describe import mark_published
 from curate.publish.publish import Results, _large_groups, count_entries, publish

@@ -13,13 +13,16 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-from curate.ask.chart_files import load_engine
 from curate.ask.report.blocks import Table
 from curate.ask.report.text import count, percent
+from curate.base.process import check_address_space
 
 POOL, BEFORE, KEPT, PANEL, MUTED = (f"var(--{name})" for name in ("pool", "before", "kept", "panel", "muted"))
 THRESHOLD = {"type": "rule", "color": "var(--mark)", "strokeDash": [4, 3], "strokeWidth": 1.5}
 HEIGHT = 150  # pixels of a histogram
+KINDS = ("svg", "png", "html")  # of files
+_ENGINE_BYTES = 100_000_000_000  # of address space that V8 reserves, hardly any of which it uses
+_SCHEMA = {"$schema": "https://vega.github.io/schema/vega-lite/v5.json"}
 
 # No descriptions by default: Vega-Lite makes expressions of the titles, unescaped, so that a backslash in a stranger's
 # column name breaks the chart.
@@ -30,13 +33,36 @@ _FRAMES = {"axis", "legend", "title", "group mark container", None}
 _DROPPED = ("aria-", "role", "class", "id", "version", "width", "height", "on", "href", "pointer-events")
 
 
+def load_engine() -> Any:
+    """Return the library that draws charts. Raises RunError where a limit would end the process."""
+    check_address_space(_ENGINE_BYTES, "drawing charts")
+    import vl_convert  # here: a JavaScript engine, 0.4 s to start
+
+    return vl_convert
+
+
+def write_chart(path: str, spec: Mapping[str, Any]) -> None:
+    """Write a chart, whose data are in its spec, to a file whose name ends in one of KINDS. Raises OSError."""
+    vl_convert = load_engine()
+    whole = {**_SCHEMA, **spec}
+    kind = path.rpartition(".")[2].lower()
+    if kind == "png":
+        data = vl_convert.vegalite_to_png(whole, scale=2, allowed_base_urls=[])
+    elif kind == "svg":
+        data = vl_convert.vegalite_to_svg(whole, allowed_base_urls=[]).encode()
+    else:
+        data = vl_convert.vegalite_to_html(whole, bundle=True).encode()
+    with open(path, "wb") as file:
+        file.write(data)
+
+
 def render_svg(spec: Mapping[str, Any], title: str) -> str:
     """Return a Vega-Lite spec, with its data in it, as an `<svg>` element for an HTML page: its view box scales.
 
     The theme is added, and the title, for readers who cannot see the chart. Raises ValueError where the spec is none.
     """
     vl_convert = load_engine()
-    themed = {"$schema": "https://vega.github.io/schema/vega-lite/v5.json", **spec, "config": _THEME}
+    themed = {**_SCHEMA, **spec, "config": _THEME}
     # No base URL is allowed: a spec that refers to data elsewhere fails, and nothing is fetched.
     svg = vl_convert.vegalite_to_svg(themed, allowed_base_urls=[])
     root = ElementTree.fromstring(svg)

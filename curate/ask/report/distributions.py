@@ -1,12 +1,12 @@
 """Scores and sizes before and after: a histogram of each measured number, with the thresholds of rules.
 
 Bins are counted by DuckDB in one scan for all columns; their edges are quantiles of about a million rows at most, so
-that no outlier stretches a chart. A threshold is of a top rule, or of a rule in SQL, read as DuckDB parses it: of
-conditions joined by AND each that compares a column, `least(a, b)`, `greatest(a, b)` or the ratio of sides (`aspect`)
-with a number. All else, such as OR, cannot be drawn.
+that no outlier stretches a chart. A threshold is of a top rule, or of a rule in SQL: of conditions joined by AND each
+that compares a column, the shorter or longer side or their ratio with a number. All else, such as OR, is not drawn.
 """
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -17,17 +17,20 @@ from curate.ask.report.charts import PANEL, Bin, describe_bins, join_charts, mar
 from curate.ask.report.text import SHORT, clean, number
 from curate.base.numeric.sides import SQL
 from curate.base.wording import all_digits
-from curate.expressions.check import parse_sql, walk_tree
 from curate.publish.views import quote_name
 
 ASPECT, MIN_SIDE = "aspect", "min_side"  # the longer side by the shorter one; the shorter one
-_CUTS = ("COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO", "COMPARE_LESSTHAN", "COMPARE_LESSTHANOREQUALTO")
+_NUMBER, _BOTH = r"-?\d+(?:\.\d+)?", r"\((?:width,height|height,width)\)"
+_CUT = re.compile(rf"(?P<column>\w+)[<>]=?(?P<value>{_NUMBER})|(?P<least>{_NUMBER})[<>]=?(?P<of>\w+)")
+_BETWEEN = re.compile(rf"(\w+) between ({_NUMBER}) and ({_NUMBER})")
+_EXPRESSIONS = {ASPECT: f"greatest{_BOTH}/least{_BOTH}", MIN_SIDE: f"least{_BOTH}", "max_side": f"greatest{_BOTH}"}
+_SIDES = {MIN_SIDE: ("width", "height", MIN_SIDE), "max_side": ("width", "height")}
 BINS = 40
 MOST = 40  # columns that are drawn
 LEGEND = (("pool", "readable samples of the pool"), ("kept", "kept"))
 _SAMPLED = 1_000_000  # rows that quantiles are taken of, about
 _SCAN = "measured s JOIN decisions d USING (unit, row) WHERE s.status = 'ok'"
-_SIZES = {
+_MEASURES = {
     "words": ("s.words", "words in the caption"),
     "characters": ("s.characters", "characters in the caption"),
     "width": ("s.width", "width, pixels"),
@@ -42,72 +45,26 @@ def drawn_thresholds(run: OpenRun) -> dict[str, list[tuple[str, float]]]:
     """Return column → the rules that have a threshold on it, with its value."""
     thresholds: dict[str, list[tuple[str, float]]] = {}
     for rule in run.facts.rules:
+        cuts = list(find_cuts(rule.sql or ""))
         if rule.of and rule.threshold is not None:
-            shown = float(rule.show(rule.threshold))
-            thresholds.setdefault(_measured_name(run, rule.of), []).append((rule.name, shown))
-        elif rule.sql:
-            for part in _conjuncts(_parse(run, rule.sql)):
-                for column, value in _comparisons(part):
-                    thresholds.setdefault(_measured_name(run, column), []).append((rule.name, value))
+            cuts = [(rule.of, float(rule.show(rule.threshold)))]
+        for column, value in cuts:
+            name = run.column_names.get(column.lower(), column)  # as it was measured: a rule may write Width
+            thresholds.setdefault(name, []).append((rule.name, value))
     return thresholds
 
 
-def _measured_name(run: OpenRun, column: str) -> str:
-    """Return a column's name as it was measured: a rule may write Width."""
-    return run.column_names.get(column.lower(), column)
-
-
-def _comparisons(node: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    sides = []
-    if node.get("class") == "BETWEEN":
-        sides = [(node["input"], node["lower"]), (node["input"], node["upper"])]
-    elif node.get("class") == "COMPARISON" and node["type"] in _CUTS:
-        sides = [(node["left"], node["right"]), (node["right"], node["left"])]
-    for measured, constant in sides:
-        literal = constant.get("literal") or {}
-        if literal.get("kind") in ("INTEGER", "NUMERIC"):
-            yield from ((name, float(literal["text"])) for name in _measures(measured))
-
-
-def _parse(run: OpenRun, sql: str) -> dict[str, Any]:
-    """Return the condition as DuckDB parses it; {} where it is none."""
-    try:
-        tree = parse_sql(run.connection, f"SELECT 1 WHERE ({sql}\n)")
-    except RecursionError:  # a rule may be a sum of hundreds of terms, each within the one before
-        return {}
-    if tree["error"] or len(tree["statements"]) != 1:
-        return {}
-    return tree["statements"][0]["node"].get("where_clause") or {}
-
-
-def _conjuncts(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    if node.get("type") == "CONJUNCTION_AND":
-        for child in node["children"]:
-            yield from _conjuncts(child)
-    elif node:
-        yield node
-
-
-def _columns(tree: dict[str, Any]) -> list[str]:
-    return [node["column_names"][-1] for node in walk_tree(tree) if node.get("class") == "COLUMN_REF"]
-
-
-def _measures(node: dict[str, Any]) -> Iterator[str]:
-    """Yield the columns that an expression measures: both of least and greatest, of sides `min_side`, `aspect` too."""
-    name, arguments = _called(node)
-    if node.get("class") == "COLUMN_REF":
-        yield node["column_names"][-1]
-    elif name in ("least", "greatest"):
-        names = [part["column_names"][-1] for part in arguments if part.get("class") == "COLUMN_REF"]
-        is_shorter = name == "least" and sorted(map(str.lower, names)) == ["height", "width"]
-        yield from [*names, MIN_SIDE] if is_shorter else names
-    elif name == "/" and [_called(part)[0] for part in arguments] == ["greatest", "least"]:
-        yield from [ASPECT] if {name.lower() for name in _columns(node)} == {"width", "height"} else []
-
-
-def _called(node: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
-    arguments = [argument["expression"] for argument in node.get("arguments", ())]
-    return str(node.get("function_name", "")).lower(), arguments
+def find_cuts(sql: str) -> Iterator[tuple[str, float]]:
+    """Yield the columns that a rule compares with a number, with it: both sides of what is of the shorter or longer."""
+    text = re.sub(r"\s*([(),/<>=]+)\s*", r"\1", re.sub("'[^']*'", "''", sql).lower())
+    for name, expression in _EXPRESSIONS.items():
+        text = re.sub(expression, name, text)
+    if re.search(r"\b(or|not|case)\b|--|/\*", text):
+        return
+    for part in re.split(r"\s*\band\b\s*", re.sub(_BETWEEN, r"\1>=\2 and \1<=\3", text)):
+        if match := _CUT.fullmatch(part.strip("( )")):
+            column, value = match["column"] or match["of"], float(match["value"] or match["least"])
+            yield from ((name, value) for name in _SIDES.get(column, (column,)))
 
 
 class Histogram(NamedTuple):
@@ -136,14 +93,14 @@ def distributions_section(run: OpenRun, histograms: Sequence[Histogram] | None =
         "where the line is above the grey, curation prefers such samples. Dashed lines are thresholds of rules. The "
         "outermost 0.1 % of the values count in the end bins."
     )
-    left_out = len(run.scores) - (MOST - len(_SIZES))
-    more = [f"{left_out} more score columns are not shown; curate sql has them."] if left_out > 0 else []
-    return Section("distributions", "Scores and sizes", [text, Figures(figures, legend=LEGEND), *more])
+    left_out = len(run.scores) - (MOST - len(_MEASURES))
+    rest = [f"{left_out} more score columns are not shown; curate sql has them."] if left_out > 0 else []
+    return Section("distributions", "Scores and sizes", [text, Figures(figures, legend=LEGEND), *rest])
 
 
 def count_bins(run: OpenRun) -> list[Histogram]:
     """Return a histogram of each measured number that has more than one value, scores first."""
-    columns = {name: (f"s.{quote_name(name)}", name) for name in run.scores[: MOST - len(_SIZES)]} | _SIZES
+    columns = {name: (f"s.{quote_name(name)}", name) for name in run.scores[: MOST - len(_MEASURES)]} | _MEASURES
     finite = [f"(CASE WHEN isfinite(({sql})::DOUBLE) THEN ({sql})::DOUBLE END)" for sql, _ in columns.values()]
     step = max(1, round(run.counts["pool"] / _SAMPLED))
     sampled = f" AND hash(s.unit, s.row) % {step} = 0" if step > 1 else ""
@@ -200,11 +157,11 @@ def draw_histograms(run: OpenRun, histograms: Sequence[Histogram]) -> dict[str, 
     return join_charts([{"title": clean(name, SHORT), **spec} for name, spec in specs], legend)
 
 
-def _figure(of: Histogram, thresholds: list[tuple[str, float]]) -> Figure:
-    spec, table = _describe(of, thresholds)
-    svg = render_svg(spec, f"{of.label}: shares of the pool and of the kept set by value")
+def _figure(histogram: Histogram, thresholds: list[tuple[str, float]]) -> Figure:
+    spec, table = _describe(histogram, thresholds)
+    svg = render_svg(spec, f"{histogram.label}: shares of the pool and of the kept set by value")
     notes = ", ".join(f"{clean(rule, SHORT)}: {all_digits(value)}" for rule, value in thresholds[:8])
-    return Figure(clean(of.name, SHORT), svg, table, note=notes and f"Thresholds: {notes}")
+    return Figure(clean(histogram.name, SHORT), svg, table, note=notes and f"Thresholds: {notes}")
 
 
 def _describe(of: Histogram, thresholds: list[tuple[str, float]]) -> tuple[dict[str, Any], Table]:

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from curate.ask.chart_files import write_chart
 from curate.ask.opened import OpenRun
 from curate.ask.output import Result, write_json
 from curate.ask.report import galleries
 from curate.ask.report.blocks import Card, Gallery, Section, Value
+from curate.ask.report.charts import write_chart
 from curate.ask.report.distributions import count_bins, distributions_section, draw_histograms
 from curate.ask.report.galleries import Row, position_of
 from curate.ask.report.page import render_sections

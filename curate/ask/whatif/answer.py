@@ -8,7 +8,6 @@ draws, compared with the run's own, from which the rows that it kept differ by c
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,19 @@ import pyarrow.compute as pc
 
 from curate.ask.diff import merge_names
 from curate.ask.output import Tables, tuples
-from curate.ask.whatif.expectation import Expectation, choose, count_copies, expect
-from curate.ask.whatif.survivors import LEFT, DecidedRows, FinishedRun, among, count_verdicts, find_survivors
+from curate.ask.whatif.survivors import (
+    DecidedRows,
+    Expectation,
+    FinishedRun,
+    choose,
+    count_copies,
+    count_verdicts,
+    expect,
+    find_survivors,
+)
 from curate.base import schema, stages
 from curate.base.process import in_threads
 from curate.base.wording import all_digits, pluralise
-from curate.decide.draw.inclusion import ONE, fixed_point
 from curate.decide.draw.selection import Choice
 from curate.decide.select_rows import expected_kept
 from curate.recipe.recipe import Recipe
@@ -37,9 +43,8 @@ FUNNEL = schema.define(*schema.define(position=pa.int32(), kind=_TEXT, rule=_TEX
 # Rows of the pool, and kept ones.
 SOURCES = schema.define(*schema.define(source=_TEXT, pool=_ROWS), *_NUMBERS)
 LANGUAGES = schema.define(*schema.define(language=_TEXT, pool=_ROWS), *_NUMBERS)
-# Rows of the pool and kept ones; expected ones in fixed point with balance, else rows left before a sample: exact sums.
-_EXACT = pa.decimal128(38)
-_WEIGHTS = schema.define(language=_TEXT, source=_TEXT, pool=_ROWS, run=_ROWS, run_expected=_EXACT, whatif=_EXACT)
+_WEIGHTS = schema.define(language=_TEXT, source=_TEXT, pool=_ROWS, run=_ROWS, run_expected=_MEAN, whatif=_MEAN)
+_DIGITS = 6  # of expected rows, below which sums of probabilities depend on their order
 # t; survivors, the rows left when balancing begins; in_uids, the length of uids.npy where rows repeat; entries that
 # some survivor matches, and how many are gained and lost; the share of entries of which all rows stay in the matches of
 # survivors, and of kept rows; that of entries with fewer than t rows (`balance.tail_share`), and the smallest above 0
@@ -81,19 +86,18 @@ def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
     recipe = run.changed(overrides)
     survivors = find_survivors(run, recipe)
     expectation = expect(survivors, choose(survivors, recipe))
+    expectation = expectation._replace(rows=round(expectation.rows, _DIGITS))
     was, will = count_verdicts(run.states, run.recipe), count_verdicts(survivors.states, recipe)
-    weighed = list(in_threads(lambda place: _weigh(run, survivors, expectation, place), range(len(run.units))))
+    weighed = list(in_threads(lambda index: _weigh(run, survivors, expectation, index), range(len(run.units))))
     weights = pa.concat_tables([_WEIGHTS.empty_table(), *(table for table, _ in weighed)])
     sources = pa.table({"source": [source.name for source in run.recipe.input]})  # those of no rows too
-    share_before = _share(_was_uniform(run), was[stages.KEPT], _rows_left(was, run.recipe))
-    shares = share_before, _share(expectation.is_uniform, expectation.rows, will[stages.KEPT])
     has_languages = "language" in survivors.settings.columns.names
-    run_expected = float(int(pc.sum(weights["run_expected"]).as_py() or 0) * shares[0])
+    run_expected = round(pc.sum(weights["run_expected"]).as_py() or 0.0, _DIGITS)
     return WhatIf(
         changes=tuple(overrides),
         funnel=_funnel(run.recipe, was, run_expected, recipe, will, expectation),
-        sources=_parts(pa.concat_tables([weights, sources], promote_options="default"), SOURCES, shares),
-        languages=_parts(weights, LANGUAGES, shares) if has_languages else LANGUAGES.empty_table(),
+        sources=_parts(pa.concat_tables([weights, sources], promote_options="default"), SOURCES),
+        languages=_parts(weights, LANGUAGES) if has_languages else LANGUAGES.empty_table(),
         facts=_facts(run, survivors, expectation, _survivors(was, run.recipe), _survivors(will, recipe)),
         expected=expectation.rows,
         error=expectation.error,
@@ -110,10 +114,6 @@ def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
     )
 
 
-def _was_uniform(run: FinishedRun) -> bool:
-    return run.facts.selection is None or run.facts.selection.is_uniform
-
-
 def _rows_left(counts: Counter[str], recipe: Recipe) -> int:
     """Return the rows that might be drawn."""
     return counts[stages.KEPT] + sum(counts[drawn] for drawn in (recipe.selection or ())[:1])
@@ -122,11 +122,6 @@ def _rows_left(counts: Counter[str], recipe: Recipe) -> int:
 def _survivors(counts: Counter[str], recipe: Recipe) -> int:
     """Return the rows that were left when the last choice began."""
     return _rows_left(counts, recipe) + counts[stages.OTHER_TEXT]
-
-
-def _share(is_uniform: bool, kept: float, left: int) -> Fraction:
-    """Return what one of _EXACT is in rows: where all rows left have one probability, the part of them that is kept."""
-    return Fraction(1, ONE) if not is_uniform else Fraction(round(kept), max(1, left))
 
 
 def _funnel(
@@ -157,34 +152,31 @@ def _funnel(
     return pa.Table.from_pylist(lines, FUNNEL)
 
 
-def _weigh(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, place: int) -> tuple[pa.Table, bool]:
+def _weigh(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, index: int) -> tuple[pa.Table, bool]:
     """Return _WEIGHTS of a unit by language, and whether each of its rows is kept with the probability of the run."""
-    was, now = run.states[place], survivors.states[place]
+    was, now = run.states[index], survivors.states[index]
     tables = survivors.settings.tables(was.unit)
     before = expected_kept(tables.read("decisions", ["kept", "probability"]))
     after = np.zeros(len(was.verdicts))
-    after[now.left] = expectation.inclusion[place]
+    after[now.left] = expectation.inclusion[index]
     language: pa.Array | pa.ChunkedArray = pa.nulls(len(after), pa.string())
     if "language" in survivors.settings.columns.names:
         language = tables.read("samples", ["language"])["language"]
-    expected = among(was.verdicts, LEFT) if _was_uniform(run) else fixed_point(before)
-    will = now.alive if expectation.is_uniform else fixed_point(after)
-    numbers = {"run": was.alive, "run_expected": expected, "whatif": will}
-    columns = [language, *(pa.array(column.astype(np.int64)) for column in numbers.values())]
-    by_language = pa.table(columns, ["language", *numbers]).group_by("language", use_threads=False)
-    sums = by_language.aggregate([([], "count_all"), *((name, "sum") for name in numbers)])
+    numbers = _WEIGHTS.names[3:]
+    columns = [language, *map(pa.array, (was.alive.astype(np.int64), before, after))]
+    rows = pa.table(columns, ["language", *numbers])
+    sums = rows.group_by("language", use_threads=False).aggregate([([], "count_all"), *((n, "sum") for n in numbers)])
     weights = sums.add_column(1, "source", pa.repeat(pa.scalar(was.unit.source), len(sums)))
     return weights.rename_columns(_WEIGHTS.names).cast(_WEIGHTS), np.array_equal(before, after)
 
 
-def _parts(weights: pa.Table, columns: pa.Schema, shares: tuple[Fraction, Fraction]) -> pa.Table:
-    """Return the table of parts of the pool, the largest first; `shares` are of the run and of the other settings."""
-    by, numbers = columns.names[0], _WEIGHTS.names[2:]
-    sums = weights.group_by(by, use_threads=False).aggregate([(name, "sum") for name in numbers])
+def _parts(weights: pa.Table, columns: pa.Schema) -> pa.Table:
+    """Return the table of parts of the pool, the largest first."""
+    by = columns.names[0]
+    sums = weights.group_by(by, use_threads=False).aggregate([(name, "sum") for name in _WEIGHTS.names[2:]])
     lines = []
     for name, *rows in tuples(sums):
-        pool, kept, *expected = (int(n or 0) for n in rows)
-        before, after = (float(n * share) for n, share in zip(expected, shares, strict=True))
+        pool, kept, before, after = (round(n or 0, _DIGITS) for n in rows)
         lines.append(dict(zip(columns.names, (name, pool, kept, before, after, after - before), strict=True)))
     return pa.Table.from_pylist(lines, columns).sort_by([("pool", "descending"), (by, "ascending")])
 

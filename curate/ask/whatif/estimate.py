@@ -19,8 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.ask.whatif.expectation import Expectation, choose, count_copies, expect
-from curate.ask.whatif.survivors import DecidedRows, count_verdicts
+from curate.ask.whatif.survivors import DecidedRows, Expectation, choose, count_copies, count_verdicts, expect
 from curate.base.compiling import interpreting, is_compiled
 from curate.base.errors import RecipeError
 from curate.base.meter import METER

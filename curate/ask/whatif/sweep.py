@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from curate.ask.chart_files import KINDS, write_chart
-from curate.ask.whatif.expectation import choose
-from curate.ask.whatif.survivors import DecidedRows, FinishedRun, all_repeats, count_verdicts, find_survivors
+from curate.ask.report.charts import KINDS, write_chart
+from curate.ask.whatif.survivors import DecidedRows, FinishedRun, all_repeats, choose, count_verdicts, find_survivors
 from curate.ask.whatif.swept_number import SEARCHED, SweptNumber
 from curate.base import schema, stages
 from curate.base.errors import RecipeError, RunError

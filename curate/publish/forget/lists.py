@@ -6,6 +6,7 @@ were downloaded (64 hex digits): text; for uids also an array of DataComp's dtyp
 """
 
 import sys
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ _FORMS = {
 }
 STDIN = "-"
 MAX_BYTES, MAX_LINES = 1 << 30, 1 << 22  # of one list, unpacked too; a longer one can be given as several
-_BLOCK = 1 << 24  # bytes of lines that are looked at together
+_TYPED = 1_000_000  # lines that are kept as they are typed
 
 
 def read_list(path: str, kind: str | None = None, lines: dict[str, str] | None = None) -> Items:
@@ -60,32 +61,23 @@ def _from_lines(path: str, data: bytes, kind: str | None, lines: dict[str, str] 
         raise RecipeError(f"{path}: holds NUL bytes, so it is compressed or UTF-16; accepted: lines of UTF-8 text")
     if (count := data.count(b"\n") + data.count(b"\r")) > MAX_LINES:
         raise RecipeError(f"{path}: {count:,} lines; accepted: at most {MAX_LINES:,}, and several lists")
-    data = data.removeprefix(b"\xef\xbb\xbf")
-    values: dict[str, list[bytes]] = {name: [] for name in KINDS}
-    at = 0
-    while at < len(data):
-        end = data.find(b"\n", at + _BLOCK) + 1 or len(data)
-        octets = np.frombuffer(data, np.uint8, end - at, at)
-        starts = np.concatenate([[0], np.flatnonzero((octets == 10) | (octets == 13)) + 1, [end - at]])
-        buffers = [None, pa.py_buffer(starts.data), pa.py_buffer(octets.data)]
-        text: Any = pc.ascii_trim_whitespace(pa.Array.from_buffers(pa.large_string(), len(starts) - 1, buffers))
-        left = pc.greater(pc.binary_length(text), pa.scalar(0))
-        for name in KINDS if kind is None else (kind,):
-            is_url = pc.match_substring_regex(text, "[/:]")  # as in every URL; and in no mistyped hex digits
-            is_item = pc.and_(left, is_url if name == "url" else _is_hex(text, name))
-            left, items = pc.and_not(left, is_item), text.filter(is_item)
-            values[name].append(column_hashes(items, name)[0].tobytes())
-            if lines is not None and len(lines) < 1_000_000:
-                raws = items.cast(pa.large_binary()).to_pylist()
-                typed = [raw.decode("utf-8", "backslashreplace") for raw in raws]
-                lines.update(zip(hex_of(np.frombuffer(values[name][-1], f"S{WIDTHS[name]}")), typed, strict=True))
-        if (wrong := pc.index(left, True).as_py()) >= 0:
-            before = data[: at + starts[wrong]]
-            number = before.count(b"\n") + before.count(b"\r") - before.count(b"\r\n") + 1
-            line = text[wrong].cast(pa.large_binary()).as_py().decode("utf-8", "surrogateescape")
-            accepted = _FORMS[kind] if kind else ", ".join(_FORMS.values())
-            raise RecipeError(f"{path}, line {number}: {line[:100]!r} is not an item; accepted: {accepted}")
-        at = end
+    split = data.removeprefix(b"\xef\xbb\xbf").splitlines()
+    text: Any = pc.ascii_trim_whitespace(pa.array(split, pa.large_binary()).view(pa.large_string()))
+    left = pc.greater(pc.binary_length(text), pa.scalar(0))
+    values = {}
+    for name in KINDS if kind is None else (kind,):
+        is_url = pc.match_substring_regex(text, "[/:]")  # as in every URL; and in no mistyped hex digits
+        is_item = pc.and_(left, is_url if name == "url" else _is_hex(text, name))
+        left, items = pc.and_not(left, is_item), text.filter(is_item)
+        hashes, _ = column_hashes(items, name)
+        values[name] = [hashes.tobytes()]
+        if lines is not None:
+            typed = (raw.decode("utf-8", "backslashreplace") for raw in items.cast(pa.large_binary()).to_pylist())
+            lines.update(islice(zip(hex_of(hashes), typed, strict=True), max(0, _TYPED - len(lines))))
+    if (wrong := pc.index(left, True).as_py()) >= 0:
+        line = split[wrong].strip().decode("utf-8", "surrogateescape")
+        accepted = _FORMS[kind] if kind else ", ".join(_FORMS.values())
+        raise RecipeError(f"{path}, line {wrong + 1}: {line[:100]!r} is not an item; accepted: {accepted}")
     return Items.of(values)
 
 
@@ -126,9 +118,9 @@ def _from_record(path: str, table: pa.Table) -> Items:
         is_row |= is_item.to_numpy(zero_copy_only=False)
     if not is_row.all():
         row = int(is_row.argmin())
-        what = f"{str(names[row])[:100]!r}, {str(texts[row])[:100]!r} is not a row of a forgotten.parquet"
         accepted = ", ".join(f"{kind} and {2 * width} hex digits" for kind, width in WIDTHS.items())
-        raise RecipeError(f"{path}, row {row}: {what}; accepted: {accepted}")
+        pair = f"{str(names[row])[:100]!r}, {str(texts[row])[:100]!r}"
+        raise RecipeError(f"{path}, row {row}: {pair} is not a row of a forgotten.parquet; accepted: {accepted}")
     return Items.of(values)
 
 

@@ -152,7 +152,10 @@ def test_the_run_beside_it(text_run: Ran) -> None:
     for column in ("run", "run_expected", "whatif"):  # dropped rows are negative
         numbers = found.funnel[column].drop_null().to_pylist()
         assert sum(numbers[:-1]) == pytest.approx(numbers[-1]) and all(n <= 0 for n in numbers[1:-1])
-    assert found.sources["whatif"].to_pylist() == [found.expected] and found.expected == rows["kept"]["whatif"]
+    assert (
+        found.sources["whatif"].to_pylist() == pytest.approx([found.expected])
+        and found.expected == rows["kept"]["whatif"]
+    )
     assert rows["kept"]["error"] == rows["balance"]["error"] == found.error and rows["words"]["error"] == 0
     assert found.sources["run"].to_pylist() == [counts["kept"]]
     assert found.changes == ("balance.t=7", "rules.best=null", "rules.long=characters > 20")

@@ -204,10 +204,8 @@ def test_a_table_that_is_no_record(tmp_path: Path, kinds: list[str | None], valu
         read_list(path)
 
 
-@pytest.mark.parametrize("block", [1, 40, 1 << 24])
-def test_lines_are_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    """Items are those of Python's own lines, and a wrong one is numbered as there, whatever is looked at together."""
-    monkeypatch.setattr("curate.publish.forget.lists._BLOCK", block)
+def test_lines_are_those_of_python(tmp_path: Path) -> None:
+    """A wrong one is numbered as there, too."""
     path, typed = tmp_path / "list.txt", dict[str, str]()
     content = f"\ufeff{UID}\r\r\n \t{URL}\v\f\n\n{IMAGE}\r{OTHER} \n{URL}/\r\n{UID}".encode() + b"\nx:\xff\n"
     path.write_bytes(content)
