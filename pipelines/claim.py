@@ -76,10 +76,7 @@ class Prepared:
 
 @contextmanager
 def claimed(prepared: Prepared, may_end: MayEnd | None = None, keeper: Keeper | None = None) -> Iterator[FolderLock]:
-    """Claim the folder, and hold it while the block runs, or for a job that goes on. The rest is of `locked`.
-
-    Raises RecipeError where it cannot be written, and RunError where an input cannot be read.
-    """
+    """Claim the folder, and hold it while the block runs, or for a job. Raises RecipeError and RunError."""
     store = prepared.context.store
     with ExitStack() as held:
         try:
@@ -96,10 +93,7 @@ def claimed(prepared: Prepared, may_end: MayEnd | None = None, keeper: Keeper | 
 def claim_folder(prepared: Prepared) -> None:
     """Write run.json and what workers read: from here on the folder belongs to the recipe. The caller holds its lock.
 
-    What earlier commands left in `tmp` is removed, but how long their steps took.
-
-    Raises:
-        RunError: the folder was changed since the run was prepared, or a file cannot be read now.
+    Raises RunError if the folder was changed since the run was prepared, or a file cannot be read now.
     """
     context, record, metadata = prepared.context, prepared.record, prepared.metadata
     store = context.store
@@ -178,10 +172,7 @@ def _plugins(recipe: Recipe) -> dict[str, str]:
 
 
 def update_metadata(prepared: Prepared) -> list[str]:
-    """Describe a finished run by the recipe's name and license, and remove its report; return which of them changed.
-
-    Raises as `locked` and `connected` do.
-    """
+    """Give a finished run the recipe's name and license, and remove its report; return which of them changed."""
     store, plain = prepared.context.store, plain_recipe(prepared.context.recipe)
     if all(read_facts(store).recipe[key] == plain[key] for key in DESCRIPTIVE_KEYS):
         return []

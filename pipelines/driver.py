@@ -43,12 +43,11 @@ _log = logging.getLogger(__name__)
 def preflight(prepared: Prepared, report: Callable[[str], None] = lambda line: None) -> None:
     """Load the models that this process will use, probe endpoints, and ask workers, before anything is written.
 
-    Engines of captions are not probed where there are cached answers, for there may be nothing to request, nor where
-    they killed a worker. `report` is given a line that says which engine it is, unless that is the local one.
+    Caption engines are not probed where answers are cached, for there may be nothing to request. `report` is told which
+    engine it is, unless that is the local one.
 
     Raises:
-        RecipeError: a model, a package, an endpoint or its key is missing, exemplars are of no use, or workers cannot
-            see the folder.
+        RecipeError: a model, a package, an endpoint or its key is missing, or workers cannot see the folder.
         RunError: a model cannot be loaded, or an endpoint does not answer.
     """
     context, engine = prepared.context, prepared.engine
@@ -78,13 +77,11 @@ def _load_models(prepared: Prepared) -> None:
 
 
 def run(prepared: Prepared, hold: FolderLock | None = None, detach: bool = False) -> None:
-    """Run the pipeline; return once `_SUCCESS` is written.
+    """Run the pipeline; return once `_SUCCESS` is written, or with `detach` once a job has it.
 
-    Where jobs outlast the driver, who holds the folder is said to be the job; with `detach` it is left to itself.
     On the local engine a sample may end this process: the command `curate run` alone starts another one then.
 
     Raises:
-        RecipeError: a job server does not know an option.
         RunError: the run failed; a rerun continues from its finished files.
         KeyboardInterrupt: it was interrupted; likewise.
     """
@@ -166,10 +163,7 @@ def _ending(store: RunStore, hold: FolderLock | None = None, units: Sequence[Uni
 
 @contextmanager
 def explaining(store: RunStore, hint: str, units: Sequence[Unit] = ()) -> Iterator[None]:
-    """Raise, for what an engine passes on of steps, what a user is to read; of what is not ours, with the hint.
-
-    It names what was in flight, of these units: it may have ended a worker.
-    """
+    """Raise, for what an engine passes on of steps, what a user is to read, with the hint and what was in flight."""
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     if not os.environ.get("CURATE_DEBUG"):  # it prints the tracebacks of errors that it raises again anyway
         sdk_worker.print = lambda *texts, **options: None

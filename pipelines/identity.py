@@ -126,10 +126,7 @@ def log_damage(folder: RunStore) -> None:
 
 
 def _faults(folder: RunStore) -> Iterator[tuple[str, str]]:
-    """Yield the path of each file of a published run that is missing or of another length, and how.
-
-    Only the record is read: others are checked where they are used.
-    """
+    """Yield the path of each file of a published run that is missing or of another length, and how."""
     if not folder.exists(layout.MANIFEST_FILE):
         yield layout.MANIFEST_FILE, "is missing"
         return

@@ -50,8 +50,7 @@ def run_build(
 ) -> dict[str, Any]:
     """Build the metadata of a plan into the file `out`, and its report beside it; return the report.
 
-    `english` is a list of entries, or a table, that serves English as it is. Table and report are put in place whole,
-    once all is built. What is counted meanwhile is in the folder `OUT.building`.
+    `english` is a list of entries, or a table, that serves English as it is. Intermediate counts are in `OUT.building`.
 
     Raises:
         RecipeError: options are wrong, the engine misses something here, or `out` cannot be written.

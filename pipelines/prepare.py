@@ -169,9 +169,7 @@ def _check(context: RunContext) -> None:
 
 
 def _locate(plan: Plan, recipe: Recipe, folder: RunStore, old: RunStore | None) -> Plan:
-    """Return the plan whose units say which chunk holds them, where the run's folder was published before, and which
-    unit of an older run has the same inputs, whatever its number there, and wherever the source's files were.
-    """
+    """Return the plan whose units say which chunk holds them, and which unit of the reused run has the same inputs."""
     chunks = find_chunks(folder)
     old_chunks = find_chunks(old) if old else {}
     keys, paths = read_unit_keys(old) if old else ([], {})

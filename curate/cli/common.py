@@ -67,9 +67,7 @@ def examples_of(command: str) -> str:
 def prepare_beam(words: list[str] | None, on: str | None, accepted: str = "one RECIPE") -> list[str]:
     """Return the options of Beam, which is imported where its local runner is all that a command needs.
 
-    `accepted` is what a command takes before them, for a message.
-
-    Raises RecipeError where what follows the recipe is no option, as a second recipe.
+    Raises RecipeError where what follows the recipe is no option; `accepted` is what a command takes before them.
     """
     if not words and on is None:
         import_beam()
@@ -104,10 +102,7 @@ def find_outlooks(context: "RunContext", units: "Sequence[Unit]") -> "Iterator[t
 
 @contextmanager
 def open_output() -> Iterator[TextIO]:
-    """Open standard output in UTF-8 whatever the locale is, since captions are in every language.
-
-    What is written is data, or escaped by who writes it.
-    """
+    """Open standard output in UTF-8 whatever the locale is; what is written is data, or escaped by who writes it."""
     file = plain(sys.stdout)
     if isinstance(file, io.TextIOWrapper):
         file.reconfigure(encoding="utf-8")

@@ -32,10 +32,8 @@ class _Hidden:
 def without_unused() -> Iterator[None]:
     """Import what the block imports as if UNUSED were not installed, without collecting cycles.
 
-    With a package of foreign signals or formats all is as installed: it may hand pandas' columns to Arrow. Arrow takes
-    its memory by jemalloc, where it has it, unless the environment names another allocator: its default, mimalloc,
-    takes huge pages, which cost the kernel a tenth of the CPU of a run. An arena a core, and not four: threads do not
-    use what is free in others' arenas.
+    With plugins all is as installed. Arrow takes its memory by jemalloc, unless the environment names another one: huge
+    pages of mimalloc cost a tenth of a run's CPU. An arena a core: threads do not use what is free in others' arenas.
     """
     gc.disable()
     finders = [] if has_plugins() else [_Hidden]

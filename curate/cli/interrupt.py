@@ -25,10 +25,7 @@ def defaults() -> list[int]:
 
 
 def end_when_interrupted(message: str) -> None:
-    """End this process with `message` on standard error once it gets SIGINT or SIGTERM, with status 130 or 143.
-
-    One that is ignored stays so.
-    """
+    """End this process with `message` and status 130 or 143 at SIGINT or SIGTERM; one that is ignored stays so."""
     handled = defaults()
     if not handled:
         return

@@ -109,10 +109,7 @@ def describe_downloads(facts: DownloadFacts, images: float, size: float) -> str:
 
 @contextmanager
 def show_progress(folder: RunStore, units: int, urls: int = 0) -> Iterator[None]:
-    """Show bars on a terminal, and plain lines elsewhere, on standard error while the block runs.
-
-    `urls` are to be downloaded. Where an interrupt ends the process meanwhile, print what was finished.
-    """
+    """Show bars on a terminal, and lines elsewhere, while the block runs; at an interrupt print what was finished."""
     has_ended = False
 
     def tell() -> None:

@@ -2,9 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
@@ -30,10 +29,9 @@ from curate.run.context import RunContext
 from curate.run.units import WorkerLocation
 from curate.store.attempts import MAX_ATTEMPTS, read_attempts
 from curate.store.facts import read_unit_keys
-from curate.store.forgotten import count_forgotten_since
 from curate.store.layout import POOL, REPORT_FILE, SUCCESS_FILE
 from curate.store.lease import Holder, MayEnd
-from curate.store.lock import FolderLock, Keeper, check_unlocked, locked, remove_leftovers
+from curate.store.lock import Keeper, check_unlocked, locked, remove_leftovers
 from curate.store.store import RunStore
 
 if TYPE_CHECKING:
@@ -71,8 +69,7 @@ class CommandKeeper(Keeper):
     def report_death(self, prepared: "Prepared") -> None:
         """Print what was in flight if an earlier child died; free the folder if it had finished the run.
 
-        On an engine with workers of its own the command does not go on after a death. Raises RunError if six died since
-        the last file was finished, or three while the same unit was isolated.
+        Raises RunError if six died since the last file was finished, or three while the same unit was isolated.
         """
         store = prepared.context.store
         if prepared.context.place is not WorkerLocation.THIS_PROCESS:
@@ -122,8 +119,8 @@ def run(
     """
     options = common.prepare_beam(beam_options, "" if take_over else on)  # any engine's job may be asked
     from pipelines.claim import finish_updating
-    from pipelines.engines.attached import is_dead
     from pipelines.engines.choose import choose_engine
+    from pipelines.engines.registry import is_dead
     from pipelines.prepare import prepare
 
     may_end = is_dead if take_over else None
@@ -142,9 +139,8 @@ def run(
         return
     rounds = Retries.read(RunStore(out)).rounds if RunStore(out).exists(SUCCESS_FILE) else None
     content = fingerprint is common.Fingerprint.content
-    plan_run = partial(prepare, loaded, out, reuse, content, options, retry=retry, on=on)
     with common.say_if_slow(common.PLANNING):
-        prepared = plan_run()
+        prepared = prepare(loaded, out, reuse, content, options, retry=retry, on=on)
     keeper.report_death(prepared)
     if prepared.finished:
         _tell_finished(prepared, out, retry)
@@ -152,21 +148,14 @@ def run(
     for text in _announce(prepared, retry, rounds, reuse, out):
         print(text, file=sys.stderr)
     began = time.monotonic()
-    if _work(prepared, keeper, may_end, detach, plan_run, in_process):
+    if _work(prepared, keeper, may_end, detach, in_process):
         print(summary(out, time.monotonic() - began))
 
 
-def _work(
-    prepared: "Prepared",
-    keeper: CommandKeeper,
-    may_end: MayEnd | None,
-    detach: bool,
-    plan_run: Callable[[], "Prepared"],
-    in_process: bool,
-) -> bool:
+def _work(prepared: "Prepared", keeper: CommandKeeper, may_end: MayEnd | None, detach: bool, in_process: bool) -> bool:
     """Do the run, or hand it over; return whether it is done."""
     from pipelines.claim import claimed
-    from pipelines.driver import preflight
+    from pipelines.driver import preflight, run_in_process
     from pipelines.driver import run as run_pipeline
 
     with ExitStack() as entered:
@@ -179,9 +168,11 @@ def _work(
             run_pipeline(prepared, hold, detach=True)
             print(describe_handover(hold.store, prepared.engine.name), end="")
             return False
-        if not in_process:
+        if in_process:
+            run_in_process(prepared)
+        else:
             entered.enter_context(show_progress(hold.store, len(prepared.plan.units), urls))
-        _run(prepared, hold, plan_run, in_process)
+            run_pipeline(prepared, hold)
     return True
 
 
@@ -201,24 +192,6 @@ def _check_retry(recipe: Recipe, out: str) -> None:
     if not any(map(find_downloading, recipe.input)):
         remedy = f"for repaired files run into another folder, with --reuse {out}"
         raise RecipeError(f"--retry: is for URLs, and the recipe has no source of format urls; {remedy}")
-
-
-def _run(prepared: "Prepared", hold: FolderLock, plan_run: Callable[[], "Prepared"], in_process: bool) -> None:
-    """Run the pipeline; once more, without them, if the run that is reused has forgotten samples meanwhile."""
-    from pipelines.claim import claim_folder
-    from pipelines.driver import run as run_pipeline
-    from pipelines.driver import run_in_process
-
-    try:
-        run_in_process(prepared) if in_process else run_pipeline(prepared, hold)
-    except RunError:
-        reused = prepared.context.reuse
-        if reused is None or not count_forgotten_since(hold.store, reused):
-            raise
-        print(f"{reused.url}: samples were forgotten there meanwhile; taking them out here too", file=sys.stderr)
-        again = plan_run()
-        claim_folder(again)
-        run_pipeline(again, hold)
 
 
 def _tell_finished(prepared: "Prepared", out: str, retry: bool) -> None:

@@ -39,7 +39,7 @@ def status(
 
 
 def _ask(holder: Holder) -> tuple[bool | None, str]:
-    from pipelines.engines.attached import ask  # with Beam, and all that engines need
+    from pipelines.engines.registry import ask  # with Beam, and all that engines need
 
     return ask(holder)
 
@@ -68,7 +68,7 @@ def cancel(directory: Annotated[str, Argument(metavar="DIR", help="The folder of
 
     Finished work is kept: the same `curate run` continues. The exit status is 1 if the job may go on.
     """
-    from pipelines.engines.attached import ask, is_dead, stop  # with Beam, and all that engines need
+    from pipelines.engines.registry import ask, is_dead, stop  # with Beam, and all that engines need
 
     store = RunStore(directory)
     if not ((holder := find_holder(store)) or store.exists(RUN_FILE)):

@@ -20,7 +20,6 @@ from curate.store.store import RunStore
 
 _MISSING = pa.array(MISSING_REASONS)
 _TABLES = 8  # at either end that are looked at for a sample to explain
-_DROPPED, _ANY = "was dropped", "is in or out"
 _FEW_SHARDS = 8  # fewer may be too few for a training loader
 _TRAINING = 10_000  # samples, of which a set is large enough to train on
 
@@ -122,11 +121,10 @@ def _captions(run: RunFacts, out: str) -> Iterator[str]:
 
 
 def _hints(store: RunStore, out: str) -> Iterator[str]:
-    uid, purpose = _find_example(store)
     hints = {
         f"sql {out} funnel": "what each rule dropped, in SQL",
         f"sql {out} dropped --images": "a page of samples that were dropped, with the reasons",
-        f"explain {out} {uid}": f"why a sample {purpose}",
+        f"explain {out} {_find_example(store)}": "why a sample was dropped",
         f"report {out}": "everything on one page, with samples",
         f"verify {out}": "integrity: digests, sums, shards against decisions",
     }
@@ -134,23 +132,15 @@ def _hints(store: RunStore, out: str) -> Iterator[str]:
     yield from (f"  curate {command:{width}}   {purpose}" for command, purpose in hints.items())
 
 
-def _find_example(store: RunStore) -> tuple[str, str]:
-    """Return the uid of a sample that was dropped, else of one that failed, else of any, and what it shows.
-
-    A few tables are looked at: the first ones have no row where all of their URLs are tried again, which come last.
-    """
-    examples: dict[str, str] = {}
+def _find_example(store: RunStore) -> str:
+    """Return the uid of a dropped sample, of a few tables: the last ones have the rows that are tried again."""
     names = store.files("tables/decisions")
     for name in dict.fromkeys([*names[:_TABLES], *names[-_TABLES:]]):
         rows = store.read_parquet(name, ["uid", "rule"])
-        rows = rows.filter(rows["uid"].is_valid())
-        failed = pc.equal(rows["rule"], pa.scalar(FAILED))  # null of a kept row
-        for fate, mask in ((_DROPPED, pc.invert(failed)), ("failed", failed), (_ANY, pc.is_valid(rows["uid"]))):
-            if len(matching := rows.filter(mask)):
-                examples.setdefault(fate, matching["uid"][0].as_py())
-        if _DROPPED in examples:
-            break
-    return next(((examples[fate], fate) for fate in (_DROPPED, "failed", _ANY) if fate in examples), ("UID", _ANY))
+        dropped = rows.filter(pc.and_(pc.is_valid(rows["uid"]), pc.not_equal(rows["rule"], pa.scalar(FAILED))))
+        if len(dropped):
+            return str(dropped["uid"][0])
+    return "UID"
 
 
 def _not_there(store: RunStore, facts: DownloadFacts | None, missing: int, may_pass: int) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from curate.demo import words
 from curate.demo.drawing import alter, decode, draw, encode, phash, reencode
-from curate.demo.scenes import Scene, compose, pick, pick_weighted
+from curate.demo.scenes import Scene, compose, pick
 
 DUPLICATES = ("repeated", "copied", "recaptioned", "reencoded")
 NEAR_DUPLICATES = ("compressed", "resized", "cropped")
@@ -186,8 +186,8 @@ def _near_duplicate(defect: str, original: Sample, seed: int, row: int) -> Sampl
 def caption(scene: Scene, rng: np.random.Generator) -> str:
     """Write a caption; `rng` chooses the style, and what the scene does not say."""
     templates = words.MANY if len(scene.items) > 1 and rng.random() < 0.8 else words.ONE
-    text = pick_weighted(rng, templates).format_map(caption_fields(scene, rng))
-    tail = pick_weighted(rng, words.TAILS).format_map(caption_fields(scene, rng))
+    text = pick(rng, list(templates), templates.values()).format_map(caption_fields(scene, rng))
+    tail = pick(rng, list(words.TAILS), words.TAILS.values()).format_map(caption_fields(scene, rng))
     text = (text.rstrip(".") if tail else text) + tail
     if rng.random() < 0.3:
         text = text.replace("gray", "grey")

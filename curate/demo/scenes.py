@@ -5,8 +5,10 @@ which takes a few milliseconds, and can be said in words.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TypeVar
 
 import numpy as np
@@ -55,24 +57,14 @@ class Scene:
         return frozenset((self.background, self.background_colour, *shapes, *colours))
 
 
-def pick(rng: np.random.Generator, options: Sequence[T], weights: Sequence[float] | None = None) -> T:
+def pick(rng: np.random.Generator, options: Sequence[T], weights: Iterable[float] = ()) -> T:
     """Draw one of `options`, with these relative weights, or with equal ones."""
-    if weights is None:
-        return options[int(rng.random() * len(options))]
-    point = rng.random() * sum(weights)
-    for option, weight in zip(options, weights, strict=True):
-        point -= weight
-        if point < 0:
-            return option
-    return options[-1]
+    ends = list(accumulate(weights)) or range(1, len(options) + 1)
+    point = rng.random() * ends[-1]
+    return options[min(bisect_right(ends, point), len(options) - 1)]
 
 
-def pick_weighted(rng: np.random.Generator, options: Mapping[str, float]) -> str:
-    """Draw a key of `options`, whose values are the weights."""
-    return pick(rng, list(options), list(options.values()))
-
-
-def _zipf(rng: np.random.Generator, options: Sequence[str]) -> str:
+def _zipf(rng: np.random.Generator, options: Sequence[T]) -> T:
     return pick(rng, options, [1 / (rank + 1) for rank in range(len(options))])
 
 

@@ -64,10 +64,7 @@ class PipelineEngine:
 
     @classmethod
     def find_runner(cls, options: PipelineOptions, out: str | None) -> PipelineRunner:
-        """Return Beam's runner, once Beam, or the engine itself, has checked the options that it needs.
-
-        `out` is the run's folder. Raises what Beam does, and RecipeError.
-        """
+        """Return Beam's runner, once the options that it needs are checked. Raises what Beam does, and RecipeError."""
         trial = beam.Pipeline(options=options)
         os.rmdir(trial.local_tempdir)
         return trial.runner
@@ -82,18 +79,12 @@ class PipelineEngine:
         return False
 
     def name_job(self, store: RunStore) -> Mapping[str, str] | None:
-        """Return the handle of the job that `submit` is about to make, if it has one before: this process may die.
-
-        It is asked right before `submit`, and only where jobs outlast the driver, as the next one.
-        """
+        """Return the handle of the job that `submit` is about to make, if it has one before: this process may die."""
         return None
 
     @classmethod
     def attach(cls, handle: Mapping[str, str]) -> Job:
-        """Return a job by what `Job.handle` or `name_job` gave: `state`, `stop` and `logs` work in any process.
-
-        Its state is PipelineState.UNKNOWN where the engine knows no such job.
-        """
+        """Return a job by its handle, in any process; its state is UNKNOWN where the engine knows no such job."""
         raise NotImplementedError
 
     @property
@@ -112,18 +103,10 @@ class PipelineEngine:
         """Raise RecipeError where no worker could see the run's folder."""
 
     def check_workers(self, context: RunContext, units: Sequence[Unit], report: Report) -> None:
-        """Ask the workers that there are whether they can do the run. `report` is given which engine it is.
-
-        Raises:
-            RecipeError: they lack a folder, an input or a model.
-            RunError: there are none, or they lack what each run needs.
-        """
+        """Ask workers if they can do the run; tell `report` which engine it is. Raises RecipeError and RunError."""
 
     def hints(self, context: RunContext, rows: int, n_buckets: int) -> Mapping[str, Mapping[str, Any]]:
-        """Return Beam's resource hints of steps, by how their names begin: `min_ram` in bytes, `accelerator`.
-
-        `rows` are the pool's, about; deduplication has `n_buckets`.
-        """
+        """Return Beam's resource hints of steps, by how their names begin: `min_ram` in bytes, `accelerator`."""
         return {}
 
     def submit(self, add_steps: Callable[[beam.Pipeline], object], store: RunStore) -> Job:

@@ -124,10 +124,7 @@ class _Options(PipelineOptions):
 
 @lru_cache(8)
 def _make_parser(_: tuple[type[PipelineOptions], ...]) -> argparse.ArgumentParser:
-    """Return the parser of these kinds of options, Beam's and those of engines; it raises argparse.ArgumentError.
-
-    Beam itself drops without a word what it does not know.
-    """
+    """Return a parser of these kinds of options, which raises errors: Beam's own drops what it does not know."""
     parsers: list[argparse.ArgumentParser] = []
     PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
     parsers[0].exit_on_error = False
@@ -139,10 +136,7 @@ def _find_near(name: str, dashes: str) -> str:
 
 
 def _read_file(path: str, parser: argparse.ArgumentParser) -> dict[str, list[str]]:
-    """Return the words of each option in a file, also of those that the parser does not know: somebody else may.
-
-    Raises RecipeError where it cannot be read, is no YAML or no mapping, or a value is none that its option takes.
-    """
+    """Return the words of each option in a file, also of those that the parser does not know. Raises RecipeError."""
     data, _ = read_mapping(path, f"--on {path}", "file of options", _ACCEPTED)
     options = {}
     for key, value in data.items():

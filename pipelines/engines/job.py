@@ -55,17 +55,11 @@ class Job:
         return None
 
     def follow(self, on_costs: Callable[[], None]) -> None:
-        """Wait for the end, and call `on_costs` where `costs` may have changed.
-
-        Raises what ended the job, if it failed.
-        """
+        """Wait for the end; call `on_costs` where `costs` may have changed. Raises what ended the job, if it failed."""
         self.result.wait_until_finish()
 
     def _look_until_ended(self, on_look: Callable[[], None], between: float, patience: float) -> str:
-        """Look at the job every `between` seconds, and return the state in which it has ended.
-
-        Raises EngineUnresponsiveError where nothing has said for `patience` seconds how it is.
-        """
+        """Return the state at the end. Raises EngineUnresponsiveError after `patience` seconds without any."""
         last_answered = time.monotonic()
         while True:
             state, fault = str(PipelineState.UNKNOWN), f"{self.engine}: the job is not known there; see {self.logs}"
@@ -83,10 +77,7 @@ class Job:
             time.sleep(between)
 
     def stop(self, seconds: float = _SECONDS) -> None:
-        """Cancel the job unless it has ended, and return once it has.
-
-        Raises what the runner raises, and TimeoutError where it does not end within so many seconds.
-        """
+        """Cancel the job, unless it has ended. Raises what the runner does, and TimeoutError after so many seconds."""
         if PipelineState.is_terminal(self.state):
             return
         self._end()
@@ -126,10 +117,7 @@ class Job:
 
 
 class Submission:
-    """A job from before it is submitted until it has ended, for who interrupts that.
-
-    `find` gives it by its name, where it has one before.
-    """
+    """A job from before it is submitted until it has ended; `find` gives it by its name, where it has one before."""
 
     def __init__(self, engine: str, find: Callable[[], Job] | None) -> None:
         self._engine, self._find = engine, find

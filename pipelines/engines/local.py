@@ -46,17 +46,11 @@ class Local(PipelineEngine):
         return Workers(self.key, CORES, max(1, processes or CORES))
 
     def set_up(self) -> None:
-        """Keep arrays out of the heap, which stays as large as it ever was; work around faults of Beam's.
+        """Keep large arrays out of the heap, which never shrinks; work around faults of Beam's.
 
-        A bundle of its workers in this process waits for a thread that samples where its time goes, which nobody reads
-        here, to wake: 200 ms at most, with no work done meanwhile, in each of some forty stages.
-
-        Its local runner sends what workers write once elements are complete, and besides once a second. What it sends
-        then may end within an element, and what is written meanwhile is lost. A reader takes the rest for an element:
-        mostly it fails, but it may be a wrong element, or 2³¹ windows, which are 17 GB (apache/beam issue 21104). In
-        memory, the default, nothing is sent by time.
-
-        A cache of side inputs, which a step reads once here, weighs each by a walk over all modules: there is none.
+        A bundle waits for the thread that samples where its time goes: 200 ms at most, in each of some forty stages.
+        What workers send once a second may end within an element, which is then lost (apache/beam issue 21104); in
+        memory, the default, nothing is sent by time. A cache of side inputs weighs each by a walk over all modules.
         """
         with suppress(AttributeError):  # of glibc alone
             ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)

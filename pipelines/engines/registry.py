@@ -1,14 +1,64 @@
-"""The engines: `runner: KEY` in a file of --on, and after `--`.
+"""The engines: `runner: KEY` in a file of --on, and after `--`. A new one is a line here, or of a package: see `base`.
 
-A new one is a line here, or of a package: see `base`.
+Whoever holds a run's folder is asked and stopped here from any process: a job by its engine, else the process itself.
 """
 
+import os
+import signal
+import time
+from contextlib import suppress
+
+from apache_beam.runners.runner import PipelineState
+
+from curate.base.errors import CurateError, RunError
 from curate.base.registry import Registry
+from curate.base.wording import one_line
+from curate.store.lease import Holder
 from pipelines.engines.base import PipelineEngine
 from pipelines.engines.dataflow import Dataflow
+from pipelines.engines.job import Job
 from pipelines.engines.local import Local
 from pipelines.engines.prism import Prism
 from pipelines.engines.spark import Spark
 
 KINDS: tuple[type[PipelineEngine], ...] = (Local, Spark, Prism, Dataflow)
 ENGINES: Registry[type[PipelineEngine]] = Registry("engine", f"{__name__}:KINDS", "curate.engines")
+
+
+def ask(holder: Holder) -> tuple[bool | None, str]:
+    """Return whether a holder has ended, None where that is not known, and the state of its job in words."""
+    if not holder.handle:
+        return holder.has_exited or (None if holder.is_detached or not holder.is_here else False), ""
+    try:
+        job = _attach(holder)
+        state = job.state
+        fault = job.fault if state == PipelineState.FAILED else None
+    except (CurateError, OSError, NotImplementedError) as error:
+        return None, f"{holder.engine} does not answer: {one_line(error, 200)}"
+    has_ended = PipelineState.is_terminal(state) if state != PipelineState.UNKNOWN else holder.has_exited or None
+    return has_ended, f"{state}: {one_line(fault, 300)}" if fault else state
+
+
+def is_dead(holder: Holder) -> bool:
+    """Return whether a holder is shown dead: its lease is stale, its job has ended, or its process where no job is."""
+    return holder.is_stale or bool(ask(holder)[0])
+
+
+def stop(holder: Holder, seconds: float) -> None:
+    """Stop the job or the process. Raises TimeoutError where it does not end in time, and what an engine raises."""
+    number, ends = holder.process, time.monotonic() + seconds
+    if holder.handle:
+        _attach(holder).stop(seconds)
+        return
+    if not holder.is_here:
+        raise RunError(f"its driver is on another host; on {holder.host}: kill {number}")
+    with suppress(ProcessLookupError):
+        os.kill(number, signal.SIGTERM)  # which cancels what it began elsewhere
+    while not holder.has_exited:
+        if time.monotonic() > ends:
+            raise TimeoutError(f"process {number} does not end; kill -9 {number} ends it at once")
+        time.sleep(0.1)
+
+
+def _attach(holder: Holder) -> Job:
+    return ENGINES.find(holder.engine).attach(holder.handle or {})

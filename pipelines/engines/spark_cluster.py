@@ -70,10 +70,7 @@ def submit(conf: Mapping[str, str], handle: Mapping[str, str], store: RunStore, 
 
 @contextmanager
 def _hiding(secrets: Mapping[str, str]) -> Iterator[list[str]]:
-    """Yield words for `spark-submit` that name a file of secret settings, which this user alone can read.
-
-    It has Spark's default settings too: Spark reads one file, this or that of the defaults.
-    """
+    """Yield words for `spark-submit` that name a file of Spark's defaults and secrets, which this user alone reads."""
     if not secrets:
         yield []
         return

@@ -47,10 +47,9 @@ _SHARED = "accepted: a folder that all machines share under the same path, or th
 def asking_workers(
     context: RunContext, units: Sequence[Unit], folders: Sequence[tuple[str, RunStore]] = ()
 ) -> Iterator["Ask"]:
-    """Yield what workers are asked, for an engine to send; meanwhile a file lies in each folder, which is then removed.
+    """Yield what workers are asked, for an engine to send; meanwhile a file lies in each folder.
 
-    `folders` are those that the engine needs besides the run's, each with what names it. Raises RecipeError where one
-    cannot be written here.
+    `folders` are those that the engine needs besides the run's. Raises RecipeError where one cannot be written here.
     """
     downloads = [source for source in context.sources if isinstance(source, UrlsSource) and source.store]
     stores = ((f"input {source.name!r}: store", RunStore(str(source.store))) for source in downloads)
@@ -162,10 +161,7 @@ def _written(label: str, store: RunStore, name: str) -> Iterator[None]:
 
 
 def find_files(context: RunContext, units: Sequence[Unit]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Yield the first and the last file of each source, the first of each join, and a file of the run to reuse.
-
-    Raises RecipeError where it cannot be said which these are.
-    """
+    """Yield the first and last file of each source, the first of each join, and one of the reused run."""
     sources = {source.name: source for source in context.sources}
     shared = {source.name for source in context.sources if find_downloading(source)}
     for name, of_source in groupby(units, key=lambda unit: unit.source):

@@ -258,11 +258,7 @@ class _Channel(data_plane.InMemoryDataChannel):
 
 
 class _SideInputs(StateServicer, sdk_worker.StateHandlerFactory):
-    """The side inputs of the stage that a process works on, as state of Beam's local runner.
-
-    Beam's SDK worker asks for them by its state API, by window, of multimaps by key too. They come with the task (a
-    Spark broadcast, or files of the exchange), and are arranged once a stage.
-    """
+    """The side inputs of the stage that a process works on, as state of Beam's local runner, arranged once a stage."""
 
     def __init__(self) -> None:
         super().__init__()

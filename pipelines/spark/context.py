@@ -22,10 +22,7 @@ _ONE_COMPILER = "-XX:TieredStopAtLevel=1"  # half of the CPU of the JVM
 
 
 class SparkOptions(PipelineOptions):
-    """How Spark is configured, and where stages leave what the driver does not hold.
-
-    Where Spark is, `--spark_master_url`, is an option of Beam already: local[N], spark://HOST:PORT, yarn or k8s://…
-    """
+    """How Spark is configured, and where stages leave what the driver does not hold; `--spark_master_url` is Beam's."""
 
     @classmethod
     def _add_argparse_args(cls, parser: ArgumentParser) -> None:
@@ -80,8 +77,6 @@ def open_context(settings: SparkOptions) -> tuple[Any, bool]:
     from pyspark import SparkConf, SparkContext
 
     named = settings.read_conf()
-    if named.get("spark.master", os.environ.get("SPARK_REMOTE", "")).startswith("sc://"):
-        raise NotImplementedError("SparkRunner runs on no Spark Connect session, which has no RDDs; name a master")
     if (active := SparkContext._active_spark_context) is not None:
         return active, getattr(active, _MADE_HERE, False)
     if submitted := "PYSPARK_GATEWAY_PORT" in os.environ:  # by spark-submit, whose Java has settings already

@@ -12,10 +12,10 @@ from functools import partial
 from typing import Any
 
 from apache_beam.coders import PickleCoder
+from apache_beam.metrics import monitoring_infos
 from apache_beam.portability.api import metrics_pb2
 from apache_beam.runners.common import ENCODED_IMPULSE_VALUE
 
-from pipelines.spark import counters
 from pipelines.spark.bundles import Result, Task, find_partition, group_sorted, key_elements, reduce_groups, run_bundle
 from pipelines.spark.counters import StageCost
 from pipelines.spark.exchange import Exchange, Held, Part, spread
@@ -58,13 +58,7 @@ class Execution:
         self._spark.cancelJobGroup(self._group)
 
     def run(self) -> None:
-        """Take all steps.
-
-        Raises:
-            Exception: what a DoFn raised and called permanent.
-            Cancelled: by `cancel`.
-            RuntimeError: a task failed as often as Spark lets it.
-        """
+        """Take all steps. Raises what a DoFn called permanent, Cancelled, and RuntimeError for a task that fails."""
         try:
             for number, step in enumerate(self._steps):
                 if self._is_cancelled.is_set():
@@ -138,7 +132,7 @@ class Execution:
             raised = [PickleCoder().decode(pickled) if pickled else RuntimeError(text) for pickled, text in errors]
             raise ExceptionGroup(f"{len(raised)} tasks failed: {raised[0]}", raised) if raised[1:] else raised[0]
         infos = [metrics_pb2.MonitoringInfo.FromString(info) for result in results for info in result.counters]
-        self.counters[name] = counters.gather([*self.counters.get(name, []), *infos])
+        self.counters[name] = list(monitoring_infos.consolidate([*self.counters.get(name, []), *infos]))
         seconds, in_bundles = time.perf_counter() - began, sum(result.seconds for result in results)
         size = sum(part.size for result in results for parts in result.outputs.values() for part in parts)
         self._count(StageCost(name, tasks, seconds, in_bundles, shuffled, size))

@@ -74,10 +74,7 @@ class SparkResult(PipelineResult):
         threading.Thread(target=self._run, name="beam-spark", daemon=True).start()
 
     def wait_until_finish(self, duration: int | None = None) -> str:
-        """Return the state once the pipeline has ended, or after so many milliseconds.
-
-        Raises what ended it, where that was an error; an interrupt of this call cancels it.
-        """
+        """Return the state at the end, or after so many milliseconds. Raises what ended it; an interrupt cancels it."""
         try:
             self._ended.wait(None if duration is None else duration / 1000)
         except KeyboardInterrupt:

@@ -95,10 +95,7 @@ def read_context(coders: bytes) -> PipelineContext:
 
 
 def translate(pipeline: proto.Pipeline) -> tuple[Step, ...]:
-    """Return the pipeline's steps.
-
-    Raises NotImplementedError where it needs what this runner does not have, all of it named.
-    """
+    """Return the pipeline's steps. Raises NotImplementedError, which names all that this runner does not have."""
     pipeline = copy.deepcopy(pipeline)
     _check(pipeline)
     phases = translations.standard_optimize_phases()
@@ -232,10 +229,7 @@ def _find_inputs(transforms: Iterable[proto.PTransform]) -> set[str]:
 
 
 def _say(transforms: Iterable[proto.PTransform]) -> str:
-    """Return what users call the fused steps: the first parts of their names, each once.
-
-    A name is a step, perhaps with a detail (`STEP: DETAIL`), or several with semicolons: details of a step are joined.
-    """
+    """Return the first parts of the steps' names, each once; details of a step (`STEP: DETAIL; …`) are joined."""
     steps: dict[str, dict[str, None]] = {}
     for transform in transforms:
         for name in transform.unique_name.split("/")[0].split("; "):

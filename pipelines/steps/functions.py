@@ -43,10 +43,7 @@ _INSPECTED: WeakKeyDictionary[type, dict[frozenset[str], _Specs]] = WeakKeyDicti
 
 
 def _get_dofn_specs(dofn: beam.DoFn) -> _Specs:
-    """Return what Beam's own `get_dofn_specs` does: a DoFn's state and timers, which are those of its class.
-
-    Beam asks ten times a step, and inspects the signatures of all methods: half a second of a run.
-    """
+    """Return a DoFn's state and timers, those of its class: Beam inspects all its methods ten times a step."""
     values = vars(dofn)
     if any(isinstance(value, types.MethodType) for value in values.values()):  # which may be its `process`
         return _inspect(dofn)
@@ -122,11 +119,7 @@ class _CombineFn(beam.CombineFn):
 
 
 class ErrorCollector:
-    """Work whose parts go on where some fail.
-
-    Attributes:
-        errors: those of the parts that failed.
-    """
+    """Work whose parts go on where some fail, and the errors of these."""
 
     def __init__(self) -> None:
         self.errors: list[Exception] = []

@@ -178,8 +178,7 @@ class BeamUnits(Units):
     def get(self, name: str, function: Callable[..., W], *values: Any, **named: Any) -> Answer[W]:
         """Compute what follows from answers: for one of them that is a single value, with the others beside it.
 
-        That one is no side input of earlier steps: Beam's local runner takes a stage that reads an element for one that
-        writes it, by chance, and then gives steps that this one waits for nothing in its place.
+        That one is no side input of earlier steps: Beam's local runner may take a stage that reads it for its writer.
         """
         stage = self.stage
 
@@ -278,11 +277,7 @@ def _sides(values: Iterable[Any]) -> tuple[Any, ...]:
 def _do_pass(context: RunContext, steps: Sequence[_PassStep], item: tuple[int, Any], *values: Any) -> list[Any]:
     """Return the answers, tagged, then the packet after the steps where one of them gives a next state.
 
-    Args:
-        context: of the run.
-        steps: what is done with each unit.
-        item: a packet; or its number, and its data with lists of (unit, value), which are sent to these units.
-        values: of all steps.
+    An item is a packet; or its number, and its data with lists of (unit, value), which are sent to these units.
     """
     number, data = item
     sent: dict[int, list[Any]] | None = None
@@ -328,10 +323,7 @@ def _do_steps(
 def _do_key(
     context: RunContext, stage: str, function: Yields, together: int, item: tuple[Any, Iterable[Any]], *values: Any
 ) -> list[Any]:
-    """Return pairs, what is for the units of each packet as one of them, and asides as the other output.
-
-    A packet has so many units `together`.
-    """
+    """Return pairs, what is for the units of each packet, of which it has `together`, and side outputs."""
     outputs: list[Any] = []
     sent = defaultdict(list)
     with _working(context, stage), METER.at(stage):

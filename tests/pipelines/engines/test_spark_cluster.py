@@ -17,9 +17,9 @@ from curate.store.lease import find_lease
 from curate.store.lock import locked
 from curate.store.store import RunStore
 from pipelines.engines import spark_cluster
-from pipelines.engines.attached import ask, stop
 from pipelines.engines.choose import choose_engine
 from pipelines.engines.job import EngineUnresponsiveError
+from pipelines.engines.registry import ask, stop
 from pipelines.engines.spark import Spark
 from tests.pipelines.engines.java import check, write_java
 

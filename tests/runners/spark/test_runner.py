@@ -141,7 +141,6 @@ def test_streaming_is_refused(options: PipelineOptions) -> None:
 @pytest.mark.parametrize(
     ("words", "error", "text"),
     [
-        (["--spark_master_url=sc://host"], NotImplementedError, "Spark Connect"),
         (["--spark_conf=spark.ui.enabled"], ValueError, "spark.executor.memory=4g"),
         (["--spark_conf=ui=false"], ValueError, "accepted"),
     ],
