@@ -64,13 +64,13 @@ def json_bytes(value: Any) -> bytes:
 def put_fields(raw: bytes | memoryview, fields: Mapping[str, Any], values: Mapping[str, bytes]) -> bytes:
     """Return the text of a json with some fields put into it; all else is as it was, byte for byte.
 
-    `raw` is a text that `read_json` accepts, and `fields` what it gives of it; of no text, what is written of it.
-    `values` are as `json_bytes` writes them; a text that is there already stays as written. Of a repeated name all
-    values are replaced.
+    `raw` is a text that `read_json` accepts, and `fields` what it gives of it; no text, or one in UTF-16 or UTF-32, is
+    written anew. `values` are as `json_bytes` writes them; a text that is there already stays as written. Of a repeated
+    name all values are replaced.
     """
-    raw = bytes(raw) or json_bytes(dict(fields))
-    if b"\0" in raw:  # UTF-16 or UTF-32
-        return _put_encoded(raw, fields, values)
+    raw = bytes(raw)
+    if not raw or b"\0" in raw:  # UTF-16 or UTF-32
+        raw = json_bytes(dict(fields))
     added = [_name_bytes(name) + value for name, value in values.items() if name not in fields]
     replaced = {
         name: value
@@ -90,17 +90,6 @@ def put_fields(raw: bytes | memoryview, fields: Mapping[str, Any], values: Mappi
 @cache
 def _name_bytes(name: str) -> bytes:
     return json_bytes(name) + b": "
-
-
-def _put_encoded(raw: bytes, fields: Mapping[str, Any], values: Mapping[str, bytes]) -> bytes:
-    """Return what `put_fields` does for a text in another encoding, in that encoding."""
-    encoding: str = json.detect_encoding(raw)
-    mark = b""
-    if not encoding.endswith("e"):  # it has a mark, which tells the order of bytes
-        mark = raw[: 2 if encoding == "utf-16" else 4]
-        encoding += "-le" if mark[:1] == b"\xff" else "-be"
-    plain = raw[len(mark) :].decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")
-    return mark + put_fields(plain, fields, values).decode("utf-8", "surrogatepass").encode(encoding, "surrogatepass")
 
 
 def _replace_plain(raw: bytes, values: Mapping[str, bytes]) -> bytes | None:

@@ -146,7 +146,7 @@ def build(
     st.lists(members, max_size=6),
     put,
     st.tuples(spaces, spaces),
-    st.sampled_from(["utf-8"] * 4 + ["utf-8-sig", "utf-16", "utf-16-be", "utf-32", "utf-32-le"]),
+    st.sampled_from(["utf-8", "utf-8-sig"]),
 )
 @example(
     [("", "\\u0075id", "", " ", '"x"', ""), (" ", "n", "", " ", '{"uid": "x"}', "")], {"uid": "ab"}, ("", "\n"), "utf-8"
@@ -182,3 +182,4 @@ def test_the_texts_that_are_written_out() -> None:
     )
     assert put_fields(b"{ }\n", {}, {"uid": b'"u"'}) == b'{"uid": "u" }\n'
     assert put_fields(b"", {"x": math.nan}, {"uid": b'"u"'}) == b'{"x": null, "uid": "u"}'
+    assert put_fields('{"x":1}'.encode("utf-16"), {"x": 1}, {"uid": b'"u"'}) == b'{"x": 1, "uid": "u"}'

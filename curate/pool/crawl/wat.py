@@ -44,20 +44,19 @@ def find_links(document: Json) -> PageLinks:
     links.counts[PAGES] += 1
     base = BaseUrl(page_url, head.get("Base"))
     of_page = html.get("Links")
-    images = _with(of_page, "path", _IMAGE)
-    texts = [place for place, link in enumerate(images) if link.get("alt") or link.get("title")]
-    links.counts.update({IMAGES: len(images), "no_text": len(images) - len(texts)})
-    for place in texts:
-        link = images[place]
+    images = [link for link in _list(of_page) if type(link) is dict and link.get("path") == _IMAGE]
+    with_text = [(position, link) for position, link in enumerate(images) if link.get("alt") or link.get("title")]
+    links.counts.update({IMAGES: len(images), "no_text": len(images) - len(with_text)})
+    for position, link in with_text:
         alt, title = read_text(link.get("alt")), read_text(link.get("title"))
         url, reason = read_url(link.get("url"), base) if alt or title else ("", "no_text")
         if reason:
             links.counts[reason] += 1
         else:
-            links.images.append((url, alt, title, place, "src", None))
+            links.images.append((url, alt, title, position, "src", None))
     if links.images:
         links.page = _page(header, container, http, head, base, page_url)
-        related = [*_with(of_page, "rel"), *_with(head.get("Link"), "rel")]
+        related = [*_list(of_page), *_list(head.get("Link"))]
         links.page["licence_url"] = next(_licences(related, base), None)
     return links
 
@@ -117,24 +116,12 @@ def _header_pairs(headers: Json) -> list[tuple[str, Json]]:
     return [(key, value) for key, values in pairs for value in values]
 
 
-def _licences(links: list[dict[str, Json]], base: BaseUrl) -> Iterator[str]:
-    for link in links:
-        if "license" in (_text(link["rel"]) or "").lower().split():
+def _licences(links: list[Json], base: BaseUrl) -> Iterator[str]:
+    for link in map(_dict, links):
+        if "license" in (_text(link.get("rel")) or "").lower().split():
             url, _ = read_url(link.get("url"), base)
             if url:
                 yield url
-
-
-def _with(links: Json, name: str, value: str | None = None) -> list[dict[str, Json]]:
-    """Return the links that have a field, perhaps of this value; a list may hold anything, and of links it is long."""
-    links = _list(links)
-    try:
-        if value is None:
-            return [link for link in links if name in link and type(link) is dict]
-        return [link for link in links if link[name] == value]
-    except (TypeError, KeyError, IndexError):
-        links = [link for link in links if type(link) is dict and name in link]
-        return [link for link in links if value is None or link[name] == value]
 
 
 def _header(document: Json) -> dict[str, Json]:

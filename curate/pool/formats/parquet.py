@@ -135,13 +135,11 @@ class ParquetInput(interface.InputFormat):
         table, roles = _read_rows(source, part)
         table = table.take(rows.places)
         assert roles.image is not None
-        fields = {f.name: _values(table[f.name]) for f in pool_columns.json_columns(table, roles.image)}
+        fields = {f.name: _json_values(table[f.name]) for f in pool_columns.json_columns(table, roles.image)}
         kinds = rows.samples["format"].to_pylist()
         for i, (data, kind) in enumerate(zip(image_bytes(table[roles.image]), kinds, strict=True)):
             suffix = "jpg" if kind == "jpeg" else str(kind)
-            # What JSON has no word for (dates, decimals, bytes) is text
-            values = json.loads(json.dumps({name: fields[name][i] for name in fields}, default=str))
-            yield InputSample([(suffix, data or b"")], values)
+            yield InputSample([(suffix, data or b"")], {name: fields[name][i] for name in fields})
 
     def reread_images(self, source: ParquetSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
         """Read images again: of the row groups that hold one of the rows the image column alone."""
@@ -244,20 +242,19 @@ def image_bytes(column: pa.ChunkedArray) -> Iterator[bytes | None]:
             yield value.as_py()
 
 
-def _values(column: pa.ChunkedArray) -> list[Any]:
-    """Return a column's values in Python, those included that it has no value for (see `_value`)."""
-    try:
-        return list(column.to_pylist())
-    except Exception:  # one of many kinds, by type
-        return [_value(value) for value in column]
+def _json_values(column: pa.ChunkedArray) -> list[Any]:
+    """Return a column's values as JSON has them: what it has no word for (dates, decimals, bytes) is text.
 
+    Text that is not UTF-8 has replacements; a date past 9999 or of an unknown zone is a number.
+    """
 
-def _value(value: pa.Scalar) -> Any:
-    """Return a value; text that is not UTF-8 with replacements, a date past 9999 or of an unknown zone as a number."""
-    try:
-        return value.as_py()
-    except UnicodeDecodeError:
-        raw = value.cast(pa.large_binary()) if isinstance(value, pa.StringScalar | pa.LargeStringScalar) else None
-        return raw and raw.as_py().decode(errors="replace")
-    except Exception:
-        return getattr(value, "value", None)
+    def value(scalar: pa.Scalar) -> Any:
+        try:
+            return scalar.as_py()
+        except UnicodeDecodeError:
+            raw = scalar.cast(pa.large_binary()) if isinstance(scalar, pa.StringScalar | pa.LargeStringScalar) else None
+            return raw and raw.as_py().decode(errors="replace")
+        except (ValueError, OverflowError, KeyError, pa.ArrowException):
+            return getattr(scalar, "value", None)
+
+    return json.loads(json.dumps(list(map(value, column)), default=str))  # type: ignore[no-any-return]
