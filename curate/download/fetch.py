@@ -185,8 +185,9 @@ class Fetcher:
         for _ in range(redirects + 1):
             site, path = _split(url)
             if self._policy.robots == "respect" and not is_robots:
-                began, own = time.monotonic(), deadline.anew()
-                self._robots.check(site.url, site.url + path, partial(self._follow, deadline=own, is_robots=True))
+                began = time.monotonic()
+                read = partial(self._follow, deadline=deadline.anew(), is_robots=True)
+                self._robots.check(site.url, site.url + path, read)
                 deadline.extend(time.monotonic() - began)
             reply = self._ask(site, path, deadline, is_robots)
             if isinstance(reply, bytes):

@@ -88,11 +88,11 @@ def read_rows(urls: UrlList, rows: Sequence[int], run: RunStore | None = None) -
     """
     with _opened(urls, run) as (file, source):
         ends, pieces = _ends(file), []
-        for group, some in groupby(rows, partial(bisect_right, ends)):
+        for group, numbers in groupby(rows, partial(bisect_right, ends)):
             first = ends[group - 1] if group else 0
             checked = check_decoded(source, file.metadata, [group], None, MAX_DECODED)
             table = plain_columns(checked.read_row_group(group, use_threads=False))
-            pieces.append(table.take([row - first for row in some]))
+            pieces.append(table.take([row - first for row in numbers]))
         return pa.concat_tables(pieces)
 
 
@@ -246,8 +246,8 @@ def _tabular(urls: UrlList, types: dict[str, pa.DataType], quote: str) -> Iterat
             yield pyarrow.csv.open_csv(ended, read, parse, convert)
         except pa.ArrowInvalid as error:
             if "straddl" in str(error):  # blocks
-                what = "at most that; a quotation mark may not be closed"
-                raise pa.ArrowInvalid(f"a row has more than {read.block_size:,} bytes; accepted: {what}") from None
+                accepted = "at most that; a quotation mark may not be closed"
+                raise pa.ArrowInvalid(f"a row has more than {read.block_size:,} bytes; accepted: {accepted}") from None
             raise
 
 

@@ -82,8 +82,8 @@ def resizing(source: UrlsSource, killed: int) -> Iterator[Resize]:
         def resize(data: bytes) -> Resized:
             [(_, resized)] = process.isolate(_resize, [data])
             if isinstance(resized, EndedError):
-                what = f"{killed} attempts to download its shard were killed, and a process that resized it"
-                return Resized(None, error=f"{DIED}: {what} {resized}")
+                killed_by = f"{killed} attempts to download its shard were killed, and a process that resized it"
+                return Resized(None, error=f"{DIED}: {killed_by} {resized}")
             return cast("Resized", resized)
 
         yield resize

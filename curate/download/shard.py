@@ -167,8 +167,8 @@ class _Shard:
             facts = facts | {"attempts": [sum(both) for both in zip(retry.attempts, facts["attempts"], strict=True)]}
         for field in (*self._schema, *OUTCOMES):
             column = pa.array(facts[field.name], field.type)
-            place = table.schema.get_field_index(field.name)
-            table = table.append_column(field, column) if place < 0 else table.set_column(place, field, column)
+            index = table.schema.get_field_index(field.name)
+            table = table.append_column(field, column) if index < 0 else table.set_column(index, field, column)
         return table.append_column(_PREVIOUS, pa.array(retry.keys, pa.string())) if retry else table
 
     def statistics(self, began: float) -> dict[str, Any]:
@@ -248,10 +248,10 @@ def clear_samples(store: RunStore, stem: str, keys: Collection[str], members: It
     table = store.read_parquet(f"{stem}.parquet")
     named = pc.is_in(table["key"], pa.array(keys, pa.string()))
     if pc.any(named).as_py():
-        for place, field in enumerate(table.schema):
+        for index, field in enumerate(table.schema):
             if field.name not in ("key", "status"):
                 blank = pa.scalar(None, field.type)
-                table = table.set_column(place, field, pc.if_else(named, blank, table.column(place)))
+                table = table.set_column(index, field, pc.if_else(named, blank, table.column(index)))
         store.write_parquet(f"{stem}.parquet", table)
         rewritten.append(f"{stem}.parquet")
     return rewritten

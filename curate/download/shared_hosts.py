@@ -28,6 +28,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from curate.base.errors import CurateError
 from curate.base.wording import one_line
 from curate.store.store import RunStore
 
@@ -135,7 +136,7 @@ class SharedHosts:
         try:
             self._share()
             return True
-        except Exception as error:  # of any library's: slots last for more than one round
+        except (OSError, CurateError) as error:  # slots last for more than one round
             _log.warning("%s: slots of hosts were not renewed: %s", self._store.url, one_line(error, 200))
             return False
 

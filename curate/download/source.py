@@ -215,11 +215,11 @@ class UrlsSource(Source):
             accepted = "with image_size, or a rule such as min_side >= 100"
             raise ValueError(f"{named[0]}: images are not resized without image_size; accepted: {accepted}")
         if self.verify_hash and self.verify_hash[1] != self.compute_hash:
-            what = f"{self.verify_hash[1]} is verified, but compute_hash is {self.compute_hash}"
-            raise ValueError(f"verify_hash: {what}; accepted: the same for both")
+            problem = f"{self.verify_hash[1]} is verified, but compute_hash is {self.compute_hash}"
+            raise ValueError(f"verify_hash: {problem}; accepted: the same for both")
         if self.encode_format == "png" and self.encode_quality > 9:
-            what = f"{self.encode_quality}; for png it is the compression level"
-            raise ValueError(f"encode_quality: {what}; accepted: 0 to 9")
+            problem = f"{self.encode_quality}; for png it is the compression level"
+            raise ValueError(f"encode_quality: {problem}; accepted: 0 to 9")
         return self
 
     _run: str = PrivateAttr("")  # the folder of the run that reads it

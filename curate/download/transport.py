@@ -211,7 +211,7 @@ class _Connection(http.client.HTTPConnection):
             self.wire.begin(deadline)
             self.request("GET", path, headers=headers)
             return self.getresponse()
-        except BaseException:
+        except (FetchFault, OSError, http.client.HTTPException):
             self.close()
             raise
 

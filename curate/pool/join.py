@@ -78,14 +78,14 @@ class JoinTable:
         numbers = self._numbers(high)
         parts, rows_of_parts = [self.columns.empty_table()], [np.zeros(0, np.int64)]
         for number in np.unique(numbers):
-            bucket, mine = self._buckets[number], numbers == number
+            bucket, in_bucket = self._buckets[number], numbers == number
             highs, lows = (whole(bucket[half]).to_numpy() for half in ("high", "low"))  # of the file, not copied
-            at = _search(highs, lows, high[mine], low[mine])
+            at = _search(highs, lows, high[in_bucket], low[in_bucket])
             parts.append(bucket.select(self.columns.names).take(at[at >= 0]))
-            rows_of_parts.append(rows[mine][at >= 0])
-        places = np.full(len(keys), -1)
-        places[np.concatenate(rows_of_parts)] = np.arange(sum(map(len, rows_of_parts)))
-        return pa.concat_tables(parts).take(pa.array(places, mask=places < 0))
+            rows_of_parts.append(rows[in_bucket][at >= 0])
+        positions = np.full(len(keys), -1)
+        positions[np.concatenate(rows_of_parts)] = np.arange(sum(map(len, rows_of_parts)))
+        return pa.concat_tables(parts).take(pa.array(positions, mask=positions < 0))
 
     def fill(self, batches: Iterator[tuple[pa.Array, pa.Table]]) -> tuple[U64, U64] | None:
         """Take batches of keys (string) and columns; return halves of the first hash that occurs twice, if none may."""
@@ -237,12 +237,12 @@ def _open(path: str, join: Join, where: str) -> _Reader:
         else:
             check_first_line(path, {}, ",")
             form, columns = "csv", pcsv.open_csv(file).schema
-    known = ", ".join(columns.names)[:300]
+    column_names = ", ".join(columns.names)[:300]
     by_lower = {name.lower(): name for name in reversed(columns.names)}
     key = next((by_lower[name] for name in _names_of(join.on) if name in by_lower), None)
     if key is None:
         accepted = " or ".join(_names_of(join.on))
-        raise RecipeError(f"{where}: {path} has no column {accepted} to join on; columns: {known}")
+        raise RecipeError(f"{where}: {path} has no column {accepted} to join on; columns: {column_names}")
     for name in (key, *join.columns.values()):
         if columns.names.count(name) > 1:
             raise RecipeError(
@@ -251,12 +251,12 @@ def _open(path: str, join: Join, where: str) -> _Reader:
     if form == "csv":  # in which 00012 is no number
         columns = columns.set(columns.get_field_index(key), pa.field(key, pa.string()))
     if score_type(columns.field(key).type) != pa.string():
-        what = f"column {key!r} is {columns.field(key).type}"
-        raise RecipeError(f"{where}: {path}: {what}; accepted: text, as the pool's")
+        problem = f"column {key!r} is {columns.field(key).type}"
+        raise RecipeError(f"{where}: {path}: {problem}; accepted: text, as the pool's")
     for name in join.columns.values():
         if name not in columns.names:
             hint = did_you_mean(name, columns.names)
-            raise RecipeError(f"{where}.columns: {path} has no column {name!r}; {hint}columns: {known}")
+            raise RecipeError(f"{where}.columns: {path} has no column {name!r}; {hint}columns: {column_names}")
         if score_type(kind := columns.field(name).type) is None:
             raise RecipeError(f"{where}.columns: {path}: {name!r} is {kind}; accepted: {SCORE_TYPES}")
     return _Reader(path, form, columns, rows, key)
@@ -267,7 +267,7 @@ def _opened(path: str) -> Iterator[Any]:
     try:
         with open_text(path, {}) as file:
             yield file
-    except Exception as error:  # of any kind, as the header of an .npy is an expression
+    except (pa.ArrowException, OSError, ValueError, SyntaxError, TypeError) as error:  # the header of an .npy is Python
         raise ValueError(f"{path}: cannot be read: {one_line(error, 300)}") from None
 
 
@@ -295,13 +295,13 @@ def _renamed(readers: Sequence[_Reader], join: Join, columns: pa.Schema) -> Iter
 
 def _find_twice(readers: Sequence[_Reader], join: Join, columns: pa.Schema, twice: tuple[U64, U64]) -> str:
     """Return which key occurs twice, by the halves of its hash, and in which rows of which files, from 1."""
-    key, places = None, list[str]()
+    key, locations = None, list[str]()
     for reader in readers:
         first = 1
         for keys, _ in _renamed([reader], join, columns):
             rows, high, low = _hash_keys(join.on, keys)
             for row in rows[(high == twice[0]) & (low == twice[1])].tolist():
                 key = keys[row].as_py()
-                places.append(f"{reader.path} (row {first + row:,})")
+                locations.append(f"{reader.path} (row {first + row:,})")
             first += len(keys)
-    return f"{join.on} {key!r} occurs twice: {' and '.join(places[:2])}"
+    return f"{join.on} {key!r} occurs twice: {' and '.join(locations[:2])}"

@@ -68,8 +68,8 @@ class Unit:
     @property
     def title(self) -> str:
         """What people read: its name, and its files, or the first of them."""
-        more = f" and {len(self.parts) - 1:,} more" if self.parts[1:] else ""
-        return f"unit {self.name} ({self.parts[0].path}{more})"
+        others = f" and {len(self.parts) - 1:,} more" if self.parts[1:] else ""
+        return f"unit {self.name} ({self.parts[0].path}{others})"
 
     @property
     def key(self) -> str:
@@ -95,9 +95,9 @@ class PackedUnits(Sequence[Unit]):
         self._parts: list[bytes] = []
         self._length = 0
         units = iter(units)
-        while some := list(islice(units, self._TOGETHER)):
-            self._parts.append(zlib.compress(self._JSON.dump_json(some, exclude_defaults=True), 1))
-            self._length += len(some)
+        while batch := list(islice(units, self._TOGETHER)):
+            self._parts.append(zlib.compress(self._JSON.dump_json(batch, exclude_defaults=True), 1))
+            self._length += len(batch)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PackedUnits) and list(self) == list(other)
@@ -110,11 +110,11 @@ class PackedUnits(Sequence[Unit]):
     def __iter__(self) -> Iterator[Unit]:
         return chain.from_iterable(map(self._unpack, range(len(self._parts))))
 
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return list(self)[place]
-        place = range(self._length)[place]
-        return self._unpack(place // self._TOGETHER)[place % self._TOGETHER]
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return list(self)[index]
+        index = range(self._length)[index]
+        return self._unpack(index // self._TOGETHER)[index % self._TOGETHER]
 
     def _unpack(self, part: int) -> list[Unit]:
         return self._JSON.validate_json(zlib.decompress(self._parts[part]))
@@ -210,13 +210,13 @@ def _dimensions(recipe: Recipe, sources: Planned) -> dict[str, int]:
         for name in (options.name for options in recipe.measure.embeddings):
             dimension = planned.dimensions.get(name)
             if dimension is None:
-                what = f"source {source.name!r} is of format {source.format}, which supplies none"
+                problem = f"source {source.name!r} is of format {source.format}, which supplies none"
                 accepted = "Parquet sources, or a model in measure.clip"
-                raise RecipeError(f"measure.embeddings: {what}; accepted: {accepted}")
+                raise RecipeError(f"measure.embeddings: {problem}; accepted: {accepted}")
             if dimensions.setdefault(name, dimension) != dimension:
-                what = f"have {dimension} dimensions, those of an earlier one {dimensions[name]}"
+                problem = f"have {dimension} dimensions, those of an earlier one {dimensions[name]}"
                 remedy = "embeddings of one model have the same dimension"
-                raise RecipeError(f"measure.embeddings {name!r}: those of source {source.name!r} {what}; {remedy}")
+                raise RecipeError(f"measure.embeddings {name!r}: those of source {source.name!r} {problem}; {remedy}")
     return dimensions
 
 
@@ -226,9 +226,9 @@ def _has_images(columns: Sequence[tuple[Source, FileColumns]]) -> bool:
     imageless = [source.name for source, kind in columns if not kind.has_images]
     if images and imageless:
         has = "files without" if imageless[0] in images else "none"
-        what = f"source {images[0]!r} has images and source {imageless[0]!r} has {has}"
+        problem = f"source {images[0]!r} has images and source {imageless[0]!r} has {has}"
         accepted = "sources with images (tars, Parquet with an image column) or imageless Parquet sources, not both"
-        raise RecipeError(f"input: {what}; a recipe has {accepted}")
+        raise RecipeError(f"input: {problem}; a recipe has {accepted}")
     return bool(images)
 
 
@@ -242,7 +242,8 @@ def _group(source: Source, parts: Iterable[InputPart], has_images: bool, size: i
         return f"{part.path.rpartition('/')[2]} {part.groups}"
 
     kind = find_format(source)
-    return ((source.name, some) for some in group(parts, lambda part: kind.weight(part, has_images), name, size))
+    units = group(parts, lambda part: kind.weight(part, has_images), name, size)
+    return ((source.name, parts_of_unit) for parts_of_unit in units)
 
 
 def _number(units: Iterable[NamedParts]) -> Iterator[Unit]:
@@ -260,11 +261,11 @@ def _with_retries(
         parts = list(unit.parts)
         if by_list := tried.get(unit.source):
             source, kind = downloading[unit.source]
-            for place, part in enumerate(parts):
+            for index, part in enumerate(parts):
                 key = kind.list_key(source, part)
                 if key in by_list:
-                    parts[place] = _leave_out(part, by_list[key])
-                    lists[unit.source].setdefault(key, parts[place])
+                    parts[index] = _leave_out(part, by_list[key])
+                    lists[unit.source].setdefault(key, parts[index])
         yield unit.source, tuple(parts)
     for number in range(1, retries.rounds + 1):
         for name, (source, kind) in downloading.items():

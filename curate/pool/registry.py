@@ -40,7 +40,7 @@ def find_format(source: Source) -> InputFormat:
 def recognize(listed: FoundFiles) -> tuple[str, Recognized] | None:
     """Return the format that reads the most of some files, and how; of equals a package's. None where none does."""
     kinds = sorted(FORMATS.kinds(), key=lambda key: FORMATS.package(key) is None)
-    recognized = [(key, how) for key in kinds if (how := FORMATS.find(key).recognize(listed))]
+    recognized = [(key, found_by) for key in kinds if (found_by := FORMATS.find(key).recognize(listed))]
     return max(recognized, key=lambda pair: pair[1].files, default=None)
 
 

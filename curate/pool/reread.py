@@ -74,13 +74,13 @@ class UnitRereader:
         note, read = self.tables.note("samples"), find_format(self.source).state
         first = at = 0
         for part, state, count in zip(self.unit.parts, note["states"], note["rows"], strict=True):
-            places = rows[(rows >= first) & (rows < first + count)] - first
+            positions = rows[(rows >= first) & (rows < first + count)] - first
             first += count
-            if len(places):
-                wanted = samples.slice(at, len(places)), members and members.slice(at, len(places))
-                at += len(places)
+            if len(positions):
+                wanted = samples.slice(at, len(positions)), members and members.slice(at, len(positions))
+                at += len(positions)
                 check_state(part.path, self.source.storage, state, part.fingerprint, read)
-                yield part, PartRows(places, *wanted)
+                yield part, PartRows(positions, *wanted)
                 check_state(part.path, self.source.storage, state, part.fingerprint, read)
 
 
@@ -94,16 +94,16 @@ def _check_image(
 ) -> None:
     """Raise RunError if an image is not the one that was measured, by its sha256; None is not compared."""
     if image is not None and digest is not None and hashlib.sha256(image).hexdigest() != digest:
-        what = f"the image of sample {key!r} has other bytes than when it was measured, and the file the same state"
-        how = "run again if its server gave wrong bytes once; else run into a new folder, without --reuse"
+        problem = f"the image of sample {key!r} has other bytes than when it was measured, and the file the same state"
+        remedy = "run again if its server gave wrong bytes once; else run into a new folder, without --reuse"
         raise RunError(
-            f"{(file or part.path)[:300]}: {what}. Inputs must stay as they are until a run is finished: {how}"
+            f"{(file or part.path)[:300]}: {problem}. Inputs must stay as they are until a run is finished: {remedy}"
         )
 
 
-def file_images(source: Source, path: str, places: Places, samples: pa.Table) -> Iterator[bytes | None]:
+def file_images(source: Source, path: str, positions: Places, samples: pa.Table) -> Iterator[bytes | None]:
     """Yield the image file of rows of one input file, whatever its state: at these places in it, ascending.
 
     `samples` has their columns offset and bytes. None where an image is not whole any more. Raises OSError.
     """
-    return find_format(source).reread_images(source, InputPart(path, 0, ""), PartRows(places, samples))
+    return find_format(source).reread_images(source, InputPart(path, 0, ""), PartRows(positions, samples))

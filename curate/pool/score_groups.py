@@ -37,42 +37,42 @@ def find_score_groups(
     groups: dict[str, tuple[ScoreGroup, ...]] = {}
     fields: dict[str, pa.Field] = {}  # by name in lower case
     for source, planned in sources:
-        joins = [_identify(source, planned, place) for place in range(len(source.join))]
+        joins = [_identify(source, planned, index) for index in range(len(source.join))]
         joined = {name.lower() for columns, _ in joins for name in columns.names}
         # A column that holds integers in one file and floats in another is a score in both.
         always = list(dict.fromkeys(name for kind in planned.columns for name in kind.scores))
-        more = dict.fromkeys(name for kind in planned.columns for name in kind.nameable if name.lower() in named)
-        extra = [name for name in more if name not in always and name.lower() not in {*schema.OWN_COLUMNS, *joined}]
+        asked = dict.fromkeys(name for kind in planned.columns for name in kind.nameable if name.lower() in named)
+        extra = [name for name in asked if name not in always and name.lower() not in {*schema.OWN_COLUMNS, *joined}]
         key = "columns.scores" if isinstance(getattr(source, "columns", None), Columns) else "columns"
         for kind in planned.columns:
             for name in (name for name in [*always, *extra] if name in kind.schema.names):
                 _add(fields, source, kind.schema.field(name), key)
         of_files = [ScoreGroup(SUPPLIED, tuple(always))]
         of_source = of_files + [ScoreGroup(f"{SUPPLIED}: {name}", (name,)) for name in extra]
-        for place, (columns, digest) in enumerate(joins):
+        for index, (columns, digest) in enumerate(joins):
             for column in columns:
-                _add(fields, source, column, f"join.{place}.columns")
-            of_source.append(ScoreGroup(f"join of {', '.join(columns.names)}", tuple(columns.names), place, digest))
+                _add(fields, source, column, f"join.{index}.columns")
+            of_source.append(ScoreGroup(f"join of {', '.join(columns.names)}", tuple(columns.names), index, digest))
         groups[source.name] = tuple(of_source)
         if both := joined & {name.lower() for name in [*always, *extra]}:
             raise source.error(f"join adds a column {min(both)!r}, which its files have already; rename the joined one")
     return groups, unify_scores([pa.schema(list(fields.values()))])
 
 
-def _identify(source: Source, planned: PlannedSource, place: int) -> tuple[pa.Schema, str]:
+def _identify(source: Source, planned: PlannedSource, index: int) -> tuple[pa.Schema, str]:
     """Return what a join of a source gives. Raises RecipeError where the source's rows have nothing to be joined on."""
-    on = source.join[place].on
+    on = source.join[index].on
     if on not in KEYS:
         columns = {name for kind in planned.columns for name in (*kind.scores, *kind.nameable)}
         if on not in columns or on.lower() in schema.OWN_COLUMNS:
-            what = f"join.{place}.on: no file of the source has a column {on!r} that rules see"
-            raise source.error(f"{what}; accepted: key, url, uid, or one of {', '.join(sorted(columns))}"[:400])
-        return identify_join(source.join[place], f"input {source.name!r}: join.{place}")
+            problem = f"join.{index}.on: no file of the source has a column {on!r} that rules see"
+            raise source.error(f"{problem}; accepted: key, url, uid, or one of {', '.join(sorted(columns))}"[:400])
+        return identify_join(source.join[index], f"input {source.name!r}: join.{index}")
     stated = [kind.supplied for kind in planned.columns if kind.schema.names]
     if on != "uid" and stated and not find_format(source).has_members and not any(on in names for names in stated):
-        what = f"join.{place}.on: no file of the source has a column {on!r}"
-        raise source.error(f"{what}; accepted: uid, or name the column in columns.{on}")
-    return identify_join(source.join[place], f"input {source.name!r}: join.{place}")
+        problem = f"join.{index}.on: no file of the source has a column {on!r}"
+        raise source.error(f"{problem}; accepted: uid, or name the column in columns.{on}")
+    return identify_join(source.join[index], f"input {source.name!r}: join.{index}")
 
 
 def _add(fields: dict[str, pa.Field], source: Source, column: pa.Field, key: str) -> None:
@@ -81,14 +81,15 @@ def _add(fields: dict[str, pa.Field], source: Source, column: pa.Field, key: str
     if name.lower() in schema.OWN_COLUMNS:
         raise source.error(f"{where} is a column name that curate uses itself; choose other columns, or rename it")
     kind = score_type(column.type)
-    known = fields.get(name.lower())
-    if known and known.name != name:
-        raise source.error(f"{where} and {known.name!r} differ in case only; to SQL they are the same")
+    earlier = fields.get(name.lower())
+    if earlier and earlier.name != name:
+        raise source.error(f"{where} and {earlier.name!r} differ in case only; to SQL they are the same")
     if kind is None:
         raise source.error(f"{where} is {column.type}; accepted: {SCORE_TYPES}")
     field = pa.field(name, kind)
     try:
-        both = pa.unify_schemas([pa.schema([known or field]), pa.schema([field])], promote_options="permissive")
+        both = pa.unify_schemas([pa.schema([earlier or field]), pa.schema([field])], promote_options="permissive")
     except pa.ArrowException:
-        raise source.error(f"{where} is {kind} here and {known and known.type} in another file; use one type") from None
+        other = earlier and earlier.type
+        raise source.error(f"{where} is {kind} here and {other} in another file; use one type") from None
     fields[name.lower()] = both.field(0)

@@ -92,8 +92,8 @@ def find_column(schema: pa.Schema, part: str, requested: str | None, names: Sequ
         kind = schema.field(candidates[0]).type
         raise InputFault("wrong_type", f"{part} column {candidates[0]!r} is {kind}, not {NEEDED[part]}")
     if is_needed and fits[1:] and fits[0].lower() == fits[1].lower():
-        what = f"columns {fits[0]!r} and {fits[1]!r} differ in case alone"
-        raise InputFault("wrong_type", f"{what}; name one with columns: {{{part}: {fits[0]}}}")
+        problem = f"columns {fits[0]!r} and {fits[1]!r} differ in case alone"
+        raise InputFault("wrong_type", f"{problem}; name one with columns: {{{part}: {fits[0]}}}")
     return fits[0] if fits else None
 
 

@@ -45,5 +45,5 @@ def retry(read: Callable[[], T], path: str) -> T:
             time.sleep(attempt)
     if path.partition("://")[0].rpartition("::")[2] not in OBJECT_STORES:
         raise last
-    what = one_line(last, 300)
-    raise TransientError(f"{path[:300]}: the store does not give it now: {what}; run again to continue") from None
+    message = one_line(last, 300)
+    raise TransientError(f"{path[:300]}: the store does not give it now: {message}; run again to continue") from None

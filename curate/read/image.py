@@ -142,23 +142,18 @@ def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Ob
     """
     head = bytes(data[:64])
     name = format_of(head)
-    is_large = len(data) > MAX_BYTES  # a hole of a sparse file, say, which would be read for minutes
-    facts = ImageFacts(format=name, sha256="" if is_large else hashlib.sha256(data).hexdigest())
-    if is_large or not len(data):
-        return facts._replace(status="too_slow" if is_large else "empty_image", error=f"{len(data)} bytes")
+    if len(data) > MAX_BYTES:  # a hole of a sparse file, say, which would be read for minutes
+        return ImageFacts(format=name, status="too_slow", error=f"{len(data)} bytes")
+    facts = ImageFacts(format=name, sha256=hashlib.sha256(data).hexdigest())
+    if not len(data):
+        return facts._replace(status="empty_image", error="0 bytes")
     if name is None:
         return facts._replace(status="not_an_image", error=f"{_foreign(head)}, not one of {', '.join(FORMATS)}")
     # What matters of Pillow's warnings becomes a status. Looked for at each image: `catch_warnings` elsewhere may have
     # taken the filter away, and here it would not be thread-safe.
     if _QUIET not in warnings.filters:
         warnings.filterwarnings("ignore", module=r"PIL\.")
-    source = io.BytesIO(data)
-    if name == "tiff":  # the entries of its directory may all point at the same data
-        too_much = partial(OSError, "its directory refers to more data than the file holds")
-        source = Metered(data, 4 * len(data) + (1 << 20), too_much)
-    elif len(data) > _SMALL:
-        pieces = partial(_TooSlow, "it is in too many pieces of a few bytes")
-        source = Metered(data, sys.maxsize, pieces, _PIECES + (0 if name == "gif" else len(data) // _PIECE))
+    source = _metered(data, name)
     try:
         if name == "tiff" and _count_strips(data) > _STRIPS:
             raise _TooSlow("it is in too many strips or tiles")
@@ -166,18 +161,32 @@ def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Ob
             raise _TooSlow("its EXIF is in too many pieces")
         image = _READERS[name](source)
     except Exception as error:
-        is_at_end = source.tell() >= len(data)
-        status, what = ("truncated_image", " header incomplete") if is_at_end else ("not_an_image", " header invalid")
-        status, what = ("too_slow", "") if isinstance(error, _TooSlow) else (status, what)
-        return facts._replace(status=status, error=_line(f"{name}{what}", error))
+        status, part = "not_an_image", f"{name} header invalid"
+        if isinstance(error, _TooSlow):
+            status, part = "too_slow", name
+        elif source.tell() >= len(data):
+            status, part = "truncated_image", f"{name} header incomplete"
+        return facts._replace(status=status, error=_line(part, error))
     size = image.size
-    if size[0] * size[1] > options.max_pixels or max(size) > _MAX_SIDE:
+    is_large = size[0] * size[1] > options.max_pixels or max(size) > _MAX_SIDE
+    if (options.decode or options.phash or observers) and not is_large:
+        return _decoded(facts, image, data, options, observers)
+    facts = _sized(facts, size, _orientation(image))
+    if is_large:
         limit = f"{options.max_pixels}" if max(size) <= _MAX_SIDE else f"{_MAX_SIDE} on a side"
         error_text = f"{name}: {size[0]} x {size[1]} pixels, more than {limit}"
-        return _sized(facts, size, _orientation(image))._replace(status="too_many_pixels", error=error_text)
-    if options.decode or options.phash or observers:
-        return _decoded(facts, image, data, options, observers)
-    return _sized(facts, size, _orientation(image))
+        facts = facts._replace(status="too_many_pixels", error=error_text)
+    return facts
+
+
+def _metered(data: bytes | memoryview, name: str) -> io.BytesIO:
+    if name == "tiff":  # the entries of its directory may all point at the same data
+        too_much = partial(OSError, "its directory refers to more data than the file holds")
+        return Metered(data, 4 * len(data) + (1 << 20), too_much)
+    if len(data) <= _SMALL:
+        return io.BytesIO(data)
+    pieces = partial(_TooSlow, "it is in too many pieces of a few bytes")
+    return Metered(data, sys.maxsize, pieces, _PIECES + (0 if name == "gif" else len(data) // _PIECE))
 
 
 def _decoded(
@@ -193,11 +202,11 @@ def _decoded(
         image.load()
         if name == "png":
             _check_png(memoryview(data))
-    except Exception as error:
-        is_large = isinstance(error, (Image.DecompressionBombError, MemoryError))
-        status = "too_many_pixels" if is_large else "truncated_image"
-        status = "too_slow" if isinstance(error, _TooSlow) else status
+    except (_TooSlow, Image.DecompressionBombError, MemoryError) as error:
+        status = "too_slow" if isinstance(error, _TooSlow) else "too_many_pixels"
         return _sized(facts, size, 1)._replace(status=status, error=_line(name, error))
+    except Exception as error:
+        return _sized(facts, size, 1)._replace(status="truncated_image", error=_line(name, error))
     turn = _orientation(image)
     observed = tuple([_observe(observer, image) for observer in observe])
     small = shrink(as_rgb(_rotate(image, turn))) if options.phash else None

@@ -54,8 +54,8 @@ def expand_braces(path: str) -> list[str]:
         before, text = path[end : braces.start()], braces[1]
         end = braces.end()
         if "{" in before:
-            what = "braces within braces are not accepted, or one is not closed"
-            raise RecipeError(f"{path}: {what}; write {{a,b}}{{00..09}}")
+            problem = "braces within braces are not accepted, or one is not closed"
+            raise RecipeError(f"{path}: {problem}; write {{a,b}}{{00..09}}")
         if span := _RANGE.match(text):
             first, last = int(span[1]), int(span[2])
             if last < first:
@@ -66,8 +66,8 @@ def expand_braces(path: str) -> list[str]:
         elif "," in text:
             choices = text.split(",")
         else:
-            what = "neither a range such as {00000..00099} nor a list such as {a,b}"
-            raise RecipeError(f"{path}: {{{text}}} is {what}")
+            problem = "neither a range such as {00000..00099} nor a list such as {a,b}"
+            raise RecipeError(f"{path}: {{{text}}} is {problem}")
         names *= len(choices)
         _check_number(path, names)
         parts += [[before], choices]
@@ -76,8 +76,8 @@ def expand_braces(path: str) -> list[str]:
 
 def _check_number(path: str, names: int) -> None:
     if names > MAX_NAMES:
-        how = "by ranges such as {00000..00099} and lists such as {a,b}, in all paths together"
-        raise RecipeError(f"{path}: names {names:,} files; accepted: at most {MAX_NAMES:,}, {how}")
+        accepted = "by ranges such as {00000..00099} and lists such as {a,b}, in all paths together"
+        raise RecipeError(f"{path}: names {names:,} files; accepted: at most {MAX_NAMES:,}, {accepted}")
 
 
 def list_files(
@@ -119,12 +119,12 @@ def _list_path(
 ) -> list[InputFile]:
     with ThreadPoolExecutor(_THREADS) as pool, errors_of(path):  # a store takes its time for each name
         files = list(pool.map(lambda name: _find(path, name, storage, content, suffixes), names))
-    if missing := [name for name, some in zip(names, files, strict=True) if some is None]:
+    if missing := [name for name, found_files in zip(names, files, strict=True) if found_files is None]:
         check_bucket(*fsspec.core.url_to_fs(missing[0], **storage))
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         rest = f" ({len(names) - len(missing)} of the {len(names)} named exist)" if len(names) > 1 else ""
-        raise RecipeError(f"{missing[0]}{more}: no such file{rest}")
-    return [file for some in files for file in some or ()]
+        raise RecipeError(f"{missing[0]}{others}: no such file{rest}")
+    return [file for found_files in files for file in found_files or ()]
 
 
 def _find(
@@ -203,8 +203,8 @@ def list_source(source: Source, content: bool, suffixes: tuple[str, ...] = ()) -
     """
     is_local = all("://" not in path for path in source.paths)
     if is_local and (unknown := [name for name in source.storage if name not in _LOCAL_OPTIONS]):
-        what = f"storage: {unknown[0]!r} is not an option of local files"
-        raise source.error(f"{what}; leave it out, or name a URL in path")
+        problem = f"storage: {unknown[0]!r} is not an option of local files"
+        raise source.error(f"{problem}; leave it out, or name a URL in path")
     try:
         return _list_all(source.paths, source.storage, content, suffixes)
     except RecipeError as error:
@@ -223,9 +223,9 @@ def fingerprints_beside(names: Iterable[str], storage: dict[str, Any], content: 
     def folder_of(name: str) -> str:
         return name.rpartition("/")[0] or "/"
 
-    for folder, some in itertools.groupby(sorted(names, key=folder_of), folder_of):
+    for folder, names_in_folder in itertools.groupby(sorted(names, key=folder_of), folder_of):
         fs, inner = fsspec.core.url_to_fs(folder, **storage)
-        wanted = {fsspec.core.url_to_fs(name, **storage)[1]: name for name in some}
+        wanted = {fsspec.core.url_to_fs(name, **storage)[1]: name for name in names_in_folder}
         try:
             infos = _look_up(fs, wanted) if "http" in fs.protocol else fs.ls(inner, detail=True)
             fs.invalidate_cache(inner)  # a later plan of this process sees what is there then
@@ -289,9 +289,9 @@ def check_state(
         return
     hashed = fingerprint.startswith(HASHED) and now != "deleted"
     if not hashed or _hash(*fsspec.core.url_to_fs(path, **storage)) != fingerprint:
-        what = f"the file changed during the run: it was {state} before, now it is {now}"
-        how = "run into a new folder, with --reuse of this one for all other files"
-        raise RunError(f"{path[:300]}: {what}. Inputs must stay as they are until a run is finished: {how}")
+        problem = f"the file changed during the run: it was {state} before, now it is {now}"
+        remedy = "run into a new folder, with --reuse of this one for all other files"
+        raise RunError(f"{path[:300]}: {problem}. Inputs must stay as they are until a run is finished: {remedy}")
 
 
 def file_version(fs: Any, info: dict[str, Any], content: bool = False) -> str:

@@ -53,10 +53,10 @@ def hash_small(small: Sequence[bytes]) -> U64:
 
     hashes = np.empty(len(small), np.uint64)
     for first in range(0, len(small), _TOGETHER):
-        some = slice(first, first + _TOGETHER)
-        pixels = np.frombuffer(b"".join(small[some]), np.uint8).reshape(-1, SIDE, SIDE)
+        batch = slice(first, first + _TOGETHER)
+        pixels = np.frombuffer(b"".join(small[batch]), np.uint8).reshape(-1, SIDE, SIDE)
         low = dct(dct(pixels, axis=1), axis=2)[:, :_LOW, :_LOW].reshape(-1, _LOW * _LOW)
-        hashes[some] = np.packbits(low > np.median(low, axis=1, keepdims=True), axis=1).view(">u8").ravel()
+        hashes[batch] = np.packbits(low > np.median(low, axis=1, keepdims=True), axis=1).view(">u8").ravel()
     return hashes
 
 

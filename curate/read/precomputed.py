@@ -68,7 +68,7 @@ def find_dimension(options: PrecomputedEmbeddings, path: str, columns: pa.Schema
 
 
 def read_embeddings(
-    names: tuple[str, str], dimension: int, rows: tuple[pa.Table, npt.NDArray[np.bool_]], place: FileRows
+    names: tuple[str, str], dimension: int, rows: tuple[pa.Table, npt.NDArray[np.bool_]], file_rows: FileRows
 ) -> tuple[pa.Array, pa.Array]:
     """Return the embeddings of a part, the image's and the text's, of columns or arrays of these names.
 
@@ -82,7 +82,7 @@ def read_embeddings(
         if name in table.schema.names:
             vectors: npt.NDArray[Any] = _of_column(name, table[name], dimension)
         else:
-            vectors = _of_array(name, place, len(table), dimension)
+            vectors = _of_array(name, file_rows, len(table), dimension)
         unit = np.empty(vectors.shape, np.float16)
         for first in range(0, len(unit), _BLOCK):
             block = slice(first, first + _BLOCK)
@@ -144,37 +144,37 @@ def _of_column(name: str, column: pa.ChunkedArray, dimension: int) -> F32:
     return out
 
 
-def _of_array(name: str, place: FileRows, rows: int, dimension: int) -> npt.NDArray[Any]:
-    path, where = place.path, f"{sidecar(place.path)}: array {name!r}"
-    if not place.sidecar_fingerprint:
+def _of_array(name: str, file_rows: FileRows, rows: int, dimension: int) -> npt.NDArray[Any]:
+    path, where = file_rows.path, f"{sidecar(file_rows.path)}: array {name!r}"
+    if not file_rows.sidecar_fingerprint:
         raise EmbeddingFault(f"{path}: has no column {name!r}, and there is no {sidecar(path)}")
 
     def read(opened: Any) -> npt.NDArray[Any]:
         stream, shape, kind, is_fortran = _open(opened, name, path)
         with stream:
-            if shape != (place.total, dimension):
-                accepted = f"{place.total:,} × {dimension}, one row for each of the Parquet file's"
-                what = f"{where} is {shape[0]:,} × {shape[1]}"
-                raise EmbeddingFault(f"{what}; accepted: {accepted}, of the dimension in the first file")
+            if shape != (file_rows.total, dimension):
+                accepted = f"{file_rows.total:,} × {dimension}, one row for each of the Parquet file's"
+                problem = f"{where} is {shape[0]:,} × {shape[1]}"
+                raise EmbeddingFault(f"{problem}; accepted: {accepted}, of the dimension in the first file")
             # In Fortran's order each dimension's numbers of all rows stand together, else each row's.
             if rows * dimension * kind.itemsize > _MAX_BYTES:
-                what = f"{rows:,} rows take more than {_MAX_BYTES:,} bytes"
-                raise EmbeddingFault(f"{where}: {what}; accepted: at most that")
+                problem = f"{rows:,} rows take more than {_MAX_BYTES:,} bytes"
+                raise EmbeddingFault(f"{where}: {problem}; accepted: at most that")
             n, size = (dimension, kind.itemsize) if is_fortran else (1, dimension * kind.itemsize)
             data = bytearray()
             for _ in range(n):
-                stream.seek(place.first * size, 1)
+                stream.seek(file_rows.first * size, 1)
                 data += stream.read(rows * size)
-                if (rest := place.total - place.first - rows) and is_fortran:
+                if (rest := file_rows.total - file_rows.first - rows) and is_fortran:
                     stream.seek(rest * size, 1)
-            if place.first + rows == place.total:
+            if file_rows.first + rows == file_rows.total:
                 stream.read(1)  # the end of a member is where its checksum is compared
         if len(data) != n * rows * size:
             raise EmbeddingFault(f"{where} ends before its last row")
         return np.frombuffer(data, kind).reshape(rows, dimension, order="F" if is_fortran else "C")
 
-    check_state(sidecar(path), place.storage, place.sidecar_fingerprint, place.sidecar_fingerprint)
-    array: npt.NDArray[Any] = _safely(path, place.storage, read)
+    check_state(sidecar(path), file_rows.storage, file_rows.sidecar_fingerprint, file_rows.sidecar_fingerprint)
+    array: npt.NDArray[Any] = _safely(path, file_rows.storage, read)
     return array
 
 
@@ -198,8 +198,8 @@ def _safely(path: str, storage: dict[str, Any], read: Callable[[Any], Any]) -> A
         raise
     except Exception as error:  # a store on a bad day, or bytes that lead a reader astray
         is_transient = isinstance(error, OSError) and not is_local
-        what = f"{type(error).__name__} {one_line(error, 200)}".strip()
-        raise EmbeddingFault(f"{where}: cannot be read: {what}", is_transient) from None
+        message = f"{type(error).__name__} {one_line(error, 200)}".strip()
+        raise EmbeddingFault(f"{where}: cannot be read: {message}", is_transient) from None
 
 
 def _open(opened: Any, name: str, path: str) -> tuple[Any, tuple[int, int], np.dtype[Any], bool]:
@@ -216,6 +216,6 @@ def _open(opened: Any, name: str, path: str) -> tuple[Any, tuple[int, int], np.d
     except ValueError as error:
         raise EmbeddingFault(f"{where}: {error}") from None
     if len(shape) != 2 or kind.kind != "f" or not 1 <= shape[1] <= MAX_DIMENSION:
-        what = f"{kind} {list(shape)}"[:100]
-        raise EmbeddingFault(f"{where} is {what}; accepted: floating-point numbers [rows, dimension]")
+        problem = f"{kind} {list(shape)}"[:100]
+        raise EmbeddingFault(f"{where} is {problem}; accepted: floating-point numbers [rows, dimension]")
     return stream, (int(shape[0]), int(shape[1])), kind, is_fortran

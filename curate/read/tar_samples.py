@@ -88,9 +88,9 @@ def group_members(index: TarIndex) -> TarSamples:
         if kind == FOLDER or not key:
             continue
         if key != parts.key:
-            known = current.get(key)
-            if known is None or suffix in known.members:
-                samples.append(_Parts(key, {}, known is not None))
+            earlier = current.get(key)
+            if earlier is None or suffix in earlier.members:
+                samples.append(_Parts(key, {}, earlier is not None))
                 current[key] = samples[-1]
             parts = current[key]
         if suffix in parts.members:

@@ -40,8 +40,8 @@ class _Unpacked(io.RawIOBase):
         count = int(self._file.readinto(buffer))
         self._left -= count
         if self._left < 0:
-            what = f"it holds more than {self._limit:,} bytes, unpacked"
-            raise pa.ArrowInvalid(f"{what}; accepted: at most that, or {_MOST_TIMES} times what it has packed")
+            problem = f"it holds more than {self._limit:,} bytes, unpacked"
+            raise pa.ArrowInvalid(f"{problem}; accepted: at most that, or {_MOST_TIMES} times what it has packed")
         return count
 
 

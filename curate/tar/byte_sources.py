@@ -115,8 +115,8 @@ class RangeSource(ByteSource):
     def _length_together(self, offset: int, least: int) -> int:
         """Return how many bytes from `offset` hold the expected reads that follow near together."""
         end = offset + least
-        for place in range(bisect_left(self._expected, (offset, 0)), len(self._expected)):
-            start, length = self._expected[place]
+        for index in range(bisect_left(self._expected, (offset, 0)), len(self._expected)):
+            start, length = self._expected[index]
             if start - end > self.GAP or start + length - offset > self.TOGETHER:
                 break
             end = max(end, start + length)
@@ -128,8 +128,8 @@ class RangeSource(ByteSource):
         if len(data) == self.size > length:  # a server that ignores ranges
             data = data[offset : offset + length]
         if len(data) != length:
-            what = f"{length} bytes at {offset} were requested, {len(data)} received; has it changed?"
-            raise OSError(f"{self._path}: {what}")
+            problem = f"{length} bytes at {offset} were requested, {len(data)} received; has it changed?"
+            raise OSError(f"{self._path}: {problem}")
         return memoryview(data)
 
 

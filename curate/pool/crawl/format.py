@@ -83,8 +83,8 @@ class CommonCrawlInput(interface.InputFormat):
     def plan(self, source: CrawlSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
         """List the files, those of lists of paths too, and cut them into spans; none is opened."""
         if find_spec("resiliparse") is None:
-            how = "install it with: pip install '.[crawl]' in a checkout of curate"
-            raise source.error(f"format: commoncrawl needs resiliparse, which is not installed; {how}")
+            remedy = "install it with: pip install '.[crawl]' in a checkout of curate"
+            raise source.error(f"format: commoncrawl needs resiliparse, which is not installed; {remedy}")
         parts: list[InputPart] = []
         for file in list_source(source.model_copy(update={"path": _expand_lists(source)}), content):
             stops = range(_SPAN, file.size, _SPAN) if file.path.endswith(".gz") else ()
@@ -127,13 +127,13 @@ class CommonCrawlInput(interface.InputFormat):
         wanted: dict[int, set[int]] = {}
         for offset, key in zip(*(rows.samples[name].to_pylist() for name in ("offset", "key")), strict=True):
             wanted.setdefault(offset, set()).add(int(key.split("-")[1]))
-        some = []
+        pages = []
         with _opened(source, part) as stream:
             for offset, positions in sorted(wanted.items()):
                 if page := read_page(stream, offset):
                     page.links.images = [image for image in page.links.images if image[3] in positions]
-                    some.append(page)
-        table, _, _ = _make_table(some, source.texts != "alt")
+                    pages.append(page)
+        table, _, _ = _make_table(pages, source.texts != "alt")
         table = table.take(pc.index_in(whole(rows.samples["key"]), whole(table["key"])))
         return pa.table(
             [table[f.name] if f.name in COLUMNS.names else pa.nulls(len(table), f.type) for f in output], schema=output
@@ -218,9 +218,9 @@ def _rows_of(pages: Sequence[Page], with_title: bool) -> pa.Table:
     masks |= {"title": pc.and_(images["title"].is_valid(), is_other)} if with_title else {}
     rows = []
     for name, mask in masks.items():
-        some = images.filter(mask)
-        some = some.append_column("caption", some[name])
-        rows.append(some.append_column("text_key", pa.repeat(name, len(some))))
+        with_text = images.filter(mask)
+        with_text = with_text.append_column("caption", with_text[name])
+        rows.append(with_text.append_column("text_key", pa.repeat(name, len(with_text))))
     return pa.concat_tables(rows).sort_by([("place", "ascending"), ("text_key", "ascending")])
 
 
@@ -233,10 +233,10 @@ def _make_batch(pages: Sequence[Page | Lost], with_title: bool, scores: pa.Schem
     if lost := [page for page in pages if isinstance(page, Lost)]:
         starts = pa.array([span.start for span in lost], pa.int64())
         of_lost = {"key": starts.cast(pa.string()), "offset": starts}
-        for some in (columns, supplied):
-            for name, column in some.items():
+        for target in (columns, supplied):
+            for name, column in target.items():
                 chunks: list[Any] = [*column.chunks, of_lost.get(name, pa.nulls(len(lost), column.type))]
-                some[name] = pa.chunked_array(chunks, column.type)
+                target[name] = pa.chunked_array(chunks, column.type)
         status = np.repeat([schema.OK, DAMAGED], [len(table), len(lost)])
         faults = pa.array(status, pa.string()), pa.array([*[None] * len(table), *map(_say, lost)], pa.string())
     return Batch({name: whole(column) for name, column in columns.items()}, faults, scores=supplied, links=counts)

@@ -196,8 +196,8 @@ def call_isolated(seconds: int, function: Callable[..., Value], *arguments: Any)
     try:
         error, value = _of_thread.process.ask(_call, seconds, function, arguments)
     except EndedError as ended:
-        why = f"took over {seconds} s" if ended.status == -signal.SIGXCPU else str(ended)
-        raise ValueError(f"parsing it {why}") from None
+        reason = f"took over {seconds} s" if ended.status == -signal.SIGXCPU else str(ended)
+        raise ValueError(f"parsing it {reason}") from None
     if error:
         raise error
     return value  # type: ignore[no-any-return]

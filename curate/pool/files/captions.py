@@ -89,11 +89,11 @@ def _execute(database: Any, name: str) -> None:
 
 
 def _add_captions(
-    source: Source, database: Any, root: str, files: Sequence[InputFile], storage: dict[str, Any], of: FileColumns
+    source: Source, database: Any, root: str, files: Sequence[InputFile], storage: dict[str, Any], wanted: FileColumns
 ) -> pa.Schema:
     """Write tables `captions` and `tables`; return the columns of all. Raises RecipeError where one is none."""
     named = {*FILE_NAMES, *(name for part in _TEXTS for name in COLUMN_NAMES[part])}
-    named |= {name.lower() for part in ("file", *_TEXTS) if (name := getattr(of, part))}
+    named |= {name.lower() for part in ("file", *_TEXTS) if (name := getattr(wanted, part))}
     lists: list[tuple[UrlList, str]] = []
     columns, captions = pa.schema([]), dict[str | None, str]()
     for file in files:
@@ -101,16 +101,16 @@ def _add_captions(
         if table.kind is None:
             raise source.error(f"{file.path}: no table, by its name; accepted: .{', .'.join(KINDS)}, plain or packed")
         try:
-            found = describe_list(table)[0]
-            captions.setdefault(find_columns(found, of).caption, file.path)
+            table_columns = describe_list(table)[0]
+            captions.setdefault(find_columns(table_columns, wanted).caption, file.path)
             if len(captions) > 1:
-                (one, path), (other, _) = captions.items()
-                what = f"captions are in {other!r} here, and in {one!r} in {path}"
-                raise InputFault("wrong_type", f"{what}; accepted: one name in all tables")
-            lists.append((table, _file_column(found, of)))
-            found = pa.schema([f.with_type(_plain(f.type)) for f in found])
-            columns = pa.unify_schemas([columns, found], promote_options="permissive")
-            find_columns(columns, of)
+                (first, path), (other, _) = captions.items()
+                problem = f"captions are in {other!r} here, and in {first!r} in {path}"
+                raise InputFault("wrong_type", f"{problem}; accepted: one name in all tables")
+            lists.append((table, _file_column(table_columns, wanted)))
+            table_columns = pa.schema([f.with_type(_plain(f.type)) for f in table_columns])
+            columns = pa.unify_schemas([columns, table_columns], promote_options="permissive")
+            find_columns(columns, wanted)
         except InputFault as fault:
             raise source.error(f"{file.path}: {fault.detail}") from None
         except (pa.ArrowException, OSError, ValueError) as error:
@@ -123,9 +123,9 @@ def _add_captions(
     for table, column in lists:
         folder = posixpath.dirname(table.path)
         for group in read_groups(table):
-            for place, f in enumerate(group.schema):  # text that is not UTF-8, which DuckDB refuses, becomes null
+            for index, f in enumerate(group.schema):  # text that is not UTF-8, which DuckDB refuses, becomes null
                 if pa.types.is_string(f.type):
-                    group = group.set_column(place, f, valid_text(whole(group[f.name])))  # noqa: PLW2901
+                    group = group.set_column(index, f, valid_text(whole(group[f.name])))  # noqa: PLW2901
             whole_rows = pa.concat_tables([group, columns.empty_table()], promote_options="permissive")
             texts = group[column].to_pylist()
             names = [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in texts]
@@ -159,8 +159,9 @@ def _file_column(columns: pa.Schema, wanted: FileColumns) -> str:
     others = (name.lower() for name in columns.names if name.lower().endswith("_file_name"))
     if name := find_column(columns, "file", wanted.file, (*FILE_NAMES, *others)):
         return name
-    what = f"no column {wanted.file!r}" if wanted.file else "no column of file names"
-    raise InputFault("wrong_type", f"{what}; columns: {', '.join(columns.names)}; name it with columns: {{file: NAME}}")
+    problem = f"no column {wanted.file!r}" if wanted.file else "no column of file names"
+    remedy = "name it with columns: {file: NAME}"
+    raise InputFault("wrong_type", f"{problem}; columns: {', '.join(columns.names)}; {remedy}")
 
 
 def _check(source: Source, database: Any, tables: Sequence[InputFile]) -> None:

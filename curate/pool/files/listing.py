@@ -61,10 +61,9 @@ class FileTree:
             return cls(fs, inner.rstrip("/"), path.rstrip("/"))
         root = _WILD.split(inner, maxsplit=1)[0].rpartition("/")[0]
         if not _WILD.search(inner) or not fs.isdir(root or "/"):
-            what = "a file" if fs.exists(inner) else "no such folder"
-            raise source.error(
-                f"{path}: {what}; accepted: a folder of images, or a glob such as photos/*.jpg; `table` names captions"
-            )
+            problem = "a file" if fs.exists(inner) else "no such folder"
+            accepted = "a folder of images, or a glob such as photos/*.jpg; `table` names captions"
+            raise source.error(f"{path}: {problem}; accepted: {accepted}")
         depth = cls.depth if "**" in inner else inner.count("/", len(root) + 1)
         return cls(fs, root, path[: len(path) - len(inner) + len(root)], depth, re.compile(glob_translate(inner)))
 

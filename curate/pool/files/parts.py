@@ -82,7 +82,7 @@ def make_parts(source: Source, root: str, database: Any) -> Iterator[InputPart]:
         yield InputPart(path, size, fingerprint, rows=len(rows))
 
 
-def read_part(source: Source, part: InputPart, run: str, places: Places | None = None) -> PartFiles:
+def read_part(source: Source, part: InputPart, run: str, positions: Places | None = None) -> PartFiles:
     """Return rows of a part, up to its limit or at `places`; this process planned it, or a run's folder has them.
 
     Raises OSError.
@@ -91,7 +91,7 @@ def read_part(source: Source, part: InputPart, run: str, places: Places | None =
     planned = f"{process_folder()}/{name}"
     with open(planned, "rb") if os.path.exists(planned) else RunStore(run).open(f"{LISTS}/{name}") as file:
         rows = pq.read_table(file, use_threads=False)
-    return PartFiles(rows.slice(0, part.limit) if places is None else rows.take(places))
+    return PartFiles(rows.slice(0, part.limit) if positions is None else rows.take(positions))
 
 
 def share_parts(source: Source, parts: Sequence[InputPart], run: RunStore) -> None:

@@ -26,15 +26,15 @@ def group(
 
     Which items these are is told by their names.
     """
-    some: list[Item] = []
+    members: list[Item] = []
     filled = 0
     for item in items:
-        more = weight(item)
+        size_of_item = weight(item)
         may_begin = xxhash.xxh3_64_intdigest(name(item).encode()) % 4 == 0
-        if some and (filled + more > size or (4 * filled >= 3 * size and may_begin)):
-            yield tuple(some)
-            some, filled = [], 0
-        some.append(item)
-        filled += more
-    if some:
-        yield tuple(some)
+        if members and (filled + size_of_item > size or (4 * filled >= 3 * size and may_begin)):
+            yield tuple(members)
+            members, filled = [], 0
+        members.append(item)
+        filled += size_of_item
+    if members:
+        yield tuple(members)

@@ -63,7 +63,7 @@ def _read_failed(data: bytes, caption: str) -> pa.Table:
     file = check_decoded(opened, footer, range(footer.num_row_groups), names, _MAX_BYTES)
     batches = file.iter_batches(_ROWS, columns=names, use_threads=False)
     tables = (_select(pa.Table.from_batches([batch]), caption) for batch in batches)
-    table = pa.concat_tables([MISSING.empty_table(), *(some for some in tables if len(some))])
+    table = pa.concat_tables([MISSING.empty_table(), *(part for part in tables if len(part))])
     table.validate(full=True)  # texts that are not UTF-8
     return table
 

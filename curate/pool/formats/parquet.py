@@ -67,8 +67,8 @@ class ParquetInput(interface.InputFormat):
         columns = tuple(FileColumns.of(schema, source.columns) for schema in schemas)
         unused = [side for side in ("width", "height") if getattr(source.columns, side)]
         if unused and any(kind.has_images for kind in columns):
-            what = "the source has images, whose sizes are measured"
-            raise source.error(f"columns.{unused[0]}: {what}; leave it out")
+            problem = "the source has images, whose sizes are measured"
+            raise source.error(f"columns.{unused[0]}: {problem}; leave it out")
         return PlannedSource(parts, columns, dimensions)
 
     def recognize(self, listed: FoundFiles) -> interface.Recognized | None:
@@ -125,8 +125,8 @@ class ParquetInput(interface.InputFormat):
             with fsspec.open(part.path, "rb", **source.storage) as opened:
                 metadata = pq.read_metadata(opened)
             first = sum(metadata.row_group(i).num_rows for i in range(_groups(part)[0]))
-            place = FileRows(part.path, first, metadata.num_rows, part.sidecar_fingerprint, source.storage)
-            return read_embeddings(names, dimension, (table, usable), place)
+            file_rows = FileRows(part.path, first, metadata.num_rows, part.sidecar_fingerprint, source.storage)
+            return read_embeddings(names, dimension, (table, usable), file_rows)
 
         yield Batch(columns, faults, images, supplied, embeddings=embeddings, fields=fields)
 

@@ -105,6 +105,6 @@ def embedding_dimension(embeddings: PrecomputedEmbeddings, source: Source, foote
                 return find_dimension(embeddings, footer.parts[0].path, footer.schema, source)
             except EmbeddingFault as fault:
                 faults.append(f"{footer.parts[0].path}: {fault}")
-    what = f"source {source.name!r} supplies no such embeddings: {faults[0] if faults else 'no file has rows'}"
+    problem = f"source {source.name!r} supplies no such embeddings: {faults[0] if faults else 'no file has rows'}"
     accepted = "columns of lists of numbers, or arrays of the .npz of each file"
-    raise RecipeError(f"measure.embeddings {embeddings.name!r}: {what}; accepted: {accepted}")
+    raise RecipeError(f"measure.embeddings {embeddings.name!r}: {problem}; accepted: {accepted}")

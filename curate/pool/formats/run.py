@@ -78,12 +78,12 @@ class _Run:
     @cached_property
     def names(self) -> dict[str, str]:
         """The columns that it decided, as its shards have them → as they are seen here."""
-        return {theirs: name for theirs, name in INPUT_DECISIONS.items() if theirs in self.facts.emitted}
+        return {original: name for original, name in INPUT_DECISIONS.items() if original in self.facts.emitted}
 
     @cached_property
     def theirs(self) -> dict[str, str]:
         """The reverse of `names`."""
-        return {name: theirs for theirs, name in self.names.items()}
+        return {name: original for original, name in self.names.items()}
 
     @property
     def columns(self) -> Columns:
@@ -119,10 +119,10 @@ class _Run:
         drew = any(self.facts.recipe.get(name) for name in ("balance", "sample"))
         drew = drew or INPUT_PROBABILITY in self.facts.pool.scores  # a run before it did
         if drew and not any(INPUT_PROBABILITY in kind.schema.names for kind in columns):
-            what = "the run drew its rows, and its shards do not say with which probability"
-            why = "output.columns leaves `probability` out, or its input has a column of that name"
+            problem = "the run drew its rows, and its shards do not say with which probability"
+            cause = "output.columns leaves `probability` out, or its input has a column of that name"
             accepted = "accepted: a run whose shards have it"
-            raise self.source.error(f"{self.source.input_run}: {what}: {why}; {accepted}")
+            raise self.source.error(f"{self.source.input_run}: {problem}: {cause}; {accepted}")
 
 
 class RunInput(InputFormat):
@@ -155,8 +155,8 @@ class RunInput(InputFormat):
         if part.path.endswith(".tar"):
             batches = _read_tar(source, part, run.store, wanted)
         else:
-            theirs = None if output is None else _renamed(output, run.theirs)
-            batches = _PARQUET.read(run.parquet(part.path), part, wanted, theirs)
+            emitted = None if output is None else _renamed(output, run.theirs)
+            batches = _PARQUET.read(run.parquet(part.path), part, wanted, emitted)
         for batch in batches:
             columns = {name: batch.scores.get(run.theirs.get(name, name)) for name in scores.names}
             yield replace(batch, scores={name: column for name, column in columns.items() if column is not None})
@@ -206,9 +206,9 @@ def list_kept(source: Source) -> list[InputFile]:
     """
     run = _open(source)
     if run.facts.pool.images:
-        what = "the run has images; accepted: a run over a list of URLs as text (format: parquet)"
-        how = "its images are a pool by format: run, and its URLs a list by path, such as RUN/shards/*.parquet"
-        raise source.error(f"{source.input_run}: {what}; {how}")
+        problem = "the run has images; accepted: a run over a list of URLs as text (format: parquet)"
+        remedy = "its images are a pool by format: run, and its URLs a list by path, such as RUN/shards/*.parquet"
+        raise source.error(f"{source.input_run}: {problem}; {remedy}")
     files, digests = list_source(run.parquet(run.shards(".parquet")), False), run.files(".parquet")
     return [replace(file, fingerprint=f"{SHA256}{digests[_name_of(file.path)]}") for file in files]
 
@@ -244,8 +244,8 @@ def _open(source: Source) -> _Run:
         if not store.exists(RUN_FILE):
             raise no_run(store, url)
         if missing := [name for name in (SUCCESS_FILE, MANIFEST_FILE) if not store.exists(name)]:
-            how = how_to_go_on(store, url)
-            raise RecipeError(f"{url}: this run is not finished (no {', no '.join(missing)}); {how}")
+            remedy = how_to_go_on(store, url)
+            raise RecipeError(f"{url}: this run is not finished (no {', no '.join(missing)}); {remedy}")
         return _read(source)
     except CurateError as error:
         raise source.error(error) from None
@@ -284,11 +284,11 @@ def _read_tar(source: RunSource, part: InputPart, store: RunStore, scores: pa.Sc
     except (DamagedError, pa.ArrowException) as error:
         raise InputFault("unreadable", one_line(error, 300)) from None
     for batch in _TARS.read(_tars(source, part.path), alone, pa.schema([]), None):
-        places = pc.index_in(batch.columns["key"], whole(table["key"]))
-        if places.null_count:
-            lost = batch.columns["key"].filter(pc.is_null(places))[0]
+        positions = pc.index_in(batch.columns["key"], whole(table["key"]))
+        if positions.null_count:
+            lost = batch.columns["key"].filter(pc.is_null(positions))[0]
             raise InputFault("unreadable", f"{store.path(name)}: has no row of sample {one_line(lost)!r}")
-        rows = table.take(places)
+        rows = table.take(positions)
         languages = {"language": whole(rows["language"])} if "language" in present else {}
         supplied = {column: rows[column] for column in scores.names if column in present}
         yield replace(batch, columns=batch.columns | languages, scores=supplied)
@@ -305,8 +305,8 @@ def _named_columns(url: str, facts: RunFacts) -> dict[str, str]:
         name, *others = {columns.get(part) for columns in named}
         if others:
             names = ["one that is found by its name" if n is None else repr(n) for n in (name, *others)]
-            what = f"its inputs have the {part} in different columns ({' and '.join(sorted(names))})"
-            raise RecipeError(f"{url}: {what}; accepted: runs whose inputs name the same")
+            problem = f"its inputs have the {part} in different columns ({' and '.join(sorted(names))})"
+            raise RecipeError(f"{url}: {problem}; accepted: runs whose inputs name the same")
         roles |= {} if name is None else {part: name}
     return roles
 
@@ -320,7 +320,7 @@ def _renamed(columns: pa.Schema, names: Mapping[str, str]) -> pa.Schema:
 def _rename(columns: FileColumns, names: Mapping[str, str]) -> FileColumns:
     """Return the columns of a Parquet file, those that the run decided as scores under their names here."""
     schema = _renamed(columns.schema, names)
-    decided = [name for theirs, name in names.items() if theirs in columns.schema.names]
+    decided = [name for original, name in names.items() if original in columns.schema.names]
     scores = (*(name for name in columns.scores if name not in INPUT_DECISIONS.values()), *decided)
     nameable = tuple(name for name in columns.nameable if name in schema.names and name not in scores)
     return replace(columns, schema=schema, scores=scores, nameable=nameable)

@@ -58,9 +58,9 @@ def make_parts(articles: Iterable[ArticleFiles], total: int) -> Iterator[InputPa
             else:
                 yield article
 
-    for some in group(readable(), lambda article: article.size, lambda article: name_of(article.path), size):
-        path, digest = pack_paths([article.path for article in some]), ids.digest([of.fingerprint for of in some])
-        yield InputPart(path, sum(article.size for article in some), digest)
+    for members in group(readable(), lambda article: article.size, lambda article: name_of(article.path), size):
+        path, digest = pack_paths([a.path for a in members]), ids.digest([a.fingerprint for a in members])
+        yield InputPart(path, sum(a.size for a in members), digest)
     yield from (InputPart(article.path, 0, "", fault=article.fault) for article in faulty)
 
 
@@ -70,8 +70,10 @@ def list_articles(source: Source, prefix: str, content: bool) -> tuple[Iterable[
     if lists and len(lists) < len(source.paths):
         raise source.error(f"{lists[0]}: a list beside others; accepted: lists of articles, or folders and archives")
     if lists and (not prefix or prefix.startswith(("http://", "https://"))):
-        what = f"the prefix {prefix!r}, which cannot be listed" if prefix else "no `prefix`"
-        raise source.error(f"{lists[0]}: a list with {what}; accepted: where its articles are: s3://pmc-oa-opendata/")
+        problem = f"the prefix {prefix!r}, which cannot be listed" if prefix else "no `prefix`"
+        raise source.error(
+            f"{lists[0]}: a list with {problem}; accepted: where its articles are: s3://pmc-oa-opendata/"
+        )
     if lists:
         return _read_lists(source, prefix)
     files = list_source(source, content, ("",))
@@ -101,8 +103,8 @@ def _read_lists(source: Source, prefix: str) -> tuple[Iterator[ArticleFiles], in
             except (OSError, EOFError, zlib.error) as error:
                 raise source.error(f"{file.path}: cannot be read: {one_line(error, 200)}") from None
     if not numbers:
-        what = "no article; accepted: lines that name one, such as PMC10009416.1"
-        raise source.error(f"{source.paths[0]}: {what}")
+        problem = "no article; accepted: lines that name one, such as PMC10009416.1"
+        raise source.error(f"{source.paths[0]}: {problem}")
     number, version, digest = np.asarray(numbers), np.asarray(versions), np.asarray(digests)
     order = np.lexsort((version, number))
     highest = order[np.append(np.diff(number[order]) > 0, True)]
@@ -110,9 +112,9 @@ def _read_lists(source: Source, prefix: str) -> tuple[Iterator[ArticleFiles], in
 
     def articles() -> Iterator[ArticleFiles]:
         for first in range(0, len(highest), _TOGETHER):
-            some = highest[first : first + _TOGETHER]
-            for of, v, line in zip(*(column[some].tolist() for column in (number, version, digest)), strict=True):
-                name = f"PMC{of}.{v}" if v else f"PMC{of}"
+            lines = highest[first : first + _TOGETHER]
+            for pmcid, v, line in zip(*(column[lines].tolist() for column in (number, version, digest)), strict=True):
+                name = f"PMC{pmcid}.{v}" if v else f"PMC{pmcid}"
                 yield ArticleFiles(f"{folder}/{name}", ARTICLE_BYTES, f"{line:016x}")
 
     return articles(), len(highest) * ARTICLE_BYTES
@@ -130,8 +132,10 @@ def _group_files(source: Source, files: Iterable[InputFile]) -> list[ArticleFile
             metadata[f"{folder[: -len('metadata')]}{name_of(name[: -len('.json')])}"] = file
         else:
             folders.setdefault(folder, []).append(file)
-    articles = [article for folder, some in folders.items() for article in _of_folder(source, folder, some, metadata)]
-    articles = sorted([*archives, *articles], key=lambda article: article.path)
+    articles = archives
+    for folder, files_of_folder in folders.items():
+        articles += _of_folder(source, folder, files_of_folder, metadata)
+    articles.sort(key=lambda article: article.path)
     highest: dict[str, tuple[int, ArticleFiles]] = {}
     for article in articles:
         if _NO_PATH.search(article.path):
@@ -157,11 +161,11 @@ def _of_folder(
     if not xml and not is_article:
         return
     if not is_article and len(xml) > _MAX_SHARED:
-        what = f"{len(xml):,} articles in one folder; accepted: a folder for each, or at most {_MAX_SHARED:,}"
-        raise source.error(f"{folder}: {what}")
+        problem = f"{len(xml):,} articles in one folder; accepted: a folder for each, or at most {_MAX_SHARED:,}"
+        raise source.error(f"{folder}: {problem}")
     paths = [folder] if is_article else [f"{folder}/{name}" for name in xml]
-    more = [metadata[folder]] if folder in metadata else []
-    size = sum(file.size for file in [*files, *more] if file.path.lower().endswith(_READ)) // len(paths)
-    digest = digest_files([*files, *more])
+    described = [metadata[folder]] if folder in metadata else []
+    size = sum(file.size for file in [*files, *described] if file.path.lower().endswith(_READ)) // len(paths)
+    digest = digest_files([*files, *described])
     for path in paths:
         yield ArticleFiles(path, size, digest)

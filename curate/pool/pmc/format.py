@@ -76,8 +76,8 @@ class PmcInput(interface.InputFormat):
 
     def plan(self, source: PmcSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
         if find_spec("lxml") is None:
-            how = "install it with: pip install '.[pmc]' in a checkout of curate"
-            raise source.error(f"format: pmc needs lxml, which is not installed; {how}")
+            remedy = "install it with: pip install '.[pmc]' in a checkout of curate"
+            raise source.error(f"format: pmc needs lxml, which is not installed; {remedy}")
         parts = tuple(make_parts(*list_articles(source, source.prefix, content)))
         nameable = tuple(name for name in COLUMNS.names if name not in ALWAYS)
         return PlannedSource(parts, (FileColumns(True, COLUMNS, frozenset({"key"}), ALWAYS, nameable),))
@@ -90,18 +90,18 @@ class PmcInput(interface.InputFormat):
         paths = unpack_paths(part.path)
         articles = list(read_ahead(partial(_read_article, source), paths))
         rows = [row for _, article in articles for row in article.rows]
-        places = [(number, place) for number, (_, article) in enumerate(articles) for place in range(len(article.rows))]
+        locations = [(number, graphic) for number, (_, a) in enumerate(articles) for graphic in range(len(a.rows))]
         columns: dict[str, pa.Array] = {
             "caption": pa.array([row.caption for row in rows], pa.string()),
-            "key": pa.array([_key(row, paths[at]) for row, (at, _) in zip(rows, places, strict=True)], pa.string()),
-            "offset": pa.array([number * _GRAPHICS + place for number, place in places], pa.int64()),
+            "key": pa.array([_key(row, paths[at]) for row, (at, _) in zip(rows, locations, strict=True)], pa.string()),
+            "offset": pa.array([number * _GRAPHICS + graphic for number, graphic in locations], pa.int64()),
         }
         status = pa.array([row.status for row in rows], pa.string())
         errors = pa.array([row.error for row in rows], pa.string())
         supplied = {f.name: pa.chunked_array([[row.columns.get(f.name) for row in rows]], f.type) for f in scores}
 
         def images(wanted: Mask) -> Iterator[bytes | None]:
-            of_rows = zip(places, rows, wanted.tolist(), strict=True)
+            of_rows = zip(locations, rows, wanted.tolist(), strict=True)
             files = ((articles[at][0], row.file if is_wanted else None) for (at, _), row, is_wanted in of_rows)
             return read_ahead(_read_file, files)
 
@@ -139,19 +139,19 @@ class PmcInput(interface.InputFormat):
     ) -> Iterator[tuple[dict[str, Any], str, bytes]]:
         """Yield the columns of some rows, the names of their files and these, of their articles alone."""
         paths = unpack_paths(part.path)
-        numbers, places = np.divmod(rows.samples["offset"].to_numpy(), _GRAPHICS)
+        numbers, graphics = np.divmod(rows.samples["offset"].to_numpy(), _GRAPHICS)
         if len(paths) == 1:  # an article alone, as galleries ask for it
             numbers[:] = 0
-        pairs = groupby(zip(numbers.tolist(), places.tolist(), strict=True), itemgetter(0))
-        wanted = [(paths[number], [place for _, place in some]) for number, some in pairs]
+        pairs = groupby(zip(numbers.tolist(), graphics.tolist(), strict=True), itemgetter(0))
+        wanted = [(paths[number], [graphic for _, graphic in wanted_graphics]) for number, wanted_graphics in pairs]
         opened = read_ahead(partial(_read_article, source), [path for path, _ in wanted])
 
         def files() -> Iterator[tuple[dict[str, Any], str, Package]]:
-            for (path, some), (package, article) in zip(wanted, opened, strict=True):
-                for place in some:
-                    row = article.rows[place] if place < len(article.rows) else GraphicRow()
+            for (path, wanted_graphics), (package, article) in zip(wanted, opened, strict=True):
+                for graphic in wanted_graphics:
+                    row = article.rows[graphic] if graphic < len(article.rows) else GraphicRow()
                     if package is None or row.file is None:
-                        raise OSError(f"{path}: graphic {place} is not there any more")
+                        raise OSError(f"{path}: graphic {graphic} is not there any more")
                     yield row.columns, row.file, package
 
         return read_ahead(lambda item: (item[0], item[1], item[2].read(item[1])), files())

@@ -210,10 +210,10 @@ def _paragraphs(article: Any, ids: set[str]) -> dict[str, dict[int, str]]:
             continue
         if paragraph not in texts:
             texts[paragraph] = len(texts), _text(paragraph, _FLOATS)
-        place, text = texts[paragraph]
+        number, text = texts[paragraph]
         for figure in named if text else ():
             if len(naming := by_figure.setdefault(figure, {})) < _MAX_PARAGRAPHS:
-                naming[place] = str(text)
+                naming[number] = str(text)
     return by_figure
 
 
@@ -226,10 +226,10 @@ def _figure(
     """Return a figure; `read` is `_read_part`, which reads what a group has once for all its figures."""
     group = next((parent for parent in node.iterancestors() if _name(parent) == "fig-group"), None)
     ids = [name for name in (node.get("id"), None if group is None else group.get("id")) if name]
-    places = {place: text for name in ids for place, text in paragraphs.get(name, {}).items()}
+    by_number = {number: text for name in ids for number, text in paragraphs.get(name, {}).items()}
     context: list[str] = []
     left = _MAX_CONTEXT
-    for _, paragraph in sorted(places.items()):
+    for _, paragraph in sorted(by_number.items()):
         left -= len(paragraph)
         if left >= 0:
             context.append(paragraph)

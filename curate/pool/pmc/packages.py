@@ -137,10 +137,10 @@ def open_package(path: str, storage: dict[str, Any]) -> Package:
 def choose_xml(name: str, files: Sequence[str]) -> str | None:
     """Return the file that is an article: that of this name, else the only .nxml, or .xml; None without a choice."""
     for suffix in XML:
-        some = [file for file in files if file.lower().endswith(suffix)]
-        named = [file for file in some if file.lower() == f"{name.lower()}{suffix}"]
-        if named or len(some) == 1:
-            return (named or some)[0]
+        candidates = [file for file in files if file.lower().endswith(suffix)]
+        named = [file for file in candidates if file.lower() == f"{name.lower()}{suffix}"]
+        if named or len(candidates) == 1:
+            return (named or candidates)[0]
     return None
 
 
@@ -176,7 +176,7 @@ def _open_archive(path: str, storage: dict[str, Any]) -> Package:
     index = index_tar(unpacked)
     if index.damage:
         raise ArticleFault("damaged_article", index.damage.detail)
-    places = {
+    spans = {
         member.rpartition("/")[2]: (offset, size)
         for member, kind, offset, size in zip(
             index.names, index.types.tolist(), index.offsets.tolist(), index.sizes.tolist(), strict=True
@@ -184,15 +184,15 @@ def _open_archive(path: str, storage: dict[str, Any]) -> Package:
         if kind == REGULAR
     }
     name = name_of(path)
-    chosen = choose_xml(name, list(places))
+    chosen = choose_xml(name, list(spans))
     if chosen is None:
-        raise ArticleFault("no_article", _no_choice(name, places))
-    _check_size(places[chosen][1])
+        raise ArticleFault("no_article", _no_choice(name, spans))
+    _check_size(spans[chosen][1])
 
     def read(file: str) -> bytes:
-        return bytes(unpacked.read(*places[file]))
+        return bytes(unpacked.read(*spans[file]))
 
-    return Package(name, read(chosen), {}, {file.lower(): file for file in places}, read)
+    return Package(name, read(chosen), {}, {file.lower(): file for file in spans}, read)
 
 
 def _unpack(path: str, storage: dict[str, Any]) -> MmapSource:
@@ -205,8 +205,8 @@ def _unpack(path: str, storage: dict[str, Any]) -> MmapSource:
                 while block := unpacked.read(_STEP):
                     size += len(block)
                     if size > _MAX_UNPACKED:
-                        what = f"it unpacks to over {_MAX_UNPACKED:,} bytes; accepted: at most that"
-                        raise ArticleFault("damaged_article", what)
+                        problem = f"it unpacks to over {_MAX_UNPACKED:,} bytes; accepted: at most that"
+                        raise ArticleFault("damaged_article", problem)
                     file.write(block)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ArticleFault("damaged_article", one_line(error, 200)) from None

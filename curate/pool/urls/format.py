@@ -105,8 +105,8 @@ class UrlsInput(InputFormat):
 
     def share(self, source: UrlsSource, parts: Sequence[InputPart], run: RunStore) -> None:
         """Put lists that are not Parquet into the run's folder as such, unless all work is this process's."""
-        some = () if source._is_alone else parts
-        lists = {part.path: list_of(source, part) for part in some if not part.fault}
+        to_share = () if source._is_alone else parts
+        lists = {part.path: list_of(source, part) for part in to_share if not part.fault}
         deque(in_threads(partial(share_list, run=run), lists.values()), 0)
 
     def fetch(self, source: UrlsSource, parts: Sequence[InputPart]) -> None:
@@ -115,22 +115,22 @@ class UrlsInput(InputFormat):
 
     def fetched(self, source: Any, parts: Sequence[InputPart]) -> list[tuple[Source, frozenset[InputPart]]]:
         """Return which parts need not be fetched: for each place that may have some a source that reads them there."""
-        places = find_shards(source, parts)
-        return [(source.model_copy(update={"store": place}), frozenset(some)) for place, some in places]
+        folders = find_shards(source, parts)
+        return [(source.model_copy(update={"store": folder}), frozenset(complete)) for folder, complete in folders]
 
     def outlook(self, source: Any, parts: Sequence[InputPart]) -> Outlook:
         """Return what fetching parts will take, by the shards that are there: of these parts, else any. Raises OSError.
 
         `source` is placed in the run.
         """
-        places = find_shards(source, parts)
-        complete = {part for _, some in places for part in some}
+        folders = find_shards(source, parts)
+        complete = {part for _, found_parts in folders for part in found_parts}
         left = [part for part in parts if part not in complete and not part.fault]
-        theirs = [(RunStore(place), list(some.values())) for place, some in places]
-        theirs.sort(key=lambda stems: -len(stems[1]))
-        others = ((store, shards_in(store)) for store, _ in theirs)
-        measured = (measured_rates(store, stems) for store, stems in chain(theirs, others))
-        rows, of_left = (sum(part.rows or 0 for part in some) for some in (parts, left))
+        stores = [(RunStore(folder), list(found_parts.values())) for folder, found_parts in folders]
+        stores.sort(key=lambda stems: -len(stems[1]))
+        others = ((store, shards_in(store)) for store, _ in stores)
+        measured = (measured_rates(store, stems) for store, stems in chain(stores, others))
+        rows, of_left = (sum(part.rows or 0 for part in found_parts) for found_parts in (parts, left))
         rates = next(filter(None, measured), None) or assumed_rates(source, max(1, of_left) / max(1, len(left)))
         return Outlook(rows, of_left, len(left), _AT_ONCE, rates)
 
@@ -149,12 +149,12 @@ class UrlsInput(InputFormat):
         for batch in _TARS.read(tar, shard, pa.schema([]), None):
             stay = ~np.asarray(pc.is_in(batch.columns["key"], left_out))
             batch = batch if stay.all() else _only(batch, stay)  # noqa: PLW2901
-            places = pc.index_in(batch.columns["key"], keys)
-            if places.null_count:
+            positions = pc.index_in(batch.columns["key"], keys)
+            if positions.null_count:
                 raise InputFault("damaged_tar", f"{shard.path}: has samples that are not in its list")
-            columns = batch.columns | {name: column.take(places) for name, column in texts.items()}
-            supplied = {name: rows[name].take(places) for name in scores.names if name in listed}
-            nothing = pa.chunked_array([pa.nulls(len(places), pa.int64())])  # of what never came
+            columns = batch.columns | {name: column.take(positions) for name, column in texts.items()}
+            supplied = {name: rows[name].take(positions) for name in scores.names if name in listed}
+            nothing = pa.chunked_array([pa.nulls(len(positions), pa.int64())])  # of what never came
             supplied |= {name: batch.scores.get(name, nothing) for name in of_json}
             yield replace(batch, columns=columns, scores=supplied, damaged="served_no_image")
 
@@ -199,15 +199,15 @@ class UrlsInput(InputFormat):
         row = row_of(key)
         return part.retry.rows[row] if part.retry else part.groups[0] + row
 
-    def retry_parts(self, source: Any, of: InputPart, retry: Retry, later: Collection[int]) -> list[InputPart]:
-        """Return the parts that have these rows of a list again, of which `of` is a part, but not those of `later`."""
+    def retry_parts(self, source: Any, example: InputPart, retry: Retry, later: Collection[int]) -> list[InputPart]:
+        """Return the parts that have these rows of a list again, but not those of `later`; `example` is one."""
         parts, max_rows = [], source.number_sample_per_shard
         for first in range(0, len(retry.rows), max_rows):
-            some = slice(first, first + max_rows)
-            rows, keys, attempts = retry.rows[some], retry.keys[some], retry.attempts[some]
-            left_out = tuple(place for place, row in enumerate(rows) if row in later)
+            span = slice(first, first + max_rows)
+            rows, keys, attempts = retry.rows[span], retry.keys[span], retry.attempts[span]
+            left_out = tuple(position for position, row in enumerate(rows) if row in later)
             again = Retry(retry.round, rows, keys, attempts)
-            part = replace(of, groups=(rows[0], rows[-1] + 1), retry=again, left_out=left_out)
+            part = replace(example, groups=(rows[0], rows[-1] + 1), retry=again, left_out=left_out)
             parts.append(replace(part, rows=len(rows) - len(left_out), size=len(rows) * BYTES))
         return parts
 
@@ -301,8 +301,8 @@ def make_shard(source: UrlsSource, part: InputPart) -> int:
 def find_shards(source: UrlsSource, parts: Sequence[InputPart]) -> list[tuple[str, dict[InputPart, str]]]:
     """Return the places that shards may be in, each with those parts whose shard is there, and its name there."""
     stems = {part: shard_stem(number_of(source, part)) for part in parts if not part.fault}
-    places = [(place, set(shards_in(RunStore(place)))) for place in source.places()]
-    return [(place, {part: stem for part, stem in stems.items() if stem in names}) for place, names in places]
+    folders = [(folder, set(shards_in(RunStore(folder)))) for folder in source.places()]
+    return [(folder, {part: stem for part, stem in stems.items() if stem in names}) for folder, names in folders]
 
 
 def shards_in(store: RunStore) -> list[str]:

@@ -62,10 +62,11 @@ def _named_columns(source: UrlsSource) -> Columns:
 def _check_kind(source: UrlsSource, urls: UrlList) -> None:
     """Raise RecipeError for a file that is no list, or whose columns have their names in it."""
     if urls.kind is None:
-        is_txt = ".txt" in urls.path.lower()
-        what = "a list of URLs alone has no captions, which rows need" if is_txt else "not a list of URLs, by its name"
+        problem = "not a list of URLs, by its name"
+        if ".txt" in urls.path.lower():
+            problem = "a list of URLs alone has no captions, which rows need"
         kinds = ", ".join(f".{name}" for name in KINDS)
-        raise source.error(f"{urls.path}: {what}; accepted: {kinds}, plain or with .gz, .bz2, .xz, .zst")
+        raise source.error(f"{urls.path}: {problem}; accepted: {kinds}, plain or with .gz, .bz2, .xz, .zst")
     if source.column_names and urls.kind not in TABULAR:
         accepted = "accepted: column_names for CSV and TSV without a header line"
         raise source.error(f"{urls.path}: {KINDS[urls.kind]} has column names of its own; {accepted}")
@@ -82,10 +83,10 @@ def _check_header(source: UrlsSource, urls: UrlList, columns: pa.Schema) -> None
 
 def _name_cells(row: list[str]) -> list[str]:
     """Return names for the columns of a list without a header line, by its first row."""
-    url = next(place for place, cell in enumerate(row) if is_url(cell))
-    others = sorted((len(cell), place) for place, cell in enumerate(row) if place != url)
+    url = next(index for index, cell in enumerate(row) if is_url(cell))
+    others = sorted((len(cell), index) for index, cell in enumerate(row) if index != url)
     names = {url: "url"} | ({others[-1][1]: "caption"} if others else {})
-    return [names.get(place, f"column{place + 1}") for place in range(len(row))]
+    return [names.get(index, f"column{index + 1}") for index in range(len(row))]
 
 
 def _check_urls(source: UrlsSource, urls: UrlList, roles: Columns) -> None:
@@ -95,7 +96,7 @@ def _check_urls(source: UrlsSource, urls: UrlList, roles: Columns) -> None:
     values = texts.get(roles.url or "", [])
     if not values or any("://" in value for value in values):
         return
-    what = f"column {roles.url!r} has {values[0][:80]!r}, and no URL in the first {pluralise(len(values), 'row')}"
+    problem = f"column {roles.url!r} has {values[0][:80]!r}, and no URL in the first {pluralise(len(values), 'row')}"
     accepted = "URLs that begin with http:// or https://"
     if holder := find_urls(texts):
         accepted = f"columns: {{url: {holder}}}"
@@ -103,7 +104,7 @@ def _check_urls(source: UrlsSource, urls: UrlList, roles: Columns) -> None:
             swapped = {roles.url: holder, holder: roles.url}
             order = ", ".join(str(swapped.get(name, name)) for name in source.column_names)
             accepted = f"the names in the order of the columns, such as column_names: [{order}]"
-    raise source.error(f"{urls.path}: {what}; accepted: {accepted}")
+    raise source.error(f"{urls.path}: {problem}; accepted: {accepted}")
 
 
 def recognize_lists(listed: FoundFiles) -> Recognized | None:
@@ -153,14 +154,14 @@ def with_url(source: UrlsSource, rows: pa.Table) -> pa.Table:
     roles = find_in_list(source, rows.schema)
     verified: dict[str, str | None] = {source.verify_hash[1]: source.verify_hash[0]} if source.verify_hash else {}
     columns_of: dict[str, str | None] = {"caption": roles.caption, **verified, "url": roles.url}
-    taken = {*_IMG2DATASET, *columns_of, *columns_of.values(), source.compute_hash}
-    taken |= set(INPUT_DECISIONS.values()) if source.from_run else set()
+    reserved = {*_IMG2DATASET, *columns_of, *columns_of.values(), source.compute_hash}
+    reserved |= set(INPUT_DECISIONS.values()) if source.from_run else set()
     numbers, texts = (pa.types.is_integer, pa.types.is_floating), (pa.types.is_string, pa.types.is_large_string)
     fields = [f.name for f in rows.schema if is_any(f.type, *numbers, *texts, pa.types.is_boolean)]
-    columns = {name: whole(rows[name]) for name in fields if name not in taken}
+    columns = {name: whole(rows[name]) for name in fields if name not in reserved}
     times = [f.name for f in rows.schema if is_any(f.type, pa.types.is_date, pa.types.is_timestamp)]
     times = [name for name in times if getattr(rows.schema.field(name).type, "tz", None) in (None, "UTC")]
     for name in times:
-        if name not in taken:  # 2024-05-18 01:58:10, without a fraction that is 0
+        if name not in reserved:  # 2024-05-18 01:58:10, without a fraction that is 0
             columns[name] = pc.replace_substring_regex(whole(rows[name]).cast(pa.string()), r"\.0+(Z?)$", r"\1")
     return pa.table(columns | {name: valid_text(whole(rows[column])) for name, column in columns_of.items() if column})
