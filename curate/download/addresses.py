@@ -1,8 +1,7 @@
 """The addresses of names, looked up once in five minutes, and which addresses are public.
 
 URLs must not reach the machine itself, its network, or a cloud's metadata service. An address is checked when a
-connection is made to it, not when a name is looked up: a name may have another address the next time. Addresses of IPv6
-that stand for one of IPv4 (mapped, translated, tunnelled) are as public as that.
+connection is made to it. Addresses of IPv6 that stand for one of IPv4 are as public as that.
 """
 
 import ipaddress

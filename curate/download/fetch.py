@@ -290,7 +290,6 @@ def _split(url: str) -> tuple[Site, str]:
 
 
 def _join(url: str, location: str) -> str:
-    """Return the URL that another one redirects to. Raises FetchFault."""
     try:
         return urllib.parse.urljoin(url, location)
     except ValueError as error:

@@ -1,7 +1,6 @@
 """Lists of URLs: Parquet, CSV, TSV and JSON lines, plain or compressed, read by ranges of rows.
 
-A list that is not Parquet is made one, for only so can rows in the middle be read without all before them: once in a
-run, by the process that plans it, which puts it into the run's folder where others are to read it (`share_list`).
+A list that is not Parquet is made one, once in a run, which other processes read in the run's folder (`share_list`).
 """
 
 import io
@@ -119,7 +118,6 @@ def read_first_rows(urls: UrlList, count: int) -> pa.Table:
 
 
 def _ends(file: pq.ParquetFile) -> list[int]:
-    """Return the number of the row behind each row group."""
     return list(accumulate(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)))
 
 
@@ -136,7 +134,6 @@ def _shared(urls: UrlList) -> str:
 
 @contextmanager
 def _opened(urls: UrlList, run: RunStore | None) -> Iterator[tuple[pq.ParquetFile, Any]]:
-    """Yield a list as a Parquet file, and what it is read from."""
     if urls.kind == "parquet":
         opened = fsspec.open(urls.path, "rb", **urls.storage)
     elif run is not None and run.exists(_shared(urls)):
@@ -148,8 +145,6 @@ def _opened(urls: UrlList, run: RunStore | None) -> Iterator[tuple[pq.ParquetFil
 
 
 def _convert_once(urls: UrlList) -> str:
-    """Return the path of a list as a Parquet file of this process, which one thread makes."""
-
     def convert() -> str:
         path = f"{process_folder()}/{urls.digest}.parquet"
         _convert(urls, path)
@@ -159,7 +154,6 @@ def _convert_once(urls: UrlList) -> str:
 
 
 def _convert(urls: UrlList, path: str) -> None:
-    """Write a list as Parquet. Raises pa.ArrowException where it is damaged, and OSError."""
     if urls.kind not in TABULAR:
         names = set[str]()
         if not (schemas := [table.schema for table in _json_tables(urls, None, names)]):

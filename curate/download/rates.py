@@ -1,8 +1,7 @@
-"""What downloads gave, by the log of a run and by shards that are there, and what others will take, said before.
+"""What downloads gave, by the log of a run and by shards that are there, and what others will take.
 
-The log has a line for each shard that is done, which progress shows and publishing sums. What an earlier command of the
-run did is not in it: `tmp` is emptied when a run starts. A shard ends with its slowest URL: it takes its URLs' time
-over all threads, and all attempts at one without an answer.
+A shard takes its URLs' time over all threads, and all attempts at one without an answer. The log has a line for each
+shard that this command has done.
 """
 
 import json

@@ -1,7 +1,6 @@
 """Images as img2dataset's resizer makes them, and EXIF as its downloader reads it, within limits.
 
-The one part of img2dataset that is replaced is `resizer.SuppressStdoutStderr`: while an image is decoded it takes the
-process's standard output and error away, from all threads, and no option leaves it out.
+`resizer.SuppressStdoutStderr` is replaced: it takes the process's standard output and error away, from all threads.
 """
 
 import io

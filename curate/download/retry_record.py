@@ -1,8 +1,6 @@
 """retries.parquet, a run's record of the URLs that it tries again: which rows of which lists, round by round.
 
-`curate run --retry` adds a round: all rows that another attempt may mend. A run with `--reuse` adopts the older run's
-rounds. No URL is in it: a row is a number, of a list that a digest names. Where the record is lost, rows are what the
-first attempts gave.
+`curate run --retry` adds a round. No URL is in it: a row is a number, of a list that a digest names.
 """
 
 import logging

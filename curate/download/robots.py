@@ -40,7 +40,6 @@ class Robots:
             raise FetchFault("robots", f"{site}/robots.txt")
 
     def _parse(self, read: Callable[[str], bytes], site: str) -> Any:
-        """Return the rules of a site, None where all is allowed."""
         with needing("robots: respect needs another package", "'.[img2dataset]' in a checkout of curate"):
             from protego import Protego
         try:

@@ -1,12 +1,8 @@
 """A shard as of img2dataset: rows of a list, downloaded, resized, and written as its own command writes them.
 
-In: rows of a list, with columns `url`, `caption` and others. Out: NUMBER.tar, NUMBER.parquet and NUMBER_stats.json, the
-last one last: with it the shard is complete. Tar and Parquet are in the order of the rows, whatever ended first, and
-members have no time, images the suffix of their format. The Parquet file has the list's columns and img2dataset's,
-`error_message` being `reason: detail`, then OUTCOMES, and `previous_key` where rows are tried again. The statistics
-also have `bytes`, of what came as servers sent it, and `reasons` with the URLs that failed for each.
-
-Trade-off: images wait in a temporary file until all are there, so that memory does not hold a shard.
+NUMBER_stats.json is written last: with it the shard is complete. Tar and Parquet are in the order of the rows. The
+Parquet file has the list's columns and img2dataset's, `error_message` being `reason: detail`, then OUTCOMES, and
+`previous_key` where rows are tried again. Images wait in a temporary file, so that memory does not hold a shard.
 """
 
 import hashlib
@@ -115,7 +111,6 @@ class _Shard:
         self._bytes = 0
 
     def add(self, row: int, outcome: Outcome, images: IO[bytes]) -> None:
-        """Take in what became of a row's URL; its image goes to the end of a file."""
         fault, data, resized = outcome.fault, outcome.data, Resized(None)
         if data is not None:
             try:
@@ -146,7 +141,6 @@ class _Shard:
             self._facts[name][row] = value
 
     def write_tar(self, images: IO[bytes], file: IO[bytes]) -> None:
-        """Write the samples that came, in the order of their rows."""
         listed = {name: values for name, values in self._listed.items() if name != self._verified}
         fields = listed | {name: self._facts[name] for name in self._schema.names}
         with TarWriter(file) as writer:
@@ -231,10 +225,7 @@ def read_previous_keys(store: RunStore, stem: str, keys: Collection[str]) -> lis
 
 
 def clear_samples(store: RunStore, stem: str, keys: Collection[str], members: Iterable[tuple[int, int]]) -> list[str]:
-    """Take samples out of a shard: members of the tar, by offset and size, become zeros, so that no other moves.
-
-    Rows of the Parquet file keep the key alone. Returns the files that were rewritten.
-    """
+    """Make samples zeros in a tar, by offset and size, and keys alone in its Parquet; return the changed files."""
     rewritten = []
     if ranges := sorted(members):
         with store.open(f"{stem}.tar") as old, store.create(f"{stem}.tar") as file:

@@ -2,18 +2,10 @@
 
 A host has a queue of processes, one entry for each connection that they want; the first `per_host` of them have one.
 All queues are one small file in the folder, whose name is a number. Who changes them writes the next one, which fails
-where another process did so before, and then begins anew. A process enters the queues of a shard's hosts all at once,
-when it begins the shard, and goes on in rounds: it enters those that redirects lead to, leaves those that it needs no
-more, and goes to the end where others wait, once it had slots for a while and their connections are closed. A round
-that changes nothing for others writes nothing. So a list of many hosts takes some requests to the store a round, and
-none a URL. Rounds are the longer, the more processes there are and the slower the store is, so that not all of them
-write at the same time.
-
-A process that could not write in time begins no more downloads. The others take its slots `max_seconds` later, by when
-those have ended. Nobody's clock has to agree with another's, but that it goes as fast.
-
-What was not taken: fixed shares, since slots are fewer than processes, and hosts are not spread evenly; leases of
-single hosts, which take requests for each URL; leases of groups of hosts, of which a process has few at a time.
+where another process did so before, and then begins anew. In rounds a process enters the queues of its shard's hosts,
+leaves those that it needs no more, and goes to the end where others wait. Rounds are the longer, the more processes
+there are and the slower the store is. A process that could not write in time begins no more downloads; the others take
+its slots `max_seconds` later. Nobody's clock has to agree with another's.
 """
 
 import logging
@@ -226,11 +218,9 @@ class SharedHosts:
         return changes, is_urgent
 
     def _count(self, queue: Sequence[int]) -> int:
-        """Return how many slots this process has by a queue."""
         return queue[: self._per_host].count(self._me)
 
     def _delete_replaced(self, last: str, now: float) -> None:
-        """Delete files that were replaced long ago by this process; `last` was now."""
         self._replaced += [(now, f"{self._folder}/{last}")] if last else []
         old = [name for when, name in self._replaced if when < now - _KEPT]
         self._replaced = self._replaced[len(old) :]

@@ -1,11 +1,7 @@
 """The seam between downloads and the network: one GET at a time, to public addresses alone, which always ends.
 
-In: a site, a path and a deadline. Out: an Answer, whose body is read while the block lasts. Raises FetchFault alone.
-
-`HttpTransport` is Python's own http.client, which reads what servers really send as img2dataset does. Tried and
-measured against it: urllib3 writes the escapes of a path anew, so that it asks for another URL, and takes 1.2 times
-the CPU; httpcore refuses headers that img2dataset accepts, takes bytes behind an answer for the next one, which gives
-a caption another's image, and takes 1.6 times the CPU.
+`HttpTransport` is Python's own http.client, which reads what servers really send as img2dataset does: urllib3 writes
+the escapes of a path anew, and httpcore refuses headers that img2dataset accepts.
 """
 
 import http.client
@@ -152,7 +148,6 @@ class _Limited:
     """A socket that is read until its deadline, however slowly bytes come, and no further than `bytes_left`."""
 
     def begin(self, deadline: Deadline) -> None:
-        """Set the limits of the next answer, and of asking for it."""
         self.deadline, self.bytes_left = deadline, _FRAMING
         self.has_ended = False  # the other side closed it: headers that were read until then may lack some
         self.settimeout(deadline.left())  # type: ignore[attr-defined]
@@ -193,8 +188,6 @@ class _Response(http.client.HTTPResponse):
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection to a site, which is asked for one thing at a time."""
-
     response_class = _Response
     wire: Any  # its socket, also where http.client has left it to an answer that ends by a close
 
@@ -277,7 +270,6 @@ class _KeptConnections:
         self._limit = min(_KEPT, _open_files() // 4)
 
     def take(self, site: Site) -> _Connection | None:
-        """Return a connection to a site that can be asked; None where there is none."""
         while True:
             with self._lock:
                 kept = next((kept for kept in reversed(self._connections) if kept.site.host == site.host), None)
@@ -320,7 +312,6 @@ class _KeptConnections:
 
 @contextmanager
 def _faults() -> Iterator[None]:
-    """Raise what an exchange with a server ends by as a FetchFault."""
     try:
         yield
     except ssl.SSLError as error:

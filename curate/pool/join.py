@@ -1,10 +1,8 @@
 """Columns that a user's own files add to a source's rows, looked up by key, URL or uid (`input[].join`).
 
-In: Parquet or CSV files with a column for the key and the requested columns, in which no key occurs twice; or .npy
-files of uids (DataComp's subsets), with repeats: their columns are uid (string) and times (int32), how often it is in
-them. Out: for rows of a unit, the columns' values, null where the files have no such key. A process reads the files
-once, into buckets by the keys' hashes (xxh3-128; a uid is its own), each sorted, on this machine's disk: in memory are
-a bucket while it is sorted, then the pages that a unit's rows are in.
+The files are Parquet or CSV, in which no key occurs twice, or .npy of uids (DataComp's subsets), with columns uid and
+times (int32). A process reads them once, into buckets by the keys' hashes (xxh3-128; a uid is its own), each sorted, on
+this machine's disk: in memory are a bucket while it is sorted, then the pages that a unit's rows are in.
 """
 
 import os
@@ -148,7 +146,6 @@ def _hash_keys(on: str, keys: pa.Array) -> tuple[I64, U64, U64]:
 
 
 def _list(join: Join, where: str) -> tuple[list[InputFile], str]:
-    """Return the files of a join, and the digest of all that decides its values."""
     try:
         files = list_files(join.path, {}, content=True)
     except RecipeError as error:
@@ -185,7 +182,6 @@ def _read(join: Join, files: Sequence[InputFile], where: str) -> JoinTable:
 
 
 def _names_of(on: str) -> tuple[str, ...]:
-    """Return the names, in lower case, that the column of keys may have in files."""
     return COLUMN_NAMES[on] if on in KEYS else (on.lower(),)
 
 
@@ -224,7 +220,7 @@ class _Reader:
 
 
 def _open(path: str, join: Join, where: str) -> _Reader:
-    """Return the reader of a file. Raises RecipeError where it has not the columns."""
+    """Raises RecipeError where the file has not the columns."""
     rows = None
     with _opened(path) as file:
         magic = file.read(6)
@@ -280,7 +276,6 @@ def _npy_rows(file: Any, path: str) -> int:
 
 
 def _renamed(readers: Sequence[_Reader], join: Join, columns: pa.Schema) -> Iterator[tuple[pa.Array, pa.Table]]:
-    """Yield batches of keys (string), and the columns under their new names."""
     for reader in readers:
         first = 1
         for batch in reader.batches(list(join.columns.values())):

@@ -1,7 +1,6 @@
 """The plan of a run: lists the input files and groups consecutive ones into units, which Beam distributes.
 
-A unit is a partition of the input: consecutive parts of one source, as its format lists them (a tar, a row group); no
-sample is looked at. The plan depends on the recipe's inputs alone, so the same inputs give the same units.
+The plan depends on the recipe's inputs alone, so the same inputs give the same units; no sample is looked at.
 """
 
 import zlib
@@ -204,7 +203,6 @@ def make_plan(
 
 
 def _dimensions(recipe: Recipe, sources: Planned) -> dict[str, int]:
-    """Return the dimensions of supplied embeddings, by name. Raises RecipeError where sources differ or have none."""
     dimensions: dict[str, int] = {}
     for source, planned in sources:
         for name in (options.name for options in recipe.measure.embeddings):
@@ -221,7 +219,6 @@ def _dimensions(recipe: Recipe, sources: Planned) -> dict[str, int]:
 
 
 def _has_images(columns: Sequence[tuple[Source, FileColumns]]) -> bool:
-    """Return whether samples have images. Raises RecipeError where only some have."""
     images = [source.name for source, kind in columns if kind.has_images]
     imageless = [source.name for source, kind in columns if not kind.has_images]
     if images and imageless:
@@ -280,7 +277,6 @@ def _with_retries(
 
 
 def _leave_out(part: InputPart, tried: pa.Table) -> InputPart:
-    """Return a part of a list without those of its rows that are tried again."""
     if part.groups is None or part.rows is None:
         return part
     first, stop = part.groups
@@ -290,7 +286,6 @@ def _leave_out(part: InputPart, tried: pa.Table) -> InputPart:
 
 
 def _output_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """Return the columns of all files, in types that every file can fill: nullable and plain."""
     try:
         plain = [pa.schema([(f.name, plain_type(f.type)) for f in columns if f.name != "uid"]) for columns in schemas]
         return pa.unify_schemas(plain or [pa.schema([])], promote_options="permissive")

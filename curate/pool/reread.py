@@ -1,9 +1,7 @@
 """Rows of a unit read again from the inputs, as they were measured: to be emitted, shown to models or people, searched.
 
-Only this module asks formats for rows that were measured. Only what is needed is read, part by part; bytes are as they
-came, and never cross a shuffle. The state that each file had, and how many rows each part has, are in the footer note
-of the unit's `samples`: a file that changed since ends the run. So does an image whose bytes are not those that were
-measured, by their sha256: a server may give other bytes of a file without a new ETag.
+The state of each file, and how many rows each part has, are in the footer note of the unit's `samples`. A file that
+changed since, or an image with another sha256, ends the run.
 """
 
 import hashlib

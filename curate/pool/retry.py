@@ -23,8 +23,7 @@ _COLUMNS = pa.schema([field for field in schema.RETRIES if field.name != "round"
 def find_mendable(folder: RunStore, units: Iterable[Unit], sources: Sequence[Source]) -> pa.Table:
     """Return the rows of lists of a finished run that may come on another attempt: schema.RETRIES but `round`.
 
-    There are none where no source is downloaded. In memory are failures of one part of their file, and the rows that
-    are returned.
+    In memory are failures of one part of their file, and the rows that are returned.
     """
     left, tables = iter(units), [_COLUMNS.empty_table()]
     if not any(map(find_downloading, sources)):

@@ -61,22 +61,21 @@ def find_score_groups(
 
 def _identify(source: Source, planned: PlannedSource, index: int) -> tuple[pa.Schema, str]:
     """Return what a join of a source gives. Raises RecipeError where the source's rows have nothing to be joined on."""
-    on = source.join[index].on
+    on, label = source.join[index].on, f"input {source.name!r}: join.{index}"
     if on not in KEYS:
         columns = {name for kind in planned.columns for name in (*kind.scores, *kind.nameable)}
         if on not in columns or on.lower() in schema.OWN_COLUMNS:
             problem = f"join.{index}.on: no file of the source has a column {on!r} that rules see"
             raise source.error(f"{problem}; accepted: key, url, uid, or one of {', '.join(sorted(columns))}"[:400])
-        return identify_join(source.join[index], f"input {source.name!r}: join.{index}")
+        return identify_join(source.join[index], label)
     stated = [kind.supplied for kind in planned.columns if kind.schema.names]
     if on != "uid" and stated and not find_format(source).has_members and not any(on in names for names in stated):
         problem = f"join.{index}.on: no file of the source has a column {on!r}"
         raise source.error(f"{problem}; accepted: uid, or name the column in columns.{on}")
-    return identify_join(source.join[index], f"input {source.name!r}: join.{index}")
+    return identify_join(source.join[index], label)
 
 
 def _add(fields: dict[str, pa.Field], source: Source, column: pa.Field, key: str) -> None:
-    """Add a column of some file to those that are known. Raises RecipeError where it does not fit them."""
     name, where = column.name, f"{key}: {column.name!r}"
     if name.lower() in schema.OWN_COLUMNS:
         raise source.error(f"{where} is a column name that curate uses itself; choose other columns, or rename it")

@@ -1,7 +1,4 @@
-"""What the columns of an input hold: by the recipe's names, else by those of LAION, DataComp and img2dataset.
-
-Names are compared without regard to case, in order; see `COLUMN_NAMES`. And columns of any type as `samples` has them.
-"""
+"""What the columns of an input hold: by the recipe's names, else by those of LAION, DataComp and img2dataset."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar

@@ -1,9 +1,7 @@
 """Fields of the json of samples as columns: which there are in a pool, of what types, and their values in some rows.
 
-In: fields as `read_json` gives them. Out: how many values of each kind each field has, which adds up over the files of
-a pool; the columns that follow from the sum; and, of some rows, these columns. A column has the kind of most of its
-values in the whole pool, whatever is kept of it, so that all shards have the same columns. A value of another kind is
-null there, and stays in the json. And the one type that holds all jsons of a shard, as they are.
+A column has the kind of most of its values in the whole pool, whatever is kept of it, so that all shards have the same
+columns. A value of another kind is null there, and stays in the json.
 """
 
 from collections import Counter

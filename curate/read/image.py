@@ -209,16 +209,13 @@ def _decoded(
         return _sized(facts, size, 1)._replace(status="truncated_image", error=_line(name, error))
     turn = _orientation(image)
     observed = tuple([_observe(observer, image) for observer in observe])
-    small = shrink(as_rgb(_rotate(image, turn))) if options.phash else None
+    small = shrink(as_rgb(rotate_by_exif(image))) if options.phash else None
     return _sized(facts, size, turn)._replace(small=small, observed=observed)
 
 
 def rotate_by_exif(image: Image.Image) -> Image.Image:
     """Return the image turned as its EXIF orientation says."""
-    return _rotate(image, _orientation(image))
-
-
-def _rotate(image: Image.Image, turn: int) -> Image.Image:
+    turn = _orientation(image)
     return image.transpose(_TURNS[turn]) if turn in _TURNS else image
 
 
@@ -328,7 +325,6 @@ def _check_scans(data: bytes | memoryview, size: tuple[int, int]) -> None:
 
 
 def _check_png(data: memoryview) -> None:
-    """Raise SyntaxError unless the checksum of each IDAT chunk is right (PNG, section 5.3)."""
     at = 8  # behind the signature
     while at + 12 <= len(data) and (kind := bytes(data[at + 4 : at + 8])) != b"IEND":
         end = at + 8 + int.from_bytes(data[at : at + 4], "big")

@@ -1,7 +1,6 @@
 """Opens JPEGs as Pillow does, without its reading of what nobody needs. Pillow's private parts are used here alone.
 
-A plug-in's `_open`, `_size`, `_mode` and tiles are those of Pillow's guide to writing one. `_read_dpi_from_exif` is not
-public, and there is no other way past it: the entries of all EXIF blocks would be parsed for a resolution.
+There is no public way past `_read_dpi_from_exif`: all EXIF blocks would be parsed for a resolution.
 """
 
 from struct import Struct

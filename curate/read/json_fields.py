@@ -2,10 +2,6 @@
 
 `orjson` reads integers of more than 64 bits as floats, and refuses NaN, infinities, lone surrogates and other encodings
 than UTF-8: objects that may hold one of these, and what is nested, are read by `json`.
-
-Fields are put into the text of an object: where one of the name is, its value is replaced, else it comes last; no other
-byte changes. Trade-off: where a pattern shows the place of a name beyond doubt, as nearly always, the text is not
-parsed again.
 """
 
 import json
@@ -137,7 +133,6 @@ def _places(text: str) -> Iterator[tuple[str, int, int]]:
 
 
 def _space(text: str, at: int) -> int:
-    """Return where the white space that begins at a place ends."""
     return _skip_space(text, at).end()  # type: ignore[union-attr]
 
 

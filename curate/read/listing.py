@@ -173,7 +173,6 @@ def _input_file(fs: Any, path: str, info: dict[str, Any], content: bool) -> Inpu
 
 
 def _other_than_file(info: dict[str, Any]) -> str:
-    """Return what is in the place of a file, by what its file system says of it."""
     if info.get("islink"):
         return f"a link to {info.get('destination')!r}, which is no file"
     return "a folder" if info["type"] == "directory" else "no regular file"
@@ -192,7 +191,6 @@ def _info(fs: Any, name: str) -> dict[str, Any]:
 
 
 def _is_file(fs: Any, info: dict[str, Any]) -> bool:
-    """Return whether it is a regular file, or a link to one."""
     return info["type"] == "file" or bool(fs.isfile(info["name"]))
 
 

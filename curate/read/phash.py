@@ -1,12 +1,8 @@
 """The perceptual hash of images, bit for bit imagehash's `phash`, without Python's lock for nearly all of its time.
 
-In: images of mode RGB or L. Between: 32 x 32 grey pixels, as `image.convert("L").resize((32, 32), LANCZOS)` gives them.
-Out: uint64, the signs of the 8 x 8 lowest DCT coefficients against their median: `f"{phash:016x}" ==
-str(imagehash.phash(image))`.
-
-Trade-offs: Pillow holds the lock while it computes the filter's weights, here kept for each side, and imagehash for a
-dozen small calls of numpy, here one each for many images. The kernel reads an image's memory by Arrow's interface.
-Where it does not apply (several blocks of memory, a side of 32 pixels, very high images), Pillow shrinks.
+Images of mode RGB or L become 32 x 32 grey pixels, as Pillow's `convert("L").resize((32, 32), LANCZOS)` gives them, and
+these uint64: the signs of the 8 x 8 lowest DCT coefficients against their median. Pillow and imagehash hold the lock
+for weights and small arrays; where the kernel does not apply (several blocks of memory, a side of 32), Pillow shrinks.
 """
 
 import math
@@ -95,7 +91,6 @@ def _weights(side: Any) -> Any:
 
 @njit(nogil=True, cache=True)
 def _weigh(line: Any, weights: Any) -> Any:
-    """Return a weighted sum of pixels as a pixel."""
     total = np.int32(1 << (_BITS - 1))
     for i in range(len(line)):
         total = np.int32(total + line[i] * weights[i])

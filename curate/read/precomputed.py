@@ -1,10 +1,7 @@
 """Embeddings that a Parquet pool supplies: columns of lists of numbers, or arrays of each file's .npz (DataComp).
 
-In: a part, a row group of a Parquet file; names of a column or an array for the image's side and for the text's. Out:
-float16 lists of one length, row by row, of unit length, zeros where a row has none, as table `embeddings` has them:
-where its numbers are not finite, all zero, or more or fewer than the others'. Of an .npz only the rows of the part are
-held: an array is read from where its rows begin (stored), or streamed up to there. It is a stranger's: whatever is
-raised while it is read is a fault of the embeddings.
+Out: float16 lists of unit length, row by row, as table `embeddings` has them; zeros where a row's numbers are not
+finite, all zero, or more or fewer than the others'. Of an .npz only the rows of the part are held.
 """
 
 import os

@@ -60,8 +60,6 @@ class TarSamples:
 
 @dataclass(slots=True)
 class _Parts:
-    """A sample while it is put together, and what was wrong, in the order of the rules."""
-
     key: str
     members: dict[str, int]  # by suffix
     second: bool
@@ -103,7 +101,6 @@ def group_members(index: TarIndex) -> TarSamples:
 
 
 def _columns(index: TarIndex, samples: list[_Parts]) -> TarSamples:
-    """Turn the samples into columns and decide the status of each."""
     special = set(np.flatnonzero((index.types != REGULAR) & (index.types != FOLDER)).tolist())
     cut = len(index) - 1 if len(index) and not index.complete[-1] else -1
     rows: list[tuple[Any, ...]] = []

@@ -1,13 +1,9 @@
 """Check captions and count their words and characters, in one pass over Arrow buffers.
 
-In: captions, as bytes or as an Arrow column (string, large_string, binary, large_binary; a string column of a Parquet
-file may hold bytes that are not UTF-8). Out: the caption as a string, or null and a reason; `words` and `characters`
-int32, as DataComp's basic filter counts them: Python's `len(text.split())` and `len(text)` (code points).
-
-Rules, in this order: a caption that is null is `no_caption`, not UTF-8 `caption_not_utf8`, nothing but Unicode white
-space `empty_caption`, with a NUL inside `caption_nul`, longer than 10,000 characters `caption_too_long`. One byte order
-mark at the beginning is dropped. All else stays as it came. A kernel decides for all rows at some hundred megabytes a
-second; rows that it objects to are looked at in Python, by the `caption_status` of single captions.
+`words` and `characters` (int32) are as in DataComp's basic filter: Python's `len(text.split())` and `len(text)`. In
+this order, a caption that is null is `no_caption`, not UTF-8 `caption_not_utf8`, only white space `empty_caption`, with
+a NUL `caption_nul`, longer than 10,000 characters `caption_too_long`. A byte order mark at the beginning is dropped. A
+kernel decides for all rows; rows that it objects to are looked at in Python.
 """
 
 from typing import NamedTuple

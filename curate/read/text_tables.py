@@ -94,7 +94,6 @@ def check_json_lines(data: bytes, names: set[str]) -> None:
 
 
 def _parse(line: bytes) -> Any:
-    """Return the value of a line; as Arrow does, with NaN, and text that is not UTF-8."""
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -105,7 +104,6 @@ def _parse(line: bytes) -> Any:
 
 
 def _add_names(value: Any, path: str, names: set[str], depth: int = 0) -> None:
-    """Add the names in a value, each with those that lead to it."""
     if depth == MAX_DEPTH and isinstance(value, dict | list):
         raise pa.ArrowInvalid(f"values are nested more than {MAX_DEPTH} deep; accepted: at most that")
     if isinstance(value, dict):

@@ -113,7 +113,6 @@ class RangeSource(ByteSource):
         return copied
 
     def _length_together(self, offset: int, least: int) -> int:
-        """Return how many bytes from `offset` hold the expected reads that follow near together."""
         end = offset + least
         for index in range(bisect_left(self._expected, (offset, 0)), len(self._expected)):
             start, length = self._expected[index]

@@ -1,8 +1,6 @@
 """The walk over a tar's headers, compiled: from a window of bytes to rows of name, type, offset, size.
 
-In: a window of the file (uint8), where it lies, and the file's size. Out: rows int64 [offset, size, type, end of the
-name, complete], names one after another, and what ended the call. Whatever the headers claim, the walk moves forward
-and writes within its arrays. Numba is 50 times as fast as `tarfile`, for seconds of compilation once on a machine.
+Whatever the headers claim, the walk moves forward and writes within its arrays.
 """
 
 from typing import Any
@@ -84,7 +82,6 @@ def _key_is(record: Any, word: Any) -> bool:
 
 @njit(nogil=True, cache=True)
 def _decimal(digits: Any) -> Any:
-    """Return a decimal number below 2**55, else -1."""
     value: Any = 0
     for digit in digits:
         if not 48 <= digit <= 57 or value >= 1 << 51:

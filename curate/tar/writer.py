@@ -1,9 +1,7 @@
 """Writes ustar archives whose bytes depend on names and data alone, and says which keys may be names in one.
 
-Mode 0644, owner and group 0, no owner names, mtime 0. A name is UTF-8, as every reader of shards decodes it; one over
-100 bytes is split at a slash into ustar's prefix where that fits, else it goes into a PAX header, as does a size of 8
-GiB and more. The end marker is two zero blocks; the file is not rounded up to 10,240 bytes, which only tape drives
-needed (tarfile, GNU tar, libarchive, webdataset and Hugging Face read it without a warning).
+Mode 0644, owner and group 0, no owner names, mtime 0. A name over 100 bytes is split at a slash into ustar's prefix
+where that fits, else it goes into a PAX header, as does a size of 8 GiB and more. The end marker is two zero blocks.
 """
 
 import re
@@ -67,7 +65,6 @@ def tar_header(name: str, size: int) -> bytes:
 
 
 def _block(name: bytes, prefix: bytes, size: int, flag: bytes) -> bytes:
-    """Return one header; name and prefix must fit."""
     octal = b"%011o" % size
     checksum = _FIXED[flag] + sum(name) + sum(prefix) + sum(octal)
     head = b"%b%b%b%b%06o\0 %b%b" % (name.ljust(100, b"\0"), _OWNER, octal, _TIME, checksum, _TAIL[flag], prefix)

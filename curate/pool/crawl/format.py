@@ -1,10 +1,7 @@
 """Crawls: WAT and WARC files of Common Crawl, whose rows are links to images with their texts.
 
-A part is a span of a file of gzip members, or a file. A row is a pair of URL and text, without an image: what is kept
-is a list of URLs, which another run downloads. A span that cannot be read is a row that failed, as `damaged_record`,
-whose key is where it begins. Links that are no rows are counted by reason.
-
-Kept rows are read again by the offsets of their pages, and nothing else of the file.
+A part is a span of a file of gzip members, or a file. A span that cannot be read is a row that failed, as
+`damaged_record`, whose key is where it begins. Kept rows are read again by the offsets of their pages.
 """
 
 import itertools
@@ -147,7 +144,6 @@ class CommonCrawlInput(interface.InputFormat):
 
 
 def _expand_lists(source: CrawlSource) -> tuple[str, ...]:
-    """Return the paths of a source, those that its lists name in the place of lists. Raises RecipeError."""
     paths: list[str] = []
     for path in source.paths:
         if not path.endswith(_LISTS):

@@ -1,13 +1,9 @@
-"""Links to images in a page of a WARC file: the HTML that a crawler was given.
+"""Links to images in a page of a WARC file: the HTML that a crawler was given, parsed by lexbor as browsers do it.
 
-In: a response, its HTTP headers included. Out: `PageLinks`, whose URLs are, of each `img`, the first of these that is
-one: the attributes of lazy loading (where src is a placeholder), src, and the largest of srcset and of the sources of a
-`picture` around it. The largest is a column of its own too. Images within `noscript` count, which browsers that load
-lazily repeat there: equal pairs go by deduplication.
-
-Charset: of the HTTP header, else of `<meta>`, else detected. Parsed by lexbor, as browsers do it, and decoded by
-resiliparse. Many attributes of a tag, or elements that are not closed, take lexbor the square of their number: 200,000
-attributes over 90 s. So a large page is parsed in a subprocess, and is lost if that takes too long.
+The URL of an `img` is the first of these that is one: the attributes of lazy loading (where src is a placeholder), src,
+and the largest of srcset and of the sources of a `picture` around it. The charset is that of the HTTP header, else of
+`<meta>`, else detected. Many attributes or unclosed elements take lexbor the square of their number (200,000: 90 s),
+so a large page is parsed in a subprocess, and is lost if that takes too long.
 """
 
 import itertools
@@ -56,10 +52,7 @@ class PageHead(NamedTuple):
 
 
 def find_links(record: Record) -> PageLinks | None:
-    """Return the images of a page; None where the record is no HTML.
-
-    Raises ValueError where it cannot be decoded, or takes too long.
-    """
+    """Return the images of a page; None of no HTML. Raises ValueError where it cannot be decoded, or takes too long."""
     from fastwarc.warc import WarcRecord
 
     response = WarcRecord()
@@ -134,7 +127,6 @@ def _all(document: Any, selector: str) -> tuple[Any, ...]:
 
 
 def _before(node: Any) -> Iterator[Any]:
-    """Yield the siblings before a node, the nearest first."""
     while (node := node.prev) is not None:
         yield node
 
@@ -187,10 +179,7 @@ def page_facts(record: Record) -> dict[str, Any]:
 
 
 def call_isolated(seconds: int, function: Callable[..., Value], *arguments: Any) -> Value:
-    """Return what a function of a module gives. Raises ValueError where it raises one, or ends the process.
-
-    The process starts with a thread's first call, and serves all later ones; another follows one that was too slow.
-    """
+    """Return what a function gives in a subprocess of this thread. Raises ValueError as it does, or where that ends."""
     if not hasattr(_of_thread, "process"):
         _of_thread.process = Subprocess("parse pages", resource.setrlimit, resource.RLIMIT_CORE, (0, 0))
     try:
@@ -204,7 +193,6 @@ def call_isolated(seconds: int, function: Callable[..., Value], *arguments: Any)
 
 
 def _call(_: None, seconds: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """Return the ValueError that a function raises, else None, and what it gives."""
     user, system, *_rest = resource.getrusage(resource.RUSAGE_SELF)
     hardest = resource.getrlimit(resource.RLIMIT_CPU)[1]
     resource.setrlimit(resource.RLIMIT_CPU, (int(user + system) + seconds + 1, hardest))

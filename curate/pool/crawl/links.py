@@ -1,7 +1,6 @@
-"""Links of a page to images, and their texts: which are rows, and why the others are none.
+"""Links of a page to images, and their texts: absolute URLs and texts on one line, or why there is none.
 
-In: URLs and texts as a page has them. Out: absolute URLs (http or https) and texts on one line, or the reason why there
-is none. What is refused is counted by reason (`REFUSED`), and is no row: most images of the web have no text.
+What is refused is counted by reason (`REFUSED`), and is no row: most images of the web have no text.
 """
 
 import re
@@ -104,11 +103,7 @@ class BaseUrl:
 
 
 def read_url(url: Any, base: BaseUrl) -> tuple[str, str]:
-    """Return an absolute URL of http or https, and nothing; or nothing, and a reason of REFUSED.
-
-    White space at the ends, tabs and line ends go, as browsers do it. Of an absolute URL the
-    scheme is lowered, and else it stays as it is.
-    """
+    """Return an absolute URL, cleaned as browsers do it, and nothing; or nothing, and a reason of REFUSED."""
     if type(url) is str and len(url) <= MAX_URL and _PLAIN.match(url):  # as most are
         return url, ""
     reason = ""

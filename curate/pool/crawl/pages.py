@@ -1,10 +1,6 @@
-"""Pages of a WAT or WARC file: the records about each one put together, and its images with their texts.
+"""Pages of a WAT or WARC file: a response, the record of metadata behind it, and the page's images with their texts.
 
-In: a file, as a stream, and a span of it. Out: a `Page` for each page of HTML whose record begins in the span, and
-`Lost` for what cannot be read. A page is its response and the record of metadata behind it that is concurrent to it,
-where there is one. Which kind a record is, it says itself.
-
-A span of a file of gzip members has those that begin in it; of any other file, the first span has all.
+A span of a file of gzip members has the pages that begin in it; of any other file, the first span has all.
 """
 
 import re
@@ -75,7 +71,6 @@ def _pages(stream: Stream, start: int, stop: int) -> Iterator[Page | Lost]:
 
 
 def _read_page(record: Record) -> Page | None:
-    """Return the page that a record is of; None of any other. Raises ValueError where it is damaged."""
     if record.is_response:
         of_html = html.find_links(record)
         return None if of_html is None else Page(record.offset, of_html, record.headers.get("warc-record-id"))

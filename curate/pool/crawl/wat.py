@@ -1,8 +1,6 @@
 """Links to images in a record of a WAT file: JSON about a page, written by ia-web-commons for Common Crawl.
 
-Of `<img>`, a WAT has src, alt and title alone. Everything in it is a stranger's: any value may be missing, null, or of
-another type, a header a string or a list of them, and names in any case. Language and charset are in the record of
-metadata behind that of the page (`page_facts`).
+Everything in it is a stranger's: any value may be missing, null, or of another type, and names in any case.
 """
 
 import json

@@ -1,8 +1,7 @@
 """Puts the files of a source together with their captions: of a table, of metadata files, or of a NAME.txt beside each.
 
-In: what `FileTree` lists, and tables. Out: rows sorted by name: one for each caption, and for each image without; and
-files that are neither, to be counted. A name in a table is only compared with names that are listed, so it reaches no
-file. Texts beside images are read when they are measured. Memory is DuckDB's, which puts the rest into files.
+A name in a table is only compared with names that are listed, so it reaches no file. DuckDB holds the rows, in memory
+and in files.
 """
 
 import posixpath
@@ -143,19 +142,16 @@ def _add_captions(
 
 
 def _within(path: str, root: str) -> str | None:
-    """Return a path relative to a folder; None where it is not below it."""
     path = posixpath.normpath(path)
     return path[len(root.rstrip("/")) + 1 :] if path.startswith(f"{root.rstrip('/')}/") else None
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    """Return a type that DuckDB has, too."""
     kind = plain_type(kind)
     return pa.string() if pa.types.is_null(kind) else pa.float32() if pa.types.is_float16(kind) else kind
 
 
 def _file_column(columns: pa.Schema, wanted: FileColumns) -> str:
-    """Return the column of file names. Raises InputFault without one."""
     others = (name.lower() for name in columns.names if name.lower().endswith("_file_name"))
     if name := find_column(columns, "file", wanted.file, (*FILE_NAMES, *others)):
         return name
@@ -165,7 +161,6 @@ def _file_column(columns: pa.Schema, wanted: FileColumns) -> str:
 
 
 def _check(source: Source, database: Any, tables: Sequence[InputFile]) -> None:
-    """Raise RecipeError where there is no image, or none with a caption."""
     count, bad, name = database.execute(_COUNTS).fetchall()[0]
     if not count:
         fault, accepted = "no image", f"names in .{', .'.join(IMAGE_SUFFIXES)}"

@@ -207,7 +207,6 @@ class FilesInput(interface.InputFormat):
 
 
 def _names_files(values: list[str], table: str, path: str, listed: FoundFiles) -> bool:
-    """Return whether some of these values name images, from the table's folder or from `path`."""
     names = [value for value in values if value.lower().endswith(_IMAGES) and "://" not in value][:_VALUES]
     folders = (os.path.dirname(table) or ".", path)
     return any(listed.exists(f"{folder}/{name}") for name in names for folder in folders)

@@ -1,8 +1,7 @@
 """The files below a source's folder, or that its glob names, by one walk: names, sizes, versions, and what is no file.
 
-Nothing is opened, unless fingerprints are of contents. Hidden files and folders are left out. A link is followed to a
-file in the folder alone; no folder is entered by one. On a disk it is our own walk: fsspec's enters linked folders, and
-holds all files in memory.
+Hidden files and folders are left out. A link is followed to a file in the folder alone; no folder is entered by one,
+which fsspec's walk of a disk does.
 """
 
 import os

@@ -1,8 +1,7 @@
-"""The rows of parts, in files, since a unit's element is too small for names.
+"""The rows of parts, in Parquet files that the parts' fingerprints name, since a unit's element is too small for names.
 
-In: table `rows` of `curate.pool.files.captions`. Out: parts of consecutive rows, each with a Parquet file of its rows,
-which the part's fingerprint names: of names, sizes, versions, and all that tables say. They are this process's; the
-run's folder has copies for all others, until the run ends. Adding a file changes the parts near its name alone.
+They are this process's; the run's folder has copies for all others, until the run ends. Adding a file changes the parts
+near its name alone.
 """
 
 import json

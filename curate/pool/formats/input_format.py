@@ -1,8 +1,7 @@
-"""What an input format is: the interface that every file of this folder which reads a kind of input implements.
+"""What an input format is: the interface of every file of this folder which reads a kind of input.
 
-A format lists the parts of a source, reads each part once to be measured, and reads some rows of it again when they are
-emitted, captioned or shown. It gives columns, members and image bytes as they came; `curate.measure`, which knows no
-format, does the rest.
+A format lists the parts of a source, reads each part once to be measured, and some rows of it again to be emitted,
+captioned or shown.
 """
 
 from abc import ABC, abstractmethod

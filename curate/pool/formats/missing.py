@@ -1,8 +1,6 @@
 """Samples that img2dataset tried to fetch and has not, by the Parquet file that it writes beside a tar, or as output.
 
-In: NNNNN.parquet beside NNNNN.tar, one row for each URL of the shard, with columns `key`, `status` and `error_message`.
-Out: a row for each whose status is not `success`, unless the tar has a sample of its key. A file without these columns
-says nothing.
+The file has columns `key`, `status` and `error_message`; one without them says nothing.
 """
 
 from collections.abc import Collection
@@ -69,7 +67,6 @@ def _read_failed(data: bytes, caption: str) -> pa.Table:
 
 
 def _select(rows: pa.Table, caption: str) -> pa.Table:
-    """Return the rows that are not in the tar."""
     rows = rows.filter(pc.not_equal(rows["status"], pa.scalar("success")))  # a null is no answer
     none = pa.nulls(len(rows), pa.string())
 

@@ -6,8 +6,10 @@ All columns are read, those too that only the output needs: a damaged page in on
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import fsspec
@@ -16,6 +18,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from curate.base.decoded_size import MAX_DECODED, TooLarge, check_decoded, read_footer
+from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import Mask, whole
 from curate.base.process import CORES, Cache
 from curate.base.wording import one_line
@@ -23,22 +26,22 @@ from curate.pool.formats import input_format as interface
 from curate.pool.formats.found_files import FoundFiles, name_columns, read_head, texts_of
 from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, PlannedSource
 from curate.pool.formats.missing import missing_rows
-from curate.pool.formats.parquet_footers import embedding_dimension, read_footers
 from curate.read import columns as pool_columns
 from curate.read.columns import SCORE_TYPES, Columns, find_columns, integers, plain_columns, plain_type
-from curate.read.faults import InputFault
+from curate.read.faults import EmbeddingFault, InputFault, retry
 from curate.read.field_types import count_columns
-from curate.read.listing import file_state, list_source
-from curate.read.precomputed import FileRows, read_embeddings
+from curate.read.listing import InputFile, file_state, list_source
+from curate.read.precomputed import FileRows, find_dimension, read_embeddings, sidecar_fingerprint
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 
 _footers: Cache[pq.FileMetaData] = Cache(CORES)
-_checked: Cache[None] = Cache(1 << 12)  # row groups that are not too large: shards need them again
 _MOST_ROWS = 1 << 22  # of a row group, whose samples take some 500 bytes each in memory whatever they are
 _LOOKED = 20  # files whose columns a message goes by
 _STATING = ("original_sha256", "sha256")
-Check = Callable[[range], pq.ParquetFile]  # what row groups are read from; raises TooLarge
+_THREADS = 16
+_MANY, _TOGETHER = 1000, 1000  # row groups of a file with so many are parts of so many rows at least
+_TRIED = 20  # files without embeddings before a source is said to supply none
 
 
 class ParquetSource(Source):
@@ -60,8 +63,8 @@ class ParquetInput(interface.InputFormat):
     section = ParquetSource
 
     def plan(self, source: ParquetSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
-        footers = read_footers(source, source.columns, list_source(source, content), embeddings, content)
-        dimensions = {options.name: embedding_dimension(options, source, footers) for options in embeddings}
+        footers = _read_footers(source, source.columns, list_source(source, content), embeddings, content)
+        dimensions = {options.name: _embedding_dimension(options, source, footers) for options in embeddings}
         parts = tuple(part for footer in footers for part in footer.parts)
         schemas = dict.fromkeys(footer.schema for footer in footers if footer.schema)
         columns = tuple(FileColumns.of(schema, source.columns) for schema in schemas)
@@ -85,7 +88,7 @@ class ParquetInput(interface.InputFormat):
         self, source: ParquetSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None
     ) -> Iterator[Batch]:
         try:
-            table, roles = _read_rows(source, part)
+            table, roles = _read_rows(source, part, is_measured=False)
             if output is not None:
                 _output_columns(table, output)
         except MemoryError:
@@ -143,7 +146,8 @@ class ParquetInput(interface.InputFormat):
 
     def reread_images(self, source: ParquetSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
         """Read images again: of the row groups that hold one of the rows the image column alone."""
-        with _opened(source, part) as (file, _):
+        with _opened(source, part) as (opened, footer):
+            file = pq.ParquetFile(opened, metadata=footer, pre_buffer=False)
             column = find_columns(file.schema_arrow, source.columns).image
             stop = 0
             for group in range(*(part.groups or (0, file.num_row_groups))) if column else ():
@@ -171,32 +175,112 @@ class ParquetInput(interface.InputFormat):
         return f"its files have one: write columns: {{scores: [{scores}]}}"
 
 
+@dataclass(frozen=True)
+class _Footer:
+    """What a Parquet file's footer states."""
+
+    parts: tuple[InputPart, ...]  # one a row group, so that a damaged one costs no other; one of a file without rows
+    schema: pa.Schema | None = None  # the columns; None of a file with a fault, which is one part
+
+
+def _read_footers(
+    source: Source, columns: Columns, files: list[InputFile], embeddings: Sequence[PrecomputedEmbeddings], content: bool
+) -> list[_Footer]:
+    """Read the footers. Raises RecipeError where no file can be used, or none has a column that the recipe names."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        footers = list(pool.map(lambda file: _read_footer(source, columns, file, embeddings, content), files))
+    usable = [footer for footer in footers if footer.schema]
+    if not usable and footers:
+        faulty = [footer.parts[0] for footer in footers[:3]]
+        reasons = "; ".join(f"{part.path}: {part.fault[1]}" for part in faulty if part.fault)
+        raise source.error(f"none of {len(footers)} files can be used: {reasons}")
+    names = {name for footer in usable if footer.schema for name in footer.schema.names}
+    for part, requested in columns:
+        for column in (requested,) if isinstance(requested, str) else requested or ():
+            if column not in names:
+                raise source.error(f"columns.{part}: no column {column!r}; columns: {', '.join(sorted(names))}")
+    return footers
+
+
+def _read_footer(
+    source: Source, columns: Columns, file: InputFile, embeddings: Sequence[PrecomputedEmbeddings], content: bool
+) -> _Footer:
+    of_file = InputPart(file.path, file.size, file.fingerprint, (0, 0), 0)
+
+    def read() -> pq.FileMetaData:
+        with fsspec.open(file.path, "rb", **source.storage) as opened:
+            return read_footer(opened)
+
+    def faulty(reason: str, detail: str) -> _Footer:
+        return _Footer((replace(of_file, fault=(reason, detail)),))
+
+    if file.fault:
+        return faulty(*file.fault)
+    if file.size == 0:
+        return faulty("empty_file", "0 bytes")
+    try:
+        metadata = retry(read, file.path)
+        schema = metadata.schema.to_arrow_schema().remove_metadata()
+        find_columns(schema, columns)
+    except InputFault as fault:
+        return faulty(fault.reason, fault.detail)
+    except (pa.ArrowException, ValueError) as error:
+        return faulty("not_parquet", one_line(error, 300))
+    except OSError as error:
+        return faulty("unreadable", one_line(error, 300))
+    # What is no column is an array of the .npz beside the file
+    in_sidecar = {name for options in embeddings for name in (options.image, options.text)} - set(schema.names)
+    fingerprint = sidecar_fingerprint(file.path, source.storage, content) if in_sidecar else ""
+    parts: list[InputPart] = []
+    least = _TOGETHER if metadata.num_row_groups > _MANY else 0
+    first = size = rows = 0
+    for stop in range(1, metadata.num_row_groups + 1):
+        group = metadata.row_group(stop - 1)
+        size, rows = size + group.total_byte_size, rows + group.num_rows
+        if rows >= least or stop == metadata.num_row_groups:
+            part = replace(of_file, size=size, groups=(first, stop), rows=rows)
+            parts.append(replace(part, sidecar_fingerprint=fingerprint))
+            first, size, rows = stop, 0, 0
+    return _Footer(tuple(parts or [of_file]), schema)
+
+
+def _embedding_dimension(embeddings: PrecomputedEmbeddings, source: Source, footers: Sequence[_Footer]) -> int:
+    """Return the dimension of the embeddings of the first file that has some. Raises RecipeError where none has."""
+    faults: list[str] = []
+    for footer in footers:
+        if footer.schema and any(part.rows for part in footer.parts) and len(faults) < _TRIED:
+            try:
+                return find_dimension(embeddings, footer.parts[0].path, footer.schema, source)
+            except EmbeddingFault as fault:
+                faults.append(f"{footer.parts[0].path}: {fault}")
+    problem = f"source {source.name!r} supplies no such embeddings: {faults[0] if faults else 'no file has rows'}"
+    accepted = "columns of lists of numbers, or arrays of the .npz of each file"
+    raise RecipeError(f"measure.embeddings {embeddings.name!r}: {problem}; accepted: {accepted}")
+
+
 @contextmanager
-def _opened(source: ParquetSource, part: InputPart) -> Iterator[tuple[pq.ParquetFile, Check]]:
-    """Yield the part's file, whose footer was read once for many of its row groups, and what checks row groups."""
-    is_local = os.path.isabs(part.path)
+def _opened(source: ParquetSource, part: InputPart) -> Iterator[tuple[Any, pq.FileMetaData]]:
+    """Yield the part's file, and its footer, which is read once for many of its row groups."""
     state = file_state(part.path, source.storage)  # first: no footer is kept under the state of a file that came later
+    is_local = os.path.isabs(part.path)
     with pa.OSFile(part.path, "r") if is_local else fsspec.open(part.path, "rb", **source.storage) as opened:
-        footer = _footers.get((part.path, state), lambda: read_footer(opened))
-        file = pq.ParquetFile(opened, metadata=footer, pre_buffer=False)
-
-        def check(groups: range) -> pq.ParquetFile:
-            files, key = [file], (part.path, state, groups)  # and a copy in memory, where they are checked now
-            _checked.get(key, lambda: files.append(check_decoded(opened, footer, groups, None, MAX_DECODED)))
-            return files[-1]
-
-        yield file, check
+        yield opened, _footers.get((part.path, state), lambda: read_footer(opened))
 
 
-def _read_rows(source: ParquetSource, part: InputPart) -> tuple[pa.Table, Columns]:
-    """Return the part's rows with all columns, in plain types, and which columns hold what."""
-    with _opened(source, part) as (file, check):
-        roles = find_columns(file.schema_arrow, source.columns)
+def _read_rows(source: ParquetSource, part: InputPart, is_measured: bool = True) -> tuple[pa.Table, Columns]:
+    """Return the part's rows with all columns, in plain types, and which columns hold what.
+
+    Raises TooLarge where a row group that was not measured before has too many rows or bytes.
+    """
+    with _opened(source, part) as (opened, footer):
         groups = range(*_groups(part))
-        if (rows := sum(file.metadata.row_group(group).num_rows for group in groups)) > _MOST_ROWS:
+        if (rows := sum(footer.row_group(group).num_rows for group in groups)) > _MOST_ROWS:
             raise TooLarge(f"it has {rows:,} rows; accepted: row groups of at most {_MOST_ROWS:,}")
-        table = check(groups).read_row_groups(list(groups), use_threads=False)
-    return plain_columns(table), roles
+        file = pq.ParquetFile(opened, metadata=footer, pre_buffer=not os.path.isabs(part.path))
+        if not is_measured:
+            file = check_decoded(opened, footer, groups, None, MAX_DECODED)
+        roles = find_columns(file.schema_arrow, source.columns)
+        return plain_columns(file.read_row_groups(list(groups), use_threads=False)), roles
 
 
 def _groups(part: InputPart) -> tuple[int, int]:
@@ -209,10 +293,7 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _damage(source: ParquetSource, part: InputPart, error: Exception) -> InputFault:
-    """Return what is wrong with a row group: bytes that can be read are damaged, of which Arrow says OSError too.
-
-    Raises OSError where the file cannot be read at all.
-    """
+    """Return what is wrong with a row group. Raises OSError where the file cannot be read: Arrow says so of damage."""
     with fsspec.open(part.path, "rb", **source.storage) as opened:
         is_only = pq.read_metadata(opened).num_row_groups <= 1 and not isinstance(error, TooLarge)
         opened.seek(0)

@@ -1,10 +1,8 @@
 """The kept rows of another run: its shards, read as what they are, with what that run measured and decided of them.
 
-In: the folder of a finished run, of which only what its manifest lists exists. A shard is a tar, whose columns are in
-the Parquet file beside it, by the names of samples; or, of a pool without images, a Parquet file that has all. What the
-run decided (`probability`, `draw`, `repeats`) is seen under the names of `schema.INPUT_DECISIONS`: its `probability` is
-the product of its own and of those of the runs before it. Another format that takes rows of a run (`Source.input_run`),
-such as the URLs to download, reads the Parquet files by `list_kept` and what follows it.
+Only what the run's manifest lists exists. A shard is a tar, whose columns are in the Parquet file beside it, or, of a
+pool without images, a Parquet file. What the run decided is seen under the names of `schema.INPUT_DECISIONS`. Another
+format that takes rows of a run (`Source.input_run`) reads the Parquet files by `list_kept` and what follows it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -82,12 +80,10 @@ class _Run:
 
     @cached_property
     def theirs(self) -> dict[str, str]:
-        """The reverse of `names`."""
         return {name: original for original, name in self.names.items()}
 
     @property
     def columns(self) -> Columns:
-        """Which column holds what, as the run's own sources say."""
         return Columns() if self.facts.pool.images else Columns.model_validate({"uid": "uid", **self.column_names})
 
     def files(self, suffix: str) -> dict[str, str]:
@@ -103,10 +99,7 @@ class _Run:
         return ParquetSource(name=name, format=_PARQUET.key, path=path, storage=storage, columns=self.columns)
 
     def shards(self, suffix: str) -> str:
-        """Return the paths of all shards' files with a suffix, as a list of names, which are looked up together.
-
-        Raises RecipeError where there are none.
-        """
+        """Return the paths of all shards' files with a suffix, as one list. Raises RecipeError where there are none."""
         names = [path.removeprefix("shards/").removesuffix(suffix) for path in self.files(suffix)]
         names.sort(key=lambda name: (len(name), name))  # numbers may have six digits
         if not names:
@@ -238,7 +231,7 @@ def _name_of(path: str) -> str:
 
 
 def _open(source: Source) -> _Run:
-    """Return the run of a source, which is finished. Raises RecipeError, which names the source."""
+    """Raises RecipeError, which names the source, where the run is not finished."""
     store, url = RunStore(str(source.input_run), source.storage), str(source.input_run)
     try:
         if not store.exists(RUN_FILE):
@@ -264,7 +257,6 @@ def _tars(source: RunSource, path: str) -> WebdatasetSource:
 
 
 def _plan_tars(source: RunSource, run: _Run, content: bool) -> PlannedSource:
-    """Return the tars as parts, and the columns of the Parquet files beside them."""
     planned = _TARS.plan(_tars(source, run.shards(".tar")), (), content)
     if alone := [part.path for part in planned.parts if not part.listing_fingerprint]:
         raise source.error(f"{sidecar(alone[0])}: no such file; see `curate verify {source.path}`")

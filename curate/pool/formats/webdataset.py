@@ -1,7 +1,6 @@
 """webdataset tars, read by a header index: one part a tar, one row a sample, members at byte offsets.
 
-A caption is the sample's `.txt`, else a field of its json, which also holds URL and uid. After the samples of a tar
-come, as rows that failed, those that img2dataset lists beside it and did not fetch (see `curate.pool.formats.missing`).
+After the samples of a tar come, as rows that failed, those that img2dataset lists beside it and did not fetch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -185,7 +184,8 @@ def _read_texts(
             fields, fault = read_json(opened.read(offsets[meta], min(sizes[meta], _JSON_BYTES)))
             if fault and status[row] == schema.OK:
                 status[row], errors[row] = "invalid_json", fault
-            texts["url"][row], texts["uid"][row] = _text(fields.get("url")), _text(fields.get("uid"))
+            for name in ("url", "uid"):
+                texts[name][row] = as_type("text", fields.get(name)) or None
             counter.add(fields)
             texts["original_sha256"][row] = stated_sha256(fields.get("original_sha256"), fields.get("sha256"))
             for name, values in declared.items():
@@ -216,10 +216,6 @@ def _first_fields(source: WebdatasetSource, path: str = "") -> Iterator[dict[str
         opened.expect(first)
         for offset, size in first:
             yield read_json(bytes(opened.read(offset, min(size, _JSON_BYTES))))[0]
-
-
-def _text(value: Any) -> str | None:
-    return value.encode(errors="replace").decode() if isinstance(value, str) and value else None
 
 
 def _locations(members: pa.Table) -> Iterator[list[tuple[str, int, int]]]:

@@ -1,8 +1,7 @@
-"""The articles of a source, grouped into parts: of folders and archives by one listing, or of lists of names.
+"""The articles of a source, grouped into parts: of folders and archives by one listing, or of lists of articles.
 
-In: folders (or buckets) and archives, or lists such as PMC's inventory. Out: parts of some megabytes, each the paths of
-consecutive articles as one. Of an article that has several versions only the highest is there. The fingerprint of a
-part is of all files of its articles; by a list of its lines, whose ETag is that of all files of an article.
+Of an article that has several versions only the highest is there. The fingerprint of a part is of all files of its
+articles, or of their lines in a list.
 """
 
 import re

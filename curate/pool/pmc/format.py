@@ -1,9 +1,7 @@
-"""Articles of PubMed Central, whose rows are graphics of figures with their captions.
+"""Articles of PubMed Central, whose rows are graphics of figures with their captions; a part is consecutive articles.
 
-A part is consecutive articles, some megabytes of them. What cannot be used is a row that failed: an article as
-`no_article` or `damaged_article`, a graphic without its file as `no_image`. Figures without a graphic, and graphics
-that are of no figure, are counted. Column `offset` says which article of its part a row is of, and which of its
-graphics.
+What cannot be used is a row that failed: an article as `no_article` or `damaged_article`, a graphic without its file as
+`no_image`. Column `offset` says which article of its part a row is of, and which of its graphics.
 """
 
 from collections import Counter
@@ -112,7 +110,8 @@ class PmcInput(interface.InputFormat):
 
     def reread(self, source: PmcSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
         for columns, name, data in self._reread(source, part, rows):
-            fields = {key: _plain(value) for key, value in columns.items() if value is not None}
+            dates = {key: str(value) for key, value in columns.items() if isinstance(value, date)}
+            fields = {key: value for key, value in columns.items() if value is not None} | dates
             yield InputSample([(name.rpartition(".")[2].lower(), data)], fields)
 
     def reread_images(self, source: PmcSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
@@ -137,7 +136,6 @@ class PmcInput(interface.InputFormat):
     def _reread(
         self, source: PmcSource, part: InputPart, rows: PartRows
     ) -> Iterator[tuple[dict[str, Any], str, bytes]]:
-        """Yield the columns of some rows, the names of their files and these, of their articles alone."""
         paths = unpack_paths(part.path)
         numbers, graphics = np.divmod(rows.samples["offset"].to_numpy(), _GRAPHICS)
         if len(paths) == 1:  # an article alone, as galleries ask for it
@@ -175,7 +173,3 @@ def _key(row: GraphicRow, path: str) -> str:
     """Return a row's key: `PMC10009416-3`; of an article that cannot be used its name."""
     columns = row.columns
     return f"{columns['pmcid'] or name_of(path)}-{columns['position']}" if columns else name_of(path)
-
-
-def _plain(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, date) else value

@@ -1,11 +1,9 @@
 """An article's XML (JATS): its figures with their captions, what the text says of them, and what the article is.
 
-In: the bytes of one article. Out: an `Article`. The XML is a stranger's: no entity is resolved, no DTD and no network
-is used, and size, depth and the number of figures are limited. Elements are known by their names, in any namespace.
-
-A graphic is a figure's where the nearest of what may hold graphics (`_OWNERS`) is that `fig` or `fig-group`:
-`alternatives` of it are one graphic. Others, as of formulas, tables and captions, are counted only. A figure in a group
-has the group's caption, label and permissions where it has none itself.
+The XML is a stranger's: no entity is resolved, no DTD and no network is used, and size, depth and the number of figures
+are limited. A graphic is a figure's where the nearest of what may hold graphics (`_OWNERS`) is that `fig` or
+`fig-group`; `alternatives` of it are one graphic. A figure has the caption, label and permissions of its group where it
+has none itself.
 """
 
 import re
@@ -182,7 +180,6 @@ def _pieces(node: Any, but: frozenset[str]) -> Iterator[str]:
 
 
 def _graphics(article: Any) -> Iterator[list[Any]]:
-    """Yield graphics in their order, those of one `alternatives` together."""
     before = None
     group: list[Any] = []
     for node in article.iter("{*}graphic"):
@@ -270,7 +267,6 @@ def _license(permissions: Any) -> str | None:
 
 
 def _facts(article: Any) -> dict[str, Any]:
-    """Return what the article says of itself: columns of `rows.COLUMNS`, None where it does not."""
     meta, journal = _child(article, "front/article-meta"), _child(article, "front/journal-meta")
     ids: dict[str, str] = {}
     related: list[str] = []

@@ -1,8 +1,6 @@
 """An article with its files: a folder, as PMC's bucket has them, or the tar.gz that PMC had before.
 
-In: the path of an article, which is a folder, an XML file in a folder with others, or an archive. Out: a `Package`: its
-XML, its metadata, and what reads its media by their names. No name that the XML or an archive brings reaches the file
-system: it is looked up among the names that are listed. An archive is unpacked into a file of its own, up to a limit.
+No name that the XML or an archive brings reaches the file system: it is looked up among the names that are listed.
 """
 
 import gzip
@@ -196,7 +194,6 @@ def _open_archive(path: str, storage: dict[str, Any]) -> Package:
 
 
 def _unpack(path: str, storage: dict[str, Any]) -> MmapSource:
-    """Return the tar in a gzip file, as a file without a name that is gone with its last view."""
     size = 0
     with temporary_folder() as folder, fsspec.open(path, "rb", **storage) as packed:
         name = os.path.join(folder, "tar")

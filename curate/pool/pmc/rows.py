@@ -1,7 +1,6 @@
 """Rows of an article: a graphic of a figure, with its caption and what the article is.
 
-In: a `Package`. Out: for each graphic its columns (`COLUMNS`), the name of its file, and why it cannot be used. What
-PMC's metadata say of an article comes before what its XML says.
+What PMC's metadata say of an article comes before what its XML says.
 """
 
 import re
@@ -143,7 +142,6 @@ def _columns(facts: Mapping[str, Any], figure: Figure, position: int, hrefs: tup
 
 
 def _metadata_facts(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what PMC's metadata say, in the types of `COLUMNS`; nothing of what they leave open."""
     facts: dict[str, Any] = {}
     for name, (key, kind) in _OF_METADATA.items():
         value = metadata.get(key)

@@ -1,9 +1,8 @@
 """Lists of URLs: what they name is downloaded into shards as of img2dataset, which are then read as the tars they are.
 
-A part is some consecutive rows of a list, and a shard; what is tried again are parts of such rows alone, of any part. A
-shard's name is of the list and of all that has an influence on its bytes: one that is there is not downloaded again.
-Columns of rows are those of the list, so that uids and scores are what they would be in a pool of text; what did not
-come is a row too, with the reason.
+A part is some consecutive rows of a list, and a shard, whose name is of the list and of all that has an influence on
+its bytes: one that is there is not downloaded again. Uids and scores are what they would be in a pool of text; what did
+not come is a row too, with the reason.
 """
 
 from collections import deque

@@ -60,7 +60,6 @@ def _named_columns(source: UrlsSource) -> Columns:
 
 
 def _check_kind(source: UrlsSource, urls: UrlList) -> None:
-    """Raise RecipeError for a file that is no list, or whose columns have their names in it."""
     if urls.kind is None:
         problem = "not a list of URLs, by its name"
         if ".txt" in urls.path.lower():
@@ -73,7 +72,6 @@ def _check_kind(source: UrlsSource, urls: UrlList) -> None:
 
 
 def _check_header(source: UrlsSource, urls: UrlList, columns: pa.Schema) -> None:
-    """Raise RecipeError where the first line of a list is not the names of its columns."""
     if urls.kind in TABULAR and (row := next(filter(is_url, columns.names), None)):
         raise source.error(
             f"{urls.path}: its first line is a row, not a header ({row[:80]!r}); name its {len(columns)} columns in "
@@ -90,7 +88,6 @@ def _name_cells(row: list[str]) -> list[str]:
 
 
 def _check_urls(source: UrlsSource, urls: UrlList, roles: Columns) -> None:
-    """Raise RecipeError where the first values of the column of URLs are none."""
     head = read_head(urls.path, urls.storage, source.column_names)
     texts = {} if head is None else texts_of(head)
     values = texts.get(roles.url or "", [])

@@ -499,6 +499,6 @@ def test_footer_is_not_kept_for_a_file_that_came_between(tmp_path, monkeypatch: 
     source, part = SimpleNamespace(storage={}), SimpleNamespace(path=path)
     rows = []
     for _ in range(2):
-        with parquet._opened(source, part) as (file, _):
-            rows.append(file.metadata.num_rows)
+        with parquet._opened(source, part) as (_, footer):
+            rows.append(footer.num_rows)
     assert rows == [1, 3]
