@@ -40,7 +40,7 @@ _BATCH_ROWS = 1 << 14
 _LISTS = (".paths", ".paths.gz")
 _MAX_LIST = 1 << 28  # bytes
 DAMAGED = "damaged_record"
-_IMAGE = pa.schema([COLUMNS.field(name) for name in ("url", "alt", "title", "position", "attribute", "largest_url")])
+_OF_ROW = [field for field in COLUMNS if field.name not in OF_PAGE.names]
 
 
 class CrawlSource(Source):
@@ -172,23 +172,28 @@ def _opened(source: CrawlSource, part: InputPart) -> Iterator[Stream]:
 def _make_table(pages: Sequence[Page], with_title: bool) -> tuple[pa.Table, pa.Array, Counter[str]]:
     """Return the rows of pages, the offsets of their pages (int64), and what was counted in them."""
     counts: Counter[str] = Counter()
-    for page in pages:
+    rows: list[tuple[Any, ...]] = []  # number of the page, and what `_OF_ROW` names
+    images = 0
+    for number, page in enumerate(pages):
         counts.update(page.links.counts)
-    rows = _rows_of(pages, with_title)
-    numbers = whole(rows["page"])
-    offsets = pa.array([page.offset for page in pages], pa.int64()).take(numbers)
-    columns: dict[str, Any] = {name: whole(rows[name]) for name in rows.column_names}
-    parts = [offsets.cast(pa.string()), columns["position"].cast(pa.string())]
-    ends = pc.if_else(pc.equal(columns["text_key"], pa.scalar("title")), "-title", "")
-    columns["key"] = pc.binary_join_element_wise(pc.binary_join_element_wise(*parts, "-"), ends, "")
+        images += len(page.links.images)
+        for url, alt, title, position, attribute, largest in page.links.images:
+            of_image = alt, title, position, attribute, largest
+            if alt is not None:
+                rows.append((number, url, alt, f"{page.offset}-{position}", "alt", *of_image))
+            if with_title and title is not None and title != alt:
+                rows.append((number, url, title, f"{page.offset}-{position}-title", "title", *of_image))
+    numbers, *values = zip(*rows, strict=True) if rows else [()] * (1 + len(_OF_ROW))
+    columns = {f.name: pa.array(column, f.type) for f, column in zip(_OF_ROW, values, strict=True)}
     for field in OF_PAGE:
         of_pages: list[Any] = [page.links.page.get(field.name) for page in pages]
         if field.type == pa.string():
             of_pages = [value and value[:MAX_OF_PAGE] for value in of_pages]
-        columns[field.name] = pa.array(of_pages, field.type).take(numbers)
+        columns[field.name] = pa.array(of_pages, field.type).take(pa.array(numbers, pa.int64()))
     counts[ROWS] += len(rows)
     if not with_title:  # an image with a title alone is no row then
-        counts["no_text"] += sum(len(page.links.images) for page in pages) - len(rows)
+        counts["no_text"] += images - len(rows)
+    offsets = pa.array([page.offset for page in pages], pa.int64()).take(pa.array(numbers, pa.int64()))
     return pa.table([columns[name] for name in COLUMNS.names], schema=COLUMNS), offsets, counts
 
 
@@ -199,25 +204,6 @@ def _pieces(page: Page) -> Iterator[Page]:
         counts = Counter() if start else links.counts
         images = links.images[start : start + _BATCH_ROWS]
         yield Page(page.offset, PageLinks(links.page, images, counts), page.record_id)
-
-
-def _rows_of(pages: Sequence[Page], with_title: bool) -> pa.Table:
-    """Return what rows have of their images, with caption and text_key, and the number of their page (int64)."""
-    values = list(zip(*(image for page in pages for image in page.links.images), strict=True)) or [()] * len(_IMAGE)
-    images = pa.table(
-        [pa.array(column, field.type) for column, field in zip(values, _IMAGE, strict=True)], _IMAGE.names
-    )
-    numbers = np.repeat(np.arange(len(pages)), [len(page.links.images) for page in pages])
-    images = images.append_column("page", pa.array(numbers)).append_column("place", pa.array(np.arange(len(images))))
-    is_other: Any = pc.not_equal(images["title"], images["alt"]).fill_null(True)
-    masks: dict[str, Any] = {"alt": images["alt"].is_valid()}
-    masks |= {"title": pc.and_(images["title"].is_valid(), is_other)} if with_title else {}
-    rows = []
-    for name, mask in masks.items():
-        with_text = images.filter(mask)
-        with_text = with_text.append_column("caption", with_text[name])
-        rows.append(with_text.append_column("text_key", pa.repeat(name, len(with_text))))
-    return pa.concat_tables(rows).sort_by([("place", "ascending"), ("text_key", "ascending")])
 
 
 def _make_batch(pages: Sequence[Page | Lost], with_title: bool, scores: pa.Schema) -> Batch:
