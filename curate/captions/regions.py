@@ -232,13 +232,13 @@ def write_regions(
     languages = rows.table["language"].to_pylist()
     english = [digest if code in ("en", None) else None for code, digest in zip(languages, digests, strict=True)]
     # Regions and error of each digest; of earlier runs but for what failed or was not English
-    found: dict[str | None, tuple[Any, str | None]] = {None: (None, NOT_ENGLISH)}
+    results: dict[str | None, tuple[Any, str | None]] = {None: (None, NOT_ENGLISH)}
     for other in reversed(list(tables.locations)):
         if other.exists("regions"):
             earlier = other.read("regions", ["digest", "regions", "error"]).to_pylist()
-            found |= {row["digest"]: (row["regions"], None) for row in earlier if not row["error"]}
+            results |= {row["digest"]: (row["regions"], None) for row in earlier if not row["error"]}
     checkpoints = Checkpoints(tables.store, "regions", tables.unit, key)
-    missing = np.flatnonzero([digest not in found for digest in english])
+    missing = np.flatnonzero([digest not in results for digest in english])
     if len(missing):
         phrases = noun_phrases(rows.column("caption").take(missing))
         phrases = sample_phrases(phrases, rows.column("uid").take(missing), options.queries, settings.seed)
@@ -251,8 +251,8 @@ def write_regions(
         missing_digests = [digests[index] for index in missing]
         detected = checkpoints.complete(missing_digests, DETECTED, steps, on_progress)
         pairs = zip(detected["regions"].to_pylist(), detected["error"].to_pylist(), strict=True)
-        found |= zip(missing_digests, pairs, strict=True)
-    boxes, errors = [found[digest][0] for digest in english], [found[digest][1] for digest in english]
+        results |= zip(missing_digests, pairs, strict=True)
+    boxes, errors = [results[digest][0] for digest in english], [results[digest][1] for digest in english]
     columns: list[Any] = [rows.table["uid"], digests, boxes, [model] * len(boxes), errors]
     written = pa.table(dict(zip(schema.REGIONS.names, columns, strict=True)), schema=schema.REGIONS)
     note = {"content": ids.table_digest(written.select(["uid", "digest", "error"]))}

@@ -89,10 +89,9 @@ def check_captions(context: RunContext) -> None:
         names += ["output.syn_json"] if captions.output.syn_json else []
         if names:
             raise RecipeError(f"captions.{names[0]}: needs images, and the pool has none")
-        output = [] if pool.output is None else pool.output.names
-        if taken := [name for name in output if name.lower() in ("captions", "curated_caption")]:
-            what = f"the pool has a column {taken[0]!r}"
-            raise RecipeError(f"captions: {what}, which captions add to the output; rename it")
+        for name in [] if pool.output is None else pool.output.names:
+            if name.lower() in ("captions", "curated_caption"):
+                raise RecipeError(f"captions: the pool has a column {name!r}, which captions add to it; rename it")
     for task in captions.tasks:
         if isinstance(task.section.per_row, str):
             check_count(f"captions.{task.key}.per_row", task.section.per_row, settings.per_row_columns)

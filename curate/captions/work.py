@@ -45,24 +45,28 @@ def sum_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables) -> Capti
     answers = tables.read("answers", ["kind", "style", "error", "tokens_in", "tokens_out"])
     passed = pc.equal(tables.read("captions", ["gate"])["gate"], pa.scalar(PASSED))  # a row a request, as in answers
     groups = answers.append_column("passed", passed).group_by(["kind", "style"])
-    added = ("passed", "tokens_in", "tokens_out")
-    sums = groups.aggregate([([], "count_all"), ("error", "count"), *((name, "sum") for name in added)])
+    counted: list[Any] = [
+        ([], "count_all"),
+        ("error", "count"),
+        ("passed", "sum"),
+        ("tokens_in", "sum"),
+        ("tokens_out", "sum"),
+    ]
     replaced = count_replaced(settings.captions, settings.seed, tables)
     work: dict[tuple[str, str], Work] = {}
-    for row in sums.to_pylist():
+    for row in groups.aggregate(counted).to_pylist():
         kind, style = row["kind"], row["style"]
         counts = row["count_all"], row["error_count"], row["passed_sum"] or 0, replaced[kind, style]
-        tokens = row["tokens_in_sum"], row["tokens_out_sum"]
         by = kind, settings.captions.engine_of(kind, style)  # a text's style says which engine wrote it
-        work[by] = _sum([work.get(by, Work()), Work(*counts, *tokens)])
+        work[by] = _sum([work.get(by, Work()), Work(*counts, row["tokens_in_sum"], row["tokens_out_sum"])])
     lost = answers["error"].drop_null().to_pylist()
     if settings.captions.regions:
         errors = tables.read("regions", ["error"])["error"].to_pylist()
         failed = list(filter(is_failure, errors))
         work["regions", ""] = Work(requests=len(errors), failed=len(failed))
         lost += failed
-    parts = ((*str(error).partition(": "), count) for error, count in Counter(lost).most_common())
-    return Captioned(unit, work, _sum_errors((reason, count, detail) for reason, _, detail, count in parts))
+    parts = ((*str(error).partition(": ")[::2], count) for error, count in Counter(lost).most_common())
+    return Captioned(unit, work, _sum_errors((reason, count, detail) for reason, detail, count in parts))
 
 
 def _sum_errors(counts: Iterable[tuple[str, int, str]]) -> dict[str, tuple[int, str]]:
@@ -86,9 +90,9 @@ def summarise(
         total = _sum(unit.work.get((kind, engine), Work()) for unit in captioned)
         price, took = captions.engines[engine].price, sent.get((kind, engine), Sent())
         cost = price.cost(took.tokens_in, took.tokens_out, took.seconds) if price != Price() else None
-        numbers = total._asdict() | {"sent": took.requests, "seconds": took.seconds, "cost": cost}
-        numbers["tokens_sent"] = took.tokens_in + took.tokens_out
-        rows.append(CaptionWork(kind=kind, engine=engine, model=engine_ids[engine], **numbers))
+        sending = {"sent": took.requests, "seconds": took.seconds, "tokens_sent": took.tokens_in + took.tokens_out}
+        names = {"kind": kind, "engine": engine, "model": engine_ids[engine]}
+        rows.append(CaptionWork(**names, **total._asdict(), **sending, cost=cost))
     return rows
 
 
@@ -96,18 +100,14 @@ def check_requests(audit: Any, captioned: Sequence[Captioned], max_failed: float
     """Return `audit`. Raises RunError where more requests failed than the recipe's max_failed allows; names reasons."""
     units = sorted(captioned, key=lambda captions: captions.unit.index)
     total = sum(work.requests for unit in units for work in unit.work.values())
-    errors = _sum_errors((reason, *of_unit) for unit in units for reason, of_unit in unit.errors.items())
+    errors = _sum_errors((reason, *count) for unit in units for reason, count in unit.errors.items())
     failed = sum(count for count, _ in errors.values())
     if failed and failed / total > max_failed:
-        more = min(100, 100 * failed // total + 1) / 100
-        lines = [
-            f"{failed:,} of {total:,} caption requests ({failed / total:.1%}) got no answer, "
-            f"and max_failed is {max_failed}",
-            *(f"  {reason} {count:,}, such as {example}" for reason, (count, example) in sorted(errors.items())),
-            "Answers so far are kept: run again to request the others, "
-            f"or with --set max_failed={more} to continue without them",
-        ]
-        raise RunError("\n".join(lines))
+        share, allowed = f"{failed / total:.1%}", min(100, 100 * failed // total + 1) / 100
+        problem = f"{failed:,} of {total:,} caption requests ({share}) got no answer, and max_failed is {max_failed}"
+        reasons = [f"  {reason} {count:,}, such as {example}" for reason, (count, example) in sorted(errors.items())]
+        remedy = f"run again to request the others, or with --set max_failed={allowed} to continue without them"
+        raise RunError("\n".join([problem, *reasons, f"Answers so far are kept: {remedy}"]))
     return audit
 
 

@@ -49,24 +49,25 @@ def find_emitted(context: RunContext) -> EmittedColumns:
         accepted = "numbers, by which `probability` is multiplied, or another name"
         raise RecipeError(f"input: column {INPUT_PROBABILITY!r} is {drawn}; accepted: {accepted}")
     repeats = [_REPEATS] if recipe.repeats else []
-    known = [*visible, *recipe.derive, *_DECIDED[:2], *repeats]
+    available = [*visible, *recipe.derive, *_DECIDED[:2], *repeats]
     inputs = [] if pool.output is None else pool.output.names
     fixed = set(SIDECAR.names) if pool.has_images else {name.lower() for name in ("uid", *_TEXTS, *inputs)}
     if repeats and _REPEATS in fixed:
-        what = f"the inputs have a column {_REPEATS!r} already"
-        raise RecipeError(f"output.repeat: {what}, which the output adds; rename it")
+        raise RecipeError(f"output.repeat: the inputs have a column {_REPEATS!r}, which the output adds; rename it")
     if output.json_columns and not pool.has_images:
-        what = "the pool has no images, so the output has no json"
-        raise RecipeError(f"output.json_columns: {what}; accepted: output.columns")
-    listed = [*scores, *(["language"] if "language" in visible else []), _DECIDED[0]]
-    if output.columns is not None:
-        listed = _check("output.columns", output.columns, known)
+        reason = "the pool has no images, so the output has no json"
+        raise RecipeError(f"output.json_columns: {reason}; accepted: output.columns")
+    if output.columns is None:
+        language = ["language"] if "language" in visible else []
+        listed = [*scores, *language, _DECIDED[0]]
+    else:
+        listed = _check("output.columns", output.columns, available)
         copied = {name.lower() for name in inputs} - {name.lower() for name in (*pool.scores.names, *pool.supplied)}
-        if taken := [name for name in listed if name.lower() in copied]:
-            what = f"the inputs have a column {taken[0]!r}"
-            raise RecipeError(f"output.columns: {what}, which the output has anyway; leave it out")
+        if name := next((name for name in listed if name.lower() in copied), None):
+            reason = f"the inputs have a column {name!r}, which the output has anyway"
+            raise RecipeError(f"output.columns: {reason}; leave it out")
     parquet = [name for name in [*listed, *repeats] if name.lower() not in fixed]
-    in_json = _check("output.json_columns", output.json_columns, [name for name in known if name != "uid"])
+    in_json = _check("output.json_columns", output.json_columns, [name for name in available if name != "uid"])
     return EmittedColumns(tuple(dict.fromkeys(parquet)), tuple(in_json))
 
 
@@ -92,10 +93,10 @@ def read_kept(tables: UnitTables, names: Sequence[str], derived: Collection[str]
     return table.filter(decisions["kept"])
 
 
-def _check(key: str, names: Sequence[str], known: Sequence[str]) -> list[str]:
-    by_lower = {name.lower(): name for name in known}
+def _check(key: str, names: Sequence[str], available: Sequence[str]) -> list[str]:
+    by_lower = {name.lower(): name for name in available}
     for name in names:
         if name.lower() not in by_lower:
-            hint = did_you_mean(name, known)
-            raise UnknownColumn(f"{key}: no column {name!r}; {hint}columns: {', '.join(known)}", name)
+            hint = did_you_mean(name, available)
+            raise UnknownColumn(f"{key}: no column {name!r}; {hint}columns: {', '.join(available)}", name)
     return list(dict.fromkeys(by_lower[name.lower()] for name in names))

@@ -58,13 +58,11 @@ class Layout:
 
     def slices(self, unit: Unit) -> Iterator[tuple[int, Slice]]:
         """Yield the shards that a unit's kept rows lie in, and which rows each has of them."""
-        place = int(np.searchsorted(self.units, unit.index))
-        if place == len(self.units) or self.units[place] != unit.index:
+        index = int(np.searchsorted(self.units, unit.index))
+        if index == len(self.units) or self.units[index] != unit.index:
             return
-        start, stop = (int(rank) for rank in self.starts[place : place + 2])
-        at = start
-        while at < stop:
-            shard = at // self.rows_per_shard
-            end = min(stop, (shard + 1) * self.rows_per_shard)
-            yield shard, Slice(unit, at - start, end - at)
-            at = end
+        start, stop = (int(rank) for rank in self.starts[index : index + 2])
+        size = self.rows_per_shard
+        for shard in range(start // size, -(-stop // size)):
+            first, last = max(start, shard * size), min(stop, (shard + 1) * size)
+            yield shard, Slice(unit, first - start, last - first)

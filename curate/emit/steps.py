@@ -25,7 +25,7 @@ from curate.store.validity import recorded_line
 def hash_names(units: Units, settings: EmitSettings, n_buckets: int = 1) -> Answer:
     """Hash the names that kept rows may get; return a list of uint64[n], those that several may and so none gets."""
     hashes = units.pairs("Emit: hash names", _hash, settings, n_buckets)
-    names = units.group("Emit: repeated names", hashes, lambda _, of: [SideOutput(exact.repeated(of))])
+    names = units.group("Emit: repeated names", hashes, lambda _, buckets: [SideOutput(exact.repeated(buckets))])
     return names.side_output
 
 

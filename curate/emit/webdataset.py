@@ -169,9 +169,9 @@ def _write_samples(samples: list[_Sample], writer: TarWriter) -> None:
         if texts.synthetic is not None:
             files.append(json_bytes({"syn_text": texts.synthetic}))
         suffixes = tuple([suffix for suffix, _ in sample.members])
-        for ending, place in _order_files(suffixes, texts.synthetic is not None):
+        for ending, index in _order_files(suffixes, texts.synthetic is not None):
             names.append(name + ending)
-            contents.append(files[place])
+            contents.append(files[index])
     writer.add_all(names, contents)
 
 
@@ -180,8 +180,8 @@ def _names(keys: list[str | None], uids: list[str], repeated: U64) -> list[str]:
     names = [key if key is not None and safe_key(key) else uid for key, uid in zip(keys, uids, strict=True)]
     if not len(repeated):
         return names
-    taken = np.isin(np.fromiter(map(ids.hash64, names), np.uint64, len(names)), repeated)
-    return [uid if is_taken else name for name, uid, is_taken in zip(names, uids, taken.tolist(), strict=True)]
+    repeats = np.isin(np.fromiter(map(ids.hash64, names), np.uint64, len(names)), repeated).tolist()
+    return [uid if is_repeat else name for name, uid, is_repeat in zip(names, uids, repeats, strict=True)]
 
 
 def _original_facts(fields: Sequence[Mapping[str, Any]], columns: pa.Schema) -> pa.Table:
@@ -211,16 +211,16 @@ def _sidecar(rows: pa.Table, names: list[str], original: pa.Table) -> pa.Table:
 
 @lru_cache(256)
 def _order_files(suffixes: tuple[str, ...], has_synthetic: bool) -> list[tuple[str, int]]:
-    """Return the sorted endings of a sample's files, with their places; an unsafe suffix is its hash."""
-    taken, endings = set(suffixes), []
+    """Return the sorted endings of a sample's files, with their indices; an unsafe suffix is its hash."""
+    used, endings = set(suffixes), []
     for suffix in suffixes:
         ending = suffix if safe_suffix(suffix) else f"unsafe-{ids.hash64(suffix):016x}"
-        while ending != suffix and ending in taken:
+        while ending != suffix and ending in used:
             ending += "x"
-        taken.add(ending)
+        used.add(ending)
         endings.append(ending)
     files = list(zip([*endings, "txt", "json"], range(len(suffixes) + 2), strict=True))
     if has_synthetic:  # which replaces a member of that name
         files = [file for file in files if file[0] != "syn.json"]
         files.append(("syn.json", len(suffixes) + 2))
-    return [(f".{suffix}", place) for suffix, place in sorted(files)]
+    return [(f".{suffix}", index) for suffix, index in sorted(files)]

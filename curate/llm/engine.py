@@ -110,12 +110,12 @@ class Engine(Protocol):
         """Load or connect. Raises RecipeError or RunError without a package, model, device, endpoint or key."""
 
     def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        """Yield an answer for each request, with its place, as they come; one that fails is an answer with an error."""
+        """Yield an answer for each request, with its index, as they come; one that fails is an answer with an error."""
 
     def ask(self, requests: Sequence[Request]) -> list[Answer]:
         """Return all answers, in the order of the requests."""
         answers = dict(self.answers(requests))
-        return [answers[place] for place in range(len(requests))]
+        return [answers[index] for index in range(len(requests))]
 
 
 class EngineOptions(Section):

@@ -93,17 +93,17 @@ class GuidedEngine(Engine):
         """See `Engine`. A request without an image, in a chat, or with too long a prompt gets the reason."""
         with self._loaded.use() as loaded:
             batches: dict[tuple[int, int], list[_Prepared]] = defaultdict(list)
-            for place, request in enumerate(requests):
-                prepared = _prepare(loaded, place, request)
+            for index, request in enumerate(requests):
+                prepared = _prepare(loaded, index, request)
                 if isinstance(prepared, Answer):
-                    yield place, prepared
+                    yield index, prepared
                 else:  # prompts of one length make batches without padding
                     batches[len(prepared.start), prepared.max_tokens].append(prepared)
             for waiting in map(deque, batches.values()):
                 while waiting:
                     batch = [waiting.popleft() for _ in range(min(self._batch, len(waiting)))]
                     for prepared, answer in zip(batch, hf.in_halves(batch, partial(self._answer, loaded)), strict=True):
-                        yield prepared.place, answer if isinstance(answer, Answer) else Answer.of_failure(answer)
+                        yield prepared.index, answer if isinstance(answer, Answer) else Answer.of_failure(answer)
 
     def _answer(self, loaded: "_Loaded", prepared: Sequence["_Prepared"]) -> list[Answer]:
         try:
@@ -124,16 +124,16 @@ def guide(gamma: float, input_ids: Any, scores: Any) -> Any:
     return (u + gamma * (c - u)).where(~c.isneginf(), c).repeat(2, 1)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Family:
     """How a model of a family is used."""
 
     limit: int  # positions that the decoder has for text
     first: int  # the token that a caption begins with
     settings: Any  # the model's own generation settings
-    # generate(pixels, start, guided, **how): token ids (rows, length), `start` included, of float pixels (images,
+    # generate(pixels, start, guided, **options): token ids (rows, length), `start` included, of float pixels (images,
     # channels, height, width) and int64 `start` (rows, length); if `guided`, of twice as many rows as images: the
-    # images, then zeros. `how` are further arguments of transformers' `generate`
+    # images, then zeros. `options` are further arguments of transformers' `generate`
     generate: Callable[..., Any]
 
 
@@ -147,10 +147,11 @@ class _Loaded(NamedTuple):
     dtype: Any
 
 
-class _Prepared(NamedTuple):
-    """A request that can be run: its place, the token ids that the decoder begins with, and how many may follow."""
+@dataclass(frozen=True)
+class _Prepared:
+    """A request that can be run: its index, the token ids that the decoder begins with, and how many may follow."""
 
-    place: int
+    index: int
     picture: Any
     start: list[int]
     max_tokens: int
@@ -168,9 +169,9 @@ def _encoder_decoder(model: Any) -> _Family:
     settings = model.generation_config
     first = settings.bos_token_id if settings.decoder_start_token_id is None else settings.decoder_start_token_id
 
-    def generate(pixels: Any, start: Any, guided: bool, **how: Any) -> Any:
+    def generate(pixels: Any, start: Any, guided: bool, **options: Any) -> Any:
         states = _with_zeros(project(model.encoder(pixel_values=pixels).last_hidden_state), guided)
-        return model.generate(encoder_outputs=BaseModelOutput(states), decoder_input_ids=start, **how)
+        return model.generate(encoder_outputs=BaseModelOutput(states), decoder_input_ids=start, **options)
 
     return _Family(limit, first, settings, generate)
 
@@ -180,22 +181,22 @@ def _blip(model: Any) -> _Family:
     settings = copy.deepcopy(model.text_decoder.generation_config)
     settings.eos_token_id, settings.pad_token_id = text.sep_token_id, text.pad_token_id
 
-    def generate(pixels: Any, start: Any, guided: bool, **how: Any) -> Any:
+    def generate(pixels: Any, start: Any, guided: bool, **options: Any) -> Any:
         states = _with_zeros(model.vision_model(pixel_values=pixels).last_hidden_state, guided)
         masks = {"attention_mask": start.new_ones(start.shape)}
         masks["encoder_attention_mask"] = start.new_ones(states.shape[:2])
-        return model.text_decoder.generate(input_ids=start, encoder_hidden_states=states, **masks, **how)
+        return model.text_decoder.generate(input_ids=start, encoder_hidden_states=states, **masks, **options)
 
     return _Family(text.max_position_embeddings, text.bos_token_id, settings, generate)
 
 
 def _git(model: Any) -> _Family:
-    def generate(pixels: Any, start: Any, guided: bool, **how: Any) -> Any:
+    def generate(pixels: Any, start: Any, guided: bool, **options: Any) -> Any:
         # Its prefix is made inside, from pixels: so the zeros are added where it is made.
         projection = model.git.visual_projection
         hook = projection.register_forward_hook(lambda _, __, states: _with_zeros(states, guided))
         try:
-            return model.generate(start, attention_mask=start.new_ones(start.shape), pixel_values=pixels, **how)
+            return model.generate(start, attention_mask=start.new_ones(start.shape), pixel_values=pixels, **options)
         finally:
             hook.remove()
 
@@ -222,8 +223,8 @@ def _load(options: Guided, where: str, device: str) -> _Loaded:
 
     config = hf.load(where, lambda: transformers.AutoConfig.from_pretrained(options.model))
     if config.model_type not in _FAMILIES:
-        what = f"its model type is {config.model_type!r}, which cannot be guided here"
-        raise RecipeError(f"{where}: {what}; accepted: {', '.join(_FAMILIES)}")
+        problem = f"its model type is {config.model_type!r}, which cannot be guided here"
+        raise RecipeError(f"{where}: {problem}; accepted: {', '.join(_FAMILIES)}")
     name, family = _FAMILIES[config.model_type]
     dtype = hf.to_dtype(options.precision)
     model = hf.load(where, lambda: getattr(transformers, name).from_pretrained(options.model, dtype=dtype))
@@ -235,7 +236,7 @@ def _load(options: Guided, where: str, device: str) -> _Loaded:
     return loaded
 
 
-def _prepare(loaded: _Loaded, place: int, request: Request) -> _Prepared | Answer:
+def _prepare(loaded: _Loaded, index: int, request: Request) -> _Prepared | Answer:
     if request.messages:
         return Answer(None, "refused: a captioner completes a prompt and takes no chat messages")
     if request.image is None:
@@ -249,7 +250,7 @@ def _prepare(loaded: _Loaded, place: int, request: Request) -> _Prepared | Answe
     room = loaded.family.limit - len(start)
     if room < 1:
         return Answer(None, f"too_long: the prompt takes {len(start)} of the model's {loaded.family.limit} positions")
-    return _Prepared(place, picture, start, min(request.sampling.max_tokens, room))
+    return _Prepared(index, picture, start, min(request.sampling.max_tokens, room))
 
 
 def _answer(loaded: _Loaded, prepared: Sequence[_Prepared], gamma: float) -> list[Answer]:

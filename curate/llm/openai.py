@@ -80,8 +80,9 @@ class OpenAI(EngineOptions):
             # Not shown: it may be a key.
             raise fault("key", "is not the name of an environment variable; accepted: a name such as OPENAI_API_KEY")
         if secret := next((name for name in self.extra if _SECRET.search(name)), None):
-            found = f"{secret} looks like a secret, and would be saved in the run folder"
-            raise fault("extra", f"{found}; give a key by `key`")
+            raise fault(
+                "extra", f"{secret} looks like a secret, and would be saved in the run folder; give a key by `key`"
+            )
         if fixed := sorted(set(self.extra) & set(FIXED)):
             raise fault("extra", f"{', '.join(fixed)} cannot be set; accepted: any field but {', '.join(FIXED)}")
         try:
@@ -107,8 +108,8 @@ def _check_address(base_url: str) -> None:
         raise fault("base_url", f"is not an address; accepted: {example}") from None
     if "@" in url.netloc or url.query or url.fragment:
         # Not shown, here and above: it may hold a key.
-        found = f"holds a user, a password, a query or a fragment; accepted: {example}, without these"
-        raise fault("base_url", f"{found}; give a key by `key`, the name of an environment variable")
+        accepted = f"{example}, without these; give a key by `key`, the name of an environment variable"
+        raise fault("base_url", f"holds a user, a password, a query or a fragment; accepted: {accepted}")
     if url.scheme not in ("http", "https") or not url.hostname or any(c.isspace() for c in base_url):
         raise fault("base_url", f"{base_url!r} is not an address; accepted: {example}")
 
@@ -234,9 +235,9 @@ class OpenAIEngine(Engine):
             raise RunError(f"{where}: the endpoint fails or is too busy; {detail}")
         raise self._no_such_endpoint(f"{path}: {detail}")
 
-    def _no_such_endpoint(self, found: str) -> RecipeError:
+    def _no_such_endpoint(self, problem: str) -> RecipeError:
         accepted = "the address of an OpenAI-compatible endpoint, which usually ends in /v1"
-        return RecipeError(f"{self._base_url}{found}. Accepted: {accepted}")
+        return RecipeError(f"{self._base_url}{problem}. Accepted: {accepted}")
 
 
 def choose_pause(state: Any) -> float:

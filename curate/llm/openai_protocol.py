@@ -129,8 +129,8 @@ def read_answer(body: bytes) -> Answer:
         usage = reply.get("usage") or {}
         tokens = _to_count(usage.get("prompt_tokens")), _to_count(usage.get("completion_tokens"))
     except (AttributeError, LookupError, TypeError):
-        said = read_error(body)
-        return Answer(None, f"malformed: it holds no choice with a text{f'; it says: {said}' if said else ''}")
+        message = read_error(body)
+        return Answer(None, f"malformed: it holds no choice with a text{f'; it says: {message}' if message else ''}")
     finish = choice.get("finish_reason")
     finish = finish if isinstance(finish, str) and _FINISH.fullmatch(finish) else None
     if text.strip():

@@ -50,12 +50,11 @@ class RecordedEngine(Engine):
     """An engine of answers that are there; see the module. They are read once, at `check` or the first question."""
 
     def __init__(self, options: Recorded):
-        self._model = options.model
-        self._path, self._read = options.path, Cache[dict[str, Answer]]()
+        self._options, self._read = options, Cache[dict[str, Answer]]()
 
     @property
     def model(self) -> str:
-        return self._model
+        return self._options.model
 
     def check(self) -> None:
         """See `Engine`. Raises RecipeError where a file is missing, is not Parquet or has another layout."""
@@ -64,12 +63,12 @@ class RecordedEngine(Engine):
     def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         """Yield the recorded answer of each request, in order. Raises RecipeError as `check` does."""
         answers = self._answers()
-        for place, digest in enumerate(request.digest(self.model) for request in requests):
+        for index, digest in enumerate(request.digest(self.model) for request in requests):
             unknown = f"no answer to {digest} of {self.model} among the {len(answers)} recorded"
-            yield place, answers.get(digest) or Answer(None, f"unknown: {unknown}")
+            yield index, answers.get(digest) or Answer(None, f"unknown: {unknown}")
 
     def _answers(self) -> dict[str, Answer]:
-        return self._read.get(self._path, partial(_read_answers, self._path))
+        return self._read.get("", partial(_read_answers, self._options.path))
 
 
 def _read_answers(path: str) -> dict[str, Answer]:
@@ -78,8 +77,8 @@ def _read_answers(path: str) -> dict[str, Answer]:
         for row in _read_table(file.path).to_pylist():
             if row["answer"] is None and row["error"] is None:
                 row["error"] = "malformed: the recorded row holds neither an answer nor an error"
-            known = answers.get(row["digest"])
-            if known is None or (known.error is not None and row["error"] is None):
+            earlier = answers.get(row["digest"])
+            if earlier is None or (earlier.error is not None and row["error"] is None):
                 answers[row["digest"]] = Answer.of_row(row)
     return answers
 
@@ -100,10 +99,9 @@ def _read_table(name: str) -> pa.Table:
         with fsspec.open(name, "rb") as file:
             footer = read_footer(file)
             columns = [f"{field.name} {field.type}" for field in footer.schema.to_arrow_schema()]
-            wanted = (f"{field.name} {field.type}" for field in LAYOUT)
-            if wrong := [column for column in wanted if column not in columns]:
-                what = f"is not a table of answers: it has {', '.join(columns) or 'no column'}"
-                raise RecipeError(f"{name}: {what}; accepted: a file with {', '.join(wrong)}")
+            if wrong := [column for field in LAYOUT if (column := f"{field.name} {field.type}") not in columns]:
+                problem = f"is not a table of answers: it has {', '.join(columns) or 'no column'}"
+                raise RecipeError(f"{name}: {problem}; accepted: a file with {', '.join(wrong)}")
             checked = check_decoded(file, footer, range(footer.num_row_groups), LAYOUT.names, MAX_DECODED)
             return checked.read(LAYOUT.names, use_threads=False)
     except (OSError, pa.ArrowException) as error:

@@ -68,8 +68,8 @@ class VllmEngine(Engine):
         """See `Engine`; all come together."""
         with self._llm.use() as llm:
             answers = in_halves(requests, partial(_generate, llm))
-        for place, answer in enumerate(answers):
-            yield place, answer if isinstance(answer, Answer) else Answer.of_failure(answer)
+        for index, answer in enumerate(answers):
+            yield index, answer if isinstance(answer, Answer) else Answer.of_failure(answer)
 
 
 def _load(options: Vllm) -> Any:
@@ -101,15 +101,16 @@ def _generate(llm: Any, requests: Sequence[Request]) -> list[Answer]:
 
     answers: dict[int, Answer] = {}
     for write, is_chat, form in ((llm.generate, False, _prompt), (llm.chat, True, _conversation)):
-        some = {place: request for place, request in enumerate(requests) if bool(request.messages) == is_chat}
-        if not some:
+        indices = [index for index, request in enumerate(requests) if bool(request.messages) == is_chat]
+        if not indices:
             continue
-        outputs = write(list(map(form, some.values())), list(map(sampling, some.values())), use_tqdm=False)
-        for place, output in zip(some, outputs, strict=True):
+        batch = [requests[index] for index in indices]
+        outputs = write(list(map(form, batch)), list(map(sampling, batch)), use_tqdm=False)
+        for index, output in zip(indices, outputs, strict=True):
             completion, tokens_in = output.outputs[0], len(output.prompt_token_ids or ())
             tokens_out, finish = len(completion.token_ids), completion.finish_reason
-            answers[place] = Answer.of_tokens(completion.text, tokens_in, tokens_out, finish)
-    return [answers[place] for place in range(len(requests))]
+            answers[index] = Answer.of_tokens(completion.text, tokens_in, tokens_out, finish)
+    return [answers[index] for index in range(len(requests))]
 
 
 @contextmanager

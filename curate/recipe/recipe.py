@@ -306,7 +306,7 @@ def _input_keys(data: dict[str, Any], keys: list[str]) -> list[str]:
             break
         if isinstance(section.get(name), dict):
             section[name] = [section[name]]
-        items = section.get(name) if isinstance(section.get(name), list) else []
+        items: Any = section.get(name) if isinstance(section.get(name), list) else []
         if len(items) == 1 and not keys[depth + 1].removeprefix("-").isdigit():
             keys = [*keys[: depth + 1], "0", *keys[depth + 1 :]]
         section = next((item for number, item in enumerate(items) if keys[depth + 1] == str(number)), None)

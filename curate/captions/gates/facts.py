@@ -57,12 +57,12 @@ class Names(Gate):
         bad = np.zeros(len(candidates.texts), np.bool_)
         for row, text, original, source in read_rows(_name_suspects(candidates), candidates):
             expected, written, held = read_names(original), read_names(text), hold_names(text)
-            shown = [hold_names(known) for known in (original, source) if known]
+            shown = [hold_names(side) for side in (original, source) if side]
             bad[row] = (
                 sum(not held.word(name) for name in expected.words) > (1 - option) * len(expected.words) + 1e-9
                 or not all(map(held.code, expected.codes))
-                or not all(any(known.word(name) for known in shown) for name in written.words)
-                or not all(any(known.code(code) for known in shown) for code in written.codes)
+                or not all(any(side.word(name) for side in shown) for name in written.words)
+                or not all(any(side.code(code) for side in shown) for code in written.codes)
             )
         return bad
 

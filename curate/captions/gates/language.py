@@ -50,8 +50,8 @@ def differs(texts: pa.Array, originals: pa.Array | None, target: str | None = No
     rows = np.flatnonzero(2 * shared < np.bincount(written.rows, minlength=len(texts)))
     languages, sure = _languages(texts.take(rows), score)
     rows, languages = rows[sure], languages[sure]
-    of_captions, known = _languages(originals.take(rows), score)
-    bad[rows] = known & (languages != of_captions)
+    expected_languages, sure = _languages(originals.take(rows), score)
+    bad[rows] = sure & (languages != expected_languages)
     return bad
 
 

@@ -76,8 +76,8 @@ def _repeats(texts: list[str]) -> Mask:
     codes = np.frombuffer("\n".join([*texts, ""]).encode("utf-32-le", "surrogatepass"), np.uint32)
     if len(codes) >= _CHARACTERS:
         runs = (np.lib.stride_tricks.sliding_window_view(codes, _CHARACTERS) == codes[: 1 - _CHARACTERS, None]).all(1)
-        places = [at for at in np.flatnonzero(runs) if not chr(codes[at]).isspace() and not chr(codes[at]).isdecimal()]
-        repeats[np.searchsorted(ends, places, "right")] = True
+        starts = [at for at in np.flatnonzero(runs) if not chr(codes[at]).isspace() and not chr(codes[at]).isdecimal()]
+        repeats[np.searchsorted(ends, starts, "right")] = True
     return repeats
 
 

@@ -30,8 +30,8 @@ def split_words(column: pa.Array) -> Words:
     """Return the words of a column; a null has none."""
     lists = pc.split_pattern_regex(filled(column), r"[^\p{L}]+")
     words, rows = lists.flatten(), lists.value_parent_indices().to_numpy()
-    some = pc.not_equal(words, pa.scalar(""))  # before the first run and behind the last one
-    words, rows = words.filter(some), rows[to_mask(some)]
+    has_letters = pc.not_equal(words, pa.scalar(""))  # not so before the first run and behind the last one
+    words, rows = words.filter(has_letters), rows[to_mask(has_letters)]
     lowered = pc.utf8_lower(words)
     return Words(lowered, to_mask(pc.not_equal(lowered, words)), np.asarray(rows, np.int64))
 

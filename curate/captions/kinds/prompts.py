@@ -32,7 +32,7 @@ class Form:
     data: tuple[str, ...] = ()  # fields whose values are untrusted: `as_data` is put in for them
     optional: tuple[str, ...] = ()  # fields as in `fields`, which a template may leave out
     is_chat: bool = True  # whether it is cut into turns
-    more: str = ""  # which others there are, and when, for messages
+    others: str = ""  # which other fields there are, and when, for messages
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -66,43 +66,41 @@ class Template:
 
     def prompt(self, **values: str) -> str:
         """Return the prompt that a model completes, with values for its fields; those of `Form.data` become data."""
-        return _fill(self.text, self._checked(values))
+        return self._fill(self.text, values)
 
     def messages(self, **values: str) -> tuple[Message, ...]:
         """Return the turns of the chat, of a template that is one; as `prompt`."""
-        values = self._checked(values)
-        return tuple(Message(role, _fill(text, values)) for role, text in _turns(self.text))
+        return tuple(Message(role, self._fill(text, values)) for role, text in _turns(self.text))
 
-    def _checked(self, values: dict[str, str]) -> dict[str, str]:
-        form = self.form
-        if not {*form.required, *self.fields} <= set(values) <= set(form.all_fields):
-            raise ValueError(f"{form.name} has fields {form.all_fields}, not {tuple(values)}")
-        return {field: as_data(value) if field in form.data else value for field, value in values.items()}
+    def _fill(self, text: str, values: dict[str, str]) -> str:
+        """Return the text with its fields' values, in one pass: a value may look like a field."""
+        data = {field: as_data(value) if field in self.form.data else value for field, value in values.items()}
+        return _FIELD.sub(lambda field: data[field[1]], text)
 
 
-def read_lines(path: str, what: str, articles: tuple[str, str] = ("", "")) -> list[str]:
-    """Return the lines of a user's file, which a recipe names as `what`. Raises RecipeError where it cannot be read."""
+def read_lines(path: str, purpose: str) -> list[str]:
+    """Return the lines of a user's file, which a recipe names for a purpose. Raises RecipeError if it is unreadable."""
     try:
         text = read_whole(path, _MAX_BYTES).decode()
     except FileNotFoundError:
-        raise RecipeError(f"{path}: no such file; the recipe names it as {articles[0]}{what}") from None
+        raise RecipeError(f"{path}: no such file; the recipe names it as {purpose}") from None
     except (OSError, ValueError, ImportError) as error:
-        raise RecipeError(f"{path}: cannot be read as {articles[1]}{what}: {error}") from None
+        raise RecipeError(f"{path}: cannot be read as {purpose}: {error}") from None
     return text.removeprefix("\ufeff").splitlines()
 
 
-def load_template(form: Form, path: str | None = None, more: Callable[..., Iterable[str]] = lambda _: ()) -> Template:
+def load_template(form: Form, path: str | None = None, check: Callable[..., Iterable[str]] = lambda _: ()) -> Template:
     """Return the package's template, or the user's in its place, at a local path or any fsspec URL.
 
     Raises RecipeError, which names file and field, where it cannot be read; and with all faults, each a line, where it
     has an unknown field, lacks one, does not end with a turn of the user, shows a stranger's text without delimiters,
-    or the section has `more` against it.
+    or `check` yields some.
     """
     if path is None:
         return _packaged(form)
-    text = "\n".join(read_lines(path, f"template of {form.name}", ("the ", "a ")))
+    text = "\n".join(read_lines(path, f"the template of {form.name}"))
     template = Template(form, f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:12]}", text.strip())
-    if faults := [*_faults(template), *more(template)]:
+    if faults := [*_faults(template), *check(template)]:
         raise RecipeError("\n".join(f"{path}: {fault}" for fault in faults))
     return template
 
@@ -116,7 +114,7 @@ def _packaged(form: Form) -> Template:
 def _faults(template: Template) -> Iterator[str]:
     """Yield how the template is not as its form says."""
     form, text = template.form, template.text
-    accepted = f"fields of {form.name}: {', '.join(form.all_fields)}{form.more}"
+    accepted = f"fields of {form.name}: {', '.join(form.all_fields)}{form.others}"
     fields = dict.fromkeys(_FIELD.findall(text))
     for field in fields:
         if field not in form.all_fields:
@@ -143,8 +141,3 @@ def _faults(template: Template) -> Iterator[str]:
 def _turns(text: str) -> list[tuple[str, str]]:
     parts = _TURN.split(text)[1:]
     return [(role, turn.strip()) for role, turn in zip(parts[::2], parts[1::2], strict=True)]
-
-
-def _fill(text: str, values: dict[str, str]) -> str:
-    """Return the text with its fields' values, in one pass: a value may look like a field."""
-    return _FIELD.sub(lambda field: values[field[1]], text)

@@ -37,7 +37,7 @@ STYLES = {
     "plain": Length("", 77),  # of captioners that are given an image and nothing else
     "long": Length("in detail, in one paragraph of three to six sentences", 256),
 }
-FORM = Form("recaption", "v1", optional=("length",), more=", and caption with alt_text: true")
+FORM = Form("recaption", "v1", optional=("length",), others=", and caption with alt_text: true")
 ALT_TEXT_FORM = Form("recaption_alt_text", "v1", data=("caption",), optional=("length",))
 
 
@@ -82,8 +82,8 @@ class Recaption(CaptionKind):
         for uid, caption, picture, count in zip(*columns, strict=True):
             for style in self.styles if picture is not None else ():
                 shown = {"caption": caption} if self.alt_text and caption and one_line(caption) else {}
-                of = without_caption if self.alt_text and not shown else template
-                messages = () if style == "plain" else of.messages(length=STYLES[style].words, **shown)
+                form = without_caption if self.alt_text and not shown else template
+                messages = () if style == "plain" else form.messages(length=STYLES[style].words, **shown)
                 prompt, group = "" if style == "plain" else None, f"{self.kind}/{style}"
                 yield count, Request(uid, self.kind, style, 0, prompt, messages, group=group, picture=picture)
 

@@ -38,7 +38,7 @@ from curate.recipe.section import Name, UserFile, fault
 STYLES = ("chat_a", "chat_b", "human", "coco")
 TRIPLES = 32
 _SHOWN = 3  # pairs in a prompt
-_EXAMPLES = ("examples", *(f"{side}_{place}" for place in range(1, _SHOWN + 1) for side in ("source", "target")))
+_EXAMPLES = ("examples", *(f"{side}_{number}" for number in range(1, _SHOWN + 1) for side in ("source", "target")))
 FORMS = {
     "completion": Form("rewrite_completion", "v1", data=("caption",), optional=_EXAMPLES, is_chat=False),
     "chat": Form("rewrite_chat", "v1", data=("caption",), optional=_EXAMPLES),
@@ -101,9 +101,9 @@ class Rewrite(CaptionKind):
     def _faults_of_examples(self, template: Template) -> Iterator[str]:
         if template.fields.isdisjoint(_EXAMPLES):
             if self.examples or len(self.styles) > 1:
-                what = "examples" if self.examples else f"{len(self.styles)} styles"
+                shown = "examples" if self.examples else f"{len(self.styles)} styles"
                 accepted = f"fields {', '.join(_EXAMPLES)}, or one style without examples"
-                yield f"has no fields for examples, but the section has {what}; accepted: {accepted}"
+                yield f"has no fields for examples, but the section has {shown}; accepted: {accepted}"
         elif unknown := self._without_examples():
             accepted = f"{', '.join(STYLES)}, and keys of examples"
             yield f"has fields for examples, but style {unknown[0]!r} has no examples; accepted: {accepted}"
@@ -193,8 +193,8 @@ def _examples(style: str, pairs: tuple[Pair, ...]) -> tuple[dict[str, str], ...]
     for triple in draw_triples(style, pairs) if pairs else ():
         shown = [pairs[i] for i in triple]
         fields = {"examples": "\n".join(f"{pair.source} => {pair.target}" for pair in shown)}
-        for place, pair in enumerate(shown, 1):
-            fields |= {f"source_{place}": pair.source, f"target_{place}": pair.target}
+        for number, pair in enumerate(shown, 1):
+            fields |= {f"source_{number}": pair.source, f"target_{number}": pair.target}
         examples.append(fields)
     return tuple(examples) or ({},)
 

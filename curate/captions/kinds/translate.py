@@ -6,7 +6,6 @@ Trade-offs: only languages that `curate.signals.language` can tell are accepted,
 are cut, see `curate.captions.kinds.text`. An answer has at most 160 tokens, as other scripts take more.
 """
 
-import difflib
 import re
 import tomllib
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Annotated, Any, ClassVar
 import pyarrow as pa
 from pydantic import AfterValidator, Field
 
+from curate.base.wording import did_you_mean
 from curate.captions.gates.gate import Relation
 from curate.captions.kinds.kind import CaptionKind
 from curate.captions.kinds.prompts import Form
@@ -28,23 +28,15 @@ LANGUAGES: dict[str, str] = tomllib.loads(files("curate.captions.kinds").joinpat
 
 
 def _check_languages(codes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the codes. Raises ValueError for one that is not among `LANGUAGES`, with the nearest ones."""
+    """Return the codes. Raises ValueError for one that is not among `LANGUAGES`, with the nearest one."""
     for code in codes:
         if code not in LANGUAGES:
-            near = " or ".join(f"{match} ({LANGUAGES[match]})" for match in _near(code))
+            first, named = re.split("[-_]", code.lower())[0], [f"{key} ({name})" for key, name in LANGUAGES.items()]
+            near = did_you_mean(first, named, lambda text: text.partition("(")[2].rstrip(")").lower() or text)
+            near = near or did_you_mean(first, named, lambda text: text[:2])
             accepted = f"ISO 639-1 codes of languages that can be identified: {', '.join(LANGUAGES)}"
-            raise ValueError(f"unknown language {code!r}{near and f'; did you mean {near}?'}; accepted: {accepted}")
+            raise ValueError(f"unknown language {code!r}; {near}accepted: {accepted}")
     return codes
-
-
-def _near(code: str) -> list[str]:
-    """Return at most 3 codes that may be meant: by a tag's first part, by a language's name, by likeness."""
-    first = re.split(r"[-_]", code.strip().lower())[0]
-    codes = {name.lower(): code for code, name in LANGUAGES.items()}
-    if first in LANGUAGES or first in codes:
-        return [codes.get(first, first)]
-    names = difflib.get_close_matches(first, codes, 3, 0.7)
-    return [codes[name] for name in names] or difflib.get_close_matches(first, LANGUAGES, 3, 0.4)
 
 
 class Translate(CaptionKind):

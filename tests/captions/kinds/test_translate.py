@@ -73,11 +73,11 @@ def test_all_languages_are_ones_that_the_language_model_names() -> None:
 @pytest.mark.parametrize(
     ("code", "near"),
     [
-        ("german", r"did you mean de \(German\)\?"),
-        ("Chinse", r"did you mean zh \(Chinese\)"),
-        ("pt-BR", r"did you mean pt \(Portuguese\)\?"),
-        ("zh_Hant", r"did you mean zh \(Chinese\)\?"),
-        ("EN", r"did you mean en \(English\)\?"),
+        ("german", r"did you mean 'de \(German\)'"),
+        ("Chinse", r"did you mean 'zh \(Chinese\)'"),
+        ("pt-BR", r"did you mean 'pt \(Portuguese\)'"),
+        ("zh_Hant", r"did you mean 'zh \(Chinese\)'"),
+        ("EN", r"did you mean 'en \(English\)'"),
         ("deu", r"did you mean .*de \(German\)"),
         ("klingon!", "; accepted: ISO 639-1 codes"),
         ("zu", "accepted: ISO 639-1 codes of languages that can be identified: af, am, "),
