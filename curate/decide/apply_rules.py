@@ -19,16 +19,8 @@ from curate.decide.decontamination import find_contaminated
 from curate.decide.rules.rules import first_failed
 from curate.decide.rules.top import Counts, TopSearch, TopValues, add_counts
 from curate.decide.settings import DecideSettings
-from curate.decide.statistics.derived import (
-    At,
-    Fitted,
-    Scale,
-    StatisticCall,
-    argument_values,
-    count_up_to,
-    ranks_of,
-    split_keys,
-)
+from curate.decide.statistics import derived
+from curate.decide.statistics.derived import At, Fitted, Scale, StatisticCall
 from curate.decide.unit_state import ALIVE, Contaminated, UnitState
 from curate.match.unit import read_matches
 from curate.pool.plan import Unit
@@ -129,7 +121,6 @@ def _apply_top(units: Units, settings: DecideSettings, index: int, answers: Answ
 
 
 def _cut(tables: OpenTables, state: UnitState, search: TopSearch, settings: DecideSettings, index: int) -> UnitState:
-    """Drop what is below the threshold of the segment's top rule, then apply the next segment."""
     segment = settings.segments[index]
     passing = search.passing(top_values(tables, state, settings, index))
     return apply_segment(tables, state.drop(~passing, segment.first + len(segment.rules)), settings, index + 1)
@@ -144,14 +135,13 @@ def top_values(tables: OpenTables, state: UnitState, settings: DecideSettings, i
     """Return the values of the column of a segment's top rule, of all rows."""
     top = settings.segments[index].top
     assert top is not None
-    of, *by = top.columns
+    column, *by = top.columns
     table = settings.read(tables, state, top.columns)
-    keys, valid = order_keys(whole(table[of]), key_bits(settings.columns.field(of).type))
+    keys, valid = order_keys(whole(table[column]), key_bits(settings.columns.field(column).type))
     return TopValues.of(keys, valid, table[by[0]] if by else None)
 
 
 def _derive(units: Units, settings: DecideSettings, index: int, answers: Answers) -> Answers:
-    """Compute the statistics that follow a segment, and apply the next one."""
     name, statistics = f"Derive {index}", _Statistics(settings, index)
     add = Fold[Mapping[At, Fitted]](lambda left, right: {at: fitted + right[at] for at, fitted in left.items()})
     summaries = units.ask(f"{name}: summarise", statistics.fit, combine=add)
@@ -166,13 +156,10 @@ def _derive(units: Units, settings: DecideSettings, index: int, answers: Answers
 
 @dataclass(frozen=True)
 class _Statistics:
-    """The statistics of derived columns after a segment."""
-
     settings: DecideSettings
     index: int  # of the segment
 
     def calls(self, of_ranks: bool = False) -> dict[At, StatisticCall]:
-        """Return all of them, or those of ranks."""
         columns = [self.settings.derived[name] for name in self.settings.segments[self.index].derive]
         calls = {(column.name, i): call for column in columns for i, call in enumerate(column.statistics)}
         return {at: call for at, call in calls.items() if call.statistic.of_ranks or not of_ranks}
@@ -182,28 +169,25 @@ class _Statistics:
         if calls := self.calls(of_ranks):
             read = dict.fromkeys(column for name, _ in calls for column in self.settings.derived[name].columns)
             table = self.settings.read(tables, state, list(read))
-            yield from ((at, argument_values(call, table)) for at, call in calls.items())
+            yield from ((at, derived.argument_values(call, table)) for at, call in calls.items())
 
     def fit(self, tables: OpenTables, state: UnitState) -> Iterator[dict[At, Fitted]]:
-        """Yield what each one needs of a unit."""
         calls, values = self.calls(), self.values(tables, state)
         yield {at: Fitted.of(calls[at], x[state.alive & ~np.isnan(x)]) for at, x in values}
 
     def split(self, tables: OpenTables, state: UnitState) -> Iterator[tuple[tuple[At, int], tuple[int, U64, I64]]]:
-        """Yield a unit's keys, of which ranks are computed, by their first digit."""
         for at, x in self.values(tables, state, of_ranks=True):
-            for digit, keys, counts in split_keys(x, state.alive):
+            for digit, keys, counts in derived.split_keys(x, state.alive):
                 yield (at, digit), (state.unit.index, keys, counts)
 
     def apply(self, tables: OpenTables, state: UnitState, sent: Sequence[Ranks], answers: RuleAnswers) -> UnitState:
-        """Return the state with what is known now, ranks as `sent` digit by digit, and the next segment applied."""
-        known = {at: answers.scales[at] for at in self.calls()}
+        scales = {at: answers.scales[at] for at in self.calls()}
         by_digit = sorted(sent, key=lambda part: part[:2])
         for at, x in self.values(tables, state, of_ranks=True):
-            up_to = np.concatenate([np.zeros(0, np.int64), *(counts for of, _, counts in by_digit if of == at)])
-            known[at] = replace(known[at], ranks=ranks_of(x, up_to))
-        derived = replace(state, derived={**state.derived, **known})
-        return apply_segment(tables, derived, self.settings, self.index + 1)
+            up_to = np.concatenate([np.zeros(0, np.int64), *(counts for key, _, counts in by_digit if key == at)])
+            scales[at] = replace(scales[at], ranks=derived.ranks_of(x, up_to))
+        state = replace(state, derived={**state.derived, **scales})
+        return apply_segment(tables, state, self.settings, self.index + 1)
 
 
 def _count(key: tuple[At, int], parts: Sequence[tuple[int, U64, I64]], summaries: dict[At, Fitted]) -> Iterator[ToUnit]:
@@ -212,7 +196,7 @@ def _count(key: tuple[At, int], parts: Sequence[tuple[int, U64, I64]], summaries
     digits = summaries[at].digits
     assert digits is not None
     below = digits[:digit].sum()
-    for (unit, *_), counts in zip(parts, count_up_to([(keys, rows) for _, keys, rows in parts]), strict=True):
+    for (unit, *_), counts in zip(parts, derived.count_up_to([(keys, rows) for _, keys, rows in parts]), strict=True):
         yield ToUnit(unit, (at, digit, counts + below))
 
 

@@ -41,10 +41,7 @@ class Decided:
 def decide_rows(
     units: Units, settings: DecideSettings, unread: Answer[list[str]], n_buckets: int = 1
 ) -> tuple[Answer[Decided], Answer[I64] | None]:
-    """Decide all rows, and write `decisions` of each unit; return also `Decided.survivors` alone.
-
-    `unread` are the files of all units that could not be read; `n_buckets` has no influence on the result.
-    """
+    """Decide all rows, and write `decisions` of each unit; return also `Decided.survivors` alone."""
     rules = units.at("rules", apply_rules, settings)
     matches = count_matches(units, settings) if settings.matching else None
     recalls, large = units.at("duplicates", deduplicate, settings, n_buckets)
@@ -77,7 +74,6 @@ def drop_other_texts(units: Units, settings: DecideSettings, n_buckets: int = 1)
 def _keys(
     tables: OpenTables, state: UnitState, settings: DecideSettings, n_buckets: int
 ) -> Iterator[tuple[int, tuple[int, npt.NDArray[np.void]]]]:
-    """Yield the unit and the keys of its rows left, by bucket."""
     assert settings.one_per is not None
     samples = tables.read("samples", ["uid", settings.one_per])
     column: Any = whole(samples[settings.one_per])
@@ -88,9 +84,8 @@ def _keys(
     keys = np.empty(len(rows), _KEY)
     keys["high"], keys["low"], keys["row"] = high[rows], low[rows], rows
     keys["order"] = ids.hash_uids(whole(samples["uid"]), settings.seed)[rows]
-    numbers = exact.bucket_of(keys["high"], keys["low"], n_buckets)
-    for number in np.unique(numbers).tolist():
-        yield number, (state.unit.index, keys[numbers == number])
+    buckets = exact.bucket_of(keys["high"], keys["low"], n_buckets)
+    yield from ((bucket, (state.unit.index, part)) for bucket, part in exact.by_number(keys, buckets))
 
 
 def _choose(bucket: int, parts: Sequence[tuple[int, npt.NDArray[np.void]]]) -> Iterator[ToUnit]:
@@ -105,12 +100,10 @@ def _choose(bucket: int, parts: Sequence[tuple[int, npt.NDArray[np.void]]]) -> I
     texts = np.empty(len(order), _TEXT)
     texts["row"], texts["texts"], texts["chosen"] = keys["row"][order], np.repeat(sizes, sizes), is_first
     several = texts["texts"] > 1
-    texts, of_units = texts[several], units[order][several]
-    yield from (ToUnit(int(unit), texts[of_units == unit]) for unit in np.unique(of_units))
+    yield from (ToUnit(unit, part) for unit, part in exact.by_number(texts[several], units[order][several]))
 
 
 def _drop(tables: OpenTables, state: UnitState, sent: list[npt.NDArray[np.void]]) -> UnitState:
-    """Return the state without the rows that are not chosen, and with the numbers of texts."""
     texts = np.concatenate([np.empty(0, _TEXT), *sent])
     texts = texts[np.argsort(texts["row"])]
     others = np.zeros(len(state.verdicts), bool)

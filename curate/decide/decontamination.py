@@ -50,7 +50,6 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
     names, hashes, unread = [], [], []
 
     def read() -> Iterator[Any]:
-        """Yield what the model sees of each image that can be read."""
         for name, data in read_pictures(picture_files(_IMAGES, against.images)):
             fact = measure_image(data, options, observers)
             if fact.status != schema.OK or (encoder and fact.observed[0] is None):
@@ -69,9 +68,9 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
         unread += [f"{name}: its embedding is not finite" for name in compress(names, map(not_, is_finite))]
         names, hashes, vectors = list(compress(names, is_finite)), [None] * sum(is_finite), vectors[is_finite]
     if not names or len(unread) / total > recipe.max_failed:
-        what = f"{len(unread):,} of {total:,} images of the evaluation set cannot be read"
-        why = unread[0] if unread else f"no image in {against.images}"
-        raise RecipeError(f"{_IMAGES}: {what}, and max_failed is {recipe.max_failed}: {why}")
+        error = f"{len(unread):,} of {total:,} images of the evaluation set cannot be read"
+        example = unread[0] if unread else f"no image in {against.images}"
+        raise RecipeError(f"{_IMAGES}: {error}, and max_failed is {recipe.max_failed}: {example}")
     facts = {"images": len(names), "unread": len(unread), "such_as": (*unread, None)[0]}
     store.write_json(EVALUATION_FACTS_FILE, facts)
     columns: dict[str, pa.Array] = {"name": pa.array(names, pa.string()), "phash": pa.array(hashes, pa.uint64())}

@@ -1,8 +1,8 @@
 """Deduplication over all units: near rows become groups, then hashes of keys meet, then records of possible duplicates.
 
 What crosses the network for a pass by nearness: of hashes 8 bytes a distinct hash and band, of embeddings one a row and
-cell that it visits; of edges a spanning forest. The groups come back to every worker, 16 bytes for each row or hash
-that is near another. One machine would hold it all: there all states come together, for `Nearness.search`.
+cell that it visits; of edges a spanning forest. The groups come back to every worker. On one machine all states come
+together, for `Nearness.search`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,7 +40,7 @@ def deduplicate(units: Units, settings: DecideSettings, n_buckets: int = 1) -> t
 
 def find_records(units: Units, settings: DecideSettings, n_buckets: int = 1) -> tuple[Pairs[int, Records], Recalls]:
     """Find the rows still in that share a pass's key with another; return their records, by the first's bucket."""
-    near = [_find_groups(units, settings, place, by, n_buckets) for place, by in settings.near.items()]
+    near = [_find_groups(units, settings, number, by, n_buckets) for number, by in settings.near.items()]
     groups = [pair[0] for pair in near]
     # Hashes go to buckets, and repeated ones back to their units.
     hashes = units.pairs("Duplicates: hash", _hash, settings, n_buckets, *groups)
@@ -61,11 +61,11 @@ def records_again(tables: OpenTables, state: UnitState, records: Records) -> Ite
     """Yield the records of a unit's living rows, of those of all units in order, in one bucket."""
     part = records[slice(*np.searchsorted(records["unit"].copy(), [state.unit.index, state.unit.index + 1]))]
     part = part[state.alive[part["row"]]]
-    yield from [(0, part)] if len(part) else []
+    if len(part):
+        yield 0, part
 
 
 def _key_columns(tables: UnitTables, settings: DecideSettings, groups: Sequence[Groups]) -> list[pa.Array]:
-    """Return the keys of each pass; `groups` are of those by nearness, in their order."""
     of_near = iter(groups)
     return [by.keys(tables, next(of_near)) if isinstance(by, Nearness) else by.keys(tables) for by in settings.passes]
 
@@ -73,7 +73,6 @@ def _key_columns(tables: UnitTables, settings: DecideSettings, groups: Sequence[
 def _hash(
     tables: OpenTables, state: UnitState, settings: DecideSettings, n_buckets: int, *groups: Groups
 ) -> Iterator[tuple[tuple[int, int], tuple[int, U64]]]:
-    """Yield the unit and the hashes of each pass's keys, by (pass, bucket)."""
     for i, column in enumerate(_key_columns(tables, settings, groups)):
         for bucket, hashes in enumerate(exact.split_buckets(exact.key_hashes(column, state.alive), n_buckets)):
             if len(hashes):
@@ -82,7 +81,6 @@ def _hash(
 
 
 def _repeated(key: tuple[int, int], bucket: Sequence[tuple[int, U64]]) -> Iterator[ToUnit]:
-    """Yield the hashes of a bucket that repeat, for their units: (pass, hashes)."""
     yield from (ToUnit(unit, (key[0], hashes)) for unit, hashes in exact.repeated_of_units(bucket))
 
 
@@ -94,8 +92,8 @@ def _records(
     if not repeated:
         return
     hashes = [
-        np.sort(np.concatenate([np.zeros(0, np.uint64), *(part for i, part in repeated if i == place)]))
-        for place in range(len(settings.passes))
+        np.sort(np.concatenate([np.zeros(0, np.uint64), *(part for i, part in repeated if i == number)]))
+        for number in range(len(settings.passes))
     ]
     columns = _key_columns(tables, settings, groups)
     rows = exact.candidates(columns, state.alive, hashes)
@@ -103,33 +101,32 @@ def _records(
     prefer = None
     if settings.prefer is not None:
         prefer = exact.preferences(whole(settings.read(tables, state, [settings.prefer])[settings.prefer]).take(take))
-    taken = [column.take(take) for column in columns]
-    uids = taken[next(i for i, by in enumerate(settings.passes) if isinstance(by, KeyPass) and by.key == "uid")]
+    keys = [column.take(take) for column in columns]
+    uids = keys[next(i for i, by in enumerate(settings.passes) if isinstance(by, KeyPass) and by.key == "uid")]
+    content = np.zeros(len(rows), np.uint64)
     if settings.compares_content:  # between rows of one uid: caption and image (its sha256, or URL without images)
         table = tables.read("samples", ["sha256", "url", "caption"]).take(take)
         images = pc.coalesce(whole(table["sha256"]), whole(table["url"]))
         content = exact.content_hashes(images, whole(table["caption"]))
-    else:
-        content = np.zeros(len(rows), np.uint64)
-    nearest = {place: by.cosines(tables, of) for (place, by), of in zip(settings.near.items(), groups, strict=True)}
-    cosines = {place: values[rows] for place, values in nearest.items() if values is not None}
-    records = exact.make_records(state.unit.index, rows, uids, taken, content, prefer, cosines)
-    yield from _by_number(records, exact.buckets_for(records, 0, n_buckets))
+    records = exact.make_records(state.unit.index, rows, uids, keys, content, prefer)
+    for (number, by), near in zip(settings.near.items(), groups, strict=True):
+        if (cosines := by.cosines(tables, near)) is not None:
+            records["cosines"][:, number] = cosines[rows]
+    yield from exact.by_number(records, exact.buckets_for(records, 0, n_buckets))
 
 
-def _resolve(bucket: int, records: Sequence[Records], place: int, n_buckets: int) -> Iterator[Any]:
+def _resolve(bucket: int, records: Sequence[Records], number: int, n_buckets: int) -> Iterator[Any]:
     """Yield the records by bucket of the next pass; after the last the dead for their units, and large groups aside."""
-    resolved = exact.resolve(np.concatenate(records), place)
-    if place + 1 < resolved["present"].shape[1]:
-        yield from _by_number(resolved, exact.buckets_for(resolved, place + 1, n_buckets))
+    resolved = exact.resolve(np.concatenate(records), number)
+    if number + 1 < resolved["present"].shape[1]:
+        yield from exact.by_number(resolved, exact.buckets_for(resolved, number + 1, n_buckets))
     else:
         lost = resolved[resolved["dead"]]
         yield from map(SideOutput, exact.largest_groups(resolved))
-        yield from (ToUnit(unit, losers) for unit, losers in _by_number(lost, lost["unit"]))
+        yield from (ToUnit(unit, losers) for unit, losers in exact.by_number(lost, lost["unit"]))
 
 
 def _drop(tables: OpenTables, state: UnitState, lost: list[Records]) -> UnitState:
-    """Return the state with the unit's losers dropped, in the order of their rows."""
     if not lost:
         return state
     records = np.concatenate(lost)
@@ -142,28 +139,21 @@ def _drop(tables: OpenTables, state: UnitState, lost: list[Records]) -> UnitStat
     return replace(state.drop(rows, stages.CODES[stages.DUPLICATE]), duplicates=duplicates)
 
 
-def _by_number(records: Records, numbers: npt.NDArray[np.integer]) -> Iterator[tuple[int, Records]]:
-    order = np.argsort(numbers, kind="stable")
-    distinct, starts = np.unique(numbers[order], return_index=True)
-    parts = np.split(records[order], starts[1:]) if len(records) else []
-    yield from zip(distinct.tolist(), parts, strict=True)
-
-
 def _find_groups(
-    units: Units, settings: DecideSettings, place: int, nearness: Nearness, n_buckets: int
+    units: Units, settings: DecideSettings, number: int, nearness: Nearness, n_buckets: int
 ) -> tuple[Answer[Groups], Answer[I64]]:
     """Find the groups of a pass by nearness over the rows still in: Groups, and the sum of `Nearness.recall`."""
-    name, recorded = f"Duplicates, pass {place + 1}", f"{settings.began} {place:02d} dedup: pass {place + 1}"
+    name, recorded = f"Duplicates, pass {number + 1}", f"{settings.began} {number:02d} dedup: pass {number + 1}"
     if not units.place.is_cluster:
         states = units.ask(f"{name}: together", lambda _, state: [state])
         both = units.get(f"{name}: search", _search, states, settings, nearness, recorded)
         return units.get(f"{name}: groups", itemgetter(0), both), units.get(f"{name}: recall", itemgetter(1), both)
 
-    def of_unit(step: str, method: Callable[..., Any], *more: Any) -> Callable[..., Any]:
+    def of_unit(step: str, method: Callable[..., Any], *values: Any) -> Callable[..., Any]:
         """Return a step that gives what a method of the pass does for a unit."""
 
         def work(tables: OpenTables, state: UnitState, plan: Any) -> list[Any]:
-            parts = list(method(*_read_nodes(tables, state, nearness), plan, *more))
+            parts = list(method(*_read_nodes(tables, state, nearness), plan, *values))
             log_unit(settings.store, f"{recorded} {step}", state.unit.index)
             return parts
 
@@ -171,17 +161,17 @@ def _find_groups(
 
     plan: Any = None
     for n in range(nearness.rounds):
-        surveys = units.ask(f"{name}: survey {n}", of_unit(f"plan {n + 1}", lambda *of: [nearness.survey(*of)]), plan)
+        survey = of_unit(f"plan {n + 1}", lambda *nodes: [nearness.survey(*nodes)])
+        surveys = units.ask(f"{name}: survey {n}", survey, plan)
         plan = units.get(f"{name}: plan {n}", nearness.plan, plan, surveys)
-    recall = units.ask(
-        f"{name}: recall", of_unit("recall", lambda *of: [nearness.recall(*of)]), plan, combine=Fold[I64]()
-    )
+    measure = of_unit("recall", lambda *nodes: [nearness.recall(*nodes)])
+    recall = units.ask(f"{name}: recall", measure, plan, combine=Fold[I64]())
     parts = units.pairs(f"{name}: split", of_unit("split", nearness.split, n_buckets), plan)
-    groups = units.group(
-        f"{name}: groups of buckets",
-        parts,
-        lambda bucket, some: [SideOutput(nearness.groups(bucket, join_parts(some)))],
-    )
+
+    def search(bucket: Any, pieces: Any) -> list[SideOutput]:
+        return [SideOutput(nearness.groups(bucket, join_parts(pieces)))]
+
+    groups = units.group(f"{name}: groups of buckets", parts, search)
     return units.combine(f"{name}: groups", [groups.side_output], _JoinGroups()), recall
 
 
@@ -193,7 +183,6 @@ def _search(states: list[UnitState], settings: DecideSettings, nearness: Nearnes
 
 
 def _read_nodes(tables: UnitTables, state: UnitState, nearness: Nearness) -> tuple[U64, npt.NDArray[Any]]:
-    """Return the nodes and values of the rows still in that a pass by nearness compares."""
     rows, values = nearness.read(tables, state.alive)
     return nearness.nodes(state.unit.index, rows, values), values
 

@@ -54,8 +54,8 @@ def count_matches(units: Units, settings: DecideSettings) -> Answer[I64]:
 def count_survivors(units: Units, settings: DecideSettings, matches: Answer[I64]) -> Answer[I64]:
     """Count the rows left that match each entry: int64[entries].
 
-    They are those of `matches` (of `count_matches`) less the duplicates: a unit that has none is not read again. With
-    rules after deduplication all rows are counted again.
+    They are those of `count_matches` less the duplicates, so that units without any are not read again; with rules
+    after deduplication all rows are counted again.
     """
     if settings.has_later_rules:
         return count_alive(units, settings)
@@ -92,10 +92,9 @@ def choose(units: Units, settings: DecideSettings, counts: Answer[I64] | None) -
 def draw_rows(
     units: Units, settings: DecideSettings, unread: Answer, choice: Answer[Choice] | None, counts: Answer[I64] | None
 ) -> Answer[I64] | None:
-    """Draw, and write `decisions` of each unit; states become units again.
+    """Draw, and write `decisions` of each unit; states become units again. See `decide` for the values.
 
-    `choice` is of `choose`, `counts` of `count_survivors`, `unread` as of `decide`. Returns int64[2, entries], the
-    expected (fixed point) and kept rows of each entry; None without `match`.
+    Returns int64[2, entries], the expected (fixed point) and kept rows of each entry; None without `match`.
     """
     units.then("Decide: decisions", decide, settings, choice, counts, unread)
     if counts is None:
@@ -198,7 +197,6 @@ def count_repeats(
 
 
 def _partners(state: UnitState, n_rows: int) -> pa.Array:
-    """Return what a duplicate is one of, or the evaluation image that a row is near (string[rows])."""
     partners: pa.Array = pa.nulls(n_rows, pa.string())
     if state.duplicates:
         partners = _put(partners, state.duplicates.rows, ids.hex_uids(*state.duplicates.representatives))
@@ -206,7 +204,6 @@ def _partners(state: UnitState, n_rows: int) -> pa.Array:
 
 
 def _put(column: pa.Array, rows: I32 | I64, values: pa.Array) -> pa.Array:
-    """Return the column with these values in these rows, which ascend."""
     mask = np.zeros(len(column), bool)
     mask[rows] = True
     replaced: pa.Array = pc.replace_with_mask(column, pa.array(mask), values)

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from curate.base import ids, schema
-from curate.base.errors import RecipeError, UnknownColumn
+from curate.base.errors import RecipeError
 from curate.base.registry import version
 from curate.base.stages import VERSIONS
 from curate.decide.dedup.passes.dedup_pass import ImageNearness, KeyPass, Nearness
 from curate.decide.dedup.passes.embedding import EmbeddingCosine
-from curate.decide.draw.groups import check_groups
+from curate.decide.draw.groups import check_groups, check_numbers
 from curate.decide.draw.selection import RowsLeft, Selection, SelectionRun
 from curate.decide.rules.row_counts import count_columns
 from curate.decide.rules.rules import Rule, check_rules
@@ -72,7 +72,6 @@ class DecideSettings(StepSettings):
 
     @classmethod
     def of(cls, context: RunContext) -> "DecideSettings":
-        """Return those of a run. Raises RecipeError where a rule or a pass does not fit the pool's columns."""
         recipe, pool = context.recipe, context.pool
         columns = visible_columns(recipe, MeasureSettings.of(context).signals, pool)
         derived = check_derived(recipe.derive, columns)
@@ -113,15 +112,12 @@ class DecideSettings(StepSettings):
 
     @property
     def n_entries(self) -> int:
-        """How many entries `match` has, which there must be."""
         return len(self.selection_run.entries.table)
 
     def read(self, tables: UnitTables, state: UnitState, names: Sequence[str]) -> pa.Table:
-        """Return columns that rules see, of all rows of a unit."""
         return read_columns(tables, self.derived, state.derived, names)
 
     def rows_left(self, tables: UnitTables, state: UnitState) -> RowsLeft:
-        """Return the rows of a unit that are left, for a selection."""
         entries = load_entries(self.matching) if self.matching else None
         columns, numbers = partial(self.read, tables, state), None
         if self.one_per is not None:
@@ -137,18 +133,15 @@ class DecideSettings(StepSettings):
 
     @property
     def later(self) -> int:
-        """The segment that follows deduplication."""
         return 1 + next(i for i, segment in enumerate(self.segments) if segment.dedup)
 
     @property
     def has_later_rules(self) -> bool:
-        """Whether anything is decided between deduplication and balancing."""
         return bool(self.segments[-1].rules) or self.later + 1 < len(self.segments)
 
     @cached_property
     def near(self) -> dict[int, Nearness]:
-        """The passes by nearness, by their places."""
-        return {place: by for place, by in enumerate(self.passes) if isinstance(by, Nearness)}
+        return {number: by for number, by in enumerate(self.passes) if isinstance(by, Nearness)}
 
 
 def decisions_key(context: RunContext) -> str:
@@ -206,7 +199,6 @@ def _deciding_sections(recipe: Recipe) -> dict[str, object]:
 
 
 def _check_dedup(dedup: Dedup, pool: Pool, columns: pa.Schema, derived: Collection[str]) -> None:
-    """Check that the pool has what deduplication compares. Raises RecipeError."""
     for near in dedup.near.values():
         if not isinstance(near.section, EmbeddingCosine) or (within := near.section.within) is None:
             continue
@@ -218,13 +210,8 @@ def _check_dedup(dedup: Dedup, pool: Pool, columns: pa.Schema, derived: Collecti
         for by in dedup.by:
             if isinstance(by, str) and KEYS.find(by).needs_images:
                 raise RecipeError(f"dedup.by: {by} needs images, and the pool has none; accepted here: {accepted}")
-    if (name := dedup.prefer) is None:
-        return
-    if name not in columns.names:
-        raise UnknownColumn(f"dedup.prefer: no column {name!r}; columns: {', '.join(columns.names)}", name)
-    kind = columns.field(name).type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise RecipeError(f"dedup.prefer: needs a numeric column; {name!r} is {kind}")
+    if dedup.prefer is not None:
+        check_numbers("dedup.prefer", dedup.prefer, columns)
 
 
 def cut_segments(rules: Sequence[Rule], derived: Mapping[str, Derived], prefer: str | None) -> list[Segment]:
@@ -235,18 +222,18 @@ def cut_segments(rules: Sequence[Rule], derived: Mapping[str, Derived], prefer: 
     """
     cut: list[Segment] = []
     group: list[Rule] = []
-    known: set[str] = set()
+    computed: set[str] = set()
     first = 0
 
     def know(columns: Iterable[str]) -> None:
         nonlocal group, first
         needed = needed_columns(derived, list(columns))
-        wanted = [name for name in needed if name not in known and derived[name].statistics]
+        wanted = [name for name in needed if name not in computed and derived[name].statistics]
         while wanted:  # a column comes after those that it is computed from
             ready = tuple(name for name in wanted if {*needed_columns(derived, [name])} & {*wanted} == {name})
             cut.append(Segment(first, tuple(group), derive=ready))
             group, first = [], first + len(group)
-            known.update(ready)
+            computed.update(ready)
             wanted = [name for name in wanted if name not in ready]
 
     for rule in rules:

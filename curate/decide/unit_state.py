@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -54,7 +54,6 @@ class UnitState:
 
     @property
     def alive(self) -> Mask:
-        """The rows still in (bool[rows])."""
         return np.asarray(self.verdicts == ALIVE)
 
     @property
@@ -62,18 +61,9 @@ class UnitState:
         """The rows left when balancing begins: those still in, and other texts of their images (bool[rows])."""
         return np.asarray(self.alive | (self.verdicts == CODES[OTHER_TEXT]))
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Travel small: states wait by the thousand."""
-        others = self.duplicates, self.contaminated, self.derived, self.texts
-        return _restore, (self.unit, self.verdicts.tobytes(), *others)
-
     def drop(self, rows: Mask, code: int) -> Self:
         """Return the state with these rows dropped where they were alive, by a rule's position or a stage's code."""
         return replace(self, verdicts=np.where(rows & self.alive, np.int16(code), self.verdicts))
-
-
-def _restore(unit: Unit, verdicts: bytes, *others: Any) -> UnitState:
-    return UnitState(unit, np.frombuffer(verdicts, np.int16), *others)
 
 
 def name_verdicts(verdicts: I16, rules: Sequence[str], selection: str | None = None) -> pa.Array:
@@ -85,8 +75,8 @@ def name_verdicts(verdicts: I16, rules: Sequence[str], selection: str | None = N
 
 def read_verdicts(names: pa.ChunkedArray, rules: Sequence[str], selection: str | None = None) -> I16:
     """Return the verdicts (int16[rows]) that `name_verdicts` gave these names. Raises ValueError for any other name."""
-    known, codes = _names_and_codes(rules, selection)
-    index = pc.index_in(names, known, skip_nulls=True)
+    verdict_names, codes = _names_and_codes(rules, selection)
+    index = pc.index_in(names, verdict_names, skip_nulls=True)
     if index.null_count != names.null_count:
         raise ValueError("a name is neither a rule nor a stage")
     missing = index.is_null().to_numpy()

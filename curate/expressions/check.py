@@ -88,10 +88,7 @@ def check_count(key: str, sql: str, columns: pa.Schema) -> CheckedExpression:
 
 @lru_cache(8192)  # a run asks twice, a search for settings for each of them
 def check_expression(key: str, sql: str, columns: pa.Schema, shown: str = "") -> CheckedExpression:
-    """Return an expression, checked against the columns that it sees; messages show `shown` in its place.
-
-    Raises RecipeError, which names the recipe's `key`.
-    """
+    """Return an expression, checked against the columns that it sees; messages show `shown`. Raises RecipeError."""
     where = f"{key}: {shown or sql!r}"
     where = where if len(where) <= _SHOWN else f"{where[:_SHOWN]}…"
     tree = parse_expression(where, sql, "several rules, or fewer operators")
@@ -109,8 +106,8 @@ def check_expression(key: str, sql: str, columns: pa.Schema, shown: str = "") ->
             values = [_values(read, "word " * 20, number, rows) for number, rows in _TRIED]
             query(f"SELECT count(TRY(({sql}\n))) FROM batch", pa.concat_tables(values))
     except (duckdb.OutOfMemoryException, MemoryError):
-        what = f"takes over {_MEMORY >> 20} MiB for {_ROWS:,} rows; accepted: shorter lists and texts"
-        raise RecipeError(f"{where}: {what}") from None
+        error = f"takes over {_MEMORY >> 20} MiB for {_ROWS:,} rows"
+        raise RecipeError(f"{where}: {error}; accepted: shorter lists and texts") from None
     except duckdb.Error as error:
         raise RecipeError(f"{where}: {one_line(error)}") from None
     return CheckedExpression(sql, used, kind)
@@ -118,7 +115,7 @@ def check_expression(key: str, sql: str, columns: pa.Schema, shown: str = "") ->
 
 def find_column(key: str, name: str, columns: pa.Schema, quoted: str = "") -> str:
     """Return the name of a column, written in any case. Raises UnknownColumn; `quoted` stands in double quotes."""
-    by_lower: dict[str, str] = {known.lower(): known for known in columns.names}
+    by_lower: dict[str, str] = {column.lower(): column for column in columns.names}
     if name.lower() in by_lower:
         return by_lower[name.lower()]
     hint = f"a text has single quotes: '{quoted}'; " if quoted else did_you_mean(name, columns.names)

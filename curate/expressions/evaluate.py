@@ -6,22 +6,15 @@ error on one row's value (a cast, say) is NULL.
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from curate.base.errors import RunError
 from curate.base.numeric.arrays import I32
-from curate.base.process import memory_limited
 
-_MEMORY, _VECTOR = (
-    1 << 31,
-    2048,
-)  # bytes that an expression may take over long texts, and rows that DuckDB has at a time
 _MOST_PREPARED = 1000  # of a thread: a run has a few, a search for settings some for each of them
 _local = threading.local()  # `connection`, and `prepared` by the query and the columns that it sees
 
@@ -41,7 +34,7 @@ def connect() -> Any:
 
 def compute(sql: str, kind: pa.DataType, table: pa.Table) -> pa.ChunkedArray:
     """Return what an expression gives for each row of a table, as an array of a type."""
-    with _limited(sql, table), _batch(table) as connection:
+    with _batch(table) as connection:
         answers: pa.Table = connection.sql(f"SELECT TRY(({sql}\n)) AS answer FROM batch").to_arrow_table()
     return answers["answer"].cast(kind)
 
@@ -71,7 +64,6 @@ def query_type(sql: str, table: pa.Table) -> str:
 
 @contextmanager
 def _batch(table: pa.Table) -> Iterator[Any]:
-    """Yield this thread's connection, to which the table is `batch`."""
     connection = connect()
     connection.register("batch", table)
     try:
@@ -80,7 +72,7 @@ def _batch(table: pa.Table) -> Iterator[Any]:
         connection.unregister("batch")
 
 
-def evaluate(sql: str, table: pa.Table, shown: str = "") -> Any:
+def evaluate(sql: str, table: pa.Table) -> Any:
     """Return what an expression gives for each row of a table, as numpy's array; NULLs are masked, errors raised."""
     connect()  # it is prepared once for tables of the same columns: that costs as much as to evaluate it
     key = sql, table.schema
@@ -89,25 +81,7 @@ def evaluate(sql: str, table: pa.Table, shown: str = "") -> Any:
             del _local.connection
             connect()
         _local.prepared[key] = _Prepared(sql, table.schema, len(_local.prepared))
-    with _limited(shown or sql, table):
-        return _local.prepared[key].answer(table)
-
-
-@contextmanager
-def _limited(shown: str, table: pa.Table) -> Iterator[None]:
-    """Raise RunError where an expression takes too much memory over long texts, as of replace(x, y, x).
-
-    Other rows have no limit: it is the process's, and another thread may be loading a model.
-    """
-    texts = [c for c in table.columns if pa.types.is_string(c.type) or pa.types.is_large_string(c.type)]
-    squares = sum(pc.binary_length(c).fill_null(0).to_numpy().astype(np.float64) ** 2 for c in texts)
-    together = np.add.reduceat(squares, np.arange(0, len(table), _VECTOR)) if texts else np.zeros(0)
-    try:
-        with memory_limited(_MEMORY) if together.max(initial=0) > 4 * _MEMORY else nullcontext():
-            yield
-    except (duckdb.OutOfMemoryException, MemoryError):
-        what = f"takes over {_MEMORY >> 20:,} MiB for {len(table):,} rows, of which some have long texts"
-        raise RunError(f"{shown}: {what}; accepted: shorter lists and texts") from None
+    return _local.prepared[key].answer(table)
 
 
 class _Prepared:
@@ -120,11 +94,9 @@ class _Prepared:
         connect().execute(f"PREPARE {self._name} AS SELECT {sql} AS answer FROM {rows}")
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
-        """Return the rows of the table that is asked about, whenever DuckDB reads what was registered."""
         return self._table.__arrow_c_stream__(requested_schema)  # type: ignore[no-untyped-call]
 
     def answer(self, table: pa.Table) -> Any:
-        """Return what the expression gives for each row."""
         self._table = table
         try:
             return connect().execute(f"EXECUTE {self._name}").fetchnumpy()["answer"]

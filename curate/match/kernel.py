@@ -156,12 +156,6 @@ def _bucket(h: np.uint64, buckets: np.uint64) -> Int:
 
 
 @_jit
-def _mark_of(h: np.uint64) -> np.uint64:
-    """Return what a slot has of a hash."""
-    return h & _LOW | _U1
-
-
-@_jit
 def _same_bytes(a: U8, i: int, b: U8, j: int, length: int) -> bool:
     """Return whether so many bytes are equal; 8 more must be readable."""
     while length > 8:
@@ -174,7 +168,6 @@ def _same_bytes(a: U8, i: int, b: U8, j: int, length: int) -> bool:
 
 @_jit
 def _is_prefix(meta: np.uint64, pool: U8, data: U8, start: int, length: int) -> bool:
-    """Return whether a slot is that of the prefix data[start:start + length]."""
     has_length = bool(np.int64(meta >> _U17 & _LENGTH) == length)
     return has_length and _same_bytes(pool, np.int64(meta >> _U32), data, start, length)
 
@@ -184,7 +177,7 @@ def _find(
     slots: U64, pool: U8, first: int, buckets: np.uint64, h: np.uint64, data: U8, start: int, length: int
 ) -> tuple[Int, bool]:
     """Return the slot of a prefix, which is data[start:start + length], and True; or the free one where it would be."""
-    slot, size, mark = _bucket(h, buckets), 8 * np.int64(buckets), _mark_of(h)
+    slot, size, mark = _bucket(h, buckets), 8 * np.int64(buckets), h & _LOW | _U1
     while slots[_at(first + slot)] != _U0:
         if slots[_at(first + slot)] >> _U32 == mark and _is_prefix(
             slots[_at(first + slot + 4)], pool, data, start, length
@@ -198,16 +191,10 @@ def _find(
 
 
 @_jit
-def _set_bit(bits: U64, h: np.uint64, shift: np.uint64) -> None:
-    bit = h * _K3 >> shift
-    bits[np.int64(bit >> _U6)] |= _U1 << (bit & _U63)
-
-
-@_jit
 def _get_bit(bits: U64, first: int, h: np.uint64, shift: np.uint64) -> np.uint64:
-    place = h * _K3 >> shift
-    bit: np.uint64 = bits[np.uint64(first) + (place >> _U6)] >> (place & _U63) & _U1
-    return bit
+    bit = h * _K3 >> shift
+    value: np.uint64 = bits[np.uint64(first) + (bit >> _U6)] >> (bit & _U63) & _U1
+    return value
 
 
 @_jit
@@ -231,10 +218,7 @@ def _read_character(data: U8, i: int, has_no_boundary: U8) -> tuple[Int, int]:
 
 @_jit
 def _cut_entry(pool: U8, start: int, stop: int, has_no_boundary: U8, atoms: _Scratch) -> tuple[int, bool]:
-    """Cut an entry into atoms, with hashes as in a spaced text; return how many, and whether a space follows it.
-
-    As in a text, a space counts as being before the entry unless its first character has no boundary.
-    """
+    """Cut an entry into atoms as in a text after a space; return how many, and whether a space follows it."""
     n, i, at = 0, start, start
     before_space = True  # whether a space comes before `at`
     kind: Int = 0
@@ -274,11 +258,11 @@ def _meta(start: int, key: int, length: int, spaced: bool, goes_on: bool) -> np.
 def _put(
     tables: Tables, slot: int, atoms: _Scratch, k: int, n: int, entry: int, meta: np.uint64, shift: np.uint64
 ) -> None:
-    """Put an entry of n atoms alone into a free slot, that of its first k + 1."""
-    tables.slots[slot] = _mark_of(atoms.hash[k]) << _U32 | np.uint64(entry + 1)
+    tables.slots[slot] = (atoms.hash[k] & _LOW | _U1) << _U32 | np.uint64(entry + 1)
     tables.slots[slot + 4] = meta
     for i in range(max(k, 1), min(k + 2, n)):
-        _set_bit(tables.filter, atoms.hash[i], shift)
+        bit = atoms.hash[i] * _K3 >> shift
+        tables.filter[np.int64(bit >> _U6)] |= _U1 << (bit & _U63)
 
 
 @_jit
@@ -314,16 +298,13 @@ def _insert(
             meta |= _U1
         if is_last and ends == _U0:
             ends, meta = np.uint64(entry + 1), _meta(start, key, key, spaced, True)
-        slots[slot], slots[slot + 4] = _mark_of(h) << _U32 | ends, meta
+        slots[slot], slots[slot + 4] = (h & _LOW | _U1) << _U32 | ends, meta
     return used
 
 
 @_jit
 def fill_slots(tables: Tables, offsets: I64, ids: I32, shift: int, most: int) -> int:
-    """Fill empty tables of one language, whose entries i, of id ids[i], are pool[offsets[i]:offsets[i + 1]].
-
-    Returns how many slots are used, or -1 where that would be more than `most`.
-    """
+    """Fill empty tables of one language; return how many slots are used, or -1 where that would be more than `most`."""
     longest = 1
     for i in range(len(ids)):
         longest = max(longest, offsets[i + 1] - offsets[i])
@@ -452,7 +433,7 @@ def _find_slots(tables: Tables, languages: I32, block: _Scratch) -> None:
         for i in range(begin, stop):
             j = heads[_at(i)]
             h = hashes[_at(j)]
-            at, mark = first + _bucket(h, buckets), _mark_of(h)
+            at, mark = first + _bucket(h, buckets), h & _LOW | _U1
             slot = _match_mark(slots, at, mark)
             while slot < 0 and slots[_at(at + 3)] != _U0:
                 at = at + 8 if at + 8 < first + size else first

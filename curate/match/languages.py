@@ -1,9 +1,8 @@
 """Which entries a text is looked up in: from its language's code to the key that metadata has, as its Wikipedia's name.
 
 In: codes as lid.176 gives them, or as a pool has them: ISO 639-1, -2 and -3, BCP 47 tags (en-US, zh-Hant, eng_Latn), in
-any case. Out: keys: en, de, zh, ceb, and `other` where the language has none of its own. `languages.parquet` lists
-code, key, name (English) and spaces (bool, whether its words stand between spaces, by MetaCLIP 2), since MetaCLIP 2's
-own map is not published. `tests/match/make_languages.py` makes the file, and states its rule.
+any case. Out: keys: en, de, zh, ceb, and `other`. `tests/match/make_languages.py` makes `languages.parquet` (code, key,
+name, and whether words stand between spaces), since MetaCLIP 2's own map is not published.
 """
 
 import re

@@ -3,20 +3,16 @@
 In: entries (string) with the keys of their languages, once; texts (string) with theirs. Out: a list<int32> of entry ids
 per text.
 
-The definition of mode `reference` (MetaCLIP, arXiv 2309.16671, section 3.2 and its published code). A text is *spaced*:
-one space before and behind it, one around each of `, . ; : ? !` and the backtick, then tab, newline and carriage return
-become spaces. Entry e matches iff `" " + e + " "` is a substring of that. Case counts, nothing is normalised,
-occurrences may overlap, and double spaces break an entry of several words. Languages do not count.
+Mode `reference` (MetaCLIP, arXiv 2309.16671, section 3.2 and its published code). A text is *spaced*: one space before
+and behind it, one around each of `, . ; : ? !` and the backtick, then tab, newline and carriage return become spaces.
+Entry e matches iff `" " + e + " "` is a substring of that. Nothing is normalised, and occurrences may overlap.
 
 Mode `worldwide` (MetaCLIP 2, arXiv 2507.22062, and its published code). A text is stripped of white space, then spaced.
 Entry e matches iff it is a substring of that, with a space before it unless its first character has *no boundary*, and
 one after it unless its last has none. Those without are of Chinese, Thai, Lao, Burmese, Khmer and Tibetan script, ASCII
 punctuation, and 25 further marks. A text is looked up in the entries of its key alone (see `curate.match.languages`),
-and where there are none of that key, in those of `other`.
-
-Mode `corrected` is the latter with three changes: kana, Bopomofo and other scripts without spaces that are missing have
-no boundary; the full-width forms of the seven marks, 、 。 ، ؟ ۔ । ። are spaced as these are; texts and entries are in
-NFC.
+and where there are none of that key, in those of `other`. Mode `corrected` adds kana, Bopomofo and other scripts
+without spaces, and the full-width forms of the seven marks, 、 。 ، ؟ ۔ । ። as marks; texts and entries are in NFC.
 
 Tables are built once a machine and user, in the folder of temporary files, and memory-mapped: processes share them.
 """
@@ -101,16 +97,13 @@ class Matcher:
         self._tables = kernel.Tables(*(np.frombuffer(array, array.dtype) for array in arrays))
 
     def keys_of(self, codes: pa.Array | pa.ChunkedArray) -> pa.Array:
-        """Return the key of the entries that texts with these codes are looked up in (string)."""
         return keys_of(codes, self.keys)
 
     def match(self, texts: pa.Array | pa.ChunkedArray, codes: pa.Array | pa.ChunkedArray | None = None) -> pa.ListArray:
         """Return the ids of the entries in each text: list<int32>, ascending, each once; of a null text none.
 
-        `codes` are those of the texts' languages, see `curate.match.languages`; mode `reference` needs none.
-
-        Raises:
-            RunError: there are more than 2^31 - 1 matches, more than one Arrow list array can hold.
+        `codes` are those of the texts' languages, see `curate.match.languages`; mode `reference` needs none. Raises
+        RunError where there are more matches than one Arrow list array can hold, 2^31 - 1.
         """
         array = (whole(texts) if isinstance(texts, pa.ChunkedArray) else texts).cast(pa.large_string())
         languages = self._languages(array, codes)
@@ -125,7 +118,6 @@ class Matcher:
         return pa.ListArray.from_arrays(pa.array(id_at.astype(np.int32)), pa.array(ids))
 
     def _languages(self, texts: pa.Array, codes: pa.Array | pa.ChunkedArray | None) -> I32:
-        """Return the number of the language of each text, -1 where it can match nothing."""
         if self.mode == REFERENCE or codes is None:
             languages = np.zeros(len(texts), np.int32)
         else:
@@ -140,7 +132,6 @@ class Matcher:
 
 
 def _correct(texts: Any) -> pa.Array:
-    """Return texts (large_string) in NFC, stripped, with spaces around marks that are not ASCII."""
     texts = pc.utf8_trim(texts, WHITE)
     others = pc.invert(pc.string_is_ascii(texts)).fill_null(False)
     changed = normalise(texts.filter(others))
@@ -153,10 +144,7 @@ def build_tables(entries: pa.Array, keys: pa.Array, mode: str, folder: Path) -> 
     """Write the tables of entries (string), with the keys of their languages (string), into a folder that there is.
 
     The position of an entry is its id; of equal ones of a language the first is found. The empty one is found where the
-    spaced text has two spaces in a row.
-
-    Raises:
-        RecipeError: an entry has more than 32,767 bytes.
+    spaced text has two spaces in a row. Raises RecipeError where an entry has more than 32,767 bytes.
     """
     if mode == CORRECTED:
         entries = normalise(entries)
@@ -218,10 +206,7 @@ def open_matcher(metadata_key: str, mode: str, load: Callable[[], pa.Table]) -> 
     """Return the matcher of metadata with this digest, whose tables this user's processes on this machine share.
 
     Where there are none yet, they are built of what `load` gives (entry, language), by one process at a time, and those
-    that nobody has opened for a day are removed.
-
-    Raises:
-        RunError: the folder of temporary files is another user's, or full.
+    that nobody has opened for a day are removed. Raises RunError where the folder is another user's, or full.
     """
     with ExitStack() as stack:
         try:
@@ -239,9 +224,9 @@ def open_matcher(metadata_key: str, mode: str, load: Callable[[], pa.Table]) -> 
             os.utime(folder)
             return Matcher(folder)
         except OSError as error:
-            found = f"match.mode {mode}: its tables cannot be written below {tempfile.gettempdir()}"
+            failed = f"match.mode {mode}: its tables cannot be written below {tempfile.gettempdir()}"
             accepted = "accepted: another folder, by the environment variable TMPDIR"
-            raise RunError(f"{found} ({one_line(error, 200)}); {accepted}") from error
+            raise RunError(f"{failed} ({one_line(error, 200)}); {accepted}") from error
 
 
 def _shared_folder() -> Path:

@@ -1,12 +1,11 @@
 """Reads a metadata list, cleans it as the reference does, checks it, and writes it as a table.
 
 In: MetaCLIP's `metadata.json` (a JSON list of strings) or a text file (one entry a line), plain or gzipped, or a table
-that was imported before (Parquet); any path or fsspec URL. Out: a table with `schema.METADATA` (entry_id int32 · entry
-string · source string · language string) and a report of what was dropped and of what can never match.
+that was imported before (Parquet); any path or fsspec URL. Out: a table with `schema.METADATA`, and a report of what
+was dropped and of what can never match. What a list may hold is bounded, as files are untrusted.
 
 Cleaning (MetaCLIP, arXiv 2309.16671, section 3.1 and its published code): empty strings and single ASCII punctuation
-marks are dropped; of equal entries the first stays; case and order stay as sourced. An entry's id is its place in the
-list as it was read. The whole list is held in memory; what it may hold is bounded, as files are untrusted.
+marks are dropped; of equal entries the first stays. An entry's id is its place in the list as it was read.
 """
 
 import codecs
@@ -57,17 +56,14 @@ class ImportReport:
 
     @cached_property
     def is_never(self) -> pa.Array:
-        """Return which of the kept entries no text can match (bool)."""
         return never_match(self.kept, self.mode)
 
     @property
     def never_match(self) -> pa.Array:
-        """Return those of the kept entries that no text can match."""
         return self.kept.filter(self.is_never)
 
     @property
     def summary(self) -> str:
-        """Return how many entries there are, which were dropped, and how many never match."""
         reasons = {"empty": self.empty, "of one punctuation mark": self.punctuation, "repeated": self.duplicates}
         dropped = ", ".join(f"{len(entries):,} {reason}" for reason, entries in reasons.items() if len(entries))
         never = len(self.never_match)
@@ -93,9 +89,8 @@ def read_metadata(
 ) -> tuple[pa.Table, ImportReport]:
     """Read and clean a metadata list.
 
-    What the file holds decides how it is read: gzip and Parquet by their first bytes; else JSON where the name ends in
-    `.json` or `.json.gz`, text where it ends in `.txt` or `.txt.gz`, and JSON under another name where the first
-    character that is no white space is `[` or `{`. Of a line of text only its end is stripped.
+    Gzip and Parquet are told by their first bytes; else JSON and text by the name, and under another name JSON where
+    the first character that is no white space is `[` or `{`. Of a line of text only its end is stripped.
 
     Args:
         path: a local path or any fsspec URL.
@@ -103,9 +98,6 @@ def read_metadata(
         mode: that of `match`. With `reference`, of equal entries the first stays; else, and with None, of equal ones of
             a language. With another than `reference`, languages are to be keys: en, zh_yue, other. With None, what can
             never match is by `corrected` where there are several languages, else by `reference`.
-
-    Returns:
-        A table with schema METADATA, and the report.
 
     Raises:
         RecipeError: the file is missing, unreadable, damaged, too large, or not of an accepted form.
@@ -149,7 +141,6 @@ def write_metadata(table: pa.Table, path: str) -> None:
 
 
 def _read(path: str) -> bytes:
-    """Return the bytes of a file, unpacked where they are gzip."""
     try:
         content = read_whole(path, MAX_BYTES)
     except FileNotFoundError as error:
@@ -167,7 +158,6 @@ def _read(path: str) -> bytes:
 
 
 def _parse_list(content: bytes, path: str) -> pa.Array:
-    """Return the entries of a JSON list or of a text file (string array)."""
     content = content.removeprefix(codecs.BOM_UTF8)
     try:
         content.decode()

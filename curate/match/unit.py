@@ -1,8 +1,7 @@
-"""Table `matches` of a unit: which metadata entries each caption holds. The matcher is built once per process.
+"""Table `matches` of a unit: which metadata entries each caption holds.
 
-In: `samples.caption`, `language` and `status`. Out: `entry_ids` list<int32>, ascending; empty where nothing matches or
-the sample could not be read. Where texts are matched by language, also `language_key`, of the entries they are looked
-up in.
+In: `samples.caption`, `language`, `status`. Out: `entry_ids` list<int32>, ascending, empty where the sample could not
+be read. Where texts are matched by language, also `language_key`, of the entries they are looked up in.
 """
 
 from dataclasses import dataclass
@@ -54,7 +53,6 @@ class MatchSettings:
 
     @property
     def by_language(self) -> bool:
-        """Whether a text is looked up in the entries of its language alone."""
         return self.mode != REFERENCE
 
 
@@ -73,7 +71,6 @@ class Entries:
 
     @classmethod
     def of(cls, metadata: pa.Table) -> Self:
-        """Return those of a table with `entry_id`, its rows ascending by that."""
         entry_ids = metadata["entry_id"].to_numpy()
         rows = np.full(int(entry_ids.max(initial=-1)) + 1, -1)
         rows[entry_ids] = np.arange(len(entry_ids))

@@ -1,9 +1,7 @@
 """Clusters of the pool's images, made here: spherical k-means, trained on rows chosen by hash, assigned to all.
 
-Those rows are gathered in files first, so rounds read no unit. Rounded rows are summed, so that sums are exact in any
-order; of equally near centroids the first counts. Source:
-Dhillon and Modha, "Concept decompositions for large sparse text data using clustering" (2001); at most 256 rows a
-centroid, as FAISS trains.
+Those rows are gathered in files first, so rounds read no unit. Sums are of rounded rows, so exact in any order. Source:
+Dhillon and Modha, "Concept decompositions for large sparse text data using clustering" (2001).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +10,6 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field
 
 from curate.base.numeric.arrays import F16, F32, F64, I64, U64, distinct, split_by
@@ -83,12 +80,10 @@ class ClustersRelation(Relation):
         return pa.field(name, pa.int32()), pa.field(f"{name}_distance", pa.float32())
 
     def begin(self, asking: Asking, section: ClustersSection) -> tuple[Answer[int], Answer[U64]]:
-        """Ask how many rows there are, and for the hashes of those that centroids begin as."""
         total = asking.ask("count", lambda rows: [len(rows.rows)], combine=Fold[int]())
         return total, smallest_hashes(asking, "first centroids", asking.reading.seed_of("rows"), section.k)
 
     def fit(self, asking: Asking, section: ClustersSection) -> Answer[Model]:
-        """Return the centroids, of unit length (float32[k, dimension])."""
         seed, share, (total, hashes) = asking.reading.seed_of("rows"), asking.reading.share, asking.begun
         first = rows_of(asking, "first centroids", seed, hashes)
         trained = asking.gather("rows", _find_trained, total, section.k, seed, share)
@@ -115,7 +110,6 @@ class Training(NamedTuple):
 
 
 def _begin(reading: Reading, parts: Sequence[Chosen]) -> Training | None:
-    """Return the first rows with distinct embeddings as centroids."""
     if not parts:
         return None
     points = rounded(join(parts)[1][:, 0])
@@ -131,45 +125,36 @@ def _find_trained(
     cut, files = _cut(total, most), -(-min(total, most) // _TOGETHER)
     gathered = count_alike(hashes[hashes < cut], rows.images[hashes < cut])
     high = np.uint64(32)
-    places = (gathered["hash"] >> high) * np.uint64(files) // ((cut >> high) + np.uint64(1))
-    parts = split_by(gathered, places.astype(np.uint16), files)
+    numbers = (gathered["hash"] >> high) * np.uint64(files) // ((cut >> high) + np.uint64(1))
+    parts = split_by(gathered, numbers.astype(np.uint16), files)
     yield from ((number, part) for number, part in enumerate(parts) if len(part))
 
 
 def count_alike(hashes: U64, images: F16) -> npt.NDArray[Any]:
-    """Return rows that are not alike, and how often each is there (hash uint64, image float16[dimension], times int64).
-
-    A uid may repeat in a pool without end; a file that has those of one hash does not grow with it.
-    """
+    """Return rows that are not alike, and how often each is there: a uid may repeat in a pool without end."""
     rows: Any = np.empty(len(hashes), [("hash", "<u8"), ("image", "<f2", images.shape[1:])])
     rows["hash"], rows["image"] = hashes, images
-    buffers = [None, pa.py_buffer(rows)]
-    values: Any
-    values, times = pc.value_counts(pa.Array.from_buffers(pa.binary(rows.itemsize), len(rows), buffers)).flatten()
-    counted = np.empty(len(values), [*rows.dtype.descr, ("times", "<i8")])
-    distinct = np.frombuffer(values.buffers()[1], rows.dtype, len(values))
-    counted["hash"], counted["image"], counted["times"] = distinct["hash"], distinct["image"], times.to_numpy()
+    unlike, times = np.unique(rows.view(f"V{rows.itemsize}"), return_counts=True)
+    counted = np.empty(len(unlike), [*rows.dtype.descr, ("times", "<i8")])
+    counted["hash"], counted["image"] = unlike.view(rows.dtype)["hash"], unlike.view(rows.dtype)["image"]
+    counted["times"] = times
     return counted
 
 
 def _sum_rows(rows: npt.NDArray[Any] | None, total: int, training: Training | None, share: float) -> Sums:
-    """Return the sums of gathered rows that are trained on; of none where nothing moves any more."""
     if rows is None or training is None or training.is_done:
         return Sums(np.zeros(0, np.int64), np.zeros((0, 0)))
     centroids = training.model.load()["centroids"]
     rows = rows[rows["hash"] < training_cut(total, len(centroids), share)]
     points = rounded(rows["image"])
-    clusters, places = np.unique(nearest_centroid(points, centroids), return_inverse=True)
+    clusters, numbers = np.unique(nearest_centroid(points, centroids), return_inverse=True)
     sums = np.zeros((len(clusters), points.shape[1]))
-    add_points(points * rows["times"][:, None], places, sums)
+    add_points(points * rows["times"][:, None], numbers, sums)
     return Sums(clusters.astype(np.int64), sums.astype(np.min_scalar_type(-1 - int(np.abs(sums).max(initial=0)))))
 
 
 def training_cut(total: int, clusters: int, share: float = 1.0) -> np.uint64:
-    """Return below which hash rows are trained on: 256 a cluster, but for four standard deviations; or all.
-
-    Of a share of the pool, that share of them: so the work for each row is that of the whole.
-    """
+    """Return below which hash rows are trained on: 256 a cluster of a whole pool, but for four standard deviations."""
     most = _most_rows(clusters, share)
     return _cut(total, most if total <= most else max(clusters, most - 4 * int(most**0.5)))
 
@@ -179,7 +164,6 @@ def _most_rows(clusters: int, share: float) -> int:
 
 
 def _cut(total: int, wanted: int) -> np.uint64:
-    """Return the hash below which so many of all rows are."""
     return np.uint64(min((1 << 64) - 1, (wanted << 64) // max(total, 1)))
 
 
@@ -200,19 +184,19 @@ def _save(reading: Reading, training: Training | None) -> Model | None:
     return reading.keep(centroids=normalised(training.model.load()["centroids"]))
 
 
-def smallest_hashes(asking: Asking, what: str, seed: int, n: int) -> Answer[U64]:
+def smallest_hashes(asking: Asking, name: str, seed: int, n: int) -> Answer[U64]:
     """Ask for the n smallest hashes of rows (uint64[n]), or all, where there are no more."""
 
     def hashes(rows: EmbeddedRows) -> Iterator[U64]:
         yield distinct(rows.hashes(seed))[:n]
 
     cut: Answer[U64] = asking.ask(
-        f"{what}, hashes", hashes, combine=Fold(lambda a, b: distinct(np.concatenate([a, b]))[:n])
+        f"{name}, hashes", hashes, combine=Fold(lambda a, b: distinct(np.concatenate([a, b]))[:n])
     )
     return cut
 
 
-def rows_of(asking: Asking, what: str, seed: int, hashes: Answer[U64]) -> Answer[list[Chosen]]:
+def rows_of(asking: Asking, name: str, seed: int, hashes: Answer[U64]) -> Answer[list[Chosen]]:
     """Ask for the rows with these hashes: what `join` makes one of."""
 
     def choose(rows: EmbeddedRows, hashes: U64) -> Iterator[Chosen]:
@@ -221,7 +205,7 @@ def rows_of(asking: Asking, what: str, seed: int, hashes: Answer[U64]) -> Answer
         if len(chosen):
             yield join([(of_rows[chosen], np.stack([side[chosen] for side in rows.sides], axis=1))])
 
-    chosen: Answer[list[Chosen]] = asking.ask(what, choose, hashes)
+    chosen: Answer[list[Chosen]] = asking.ask(name, choose, hashes)
     return chosen
 
 

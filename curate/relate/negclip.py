@@ -52,14 +52,12 @@ class NegClip(Relation):
         return (pa.field(name, pa.float32()),)
 
     def begin(self, asking: Asking, section: NegClipSection) -> list[tuple[int, Answer[U64]]]:
-        """Ask for the hashes of the reference rows of each batch."""
         seeds = [asking.reading.seed_of(["references", batch]) for batch in range(section.batches)]
         return [
             (seed, smallest_hashes(asking, f"references {i}", seed, section.references)) for i, seed in enumerate(seeds)
         ]
 
     def fit(self, asking: Asking, section: NegClipSection) -> Answer[Model]:
-        """Return the reference rows of each batch: hashes (uint64[n]) and embeddings (float16[n, 2, dimension])."""
         batches = [rows_of(asking, f"references {i}", *begun) for i, begun in enumerate(asking.begun)]
         return asking.get("save", _save, *batches)
 
@@ -91,16 +89,16 @@ def s_clip_loss(images: F16, texts: F16, hashes: U64, references: U64, sides: F1
     """
     their_images, their_texts = (products_with((normalised(sides[:, i]) / np.float32(temperature)).T) for i in (0, 1))
     scores = np.empty(len(images))
-    places = np.searchsorted(references, hashes)
-    places[references[np.minimum(places, len(references) - 1)] != hashes] = -1
+    index = np.searchsorted(references, hashes)
+    index[references[np.minimum(index, len(references) - 1)] != hashes] = -1
     n = len(references)
     for (part, image_block), (_, text_block) in zip(padded(images, n), padded(texts, n), strict=True):
         some_images, some_texts = normalised(image_block), normalised(text_block)
         cosines = np.einsum("nd,nd->n", some_images.astype(np.float64), some_texts.astype(np.float64))
-        place = np.full(len(some_images), -1)
-        place[: part.stop - part.start] = places[part]
+        itself = np.full(len(some_images), -1)
+        itself[: part.stop - part.start] = index[part]
         sums = np.zeros(len(some_images))
-        for ours, theirs in ((some_images, their_texts), (some_texts, their_images)):
-            sums += theirs.log_sums(ours, cosines / temperature, place)
+        for block, others in ((some_images, their_texts), (some_texts, their_images)):
+            sums += others.log_sums(block, cosines / temperature, itself)
         scores[part] = (cosines - temperature / 2 * sums)[: part.stop - part.start]
     return scores

@@ -48,7 +48,6 @@ class PoolVas(Relation):
         return (pa.field(name, pa.float32()),)
 
     def fit(self, asking: Asking, section: PoolVasSection) -> Answer[Model]:
-        """Return Σ (float64[d, d]), by sums of integers, which are the same in any order."""
         moments = asking.ask("moments", _moments, combine=Fold[Moments](large=True))
         return asking.get("save", _save, moments)
 

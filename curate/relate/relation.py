@@ -59,7 +59,6 @@ class EmbeddedRows:
 
     @cached_property
     def uids(self) -> pa.Array:
-        """Each row's uid (string[n])."""
         rows = pa.array(self.rows, pa.int64())  # which opens `embeddings`, whose uids are the same
         return whole(self.tables.read_uids().take(rows))
 
@@ -81,10 +80,7 @@ class Relation(ABC):
         """Return the columns that it adds to table `related`."""
 
     def begin(self, asking: "Asking", section: Any) -> Any:
-        """Ask all units what `fit` begins with, which it has as `asking.begun`: for all relations, they are read once.
-
-        What depends on an answer is left to `fit`.
-        """
+        """Ask all units what `fit` begins with, which it has as `asking.begun`; what depends on answers is `fit`'s."""
         return None
 
     @abstractmethod
@@ -107,18 +103,14 @@ class Reading:
     seed: int  # of the run
     share: float = 1.0  # of the pool, that units hold: less where a part of it is tried, for what the whole would take
 
-    def seed_of(self, what: object) -> int:
-        """Return a seed for a draw of its own."""
-        return int(ids.digest([self.seed, self.kind.key, self.name, what])[:15], 16)
+    def seed_of(self, purpose: object) -> int:
+        return int(ids.digest([self.seed, self.kind.key, self.name, purpose])[:15], 16)
 
     def read(self, tables: UnitTables) -> EmbeddedRows:
         return EmbeddedRows(tables, tuple(f"{self.prefix}{side}" for side in self.kind.sides))
 
     def save(self, **arrays: npt.NDArray[Any]) -> "Model":
-        """Write arrays that `apply` gets in all units.
-
-        What they are is their file's name: who works a second time reads what the first one read, not what it wrote.
-        """
+        """Write arrays that `apply` gets in all units, to a file whose name is their digest."""
         return self._write(FITTED, arrays)
 
     def keep(self, **arrays: npt.NDArray[Any]) -> "Model":
@@ -149,8 +141,6 @@ class Model(NamedTuple):
         return self.file.startswith(f"{MODELS}/")
 
     def load(self) -> Mapping[str, npt.NDArray[Any]]:
-        """Return the arrays, read once per process."""
-
         def read() -> dict[str, npt.NDArray[Any]]:
             content: Any = np.load(io.BytesIO(self.store.read_bytes(self.file)), allow_pickle=False)
             return {self.names[0]: content} if len(self.names) == 1 else {name: content[name] for name in self.names}
@@ -169,47 +159,47 @@ class Asking:
     begun: Any = None  # what `Relation.begin` returned
 
     def ask(
-        self, what: str, function: Callable[..., Any], *values: Any, combine: Combine[Any, Any] | None = None
+        self, name: str, function: Callable[..., Any], *values: Any, combine: Combine[Any, Any] | None = None
     ) -> Any:
         """Ask each unit for `function(its EmbeddedRows, *values)`, parts of an answer, as `Units.ask` does.
 
         With `combine` each unit yields a part, if an empty one: what follows is not computed of no part.
         """
+        step, options = self._of_rows(function), {} if combine is None else {"combine": combine}
+        return self.units.ask(f"Relate {self.reading.name}: {name}", step, self.stale, *values, **options)
+
+    def _of_rows(self, function: Callable[..., Any]) -> Callable[..., Iterable[Any]]:
         reading = self.reading  # steps travel, and the pipeline cannot
 
         def of_rows(tables: OpenTables, unit: Unit, stale: int | None, *values: Any) -> Iterable[Any]:
             return function(reading.read(tables), *values) if stale else ()
 
-        more = {} if combine is None else {"combine": combine}
-        return self.units.ask(f"Relate {reading.name}: {what}", of_rows, self.stale, *values, **more)
+        return of_rows
 
-    def gather(self, what: str, function: Callable[..., Any], *values: Any) -> Answer[list[str]]:
+    def gather(self, name: str, function: Callable[..., Any], *values: Any) -> Answer[list[str]]:
         """Gather rows of all units in files, for `each`: `function(its EmbeddedRows, *values)` yields them by number.
 
         Each yield is the number of a file and an array, of any dtype but objects; those of a file are put together.
         """
-        reading, name = self.reading, f"Relate {self.reading.name}: {what}"
-
-        def of_rows(tables: OpenTables, unit: Unit, stale: int | None, *values: Any) -> Iterable[Any]:
-            return function(reading.read(tables), *values) if stale else ()
+        name = f"Relate {self.reading.name}: {name}"
 
         def list_files(stale: int | None, files: Sequence[str]) -> list[str]:
             return (sorted(files) or [""]) if stale else []
 
-        pairs = self.units.pairs(name, of_rows, self.stale, *values)
-        files = self.units.group(f"{name}, put together", pairs, _put_together, reading).side_output
+        pairs = self.units.pairs(name, self._of_rows(function), self.stale, *values)
+        files = self.units.group(f"{name}, put together", pairs, _put_together, self.reading).side_output
         return self.units.get(f"{name}, files", list_files, self.stale, files)
 
     def each(
         self,
-        what: str,
+        name: str,
         files: Answer[list[str]],
         function: Callable[..., Any],
         *values: Any,
         combine: Combine[Any, Any],
     ) -> Answer[Any]:
         """Combine `function(rows, *values)` of each file of `gather`; where there is none, of None."""
-        store, name = self.reading.store, f"Relate {self.reading.name}: {what}"
+        store, name = self.reading.store, f"Relate {self.reading.name}: {name}"
 
         def of_file(file: str, *values: Any) -> Any:
             rows = np.load(io.BytesIO(store.read_bytes(file)), allow_pickle=False) if file else None
@@ -218,14 +208,14 @@ class Asking:
         parts = self.units.each(name, files, of_file, *values)
         return self.units.combine(f"{name}, combined", [parts], combine)
 
-    def get(self, what: str, function: Callable[..., Any], *values: Any) -> Answer[Any]:
+    def get(self, name: str, function: Callable[..., Any], *values: Any) -> Answer[Any]:
         """Return `function(reading, *values)`, computed once, or None."""
         reading = self.reading
 
         def of_answers(stale: int | None, *values: Any) -> Any:
             return function(reading, *values) if stale else None
 
-        return self.units.get(f"Relate {reading.name}: {what}", of_answers, self.stale, *values)
+        return self.units.get(f"Relate {reading.name}: {name}", of_answers, self.stale, *values)
 
 
 def _put_together(number: int, parts: Sequence[npt.NDArray[Any]], reading: Reading) -> Iterator[SideOutput]:

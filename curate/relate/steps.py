@@ -40,13 +40,12 @@ class RelateSettings(StepSettings):
     def of(cls, context: RunContext) -> "RelateSettings":
         recipe = context.recipe
 
-        def reading(key: str, name: str, of: str) -> Reading:
+        relations = []
+        for key, name, section in recipe.relate.requested:
             kind: Relation = RELATIONS.find(key)
-            return Reading(context.store, kind, name, column_prefix(of), recipe.seed, context.share)
-
-        requested = recipe.relate.requested
-        relations = tuple((reading(key, name, section.of), section) for key, name, section in requested)
-        return cls(context.store, relations, related_key(context), context.reuse)
+            prefix = column_prefix(section.of)
+            relations.append((Reading(context.store, kind, name, prefix, recipe.seed, context.share), section))
+        return cls(context.store, tuple(relations), related_key(context), context.reuse)
 
     def key_without(self, unread: Sequence[str]) -> str:
         """Return the key of `related` without the rows of these files, in any order, which could not be read."""
@@ -129,9 +128,9 @@ def relate_unit(
                 values: Sequence[pa.Array] = [pa.nulls(len(rows.rows), field.type) for field in fields]
             else:
                 values = reading.kind.apply(model.load(), section, rows)
-            places = np.full(len(table), -1)
-            places[rows.rows] = np.arange(len(rows.rows))
-            at = pa.array(places, mask=places < 0)
+            index = np.full(len(table), -1)
+            index[rows.rows] = np.arange(len(rows.rows))
+            at = pa.array(index, mask=index < 0)
             for field, column in zip(fields, values, strict=True):
                 finite, count = drop_nonfinite(column.cast(field.type).take(at))
                 table = table.append_column(field, finite)

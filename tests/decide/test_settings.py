@@ -139,7 +139,7 @@ def test_settings_travel_to_workers_and_are_small(pool: Path) -> None:
         (put("rules", "words", value="wrods > 2"), "did you mean 'words'"),
         (put("dedup", "by", value=["sha256"]), "sha256 needs images, and the pool has none; accepted here: uid$"),
         (put("dedup", "prefer", value="q"), "dedup.prefer: no column 'q'"),
-        (put("dedup", "prefer", value="caption"), "dedup.prefer: needs a numeric column; 'caption' is string"),
+        (put("dedup", "prefer", value="caption"), "dedup.prefer: column 'caption' is string; accepted: numbers"),
     ],
 )
 def test_what_does_not_fit_the_pool_is_refused(pool: Path, change: Any, message: str) -> None:

@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curate.base.errors import RunError
 from curate.decide.rules.rules import Rule, first_failed
 from curate.expressions import evaluate
 from tests.expressions.tables import SECRET, table
@@ -79,17 +78,3 @@ def test_what_is_no_number_passes_no_rule(ratio: str) -> None:
     assert None in values and np.isfinite([value for value in values if value is not None]).all()
     failed = first_failed((Rule("ratio", f"{ratio} >= -9", ("a", "b")),), columns)
     assert failed.tolist() == [0 if value is None else -1 for value in values]
-
-
-def test_an_expression_that_long_texts_make_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In rows of "aaa", replace(caption, 'a', caption) gives texts of as many bytes as the square of theirs."""
-    monkeypatch.setattr(evaluate, "_MEMORY", 1 << 27)
-    grow = "length(replace(caption, 'a', caption)) > 9"
-    rows = table(caption=["a" * 40_000, "a"])
-    for ask in (lambda: evaluate.evaluate(grow, rows), lambda: evaluate.compute(grow, pa.bool_(), rows)):
-        with pytest.raises(RunError, match=r"'a', caption.*: takes over 128 MiB for 2 rows, of which some have long"):
-            ask()
-    with pytest.raises(RunError, match=r"^rules.mine: takes over 128 MiB"):
-        first_failed((Rule("mine", grow, ("caption",)),), rows)
-    assert evaluate.evaluate("length(caption)", rows).tolist() == [40_000, 1]
-    assert evaluate.evaluate(grow, table(caption=["a" * 4, None, "a"])).tolist() == [True, None, False]

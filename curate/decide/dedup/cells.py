@@ -1,15 +1,13 @@
 """Cells of embeddings: which rows to compare with which, so that nearly every near pair meets and few others do.
 
-The space is cut around centroids, by spherical k-means of a sample; index libraries call this IVF (Sivic and
-Zisserman, "Video Google", ICCV 2003), and SemDeDup compares within such clusters (Abbas et al., 2023). A row is at home
-in the cell of its nearest centroid and visits those of the next ones. A cell compares its own rows with each other and
-with its visitors, so a pair is missed only where neither visits the other's home: `VISITS` trades work for recall,
-which `cosine.recall_counts` measures. A pool of at most `WHOLE` rows is one cell, where nothing is missed.
+The space is cut around centroids, by spherical k-means of a sample (IVF: Sivic and Zisserman, "Video Google", ICCV
+2003; SemDeDup: Abbas et al., 2023). A row is at home in the cell of its nearest centroid and visits those of the next
+ones. A cell compares its own rows with each other and with its visitors, so a pair is missed only where neither visits
+the other's home: `VISITS` trades work for recall, which `cosine.recall_counts` measures.
 
-The cells of a row are the same whatever the order of rows, the blocks, the threads, the processor and the library that
-multiplies: embeddings and centroids are rounded to integers so small that every partial sum of a product is an integer
-below 2²⁴, which float32 holds, so a product summed in any order is exact, and of equally near centroids the first
-counts. The sample is chosen and ordered by a hash of its rows' bytes. No index library promises this.
+Cells do not depend on the order of rows, blocks, threads, the processor or the library that multiplies: embeddings and
+centroids are rounded to integers whose products float32 sums exactly (`spherical`), and of equally near centroids the
+first counts. The sample is chosen and ordered by a hash of its rows' bytes.
 
 In: vectors, float16 or float32[n, d]. Out: int16[n, VISITS] cells, home first; −1 where a row is not `usable`.
 """
@@ -145,6 +143,6 @@ def _sort_by_cell(cell_of: I16, first: int, home: I64, away: I64, order: npt.NDA
         for k in range(cell_of.shape[1]):
             cell = cell_of[row, k] - first
             if 0 <= cell < len(home):
-                places = home if k == 0 else away
-                order[places[cell]] = row
-                places[cell] += 1
+                ends = home if k == 0 else away
+                order[ends[cell]] = row
+                ends[cell] += 1

@@ -2,14 +2,12 @@
 
 Candidates are the pairs that meet in one of the cells of `cells`. A float32 matrix product screens them with a margin
 above its largest possible error; what passes is decided by a·b / √(a·a · b·b) ≥ x in float64, summed in the order of
-dimensions (of float16 values this sum is exact). So neither the order of rows, nor blocks, threads or processors change
-which edges are found, and of what meets nothing is missed. Equal rows are compared once.
+dimensions. So neither the order of rows, nor blocks, threads or processors change which edges are found.
 
 In: vectors, float16 or float32[n, d], of length about 1, and their nodes (`groups.row_ids`). A row that is not usable
 (null, NaN or infinite somewhere, or zero) has no edge. Out: the groups that the close pairs make, with the largest
-cosine of each node's pairs (see `groups`), that of its nearest neighbour among all that it was compared with. From
-`ALIKE` on it counts as 1: a placeholder that occurs a hundred thousand times, with embeddings that differ by roundings,
-is not compared with all others for its last digits.
+cosine of each node's pairs. From `ALIKE` on it counts as 1: a placeholder that occurs a hundred thousand times, with
+embeddings that differ by roundings, is not compared with all others for its last digits.
 """
 
 import math
@@ -39,11 +37,10 @@ def groups_in_cell(nodes: U64, vectors: Vectors, home: Mask, cosine: float) -> G
     first, copies = np.flatnonzero(is_first), np.flatnonzero(~is_first)
     pairs, nearest = _close_pairs(vectors[first], int(np.count_nonzero(home[order][first])), cosine)
     groups = Groups.of(np.concatenate([nodes[first][pairs], np.stack([nodes[same[copies]], nodes[copies]], axis=1)]))
-    return groups.with_nearest([(nodes[first], nearest), *_of_copies(nodes, same, copies)])
+    return groups.with_nearest([(nodes[first], nearest), *_alike(nodes, same, copies)])
 
 
-def _of_copies(nodes: U64, same: I64, copies: I64) -> list[tuple[U64, F32]]:
-    """Return the cosine, 1, of rows that are equal to another."""
+def _alike(nodes: U64, same: I64, copies: I64) -> list[tuple[U64, F32]]:
     return [(nodes[rows], np.ones(len(rows), np.float32)) for rows in (copies, same[copies])]
 
 
@@ -76,17 +73,17 @@ def groups(nodes: U64, vectors: Vectors, cosine: float) -> tuple[Groups, I64]:
     copies = np.flatnonzero(~is_first & cells.usable(vectors))
     copied = Groups.of(np.stack([nodes[same[copies]], nodes[copies]], axis=1))
     of_cells = in_threads(search, (cell for cell in cells.cell_rows(cell_of) if cell[2]))
-    return Groups.join(chain([copied.with_nearest(_of_copies(nodes, same, copies))], of_cells)), counts
+    return Groups.join(chain([copied.with_nearest(_alike(nodes, same, copies))], of_cells)), counts
 
 
 def nearest(vectors: Vectors, evaluation: Vectors, cosine: float) -> I64:
     """Return of each row the index of the nearest evaluation row of at least `cosine` (int64[n]; the first), or −1."""
     chosen = np.full(len(vectors), -1, np.int64)
-    theirs = split(np.flatnonzero(cells.usable(evaluation)))
+    others = split(np.flatnonzero(cells.usable(evaluation)))
     for rows in split(np.flatnonzero(cells.usable(vectors))):
         a = vectors[rows].astype(np.float32)
         best, index = np.full(len(rows), cosine), np.full(len(rows), -1, np.int64)
-        for targets in theirs:
+        for targets in others:
             b = evaluation[targets].astype(np.float32)
             _keep_nearest(a @ b.T, a, b, targets, best, index)
         chosen[rows] = index
@@ -100,10 +97,10 @@ def recall_counts(vectors: Vectors, cell_of: I16, sample: Vectors, sample_cells:
     rows, which always meet, are not counted; those within the sample are counted from both sides. Cells are `visits`.
     """
     counts = np.zeros(2, np.int64)
-    theirs = split(np.flatnonzero(sample_cells[:, 0] >= 0))
+    others = split(np.flatnonzero(sample_cells[:, 0] >= 0))
     for rows in split(np.flatnonzero(cell_of[:, 0] >= 0)):
         a = vectors[rows].astype(np.float32)
-        for targets in theirs:
+        for targets in others:
             b = sample[targets].astype(np.float32)
             i, j = _close(a @ b.T, a, b, cosine)
             differ = (a[i] != b[j]).any(axis=1)
@@ -115,8 +112,8 @@ def recall_counts(vectors: Vectors, cell_of: I16, sample: Vectors, sample_cells:
 
 def _equals(vectors: Vectors) -> I64:
     """Return, of each row the first one that equals it (int64[n]): what occurs a million times is compared once."""
-    _, first, places = np.unique(cells.row_hashes(vectors), return_index=True, return_inverse=True)
-    same = first[places]
+    _, first, numbers = np.unique(cells.row_hashes(vectors), return_index=True, return_inverse=True)
+    same = first[numbers]
     for rows in split(np.flatnonzero(same != np.arange(len(same)))):
         differ = (vectors[rows] != vectors[same[rows]]).any(axis=1)
         same[rows[differ]] = rows[differ]  # one hash of different bytes: left to comparison
@@ -124,8 +121,6 @@ def _equals(vectors: Vectors) -> I64:
 
 
 class _Forest(NamedTuple):
-    """The close pairs so far."""
-
     parent: I64  # [n], see `groups.find`
     edges: I64  # [n, 2], a spanning forest
     joins: I64  # [1], how many edges there are
@@ -140,10 +135,10 @@ def _close_pairs(vectors: Vectors, members: int, cosine: float) -> tuple[I64, F3
     points, n = vectors.astype(np.float32), len(vectors)
     lengths = squares(points)
     forest = _Forest(np.arange(n), np.zeros((n, 2), np.int64), np.zeros(1, np.int64), np.zeros(n))
-    for theirs in blocks(members):
-        for ours in blocks(n):
-            if ours.start >= theirs.start:
-                _join(points[ours] @ points[theirs].T, (ours.start, theirs.start), points, lengths, cosine, forest)
+    for others in blocks(members):
+        for rows in blocks(n):
+            if rows.start >= others.start:
+                _join(points[rows] @ points[others].T, (rows.start, others.start), points, lengths, cosine, forest)
     return forest.edges[: forest.joins[0]], np.where(forest.nearest >= ALIKE, 1, forest.nearest).astype(np.float32)
 
 

@@ -1,14 +1,12 @@
 """Exact deduplication in sequential passes (by uid, then say by sha256, then by phash), over data in buckets.
 
 A pass groups the rows that still live by one key; of a group the best stays and the others are its duplicates. A row
-whose key is null in a pass is not touched by it. In: one key column a pass (string, integer, float or bool), the uid
-of each row, and what decides between equals. Out: which rows are dead, and of each the uid of the row that
-represents it at the end, which survives all passes even where the row that beat it does not.
+whose key is null in a pass is not touched by it.
 
-Phase 1 finds candidates, with 8 bytes a row and pass and no more: `key_hashes` of a unit, `split_buckets`, and
-`repeated` over a bucket of all units. Phase 2 handles only the candidates, the rows whose hash repeats in any pass,
-as structured `records`: for each pass, bring together the records of one of `buckets_for` and `resolve` them. Keys are
-compared as 128 bits, so a collision of phase 1's 64-bit hashes costs a few bytes and changes nothing.
+Phase 1 finds candidates, with 8 bytes a row and pass: `key_hashes` of a unit, `split_buckets`, and `repeated` over a
+bucket of all units. Phase 2 handles only the candidates, as structured `records`: for each pass, bring together the
+records of one of `buckets_for` and `resolve` them. Keys are compared as 128 bits, so a collision of phase 1's 64-bit
+hashes costs a few bytes and changes nothing.
 
 A dead record adopts the representative *and the keys* of the row that beat it. So it stays in the bucket and group of
 its representative through later passes, and follows it if that one dies too, without any lookup between buckets.
@@ -16,7 +14,7 @@ its representative through later passes, and follows it if that one dies too, wi
 
 import binascii
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +24,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from curate.base import ids
-from curate.base.numeric.arrays import F32, I64, U64, Mask, split_by, string_buffers
+from curate.base.numeric.arrays import I64, U64, Mask, split_by, string_buffers
 from curate.base.numeric.elementary import GOLDEN, mix64
 from curate.base.numeric.quantiles import order_keys
 
@@ -110,6 +108,14 @@ def key_hashes(column: pa.Array, alive: Mask) -> U64:
     return _fold(hi[chosen], lo[chosen])
 
 
+def by_number(values: npt.NDArray[Any], numbers: npt.NDArray[np.integer]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Yield each number that occurs, ascending, and its values in their order."""
+    order = np.argsort(numbers, kind="stable")
+    distinct, starts = np.unique(numbers[order], return_index=True)
+    if len(order):
+        yield from zip(distinct.tolist(), np.split(values[order], starts[1:]), strict=True)
+
+
 def split_buckets(hashes: U64, n_buckets: int) -> list[U64]:
     """Split hashes into buckets by their leading bits, so that buckets in order hold hashes in order."""
     return [hashes] if n_buckets == 1 else split_by(hashes, _bucket(hashes, n_buckets), n_buckets)
@@ -162,23 +168,14 @@ def preferences(values: pa.Array) -> U64:
 
 
 def make_records(
-    unit: int,
-    rows: I64,
-    uids: pa.Array,
-    columns: Sequence[pa.Array],
-    content: U64,
-    prefer: U64 | None,
-    cosines: Mapping[int, F32] | None = None,
+    unit: int, rows: I64, uids: pa.Array, columns: Sequence[pa.Array], content: U64, prefer: U64 | None
 ) -> Records:
-    """Return the records of a unit's candidates, before any pass.
+    """Return the records of a unit's candidates, before any pass; all have cosines of 0.
 
     `rows` (int[c]) are the candidates' in the unit; what follows has a value for each: `uids` of 32 hex digits, one of
-    `columns` a pass, `content_hashes`, `preferences` (None if nothing but the uid decides), and `Nearness.cosines`
-    (float32[c]) by place of the passes that have some.
+    `columns` a pass, `content_hashes`, and `preferences` (None if nothing but the uid decides).
     """
     records = np.zeros(len(rows), record_type(len(columns)))
-    for i, values in (cosines or {}).items():
-        records["cosines"][:, i] = values
     records["rep_hi"], records["rep_lo"] = ids.uid_halves(uids)
     records["content"], records["unit"], records["row"] = content, unit, rows
     if prefer is not None:

@@ -1,15 +1,10 @@
 """Near-duplicates: from pairs that are close to groups, and from groups to the key of a deduplication pass.
 
-A group is a connected component of the pairs (single linkage): whatever is joined by a chain of close pairs is one
-group. What is joined are nodes, uint64 numbers: perceptual hashes themselves (`hamming`), or rows of units
-(`row_ids`, for `cosine`). In: edges, uint64[e, 2], in any order, each verified where it was found. Out: of each node in
-a group its label, the group's smallest node; so labels depend on the set of edges only, and not on how they were found,
-split or ordered. A column of labels is a key column of `dedup`, which then chooses the survivor as it does between
-equal keys: the best by `prefer`, then the smallest uid, then by content.
-
-Any part of the edges may be replaced by another set with the same components: `edges_in_bucket` returns a spanning
-forest, so n equal hashes give n - 1 edges; merged groups take 16 bytes a node. Of close embeddings each node's
-`nearest` is kept too, 4 bytes: the largest cosine of its edges, by which it is joined first, from the closest on.
+A group is a connected component of the pairs (single linkage). What is joined are nodes, uint64 numbers: perceptual
+hashes themselves (`hamming`), or rows of units (`row_ids`, for `cosine`). In: edges, uint64[e, 2], in any order. Out:
+of each node in a group its label, the group's smallest node, however the edges were found, split or ordered. A column
+of labels is a key column of `dedup`. Any part of the edges may be replaced by another set with the same components, so
+a spanning forest is enough.
 """
 
 from collections.abc import Iterable, Sequence
@@ -65,11 +60,17 @@ class Groups:
         nearest = None
         for nodes, values in cosines:
             nearest = np.zeros(len(self.nodes), np.float32) if nearest is None else nearest
-            if len(self.nodes):
-                places = np.minimum(np.searchsorted(self.nodes, nodes), len(self.nodes) - 1)
-                known = self.nodes[places] == nodes
-                np.maximum.at(nearest, places[known], values[known])
+            index = self.index(nodes)
+            is_node = index >= 0
+            np.maximum.at(nearest, index[is_node], values[is_node])
         return replace(self, nearest=nearest)
+
+    def index(self, nodes: U64) -> I64:
+        """Return where each node is among these, −1 where it is not (int64[n])."""
+        if not len(self.nodes):
+            return np.full(len(nodes), -1, np.int64)
+        index = np.minimum(np.searchsorted(self.nodes, nodes), len(self.nodes) - 1)
+        return np.where(self.nodes[index] == nodes, index, -1)
 
     @property
     def edges(self) -> U64:
@@ -79,20 +80,13 @@ class Groups:
 
     def label(self, nodes: U64) -> U64:
         """Return the label of each node (uint64[n]); of one without an edge, itself."""
-        if not len(self.nodes):
-            return nodes.copy()
-        places = np.minimum(np.searchsorted(self.nodes, nodes), len(self.nodes) - 1)
-        return np.where(self.nodes[places] == nodes, self.labels[places], nodes)
+        index = self.index(nodes)
+        return np.where(index >= 0, np.append(self.labels, np.uint64(0))[index], nodes)
 
 
 def row_ids(unit: int, rows: I64 | I32) -> U64:
     """Return the node of each row of a unit (uint64[n]): the unit in the high 32 bits, the row in the low ones."""
     return np.uint64(unit) << _ROW_BITS | rows.astype(np.uint64)
-
-
-def rows_of(nodes: U64) -> tuple[I32, I32]:
-    """Return the unit and the row of each node: the inverse of `row_ids` (int32[n] each)."""
-    return (nodes >> _ROW_BITS).astype(np.int32), (nodes & np.uint64(0xFFFFFFFF)).astype(np.int32)
 
 
 def label_hashes(hashes: pa.Array, groups: Groups) -> pa.Array:
@@ -103,26 +97,16 @@ def label_hashes(hashes: pa.Array, groups: Groups) -> pa.Array:
 
 def row_keys(unit: int, n_rows: int, groups: Groups) -> pa.Array:
     """Return the key column of a pass by close rows: the label of each row (uint64[rows]), null in no group."""
-    nodes, rows = _of_unit(unit, n_rows, groups)
-    keys, null = np.zeros(n_rows, np.uint64), np.ones(n_rows, bool)
-    keys[rows], null[rows] = groups.labels[nodes], False
-    return pa.array(keys, mask=null)
+    nodes = row_ids(unit, np.arange(n_rows))
+    index = groups.index(nodes)
+    return pa.array(groups.label(nodes), mask=index < 0)
 
 
 def row_nearest(unit: int, n_rows: int, groups: Groups) -> F32:
     """Return `Groups.nearest` of each row of a unit (float32[rows]); 0 of rows that are in none."""
-    nodes, rows = _of_unit(unit, n_rows, groups)
-    cosines = np.zeros(n_rows, np.float32)
-    if groups.nearest is not None:
-        cosines[rows] = groups.nearest[nodes]
-    return cosines
-
-
-def _of_unit(unit: int, n_rows: int, groups: Groups) -> tuple[slice, I32]:
-    """Return where the nodes of a unit are, which ascend as all do, and their rows."""
-    ends = np.array([unit << 32, (unit << 32) + n_rows], np.uint64)
-    nodes = slice(*np.searchsorted(groups.nodes, ends))
-    return nodes, rows_of(groups.nodes[nodes])[1]
+    if groups.nearest is None:
+        return np.zeros(n_rows, np.float32)
+    return np.append(groups.nearest, np.float32(0))[groups.index(row_ids(unit, np.arange(n_rows)))]
 
 
 @njit(nogil=True, cache=True)
@@ -136,7 +120,6 @@ def find(parent: I64, node: int) -> int:
 
 @njit(nogil=True, cache=True)
 def _union(parent: I64, left: I64, right: I64) -> None:
-    """Join each pair; afterwards every node's parent is the smallest node of its component."""
     for i in range(len(left)):
         a, b = find(parent, left[i]), find(parent, right[i])
         # The smaller root stays one, so that a root is its component's smallest node.

@@ -1,18 +1,13 @@
 """Perceptual hashes that differ in at most k of their 64 bits: every such pair, by bands, without comparing all.
 
-The 64 bits are cut into B blocks. Two hashes within distance k differ in at most k of them, so they agree on some
-B − k: a band is one choice of B − k blocks, given as a mask of their bits, and only hashes that agree under a band are
-compared (Manku, Jain and Das Sarma, "Detecting Near-Duplicates for Web Crawling", WWW 2007, section 3; with B = k + 1
-it is the pigeonhole principle). So nothing is missed, and what is found is verified: recall and precision are 1 for
-any B. More blocks mean more bands, each with fewer comparisons; `bands` weighs sorting against comparing.
+The 64 bits are cut into B blocks. Two hashes within distance k agree on some B − k of them: a band is one choice of
+B − k blocks, given as a mask of their bits, and only hashes that agree under a band are compared (Manku, Jain and Das
+Sarma, "Detecting Near-Duplicates for Web Crawling", WWW 2007, section 3). So nothing is missed, and what is found is
+verified. More blocks mean more bands, each with fewer comparisons; `bands` weighs sorting against comparing.
 
 In: hashes, uint64[n], in any order; equal ones count once. Out: edges between hashes, uint64[e, 2], a spanning forest
-of the close pairs (see `groups`). Within a bucket a hash that was joined to another is not searched for again, so a
-bucket whose hashes are all alike costs about one comparison each; one of many hashes that agree under the band and are
-not close costs the square. Memory: 24 bytes a hash.
-
-The larger a pool, the smaller k must be, as single linkage joins chance pairs too: of a million random hashes about 150
-are joined by chance at k = 8, 5,000 at 10, and nearly all at 16.
+of the close pairs (see `groups`). Memory: 24 bytes a hash. The larger a pool, the smaller k must be, as single linkage
+joins chance pairs too: of a million random hashes about 150 are joined at k = 8, 5,000 at 10, and nearly all at 16.
 """
 
 import itertools
@@ -111,19 +106,17 @@ def nearest(hashes: U64, evaluation: U64, distance: int) -> I64:
     best = np.full(len(pool), distance + 1, np.int64)
     chosen = np.full(len(pool), -1, np.int64)
     for mask in bands(distance, len(pool) + len(targets), len(pool) * len(targets)):
-        ours, theirs = np.argsort(pool & mask), np.argsort(targets & mask)
-        _meet(pool[ours], ours, targets[theirs], index[theirs], mask, best, chosen)
+        rows, others = np.argsort(pool & mask), np.argsort(targets & mask)
+        _meet(pool[rows], rows, targets[others], index[others], mask, best, chosen)
     return chosen[np.searchsorted(pool, hashes)]
 
 
 def _buckets(hashes: U64, mask: np.uint64, n_buckets: int) -> npt.NDArray[np.uint16]:
-    """Return the bucket of each hash; those that agree under the band share one."""
     high = mix64(hashes & mask) >> np.uint64(32)
     return np.asarray(high * np.uint64(n_buckets) >> np.uint64(32), np.uint16)
 
 
 def _sizes(blocks: int) -> list[int]:
-    """Return 64 bits in so many blocks, as even as can be."""
     return [BITS // blocks + (i < BITS % blocks) for i in range(blocks)]
 
 

@@ -45,7 +45,6 @@ class LimitsChoice(Choice):
 
     @cached_property
     def p(self) -> F64:
-        """Return of each entry the probability that one of its rows is drawn for it (float64[entries])."""
         return inclusion.probabilities(self.counts, self.limits)
 
     def rows(self, rows: RowsLeft) -> RowsLeft:
@@ -69,22 +68,21 @@ class LimitsChoice(Choice):
 
     @property
     def values(self) -> Mapping[str, Any]:
-        """Return t, and where it was solved for a size, what is expected of it and of t + 1; and t by language."""
-        values = {"t": self.solution.t, "expected": self.solution.expected, "expected_above": self.solution.above}
-        return values | ({"t_by_language": {of.language: of.t for of in self.languages}} if self.languages else {})
+        values: dict[str, Any] = {"t": self.solution.t, "expected": self.solution.expected}
+        if self.languages:
+            values["t_by_language"] = {limit.language: limit.t for limit in self.languages}
+        return values | {"expected_above": self.solution.above}
 
     @property
     def label(self) -> str:
-        """Return t, and those of the languages with the most matches."""
         label = f"t = {self.solution.t:,}"
         if not self.languages:
             return label
-        more = len(self.languages) - _SHOWN
-        others = "".join(f", {of.t:,} of {of.language}" for of in self.languages[1:_SHOWN])
-        return f"{label} of {self.languages[0].language}{others}{f' and of {more} more' if more > 0 else ''}"
+        others = "".join(f", {limit.t:,} of {limit.language}" for limit in self.languages[1:_SHOWN])
+        rest = f" and of {len(self.languages) - _SHOWN} more" if len(self.languages) > _SHOWN else ""
+        return f"{label} of {self.languages[0].language}{others}{rest}"
 
     def say(self, section: Balance, fraction: float) -> str:
-        """Return t, and where it was solved for a size that it misses, the size at t + 1."""
         solution = self.solution
         if section.rows is None or solution.expected is None or solution.above is None:
             return self.label
@@ -94,7 +92,7 @@ class LimitsChoice(Choice):
     def shortfall(self, section: Balance) -> str:
         """Return a share of the tail that no t comes near by 5 %, and those next to it; or languages of few matches."""
         if self.languages:
-            return _say_uncertain(self.languages[0], [of for of in self.languages if of.is_uncertain])
+            return _say_uncertain(self.languages[0], [limit for limit in self.languages if limit.is_uncertain])
         ts, shares = inclusion.tail_shares(self.counts)
         share = section.tail_share
         if share is None or not len(ts) or np.abs(shares - share).min() <= 0.05 * share:
@@ -109,29 +107,26 @@ class LimitsChoice(Choice):
         return _share(self.counts, self.counts < self.limits)
 
     def shares(self, survivors: I64, kept: I64 | F64) -> Mapping[str, float | None]:
-        """Return the shares of matches that entries below their limit have, and entries of which all rows stay.
-
-        Also t by language, where there are several.
-        """
+        """Return the shares of matches of entries below their limit, and of entries of which all rows stay; and ts."""
         whole, below = self.counts <= self.limits, inclusion.tail_shares(self.counts)[1]
         shares = {"whole_share": _share(survivors, whole), "whole_share_kept": _share(kept, whole)}
         smallest = float(below[1]) if len(below) > 1 and not self.languages else None
         shares |= {"tail_share": self.tail_share, "smallest_tail_share": smallest}
-        return shares | {f"t of {of.language}": float(of.t) for of in self.languages}
+        return shares | {f"t of {limit.language}": float(limit.t) for limit in self.languages}
 
 
 def _say_uncertain(reference: LanguageLimit, languages: Sequence[LanguageLimit]) -> str:
     if not languages:
         return ""
-    matches = (f"{pluralise(of.matches, 'match', 'matches')} in all" for of in languages)
     shown = ", ".join(
-        f"{of.language} (t = {of.t:,}, {number})" for of, number in zip(languages[:_SHOWN], matches, strict=False)
+        f"{limit.language} (t = {limit.t:,}, {pluralise(limit.matches, 'match', 'matches')} in all)"
+        for limit in languages[:_SHOWN]
     )
-    more = f" and {len(languages) - _SHOWN} more" if len(languages) > _SHOWN else ""
+    rest = f" and {len(languages) - _SHOWN} more" if len(languages) > _SHOWN else ""
     few = f"{pluralise(len(languages), 'language')} with a tail of fewer than {FEW} matches, by which t is chosen"
-    others = [f"{of.language}: …" for of in languages if of.language != reference.language]
+    others = [f"{limit.language}: …" for limit in languages if limit.language != reference.language]
     by_hand = ", ".join([f"{reference.language}: {reference.t}", *others[:1]])
-    return f"{few}: {shown}{more}; accepted: a t by hand, such as balance.t: {{{by_hand}}}"
+    return f"{few}: {shown}{rest}; accepted: a t by hand, such as balance.t: {{{by_hand}}}"
 
 
 def _share(weights: Any, chosen: Any) -> float | None:
@@ -147,30 +142,27 @@ class BalanceSelection(Selection):
     sizes_of = ("rows",)
 
     def choose(self, units: Units, section: Balance, run: SelectionRun, counts: Answer | None) -> Answer:
-        """Return the limits of the recipe's t, or of the one by its target number of rows or share of the tail."""
         assert counts is not None
         if section.counts is not None:
             counts = units.get("Counts: given", read_counts(section.counts, run.metadata_key).view, EntryVector)
         return self.search(units, section, run, counts)
 
     def search(self, units: Units, section: Balance, run: Any, counts: Answer) -> Answer:
-        """Return the limits by counts; `run` is a SelectionRun, or an answer that is."""
         scheme = _scheme(section)
         if (rows := section.rows) is None:
             return units.get("Balance: t", _fixed, counts, section, scheme, run)
-        trial = units.get("Balance: begin", _begin, counts, rows, scheme, run)
+        search = units.get("Balance: begin", _begin, counts, rows, scheme, run)
         for n in range(ROUNDS):  # a k-ary search: units sum π at some t, and the bracket narrows
-            sums = units.ask(f"Balance: sums {n}", _expect, counts, trial, scheme, run, combine=Fold[Any]())
-            trial = units.get(f"Balance: narrow {n}", _narrow, trial, sums, counts, scheme, run)
-        return units.get("Balance: t", _solved, trial, counts, scheme, run)
+            sums = units.ask(f"Balance: sums {n}", _expect, counts, search, scheme, run, combine=Fold[Any]())
+            search = units.get(f"Balance: narrow {n}", _narrow, search, sums, counts, scheme, run)
+        return units.get("Balance: t", _solved, search, counts, scheme, run)
 
     def check(self, section: Balance, columns: pa.Schema, recipe: Any) -> None:
-        """Check that the pool has images where texts are told apart by them. Raises RecipeError."""
         if section.image_column is not None and section.image_column not in columns.names:
             needed = "images" if section.one_per == "image" else "URLs"
             accepted = "url" if section.one_per == "image" else "null"
-            what = f"balance.one_per: {section.one_per} needs {needed}, and the pool has none"
-            raise RecipeError(f"{what}; accepted: {accepted}")
+            error = f"balance.one_per: {section.one_per} needs {needed}, and the pool has none"
+            raise RecipeError(f"{error}; accepted: {accepted}")
 
     def check_entries(self, section: Balance, entries: Entries) -> None:
         _scheme(section).check(entries)
@@ -187,60 +179,47 @@ class BalanceSelection(Selection):
     def sizes(self, choices: Sequence[LimitsChoice], rows: Sequence[RowsLeft]) -> list[tuple[float, float]]:
         """Return the sizes for several limits, which never fall from one t to the next, in one pass over the rows."""
         if any(part.texts is not None for part in rows):
-            return [(choice.expected(pi)[0], texts_error(rows, pi)) for choice, pi in _each(choices, rows)]
+            each = [(choice, list(in_threads(choice.inclusion, rows))) for choice in choices]
+            return [(choice.expected(pi)[0], texts_error(rows, pi)) for choice, pi in each]
         order = sorted(range(len(choices)), key=lambda i: choices[i].solution.t)
         counts = choices[0].counts
-        some = max(1, STACK // max(len(choice.limits) for choice in choices))
+        step = max(1, STACK // max(len(choice.limits) for choice in choices))
         sizes: dict[int, tuple[float, float]] = {}
-        for places in (order[first : first + some] for first in range(0, len(order), some)):
-            stack = np.stack([choices[i].limits for i in places])
+        for first in range(0, len(order), step):
+            stacked = order[first : first + step]
+            stack = np.stack([choices[i].limits for i in stacked])
 
             def measure(part: RowsLeft, stack: I64 = stack) -> tuple[Any, Any]:
                 variances = np.zeros(len(stack))
-                matches, of, limits = choices[0].rows(part).matches, counts, stack
+                matches, own_counts, limits = choices[0].rows(part).matches, counts, stack
                 if stack.shape[1] > 1:
                     matches, occurring = own_entries(matches, len(counts))
-                    of, limits = counts[occurring], stack[:, occurring]
-                return inclusion.expected_rows(matches, of, limits, variances).astype(object), variances
+                    own_counts, limits = counts[occurring], stack[:, occurring]
+                return inclusion.expected_rows(matches, own_counts, limits, variances).astype(object), variances
 
             sums, variances = (sum(parts) for parts in zip(*in_threads(measure, rows), strict=True))
             errors = np.sqrt(variances)
-            sizes |= {i: (int(sums[k]) / inclusion.ONE, float(errors[k])) for k, i in enumerate(places)}
+            sizes |= {i: (int(sums[k]) / inclusion.ONE, float(errors[k])) for k, i in enumerate(stacked)}
         return [sizes[i] for i in range(len(choices))]
 
     def words(self, outcome: Outcome) -> SelectionWords:
         label = outcome.choice.label
-        lines = [f"balance: {label}{_say_why(outcome.section, outcome.choice)}"]
+        lines = [f"balance: {label}{_format_reason(outcome.section, outcome.choice)}"]
         if shortfall := outcome.choice.shortfall(outcome.section):
             lines.append(f"warning: {shortfall}")
         if not outcome.dropped and not outcome.section.of:
-            lines.append(f"balancing dropped nothing: {_say_why_all_stay(outcome)}")
-        of = ("the t of their language", " 2") if outcome.choice.languages else (label, "")
-        downsampled = f"entries with more than {of[0]} samples are downsampled to t, in expectation (MetaCLIP{of[1]})"
-        downsampled += f": {label}" if outcome.choice.languages else ""
+            lines.append(f"balancing dropped nothing: {_explain_all_kept(outcome)}")
+        limit, version, by_language = label, "", ""
+        if outcome.choice.languages:
+            limit, version, by_language = "the t of their language", " 2", f": {label}"
+        downsampled = f"entries with more than {limit} samples are downsampled to t, in expectation (MetaCLIP{version})"
         return SelectionWords(
             kept=": its draw u/p = {draw} is below 1 (probability {probability})",
             dropped="its draw u/p = {draw} is not below 1 (probability {probability})",
-            card=f"{downsampled}; seed {outcome.seed}",
+            card=f"{downsampled}{by_language}; seed {outcome.seed}",
             summary=lines,
             by_entries=True,
         )
-
-
-def _each(choices: Sequence[Choice], rows: Sequence[RowsLeft]) -> Iterator[tuple[Choice, list[F64]]]:
-    return ((choice, list(in_threads(choice.inclusion, rows))) for choice in choices)
-
-
-class Trial(NamedTuple):
-    """A search for a target size, and what units are to sum π at."""
-
-    bracket: Bracket
-    limits: I64  # [k, groups], of the scheme at the bracket's points
-
-    @classmethod
-    def of(cls, bracket: Bracket, counts: I64, scheme: Scheme, run: SelectionRun) -> "Trial":
-        """Return the search with the limits of its points: none where it is solved."""
-        return cls(bracket, scheme.limits(bracket.points, counts, run.entries))
 
 
 def _scheme(section: Balance) -> Scheme:
@@ -262,18 +241,27 @@ def _fixed(counts: I64, section: Balance, scheme: Scheme, run: SelectionRun) -> 
     return _choice(Solution(t), counts, scheme, run)
 
 
-def _begin(counts: I64, rows: int, scheme: Scheme, run: SelectionRun) -> Trial:
-    return Trial.of(Bracket.start(scheme.highest(counts, run.entries), rows), counts, scheme, run)
+class SizeSearch(NamedTuple):
+    """A search for a target size, and the limits of its points, at which units sum π (int64[k, groups])."""
+
+    bracket: Bracket
+    limits: I64
 
 
-def _narrow(trial: Trial, sums: Any, counts: I64, scheme: Scheme, run: SelectionRun) -> Trial:
-    return Trial.of(trial.bracket.narrow(trial.bracket.points, sums), counts, scheme, run)
+def _begin(counts: I64, rows: int, scheme: Scheme, run: SelectionRun) -> SizeSearch:
+    bracket = Bracket.start(scheme.highest(counts, run.entries), rows)
+    return SizeSearch(bracket, scheme.limits(bracket.points, counts, run.entries))
+
+
+def _narrow(search: SizeSearch, sums: Any, counts: I64, scheme: Scheme, run: SelectionRun) -> SizeSearch:
+    bracket = search.bracket.narrow(search.bracket.points, sums)
+    return SizeSearch(bracket, scheme.limits(bracket.points, counts, run.entries))
 
 
 def _expect(
-    tables: OpenTables, state: Any, counts: I64, trial: Trial, scheme: Scheme, run: SelectionRun
+    tables: OpenTables, state: Any, counts: I64, search: SizeSearch, scheme: Scheme, run: SelectionRun
 ) -> Iterator[Any]:
-    if not len(trial.limits):
+    if not len(search.limits):
         yield np.zeros(0, object)
         return
     rows = run.rows_left(tables, state)
@@ -281,24 +269,23 @@ def _expect(
     if groups is not None:
         matches, occurring = own_entries(matches, len(counts))
         counts, groups = counts[occurring], groups[occurring]
-    stacks = stack_limits(trial.limits, groups)
+    stacks = stack_limits(search.limits, groups)
     sums = [inclusion.expected_rows(matches, counts, limits, texts=rows.texts) for limits in stacks]
     # Python integers: a sum over units may pass 2⁶⁴.
     yield np.concatenate([np.zeros(0, np.uint64), *sums]).astype(object)
 
 
-def _solved(trial: Trial, counts: I64, scheme: Scheme, run: SelectionRun) -> LimitsChoice:
+def _solved(search: SizeSearch, counts: I64, scheme: Scheme, run: SelectionRun) -> LimitsChoice:
     try:
-        return _choice(trial.bracket.solution, counts, scheme, run)
+        return _choice(search.bracket.solution, counts, scheme, run)
     except RunError as error:
         smallest = _choice(Solution(1), counts, scheme, run)
         again = f"change the recipe, then run with --out NEW --reuse {run.place}"
-        how = f". Nothing is downloaded or measured again: {again}" if run.place else ""
-        raise OutOfReach(f"{error}{how}", smallest, "t = 1, the smallest") from None
+        remedy = f". Nothing is downloaded or measured again: {again}" if run.place else ""
+        raise OutOfReach(f"{error}{remedy}", smallest, "t = 1, the smallest") from None
 
 
-def _say_why(section: Balance, choice: LimitsChoice) -> str:
-    """Return by what t was solved, in words; nothing where the recipe says it."""
+def _format_reason(section: Balance, choice: LimitsChoice) -> str:
     solution = choice.solution
     if section.tail_share is not None:
         counts = choice.counts
@@ -307,14 +294,14 @@ def _say_why(section: Balance, choice: LimitsChoice) -> str:
         return f", whose tail share{reached} is nearest to {section.tail_share:.4g}"
     if section.rows is None:
         return ""
-    why = f", the largest whose expected size is at most {section.rows:,}"
+    reason = f", the largest whose expected size is at most {section.rows:,}"
     if solution.expected is None:
-        return why
+        return reason
     above = next_size(section.rows, solution.t, solution.expected, solution.above)
-    return f"{why}; expected {solution.expected:,.0f}, and {above}" if above else why
+    return f"{reason}; expected {solution.expected:,.0f}, and {above}" if above else reason
 
 
-def _say_why_all_stay(outcome: Outcome) -> str:
+def _explain_all_kept(outcome: Outcome) -> str:
     if not outcome.kept:
         return "no row reached it"
     rows = outcome.section.rows
@@ -326,9 +313,6 @@ def _say_why_all_stay(outcome: Outcome) -> str:
         entry, count = (entries[name][most].as_py() for name in ("entry", "survivors"))
         return f"no entry has more than t rows; the most frequent, {entry!r}, has {count:,}"
     return "each row has an entry of at most t rows, or was drawn"
-
-
-# ---- the counts of another run (`balance.counts`): each part of a pool, say, is balanced as the whole would be
 
 
 def read_counts(url: str, metadata_key: str) -> I64:

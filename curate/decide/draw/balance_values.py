@@ -5,8 +5,8 @@ search for t, limits and draws are `balance`'s.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from functools import cached_property, partial
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,78 +16,34 @@ from curate.base.numeric.arrays import F64, I64
 from curate.decide.draw.balance import BalanceSelection, LimitsChoice
 from curate.decide.draw.groups import ColumnGroups, check_groups, find_groups
 from curate.decide.draw.selection import FindRows, Outcome, RowsLeft, Selection, SelectionRun, required
-from curate.match.unit import Entries
 from curate.recipe.deciding import Balance
 from curate.run.units import Answer, Units
 from curate.store.facts import RunFacts, SelectionWords
 from curate.store.tables import UnitTables
 
 
-@dataclass(frozen=True)
-class Values:
-    """The values of a column, as entries."""
-
-    groups: ColumnGroups
-
-    @cached_property
-    def entries(self) -> Entries:
-        none = pa.nulls(len(self.groups), pa.string())
-        return Entries(pa.table({"entry": self.groups.names, "source": none, "language": none}))
-
-    def of_rows(self, rows: RowsLeft) -> RowsLeft:
-        """Return rows whose entries are their values."""
-        return ValuedRows(
-            **{field.name: getattr(rows, field.name) for field in fields(RowsLeft)} | {"entries": self.entries},
-            groups=self.groups,
-        )
+def with_values(rows: RowsLeft, groups: ColumnGroups) -> RowsLeft:
+    """Return rows whose entries are their values."""
+    return replace(rows, entries=groups.entries, find_matches=groups.matches)
 
 
-@dataclass(frozen=True)
-class ValuedRows(RowsLeft):
-    """Rows whose entries are the values of a column."""
-
-    groups: ColumnGroups = field(kw_only=True)
-
-    @cached_property
-    def matches(self) -> pa.ListArray:
-        """The number of each row's value (list<int32>), none where it has no value."""
-        places = self.groups.places(self)
-        ends = pa.array(np.concatenate([[0], np.cumsum(places >= 0)]), pa.int32())
-        matches: pa.ListArray = pa.ListArray.from_arrays(ends, pa.array(places[places >= 0], pa.int32()))
-        return matches
-
-
-@dataclass(frozen=True)
-class ValuedRun(SelectionRun):
-    """A run whose entries are the values of a column."""
-
-    values: Values = field(kw_only=True)
-
-    @classmethod
-    def of(cls, run: SelectionRun, groups: ColumnGroups) -> "ValuedRun":
-        values = Values(groups)
-        return cls(**vars(run) | {"rows_left": partial(_rows_left, run.rows_left, values), "values": values})
-
-    @property
-    def entries(self) -> Entries:
-        return self.values.entries
+def _rows_left(find: FindRows, groups: ColumnGroups, tables: UnitTables, state: Any) -> RowsLeft:
+    return with_values(find(tables, state), groups)
 
 
 @dataclass(frozen=True)
 class ValuesChoice(LimitsChoice):
     """Limits of values."""
 
-    values_of: Values = field(kw_only=True)
+    groups: ColumnGroups = field(kw_only=True)
 
     def rows(self, rows: RowsLeft) -> RowsLeft:
-        return self.values_of.of_rows(rows)
+        return with_values(rows, self.groups)
 
     def entry_probabilities(self) -> F64 | None:
-        """Return None: metadata's entries, if there are any, draw no rows."""
         return None
 
     def shares(self, survivors: I64, kept: I64 | F64) -> Mapping[str, float | None]:
-        """Return the share of the tail, and the smallest above 0: not of metadata's entries."""
         shares = super().shares(self.counts, self.counts)
         return {name: shares[name] for name in ("tail_share", "smallest_tail_share")}
 
@@ -106,22 +62,31 @@ class ValuesBalance(BalanceSelection):
         check_groups("balance.of", required(section.of), columns)
 
     def choose(self, units: Units, section: Balance, run: SelectionRun, counts: Answer | None) -> Answer:
+        def valued(groups: ColumnGroups) -> SelectionRun:
+            return replace(run, rows_left=partial(_rows_left, run.rows_left, groups), groups=groups)
+
+        def of_values(choice: LimitsChoice, groups: ColumnGroups) -> ValuesChoice:
+            return ValuesChoice(choice.solution, choice.counts, choice.limits, groups=groups)
+
         groups = find_groups(units, "Balance", run, required(section.of))
-        valued = units.get("Balance: run", ValuedRun.of, run, groups)
         # In a part of the pool, counts are those that the whole would have.
-        counts = units.get("Balance: counts", lambda of: np.rint(of.rows / run.fraction).astype(np.int64), groups)
-        limits = self.search(units, section, valued, counts)
-        return units.get("Balance: of values", _of_values, limits, groups)
+        counts = units.get("Balance: counts", lambda groups: np.rint(groups.rows / run.fraction).astype("i8"), groups)
+        limits = self.search(units, section, units.get("Balance: run", valued, groups), counts)
+        return units.get("Balance: of values", of_values, limits, groups)
 
     def recorded(self, section: Balance, facts: RunFacts, run: SelectionRun, counts: I64) -> LimitsChoice | None:
-        """Return None: the counts of values are not recorded."""
         return None
 
     def words(self, outcome: Outcome) -> SelectionWords:
-        words, of = super().words(outcome), outcome.section.of
-        label = f"values of {of} with more than {outcome.choice.label} samples are downsampled to t, in expectation"
-        changed = {"kept": f": its {of} is {{value}}, and{words.kept[1:]}", "of": of, "by_entries": False}
-        changed |= {"dropped": f"its {of} is {{value}}, and {words.dropped}", "card": f"{label}; seed {outcome.seed}"}
+        words, column = super().words(outcome), outcome.section.of
+        label = f"values of {column} with more than {outcome.choice.label} samples are downsampled to t, in expectation"
+        changed = {
+            "kept": f": its {column} is {{value}}, and{words.kept[1:]}",
+            "dropped": f"its {column} is {{value}}, and {words.dropped}",
+            "card": f"{label}; seed {outcome.seed}",
+            "of": column,
+            "by_entries": False,
+        }
         return words.model_copy(update=changed)
 
 
@@ -130,11 +95,3 @@ class Balances(BalanceSelection):
 
     def form(self, section: Balance) -> Selection:
         return ValuesBalance() if section.of else self
-
-
-def _rows_left(find: FindRows, values: Values, tables: UnitTables, state: Any) -> RowsLeft:
-    return values.of_rows(find(tables, state))
-
-
-def _of_values(choice: LimitsChoice, groups: ColumnGroups) -> ValuesChoice:
-    return ValuesChoice(choice.solution, choice.counts, choice.limits, values_of=Values(groups))

@@ -35,9 +35,8 @@ class Bracket:
     """The search for the largest t in [1, highest] with Σπ ≤ rows, between passes that sum π.
 
     Each round, `points` names values of t, a pass over the pool sums π at each (`expected_rows`), and `narrow` keeps
-    the gap between them that holds the answer. Σπ in fixed point never falls as t grows (every operation on the way is
-    monotone, and so is its rounding), so the answer is unique, whatever the points. It takes at most ROUNDS rounds, of
-    some 64 points where t is in the tens of thousands; where it is larger, later ones have as many as that takes.
+    the gap between them that holds the answer. Σπ in fixed point never falls as t grows, so the answer is unique,
+    whatever the points. It takes at most ROUNDS rounds, of some 64 points, or later as many as that takes.
     """
 
     rows: int  # the target size
@@ -49,24 +48,20 @@ class Bracket:
 
     @classmethod
     def start(cls, highest: int, rows: int) -> Self:
-        """Return the bracket before any pass; with `highest` below 1 the answer is 1."""
         return cls(rows, 0, max(1, highest) + 1)
 
     @property
     def solved(self) -> bool:
-        """Return whether no pass is needed any more."""
         return self.hi - self.lo == 1
 
     @property
     def solution(self) -> Solution:
         """Return the answer, once solved. Raises RunError where even t = 1 keeps more than `rows` in expectation."""
-        if not self.solved:
-            raise ValueError(f"t is only known to be in [{self.lo}, {self.hi})")
         if self.lo == 0:
             smallest = self.hi_sum or 0
-            what = f"even t = 1, the smallest, is expected to keep {smallest / ONE:.2f} rows"
+            least = f"even t = 1, the smallest, is expected to keep {smallest / ONE:.2f} rows"
             accepted = f"balance.rows of at least {-(-smallest // ONE)}, `balance: {{t: 1}}`, or stricter rules"
-            raise RunError(f"balance.rows is {self.rows}, but {what}; accepted: {accepted} before balancing")
+            raise RunError(f"balance.rows is {self.rows}, but {least}; accepted: {accepted} before balancing")
         return Solution(self.lo, self.lo_sum / ONE, None if self.hi_sum is None else self.hi_sum / ONE)
 
     @cached_property
@@ -84,16 +79,11 @@ class Bracket:
         return np.array([self.lo + (self.hi - self.lo) * i // (k + 1) for i in range(1, k + 1)], np.int64)
 
     def narrow(self, ts: npt.NDArray[np.integer] | Sequence[int], sums: npt.NDArray | Sequence[int]) -> Self:
-        """Return the bracket after a pass that computed the fixed-point `sums` (whole pool, any integers) at `ts`.
-
-        Raises ValueError where they contradict each other or the passes before, so that they are not of one pool.
-        """
+        """Return the bracket after a pass that computed the fixed-point `sums` (whole pool, any integers) at `ts`."""
         bracket = replace(self, left=max(1, self.left - 1))
         for t, total in zip(map(operator.index, ts), map(operator.index, sums), strict=True):
             if total <= self.rows * ONE:
                 bracket = replace(bracket, lo=t, lo_sum=total) if t > bracket.lo else bracket
             elif t < bracket.hi or bracket.hi_sum is None:
                 bracket = replace(bracket, hi=min(bracket.hi, t), hi_sum=total)
-        if bracket.lo >= bracket.hi:
-            raise ValueError(f"more than {self.rows} rows at t = {bracket.hi} but not at t = {bracket.lo}")
         return bracket

@@ -38,8 +38,8 @@ def list_entries(matches: pa.ListArray, n: int) -> tuple[I64, I32]:
 def own_entries(matches: pa.ListArray, n: int) -> tuple[pa.ListArray, I32]:
     """Return rows' matches as places among the entries, of n, that occur in them, and these (int32, ascending)."""
     offsets, entries = list_entries(matches, n)
-    occurring, places = np.unique(entries, return_inverse=True)
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(places, pa.int32())), occurring
+    occurring, numbers = np.unique(entries, return_inverse=True)
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(numbers, pa.int32())), occurring
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,6 @@ class SparseSums:
     values: npt.NDArray  # [k] or, of several weights, [weights, k], of the weights' type
 
     def dense(self, n: int) -> npt.NDArray:
-        """Return the sums of all of n entries ([n] or [weights, n])."""
         out = np.zeros((*self.values.shape[:-1], n), self.values.dtype)
         out[..., self.entries] = self.values
         return out
@@ -65,31 +64,28 @@ class EntryVector(np.ndarray[Any, np.dtype[Any]]):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         plain = np.asarray(self)
-        places = np.flatnonzero(plain)
-        if len(places) > plain.size // 4:
+        nonzero = np.flatnonzero(plain)
+        if len(nonzero) > plain.size // 4:
             return EntryVector.of, (plain,)
-        return _from_sparse, (plain.shape, plain.dtype, places, plain.ravel()[places])
+        return _from_sparse, (plain.shape, plain.dtype, nonzero, plain.ravel()[nonzero])
 
 
-def _from_sparse(shape: tuple[int, ...], kind: np.dtype, places: I64, values: npt.NDArray) -> EntryVector:
+def _from_sparse(shape: tuple[int, ...], kind: np.dtype, nonzero: I64, values: npt.NDArray) -> EntryVector:
     out = np.zeros(shape, kind)
-    out.ravel()[places] = values
+    out.ravel()[nonzero] = values
     return EntryVector.of(out)
 
 
 def sparse_sums(matches: pa.ListArray, weights: Sequence[npt.NDArray[np.int64 | np.uint64]], n: int) -> SparseSums:
-    """Sum rows' integer weights (each int64 or uint64[rows]) over the entries, of n, that they match."""
+    """Sum rows' integer weights (all int64 or all uint64[rows]) over the entries, of n, that they match."""
     offsets, entries = list_entries(matches, n)
-    kinds = {weight.dtype for weight in weights}
-    if any(len(w) != len(offsets) - 1 for w in weights) or kinds not in ({np.dtype("i8")}, {np.dtype("u8")}):
-        raise ValueError(f"weights of {len(offsets) - 1} rows are expected, all int64 or all uint64")
     summands = np.stack(weights, axis=1).view(np.int64)  # which wraps around as uint64 does
     if len(entries) * _SPARSE > n:
         matched, sums = _entry_sums(offsets, entries, summands, n)
     else:
-        matched, places = np.unique(entries, return_inverse=True)
-        _, sums = _entry_sums(offsets, places.astype(np.int32), summands, len(matched))
-    return SparseSums(matched.astype(np.int32, copy=False), sums.view(*kinds))
+        matched, numbers = np.unique(entries, return_inverse=True)
+        _, sums = _entry_sums(offsets, numbers.astype(np.int32), summands, len(matched))
+    return SparseSums(matched.astype(np.int32, copy=False), sums.view(weights[0].dtype))
 
 
 def sparse_counts(matches: pa.ListArray, n: int) -> SparseSums:

@@ -1,13 +1,14 @@
 """The groups of rows by the values of a column (clusters, sources, tags), and a draw of so many rows of each group.
 
 In: a column of integers, texts or booleans; its values are told apart as texts. A row without a value is never drawn.
-Out: which values there are, how many rows each has, and the sum of another column; a `Choice` that takes given numbers
-of rows of each group: those with the smallest hash(seed, uid), so that larger draws of a group hold the smaller ones,
-or those with the largest or smallest numbers of another column, ties by that hash.
+A `Choice` takes given numbers of rows of each group: those with the smallest hash(seed, uid), so that larger draws hold
+the smaller ones, or those with the largest or smallest numbers of another column, ties by that hash.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from curate.base.numeric.arrays import F64, I64, whole
 from curate.base.wording import did_you_mean
 from curate.decide.draw.selection import Choice, RowsLeft, SelectionRun
 from curate.decide.draw.smallest import Cut, Keys
+from curate.match.unit import Entries
 from curate.run.units import Answer, Fold, Units
 from curate.store.tables import OpenTables
 
@@ -37,21 +39,33 @@ class ColumnGroups:
     names: pa.Array  # string, ascending
     rows: I64  # of each
     sums: I64  # of each that of another column in 2⁻²⁸; 0 without one
-    of: str | None = None  # that column; rows without a value of it are in no group
+    measure: str | None = None  # that column; rows without a value of it are in no group
     largest: float = 0.0  # its largest value
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def places(self, rows: RowsLeft) -> I64:
+    def numbers(self, rows: RowsLeft) -> I64:
         """Return the group of each row, −1 where it has no value or one that is not among these (int64[n])."""
         index = pc.index_in(read_names(rows, self.column), self.names, skip_nulls=True)
-        places = np.asarray(index.fill_null(-1).to_numpy(), np.int64)
-        return places if self.of is None else np.where(np.isfinite(read_numbers(rows, self.of)), places, -1)
+        numbers = np.asarray(index.fill_null(-1).to_numpy(), np.int64)
+        return numbers if self.measure is None else np.where(np.isfinite(read_numbers(rows, self.measure)), numbers, -1)
+
+    @cached_property
+    def entries(self) -> Entries:
+        """The names as entries, for `balance`."""
+        none = pa.nulls(len(self), pa.string())
+        return Entries(pa.table({"entry": self.names, "source": none, "language": none}))
+
+    def matches(self, rows: RowsLeft) -> pa.ListArray:
+        """Return the group of each row as its one entry, none where it is in none (list<int32>)."""
+        numbers = self.numbers(rows)
+        ends = pa.array(np.concatenate([[0], np.cumsum(numbers >= 0)]), pa.int32())
+        matches: pa.ListArray = pa.ListArray.from_arrays(ends, pa.array(numbers[numbers >= 0], pa.int32()))
+        return matches
 
     @property
     def means(self) -> F64:
-        """The mean of the other column in each group (float64[groups])."""
         return np.asarray(self.sums / _SCALE / np.maximum(1, self.rows))
 
 
@@ -65,15 +79,17 @@ def read_numbers(rows: RowsLeft, column: str) -> F64:
     return np.asarray(np.maximum(0.0, rows.read([column])[column].cast(pa.float64()).to_numpy()))
 
 
-def find_groups(units: Units, name: str, run: SelectionRun, column: str, of: str | None = None) -> Answer[ColumnGroups]:
-    """Ask all units for the groups of the rows that have a value, and of the column `of` one too. Raises RunError."""
+def find_groups(
+    units: Units, name: str, run: SelectionRun, column: str, measure: str | None = None
+) -> Answer[ColumnGroups]:
+    """Ask all units for the groups of the rows that have a value, and of column `measure` one too. Raises RunError."""
 
     def count(tables: OpenTables, state: Any) -> list[tuple[pa.Table, float]]:
         rows = run.rows_left(tables, state)
         names, numbers = read_names(rows, column), np.zeros(len(rows))
         is_in = names.is_valid().to_numpy(zero_copy_only=False)
-        if of is not None:
-            numbers = read_numbers(rows, of)
+        if measure is not None:
+            numbers = read_numbers(rows, measure)
             is_in &= np.isfinite(numbers)
         parts = np.rint(np.where(is_in & (numbers < _LARGEST), numbers, 0) * _SCALE).astype(np.int64)
         table = pa.table({"name": names, "rows": pa.repeat(pa.scalar(1), len(names)), "sum": pa.array(parts)})
@@ -86,9 +102,9 @@ def find_groups(units: Units, name: str, run: SelectionRun, column: str, of: str
             raise RunError(f"{name.lower()}: {column} has more than {MAX_GROUPS:,} values; accepted: fewer")
         rows, sums = (table[name].to_numpy() for name in ("rows", "sum"))
         if parts[1] * rows.max(initial=0) >= _LARGEST:
-            size = f"{of} is up to {parts[1]:g}, and a group has {rows.max():,} rows"
+            size = f"{measure} is up to {parts[1]:g}, and a group has {rows.max():,} rows"
             raise RunError(f"{name.lower()}: {size}; accepted: numbers whose sum in a group is below {_LARGEST:.2g}")
-        return ColumnGroups(column, whole(table["name"]), rows, sums, of, parts[1])
+        return ColumnGroups(column, whole(table["name"]), rows, sums, measure, parts[1])
 
     values = units.ask(f"{name}: values", count, combine=Fold(_add, large=True))
     return units.get(f"{name}: groups", gather, values)
@@ -105,42 +121,54 @@ def _add(left: tuple[pa.Table, float], right: tuple[pa.Table, float]) -> tuple[p
 
 def group_keys(rows: RowsLeft, groups: ColumnGroups, keep: Keep = "random") -> Keys:
     """Return what rows are ordered by: a hash of uid and seed, or the groups' other column and then that hash."""
-    places = groups.places(rows)  # which opens a table, whose uids are the same
+    numbers = groups.numbers(rows)  # which opens a table, whose uids are the same
     hashes, (high, low) = ids.hash_uids(rows.uids, rows.seed), ids.uid_halves(rows.uids)
-    if groups.of is None or keep == "random":
-        return Keys(np.stack([hashes, high, low], axis=1), places)
-    numbers = np.where(places >= 0, read_numbers(rows, groups.of), 0)
-    order = (np.minimum(1.0, numbers / (groups.largest or 1.0)) * 2.0**63).astype(np.uint64)
-    return Keys(np.stack([np.uint64(1 << 63) - order if keep == "farthest" else order, hashes, low], axis=1), places)
+    if groups.measure is None or keep == "random":
+        return Keys(np.stack([hashes, high, low], axis=1), numbers)
+    values = np.where(numbers >= 0, read_numbers(rows, groups.measure), 0)
+    order = (np.minimum(1.0, values / (groups.largest or 1.0)) * 2.0**63).astype(np.uint64)
+    return Keys(np.stack([np.uint64(1 << 63) - order if keep == "farthest" else order, hashes, low], axis=1), numbers)
 
 
 @dataclass(frozen=True)
-class GroupsChoice(Choice):
+class CutChoice(Choice):
+    """Which rows are taken, by the keys that order them."""
+
+    cut: Cut
+
+    @abstractmethod
+    def keys(self, rows: RowsLeft) -> Keys:
+        """Return what rows are ordered by."""
+
+    def draws(self, rows: RowsLeft) -> F64:
+        """Return each row's key over that of the first row of its group that is not taken, below 1 iff it is taken."""
+        keys = self.keys(rows)
+        ends = np.where(self.cut.is_cut, np.maximum(1.0, self.cut.last[:, 0].astype(np.float64)), 2.0**64)
+        return self.cut.draws(keys, keys.values[:, 0] / np.maximum(1.0, self.cut.of_rows(ends, keys.groups)))
+
+    def expected(self, inclusion: Sequence[F64]) -> tuple[float, float]:
+        return float(self.cut.taken.sum()), 0.0
+
+
+@dataclass(frozen=True)
+class GroupsChoice(CutChoice):
     """Which rows are taken of each group."""
 
     groups: ColumnGroups
-    cut: Cut
     keep: Keep = "random"
+
+    def keys(self, rows: RowsLeft) -> Keys:
+        return group_keys(rows, self.groups, self.keep)
 
     @property
     def is_random(self) -> bool:
-        """Whether rows of a group are taken by chance."""
         return self.keep == "random"
 
     def inclusion(self, rows: RowsLeft) -> F64:
         """Return the part of its group that is taken; or whether a row is, where that is not by chance."""
         if not self.is_random:
             return (self.draws(rows) < 1).astype(np.float64)
-        return self.cut.of_rows(self.cut.shares, self.groups.places(rows))
-
-    def draws(self, rows: RowsLeft) -> F64:
-        """Return each row's key over that of the first row of its group that is not taken, below 1 iff it is taken."""
-        keys = group_keys(rows, self.groups, self.keep)
-        ends = np.where(self.cut.is_cut, np.maximum(1.0, self.cut.last[:, 0].astype(np.float64)), 2.0**64)
-        return self.cut.draws(keys, keys.values[:, 0] / np.maximum(1.0, self.cut.of_rows(ends, keys.groups)))
-
-    def expected(self, inclusion: Sequence[F64]) -> tuple[float, float]:
-        return float(self.cut.taken.sum()), 0.0
+        return self.cut.of_rows(self.cut.shares, self.groups.numbers(rows))
 
 
 def check_groups(key: str, name: str, columns: pa.Schema) -> None:

@@ -1,14 +1,13 @@
 """The probability that balancing keeps a row, by a limit of rows for each entry, and the draw (MetaCLIP).
 
 In: `matches`, a list of ascending entry ids a row (null and empty lists are rows without a match), `counts` (int64[n]),
-the rows that match each entry, and `limits`, the rows that each entry may have: int64[n], or int64[1] where all entries
-have the same, each at least 1 (`schemes` return them). Out: per row the probability π of being kept (float64), a `draw`
-(float64, kept iff below 1), and expected sizes. Source: "Demystifying CLIP Data" (arXiv 2309.16671), section 3.3:
-p[e] = limit[e] / max(count[e], limit[e]); a row stays if any entry's independent draw succeeds: π = 1 − ∏(1 − p[e]).
+the rows that match each entry, and `limits`, at least 1, the rows that each entry may have: int64[n], or int64[1] where
+all entries have the same. Source: "Demystifying CLIP Data" (arXiv 2309.16671), section 3.3: p[e] = limit[e] /
+max(count[e], limit[e]); a row stays if any entry's independent draw succeeds: π = 1 − ∏(1 − p[e]).
 
 Draws are hashes of (uid, entry's string, seed), so they do not depend on sharding, order or retries, and the kept sets
 nest as limits grow. Integers decide: a draw compares a 64-bit hash with ⌊limit·2⁶⁴ / count⌋, a size is a sum of π
-rounded to 2⁻³². Both trade a little arithmetic for results that are equal on every machine and for every partition.
+rounded to 2⁻³².
 """
 
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ _TWO52_BITS = np.float64(2.0**52).view(np.uint64)
 
 def probabilities(counts: I64, limits: I64) -> F64:
     """Return p = limit / max(count, limit) of each entry (float64[n]): 1 in the tail, of entries up to their limit."""
-    return np.asarray(_checked(limits, len(counts)) / np.maximum(counts, limits).astype(np.float64), np.float64)
+    return np.asarray(limits / np.maximum(counts, limits).astype(np.float64), np.float64)
 
 
 def tail_shares(counts: I64) -> tuple[I64, F64]:
@@ -53,23 +52,21 @@ def draw(
 ) -> F64:
     """Draw each row: the smallest u/p over its entries, where u is a hash of (uid, entry, seed) in [0, 1).
 
-    Return float64[rows], below 1 iff some matched entry has count ≤ limit or u < ⌊limit·2⁶⁴ / count⌋ in exact integers
-    (where rounding differs, the value is moved to the side of 1 that the integers say); +inf without a match.
+    Return float64[rows], below 1 iff some matched entry has count ≤ limit or u < ⌊limit·2⁶⁴ / count⌋ in exact integers,
+    whatever rounding says; +inf without a match.
 
     `uids` are string[rows] of 32 hex digits, of which the low 64 bits take part; `keys` uint64[n], `entry_keys` of the
     entries; `seed` any integer, taken modulo 2⁶⁴. `earlier` (float64[rows]) is the probability with which a row came
     into the pool, NaN or 1 where it was not drawn, None where none was. It is part of the hash: else u would be known
-    to be small. Raises ValueError where a limit is below 1, an id is not in [0, n), or lengths differ.
+    to be small.
     """
     counts = np.asarray(counts, np.int64)
     offsets, entries = list_entries(matches, len(counts))
     units, keys = ids.uid_halves(uids)[1], np.asarray(keys, np.uint64)
-    if len(units) != len(offsets) - 1 or len(keys) != len(counts):
-        raise ValueError(f"{len(units)} uids for {len(offsets) - 1} rows, {len(keys)} keys for {len(counts)} counts")
     if earlier is not None:
         was_drawn = ~(np.isnan(earlier) | (earlier == 1))
         units = np.where(was_drawn, units ^ mix64(np.asarray(earlier, np.float64).view(np.uint64)), units)
-    limits = _checked(limits, len(counts))
+    limits = np.asarray(limits, np.int64)
     return np.asarray(_draw(units, offsets, entries, counts, limits, keys, np.uint64(seed % (1 << 64))))
 
 
@@ -79,8 +76,8 @@ def entry_draws(
     """Return u/p of each entry of a row alone, as `draw`; `counts` None: another run's, by p = t / max(count, t)."""
     if counts is None:
         counts = np.rint(ts / p).astype(np.int64)
-    places = pa.array(range(len(entries) + 1), pa.int32())
-    alone = pa.ListArray.from_arrays(places, places[:-1])
+    numbers = pa.array(range(len(entries) + 1), pa.int32())
+    alone = pa.ListArray.from_arrays(numbers, numbers[:-1])
     keys, uids = ids.entry_keys(pa.array(entries, pa.string())), pa.array([uid] * len(entries), pa.string())
     before = None if earlier is None else np.full(len(entries), earlier, np.float64)
     limits = np.maximum(1, np.rint(p * counts)).astype(np.int64)  # which give these p and the same draws
@@ -106,25 +103,11 @@ def expected_rows(
     up: as Python ints, where a pool may have more than the 2³² − 1 rows that a sum holds. To `variances` (float64[k]),
     those of the rows drawn, Σπ(1−π) is added. π is divided by `texts` (float64[rows]), where they are given.
     """
-    return np.asarray(_expected(*list_entries(matches, len(counts)), *_choices(counts, limits), variances, texts))
-
-
-def _checked(limits: I64, n: int) -> I64:
-    limits = np.asarray(limits, np.int64)
-    if limits.shape[-1] not in (1, n):
-        raise ValueError(f"{limits.shape[-1]} limits for {n} entries")
-    if limits.size and limits.min() < 1:
-        raise ValueError(f"a limit is {limits.min()}, not at least 1")
-    return limits
-
-
-def _choices(counts: I64, limits: I64) -> tuple[I64, I64, F64]:
-    """Return counts, and limits (int64 and float64) as kernels take them: [n, k], or [k] where entries share them."""
-    counts, limits = np.asarray(counts, np.int64), _checked(limits, len(counts))
-    if (np.diff(limits, axis=0) < 0).any():
-        raise ValueError("limits fall from one choice to the next; accepted: ascending ones")
-    by_entry = np.ascontiguousarray(limits[:, 0] if limits.shape[1] == 1 else limits.T)
-    return counts, by_entry, by_entry.astype(np.float64)
+    offsets, entries = list_entries(matches, len(counts))
+    counts, limits = np.asarray(counts, np.int64), np.asarray(limits, np.int64)
+    by_entry = np.ascontiguousarray(limits[:, 0] if limits.shape[1] == 1 else limits.T)  # [k] where entries share them
+    floats = by_entry.astype(np.float64)
+    return np.asarray(_expected(offsets, entries, counts, by_entry, floats, variances, texts))
 
 
 @njit(nogil=True, cache=True)

@@ -1,29 +1,26 @@
 """`sample: {quotas: …}`: so many rows of each cluster that their numbers are nearest to wished shares, within bounds.
 
 Source: "Effective pruning of web-scale datasets based on complexity of concept clusters" (density-based pruning, arXiv
-2401.04578), with these differences: the quadratic program min ‖x − P·N‖², Σx = N, least ≤ x ≤ size is solved exactly,
-by water-filling in integers, and rounded by largest remainders, where the published code rounds each number and misses
-N; shares of clusters without rows are not counted. P is equal, by the clusters' sizes, or softmax(C / τ) of a cluster's
-complexity C = d_inter · d_intra, with τ = 0.5 as the code has it (0.1 in the paper).
+2401.04578), with these differences: min ‖x − P·N‖², Σx = N, least ≤ x ≤ size is solved exactly, by water-filling in
+integers, and rounded by largest remainders; shares of clusters without rows are not counted. P is equal, by the
+clusters' sizes, or softmax(C / τ) of a cluster's complexity C = d_inter · d_intra, with τ = 0.5 as the code has it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from numba import njit
 
 from curate.base.errors import RecipeError, RunError
-from curate.base.numeric.arrays import F32, F64, I32, I64
+from curate.base.numeric.arrays import F32, F64, I64
 from curate.base.numeric.elementary import exp
-from curate.base.numeric.spherical import blocks, cosine_distances, rounded
+from curate.base.numeric.spherical import cosine_distances, rounded
 from curate.decide.draw.groups import ColumnGroups, GroupsChoice, check_groups, check_numbers, find_groups, group_keys
 from curate.decide.draw.selection import Outcome, Selection, SelectionRun, required
-from curate.decide.draw.smallest import Cut, Keys, Search, find_cut
+from curate.decide.draw.smallest import Keys, Search, find_cut
 from curate.models.tensor_files import array_digest, read_rows
 from curate.recipe.deciding import Quotas, Sample
 from curate.run.units import Answer, Units
@@ -34,6 +31,7 @@ from curate.store.validity import valid_digest
 
 _BITS = 16  # wished numbers of rows are multiples of 2⁻¹⁶
 _ROUNDS = 4
+_BLOCK = 256  # centroids that are compared with all at a time
 
 
 def inter_distances(centroids: npt.NDArray[Any], nearest: int = 20) -> F64:
@@ -45,26 +43,14 @@ def inter_distances(centroids: npt.NDArray[Any], nearest: int = 20) -> F64:
     rows, few = np.ascontiguousarray(centroids, np.float32), min(nearest, len(centroids) - 1)
     if not few:
         return np.zeros(len(rows))
-    directions, largest = rounded(rows), np.full((len(rows), few), -np.inf, np.float32)
-    others = np.zeros((len(rows), few), np.int32)
-    for these, those in product(blocks(len(rows)), blocks(len(rows))):
-        products = directions[these] @ directions[those].T
-        _keep_largest(products, these.start - those.start, those.start, largest[these], others[these])
-    distances = [cosine_distances(rows, rows, cells) for cells in np.ascontiguousarray(np.sort(others, axis=1).T)]
+    directions, others = rounded(rows), np.empty((len(rows), few), np.int32)
+    for first in range(0, len(rows), _BLOCK):
+        products = directions[first : first + _BLOCK] @ directions.T  # integers below 2²⁴, exactly
+        order = products.astype(np.int64) * -len(rows) + np.arange(len(rows))  # the first of equals
+        order[np.arange(len(order)), first + np.arange(len(order))] = np.iinfo(np.int64).max  # not itself
+        others[first : first + _BLOCK] = np.sort(np.argpartition(order, few - 1, axis=1)[:, :few], axis=1)
+    distances = [cosine_distances(rows, rows, cells) for cells in np.ascontiguousarray(others.T)]
     return np.asarray(sum(distances) / few)
-
-
-@njit(nogil=True, cache=True)
-def _keep_largest(products: F32, itself: int, first: int, largest: F32, others: I32) -> None:
-    """Keep the largest products of each row, descending, and which others they are with, from `first`; not its own."""
-    for i in range(len(products)):
-        for j in range(len(products[i])):
-            if products[i, j] > largest[i, -1] and j != i + itself:
-                at = largest.shape[1] - 1
-                while at and largest[i, at - 1] < products[i, j]:
-                    largest[i, at], others[i, at] = largest[i, at - 1], others[i, at - 1]
-                    at -= 1
-                largest[i, at], others[i, at] = products[i, j], first + j
 
 
 def solve_quotas(shares: F64, sizes: I64, rows: int, least: I64, most: I64) -> I64:
@@ -106,8 +92,8 @@ def find_shares(groups: ColumnGroups, section: Quotas, inter: F64 | None) -> F64
     names = groups.names.to_pylist()
     numbers = np.array([int(name) if name.isdecimal() else -1 for name in map(str, names)], np.int64)
     if (bad := (numbers < 0) | (numbers >= len(inter))).any():
-        what = f"{section.of} is {names[int(np.argmax(bad))]!r} in a row"
-        raise RunError(f"sample.quotas: {what}, and there are {len(inter):,} centroids; accepted: their numbers from 0")
+        error = f"{section.of} is {names[int(np.argmax(bad))]!r} in a row, and there are {len(inter):,} centroids"
+        raise RunError(f"sample.quotas: {error}; accepted: their numbers from 0")
     scaled = inter[numbers] * groups.means / section.temperature
     weights = np.array([exp(x) for x in (scaled - scaled.max(initial=0)).tolist()], np.float64)
     return np.asarray(weights / max(1e-300, weights.sum()))
@@ -123,8 +109,8 @@ def find_quotas(groups: ColumnGroups, section: Quotas, inter: F64 | None) -> Sea
     try:
         return Search(solve_quotas(find_shares(groups, section, inter), sizes, section.rows, least, most))
     except ValueError as error:
-        what = f"sample.quotas.least is {section.least:,}, which makes {error}, and rows is {section.rows:,}"
-        raise RunError(f"{what}; accepted: least of at most {section.rows // k:,}") from None
+        total = f"sample.quotas.least is {section.least:,}, which makes {error}, and rows is {section.rows:,}"
+        raise RunError(f"{total}; accepted: least of at most {section.rows // k:,}") from None
 
 
 @dataclass(frozen=True)
@@ -133,16 +119,15 @@ class QuotasChoice(GroupsChoice):
 
     @property
     def label(self) -> str:
-        """Return how many clusters there are, and the least and largest number of rows of one."""
-        taken, rows = self.cut.taken, self.cut.rows
+        kept, rows = self.cut.taken, self.cut.rows
         if not len(rows):
             return f"quotas of {self.groups.column}: no row has one"
-        numbers = f"{taken.min():,} to {taken.max():,} rows each, of {rows.min():,} to {rows.max():,}"
+        numbers = f"{kept.min():,} to {kept.max():,} rows each, of {rows.min():,} to {rows.max():,}"
         return f"quotas of {len(rows):,} values of {self.groups.column}: {numbers}"
 
     def shortfall(self, section: Sample) -> str:
-        wanted, taken = required(section.quotas).rows, int(self.cut.taken.sum())
-        return f"sample.quotas: {wanted:,} rows wanted, and the quotas give {taken:,}" if taken < wanted else ""
+        wanted, kept = required(section.quotas).rows, int(self.cut.taken.sum())
+        return f"sample.quotas: {wanted:,} rows wanted, and the quotas give {kept:,}" if kept < wanted else ""
 
 
 class QuotasSample(Selection):
@@ -157,52 +142,46 @@ class QuotasSample(Selection):
         return [quotas.of, *([quotas.distance_column] if quotas.distance_column else [])]
 
     def check(self, section: Sample, columns: pa.Schema, recipe: Any) -> None:
-        """Check the columns, and that there are centroids where they are needed. Raises RecipeError."""
         quotas = required(section.quotas)
         check_groups("sample.quotas.of", quotas.of, columns)
         if quotas.distance_column:
             check_numbers("sample.quotas.distance", quotas.distance_column, columns)
         made = [name for kind, name, _ in recipe.relate.requested if kind == "clusters"]
         if quotas.by == "complexity" and quotas.centroids is None and quotas.of not in made:
-            what = f"sample.quotas.by: complexity needs the centroids of {quotas.of!r}"
-            raise RecipeError(f"{what}; accepted: sample.quotas.centroids: FILE.npy, or clusters of relate.clusters")
+            error = f"sample.quotas.by: complexity needs the centroids of {quotas.of!r}"
+            raise RecipeError(f"{error}; accepted: sample.quotas.centroids: FILE.npy, or clusters of relate.clusters")
 
     def files_key(self, section: Sample, metadata_key: str) -> str:
         path = required(section.quotas).centroids
         return array_digest(_read(path)) if path else ""
 
     def choose(self, units: Units, section: Sample, run: SelectionRun, counts: Answer | None) -> Answer:
-        """Return what is taken of each group: groups are found, then quotas, then rounds count keys' bits."""
         quotas = required(section.quotas)
         inter = inter_distances(_read(quotas.centroids)) if quotas.centroids else None
         groups = find_groups(units, "Quotas", run, quotas.of, quotas.distance_column)
 
         def solve(groups: ColumnGroups) -> Search:
-            needs_them = quotas.by == "complexity" and inter is None
-            return find_quotas(groups, quotas, inter_distances(_made(run, quotas.of)) if needs_them else inter)
+            made = inter_distances(_made(run, quotas.of)) if quotas.by == "complexity" and inter is None else inter
+            return find_quotas(groups, quotas, made)
 
         def keys(tables: OpenTables, state: Any, groups: ColumnGroups) -> Keys:
             return group_keys(run.rows_left(tables, state), groups, quotas.keep)
 
         search = units.get("Quotas: solve", solve, groups)
         cut = find_cut(units, "Quotas", search, keys, groups, rounds=_ROUNDS)
-
-        def choice(groups: ColumnGroups, cut: Cut) -> QuotasChoice:
-            return QuotasChoice(groups, cut, quotas.keep)
-
-        return units.get("Quotas: choose", choice, groups, cut)
+        return units.get("Quotas: choose", lambda groups, cut: QuotasChoice(cut, groups, quotas.keep), groups, cut)
 
     def words(self, outcome: Outcome) -> SelectionWords:
         choice, quotas = outcome.choice, required(outcome.section.quotas)
         by = {"equal": "equal shares", "size": "shares by their sizes", "complexity": "shares by their complexity"}
-        kept, why = f"at random; seed {outcome.seed}", "of which {probability} are drawn at random"
+        kept, order = f"at random; seed {outcome.seed}", "of which {probability} are drawn at random"
         if not choice.is_random:
             kept = {"farthest": "those farthest from", "nearest": "those nearest to"}[quotas.keep] + " the centroid"
-            why = f"which keeps {kept}"
+            order = f"which keeps {kept}"
         short = choice.shortfall(outcome.section)
         return SelectionWords(
-            kept=f": within the quota of {quotas.of} {{value}}, {why}",
-            dropped=f"beyond the quota of {quotas.of} {{value}}, {why}",
+            kept=f": within the quota of {quotas.of} {{value}}, {order}",
+            dropped=f"beyond the quota of {quotas.of} {{value}}, {order}",
             card=f"{choice.label}; {by[quotas.by]}, {kept}",
             summary=[choice.label, *([short] if short else [])],
             of=quotas.of,
@@ -210,16 +189,14 @@ class QuotasSample(Selection):
 
 
 def _read(path: str | None) -> F32:
-    """Return centroids of a file. Raises RecipeError."""
     rows = read_rows("sample.quotas.centroids", path or "", "k, dimension")
     if not (is_some := rows.any(axis=1)).all():
-        what = f"{path} holds zeros alone in row {int(np.argmin(is_some))}"
-        raise RecipeError(f"sample.quotas.centroids: {what}; accepted: centroids, of any length above 0")
+        error = f"{path} holds zeros alone in row {int(np.argmin(is_some))}"
+        raise RecipeError(f"sample.quotas.centroids: {error}; accepted: centroids, of any length above 0")
     return rows
 
 
 def _made(run: SelectionRun, name: str) -> F32:
-    """Return the centroids that the run made. Raises RunError."""
     file = f"{MODELS}/{name}.npy"
     if run.store.exists(file) and valid_digest(run.store, file):
         return read_rows("sample.quotas", f"{run.store.url}/{file}", "k, dimension")

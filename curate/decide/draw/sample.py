@@ -1,17 +1,15 @@
 """`sample`: exactly N rows, those with the smallest hash(seed, uid), whatever the sharding; and its other forms.
 
 `weights` draws N rows without replacement, likelier by weight: those with the smallest E/w. E is an exponential number
-from hash(seed, uid), so this is successive sampling (numpy's `choice` without replacement and with `p`). Source:
-Efraimidis and Spirakis, "Weighted random sampling with a reservoir" (2006). With τ the first key that is not taken,
-π = 1 − e^(−wτ), so 1/π weights estimate (Cohen and Kaplan, "Summarizing data using bottom-k sketches", 2007). A weight
-that is null, NaN, infinite or not positive is never drawn.
+from hash(seed, uid). Source: Efraimidis and Spirakis, "Weighted random sampling with a reservoir" (2006). With τ the
+first key that is not taken, π = 1 − e^(−wτ) (Cohen and Kaplan, "Summarizing data using bottom-k sketches", 2007). A
+weight that is null, NaN, infinite or not positive is never drawn.
 
-`mixture` gives each value of a column a share of N rows. Of a group, the rows with the smallest hash(seed, uid) are
-taken, so larger draws hold the smaller ones; π is the part of its group that is taken. A group with too few rows gives
-all that it has, and no other one gives more for it.
+`mixture` gives each value of a column a share of N rows. A group with too few rows gives all that it has, and no other
+one gives more for it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, ClassVar
@@ -23,10 +21,10 @@ from curate.base import ids
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F64, I64
 from curate.base.numeric.elementary import exponentials, one_minus_exp
-from curate.decide.draw.groups import ColumnGroups, GroupsChoice, check_groups, group_keys
+from curate.decide.draw.groups import ColumnGroups, CutChoice, GroupsChoice, check_groups, group_keys
 from curate.decide.draw.quotas import QuotasSample
-from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun, required
-from curate.decide.draw.smallest import Cut, Keys, Search, find_cut
+from curate.decide.draw.selection import Outcome, RowsLeft, Selection, SelectionRun, required
+from curate.decide.draw.smallest import Keys, Search, find_cut
 from curate.decide.draw.soft_cap import SoftCapSample
 from curate.expressions.check import CheckedExpression, check_expression
 from curate.expressions.evaluate import compute
@@ -54,11 +52,13 @@ def weighted_keys(uids: pa.Array, weights: F64, seed: int) -> Keys:
 
 
 @dataclass(frozen=True)
-class WeightedChoice(Choice):
+class WeightedChoice(CutChoice):
     """Which rows are taken, by E/w."""
 
     weight: CheckedExpression
-    cut: Cut
+
+    def keys(self, rows: RowsLeft) -> Keys:
+        return weighted_keys(rows.uids, read_weights(rows, self.weight), rows.seed)
 
     @property
     def threshold(self) -> float:
@@ -72,17 +72,12 @@ class WeightedChoice(Choice):
         return np.asarray(one_minus_exp(weights * self.threshold))
 
     def draws(self, rows: RowsLeft) -> F64:
-        """Return each row's key over τ, below 1 iff it is taken."""
-        keys = weighted_keys(rows.uids, read_weights(rows, self.weight), rows.seed)
+        keys = self.keys(rows)
         with np.errstate(invalid="ignore"):
             return self.cut.draws(keys, keys.values[:, 0].copy().view(np.float64) / self.threshold)
 
-    def expected(self, inclusion: Sequence[F64]) -> tuple[float, float]:
-        return float(self.cut.taken[0]), 0.0
-
     @property
     def label(self) -> str:
-        """Return how many rows have a weight, where these are fewer than the sample is to have."""
         wanted, rows = int(self.cut.wanted[0]), int(self.cut.rows[0])
         return f"sample: {wanted:,} wanted, {rows:,} left with a positive weight" if rows < wanted else ""
 
@@ -101,7 +96,6 @@ class WeightedSample(Selection):
             raise RecipeError(f"sample.weights: {section.weights!r} is of type {weight.kind}; {accepted}")
 
     def choose(self, units: Units, section: Sample, run: SelectionRun, counts: Answer | None) -> Answer:
-        """Return the sample of the rows left, by counts of the keys' bits and the few keys that are left."""
         weight = _checked(section, run.columns)
 
         def keys(tables: OpenTables, state: Any) -> Keys:
@@ -109,7 +103,7 @@ class WeightedSample(Selection):
             return weighted_keys(rows.uids, read_weights(rows, weight), run.seed)
 
         cut = find_cut(units, "Sample", Search(np.array([section.rows])), keys, rounds=2)
-        return units.get("Sample: choose", WeightedChoice, weight, cut)
+        return units.get("Sample: choose", WeightedChoice, cut, weight)
 
     def words(self, outcome: Outcome) -> SelectionWords:
         rows = f"the {outcome.kept:,} rows that `sample` drew of {outcome.kept + outcome.dropped:,} by weight"
@@ -131,8 +125,8 @@ def split_rows(rows: int, shares: Sequence[float]) -> I64:
     parts = [Fraction(share) for share in shares]
     exact = [rows * part / sum(parts) for part in parts]
     floors = [int(part) for part in exact]
-    for place in sorted(range(len(exact)), key=lambda place: floors[place] - exact[place])[: rows - sum(floors)]:
-        floors[place] += 1
+    for i in sorted(range(len(exact)), key=lambda i: floors[i] - exact[i])[: rows - sum(floors)]:
+        floors[i] += 1
     return np.array(floors, np.int64)
 
 
@@ -142,20 +136,21 @@ class MixtureChoice(GroupsChoice):
 
     @property
     def lines(self) -> list[str]:
-        """What each group has, wants and gives, in words."""
-        names = self.groups.names.to_pylist()
-        numbers = zip(names, *(of.tolist() for of in (self.cut.rows, self.cut.wanted, self.cut.taken)), strict=True)
         lines = [
             f"{self.groups.column} {name}: {rows:,} left, {wanted:,} wanted, {kept:,} kept"
             + (", all that it has" if kept < wanted else "")
-            for name, rows, wanted, kept in numbers
+            for name, rows, wanted, kept in self._numbers
         ]
         return lines if len(lines) <= _SHOWN else [*lines[:_SHOWN], f"and {len(lines) - _SHOWN:,} more"]
 
     @property
     def values(self) -> Mapping[str, Any]:
-        of_groups = zip(self.groups.names.to_pylist(), self.cut.rows, self.cut.wanted, self.cut.taken, strict=True)
-        return {"groups": {name: {"left": int(n), "wanted": int(w), "kept": int(k)} for name, n, w, k in of_groups}}
+        return {"groups": {name: {"left": n, "wanted": w, "kept": k} for name, n, w, k in self._numbers}}
+
+    @property
+    def _numbers(self) -> Iterator[tuple[Any, ...]]:
+        counts = (self.cut.rows, self.cut.wanted, self.cut.taken)
+        return zip(self.groups.names.to_pylist(), *(numbers.tolist() for numbers in counts), strict=True)
 
     def shortfall(self, section: Sample) -> str:
         few = self.groups.names.filter(pa.array(self.cut.rows < self.cut.wanted)).to_pylist()
@@ -178,7 +173,6 @@ class MixtureSample(Selection):
         check_groups("sample.mixture.of", required(section.mixture).of, columns)
 
     def choose(self, units: Units, section: Sample, run: SelectionRun, counts: Answer | None) -> Answer:
-        """Return what is taken of each group, by counts of keys' bits and the few keys that are left."""
         mixture = required(section.mixture)
         shares = dict(sorted(mixture.shares.items()))
         nothing = np.zeros(len(shares), np.int64)
@@ -188,7 +182,7 @@ class MixtureSample(Selection):
             return group_keys(run.rows_left(tables, state), groups)
 
         wanted = split_rows(mixture.rows, list(shares.values()))
-        return units.get("Mixture: choose", MixtureChoice, groups, find_cut(units, "Mixture", Search(wanted), keys))
+        return units.get("Mixture: choose", MixtureChoice, find_cut(units, "Mixture", Search(wanted), keys), groups)
 
     def words(self, outcome: Outcome) -> SelectionWords:
         choice = outcome.choice
@@ -208,32 +202,22 @@ def sample_keys(uids: pa.Array, seed: int) -> Keys:
 
 
 @dataclass(frozen=True)
-class SampleChoice(Choice):
+class SampleChoice(CutChoice):
     """Which rows are taken, of one group."""
-
-    cut: Cut
 
     is_uniform = True
 
+    def keys(self, rows: RowsLeft) -> Keys:
+        return sample_keys(rows.uids, rows.seed)
+
     def inclusion(self, rows: RowsLeft) -> F64:
-        """Return the probability of each row, which is the same: rows taken / rows left."""
         return np.full(len(rows), self.cut.shares[0])
 
-    def draws(self, rows: RowsLeft) -> F64:
-        """Return each row's hash over that of the first row that is not taken (float64), below 1 iff it is taken."""
-        keys = sample_keys(rows.uids, rows.seed)
-        of = max(1.0, float(self.cut.last[0, 0])) if self.cut.is_cut[0] else 2.0**64
-        return self.cut.draws(keys, keys.values[:, 0] / of)
-
-    def expected(self, inclusion: Sequence[F64]) -> tuple[float, float]:
-        return float(self.cut.taken[0]), 0.0
-
     def say(self, section: Sample, fraction: float) -> str:
-        """Return where fewer rows are left than the sample is to have; empty where there are as many."""
-        return say_shortage(section.rows or 0, round(int(self.cut.rows[0]) / fraction))
+        return format_shortage(section.rows or 0, round(int(self.cut.rows[0]) / fraction))
 
 
-def say_shortage(wanted: int, left: int) -> str:
+def format_shortage(wanted: int, left: int) -> str:
     """Return that fewer rows are left than a sample is to have; empty where there are as many."""
     return f"sample: {wanted:,} wanted, {left:,} left" if left < wanted else ""
 
@@ -252,8 +236,6 @@ class SampleSelection(Selection):
     }
 
     def choose(self, units: Units, section: Sample, run: SelectionRun, counts: Answer | None) -> Answer:
-        """Return the sample of the rows left, by two questions: counts by first bits, then the keys of one count."""
-
         def keys(tables: OpenTables, state: Any) -> Keys:
             return sample_keys(run.rows_left(tables, state).uids, run.seed)
 
@@ -266,7 +248,7 @@ class SampleSelection(Selection):
             kept=f": among the {of_them}",
             dropped=f"not among the {of_them}",
             card=f"a random sample of {outcome.section.rows:,}, or all if there are fewer; seed {outcome.seed}",
-            summary=[line] if (line := say_shortage(outcome.section.rows, outcome.kept + outcome.dropped)) else [],
+            summary=[line] if (line := format_shortage(outcome.section.rows, outcome.kept + outcome.dropped)) else [],
         )
 
     def form(self, section: Sample) -> Selection:

@@ -48,10 +48,9 @@ class Scheme(ABC):
 
     @abstractmethod
     def limits(self, ts: Sequence[int] | I64, counts: I64, entries: Entries) -> I64:
-        """Return the rows that each entry of a group may have, for each t: int64[k, groups].
+        """Return the rows that each entry of a group may have, for each t ≥ 1, by the survivors' counts by entry.
 
-        Each t is at least 1; `counts` (int64[entries]) are the survivors' by entry. Raises RunError where they have
-        nothing that limits could follow from.
+        Returns int64[k, groups]. Raises RunError where counts have nothing that limits could follow from.
         """
 
     def t_of_share(self, share: float, counts: I64, entries: Entries) -> int:
@@ -86,18 +85,10 @@ class PerLanguage(Scheme):
 
     p = Σ(count of entries below t) / Σ(count) in the reference language. In another language, t is the count at which
     the cumulative share of its ascending counts is nearest to p, the first of equals ("Meta CLIP 2: A Worldwide Scaling
-    Recipe", arXiv 2507.22062). The numbers are those of its published `t_to_p` and `p_to_t`, but for these defects:
+    Recipe", arXiv 2507.22062). The numbers are those of its published `t_to_p` and `p_to_t`, which are no inverses, but
+    zero counts are left out, so that t is at least 1, and a reference language without a match is an error.
 
-    - Zero counts take part in its `p_to_t`, so that t may be 0, and a probability NaN. Here they are left out, so each
-      t is a count of at least 1. Elsewhere they change nothing.
-    - A reference language without a match gives NaN, and every other language the t of its smallest count. Here it is
-      an error.
-
-    Its two functions are no inverses, and are not made so: `t_to_p` leaves out entries with t rows, and `p_to_t` counts
-    them. So a language with the counts of the reference language has a smaller t.
-
-    As t grows, p does not fall, and neither does any language's t: it is the nearest of two neighbouring shares, the
-    lower one where they are as near, by differences that are monotone in p, rounded too.
+    As t grows, p does not fall, and neither does any language's t.
     """
 
     key = "per_language"
@@ -107,48 +98,41 @@ class PerLanguage(Scheme):
     share: float | None = None  # p, where the recipe gives it
 
     def of(self, section: Any) -> Self:
-        """Return the scheme with the section's language, and its t by hand or `tail_share`."""
         by_hand = {name: t for name, t in section.t_of_languages.items() if name != section.language}
         return replace(self, language=section.language, by_hand=by_hand, share=section.tail_share)
 
     def check(self, entries: Entries) -> None:
-        """Check that the metadata has entries of the languages that the section names. Raises RecipeError."""
         names = [name for name in entries.languages.names if name != NO_ENTRY]
         keys = {self.language: "balance.language"} | dict.fromkeys(self.by_hand, "balance.t")
         for name, key in keys.items():
             if name not in names:
-                what = f"{key}: the metadata has no entries of language {name!r}"
-                raise RecipeError(f"{what}; {did_you_mean(name, names)}it has {_listed(names)}")
+                listed = ", ".join(names[:_LISTED]) + f" and {len(names) - _LISTED} more" * (len(names) > _LISTED)
+                error = f"{key}: the metadata has no entries of language {name!r}"
+                raise RecipeError(f"{error}; {did_you_mean(name, names)}it has {listed}")
 
     def groups(self, entries: Entries) -> I32:
         return entries.languages.codes
 
     def limits(self, ts: Sequence[int] | I64, counts: I64, entries: Entries) -> I64:
-        """Return each language's t (int64[k, languages]).
-
-        Raises RunError without a match of the reference language, where another's t is by its share of the tail.
-        """
         self.check(entries)
         ts = np.asarray(ts, np.int64)
         names, ascending = entries.languages.names, _ascending(counts, entries)
         reference = ascending[names.index(self.language)]
-        by_share = [of for name, of in zip(names, ascending, strict=True) if name not in self.by_hand]
+        by_share = [counts for name, counts in zip(names, ascending, strict=True) if name not in self.by_hand]
         if self.share is None and not len(reference) and any(map(len, by_share)):
-            what = f"balance.language is {self.language!r}, and no row left matches an entry of it"
-            raise RunError(f"{what}; accepted: another language, or weaker rules before balancing")
+            error = f"balance.language is {self.language!r}, and no row left matches an entry of it"
+            raise RunError(f"{error}; accepted: another language, or weaker rules before balancing")
         shares = self._shares(ts, reference)
-        columns = [self._column(name, of, ts, shares) for name, of in zip(names, ascending, strict=True)]
+        columns = [self._column(name, counts, ts, shares) for name, counts in zip(names, ascending, strict=True)]
         return np.stack(columns, axis=1)
 
     def _shares(self, ts: I64, reference: I64) -> F64:
-        """Return p of each t, by the ascending counts of the reference language."""
         if self.share is not None:
             return np.full(len(ts), self.share)
         sums = np.concatenate([[0], np.cumsum(reference)])
         return np.asarray(sums[np.searchsorted(reference, ts)] / max(1, int(sums[-1])))
 
     def _column(self, name: str, ascending: I64, ts: I64, shares: F64) -> I64:
-        """Return a language's t for each t of the reference language."""
         if name == self.language:
             return ts
         return np.full(len(ts), self.by_hand[name]) if name in self.by_hand else nearest_counts(ascending, shares)
@@ -158,30 +142,29 @@ class PerLanguage(Scheme):
 
     def highest(self, counts: I64, entries: Entries) -> int:
         """Return one more than the largest count of the reference language, from where on p is 1."""
-        of = _ascending(counts, entries)[entries.languages.names.index(self.language)]
-        return int(of[-1]) + 1 if len(of) else 1
+        ascending = _ascending(counts, entries)[entries.languages.names.index(self.language)]
+        return int(ascending.max(initial=0)) + 1
 
     def languages(self, limits: I64, counts: I64, entries: Entries) -> tuple[LanguageLimit, ...]:
-        """Return the t of each language with a match: the reference language first, the others by their matches."""
         names, ascending = entries.languages.names, _ascending(counts, entries)
         reference = names.index(self.language)
         [share] = self._shares(limits[[reference]], ascending[reference])
-        sums = {name: int(of.sum()) for name, of in zip(names, ascending, strict=True)}
+        sums = {name: int(counts.sum()) for name, counts in zip(names, ascending, strict=True)}
         by_share = {name for name in names if sums[name] and name not in (self.language, *self.by_hand)}
-        by_share |= {self.language} if by_share else set()
+        if by_share:
+            by_share.add(self.language)
         limited = [
             LanguageLimit(name, int(t), sums[name], name in by_share and share * sums[name] < FEW)
             for name, t in zip(names, limits, strict=True)
             if sums[name] or name == self.language
         ]
-        return tuple(sorted(limited, key=lambda of: (of.language != self.language, -of.matches, of.language)))
+        return tuple(
+            sorted(limited, key=lambda limit: (limit.language != self.language, -limit.matches, limit.language))
+        )
 
 
 def nearest_counts(ascending: I64, shares: F64) -> I64:
-    """Return the counts whose cumulative shares are nearest to these, the first of equals (int64[k]); 1 without counts.
-
-    `ascending` are counts above 0. See `PerLanguage`.
-    """
+    """Return the counts, of ascending ones above 0, whose cumulative shares are nearest to these; 1 without counts."""
     if not len(ascending):
         return np.ones(len(shares), np.int64)
     reached = np.cumsum(ascending) / int(ascending.sum())
@@ -192,7 +175,6 @@ def nearest_counts(ascending: I64, shares: F64) -> I64:
 
 
 def _ascending(counts: I64, entries: Entries) -> list[I64]:
-    """Return the counts of each language, ascending, without zeros."""
     counts, codes = np.asarray(counts), entries.languages.codes
     matched = np.flatnonzero(counts)
     matched = matched[np.lexsort((counts[matched], codes[matched]))]
@@ -200,18 +182,13 @@ def _ascending(counts: I64, entries: Entries) -> list[I64]:
     return np.split(counts[matched], ends)
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"{', '.join(names[:_LISTED])}{more}"
-
-
 KINDS: tuple[Scheme, ...] = (OneLimit(), PerLanguage())
 
 
 def stack_limits(limits: I64, groups: I32 | None) -> Iterator[I64]:
-    """Yield limits of groups (int64[k, groups]) as those of entries in these, int64[k, n] or [k, 1], some at a time."""
+    """Yield limits of groups (int64[k, groups]) as those of entries in these, int64[k, n] or [k, 1], in parts."""
     if groups is None:
         yield limits
         return
-    some = max(1, STACK // max(1, len(groups)))
-    yield from (limits[start : start + some][:, groups] for start in range(0, len(limits), some))
+    step = max(1, STACK // max(1, len(groups)))
+    yield from (limits[start : start + step][:, groups] for start in range(0, len(limits), step))

@@ -44,6 +44,7 @@ class RowsLeft:
     columns: Callable[[list[str]], pa.Table]  # from names of columns that rules see to a table of all rows of the unit
     one_per: str | None = None  # the column of images (`balance.one_per`)
     texts: F64 | None = None  # how many rows left have each row's image (float64[rows]): one of them may be drawn
+    find_matches: Callable[["RowsLeft"], pa.ListArray] | None = None  # where entries are other than the metadata's
 
     def __len__(self) -> int:
         return int(self.alive.sum())
@@ -63,6 +64,8 @@ class RowsLeft:
     @cached_property
     def matches(self) -> pa.ListArray:
         """The ids of the entries in each caption (list<int32>)."""
+        if self.find_matches:
+            return self.find_matches(self)
         matches: pa.ListArray = self._left(read_matches(self.tables))
         return matches
 
@@ -85,10 +88,7 @@ class RowsLeft:
 
 
 def texts_error(rows: Sequence[RowsLeft], inclusion: Sequence[F64]) -> float:
-    """Return the standard error of the number of rows drawn, where one text of each image may be drawn, by all their π.
-
-    An image is drawn with the sum of its texts' π, independently of others.
-    """
+    """Return the standard error of the number of rows drawn, where one text of each image may be, by all their π."""
     shared = [part.shared_images for part in rows]
     alone = [pi[~is_shared] for pi, (is_shared, _) in zip(inclusion, shared, strict=True)]
     images = np.concatenate([np.zeros(0, np.uint64), *(images for _, images in shared)])
@@ -112,16 +112,18 @@ class SelectionRun:
     columns: pa.Schema  # those that rules see
     store: RunStore  # the run's folder
     fraction: float = 1.0  # of the pool's rows, that units hold: less where a part of it is asked, for an estimate
+    groups: Any = None  # the ColumnGroups whose values are the entries; None where these are the metadata's
 
     @property
     def metadata_key(self) -> str:
-        """The digest of the metadata's entries; empty without `match`."""
         return self.matching.metadata_key if self.matching else ""
 
     @property
     def entries(self) -> Entries:
-        assert self.matching is not None
-        return load_entries(self.matching)
+        if self.groups is not None:
+            values: Entries = self.groups.entries
+            return values
+        return load_entries(required(self.matching))
 
 
 class Choice(ABC):

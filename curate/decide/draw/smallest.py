@@ -2,8 +2,7 @@
 
 In: of each row still in, a key (uint64[3]: what orders rows, and two numbers by which rows of equal order differ) and a
 group. Out: of each group the first key that is not taken. A round counts the next bits of the keys that begin as that
-one, 16 bits where there is one group, and up to 2²² counters of all groups together; the few keys that are left then
-meet in one process. Rounds that are not needed read nothing.
+one; the few keys that are left then meet in one process. Rounds that are not needed read nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -71,65 +70,59 @@ class Search:
 
     wanted: I64  # [groups]
     rows: I64 | None = None  # as of `Cut`; None before the first round
-    known: int = 0  # how many bits of the keys are known
-    prefix: U64 | None = None  # [groups], these bits
-    before: I64 | None = None  # [groups], rows whose first bits are smaller
+    width: int = 0  # how many bits of the keys are known
+    prefix: Any = 0  # uint64[groups], these bits
+    before: Any = 0  # int64[groups], rows whose first bits are smaller
     left: int = 0  # keys that begin with them
 
     @property
     def bits(self) -> int:
-        """How many bits the next round finds."""
-        return min(64 - self.known, max(4, min(_BITS, _COUNTERS - (len(self.wanted) - 1).bit_length())))
+        return min(64 - self.width, max(4, min(_BITS, _COUNTERS - (len(self.wanted) - 1).bit_length())))
 
     @property
     def solved(self) -> bool:
         """Whether so few keys are left that they can meet, or all that are left are alike but for what follows."""
-        return self.rows is not None and (self.left <= _FEW or self.known == 64)
+        return self.rows is not None and (self.left <= _FEW or self.width == 64)
 
     def _left(self, keys: Keys) -> Mask:
         """Return which keys are still to be told apart from the last one (bool[n])."""
-        if self.rows is None or self.prefix is None:
+        if self.rows is None:
             return np.asarray(keys.groups >= 0)
-        begins = keys.values[:, 0] >> np.uint64(64 - self.known) == np.append(self.prefix, np.uint64(0))[keys.groups]
+        begins = keys.values[:, 0] >> np.uint64(64 - self.width) == np.append(self.prefix, np.uint64(0))[keys.groups]
         return np.asarray(begins & np.append(self.rows > self.wanted, False)[keys.groups])
 
     def count(self, keys: Keys) -> I64:
-        """Count a unit's keys by group and next bits (int64[groups · 2^bits])."""
         is_left = self._left(keys)
-        digits = keys.values[is_left, 0] >> np.uint64(64 - self.known - self.bits) & np.uint64((1 << self.bits) - 1)
-        places = (keys.groups[is_left] << self.bits) + digits.astype(np.int64)
-        return EntryVector.of(np.bincount(places, minlength=len(self.wanted) << self.bits).astype(np.int64))
+        digits = keys.values[is_left, 0] >> np.uint64(64 - self.width - self.bits) & np.uint64((1 << self.bits) - 1)
+        counters = (keys.groups[is_left] << self.bits) + digits.astype(np.int64)
+        return EntryVector.of(np.bincount(counters, minlength=len(self.wanted) << self.bits).astype(np.int64))
 
     def narrow(self, counts: I64) -> Self:
-        """Return the search after a round, by the counts of all units."""
         if self.solved:
             return self
         table = np.asarray(counts).reshape(len(self.wanted), 1 << self.bits)
         rows = table.sum(axis=1) if self.rows is None else self.rows
-        before = np.zeros(len(rows), np.int64) if self.before is None else self.before
-        up_to = before[:, np.newaxis] + np.cumsum(table, axis=1)
+        up_to = np.reshape(self.before, (-1, 1)) + np.cumsum(table, axis=1)
         digit = np.argmax(up_to > self.wanted[:, np.newaxis], axis=1)
         at = np.arange(len(rows)), digit
-        prefix = np.zeros(len(rows), np.uint64) if self.prefix is None else self.prefix
         return replace(
             self,
             rows=rows,
-            known=self.known + self.bits,
-            prefix=prefix << np.uint64(self.bits) | digit.astype(np.uint64),
+            width=self.width + self.bits,
+            prefix=self.prefix << np.uint64(self.bits) | digit.astype(np.uint64),
             before=up_to[at] - table[at],
             left=int(table[at][rows > self.wanted].sum()),
         )
 
     def inside(self, keys: Keys) -> Keys:
-        """Return those of a unit's keys that are left."""
         is_left = self._left(keys)
         return Keys(keys.values[is_left], keys.groups[is_left])
 
     def cut(self, parts: Sequence[Keys]) -> Cut:
-        assert self.rows is not None and self.before is not None
+        assert self.rows is not None
         last, is_cut = np.zeros((len(self.rows), 3), np.uint64), np.flatnonzero(self.rows > self.wanted)
         if len(is_cut):
-            values, groups = (np.concatenate(of) for of in zip(*parts, strict=True))
+            values, groups = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
             order = np.lexsort((*values.T[::-1], groups))
             first = np.searchsorted(groups[order], is_cut)
             last[is_cut] = values[order[first + (self.wanted - self.before)[is_cut]]]
@@ -139,10 +132,7 @@ class Search:
 def find_cut(
     units: Units, name: str, search: Any, keys: Callable[..., Keys], *values: Any, rounds: int = 1
 ) -> Answer[Cut]:
-    """Ask all units for the cut, in at most so many rounds and one more; what steps are called begins with the name.
-
-    `search` is one, or an answer that is; `keys(tables, state, *values)` are a unit's.
-    """
+    """Ask all units for the cut of a search, in at most `rounds` and one more, by `keys(tables, state, *values)`."""
 
     def count(tables: OpenTables, state: Any, at: Search, *values: Any) -> list[I64]:
         return [EntryVector.of(np.zeros(0, np.int64)) if at.solved else at.count(keys(tables, state, *values))]

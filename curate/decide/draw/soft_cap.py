@@ -1,10 +1,10 @@
 """`sample: {soft_cap: …}`: M draws with repeats, each of which makes the next one of its row less likely (M-FLYT).
 
 Source: Soft Cap Sampling of "Filter Like You Test" (arXiv 2503.08805): p = softmax(score); a batch is drawn without
-replacement, the score of each row in it is lowered by a penalty, and so on until M draws; the last batch has the rest.
-Here a batch are the rows with the largest score + Gumbel number, which is the same in distribution, and the Gumbel
-numbers are hashes of seed, round and uid. So a round is told by the key of the last row that it takes: one worker,
-which holds 16 bytes a row, finds these, and units then know from them alone how often each of their rows is drawn.
+replacement, the score of each row in it is lowered by a penalty, and so on until M draws. Here a batch are the rows
+with the largest score + Gumbel number, a hash of seed, round and uid, which is the same in distribution. One worker,
+which holds 16 bytes a row, finds the last key of each round, from which units know how often each of their rows is
+drawn.
 """
 
 from collections.abc import Iterator, Sequence
@@ -47,7 +47,7 @@ class Scores(NamedTuple):
 class _Block(NamedTuple):
     hashes: U64
     scores: F32
-    times: I32  # how often each was drawn so far: a part of those of all units
+    times: I32  # how often each was drawn so far, a view of those of all units
     first: int  # where that begins
 
 
@@ -74,8 +74,8 @@ def round_salts(first: int, rounds: int) -> U64:
 @njit(nogil=True, cache=True)
 def _key(bits: U64, score: float, least: float, bounds: F64) -> float:
     """Return score − log(−log(u)), or −inf where that is known to be below `least` without a logarithm."""
-    u, place = unit(bits), (score - least + _SPAN - 1.0) / _STEP
-    if place < 0.0 or (place < len(bounds) and 1.0 - u > bounds[int(place)]):
+    u, step = unit(bits), (score - least + _SPAN - 1.0) / _STEP
+    if step < 0.0 or (step < len(bounds) and 1.0 - u > bounds[int(step)]):
         return -np.inf  # −log(u) ≥ 1 − u > e^(score − least)
     return float(score - log(-log(u)))
 
@@ -84,7 +84,7 @@ def _key(bits: U64, score: float, least: float, bounds: F64) -> float:
 def _candidates(
     hashes: U64, scores: F32, times: I32, penalty: float, salt: U64, least: float, bounds: F64, out: I32, keys: F64
 ) -> int:
-    """Put the places and keys of the rows with a key of at least `least` into `out` and `keys`; return how many."""
+    """Put rows with a key of at least `least`, and their keys, into `out` and `keys`; return how many."""
     count = 0
     for i in range(len(hashes)):
         key = _key(mix64(hashes[i] ^ salt), scores[i] - penalty * times[i], least, bounds)
@@ -110,8 +110,8 @@ def _replay(
 def _count_scores(scores: F32, times: I32, penalty: float, highest: float, out: I64) -> None:
     """Count rows by how far their score is below the highest, in steps; the last counter has all others."""
     for i in range(len(scores)):
-        place = min((highest - (scores[i] - penalty * times[i])) / _STEP, len(out) - 1.0)
-        out[int(place)] += 1
+        step = min((highest - (scores[i] - penalty * times[i])) / _STEP, len(out) - 1.0)
+        out[int(step)] += 1
 
 
 def find_draws(parts: Sequence[Scores], draws: int, penalty: float, batch: int) -> Draws:
@@ -126,10 +126,10 @@ def find_draws(parts: Sequence[Scores], draws: int, penalty: float, batch: int) 
     few = min(max(1, batch), total)  # `plan` may scale a batch to none
     whole = draws // few if few and total <= batch else 0
     if few and (rounds := -(-draws // few)) > MAX_ROUNDS:
-        what = f"sample.soft_cap: {draws:,} draws of {total:,} rows in batches of {few:,} are {rounds:,} batches"
-        raise RunError(f"{what}; accepted: at most {MAX_ROUNDS:,}, by fewer draws or larger batches")
-    sizes = [] if not few else [few] * ((draws - whole * few) // few)
-    sizes += [rest] if few and (rest := (draws - whole * few) % few) else []
+        error = f"sample.soft_cap: {draws:,} draws of {total:,} rows in batches of {few:,} are {rounds:,} batches"
+        raise RunError(f"{error}; accepted: at most {MAX_ROUNDS:,}, by fewer draws or larger batches")
+    full, rest = divmod(draws - whole * few, few) if few else (0, 0)
+    sizes = [few] * full + [rest] * (rest > 0)
     times = np.full(total, whole, np.int32)
     blocks = [
         _Block(*part, times[first:end], first)
@@ -158,13 +158,12 @@ def _draw_round(together: list[list[_Block]], times: I32, penalty: float, salt: 
     end = keys[among].min()
     tied = np.flatnonzero(keys == end)
     above = np.flatnonzero(keys > end)
-    taken = np.concatenate([above, tied[np.argsort(hashes[tied])[::-1][: size - len(above)]]])
-    times[rows[taken]] += 1
-    return float(end), hashes[taken[len(above) :]].min()
+    drawn = np.concatenate([above, tied[np.argsort(hashes[tied])[::-1][: size - len(above)]]])
+    times[rows[drawn]] += 1
+    return float(end), hashes[drawn[len(above) :]].min()
 
 
 def _find(block: _Block, penalty: float, salt: Any, least: float) -> tuple[I64, F64, U64]:
-    """Return the rows of a block with a key of at least `least`, their keys and hashes."""
     out, keys = np.empty(len(block.hashes), np.int32), np.empty(len(block.hashes))
     n = _candidates(*block[:3], penalty, salt, least, _BOUNDS, out, keys)
     return block.first + out[:n].astype(np.int64), keys[:n].copy(), block.hashes[out[:n]]
@@ -197,11 +196,9 @@ class SoftCapChoice(Choice):
 
     @property
     def is_random(self) -> bool:
-        """Return False: a row's draws depend on those of all others, and their probability is not known."""
         return False
 
     def times(self, rows: RowsLeft) -> I32:
-        """Return how often each row is drawn (int32[n])."""
         scores, draws = read_scores(rows, self.section.of), self.draws_of
         has_score = ~np.isnan(scores)
         times = np.full(int(has_score.sum()), draws.whole, np.int32)
@@ -215,7 +212,6 @@ class SoftCapChoice(Choice):
         return (self.times(rows) > 0).astype(np.float64)
 
     def draws(self, rows: RowsLeft) -> F64:
-        """Return 1 / (1 + how often a row is drawn), below 1 iff it is."""
         return np.asarray(1.0 / (1.0 + self.times(rows)))
 
     def repeats(self, draws: F64) -> I32:
@@ -243,7 +239,6 @@ class SoftCapSample(Selection):
         check_numbers("sample.soft_cap.of", required(section.soft_cap).of, columns)
 
     def choose(self, units: Units, section: Sample, run: SelectionRun, counts: Answer | None) -> Answer:
-        """Return the draws: rows are counted, and then one worker has all of them."""
         soft_cap = required(section.soft_cap)
 
         def count(tables: OpenTables, state: Any) -> list[int]:
@@ -252,13 +247,13 @@ class SoftCapSample(Selection):
         def read(tables: OpenTables, state: Any, total: int) -> Iterator[Scores]:
             rows = run.rows_left(tables, state)
             scores = read_scores(rows, soft_cap.of)
-            if total <= MAX_ROWS and len(known := np.flatnonzero(~np.isnan(scores))):
-                yield Scores(ids.hash_uids(rows.uids, run.seed)[known], scores[known])
+            if total <= MAX_ROWS and (has_score := ~np.isnan(scores)).any():
+                yield Scores(ids.hash_uids(rows.uids, run.seed)[has_score], scores[has_score])
 
         def choose(total: int, parts: Sequence[Scores]) -> SoftCapChoice:
             if total > MAX_ROWS:
-                what = f"sample.soft_cap: {total:,} rows have a score, and one worker holds them all"
-                raise RunError(f"{what}; accepted: at most {MAX_ROWS:,}, by rules or a top rule before it")
+                error = f"sample.soft_cap: {total:,} rows have a score, and one worker holds them all"
+                raise RunError(f"{error}; accepted: at most {MAX_ROWS:,}, by rules or a top rule before it")
             return SoftCapChoice(soft_cap, find_draws(parts, soft_cap.draws, soft_cap.penalty, soft_cap.batch))
 
         total = units.ask("Soft cap: count", count, combine=Fold[int]())
@@ -266,11 +261,11 @@ class SoftCapSample(Selection):
 
     def words(self, outcome: Outcome) -> SelectionWords:
         section = outcome.choice.section
-        what = f"penalty {section.penalty:g}, batches of {section.batch:,}; seed {outcome.seed}"
+        terms = f"penalty {section.penalty:g}, batches of {section.batch:,}; seed {outcome.seed}"
         return SelectionWords(
             kept=f": drawn by {section.of} {{value}}",
             dropped=f"its {section.of} {{value}} was drawn in no batch",
-            card=f"{outcome.choice.label} (soft cap sampling, {what})",
+            card=f"{outcome.choice.label} (soft cap sampling, {terms})",
             summary=[f"sample: {outcome.choice.label}; {outcome.kept:,} rows were drawn"],
             of=section.of,
         )

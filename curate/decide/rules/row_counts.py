@@ -33,9 +33,9 @@ class RowFacts:
 
 def count_columns(visible: pa.Schema, has_entries: bool) -> pa.Schema:
     """Return the columns that such expressions see: `visible`, which rules see, and of DECIDED those of other names."""
-    taken = {name.lower() for name in visible.names}
-    more = [field for field in DECIDED if has_entries or field.name == "probability"]
-    return pa.schema([*visible, *(field for field in more if field.name not in taken)])
+    names = {name.lower() for name in visible.names}
+    decided = [field for field in DECIDED if has_entries or field.name == "probability"]
+    return pa.schema([*visible, *(field for field in decided if field.name not in names)])
 
 
 def count_rows(
@@ -45,20 +45,17 @@ def count_rows(
     facts: RowFacts,
     highest: int,
 ) -> I32:
-    """Return the values of an expression, checked against `count_columns`: 0 to `highest`, 0 where it is NULL or fails.
-
-    `read` returns columns of `visible` of all rows of the unit.
-    """
+    """Return an expression's values, 0 to `highest`, 0 where it is NULL or fails; `read` reads columns of all rows."""
     read_names = [name for name in expression.columns if name in visible.names]
     table = read(read_names or ["row"]).take(pa.array(facts.rows, pa.int64()))
-    known = {"probability": pa.array(facts.probability, mask=np.isnan(facts.probability))}
+    decided = {"probability": pa.array(facts.probability, mask=np.isnan(facts.probability))}
     if facts.entry_ids is not None and facts.counts is not None:
         lengths = pc.fill_null(pc.list_value_length(facts.entry_ids), 0)
         rarest = np.full(len(facts.rows), _NO_ENTRY, np.int64)
         of_row = np.repeat(np.arange(len(facts.rows)), lengths.to_numpy(zero_copy_only=False))
         np.minimum.at(rarest, of_row, facts.counts[pc.list_flatten(facts.entry_ids).to_numpy(zero_copy_only=False)])
-        known |= {"entries": lengths, "rarest": pa.array(rarest, mask=rarest == _NO_ENTRY)}
+        decided |= {"entries": lengths, "rarest": pa.array(rarest, mask=rarest == _NO_ENTRY)}
     for name in expression.columns:
         if name not in read_names:
-            table = table.append_column(name, known[name])
+            table = table.append_column(name, decided[name])
     return count_values(expression.sql, table, highest)

@@ -30,16 +30,17 @@ class Rule:
 def named_columns(recipe: Recipe) -> frozenset[str]:
     """Return the names, in lower case, in those of a recipe's expressions that can be parsed: they may be columns'."""
     tops = [rule for rule in recipe.rules.values() if isinstance(rule, Top)]
-    known = (recipe.dedup.prefer, *(name for top in tops for name in (top.of, top.by)))
-    known += tuple(recipe.selector.columns(recipe.selection[1])) if recipe.selection else ()
-    named = [*filter(None, known), *(recipe.output.columns or ()), *recipe.output.json_columns]
+    named = [recipe.dedup.prefer, *(name for top in tops for name in (top.of, top.by))]
+    named += [*(recipe.output.columns or ()), *recipe.output.json_columns]
+    if recipe.selection:
+        named += recipe.selector.columns(recipe.selection[1])
     for sql in recipe.expressions:
         try:
             tree = parse_sql(connect(), f"SELECT ({sql}\n)")
         except RecursionError:  # reported when it is checked
             continue
         named += [name for part in walk_tree(tree) for name in part.get("column_names", ())]
-    return frozenset(name.lower() for name in named)
+    return frozenset(name.lower() for name in named if name)
 
 
 def check_rules(rules: Mapping[str, str | Top], columns: pa.Schema) -> list[Rule]:
@@ -60,18 +61,17 @@ def check_rules(rules: Mapping[str, str | Top], columns: pa.Schema) -> list[Rule
 
 
 def first_failed(rules: tuple[Rule, ...], table: pa.Table) -> I16:
-    """Return for each row the position of the first of `rules` that it fails, or -1. Raises RunError, as `evaluate`."""
+    """Return for each row the position of the first of `rules` that it fails, or -1."""
     if not rules or not len(table):
         return np.full(len(table), -1, np.int16)
     cases = " ".join(f"WHEN NOT coalesce(TRY(({rule.spec}\n)), false) THEN {i}" for i, rule in enumerate(rules))
-    named = ", ".join(f"rules.{rule.name}" for rule in rules)
-    return np.asarray(evaluate(f"(CASE {cases} ELSE -1 END)::SMALLINT", table, named))
+    return np.asarray(evaluate(f"(CASE {cases} ELSE -1 END)::SMALLINT", table))
 
 
 def rule_values(rules: list[Rule], table: pa.Table) -> list[dict[str, bool | None]]:
     """Return for each row of a small table, what each SQL rule says: True, False, or None for NULL."""
     sql = [rule for rule in rules if isinstance(rule.spec, str) and rule.spec != DEDUP]
-    exprs = ", ".join(f"TRY(({rule.spec}\n)) AS rule_{place}" for place, rule in enumerate(sql))  # names are anything
+    exprs = ", ".join(f"TRY(({rule.spec}\n)) AS rule_{i}" for i, rule in enumerate(sql))  # names are anything
     if not exprs:
         return [{} for _ in range(len(table))]
     columns = query(f"SELECT {exprs} FROM batch", table)

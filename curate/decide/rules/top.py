@@ -1,12 +1,11 @@
 """The search for the thresholds of a top rule: one, or one of each group of rows with the same value of a column.
 
-In: of each unit a rule's values, and the groups of its rows. Out: of each group the least value that passes. Each
-round, units count digits of keys by group, the counts are added up (`add_counts`), and `TopSearch.narrow` takes the
-next digit of every group's threshold (see `quantiles.Radix`). With groups a digit has 11 bits, not 16, so that a unit's
-counts are 16 KiB a group.
+Each round, units count digits of keys by group, the counts are added up (`add_counts`), and `TopSearch.narrow` takes
+the next digit of every group's threshold (see `quantiles.Radix`). With groups a digit has 11 bits, not 16, so that a
+unit's counts are 16 KiB a group.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -32,24 +31,17 @@ class TopValues:
 
     keys: U64  # [rows], as of `quantiles.order_keys`
     valid: Mask  # [rows], whether there is a value
-    names: tuple[Group, ...] = (None,)  # the groups; a null is one too
-    places: I64 | None = None  # [rows], the place of each row's group in `names`; None where there is one for all rows
+    groups: Mapping[Group, slice | I64]  # the rows of each; a null is one too
 
     @classmethod
     def of(cls, keys: U64, valid: Mask, groups: pa.ChunkedArray | None) -> Self:
-        """Return them for rows in groups by the values of a column; all rows are one group without."""
         if groups is None:
-            return cls(keys, valid)
+            return cls(keys, valid, {None: slice(None)})
         codes = groups.combine_chunks().dictionary_encode(null_encoding="encode")
-        return cls(keys, valid, tuple(codes.dictionary.to_pylist()), codes.indices.to_numpy().astype(np.int64))
-
-    def by_group(self) -> Iterator[tuple[Group, slice | I64]]:
-        if self.places is None:
-            yield self.names[0], slice(None)
-            return
-        order = np.argsort(self.places, kind="stable")
-        ends = np.searchsorted(self.places[order], np.arange(len(self.names) + 1))
-        yield from ((name, order[ends[i] : ends[i + 1]]) for i, name in enumerate(self.names))
+        numbers, names = codes.indices.to_numpy(), codes.dictionary.to_pylist()
+        order = np.argsort(numbers, kind="stable")
+        ends = np.searchsorted(numbers[order], np.arange(1, len(names)))
+        return cls(keys, valid, dict(zip(names, np.split(order, ends), strict=True)) if names else {})
 
 
 @dataclass(frozen=True)
@@ -63,12 +55,10 @@ class TopSearch:
 
     @property
     def single(self) -> bool:
-        """Whether the column is of float32."""
         return bool(pa.types.is_float32(self.kind) or pa.types.is_float16(self.kind))
 
     @property
     def digit_bits(self) -> int:
-        """How many bits of a key a pass finds."""
         return DIGIT_BITS if self.spec.by is None else _GROUP_DIGIT_BITS
 
     @property
@@ -77,18 +67,17 @@ class TopSearch:
 
     def count(self, values: TopValues, alive: Mask) -> Counts:
         """Count a unit's rows, of which `alive` (bool[rows]) reached the rule. Raises RunError for too many groups."""
-        if len(values.names) > MAX_GROUPS:
+        if len(values.groups) > MAX_GROUPS:
             raise self._too_many()
         of_pool = self.spec.over == "pool"
         counts: Counts = {}
-        for name, rows in values.by_group():
+        for name, rows in values.groups.items():
             counted = values.valid[rows] if of_pool else values.valid[rows] & alive[rows]
             base = int(counted.sum()) if self.spec.over == "reached" else len(counted)
             counts[name] = np.append(self._radix(name).histogram(values.keys[rows][counted]), np.int64(base))
         return counts
 
     def narrow(self, counts: Counts) -> Self:
-        """Return the search after a pass, by the counts of all units. Raises RunError for too many groups."""
         if len(counts) > MAX_GROUPS:
             raise self._too_many()
 
@@ -102,9 +91,8 @@ class TopSearch:
         return replace(self, radixes=narrowed)
 
     def passing(self, values: TopValues) -> Mask:
-        """Return which of a unit's rows have a value that is at least the threshold of their group (bool[rows])."""
         passing = np.zeros(len(values.keys), bool)
-        for name, rows in values.by_group():
+        for name, rows in values.groups.items():
             passing[rows] = threshold_mask(values.keys[rows], values.valid[rows], self._radix(name).key)
         return passing
 

@@ -60,10 +60,10 @@ def check_derived(derive: Mapping[str, str], columns: pa.Schema) -> dict[str, De
     """Return the columns in order, each checked against `columns` and those before it. Raises RecipeError."""
     derived: dict[str, Derived] = {}
     fixed = (*schema.SAMPLES.names, *schema.DECISIONS.names, *schema.SIDES.names)
-    taken = {name.lower() for name in (*columns.names, *fixed)}
-    taken |= {f"{name.removesuffix('_score')}score" for name in taken if name.endswith("_score")}  # of view `measured`
+    used = {name.lower() for name in (*columns.names, *fixed)}
+    used |= {f"{name.removesuffix('_score')}score" for name in used if name.endswith("_score")}  # of view `measured`
     for name, sql in derive.items():
-        if name in taken:
+        if name in used:
             raise RecipeError(f"derive.{name}: there is a column {name} already; accepted: another name")
         derived[name] = _check(name, sql, columns)
         columns = columns.append(pa.field(name, derived[name].kind))
@@ -128,7 +128,6 @@ class Scale(StatisticCall):
     ranks: I64 | None = None  # in a unit, of one of ranks: how many rows have at most each row's value, or −1
 
     def apply(self, values: F64) -> F64:
-        """Return it for some values, or ranks; NaN stays."""
         return np.asarray(self.statistic.apply(values, {"rows": float(self.rows), **self.parameters}), np.float64)
 
 
@@ -143,7 +142,6 @@ class Fitted:
 
     @classmethod
     def of(cls, call: StatisticCall, values: F64) -> Self:
-        """Return it for a part's values, which are finite."""
         digits = count_digits(values) if call.statistic.of_ranks else None
         return cls(call, call.statistic.fit(values), len(values), digits)
 
@@ -153,25 +151,25 @@ class Fitted:
 
     @property
     def scale(self) -> Scale:
-        """The statistic, of all parts."""
         return Scale(self.call.function, self.call.sql, self.rows, self.call.statistic.parameters(self.summary))
 
 
 def read_columns(
-    tables: UnitTables, derived: Mapping[str, Derived], known: Mapping[At, Scale], names: Sequence[str]
+    tables: UnitTables, derived: Mapping[str, Derived], scales: Mapping[At, Scale], names: Sequence[str]
 ) -> pa.Table:
-    """Return columns of a unit, measured and derived ones; `known` are the statistics of those that are read."""
+    """Return columns of a unit, measured and derived ones; `scales` are the statistics of those that are read."""
     needed = needed_columns(derived, names)
     inputs = [column for name in needed for column in derived[name].columns]
     measured = [name for name in dict.fromkeys([*names, *inputs]) if name not in derived]
     table = tables.read_measured(measured or ["row"])
     for name in needed:
         column, seen = derived[name], table
-        for place, statistic in enumerate(column.statistics):
-            of = known[name, place]
-            values = argument_values(statistic, table) if of.ranks is None else np.where(of.ranks < 0, np.nan, of.ranks)
-            values = of.apply(values)
-            seen = seen.append_column(f"{_STATISTIC}{place}", pa.array(values, mask=~np.isfinite(values)))
+        for i, statistic in enumerate(column.statistics):
+            scale = scales[name, i]
+            ranks = scale.ranks
+            values = argument_values(statistic, table) if ranks is None else np.where(ranks < 0, np.nan, ranks)
+            values = scale.apply(values)
+            seen = seen.append_column(f"{_STATISTIC}{i}", pa.array(values, mask=~np.isfinite(values)))
         table = table.append_column(name, score_column(whole(compute(column.sql, column.kind, seen)), column.kind))
     return table
 
@@ -205,10 +203,10 @@ def rank_keys(values: F64) -> U64:
 
 def split_keys(values: F64, reached: Mask) -> Iterator[tuple[int, U64, I64]]:
     """Yield by first digit the distinct keys of a unit's values (NaN: none), and how many rows of each `reached`."""
-    known = ~np.isnan(values)
-    keys, places = np.unique(rank_keys(values[known]), return_inverse=True)
+    has_value = ~np.isnan(values)
+    keys, numbers = np.unique(rank_keys(values[has_value]), return_inverse=True)
     counts = np.zeros(len(keys), np.int64)
-    np.add.at(counts, places, reached[known].astype(np.int64))
+    np.add.at(counts, numbers, reached[has_value].astype(np.int64))
     digits = _digits(keys)
     for digit in np.unique(digits).tolist():
         chosen = slice(*np.searchsorted(digits, [digit, digit + 1]))
@@ -217,17 +215,17 @@ def split_keys(values: F64, reached: Mask) -> Iterator[tuple[int, U64, I64]]:
 
 def count_up_to(parts: Sequence[tuple[U64, I64]]) -> list[I64]:
     """Return, of each part's keys, how many rows of all parts have at most that key."""
-    keys, places = np.unique(np.concatenate([part for part, _ in parts]), return_inverse=True)
+    keys, numbers = np.unique(np.concatenate([part for part, _ in parts]), return_inverse=True)
     counts = np.zeros(len(keys), np.int64)
-    np.add.at(counts, places, np.concatenate([part for _, part in parts]))
-    return np.split(np.cumsum(counts)[places], np.cumsum([len(part) for part, _ in parts])[:-1])
+    np.add.at(counts, numbers, np.concatenate([part for _, part in parts]))
+    return np.split(np.cumsum(counts)[numbers], np.cumsum([len(part) for part, _ in parts])[:-1])
 
 
 def ranks_of(values: F64, up_to: I64) -> I64:
     """Return of each row how many have at most its value, by those of its `split_keys` in order; −1 without a value."""
     ranks = np.full(len(values), -1, np.int64)
-    known = ~np.isnan(values)
-    ranks[known] = up_to[np.unique(rank_keys(values[known]), return_inverse=True)[1]]
+    has_value = ~np.isnan(values)
+    ranks[has_value] = up_to[np.unique(rank_keys(values[has_value]), return_inverse=True)[1]]
     return ranks
 
 

@@ -41,11 +41,11 @@ class ExactSums:
         digits = (mantissas & mask, mantissas >> _DIGIT & mask, mantissas >> 2 * _DIGIT)
         sums = [np.add.reduceat(digit, starts).tolist() for digit in digits]
         products = [np.add.reduceat(digits[i] * digits[j], starts).tolist() for i, j in _PAIRS]
-        for place, exponent in enumerate(distinct.tolist()):
+        for k, exponent in enumerate(distinct.tolist()):
             shift = exponent - _MANTISSA + _SCALE
-            total += sum(part[place] << i * _DIGIT for i, part in enumerate(sums)) << shift
+            total += sum(part[k] << i * _DIGIT for i, part in enumerate(sums)) << shift
             for (i, j), part in zip(_PAIRS, products, strict=True):
-                squares += (1 + (i != j)) * part[place] << (i + j) * _DIGIT + 2 * shift
+                squares += (1 + (i != j)) * part[k] << (i + j) * _DIGIT + 2 * shift
         return cls(len(values), total, squares)
 
     def __add__(self, other: Self) -> Self:
@@ -53,7 +53,6 @@ class ExactSums:
 
     @property
     def mean(self) -> float:
-        """The mean, rounded once; there must be values."""
         return self.total / (self.rows << _SCALE)
 
     @property

@@ -63,7 +63,6 @@ class Quantile(Statistic):
         return np.int64(len(values))
 
     def parameters(self, summary: np.int64) -> Mapping[str, float]:
-        """Return nothing: `apply` gets the number of rows anyway."""
         return {}
 
     def apply(self, values: F64, parameters: Mapping[str, float]) -> F64:

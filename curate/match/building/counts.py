@@ -1,13 +1,11 @@
 """Counts of a part, kept in the build's folder, and sent on in buckets by word: Arrow tables as bytes.
 
-In: the texts, page views or wordnet of a part. Out, for each wiki:
-
-- `words` (word large_string · count int64), `pairs` (first, second int32: rows of words · count int64), of each block;
-- `titles` (word · count), of a file of page views; `names` (word · count 1, in order), of a wordnet.
+Out, for each wiki: `words` (word large_string · count int64) and `pairs` (first, second int32: rows of words · count
+int64) of each block; `titles` (word · count) of a file of page views; `names` (word · count 1, in order) of a wordnet.
 
 Of pairs only those are sent that may still have a pointwise mutual information of the threshold: since n_xy is at most
-n_x and n_y, log2(n_xy·N / (n_x·n_y)) is at most log2(N / max(n_x, n_y)). With 30, that is a pair in some hundred, and
-what travels is mostly words. In memory are a block of text and its tables, some 600 MB at most, for each thread.
+n_x and n_y, log2(n_xy·N / (n_x·n_y)) is at most log2(N / max(n_x, n_y)). With 30, that is a pair in some hundred. In
+memory are a block of text and its tables, some 600 MB at most, for each thread.
 """
 
 import zlib
@@ -56,14 +54,13 @@ class Totals:
 
     def add(self, other: "Totals") -> None:
         for name, numbers in vars(other).items():
-            mine = getattr(self, name)
+            totals = getattr(self, name)
             for key, number in numbers.items():
-                mine[key] = mine.get(key, 0) + number
+                totals[key] = totals.get(key, 0) + number
 
     merge = add
 
     def buckets(self, wiki: str) -> int:
-        """Return how many buckets the words of a wiki are sent in."""
         n = self.tokens.get(wiki, 0) // _OF_BUCKET + self.titles.get(wiki, 0) // (_OF_BUCKET // 4)
         return min(1 + n, _MOST_BUCKETS)
 
@@ -156,7 +153,6 @@ def split_table(table: pa.Table, by: str, buckets: int) -> Iterator[tuple[int, p
 
 
 def _name_pairs(pairs: pa.Table, words: pa.Array, is_rare: Any) -> pa.Table:
-    """Return pairs of words that are rare enough, by their names."""
     first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
     pairs = pairs.filter(is_rare[first] & is_rare[second])
     sides = [words.take(pairs[name].combine_chunks()) for name in PAIRS.names[:2]]
@@ -193,92 +189,73 @@ def count_views(path: str, wikis: Collection[str], mode: Mode) -> tuple[dict[str
         return "skip"
 
     counted: dict[str, list[pa.Table]] = {}
-    names: dict[bytes, str | None] = {}
     try:
         with fsspec.open(path, "rb", compression="gzip" if path.endswith(".gz") else None) as file:
             while block := file.read(_BLOCK) + file.readline(_LONGEST):
                 if len(block) > _BLOCK and len(block) - block.rfind(b"\n") > _LONGEST:
                     raise RunError(f"{path}: has a line of more than {_LONGEST:,} bytes; accepted: hourly page views")
-                good = _without_odd_lines(block)
+                good = _utf8_lines(block)
                 broken += block.count(b"\n") - good.count(b"\n")
-                batch = _parse(good, skip)
-                column: Any = batch["project"].combine_chunks()
-                projects = column.dictionary.to_pylist()
-                for project in projects:
-                    if project not in names:
-                        names[project] = _wiki_of(project, wikis, mode)
-                wiki_of = pa.array([names[project] for project in projects], pa.string())
-                of_rows = wiki_of.take(column.indices)
-                broken += _count_batch(batch, of_rows, counted, mode)
-                lines += len(batch)
+                if good.strip():
+                    table = _parse(good, skip)
+                    lines += len(table)
+                    broken += _count_block(table, wikis, mode, counted)
     except pa.ArrowInvalid as error:
         raise RunError(f"{path}: cannot be read ({error})") from None
     except (EOFError, zlib.error, OSError) as error:
         raise RunError(f"{path}: damaged or cut off ({error}); download it again") from None
     if broken > lines:
-        what = f"{broken:,} of its lines are not project, title, views and bytes"
-        raise RunError(f"{path}: {what}; accepted: hourly page views, such as pageviews-20260101-000000.gz")
+        message = f"{broken:,} of its lines are not project, title, views and bytes"
+        raise RunError(f"{path}: {message}; accepted: hourly page views, such as pageviews-20260101-000000.gz")
     return {wiki: _sum(pa.concat_tables(tables)) for wiki, tables in counted.items()}, broken
 
 
-def _without_odd_lines(block: bytes) -> bytes:
-    """Return lines without those that are broken and not UTF-8, which Arrow cannot skip."""
+def _utf8_lines(block: bytes) -> bytes:
+    """Return the lines that are UTF-8: Arrow cannot skip others."""
     try:
         block.decode()
     except UnicodeDecodeError:
-        return b"".join(line + b"\n" for line in block.splitlines() if line.count(b" ") == 3)
+        return b"\n".join(line for line in block.split(b"\n") if line.decode(errors="ignore").encode() == line)
     return block
 
 
 def _parse(lines: bytes, skip: Callable[[csv.InvalidRow], Literal["skip"]]) -> pa.Table:
-    """Return project, title and views (binary) of lines; `skip` takes those that have no four words."""
-    types = {"project": pa.dictionary(pa.int32(), pa.binary()), "title": pa.binary(), "views": pa.binary()}
-    if not lines.strip():
-        return pa.schema(types).empty_table()
+    types = {"project": pa.dictionary(pa.int32(), pa.string()), "title": pa.large_string(), "views": pa.string()}
     opened: Any = pa.BufferReader(lines)
     return csv.read_csv(
         opened,
         csv.ReadOptions(use_threads=False, block_size=len(lines) + 1, column_names=_NAMES),
         csv.ParseOptions(delimiter=" ", quote_char=False, double_quote=False, invalid_row_handler=skip),
-        csv.ConvertOptions(check_utf8=False, column_types=types, include_columns=_NAMES[:3], strings_can_be_null=False),
+        csv.ConvertOptions(column_types=types, include_columns=_NAMES[:3], strings_can_be_null=False),
     )
 
 
-def _wiki_of(project: bytes, wikis: Collection[str], mode: Mode) -> str | None:
-    name = project.decode("ascii", "replace")
+def _count_block(lines: pa.Table, wikis: Collection[str], mode: Mode, counted: dict[str, list[pa.Table]]) -> int:
+    """Add the titles of lines to their wikis; return how many lines of these wikis have no number of views."""
+    projects: Any = lines["project"].combine_chunks()
+    names = pa.array([_wiki_of(project, wikis, mode) for project in projects.dictionary.to_pylist()], pa.string())
+    table = lines.set_column(0, "wiki", names.take(projects.indices))
+    table = table.filter(table["wiki"].is_valid())
+    rows: Any = table.filter(pc.match_substring_regex(table["views"], r"\A[0-9]{1,18}\z"))
+    titles, views = pc.replace_substring(rows["title"], "_", " "), rows["views"].cast(pa.int64())
+    least: Any = _HOURLY if mode is Mode.reference else pc.if_else(pc.equal(rows["wiki"], pa.scalar("en")), _HOURLY, 1)
+    is_counted = pc.and_not(pc.greater_equal(views, least), pc.match_substring(titles, ":"))
+    kept: Any = pa.table({"wiki": rows["wiki"], "title": titles, "views": views}).filter(is_counted)
+    for wiki in pc.unique(kept["wiki"]).to_pylist():
+        counted.setdefault(wiki, []).append(kept.filter(pc.equal(kept["wiki"], wiki)).select(["title", "views"]))
+    return len(table) - len(rows)
+
+
+def _wiki_of(project: str, wikis: Collection[str], mode: Mode) -> str | None:
+    name = project
     if mode is not Mode.worldwide:
         name = name.removesuffix(".m") if mode is Mode.corrected else name
         wiki = normal_name(name) if "." not in name else ""
     else:
         wiki = normal_name(name.replace(".m", "").partition(".")[0])
-    if wiki == "en" and project != b"en":  # its list is MetaCLIP's
+    if wiki == "en" and project != "en":  # its list is MetaCLIP's
         return None
     return wiki if wiki in wikis else None
-
-
-def _count_batch(batch: Any, of_rows: pa.Array, counted: dict[str, list[pa.Table]], mode: Mode) -> int:
-    """Add the titles of a table that `_parse` returns; return how many lines of these wikis are broken."""
-    table = pa.table({"wiki": of_rows, "title": batch["title"], "views": batch["views"]}).filter(of_rows.is_valid())
-    rows: Any = table.filter(pc.match_substring_regex(table["views"], r"\A[0-9]{1,18}\z"))
-    titles: Any = pc.replace_substring(_decode(rows["title"].combine_chunks()), "_", " ")
-    views = rows["views"].cast(pa.string()).cast(pa.int64())
-    least: Any = _HOURLY if mode is Mode.reference else pc.if_else(pc.equal(rows["wiki"], pa.scalar("en")), _HOURLY, 1)
-    keep = pc.and_not(pc.greater_equal(views, least), pc.match_substring(titles, ":"))
-    kept: Any = pa.table({"wiki": rows["wiki"], "title": titles, "views": views}).filter(keep)  # where it is null, not
-    for wiki in pc.unique(kept["wiki"]).to_pylist():
-        counted.setdefault(wiki, []).append(kept.filter(pc.equal(kept["wiki"], wiki)).select(["title", "views"]))
-    return int(len(table) - len(rows) + titles.null_count)
-
-
-def _decode(titles: pa.Array) -> pa.Array:
-    """Return titles as large_string, null where they are not UTF-8."""
-    try:
-        return titles.cast(pa.large_string())
-    except pa.ArrowInvalid:
-        octets: Any = titles.to_pylist()
-        texts = [title.decode("utf-8", "replace") for title in octets]
-        whole = [text if text.encode() == title else None for text, title in zip(texts, octets, strict=True)]
-        return pa.array(whole, pa.large_string())
 
 
 def _sum(table: pa.Table) -> pa.Table:

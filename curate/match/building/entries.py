@@ -1,11 +1,8 @@
 """Chooses the entries of a language out of its counts: numbers, wordnet, words, pairs of words, titles, in this order.
 
-In: of each wiki of the key names of its wordnet, words and titles with counts, pairs with their mutual information.
-Out: entries with their sources, each once: the first source has it. And what became of each source.
-
 Within a source the order is by count, of titles by views, of pairs by mutual information and then count; of equal ones
-by the bytes of UTF-8. Caps are of new entries. Sources: MetaCLIP (arXiv 2309.16671, section 3.1), MetaCLIP 2 (arXiv
-2507.22062, section 3.1) and their published code, which is read, not copied.
+by the bytes of UTF-8. The first source has an entry, and caps are of new entries. Sources: MetaCLIP (arXiv 2309.16671,
+section 3.1), MetaCLIP 2 (arXiv 2507.22062, section 3.1) and their published code, which is read, not copied.
 """
 
 import string
@@ -83,17 +80,15 @@ def clean(entries: Any, wiki: str, settings: BuildSettings, limited: bool = True
 def choose_entries(
     key: str, values: Sequence[tuple[str, Any]], settings: BuildSettings, totals: Mapping[tuple[str, str], int]
 ) -> Iterator[KeyReport]:
-    """Write the entries of a key, a table with the columns of METADATA but for its ids; yield what became of it.
-
-    `totals` are how many words and titles each wiki has.
-    """
+    """Write a key's entries, and yield what became of it; `totals` are how many words and titles each wiki has."""
     chosen: dict[str, str] = {}
     reports = []
     for wiki in sorted({wiki for wiki, _ in values}):
-        of_wiki, some = _choose(key, wiki, [value for name, value in values if name == wiki], settings, totals)
+        parts = [value for name, value in values if name == wiki]
+        of_wiki, sources = _choose(key, wiki, parts, settings, totals)
         for entry, source in of_wiki.items():
             chosen.setdefault(entry, source)
-        reports += some
+        reports += sources
     entries = pa.array(chosen, pa.string())
     constant = pa.repeat(pa.scalar(key), len(entries))
     ids = pa.array(np.arange(len(entries), dtype=np.int32))
@@ -111,7 +106,6 @@ def entries_file(key: str) -> str:
 def _choose(
     key: str, wiki: str, values: Sequence[Any], settings: BuildSettings, totals: Mapping[tuple[str, str], int]
 ) -> tuple[dict[str, str], list[SourceReport]]:
-    """Return a wiki's entries with their sources, in order, and what became of each source."""
     entries = dict.fromkeys(NUMBERS, "number")
     reports = [SourceReport(key, wiki, "number", len(NUMBERS), len(NUMBERS))]
     names = _read_names(wiki, [(order, data) for kind, order, data in values if kind == "names"])
@@ -130,7 +124,6 @@ def _choose(
 
 
 def _read_names(wiki: str, parts: Sequence[tuple[int, bytes]]) -> pa.Array:
-    """Return the names of all files of a wordnet: English in their order, others sorted."""
     tables = [from_bytes(data) for _, data in sorted(parts)]
     names: pa.Array = whole(pa.concat_tables(tables or [WORDS.empty_table()])["word"])
     return names if wiki == "en" else pc.take(names, pc.sort_indices(names))
@@ -141,11 +134,11 @@ def _add(
 ) -> SourceReport:
     """Add what is new of the candidates, in order, up to the cap; say so in the report."""
     last = -1
-    for place, entry in enumerate(candidates if report.cap != 0 else ()):
+    for i, entry in enumerate(candidates if report.cap != 0 else ()):
         text = entry.as_py()
         if text is not None and text not in entries:
             entries[text] = report.source
-            report.entries, last = report.entries + 1, place
+            report.entries, last = report.entries + 1, i
             if report.entries == report.cap:
                 break
     if last >= 0:

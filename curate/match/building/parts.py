@@ -45,7 +45,6 @@ class Part:
 
     @property
     def title(self) -> str:
-        """What people read."""
         return self.path
 
 
@@ -83,10 +82,9 @@ def make_plan(
     keys = {wiki: key_of_wiki(wiki, mode) for wiki in sorted({wiki for wiki, *_ in (*texts, *lexicons)})}
     kept = {wiki: key for wiki, key in keys.items() if key and key not in listed and (not chosen or key in chosen)}
     if missing := [key for key in chosen if key not in (*kept.values(), *listed)]:
-        known = ", ".join(sorted({key for key in keys.values() if key})) or "none"
-        raise RecipeError(
-            f"--language {missing[0]}: no file of --wiki or --wordnet is of it; there are some of: {known}"
-        )
+        languages = ", ".join(sorted({key for key in keys.values() if key})) or "none"
+        error = f"--language {missing[0]}: no file of --wiki or --wordnet is of it"
+        raise RecipeError(f"{error}; there are some of: {languages}")
     if not kept:
         raise RecipeError("nothing to build: no file of --wiki or --wordnet is of a language that metadata has")
     texts = [item for item in texts if item[0] in kept]
@@ -94,7 +92,7 @@ def make_plan(
     lexicons = [item for item in lexicons if item[0] in kept]
     for wiki in sorted({wiki for wiki, *_ in texts}):
         load_tokeniser(wiki)
-    pieces = [piece for some in in_threads(partial(_cut, part_bytes), texts) for piece in some]
+    pieces = [piece for pieces in in_threads(partial(_cut, part_bytes), texts) for piece in pieces]
     pieces += [("wordnet", file.path, wiki, 0, 0) for wiki, _, file in lexicons]
     if views:
         pieces += [("views", file.path, "", 0, 0) for file in list_files(tuple(views), {}, suffixes=(".gz",))]
@@ -105,10 +103,7 @@ _Listed = tuple[str, Kind, InputFile]
 
 
 def _list_texts(path: str, unnamed: list[str]) -> Iterator[_Listed]:
-    """Yield the files that a path of --wiki names, each with its wiki and kind.
-
-    Of a folder, add to `unnamed` those whose names do not say which. Raises RecipeError.
-    """
+    """Yield the files of a path of --wiki with wiki and kind; `unnamed` gets those of a folder that name no wiki."""
     named = re.match(r"([a-zA-Z][\w-]*)=(.+)", path)
     files = list_files(named[2] if named else path, {}, suffixes=tuple(f".{suffix}" for suffix in _KINDS))
     for file in (file for file in files if _INDEX not in file.path.rpartition("/")[2]):
@@ -133,8 +128,8 @@ def _check_snapshots(texts: Sequence[_Listed]) -> None:
         snapshot = kind, re.findall(r"(?<!\d)\d{8}(?!\d)|latest", file.path)[-1:], "multistream" in file.path
         other, path = first.setdefault(wiki, (snapshot, file.path))
         if snapshot != other:
-            what = f"--wiki: {path} and {file.path} are both of {wiki}, but of two dates or forms"
-            raise RecipeError(f"{what}; accepted: one, or each text would count twice")
+            error = f"--wiki: {path} and {file.path} are both of {wiki}, but of two dates or forms"
+            raise RecipeError(f"{error}; accepted: one, or each text would count twice")
 
 
 def _list_wordnets(path: str, mode: Mode) -> Iterator[_Listed]:
@@ -161,7 +156,6 @@ def _cut(part_bytes: int, item: _Listed) -> list[tuple[Any, ...]]:
 
 
 def _group_sizes(path: str) -> list[int]:
-    """Return the bytes of text of each row group, as the footer has them. Raises RecipeError where there is no text."""
     try:
         with fsspec.open(path, "rb") as file:
             footer = read_footer(file)
@@ -169,7 +163,7 @@ def _group_sizes(path: str) -> list[int]:
         raise RecipeError(f"--wiki {path}: Parquet that is damaged ({error})") from None
     names = [footer.schema.column(i).path for i in range(footer.num_columns)]
     if "text" not in names:
-        what = f"Parquet without a column text (it has {', '.join(names[:10])})"
-        raise RecipeError(f"--wiki {path}: {what}; accepted: one with it")
+        lacking = f"Parquet without a column text (it has {', '.join(names[:10])})"
+        raise RecipeError(f"--wiki {path}: {lacking}; accepted: one with it")
     column = names.index("text")
     return [footer.row_group(group).column(column).total_uncompressed_size for group in range(footer.num_row_groups)]

@@ -3,9 +3,8 @@
 parts ─ count ─ totals ─ send by word ─ merge ─ floors ─ candidates ─ choose the entries of each language
 
 `merge` has a bucket's words and titles, and pairs whose first word is in it: it adds them up, and sends the pairs that
-are left to the bucket of their second word, with the count of the first. All buckets tell how many words and titles
-have each count, so that `find_floors` knows from which count on they may come in. `choose_candidates` has a bucket's
-words and titles again, of which it sends on those, and the pairs of its second words.
+are left to the bucket of their second word. `find_floors` knows from all buckets' counts from which count on words and
+titles may come in. `choose_candidates` sends on those, and the pairs of its second words.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -95,14 +94,14 @@ def find_floors(tallies: Sequence[Tally], settings: BuildSettings, totals: Total
     """Return the floor of each wiki's words and titles: above it are as many as may come in, and as may be there."""
     floors = {}
     for wiki, kind in sorted({(tally.wiki, tally.kind) for tally in tallies}):
-        some = [tally for tally in tallies if (tally.wiki, tally.kind) == (wiki, kind)]
-        counts, places = np.unique(np.concatenate([tally.counts for tally in some]), return_inverse=True)
-        numbers = np.bincount(places, np.concatenate([tally.numbers for tally in some])).astype(np.int64)
+        parts = [tally for tally in tallies if (tally.wiki, tally.kind) == (wiki, kind)]
+        counts, index = np.unique(np.concatenate([tally.counts for tally in parts]), return_inverse=True)
+        numbers = np.bincount(index, np.concatenate([tally.numbers for tally in parts])).astype(np.int64)
         total = int(numbers.sum())
         if (cap := settings.cap(kind, total, wiki)) is None:
             floors[wiki, kind] = Floor(total, settings.limits.count if kind == "words" else settings.limits.views)
             continue
-        before = len(NUMBERS) + totals.names.get(wiki, 0) + sum(tally.odd for tally in some)
+        before = len(NUMBERS) + totals.names.get(wiki, 0) + sum(tally.odd for tally in parts)
         if kind == "titles":
             before += settings.limits.words + settings.limits.pairs
         above = np.cumsum(numbers[::-1])[::-1]  # how many have this count or more
@@ -121,8 +120,8 @@ def choose_candidates(
         yield from ((to, (wiki, value)) for value in values)
         return
     tables = {kind: [from_bytes(data) for name, _, data in values if name == kind] for kind in ("words", "titles")}
-    for kind, some in tables.items():
-        for table in some:
+    for kind, of_kind in tables.items():
+        for table in of_kind:
             often = table.filter(pc.greater_equal(table["count"], pa.scalar(floors[wiki, kind].least)))
             yield to, (wiki, (kind, 0, to_bytes(_cleaned(often, wiki, settings))))
     parts = [from_bytes(data) for name, _, data in values if name == "pairs"]
@@ -133,7 +132,6 @@ def choose_candidates(
 
 
 def _find_pairs(pairs: pa.Table, words: pa.Table, wiki: str, settings: BuildSettings, totals: Totals) -> pa.Table:
-    """Return the pairs of enough mutual information, as entries (word), with count and pmi."""
     pairs = _with_count(pairs, "second", words)
     n, n_first, n_second = (pairs[name].to_numpy() for name in ("count", "count of first", "count of second"))
     ratio = n * float(totals.tokens[wiki]) / (n_first * n_second.astype(np.float64))
@@ -145,20 +143,17 @@ def _find_pairs(pairs: pa.Table, words: pa.Table, wiki: str, settings: BuildSett
 
 
 def _sum(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return the rows of different words, or pairs, with the sums of their counts."""
     keys = schema.names[:-1]
     return table.group_by(keys, use_threads=False).aggregate([("count", "sum")]).rename_columns(schema.names)
 
 
 def _with_count(pairs: pa.Table, side: str, words: pa.Table) -> pa.Table:
-    """Return the pairs whose word of a side is among the words, with its count."""
-    places = pc.index_in(whole(pairs[side]), value_set=whole(words["word"]))
-    pairs = pairs.append_column(f"count of {side}", words["count"].take(places))
-    return pairs.filter(places.is_valid())
+    index = pc.index_in(whole(pairs[side]), value_set=whole(words["word"]))
+    pairs = pairs.append_column(f"count of {side}", words["count"].take(index))
+    return pairs.filter(index.is_valid())
 
 
 def _cleaned(table: pa.Table, wiki: str, settings: BuildSettings) -> pa.Table:
-    """Return the rows whose word can be an entry, as it would be written."""
     words = clean(whole(table["word"]), wiki, settings)
     return table.set_column(0, "word", words).filter(words.is_valid())
 
@@ -169,9 +164,9 @@ def _first(pairs: pa.Table, wiki: str, settings: BuildSettings, totals: Totals) 
     if len(pairs) <= most or settings.is_first(wiki):
         return pairs
     pairs = pairs.sort_by([("pmi", "descending"), ("count", "descending"), ("word", "ascending")])
-    pairs = pairs.append_column("place", pa.array(np.arange(len(pairs))))
-    places = pairs.group_by("word", use_threads=False).aggregate([("place", "min")])["place_min"].to_numpy()
-    return pairs.drop_columns("place").take(np.sort(places)[:most])
+    pairs = pairs.append_column("row", pa.array(np.arange(len(pairs))))
+    rows = pairs.group_by("word", use_threads=False).aggregate([("row", "min")])["row_min"].to_numpy()
+    return pairs.drop_columns("row").take(np.sort(rows)[:most])
 
 
 def build_metadata(units: Units, settings: BuildSettings) -> None:
@@ -191,7 +186,7 @@ def _totals(_tables: object, state: Counted) -> list[Totals]:
 
 
 def _choose(key: str, values: Any, settings: BuildSettings, floors: Floors) -> Any:
-    numbers = {place: floor.total for place, floor in floors.items()}
+    numbers = {wiki_kind: floor.total for wiki_kind, floor in floors.items()}
     yield from map(SideOutput, choose_entries(key, values, settings, numbers))
 
 

@@ -1,15 +1,12 @@
 """Cuts texts into tokens as MetaCLIP 2 does, for `ngrams`: by characters, or by a tokeniser of the language.
 
-In: the texts of a Wikipedia. Out: bytes of UTF-8 and the classes of their characters, by which `ngrams` reads words.
-
 - Where words stand between spaces, each character of Chinese, Thai, Lao, Burmese, Khmer or Tibetan script is a token,
   each mark of punctuation another; what is between these and white space is one. Marks are not counted, and end a pair.
 - Elsewhere each run of characters between white space goes to the language's tokeniser. Of its tokens, those that are
   all punctuation, begin with it, or have a bracket without its other half, are not counted, and end a pair.
 
-What looks like a tag (`<…>`, in one line) is taken out before. The end of a text ends a pair: MetaCLIP 2 reads files of
-many articles, and has pairs across these. Source: MetaCLIP 2 (arXiv 2507.22062) and its published code, which is read,
-not copied.
+What looks like a tag (`<…>`, in one line) is taken out before, and the end of a text ends a pair. Source: MetaCLIP 2
+(arXiv 2507.22062) and its published code, which is read, not copied.
 """
 
 import re
@@ -37,7 +34,6 @@ class Tokeniser:
     """The tokens of a Wikipedia's texts; immutable, so threads may share it."""
 
     def __init__(self, wiki: str, corrected: bool = False) -> None:
-        """Prepare for a wiki, by its name (de, zh_yue). Raises RecipeError where its tokeniser is not installed."""
         self._tokenise = load_tokeniser(wiki)
         self._corrected = corrected
         self.classes = _classes(corrected, self._tokenise is not None)
@@ -68,7 +64,6 @@ def is_punctuation(text: str, corrected: bool = False) -> bool:
 
 
 def _is_odd(token: str, corrected: bool) -> bool:
-    """Return whether a token of a tokeniser is not counted."""
     if is_punctuation(token[0], corrected):
         return True
     return any((pair[0] in token) != (pair[1] in token) for pair in _BRACKETS)
@@ -123,8 +118,8 @@ def _load_tibetan() -> Tokenise:
 
     pack = config.DEFAULT_BASE_PATH / config.DEFAULT_DIALECT_PACK
     if not pack.is_dir():  # it would ask for it for an hour, where there is no network
-        how = "python -c 'import botok; botok.WordTokenizer()' downloads it, once"
-        raise RecipeError(f"botok, the tokeniser of bo and dz, has no dictionary at {pack}; {how}")
+        remedy = "python -c 'import botok; botok.WordTokenizer()' downloads it, once"
+        raise RecipeError(f"botok, the tokeniser of bo and dz, has no dictionary at {pack}; {remedy}")
     tokeniser = WordTokenizer(config.Config(config.DEFAULT_DIALECT_PACK, config.DEFAULT_BASE_PATH))
     return lambda text: (token.text for token in tokeniser.tokenize(text, split_affixes=False))
 

@@ -63,10 +63,7 @@ def key_of_wiki(wiki: str, mode: Mode) -> str | None:
 
 @dataclass(frozen=True)
 class Limits:
-    """How much comes in, by MetaCLIP (en, and all languages in the mode `reference`) or MetaCLIP 2 (the others).
-
-    The defaults are theirs.
-    """
+    """How much comes in; the defaults are MetaCLIP's (en, and all languages in mode `reference`) or MetaCLIP 2's."""
 
     pmi: float = 30  # pairs of words: at least (MetaCLIP), or more than (MetaCLIP 2)
     count: int = 100  # MetaCLIP: least count of a word
@@ -90,11 +87,9 @@ class BuildSettings:
 
     @property
     def is_corrected(self) -> bool:
-        """Whether known faults of the published code are mended."""
         return self.mode is Mode.corrected
 
     def is_first(self, wiki: str) -> bool:
-        """Return whether a wiki's entries are chosen as MetaCLIP's first version does."""
         return self.mode is Mode.reference or wiki == "en"
 
     def cap(self, kind: str, total: int, wiki: str) -> int | None:

@@ -1,14 +1,9 @@
 """Reads the texts of a part: articles of a dump, rows of Parquet, lines of JSON, as wikiextractor writes it.
 
 `strip_markup` turns the wikitext of a page into plain text, by one walk over its marks: linear in its length, whatever
-is nested or unclosed. What stays is what a reader sees in paragraphs, headings and lists. Templates, tables,
-comments, references, formulas, code and galleries go, with all inside; so do images, categories and links to
-other languages; of other links and tags what they show stays; entities are decoded.
-
-What no mark closes is text, as in MediaWiki. Templates are not expanded, so their words are lost. Trade-off: 17 MB/s on
-a real dump, where mwparserfromhell has 1.7, and 0.6 with references and images removed; its words are the same but for
-1.3 in a hundred, mostly such as it loses behind a mark that nobody closed (see
-`tests/match/building/test_wikitext.py`); a page that uses odd markup may keep a mark or lose a word.
+is nested or unclosed. What stays is what a reader sees in paragraphs, headings and lists. What no mark closes is text,
+as in MediaWiki; templates are not expanded. It is ten times as fast as mwparserfromhell, whose words are the same but
+for 1.3 in a hundred (`tests/match/building/test_wikitext.py`).
 """
 
 import gzip
@@ -18,6 +13,7 @@ import zlib
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from functools import lru_cache
+from itertools import count
 from typing import Any
 
 import fsspec
@@ -51,10 +47,7 @@ _DEEPEST = 64  # marks that are open at a time: the text inside is copied at the
 
 
 def strip_markup(text: str, namespaces: Collection[str] = ()) -> str:
-    """Return the text of a page.
-
-    `namespaces` are the names, in lower case, that files, media and categories have besides English ones.
-    """
+    """Return the text of a page; `namespaces` are names of files and categories, in lower case, but English."""
     text = _COMMENT.sub("", text)
     parts: list[list[str]] = [[]]  # the text inside of what is open, outermost first
     marks: list[str] = [""]  # and the mark or the tag that opened it
@@ -91,7 +84,6 @@ def strip_markup(text: str, namespaces: Collection[str] = ()) -> str:
 
 
 def _unwind(parts: list[list[str]], marks: list[str], texts: list[str]) -> None:
-    """Make the innermost mark that is open a part of the text around it."""
     inner, mark, written = parts.pop(), marks.pop(), texts.pop()
     parts[-1].append("" if mark in _HIDDEN else written)
     parts[-1] += inner
@@ -135,13 +127,13 @@ def read_texts(part: Part) -> Iterator[str]:
 
 def _read_lines(file: Any, path: str) -> Iterator[str]:
     lines = gzip.GzipFile(fileobj=file) if path.lower().endswith(".gz") else file
-    number = 0
-    while line := lines.readline(4 * MAX_PAGE):
-        number += 1
+    for number in count(1):
+        if not (line := lines.readline(4 * MAX_PAGE)):
+            return
         record = None
         with suppress(orjson.JSONDecodeError):
             record = orjson.loads(line) if line.strip() else {"text": ""}
         if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-            what = f"line {number:,} is no JSON object with a text under the key text"
-            raise RunError(f"{path}: {what}; accepted: a line a page, as wikiextractor --json writes it")
+            error = f"line {number:,} is no JSON object with a text under the key text"
+            raise RunError(f"{path}: {error}; accepted: a line a page, as wikiextractor --json writes it")
         yield record["text"]

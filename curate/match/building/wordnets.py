@@ -1,14 +1,13 @@
 """Reads the words of wordnets, from files that a user has.
 
 In: WordNet 3.0's `data.noun`, `data.verb`, `data.adj` and `data.adv`, for English; `wn-data-jpn.tab`, as Open
-Multilingual Wordnet 1.4 and NLTK have it; or LMF (.xml), as the package `wn` downloads it. Out: names, in order.
-
-English has the name of each synset, as NLTK gives it: its first word in lower case, up to its first full stop. Other
-languages have all words of all synsets, sorted. "_" becomes a space; "+", which some have within words, goes.
+Multilingual Wordnet 1.4 and NLTK have it; or LMF (.xml). Out: names, in order: of English each synset's first word in
+lower case, up to its first full stop; of others all words of all synsets, sorted. "_" becomes a space, "+" goes.
 """
 
 import re
 from pathlib import PurePosixPath
+from xml.parsers.expat import ExpatError
 
 import fsspec
 
@@ -54,8 +53,8 @@ def find_wordnet(path: str, mode: Mode) -> str:
     else:
         raise RecipeError(f"--wordnet {path}: no file of a wordnet; accepted: {_ACCEPTED}")
     if wiki is None:
-        what = f"{path}: of language {code or 'none'}, which is none that MetaCLIP 2 takes a wordnet of"
-        raise RecipeError(f"--wordnet {what}; accepted: {', '.join(sorted(_WIKIS))}")
+        error = f"{path}: of language {code or 'none'}, which is none that MetaCLIP 2 takes a wordnet of"
+        raise RecipeError(f"--wordnet {error}; accepted: {', '.join(sorted(_WIKIS))}")
     # "als" is Tosk Albanian; MetaCLIP 2 takes it for Alemannic, whose Wikipedia is of that name
     return "sq" if code == "als" and mode is Mode.corrected else wiki
 
@@ -97,5 +96,5 @@ def _read_lmf(path: str) -> list[str]:
     try:
         resource = lmf.load(path, progress_handler=None)
         return [entry["lemma"]["writtenForm"] for lexicon in resource["lexicons"] for entry in lexicon["entries"]]
-    except Exception as error:  # of many kinds: an element without its attribute is an AssertionError
+    except (lmf.LMFError, ExpatError, AssertionError, LookupError, ValueError) as error:
         raise RecipeError(f"--wordnet {path}: damaged or no LMF ({one_line(error) or type(error).__name__})") from None

@@ -492,7 +492,7 @@ def matched(rows: list[naive.Row], chosen: list[dict[str, Any]]) -> list[tuple[n
         ("dedup.by=[sha256]", ["sha256 needs images"]),
         ("dedup.by=[phash]", ["dedup by phash needs measure"]),
         ("dedup.by=[nothing]", ["dedup.by"]),
-        ("dedup.prefer=caption", ["dedup.prefer: needs a numeric column"]),
+        ("dedup.prefer=caption", ["dedup.prefer: column 'caption' is string; accepted: numbers"]),
         ("dedup.prefer=sharpness", ["dedup.prefer: no column 'sharpness'"]),
     ],
 )  # fmt: skip

@@ -263,7 +263,9 @@ def test_the_cosine_is_of_the_pass_that_a_row_lost():
     near, other = pa.array([7, 7, 7, 9, 9], pa.uint64()), pa.array([5, 6, 6, 5, 6], pa.uint64())
     cosines = {1: np.array([0.9, 0.8, 0.9, 0, 0], np.float32), 2: np.array([0.99, 0.7, 0.7, 0.99, 0.7], np.float32)}
     columns = [uids, near, other]
-    records = exact.make_records(0, np.arange(5), uids, columns, np.arange(5, dtype=np.uint64), None, cosines)
+    records = exact.make_records(0, np.arange(5), uids, columns, np.arange(5, dtype=np.uint64), None)
+    for number, values in cosines.items():
+        records["cosines"][:, number] = values
     for i in range(3):
         records = exact.resolve(records, i)
     assert records["dead"].tolist() == [False, True, True, True, True]

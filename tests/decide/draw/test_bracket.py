@@ -102,10 +102,3 @@ def test_points_of_rounds():
     assert max(points(120_000_000, 20_000)) <= 75  # MetaCLIP's 1.6B pool
     assert max(points(120_000_000, 1_000_000)) <= 600
     assert max(widest(100_000)) <= 150 and len(widest((1 << 40) - 1)) == ROUNDS  # the largest pool
-
-
-def test_contradicting_sums_are_refused():
-    with pytest.raises(ValueError, match="at t = 3 but not at t = 5"):
-        Bracket(10, 0, 9).narrow([3, 5], [11 << 32, 9 << 32])
-    with pytest.raises(ValueError, match="only known to be in"):
-        Bracket(10, 0, 9).solution

@@ -26,7 +26,7 @@ def draw(weights: F64, rows: int, seed: int) -> tuple[Cut, F64]:
     uids = pa.array([f"{uid:032x}" for uid in range(len(weights))], pa.string())
     keys = weighted_keys(uids, weights, seed)
     cut = find([keys], np.array([rows]), 2)
-    choice = WeightedChoice(CheckedExpression("w", ("w",), "DOUBLE"), cut)
+    choice = WeightedChoice(cut, CheckedExpression("w", ("w",), "DOUBLE"))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("curate.decide.draw.sample.read_weights", lambda *of: weights)
         return cut.draws(keys, np.full(len(weights), 0.5)) < 1, choice.inclusion(None)  # type: ignore[arg-type,return-value]

@@ -15,6 +15,7 @@ from tests.match.building.drawn import draw_dump
 HEAD = (
     '<mediawiki><siteinfo><namespaces><namespace key="6">Datei</namespace><namespace key="0" /></namespaces></siteinfo>'
 )
+BOMB = '<!ENTITY e0 "aaaaaaaaaaaaaaaa">' + "".join(f'<!ENTITY e{n + 1} "{f"&e{n};" * 10}">' for n in range(8))
 
 
 def read(data: bytes, name: str = "x.xml.bz2", start: int = 0, stop: int | None = None) -> list[str]:
@@ -81,10 +82,9 @@ def test_a_damaged_dump_is_said() -> None:
 @pytest.mark.parametrize(
     ("xml", "what"),
     [
-        ('<!DOCTYPE a [<!ENTITY b "c">]><mediawiki>&b;</mediawiki>', "has a DOCTYPE"),
+        (f"<!DOCTYPE a [{BOMB}]><mediawiki>&e8;</mediawiki>", "limit on input amplification factor"),
         ("<html></html>", "of <html>; accepted: a dump"),
-        (f"<mediawiki>{'<a>' * 20}", "nested over 16 deep"),
-        ("<mediawiki><page><ns>0</page>", "no XML of a dump, at line 1"),
+        ("<mediawiki><page><ns>0</page>", "no XML of a dump, in the part at mismatched tag: line 1"),
         ("<mediawiki>&b;</mediawiki>", "undefined entity"),
         ("", "without </mediawiki>"),
     ],
@@ -97,9 +97,9 @@ def test_other_xml_is_refused(xml: str, what: str) -> None:
 def test_a_page_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dumps, "MAX_PAGE", 1000)
     page = "<page><title>{0}</title><ns>0</ns><revision><text>{0}</text></revision></page>"
-    assert read(f"{HEAD}{page.format('a' * 990)}</mediawiki>".encode(), "x.xml") == ["a" * 990]
-    with pytest.raises(RunError, match="a page of over 1,000 characters"):
-        read(f"{HEAD}{page.format('a' * 1001)}</mediawiki>".encode(), "x.xml")
+    assert read(f"{HEAD}{page.format('a' * 1001)}</mediawiki>".encode(), "x.xml") == ["a" * 1001]
+    with pytest.raises(RunError, match="a page of over 1,000 bytes"):
+        read(f"{HEAD}{page.format('a' * 1001).removesuffix('</page>')}".encode(), "x.xml")
 
 
 def test_pages_of_other_kinds_are_left_out(tmp_path: Path) -> None:

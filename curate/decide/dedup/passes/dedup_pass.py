@@ -2,8 +2,7 @@
 
 A pass by equality reads keys from a unit's tables. A pass by nearness compares rows of the whole pool: each unit's rows
 are split into buckets so that near rows share one, near pairs are searched within buckets, and the connected components
-of all pairs are groups, whose labels are the keys. `curate.decide.deduplicate` runs these steps over all units,
-`Nearness.search` in one process; a kind says how each step is done, and may search in one process in a better way.
+of all pairs are groups, whose labels are the keys. A kind may search in one process in a better way.
 """
 
 from abc import ABC, abstractmethod
@@ -99,7 +98,7 @@ class Nearness(ABC):
         for part in parts:
             for bucket, rows in self.split(*part, plan, 1):
                 buckets.setdefault(bucket, []).append(rows)
-        groups = Groups.join(self.groups(bucket, join_parts(some)) for bucket, some in buckets.items())
+        groups = Groups.join(self.groups(bucket, join_parts(pieces)) for bucket, pieces in buckets.items())
         return groups, sum((self.recall(*part, plan) for part in parts), np.zeros(2, np.int64))
 
 

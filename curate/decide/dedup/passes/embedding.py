@@ -39,8 +39,6 @@ class EmbeddingCosine(Section):
 
 @dataclass(frozen=True)
 class _Cells:
-    """The plan: how many rows there are, then the centroids, and the rows by which recall is measured."""
-
     rows: int
     centroids: Any = None
     probes: Any = None
@@ -56,19 +54,16 @@ class EmbeddingNearness(ImageNearness):
     rounds = 2
 
     def read(self, tables: UnitTables, alive: Mask) -> tuple[I64, Any]:
-        """Return the embeddings (float16[n, dimension])."""
         vectors = embedding_matrix(tables.read("embeddings", [self.column]).column(0))
         rows = np.flatnonzero(alive & cells.usable(vectors))
         return rows, vectors[rows]
 
     def survey(self, nodes: U64, values: Any, plan: _Cells | None) -> Any:
-        """Return how many rows there are; then those of the sample."""
         if plan is None:
             return len(nodes)
         return values[cells.sample_rows(values, plan.rows, cells.cell_count(plan.rows))]
 
     def plan(self, plan: _Cells | None, surveys: list[Any]) -> _Cells:
-        """Return the number of rows; then cells by the sample, and its rows by which recall is measured."""
         if plan is None:
             return _Cells(sum(surveys))
         sample = np.concatenate(surveys)
@@ -76,7 +71,6 @@ class EmbeddingNearness(ImageNearness):
         return _Cells(plan.rows, centroids, sample[cells.sample_rows(sample, plan.rows, cells.PROBED)])
 
     def split(self, nodes: U64, values: Any, plan: _Cells, n_buckets: int) -> Iterator[tuple[int, Part]]:
-        """Yield nodes, embeddings and whether they are at home, by the cells that rows visit."""
         for cell, rows, at_home in cells.cell_rows(cells.visits(values, plan.centroids)):
             yield cell, (nodes[rows], values[rows], np.less(np.arange(len(rows)), at_home))
 
@@ -88,11 +82,10 @@ class EmbeddingNearness(ImageNearness):
         return row_nearest(tables.unit, tables.rows(), groups)
 
     def recall(self, nodes: U64, values: Any, plan: _Cells) -> I64:
-        """Compare with the sample's rows; zeros where all rows are compared."""
         if len(plan.centroids) == 1:
             return np.zeros(2, np.int64)
-        cell_of, theirs = cells.visits(values, plan.centroids), cells.visits(plan.probes, plan.centroids)
-        return cosine.recall_counts(values, cell_of, plan.probes, theirs, self.cosine)
+        cell_of, probe_cells = cells.visits(values, plan.centroids), cells.visits(plan.probes, plan.centroids)
+        return cosine.recall_counts(values, cell_of, plan.probes, probe_cells, self.cosine)
 
     def nearest(self, values: Any, evaluation: pa.Table) -> I64:
         return cosine.nearest(values, embedding_matrix(evaluation["image"]), self.cosine)
@@ -112,7 +105,6 @@ class EmbeddingNearness(ImageNearness):
             return self.search_values(nodes, np.memmap(file, kind, "r", shape=(len(nodes), *shape)))
 
     def search_values(self, nodes: U64, values: Any) -> tuple[Groups, I64]:
-        """Return the groups of all nodes, and the sum of `recall`."""
         return cosine.groups(nodes, values, self.cosine)
 
 
@@ -133,8 +125,7 @@ class WithinNearness(EmbeddingNearness):
         return rows, values
 
     def split(self, nodes: U64, values: Any, plan: Any, n_buckets: int) -> Iterator[tuple[int, Part]]:
-        """Yield nodes and embeddings by cell; all are at home there."""
-        for cell, rows in _by_cell(values["cell"]):
+        for cell, rows in exact.by_number(np.arange(len(values)), values["cell"]):
             yield cell, (nodes[rows], values["vector"][rows], np.ones(len(rows), bool))
 
     def recall(self, nodes: U64, values: Any, plan: Any) -> I64:
@@ -145,14 +136,8 @@ class WithinNearness(EmbeddingNearness):
             rows = cell[1]
             return cosine.groups_in_cell(nodes[rows], values[rows]["vector"], np.ones(len(rows), bool), self.cosine)
 
-        return Groups.join(in_threads(search, _by_cell(values["cell"]))), np.zeros(2, np.int64)
-
-
-def _by_cell(cells_of: U64) -> Iterator[tuple[int, I64]]:
-    order = np.argsort(cells_of, kind="stable")
-    cells, starts = np.unique(cells_of[order], return_index=True)
-    if len(order):
-        yield from zip(cells.tolist(), np.split(order, starts[1:]), strict=True)
+        groups = in_threads(search, exact.by_number(np.arange(len(values)), values["cell"]))
+        return Groups.join(groups), np.zeros(2, np.int64)
 
 
 def _build(section: EmbeddingCosine, measure: Measure, rows: int | None) -> Nearness:
@@ -173,8 +158,8 @@ def _check_against(section: EmbeddingCosine, measure: Measure) -> None:
     if section.within is not None:
         raise ValueError("dedup.against: embedding.within is for dedup.by: an evaluation set has no such column")
     if section.of not in {model.name for model in measure.embedders if model.encodes}:
-        what = f"needs a model of measure.clip to encode its images with, and {section.of!r} is precomputed"
-        raise ValueError(f"dedup.against: {what}; accepted: a model, or phash")
+        error = f"needs a model of measure.clip to encode its images with, and {section.of!r} is precomputed"
+        raise ValueError(f"dedup.against: {error}; accepted: a model, or phash")
 
 
 EMBEDDING = NearnessKind(

@@ -41,7 +41,6 @@ class PhashNearness(ImageNearness):
     pool_rows: int | None
 
     def read(self, tables: UnitTables, alive: Mask) -> tuple[I64, Any]:
-        """Return the hashes (uint64[n])."""
         hashes = tables.read("samples", ["phash"])["phash"]
         rows = np.flatnonzero(alive & hashes.is_valid().to_numpy())
         return rows, hashes.take(pa.array(rows, pa.int64())).to_numpy().astype(np.uint64)
@@ -50,7 +49,6 @@ class PhashNearness(ImageNearness):
         return np.asarray(values, np.uint64)
 
     def split(self, nodes: U64, values: Any, plan: Any, n_buckets: int) -> Iterator[tuple[tuple[int, int], Part]]:
-        """Yield the hashes by band, as its bits, and bucket."""
         masks = hamming.bands(self.distance, self.pool_rows or _ROWS * n_buckets)
         for (band, bucket), hashes in hamming.split_bands(nodes, masks, n_buckets):
             yield (int(masks[band].astype(np.int64)), bucket), (hashes,)
@@ -59,14 +57,12 @@ class PhashNearness(ImageNearness):
         return Groups.of(hamming.edges_in_bucket(part[0], np.int64(bucket[0]).astype(np.uint64), self.distance))
 
     def keys(self, tables: UnitTables, groups: Groups) -> pa.Array:
-        """Return the label of each row's hash; null where the hash is."""
         return label_hashes(whole(tables.read("samples", ["phash"])["phash"]), groups)
 
     def nearest(self, values: Any, evaluation: pa.Table) -> I64:
         return hamming.nearest(values, evaluation["phash"].to_numpy().astype(np.uint64), self.distance)
 
     def search(self, units: Iterable[tuple[U64, Any]], spool: Callable[[], IO[bytes]]) -> tuple[Groups, I64]:
-        """Search bucket by bucket, so that memory is that of the hashes."""
         hashes = np.concatenate([np.zeros(0, np.uint64), *(nodes for nodes, _ in units)])
         return hamming.groups(hashes, self.distance), np.zeros(2, np.int64)
 
