@@ -197,7 +197,6 @@ def _open_both(a: str, b: str) -> Iterator[tuple[_Compared, _Compared, int, int,
 
 
 def _listed_uids(url: str) -> pa.Table:
-    """Return the halves of the uids in a run's uids.npy."""
     try:
         pairs = read_uids(find_run(url))
         return pa.table([pa.array(np.ascontiguousarray(pairs[half])) for half in ("f0", "f1")], ["high", "low"])
@@ -206,7 +205,6 @@ def _listed_uids(url: str) -> pa.Table:
 
 
 def _settings(a: RunFacts, b: RunFacts) -> pa.Table:
-    """Return the differences of the recipes, and of what else determines a run."""
     sides = []
     for facts in (a, b):
         recipe, plain = dict(facts.recipe), facts.to_json()

@@ -174,7 +174,6 @@ def explain_verdict(run: OpenRun, row: dict[str, Any], forgotten: datetime | Non
 
 
 def _sample_lines(row: dict[str, Any]) -> Iterator[Line]:
-    """Yield where the row came from, its caption and its URL."""
     yield named("source", 7, _origin(row), (f"  (unit {row['unit']}, row {row['row']})", "dim"))
     yield from (named(name, 7, show_value(row[name])) for name in ("caption", "url") if row[name] is not None)
 
@@ -245,7 +244,6 @@ def _entry_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
 
 
 def _duplicate_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
-    """Yield the representative of a duplicate and how the two are joined, or the duplicates of a representative."""
     if row["rule"] == stages.DUPLICATE:
         yield from (*section("duplicates"), named("representative", 14, row["duplicate_of"]))
         for other in run.report("representative", uid=row["duplicate_of"]):
@@ -272,7 +270,6 @@ def _text_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
 
 
 def _list_rows(title: str, note: str, rows: Sequence[dict[str, Any]]) -> Iterator[Line]:
-    """Yield the first of some rows, with what became of them; nothing where there are none."""
     if not rows:
         return
     yield from section(title, note)
@@ -328,7 +325,6 @@ def _compare(run: OpenRun, row: dict[str, Any], other: dict[str, Any]) -> Iterat
 
 
 def _caption_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
-    """Yield a kept row's synthetic captions with the results of the gates, and its regions."""
     captions = run.rows("SELECT * FROM captions WHERE uid = $uid ORDER BY kind, style, ordinal", uid=row["uid"])
     if captions:
         yield from section("captions", "synthetic, with the results of the gates")
@@ -346,7 +342,6 @@ def _caption_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
 
 
 def _published_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
-    """Yield a kept row's shard, and its files there."""
     sql = "SELECT suffix FROM members WHERE unit = $unit AND row = $row"
     members = run.rows(sql, unit=row["unit"], row=row["row"])
     image = "jpg" if row["format"] == "jpeg" else row["format"]
@@ -358,7 +353,6 @@ def _published_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
 
 
 def _measured_lines(row: dict[str, Any]) -> Iterator[Line]:
-    """Yield all measured values, by their SQL names."""
     hidden = {*UNSEEN, "uid", "source", "shard", "key", "caption", "url"}
     shown = {name: value for name, value in row.items() if name not in hidden and value is not None}
     if shown:

@@ -212,7 +212,6 @@ def _plain(value: Any) -> str:
 
 
 def _write_table(result: Result, file: IO[str]) -> None:
-    """Write rows as a table, and below it how many there are, and whether values were cut."""
     rows = list(result.rows)
     exact = [result.exact.get(name) for name in result.names]
     cells = [list(map(cell_text, row, exact)) for row in rows]

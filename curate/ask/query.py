@@ -146,7 +146,6 @@ def answer(connection: Any, text: str, params: Mapping[str, object] | None = Non
 
 
 def _resolve(connection: Any, text: str, params: dict[str, object]) -> tuple[str, dict[str, object]]:
-    """Return the SQL and the parameters of a named query; SQL unchanged."""
     if not is_name(text):
         return text, params
     query = find_query(text)
@@ -286,7 +285,6 @@ def _locations(folder: RunStore, names: Sequence[str]) -> Iterator[str]:
 
 
 def _check(connection: Any, sql: str, params: Mapping[str, object]) -> Any:
-    """Return the one statement of `sql`. Raises RecipeError unless it is read-only and has these parameters."""
     if re.search("[\ud800-\udfff]", sql):
         raise RecipeError("SQL: a character is no Unicode; accepted: text in UTF-8")
     if is_too_deep(sql):

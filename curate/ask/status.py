@@ -7,7 +7,7 @@ listed once; no table is opened. Whether who holds the folder has ended is asked
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from curate.ask.output import Line, columns, line
@@ -40,14 +40,14 @@ Ask = Callable[[Holder], tuple[bool | None, str]]  # whether it has ended, None 
 class Status:
     """A run as it is now: its exit status, what that is, and what shows it.
 
-    `steps` are names, how far each is, and its speed; `more` are lines, such as the last words of one that failed.
+    `steps` are names, how far each is, and its speed; `notes` are lines, such as the last words of one that failed.
     """
 
     url: str
     exit_status: int
     state: str
     steps: tuple[tuple[str, str, str], ...] = ()
-    more: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def short(self) -> str:
@@ -57,7 +57,7 @@ class Status:
     def lines(self) -> Iterator[Line]:
         yield line(f"{self.url}: {self.state}")
         yield from columns(self.steps)
-        yield from (line(f"  {text}") for text in self.more)
+        yield from (line(f"  {text}") for text in self.notes)
 
 
 def seconds_between(store: RunStore, least: float, took: float) -> float:
@@ -93,15 +93,20 @@ def find_status(url: str, ask: Ask) -> Status:
         steps.insert(0, ("download", share, f"{60 * downloads.urls / downloads.seconds:,.3g} URLs/min"))
     if failed := count_failed(records):
         steps.append(("failed", pluralise(failed, "row"), ""))
-    more = [f"see {place}" for place in (holder.page, holder.log) if place] if holder else []
-    more += [holder.died] if holder and holder.died else []
+    notes = []
+    if holder:
+        notes += [f"see {address}" for address in (holder.page, holder.log) if address]
+        notes += [holder.died] if holder.died else []
     killed = {work: count for work, count in read_attempts(store).items() if count > 1 or exit_status == FAILED}
-    more += [f"in flight when a process ended: {describe_attempts(killed)}"] if killed else []
-    more += [f"last error of a worker: {error}"] if (error := read_last_error(store)) else []
+    if killed:
+        notes.append(f"in flight when a process ended: {describe_attempts(killed)}")
+    if error := read_last_error(store):
+        notes.append(f"last error of a worker: {error}")
     if exit_status == FAILED:
-        more += [text[:_CHARACTERS] for error in errors[:_LINES] for text in error.splitlines()]
-        more += () if has_ended else _last_output(store)
-    return Status(url, exit_status, state, tuple(steps), tuple(more))
+        notes += [text[:_CHARACTERS] for error in errors[:_LINES] for text in error.splitlines()]
+        if not has_ended and store.exists(layout.DRIVER_LOG):
+            notes += store.read_bytes(layout.DRIVER_LOG)[-_CHARACTERS:].decode(errors="replace").splitlines()[-_LINES:]
+    return Status(url, exit_status, state, tuple(steps), tuple(notes))
 
 
 def _judge(store: RunStore, holder: Holder | None, ask: Ask) -> tuple[int, str]:
@@ -114,8 +119,8 @@ def _judge(store: RunStore, holder: Holder | None, ask: Ask) -> tuple[int, str]:
     is_leased = holder.is_detached or not store.is_local  # and not locked, which ends with a process
     last_renewed = f", {holder.last_renewed}" if is_leased else ""
     if has_ended or (is_leased and holder.is_stale):
-        why = "has ended" if has_ended else f"was {holder.last_renewed}, so its lease is stale"
-        return FAILED, f"not finished, and {holder} {why}{of_job}; with --take-over, {go_on}"
+        end = "has ended" if has_ended else f"was {holder.last_renewed}, so its lease is stale"
+        return FAILED, f"not finished, and {holder} {end}{of_job}; with --take-over, {go_on}"
     return NOT_YET, f"{f'waiting for {holder}' if holder.is_waiting else f'{holder} is at work'}{last_renewed}{of_job}"
 
 
@@ -131,14 +136,14 @@ def _dedup_steps(records: Records, units: int | None) -> list[tuple[str, str, st
 def _count_steps(store: RunStore, units: int | None, is_at_work: bool) -> Iterator[tuple[str, str, str]]:
     """Yield of each step that has begun, or that all runs have, how far it is; at work its speed, and the time left."""
     now = time.time()
-    for name, place, suffix, what in COUNTED:
-        files = {path: at for path, at in store.times(place).items() if path.endswith(suffix)}
-        done, total = count_done(files, suffix), units if what == "units" else None
+    for name, folder, suffix, noun in COUNTED:
+        files = {path: at for path, at in store.times(folder).items() if path.endswith(suffix)}
+        done, total = count_done(files, suffix), units if noun == "units" else None
         late = sorted(at for at in files.values() if at > now - _WINDOW)
         is_working = late and is_at_work and done != total
         until = now if total or not late else late[-1]  # a step without a total may have ended with its last file
         a_minute = 60 * (len(late) - 1) / max(until - late[0], 1.0) if is_working else 0.0
-        speed = f"{a_minute:,.3g} {what}/min" if a_minute else ""
+        speed = f"{a_minute:,.3g} {noun}/min" if a_minute else ""
         if speed and total:
             speed += f", about {format_seconds(60 * (total - done) / a_minute)} left"
         if files or name in USUAL:
@@ -162,10 +167,3 @@ def count_done(paths: Iterable[str], suffix: str) -> int:
     """Return how many units, batches or shards a step's files of this suffix hold: `00000-00009.parquet` has ten."""
     stems = (os.path.basename(path).partition(".")[0].split("-") for path in paths if path.endswith(suffix))
     return sum(int(stem[1]) - int(stem[0]) + 1 if stem[1:] and stem[1].isdigit() else 1 for stem in stems)
-
-
-def _last_output(store: RunStore) -> Sequence[str]:
-    """Return the last lines of a driver's log, if there is one."""
-    if not store.exists(layout.DRIVER_LOG):
-        return ()
-    return store.read_bytes(layout.DRIVER_LOG)[-_CHARACTERS:].decode(errors="replace").splitlines()[-_LINES:]

@@ -104,28 +104,12 @@ class Audit:
     short: Counter[str] = field(default_factory=Counter)  # by rule: short texts that it dropped
 
     def add(self, other: Self) -> None:
-        self.sizes |= other.sizes
-        self.kept |= other.kept
-        self.unread |= other.unread
-        self.failed |= other.failed
         self.downloads += other.downloads
-        names = (
-            "drops",
-            "nonfinite",
-            "languages",
-            "suffixes",
-            "sums",
-            "measured",
-            "fields",
-            "licences",
-            "links",
-            "short",
-        )
-        for name in names:
+        for total, part in ((self.failing, other.failing), (self.errors, other.errors)):
+            for key, failing in part.items():
+                _add(total, key, failing)
+        for name in vars(self).keys() - {"downloads", "failing", "errors"}:  # counters, and keys that are of one unit
             getattr(self, name).update(getattr(other, name))
-        for name in ("failing", "errors"):
-            for key, part in getattr(other, name).items():
-                _add(getattr(self, name), key, part)
 
     merge = add
 
@@ -187,7 +171,6 @@ def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Aud
 
 
 def _downloads(settings: PublishSettings, unit: Unit) -> list[str]:
-    """Return the shards of a unit that were downloaded into the run's folder, without suffix."""
     source = find_source(settings.sources, unit.source)
     kind = find_downloading(source)
     if kind is None or not isinstance(source, UrlsSource) or source.store:
@@ -216,7 +199,6 @@ def _count_verdicts(samples: pa.Table, decisions: pa.Table, unit: Unit) -> Count
 def _failures(
     settings: PublishSettings, tables: UnitTables, unit: Unit, files: Iterable[list[str]], has_samples: bool
 ) -> pa.Table:
-    """Return schema.FAILURES of a unit: of files (shard, reason, detail), and, if it has some, of its samples."""
     columns = ("shard", "reason", "detail")
     of_files = [dict(zip(columns, failure, strict=True)) | {"unit": unit.index} for failure in files]
     failures = pa.Table.from_pylist(of_files, schema=schema.FAILURES)
@@ -272,9 +254,30 @@ def _embedding_faults(settings: PublishSettings, tables: UnitTables) -> list[lis
     return [[path, schema.DAMAGED_EMBEDDINGS, detail] for path, detail in pairs]
 
 
-def allow(limit: str, bad: int, rows: int) -> str:
-    """Return the option by which a run accepts so many bad rows: the limit in whole percent."""
-    return f"--set {limit}={min(100, 100 * bad // rows + 1) / 100}"
+class Limit(NamedTuple):
+    """How many rows or files are bad, and what share the recipe allows."""
+
+    name: str  # of the recipe's key
+    noun: str
+    became: str
+    bad: int
+    total: int
+    allowed: float
+
+    @property
+    def is_exceeded(self) -> bool:
+        return self.bad > 0 and self.bad / self.total > self.allowed
+
+    @property
+    def remedy(self) -> str:
+        """The option by which a run accepts so many: the limit in whole percent."""
+        return f"--set {self.name}={min(100, 100 * self.bad // self.total + 1) / 100}"
+
+
+def row_limits(recipe: Recipe, failed: int, missing: int, rows: int) -> tuple[Limit, Limit]:
+    """Return the limits of rows that failed, `missing` ones aside, and of those that were never downloaded."""
+    unread = Limit("max_failed", "samples", "could not be read", failed, rows - missing, recipe.max_failed)
+    return unread, Limit("max_missing", "samples", "were never downloaded", missing, rows, recipe.max_missing)
 
 
 def check_damage(settings: PublishSettings, audit: Audit) -> Audit:
@@ -289,19 +292,18 @@ def check_damage(settings: PublishSettings, audit: Audit) -> Audit:
     partly = schema.DAMAGE_REASONS.keys() - {schema.DAMAGED_EMBEDDINGS}
     of_files = {reason for reason in audit.failing if _is_unread(reason)}
     of_samples = audit.failing.keys() - of_files - partly - never_came
+    unread, allowed = len(audit.unread), recipe.max_failed_files
+    of_all_files = Limit("max_failed_files", "files", "could not be read", unread, settings.pool.files, allowed)
+    limits = (*row_limits(recipe, failed - missing, missing, audit.rows), of_all_files)
     lines, remedies = [], []
-    for name, problem, reasons, bad, total, limit in (
-        ("max_failed", "samples", of_samples, failed - missing, audit.rows - missing, recipe.max_failed),
-        ("max_missing", "samples", never_came, missing, audit.rows, recipe.max_missing),
-        ("max_failed_files", "files", of_files, len(audit.unread), settings.pool.files, recipe.max_failed_files),
-    ):
-        if bad and bad / total > limit:
-            remedy = "were never downloaded" if name == "max_missing" else "could not be read"
-            lines.append(f"{bad:,} of {total:,} {problem} ({bad / total:.1%}) {remedy}, and {name} is {limit}")
+    for limit, reasons in zip(limits, (of_samples, never_came, of_files), strict=True):
+        if limit.is_exceeded:
+            share = f"{limit.bad:,} of {limit.total:,} {limit.noun} ({limit.bad / limit.total:.1%})"
+            lines.append(f"{share} {limit.became}, and {limit.name} is {limit.allowed}")
             failing = [(reason, audit.failing[reason]) for reason in reasons]
             for reason, part in sorted(failing, key=lambda item: (-item[1].rows, item[0])):
                 lines.append(f"  {reason} {part.rows:,}, such as {part.example}")
-            remedies.append(allow(name, bad, total))
+            remedies.append(limit.remedy)
     if lines:
         write_failures(settings.store, audit)
         repaired = "Once they are repaired, run with --out NEW --reuse this folder."

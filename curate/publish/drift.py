@@ -8,14 +8,12 @@ the two sets' projections, estimated as
 
     Z = mean W²(θ) - γ (mean C(θ) - E C)    C(θ) = (θᵀ Δm)², Δm the difference of means, E C = ‖Δm‖² / d
 
-W² is exact, for sizes that differ too: the integral over u from 0 to 1 of the squared difference of the two quantile
-functions, which are steps, over the n + m - 1 pieces on which both are constant. γ is the slope of W² on C over the
-drawn directions, both less their sample means, so that of a mere shift Z is exact; centring C at E C, as the paper's
-code does, differs by O(1/L) for L directions. The standard error is the regression's at C = E C: of the draw of
-directions, the two sets taken as they are, not as samples. Time is L sorts of each set. Directions are hashes of the
-seed: the first L of 2 L are the same as of L, on every machine.
+W² is exact, for sizes that differ too: both quantile functions are constant on n + m - 1 pieces. γ is the slope of W²
+on C over the drawn directions. The standard error is the regression's at C = E C, of the draw of directions alone.
+Directions are hashes of the seed: the first L of 2 L are the same as of L, on every machine.
 
-Source: Nguyen and Ho, Sliced Wasserstein Estimation with Control Variates, 2024: its lower-bound control variate.
+Source: Nguyen and Ho, Sliced Wasserstein Estimation with Control Variates, 2024: its lower-bound control variate,
+whose code centres C otherwise, which differs by O(1/L).
 """
 
 import math

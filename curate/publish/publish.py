@@ -1,9 +1,8 @@
-"""Publishing a run: check the sums, write what describes the shards, and put `_SUCCESS` last.
+"""Publishing a run: audit, drift and sums of all units, then what describes the shards, and `_SUCCESS` last.
 
 Before, tables of many small units are put into few files, those of chunks, so that SQL opens few (see
-`curate.store.chunks`). Files of units stay until all that reads them has ended: a run that was killed goes on with
-whichever are there. How chunks are laid out depends on the rows of units alone, and a chunk's file on those of its
-units, so equal units make equal bytes. Memory is bounded by one table of a chunk.
+`curate.store.chunks`). Files of units stay until all that reads them has ended. How chunks are laid out depends on the
+rows of units alone, so equal units make equal bytes. Memory is bounded by one table of a chunk.
 """
 
 import json
@@ -205,7 +204,6 @@ def _summarise(
 
 
 def _short_texts(recipe: Recipe, audit: Audit) -> dict[str, int]:
-    """Return by rule how many short texts it dropped by their language, as the model alone named it, where many."""
     if (section := recipe.measure.language) is None or section.short:
         return {}
     rules = [name for name, sql in recipe.rules.items() if isinstance(sql, str) and re.search(r"\blanguage\b", sql)]
@@ -213,7 +211,6 @@ def _short_texts(recipe: Recipe, audit: Audit) -> dict[str, int]:
 
 
 def _links(audit: Audit) -> dict[str, dict[str, int]]:
-    """Return the numbers of links of pages by source, by what they are."""
     links: dict[str, dict[str, int]] = {}
     for (source, name), count in sorted(audit.links.items()):
         links.setdefault(source, {})[name] = count

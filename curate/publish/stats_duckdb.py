@@ -51,11 +51,9 @@ def write_stats(folder: RunStore, run: RunFacts, drops: Drops, entries: pa.Table
                 rows = connection.from_arrow(table)
                 rows.insert_into(table_name) if table_name == "entries" else rows.create(table_name)
             connection.commit()
-        except BaseException:
-            with suppress(duckdb.Error):
-                connection.rollback()
-            raise
         finally:
+            with suppress(duckdb.TransactionException):  # it is committed
+                connection.rollback()
             connection.execute(f"USE memory; DETACH {name}")  # which writes all
         with open(path, "rb") as source, folder.create(STATISTICS_FILE) as target:
             shutil.copyfileobj(source, target, 1 << 20)
@@ -70,7 +68,6 @@ def _database() -> Any:
 
 
 def _small_tables(folder: RunStore, run: RunFacts, drops: Drops) -> dict[str, Any]:
-    """Return the tables but `entries`; of run.json, without `format`, text is as it is, and all else JSON."""
     reasons = {"sample": schema.SAMPLE_REASONS, "file": schema.FILE_REASONS, "part of a file": schema.DAMAGE_REASONS}
     lines = ((name, kind, text) for kind, of_kind in reasons.items() for name, text in of_kind.items())
     meanings = ((name, kind, text, name in schema.MISSING_REASONS) for name, kind, text in lines)

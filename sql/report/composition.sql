@@ -3,4 +3,3 @@ SELECT ['source', 'language', 'format'][list_position([3, 5, 6], grouping(source
     coalesce(source, language, format) AS name, count(*) AS pool, count(*) FILTER (kept) AS kept
 FROM verdicts
 GROUP BY GROUPING SETS ((source), (language), (format))
-ORDER BY pool DESC, name

@@ -169,10 +169,10 @@ def test_deaths_of_a_run_are_told(tmp_path: Path) -> None:
             store.write_bytes(f"parts/attempts/{work}/{number}", b"")
     with locked(store, "run") as hold:
         hold.tell(died="9 processes died, the last was ended by signal 9")
-        working = find_status(store.url, never).more
+        working = find_status(store.url, never).notes
     assert working[-2:] == (
         "9 processes died, the last was ended by signal 9",
         "in flight when a process ended: shard 17 (killed 6 times), "
         "captions of unit 00001 (killed 3 times, isolated from now on)",
     )
-    assert find_status(store.url, never).more[-1].endswith(", unit 00000 (killed 1 time)")
+    assert find_status(store.url, never).notes[-1].endswith(", unit 00000 (killed 1 time)")

@@ -1,10 +1,8 @@
 """What a run will use: a table of `Cost`s, each what a step takes of a resource for a unit of work, times a count.
 
 In: trials, runs of parts of a pool aside, or a finished run, and how much work there is. What a step uses is taken for
-a·processes + b + c·units + d·rows (of emit kept rows, of some none), of CPU each at least 0. Trials differ in one of
-these at a time: cold and warm are of one part, in a process that has done nothing yet and in one that has; apart and
-together of the same rows, in many units and in one. Margins are of 90 %: d's by its spread between units (Student's t),
-what differences of trials are uncertain by, and what all measurements of a machine are.
+a·processes + b + c·units + d·rows, of CPU each at least 0. Trials differ in one of these at a time: cold and warm by
+the process, which has done nothing yet or has; apart and together by the units of the same rows. Margins are of 90 %.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +39,7 @@ class Trial(NamedTuple):
 
     @classmethod
     def of(cls, facts: RunFacts) -> "Trial":
-        used = {of.step: of for of in facts.used}
+        used = {step.step: step for step in facts.used}
         sources = len({source for source, _ in facts.units})
         return cls(sum(count for _, count in facts.units), facts.rows, facts.kept, used, sources)
 
@@ -127,9 +125,9 @@ class Cost:
 
 def add_up(costs: Iterable[Cost]) -> Range:
     """Return the sum of costs of one resource."""
-    some = list(costs)
-    value = sum(cost.count * cost.each for cost in some)
-    margin = hypot(*(cost.count * cost.margin for cost in some)) + _COMMON * value
+    parts = list(costs)
+    value = sum(cost.count * cost.each for cost in parts)
+    margin = hypot(*(cost.count * cost.margin for cost in parts)) + _COMMON * value
     return Range(value, max(0.0, value - margin), value + margin)
 
 
@@ -146,8 +144,8 @@ def fit(trials: Trials, step: str, kind: str) -> list[tuple[float, float]]:
     size, more_units = together.size(step), apart.units - together.units
     row = row_margin = unit = unit_margin = scatter = 0.0
     if step not in _CONSTANTS and 2 * warm.size(step) < size:
-        more = size - warm.size(step)
-        row, row_margin = max(floor, large - small) / more, margin(large, small) / more
+        rows = size - warm.size(step)
+        row, row_margin = max(floor, large - small) / rows, margin(large, small) / rows
     elif step not in _CONSTANTS:  # no two sizes
         row, row_margin = large / max(1, size), margin(large) / max(1, size)
     if more_units > 0:
@@ -176,7 +174,7 @@ def predict(trials: Trials, work: Work, workers: Workers) -> list[Cost]:
                 rows = stage.grows, work.kept
             counts = (("processes", processes * bool(share)), ("run", bool(share)), ("units", work.units * share), rows)
             each = zip(counts, fit(trials, step, kind), strict=True)
-            costs += (Cost(step, kind, *count, *of) for count, of in each)
+            costs += (Cost(step, kind, *count, *fitted) for count, fitted in each)
     if workers.overhead:  # tasks: see `pipelines.spark.execution`
         costs.append(Cost(START, CPU, "processes", processes, trials.compiling, _CONSTANT * trials.compiling))
         tasks = _STAGES * (1 + min(work.units, max(2 * cores, min(max(64, 4 * cores), work.units / 4))))

@@ -134,12 +134,13 @@ def show_costs(plan: CostPlan, prices: Prices) -> Iterator[Line]:
         # The sum of the steps before it is what `curate sql RUN costs` says of a run.
         if step in (model.IDLE, None) and rows[-1][0] != model.IDLE:
             work = model.add_up(cost for cost in plan.costs if cost.kind == CPU and cost.step != model.IDLE)
-            rows.append(("run", *_say(work, 1 / _HOUR if hours else 1), "", "all of these steps"))
+            rows.append(("run", *_format(work, 1 / _HOUR if hours else 1), "", "all of these steps"))
         amounts = [plan.money(prices, kind, step) for kind in _PRICED]
         money = f"{sum(amount.value for amount in amounts if amount):,.2f}" if any(amounts) else ""
         parts = [c for c in plan.costs if (c.kind, c.step) == (CPU, step) and c.each]
-        how = (f"{_time(c.each)} × {_count(c)}" for c in sorted(parts, key=lambda c: -c.count * c.each))
-        rows.append((step or "in all", *_say(plan.sum(CPU, step), 1 / _HOUR if hours else 1), money, " + ".join(how)))
+        sums = (f"{_time(c.each)} × {_count(c)}" for c in sorted(parts, key=lambda c: -c.count * c.each))
+        amount = _format(plan.sum(CPU, step), 1 / _HOUR if hours else 1)
+        rows.append((step or "in all", *amount, money, " + ".join(sums)))
     yield from columns(rows, right=(1, 3))
     yield line()
     yield from columns(list(_totals(plan)))
@@ -147,12 +148,12 @@ def show_costs(plan: CostPlan, prices: Prices) -> Iterator[Line]:
     yield from _bill(plan, prices)
 
 
-def _count(of: Cost) -> str:
-    return pluralise(round(of.count), {"processes": "process"}.get(of.per, of.per.removesuffix("s")), of.per)
+def _count(cost: Cost) -> str:
+    return pluralise(round(cost.count), {"processes": "process"}.get(cost.per, cost.per.removesuffix("s")), cost.per)
 
 
-def _say(of: Range, factor: float = 1.0, digits: int = 2) -> tuple[str, str]:
-    value, low, high = (f"{factor * each:,.{digits}f}" for each in of)
+def _format(amount: Range, factor: float = 1.0, digits: int = 2) -> tuple[str, str]:
+    value, low, high = (f"{factor * each:,.{digits}f}" for each in amount)
     return value, f"[{low}, {high}]"
 
 
@@ -166,7 +167,6 @@ def _number(value: float) -> str:
 
 
 def _totals(plan: CostPlan) -> Iterator[tuple[str, str, str]]:
-    """Yield the other resources: a name, how much, and how it comes."""
     workers = plan.workers
     if plan.seconds:
         time, low, high = map(format_seconds, plan.seconds)
@@ -177,18 +177,17 @@ def _totals(plan: CostPlan) -> Iterator[tuple[str, str, str]]:
     names = {GPU: "GPU-hours", MEMORY: "GB-hours of memory", DISK: "GB-hours of disk"}
     for (kind, name), gb in zip(names.items(), (0, workers.memory, workers.disk), strict=True):
         if (amount := plan.sum(kind)).value:
-            yield name, " ".join(_say(amount, 1 / _HOUR)), f"{gb:,.1f} GB" if gb else "as measured"
+            yield name, " ".join(_format(amount, 1 / _HOUR)), f"{gb:,.1f} GB" if gb else "as measured"
     for kind, name in ((SHUFFLED, "shuffled"), (STORED, "storage")):
         value, low, high = map(format_bytes, plan.sum(kind))
         steps = dict.fromkeys(cost.step for cost in plan.costs if cost.kind == kind)
         by_step = ", ".join(f"{step} {format_bytes(plan.sum(kind, step).value)}" for step in steps)
         yield name, f"{value} [{low}, {high}]", by_step
     for kind, name in ((READS, "GET and HEAD"), (WRITES, "PUT and LIST")) if plan.store else ():
-        yield name, " ".join(_say(plan.sum(kind), digits=0)), f"to {plan.store}://"
+        yield name, " ".join(_format(plan.sum(kind), digits=0)), f"to {plan.store}://"
 
 
 def _bill(plan: CostPlan, prices: Prices) -> Iterator[Line]:
-    """Yield what each resource costs, the sum, and which prices are missing or old."""
     rows, amounts, missing = [], [], []
     keys = {plan.key(kind): kind for kind in _PRICED if plan.sum(kind).value and plan.key(kind)}
     for key, kind in keys.items():
@@ -197,15 +196,17 @@ def _bill(plan: CostPlan, prices: Prices) -> Iterator[Line]:
             missing.append(key)
         else:
             count, each = plan.sum(kind).value / _PRICED[kind][1], f"{price.each:.10f}".rstrip("0").rstrip(".")
-            rows.append((key, *_say(amount), f"{_number(count)} × {each}: {price.source}"))
+            rows.append((key, *_format(amount), f"{_number(count)} × {each}: {price.source}"))
             amounts.append(amount)
-    for of in plan.requests:
-        rows.append((f"captions.engines.{of.engine}", *_say(Range(of.cost, 0, of.cost)), f"{of.kind}, at most"))
-        amounts.append(Range(of.cost, 0.0, of.cost))
+    for requests in plan.requests:
+        amounts.append(Range(requests.cost, 0.0, requests.cost))
+        rows.append((f"captions.engines.{requests.engine}", *_format(amounts[-1]), f"{requests.kind}, at most"))
     yield heading("money", prices.currency)
-    what = "without what is missing" if missing else "in all"
-    yield from columns([*rows, (what, *_say(Range(*map(sum, zip((0.0, 0.0, 0.0), *amounts, strict=True)))), "")], (1,))
+    total = "without what is missing" if missing else "in all"
+    yield from columns(
+        [*rows, (total, *_format(Range(*map(sum, zip((0.0, 0.0, 0.0), *amounts, strict=True)))), "")], (1,)
+    )
     yield from (line(f"warning: prices: {text}") for text in prices.find_old(keys, datetime.date.today()))
     if missing:
-        how = "copy infra/prices.yaml, give each {price: …, source: …, date: …}, and name your file with --prices"
-        yield line(f"missing prices: {', '.join(missing)}: {how}")
+        remedy = "copy infra/prices.yaml, give each {price: …, source: …, date: …}, and name your file with --prices"
+        yield line(f"missing prices: {', '.join(missing)}: {remedy}")

@@ -44,7 +44,6 @@ class Table(NamedTuple):
 
 
 def _cells(values: Sequence[Any]) -> list[Cell]:
-    """Return the cells of a column."""
     parts = [value.get("share") if isinstance(value, dict) else value for value in values]
     shares = format_shares([part if isinstance(part, float) else None for part in parts])
     cells: list[Cell] = []

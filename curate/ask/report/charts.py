@@ -17,20 +17,23 @@ from curate.ask.report.blocks import Table
 from curate.ask.report.text import count, percent
 from curate.base.process import check_address_space
 
-POOL, BEFORE, KEPT, PANEL, MUTED = (f"var(--{name})" for name in ("pool", "before", "kept", "panel", "muted"))
+KEPT, PANEL, MUTED = (f"var(--{name})" for name in ("kept", "panel", "muted"))
 THRESHOLD = {"type": "rule", "color": "var(--mark)", "strokeDash": [4, 3], "strokeWidth": 1.5}
-HEIGHT = 150  # pixels of a histogram
+HEIGHT = 150  # pixels of a histogram, also in histogram.json
 KINDS = ("svg", "png", "html")  # of files
 _ENGINE_BYTES = 100_000_000_000  # of address space that V8 reserves, hardly any of which it uses
 _SCHEMA = {"$schema": "https://vega.github.io/schema/vega-lite/v5.json"}
 
 # No descriptions by default: Vega-Lite makes expressions of the titles, unescaped, so that a backslash in a stranger's
 # column name breaks the chart.
-_THEME = json.loads(files("curate.ask.report").joinpath("theme.json").read_text("utf-8"))
 _VARIABLE = re.compile(r"--([\w-]+): (#\w+);")
 _ELEMENTS = {"svg", "g", "path", "line", "text", "tspan", "rect", "circle", "title"}
 _FRAMES = {"axis", "legend", "title", "group mark container", None}
 _DROPPED = ("aria-", "role", "class", "id", "version", "width", "height", "on", "href", "pointer-events")
+
+
+def _load(name: str) -> Any:
+    return json.loads(files("curate.ask.report").joinpath(f"{name}.json").read_text("utf-8"))
 
 
 def load_engine() -> Any:
@@ -62,7 +65,7 @@ def render_svg(spec: Mapping[str, Any], title: str) -> str:
     The theme is added, and the title, for readers who cannot see the chart. Raises ValueError where the spec is none.
     """
     vl_convert = load_engine()
-    themed = {**_SCHEMA, **spec, "config": _THEME}
+    themed = {**_SCHEMA, **spec, "config": _load("theme")}
     # No base URL is allowed: a spec that refers to data elsewhere fails, and nothing is fetched.
     svg = vl_convert.vegalite_to_svg(themed, allowed_base_urls=[])
     root = ElementTree.fromstring(svg)
@@ -77,7 +80,7 @@ def join_charts(specs: Sequence[Mapping[str, Any]], legend: str) -> dict[str, An
     style = files("curate.ask.report").joinpath("style.css").read_text("utf-8")
     colors = dict(_VARIABLE.findall(style.partition("}")[0]))
     title = {"text": legend, "anchor": "start", "color": MUTED, "fontWeight": "normal", "fontSize": 12}
-    joined = {"title": title, "concat": list(specs), "columns": 3, "padding": 12, "config": _THEME}
+    joined = {"title": title, "concat": list(specs), "columns": 3, "padding": 12, "config": _load("theme")}
     joined["background"] = colors["paper"]
     text = re.sub(r"var\(--([\w-]+)\)", lambda match: colors[match[1]], json.dumps(joined))
     whole: dict[str, Any] = json.loads(text)
@@ -115,21 +118,12 @@ def before_and_after(x: Mapping[str, Any], top: float) -> list[dict[str, Any]]:
 
     Over them are invisible bars with the tooltips of the field `tooltip`, from the x of a row to its field `to`.
     """
-
-    def y(field: str) -> dict[str, Any]:
-        scale = {"domain": [0, top], "nice": False}
-        return {"field": field, "type": "quantitative", "scale": scale, "title": None, "axis": {"format": "~%"}}
-
-    steps: dict[str, Any] = {"interpolate": "step-after"}
-    return [
-        {"mark": {"type": "area", "color": POOL, **steps}, "encoding": {"x": x, "y": y("before")}},
-        {"mark": {"type": "line", "color": KEPT, "strokeWidth": 2, **steps}, "encoding": {"x": x, "y": y("after")}},
-        {
-            "transform": [{"filter": "isValid(datum.tooltip)"}],
-            "mark": {"type": "rect", "opacity": 0, "y": 0, "y2": HEIGHT, "aria": True},
-            "encoding": {"x": x, "x2": {"field": "to"}, "description": {"field": "tooltip"}},
-        },
-    ]
+    marks: list[dict[str, Any]] = _load("histogram")
+    for mark in marks:
+        mark["encoding"]["x"] = x
+    for mark in marks[:2]:
+        mark["encoding"]["y"]["scale"] = {"domain": [0, top], "nice": False}
+    return marks
 
 
 def log_axis(field: str, title: str, rows: Sequence[Mapping[str, Any]], **axis: Any) -> dict[str, Any]:
@@ -147,28 +141,23 @@ def compare_lines(
 
     Of the lines are `axes`, x and y, and further properties; over them are `marks`, and at each row a tooltip.
     """
-    lines: list[dict[str, Any]] = [
-        {
-            "transform": [{"filter": {"field": "series", "equal": series}}],
-            "mark": {"type": "line", "color": color, "strokeWidth": 2.5, **line},
-            "encoding": axes,
-        }
-        for series, color in (("before", BEFORE), ("kept", KEPT))
-    ]
-    dots: dict[str, Any] = {"type": "circle", "size": 90, "opacity": 0, "aria": True}
-    tooltips = {"mark": dots, "encoding": {**axes, "description": {"field": "tooltip"}}}
+    before, kept, tooltips = _load("lines")
+    for mark in (before, kept, tooltips):
+        mark["encoding"] |= axes
+    for mark in (before, kept):
+        mark["mark"] |= line
     wide, narrow = (
-        render_svg(layers(rows, *lines, *marks, tooltips, width=width, height=height), title)
+        render_svg(layers(rows, before, kept, *marks, tooltips, width=width, height=height), title)
         for width, height in ((640, 320), (300, 220))
     )
     return wide, narrow
 
 
 def mark_threshold(
-    values: Mapping[str, Any], at: Mapping[str, Any], label: Mapping[str, Any], place: Mapping[str, Any] | None = None
+    values: Mapping[str, Any], at: Mapping[str, Any], label: Mapping[str, Any], beside: Mapping[str, Any] | None = None
 ) -> list[dict[str, Any]]:
-    """Return a dashed line at an axis' value among `values`, and their `label` beside it, or at a place of its own."""
-    data, texts = {"data": {"values": [values]}}, {**(place or at), "text": {"field": "label"}}
+    """Return a dashed line at an axis' value among `values`, and their `label` beside it, or by axes of its own."""
+    data, texts = {"data": {"values": [values]}}, {**(beside or at), "text": {"field": "label"}}
     return [
         {**data, "mark": THRESHOLD, "encoding": at},
         {**data, "mark": {"type": "text", "align": "left", **label}, "encoding": texts},

@@ -164,16 +164,15 @@ def _figure(histogram: Histogram, thresholds: list[tuple[str, float]]) -> Figure
     return Figure(clean(histogram.name, SHORT), svg, table, note=notes and f"Thresholds: {notes}")
 
 
-def _describe(of: Histogram, thresholds: list[tuple[str, float]]) -> tuple[dict[str, Any], Table]:
-    """Return the chart of a histogram with the thresholds of rules, and its numbers."""
-    low, *_, high = of.edges
-    counts = zip(pairwise(of.edges), of.pool, of.kept, strict=True)
+def _describe(histogram: Histogram, thresholds: list[tuple[str, float]]) -> tuple[dict[str, Any], Table]:
+    low, *_, high = histogram.edges
+    counts = zip(pairwise(histogram.edges), histogram.pool, histogram.kept, strict=True)
     bins = [Bin(_bin_name(*bounds), *bounds, pool, kept) for bounds, pool, kept in counts]
-    scale = {"type": "log" if of.log else "linear", "domain": [low, high], "nice": False}
-    ticks = {"tickCount": 5, "format": "~s" if high >= 10_000 or of.log else ",~f"}
+    scale = {"type": "log" if histogram.log else "linear", "domain": [low, high], "nice": False}
+    ticks = {"tickCount": 5, "format": "~s" if high >= 10_000 or histogram.log else ",~f"}
     lines = [(clean(rule, 24), value) for rule, value in thresholds if low <= value <= high][:8]
-    marks = [mark for i, line in enumerate(lines) for mark in _threshold_marks(of, scale, i, *line)]
-    x = {"title": of.label, "scale": scale, "axis": ticks}
+    marks = [mark for i, line in enumerate(lines) for mark in _threshold_marks(histogram, scale, i, *line)]
+    x = {"title": histogram.label, "scale": scale, "axis": ticks}
     room = 0.05 + 0.1 * len(lines[:4])  # for the names
     return describe_bins(bins, x, marks=marks, room=room)
 
@@ -184,11 +183,13 @@ def _bin_name(low: float, high: float) -> str:
     return number(low) if low == high else f"{number(low)} – {number(high)}"
 
 
-def _threshold_marks(of: Histogram, scale: dict[str, Any], i: int, rule: str, value: float) -> list[dict[str, Any]]:
+def _threshold_marks(
+    histogram: Histogram, scale: dict[str, Any], i: int, rule: str, value: float
+) -> list[dict[str, Any]]:
     """Return a dashed line at the threshold of a rule, the i-th one here, and the rule's name."""
-    low, *_, high = of.edges
-    place = math.log(value / low) / math.log(high / low) if of.log else (value - low) / (high - low)
-    side = {"align": "right", "dx": -4} if place > 0.6 else {"align": "left", "dx": 4}
+    low, *_, high = histogram.edges
+    position = math.log(value / low) / math.log(high / low) if histogram.log else (value - low) / (high - low)
+    side = {"align": "right", "dx": -4} if position > 0.6 else {"align": "left", "dx": 4}
     at = {"x": {"field": "at", "type": "quantitative", "scale": scale}}
     line, name = mark_threshold({"at": value, "label": rule}, at, {"y": 7 + 13 * i, **side})
     halo = name | {"mark": name["mark"] | {"stroke": PANEL, "strokeWidth": 3}}  # to read the name over the data

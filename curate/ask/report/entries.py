@@ -67,7 +67,6 @@ def _tiles(run: OpenRun, facts: dict[str, Any], per_text: list[dict[str, Any]]) 
 
 
 def _ranks(run: OpenRun) -> Figure | None:
-    """Return counts by rank, before and after, each set in its own order."""
     rows = run.report("entry_ranks", balanced=run.balanced, points=POINTS)
     if not any(row["rank"] > 1 for row in rows):
         return None
@@ -85,7 +84,6 @@ def _ranks(run: OpenRun) -> Figure | None:
 
 
 def _per_text(run: OpenRun) -> Figure | None:
-    """Return how many entries captions match, in the pool and in the kept set; many together."""
     rows = run.report("entries_per_text", longest=_MANY)
     if not any(row["before"] for row in rows):
         return None
@@ -96,14 +94,12 @@ def _per_text(run: OpenRun) -> Figure | None:
 
 
 def _changed(run: OpenRun, facts: dict[str, Any], gained: bool) -> Table:
-    """Return the entries whose share of all matches grew or shrank most."""
     sums = {name: float(facts[name]) for name in ("matches", "matches_kept")}
     rows = run.report("entries_changed", balanced=run.balanced, gained=gained, top=TOP, **sums)
     return Table.of(rows, f"Entries that {'gained' if gained else 'lost'} most: by difference of the shares")
 
 
 def _lost(run: OpenRun, total: int) -> Block:
-    """Return the most frequent entries of the pool that no kept sample matches."""
     rows = run.report("entries_lost")
     if not rows:
         return "Every entry that the pool matches is matched in the kept set too."

@@ -135,15 +135,14 @@ def _is_original(row: Row, data: bytes) -> bool:
 def _from_input(run: OpenRun, source: Source, path: str, rows: Sequence[Row]) -> Iterator[tuple[Row, bytes]]:
     """Yield images of an input file: its n-th row is the n-th of the run that names the file, unless it is damaged."""
     by_position = {position_of(row): row for row in rows}
-    found = run.report("rows_of_shard", shard=path, positions=at_positions(by_position))
-    wanted = [by_position[position_of(row)] for row in found]
+    numbered = run.report("rows_of_shard", shard=path, positions=at_positions(by_position))
+    wanted = [by_position[position_of(row)] for row in numbered]
     samples = pa.table({name: [row[name] for row in wanted] for name in ("offset", "bytes")})
-    images = file_images(source, path, np.array([row["number"] for row in found], np.int64), samples)
+    images = file_images(source, path, np.array([row["number"] for row in numbered], np.int64), samples)
     yield from ((row, data or b"") for row, data in zip(wanted, images, strict=False))
 
 
 def _published(run: OpenRun, rows: Sequence[Row]) -> dict[Position, bytes]:
-    """Return images of kept rows, from the run's own shards."""
     by_uid = {row["uid"]: row for row in rows}
     images: dict[Position, bytes] = {}
     kind = find_written(run.facts)
@@ -195,7 +194,6 @@ def galleries_section(run: OpenRun) -> Section:
 
 
 def _choose(run: OpenRun, limit: int) -> dict[str, list[Position]]:
-    """Return step → positions of its samples, one for each uid."""
     chosen: dict[str, list[Position]] = {}
     for line in run.report("choose_samples", most=3 * limit):
         first: dict[Any, Position] = {}
@@ -206,7 +204,6 @@ def _choose(run: OpenRun, limit: int) -> dict[str, list[Position]]:
 
 
 def _entries(run: OpenRun, positions: Sequence[Position]) -> dict[Position, str]:
-    """Return the rarest entries of samples, with how many samples matched them before balancing."""
     texts = {}
     for row in run.report("sample_entries", most=ENTRIES, positions=at_positions(positions)):
         names = ", ".join(f"{clean(entry['entry'], 40)} ({count(entry['n'])})" for entry in row["entries"])

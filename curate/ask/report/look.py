@@ -1,11 +1,9 @@
 """Pages to look at: the rows that a query yields, with thumbnails, and histograms of columns; and rows for FiftyOne.
 
-In: a run, and for rows a query with a column `uid`. Out: HTML that needs no network, with one script, as the report.
-Of rows that share a uid one is shown, a kept one if any; a group of duplicates with all its pictures side by side,
-where the query yields `members`, `representative` or `duplicate_of`. The page's room goes to the rows in their order.
-
-For FiftyOne (`curate sql RUN QUERY --fiftyone DIR`) a folder: `data/` with the original images, and `samples.json`, a
-`fiftyone.types.FiftyOneDataset`: fields are the columns of the query, uid and caption; a tag says kept, or the rule.
+In: a run, and for rows a query with a column `uid`. Out: HTML that needs no network. Of rows that share a uid one is
+shown, a kept one if any; a group of duplicates with all its pictures, where the query yields `members`,
+`representative` or `duplicate_of`. For FiftyOne a folder: `data/` with the original images, and `samples.json`, a
+`fiftyone.types.FiftyOneDataset` whose fields are the query's columns, with a tag that says kept, or the rule.
 """
 
 import html

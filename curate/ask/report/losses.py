@@ -4,17 +4,19 @@ And link rot: how many URLs of each source came, why the others did not, and on 
 sources, languages, formats and licenses before and after, what each source lost at each step, and drift of embeddings.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
+import pyarrow as pa
+
+from curate.ask.library import report_sql
 from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import Section, Table, Tables
-from curate.ask.report.text import SHORT, clean, count, percent
+from curate.ask.report.text import clean, count, percent
 from curate.base import schema, stages
 
 _STEPS = 200  # lines of the funnel that are shown one by one
-_VALUES = 12  # of a column that are shown one by one
 _TITLES = {"source": "Sources", "language": "Languages", "format": "Image formats"}
 
 
@@ -110,40 +112,22 @@ def downloads_section(run: OpenRun) -> Section | None:
 
 def composition_section(run: OpenRun) -> Section:
     """Return a table for each column that has values, and one of sources by step where there are several sources."""
-    rows = run.report("composition")
-    tables: list[Table] = []
-    for column, title in _TITLES.items():
-        groups = [row for row in rows if row["column"] == column]
-        if any(row["name"] is not None for row in groups):
-            tables.append(_before_and_after(column, title, groups))
-            if column == "source" and len(groups) > 1:
-                note = "Shares of the source's samples."
-                tables.append(Table.of(run.report("lost_by_source"), "Samples lost by source and step", note))
     scores = {row["column_name"] for row in run.rows("DESCRIBE scores")}
-    for stated in (name for name in schema.LICENCES if name in scores):
-        tables.append(_before_and_after(stated, "Licenses", run.report("licences", stated=stated)))
+    stated = [name for name in schema.LICENCES if name in scores]
+    counted = [run.table(report_sql("composition"))]
+    counted += [run.table(report_sql("licences"), stated=name) for name in stated]
+    run.connection.register("counted", pa.concat_tables(counted))
+    titles = {**_TITLES, **dict.fromkeys(stated, "Licenses")}
+    tables = []
+    for column, rows in groupby(run.report("before_and_after", columns=list(titles)), itemgetter("column")):
+        values = [{column: row.pop("name"), **row} for row in rows if row.pop("column")]
+        tables.append(Table.of(values, titles[column]))
+        if column == "source" and len(values) > 1:
+            note = "Shares of the source's samples."
+            tables.append(Table.of(run.report("lost_by_source"), "Samples lost by source and step", note))
     note = (
         "Distance of the embeddings of the kept set from those of the pool (sliced Wasserstein, with its standard "
         "error), and the distance that a random subset of the same size would have."
     )
     drift = Table.of(run.report("drift"), "Drift of embeddings", note)
     return Section("composition", "Sources and languages", [Tables(tables), *([drift] if drift.rows else [])])
-
-
-def _before_and_after(column: str, title: str, groups: Sequence[dict[str, Any]]) -> Table:
-    counted = Counter[tuple[str, str]]()
-    names = ["unknown" if row["name"] is None else clean(row["name"], SHORT) for row in groups]
-    if len(groups) > _VALUES:
-        names = [*names[: _VALUES - 1], *[f"{len(groups) - _VALUES + 1} others"] * (len(groups) - _VALUES + 1)]
-    for name, row in zip(names, groups, strict=True):
-        counted.update({(name, kind): row[kind] for kind in ("pool", "kept")})
-    sums = {kind: sum(row[kind] for row in groups) or 1 for kind in ("pool", "kept")}
-    longest = max((n / sums[kind] for (_, kind), n in counted.items()), default=0) or 1
-    rows = []
-    for name in dict.fromkeys(names):
-        pool, kept = counted[name, "pool"], counted[name, "kept"]
-        old, new = pool / sums["pool"], kept / sums["kept"]
-        bars = {"pool share": {"share": old, "length": old / longest, "style": "pool"}}
-        bars |= {"kept share": {"share": new, "length": new / longest}}
-        rows.append({column: name, "pool": pool, "kept": kept, "share kept": _share(kept, pool), **bars})
-    return Table.of(rows, title)

@@ -84,8 +84,8 @@ def write_report(
 
 def _check_unchanged(run: OpenRun) -> None:
     if not run.folder.exists(SUCCESS_FILE) or read_facts(run.folder) != run.facts:
-        what = "was changed while its report was written; write it again once the change is complete"
-        raise RunError(f"{run.folder.url}: {what}")
+        problem = "was changed while its report was written; write it again once the change is complete"
+        raise RunError(f"{run.folder.url}: {problem}")
 
 
 def render_page(run: OpenRun, against: Diff | None = None, language: str | None = None) -> str:
@@ -213,7 +213,6 @@ def _lengths(run: OpenRun) -> list[Block]:
 
 
 def _side_by_side(run: OpenRun) -> Gallery:
-    """Return originals with the synthetic captions of their samples, chosen by a hash of the uid."""
     cards = []
     for uid, of_uid in groupby(run.report("captions_side_by_side", samples=SAMPLES), itemgetter("uid")):
         captions = list(of_uid)[:TEXTS]

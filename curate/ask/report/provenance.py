@@ -69,7 +69,6 @@ def _pairs(title: str, pairs: dict[str, Any], folded: bool = True) -> Table:
 
 
 def _models(facts: RunFacts) -> list[Block]:
-    """Return models with all that identifies them, one line for each part."""
     rows = [
         {"model": name, "part": part, "value": str(value)}
         for name, identity in [*facts.models.items(), *facts.engine_ids.items()]

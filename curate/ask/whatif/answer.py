@@ -171,7 +171,6 @@ def _weigh(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, i
 
 
 def _parts(weights: pa.Table, columns: pa.Schema) -> pa.Table:
-    """Return the table of parts of the pool, the largest first."""
     by = columns.names[0]
     sums = weights.group_by(by, use_threads=False).aggregate([(name, "sum") for name in _WEIGHTS.names[2:]])
     lines = []
@@ -182,7 +181,6 @@ def _parts(weights: pa.Table, columns: pa.Schema) -> pa.Table:
 
 
 def _copies(run: FinishedRun) -> int:
-    """Return how long uids.npy is."""
     name = schema.REPEATS.name if run.facts.repeats else "kept"
     tables = (run.context.unit_tables(unit).read("decisions", [name]) for unit in run.units)
     return sum(pc.sum(table.column(0)).as_py() or 0 for table in tables)

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from math import ceil, inf, log2
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -41,7 +41,7 @@ from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure
 from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading, find_format
-from curate.publish.audit import PublishSettings, allow
+from curate.publish.audit import PublishSettings, row_limits
 from curate.publish.forget.block import apply_blocklist
 from curate.read import text
 from curate.recipe.recipe import REFERENCE, Recipe
@@ -133,7 +133,7 @@ def estimate(
     left = share_left(context, units)
     is_limited = left > 0 and all(map(partial(_can_limit, context), chosen_units))
     is_interpreted = left > 0 and _interprets(context, is_limited, metadata)
-    known = [index_answers(folder) for folder in (context.store, context.reuse) if folder and context.recipe.captions]
+    answers = [index_answers(folder) for folder in (context.store, context.reuse) if folder and context.recipe.captions]
     with temporary_folder() as folder, interpreting(is_interpreted):
         # Where all units are alike, their time is that of what the run to reuse does not have.
         context = replace(context, store=RunStore(folder), reuse=context.reuse if left in (0, 1) else None)
@@ -168,7 +168,7 @@ def estimate(
             seconds=seconds / fraction,
             compiling=(_COMPILING_MATCH if context.recipe.match else _COMPILING) if is_interpreted else 0.0,
             bytes=_bytes(survivors, expectation),
-            requests=_requests(context, survivors, expectation, known) if context.recipe.captions else [],
+            requests=_requests(context, survivors, expectation, answers) if context.recipe.captions else [],
             chosen=chosen,
             warnings=[*_warn(survivors, verdicts), *unreached],
         )
@@ -188,10 +188,10 @@ def fetched(context: RunContext, units: Sequence[Unit]) -> tuple[RunContext, Seq
         of_source = [unit for unit in units if unit.source == source.name]
         parts = [part for unit in of_source for part in unit.parts]
         kind = find_downloading(source)
-        places = kind.fetched(source, parts) if kind else [(source, frozenset(parts))]
-        whole = [(at, [unit for unit in of_source if files.issuperset(unit.parts)]) for at, files in places]
-        at, complete = max(whole, key=lambda place: len(place[1]))
-        sources.append(at)
+        copies = kind.fetched(source, parts) if kind else [(source, frozenset(parts))]
+        whole = [(copy, [unit for unit in of_source if files.issuperset(unit.parts)]) for copy, files in copies]
+        fullest, complete = max(whole, key=lambda pair: len(pair[1]))
+        sources.append(fullest)
         fetched += complete
     return replace(context, recipe=context.recipe.model_copy(update={"input": tuple(sources)})), fetched
 
@@ -230,7 +230,6 @@ def _interprets(context: RunContext, is_limited: bool, metadata: pa.Table | None
 
 
 def _write_inputs(context: RunContext, metadata: pa.Table | None, record: Record | None) -> None:
-    """Write what steps read besides the units."""
     if metadata is not None:
         context.store.write_parquet(METADATA_FILE, metadata)
     if context.recipe.dedup.against:
@@ -259,12 +258,12 @@ def _measure_sample(context: RunContext, units: Sequence[Unit], limit: float, wa
     rows, first = 1, 0
     while True:
         count = min(len(parts), ceil(rows / _PART_ROWS))
-        some = parts if limit else units
+        chosen = numbered = units
         if limit:
             limited = ((unit, replace(unit.parts[0], limit=ceil(rows / count))) for unit in spread(parts, count))
-            some = [replace(unit, parts=(part,)) for unit, part in limited]
-        numbered = [replace(unit, index=first + i) for i, unit in enumerate(some)] if limit else some
-        with watch(context.store, first + len(some)):  # those of the rounds before are there
+            chosen = [replace(unit, parts=(part,)) for unit, part in limited]
+            numbered = [replace(unit, index=first + i) for i, unit in enumerate(chosen)]
+        with watch(context.store, first + len(chosen)):  # those of the rounds before are there
             began = time.process_time() - METER.compiling
             measured = InProcessUnits(numbered, context)
             unread = measure(measured, context)
@@ -274,9 +273,9 @@ def _measure_sample(context: RunContext, units: Sequence[Unit], limit: float, wa
         size = sum(_size_read(context, unit) for unit in numbered)
         is_whole = not limit or (count == len(parts) and not any(_has_more(context, unit) for unit in numbered))
         if is_whole or (rows > 1 and seconds > limit / 2):
-            return _Sample(measured, len({unit.index for unit in some}), unread, seconds, size, is_whole)
+            return _Sample(measured, len({unit.index for unit in chosen}), unread, seconds, size, is_whole)
         rows *= 8 if rows == 1 else 2 ** int(log2(min(64, limit / seconds)))
-        first += len(some)
+        first += len(chosen)
 
 
 def _decide(context: RunContext, sample: _Sample) -> tuple[DecidedRows, float]:
@@ -372,7 +371,6 @@ def _changed(section: S, keys: list[str], value: int) -> S:
 
 
 def _warn(survivors: DecidedRows, verdicts: Mapping[str, float]) -> Iterator[str]:
-    """Yield warnings: the run will probably fail, or keep nothing."""
     yield from _too_many_failed(survivors)
     yield from _without_spaces(survivors)
     counts = count_verdicts(survivors.states, survivors.recipe)
@@ -381,30 +379,26 @@ def _warn(survivors: DecidedRows, verdicts: Mapping[str, float]) -> Iterator[str
         yield f"none of the {counts.total():,} samples is kept; {name} drops most, {rows:,}"
     members = verdicts.get(DUPLICATE, 0)
     if survivors.recipe.dedup.near and members > MAX_NODES:  # more than a process can be sent
-        what = f"step duplicates: groups of near-duplicates would have about {members:,.0f} members"
-        how = "run parts of the pool, such as one source each, or deduplicate by uid and sha256 alone"
-        yield f"{what}, and the run would end with an error at {MAX_NODES:,}: {how}"
+        size = f"step duplicates: groups of near-duplicates would have about {members:,.0f} members"
+        remedy = "run parts of the pool, such as one source each, or deduplicate by uid and sha256 alone"
+        yield f"{size}, and the run would end with an error at {MAX_NODES:,}: {remedy}"
 
 
 def _too_many_failed(survivors: DecidedRows) -> Iterator[str]:
     """Yield a warning where more rows failed, or are missing, than the recipe allows: see `audit.check_damage`."""
-    statuses: Counter[str | None] = Counter()
+    statuses = Counter[Any]()
     for state in survivors.states:
         statuses.update(survivors.settings.tables(state.unit).read("samples", ["status"])["status"].to_pylist())
-    recipe, total = survivors.recipe, statuses.total()
-    missing, failed = Counter[str | None](), Counter[str | None]()
-    for status, rows in statuses.items():
-        if status != OK:
-            (missing if status in MISSING_REASONS else failed)[status] = rows
-    for name, what, reasons, rows, limit in (
-        ("max_failed", "could not be read", failed, total - missing.total(), recipe.max_failed),
-        ("max_missing", "were never downloaded", missing, total, recipe.max_missing),
-    ):
-        bad = reasons.total()
-        if bad > limit * rows:
-            how = f"the run would probably end with an error; {allow(name, bad, rows)} allows it"
-            why = f"(mostly {reasons.most_common(1)[0][0]})"
-            yield f"{bad / rows:.1%} of the samples {what} {why}, and {name} is {limit}: {how}"
+    missing = Counter({status: rows for status, rows in statuses.items() if status in MISSING_REASONS})
+    failed = statuses - missing - Counter({OK: statuses[OK]})
+    limits = row_limits(survivors.recipe, failed.total(), missing.total(), statuses.total())
+    for limit, reasons in zip(limits, (failed, missing), strict=True):
+        if limit.is_exceeded:
+            share = (
+                f"{limit.bad / limit.total:.1%} of the samples {limit.became} (mostly {reasons.most_common(1)[0][0]})"
+            )
+            end = f"the run would probably end with an error; {limit.remedy} allows it"
+            yield f"{share}, and {limit.name} is {limit.allowed}: {end}"
 
 
 def _without_spaces(survivors: DecidedRows) -> Iterator[str]:
@@ -421,10 +415,10 @@ def _without_spaces(survivors: DecidedRows) -> Iterator[str]:
             dropped[name] += int((state.verdicts[is_such] == code).sum())
         rows += len(captions)
     if dropped.total() > _SHARE * rows:
-        what = f"{dropped.total() / rows:.1%} of the captions are in scripts without spaces, such as Chinese or Thai,"
-        how = "which go by words between spaces; `characters` is for every language"
-        how += ", and so is match.mode corrected" if dropped[UNMATCHED] else ""
-        yield f"{what} and dropped by {' and '.join(+dropped)}, {how}"
+        share = f"{dropped.total() / rows:.1%} of the captions are in scripts without spaces, such as Chinese or Thai,"
+        remedy = "which go by words between spaces; `characters` is for every language"
+        remedy += ", and so is match.mode corrected" if dropped[UNMATCHED] else ""
+        yield f"{share} and dropped by {' and '.join(+dropped)}, {remedy}"
 
 
 def _verdicts(survivors: DecidedRows, expectation: Expectation) -> dict[str, float]:
@@ -455,13 +449,13 @@ def _error(survivors: DecidedRows, expectation: Expectation) -> float:
 
 def _bytes(survivors: DecidedRows, expectation: Expectation) -> int | None:
     tables = [survivors.settings.tables(state.unit).read("samples", ["bytes"]) for state in survivors.states]
-    left = (table["bytes"].filter(pa.array(of.alive)) for table, of in zip(tables, survivors.states, strict=True))
+    left = (table["bytes"].filter(pa.array(s.alive)) for table, s in zip(tables, survivors.states, strict=True))
     sizes = np.concatenate([sizes.drop_null().to_numpy() for sizes in left])
     return round(sizes.mean() * expectation.rows / survivors.fraction) if len(sizes) else None
 
 
 def _requests(
-    context: RunContext, survivors: DecidedRows, expectation: Expectation, known: Sequence[Index]
+    context: RunContext, survivors: DecidedRows, expectation: Expectation, answers: Sequence[Index]
 ) -> list[EstimatedRequests]:
     """Return requests over the whole pool, by the prompts of the sample's rows, each as likely as it is kept."""
     captioning = CaptionSettings.of(context)
@@ -480,7 +474,7 @@ def _requests(
         for task in captions.tasks:
             requests = make_requests(captioning, tables, task, rows)
             digests = [request.digest(context.engine_ids[task.section.engine]) for request in requests]
-            answered = np.any([index.holds(digests) for index in known], axis=0).tolist()
+            answered = np.any([index.holds(digests) for index in answers], axis=0).tolist()
             texts = [len(r.prompt or "") + sum(len(message.text) for message in r.messages) for r in requests]
             each = [
                 [1, 0, 0, 0] if is_answered else [0, 1, text / _CHARACTERS, request.sampling.max_tokens]

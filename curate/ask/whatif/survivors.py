@@ -1,16 +1,10 @@
-"""The rows still in when balancing begins, by a run's own recipe or a changed one, from the run's tables alone.
+"""The rows still in when balancing begins, by a run's own recipe or a changed one, and what a selection keeps of them.
 
 In: a finished run, and its recipe as overridden; what would need the pool is refused, with the command that does it.
-Out: `DecidedRows`. The run's own kernels decide, as a run would, and only what a change affects is decided again:
-
-    balance           verdicts as recorded
-    dedup             rules as recorded, duplicates found again
-    rules             rules applied again; duplicates found again if other rows reach deduplication
-
-Duplicates by equal keys are detected once among all rows, and then resolved for any of them; groups of near ones depend
-on which rows there are, and are detected each time. Where rows were forgotten, the fractions of top rules are of fewer
-rows, and links between near ones may be gone: what depends on that is decided again, whatever changes. Memory: about 70
-bytes a row of the pool, and 20 bytes a survivor.
+Out: `DecidedRows`, and an `Expectation`. The run's own kernels decide only what a change affects: duplicates are found
+again where dedup changes or other rows reach it; where rows were forgotten, top rules and near-duplicates always. Equal
+keys are detected once among all rows, and then resolved for any of them. Memory: about 70 bytes a row of the pool, and
+20 bytes a survivor.
 """
 
 import tempfile
@@ -91,8 +85,8 @@ class FinishedRun:
     @property
     def reached(self) -> tuple[int, ...]:
         """The verdicts of rows that reached deduplication."""
-        place = self.recipe.dedup_place
-        later = () if place is None else range(place + 1, len(self.recipe.rules))
+        position = self.recipe.dedup_place
+        later = () if position is None else range(position + 1, len(self.recipe.rules))
         return (*LEFT, _DUPLICATE, *later)
 
     @property
@@ -106,10 +100,10 @@ class FinishedRun:
         try:
             return DecideSettings.of(context)
         except UnknownColumn as error:
-            why = f"if {error.column} is a column of your pool, this run did not store it, for no rule names it"
-            store = f"curate run RECIPE --out NEW --reuse {context.store.url} --set derive.NAME={error.column}"
-            how = f"`{store}` stores it as NAME and measures nothing again, or `curate plan RECIPE --set …` estimates"
-            raise RecipeError(f"{error}; {why}: {how}{measured_by(error.column)}") from None
+            reason = f"if {error.column} is a column of your pool, this run did not store it, for no rule names it"
+            run = f"curate run RECIPE --out NEW --reuse {context.store.url} --set derive.NAME={error.column}"
+            remedy = f"`{run}` stores it as NAME and measures nothing again, or `curate plan RECIPE --set …` estimates"
+            raise RecipeError(f"{error}; {reason}: {remedy}{measured_by(error.column)}") from None
 
     def changed(self, overrides: Sequence[str]) -> Recipe:
         """Return the recipe as overridden. Raises RecipeError, also for what is not in the tables of a run."""
@@ -118,16 +112,16 @@ class FinishedRun:
             section = override.partition("=")[0].partition(".")[0]
             if section in accepted:
                 continue
-            why = f"{section!r} is not a section that can be changed; {did_you_mean(section, accepted)}"
+            reason = f"{section!r} is not a section that can be changed; {did_you_mean(section, accepted)}"
             if section == "seed":
-                why = "a seed changes which rows are drawn, not how many to expect; "
+                reason = "a seed changes which rows are drawn, not how many to expect; "
             elif section in Recipe.full().model_fields:
-                why = f"{section} cannot be changed without a run (`curate run RECIPE --reuse DIR --set …`); "
-            raise RecipeError(f"--set {override}: {why}{_HINT}")
+                reason = f"{section} cannot be changed without a run (`curate run RECIPE --reuse DIR --set …`); "
+            raise RecipeError(f"--set {override}: {reason}{_HINT}")
         changed = change_recipe(self.recipe, overrides)
         if changed.dedup.against not in (self.recipe.dedup.against, None):
-            why = "the images of an evaluation set are compared by a run only"
-            raise RecipeError(f"dedup.against: {why}; accepted: unchanged, or dedup.against=null")
+            reason = "the images of an evaluation set are compared by a run only"
+            raise RecipeError(f"dedup.against: {reason}; accepted: unchanged, or dedup.against=null")
         return changed
 
 
@@ -286,9 +280,9 @@ def _apply_rules(run: FinishedRun, units: InProcessUnits, settings: DecideSettin
             unknown += int(np.sum(without.alive & ~among(was.verdicts, run.reached)))
         states.append(without)
     if unknown:
-        why = "reach dedup.against that the run did not compare with its evaluation set, and only a run can"
+        reason = "reach dedup.against that the run did not compare with its evaluation set, and only a run can"
         accepted = "rules that let no other rows through, dedup.against=null, or `curate run RECIPE --reuse DIR`"
-        raise RecipeError(f"{unknown:,} rows {why}; accepted: {accepted}")
+        raise RecipeError(f"{unknown:,} rows {reason}; accepted: {accepted}")
     units.elements = states
     return answers
 

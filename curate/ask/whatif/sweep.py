@@ -69,13 +69,13 @@ def search(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, rows
     if number.rule is None or number.listed:
         raise RecipeError(f"--by {number.key}: no value to search; {SEARCHED}")
     if base.balance and base.balance.rows is not None:  # without it, each point can be reached
-        why = f"balance.rows is {base.balance.rows:,}, so t adapts to each value and the size stays the same"
-        raise RecipeError(f"{why}; accepted: --by with --set balance.t=… or --set balance=null")
+        reason = f"balance.rows is {base.balance.rows:,}, so t adapts to each value and the size stays the same"
+        raise RecipeError(f"{reason}; accepted: --by with --set balance.t=… or --set balance=null")
     if base.sample:
         name, size_of_it = next(iter(base.selector.sizes_in(base.sample).items()))
         if size_of_it <= rows:
-            why = f"sample.{name} is {size_of_it:,}, so no value of {number.key} keeps more"
-            raise RecipeError(f"{why}; accepted: --by with --set sample=null")
+            reason = f"sample.{name} is {size_of_it:,}, so no value of {number.key} keeps more"
+            raise RecipeError(f"{reason}; accepted: --by with --set sample=null")
     pool = sum(len(state.verdicts) for state in run.states)
     if number.is_whole and number.key.endswith(".rows"):
         number = replace(number, high=max(number.low, min(number.high, pool)))
@@ -89,38 +89,31 @@ def search(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, rows
 
 
 def find_value(size: Callable[[float], float], number: SweptNumber, rows: int) -> float:
-    """Return the value of the largest size up to `rows`, by false position (Illinois) between the ends.
+    """Return the value of the largest size up to `rows`, by Brent's method between the ends.
 
     Where deduplication and draws make sizes rise and fall, another value may come nearer. Raises RunError where both
     ends give more.
     """
-    ends = [(value, size(value)) for value in map(number.rounded, (number.low, number.high))]
-    fitting = [end for end in ends if end[1] <= rows]
-    if not fitting:
-        value, least = min(ends, key=lambda end: end[1])
-        raise RunError(f"even {number.override(value)} is expected to give {least:,.0f} rows, more than {rows:,}")
-    under = best = max(fitting, key=lambda end: end[1])
-    if len(fitting) == len(ends):
-        return best[0]
-    over = next(end for end in ends if end[1] > rows)
-    weights = [1.0, 1.0]  # of the two sides: an end that stays counts half, so that it moves too
-    for step in range(_STEPS):
-        if rows - best[1] < 1:
-            break
-        below, above = (rows - under[1]) * weights[0], (over[1] - rows) * weights[1]
-        share = 0.5 if step % 3 == 2 else below / (below + above)
-        value = number.rounded(under[0] + (over[0] - under[0]) * min(max(share, 0.01), 0.99))
-        if value in (under[0], over[0]):
-            value = number.rounded((under[0] + over[0]) / 2)
-        if value in (under[0], over[0]):
-            break
-        end = (value, size(value))
-        if end[1] <= rows:
-            under, weights = end, [1.0, weights[1] / 2]
-            best = max(best, under, key=lambda end: end[1])
-        else:
-            over, weights = end, [weights[0] / 2, 1.0]
-    return best[0]
+    from scipy.optimize import brentq  # here: it takes a while to load
+
+    sizes: dict[float, float] = {}
+
+    def excess(value: float) -> float:
+        value = number.rounded(value)
+        if value not in sizes:
+            sizes[value] = size(value)
+        return 0.0 if rows - 1 < sizes[value] <= rows else sizes[value] - rows
+
+    ends = excess(number.low), excess(number.high)
+    if min(ends) > 0:
+        value = min(sizes, key=sizes.__getitem__)
+        raise RunError(
+            f"even {number.override(value)} is expected to give {sizes[value]:,.0f} rows, more than {rows:,}"
+        )
+    if ends[0] * ends[1] < 0:
+        width = 0.5 if number.is_whole else 1e-9 * (number.high - number.low)
+        brentq(excess, number.low, number.high, xtol=width, maxiter=_STEPS, disp=False)
+    return max((value for value in sizes if sizes[value] <= rows), key=sizes.__getitem__)
 
 
 def points_table(points: Sequence[Point]) -> pa.Table:

@@ -132,8 +132,8 @@ def parse_swept_number(text: str, accepted: str = "") -> SweptNumber:
     elif _RULE.fullmatch(key):  # {2,3} may also be of a regular expression, so a range goes first
         matches = next(filter(None, (list(braces.finditer(value)) for braces in _IN_BRACES)), [])
     if len(matches) != 1:
-        what = f"{text!r} names no value to {'search' if accepted else 'sweep'}"
-        raise RecipeError(f"{what}; {accepted or _FORMS + ', '.join(_sizes()[1:])}")
+        problem = f"{text!r} names no value to {'search' if accepted else 'sweep'}"
+        raise RecipeError(f"{problem}; {accepted or _FORMS + ', '.join(_sizes()[1:])}")
     [match] = matches
     words = re.split(r"\.\.|\s*,\s*", match["values"])
     numbers, is_range = tuple(map(float, words)), ".." in match["values"]

@@ -1,14 +1,13 @@
 """Taking samples out of a published run, and keeping them out.
 
-In: a run folder and what to forget. Out: the folder without the rows that were named, and without those linked to them:
-of the same uid, URL or image (also as an attachment of a published sample), and those that lost to one of them as
-duplicates, which a later run would keep instead. Only files that hold some of them are rewritten. An image shared by
-many URLs (a placeholder, say) links all their rows: `dry_run` counts them beforehand. Perceptual hashes are not in the
-record, since they show what an image looks like: a re-encoded copy is known as a duplicate in the pool, not if new.
+In: a run folder and what to forget. Out: the folder without the rows that were named and those linked to them, of the
+same uid, URL or image (also as an attachment of a published sample), and those that lost to one of them as duplicates.
+Only files that hold some of them are rewritten. Perceptual hashes are not in the record, since they show what an image
+looks like.
 
-Killed at any moment it leaves a folder that no reader takes for finished, and that can be completed: before the record
-is written, `tmp/` holds a mark and `_SUCCESS` is deleted; the record holds all that is to be done, and every step may
-be repeated; `_SUCCESS` comes last. `curate run` of the folder's recipe completes it too: the record blocks its items.
+Killed at any moment it leaves a folder that no reader takes for finished, and that can be completed: `tmp/` holds a
+mark and `_SUCCESS` is deleted before the record is written; the record holds all that is to be done; every step may be
+repeated. `curate run` of the folder's recipe completes it too: the record blocks its items.
 """
 
 from collections.abc import Collection, Sequence
@@ -93,7 +92,6 @@ def forget(url: str, requested: Items, dry_run: bool = False) -> Forgotten:
 
 
 def _is_interrupted(folder: RunStore) -> bool:
-    """Return whether a request was begun and not completed. Raises RunError where the run is otherwise unfinished."""
     if folder.exists(layout.SUCCESS_FILE) and folder.exists(layout.MANIFEST_FILE):
         return False
     if not folder.exists(layout.SUCCESS_FILE) and folder.exists(layout.FORGETTING_FILE):
