@@ -81,7 +81,6 @@ class IsolatedCaptioning:
             yield pa.Table.from_pylist(rows, DETECTED)
 
     def _process(self, model: str, begin: Callable[[Any, str], Any], options: Any) -> Subprocess:
-        """Return the process of a model, which begins once it is asked."""
         return self._processes.setdefault(model, Subprocess(f"work with {model} alone", begin, options, model))
 
     def _each(self, process: Subprocess, function: Callable[..., Any], items: Sequence[Any], *rest: Any) -> list[Any]:

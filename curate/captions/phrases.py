@@ -8,12 +8,9 @@ and punctuation; without articles, possessives and counts, since a box holds one
 Left out are pronouns, dates, measures, bare colours ("dressed in black"), sides ("on the left"), words for the
 picture itself ("stock photo of"), and words for a quantity before "of" ("a bunch of flowers" is flowers).
 
-Parts of speech come from TextBlob's lexicon (Brill's, 94,000 words), without context or a model. Trade-offs: whether a
-word is a noun or a verb is told by its neighbours alone, wrongly at times, and verbs in Title Case are taken for names.
-Of other languages it makes nonsense.
-
-On 62 captions annotated by hand (48 of the web, 14 of the demo's) precision is 0.90 and recall 0.92; on 30 more of the
-web, unseen before, 0.93 and 0.92 (tests/captions/test_regions.py), a word too many or too few being wrong.
+Parts of speech come from TextBlob's lexicon (Brill's, 94,000 words), without context: whether a word is a noun or a
+verb is told by its neighbours alone, wrongly at times. On captions annotated by hand (tests/captions/test_regions.py),
+precision is 0.90 to 0.93 and recall 0.92.
 """
 
 import itertools
@@ -120,7 +117,6 @@ def _content_kind(low: str, tag: str, small: str, before: _Word, name: bool, cap
 
 
 def _runs(words: list[_Word]) -> Iterator[tuple[list[_Word], _Word]]:
-    """Yield runs of words that may each be a phrase, and the word after each."""
     run: list[_Word] = []
     for i, word in enumerate(words[1:], 1):
         if i + 1 < len(words) and _goes_on(run, words[i - 1], word, words[i + 1]):
@@ -131,7 +127,6 @@ def _runs(words: list[_Word]) -> Iterator[tuple[list[_Word], _Word]]:
 
 
 def _goes_on(run: list[_Word], before: _Word, word: _Word, after: _Word) -> bool:
-    """Return whether a word belongs to the phrase of the run before it, or begins one."""
     if word.kind == "and":  # Halden & Voss
         return bool(run) and run[-1].text[0].isupper() and after.text[:1].isupper()
     if word.kind in ("determiner", "stop"):
@@ -162,7 +157,6 @@ def _trimmed(run: list[_Word], after: _Word) -> str:
 
 
 def _is_picture(text: str, words: int) -> bool:
-    """Return whether a phrase's last word names the picture or a place in it."""
     return text.lower() in _WORDS["picture"] or (text.lower() in _WORDS["places"] and (words == 1 or text[0].islower()))
 
 

@@ -1,17 +1,13 @@
 """Find where in an image the phrases of its caption are: boxes by an open-vocabulary detector, as in CLOC's VESL.
 
-In: a unit's kept rows, and at most `queries` phrases of each (20, as CLOC; see `curate.captions.phrases`). Out: table
+In: a unit's kept rows, and at most `queries` phrases of each (see `curate.captions.phrases`). Out: table
 `schema.REGIONS`, one row a kept row: boxes in pixels of the image after EXIF rotation, the best ones first, each with
 its likeliest phrase and score; empty where nothing was detected, null with a reason where the image could not be read
 or its caption is not English. Regions are cached by a row's digest (image, caption, detector, options), in this run and
 in the one to reuse.
 
 A box is kept where its best phrase scores above the threshold, cut to the image; overlapping boxes stay, since these
-detectors are trained to answer once for each thing. Scores agree between batches to about 1e-6 (fp32), so a box that
-near to the threshold may come and go.
-
-Trade-offs: the detector says where a phrase would be, not whether it is there: a threshold of 0.1 is low, and phrases
-that name nothing visible find something now and then.
+detectors answer once for each thing. Trade-off: the detector says where a phrase would be, not whether it is there.
 
 Source: Chen et al., Contrastive Localized Language-Image Pre-Training (CLOC), 2024: its VESL labels, 11.6 an image.
 """
@@ -175,7 +171,6 @@ class _Loaded(NamedTuple):
         return outputs.pred_boxes, scores
 
     def _by_phrase(self, scores: Any, tokens: Any, max_phrases: int) -> Any:
-        """Return each phrase's score: its best token's."""
         import torch
 
         names = self.processor.tokenizer

@@ -72,7 +72,6 @@ def make_requests(settings: CaptionSettings, tables: UnitTables, task: Task, row
 
 
 def _per_row(settings: CaptionSettings, tables: UnitTables, per_row: int | str, rows: Rows) -> I32:
-    """Return how many texts each row gets of each style."""
     if isinstance(per_row, int):
         return np.full(len(rows.rows), per_row, np.int32)
     expression = check_count("per_row", per_row, settings.per_row_columns)

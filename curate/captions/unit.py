@@ -94,8 +94,6 @@ def _texts_key(key: str, tables: UnitTables) -> str:
 
 @dataclass(frozen=True)
 class _UnitWork:
-    """A unit whose requests are sent, and whose answers are judged."""
-
     settings: CaptionSettings
     tables: UnitTables
     rows: Rows
@@ -175,7 +173,6 @@ class _UnitWork:
         return answer_table(requests, digests, [answered[digest] for digest in digests])
 
     def _with_images(self, rows: Rows, requests: list[Request]) -> Sequence[Request | None]:
-        """Return the requests with their image's file, if any has one; None where it cannot be read again."""
         if not any(request.picture for request in requests):
             return requests
         indices = rows.indices([request.uid for request in requests])

@@ -70,7 +70,6 @@ def sum_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables) -> Capti
 
 
 def _sum_errors(counts: Iterable[tuple[str, int, str]]) -> dict[str, tuple[int, str]]:
-    """Return how many errors there are of each reason, with the first detail of each."""
     errors: dict[str, tuple[int, str]] = {}
     for reason, count, detail in counts:
         before, first = errors.get(reason, (0, detail))

@@ -33,7 +33,6 @@ class ParquetOutput(OutputFormat):
 
 
 def _read_rows(settings: EmitSettings, part: Slice) -> pa.Table:
-    """Return the slice's rows: the run's uid, first as SQL prefers it, all columns of the inputs, and texts."""
     with settings.open_tables(part.unit) as tables:
         rows = settings.recent.get((part.unit.index, "inputs"), lambda: _read_unit(settings, part.unit, tables))
         values = settings.kept_values(part, tables, settings.emitted.parquet)
@@ -50,7 +49,6 @@ def _read_rows(settings: EmitSettings, part: Slice) -> pa.Table:
 
 
 def _read_unit(settings: EmitSettings, unit: Unit, tables: UnitTables) -> pa.Table:
-    """Return the uid and all columns of the inputs, of the unit's kept rows."""
     assert settings.pool.output is not None
     kept = read_kept_samples(tables, ["row", "uid"])
     inputs = pa.concat_tables(settings.reader(unit, tables).rows(kept["row"].to_numpy(), settings.pool.output))

@@ -70,9 +70,8 @@ class EmitSettings(StepSettings):
     def key(self) -> str:
         """Key of all shards, but for `fields`, which are known later."""
         package = OUTPUTS.package(self.output.format) if self.output.format else None
-        texts = [] if self.captioning is None else [self.captioning]
-        texts += [_SYN_JSON] if self.captions and self.captions.output.syn_json else []
-        texts += [package] if package else []
+        has_syn_json = self.captions and self.captions.output.syn_json
+        texts = filter(None, [self.captioning, _SYN_JSON if has_syn_json else None, package])
         return ids.digest([VERSIONS["emit"], self.decisions_key, self.output.model_dump(), *texts])
 
     def decisions(self, unit: Unit) -> TableFile:

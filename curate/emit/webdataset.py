@@ -1,8 +1,7 @@
 """Shards as webdataset tars, with img2dataset's columns in the Parquet file of each.
 
 Members are copied as they came, by offset; every sample has `KEY.txt` and `KEY.json`. The json is the original text,
-byte for byte, but for the uid, and the columns and captions that the recipe asks for. A sample's name is its key where
-that is safe and no other kept sample has it, else its uid: names are unique over all shards, and no paths.
+byte for byte, but for the uid, and the columns and captions that the recipe asks for. Names are unique over all shards.
 """
 
 import json
@@ -132,7 +131,6 @@ def _write_slice(settings: EmitSettings, part: Slice, repeated: U64, writer: Tar
 
 
 def _json_fields(values: pa.Table, uids: list[str], texts: list[EmittedTexts]) -> list[dict[str, bytes]]:
-    """Return what is put into each sample's json, as JSON: columns, the uid, and captions and regions if any."""
     columns: dict[str, list[bytes]] = {}
     for name, column in zip(values.column_names, values.columns, strict=True):
         is_short = pa.types.is_float32(column.type)  # whose 0.3 is 0.30000001192092896 as a float64
@@ -148,7 +146,6 @@ def _json_fields(values: pa.Table, uids: list[str], texts: list[EmittedTexts]) -
 
 
 def _read(fields: Mapping[str, bytes]) -> dict[str, Any]:
-    """Return fields as they are read; for text, as that of uids, another one."""
     return {name: "" if value[:1] == b'"' else json.loads(value) for name, value in fields.items()}
 
 
@@ -176,7 +173,6 @@ def _write_samples(samples: list[_Sample], writer: TarWriter) -> None:
 
 
 def _names(keys: list[str | None], uids: list[str], repeated: U64) -> list[str]:
-    """Return the name of each sample: its key, or its uid where the key is not safe or not unique."""
     names = [key if key is not None and safe_key(key) else uid for key, uid in zip(keys, uids, strict=True)]
     if not len(repeated):
         return names

@@ -1,10 +1,9 @@
 """Cached answers: of this run, of the run to reuse, and batch by batch while a unit is under way.
 
 An answered request is never sent again; its key is its digest (see `Request`). It is looked up in the unit's table
-`answers`; in the unit's parts in `parts/`, until the table is there; then in the same of the run to reuse, whose other
-units are in an index of digests, 24 bytes each, made once per process. Failed requests are sent again. What comes is
-put into parts at once; in an object store, where that takes requests, once a minute, and where the work ends otherwise
-than well: a killed process loses a minute's answers there.
+`answers` and its parts in `parts/`; then in those of the run to reuse, whose other units are in an index of digests, 24
+bytes each, made once per process. Failed requests are sent again. What comes is put into parts at once; in an object
+store, where that takes requests, once a minute.
 """
 
 import time
@@ -137,7 +136,6 @@ class Index(NamedTuple):
         return self._locate(digests) >= 0
 
     def _locate(self, digests: Sequence[str]) -> I64:
-        """Return the index of each digest, or -1."""
         high, low = ids.uid_halves(pa.array(digests, pa.string()))
         indices = np.searchsorted(self.high, high)
         is_held = indices < len(self.high)

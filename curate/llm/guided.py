@@ -6,19 +6,16 @@ At each step the decoder runs twice, given the image and given none, and the lik
 
 is taken, where c are its logits with the image and u those with the image masked. γ = 1 is greedy decoding, token for
 token; larger values make captions more specific, and from about 3 on ungrammatical. The image is masked by zeros in
-place of its embeddings (not of its pixels, of which the encoder would make something). These are, by family:
+place of its embeddings. These are, by family:
 
     vision-encoder-decoder  what the decoder attends to: the encoder's last hidden states, behind any projection
     blip                    what the decoder attends to: the vision model's last hidden states
     git                     the decoder's prefix: the visual embeddings behind their projection and its layer norm
 
-The paper fine-tunes its captioner on both conditions; a model that never saw the masked one gives some u, nobody knows
-how good. Both streams are one batch of twice the images, with a cache of keys and values. Of a request's sampling only
-`max_tokens` counts. What the model's own generation settings forbid (a minimal length, repeated n-grams, suppressed
-tokens) stays forbidden; its penalties act on c and u before they are joined.
-
-Trade-offs: twice the decoder's work. Matrix products round differently with the batch's size, so tokens equally likely
-to the last bits may change places.
+The paper fine-tunes its captioner on both conditions. Both streams are one batch of twice the images. Of a request's
+sampling only `max_tokens` counts. What the model's own generation settings forbid (a minimal length, repeated n-grams,
+suppressed tokens) stays forbidden. Matrix products round differently with the batch's size, so tokens equally likely to
+the last bits may change places.
 
 Source: Kornblith et al., Guiding Image Captioning Models Toward More Specific Captions, ICCV 2023.
 """
@@ -212,7 +209,6 @@ _FAMILIES: dict[str, tuple[str, Callable[[Any], _Family]]] = {
 
 
 def _with_zeros(states: Any, guided: bool) -> Any:
-    """Return the images' embeddings, and, where guided, as many zeros behind them."""
     import torch
 
     return torch.cat([states, torch.zeros_like(states)]) if guided else states
@@ -254,7 +250,6 @@ def _prepare(loaded: _Loaded, index: int, request: Request) -> _Prepared | Answe
 
 
 def _answer(loaded: _Loaded, prepared: Sequence[_Prepared], gamma: float) -> list[Answer]:
-    """Return captions of images whose prompts are of one length."""
     import torch
 
     guided = gamma != 1

@@ -1,11 +1,9 @@
 """The engine behind an OpenAI-compatible HTTP endpoint: `vllm serve`, llama.cpp, Ollama or a hosted service.
 
-In: requests. Out: an answer each, a text or a code of `engine.ERRORS` with a line of detail. One request's trouble is
-its own, and what was answered is not sent again.
+In: requests. Out: an answer each, a text or a code of `engine.ERRORS` with a line of detail.
 
 - 408, 429, 5xx, failed connections and timeouts are tried again, with exponential back-off and full jitter, or as
-  Retry-After says. A request keeps its place among `concurrency` while it waits: so an overloaded endpoint gets less to
-  do, which costs throughput where only single requests fail.
+  Retry-After says. A request keeps its slot among `concurrency` while it waits: an overloaded endpoint gets less to do.
 - Other 4xx are `refused` or `too_long` at once, as is a redirect; a 2xx without a text is `malformed`, `empty` or,
   where the endpoint says that the model refused, `refused`.
 - `CircuitBreaker` says when an endpoint is given up: whatever is waiting then ends with the reason. Where replies say
@@ -80,9 +78,8 @@ class OpenAI(EngineOptions):
             # Not shown: it may be a key.
             raise fault("key", "is not the name of an environment variable; accepted: a name such as OPENAI_API_KEY")
         if secret := next((name for name in self.extra if _SECRET.search(name)), None):
-            raise fault(
-                "extra", f"{secret} looks like a secret, and would be saved in the run folder; give a key by `key`"
-            )
+            problem = f"{secret} looks like a secret, and would be saved in the run folder"
+            raise fault("extra", f"{problem}; give a key by `key`")
         if fixed := sorted(set(self.extra) & set(FIXED)):
             raise fault("extra", f"{', '.join(fixed)} cannot be set; accepted: any field but {', '.join(FIXED)}")
         try:

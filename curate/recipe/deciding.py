@@ -7,19 +7,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from curate.base.registry import Registry
 from curate.recipe import section as fields
 from curate.recipe.measure import Measure
-from curate.recipe.section import (
-    AnyColumn,
-    BuiltFrom,
-    Column,
-    Expression,
-    KindOf,
-    OneKind,
-    Section,
-    UserFile,
-    UserPath,
-    fault,
-    is_none,
-)
+from curate.recipe.section import AnyColumn, BuiltFrom, Column, Expression, KindOf, OneKind, Section, fault, is_none
 
 _PASSES = "curate.decide.dedup.passes"
 KEYS = Registry[Any]("deduplication key", f"{_PASSES}.registry:KEYS", "curate.passes", f"{_PASSES}.dedup_pass:KeyPass")
@@ -201,7 +189,7 @@ class Balance(Section):
     """Share of all matches that entries with fewer than t rows have: the t nearest to it (MetaCLIP 2)."""
     of: AnyColumn | None = Field(None, exclude_if=is_none, examples=["cluster"])
     """Column whose values take the place of metadata entries: clusters, tags. null: entries, which need `match`."""
-    counts: UserPath | None = Field(None, exclude_if=is_none, examples=["run1"])
+    counts: fields.UserPath | None = Field(None, exclude_if=is_none, examples=["run1"])
     """A finished run with the same entries, whose counts are taken. null: this run's own."""
     scheme: Annotated[str, KindOf(SCHEMES)] = Field("metaclip", exclude_if="metaclip".__eq__, examples=["per_language"])
     """How each entry's limit follows from t: `metaclip`, t itself; `per_language`, the t of its language."""
@@ -297,7 +285,7 @@ class Quotas(Section):
     """Rows of a cluster at most. null: no limit."""
     distance: AnyColumn | None = Field(None, exclude_if=is_none, examples=["cluster_distance"])
     """Column of distances to the centroid. null: `NAME_distance`, where `of` is NAME."""
-    centroids: UserFile | None = Field(None, exclude_if=is_none, examples=["centroids.npy"])
+    centroids: fields.UserFile | None = Field(None, exclude_if=is_none, examples=["centroids.npy"])
     """A .npy or .pt file [k, dimension], for `complexity`. null: those of `relate.clusters`."""
     temperature: float = Field(0.5, examples=[0.1], gt=0, strict=True)
     """Temperature of `complexity`: 0.5 in the published code, 0.1 in the paper."""

@@ -314,7 +314,6 @@ def _input_keys(data: dict[str, Any], keys: list[str]) -> list[str]:
 
 
 def _note_rule(rules: dict[str, Any], name: str, value: Any) -> None:
-    """Log what an override of a rule may do unintended: add a rule, or move deduplication."""
     if name not in rules and value is not None:
         hint = did_you_mean(name, rules).strip()
         _log.warning("rules.%s is a new rule, after all others%s", name, f"; {hint}" if hint else "")
@@ -324,7 +323,6 @@ def _note_rule(rules: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _find_index(section: Any, part: str, override: str) -> str | int:
-    """Return how `part` indexes a section: a key of a mapping, or a position in a list."""
     if isinstance(section, dict):
         return part
     if isinstance(section, list) and part.isdecimal() and len(part) < 10 and int(part) < len(section):

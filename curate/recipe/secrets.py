@@ -6,7 +6,7 @@ A value knows the variable that it is of: to other processes only the name trave
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, Self
 
 from curate.base.errors import RecipeError
@@ -40,27 +40,23 @@ class Variable(str):
         return repr(f"{_PREFIX}{self.name}")
 
 
-def read_variables(value: Any, key: str = "") -> Any:
+def read_variables(options: Any) -> Any:
     """Return options with the values of variables. What can be no name is a fault, which does not show it."""
-    if isinstance(value, dict):
-        return {name: read_variables(inner, f"{key}.{name}" if key else name) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [read_variables(inner, key) for inner in value]
-    if not isinstance(value, str) or not value.startswith(_PREFIX):
-        return value
-    name = value.removeprefix(_PREFIX)
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise fault(key, "env: is followed by no name of an environment variable; accepted: such as env:MY_SECRET")
-    return Variable.read(name)
+
+    def read(key: str, value: Any) -> Any:
+        if not isinstance(value, str) or not value.startswith(_PREFIX):
+            return value
+        name = value.removeprefix(_PREFIX)
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise fault(key, "env: is followed by no name of an environment variable; accepted: such as env:MY_SECRET")
+        return Variable.read(name)
+
+    return _replace(options, read)
 
 
-def name_variables(value: Any) -> Any:
+def name_variables(options: Any) -> Any:
     """Return options as a recipe has them."""
-    if isinstance(value, dict):
-        return {key: name_variables(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [name_variables(inner) for inner in value]
-    return f"{_PREFIX}{value.name}" if isinstance(value, Variable) else value
+    return _replace(options, lambda _, value: f"{_PREFIX}{value.name}" if isinstance(value, Variable) else value)
 
 
 def check_variables(source: str, storage: dict[str, Any]) -> None:
@@ -90,12 +86,17 @@ def refuse_password(url: str) -> None:
         raise RecipeError(f"{shown}; accepted: a URL without, such as with FSSPEC_{name}_PASSWORD in the environment")
 
 
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _leaves(inner, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _leaves(inner, key)
-    else:
-        yield key, value
+def _leaves(options: Any) -> list[tuple[str, Any]]:
+    """Return the dotted key and the value of each option."""
+    leaves: list[tuple[str, Any]] = []
+    _replace(options, lambda key, value: leaves.append((key, value)))
+    return leaves
+
+
+def _replace(options: Any, change: Callable[[str, Any], Any], key: str = "") -> Any:
+    """Return options with what `change` makes of each one's dotted key and value."""
+    if isinstance(options, dict):
+        return {name: _replace(inner, change, f"{key}.{name}" if key else str(name)) for name, inner in options.items()}
+    if isinstance(options, list):
+        return [_replace(inner, change, key) for inner in options]
+    return change(key, options)

@@ -17,17 +17,8 @@ from itertools import pairwise
 from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeVar, get_args
 
 import pydantic
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    ModelWrapValidatorHandler,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, TypeAdapter, ValidationError
+from pydantic import ValidationInfo as Info
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from curate.base.errors import RecipeError
@@ -97,8 +88,7 @@ class Section(pydantic.BaseModel):
 
     @pydantic.model_validator(mode="wrap")
     @classmethod
-    def _explain_keys(cls, data: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
-        """Validate; say of an unknown key which keys there are, and of a missing one what it may hold."""
+    def _explain_keys(cls, data: Any, validate: pydantic.ModelWrapValidatorHandler[Self]) -> Self:
         try:
             return validate(data)
         except ValidationError as error:
@@ -148,7 +138,6 @@ class Section(pydantic.BaseModel):
 
 @cache
 def _texts_below(section: type[Section]) -> list[tuple[str, str]]:
-    """Return the fields that a class states, each with the text below it."""
     # Pydantic's `use_attribute_docstrings` would read them all whenever curate starts: a tenth of a second.
     texts = []
     with suppress(OSError, TypeError, SyntaxError):  # `create_model` made it, say, or a text lies left of its class
@@ -166,7 +155,7 @@ PASSWORD = re.compile(r"://[^/?#@:]*:[^/?#@]+@")  # what is written so is a secr
 def path_at(start: Callable[[str], int | None] = lambda text: 0) -> AfterValidator:
     """Mark a text in which a path begins at `start`; None where it is no path, but a model's name, say."""
 
-    def resolve(text: str, info: ValidationInfo) -> str:
+    def resolve(text: str, info: Info) -> str:
         if PASSWORD.search(text):
             accepted = "storage: {username: NAME, password: env:MY_PASSWORD} of an input"
             raise fault("", f"a password in a URL would be written to run.json and to logs; accepted: {accepted}")
@@ -194,8 +183,8 @@ class BuiltFrom:
 
     make: Callable[[], Any]  # gives a section, or a union of sections
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        def validate(value: Any, info: ValidationInfo) -> Any:
+    def __get_pydantic_core_schema__(self, source: Any, handler: pydantic.GetCoreSchemaHandler) -> CoreSchema:
+        def validate(value: Any, info: Info) -> Any:
             return TypeAdapter(self.make()).validate_python(value, context=info.context)
 
         return core_schema.with_info_before_validator_function(validate, core_schema.any_schema())
@@ -281,7 +270,7 @@ class KindOf:
     registry: Registry[Any]
     or_broken: bool = False
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, source: Any, handler: pydantic.GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self._check, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:

@@ -6,31 +6,14 @@ from operator import not_
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, Union
 
-from pydantic import (
-    AfterValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    PlainSerializer,
-    Tag,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, PlainSerializer, Tag, field_validator
+from pydantic import ValidationInfo as Info
 
 from curate.base.errors import RecipeError
 from curate.base.registry import Registry
+from curate.recipe import section as fields
 from curate.recipe.secrets import name_variables, read_variables
-from curate.recipe.section import (
-    BuiltFrom,
-    Column,
-    KindOf,
-    Name,
-    NewName,
-    Section,
-    UserPaths,
-    find_twice,
-    one_or_several,
-)
+from curate.recipe.section import Column, Section
 
 FORMATS = Registry[Any](
     "input format", "curate.pool.registry:KINDS", "curate.formats", "curate.pool.formats.input_format:InputFormat"
@@ -54,11 +37,11 @@ class Join(Section):
     `times` (int32), how often it is in all files of the join: `columns: {times: times}`.
     """
 
-    path: UserPaths = Field(examples=["scores.parquet"])
+    path: fields.UserPaths = Field(examples=["scores.parquet"])
     """Parquet or CSV files, or a .npy of uids (DataComp's subset files)."""
     on: str = Field(examples=["uid", "page_url"], min_length=1)
     """What rows are looked up by: key, url, uid, or a column of text that the source has."""
-    columns: dict[NewName, Annotated[str, Field(min_length=1)]] = Field(
+    columns: dict[fields.NewName, Annotated[str, Field(min_length=1)]] = Field(
         examples=[{"aesthetic": "aesthetic_score"}], min_length=1
     )
     """The columns to take, new name: name in the files."""
@@ -91,15 +74,15 @@ class Source(Section):
 
     neutral_fields: ClassVar[frozenset[str]] = frozenset()  # keys of a format that do not determine the source's rows
 
-    name: Name = Field(examples=["cc12m"])
+    name: fields.Name = Field(examples=["cc12m"])
     """Name of the source, unique in the recipe."""
-    format: Annotated[str, KindOf(FORMATS)] = Field(examples=["parquet"])
+    format: Annotated[str, fields.KindOf(FORMATS)] = Field(examples=["parquet"])
     """Format of the source."""
-    path: UserPaths = Field(examples=["s3://bucket/cc12m/{00000..01242}.tar"])
+    path: fields.UserPaths = Field(examples=["s3://bucket/cc12m/{00000..01242}.tar"])
     """Local paths or fsspec URLs, with ranges and globs. Of `run`, the folder of a finished run."""
     storage: _Storage = Field({}, examples=[{"anon": True}, {"secret": "env:MY_SECRET"}])
     """Options of the fsspec file system. `env:NAME` is the value of an environment variable, wherever it is used."""
-    join: Annotated[tuple[Join, ...], one_or_several(Join)] = Field(
+    join: Annotated[tuple[Join, ...], fields.one_or_several(Join)] = Field(
         (),
         exclude_if=not_,
         examples=[{"path": "scores.parquet", "on": "uid", "columns": {"aesthetic": "aesthetic_score"}}],
@@ -112,7 +95,7 @@ class Source(Section):
 
     @field_validator("*")
     @classmethod
-    def _paths_are_of_the_recipe(cls, value: Any, info: ValidationInfo) -> Any:
+    def _paths_are_of_the_recipe(cls, value: Any, info: Info) -> Any:
         is_path, absolute = info.field_name == "path", info.context or str
         if is_path and (not value or (isinstance(value, tuple) and "" in value)):
             raise ValueError("names no file; accepted: a path, or a list of paths")
@@ -123,7 +106,7 @@ class Source(Section):
     @field_validator("join")
     @classmethod
     def _names_differ(cls, join: tuple[Join, ...]) -> tuple[Join, ...]:
-        if twice := find_twice(name for section in join for name in section.columns):
+        if twice := fields.find_twice(name for section in join for name in section.columns):
             raise ValueError(f"two columns are named {twice!r}; give each a name of its own")
         return join
 
@@ -181,4 +164,4 @@ def source_sections() -> Any:
     return Annotated[Union[tagged], Discriminator(key_of)]  # noqa: UP007 (of a tuple)
 
 
-AnySource = Annotated[Source, BuiltFrom(source_sections)]
+AnySource = Annotated[Source, fields.BuiltFrom(source_sections)]

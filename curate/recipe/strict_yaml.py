@@ -78,7 +78,6 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def _measure(self, node: yaml.Node) -> tuple[int, int]:
-        """Return a composed node's characters and depth. Raises yaml.YAMLError for what is not accepted."""
         if isinstance(node, yaml.ScalarNode):
             if half := find_surrogate(node.value):
                 raise _refusal(f"half a surrogate pair, {half}", node.start_mark, "text that UTF-8 can hold")

@@ -3,9 +3,8 @@
 In: `Candidates`, texts with their captions and what else gates compare, row by row. Out: a mask, bool [rows], true
 where the text fails. A new gate is a file of this folder and a line in its registry.
 
-Trade-offs: as rules, gates refuse some good texts and pass some bad ones; `tests/bench/bench_gates.py` injects faults
-and prints how often. What was not measured, or has no caption, passes: a gate refuses on evidence alone, and what a
-caption does itself is no fault of its text. Most work is Arrow's own, over whole columns.
+Gates are rules: they refuse some good texts and pass some bad ones (`tests/bench/bench_gates.py`). What was not
+measured, or has no caption, passes; and what a caption does itself is no fault of its text.
 """
 
 from abc import ABC, abstractmethod

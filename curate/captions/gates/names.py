@@ -1,7 +1,7 @@
 """The names that a caption holds: people, places, brands, and codes of products; and whether another text holds them.
 
 In: a text. Out: `Names`, what it claims; `Held`, what covers another text's claims. There is no model: a name is a word
-that is written as one, so what is lower-case is none, and scripts without case have none.
+that is written as one.
 
     a name      a word with a capital that is not ordinary, anywhere in the text
     or          a word with a capital that is ordinary and a name as well (Brooks, Young): next to a name; or within a
@@ -11,8 +11,7 @@ that is written as one, so what is lower-case is none, and scripts without case 
 
 Ordinary are words of one letter and the lower-case words of hunspell's English dictionary (package spylls), in British
 spelling too, with or without an s; `word_marks.txt` says of some 1,000 otherwise. So names of ordinary words (White
-House, Star Wars) are missed in captions in Title Case, as most are; and in other languages each capitalised word is a
-name, German nouns too. URLs, mentions and hashtags are none.
+House, Star Wars) are missed in Title Case; and in other languages each capitalised word is a name.
 
 A text holds a name in any case, with or without accents or an s, in one word or two ("You Tube"), and in a form that
 adds up to three letters (America, American); a code, whatever is between its letters and digits.

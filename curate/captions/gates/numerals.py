@@ -107,7 +107,6 @@ def _read(text: str) -> tuple[list[Number], set[str]]:
 
 
 def _canonical(whole: str, fraction: str = "") -> str:
-    """Return a decimal string without zeros that say nothing."""
     whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
     return f"{whole}.{fraction}" if fraction else whole
 
@@ -135,7 +134,6 @@ def _from_digits(token: str) -> Number:
 
 
 def _thousands(groups: list[str]) -> bool:
-    """Return whether these are a number's groups of digits: three in each but the first, which has no leading 0."""
     return 1 <= len(groups[0]) <= 3 and groups[0][0] != "0" and all(len(group) == 3 for group in groups[1:])
 
 

@@ -70,7 +70,6 @@ class Repetition(Gate):
 
 
 def _repeats(texts: list[str]) -> Mask:
-    """Return which texts have a loop of words, or a character, no digit, six times in a row."""
     repeats = np.array(list(map(_has_loop, texts)), np.bool_)
     ends = np.cumsum([len(text) + 1 for text in texts])
     codes = np.frombuffer("\n".join([*texts, ""]).encode("utf-32-le", "surrogatepass"), np.uint32)

@@ -1,10 +1,8 @@
 """Join a caption and a recaption of its image into one sentence: what the one knows, in the form of the other.
 
 Out: requests of kind `fused`, one for each row and ordinal; none where the caption or the recaption is null or empty.
-The recaption is an earlier text (`curate.captions.kinds.recaption`), whose style is the fused text's.
-
-Trade-offs: both texts are cut to 96 words and 512 characters, about CapsFusion's 256 tokens together, so a long
-recaption loses its end. CapsFusion searches with 3 beams, which few engines offer: the first text is greedy.
+The recaption's style is the fused text's. Trade-offs: both texts are cut to 96 words and 512 characters, about
+CapsFusion's 256 tokens together. CapsFusion searches with 3 beams, which few engines offer: the first text is greedy.
 
 Sources: Lai et al., VeCLIP, 2023, section 3; Yu et al., CapsFusion, 2023, section 3 (80 new tokens).
 """

@@ -5,7 +5,7 @@ A template is text with fields in braces, such as {caption}. Those of chats are 
 
 Captions are untrusted: a template is cut into turns and fields before a value is put in, which is never parsed again
 and holds no line break (`as_data`). In chats it must be between delimiters that it cannot hold, as
-`<caption>{caption}</caption>`, in a user's file too. What a model writes at a caption's bidding, gates judge.
+`<caption>{caption}</caption>`.
 """
 
 import functools
@@ -112,7 +112,6 @@ def _packaged(form: Form) -> Template:
 
 
 def _faults(template: Template) -> Iterator[str]:
-    """Yield how the template is not as its form says."""
     form, text = template.form, template.text
     accepted = f"fields of {form.name}: {', '.join(form.all_fields)}{form.others}"
     fields = dict.fromkeys(_FIELD.findall(text))

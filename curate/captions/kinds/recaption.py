@@ -1,11 +1,8 @@
 """Describe an image by a vision-language model, in short or in long.
 
 Out: requests of kind `recaption`, one for each row with an image, style and ordinal, each naming its image. The first
-text of a sample is the model's likeliest, further ones are drawn.
-
-With `alt_text` the model is shown the original caption too, for the names that an image does not show, and the prompt
-warns that it may be wrong (Altogether; KALE). The trade-off: errors and injected instructions come in as well, and the
-texts are no longer independent of the caption that they may be compared with.
+text of a sample is the model's likeliest, further ones are drawn. With `alt_text` the model is shown the original
+caption too, for the names that an image does not show, and the prompt warns that it may be wrong.
 
 Sources: Xu et al., Altogether, 2024; Awadalla et al., BLIP3-KALE, 2024; Li et al., What If We Recaption Billions of Web
 Images with LLaMA-3? (Recap-DataComp-1B), 2024; Mahmoud et al., SIEVE, 2024 (nucleus sampling).

@@ -1,13 +1,11 @@
 """Say a caption in other words, after a few examples of how that is done (LaCLIP).
 
 Out: requests of kind `rewrite`, one for each row, style and ordinal. A style is a pool of in-context pairs
-`source => target`, written for this package: chat_a and chat_b in the manner of two chat models, human as people write
-offhand, coco as two people caption one image. Of each pool 32 triples are drawn once for all; a sample gets one by a
-hash, so that the prompts of a style share 32 prefixes, which are cached. A recipe may add styles, each a file of pairs,
-and its own prompt, which has the examples where its fields are, or none.
+`source => target`: the package's own, or a user's file. Of each pool 32 triples are drawn once for all; a sample gets
+one by a hash, so that the prompts of a style share 32 prefixes, which are cached.
 
-Trade-offs: the paper draws a triple of 16 pairs for each prompt; here texts of one sample and style differ by their
-seeds alone. Texts of cut captions (see `kinds.text`) lose facts, which gates see; without an image, a model may invent.
+Trade-off: the paper draws a triple of 16 pairs for each prompt; here texts of one sample and style differ by their
+seeds alone.
 
 Source: Fan et al., Improving CLIP Training with Language Rewrites, 2023, section 3.
 """

@@ -1,9 +1,6 @@
-"""Translate captions into listed languages.
+"""Translate captions into listed languages: those that `curate.signals.language` can tell, as a gate asks it.
 
 Out: requests of kind `translation`, one for each row, language and ordinal; the style is the language's code.
-
-Trade-offs: only languages that `curate.signals.language` can tell are accepted, since it checks translations. Captions
-are cut, see `curate.captions.kinds.text`. An answer has at most 160 tokens, as other scripts take more.
 """
 
 import re
@@ -28,7 +25,6 @@ LANGUAGES: dict[str, str] = tomllib.loads(files("curate.captions.kinds").joinpat
 
 
 def _check_languages(codes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the codes. Raises ValueError for one that is not among `LANGUAGES`, with the nearest one."""
     for code in codes:
         if code not in LANGUAGES:
             first, named = re.split("[-_]", code.lower())[0], [f"{key} ({name})" for key, name in LANGUAGES.items()]
