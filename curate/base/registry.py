@@ -1,8 +1,7 @@
 """Registries: the kinds of one thing (signals, say), the package's own in a stated order, then those of other packages.
 
-The package's own kinds are a tuple in a registry file of their folder. Others register through entry points: a package
-that states one in the registry's group counts once it is installed, on every worker that has it. Kinds are loaded on
-first use, by dotted name, so that `recipe` can look kinds up whose folders import `recipe`.
+Other packages state an entry point in the registry's group. Kinds are loaded on first use, by dotted name, so that
+`recipe` can look kinds up whose folders import `recipe`.
 """
 
 import importlib
@@ -65,15 +64,13 @@ class Registry(Generic[K]):
     by_class: bool = False  # a kind is a class derived from the interface, not an object
 
     def __post_init__(self) -> None:
-        """Take down that other packages may add to it."""
         if self.group:
             _REGISTRIES.append(self)
 
     def kinds(self) -> Mapping[str, K]:
-        """Return all kinds by key: the package's own in their order, then foreign ones by name.
+        """Return all kinds by key: the package's own in their order, then foreign ones by name, but for `broken`.
 
-        A foreign kind that cannot be loaded is left out, which `warn_of_broken` tells. Raises RecipeError, which names
-        packages, for two kinds of one key.
+        Raises RecipeError, which names packages, for two kinds of one key.
         """
         return _load(self)[0]
 
@@ -98,14 +95,12 @@ class Registry(Generic[K]):
         return foreign.package if foreign else None
 
     def accepts(self, kind: Any) -> bool:
-        """Return whether an object is a kind of this registry."""
         base = _import(self.interface) if self.interface else object
         return isinstance(kind, type) and issubclass(kind, base) if self.by_class else isinstance(kind, base)
 
 
 @cache  # by the registry: what is installed does not change while a process runs
 def _load(registry: Registry[Any]) -> tuple[Mapping[str, Any], Mapping[str, ForeignKind], Mapping[str, str]]:
-    """Return a registry's kinds, the foreign ones, and why others could not be loaded."""
     kinds = {kind.key: kind for kind in _import(registry.builtin)}
     foreign: dict[str, ForeignKind] = {}
     broken: dict[str, str] = {}

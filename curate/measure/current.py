@@ -39,7 +39,6 @@ class CurrentColumns:
     nonfinite: dict[str, int] = field(default_factory=dict)  # values that were not finite, by column: likewise
 
     def read_scores(self, settings: MeasureSettings, source: str) -> dict[str, dict[str, Column]]:
-        """Return the current columns of `scores`, by signal and group, and by name."""
         names = {signal.name: [field.name for field in signal.columns] for signal in settings.signals}
         groups = {group.name: list(group.columns) for group in settings.pool.groups[source]}
         names |= groups
@@ -60,7 +59,7 @@ class CurrentColumns:
 def find_current(settings: MeasureSettings, unit: Unit, tables: UnitTables, checked: bool = True) -> CurrentColumns:
     """Look up what tables `scores` and `embeddings` of this run, and of the one to reuse, hold, in their footers.
 
-    Where `checked`, files are read whole, and only those that are what was written count.
+    Where `checked`, only files that are what was written count.
     """
     current = CurrentColumns()
     before = unit.before
@@ -68,19 +67,19 @@ def find_current(settings: MeasureSettings, unit: Unit, tables: UnitTables, chec
     as_it_was = [] if any(part.left_out for part in unit.parts) or before == unit else [before]
     keys = [pair for each in (unit, *as_it_was) for pair in settings.signal_keys(each).items()]
     embedders = {signal.name for signal in settings.signals if isinstance(signal, Embedder)}
-    for place in tables.locations:
+    for location in tables.locations:
         for table in ("scores", "embeddings"):
-            if not (place.is_valid(table) if checked else place.exists(table)):
+            if not (location.is_valid(table) if checked else location.exists(table)):
                 continue
             try:
-                note = place.note(table)
+                note = location.note(table)
             except DamagedError:  # nothing in it is current
                 continue
-            columns = place.column_names(table) if table == "embeddings" else []
+            columns = location.column_names(table) if table == "embeddings" else []
             for name in (name for name, key in keys if note.get("signals", {}).get(name) == key):
-                places = current.scores if table == "scores" else current.embeddings
-                is_there = table == "scores" or (name in embedders and f"{column_prefix(name)}image" in columns)
-                if is_there and places.setdefault(name, place) is place:
+                locations = current.scores if table == "scores" else current.embeddings
+                has_columns = table == "scores" or (name in embedders and f"{column_prefix(name)}image" in columns)
+                if has_columns and locations.setdefault(name, location) is location:
                     current.nonfinite |= note.get("nonfinite", {}).get(name, {})
                     if name in note.get("errors", {}):
                         current.errors[name] = note["errors"][name]
@@ -103,15 +102,11 @@ def observing_signals(settings: MeasureSettings, current: CurrentColumns) -> lis
     return [s for s in seeing if s.name in missing or (s.name not in current.scores and s.columns)]
 
 
-def would_be_current(settings: MeasureSettings, unit: Unit, tables: UnitTables, name: str) -> bool:
-    """Return whether a table would not be measured, as far as footers say, and change nothing."""
-    return any(tables.find(name, settings.key(name, each), by_footer=True) for each in (unit, unit.before))
-
-
 def needed_signals(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> list[Signal]:
     """Return the signals that measuring the unit would compute now."""
     names = [name for name in ("samples", "scores", "embeddings") if name in settings.tables]
-    if all(would_be_current(settings, unit, tables, name) for name in names):
+    as_before = (unit, unit.before)
+    if all(any(tables.find(name, settings.key(name, each), True) for each in as_before) for name in names):
         return []
     current = find_current(settings, unit, tables, checked=False)
     computed = (signal for signal in settings.signals if isinstance(signal, TextSignal | EmbeddingSignal))
@@ -135,10 +130,9 @@ def shard_column(source: Source, parts: Sequence[InputPart], rows: Sequence[int]
 
 def carry_over(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> None:
     """Write the tables that are not current yet, `samples` last, of a unit whose files were elsewhere before, or whose
-    parts leave out rows to try again.
+    parts leave out rows to try again, of its tables as they were before.
 
-    They are made of its tables as they were before, in the run's folder or the one to reuse, and have the unit's new
-    keys: nothing is read or measured for it. Where a table was not there before, the unit is measured.
+    Where a table was not there before, the unit is measured.
     """
     before = unit.before
     rows = None if before == unit else tables.find("samples", settings.key("samples", before))
@@ -150,20 +144,19 @@ def carry_over(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> Non
     stay = pc.invert(pc.is_in(rows.read("samples", ["key"])["key"], pa.array(keys, pa.string())))
     paths = {old.path: part.path for old, part in zip(before.parts, unit.parts, strict=True)}
     for name in sorted(settings.tables, key=lambda name: name == "samples"):
-        place = tables.find(name, settings.key(name, before))
-        if place is None or tables.is_done(name, key := settings.key(name, unit)):
+        location = tables.find(name, settings.key(name, before))
+        if location is None or tables.is_done(name, key := settings.key(name, unit)):
             continue
-        table, note = as_made(place.read(name)).filter(stay), place.note(name)
+        table, note = as_made(location.read(name)).filter(stay), location.note(name)
         for column, numbers in (("unit", np.full(len(table), unit.index)), ("row", np.arange(len(table)))):
             numbered = schema.SAMPLES.field(column)
             table = table.set_column(table.schema.get_field_index(column), numbered, pa.array(numbers, numbered.type))
         if "signals" in note:
             note["signals"] = settings.signal_keys(unit)
         if "failures" in note:
-            note["failures"] = [[paths.get(path, path), *why] for path, *why in note["failures"]]
-        if "faults" in note:
-            faults = note["faults"].items()
-            note["faults"] = {of: [[paths.get(path, path), why] for path, why in some] for of, some in faults}
+            note["failures"] = [[paths.get(path, path), *reason] for path, *reason in note["failures"]]
+        for faults in note.get("faults", {}).values():
+            faults[:] = [[paths.get(path, path), detail] for path, detail in faults]
         if "rows" in note:  # of each part
             ends = np.cumsum([0, *note["rows"]])
             note["rows"] = np.diff(np.cumsum([0, *np.asarray(stay)])[ends]).tolist()

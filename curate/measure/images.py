@@ -77,8 +77,6 @@ def measure_images(
 
 @dataclass(frozen=True)
 class _SignalWork:
-    """A signal at work on images."""
-
     signal: ImageSignal
     collector: Collector
     errors: list[str | None]  # of images that it cannot use
@@ -97,8 +95,6 @@ class _SignalWork:
 
 
 class _Unusable(NamedTuple):
-    """Takes the place of an observation."""
-
     error: str
 
 
@@ -144,21 +140,6 @@ def output_columns(
     if isinstance(signal, Embedder):
         columns += output.embeddings or [no_embeddings(signal.dimension, rows)] * 2
     return signal.by_name(columns, rows, output_schema([signal]))
-
-
-def scores_of(signal: Signal, outputs: pa.Table) -> dict[str, Column]:
-    """Return a signal's columns of `scores`, by their names there."""
-    return {field.name: outputs[f"{signal.name}.{field.name}"] for field in signal.columns}
-
-
-def errors_of(signal: ImageSignal, outputs: pa.Table) -> pa.ChunkedArray:
-    """Return the error of each row on which a signal of another package failed (string)."""
-    return outputs[f"{signal.name} errors"]
-
-
-def embeddings_of(signal: Signal, outputs: pa.Table) -> EmbeddingColumns:
-    """Return the embeddings that a signal gives."""
-    return EmbeddingColumns(*(outputs[f"{signal.name} {side}"] for side in EmbeddingColumns._fields))
 
 
 def by_name(table: pa.Table) -> dict[str, Column]:

@@ -2,18 +2,15 @@
 
 In: batches of columns and image bytes from the source's format. Out: columns of `samples`, `scores` and `members`, and
 what each signal observed. The status of a row is the first fault: of the input, of the caption, of the image or the
-URL.
-
-`measure_part` tries again what cannot be read, and goes through the batches; a `_PartWork` makes each one's columns,
-and measures its images in steps of `STEP_ROWS` rows: batches of models do not cross steps, and between two of them may
+URL. Images are measured in steps of `STEP_ROWS` rows: batches of models do not cross steps, and between two of them may
 be a checkpoint.
 """
 
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -69,7 +66,6 @@ class MeasuredPart:
 
     @property
     def may_be_read_later(self) -> bool:
-        """Whether the file could not be read, and may be another time."""
         return self.failure is not None and self.failure[0] == UNREADABLE
 
 
@@ -106,7 +102,6 @@ def measure_part(
         return replace(nothing, failure=fault)
 
     def read() -> MeasuredPart:
-        """Return what the batches give together; where the file is damaged, those before, and what is wrong."""
         state = find_format(source).state(part.path, source.storage)
         work = _PartWork(settings, source, part, columns, signals, checkpoints, isolated, state)
         kind = find_format(source)
@@ -114,7 +109,7 @@ def measure_part(
         measured, failure = [], None
         try:
             for number, batch in enumerate(batches):
-                measured.append(work.measure_batch(number, _first_rows(batch, None if number else part.limit)))
+                measured.append(work.measure_batch(number, batch))
         except InputFault as fault:
             failure = fault.reason, fault.detail
         work.check()
@@ -128,8 +123,6 @@ def measure_part(
 
 @dataclass(frozen=True)
 class _PartWork:
-    """A part that is measured, in one of the attempts at it."""
-
     settings: MeasureSettings
     source: Source
     part: InputPart
@@ -140,12 +133,12 @@ class _PartWork:
     state: str  # what the file is now, see `InputFormat.state`
 
     def check(self) -> None:
-        """Raise RunError where the file is another one now."""
         check_state(self.part.path, self.source.storage, self.state, read=find_format(self.source).state)
 
     def measure_batch(self, number: int, batch: Batch) -> MeasuredPart:
         captions = check_captions(batch.columns["caption"])
         rows = len(captions.status)
+        limit = rows if number else self.part.limit or rows  # of the first batch
         faults = captions.status, captions.error
         if batch.faults:
             faults = _first_fault(batch.faults, faults)
@@ -153,7 +146,7 @@ class _PartWork:
         columns |= {"caption": captions.caption, "words": captions.words, "characters": captions.characters}
         observed: dict[str, pa.Array] = {}
         if batch.images is not None:
-            table = self._measure_images(number, batch, _is_ok(faults), captions.caption)
+            table = self._measure_images(number, batch, _is_ok(faults) & (np.arange(rows) < limit), captions.caption)
             observed = {name: whole(table[name]) for name in table.column_names}
             columns |= {name: observed[name] for name in FACTS}
             status = observed["status"]
@@ -173,18 +166,18 @@ class _PartWork:
         uids = ids.make_uids(columns.get("uid"), columns.get("url"), columns.get("sha256"), caption)
         columns |= {"uid": uids, "status": faults[0], "error": faults[1]}
         supplied, missing = self._supplied_embeddings(batch, is_ok)
+        samples = pa.table([columns.get(name, pa.nulls(rows)) for name in _SAMPLES.names], schema=_SAMPLES)
         return MeasuredPart(
-            samples=pa.table([columns.get(name, pa.nulls(rows)) for name in _SAMPLES.names], schema=_SAMPLES),
-            scores=_scores(batch, self.columns),
-            outputs=pa.table(observed | supplied, schema=output_schema(self.signals)),
-            members=None if batch.members is None else pa.table(list(batch.members), schema=_MEMBERS),
+            samples=samples[:limit],
+            scores=_scores(batch, self.columns)[:limit],
+            outputs=pa.table(observed | supplied, schema=output_schema(self.signals))[:limit],
+            members=None if batch.members is None else pa.table(list(batch.members), schema=_MEMBERS)[:limit],
             faults=missing,
             fields=batch.fields,
             links=batch.links,
         )
 
     def _measure_images(self, number: int, batch: Batch, is_ok: Mask, captions: pa.Array) -> pa.Table:
-        """Return what the images of usable rows give; steps that are in place are not measured again."""
         signals = [signal for signal in self.signals if isinstance(signal, ImageSignal)]
         keys = batch.columns.get("key", [f"of row {row}" for row in range(len(is_ok))])
 
@@ -200,11 +193,11 @@ class _PartWork:
                 else:
                     yield measure_images(step, texts, self.settings.measure.image, signals, labels)
 
-        of = [self.part.path, self.part.groups, self.state, number, [[signal.name, signal.key] for signal in signals]]
-        return self.checkpoints.complete(of, image_schema(signals), steps, self.check)
+        keyed = [[signal.name, signal.key] for signal in signals]
+        name = [self.part.path, self.part.groups, self.state, number, keyed]
+        return self.checkpoints.complete(name, image_schema(signals), steps, self.check)
 
     def _supplied_embeddings(self, batch: Batch, is_ok: Mask) -> tuple[dict[str, pa.Array], Missing]:
-        """Return the embeddings that the pool supplies, by name, and the faults of those that it cannot."""
         columns: dict[str, Any] = {}
         faults: Missing = {}
         for signal in self.signals:
@@ -219,45 +212,20 @@ class _PartWork:
         return columns, faults
 
 
-def _first_rows(batch: Batch, limit: int | None) -> Batch:
-    """Return the first rows of a batch, as many as a limit allows."""
-    more = np.zeros(max(0, len(batch.columns["caption"]) - (limit or sys.maxsize)), bool)  # behind the mask of these
-    if limit is None or not len(more):
-        return batch
-    images, embeddings = batch.images, batch.embeddings
-    return replace(
-        batch,
-        columns={name: column[:limit] for name, column in batch.columns.items()},
-        faults=batch.faults and (batch.faults[0][:limit], batch.faults[1][:limit]),
-        images=images and (lambda wanted: islice(images(np.append(wanted, more)), limit)),
-        scores={name: column[:limit] for name, column in batch.scores.items()},
-        members=batch.members and (batch.members[0][:limit], batch.members[1][:limit], batch.members[2][:limit]),
-        embeddings=embeddings and (lambda names, size, ok: _cut(embeddings(names, size, np.append(ok, more)), limit)),
-    )
-
-
-def _cut(columns: tuple[pa.Array, pa.Array], rows: int) -> tuple[pa.Array, pa.Array]:
-    return columns[0][:rows], columns[1][:rows]
-
-
 def _is_ok(faults: Faults) -> Mask:
     return np.asarray(pc.equal(faults[0], OK).to_numpy(zero_copy_only=False))
 
 
 def _first_fault(old: Faults, new: Faults) -> Faults:
-    """Return status and errors, the new ones where a row was ok before and is not now."""
     is_new = pc.and_(pc.equal(old[0], OK), pc.not_equal(new[0], OK))
     return pc.if_else(is_new, new[0], old[0]), pc.if_else(is_new, new[1], old[1])
 
 
 def _scores(batch: Batch, columns: pa.Schema) -> pa.Table:
-    """Return the columns that a batch supplies, null where it has none of that name."""
-    rows = len(batch.columns["caption"])
-    values = {column.name: pa.nulls(rows, column.type) for column in columns}
-    for column in columns:
-        if column.name in batch.scores:
-            values[column.name] = score_column(whole(batch.scores[column.name]), column.type)
-    return pa.table(values, schema=columns)
+    nulls = partial(pa.nulls, len(batch.columns["caption"]))
+    values = ((batch.scores.get(column.name), column.type) for column in columns)
+    arrays = [nulls(kind) if column is None else score_column(whole(column), kind) for column, kind in values]
+    return pa.table(arrays, schema=columns)
 
 
 def read_supplied(settings: MeasureSettings, source: Source, part: InputPart) -> pa.Table:

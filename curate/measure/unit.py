@@ -6,8 +6,7 @@ that is not finite is null; how often, is in the notes of `scores` and `embeddin
 """
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ from curate.measure.current import (
     observing_signals,
     shard_column,
 )
-from curate.measure.images import EmbeddingColumns, by_name, embeddings_of, errors_of, scores_of
+from curate.measure.images import EmbeddingColumns, by_name
 from curate.measure.isolate import IsolatedMeasuring, isolating
 from curate.measure.part import OK, STEP_ROWS, UNREADABLE, MeasuredPart, join_measured, measure_part, read_supplied
 from curate.measure.settings import MeasureSettings
@@ -65,10 +64,8 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
 
     Returns the input files that could not be read this time and may be another, each with the error. Tables of a unit
     that has some have no key, so a later run measures the unit again. Where another attempt at the unit was first, its
-    tables stay, and what is returned is what they say.
-
-    Raises TransientError where what tables that are current were made of cannot be read, or another attempt wrote
-    tables with other rows.
+    tables stay. Raises TransientError where what tables that are current were made of cannot be read, or another
+    attempt wrote tables with other rows.
     """
     source = settings.source(unit)
     check_variables(source.name, source.storage)
@@ -106,14 +103,12 @@ def _unread(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> list[s
         for name in _WITH_FAULTS:
             faults = {} if name not in settings.tables or tables.key(name) else tables.note(name).get("faults", {})
             if any(faults.values()):
-                pairs = {of: [tuple(fault) for fault in some] for of, some in faults.items()}
-                return [*unread, f"{unit.name}: {pairs}"]
+                tuples = {model: [tuple(fault) for fault in model_faults] for model, model_faults in faults.items()}
+                return [*unread, f"{unit.name}: {tuples}"]
     return unread
 
 
 class _UnitWork:
-    """A unit that is measured, and what its tables are made of."""
-
     def __init__(
         self,
         settings: MeasureSettings,
@@ -157,21 +152,20 @@ class _UnitWork:
             except OSError as error:
                 raise TransientError(f"{one_line(error, 300)}: {_UNREAD}") from None
             if len(supplied) != len(self.samples):
-                was = f"its inputs had {len(self.samples)} rows when they were measured"
-                raise RunError(f"{was}, now {len(supplied)}")
+                before = f"{len(self.samples)} rows when they were measured"
+                raise RunError(f"unit {unit.name}: its inputs had {before}, now {len(supplied)}")
         self.scores |= {group.name: by_name(supplied.select(list(group.columns))) for group in groups}
 
     @property
     def is_partial(self) -> bool:
-        """Whether a file could not be read that may be readable another time."""
         return any(part.may_be_read_later for part in self.parts)
 
     def write_tables(self, keys: dict[str, str]) -> None:
         """Write the tables that are not current, by their keys, `samples` last."""
         if not self.has_samples:
-            for name, places in (("scores", self.current.scores), ("embeddings", self.current.embeddings)):
-                for place in {id(place): place for place in places.values()}.values():
-                    self._check_rows(place, [name])
+            for name, by_signal in (("scores", self.current.scores), ("embeddings", self.current.embeddings)):
+                for tables in {id(tables): tables for tables in by_signal.values()}.values():
+                    self._check_rows(tables, [name])
         if self.isolated:
             self._fail_deadly(self.isolated)
         self._fill_samples()
@@ -199,14 +193,12 @@ class _UnitWork:
         self.checkpoints.delete()
 
     def _check_rows(self, tables: UnitTables, names: Collection[str]) -> None:
-        """Raise TransientError where tables of these names are of other rows than `samples`."""
         for name in names:
             if not tables.read(name, ["uid"])["uid"].equals(self.samples["uid"]):
-                why = f"{tables.store.path(tables.file(name))} was made when other files of the unit could be read"
-                raise TransientError(f"{why}; run again")
+                file = tables.store.path(tables.file(name))
+                raise TransientError(f"{file} was made when other files of the unit could be read; run again")
 
     def _new_samples(self, samples: pa.Table) -> pa.Table:
-        """Return table `samples`, before signals fill some of its columns."""
         source, rows = self.settings.source(self.unit), len(samples)
         columns = by_name(samples) | {
             "unit": pa.repeat(pa.scalar(self.unit.index, pa.int32()), rows),
@@ -217,25 +209,24 @@ class _UnitWork:
         return pa.table([columns[name] for name in schema.SAMPLES.names], schema=schema.SAMPLES).combine_chunks()
 
     def _fill_samples(self) -> None:
-        """Compute the signals that fill columns of `samples`, unless these and those of `scores` are current."""
         for signal in self.settings.signals:
             is_known = self.has_samples and signal.name in self.scores
             if isinstance(signal, TextSignal) and signal.sample_columns and not is_known:
                 values = self._of_captions(signal)
                 for name in signal.sample_columns:
-                    place = schema.SAMPLES.get_field_index(name)
-                    self.samples = self.samples.set_column(place, schema.SAMPLES.field(name), values.pop(name))
+                    self._set_column(name, values.pop(name))
                 self.scores[signal.name] = values
 
     def _fail_deadly(self, isolated: IsolatedMeasuring) -> None:
-        """Give the rows whose captions end a process status `worker_died`."""
         texts = [signal for signal in self.settings.signals if isinstance(signal, TextSignal)]
         deadly = isolated.find_deadly(self._captions(), texts) if texts else {}
         for name, values in (("status", dict.fromkeys(deadly, DIED)), ("error", deadly)):
-            column = self.samples[name].to_pylist()
-            column = [values.get(row, value) for row, value in enumerate(column)]
-            place = schema.SAMPLES.get_field_index(name)
-            self.samples = self.samples.set_column(place, schema.SAMPLES.field(name), pa.array(column, pa.string()))
+            column = [values.get(row, value) for row, value in enumerate(self.samples[name].to_pylist())]
+            self._set_column(name, pa.array(column, pa.string()))
+
+    def _set_column(self, name: str, values: Column) -> None:
+        index = schema.SAMPLES.get_field_index(name)
+        self.samples = self.samples.set_column(index, schema.SAMPLES.field(name), values)
 
     def _captions(self) -> pa.Array:
         is_ok = pc.equal(self.samples["status"], OK)
@@ -243,12 +234,10 @@ class _UnitWork:
         return whole(captions)
 
     def _of_captions(self, signal: TextSignal) -> dict[str, Column]:
-        """Return what a signal of captions gives, by name; it sees nulls where a row cannot be read."""
         fields = [*map(schema.SAMPLES.field, signal.sample_columns), *signal.columns]
         return signal.by_name(signal.compute(self._captions()), len(self.samples), fields)
 
     def _join(self) -> None:
-        """Look up the columns of joins that are not current."""
         for group in self.settings.pool.groups[self.unit.source]:
             if group.join is not None and group.name not in self.scores:
                 join = self.settings.source(self.unit).join[group.join]
@@ -284,36 +273,35 @@ class _UnitWork:
             return errors
         for signal in self.signals:
             if isinstance(signal, ImageSignal) and signal.package and signal.name not in self.scores:
-                texts = errors_of(signal, self.joined.outputs).drop_null()
+                texts = self.joined.outputs[f"{signal.name} errors"].drop_null()
                 if len(texts):
                     errors[signal.name] = {"signal": signal.label, "rows": len(texts), "first": texts[0].as_py()}
         return errors
 
     def _aligned_tables(self, keys: dict[str, str]) -> dict[str, pa.Table]:
-        """Return the unit's tables but `samples`; `members` only where the inputs were read.
-
-        `keys` are those of signals. Columns of `scores` that only other sources supply are null.
-        """
+        """Return the unit's tables but `samples`, by signals' keys; `members` only where the inputs were read."""
         settings, base = self.settings, self.samples.select(["unit", "row", "uid"])
         embeddings = self.current.read_embeddings(needed_embeddings(settings, self.scores))
         scores = dict(self.scores)
         made: dict[str, pa.Table] = {}
         if self.joined:
+            outputs = self.joined.outputs
             for signal in self.signals:
-                scores.setdefault(signal.name, scores_of(signal, self.joined.outputs))
+                names = [field.name for field in signal.columns]
+                observed = outputs.select([f"{signal.name}.{name}" for name in names]).rename_columns(names)
+                scores.setdefault(signal.name, by_name(observed))
                 if isinstance(signal, Embedder):
-                    embeddings[signal.name] = embeddings_of(signal, self.joined.outputs)
+                    sides = (outputs[f"{signal.name} {side}"] for side in EmbeddingColumns._fields)
+                    embeddings[signal.name] = EmbeddingColumns(*sides)
             if "members" in settings.tables:
                 kinds = [field.type for field in schema.MEMBERS][base.num_columns :]
                 members = self.joined.members
                 columns = [pa.nulls(len(base), kind) for kind in kinds] if members is None else members.columns
-                if len(columns[0]) != len(base):
-                    raise RunError("members and samples of a unit differ in length")
                 made["members"] = pa.table([*base.columns, *columns], schema=schema.MEMBERS)
         embeddings = {name: self._finite_embeddings(name, encoded) for name, encoded in embeddings.items()}
         if "embeddings" in settings.tables:
-            sides = [side for model in settings.measure.kept for side in embeddings[model.name]]
-            made["embeddings"] = pa.table([*base.columns, *sides], schema=settings.embedding_schema)
+            kept = [side for model in settings.measure.kept for side in embeddings[model.name]]
+            made["embeddings"] = pa.table([*base.columns, *kept], schema=settings.embedding_schema)
         if "scores" in settings.tables:
             for signal in (signal for signal in settings.signals if signal.name not in self.scores):
                 if isinstance(signal, TextSignal):
@@ -352,12 +340,12 @@ class _UnitWork:
             for step in (slice(start, start + STEP_ROWS) for start in range(first, len(captions), STEP_ROWS)):
                 images, texts = (embedding_matrix(column[step]).astype(np.float32) for column in embeddings)
                 rows = np.flatnonzero(images.any(axis=1) | texts.any(axis=1))
-                some = captions[step].take(rows).combine_chunks()
-                values = signal.compute(Embeddings(rows, images[rows], texts[rows], some))
-                places = np.full(len(images), -1)
-                places[rows] = np.arange(len(rows))
+                step_captions = captions[step].take(rows).combine_chunks()
+                values = signal.compute(Embeddings(rows, images[rows], texts[rows], step_captions))
+                positions = np.full(len(images), -1)
+                positions[rows] = np.arange(len(rows))
                 table = pa.table([*signal.by_name(values, len(rows)).values()], schema=fields)
-                yield table.take(pa.array(places, mask=places < 0))
+                yield table.take(pa.array(positions, mask=positions < 0))
 
         return by_name(self.checkpoints.complete([signal.name, key, *map(_digest_of, embeddings)], fields, steps))
 
@@ -386,27 +374,14 @@ def measure(units: Units, context: RunContext) -> Answer:
 
     These are few, and what is decided depends on which they are.
     """
-    return units.ask("Measure", _Measuring(context))
+    return units.ask("Measure", partial(_measure, context))
 
 
-@dataclass(frozen=True)
-class _Measuring:
-    """Measure a unit, with settings that are made once in a process."""
-
-    context: RunContext
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Measuring, (self.context,)
-
-    @cached_property
-    def _settings(self) -> MeasureSettings:
-        return MeasureSettings.of(self.context)
-
-    def __call__(self, tables: OpenTables, unit: Unit) -> Iterator[str]:
-        compile_kernels()  # seconds that count for no unit
-        with time_step(self.context.store, "measure", unit.name) as timer:
-            yield from measure_unit(self._settings, unit, tables)
-            timer.rows, timer.idle = tables.rows(), not tables.written
-            if tables.written:
-                is_ok = pc.equal(tables.read("samples", ["status"])["status"], OK)
-                timer.failed = timer.rows - int(is_ok.to_numpy().sum())
+def _measure(context: RunContext, tables: OpenTables, unit: Unit) -> Iterator[str]:
+    compile_kernels()  # seconds that count for no unit
+    with time_step(context.store, "measure", unit.name) as timer:
+        yield from measure_unit(MeasureSettings.of(context), unit, tables)
+        timer.rows, timer.idle = tables.rows(), not tables.written
+        if tables.written:
+            is_ok = pc.equal(tables.read("samples", ["status"])["status"], OK)
+            timer.failed = timer.rows - int(is_ok.to_numpy().sum())

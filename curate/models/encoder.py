@@ -64,15 +64,13 @@ class Encoder(ABC):
         """Encode views on a free device, and return what waits for their embeddings."""
 
     @abstractmethod
-    def _tokenize(self, texts: list[str]) -> Tokens:
-        """Return the tokens of texts."""
+    def _tokenize(self, texts: list[str]) -> Tokens: ...
 
     @abstractmethod
     def _start_texts(self, ids: I64) -> Encoded:
         """Encode token ids [n, length], at most a batch, on a free device."""
 
     def encode_images(self, views: Sequence[npt.NDArray[Any]]) -> F32:
-        """Return embeddings of views, float32 [n, dimension]."""
         return self.start_images(views)()
 
     def encode_texts(self, texts: Sequence[str]) -> Texts:

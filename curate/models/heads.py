@@ -12,9 +12,8 @@ not tell the activation, so it is an argument; nothing follows the last layer bu
 tell where an activation cannot be: between neighbours (15 and 16 above) there is none, if others lie apart. Where all
 are neighbours, or names do not end in a plain number, it comes between all layers.
 
-Trade-offs: layers with nothing between are multiplied into one when loaded (in float64), so v2, which is linear, costs
-one product with a vector, and differs from torch's forward by rounding, some 1e-6 of the score. Batch or layer
-normalisation, convolutions and several outputs are refused.
+Layers with nothing between are multiplied into one when loaded (in float64), so v2, which is linear, costs one product
+with a vector, and differs from torch's forward by rounding, some 1e-6 of the score.
 
 Sources: LAION-AI/aesthetic-predictor and CLIP-based-NSFW-Detector, christophschuhmann/improved-aesthetic-predictor.
 """
@@ -68,20 +67,13 @@ class Head:
     output: Output  # after the last one
 
     def apply(self, embeddings: F32) -> F32:
-        """Return the head's number, float32[n], for each embedding, float32[n, dimension] of norm 1.
-
-        Raises RecipeError where the embeddings are of another model, by their dimension.
-        """
-        if embeddings.ndim != 2 or embeddings.shape[1] != self.dimension:
-            sizes = f"takes embeddings of {self.dimension} numbers; found {list(embeddings.shape)}"
-            raise RecipeError(f"head {self.path}: {sizes}; accepted: those of the model that it was trained on")
+        """Return the head's number, float32[n], for each embedding, float32[n, dimension] of norm 1."""
         scores = np.empty(len(embeddings), np.float32)
-        rows = min(ROWS, MAX_BYTES // 4 // max(layer.weight.shape[1] for layer in self.layers))
-        for start in range(0, len(embeddings), rows):
-            x = np.asarray(embeddings[start : start + rows], np.float32)
+        for start in range(0, len(embeddings), ROWS):
+            x = np.asarray(embeddings[start : start + ROWS], np.float32)
             for i, layer in enumerate(self.layers):
                 x = (_activate(self.activation, x) if i else x) @ layer.weight + layer.bias
-            scores[start : start + rows] = _sigmoid(x[:, 0]) if self.output == "sigmoid" else x[:, 0]
+            scores[start : start + ROWS] = _sigmoid(x[:, 0]) if self.output == "sigmoid" else x[:, 0]
         return scores
 
 
@@ -95,7 +87,7 @@ def load_head(path: str, activation: Activation, output: Output) -> Head:
     """
     content = _read(path)
     names, layers = zip(*_chain(_state_dict(content, path), path), strict=True)
-    merged = tuple(_merge(path, layers, _joints(names) if activation != "none" else [False] * (len(names) - 1)))
+    merged = tuple(_merge(layers, _joints(names) if activation != "none" else [False] * (len(names) - 1)))
     return Head(path, hashlib.sha256(content).hexdigest(), len(merged[0].weight), merged, activation, output)
 
 
@@ -103,14 +95,10 @@ def _read(path: str) -> bytes:
     if not path.lower().endswith((".safetensors", ".pth", ".pt")):
         raise RecipeError(f"head {path}: found another kind of file; {_ACCEPTED}")
     try:
-        content = read_whole(path, MAX_BYTES)
-    except FileNotFoundError:
-        raise RecipeError(f"head {path}: no such file; {_ACCEPTED}") from None
+        return read_whole(path, MAX_BYTES)
     except (OSError, ValueError, ImportError) as error:
-        raise RecipeError(f"head {path}: cannot be read ({one_line(error)})") from error
-    if not content:
-        raise RecipeError(f"head {path}: found an empty file; {_ACCEPTED}")
-    return content
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise RecipeError(f"head {path}: cannot be read ({reason}); {_ACCEPTED}") from error
 
 
 def _state_dict(content: bytes, path: str) -> dict[str, F32]:
@@ -136,7 +124,6 @@ def _state_dict(content: bytes, path: str) -> dict[str, F32]:
 
 
 def _chain(tensors: dict[str, F32], path: str) -> Iterator[tuple[str, Layer]]:
-    """Yield the layers with their names, in order. Raises RecipeError where they are no chain to one output."""
     parts: dict[str, dict[str, F32]] = {}
     for key, tensor in tensors.items():
         name, _, kind = key.rpartition(".")
@@ -164,7 +151,7 @@ def _joints(names: tuple[str, ...]) -> list[bool]:
     return apart if any(apart) else [True] * len(apart)
 
 
-def _merge(path: str, layers: tuple[Layer, ...], joints: list[bool]) -> Iterator[Layer]:
+def _merge(layers: tuple[Layer, ...], joints: list[bool]) -> Iterator[Layer]:
     """Yield the layers, with those multiplied into one (in float64) that have nothing between them."""
     weight, bias = (part.astype(np.float64) for part in layers[0])
     for layer, joint in zip(layers[1:], joints, strict=True):
@@ -172,8 +159,6 @@ def _merge(path: str, layers: tuple[Layer, ...], joints: list[bool]) -> Iterator
             yield Layer(weight.astype(np.float32), bias.astype(np.float32))
             weight, bias = (part.astype(np.float64) for part in layer)
         else:
-            if len(weight) * max(layer.weight.shape[1], layer.weight.size // 1000) > MAX_BYTES // 4:
-                raise RecipeError(f"head {path}: layers of {len(weight)} inputs are too large to be multiplied")
             weight, bias = weight @ layer.weight, bias @ layer.weight + layer.bias
     yield Layer(weight.astype(np.float32), bias.astype(np.float32))
 

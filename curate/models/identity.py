@@ -54,7 +54,6 @@ class OpenClip(Embedder):
 
     @property
     def is_onnx(self) -> bool:
-        """Whether it is a folder of graphs, which ONNX Runtime runs."""
         return self.model.startswith(ONNX)
 
     def resolve_precision(self, device: str) -> str:
@@ -63,19 +62,17 @@ class OpenClip(Embedder):
 
     @model_validator(mode="after")
     def _fits_onnx(self) -> Self:
-        if not self.is_onnx:
-            return self
-        graphs, accepted = f"{ONNX}FOLDER is computed as its graphs are", "a model of open_clip"
-        if self.pretrained is not None:
-            raise fault("pretrained", f"{self.pretrained!r} is given, and {ONNX}FOLDER has weights of its own")
-        if self.precision not in ("auto", "fp32"):
-            raise fault("precision", f"{self.precision} is given, and {graphs}; accepted: auto, fp32, or {accepted}")
-        if self.context_length is not None:
-            raise fault("context_length", f"{graphs}, whose positions cannot be stretched; accepted: {accepted}")
-        if self.scores_words:
-            raise fault("words", f"{graphs}, which do not tell their attention; accepted: {accepted}")
-        if self.device == "mps":
-            raise fault("device", "mps is given, and ONNX Runtime has none; accepted: auto, cpu, cuda, cuda:N")
+        graphs, accepted = f"{ONNX}FOLDER is computed as its graphs are", "accepted: a model of open_clip"
+        refused = {
+            "pretrained": (self.pretrained, f"{ONNX}FOLDER has weights of its own"),
+            "precision": (self.precision not in ("auto", "fp32"), f"{graphs}; accepted: auto, fp32"),
+            "context_length": (self.context_length, f"{graphs}, whose positions cannot be stretched; {accepted}"),
+            "words": (self.scores_words, f"{graphs}, which do not tell their attention; {accepted}"),
+            "device": (self.device == "mps", "ONNX Runtime has none such; accepted: auto, cpu, cuda, cuda:N"),
+        }
+        for key, (is_given, reason) in refused.items():
+            if self.is_onnx and is_given:
+                raise fault(key, f"{getattr(self, key)!r} is given, and {reason}")
         return self
 
 
@@ -151,7 +148,6 @@ def _find_files(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]
 
 
 def _find(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """Return the model's configuration, its preprocessing and its file of weights."""
     import open_clip
     from open_clip import factory, pretrained
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict

@@ -85,8 +85,6 @@ class _Graph(NamedTuple):
 
 
 class _Graphs(NamedTuple):
-    """What is loaded, on one device."""
-
     images: _Graph
     texts: _Graph
     is_cut: bool  # texts may be of any length, up to the context

@@ -1,11 +1,10 @@
 """What a folder of CLIP as ONNX graphs holds: `onnx:DIR`, in the layout of optimum and transformers.js.
 
-In: `config.json` (model_type clip, projection_dim, text_config.max_position_embeddings), `preprocessor_config.json`,
-`tokenizer.json`, and `vision_model.onnx` and `text_model.onnx`, or one `model.onnx`, in DIR/onnx or in DIR. Out: the
-model's identity; `Pixels`, an image as the model sees it; `Tokenizer`, texts as it reads them. Both are as in
-open_clip: the image is resized in its own mode, cropped as torchvision does, and then RGB; texts are cleaned by ftfy,
-of HTML and white space. Nothing of the folder is run but graphs of ONNX's own operators. open_clip's `longest` with
-padding cannot be said there. A caption that holds the name of a special token is plain text.
+In: `config.json`, `preprocessor_config.json`, `tokenizer.json`, and `vision_model.onnx` and `text_model.onnx`, or one
+`model.onnx`, in DIR/onnx or in DIR. Out: the model's identity; `Pixels`, an image as the model sees it; `Tokenizer`,
+texts as it reads them. Both are as in open_clip: the image is resized in its own mode, cropped as torchvision does, and
+then RGB; texts are cleaned by ftfy, of HTML and white space. A caption that holds the name of a special token is plain
+text.
 """
 
 import hashlib
@@ -69,7 +68,6 @@ class OnnxFolder:
 
     @classmethod
     def of(cls, options: OpenClip) -> "OnnxFolder":
-        """Return the folder of a model `onnx:DIR`. Raises RecipeError."""
         where = f"measure.clip {options.name!r}: {options.model}"
         folder = Path(options.model.removeprefix(ONNX))
         config = _read_json(folder / "config.json", where)
@@ -144,12 +142,9 @@ def _read(path: Path, where: str) -> bytes:
 
 def _read_json(path: Path, where: str) -> dict[str, Any]:
     try:
-        config = json.loads(_read(path, where))
-    except (ValueError, RecursionError) as error:
-        raise RecipeError(f"{where}: {path.name} is no JSON ({one_line(error)})") from None
-    if not isinstance(config, dict):
-        raise RecipeError(f"{where}: {path.name} holds {type(config).__name__}; accepted: a JSON object")
-    return config
+        return dict(json.loads(_read(path, where)))
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"{where}: {path.name} is no JSON object ({one_line(error)})") from None
 
 
 @dataclass(frozen=True)
@@ -165,7 +160,6 @@ class Pixels:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], where: str) -> "Pixels":
-        """Return what a file says. Raises RecipeError where it says something else."""
         try:
             if not config.get("do_resize", True) or config.get("do_pad", False):
                 raise ValueError("do_resize must be true, and do_pad false")

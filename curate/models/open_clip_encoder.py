@@ -30,8 +30,6 @@ _BATCH = {"cpu": 32, "mps": 64, "cuda": 256}
 
 
 class _Net(NamedTuple):
-    """What is loaded, on one device."""
-
     net: Any
     tower: TextTower | None  # where sequences may be cut
     device: str
@@ -66,8 +64,6 @@ class _Net(NamedTuple):
 
 @dataclass
 class OpenClipEncoder(Encoder):
-    """A model of open_clip."""
-
     _tokenizer: Any
     _nets: ModelPool[_Net]
 

@@ -36,7 +36,6 @@ class TextTower:
 
     @property
     def context_length(self) -> int:
-        """The tokens that fit, start and end included."""
         return int(self.holder.positional_embedding.shape[0])
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -70,13 +69,11 @@ def text_tower(model: Module) -> TextTower:
     if isinstance(model, CLIP):
         tower = TextTower(model, model.text_pool_type, model.text_eos_id)
     elif isinstance(text, TextTransformer):
-        if text.cls_emb is not None:
-            raise _other("a text tower with a class token behind the text (embed_cls, as CoCa has)")
         tower = TextTower(text, text.pool_type, text.eos_id)
     else:
         raise _other(type(model).__name__ + (f" with a text tower of class {type(text).__name__}" if text else ""))
-    if tower.holder.attn_mask is None:
-        raise _other("a text tower that is not causal (no_causal_mask, as SigLIP has)")
+    if tower.holder.attn_mask is None or getattr(text, "cls_emb", None) is not None:  # as SigLIP and CoCa
+        raise _other("a text tower that is not causal, or has a class token behind the text")
     if tower.pool_type not in ("argmax", "eos"):
         raise _other(f"a text tower with pool_type {tower.pool_type}")
     return tower
@@ -93,7 +90,7 @@ def stretch(model: Module, tokenizer: Any, context_length: int = 248) -> Any:
     (1 - w)·p[20 + i] + w·p[21 + i], where i = ⌊m / f⌋ and w = m / f - i. The old row c, which the last few ask
     for, continues the last two: p[c] = 2·p[c - 1] - p[c - 2]. From 77 to 248, f is 4: Long-CLIP's own interpolation.
 
-    Raises RecipeError where the text tower is of another kind, too short, or not shorter than `context_length`.
+    Raises RecipeError where the text tower is of another kind, or too short.
     """
     import torch
 
@@ -101,9 +98,6 @@ def stretch(model: Module, tokenizer: Any, context_length: int = 248) -> Any:
     holder, before = tower.holder, tower.context_length
     if before < KEPT + 2:
         raise RecipeError(f"measure.clip: context length {before} cannot be stretched; accepted: {KEPT + 2} or more")
-    if context_length <= before:
-        lengths = f"context length {context_length} is not above the model's own; accepted: above {before}"
-        raise RecipeError(f"measure.clip: {lengths}")
     old = holder.positional_embedding
     with torch.no_grad():
         learnt = old[KEPT:].float()

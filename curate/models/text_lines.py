@@ -106,7 +106,6 @@ def _scaled(pixels: np.ndarray) -> np.ndarray:
 
 
 def _up(length: int) -> int:
-    """Return the next multiple of the networks' stride."""
     return -(-length // _STRIDE) * _STRIDE
 
 
@@ -176,8 +175,6 @@ def _model_paths() -> list[Path]:
 
 
 def _load() -> _Networks:
-    """Return the networks, loaded once per process; their `run` may be called from many threads."""
-
     def load() -> _Networks:
         detector, recogniser = map(open_session, _model_paths())
         characters = recogniser.get_modelmeta().custom_metadata_map["character"].splitlines()

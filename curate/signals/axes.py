@@ -34,7 +34,7 @@ def _sides(name: str, options: Axis) -> list[tuple[str, UserPaths]]:
     return [(f"measure.axes.{name}.good", options.good), (f"measure.axes.{name}.bad", options.bad)]
 
 
-def _identify(name: str, options: Axis, known: Known) -> list[list[str]]:
+def _identify(name: str, options: Axis, context: Known) -> list[list[str]]:
     return [on_embeddings.exemplar_digests(where, paths) for where, paths in _sides(name, options)]
 
 

@@ -45,7 +45,7 @@ class Classes(OnEmbeddings):
         return self
 
 
-def _identify(name: str, options: Classes, known: Known) -> dict[str, list[str]]:
+def _identify(name: str, options: Classes, context: Known) -> dict[str, list[str]]:
     where = f"measure.classes.{name}.examples"
     return {key: on_embeddings.exemplar_digests(f"{where}.{key}", paths) for key, paths in options.examples.items()}
 

@@ -1,8 +1,5 @@
 """CLIP scores: how well each caption fits its image, by an open_clip model, and the embeddings.
 
-In: images as they were decoded, and captions. Out, one value a row: `clip_score` float32, `tokens` int32, `truncated`
-bool, as the section says. Null where the row could not be read.
-
 Images are encoded batch by batch while the threads decode the next ones, texts of a part at its end, sorted by length.
 Source: Hessel et al., CLIPScore, 2021, whose score is 2.5·max(clip_score, 0): column `clipscore` of view `measured`.
 """
@@ -25,17 +22,9 @@ from curate.models.encoder import Encoded, Encoder
 from curate.models.identity import OpenClip
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column
+from curate.signals import signal as signals
 from curate.signals.on_embeddings import encoder_of
-from curate.signals.signal import (
-    Built,
-    Embeddings,
-    EmbeddingSignal,
-    ImageSignal,
-    ModelSignal,
-    Signal,
-    SignalKind,
-    SignalOutput,
-)
+from curate.signals.signal import Built, ImageSignal, ModelSignal, Signal, SignalKind, SignalOutput
 
 _VECTOR = "fixed_size_list<float16>"
 _KEPT = "with `embeddings: true`. Zeros where unreadable."
@@ -126,16 +115,14 @@ def _build(name: str, options: Clip, built: Built) -> Iterator[Signal]:
         yield _words_signal(options, score)
 
 
-def _words_signal(options: Clip, score: ModelSignal) -> EmbeddingSignal:
-    """Return the signal of `misaligned_words` (list of strings) and `f_clipscore`: see `curate.models.misalignment`."""
-
-    def compute(embeddings: Embeddings) -> Sequence[pa.Array]:
+def _words_signal(options: Clip, score: ModelSignal) -> signals.EmbeddingSignal:
+    def compute(embeddings: signals.Embeddings) -> Sequence[pa.Array]:
         captions = [caption for caption in embeddings.captions.to_pylist() if caption is not None]  # all of them
         per_row = score.encoder(False).score_words(embeddings.images, captions)
         words = pa.array([scores.misaligned_words for scores in per_row], pa.list_(pa.string()))
         return words, pa.array([scores.f_clipscore for scores in per_row], pa.float32())
 
-    return EmbeddingSignal(
+    return signals.EmbeddingSignal(
         name=f"{score.name}.words",
         columns=(
             pa.field(f"{options.prefix}misaligned_words", pa.list_(pa.string())),
@@ -150,8 +137,8 @@ def _words_signal(options: Clip, score: ModelSignal) -> EmbeddingSignal:
 class ClipScorer:
     """Scores the pairs of one part."""
 
-    def __init__(self, encoder: Callable[[], Encoder], captions: pa.Array) -> None:
-        self._load, self._captions = encoder, captions
+    def __init__(self, encoder: Callable[[], Encoder], captions: pa.Array, look: Look = lambda image: image) -> None:
+        self._load, self._captions, self._look = encoder, captions, look
         self._rows: list[int] = []
         self._waiting: list[npt.NDArray[Any]] = []
         self._encoded: list[Encoded] = []
@@ -161,7 +148,7 @@ class ClipScorer:
         return self._load()
 
     def observe(self, image: Image.Image) -> npt.NDArray[Any]:
-        return self._encoder.view(image)
+        return self._encoder.view(self._look(image))
 
     def add(self, row: int, observation: npt.NDArray[Any]) -> None:
         self._rows.append(row)
@@ -170,7 +157,6 @@ class ClipScorer:
             self._flush()
 
     def finish(self) -> SignalOutput:
-        """Encode the texts of the rows that came, and score."""
         self._flush()
         n, rows = len(self._captions), np.array(self._rows, np.int64)
         if not len(rows):
@@ -191,16 +177,7 @@ class ClipScorer:
             self._waiting = []
 
 
-class LookScorer(ClipScorer):
-    """Scores the pairs of one part by a look at each image."""
-
-    def __init__(self, look: Look, encoder: Callable[[], Any], captions: pa.Array) -> None:
-        super().__init__(encoder, captions)
-        self._look = look
-
-    def observe(self, image: Image.Image) -> npt.NDArray[Any]:
-        return super().observe(self._look(image))
-
+class _LookScorer(ClipScorer):
     def finish(self) -> SignalOutput:
         return SignalOutput(super().finish().columns[:1])
 
@@ -216,11 +193,11 @@ def look_kind(
             name=name,
             columns=(pa.field(name, pa.float32()),),
             key=ids.digest([key, 1, built.signals[options.of].key, built.identities.get(name)]),
-            start=lambda captions: LookScorer(look, encoder, captions),
+            start=lambda captions: _LookScorer(encoder, captions, look),
             load=encoder,
         )
 
     return SignalKind(key, section, lambda *_: identify() if identify else None, build, "named")
 
 
-KIND = SignalKind("clip", Clip, lambda name, options, known: identify(options, known.is_local), _build, "listed")
+KIND = SignalKind("clip", Clip, lambda name, options, context: identify(options, context.is_local), _build, "listed")

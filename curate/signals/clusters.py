@@ -87,8 +87,8 @@ def load_clusters(name: str, options: Clusters) -> LoadedClusters:
     return LoadedClusters(centroids, is_selected)
 
 
-def _identify(name: str, options: Clusters, known: Known) -> str:
-    clusters, dimension = load_clusters(name, options), known.identities[options.of]["dimension"]
+def _identify(name: str, options: Clusters, context: Known) -> str:
+    clusters, dimension = load_clusters(name, options), context.identities[options.of]["dimension"]
     if clusters.centroids.shape[1] != dimension:
         holding = f"{options.centroids} holds {list(clusters.centroids.shape)}"
         accepted = f"[k, {dimension}], since embeddings of {options.of!r} have {dimension} dimensions"

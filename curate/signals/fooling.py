@@ -34,25 +34,25 @@ class Fooling(OnEmbeddings):
     """A finished run that keeps embeddings of this model, for their means. null: no shift."""
 
 
-def _identify(name: str, options: Fooling, known: Known) -> Any:
+def _identify(name: str, options: Fooling, context: Known) -> Any:
     """Return what names the embeddings of run `shift`, if any. Raises RecipeError where it has none of this model."""
     if options.shift is None:
         return None
-    model = known.identities[options.of]
+    model = context.identities[options.of]
     store = RunStore(options.shift)
     where = f"measure.fooling.shift: {options.shift}"
     if not store.exists("_SUCCESS"):
         raise RecipeError(f"{where} is not a finished run; accepted: the --out of one with embeddings: true")
     run = read_facts(store)
-    others = [other["weights"] for other in run.models.values() if isinstance(other, dict) and "weights" in other]
-    if "embeddings" not in run.keys or model["weights"]["sha256"] not in [weights["sha256"] for weights in others]:
+    models = [other for other in run.models.values() if isinstance(other, dict) and "weights" in other]
+    digests = [other["weights"]["sha256"] for other in models]
+    if "embeddings" not in run.keys or model["weights"]["sha256"] not in digests:
         raise RecipeError(f"{where} keeps no embeddings of {model['model']} with these weights")
     return run.keys["embeddings"]
 
 
 def _method(name: str, options: Fooling, built: Built) -> Method:
     def load() -> tuple[F32, F32 | None]:
-        """Return the prompts' embeddings, and the shift, where there is to be one."""
         prompts = encoder_of(options, built).encode_texts(options.prompts).embeddings
         return prompts, None if options.shift is None else run_shift(options.shift, column_prefix(options.of))
 

@@ -35,8 +35,8 @@ class Head(OnEmbeddings):
     """What is applied to the last layer's output."""
 
 
-def _identify(name: str, options: Head, known: Known) -> str:
-    head, model = load_head(options.path, options.activation, options.output), known.identities[options.of]
+def _identify(name: str, options: Head, context: Known) -> str:
+    head, model = load_head(options.path, options.activation, options.output), context.identities[options.of]
     if head.dimension != model["dimension"]:
         sizes = f"embeddings of {head.dimension} dimensions; those of {options.of!r} have {model['dimension']}"
         raise RecipeError(f"measure.heads.{name}: {options.path} is for {sizes}")

@@ -100,7 +100,7 @@ class ImagenetWords(Section):
     """A text file of ImageNet ids, one per line. null: timm's 21,843 (`.[clip]`)."""
 
 
-def _identify(name: str, options: ImagenetWords, known: Known) -> str:
+def _identify(name: str, options: ImagenetWords, context: Known) -> str:
     try:
         return load_vocabulary(options.wordnet, options.synsets).digest
     except RecipeError as error:
@@ -180,7 +180,6 @@ def _shipped_ids() -> Path:
 
 
 def _parse_ids(path: Path | str, text: str) -> set[int]:
-    """Return the offsets of synsets."""
     offsets = set()
     for number, line in enumerate(text.splitlines(), 1):
         for name in line.split()[:1]:

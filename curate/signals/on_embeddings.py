@@ -129,14 +129,13 @@ class WithTargets(OnEmbeddings):
 
     @property
     def are_arrays(self) -> bool:
-        """Whether the targets are embeddings in files."""
         paths = (self.targets,) if isinstance(self.targets, str) else self.targets
         return all(path.lower().endswith((".npy", ".pt", ".pth")) for path in paths)
 
 
-def identify_targets(where: str, options: WithTargets, known: Known) -> Any:
+def identify_targets(where: str, options: WithTargets, context: Known) -> Any:
     """Return what names the targets. Raises RecipeError where they are no embeddings of the model, and no images."""
-    model = known.identities[options.of]
+    model = context.identities[options.of]
     if options.are_arrays:
         return [array_digest(array) for array in _read_targets(where, options, model["dimension"])]
     if "model" not in model:

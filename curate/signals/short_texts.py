@@ -6,12 +6,9 @@ half of fastText's probability, and 1 for English, whose words other languages b
 are the 27 with Latin letters that wordfreq has a list of, and fastText's first answer, whose words count 3.5 each where
 it has no list.
 
-In: a text's words, and fastText's answers. Out: a language code as fastText gives it, and its share of all candidates'
-likelihoods, 0 to 1.
-
-Trade-offs: English has its large list, with words down to Zipf 1, and the others their small ones, down to 3: 0.5 s to
-load, and 160 MB, where all large ones take 3 s and 600 MB. Languages without a list, such as Afrikaans, lose captions
-to the nearest one that has a list.
+English has its large list, with words down to Zipf 1, and the others their small ones, down to 3: 0.5 s to load,
+and 160 MB, where all large ones take 3 s and 600 MB. Languages without a list, such as Afrikaans, lose captions to the
+nearest one that has a list.
 
 Source of the frequencies: Robyn Speer, wordfreq 3.1 (2023). Its data is under CC BY-SA 4.0.
 """
@@ -38,7 +35,7 @@ _LISTS = (
 # Codes of fastText, and the list of their words, where that has another code
 _LIST_OF = {"no": "nb", "nn": "nb", "hr": "sh", "sr": "sh", "bs": "sh", "tl": "fil"}
 _CODES = [{"nb": "no", "fil": "tl"}.get(code, code) for code in _LISTS]
-_PLACES = {code: place for place, code in enumerate(_LISTS)}
+_POSITIONS = {code: position for position, code in enumerate(_LISTS)}
 _FILES = [package_folder("wordfreq") / f"data/{'large' if c == 'en' else 'small'}_{c}.msgpack.gz" for c in _LISTS]
 _UNKNOWN = np.asarray([0.0 if code == "en" else 1.0 for code in _LISTS])  # Zipf of a word that a list does not have
 _UNLISTED = 3.5  # of each word of a language without a list
@@ -71,27 +68,26 @@ def name_language(words: Sequence[str], answers: Sequence[tuple[str, float]]) ->
         return answers[0]
     probabilities = np.zeros(len(_LISTS))
     for code, probability in answers:
-        if (place := _place(code)) is not None:
-            probabilities[place] += probability
+        if (position := _position(code)) is not None:
+            probabilities[position] += probability
     sums = _PRIOR + 0.5 * np.log10(probabilities + _LEAST)
     for row in rows:
         sums += _UNKNOWN if row is None else row
     first, probability = answers[0]
-    if _place(first) is None:
+    if _position(first) is None:
         sums = np.append(sums, len(words) * _UNLISTED + 0.5 * np.log10(probability + _LEAST))
     best = int(sums.argmax())
-    variants = [code for code, _ in answers if _place(code) == best]  # such as hr and bs, which share a list
+    variants = [code for code, _ in answers if _position(code) == best]  # such as hr and bs, which share a list
     code = first if best == len(_LISTS) else [*variants, _CODES[best]][0]
     return code, float(1 / np.sum(10 ** (sums - sums[best])))
 
 
-def _place(code: str) -> int | None:
-    return _PLACES.get(_LIST_OF.get(code, code))
+def _position(code: str) -> int | None:
+    return _POSITIONS.get(_LIST_OF.get(code, code))
 
 
 @lru_cache(1 << 16)
 def _find(word: str) -> F64 | None:
-    """Return the Zipf values of a word in each list; None where none has it."""
     values = [frequencies.get(word) for frequencies in load()]
     if not any(values):
         return None
@@ -108,4 +104,4 @@ def _read(path: Path) -> dict[str, int]:
     from wordfreq import read_cBpack
 
     buckets = read_cBpack(str(path))  # words that are equally frequent, to a hundredth; the first would have Zipf 9
-    return {word: 900 - place for place, words in enumerate(buckets) for word in words}
+    return {word: 900 - index for index, words in enumerate(buckets) for word in words}

@@ -10,8 +10,7 @@ A signal adds columns to `scores`. Its class says what it takes its values from:
     ├── EmbeddingSignal   embeddings, those of a ModelSignal or precomputed ones, without images or the model
     └── PrecomputedSignal embeddings that the pool supplies; it has no column in `scores`
 
-`nsfw`, `text_area` and most of packages observe each image once: see `image_signal`. The folder's README has whole
-ones, of images and of captions, each with a file of weights.
+`nsfw`, `text_area` and most of packages observe each image once: see `image_signal`. The folder's README has examples.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -86,7 +85,6 @@ class Signal:
 
     @property
     def label(self) -> str:
-        """What messages call it."""
         return f"signal {self.name!r}" + (f" of package {self.package}" if self.package else "")
 
     def by_name(self, columns: Sequence[Column], rows: int, fields: Iterable[pa.Field] = ()) -> dict[str, Column]:
@@ -199,18 +197,12 @@ class ImageObserver(Protocol):
 def image_signal(
     name: str, observer: ImageObserver, identity: Any, load: Callable[[], Any] | None = None
 ) -> ImageSignal:
-    """Return the signal of an observer, by its name as `build` gets it.
-
-    `identity` is what its values depend on, as plain data; `load` loads its model, whose faults are reported before the
-    run.
-    """
+    """Return the signal of an observer, by its name as `build` gets it; `identity` is what its values depend on."""
     key = ids.digest([name, 1, identity])
     return ImageSignal(name, tuple(observer.columns), key, start=lambda captions: _Part(observer, captions), load=load)
 
 
 class _Part:
-    """Collects what was observed in one part."""
-
     def __init__(self, observer: ImageObserver, captions: pa.Array) -> None:
         self._observer, self._captions = observer, captions
         self._observed: list[Any] = [None] * len(captions)

@@ -1,18 +1,15 @@
 """Find the text in an image: the share of the image that it covers, and how much of it the caption repeats (T-MARS).
 
-In: a decoded image, then its caption. Out, both float32:
 - `text_area`, 0 to 1: the share of the image's pixels whose centres lie in a detected line, a rotated rectangle with
-  the detector's own margin around the letters, which is relatively wide around small type; on the raster on which lines
-  are found. 0 where none is found.
+  the detector's own margin around the letters, which is relatively wide around small type.
 - `text_overlap`, 0 to 1: the share of the recognised words that are in the caption, each occurrence counted once. A
   word is a run of letters and digits, case and accents folded, each Chinese character one of its own; it is in the
   caption where it equals one of the caption's words, or several in a row written together, since spaces between words
-  are often not recognised. Null where no word is recognised, and where there is no caption.
+  are often not recognised.
 
-T-MARS drops what does not match once the text is painted over; these columns find such pairs without the painting.
-
-Trade-offs, for speed: lines are searched in the image reduced to at most 640 pixels a side, and read at 2000 pixels a
-side, the 32 largest. Text that climbs steeply or is upside down is found, and misread.
+T-MARS drops what does not match once the text is painted over; these columns find such pairs without the painting. For
+speed, lines are searched in the image reduced to at most 640 pixels a side, and read at 2000 pixels a side, the 32
+largest. Text that climbs steeply or is upside down is found, and misread.
 
 Source: Maini et al., T-MARS: Improving Visual Representations by Circumventing Text Feature Learning, ICLR 2024.
 """
@@ -57,15 +54,14 @@ class TextArea(Section):
 
 
 class TextObserver:
-    """The image signals `text_area` and `text_overlap`; without state, so that threads may share it."""
+    """The image signals `text_area` and `text_overlap`, without state."""
 
     columns: pa.Schema = pa.schema([pa.field("text_area", pa.float32()), pa.field("text_overlap", pa.float32())])
 
     def observe(self, image: Image.Image) -> tuple[float, tuple[str, ...]]:
         """Return text_area, and the recognised words, folded, those of the largest line first.
 
-        The image may be of any mode and size, and is turned as its EXIF says. Deterministic, thread-safe, and mostly
-        without the GIL. Raises RecipeError where the package is not installed.
+        The image may be of any mode and size, and is turned as its EXIF says.
         """
         picture = fitted(as_rgb(rotate_by_exif(image)), _READ).convert("RGB")
         raster = fitted(picture, _DETECTED)
@@ -78,7 +74,6 @@ class TextObserver:
     def finish(
         self, observed: Sequence[tuple[float, tuple[str, ...]] | None], captions: Sequence[str | None]
     ) -> list[pa.Array]:
-        """Return text_area and text_overlap, float32, of what `observe` returned, None where no image, and captions."""
         areas = [seen and seen[0] for seen in observed]
         pairs = zip(observed, captions, strict=True)
         overlaps = [overlap(seen[1], caption) if seen and caption is not None else None for seen, caption in pairs]
@@ -100,7 +95,6 @@ def overlap(words: Sequence[str], caption: str) -> float | None:
     edges = set(itertools.accumulate(map(len, caption_words), initial=0))
 
     def occurs(word: str) -> bool:
-        """Return whether it is made of whole words."""
         at = joined.find(word)
         while at >= 0 and not (at in edges and at + len(word) in edges):
             at = joined.find(word, at + 1)
@@ -120,6 +114,6 @@ def fitted(image: Image.Image, longest: int) -> Image.Image:
 KIND = SignalKind(
     "text_area",
     TextArea,
-    identify=lambda name, options, known: identify(),
+    identify=lambda *_: identify(),
     build=lambda name, options, built: [image_signal(name, TextObserver(), built.identities[name])],
 )

@@ -41,7 +41,6 @@ def paint_over_text(image: Image.Image) -> Image.Image:
 
 
 def _painted(picture: Image.Image, lines: list[Line], size: tuple[int, int]) -> Image.Image:
-    """Return an RGB image with lines, in pixels of a raster of this size, painted over."""
     scale = np.divide(picture.size, size)
     lines = [Line(*(part * scale for part in line)) for line in lines]
     is_text = _filled(picture.size, lines)
@@ -57,7 +56,6 @@ def _painted(picture: Image.Image, lines: list[Line], size: tuple[int, int]) -> 
 
 
 def _filled(size: tuple[int, int], lines: list[Line]) -> npt.NDArray[np.bool_]:
-    """Return which pixels are in one of the lines."""
     mask = Image.new("1", size)
     draw = ImageDraw.Draw(mask)
     for line in lines:

@@ -37,10 +37,10 @@ class Vas(WithTargets):
         return self
 
 
-def _identify(name: str, options: Vas, known: Known) -> Any:
+def _identify(name: str, options: Vas, context: Known) -> Any:
     if options.covariance is None:
-        return on_embeddings.identify_targets(f"measure.vas.{name}.targets", options, known)
-    return array_digest(_read_covariance(name, options.covariance, known.identities[options.of]["dimension"]))
+        return on_embeddings.identify_targets(f"measure.vas.{name}.targets", options, context)
+    return array_digest(_read_covariance(name, options.covariance, context.identities[options.of]["dimension"]))
 
 
 def _read_covariance(name: str, path: str, dimension: int) -> F64:
@@ -49,10 +49,6 @@ def _read_covariance(name: str, path: str, dimension: int) -> F64:
     if array.shape != (dimension, dimension) or array.dtype.kind != "f":
         accepted = f"floating-point numbers [{dimension}, {dimension}]"
         raise RecipeError(f"{where}: {describe_array(path, array)}; accepted: {accepted}")
-    largest = float(np.abs(array).max())
-    if not 0 < largest * dimension <= float(np.finfo(np.float32).max):
-        problem = f"numbers up to {largest:.3g}, by which scores are beyond float32" if largest else "zeros alone"
-        raise RecipeError(f"{where}: {path} holds {problem}; accepted: the mean of t·tᵀ over targets t of length 1")
     return np.asarray(array, np.float64)
 
 

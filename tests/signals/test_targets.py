@@ -92,10 +92,6 @@ def test_embeddings_and_a_covariance(path: str, tmp_path: Path) -> None:
         (lambda file: np.save(file, np.zeros((0, 8), np.float32)), r"is float32 \[0, 8\]"),
         (lambda file: np.save(file, np.full((2, 8), np.nan)), "holds NaN or infinity"),
         (lambda file: np.save(file, np.zeros((3, 8), np.int32)), "is int32"),
-        (lambda file: np.save(file, np.full((3, 8), 1e300)), "holds rows that are too long for float32"),
-        (lambda file: np.save(file, np.full((3, 8), 1e30)), "holds rows that are too long for float32"),
-        (lambda file: np.save(file, np.zeros((3, 8))), "holds zeros alone"),
-        (lambda file: np.save(file, np.full((3, 8), 1e-300)), "holds zeros alone"),
         (lambda file: np.save(file, np.array([{}], object), allow_pickle=True), "is no .npy file"),
         (lambda file: file.write_bytes(b"\x93NUMPY"), "is no .npy file"),
     ],
@@ -112,10 +108,7 @@ def test_what_is_refused(make: Any, wanted: str, path: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("sigma", "wanted"),
     [
-        (np.full((8, 8), 1e308), r"holds numbers up to 1e\+308, by which scores are beyond float32"),
-        (np.eye(8) * 1e38, r"holds numbers up to 1e\+38"),
         (np.full((8, 8), np.inf), "holds NaN or infinity"),
-        (np.zeros((8, 8)), "holds zeros alone; accepted: the mean of t·tᵀ"),
         (np.eye(7), r"is float64 \[7, 7\]; accepted: floating-point numbers \[8, 8\]"),
         (np.eye(8, dtype=np.int64), r"is int64 \[8, 8\]"),
     ],

@@ -1,10 +1,8 @@
 """What cached embeddings tell of an image: whether it fools the model, its context, its place on an axis of quality.
 
-In: embeddings float32[n, d] of one model, rows of norm 1 (cosines are plain products here, so embeddings kept as
-float16 are normalised again first), and few embeddings of prompts or exemplars. Out: float32[n], or `Tags`. Each is one
-matrix product, and a row's numbers depend on no other rows but through the BLAS's rounding (some 1e-7 of a cosine).
-
-Trade-offs: nothing is learnt or tuned; what a score means is calibrated on real images, as a rule does with `top`.
+In: embeddings float32[n, d] of one model, rows of norm 1 (those kept as float16 are normalised again first), and few
+embeddings of prompts or exemplars. Out: float32[n], or `Tags`. A row's numbers depend on no other rows but through the
+BLAS's rounding (some 1e-7 of a cosine).
 """
 
 from dataclasses import dataclass
@@ -36,35 +34,27 @@ class Tags(NamedTuple):
 
     @property
     def probability(self) -> F32:
-        """Of the best value."""
         return np.asarray(self.probabilities[np.arange(len(self.best)), self.best])
 
 
 def mean_shift(images: F32, texts: F32) -> F32:
     """Return the shift g that draws images and texts together: a quarter of (mean image − mean text), in float64 first.
 
-    A mean that was computed before represents its rows, as one row. Source: Freiberger et al., Fooling Contrastive
-    Language-Image Pre-trained Models with CLIPMasterPrints, 2023, mitigation by shifting; the gap is Liang et al.'s,
-    Mind the Gap, 2022.
+    Source: Freiberger et al., Fooling Contrastive Language-Image Pre-trained Models with CLIPMasterPrints, 2023,
+    mitigation by shifting.
     """
     gap = images.mean(axis=0, dtype=np.float64) - texts.mean(axis=0, dtype=np.float64)
     return np.asarray(GAP_SHARE * gap, np.float32)
 
 
-def shift(images: F32, texts: F32, g: F32) -> tuple[F32, F32]:
-    """Return images less g, and texts plus g, each row normalised again (a row that vanishes stays 0)."""
-    return normalised(images - g), normalised(texts + g)
-
-
 def fooling_score(images: F32, prompts: F32, g: F32 | None = None) -> F32:
     """Return how well an image fits the worst of K prompts that have nothing to do with each other: the least cosine.
 
-    A fooling image scores high with all of them, which no real image does; what is high depends on the model, so that
-    the score is read against that of real images. `g` is a shift to apply first. Source: Freiberger et al., 2023 (see
-    `mean_shift`): fooling images maximise the minimum over prompts; K = 25 to 100.
+    `g` is a shift to apply first: images less g, and prompts plus g. Source: see `mean_shift`; fooling images maximise
+    the minimum over prompts; K = 25 to 100.
     """
     if g is not None:
-        images, prompts = shift(images, prompts, g)
+        images, prompts = normalised(images - g), normalised(prompts + g)
     return np.asarray((images @ prompts.T).min(axis=1))
 
 
@@ -89,9 +79,8 @@ def tag_contexts(images: F32, prompts: F32, temperature: float = 0.01) -> Tags:
     """Return the context of each image, whatever its class: p(z|x) ∝ Σ over classes y of exp(cos(x, (y, z)) / T).
 
     `images` are float32[n, d]; `prompts`, of each class in each context ("a photo of a dog, in water"), float32[y, z,
-    d]; T, above 0, is the paper's over the model's logit scale (CLIP's is 100): larger is flatter. Source: An et al.,
-    PerceptionCLIP: Visual Classification by Inferring and Conditioning on Contexts, 2024: its estimates of p(z|x) with
-    classes (ClassAttr), and from the attribute alone (PureAttr), which is with one class.
+    d]. Source: An et al., PerceptionCLIP: Visual Classification by Inferring and Conditioning on Contexts, 2024: p(z|x)
+    with classes (ClassAttr), and from the attribute alone (PureAttr), which is with one class.
     """
     classes, contexts, dimension = prompts.shape
     flat = prompts.reshape(-1, dimension).T
@@ -118,8 +107,8 @@ def nearest_centroid(images: F32, centroids: F32) -> I32:
     margins = 2 * (images.shape[1] + 8) * 2.0**-24 * np.sqrt(squares(images)) * np.sqrt(squares(centroids).max())
     side = max(1, min(isqrt(CELLS), len(centroids)))  # many centroids come in parts, else few rows would be together
     for start, first in product(range(0, len(images), CELLS // side), range(0, len(centroids), side)):
-        rows, some = slice(start, start + CELLS // side), centroids[first : first + side]
-        _find_nearest(images[rows] @ some.T, images[rows], some, first, margins[rows], best[rows], nearest[rows])
+        rows, part = slice(start, start + CELLS // side), centroids[first : first + side]
+        _find_nearest(images[rows] @ part.T, images[rows], part, first, margins[rows], best[rows], nearest[rows])
     return nearest
 
 
@@ -187,8 +176,8 @@ def fit_classifier(embeddings: F32, labels: I64, classes: int) -> Classifier:
     scatter = centred.T @ centred  # (N - 1) Σ̂: the centred rows have mean 0
     trace = np.trace(scatter) / max(size - 1, 1)
     if trace <= _ROUNDING:
-        what = f"the {size} examples of {classes} classes do not differ within any class"
-        raise RecipeError(f"{what}; accepted: two different examples of a class at least")
+        alike = f"the {size} examples of {classes} classes do not differ within any class"
+        raise RecipeError(f"{alike}; accepted: two different examples of a class at least")
     # With the ridge above 0 the matrix is positive definite, so that its pseudo-inverse is its inverse.
     weight = dimension * np.linalg.solve(scatter + trace * np.eye(dimension), means.T)
     return Classifier(weight, -np.log(classes) - 0.5 * np.einsum("kd,dk->k", means, weight))
@@ -210,8 +199,8 @@ def covariance(targets: npt.NDArray[Any]) -> F64:
     """Return Σ, the mean of t·tᵀ over targets [t, d] of unit length (float64[d, d])."""
     whole = np.zeros((targets.shape[1], targets.shape[1]))
     for start in range(0, len(targets), 1 << 16):
-        some = normalised(targets[start : start + (1 << 16)]).astype(np.float64)
-        whole += some.T @ some
+        rows = normalised(targets[start : start + (1 << 16)]).astype(np.float64)
+        whole += rows.T @ rows
     return whole / max(1, len(targets))
 
 

@@ -250,16 +250,15 @@ def test_no_row_has_a_cluster(path: str, tmp_path: Path) -> None:
 
 
 def test_faults_are_named(path: str, tmp_path: Path) -> None:
-    for name, centroids in (("zeros", np.eye(5, 4)), ("huge", np.full((5, 4), 1e308)), ("flat", np.ones(5))):
+    for name, centroids in (("zeros", np.eye(5, 4)), ("flat", np.ones(5))):
         np.save(tmp_path / f"{name}.npy", centroids)
     complexity = {"of": "cluster", "rows": 3, "by": "complexity"}
     for quotas, message in (
         (complexity | {"centroids": str(tmp_path / "zeros.npy")}, "centroids: .* holds zeros alone in row 4; accepted"),
-        (complexity | {"centroids": str(tmp_path / "huge.npy")}, "centroids: .* rows that are too long for float32"),
         (complexity | {"centroids": str(tmp_path / "flat.npy")}, r"centroids: .* is float64 \[5\]; accepted"),
         ({"of": "words", "rows": 3, "keep": "farthest"}, "sample.quotas.distance: no column 'words_distance'"),
         ({"of": "cluster", "rows": 3, "by": "complexity"}, "needs the centroids of 'cluster'; accepted: "),
-        ({"of": "cluster", "rows": 3, "by": "complexity", "centroids": "no.npy"}, "sample.quotas.centroids: .*no such"),
+        ({"of": "cluster", "rows": 3, "by": "complexity", "centroids": "no.npy"}, "sample.quotas.centroids: .*No such"),
         ({"of": "cluster", "rows": 3, "by": "sizes"}, "sample.quotas.by: .*'equal', 'size' or 'complexity'"),
     ):
         with pytest.raises(RecipeError, match=message):
