@@ -1,8 +1,7 @@
 """Images measured in threads, each decoded once for all image signals.
 
-In: the bytes of consecutive rows' images, and their captions. Out: a table of facts, status and error of each image,
-and of what signals observed (`output_schema`). Of all units in hand together a few observations a core wait for their
-signals; each model holds at most a batch of each unit.
+Of all units in hand together a few observations a core wait for their signals; each model holds at most a batch of each
+unit.
 """
 
 from collections.abc import Iterator, Sequence

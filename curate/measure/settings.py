@@ -1,7 +1,7 @@
 """What measuring needs to know of a run, and the keys of the tables that it writes.
 
-A key is the digest of all that determines a table: what the unit's inputs are, the recipe's settings for reading them,
-the models and libraries that decide values. Neither the unit's place nor other units are in it.
+A key is the digest of all that determines a table: the unit's inputs, the recipe's settings for reading them, and the
+models and libraries that decide values.
 """
 
 from collections.abc import Mapping

@@ -15,11 +15,8 @@ from curate.models.identity import OpenClip
 def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
     """Return what a model is, from its files, without loading it; download them where they are named by a tag or a hub.
 
-    Keys: model, pretrained, weights (file name and sha256), preprocess, dimension, context_length, precision, versions
-    and what else scores depend on; and device. Where `is_local`, it will run on this machine: a missing device is an
-    error now.
-
-    Raises RecipeError where a library, the model, its weights or the device is not there.
+    Where `is_local`, it will run on this machine. Raises RecipeError where a library, the model, its weights or the
+    device is not there.
     """
     library = _library(options)
     device = library.resolve_device(options) if is_local or options.device == "auto" else options.device

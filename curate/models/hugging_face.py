@@ -1,7 +1,6 @@
 """What engines and detectors of Hugging Face's transformers share: names, devices, loading, images, halved batches.
 
-A model is a local folder, as `save_pretrained` writes one, or a name on the hub, which transformers looks for in its
-cache and then downloads. Code that comes with a model is never run, and weights are read without pickle's code.
+A model is a local folder, as `save_pretrained` writes one, or a name on the hub. Code that comes with it is never run.
 """
 
 import hashlib

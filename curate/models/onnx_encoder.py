@@ -1,8 +1,7 @@
 """Encodes images and texts by ONNX Runtime, with a folder of CLIP as ONNX graphs (`onnx:DIR`, see `onnx_folder`).
 
-On a CPU a session has one thread, and a batch is divided among threads, one per core; of GPUs each has a session. One
-graph of both sides (model.onnx) computes one text with every batch of images, and one image with every batch of texts:
-two are faster.
+On a CPU a batch is divided among threads, one per core; of GPUs each has a session. One graph of both sides
+(model.onnx) computes one text with every batch of images, and one image with every batch of texts: two are faster.
 """
 
 import ctypes

@@ -1,8 +1,6 @@
 """Loads an open_clip model and encodes images and texts with it, as open_clip's own loop would, but faster.
 
-See `curate.models.encoder`. What makes it fast leaves the result as it is: images stay uint8 until they are on the
-device, and a GPU works on while its embeddings are waited for. What scores depend on is in a model's identity
-(`curate.models.identity`).
+Images stay uint8 until they are on the device, and a GPU works on while its embeddings are waited for.
 """
 
 from collections.abc import Callable, Sequence

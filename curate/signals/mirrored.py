@@ -1,8 +1,4 @@
-"""CLIP scores of mirrored images.
-
-Source: Kim et al., "The Devil is in the Details: A Deep Dive into the Rabbit Hole of Data Filtering" (arXiv
-2309.15954), which takes the mean of both scores.
-"""
+"""CLIP scores of mirrored images (Kim et al., "The Devil is in the Details", arXiv 2309.15954)."""
 
 from typing import Any, ClassVar
 

@@ -1,15 +1,13 @@
 """Find the text in an image: the share of the image that it covers, and how much of it the caption repeats (T-MARS).
 
-- `text_area`, 0 to 1: the share of the image's pixels whose centres lie in a detected line, a rotated rectangle with
-  the detector's own margin around the letters, which is relatively wide around small type.
-- `text_overlap`, 0 to 1: the share of the recognised words that are in the caption, each occurrence counted once. A
-  word is a run of letters and digits, case and accents folded, each Chinese character one of its own; it is in the
-  caption where it equals one of the caption's words, or several in a row written together, since spaces between words
-  are often not recognised.
+- `text_area`: the share of the image's pixels whose centres lie in a detected line, a rotated rectangle.
+- `text_overlap`: the share of the recognised words that are in the caption. A word is a run of letters and digits, case
+  and accents folded, each Chinese character one of its own; it is in the caption where it equals one of the caption's
+  words, or several in a row written together, since spaces between words are often not recognised.
 
-T-MARS drops what does not match once the text is painted over; these columns find such pairs without the painting. For
-speed, lines are searched in the image reduced to at most 640 pixels a side, and read at 2000 pixels a side, the 32
-largest. Text that climbs steeply or is upside down is found, and misread.
+T-MARS drops what does not match once the text is painted over; these columns find such pairs without the painting.
+Lines are searched in the image reduced to at most 640 pixels a side, and read at 2000. Text that climbs steeply or is
+upside down is found, and misread.
 
 Source: Maini et al., T-MARS: Improving Visual Representations by Circumventing Text Feature Learning, ICLR 2024.
 """
