@@ -5,9 +5,12 @@ A part is a span of a file of gzip members, or a file. A span that cannot be rea
 """
 
 import itertools
+import re
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, ClassVar, Literal
 
@@ -21,9 +24,9 @@ from pydantic import Field
 from curate.base import schema
 from curate.base.numeric.arrays import whole
 from curate.base.wording import one_line
+from curate.pool.crawl import html, wat
 from curate.pool.crawl.links import COLUMNS, MAX_OF_PAGE, OF_PAGE, ROWS, PageLinks
-from curate.pool.crawl.pages import Page, read_page, read_pages
-from curate.pool.crawl.records import Lost, Stream
+from curate.pool.crawl.records import Lost, Record, Stream, read_records
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.found_files import FoundFiles
 from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, PlannedSource
@@ -41,6 +44,96 @@ _LISTS = (".paths", ".paths.gz")
 _MAX_LIST = 1 << 28  # bytes
 DAMAGED = "damaged_record"
 _OF_ROW = [field for field in COLUMNS if field.name not in OF_PAGE.names]
+
+
+_OTHER_TYPES = "request|metadata|warcinfo|revisit|resource|conversion|continuation"
+_OTHER_TYPE = re.compile(rf'"WARC-Type"\s*:\s*"(?:{_OTHER_TYPES})"'.encode())
+
+
+@dataclass
+class Page:
+    """A page, and the record that it is of; languages and charset are known where it has images."""
+
+    offset: int  # of the record in its file
+    links: PageLinks
+    record_id: str | None
+
+
+def read_pages(stream: Stream, start: int, stop: int) -> Iterator[Page | Lost]:
+    """Yield the pages of a span, in order. Raises OSError where the file cannot be read."""
+    if stream.has_members:
+        yield from _pages(stream, start, stop)
+    elif start == 0:
+        yield from _pages(stream, start, sys.maxsize)
+
+
+def read_page(stream: Stream, offset: int) -> Page | None:
+    """Return the page whose record begins at a place. Raises OSError where the file cannot be read."""
+    page = next(_pages(stream, offset, offset + 1), None)
+    return page if isinstance(page, Page) else None
+
+
+def _pages(stream: Stream, start: int, stop: int) -> Iterator[Page | Lost]:
+    page: Page | None = None
+    for item in read_records(stream, start):
+        before, page = page, None
+        lost, is_beyond = item if isinstance(item, Lost) else None, False
+        try:
+            if isinstance(item, Record) and not (before and _completes(before, item)):
+                is_beyond = item.offset >= stop
+                page = None if is_beyond else _read_page(item, stream.name)
+        except (ValueError, RecursionError) as error:
+            assert isinstance(item, Record)
+            lost = Lost(item.offset, item.offset, one_line(error, 200))
+        if before:
+            yield before
+        # The next span begins with such a member; of what else is lost behind the last record it sees nothing
+        if is_beyond or (isinstance(item, Lost) and item.start >= stop and stream.is_member(item.start)):
+            return
+        if lost:
+            yield lost
+    if page:
+        yield page
+
+
+def _read_page(record: Record, file: str) -> Page | None:
+    if record.is_response:
+        links = html.find_links(record)
+        if links is None:
+            return None
+        links.page |= {"warc_file": file, "warc_offset": record.offset}
+        return Page(record.offset, links, record.headers.get("warc-record-id"))
+    content_type = record.headers.get("content-type")
+    is_json = "json" in content_type if content_type else b"{" in record.content[:16]
+    # Of another type, which it names: not parsed. One that names none may be a damaged response.
+    if not is_json or (b'"response"' not in record.content and _OTHER_TYPE.search(record.content)):
+        return None
+    document = wat.read_json(record.content)
+    kind = wat.read_header(document, "WARC-Type")
+    if kind != "response":
+        if kind and kind not in _OTHER_TYPES.split("|"):
+            raise ValueError(f"it is about a record of type {kind[:50]!r}, which WARC does not have")
+        return None
+    return Page(record.offset, wat.find_links(document), wat.read_header(document, "WARC-Record-ID"))
+
+
+def _completes(page: Page, record: Record) -> bool:
+    """Return whether a record is the metadata of a page, which then has them. Raises ValueError if it is damaged."""
+    if record.is_response or not page.links.images:
+        return False
+    if record.content[:1] != b"{":  # of a WARC: lines of fields
+        is_its = record.headers.get("warc-concurrent-to") == page.record_id
+        facts = html.page_facts(record) if is_its else {}
+    elif b"WARC-Metadata-Metadata" in record.content:
+        document = wat.read_json(record.content)
+        is_its = wat.read_header(document, "WARC-Concurrent-To") == page.record_id
+        facts = wat.page_facts(document) if is_its else {}
+    else:
+        return False
+    if is_its and page.record_id:
+        page.links.page |= {name: value for name, value in facts.items() if page.links.page.get(name) is None}
+        return True
+    return False
 
 
 class CrawlSource(Source):

@@ -68,7 +68,7 @@ class Figure:
 class Article:
     """What an article's XML holds."""
 
-    facts: dict[str, Any] = field(default_factory=dict)  # pmcid … manuscript of `rows.COLUMNS`, as far as it says so
+    facts: dict[str, Any] = field(default_factory=dict)  # pmcid … manuscript of `format.COLUMNS`, as far as it says so
     figures: tuple[Figure, ...] = ()
     elsewhere: int = 0  # graphics that are of no figure
 

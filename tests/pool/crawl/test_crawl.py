@@ -11,9 +11,8 @@ import pytest
 
 from curate.base.errors import RecipeError
 from curate.pool.crawl import format as crawl
-from curate.pool.crawl.format import CommonCrawlInput, CrawlSource
+from curate.pool.crawl.format import CommonCrawlInput, CrawlSource, Page, read_pages
 from curate.pool.crawl.links import BaseUrl, read_url
-from curate.pool.crawl.pages import Page, read_pages
 from curate.pool.crawl.records import Lost, Stream
 from curate.pool.formats.input_format import Batch, PartRows
 from tests.pool.crawl.crawls import URLS, Site, draw_sites, image, info, naive_rows, naive_url, pack, wat_records

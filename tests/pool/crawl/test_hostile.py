@@ -16,10 +16,9 @@ import pytest
 
 from curate.pool.crawl import format as crawl
 from curate.pool.crawl import html
-from curate.pool.crawl.format import CommonCrawlInput, CrawlSource
+from curate.pool.crawl.format import CommonCrawlInput, CrawlSource, read_pages
 from curate.pool.crawl.html import largest_first
 from curate.pool.crawl.links import MAX_OF_PAGE, BaseUrl, read_url
-from curate.pool.crawl.pages import read_pages
 from curate.pool.crawl.records import Lost, Stream
 from curate.pool.formats.input_format import PartRows
 from tests.pool.crawl.crawls import Site, draw_sites, image, info, pack, warc_records, wat_records

@@ -23,7 +23,7 @@ from curate.ask.whatif.estimate import estimate
 from curate.base.errors import RecipeError, RunError
 from curate.emit import webdataset
 from curate.measure import unit
-from curate.pool.files import parts
+from curate.pool.files import format as parts
 from curate.publish.forget.forget import forget
 from curate.recipe.recipe import Recipe
 from curate.store.items import Items

@@ -9,8 +9,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from curate.pool.pmc.format import article_rows
 from curate.pool.pmc.packages import Package
-from curate.pool.pmc.rows import article_rows
 from tests.pool.pmc.articles import Drawn, biomedica_rows, naive_rows
 
 _HREF = re.compile(r'<graphic\b[^>]*xlink:href="([^"]+)"')

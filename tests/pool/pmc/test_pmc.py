@@ -18,10 +18,9 @@ from curate.base.errors import RecipeError
 from curate.pool.formats.input_format import Batch, PartRows
 from curate.pool.pmc import articles as listing
 from curate.pool.pmc import packages
-from curate.pool.pmc.format import PmcInput, PmcSource
+from curate.pool.pmc.format import COLUMNS, PmcInput, PmcSource, article_rows, license_group
 from curate.pool.pmc.jats import count_letters, find_license, read_article
 from curate.pool.pmc.packages import pack_paths, unpack_paths
-from curate.pool.pmc.rows import COLUMNS, article_rows, license_group
 from tests.pool.pmc.articles import (
     ARTICLES,
     DAMAGED,

@@ -21,7 +21,7 @@ from curate.base.errors import RunError
 from curate.demo.samples import make_samples
 from curate.emit import webdataset
 from curate.pool.pmc import articles as listing
-from curate.pool.pmc.rows import COLUMNS
+from curate.pool.pmc.format import COLUMNS
 from curate.recipe.files import shipped_folder
 from curate.recipe.recipe import Recipe, parse_recipe
 from pipelines.prepare import prepare
