@@ -23,7 +23,7 @@ MAX_FIELDS = 200  # those with the most values become columns
 _MAX_NAME = 100  # characters
 _COUNTED: dict[type, str] = {**KINDS, type(None): "null"}
 _DTYPES = {float: "float64", int: "int64", str: "string", bool: "bool", type(None): "null"}
-_SHAPES, _HELD = 1000, 100_000  # that are counted together, and their names
+_MAX_COUNTED = 100_000  # names and kinds, of which the most frequent are counted on
 _MAX_NAMES = 10_000  # of an object: of a larger one none is counted, and all stay in its json
 _KINDS_OF = {kind: name for name, kind in TYPES.items()}
 
@@ -37,32 +37,21 @@ class FieldCounter:
     """Counts the values of fields, object by object: those of one file, in order."""
 
     def __init__(self) -> None:
-        self._shapes: Counter[tuple[tuple[str, ...], tuple[type, ...]]] = Counter()  # names and types of an object
         self._counts: FieldCounts = Counter()
-        self._held = 0
 
     def add(self, fields: Mapping[str, Any]) -> None:
-        if len(fields) <= _MAX_NAMES:
-            self._shapes[tuple(fields), tuple(map(type, fields.values()))] += 1
-            self._held += len(fields)
-        if len(self._shapes) >= _SHAPES or self._held >= _HELD:
-            self._count()
+        for name, value in fields.items() if len(fields) <= _MAX_NAMES else ():
+            key = name, _COUNTED.get(type(value), "")
+            if key in self._counts or (key[1] and _is_column(name)):
+                self._counts[key] += 1
+        if len(self._counts) > _MAX_COUNTED:
+            self._counts = self.counts
 
     @property
     def counts(self) -> FieldCounts:
         """Return the counts of the fields with the most values."""
-        self._count()
-        return self._counts
-
-    def _count(self) -> None:
-        for (names, kinds), often in self._shapes.items():
-            for name, kind in zip(names, kinds, strict=True):
-                if kind in _COUNTED and _is_column(name):
-                    self._counts[name, _COUNTED[kind]] += often
-        self._shapes.clear()
-        self._held = 0
         frequent = set(_most_frequent(self._counts)[:MAX_FIELDS])
-        self._counts = Counter({key: n for key, n in self._counts.items() if key[0] in frequent})
+        return Counter({key: n for key, n in self._counts.items() if key[0] in frequent})
 
 
 def _most_frequent(counts: FieldCounts) -> list[str]:

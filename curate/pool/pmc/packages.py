@@ -19,7 +19,7 @@ from curate.base.process import temporary_folder
 from curate.base.wording import one_line
 from curate.pool.pmc.jats import MAX_XML
 from curate.read.json_fields import read_json
-from curate.read.listing import InputFile, expand_braces, file_state, list_folder
+from curate.read.listing import InputFile, file_state, list_folder
 from curate.read.tar_samples import IMAGE_SUFFIXES
 from curate.tar.byte_sources import MmapSource, errors_of
 from curate.tar.index import index_tar
@@ -83,21 +83,11 @@ def folder_of(path: str) -> str:
 
 
 def pack_paths(paths: list[str]) -> str:
-    """Return paths as one, which `unpack_paths` splits again."""
+    """Return paths as one, which `expand_braces` splits again."""
     if len(paths) == 1:
         return paths[0]
     start = os.path.commonprefix(paths)  # noqa: RUF071 (of texts)
     return f"{start}{{{','.join(path[len(start) :] for path in paths)}}}"
-
-
-def unpack_paths(path: str) -> list[str]:
-    """Return the paths of the articles of a part."""
-    return expand_braces(path)
-
-
-def count_paths(path: str) -> int:
-    """Return how many articles a part has."""
-    return path.count(",") + 1
 
 
 def digest_files(files: Iterable[InputFile]) -> str:

@@ -20,7 +20,8 @@ from curate.pool.pmc import articles as listing
 from curate.pool.pmc import packages
 from curate.pool.pmc.format import COLUMNS, PmcInput, PmcSource, article_rows, license_group
 from curate.pool.pmc.jats import count_letters, find_license, read_article
-from curate.pool.pmc.packages import pack_paths, unpack_paths
+from curate.pool.pmc.packages import pack_paths
+from curate.read.listing import expand_braces
 from tests.pool.pmc.articles import (
     ARTICLES,
     DAMAGED,
@@ -297,7 +298,7 @@ def test_parts_hold_consecutive_articles(tmp_path: Path, monkeypatch: pytest.Mon
         assert len(parts) == {1: len(HIGHEST), 1 << 30: 1}.get(size, len(parts))
         assert rows_of(source) == rows
         assert KIND.describe(parts) == "10 articles"
-        paths = [path for part in parts for path in unpack_paths(part.path)]
+        paths = [path for part in parts for path in expand_braces(part.path)]
         assert paths == [f"{tmp_path}/{article.name}" for article in HIGHEST]
 
 
@@ -359,7 +360,7 @@ def test_what_a_source_may_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(RecipeError, match="2 articles in one folder; accepted"):
         batches(source_of(tmp_path / "flat"))
     write_archives(folder, [Drawn(101, "<body/>"), Drawn(500, "<body/>"), Drawn(500, "<body/>", version=2)])
-    assert {path for part in KIND.plan(source_of(folder), (), False).parts for path in unpack_paths(part.path)} == {
+    assert {path for part in KIND.plan(source_of(folder), (), False).parts for path in expand_braces(part.path)} == {
         str(folder / "PMC101.1"), str(folder / "02/PMC500.tar.gz")
     }  # fmt: skip
     write_archives(folder / "again", [Drawn(500, "<body/>")])
@@ -372,7 +373,7 @@ def test_what_a_source_may_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_paths_of_a_part() -> None:
     for paths in (["/a/PMC1"], ["/a/PMC1", "/a/PMC10", "/b/c.tar.gz"], ["s3://x/PMC1.1", "s3://x/PMC2.1"]):
-        assert unpack_paths(pack_paths(paths)) == paths
+        assert expand_braces(pack_paths(paths)) == paths
 
 
 def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
