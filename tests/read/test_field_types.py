@@ -93,7 +93,7 @@ def test_one_strange_value_changes_no_type() -> None:
 
 
 def test_a_strangers_names_push_out_no_others() -> None:
-    many: list[dict[str, Any]] = [{"nsfw": "NO", "license": None}] * 3
+    many: list[dict[str, Any]] = [{"nsfw": "NO", "license": None}] * 5
     many += [{f"{i:04d}": 1, f"{row}{i}": 2} for row in range(3) for i in range(3000)]
     found = count(many)
     assert len({name for name, _ in found}) == MAX_FIELDS
@@ -179,5 +179,5 @@ def test_few_names_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     counter = FieldCounter()
     for fields in many:
         counter.add(fields)
-        assert sum(len(names) for names, _ in counter._shapes) <= 100_000
+        assert len(counter._counts) <= 110_000
     assert count([{f"{j}": 1 for j in range(10_001)}, {"a": 1}]) == {("a", "int"): 1}

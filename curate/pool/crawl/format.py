@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, ClassVar, Literal
 
@@ -25,7 +25,7 @@ from curate.base import schema
 from curate.base.numeric.arrays import whole
 from curate.base.wording import one_line
 from curate.pool.crawl import html, wat
-from curate.pool.crawl.links import COLUMNS, MAX_OF_PAGE, OF_PAGE, ROWS, PageLinks
+from curate.pool.crawl.links import COLUMNS, MAX_OF_PAGE, OF_PAGE, ROWS, Page
 from curate.pool.crawl.records import Lost, Record, Stream, read_records
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.found_files import FoundFiles
@@ -48,15 +48,6 @@ _OF_ROW = [field for field in COLUMNS if field.name not in OF_PAGE.names]
 
 _OTHER_TYPES = "request|metadata|warcinfo|revisit|resource|conversion|continuation"
 _OTHER_TYPE = re.compile(rf'"WARC-Type"\s*:\s*"(?:{_OTHER_TYPES})"'.encode())
-
-
-@dataclass
-class Page:
-    """A page, and the record that it is of; languages and charset are known where it has images."""
-
-    offset: int  # of the record in its file
-    links: PageLinks
-    record_id: str | None
 
 
 def read_pages(stream: Stream, start: int, stop: int) -> Iterator[Page | Lost]:
@@ -98,11 +89,11 @@ def _pages(stream: Stream, start: int, stop: int) -> Iterator[Page | Lost]:
 
 def _read_page(record: Record, file: str) -> Page | None:
     if record.is_response:
-        links = html.find_links(record)
-        if links is None:
+        page = html.find_links(record)
+        if page is None:
             return None
-        links.page |= {"warc_file": file, "warc_offset": record.offset}
-        return Page(record.offset, links, record.headers.get("warc-record-id"))
+        page.facts |= {"warc_file": file, "warc_offset": record.offset}
+        return replace(page, offset=record.offset, record_id=record.headers.get("warc-record-id"))
     content_type = record.headers.get("content-type")
     is_json = "json" in content_type if content_type else b"{" in record.content[:16]
     # Of another type, which it names: not parsed. One that names none may be a damaged response.
@@ -114,12 +105,13 @@ def _read_page(record: Record, file: str) -> Page | None:
         if kind and kind not in _OTHER_TYPES.split("|"):
             raise ValueError(f"it is about a record of type {kind[:50]!r}, which WARC does not have")
         return None
-    return Page(record.offset, wat.find_links(document), wat.read_header(document, "WARC-Record-ID"))
+    record_id = wat.read_header(document, "WARC-Record-ID")
+    return replace(wat.find_links(document), offset=record.offset, record_id=record_id)
 
 
 def _completes(page: Page, record: Record) -> bool:
     """Return whether a record is the metadata of a page, which then has them. Raises ValueError if it is damaged."""
-    if record.is_response or not page.links.images:
+    if record.is_response or not page.images:
         return False
     if record.content[:1] != b"{":  # of a WARC: lines of fields
         is_its = record.headers.get("warc-concurrent-to") == page.record_id
@@ -131,7 +123,7 @@ def _completes(page: Page, record: Record) -> bool:
     else:
         return False
     if is_its and page.record_id:
-        page.links.page |= {name: value for name, value in facts.items() if page.links.page.get(name) is None}
+        page.facts |= {name: value for name, value in facts.items() if page.facts.get(name) is None}
         return True
     return False
 
@@ -203,7 +195,7 @@ class CommonCrawlInput(interface.InputFormat):
                     raise InputFault("not_warc", page.error)
                 for piece in _pieces(page) if isinstance(page, Page) else (page,):
                     pages.append(piece)
-                    rows += len(piece.links.images) if isinstance(piece, Page) else 1
+                    rows += len(piece.images) if isinstance(piece, Page) else 1
                     if rows >= _BATCH_ROWS:
                         yield _make_batch(pages, with_title, scores)
                         pages, rows = [], 0
@@ -221,7 +213,7 @@ class CommonCrawlInput(interface.InputFormat):
         with _opened(source, part) as stream:
             for offset, positions in sorted(wanted.items()):
                 if page := read_page(stream, offset):
-                    page.links.images = [image for image in page.links.images if image[3] in positions]
+                    page.images = [image for image in page.images if image[3] in positions]
                     pages.append(page)
         table, _, _ = _make_table(pages, source.texts != "alt")
         table = table.take(pc.index_in(whole(rows.samples["key"]), whole(table["key"])))
@@ -268,9 +260,9 @@ def _make_table(pages: Sequence[Page], with_title: bool) -> tuple[pa.Table, pa.A
     rows: list[tuple[Any, ...]] = []  # number of the page, and what `_OF_ROW` names
     images = 0
     for number, page in enumerate(pages):
-        counts.update(page.links.counts)
-        images += len(page.links.images)
-        for url, alt, title, position, attribute, largest in page.links.images:
+        counts.update(page.counts)
+        images += len(page.images)
+        for url, alt, title, position, attribute, largest in page.images:
             of_image = alt, title, position, attribute, largest
             if alt is not None:
                 rows.append((number, url, alt, f"{page.offset}-{position}", "alt", *of_image))
@@ -279,7 +271,7 @@ def _make_table(pages: Sequence[Page], with_title: bool) -> tuple[pa.Table, pa.A
     numbers, *values = zip(*rows, strict=True) if rows else [()] * (1 + len(_OF_ROW))
     columns = {f.name: pa.array(column, f.type) for f, column in zip(_OF_ROW, values, strict=True)}
     for field in OF_PAGE:
-        of_pages: list[Any] = [page.links.page.get(field.name) for page in pages]
+        of_pages: list[Any] = [page.facts.get(field.name) for page in pages]
         if field.type == pa.string():
             of_pages = [value and value[:MAX_OF_PAGE] for value in of_pages]
         columns[field.name] = pa.array(of_pages, field.type).take(pa.array(numbers, pa.int64()))
@@ -292,11 +284,9 @@ def _make_table(pages: Sequence[Page], with_title: bool) -> tuple[pa.Table, pa.A
 
 def _pieces(page: Page) -> Iterator[Page]:
     """Yield a page in pieces of at most as many images as a batch has rows; the first has its counts."""
-    links = page.links
-    for start in range(0, max(1, len(links.images)), _BATCH_ROWS):
-        counts = Counter() if start else links.counts
-        images = links.images[start : start + _BATCH_ROWS]
-        yield Page(page.offset, PageLinks(links.page, images, counts), page.record_id)
+    for start in range(0, max(1, len(page.images)), _BATCH_ROWS):
+        counts = Counter() if start else page.counts
+        yield replace(page, images=page.images[start : start + _BATCH_ROWS], counts=counts)
 
 
 def _make_batch(pages: Sequence[Page | Lost], with_title: bool, scores: pa.Schema) -> Batch:

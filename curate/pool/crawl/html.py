@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from curate.base.isolate import EndedError, Subprocess
-from curate.pool.crawl.links import IMAGES, PAGES, BaseUrl, PageLinks, read_directives, read_text, read_url
+from curate.pool.crawl.links import IMAGES, PAGES, BaseUrl, Page, read_directives, read_text, read_url
 from curate.pool.crawl.records import Record
 from curate.pool.crawl.wat import read_date, read_facts
 
@@ -51,7 +51,7 @@ class PageHead(NamedTuple):
     truncated: str | None
 
 
-def find_links(record: Record) -> PageLinks | None:
+def find_links(record: Record) -> Page | None:
     """Return the images of a page; None of no HTML. Raises ValueError where it cannot be decoded, or takes too long."""
     from fastwarc.warc import WarcRecord
 
@@ -74,19 +74,19 @@ def find_links(record: Record) -> PageLinks | None:
     return read_links(text, head) if len(text) <= _LARGE else call_isolated(MAX_SECONDS, read_links, text, head)
 
 
-def read_links(text: str, head: PageHead) -> PageLinks:
+def read_links(text: str, head: PageHead) -> Page:
     """Return the images of a page."""
     from resiliparse.parse.html import HTMLTree
 
     document: Any = HTMLTree.parse(text).document
-    links = PageLinks()
+    links = Page()
     links.counts[PAGES] += 1
     base_element = document.query_selector("base[href]")
     base = BaseUrl(head.url, base_element and base_element.getattr("href"))
     for position, image in enumerate(_all(document, "img")):
         _add(links, base, image, position)
     if links.images:
-        links.page = _page(head, document, base)
+        links.facts = _page(head, document, base)
     return links
 
 
@@ -100,7 +100,7 @@ def _decode(body: bytes, charset: str | None) -> tuple[str, str]:
     return bytes_to_str(body, name), name
 
 
-def _add(links: PageLinks, base: BaseUrl, image: Any, position: int) -> None:
+def _add(links: Page, base: BaseUrl, image: Any, position: int) -> None:
     links.counts[IMAGES] += 1
     alt, title = read_text(image.getattr("alt")), read_text(image.getattr("title"))
     if alt is None and title is None:

@@ -70,10 +70,12 @@ _HOST = re.compile(r"https?://[^/?#]", re.IGNORECASE)
 
 
 @dataclass
-class PageLinks:
+class Page:
     """The images of a page that have a text and a URL, in the order of the page, with what holds for all of them."""
 
-    page: dict[str, Any] = field(default_factory=dict)  # of PAGE_COLUMNS, those that there are
+    offset: int = 0  # of its record in the file
+    record_id: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)  # of OF_PAGE, those that there are where it has images
     # URL, alt and title, either of which may be None but not both, position, attribute, largest URL
     images: list[tuple[str, str | None, str | None, int, str, str | None]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)  # PAGES, IMAGES and reasons of REFUSED

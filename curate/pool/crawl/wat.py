@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from curate.pool.crawl.links import IMAGES, PAGES, BaseUrl, PageLinks, join_values, read_directives, read_text, read_url
+from curate.pool.crawl.links import IMAGES, PAGES, BaseUrl, Page, join_values, read_directives, read_text, read_url
 
 _IMAGE = "IMG@/src"
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -31,14 +31,14 @@ def read_header(document: Json, name: str) -> str | None:
     return _text(_header(document).get(name))
 
 
-def find_links(document: Json) -> PageLinks:
+def find_links(document: Json) -> Page:
     """Return the images of a page, by the record about its response."""
     header, container = _header(document), _dict(_dict(document).get("Container"))
     http = _dict(_payload(document).get("HTTP-Response-Metadata"))
     html = _dict(http.get("HTML-Metadata"))
     head = _dict(html.get("Head"))
     page_url = _text(header.get("WARC-Target-URI")) or ""
-    links = PageLinks()
+    links = Page()
     links.counts[PAGES] += 1
     base = BaseUrl(page_url, head.get("Base"))
     of_page = html.get("Links")
@@ -53,9 +53,9 @@ def find_links(document: Json) -> PageLinks:
         else:
             links.images.append((url, alt, title, position, "src", None))
     if links.images:
-        links.page = _page(header, container, http, head, base, page_url)
+        links.facts = _page(header, container, http, head, base, page_url)
         related = [*_list(of_page), *_list(head.get("Link"))]
-        links.page["licence_url"] = next(_licences(related, base), None)
+        links.facts["licence_url"] = next(_licences(related, base), None)
     return links
 
 

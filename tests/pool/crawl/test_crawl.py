@@ -87,7 +87,7 @@ def _check_damage(path: Path, record: bytes, about: Any) -> None:
     pages = list(_pages(path))
     lost = [page for page in pages if isinstance(page, Lost)]
     assert len(lost) == 1, about
-    kept = {page.links.page["page_url"] for page in pages if isinstance(page, Page) and page.links.images}
+    kept = {page.facts["page_url"] for page in pages if isinstance(page, Page) and page.images}
     missing = {site.url for site in SITES if naive_rows([site], True)} - kept
     assert missing <= {site.url for n, site in enumerate(SITES) if record in wat_records(site, n)}, about
 
