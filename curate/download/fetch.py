@@ -49,7 +49,7 @@ class _Host:
     left_alone_until: float = 0.0
 
     def pause(self) -> float:
-        """Return for how many seconds it wants a pause. Raises FetchFault where it is left alone."""
+        """Raises FetchFault where it is left alone."""
         now = time.monotonic()
         if self.fault and self.left_alone_until > now:
             raise self.fault.fresh()
@@ -198,7 +198,6 @@ class Fetcher:
         raise FetchFault("too_many_redirects", f"more than {redirects}")
 
     def _ask(self, site: Site, path: str, deadline: Deadline, is_robots: bool) -> bytes | str:
-        """Return what a site gives, or where it redirects to. Raises FetchFault."""
         began, has_answered = time.monotonic(), False
         with self._hosts.slot(site.host), connections():
             deadline.extend(time.monotonic() - began)
@@ -273,7 +272,6 @@ def _hosts_of(urls: Sequence[str | None]) -> Iterator[str]:
 
 
 def _split(url: str) -> tuple[Site, str]:
-    """Return the site of a URL, and its path and query. Raises FetchFault for what is no http or https URL."""
     try:
         parts = urllib.parse.urlsplit(urllib.parse.unwrap(url))  # <URL:…> as in RFC 3986, appendix C
         host = parts.hostname or ""

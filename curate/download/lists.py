@@ -173,7 +173,6 @@ def _convert(urls: UrlList, path: str) -> None:
 
 
 def _json_tables(urls: UrlList, columns: pa.Schema | None, names: set[str]) -> Iterator[pa.Table]:
-    """Yield the rows of JSON lines, some at a time, with these columns; None: with their own, which `names` gets."""
     import pyarrow.json  # here: it takes time that lists of Parquet need not
 
     options = pyarrow.json.ParseOptions(explicit_schema=columns)

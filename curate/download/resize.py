@@ -93,14 +93,12 @@ def _resize(resize: Resize, images: Sequence[bytes]) -> Resized:
 
 
 def _as_it_came(data: bytes, limits: ImageOptions) -> Resized:
-    """Return an image with its size after EXIF rotation, or the message for one that has no header."""
     if (facts := measure_image(data, limits)).status in DAMAGED:
         return Resized(None, error=f"Image decoding error: {facts.error}")
     return Resized(data, *(facts.width, facts.height) * 2)
 
 
 def _refusal(data: bytes, limits: ImageOptions) -> Resized | None:
-    """Return the message for what is no image that is accepted, or beyond the limits by its header."""
     if not format_of(data[:64]):
         return Resized(None, error=f"Image decoding error: the bytes are not an image of {', '.join(FORMATS)}")
     if (facts := measure_image(data, limits)).status == "too_many_pixels":

@@ -96,8 +96,6 @@ def _unforeseen(error: Exception) -> FetchFault:
 
 
 class _Shard:
-    """The rows of a shard: what is known of each besides the list's columns, and where its image waits."""
-
     def __init__(self, rows: pa.Table, keys: list[str], source: UrlsSource, resize: Resize) -> None:
         self._rows, self._source, self._resize = rows, source, resize
         self._verified = source.verify_hash and source.verify_hash[1]
@@ -166,7 +164,6 @@ class _Shard:
         return table.append_column(_PREVIOUS, pa.array(retry.keys, pa.string())) if retry else table
 
     def statistics(self, began: float) -> dict[str, Any]:
-        """Return what img2dataset's statistics say, with the bytes that came and the reasons."""
         ended, statuses = time.time(), Counter(self._facts["status"])
         messages = zip(self._facts["status"], self._facts["error_message"], strict=True)
         return {

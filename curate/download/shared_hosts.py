@@ -133,7 +133,6 @@ class SharedHosts:
             return False
 
     def _share(self) -> None:
-        """Do a round: see which slots this process has, and change its entries. Raises OSError."""
         with self._round:
             while not self._try():
                 time.sleep(random.uniform(0, _ROUND / 4))

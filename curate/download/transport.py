@@ -281,7 +281,6 @@ class _KeptConnections:
             kept.close()
 
     def keep(self, connection: _Connection) -> None:
-        """Keep a connection that was asked, and answered; the oldest is closed where they are too many."""
         connection.kept_since = time.monotonic()
         with self._lock:
             if connection.site.host in self.given_up:

@@ -124,7 +124,6 @@ class JoinTable:
 
 
 def _search(highs: U64, lows: U64, high: U64, low: U64) -> I64:
-    """Return where each hash is among ascending ones (int64); -1 where it is not."""
     if not len(highs):
         return np.full(len(high), -1)
     at = np.searchsorted(highs, high)
@@ -158,7 +157,7 @@ def _list(join: Join, where: str) -> tuple[list[InputFile], str]:
 
 
 def _read(join: Join, files: Sequence[InputFile], where: str) -> JoinTable:
-    """Return the table of a join, its columns in types that hold those of every file. Raises RecipeError."""
+    """Raises RecipeError where files cannot be read, or hold different types."""
     names = join.columns.items()
     try:
         readers = [_open(file.path, join, where) for file in files]

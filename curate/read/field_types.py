@@ -149,7 +149,6 @@ def count_columns(columns: Iterable[pa.Field], rows: int) -> FieldCounts:
 
 
 def _kind_of(kind: pa.DataType) -> str:
-    """Return the kind of a column's values in a json; empty for lists and structs."""
     if pa.types.is_nested(kind):
         return ""
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):

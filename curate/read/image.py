@@ -192,7 +192,6 @@ def _metered(data: bytes | memoryview, name: str) -> io.BytesIO:
 def _decoded(
     facts: ImageFacts, image: ImageFile.ImageFile, data: bytes | memoryview, options: ImageOptions, observe: Observers
 ) -> ImageFacts:
-    """Return the facts after decoding the first frame: whether it is whole, size, perceptual hash, observations."""
     size, name = image.size, facts.format or ""
     try:
         if name == "jpeg" and options.jpeg_side:

@@ -108,7 +108,6 @@ def _replace_plain(raw: bytes, values: Mapping[str, bytes]) -> bytes | None:
 
 
 def _replace(raw: bytes, values: Mapping[str, bytes]) -> bytes:
-    """Return the text with other values of these fields, wherever they are."""
     text = raw.decode("utf-8", "surrogatepass")
     parts: list[bytes] = []
     at = 0

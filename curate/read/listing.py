@@ -130,7 +130,6 @@ def _list_path(
 def _find(
     path: str, name: str, storage: dict[str, Any], content: bool, suffixes: tuple[str, ...]
 ) -> list[InputFile] | None:
-    """Return the files that one of the names of a path stands for; None where there is no such file."""
     fs, inner = fsspec.core.url_to_fs(name, **storage)
     if any(c in name for c in "*?[") and not fs.exists(inner):
         infos = [info for _, info in sorted(fs.glob(inner, detail=True).items())]

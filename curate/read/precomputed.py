@@ -176,7 +176,6 @@ def _of_array(name: str, file_rows: FileRows, rows: int, dimension: int) -> npt.
 
 
 def _safely(path: str, storage: dict[str, Any], read: Callable[[Any], Any]) -> Any:
-    """Return what is read of a file's .npz. Raises EmbeddingFault, whatever is raised by a stranger's bytes."""
     where, is_local = sidecar(path), False
 
     def attempt() -> Any:

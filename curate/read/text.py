@@ -81,7 +81,6 @@ def check_captions(column: pa.Array) -> Captions:
 
 
 def _as_string(column: pa.Array) -> pa.Array:
-    """Return the column as string; its bytes are known to be UTF-8, so they are not validated again."""
     if pa.types.is_large_binary(column.type):
         column = column.view(pa.large_string())
     elif pa.types.is_binary(column.type):

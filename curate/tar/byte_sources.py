@@ -63,14 +63,12 @@ def errors_of(path: str) -> Iterator[None]:
 
 
 class RangeSource(ByteSource):
-    """A file of any fsspec file system, by ranged reads through one window that adapts to the way it is read.
+    """A file of any fsspec file system, by ranged reads through a window: small members come many to a request.
 
-    A read near the end of the window doubles the next one, to 1 MiB, so small members come many to a request; a read
-    far from it quarters it, to 4 KiB, so a header walk over large members does not download their bodies. Of reads that
-    are expected, those near together come in one request: a gap of 1 MiB takes less time than another request.
+    Of reads that are expected, those near together come in one request: a gap of 1 MiB takes less time than another.
     """
 
-    SMALLEST, FIRST, LARGEST = 1 << 12, 1 << 16, 1 << 20
+    WINDOW = 1 << 19
     GAP, TOGETHER = 1 << 20, 1 << 23
 
     def __init__(self, fs: Any, path: str):
@@ -80,7 +78,7 @@ class RangeSource(ByteSource):
             raise OSError(f"{path}: the server does not state the file's size, so its parts cannot be read")
         self.size = int(size)
         self._fs, self._path = fs, path
-        self._step, self._start, self._window = self.FIRST, 0, memoryview(b"")
+        self._start, self._window = 0, memoryview(b"")
         self._expected: list[tuple[int, int]] = []
 
     def expect(self, spans: Iterable[tuple[int, int]]) -> None:
@@ -91,13 +89,10 @@ class RangeSource(ByteSource):
         least = min(least, self.size - offset)
         if least <= 0:
             return memoryview(b"")
-        skip, end = offset - self._start, self._start + len(self._window)
-        if skip < 0 or offset + least > end:
-            if end:
-                near = skip >= 0 and offset - end <= self._step
-                self._step = min(self._step * 2, self.LARGEST) if near else max(self._step // 4, self.SMALLEST)
+        skip = offset - self._start
+        if skip < 0 or skip + least > len(self._window):
             self._window = memoryview(b"")  # freed before the next one comes
-            length = self._length_together(offset, least) if self._expected else max(least, self._step)
+            length = self._length_together(offset, least) if self._expected else max(least, self.WINDOW)
             self._window = self._fetch(offset, min(length, self.size - offset))
             self._start, skip = offset, 0
         return self._window[skip:]

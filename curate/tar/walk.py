@@ -186,7 +186,6 @@ def _next_header(view: Any, base: int, at: int, size: int) -> tuple[int, int, in
 
 @njit(nogil=True, cache=True)
 def _type(flag: Any, slash: bool) -> Any:
-    """Return the type that a flag means: 0 is v7's file, or its folder where the name ends in a slash."""
     if flag == 0 and slash:
         return FOLDER
     return REGULAR if flag in (0, _CONTIGUOUS) else flag

@@ -86,7 +86,6 @@ def _long_header(name: bytes, size: int) -> bytes:
 
 
 def _record(key: bytes, value: bytes) -> bytes:
-    """Return a PAX record, `LENGTH KEY=VALUE NEWLINE`, where LENGTH counts its own digits."""
     rest = len(key) + len(value) + 3
     length = rest + len(str(rest))
     length = rest + len(str(length))

@@ -290,7 +290,6 @@ def _pieces(page: Page) -> Iterator[Page]:
 
 
 def _make_batch(pages: Sequence[Page | Lost], with_title: bool, scores: pa.Schema) -> Batch:
-    """Return the rows of pages, and behind them those of what was lost."""
     table, offsets, counts = _make_table([page for page in pages if isinstance(page, Page)], with_title)
     columns = {name: table[name] for name in ("url", "caption", "key")} | {"offset": pa.chunked_array([offsets])}
     supplied = {name: table[name] for name in scores.names}

@@ -300,7 +300,7 @@ def _names_files(values: list[str], table: str, path: str, listed: FoundFiles) -
 
 
 def _read_files(source: Source, files: Iterable[InputFile | None]) -> Iterator[bytes | memoryview | None]:
-    """Yield the content of each file. Raises RunError where one changed since it was listed, and OSError."""
+    """Raises RunError where a file changed since it was listed, and OSError."""
     return read_ahead(lambda file: None if file is None else _read(file, source.storage), files)
 
 

@@ -48,7 +48,6 @@ def read_missing(path: str, storage: dict[str, Any], keys: Collection[str], capt
 
 
 def _read_failed(data: bytes, caption: str) -> pa.Table:
-    """Return the rows whose status is not `success`, of a file of img2dataset; none of any other file."""
     footer = read_footer(opened := pa.BufferReader(data))
     columns = footer.schema.to_arrow_schema()
     texts = [field.name for field in columns if field.type in (pa.string(), pa.large_string())]

@@ -127,7 +127,7 @@ class ParquetInput(interface.InputFormat):
         def embeddings(names: tuple[str, str], dimension: int, usable: Mask) -> tuple[pa.Array, pa.Array]:
             with fsspec.open(part.path, "rb", **source.storage) as opened:
                 metadata = pq.read_metadata(opened)
-            first = sum(metadata.row_group(i).num_rows for i in range(_groups(part)[0]))
+            first = sum(metadata.row_group(i).num_rows for i in range(part.groups[0] if part.groups else 0))
             file_rows = FileRows(part.path, first, metadata.num_rows, part.sidecar_fingerprint, source.storage)
             return read_embeddings(names, dimension, (table, usable), file_rows)
 
@@ -273,7 +273,7 @@ def _read_rows(source: ParquetSource, part: InputPart, is_measured: bool = True)
     Raises TooLarge where a row group that was not measured before has too many rows or bytes.
     """
     with _opened(source, part) as (opened, footer):
-        groups = range(*_groups(part))
+        groups = range(*(part.groups or (0, 0)))
         if (rows := sum(footer.row_group(group).num_rows for group in groups)) > _MOST_ROWS:
             raise TooLarge(f"it has {rows:,} rows; accepted: row groups of at most {_MOST_ROWS:,}")
         file = pq.ParquetFile(opened, metadata=footer, pre_buffer=not os.path.isabs(part.path))
@@ -281,10 +281,6 @@ def _read_rows(source: ParquetSource, part: InputPart, is_measured: bool = True)
             file = check_decoded(opened, footer, groups, None, MAX_DECODED)
         roles = find_columns(file.schema_arrow, source.columns)
         return plain_columns(file.read_row_groups(list(groups), use_threads=False)), roles
-
-
-def _groups(part: InputPart) -> tuple[int, int]:
-    return part.groups or (0, 0)
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
@@ -299,7 +295,7 @@ def _damage(source: ParquetSource, part: InputPart, error: Exception) -> InputFa
         opened.seek(0)
         while opened.read(1 << 24):
             pass
-    detail = f"row group {_groups(part)[0]}, {part.rows or 0:,} rows: {one_line(error)}"
+    detail = f"row group {part.groups[0] if part.groups else 0}, {part.rows or 0:,} rows: {one_line(error)}"
     return InputFault("not_parquet" if is_only else "damaged_row_group", detail[:300])
 
 

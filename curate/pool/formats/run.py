@@ -87,7 +87,6 @@ class _Run:
         return Columns() if self.facts.pool.images else Columns.model_validate({"uid": "uid", **self.column_names})
 
     def files(self, suffix: str) -> dict[str, str]:
-        """Return the files of its shards that have a suffix, with digests of their content. Raises RecipeError."""
         try:
             lines = [line for line in read_manifest(self.store) if line.path.startswith("shards/")]
         except CurateError as error:

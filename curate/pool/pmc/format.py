@@ -298,7 +298,6 @@ class PmcInput(interface.InputFormat):
 
 
 def _read_article(source: PmcSource, path: str) -> tuple[Package | None, ArticleRows]:
-    """Return an article's files, without its XML, and its rows; one row that failed where it cannot be used."""
     try:
         package = open_package(path, source.storage)
         return replace(package, xml=b""), article_rows(package, source.caption)

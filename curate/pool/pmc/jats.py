@@ -146,7 +146,6 @@ def _parse(xml: bytes) -> Any:
 
 
 def _name(node: Any) -> str:
-    """Return an element's name without its namespace; empty for what is no element."""
     return node.tag.rpartition("}")[2] if isinstance(node.tag, str) else ""
 
 
@@ -220,7 +219,6 @@ def _figure(
     graphics: tuple[tuple[str, ...], ...],
     read: Callable[[Any, str], dict[str, Any]],
 ) -> Figure:
-    """Return a figure; `read` is `_read_part`, which reads what a group has once for all its figures."""
     group = next((parent for parent in node.iterancestors() if _name(parent) == "fig-group"), None)
     ids = [name for name in (node.get("id"), None if group is None else group.get("id")) if name]
     by_number = {number: text for name in ids for number, text in paragraphs.get(name, {}).items()}
@@ -237,7 +235,6 @@ def _figure(
 
 
 def _read_part(node: Any, name: str) -> dict[str, Any]:
-    """Return what `Figure` says of a part of a figure or of a group; empty without such a part."""
     part = _child(node, name)
     if part is None:
         return {}

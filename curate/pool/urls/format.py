@@ -51,7 +51,6 @@ _AT_ONCE = 2  # shards of a unit: while the slowest servers of one are waited fo
 
 
 def _describe(source: UrlsSource, file: InputFile) -> tuple[InputPart, FileColumns | None, int]:
-    """Return a list as a part, with its columns and the number of its rows; no columns where it cannot be read."""
     part = InputPart(file.path, 0, file.fingerprint, (0, 0), 0, file.fault)
     if file.fault:
         return part, None, 0
@@ -166,7 +165,6 @@ class UrlsInput(InputFormat):
     def _tar(
         self, source: UrlsSource, part: InputPart, numbers: Sequence[str] = ()
     ) -> tuple[WebdatasetSource, InputPart]:
-        """Return a shard as a source of its own, which supplies these numbers of its json, and as its part."""
         store, name = source.place(self.shard(source, part))
         path, columns = f"{store.url}/{name}", dict.fromkeys(numbers, "int")
         tar = WebdatasetSource(name=source.name, format=_TARS.key, path=path, columns=columns)
