@@ -34,7 +34,7 @@ from curate.store.timings import log_used
 from pipelines.claim import Prepared
 from pipelines.curate import build
 from pipelines.engines.job import EngineUnresponsiveError, Job, Submission
-from pipelines.spark.counters import StageCost
+from pipelines.spark.context import StageCost
 from pipelines.steps.units import BeamUnits
 
 _log = logging.getLogger(__name__)

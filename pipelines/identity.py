@@ -15,7 +15,6 @@ from curate import __version__
 from curate.base import ids
 from curate.base.errors import DamagedError, RecipeError
 from curate.base.process import in_threads
-from curate.base.registry import version
 from curate.captions.settings import CaptionSettings
 from curate.decide.settings import decisions_key
 from curate.emit.settings import EmitSettings
@@ -63,7 +62,6 @@ def is_finished(context: RunContext, units: Sequence[Unit], out: str) -> bool:
             f"Choose another folder, or delete this one; with --reuse {out} another run reuses all that is still valid"
         )
         raise RecipeError(f"--out {out}: holds a run {_explain_change(old, context)}. {remedy}{tables}")
-    _log_versions(old, folder)
     same = (old.forgotten.key if old.forgotten else "") == context.blocklist_key
     same &= (old.retries.digest if old.retries else "") == context.retries_key
     return same and folder.exists(layout.SUCCESS_FILE) and not any(_faults(folder))
@@ -83,17 +81,6 @@ def _explain_change(old: RunClaim, context: RunContext) -> str:
         return f"of curate {old.curate}, and this is {__version__}: curate {old.curate} finishes it"
     causes = "its inputs, the metadata, an evaluation set, a joined file or a library changed, or --fingerprint"
     return f"of another recipe or pool (the recipe is the same, but {causes})"
-
-
-def _log_versions(old: RunClaim, folder: RunStore) -> None:
-    """Log which versions differ from those that began an unfinished run: its tables stay, as their keys are equal."""
-    now = {name: version(name) for name in old.packages if name in PACKAGES} | {"curate": __version__}
-    before = old.packages | {"curate": old.curate}
-    changed = [f"{name} {before[name]} (now {now[name]})" for name in sorted(now) if before[name] != now[name]]
-    if changed and not folder.exists(layout.SUCCESS_FILE):
-        _log.warning(
-            "%s: was begun by %s; no table's key changes, and those there stay", folder.url, ", ".join(changed)
-        )
 
 
 def _believed_claim(folder: RunStore) -> RunClaim | None:

@@ -19,9 +19,8 @@ from curate.base.errors import CurateError, RecipeError, describe
 from curate.base.foreign import naming_packages
 from curate.base.process import check_address_space
 from curate.base.registry import warn_of_broken
-from curate.cli.common import COMMANDS, examples_of
+from curate.cli.common import COMMANDS, Escaped, examples_of
 from curate.cli.imports import RARELY, without_unused
-from curate.cli.terminal import Escaped
 from curate.recipe.strict_yaml import find_surrogate
 
 _BYTES, _CORE_BYTES = 3_000_000_000, 500_000_000  # of address space: libraries, and the threads of each core
@@ -86,15 +85,9 @@ def main() -> None:
         warn_of_broken(error)
         print(f"curate: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
-    except BrokenPipeError:  # the reader went away, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "start new thread" not in str(error):
-            raise
-        print(
-            f"curate: memory ran out ({error or 'of Python'}); free some, or raise the limit (ulimit)", file=sys.stderr
-        )
+    except MemoryError as error:
+        text = f"memory ran out ({error or 'of Python'}); free some, or raise the limit (ulimit)"
+        print(f"curate: {text}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
         text = describe(error)

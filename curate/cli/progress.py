@@ -18,7 +18,7 @@ from curate.base.process import at_interrupt, background_thread
 from curate.base.stages import COUNTED, USUAL
 from curate.base.wording import format_bytes, pluralise
 from curate.cli import common
-from curate.cli.terminal import Escaped, plain
+from curate.cli.common import Escaped, plain
 from curate.download.rates import sum_downloads
 from curate.store.checkpoints import MEASURED, steps_done
 from curate.store.facts import DownloadFacts, read_facts

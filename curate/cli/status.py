@@ -12,8 +12,7 @@ from typer import Argument, Exit, Option
 from curate.ask.status import FAILED, NOT_YET, Status, find_status, seconds_between
 from curate.base.errors import RunError
 from curate.base.wording import one_line
-from curate.cli.common import print_lines
-from curate.cli.terminal import plain
+from curate.cli.common import plain, print_lines
 from curate.store.layout import RUN_FILE, SUCCESS_FILE
 from curate.store.lease import Holder, end_lease
 from curate.store.lock import find_holder

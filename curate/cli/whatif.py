@@ -17,8 +17,7 @@ from curate.ask.whatif.sweep import Point, check_plot, points_table, search, swe
 from curate.ask.whatif.swept_number import SEARCHED, SweptNumber, parse_swept_number
 from curate.base.errors import RecipeError
 from curate.base.wording import all_digits, describe_seen, next_size, pluralise
-from curate.cli.common import Format, FormatOption, RunArgument, SeenOption, SetOption, print_lines, print_result
-from curate.cli.terminal import plain
+from curate.cli.common import Format, FormatOption, RunArgument, SeenOption, SetOption, plain, print_lines, print_result
 from curate.recipe.recipe import Recipe
 
 _LANGUAGES = 12  # lines of a table for people

@@ -10,7 +10,7 @@ from apache_beam.runners.runner import PipelineResult, PipelineState
 from curate.base.errors import RunError
 from curate.base.process import stopped_if_interrupted
 from curate.base.wording import one_line
-from pipelines.spark.counters import StageCost
+from pipelines.spark.context import StageCost
 
 _log = logging.getLogger(__name__)
 _SECONDS = 30  # that a job has to end once it is cancelled

@@ -1,19 +1,23 @@
-"""The local engine, the default: Beam's FnApiRunner in this process, with one worker, whose steps have threads.
+"""The local engine, the default: Beam's FnApiRunner in this process, with one worker, whose steps have threads; Prism.
 
 See `InThreads`. `direct_running_mode: multi_processing` has several processes. Beam's other runners that work on
-this machine count as this one.
+this machine count as this one. Prism is a program that Beam finds or downloads; its steps work in this process, or with
+`environment_type: PROCESS` in processes that it starts.
 """
 
 import ctypes
 from contextlib import suppress
 
 from apache_beam.options.pipeline_options import DirectOptions, PortableOptions, StandardOptions
-from apache_beam.runners.runner import PipelineRunner
+from apache_beam.runners.runner import PipelineResult, PipelineRunner
 
 from curate.ask.costs.model import Workers
+from curate.base.errors import RecipeError
 from curate.base.process import CORES
+from curate.base.wording import one_line
 from curate.run.units import WorkerLocation
 from pipelines.engines.base import PipelineEngine, ancestors
+from pipelines.engines.job import Job
 
 _SAMPLING_MS = 5
 _M_MMAP_THRESHOLD, _LARGE = -3, 1 << 20  # bytes of an array that is given back once it is freed
@@ -62,3 +66,46 @@ class Local(PipelineEngine):
         worker_handlers.STATE_CACHE_SIZE_MB = 0
         if self.options.view_as(DirectOptions).direct_running_mode != "in_memory":
             worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
+
+
+class Prism(Local):
+    """Prism, started here, or at `job_endpoint`."""
+
+    key = "prism"
+    runner = "PrismRunner"
+    defaults = ("--job_server_timeout=604800",)  # seconds: of Beam's 300, the streams end by which it follows a job
+
+    @classmethod
+    def takes(cls, runner: PipelineRunner) -> bool:
+        return cls.runner in ancestors(runner)
+
+    @property
+    def _is_ours(self) -> bool:
+        return not self.options.view_as(PortableOptions).job_endpoint
+
+    def check(self) -> None:
+        if not self._is_ours:
+            return
+        from apache_beam.runners.portability.prism_runner import PrismJobServer
+
+        try:
+            PrismJobServer.local_bin(PrismJobServer(self.options).path_to_binary())
+        except (OSError, ValueError, RuntimeError) as error:
+            source = "go install github.com/apache/beam/sdks/v2/go/cmd/prism@vVERSION, of Beam's version"
+            missing = f"{self.name} needs the program prism, which is missing: {one_line(error, 500)}"
+            raise RecipeError(f"{missing}; accepted: --prism_location=FILE ({source})") from None
+
+    def follow(self, result: PipelineResult) -> Job:
+        """Return the job, which ends Prism too where it is cancelled."""
+        return _PrismJob(self.name, result) if self._is_ours else super().follow(result)
+
+
+class _PrismJob(Job):
+    def stop(self, *seconds: float) -> None:
+        """Cancel the job, and end the program: Beam would at a normal end of this process."""
+        try:
+            super().stop(*seconds)
+        finally:
+            from apache_beam.runners.portability.prism_runner import PrismRunner
+
+            PrismRunner.shared_handle.acquire(lambda: None).stop()  # the server that the runner has started

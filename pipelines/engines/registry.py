@@ -17,8 +17,7 @@ from curate.store.lease import Holder
 from pipelines.engines.base import PipelineEngine
 from pipelines.engines.dataflow import Dataflow
 from pipelines.engines.job import Job
-from pipelines.engines.local import Local
-from pipelines.engines.prism import Prism
+from pipelines.engines.local import Local, Prism
 from pipelines.engines.spark import Spark
 
 KINDS: tuple[type[PipelineEngine], ...] = (Local, Spark, Prism, Dataflow)

@@ -1,4 +1,4 @@
-"""The options of `SparkRunner`, and the SparkContext that they make where there is none yet.
+"""The options of `SparkRunner`, the SparkContext that they make where there is none yet, and what stages cost.
 
 Beam reads the options with its own. What Spark's own commands and files say holds too.
 """
@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from argparse import ArgumentParser
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,27 @@ _MADE_HERE = "_made_for_beam"  # an attribute of contexts
 _SECRET = re.compile(r"(?i)secret|password|token|access\.?key")  # what Spark's pages and logs hide, by its own default
 _LOGGING = f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}"
 _ONE_COMPILER = "-XX:TieredStopAtLevel=1"  # half of the CPU of the JVM
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What a stage of a job, or a group, took.
+
+    Attributes:
+        name: the steps.
+        tasks: that it was split into; 0 where the driver did it.
+        seconds: of wall.
+        seconds_in_bundles: of all its tasks within bundles, added.
+        bytes_shuffled: of elements that were brought together by key.
+        bytes_given: of elements that it gave to other stages.
+    """
+
+    name: str
+    tasks: int
+    seconds: float
+    seconds_in_bundles: float
+    bytes_shuffled: int
+    bytes_given: int
 
 
 class SparkOptions(PipelineOptions):

@@ -5,7 +5,6 @@ several workers in one process, but then now and then reads an element from a wr
 (github.com/apache/beam/issues/21104). So it has one, and the steps that are worth it have threads.
 """
 
-import time
 import types
 import uuid
 from collections import deque
@@ -32,9 +31,6 @@ from curate.store.timings import write_records
 
 _WHOLES = 32  # large results that one worker holds, of those that thousands of bundles give
 _IN_A_ROW = 3  # parts that fail, until others are not tried
-_SHORT = 0.01  # seconds
-_LONG = 0.1  # as good as any longer
-_WEIGHT = 0.2  # of the latest element in the average
 
 
 _Specs = tuple[set[userstate.StateSpec], set[userstate.TimerSpec]]
@@ -145,55 +141,35 @@ class InThreads(beam.DoFn):
     """Give all that the function does for an element, which may be tagged, CORES elements at a time.
 
     Results follow in the order of elements. Where one fails the others go on, and the bundle ends with its error;
-    several in a row end it at once. An element holds so many units: where these are short work, threads would spend
-    their time on taking the interpreter from each other, and there are none.
+    several in a row end it at once.
     """
 
-    def __init__(self, function: Callable[..., Sequence[Any]], units: int = 1) -> None:
-        self._function, self._units, self._collector = function, units, ErrorCollector()
-        self._waiting: deque[Future[tuple[float, Sequence[Any]]]] = deque()
-        self._seconds = _LONG  # that a unit takes, on a moving average
+    def __init__(self, function: Callable[..., Sequence[Any]]) -> None:
+        self._function, self._collector = function, ErrorCollector()
+        self._waiting: deque[Future[Sequence[Any]]] = deque()
 
     def start_bundle(self) -> None:
         self._waiting, self._collector = deque(), ErrorCollector()
 
     def process(self, element: Any, *side: Any) -> Iterator[Any]:
         """Give what is done of the elements so far."""
-        if self._seconds < _SHORT:
-            yield from self._rest()
-            yield from self._take(lambda: _timed(self._function, element, *side), 1)
-            return
-        self._waiting.append(threads("unit").submit(_timed, self._function, element, *side))
+        self._waiting.append(threads("unit").submit(self._function, element, *side))
         if len(self._waiting) > CORES:
             yield from self._next()
 
     def finish_bundle(self) -> Iterator[Any]:
         """Give the rest. Raises what failed."""
-        yield from map(in_window, self._rest())
+        while self._waiting:
+            yield from map(in_window, self._next())
         write_records()
         if self._collector.errors:
             raise join_errors(self._collector.errors)
 
-    def _rest(self) -> Iterator[Any]:
-        while self._waiting:
-            yield from self._next()
-
     def _next(self) -> Sequence[Any]:
-        # short work spends most of its time on waiting for the others
-        return self._take(self._waiting.popleft().result, CORES)
-
-    def _take(self, result: Callable[[], tuple[float, Sequence[Any]]], threads: int) -> Sequence[Any]:
         outputs: Sequence[Any] = ()
         with self._collector.part():
-            seconds, outputs = result()
-            self._seconds += _WEIGHT * (min(seconds / threads / self._units, _LONG) - self._seconds)
+            outputs = self._waiting.popleft().result()
         if self._collector.is_over:
             wait([future for future in self._waiting if not future.cancel()])
             raise join_errors(self._collector.errors)
         return outputs
-
-
-def _timed(function: Callable[..., Sequence[Any]], *arguments: Any) -> tuple[float, Sequence[Any]]:
-    began = time.perf_counter()
-    outputs = function(*arguments)
-    return time.perf_counter() - began, outputs

@@ -241,7 +241,7 @@ class BeamUnits(Units):
         asked = {f"answers {i}": step.answer for i, step in enumerate(steps) if step.answer is not None}
         sides = [value for step in steps for value in step.values]
         parts = tuple((step.stage, step.function, len(step.values), step.answer is not None) for step in steps)
-        work = beam.ParDo(InThreads(partial(_do_pass, self._context, parts), self._together), *sides)
+        work = beam.ParDo(InThreads(partial(_do_pass, self._context, parts)), *sides)
         work = self._hinted(work, *(step.name for step in steps))
         outputs = packets | name >> work.with_outputs(*asked, main=_PACKET_OUTPUT)
         if any(step.answer is None for step in steps):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from curate.base.wording import CONTROL
-from curate.cli.terminal import Escaped, plain
+from curate.cli.common import Escaped, plain
 from tests.cli.conftest import Cli, Done
 from tests.laws import pools
 
