@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pyarrow as pa
 
+from curate.ask.library import report_sql
 from curate.ask.opened import connected
 from curate.ask.output import tuples
-from curate.base import schema, stages
+from curate.base import stages
 from curate.base.errors import RunError
 from curate.base.wording import pluralise
 from curate.emit.output_format import find_output, find_written
@@ -19,7 +20,7 @@ from curate.pool.registry import find_format
 from curate.publish.audit import PublishSettings
 from curate.publish.forget.clear import find_leftovers
 from curate.publish.forget.rows import digest_members
-from curate.publish.uids import pair_bytes, read_uids, uid_pairs
+from curate.publish.uids import PAIR, pair_bytes, read_uids
 from curate.run.columns import table_names
 from curate.run.context import open_context
 from curate.store import layout
@@ -62,8 +63,6 @@ def _check_files(folder: RunStore, lines: list[Published]) -> Iterator[str]:
     }
     for path, fault in find_faults(folder, lines).items():
         yield f"{path}: {fault}{hints.get(path, '')}"
-    if not folder.read_bytes(layout.MANIFEST_FILE).startswith(b"PAR1"):  # the rest was read
-        yield f"{layout.MANIFEST_FILE}: is damaged (it does not begin as Parquet does)"
     if size := folder.digest(layout.SUCCESS_FILE)[0]:
         yield f"{layout.SUCCESS_FILE}: has {size:,} bytes, but is written empty"
     listed = {line.path for line in lines} | {layout.MANIFEST_FILE, layout.SUCCESS_FILE}
@@ -89,15 +88,21 @@ def _check_complete(folder: RunStore, listed: set[str]) -> Iterator[str]:
 def _check_rows(folder: RunStore) -> tuple[list[str], list[str]]:
     """Check that every row is counted once, and that shards and uids.npy hold the kept ones."""
     with connected(folder.url) as run:
-        counts, repeats = run.facts.counts, run.facts.repeats
+        counts = run.facts.counts
         units = {unit.index: layout.table_file("decisions", unit.index, unit.last) for unit in open_context(folder)[1]}
-        faults = [f"{units[row['unit']]}: {row['fault']}" for row in run.report("contradictions")]
+        faults = [
+            f"{units.get(row['unit'], 'tables/decisions')}: {row['fault']}" for row in run.report("contradictions")
+        ]
         [[rows, failed]] = tuples(run.table("SELECT count(*), count(*) FILTER (status <> 'ok') FROM samples"))
         verdicts = dict(tuples(run.table("SELECT coalesce(rule, 'kept'), count(*) FROM decisions GROUP BY ALL")))
-        kept = run.table("SELECT * FROM decisions WHERE kept ORDER BY uid")
-        published = run.table("SELECT uid FROM published ORDER BY uid")["uid"]
+        [misplaced] = run.report("misplaced")
         shards = dict(tuples(run.table("SELECT shard, count(*) FROM published GROUP BY ALL")))
-        odd = run.table("SELECT unit FROM decisions WHERE NOT kept AND repeats <> 0") if repeats else ()
+        uids = np.rec.fromarrays([column.to_numpy() for column in run.table(report_sql("kept_uids")).columns], PAIR)
+        expected = uids
+        if run.facts.repeats:
+            often = run.table("SELECT repeats FROM decisions ORDER BY NOT kept, uid")["repeats"].to_numpy()
+            faults += ["tables/decisions: a row that is not kept has repeats"] if often[len(uids) :].any() else []
+            expected = np.repeat(uids, often[: len(uids)])
     if sum(counts.values()) != rows or counts.get(stages.FAILED, 0) != failed:
         faults.append(f"{layout.RUN_FILE}: counts {counts} do not add up to {rows} samples, {failed} of them failed")
     faults += [
@@ -105,14 +110,11 @@ def _check_rows(folder: RunStore) -> tuple[list[str], list[str]]:
         for name, decided in {**dict.fromkeys(counts, 0), **verdicts}.items()
         if counts.get(name, 0) != decided
     ]
-    faults += ["tables/decisions: a row that is not kept has repeats"] if len(odd) else []
-    uids = uid_pairs(kept["uid"])
     if (uids[1:] == uids[:-1]).any():
         faults.append("tables/decisions: a uid is kept twice")
-    expected = np.repeat(uids, kept[schema.REPEATS.name].to_numpy()) if repeats else uids
     if not np.array_equal(read_uids(folder), expected):
         faults.append(f"{layout.UIDS_FILE}: differs from the kept uids of tables/decisions")
-    if not published.equals(kept["uid"]):
+    if misplaced["uids"]:
         faults.append("shards: their uids differ from the kept ones of tables/decisions")
     faults += _check_shards(folder, shards)
     dropped = rows - failed - counts.get(stages.KEPT, 0)
