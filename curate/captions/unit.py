@@ -28,7 +28,7 @@ from curate.captions.isolate import IsolatedCaptioning, isolating
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
 from curate.captions.work import Captioned, check_requests, sum_unit
-from curate.llm.cache import AnswerCache, answer_table
+from curate.llm.cache import AnswerCache, answer_table, delete_parts
 from curate.llm.engine import Answer, Engine, Request
 from curate.match.unit import load_matcher
 from curate.models.encoder import Encoder
@@ -84,6 +84,8 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
             work = _UnitWork(settings, tables, rows, images, key, isolated)
             texts = None if has_answers else work.write_answers(is_new, on_progress)
             work.write_texts(work.judge_all() if texts is None else texts)
+            if has_answers:
+                delete_parts(tables)
     return sum_unit(settings, unit, tables)
 
 

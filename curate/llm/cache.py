@@ -42,7 +42,8 @@ class AnswerCache:
     ) -> None:
         self._store, self._reuse, self._on_progress = tables.store, reuse, on_progress
         self._folder = unit_parts("answers", tables.unit)
-        self._files = {name.rpartition("/")[2] for name in begun_files(self._store, self._folder)}
+        parts = begun_files(self._store, self._folder)
+        self._files = {name.rpartition("/")[2] for name in parts}
         self._answers: dict[str, Answer] = {}
         self._waiting, self._last = list[pa.Table](), time.monotonic()
         self._sent = defaultdict[tuple[str, str], Sent](Sent)  # by kind and engine, since it was recorded
@@ -50,11 +51,11 @@ class AnswerCache:
             if not (other is tables and is_new) and other.is_valid("answers"):
                 self._learn(other.read("answers"))
             if not isinstance(other, ChunkTables):
-                self._learn_parts(other)
+                names = parts if other is tables else begun_files(other.store, unit_parts("answers", other.unit))
+                self._learn_parts(other.store, names)
 
-    def _learn_parts(self, tables: UnitTables) -> None:
-        store = tables.store
-        for name in begun_files(store, unit_parts("answers", tables.unit)):
+    def _learn_parts(self, store: RunStore, names: Sequence[str]) -> None:
+        for name in names:
             if name.endswith(".parquet"):
                 with suppress(FileNotFoundError):  # deleted since: another attempt is complete
                     if valid_digest(store, name):
@@ -106,6 +107,13 @@ class AnswerCache:
         for row in table.to_pylist():
             if row["error"] is None:
                 self._answers[row["digest"]] = Answer.of_row(row)
+
+
+def delete_parts(tables: UnitTables) -> None:
+    """Delete the parts of a unit whose table is there, which a killed process left."""
+    folder = unit_parts("answers", tables.unit)
+    if parts := begun_files(tables.store, folder):
+        delete_files(tables.store, folder, {name.rpartition("/")[2] for name in parts})
 
 
 def answer_table(requests: Sequence[Request], digests: Sequence[str], answers: Sequence[Answer]) -> pa.Table:
