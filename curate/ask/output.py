@@ -4,10 +4,10 @@ Texts are partly untrusted (captions, URLs, keys): their control characters are 
 colours and wrapped to its width, with a hanging indent; in a pipe plain text, one value a line, which can be searched.
 """
 
-import csv
 import html
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -28,6 +28,7 @@ _UNLIMITED = 1_000_000  # columns of a line that is not wrapped yet
 _NARROW = 30  # a value is not wrapped to fewer columns than these
 Format = Literal["table", "csv", "json"]
 
+_ODD = re.compile(r'[",\r\n]')  # in a field of CSV that is quoted
 _CELL = 80  # characters of a value that a table shows
 _SHOWN = 50  # rows of a table that a notebook shows
 _LINE = 200  # characters of a line, above which a table shows one value a line
@@ -176,14 +177,15 @@ def write_json(value: Any, file: IO[str]) -> None:
 
 
 def _write_csv(file: IO[str], rows: Iterable[list[str | None]]) -> None:
-    """Write lines of CSV; those with "" or \\r, which the csv module writes as null or leaves bare, without it."""
-    writer = csv.writer(file, lineterminator="\n")
+    """Write lines of CSV; the csv module would write "" as null, and leave \\r bare."""
     for row in rows:
-        if any(field == "" or (field is not None and "\r" in field) for field in row):
-            quoted = ("" if field is None else '"' + field.replace('"', '""') + '"' for field in row)
-            file.write(",".join(quoted) + "\n")
-        else:
-            writer.writerow(row)
+        file.write((",".join(map(_quote, row)) or '""') + "\n")
+
+
+def _quote(field: str | None) -> str:
+    if field is None:
+        return ""
+    return '"' + field.replace('"', '""') + '"' if field == "" or _ODD.search(field) else field
 
 
 def _json(value: Any) -> str:

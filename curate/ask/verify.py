@@ -98,7 +98,7 @@ def _check_rows(folder: RunStore) -> tuple[list[str], list[str]]:
         [misplaced] = run.report("misplaced")
         shards = dict(tuples(run.table("SELECT shard, count(*) FROM published GROUP BY ALL")))
         uids = np.rec.fromarrays([column.to_numpy() for column in run.table(report_sql("kept_uids")).columns], PAIR)
-        expected = uids
+        expected: np.ndarray = uids
         if run.facts.repeats:
             often = run.table("SELECT repeats FROM decisions ORDER BY NOT kept, uid")["repeats"].to_numpy()
             faults += ["tables/decisions: a row that is not kept has repeats"] if often[len(uids) :].any() else []
