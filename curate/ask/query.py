@@ -234,7 +234,10 @@ def _hint(error: str, sql: str, connection: Any) -> str:
     [(url,)] = connection.execute(f"SELECT getvariable('{_RUN}')").fetchall()
     store = RunStore(url)  # whose shards have the columns of its inputs
     shards = [x.path for x in read_manifest(store) if x.path.startswith("shards/") and x.path.endswith(".parquet")]
-    if (name := {name.lower(): name for name in store.schema(shards[0]).names if shards}.get(column)) is None:
+    names: dict[str, str] = {}
+    with suppress(OSError, pa.ArrowInvalid):  # they may have been moved
+        names = {name.lower(): name for shard in shards[:1] for name in store.schema(shard).names}
+    if (name := names.get(column)) is None:
         return ""
     state = f"{name} is a column of the pool that no rule named, so it is not in this run's tables"
     remedy = f"write derive: {{NAME: {name}}}, or a rule that names it, and run with --out NEW --reuse {url}"
