@@ -72,7 +72,7 @@ def whatif(
     if sweep_of and number:
         swept_points = list(_show_progress(sweep(run, overrides, number, points), len(number.values(points))))
         if plot:
-            write_plot(plot, swept_points, number, sum(int(state.alive.sum()) for state in run.states))
+            write_plot(plot, swept_points, number, sum(int(state.surviving.sum()) for state in run.states))
             print(f"wrote {plot}", file=sys.stderr)
         is_sampled = run.changed(overrides).sample is not None and number.rule is not None
         table = _sweep_result(swept_points, number, format, "survivors" if is_sampled else "expected", seen)

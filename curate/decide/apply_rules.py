@@ -21,7 +21,7 @@ from curate.decide.rules.top import Counts, TopSearch, TopValues, add_counts
 from curate.decide.settings import DecideSettings
 from curate.decide.statistics import derived
 from curate.decide.statistics.derived import At, Fitted, Scale, StatisticCall
-from curate.decide.unit_state import ALIVE, Contaminated, UnitState
+from curate.decide.unit_state import SURVIVING, Contaminated, UnitState
 from curate.match.unit import read_matches
 from curate.pool.plan import Unit
 from curate.recipe.deciding import Top
@@ -74,7 +74,7 @@ def start_unit(tables: OpenTables, unit: Unit, settings: DecideSettings) -> Unit
     with time_step(settings.store, "rules", unit.name) as timer:
         samples = tables.read("samples", ["status", "characters"])
         is_readable = pc.equal(samples["status"], pa.scalar(schema.OK)).to_numpy()
-        state = UnitState(unit, np.where(is_readable, np.int16(ALIVE), np.int16(CODES[stages.FAILED])))
+        state = UnitState(unit, np.where(is_readable, np.int16(SURVIVING), np.int16(CODES[stages.FAILED])))
         timer.rows = len(state.verdicts)
         return apply_segment(tables, state.drop(forgotten_mask(samples), CODES[stages.FORGOTTEN]), settings, 0)
 
@@ -84,17 +84,17 @@ def apply_segment(tables: OpenTables, state: UnitState, settings: DecideSettings
     segment = settings.segments[index]
     if segment.rules:
         columns = list(dict.fromkeys(column for rule in segment.rules for column in rule.columns)) or ["row"]
-        alive = state.alive
+        surviving = state.surviving
         table = settings.read(tables, state, columns)
-        failed = first_failed(segment.rules, table if alive.all() else table.filter(pa.array(alive)))
+        failed = first_failed(segment.rules, table if surviving.all() else table.filter(pa.array(surviving)))
         verdicts = state.verdicts.copy()
-        verdicts[alive] = np.where(failed >= 0, failed + segment.first, ALIVE)
+        verdicts[surviving] = np.where(failed >= 0, failed + segment.first, SURVIVING)
         state = replace(state, verdicts=verdicts)
     if segment.dedup and settings.matching:
         unmatched = pc.equal(pc.list_value_length(read_matches(tables)), pa.scalar(0)).to_numpy(zero_copy_only=False)
         state = state.drop(unmatched, CODES[stages.UNMATCHED])
     if segment.dedup and settings.against:
-        rows, values = settings.against.read(tables, state.alive)
+        rows, values = settings.against.read(tables, state.surviving)
         near, images = find_contaminated(settings.store, settings.against, values)
         dropped = np.zeros(len(state.verdicts), bool)
         dropped[rows[near]] = True
@@ -111,7 +111,7 @@ def _apply_top(units: Units, settings: DecideSettings, index: int, answers: Answ
     search: Any = begin
 
     def count(tables: OpenTables, state: UnitState, search: TopSearch) -> list[Counts]:
-        return [search.count(top_values(tables, state, settings, index), state.alive)]
+        return [search.count(top_values(tables, state, settings, index), state.surviving)]
 
     for n in range(begin.rounds):
         counts = units.ask(f"Rule {top.name}: digit {n}", count, search, combine=Fold(add_counts, large=True))
@@ -173,11 +173,11 @@ class _Statistics:
 
     def fit(self, tables: OpenTables, state: UnitState) -> Iterator[dict[At, Fitted]]:
         calls, values = self.calls(), self.values(tables, state)
-        yield {at: Fitted.of(calls[at], x[state.alive & ~np.isnan(x)]) for at, x in values}
+        yield {at: Fitted.of(calls[at], x[state.surviving & ~np.isnan(x)]) for at, x in values}
 
     def split(self, tables: OpenTables, state: UnitState) -> Iterator[tuple[tuple[At, int], tuple[int, U64, I64]]]:
         for at, x in self.values(tables, state, of_ranks=True):
-            for digit, keys, counts in derived.split_keys(x, state.alive):
+            for digit, keys, counts in derived.split_keys(x, state.surviving):
                 yield (at, digit), (state.unit.index, keys, counts)
 
     def apply(self, tables: OpenTables, state: UnitState, sent: Sequence[Ranks], answers: RuleAnswers) -> UnitState:

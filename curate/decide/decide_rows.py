@@ -47,7 +47,7 @@ def decide_rows(
     recalls, large = units.at("duplicates", deduplicate, settings, n_buckets)
     rules = units.at("rules", apply_later_rules, settings, rules)
     survivors = None if matches is None else count_survivors(units, settings, matches)
-    drop_other_texts(units, settings, n_buckets)
+    drop_duplicate_captions(units, settings, n_buckets)
     choice = choose(units, settings, survivors)
     sums = draw_rows(units, settings, unread, choice, survivors)
     entries = {"matches": matches, "survivors": survivors, "sums": sums}
@@ -59,13 +59,13 @@ def _decided(*recalls: I64, rules: RuleAnswers | None, matches: I64 | None, **an
     return Decided(rules or RuleAnswers(), recalls, pool=None if matches is None else matches[0], **answers)
 
 
-def drop_other_texts(units: Units, settings: DecideSettings, n_buckets: int = 1) -> None:
+def drop_duplicate_captions(units: Units, settings: DecideSettings, n_buckets: int = 1) -> None:
     """Drop all rows left but one of each URL or image, whose texts they are, where `balance.one_per` says so.
 
     That with the smallest hash of uid and seed stays; all count in entries' counts. A row whose URL or image is null or
     empty is on its own. What crosses the network: 28 bytes a row left. `n_buckets` changes no result.
     """
-    if settings.one_per is None:
+    if settings.one_caption_per is None:
         return
     keys = units.pairs("Texts: keys", _keys, settings, n_buckets)
     units.then("Texts: drop", _drop, sent=units.group("Texts: choose", keys, _choose))
@@ -74,12 +74,12 @@ def drop_other_texts(units: Units, settings: DecideSettings, n_buckets: int = 1)
 def _keys(
     tables: OpenTables, state: UnitState, settings: DecideSettings, n_buckets: int
 ) -> Iterator[tuple[int, tuple[int, npt.NDArray[np.void]]]]:
-    assert settings.one_per is not None
-    samples = tables.read("samples", ["uid", settings.one_per])
-    column: Any = whole(samples[settings.one_per])
+    assert settings.one_caption_per is not None
+    samples = tables.read("samples", ["uid", settings.one_caption_per])
+    column: Any = whole(samples[settings.one_caption_per])
     high, low, is_there = exact.pass_keys(column)
     rows = np.flatnonzero(
-        state.alive & is_there & pc.not_equal(column, pa.scalar("", column.type)).fill_null(False).to_numpy(False)
+        state.surviving & is_there & pc.not_equal(column, pa.scalar("", column.type)).fill_null(False).to_numpy(False)
     )
     keys = np.empty(len(rows), _KEY)
     keys["high"], keys["low"], keys["row"] = high[rows], low[rows], rows

@@ -60,7 +60,7 @@ def drop_records(units: Units, settings: DecideSettings, pairs: Pairs[int, Recor
 def records_again(tables: OpenTables, state: UnitState, records: Records) -> Iterator[tuple[int, Records]]:
     """Yield the records of a unit's living rows, of those of all units in order, in one bucket."""
     part = records[slice(*np.searchsorted(records["unit"].copy(), [state.unit.index, state.unit.index + 1]))]
-    part = part[state.alive[part["row"]]]
+    part = part[state.surviving[part["row"]]]
     if len(part):
         yield 0, part
 
@@ -74,7 +74,7 @@ def _hash(
     tables: OpenTables, state: UnitState, settings: DecideSettings, n_buckets: int, *groups: Groups
 ) -> Iterator[tuple[tuple[int, int], tuple[int, U64]]]:
     for i, column in enumerate(_key_columns(tables, settings, groups)):
-        for bucket, hashes in enumerate(exact.split_buckets(exact.key_hashes(column, state.alive), n_buckets)):
+        for bucket, hashes in enumerate(exact.split_buckets(exact.key_hashes(column, state.surviving), n_buckets)):
             if len(hashes):
                 yield (i, bucket), (state.unit.index, hashes)
     log_unit(settings.store, f"{settings.began} 98 dedup: hash", state.unit.index)
@@ -96,7 +96,7 @@ def _records(
         for number in range(len(settings.passes))
     ]
     columns = _key_columns(tables, settings, groups)
-    rows = exact.candidates(columns, state.alive, hashes)
+    rows = exact.candidates(columns, state.surviving, hashes)
     take = pa.array(rows, pa.int64())
     prefer = None
     if settings.prefer is not None:
@@ -183,7 +183,7 @@ def _search(states: list[UnitState], settings: DecideSettings, nearness: Nearnes
 
 
 def _read_nodes(tables: UnitTables, state: UnitState, nearness: Nearness) -> tuple[U64, npt.NDArray[Any]]:
-    rows, values = nearness.read(tables, state.alive)
+    rows, values = nearness.read(tables, state.surviving)
     return nearness.nodes(state.unit.index, rows, values), values
 
 

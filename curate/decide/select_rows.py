@@ -45,7 +45,7 @@ def count_matches(units: Units, settings: DecideSettings) -> Answer[I64]:
     """Count the rows that match each entry: int64[2, entries], all rows and those that reach deduplication."""
 
     def count(tables: OpenTables, state: UnitState) -> list[SparseSums]:
-        weights = [np.ones(len(state.verdicts), np.int64), state.alive.astype(np.int64)]
+        weights = [np.ones(len(state.verdicts), np.int64), state.surviving.astype(np.int64)]
         return [sparse_sums(read_matches(tables), weights, settings.n_entries)]
 
     return units.ask("Counts: matches", count, combine=AddEntries(settings))
@@ -155,22 +155,22 @@ def _decisions(
     tables: OpenTables, state: UnitState, settings: DecideSettings, choice: Choice | None, counts: I64 | None
 ) -> pa.Table:
     base = tables.read("samples", ["unit", "row", "uid"])
-    left = state.left
-    probability = left.astype(np.float64)
+    eligible = state.eligible
+    probability = eligible.astype(np.float64)
     draws = np.full(len(base), np.nan)
     repeats = np.zeros(len(base), np.int32)
-    if choice is not None and left.any():
+    if choice is not None and eligible.any():
         rows = settings.rows_left(tables, state)
-        draws[left] = choice.draws(rows)
-        probability[left] = choice.inclusion(rows) if choice.is_random else np.nan
-        draws[~state.alive] = np.nan
-        times = choice.repeats(draws[left])
-        repeats[left] = draws[left] < 1 if times is None else times
-        state = state.drop(left & (draws >= 1), CODES[stages.SELECTION])
+        draws[eligible] = choice.draws(rows)
+        probability[eligible] = choice.inclusion(rows) if choice.is_random else np.nan
+        draws[~state.surviving] = np.nan
+        times = choice.repeats(draws[eligible])
+        repeats[eligible] = draws[eligible] < 1 if times is None else times
+        state = state.drop(eligible & (draws >= 1), CODES[stages.SELECTION])
     selection = settings.selection[0].key if settings.selection else None
     names = name_verdicts(state.verdicts, settings.rules, selection)
     likely, drawn = (pa.array(values, mask=np.isnan(values)) for values in (probability, draws))
-    columns = [*base.columns, pa.array(state.alive), names, _partners(state, len(base)), likely, drawn]
+    columns = [*base.columns, pa.array(state.surviving), names, _partners(state, len(base)), likely, drawn]
     table = pa.Table.from_arrays(columns, schema=schema.DECISIONS)
     if settings.has_cosines:  # by which each row that lost was joined
         cosines = np.zeros(len(base), np.float32)
@@ -178,7 +178,7 @@ def _decisions(
             cosines[state.duplicates.rows] = state.duplicates.cosines
         table = table.append_column(schema.DUPLICATE_COSINE, pa.array(cosines, mask=cosines == 0))
     if settings.repeat is not None:
-        repeats = np.where(state.alive, count_repeats(tables, state, settings, counts, probability), np.int32(0))
+        repeats = np.where(state.surviving, count_repeats(tables, state, settings, counts, probability), np.int32(0))
     return table.append_column(schema.REPEATS, pa.array(repeats)) if settings.repeats else table
 
 
@@ -187,7 +187,7 @@ def count_repeats(
 ) -> I32:
     """Return how often each row left is in the curated set where it is kept, at least once; 0 of others."""
     assert settings.repeat is not None
-    rows = np.flatnonzero(state.left)
+    rows = np.flatnonzero(state.eligible)
     matches = None if counts is None else settings.rows_left(tables, state).matches
     facts = RowFacts(rows, probability[rows], matches, counts)
     out = np.zeros(len(state.verdicts), np.int32)

@@ -62,7 +62,7 @@ class DecideSettings(StepSettings):
     prefer: str | None  # the column whose largest value stays
     compares_content: bool  # whether rows of one uid may differ in image or caption
     against: ImageNearness | None  # how rows are compared with the evaluation set; None without one
-    one_per: str | None  # the column by which rows are texts of one image, of which one may be drawn
+    one_caption_per: str | None  # the column by which rows are texts of one image, of which one may be drawn
     selection: tuple[Selection, Any] | None  # with its section; None where all rows that are left are kept
     seed: int  # of draws
     repeat: CheckedExpression | None  # how often a kept row is in the curated set; None: once, or as the selection says
@@ -97,7 +97,7 @@ class DecideSettings(StepSettings):
             prefer=recipe.dedup.prefer,
             compares_content=pool.has_images or "uid" in pool.supplied,  # else a uid is made of URL and caption
             against=nearness(recipe.dedup.against) if recipe.dedup.against else None,
-            one_per=recipe.balance.image_column if recipe.balance else None,
+            one_caption_per=recipe.balance.image_column if recipe.balance else None,
             selection=(recipe.selector, recipe.selection[1]) if recipe.selection else None,
             seed=recipe.seed,
             repeat=check_count("output.repeat", repeat, counted) if repeat else None,
@@ -119,13 +119,14 @@ class DecideSettings(StepSettings):
 
     def rows_left(self, tables: UnitTables, state: UnitState) -> RowsLeft:
         entries = load_entries(self.matching) if self.matching else None
-        columns, numbers = partial(self.read, tables, state), None
-        if self.one_per is not None:
-            numbers = np.ones(len(state.verdicts))
+        columns, texts = partial(self.read, tables, state), None
+        if self.one_caption_per is not None:
+            texts = np.ones(len(state.verdicts))
             if state.texts:
-                numbers[state.texts.rows] = state.texts.numbers
-            numbers = numbers[state.left]
-        return RowsLeft(tables, state.unit.source, self.seed, state.left, entries, columns, self.one_per, numbers)
+                texts[state.texts.rows] = state.texts.numbers
+            texts = texts[state.eligible]
+        source, eligible = state.unit.source, state.eligible
+        return RowsLeft(tables, source, self.seed, eligible, entries, columns, self.one_caption_per, texts)
 
     @property
     def selection_run(self) -> SelectionRun:

@@ -13,7 +13,7 @@ from curate.base.stages import CODES, KEPT, OTHER_TEXT, SELECTION
 from curate.decide.statistics.derived import At, Scale
 from curate.pool.plan import Unit
 
-ALIVE = CODES[KEPT]
+SURVIVING = CODES[KEPT]
 
 
 @dataclass(frozen=True)
@@ -46,30 +46,30 @@ class UnitState:
     """A unit's state, two bytes a row."""
 
     unit: Unit
-    verdicts: I16  # of each row ALIVE, the position of the rule that dropped it, or the code of a stage
+    verdicts: I16  # of each row SURVIVING, the position of the rule that dropped it, or the code of a stage
     duplicates: Duplicates | None = None
     contaminated: Contaminated | None = None
     derived: Mapping[At, Scale] = field(default_factory=dict)  # of derived columns, as far as they are known
     texts: Texts | None = None
 
     @property
-    def alive(self) -> Mask:
-        return np.asarray(self.verdicts == ALIVE)
+    def surviving(self) -> Mask:
+        return np.asarray(self.verdicts == SURVIVING)
 
     @property
-    def left(self) -> Mask:
+    def eligible(self) -> Mask:
         """The rows left when balancing begins: those still in, and other texts of their images (bool[rows])."""
-        return np.asarray(self.alive | (self.verdicts == CODES[OTHER_TEXT]))
+        return np.asarray(self.surviving | (self.verdicts == CODES[OTHER_TEXT]))
 
     def drop(self, rows: Mask, code: int) -> Self:
-        """Return the state with these rows dropped where they were alive, by a rule's position or a stage's code."""
-        return replace(self, verdicts=np.where(rows & self.alive, np.int16(code), self.verdicts))
+        """Return the state with those of these rows dropped that survive, by a rule's position or a stage's code."""
+        return replace(self, verdicts=np.where(rows & self.surviving, np.int16(code), self.verdicts))
 
 
 def name_verdicts(verdicts: I16, rules: Sequence[str], selection: str | None = None) -> pa.Array:
     """Return the rule, stage or selection that dropped each row (string[rows]); null where it is kept."""
     names, codes = _names_and_codes(rules, selection)
-    index = pc.index_in(pa.array(verdicts, mask=verdicts == ALIVE), pa.array(codes, pa.int16()), skip_nulls=True)
+    index = pc.index_in(pa.array(verdicts, mask=verdicts == SURVIVING), pa.array(codes, pa.int16()), skip_nulls=True)
     return names.take(index)
 
 
@@ -80,7 +80,7 @@ def read_verdicts(names: pa.ChunkedArray, rules: Sequence[str], selection: str |
     if index.null_count != names.null_count:
         raise ValueError("a name is neither a rule nor a stage")
     missing = index.is_null().to_numpy()
-    return np.where(missing, np.int16(ALIVE), np.array(codes, np.int16)[index.fill_null(0).to_numpy()])
+    return np.where(missing, np.int16(SURVIVING), np.array(codes, np.int16)[index.fill_null(0).to_numpy()])
 
 
 def _names_and_codes(rules: Sequence[str], selection: str | None) -> tuple[pa.Array, list[int]]:

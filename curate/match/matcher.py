@@ -96,9 +96,6 @@ class Matcher:
         arrays = [*mapped, np.array(facts["parts"], np.int64), _byte_kinds(without), without]
         self._tables = kernel.Tables(*(np.frombuffer(array, array.dtype) for array in arrays))
 
-    def keys_of(self, codes: pa.Array | pa.ChunkedArray) -> pa.Array:
-        return keys_of(codes, self.keys)
-
     def match(self, texts: pa.Array | pa.ChunkedArray, codes: pa.Array | pa.ChunkedArray | None = None) -> pa.ListArray:
         """Return the ids of the entries in each text: list<int32>, ascending, each once; of a null text none.
 
@@ -123,7 +120,7 @@ class Matcher:
         else:
             array = whole(codes) if isinstance(codes, pa.ChunkedArray) else codes
             encoded = array.cast(pa.string()).dictionary_encode()
-            keys = [*self.keys_of(encoded.dictionary).to_pylist(), OTHER]  # the last one is that of nulls
+            keys = [*keys_of(encoded.dictionary, self.keys).to_pylist(), OTHER]  # the last one is that of nulls
             numbers = np.array([self.keys.get(str(key), -1) for key in keys], np.int32)
             languages = numbers[encoded.indices.fill_null(len(keys) - 1).to_numpy()]
         if texts.null_count:

@@ -17,7 +17,7 @@ from curate.base import ids, schema
 from curate.base.numeric.arrays import whole
 from curate.base.process import process_cache
 from curate.base.stages import VERSIONS
-from curate.match.languages import languages_digest
+from curate.match.languages import keys_of, languages_digest
 from curate.match.matcher import Matcher, compile_kernels, open_matcher
 from curate.pool.plan import Unit
 from curate.recipe.recipe import REFERENCE
@@ -127,7 +127,7 @@ def match_unit(settings: MatchSettings, tables: UnitTables) -> None:
     matched = samples.select(["unit", "row", "uid"])
     table = matched.append_column("entry_ids", matcher.match(texts, samples["language"])).cast(schema.MATCHES)
     if settings.by_language:
-        table = table.append_column(schema.LANGUAGE_KEY, matcher.keys_of(samples["language"]))
+        table = table.append_column(schema.LANGUAGE_KEY, keys_of(samples["language"], matcher.keys))
     tables.write("matches", table, key)
 
 

@@ -105,7 +105,7 @@ def decide_units(context: RunContext, units: list[Unit]) -> list[tuple[Unit, int
     """How many rows of each measured unit are kept."""
     settings = DecideSettings.of(context)
     states = decide_in_process(settings, context, units)
-    kept = [(state.unit, int(state.alive.sum())) for state in states.elements]
+    kept = [(state.unit, int(state.surviving.sum())) for state in states.elements]
     draw_rows(states, settings, states.ask("Unread", lambda *_: []), None, None)
     return kept
 

@@ -16,9 +16,9 @@ from curate.ask.whatif.survivors import choose, find_survivors, open_finished
 from curate.base import ids
 from curate.base.errors import RecipeError
 from curate.base.stages import CODES, OTHER_TEXT
-from curate.decide.decide_rows import drop_other_texts
+from curate.decide.decide_rows import drop_duplicate_captions
 from curate.decide.draw.selection import texts_error
-from curate.decide.unit_state import ALIVE
+from curate.decide.unit_state import SURVIVING
 from curate.recipe.recipe import Recipe
 from curate.run.in_process import InProcessUnits
 from tests.ask.whatif.asked import whatif
@@ -143,15 +143,15 @@ def test_rows_are_kept_as_often_as_they_should_and_estimate_all_texts(run: pools
     for seed in range(seeds):
         settings = replace(survivors.settings, seed=seed)
         again = [
-            replace(state, texts=None, verdicts=np.where(state.left, np.int16(ALIVE), state.verdicts))
+            replace(state, texts=None, verdicts=np.where(state.eligible, np.int16(SURVIVING), state.verdicts))
             for state in survivors.states
         ]
         units = InProcessUnits(again, opened.context)
-        drop_other_texts(units, settings)
+        drop_duplicate_captions(units, settings)
         drawn = []
         for state in units.elements:
             rows = settings.rows_left(settings.tables(state.unit), state)
-            drawn.append((choice.draws(rows) < 1) & (state.verdicts[state.left] != CODES[OTHER_TEXT]))
+            drawn.append((choice.draws(rows) < 1) & (state.verdicts[state.eligible] != CODES[OTHER_TEXT]))
         kept.append(np.concatenate(drawn))
     matrix, left = np.array(kept), Left(run)
     pi = np.array([row["probability"] for row in left.rows])

@@ -42,4 +42,4 @@ def test_a_finished_run_is_decided_again_as_it_was(name: str, tmp_path: Path) ->
         assert decisions["rule"].to_pylist() == expected
         p = inclusion.probabilities(counts, limits)
         pi = inclusion.inclusion_probability(settings.rows_left(tables, state).matches, p)
-        assert np.array_equal(pi, decisions["probability"].to_numpy()[state.alive])
+        assert np.array_equal(pi, decisions["probability"].to_numpy()[state.surviving])

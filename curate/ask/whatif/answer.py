@@ -158,12 +158,12 @@ def _weigh(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, i
     tables = survivors.settings.tables(was.unit)
     before = expected_kept(tables.read("decisions", ["kept", "probability"]))
     after = np.zeros(len(was.verdicts))
-    after[now.left] = expectation.inclusion[index]
+    after[now.eligible] = expectation.inclusion[index]
     language: pa.Array | pa.ChunkedArray = pa.nulls(len(after), pa.string())
     if "language" in survivors.settings.columns.names:
         language = tables.read("samples", ["language"])["language"]
     numbers = _WEIGHTS.names[3:]
-    columns = [language, *map(pa.array, (was.alive.astype(np.int64), before, after))]
+    columns = [language, *map(pa.array, (was.surviving.astype(np.int64), before, after))]
     rows = pa.table(columns, ["language", *numbers])
     sums = rows.group_by("language", use_threads=False).aggregate([([], "count_all"), *((n, "sum") for n in numbers)])
     weights = sums.add_column(1, "source", pa.repeat(pa.scalar(was.unit.source), len(sums)))

@@ -449,7 +449,7 @@ def _error(survivors: DecidedRows, expectation: Expectation) -> float:
 
 def _bytes(survivors: DecidedRows, expectation: Expectation) -> int | None:
     tables = [survivors.settings.tables(state.unit).read("samples", ["bytes"]) for state in survivors.states]
-    left = (table["bytes"].filter(pa.array(s.alive)) for table, s in zip(tables, survivors.states, strict=True))
+    left = (table["bytes"].filter(pa.array(s.surviving)) for table, s in zip(tables, survivors.states, strict=True))
     sizes = np.concatenate([sizes.drop_null().to_numpy() for sizes in left])
     return round(sizes.mean() * expectation.rows / survivors.fraction) if len(sizes) else None
 
@@ -464,7 +464,7 @@ def _requests(
     # By kind and engine requests that are answered, that are not, and tokens in and out of these.
     sums = {(task.section.kind, task.section.engine): np.zeros(4) for task in captions.tasks}
     for state, inclusion in zip(survivors.states, expectation.inclusion, strict=True):
-        left = np.flatnonzero(state.left)
+        left = np.flatnonzero(state.eligible)
         prompted = left[:_PROMPTS]
         scale = len(left) / max(1, len(prompted))
         tables = context.unit_tables(state.unit)

@@ -24,7 +24,7 @@ from curate.base.process import in_threads
 from curate.base.stages import CODES
 from curate.base.wording import did_you_mean
 from curate.decide.apply_rules import Answers, apply_later_rules, apply_segments, start_unit
-from curate.decide.decide_rows import drop_other_texts
+from curate.decide.decide_rows import drop_duplicate_captions
 from curate.decide.dedup import exact
 from curate.decide.deduplicate import deduplicate, drop_records, find_records, records_again
 from curate.decide.draw.entry_sums import sparse_sums
@@ -33,7 +33,7 @@ from curate.decide.draw.selection import Choice, RowsLeft, SelectionRun, texts_e
 from curate.decide.rules.top import TopSearch
 from curate.decide.select_rows import count_alive, count_repeats
 from curate.decide.settings import DecideSettings
-from curate.decide.unit_state import ALIVE, UnitState, read_verdicts
+from curate.decide.unit_state import SURVIVING, UnitState, read_verdicts
 from curate.pool.plan import Unit
 from curate.recipe.deciding import SELECTIONS
 from curate.recipe.measure import measured_by
@@ -51,7 +51,7 @@ _HINT = (
     "rules.NAME.top=…, rules.NAME.rows=…, derive.NAME=…, dedup.by=…, dedup.prefer=…"
 )
 # Verdicts of the rows left when the last choice begins.
-LEFT = (ALIVE, CODES[stages.OTHER_TEXT], CODES[stages.SELECTION])
+LEFT = (SURVIVING, CODES[stages.OTHER_TEXT], CODES[stages.SELECTION])
 _DUPLICATE, _CONTAMINATED, _FORGOTTEN = (CODES[n] for n in (stages.DUPLICATE, stages.CONTAMINATED, stages.FORGOTTEN))
 
 
@@ -145,7 +145,7 @@ class DecidedRows:
         """Return those of units after deduplication, to which the rules that follow it are applied."""
         answers = apply_later_rules(units, settings, answers)
         thresholds = units.value(answers).thresholds if answers else {}
-        drop_other_texts(units, settings)
+        drop_duplicate_captions(units, settings)
         rows = [settings.rows_left(settings.tables(state.unit), state) for state in units.elements]
         decided = cls(context, recipe, settings, units.elements, rows, np.zeros(0, np.int64), thresholds)
         if not recipe.match:
@@ -203,14 +203,14 @@ def find_survivors(run: FinishedRun, recipe: Recipe, repeats: exact.Records | No
     answers: Answers = None
     if has_same_rules(run.recipe, recipe) and not (run.has_forgotten and looks_at_many) and not is_derived:
         both = zip(run.states, reached, strict=True)
-        units.elements = [UnitState(state.unit, np.where(rows, ALIVE, state.verdicts)) for state, rows in both]
+        units.elements = [UnitState(state.unit, np.where(rows, SURVIVING, state.verdicts)) for state, rows in both]
     else:
         answers = _apply_rules(run, units, settings, recipe)
     if (
         (run.recipe.dedup.by, run.recipe.dedup.prefer) == (recipe.dedup.by, recipe.dedup.prefer)
         and not (is_derived and recipe.dedup.prefer in settings.derived)
         and not (run.has_forgotten and recipe.dedup.near)
-        and all(np.array_equal(state.alive, rows) for state, rows in zip(units.elements, reached, strict=True))
+        and all(np.array_equal(state.surviving, rows) for state, rows in zip(units.elements, reached, strict=True))
     ):
         pairs = zip(units.elements, run.states, strict=True)
         units.elements = [state.drop(was.verdicts == _DUPLICATE, _DUPLICATE) for state, was in pairs]
@@ -228,7 +228,7 @@ def all_repeats(run: FinishedRun, recipe: Recipe) -> exact.Records | None:
     if recipe.dedup.near or prefers_many:
         return None
     out = (CODES[stages.FAILED], _FORGOTTEN)
-    verdicts = [np.where(among(state.verdicts, out), state.verdicts, np.int16(ALIVE)) for state in run.states]
+    verdicts = [np.where(among(state.verdicts, out), state.verdicts, np.int16(SURVIVING)) for state in run.states]
     readable = [UnitState(state.unit, codes) for state, codes in zip(run.states, verdicts, strict=True)]
     units = InProcessUnits(readable, run.context)
     records, _ = find_records(units, settings)
@@ -277,7 +277,7 @@ def _apply_rules(run: FinishedRun, units: InProcessUnits, settings: DecideSettin
         without = replace(state, verdicts=np.where(was.verdicts == _FORGOTTEN, np.int16(_FORGOTTEN), state.verdicts))
         if recipe.dedup.against:
             without = without.drop(was.verdicts == _CONTAMINATED, _CONTAMINATED)
-            unknown += int(np.sum(without.alive & ~among(was.verdicts, run.reached)))
+            unknown += int(np.sum(without.surviving & ~among(was.verdicts, run.reached)))
         states.append(without)
     if unknown:
         reason = "reach dedup.against that the run did not compare with its evaluation set, and only a run can"
@@ -327,7 +327,7 @@ def expect(survivors: DecidedRows, choice: Choice | None) -> Expectation:
         return Expectation(None, float(sum(alive)), 0.0, [np.ones(n) for n in alive], {})
     inclusion = list(in_threads(choice.inclusion, survivors.rows))
     rows, error = choice.expected(inclusion)
-    error = error if survivors.settings.one_per is None else texts_error(survivors.rows, inclusion)
+    error = error if survivors.settings.one_caption_per is None else texts_error(survivors.rows, inclusion)
     if not survivors.recipe.match:
         return Expectation(choice, rows, error, inclusion, choice.shares(survivors.counts, survivors.counts))
     kept = np.zeros(len(survivors.counts))
@@ -343,7 +343,7 @@ def count_copies(survivors: DecidedRows, expectation: Expectation) -> float:
     for state, rows, inclusion in zip(survivors.states, survivors.rows, expectation.inclusion, strict=True):
         if settings.repeat is not None:
             probability = np.zeros(len(state.verdicts))
-            probability[state.left] = inclusion
+            probability[state.eligible] = inclusion
             counts = survivors.counts if survivors.recipe.match else None
             repeats = count_repeats(settings.tables(state.unit), state, settings, counts, probability)
             total += float(repeats @ probability)

@@ -100,10 +100,10 @@ def _unhexlify(texts: pa.Array) -> bytes | None:
     return octets if np.array_equal(np.frombuffer(binascii.hexlify(octets), np.uint8), digits) else None
 
 
-def key_hashes(column: pa.Array, alive: Mask) -> U64:
+def key_hashes(column: pa.Array, surviving: Mask) -> U64:
     """Return, for phase 1, a 64-bit hash of the pass key of each living row that has one (uint64, in order)."""
     hi, lo, present = pass_keys(column)
-    chosen: Any = present & alive
+    chosen: Any = present & surviving
     chosen = slice(None) if chosen.all() else chosen
     return _fold(hi[chosen], lo[chosen])
 
@@ -144,15 +144,15 @@ def repeated_of_units(bucket: Sequence[tuple[int, U64]]) -> Iterator[tuple[int, 
             yield unit, hashes[chosen]
 
 
-def candidates(columns: Sequence[pa.Array], alive: Mask, repeated_hashes: Sequence[U64]) -> I64:
+def candidates(columns: Sequence[pa.Array], surviving: Mask, repeated_hashes: Sequence[U64]) -> I64:
     """Return a unit's living rows whose hash in any pass is among that pass's repeated ones (int64; all ascending)."""
-    chosen = np.zeros(len(alive), bool)
+    chosen = np.zeros(len(surviving), bool)
     for column, hashes in zip(columns, repeated_hashes, strict=True):
         hi, lo, present = pass_keys(column)
         if len(hashes):
             folded = _fold(hi, lo)
             chosen |= present & (hashes[np.minimum(np.searchsorted(hashes, folded), len(hashes) - 1)] == folded)
-    return np.flatnonzero(chosen & alive)
+    return np.flatnonzero(chosen & surviving)
 
 
 def content_hashes(images: pa.Array, captions: pa.Array) -> U64:

@@ -39,18 +39,18 @@ class RowsLeft:
     tables: UnitTables  # the unit's, with all its rows
     source: str  # the name of the source that the unit is of
     seed: int  # of draws
-    alive: Mask  # bool[rows], which rows of the unit these are
+    eligible: Mask  # bool[rows], which rows of the unit these are
     entries: Entries | None  # the metadata's; None without `match`
     columns: Callable[[list[str]], pa.Table]  # from names of columns that rules see to a table of all rows of the unit
-    one_per: str | None = None  # the column of images (`balance.one_per`)
+    one_caption_per: str | None = None  # the column of images (`balance.one_per`)
     texts: F64 | None = None  # how many rows left have each row's image (float64[rows]): one of them may be drawn
     find_matches: Callable[["RowsLeft"], pa.ListArray] | None = None  # where entries are other than the metadata's
 
     def __len__(self) -> int:
-        return int(self.alive.sum())
+        return int(self.eligible.sum())
 
     def _left(self, values: Any) -> Any:
-        return values if self.alive.all() else values.filter(pa.array(self.alive))
+        return values if self.eligible.all() else values.filter(pa.array(self.eligible))
 
     def read(self, names: list[str]) -> pa.Table:
         table: pa.Table = self._left(self.columns(names))
@@ -72,9 +72,9 @@ class RowsLeft:
     @cached_property
     def shared_images(self) -> tuple[Mask, U64]:
         """Which rows have their image in common with others, and of these a hash of it (uint64)."""
-        assert self.one_per is not None and self.texts is not None
+        assert self.one_caption_per is not None and self.texts is not None
         is_shared = self.texts > 1
-        column = self._left(self.tables.read("samples", [self.one_per])[self.one_per])
+        column = self._left(self.tables.read("samples", [self.one_caption_per])[self.one_caption_per])
         return is_shared, ids.entry_keys(whole(column.filter(pa.array(is_shared))))
 
     @cached_property

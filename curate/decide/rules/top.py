@@ -65,14 +65,14 @@ class TopSearch:
     def rounds(self) -> int:
         return -(-key_bits(self.kind) // self.digit_bits)
 
-    def count(self, values: TopValues, alive: Mask) -> Counts:
-        """Count a unit's rows, of which `alive` (bool[rows]) reached the rule. Raises RunError for too many groups."""
+    def count(self, values: TopValues, surviving: Mask) -> Counts:
+        """Count a unit's rows, of which the `surviving` (bool[rows]) reached the rule. Raises RunError."""
         if len(values.groups) > MAX_GROUPS:
             raise self._too_many()
         of_pool = self.spec.over == "pool"
         counts: Counts = {}
         for name, rows in values.groups.items():
-            counted = values.valid[rows] if of_pool else values.valid[rows] & alive[rows]
+            counted = values.valid[rows] if of_pool else values.valid[rows] & surviving[rows]
             base = int(counted.sum()) if self.spec.over == "reached" else len(counted)
             counts[name] = np.append(self._radix(name).histogram(values.keys[rows][counted]), np.int64(base))
         return counts

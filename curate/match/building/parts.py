@@ -77,7 +77,6 @@ def make_plan(
             raise RecipeError(f"--language {key}: no such language; {hint}accepted: names of Wikipedias, or other")
     unnamed: list[str] = []
     texts = [item for path in wikis for item in _list_texts(path, unnamed)]
-    _check_snapshots(texts)
     lexicons = [item for path in wordnets for item in _list_wordnets(path, mode)]
     keys = {wiki: key_of_wiki(wiki, mode) for wiki in sorted({wiki for wiki, *_ in (*texts, *lexicons)})}
     kept = {wiki: key for wiki, key in keys.items() if key and key not in listed and (not chosen or key in chosen)}

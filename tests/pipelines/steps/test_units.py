@@ -8,7 +8,7 @@ import apache_beam as beam
 import numpy as np
 import pytest
 
-from curate.decide.unit_state import ALIVE, UnitState
+from curate.decide.unit_state import SURVIVING, UnitState
 from curate.pool.formats.input_format import InputPart
 from curate.pool.plan import Unit
 from curate.run.units import Fold, WorkerLocation
@@ -24,7 +24,7 @@ def _states(count: int, rows: int) -> list[UnitState]:
     return [
         UnitState(
             Unit(i, "pool", (InputPart(f"/data/pool/{i:05d}.parquet", 1000 + i, f"mtime:{i}", (i, i + 1), rows),)),
-            rng.choice(np.array([0, ALIVE], np.int16), rows),
+            rng.choice(np.array([0, SURVIVING], np.int16), rows),
         )
         for i in range(count)
     ]

@@ -50,8 +50,8 @@ class Nearness(ABC):
     encoder: str | None = None  # the model whose image embeddings are compared, if any
 
     @abstractmethod
-    def read(self, tables: UnitTables, alive: Mask) -> tuple[I64, Any]:
-        """Return the rows (int64, ascending) among those alive (bool[rows]) that have a value, and their values."""
+    def read(self, tables: UnitTables, surviving: Mask) -> tuple[I64, Any]:
+        """Return the rows (int64, ascending) among those surviving (bool[rows]) that have a value, and their values."""
 
     def nodes(self, unit: int, rows: I64, values: Any) -> U64:
         """Return the node of each row (uint64[n])."""

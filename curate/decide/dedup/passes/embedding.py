@@ -53,9 +53,9 @@ class EmbeddingNearness(ImageNearness):
     encoder: str | None
     rounds = 2
 
-    def read(self, tables: UnitTables, alive: Mask) -> tuple[I64, Any]:
+    def read(self, tables: UnitTables, surviving: Mask) -> tuple[I64, Any]:
         vectors = embedding_matrix(tables.read("embeddings", [self.column]).column(0))
-        rows = np.flatnonzero(alive & cells.usable(vectors))
+        rows = np.flatnonzero(surviving & cells.usable(vectors))
         return rows, vectors[rows]
 
     def survey(self, nodes: U64, values: Any, plan: _Cells | None) -> Any:
@@ -115,10 +115,10 @@ class WithinNearness(EmbeddingNearness):
     within: str = ""
     rounds = 0
 
-    def read(self, tables: UnitTables, alive: Mask) -> tuple[I64, Any]:
+    def read(self, tables: UnitTables, surviving: Mask) -> tuple[I64, Any]:
         """Return hashes of the column's values with the embeddings ((uint64, float16[dimension])[n])."""
         column = whole(tables.read_measured([self.within])[self.within])
-        rows, vectors = super().read(tables, alive & column.is_valid().to_numpy(zero_copy_only=False))
+        rows, vectors = super().read(tables, surviving & column.is_valid().to_numpy(zero_copy_only=False))
         values = np.empty(len(rows), [("cell", np.uint64), ("vector", np.float16, vectors.shape[1:])])
         values["cell"] = exact.key_hashes(column.take(pa.array(rows, pa.int64())), np.ones(len(rows), bool))
         values["vector"] = vectors

@@ -40,9 +40,9 @@ class PhashNearness(ImageNearness):
     distance: int
     pool_rows: int | None
 
-    def read(self, tables: UnitTables, alive: Mask) -> tuple[I64, Any]:
+    def read(self, tables: UnitTables, surviving: Mask) -> tuple[I64, Any]:
         hashes = tables.read("samples", ["phash"])["phash"]
-        rows = np.flatnonzero(alive & hashes.is_valid().to_numpy())
+        rows = np.flatnonzero(surviving & hashes.is_valid().to_numpy())
         return rows, hashes.take(pa.array(rows, pa.int64())).to_numpy().astype(np.uint64)
 
     def nodes(self, unit: int, rows: I64, values: Any) -> U64:
