@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import Any, ClassVar, Literal
 
 import fsspec
@@ -164,9 +163,7 @@ class CommonCrawlInput(interface.InputFormat):
 
     def plan(self, source: CrawlSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
         """List the files, those of lists of paths too, and cut them into spans; none is opened."""
-        if find_spec("resiliparse") is None:
-            remedy = "install it with: pip install '.[crawl]' in a checkout of curate"
-            raise source.error(f"format: commoncrawl needs resiliparse, which is not installed; {remedy}")
+        interface.need_package(source, "resiliparse", "crawl")
         parts: list[InputPart] = []
         for file in list_source(source.model_copy(update={"path": _expand_lists(source)}), content):
             stops = range(_SPAN, file.size, _SPAN) if file.path.endswith(".gz") else ()

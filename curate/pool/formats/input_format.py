@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -130,6 +131,13 @@ class Recognized:
     files: int  # how many of the files it reads: of several formats, the one that reads the most is meant
     template: str = "basic"  # the shipped recipe whose other sections suit it
     columns: tuple[str, ...] = ()  # that the files have, as far as it was seen
+
+
+def need_package(source: Source, package: str, extra: str) -> None:
+    """Raise RecipeError where a package that a format needs is not installed."""
+    if find_spec(package) is None:
+        remedy = f"install it with: pip install '.[{extra}]' in a checkout of curate"
+        raise source.error(f"format {source.format} needs the package {package}; {remedy}")
 
 
 class InputFormat(ABC):

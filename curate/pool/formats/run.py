@@ -2,7 +2,7 @@
 
 Only what the run's manifest lists exists. A shard is a tar, whose columns are in the Parquet file beside it, or, of a
 pool without images, a Parquet file. What the run decided is seen under the names of `schema.INPUT_DECISIONS`. Another
-format that takes rows of a run (`Source.input_run`) reads the Parquet files by `list_kept` and what follows it.
+format that takes rows of a run (`Source.input_run`) reads the Parquet files by `list_kept` and `read_run`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -67,7 +67,9 @@ class RunSource(Source):
 
 
 @dataclass(frozen=True)
-class _Run:
+class KeptRows:
+    """The kept rows of a finished run, and what they are called here."""
+
     source: Source
     store: RunStore
     facts: RunFacts
@@ -79,7 +81,7 @@ class _Run:
         return {original: name for original, name in INPUT_DECISIONS.items() if original in self.facts.emitted}
 
     @cached_property
-    def theirs(self) -> dict[str, str]:
+    def originals(self) -> dict[str, str]:
         return {name: original for original, name in self.names.items()}
 
     @property
@@ -105,6 +107,20 @@ class _Run:
             raise self.source.error(f"{self.source.input_run}: the run kept no sample")
         folder = f"{str(self.source.input_run).rstrip('/')}/shards"
         return f"{folder}/{names[0]}{suffix}" if len(names) == 1 else f"{folder}/{{{','.join(names)}}}{suffix}"
+
+    def see_columns(self, columns: FileColumns) -> FileColumns:
+        """Return what a Parquet file of the shards supplies, with what the run decided.
+
+        Raises RecipeError where the run drew rows and does not say with which probability.
+        """
+        seen = _rename(columns, self.names)
+        self.check_probability([seen])
+        return seen
+
+    def see_rows(self, rows: pa.Table) -> pa.Table:
+        """Return rows of such a file, what the run decided under its names here."""
+        names = _renamed(rows.schema, self.names).names
+        return rows.select([self.originals.get(name, name) for name in names]).rename_columns(names)
 
     def check_probability(self, columns: Iterable[FileColumns]) -> None:
         """Raise RecipeError where rows were kept by chance, and none of the columns says with which probability."""
@@ -142,15 +158,15 @@ class RunInput(InputFormat):
         return interface.Recognized({"path": listed.path}, len(listed.names), template)
 
     def read(self, source: RunSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
-        run = _read(source)
-        wanted = _renamed(scores, run.theirs)
+        run = read_run(source)
+        wanted = _renamed(scores, run.originals)
         if part.path.endswith(".tar"):
             batches = _read_tar(source, part, run.store, wanted)
         else:
-            emitted = None if output is None else _renamed(output, run.theirs)
+            emitted = None if output is None else _renamed(output, run.originals)
             batches = _PARQUET.read(run.parquet(part.path), part, wanted, emitted)
         for batch in batches:
-            columns = {name: batch.scores.get(run.theirs.get(name, name)) for name in scores.names}
+            columns = {name: batch.scores.get(run.originals.get(name, name)) for name in scores.names}
             yield replace(batch, scores={name: column for name, column in columns.items() if column is not None})
 
     def reread(self, source: RunSource, part: InputPart, rows: PartRows) -> Iterator[interface.InputSample]:
@@ -160,14 +176,14 @@ class RunInput(InputFormat):
         return _TARS.reread_images(_tars(source, part.path), part, rows)
 
     def reread_table(self, source: RunSource, part: InputPart, rows: PartRows, output: pa.Schema) -> pa.Table:
-        run = _read(source)
-        table = _PARQUET.reread_table(run.parquet(part.path), part, rows, _renamed(output, run.theirs))
+        run = read_run(source)
+        table = _PARQUET.reread_table(run.parquet(part.path), part, rows, _renamed(output, run.originals))
         columns = {run.names.get(name, name): table[name] for name in table.column_names}
         return pa.table([columns.get(f.name, pa.nulls(len(table), f.type)) for f in output], schema=output)
 
     def missing_column(self, source: RunSource, name: str) -> str:
         try:
-            run = _read(source)
+            run = read_run(source)
             columns = _renamed(run.store.schema(next(iter(run.files(".parquet")))), run.names)
             return f"the columns of its shards: {', '.join(columns.names)}"[:300]
         except (CurateError, OSError, pa.ArrowException, StopIteration):
@@ -176,7 +192,7 @@ class RunInput(InputFormat):
     def url_column(self, source: RunSource, output: pa.Schema) -> str | None:
         """Return the column that holds URLs, as the run's recipe names it, if the run is still there."""
         try:
-            return _PARQUET.url_column(_read(source).parquet(source.path), output)
+            return _PARQUET.url_column(read_run(source).parquet(source.path), output)
         except (CurateError, OSError):
             return super().url_column(source, output)
 
@@ -205,31 +221,11 @@ def list_kept(source: Source) -> list[InputFile]:
     return [replace(file, fingerprint=f"{SHA256}{digests[_name_of(file.path)]}") for file in files]
 
 
-def which_columns(source: Source) -> Columns:
-    """Return which columns of those files hold what, as far as they are not found by their names."""
-    return _read(source).columns
-
-
-def see_columns(source: Source, columns: FileColumns) -> FileColumns:
-    """Return what one of those files supplies, with what the run decided. Raises RecipeError if it hides its draws."""
-    run = _read(source)
-    seen = _rename(columns, run.names)
-    run.check_probability([seen])
-    return seen
-
-
-def see_rows(source: Source, rows: pa.Table) -> pa.Table:
-    """Return rows of those files, what the run decided under its names here."""
-    run = _read(source)
-    names = _renamed(rows.schema, run.names).names
-    return rows.select([run.theirs.get(name, name) for name in names]).rename_columns(names)
-
-
 def _name_of(path: str) -> str:
     return f"shards/{path.rpartition('/')[2]}"
 
 
-def _open(source: Source) -> _Run:
+def _open(source: Source) -> KeptRows:
     """Raises RecipeError, which names the source, where the run is not finished."""
     store, url = RunStore(str(source.input_run), source.storage), str(source.input_run)
     try:
@@ -238,24 +234,24 @@ def _open(source: Source) -> _Run:
         if missing := [name for name in (SUCCESS_FILE, MANIFEST_FILE) if not store.exists(name)]:
             remedy = how_to_go_on(store, url)
             raise RecipeError(f"{url}: this run is not finished (no {', no '.join(missing)}); {remedy}")
-        return _read(source)
+        return read_run(source)
     except CurateError as error:
         raise source.error(error) from None
 
 
-def _read(source: Source) -> _Run:
+def read_run(source: Source) -> KeptRows:
     """Return the run of a source, of which a process reads run.json once."""
     store = RunStore(str(source.input_run), source.storage)
     of_run = f"run {store.url} "
     facts = process_cache(f"{of_run}{store.state(RUN_FILE)}", partial(read_facts, store), replaces=of_run)
-    return _Run(source, store, facts, {} if facts.pool.images else _named_columns(store.url, facts))
+    return KeptRows(source, store, facts, {} if facts.pool.images else _named_columns(store.url, facts))
 
 
 def _tars(source: RunSource, path: str) -> WebdatasetSource:
     return WebdatasetSource(name=source.name, format=_TARS.key, path=path, storage=source.storage)
 
 
-def _plan_tars(source: RunSource, run: _Run, content: bool) -> PlannedSource:
+def _plan_tars(source: RunSource, run: KeptRows, content: bool) -> PlannedSource:
     planned = _TARS.plan(_tars(source, run.shards(".tar")), (), content)
     if alone := [part.path for part in planned.parts if not part.listing_fingerprint]:
         raise source.error(f"{sidecar(alone[0])}: no such file; see `curate verify {source.path}`")

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
-from importlib.util import find_spec
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, ClassVar, Literal
@@ -215,9 +214,7 @@ class PmcInput(interface.InputFormat):
     section = PmcSource
 
     def plan(self, source: PmcSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
-        if find_spec("lxml") is None:
-            remedy = "install it with: pip install '.[pmc]' in a checkout of curate"
-            raise source.error(f"format: pmc needs lxml, which is not installed; {remedy}")
+        interface.need_package(source, "lxml", "pmc")
         parts = tuple(make_parts(*list_articles(source, source.prefix, content)))
         nameable = tuple(name for name in COLUMNS.names if name not in ALWAYS)
         return PlannedSource(parts, (FileColumns(True, COLUMNS, frozenset({"key"}), ALWAYS, nameable),))

@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from importlib.util import find_spec
 from itertools import chain, compress
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,7 @@ from curate.download.source import UrlsSource
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.found_files import FoundFiles
 from curate.pool.formats.input_format import Batch, FileColumns, InputFormat, InputPart, PartRows, PlannedSource
-from curate.pool.formats.run import SHA256, list_kept, see_columns
+from curate.pool.formats.run import SHA256, list_kept, read_run
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 from curate.pool.urls.rows import ORIGINAL, describe_rows, find_in_list, list_of, read_list, recognize_lists, with_url
 from curate.read.columns import valid_text
@@ -79,9 +78,7 @@ class UrlsInput(InputFormat):
     def plan(self, source: UrlsSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
         """List the files, and count their rows; nothing is downloaded."""
         for package in ("img2dataset", "protego"):
-            if find_spec(package) is None:
-                remedy = "install it with: pip install '.[img2dataset]' in a checkout of curate"
-                raise source.error(f"format urls needs the package {package}; {remedy}")
+            interface.need_package(source, package, "img2dataset")
         parts: list[InputPart] = []
         kinds: dict[FileColumns, None] = {}
         files = list_kept(source) if source.from_run else list_source(source, content)
@@ -89,7 +86,7 @@ class UrlsInput(InputFormat):
             if columns is None:
                 parts.append(part)
                 continue
-            kinds[see_columns(source, columns) if source.from_run else columns] = None
+            kinds[read_run(source).see_columns(columns) if source.from_run else columns] = None
             for first in range(0, rows, source.number_sample_per_shard):
                 count = min(source.number_sample_per_shard, rows - first)
                 parts.append(replace(part, groups=(first, first + count), rows=count, size=count * BYTES))

@@ -15,7 +15,7 @@ from curate.download.lists import KINDS, TABULAR, UrlList, describe_list, kind_o
 from curate.download.source import UrlsSource
 from curate.pool.formats.found_files import FoundFiles, find_urls, is_url, name_columns, read_head, texts_of
 from curate.pool.formats.input_format import FileColumns, InputPart, Recognized
-from curate.pool.formats.run import see_rows, which_columns
+from curate.pool.formats.run import read_run
 from curate.read.columns import COLUMN_NAMES, Columns, find_columns, is_any, valid_text
 from curate.read.faults import InputFault, retry
 from curate.store.store import RunStore
@@ -56,7 +56,7 @@ def describe_rows(source: UrlsSource, part: InputPart) -> tuple[FileColumns, int
 
 
 def _named_columns(source: UrlsSource) -> Columns:
-    return which_columns(source) if source.from_run else source.columns
+    return read_run(source).columns if source.from_run else source.columns
 
 
 def _check_kind(source: UrlsSource, urls: UrlList) -> None:
@@ -140,7 +140,7 @@ def read_list(source: UrlsSource, part: InputPart) -> pa.Table:
         table = read_rows(urls, part.retry.rows if part.retry else range(*part.groups), run)
     except (pa.ArrowException, ValueError) as error:
         raise InputFault("unreadable_list", one_line(error, 300)) from None
-    return see_rows(source, table) if source.from_run else table
+    return read_run(source).see_rows(table) if source.from_run else table
 
 
 def with_url(source: UrlsSource, rows: pa.Table) -> pa.Table:
