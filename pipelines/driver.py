@@ -109,10 +109,10 @@ def run(prepared: Prepared, hold: FolderLock | None = None, detach: bool = False
             hold.tell(engine=engine.key, handle=handle)
         with context.store.temporary_folder() as spool:
             find = partial(engine.attach, handle) if handle else None
-            submission = Submission(engine.name, find)
+            submission = Submission(engine.name, find, engine.place.is_cluster)
             with stopped_if_interrupted(submission.cancel):
                 job = engine.submit(partial(add_steps, spool=spool), context.store)
-                submission.job = job
+                submission.set_job(job)
                 if hold and handle:
                     hold.tell(handle=job.handle, page=job.logs)
                     hold.is_handed_over = detach

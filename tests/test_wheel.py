@@ -75,6 +75,7 @@ def test_it_holds_nothing_else(unpacked: Path) -> None:
         ".css",
         ".js",
         ".lock",
+        ".properties",
         "",  # infra/Dockerfile
     }  # no caches, no tests
 

@@ -4,15 +4,14 @@ What was forgotten must be absent: tables are compared with what clearing them w
 no text are hashed, and sidecars and Parquet shards are searched for uids, URLs and images.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from curate.ask.library import report_sql
-from curate.ask.opened import connected
-from curate.ask.output import tuples
-from curate.base import stages
+from curate.base import schema, stages
 from curate.base.errors import RunError
 from curate.base.wording import pluralise
 from curate.emit.output_format import find_output, find_written
@@ -20,7 +19,7 @@ from curate.pool.registry import find_format
 from curate.publish.audit import PublishSettings
 from curate.publish.forget.clear import find_leftovers
 from curate.publish.forget.rows import digest_members
-from curate.publish.uids import PAIR, pair_bytes, read_uids
+from curate.publish.uids import PAIR, pair_bytes, read_uids, uid_pairs
 from curate.run.columns import table_names
 from curate.run.context import open_context
 from curate.store import layout
@@ -63,6 +62,8 @@ def _check_files(folder: RunStore, lines: list[Published]) -> Iterator[str]:
     }
     for path, fault in find_faults(folder, lines).items():
         yield f"{path}: {fault}{hints.get(path, '')}"
+    if not folder.read_bytes(layout.MANIFEST_FILE).startswith(b"PAR1"):  # the rest was read
+        yield f"{layout.MANIFEST_FILE}: is damaged (it does not begin as Parquet does)"
     if size := folder.digest(layout.SUCCESS_FILE)[0]:
         yield f"{layout.SUCCESS_FILE}: has {size:,} bytes, but is written empty"
     listed = {line.path for line in lines} | {layout.MANIFEST_FILE, layout.SUCCESS_FILE}
@@ -87,55 +88,61 @@ def _check_complete(folder: RunStore, listed: set[str]) -> Iterator[str]:
 
 def _check_rows(folder: RunStore) -> tuple[list[str], list[str]]:
     """Check that every row is counted once, and that shards and uids.npy hold the kept ones."""
-    with connected(folder.url) as run:
-        counts = run.facts.counts
-        units = {unit.index: layout.table_file("decisions", unit.index, unit.last) for unit in open_context(folder)[1]}
-        faults = [
-            f"{units.get(row['unit'], 'tables/decisions')}: {row['fault']}" for row in run.report("contradictions")
-        ]
-        [[rows, failed]] = tuples(run.table("SELECT count(*), count(*) FILTER (status <> 'ok') FROM samples"))
-        verdicts = dict(tuples(run.table("SELECT coalesce(rule, 'kept'), count(*) FROM decisions GROUP BY ALL")))
-        [misplaced] = run.report("misplaced")
-        shards = dict(tuples(run.table("SELECT shard, count(*) FROM published GROUP BY ALL")))
-        uids = np.rec.fromarrays([column.to_numpy() for column in run.table(report_sql("kept_uids")).columns], PAIR)
-        expected: np.ndarray = uids
-        if run.facts.repeats:
-            often = run.table("SELECT repeats FROM decisions ORDER BY NOT kept, uid")["repeats"].to_numpy()
-            faults += ["tables/decisions: a row that is not kept has repeats"] if often[len(uids) :].any() else []
-            expected = np.repeat(uids, often[: len(uids)])
+    faults, rows, failed = [], 0, 0
+    kept, listed = [np.zeros(0, PAIR)], [np.zeros(0, PAIR)]
+    facts, verdicts = read_facts(folder), Counter[str]()
+    for path in [line.path for line in read_manifest(folder) if line.path.startswith("tables/decisions/")]:
+        table = folder.read_parquet(path, ["uid", "kept", "rule", *([schema.REPEATS.name] if facts.repeats else [])])
+        samples = folder.read_parquet(path.replace("/decisions/", "/samples/"), ["uid", "status"])
+        rows += len(samples)
+        failed += len(samples.filter(pc.field("status") != schema.OK))
+        if not samples["uid"].equals(table["uid"]):
+            faults.append(f"{path}: is not aligned with samples")
+        is_kept = table["kept"].to_numpy()
+        if (is_kept != table["rule"].is_null().to_numpy()).any():
+            faults.append(f"{path}: a row is both kept and dropped by a rule, or neither")
+        kept.append(uid_pairs(table["uid"].filter(table["kept"])))
+        if facts.repeats:
+            repeats = table[schema.REPEATS.name].to_numpy()
+            listed.append(np.repeat(kept[-1], repeats[is_kept]))
+            if (repeats[~is_kept] != 0).any():
+                faults.append(f"{path}: a row that is not kept has repeats")
+        rules = pc.if_else(table["kept"], stages.KEPT, table["rule"]).combine_chunks()
+        verdicts.update({item["values"]: item["counts"] for item in pc.value_counts(rules).to_pylist()})
+    counts = facts.counts
     if sum(counts.values()) != rows or counts.get(stages.FAILED, 0) != failed:
         faults.append(f"{layout.RUN_FILE}: counts {counts} do not add up to {rows} samples, {failed} of them failed")
     faults += [
-        f"{layout.RUN_FILE}: says {counts.get(name, 0):,} rows {name}, but tables/decisions has {decided:,}"
-        for name, decided in {**dict.fromkeys(counts, 0), **verdicts}.items()
-        if counts.get(name, 0) != decided
+        f"{layout.RUN_FILE}: says {counts.get(name, 0):,} rows {name}, but tables/decisions has {verdicts[name]:,}"
+        for name in {**counts, **verdicts}
+        if counts.get(name, 0) != verdicts[name]
     ]
-    if (uids[1:] == uids[:-1]).any():
+    uids = np.sort(np.concatenate(kept), order=("f0", "f1"))
+    if len(np.unique(uids)) != len(uids):
         faults.append("tables/decisions: a uid is kept twice")
+    expected = np.sort(np.concatenate(listed), order=("f0", "f1")) if facts.repeats else uids
     if not np.array_equal(read_uids(folder), expected):
         faults.append(f"{layout.UIDS_FILE}: differs from the kept uids of tables/decisions")
-    if misplaced["uids"]:
-        faults.append("shards: their uids differ from the kept ones of tables/decisions")
-    faults += _check_shards(folder, shards)
-    dropped = rows - failed - counts.get(stages.KEPT, 0)
-    sums = f"{counts.get(stages.KEPT, 0):,} kept + {dropped:,} dropped + {failed:,} failed"
+    faults += _check_shards(folder, uids)
+    published = counts.get(stages.KEPT, 0)
+    sums = f"{published:,} kept + {rows - failed - published:,} dropped + {failed:,} failed"
     return [f"{pluralise(rows, 'sample')} = {sums}", f"{len(uids):,} kept uids in shards and uids.npy"], faults
 
 
-def _check_shards(folder: RunStore, shards: Mapping[str, int]) -> Iterator[str]:
-    """Yield what differs between sizes.json, shards and their Parquet files, whose rows by shard are given."""
+def _check_shards(folder: RunStore, kept: np.ndarray) -> Iterator[str]:
     sizes = folder.read_json(layout.SIZES_FILE)
     kind = find_written(read_facts(folder))
-    yield from (
-        f"shards: {layout.SIZES_FILE} lacks {shard}" for shard in shards if shard[len("shards/") :] not in sizes
-    )
+    uids = [np.zeros(0, PAIR)]
     for name, rows in sizes.items():
-        if (listed := shards.get(f"shards/{name}", 0)) != rows:
-            yield f"{layout.SIZES_FILE}: says {rows} rows for {name}, but its Parquet file has {listed}"
+        listed = folder.read_parquet(f"{layout.stem_of(name)}.parquet", ["uid", *(["key"] if kind.has_members else [])])
+        uids.append(uid_pairs(listed["uid"]))
+        if len(listed) != rows:
+            yield f"{layout.SIZES_FILE}: says {rows} rows for {name}, but its Parquet file has {len(listed)}"
         names = kind.names(folder, layout.stem_of(name))
-        sidecar = f"{layout.stem_of(name)}.parquet"
-        if names is not None and names != set(folder.read_parquet(sidecar, ["key"])["key"].to_pylist()):
-            yield f"shards/{name}: its samples differ from those of {sidecar}"
+        if names is not None and names != set(listed["key"].to_pylist()):
+            yield f"shards/{name}: its samples differ from those of {layout.stem_of(name)}.parquet"
+    if not np.array_equal(np.sort(np.concatenate(uids), order=("f0", "f1")), kept):
+        yield "shards: their uids differ from the kept ones of tables/decisions"
 
 
 def _check_absence(folder: RunStore) -> tuple[list[str], list[str]]:

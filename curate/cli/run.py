@@ -2,8 +2,9 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
@@ -29,9 +30,10 @@ from curate.run.context import RunContext
 from curate.run.units import WorkerLocation
 from curate.store.attempts import MAX_ATTEMPTS, read_attempts
 from curate.store.facts import read_unit_keys
+from curate.store.forgotten import count_forgotten_since
 from curate.store.layout import POOL, REPORT_FILE, SUCCESS_FILE
 from curate.store.lease import Holder, MayEnd
-from curate.store.lock import Keeper, check_unlocked, locked, remove_leftovers
+from curate.store.lock import FolderLock, Keeper, check_unlocked, locked, remove_leftovers
 from curate.store.store import RunStore
 
 if TYPE_CHECKING:
@@ -139,8 +141,9 @@ def run(
         return
     rounds = Retries.read(RunStore(out)).rounds if RunStore(out).exists(SUCCESS_FILE) else None
     content = fingerprint is common.Fingerprint.content
+    plan_run = partial(prepare, loaded, out, reuse, content, options, retry=retry, on=on)
     with common.say_if_slow(common.PLANNING):
-        prepared = prepare(loaded, out, reuse, content, options, retry=retry, on=on)
+        prepared = plan_run()
     keeper.report_death(prepared)
     if prepared.finished:
         _tell_finished(prepared, out, retry)
@@ -148,11 +151,18 @@ def run(
     for text in _announce(prepared, retry, rounds, reuse, out):
         print(text, file=sys.stderr)
     began = time.monotonic()
-    if _work(prepared, keeper, may_end, detach, in_process):
+    if _work(prepared, keeper, may_end, detach, in_process, plan_run):
         print(summary(out, time.monotonic() - began))
 
 
-def _work(prepared: "Prepared", keeper: CommandKeeper, may_end: MayEnd | None, detach: bool, in_process: bool) -> bool:
+def _work(
+    prepared: "Prepared",
+    keeper: CommandKeeper,
+    may_end: MayEnd | None,
+    detach: bool,
+    in_process: bool,
+    plan_run: Callable[[], "Prepared"],
+) -> bool:
     """Do the run, or hand it over; return whether it is done."""
     from pipelines.claim import claimed
     from pipelines.driver import preflight, run_in_process
@@ -172,8 +182,25 @@ def _work(prepared: "Prepared", keeper: CommandKeeper, may_end: MayEnd | None, d
             run_in_process(prepared)
         else:
             entered.enter_context(show_progress(hold.store, len(prepared.plan.units), urls))
-            run_pipeline(prepared, hold)
+            _run(prepared, hold, plan_run)
     return True
+
+
+def _run(prepared: "Prepared", hold: FolderLock, plan_run: Callable[[], "Prepared"]) -> None:
+    """Run the pipeline, and again without the samples that the reused run has forgotten meanwhile."""
+    from pipelines.claim import claim_folder
+    from pipelines.driver import run as run_pipeline
+
+    try:
+        run_pipeline(prepared, hold)
+    except RunError:
+        reused = prepared.context.reuse
+        if reused is None or not count_forgotten_since(hold.store, reused):
+            raise
+        print(f"{reused.url}: samples were forgotten there meanwhile; taking them out here too", file=sys.stderr)
+        again = plan_run()
+        claim_folder(again)
+        run_pipeline(again, hold)
 
 
 def _announce(prepared: "Prepared", retry: bool, rounds: int | None, reuse: str | None, out: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ faster.
   that is whole and makes no sense is `not_an_image`.
 
 What no decoder here notices: damage to pixels that still decodes, in every format but PNG, whose checksums Pillow skips
-and this module compares. A JPEG that lacks only its end marker is mostly truncated,
+and this module compares, and whose missing rows it notices. A JPEG that lacks only its end marker is mostly truncated,
 as for every loader that uses Pillow; one that is given an end marker in the middle is not.
 
 What this module leaves to others: `PIL.ImageFile.LOAD_TRUNCATED_IMAGES` must stay False in the process; libtiff
@@ -66,6 +66,12 @@ _MAX_INT32 = 2**31 - 1
 # Pixels of a side: to shrink an image takes 24 to 48 bytes for each. And of an image that signals look at, the longer
 # side may be so many times the shorter one: to bring this to the side of a model makes the image that much larger.
 _MAX_SIDE, _MAX_ASPECT = 1 << 20, 1000
+_IHDR, _CHANNELS = struct.Struct(">IIBBBBB"), {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG; channels by its color type
+# Where the passes of an interlaced PNG begin, and their steps: x, y, columns, rows (PNG, section 8.2)
+_ADAM7 = (
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
+)  # fmt: skip
+_STEP = 1 << 14  # bytes of zlib that are unpacked at a time, to 17 MB at most
 _ORIENTATION = 0x0112
 _STATING = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # what of an image's `info` may state it
 _TURNS = {
@@ -200,7 +206,7 @@ def _decoded(
             _check_scans(data, size)
         image.load()
         if name == "png":
-            _check_png(memoryview(data))
+            _check_png(memoryview(data), image)
     except (_TooSlow, Image.DecompressionBombError, MemoryError) as error:
         status = "too_slow" if isinstance(error, _TooSlow) else "too_many_pixels"
         return _sized(facts, size, 1)._replace(status=status, error=_line(name, error))
@@ -323,13 +329,38 @@ def _check_scans(data: bytes | memoryview, size: tuple[int, int]) -> None:
         raise _TooSlow(f"{scans} scans of {size[0]} x {size[1]} pixels")
 
 
-def _check_png(data: memoryview) -> None:
+def _check_png(data: memoryview, image: Image.Image) -> None:
+    """Raise SyntaxError unless the checksum of each IDAT chunk is right (PNG, section 5.3), and no row is missing.
+
+    Pillow leaves missing rows zero. So the pixels are counted only if the last row is zero, or where rows are
+    interlaced.
+    """
     at = 8  # behind the signature
-    while at + 12 <= len(data) and (kind := bytes(data[at + 4 : at + 8])) != b"IEND":
+    chunks: list[memoryview] = []
+    while at + 12 <= len(data):
+        kind = bytes(data[at + 4 : at + 8])
         end = at + 8 + int.from_bytes(data[at : at + 4], "big")
-        if kind == b"IDAT" and zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-            raise SyntaxError(f"wrong checksum of the IDAT chunk at byte {at}")
+        if kind == b"IEND":
+            break
+        if kind == b"IHDR" and not chunks:
+            width, height, bits, color, _, _, is_interlaced = _IHDR.unpack_from(data, at + 8)
+        if kind == b"IDAT":
+            if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+                raise SyntaxError(f"wrong checksum of the IDAT chunk at byte {at}")
+            chunks.append(data[at + 8 : end])
         at = end + 4
+    if not is_interlaced and image.crop((0, height - 1, width, height)).tobytes().strip(b"\0"):
+        return
+    missing = 0
+    for x, y, columns, rows in _ADAM7 if is_interlaced else [(0, 0, 1, 1)]:
+        across, down = -((x - width) // columns), -((y - height) // rows)
+        missing += down * (1 - (-across * bits * _CHANNELS[color] // 8)) if across > 0 else 0
+    inflate = zlib.decompressobj()
+    for chunk in chunks:
+        for first in range(0, len(chunk) if missing > 0 else 0, _STEP):
+            missing -= len(inflate.decompress(chunk[first : first + _STEP]))
+    if missing > 0:
+        raise SyntaxError(f"its pixels lack {missing:,} bytes")
 
 
 def _line(name: str, error: Exception) -> str:

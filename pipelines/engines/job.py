@@ -117,18 +117,29 @@ class Job:
 
 
 class Submission:
-    """A job from before it is submitted until it has ended; `find` gives it by its name, where it has one before."""
+    """A job's lifetime, from before it is submitted to its end, so that an interrupt cancels it at any moment.
 
-    def __init__(self, engine: str, find: Callable[[], Job] | None) -> None:
-        self._engine, self._find = engine, find
-        self.job: Job | None = None  # once it is submitted
+    `find` finds the job by its name, if it has one before it is submitted; `is_apart`: it outlives this process.
+    """
+
+    def __init__(self, engine: str, find: Callable[[], Job] | None, is_apart: bool) -> None:
+        self._engine, self._find, self._is_apart = engine, find, is_apart
+        self._submitter, self._submitted = threading.current_thread(), threading.Event()
+        self._job: Job | None = None
+
+    def set_job(self, job: Job) -> None:
+        self._job = job
+        self._submitted.set()
 
     def cancel(self) -> None:
-        """Cancel the job; log what came of it."""
-        if self.job:
-            self.job.cancel()
-        elif self._find:
+        """Cancel the job, which may be submitted a moment later; log what came of it."""
+        if not self._job and self._find:
             cancel_by_name(self._engine, self._find)
+            return
+        if self._is_apart and threading.current_thread() is not self._submitter:
+            self._submitted.wait(_COMES)
+        if self._job:
+            self._job.cancel()
 
 
 def cancel_by_name(engine: str, find: Callable[[], Job]) -> None:

@@ -148,21 +148,28 @@ class Writer:
 
 
 class Exchange:
-    """A run's folder of blocks."""
+    """A run's folder of blocks, and how many bytes of all its stages the driver holds."""
 
-    def __init__(self, parent: str) -> None:
+    def __init__(self, parent: str, budget: int) -> None:
         self._parent = parent.rstrip("/")
         self._host = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
         self.folder = f"{self._parent}/beam-spark-{self._host}-{os.getpid()}-{uuid.uuid4().hex}"
+        self._budget, self._held = budget, 0
         self._uses: Counter[str] = Counter()  # collections that are in a file
         self._sweep()
 
+    def limit(self, tasks: int) -> int:
+        """Return how many bytes each of so many tasks may give to the driver."""
+        return max(0, (self._budget - self._held) // max(1, tasks))
+
     def keep(self, parts: Iterable[Part]) -> None:
-        """Count the files that a collection is in."""
+        """Count what the driver holds of a collection, and the files that it is in."""
+        self._held += sum(part.size for part in parts if isinstance(part, Held))
         self._uses.update(_paths(parts))
 
     def drop(self, parts: Iterable[Part]) -> None:
-        """Remove the files in which no other collection is."""
+        """Count it no more, and remove the files in which no other collection is."""
+        self._held -= sum(part.size for part in parts if isinstance(part, Held))
         paths = _paths(parts)
         self._uses.subtract(paths)
         if unused := [path for path in paths if not self._uses[path]]:

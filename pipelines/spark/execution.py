@@ -30,7 +30,6 @@ _SENT = 64 << 10  # bytes of a side input that go with each task; more are broad
 _LARGEST = 2 << 30  # bytes of a side input
 _GROUPED_HERE = (20_000, 16 << 20)  # elements and bytes that the driver groups
 _PARTITION = 16 << 20  # bytes of a shuffle's partition
-_HELD = 16 << 20  # bytes of a stage that the driver holds: the rest is in files
 
 
 class Cancelled(Exception):
@@ -97,9 +96,8 @@ class Execution:
             return outputs
         sides = [(side, self._send(stage, side)) for side in stage.sides]
         level = logging.getLogger("apache_beam").getEffectiveLevel()
-        task = Task(
-            name, stage, sides, self._exchange.folder, _HELD // len(tasks), self._options, level, self._attempts
-        )
+        limit = self._exchange.limit(len(tasks))
+        task = Task(name, stage, sides, self._exchange.folder, limit, self._options, level, self._attempts)
         job = self._spark.parallelize(tasks, len(tasks)).mapPartitions(partial(run_bundle, task))
         for result in self._collect(stage.name, job, len(tasks)):
             for output, parts in result.outputs.items():
@@ -119,7 +117,7 @@ class Execution:
         inputs = self._spark.parallelize(tasks, len(tasks))
         keyed = inputs.flatMap(lambda cut: ((pair, None) for pair in key_elements(group, cut)))
         parted = keyed.repartitionAndSortWithinPartitions(n, partial(find_partition, partitions=n))
-        job = parted.mapPartitions(partial(reduce_groups, group, self._exchange.folder, _HELD // n))
+        job = parted.mapPartitions(partial(reduce_groups, group, self._exchange.folder, self._exchange.limit(n)))
         results = self._collect(group.name, job, n, size)
         return [part for result in results for part in result.outputs.get(group.output, [])]
 

@@ -15,6 +15,7 @@ from apache_beam.transforms import environments
 from pipelines.spark.context import SparkOptions, StageCost, is_here, open_context
 
 _LOGGER = logging.getLogger(__name__)
+_HELD = 64 << 20  # bytes of all stages that the driver holds
 
 
 class SparkRunner(PipelineRunner):
@@ -46,7 +47,7 @@ class SparkRunner(PipelineRunner):
             if folder is None:
                 remedy = "name a folder or URL that all of them see, --spark_exchange=…"
                 raise ValueError(f"the workers of {spark.master} run on other machines: {remedy}")
-            exchange = Exchange(folder)
+            exchange = Exchange(folder, _HELD)
             execution = Execution(spark, steps, exchange, options.get_all_options(drop_default=True))
             failing.pop_all()
 

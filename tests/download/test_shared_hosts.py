@@ -125,7 +125,7 @@ def test_who_cannot_write_stops_and_the_others_go_on_later(store: RunStore, monk
 
 
 def hold(folder: str) -> None:
-    """FolderLock a slot until killed."""
+    """Hold a slot until killed."""
     shared_hosts.LASTS = 2.0
     own = shared(RunStore(folder))
     with own.expecting(["host"]), own.slot("host"):

@@ -18,6 +18,7 @@ import yaml
 from curate.ask.query import find_run
 from curate.ask.verify import verify_run
 from curate.base.errors import CurateError, RunError
+from curate.cli.run import run as command
 from curate.publish.forget.forget import forget
 from curate.recipe.recipe import Recipe
 from curate.store.forgotten import Record
@@ -26,6 +27,7 @@ from curate.store.lock import locked
 from curate.store.manifest import Lines, digest_file, read_manifest, write_manifest
 from curate.store.store import RunStore
 from pipelines import curate as pipeline
+from pipelines import driver
 from pipelines.claim import claim_folder, claimed
 from pipelines.prepare import prepare
 from tests import forked
@@ -356,6 +358,28 @@ def test_what_is_forgotten_in_a_run_while_it_is_reused(
     assert left_of(new.folder, words) == []
     later = pools.run_local(other, tmp_path / "later", reuse=old.folder)
     assert pools.lasting_files(new.folder) == pools.lasting_files(later.folder)
+
+
+@pytest.mark.slow
+def test_the_command_takes_out_what_is_forgotten_meanwhile(
+    original: Ran, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    requested, words = some(original)
+    old = copy_of(original, tmp_path / "old")
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True)))
+    begun = driver.run
+
+    def beginning(*arguments: Any, **more: Any) -> None:
+        if not len(Record.read(RunStore(str(old.folder)))):
+            forget(str(old.folder), requested)
+        begun(*arguments, **more)
+
+    monkeypatch.setattr(driver, "run", beginning)
+    command(str(tmp_path / "r.yaml"), str(tmp_path / "new"), reuse=str(old.folder), overrides=["balance.t=4"])
+    assert "old: samples were forgotten there meanwhile; taking them out here too" in capsys.readouterr().err
+    new = Ran(tmp_path / "new")
+    conserved(new)
+    assert left_of(new.folder, words) == []
 
 
 def test_near_duplicates_do_not_come_in_their_place(original: Ran, recipe: Recipe, tmp_path: Path) -> None:

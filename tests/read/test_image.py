@@ -217,6 +217,32 @@ def test_every_flipped_bit_of_png_pixels_is_noticed():
         assert check(bytes(torn), ImageOptions()).status in ("truncated_image", "not_an_image"), at
 
 
+PASSES = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+KINDS_OF_PNG = [
+    *((bits, 0, 1) for bits in (1, 2, 4, 8, 16)), *((bits, 3, 1) for bits in (1, 2, 4, 8)),
+    *((bits, color, channels) for bits in (8, 16) for color, channels in ((2, 3), (4, 2), (6, 4))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_interlaced", [False, True])
+@pytest.mark.parametrize(("bits", "color", "channels"), KINDS_OF_PNG)
+def test_a_png_lacks_rows(bits: int, color: int, channels: int, is_interlaced: bool):
+    """Pillow takes the end of the compressed pixels for that of the image; whole, a black one is one like any other."""
+    for width, height in ((1, 1), (1, 9), (9, 1), (3, 2), (8, 8), (13, 21)):
+        passes = PASSES if is_interlaced else [(0, 0, 1, 1)]
+        sizes = [(len(range(x, width, a)), len(range(y, height, b))) for x, y, a, b in passes]
+        rows = [1 + (columns * bits * channels + 7) // 8 for columns, count in sizes if columns for _ in range(count)]
+        palette = chunk(b"PLTE", bytes(3)) if color == 3 else b""
+        for kept, fill in ((len(rows), 0), (len(rows) - 1, 0), (len(rows) - 1, 1 - (color == 3)), (0, 0)):
+            pixels = b"".join(b"\0" + bytes([fill]) * (size - 1) for size in rows[:kept])
+            packed = zlib.compress(pixels)
+            data = b"\x89PNG\r\n\x1a\n" + chunk(
+                b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, is_interlaced)
+            )
+            data += palette + chunk(b"IDAT", packed[:5]) + chunk(b"IDAT", packed[5:]) + chunk(b"IEND", b"")
+            assert check(data).status == ("ok" if kept == len(rows) else "truncated_image"), (width, height, kept)
+
+
 def test_what_a_jpeg_does_not_tell():
     """Said in the module's docstring: cut, then given an end marker, a JPEG decodes, with grey in place of pixels."""
     assert check(ENCODED["jpeg"][:-300] + b"\xff\xd9").status == "ok"

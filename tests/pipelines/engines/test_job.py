@@ -11,7 +11,7 @@ from apache_beam.runners.runner import PipelineState
 from curate.base import process
 from curate.base.errors import RunError
 from pipelines.engines import job as jobs
-from pipelines.engines.job import Job, cancel_by_name
+from pipelines.engines.job import Job, Submission, cancel_by_name
 from tests.pipelines.engines.endless import EndlessResult
 
 
@@ -89,6 +89,19 @@ def test_a_job_that_comes_while_it_is_looked_for_is_cancelled(
     caplog.clear()
     cancel_by_name("Dataflow", lambda: Job("Dataflow", earlier))
     assert len(caplog.messages) == 1  # there is none
+
+
+@pytest.mark.parametrize(("is_apart", "state"), [(True, PipelineState.CANCELLED), (False, PipelineState.RUNNING)])
+def test_a_job_that_has_no_name_is_cancelled_once_it_is_submitted(is_apart: bool, state: str) -> None:
+    """One of this process ends with it: nobody waits."""
+    submission, result = Submission("Flink", None, is_apart), EndlessResult()
+    cancelling = threading.Thread(target=submission.cancel)
+    cancelling.start()
+    if not is_apart:
+        cancelling.join()
+    submission.set_job(Job("Flink", result))
+    cancelling.join()
+    assert result.state == state
 
 
 class Refusing(EndlessResult):

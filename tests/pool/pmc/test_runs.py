@@ -88,7 +88,7 @@ def test_licences_are_in_the_query_the_report_and_the_card(tmp_path: Path) -> No
     run = run_local(recipe(pool, rules={"short": "graphics < 3"}), tmp_path / "run")
     with connected(str(run.folder)) as opened:
         tables = [block for block in composition_section(opened).blocks if isinstance(block, Tables)]
-        report = {table.heads[0]: [row[:3] for row in table.rows] for table in tables[0].tables}
+        report = {table.heads[0]: [list(row[:3]) for row in table.rows] for table in tables[0].tables}
     rows = [row[:4] for row in run_query(str(run.folder), "licences", {}).rows]
     assert rows == [
         ("license", "CC BY-NC-ND", 4, 4), ("license", "CC BY-SA", 4, 4), ("license", None, 4, 1),

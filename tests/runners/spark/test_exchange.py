@@ -41,7 +41,7 @@ def test_written_divided_and_read(
 
 
 def test_files_go_with_the_last_collection_in_them(tmp_path: Path) -> None:
-    held = Exchange(str(tmp_path))
+    held = Exchange(str(tmp_path), 100)
     writer = Writer(held.folder, 10)
     for name in ("one", "two"):
         writer.add(name, bytes(30))
@@ -50,9 +50,21 @@ def test_files_go_with_the_last_collection_in_them(tmp_path: Path) -> None:
     assert isinstance(block, Block)
     for parts in outputs.values():
         held.keep(parts)
+    assert held.limit(2) == 50  # what lies in files costs no budget
     held.drop(outputs["one"])
     assert Path(block.path).exists()
     held.drop(outputs["two"])
     assert not Path(block.path).exists()
     held.clear()
     assert not list(tmp_path.iterdir())
+
+
+def test_what_the_driver_holds_is_budgeted(tmp_path: Path) -> None:
+    held = Exchange(str(tmp_path), 100)
+    parts = [Held([bytes(40), bytes(20)])]
+    held.keep(parts)
+    assert held.limit(4) == 10
+    held.keep(parts)
+    assert held.limit(4) == 0
+    held.drop(parts)
+    assert held.limit(1) == 40
