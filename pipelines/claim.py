@@ -161,6 +161,7 @@ def _claim(prepared: Prepared) -> RunClaim:
 
 
 def _plugins(recipe: Recipe) -> dict[str, str]:
+    """Return the versions of other packages whose kinds the recipe uses, by name."""
     used = [SIGNALS.package(request.kind) for request in recipe.measure.requested]
     used += [FORMATS.package(source.format) for source in recipe.input]
     used += [SELECTIONS.package(recipe.selection[0])] if recipe.selection else []
@@ -168,6 +169,7 @@ def _plugins(recipe: Recipe) -> dict[str, str]:
     if recipe.captions:
         used += [ENGINES.package(recipe.captions.engines[task.section.engine].kind) for task in recipe.captions.tasks]
         used += [CAPTION_KINDS.package(task.section.key) for task in recipe.captions.tasks]
+    # `package` gives "NAME VERSION"; None for curate's own kinds, and no version if the package does not say it.
     return dict(package.split(" ") for package in used if package and " " in package)
 
 

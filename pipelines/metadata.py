@@ -96,6 +96,8 @@ def _clear(work: RunStore) -> None:
 
 
 def _run(plan: Plan, settings: BuildSettings, engine: PipelineEngine) -> None:
+    """Run the steps of the build on the engine, and wait for their end."""
+    # Stand-ins for a run's context and units: the steps of a build use nothing else of them.
     context: Any = _Context(settings.store, engine.place)
     parts: Any = plan.parts
 
@@ -103,7 +105,8 @@ def _run(plan: Plan, settings: BuildSettings, engine: PipelineEngine) -> None:
         units = BeamUnits(root, parts, context, spool=spool)
         build_metadata(units, settings)
         units.finish()
-        gc.freeze()
+        gc.freeze()  # so that garbage collection skips all that was imported; `explaining` unfreezes
 
-    with explaining(settings.store, "Nothing of it is kept."), settings.store.temporary_folder() as spool:
+    hint = "Nothing of the build is kept."
+    with explaining(settings.store, hint), settings.store.temporary_folder() as spool:
         engine.submit(partial(add_steps, spool=spool), settings.store).wait()

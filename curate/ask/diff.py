@@ -230,7 +230,9 @@ def _settings(a: RunFacts, b: RunFacts) -> pa.Table:
 
 
 def _rules(a: _Compared, b: _Compared, lost: int, gained: int) -> pa.Table:
+    """Return each line of the funnel with its rows in A and B, and how many of the lost and gained ones fell there."""
     sql = f"SELECT rule, count(*) AS n FROM ({report_sql('diff_reasons')}) GROUP BY rule"
+    # What only A keeps fell in B, and the other way round.
     why_lost, why_gained = ({row["rule"]: row["n"] for row in run.rows(sql, outside=NOT_IN_POOL)} for run in (b, a))
     names = merge_names(list(a.counts), list(b.counts))
     names.insert(-1, NOT_IN_POOL)

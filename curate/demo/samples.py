@@ -82,9 +82,10 @@ def make_rng(seed: int, purpose: str, *path: int) -> np.random.Generator:
 
 
 def _clean(seed: int, row: int, hashes: list[int], defect: str = "") -> Sample:
-    """Return a sample without a defect, of a size and format in which it is to have one; its hash joins `hashes`.
+    """Return the sample of a row, into which its defect can be put later; defects of size it has already.
 
-    A scene depends on row and attempt alone: one that comes too near another is drawn again, and moves no other.
+    `hashes` are those of earlier samples, and its own is added. A scene that looks too much like one of them is drawn
+    again, from the row and the number of the attempt alone, so that all other rows stay as they are.
     """
     rng = make_rng(seed, "sample", row)
     suffix = pick(rng, ("jpg",) if defect in ("truncated_image", "not_an_image") else _SUFFIXES)

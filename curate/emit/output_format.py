@@ -94,15 +94,20 @@ def find_written(run: RunFacts) -> OutputFormat:
 
 
 def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Any:
-    """Write the shard's files, unless current; return its JSON_DTYPE, or None."""
+    """Write the shard's files, unless they are current; the Parquet file is last, and has the key.
+
+    Returns the type of the samples' jsons (`JSON_DTYPE` of the statistics), None in formats without jsons. `repeated`
+    is as of `OutputFormat.write`.
+    """
     started, store = time.time(), settings.store
     kind = find_output(settings.output.format, settings.pool.has_images)
-    last, files, name = f"{shard.stem}.parquet", kind.files(shard.stem), f"{shard.stem}_stats.json"
-    stated = store.key(last)  # where there is none, nobody needs the key before the units' tables are read
-    is_current = bool(stated) and stated == settings.shard_key(shard)
+    parquet, files, statistics = f"{shard.stem}.parquet", kind.files(shard.stem), f"{shard.stem}_stats.json"
+    # `shard_key` reads tables of each unit, so it is asked only if a file may be current.
+    written_key = store.key(parquet)
+    is_current = bool(written_key) and written_key == settings.shard_key(shard)
     if is_current and all(store.exists(name) and valid_digest(store, name) for name in files):
-        return store.read_json(name).get(JSON_DTYPE)
-    facts: dict[str, Any] = {}
+        return store.read_json(statistics).get(JSON_DTYPE)
+    facts: dict[str, Any] = {}  # `write` adds to it
     table = kind.write(settings, shard, repeated, facts)
     stats = {
         "count": shard.rows,
@@ -116,9 +121,11 @@ def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Any:
         **facts,
     }
 
-    def keep() -> bool:
-        return valid_digest(store, name, is_new=True) is not None and store.read_json(name).get("count") == shard.rows
+    def is_written() -> bool:
+        """Return whether another attempt wrote the statistics: its times differ from these, and its file stays."""
+        recorded = valid_digest(store, statistics, is_new=True)
+        return recorded is not None and store.read_json(statistics).get("count") == shard.rows
 
-    store.write_json(name, stats, keep=keep)
-    store.write_parquet(last, table, settings.shard_key(shard))
+    store.write_json(statistics, stats, keep=is_written)
+    store.write_parquet(parquet, table, settings.shard_key(shard))
     return facts.get(JSON_DTYPE)

@@ -186,16 +186,18 @@ def _parse_json(content: bytes, path: str) -> pa.Array:
 
 
 def _parse_parquet(content: bytes, path: str) -> pa.Table:
+    """Return the table in a Parquet file of metadata, with the columns and types of METADATA. Raises RecipeError."""
     try:
         columns = read_footer(pa.BufferReader(content)).schema.to_arrow_schema().names
         if missing := [name for name in METADATA.names if name not in columns]:
             accepted = f"with columns {', '.join(METADATA.names)}"
             raise _wrong(path, f"Parquet without column {', '.join(missing)}", accepted)
-        table = read_columns(content, METADATA.names, 3 * MAX_BYTES // 2)
+        # As many bytes of texts as a list may have, and for each entry 16 more: its id, and offsets of its texts.
+        table = read_columns(content, METADATA.names, MAX_BYTES + 16 * MAX_ENTRIES)
         table.validate(full=True)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError) as error:  # Arrow's first: some of them are ValueErrors too
         raise _wrong(path, f"Parquet that is damaged ({one_line(error)})") from error
-    except ValueError as error:
+    except ValueError as error:  # larger than that
         raise RecipeError(f"metadata {path}: cannot be read ({one_line(error)})") from error
     try:
         table = table.select(METADATA.names).cast(METADATA).combine_chunks()

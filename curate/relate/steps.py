@@ -38,6 +38,10 @@ class RelateSettings(StepSettings):
 
     @classmethod
     def of(cls, context: RunContext) -> "RelateSettings":
+        """Return what relating reads of a run: a `Reading` for each relation of the recipe, with its section.
+
+        `context.share` is the part of the pool that is there: less than 1 in a trial on a sample.
+        """
         recipe = context.recipe
 
         relations = []

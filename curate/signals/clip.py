@@ -116,9 +116,15 @@ def _build(name: str, options: Clip, built: Built) -> Iterator[Signal]:
 
 
 def _words_signal(options: Clip, score: ModelSignal) -> signals.EmbeddingSignal:
+    """Return the signal that finds the words of a caption that do not fit its image, and its F-CLIPScore.
+
+    It takes the image embeddings that `score` made; the same model encodes the texts without single words here.
+    """
+
     def compute(embeddings: signals.Embeddings) -> Sequence[pa.Array]:
-        captions = [caption for caption in embeddings.captions.to_pylist() if caption is not None]  # all of them
-        per_row = score.encoder(False).score_words(embeddings.images, captions)
+        captions: list[Any] = embeddings.captions.to_pylist()  # no nulls: rows with embeddings have a caption
+        is_anywhere = False  # on the recipe's device
+        per_row = score.encoder(is_anywhere).score_words(embeddings.images, captions)
         words = pa.array([scores.misaligned_words for scores in per_row], pa.list_(pa.string()))
         return words, pa.array([scores.f_clipscore for scores in per_row], pa.float32())
 

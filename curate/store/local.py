@@ -178,7 +178,7 @@ class StoredLog:
         self._objects, self._lock = list[_LogObject](), threading.Lock()
 
     def add(self, line: str, put: Callable[[str, bytes], None]) -> None:
-        """Add a line to an object; `put` writes a whole object by its name. If it fails, the next line retries both."""
+        """Add a line to an object; `put` writes it whole. If that raises OSError, the next line brings both."""
         log_object = self._take_free()
         log_object.data += line.encode() + b"\n"
         try:

@@ -296,7 +296,7 @@ class RunStore(StoredFiles):
         """Move each staged file to its name; one that is no longer staged is in place already."""
         for name, (temp, *digest) in staged.items():
             recorded = Digest(*digest)
-            self._record(name, recorded)
+            self._record(name, recorded)  # first: a file without a digest would be recomputed
             with suppress(FileNotFoundError), self._asking(name, "written"):
                 if self.is_local:
                     self._replace(self.path(temp), name, recorded)

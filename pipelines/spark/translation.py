@@ -165,9 +165,13 @@ class _Builder:
         for coder in opaque.coders.values():  # what is length-prefixed stays bytes
             if coder.spec.urn == common_urns.coders.LENGTH_PREFIX.urn:
                 coder.CopyFrom(_BYTES)
-        self._opaque: bytes = opaque.SerializeToString()
+        self._grouping_coders: bytes = opaque.SerializeToString()
 
     def build(self, stage: translations.Stage) -> Step:
+        """Return the step of a stage: a `Stage` of DoFns, or one transform as `Impulse`, `Group` or `Union`.
+
+        A Reshuffle is a Union of one collection, for elements are distributed anew at each stage anyway.
+        """
         transform, collections = stage.transforms[0], self._components.pcollections
         urn, inputs = transform.spec.urn, tuple(transform.inputs.values())
         if len(stage.transforms) > 1 or urn not in _RUNNER_URNS:
@@ -178,8 +182,10 @@ class _Builder:
         if urn == _URNS.GROUP_BY_KEY.urn:
             (source,) = inputs
             name, before, after = f"{_say([transform])} (grouped)", self._coders[source], self._coders[output]
-            return Group(name, source, output, self._opaque, before, after, collections[source].windowing_strategy_id)
-        if urn == _RESHUFFLE:  # of a splittable DoFn: its side inputs are named too
+            windowing = collections[source].windowing_strategy_id
+            return Group(name, source, output, self._grouping_coders, before, after, windowing)
+        if urn == _RESHUFFLE:
+            # Inside a splittable DoFn it lists side inputs too: the main input is the one with the output's coder.
             inputs = (next(name for name in inputs if collections[name].coder_id == collections[output].coder_id),)
         return Union(inputs, output)
 
@@ -191,7 +197,7 @@ class _Builder:
             for tag, name in of_transform.items():
                 payload = proto.ParDoPayload.FromString(transform.spec.payload)
                 pattern = payload.side_inputs[tag].access_pattern.SerializeToString()
-                sides.append(Side(transform.unique_name, tag, name, pattern, self._opaque, self._coders[name]))
+                sides.append(Side(transform.unique_name, tag, name, pattern, self._grouping_coders, self._coders[name]))
         inputs, outputs = _find_inputs(fused), {name for transform in fused for name in transform.outputs.values()}
         (source,) = main - outputs
         written = (name for name in sorted(outputs) if self._readers[name] > (name in inputs))  # another stage reads it

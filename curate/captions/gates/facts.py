@@ -81,15 +81,19 @@ def _number_suspects(candidates: Candidates) -> I64:
 
 
 def _name_suspects(candidates: Candidates) -> I64:
-    """Return rows that `names` may fail: what is not plain ASCII or may be a code, and a word with a capital on one
-    side that the other lacks, which may be a name."""
+    """Return the rows that gate `names` has to read one by one, which is slow; all others pass it.
+
+    These are, of rows with a text and a caption, those where either one has a character beyond ASCII, an HTML entity,
+    or a letter before a digit, as codes have; or where one has a word with a capital that the other lacks, and that
+    may be a name.
+    """
     sides = candidates.texts, candidates.originals
     suspect = np.logical_or(*(matches(side, r"[^\x00-\x7f]|&#?\w+;|[a-zA-Z]-?[0-9]") for side in sides))
     words = split_words(sides[0]), split_words(sides[1])
     keys = word_keys(*words)
     for side, side_keys, other_keys in ((words[0], *keys), (words[1], *keys[::-1])):
-        alone = np.flatnonzero(side.marked & ~np.isin(side_keys, other_keys))
-        coded = side.lowered.take(alone).dictionary_encode()
-        may = np.array(list(map(may_be_name, to_texts(coded.dictionary))), np.bool_)
-        suspect[side.rows[alone[may[coded.indices.to_numpy()]]]] = True
+        lacking = np.flatnonzero(side.marked & ~np.isin(side_keys, other_keys))  # marked: with a capital
+        distinct = side.lowered.take(lacking).dictionary_encode()  # each different word is looked up once
+        may = np.array(list(map(may_be_name, to_texts(distinct.dictionary))), np.bool_)
+        suspect[side.rows[lacking[may[distinct.indices.to_numpy()]]]] = True
     return np.flatnonzero(suspect & candidates.both)

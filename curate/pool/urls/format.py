@@ -130,15 +130,21 @@ class UrlsInput(InputFormat):
         return Outlook(rows, of_left, len(left), _AT_ONCE, rates)
 
     def read(self, source: UrlsSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
+        """Read the downloaded tar of a part; texts and scores come from the list, found by key, not from the tar.
+
+        The tar is downloaded first if it is not there. Rows that a later round tries again are left out.
+        """
         number, rows = make_shard(source, part), read_list(source, part)
         listed, roles = set(rows.schema.names), find_in_list(source, rows.schema)
         keys = pa.array(keys_of(number, len(rows), source.number_sample_per_shard))
         names = {name: getattr(roles, name) for name in ("caption", "url", "uid", "language")}
         texts = {name: valid_text(whole(rows[column])) for name, column in names.items() if column}
         left_out = pa.array(self.left_out_keys(source, part), pa.string())
-        # Of rows that never come, too
+        # The uid hashes URL and caption, so that rows whose download failed have one too.
         texts["uid"] = ids.make_uids(texts.get("uid"), texts["url"], None, texts["caption"])
-        texts["caption"] = whole(rows[names["caption"]])  # as it came: its faults are for its verdict
+        # The uid took the repaired caption; the row keeps the original one, whose errors become its verdict.
+        texts["caption"] = whole(rows[names["caption"]])
+        # Sizes before resizing are in img2dataset's json, unless the list has columns of these names.
         of_json = [name for name in scores.names if name in ORIGINAL and name not in listed]
         tar, shard = self._tar(source, part, of_json)
         for batch in _TARS.read(tar, shard, pa.schema([]), None):
@@ -149,8 +155,9 @@ class UrlsInput(InputFormat):
                 raise InputFault("damaged_tar", f"{shard.path}: has samples that are not in its list")
             columns = batch.columns | {name: column.take(positions) for name, column in texts.items()}
             supplied = {name: rows[name].take(positions) for name in scores.names if name in listed}
-            nothing = pa.chunked_array([pa.nulls(len(positions), pa.int64())])  # of what never came
-            supplied |= {name: batch.scores.get(name, nothing) for name in of_json}
+            no_sizes = pa.chunked_array([pa.nulls(len(positions), pa.int64())])  # if no json of the batch has them
+            supplied |= {name: batch.scores.get(name, no_sizes) for name in of_json}
+            # What cannot be decoded was served as something other than an image.
             yield replace(batch, columns=columns, scores=supplied, damaged="served_no_image")
 
     def reread(self, source: UrlsSource, part: InputPart, rows: PartRows) -> Iterator[interface.InputSample]:
