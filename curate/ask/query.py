@@ -255,6 +255,7 @@ def _attach(connection: Any, folder: RunStore) -> None:
             path = f"{temporary}/{STATISTICS_FILE}"
             with folder.open(STATISTICS_FILE) as source, open(path, "wb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
+        _check_regular(path)
         connection.execute(f"ATTACH {quote(path)} AS stats (READ_ONLY)")
         names = connection.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'stats'").fetchall()
         if missing := set(TABLES) - {name for (name,) in names}:
@@ -279,9 +280,16 @@ def _locations(folder: RunStore, names: Sequence[str]) -> Iterator[str]:
         path = os.path.realpath(path) if os.path.islink(path) else path
         if not path.startswith(f"{root}/"):
             raise RunError(f"{folder.url}: {escape(name)} is a link out of the run; links are not followed")
-        if os.path.isdir(path):  # in which DuckDB would look for files
-            raise IsADirectoryError(0, "", path)
+        _check_regular(path)
         yield path
+
+
+def _check_regular(path: str) -> None:
+    """Raise OSError for a folder, in which DuckDB would look for files, and for a pipe, for which it would wait."""
+    if os.path.isdir(path):
+        raise IsADirectoryError(0, "", path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(f"{path}: is not a regular file")
 
 
 # ---- checking

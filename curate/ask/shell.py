@@ -6,7 +6,6 @@ an allowed path), and does not see remote runs.
 
 import re
 import shlex
-import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -29,6 +28,7 @@ A statement ends with ; and may span several lines. It is read-only SQL, or a na
 .format FORMAT    table, csv or json
 .quit             leaves (or Ctrl-D); Ctrl-C stops a query
 """
+_QUIET = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(\w*)\$.*?\$\1\$|--[^\n]*(?:\n|\Z)|/\*.*?\*/""", re.DOTALL)
 _NAMED = re.compile(r"\s*([\w-]+)((?:\s+\w+=(?:'[^']*'|[^\s;]*))*)\s*;\s*\Z")
 
 
@@ -64,9 +64,15 @@ def read_inputs(read: Callable[[str], str]) -> Iterator[str]:
             yield line.strip()
             continue
         text = f"{text}{line}\n" if text or line.strip() else ""
-        if sqlite3.complete_statement(text):
+        if is_complete(text):
             yield text
             text = ""
+
+
+def is_complete(text: str) -> bool:
+    """Return whether the last ; ends a statement, outside of texts, names and comments."""
+    rest = _QUIET.sub(" ", text)
+    return rest.rstrip().endswith(";") and not re.search(r"""['"]|/\*|\$\w*\$""", rest)
 
 
 class _Shell:

@@ -37,7 +37,7 @@ def naming_packages() -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:  # another package's code: of any kind
+    except (Exception, SystemExit) as error:  # another package's code: of any kind
         kinds, module = _find_kinds(frame for frame, _ in traceback.walk_tb(error.__traceback__))
         if not kinds or f"package {kinds[0].package}" in str(error):  # it names the package already
             raise

@@ -8,6 +8,7 @@ earlier one's.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +41,7 @@ from curate.run import units as steps
 from curate.run.context import RunContext
 from curate.signals.registry import load_encoder_of
 from curate.store import checkpoints
+from curate.store.checkpoints import Checkpoints
 from curate.store.tables import OpenTables, UnitTables
 from curate.store.timings import time_step
 
@@ -81,11 +83,14 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
             if not has_regions:
                 find = isolated.find_regions if isolated else regions.find_regions
                 regions.write_regions(settings, tables, images, rows, key, find, on_progress)
-            work = _UnitWork(settings, tables, rows, images, key, isolated)
-            texts = None if has_answers else work.write_answers(is_new, on_progress)
+            judged = Checkpoints(tables.store, "answers", tables.unit, key)
+            work = _UnitWork(settings, tables, rows, images, key, isolated, judged, on_progress)
+            texts = None if has_answers else work.write_answers(is_new)
             work.write_texts(work.judge_all() if texts is None else texts)
             if has_answers:
                 delete_parts(tables)
+            elif not work.is_over:
+                judged.delete()
     return sum_unit(settings, unit, tables)
 
 
@@ -102,17 +107,23 @@ class _UnitWork:
     images: UnitRereader
     key: str  # of `answers`
     isolated: IsolatedCaptioning | None
+    judged: Checkpoints  # of texts
+    on_progress: Callable[[], None]  # called once answers, or texts made of them, are in parts
 
-    def write_answers(self, is_new: bool, on_progress: Callable[[], None]) -> pa.Table | None:
+    @property
+    def is_over(self) -> bool:
+        return self.isolated is not None and self.isolated.is_over
+
+    def write_answers(self, is_new: bool) -> pa.Table | None:
         """Send the requests that are not cached, and write `answers`; return their texts, None if others are there."""
-        cache = AnswerCache(self.tables, self.settings.reuse, is_new, on_progress)
+        cache = AnswerCache(self.tables, self.settings.reuse, is_new, self.on_progress)
         with cleaned_up(cache.flush):
-            answers, texts = self._make(lambda task, rows: self._answer(task, rows, cache))
+            answers, texts = self._make(lambda task, rows: self._answer(task, rows, cache), cache.flush)
             note = {"content": ids.table_digest(answers)}
             # Without their key they are written again by the next start, and what failed is sent again.
             is_final = answers["error"].null_count == len(answers)
             is_put = self.tables.write("answers", answers, self.key, note, is_final)
-            if not (self.isolated and self.isolated.is_over):  # else answers in parts are for the next start
+            if not self.is_over:  # else answers in parts are for the next start
                 cache.delete_parts()
         return texts if is_put else None
 
@@ -140,17 +151,28 @@ class _UnitWork:
         if not tables.write("captions", texts, key, note, keep=keep) and tables.key("captions") != key:
             raise replaced
 
-    def _make(self, answer: Callable[[Task, Rows], pa.Table]) -> tuple[pa.Table, pa.Table]:
-        """Return the rows of `answers` that are got for each section, in order, and those of `captions`."""
+    def _make(
+        self, answer: Callable[[Task, Rows], pa.Table], flush: Callable[[], None] = lambda: None
+    ) -> tuple[pa.Table, pa.Table]:
+        """Return the rows of `answers` that are got for each section, in order, and those of `captions`.
+
+        `flush` puts answers into parts, before texts that follow from them.
+        """
+
+        def check() -> None:
+            flush()
+            self.on_progress()
+
         rows, answers, texts = self.rows, schema.ANSWERS.empty_table(), schema.CAPTIONS.empty_table()
         for task in self.settings.captions.tasks:
             rows = rows.with_sources(texts, task.section.source)
             new = answer(task, rows)
             has_texts = new["answer"].null_count < len(new)
             scorer = _Scorer.of(self.settings, self.tables, rows) if has_texts else None
-            batches = (new[start : start + _BATCH_ROWS] for start in range(0, len(new), _BATCH_ROWS))
-            judged = [_judge(self.settings, task, rows, batch, scorer) for batch in batches]
-            answers, texts = pa.concat_tables([answers, new]), pa.concat_tables([texts, *judged]).combine_chunks()
+            step = partial(_judge_steps, self.settings, task, rows, new, scorer)
+            identity = [task.key, ids.table_digest(new), ids.table_digest(pa.table({"source": rows.sources}))]
+            judged = self.judged.complete(identity, schema.CAPTIONS, step, check)
+            answers, texts = pa.concat_tables([answers, new]), pa.concat_tables([texts, judged]).combine_chunks()
         return answers, texts
 
     def _answer(self, task: Task, rows: Rows, cache: AnswerCache) -> pa.Table:
@@ -159,7 +181,7 @@ class _UnitWork:
         requests = make_requests(settings, self.tables, task, rows)
         spec, engine_id = settings.captions.engines[name], settings.engine_ids[name]
         digests = [request.digest(engine_id) for request in requests]
-        answered = {} if self.isolated and self.isolated.is_over else cache.find(digests)
+        answered = {} if self.is_over else cache.find(digests)
         missing = [i for i, digest in enumerate(digests) if digest not in answered]
         missing.sort(key=lambda i: (requests[i].group, i))
         size = task.section.batch or spec.section.batch_size
@@ -202,6 +224,13 @@ def _ask(engine: Engine, requests: Sequence[Request | None]) -> Iterator[tuple[d
             answers, began = {}, time.monotonic()
     if answers:
         yield answers, time.monotonic() - began
+
+
+def _judge_steps(
+    settings: CaptionSettings, task: Task, rows: Rows, answers: pa.Table, scorer: "_Scorer | None", first: int
+) -> Iterator[pa.Table]:
+    for start in range(first, len(answers), _BATCH_ROWS):
+        yield _judge(settings, task, rows, answers[start : start + _BATCH_ROWS], scorer)
 
 
 def _judge(settings: CaptionSettings, task: Task, rows: Rows, answers: pa.Table, scorer: "_Scorer | None") -> pa.Table:

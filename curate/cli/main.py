@@ -85,7 +85,9 @@ def main() -> None:
         warn_of_broken(error)
         print(f"curate: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "start new thread" not in str(error):
+            raise
         text = f"memory ran out ({error or 'of Python'}); free some, or raise the limit (ulimit)"
         print(f"curate: {text}", file=sys.stderr)
         sys.exit(1)

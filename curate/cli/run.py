@@ -178,21 +178,23 @@ def _work(
             run_pipeline(prepared, hold, detach=True)
             print(describe_handover(hold.store, prepared.engine.name), end="")
             return False
-        if in_process:
-            run_in_process(prepared)
-        else:
+        if not in_process:
             entered.enter_context(show_progress(hold.store, len(prepared.plan.units), urls))
-            _run(prepared, hold, plan_run)
+        _run(prepared, hold, plan_run, run_in_process if in_process else partial(run_pipeline, hold=hold))
     return True
 
 
-def _run(prepared: "Prepared", hold: FolderLock, plan_run: Callable[[], "Prepared"]) -> None:
-    """Run the pipeline, and again without the samples that the reused run has forgotten meanwhile."""
+def _run(
+    prepared: "Prepared",
+    hold: FolderLock,
+    plan_run: Callable[[], "Prepared"],
+    work: Callable[["Prepared"], None],
+) -> None:
+    """Run the pipeline by `work`, and again without the samples that the reused run has forgotten meanwhile."""
     from pipelines.claim import claim_folder
-    from pipelines.driver import run as run_pipeline
 
     try:
-        run_pipeline(prepared, hold)
+        work(prepared)
     except RunError:
         reused = prepared.context.reuse
         if reused is None or not count_forgotten_since(hold.store, reused):
@@ -200,7 +202,7 @@ def _run(prepared: "Prepared", hold: FolderLock, plan_run: Callable[[], "Prepare
         print(f"{reused.url}: samples were forgotten there meanwhile; taking them out here too", file=sys.stderr)
         again = plan_run()
         claim_folder(again)
-        run_pipeline(again, hold)
+        work(again)
 
 
 def _announce(prepared: "Prepared", retry: bool, rounds: int | None, reuse: str | None, out: str) -> Iterator[str]:

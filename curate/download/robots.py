@@ -11,7 +11,8 @@ from curate.base.errors import needing
 from curate.base.process import Cache
 from curate.download.fetch_fault import FetchFault
 
-_SITES = 4096  # whose rules are remembered
+_SITES, _CHARACTERS = 1 << 16, 20_000_000  # whose rules are remembered: sites, and characters of all their rules
+_OVERHEAD = 300  # characters that a site counts for besides
 _DAY = 86_400.0
 _AGENT = re.compile(r"\s*user[- ]?agent(?:\s*:|\s)([^#]*)(?:#.*)?", re.IGNORECASE)
 _TOKEN = re.compile(r"[A-Za-z_-]*")  # a product token
@@ -29,6 +30,7 @@ class Robots:
 
     agent: str
     _rules: Cache[Any] = field(default_factory=lambda: Cache(_SITES))
+    _characters: int = 0
 
     def check(self, site: str, url: str, read: Callable[[str], bytes]) -> None:
         """Raise FetchFault where the rules of a site (scheme, host and port) forbid a URL, or cannot be read.
@@ -44,12 +46,20 @@ class Robots:
             from protego import Protego
         try:
             text = _of_agent(read(f"{site}/robots.txt").decode("utf-8-sig", "replace"), self.agent)
+            self._count(len(text))
             return Protego.parse(text)
         except FetchFault as fault:
             if fault.reason.startswith("http_4") and fault.reason != "http_429":
+                self._count(0)
                 return None
             detail = fault.detail if fault.reason == "refused_address" else f"while reading robots.txt: {fault.detail}"
             raise FetchFault(fault.reason, detail, fault.retry_after) from None
+
+    def _count(self, characters: int) -> None:
+        """Forget all rules once they are too long in all."""
+        self._characters += characters + _OVERHEAD
+        if self._characters > _CHARACTERS:
+            self._rules, self._characters = Cache(_SITES), 0
 
 
 def _of_agent(text: str, agent: str) -> str:

@@ -140,6 +140,10 @@ class Endpoint:
         location = response.headers.get("location", "")
         return Reply(response.status_code, response.reason_phrase, response.content, retry_after, location)
 
+    def hide_key(self, text: str) -> str:
+        """Return a text without the key, which an endpoint may echo; short keys may be words of texts."""
+        return text.replace(self._key, "[key]") if self._key and len(self._key) >= 16 else text
+
     def one_line(self, text: str) -> str:
         """Return the text as one printable line, the key hidden in it before it is cut."""
         text = (text.replace(self._key, "[key]") if self._key else text)[: 8 * MAX_DETAIL]

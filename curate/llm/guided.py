@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, ClassVar, NamedTuple
 
-from PIL import Image
 from pydantic import Field
 
 from curate.base.errors import RecipeError
@@ -239,7 +238,7 @@ def _prepare(loaded: _Loaded, index: int, request: Request) -> _Prepared | Answe
         return Answer(None, "no_image: the request has no image")
     try:
         picture = hf.open_picture(request.image)
-    except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
+    except Exception as error:  # decoders raise errors of many kinds
         return Answer(None, f"no_image: {one_line(error, 200)}")
     prompt = loaded.tokenizer(request.prompt or "", add_special_tokens=False)["input_ids"]
     start = [loaded.family.first, *prompt]

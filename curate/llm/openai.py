@@ -153,7 +153,11 @@ class OpenAIEngine(Engine):
             for index in waiting:
                 async with endpoint.slots:
                     answer = await self._answer(endpoint, requests[index], tripped)
-                put((index, answer if answer.error is None else replace(answer, error=endpoint.one_line(answer.error))))
+                if answer.error is not None:
+                    answer = replace(answer, error=endpoint.one_line(answer.error))
+                elif answer.text:
+                    answer = replace(answer, text=endpoint.hide_key(answer.text))
+                put((index, answer))
 
         with endpoint.breaker.batch() as tripped:
             async with asyncio.TaskGroup() as group:

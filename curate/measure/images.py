@@ -4,6 +4,7 @@ Of all units in hand together a few observations a core wait for their signals; 
 unit.
 """
 
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,8 +14,9 @@ import PIL.Image
 import pyarrow as pa
 
 from curate.base import schema
+from curate.base.errors import RunError
 from curate.base.numeric.vectors import no_embeddings
-from curate.base.process import CORES, Backlog, groups, in_threads
+from curate.base.process import CORES, Backlog, groups, in_threads, process_cache
 from curate.base.wording import describe_error
 from curate.read.image import ImageFacts, measure_image
 from curate.read.phash import hash_small
@@ -84,6 +86,10 @@ class _SignalWork:
         try:
             return self.collector.observe(image)
         except _UNUSABLE as error:
+            frames = traceback.walk_tb(error.__traceback__)
+            is_loading = any(frame.f_code is process_cache.__code__ for frame, _ in frames)
+            if self.signal.package and (is_loading or isinstance(error, FileNotFoundError | PermissionError)):
+                raise RunError(f"{self.signal.label}: {describe_error(error)}") from error  # no fault of the image
             return _Unusable(describe_error(error))
 
     def add(self, row: int, observation: Any) -> None:

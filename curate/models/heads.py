@@ -117,7 +117,7 @@ def _state_dict(content: bytes, path: str) -> dict[str, F32]:
     for key, value in loaded.items():
         if not (isinstance(key, str) and isinstance(value, np.ndarray) and value.dtype.kind == "f"):
             raise _wrong(path, loaded, f"{key} is {getattr(value, 'dtype', type(value).__name__)}, no tensor of floats")
-        tensors[key] = value.astype(np.float32)
+        tensors[key] = np.asarray(value, np.float32)
         if not np.isfinite(tensors[key]).all():
             raise _wrong(path, loaded, f"{key} holds NaN or infinity")
     return tensors
@@ -159,6 +159,8 @@ def _merge(layers: tuple[Layer, ...], joints: list[bool]) -> Iterator[Layer]:
             yield Layer(weight.astype(np.float32), bias.astype(np.float32))
             weight, bias = (part.astype(np.float64) for part in layer)
         else:
+            if len(weight) * max(layer.weight.shape[1], layer.weight.size // 1000) > MAX_BYTES // 4:
+                raise RecipeError(f"head: layers of {len(weight)} inputs are too large to be multiplied")
             weight, bias = weight @ layer.weight, bias @ layer.weight + layer.bias
     yield Layer(weight.astype(np.float32), bias.astype(np.float32))
 

@@ -93,6 +93,10 @@ class OnnxFolder:
             for graph in self.graphs:
                 with open(graph, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                     names = {os.fsdecode(content[m.end() : m.end() + m[1][0]]) for m in _LOCATION.finditer(content)}
+                for name in sorted(names):
+                    if not re.fullmatch(r"[\w.-]{1,127}", name) or name in (".", ".."):
+                        accepted = "accepted: a file beside it"
+                        raise RecipeError(f"{self.where}: {graph.name} names weights in {name[:100]!r}; {accepted}")
                 for name in (graph.name, *sorted(names)):
                     digests[name] = find_digest(str(graph.parent / name))
         except (OSError, ValueError) as error:  # the latter of an empty file
@@ -143,7 +147,7 @@ def _read(path: Path, where: str) -> bytes:
 def _read_json(path: Path, where: str) -> dict[str, Any]:
     try:
         return dict(json.loads(_read(path, where)))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise RecipeError(f"{where}: {path.name} is no JSON object ({one_line(error)})") from None
 
 

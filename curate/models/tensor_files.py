@@ -9,10 +9,12 @@ Source: torch/serialization.py, from torch 1.6 on: a zip of ROOT/data.pkl, ROOT/
 ROOT/data/KEY.
 """
 
-import codecs
 import hashlib
 import io
+import lzma
+import math
 import pickle
+import re
 import zipfile
 import zlib
 from collections import OrderedDict
@@ -36,7 +38,7 @@ _MAX_UNPACKED = 1 << 30  # of a file that is packed, as torch writes none
 ACCEPTED_ARRAY = "accepted: a .npy or .pt file"
 _DAMAGED = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError, ValueError),
-    *(pickle.PickleError, zipfile.BadZipFile, zlib.error),
+    *(pickle.PickleError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, BufferError, OSError),
 )
 
 
@@ -67,9 +69,10 @@ def read_array(where: str, path: str) -> Array:
         array = array.get("image_features", arrays[0] if len(arrays) == 1 else None)
     if not isinstance(array, np.ndarray):
         raise RecipeError(f"{where}: {path} holds several arrays; {ACCEPTED_ARRAY} with one")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    numbers: Array = np.asarray(array)
+    if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
         raise RecipeError(f"{where}: {path} holds NaN or infinity")
-    return array
+    return numbers
 
 
 def describe_array(path: str, array: Array) -> str:
@@ -115,10 +118,37 @@ def _numbers(raw: bytes, kind: str, count: int = -1) -> Array:
     return np.frombuffer(raw, kind, count)
 
 
+class _Dtype:
+    """The type of an array's numbers: with numpy's own, a pickle may place fields anywhere in memory."""
+
+    def __init__(self, name: str, *_: Any) -> None:
+        self._name, self._order = name, ""
+
+    def __setstate__(self, state: Any) -> None:
+        self._order = state[1] if state[1] in ("<", ">") else ""
+
+    @property
+    def kind(self) -> Any:
+        """Return numpy's type. Raises ValueError if it is none of plain numbers."""
+        if not re.fullmatch("[fiu][1248]", self._name):
+            raise ValueError(f"an array of {self._name[:80]}; accepted: of numbers")
+        return np.dtype(f"{self._order}{self._name}")
+
+
+class _Array(np.ndarray):
+    """An array whose numbers are bytes of the pickle."""
+
+    def __setstate__(self, state: Any) -> None:
+        number, shape, kind, is_fortran, raw = state
+        if not isinstance(raw, bytes):
+            raise ValueError("an array without numbers")
+        super().__setstate__((number, shape, kind.kind, is_fortran, raw))
+
+
 class _Unpickler(pickle.Unpickler):
     """Gives what a pickle holds that names nothing but arrays and tensors.
 
-    What a name stands for is a bound method, or a type of C: of these a pickle can set no attributes.
+    What a name stands for makes none of numpy's own objects from what a pickle says alone, and allocates nothing.
     """
 
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
@@ -130,12 +160,12 @@ class _Unpickler(pickle.Unpickler):
             ("collections", "OrderedDict"): OrderedDict,
             ("_utils", "_rebuild_tensor_v2"): self._tensor,
             ("_utils", "_rebuild_parameter"): self._parameter,
-            ("multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+            ("multiarray", "_reconstruct"): lambda *_: np.empty(0, "u1").view(_Array),
             ("numeric", "_frombuffer"): self._frombuffer,
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-            ("_codecs", "encode"): codecs.encode,  # of bytes, in pickles before protocol 3
-            ("__builtin__", "bytes"): bytes,
+            ("numpy", "ndarray"): "ndarray",  # which cannot be called
+            ("numpy", "dtype"): _Dtype,
+            ("_codecs", "encode"): lambda text, _: text.encode("latin1"),  # of bytes, in pickles before protocol 3
+            ("__builtin__", "bytes"): lambda: b"",
             **{("torch", f"{name}Storage"): kind for name, kind in _STORAGES.items()},
         }
 
@@ -155,8 +185,8 @@ class _Unpickler(pickle.Unpickler):
 
     def _tensor(self, storage: Array, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Array:
         """Return a tensor of its storage. Raises ValueError where it reaches beyond it."""
-        if not storage.size and 0 not in size:  # which numpy does not check
-            raise ValueError("a tensor without numbers")
+        if math.prod(size) > storage.size:
+            raise ValueError("a tensor that its storage does not hold")
         steps = tuple(step * storage.itemsize for step in stride)
         return np.ndarray(size, storage.dtype, storage, offset * storage.itemsize, steps)
 
@@ -164,4 +194,4 @@ class _Unpickler(pickle.Unpickler):
         return tensor
 
     def _frombuffer(self, raw: bytes, kind: Any, shape: tuple[int, ...], order: Any) -> Array:
-        return np.frombuffer(raw, kind).reshape(shape, order=order)
+        return np.frombuffer(raw, kind.kind).reshape(shape, order=order)

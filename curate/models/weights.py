@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ def find_digest(path: str) -> str:
     """Return the sha256 of a file, hex; read once a machine, until its size, times or place change. Raises OSError."""
     with alone_with(os.path.realpath(path)) as note:
         now = os.stat(path)
+        if not stat.S_ISREG(now.st_mode):
+            raise OSError(f"{path}: is not a regular file")
         state = f"{now.st_dev} {now.st_ino} {now.st_size} {now.st_mtime_ns} {now.st_ctime_ns}"
         noted, _, digest = note.read().partition("\n")
         if noted != state or len(digest) != 64:

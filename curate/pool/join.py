@@ -7,6 +7,7 @@ this machine's disk: in memory are a bucket while it is sorted, then the pages t
 
 import os
 import tempfile
+import tokenize
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -262,7 +263,14 @@ def _opened(path: str) -> Iterator[Any]:
     try:
         with open_text(path, {}) as file:
             yield file
-    except (pa.ArrowException, OSError, ValueError, SyntaxError, TypeError) as error:  # the header of an .npy is Python
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        SyntaxError,
+        TypeError,
+        tokenize.TokenError,
+    ) as error:  # the header of an .npy is Python
         raise ValueError(f"{path}: cannot be read: {one_line(error, 300)}") from None
 
 

@@ -1,10 +1,15 @@
 """The kinds of signals: what a recipe's section `measure` adds to `scores`, in order. A new kind is one line here."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
+import pyarrow as pa
+
+from curate.base.errors import RecipeError, RunError
+from curate.base.wording import one_line
 from curate.models.encoder import Encoder
 from curate.recipe.measure import SIGNALS, Measure
 from curate.signals.signal import Built, Known, ModelSignal, Signal, SignalKind
@@ -20,8 +25,10 @@ def find_signals(measure: Measure, identities: Mapping[str, Any]) -> tuple[Signa
     """Return the recipe's signals, in the order of their columns; `identities` are from `identify_models`."""
     signals: dict[str, Signal] = {}
     for key, name, section in measure.requested:
-        for signal in SIGNALS.find(key).build(name, section, Built(identities, signals)):
-            signals[signal.name] = replace(signal, package=SIGNALS.package(key))
+        for built in SIGNALS.find(key).build(name, section, Built(identities, signals)):
+            signals[built.name] = signal = replace(built, package=SIGNALS.package(key))
+            if not all(isinstance(column, pa.Field) for column in signal.columns):
+                raise RunError(f"{signal.label}: its columns are {signal.columns!r:.200}; accepted: fields of Arrow")
     return tuple(signals.values())
 
 
@@ -33,8 +40,15 @@ def identify_models(measure: Measure, supplied: Mapping[str, int], is_local: boo
     identities: dict[str, Any] = {}
     for key, name, section in measure.requested:
         identity = SIGNALS.find(key).identify(name, section, Known(identities, supplied, is_local))
-        if identity is not None:
-            identities[name] = identity
+        if identity is None:
+            continue
+        try:
+            json.dumps(identity)
+        except (TypeError, ValueError, RecursionError) as error:
+            package = SIGNALS.package(key)
+            fault = f"identify returned what is no plain JSON data ({one_line(error, 200)})"
+            raise RecipeError(f"signal {name!r} of package {package}: {fault}") from None
+        identities[name] = identity
     return identities
 
 

@@ -59,7 +59,13 @@ def checksum_ok(block: Any, total: Any) -> bool:
     """Return whether the stored checksum is that of the header, whose bytes add up to `total`."""
     for i in range(148, 156):
         total += 32 - np.int64(block[i])
-    return bool(_number(block[148:156]) == total)
+    stored = _number(block[148:156])
+    if stored == total:
+        return True
+    for i in range(BLOCK):  # some old writers added signed bytes
+        if block[i] >= 128 and not 148 <= i < 156:
+            total -= 256
+    return bool(stored == total)
 
 
 @njit(nogil=True, cache=True)

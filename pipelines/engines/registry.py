@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from apache_beam.runners.runner import PipelineState
 
-from curate.base.errors import CurateError, RunError
+from curate.base.errors import RunError
 from curate.base.registry import Registry
 from curate.base.wording import one_line
 from curate.store.lease import Holder
@@ -32,7 +32,7 @@ def ask(holder: Holder) -> tuple[bool | None, str]:
         job = _attach(holder)
         state = job.state
         fault = job.fault if state == PipelineState.FAILED else None
-    except (CurateError, OSError, NotImplementedError) as error:
+    except Exception as error:  # of any library
         return None, f"{holder.engine} does not answer: {one_line(error, 200)}"
     has_ended = PipelineState.is_terminal(state) if state != PipelineState.UNKNOWN else holder.has_exited or None
     return has_ended, f"{state}: {one_line(fault, 300)}" if fault else state

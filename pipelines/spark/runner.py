@@ -4,7 +4,7 @@ import logging
 import tempfile
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -54,7 +54,8 @@ class SparkRunner(PipelineRunner):
         def clean() -> None:
             exchange.clear()
             if is_ours:
-                spark.setLogLevel("OFF")  # what is cut off now is no news
+                with suppress(Exception):  # the context may have stopped
+                    spark.setLogLevel("OFF")  # what is cut off now is no news
                 spark.stop()
 
         return SparkResult(execution, clean)
@@ -112,8 +113,6 @@ class SparkResult(PipelineResult):
         return FnApiMetrics(dict(self._execution.counters), user_metrics_only)
 
     def _run(self) -> None:
-        from py4j.protocol import Py4JError  # type: ignore[import-untyped]
-
         from pipelines.spark.execution import Cancelled
 
         try:
@@ -121,11 +120,12 @@ class SparkResult(PipelineResult):
             state = PipelineState.DONE
         except Cancelled:
             state = PipelineState.CANCELLED
-        except Exception as error:
+        except BaseException as error:  # raised again where it is waited for
             self._error, state = error, PipelineState.FAILED
         try:
             self._clean()
-        except (OSError, Py4JError) as error:  # what was made is there
+        except Exception as error:  # of any store's library: what was made is there
             _LOGGER.warning("not cleaned up: %s", error)
-        self._state = state
-        self._ended.set()
+        finally:
+            self._state = state
+            self._ended.set()

@@ -363,7 +363,7 @@ def check_shard(folder: Path) -> None:
 @contextmanager
 def twice() -> Iterator[None]:
     """Every element of every step is worked on by two attempts at once; what one of them gives counts, now the one, now the other."""
-    chosen, once = random.Random(5), functions._timed
+    chosen, threads = random.Random(5), functions.threads
     publish = publishing_steps.publish
 
     def both(work: Callable[[], Any]) -> Any:
@@ -379,14 +379,15 @@ def twice() -> Iterator[None]:
             attempt.join()
         return found[chosen.randrange(2)]
 
-    def timed(*arguments: Any) -> Any:
-        return both(lambda: once(*arguments))
+    class Twice:
+        def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
+            return threads("unit").submit(lambda: both(lambda: function(*arguments)))
 
     def publishing(*arguments: Any) -> None:
         both(lambda: publish(*arguments))
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(functions, "_timed", timed)
+        patched.setattr(functions, "threads", lambda name: Twice())
         patched.setattr(publishing_steps, "publish", publishing)
         yield
 

@@ -80,8 +80,9 @@ class Groups:
 
     def label(self, nodes: U64) -> U64:
         """Return the label of each node (uint64[n]); of one without an edge, itself."""
-        index = self.index(nodes)
-        return np.where(index >= 0, np.append(self.labels, np.uint64(0))[index], nodes)
+        index, labels = self.index(nodes), nodes.copy()
+        labels[index >= 0] = self.labels[index[index >= 0]]
+        return labels
 
 
 def row_ids(unit: int, rows: I64 | I32) -> U64:
@@ -104,9 +105,11 @@ def row_keys(unit: int, n_rows: int, groups: Groups) -> pa.Array:
 
 def row_nearest(unit: int, n_rows: int, groups: Groups) -> F32:
     """Return `Groups.nearest` of each row of a unit (float32[rows]); 0 of rows that are in none."""
-    if groups.nearest is None:
-        return np.zeros(n_rows, np.float32)
-    return np.append(groups.nearest, np.float32(0))[groups.index(row_ids(unit, np.arange(n_rows)))]
+    cosines = np.zeros(n_rows, np.float32)
+    if groups.nearest is not None:
+        index = groups.index(row_ids(unit, np.arange(n_rows)))
+        cosines[index >= 0] = groups.nearest[index[index >= 0]]
+    return cosines
 
 
 @njit(nogil=True, cache=True)

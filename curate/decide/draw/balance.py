@@ -179,7 +179,7 @@ class BalanceSelection(Selection):
     def sizes(self, choices: Sequence[LimitsChoice], rows: Sequence[RowsLeft]) -> list[tuple[float, float]]:
         """Return the sizes for several limits, which never fall from one t to the next, in one pass over the rows."""
         if any(part.texts is not None for part in rows):
-            each = [(choice, list(in_threads(choice.inclusion, rows))) for choice in choices]
+            each = ((choice, list(in_threads(choice.inclusion, rows))) for choice in choices)  # one in memory at a time
             return [(choice.expected(pi)[0], texts_error(rows, pi)) for choice, pi in each]
         order = sorted(range(len(choices)), key=lambda i: choices[i].solution.t)
         counts = choices[0].counts

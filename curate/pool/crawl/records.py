@@ -84,7 +84,7 @@ class Stream:
         head = _HEAD_END.search(data, 0, _MAX_HEAD)
         if head is None or not _RECORD.match(data):
             raise ValueError("bytes that are no record")
-        lines = (line.partition(":") for line in data[: head.start()].decode(errors="replace").splitlines())
+        lines = (line.partition(":") for line in re.split(r"\r?\n", data[: head.start()].decode(errors="replace")))
         headers = {name.strip().lower(): value.strip() for name, _, value in lines}
         length_text = headers.get("content-length", "")
         if not length_text.isdecimal() or len(length_text) > 18:
@@ -96,6 +96,8 @@ class Stream:
                 raise ValueError("a member of several records; accepted: a gzip member for each")
         else:
             end = offset + head.end() + length
+            if end > self.size:
+                raise ValueError(f"a record of {length:,} bytes, which the file does not have")
             content = self.read_at(offset + head.end(), length) if length <= MAX_RECORD else b""
             rest = self.read_at(end, 8)
             end += len(rest) - len(rest.lstrip(b"\r\n"))

@@ -135,7 +135,7 @@ def test_a_target_size_by_a_fraction(run: FinishedRun, base: list[str]) -> None:
     sizes = [point.expected for point in sweep(run, base, parse_swept_number(f"rules.best.top={fractions}"))]
     for rows in (30, 333, 600):
         found = answer(run, [*base, search(run, base, parse_swept_number("rules.best.top"), rows)]).expected
-        assert max(size for size in sizes if size <= rows) <= found <= rows
+        assert max(size for size in sizes if size <= rows) <= found + 1e-6 and found <= rows  # sums have six digits
 
 
 @pytest.mark.thorough
