@@ -232,18 +232,6 @@ def test_a_fault_of_a_format_names_its_package_and_line(
 
 
 @pytest.mark.thorough
-def test_a_format_without_a_section_is_told_where_a_key_is_unknown(
-    example: Path, tmp_path: Path, here: Callable[..., Done]
-) -> None:
-    text = (example / "curate_jsonl.py").read_text()
-    (example / "curate_jsonl.py").write_text(text.replace("    section = JsonSource\n", ""))
-    done = here(example, "plan", tmp_path / "recipe/r.yaml")
-    message = (
-        "known keys: name, format, path, storage, join; input format 'jsonl' of package curate-jsonl 0.1 states no"
-    )
-    assert done.status == 2 and f"input.0.images: unknown key; {message} section, with keys" in done.err
-
-
 @pytest.mark.parametrize("kind", [str, Path, UserPath])
 def test_paths_of_a_section_are_relative_to_the_recipe_whatever_their_type(kind: Any) -> None:
     """Of `path` in any case; of others where their type is one of paths."""
