@@ -231,7 +231,6 @@ def test_a_fault_of_a_format_names_its_package_and_line(
     assert "Traceback" not in done.err
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("kind", [str, Path, UserPath])
 def test_paths_of_a_section_are_relative_to_the_recipe_whatever_their_type(kind: Any) -> None:
     """Of `path` in any case; of others where their type is one of paths."""
