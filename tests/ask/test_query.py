@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -559,3 +560,12 @@ def test_a_folder_whose_name_is_a_pattern(tmp_path: Path, name: str, sibling: st
 def test_parentheses_without_end_are_refused(small: str) -> None:
     with pytest.raises(RecipeError, match="parentheses are nested too deeply"):
         ask(small, "SELECT " + "(" * 100_000)
+
+
+@pytest.mark.parametrize("name", ["stats.duckdb", "manifest.parquet", "tables/samples/00000.parquet"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(small: str, tmp_path: Path, name: str) -> None:
+    shutil.copytree(small, tmp_path / "run")
+    (tmp_path / "run" / name).unlink()
+    os.mkfifo(tmp_path / "run" / name)
+    with pytest.raises(OSError, match=rf"{name}: is not a regular file"):
+        open_run(str(tmp_path / "run"))

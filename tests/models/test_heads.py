@@ -380,3 +380,13 @@ def test_digest_is_of_the_file(tmp_path):
     one, two = (load_head(save(state, tmp_path / name), "none", "none") for name in ("a.pth", "a.safetensors"))
     assert one.digest != two.digest
     np.testing.assert_array_equal(one.apply(embeddings(5, 8)), two.apply(embeddings(5, 8)))
+
+
+def test_layers_whose_product_would_fill_memory_are_refused(tmp_path):
+    state = {
+        "a.0.weight": torch.zeros(1, 40_000),
+        "a.1.weight": torch.zeros(40_000, 1),
+        "a.2.weight": torch.zeros(1, 40_000),
+    }
+    with pytest.raises(RecipeError, match="layers of 40000 inputs are too large to be multiplied"):
+        load_head(save(state, tmp_path / "head.safetensors"), "none", "none")

@@ -413,3 +413,15 @@ def test_a_tokenizer_of_words() -> None:
     words = {"type": "WordLevel", "vocab": ours["model"]["vocab"], "unk_token": "<|endoftext|>"}
     ours = Tokenizer(json.dumps(ours | {"model": words}).encode())
     assert len(ours.encode("a dog")) == 4
+
+
+@pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "a/b"])
+def test_weights_elsewhere(graphs: Path, location: str) -> None:
+    path = graphs / "onnx/text_model.onnx"
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="data", size_threshold=100)
+    content = path.read_bytes()
+    for_entry = b"\n\x08location\x12"
+    assert for_entry + b"\x04data" in content
+    path.write_bytes(content.replace(for_entry + b"\x04data", for_entry + bytes([len(location)]) + location.encode()))
+    with pytest.raises(RecipeError, match=r"names weights in .*; accepted: a file beside it"):
+        identify(Clip(model=f"onnx:{graphs}"))

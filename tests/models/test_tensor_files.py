@@ -206,3 +206,23 @@ def test_other_files_are_refused(case: str) -> None:
     with pytest.raises(ValueError) as error:
         read_torch_file(REFUSED[case], LIMIT)
     assert type(error.value) is ValueError
+
+
+def test_an_array_s_type_places_nothing_in_memory() -> None:
+    """With numpy's own types, a field at any offset of an array of pointers is written through."""
+
+    def text(value: str) -> bytes:
+        return b"X" + len(value).to_bytes(4, "little") + value.encode()
+
+    def dtype(name: str) -> bytes:
+        return b"cnumpy\ndtype\n(" + text(name) + b"\x89\x88tR"
+
+    field = text("a") + b"(" + dtype("i8") + b"\x8a\x06\x00\x00\x00\x00\x00\x01t"
+    state = b"(K\x03" + text("|") + b"N(" + text("a") + b"t}" + field + b"sK\x08K\x01K\x1bt"
+    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR"
+    pickled = b"\x80\x02" + array + b"(K\x01(K\x01t" + dtype("V8") + state + b"b\x89](K\x01tat" + b"b."
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        archive.writestr("a/data.pkl", pickled)
+    with pytest.raises(ValueError, match="an array without numbers"):
+        read_torch_file(sink.getvalue(), 1 << 20)

@@ -73,3 +73,11 @@ def test_anothers_file_is_not_believed(tmp_path: Path) -> None:
         os.chown(name, 12345, 12345)
         with pytest.raises(OSError, match="another user's"), alone_with("a"):
             pass
+
+
+def test_what_never_ends_is_not_hashed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    os.symlink("/dev/zero", tmp_path / "zeros")
+    for name in ("pipe", "zeros"):
+        with pytest.raises(OSError, match=f"{name}: is not a regular file"):
+            find_digest(str(tmp_path / name))
