@@ -127,7 +127,7 @@ def test_usage(cli: Cli, arguments: list[str], parts: list[str]) -> None:
         (["texts.yaml", "--set", "rules.new=wrds > 1"], ["rules.new", "'wrds'", "did you mean 'words'?"]),
         (["texts.yaml", "--set", "rules.new=read_text('/etc/passwd') > ''"], ["rules.new", "read_text"]),
         (["texts.yaml", "--set", "dedup.by=[sha256]"], ["dedup.by", "images"]),
-        (["texts.yaml", "--set", "dedup.prefer=caption"], ["dedup.prefer", "numeric"]),
+        (["texts.yaml", "--set", "dedup.prefer=caption"], ["dedup.prefer", "numbers"]),
         (["texts.yaml", "--reuse", "none"], ["--reuse none", "run.json"]),
         (["texts.yaml", "--reuse", "pool.parquet"], ["--reuse pool.parquet", "run.json"]),
         (["texts.yaml", "--reuse", "nothing://x"], ["nothing"]),
