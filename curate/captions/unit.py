@@ -41,7 +41,8 @@ from curate.run import units as steps
 from curate.run.context import RunContext
 from curate.signals.registry import load_encoder_of
 from curate.store import checkpoints
-from curate.store.checkpoints import Checkpoints
+from curate.store.checkpoints import Checkpoints, begun_files
+from curate.store.layout import unit_parts
 from curate.store.tables import OpenTables, UnitTables
 from curate.store.timings import time_step
 
@@ -83,8 +84,9 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
             if not has_regions:
                 find = isolated.find_regions if isolated else regions.find_regions
                 regions.write_regions(settings, tables, images, rows, key, find, on_progress)
-            judged = Checkpoints(tables.store, "answers", tables.unit, key)
-            work = _UnitWork(settings, tables, rows, images, key, isolated, judged, on_progress)
+            parts = begun_files(tables.store, unit_parts("answers", tables.unit))
+            judged = Checkpoints(tables.store, "answers", tables.unit, key, parts)
+            work = _UnitWork(settings, tables, rows, images, key, isolated, parts, judged, on_progress)
             texts = None if has_answers else work.write_answers(is_new)
             work.write_texts(work.judge_all() if texts is None else texts)
             if has_answers:
@@ -107,6 +109,7 @@ class _UnitWork:
     images: UnitRereader
     key: str  # of `answers`
     isolated: IsolatedCaptioning | None
+    parts: Sequence[str]  # files of answers, and of texts made of them, that an attempt left
     judged: Checkpoints  # of texts
     on_progress: Callable[[], None]  # called once answers, or texts made of them, are in parts
 
@@ -116,7 +119,7 @@ class _UnitWork:
 
     def write_answers(self, is_new: bool) -> pa.Table | None:
         """Send the requests that are not cached, and write `answers`; return their texts, None if others are there."""
-        cache = AnswerCache(self.tables, self.settings.reuse, is_new, self.on_progress)
+        cache = AnswerCache(self.tables, self.settings.reuse, is_new, self.parts, self.on_progress)
         with cleaned_up(cache.flush):
             answers, texts = self._make(lambda task, rows: self._answer(task, rows, cache), cache.flush)
             note = {"content": ids.table_digest(answers)}

@@ -33,16 +33,20 @@ from curate.store.validity import valid_digest
 class AnswerCache:
     """The answers of a unit: those that are there, and those that come.
 
-    `reuse` is the run whose answers are looked up too, and `is_new` says that the unit's table is not there.
-    `on_progress` is called once answers are in a part.
+    `reuse` is the run whose answers are looked up too, `is_new` says that the unit has no such table, and `parts` are
+    the files in the folder of its parts. `on_progress` is called once answers are in a part.
     """
 
     def __init__(
-        self, tables: UnitTables, reuse: RunStore | None, is_new: bool, on_progress: Callable[[], None] = lambda: None
+        self,
+        tables: UnitTables,
+        reuse: RunStore | None,
+        is_new: bool,
+        parts: Sequence[str],
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         self._store, self._reuse, self._on_progress = tables.store, reuse, on_progress
         self._folder = unit_parts("answers", tables.unit)
-        parts = begun_files(self._store, self._folder)
         self._files = {name.rpartition("/")[2] for name in parts}
         self._answers: dict[str, Answer] = {}
         self._waiting, self._last = list[pa.Table](), time.monotonic()
