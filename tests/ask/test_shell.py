@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from curate.ask.shell import read_inputs, run_shell
+from curate.ask.shell import is_complete, read_inputs, run_shell
 from curate.base.errors import RecipeError
 from tests.ask.test_query import ATTACKS, attacked, everything
 from tests.publish.runs import write_small
@@ -31,6 +31,19 @@ class Answered:
         self.failed = run_shell(url, "csv", file)
         self.out = file.getvalue().replace("\r\n", "\n")
         self.err = errors.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("SELECT 1;", True), ("SELECT 1", False), ("SELECT 1; -- so", True), ("SELECT 1 -- ;", False),
+        ("SELECT ';", False), ("SELECT ';';", True), ("SELECT 'it''s;", False), ("SELECT \";\" FROM x;\n", True),
+        ("SELECT /* ;", False), ("SELECT /* ; */ 1 ; /* why */", True), ("SELECT $$;", False), ("SELECT $a$;$$;$a$;", True),
+        ("SELECT $$it's$$;", True), ("SELECT ['a]b'];", True), ("", False), (";", True),
+    ],
+)  # fmt: skip
+def test_a_statement_ends_where_sql_says(text: str, whole: bool) -> None:
+    assert is_complete(text) is whole
 
 
 def test_inputs_are_whole_statements_and_dotted_lines() -> None:

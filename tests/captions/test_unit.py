@@ -15,6 +15,8 @@ from curate.ask.explain import explain_sample
 from curate.ask.whatif.estimate import estimate
 from curate.base.errors import RecipeError, RunError
 from curate.base.ids import hash64
+from curate.captions import unit as captioning
+from curate.captions.gates.gate import run_gates
 from curate.cli.plan import describe_requests
 from curate.emit import steps
 from curate.emit.output_format import emit_shard
@@ -167,6 +169,28 @@ def test_a_killed_run_loses_only_what_came_last(server: FaultServer, tmp_path: P
     assert added[0] == len(done.table("captions")) - 11
     undisturbed = pools.run_local(asked, tmp_path / "b")
     assert pools.lasting_files(tmp_path / "a") == pools.lasting_files(undisturbed.folder)
+
+
+def test_texts_are_not_judged_again(server: FaultServer, tmp_path: Path, monkeypatch: Any) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 1)
+    asked = recipe(path, server)
+    undisturbed = pools.run_local(asked, tmp_path / "a")
+    monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
+    monkeypatch.setattr(captioning, "_BATCH_ROWS", 10)
+    judged: list[int] = []
+
+    def judge(given: Any, options: Any) -> Any:
+        judged.append(len(given.texts))
+        if len(judged) == 3:
+            raise KeyboardInterrupt
+        return run_gates(given, options)
+
+    monkeypatch.setattr(captioning, "run_gates", judge)
+    with pytest.raises(KeyboardInterrupt):
+        pools.run_local(asked, tmp_path / "b")
+    done = pools.run_local(asked, tmp_path / "b")
+    assert judged[:3] == [10, 10, 10] and sum(judged[3:]) == len(done.table("captions")) - 20
+    assert pools.lasting_files(tmp_path / "b") == pools.lasting_files(undisturbed.folder)
 
 
 def kill_after(monkeypatch: Any, batches: int) -> None:

@@ -109,6 +109,18 @@ def test_an_image_that_a_signal_cannot_use_is_null_with_its_error() -> None:
     assert re.fullmatch(r"ValueError: three at test_part.py:\d+ in observe", errors[2]) and not any(errors[3:])
 
 
+def test_a_load_that_fails_is_no_fault_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else all images of a worker without the weights would be null, and stay so."""
+
+    def load() -> Any:
+        raise ValueError("damaged weights")
+
+    monkeypatch.setattr(Fussy, "observe", lambda *_: process.process_cache("test of a load that fails", load))
+    message = r"signal 'fussy' of package my-fussy 1: ValueError: damaged weights"
+    with pytest.raises(RunError, match=message):
+        measure_fussy(6)
+
+
 def test_any_other_exception_names_the_image() -> None:
     with pytest.raises(AttributeError) as caught:
         measure_fussy(25)

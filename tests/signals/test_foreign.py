@@ -131,6 +131,24 @@ def test_the_readmes_signal_is_a_column(site: Path, recipe: str, tmp_path: Path)
             r"signal 'blur' of package curate-blur 0.1: AttributeError: .*to_grey.* at curate_blur.py:\d+ in observe, image 0 of \S+0.tar",
         ),
         ("[pa.array(observed", "[pa.arrays(observed", 1, "signal 'blur' of package curate-blur 0.1: AttributeError"),
+        (
+            'pa.schema([("blur", pa.float32())])',
+            '"blur"',
+            1,
+            "signal 'blur' of package curate-blur 0.1: its columns are .*; accepted: fields of Arrow",
+        ),
+        (
+            'f"blur 1, side {options.side}"',
+            '__import__("functools").reduce(lambda inner, _: [inner], range(5000), [])',
+            2,
+            "signal 'blur' of package curate-blur 0.1: identify returned what is no plain JSON data",
+        ),
+        (
+            "grey = np.asarray",
+            'grey = open("/no/such/weights") and np.asarray',
+            1,
+            "signal 'blur' of package curate-blur 0.1: FileNotFoundError: .*/no/such/weights",
+        ),
     ],
 )
 def test_a_fault_of_the_package_names_it(

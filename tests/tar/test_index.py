@@ -58,12 +58,12 @@ def make_tar(members: list[tuple[str, bytes]], fmt: int = tarfile.USTAR_FORMAT, 
     return out.getvalue()
 
 
-def header(name: bytes, size: bytes, kind: bytes = b"0", magic: bytes = b"ustar\x0000") -> bytes:
+def header(name: bytes, size: bytes, kind: bytes = b"0", signed: bool = False, magic: bytes = b"ustar\x0000") -> bytes:
     """A header with any bytes for a size, and a right checksum."""
     block = bytearray(name.ljust(100, b"\0") + b"0000644\0" + bytes(16) + size.ljust(12, b"\0") + bytes(12) + b" " * 8)
     block += kind + bytes(100) + magic.ljust(8, b"\0")
     block = block.ljust(BLOCK, b"\0")
-    total = sum(block)
+    total = sum(block) - (256 * sum(b > 127 for b in block) if signed else 0)
     block[148:156] = b"%06o\0 " % total
     return bytes(block)
 
@@ -133,6 +133,11 @@ def test_numbers_of_any_writer() -> None:
     for size in (b"00000000005\0", b"          5 ", b"5\0", b"\x80" + bytes(10) + b"\x05", b"5 \0junk"):
         found = index(header(b"a.jpg", size) + body)
         assert (found.sizes.tolist(), found.damage) == ([5], None), size
+
+
+def test_signed_checksum() -> None:
+    found = index(header("é.jpg".encode() * 8, b"0", signed=True))
+    assert found.names == ["é.jpg" * 8] and found.damage is None
 
 
 def test_v7_types() -> None:
