@@ -229,7 +229,7 @@ def _entry_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
         in_run = f"{entry['pool']:,}", f"{entry['survivors']:,}"
         table.append(["", show_value(entry["entry"]), *of_language, *in_run, *counted, f"{p:.4g}"])
     if drawn:
-        # u/p of each entry alone, of which `decisions` has the smallest; counts of another run may have decided.
+        # The draw u/p of each entry; `decisions` has the smallest. The counts may be those of another run.
         counts = None if is_of_another else np.array([entry["survivors"] for entry in entries], np.int64)
         names, p = [entry["entry"] for entry in entries], np.array([entry["p"] for entry in entries])
         limits, earlier = np.array(ts, np.int64), row.get(schema.INPUT_PROBABILITY)

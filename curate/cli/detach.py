@@ -2,7 +2,7 @@
 
 It starts a driver process, which outlives the shell: the same command once more, in a session of its own. What the
 driver and its children write goes to a file, which this command shows until the driver holds the folder. Then the file
-becomes the log of the run, and the command ends: nothing has the shell's output, to whose end ssh would wait.
+becomes the log of the run, and the command ends. No process keeps the shell's output open, so ssh can end, too.
 """
 
 import os
@@ -67,7 +67,7 @@ def start_driver(store: RunStore) -> None:
 
 @contextmanager
 def detached(hold: FolderLock) -> Iterator[None]:
-    """Let the command that waits in `start_driver` end; while the block runs, what is said is in the run's log."""
+    """Let the command that waits in `start_driver` end; the block's output goes to the log of the run."""
     log = _find_log(hold.store)
     if not hold.holder.log:  # else an earlier process of this driver has done it
         hold.tell(log=f"{log.resolve()} on {hold.holder.host}")
@@ -84,7 +84,7 @@ def detached(hold: FolderLock) -> Iterator[None]:
 
 @contextmanager
 def logging_to(store: RunStore) -> Iterator[None]:
-    """Have what this process says from now on go to the log of a run's driver, which is a new one."""
+    """Redirect the output of this process to a new log of the run's driver."""
     log = _find_log(store)
     log.parent.mkdir(exist_ok=True)
     with open(log, "wb") as file:

@@ -35,8 +35,8 @@ def has_key(folder: RunStore, path: str, key: str, since_start: bool = False) ->
 def valid_digest(folder: RunStore, path: str, is_new: bool = False) -> Digest | None:
     """Read a file, and return its digest if it is valid; else log why not, and return None. Raises OSError.
 
-    With `is_new`, it must have been written since the run was published: of files that are kept in place of another
-    attempt's, the manifest knows nothing yet.
+    With `is_new`, only a digest that was recorded since the run was published counts, not one of the manifest: an
+    attempt asks this about a file in its way, after it has recorded a digest of its own.
     """
     if is_new:
         recorded = folder.recorded(path)

@@ -115,7 +115,8 @@ def open_context(settings: SparkOptions) -> tuple[Any, bool]:
         conf.setMaster(master := f"local[{local[1] or 1},{conf.get('spark.task.maxFailures', '4')}]")
     if not submitted:
         java = conf.get("spark.driver.extraJavaOptions") or (_ONE_COMPILER if is_here(master) else "")
-        conf.set("spark.driver.extraJavaOptions", f"{java} {_LOGGING}".strip())
+        logging = "" if "log4j" in java else _LOGGING  # unless the user has configured it
+        conf.set("spark.driver.extraJavaOptions", f"{java} {logging}".strip())
     if python := conf.get("spark.pyspark.python", ""):  # which only spark-submit would read
         os.environ["PYSPARK_PYTHON"] = python
     elif is_here(master) or master.startswith("spark://"):

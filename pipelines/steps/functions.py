@@ -29,8 +29,8 @@ from curate.run.units import Combine
 from curate.store.error_notes import join_errors
 from curate.store.timings import write_records
 
-_WHOLES = 32  # large results that one worker holds, of those that thousands of bundles give
-_IN_A_ROW = 3  # parts that fail, until others are not tried
+_WHOLES = 32  # workers that combine large results before the last one does
+_IN_A_ROW = 3  # failures in a row after which no further part is tried
 
 
 _Specs = tuple[set[userstate.StateSpec], set[userstate.TimerSpec]]

@@ -21,7 +21,7 @@ KEPT, PANEL, MUTED = (f"var(--{name})" for name in ("kept", "panel", "muted"))
 THRESHOLD = {"type": "rule", "color": "var(--mark)", "strokeDash": [4, 3], "strokeWidth": 1.5}
 HEIGHT = 150  # pixels of a histogram, also in histogram.json
 KINDS = ("svg", "png", "html")  # of files
-_ENGINE_BYTES = 100_000_000_000  # of address space that V8 reserves, hardly any of which it uses
+_ENGINE_BYTES = 100_000_000_000  # address space that V8 reserves; it uses hardly any of it
 _SCHEMA = {"$schema": "https://vega.github.io/schema/vega-lite/v5.json"}
 
 # No descriptions by default: Vega-Lite makes expressions of the titles, unescaped, so that a backslash in a stranger's
@@ -154,10 +154,13 @@ def compare_lines(
 
 
 def mark_threshold(
-    values: Mapping[str, Any], at: Mapping[str, Any], label: Mapping[str, Any], beside: Mapping[str, Any] | None = None
+    values: Mapping[str, Any],
+    at: Mapping[str, Any],
+    label: Mapping[str, Any],
+    text_at: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """Return a dashed line at an axis' value among `values`, and their `label` beside it, or by axes of its own."""
-    data, texts = {"data": {"values": [values]}}, {**(beside or at), "text": {"field": "label"}}
+    """Return a dashed line at a value of an axis, with its label there, or at the axes `text_at`."""
+    data, texts = {"data": {"values": [values]}}, {**(text_at or at), "text": {"field": "label"}}
     return [
         {**data, "mark": THRESHOLD, "encoding": at},
         {**data, "mark": {"type": "text", "align": "left", **label}, "encoding": texts},

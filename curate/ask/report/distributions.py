@@ -20,7 +20,7 @@ from curate.base.wording import all_digits
 from curate.publish.views import quote_name
 
 ASPECT, MIN_SIDE = "aspect", "min_side"  # the longer side by the shorter one; the shorter one
-_NUMBER, _BOTH = r"-?\d+(?:\.\d+)?", r"\((?:width,height|height,width)\)"
+_NUMBER, _BOTH = r"-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", r"\((?:width,height|height,width)\)"
 _CUT = re.compile(rf"(?P<column>\w+)[<>]=?(?P<value>{_NUMBER})|(?P<least>{_NUMBER})[<>]=?(?P<of>\w+)")
 _BETWEEN = re.compile(rf"(\w+) between ({_NUMBER}) and ({_NUMBER})")
 _EXPRESSIONS = {ASPECT: f"greatest{_BOTH}/least{_BOTH}", MIN_SIDE: f"least{_BOTH}", "max_side": f"greatest{_BOTH}"}
@@ -55,14 +55,15 @@ def drawn_thresholds(run: OpenRun) -> dict[str, list[tuple[str, float]]]:
 
 
 def find_cuts(sql: str) -> Iterator[tuple[str, float]]:
-    """Yield the columns that a rule compares with a number, with it: both sides of what is of the shorter or longer."""
-    text = re.sub(r"\s*([(),/<>=]+)\s*", r"\1", re.sub("'[^']*'", "''", sql).lower())
+    """Yield the columns that a rule compares with a number, each with the number; of the shorter side, both sides."""
+    text = re.sub(r'"(\w+)"', r"\1", re.sub("'[^']*'", "''", sql).lower())
+    text = re.sub(r"\s*([(),/<>=]+)\s*", r"\1", text)
     for name, expression in _EXPRESSIONS.items():
         text = re.sub(expression, name, text)
     if re.search(r"\b(or|not|case)\b|--|/\*", text):
         return
     for part in re.split(r"\s*\band\b\s*", re.sub(_BETWEEN, r"\1>=\2 and \1<=\3", text)):
-        if match := _CUT.fullmatch(part.strip("( )")):
+        if part.count("(") == part.count(")") and (match := _CUT.fullmatch(part.strip("( )"))):
             column, value = match["column"] or match["of"], float(match["value"] or match["least"])
             yield from ((name, value) for name in _SIDES.get(column, (column,)))
 

@@ -123,6 +123,8 @@ def test_ranks(length: int, tmp_path: Any) -> None:
         ("caption > '5' -- words > 3", {}),
         ("not SQL at all >", {}),
         ("true) OR (words > 3", {}),
+        ('"clip_score" > .25 AND words >= 3e1', {"clip_score": 0.25, "words": 30}),
+        ("(words > 3 AND width < 2) = false", {}),
     ],
 )
 def test_thresholds_are_read_from_rules(sql: str, expected: dict[str, float]) -> None:
