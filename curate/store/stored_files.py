@@ -149,13 +149,7 @@ class StoredFiles:
         """Return all files below `name`, sorted, relative to the folder."""
         if self.is_local:  # not by fsspec, which looks at each file and makes a dictionary of what it sees
             return sorted(walk(self.path(name).rstrip("/"), len(self.root) + 1))
-        self.fs.invalidate_cache()
-        try:
-            with self._asking(name):
-                paths = self._writes.find(self.path(name).rstrip("/"))
-        except FileNotFoundError:
-            return []
-        return sorted(str(path)[len(self.root) + 1 :] for path in paths)
+        return sorted(path[len(self.root) + 1 :] for path in self._infos(name))
 
     def sizes(self) -> dict[str, int]:
         """Return the bytes of each file, by its path relative to the folder; a store gives them with its listing."""
@@ -172,9 +166,13 @@ class StoredFiles:
     def _infos(self, name: str) -> Mapping[str, Mapping[str, Any]]:
         """Return what the file system says of each file below `name`, by its path there."""
         self.fs.invalidate_cache()
-        with self._asking(name):
-            infos: Mapping[str, Mapping[str, Any]] = self._writes.find(self.path(name).rstrip("/"), detail=True)
-        return infos
+        try:
+            with self._asking(name):
+                infos: Mapping[str, Any] = self._writes.find(self.path(name).rstrip("/"), detail=True)
+        except FileNotFoundError:
+            return {}
+        # s3fs gives the folder itself where its first file appears between two of its requests
+        return {path: info for path, info in infos.items() if info["type"] != "directory"}
 
     def open(self, name: str) -> Any:
         """Open the file for reading bytes. Raises OSError where it is a pipe or a device, which may never end."""

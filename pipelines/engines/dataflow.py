@@ -122,6 +122,14 @@ class Dataflow(PipelineEngine):
                 raise RecipeError(f"{key}: {path} is on this machine, and Dataflow's workers are not; accepted: a URL")
         cuda = [f"measure.{name}" for name, device in _devices(context).items() if device.startswith("cuda")]
         is_service = any("worker_accelerator" in option for option in self._cloud.dataflow_service_options or ())
+        unused = "no step of this recipe uses a GPU; accepted: device: cuda for a model, or no accelerator"
+        for fault, is_so in (
+            ("dataflow_service_options have worker_accelerator too; accepted: one", is_service),
+            ("a job with flexrs_goal has no resource hints; accepted: one of them", self._cloud.flexrs_goal),
+            (unused, not (cuda or _has_model(context.recipe.captions))),
+        ):
+            if self._accelerator and is_so:
+                raise RecipeError(f"dataflow_accelerator: {fault}")
         if cuda and not (self._accelerator or is_service):
             example = _RULES["dataflow_accelerator"]["accepted"].partition(",")[0]
             raise RecipeError(f"{cuda[0]}: device: cuda, but dataflow_accelerator is not set; accepted: e.g. {example}")

@@ -132,7 +132,7 @@ class Execution:
             raised = [PickleCoder().decode(pickled) if pickled else RuntimeError(text) for pickled, text in errors]
             raise ExceptionGroup(f"{len(raised)} tasks failed: {raised[0]}", raised) if raised[1:] else raised[0]
         infos = [metrics_pb2.MonitoringInfo.FromString(info) for result in results for info in result.counters]
-        self.counters[name] = list(monitoring_infos.consolidate([*self.counters.get(name, []), *infos]))
+        self.counters[name] = _merge_metrics([*self.counters.get(name, []), *infos])
         seconds, in_bundles = time.perf_counter() - began, sum(result.seconds for result in results)
         size = sum(part.size for result in results for parts in result.outputs.values() for part in parts)
         self._count(StageCost(name, tasks, seconds, in_bundles, shuffled, size))
@@ -164,6 +164,26 @@ class Execution:
         if broadcast := self._broadcasts.pop(name, None):
             with suppress(Exception):  # of a context that has stopped
                 broadcast.destroy()
+
+
+def _merge_metrics(infos: Sequence[metrics_pb2.MonitoringInfo]) -> list[metrics_pb2.MonitoringInfo]:
+    """Return one metric of each step and name: sums, and what Beam's `consolidate` leaves apart: sets and gauges."""
+    merged: dict[Any, metrics_pb2.MonitoringInfo] = {}
+    for info in monitoring_infos.consolidate(infos):
+        key = monitoring_infos.to_key(info)
+        other = merged.setdefault(key, info)
+        if other is info:
+            continue
+        if info.type == monitoring_infos.STRING_SET_TYPE:
+            texts = set().union(*map(monitoring_infos.extract_string_set_value, (other, info)))
+            other.payload = monitoring_infos.user_set_string("", "", texts).payload
+        elif info.type == monitoring_infos.BOUNDED_TRIE_TYPE:
+            trie = monitoring_infos.extract_bounded_trie_value(other)
+            trie = trie.combine(monitoring_infos.extract_bounded_trie_value(info))
+            other.payload = monitoring_infos.user_bounded_trie("", "", trie).payload
+        else:
+            merged[key] = max(other, info, key=monitoring_infos.extract_gauge_value)
+    return list(merged.values())
 
 
 def find_python_error(error: Exception) -> str:

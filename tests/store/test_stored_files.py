@@ -219,3 +219,11 @@ def test_a_file_without_bytes_is_not_read(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "empty").touch()
     monkeypatch.setattr("builtins.open", None)
     assert folder.read_bytes("empty") == b"" and folder.digest("empty").bytes == 0
+
+
+def test_a_folder_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """s3fs lists a folder itself where its first file appears between two of its requests."""
+    store = RunStore(f"memory://files-{uuid.uuid4().hex}")
+    folder = {"name": store.path("tables"), "size": 0, "type": "directory"}
+    monkeypatch.setattr(store.fs, "find", lambda path, detail: {path: folder})
+    assert (store.files("tables"), store.sizes(), store.times("tables")) == ([], {}, {})

@@ -17,7 +17,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.spark import execution
+from pipelines.spark import execution, runner
 from tests.runners.clusters import Cluster, find_executors
 from tests.runners.spark.conftest import stop
 
@@ -83,7 +83,7 @@ class Killer(threading.Thread):
 def test_killed_executors_lose_and_double_nothing(
     rounds: int, executors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execution, "_HELD", 1000)  # what stages give lies in files
+    monkeypatch.setattr(runner, "_HELD", 1000)  # what stages give lies in files
     monkeypatch.setattr(execution, "_GROUPED_HERE", (10, 10))  # groups are shuffled
     exchange = tmp_path / "exchange"
     options = PipelineOptions(["--runner=pipelines.spark.SparkRunner", f"--spark_exchange={exchange}"])

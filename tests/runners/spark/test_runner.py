@@ -26,7 +26,7 @@ from apache_beam.transforms.periodicsequence import PeriodicImpulse
 from apache_beam.transforms.userstate import BagStateSpec
 
 from curate.base import process
-from pipelines.spark import execution
+from pipelines.spark import execution, runner
 from tests.runners.spark.conftest import workers
 
 pytestmark = pytest.mark.runners
@@ -210,7 +210,7 @@ def test_large_collections_pass_through_files(
     options: PipelineOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As main and side inputs, and in groups that a shuffle makes; the files are gone afterwards."""
-    monkeypatch.setattr(execution, "_HELD", 1000)
+    monkeypatch.setattr(runner, "_HELD", 1000)
     monkeypatch.setattr(execution, "_GROUPED_HERE", (10, 10))
     exchange = tmp_path / "exchange"
     options = PipelineOptions(["--runner=pipelines.spark.SparkRunner", f"--spark_exchange={exchange}"])
@@ -280,7 +280,7 @@ def test_killed_workers_lose_and_double_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retrying: Callable[[int], PipelineOptions]
 ) -> None:
     """A DoFn draws random keys before a group; if it ran again for a part of what follows, values would be lost or doubled."""
-    monkeypatch.setattr(execution, "_HELD", 10_000)
+    monkeypatch.setattr(runner, "_HELD", 10_000)
     monkeypatch.setattr(execution, "_GROUPED_HERE", (10, 10))
     stop = threading.Event()
     kills = []
