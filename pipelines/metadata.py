@@ -1,6 +1,6 @@
 """The pipeline that builds metadata: what was downloaded in, one table of entries and a report out.
 
-parts ─ count ─ totals ─ send by word ─ merge ─ floors ─ candidates ─ choose ─ one table
+parts ─ count ─ totals ─ files of counts by language ─ choose ─ one table
 """
 
 import gc

@@ -318,14 +318,6 @@ def fill_slots(tables: Tables, offsets: I64, ids: I32, shift: int, most: int) ->
     return used
 
 
-@_jit
-def move_slots(slots: U64, distance: int) -> None:
-    """Move the starts in the pool that slots name by so many bytes."""
-    for i in range(len(slots)):
-        if i & 4 and slots[i - 4] != _U0:
-            slots[i] += np.uint64(distance) << _U32
-
-
 # ---- matching
 
 

@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -155,20 +154,16 @@ def build_tables(entries: pa.Array, keys: pa.Array, mode: str, folder: Path) -> 
     order = np.argsort(numbers, kind="stable").astype(np.int32)
     ends = np.cumsum(np.bincount(numbers, minlength=len(names)))
     without_boundary, parts = characters_without_boundary(mode), []
-    written = dict.fromkeys(_FILES, 0)
-    with ExitStack() as stack:
-        files = {name: stack.enter_context((folder / name).open("wb")) for name in _FILES}
+    padding = pa.array(["\0" * kernel.PADDING], pa.large_string())
+    in_order = entries.cast(pa.large_string()).take(pa.array(order, pa.int64()))
+    pool, offsets = string_buffers(pa.concat_arrays([in_order, padding]))
+    with (folder / "slots").open("wb") as slots_file, (folder / "filter").open("wb") as filter_file:
         for first, end in zip([0, *ends[:-1]], ends, strict=True):
-            ids = order[first:end]
-            pool, offsets = string_buffers(entries.take(pa.array(ids, pa.int32())).cast(pa.large_string()))
-            pool = np.concatenate([pool[: offsets[-1]], np.zeros(kernel.PADDING, np.uint8)])
-            slots, bits, shift = _fill(pool, offsets, ids, without_boundary)
-            kernel.move_slots(slots, written["pool"])
-            parts += [written["slots"], len(slots) // 8, written["filter"], shift]
-            arrays: list[npt.NDArray[Any]] = [slots, bits, pool]
-            for name, array in zip(_FILES, arrays, strict=True):
-                array.tofile(files[name])
-                written[name] += len(array)
+            slots, bits, shift = _fill(pool, offsets[first : end + 1], order[first:end], without_boundary)
+            parts += [slots_file.tell() // 8, len(slots) // 8, filter_file.tell() // 8, shift]
+            slots.tofile(slots_file)
+            bits.tofile(filter_file)
+    pool.tofile(folder / "pool")
     (folder / "facts.json").write_text(json.dumps({"mode": mode, "keys": names, "parts": parts}), "utf-8")
 
 

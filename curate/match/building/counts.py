@@ -1,11 +1,6 @@
-"""Counts of a part, kept in the build's folder, and sent on in buckets by word: Arrow tables as bytes.
+"""Counts of a part, kept in files of the build's folder, see `CountFile`.
 
-Out, for each wiki: `words` (word large_string · count int64) and `pairs` (first, second int32: rows of words · count
-int64) of each block; `titles` (word · count) of a file of page views; `names` (word · count 1, in order) of a wordnet.
-
-Of pairs only those are sent that may still have a pointwise mutual information of the threshold: since n_xy is at most
-n_x and n_y, log2(n_xy·N / (n_x·n_y)) is at most log2(N / max(n_x, n_y)). With 30, that is a pair in some hundred. In
-memory are a block of text and its tables, some 600 MB at most, for each thread.
+In memory are a block of text and its tables, some 600 MB at most, for each thread.
 """
 
 import zlib
@@ -14,15 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import fsspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
 from curate.base.errors import RunError
-from curate.base.numeric.arrays import split_by, whole
-from curate.base.schema import define
-from curate.match.building.ngrams import PAIRS, WORDS, count_ngrams, hash_words
+from curate.match.building.ngrams import WORDS, count_ngrams
 from curate.match.building.parts import Part
 from curate.match.building.tokens import Tokeniser
 from curate.match.building.wikis import BuildSettings, Mode, normal_name
@@ -30,11 +22,6 @@ from curate.match.building.wikitext import read_texts
 from curate.match.building.wordnets import name_order, read_wordnet
 
 BLOCK = 1 << 25  # bytes of text that are counted at a time
-_OF_BUCKET = 20_000_000  # tokens, or a quarter as many titles
-_MOST_BUCKETS = 1024
-WHOLE = -1  # in place of a bucket: what the wiki has as a whole
-_SLACK = 1 + 1e-9  # of what is compared in floating point
-SENT_PAIRS = define(first=pa.large_string(), second=pa.large_string(), count=pa.int64())
 _NAMES = ["project", "title", "views", "bytes"]
 _BLOCK = 1 << 24
 _LONGEST = 1 << 20  # bytes of a line
@@ -60,33 +47,43 @@ class Totals:
 
     merge = add
 
-    def buckets(self, wiki: str) -> int:
-        n = self.tokens.get(wiki, 0) // _OF_BUCKET + self.titles.get(wiki, 0) // (_OF_BUCKET // 4)
-        return min(1 + n, _MOST_BUCKETS)
 
-    def rarest(self, wiki: str, pmi: float) -> float:
-        """Return how often a word may be there at most that is in a pair of so much mutual information."""
-        return self.tokens.get(wiki, 0) * float(2.0**-pmi) * _SLACK
+class CountFile(NamedTuple):
+    """A file of counts of a wiki.
+
+    By kind: `words` (word large_string · count int64) of a block of text, with `pairs` (first, second int32: rows of
+    words · count int64) in the file of `pairs_name`; `titles` (word · count) of a file of page views; `names` (word ·
+    count 1, in order) of a wordnet.
+    """
+
+    wiki: str
+    kind: str
+    name: str
+    order: int = 0  # of names among those of the wiki
+
+    @property
+    def pairs_name(self) -> str:
+        return self.name.replace("words", "pairs")
 
 
 class Counted(NamedTuple):
-    """A part that was counted: its files, as what they hold and of which wiki; and its totals."""
+    """A part that was counted."""
 
     unit: Part
-    files: tuple[tuple[str, str, str], ...]
+    files: tuple[CountFile, ...]
     totals: Totals
 
 
 def count_part(_tables: object, part: Part, settings: BuildSettings) -> Counted:
     """Count a part, and keep its tables in the folder. Raises RunError where its file is damaged."""
-    files: list[tuple[str, str, str]] = []
+    files: list[CountFile] = []
     totals = Totals()
 
-    def keep(kind: str, wiki: str, table: pa.Table) -> str:
-        name = f"counts/{part.index:06}-{len(files)}-{kind}.parquet"
-        settings.store.write_parquet(name, table)
-        files.append((kind, wiki, name))
-        return name
+    def keep(kind: str, wiki: str, table: pa.Table, order: int = 0) -> CountFile:
+        file = CountFile(wiki, kind, f"counts/{part.index:06}-{len(files)}-{kind}.parquet", order)
+        settings.store.write_parquet(file.name, table)
+        files.append(file)
+        return file
 
     if part.kind == "views":
         counted, broken = count_views(part.path, settings.keys, settings.mode)
@@ -96,14 +93,14 @@ def count_part(_tables: object, part: Part, settings: BuildSettings) -> Counted:
         totals.broken = {part.path: broken} if broken else {}
     elif part.kind == "wordnet":
         names = read_wordnet(part.path)
-        keep("names", part.wiki, pa.table({"word": names, "count": [1] * len(names)}, schema=WORDS))
+        table = pa.table({"word": names, "count": [1] * len(names)}, schema=WORDS)
+        keep("names", part.wiki, table, name_order(part.path))
         totals.names[part.wiki] = len(names)
     else:
         tokeniser = Tokeniser(part.wiki, settings.is_corrected)
         for block, pages in _blocks(part, tokeniser):
             words, pairs = count_ngrams(block, tokeniser.classes)
-            keep("words", part.wiki, words)
-            keep("pairs", part.wiki, pairs)
+            settings.store.write_parquet(keep("words", part.wiki, words).pairs_name, pairs)
             tokens = int(pc.sum(words["count"]).as_py() or 0)
             totals.add(Totals({part.wiki: tokens}, pages={part.wiki: pages}, octets={part.wiki: len(block)}))
     return Counted(part, tuple(files), totals)
@@ -119,57 +116,6 @@ def _blocks(part: Part, tokeniser: Tokeniser) -> Iterator[tuple[bytes, int]]:
             block, pages = bytearray(), 0
     if pages:
         yield bytes(block), pages
-
-
-def send(_tables: object, state: Counted, settings: BuildSettings, totals: Totals) -> Iterator[tuple[Any, Any]]:
-    """Yield a part's counts by (wiki, bucket): what they are of, their order, and a table as bytes."""
-    words: Any = None
-    counts: Any = None
-    if state.unit.wiki:
-        yield (state.unit.wiki, WHOLE), ("wiki", 0, b"")  # which has entries, even if it has no word
-    for kind, wiki, name in state.files:
-        table = settings.store.read_parquet(name)
-        buckets = totals.buckets(wiki)
-        if kind == "names":
-            yield (wiki, WHOLE), (kind, name_order(state.unit.path), to_bytes(table))
-            continue
-        if kind == "pairs":
-            table = _name_pairs(table, words, counts <= totals.rarest(wiki, settings.limits.pmi))
-        else:
-            words, counts = whole(table["word"]), table["count"].to_numpy()
-        for bucket, rows in split_table(table, table.column_names[0], buckets):
-            yield (wiki, bucket), (kind, 0, to_bytes(rows))
-
-
-def split_table(table: pa.Table, by: str, buckets: int) -> Iterator[tuple[int, pa.Table]]:
-    """Yield each bucket that is not empty, and its rows, by the hash of a column."""
-    if buckets == 1 and len(table):
-        yield 0, table
-        return
-    numbers = (hash_words(whole(table[by])) % np.uint64(buckets)).astype(np.int64)
-    for bucket, rows in enumerate(split_by(np.arange(len(table)), numbers, buckets)):
-        if len(rows):
-            yield bucket, table.take(rows)
-
-
-def _name_pairs(pairs: pa.Table, words: pa.Array, is_rare: Any) -> pa.Table:
-    first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
-    pairs = pairs.filter(is_rare[first] & is_rare[second])
-    sides = [words.take(pairs[name].combine_chunks()) for name in PAIRS.names[:2]]
-    return pa.table([*sides, pairs["count"]], schema=SENT_PAIRS)
-
-
-def to_bytes(table: pa.Table) -> bytes:
-    """Return a table as bytes."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
-        writer.write_table(table.combine_chunks())
-    return sink.getvalue().to_pybytes()
-
-
-def from_bytes(data: bytes) -> pa.Table:
-    """Return the table of `to_bytes`."""
-    return pa.ipc.open_stream(data).read_all()
 
 
 def count_views(path: str, wikis: Collection[str], mode: Mode) -> tuple[dict[str, pa.Table], int]:

@@ -6,27 +6,44 @@ section 3.1), MetaCLIP 2 (arXiv 2507.22062, section 3.1) and their published cod
 """
 
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate.base.errors import RunError
 from curate.base.numeric.arrays import whole
-from curate.base.schema import METADATA
-from curate.match.building.counts import from_bytes
+from curate.base.process import temporary_folder
+from curate.base.schema import METADATA, define
+from curate.base.wording import one_line
+from curate.match.building.counts import CountFile, Totals
 from curate.match.building.ngrams import WORDS
 from curate.match.building.tokens import MARKS
 from curate.match.building.wikis import BuildSettings
 from curate.match.characters import CORRECTED_MARKS, normalise
 from curate.match.languages import KEYS_WITHOUT_SPACES
 from curate.match.metadata import never_match
+from curate.run.units import SideOutput
 
 NUMBERS = tuple(map(str, range(100)))
 SOURCES = {"words": "unigram", "pairs": "bigram", "titles": "title"}  # of what is counted, in their order
 _MEASURES = {"words": "count", "pairs": "pmi", "titles": "count"}
+NAMED_PAIRS = define(first=pa.large_string(), second=pa.large_string(), count=pa.int64())
+_SLACK = 1 + 1e-9  # of what is compared in floating point
+_PAIRS = """
+CREATE TABLE pairs AS
+WITH summed AS (SELECT first, second, sum(count)::BIGINT AS count FROM counted GROUP BY ALL),
+scored AS (
+    SELECT concat(first, $space, second) AS word, summed.count,
+        summed.count * $tokens / (a.count * b.count::DOUBLE) AS ratio
+    FROM summed JOIN words AS a ON a.word = first JOIN words AS b ON b.word = second
+)
+SELECT word, count, log2(ratio) AS pmi FROM scored WHERE ratio > $least OR ($or_equal AND ratio = $least)
+"""
 
 
 @dataclass
@@ -55,14 +72,6 @@ class KeyReport:
     examples: list[str] = field(default_factory=list)  # some of these
 
 
-def joined(first: pa.Array, second: pa.Array, wiki: str) -> pa.Array:
-    """Return pairs of words as entries: with a space where the language has some."""
-    space = "" if wiki in KEYS_WITHOUT_SPACES else " "
-    sides: list[Any] = [first, second, pa.scalar(space, first.type)]  # the last joins
-    both: pa.Array = pc.binary_join_element_wise(*sides)
-    return both
-
-
 def clean(entries: Any, wiki: str, settings: BuildSettings, limited: bool = True) -> Any:
     """Return entries as they come in (large_string), null where they do not; `limited`: in their length, too."""
     if settings.is_first(wiki):
@@ -78,14 +87,16 @@ def clean(entries: Any, wiki: str, settings: BuildSettings, limited: bool = True
 
 
 def choose_entries(
-    key: str, values: Sequence[tuple[str, Any]], settings: BuildSettings, totals: Mapping[tuple[str, str], int]
-) -> Iterator[KeyReport]:
-    """Write a key's entries, and yield what became of it; `totals` are how many words and titles each wiki has."""
+    key: str, files: Sequence[CountFile], settings: BuildSettings, totals: Totals
+) -> Iterator[SideOutput]:
+    """Write a key's entries, and yield what became of it. Raises RunError where its counts cannot be added up."""
     chosen: dict[str, str] = {}
     reports = []
-    for wiki in sorted({wiki for wiki, _ in values}):
-        parts = [value for name, value in values if name == wiki]
-        of_wiki, sources = _choose(key, wiki, parts, settings, totals)
+    for wiki in sorted({file.wiki for file in files}):
+        try:
+            of_wiki, sources = _choose(key, wiki, [file for file in files if file.wiki == wiki], settings, totals)
+        except duckdb.Error as error:
+            raise RunError(f"{wiki}: its counts cannot be added up: {one_line(error, 300)}") from None
         for entry, source in of_wiki.items():
             chosen.setdefault(entry, source)
         reports += sources
@@ -94,8 +105,14 @@ def choose_entries(
     ids = pa.array(np.arange(len(entries), dtype=np.int32))
     table = pa.table([ids, entries, pa.array(chosen.values(), pa.string()), constant], schema=METADATA)
     settings.store.write_parquet(entries_file(key), table)
+    yield SideOutput(describe_key(key, table, reports, settings))
+
+
+def describe_key(key: str, table: pa.Table, sources: list[SourceReport], settings: BuildSettings) -> KeyReport:
+    """Return what became of a language, whose entries are in the table."""
+    entries = whole(table["entry"])
     never = entries.filter(never_match(entries, settings.mode.value))
-    yield KeyReport(key, len(entries), reports, len(never), list(map(str, never[:5].to_pylist())))
+    return KeyReport(key, len(entries), sources, len(never), list(map(str, never[:5].to_pylist())))
 
 
 def entries_file(key: str) -> str:
@@ -104,45 +121,88 @@ def entries_file(key: str) -> str:
 
 
 def _choose(
-    key: str, wiki: str, values: Sequence[Any], settings: BuildSettings, totals: Mapping[tuple[str, str], int]
+    key: str, wiki: str, files: Sequence[CountFile], settings: BuildSettings, totals: Totals
 ) -> tuple[dict[str, str], list[SourceReport]]:
     entries = dict.fromkeys(NUMBERS, "number")
     reports = [SourceReport(key, wiki, "number", len(NUMBERS), len(NUMBERS))]
-    names = _read_names(wiki, [(order, data) for kind, order, data in values if kind == "names"])
-    fresh = clean(names, wiki, settings, limited=False)
-    reports.append(_add(entries, SourceReport(key, wiki, "wordnet", len(names)), fresh))
-    for kind, source in SOURCES.items():
-        total = totals.get((wiki, kind), sum(number for name, number, _ in values if name == f"{kind} in all"))
-        tables = [from_bytes(data) for name, _, data in values if name == kind]
-        report = SourceReport(key, wiki, source, total, cap=settings.cap(kind, total, wiki))
-        if tables:
-            order: Any = [(_MEASURES[kind], "descending"), ("count", "descending"), ("word", "ascending")]
-            table = pa.concat_tables(tables).sort_by(list(dict(order).items()))
-            _add(entries, report, whole(table["word"]), whole(table[_MEASURES[kind]]))
-        reports.append(report)
+    names = _read_names(wiki, files, settings)
+    reports.append(SourceReport(key, wiki, "wordnet", len(names)))
+    _add(entries, reports[-1], ((name, None) for name in clean(names, wiki, settings, limited=False).to_pylist()))
+    with temporary_folder() as folder, duckdb.connect(":memory:") as database:
+        database.execute(f"SET memory_limit='400MB'; SET threads=4; SET temp_directory='{folder}'")
+        for kind, source in SOURCES.items():
+            if kind == "pairs":
+                _sum_pairs(database, wiki, files, settings, totals)
+            else:
+                _sum_words(database, kind, files, settings)
+            total = database.execute(f"SELECT count(*) FROM {kind}").fetchall()[0][0]
+            reports.append(SourceReport(key, wiki, source, total, cap=settings.cap(kind, total, wiki)))
+            _add(entries, reports[-1], _candidates(database, kind, wiki, settings))
     return entries, reports
 
 
-def _read_names(wiki: str, parts: Sequence[tuple[int, bytes]]) -> pa.Array:
-    tables = [from_bytes(data) for _, data in sorted(parts)]
-    names: pa.Array = whole(pa.concat_tables(tables or [WORDS.empty_table()])["word"])
+def _read_names(wiki: str, files: Sequence[CountFile], settings: BuildSettings) -> pa.Array:
+    in_order = sorted((file.order, file.name) for file in files if file.kind == "names")
+    tables = [settings.store.read_parquet(name) for _, name in in_order]
+    names: pa.Array = whole(pa.concat_tables([WORDS.empty_table(), *tables])["word"])
     return names if wiki == "en" else pc.take(names, pc.sort_indices(names))
 
 
-def _add(
-    entries: dict[str, str], report: SourceReport, candidates: pa.Array, values: pa.Array | None = None
-) -> SourceReport:
+def _sum_words(database: Any, kind: str, files: Sequence[CountFile], settings: BuildSettings) -> None:
+    """Make the table `kind` (word, count): all words or titles."""
+    names = [file.name for file in files if file.kind == kind]
+    batches = (batch for name in names for batch in settings.store.read_parquet(name).to_batches())
+    database.register("counted", pa.RecordBatchReader.from_batches(WORDS, batches))
+    database.execute(f"CREATE TABLE {kind} AS SELECT word, sum(count)::BIGINT AS count FROM counted GROUP BY word")
+
+
+def _sum_pairs(database: Any, wiki: str, files: Sequence[CountFile], settings: BuildSettings, totals: Totals) -> None:
+    """Make the table `pairs` (word, count, pmi): pairs of enough mutual information, as entries."""
+    tokens, pmi = float(totals.tokens.get(wiki, 0)), settings.limits.pmi
+    batches = (batch for file in files if file.kind == "words" for batch in _rare_pairs(file, settings, tokens))
+    database.register("counted", pa.RecordBatchReader.from_batches(NAMED_PAIRS, batches))
+    space = "" if wiki in KEYS_WITHOUT_SPACES else " "
+    values = {"space": space, "tokens": tokens, "least": 2.0**pmi, "or_equal": settings.is_first(wiki)}
+    database.execute(_PAIRS, values)
+
+
+def _rare_pairs(file: CountFile, settings: BuildSettings, tokens: float) -> Iterator[pa.RecordBatch]:
+    """Yield the pairs of a block whose words are both rare enough there for the mutual information.
+
+    Since n_xy is at most n_x and n_y, log2(n_xy·N / (n_x·n_y)) is at most log2(N / max(n_x, n_y)). With 30, that is a
+    pair in some hundred.
+    """
+    words, pairs = settings.store.read_parquet(file.name), settings.store.read_parquet(file.pairs_name)
+    is_rare = words["count"].to_numpy() <= tokens * 2.0**-settings.limits.pmi * _SLACK
+    pairs = pairs.filter(is_rare[pairs["first"].to_numpy()] & is_rare[pairs["second"].to_numpy()])
+    sides = [words["word"].take(pairs[side]) for side in ("first", "second")]
+    yield from pa.table([*sides, pairs["count"]], schema=NAMED_PAIRS).to_batches()
+
+
+def _candidates(database: Any, kind: str, wiki: str, settings: BuildSettings) -> Iterator[tuple[str, float]]:
+    """Yield the entries that may come in, in their order, each with its count or mutual information."""
+    value = _MEASURES[kind]
+    least = {"words": settings.limits.count, "titles": settings.limits.views}.get(kind, 0)
+    where = f"WHERE count >= {least}" if settings.is_first(wiki) else ""
+    query = f"SELECT word, {value} AS value FROM {kind} {where} ORDER BY value DESC, count DESC, word"
+    for batch in database.sql(query).to_arrow_reader(10_000):
+        entries = clean(batch["word"].cast(pa.large_string()), wiki, settings)
+        for entry, number in zip(entries.to_pylist(), batch["value"].to_pylist(), strict=True):
+            if entry is not None:
+                yield entry, number
+
+
+def _add(entries: dict[str, str], report: SourceReport, candidates: Iterable[tuple[str | None, float | None]]) -> None:
     """Add what is new of the candidates, in order, up to the cap; say so in the report."""
-    last = -1
-    for i, entry in enumerate(candidates if report.cap != 0 else ()):
-        text = entry.as_py()
-        if text is not None and text not in entries:
-            entries[text] = report.source
-            report.entries, last = report.entries + 1, i
-            if report.entries == report.cap:
-                break
-    if last >= 0:
-        report.last = candidates[last].as_py()
-        report.last_value = None if values is None else values[last].as_py()
-    report.cut = report.candidates - (last + 1) if report.cap is not None and report.entries >= report.cap else 0
-    return report
+    if report.cap == 0:
+        report.cut = report.candidates
+        return
+    for number, (entry, value) in enumerate(candidates, 1):
+        if entry is None or entry in entries:
+            continue
+        entries[entry] = report.source
+        report.entries += 1
+        report.last, report.last_value = entry, value
+        if report.entries == report.cap:
+            report.cut = report.candidates - number
+            break

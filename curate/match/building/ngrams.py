@@ -15,16 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.base.numeric.arrays import I64, U8, U64, string_buffers
+from curate.base.numeric.arrays import I64, U8
 from curate.base.schema import define
 
 WORD, SINGLE, BREAK, SPACE = range(4)
 
 WORDS = define(word=pa.large_string(), count=pa.int64())
 PAIRS = define(first=pa.int32(), second=pa.int32(), count=pa.int64())
-
-_SEED, _PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
-_U32, _U29, _MIX = np.uint64(32), np.uint64(29), np.uint64(0x9E3779B97F4A7C15)
 
 _jit = numba.njit(cache=True, nogil=True)
 
@@ -54,23 +51,6 @@ def count_ngrams(text: bytes, classes: U8) -> tuple[pa.Table, pa.Table]:
     pairs = np.asarray(keys)
     sides = [pa.array(half.astype(np.int32)) for half in (pairs >> 32, pairs & (2**32 - 1))]
     return words, pa.table([*sides, times], schema=PAIRS)
-
-
-def hash_words(words: pa.Array) -> U64:
-    """Return a hash of each word (uint64, FNV-1a, mixed), the same everywhere."""
-    return np.asarray(_hash_all(*string_buffers(words)))
-
-
-@_jit
-def _hash_all(data: U8, ends: I64) -> U64:
-    hashes = np.empty(len(ends) - 1, np.uint64)
-    for word in range(len(hashes)):
-        h = _SEED
-        for i in range(ends[word], ends[word + 1]):
-            h = (h ^ np.uint64(data[i])) * _PRIME
-        h = (h ^ (h >> _U29)) * _MIX
-        hashes[word] = h ^ (h >> _U32)
-    return hashes
 
 
 @_jit
