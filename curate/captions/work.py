@@ -1,9 +1,9 @@
 """What captions took, of a unit and of a run: requests, tokens, seconds and money by kind and engine; and failures."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,16 +19,7 @@ from curate.store.facts import CaptionWork
 from curate.store.tables import UnitTables
 from curate.store.timings import Sent
 
-
-class Work(NamedTuple):
-    """What became of the requests of a kind to an engine, see `CaptionWork`."""
-
-    requests: int = 0
-    failed: int = 0
-    passed: int = 0
-    replaced: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
+_COUNTED = ("requests", "failed", "passed", "replaced", "tokens_in", "tokens_out")  # see `CaptionWork`
 
 
 @dataclass(frozen=True)
@@ -36,7 +27,7 @@ class Captioned:
     """What became of a unit's requests."""
 
     unit: Unit
-    work: dict[tuple[str, str], Work]  # by kind and engine; of regions the engine is empty
+    work: dict[tuple[str, str], Counter[str]]  # _COUNTED by kind and engine; of regions the engine is empty
     errors: dict[str, tuple[int, str]]  # reason → how many requests have no answer, with the commonest detail
 
 
@@ -45,25 +36,20 @@ def sum_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables) -> Capti
     answers = tables.read("answers", ["kind", "style", "error", "tokens_in", "tokens_out"])
     passed = pc.equal(tables.read("captions", ["gate"])["gate"], pa.scalar(PASSED))  # a row a request, as in answers
     groups = answers.append_column("passed", passed).group_by(["kind", "style"])
-    counted: list[Any] = [
-        ([], "count_all"),
-        ("error", "count"),
-        ("passed", "sum"),
-        ("tokens_in", "sum"),
-        ("tokens_out", "sum"),
-    ]
+    counted: list[Any] = [([], "count_all"), ("error", "count")]
+    counted += [(name, "sum") for name in ("passed", "tokens_in", "tokens_out")]
     replaced = count_replaced(settings.captions, settings.seed, tables)
-    work: dict[tuple[str, str], Work] = {}
+    work = defaultdict[tuple[str, str], Counter[str]](Counter)
     for row in groups.aggregate(counted).to_pylist():
         kind, style = row["kind"], row["style"]
-        counts = row["count_all"], row["error_count"], row["passed_sum"] or 0, replaced[kind, style]
-        by = kind, settings.captions.engine_of(kind, style)  # a text's style says which engine wrote it
-        work[by] = _sum([work.get(by, Work()), Work(*counts, row["tokens_in_sum"], row["tokens_out_sum"])])
+        of_engine = work[kind, settings.captions.engine_of(kind, style)]  # a text's style says which engine wrote it
+        of_engine.update(requests=row["count_all"], failed=row["error_count"], replaced=replaced[kind, style])
+        of_engine.update({name: row[f"{name}_sum"] or 0 for name in ("passed", "tokens_in", "tokens_out")})
     lost = answers["error"].drop_null().to_pylist()
     if settings.captions.regions:
         errors = tables.read("regions", ["error"])["error"].to_pylist()
         failed = list(filter(is_failure, errors))
-        work["regions", ""] = Work(requests=len(errors), failed=len(failed))
+        work["regions", ""] = Counter(requests=len(errors), failed=len(failed))
         lost += failed
     parts = ((*str(error).partition(": ")[::2], count) for error, count in Counter(lost).most_common())
     return Captioned(unit, work, _sum_errors((reason, count, detail) for reason, detail, count in parts))
@@ -86,19 +72,21 @@ def summarise(
     """Return what the captions of the whole run took, by kind and engine; `sent` is of `sum_sent`."""
     rows = []
     for kind, engine in dict.fromkeys((task.section.kind, task.section.engine) for task in captions.tasks):
-        total = _sum(unit.work.get((kind, engine), Work()) for unit in captioned)
+        total = Counter[str]()
+        for unit in captioned:
+            total.update(unit.work.get((kind, engine), {}))
         price, took = captions.engines[engine].price, sent.get((kind, engine), Sent())
         cost = price.cost(took.tokens_in, took.tokens_out, took.seconds) if price != Price() else None
         sending = {"sent": took.requests, "seconds": took.seconds, "tokens_sent": took.tokens_in + took.tokens_out}
         names = {"kind": kind, "engine": engine, "model": engine_ids[engine]}
-        rows.append(CaptionWork(**names, **total._asdict(), **sending, cost=cost))
+        rows.append(CaptionWork(**names, **{name: total[name] for name in _COUNTED}, **sending, cost=cost))
     return rows
 
 
 def check_requests(audit: Any, captioned: Sequence[Captioned], max_failed: float) -> Any:
     """Return `audit`. Raises RunError where more requests failed than the recipe's max_failed allows; names reasons."""
     units = sorted(captioned, key=lambda captions: captions.unit.index)
-    total = sum(work.requests for unit in units for work in unit.work.values())
+    total = sum(work["requests"] for unit in units for work in unit.work.values())
     errors = _sum_errors((reason, *count) for unit in units for reason, count in unit.errors.items())
     failed = sum(count for count, _ in errors.values())
     if failed and failed / total > max_failed:
@@ -108,7 +96,3 @@ def check_requests(audit: Any, captioned: Sequence[Captioned], max_failed: float
         remedy = f"run again to request the others, or with --set max_failed={allowed} to continue without them"
         raise RunError("\n".join([problem, *reasons, f"Answers so far are kept: {remedy}"]))
     return audit
-
-
-def _sum(works: Iterable[Work]) -> Work:
-    return Work(*(sum(numbers) for numbers in zip(*works, strict=True)))

@@ -1,42 +1,19 @@
-"""One HTTP endpoint, called by many threads at once: its connections, key and limits, and when it is given up.
-
-In: requests. Out: a reply (status, body), never an exception for what the network does. The client is that of package
-openai, without its own retries: they report no failed attempts, and end where Retry-After is over two minutes. All
-calls run in one event loop in a thread of its own: only there can a call be ended wherever it hangs. Trade-off: one
-thread does all, some hundred calls a second.
-
-An endpoint is a stranger: at most 1 MB of an answer is read (16 MB of a list of models), and no redirect is followed,
-so that the key goes to no other host. TLS certificates are verified. Proxies are those of the environment.
-"""
+"""What an HTTP endpoint is held to: its key, how much of a reply is read, and when it is given up."""
 
 import asyncio
-import logging
 import os
-import queue
 import re
-import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import asdict
-from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any
 
-from curate.base.errors import RecipeError, needing
-from curate.base.wording import read_retry_after
-from curate.llm.engine import Request
-from curate.llm.openai_protocol import MAX_LIST, MAX_REPLY, Reply, UnsentError, write_chat
+from curate.base.errors import RecipeError
+from curate.llm.openai_protocol import MAX_LIST, MAX_REPLY, Reply
 
-T = TypeVar("T")
-
-MAX_CONNECT = 10.0  # seconds; what takes no connection is unreachable, whatever a reply may take
-MAX_DETAIL = 300  # characters
 MAX_NO_REPLIES = 8  # requests in a row without any reply after which the endpoint is taken for dead
 MAX_REFUSALS = 8  # replies in a row that say nothing of their request after which the endpoint is probed
 FIRST_WARNING, NEXT_WARNING = 30.0, 60.0  # seconds without any answer after which it is said, first and again
-
-_log = logging.getLogger(__name__)
 
 
 def read_key(variable: str | None) -> str:
@@ -51,104 +28,6 @@ def read_key(variable: str | None) -> str:
         accepted = "ASCII letters, digits and punctuation, without spaces"
         raise RecipeError(f"key: the environment variable {variable} cannot be a key; accepted: {accepted}")
     return key
-
-
-class Endpoint:
-    """The connections to one address, as many as `concurrency`, and its key, which is sent as a bearer token.
-
-    `slots` bounds the requests at a time; `timeout`: seconds of a call, from connecting to the last byte; `patience`
-    see `CircuitBreaker`. Raises RecipeError where a package is missing, or the environment's proxy cannot be used.
-    """
-
-    def __init__(self, base_url: str, key: str, concurrency: int, timeout: float, patience: float):
-        with needing("an HTTP endpoint needs another package", "'.[captions]' in a checkout of curate"):
-            import httpx2
-            import openai
-            import tenacity  # noqa: F401
-        logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log every request
-        self._key, self._timeout = key, timeout
-        self.slots = asyncio.Semaphore(concurrency)
-        self.breaker = CircuitBreaker(patience, lambda text: _log.warning("%s: %s", base_url, self.one_line(text)))
-        try:
-            http = httpx2.AsyncClient(
-                # No bound on connections: `slots` is one, and httpcore may lose a bounded pool's places on a timeout.
-                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=concurrency),
-                timeout=httpx2.Timeout(None, connect=min(MAX_CONNECT, timeout / 2)),
-                follow_redirects=False,
-                event_hooks={"response": [_limit_reply]},
-            )
-        except (ImportError, ValueError) as error:  # socks without its package, a scheme that is none
-            raise RecipeError(f"{base_url}: the proxy that the environment names cannot be used: {error}") from None
-        omitted = ["OpenAI-Organization", "OpenAI-Project"]  # those of the environment are for OpenAI alone
-        headers = dict.fromkeys(omitted if key else [*omitted, "Authorization"], openai.Omit())
-        self._headers: Any = {**headers, "Accept-Encoding": "identity"}
-        options: Any = {"api_key": key or "none", "base_url": base_url, "max_retries": 0, "timeout": http.timeout}
-        self._client = openai.AsyncOpenAI(http_client=http, **options)
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name=f"curate {base_url}", daemon=True).start()
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return the result of `work`, done in the endpoint's loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-    def stream(self, work: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) -> Iterator[T]:
-        """Yield what `work`, done in the endpoint's loop, puts; it ends with the waiting, as by Ctrl-C."""
-        results: queue.SimpleQueue[T | Future[None]] = queue.SimpleQueue()
-        future = asyncio.run_coroutine_threadsafe(work(results.put), self._loop)
-        future.add_done_callback(results.put)  # the last that comes
-        try:
-            while (item := results.get()) is not future:
-                yield cast(T, item)
-            future.result()
-        finally:
-            future.cancel()
-
-    async def ask(self, request: Request, model: str, extra: Mapping[str, Any]) -> Reply:
-        """Send a request, once: a prompt to /completions, a chat to /chat/completions. Fields of `extra` win.
-
-        Raises UnsentError without a prompt or chat, or where an image cannot be placed or is of no known kind.
-        """
-        fields = {"model": model, **asdict(request.sampling), "extra_body": dict(extra)}
-        if not request.sampling.stop:
-            del fields["stop"]
-        if request.prompt is None:
-            chats = self._client.chat.completions.with_raw_response
-            return await self._send(partial(chats.create, messages=write_chat(request), **fields))
-        if request.image is not None:
-            raise UnsentError("refused: not sent, since a completion takes no image; use a chat")
-        completions = self._client.completions.with_raw_response
-        return await self._send(partial(completions.create, prompt=request.prompt, **fields))
-
-    async def list_models(self) -> Reply:
-        return await self._send(self._client.models.with_raw_response.list)
-
-    async def _send(self, call: Callable[..., Any]) -> Reply:
-        """Call once; it ends when `timeout` is over, whatever the endpoint does."""
-        import openai
-
-        try:
-            async with asyncio.timeout(self._timeout):
-                response = (await call(extra_headers=self._headers)).http_response
-        except TimeoutError:
-            return Reply(0, f"timeout: no complete answer in {self._timeout:g} s")
-        except openai.APIStatusError as error:
-            response = error.response
-        except (openai.APIConnectionError, OSError) as error:
-            cause = error.__cause__ or error
-            return Reply(0, f"unreachable: {type(cause).__name__}: {cause}".removesuffix(": "))
-        retry_after = read_retry_after(response.headers.get("retry-after"), time.time())
-        location = response.headers.get("location", "")
-        return Reply(response.status_code, response.reason_phrase, response.content, retry_after, location)
-
-    def hide_key(self, text: str) -> str:
-        """Return a text without the key, which an endpoint may echo; short keys may be words of texts."""
-        return text.replace(self._key, "[key]") if self._key and len(self._key) >= 16 else text
-
-    def one_line(self, text: str) -> str:
-        """Return the text as one printable line, the key hidden in it before it is cut."""
-        text = (text.replace(self._key, "[key]") if self._key else text)[: 8 * MAX_DETAIL]
-        line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-        return line if len(line) <= MAX_DETAIL else f"{line[: MAX_DETAIL - 1]}…"
 
 
 class Tripped(asyncio.Event):
@@ -233,7 +112,7 @@ class CircuitBreaker:
         self.tripped = Tripped()
 
 
-async def _limit_reply(response: Any) -> None:
+async def limit_reply(response: Any) -> None:
     """Read one byte more than the limit at most, and let none be decompressed: identity was requested."""
     import httpx2
 

@@ -10,17 +10,29 @@ In: requests. Out: an answer each, a text or a code of `engine.ERRORS` with a li
   nothing of their requests, it is first probed by a hello, for one token.
 
 The key is in an environment variable, and shown nowhere.
+
+The client is that of package openai, without its own retries: they report no failed attempts, and end where Retry-After
+is over two minutes. All calls run in one event loop in a thread of its own: only there can a call be ended wherever it
+hangs. Trade-off: one thread does all, some hundred calls a second.
+
+An endpoint is a stranger: at most 1 MB of an answer is read (16 MB of a list of models), and no redirect is followed,
+so that the key goes to no other host. TLS certificates are verified. Proxies are those of the environment.
 """
 
 import asyncio
 import contextlib
 import difflib
 import json
+import logging
 import os
+import queue
 import random
 import re
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from concurrent.futures import Future
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -28,18 +40,22 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from curate.base import ids
-from curate.base.errors import RecipeError, RunError
+from curate.base.errors import RecipeError, RunError, needing
 from curate.base.process import Cache
-from curate.llm.endpoint import Endpoint, Tripped, read_key
+from curate.base.wording import read_retry_after
+from curate.llm.endpoint import CircuitBreaker, Tripped, limit_reply, read_key
 from curate.llm.engine import Answer, Engine, EngineOptions, Message, Request, Sampling
-from curate.llm.openai_protocol import Reply, UnsentError, read_models
+from curate.llm.openai_protocol import Reply, UnsentError, read_models, write_chat
 from curate.recipe.section import fault
 
 # Fields of a body that options may not set: the engine reads one whole answer to one request.
 FIXED = ("model", "messages", "prompt", "stream", "n")
 FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0  # seconds
+MAX_CONNECT = 10.0  # seconds; what takes no connection is unreachable, whatever a reply may take
+MAX_DETAIL = 300  # characters
 _SECRET = re.compile(r"api_?key|authorization|secret|password", re.IGNORECASE)
 
+_log = logging.getLogger(__name__)
 _HELLO = Request("0" * 32, "check", "", 0, messages=(Message("user", "Hello"),), sampling=Sampling(max_tokens=1))
 _HELLO_PROMPT = replace(_HELLO, prompt="Hello", messages=())
 
@@ -111,13 +127,202 @@ def _check_address(base_url: str) -> None:
         raise fault("base_url", f"{base_url!r} is not an address; accepted: {example}")
 
 
+class Endpoint:
+    """The connections to one address, as many as `concurrency`, and its key, which is sent as a bearer token.
+
+    Raises RecipeError without the key, where a package is missing, or the environment's proxy cannot be used.
+    """
+
+    def __init__(self, options: OpenAI):
+        self._options, self._key, self._base_url = options, read_key(options.key), options.base_url.rstrip("/")
+        with needing("an HTTP endpoint needs another package", "'.[captions]' in a checkout of curate"):
+            import httpx2
+            import openai
+            import tenacity  # noqa: F401
+        logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log every request
+        self._slots = asyncio.Semaphore(options.concurrency)
+        self._breaker = CircuitBreaker(options.patience, self._warn)
+        try:
+            http = httpx2.AsyncClient(
+                # No bound on connections: `_slots` is one, and httpcore may lose a bounded pool's places on a timeout.
+                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=options.concurrency),
+                timeout=httpx2.Timeout(None, connect=min(MAX_CONNECT, options.timeout / 2)),
+                follow_redirects=False,
+                event_hooks={"response": [limit_reply]},
+            )
+        except (ImportError, ValueError) as error:  # socks without its package, a scheme that is none
+            raise RecipeError(
+                f"{self._base_url}: the proxy that the environment names cannot be used: {error}"
+            ) from None
+        omitted = ["OpenAI-Organization", "OpenAI-Project"]  # those of the environment are for OpenAI alone
+        headers = dict.fromkeys(omitted if self._key else [*omitted, "Authorization"], openai.Omit())
+        self._headers: Any = {**headers, "Accept-Encoding": "identity"}
+        calls: Any = {"base_url": self._base_url, "max_retries": 0, "timeout": http.timeout}
+        self._client = openai.AsyncOpenAI(http_client=http, api_key=self._key or "none", **calls)
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name=f"curate {self._base_url}", daemon=True).start()
+
+    def check(self) -> None:
+        """See `OpenAIEngine.check`."""
+        asyncio.run_coroutine_threadsafe(self._check(), self._loop).result()
+
+    def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        """Yield one answer for each request; its work in the loop ends with the waiting, as by Ctrl-C."""
+        results: queue.SimpleQueue[tuple[int, Answer] | Future[None]] = queue.SimpleQueue()
+        future = asyncio.run_coroutine_threadsafe(self._answer_all(requests, results.put), self._loop)
+        future.add_done_callback(results.put)  # the last that comes
+        try:
+            while not isinstance(item := results.get(), Future):
+                yield item
+            future.result()
+        finally:
+            future.cancel()
+
+    async def _ask(self, request: Request) -> Reply:
+        """Send a request, once: a prompt to /completions, a chat to /chat/completions. Fields of `extra` win.
+
+        Raises UnsentError without a prompt or chat, or where an image cannot be placed or is of no known kind.
+        """
+        fields = {"model": self._options.model, **asdict(request.sampling), "extra_body": self._options.extra}
+        if not request.sampling.stop:
+            del fields["stop"]
+        if request.prompt is None:
+            chats = self._client.chat.completions.with_raw_response
+            return await self._send(partial(chats.create, messages=write_chat(request), **fields))
+        if request.image is not None:
+            raise UnsentError("refused: not sent, since a completion takes no image; use a chat")
+        completions = self._client.completions.with_raw_response
+        return await self._send(partial(completions.create, prompt=request.prompt, **fields))
+
+    async def _send(self, call: Callable[..., Any]) -> Reply:
+        """Call once; it ends when `timeout` is over, whatever the endpoint does."""
+        import openai
+
+        try:
+            async with asyncio.timeout(self._options.timeout):
+                response = (await call(extra_headers=self._headers)).http_response
+        except TimeoutError:
+            return Reply(0, f"timeout: no complete answer in {self._options.timeout:g} s")
+        except openai.APIStatusError as error:
+            response = error.response
+        except (openai.APIConnectionError, OSError) as error:
+            cause = error.__cause__ or error
+            return Reply(0, f"unreachable: {type(cause).__name__}: {cause}".removesuffix(": "))
+        retry_after = read_retry_after(response.headers.get("retry-after"), time.time())
+        location = response.headers.get("location", "")
+        return Reply(response.status_code, response.reason_phrase, response.content, retry_after, location)
+
+    def _warn(self, text: str) -> None:
+        _log.warning("%s: %s", self._base_url, self._one_line(text))
+
+    def _hide_key(self, text: str) -> str:
+        """Return a text without the key, which an endpoint may echo; short keys may be words of texts."""
+        return text.replace(self._key, "[key]") if self._key and len(self._key) >= 16 else text
+
+    def _one_line(self, text: str) -> str:
+        """Return the text as one printable line, the key hidden in it before it is cut."""
+        text = (text.replace(self._key, "[key]") if self._key else text)[: 8 * MAX_DETAIL]
+        line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        return line if len(line) <= MAX_DETAIL else f"{line[: MAX_DETAIL - 1]}…"
+
+    async def _answer_all(self, requests: Sequence[Request], put: Callable[[Any], None]) -> None:
+        waiting = iter(sorted(range(len(requests)), key=lambda index: requests[index].group))
+
+        async def work(tripped: Tripped) -> None:
+            for index in waiting:
+                async with self._slots:
+                    answer = await self._answer(requests[index], tripped)
+                if answer.error is not None:
+                    answer = replace(answer, error=self._one_line(answer.error))
+                elif answer.text:
+                    answer = replace(answer, text=self._hide_key(answer.text))
+                put((index, answer))
+
+        with self._breaker.batch() as tripped:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self._options.concurrency, len(requests))):
+                    group.create_task(work(tripped))
+
+    async def _answer(self, request: Request, tripped: Tripped) -> Answer:
+        from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_attempt
+
+        async def attempt() -> Reply:
+            if tripped.is_set():  # the endpoint is given up
+                raise UnsentError(tripped.reason)
+            reply = await self._ask(request)
+            if self._breaker.note(reply):
+                hello = _HELLO if request.prompt is None else _HELLO_PROMPT
+                self._breaker.note_probe(await self._ask(hello))
+            return reply
+
+        async def sleep(seconds: float) -> None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(tripped.wait(), seconds)
+
+        stop, retry = stop_after_attempt(self._options.attempts), retry_if_result(lambda reply: reply.is_transient)
+        retrying: Any = AsyncRetrying(stop=stop, wait=choose_pause, sleep=sleep, retry=retry)
+        try:
+            reply: Reply = await retrying(attempt)
+            return reply.answer
+        except UnsentError as error:
+            return Answer(None, str(error))
+        except RetryError as error:
+            last: Reply = error.last_attempt.result()
+        if not last.status and not tripped.is_set():
+            self._breaker.note_no_reply()
+        return replace(last.answer, error=f"{last.answer.error} (the last of {self._options.attempts} attempts)")
+
+    async def _check(self) -> None:
+        model = self._options.model
+        reply = await self._send(self._client.models.with_raw_response.list)
+        if reply.status in (404, 405):
+            return await self._check_by_asking()
+        self._check_reply(reply, "/models")
+        names = read_models(reply.body)
+        if names is None:
+            raise self._no_such_endpoint("/models: the answer is not a list of models")
+        if model not in names:
+            near = difflib.get_close_matches(model, names, 3, 0.4) or names[:3]
+            has = (", ".join(map(repr, near)) or "none") + (f" (of {len(names)})" if len(names) > len(near) else "")
+            raise RecipeError(self._one_line(f"{self._base_url}: has no model {model!r}; it has {has}"))
+
+    async def _check_by_asking(self) -> None:
+        path, reply = "/chat/completions", await self._ask(_HELLO)
+        if reply.status in (400, 404, 405):  # a model without a chat template refuses chats; an endpoint may have none
+            path, reply = "/completions", await self._ask(_HELLO_PROMPT)
+        self._check_reply(reply, path)
+        if reply.is_no_answer:
+            raise self._no_such_endpoint(f"{path}: {self._one_line(f'the answer is {reply.answer.error}')}")
+
+    def _check_reply(self, reply: Reply, path: str) -> None:
+        """Raise what a reply that is no 2xx means before a run."""
+        if reply.is_success:
+            return
+        where, detail = f"{self._base_url}{path}", self._one_line(reply.detail)
+        if not reply.status:
+            raise RunError(f"{self._base_url}: cannot be reached ({detail}); accepted: a running endpoint")
+        if reply.status in (401, 403):
+            remedy = "it needs a key: give `key`, the name of an environment variable that holds it"
+            if self._options.key:
+                remedy = f"the key in the environment variable {self._options.key} is not accepted"
+            raise RecipeError(f"{where}: {remedy}; {detail}")
+        if 300 <= reply.status < 400:
+            raise RecipeError(f"{where}: {detail}; set base_url to the address that it redirects to")
+        if reply.is_transient:
+            raise RunError(f"{where}: the endpoint fails or is too busy; {detail}")
+        raise self._no_such_endpoint(f"{path}: {detail}")
+
+    def _no_such_endpoint(self, problem: str) -> RecipeError:
+        accepted = "the address of an OpenAI-compatible endpoint, which usually ends in /v1"
+        return RecipeError(f"{self._base_url}{problem}. Accepted: {accepted}")
+
+
 class OpenAIEngine(Engine):
     """An engine behind HTTP; see the module. One for a process: its threads share connections, slots and patience."""
 
     def __init__(self, options: OpenAI):
         self.options = options
-        self._base_url = options.base_url.rstrip("/")
-        self._endpoints = Cache[Endpoint]()
+        self._opened = Cache[Endpoint]()
 
     @property
     def model(self) -> str:
@@ -133,112 +338,14 @@ class OpenAIEngine(Engine):
         Raises RecipeError where the key is missing or not accepted, the model is not there, or it is no such endpoint;
         RunError where it cannot be reached, or fails.
         """
-        endpoint = self._open()
-        endpoint.run(self._check(endpoint))
+        self._open().check()
 
     def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         """Yield one answer for each request; those of one group are sent together. Raises RecipeError without a key."""
-        endpoint = self._open()
-        yield from endpoint.stream(partial(self._ask, endpoint, requests))
+        yield from self._open().answers(requests)
 
     def _open(self) -> Endpoint:
-        options = self.options
-        limits = options.concurrency, options.timeout, options.patience
-        return self._endpoints.get("", lambda: Endpoint(self._base_url, read_key(options.key), *limits))
-
-    async def _ask(self, endpoint: Endpoint, requests: Sequence[Request], put: Callable[[Any], None]) -> None:
-        waiting = iter(sorted(range(len(requests)), key=lambda index: requests[index].group))
-
-        async def work(tripped: Tripped) -> None:
-            for index in waiting:
-                async with endpoint.slots:
-                    answer = await self._answer(endpoint, requests[index], tripped)
-                if answer.error is not None:
-                    answer = replace(answer, error=endpoint.one_line(answer.error))
-                elif answer.text:
-                    answer = replace(answer, text=endpoint.hide_key(answer.text))
-                put((index, answer))
-
-        with endpoint.breaker.batch() as tripped:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(self.options.concurrency, len(requests))):
-                    group.create_task(work(tripped))
-
-    async def _answer(self, endpoint: Endpoint, request: Request, tripped: Tripped) -> Answer:
-        from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_attempt
-
-        async def attempt() -> Reply:
-            if tripped.is_set():  # the endpoint is given up
-                raise UnsentError(tripped.reason)
-            reply = await self._send(endpoint, request)
-            if endpoint.breaker.note(reply):
-                hello = _HELLO if request.prompt is None else _HELLO_PROMPT
-                endpoint.breaker.note_probe(await self._send(endpoint, hello))
-            return reply
-
-        async def sleep(seconds: float) -> None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(tripped.wait(), seconds)
-
-        stop, retry = stop_after_attempt(self.options.attempts), retry_if_result(lambda reply: reply.is_transient)
-        retrying: Any = AsyncRetrying(stop=stop, wait=choose_pause, sleep=sleep, retry=retry)
-        try:
-            reply: Reply = await retrying(attempt)
-            return reply.answer
-        except UnsentError as error:
-            return Answer(None, str(error))
-        except RetryError as error:
-            last: Reply = error.last_attempt.result()
-        if not last.status and not tripped.is_set():
-            endpoint.breaker.note_no_reply()
-        return replace(last.answer, error=f"{last.answer.error} (the last of {self.options.attempts} attempts)")
-
-    async def _send(self, endpoint: Endpoint, request: Request) -> Reply:
-        return await endpoint.ask(request, self.options.model, self.options.extra)
-
-    async def _check(self, endpoint: Endpoint) -> None:
-        model = self.options.model
-        reply = await endpoint.list_models()
-        if reply.status in (404, 405):
-            return await self._check_by_asking(endpoint)
-        self._check_reply(endpoint, reply, "/models")
-        names = read_models(reply.body)
-        if names is None:
-            raise self._no_such_endpoint("/models: the answer is not a list of models")
-        if model not in names:
-            near = difflib.get_close_matches(model, names, 3, 0.4) or names[:3]
-            has = (", ".join(map(repr, near)) or "none") + (f" (of {len(names)})" if len(names) > len(near) else "")
-            raise RecipeError(endpoint.one_line(f"{self._base_url}: has no model {model!r}; it has {has}"))
-
-    async def _check_by_asking(self, endpoint: Endpoint) -> None:
-        path, reply = "/chat/completions", await self._send(endpoint, _HELLO)
-        if reply.status in (400, 404, 405):  # a model without a chat template refuses chats; an endpoint may have none
-            path, reply = "/completions", await self._send(endpoint, _HELLO_PROMPT)
-        self._check_reply(endpoint, reply, path)
-        if reply.is_no_answer:
-            raise self._no_such_endpoint(f"{path}: {endpoint.one_line(f'the answer is {reply.answer.error}')}")
-
-    def _check_reply(self, endpoint: Endpoint, reply: Reply, path: str) -> None:
-        """Raise what a reply that is no 2xx means before a run."""
-        if reply.is_success:
-            return
-        where, detail = f"{self._base_url}{path}", endpoint.one_line(reply.detail)
-        if not reply.status:
-            raise RunError(f"{self._base_url}: cannot be reached ({detail}); accepted: a running endpoint")
-        if reply.status in (401, 403):
-            remedy = "it needs a key: give `key`, the name of an environment variable that holds it"
-            if self.options.key:
-                remedy = f"the key in the environment variable {self.options.key} is not accepted"
-            raise RecipeError(f"{where}: {remedy}; {detail}")
-        if 300 <= reply.status < 400:
-            raise RecipeError(f"{where}: {detail}; set base_url to the address that it redirects to")
-        if reply.is_transient:
-            raise RunError(f"{where}: the endpoint fails or is too busy; {detail}")
-        raise self._no_such_endpoint(f"{path}: {detail}")
-
-    def _no_such_endpoint(self, problem: str) -> RecipeError:
-        accepted = "the address of an OpenAI-compatible endpoint, which usually ends in /v1"
-        return RecipeError(f"{self._base_url}{problem}. Accepted: {accepted}")
+        return self._opened.get("", partial(Endpoint, self.options))
 
 
 def choose_pause(state: Any) -> float:

@@ -12,7 +12,8 @@ from curate.base.numeric.arrays import Mask
 from curate.captions.gates.gate import Candidates, Gate, Option
 from curate.captions.gates.text_columns import are_equal, count_words, filled, matches, to_mask, to_texts
 
-_IN_A_ROW, _TRIGRAMS, _SHARE, _CHARACTERS = 4, 3, 0.25, 6
+_IN_A_ROW, _TRIGRAMS, _SHARE = 4, 3, 0.25
+_RUN = re.compile(r"([^\s\d])\1{5}")
 _FEW = 5  # words: the share of a shorter caption says little
 _MIN_SHARE, _MAX_SHARE = 0.3, 4.0  # words of a text over those of its caption
 _TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
@@ -63,25 +64,14 @@ class Repetition(Gate):
     summary = "words, characters or phrases that repeat"
 
     def check(self, candidates: Candidates, option: None) -> Mask:
-        bad = _repeats(to_texts(candidates.texts))
-        rows = np.flatnonzero(bad)
-        bad[rows] = ~_repeats(to_texts(candidates.originals.take(rows)))
-        return bad
+        pairs = zip(to_texts(candidates.texts), to_texts(candidates.originals), strict=True)
+        return np.array([_repeats(text) and not _repeats(original) for text, original in pairs], np.bool_)
 
 
-def _repeats(texts: list[str]) -> Mask:
-    repeats = np.array(list(map(_has_loop, texts)), np.bool_)
-    ends = np.cumsum([len(text) + 1 for text in texts])
-    codes = np.frombuffer("\n".join([*texts, ""]).encode("utf-32-le", "surrogatepass"), np.uint32)
-    if len(codes) >= _CHARACTERS:
-        runs = (np.lib.stride_tricks.sliding_window_view(codes, _CHARACTERS) == codes[: 1 - _CHARACTERS, None]).all(1)
-        starts = [at for at in np.flatnonzero(runs) if not chr(codes[at]).isspace() and not chr(codes[at]).isdecimal()]
-        repeats[np.searchsorted(ends, starts, "right")] = True
-    return repeats
-
-
-def _has_loop(text: str) -> bool:
-    """Return whether a word comes four times in a row, or three words three times."""
+def _repeats(text: str) -> bool:
+    """Return whether a word comes four times in a row, three words three times, or a character six times in a row."""
+    if _RUN.search(text):
+        return True
     words = (_ASCII if text.isascii() else _TOKEN).findall(text.lower())
     if len(words) < _IN_A_ROW or len(set(words)) > len(words) - 3:
         return False
