@@ -14,13 +14,12 @@ from math import ceil
 from resource import RUSAGE_SELF, getrusage
 
 from curate.ask.costs.model import CPU, Trial, Trials, Work, add_waiting, find_seconds, predict
-from curate.ask.costs.page import CostPlan
+from curate.ask.costs.prices import CostPlan, Prices
 from curate.ask.whatif.estimate import Estimate, Watch, fetched, scaled, share_left, size_of, spread
 from curate.base.errors import RunError
 from curate.base.meter import METER, START
 from curate.base.process import temporary_folder
 from curate.base.stages import KEPT
-from curate.base.wording import format_seconds, pluralise
 from curate.pool.plan import UNIT_BYTES, UNIT_ROWS, Plan, Unit
 from curate.run.units import WorkerLocation
 from curate.store.facts import UsedFacts, read_facts
@@ -34,10 +33,8 @@ _PARTS = 64  # more say nothing more
 _LONG = 60  # seconds of CPU that the third run takes where a fourth would be too long to wait for
 
 
-def find_trials(
-    prepared: Prepared, measure: int | None, watch: Watch = lambda *_: nullcontext()
-) -> tuple[Trials, str] | None:
-    """Run trials of `measure` rows, or take a finished run in their place; return also which, in words.
+def find_trials(prepared: Prepared, measure: int | None, watch: Watch = lambda *_: nullcontext()) -> Trials | None:
+    """Run trials of `measure` rows, or take a finished run in their place.
 
     `watch` shows how far each is.
 
@@ -47,20 +44,17 @@ def find_trials(
     for folder in (prepared.context.store, prepared.context.reuse) if measure is None else ():
         if folder and folder.exists(SUCCESS_FILE) and (facts := read_facts(folder)).used:
             trial = Trial.of(facts)
-            found_in = f"{pluralise(trial.rows, 'row')} of {folder.url}"
-            return Trials(trial, trial, trial, trial, trial.value(START, CPU)), found_in
+            return Trials(trial, trial, trial, trial, trial.value(START, CPU), run=folder.url)
     if measure is None:
         return None
     context, units = fetched(prepared.context, prepared.plan.units)
     units = [unit for unit in units if any(not part.fault for part in unit.parts)]
     if not units:
         return None
-    trials = _run_trials(replace(prepared, context=context), units, measure, share_left(context, units) == 0, watch)
-    once = f"; kernels were compiled in {format_seconds(trials.compiling)}, once" if trials.compiling > 1 else ""
-    return trials, f"{pluralise(trials.apart.rows, 'row')} measured aside{once}"
+    return _run_trials(replace(prepared, context=context), units, measure, share_left(context, units) == 0, watch)
 
 
-def plan_costs(prepared: Prepared, trials: Trials, measured: str, expected: Estimate, rows: int | None) -> CostPlan:
+def plan_costs(prepared: Prepared, trials: Trials, expected: Estimate, rows: int | None, prices: Prices) -> CostPlan:
     """Return what a run uses, by its expected yield; of a pool of `rows`, the units are as large as can be."""
     context, units, workers = prepared.context, prepared.plan.units, prepared.engine.workers
     count: float = len(units)
@@ -74,7 +68,8 @@ def plan_costs(prepared: Prepared, trials: Trials, measured: str, expected: Esti
     seconds = find_seconds(costs, work, workers)
     add_waiting(costs, seconds, workers)
     scheme, _, remote = context.store.url.partition("://")
-    return CostPlan(costs, seconds, work, workers, scheme if remote else "", measured, expected.requests)
+    store = scheme if remote else ""
+    return CostPlan(costs, seconds, work, workers, store, trials, prices, expected.requests)
 
 
 def _run_trials(prepared: Prepared, units: Sequence[Unit], rows: int, is_reused: bool, watch: Watch) -> Trials:

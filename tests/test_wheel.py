@@ -51,6 +51,8 @@ def test_it_holds_everything(unpacked: Path) -> None:
     assert queries <= found and len(queries) > 10
     assert {f"curate/infra/{path.name}" for path in (ROOT / "infra").glob("*.yaml")} <= found
     assert {f"curate/ask/report/{name}" for name in ("page.html", "style.css", "theme.json")} <= found
+    templates = {str(path.relative_to(ROOT)) for path in (ROOT / "curate/ask/templates").glob("*.txt")}
+    assert templates <= found and len(templates) > 1
     assert {"curate/publish/croissant_context.json", "curate/publish/views_head.sql"} <= found
     assert {"curate/demo/recipe.yaml", "curate/demo/words.yaml", "curate/py.typed", "curate/sql/views.sql"} <= found
 

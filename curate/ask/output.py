@@ -22,7 +22,7 @@ from rich.text import Text
 
 from curate.base.wording import CONTROL, all_digits, escape, pluralise
 
-Part = str | tuple[str, str]  # text, or text and a style of rich's
+Part = str | tuple[str, str] | Text  # text, or text and a style of rich's, or both in one
 _WIDEST = 60  # columns that a cell of `columns` may take
 _UNLIMITED = 1_000_000  # columns of a line that is not wrapped yet
 _NARROW = 30  # a value is not wrapped to fewer columns than these
@@ -70,8 +70,14 @@ class Page:
 
 def line(*parts: Part, hang: int = 0) -> Line:
     """Return a line of parts, whose control characters are escaped; nothing in them is markup."""
-    pairs = [(part, "") if isinstance(part, str) else part for part in parts]
-    return Line(Text.assemble(*((escape(text), style) for text, style in pairs)), hang)
+    escaped: list[tuple[str, str] | Text] = []
+    for part in parts:
+        if isinstance(part, Text):
+            escaped.append(part)
+        else:
+            text, style = (part, "") if isinstance(part, str) else part
+            escaped.append((escape(text), style))
+    return Line(Text.assemble(*escaped), hang)
 
 
 def heading(text: str, note: str = "") -> Line:

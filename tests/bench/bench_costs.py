@@ -47,6 +47,7 @@ def write_text(folder: Path, captions: pa.Array, rows: int) -> None:
 def predict(recipe: str, measure: int, on: str | None) -> None:
     """Print what the plan says, as JSON: of each step and resource value, low and high."""
     from curate.ask.costs.model import add_up
+    from curate.ask.costs.prices import load_prices
     from curate.recipe.recipe import load_recipe
     from pipelines.prepare import prepare
     from pipelines.trial import find_trials, plan_costs
@@ -57,7 +58,7 @@ def predict(recipe: str, measure: int, on: str | None) -> None:
 
     expected = estimate(prepared.context, prepared.plan.units, prepared.metadata, prepared.record)
     assert trials and expected
-    plan = plan_costs(prepared, *trials, expected, None)
+    plan = plan_costs(prepared, trials, expected, None, load_prices())
     said: dict[str, Any] = {"seconds": plan.seconds}
     for kind in OF:
         steps = {cost.step for cost in plan.costs if cost.kind == kind and cost.step != "idle"}

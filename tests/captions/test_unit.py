@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.ask.explain import explain_sample
-from curate.ask.whatif.estimate import estimate
+from curate.ask.text_pages import render_page
+from curate.ask.whatif.estimate import Estimate, estimate
 from curate.base.errors import RecipeError, RunError
 from curate.base.ids import hash64
 from curate.captions import unit as captioning
 from curate.captions.gates.gate import run_gates
-from curate.cli.plan import describe_requests
 from curate.emit import steps
 from curate.emit.output_format import emit_shard
 from curate.llm import openai
@@ -361,6 +361,11 @@ def ask(folder: Path, name: str, **params: str) -> list[dict[str, Any]]:
     return [dict(zip(found.names, row, strict=True)) for row in found.rows]
 
 
+def plan_page(found: Estimate) -> str:
+    """The page of an estimate."""
+    return str(render_page("plan", part="estimate", estimate=found, downloads=False, seen=None, cores=1))
+
+
 def test_the_plan_counts_requests(server: FaultServer, tmp_path: Path) -> None:
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 2)
     spec = {"base_url": server.base_url, "model": "tiny-llm"}
@@ -375,7 +380,7 @@ def test_the_plan_counts_requests(server: FaultServer, tmp_path: Path) -> None:
     assert rewrite.requests == len(done.table("captions"))
     assert rewrite.tokens_out == 77 * rewrite.requests and 40 < rewrite.tokens_in / rewrite.requests < 200
     assert rewrite.cost == pytest.approx((rewrite.tokens_in + 2 * rewrite.tokens_out) / 1e6)
-    assert not rewrite.has_images and "tokens in, at most" in describe_requests(rewrite)
+    assert not rewrite.has_images and "tokens in, at most" in plan_page(found)
 
 
 def test_the_plan_says_that_tokens_of_images_are_not_counted(server: FaultServer, tmp_path: Path) -> None:
@@ -387,7 +392,7 @@ def test_the_plan_says_that_tokens_of_images_are_not_counted(server: FaultServer
     assert found is not None
     [recaption] = found.requests
     assert recaption.has_images
-    assert " tokens in (and those of images, which only the engine knows), at most " in describe_requests(recaption)
+    assert " tokens in (and those of images, which only the engine knows), at most " in plan_page(found)
 
 
 FAULTS = {

@@ -56,7 +56,8 @@ class Trials(NamedTuple):
     """Runs of parts of a pool; of a finished run, all are that one.
 
     `start` is CPU seconds before the first step, `bytes` those of a row in the inputs, 0 where nobody looked;
-    `compiling` is CPU seconds that each process of other machines will spend on kernels, as this one did once.
+    `compiling` is CPU seconds that each process of other machines will spend on kernels, as this one did once; `run` is
+    the folder of the finished run.
     """
 
     cold: Trial
@@ -66,6 +67,7 @@ class Trials(NamedTuple):
     start: float = 0.0
     bytes: float = 0.0
     compiling: float = 0.0
+    run: str = ""
 
 
 class Work(NamedTuple):

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil, inf, log2
 from typing import Any, NamedTuple, TypeVar
@@ -41,7 +41,7 @@ from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure
 from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading, find_format
-from curate.publish.audit import PublishSettings, row_limits
+from curate.publish.audit import Limit, PublishSettings, row_limits
 from curate.publish.forget.block import apply_blocklist
 from curate.read import text
 from curate.recipe.recipe import REFERENCE, Recipe
@@ -88,6 +88,60 @@ class EstimatedRequests(NamedTuple):
     has_images: bool  # whether some show an image
 
 
+@dataclass(frozen=True)
+class TooManyFailed:
+    """More rows failed, or are missing, than a limit of the recipe allows, most of them for a reason."""
+
+    limit: Limit
+    reason: str
+
+
+@dataclass(frozen=True)
+class WithoutSpaces:
+    """A share of captions in languages without spaces is dropped by rules or steps that count words."""
+
+    share: float
+    rules: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NothingKept:
+    """No row of the sample is kept; a rule drops most of them."""
+
+    rows: int
+    rule: str
+    dropped: int
+
+
+@dataclass(frozen=True)
+class TooManyMembers:
+    """Groups of near-duplicates have more members than a process can be sent."""
+
+    members: float
+    limit: int = MAX_NODES
+
+
+@dataclass(frozen=True)
+class OutOfReachSize:
+    """A size that the recipe asks for, and the nearest that can be reached, in words of its selection and in rows."""
+
+    key: str
+    rows: int
+    nearest: str
+    kept: float
+
+
+@dataclass(frozen=True)
+class Shortfall:
+    """What the selection cannot come near, in its words; `of_sample`: in a part of the pool."""
+
+    shortfall: str
+    of_sample: bool
+
+
+EstimateWarning = TooManyFailed | WithoutSpaces | NothingKept | TooManyMembers | OutOfReachSize | Shortfall
+
+
 class Estimate(NamedTuple):
     """What the sample says of the pool."""
 
@@ -103,7 +157,7 @@ class Estimate(NamedTuple):
     bytes: int | None  # of the kept samples' images; None without images, and where none of their sizes is known
     requests: list[EstimatedRequests]  # by kind and engine
     chosen: str  # what the selection chooses, in words, such as t = 20,000; empty where there is nothing to say
-    warnings: list[str]  # why the run would probably end with an error, or not give what is wanted
+    warnings: list[EstimateWarning]  # why the run would probably end with an error, or not give what is wanted
 
     @property
     def core_seconds(self) -> float:
@@ -334,26 +388,25 @@ def size_of(units: Sequence[Unit]) -> int:
     return sum(part.size for unit in units for part in unit.parts)
 
 
-def _select(survivors: DecidedRows) -> tuple[Expectation, str, list[str]]:
-    """Return what the selection keeps of the sample, what it chooses of the pool, in words, and warnings."""
+def _select(survivors: DecidedRows) -> tuple[Expectation, str, list[EstimateWarning]]:
+    """Return what the selection keeps of the sample, what it chooses of the pool, in its words, and warnings."""
     recipe, selection, fraction = survivors.recipe, survivors.recipe.selection, survivors.fraction
     if selection is None:
         return expect(survivors, None), "", []
     key, section = selection
     try:
-        kept = expect(survivors, choose(survivors, scaled(recipe, fraction)))
+        choice = choose(survivors, scaled(recipe, fraction))
     except OutOfReach as error:
         if fraction == 1:
             raise
         kept = expect(survivors, error.choice)
         [(name, rows)] = recipe.selector.sizes_in(section).items()
-        nearest = f"even {error.nearest}, keeps about {kept.rows / fraction:,.0f} rows"
-        warning = f"{key}.{name} {rows:,} is probably out of reach: {nearest}, and the run would end with an error"
-        return kept, kept.choice.label if kept.choice else "", [warning]
-    assert kept.choice is not None
-    where = "in the sample, " if fraction < 1 else ""
-    shortfall = kept.choice.shortfall(section)
-    return kept, kept.choice.say(section, fraction), [f"{where}{shortfall}"] if shortfall else []
+        unreached = OutOfReachSize(f"{key}.{name}", rows, error.nearest, kept.rows / fraction)
+        return kept, kept.choice.label if kept.choice else "", [unreached]
+    assert choice is not None
+    shortfall = choice.shortfall(section)
+    warnings: list[EstimateWarning] = [Shortfall(shortfall, fraction < 1)] if shortfall else []
+    return expect(survivors, choice), choice.say(section, fraction), warnings
 
 
 def scaled(recipe: Recipe, fraction: float) -> Recipe:
@@ -370,22 +423,19 @@ def _changed(section: S, keys: list[str], value: int) -> S:
     return section.model_copy(update={keys[0]: inner})
 
 
-def _warn(survivors: DecidedRows, verdicts: Mapping[str, float]) -> Iterator[str]:
+def _warn(survivors: DecidedRows, verdicts: Mapping[str, float]) -> Iterator[EstimateWarning]:
     yield from _too_many_failed(survivors)
     yield from _without_spaces(survivors)
     counts = count_verdicts(survivors.states, survivors.recipe)
     if not counts[KEPT]:
-        [(name, rows)] = counts.most_common(1)
-        yield f"none of the {counts.total():,} samples is kept; {name} drops most, {rows:,}"
+        yield NothingKept(counts.total(), *counts.most_common(1)[0])
     members = verdicts.get(DUPLICATE, 0)
-    if survivors.recipe.dedup.near and members > MAX_NODES:  # more than a process can be sent
-        size = f"step duplicates: groups of near-duplicates would have about {members:,.0f} members"
-        remedy = "run parts of the pool, such as one source each, or deduplicate by uid and sha256 alone"
-        yield f"{size}, and the run would end with an error at {MAX_NODES:,}: {remedy}"
+    if survivors.recipe.dedup.near and members > MAX_NODES:
+        yield TooManyMembers(members)
 
 
-def _too_many_failed(survivors: DecidedRows) -> Iterator[str]:
-    """Yield a warning where more rows failed, or are missing, than the recipe allows: see `audit.check_damage`."""
+def _too_many_failed(survivors: DecidedRows) -> Iterator[TooManyFailed]:
+    """Yield a warning for each limit of `audit.check_damage` that is exceeded."""
     statuses = Counter[Any]()
     for state in survivors.states:
         statuses.update(survivors.settings.tables(state.unit).read("samples", ["status"])["status"].to_pylist())
@@ -394,15 +444,10 @@ def _too_many_failed(survivors: DecidedRows) -> Iterator[str]:
     limits = row_limits(survivors.recipe, failed.total(), missing.total(), statuses.total())
     for limit, reasons in zip(limits, (failed, missing), strict=True):
         if limit.is_exceeded:
-            share = (
-                f"{limit.bad / limit.total:.1%} of the samples {limit.became} (mostly {reasons.most_common(1)[0][0]})"
-            )
-            end = f"the run would probably end with an error; {limit.remedy} allows it"
-            yield f"{share}, and {limit.name} is {limit.allowed}: {end}"
+            yield TooManyFailed(limit, reasons.most_common(1)[0][0])
 
 
-def _without_spaces(survivors: DecidedRows) -> Iterator[str]:
-    """Yield a warning where captions in languages without spaces are dropped by what goes by words."""
+def _without_spaces(survivors: DecidedRows) -> Iterator[WithoutSpaces]:
     rules = enumerate(survivors.recipe.rules.items())
     by_words = {i: name for i, (name, rule) in rules if isinstance(rule, str) and _WORDS.search(rule)}
     match = survivors.recipe.match
@@ -415,10 +460,7 @@ def _without_spaces(survivors: DecidedRows) -> Iterator[str]:
             dropped[name] += int((state.verdicts[is_such] == code).sum())
         rows += len(captions)
     if dropped.total() > _SHARE * rows:
-        share = f"{dropped.total() / rows:.1%} of the captions are in scripts without spaces, such as Chinese or Thai,"
-        remedy = "which go by words between spaces; `characters` is for every language"
-        remedy += ", and so is match.mode corrected" if dropped[UNMATCHED] else ""
-        yield f"{share} and dropped by {' and '.join(+dropped)}, {remedy}"
+        yield WithoutSpaces(dropped.total() / rows, tuple(+dropped))
 
 
 def _verdicts(survivors: DecidedRows, expectation: Expectation) -> dict[str, float]:

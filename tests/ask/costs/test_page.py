@@ -5,11 +5,27 @@ from pathlib import Path
 
 import pytest
 
-from curate.ask.costs.model import CPU, READS, SHUFFLED, STORED, WRITES, Cost, Range, Work, Workers, add_waiting
-from curate.ask.costs.page import MAX_DAYS, CostPlan, load_prices, show_costs
+from curate.ask.costs.model import (
+    CPU,
+    READS,
+    SHUFFLED,
+    STORED,
+    WRITES,
+    Cost,
+    Range,
+    Trial,
+    Trials,
+    Work,
+    Workers,
+    add_waiting,
+)
+from curate.ask.costs.prices import MAX_DAYS, CostPlan, load_prices
+from curate.ask.text_pages import render_page
 from curate.base.errors import RecipeError
 
 ONE = "{price: 0.5, per: 10, source: a page, date: 2026-01-31}"
+
+TRIALS = Trials(*[Trial(10, 2000, 1000, {})] * 4)
 
 
 def write(folder: Path, text: str) -> str:
@@ -52,9 +68,13 @@ def test_a_file_that_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("days", "words"), [(MAX_DAYS, ""), (MAX_DAYS + 1, "181 days old"), (-1, "a day to come")])
 def test_old_figures_are_named(days: int, words: str, tmp_path: Path) -> None:
     prices = load_prices(write(tmp_path, f"currency: EUR\nengines:\n  spark:\n    core_hour: {ONE}\n"))
-    keys = iter(("engines.spark.core_hour", "engines.spark.gpu_hour"))
-    lines = list(prices.find_old(keys, datetime.date(2026, 1, 31) + datetime.timedelta(days)))
+    costs = [Cost("measure", CPU, "run", 1, 3600.0, 0.0)]
+    plan = CostPlan(costs, None, Work(1, 1, 1), Workers("spark"), "", TRIALS, prices)
+    page = str(render_page("costs", plan=plan, today=datetime.date(2026, 1, 31) + datetime.timedelta(days)))
+    lines = [line for line in page.splitlines() if line.startswith("warning: prices: ")]
     assert [words in line and "engines.spark.core_hour" in line for line in lines] == [True] * bool(words)
+    keys = iter(("engines.spark.core_hour", "engines.spark.gpu_hour"))
+    assert len(list(prices.find_old(keys, datetime.date(2026, 1, 31) + datetime.timedelta(days)))) == bool(words)
 
 
 def test_the_package_s_figures_have_sources_and_dates() -> None:
@@ -66,14 +86,17 @@ def test_the_package_s_figures_have_sources_and_dates() -> None:
         assert all(price.source and price.date.year >= 2026 for price in section.values())
 
 
+def page_of(plan: CostPlan) -> str:
+    return str(render_page("costs", plan=plan, today=datetime.date.today()))
+
+
 def show(workers: Workers, store: str) -> str:
     """The page of a run that takes an hour."""
     amounts = {CPU: 3600.0, READS: 1e6, WRITES: 1e5, SHUFFLED: 1e9, STORED: 1e10}
     costs = [Cost("measure", kind, "run", 1, amount, 0.0) for kind, amount in amounts.items()]
     seconds = Range(3600.0, 3000.0, 4200.0)
     add_waiting(costs, seconds, workers)
-    plan = CostPlan(costs, seconds, Work(1000, 500, 10), workers, store, "2,000 rows measured aside")
-    return "\n".join(str(line) for line in show_costs(plan, load_prices()))
+    return page_of(CostPlan(costs, seconds, Work(1000, 500, 10), workers, store, TRIALS, load_prices()))
 
 
 def test_dataflow_s_disks_are_paid_for() -> None:
@@ -97,5 +120,5 @@ def test_requests_and_storage_have_prices(store: str, read: float, write: float,
 def test_counts_of_one_are_singular(count: int, words: str) -> None:
     costs = [Cost("emit", CPU, per, count, each, 0.0) for per, each in (("processes", 2.0), ("kept rows", 1.0))]
     work, workers = Work(1, 1, count), Workers("local", count)
-    page = "\n".join(map(str, show_costs(CostPlan(costs, Range(1, 1, 1), work, workers, "", "a run"), load_prices())))
+    page = page_of(CostPlan(costs, Range(1, 1, 1), work, workers, "", TRIALS, load_prices()))
     assert words in page and f"{count} unit{'s'[: count - 1]} on {count} core{'s'[: count - 1]}" in page

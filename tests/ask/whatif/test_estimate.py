@@ -27,7 +27,7 @@ from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
 from curate.store.store import RunStore
-from tests.ask.whatif.asked import whatif
+from tests.ask.whatif.asked import warnings_of, whatif
 from tests.laws import pools
 from tests.laws.pools import run_local
 
@@ -143,10 +143,10 @@ def test_a_target_size_out_of_reach_is_told(tmp_path: Path, monkeypatch: pytest.
     context, plan, metadata = prepare(tmp_path, source, balance={"rows": 2}, **matching(tmp_path))
     found = checked(estimate(context, plan.units, metadata))
     smallest = round(found.verdicts["kept"])
-    [warning] = found.warnings
+    [warning] = warnings_of(found)
     assert warning.startswith("balance.rows 2 is probably out of reach") and f"about {smallest:,} rows" in warning
     context, plan, metadata = prepare(tmp_path, source, balance={"rows": 4000}, **matching(tmp_path))
-    assert checked(estimate(context, plan.units, metadata)).warnings == []
+    assert warnings_of(checked(estimate(context, plan.units, metadata))) == []
 
 
 @pytest.mark.parametrize("enough", [2000, 20_000])
@@ -155,12 +155,12 @@ def test_a_share_of_the_tail_out_of_reach_is_told(enough: int, tmp_path: Path, m
     monkeypatch.setattr(estimates, "_ROWS", enough)
     source = parquet(tmp_path, pets(20_000).drop_columns(["uid"]))
     context, plan, metadata = prepare(tmp_path, source, balance={"tail_share": 0.9}, **matching(tmp_path))
-    [warning] = checked(estimate(context, plan.units, metadata)).warnings
+    [warning] = warnings_of(checked(estimate(context, plan.units, metadata)))
     where = "in the sample, " if enough < 20_000 else ""
     assert warning.startswith(f"{where}balance.tail_share 0.9 is out of reach; the nearest: 0.")
     near = float(warning.split()[-4])
     context, plan, metadata = prepare(tmp_path, source, balance={"tail_share": near}, **matching(tmp_path))
-    assert checked(estimate(context, plan.units, metadata)).warnings == []
+    assert warnings_of(checked(estimate(context, plan.units, metadata))) == []
 
 
 def test_captions_without_spaces_are_told_where_words_drop_them(tmp_path: Path) -> None:
@@ -169,21 +169,21 @@ def test_captions_without_spaces_are_told_where_words_drop_them(tmp_path: Path) 
     source = parquet(tmp_path, pa.table(columns))
     rules = {"japanese": "caption NOT LIKE '%写真'", "long": "words > 2", "characters": "characters > 2"}
     context, plan, metadata = prepare(tmp_path, source, rules=rules)
-    [warning] = checked(estimate(context, plan.units, metadata)).warnings
+    [warning] = warnings_of(checked(estimate(context, plan.units, metadata)))
     assert (
         warning.startswith("20.0% of the captions are in scripts without spaces")
         and " dropped by long, which" in warning
     )
     context, plan, metadata = prepare(tmp_path, source, **matching(tmp_path))
-    [warning] = checked(estimate(context, plan.units, metadata)).warnings
+    [warning] = warnings_of(checked(estimate(context, plan.units, metadata)))
     assert warning.startswith("40.0%") and " dropped by unmatched, " in warning
     assert warning.endswith("`characters` is for every language, and so is match.mode corrected")
     by_language = matching(tmp_path)
     by_language["match"]["mode"] = "corrected"
     context, plan, metadata = prepare(tmp_path, source | {"columns": {"language": "code"}}, **by_language)
-    assert checked(estimate(context, plan.units, metadata)).warnings == []
+    assert warnings_of(checked(estimate(context, plan.units, metadata))) == []
     context, plan, metadata = prepare(tmp_path, source, rules={"characters": "characters > 9"})
-    assert checked(estimate(context, plan.units, metadata)).warnings == []
+    assert warnings_of(checked(estimate(context, plan.units, metadata))) == []
 
 
 @pytest.mark.parametrize("target", [{"t": 200}, {"rows": 4000}])
@@ -250,7 +250,7 @@ def test_everything_is_dropped(tmp_path: Path) -> None:
     )
     found = checked(estimate(context, plan.units, metadata))
     assert found.verdicts == {"failed": 0, "no": 100, "balance": 0, "kept": 0}
-    assert found.warnings == ["none of the 100 samples is kept; no drops most, 100"]
+    assert warnings_of(found) == ["none of the 100 samples is kept; no drops most, 100"]
 
 
 def test_a_pool_of_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +291,7 @@ def test_more_near_duplicates_than_a_process_can_be_sent_are_a_warning(tmp_path:
     def warnings(rows: int) -> list[str]:
         estimated = estimate(context, plan.units, None, rows=rows)
         assert estimated and estimated.verdicts["duplicate"]
-        return [warning for warning in estimated.warnings if "near-duplicates" in warning]
+        return [warning for warning in warnings_of(estimated) if "near-duplicates" in warning]
 
     assert not warnings(134_217_728)
     [warning] = warnings(134_217_728_000)

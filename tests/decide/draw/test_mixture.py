@@ -17,6 +17,7 @@ from curate.cli.summary import summary
 from curate.decide.draw.sample import split_rows
 from curate.recipe.recipe import Recipe
 from pipelines.prepare import prepare
+from tests.ask.whatif.asked import warnings_of
 from tests.laws import pools
 from tests.laws.pools import Ran
 
@@ -92,7 +93,7 @@ def test_what_is_too_few_is_named(runs: list[Ran]) -> None:
     prepared = prepare(recipe, str(run.folder.parent / "other"))
     found = estimate(prepared.context, prepared.plan.units, None)
     assert found is not None and found.verdicts["kept"] == run.counts["kept"]
-    assert "too few rows of words '3', '9'" in found.warnings[0]
+    assert "too few rows of words '3', '9'" in warnings_of(found)[0]
 
 
 def test_whatif_expects_what_a_run_keeps(runs: list[Ran]) -> None:

@@ -1,0 +1,206 @@
+"""Prices, and what a run costs by them: by step, by resource, and in money.
+
+In: the table of costs, idle cores included, and a file of prices in YAML, each figure with its source and date; none is
+guessed. Out: a `CostPlan`; `costs.txt` is its page. What is not known is asked for, and not taken as 0; figures older
+than MAX_DAYS are named.
+"""
+
+import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import yaml
+from pydantic import Field, ValidationError
+
+from curate.ask.costs import model
+from curate.ask.costs.model import (
+    CPU,
+    DISK,
+    GPU,
+    MEMORY,
+    READS,
+    SHUFFLED,
+    STORED,
+    WRITES,
+    Cost,
+    Range,
+    Trials,
+    Work,
+    Workers,
+)
+from curate.ask.whatif.estimate import EstimatedRequests
+from curate.base.errors import RecipeError
+from curate.recipe.faults import explain_faults
+from curate.recipe.files import read_mapping, shipped_folder
+from curate.recipe.section import Section
+
+MAX_DAYS = 180
+FILE = "infra/prices.yaml"
+_HOUR = 3600
+# Of each resource: the key of its price, and how much of it that is for
+_PRICED = {
+    **{CPU: ("engines.{}.core_hour", _HOUR), MEMORY: ("engines.{}.memory_hour", _HOUR)},
+    **{DISK: ("engines.{}.disk_hour", _HOUR), GPU: ("engines.{}.gpu_hour", _HOUR)},
+    SHUFFLED: ("engines.{}.shuffled_gb", 1e9),
+    **{READS: ("stores.{}.read", 1), WRITES: ("stores.{}.write", 1), STORED: ("stores.{}.gb_month", 1e9)},
+}
+
+
+class Price(Section):
+    """A figure: `price` for `per` units, as `source` said on `date`."""
+
+    price: float = Field(ge=0, allow_inf_nan=False)
+    per: float = Field(1, gt=0, allow_inf_nan=False)
+    source: str = Field(min_length=1)
+    date: datetime.date
+
+    @property
+    def each(self) -> float:
+        return self.price / self.per
+
+
+class Prices(Section):
+    """All of a file: what engines ask for an hour of a core, a GB or a GPU, and stores for a request or a GB."""
+
+    currency: str
+    engines: dict[str, dict[Literal["core_hour", "memory_hour", "disk_hour", "gpu_hour", "shuffled_gb"], Price]] = (
+        Field({})
+    )
+    stores: dict[str, dict[Literal["read", "write", "gb_month"], Price]] = Field({})
+
+    def find(self, key: str) -> Price | None:
+        """Return the figure under a dotted key, such as engines.spark.core_hour."""
+        section, name, figure = key.split(".")
+        price: Price | None = getattr(self, section).get(name, {}).get(figure)
+        return price
+
+    def find_old(self, keys: Iterable[str], today: datetime.date) -> Iterator[tuple[str, Price, int]]:
+        """Yield each of these figures that is old, or of a day to come, with its key and its age in days."""
+        for key in keys:
+            if (price := self.find(key)) and not 0 <= (days := (today - price.date).days) <= MAX_DAYS:
+                yield key, price, days
+
+
+def load_prices(path: str | None = None) -> Prices:
+    """Read a file of prices; None: the package's. Raises RecipeError, a line per fault with file, line and key."""
+    name = f"--prices {path or FILE}"
+    shipped = str(shipped_folder("infra").parent / FILE)
+    data, text = read_mapping(path or shipped, name, "file of prices", f"a YAML mapping as {FILE}")
+    try:
+        return Prices.model_validate(data)
+    except ValidationError as error:
+        lines = (f"{name}, line {_line(text, fault)}: {fault}" for fault in explain_faults(error, data))
+        raise RecipeError("\n".join(lines)) from None
+
+
+def _line(text: str, fault: str) -> int:
+    """Return the line of the key that a fault begins with, or of the nearest one around it."""
+    node, number = yaml.compose(text, Loader=yaml.SafeLoader), 1
+    for key in fault.partition(": ")[0].split("."):
+        pairs: list[Any] = [pair for pair in getattr(node, "value", ()) if getattr(pair[0], "value", None) == key]
+        if not pairs:
+            break
+        number, node = pairs[0][0].start_mark.line + 1, pairs[0][1]
+    return number
+
+
+class StepCost(NamedTuple):
+    """What a step uses of CPU, in all and by kind of work, the most first, and the money for all that it uses."""
+
+    name: str
+    cpu: Range
+    parts: Sequence[Cost]
+    money: float | None
+
+
+class BillLine(NamedTuple):
+    """What a run costs under one key: `quantity` units at a price, which is None where it is missing, as the amount is.
+
+    Requests to an engine of captions have their own price: for them `requests` says what for.
+    """
+
+    key: str
+    amount: Range | None
+    quantity: float = 0.0
+    price: Price | None = None
+    requests: str = ""
+
+
+@dataclass(frozen=True)
+class CostPlan:
+    """What a run will cost: `seconds` of wall, None where nobody says how many cores there are.
+
+    `store` is the kind of store of its folder, such as gs, empty where that is on disks; `trials` are the grounds, and
+    `requests` are those to engines of captions.
+    """
+
+    costs: Sequence[Cost]
+    seconds: Range | None
+    work: Work
+    workers: Workers
+    store: str
+    trials: Trials
+    prices: Prices
+    requests: Sequence[EstimatedRequests] = ()
+
+    def sum(self, kind: str, step: str | None = None) -> Range:
+        """Return what a step uses of a resource; None: all of them."""
+        return model.add_up(cost for cost in self.costs if cost.kind == kind and step in (None, cost.step))
+
+    def steps_of(self, kind: str) -> list[str]:
+        """Return the steps that use a resource."""
+        return list(dict.fromkeys(cost.step for cost in self.costs if cost.kind == kind))
+
+    def price_key(self, kind: str) -> str:
+        """Return the key of a resource's price; empty for what is part of a machine of one's own."""
+        key = _PRICED[kind][0]
+        is_own = self.workers.overhead is None and kind in (MEMORY, SHUFFLED)
+        name = self.store if key.startswith("stores") else "" if is_own else self.workers.engine
+        return key.format(name) if name else ""
+
+    def money(self, kind: str, step: str | None = None) -> Range | None:
+        """Return what a resource costs; None where its price is missing."""
+        key = self.price_key(kind)
+        price = self.prices.find(key) if key else None
+        return self.sum(kind, step).times(price.each / _PRICED[kind][1]) if price else None
+
+    def step_cost(self, step: str | None) -> StepCost:
+        """Return what a step costs; None: all of them."""
+        parts = [cost for cost in self.costs if (cost.kind, cost.step) == (CPU, step) and cost.each]
+        amounts = [amount.value for kind in _PRICED if (amount := self.money(kind, step))]
+        parts.sort(key=lambda cost: -cost.count * cost.each)
+        return StepCost(step or "in all", self.sum(CPU, step), parts, sum(amounts) if amounts else None)
+
+    @property
+    def steps(self) -> list[StepCost]:
+        """The cost of each step, of `run`, which are all of these, of idle cores and in all."""
+        names = self.steps_of(CPU)
+        steps = [self.step_cost(name) for name in names if name != model.IDLE]
+        busy = model.add_up(cost for cost in self.costs if cost.kind == CPU and cost.step != model.IDLE)
+        steps.append(StepCost("run", busy, (), None))  # what `curate sql RUN costs` says of a run
+        if model.IDLE in names:
+            steps.append(self.step_cost(model.IDLE))
+        return [*steps, self.step_cost(None)]
+
+    @property
+    def bill(self) -> list[BillLine]:
+        keys = {self.price_key(kind): kind for kind in _PRICED if self.sum(kind).value and self.price_key(kind)}
+        lines = []
+        for key, kind in keys.items():
+            count = self.sum(kind).value / _PRICED[kind][1]
+            lines.append(BillLine(key, self.money(kind), count, self.prices.find(key)))
+        for asked in self.requests:
+            amount = Range(asked.cost, 0.0, asked.cost)
+            lines.append(BillLine(f"captions.engines.{asked.engine}", amount, requests=asked.kind))
+        return lines
+
+    def old_prices(self, today: datetime.date) -> Iterator[tuple[str, Price, int]]:
+        """Yield the figures of the bill that are old: see `Prices.find_old`."""
+        return self.prices.find_old((line.key for line in self.bill if line.price), today)
+
+    @property
+    def total(self) -> Range:
+        """The sum of the bill, without what has no price."""
+        amounts = [line.amount for line in self.bill if line.amount]
+        return Range(*map(sum, zip((0.0, 0.0, 0.0), *amounts, strict=True)))

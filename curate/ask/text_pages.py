@@ -1,0 +1,78 @@
+"""Pages of text: facts in, styled lines out. The words are in `templates/`, a file for each page.
+
+Templates are jinja2's, with `%` before statements. Lines are in rich's markup, such as
+[bold]…[/]; what stands in {{ }} is never markup, and its control characters are escaped. Lines that begin with ¦ are
+the rows of a table: ¦ begins a cell, ¦> one whose text is to the right.
+"""
+
+from functools import cache
+from itertools import groupby
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from rich.text import Text
+
+from curate.ask.output import Line, Page, columns, pad
+from curate.base import wording
+
+_SPECIAL = "[\\¦"  # characters that templates give a meaning, and what hides them in values, where control
+_HIDDEN = "\x01\x02\x03"  # characters are escaped already
+_HIDE, _SHOW = str.maketrans(_SPECIAL, _HIDDEN), str.maketrans(_HIDDEN, _SPECIAL)
+_HANG = "\x04"  # ends the number of columns by which a line's continuation is indented
+
+
+def render_page(name: str, **facts: Any) -> Page:
+    """Return the page that a template makes of facts; their names are those of the template's variables."""
+    rendered = _environment().get_template(f"{name}.txt").render(facts)
+    lines: list[Line] = []
+    for is_table, group in groupby(rendered.split("\n")[:-1], lambda text: text.lstrip(" ").startswith("¦")):
+        if is_table:
+            lines += _table(list(group))
+        else:
+            lines += map(_line, group)
+    return Page(tuple(lines))
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("curate.ask", "templates"),
+        undefined=jinja2.StrictUndefined,
+        line_statement_prefix="%",
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=True,  # so that what macros return is told from values
+        finalize=_show_value,
+    )
+    functions = (
+        *(wording.pluralise, wording.format_bytes, wording.format_seconds, wording.all_digits, wording.escape),
+        *(wording.describe_seen, wording.next_size, pad),
+    )
+    environment.filters |= {function.__name__: function for function in functions}
+    environment.filters["number"] = lambda value, form=",": format(value, form)
+    environment.globals["hang"] = lambda indent: Markup(f"{indent}{_HANG}")
+    environment.globals["blank"] = ""  # a line of its own: an empty one after a statement is not part of the page
+    return environment
+
+
+def _show_value(value: Any) -> Markup:
+    return value if isinstance(value, Markup) else Markup(wording.escape(str(value)).translate(_HIDE))
+
+
+def _line(text: str) -> Line:
+    indent, _, rest = text.rpartition(_HANG)
+    return Line(_parse(rest), int(indent or 0))
+
+
+def _parse(markup: str) -> Text:
+    text = Text.from_markup(markup, emoji=False)
+    text.plain = text.plain.translate(_SHOW)
+    return text
+
+
+def _table(lines: list[str]) -> list[Line]:
+    rows = [line.split("¦")[1:] for line in lines]
+    right = {index for row in rows for index, cell in enumerate(row) if cell.startswith(">")}
+    cells = [[_parse(cell.removeprefix(">").removeprefix(" ").removesuffix(" ")) for cell in row] for row in rows]
+    return columns(cells, right, indent=lines[0].index("¦"))
