@@ -66,70 +66,57 @@ def value_of(key: int, kind: pa.DataType) -> float | int | bool:
 
 
 @dataclass(frozen=True)
-class Radix:
-    """The search for the key of descending[int(N·f)], or of the `rows`-th largest, between passes that count.
+class RadixSearch:
+    """The search for one key in each of several groups: the one that `wanted` smaller ones come before.
 
-    Each round, every part counts its keys' next digit (`histogram`), the counts are added up, and `narrow` takes the
-    digit that holds the wanted rank. A round finds `digit` bits of the key.
+    Between passes that count: each round, every part counts the next digit of its keys that may still be the one
+    (`count`), the counts are added up, and `narrow` takes the digit that holds the wanted rank.
     """
 
-    fraction: float  # f, in (0, 1]
+    wanted: I64  # [groups]
     width: int = 64  # bits of a key
-    prefix: int = 0  # the leading bits found so far, as an integer
-    bits: int = 0  # how many
-    rank: int = 0  # how many keys with this prefix are larger than the wanted one; set by the first round
-    total: int | None = None  # the number of keys, set by the first round
-    digit: int = DIGIT_BITS
-    rows: int | None = None  # in place of a fraction: how many of the largest
-
-    @property
-    def solved(self) -> bool:
-        """Whether no pass is needed any more."""
-        return self.bits == self.width or self.total == 0
-
-    @property
-    def key(self) -> int | None:
-        """The threshold's key; None without values, so that nothing passes. Raises ValueError before it is solved."""
-        if not self.solved:
-            raise ValueError(f"only {self.bits} of {self.width} bits are known")
-        return self.prefix if self.total else None
-
-    def histogram(self, keys: U64) -> I64:
-        """Count the next digit of a part's valid keys with the prefix: int64[2^digit], or fewer of the last bits."""
-        if self.bits:
-            keys = keys[keys >> np.uint64(self.width - self.bits) == np.uint64(self.prefix)]
-        digits = (keys >> np.uint64(self.width - self.bits - self._next)) & np.uint64((1 << self._next) - 1)
-        return np.bincount(digits.astype(np.int64), minlength=1 << self._next).astype(np.int64)
+    digit: int = DIGIT_BITS  # bits that a round finds, or fewer of the last ones
+    rows: I64 | None = None  # [groups], how many keys there are; None before the first round
+    bits: int = 0  # how many bits of the keys are known
+    prefix: Any = 0  # uint64[groups], these bits
+    before: Any = 0  # int64[groups], keys whose first bits are smaller
+    left: int = 0  # keys that begin with these bits, in groups with more keys than wanted
 
     @property
     def _next(self) -> int:
-        """How many bits the next round finds; after the last one, where nothing is counted, any number."""
-        return min(self.digit, self.width - self.bits) or self.digit
+        return min(self.digit, self.width - self.bits)
 
-    def narrow(self, histogram: I64, base: int | None = None) -> Self:
-        """Return the state after a round, by the sum of all parts' histograms; ValueError where it is of other data.
+    def may_be(self, keys: U64, groups: I64) -> Mask:
+        """Return which keys (uint64[n]) may still be their group's (int64[n], −1: in none): bool[n]."""
+        if self.rows is None:
+            return np.asarray(groups >= 0)
+        begins = keys >> np.uint64(self.width - self.bits) == np.append(self.prefix, np.uint64(0))[groups]
+        return np.asarray(begins & np.append(self.rows > self.wanted, False)[groups])
 
-        `base` is N where it is another number than that of the keys.
-        """
-        total = int(histogram.sum()) if self.total is None else self.total
-        if total == 0:
-            return replace(self, total=0)
-        rank = self.rank
-        if self.total is None:  # float multiplication, truncated, as DataComp's `int(len(x) * f)` does
-            n = total if base is None else base
-            rank = min(int(n * self.fraction) if self.rows is None else self.rows - 1, total - 1)
-        at_least = np.cumsum(histogram[::-1])
-        digit = int(np.searchsorted(at_least, rank, side="right"))
-        if digit == len(histogram):
-            raise ValueError(f"rank {rank} is not among the {int(at_least[-1])} keys counted: other data than before")
-        above = int(at_least[digit - 1]) if digit else 0
-        prefix = self.prefix << self._next | (len(histogram) - 1 - digit)
-        return replace(self, prefix=prefix, bits=self.bits + self._next, rank=rank - above, total=total)
+    def count(self, keys: U64, groups: I64) -> I64:
+        """Count the next digit of a part's keys, as of `may_be`, by group: int64[groups << bits of the digit]."""
+        chosen = self.may_be(keys, groups)
+        digits = keys[chosen] >> np.uint64(self.width - self.bits - self._next) & np.uint64((1 << self._next) - 1)
+        counters = (groups[chosen] << self._next) + digits.astype(np.int64)
+        return np.bincount(counters, minlength=len(self.wanted) << self._next).astype(np.int64)
 
-
-def threshold_mask(keys: U64, valid: Mask, key: int | None) -> Mask:
-    """Return which rows are at least the threshold (bool[rows]): none for key None, and never an invalid one."""
-    return np.zeros(len(keys), bool) if key is None else valid & (keys >= np.uint64(key))
+    def narrow(self, counts: I64) -> Self:
+        """Return the state after a round, by the sum of all parts' counts; ValueError where it is of other data."""
+        table = np.asarray(counts).reshape(len(self.wanted), 1 << self._next)
+        rows = table.sum(axis=1) if self.rows is None else self.rows
+        up_to = np.reshape(self.before, (-1, 1)) + np.cumsum(table, axis=1)
+        if ((up_to[:, -1] <= self.wanted) & (rows > self.wanted)).any():
+            raise ValueError("fewer keys are counted than in the round before: other data than before")
+        digit = np.argmax(up_to > self.wanted[:, np.newaxis], axis=1)
+        at = np.arange(len(rows)), digit
+        return replace(
+            self,
+            rows=rows,
+            bits=self.bits + self._next,
+            prefix=self.prefix << np.uint64(self._next) | digit.astype(np.uint64),
+            before=up_to[at] - table[at],
+            left=int(table[at][rows > self.wanted].sum()),
+        )
 
 
 def _is_float(kind: pa.DataType) -> bool:

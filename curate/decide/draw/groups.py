@@ -119,17 +119,6 @@ def _add(left: tuple[pa.Table, float], right: tuple[pa.Table, float]) -> tuple[p
     return _summed(pa.concat_tables([left[0], right[0]])).slice(0, MAX_GROUPS + 1), max(left[1], right[1])
 
 
-def group_keys(rows: RowsLeft, groups: ColumnGroups, keep: Keep = "random") -> Keys:
-    """Return what rows are ordered by: a hash of uid and seed, or the groups' other column and then that hash."""
-    numbers = groups.numbers(rows)  # which opens a table, whose uids are the same
-    hashes, (high, low) = ids.hash_uids(rows.uids, rows.seed), ids.uid_halves(rows.uids)
-    if groups.measure is None or keep == "random":
-        return Keys(np.stack([hashes, high, low], axis=1), numbers)
-    values = np.where(numbers >= 0, read_numbers(rows, groups.measure), 0)
-    order = (np.minimum(1.0, values / (groups.largest or 1.0)) * 2.0**63).astype(np.uint64)
-    return Keys(np.stack([np.uint64(1 << 63) - order if keep == "farthest" else order, hashes, low], axis=1), numbers)
-
-
 @dataclass(frozen=True)
 class CutChoice(Choice):
     """Which rows are taken, by the keys that order them."""
@@ -158,7 +147,15 @@ class GroupsChoice(CutChoice):
     keep: Keep = "random"
 
     def keys(self, rows: RowsLeft) -> Keys:
-        return group_keys(rows, self.groups, self.keep)
+        """Return a hash of uid and seed of each row, or the groups' other column and then that hash."""
+        numbers = self.groups.numbers(rows)  # which opens a table, whose uids are the same
+        hashes, (high, low) = ids.hash_uids(rows.uids, rows.seed), ids.uid_halves(rows.uids)
+        if self.groups.measure is None or self.keep == "random":
+            return Keys(np.stack([hashes, high, low], axis=1), numbers)
+        values = np.where(numbers >= 0, read_numbers(rows, self.groups.measure), 0)
+        order = (np.minimum(1.0, values / (self.groups.largest or 1.0)) * 2.0**63).astype(np.uint64)
+        order = np.uint64(1 << 63) - order if self.keep == "farthest" else order
+        return Keys(np.stack([order, hashes, low], axis=1), numbers)
 
     @property
     def is_random(self) -> bool:

@@ -18,15 +18,14 @@ from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import F32, F64, I64
 from curate.base.numeric.elementary import exp
 from curate.base.numeric.spherical import cosine_distances, rounded
-from curate.decide.draw.groups import ColumnGroups, GroupsChoice, check_groups, check_numbers, find_groups, group_keys
+from curate.decide.draw.groups import ColumnGroups, GroupsChoice, check_groups, check_numbers, find_groups
 from curate.decide.draw.selection import Outcome, Selection, SelectionRun, required
-from curate.decide.draw.smallest import Keys, Search, find_cut
+from curate.decide.draw.smallest import Cut, find_cut
 from curate.models.tensor_files import array_digest, read_rows
 from curate.recipe.deciding import Quotas, Sample
 from curate.run.units import Answer, Units
 from curate.store.facts import SelectionWords
 from curate.store.layout import MODELS
-from curate.store.tables import OpenTables
 from curate.store.validity import valid_digest
 
 _BITS = 16  # wished numbers of rows are multiples of 2⁻¹⁶
@@ -99,15 +98,15 @@ def find_shares(groups: ColumnGroups, section: Quotas, inter: F64 | None) -> F64
     return np.asarray(weights / max(1e-300, weights.sum()))
 
 
-def find_quotas(groups: ColumnGroups, section: Quotas, inter: F64 | None) -> Search:
-    """Return the search for the rows that are kept of each group. Raises RunError where `least` is too large."""
+def find_quotas(groups: ColumnGroups, section: Quotas, inter: F64 | None) -> I64:
+    """Return how many rows are kept of each group (int64[groups]). Raises RunError where `least` is too large."""
     sizes, k, none = groups.rows, max(1, len(groups)), np.full(len(groups), 1 << 62)
     least = none * 0 + section.least if section.least is not None else np.maximum(0, sizes - 1)
     if section.least is None:
         least = np.minimum(least, int(section.rows / k * 0.5))
     most = none if section.most is None else none * 0 + max(1, section.most)  # `plan` may scale it to none
     try:
-        return Search(solve_quotas(find_shares(groups, section, inter), sizes, section.rows, least, most))
+        return solve_quotas(find_shares(groups, section, inter), sizes, section.rows, least, most)
     except ValueError as error:
         total = f"sample.quotas.least is {section.least:,}, which makes {error}, and rows is {section.rows:,}"
         raise RunError(f"{total}; accepted: least of at most {section.rows // k:,}") from None
@@ -160,16 +159,11 @@ class QuotasSample(Selection):
         inter = inter_distances(_read(quotas.centroids)) if quotas.centroids else None
         groups = find_groups(units, "Quotas", run, quotas.of, quotas.distance_column)
 
-        def solve(groups: ColumnGroups) -> Search:
+        def solve(groups: ColumnGroups) -> QuotasChoice:
             made = inter_distances(_made(run, quotas.of)) if quotas.by == "complexity" and inter is None else inter
-            return find_quotas(groups, quotas, made)
+            return QuotasChoice(Cut.wanting(find_quotas(groups, quotas, made)), groups, quotas.keep)
 
-        def keys(tables: OpenTables, state: Any, groups: ColumnGroups) -> Keys:
-            return group_keys(run.rows_left(tables, state), groups, quotas.keep)
-
-        search = units.get("Quotas: solve", solve, groups)
-        cut = find_cut(units, "Quotas", search, keys, groups, rounds=_ROUNDS)
-        return units.get("Quotas: choose", lambda groups, cut: QuotasChoice(cut, groups, quotas.keep), groups, cut)
+        return find_cut(units, "Quotas", run, units.get("Quotas: solve", solve, groups), rounds=_ROUNDS)
 
     def words(self, outcome: Outcome) -> SelectionWords:
         choice, quotas = outcome.choice, required(outcome.section.quotas)

@@ -21,17 +21,16 @@ from curate.base import ids
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F64, I64
 from curate.base.numeric.elementary import exponentials, one_minus_exp
-from curate.decide.draw.groups import ColumnGroups, CutChoice, GroupsChoice, check_groups, group_keys
+from curate.decide.draw.groups import ColumnGroups, CutChoice, GroupsChoice, check_groups
 from curate.decide.draw.quotas import QuotasSample
 from curate.decide.draw.selection import Outcome, RowsLeft, Selection, SelectionRun, required
-from curate.decide.draw.smallest import Keys, Search, find_cut
+from curate.decide.draw.smallest import Cut, Keys, find_cut
 from curate.decide.draw.soft_cap import SoftCapSample
 from curate.expressions.check import CheckedExpression, check_expression
 from curate.expressions.evaluate import compute
 from curate.recipe.deciding import Sample
 from curate.run.units import Answer, Units
 from curate.store.facts import SelectionWords
-from curate.store.tables import OpenTables
 
 _SHOWN = 20  # groups of a text
 
@@ -96,14 +95,8 @@ class WeightedSample(Selection):
             raise RecipeError(f"sample.weights: {section.weights!r} is of type {weight.kind}; {accepted}")
 
     def choose(self, units: Units, section: Sample, run: SelectionRun, counts: Answer | None) -> Answer:
-        weight = _checked(section, run.columns)
-
-        def keys(tables: OpenTables, state: Any) -> Keys:
-            rows = run.rows_left(tables, state)
-            return weighted_keys(rows.uids, read_weights(rows, weight), run.seed)
-
-        cut = find_cut(units, "Sample", Search(np.array([section.rows])), keys, rounds=2)
-        return units.get("Sample: choose", WeightedChoice, cut, weight)
+        choice = WeightedChoice(Cut.wanting(np.array([section.rows])), _checked(section, run.columns))
+        return find_cut(units, "Sample", run, choice, rounds=2)
 
     def words(self, outcome: Outcome) -> SelectionWords:
         rows = f"the {outcome.kept:,} rows that `sample` drew of {outcome.kept + outcome.dropped:,} by weight"
@@ -177,12 +170,8 @@ class MixtureSample(Selection):
         shares = dict(sorted(mixture.shares.items()))
         nothing = np.zeros(len(shares), np.int64)
         groups = ColumnGroups(mixture.of, pa.array(shares, pa.string()), nothing, nothing)
-
-        def keys(tables: OpenTables, state: Any) -> Keys:
-            return group_keys(run.rows_left(tables, state), groups)
-
         wanted = split_rows(mixture.rows, list(shares.values()))
-        return units.get("Mixture: choose", MixtureChoice, find_cut(units, "Mixture", Search(wanted), keys), groups)
+        return find_cut(units, "Mixture", run, MixtureChoice(Cut.wanting(wanted), groups))
 
     def words(self, outcome: Outcome) -> SelectionWords:
         choice = outcome.choice
@@ -236,11 +225,7 @@ class SampleSelection(Selection):
     }
 
     def choose(self, units: Units, section: Sample, run: SelectionRun, counts: Answer | None) -> Answer:
-        def keys(tables: OpenTables, state: Any) -> Keys:
-            return sample_keys(run.rows_left(tables, state).uids, run.seed)
-
-        cut = find_cut(units, "Sample", Search(np.array([section.rows])), keys)
-        return units.get("Sample: choose", SampleChoice, cut)
+        return find_cut(units, "Sample", run, SampleChoice(Cut.wanting(np.array([section.rows]))))
 
     def words(self, outcome: Outcome) -> SelectionWords:
         of_them = f"{outcome.kept:,} rows that `sample` drew of {outcome.kept + outcome.dropped:,} at random"

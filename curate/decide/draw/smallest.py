@@ -5,18 +5,20 @@ group. Out: of each group the first key that is not taken. A round counts the ne
 one; the few keys that are left then meet in one process. Rounds that are not needed read nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from curate.base.numeric.arrays import F64, I64, U64, Mask
+from curate.base.numeric.quantiles import DIGIT_BITS, RadixSearch
 from curate.decide.draw.entry_sums import EntryVector
+from curate.decide.draw.selection import SelectionRun
 from curate.run.units import Answer, Fold, Units
 from curate.store.tables import OpenTables
 
-_BITS, _COUNTERS = 16, 22  # of a round at most, and of all of its counters
+_COUNTERS = 22  # bits of all counters of a round, at most
 _FEW = 1 << 20  # keys that meet without another round
 BELOW_ONE = float(np.nextafter(1.0, 0.0))
 
@@ -35,6 +37,11 @@ class Cut:
     wanted: I64  # [groups], rows to take
     rows: I64  # [groups], rows that there are
     last: U64  # [groups, 3], the first key that is not taken, where there are more rows than wanted
+
+    @classmethod
+    def wanting(cls, wanted: I64) -> Self:
+        """Return a cut before it is searched."""
+        return cls(wanted, np.zeros(0, np.int64), np.zeros((0, 3), np.uint64))
 
     @property
     def is_cut(self) -> Mask:
@@ -64,58 +71,21 @@ class Cut:
         return np.where(keys.groups >= 0, draws, np.inf)
 
 
-@dataclass(frozen=True)
-class Search:
-    """The search for a `Cut`, between rounds."""
+class Search(RadixSearch):
+    """The search for a `Cut`, which ends once the few keys that are left can meet."""
 
-    wanted: I64  # [groups]
-    rows: I64 | None = None  # as of `Cut`; None before the first round
-    width: int = 0  # how many bits of the keys are known
-    prefix: Any = 0  # uint64[groups], these bits
-    before: Any = 0  # int64[groups], rows whose first bits are smaller
-    left: int = 0  # keys that begin with them
-
-    @property
-    def bits(self) -> int:
-        return min(64 - self.width, max(4, min(_BITS, _COUNTERS - (len(self.wanted) - 1).bit_length())))
+    @classmethod
+    def of(cls, cut: Cut) -> Self:
+        groups = len(cut.wanted)
+        return cls(cut.wanted, digit=max(4, min(DIGIT_BITS, _COUNTERS - (groups - 1).bit_length())))
 
     @property
     def solved(self) -> bool:
         """Whether so few keys are left that they can meet, or all that are left are alike but for what follows."""
-        return self.rows is not None and (self.left <= _FEW or self.width == 64)
-
-    def _left(self, keys: Keys) -> Mask:
-        """Return which keys are still to be told apart from the last one (bool[n])."""
-        if self.rows is None:
-            return np.asarray(keys.groups >= 0)
-        begins = keys.values[:, 0] >> np.uint64(64 - self.width) == np.append(self.prefix, np.uint64(0))[keys.groups]
-        return np.asarray(begins & np.append(self.rows > self.wanted, False)[keys.groups])
-
-    def count(self, keys: Keys) -> I64:
-        is_left = self._left(keys)
-        digits = keys.values[is_left, 0] >> np.uint64(64 - self.width - self.bits) & np.uint64((1 << self.bits) - 1)
-        counters = (keys.groups[is_left] << self.bits) + digits.astype(np.int64)
-        return EntryVector.of(np.bincount(counters, minlength=len(self.wanted) << self.bits).astype(np.int64))
-
-    def narrow(self, counts: I64) -> Self:
-        if self.solved:
-            return self
-        table = np.asarray(counts).reshape(len(self.wanted), 1 << self.bits)
-        rows = table.sum(axis=1) if self.rows is None else self.rows
-        up_to = np.reshape(self.before, (-1, 1)) + np.cumsum(table, axis=1)
-        digit = np.argmax(up_to > self.wanted[:, np.newaxis], axis=1)
-        at = np.arange(len(rows)), digit
-        return replace(
-            self,
-            rows=rows,
-            width=self.width + self.bits,
-            prefix=self.prefix << np.uint64(self.bits) | digit.astype(np.uint64),
-            before=up_to[at] - table[at],
-            left=int(table[at][rows > self.wanted].sum()),
-        )
+        return self.rows is not None and (self.left <= _FEW or self.bits == self.width)
 
     def inside(self, keys: Keys) -> Keys:
-        is_left = self._left(keys)
+        is_left = self.may_be(keys.values[:, 0], keys.groups)
         return Keys(keys.values[is_left], keys.groups[is_left])
 
     def cut(self, parts: Sequence[Keys]) -> Cut:
@@ -129,20 +99,25 @@ class Search:
         return Cut(self.wanted, self.rows, last)
 
 
-def find_cut(
-    units: Units, name: str, search: Any, keys: Callable[..., Keys], *values: Any, rounds: int = 1
-) -> Answer[Cut]:
-    """Ask all units for the cut of a search, in at most `rounds` and one more, by `keys(tables, state, *values)`."""
+def find_cut(units: Units, name: str, run: SelectionRun, choice: Any, rounds: int = 1) -> Answer[Any]:
+    """Return a `CutChoice` with its cut, of which it knows what is wanted.
 
-    def count(tables: OpenTables, state: Any, at: Search, *values: Any) -> list[I64]:
-        return [EntryVector.of(np.zeros(0, np.int64)) if at.solved else at.count(keys(tables, state, *values))]
+    All units are asked for their `keys`, in at most `rounds` and once more.
+    """
 
-    def inside(tables: OpenTables, state: Any, at: Search, *values: Any) -> list[Keys]:
-        part = at.inside(keys(tables, state, *values)) if at.left else None
+    def count(tables: OpenTables, state: Any, at: Search, choice: Any) -> list[I64]:
+        if at.solved:
+            return [EntryVector.of(np.zeros(0, np.int64))]
+        keys = choice.keys(run.rows_left(tables, state))
+        return [EntryVector.of(at.count(keys.values[:, 0], keys.groups))]
+
+    def inside(tables: OpenTables, state: Any, at: Search, choice: Any) -> list[Keys]:
+        part = at.inside(choice.keys(run.rows_left(tables, state))) if at.left else None
         return [part] if part is not None and len(part.groups) else []
 
+    search = units.get(f"{name}: begin", lambda choice: Search.of(choice.cut), choice)
     for n in range(rounds):
-        counts = units.ask(f"{name}: count {n}", count, search, *values, combine=Fold[I64](large=True))
-        search = units.get(f"{name}: narrow {n}", lambda at, counts: at.narrow(counts), search, counts)
-    kept = units.ask(f"{name}: inside", inside, search, *values)
-    return units.get(f"{name}: cut", lambda at, parts: at.cut(parts), search, kept)
+        counts = units.ask(f"{name}: count {n}", count, search, choice, combine=Fold[I64](large=True))
+        search = units.get(f"{name}: narrow {n}", lambda at, new: at if at.solved else at.narrow(new), search, counts)
+    kept = units.ask(f"{name}: inside", inside, search, choice)
+    return units.get(f"{name}: cut", lambda choice, at, parts: replace(choice, cut=at.cut(parts)), choice, search, kept)

@@ -1,8 +1,8 @@
 """The search for the thresholds of a top rule: one, or one of each group of rows with the same value of a column.
 
 Each round, units count digits of keys by group, the counts are added up (`add_counts`), and `TopSearch.narrow` takes
-the next digit of every group's threshold (see `quantiles.Radix`). With groups a digit has 11 bits, not 16, so that a
-unit's counts are 16 KiB a group.
+the next digit of every group's threshold (see `quantiles.RadixSearch`). With groups a digit has 11 bits, not 16, so
+that a unit's counts are 16 KiB a group.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from curate.base.errors import RunError
 from curate.base.numeric.arrays import I64, U64, Mask
-from curate.base.numeric.quantiles import DIGIT_BITS, Radix, key_bits, threshold_mask, value_of
+from curate.base.numeric.quantiles import DIGIT_BITS, RadixSearch, key_bits, value_of
 from curate.recipe.deciding import Top
 
 MAX_GROUPS = 1000
@@ -51,7 +51,7 @@ class TopSearch:
     rule: str
     spec: Top
     kind: pa.DataType  # of the rule's column
-    radixes: Mapping[Group, Radix] | None = None  # of each group; None before the first pass
+    searches: Mapping[Group, RadixSearch] | None = None  # of each group, by descending keys; None before the first pass
 
     @property
     def single(self) -> bool:
@@ -74,39 +74,57 @@ class TopSearch:
         for name, rows in values.groups.items():
             counted = values.valid[rows] if of_pool else values.valid[rows] & surviving[rows]
             base = int(counted.sum()) if self.spec.over == "reached" else len(counted)
-            counts[name] = np.append(self._radix(name).histogram(values.keys[rows][counted]), np.int64(base))
+            keys = self._largest_key - values.keys[rows][counted]
+            digits = self._search(name).count(keys, np.zeros(len(keys), np.int64))
+            counts[name] = np.append(digits, np.int64(base))
         return counts
 
     def narrow(self, counts: Counts) -> Self:
         if len(counts) > MAX_GROUPS:
             raise self._too_many()
+        searches: dict[Group, RadixSearch] = {}
+        for name, part in counts.items():
+            search = self._search(name)
+            if search.rows is None:
+                rank = min(self._rank(int(part[-1])), int(part[:-1].sum()) - 1)
+                search = replace(search, wanted=np.array([max(0, rank)]))
+            searches[name] = search.narrow(part[:-1])
+        return replace(self, searches=searches)
 
-        def radix(name: Group, base: int) -> Radix:
-            before = self._radix(name)
-            if before.total is None and self.spec.over == "budget" and self.spec.top:
-                return replace(before, rows=max(1, int(base * self.spec.top)))
-            return before
-
-        narrowed = {name: radix(name, int(part[-1])).narrow(part[:-1], int(part[-1])) for name, part in counts.items()}
-        return replace(self, radixes=narrowed)
+    def _rank(self, base: int) -> int:
+        """Return how many rows are above the last one that passes; `base` are the rows that a fraction is of."""
+        if self.spec.top is None:
+            return (self.spec.rows or 0) - 1
+        rank = int(base * self.spec.top)  # float multiplication, truncated, as DataComp's `int(len(x) * f)` does
+        return rank - 1 if self.spec.over == "budget" else rank
 
     def passing(self, values: TopValues) -> Mask:
         passing = np.zeros(len(values.keys), bool)
         for name, rows in values.groups.items():
-            passing[rows] = threshold_mask(values.keys[rows], values.valid[rows], self._radix(name).key)
+            key = self._threshold(self._search(name))
+            if key is not None:
+                passing[rows] = values.valid[rows] & (values.keys[rows] >= np.uint64(key))
         return passing
 
     @property
     def thresholds(self) -> dict[Group, float | int | bool]:
         """The least value that passes, by group in order; groups without a value are left out."""
-        keys = {name: radix.key for name, radix in (self.radixes or {}).items()}
+        keys = {name: self._threshold(search) for name, search in (self.searches or {}).items()}
         names = sorted(keys, key=lambda name: (name is None, name))
         return {name: value_of(key, self.kind) for name in names if (key := keys[name]) is not None}
 
-    def _radix(self, name: Group) -> Radix:
-        if self.radixes is not None:
-            return self.radixes[name]
-        return Radix(self.spec.top or 1.0, key_bits(self.kind), digit=self.digit_bits, rows=self.spec.rows)
+    def _search(self, name: Group) -> RadixSearch:
+        if self.searches is not None:
+            return self.searches[name]
+        return RadixSearch(np.zeros(1, np.int64), key_bits(self.kind), self.digit_bits)
+
+    def _threshold(self, search: RadixSearch) -> int | None:
+        """Return the key of the last row that passes; None without a value."""
+        return int(self._largest_key - search.prefix[0]) if search.rows is not None and search.rows[0] else None
+
+    @property
+    def _largest_key(self) -> np.uint64:
+        return np.uint64((1 << key_bits(self.kind)) - 1)
 
     def _too_many(self) -> RunError:
         accepted = "accepted: a column of at most that many groups"

@@ -1,4 +1,4 @@
-"""The radix threshold against sorting, for every type, tie and split."""
+"""The threshold of a top rule, found by a radix search, against sorting, for every type, tie and split."""
 
 import itertools
 import math
@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.base.numeric.quantiles import Radix, key_bits, order_keys, threshold_mask, value_of
+from curate.base.numeric.quantiles import RadixSearch, key_bits, order_keys, value_of
+from curate.decide.rules.top import TopSearch, TopValues
+from curate.recipe.deciding import Top
 
 SPECIAL = [math.inf, -math.inf, 0.0, -0.0, 5e-324, -5e-324, 2.0**-149, 1.5, math.nextafter(1.5, 2), -1.0, 1.7e308]
 FLOATS = st.sampled_from(SPECIAL) | st.floats(allow_nan=False) | st.integers(0, 4).map(float)
@@ -40,14 +42,17 @@ def keyed(column: pa.Array) -> tuple[Any, Any]:
     return order_keys(column, key_bits(column.type))
 
 
-def search(parts: list[pa.Array], fraction: float) -> int | None:
-    bits = key_bits(parts[0].type)
-    state, rounds = Radix(fraction, bits), 0
-    keys = [keys[valid] for keys, valid in map(keyed, parts)]
-    while not state.solved:
-        state, rounds = state.narrow(sum(state.histogram(part) for part in keys)), rounds + 1
-    assert rounds == (bits // 16 if state.total else 1)
-    return state.key
+def values_of(column: pa.Array) -> TopValues:
+    return TopValues.of(*keyed(column), None)
+
+
+def search(parts: list[pa.Array], fraction: float) -> TopSearch:
+    state = TopSearch("best", Top(top=fraction, of="s"), parts[0].type)
+    assert state.rounds == key_bits(parts[0].type) // 16
+    for _ in range(state.rounds):
+        counts = [state.count(values_of(part), np.ones(len(part), bool))[None] for part in parts]
+        state = state.narrow({None: np.sum(counts, axis=0)})
+    return state
 
 
 def sign(a, b) -> int:
@@ -91,10 +96,11 @@ def test_parts_may_differ_in_width():
 
 def test_nan_is_no_value():
     column = pa.array([math.nan, 1.0, None, -math.nan, -math.inf])
-    keys, valid = order_keys(column)
+    _, valid = order_keys(column)
     assert valid.tolist() == [False, True, False, False, True]
-    assert threshold_mask(keys, valid, 0).tolist() == valid.tolist()
-    assert search([column], 0.6) == keys[4]  # int(2 * 0.6) = 1: the second of two
+    found = search([column], 0.6)
+    assert found.thresholds == {None: -math.inf}  # int(2 * 0.6) = 1: the second of two
+    assert found.passing(values_of(column)).tolist() == valid.tolist()
 
 
 @given(COLUMNS, st.floats(0, 1, exclude_min=True, exclude_max=True) | st.sampled_from([0.1, 0.3, 0.29, 0.5]), st.data())
@@ -102,15 +108,14 @@ def test_nan_is_no_value():
 def test_threshold_is_the_sorted_one(column, fraction, data):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(column)), max_size=4)))
     parts = [column[a:b] for a, b in itertools.pairwise([0, *cuts, len(column)])]
-    key = search(parts, fraction)
-    keys, valid = keyed(column)
-    kept = threshold_mask(keys, valid, key)
+    found = search(parts, fraction)
+    kept = found.passing(values_of(column))
     numbers = column.drop_null().to_numpy(zero_copy_only=False)
     if len(numbers) == 0:
-        assert key is None and not kept.any()
+        assert not found.thresholds and not kept.any()
         return
     expected = np.sort(numbers)[::-1][int(len(numbers) * fraction)]
-    assert value_of(key, column.type) == expected
+    assert found.thresholds == {None: expected}
     assert kept.sum() == (numbers >= expected).sum() >= int(len(numbers) * fraction) + 1
     assert kept.tolist() == [x is not None and x >= expected for x in column.to_pylist()]
 
@@ -120,25 +125,22 @@ def test_threshold_is_the_sorted_one(column, fraction, data):
 )
 def test_rank_is_the_truncated_float_product(size, fraction, rank):
     """100 · 0.29 is 28.999… in floats, and DataComp truncates it."""
-    assert search([pa.array(range(size))], fraction) == order_keys(pa.array([size - 1 - rank]))[0][0]
+    assert search([pa.array(range(size))], fraction).thresholds == {None: size - 1 - rank}
 
 
 def test_without_ties_int_nf_plus_1_rows_pass():
     scores = np.random.default_rng(0).permutation(12_345).astype(np.float32)
     for fraction in (0.3, 0.2, 1e-9, 0.9999):
         parts = [pa.array(part) for part in np.array_split(scores, 7)]
-        keys, valid = keyed(pa.array(scores))
-        assert threshold_mask(keys, valid, search(parts, fraction)).sum() == int(12_345 * fraction) + 1
+        assert search(parts, fraction).passing(values_of(pa.array(scores))).sum() == int(12_345 * fraction) + 1
 
 
 def test_wrong_use_is_refused():
     for column in (pa.array(["a"]), pa.nulls(2), pa.array([[1.0]])):
         with pytest.raises(TypeError, match="accepted: floating, integer and boolean"):
             order_keys(column)
-    state = Radix(0.3)
-    with pytest.raises(ValueError, match="only 0 of 64 bits"):
-        state.key
     keys, _ = order_keys(pa.array([1.0, 2.0, 3.0]))
-    state = state.narrow(state.histogram(keys))
+    state = RadixSearch(np.array([1]))
+    state = state.narrow(state.count(keys, np.zeros(3, np.int64)))
     with pytest.raises(ValueError, match="other data than before"):
         state.narrow(np.zeros(1 << 16, np.int64))
