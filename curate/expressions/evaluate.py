@@ -15,8 +15,7 @@ import pyarrow as pa
 
 from curate.base.numeric.arrays import I32
 
-_MOST_PREPARED = 1000  # of a thread: a run has a few, a search for settings some for each of them
-_local = threading.local()  # `connection`, and `prepared` by the query and the columns that it sees
+_local = threading.local()  # its `connection`
 
 
 def connect() -> Any:
@@ -28,7 +27,6 @@ def connect() -> Any:
             "SET ieee_floating_point_ops=false; "  # x / 0 is NULL: NaN and infinity would pass rules
             "SET enable_external_access=false; SET lock_configuration=true"
         )
-        _local.prepared = {}
     return _local.connection
 
 
@@ -74,31 +72,4 @@ def _batch(table: pa.Table) -> Iterator[Any]:
 
 def evaluate(sql: str, table: pa.Table) -> Any:
     """Return what an expression gives for each row of a table, as numpy's array; NULLs are masked, errors raised."""
-    connect()  # it is prepared once for tables of the same columns: that costs as much as to evaluate it
-    key = sql, table.schema
-    if key not in _local.prepared:
-        if len(_local.prepared) >= _MOST_PREPARED:  # they go with their connection
-            del _local.connection
-            connect()
-        _local.prepared[key] = _Prepared(sql, table.schema, len(_local.prepared))
-    return _local.prepared[key].answer(table)
-
-
-class _Prepared:
-    """An expression over tables with the same columns, which this thread's connection prepared."""
-
-    def __init__(self, sql: str, columns: pa.Schema, number: int) -> None:
-        self._name, rows = f"prepared_{number}", f"rows_{number}"
-        self._table = self._empty = columns.empty_table()
-        connect().register(rows, self)
-        connect().execute(f"PREPARE {self._name} AS SELECT {sql} AS answer FROM {rows}")
-
-    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
-        return self._table.__arrow_c_stream__(requested_schema)  # type: ignore[no-untyped-call]
-
-    def answer(self, table: pa.Table) -> Any:
-        self._table = table
-        try:
-            return connect().execute(f"EXECUTE {self._name}").fetchnumpy()["answer"]
-        finally:
-            self._table = self._empty
+    return query(f"SELECT {sql} AS answer FROM batch", table)["answer"]

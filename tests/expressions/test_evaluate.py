@@ -50,15 +50,6 @@ def test_the_connection_cannot_reach_files_either(sql: str, secret: tuple[str, s
     assert evaluate.evaluate("words > 2", table(words=[3])).tolist() == [True]  # and it still works
 
 
-def test_a_connection_keeps_some_prepared_expressions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a search for settings asks for many: of all that went, the last answer is as right as the first."""
-    monkeypatch.setattr(evaluate, "_MOST_PREPARED", 3)
-    table = pa.table({"words": pa.array([1, 5, 9], pa.int32())})
-    for least in (*range(10), 5):
-        assert evaluate.evaluate(f"words > {least}", table).tolist() == [words > least for words in (1, 5, 9)]
-        assert len(evaluate._local.prepared) <= 3
-
-
 def test_counts_are_bounded() -> None:
     rows = table(words=[-3, 2, 90, None, 2**31 - 1])
     assert evaluate.count_values("words * 2", rows, 100).tolist() == [0, 4, 100, 0, 0]  # the last one is an error

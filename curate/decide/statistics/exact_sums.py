@@ -1,7 +1,7 @@
 """Sums of floating point numbers without rounding, so that they are the same in any order and any parts.
 
-A float64 is an integer times a power of two: a part's integers are summed by exponent in numpy, then as Python integers
-in fixed point. Trades a few dozen nanoseconds a value for results that do not depend on how a pool is cut.
+A float64 is an integer times a power of two: a part's integers are summed by exponent, as Python integers, and then in
+fixed point. Trades some hundred nanoseconds a value for results that do not depend on how a pool is cut.
 """
 
 import math
@@ -14,8 +14,6 @@ from curate.base.numeric.arrays import F64
 
 _MANTISSA = 53
 _SCALE = 1074 + _MANTISSA  # Σx is in units of 2^-_SCALE, Σx² in units of its square
-_DIGIT = 18  # bits of a third of a mantissa: products of two stay below 2³⁷, so 2²⁶ of them fit into an int64
-_PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 
 
 @dataclass(frozen=True)
@@ -28,24 +26,18 @@ class ExactSums:
 
     @classmethod
     def of(cls, values: F64) -> Self:
-        """Return those of finite values, at most 2²⁶."""
-        fractions, exponents = np.frexp(values)
-        mantissas = (fractions * 2.0**_MANTISSA).astype(np.int64)
-        total = squares = 0
+        """Return those of finite values."""
         if not len(values):
             return cls()
+        fractions, exponents = np.frexp(values)
+        mantissas = (fractions * 2.0**_MANTISSA).astype(np.int64)
         order = np.argsort(exponents, kind="stable")
         distinct, starts = np.unique(exponents[order], return_index=True)
-        mantissas = mantissas[order]
-        mask = (1 << _DIGIT) - 1
-        digits = (mantissas & mask, mantissas >> _DIGIT & mask, mantissas >> 2 * _DIGIT)
-        sums = [np.add.reduceat(digit, starts).tolist() for digit in digits]
-        products = [np.add.reduceat(digits[i] * digits[j], starts).tolist() for i, j in _PAIRS]
-        for k, exponent in enumerate(distinct.tolist()):
-            shift = exponent - _MANTISSA + _SCALE
-            total += sum(part[k] << i * _DIGIT for i, part in enumerate(sums)) << shift
-            for (i, j), part in zip(_PAIRS, products, strict=True):
-                squares += (1 + (i != j)) * part[k] << (i + j) * _DIGIT + 2 * shift
+        total = squares = 0
+        for exponent, part in zip(distinct.tolist(), np.split(mantissas[order], starts[1:]), strict=True):
+            integers, shift = part.astype(object), exponent - _MANTISSA + _SCALE
+            total += int(integers.sum()) << shift
+            squares += int(integers @ integers) << 2 * shift
         return cls(len(values), total, squares)
 
     def __add__(self, other: Self) -> Self:
