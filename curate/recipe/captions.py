@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, field_validator, model_validator
 
 from curate.base.registry import Registry
 from curate.recipe import section as fields
@@ -61,7 +61,9 @@ class CaptionSection(Section):
 
     engine: Name = Field(examples=["vlm"])
     """Name of the engine in `captions.engines`."""
-    per_row: int | Expression = Field(1, examples=["CASE WHEN rarest < 100 THEN 4 ELSE 1 END"])
+    per_row: Annotated[Annotated[int, fields.INTEGER] | Annotated[Expression, fields.TEXT], fields.BY_FORM] = Field(
+        1, examples=["CASE WHEN rarest < 100 THEN 4 ELSE 1 END"]
+    )
     """Captions per sample and style, 1 to 64; or SQL that gives 0 to 64 (NULL is 0)."""
     template: fields.UserPath | None = Field(None, examples=["my_prompt.txt"])
     """A file with a prompt of your own. null: the built-in one."""
@@ -286,7 +288,6 @@ class Captions(KindsSection):
 
 
 def _one_or_several(section: type[CaptionSection]) -> Any:
-    single, several = "one section", "several sections"
-    sections = Annotated[tuple[section, ...], Field(min_length=1), Tag(several)]  # type: ignore[valid-type]
-    is_several = Discriminator(lambda value: several if isinstance(value, list | tuple) else single)
-    return Annotated[Annotated[section, Tag(single)] | sections, is_several]
+    several = Annotated[tuple[section, ...], Field(min_length=1), fields.LIST]  # type: ignore[valid-type]
+    is_list = Discriminator(lambda value: (fields.LIST if isinstance(value, list | tuple) else fields.MAPPING).tag)
+    return Annotated[Annotated[section, fields.MAPPING] | several, is_list]

@@ -2,12 +2,26 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from curate.base.registry import Registry
 from curate.recipe import section as fields
 from curate.recipe.measure import Measure
-from curate.recipe.section import AnyColumn, BuiltFrom, Column, Expression, KindOf, OneKind, Section, fault, is_none
+from curate.recipe.section import (
+    BY_FORM,
+    INTEGER,
+    MAPPING,
+    TEXT,
+    AnyColumn,
+    BuiltFrom,
+    Column,
+    Expression,
+    KindOf,
+    OneKind,
+    Section,
+    fault,
+    is_none,
+)
 
 _PASSES = "curate.decide.dedup.passes"
 KEYS = Registry[Any]("deduplication key", f"{_PASSES}.registry:KEYS", "curate.passes", f"{_PASSES}.dedup_pass:KeyPass")
@@ -55,11 +69,7 @@ class Top(Section):
 DEDUP = "dedup"
 """The rule that is no expression, but the place of deduplication among the rules."""
 
-_SQL, _BEST = "an expression", "the best rows"
-Rule = Annotated[
-    Annotated[Expression, Tag(_SQL)] | Annotated[Top, Tag(_BEST)],
-    Discriminator(lambda rule: _BEST if isinstance(rule, dict | Top) else _SQL),
-]
+Rule = Annotated[Annotated[Expression, TEXT] | Annotated[Top, MAPPING], BY_FORM]
 
 
 class Near(OneKind):
@@ -89,11 +99,7 @@ class Against(Near):
         return tuple(kind for kind in super().kinds() if kind.compares_images)
 
 
-_KEY, _NEAR = "a key", "nearness"
-Pass = Annotated[
-    Annotated[str, KindOf(KEYS), Tag(_KEY)] | Annotated[Near, BuiltFrom(Near.full), Tag(_NEAR)],
-    Discriminator(lambda by: _NEAR if isinstance(by, dict | Near) else _KEY),
-]
+Pass = Annotated[Annotated[str, KindOf(KEYS), TEXT] | Annotated[Near, BuiltFrom(Near.full), MAPPING], BY_FORM]
 
 
 class Dedup(Section):
@@ -148,11 +154,7 @@ class Dedup(Section):
 
 
 _T = Annotated[int, Field(lt=2**63, ge=1, strict=True)]
-_NUMBER, _NUMBERS = "a number", "numbers by language"
-Threshold = Annotated[
-    Annotated[_T, Tag(_NUMBER)] | Annotated[dict[str, _T], Field(min_length=1), Tag(_NUMBERS)],
-    Discriminator(lambda t: _NUMBERS if isinstance(t, dict) else _NUMBER),
-]
+Threshold = Annotated[Annotated[_T, INTEGER] | Annotated[dict[str, _T], Field(min_length=1), MAPPING], BY_FORM]
 
 
 class Balance(Section):

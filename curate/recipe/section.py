@@ -17,7 +17,16 @@ from itertools import pairwise
 from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeVar, get_args
 
 import pydantic
-from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    GetJsonSchemaHandler,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic import ValidationInfo as Info
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
@@ -165,11 +174,23 @@ def path_at(start: Callable[[str], int | None] = lambda text: 0) -> AfterValidat
     return AfterValidator(resolve)
 
 
+def _form_of(value: Any) -> str:
+    if isinstance(value, dict | pydantic.BaseModel):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    return "an integer" if isinstance(value, int | float) else "a string"
+
+
+TEXT, INTEGER, LIST, MAPPING = Tag("a string"), Tag("an integer"), Tag("a list"), Tag("a mapping")
+BY_FORM = Discriminator(_form_of)
+"""Marks a union of types with these tags: the form in which a recipe has a value says which one is meant."""
+
 UserPath = Annotated[str, _form("path"), path_at()]
 """A file, folder or URL; relative to the recipe's folder."""
 UserFile = Annotated[str, Field(min_length=1), _form("path"), path_at()]
 """The same, where it must not be empty."""
-UserPaths = UserPath | tuple[UserPath, ...]
+UserPaths = Annotated[Annotated[UserPath, TEXT] | Annotated[tuple[UserPath, ...], LIST], BY_FORM]
 """One or several; ranges and globs too."""
 ModelPath = Annotated[str, Field(min_length=1), path_at(lambda text: 0 if text.startswith(".") else None)]
 """A model's folder where it begins with a dot; else its name on a hub, or a path as it is."""
