@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
 from functools import cache
@@ -96,40 +96,57 @@ class Transport(Protocol):
 
 
 class HttpTransport:
-    """HTTP/1.1 to addresses that are public or in `networks`, with `headers` in each request."""
+    """HTTP/1.1 to addresses that are public or in `networks`, with `headers` in each request.
+
+    Connections that servers leave open are kept for what is asked of a site next: a new one costs more than what it is
+    for. Who asks a host takes one of its own, or closes it, whatever port it is to: so a host has no more connections
+    than are asked of it at a time.
+    """
 
     def __init__(self, networks: Sequence[Network], headers: Mapping[str, str]) -> None:
         self._networks, self._headers = tuple(networks), headers
-        self._kept = _KeptConnections()
-        self.close, self.leave = self._kept.close, self._kept.leave
+        self._lock = threading.Lock()
+        self._kept: list[_Connection] = []  # the last that was kept last
+        self._given_up: set[str] = set()  # hosts of which none is kept: one brought no answer, or not all of it, in time
+        self._max_kept = min(_KEPT, _open_files() // 4)
 
     @contextmanager
     def get(self, site: Site, path: str, deadline: Deadline) -> Iterator[Answer]:
-        connection = None
-        try:
-            with _faults():
-                connection, response = self._ask(site, path, deadline)
-                with response:
-                    body = _read(connection, response)
-                    yield Answer(response.status, response.reason, response.headers, response.length, body)
-                    can_be_kept = _leaves_open(connection, response)
-                if can_be_kept:
-                    self._kept.keep(connection)
-                    connection = None
-        except FetchFault as fault:
-            if fault.reason == "timeout":  # perhaps of a body that only a close would end
-                self._kept.give_up(site.host)
-            raise
-        finally:
-            if connection:
+        with ExitStack() as closing:
+            try:
+                with _faults():
+                    connection, response = self._ask(site, path, deadline)
+                    closing.callback(connection.close)
+                    with response:
+                        body = _read(connection, response)
+                        yield Answer(response.status, response.reason, response.headers, response.length, body)
+                        is_left_open = _leaves_open(connection, response)
+                    if is_left_open and self._keep(connection):
+                        closing.pop_all()
+            except FetchFault as fault:
+                if fault.reason == "timeout":  # perhaps of a body that only a close would end
+                    self._given_up.add(site.host)
+                    self.leave({site.host})
+                raise
+
+    def leave(self, hosts: Collection[str]) -> None:
+        with self._lock:
+            for connection in [kept for kept in self._kept if kept.site.host in hosts]:
+                self._kept.remove(connection)
                 connection.close()
+
+    def close(self) -> None:
+        with self._lock:
+            while self._kept:
+                self._kept.pop().close()
+            self._given_up.clear()
 
     def _ask(self, site: Site, path: str, deadline: Deadline) -> "tuple[_Connection, http.client.HTTPResponse]":
         """Return an answer and its connection: a new one, where a kept one brings none (RFC 9112, 9.3.1)."""
         headers = {"Host": site.authority, **self._headers}
-        if site.host in self._kept.given_up:
+        if site.host in self._given_up:
             headers["Connection"] = "close"
-        if kept := self._kept.take(site):
+        if kept := self._take(site):
             try:
                 response = kept.ask(path, headers, deadline)
                 if not kept.wire.has_ended and response.status not in _OF_CONNECTIONS:
@@ -142,6 +159,29 @@ class HttpTransport:
                 pass
         connection = _Connection(site, self._networks)
         return connection, connection.ask(path, headers, deadline)
+
+    def _take(self, site: Site) -> "_Connection | None":
+        """Return a kept connection that is fit; others of the host are closed on the way."""
+        while True:
+            with self._lock:
+                of_host = [kept for kept in self._kept if kept.site.host == site.host]
+                if not of_host:
+                    return None
+                self._kept.remove(of_host[-1])
+            if of_host[-1].is_fit(site):
+                return of_host[-1]
+            of_host[-1].close()
+
+    def _keep(self, connection: "_Connection") -> bool:
+        """Keep a connection, unless its host is given up."""
+        connection.kept_since = time.monotonic()
+        with self._lock:
+            if connection.site.host in self._given_up:
+                return False
+            self._kept.append(connection)
+            if len(self._kept) > self._max_kept:
+                self._kept.pop(0).close()
+        return True
 
 
 class _Limited:
@@ -254,59 +294,6 @@ def _leaves_open(connection: _Connection, response: http.client.HTTPResponse) ->
     is_closing = connection.sock is None or any("close" in value.lower() for value in headers.get_all("Connection", []))
     ends = [*headers.get_all("Content-Length", []), *headers.get_all("Transfer-Encoding", [])]
     return not is_closing and len(ends) < 2 and (response.length == 0 or response.isclosed())
-
-
-class _KeptConnections:
-    """Connections that servers leave open, for what is asked of a site next: a new one costs more than what it is for.
-
-    Who asks a host takes one of its own, or closes it, whatever port it is to: so a host has no more connections than
-    are asked of it at a time.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._connections: list[_Connection] = []  # the last that was kept last
-        self.given_up: set[str] = set()  # hosts, which are to close theirs
-        self._limit = min(_KEPT, _open_files() // 4)
-
-    def take(self, site: Site) -> _Connection | None:
-        while True:
-            with self._lock:
-                kept = next((kept for kept in reversed(self._connections) if kept.site.host == site.host), None)
-                if kept is None:
-                    return None
-                self._connections.remove(kept)
-            if kept.is_fit(site):
-                return kept
-            kept.close()
-
-    def keep(self, connection: _Connection) -> None:
-        connection.kept_since = time.monotonic()
-        with self._lock:
-            if connection.site.host in self.given_up:
-                connection.close()
-                return
-            self._connections.append(connection)
-            if len(self._connections) > self._limit:
-                self._connections.pop(0).close()
-
-    def give_up(self, host: str) -> None:
-        """Keep none of a host's until `close`: one brought no answer, or not all of it, in time."""
-        with self._lock:
-            self.given_up.add(host)
-        self.leave({host})
-
-    def leave(self, hosts: Collection[str]) -> None:
-        with self._lock:
-            for connection in [kept for kept in self._connections if kept.site.host in hosts]:
-                self._connections.remove(connection)
-                connection.close()
-
-    def close(self) -> None:
-        with self._lock:
-            while self._connections:
-                self._connections.pop().close()
-            self.given_up.clear()
 
 
 @contextmanager

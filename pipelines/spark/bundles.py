@@ -19,7 +19,6 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -32,7 +31,10 @@ from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_fn_api_pb2 as fn_api
 from apache_beam.portability.api import beam_runner_api_pb2 as proto
 from apache_beam.runners.portability.fn_api_runner.execution import WindowGroupingBuffer
-from apache_beam.runners.portability.fn_api_runner.worker_handlers import StateServicer
+from apache_beam.runners.portability.fn_api_runner.worker_handlers import (
+    SingletonStateHandlerFactory,
+    StateServicer,
+)
 from apache_beam.runners.worker import data_plane, sdk_worker
 from apache_beam.runners.worker.statesampler import StateSampler
 from apache_beam.transforms.trigger import create_trigger_driver
@@ -46,7 +48,7 @@ _PANE = PaneInfo(is_first=True, is_last=True, timing=PaneInfoTiming.ON_TIME, ind
 
 Keyed = tuple[bytes, bytes]  # a key's bytes, and an element
 CPUS = "SPARK_TASK_CPUS"  # the variable of the environment by which DoFns learn how many cores are theirs
-_CHUNK = 4 << 20  # bytes of input that a worker gets at once
+_DECODED = 100 << 20  # bytes of side inputs that stay decoded
 _SAMPLING_MS = 5  # a bundle ends once the thread wakes that samples where its time goes
 _CAPABILITIES = frozenset([common_urns.runner_protocols.MULTIMAP_KEYS_VALUES_SIDE_INPUT.urn])
 
@@ -125,7 +127,7 @@ def run_bundle(task: Task, inputs: Iterable[list[Part]]) -> Iterator[Result]:
     for parts in inputs:
         began, writer = time.perf_counter(), Writer(task.folder, task.limit)
         try:
-            counters = _worker().run(task, parts, writer)
+            counters = _find_worker(task).run(parts, writer)
             yield Result(writer.close(), counters, seconds=time.perf_counter() - began)
         except Exception as error:
             writer.abandon()
@@ -170,73 +172,73 @@ def _pickle(error: BaseException) -> bytes | None:
         return None
 
 
-class _Worker:
-    """Beam's SDK worker of this process, for one stage after another."""
+class _StageWorker:
+    """Beam's SDK worker of this process, with the DoFns and side inputs of one stage."""
 
-    def __init__(self) -> None:
+    def __init__(self, task: Task) -> None:
         StateSampler.__init__.__defaults__ = (_SAMPLING_MS,)
         take_resources()  # before any DoFn is loaded
+        RuntimeValueProvider.set_runtime_options(task.options)
+        logging.getLogger("apache_beam").setLevel(task.log_level)
+        FileSystems.set_options(PipelineOptions.from_dictionary(task.options))
+        gc.unfreeze()
+        self.id, self._is_frozen = task.id, False
+        self._writes = task.stage.writes
+        state, token, self._tokens = StateServicer(), fn_api.ProcessBundleRequest.CacheToken, []
+        for side, parts in task.sides:
+            _arrange(state, side, getattr(parts, "value", parts))
+            side_input = token.SideInput(transform_id=side.transform, side_input_id=side.tag)
+            self._tokens.append(token(side_input=side_input, token=task.id.encode()))  # what is decoded stays
+        handler = sdk_worker.GlobalCachingStateHandler(sdk_worker.StateCache(_DECODED), state)
+        descriptor = fn_api.ProcessBundleDescriptor.FromString(task.stage.descriptor)
+        descriptor.id = task.id
         self._channel = _Channel()
-        self._sides = _SideInputs()
-        self._stage, self._is_frozen = "", False
-        self._cache: Any = None
-        self._worker: Any = None
+        self._processors = sdk_worker.BundleProcessorCache(
+            _CAPABILITIES,
+            SingletonStateHandlerFactory(handler),
+            data_plane.InMemoryDataChannelFactory(self._channel),
+            {task.id: descriptor},
+        )
+        self._worker = sdk_worker.SdkWorker(self._processors)
 
-    def run(self, task: Task, parts: Iterable[Part], writer: Writer) -> tuple[bytes, ...]:
-        if task.id != self._stage:
-            self._begin(task)
+    def run(self, parts: Iterable[Part], writer: Writer) -> tuple[bytes, ...]:
+        """Give the elements to the stage as one bundle, and return Beam's counters."""
         counters = []
-        rest: Iterable[bytes] = (element for part in parts for element in part.read())
-        names = task.stage.writes
+        chunks: Iterable[Iterable[bytes]] = (part.read() for part in parts)
         while True:  # once more where a splittable DoFn put something off
             bundle = uuid.uuid4().hex
-            self._channel.inputs = _in_chunks(bundle, rest)
-            self._channel.write = lambda transform, element: writer.add(names[transform], element)
-            tokens = self._sides.tokens(task.id)
-            process = fn_api.ProcessBundleRequest(process_bundle_descriptor_id=task.id, cache_tokens=tokens)
+            self._channel.inputs = (
+                fn_api.Elements.Data(instruction_id=bundle, transform_id=READ, data=b"".join(chunk)) for chunk in chunks
+            )
+            self._channel.write = lambda transform, element: writer.add(self._writes[transform], element)
+            process = fn_api.ProcessBundleRequest(process_bundle_descriptor_id=self.id, cache_tokens=self._tokens)
             request = fn_api.InstructionRequest(instruction_id=bundle, process_bundle=process)
             done = self._worker.do_instruction(request).process_bundle
             counters += [info.SerializeToString() for info in done.monitoring_infos]
             if not done.residual_roots:
                 break
-            time.sleep(max((root.requested_time_delay.ToSeconds() for root in done.residual_roots), default=0))
-            rest = [root.application.element for root in done.residual_roots]
+            time.sleep(max(root.requested_time_delay.ToSeconds() for root in done.residual_roots))
+            chunks = [[root.application.element for root in done.residual_roots]]
         if not self._is_frozen:
             gc.freeze()  # else PySpark, after each task, goes through all that was imported
             self._is_frozen = True
         return tuple(counters)
 
-    def _begin(self, task: Task) -> None:
-        if self._cache is not None:
-            self._cache.shutdown()
-        else:
-            RuntimeValueProvider.set_runtime_options(task.options)
-            logging.getLogger("apache_beam").setLevel(task.log_level)
-            FileSystems.set_options(PipelineOptions.from_dictionary(task.options))
-        gc.unfreeze()
-        self._stage, self._is_frozen = task.id, False
-        self._sides.take((side, getattr(parts, "value", parts)) for side, parts in task.sides)
-        descriptor = fn_api.ProcessBundleDescriptor.FromString(task.stage.descriptor)
-        descriptor.id = task.id
-        channels = data_plane.InMemoryDataChannelFactory(self._channel)
-        self._cache = sdk_worker.BundleProcessorCache(_CAPABILITIES, self._sides, channels, {task.id: descriptor})
-        self._worker = sdk_worker.SdkWorker(self._cache)
+    def close(self) -> None:
+        """Let the DoFns end."""
+        self._processors.shutdown()
 
 
-_worker = cache(_Worker)
+_workers: list[_StageWorker] = []  # the one that this process has
 
 
-def _in_chunks(bundle: str, elements: Iterable[bytes]) -> Iterator[fn_api.Elements.Data]:
-    waiting: list[bytes] = []
-    size = 0
-    for element in elements:
-        waiting.append(element)
-        size += len(element)
-        if size >= _CHUNK:
-            yield fn_api.Elements.Data(instruction_id=bundle, transform_id=READ, data=b"".join(waiting))
-            waiting, size = [], 0
-    if waiting:
-        yield fn_api.Elements.Data(instruction_id=bundle, transform_id=READ, data=b"".join(waiting))
+def _find_worker(task: Task) -> _StageWorker:
+    """Return the worker of a task's stage, made once, in place of that of the stage before."""
+    if not _workers or _workers[0].id != task.id:
+        while _workers:
+            _workers.pop().close()
+        _workers.append(_StageWorker(task))
+    return _workers[0]
 
 
 class _Channel(data_plane.InMemoryDataChannel):
@@ -257,54 +259,23 @@ class _Channel(data_plane.InMemoryDataChannel):
         )
 
 
-class _SideInputs(StateServicer, sdk_worker.StateHandlerFactory):
-    """The side inputs of the stage that a process works on, as state of Beam's local runner, arranged once a stage."""
+def _arrange(state: StateServicer, side: Side, parts: Iterable[Part]) -> None:
+    """Keep a side input's encoded values by state key: of a window, of a window and key; and keys with their values."""
+    pattern = proto.FunctionSpec.FromString(side.pattern)
+    buffer = WindowGroupingBuffer(pattern, read_context(side.coders).coders.get_by_id(side.coder))
+    for part in parts:
+        for element in part.read():
+            buffer.append(element)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._cache = sdk_worker.StateCache(100 << 20)
-        self._handler = sdk_worker.GlobalCachingStateHandler(self._cache, self)
-        self._sides: list[Side] = []
+    def add(kind: str, data: bytes, **named: bytes) -> None:
+        field = fn_api.StateKey.DESCRIPTOR.fields_by_name[kind].message_type._concrete_class
+        side_key = field(transform_id=side.transform, side_input_id=side.tag, **named)
+        state.append_raw(fn_api.StateKey(**{kind: side_key}), data)
 
-    def take(self, sides: Iterable[tuple[Side, Iterable[Part]]]) -> None:
-        """Take a stage's side inputs, in place of those of the stage before."""
-        self._cache.invalidate_all()
-        super().__init__()  # which holds nothing
-        self._sides = []
-        for side, parts in sides:
-            self._sides.append(side)
-            self._arrange(side, parts)
-
-    def create_state_handler(self, api_service_descriptor: Any) -> sdk_worker.CachingStateHandler:
-        """Return what decodes them, and keeps what it decoded."""
-        return self._handler
-
-    def tokens(self, stage: str) -> list[fn_api.ProcessBundleRequest.CacheToken]:
-        """Return what lets the decoded stay for all bundles of a stage."""
-        token = fn_api.ProcessBundleRequest.CacheToken
-        names = [token.SideInput(transform_id=side.transform, side_input_id=side.tag) for side in self._sides]
-        return [token(side_input=name, token=stage.encode()) for name in names]
-
-    def close(self) -> None:
-        """Do nothing."""
-
-    def _arrange(self, side: Side, parts: Iterable[Part]) -> None:
-        """Keep the encoded values by state key: of a window, of a window and key, all keys, keys with their values."""
-        pattern = proto.FunctionSpec.FromString(side.pattern)
-        buffer = WindowGroupingBuffer(pattern, read_context(side.coders).coders.get_by_id(side.coder))
-        for part in parts:
-            for element in part.read():
-                buffer.append(element)
-
-        def add(kind: str, data: bytes, **named: bytes) -> None:
-            field = fn_api.StateKey.DESCRIPTOR.fields_by_name[kind].message_type._concrete_class
-            side_key = field(transform_id=side.transform, side_input_id=side.tag, **named)
-            self.append_raw(fn_api.StateKey(**{kind: side_key}), data)
-
-        for key, window, values, count in buffer.encoded_items():
-            if pattern.urn == common_urns.side_inputs.ITERABLE.urn:
-                add("iterable_side_input", values, window=window)
-            else:
-                add("multimap_side_input", values, window=window, key=key)
-                add("multimap_keys_side_input", key, window=window)
-                add("multimap_keys_values_side_input", key + struct.pack(">i", count) + values, window=window)
+    for key, window, values, count in buffer.encoded_items():
+        if pattern.urn == common_urns.side_inputs.ITERABLE.urn:
+            add("iterable_side_input", values, window=window)
+        else:
+            add("multimap_side_input", values, window=window, key=key)
+            add("multimap_keys_side_input", key, window=window)
+            add("multimap_keys_values_side_input", key + struct.pack(">i", count) + values, window=window)

@@ -10,7 +10,7 @@ import re
 import socket
 import uuid
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -104,30 +104,29 @@ class Writer:
 
     folder: str
     limit: int
-    _waiting: dict[str, tuple[list[bytes], list[int]]] = field(default_factory=dict)  # elements, and their bytes
-    _parts: dict[str, list[Part]] = field(default_factory=dict)
+    _waiting: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))  # elements that are in no file
+    _sizes: Counter[str] = field(default_factory=Counter)  # and their bytes
+    _parts: dict[str, list[Part]] = field(default_factory=lambda: defaultdict(list))
     _file: Any = None
     _path: str = ""
     _held: int = 0
 
     def add(self, output: str, element: bytes) -> None:
-        elements, size = self._waiting.setdefault(output, ([], [0]))
-        elements.append(element)
-        size[0] += len(element)
+        self._waiting[output].append(element)
+        self._sizes[output] += len(element)
         self._held += len(element)
-        if size[0] >= _BLOCK and self._held > self.limit:
+        if self._held > self.limit and self._sizes[output] >= _BLOCK:
             self._flush(output)
 
     def close(self) -> dict[str, list[Part]]:
         """Return what all outputs hold; the file is complete."""
-        if self._held > self.limit:
-            for output in list(self._waiting):
-                self._flush(output)
+        for output in list(self._waiting) if self._held > self.limit else ():
+            self._flush(output)
         if self._file is not None:
             self._file.close()
-        for output, (elements, _) in self._waiting.items():
-            self._parts.setdefault(output, []).append(Held(elements))
-        return self._parts
+        for output, elements in self._waiting.items():
+            self._parts[output].append(Held(elements))
+        return dict(self._parts)
 
     def abandon(self) -> None:
         if self._file is not None:
@@ -137,14 +136,14 @@ class Writer:
                 files.rm_file(path)
 
     def _flush(self, output: str) -> None:
-        elements, (size,) = self._waiting.pop(output)
+        elements, size = self._waiting.pop(output), self._sizes.pop(output)
         if self._file is None:
             self._path = f"{self.folder}/{uuid.uuid4().hex}"
             self._file = fsspec.open(self._path, "wb", auto_mkdir=True).open()
         start = self._file.tell()
         self._file.write(b"".join(elements))
         self._file.write(array("Q", map(len, elements)).tobytes())
-        self._parts.setdefault(output, []).append(Block(self._path, start, size, len(elements), 0, len(elements)))
+        self._parts[output].append(Block(self._path, start, size, len(elements), 0, len(elements)))
 
 
 class Exchange:

@@ -97,20 +97,9 @@ class SparkResult(PipelineResult):
         return tuple(self._execution.costs)
 
     def metrics(self) -> Any:
-        return self._metrics(user_metrics_only=True)
-
-    def monitoring_metrics(self) -> Any:
-        return self._metrics(user_metrics_only=False)
-
-    def monitoring_infos(self) -> Any:
-        """Yield them as Beam's protos."""
-        for infos in self._execution.counters.values():
-            yield from infos
-
-    def _metrics(self, user_metrics_only: bool) -> Any:
         from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiMetrics
 
-        return FnApiMetrics(dict(self._execution.counters), user_metrics_only)
+        return FnApiMetrics(dict(self._execution.counters))
 
     def _run(self) -> None:
         from pipelines.spark.execution import Cancelled

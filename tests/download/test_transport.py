@@ -44,7 +44,7 @@ def fetcher(**keys: Any) -> Fetcher:
 def kept(by: Fetcher) -> list[str]:
     """The hosts whose connections are kept."""
     assert isinstance(by._transport, transport.HttpTransport)
-    return [one.site.host for one in by._transport._kept._connections]
+    return [one.site.host for one in by._transport._kept]
 
 
 @contextmanager

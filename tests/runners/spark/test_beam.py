@@ -4,7 +4,7 @@ import inspect
 from typing import Any
 
 import pytest
-from apache_beam.runners.portability.fn_api_runner import execution, fn_runner, translations
+from apache_beam.runners.portability.fn_api_runner import execution, fn_runner, translations, worker_handlers
 from apache_beam.runners.worker import data_plane, sdk_worker
 
 PARAMETERS = {
@@ -16,9 +16,9 @@ PARAMETERS = {
     sdk_worker.SdkWorker.do_instruction: "self request",
     sdk_worker.GlobalCachingStateHandler.__init__: "self global_state_cache underlying_state",
     sdk_worker.StateCache.__init__: "self max_weight",
-    sdk_worker.StateCache.invalidate_all: "self",
     sdk_worker.StateHandler.get_raw: "self state_key continuation_token",
-    sdk_worker.StateHandlerFactory.create_state_handler: "self api_service_descriptor",
+    worker_handlers.SingletonStateHandlerFactory.__init__: "self state_handler",
+    worker_handlers.StateServicer.append_raw: "self state_key data",
     sdk_worker.BundleProcessorCache.__init__: (
         "self runner_capabilities state_handler_factory data_channel_factory fns data_sampler"
     ),
