@@ -14,7 +14,7 @@ from curate.ask.output import Line, columns, line
 from curate.base.errors import DamagedError
 from curate.base.stages import COUNTED, USUAL
 from curate.base.wording import format_seconds, pluralise
-from curate.download.rates import sum_downloads
+from curate.download.rates import read_downloads
 from curate.pool.plan import Unit
 from curate.store import layout
 from curate.store.attempts import ISOLATE_AFTER, MAX_ATTEMPTS, read_attempts
@@ -88,7 +88,7 @@ def find_status(url: str, ask: Ask) -> Status:
     records = read_records(store)
     steps = [*_count_steps(store, units, exit_status == NOT_YET)]
     steps[1:1] = _dedup_steps(records, units)
-    if downloads := sum_downloads(store):
+    if downloads := read_downloads(store)[0]:
         share = f"{pluralise(downloads.urls, 'URL')}, {downloads.came / downloads.urls:.1%} gave an image"
         steps.insert(0, ("download", share, f"{60 * downloads.urls / downloads.seconds:,.3g} URLs/min"))
     if failed := count_failed(records):

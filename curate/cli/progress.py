@@ -19,7 +19,7 @@ from curate.base.stages import COUNTED, USUAL
 from curate.base.wording import format_bytes, pluralise
 from curate.cli import common
 from curate.cli.common import Escaped, plain
-from curate.download.rates import sum_downloads
+from curate.download.rates import read_downloads
 from curate.store.checkpoints import MEASURED, steps_done
 from curate.store.facts import DownloadFacts, read_facts
 from curate.store.layout import SUCCESS_FILE
@@ -61,7 +61,7 @@ class _Progress:
         if not self.urls or (began < self._next and not ended):
             return
         try:
-            facts = sum_downloads(self._folder)
+            facts = read_downloads(self._folder)[0]
             if facts is None and ended and self._folder.exists(SUCCESS_FILE):  # a finished run has no log
                 facts = read_facts(self._folder).downloads
         except (OSError, ValueError, CurateError):  # a line that is being written

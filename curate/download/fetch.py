@@ -1,4 +1,4 @@
-"""Fetches one URL, or says why not: attempts, redirects, robots.txt, opt-outs and limits, by a Transport.
+"""Fetches one URL, or says why not: attempts, redirects, robots.txt, opt-outs and limits, by an HttpTransport.
 
 `Hosts` is what this process knows of them: how many connections each has, and until when it wants to be left alone.
 """
@@ -22,7 +22,7 @@ from curate.download.fetch_fault import FetchFault
 from curate.download.robots import NO_TRAINING, Robots, opt_out
 from curate.download.shared_hosts import SharedHosts
 from curate.download.source import NetworkPolicy
-from curate.download.transport import Answer, Deadline, HttpTransport, Site, Transport, connections
+from curate.download.transport import Answer, Deadline, HttpTransport, Site, connections
 from curate.store.store import RunStore
 
 AGENT = "curate"  # as robots.txt and headers name it
@@ -142,7 +142,7 @@ class Fetcher:
         self,
         policy: NetworkPolicy,
         directives: tuple[str, ...] | None = None,
-        transport: Transport | None = None,
+        transport: HttpTransport | None = None,
         queues: tuple[RunStore, str] | None = None,
     ) -> None:
         self._policy = policy
@@ -181,9 +181,9 @@ class Fetcher:
 
     def _follow(self, url: str, deadline: Deadline, is_robots: bool = False) -> bytes:
         """Fetch a URL, or what it redirects to; of a robots.txt that is long, the beginning."""
-        redirects = max(_ROBOTS_REDIRECTS if is_robots else 0, self._policy.max_redirects)
+        base, redirects = "", max(_ROBOTS_REDIRECTS if is_robots else 0, self._policy.max_redirects)
         for _ in range(redirects + 1):
-            site, path = _split(url)
+            site, path = _split(url, base)
             if self._policy.robots == "respect" and not is_robots:
                 began = time.monotonic()
                 read = partial(self._follow, deadline=deadline.anew(), is_robots=True)
@@ -192,7 +192,7 @@ class Fetcher:
             reply = self._ask(site, path, deadline, is_robots)
             if isinstance(reply, bytes):
                 return reply
-            url = _join(site.url + path, reply)
+            url, base = reply, site.url + path
         if is_robots:
             return b""  # as where there is none
         raise FetchFault("too_many_redirects", f"more than {redirects}")
@@ -271,8 +271,10 @@ def _hosts_of(urls: Sequence[str | None]) -> Iterator[str]:
             yield _split(url or "")[0].host
 
 
-def _split(url: str) -> tuple[Site, str]:
+def _split(url: str, base: str = "") -> tuple[Site, str]:
+    """Return what a URL is asked of, and the path and query. `base` is the URL that redirects there."""
     try:
+        url = urllib.parse.urljoin(base, url)
         parts = urllib.parse.urlsplit(urllib.parse.unwrap(url))  # <URL:…> as in RFC 3986, appendix C
         host = parts.hostname or ""
         host = host if host.isascii() else host.encode("idna").decode()
@@ -280,15 +282,8 @@ def _split(url: str) -> tuple[Site, str]:
         path = urllib.parse.quote(parts.path or "/", _SAFE)
         query = f"?{urllib.parse.quote(parts.query, _SAFE)}" if parts.query else ""
     except ValueError as error:  # UnicodeError is one
-        raise FetchFault("bad_url", error) from None
+        raise FetchFault("bad_url", f"redirects to {url[:100]!r}: {error}" if base else error) from None
     if parts.scheme not in ("http", "https") or not host or _CONTROL.search(host):
         raise FetchFault("bad_url", f"accepted: http:// and https://, not {url[:100]!r}")
     is_secure = parts.scheme == "https"
     return Site(is_secure, host, port or (443 if is_secure else 80)), path + query
-
-
-def _join(url: str, location: str) -> str:
-    try:
-        return urllib.parse.urljoin(url, location)
-    except ValueError as error:
-        raise FetchFault("bad_url", f"redirects to {location[:100]!r}: {error}") from None

@@ -77,13 +77,8 @@ def log_download(run: RunStore, shard: str, facts: DownloadFacts, digests: Mappi
     run.log(_LOG, json.dumps([shard, facts.to_json(), digests or {}]))
 
 
-def sum_downloads(run: RunStore) -> DownloadFacts | None:
-    """Return what all shards gave together; None where none was downloaded."""
-    return read_downloads(run)[0]
-
-
 def read_downloads(run: RunStore) -> tuple[DownloadFacts | None, dict[str, Digest]]:
-    """Return what all shards gave together, as `sum_downloads` does, and digests of their files, as far as known."""
+    """Return what all shards gave together, None where none was downloaded, and digests of their files, if known."""
     lines = [json.loads(line) for line in run.read_log(_LOG)]
     digests = {path: Digest(*digest) for _, _, of_shard in lines for path, digest in of_shard.items()}
     by_shard = {shard: facts for shard, facts, _ in lines}

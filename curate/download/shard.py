@@ -58,7 +58,7 @@ def download_shard(
         for row, outcome in _fetch_all(rows["url"].to_pylist(), fetcher, source):
             shard.add(row, outcome, images)
         statistics = shard.statistics(began)
-        with store.commit(stem, is_done=lambda: is_complete(store, stem)) as group:
+        with store.commit(stem, is_done=lambda: store.exists(f"{stem}{STATISTICS}")) as group:
             with group.create(f"{stem}.tar") as file:
                 shard.write_tar(images, file)
             group.write_parquet(f"{stem}.parquet", shard.table(retry))
@@ -103,8 +103,7 @@ class _Shard:
         optional = filter(None, ("exif" if source.extract_exif else None, source.compute_hash))
         texts, sizes = dict.fromkeys(("key", "status", "error_message"), pa.string()), dict.fromkeys(_SIZES, pa.int32())
         self._schema = define(**texts, **sizes, **dict.fromkeys(optional, pa.string()))
-        self._facts: dict[str, list[Any]] = {n: [None] * len(keys) for n in (*self._schema.names, *OUTCOMES.names)}
-        self._facts["key"] = list(keys)
+        self._facts: list[dict[str, Any]] = [{"key": key} for key in keys]  # by row
         self._images: dict[int, tuple[int, int]] = {}  # by row, offset and size
         self._bytes = 0
 
@@ -135,37 +134,36 @@ class _Shard:
             self._images[row] = images.tell(), len(resized.data)
             images.write(resized.data)
             self._bytes += len(data)
-        for name, value in facts.items():
-            self._facts[name][row] = value
+        self._facts[row] |= facts
 
     def write_tar(self, images: IO[bytes], file: IO[bytes]) -> None:
-        listed = {name: values for name, values in self._listed.items() if name != self._verified}
-        fields = listed | {name: self._facts[name] for name in self._schema.names}
         with TarWriter(file) as writer:
             for row in sorted(self._images):
                 offset, size = self._images[row]
                 images.seek(offset)
-                described = json.dumps({name: values[row] for name, values in fields.items()}, indent=4)
+                fields = {name: values[row] for name, values in self._listed.items() if name != self._verified}
+                fields |= {name: self._facts[row].get(name) for name in self._schema.names}
+                described = json.dumps(fields, indent=4)
                 image = images.read(size)
                 kind = format_of(image[:64]) or self._source.encode_format
                 members = {"jpg" if kind == "jpeg" else kind: image, "json": described.encode()}
                 members["txt"] = (self._listed["caption"][row] or "").encode()
                 for suffix in sorted(members):
-                    writer.add(f"{self._facts['key'][row]}.{suffix}", members[suffix])
+                    writer.add(f"{self._facts[row]['key']}.{suffix}", members[suffix])
 
     def table(self, retry: Retry | None) -> pa.Table:
-        facts, table = self._facts, self._rows
+        table, facts = self._rows, self._facts
         if retry:
-            facts = facts | {"attempts": [sum(both) for both in zip(retry.attempts, facts["attempts"], strict=True)]}
+            before = zip(retry.attempts, facts, strict=True)
+            facts = [of_row | {"attempts": attempts + of_row["attempts"]} for attempts, of_row in before]
         for field in (*self._schema, *OUTCOMES):
-            column = pa.array(facts[field.name], field.type)
+            column = pa.array([of_row.get(field.name) for of_row in facts], field.type)
             index = table.schema.get_field_index(field.name)
             table = table.append_column(field, column) if index < 0 else table.set_column(index, field, column)
         return table.append_column(_PREVIOUS, pa.array(retry.keys, pa.string())) if retry else table
 
     def statistics(self, began: float) -> dict[str, Any]:
-        ended, statuses = time.time(), Counter(self._facts["status"])
-        messages = zip(self._facts["status"], self._facts["error_message"], strict=True)
+        ended, statuses = time.time(), Counter(facts["status"] for facts in self._facts)
         return {
             "count": len(self._rows),
             "successes": statuses["success"],
@@ -174,26 +172,14 @@ class _Shard:
             "duration": ended - began,
             "start_time": began,
             "end_time": ended,
-            "status_dict": dict(Counter(message or status for status, message in messages)),
+            "status_dict": dict(Counter(facts.get("error_message") or facts["status"] for facts in self._facts)),
             "bytes": self._bytes,
-            "reasons": by_frequency(Counter(filter(None, self._facts["reason"]))),
+            "reasons": by_frequency(Counter(facts["reason"] for facts in self._facts if "reason" in facts)),
         }
 
 
 def _digest(kind: str, data: bytes) -> str:
     return hashlib.new(kind, data).hexdigest()
-
-
-def is_complete(store: RunStore, stem: str) -> bool:
-    """Return whether a shard is there, whole."""
-    return store.exists(f"{stem}{STATISTICS}")
-
-
-def complete(store: RunStore, stem: str) -> bool:
-    """Put into place what a killed writer left complete; return whether there was that. None works on it then."""
-    if was_left := store.complete_commit(stem):
-        store.delete_commit(stem)
-    return was_left
 
 
 def read_facts(store: RunStore, stem: str) -> DownloadFacts:

@@ -12,11 +12,11 @@ import ssl
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
 from functools import cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from curate.base.wording import format_bytes
 from curate.download.addresses import Network, look_up, refusal
@@ -82,21 +82,8 @@ class Answer:
     body: Iterator[bytes]  # its bytes, as they come
 
 
-class Transport(Protocol):
-    """How servers are asked; methods are called by many threads at once."""
-
-    def get(self, site: Site, path: str, deadline: Deadline) -> AbstractContextManager[Answer]:
-        """Ask a site for a path and query of printable ASCII. Raises FetchFault, also while the body is read."""
-
-    def close(self) -> None:
-        """Close the connections that are kept open; others are made as they are needed."""
-
-    def leave(self, hosts: Collection[str]) -> None:
-        """Close those to these hosts."""
-
-
 class HttpTransport:
-    """HTTP/1.1 to addresses that are public or in `networks`, with `headers` in each request.
+    """HTTP/1.1 to addresses that are public or in `networks`, with `headers` in each request; for many threads at once.
 
     Connections that servers leave open are kept for what is asked of a site next: a new one costs more than what it is
     for. Who asks a host takes one of its own, or closes it, whatever port it is to: so a host has no more connections
@@ -107,11 +94,12 @@ class HttpTransport:
         self._networks, self._headers = tuple(networks), headers
         self._lock = threading.Lock()
         self._kept: list[_Connection] = []  # the last that was kept last
-        self._given_up: set[str] = set()  # hosts of which none is kept: one brought no answer, or not all of it, in time
+        self._given_up: set[str] = set()  # hosts that did not bring an answer, or all of it, in time
         self._max_kept = min(_KEPT, _open_files() // 4)
 
     @contextmanager
     def get(self, site: Site, path: str, deadline: Deadline) -> Iterator[Answer]:
+        """Ask a site for a path and query of printable ASCII. Raises FetchFault, also while the body is read."""
         with ExitStack() as closing:
             try:
                 with _faults():
@@ -130,12 +118,14 @@ class HttpTransport:
                 raise
 
     def leave(self, hosts: Collection[str]) -> None:
+        """Close the connections to these hosts that are kept open."""
         with self._lock:
             for connection in [kept for kept in self._kept if kept.site.host in hosts]:
                 self._kept.remove(connection)
                 connection.close()
 
     def close(self) -> None:
+        """Close all that are kept open; others are made as they are needed."""
         with self._lock:
             while self._kept:
                 self._kept.pop().close()

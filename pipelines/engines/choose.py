@@ -8,7 +8,6 @@ a boolean a flag. What Beam does not know is an error.
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from itertools import chain, product
 from typing import Any, TypeVar
 
@@ -57,19 +56,15 @@ def choose_engine(words: Sequence[str], on: str | None = None, out: str | None =
             unknown, and no job server is asked later that could know it.
     """
     engines = ENGINES.kinds()  # first, for their options become Beam's
-    parser = _make_parser(tuple(PipelineOptions.__subclasses__()))
-    from_file = {} if on is None else _read_file(on, parser)
-    every = [*chain(*from_file.values()), *words]  # of an option that has one value, the last one holds
-    command = f"Beam options {' '.join(words)}"
-    where = command if on is None else f"--on {on} and {command}" if words else f"--on {on}"
-    try:
-        unknown = parser.parse_known_args(every)[1]
-    except argparse.ArgumentError as error:
-        raise RecipeError(f"{command}: {error}") from None
+    parser, command = _make_parser(), f"Beam options {' '.join(words)}"
+    groups = (_read_file(on, parser) if on is not None else {}) | {command: list(words)}  # by where they are
+    every = list(chain(*groups.values()))  # of an option that has one value, the last one holds
+    unknown = {where: left for where, group in groups.items() if (left := _find_unknown(parser, group, where))}
     runner = PipelineOptions(every).view_as(StandardOptions).runner
     name = (Local.key if runner is None else runner).lower()
     beams = name.rpartition(".")[2] if name.startswith("apache_beam.") else name  # which is of Beam's own runner
     kind = engines.get(name) or next((kind for kind in engines.values() if kind.runner.lower() == beams), None)
+    where = command if on is None else f"--on {on} and {command}" if words else f"--on {on}"
     if kind is None:
         is_of_words = any(word.partition("=")[0] == "--runner" for word in words)
         _check_runner(runner, command if is_of_words else f"--on {on}: runner")
@@ -85,16 +80,21 @@ def choose_engine(words: Sequence[str], on: str | None = None, out: str | None =
         raise RecipeError(f"{where}: {of_class}{error}") from None
     kind = kind or next((kind for kind in engines.values() if kind.takes(beam_runner)), Beam)
     engine = kind(options, beam_runner)
-    if unknown and not engine.may_know_more:
-        for key, of_key in from_file.items():
-            if not set(of_key).isdisjoint(unknown):
-                hint = f"{_find_near(key, '')}accepted: options of Beam"
-                raise RecipeError(f"--on {on}: {key}: unknown option of Beam; {hint}")
-        hint = _find_near(unknown[0].lstrip("-").partition("=")[0], "--")
-        text = f"{command}: Beam does not know {' '.join(unknown)}"
-        raise RecipeError(f"{text}; {hint.rstrip()}" if hint else text)
+    for where, left in unknown.items() if not engine.may_know_more else ():
+        dashes = "--" if where == command else ""
+        names = [f"{dashes}{option}" for option in PipelineOptions([]).get_all_options()]
+        hint = did_you_mean(f"{dashes}{left[0].lstrip('-').partition('=')[0]}", names)
+        raise RecipeError(f"{where}: Beam does not know {' '.join(left)}; {hint}accepted: options of Beam")
     engine.set_up()
     return engine
+
+
+def _find_unknown(parser: argparse.ArgumentParser, words: Sequence[str], where: str) -> list[str]:
+    """Return the words that Beam does not know. Raises RecipeError where it cannot read one."""
+    try:
+        return parser.parse_known_args(words)[1]
+    except (argparse.ArgumentError, ValueError) as error:  # the latter of JSON
+        raise RecipeError(f"{where}: {error}") from None
 
 
 def _check_runner(runner: str, where: str) -> None:
@@ -122,21 +122,16 @@ class _Options(PipelineOptions):
         return view
 
 
-@lru_cache(8)
-def _make_parser(_: tuple[type[PipelineOptions], ...]) -> argparse.ArgumentParser:
-    """Return a parser of these kinds of options, which raises errors: Beam's own drops what it does not know."""
+def _make_parser() -> argparse.ArgumentParser:
+    """Return a parser of Beam's options, which raises errors: Beam's own drops what it does not know."""
     parsers: list[argparse.ArgumentParser] = []
     PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
     parsers[0].exit_on_error = False
     return parsers[0]
 
 
-def _find_near(name: str, dashes: str) -> str:
-    return did_you_mean(f"{dashes}{name}", [f"{dashes}{option}" for option in PipelineOptions([]).get_all_options()])
-
-
 def _read_file(path: str, parser: argparse.ArgumentParser) -> dict[str, list[str]]:
-    """Return the words of each option in a file, also of those that the parser does not know. Raises RecipeError."""
+    """Return the words of each option in a file, by where it is. Raises RecipeError."""
     data, _ = read_mapping(path, f"--on {path}", "file of options", _ACCEPTED)
     options = {}
     for key, value in data.items():
@@ -144,14 +139,7 @@ def _read_file(path: str, parser: argparse.ArgumentParser) -> dict[str, list[str
         if not isinstance(key, str) or key.startswith("-") or "=" in key:
             name = str(key).lstrip("-").partition("=")[0]
             raise RecipeError(f"{where}: is not the name of an option; accepted: the name alone, as in {name}: VALUE")
-        words = list(_to_words(key, value, parser._option_string_actions.get(f"--{key}"), where))
-        try:
-            parser.parse_known_args(words)
-        except argparse.ArgumentError as error:
-            raise RecipeError(f"{where}: {error.message}") from None
-        except ValueError as error:  # of JSON
-            raise RecipeError(f"{where}: {error} (found {shorten(value)})") from None
-        options[key] = words
+        options[where] = list(_to_words(key, value, parser._option_string_actions.get(f"--{key}"), where))
     return options
 
 

@@ -12,7 +12,7 @@ import pytest
 from curate.base.process import CORES
 from curate.base.wording import format_bytes, pluralise
 from curate.cli.progress import describe_downloads, show_progress
-from curate.download.rates import log_download, sum_downloads
+from curate.download.rates import log_download, read_downloads
 from curate.store.facts import DownloadFacts, RunFacts, write_facts
 from curate.store.lock import clear_tmp
 from curate.store.store import RunStore
@@ -137,12 +137,12 @@ def test_a_run_that_keeps_nothing_says_so(cli: Cli, recipe: Path, tmp_path: Path
 
 def test_rates_are_of_the_run_alone(tmp_path: Path) -> None:
     folder = RunStore(str(tmp_path))
-    assert sum_downloads(folder) is None
+    assert read_downloads(folder)[0] is None
     one = DownloadFacts(urls=10, came=6, bytes=600, began=100.0, ended=103.5, reasons={"dns": 3, "timeout": 1})
     two = DownloadFacts(urls=10, came=7, bytes=900, began=102.0, ended=105.0, reasons={"timeout": 3})
     for shard, facts in (("a", one), ("b", two), ("a", one)):  # one by two workers
         log_download(folder, shard, facts)
-    found = sum_downloads(folder)
+    found = read_downloads(folder)[0]
     assert found is not None and found.reasons == {"timeout": 4, "dns": 3} and list(found.reasons) == ["timeout", "dns"]
     assert (found.urls, found.came, found.bytes, found.seconds) == (20, 13, 1500, 5.0)
     text = describe_downloads(found, 2.6, 300)
@@ -174,7 +174,7 @@ def test_the_last_line_has_all_downloads(
         wait_until(lambda: "download 10/20 URLs" in capsys.readouterr().err)
         log_download(folder, "b", facts)
         if finished:
-            all_facts = RunFacts.model_validate(BARE).changed(downloads=sum_downloads(folder))
+            all_facts = RunFacts.model_validate(BARE).changed(downloads=read_downloads(folder)[0])
             write_facts(folder, all_facts)
             clear_tmp(folder)
             folder.write_bytes("_SUCCESS", b"")
@@ -201,4 +201,4 @@ def test_a_log_of_a_store(tmp_path: Path) -> None:
     folder = RunStore(f"memory://{tmp_path}/run")
     facts = DownloadFacts(urls=10, came=6, bytes=600, began=100.0, ended=103.5, reasons={"dns": 4})
     log_download(folder, "000000000000001", facts)
-    assert sum_downloads(folder) == facts
+    assert read_downloads(folder)[0] == facts

@@ -1,6 +1,6 @@
-"""A Transport without a network: URLs and what each gives. It notes what it is asked."""
+"""A transport without a network: URLs and what each gives. It notes what it is asked."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.message import Message
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from curate.download.fetch import Fetcher
 from curate.download.fetch_fault import FetchFault
 from curate.download.source import NetworkPolicy
-from curate.download.transport import Answer, Deadline, Site
+from curate.download.transport import Answer, Deadline, HttpTransport, Site
 
 
 def answer(body: bytes = b"", status: int = 200, **headers: str) -> Answer:
@@ -19,10 +19,11 @@ def answer(body: bytes = b"", status: int = 200, **headers: str) -> Answer:
     return Answer(status, "", message, len(body), iter([body]) if body else iter(()))
 
 
-class FakeTransport:
+class FakeTransport(HttpTransport):
     """`gives`: bytes, an answer's arguments, or a fault, by URL without the port; of all other URLs the answer is 404."""
 
     def __init__(self, gives: Mapping[str, bytes | dict[str, Any] | FetchFault]) -> None:
+        super().__init__((), {})
         self.gives, self.asked = gives, list[str]()
 
     @contextmanager
@@ -32,12 +33,6 @@ class FakeTransport:
         if isinstance(given, FetchFault):
             raise given
         yield answer(given) if isinstance(given, bytes) else answer(**given)
-
-    def close(self) -> None:
-        pass
-
-    def leave(self, hosts: Collection[str]) -> None:
-        pass
 
 
 def fetcher(transport: FakeTransport, **keys: Any) -> Fetcher:

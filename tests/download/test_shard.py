@@ -14,14 +14,12 @@ import pytest
 
 from curate.download import shard as made
 from curate.download.fetch import Fetcher, Outcome
-from curate.download.rates import log_download, read_downloads, sum_downloads
+from curate.download.rates import log_download, read_downloads
 from curate.download.resize import Resize, Resized
 from curate.download.retry_record import Retry
 from curate.download.shard import (
     clear_samples,
-    complete,
     download_shard,
-    is_complete,
     read_facts,
     read_previous_keys,
 )
@@ -81,7 +79,7 @@ def test_all_shards_are_in_one_log(monkeypatch: pytest.MonkeyPatch) -> None:
     for shard in ("a", "b", "c"):
         log_download(web.placed_in("memory://one-log").run_store, shard, facts)
     folder = RunStore("memory://one-log")
-    found = sum_downloads(folder)
+    found = read_downloads(folder)[0]
     assert found and found.urls == 3 and len(folder.files()) == 1
 
 
@@ -103,7 +101,7 @@ def test_a_shard(tmp_path: Path) -> None:
     assert statistics["status_dict"]["success"] == 2 and statistics["failed_to_download"] == 2
     facts = read_facts(store, STEM)
     assert (facts.urls, facts.came, facts.bytes, facts.reasons) == (4, 2, 15, {"bad_url": 1, "http_404": 1})
-    assert is_complete(store, STEM) and not complete(store, STEM) and not store.files("tmp")
+    assert store.exists(f"{STEM}_stats.json") and not store.complete_commit(STEM) and not store.files("tmp")
 
 
 def test_images_are_named_by_their_format(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from curate.captions.unit import caption_unit
 from curate.decide import apply_rules
 from curate.decide.decide_rows import decide_rows
 from curate.decide.settings import DecideSettings
-from curate.download.rates import sum_downloads
+from curate.download.rates import read_downloads
 from curate.match.unit import MatchSettings, match_unit
 from curate.measure import unit as unit_module
 from curate.measure.settings import MeasureSettings
@@ -336,7 +336,7 @@ def test_a_shard_is_of_one_download(by_runs: int, tmp_path: Path) -> None:
             assert answers[0] == answers[1]
             assert isinstance(answers[0], int), answers
             check_shard(store if by_runs == 2 else tmp_path / f"{number}-0/pool")
-            logged = [sum_downloads(run.context.store) for run in runs]
+            logged = [read_downloads(run.context.store)[0] for run in runs]
             assert len({repr(facts) for facts in logged}) == 1 and logged[0] is not None
 
 

@@ -287,9 +287,10 @@ def make_shard(source: UrlsSource, part: InputPart) -> int:
     if not store.exists(f"{stem}{STATISTICS}") and not source.adopt(shard_stem(number)):
         # here: other pools have no use for what it imports
         from curate.download.resize import resizing
-        from curate.download.shard import complete, download_shard, read_facts
+        from curate.download.shard import download_shard, read_facts
 
-        if complete(store, stem):
+        if store.complete_commit(stem):  # a killed writer left it
+            store.delete_commit(stem)
             facts, digests = read_facts(store, stem), dict[str, Digest]()
         else:
             rows = with_url(source, read_list(source, part))
