@@ -203,8 +203,7 @@ class UrlsSource(Source):
     @model_validator(mode="after")
     def _fit_each_other(self) -> Self:
         if bool(self.path) == bool(self.from_run):
-            lists = "path, of lists of URLs"
-            raise ValueError(f"give either {lists}, or from, the folder of a finished run over such lists")
+            raise ValueError("give either path, of lists of URLs, or from, the folder of a run over such lists")
         if self.from_run and self.columns != Columns():
             raise ValueError("columns: the run named by `from` says which column is which; accepted: columns with path")
         if twice := find_twice(self.column_names or ()):
@@ -212,14 +211,12 @@ class UrlsSource(Source):
         fields = type(self).model_fields
         named = [name for name in RESIZING if getattr(self, name) != fields[name].default]
         if named and self.image_size is None:
-            accepted = "with image_size, or a rule such as min_side >= 100"
-            raise ValueError(f"{named[0]}: images are not resized without image_size; accepted: {accepted}")
+            raise ValueError(f"{named[0]}: not used without image_size; add it, or a rule such as min_side >= 100")
         if self.verify_hash and self.verify_hash[1] != self.compute_hash:
             problem = f"{self.verify_hash[1]} is verified, but compute_hash is {self.compute_hash}"
             raise ValueError(f"verify_hash: {problem}; accepted: the same for both")
         if self.encode_format == "png" and self.encode_quality > 9:
-            problem = f"{self.encode_quality}; for png it is the compression level"
-            raise ValueError(f"encode_quality: {problem}; accepted: 0 to 9")
+            raise ValueError(f"encode_quality: {self.encode_quality}; for png it is compression; accepted: 0 to 9")
         return self
 
     _run: str = PrivateAttr("")  # the folder of the run that reads it

@@ -112,8 +112,7 @@ class Dataflow(PipelineEngine):
 
     def check_folder(self, folder: RunStore) -> None:
         if folder.is_local:
-            here = "is on this machine, and Dataflow's workers are not"
-            raise RecipeError(f"--out {folder.url}: {here}; accepted: gs://BUCKET/…")
+            raise RecipeError(f"--out {folder.url}: is on this machine, unlike the workers; accepted: gs://BUCKET/…")
 
     def check_workers(self, context: RunContext, units: Sequence[Unit], report: Report) -> None:
         """Raise RecipeError where workers could not read an input, or GPUs and the recipe do not fit each other."""
@@ -162,8 +161,9 @@ class Dataflow(PipelineEngine):
         except DataflowJobAlreadyExistsError as error:
             job = re.search(r"with id: (\S+?)\.? ", str(error))
             page = f": {_page(self._cloud, job[1])}" if job else ""
-            active = f"Dataflow has an active job {self._cloud.job_name} already{page}"
-            raise RunError(f"{active}; wait, or cancel it") from None
+            raise RunError(
+                f"Dataflow has an active job {self._cloud.job_name} already{page}; wait, or cancel it"
+            ) from None
 
     def follow(self, result: PipelineResult) -> Job:
         return _DataflowJob(self._cloud, result.job_id())
