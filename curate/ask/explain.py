@@ -30,7 +30,6 @@ from curate.ask.rule_results import (
 from curate.base import ids, schema, stages
 from curate.base.errors import CurateError, RecipeError, RunError
 from curate.base.wording import one_line, pluralise
-from curate.captions.gates.gate import PASSED as GATES_PASSED
 from curate.decide.draw.inclusion import entry_draws
 from curate.store.facts import RunFacts, read_facts
 from curate.store.forgotten import Record
@@ -149,10 +148,8 @@ def explain_verdict(run: OpenRun, row: dict[str, Any], forgotten: datetime | Non
     failure = f"{status} ({schema.SAMPLE_REASONS.get(status, 'unknown reason')}){f': {error}' if error else ''}"
     is_missing = status in schema.MISSING_REASONS
     if is_missing:
-        sql = "SELECT attempts, attempted FROM failures WHERE unit = $unit AND row = $row AND attempted IS NOT NULL"
-        for download in run.rows(sql, unit=row["unit"], row=row["row"]):
-            last = f"{download['attempted']:%Y-%m-%d %H:%M:%S} UTC"
-            failure += f" ({pluralise(download['attempts'], 'attempt')}, the last at {last})"
+        for download in run.report("attempts", unit=row["unit"], row=row["row"]):
+            failure += f" ({pluralise(download['attempts'], 'attempt')}, the last at {download['last']} UTC)"
     facts = {
         "failure": f"{'not downloaded' if is_missing and row['sha256'] is None else 'could not be read'}: {failure}",
         "date": f", {forgotten:%Y-%m-%d}" if forgotten else "",
@@ -217,28 +214,33 @@ def _entry_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
     yield from section("entries", f"{len(entries)} matched{note}" if entries else "none matched")
     if not entries:
         return
+    table: list[dict[str, Part]] = []
     ts = [(facts.t_by_language or {}).get(entry["language"], facts.t or 1) for entry in entries]
-    by_language = ["language", "t"] if facts.t_by_language else []
-    titles = ("", "entry", *by_language, "in pool", "at balance", *(["given"] if is_of_another else []), "p")
-    head: list[Part] = [(title, "dim") for title in titles]
-    table: list[list[Part]] = []
     for entry, t in zip(entries, ts, strict=True):
-        p = entry["p"]
-        of_language = [show_value(entry["language"]), f"{t:,}"] if by_language else []
-        counted = [f"{t / p:,.0f}" if p < 1 else f"at most {t:,}"] if is_of_another else []
-        in_run = f"{entry['pool']:,}", f"{entry['survivors']:,}"
-        table.append(["", show_value(entry["entry"]), *of_language, *in_run, *counted, f"{p:.4g}"])
+        cells: dict[str, Part] = {"": "", "entry": show_value(entry["entry"])}
+        if facts.t_by_language:
+            cells |= {"language": show_value(entry["language"]), "t": f"{t:,}"}
+        cells |= {"in pool": f"{entry['pool']:,}", "at balance": f"{entry['survivors']:,}"}
+        if is_of_another:
+            cells["given"] = f"{t / entry['p']:,.0f}" if entry["p"] < 1 else f"at most {t:,}"
+        table.append({**cells, "p": f"{entry['p']:.4g}"})
     if drawn:
         # The draw u/p of each entry; `decisions` has the smallest. The counts may be those of another run.
         counts = None if is_of_another else np.array([entry["survivors"] for entry in entries], np.int64)
         names, p = [entry["entry"] for entry in entries], np.array([entry["p"] for entry in entries])
         limits, earlier = np.array(ts, np.int64), row.get(schema.INPUT_PROBABILITY)
         draws = entry_draws(str(row["uid"]), names, p, counts, limits, facts.seed, earlier)
-        head += [("u", "dim"), ("u/p", "dim"), ""]
         for cells, draw, entry in zip(table, draws, entries, strict=True):
-            cells[0] = _YES if draw < 1 else _NO
-            cells += [f"{draw * entry['p']:.4g}", f"{draw:.4g}", ("← smallest", "dim") if draw == min(draws) else ""]
-    yield from columns([head, *table[:_ENTRIES]], right=range(2 + bool(by_language), len(titles) + 2))
+            smallest = ("← smallest", "dim") if draw == min(draws) else ""
+            cells |= {
+                "": _YES if draw < 1 else _NO,
+                "u": f"{draw * entry['p']:.4g}",
+                "u/p": f"{draw:.4g}",
+                " ": smallest,
+            }
+    head: list[Part] = [(title, "dim") for title in table[0]]
+    numbers = range(3 if facts.t_by_language else 2, len(head))
+    yield from columns([head, *(list(cells.values()) for cells in table[:_ENTRIES])], right=numbers)
     if len(entries) > _ENTRIES:
         yield line(f"  and {len(entries) - _ENTRIES} more")
 
@@ -291,11 +293,10 @@ def _joined(run: OpenRun, row: dict[str, Any], other: dict[str, Any]) -> str:
     by_hash = [pass_ for pass_ in near if "phash" in pass_]
     if row["phash"] is not None and by_hash:
         most = max(pass_["phash"]["distance"] for pass_ in by_hash)
-        if other["phash"] is not None and (row["phash"] ^ other["phash"]).bit_count() <= most:
-            return f"by {_pass(by_hash, 'phash')}"
         at = {"unit": row["unit"], "row": row["row"], "group": other["uid"], "most": most}
         for link in run.report("phash_link", phash=row["phash"], other=other["phash"], **at):
-            return f"by {_pass(by_hash, 'phash')}, through {link['uid']} of its group: {link['bits']} of 64 bits differ"
+            through = f", through {link['uid']} of its group: {link['bits']} of 64 bits differ"
+            return f"by {_pass(by_hash, 'phash')}{'' if link['uid'] == other['uid'] else through}"
     return "through other rows of its group"
 
 
@@ -325,30 +326,23 @@ def _compare(run: OpenRun, row: dict[str, Any], other: dict[str, Any]) -> Iterat
 
 
 def _caption_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
-    captions = run.rows("SELECT * FROM captions WHERE uid = $uid ORDER BY kind, style, ordinal", uid=row["uid"])
+    captions = run.report("row_captions", uid=row["uid"])
     if captions:
         yield from section("captions", "synthetic, with the results of the gates")
-    names = [f"{caption['kind']} {caption['style']}" for caption in captions]
-    for name, caption in zip(names, captions, strict=True):
-        result = f"no caption: {caption['status']} ({caption['error']})"
-        if caption["gate"]:
-            result = GATES_PASSED if caption["gate"] == GATES_PASSED else f"failed {', '.join(caption['failed'] or [])}"
-        mark = _YES if result == GATES_PASSED else _NO
-        shown = "" if caption["text"] is None else f": {show_value(caption['text'])}"
-        yield _marked(mark, name, max(map(len, names)) + 2, (result, mark[1]), shown)
+        margin = max(len(caption["name"]) for caption in captions) + 2
+    for caption in captions:
+        mark = _YES if caption["passed"] else _NO
+        text = "" if caption["text"] is None else f": {show_value(caption['text'])}"
+        yield _marked(mark, caption["name"], margin, (caption["result"], mark[1]), text)
     for regions in run.rows("SELECT regions, error FROM regions WHERE uid = $uid", uid=row["uid"]):
         shown = ", ".join(f"{region['phrase']} ({region['score']:.2f})" for region in regions["regions"] or ())
         yield from (*section("regions"), line(f"  {shown or regions['error'] or 'none'}", hang=2))
 
 
 def _published_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
-    sql = "SELECT suffix FROM members WHERE unit = $unit AND row = $row"
-    members = run.rows(sql, unit=row["unit"], row=row["row"])
-    image = "jpg" if row["format"] == "jpeg" else row["format"]
-    suffixes = sorted({*(members[0]["suffix"] if members else [image]), "json", "txt"} - {None})
     yield from section("published")
-    for published in run.rows("SELECT shard, key FROM published WHERE uid = $uid ORDER BY ALL", uid=row["uid"]):
-        files = ", ".join(f"{published['key']}.{suffix}" for suffix in suffixes)
+    for published in run.report("row_published", unit=row["unit"], row=row["row"], uid=row["uid"]):
+        files = ", ".join(f"{published['key']}.{suffix}" for suffix in published["suffixes"])
         yield line(f"  {published['shard']}{'' if published['key'] is None else f': {files}'}", hang=4)
 
 

@@ -9,18 +9,16 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from curate.base import schema, stages
-from curate.base.errors import RunError
+from curate.base.errors import ConservationError, RunError
 from curate.base.wording import pluralise
-from curate.emit.output_format import find_output, find_written
+from curate.pool.plan import Unit
 from curate.pool.registry import find_format
-from curate.publish.audit import PublishSettings
+from curate.publish.audit import PublishSettings, count_verdicts
 from curate.publish.forget.clear import find_leftovers
 from curate.publish.forget.rows import digest_members
-from curate.publish.uids import PAIR, pair_bytes, read_uids, uid_pairs
-from curate.run.columns import table_names
+from curate.publish.uids import PAIR, pair_bytes, read_uids, sort_pairs, uid_pairs
 from curate.run.context import open_context
 from curate.store import layout
 from curate.store.facts import read_facts
@@ -32,6 +30,7 @@ from curate.store.store import RunStore
 _FORGOTTEN = "contains forgotten data"
 _OF_EVERY_RUN = {layout.RUN_FILE, layout.SIZES_FILE, layout.ENTRIES_FILE, layout.FAILURES_FILE}
 _OF_EVERY_RUN |= {layout.UIDS_FILE, layout.STATISTICS_FILE}
+_MARKS = (layout.MANIFEST_FILE, layout.SUCCESS_FILE)  # which the manifest cannot list
 
 
 def verify_run(url: str) -> tuple[list[str], list[str]]:
@@ -46,16 +45,21 @@ def verify_run(url: str) -> tuple[list[str], list[str]]:
         raise RunError(f"{url}: the run is not finished (no {', no '.join(missing)}); {how_to_go_on(folder, url)}")
     lines = read_manifest(folder)
     checked = [f"{len(lines):,} files by sha256 ({sum(line.bytes for line in lines):,} bytes)"]
-    faults = list(_check_files(folder, lines)) or list(_check_complete(folder, {line.path for line in lines}))
-    if not faults:
-        for check in (_check_rows, _check_absence):
-            summary, differing = check(folder)
-            checked += summary
-            faults += differing
+    listed = {line.path for line in lines}
+    if faults := list(_check_files(folder, lines, listed)):
+        return checked, faults
+    context, units = open_context(folder)
+    settings = PublishSettings.of(context)
+    if faults := list(_check_complete(settings, units, listed)):
+        return checked, faults
+    for check in (_check_rows, _check_absence):
+        summary, differing = check(settings, units)
+        checked += summary
+        faults += differing
     return checked, faults
 
 
-def _check_files(folder: RunStore, lines: list[Published]) -> Iterator[str]:
+def _check_files(folder: RunStore, lines: list[Published], listed: set[str]) -> Iterator[str]:
     hints = {
         layout.FORGOTTEN_FILE: "; do not delete it: restore it from a copy",
         layout.REPORT_FILE: f"; `curate report {folder.url}` writes it again",
@@ -66,102 +70,93 @@ def _check_files(folder: RunStore, lines: list[Published]) -> Iterator[str]:
         yield f"{layout.MANIFEST_FILE}: is damaged (it does not begin as Parquet does)"
     if size := folder.digest(layout.SUCCESS_FILE)[0]:
         yield f"{layout.SUCCESS_FILE}: has {size:,} bytes, but is written empty"
-    listed = {line.path for line in lines} | {layout.MANIFEST_FILE, layout.SUCCESS_FILE}
     for path in folder.files():
-        if path not in listed and not path.startswith(("tmp/", "logs/")):
+        if path not in listed and path not in _MARKS and not path.startswith(("tmp/", "logs/")):
             yield f"{path}: is not in the manifest{hints.get(path, '')}"
 
 
-def _check_complete(folder: RunStore, listed: set[str]) -> Iterator[str]:
-    """Yield what every run has, and its manifest does not list."""
-    for path in sorted(_OF_EVERY_RUN - listed):
-        yield f"{path}: is not in the manifest, although every run has it"
-    if not {layout.RUN_FILE, layout.SIZES_FILE} <= listed:
-        return
-    context, units = open_context(folder)
-    needed = [layout.table_file(name, unit.index, unit.last) for unit in units for name in table_names(context)]
-    kind = find_output(context.recipe.output.format, context.pool.has_images)
-    for name in folder.read_json(layout.SIZES_FILE):
-        needed += kind.files(layout.stem_of(name))
+def _check_complete(settings: PublishSettings, units: list[Unit], listed: set[str]) -> Iterator[str]:
+    """Yield what every run has, and the tables and shards' files of this one, that the manifest does not list."""
+    yield from (f"{path}: is not in the manifest, although every run has it" for path in sorted(_OF_EVERY_RUN - listed))
+    needed = [settings.tables(unit).file(name) for unit in units for name in settings.table_names]
+    if layout.SIZES_FILE in listed:
+        for name in settings.store.read_json(layout.SIZES_FILE):
+            needed += settings.output.files(layout.stem_of(name))
     yield from (f"{path}: is not in the manifest, although this run needs it" for path in needed if path not in listed)
 
 
-def _check_rows(folder: RunStore) -> tuple[list[str], list[str]]:
+def _check_rows(settings: PublishSettings, units: list[Unit]) -> tuple[list[str], list[str]]:
     """Check that every row is counted once, and that shards and uids.npy hold the kept ones."""
-    faults, rows, failed = [], 0, 0
-    kept, listed = [np.zeros(0, PAIR)], [np.zeros(0, PAIR)]
-    facts, verdicts = read_facts(folder), Counter[str]()
-    for path in [line.path for line in read_manifest(folder) if line.path.startswith("tables/decisions/")]:
-        table = folder.read_parquet(path, ["uid", "kept", "rule", *([schema.REPEATS.name] if facts.repeats else [])])
-        samples = folder.read_parquet(path.replace("/decisions/", "/samples/"), ["uid", "status"])
-        rows += len(samples)
-        failed += len(samples.filter(pc.field("status") != schema.OK))
-        if not samples["uid"].equals(table["uid"]):
-            faults.append(f"{path}: is not aligned with samples")
-        is_kept = table["kept"].to_numpy()
-        if (is_kept != table["rule"].is_null().to_numpy()).any():
-            faults.append(f"{path}: a row is both kept and dropped by a rule, or neither")
-        kept.append(uid_pairs(table["uid"].filter(table["kept"])))
+    facts = read_facts(settings.store)
+    faults: list[str] = []
+    kept, repeated = [np.zeros(0, PAIR)], [np.zeros(0, PAIR)]
+    verdicts = Counter[str]()
+    columns = ["uid", "kept", "rule", *([schema.REPEATS.name] if facts.repeats else [])]
+    for unit in units:
+        tables = settings.tables(unit)
+        file, samples = tables.file("decisions"), tables.read("samples", ["uid", "status"])
+        decisions = tables.read("decisions", columns)
+        try:
+            verdicts += count_verdicts(samples, decisions, unit)
+        except ConservationError as error:
+            faults.append(f"{file}: {error}")
+        is_kept = decisions["kept"].to_numpy()
+        kept.append(uid_pairs(decisions["uid"].filter(decisions["kept"])))
         if facts.repeats:
-            repeats = table[schema.REPEATS.name].to_numpy()
-            listed.append(np.repeat(kept[-1], repeats[is_kept]))
+            repeats = decisions[schema.REPEATS.name].to_numpy()
+            repeated.append(np.repeat(kept[-1], repeats[is_kept]))
             if (repeats[~is_kept] != 0).any():
-                faults.append(f"{path}: a row that is not kept has repeats")
-        rules = pc.if_else(table["kept"], stages.KEPT, table["rule"]).combine_chunks()
-        verdicts.update({item["values"]: item["counts"] for item in pc.value_counts(rules).to_pylist()})
+                faults.append(f"{file}: a row that is not kept has repeats")
     counts = facts.counts
-    if sum(counts.values()) != rows or counts.get(stages.FAILED, 0) != failed:
-        faults.append(f"{layout.RUN_FILE}: counts {counts} do not add up to {rows} samples, {failed} of them failed")
     faults += [
         f"{layout.RUN_FILE}: says {counts.get(name, 0):,} rows {name}, but tables/decisions has {verdicts[name]:,}"
         for name in {**counts, **verdicts}
         if counts.get(name, 0) != verdicts[name]
     ]
-    uids = np.sort(np.concatenate(kept), order=("f0", "f1"))
-    if len(np.unique(uids)) != len(uids):
+    uids = sort_pairs(np.concatenate(kept))
+    if (uids[1:] == uids[:-1]).any():
         faults.append("tables/decisions: a uid is kept twice")
-    expected = np.sort(np.concatenate(listed), order=("f0", "f1")) if facts.repeats else uids
-    if not np.array_equal(read_uids(folder), expected):
+    expected = sort_pairs(np.concatenate(repeated)) if facts.repeats else uids
+    if not np.array_equal(read_uids(settings.store), expected):
         faults.append(f"{layout.UIDS_FILE}: differs from the kept uids of tables/decisions")
-    faults += _check_shards(folder, uids)
-    published = counts.get(stages.KEPT, 0)
+    faults += _check_shards(settings, uids)
+    rows, failed, published = verdicts.total(), verdicts[stages.FAILED], verdicts[stages.KEPT]
     sums = f"{published:,} kept + {rows - failed - published:,} dropped + {failed:,} failed"
     return [f"{pluralise(rows, 'sample')} = {sums}", f"{len(uids):,} kept uids in shards and uids.npy"], faults
 
 
-def _check_shards(folder: RunStore, kept: np.ndarray) -> Iterator[str]:
-    sizes = folder.read_json(layout.SIZES_FILE)
-    kind = find_written(read_facts(folder))
+def _check_shards(settings: PublishSettings, kept: np.ndarray) -> Iterator[str]:
+    folder, kind = settings.store, settings.output
     uids = [np.zeros(0, PAIR)]
-    for name, rows in sizes.items():
-        listed = folder.read_parquet(f"{layout.stem_of(name)}.parquet", ["uid", *(["key"] if kind.has_members else [])])
-        uids.append(uid_pairs(listed["uid"]))
-        if len(listed) != rows:
-            yield f"{layout.SIZES_FILE}: says {rows} rows for {name}, but its Parquet file has {len(listed)}"
-        names = kind.names(folder, layout.stem_of(name))
-        if names is not None and names != set(listed["key"].to_pylist()):
-            yield f"shards/{name}: its samples differ from those of {layout.stem_of(name)}.parquet"
-    if not np.array_equal(np.sort(np.concatenate(uids), order=("f0", "f1")), kept):
+    for name, rows in folder.read_json(layout.SIZES_FILE).items():
+        stem = layout.stem_of(name)
+        sidecar = folder.read_parquet(f"{stem}.parquet", ["uid", *(["key"] if kind.has_members else [])])
+        uids.append(uid_pairs(sidecar["uid"]))
+        if len(sidecar) != rows:
+            yield f"{layout.SIZES_FILE}: says {rows} rows for {name}, but its Parquet file has {len(sidecar)}"
+        names = kind.names(folder, stem)
+        if names is not None and names != set(sidecar["key"].to_pylist()):
+            yield f"shards/{name}: its samples differ from those of {stem}.parquet"
+    if not np.array_equal(sort_pairs(np.concatenate(uids)), kept):
         yield "shards: their uids differ from the kept ones of tables/decisions"
 
 
-def _check_absence(folder: RunStore) -> tuple[list[str], list[str]]:
+def _check_absence(settings: PublishSettings, units: list[Unit]) -> tuple[list[str], list[str]]:
     """Check that nothing is left of what was forgotten; where nothing ever was, nothing is checked."""
-    facts = read_facts(folder)
-    record, named = Record.read(folder), facts.forgotten
+    facts, record = read_facts(settings.store), Record.read(settings.store)
+    named = facts.forgotten
     if not len(record) and not named:
         rows = facts.counts.get(stages.FORGOTTEN, 0)
         return [], [f"{layout.FORGOTTEN_FILE}: is missing, although {rows:,} rows are forgotten"] if rows else []
-    faults = list(_find_forgotten(folder, record.items))
+    faults = list(_find_forgotten(settings, units, record.items))
     if not named or len(record) != named.items or not record.extends(named):
         faults.insert(0, f"{layout.FORGOTTEN_FILE}: does not match its digest in {layout.RUN_FILE}")
     requested = f"{pluralise(record.requested, 'item')} requested"
     return [f"forgotten items are absent from tables, shards and uids.npy ({requested})"], faults
 
 
-def _find_forgotten(folder: RunStore, items: Items) -> Iterator[str]:
-    context, units = open_context(folder)
-    settings = PublishSettings.of(context)
+def _find_forgotten(settings: PublishSettings, units: list[Unit], items: Items) -> Iterator[str]:
+    folder = settings.store
     for unit in units:
         for file in find_leftovers(settings.tables(unit), items, settings.table_names):
             yield f"{file}: {_FORGOTTEN}"

@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated, TextIO
+from typing import Annotated
 
 from typer import Exit, Option, Typer
 
@@ -100,18 +100,6 @@ def main() -> None:
         warn_of_broken()
 
 
-class _OnStderr(logging.StreamHandler[TextIO]):
-    """Prints to what standard error is at the time: progress bars let lines through above them."""
-
-    @property
-    def stream(self) -> TextIO:
-        return sys.stderr
-
-    @stream.setter
-    def stream(self, _: TextIO) -> None:
-        pass
-
-
 def show_warnings() -> None:
     """Print what curate warns of, each once, and errors of all others."""
     seen: set[str] = set()
@@ -121,7 +109,8 @@ def show_warnings() -> None:
         seen.add(f"{record.msg} {record.args}")  # which may not fit each other
         return len(seen) > before
 
-    handler = _OnStderr()
+    handler = logging.lastResort  # prints to what standard error is then: bars let lines through above them
+    assert handler is not None
     handler.addFilter(is_new)
     logging.basicConfig(format="curate: %(message)s", handlers=[handler])
     logging.getLogger().setLevel(logging.ERROR)

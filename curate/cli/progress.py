@@ -7,9 +7,9 @@ import os
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from curate.ask.status import count_done, seconds_between
@@ -41,7 +41,7 @@ class _Progress:
         self._first = steps_done[MEASURED]
         self._next = float("-inf")  # when to read the log of downloads again
         self._before = deque([(time.monotonic(), 0, 0)])
-        self.counts: dict[str, int] = {}
+        self.counts = Counter[str]()
         self.tried, self.downloads = 0, ""
 
     def poll(self, stop: threading.Event, seconds: float) -> Iterator[None]:
@@ -56,7 +56,9 @@ class _Progress:
 
     def read(self, ended: bool = False) -> None:
         """Count files; read the downloads' log too, unless it was read just now and the run has not ended."""
-        self.counts = {step: self._count_files(folder, suffix) for step, folder, suffix, _ in COUNTED}
+        for step, folder, suffix, _ in COUNTED:
+            with suppress(OSError):  # the folder changes while it is listed
+                self.counts[step] = count_done(self._folder.files(folder), suffix)
         began = time.monotonic()
         if not self.urls or (began < self._next and not ended):
             return
@@ -76,12 +78,6 @@ class _Progress:
         (since, came, size), self.tried = self._before[0], facts.urls
         seconds = max(began - since, 1e-3)
         self.downloads = describe_downloads(facts, (facts.came - came) / seconds, (facts.bytes - size) / seconds)
-
-    def _count_files(self, folder: str, suffix: str) -> int:
-        try:
-            return count_done(self._folder.files(folder), suffix)
-        except OSError:  # the folder changes while it is listed
-            return 0
 
     def texts(self, of_downloads: str = "", always: Collection[str] = ()) -> list[str]:
         """Return how far each step is that has begun, or is named in `always`."""

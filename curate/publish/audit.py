@@ -134,7 +134,7 @@ def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Aud
     """Count a unit's rows, and write which could not be read. Raises ConservationError where tables contradict."""
     samples = tables.read("samples", ["uid", "status", "language", "format", *MEASURES])
     decisions = tables.read("decisions", ["uid", "kept", "rule"])
-    verdicts = _count_verdicts(samples, decisions, unit)
+    verdicts = count_verdicts(samples, decisions, unit)
     notes = tables.notes("samples")
     files = [failure for note in notes for failure in note["failures"]]
     files += _embedding_faults(settings, tables)
@@ -178,7 +178,7 @@ def _downloads(settings: PublishSettings, unit: Unit) -> list[str]:
     return [kind.shard(source, part).removesuffix(".tar") for part in unit.parts if not part.fault]
 
 
-def _count_verdicts(samples: pa.Table, decisions: pa.Table, unit: Unit) -> Counter[str]:
+def count_verdicts(samples: pa.Table, decisions: pa.Table, unit: Unit) -> Counter[str]:
     """Return a unit's rows per rule, and `kept`. Raises ConservationError where its tables contradict each other."""
     if not samples["uid"].equals(decisions["uid"]):
         raise ConservationError(f"unit {unit.name}: samples and decisions are not aligned")

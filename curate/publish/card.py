@@ -37,7 +37,7 @@ def card_text(run: RunFacts) -> str:
     """Return the card's text."""
     front = yaml.safe_dump(_front_matter(run), sort_keys=False, allow_unicode=True, width=100)
     languages = list(run.content.languages.items())
-    return _template().render(
+    return template("card.md").render(
         run=run,
         content=run.content,
         kind=find_written(run),
@@ -132,11 +132,12 @@ def citation(run: RunFacts) -> str:
 
 
 @cache
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """Return the template of this package with this name."""
     filters = {"plain": _plain, "code": _code, "count": "{:,}".format, "share": _share, "identity": _identity}
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     environment.filters |= filters | {"bytes": format_bytes, "pluralise": pluralise}
-    return environment.from_string(files("curate.publish").joinpath("card.md").read_text("utf-8"))
+    return environment.from_string(files("curate.publish").joinpath(name).read_text("utf-8"))
 
 
 def _share(part: float, whole: float, digits: int = 2) -> str:

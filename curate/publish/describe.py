@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import resources
@@ -22,7 +22,7 @@ from curate.base.errors import DamagedError, RunError
 from curate.base.process import in_threads
 from curate.emit.output_format import OutputFormat, find_written
 from curate.publish.audit import MEASURES, Audit, Drops
-from curate.publish.card import UNKNOWN, card_text, citation, languages, steps, summary
+from curate.publish.card import UNKNOWN, card_text, citation, languages, steps, summary, template
 from curate.publish.stats_duckdb import write_stats
 from curate.publish.uids import UidsPart, write_uids
 from curate.publish.views import write_views
@@ -38,7 +38,13 @@ _MOST = 500  # languages, or licenses of a column: more are noise, or a stranger
 _LISTED = 200  # files that are listed singly
 
 _PLAIN = re.compile(r"[A-Za-z_][\w-]*")  # a column's name that is part of an @id as it is
-_PARQUET = "application/x-parquet"
+_DATA_TYPES = (
+    (pa.types.is_string, "sc:Text"),
+    (pa.types.is_large_string, "sc:Text"),
+    (pa.types.is_integer, "sc:Integer"),
+    (pa.types.is_floating, "sc:Float"),
+    (pa.types.is_boolean, "sc:Boolean"),
+)
 
 
 def describe_run(
@@ -153,79 +159,41 @@ def _most_frequent(counts: Counter[str]) -> dict[str, int]:
     return {str(name): rows for name, rows in ordered[:_MOST]}
 
 
-def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | None) -> dict[str, Any]:
+def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | None) -> Any:
     """Return a run as Croissant 1.0 (MLCommons), from its manifest's lines; `columns` of Parquet shards (None: none).
 
     `mlcroissant` validates it, and iterates over the shards' Parquet files by it (record set `samples`). The publisher
     adds who publishes the dataset, and where; `datePublished`, which is demanded, is the day it finished.
     """
     kind = find_written(run)
-    types = {kind.suffix: kind.media_type, "parquet": _PARQUET}
-    lines = sorted(digests, key=lambda line: line.path)
-    shards = [line for line in lines if line.path.startswith("shards/") and line.path.rpartition(".")[2] in types]
-    license = run.recipe.get("license", UNKNOWN)
-    files = [*(_sets(kind) if shards else ()), *(_file(line, types) for line in shards if len(shards) <= _LISTED)]
-    personal = "Captions and images come from the sources as they are, and may show or name people."
-    return {
-        "@context": json.loads(resources.files("curate.publish").joinpath("croissant_context.json").read_bytes()),
-        "@type": "sc:Dataset",
-        "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": run.name,
-        "description": summary(run),
-        "license": "unknown: that of each sample's source" if license == UNKNOWN else license,
-        "url": "./",
-        "version": "1.0.0",
-        "datePublished": datetime.datetime.fromtimestamp(run.finished, datetime.UTC).date().isoformat(),
-        "citeAs": citation(run),
-        "inLanguage": languages(run),
-        "keywords": ["image-text", "curated", *kind.tags],
-        "rai:dataPreprocessingProtocol": [f"{name}: {text}" for name, text in steps(run)],
-        "rai:personalSensitiveInformation": personal,
-        "distribution": files,
-        "recordSet": [] if columns is None else [_records(columns, kind)],
-    }
+    file_sets = {kind.suffix: (*kind.file_set, kind.media_type)}
+    file_sets.setdefault("parquet", ("parquet", "one row per sample, one file per shard", "application/x-parquet"))
+    lines = [line for line in digests if line.path.startswith("shards/") and line.path.rpartition(".")[2] in file_sets]
+    shards = sorted(lines, key=lambda line: line.path)
+    text = template("croissant.json").render(
+        context=resources.files("curate.publish").joinpath("croissant_context.json").read_text("utf-8"),
+        run=run,
+        kind=kind,
+        file_sets=file_sets,
+        shards=shards,
+        listed=shards if len(shards) <= _LISTED else [],
+        fields=None if columns is None else list(_fields(columns)),
+        day=datetime.datetime.fromtimestamp(run.finished, datetime.UTC).date().isoformat(),
+        license=run.recipe.get("license", UNKNOWN),
+        summary=summary(run),
+        citation=citation(run),
+        languages=languages(run),
+        steps=steps(run),
+    )
+    return json.loads(text)
 
 
-def _node(kind: str, name: str, identity: str, **fields: Any) -> dict[str, Any]:
-    return {"@type": f"cr:{kind}", "@id": identity, "name": name, **fields}
-
-
-def _sets(kind: OutputFormat) -> list[dict[str, Any]]:
-    sets = {kind.suffix: (*kind.file_set, kind.media_type)}
-    sets.setdefault("parquet", ("parquet", "one row per sample, one file per shard", _PARQUET))
-    return [
-        _node("FileSet", name, name, description=text, encodingFormat=media_type, includes=f"shards/*.{suffix}")
-        for suffix, (name, text, media_type) in sets.items()
-    ]
-
-
-def _file(line: Published, types: Mapping[str, str]) -> dict[str, Any]:
-    name, kind = line.path.rpartition("/")[2], types[line.path.rpartition(".")[2]]
-    about = {"contentUrl": line.path, "contentSize": f"{line.bytes} B", "encodingFormat": kind, "sha256": line.sha256}
-    return _node("FileObject", name, line.path, **about)
-
-
-def _records(columns: pa.Schema, kind: OutputFormat) -> dict[str, Any]:
-    """Return the record set of shards/*.parquet, without columns of a type that Croissant does not know or no name."""
-    fields = []
+def _fields(columns: pa.Schema) -> Iterator[tuple[str | int, str, str, bool]]:
+    """Yield the id, name and Croissant's type of columns that have these, and whether a value is a list."""
     for index, field in enumerate(columns):
-        data_type, repeated = _data_type(field.type)
+        kind, is_list = field.type, pa.types.is_list(field.type) or pa.types.is_large_list(field.type)
+        while pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            kind = kind.value_type
+        data_type = next((name for is_one, name in _DATA_TYPES if is_one(kind)), None)
         if data_type and field.name:
-            identity = f"samples/{field.name if _PLAIN.fullmatch(field.name) else index}"
-            source = {"fileSet": {"@id": "parquet"}, "extract": {"column": field.name}}
-            about = {"dataType": data_type, "source": source} | ({"repeated": True} if repeated else {})
-            fields.append(_node("Field", field.name, identity, **about))
-    text = "The kept samples, without their images." if kind.has_members else "The kept samples."
-    return _node("RecordSet", "samples", "samples", description=text, key={"@id": "samples/uid"}, field=fields)
-
-
-def _data_type(kind: pa.DataType) -> tuple[str | None, bool]:
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return _data_type(kind.value_type)[0], True
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return "sc:Text", False
-    if pa.types.is_integer(kind):
-        return "sc:Integer", False
-    if pa.types.is_floating(kind):
-        return "sc:Float", False
-    return ("sc:Boolean" if pa.types.is_boolean(kind) else None), False
+            yield field.name if _PLAIN.fullmatch(field.name) else index, field.name, data_type, is_list

@@ -14,7 +14,7 @@ import pytest
 from curate import __version__
 from curate.base.errors import RunError
 from curate.cli.common import COMMANDS as LISTED
-from curate.cli.main import _OnStderr, build_app
+from curate.cli.main import build_app
 from tests.cli.conftest import Cli, Done
 
 COMMANDS = ["init", "run", "demo", "plan", "sql", "explain", "diff", "verify", "metadata", "schema"]
@@ -215,7 +215,8 @@ def test_errors_become_statuses(
 
 def test_warnings_go_where_standard_error_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress bars replace it, so that lines are printed above them."""
-    handler = _OnStderr()
+    handler = logging.lastResort
+    assert handler is not None
     monkeypatch.setattr(sys, "stderr", shown := io.StringIO())
     handler.emit(logging.makeLogRecord({"msg": "it is slow"}))
     assert shown.getvalue() == "it is slow\n"
@@ -224,7 +225,8 @@ def test_warnings_go_where_standard_error_is(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_message_that_does_not_fit_its_arguments_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """As libraries have some: logging shows where it is."""
     monkeypatch.setattr(sys, "stderr", shown := io.StringIO())
-    _OnStderr().emit(logging.makeLogRecord({"msg": "it is slow", "args": (UserWarning,)}))
+    assert logging.lastResort is not None
+    logging.lastResort.emit(logging.makeLogRecord({"msg": "it is slow", "args": (UserWarning,)}))
     assert "not all arguments converted" in shown.getvalue()
 
 

@@ -5,15 +5,14 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import duckdb
-import pyarrow as pa
 import pytest
 
 from curate.base.errors import ConservationError
 from curate.base.process import in_threads
-from curate.publish.stats_duckdb import TABLES, _database, write_stats
+from curate.publish.stats_duckdb import TABLES, write_stats
 from curate.store.facts import RunFacts, read_facts
 from curate.store.layout import FAILURES_FILE
 from curate.store.store import RunStore
@@ -46,13 +45,10 @@ def test_many_are_written_at_once_and_one_that_fails_leaves_nothing(tmp_path: Pa
     for _ in in_threads(lambda number: write_stats(runs[number], facts, drops[number]), range(len(runs))):
         pass
     with pytest.raises(duckdb.Error):
-        write_stats(runs[0], facts, drops[0], pa.table({"of": ["another shape"]}))
+        write_stats(runs[0], facts, drops[0], cast(Any, "no table"))
     for number, run in enumerate(runs, 1):
         with duckdb.connect(f"{run.url}/stats.duckdb", read_only=True) as connection:
             assert connection.execute("SELECT sum(rows) FROM drops").fetchall() == [(number,)]
-    assert _database().execute("SELECT database_name FROM duckdb_databases() WHERE NOT internal").fetchall() == [
-        ("memory",)
-    ]
 
 
 def test_the_funnel_sums_to_the_pool(plain: Any) -> None:

@@ -110,14 +110,13 @@ def _from_table(path: str, data: bytes, kind: str | None) -> Items:
 
 def _from_record(path: str, table: pa.Table) -> Items:
     names, texts = (table[column].cast(pa.string()).combine_chunks() for column in ("kind", "value"))
-    is_row = np.zeros(len(table), bool)
+    is_row = pa.array(np.zeros(len(table), bool))
     values = {}
     for kind in KINDS:
         is_item = pc.and_(pc.equal(names, pa.scalar(kind)), _is_hex(texts, kind)).fill_null(False)
         values[kind] = [column_hashes(texts.filter(is_item), "sha256" if kind == "url" else kind)[0].tobytes()]
-        is_row |= is_item.to_numpy(zero_copy_only=False)
-    if not is_row.all():
-        row = int(is_row.argmin())
+        is_row = pc.or_(is_row, is_item)
+    if (row := pc.index(is_row, False).as_py()) >= 0:
         accepted = ", ".join(f"{kind} and {2 * width} hex digits" for kind, width in WIDTHS.items())
         pair = f"{str(names[row])[:100]!r}, {str(texts[row])[:100]!r}"
         raise RecipeError(f"{path}, row {row}: {pair} is not a row of a forgotten.parquet; accepted: {accepted}")
