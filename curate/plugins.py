@@ -13,72 +13,81 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from curate.base.errors import CurateError, RecipeError, RunError
-    from curate.base.ids import digest, hash_uids
-    from curate.base.process import process_cache
-    from curate.captions.gates.gate import Candidates, Gate, Option
-    from curate.captions.kinds.kind import CaptionKind
-    from curate.decide.dedup.groups import Groups
-    from curate.decide.dedup.passes.dedup_pass import ImageNearness, KeyPass, Nearness, NearnessKind
-    from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun
-    from curate.decide.statistics.exact_sums import ExactSums
-    from curate.decide.statistics.statistic import Statistic
-    from curate.emit.layout import Shard
-    from curate.emit.output_format import OutputFormat
-    from curate.emit.settings import EmitSettings
-    from curate.llm.engine import Answer, Engine, EngineKind, EngineOptions, Request
-    from curate.pool.formats.input_format import (
-        Batch,
-        FileColumns,
-        InputFormat,
-        InputPart,
-        InputSample,
-        PartRows,
-        PlannedSource,
-    )
-    from curate.read.faults import InputFault
-    from curate.read.listing import list_files
-    from curate.recipe.files import read_whole
-    from curate.recipe.measure import OnEmbeddings
-    from curate.recipe.relate import OnKept
-    from curate.recipe.section import Column, Section, UserFile, UserPath, UserPaths
-    from curate.recipe.source import Source
-    from curate.relate.relation import Asking, EmbeddedRows, Model, Reading, Relation
-    from curate.run.units import Combine, Fold, WorkerLocation
-    from curate.signals.on_embeddings import Method, check_unchanged, embedding_signal
-    from curate.signals.signal import (
-        Built,
-        Collector,
-        Embeddings,
-        EmbeddingSignal,
-        ImageObserver,
-        ImageSignal,
-        Known,
-        ModelSignal,
-        PrecomputedSignal,
-        SignalKind,
-        SignalOutput,
-        TextSignal,
-        image_signal,
-    )
-    from curate.store.facts import SelectionWords
-    from curate.store.tables import UnitTables
-    from pipelines.engines.base import PipelineEngine
-
-# fmt: off
-__all__ = [
-    "Answer", "Asking", "Batch", "Built", "Candidates", "CaptionKind", "Choice", "Collector", "Column", "Combine",
-    "CurateError", "EmbeddedRows", "EmbeddingSignal", "Embeddings", "EmitSettings", "Engine", "EngineKind",
-    "EngineOptions", "ExactSums", "FileColumns", "Fold", "Gate", "Groups", "ImageNearness", "ImageObserver",
-    "ImageSignal", "InputFault", "InputFormat", "InputPart", "InputSample", "KeyPass", "Known", "Method", "Model",
-    "ModelSignal", "Nearness", "NearnessKind", "OnEmbeddings", "OnKept", "Option", "Outcome", "OutputFormat",
-    "PartRows", "PipelineEngine", "PlannedSource", "PrecomputedSignal", "Reading", "RecipeError",
-    "Relation", "Request", "RowsLeft", "RunError", "Section", "Selection", "SelectionRun", "SelectionWords",
-    "Shard", "SignalKind", "SignalOutput", "Source", "Statistic", "TextSignal", "UnitTables", "UserFile",
-    "UserPath", "UserPaths", "WorkerLocation", "check_unchanged", "digest", "embedding_signal", "hash_uids",
-    "image_signal", "list_files", "process_cache", "read_whole",
-]
-# fmt: on
+    from curate.base.errors import CurateError as CurateError
+    from curate.base.errors import RecipeError as RecipeError
+    from curate.base.errors import RunError as RunError
+    from curate.base.ids import digest as digest
+    from curate.base.ids import hash_uids as hash_uids
+    from curate.base.process import process_cache as process_cache
+    from curate.captions.gates.gate import Candidates as Candidates
+    from curate.captions.gates.gate import Gate as Gate
+    from curate.captions.gates.gate import Option as Option
+    from curate.captions.kinds.kind import CaptionKind as CaptionKind
+    from curate.decide.dedup.groups import Groups as Groups
+    from curate.decide.dedup.passes.dedup_pass import ImageNearness as ImageNearness
+    from curate.decide.dedup.passes.dedup_pass import KeyPass as KeyPass
+    from curate.decide.dedup.passes.dedup_pass import Nearness as Nearness
+    from curate.decide.dedup.passes.dedup_pass import NearnessKind as NearnessKind
+    from curate.decide.draw.selection import Choice as Choice
+    from curate.decide.draw.selection import Outcome as Outcome
+    from curate.decide.draw.selection import RowsLeft as RowsLeft
+    from curate.decide.draw.selection import Selection as Selection
+    from curate.decide.draw.selection import SelectionRun as SelectionRun
+    from curate.decide.statistics.exact_sums import ExactSums as ExactSums
+    from curate.decide.statistics.statistic import Statistic as Statistic
+    from curate.emit.layout import Shard as Shard
+    from curate.emit.output_format import OutputFormat as OutputFormat
+    from curate.emit.settings import EmitSettings as EmitSettings
+    from curate.llm.engine import Answer as Answer
+    from curate.llm.engine import Engine as Engine
+    from curate.llm.engine import EngineKind as EngineKind
+    from curate.llm.engine import EngineOptions as EngineOptions
+    from curate.llm.engine import Request as Request
+    from curate.pool.formats.input_format import Batch as Batch
+    from curate.pool.formats.input_format import FileColumns as FileColumns
+    from curate.pool.formats.input_format import InputFormat as InputFormat
+    from curate.pool.formats.input_format import InputPart as InputPart
+    from curate.pool.formats.input_format import InputSample as InputSample
+    from curate.pool.formats.input_format import PartRows as PartRows
+    from curate.pool.formats.input_format import PlannedSource as PlannedSource
+    from curate.read.faults import InputFault as InputFault
+    from curate.read.listing import list_files as list_files
+    from curate.recipe.files import read_whole as read_whole
+    from curate.recipe.measure import OnEmbeddings as OnEmbeddings
+    from curate.recipe.relate import OnKept as OnKept
+    from curate.recipe.section import Column as Column
+    from curate.recipe.section import Section as Section
+    from curate.recipe.section import UserFile as UserFile
+    from curate.recipe.section import UserPath as UserPath
+    from curate.recipe.section import UserPaths as UserPaths
+    from curate.recipe.source import Source as Source
+    from curate.relate.relation import Asking as Asking
+    from curate.relate.relation import EmbeddedRows as EmbeddedRows
+    from curate.relate.relation import Model as Model
+    from curate.relate.relation import Reading as Reading
+    from curate.relate.relation import Relation as Relation
+    from curate.run.units import Combine as Combine
+    from curate.run.units import Fold as Fold
+    from curate.run.units import WorkerLocation as WorkerLocation
+    from curate.signals.on_embeddings import Method as Method
+    from curate.signals.on_embeddings import check_unchanged as check_unchanged
+    from curate.signals.on_embeddings import embedding_signal as embedding_signal
+    from curate.signals.signal import Built as Built
+    from curate.signals.signal import Collector as Collector
+    from curate.signals.signal import Embeddings as Embeddings
+    from curate.signals.signal import EmbeddingSignal as EmbeddingSignal
+    from curate.signals.signal import ImageObserver as ImageObserver
+    from curate.signals.signal import ImageSignal as ImageSignal
+    from curate.signals.signal import Known as Known
+    from curate.signals.signal import ModelSignal as ModelSignal
+    from curate.signals.signal import PrecomputedSignal as PrecomputedSignal
+    from curate.signals.signal import SignalKind as SignalKind
+    from curate.signals.signal import SignalOutput as SignalOutput
+    from curate.signals.signal import TextSignal as TextSignal
+    from curate.signals.signal import image_signal as image_signal
+    from curate.store.facts import SelectionWords as SelectionWords
+    from curate.store.tables import UnitTables as UnitTables
+    from pipelines.engines.base import PipelineEngine as PipelineEngine
 
 
 _RENAMED = {"Place": "WorkerLocation"}  # names of earlier versions
@@ -86,10 +95,13 @@ _RENAMED = {"Place": "WorkerLocation"}  # names of earlier versions
 
 @cache
 def _modules() -> dict[str, str]:
-    """Return the module that has each name, as the imports above say it for type checkers."""
+    """Return the module that has each name, as the imports above say it for type checkers; sorted by name."""
     [block] = (node for node in ast.parse(inspect.getsource(sys.modules[__name__])).body if isinstance(node, ast.If))
     imports = (node for node in block.body if isinstance(node, ast.ImportFrom))
-    return {alias.name: str(node.module) for node in imports for alias in node.names}
+    return dict(sorted((alias.name, str(node.module)) for node in imports for alias in node.names))
+
+
+__all__ = list(_modules())
 
 
 def __getattr__(name: str) -> Any:
