@@ -6,8 +6,10 @@ pool, never among the kept, and is null where the row could not be read.
 """
 
 import tomllib
+from collections.abc import Iterable
 from http import HTTPStatus
 from importlib.resources import files
+from typing import Any
 
 import pyarrow as pa
 
@@ -15,6 +17,11 @@ import pyarrow as pa
 def define(*fields: pa.Field, **types: pa.DataType) -> pa.Schema:
     """Return the schema of these fields, and of those by name after them."""
     return pa.schema([*fields, *map(pa.field, types, types.values())])
+
+
+def named_fields(columns: Iterable[Any], name: str) -> tuple[pa.Field, ...]:
+    """Return the fields of a section's columns (`Section.gives`), of the name that the recipe gives for NAME."""
+    return tuple(pa.field(column.name.replace("NAME", name), pa.type_for_alias(column.type)) for column in columns)
 
 
 _TEXT, _BOOL, _TIME = pa.string(), pa.bool_(), pa.timestamp("ms", "UTC")

@@ -12,13 +12,13 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
-from curate.base.numeric.arrays import F16, F32, F64, I64, U64, distinct, split_by
+from curate.base.numeric.arrays import F16, F32, U64, distinct, split_by
 from curate.base.numeric.spherical import add_points, cosine_distances, mean_directions, rounded
 from curate.base.numeric.vectors import normalised
 from curate.recipe.relate import OnKept
 from curate.recipe.section import Column
 from curate.relate.relation import Asking, EmbeddedRows, Model, Reading, Relation
-from curate.run.units import Answer, Combine, Fold
+from curate.run.units import Answer, Fold
 from curate.signals.formulas.embedding_scores import nearest_centroid
 
 _TRAINED = 256  # rows a centroid
@@ -45,39 +45,22 @@ class ClustersSection(OnKept):
     """Rounds of k-means at most: it ends once no centroid moves."""
 
 
-class Sums(NamedTuple):
-    """Sums of the rounded rows of some clusters."""
-
-    clusters: I64
-    values: npt.NDArray[Any]  # [clusters, dimension], of the smallest type of integers that holds them
+Sums = dict[int, npt.NDArray[Any]]
+"""Sums of the rounded rows of some clusters, by cluster, of the smallest type of integers that holds them."""
 
 
-class AddSums(Combine[Sums, Any]):
-    """Add up the sums of units, which have few of many clusters each."""
-
-    def create(self) -> Any:
-        return {}
-
-    def add(self, accumulator: Any, part: Sums) -> Any:
-        for cluster, value in zip(part.clusters.tolist(), part.values, strict=True):
-            accumulator[cluster] = accumulator[cluster] + value if cluster in accumulator else value.astype(np.float64)
-        return accumulator
-
-    def merge(self, accumulators: Any) -> Any:
-        whole: Any = {}
-        for accumulator in accumulators:
-            for cluster, value in accumulator.items():
-                whole[cluster] = whole[cluster] + value if cluster in whole else value
-        return whole
+def add_sums(one: Sums, other: Sums) -> Sums:
+    """Add up the sums of two parts, which have few of many clusters each; exactly, since they are integers."""
+    total = dict(one)
+    for cluster, value in other.items():
+        total[cluster] = np.add(total[cluster], value, dtype=np.float64) if cluster in total else value
+    return total
 
 
 class ClustersRelation(Relation):
     """The nearest centroid of each image."""
 
     key, section = "clusters", ClustersSection
-
-    def columns(self, name: str, section: ClustersSection) -> tuple[pa.Field, ...]:
-        return pa.field(name, pa.int32()), pa.field(f"{name}_distance", pa.float32())
 
     def begin(self, asking: Asking, section: ClustersSection) -> tuple[Answer[int], Answer[U64]]:
         total = asking.ask("count", lambda rows: [len(rows.rows)], combine=Fold[int]())
@@ -89,7 +72,7 @@ class ClustersRelation(Relation):
         trained = asking.gather("rows", _find_trained, total, section.k, seed, share)
         centroids = asking.get("begin", _begin, first)
         for n in range(section.rounds):
-            sums = asking.each(f"round {n}", trained, _sum_rows, total, centroids, share, combine=AddSums())
+            sums = asking.each(f"round {n}", trained, _sum_rows, total, centroids, share, combine=Fold(add_sums))
             centroids = asking.get(f"move {n}", _move, centroids, sums)
         return asking.get("save", _save, centroids)
 
@@ -131,7 +114,10 @@ def _find_trained(
 
 
 def count_alike(hashes: U64, images: F16) -> npt.NDArray[Any]:
-    """Return rows that are not alike, and how often each is there: a uid may repeat in a pool without end."""
+    """Return rows that are not alike, those of a hash by their bytes, and how often each is there.
+
+    A uid may repeat in a pool without end.
+    """
     rows: Any = np.empty(len(hashes), [("hash", "<u8"), ("image", "<f2", images.shape[1:])])
     rows["hash"], rows["image"] = hashes, images
     unlike, times = np.unique(rows.view(f"V{rows.itemsize}"), return_counts=True)
@@ -143,14 +129,15 @@ def count_alike(hashes: U64, images: F16) -> npt.NDArray[Any]:
 
 def _sum_rows(rows: npt.NDArray[Any] | None, total: int, training: Training | None, share: float) -> Sums:
     if rows is None or training is None or training.is_done:
-        return Sums(np.zeros(0, np.int64), np.zeros((0, 0)))
+        return {}
     centroids = training.model.load()["centroids"]
     rows = rows[rows["hash"] < training_cut(total, len(centroids), share)]
     points = rounded(rows["image"])
     clusters, numbers = np.unique(nearest_centroid(points, centroids), return_inverse=True)
     sums = np.zeros((len(clusters), points.shape[1]))
     add_points(points * rows["times"][:, None], numbers, sums)
-    return Sums(clusters.astype(np.int64), sums.astype(np.min_scalar_type(-1 - int(np.abs(sums).max(initial=0)))))
+    smallest = np.min_scalar_type(-1 - int(np.abs(sums).max(initial=0)))
+    return dict(zip(clusters.tolist(), sums.astype(smallest), strict=True))
 
 
 def training_cut(total: int, clusters: int, share: float = 1.0) -> np.uint64:
@@ -167,7 +154,7 @@ def _cut(total: int, wanted: int) -> np.uint64:
     return np.uint64(min((1 << 64) - 1, (wanted << 64) // max(total, 1)))
 
 
-def _move(reading: Reading, training: Training | None, sums: Mapping[int, F64]) -> Training | None:
+def _move(reading: Reading, training: Training | None, sums: Sums | None) -> Training | None:
     if training is None or training.is_done:
         return training
     before: F32 = training.model.load()["centroids"]
@@ -211,9 +198,6 @@ def rows_of(asking: Asking, name: str, seed: int, hashes: Answer[U64]) -> Answer
 
 def join(parts: Sequence[Chosen]) -> Chosen:
     """Return the rows of parts, ascending by hash; of rows of one uid, the one with the smallest bytes."""
-    hashes = np.concatenate([part[0] for part in parts])
-    sides = np.concatenate([part[1] for part in parts])
-    data: Any = np.ascontiguousarray(sides.reshape(len(sides), -1)).view(f"V{sides[0].nbytes}")[:, 0]
-    order = np.array(sorted(range(len(hashes)), key=lambda i: (hashes[i], data[i].tobytes())), np.int64)
-    order = order[np.concatenate([[True], hashes[order][1:] != hashes[order][:-1]])]
-    return hashes[order], sides[order]
+    unlike = count_alike(np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]))
+    hashes, first = np.unique(unlike["hash"], return_index=True)
+    return hashes, unlike["image"][first]

@@ -48,9 +48,6 @@ class NegClip(Relation):
 
     key, section, sides = "negclip", NegClipSection, ("image", "text")
 
-    def columns(self, name: str, section: NegClipSection) -> tuple[pa.Field, ...]:
-        return (pa.field(name, pa.float32()),)
-
     def begin(self, asking: Asking, section: NegClipSection) -> list[tuple[int, Answer[U64]]]:
         seeds = [asking.reading.seed_of(["references", batch]) for batch in range(section.batches)]
         return [

@@ -44,9 +44,6 @@ class PoolVas(Relation):
 
     key, section = "vas", PoolVasSection
 
-    def columns(self, name: str, section: PoolVasSection) -> tuple[pa.Field, ...]:
-        return (pa.field(name, pa.float32()),)
-
     def fit(self, asking: Asking, section: PoolVasSection) -> Answer[Model]:
         moments = asking.ask("moments", _moments, combine=Fold[Moments](large=True))
         return asking.get("save", _save, moments)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curate.base import ids
+from curate.base import ids, schema
 from curate.base.numeric.arrays import F16, I64, U64, whole
 from curate.base.numeric.vectors import embedding_matrix
 from curate.base.process import process_cache
@@ -31,27 +31,11 @@ from curate.store.tables import OpenTables, UnitTables
 
 @dataclass(frozen=True)
 class EmbeddedRows:
-    """The rows of a unit that have all embeddings that a relation needs, which are read once somebody asks for them."""
+    """The rows of a unit that have all embeddings that a relation needs."""
 
     tables: UnitTables
-    columns: tuple[str, ...]  # of `embeddings`, one for each of the relation's sides
-
-    @cached_property
-    def _read(self) -> tuple[I64, list[F16]]:
-        table = self.tables.read("embeddings", list(self.columns))
-        matrices = list(map(embedding_matrix, table.columns))
-        rows = np.flatnonzero(np.logical_and.reduce([matrix.any(axis=1) for matrix in matrices]))
-        return rows, [matrix[rows] for matrix in matrices]
-
-    @property
-    def rows(self) -> I64:
-        """Which rows of the unit these are, ascending (int64[n])."""
-        return self._read[0]
-
-    @property
-    def sides(self) -> list[F16]:
-        """Embeddings of each side, of unit length up to rounding (float16[n, dimension])."""
-        return self._read[1]
+    rows: I64  # which rows of the unit these are, ascending (int64[n])
+    sides: list[F16]  # embeddings of each side, of unit length up to rounding (float16[n, dimension])
 
     @property
     def images(self) -> F16:
@@ -59,8 +43,7 @@ class EmbeddedRows:
 
     @cached_property
     def uids(self) -> pa.Array:
-        rows = pa.array(self.rows, pa.int64())  # which opens `embeddings`, whose uids are the same
-        return whole(self.tables.read_uids().take(rows))
+        return whole(self.tables.read_uids().take(pa.array(self.rows, pa.int64())))
 
     def hashes(self, seed: int) -> U64:
         """Return a hash of each row's uid and a seed (uint64[n])."""
@@ -75,9 +58,9 @@ class Relation(ABC):
     sides: ClassVar[tuple[str, ...]] = ("image",)  # of embeddings that a row must have, which are read; or text too
     version: ClassVar[int] = 1  # raised where the code changes what comes out
 
-    @abstractmethod
     def columns(self, name: str, section: Any) -> tuple[pa.Field, ...]:
-        """Return the columns that it adds to table `related`."""
+        """Return the columns that it adds to table `related`: those that its section `gives`."""
+        return schema.named_fields(self.section.gives, name)
 
     def begin(self, asking: "Asking", section: Any) -> Any:
         """Ask all units what `fit` begins with, which it has as `asking.begun`; what depends on answers is `fit`'s."""
@@ -102,12 +85,16 @@ class Reading:
     prefix: str  # of its model's columns in `embeddings`
     seed: int  # of the run
     share: float = 1.0  # of the pool, that units hold: less where a part of it is tried, for what the whole would take
+    section: Any = None  # what the recipe says of the relation
 
     def seed_of(self, purpose: object) -> int:
         return int(ids.digest([self.seed, self.kind.key, self.name, purpose])[:15], 16)
 
     def read(self, tables: UnitTables) -> EmbeddedRows:
-        return EmbeddedRows(tables, tuple(f"{self.prefix}{side}" for side in self.kind.sides))
+        table = tables.read("embeddings", [f"{self.prefix}{side}" for side in self.kind.sides])
+        matrices = list(map(embedding_matrix, table.columns))
+        rows = np.flatnonzero(np.logical_and.reduce([matrix.any(axis=1) for matrix in matrices]))
+        return EmbeddedRows(tables, rows, [matrix[rows] for matrix in matrices])
 
     def save(self, **arrays: npt.NDArray[Any]) -> "Model":
         """Write arrays that `apply` gets in all units, to a file whose name is their digest."""

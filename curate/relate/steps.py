@@ -32,13 +32,13 @@ class RelateSettings(StepSettings):
     """What relating reads."""
 
     store: RunStore
-    relations: tuple[tuple[Reading, object], ...]  # each with its section
+    relations: tuple[Reading, ...]
     key: str  # of `related`, where all files could be read; empty without relations
     reuse: RunStore | None = None  # the run whose tables are adopted, and with them its models
 
     @classmethod
     def of(cls, context: RunContext) -> "RelateSettings":
-        """Return what relating reads of a run: a `Reading` for each relation of the recipe, with its section.
+        """Return what relating reads of a run: a `Reading` for each relation of the recipe.
 
         `context.share` is the part of the pool that is there: less than 1 in a trial on a sample.
         """
@@ -48,7 +48,7 @@ class RelateSettings(StepSettings):
         for key, name, section in recipe.relate.requested:
             kind: Relation = RELATIONS.find(key)
             prefix = column_prefix(section.of)
-            relations.append((Reading(context.store, kind, name, prefix, recipe.seed, context.share), section))
+            relations.append(Reading(context.store, kind, name, prefix, recipe.seed, context.share, section))
         return cls(context.store, tuple(relations), related_key(context), context.reuse)
 
     def key_without(self, unread: Sequence[str]) -> str:
@@ -75,12 +75,9 @@ def relate(units: Units, context: RunContext, unread: Answer[list[str]]) -> None
     settings = RelateSettings.of(context)
     made_by = units.ask("Relate: models", _read_models, settings, unread, combine=Fold[frozenset[str]](operator.or_))
     stale = units.get("Relate: stale", _is_stale, settings, made_by)
-    asking = [(Asking(units, stale, reading), section) for reading, section in settings.relations]
-    begun = [replace(each, begun=each.reading.kind.begin(each, section)) for each, section in asking]
-    models = {
-        each.reading.name: each.reading.kind.fit(each, section)
-        for each, (_, section) in zip(begun, settings.relations, strict=True)
-    }
+    asking = [Asking(units, stale, reading) for reading in settings.relations]
+    begun = [replace(each, begun=each.reading.kind.begin(each, each.reading.section)) for each in asking]
+    models = {each.reading.name: each.reading.kind.fit(each, each.reading.section) for each in begun}
     together = units.get("Relate: together", lambda **models: models, **models)
     units.then("Relate", relate_unit, settings, unread, together)
 
@@ -125,13 +122,13 @@ def relate_unit(
             return unit
         table = tables.read("samples", [field.name for field in schema.ALIGNED])
         nonfinite: dict[str, dict[str, int]] = {}
-        for reading, section in settings.relations:
+        for reading in settings.relations:
             rows, model = reading.read(tables), (models or {}).get(reading.name)
-            fields = reading.kind.columns(reading.name, section)
+            fields = reading.kind.columns(reading.name, reading.section)
             if model is None:
                 values: Sequence[pa.Array] = [pa.nulls(len(rows.rows), field.type) for field in fields]
             else:
-                values = reading.kind.apply(model.load(), section, rows)
+                values = reading.kind.apply(model.load(), reading.section, rows)
             index = np.full(len(table), -1)
             index[rows.rows] = np.arange(len(rows.rows))
             at = pa.array(index, mask=index < 0)

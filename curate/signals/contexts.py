@@ -6,12 +6,13 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import Field, model_validator
 
+from curate.base import schema
 from curate.base.numeric.arrays import F32
 from curate.base.numeric.vectors import normalised
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column
 from curate.signals.formulas.embedding_scores import tag_contexts
-from curate.signals.on_embeddings import Method, embedding_kind, encoder_of, tag_columns, tag_values
+from curate.signals.on_embeddings import Method, embedding_kind, encoder_of, tag_values
 from curate.signals.signal import Built, Embeddings
 
 _PROMPTS = {"indoors": "a photo taken indoors", "outdoors": "a photo taken outdoors"}
@@ -58,7 +59,7 @@ def _method(name: str, options: Context, built: Built) -> Method:
         return tag_values(tags, list(options.values))
 
     settings = options.model_dump(exclude={"of"}) | {"values": list(options.values.items())}
-    return Method(tag_columns(name), settings, load, compute)
+    return Method(schema.named_fields(Context.gives, name), settings, load, compute)
 
 
 KIND = embedding_kind("contexts", Context, _method)

@@ -1,5 +1,6 @@
 """How near an image is to the nearest of target images (NormSim): see `curate.signals.formulas.embedding_scores`."""
 
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from curate.models.products import products_with
 from curate.recipe.section import Column
 from curate.signals.formulas.embedding_scores import alignment, covariance, largest_cosine
 from curate.signals.on_embeddings import Method, WithTargets, embedding_kind, identify_targets, load_targets
-from curate.signals.signal import Built, Known
+from curate.signals.signal import Built
 
 
 class NormSim(WithTargets):
@@ -27,13 +28,9 @@ class NormSim(WithTargets):
     """`max`, as the paper recommends, or `2`."""
 
 
-def _identify(name: str, options: NormSim, context: Known) -> Any:
-    return identify_targets(f"measure.normsim.{name}.targets", options, context)
-
-
 def _method(name: str, options: NormSim, built: Built) -> Method:
     def load() -> Any:
-        targets = load_targets(f"measure.normsim.{name}.targets", name, options, built)
+        targets = load_targets("normsim", name, options, built)
         return products_with(targets.T) if options.norm == "max" else covariance(targets) * len(targets)
 
     def compute(images: Any, loaded: Any) -> Any:
@@ -47,4 +44,4 @@ def _method(name: str, options: NormSim, built: Built) -> Method:
     )
 
 
-KIND = embedding_kind("normsim", NormSim, _method, _identify)
+KIND = embedding_kind("normsim", NormSim, _method, partial(identify_targets, "normsim"))

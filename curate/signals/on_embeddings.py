@@ -88,13 +88,8 @@ def unchanged(name: str, loaded: Any, built: Built) -> Any:
     return loaded
 
 
-def tag_columns(name: str) -> tuple[pa.Field, ...]:
-    """Return the columns of a signal that gives each image one of several tags, and its probability."""
-    return pa.field(name, pa.string()), pa.field(f"{name}_probability", pa.float32())
-
-
 def tag_values(tags: Tags, names: Sequence[str]) -> Sequence[pa.Array]:
-    """Return the values of these columns."""
+    """Return the columns of a signal that gives each image one of several tags, and its probability."""
     return [pa.array(names, pa.string()).take(tags.best), pa.array(tags.probability)]
 
 
@@ -133,9 +128,9 @@ class WithTargets(OnEmbeddings):
         return all(path.lower().endswith((".npy", ".pt", ".pth")) for path in paths)
 
 
-def identify_targets(where: str, options: WithTargets, context: Known) -> Any:
+def identify_targets(kind: str, name: str, options: WithTargets, context: Known) -> Any:
     """Return what names the targets. Raises RecipeError where they are no embeddings of the model, and no images."""
-    model = context.identities[options.of]
+    model, where = context.identities[options.of], f"measure.{kind}.{name}.targets"
     if options.are_arrays:
         return [array_digest(array) for array in _read_targets(where, options, model["dimension"])]
     if "model" not in model:
@@ -144,8 +139,9 @@ def identify_targets(where: str, options: WithTargets, context: Known) -> Any:
     return exemplar_digests(where, options.targets)
 
 
-def load_targets(where: str, name: str, options: WithTargets, built: Built) -> F32:
+def load_targets(kind: str, name: str, options: WithTargets, built: Built) -> F32:
     """Return the targets' embeddings, of unit length (float32[n, dimension])."""
+    where = f"measure.{kind}.{name}.targets"
     if options.are_arrays:
         arrays = list(_read_targets(where, options, built.identities[options.of]["dimension"]))
         check_unchanged(name, [array_digest(array) for array in arrays], built.identities[name])

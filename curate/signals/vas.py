@@ -39,7 +39,7 @@ class Vas(WithTargets):
 
 def _identify(name: str, options: Vas, context: Known) -> Any:
     if options.covariance is None:
-        return on_embeddings.identify_targets(f"measure.vas.{name}.targets", options, context)
+        return on_embeddings.identify_targets("vas", name, options, context)
     return array_digest(_read_covariance(name, options.covariance, context.identities[options.of]["dimension"]))
 
 
@@ -55,7 +55,7 @@ def _read_covariance(name: str, path: str, dimension: int) -> F64:
 def _method(name: str, options: Vas, built: Built) -> Method:
     def load() -> F64:
         if options.covariance is None:
-            return covariance(on_embeddings.load_targets(f"measure.vas.{name}.targets", name, options, built))
+            return covariance(on_embeddings.load_targets("vas", name, options, built))
         array = _read_covariance(name, options.covariance, built.identities[options.of]["dimension"])
         check_unchanged(name, array_digest(array), built.identities[name])
         return array

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.base import process as base_process
-from curate.relate.clusters import AddSums, ClustersRelation, Sums, Training, _move, count_alike, training_cut
+from curate.relate.clusters import ClustersRelation, Training, _move, add_sums, count_alike, training_cut
 from curate.relate.relation import Reading, _put_together
+from curate.run.units import Fold
 from curate.store.store import RunStore
 
 
@@ -37,12 +38,11 @@ def test_of_a_part_of_the_pool_that_part_is_trained_on(share: float) -> None:
 
 
 def test_sums_of_small_integers_do_not_overflow() -> None:
-    combine, accumulator = AddSums(), AddSums().create()
+    combine = Fold(add_sums)
+    accumulator = combine.create()
     for _ in range(3):
-        accumulator = combine.add(accumulator, Sums(np.array([4]), np.full((1, 2), 32_767, np.int16)))
-    whole = combine.merge(
-        [accumulator, combine.add(combine.create(), Sums(np.array([4]), np.full((1, 2), -3, np.int8)))]
-    )
+        accumulator = combine.add(accumulator, {4: np.full(2, 32_767, np.int16)})
+    whole = combine.merge([accumulator, combine.add(combine.create(), {4: np.full(2, -3, np.int8)})])
     assert whole[4].tolist() == [3 * 32_767 - 3] * 2
 
 
