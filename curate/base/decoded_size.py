@@ -7,7 +7,7 @@ decoded as dictionaries first: each text is there once, and its rows are counted
 
 import mmap
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -77,8 +77,7 @@ def check_claimed(footer: pq.FileMetaData, limit: int) -> None:
     Raises as pyarrow where the footer is damaged.
     """
     for group in range(footer.num_row_groups):
-        _check_chunks(footer, group)
-        _check(sum(_claimed(footer, group, i) for i in range(footer.num_columns)), limit)
+        _check(_claimed(footer, [group], range(footer.num_columns)), limit)
 
 
 def check_decoded(
@@ -91,10 +90,7 @@ def check_decoded(
     """
     schema = [footer.schema.column(i) for i in range(footer.num_columns)]
     wanted = [i for i, column in enumerate(schema) if columns is None or column.path.split(".")[0] in columns]
-    claimed = 0
-    for group in groups:
-        _check_chunks(footer, group)
-        claimed += sum(_claimed(footer, group, i) for i in wanted)
+    claimed = _claimed(footer, groups, wanted)
     _check(claimed, limit)
     if isinstance(opened, AbstractBufferedFile):
         opened = _copied(opened, [footer.row_group(group).column(i) for group in groups for i in wanted])
@@ -143,12 +139,17 @@ def _width(column: pq.ColumnSchema) -> int:
     return levels + max(_VALUES.get(column.physical_type, _VALUE), column.length or 0)
 
 
-def _claimed(footer: pq.FileMetaData, group: int, i: int) -> int:
-    """Return the bytes that a column of a row group takes, as the footer has it."""
-    of_group = footer.row_group(group)
-    chunk = of_group.column(i)
-    values = _width(footer.schema.column(i)) * max(of_group.num_rows, chunk.num_values)
-    return max(chunk.total_uncompressed_size, chunk.total_compressed_size, values)
+def _claimed(footer: pq.FileMetaData, groups: Iterable[int], columns: Sequence[int]) -> int:
+    """Return the bytes that columns of row groups take, as the footer has it. Raises as `_check_chunks`."""
+    size = 0
+    for group in groups:
+        _check_chunks(footer, group)
+        of_group = footer.row_group(group)
+        for i in columns:
+            chunk = of_group.column(i)
+            values = _width(footer.schema.column(i)) * max(of_group.num_rows, chunk.num_values)
+            size += max(chunk.total_uncompressed_size, chunk.total_compressed_size, values)
+    return size
 
 
 class _Texts:

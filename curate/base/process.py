@@ -263,7 +263,21 @@ def in_threads(
     The thread that asks for results takes items as threads come free: as many as `backlog` lets wait, by default CORES,
     and the next one.
     """
-    backlog = backlog or Backlog(CORES)
+    return _in_order(threads(pool), function, items, backlog or Backlog(CORES))
+
+
+_AHEAD = 16  # files that are read at once, as stores take their time for each
+
+
+def read_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield the function's result for each item, in order, while threads of its own work on those that follow."""
+    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="ahead") as pool:
+        yield from _in_order(pool, function, items, Backlog(_AHEAD))
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], backlog: Backlog
+) -> Iterator[Result]:
     waiting: deque[Future[Result]] = deque()
 
     def read() -> Result:
@@ -277,28 +291,13 @@ def in_threads(
             for item in items:
                 while not backlog.add(len(waiting)):
                     yield read()
-                waiting.append(threads(pool).submit(function, item))
+                waiting.append(pool.submit(function, item))
             while waiting:
                 yield read()
         finally:
             for future in waiting:
                 future.cancel()
             backlog.remove(len(waiting))
-
-
-_AHEAD = 16  # files that are read at once, as stores take their time for each
-
-
-def read_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield the function's result for each item, in order, while threads of its own work on those that follow."""
-    waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="ahead") as pool:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= _AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 _cleanups: list[Callable[[], object]] = []  # the one to be called first comes last

@@ -34,7 +34,6 @@ class Tokens(NamedTuple):
     """Texts as a model reads them."""
 
     ids: I64  # [n, context]: cut, and padded
-    lengths: I64  # [n]: how many of them count
     counts: I64  # [n]: how many they are before they are cut, those of the begin and the end included
 
 
@@ -45,7 +44,7 @@ def pad(lists: Sequence[Sequence[int]], context: int) -> Tokens:
         kept = tokens if len(tokens) <= context else [*tokens[: context - 1], tokens[-1]]
         row[: len(kept)] = kept
     counts = np.array([len(tokens) for tokens in lists], np.int64)
-    return Tokens(ids, np.minimum(counts, context), counts)
+    return Tokens(ids, counts)
 
 
 @dataclass
@@ -80,9 +79,9 @@ class Encoder(ABC):
         truncated = np.zeros(len(texts), bool)
         for first in range(0, len(texts), _TOKENS_AT_ONCE):
             part = slice(first, first + _TOKENS_AT_ONCE)
-            ids, lengths, counts[part] = self._tokenize(list(texts[part]))
+            ids, counts[part] = self._tokenize(list(texts[part]))
             truncated[part] = counts[part] > ids.shape[1]
-            lengths = lengths if self._is_cut else np.full_like(lengths, ids.shape[1])
+            lengths = np.minimum(counts[part], ids.shape[1]) if self._is_cut else np.full(len(ids), ids.shape[1])
             order = waiting = np.argsort(-lengths, kind="stable")
             encoded: list[Encoded] = []
             while len(waiting):

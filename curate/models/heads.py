@@ -32,7 +32,7 @@ from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F32
 from curate.base.wording import one_line
 from curate.models.tensor_files import read_safetensors, read_torch_file
-from curate.recipe.files import read_whole
+from curate.models.weights import read_file
 
 Activation = Literal["none", "relu", "gelu", "silu"]  # between layers: the exact gelu (erf), and x · sigmoid(x)
 Output = Literal["none", "sigmoid"]  # after the last layer
@@ -85,20 +85,12 @@ def load_head(path: str, activation: Activation, output: Output) -> Head:
     Raises RecipeError where the file cannot be read, holds code, is too large, or is no chain of linear layers that
     ends in one output.
     """
-    content = _read(path)
+    if not path.lower().endswith((".safetensors", ".pth", ".pt")):
+        raise RecipeError(f"head {path}: found another kind of file; {_ACCEPTED}")
+    content = read_file(f"head {path}:", path, MAX_BYTES, _ACCEPTED)
     names, layers = zip(*_chain(_state_dict(content, path), path), strict=True)
     merged = tuple(_merge(layers, _joints(names) if activation != "none" else [False] * (len(names) - 1)))
     return Head(path, hashlib.sha256(content).hexdigest(), len(merged[0].weight), merged, activation, output)
-
-
-def _read(path: str) -> bytes:
-    if not path.lower().endswith((".safetensors", ".pth", ".pt")):
-        raise RecipeError(f"head {path}: found another kind of file; {_ACCEPTED}")
-    try:
-        return read_whole(path, MAX_BYTES)
-    except (OSError, ValueError, ImportError) as error:
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        raise RecipeError(f"head {path}: cannot be read ({reason}); {_ACCEPTED}") from error
 
 
 def _state_dict(content: bytes, path: str) -> dict[str, F32]:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from curate.base.errors import RecipeError, needing
 from curate.base.wording import one_line
+from curate.models.weights import find_digest
 from curate.read.image import as_rgb, rotate_by_exif
 from curate.recipe.files import MAX_CONFIG, read_whole
 
@@ -36,8 +37,7 @@ def model_name(model: str) -> str:
         kind = "model"
     for file in sorted(path.iterdir()):
         if file.is_file():
-            with open(file, "rb") as opened:
-                state.update(f"{file.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
+            state.update(f"{file.name} {find_digest(str(file))}\n".encode())
     return f"{kind}@{state.hexdigest()[:12]}"
 
 

@@ -119,14 +119,23 @@ def resolve_device(options: OpenClip) -> str:
     """Return the device that `auto` is on this machine. Raises RecipeError where another one is not there."""
     import torch
 
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    counts = {"cuda": gpus, "mps": int(torch.backends.mps.is_available()), "cpu": 1}
+    return choose_device(options, counts, f"torch {torch.__version__}", "auto, cpu, or a device that is there")
+
+
+def choose_device(options: OpenClip, counts: Mapping[str, int], library: str, accepted: str) -> str:
+    """Return the first kind of device of which a library finds some for `auto`, else the device that is requested.
+
+    Raises RecipeError where that is not there.
+    """
     if options.device == "auto":
-        return next(name for name, is_available in available.items() if is_available)
+        return next(kind for kind, count in counts.items() if count)
     kind, _, number = options.device.partition(":")
-    if not available[kind] or (number and int(number) >= torch.cuda.device_count()):
-        devices = f"{torch.cuda.device_count()} CUDA devices" if available["cuda"] else "no CUDA device"
-        request = f"device {options.device} is requested, and torch {torch.__version__} finds {devices} here"
-        raise RecipeError(f"measure.clip {options.name!r}: {request}; accepted: auto, cpu, or a device that is there")
+    if int(number or 0) >= counts[kind]:
+        found = f"{counts['cuda']} CUDA devices" if counts["cuda"] else "no CUDA device"
+        request = f"device {options.device} is requested, and {library} finds {found} here"
+        raise RecipeError(f"measure.clip {options.name!r}: {request}; accepted: {accepted}")
     return options.device
 
 

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from curate.base.errors import RecipeError, RunError
+from curate.base.errors import RunError
 from curate.base.numeric.arrays import F32, I64
 from curate.base.process import CORES, ModelPool, threads
 from curate.models.encoder import Encoded, Encoder, Tokens, pad
-from curate.models.identity import OpenClip
+from curate.models.identity import OpenClip, choose_device
 from curate.models.onnx_folder import OnnxFolder, Tokenizer, check_weights, identify
 from curate.models.weights import open_session
 
@@ -35,19 +35,11 @@ def resolve_device(options: OpenClip) -> str:
     """Return the device that `auto` is on this machine. Raises RecipeError where another one is not there."""
     import onnxruntime
 
-    count = _count_gpus() if _CUDA in onnxruntime.get_available_providers() else 0
-    if options.device == "auto":
-        return "cuda" if count else "cpu"
-    kind, _, number = options.device.partition(":")
-    if kind == "cuda" and int(number or 0) >= count:
-        providers = f"providers: {', '.join(onnxruntime.get_available_providers())}"
-        devices = f"{count} CUDA devices" if count else f"no CUDA device ({providers})"
-        request = (
-            f"device {options.device} is requested, and onnxruntime {onnxruntime.__version__} finds {devices} here"
-        )
-        accepted = "auto, cpu, or a device that is there, with the package onnxruntime-gpu in place of onnxruntime"
-        raise RecipeError(f"measure.clip {options.name!r}: {request}; accepted: {accepted}")
-    return options.device
+    providers = onnxruntime.get_available_providers()
+    counts = {"cuda": _count_gpus() if _CUDA in providers else 0, "cpu": 1}
+    accepted = "auto, cpu, or a device that is there, with the package onnxruntime-gpu in place of onnxruntime"
+    library = f"onnxruntime {onnxruntime.__version__} (with {', '.join(providers)})"
+    return choose_device(options, counts, library, accepted)
 
 
 def _count_gpus() -> int:
@@ -159,7 +151,7 @@ def _load(folder: OnnxFolder, tokenizer: Tokenizer, device: str) -> _Graphs:
     is_cut = not isinstance(shapes["input_ids"][1], int)
     fillers: dict[str, npt.NDArray[Any]] = {
         "pixel_values": folder.pixels.normalise([folder.pixels.view(Image.new("RGB", (8, 8)))]),
-        "input_ids": word.ids[:, : word.lengths[0]] if is_cut else word.ids,
+        "input_ids": word.ids[:, : word.counts[0]] if is_cut else word.ids,
     }
     fillers["attention_mask"] = np.ones_like(fillers["input_ids"])
     images = _Graph(folder.where, sessions[0], "image_embeds", folder.dimension, fillers)

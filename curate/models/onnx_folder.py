@@ -27,8 +27,7 @@ from curate.base.errors import RecipeError
 from curate.base.registry import version
 from curate.base.wording import one_line
 from curate.models.identity import ONNX, OpenClip, check_digests
-from curate.models.weights import find_digest
-from curate.recipe.files import read_whole
+from curate.models.weights import find_digest, read_file
 
 _ACCEPTED = (
     "accepted: a folder with config.json, preprocessor_config.json and tokenizer.json, and with vision_model.onnx and "
@@ -138,10 +137,7 @@ def check_weights(options: OpenClip, identity: Mapping[str, Any]) -> None:
 
 
 def _read(path: Path, where: str) -> bytes:
-    try:
-        return read_whole(str(path), _MAX_JSON)
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"{where}: {path.name} cannot be read ({one_line(error)}); {_ACCEPTED}") from None
+    return read_file(f"{where}: {path.name}", str(path), _MAX_JSON, _ACCEPTED)
 
 
 def _read_json(path: Path, where: str) -> dict[str, Any]:

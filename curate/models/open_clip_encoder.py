@@ -100,7 +100,7 @@ class OpenClipEncoder(Encoder):
         longer = self._tokenizer(texts, context_length=8 * context).numpy()
         kept = longer != longer[:, -1:]  # what is not padding, which the last column holds
         counts = np.asarray((kept.shape[1] - np.argmax(kept[:, ::-1], axis=1)) * kept.any(axis=1), np.int64)
-        return Tokens(ids, np.minimum(counts, context), counts)
+        return Tokens(ids, counts)
 
 
 def encode_cut(tower: TextTower, ids: Any) -> Any:
@@ -127,7 +127,6 @@ def _load(options: OpenClip, precision: str, device: str) -> _Net:
     import open_clip
     import torch
 
-    _keep_memory()
     net, _, transform = open_clip.create_model_and_transforms(
         options.model, options.pretrained, precision=precision, device=device
     )
@@ -159,16 +158,3 @@ def _split(transform: Any, device: str) -> tuple[Callable[[Image.Image], npt.NDA
 
     mean, std = (torch.tensor(getattr(steps[-1], name)).view(1, 3, 1, 1).to(device) for name in ("mean", "std"))
     return view, (mean, std)
-
-
-def _keep_memory() -> None:
-    """Keep freed memory for the next forward pass (glibc): saves up to a tenth of a CPU's time."""
-    import ctypes
-
-    trim, top_pad, mmap = -1, -2, -3  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD of malloc.h
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # no glibc
-        return
-    for option, value in ((mmap, 32 << 20), (trim, 1 << 30), (top_pad, 64 << 20)):
-        mallopt(option, value)

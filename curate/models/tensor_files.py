@@ -159,7 +159,7 @@ class _Unpickler(pickle.Unpickler):
         self._names: dict[tuple[str, str], Any] = {
             ("collections", "OrderedDict"): OrderedDict,
             ("_utils", "_rebuild_tensor_v2"): self._tensor,
-            ("_utils", "_rebuild_parameter"): self._parameter,
+            ("_utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
             ("multiarray", "_reconstruct"): lambda *_: np.empty(0, "u1").view(_Array),
             ("numeric", "_frombuffer"): self._frombuffer,
             ("numpy", "ndarray"): "ndarray",  # which cannot be called
@@ -189,9 +189,6 @@ class _Unpickler(pickle.Unpickler):
             raise ValueError("a tensor that its storage does not hold")
         steps = tuple(step * storage.itemsize for step in stride)
         return np.ndarray(size, storage.dtype, storage, offset * storage.itemsize, steps)
-
-    def _parameter(self, tensor: Any, *_: Any) -> Any:
-        return tensor
 
     def _frombuffer(self, raw: bytes, kind: Any, shape: tuple[int, ...], order: Any) -> Array:
         return np.frombuffer(raw, kind.kind).reshape(shape, order=order)

