@@ -62,6 +62,16 @@ class Side:
     uids: int  # in uids.npy, more than `kept` where samples repeat
 
 
+@dataclass(frozen=True)
+class EntryChanges:
+    """How many entries have kept samples in A alone, in B alone, or in both, but fewer or more in B."""
+
+    lost: int
+    new: int
+    fewer: int
+    more: int
+
+
 @dataclass(frozen=True, repr=False)
 class Diff(Tables):
     """What differs between two runs, A and B.
@@ -113,6 +123,24 @@ class Diff(Tables):
         row = self.rules["name"].to_pylist().index(NOT_IN_POOL)
         outside = int(self.rules["lost"][row].as_py() + self.rules["gained"][row].as_py())
         return outside > 0 and outside == self.a.kept + self.b.kept
+
+    @property
+    def changed_rules(self) -> list[dict[str, Any]]:
+        """The rows of `rules` that count anything."""
+        return [row for row in self.rules.to_pylist() if any(row[name] for name in ("a", "b", "lost", "gained"))]
+
+    @property
+    def without_language(self) -> list[str]:
+        """Which of the runs, A or B, kept rows but measured no language."""
+        measured = self.languages.filter(self.languages["name"].is_valid())
+        sides = {"a": self.a, "b": self.b}
+        return [name.upper() for name, side in sides.items() if side.kept and not pc.sum(measured[name]).as_py()]
+
+    @property
+    def entry_changes(self) -> EntryChanges:
+        a, b = (np.nan_to_num(self.entries[name].to_numpy()) for name in ("a", "b"))  # null is 0
+        masks = (a > 0) & (b == 0), (a == 0) & (b > 0), (b < a) & (b > 0), (b > a) & (a > 0)
+        return EntryChanges(*(int(mask.sum()) for mask in masks))
 
 
 @dataclass(frozen=True)

@@ -46,10 +46,11 @@ def _environment() -> jinja2.Environment:
         finalize=_show_value,
     )
     functions = (
-        *(wording.pluralise, wording.format_bytes, wording.format_seconds, wording.all_digits, wording.escape),
-        *(wording.describe_seen, wording.next_size, pad),
+        *(wording.pluralise, wording.format_bytes, wording.format_seconds, wording.all_digits),
+        *(wording.describe_seen, wording.next_size),
     )
     environment.filters |= {function.__name__: function for function in functions}
+    environment.filters["pad"] = lambda text, width, right=False: pad(wording.escape(text), width, right)
     environment.filters["number"] = lambda value, form=",": format(value, form)
     environment.globals["hang"] = lambda indent: Markup(f"{indent}{_HANG}")
     environment.globals["blank"] = ""  # a line of its own: an empty one after a statement is not part of the page

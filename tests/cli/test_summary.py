@@ -10,6 +10,7 @@ import pytest
 
 from curate.ask.opened import connected
 from curate.ask.report.losses import funnel_section
+from curate.ask.text_pages import render_page
 from curate.cli import summary as summaries
 from curate.cli.summary import summary
 from curate.store.facts import DownloadFacts
@@ -88,7 +89,8 @@ def test_urls_that_came_and_gave_no_image_add_up(urls: int, came: str, monkeypat
         summaries, "read_manifest", lambda _: [SimpleNamespace(path=table_file("samples", 0, 0), rows=146)]
     )
     facts = DownloadFacts(urls=urls, came=urls - 2, bytes=1, began=0.0, ended=1.0, reasons={"http_404": 2})
-    assert summaries._not_there(RunStore("run"), facts, 3, 0) == f"3 of 146 URLs gave no image{came}"
+    missing = summaries._missing_urls(RunStore("run"), facts, 3, 0)
+    assert str(render_page("missing_urls", missing=missing)) == f"3 of 146 URLs gave no image{came}\n"
 
 
 def test_short_texts_dropped_by_language_are_warned_of(tmp_path: Path) -> None:
