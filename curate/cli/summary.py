@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -64,7 +65,8 @@ def _count_failures(store: RunStore, downloads: DownloadFacts | None) -> tuple[C
     counts, missing, may_pass = Counter[str](), 0, 0
     with store.open_parquet(FAILURES_FILE) as file:
         for table in file.read_groups(["reason", "attempts", "may_pass"]):  # as many failures as rows, perhaps
-            counts.update({row["values"]: row["counts"] for row in pc.value_counts(table["reason"]).to_pylist()})
+            reasons: Any = pc.value_counts(table["reason"])
+            counts.update({row["values"]: row["counts"] for row in reasons.to_pylist()})
             never_came = table.filter(pc.and_(table["attempts"].is_valid(), pc.is_in(table["reason"], _MISSING)))
             missing += len(never_came)
             may_pass += pc.sum(never_came["may_pass"]).as_py() or 0
