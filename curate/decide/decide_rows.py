@@ -30,7 +30,7 @@ class Decided:
     """What all units answered while their rows were decided; None where the recipe does not need it."""
 
     rules: RuleAnswers
-    recalls: Sequence[I64]  # of each pass by nearness: int64[2], the sum of `Nearness.recall`
+    recalls: Sequence[I64]  # of each pass by nearness: `Groups.recall`
     large: Sequence[tuple[int, str]]  # the largest groups of duplicates: rows, and their representative's uid
     pool: I64 | None  # [entries], matching rows of the pool, before any rule
     survivors: I64 | None  # [entries], matching rows when the selection begins

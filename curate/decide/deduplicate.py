@@ -7,7 +7,7 @@ together, for `Nearness.search`.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from operator import itemgetter
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,12 @@ from curate.decide.dedup.groups import Groups
 from curate.decide.dedup.passes.dedup_pass import KeyPass, Nearness, join_parts
 from curate.decide.settings import DecideSettings
 from curate.decide.unit_state import Duplicates, UnitState
-from curate.run.units import Answer, Combine, Fold, Pairs, SideOutput, ToUnit, Units
+from curate.run.units import Answer, Combine, Pairs, SideOutput, ToUnit, Units
 from curate.store.tables import OpenTables, UnitTables
 from curate.store.timings import log_unit
 
 Hashes = list[tuple[int, U64]]  # of passes, by their places
-Recalls = list[Answer[I64]]  # of each pass by nearness: int64[2], the sum of `Nearness.recall`
+Recalls = list[Answer[I64]]  # of each pass by nearness: `Groups.recall`
 LargeGroups = Answer[list[tuple[int, str]]]  # the largest groups of duplicates: rows, and their representative's uid
 
 
@@ -142,12 +142,12 @@ def _drop(tables: OpenTables, state: UnitState, lost: list[Records]) -> UnitStat
 def _find_groups(
     units: Units, settings: DecideSettings, number: int, nearness: Nearness, n_buckets: int
 ) -> tuple[Answer[Groups], Answer[I64]]:
-    """Find the groups of a pass by nearness over the rows still in: Groups, and the sum of `Nearness.recall`."""
+    """Find the groups of a pass by nearness over the rows still in: Groups, and `Groups.recall`."""
     name, recorded = f"Duplicates, pass {number + 1}", f"{settings.began} {number:02d} dedup: pass {number + 1}"
     if not units.place.is_cluster:
         states = units.ask(f"{name}: together", lambda _, state: [state])
-        both = units.get(f"{name}: search", _search, states, settings, nearness, recorded)
-        return units.get(f"{name}: groups", itemgetter(0), both), units.get(f"{name}: recall", itemgetter(1), both)
+        groups = units.get(f"{name}: search", _search, states, settings, nearness, recorded)
+        return groups, units.get(f"{name}: recall", attrgetter("recall"), groups)
 
     def of_unit(step: str, method: Callable[..., Any], *values: Any) -> Callable[..., Any]:
         """Return a step that gives what a method of the pass does for a unit."""
@@ -164,22 +164,36 @@ def _find_groups(
         survey = of_unit(f"plan {n + 1}", lambda *nodes: [nearness.survey(*nodes)])
         surveys = units.ask(f"{name}: survey {n}", survey, plan)
         plan = units.get(f"{name}: plan {n}", nearness.plan, plan, surveys)
-    measure = of_unit("recall", lambda *nodes: [nearness.recall(*nodes)])
-    recall = units.ask(f"{name}: recall", measure, plan, combine=Fold[I64]())
     parts = units.pairs(f"{name}: split", of_unit("split", nearness.split, n_buckets), plan)
 
     def search(bucket: Any, pieces: Any) -> list[SideOutput]:
         return [SideOutput(nearness.groups(bucket, join_parts(pieces)))]
 
-    groups = units.group(f"{name}: groups of buckets", parts, search)
-    return units.combine(f"{name}: groups", [groups.side_output], _JoinGroups()), recall
+    in_buckets = units.group(f"{name}: groups of buckets", parts, search)
+    groups = units.combine(f"{name}: groups", [in_buckets.side_output], _JoinGroups())
+    return groups, units.get(f"{name}: recall", attrgetter("recall"), groups)
 
 
-def _search(states: list[UnitState], settings: DecideSettings, nearness: Nearness, recorded: str) -> tuple[Groups, I64]:
+def _search(states: list[UnitState], settings: DecideSettings, nearness: Nearness, recorded: str) -> Groups:
+    """Search in this process, with the values in a file: no more is in memory than the system likes to keep."""
     log_unit(settings.store, f"{recorded} search", 0)
-    in_order = sorted(states, key=lambda state: state.unit.index)
-    nodes = (_read_nodes(settings.tables(state.unit), state, nearness) for state in in_order)
-    return nearness.search(nodes, settings.store.spool)
+    nodes, kept, shape, kind = [np.zeros(0, np.uint64)], [], (0,), np.dtype(np.uint64)
+    with settings.store.spool() as file:
+        for state in sorted(states, key=lambda state: state.unit.index):
+            part, values = _read_nodes(settings.tables(state.unit), state, nearness)
+            nodes.append(part)
+            shape, kind = values.shape[1:], values.dtype
+            if kind.hasobject:  # of another package: a file cannot hold these
+                kept.append(values)
+            else:
+                file.write(values.tobytes())
+        file.flush()
+        all_nodes = np.concatenate(nodes)
+        if not len(all_nodes):
+            return Groups.join([])
+        if kept:
+            return nearness.search(all_nodes, np.concatenate(kept))
+        return nearness.search(all_nodes, np.memmap(file, kind, "r", shape=(len(all_nodes), *shape)))
 
 
 def _read_nodes(tables: UnitTables, state: UnitState, nearness: Nearness) -> tuple[U64, npt.NDArray[Any]]:

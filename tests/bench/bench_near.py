@@ -24,10 +24,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from curate.decide.dedup import cells, cosine, hamming
+from curate.decide.dedup import cells, hamming
 from curate.decide.dedup.groups import Groups
 from curate.read.image import as_rgb
 from curate.read.phash import hash_small, shrink
+from tests.decide.dedup.naive import cosine_groups, hamming_groups
 
 DIMENSIONS = 512
 COSINE = 0.95
@@ -106,7 +107,7 @@ def bench_quality(tar: Path) -> None:
     for k in (0, 2, 4, 6, 8, 10, 12, 16):
         tell_quality(str(k), near_originals(distances <= k, len(pictures)), distances <= k)
         expected = Groups.of(np.stack([hashes[side] for side in np.nonzero(distances <= k)], axis=1))
-        assert np.array_equal(expected.labels, hamming.groups(hashes, k).labels), "edges were missed"
+        assert np.array_equal(expected.labels, hamming_groups(hashes, k).labels), "edges were missed"
     projection = np.random.default_rng(0).normal(size=(1024, 64)).astype(np.float32)
     vectors = np.stack([stand_in(picture, projection) for picture in everything])
     flat = np.flatnonzero(~cells.usable(vectors))
@@ -133,7 +134,7 @@ def random_hashes(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def bench_hashes(rows: int) -> None:
     rng = np.random.default_rng(0)
-    hamming.groups(random_hashes(rng, 1000), 8)
+    hamming_groups(random_hashes(rng, 1000), 8)
     part = random_hashes(rng, 100_000)
     everything = cpu(lambda: hamming.edges_in_bucket(part, np.uint64(0), 8)) * (rows / len(part)) ** 2
     print(f"{rows:,} random hashes, of which a tenth are injected; comparing all takes {everything:.0f} CPU-s")
@@ -142,7 +143,7 @@ def bench_hashes(rows: int) -> None:
         flips = rng.permuted(np.tile(np.arange(64), (rows // 10, 1)), axis=1)[:, :k].astype(np.uint64)
         hashes[-len(flips) :] = hashes[: len(flips)] ^ np.bitwise_xor.reduce(np.uint64(1) << flips, axis=1)
         results: list[Groups] = []
-        seconds = cpu(lambda k=k, hashes=hashes, results=results: results.append(hamming.groups(hashes, k)))  # type: ignore[misc]
+        seconds = cpu(lambda k=k, hashes=hashes, results=results: results.append(hamming_groups(hashes, k)))  # type: ignore[misc]
         [groups] = results
         found = groups.label(hashes[: len(flips)]) == groups.label(hashes[-len(flips) :])
         print(
@@ -178,13 +179,13 @@ def bench_embeddings(rows: int) -> None:
     own = vectors[injected].astype(np.float64)
     lengths = np.linalg.norm(own, axis=2)
     injected = injected[(own[:, 0] * own[:, 1]).sum(axis=1) / lengths.prod(axis=1) >= COSINE]
-    cosine.groups(nodes[:100], vectors[:100], COSINE)
+    cosine_groups(nodes[:100], vectors[:100], COSINE)
     part = min(rows, cells.WHOLE)
-    everything = cpu(lambda: cosine.groups(nodes[:part], vectors[:part], COSINE)) * (rows / part) ** 2
+    everything = cpu(lambda: cosine_groups(nodes[:part], vectors[:part], COSINE)) * (rows / part) ** 2
     print(f"{rows:,} x {DIMENSIONS} embeddings, {len(injected):,} injected with a cosine of at least {COSINE}")
     print(f"  comparing all: {everything:.0f} CPU-s")
     all_groups: list[Groups] = []
-    seconds = cpu(lambda: all_groups.append(cosine.groups(nodes, vectors, COSINE)[0]))
+    seconds = cpu(lambda: all_groups.append(cosine_groups(nodes, vectors, COSINE)))
     groups = all_groups[0]
     found = groups.label(nodes[injected[:, 0]]) == groups.label(nodes[injected[:, 1]])
     print(f"  curate: {seconds:.1f} CPU-s, {everything / seconds:.1f} times as fast; recall {found.mean():.4f}")

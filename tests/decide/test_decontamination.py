@@ -24,7 +24,7 @@ from tests.laws.pools import encode
 @pytest.mark.parametrize("same_folder", [True, False])
 def test_each_run_has_its_own_evaluation_set(tmp_path: Path, same_folder: bool) -> None:
     """Also where the folder is the same, or its images are and only what was measured of them differs."""
-    near, hashes = PhashNearness(1, None), np.array([0b111, 0b1000_0000], np.uint64)
+    near, hashes = PhashNearness(1), np.array([0b111, 0b1000_0000], np.uint64)
     for number, name in enumerate(["first", "second", "first"]):
         store = RunStore(str(tmp_path / ("run" if same_folder else name)))
         table = pa.table({"name": [name], "phash": pa.array([[7, 128][number % 2]], pa.uint64())})

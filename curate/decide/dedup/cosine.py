@@ -11,7 +11,6 @@ embeddings that differ by roundings, is not compared with all others for its las
 """
 
 import math
-from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +19,6 @@ from numba import njit
 from curate.base.numeric.arrays import F32, F64, I16, I64, U64, Mask, Vectors
 from curate.base.numeric.spherical import blocks, split
 from curate.base.numeric.vectors import dot, squares
-from curate.base.process import in_threads
 from curate.decide.dedup import cells
 from curate.decide.dedup.groups import Groups, find
 
@@ -32,48 +30,19 @@ def groups_in_cell(nodes: U64, vectors: Vectors, home: Mask, cosine: float) -> G
     order = np.flatnonzero(cells.usable(vectors))
     order = order[np.argsort(~home[order], kind="stable")]
     nodes, vectors = nodes[order], vectors[order]
-    same = _equals(vectors)
-    is_first = same == np.arange(len(nodes))
-    first, copies = np.flatnonzero(is_first), np.flatnonzero(~is_first)
+    first, copies = equal_rows(nodes, vectors)
     pairs, nearest = _close_pairs(vectors[first], int(np.count_nonzero(home[order][first])), cosine)
-    groups = Groups.of(np.concatenate([nodes[first][pairs], np.stack([nodes[same[copies]], nodes[copies]], axis=1)]))
-    return groups.with_nearest([(nodes[first], nearest), *_alike(nodes, same, copies)])
+    groups = Groups.of(np.concatenate([nodes[first][pairs], copies]))
+    return groups.with_nearest([(nodes[first], nearest), *_alike(copies)])
 
 
-def _alike(nodes: U64, same: I64, copies: I64) -> list[tuple[U64, F32]]:
-    return [(nodes[rows], np.ones(len(rows), np.float32)) for rows in (copies, same[copies])]
+def groups_of_copies(copies: U64) -> Groups:
+    """Return the groups of equal rows, by pairs of nodes (uint64[e, 2])."""
+    return Groups.of(copies).with_nearest(_alike(copies))
 
 
-def groups(nodes: U64, vectors: Vectors, cosine: float) -> tuple[Groups, I64]:
-    """Return the groups of the close pairs found, over all rows in one process, and `recall_counts` of a sample.
-
-    Counts are zeros where all pairs were candidates. `vectors` may be mapped from a file: it is read in blocks and cell
-    by cell. Memory beyond it is that of a few cells, and 32 bytes a row.
-    """
-    total = sum(int(np.count_nonzero(cells.usable(vectors[block]))) for block in blocks(len(vectors)))
-    count = cells.cell_count(total)
-    if count == 1:
-        return groups_in_cell(nodes, vectors, np.ones(len(nodes), bool), cosine), np.zeros(2, np.int64)
-    sampled = [np.zeros(0, np.int64)]
-    for block in blocks(len(vectors)):
-        good = np.flatnonzero(cells.usable(vectors[block])) + block.start
-        sampled.append(good[cells.sample_rows(vectors[good], total, count)])
-    sample = vectors[np.concatenate(sampled)]
-    centroids = cells.train(sample, count)
-    same = _equals(vectors)  # of an image that occurs a million times one row goes to the cells
-    is_first = same == np.arange(len(same))
-    cell_of = cells.visits(vectors, centroids, is_first)
-    probes = sample[cells.sample_rows(sample, total, cells.PROBED)]
-    counts = recall_counts(vectors, cell_of, probes, cells.visits(probes, centroids), cosine)
-
-    def search(cell: tuple[int, I64, int]) -> Groups:
-        _, rows, at_home = cell
-        return groups_in_cell(nodes[rows], vectors[rows], np.arange(len(rows)) < at_home, cosine)
-
-    copies = np.flatnonzero(~is_first & cells.usable(vectors))
-    copied = Groups.of(np.stack([nodes[same[copies]], nodes[copies]], axis=1))
-    of_cells = in_threads(search, (cell for cell in cells.cell_rows(cell_of) if cell[2]))
-    return Groups.join(chain([copied.with_nearest(_alike(nodes, same, copies))], of_cells)), counts
+def _alike(pairs: U64) -> list[tuple[U64, F32]]:
+    return [(nodes, np.ones(len(nodes), np.float32)) for nodes in pairs.T]
 
 
 def nearest(vectors: Vectors, evaluation: Vectors, cosine: float) -> I64:
@@ -110,14 +79,19 @@ def recall_counts(vectors: Vectors, cell_of: I16, sample: Vectors, sample_cells:
     return counts
 
 
-def _equals(vectors: Vectors) -> I64:
-    """Return, of each row the first one that equals it (int64[n]): what occurs a million times is compared once."""
+def equal_rows(nodes: U64, vectors: Vectors) -> tuple[I64, U64]:
+    """Return the rows that equal none before them (int64), and of each other one the first's node and its own.
+
+    So what occurs a million times is compared once.
+    """
     _, first, numbers = np.unique(cells.row_hashes(vectors), return_index=True, return_inverse=True)
     same = first[numbers]
     for rows in split(np.flatnonzero(same != np.arange(len(same)))):
         differ = (vectors[rows] != vectors[same[rows]]).any(axis=1)
         same[rows[differ]] = rows[differ]  # one hash of different bytes: left to comparison
-    return same
+    is_first = same == np.arange(len(same))
+    copies = np.flatnonzero(~is_first)
+    return np.flatnonzero(is_first), np.stack([nodes[same[copies]], nodes[copies]], axis=1)
 
 
 class _Forest(NamedTuple):

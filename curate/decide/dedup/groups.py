@@ -8,7 +8,7 @@ a spanning forest is enough.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
@@ -29,6 +29,8 @@ class Groups:
     nodes: U64  # ascending: every node that has an edge to another
     labels: U64  # of each, the smallest node of its group
     nearest: F32 | None = None  # of each, the largest cosine of its edges; None where edges have none
+    # How many near pairs a sample of rows has, and how many of them a search for edges found (int64[2]); else zeros
+    recall: I64 = field(default_factory=lambda: np.zeros(2, np.int64))
 
     @classmethod
     def of(cls, edges: U64) -> Self:
@@ -53,6 +55,7 @@ class Groups:
     @classmethod
     def _of_all(cls, parts: Sequence["Groups"]) -> "Groups":
         joined = cls.of(np.concatenate([part.edges for part in parts]))
+        joined = replace(joined, recall=sum(part.recall for part in parts))
         return joined.with_nearest((part.nodes, part.nearest) for part in parts if part.nearest is not None)
 
     def with_nearest(self, cosines: Iterable[tuple[U64, F32]]) -> "Groups":

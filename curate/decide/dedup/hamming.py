@@ -20,15 +20,12 @@ from numba import njit
 
 from curate.base.numeric.arrays import I64, U64, distinct, split_by
 from curate.base.numeric.elementary import mix64
-from curate.base.process import in_threads
-from curate.decide.dedup.groups import Groups
 
 BITS = 64
 
 _MAX_BANDS = 500
 _SORT = 60.0  # nanoseconds a hash and band: sorting and gathering
 _COMPARE = 0.35  # nanoseconds a pair
-_BUCKET = 1 << 20  # hashes that are searched at a time, about
 _CHUNK = 128  # hashes compared before looking whether one of them is close: a loop without a branch is vectorised
 
 
@@ -75,25 +72,6 @@ def edges_in_bucket(hashes: U64, mask: np.uint64, distance: int) -> U64:
     _link(hashes, parents, np.append(starts, len(hashes)), distance)
     joined = parents != hashes
     return np.stack([parents[joined], hashes[joined]], axis=1)
-
-
-def groups(hashes: U64, distance: int) -> Groups:
-    """Return the groups that all pairs that differ in at most `distance` bits make, in one process."""
-    # Memory beyond the hashes is 10 bytes a row, and that of a few buckets of about a million.
-    hashes = distinct(hashes)
-    n_buckets = 1 + len(hashes) // _BUCKET
-
-    def buckets() -> Iterator[tuple[np.uint64, U64]]:
-        for mask in bands(distance, len(hashes)):
-            parts = [_buckets(hashes[at : at + _BUCKET], mask, n_buckets) for at in range(0, len(hashes), _BUCKET)]
-            numbers = np.concatenate([np.zeros(0, np.uint16), *parts])
-            for bucket in range(n_buckets):
-                yield mask, hashes[numbers == bucket]
-
-    def search(bucket: tuple[np.uint64, U64]) -> Groups:
-        return Groups.of(edges_in_bucket(bucket[1], bucket[0], distance))
-
-    return Groups.join(in_threads(search, buckets()))
 
 
 def nearest(hashes: U64, evaluation: U64, distance: int) -> I64:

@@ -5,7 +5,10 @@ import math
 
 import numpy as np
 
+from curate.decide.dedup import cells
 from curate.decide.dedup.groups import Groups
+from curate.decide.dedup.passes.embedding import EmbeddingNearness
+from curate.decide.dedup.passes.phash import PhashNearness
 
 FULL = (1 << 64) - 1
 
@@ -70,3 +73,15 @@ def injected(n: int, d: int, seed: int, kind=np.float16) -> np.ndarray:
 
 def ids(n: int) -> np.ndarray:
     return np.arange(n, dtype=np.uint64)
+
+
+def hamming_groups(hashes, distance: int) -> Groups:
+    """As one process searches all hashes."""
+    return PhashNearness(distance).search(hashes, hashes)
+
+
+def cosine_groups(nodes, vectors, x: float) -> Groups:
+    """As one process searches all rows, of which a pass reads the usable ones."""
+    rows = np.flatnonzero(cells.usable(vectors))
+    whole = vectors if len(rows) == len(vectors) else vectors[rows]
+    return EmbeddingNearness(x, "image", None).search(nodes[rows], whole)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from curate.base.numeric import spherical
 from curate.decide.dedup import cells, cosine
 from curate.decide.dedup.groups import Groups
-from tests.decide.dedup.naive import groups_of, ids, injected, naive_cosine, naive_groups, naive_near
+from tests.decide.dedup.naive import cosine_groups, groups_of, ids, injected, naive_cosine, naive_groups, naive_near
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_all_close_rows_of_a_small_pool_are_found(n, d, seed, block, data):
     x = data.draw(st.sampled_from(known)) if known else 0.9
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spherical, "_BLOCK", block)
-        found, _ = cosine.groups(ids(n), vectors, x)
+        found = cosine_groups(ids(n), vectors, x)
     near = naive_near(vectors, x)
     assert groups_of(found) == naive_groups(range(n), near)
     assert nearest_of(found) == naive_nearest(vectors, near)
@@ -59,14 +59,14 @@ def test_of_what_meets_in_cells_nothing_is_missed(visited, count, x, kind, monke
     everything = naive_near(vectors, x)
     met = [(a, b) for a, b in everything if cell_of[a, 0] in cell_of[b] or cell_of[b, 0] in cell_of[a]]
     assert len(met) > (0.98 if visited == 8 else 0.5) * len(everything)
-    found, _ = cosine.groups(ids(len(vectors)), vectors, x)
+    found = cosine_groups(ids(len(vectors)), vectors, x)
     assert groups_of(found) == naive_groups(range(len(vectors)), met)
     assert nearest_of(found) == naive_nearest(vectors, met)
 
 
 def test_rows_in_any_order_blocks_and_units_give_the_same_groups(monkeypatch, small_cells):
     vectors, x = injected(900, 24, 7), 0.9
-    found = cosine.groups(ids(900), vectors, x)[0]
+    found = cosine_groups(ids(900), vectors, x)
     expected = groups_of(found)
     assert 100 < sum(map(len, expected)) < 800
     rng = np.random.default_rng(0)
@@ -74,7 +74,7 @@ def test_rows_in_any_order_blocks_and_units_give_the_same_groups(monkeypatch, sm
         monkeypatch.setattr(spherical, "_BLOCK", block)
         order = rng.permutation(900)
         for other in (
-            cosine.groups(ids(900)[order], vectors[order], x)[0],
+            cosine_groups(ids(900)[order], vectors[order], x),
             distributed(vectors, order, x, n_units=block % 8 + 1),
         ):
             assert groups_of(other) == expected
@@ -112,12 +112,12 @@ STRANGE = np.array([[np.nan, 1], [np.inf, 1], [0, 0], [-0.0, 0], [1, 0], [np.nan
 
 def test_rows_without_a_direction_have_no_edge(small_cells):
     assert cells.usable(STRANGE).tolist() == [False] * 4 + [True] + [False] * 3
-    assert len(cosine.groups(ids(8), STRANGE, 0.5)[0].nodes) == 0
+    assert len(cosine_groups(ids(8), STRANGE, 0.5).nodes) == 0
     assert cosine.nearest(STRANGE, STRANGE, 0.5).tolist() == [-1] * 4 + [4] + [-1] * 3
     vectors = np.concatenate([STRANGE, STRANGE[4:5]])
-    assert groups_of(cosine.groups(ids(9), vectors, 1.0)[0]) == {frozenset({4, 8})}
+    assert groups_of(cosine_groups(ids(9), vectors, 1.0)) == {frozenset({4, 8})}
     smallest = np.full((2, 3), 2.0**-24, np.float16)
-    assert groups_of(cosine.groups(ids(2), smallest, 1.0)[0]) == {frozenset({0, 1})}
+    assert groups_of(cosine_groups(ids(2), smallest, 1.0)) == {frozenset({0, 1})}
 
 
 @pytest.mark.parametrize("n", [0, 1])
@@ -125,7 +125,7 @@ def test_rows_without_a_direction_have_no_edge(small_cells):
 def test_no_row_and_one(n, whole, monkeypatch):
     monkeypatch.setattr(cells, "WHOLE", whole)
     vectors = np.ones((n, 4), np.float16)
-    assert len(cosine.groups(ids(n), vectors, 0.9)[0].nodes) == 0
+    assert len(cosine_groups(ids(n), vectors, 0.9).nodes) == 0
     assert cosine.nearest(vectors, vectors[:0], 0.9).tolist() == [-1] * n
     assert (
         cosine.recall_counts(vectors, np.zeros((n, 1), np.int16), vectors, np.zeros((n, 1), np.int16), 0.9).sum() == 0
@@ -135,30 +135,28 @@ def test_no_row_and_one(n, whole, monkeypatch):
 def test_rows_that_are_all_alike(small_cells):
     """Equal rows in one go; of rows all near each other, and alike up to roundings, few pairs are compared exactly."""
     vectors = np.repeat(injected(3, 16, 0), 700, axis=0)
-    assert groups_of(cosine.groups(ids(2100), vectors, 1.0)[0]) == {
-        frozenset(range(i, i + 700)) for i in (0, 700, 1400)
-    }
+    assert groups_of(cosine_groups(ids(2100), vectors, 1.0)) == {frozenset(range(i, i + 700)) for i in (0, 700, 1400)}
     alike = (1 + np.random.default_rng(0).normal(size=(2500, 16)) / 100).astype(np.float16) / np.float16(4)
-    found, _ = cosine.groups(ids(2500), alike, 0.99)
+    found = cosine_groups(ids(2500), alike, 0.99)
     assert groups_of(found) == {frozenset(range(2500))} and found.nearest.min() > 0.99
     rounded = (1 + np.random.default_rng(0).normal(size=(2500, 16)) / 1000).astype(np.float16) / np.float16(4)
-    found, _ = cosine.groups(ids(2500), rounded, 0.99)
+    found = cosine_groups(ids(2500), rounded, 0.99)
     assert len(np.unique(rounded, axis=0)) == 2500 and (found.nearest == 1).all()
 
 
 def test_colliding_row_hashes_do_no_harm(monkeypatch):
     vectors = injected(200, 8, 5)
-    expected = groups_of(cosine.groups(ids(200), vectors, 0.97)[0])
+    expected = groups_of(cosine_groups(ids(200), vectors, 0.97))
     assert len(expected) > 10
     monkeypatch.setattr(cells, "row_hashes", lambda rows: np.zeros(len(rows), np.uint64))
-    assert groups_of(cosine.groups(ids(200), vectors, 0.97)[0]) == expected
+    assert groups_of(cosine_groups(ids(200), vectors, 0.97)) == expected
 
 
 def test_vectors_may_lie_in_a_file(tmp_path, small_cells):
     vectors = injected(400, 16, 2)
     vectors.tofile(tmp_path / "vectors")
     mapped = np.memmap(tmp_path / "vectors", np.float16, "r", shape=vectors.shape)
-    found, expected = (cosine.groups(ids(400), rows, 0.95)[0] for rows in (mapped, vectors))
+    found, expected = (cosine_groups(ids(400), rows, 0.95) for rows in (mapped, vectors))
     assert (found.nodes == expected.nodes).all() and (found.labels == expected.labels).all()
     assert (found.nearest == expected.nearest).all()
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.base.ids import hex_uids
-from curate.decide.dedup import exact, hamming
+from curate.decide.dedup import exact
 from curate.decide.dedup.groups import Groups, label_hashes, row_ids, row_keys
-from tests.decide.dedup.naive import FULL, assert_forest, groups_of, naive_groups
+from tests.decide.dedup.naive import FULL, assert_forest, groups_of, hamming_groups, naive_groups
 
 EDGES = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=20)
 
@@ -76,7 +76,7 @@ class Row:
 def survivors(rows: list[Row], distance: int) -> list[str | None]:
     """The uid that stands for each row after passes by uid, sha256 and close phash."""
     column = pa.array([row.phash for row in rows], pa.uint64())
-    groups = hamming.groups(column.drop_null().to_numpy(), distance)
+    groups = hamming_groups(column.drop_null().to_numpy(), distance)
     columns = [pa.array([r.uid for r in rows]), pa.array([r.sha256 for r in rows]), label_hashes(column, groups)]
     prefer = exact.preferences(pa.array([row.prefer for row in rows], pa.float32()))
     content = np.zeros(len(rows), np.uint64)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from curate.decide.dedup import hamming
 from curate.decide.dedup.groups import Groups
-from tests.decide.dedup.naive import FULL, assert_forest, groups_of, naive_groups
+from curate.decide.dedup.passes import dedup_pass
+from tests.decide.dedup.naive import FULL, assert_forest, groups_of, hamming_groups, naive_groups
 
 
 def naive_close(hashes, distance: int) -> list[tuple[int, int]]:
@@ -40,8 +41,8 @@ def test_all_close_hashes_are_found(pool, distance, rows, bucket):
         assert all(0 < (int(a) ^ int(b)).bit_count() <= distance for a, b in part)
     expected = naive_groups(hashes, naive_close(set(pool), distance))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hamming, "_BUCKET", bucket)
-        assert groups_of(Groups.join(map(Groups.of, parts))) == groups_of(hamming.groups(hashes, distance)) == expected
+        patch.setattr(dedup_pass, "_BUCKET", bucket)
+        assert groups_of(Groups.join(map(Groups.of, parts))) == groups_of(hamming_groups(hashes, distance)) == expected
 
 
 @pytest.mark.thorough
@@ -57,7 +58,7 @@ def test_units_buckets_and_order_change_nothing(pool, distance, n_units, n_bucke
     found = [hamming.edges_in_bucket(np.concatenate(h), masks[band], distance) for (band, _), h in buckets.items()]
     rng.shuffle(found)
     assert groups_of(Groups.join(map(Groups.of, found))) == groups_of(
-        hamming.groups(np.array(pool, np.uint64), distance)
+        hamming_groups(np.array(pool, np.uint64), distance)
     )
 
 
@@ -80,20 +81,20 @@ def test_more_rows_get_longer_bands():
 
 def test_hashes_that_are_all_alike():
     """Blank images: one hash many times, all hashes within k of each other, and a chain without close ends."""
-    assert len(hamming.groups(np.full(100_000, 7, np.uint64), 4).nodes) == 0
+    assert len(hamming_groups(np.full(100_000, 7, np.uint64), 4).nodes) == 0
     ball = np.array([sum(1 << b for b in c) for n in range(4) for c in itertools.combinations(range(64), n)], np.uint64)
-    groups = hamming.groups(np.repeat(ball, 2), 6)
+    groups = hamming_groups(np.repeat(ball, 2), 6)
     assert groups_of(groups) == {frozenset(ball.tolist())}
     assert len(groups.edges) == len(ball) - 1
     chain = np.array([(1 << i) - 1 for i in range(65)], np.uint64)
-    assert groups_of(hamming.groups(chain[::-1], 1)) == {frozenset(chain.tolist())}
-    assert len(hamming.groups(chain, 0).nodes) == 0
+    assert groups_of(hamming_groups(chain[::-1], 1)) == {frozenset(chain.tolist())}
+    assert len(hamming_groups(chain, 0).nodes) == 0
 
 
 @pytest.mark.parametrize("hashes", [[], [5], [0, FULL]])
 def test_few_hashes(hashes):
     hashes = np.array(hashes, np.uint64)
-    assert hamming.groups(hashes, 8).nodes.shape == (0,)
+    assert hamming_groups(hashes, 8).nodes.shape == (0,)
     assert hamming.nearest(hashes, np.zeros(0, np.uint64), 8).tolist() == [-1] * len(hashes)
     assert hamming.nearest(np.zeros(0, np.uint64), hashes, 8).tolist() == []
 
@@ -122,7 +123,7 @@ def test_what_is_handed_in_stays_as_it_was():
     expected = naive_groups([0, 1, 8, 9], naive_close({0, 1, 8, 9}, 1))
     (mask,) = hamming.bands(1, 6)
     for handed_in in (hashes, np.repeat(hashes, 3)[::3], hashes[::-1]):
-        assert groups_of(hamming.groups(handed_in, 1)) == expected
+        assert groups_of(hamming_groups(handed_in, 1)) == expected
         assert groups_of(hamming.edges_in_bucket(handed_in, mask, 1)) == expected
         assert hamming.nearest(handed_in, handed_in, 0).tolist() == [
             handed_in.tolist().index(hash_) for hash_ in handed_in.tolist()

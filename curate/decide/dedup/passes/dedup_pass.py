@@ -2,24 +2,26 @@
 
 A pass by equality reads keys from a unit's tables. A pass by nearness compares rows of the whole pool: each unit's rows
 are split into buckets so that near rows share one, near pairs are searched within buckets, and the connected components
-of all pairs are groups, whose labels are the keys. A kind may search in one process in a better way.
+of all pairs are groups, whose labels are the keys. One process treats all rows as those of one unit.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from curate.base.numeric.arrays import F32, I64, U64, Mask
+from curate.base.process import in_threads
 from curate.decide.dedup.groups import Groups, row_ids, row_keys
 from curate.recipe.measure import Measure
 from curate.recipe.section import Section
 from curate.store.tables import UnitTables
 
+_BUCKET = 1 << 20  # rows of a bucket, about, where one process has them all
 Part = tuple[npt.NDArray[Any], ...]  # of a bucket: arrays of one length, the same ones from all units
 
 
@@ -67,15 +69,14 @@ class Nearness(ABC):
 
     @abstractmethod
     def split(self, nodes: U64, values: Any, plan: Any, n_buckets: int) -> Iterator[tuple[Hashable, Part]]:
-        """Yield a unit's rows by bucket; near rows of all units are to share some bucket. A row may be in several."""
+        """Yield a unit's rows by bucket, each bucket once; near rows of all units are to share some bucket.
+
+        A row may be in several.
+        """
 
     @abstractmethod
     def groups(self, bucket: Any, part: Part) -> Groups:
-        """Return the groups that the near pairs of a bucket make."""
-
-    def recall(self, nodes: U64, values: Any, plan: Any) -> I64:
-        """Return of a sample's near pairs with a unit's rows their number, and how many share a bucket (int64[2])."""
-        return np.zeros(2, np.int64)
+        """Return the groups that the near pairs of a bucket make; and what a bucket says of `Groups.recall`."""
 
     def keys(self, tables: UnitTables, groups: Groups) -> pa.Array:
         """Return the label of each row's group (uint64[rows]); null of rows that are in none."""
@@ -85,21 +86,13 @@ class Nearness(ABC):
         """Return `Groups.nearest` of each row (float32[rows]), 0 of rows in no group; None where groups have none."""
         return None
 
-    def search(self, units: Iterable[tuple[U64, Any]], spool: Callable[[], IO[bytes]]) -> tuple[Groups, I64]:
-        """Return the groups over all units, and the sum of `recall`, in one process.
-
-        `units` are nodes and values of each; `spool` opens a file for what should not be in memory, gone when closed.
-        """
-        parts = list(units)
+    def search(self, nodes: U64, values: Any) -> Groups:
+        """Return the groups over all rows, in one process, as if they were one unit's; a file may hold the values."""
         plan = None
         for _ in range(self.rounds):
-            plan = self.plan(plan, [self.survey(*part, plan) for part in parts])
-        buckets: dict[Hashable, list[Part]] = {}
-        for part in parts:
-            for bucket, rows in self.split(*part, plan, 1):
-                buckets.setdefault(bucket, []).append(rows)
-        groups = Groups.join(self.groups(bucket, join_parts(pieces)) for bucket, pieces in buckets.items())
-        return groups, sum((self.recall(*part, plan) for part in parts), np.zeros(2, np.int64))
+            plan = self.plan(plan, [self.survey(nodes, values, plan)])
+        buckets = self.split(nodes, values, plan, 1 + len(nodes) // _BUCKET)
+        return Groups.join(in_threads(lambda bucket: self.groups(*bucket), buckets))
 
 
 class ImageNearness(Nearness):

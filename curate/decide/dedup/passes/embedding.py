@@ -1,8 +1,8 @@
 """A pass by image embeddings whose cosine is at least x, compared in cells of the space (see `cosine` and `cells`)."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import IO, Any, ClassVar
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,6 @@ from pydantic import Field
 
 from curate.base.numeric.arrays import F32, I64, U64, Mask, whole
 from curate.base.numeric.vectors import embedding_matrix
-from curate.base.process import in_threads
 from curate.decide.dedup import cells, cosine, exact
 from curate.decide.dedup.groups import Groups, row_nearest
 from curate.decide.dedup.passes.dedup_pass import ImageNearness, Nearness, NearnessKind, Part
@@ -35,6 +34,9 @@ class EmbeddingCosine(Section):
     within: AnyColumn | None = Field(None, exclude_if=is_none, examples=["topic"])
     """Compare only rows with equal values of this column, such as clusters of `relate` (SemDeDup). A row without a
     value is near none. `null`: compare all rows."""
+
+
+_COPIES, _RECALL = -1, -2  # buckets beside those of cells
 
 
 @dataclass(frozen=True)
@@ -71,41 +73,31 @@ class EmbeddingNearness(ImageNearness):
         return _Cells(plan.rows, centroids, sample[cells.sample_rows(sample, plan.rows, cells.PROBED)])
 
     def split(self, nodes: U64, values: Any, plan: _Cells, n_buckets: int) -> Iterator[tuple[int, Part]]:
-        for cell, rows, at_home in cells.cell_rows(cells.visits(values, plan.centroids)):
+        """Yield rows by cell, those that equal an earlier one by themselves, and pairs of a sample for the recall."""
+        first, copies = cosine.equal_rows(nodes, values)
+        yield _COPIES, (copies,)
+        among = np.zeros(len(nodes), bool)
+        among[first] = True
+        cell_of = cells.visits(values, plan.centroids, among)
+        if len(plan.centroids) > 1:
+            probe_cells = cells.visits(plan.probes, plan.centroids)
+            yield _RECALL, (cosine.recall_counts(values, cell_of, plan.probes, probe_cells, self.cosine)[np.newaxis],)
+        for cell, rows, at_home in cells.cell_rows(cell_of):
             yield cell, (nodes[rows], values[rows], np.less(np.arange(len(rows)), at_home))
 
     def groups(self, bucket: Any, part: Part) -> Groups:
+        if bucket == _COPIES:
+            return cosine.groups_of_copies(part[0])
+        if bucket == _RECALL:
+            return replace(Groups.join([]), recall=part[0].sum(axis=0))
         nodes, vectors, home = part
         return cosine.groups_in_cell(nodes, vectors, home, self.cosine)
 
     def cosines(self, tables: UnitTables, groups: Groups) -> F32 | None:
         return row_nearest(tables.unit, tables.rows(), groups)
 
-    def recall(self, nodes: U64, values: Any, plan: _Cells) -> I64:
-        if len(plan.centroids) == 1:
-            return np.zeros(2, np.int64)
-        cell_of, probe_cells = cells.visits(values, plan.centroids), cells.visits(plan.probes, plan.centroids)
-        return cosine.recall_counts(values, cell_of, plan.probes, probe_cells, self.cosine)
-
     def nearest(self, values: Any, evaluation: pa.Table) -> I64:
         return cosine.nearest(values, embedding_matrix(evaluation["image"]), self.cosine)
-
-    def search(self, units: Iterable[tuple[U64, Any]], spool: Callable[[], IO[bytes]]) -> tuple[Groups, I64]:
-        """Search with the embeddings in a file, of which no more is in memory than the system likes to keep."""
-        parts, shape, kind = [np.zeros(0, np.uint64)], (0,), np.dtype(np.float16)
-        with spool() as file:
-            for part, values in units:
-                parts.append(part)
-                shape, kind = values.shape[1:], values.dtype
-                file.write(values.tobytes())
-            file.flush()
-            nodes = np.concatenate(parts)
-            if not len(nodes):
-                return Groups.join([]), np.zeros(2, np.int64)
-            return self.search_values(nodes, np.memmap(file, kind, "r", shape=(len(nodes), *shape)))
-
-    def search_values(self, nodes: U64, values: Any) -> tuple[Groups, I64]:
-        return cosine.groups(nodes, values, self.cosine)
 
 
 @dataclass(frozen=True)
@@ -127,17 +119,6 @@ class WithinNearness(EmbeddingNearness):
     def split(self, nodes: U64, values: Any, plan: Any, n_buckets: int) -> Iterator[tuple[int, Part]]:
         for cell, rows in exact.by_number(np.arange(len(values)), values["cell"]):
             yield cell, (nodes[rows], values["vector"][rows], np.ones(len(rows), bool))
-
-    def recall(self, nodes: U64, values: Any, plan: Any) -> I64:
-        return np.zeros(2, np.int64)
-
-    def search_values(self, nodes: U64, values: Any) -> tuple[Groups, I64]:
-        def search(cell: tuple[int, I64]) -> Groups:
-            rows = cell[1]
-            return cosine.groups_in_cell(nodes[rows], values[rows]["vector"], np.ones(len(rows), bool), self.cosine)
-
-        groups = in_threads(search, exact.by_number(np.arange(len(values)), values["cell"]))
-        return Groups.join(groups), np.zeros(2, np.int64)
 
 
 def _build(section: EmbeddingCosine, measure: Measure, rows: int | None) -> Nearness:

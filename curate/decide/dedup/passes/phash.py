@@ -1,8 +1,8 @@
 """Passes by perceptual hashes: equal ones, and those that differ in at most k of 64 bits (see `hamming`)."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +15,6 @@ from curate.decide.dedup.passes.dedup_pass import ImageNearness, KeyPass, Nearne
 from curate.recipe.measure import Measure
 from curate.recipe.section import Section
 from curate.store.tables import UnitTables
-
-_ROWS = 10_000  # for each bucket, about, where footers do not say how many a pool has
 
 
 class PhashDistance(Section):
@@ -38,7 +36,7 @@ class PhashNearness(ImageNearness):
     """Hashes within a distance; nodes are the hashes themselves, so equal ones meet without comparison."""
 
     distance: int
-    pool_rows: int | None
+    rounds = 1  # to know how many rows there are
 
     def read(self, tables: UnitTables, surviving: Mask) -> tuple[I64, Any]:
         hashes = tables.read("samples", ["phash"])["phash"]
@@ -48,8 +46,14 @@ class PhashNearness(ImageNearness):
     def nodes(self, unit: int, rows: I64, values: Any) -> U64:
         return np.asarray(values, np.uint64)
 
-    def split(self, nodes: U64, values: Any, plan: Any, n_buckets: int) -> Iterator[tuple[tuple[int, int], Part]]:
-        masks = hamming.bands(self.distance, self.pool_rows or _ROWS * n_buckets)
+    def survey(self, nodes: U64, values: Any, plan: Any) -> int:
+        return len(nodes)
+
+    def plan(self, plan: Any, surveys: list[int]) -> int:
+        return sum(surveys)
+
+    def split(self, nodes: U64, values: Any, plan: int, n_buckets: int) -> Iterator[tuple[tuple[int, int], Part]]:
+        masks = hamming.bands(self.distance, plan)
         for (band, bucket), hashes in hamming.split_bands(nodes, masks, n_buckets):
             yield (int(masks[band].astype(np.int64)), bucket), (hashes,)
 
@@ -61,10 +65,6 @@ class PhashNearness(ImageNearness):
 
     def nearest(self, values: Any, evaluation: pa.Table) -> I64:
         return hamming.nearest(values, evaluation["phash"].to_numpy().astype(np.uint64), self.distance)
-
-    def search(self, units: Iterable[tuple[U64, Any]], spool: Callable[[], IO[bytes]]) -> tuple[Groups, I64]:
-        hashes = np.concatenate([np.zeros(0, np.uint64), *(nodes for nodes, _ in units)])
-        return hamming.groups(hashes, self.distance), np.zeros(2, np.int64)
 
 
 def _check(measure: Measure) -> None:
@@ -82,7 +82,7 @@ PHASH_DISTANCE = NearnessKind(
     key="phash",
     section=PhashDistance,
     form="{distance: k}",
-    build=lambda section, measure, rows: PhashNearness(section.distance, rows),
+    build=lambda section, measure, rows: PhashNearness(section.distance),
     check=lambda section, measure: _check(measure),
     check_against=lambda section, measure: _check(measure),
     compares_images=True,
