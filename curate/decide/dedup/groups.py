@@ -55,7 +55,7 @@ class Groups:
     @classmethod
     def _of_all(cls, parts: Sequence["Groups"]) -> "Groups":
         joined = cls.of(np.concatenate([part.edges for part in parts]))
-        joined = replace(joined, recall=sum(part.recall for part in parts))
+        joined = replace(joined, recall=sum((part.recall for part in parts), np.zeros(2, np.int64)))
         return joined.with_nearest((part.nodes, part.nearest) for part in parts if part.nearest is not None)
 
     def with_nearest(self, cosines: Iterable[tuple[U64, F32]]) -> "Groups":
