@@ -101,16 +101,15 @@ class Hosts:
         self._hosts = asked | alone if len(alone) < _HOSTS // 2 else asked
 
     def failed(self, name: str, fault: FetchFault, max_pause: float) -> None:
-        """Note, in its slot, that a host did not answer, or is busy; it has the pause that it asks for, limited."""
+        """Note, in its slot, a fault, if it is of the host, which has the pause that it asks for, limited."""
+        if fault.reason not in _OF_HOSTS:
+            return
         host, now = self._hosts[name], time.monotonic()
         with self._lock:
-            if fault.retry_after is not None:
-                host.pause_ends = max(host.pause_ends, now + min(fault.retry_after, max_pause))
-            if fault.reason in _OF_HOSTS:
-                host.failures += 1
-                host.fault = fault.fresh()
-                if host.failures >= _FAILURES:
-                    host.left_alone_until = now + _LEFT_ALONE
+            host.pause_ends = max(host.pause_ends, now + min(fault.retry_after or 0.0, max_pause))
+            host.failures, host.fault = host.failures + 1, fault.fresh()
+            if host.failures >= _FAILURES:
+                host.left_alone_until = now + _LEFT_ALONE
 
     def answered(self, name: str) -> None:
         """Note, in its slot, that a host answered."""
@@ -198,7 +197,7 @@ class Fetcher:
         raise FetchFault("too_many_redirects", f"more than {redirects}")
 
     def _ask(self, site: Site, path: str, deadline: Deadline, is_robots: bool) -> bytes | str:
-        began, has_answered = time.monotonic(), False
+        began = time.monotonic()
         with self._hosts.slot(site.host), connections():
             deadline.extend(time.monotonic() - began)
             try:
@@ -206,7 +205,6 @@ class Fetcher:
                     if answer.status in _BUSY:
                         raise _refused(answer)
                     self._hosts.answered(site.host)
-                    has_answered = True
                     location = answer.headers.get("Location")
                     if answer.status in _REDIRECTS and location:
                         return _as_written(location)
@@ -214,8 +212,7 @@ class Fetcher:
                         raise _refused(answer)
                     return _begin_of(answer, _ROBOTS_BYTES) if is_robots else self._read(answer)
             except FetchFault as fault:
-                if not has_answered:
-                    self._hosts.failed(site.host, fault, self._policy.max_pause)
+                self._hosts.failed(site.host, fault, self._policy.max_pause)
                 raise
 
     def _read(self, answer: Answer) -> bytes:

@@ -164,12 +164,11 @@ def _convert(urls: UrlList, path: str) -> None:
                 writer.write_table(table, row_group_size=_GROUP)
         return
     try:
-        if _write_tabular(urls, path, '"'):
-            return
+        _write_tabular(urls, path, '"')
     except pa.ArrowInvalid:
         if urls.kind != "tsv":
             raise
-    _write_tabular(urls, path, "")
+        _write_tabular(urls, path, "")
 
 
 def _json_tables(urls: UrlList, columns: pa.Schema | None, names: set[str]) -> Iterator[pa.Table]:
@@ -192,10 +191,10 @@ def _json_tables(urls: UrlList, columns: pa.Schema | None, names: set[str]) -> I
                 yield pyarrow.json.read_json(io.BytesIO(data), whole, options)
 
 
-def _write_tabular(urls: UrlList, path: str, quote: str) -> bool:
+def _write_tabular(urls: UrlList, path: str, quote: str) -> None:
     """Write a list of CSV or TSV, in which `quote` is the quotation mark; empty: there is none.
 
-    Return False for TSV in which values that begin with one have several lines: then it is none.
+    Raises pa.ArrowInvalid, also for TSV in which values that begin with one have several lines: then it is none.
     """
     with _tabular(urls, {}, quote) as batches:
         names = batches.schema.names
@@ -205,11 +204,11 @@ def _write_tabular(urls: UrlList, path: str, quote: str) -> bool:
             with _tabular(urls, types, quote) as batches, pq.ParquetWriter(path, batches.schema) as writer:
                 for batch in batches:
                     if urls.kind == "tsv" and quote and any(map(_has_lines, batch)):
-                        return False
+                        raise pa.ArrowInvalid("a value in quotation marks has several lines")
                     if urls.kind == "csv" and any(str(value).endswith(_END) for value in batch[-1][-1:]):
                         raise pa.ArrowInvalid("a quotation mark is not closed before the end")
                     writer.write_batch(batch, row_group_size=_GROUP)
-            return True
+            return
         except pa.ArrowInvalid as error:
             unfit = _UNFIT.search(str(error))
             if unfit is None:

@@ -143,10 +143,9 @@ class HttpTransport:
                     return kept, response
                 response.close()
                 kept.close()
-            except TimeoutError:
-                raise
-            except (OSError, http.client.HTTPException):
-                pass
+            except (OSError, http.client.HTTPException) as error:
+                if isinstance(error, TimeoutError):
+                    raise
         connection = _Connection(site, self._networks)
         return connection, connection.ask(path, headers, deadline)
 
@@ -240,9 +239,8 @@ class _Connection(http.client.HTTPConnection):
 
     def is_fit(self, site: Site) -> bool:
         """Return whether it is to the site, open, and nothing came by it that was not asked for."""
-        if self.site != site or time.monotonic() - self.kept_since > _KEPT_SECONDS:
-            return False
-        if site.is_secure and self.wire.pending():
+        is_old = time.monotonic() - self.kept_since > _KEPT_SECONDS
+        if self.site != site or is_old or (site.is_secure and self.wire.pending()):
             return False
         poll = select.poll()
         poll.register(self.wire, select.POLLIN)

@@ -8,6 +8,7 @@ a boolean a flag. What Beam does not know is an error.
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import chain, product
 from typing import Any, TypeVar
 
@@ -113,12 +114,10 @@ def _check_runner(runner: str, where: str) -> None:
 class _Options(PipelineOptions):
     """Options whose views are made once: Beam asks for two with each transform, and makes a parser for each."""
 
+    @cache  # noqa: B019 (a process has few of them)
     def view_as(self, cls: type[View]) -> View:
         """Return the options as another class has them; all views share their values."""
-        views: dict[type[PipelineOptions], Any] = self.__dict__.setdefault("_views", {})
-        if cls not in views:
-            views[cls] = super().view_as(cls)
-        view: View = views[cls]
+        view: View = super().view_as(cls)
         return view
 
 

@@ -121,14 +121,12 @@ class Dataflow(PipelineEngine):
                 raise RecipeError(f"{key}: {path} is on this machine, and Dataflow's workers are not; accepted: a URL")
         cuda = [f"measure.{name}" for name, device in _devices(context).items() if device.startswith("cuda")]
         is_service = any("worker_accelerator" in option for option in self._cloud.dataflow_service_options or ())
-        unused = "no step of this recipe uses a GPU; accepted: device: cuda for a model, or no accelerator"
-        for fault, is_so in (
-            ("dataflow_service_options have worker_accelerator too; accepted: one", is_service),
-            ("a job with flexrs_goal has no resource hints; accepted: one of them", self._cloud.flexrs_goal),
-            (unused, not (cuda or _has_model(context.recipe.captions))),
-        ):
-            if self._accelerator and is_so:
-                raise RecipeError(f"dataflow_accelerator: {fault}")
+        if self._accelerator and is_service:
+            raise RecipeError("dataflow_accelerator: dataflow_service_options have worker_accelerator too; use one")
+        if self._accelerator and self._cloud.flexrs_goal:
+            raise RecipeError("dataflow_accelerator: a job with flexrs_goal has no resource hints; use one of them")
+        if self._accelerator and not (cuda or _has_model(context.recipe.captions)):
+            raise RecipeError("dataflow_accelerator: no step of this recipe uses a GPU; accepted: device: cuda for one")
         if cuda and not (self._accelerator or is_service):
             example = _RULES["dataflow_accelerator"]["accepted"].partition(",")[0]
             raise RecipeError(f"{cuda[0]}: device: cuda, but dataflow_accelerator is not set; accepted: e.g. {example}")
@@ -252,16 +250,13 @@ class _DataflowJob(Job):
 
     @property
     def fault(self) -> str | None:
-        """What the service says went wrong; a worker's traceback rather than that an item was tried often."""
+        """What the service says went wrong."""
         with suppress(*_google_errors()):
             messages, _ = self._client.list_messages(self._id, minimum_importance="JOB_MESSAGE_ERROR")
             texts = (str(message.message_text) for message in messages)
-            return max(texts, key=_rank, default=None)
+            # A worker's traceback rather than that an item was tried often.
+            return max(texts, key=lambda text: ("Traceback" in text, "item was attempted" not in text), default=None)
         return None
-
-
-def _rank(message: str) -> tuple[bool, bool]:
-    return "Traceback" in message, "work item was attempted" not in message
 
 
 def _google_errors() -> tuple[type[Exception], ...]:

@@ -66,20 +66,19 @@ class SparkOptions(PipelineOptions):
         for text in self.spark_conf or ():
             key, equals, value = text.partition("=")
             if not equals or not key.startswith("spark."):
-                accepted = "such as spark.executor.memory=4g"
-                raise ValueError(f"--spark_conf {text}: not a setting of Spark; accepted: {accepted}")
+                raise ValueError(
+                    f"--spark_conf {text}: not a setting of Spark; accepted: such as spark.executor.memory=4g"
+                )
             conf[key] = value
         gpus, of_task = (float(conf.get(f"spark.{whose}.resource.gpu.amount", 0)) for whose in ("executor", "task"))
         if of_task and gpus > max(1, of_task):  # its processes come and go, and each keeps what its first task had
-            accepted = "the same number for both; use more executors for more GPUs"
-            found_amounts = f"spark.executor.resource.gpu.amount: {gpus:g}, but a task has {of_task:g}"
-            raise ValueError(f"{found_amounts}; accepted: {accepted}")
+            amounts = f"spark.executor.resource.gpu.amount: {gpus:g}, but a task has {of_task:g}"
+            raise ValueError(f"{amounts}; accepted: the same number for both; use more executors for more GPUs")
         url = self.view_as(SparkRunnerOptions).spark_master_url
         is_named = any(str(word).partition("=")[0] == "--spark_master_url" for word in self._flags or ())
         if is_named or url != SparkRunnerOptions([]).spark_master_url:
             if not re.fullmatch(_MASTERS, url):
-                accepted = "local[N], spark://HOST:PORT, yarn or k8s://https://HOST:PORT"
-                raise ValueError(f"--spark_master_url {url}: accepted: {accepted}")
+                raise ValueError(f"--spark_master_url {url}: accepted: local[N], spark://HOST:PORT, yarn or k8s://…")
             conf["spark.master"] = url
         return conf
 

@@ -82,8 +82,7 @@ def _check_master(url: str) -> None:
             return
         except (OSError, OverflowError) as error:
             errors.append(f"{address}: {error}")
-    accepted = "spark://HOST:PORT, as the master's page says"
-    raise ProbeError(f"no master answers at {url} ({'; '.join(errors)}); accepted: {accepted}")
+    raise ProbeError(f"no master answers at {url} ({'; '.join(errors)}); accepted: the URL that its page shows")
 
 
 def _visit_all(spark: Any, packages: Mapping[str, str], look: Callable[[int], Iterable[str]]) -> list[Any]:
