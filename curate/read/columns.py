@@ -1,5 +1,6 @@
 """What the columns of an input hold: by the recipe's names, else by those of LAION, DataComp and img2dataset."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
+from curate.base.numeric.arrays import whole
 from curate.read.faults import InputFault
 from curate.recipe.section import Section
 
@@ -26,6 +28,7 @@ BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_bi
 
 NEEDED = dict.fromkeys((*COLUMN_NAMES, "file"), "text") | dict.fromkeys(("width", "height"), "a number")
 NEEDED["image"] = "bytes, or a struct with a field 'bytes'"
+_is_sha256 = re.compile(r"[0-9a-fA-F]{64}").fullmatch
 _DECIDED = ("probability", "draw")  # what another run of curate gave: names of the run's own, and no scores by default
 
 
@@ -180,10 +183,13 @@ def json_columns(table: pa.Table, image: str | None = None) -> list[pa.Field]:
 
 def stated_sha256(*values: Any) -> str | None:
     """Return the first of some values that is a sha256 (64 hex digits), in lower case; None where none is."""
-    for value in values:
-        if isinstance(value, str) and len(value) == 64 and not value.strip("0123456789abcdefABCDEF"):
-            return value.lower()
-    return None
+    return next((value.lower() for value in values if isinstance(value, str) and _is_sha256(value)), None)
+
+
+def text_columns(table: pa.Table, roles: Columns, parts: Sequence[str]) -> dict[str, pa.Array]:
+    """Return those of these parts of a sample that a table has columns for, as text: null where it is not UTF-8."""
+    columns = {part: getattr(roles, part) for part in parts}
+    return {part: valid_text(whole(table[column])) for part, column in columns.items() if column}
 
 
 def valid_text(column: pa.Array) -> pa.Array:

@@ -6,7 +6,6 @@ columns. A value of another kind is null there, and stays in the json.
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import reduce
 from itertools import chain
 from typing import Any, Literal
@@ -80,14 +79,7 @@ def find_field_columns(counts: FieldCounts, reserved: Collection[str]) -> pa.Sch
 
 def field_values(objects: Sequence[Mapping[str, Any]], columns: pa.Schema) -> list[pa.Array]:
     """Return the values of these columns, of those of `find_field_columns`, in the fields of some rows."""
-    return [_column([fields.get(f.name) for fields in objects], _KINDS_OF[f.type]) for f in columns]
-
-
-def _column(values: list[Any], kind: JsonType) -> pa.Array:
-    if {_COUNTED.get(value_type) for value_type in set(map(type, values))} <= {kind, "null"}:
-        with suppress(ValueError, OverflowError):  # lone surrogates, and integers of more than 64 bits
-            return pa.array(values, TYPES[kind])
-    return pa.array([as_type(kind, value) for value in values], TYPES[kind])
+    return [pa.array([as_type(_KINDS_OF[f.type], fields.get(f.name)) for fields in objects], f.type) for f in columns]
 
 
 def as_type(kind: JsonType, value: Any) -> Any:

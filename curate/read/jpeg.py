@@ -15,8 +15,6 @@ _SOI = b"\xff\xd8"
 _APP0, _DQT, _SOS = 0xE0, 0xDB, 0xDA
 _FRAMES = (0xC0, 0xC1, 0xC2)
 _TABLES = (0xC4, 0xDD)
-# The latest header that was read to its end, and what it says: images resized to one size share it
-_LATEST: list[tuple[bytes, _Frame | None]] = [(b"", None)]
 
 
 class PlainJpeg(JpegImagePlugin.JpegImageFile):
@@ -42,17 +40,7 @@ class PlainJpeg(JpegImagePlugin.JpegImageFile):
 
 
 def plain_frame(head: bytes) -> _Frame | None:
-    """Return the frame of a JPEG by its first bytes, as `_read_frame` does."""
-    header, frame = _LATEST[0]
-    if not header or not head.startswith(header):
-        end, frame = _read_frame(head)
-        if frame:
-            _LATEST[0] = head[:end], frame
-    return frame
-
-
-def _read_frame(head: bytes) -> tuple[int, _Frame | None]:
-    """Return where the header of a JPEG ends, and its frame, by its first bytes.
+    """Return the frame of a JPEG by its first bytes.
 
     None where there is anything but what has no influence on the picture's meaning (JFIF's resolution, whole tables,
     intervals) and one plain frame header (ITU T.81, annex B), in segments that are whole, up to the first scan.
@@ -62,18 +50,18 @@ def _read_frame(head: bytes) -> tuple[int, _Frame | None]:
         mark, kind, size = _SEGMENT.unpack_from(head, at)
         end = at + 2 + size
         if mark != 0xFF or size < 2 or end > len(head):
-            return 0, None
+            return None
         if kind == _DQT:
             if size % 65 != 2 or any(head[table] > 15 for table in range(at + 4, end, 65)):
-                return 0, None  # not in bytes
+                return None  # not in bytes
         elif kind in _FRAMES:
             bits, height, width, layers = _FRAME.unpack_from(head, at + 4) if size >= 8 else (0, 0, 0, 0)
             if frame or bits != 8 or layers not in (1, 3) or size != 8 + 3 * layers or not width or not height:
-                return 0, None
+                return None
             frame = layers, (width, height)
         elif kind == _SOS:
-            return end, frame
+            return frame
         elif kind not in _TABLES and not (kind == _APP0 and size == 16 and head[at + 4 : at + 9] == b"JFIF\0"):
-            return 0, None
+            return None
         at = end
-    return 0, None
+    return None

@@ -24,11 +24,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _scan_string: Any = getattr(decoder, "scanstring")  # noqa: B009 (its type is not stated)
 _scan_value: Any = getattr(json.JSONDecoder(), "scan_once")  # noqa: B009
 _SPACE = b" \t\n\r"
-_skip_space = re.compile(r"[ \t\n\r]*").match
-_is_plain_name = re.compile(r"[A-Za-z0-9_]+").fullmatch
-# What follows the name of a field whose value is text without escapes:
-_match_text = re.compile(rb'[ \t\n\r]*:[ \t\n\r]*("[^"\\]*")').match
-_escapes_ascii = re.compile(rb"\\u00[2-7]").search  # which the characters of a plain name may be written as
+_begin, _colon, _separator = (re.compile(rf"[ \t\n\r]*{mark}[ \t\n\r]*").match for mark in ("{", ":", "[,}]"))
 
 
 def read_json(raw: bytes | memoryview) -> tuple[dict[str, Any], str | None]:
@@ -74,7 +70,7 @@ def put_fields(raw: bytes | memoryview, fields: Mapping[str, Any], values: Mappi
         if name in fields and (type(fields[name]) is not str or json_bytes(fields[name]) != value)
     }
     if replaced:
-        raw = _replace_plain(raw, replaced) or _replace(raw, replaced)
+        raw = _replace(raw, replaced)
     if not added:
         return raw
     end = raw.rindex(b"}")
@@ -86,25 +82,6 @@ def put_fields(raw: bytes | memoryview, fields: Mapping[str, Any], values: Mappi
 @cache
 def _name_bytes(name: str) -> bytes:
     return json_bytes(name) + b": "
-
-
-def _replace_plain(raw: bytes, values: Mapping[str, bytes]) -> bytes | None:
-    """Return the text with other values of these fields, which it has; None where one is not text, or may be elsewhere.
-
-    A plain name that nothing writes with escapes, and whose quoted form occurs once, is at that place.
-    """
-    if b"\\u00" in raw and _escapes_ascii(raw):
-        return None
-    for name, value in values.items():
-        quoted = b'"%b"' % name.encode(errors="replace")
-        at = raw.find(quoted)
-        if at < 0 or raw.find(quoted, at + 1) >= 0 or not _is_plain_name(name):
-            return None
-        text = _match_text(raw, at + len(quoted))
-        if not text:
-            return None
-        raw = b"".join((raw[: text.start(1)], value, raw[text.end(1) :]))
-    return raw
 
 
 def _replace(raw: bytes, values: Mapping[str, bytes]) -> bytes:
@@ -120,19 +97,13 @@ def _replace(raw: bytes, values: Mapping[str, bytes]) -> bytes:
 
 def _places(text: str) -> Iterator[tuple[str, int, int]]:
     """Yield the name of each field of an object, and where the text of its value begins and ends."""
-    at = _space(text, text.index("{") + 1)
-    while text[at] != "}":
+    at = _begin(text, text.index("{")).end()  # type: ignore[union-attr]
+    while text[at : at + 1] == '"':
         name, at = _scan_string(text, at + 1, True)
-        start = _space(text, _space(text, at) + 1)
+        start = _colon(text, at).end()  # type: ignore[union-attr]
         _, end = _scan_value(text, start)
         yield name, start, end
-        at = _space(text, end)
-        if text[at] == ",":
-            at = _space(text, at + 1)
-
-
-def _space(text: str, at: int) -> int:
-    return _skip_space(text, at).end()  # type: ignore[union-attr]
+        at = _separator(text, end).end()  # type: ignore[union-attr]
 
 
 def _are_same(values: Iterable[Any]) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import fsspec
@@ -104,7 +105,16 @@ def _list_all(
         refuse_password(path)
         expanded.append((path, expand_braces(path)))
         _check_number(path, sum(len(names) for _, names in expanded))
-    files = [file for path, names in expanded for file in _list_path(path, names, storage, content, suffixes)]
+    files: list[InputFile] = []
+    for path, names in expanded:
+        with ThreadPoolExecutor(_THREADS) as pool, errors_of(path):  # a store takes its time for each name
+            found_files = list(pool.map(partial(_find, path, storage, content, suffixes), names))
+        if missing := [name for name, of_name in zip(names, found_files, strict=True) if of_name is None]:
+            check_bucket(*fsspec.core.url_to_fs(missing[0], **storage))
+            others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            rest = f" ({len(names) - len(missing)} of the {len(names)} named exist)" if len(names) > 1 else ""
+            raise RecipeError(f"{missing[0]}{others}: no such file{rest}")
+        files += itertools.chain.from_iterable(filter(None, found_files))
     seen = set()
     for file in files:
         name = file.path if "://" in file.path else os.path.normpath(file.path)
@@ -114,21 +124,8 @@ def _list_all(
     return files
 
 
-def _list_path(
-    path: str, names: list[str], storage: dict[str, Any], content: bool, suffixes: tuple[str, ...]
-) -> list[InputFile]:
-    with ThreadPoolExecutor(_THREADS) as pool, errors_of(path):  # a store takes its time for each name
-        files = list(pool.map(lambda name: _find(path, name, storage, content, suffixes), names))
-    if missing := [name for name, found_files in zip(names, files, strict=True) if found_files is None]:
-        check_bucket(*fsspec.core.url_to_fs(missing[0], **storage))
-        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        rest = f" ({len(names) - len(missing)} of the {len(names)} named exist)" if len(names) > 1 else ""
-        raise RecipeError(f"{missing[0]}{others}: no such file{rest}")
-    return [file for found_files in files for file in found_files or ()]
-
-
 def _find(
-    path: str, name: str, storage: dict[str, Any], content: bool, suffixes: tuple[str, ...]
+    path: str, storage: dict[str, Any], content: bool, suffixes: tuple[str, ...], name: str
 ) -> list[InputFile] | None:
     fs, inner = fsspec.core.url_to_fs(name, **storage)
     if any(c in name for c in "*?[") and not fs.exists(inner):
@@ -145,15 +142,12 @@ def _find(
         except FileNotFoundError:
             return None
         if infos[0]["type"] == "directory":
-            below = sorted(fs.find(inner, detail=True).items()) if suffixes else []
-            start = len(inner.rstrip("/"))
-            infos = [info for at, info in below if at.lower().endswith(suffixes) and "/." not in at[start:]]
-            if not infos and suffixes:
-                raise RecipeError(
-                    f"{name}: a folder without files in {', '.join(suffixes)}; accepted: a folder with some"
-                )
-            if not infos:
+            if not suffixes:
                 raise RecipeError(f"{name}: is a folder; name files, such as {name.rstrip('/')}/*.tar")
+            start, below = len(inner.rstrip("/")), sorted(fs.find(inner, detail=True).items())
+            infos = [info for at, info in below if at.lower().endswith(suffixes) and "/." not in at[start:]]
+            if not infos:
+                raise RecipeError(f"{name}: a folder without files in {', '.join(suffixes)}; accepted: one with some")
         elif not _is_file(fs, infos[0]):
             raise RecipeError(f"{name}: is not a regular file")  # a pipe, say, which would be waited for
     for info in infos:

@@ -62,41 +62,35 @@ def index_tar(source: ByteSource, members: int | None = None) -> TarIndex:
 
     With `members`, the index may end after so many.
     """
-    rows = np.empty((min(_ROWS, members or _ROWS), 5), np.int64)
-    text = np.empty(_ROWS * BLOCK + walk.MAX_EXTENSION, np.uint8)
+    rows = np.empty((min(_ROWS, members or _ROWS), 7), np.int64)
     tables: list[I64] = []
     names: list[str] = []
     status, at, need, size, named = walk.FULL, 0, BLOCK, source.size, 0
     while status in (walk.FULL, walk.MORE) and len(names) < (members or inf):
-        view = np.frombuffer(source.peek(at, need), np.uint8)
-        if len(view) < min(need, size - at):
-            raise OSError(f"only {len(view)} of {need} bytes could be read at {at}")
+        held = source.peek(at, need)
+        if len(held) < min(need, size - at):
+            raise OSError(f"only {len(held)} of {need} bytes could be read at {at}")
+        view = np.frombuffer(held, np.uint8)
         view.flags.writeable = False  # one compiled kernel for all sources
-        status, at, need, count = walk.walk(view, at, size, rows, text)
-        tables.append(rows[:count].copy())
-        names += _names(text, rows[:count, 3].tolist())
-        named += int(rows[:count, 3].max(initial=0))
-        status = _BAD_NAMES if named > _MAX_NAMES else status
+        status, at, need, count = walk.walk(view, at, size, rows)
+        lengths = named + np.cumsum(rows[:count, 5:].sum(axis=1))
+        if count and (named := int(lengths[-1])) > _MAX_NAMES:
+            status, count = _BAD_NAMES, int(np.searchsorted(lengths, _MAX_NAMES)) + 1
+        tables.append(rows[:count, :4].copy())
+        for start, length, prefix in rows[:count, 4:].tolist():
+            name = bytes(held[start : start + length])
+            if prefix:
+                name = b"%b/%b" % (bytes(held[start + walk.PREFIX :][:prefix]), name)
+            names.append(decode_name(name))
     table = np.concatenate(tables)
     damage = None if status in (walk.FULL, walk.MORE) else _damage(source, status, at, names, table)
     types = table[:, 2].astype(np.uint8)
-    return TarIndex(names, types, table[:, 0].copy(), table[:, 1].copy(), table[:, 4] == 1, damage)
+    return TarIndex(names, types, table[:, 0].copy(), table[:, 1].copy(), table[:, 3] == 1, damage)
 
 
 def compile_kernels() -> None:
     """Compile the walk, unless that was done since the installation: seconds that count for no file."""
-    nothing = np.frombuffer(bytes(2 * BLOCK), np.uint8)
-    text = np.empty(len(nothing) + walk.MAX_EXTENSION, np.uint8)
-    walk.walk(nothing, 0, len(nothing), np.empty((1, 5), np.int64), text)
-
-
-def _names(text: npt.NDArray[np.uint8], stops: list[int]) -> list[str]:
-    spans = list(zip([0, *stops], stops, strict=False))
-    raw = text[: stops[-1]].tobytes() if stops else b""
-    if raw.isascii() and b"\0" not in raw:
-        whole = raw.decode("ascii")
-        return [whole[a:b] for a, b in spans]
-    return [decode_name(raw[a:b]) for a, b in spans]
+    walk.walk(np.frombuffer(bytes(2 * BLOCK), np.uint8), 0, 2 * BLOCK, np.empty((1, 7), np.int64))
 
 
 def decode_name(raw: bytes) -> str:

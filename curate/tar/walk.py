@@ -1,6 +1,6 @@
-"""The walk over a tar's headers, compiled: from a window of bytes to rows of name, type, offset, size.
+"""The walk over a tar's headers, compiled: from a window of bytes to rows of offset, size, type, and where the name is.
 
-Whatever the headers claim, the walk moves forward and writes within its arrays.
+Whatever the headers claim, the walk moves forward and writes within its array.
 """
 
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-BLOCK = 512
+BLOCK, PREFIX = 512, 345
 REGULAR, FOLDER = ord("0"), ord("5")
 _LINK, _FIFO = ord("1"), ord("6")
 _CONTIGUOUS, _LONG_NAME, _GLOBAL, _SLASH = ord("7"), ord("L"), ord("g"), ord("/")
@@ -77,16 +77,6 @@ def _until_nul(field: Any) -> int:
 
 
 @njit(nogil=True, cache=True)
-def _key_is(record: Any, word: Any) -> bool:
-    if len(record) < len(word):
-        return False
-    for i in range(len(word)):  # noqa: SIM110 (a generator would not compile)
-        if record[i] != word[i]:
-            return False
-    return True
-
-
-@njit(nogil=True, cache=True)
 def _decimal(digits: Any) -> Any:
     value: Any = 0
     for digit in digits:
@@ -113,33 +103,14 @@ def _pax_records(body: Any) -> tuple[bool, int, int, int]:
         if end > len(body) or end < space + 3 or body[end - 1] != 10:
             return False, -1, 0, -1
         record = body[space + 1 : end - 1]
-        if _key_is(record, _PATH) and len(record) > 5:
+        if len(record) > 5 and (record[:5] == _PATH).all():
             start, length = space + 6, len(record) - 5
-        elif _key_is(record, _SIZE) and len(record) > 5:
+        elif len(record) > 5 and (record[:5] == _SIZE).all():
             size = _decimal(record[5:])
             if size < 0:
                 return False, -1, 0, -1
         i = end
     return True, start, length, size
-
-
-@njit(nogil=True, cache=True)
-def _put(text: Any, used: int, piece: Any) -> Any:
-    for i in range(len(piece)):  # a slice costs seconds of compiling what is said of shapes that differ
-        text[used + i] = piece[i]
-    return used + len(piece)
-
-
-@njit(nogil=True, cache=True)
-def _put_header_name(text: Any, used: int, block: Any) -> Any:
-    """Copy the name in a header: the prefix counts in POSIX ustar only, GNU keeps times there."""
-    if block[257] == 117 and block[261] == 114 and block[262] == 0 and block[345] != 0:
-        prefix = block[345:500]
-        used = _put(text, used, prefix[: _until_nul(prefix)])
-        text[used] = _SLASH
-        used += 1
-    name = block[:100]
-    return _put(text, used, name[: _until_nul(name)])
 
 
 @njit(nogil=True, cache=True)
@@ -191,45 +162,45 @@ def _next_header(view: Any, base: int, at: int, size: int) -> tuple[int, int, in
 
 
 @njit(nogil=True, cache=True)
-def _type(flag: Any, slash: bool) -> Any:
-    if flag == 0 and slash:
-        return FOLDER
-    return REGULAR if flag in (0, _CONTIGUOUS) else flag
-
-
-@njit(nogil=True, cache=True)
-def walk(view: Any, base: int, size: int, rows: Any, text: Any) -> tuple[int, int, int, int]:
+def walk(view: Any, base: int, size: int, rows: Any) -> tuple[int, int, int, int]:
     """Index the members whose headers lie in `view`, the bytes from `base` (a header's position) of a file of `size`.
 
-    Writes rows of data offset, size, type, end of the name in `text`, complete.
+    Writes rows of data offset, size, type, complete, and of the name its start in `view`, its length, and the length of
+    the prefix (of POSIX ustar; GNU keeps times there) that is PREFIX bytes behind its start.
 
     Returns:
         What ended the walk, where (FULL and MORE: where to go on), the bytes needed there, and the rows written.
     """
-    at, count, used = base, 0, np.int64(0)
-    while count < len(rows) and used + MAX_EXTENSION + BLOCK <= len(text):
+    at = base
+    for count in range(len(rows)):
         status, head, name, length, body = _next_header(view, base, at, size)
         if status == MORE:
             return MORE, at, head - at, count
         if status != FULL:
             return status, head, 0, count
-        block, data = view[head - base : head - base + BLOCK], head + BLOCK
+        block, data, prefix = view[head - base : head - base + BLOCK], head + BLOCK, 0
         if body < 0:
             body = _number(block[124:136])
         if body < 0:
             return BAD_SIZE, head, 0, count
-        before = used
-        used = _put(text, used, view[name : name + length]) if name >= 0 else _put_header_name(text, used, block)
-        kind: Any = _type(np.int64(block[156]), used > before and text[used - 1] == _SLASH)
+        if name < 0:
+            name, length = head - base, _until_nul(block[:100])
+            if block[257] == 117 and block[261] == 114 and block[262] == 0:
+                prefix = _until_nul(block[PREFIX:500])
+        kind: Any = np.int64(block[156])
+        if kind == 0 and length + prefix > 0 and (length == 0 or view[name + length - 1] == _SLASH):
+            kind = FOLDER
+        elif kind in (0, _CONTIGUOUS):
+            kind = REGULAR
         if _LINK <= kind <= _FIFO:
             body = 0  # links, devices, folders: some writers give a size, none gives data
         complete = body <= size - data
         row = rows[count]
-        row[0], row[1], row[2], row[3], row[4] = data, body, kind, used, np.int64(complete)
-        count += 1
+        row[0], row[1], row[2], row[3] = data, body, kind, np.int64(complete)
+        row[4], row[5], row[6] = name, length, prefix
         if not complete:
-            return CUT_BODY, head, 0, count
+            return CUT_BODY, head, 0, count + 1
         at = data + (body + BLOCK - 1) // BLOCK * BLOCK
         if at > size:
-            return CUT_PADDING, head, 0, count
-    return FULL, at, BLOCK, count
+            return CUT_PADDING, head, 0, count + 1
+    return FULL, at, BLOCK, len(rows)

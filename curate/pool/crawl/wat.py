@@ -14,6 +14,7 @@ import orjson
 from curate.pool.crawl.links import IMAGES, PAGES, BaseUrl, Page, join_values, read_directives, read_text, read_url
 
 _IMAGE = "IMG@/src"
+_HEADER, _PAYLOAD = ("Envelope", "WARC-Header-Metadata"), ("Envelope", "Payload-Metadata")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 Json = Any
 
@@ -28,15 +29,15 @@ def read_json(content: bytes) -> Json:
 
 def read_header(document: Json, name: str) -> str | None:
     """Return a header, such as WARC-Type, of the record that a record is about."""
-    return _text(_header(document).get(name))
+    return _text(_dig(document, *_HEADER).get(name))
 
 
 def find_links(document: Json) -> Page:
     """Return the images of a page, by the record about its response."""
-    header, container = _header(document), _dict(_dict(document).get("Container"))
-    http = _dict(_payload(document).get("HTTP-Response-Metadata"))
-    html = _dict(http.get("HTML-Metadata"))
-    head = _dict(html.get("Head"))
+    header, container = _dig(document, *_HEADER), _dig(document, "Container")
+    http = _dig(document, *_PAYLOAD, "HTTP-Response-Metadata")
+    html = _dig(http, "HTML-Metadata")
+    head = _dig(html, "Head")
     page_url = _text(header.get("WARC-Target-URI")) or ""
     links = Page()
     links.counts[PAGES] += 1
@@ -62,7 +63,7 @@ def find_links(document: Json) -> Page:
 def _page(
     header: Mapping[str, Json], container: Mapping[str, Json], http: Json, head: Json, base: BaseUrl, url: str
 ) -> dict[str, Any]:
-    metas = [(meta.get("name"), meta.get("content")) for meta in map(_dict, _list(head.get("Metas")))]
+    metas = [(meta.get("name"), meta.get("content")) for meta in map(_dig, _list(head.get("Metas")))]
     offset = _text(container.get("Offset")) or ""
     return {
         "page_url": url,
@@ -77,8 +78,8 @@ def _page(
 
 def page_facts(document: Json) -> dict[str, Any]:
     """Return languages and charset of a page, by the record of metadata behind its response."""
-    records = _list(_dict(_payload(document).get("WARC-Metadata-Metadata")).get("Metadata-Records"))
-    values = [(_text(record.get("Name")), _text(record.get("Value"))) for record in map(_dict, records)]
+    records = _list(_dig(document, *_PAYLOAD, "WARC-Metadata-Metadata").get("Metadata-Records"))
+    values = [(_text(record.get("Name")), _text(record.get("Value"))) for record in map(_dig, records)]
     return read_facts([(name, value) for name, value in values if name and value])
 
 
@@ -90,10 +91,10 @@ def read_facts(fields: list[tuple[str, str]]) -> dict[str, Any]:
             facts["charset"] = value.strip() or None
         elif name.lower() == "languages-cld2":
             try:
-                detected = _dict(read_json(value.encode(errors="replace")))
+                detected = _dig(read_json(value.encode(errors="replace")))
             except ValueError:
                 continue
-            codes = (_text(language.get("code-iso-639-3")) for language in map(_dict, _list(detected.get("languages"))))
+            codes = (_text(language.get("code-iso-639-3")) for language in map(_dig, _list(detected.get("languages"))))
             facts["page_languages"] = ",".join(filter(None, codes)) or None
             reliable = detected.get("reliable")
             facts["page_languages_reliable"] = reliable if isinstance(reliable, bool) else None
@@ -110,28 +111,23 @@ def read_date(text: str | None) -> datetime | None:
 
 
 def _header_pairs(headers: Json) -> list[tuple[str, Json]]:
-    pairs = ((key, value if isinstance(value, list) else [value]) for key, value in _dict(headers).items())
+    pairs = ((key, value if isinstance(value, list) else [value]) for key, value in _dig(headers).items())
     return [(key, value) for key, values in pairs for value in values]
 
 
 def _licences(links: list[Json], base: BaseUrl) -> Iterator[str]:
-    for link in map(_dict, links):
+    for link in map(_dig, links):
         if "license" in (_text(link.get("rel")) or "").lower().split():
             url, _ = read_url(link.get("url"), base)
             if url:
                 yield url
 
 
-def _header(document: Json) -> dict[str, Json]:
-    return _dict(_dict(_dict(document).get("Envelope")).get("WARC-Header-Metadata"))
-
-
-def _payload(document: Json) -> dict[str, Json]:
-    return _dict(_dict(_dict(document).get("Envelope")).get("Payload-Metadata"))
-
-
-def _dict(value: Json) -> dict[str, Json]:
-    return value if isinstance(value, dict) else {}
+def _dig(document: Json, *names: str) -> dict[str, Json]:
+    """Return the object that these names, each within the one before, lead to; an empty one where there is none."""
+    for name in names:
+        document = document.get(name) if isinstance(document, dict) else None
+    return document if isinstance(document, dict) else {}
 
 
 def _list(value: Json) -> list[Json]:

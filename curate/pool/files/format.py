@@ -35,7 +35,7 @@ from curate.pool.formats import input_format as interface
 from curate.pool.formats.found_files import FoundFiles, name_columns, read_head, texts_of
 from curate.pool.formats.grouping import group, group_size
 from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, Places, PlannedSource
-from curate.read.columns import COLUMN_NAMES, find_columns, json_columns, valid_text
+from curate.read.columns import COLUMN_NAMES, find_columns, json_columns, text_columns
 from curate.read.field_types import count_columns
 from curate.read.listing import HASHED, InputFile, check_state
 from curate.read.tar_samples import IMAGE_SUFFIXES
@@ -235,8 +235,7 @@ class FilesInput(interface.InputFormat):
             columns["caption"] = pa.array(list(_read_files(source, of_part.files("text_"))), pa.binary())
         else:
             roles = find_columns(table.schema, source.columns)
-            named = {name: getattr(roles, name) for name in ("url", "uid", "key", "language")}
-            columns |= {name: valid_text(whole(table[column])) for name, column in named.items() if column}
+            columns |= text_columns(table, roles, ("url", "uid", "key", "language"))
             assert roles.caption is not None
             columns["caption"] = whole(table[roles.caption])
             supplied = {name: table[name] for name in scores.names if name in table.column_names}

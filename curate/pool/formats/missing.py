@@ -10,14 +10,14 @@ import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.base.decoded_size import check_decoded, read_footer
+from curate.base.decoded_size import read_footer
 from curate.base.schema import DAMAGED_SIDECAR, MISSING_SAMPLE, OK, define
 from curate.base.wording import one_line
 from curate.download.shard_names import OUTCOMES
 from curate.read.faults import InputFault
+from curate.recipe.files import read_columns
 
 _MAX_BYTES = 1 << 28  # of what is read of a file, unpacked
-_ROWS = 10_000  # a shard of img2dataset
 _ERROR = 300  # characters
 MISSING = define(**dict.fromkeys(("key", "url", "uid", "caption", "status", "error"), pa.string()))
 
@@ -48,8 +48,7 @@ def read_missing(path: str, storage: dict[str, Any], keys: Collection[str], capt
 
 
 def _read_failed(data: bytes, caption: str) -> pa.Table:
-    footer = read_footer(opened := pa.BufferReader(data))
-    columns = footer.schema.to_arrow_schema()
+    columns = read_footer(pa.BufferReader(data)).schema.to_arrow_schema()
     texts = [field.name for field in columns if field.type in (pa.string(), pa.large_string())]
     if not {"key", "status"} <= set(texts):
         return MISSING.empty_table()
@@ -57,10 +56,7 @@ def _read_failed(data: bytes, caption: str) -> pa.Table:
     names = [name for name in wanted if name in texts]
     if set(OUTCOMES.names) <= set(columns.names):  # it is one of ours
         names += ["reason", "detail"]
-    file = check_decoded(opened, footer, range(footer.num_row_groups), names, _MAX_BYTES)
-    batches = file.iter_batches(_ROWS, columns=names, use_threads=False)
-    tables = (_select(pa.Table.from_batches([batch]), caption) for batch in batches)
-    table = pa.concat_tables([MISSING.empty_table(), *(part for part in tables if len(part))])
+    table = _select(read_columns(data, names, _MAX_BYTES), caption)
     table.validate(full=True)  # texts that are not UTF-8
     return table
 

@@ -6,7 +6,7 @@ All columns are read, those too that only the output needs: a damaged page in on
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from curate.base.decoded_size import MAX_DECODED, TooLarge, check_decoded, read_footer
 from curate.base.errors import RecipeError
@@ -55,6 +55,8 @@ class ParquetSource(Source):
     columns: Columns = Field(Columns(), examples=[{"caption": "TEXT", "scores": ["similarity"]}])
     """Which column holds what, where it is not found by its name."""
 
+    _names: dict[str, str] = PrivateAttr({})  # of columns that are seen under other names
+
 
 class ParquetInput(interface.InputFormat):
     """Rows of Parquet files, with or without an image column."""
@@ -63,7 +65,7 @@ class ParquetInput(interface.InputFormat):
     section = ParquetSource
 
     def plan(self, source: ParquetSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
-        footers = _read_footers(source, source.columns, list_source(source, content), embeddings, content)
+        footers = _read_footers(source, list_source(source, content), embeddings, content)
         dimensions = {options.name: _embedding_dimension(options, source, footers) for options in embeddings}
         parts = tuple(part for footer in footers for part in footer.parts)
         schemas = dict.fromkeys(footer.schema for footer in footers if footer.schema)
@@ -96,13 +98,9 @@ class ParquetInput(interface.InputFormat):
         except (pa.ArrowException, OSError) as error:
             raise _damage(source, part, error) from None
 
-        def text(name: str) -> pa.Array:
-            return pool_columns.valid_text(_whole(table[name]))
-
         assert roles.caption is not None
         columns = {"caption": _whole(table[roles.caption])}
-        texts = {name: getattr(roles, name) for name in ("url", "uid", "key", "language")}
-        columns |= {name: text(column) for name, column in texts.items() if column}
+        columns |= pool_columns.text_columns(table, roles, ("url", "uid", "key", "language"))
         images, fields, faults, image = None, Counter[tuple[str, str]](), None, roles.image
         if image:
             fields = count_columns(pool_columns.json_columns(table, image), len(table))
@@ -111,7 +109,7 @@ class ParquetInput(interface.InputFormat):
             faults = missing_rows(table, columns["bytes"].is_valid())
             # The sha256 that columns state of each image as it was first downloaded, or of the stored one
             stating = [f.name for f in table.schema if f.name in _STATING and pa.types.is_string(f.type)]
-            values = [text(name).to_pylist() for name in sorted(stating)]
+            values = [pool_columns.valid_text(whole(table[name])).to_pylist() for name in sorted(stating)]
             digests = map(pool_columns.stated_sha256, *values) if values else [None] * len(table)
             columns["original_sha256"] = pa.array(digests, pa.string())
 
@@ -184,18 +182,18 @@ class _Footer:
 
 
 def _read_footers(
-    source: Source, columns: Columns, files: list[InputFile], embeddings: Sequence[PrecomputedEmbeddings], content: bool
+    source: ParquetSource, files: list[InputFile], embeddings: Sequence[PrecomputedEmbeddings], content: bool
 ) -> list[_Footer]:
     """Read the footers. Raises RecipeError where no file can be used, or none has a column that the recipe names."""
     with ThreadPoolExecutor(_THREADS) as pool:
-        footers = list(pool.map(lambda file: _read_footer(source, columns, file, embeddings, content), files))
+        footers = list(pool.map(lambda file: _read_footer(source, file, embeddings, content), files))
     usable = [footer for footer in footers if footer.schema]
     if not usable and footers:
         faulty = [footer.parts[0] for footer in footers[:3]]
         reasons = "; ".join(f"{part.path}: {part.fault[1]}" for part in faulty if part.fault)
         raise source.error(f"none of {len(footers)} files can be used: {reasons}")
     names = {name for footer in usable if footer.schema for name in footer.schema.names}
-    for part, requested in columns:
+    for part, requested in source.columns:
         for column in (requested,) if isinstance(requested, str) else requested or ():
             if column not in names:
                 raise source.error(f"columns.{part}: no column {column!r}; columns: {', '.join(sorted(names))}")
@@ -203,7 +201,7 @@ def _read_footers(
 
 
 def _read_footer(
-    source: Source, columns: Columns, file: InputFile, embeddings: Sequence[PrecomputedEmbeddings], content: bool
+    source: ParquetSource, file: InputFile, embeddings: Sequence[PrecomputedEmbeddings], content: bool
 ) -> _Footer:
     of_file = InputPart(file.path, file.size, file.fingerprint, (0, 0), 0)
 
@@ -221,7 +219,9 @@ def _read_footer(
     try:
         metadata = retry(read, file.path)
         schema = metadata.schema.to_arrow_schema().remove_metadata()
-        find_columns(schema, columns)
+        if source._names:
+            schema = rename(schema.empty_table(), source._names).schema
+        find_columns(schema, source.columns)
     except InputFault as fault:
         return faulty(fault.reason, fault.detail)
     except (pa.ArrowException, ValueError) as error:
@@ -279,8 +279,21 @@ def _read_rows(source: ParquetSource, part: InputPart, is_measured: bool = True)
         file = pq.ParquetFile(opened, metadata=footer, pre_buffer=not os.path.isabs(part.path))
         if not is_measured:
             file = check_decoded(opened, footer, groups, None, MAX_DECODED)
-        roles = find_columns(file.schema_arrow, source.columns)
-        return plain_columns(file.read_row_groups(list(groups), use_threads=False)), roles
+        table = rename(plain_columns(file.read_row_groups(list(groups), use_threads=False)), source._names)
+        return table, find_columns(table.schema, source.columns)
+
+
+def seen_names(columns: Sequence[str], names: Mapping[str, str]) -> dict[str, str]:
+    """Return the columns by the names that they are seen under; one that has one of these already is left out."""
+    return {names.get(name, name): name for name in columns if name in names or name not in names.values()}
+
+
+def rename(table: pa.Table, names: Mapping[str, str]) -> pa.Table:
+    """Return a table with its columns under the names that they are seen under."""
+    if not names:
+        return table
+    stored = seen_names(table.column_names, names)
+    return table.select(list(stored.values())).rename_columns(list(stored))
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

@@ -5,7 +5,7 @@ pool without images, a Parquet file. What the run decided is seen under the name
 format that takes rows of a run (`Source.input_run`) reads the Parquet files by `list_kept` and `read_run`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, ClassVar
@@ -23,7 +23,7 @@ from curate.pool.formats import input_format as interface
 from curate.pool.formats.found_files import FoundFiles
 from curate.pool.formats.input_format import Batch, FileColumns, InputFormat, InputPart, PartRows, PlannedSource
 from curate.pool.formats.missing import sidecar
-from curate.pool.formats.parquet import ParquetInput, ParquetSource
+from curate.pool.formats.parquet import ParquetInput, ParquetSource, rename, seen_names
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 from curate.read.columns import Columns, score_type
 from curate.read.faults import InputFault
@@ -80,10 +80,6 @@ class KeptRows:
         """The columns that it decided, as its shards have them → as they are seen here."""
         return {original: name for original, name in INPUT_DECISIONS.items() if original in self.facts.emitted}
 
-    @cached_property
-    def originals(self) -> dict[str, str]:
-        return {name: original for original, name in self.names.items()}
-
     @property
     def columns(self) -> Columns:
         return Columns() if self.facts.pool.images else Columns.model_validate({"uid": "uid", **self.column_names})
@@ -97,7 +93,9 @@ class KeptRows:
 
     def parquet(self, path: str) -> ParquetSource:
         name, storage = self.source.name, self.source.storage
-        return ParquetSource(name=name, format=_PARQUET.key, path=path, storage=storage, columns=self.columns)
+        source = ParquetSource(name=name, format=_PARQUET.key, path=path, storage=storage, columns=self.columns)
+        source._names = self.names
+        return source
 
     def shards(self, suffix: str) -> str:
         """Return the paths of all shards' files with a suffix, as one list. Raises RecipeError where there are none."""
@@ -113,14 +111,21 @@ class KeptRows:
 
         Raises RecipeError where the run drew rows and does not say with which probability.
         """
-        seen = _rename(columns, self.names)
+        seen = self.with_decisions(replace(columns, schema=rename(columns.schema.empty_table(), self.names).schema))
         self.check_probability([seen])
         return seen
 
+    def with_decisions(self, columns: FileColumns) -> FileColumns:
+        """Return the columns of a Parquet file, renamed, with those that the run decided among its scores."""
+        decided = [name for name in self.names.values() if name in columns.schema.names]
+        others = [name for name in columns.scores if name not in INPUT_DECISIONS.values()]
+        scores = (*others, *decided)
+        nameable = tuple(name for name in columns.nameable if name in columns.schema.names and name not in scores)
+        return replace(columns, scores=scores, nameable=nameable)
+
     def see_rows(self, rows: pa.Table) -> pa.Table:
-        """Return rows of such a file, what the run decided under its names here."""
-        names = _renamed(rows.schema, self.names).names
-        return rows.select([self.originals.get(name, name) for name in names]).rename_columns(names)
+        """Return rows of such a file, with what the run decided under its names here."""
+        return rename(rows, self.names)
 
     def check_probability(self, columns: Iterable[FileColumns]) -> None:
         """Raise RecipeError where rows were kept by chance, and none of the columns says with which probability."""
@@ -147,7 +152,7 @@ class RunInput(InputFormat):
             planned = _plan_tars(source, run, content)
         else:
             planned = _PARQUET.plan(run.parquet(run.shards(".parquet")), embeddings, content)
-            planned = replace(planned, columns=tuple(_rename(kind, run.names) for kind in planned.columns))
+            planned = replace(planned, columns=tuple(map(run.with_decisions, planned.columns)))
         run.check_probability(planned.columns)
         return planned
 
@@ -159,15 +164,9 @@ class RunInput(InputFormat):
 
     def read(self, source: RunSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
         run = read_run(source)
-        wanted = _renamed(scores, run.originals)
         if part.path.endswith(".tar"):
-            batches = _read_tar(source, part, run.store, wanted)
-        else:
-            emitted = None if output is None else _renamed(output, run.originals)
-            batches = _PARQUET.read(run.parquet(part.path), part, wanted, emitted)
-        for batch in batches:
-            columns = {name: batch.scores.get(run.originals.get(name, name)) for name in scores.names}
-            yield replace(batch, scores={name: column for name, column in columns.items() if column is not None})
+            return _read_tar(source, part, run, scores)
+        return _PARQUET.read(run.parquet(part.path), part, scores, output)
 
     def reread(self, source: RunSource, part: InputPart, rows: PartRows) -> Iterator[interface.InputSample]:
         return _TARS.reread(_tars(source, part.path), part, rows)
@@ -176,16 +175,13 @@ class RunInput(InputFormat):
         return _TARS.reread_images(_tars(source, part.path), part, rows)
 
     def reread_table(self, source: RunSource, part: InputPart, rows: PartRows, output: pa.Schema) -> pa.Table:
-        run = read_run(source)
-        table = _PARQUET.reread_table(run.parquet(part.path), part, rows, _renamed(output, run.originals))
-        columns = {run.names.get(name, name): table[name] for name in table.column_names}
-        return pa.table([columns.get(f.name, pa.nulls(len(table), f.type)) for f in output], schema=output)
+        return _PARQUET.reread_table(read_run(source).parquet(part.path), part, rows, output)
 
     def missing_column(self, source: RunSource, name: str) -> str:
         try:
             run = read_run(source)
-            columns = _renamed(run.store.schema(next(iter(run.files(".parquet")))), run.names)
-            return f"the columns of its shards: {', '.join(columns.names)}"[:300]
+            columns = run.store.schema(next(iter(run.files(".parquet")))).names
+            return f"the columns of its shards: {', '.join(seen_names(columns, run.names))}"[:300]
         except (CurateError, OSError, pa.ArrowException, StopIteration):
             return ""
 
@@ -255,29 +251,29 @@ def _plan_tars(source: RunSource, run: KeptRows, content: bool) -> PlannedSource
     planned = _TARS.plan(_tars(source, run.shards(".tar")), (), content)
     if alone := [part.path for part in planned.parts if not part.listing_fingerprint]:
         raise source.error(f"{sidecar(alone[0])}: no such file; see `curate verify {source.path}`")
-    columns = run.store.schema(sidecar(_name_of(planned.parts[0].path)))
-    fields = [f for f in _renamed(columns, run.names) if f.name.lower() not in OWN_COLUMNS | _DOWNLOAD]
+    columns = rename(run.store.schema(sidecar(_name_of(planned.parts[0].path))).empty_table(), run.names).schema
+    fields = [f for f in columns if f.name.lower() not in OWN_COLUMNS | _DOWNLOAD]
     scores = pa.schema([field for field in fields if score_type(field.type) is not None])
     supplied = frozenset({"language"} & set(columns.names))
     return replace(planned, columns=(FileColumns(True, scores, supplied, tuple(scores.names)),))
 
 
-def _read_tar(source: RunSource, part: InputPart, store: RunStore, scores: pa.Schema) -> Iterator[Batch]:
+def _read_tar(source: RunSource, part: InputPart, run: KeptRows, scores: pa.Schema) -> Iterator[Batch]:
     name, alone = sidecar(_name_of(part.path)), replace(part, listing_fingerprint="")  # all that it lists are in it
     try:
-        present = store.schema(name).names
-        wanted = dict.fromkeys(["key", "language", *scores.names])
-        table = store.read_parquet(name, [column for column in wanted if column in present])
+        stored = seen_names(run.store.schema(name).names, run.names)
+        wanted = dict.fromkeys(stored[column] for column in ("key", "language", *scores.names) if column in stored)
+        table = rename(run.store.read_parquet(name, list(wanted)), run.names)
     except (DamagedError, pa.ArrowException) as error:
         raise InputFault("unreadable", one_line(error, 300)) from None
     for batch in _TARS.read(_tars(source, part.path), alone, pa.schema([]), None):
         positions = pc.index_in(batch.columns["key"], whole(table["key"]))
         if positions.null_count:
             lost = batch.columns["key"].filter(pc.is_null(positions))[0]
-            raise InputFault("unreadable", f"{store.path(name)}: has no row of sample {one_line(lost)!r}")
+            raise InputFault("unreadable", f"{run.store.path(name)}: has no row of sample {one_line(lost)!r}")
         rows = table.take(positions)
-        languages = {"language": whole(rows["language"])} if "language" in present else {}
-        supplied = {column: rows[column] for column in scores.names if column in present}
+        languages = {"language": whole(rows["language"])} if "language" in stored else {}
+        supplied = {column: rows[column] for column in scores.names if column in stored}
         yield replace(batch, columns=batch.columns | languages, scores=supplied)
 
 
@@ -296,18 +292,3 @@ def _named_columns(url: str, facts: RunFacts) -> dict[str, str]:
             raise RecipeError(f"{url}: {problem}; accepted: runs whose inputs name the same")
         roles |= {} if name is None else {part: name}
     return roles
-
-
-def _renamed(columns: pa.Schema, names: Mapping[str, str]) -> pa.Schema:
-    """Return columns under other names; one that has one of these already is left out."""
-    left = [field for field in columns if field.name in names or field.name not in names.values()]
-    return pa.schema([field.with_name(names.get(field.name, field.name)) for field in left])
-
-
-def _rename(columns: FileColumns, names: Mapping[str, str]) -> FileColumns:
-    """Return the columns of a Parquet file, those that the run decided as scores under their names here."""
-    schema = _renamed(columns.schema, names)
-    decided = [name for original, name in names.items() if original in columns.schema.names]
-    scores = (*(name for name in columns.scores if name not in INPUT_DECISIONS.values()), *decided)
-    nameable = tuple(name for name in columns.nameable if name in schema.names and name not in scores)
-    return replace(columns, schema=schema, scores=scores, nameable=nameable)

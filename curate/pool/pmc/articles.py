@@ -8,7 +8,6 @@ import re
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import fsspec
 import numpy as np
@@ -35,22 +34,12 @@ _MAX_SHARED = 1000  # XML in one folder, which is listed for each
 _READ = (*(f".{suffix}" for suffix in IMAGE_SUFFIXES), *XML, ".json")
 
 
-@dataclass(frozen=True, slots=True)
-class ArticleFiles:
-    """An article as it is listed."""
-
-    path: str  # of its folder, archive or XML
-    size: int  # bytes that are read of it
-    fingerprint: str
-    fault: tuple[str, str] | None = None  # of `InputFile`
-
-
-def make_parts(articles: Iterable[ArticleFiles], total: int) -> Iterator[InputPart]:
-    """Yield parts of consecutive articles, `total` bytes in all, and one for each that has a fault."""
+def make_parts(articles: Iterable[InputFile], total: int) -> Iterator[InputPart]:
+    """Yield parts of consecutive articles, `total` bytes in all, and one for each that has a fault; these come last."""
     size = group_size(total, _PARTS, PART_BYTES)
-    faulty: list[ArticleFiles] = []
+    faulty: list[InputFile] = []
 
-    def readable() -> Iterator[ArticleFiles]:
+    def readable() -> Iterator[InputFile]:
         for article in articles:
             if article.fault:
                 faulty.append(article)
@@ -63,8 +52,11 @@ def make_parts(articles: Iterable[ArticleFiles], total: int) -> Iterator[InputPa
     yield from (InputPart(article.path, 0, "", fault=article.fault) for article in faulty)
 
 
-def list_articles(source: Source, prefix: str, content: bool) -> tuple[Iterable[ArticleFiles], int]:
-    """Return the articles of a source, by path or, of lists, by number, and their bytes. Raises RecipeError."""
+def list_articles(source: Source, prefix: str, content: bool) -> tuple[Iterable[InputFile], int]:
+    """Return the articles of a source, by path or, of lists, by number, and their bytes. Raises RecipeError.
+
+    Each has the path of its folder, archive or XML, and the bytes that are read of it.
+    """
     lists = [path for path in source.paths if path.lower().endswith(LISTS)]
     if lists and len(lists) < len(source.paths):
         raise source.error(f"{lists[0]}: a list beside others; accepted: lists of articles, or folders and archives")
@@ -79,11 +71,10 @@ def list_articles(source: Source, prefix: str, content: bool) -> tuple[Iterable[
     articles = _group_files(source, (file for file in files if not file.fault))
     if not articles:
         raise source.error(f"{source.paths[0]}: no article; accepted: PMC….xml, .nxml or .tar.gz")
-    faulty = [ArticleFiles(file.path, 0, "", file.fault) for file in files if file.fault]
-    return [*articles, *faulty], sum(article.size for article in articles)
+    return [*articles, *(file for file in files if file.fault)], sum(article.size for article in articles)
 
 
-def _read_lists(source: Source, prefix: str) -> tuple[Iterator[ArticleFiles], int]:
+def _read_lists(source: Source, prefix: str) -> tuple[Iterator[InputFile], int]:
     """Return the articles that lists name, of each the highest version, and their bytes; 28 bytes a line are held."""
     numbers, versions, digests = array("q"), array("l"), array("Q")
     if not any("://" in path for path in source.paths):  # then `storage` is of the articles alone
@@ -109,50 +100,49 @@ def _read_lists(source: Source, prefix: str) -> tuple[Iterator[ArticleFiles], in
     highest = order[np.append(np.diff(number[order]) > 0, True)]
     folder = prefix.rstrip("/")
 
-    def articles() -> Iterator[ArticleFiles]:
+    def articles() -> Iterator[InputFile]:
         for first in range(0, len(highest), _TOGETHER):
             lines = highest[first : first + _TOGETHER]
             for pmcid, v, line in zip(*(column[lines].tolist() for column in (number, version, digest)), strict=True):
                 name = f"PMC{pmcid}.{v}" if v else f"PMC{pmcid}"
-                yield ArticleFiles(f"{folder}/{name}", ARTICLE_BYTES, f"{line:016x}")
+                yield InputFile(f"{folder}/{name}", ARTICLE_BYTES, f"{line:016x}")
 
     return articles(), len(highest) * ARTICLE_BYTES
 
 
-def _group_files(source: Source, files: Iterable[InputFile]) -> list[ArticleFiles]:
+def _group_files(source: Source, files: Iterable[InputFile]) -> list[InputFile]:
     folders: dict[str, list[InputFile]] = {}
-    archives: list[ArticleFiles] = []
+    articles: list[InputFile] = []
     metadata: dict[str, InputFile] = {}
     for file in files:
         folder, _, name = file.path.rpartition("/")
         if name.lower().endswith(ARCHIVES):
-            archives.append(ArticleFiles(file.path, file.size, file.fingerprint))
+            articles.append(file)
         elif folder.endswith("/metadata") and name.endswith(".json"):
             metadata[f"{folder[: -len('metadata')]}{name_of(name[: -len('.json')])}"] = file
         else:
             folders.setdefault(folder, []).append(file)
-    articles = archives
     for folder, files_of_folder in folders.items():
         articles += _of_folder(source, folder, files_of_folder, metadata)
     articles.sort(key=lambda article: article.path)
-    highest: dict[str, tuple[int, ArticleFiles]] = {}
+    versions: dict[str, dict[int, list[str]]] = {}  # of each article, the paths
     for article in articles:
         if _NO_PATH.search(article.path):
             raise source.error(f"{article.path}: has a brace or a comma in its name; accepted: names without")
-        if parsed := parse_name(article.path):
-            name, version = parsed
-            before = highest.get(name)
-            if before and before[0] == version:
-                raise source.error(f"{article.path}: the article is in {before[1].path} too; accepted: one of them")
-            if not before or before[0] < version:
-                highest[name] = version, article
-    last = {id(article) for _, article in highest.values()}
-    return [article for article in articles if id(article) in last or not parse_name(article.path)]
+        name, version = parse_name(article.path) or (article.path, 0)
+        versions.setdefault(name, {}).setdefault(version, []).append(article.path)
+    highest = set[str]()
+    for of_article in versions.values():
+        path, *others = of_article[max(of_article)]
+        if others:
+            raise source.error(f"{others[0]}: the article is in {path} too; accepted: one of them")
+        highest.add(path)
+    return [article for article in articles if article.path in highest]
 
 
 def _of_folder(
     source: Source, folder: str, files: Sequence[InputFile], metadata: dict[str, InputFile]
-) -> Iterator[ArticleFiles]:
+) -> Iterator[InputFile]:
     """Yield the article of a folder that is named as one, or that has one XML; else an article for each XML."""
     names = [file.path.rpartition("/")[2] for file in files]
     xml = [name for name in names if name.lower().endswith(XML)]
@@ -167,4 +157,4 @@ def _of_folder(
     size = sum(file.size for file in [*files, *described] if file.path.lower().endswith(_READ)) // len(paths)
     digest = digest_files([*files, *described])
     for path in paths:
-        yield ArticleFiles(path, size, digest)
+        yield InputFile(path, size, digest)

@@ -100,6 +100,10 @@ class GraphicRow:
     file: str | None = None  # its name in the package
     status: str = OK
     error: str | None = None
+    package: Package | None = None
+
+    def read(self) -> bytes | None:
+        return self.package.read(self.file) if self.package and self.file else None
 
 
 @dataclass(frozen=True)
@@ -126,14 +130,15 @@ def article_rows(package: Package, caption: str) -> ArticleRows:
         facts |= {"pmcid": parsed[0], "version": facts["version"] or parsed[1] or None}
     rows: list[GraphicRow] = []
     counts: Counter[str] = Counter()
+    files = replace(package, xml=b"")  # which may be large
     for figure in article.figures:
         counts["no_graphic"] += not figure.graphics
         text = make_caption(figure, facts["article_title"], caption)
         for hrefs in figure.graphics:
             name = package.find(hrefs)
             missing = f"no file of the article is named {' or '.join(map(repr, hrefs))[:200]}"
-            fault = (OK, None) if name else ("no_image", missing)
-            rows.append(GraphicRow(_columns(facts, figure, len(rows), hrefs), text, name, *fault))
+            status, fault = (OK, None) if name else ("no_image", missing)
+            rows.append(GraphicRow(_columns(facts, figure, len(rows), hrefs), text, name, status, fault, files))
     counts.update({"no_figure": article.elsewhere, "rows": len(rows), "pages": 1})
     counts["images"] = article.elsewhere + len(rows)
     return ArticleRows(rows, counts)
@@ -226,8 +231,8 @@ class PmcInput(interface.InputFormat):
     def read(self, source: PmcSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
         paths = expand_braces(part.path)
         articles = list(read_ahead(partial(_read_article, source), paths))
-        rows = [row for _, article in articles for row in article.rows]
-        locations = [(number, graphic) for number, (_, a) in enumerate(articles) for graphic in range(len(a.rows))]
+        rows = [row for article in articles for row in article.rows]
+        locations = [(number, graphic) for number, a in enumerate(articles) for graphic in range(len(a.rows))]
         columns: dict[str, pa.Array] = {
             "caption": pa.array([row.caption for row in rows], pa.string()),
             "key": pa.array([_key(row, paths[at]) for row, (at, _) in zip(rows, locations, strict=True)], pa.string()),
@@ -238,23 +243,22 @@ class PmcInput(interface.InputFormat):
         supplied = {f.name: pa.chunked_array([[row.columns.get(f.name) for row in rows]], f.type) for f in scores}
 
         def images(wanted: Mask) -> Iterator[bytes | None]:
-            of_rows = zip(locations, rows, wanted.tolist(), strict=True)
-            files = ((articles[at][0], row.file if is_wanted else None) for (at, _), row, is_wanted in of_rows)
-            return read_ahead(_read_file, files)
+            chosen = (row if is_wanted else None for row, is_wanted in zip(rows, wanted.tolist(), strict=True))
+            return read_ahead(lambda row: None if row is None else row.read(), chosen)
 
         counts: Counter[str] = Counter()
-        for _, article in articles:
+        for article in articles:
             counts.update(article.counts)
         yield Batch(columns, (status, errors), images, supplied, fields=count_columns(COLUMNS, len(rows)), links=counts)
 
     def reread(self, source: PmcSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
-        for columns, name, data in self._reread(source, part, rows):
-            dates = {key: str(value) for key, value in columns.items() if isinstance(value, date)}
-            fields = {key: value for key, value in columns.items() if value is not None} | dates
-            yield InputSample([(name.rpartition(".")[2].lower(), data)], fields)
+        for row, data in self._reread(source, part, rows):
+            dates = {key: str(value) for key, value in row.columns.items() if isinstance(value, date)}
+            fields = {key: value for key, value in row.columns.items() if value is not None} | dates
+            yield InputSample([(str(row.file).rpartition(".")[2].lower(), data)], fields)
 
     def reread_images(self, source: PmcSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
-        return (data for _, _, data in self._reread(source, part, rows))
+        return (data for _, data in self._reread(source, part, rows))
 
     def missing_column(self, source: PmcSource, name: str) -> str:
         return f"its columns: {', '.join(COLUMNS.names)}"
@@ -272,39 +276,31 @@ class PmcInput(interface.InputFormat):
         paths = pa.array(expand_braces(part.path), pa.string())
         return paths.take(pa.array(samples["offset"].to_numpy() // _GRAPHICS))
 
-    def _reread(
-        self, source: PmcSource, part: InputPart, rows: PartRows
-    ) -> Iterator[tuple[dict[str, Any], str, bytes]]:
+    def _reread(self, source: PmcSource, part: InputPart, rows: PartRows) -> Iterator[tuple[GraphicRow, bytes]]:
         paths = expand_braces(part.path)
         numbers, graphics = np.divmod(rows.samples["offset"].to_numpy(), _GRAPHICS)
         if len(paths) == 1:  # an article alone, as galleries ask for it
             numbers[:] = 0
         pairs = groupby(zip(numbers.tolist(), graphics.tolist(), strict=True), itemgetter(0))
-        wanted = [(paths[number], [graphic for _, graphic in wanted_graphics]) for number, wanted_graphics in pairs]
-        opened = read_ahead(partial(_read_article, source), [path for path, _ in wanted])
+        wanted = [(paths[number], [graphic for _, graphic in of_article]) for number, of_article in pairs]
+        articles = read_ahead(partial(_read_article, source), [path for path, _ in wanted])
 
-        def files() -> Iterator[tuple[dict[str, Any], str, Package]]:
-            for (path, wanted_graphics), (package, article) in zip(wanted, opened, strict=True):
+        def chosen_rows() -> Iterator[GraphicRow]:
+            for (path, wanted_graphics), article in zip(wanted, articles, strict=True):
                 for graphic in wanted_graphics:
                     row = article.rows[graphic] if graphic < len(article.rows) else GraphicRow()
-                    if package is None or row.file is None:
+                    if row.file is None:
                         raise OSError(f"{path}: graphic {graphic} is not there any more")
-                    yield row.columns, row.file, package
+                    yield row
 
-        return read_ahead(lambda item: (item[0], item[1], item[2].read(item[1])), files())
+        return read_ahead(lambda row: (row, row.read() or b""), chosen_rows())
 
 
-def _read_article(source: PmcSource, path: str) -> tuple[Package | None, ArticleRows]:
+def _read_article(source: PmcSource, path: str) -> ArticleRows:
     try:
-        package = open_package(path, source.storage)
-        return replace(package, xml=b""), article_rows(package, source.caption)
+        return article_rows(open_package(path, source.storage), source.caption)
     except ArticleFault as fault:
-        return None, ArticleRows([GraphicRow(status=fault.reason, error=str(fault))])
-
-
-def _read_file(item: tuple[Package | None, str | None]) -> bytes | None:
-    package, name = item
-    return None if package is None or name is None else package.read(name)
+        return ArticleRows([GraphicRow(status=fault.reason, error=str(fault))])
 
 
 def _key(row: GraphicRow, path: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from functools import cache
 from html.entities import html5
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any
 
 from curate.base.wording import one_line
@@ -178,18 +178,13 @@ def _pieces(node: Any, but: frozenset[str]) -> Iterator[str]:
         yield child.tail or ""
 
 
-def _graphics(article: Any) -> Iterator[list[Any]]:
-    before = None
-    group: list[Any] = []
-    for node in article.iter("{*}graphic"):
-        parent = node.getparent()
-        if group and not (parent is before and _name(parent) == "alternatives"):
-            yield group
-            group = []
-        group.append(node)
-        before = parent
-    if group:
-        yield group
+def _graphics(article: Any) -> list[list[Any]]:
+    """Return the graphics of an article, in order: the alternatives of one together."""
+
+    def place_of(node: Any) -> Any:
+        return parent if _name(parent := node.getparent()) == "alternatives" else node
+
+    return [list(group) for _, group in groupby(article.iter("{*}graphic"), place_of)]
 
 
 def _paragraphs(article: Any, ids: set[str]) -> dict[str, dict[int, str]]:
@@ -298,7 +293,12 @@ def _facts(article: Any) -> dict[str, Any]:
 def _published(meta: Any) -> tuple[date | None, str | None]:
     """Return when the article was published, electronically if that is said, and to what: year, month or day."""
     dates = [] if meta is None else meta.findall("{*}pub-date")
-    for node in sorted(dates, key=lambda node: _PUBLISHED.get(_date_kind(node), 1)):
+
+    def rank(node: Any) -> int:
+        kind = node.get("pub-type") or f"{node.get('date-type')} {node.get('publication-format')}"
+        return _PUBLISHED.get(kind, 1)
+
+    for node in sorted(dates, key=rank):
         parts = [_text(_child(node, name)) or "" for name in ("year", "month", "day")]
         if not parts[0]:
             parts = [*(node.get("iso-8601-date") or "").split("-"), "", ""][:3]
@@ -311,7 +311,3 @@ def _published(meta: Any) -> tuple[date | None, str | None]:
             except ValueError:
                 continue
     return None, None
-
-
-def _date_kind(node: Any) -> str:
-    return node.get("pub-type") or f"{node.get('date-type')} {node.get('publication-format')}"

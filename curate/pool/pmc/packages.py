@@ -65,6 +65,9 @@ class Package:
         return next((self.names[name] for name in whole if name in self.names), None)
 
 
+_Files = tuple[dict[str, int], Callable[[str], bytes]]  # the sizes of an article's files by name, and what reads one
+
+
 def parse_name(path: str) -> tuple[str, int] | None:
     """Return PMCID and version of an article by the name of its folder or file; 0 without one, None for other names."""
     match = _NAME.fullmatch(name_of(path))
@@ -116,10 +119,23 @@ def package_state(path: str, storage: dict[str, Any]) -> str:
 
 def open_package(path: str, storage: dict[str, Any]) -> Package:
     """Return an article's files. Raises ArticleFault where they are not there, damaged or too large, and OSError."""
+    name, metadata, is_archive = name_of(path), dict[str, Any](), path.lower().endswith(ARCHIVES)
     try:
-        return (_open_archive if path.lower().endswith(ARCHIVES) else _open_folder)(path, storage)
+        sizes, read = (_open_archive if is_archive else _open_folder)(path, storage)
     except FileNotFoundError:
         raise ArticleFault("no_article", "it is not there; withdrawn, or named without its version?") from None
+    chosen = path.rpartition("/")[2] if path.lower().endswith(XML) else choose_xml(name, list(sizes))
+    if chosen not in sizes:
+        count = sum(file.lower().endswith(XML) for file in sizes)
+        problem = f"{count} of its {len(sizes):,} files are XML; accepted: {name}.xml, or one .nxml or .xml"
+        raise ArticleFault("no_article", problem)
+    if sizes[chosen] > MAX_XML:
+        raise ArticleFault("damaged_article", f"the XML has {sizes[chosen]:,} bytes; accepted: at most {MAX_XML:,}")
+    if not is_archive and (raw := _read_metadata(path, storage, sizes, read)):
+        metadata, fault = read_json(raw)
+        if fault:
+            raise ArticleFault("damaged_article", f"its metadata: {fault}")
+    return Package(name, read(chosen), metadata, {file.lower(): file for file in sizes}, read)
 
 
 def choose_xml(name: str, files: Sequence[str]) -> str | None:
@@ -132,25 +148,11 @@ def choose_xml(name: str, files: Sequence[str]) -> str | None:
     return None
 
 
-def _open_folder(path: str, storage: dict[str, Any]) -> Package:
-    folder, name = folder_of(path), name_of(path)
+def _open_folder(path: str, storage: dict[str, Any]) -> _Files:
+    folder = folder_of(path)
     files = {file.path.rpartition("/")[2]: file for file in list_folder(folder, storage)}
-    fs, inner = fsspec.core.url_to_fs(folder, **storage)
-
-    def read(file: str) -> bytes:
-        return _read_file(fs, files[file].path)
-
-    chosen = choose_xml(name, list(files)) if folder == path else path.rpartition("/")[2]
-    if chosen not in files:
-        raise ArticleFault("no_article", _no_choice(name, files))
-    _check_size(files[chosen].size)
-    metadata = b""
-    with suppress(FileNotFoundError):
-        if f"{name}.json" in files:
-            metadata = read(f"{name}.json")
-        elif (parsed := parse_name(path)) and parsed[1]:  # in the bucket, all are in one folder too
-            metadata = _read_file(fs, f"{inner.rstrip('/').rpartition('/')[0]}/metadata/{name}.json")
-    return Package(name, read(chosen), _read_metadata(metadata), {file.lower(): file for file in files}, read)
+    fs, _ = fsspec.core.url_to_fs(folder, **storage)
+    return {name: file.size for name, file in files.items()}, lambda name: _read_file(fs, files[name].path)
 
 
 def _read_file(fs: Any, path: str) -> bytes:
@@ -159,28 +161,26 @@ def _read_file(fs: Any, path: str) -> bytes:
         return data
 
 
-def _open_archive(path: str, storage: dict[str, Any]) -> Package:
+def _read_metadata(path: str, storage: dict[str, Any], sizes: Mapping[str, int], read: Callable[[str], bytes]) -> bytes:
+    """Return the json about the article in a folder; empty without one."""
+    name = f"{name_of(path)}.json"
+    with suppress(FileNotFoundError):
+        if name in sizes:
+            return read(name)
+        if (parsed := parse_name(path)) and parsed[1]:  # in the bucket, all are in one folder too
+            fs, inner = fsspec.core.url_to_fs(folder_of(path), **storage)
+            return _read_file(fs, f"{inner.rstrip('/').rpartition('/')[0]}/metadata/{name}")
+    return b""
+
+
+def _open_archive(path: str, storage: dict[str, Any]) -> _Files:
     unpacked = _unpack(path, storage)
     index = index_tar(unpacked)
     if index.damage:
         raise ArticleFault("damaged_article", index.damage.detail)
-    spans = {
-        member.rpartition("/")[2]: (offset, size)
-        for member, kind, offset, size in zip(
-            index.names, index.types.tolist(), index.offsets.tolist(), index.sizes.tolist(), strict=True
-        )
-        if kind == REGULAR
-    }
-    name = name_of(path)
-    chosen = choose_xml(name, list(spans))
-    if chosen is None:
-        raise ArticleFault("no_article", _no_choice(name, spans))
-    _check_size(spans[chosen][1])
-
-    def read(file: str) -> bytes:
-        return bytes(unpacked.read(*spans[file]))
-
-    return Package(name, read(chosen), {}, {file.lower(): file for file in spans}, read)
+    members = zip(index.names, index.types.tolist(), index.offsets.tolist(), index.sizes.tolist(), strict=True)
+    spans = {name.rpartition("/")[2]: (offset, size) for name, kind, offset, size in members if kind == REGULAR}
+    return {name: size for name, (_, size) in spans.items()}, lambda name: bytes(unpacked.read(*spans[name]))
 
 
 def _unpack(path: str, storage: dict[str, Any]) -> MmapSource:
@@ -198,22 +198,3 @@ def _unpack(path: str, storage: dict[str, Any]) -> MmapSource:
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ArticleFault("damaged_article", one_line(error, 200)) from None
         return MmapSource(name)
-
-
-def _no_choice(name: str, files: Mapping[str, Any]) -> str:
-    count = sum(file.lower().endswith(XML) for file in files)
-    return f"{count} of its {len(files):,} files are XML; accepted: {name}.xml, or one .nxml or .xml"
-
-
-def _check_size(size: int) -> None:
-    if size > MAX_XML:
-        raise ArticleFault("damaged_article", f"the XML has {size:,} bytes; accepted: at most {MAX_XML:,}")
-
-
-def _read_metadata(raw: bytes) -> dict[str, Any]:
-    if not raw:
-        return {}
-    fields, fault = read_json(raw)
-    if fault:
-        raise ArticleFault("damaged_article", f"its metadata: {fault}")
-    return fields

@@ -32,7 +32,7 @@ from curate.pool.formats.input_format import Batch, FileColumns, InputFormat, In
 from curate.pool.formats.run import SHA256, list_kept, read_run
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 from curate.pool.urls.rows import ORIGINAL, describe_rows, find_in_list, list_of, read_list, recognize_lists, with_url
-from curate.read.columns import valid_text
+from curate.read.columns import text_columns
 from curate.read.faults import InputFault
 from curate.read.listing import HASHED, InputFile, list_source
 from curate.recipe.measure import PrecomputedEmbeddings
@@ -137,13 +137,13 @@ class UrlsInput(InputFormat):
         number, rows = make_shard(source, part), read_list(source, part)
         listed, roles = set(rows.schema.names), find_in_list(source, rows.schema)
         keys = pa.array(keys_of(number, len(rows), source.number_sample_per_shard))
-        names = {name: getattr(roles, name) for name in ("caption", "url", "uid", "language")}
-        texts = {name: valid_text(whole(rows[column])) for name, column in names.items() if column}
+        assert roles.caption is not None
+        texts = text_columns(rows, roles, ("caption", "url", "uid", "language"))
         left_out = pa.array(self.left_out_keys(source, part), pa.string())
         # The uid hashes URL and caption, so that rows whose download failed have one too.
         texts["uid"] = ids.make_uids(texts.get("uid"), texts["url"], None, texts["caption"])
         # The uid took the repaired caption; the row keeps the original one, whose errors become its verdict.
-        texts["caption"] = whole(rows[names["caption"]])
+        texts["caption"] = whole(rows[roles.caption])
         # Sizes before resizing are in img2dataset's json, unless the list has columns of these names.
         of_json = [name for name in scores.names if name in ORIGINAL and name not in listed]
         tar, shard = self._tar(source, part, of_json)
