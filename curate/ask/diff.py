@@ -67,9 +67,9 @@ class EntryChanges:
     """How many entries have kept samples in A alone, in B alone, or in both, but fewer or more in B."""
 
     lost: int
-    new: int
-    fewer: int
-    more: int
+    gained: int
+    decreased: int
+    increased: int
 
 
 @dataclass(frozen=True, repr=False)

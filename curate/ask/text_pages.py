@@ -5,6 +5,7 @@ Templates are jinja2's, with `%` before statements. Lines are in rich's markup, 
 the rows of a table: ¦ begins a cell, ¦> one whose text is to the right.
 """
 
+import shlex
 from functools import cache
 from itertools import groupby
 from typing import Any
@@ -26,12 +27,15 @@ def render_page(name: str, **facts: Any) -> Page:
     """Return the page that a template makes of facts; their names are those of the template's variables."""
     rendered = _environment().get_template(f"{name}.txt").render(facts)
     lines: list[Line] = []
-    for is_table, group in groupby(rendered.split("\n")[:-1], lambda text: text.lstrip(" ").startswith("¦")):
-        if is_table:
-            lines += _table(list(group))
-        else:
-            lines += map(_line, group)
+    for indent, group in groupby(rendered.split("\n")[:-1], _table_indent):
+        texts = list(group)
+        lines += map(_line, texts) if indent is None else _table(texts, indent)
     return Page(tuple(lines))
+
+
+def _table_indent(line: str) -> int | None:
+    """Return the indentation of a row of a table; None for another line."""
+    return line.index("¦") if line.lstrip(" ").startswith("¦") else None
 
 
 @cache
@@ -51,6 +55,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {function.__name__: function for function in functions}
     environment.filters["pad"] = lambda text, width, right=False: pad(wording.escape(text), width, right)
+    environment.filters |= {"quote": shlex.quote, "repr": repr}
     environment.filters["number"] = lambda value, form=",": format(value, form)
     environment.globals["hang"] = lambda indent: Markup(f"{indent}{_HANG}")
     environment.globals["blank"] = ""  # a line of its own: an empty one after a statement is not part of the page
@@ -72,8 +77,8 @@ def _parse(markup: str) -> Text:
     return text
 
 
-def _table(lines: list[str]) -> list[Line]:
+def _table(lines: list[str], indent: int) -> list[Line]:
     rows = [line.split("¦")[1:] for line in lines]
     right = {index for row in rows for index, cell in enumerate(row) if cell.startswith(">")}
     cells = [[_parse(cell.removeprefix(">").removeprefix(" ").removesuffix(" ")) for cell in row] for row in rows]
-    return columns(cells, right, indent=lines[0].index("¦"))
+    return columns(cells, right, indent)

@@ -194,6 +194,13 @@ def print_lines(*lines: "Line") -> None:
         Page(lines).write(file)
 
 
+def print_page(name: str, **facts: Any) -> None:
+    """Print the page that a template makes of facts on standard output."""
+    from curate.ask.text_pages import render_page
+
+    print_lines(*render_page(name, **facts).lines)
+
+
 def save_images(directory: str, result: "Result", title: str, out: str) -> None:
     """Write the page of a run's rows with their images. Raises RecipeError where it cannot be written."""
     from curate.ask.opened import connected

@@ -5,13 +5,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
 from curate.ask.costs.prices import Prices, load_prices
 from curate.ask.output import line
-from curate.ask.text_pages import render_page
 from curate.ask.whatif.estimate import NotCompiledError, estimate
 from curate.base.compiling import interpreting, is_compiled
 from curate.base.errors import RecipeError
@@ -74,35 +73,34 @@ def plan(
         with common.say_if_slow(common.PLANNING):
             prepared = prepare(loaded, out or f"{nowhere}/run", reuse, content, options, on=on)
         context, units = prepared.context, prepared.plan.units
-        _print(
-            "inputs",
-            sources=[_source_facts(source, prepared.plan) for source in loaded.input],
-            unread=[part for part in prepared.plan.files if part.fault][:_UNREAD],
-            rows=prepared.plan.pool.rows,
-            imported=prepared.imported,
-        )
+        sources = [_source_facts(source, prepared.plan) for source in loaded.input]
+        unread = [part for part in prepared.plan.files if part.fault][:_UNREAD]
+        facts = {"sources": sources, "unread": unread, "rows": prepared.plan.pool.rows, "imported": prepared.imported}
+        common.print_page("plan", part="inputs", **facts)
         with interpreting(not is_compiled(walk.walk)):
             common.print_lines(*map(line, common.warn_of_sizes(loaded, units)))
         done = count_current(context, units)
-        _print("steps", done=done, units=len(units), needed=_count_needed(context, units, done))
+        common.print_page("plan", part="steps", done=done, units=len(units), needed=_count_needed(context, units, done))
         if prepared.finished:
             print("  the run is finished: nothing to do")
             return
-        downloads = list(common.find_outlooks(context, units))
-        for source, source_units, outlook in downloads:
-            of_a_unit = min(outlook.at_once, ceil(outlook.parts / source_units))
-            at_once = min(outlook.parts, of_a_unit * min(CORES, source_units))
-            shards = {"of_a_unit": of_a_unit, "at_once": at_once}
-            _print("downloads", source=source.name, outlook=outlook, assumed=SECONDS, **shards)
+        downloads = _show_downloads(context, units)
         if not no_estimate:
-            _show_estimate(prepared, figures, measure, rows, seen, bool(downloads))
+            _show_estimate(prepared, figures, measure, rows, seen, downloads)
         if context.recipe.captions:  # no error: the run may be on another machine
             for fault in find_faults(context.recipe.captions, context.engine_ids, load=False):
                 print(f"\nwarning: {fault}")
 
 
-def _print(part: str, **facts: Any) -> None:
-    common.print_lines(*render_page("plan", part=part, **facts).lines)
+def _show_downloads(context: RunContext, units: Sequence[Unit]) -> bool:
+    """Print what downloads of each source will come to; return whether there are any."""
+    outlooks = list(common.find_outlooks(context, units))
+    for source, source_units, outlook in outlooks:
+        of_a_unit = min(outlook.at_once, ceil(outlook.parts / source_units))
+        at_once = min(outlook.parts, of_a_unit * min(CORES, source_units))
+        shards = {"of_a_unit": of_a_unit, "at_once": at_once}
+        common.print_page("plan", part="downloads", source=source.name, outlook=outlook, assumed=SECONDS, **shards)
+    return bool(outlooks)
 
 
 def _show_estimate(
@@ -130,11 +128,11 @@ def _show_estimate(
         hint = "; what it costs, a run of a part there tells: see infra/README.md, GPU" if figures else ""
         print(f"\nestimate: none on this machine: {error}{hint}")
         return
-    _print("estimate", estimate=expected, downloads=downloads, seen=seen, cores=os.cpu_count() or 1)
-    _print("warnings", warnings=expected.warnings if expected else [])
+    shown = {"estimate": expected, "downloads": downloads, "seen": seen, "cores": os.cpu_count() or 1}
+    common.print_page("plan", part="estimate", **shown)
     if figures and trials and expected:
         costs = plan_costs(prepared, trials, expected, rows, figures)
-        common.print_lines(line(), *render_page("costs", plan=costs, today=datetime.date.today()).lines)
+        common.print_page("costs", plan=costs, today=datetime.date.today())
     elif figures and expected:
         print("costs by step: add --measure N, or name a finished run by --out or --reuse")
 

@@ -1,6 +1,5 @@
 """`curate whatif`: the yield of a finished run with other rules, deduplication or balance, without a run."""
 
-import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,25 +11,27 @@ from typer import Option
 
 from curate.ask.output import Result, line, tuples
 from curate.ask.whatif.answer import WhatIf, answer
-from curate.ask.whatif.survivors import FinishedRun, open_finished
+from curate.ask.whatif.survivors import open_finished
 from curate.ask.whatif.sweep import Point, check_plot, points_table, search, sweep, write_plot
 from curate.ask.whatif.swept_number import SEARCHED, SweptNumber, parse_swept_number
 from curate.base.errors import RecipeError
-from curate.base.wording import all_digits, describe_seen, next_size, pluralise
-from curate.cli.common import Format, FormatOption, RunArgument, SeenOption, SetOption, plain, print_lines, print_result
+from curate.base.stages import KEPT
+from curate.base.wording import pluralise
+from curate.cli.common import (
+    Format,
+    FormatOption,
+    RunArgument,
+    SeenOption,
+    SetOption,
+    plain,
+    print_lines,
+    print_page,
+    print_result,
+)
 from curate.recipe.recipe import Recipe
 
 _LANGUAGES = 12  # lines of a table for people
 _BAR = 24  # characters of the longest bar
-_MEANINGS = {  # of columns of a sweep
-    "expected": "rows kept",
-    "error": "one standard error of a run's draws",
-    "survivors": "rows left before balance or sample",
-    "dropped": "by the swept rule",
-    "duplicate": "by deduplication",
-    "tail_share": "share of the tail in all matches",
-    "seen_each": "times that training sees each kept row",
-}
 _SEEN = "seen_each"  # how often each kept row is seen, of the samples that training sees
 _COLUMNS = ("pool", "run", "run_expected", "whatif", "change", "error")
 
@@ -78,40 +79,18 @@ def whatif(
         table = _sweep_result(swept_points, number, format, "survivors" if is_sampled else "expected", seen)
         print_result(table, format)
         if format is Format.table:
-            meanings = (f"{name}: {meaning}" for name, meaning in _MEANINGS.items() if name in table.names)
-            texts = "; ".join(_describe_values(number, len(swept_points))), "; ".join(meanings)
-            print_lines(*(line((text, "dim")) for text in texts if text))
-    else:
-        _print_answer(*_answer(run, overrides, number, rows, seen), format)
-
-
-def _answer(
-    run: FinishedRun, overrides: list[str], number: SweptNumber | None, rows: int | None, seen: int | None
-) -> tuple[WhatIf, str]:
-    recipe, result = run.changed(overrides), answer(run, overrides)
-    balance = recipe.balance
-    solved = _solved(result, rows if number else balance.rows if balance else None, number)
-    far = result.choice.shortfall(balance) if balance and result.choice else ""
-    if balance and balance.tail_share is not None and not far:
-        solved = f", whose tail_share is nearest to {balance.tail_share:.4g}"
-    solved += f"; {far}" if far else ""
-    if (times := result.fact("in_uids")) is not None and recipe.repeats:
-        solved += f"; {times:,.0f} in uids.npy"
+            count = round(number.high - number.low) + 1
+            is_complete = number.listed or (number.is_whole and len(swept_points) >= count)
+            values = {"number": number, "values": None if is_complete else count, "points": len(swept_points)}
+            columns = {"columns": table.names, "of_run": number.of_run}
+            print_page("whatif", part="sweep", **values, **columns)
+        return
+    result = answer(run, overrides)
     if seen is not None:
         each = [seen / kept if kept else None for kept in (run.facts.kept, result.expected)]
         row = pa.Table.from_pylist([{"fact": _SEEN, "run": each[0], "whatif": each[1]}], result.facts.schema)
         result = replace(result, facts=pa.concat_tables([result.facts, row]))
-        solved += f"; {describe_seen(seen, result.expected, times)}"
-    return result, solved
-
-
-def _describe_values(number: SweptNumber, shown: int) -> Iterator[str]:
-    """Yield how many values of a range a sweep has, if there are more, and the run's own."""
-    count = round(number.high - number.low) + 1
-    if not (number.listed or (number.is_whole and shown >= count)):
-        yield f"{shown} {f'of {count:,} ' if number.is_whole else ''}values of the range: --points N for more"
-    if number.of_run is not None:
-        yield f"the run has {all_digits(number.of_run)}"
+    _print_answer(result, run.changed(overrides), number, rows, seen, format)
 
 
 def _size_key(recipe: Recipe) -> str:
@@ -168,44 +147,31 @@ def _sweep_result(points: list[Point], number: SweptNumber, format: Format, bars
     return _result(table.select(shown).append_column(f"bars of {bars}", drawn))
 
 
-def _solved(result: WhatIf, rows: int | None, number: SweptNumber | None) -> str:
-    if rows is None or (number is None and result.t is None):
-        return ""
-    if number is not None and rows - result.expected < max(1, rows / 1000):
-        return f", the largest found up to {rows:,}"
-    if number is not None:
-        return f"; no value of {number.key} comes closer to {rows:,} without exceeding it"
-    if result.expected < rows and not result.error:
-        return f"; no t keeps {rows:,}: fewer rows are left before balancing"
-    above = next_size(rows, result.t or 0, result.expected, result.above)
-    return f", the largest whose expected size is at most {rows:,}{above and f'; {above}'}"
-
-
-def _print_answer(result: WhatIf, solved: str, format: Format) -> None:
+def _print_answer(
+    result: WhatIf, recipe: Recipe, number: SweptNumber | None, rows: int | None, seen: int | None, format: Format
+) -> None:
     """Print one table after another; for programs a single one, whose column `section` names them."""
     if format is not Format.table:
         print_result(Result(("section", "name", *_COLUMNS), list(_long(result))), format)
         return
-    lines = [f"--set {shlex.quote(override)}" for override in result.changes]
-    error = f" ± {result.error:,.0f} (one standard error of a run's draws)" if result.error else ""
-    t = f", {result.choice.label}" if result.choice and result.choice.label else ""
-    rows = {row["rule"]: row for row in result.funnel.to_pylist()}
-    drawn = ""
-    if result.choice is not None and result.choice.is_uniform:
-        left = next(row for row in result.facts.to_pylist() if row["fact"] == "survivors")
-        drawn = f", a sample of {left['whatif']:,.0f} (run: of {left['run']:,.0f})"
-    lines.append(f"expected: {pluralise(round(result.expected), 'row')}{drawn}{error}{t}{solved}")
-    lines += [f"{rule}: threshold {threshold}" for rule, threshold in result.thresholds.items()]
-    if result.is_same:
-        same = "the same rows pass" if result.t is None else "the same rows reach balancing and t is the same"
-        lines.append(f"{same}: a run would keep the same {pluralise(rows['kept']['run'], 'row')}")
-    elif any(row["run"] != row["run_expected"] for row in rows.values()):
-        lines.append("run: counts of the run; run_expected: their expectation; change: whatif minus run_expected")
-    print_lines(*map(line, lines), line())
-    languages = result.languages
+    balance, funnel, languages = recipe.balance, result.funnel.to_pylist(), result.languages
+    print_page(
+        "whatif",
+        part="answer",
+        result=result,
+        balance=balance,
+        number=number,
+        target=rows if number else balance.rows if balance else None,
+        shortfall=result.choice.shortfall(balance) if balance and result.choice else "",
+        has_repeats=recipe.repeats,
+        seen=seen,
+        survivors=next(row for row in result.facts.to_pylist() if row["fact"] == "survivors"),
+        kept=next(row["run"] for row in funnel if row["rule"] == KEPT),
+        has_chance=any(row["run"] != row["run_expected"] for row in funnel),
+    )
+    is_known = pc.or_(pc.is_valid(result.facts["run"]), pc.is_valid(result.facts["whatif"]))
     tables = [_rounded(result.funnel).drop_columns(["position", "kind", "error"]), _rounded(result.sources)]
     tables += [_rounded(languages.slice(0, _LANGUAGES))] if len(languages) else []
-    is_known = pc.or_(pc.is_valid(result.facts["run"]), pc.is_valid(result.facts["whatif"]))
     for table in [*tables, result.facts.filter(is_known)]:
         print_result(_result(table), format)
         print_lines(line())
@@ -228,7 +194,7 @@ def _long(result: WhatIf) -> Iterator[tuple[Any, ...]]:
         for row in getattr(result, section).to_pylist():
             yield section, row[name], *(_plainly(row.get(column)) for column in _COLUMNS)
     for rule, threshold in result.thresholds.items():
-        yield "thresholds", rule, *(float(threshold) if column == "whatif" else None for column in _COLUMNS)
+        yield "thresholds", rule, *(threshold if column == "whatif" else None for column in _COLUMNS)
     yield from (("changes", override, *[None] * len(_COLUMNS)) for override in result.changes)
 
 

@@ -44,12 +44,13 @@ def refusal(cli: Cli, *arguments: str, status: int = 2) -> str:
 
 @pytest.mark.thorough
 def test_languages_that_are_not_shown_are_counted(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:
-    result = whatif.answer(whatif.open_finished(str(finished["texts"][0])), [])
+    run = whatif.open_finished(str(finished["texts"][0]))
+    result = whatif.answer(run, [])
     numbers = {"pool": 1, "run": 1, "run_expected": 1.0, "whatif": 1.0, "change": 0.0}
     nothing = dict.fromkeys(numbers, 0) | {"pool": 1}  # is kept of the first
     rows = [{"language": f"l{i}", **(numbers if i else nothing)} for i in range(14)]
     languages = pa.Table.from_pylist(rows, LANGUAGES)
-    whatif._print_answer(replace(result, languages=languages), "", Format.table)
+    whatif._print_answer(replace(result, languages=languages), run.recipe, None, None, None, Format.table)
     shown = capsys.readouterr().out
     assert re.search(r"^l0 +1 +0 +0 +0 +0$", shown, re.MULTILINE), shown
     assert "l11" in shown and "l12" not in shown and "\n2 more languages: --format csv or json\n" in shown

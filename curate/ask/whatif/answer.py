@@ -67,7 +67,7 @@ class WhatIf(Tables):
     t: int | None  # of balance, from the recipe or solved; None without balance
     above: float | None  # what is expected with t + 1, where t was solved for a target size and more can be kept
     is_same: bool  # whether a run would keep just the rows that this one kept
-    thresholds: Mapping[str, str]  # of top rules, where rules were evaluated again, in all digits
+    thresholds: Mapping[str, float]  # of top rules, where rules were evaluated again
 
     def fact(self, name: str) -> float | None:
         return next((row["whatif"] for row in self.facts.to_pylist() if row["fact"] == name), None)
@@ -106,7 +106,7 @@ def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
         above=expectation.values.get("expected_above"),
         is_same=expectation.values.get("t") == run.facts.t and all(is_same for _, is_same in weighed),
         thresholds={
-            rule: all_digits(threshold, search.single)
+            rule: float(all_digits(threshold, search.single))
             for rule, search in survivors.thresholds.items()
             for threshold in search.thresholds.values()
             if search.spec.by is None

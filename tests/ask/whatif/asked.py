@@ -15,5 +15,5 @@ def whatif(url: str, overrides: Sequence[str]) -> WhatIf:
 
 def warnings_of(found: Estimate) -> list[str]:
     """The warnings of an estimate, as `curate plan` prints them."""
-    page = str(render_page("plan", part="warnings", warnings=found.warnings))
+    page = str(render_page("plan", part="warnings", estimate=found))
     return [line.removeprefix("warning: ") for line in page.splitlines()]
