@@ -110,4 +110,4 @@ def test_short_texts_dropped_by_language_are_warned_of(tmp_path: Path) -> None:
         text = summary(str(done.folder), 1.0)
         assert bool(re.search(f"warning: {warning}$", text, re.MULTILINE)) == (name == "alone"), text
         with connected(str(done.folder)) as run:
-            assert ("short texts" in str(funnel_section(run).blocks)) == (name == "alone")
+            assert ("short texts" in str(funnel_section(run).facts)) == (name == "alone")

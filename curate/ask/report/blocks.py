@@ -134,19 +134,13 @@ class Gallery(NamedTuple):
     note: str = ""
 
 
-class Code(NamedTuple):
-    """Text as it is, folded."""
-
-    title: str
-    text: str
-
-
-Block = str | Table | Tables | Tiles | Figures | Gallery | Code  # a text is a paragraph
+Block = str | Table | Tables | Tiles | Figures | Gallery  # a text is a paragraph
 
 
 class Section(NamedTuple):
-    """A section of the page."""
+    """A section of the page: blocks, or facts of which `sections.html` makes words and tables."""
 
     id: str
     title: str
-    blocks: Sequence[Block]
+    blocks: Sequence[Block] = ()
+    facts: Mapping[str, Any] | None = None

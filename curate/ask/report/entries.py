@@ -8,10 +8,10 @@ from typing import Any
 
 from curate.ask.library import find_query
 from curate.ask.opened import OpenRun
-from curate.ask.report.blocks import Block, Figure, Figures, Section, Table, Tables, Tiles
+from curate.ask.report.blocks import Figure, Section, Table
 from curate.ask.report.charts import compare_counts, compare_lines, log_axis, mark_threshold
 from curate.ask.report.distributions import LEGEND
-from curate.ask.report.text import SHORT, clean, count, number, percent
+from curate.ask.report.text import SHORT, clean, count
 from curate.base.errors import RecipeError
 
 POINTS = 250  # of each curve
@@ -24,46 +24,21 @@ def entries_section(run: OpenRun) -> Section | None:
     """Return the figure, key numbers, matches per caption, and the entries that changed most; None without `match`."""
     if not run.facts.recipe.get("match"):
         return None
-    [facts] = run.report("entries", balanced=run.balanced)
+    [counts] = run.report("entries", balanced=run.balanced)
     per_text = run.rows(find_query("matches_per_text").sql)
-    reading = "Entries are the strings of the metadata; a caption matches those that occur in it."
-    ts = run.facts.t_by_language
-    if run.facts.t is None:
-        reading += " This run does not balance."
-    else:
-        t = f"t = {count(run.facts.t)} samples{f' in {clean(next(iter(ts)), SHORT)}' if ts else ''}"
-        reading += (
-            f" Balancing downsamples entries with more than {t} (the head) and keeps "
-            "every sample of the others (the tail). A frequent entry may keep more than t, through captions that also "
-            "match rarer ones."
-        )
-    blocks: list[Block] = [reading, _tiles(run, facts, per_text)]
     figures = [figure for figure in (_ranks(run), _per_text(run)) if figure]
-    blocks += [Figures(figures)] if figures else []
-    if facts["matches"] and facts["matches_kept"]:
-        changed = [_changed(run, facts, gained) for gained in (True, False)]
-        blocks.append(Tables([table for table in changed if table.rows]))
-    return Section("entries", "Entries", [*blocks, _lost(run, facts["lost"])])
-
-
-def _tiles(run: OpenRun, facts: dict[str, Any], per_text: list[dict[str, Any]]) -> Tiles:
-    texts = sum(row["pool"] for row in per_text)
-    matched = sum(row["pool"] for row in per_text if row["entries"])
-    matches = sum(row["pool"] * row["entries"] for row in per_text)
-    tiles = [
-        ("match rate: captions that match an entry", percent(matched, texts)),
-        ("entries per matched caption", number(matches / matched) if matched else "–"),
-        ("entries in the metadata", count(facts["entries"])),
-        ("of them, matched in the pool", count(facts["in_pool"])),
-        ("of them, matched in the kept set", count(facts["in_kept"])),
-    ]
-    if run.balanced:
-        tiles += [
-            ("entries in the head (downsampled)", count(facts["head"])),
-            ("tail's share of matches before", percent(facts["tail"], facts["matches"])),
-            ("and after balancing", percent(facts["tail_kept"], facts["matches_kept"])),
-        ]
-    return Tiles(tiles)
+    sums = {name: float(counts[name] or 0) for name in ("matches", "matches_kept")}
+    changed = {
+        name: run.report("entries_changed", balanced=run.balanced, gained=name == "gained", top=TOP, **sums)
+        for name in (("gained", "lost") if all(sums.values()) else ())
+    }
+    facts: dict[str, Any] = {
+        "t": run.facts.t,
+        "t_of": next(iter(run.facts.t_by_language or {}), None),
+        "is_balanced": run.balanced,
+    }
+    facts |= {"counts": counts, "per_text": per_text, "figures": figures, "changed": changed}
+    return Section("entries", "Entries", facts=facts | {"lost": run.report("entries_lost")})
 
 
 def _ranks(run: OpenRun) -> Figure | None:
@@ -93,21 +68,6 @@ def _per_text(run: OpenRun) -> Figure | None:
     return Figure(title, *chart, legend=LEGEND)
 
 
-def _changed(run: OpenRun, facts: dict[str, Any], gained: bool) -> Table:
-    sums = {name: float(facts[name]) for name in ("matches", "matches_kept")}
-    rows = run.report("entries_changed", balanced=run.balanced, gained=gained, top=TOP, **sums)
-    return Table.of(rows, f"Entries that {'gained' if gained else 'lost'} most: by difference of the shares")
-
-
-def _lost(run: OpenRun, total: int) -> Block:
-    rows = run.report("entries_lost")
-    if not rows:
-        return "Every entry that the pool matches is matched in the kept set too."
-    most = f" The {len(rows)} most frequent:" if total > len(rows) else ""
-    note = f"Of {count(total)} entries that the pool matches, every sample was dropped.{most}"
-    return Table.of(rows, "Entries that were lost", note)
-
-
 # ---- languages of entries
 
 
@@ -124,24 +84,10 @@ def languages_section(run: OpenRun, chosen: str | None = None) -> Section | None
         return None
     reference = next(iter(run.facts.t_by_language or {}), None)
     language = chosen or next(name for name in names if name != reference)
-    reading = "A sample that matches entries of several languages counts in each."
-    if reference is not None:
-        reading += (
-            f" Each language has a t of its own, by which its tail has the share of matches that the tail of "
-            f"{clean(reference, SHORT)} has; entries with more samples than that are downsampled."
-        )
-    rest = len(rows) - _LANGUAGES
-    note = "Samples by measured language; the other columns by language of entries. Tail: entries below t."
-    note += f" {count(rest)} more: curate sql DIR language_balance." if rest > 0 else ""
-    blocks: list[Block] = [reading, Table.of(rows[:_LANGUAGES], note=note)]
-    if not (entries := run.report("language_entries", language=language, top=TOP)):
-        none = f"No sample that was left when balancing began matches an entry of {clean(language, SHORT)}."
-        return Section("languages", "Languages of entries", [*blocks, none])
-    if curve := _curve(run, language, rows[names.index(language)]["t"], reference):
-        blocks.append(Figures([curve]))
-    title = f"Entries of {clean(language, SHORT)} with the most samples"
-    blocks.append(Table.of(entries, title, "Another one: curate report DIR --language LANG."))
-    return Section("languages", "Languages of entries", blocks)
+    entries = run.report("language_entries", language=language, top=TOP)
+    curve = _curve(run, language, rows[names.index(language)]["t"], reference) if entries else None
+    facts = {"rows": rows, "most": _LANGUAGES, "language": language, "reference": reference}
+    return Section("languages", "Languages of entries", facts=facts | {"entries": entries, "curve": curve})
 
 
 def _curve(run: OpenRun, language: str, t: int | None, reference: str | None) -> Figure | None:

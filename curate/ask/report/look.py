@@ -74,7 +74,7 @@ def plot_columns(run: OpenRun, columns: Sequence[str] = ()) -> HtmlPage:
     chosen = [histograms[name] for name in columns or histograms]
     section = distributions_section(run, chosen)
     lead = "Shares of the pool and of the kept set by value."
-    page = render_sections("Histograms", run, lead, [section] if section else [])
+    page = render_sections("Histograms", run, [section] if section else [], lead)
     return HtmlPage(page, chart=draw_histograms(run, chosen) if chosen else None)
 
 
@@ -147,7 +147,7 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
     title = f"{count(MOST)} of {count(total)} rows" if total > MOST else result.note or pluralise(total, "row")
     section = Section("rows", title, [Gallery("", cards, note=clean(query, 1000))])
     lead = "Rows in the query's order. Captions, URLs and images are shown as the pool has them; nobody checked them."
-    return HtmlPage(render_sections("Rows of a query", run, lead, [section]))
+    return HtmlPage(render_sections("Rows of a query", run, [section], lead))
 
 
 def export_rows(run: OpenRun, result: Result, folder: str) -> tuple[int, int]:

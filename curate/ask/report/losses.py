@@ -13,7 +13,6 @@ import pyarrow as pa
 from curate.ask.library import report_sql
 from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import Section, Table, Tables
-from curate.ask.report.text import clean, count, percent
 from curate.base import schema, stages
 
 _STEPS = 200  # lines of the funnel that are shown one by one
@@ -22,16 +21,11 @@ _TITLES = {"source": "Sources", "language": "Languages", "format": "Image format
 
 def funnel_section(run: OpenRun) -> Section:
     """Return the steps in order: what each is, what it dropped, and what was left."""
-    pool, kept, failed = (run.counts.get(name, 0) for name in (stages.POOL, stages.KEPT, stages.FAILED))
-    text = (
-        f"Every sample of the pool is counted in exactly one line: {count(pool)} found = {count(kept)} kept + "
-        f"{count(pool - kept - failed)} dropped + {count(failed)} that could not be read. A sample is dropped by the "
-        "first step that it fails."
-    )
+    facts = {name: run.counts.get(name, 0) for name in (stages.POOL, stages.KEPT, stages.FAILED)}
     selection = run.facts.selection
-    lines = [clean(line, 300) for line in selection.summary] if selection and not selection.by_entries else []
-    lines += [f"{clean(warning, 300)}." for warning in run.facts.language_warnings]
-    return Section("funnel", "Funnel", [text, funnel_table(run), *lines])
+    summary = selection.summary if selection and not selection.by_entries else []
+    lines = {"steps": funnel_table(run), "summary": summary, "warnings": run.facts.language_warnings}
+    return Section("funnel", "Funnel", facts=facts | lines)
 
 
 def funnel_table(run: OpenRun) -> Table:
@@ -66,48 +60,26 @@ def duplicates_section(run: OpenRun) -> Section | None:
     dropped = run.counts.get(stages.DUPLICATE, 0)
     if not dropped:
         return None
-    sizes = run.report("duplicate_groups")
-    groups = sum(row["groups"] for row in sizes)
-    text = f"{count(dropped)} samples were dropped as duplicates; {count(groups)} other samples represent them."
-    tables = [Table.of(run.report("duplicate_kinds"), "Kind of match"), Table.of(sizes, "Size of groups")]
-    near = [
-        f"Pass {recall.place}, by embedding: {count(recall.found)} of {count(recall.sampled)} close pairs in a sample "
-        "of the pool were found."
-        for recall in run.facts.near
-        if recall.sampled
-    ]
-    large = [f"{group.describe(bool(run.facts.near))}." for group in run.facts.large_groups or ()]
-    return Section("duplicates", "Duplicates", [text, *large, Tables(tables), *near])
+    large = [group.describe(bool(run.facts.near)) for group in run.facts.large_groups or ()]
+    facts = {"dropped": dropped, "kinds": run.report("duplicate_kinds"), "sizes": run.report("duplicate_groups")}
+    return Section("duplicates", "Duplicates", facts=facts | {"large": large, "near": run.facts.near})
 
 
 def failures_section(run: OpenRun) -> Section | None:
     """Return samples and files that could not be read, by reason; None where all could."""
-    tables = [
-        Table.of(run.report("failed_samples"), "Samples that could not be used"),
-        Table.of(run.report("failed_files"), "Files that could not be read, entirely or in part"),
-    ]
-    shown = [table for table in tables if table.rows]
-    return Section("failures", "Failures", shown) if shown else None
+    facts = {"samples": run.report("failed_samples"), "files": run.report("failed_files")}
+    return Section("failures", "Failures", facts=facts) if any(facts.values()) else None
 
 
 def downloads_section(run: OpenRun) -> Section | None:
     """Return what came of the URLs; None where none were downloaded."""
-    [total] = run.report("downloads")
-    urls, missing, may_pass = total["urls"], total["missing"], total["may_pass"]
-    if not urls:
+    [facts] = run.report("downloads")
+    if not facts["urls"]:
         return None
-    text = f"{count(urls - missing)} of {count(urls)} URLs were downloaded ({percent(urls - missing, urls)})."
-    if not missing:
-        return Section("downloads", "Downloads", [text, Table.of(run.report("download_sources"), "Sources")])
-    mend = f"{count(may_pass)} of them may succeed on another attempt (curate run … --retry)"
-    text += f" {count(missing)} were not; {mend if may_pass else 'none of them is worth another attempt'}."
-    note = "Shares of the URLs that were not downloaded. May succeed: another attempt may, if the reason is temporary."
-    tables = [
-        Table.of(run.report("download_sources"), "Sources"),
-        Table.of(run.report("download_reasons"), "Why URLs were not downloaded", note),
-        Table.of(run.report("download_hosts", limit=None), "Hosts with most URLs not downloaded"),
-    ]
-    return Section("downloads", "Downloads", [text, *tables])
+    facts["sources"] = run.report("download_sources")
+    if facts["missing"]:
+        facts |= {"reasons": run.report("download_reasons"), "hosts": run.report("download_hosts", limit=None)}
+    return Section("downloads", "Downloads", facts=facts)
 
 
 def composition_section(run: OpenRun) -> Section:

@@ -368,13 +368,10 @@ def test_times_of_the_steps(tmp_path: Path) -> None:
     pools.run_beam(pool(tmp_path, 2), tmp_path / "run")
     with connected(str(tmp_path / "run")) as run:
         section = time_section(run)
-        assert section is not None and isinstance(section.blocks[1], Table)
-        assert [row[0] for row in section.blocks[1].rows][-2:] == ["decide", "emit"]
-        parts = [
-            float(row[4].text.split("\N{NO-BREAK SPACE}")[0])
-            for row in section.blocks[1].rows
-            if isinstance(row[4], Bar)
-        ]
+        assert section is not None and section.facts is not None
+        table = Table.of(section.facts["steps"])
+        assert [row[0] for row in table.rows][-2:] == ["decide", "emit"]
+        parts = [float(row[4].text.split("\N{NO-BREAK SPACE}")[0]) for row in table.rows if isinstance(row[4], Bar)]
         assert sum(parts) == pytest.approx(100, abs=0.3)
 
 
