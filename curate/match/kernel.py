@@ -35,6 +35,7 @@ CODE_POINTS = 0x40000
 # Of a byte of a text: not copied as it is, for it is spaced or becomes a space; or an atom may end there.
 PLAIN, EDGE, MARK, WHITE = range(4)
 _BLOCK_BYTES, _BLOCK_TEXTS = 4096, 512
+_TEXT_AT = 17  # where the first text of a block is, behind a space
 _INSERTED = 64  # up to how many ids are sorted by insertion
 
 _SPACE = np.uint8(32)
@@ -74,36 +75,18 @@ class _Scratch(NamedTuple):
     is_head: I64
     head: I64  # the atom of a head
     slot: I64  # of that atom
-    second: U64  # the hash of that atom and the next
-    entry: I32  # which that atom alone is; -1: none
-    work: I64  # the heads at which there may be longer entries
-    # Where each text begins among the atoms, heads and work, and where its bytes end
+    # Where each text begins among the atoms and heads, and where its bytes end
     atom_at: I64
     head_at: I64
-    work_at: I64
     end_at: I64
 
 
 @_jit
 def _new_scratch(size: int) -> _Scratch:
-    ints, begins = np.empty((7, size), np.int64), np.zeros((4, _BLOCK_TEXTS + 1), np.int64)
-    return _Scratch(
-        np.empty(size, np.uint8),
-        ints[0],
-        ints[1],
-        ints[2],
-        np.empty(size, np.uint64),
-        ints[3],
-        ints[4],
-        ints[5],
-        np.empty(size, np.uint64),
-        np.empty(size, np.int32),
-        ints[6],
-        begins[0],
-        begins[1],
-        begins[2],
-        begins[3],
-    )
+    ints, begins = np.empty((6, size), np.int64), np.zeros((3, _BLOCK_TEXTS + 1), np.int64)
+    spaced, hashes = np.empty(size, np.uint8), np.empty(size, np.uint64)
+    heads = ints[3], ints[4], ints[5]
+    return _Scratch(spaced, ints[0], ints[1], ints[2], hashes, *heads, begins[0], begins[1], begins[2])
 
 
 def _intrinsic(function: Any) -> Any:
@@ -217,38 +200,6 @@ def _read_character(data: U8, i: int, has_no_boundary: U8) -> tuple[Int, int]:
 
 
 @_jit
-def _cut_entry(pool: U8, start: int, stop: int, has_no_boundary: U8, atoms: _Scratch) -> tuple[int, bool]:
-    """Cut an entry into atoms as in a text after a space; return how many, and whether a space follows it."""
-    n, i, at = 0, start, start
-    before_space = True  # whether a space comes before `at`
-    kind: Int = 0
-    while i < stop:
-        kind, size = _read_character(pool, i, has_no_boundary)
-        is_space = pool[i] == _SPACE
-        if is_space or kind:
-            if i > at or (is_space and before_space):
-                n = _add_entry_atom(pool, at, i - at, n > 0 and before_space, atoms, n)
-                before_space = False
-            if not is_space:
-                n = _add_entry_atom(pool, i, size, n > 0 and before_space, atoms, n)
-            before_space = is_space
-            at = i + size
-        i += size
-    ends_open = kind == 0
-    if ends_open:
-        n = _add_entry_atom(pool, at, stop - at, n > 0 and before_space, atoms, n)
-    return n, ends_open
-
-
-@_jit
-def _add_entry_atom(pool: U8, start: int, length: int, spaced: bool, atoms: _Scratch, n: int) -> int:
-    atoms.start[n], atoms.length[n] = start, length
-    h = _hash_atom(pool, start, length)
-    atoms.hash[n] = _chain(atoms.hash[n - 1], h, spaced) if n else h
-    return n + 1
-
-
-@_jit
 def _meta(start: int, key: int, length: int, spaced: bool, goes_on: bool) -> np.uint64:
     lengths = np.uint64(start) << _U32 | np.uint64(key) << _U17 | np.uint64(length) << _U2
     return lengths | np.uint64(spaced) << _U1 | np.uint64(goes_on)
@@ -266,18 +217,33 @@ def _put(
 
 
 @_jit
+def _cut_entry(tables: Tables, ends: I64, atoms: _Scratch) -> tuple[Int, Any]:
+    """Cut an entry as texts are cut, and hash its prefixes; return how many atoms it has, and if a space follows it."""
+    _cut_texts(tables, tables.pool, ends, np.zeros(1, np.int32), atoms)
+    n = np.int64(atoms.atom_at[1])
+    for k in range(n):
+        h, before_space = (
+            _hash_atom(atoms.bytes, atoms.start[k], atoms.length[k]),
+            atoms.bytes[atoms.start[k] - 1] == _SPACE,
+        )
+        atoms.hash[k] = _chain(atoms.hash[k - 1], h, before_space) if k else h
+    kind, _ = _read_character(atoms.bytes, atoms.start[n - 1], tables.has_no_boundary)
+    return n, kind == 0
+
+
+@_jit
 def _insert(
-    tables: Tables, start: int, stop: int, entry: int, room: int, shift: np.uint64, atoms: _Scratch, other: _Scratch
+    tables: Tables, bounds: I64, entry: int, room: int, shift: np.uint64, atoms: _Scratch, other: _Scratch
 ) -> int:
     """Add an entry of the pool to the slots of its language; return how many more are used, or -1 without room."""
-    slots, pool = tables.slots, tables.pool
+    slots, pool, start, stop = tables.slots, tables.pool, bounds[0], bounds[1]
     buckets = np.uint64(len(slots) // 8)
-    n, spaced = _cut_entry(pool, start, stop, tables.has_no_boundary, atoms)
+    n, spaced = _cut_entry(tables, bounds, atoms)
     if n + 1 > room:
         return -1
     used = 0
     for k in range(n):
-        h, key, is_last = atoms.hash[k], atoms.start[k] + atoms.length[k] - start, k == n - 1
+        h, key, is_last = atoms.hash[k], atoms.start[k] + atoms.length[k] - _TEXT_AT, k == n - 1
         slot, is_there = _find(slots, pool, 0, buckets, h, pool, start, key)
         if not is_there:
             _put(tables, slot, atoms, k, n, entry, _meta(start, key, stop - start, spaced, False), shift)
@@ -286,8 +252,8 @@ def _insert(
         if not meta & _U1:  # another entry alone is there
             at, length = np.int64(meta >> _U32), np.int64(meta >> _U2 & _LENGTH)
             if length > key:  # it moves one atom further
-                m, is_spaced = _cut_entry(pool, at, at + length, tables.has_no_boundary, other)
-                further = other.start[k + 1] + other.length[k + 1] - at
+                m, is_spaced = _cut_entry(tables, np.array([at, at + length]), other)
+                further = other.start[k + 1] + other.length[k + 1] - _TEXT_AT
                 free, _ = _find(slots, pool, 0, buckets, other.hash[k + 1], pool, at, further)
                 moved = _meta(at, further, length, is_spaced, False)
                 _put(tables, free, other, k + 1, m, np.int64(ends) - 1, moved, shift)
@@ -308,10 +274,10 @@ def fill_slots(tables: Tables, offsets: I64, ids: I32, shift: int, most: int) ->
     longest = 1
     for i in range(len(ids)):
         longest = max(longest, offsets[i + 1] - offsets[i])
-    atoms, other = _new_scratch(longest + 2), _new_scratch(longest + 2)
+    atoms, other = _new_scratch(longest + 128), _new_scratch(longest + 128)
     used = 0
     for i in range(len(ids)):
-        new = _insert(tables, offsets[i], offsets[i + 1], ids[i], most - used, np.uint64(shift), atoms, other)
+        new = _insert(tables, offsets[i : i + 2], ids[i], most - used, np.uint64(shift), atoms, other)
         if new < 0:
             return -1
         used += new
@@ -354,7 +320,7 @@ def _cut_texts(tables: Tables, data: U8, offsets: I64, languages: I32, block: _S
     """Cut texts into atoms. An entry may begin at one after a space, or without a boundary."""
     spaced, edges, has_no_boundary = block.bytes, block.edges, tables.has_no_boundary
     starts, lengths, is_head = block.start, block.length, block.is_head
-    size, n = 16, np.int64(0)
+    size, n = _TEXT_AT - 1, np.int64(0)
     for t in range(len(languages)):
         if languages[t] >= 0:
             at = size + 1
@@ -437,64 +403,28 @@ def _find_slots(tables: Tables, languages: I32, block: _Scratch) -> None:
 
 
 @_jit
-def _decide_heads(tables: Tables, languages: I32, block: _Scratch) -> None:
-    """Find the entries of one atom, and list the heads at which there may be longer ones."""
-    slots, pool, bits, spaced = tables.slots, tables.pool, tables.filter, block.bytes
-    starts, lengths, hashes, work = block.start, block.length, block.hash, block.work
-    heads, head_second, head_slot, head_entry = block.head, block.second, block.slot, block.entry
-    n = 0
-    for t in range(len(languages)):
-        first, buckets, words, shift = _part(tables, languages[t])
-        stop = block.atom_at[t + 1]
-        for i in range(block.head_at[t], block.head_at[t + 1]):
-            slot, j = head_slot[_at(i)], heads[_at(i)]
-            head_entry[_at(i)] = -1
-            start, length, h = starts[_at(j)], lengths[_at(j)], hashes[_at(j)]
-            is_there = _is_prefix(slots[_at(slot + 4)], pool, spaced, start, length)
-            if not is_there:  # another hash has the same mark
-                slot, is_there = _find(slots, pool, first, buckets, h, spaced, start, length)
-            if is_there:
-                meta, is_last = slots[_at(slot + 4)], j + 1 == stop
-                before_space = spaced[_at(start + length)] == _SPACE
-                second = _chain(h, _U0 if is_last else hashes[_at(j + 1)], before_space)
-                is_end = np.int64(meta >> _U2 & _LENGTH) == length
-                if is_end and (not meta & _U2 or before_space):
-                    head_entry[_at(i)] = np.int64(slots[_at(slot)] & _LOW) - 1
-                head_slot[_at(i)], head_second[_at(i)], work[_at(n)] = slot, second, i
-                may_go_on = _get_bit(bits, words, second, shift) & (meta | np.uint64(not is_end)) & _U1
-                n += int(may_go_on) & (not is_last)
-                prefetch(slots, first + _bucket(second, buckets))
-        block.work_at[t + 1] = n
-
-
-@_jit
-def _collect(  # noqa: PLR0912 (calls that pass these arrays take as long as what they would do)
-    tables: Tables, languages: I32, block: _Scratch, ids: I32, id_at: I64
-) -> bool:
+def _collect(tables: Tables, languages: I32, block: _Scratch, ids: I32, id_at: I64) -> bool:
     """Put each text's ids, repeated and unsorted, into `ids` from id_at[t] to id_at[t + 1]; return False if full."""
-    slots, pool, bits, spaced, work = tables.slots, tables.pool, tables.filter, block.bytes, block.work
-    starts, lengths, hashes, head_entry = block.start, block.length, block.hash, block.entry
+    slots, pool, bits, spaced = tables.slots, tables.pool, tables.filter, block.bytes
+    starts, lengths, hashes, heads, head_slot = block.start, block.length, block.hash, block.head, block.slot
     n = 0
     for t in range(len(languages)):
         id_at[t] = n
-        if len(ids) - n < block.head_at[t + 1] - block.head_at[t]:
-            return False
-        for i in range(block.head_at[t], block.head_at[t + 1]):
-            ids[_at(n)] = head_entry[_at(i)]
-            n += head_entry[_at(i)] >= 0
         first, buckets, words, shift = _part(tables, languages[t])
         stop, end = block.atom_at[t + 1], block.end_at[t]
-        for k in range(block.work_at[t], block.work_at[t + 1]):
-            head = _at(work[_at(k)])
-            j, slot, h = block.head[head], block.slot[head], block.second[head]
-            start, key, is_first = starts[_at(j)], lengths[_at(j)], True
-            while True:
+        for i in range(block.head_at[t], block.head_at[t + 1]):
+            j, slot = heads[_at(i)], head_slot[_at(i)]
+            start, h, key = starts[_at(j)], hashes[_at(j)], lengths[_at(j)]
+            is_there = _is_prefix(slots[_at(slot + 4)], pool, spaced, start, key)
+            if not is_there:  # another hash has the same mark
+                slot, is_there = _find(slots, pool, first, buckets, h, spaced, start, key)
+            while is_there:
                 meta, ends = slots[_at(slot + 4)], slots[_at(slot)] & _LOW
                 length = np.int64(meta >> _U2 & _LENGTH)
                 if length > key:  # an entry alone
                     is_met = start + length < end and _same_bytes(pool, np.int64(meta >> _U32), spaced, start, length)
                 else:
-                    is_met = not is_first and ends != _U0
+                    is_met = ends != _U0
                 if is_met and (not meta & _U2 or spaced[_at(start + length)] == _SPACE):
                     if n == len(ids):
                         return False
@@ -503,14 +433,11 @@ def _collect(  # noqa: PLR0912 (calls that pass these arrays take as long as wha
                 j += 1
                 if not meta & _U1 or j == stop:
                     break
-                if not is_first:
-                    h = _chain(h, hashes[_at(j)], spaced[_at(starts[_at(j)] - 1)] == _SPACE)
-                    if not _get_bit(bits, words, h, shift):
-                        break
-                is_first, key = False, starts[_at(j)] + lengths[_at(j)] - start
-                slot, is_there = _find(slots, pool, first, buckets, h, spaced, start, key)
-                if not is_there:
+                h = _chain(h, hashes[_at(j)], spaced[_at(starts[_at(j)] - 1)] == _SPACE)
+                if not _get_bit(bits, words, h, shift):
                     break
+                key = starts[_at(j)] + lengths[_at(j)] - start
+                slot, is_there = _find(slots, pool, first, buckets, h, spaced, start, key)
     id_at[len(languages)] = n
     return True
 
@@ -563,7 +490,6 @@ def match_texts(tables: Tables, data: U8, offsets: I64, languages: I32, limit: i
         _cut_texts(tables, data, offsets[first : stop + 1], numbers, block)
         _find_heads(tables, numbers, block)
         _find_slots(tables, numbers, block)
-        _decide_heads(tables, numbers, block)
         while not _collect(tables, numbers, block, ids, id_at):
             ids = np.empty(2 * len(ids), np.int32)
         if n + id_at[stop - first] > len(out):

@@ -62,14 +62,18 @@ def characters_without_boundary(mode: str) -> U8:
     return without
 
 
-def _byte_kinds(without_boundary: U8) -> U8:
-    """Return the kinds of bytes of texts (uint8[256]): atoms may end at characters of three bytes or four, too."""
+def _byte_kinds(without_boundary: U8, of_texts: bool) -> U8:
+    """Return the kinds of bytes (uint8[256]): atoms may end at characters of three bytes or four, too.
+
+    Only texts are spaced around marks.
+    """
     kinds = np.zeros(256, np.uint8)
     kinds[:128] = without_boundary[:128] * kernel.EDGE
     kinds[0xE0:] = without_boundary.any() * kernel.EDGE
     kinds[ord(" ")] = kernel.EDGE
-    kinds[[*MARKS.encode()]] = kernel.MARK
-    kinds[[*b"\t\n\r"]] = kernel.WHITE
+    if of_texts:
+        kinds[[*MARKS.encode()]] = kernel.MARK
+        kinds[[*b"\t\n\r"]] = kernel.WHITE
     return kinds
 
 
@@ -92,7 +96,7 @@ class Matcher:
         self.keys: dict[str, int] = {key: number for number, key in enumerate(facts["keys"])}
         without = characters_without_boundary(self.mode)
         mapped = [np.memmap(folder / name, kind, "r") for name, kind in _FILES.items()]
-        arrays = [*mapped, np.array(facts["parts"], np.int64), _byte_kinds(without), without]
+        arrays = [*mapped, np.array(facts["parts"], np.int64), _byte_kinds(without, of_texts=True), without]
         self._tables = kernel.Tables(*(np.frombuffer(array, array.dtype) for array in arrays))
 
     def match(self, texts: pa.Array | pa.ChunkedArray, codes: pa.Array | pa.ChunkedArray | None = None) -> pa.ListArray:
@@ -117,11 +121,8 @@ class Matcher:
         if self.mode == REFERENCE or codes is None:
             languages = np.zeros(len(texts), np.int32)
         else:
-            array = whole(codes) if isinstance(codes, pa.ChunkedArray) else codes
-            encoded = array.cast(pa.string()).dictionary_encode()
-            keys = [*keys_of(encoded.dictionary, self.keys).to_pylist(), OTHER]  # the last one is that of nulls
-            numbers = np.array([self.keys.get(str(key), -1) for key in keys], np.int32)
-            languages = numbers[encoded.indices.fill_null(len(keys) - 1).to_numpy()]
+            numbers: Any = pc.index_in(keys_of(codes, self.keys), value_set=pa.array(list(self.keys), pa.string()))
+            languages = np.array(numbers.fill_null(-1))
         if texts.null_count:
             languages[texts.is_null().to_numpy(zero_copy_only=False)] = -1
         return languages
@@ -169,11 +170,11 @@ def build_tables(entries: pa.Array, keys: pa.Array, mode: str, folder: Path) -> 
 
 def _fill(pool: U8, offsets: I64, ids: I32, without_boundary: U8) -> tuple[U64, U64, int]:
     """Return slots and filter of one language's entries, and the shift of the filter's hashes."""
-    bits = max(6, int(3 * len(ids)).bit_length())
+    bits, kinds = max(6, int(3 * len(ids)).bit_length()), _byte_kinds(without_boundary, of_texts=False)
 
     def fill(buckets: int) -> tuple[U64, U64, int] | None:
         slots, words = np.zeros(8 * buckets, np.uint64), np.zeros(1 << (bits - 6), np.uint64)
-        tables = kernel.Tables(slots, words, pool, np.zeros(0, np.int64), np.zeros(0, np.uint8), without_boundary)
+        tables = kernel.Tables(slots, words, pool, np.zeros(0, np.int64), kinds, without_boundary)
         used = kernel.fill_slots(tables, offsets, ids, 64 - bits, int(1.1 * _LOAD * 4 * buckets))
         return None if used < 0 else (slots, words, used)
 
