@@ -4,7 +4,8 @@ In memory are a block of text and its tables, some 600 MB at most, for each thre
 """
 
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from curate.base.errors import RunError
+from curate.base.process import groups
 from curate.match.building.ngrams import WORDS, count_ngrams
 from curate.match.building.parts import Part
 from curate.match.building.tokens import Tokeniser
@@ -32,18 +34,16 @@ _HOURLY = 50  # views that MetaCLIP asks for
 class Totals:
     """What parts held; `add` and `merge` as `curate.run.units.Total` has them."""
 
-    tokens: dict[str, int] = field(default_factory=dict)  # that were counted, by wiki
-    titles: dict[str, int] = field(default_factory=dict)  # with repeats in several files
-    names: dict[str, int] = field(default_factory=dict)  # of wordnets
-    pages: dict[str, int] = field(default_factory=dict)  # texts
-    octets: dict[str, int] = field(default_factory=dict)  # bytes of these
-    broken: dict[str, int] = field(default_factory=dict)  # lines, by file of page views
+    tokens: Counter[str] = field(default_factory=Counter)  # that were counted, by wiki
+    titles: Counter[str] = field(default_factory=Counter)  # with repeats in several files
+    names: Counter[str] = field(default_factory=Counter)  # of wordnets
+    pages: Counter[str] = field(default_factory=Counter)  # texts
+    octets: Counter[str] = field(default_factory=Counter)  # bytes of these
+    broken: Counter[str] = field(default_factory=Counter)  # lines, by file of page views
 
     def add(self, other: "Totals") -> None:
         for name, numbers in vars(other).items():
-            totals = getattr(self, name)
-            for key, number in numbers.items():
-                totals[key] = totals.get(key, 0) + number
+            getattr(self, name).update(numbers)
 
     merge = add
 
@@ -90,7 +90,7 @@ def count_part(_tables: object, part: Part, settings: BuildSettings) -> Counted:
         for wiki, table in sorted(counted.items()):
             keep("titles", wiki, table.rename_columns(WORDS.names).cast(WORDS))
             totals.titles[wiki] = len(table)
-        totals.broken = {part.path: broken} if broken else {}
+        totals.broken.update({part.path: broken} if broken else {})
     elif part.kind == "wordnet":
         names = read_wordnet(part.path)
         table = pa.table({"word": names, "count": [1] * len(names)}, schema=WORDS)
@@ -98,24 +98,14 @@ def count_part(_tables: object, part: Part, settings: BuildSettings) -> Counted:
         totals.names[part.wiki] = len(names)
     else:
         tokeniser = Tokeniser(part.wiki, settings.is_corrected)
-        for block, pages in _blocks(part, tokeniser):
+        for texts in groups(map(tokeniser.encode, read_texts(part)), len, BLOCK):
+            block = b"".join(texts)
             words, pairs = count_ngrams(block, tokeniser.classes)
             settings.store.write_parquet(keep("words", part.wiki, words).pairs_name, pairs)
-            tokens = int(pc.sum(words["count"]).as_py() or 0)
-            totals.add(Totals({part.wiki: tokens}, pages={part.wiki: pages}, octets={part.wiki: len(block)}))
+            totals.tokens[part.wiki] += int(pc.sum(words["count"]).as_py() or 0)
+            totals.pages[part.wiki] += len(texts)
+            totals.octets[part.wiki] += len(block)
     return Counted(part, tuple(files), totals)
-
-
-def _blocks(part: Part, tokeniser: Tokeniser) -> Iterator[tuple[bytes, int]]:
-    block, pages = bytearray(), 0
-    for text in read_texts(part):
-        block += tokeniser.encode(text)
-        pages += 1
-        if len(block) >= BLOCK:
-            yield bytes(block), pages
-            block, pages = bytearray(), 0
-    if pages:
-        yield bytes(block), pages
 
 
 def count_views(path: str, wikis: Collection[str], mode: Mode) -> tuple[dict[str, pa.Table], int]:

@@ -158,7 +158,7 @@ def _sum_words(database: Any, kind: str, files: Sequence[CountFile], settings: B
 
 def _sum_pairs(database: Any, wiki: str, files: Sequence[CountFile], settings: BuildSettings, totals: Totals) -> None:
     """Make the table `pairs` (word, count, pmi): pairs of enough mutual information, as entries."""
-    tokens, pmi = float(totals.tokens.get(wiki, 0)), settings.limits.pmi
+    tokens, pmi = float(totals.tokens[wiki]), settings.limits.pmi
     batches = (batch for file in files if file.kind == "words" for batch in _rare_pairs(file, settings, tokens))
     database.register("counted", pa.RecordBatchReader.from_batches(NAMED_PAIRS, batches))
     space = "" if wiki in KEYS_WITHOUT_SPACES else " "

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from curate.base.decoded_size import read_footer
 from curate.base.errors import RecipeError
-from curate.base.process import in_threads
+from curate.base.process import groups, in_threads
 from curate.base.wording import did_you_mean
 from curate.match.building.tokens import load_tokeniser
 from curate.match.building.wikis import Mode, all_keys, find_wiki, key_of_wiki, normal_name
@@ -144,13 +144,10 @@ def _cut(part_bytes: int, item: _Listed) -> list[tuple[Any, ...]]:
         return [(kind, file.path, wiki, start, min(start + part_bytes, file.size)) for start in starts]
     if kind != "parquet":
         return [(kind, file.path, wiki, 0, 1)]
-    sizes = _group_sizes(file.path)
-    pieces, begin, total = [], 0, 0
-    for group, size in enumerate(sizes):
-        total += size
-        if total >= _UNPACKED * part_bytes or group == len(sizes) - 1:
-            pieces.append((kind, file.path, wiki, begin, group + 1))
-            begin, total = group + 1, 0
+    pieces, begin = [], 0
+    for sizes in groups(_group_sizes(file.path), int, _UNPACKED * part_bytes):
+        pieces.append((kind, file.path, wiki, begin, begin + len(sizes)))
+        begin += len(sizes)
     return pieces
 
 

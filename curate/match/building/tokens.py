@@ -58,13 +58,8 @@ def _classes(corrected: bool, is_tokenised: bool) -> U8:
     return make_classes(WHITE, f"\0{MARKS}{CORRECTED_MARKS if corrected else ''}", SCRIPTS)
 
 
-def is_punctuation(text: str, corrected: bool = False) -> bool:
-    """Return whether all characters are marks of punctuation; of the empty text they are."""
-    return not text.strip(MARKS + CORRECTED_MARKS if corrected else MARKS)
-
-
 def _is_odd(token: str, corrected: bool) -> bool:
-    if is_punctuation(token[0], corrected):
+    if token[0] in MARKS or (corrected and token[0] in CORRECTED_MARKS):
         return True
     return any((pair[0] in token) != (pair[1] in token) for pair in _BRACKETS)
 

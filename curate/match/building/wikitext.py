@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 import orjson
@@ -46,47 +46,52 @@ _MEDIA = frozenset({"file", "image", "media", "category"})
 _DEEPEST = 64  # marks that are open at a time: the text inside is copied at the end of each
 
 
+class _Opened(NamedTuple):
+    """A mark or a tag that is open."""
+
+    kind: str  # the mark, or the tag's name
+    written: str
+    inside: list[str]  # the text so far
+
+
 def strip_markup(text: str, namespaces: Collection[str] = ()) -> str:
     """Return the text of a page; `namespaces` are names of files and categories, in lower case, but English."""
     text = _COMMENT.sub("", text)
-    parts: list[list[str]] = [[]]  # the text inside of what is open, outermost first
-    marks: list[str] = [""]  # and the mark or the tag that opened it
-    texts: list[str] = [""]  # as it was written
+    opened = [_Opened("", "", [])]  # marks and tags, outermost first
     at = 0
     for match in _MARKS.finditer(text):
         mark, tag = match[0], (match["tag"] or "").lower()
-        parts[-1].append(text[at : match.start()])
+        opened[-1].inside.append(text[at : match.start()])
         at = match.end()
-        if mark in _ENDS or (tag and not match["close"] and not match["alone"]):
-            if len(marks) > _DEEPEST:
-                parts[-1].append(mark)
-                continue
-            parts.append([])
-            marks.append(tag or mark)
-            texts.append(mark)
-        elif not (tag and match["alone"]):
-            closes = tag or next((opened for opened, end in _ENDS.items() if end == mark), "")
-            depth = next((depth for depth in range(len(marks) - 1, 0, -1) if marks[depth] == closes), 0)
-            if not depth:
-                parts[-1].append("" if tag else mark)
-                continue
-            while len(marks) > depth + 1:  # what was not closed is text
-                _unwind(parts, marks, texts)
-            inner = "".join(parts.pop())
-            marks.pop(), texts.pop()
-            if mark == "]]":
-                parts[-1].append(_show_link(inner, namespaces))
-    parts[-1].append(text[at:])
-    while len(marks) > 1:
-        _unwind(parts, marks, texts)
-    plain = _OTHERS.sub(lambda match: match[1] or "", "".join(parts[0]))
+        if tag and match["alone"]:
+            continue
+        if mark in _ENDS or (tag and not match["close"]):
+            if len(opened) > _DEEPEST:
+                opened[-1].inside.append(mark)
+            else:
+                opened.append(_Opened(tag or mark, mark, []))
+            continue
+        closes = tag or next((opening for opening, end in _ENDS.items() if end == mark), "")
+        depth = next((depth for depth in range(len(opened) - 1, 0, -1) if opened[depth].kind == closes), 0)
+        if not depth:
+            opened[-1].inside.append("" if tag else mark)
+            continue
+        _unwind(opened, depth + 1)  # what was not closed is text
+        inner = "".join(opened.pop().inside)
+        if mark == "]]":
+            opened[-1].inside.append(_show_link(inner, namespaces))
+    opened[-1].inside.append(text[at:])
+    _unwind(opened, 1)
+    plain = _OTHERS.sub(lambda match: match[1] or "", "".join(opened[0].inside))
     return html.unescape(plain) if "&" in plain else plain
 
 
-def _unwind(parts: list[list[str]], marks: list[str], texts: list[str]) -> None:
-    inner, mark, written = parts.pop(), marks.pop(), texts.pop()
-    parts[-1].append("" if mark in _HIDDEN else written)
-    parts[-1] += inner
+def _unwind(opened: list[_Opened], depth: int) -> None:
+    """Make text of what is open below a depth: its mark, unless it is a hidden tag, and what is inside."""
+    while len(opened) > depth:
+        kind, written, inside = opened.pop()
+        opened[-1].inside.append("" if kind in _HIDDEN else written)
+        opened[-1].inside.extend(inside)
 
 
 def _show_link(inner: str, namespaces: Collection[str]) -> str:
