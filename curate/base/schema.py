@@ -117,4 +117,5 @@ MISSING_REASONS: dict[str, str] = _REASONS["missing"] | _OF_HTTP
 SAMPLE_REASONS: dict[str, str] = _REASONS["sample"] | MISSING_REASONS
 FILE_REASONS: dict[str, str] = _REASONS["file"]
 DAMAGE_REASONS: dict[str, str] = _REASONS["damage"]
+ANSWER_REASONS: dict[str, str] = _REASONS["answer"]  # of `captions.status`
 MISSING_SAMPLE, DAMAGED_EMBEDDINGS, DAMAGED_SIDECAR = "missing_sample", "damaged_embeddings", "damaged_sidecar"

@@ -79,10 +79,9 @@ def find_regions(
         for index, (data, queries) in enumerate(rows):
             if queries is None:
                 continue
-            if data is None:
-                errors[index] = "no_image: the sample has none"
-                continue
             try:
+                if data is None:
+                    raise ValueError("the sample has none")
                 picture = open_picture(data)
             except Exception as error:  # decoders raise errors of many kinds
                 errors[index] = f"no_image: {_line(error)}"
@@ -227,11 +226,11 @@ def write_regions(
     languages = rows.table["language"].to_pylist()
     english = [digest if code in ("en", None) else None for code, digest in zip(languages, digests, strict=True)]
     # Regions and error of each digest; of earlier runs but for what failed or was not English
-    results: dict[str | None, tuple[Any, str | None]] = {None: (None, NOT_ENGLISH)}
+    results: dict[str | None, Any] = {None: {"regions": None, "error": NOT_ENGLISH}}
     for other in reversed(list(tables.locations)):
         if other.exists("regions"):
             earlier = other.read("regions", ["digest", "regions", "error"]).to_pylist()
-            results |= {row["digest"]: (row["regions"], None) for row in earlier if not row["error"]}
+            results |= {row["digest"]: row for row in earlier if not row["error"]}
     checkpoints = Checkpoints(tables.store, "regions", tables.unit, key)
     missing = np.flatnonzero([digest not in results for digest in english])
     if len(missing):
@@ -245,13 +244,12 @@ def write_regions(
 
         missing_digests = [digests[index] for index in missing]
         detected = checkpoints.complete(missing_digests, DETECTED, steps, on_progress)
-        pairs = zip(detected["regions"].to_pylist(), detected["error"].to_pylist(), strict=True)
-        results |= zip(missing_digests, pairs, strict=True)
-    boxes, errors = [results[digest][0] for digest in english], [results[digest][1] for digest in english]
-    columns: list[Any] = [rows.table["uid"], digests, boxes, [model] * len(boxes), errors]
-    written = pa.table(dict(zip(schema.REGIONS.names, columns, strict=True)), schema=schema.REGIONS)
+        results |= zip(missing_digests, detected.to_pylist(), strict=True)
+    columns: dict[str, Any] = {name: [results[digest][name] for digest in english] for name in ("regions", "error")}
+    columns |= {"uid": rows.table["uid"], "digest": digests, "model": [model] * len(digests)}
+    written = pa.table(columns, schema=schema.REGIONS)
     note = {"content": ids.table_digest(written.select(["uid", "digest", "error"]))}
-    tables.write("regions", written, key, note, is_final=not any(map(is_failure, errors)))
+    tables.write("regions", written, key, note, is_final=not any(map(is_failure, columns["error"])))
     checkpoints.delete()
 
 

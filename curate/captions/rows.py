@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate.base.numeric.arrays import F64, I32, I64
 from curate.captions.gates.gate import PASSED
@@ -52,11 +52,8 @@ class Rows(RowFacts):
 
     def indices(self, uids: Sequence[str]) -> I64:
         """Return the index of each uid's row among these."""
-        return np.array([self._of_uid[uid] for uid in uids], np.int64)
-
-    @cached_property
-    def _of_uid(self) -> dict[str, int]:
-        return {uid: index for index, uid in enumerate(to_texts(self.table["uid"]))}
+        indices: pa.Array = pc.index_in(pa.array(uids, pa.string()), value_set=self.column("uid"))
+        return indices.to_numpy().astype(np.int64)
 
     def column(self, name: str) -> pa.Array:
         return self.table[name].combine_chunks()

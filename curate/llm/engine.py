@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from curate.base import ids
+from curate.base import ids, schema
 from curate.base.wording import one_line
 from curate.recipe.section import Section
 
@@ -84,19 +84,7 @@ class Answer:
         return cls(None, f"{'too_long' if is_length else 'engine'}: {message}")
 
 
-ERRORS = {
-    "refused": "the endpoint or the model does not accept the request (a 4xx but 408 and 429, a redirect, a refusal)",
-    "busy": "the endpoint was too busy, or failed, at every attempt (429 or 5xx)",
-    "timeout": "no answer came in time, at any attempt (or 408)",
-    "unreachable": "the connection failed at every attempt",
-    "malformed": "the answer does not follow the protocol",
-    "empty": "the answer holds no text",
-    "too_long": "the prompt is longer than the model's context",
-    "engine": "the model itself failed on it",
-    "no_image": "the image cannot be read again, or the engine does not accept its format",
-    "unknown": "there is no recorded answer to it",
-    "worker_died": "its unit ended three processes that captioned it, and one that had this request alone",
-}
+ERRORS = schema.ANSWER_REASONS
 
 
 class Engine(Protocol):

@@ -151,9 +151,8 @@ class Endpoint:
                 event_hooks={"response": [limit_reply]},
             )
         except (ImportError, ValueError) as error:  # socks without its package, a scheme that is none
-            raise RecipeError(
-                f"{self._base_url}: the proxy that the environment names cannot be used: {error}"
-            ) from None
+            problem = "the proxy that the environment names cannot be used"
+            raise RecipeError(f"{self._base_url}: {problem}: {error}") from None
         omitted = ["OpenAI-Organization", "OpenAI-Project"]  # those of the environment are for OpenAI alone
         headers = dict.fromkeys(omitted if self._key else [*omitted, "Authorization"], openai.Omit())
         self._headers: Any = {**headers, "Accept-Encoding": "identity"}

@@ -10,7 +10,7 @@ from curate.base.numeric.arrays import I64, Mask
 from curate.captions.gates.gate import Candidates, Gate, Option
 from curate.captions.gates.names import hold_names, may_be_name, read_names
 from curate.captions.gates.numerals import NUMBER_WORDS, read_numbers
-from curate.captions.gates.text_columns import are_equal, filled, matches, read_rows, split_words, to_texts, word_keys
+from curate.captions.gates.text_columns import are_equal, filled, matches, read_rows, split_words
 
 _ELSEWHERE = 12  # up to it, languages write numbers as words of their own
 
@@ -89,11 +89,9 @@ def _name_suspects(candidates: Candidates) -> I64:
     """
     sides = candidates.texts, candidates.originals
     suspect = np.logical_or(*(matches(side, r"[^\x00-\x7f]|&#?\w+;|[a-zA-Z]-?[0-9]") for side in sides))
-    words = split_words(sides[0]), split_words(sides[1])
-    keys = word_keys(*words)
-    for side, side_keys, other_keys in ((words[0], *keys), (words[1], *keys[::-1])):
-        lacking = np.flatnonzero(side.marked & ~np.isin(side_keys, other_keys))  # marked: with a capital
-        distinct = side.lowered.take(lacking).dictionary_encode()  # each different word is looked up once
-        may = np.array(list(map(may_be_name, to_texts(distinct.dictionary))), np.bool_)
-        suspect[side.rows[lacking[may[distinct.indices.to_numpy()]]]] = True
+    for row, (words, expected) in enumerate(zip(*map(split_words, sides), strict=True)):
+        if not suspect[row]:
+            differing = {word.lower() for word in words} ^ {word.lower() for word in expected}
+            capitals = {word.lower() for word in (*words, *expected) if word != word.lower()}
+            suspect[row] = any(map(may_be_name, differing & capitals))
     return np.flatnonzero(suspect & candidates.both)

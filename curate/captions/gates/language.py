@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from curate.base.numeric.arrays import Mask
 from curate.captions.gates.gate import Candidates, Gate
-from curate.captions.gates.text_columns import split_words, to_mask, word_keys
+from curate.captions.gates.text_columns import split_words, to_mask
 from curate.signals.language import detect_languages
 
 # Codes of languages that the model confuses, or names otherwise.
@@ -45,14 +45,18 @@ def differs(texts: pa.Array, originals: pa.Array | None, target: str | None = No
     bad = np.zeros(len(texts), np.bool_)
     if originals is None:
         return bad
-    written, expected = split_words(texts), split_words(originals)
-    shared = np.bincount(written.rows, np.isin(*word_keys(written, expected)), len(texts))
-    rows = np.flatnonzero(2 * shared < np.bincount(written.rows, minlength=len(texts)))
+    columns = (split_words(pc.utf8_lower(side)) for side in (texts, originals))
+    rows = np.flatnonzero([not _shares_half(words, expected) for words, expected in zip(*columns, strict=True)])
     languages, sure = _languages(texts.take(rows), score)
     rows, languages = rows[sure], languages[sure]
     expected_languages, sure = _languages(originals.take(rows), score)
     bad[rows] = sure & (languages != expected_languages)
     return bad
+
+
+def _shares_half(words: list[str], expected: list[str]) -> bool:
+    shared = set(expected)
+    return 2 * sum(word in shared for word in words) >= len(words)
 
 
 def _languages(column: pa.Array, score: float) -> tuple[npt.NDArray[np.object_], Mask]:

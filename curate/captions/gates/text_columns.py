@@ -4,7 +4,7 @@ In: string or large_string [rows], nulls allowed. Out: masks, counts, words; and
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,28 +18,10 @@ _WORD = r"[\p{Han}\p{Hiragana}\p{Katakana}]|[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}
 _WORD += r"[^\s\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]+"
 
 
-class Words(NamedTuple):
-    """The runs of letters in a column of texts: in lower case, which of them have a capital, and the row of each."""
-
-    lowered: pa.Array
-    marked: Mask
-    rows: I64
-
-
-def split_words(column: pa.Array) -> Words:
-    """Return the words of a column; a null has none."""
-    lists = pc.split_pattern_regex(filled(column), r"[^\p{L}]+")
-    words, rows = lists.flatten(), lists.value_parent_indices().to_numpy()
-    has_letters = pc.not_equal(words, pa.scalar(""))  # not so before the first run and behind the last one
-    words, rows = words.filter(has_letters), rows[to_mask(has_letters)]
-    lowered = pc.utf8_lower(words)
-    return Words(lowered, to_mask(pc.not_equal(lowered, words)), np.asarray(rows, np.int64))
-
-
-def word_keys(a: Words, b: Words) -> tuple[I64, I64]:
-    """Return a number for each word of two columns: equal for equal words of one row."""
-    ids = pa.concat_arrays([a.lowered, b.lowered]).dictionary_encode().indices.to_numpy()
-    return a.rows << 32 | ids[: len(a.rows)], b.rows << 32 | ids[len(a.rows) :]
+def split_words(column: pa.Array) -> list[list[str]]:
+    """Return the runs of letters of each text; a null has none."""
+    lists: Any = pc.split_pattern_regex(filled(column), r"[^\p{L}]+")
+    return [[word for word in words if word] for words in lists.to_pylist()]
 
 
 def filled(column: pa.Array) -> pa.StringArray:

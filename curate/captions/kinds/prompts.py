@@ -35,13 +35,8 @@ class Form:
     others: str = ""  # which other fields there are, and when, for messages
 
     @property
-    def required(self) -> tuple[str, ...]:
-        """The fields that every template has."""
-        return (*self.fields, *self.data)
-
-    @property
     def all_fields(self) -> tuple[str, ...]:
-        return (*self.required, *self.optional)
+        return (*self.fields, *self.data, *self.optional)
 
 
 _MAX_BYTES = 1 << 20
@@ -118,8 +113,8 @@ def _faults(template: Template) -> Iterator[str]:
     for field in fields:
         if field not in form.all_fields:
             yield f"unknown field {{{field}}}; {did_you_mean(field, form.all_fields)}{accepted}"
-    for field in form.required:
-        if field not in fields:
+    for field in form.all_fields:
+        if field not in (*fields, *form.optional):
             yield f"field {{{field}}} is missing; {accepted}"
     if not form.is_chat:
         return
