@@ -3,17 +3,14 @@
 from collections.abc import Iterator
 
 import fsspec
-import pyarrow as pa
 
 from curate.base.errors import RecipeError
-from curate.pool.formats.input_format import InputPart
-from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
-from curate.read.faults import InputFault
 from curate.read.image import MAX_BYTES
 from curate.read.listing import InputFile, list_files
-from curate.read.tar_samples import IMAGE_SUFFIXES
+from curate.read.tar_samples import IMAGE_SUFFIXES, group_members
+from curate.tar.byte_sources import open_copy
+from curate.tar.index import index_tar
 
-_TARS = WebdatasetInput()
 _SUFFIXES = (*(f".{suffix}" for suffix in IMAGE_SUFFIXES), ".tar")
 
 
@@ -35,14 +32,11 @@ def read_pictures(files: list[InputFile]) -> Iterator[tuple[str, bytes]]:
             with fsspec.open(file.path, "rb") as opened:
                 yield file.path, opened.read(min(file.size, MAX_BYTES + 1))  # of a file of the kernel nothing
             continue
-        source = WebdatasetSource(name="exemplars", format=_TARS.key, path=file.path)
-        part = InputPart(file.path, file.size, file.fingerprint)
-        try:
-            for batch in _TARS.read(source, part, pa.schema([]), None):
-                has_image = batch.columns["offset"].is_valid().to_numpy(zero_copy_only=False)
-                assert batch.images is not None
-                for key, image in zip(batch.columns["key"].to_pylist(), batch.images(has_image), strict=True):
-                    if image is not None:
-                        yield f"{file.path} {key}", bytes(image)
-        except InputFault as fault:
-            yield f"{file.path} ({fault.detail})", b""
+        opened = open_copy(file.path)
+        index = index_tar(opened)
+        samples = group_members(index)
+        for key, member in zip(samples.keys, samples.image, strict=True):
+            if member >= 0:
+                yield f"{file.path} {key}", bytes(opened.read(int(index.offsets[member]), int(index.sizes[member])))
+        if index.damage:
+            yield f"{file.path} ({index.damage.detail})", b""

@@ -37,6 +37,7 @@ _BUCKET = 1 << 20  # rows of a bucket, about
 _ROW_BYTES = 16  # that a row takes in a file, at least about
 _MAX_BUCKETS = 1024  # files that are open at once
 _PAIR = np.dtype("u8,u8")
+_NOT_PYTHON = (SyntaxError, TypeError, tokenize.TokenError)  # of the header of an .npy, which is Python
 _UID_LIST = pa.schema([("uid", pa.string())]).append(pa.field("times", pa.int32()))  # of an .npy
 
 
@@ -175,9 +176,8 @@ def _read(join: Join, files: Sequence[InputFile], where: str) -> JoinTable:
     except (pa.ArrowException, OSError, ValueError, UnicodeError) as error:
         raise RecipeError(f"{where}: {one_line(error, 300)}") from None
     if twice is not None:
-        raise RecipeError(
-            f"{where}: {_find_twice(readers, join, columns, twice)}; accepted: one row for each {join.on}"
-        )
+        problem = _find_twice(readers, join, columns, twice)
+        raise RecipeError(f"{where}: {problem}; accepted: one row for each {join.on}")
     return table
 
 
@@ -241,9 +241,8 @@ def _open(path: str, join: Join, where: str) -> _Reader:
         raise RecipeError(f"{where}: {path} has no column {accepted} to join on; columns: {column_names}")
     for name in (key, *join.columns.values()):
         if columns.names.count(name) > 1:
-            raise RecipeError(
-                f"{where}: {path} has two columns {name!r}; accepted: one of each name that the join uses"
-            )
+            problem = f"{path} has two columns {name!r}"
+            raise RecipeError(f"{where}: {problem}; accepted: one of each name that the join uses")
     if form == "csv":  # in which 00012 is no number
         columns = columns.set(columns.get_field_index(key), pa.field(key, pa.string()))
     if score_type(columns.field(key).type) != pa.string():
@@ -263,14 +262,7 @@ def _opened(path: str) -> Iterator[Any]:
     try:
         with open_text(path, {}) as file:
             yield file
-    except (
-        pa.ArrowException,
-        OSError,
-        ValueError,
-        SyntaxError,
-        TypeError,
-        tokenize.TokenError,
-    ) as error:  # the header of an .npy is Python
+    except (pa.ArrowException, OSError, ValueError, *_NOT_PYTHON) as error:
         raise ValueError(f"{path}: cannot be read: {one_line(error, 300)}") from None
 
 

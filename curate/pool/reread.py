@@ -94,9 +94,8 @@ def _check_image(
     if image is not None and digest is not None and hashlib.sha256(image).hexdigest() != digest:
         problem = f"the image of sample {key!r} has other bytes than when it was measured, and the file the same state"
         remedy = "run again if its server gave wrong bytes once; else run into a new folder, without --reuse"
-        raise RunError(
-            f"{(file or part.path)[:300]}: {problem}. Inputs must stay as they are until a run is finished: {remedy}"
-        )
+        where = (file or part.path)[:300]
+        raise RunError(f"{where}: {problem}. Inputs must stay as they are until a run is finished: {remedy}")
 
 
 def file_images(source: Source, path: str, positions: Places, samples: pa.Table) -> Iterator[bytes | None]:

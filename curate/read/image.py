@@ -160,29 +160,42 @@ def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Ob
     if _QUIET not in warnings.filters:
         warnings.filterwarnings("ignore", module=r"PIL\.")
     source = _metered(data, name)
+    image: ImageFile.ImageFile | None = None
     try:
         if name == "tiff" and _count_strips(data) > _STRIPS:
             raise _TooSlow("it is in too many strips or tiles")
         if name == "jpeg" and len(data) > 16 * _SMALL and len(_EXIF.findall(data)) > _EXIFS:
             raise _TooSlow("its EXIF is in too many pieces")
         image = _READERS[name](source)
+        size = image.size
+        is_large = size[0] * size[1] > options.max_pixels or max(size) > _MAX_SIDE
+        if (options.decode or options.phash or observers) and not is_large:
+            _decode(image, data, name, options)
     except Exception as error:
-        status, part = "not_an_image", f"{name} header invalid"
-        if isinstance(error, _TooSlow):
-            status, part = "too_slow", name
-        elif source.tell() >= len(data):
-            status, part = "truncated_image", f"{name} header incomplete"
-        return facts._replace(status=status, error=_line(part, error))
-    size = image.size
-    is_large = size[0] * size[1] > options.max_pixels or max(size) > _MAX_SIDE
-    if (options.decode or options.phash or observers) and not is_large:
-        return _decoded(facts, image, data, options, observers)
-    facts = _sized(facts, size, _orientation(image))
+        status, text = _failure(error, name, image is not None, source.tell() >= len(data))
+        facts = facts._replace(status=status, error=text)
+        return facts if image is None else _sized(facts, size, 1)
     if is_large:
         limit = f"{options.max_pixels}" if max(size) <= _MAX_SIDE else f"{_MAX_SIDE} on a side"
         error_text = f"{name}: {size[0]} x {size[1]} pixels, more than {limit}"
         facts = facts._replace(status="too_many_pixels", error=error_text)
-    return facts
+    elif options.phash or observers:
+        observed = tuple([_observe(observer, image) for observer in observers])
+        small = shrink(as_rgb(rotate_by_exif(image))) if options.phash else None
+        facts = facts._replace(small=small, observed=observed)
+    return _sized(facts, size, _orientation(image))
+
+
+def _failure(error: Exception, name: str, is_open: bool, is_at_end: bool) -> tuple[str, str]:
+    """Return status and message for what opening an image, or then decoding it, raised."""
+    if isinstance(error, _TooSlow):
+        return "too_slow", _line(name, error)
+    if is_open:
+        is_bomb = isinstance(error, Image.DecompressionBombError | MemoryError)
+        return "too_many_pixels" if is_bomb else "truncated_image", _line(name, error)
+    if is_at_end:
+        return "truncated_image", _line(f"{name} header incomplete", error)
+    return "not_an_image", _line(f"{name} header invalid", error)
 
 
 def _metered(data: bytes | memoryview, name: str) -> io.BytesIO:
@@ -195,27 +208,15 @@ def _metered(data: bytes | memoryview, name: str) -> io.BytesIO:
     return Metered(data, sys.maxsize, pieces, _PIECES + (0 if name == "gif" else len(data) // _PIECE))
 
 
-def _decoded(
-    facts: ImageFacts, image: ImageFile.ImageFile, data: bytes | memoryview, options: ImageOptions, observe: Observers
-) -> ImageFacts:
-    size, name = image.size, facts.format or ""
-    try:
-        if name == "jpeg" and options.jpeg_side:
-            image.draft(None, (options.jpeg_side, options.jpeg_side))
-        if name == "jpeg":
-            _check_scans(data, size)
-        image.load()
-        if name == "png":
-            _check_png(memoryview(data), image)
-    except (_TooSlow, Image.DecompressionBombError, MemoryError) as error:
-        status = "too_slow" if isinstance(error, _TooSlow) else "too_many_pixels"
-        return _sized(facts, size, 1)._replace(status=status, error=_line(name, error))
-    except Exception as error:
-        return _sized(facts, size, 1)._replace(status="truncated_image", error=_line(name, error))
-    turn = _orientation(image)
-    observed = tuple([_observe(observer, image) for observer in observe])
-    small = shrink(as_rgb(rotate_by_exif(image))) if options.phash else None
-    return _sized(facts, size, turn)._replace(small=small, observed=observed)
+def _decode(image: ImageFile.ImageFile, data: bytes | memoryview, name: str, options: ImageOptions) -> None:
+    size = image.size
+    if name == "jpeg" and options.jpeg_side:
+        image.draft(None, (options.jpeg_side, options.jpeg_side))
+    if name == "jpeg":
+        _check_scans(data, size)
+    image.load()
+    if name == "png":
+        _check_png(memoryview(data), image)
 
 
 def rotate_by_exif(image: Image.Image) -> Image.Image:

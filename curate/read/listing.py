@@ -49,11 +49,10 @@ class InputFile:
 
 def expand_braces(path: str) -> list[str]:
     """Return all paths that `path` names: `a{00..02}{x,y}` gives six. Raises RecipeError for bad ranges, too many."""
+    *pieces, end = _BRACES.split(path)
     parts: list[Sequence[str]] = []  # texts and choices, not multiplied before they are counted
-    end, names = 0, 1
-    for braces in _BRACES.finditer(path):
-        before, text = path[end : braces.start()], braces[1]
-        end = braces.end()
+    names = 1
+    for before, text in zip(pieces[::2], pieces[1::2], strict=True):
         if "{" in before:
             problem = "braces within braces are not accepted, or one is not closed"
             raise RecipeError(f"{path}: {problem}; write {{a,b}}{{00..09}}")
@@ -71,8 +70,8 @@ def expand_braces(path: str) -> list[str]:
             raise RecipeError(f"{path}: {{{text}}} is {problem}")
         names *= len(choices)
         _check_number(path, names)
-        parts += [[before], choices]
-    return list(map("".join, itertools.product(*parts, [path[end:]])))
+        parts += [before], choices
+    return list(map("".join, itertools.product(*parts, [end])))
 
 
 def _check_number(path: str, names: int) -> None:
@@ -153,11 +152,11 @@ def _find(
     for info in infos:
         if find_surrogate(info["name"]):
             raise RecipeError(f"{ascii(info['name'])[1:-1]}: its name is not UTF-8; accepted: names in UTF-8")
-    names = [str(fs.unstrip_protocol(info["name"])) if "://" in path else info["name"] for info in infos]
-    return [_input_file(fs, full, info, content) for full, info in zip(names, infos, strict=True)]
+    return [_input_file(fs, path, info, content) for info in infos]
 
 
-def _input_file(fs: Any, path: str, info: dict[str, Any], content: bool) -> InputFile:
+def _input_file(fs: Any, named: str, info: dict[str, Any], content: bool) -> InputFile:
+    path = str(fs.unstrip_protocol(info["name"])) if "://" in named else info["name"]
     if info["size"] is None:
         return InputFile(path, 0, "", ("unreadable", "without a size, since the server sends no Content-Length"))
     if _is_file(fs, info):

@@ -154,19 +154,21 @@ def _of_array(name: str, file_rows: FileRows, rows: int, dimension: int) -> npt.
                 problem = f"{where} is {shape[0]:,} × {shape[1]}"
                 raise EmbeddingFault(f"{problem}; accepted: {accepted}, of the dimension in the first file")
             # In Fortran's order each dimension's numbers of all rows stand together, else each row's.
-            first, count = (0, file_rows.total) if is_fortran else (file_rows.first, rows)
-            size = dimension * kind.itemsize
-            if count * size > _MAX_BYTES:
-                problem = f"{count:,} rows take more than {_MAX_BYTES:,} bytes"
+            if rows * dimension * kind.itemsize > _MAX_BYTES:
+                problem = f"{rows:,} rows take more than {_MAX_BYTES:,} bytes"
                 raise EmbeddingFault(f"{where}: {problem}; accepted: at most that")
-            stream.seek(first * size, 1)
-            data = stream.read(count * size)
-            if first + count == file_rows.total:
+            n, size = (dimension, kind.itemsize) if is_fortran else (1, dimension * kind.itemsize)
+            data = bytearray()
+            for _ in range(n):
+                stream.seek(file_rows.first * size, 1)
+                data += stream.read(rows * size)
+                if (rest := file_rows.total - file_rows.first - rows) and is_fortran:
+                    stream.seek(rest * size, 1)
+            if file_rows.first + rows == file_rows.total:
                 stream.read(1)  # the end of a member is where its checksum is compared
-        if len(data) != count * size:
+        if len(data) != n * rows * size:
             raise EmbeddingFault(f"{where} ends before its last row")
-        array = np.frombuffer(data, kind).reshape(count, dimension, order="F" if is_fortran else "C")
-        return array[file_rows.first - first :][:rows]
+        return np.frombuffer(data, kind).reshape(rows, dimension, order="F" if is_fortran else "C")
 
     check_state(sidecar(path), file_rows.storage, file_rows.sidecar_fingerprint, file_rows.sidecar_fingerprint)
     array: npt.NDArray[Any] = _safely(path, file_rows.storage, read)

@@ -57,12 +57,6 @@ def read_pages(stream: Stream, start: int, stop: int) -> Iterator[Page | Lost]:
         yield from _pages(stream, start, sys.maxsize)
 
 
-def read_page(stream: Stream, offset: int) -> Page | None:
-    """Return the page whose record begins at a place. Raises OSError where the file cannot be read."""
-    page = next(_pages(stream, offset, offset + 1), None)
-    return page if isinstance(page, Page) else None
-
-
 def _pages(stream: Stream, start: int, stop: int) -> Iterator[Page | Lost]:
     page: Page | None = None
     for item in read_records(stream, start):
@@ -209,10 +203,11 @@ class CommonCrawlInput(interface.InputFormat):
         pages = []
         with _opened(source, part) as stream:
             for offset, positions in sorted(wanted.items()):
-                if page := read_page(stream, offset):
+                page = next(_pages(stream, offset, offset + 1), None)
+                if isinstance(page, Page):
                     page.images = [image for image in page.images if image[3] in positions]
                     pages.append(page)
-        table, _, _ = _make_table(pages, source.texts != "alt")
+        table, _ = _make_table(pages, source.texts != "alt")
         table = table.take(pc.index_in(whole(rows.samples["key"]), whole(table["key"])))
         return pa.table(
             [table[f.name] if f.name in COLUMNS.names else pa.nulls(len(table), f.type) for f in output], schema=output
@@ -251,8 +246,8 @@ def _opened(source: CrawlSource, part: InputPart) -> Iterator[Stream]:
         yield Stream(file, part.path.rpartition("/")[2])
 
 
-def _make_table(pages: Sequence[Page], with_title: bool) -> tuple[pa.Table, pa.Array, Counter[str]]:
-    """Return the rows of pages, the offsets of their pages (int64), and what was counted in them."""
+def _make_table(pages: Sequence[Page], with_title: bool) -> tuple[pa.Table, Counter[str]]:
+    """Return the rows of pages, with the offset of each one's page (int64), and what was counted in them."""
     counts: Counter[str] = Counter()
     rows: list[tuple[Any, ...]] = []  # number of the page, and what `_OF_ROW` names
     images = 0
@@ -275,8 +270,9 @@ def _make_table(pages: Sequence[Page], with_title: bool) -> tuple[pa.Table, pa.A
     counts[ROWS] += len(rows)
     if not with_title:  # an image with a title alone is no row then
         counts["no_text"] += images - len(rows)
+    table = pa.table([columns[name] for name in COLUMNS.names], schema=COLUMNS)
     offsets = pa.array([page.offset for page in pages], pa.int64()).take(pa.array(numbers, pa.int64()))
-    return pa.table([columns[name] for name in COLUMNS.names], schema=COLUMNS), offsets, counts
+    return table.append_column("offset", offsets), counts
 
 
 def _pieces(page: Page) -> Iterator[Page]:
@@ -287,20 +283,16 @@ def _pieces(page: Page) -> Iterator[Page]:
 
 
 def _make_batch(pages: Sequence[Page | Lost], with_title: bool, scores: pa.Schema) -> Batch:
-    table, offsets, counts = _make_table([page for page in pages if isinstance(page, Page)], with_title)
-    columns = {name: table[name] for name in ("url", "caption", "key")} | {"offset": pa.chunked_array([offsets])}
-    supplied = {name: table[name] for name in scores.names}
+    table, counts = _make_table([page for page in pages if isinstance(page, Page)], with_title)
     faults = None
     if lost := [page for page in pages if isinstance(page, Lost)]:
-        starts = pa.array([span.start for span in lost], pa.int64())
-        of_lost = {"key": starts.cast(pa.string()), "offset": starts}
-        for target in (columns, supplied):
-            for name, column in target.items():
-                chunks: list[Any] = [*column.chunks, of_lost.get(name, pa.nulls(len(lost), column.type))]
-                target[name] = pa.chunked_array(chunks, column.type)
         status = np.repeat([schema.OK, DAMAGED], [len(table), len(lost)])
         faults = pa.array(status, pa.string()), pa.array([*[None] * len(table), *map(_say, lost)], pa.string())
-    return Batch({name: whole(column) for name, column in columns.items()}, faults, scores=supplied, links=counts)
+        starts = pa.array([span.start for span in lost], pa.int64())
+        failed = pa.table({"key": starts.cast(pa.string()), "offset": starts})
+        table = pa.concat_tables([table, failed], promote_options="default")
+    columns = {name: whole(table[name]) for name in ("url", "caption", "key", "offset")}
+    return Batch(columns, faults, scores={name: table[name] for name in scores.names}, links=counts)
 
 
 def _say(span: Lost) -> str:

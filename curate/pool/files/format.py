@@ -108,26 +108,16 @@ def make_parts(source: Source, root: str, database: Any) -> Iterator[InputPart]:
         yield InputPart(path, size, fingerprint, rows=len(rows))
 
 
-def read_part(source: Source, part: InputPart, run: str, positions: Places | None = None) -> PartFiles:
-    """Return rows of a part, up to its limit or at `places`; this process planned it, or a run's folder has them.
+def read_part(source: "FilesSource", part: InputPart, positions: Places | None = None) -> PartFiles:
+    """Return rows of a part, up to its limit or at `positions`; this process planned it, or the run's folder has them.
 
     Raises OSError.
     """
     name = _name(source, part.fingerprint)
     planned = f"{process_folder()}/{name}"
-    with open(planned, "rb") if os.path.exists(planned) else RunStore(run).open(f"{LISTS}/{name}") as file:
+    with open(planned, "rb") if os.path.exists(planned) else RunStore(source._run).open(f"{LISTS}/{name}") as file:
         rows = pq.read_table(file, use_threads=False)
     return PartFiles(rows.slice(0, part.limit) if positions is None else rows.take(positions))
-
-
-def share_parts(source: Source, parts: Sequence[InputPart], run: RunStore) -> None:
-    """Put the rows of parts into the run's folder. Raises OSError."""
-
-    def put(name: str) -> None:
-        with open(f"{process_folder()}/{name}", "rb") as rows, run.create(f"{LISTS}/{name}") as file:
-            shutil.copyfileobj(rows, file, 1 << 20)
-
-    deque(in_threads(put, {_name(source, part.fingerprint) for part in parts}), 0)
 
 
 def _name(source: Source, fingerprint: str) -> str:
@@ -219,12 +209,16 @@ class FilesInput(interface.InputFormat):
         return interface.Recognized({"path": listed.path}, len(images) + captions if captions else 1, "own-images")
 
     def share(self, source: FilesSource, parts: Sequence[InputPart], run: RunStore) -> None:
-        share_parts(source, parts, run)
+        def put(name: str) -> None:
+            with open(f"{process_folder()}/{name}", "rb") as rows, run.create(f"{LISTS}/{name}") as file:
+                shutil.copyfileobj(rows, file, 1 << 20)
+
+        deque(in_threads(put, {_name(source, part.fingerprint) for part in parts}), 0)
 
     def read(
         self, source: FilesSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None
     ) -> Iterator[Batch]:
-        of_part = read_part(source, part, source._run)
+        of_part = read_part(source, part)
         images, rows, table = of_part.files(), of_part.rows, of_part.table
         columns = {
             "key": pc.replace_substring_regex(whole(rows["name"]), r"\.[^./]*$", ""),
@@ -251,7 +245,7 @@ class FilesInput(interface.InputFormat):
 
     def reread(self, source: FilesSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
         """Read images again, with the texts beside them; columns of tables are fields of the json."""
-        of_part = read_part(source, part, source._run, rows.places)
+        of_part = read_part(source, part, rows.places)
         objects: list[dict[str, Any]] = [{}] * len(rows.places)
         if of_part.table is not None:  # what JSON has no word for (dates, decimals) is text
             fields = of_part.table.select([field.name for field in json_columns(of_part.table)])
@@ -269,7 +263,7 @@ class FilesInput(interface.InputFormat):
         """Read images again; of a part without a fingerprint, which is an image, that image for each row."""
         images: list[InputFile | None]
         if part.fingerprint:
-            images = read_part(source, part, source._run, rows.places).files()
+            images = read_part(source, part, rows.places).files()
         else:
             images = [InputFile(part.path, size or 0, "") for size in rows.samples["bytes"].to_pylist()]
         return (None if data is None else bytes(data) for data in _read_files(source, images))
@@ -282,10 +276,10 @@ class FilesInput(interface.InputFormat):
         return ""
 
     def example_file(self, source: Any, part: InputPart) -> str | None:
-        return next((image.path for image in read_part(source, part, source._run).files() if image), None)
+        return next((image.path for image in read_part(source, part).files() if image), None)
 
     def shards(self, source: Any, part: InputPart, samples: pa.Table) -> pa.Array:
-        of_part = read_part(source, part, source._run)
+        of_part = read_part(source, part)
         return pa.array([image.path if image else of_part.root for image in of_part.files()], pa.string())
 
     def weight(self, part: InputPart, has_images: bool) -> int:

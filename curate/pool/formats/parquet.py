@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import fsspec
@@ -42,6 +42,9 @@ _STATING = ("original_sha256", "sha256")
 _THREADS = 16
 _MANY, _TOGETHER = 1000, 1000  # row groups of a file with so many are parts of so many rows at least
 _TRIED = 20  # files without embeddings before a source is said to supply none
+# Of a file: its parts, one a row group, so that a damaged one costs no other, one of a file without rows or with a
+# fault; and its columns, None of a file with a fault
+_Footer = tuple[list[InputPart], pa.Schema | None]
 
 
 class ParquetSource(Source):
@@ -65,10 +68,21 @@ class ParquetInput(interface.InputFormat):
     section = ParquetSource
 
     def plan(self, source: ParquetSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
-        footers = _read_footers(source, list_source(source, content), embeddings, content)
+        """List the row groups. Raises RecipeError where no file can be used, or none has a column that is named."""
+        files = list_source(source, content)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            footers = list(pool.map(lambda file: _read_footer(source, file, embeddings, content), files))
+        parts = tuple(part for of_file, _ in footers for part in of_file)
+        schemas = dict.fromkeys(schema for _, schema in footers if schema)
+        if not schemas and footers:
+            reasons = "; ".join(f"{part.path}: {part.fault[1]}" for part in parts[:3] if part.fault)
+            raise source.error(f"none of {len(footers)} files can be used: {reasons}")
+        names = {name for schema in schemas for name in schema.names}
+        for role, requested in source.columns:
+            for column in (requested,) if isinstance(requested, str) else requested or ():
+                if column not in names:
+                    raise source.error(f"columns.{role}: no column {column!r}; columns: {', '.join(sorted(names))}")
         dimensions = {options.name: _embedding_dimension(options, source, footers) for options in embeddings}
-        parts = tuple(part for footer in footers for part in footer.parts)
-        schemas = dict.fromkeys(footer.schema for footer in footers if footer.schema)
         columns = tuple(FileColumns.of(schema, source.columns) for schema in schemas)
         unused = [side for side in ("width", "height") if getattr(source.columns, side)]
         if unused and any(kind.has_images for kind in columns):
@@ -123,10 +137,9 @@ class ParquetInput(interface.InputFormat):
         supplied = {name: table[name] for name in scores.names if name in table.schema.names}
 
         def embeddings(names: tuple[str, str], dimension: int, usable: Mask) -> tuple[pa.Array, pa.Array]:
-            with fsspec.open(part.path, "rb", **source.storage) as opened:
-                metadata = pq.read_metadata(opened)
-            first = sum(metadata.row_group(i).num_rows for i in range(part.groups[0] if part.groups else 0))
-            file_rows = FileRows(part.path, first, metadata.num_rows, part.sidecar_fingerprint, source.storage)
+            with _opened(source, part) as (_, footer):
+                first = sum(footer.row_group(i).num_rows for i in range(part.groups[0] if part.groups else 0))
+            file_rows = FileRows(part.path, first, footer.num_rows, part.sidecar_fingerprint, source.storage)
             return read_embeddings(names, dimension, (table, usable), file_rows)
 
         yield Batch(columns, faults, images, supplied, embeddings=embeddings, fields=fields)
@@ -173,33 +186,6 @@ class ParquetInput(interface.InputFormat):
         return f"its files have one: write columns: {{scores: [{scores}]}}"
 
 
-@dataclass(frozen=True)
-class _Footer:
-    """What a Parquet file's footer states."""
-
-    parts: tuple[InputPart, ...]  # one a row group, so that a damaged one costs no other; one of a file without rows
-    schema: pa.Schema | None = None  # the columns; None of a file with a fault, which is one part
-
-
-def _read_footers(
-    source: ParquetSource, files: list[InputFile], embeddings: Sequence[PrecomputedEmbeddings], content: bool
-) -> list[_Footer]:
-    """Read the footers. Raises RecipeError where no file can be used, or none has a column that the recipe names."""
-    with ThreadPoolExecutor(_THREADS) as pool:
-        footers = list(pool.map(lambda file: _read_footer(source, file, embeddings, content), files))
-    usable = [footer for footer in footers if footer.schema]
-    if not usable and footers:
-        faulty = [footer.parts[0] for footer in footers[:3]]
-        reasons = "; ".join(f"{part.path}: {part.fault[1]}" for part in faulty if part.fault)
-        raise source.error(f"none of {len(footers)} files can be used: {reasons}")
-    names = {name for footer in usable if footer.schema for name in footer.schema.names}
-    for part, requested in source.columns:
-        for column in (requested,) if isinstance(requested, str) else requested or ():
-            if column not in names:
-                raise source.error(f"columns.{part}: no column {column!r}; columns: {', '.join(sorted(names))}")
-    return footers
-
-
 def _read_footer(
     source: ParquetSource, file: InputFile, embeddings: Sequence[PrecomputedEmbeddings], content: bool
 ) -> _Footer:
@@ -209,28 +195,26 @@ def _read_footer(
         with fsspec.open(file.path, "rb", **source.storage) as opened:
             return read_footer(opened)
 
-    def faulty(reason: str, detail: str) -> _Footer:
-        return _Footer((replace(of_file, fault=(reason, detail)),))
-
-    if file.fault:
-        return faulty(*file.fault)
-    if file.size == 0:
-        return faulty("empty_file", "0 bytes")
+    fault = file.fault or (None if file.size else ("empty_file", "0 bytes"))
     try:
-        metadata = retry(read, file.path)
-        schema = metadata.schema.to_arrow_schema().remove_metadata()
-        if source._names:
-            schema = rename(schema.empty_table(), source._names).schema
-        find_columns(schema, source.columns)
-    except InputFault as fault:
-        return faulty(fault.reason, fault.detail)
+        if fault is None:
+            metadata = retry(read, file.path)
+            schema = metadata.schema.to_arrow_schema().remove_metadata()
+            if source._names:
+                schema = rename(schema.empty_table(), source._names).schema
+            find_columns(schema, source.columns)
+    except InputFault as error:
+        fault = error.reason, error.detail
     except (pa.ArrowException, ValueError) as error:
-        return faulty("not_parquet", one_line(error, 300))
+        fault = "not_parquet", one_line(error, 300)
     except OSError as error:
-        return faulty("unreadable", one_line(error, 300))
+        fault = "unreadable", one_line(error, 300)
+    if fault:
+        return [replace(of_file, fault=fault)], None
     # What is no column is an array of the .npz beside the file
     in_sidecar = {name for options in embeddings for name in (options.image, options.text)} - set(schema.names)
-    fingerprint = sidecar_fingerprint(file.path, source.storage, content) if in_sidecar else ""
+    if in_sidecar:
+        of_file = replace(of_file, sidecar_fingerprint=sidecar_fingerprint(file.path, source.storage, content))
     parts: list[InputPart] = []
     least = _TOGETHER if metadata.num_row_groups > _MANY else 0
     first = size = rows = 0
@@ -238,21 +222,20 @@ def _read_footer(
         group = metadata.row_group(stop - 1)
         size, rows = size + group.total_byte_size, rows + group.num_rows
         if rows >= least or stop == metadata.num_row_groups:
-            part = replace(of_file, size=size, groups=(first, stop), rows=rows)
-            parts.append(replace(part, sidecar_fingerprint=fingerprint))
+            parts.append(replace(of_file, size=size, groups=(first, stop), rows=rows))
             first, size, rows = stop, 0, 0
-    return _Footer(tuple(parts or [of_file]), schema)
+    return parts or [of_file], schema
 
 
 def _embedding_dimension(embeddings: PrecomputedEmbeddings, source: Source, footers: Sequence[_Footer]) -> int:
     """Return the dimension of the embeddings of the first file that has some. Raises RecipeError where none has."""
     faults: list[str] = []
-    for footer in footers:
-        if footer.schema and any(part.rows for part in footer.parts) and len(faults) < _TRIED:
+    for parts, schema in footers:
+        if schema and any(part.rows for part in parts) and len(faults) < _TRIED:
             try:
-                return find_dimension(embeddings, footer.parts[0].path, footer.schema, source)
+                return find_dimension(embeddings, parts[0].path, schema, source)
             except EmbeddingFault as fault:
-                faults.append(f"{footer.parts[0].path}: {fault}")
+                faults.append(f"{parts[0].path}: {fault}")
     problem = f"source {source.name!r} supplies no such embeddings: {faults[0] if faults else 'no file has rows'}"
     accepted = "columns of lists of numbers, or arrays of the .npz of each file"
     raise RecipeError(f"measure.embeddings {embeddings.name!r}: {problem}; accepted: {accepted}")

@@ -7,6 +7,7 @@ What cannot be used is a row that failed: an article as `no_article` or `damaged
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
@@ -33,14 +34,13 @@ from curate.pool.pmc.packages import (
     XML,
     ArticleFault,
     Package,
-    list_package,
     name_of,
     open_package,
     package_state,
     parse_name,
 )
 from curate.read.field_types import count_columns
-from curate.read.listing import expand_braces
+from curate.read.listing import expand_braces, list_folder
 from curate.read.text import MAX_CHARACTERS
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.section import UserPath
@@ -270,7 +270,13 @@ class PmcInput(interface.InputFormat):
         return ids.digest(list(read_ahead(partial(package_state, storage=storage), expand_braces(path))))
 
     def example_file(self, source: Any, part: InputPart) -> str | None:
-        return next(iter(list_package(expand_braces(part.path)[0], source.storage)), None)
+        path = expand_braces(part.path)[0]
+        if path.lower().endswith((*ARCHIVES, *XML)):
+            return path
+        with suppress(FileNotFoundError):
+            names = (file.path.rpartition("/")[2] for file in list_folder(path, source.storage))
+            return next((f"{path}/{name}" for name in names), None)
+        return None
 
     def shards(self, source: Any, part: InputPart, samples: pa.Table) -> pa.Array:
         paths = pa.array(expand_braces(part.path), pa.string())

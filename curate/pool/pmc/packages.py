@@ -98,16 +98,6 @@ def digest_files(files: Iterable[InputFile]) -> str:
     return ids.digest([[file.path.rpartition("/")[2], file.size, file.fingerprint] for file in files])
 
 
-def list_package(path: str, storage: dict[str, Any]) -> list[str]:
-    """Return the paths of an article's files; none where it is not there. Raises OSError."""
-    if path.lower().endswith(ARCHIVES):
-        return [path]
-    folder = folder_of(path)
-    with suppress(FileNotFoundError):
-        return [f"{folder}/{file.path.rpartition('/')[2]}" for file in list_folder(folder, storage)]
-    return []
-
-
 def package_state(path: str, storage: dict[str, Any]) -> str:
     """Return what differs where a file of an article does, by one listing. Raises OSError."""
     with suppress(FileNotFoundError):
@@ -119,11 +109,15 @@ def package_state(path: str, storage: dict[str, Any]) -> str:
 
 def open_package(path: str, storage: dict[str, Any]) -> Package:
     """Return an article's files. Raises ArticleFault where they are not there, damaged or too large, and OSError."""
-    name, metadata, is_archive = name_of(path), dict[str, Any](), path.lower().endswith(ARCHIVES)
     try:
-        sizes, read = (_open_archive if is_archive else _open_folder)(path, storage)
+        return _open(path, storage)
     except FileNotFoundError:
         raise ArticleFault("no_article", "it is not there; withdrawn, or named without its version?") from None
+
+
+def _open(path: str, storage: dict[str, Any]) -> Package:
+    name, metadata, is_archive = name_of(path), dict[str, Any](), path.lower().endswith(ARCHIVES)
+    sizes, read = (_open_archive if is_archive else _open_folder)(path, storage)
     chosen = path.rpartition("/")[2] if path.lower().endswith(XML) else choose_xml(name, list(sizes))
     if chosen not in sizes:
         count = sum(file.lower().endswith(XML) for file in sizes)
