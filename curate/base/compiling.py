@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import local
 from typing import Any
 
 import numpy as np
@@ -21,16 +20,16 @@ from curate.base.meter import METER, START
 
 class _CompileListener(event.Listener):
     def __init__(self) -> None:
-        self._of_thread = local()
+        self._blocks: list[Any] = []  # numba compiles in one thread at a time
 
     def on_start(self, event: Any) -> None:
         block = METER.at(START)
-        self._of_thread.blocks = [*getattr(self._of_thread, "blocks", []), (block, block.__enter__())]
+        self._blocks.append((block, block.__enter__()))
 
     def on_end(self, event: Any) -> None:
-        block, timed = self._of_thread.blocks.pop()
+        block, timed = self._blocks.pop()
         block.__exit__(None, None, None)
-        METER.compiling += timed.cpu  # numba compiles in one thread at a time
+        METER.compiling += timed.cpu
 
 
 event.register("numba:compile", _CompileListener())

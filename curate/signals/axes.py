@@ -49,7 +49,6 @@ def _method(name: str, options: Axis, built: Built) -> on_embeddings.Method:
             raise RecipeError(f"measure.axes.{name}: {error}") from None
 
     return on_embeddings.Method(
-        columns=(pa.field(name, pa.float32()),),
         settings=options.model_dump(exclude={"good", "bad", "of"}),
         load=load,
         compute=lambda embeddings, axis: [pa.array(quality_score(normalised(embeddings.images), axis))],

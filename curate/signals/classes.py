@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from curate.base import schema
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F32
 from curate.base.numeric.vectors import normalised
@@ -75,7 +74,7 @@ def _method(name: str, options: Classes, built: Built) -> on_embeddings.Method:
         return on_embeddings.tag_values(tags, list(options.examples))
 
     settings = options.model_dump(exclude={"of"}) | {"examples": list(options.examples)}
-    return on_embeddings.Method(schema.named_fields(Classes.gives, name), settings, load, compute)
+    return on_embeddings.Method(settings=settings, load=load, compute=compute)
 
 
 KIND = on_embeddings.embedding_kind("classes", Classes, _method, _identify)

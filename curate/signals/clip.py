@@ -14,7 +14,7 @@ import pyarrow as pa
 from PIL import Image
 from pydantic import Field
 
-from curate.base import ids
+from curate.base import ids, schema
 from curate.base.numeric.arrays import F32
 from curate.base.numeric.vectors import embedding_column, spread
 from curate.models.clip_model import identify, load_encoder
@@ -197,7 +197,7 @@ def look_kind(
         encoder = partial(encoder_of, options, built)
         yield ImageSignal(
             name=name,
-            columns=(pa.field(name, pa.float32()),),
+            columns=schema.named_fields(section.gives, name),
             key=ids.digest([key, 1, built.signals[options.of].key, built.identities.get(name)]),
             start=lambda captions: _LookScorer(encoder, captions, look),
             load=encoder,

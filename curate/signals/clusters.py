@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
-from curate.base import ids
+from curate.base import ids, schema
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F32
 from curate.base.numeric.vectors import normalised
@@ -97,9 +97,9 @@ def _identify(name: str, options: Clusters, context: Known) -> str:
 
 
 def _method(name: str, options: Clusters, built: Built) -> Method:
-    selected = [pa.field(f"in_selected_{name}", pa.bool_())] if options.selected else []
+    columns = schema.named_fields(Clusters.gives, name)
     return Method(
-        columns=(pa.field(name, pa.int32()), *selected),
+        columns=columns if options.selected else columns[:1],
         settings=options.model_dump(exclude={"centroids", "of"}) | {"selected": options.selected is not None},
         load=lambda: unchanged(name, load_clusters(name, options), built),
         compute=lambda embeddings, clusters: clusters.find(normalised(embeddings.images)),

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from curate.base import schema
 from curate.base.numeric.arrays import F32
 from curate.base.numeric.vectors import normalised
 from curate.recipe.measure import OnEmbeddings
@@ -59,7 +58,7 @@ def _method(name: str, options: Context, built: Built) -> Method:
         return tag_values(tags, list(options.values))
 
     settings = options.model_dump(exclude={"of"}) | {"values": list(options.values.items())}
-    return Method(schema.named_fields(Context.gives, name), settings, load, compute)
+    return Method(settings=settings, load=load, compute=compute)
 
 
 KIND = embedding_kind("contexts", Context, _method)

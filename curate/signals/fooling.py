@@ -57,7 +57,6 @@ def _method(name: str, options: Fooling, built: Built) -> Method:
         return prompts, None if options.shift is None else run_shift(options.shift, column_prefix(options.of))
 
     return Method(
-        columns=(pa.field(name, pa.float32()),),
         settings=options.model_dump(exclude={"shift", "of"}),
         load=load,
         compute=lambda embeddings, loaded: [pa.array(fooling_score(normalised(embeddings.images), *loaded))],

@@ -45,7 +45,6 @@ def _identify(name: str, options: Head, context: Known) -> str:
 
 def _method(name: str, options: Head, built: Built) -> Method:
     return Method(
-        columns=(pa.field(name, pa.float32()),),
         settings=options.model_dump(exclude={"path", "of"}),
         load=lambda: unchanged(name, load_head(options.path, options.activation, options.output), built),
         compute=lambda embeddings, head: [pa.array(head.apply(normalised(embeddings.side(options.input))))],

@@ -37,7 +37,6 @@ def _method(name: str, options: NormSim, built: Built) -> Method:
         return largest_cosine(images, loaded) if options.norm == "max" else np.sqrt(alignment(images, loaded))
 
     return Method(
-        columns=(pa.field(name, pa.float32()),),
         settings={"norm": options.norm},
         load=load,
         compute=lambda embeddings, loaded: [pa.array(compute(embeddings.images, loaded))],

@@ -26,11 +26,11 @@ from curate.signals.formulas.embedding_scores import Tags
 from curate.signals.signal import Built, Embeddings, EmbeddingSignal, Known, ModelSignal, Signal, SignalKind
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Method:
     """How a signal's columns come of embeddings."""
 
-    columns: tuple[pa.Field, ...]  # what it adds to `scores`
+    columns: tuple[pa.Field, ...] | None = None  # what it adds to `scores`; None: all that its section `gives`
     settings: dict[str, Any]  # what the recipe says of it, as plain data, but the paths of its files
     load: Callable[[], Any]  # what all units share: a head, encoded prompts or exemplars; once per process
     # From embeddings, and what was loaded, to the columns' values; null where a row lacks the `side`.
@@ -40,6 +40,7 @@ class Method:
 
 def embedding_signal(name: str, options: OnEmbeddings, built: Built, method: Method) -> EmbeddingSignal:
     """Return a signal on embeddings."""
+    columns = method.columns or schema.named_fields(options.gives, name)
     model_key = built.signals[options.of].key
     key = ids.digest([model_key, type(options).__name__, 1, method.settings, built.identities.get(name)])
 
@@ -48,10 +49,10 @@ def embedding_signal(name: str, options: OnEmbeddings, built: Built, method: Met
 
     def compute(embeddings: Embeddings) -> Sequence[pa.Array]:
         has_embedding = pa.array(np.asarray(embeddings.side(method.side).any(axis=1)))
-        columns = method.compute(embeddings, load())
-        return [pc.if_else(has_embedding, column, pa.scalar(None, column.type)) for column in columns]
+        values = method.compute(embeddings, load())
+        return [pc.if_else(has_embedding, column, pa.scalar(None, column.type)) for column in values]
 
-    return EmbeddingSignal(name, method.columns, key, compute=compute, of=options.of, load=load)
+    return EmbeddingSignal(name, columns, key, compute=compute, of=options.of, load=load)
 
 
 def embedding_kind(

@@ -28,7 +28,7 @@ from curate.read.image import as_rgb, rotate_by_exif
 from curate.recipe.section import Column, Section
 from curate.signals.signal import SignalKind, image_signal
 
-_DETECTED, _READ = 640, 2000  # the longest sides, pixels
+DETECTED, _READ = 640, 2000  # the longest sides, pixels
 MAX_LINES = 32  # at most this many of an image are read, the largest
 MAX_CHARACTERS = 10_000  # what lies beyond in a caption is not compared
 
@@ -62,7 +62,7 @@ class TextObserver:
         The image may be of any mode and size, and is turned as its EXIF says.
         """
         picture = fitted(as_rgb(rotate_by_exif(image)), _READ).convert("RGB")
-        raster = fitted(picture, _DETECTED)
+        raster = fitted(picture, DETECTED)
         lines = find_lines(raster)
         share = covered_share(lines, raster.size)
         scale = np.divide(picture.size, raster.size)

@@ -16,9 +16,8 @@ from curate.read.image import as_rgb
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column
 from curate.signals.clip import look_kind
-from curate.signals.text_area import fitted
+from curate.signals.text_area import DETECTED, fitted
 
-_DETECTED = 640  # the longest side on which lines are searched, pixels, as in `text_area`
 _RING = 0.5  # the width of the ring around a line, as a multiple of the line's height
 
 
@@ -35,7 +34,7 @@ class TextMasked(OnEmbeddings):
 
 def paint_over_text(image: Image.Image) -> Image.Image:
     """Return the image with its lines of text painted over; itself where no line is found."""
-    raster = fitted(as_rgb(image), _DETECTED).convert("RGB")
+    raster = fitted(as_rgb(image), DETECTED).convert("RGB")
     lines = find_lines(raster)
     return _painted(image.convert("RGB"), lines, raster.size) if lines else image
 

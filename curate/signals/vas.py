@@ -61,7 +61,6 @@ def _method(name: str, options: Vas, built: Built) -> Method:
         return array
 
     return Method(
-        columns=(pa.field(name, pa.float32()),),
         settings={},
         load=load,
         compute=lambda embeddings, sigma: [pa.array(alignment(embeddings.images, sigma))],
