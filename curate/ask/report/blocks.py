@@ -67,12 +67,6 @@ class Tables(NamedTuple):
     tables: Sequence[Table]
 
 
-class Tiles(NamedTuple):
-    """Numbers with a label each."""
-
-    tiles: Sequence[tuple[str, str]]
-
-
 class Figure(NamedTuple):
     """A chart: SVG by `charts.render_svg`; `narrow` may hold one for phones. The legend's first item is a colour."""
 
@@ -134,7 +128,7 @@ class Gallery(NamedTuple):
     note: str = ""
 
 
-Block = str | Table | Tables | Tiles | Figures | Gallery  # a text is a paragraph
+Block = str | Table | Tables | Figures | Gallery  # a text is a paragraph
 
 
 class Section(NamedTuple):
