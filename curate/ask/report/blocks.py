@@ -78,14 +78,6 @@ class Figure(NamedTuple):
     note: str = ""
 
 
-class Figures(NamedTuple):
-    """Figures in a grid, with a legend for all of them (color, name)."""
-
-    figures: Sequence[Figure]
-    title: str = ""
-    legend: Sequence[tuple[str, str]] = ()
-
-
 class Picture(NamedTuple):
     """A thumbnail as a data URI, or why it is missing; neither where the pool has no images."""
 
@@ -128,7 +120,7 @@ class Gallery(NamedTuple):
     note: str = ""
 
 
-Block = str | Table | Tables | Figures | Gallery  # a text is a paragraph
+Block = str | Table | Tables | Gallery  # a text is a paragraph
 
 
 class Section(NamedTuple):

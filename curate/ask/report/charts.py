@@ -177,16 +177,13 @@ class Bin(NamedTuple):
     after: int
 
 
-def compare_bins(bins: Sequence[Bin], x: Mapping[str, Any], title: str, **options: Any) -> tuple[str, Table]:
-    """Return the chart of two histograms as SVG, and the table of its numbers: see `describe_bins`."""
-    spec, table = describe_bins(bins, x, **options)
-    return render_svg(spec, title), table
-
-
 def compare_counts(
     rows: Sequence[Mapping[str, int]], longest: int, x: Mapping[str, Any], title: str, shift: float = 0, **options: Any
 ) -> tuple[str, Table]:
-    """Return `compare_bins` of integers: rows of n, before and after, of which `longest` stands for more too."""
+    """Return the chart of two histograms of integers as SVG, and the table of its numbers: see `describe_bins`.
+
+    Rows have n, and how many there are before and after; `longest` stands for more too.
+    """
     counts = {row["n"]: row for row in rows}
     none = {"before": 0, "after": 0}
     names = {longest: f"{longest} and more"}
@@ -194,7 +191,8 @@ def compare_counts(
         Bin(names.get(n, str(n)), n - shift, n + 1 - shift, *(counts.get(n, none)[side] for side in none))
         for n in range(max(counts) + 1)
     ]
-    return compare_bins(bins, x, title, **options)
+    spec, table = describe_bins(bins, x, **options)
+    return render_svg(spec, title), table
 
 
 def describe_bins(

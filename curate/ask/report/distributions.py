@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from curate.ask.opened import OpenRun
-from curate.ask.report.blocks import Figure, Figures, Section, Table
+from curate.ask.report.blocks import Figure, Section, Table
 from curate.ask.report.charts import PANEL, Bin, describe_bins, join_charts, mark_threshold, render_svg
 from curate.ask.report.text import SHORT, clean, number
 from curate.base.numeric.sides import SQL
@@ -89,14 +89,9 @@ def distributions_section(run: OpenRun, histograms: Sequence[Histogram] | None =
         return None
     drawn = drawn_thresholds(run)
     figures = [_figure(histogram, drawn.get(histogram.name, [])) for histogram in histograms]
-    text = (
-        "Each chart compares the kept set (line) with all readable samples (grey), each as shares of its own total: "
-        "where the line is above the grey, curation prefers such samples. Dashed lines are thresholds of rules. The "
-        "outermost 0.1 % of the values count in the end bins."
-    )
-    left_out = len(run.scores) - (MOST - len(_MEASURES))
-    rest = [f"{left_out} more score columns are not shown; curate sql has them."] if left_out > 0 else []
-    return Section("distributions", "Scores and sizes", [text, Figures(figures, legend=LEGEND), *rest])
+    left_out = max(0, len(run.scores) - (MOST - len(_MEASURES)))
+    facts = {"figures": figures, "legend": LEGEND, "left_out": left_out}
+    return Section("distributions", "Scores and sizes", facts=facts)
 
 
 def count_bins(run: OpenRun) -> list[Histogram]:

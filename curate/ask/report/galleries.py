@@ -176,7 +176,7 @@ def galleries_section(run: OpenRun) -> Section:
     in_turn = [row for rank in zip_longest(*steps.values()) for row in rank if row is not None]
     pictures = make_pictures(run, [part for row in in_turn for _, part in group(row)]) if run.facts.pool.images else {}
     entries = _entries(run, list(judged))
-    blocks = []
+    shown_galleries = []
     for line in shown:
         cards = []
         for row in steps[line["rule"]]:
@@ -185,12 +185,9 @@ def galleries_section(run: OpenRun) -> Section:
                 values.append(Value("entries", entries[position_of(row)]))
             name = row["uid"] or (f"key {row['key']}" if row["key"] else "")
             cards.append(make_card(run, row, group(row), pictures, values, judged[position_of(row)][1], name))
-        blocks.append(_gallery(run, line, cards))
-    text = "A few samples of each step, chosen by a hash of their uid, with the values that decided. "
-    text += "Captions, URLs and images are shown as the pool has them; nobody checked them."
-    if left_out := len(lines) - len(shown):
-        text += f" {left_out} steps that dropped few samples are left out."
-    return Section("samples", "Samples", [text, *blocks])
+        shown_galleries.append(_gallery(run, line, cards))
+    facts = {"galleries": shown_galleries, "left_out": len(lines) - len(shown)}
+    return Section("samples", "Samples", facts=facts)
 
 
 def _choose(run: OpenRun, limit: int) -> dict[str, list[Position]]:

@@ -21,7 +21,7 @@ import pyarrow as pa
 from curate.ask.diff import Diff, changed_samples, diff_runs
 from curate.ask.opened import OpenRun, connected
 from curate.ask.report import losses
-from curate.ask.report.blocks import Card, Figure, Figures, Section, Table
+from curate.ask.report.blocks import Card, Figure, Section, Table
 from curate.ask.report.charts import compare_counts
 from curate.ask.report.distributions import distributions_section
 from curate.ask.report.entries import entries_section, languages_section
@@ -176,7 +176,7 @@ def captions_section(run: OpenRun) -> Section | None:
     return Section("captions", "Captions", facts=facts)
 
 
-def _lengths(run: OpenRun) -> Figures | None:
+def _lengths(run: OpenRun) -> list[Figure]:
     """Return charts of words per caption that passed, by kind, and of the originals of the same samples."""
     figures = []
     x, sets = {"title": "words"}, ("originals", "synthetic")
@@ -184,8 +184,7 @@ def _lengths(run: OpenRun) -> Figures | None:
         name = clean(kind, SHORT)
         title = f"Words per caption: originals and {name}"
         figures.append(Figure(name, *compare_counts(list(rows), _LONGEST, x, title, sets=sets)))
-    legend = (("pool", "originals"), ("kept", "synthetic, passed"))
-    return Figures(figures[:MOST], title="Lengths", legend=legend) if figures else None
+    return figures[:MOST]
 
 
 def _side_by_side(run: OpenRun) -> list[Card]:
