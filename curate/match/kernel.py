@@ -271,10 +271,7 @@ def _insert(
 @_jit
 def fill_slots(tables: Tables, offsets: I64, ids: I32, shift: int, most: int) -> int:
     """Fill empty tables of one language; return how many slots are used, or -1 where that would be more than `most`."""
-    longest = 1
-    for i in range(len(ids)):
-        longest = max(longest, offsets[i + 1] - offsets[i])
-    atoms, other = _new_scratch(longest + 128), _new_scratch(longest + 128)
+    atoms, other = _new_scratch(MAX_LENGTH + 128), _new_scratch(MAX_LENGTH + 128)
     used = 0
     for i in range(len(ids)):
         new = _insert(tables, offsets[i : i + 2], ids[i], most - used, np.uint64(shift), atoms, other)

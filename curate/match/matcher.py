@@ -123,8 +123,7 @@ class Matcher:
         else:
             numbers: Any = pc.index_in(keys_of(codes, self.keys), value_set=pa.array(list(self.keys), pa.string()))
             languages = np.array(numbers.fill_null(-1))
-        if texts.null_count:
-            languages[texts.is_null().to_numpy(zero_copy_only=False)] = -1
+        languages[texts.is_null().to_numpy(zero_copy_only=False)] = -1
         return languages
 
 

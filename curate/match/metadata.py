@@ -226,9 +226,9 @@ def _clean(table: pa.Table, mode: str | None) -> tuple[pa.Table, ImportReport]:
     if by_language:
         both: list[Any] = [entries, table["language"].combine_chunks()]
         named = pc.binary_join_element_wise(*both, "\0")
-    duplicates = pc.and_not(_repeated(named), pc.or_(empty, punctuation))
-    dropped = pc.or_(pc.or_(empty, punctuation), duplicates)
-    kept = table.filter(pc.invert(dropped)).combine_chunks()
+    unusable = pc.or_(empty, punctuation)
+    duplicates = pc.and_not(_repeated(named), unusable)
+    kept = table.filter(pc.invert(pc.or_(unusable, duplicates))).combine_chunks()
     report = ImportReport(
         read=len(entries),
         empty=entries.filter(empty),

@@ -34,6 +34,7 @@ from curate.recipe.captions import Unique
 from curate.recipe.section import Name, UserFile, fault
 
 STYLES = ("chat_a", "chat_b", "human", "coco")
+_ACCEPTED = f"{', '.join(STYLES)}, and keys of examples"
 TRIPLES = 32
 _SHOWN = 3  # pairs in a prompt
 _EXAMPLES = ("examples", *(f"{side}_{number}" for number in range(1, _SHOWN + 1) for side in ("source", "target")))
@@ -83,7 +84,7 @@ class Rewrite(CaptionKind):
     @model_validator(mode="after")
     def _styles_are_known(self) -> "Rewrite":
         if self.template is None and (unknown := self._without_examples()):
-            raise fault("styles", f"{unknown[0]!r} is not a style; accepted: {', '.join(STYLES)}, and keys of examples")
+            raise fault("styles", f"{unknown[0]!r} is not a style; accepted: {_ACCEPTED}")
         if numbered := [style for style in self.styles if re.search(r"_\d+$", style)]:
             reason = "ends in a number, as the further captions of a style do; choose another name"
             raise fault("styles", f"{numbered[0]!r} {reason}")
@@ -103,8 +104,7 @@ class Rewrite(CaptionKind):
                 accepted = f"fields {', '.join(_EXAMPLES)}, or one style without examples"
                 yield f"has no fields for examples, but the section has {shown}; accepted: {accepted}"
         elif unknown := self._without_examples():
-            accepted = f"{', '.join(STYLES)}, and keys of examples"
-            yield f"has fields for examples, but style {unknown[0]!r} has no examples; accepted: {accepted}"
+            yield f"has fields for examples, but style {unknown[0]!r} has no examples; accepted: {_ACCEPTED}"
 
     def pairs(self, style: str) -> tuple[Pair, ...]:
         """Return the in-context pairs of a style; none where the section's prompt shows none. Raises RecipeError."""
