@@ -2,7 +2,7 @@
 
 Colours are CSS variables, which the page defines for light and dark (`style.css`); `theme.json` is Vega-Lite's config.
 A mark with `aria: true` that encodes `description` gets it as a native tooltip. Untrusted texts must have passed
-`text.clean`.
+`blocks.clean`.
 """
 
 import json
@@ -13,8 +13,7 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-from curate.ask.report.blocks import Table
-from curate.ask.report.text import count, percent
+from curate.ask.report.blocks import Table, count, percent
 from curate.base.process import check_address_space
 
 KEPT, PANEL, MUTED = (f"var(--{name})" for name in ("kept", "panel", "muted"))

@@ -12,9 +12,8 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from curate.ask.opened import OpenRun
-from curate.ask.report.blocks import Figure, Section, Table
+from curate.ask.report.blocks import SHORT, Figure, Section, Table, clean, number
 from curate.ask.report.charts import PANEL, Bin, describe_bins, join_charts, mark_threshold, render_svg
-from curate.ask.report.text import SHORT, clean, number
 from curate.base.numeric.sides import SQL
 from curate.base.wording import all_digits
 from curate.publish.views import quote_name

@@ -8,10 +8,9 @@ from typing import Any
 
 from curate.ask.library import find_query
 from curate.ask.opened import OpenRun
-from curate.ask.report.blocks import Figure, Section, Table
+from curate.ask.report.blocks import SHORT, Figure, Section, Table, clean, count
 from curate.ask.report.charts import compare_counts, compare_lines, log_axis, mark_threshold
 from curate.ask.report.distributions import LEGEND
-from curate.ask.report.text import SHORT, clean, count
 from curate.base.errors import RecipeError
 
 POINTS = 250  # of each curve

@@ -24,8 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from curate.ask.explain import explain_verdict
 from curate.ask.opened import OpenRun
-from curate.ask.report.blocks import Card, Gallery, Picture, Section, Value
-from curate.ask.report.text import SHORT, clean, count
+from curate.ask.report.blocks import SHORT, Card, Gallery, Picture, Section, Value, clean, count
 from curate.ask.rule_results import FAILED, NOT_REACHED, Position, at_positions, evaluate_rows
 from curate.base import stages
 from curate.base.errors import CurateError

@@ -16,12 +16,11 @@ from typing import Any
 from curate.ask.opened import OpenRun
 from curate.ask.output import Result, write_json
 from curate.ask.report import galleries
-from curate.ask.report.blocks import Card, Gallery, Section, Value
+from curate.ask.report.blocks import SHORT, Card, Gallery, Section, Value, clean, count
 from curate.ask.report.charts import write_chart
 from curate.ask.report.distributions import count_bins, distributions_section, draw_histograms
 from curate.ask.report.galleries import Row, position_of
 from curate.ask.report.page import render_sections
-from curate.ask.report.text import SHORT, clean, count
 from curate.base.errors import RecipeError
 from curate.base.stages import KEPT
 from curate.base.wording import format_bytes, pluralise

@@ -2,7 +2,7 @@
 
 In: the folder of a finished run, local or any fsspec URL. Out: the page, in the run's folder, where the manifest lists
 it, or elsewhere. Whatever the pool, the page stays below MOST_BYTES: every list is cut, and thumbnails share a budget.
-Untrusted texts are escaped by the template and cleaned by `text.clean`; the page's policy allows styles, data images
+Untrusted texts are escaped by the template and cleaned by `blocks.clean`; the page's policy allows styles, data images
 and, by its digest, page.js.
 """
 
@@ -21,13 +21,12 @@ import pyarrow as pa
 from curate.ask.diff import Diff, changed_samples, diff_runs
 from curate.ask.opened import OpenRun, connected
 from curate.ask.report import losses
-from curate.ask.report.blocks import Card, Figure, Section, Table
+from curate.ask.report.blocks import SHORT, Card, Figure, Section, Table, clean, count, number, percent
 from curate.ask.report.charts import compare_counts
 from curate.ask.report.distributions import distributions_section
 from curate.ask.report.entries import entries_section, languages_section
 from curate.ask.report.galleries import galleries_section
 from curate.ask.report.provenance import provenance_section, time_section
-from curate.ask.report.text import SHORT, clean, count, number, percent
 from curate.base.errors import RecipeError, RunError
 from curate.base.ids import own_uid
 from curate.base.stages import FAILED, KEPT, POOL

@@ -10,8 +10,7 @@ from typing import Any
 import yaml
 
 from curate.ask.opened import OpenRun
-from curate.ask.report.blocks import Section
-from curate.ask.report.text import clean
+from curate.ask.report.blocks import Section, clean
 from curate.base.wording import format_bytes, format_seconds
 from curate.store.facts import RunFacts
 from curate.store.layout import REPORT_FILE

@@ -11,6 +11,7 @@ from PIL import Image
 
 from curate.ask.opened import connected
 from curate.ask.report import galleries
+from curate.ask.report.blocks import clean, count, format_shares, number
 from curate.ask.report.distributions import (
     BINS,
     bin_edges,
@@ -21,7 +22,6 @@ from curate.ask.report.distributions import (
 )
 from curate.ask.report.entries import POINTS
 from curate.ask.report.galleries import SIDE, thumbnail
-from curate.ask.report.text import clean, count, format_shares, number
 from curate.base.wording import format_bytes, format_seconds
 from tests.publish.runs import RUN, SMALL, write_units
 
