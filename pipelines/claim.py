@@ -7,20 +7,24 @@ import logging
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from curate import __version__
 from curate.ask.opened import connected
 from curate.base.errors import RecipeError, RunError, describe, is_disk_full
-from curate.base.registry import version
+from curate.base.registry import Registry, version
 from curate.base.wording import pluralise
 from curate.decide.decontamination import write_evaluation
+from curate.decide.settings import DecideSettings
 from curate.download.retry_record import Retries
 from curate.emit.columns import find_emitted
+from curate.emit.output_format import find_output
+from curate.expressions.check import STATISTICS
 from curate.match.metadata import ImportReport
 from curate.match.unit import keep_entries
 from curate.measure.settings import MeasureSettings
@@ -32,8 +36,11 @@ from curate.publish.forget.forget import lost_items
 from curate.recipe.captions import CAPTION_KINDS, ENGINES
 from curate.recipe.clouds import check_bucket
 from curate.recipe.deciding import SELECTIONS
+from curate.recipe.gates import GATES
 from curate.recipe.measure import SIGNALS
+from curate.recipe.output import OUTPUTS
 from curate.recipe.recipe import Recipe
+from curate.recipe.relate import RELATIONS
 from curate.recipe.source import FORMATS
 from curate.run.context import RunContext
 from curate.run.inputs import copy_inputs
@@ -151,7 +158,7 @@ def _claim(prepared: Prepared) -> RunClaim:
         engine_ids=context.engine_ids,
         metadata=None if metadata is None else MetadataFacts(entries=len(metadata), digest=context.metadata_key),
         python=platform.python_version(),
-        packages={name: version(name) for name in PACKAGES} | _plugins(context.recipe),
+        packages={name: version(name) for name in PACKAGES} | _plugins(context),
         started=time.time(),
         forgotten=record.facts if len(record) else None,
         retries=prepared.retries.facts if len(prepared.retries) else None,
@@ -160,17 +167,28 @@ def _claim(prepared: Prepared) -> RunClaim:
     )
 
 
-def _plugins(recipe: Recipe) -> dict[str, str]:
+def _plugins(context: RunContext) -> dict[str, str]:
     """Return the versions of other packages whose kinds the recipe uses, by name."""
-    used = [SIGNALS.package(request.kind) for request in recipe.measure.requested]
-    used += [FORMATS.package(source.format) for source in recipe.input]
-    used += [SELECTIONS.package(recipe.selection[0])] if recipe.selection else []
-    used += recipe.dedup.packages
-    if recipe.captions:
-        used += [ENGINES.package(recipe.captions.engines[task.section.engine].kind) for task in recipe.captions.tasks]
-        used += [CAPTION_KINDS.package(task.section.key) for task in recipe.captions.tasks]
+    recipe, captions = context.recipe, context.recipe.captions
+    derived = DecideSettings.of(context).derived.values()
+    used: list[tuple[Registry[Any], Iterable[str]]] = [
+        (SIGNALS, (request.kind for request in recipe.measure.requested)),
+        (FORMATS, (source.format for source in recipe.input)),
+        (RELATIONS, (key for key, _, _ in recipe.relate.requested)),
+        (STATISTICS, (call.function for column in derived for call in column.statistics)),
+        (SELECTIONS, (recipe.selection or ())[:1]),
+        (OUTPUTS, [find_output(recipe.output.format, context.pool.has_images).key]),
+    ]
+    if captions:
+        used += [
+            (ENGINES, (captions.engines[task.section.engine].kind for task in captions.tasks)),
+            (CAPTION_KINDS, (task.section.key for task in captions.tasks)),
+            (GATES, (key for key in GATES.kinds() if key not in captions.gates.off)),
+        ]
+    packages = [registry.package(key) for registry, keys in used for key in keys]
     # `package` gives "NAME VERSION"; None for curate's own kinds, and no version if the package does not say it.
-    return dict(package.split(" ") for package in used if package and " " in package)
+    named = (package for package in [*packages, *recipe.dedup.packages] if package and " " in package)
+    return dict(package.split(" ") for package in named)
 
 
 def update_metadata(prepared: Prepared) -> list[str]:
