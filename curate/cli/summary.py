@@ -7,7 +7,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.ask.text_pages import render_page
 from curate.base.schema import MISSING_REASONS, SAMPLE_REASONS
 from curate.base.stages import FAILED
 from curate.decide.dedup.exact import LARGE_SHARE
@@ -36,6 +35,8 @@ class MissingUrls:
 
 def summary(out: str, seconds: float) -> str:
     """Return the funnel, and where to look."""
+    from curate.ask.text_pages import render_page  # here: a run imports the libraries of pages at its end
+
     store = RunStore(out)
     run = read_facts(store)
     uids = None
