@@ -94,7 +94,7 @@ class Task:
 
     id: str  # of the stage in this run
     stage: Stage
-    sides: Sequence[tuple[Side, list[Part]]]
+    sides: Sequence[tuple[Side, Any]]  # with their parts, or a broadcast of them
     folder: str  # for files
     limit: int  # bytes that a task may give to the driver
     options: dict[str, Any]  # of Beam
@@ -186,7 +186,7 @@ class _StageWorker:
         self._writes = task.stage.writes
         state, token, self._tokens = StateServicer(), fn_api.ProcessBundleRequest.CacheToken, []
         for side, parts in task.sides:
-            _arrange(state, side, parts)
+            _arrange(state, side, getattr(parts, "value", parts))
             side_input = token.SideInput(transform_id=side.transform, side_input_id=side.tag)
             self._tokens.append(token(side_input=side_input, token=task.id.encode()))  # what is decoded stays
         handler = sdk_worker.GlobalCachingStateHandler(sdk_worker.StateCache(_DECODED), state)

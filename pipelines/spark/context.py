@@ -78,7 +78,8 @@ class SparkOptions(PipelineOptions):
         is_named = any(str(word).partition("=")[0] == "--spark_master_url" for word in self._flags or ())
         if is_named or url != SparkRunnerOptions([]).spark_master_url:
             if not re.fullmatch(_MASTERS, url):
-                raise ValueError(f"--spark_master_url {url}: accepted: local[N], spark://HOST:PORT, yarn or k8s://…")
+                accepted = "local[N], spark://HOST:PORT, yarn or k8s://https://HOST:PORT"
+                raise ValueError(f"--spark_master_url {url}: accepted: {accepted}")
             conf["spark.master"] = url
         return conf
 

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ _LOGGER = logging.getLogger(__name__)
 _TASKS = 64  # of a stage at most, or four a core
 _FEW = 2  # a core, for a task costs some 15 ms of CPU; more only where each has this many elements:
 _ELEMENTS = 4
+_SENT = 64 << 10  # bytes of a side input that go with each task; more are broadcast
 _LARGEST = 2 << 30  # bytes of a side input
 _GROUPED_HERE = (20_000, 16 << 20)  # elements and bytes that the driver groups
 _PARTITION = 16 << 20  # bytes of a shuffle's partition
@@ -45,6 +47,7 @@ class Execution:
         self._attempts = int(local[1] or 1) if local else int(spark.getConf().get("spark.task.maxFailures", "4"))
         self._readers = Counter(name for step in steps for name in read_by(step))  # that are still to come
         self._collections: dict[str, list[Part]] = {}
+        self._broadcasts: dict[str, Any] = {}
         self._group = f"beam-{uuid.uuid4().hex}"
         self._is_cancelled = threading.Event()
         self.counters: dict[str, list[metrics_pb2.MonitoringInfo]] = {}  # by step
@@ -91,7 +94,7 @@ class Execution:
         tasks = self._spread(self._collections[stage.input])
         if not tasks:
             return outputs
-        sides = [(side, self._find_side(stage, side)) for side in stage.sides]  # PySpark broadcasts what is large
+        sides = [(side, self._send(stage, side)) for side in stage.sides]
         level = logging.getLogger("apache_beam").getEffectiveLevel()
         limit = self._exchange.limit(len(tasks))
         task = Task(name, stage, sides, self._exchange.folder, limit, self._options, level, self._attempts)
@@ -139,12 +142,16 @@ class Execution:
         self.costs.append(cost)
         _LOGGER.info("%s", cost)
 
-    def _find_side(self, stage: Stage, side: Side) -> list[Part]:
+    def _send(self, stage: Stage, side: Side) -> Any:
         parts = self._collections[side.collection]
         size = sum(part.size for part in parts)
         if size > _LARGEST:
             raise ValueError(f"{stage.name}: its side input {side.tag} has {size:,} bytes; accepted: {_LARGEST:,}")
-        return parts
+        if size <= _SENT:
+            return parts
+        if side.collection not in self._broadcasts:
+            self._broadcasts[side.collection] = self._spark.broadcast(parts)
+        return self._broadcasts[side.collection]
 
     def _keep(self, outputs: dict[str, list[Part]]) -> None:
         for name, parts in outputs.items():
@@ -154,6 +161,9 @@ class Execution:
 
     def _drop(self, name: str) -> None:
         self._exchange.drop(self._collections.pop(name))
+        if broadcast := self._broadcasts.pop(name, None):
+            with suppress(Exception):  # of a context that has stopped
+                broadcast.destroy()
 
 
 def _merge_metrics(infos: Sequence[metrics_pb2.MonitoringInfo]) -> list[metrics_pb2.MonitoringInfo]:
