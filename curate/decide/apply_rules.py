@@ -114,7 +114,7 @@ def _apply_top(units: Units, settings: DecideSettings, index: int, answers: Answ
         return [search.count(top_values(tables, state, settings, index), state.surviving)]
 
     for n in range(begin.rounds):
-        counts = units.ask(f"Rule {top.name}: digit {n}", count, search, combine=Fold(add_counts, is_large=True))
+        counts = units.ask(f"Rule {top.name}: digit {n}", count, search, combine=Fold(add_counts, large=True))
         search = units.get(f"Rule {top.name}: narrow {n}", TopSearch.narrow, search, counts)
     units.then(f"Rule {top.name}: cut", _cut, search, settings, index)
     return units.get(f"Rule {top.name}: threshold", _with_threshold, search, answers)

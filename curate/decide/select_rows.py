@@ -28,8 +28,10 @@ from curate.store.timings import time_step
 class AddEntries(Fold):
     """Add up sums by entry, sparse ones of units, to a vector of all entries: int64[entries], or [sums, entries]."""
 
+    tree = Fold[I64]()
+
     def __init__(self, settings: DecideSettings) -> None:
-        super().__init__(is_large=True)
+        super().__init__()
         self._settings = settings
 
     def add(self, accumulator: I64 | None, part: SparseSums) -> I64:

@@ -197,7 +197,7 @@ class Fetcher:
         raise FetchFault("too_many_redirects", f"more than {redirects}")
 
     def _ask(self, site: Site, path: str, deadline: Deadline, is_robots: bool) -> bytes | str:
-        began = time.monotonic()
+        began, has_answered = time.monotonic(), False
         with self._hosts.slot(site.host), connections():
             deadline.extend(time.monotonic() - began)
             try:
@@ -205,6 +205,7 @@ class Fetcher:
                     if answer.status in _BUSY:
                         raise _refused(answer)
                     self._hosts.answered(site.host)
+                    has_answered = True
                     location = answer.headers.get("Location")
                     if answer.status in _REDIRECTS and location:
                         return _as_written(location)
@@ -212,7 +213,8 @@ class Fetcher:
                         raise _refused(answer)
                     return _begin_of(answer, _ROBOTS_BYTES) if is_robots else self._read(answer)
             except FetchFault as fault:
-                self._hosts.failed(site.host, fault, self._policy.max_pause)
+                if not has_answered:
+                    self._hosts.failed(site.host, fault, self._policy.max_pause)
                 raise
 
     def _read(self, answer: Answer) -> bytes:

@@ -4,7 +4,6 @@
 """
 
 import logging
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -43,10 +42,12 @@ class Retries:
         digest, is_there = recorded_digest(folder, RETRIES_FILE), folder.exists(RETRIES_FILE)
         if not is_there and not names_retries(folder):
             return cls()
-        if is_there and (digest is None or digest.is_of(folder.digest(RETRIES_FILE))):
-            with suppress(DamagedError, pa.ArrowException, ValueError):
-                return cls(folder.read_parquet(RETRIES_FILE).cast(schema.RETRIES))
         fault = "differs from what was written" if is_there else "is missing"
+        if is_there and (digest is None or digest.is_of(folder.digest(RETRIES_FILE))):
+            try:
+                return cls(folder.read_parquet(RETRIES_FILE).cast(schema.RETRIES))
+            except (DamagedError, pa.ArrowException, ValueError):
+                fault = "is damaged"
         _log.warning("%s: %s; images of later rounds are left out until --retry", folder.path(RETRIES_FILE), fault)
         return cls()
 

@@ -45,7 +45,7 @@ class PoolVas(Relation):
     key, section = "vas", PoolVasSection
 
     def fit(self, asking: Asking, section: PoolVasSection) -> Answer[Model]:
-        moments = asking.ask("moments", _moments, combine=Fold[Moments](is_large=True))
+        moments = asking.ask("moments", _moments, combine=Fold[Moments](large=True))
         return asking.get("save", _save, moments)
 
     def apply(

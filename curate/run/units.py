@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import reduce
-from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
 from curate.base.stages import STAGE
 
@@ -78,7 +78,7 @@ class ToUnit(NamedTuple):
 class Combine(ABC, Generic[P, W]):
     """How parts that units answer become one whole, in any order and grouping: no worker holds a list of them."""
 
-    is_large: bool = False  # whether accumulators are: one worker of a cluster could not hold thousands of them
+    tree: "Combine[Any, Any] | None" = None  # combines large wholes, of which a cluster has thousands
 
     @abstractmethod
     def create(self) -> Any:
@@ -103,11 +103,13 @@ class Combine(ABC, Generic[P, W]):
 class Fold(Combine[P, P]):
     """Combine by an associative function of two; of no part, to None. Sums that decide are of integers.
 
-    Parts of half a megabyte, say, are large.
+    `large` are parts of half a megabyte, say, as `tree` has it.
     """
 
-    def __init__(self, function: Callable[[P, P], P] = operator.add, is_large: bool = False) -> None:
-        self._function, self.is_large = function, is_large
+    def __init__(self, function: Callable[[P, P], P] = operator.add, large: bool = False) -> None:
+        self._function = function
+        if large:
+            self.tree = Fold(function)
 
     def create(self) -> Any:
         return None
@@ -162,6 +164,14 @@ class Units(ABC):
         With `sent`, of `group`, `function(tables, element, what was sent to the unit, *values)`: a list in any order.
         """
 
+    @overload
+    @abstractmethod
+    def ask(self, name: str, function: Callable[..., Iterable[P]], *values: Any) -> Answer[list[P]]: ...
+    @overload
+    @abstractmethod
+    def ask(
+        self, name: str, function: Callable[..., Iterable[P]], *values: Any, combine: Combine[P, W]
+    ) -> Answer[W]: ...
     @abstractmethod
     def ask(self, name: str, function: Yields, *values: Any, combine: Combine | None = None) -> Answer[Any]:
         """Ask each unit, which stays as it is, and combine or list what `function(tables, element, *values)` gives."""

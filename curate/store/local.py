@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import io
+import itertools
 import os
 import shutil
 import threading
@@ -89,25 +90,40 @@ def remove_folder(path: str) -> None:
 
 
 def add_line(path: str, line: str) -> None:
-    """Add a line to a file, which begins with an end of line: one that was cut, as by a kill, stays apart."""
-    write_at_once(path, f"\n{line}\n".encode(), os.O_APPEND)
+    """Keep a line, unless it is kept: in a file at the path, or that with .1, .2 …, the first where there is none."""
+    data = f"{line}\n".encode()
+    for file in _numbered(path):
+        try:
+            return write_at_once(file, data, os.O_EXCL)
+        except FileExistsError:
+            if _read(file) == data:
+                return None
+    return None
 
 
 def drop_line(path: str, line: str) -> None:
-    """Remove a line from the file, and the file with the last one."""
-    if others := [other for other in read_lines(path) if other != line]:
-        write_at_once(path, "".join(f"{other}\n" for other in others).encode())
-    else:
-        with suppress(FileNotFoundError):
-            os.unlink(path)
+    """Remove a line that `add_line` kept; those kept after it are lost with it, so none is needed any more."""
+    kept = itertools.takewhile(os.path.exists, _numbered(path))
+    for file in [file for file in kept if _read(file) == f"{line}\n".encode()]:
+        os.unlink(file)
 
 
 def read_lines(path: str) -> list[str]:
-    """Return the lines that `add_line` added, each once; none where there is no file."""
-    with suppress(FileNotFoundError, NotADirectoryError), open(path, "rb") as file:
-        lines = file.read().decode(errors="replace").split("\n")[:-1]  # what follows the last end of line was cut
-        return list(dict.fromkeys(filter(None, lines)))
-    return []
+    """Return what `add_line` kept; a line that was cut, as when a process was killed, is none."""
+    kept: list[bytes] = []
+    with suppress(FileNotFoundError, NotADirectoryError):
+        kept.extend(map(_read, _numbered(path)))
+    return [line.decode(errors="replace")[:-1] for line in kept if line.endswith(b"\n")]
+
+
+def _numbered(path: str) -> Iterator[str]:
+    yield path
+    yield from (f"{path}.{number}" for number in itertools.count(1))
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def move_to_new(aside: str, path: str) -> None:

@@ -59,8 +59,13 @@ Staged = Mapping[str, Sequence[Any]]  # name → where the file lies that is to 
 class RunStore(StoredFiles):
     """A folder that holds a run, local or remote; small, and sent to workers as it is."""
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether nothing may be written, not even how long steps take."""
+        return False
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return RunStore, (self.url, self.storage, self.is_read_only)
+        return RunStore, (self.url, self.storage)
 
     def delete(self, name: str, files: Collection[str] | None = None) -> None:
         """Remove the file or folder, if it is there; with `files`, all that this folder has, a store lists nothing."""
@@ -354,7 +359,7 @@ class RunStore(StoredFiles):
 
     def spool(self) -> IO[bytes]:
         """Return a file without a name, for this process alone: in the run's `tmp`, or on this machine's disk."""
-        return tempfile.TemporaryFile(dir=None if self.is_read_only else self._local_tmp())
+        return tempfile.TemporaryFile(dir=self._local_tmp())
 
     def log(self, name: str, line: str) -> None:
         """Add a line to a log, which many processes write.

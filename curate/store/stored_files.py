@@ -45,7 +45,6 @@ class StoredFiles:
 
     url: str
     storage: dict[str, Any] = field(default_factory=dict)
-    is_read_only: bool = False  # whether nothing may be written, not even how long steps take
 
     @property
     def fs(self) -> Any:

@@ -7,6 +7,7 @@ have one row a sample of the unit, in the same order, so that columns of two of 
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
@@ -62,25 +63,27 @@ class UnitTables:
 
     def read_measured(self, columns: list[str]) -> pa.Table:
         """Return columns of `samples`, `scores`, `related`, `matches`, and of `sides` where these have none."""
-        names_by_table: dict[str, list[str]] = {}
-        for name in columns:
-            names_by_table.setdefault(self._table_of(name), []).append(name)
-        of_sides, read = names_by_table.pop("sides", []), dict[str, Any]()
-        for table, names in names_by_table.items():
-            read.update(zip(names, self.read(table, names).columns, strict=True))
+        others = [name for name in columns if name not in schema.SAMPLES.names]
+        of_sides = [name for name in others if name in schema.SIDES.names]
+        if of_sides and self.exists("scores"):
+            of_sides = [name for name in of_sides if name not in self.column_names("scores")]
+        others = [name for name in others if name not in of_sides]
+        scores = set[str]()
+        if others:
+            with suppress(FileNotFoundError):
+                scores = set(self.column_names("scores"))
+        if of_matches := {schema.LANGUAGE_KEY.name} & {*others} - scores:
+            of_matches &= {*self.column_names("matches")}
+        of_samples = {*schema.SAMPLES.names}
+        tables = {"samples": of_samples, "scores": scores, "matches": of_matches}
+        tables["related"] = {*others} - scores - of_matches
+        read: dict[str, Any] = {}
+        for source, has in tables.items():
+            if names := [name for name in columns if name in has - {*of_sides}]:
+                read.update(zip(names, self.read(source, names).columns, strict=True))
         for name in of_sides:
             read[name] = _OF_SIDES[name](*self.read("samples", ["width", "height"]).columns)
         return pa.table(read) if read else self.read("samples", ["row"])
-
-    def _table_of(self, column: str) -> str:
-        if column in schema.SAMPLES.names:
-            return "samples"
-        if self.exists("scores") and column in self.column_names("scores"):
-            return "scores"
-        if column in schema.SIDES.names:
-            return "sides"
-        is_of_matches = column == schema.LANGUAGE_KEY.name and column in self.column_names("matches")
-        return "matches" if is_of_matches else "related"
 
     def read_uids(self) -> pa.ChunkedArray:
         """Return each row's uid (string[rows])."""

@@ -94,8 +94,10 @@ def _find_unknown(parser: argparse.ArgumentParser, words: Sequence[str], where: 
     """Return the words that Beam does not know. Raises RecipeError where it cannot read one."""
     try:
         return parser.parse_known_args(words)[1]
-    except (argparse.ArgumentError, ValueError) as error:  # the latter of JSON
+    except argparse.ArgumentError as error:
         raise RecipeError(f"{where}: {error}") from None
+    except ValueError as error:  # of JSON
+        raise RecipeError(f"{where}: {error} (found {shorten(' '.join(words))})") from None
 
 
 def _check_runner(runner: str, where: str) -> None:

@@ -121,12 +121,13 @@ class Dataflow(PipelineEngine):
                 raise RecipeError(f"{key}: {path} is on this machine, and Dataflow's workers are not; accepted: a URL")
         cuda = [f"measure.{name}" for name, device in _devices(context).items() if device.startswith("cuda")]
         is_service = any("worker_accelerator" in option for option in self._cloud.dataflow_service_options or ())
+        unused = "no step of this recipe uses a GPU; accepted: device: cuda for a model, or no accelerator"
         if self._accelerator and is_service:
             raise RecipeError("dataflow_accelerator: dataflow_service_options have worker_accelerator too; use one")
         if self._accelerator and self._cloud.flexrs_goal:
             raise RecipeError("dataflow_accelerator: a job with flexrs_goal has no resource hints; use one of them")
         if self._accelerator and not (cuda or _has_model(context.recipe.captions)):
-            raise RecipeError("dataflow_accelerator: no step of this recipe uses a GPU; accepted: device: cuda for one")
+            raise RecipeError(f"dataflow_accelerator: {unused}")
         if cuda and not (self._accelerator or is_service):
             example = _RULES["dataflow_accelerator"]["accepted"].partition(",")[0]
             raise RecipeError(f"{cuda[0]}: device: cuda, but dataflow_accelerator is not set; accepted: e.g. {example}")

@@ -6,11 +6,14 @@ several workers in one process, but then now and then reads an element from a wr
 """
 
 import types
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from operator import itemgetter
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -26,7 +29,7 @@ from curate.run.units import Combine
 from curate.store.error_notes import join_errors
 from curate.store.timings import write_records
 
-_FANOUT = 32  # workers that combine large results before the last one does
+_WHOLES = 32  # workers that combine large results before the last one does
 _IN_A_ROW = 3  # failures in a row after which no further part is tried
 
 
@@ -84,16 +87,25 @@ def in_window(output: Any) -> Any:
 class CombineAll(beam.PTransform):
     """Combine all elements as they come, so that a worker holds one result and not the parts; of none, nothing.
 
-    With `is_spread`, some workers first combine the results of bundles: one worker would hold those of thousands.
+    As Beam's own, of steps that start faster; a default for none would cost a stage. With `tree`, which combines
+    wholes, some workers first combine what bundles gave: one would hold that of thousands.
     """
 
     combine: Combine[Any, Any]
-    is_spread: bool = False
+    tree: Combine[Any, Any] | None = None
 
     def expand(self, elements: beam.PCollection[Any]) -> beam.PCollection[Any]:
         """PCollection[part] → PCollection of one whole."""
-        whole = beam.CombineGlobally(_CombineFn(self.combine)).without_defaults()
-        return elements | (whole.with_fanout(_FANOUT) if self.is_spread else whole)
+        keys = _WHOLES if self.tree else 1
+        key = Map(lambda element: (_process() % keys, element)).with_output_types(tuple[int, Any])
+        combined = elements | "Key" >> key | "Combine" >> beam.CombinePerKey(_CombineFn(self.combine))
+        whole = combined | "Value" >> Map(itemgetter(1))
+        return whole | "Wholes" >> CombineAll(self.tree) if self.tree else whole
+
+
+@cache
+def _process() -> int:
+    return uuid.uuid4().int
 
 
 class _CombineFn(beam.CombineFn):

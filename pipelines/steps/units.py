@@ -201,8 +201,8 @@ class BeamUnits(Units):
         def whole() -> beam.PCollection[Any]:
             parts = tuple(answer.elements for answer in answers if isinstance(answer, _Collected))
             together = parts[0] if len(parts) == 1 else parts | name >> beam.Flatten()
-            is_spread = combine.is_large and self.place.is_cluster
-            return together | f"{name}: all" >> self._hinted(CombineAll(combine, is_spread), name)
+            tree = combine.tree if self.place.is_cluster else None
+            return together | f"{name}: all" >> self._hinted(CombineAll(combine, tree), name)
 
         return _Collected(False, whole)
 

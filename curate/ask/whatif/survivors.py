@@ -7,11 +7,12 @@ keys are detected once among all rows, and then resolved for any of them. Memory
 20 bytes a survivor.
 """
 
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import IO, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -52,6 +53,18 @@ _HINT = (
 # Verdicts of the rows left when the last choice begins.
 LEFT = (SURVIVING, CODES[stages.OTHER_TEXT], CODES[stages.SELECTION])
 _DUPLICATE, _CONTAMINATED, _FORGOTTEN = (CODES[n] for n in (stages.DUPLICATE, stages.CONTAMINATED, stages.FORGOTTEN))
+
+
+@dataclass(frozen=True)
+class _ReadOnlyStore(RunStore):
+    """The folder of a finished run, which may be read only."""
+
+    @property
+    def is_read_only(self) -> bool:
+        return True
+
+    def spool(self) -> IO[bytes]:
+        return tempfile.TemporaryFile()  # without a name, on this machine's disk
 
 
 @dataclass(frozen=True)
@@ -158,7 +171,7 @@ class DecidedRows:
 def open_finished(url: str) -> FinishedRun:
     """Open a finished run. Raises as `find_run`, `check_signals` and `open_context`, and RunError if it is damaged."""
     store = find_run(url)
-    folder = RunStore(store.url, store.storage, is_read_only=True)
+    folder = _ReadOnlyStore(store.url, store.storage)
     facts = read_facts(folder)
     check_signals(folder, facts)
     context, units = open_context(folder)

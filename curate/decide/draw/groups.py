@@ -106,7 +106,7 @@ def find_groups(
             raise RunError(f"{name.lower()}: {size}; accepted: numbers whose sum in a group is below {_LARGEST:.2g}")
         return ColumnGroups(column, whole(table["name"]), rows, sums, measure, parts[1])
 
-    values = units.ask(f"{name}: values", count, combine=Fold(_add, is_large=True))
+    values = units.ask(f"{name}: values", count, combine=Fold(_add, large=True))
     return units.get(f"{name}: groups", gather, values)
 
 

@@ -117,7 +117,7 @@ def find_cut(units: Units, name: str, run: SelectionRun, choice: Any, rounds: in
 
     search = units.get(f"{name}: begin", lambda choice: Search.of(choice.cut), choice)
     for n in range(rounds):
-        counts = units.ask(f"{name}: count {n}", count, search, choice, combine=Fold[I64](is_large=True))
+        counts = units.ask(f"{name}: count {n}", count, search, choice, combine=Fold[I64](large=True))
         search = units.get(f"{name}: narrow {n}", lambda at, new: at if at.solved else at.narrow(new), search, counts)
     kept = units.ask(f"{name}: inside", inside, search, choice)
     return units.get(f"{name}: cut", lambda choice, at, parts: replace(choice, cut=at.cut(parts)), choice, search, kept)

@@ -1,5 +1,6 @@
 """Steps of functions; and elements in threads: as many at a time as there are cores, in order, and where one fails the others go on."""
 
+import operator
 import threading
 import time
 from collections.abc import Callable, Container
@@ -34,6 +35,8 @@ def test_side_inputs_follow_the_element() -> None:
 class Squares(Fold):
     """Sums of squares of parts; wholes are added up."""
 
+    tree = Fold(operator.add)
+
     def add(self, accumulator: int | None, part: int) -> int:
         return (accumulator or 0) + part**2
 
@@ -42,7 +45,7 @@ class Squares(Fold):
 def test_large_wholes_are_combined_some_together(numbers: list[int]) -> None:
     with beam.Pipeline("FnApiRunner") as root:
         parts = root | beam.Create(numbers) | beam.Reshuffle()
-        whole = parts | CombineAll(Squares(), is_spread=True)
+        whole = parts | CombineAll(Squares(), Squares.tree)
         assert_that(whole, equal_to([sum(n**2 for n in numbers)] if numbers else []))
 
 
