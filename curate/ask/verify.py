@@ -48,6 +48,8 @@ def verify_run(url: str) -> tuple[list[str], list[str]]:
     listed = {line.path for line in lines}
     if faults := list(_check_files(folder, lines, listed)):
         return checked, faults
+    if layout.RUN_FILE not in listed:
+        return checked, [f"{layout.RUN_FILE}: is not in the manifest, although every run has it"]
     context, units = open_context(folder)
     settings = PublishSettings.of(context)
     if faults := list(_check_complete(settings, units, listed)):

@@ -96,8 +96,8 @@ def _show_downloads(context: RunContext, units: Sequence[Unit]) -> bool:
     """Print what downloads of each source will come to; return whether there are any."""
     outlooks = list(common.find_outlooks(context, units))
     for source, source_units, outlook in outlooks:
-        of_a_unit = min(outlook.at_once, ceil(outlook.parts / source_units))
-        at_once = min(outlook.parts, of_a_unit * min(CORES, source_units))
+        of_a_unit = min(outlook.at_once, ceil(outlook.parts / max(1, source_units)))
+        at_once = min(outlook.parts, of_a_unit * min(CORES, max(1, source_units)))
         shards = {"of_a_unit": of_a_unit, "at_once": at_once}
         common.print_page("plan", part="downloads", source=source.name, outlook=outlook, assumed=SECONDS, **shards)
     return bool(outlooks)

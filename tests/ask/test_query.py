@@ -111,7 +111,7 @@ def test_parameters_of_sql(small: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "EXPLAIN SELECT count(*) FROM kept", "explain analyze SELECT 1", "EXPLAIN (FORMAT json) FROM kept",
+        "SELECT rule AS explain FROM funnel", "EXPLAIN SELECT count(*) FROM kept", "explain analyze SELECT 1", "EXPLAIN (FORMAT json) FROM kept",
         "DESCRIBE samples", "SHOW TABLES", "SUMMARIZE scores", "VALUES (1)", "FROM range(3)", "TABLE kept",
         "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 3) SELECT * FROM n",
         "SELECT * FROM histogram(samples, words)", "PIVOT kept ON language IN ('en', 'fr') USING count(*)",

@@ -128,8 +128,8 @@ def _choose(
     names = _read_names(wiki, files, settings)
     reports.append(SourceReport(key, wiki, "wordnet", len(names)))
     _add(entries, reports[-1], ((name, None) for name in clean(names, wiki, settings, limited=False).to_pylist()))
-    with temporary_folder() as folder, duckdb.connect(":memory:") as database:
-        database.execute(f"SET memory_limit='400MB'; SET threads=4; SET temp_directory='{folder}'")
+    limits = {"memory_limit": "400MB", "threads": 4}
+    with temporary_folder() as folder, duckdb.connect(config=limits | {"temp_directory": folder}) as database:
         for kind, source in SOURCES.items():
             if kind == "pairs":
                 _sum_pairs(database, wiki, files, settings, totals)
