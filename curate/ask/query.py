@@ -286,6 +286,8 @@ def _locations(folder: RunStore, names: Sequence[str]) -> Iterator[str]:
 
 def _check_regular(path: str) -> None:
     """Raise OSError for a folder, in which DuckDB would look for files, and for a pipe, for which it would wait."""
+    if os.path.isdir(path):
+        raise IsADirectoryError(0, "", path)
     if os.path.exists(path) and not os.path.isfile(path):
         raise OSError(f"{path}: is not a regular file")
 
