@@ -51,9 +51,9 @@ class Rows(RowFacts):
         return replace(self, sources=pa.array(map(first.get, to_texts(self.table["uid"])), pa.string()))
 
     def indices(self, uids: Sequence[str]) -> I64:
-        """Return the index of each uid's row among these."""
+        """Return the index of each uid's row among these (int64); ArrowInvalid where one has none."""
         indices: pa.Array = pc.index_in(pa.array(uids, pa.string()), value_set=self.column("uid"))
-        return indices.to_numpy().astype(np.int64)
+        return indices.to_numpy(zero_copy_only=True).astype(np.int64)
 
     def column(self, name: str) -> pa.Array:
         return self.table[name].combine_chunks()

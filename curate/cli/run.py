@@ -266,10 +266,12 @@ def _reused(context: RunContext, units: Sequence[Unit], reuse: str) -> str:
     decided = ("derived", "decisions", "answers", "captions")  # the first two are never reused, answers one by one
     current = {name: count for name, count in count_current(context, units).items() if name not in decided}
     settings = MeasureSettings.of(context)
+    signals = count_needed(settings, units, context.unit_tables)
     lost = say({name: len(units) - count for name, count in current.items()})
     if settings.signals and any(current.get(name, len(units)) < len(units) for name in TABLES):
-        signals = say(count_needed(settings, units, context.unit_tables)) or "none: their columns are reused"
-        lost = f"{lost} (signals {signals})"
+        is_any = any(signals[signal.name] < len(units) for signal in settings.signals)
+        others = "; columns of the others are reused" if is_any else ""
+        lost = f"{lost} ({f'signals {say(signals)}{others}' if signals else 'no signal, their columns are reused'})"
     derived = "derived columns" if context.recipe.derive else ""
     captions = "captions without a cached answer" if context.recipe.captions else ""
     recomputed = ", ".join(filter(None, [lost, derived, "decisions", captions, "shards"]))

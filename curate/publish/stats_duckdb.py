@@ -34,7 +34,8 @@ _STORAGE = "v1.0.0"  # of DuckDB: what writes in a newer format is not read by o
 def write_stats(folder: RunStore, run: RunFacts, drops: Drops, entries: pa.Table | None = None) -> None:
     """Write stats.duckdb; `entries` None: as entries.parquet has them. Raises ConservationError for an unknown rule."""
     tables = _small_tables(folder, run, drops)
-    tables["entries"] = folder.read_parquet(ENTRIES_FILE) if entries is None else entries
+    listed = folder.read_parquet(ENTRIES_FILE) if entries is None else entries
+    tables["entries"] = listed.select(schema.ENTRIES.names).cast(schema.ENTRIES)
     # One thread takes half the time for tables of this size, and the file is smaller.
     config = {"storage_compatibility_version": _STORAGE, "python_enable_replacements": False, "threads": 1}
     with temporary_folder() as temporary:

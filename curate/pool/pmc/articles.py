@@ -133,10 +133,10 @@ def _group_files(source: Source, files: Iterable[InputFile]) -> list[InputFile]:
         versions.setdefault(name, {}).setdefault(version, []).append(article.path)
     highest = set[str]()
     for of_article in versions.values():
-        path, *others = of_article[max(of_article)]
-        if others:
-            raise source.error(f"{others[0]}: the article is in {path} too; accepted: one of them")
-        highest.add(path)
+        for path, *others in of_article.values():
+            if others:
+                raise source.error(f"{others[0]}: the article is in {path} too; accepted: one of them")
+        highest.add(of_article[max(of_article)][0])
     return [article for article in articles if article.path in highest]
 
 

@@ -36,7 +36,7 @@ class EmbeddingCosine(Section):
     value is near none. `null`: compare all rows."""
 
 
-_COPIES, _RECALL = -1, -2  # buckets beside those of cells
+_RECALL, _COPIES = -1, -2  # buckets beside those of cells, whose numbers are from 0; copies have those below too
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ class EmbeddingNearness(ImageNearness):
     def split(self, nodes: U64, values: Any, plan: _Cells, n_buckets: int) -> Iterator[tuple[int, Part]]:
         """Yield rows by cell, those that equal an earlier one by themselves, and pairs of a sample for the recall."""
         first, copies = cosine.equal_rows(nodes, values)
-        yield _COPIES, (copies,)
+        unit = int(nodes[0] >> np.uint64(32)) if len(nodes) else 0
+        yield _COPIES - unit % n_buckets, (copies,)  # spread over workers
         among = np.zeros(len(nodes), bool)
         among[first] = True
         cell_of = cells.visits(values, plan.centroids, among)
@@ -86,10 +87,10 @@ class EmbeddingNearness(ImageNearness):
             yield cell, (nodes[rows], values[rows], np.less(np.arange(len(rows)), at_home))
 
     def groups(self, bucket: Any, part: Part) -> Groups:
-        if bucket == _COPIES:
-            return cosine.groups_of_copies(part[0])
         if bucket == _RECALL:
             return replace(Groups.join([]), recall=part[0].sum(axis=0))
+        if bucket <= _COPIES:
+            return cosine.groups_of_copies(part[0])
         nodes, vectors, home = part
         return cosine.groups_in_cell(nodes, vectors, home, self.cosine)
 
