@@ -17,14 +17,14 @@ from rich.text import Text
 from curate.ask.output import Line, Page, columns, pad
 from curate.base import wording
 
-_SPECIAL = "[\\¦"  # characters that templates give a meaning, and what hides them in values, where control
-_HIDDEN = "\x01\x02\x03"  # characters are escaped already
+_SPECIAL = "[\\¦"  # characters with a meaning in templates; in values, control characters stand for them,
+_HIDDEN = "\x01\x02\x03"  # since those of the values are escaped already
 _HIDE, _SHOW = str.maketrans(_SPECIAL, _HIDDEN), str.maketrans(_HIDDEN, _SPECIAL)
 _HANG = "\x04"  # ends the number of columns by which a line's continuation is indented
 
 
 def render_page(name: str, **facts: Any) -> Page:
-    """Return the page that a template makes of facts; their names are those of the template's variables."""
+    """Fill in a template with facts, which are named as its variables are, and return the page."""
     rendered = _environment().get_template(f"{name}.txt").render(facts)
     lines: list[Line] = []
     for indent, group in groupby(rendered.split("\n")[:-1], _table_indent):
@@ -46,7 +46,7 @@ def _environment() -> jinja2.Environment:
         line_statement_prefix="%",
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=True,  # so that what macros return is told from values
+        autoescape=True,  # so that the output of macros can be told from values
         finalize=_show_value,
     )
     functions = (

@@ -101,7 +101,7 @@ class Hosts:
         self._hosts = asked | alone if len(alone) < _HOSTS // 2 else asked
 
     def failed(self, name: str, fault: FetchFault, max_pause: float) -> None:
-        """Note, in its slot, a fault, if it is of the host, which has the pause that it asks for, limited."""
+        """Count a failure of the host, from within its slot, and grant the pause it asks for, up to `max_pause`."""
         if fault.reason not in _OF_HOSTS:
             return
         host, now = self._hosts[name], time.monotonic()

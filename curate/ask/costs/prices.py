@@ -76,7 +76,7 @@ class Prices(Section):
         return price
 
     def find_old(self, keys: Iterable[str], today: datetime.date) -> Iterator[tuple[str, Price, int]]:
-        """Yield each of these figures that is old, or of a day to come, with its key and its age in days."""
+        """Yield each figure that is older than MAX_DAYS or dated in the future, with its key and its age in days."""
         for key in keys:
             if (price := self.find(key)) and not 0 <= (days := (today - price.date).days) <= MAX_DAYS:
                 yield key, price, days
@@ -145,7 +145,7 @@ class CostPlan:
     requests: Sequence[EstimatedRequests] = ()
 
     def sum(self, kind: str, step: str | None = None) -> Range:
-        """Return what a step uses of a resource; None: all of them."""
+        """Return how much of a resource a step uses, or all steps if `step` is None."""
         return model.add_up(cost for cost in self.costs if cost.kind == kind and step in (None, cost.step))
 
     def steps_of(self, kind: str) -> list[str]:
@@ -153,20 +153,20 @@ class CostPlan:
         return list(dict.fromkeys(cost.step for cost in self.costs if cost.kind == kind))
 
     def price_key(self, kind: str) -> str:
-        """Return the key of a resource's price; empty for what is part of a machine of one's own."""
+        """Return the key of a resource's price; empty if the resource comes with a machine that the user owns."""
         key = _PRICED[kind][0]
         is_own = self.workers.overhead is None and kind in (MEMORY, SHUFFLED)
         name = self.store if key.startswith("stores") else "" if is_own else self.workers.engine
         return key.format(name) if name else ""
 
     def money(self, kind: str, step: str | None = None) -> Range | None:
-        """Return what a resource costs; None where its price is missing."""
+        """Return what a step's use of a resource costs; None if the price is missing."""
         key = self.price_key(kind)
         price = self.prices.find(key) if key else None
         return self.sum(kind, step).times(price.each / _PRICED[kind][1]) if price else None
 
     def step_cost(self, step: str | None) -> StepCost:
-        """Return what a step costs; None: all of them."""
+        """Return what a step costs, or all steps if `step` is None."""
         parts = [cost for cost in self.costs if (cost.kind, cost.step) == (CPU, step) and cost.each]
         amounts = [amount.value for kind in _PRICED if (amount := self.money(kind, step))]
         parts.sort(key=lambda cost: -cost.count * cost.each)
@@ -174,7 +174,7 @@ class CostPlan:
 
     @property
     def steps(self) -> list[StepCost]:
-        """The cost of each step, of `run`, which are all of these, of idle cores and in all."""
+        """The cost of each step, their sum as `run`, the cost of idle cores, and the total."""
         names = self.steps_of(CPU)
         steps = [self.step_cost(name) for name in names if name != model.IDLE]
         busy = model.add_up(cost for cost in self.costs if cost.kind == CPU and cost.step != model.IDLE)
@@ -201,6 +201,6 @@ class CostPlan:
 
     @property
     def total(self) -> Range:
-        """The sum of the bill, without what has no price."""
+        """The sum of the bill, without lines that have no price."""
         amounts = [line.amount for line in self.bill if line.amount]
         return Range(*map(sum, zip((0.0, 0.0, 0.0), *amounts, strict=True)))

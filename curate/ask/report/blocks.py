@@ -172,7 +172,7 @@ Block = str | Table | Tables | Gallery  # a text is a paragraph
 
 
 class Section(NamedTuple):
-    """A section of the page: blocks, or facts of which `sections.html` makes words and tables."""
+    """A section of the page: blocks, or facts that `sections.html` turns into text and tables."""
 
     id: str
     title: str

@@ -90,7 +90,7 @@ class EstimatedRequests(NamedTuple):
 
 @dataclass(frozen=True)
 class TooManyFailed:
-    """More rows failed, or are missing, than a limit of the recipe allows, most of them for a reason."""
+    """More rows failed or are missing than a limit of the recipe allows; `reason` is the most frequent one."""
 
     limit: Limit
     reason: str
@@ -115,7 +115,7 @@ class NothingKept:
 
 @dataclass(frozen=True)
 class TooManyMembers:
-    """Groups of near-duplicates have more members than a process can be sent."""
+    """Groups of near-duplicates have more members than can be sent to one process."""
 
     members: float
     limit: int = MAX_NODES
@@ -123,7 +123,7 @@ class TooManyMembers:
 
 @dataclass(frozen=True)
 class OutOfReachSize:
-    """A size that the recipe asks for, and the nearest that can be reached, in words of its selection and in rows."""
+    """The recipe asks for a size out of reach; `nearest` describes the closest one, which keeps `kept` rows."""
 
     key: str
     rows: int
@@ -133,7 +133,7 @@ class OutOfReachSize:
 
 @dataclass(frozen=True)
 class Shortfall:
-    """What the selection cannot come near, in its words; `of_sample`: in a part of the pool."""
+    """The selection misses its target by far, as `shortfall` says; `of_sample` if this was found in a sample."""
 
     shortfall: str
     of_sample: bool
@@ -157,7 +157,7 @@ class Estimate(NamedTuple):
     bytes: int | None  # of the kept samples' images; None without images, and where none of their sizes is known
     requests: list[EstimatedRequests]  # by kind and engine
     chosen: str  # what the selection chooses, in words, such as t = 20,000; empty where there is nothing to say
-    warnings: list[EstimateWarning]  # why the run would probably end with an error, or not give what is wanted
+    warnings: list[EstimateWarning]  # why the run may end with an error, or select fewer rows than asked
 
     @property
     def core_seconds(self) -> float:

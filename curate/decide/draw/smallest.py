@@ -40,7 +40,7 @@ class Cut:
 
     @classmethod
     def wanting(cls, wanted: I64) -> Self:
-        """Return a cut before it is searched."""
+        """Return a cut that is not searched yet: the wanted sizes alone."""
         return cls(wanted, np.zeros(0, np.int64), np.zeros((0, 3), np.uint64))
 
     @property
@@ -72,7 +72,7 @@ class Cut:
 
 
 class Search(RadixSearch):
-    """The search for a `Cut`, which ends once the few keys that are left can meet."""
+    """The search for a `Cut`; it ends once so few keys are left that one process can sort them."""
 
     @classmethod
     def of(cls, cut: Cut) -> Self:
@@ -100,9 +100,9 @@ class Search(RadixSearch):
 
 
 def find_cut(units: Units, name: str, run: SelectionRun, choice: Any, rounds: int = 1) -> Answer[Any]:
-    """Return a `CutChoice` with its cut, of which it knows what is wanted.
+    """Return the `CutChoice` with its cut found; it comes with the wanted sizes alone (`Cut.wanting`).
 
-    All units are asked for their `keys`, in at most `rounds` and once more.
+    Each unit computes its `keys` once a round, in at most `rounds` rounds, and once at the end.
     """
 
     def count(tables: OpenTables, state: Any, at: Search, choice: Any) -> list[I64]:

@@ -36,7 +36,7 @@ class EmbeddingCosine(Section):
     value is near none. `null`: compare all rows."""
 
 
-_RECALL, _COPIES = -1, -2  # buckets beside those of cells, whose numbers are from 0; copies have those below too
+_RECALL, _COPIES = -1, -2  # buckets of cells are 0 and above, those of copies −2 and below
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class EmbeddingNearness(ImageNearness):
         return _Cells(plan.rows, centroids, sample[cells.sample_rows(sample, plan.rows, cells.PROBED)])
 
     def split(self, nodes: U64, values: Any, plan: _Cells, n_buckets: int) -> Iterator[tuple[int, Part]]:
-        """Yield rows by cell, those that equal an earlier one by themselves, and pairs of a sample for the recall."""
+        """Yield the rows of each cell, pairs of equal rows, and counts of a sample's pairs, which give the recall."""
         first, copies = cosine.equal_rows(nodes, values)
         unit = int(nodes[0] >> np.uint64(32)) if len(nodes) else 0
         yield _COPIES - unit % n_buckets, (copies,)  # spread over workers
