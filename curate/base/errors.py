@@ -12,7 +12,7 @@ A message names what was found, where, and what would be accepted.
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeGuard
 
@@ -79,3 +79,18 @@ def needing(user: str, install: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise RecipeError(f"{user} ({error}); install it with: pip install {install}") from None
+
+
+@contextmanager
+def reraised(
+    kind: Callable[[str], Exception], subject: str, *errors: type[Exception], remedy: str = ""
+) -> Iterator[None]:
+    """Raise another kind of error for these in the block: `subject`, a colon, what the error says, and `remedy`.
+
+    What curate's own errors say stays as it is; that of others is on one line of at most 400 characters.
+    """
+    try:
+        yield
+    except errors as error:
+        text = str(error) if isinstance(error, CurateError) else " ".join(str(error).split())[:400]
+        raise kind(f"{subject}: {text}{remedy}") from None

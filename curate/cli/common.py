@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from typer import Argument, Option
 
-from curate.base.errors import RecipeError
+from curate.base.errors import RecipeError, reraised
 from curate.base.wording import escape
 from curate.cli.imports import import_beam
 
@@ -209,8 +209,6 @@ def save_images(directory: str, result: "Result", title: str, out: str) -> None:
     with connected(directory) as run:
         page = look_at(run, result, title)
     verb = "replaced" if os.path.exists(out) else "wrote"
-    try:
+    with reraised(RecipeError, f"--out {out}: cannot be written", OSError):
         page.save(out)
-    except OSError as error:
-        raise RecipeError(f"--out {out}: cannot be written: {error}") from None
     print(f"{verb} {out}: open it in a browser" + (f"; it has {result.note}" if result.note else ""))

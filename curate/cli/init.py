@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import yaml
 from typer import Argument, Option
 
-from curate.base.errors import RecipeError
+from curate.base.errors import RecipeError, reraised
 from curate.base.wording import did_you_mean, one_line
 from curate.recipe.files import shipped_folder
 from curate.recipe.source import FORMATS, Source, UnknownSource
@@ -131,13 +131,10 @@ def _yaml(key: str, value: Any) -> str:
 
 def _write(text: str, out: str, other: str) -> None:
     """Write a new file. Raises RecipeError where there is one, whose name may be that of `other`."""
-    try:
-        with open(out, "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise RecipeError(f"--out {out}: already exists; accepted: a new file, such as --out {other}.yaml") from None
-    except OSError as error:
-        raise RecipeError(f"--out {out}: cannot be written: {error}") from None
+    if os.path.lexists(out):
+        raise RecipeError(f"--out {out}: already exists; accepted: a new file, such as --out {other}.yaml")
+    with reraised(RecipeError, f"--out {out}: cannot be written", OSError), open(out, "x", encoding="utf-8") as file:
+        file.write(text)
 
 
 def schema() -> None:

@@ -12,7 +12,7 @@ from curate.ask.library import THEMES, NamedQuery, find_query, is_name, named_qu
 from curate.ask.output import Line, Result, heading, line, named
 from curate.ask.query import asking, find_run
 from curate.ask.shell import run_shell
-from curate.base.errors import RecipeError
+from curate.base.errors import RecipeError, reraised
 from curate.base.process import CORES, memory_limited
 from curate.base.wording import pluralise
 from curate.cli import common
@@ -92,11 +92,12 @@ def _export(directory: str, query: str, params: dict[str, str], folder: str) -> 
     from curate.ask.opened import connected
     from curate.ask.report.look import export_rows
 
-    try:
-        with connected(directory) as run, asking(directory, query, params) as result:
-            written, missing = export_rows(run, result, folder)
-    except OSError as error:
-        raise RecipeError(f"--fiftyone {folder}: cannot be written: {error}") from None
+    with (
+        reraised(RecipeError, f"--fiftyone {folder}: cannot be written", OSError),
+        connected(directory) as run,
+        asking(directory, query, params) as result,
+    ):
+        written, missing = export_rows(run, result, folder)
     lost = f"; {pluralise(missing, 'row')} without a readable image" if missing else ""
     print(f"wrote {pluralise(written, 'sample')} to {folder}{lost}; in Python:\n")
     print("  import fiftyone as fo")
