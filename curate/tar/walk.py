@@ -24,10 +24,10 @@ BAD_CHECKSUM, BAD_SIZE, BAD_EXTENSION = range(7, 10)
 
 
 @njit(nogil=True, cache=True)
-def _number(field: Any) -> Any:
-    """Return a header's number, octal text or base-256 behind 0x80; -1 where it is neither, negative or over 2**55."""
+def _number(field: Any, base: int = 8) -> Any:
+    """Return a header's number, text or base-256 behind 0x80; -1 where it is neither, negative or over 2**55."""
     value: Any = 0
-    if field[0] >= 0x80:
+    if base == 8 and field[0] >= 0x80:
         if field[0] != 0x80:
             return -1
         for digit in field[1:]:
@@ -38,34 +38,23 @@ def _number(field: Any) -> Any:
     i, end = 0, len(field)
     while i < end and field[i] == 32:
         i += 1
-    while i < end and 48 <= field[i] <= 55:
-        value = value * 8 + np.int64(field[i]) - 48
+    while i < end and 48 <= field[i] < 48 + base and value < 1 << 51:
+        value = value * base + np.int64(field[i]) - 48
         i += 1
     while i < end and field[i] == 32:
         i += 1
-    return value if i == end or field[i] == 0 else -1
+    return value if i == end or (base == 8 and field[i] == 0) else -1
 
 
 @njit(nogil=True, cache=True)
-def _sum(block: Any) -> Any:
-    total: Any = 0
-    for i in range(BLOCK):
-        total += np.int64(block[i])
-    return total
-
-
-@njit(nogil=True, cache=True)
-def checksum_ok(block: Any, total: Any) -> bool:
-    """Return whether the stored checksum is that of the header, whose bytes add up to `total`."""
-    for i in range(148, 156):
-        total += 32 - np.int64(block[i])
-    stored = _number(block[148:156])
+def checksum_ok(block: Any) -> bool:
+    """Return whether the stored checksum is the sum of the header's bytes, with spaces in its own place."""
+    before, stored, after = block[:148], _number(block[148:156]), block[156:]
+    total = np.int64(before.sum()) + np.int64(after.sum()) + 8 * 32
     if stored == total:
         return True
-    for i in range(BLOCK):  # some old writers added signed bytes
-        if block[i] >= 128 and not 148 <= i < 156:
-            total -= 256
-    return bool(stored == total)
+    high = np.count_nonzero(before >= 128) + np.count_nonzero(after >= 128)
+    return bool(stored == total - 256 * high)  # some old writers added signed bytes
 
 
 @njit(nogil=True, cache=True)
@@ -74,16 +63,6 @@ def _until_nul(field: Any) -> int:
         if field[i] == 0:
             return i
     return len(field)
-
-
-@njit(nogil=True, cache=True)
-def _decimal(digits: Any) -> Any:
-    value: Any = 0
-    for digit in digits:
-        if not 48 <= digit <= 57 or value >= 1 << 51:
-            return -1
-        value = value * 10 + np.int64(digit) - 48
-    return value if len(digits) else -1
 
 
 _PATH, _SIZE = np.frombuffer(b"path=", np.uint8), np.frombuffer(b"size=", np.uint8)
@@ -97,16 +76,14 @@ def _pax_records(body: Any) -> tuple[bool, int, int, int]:
         space = i
         while space < len(body) and space - i < 9 and body[space] != 32:
             space += 1
-        if space == len(body) or body[space] != 32:
-            return False, -1, 0, -1
-        end = i + _decimal(body[i:space])
-        if end > len(body) or end < space + 3 or body[end - 1] != 10:
+        end = i + _number(body[i:space], 10) if space > i else 0
+        if space == len(body) or body[space] != 32 or end > len(body) or end < space + 3 or body[end - 1] != 10:
             return False, -1, 0, -1
         record = body[space + 1 : end - 1]
         if len(record) > 5 and (record[:5] == _PATH).all():
             start, length = space + 6, len(record) - 5
         elif len(record) > 5 and (record[:5] == _SIZE).all():
-            size = _decimal(record[5:])
+            size = _number(record[5:], 10)
             if size < 0:
                 return False, -1, 0, -1
         i = end
@@ -131,9 +108,11 @@ def _next_header(view: Any, base: int, at: int, size: int) -> tuple[int, int, in
             status, at = MORE, at + BLOCK
             break
         block = view[head : head + BLOCK]
-        total = _sum(block)
-        if total == 0 or not checksum_ok(block, total):
-            status = BAD_CHECKSUM if total else (BAD_EXTENSION if pending else END)
+        if not block.any():
+            status = BAD_EXTENSION if pending else END
+            break
+        if not checksum_ok(block):
+            status = BAD_CHECKSUM
             break
         kind = block[156]
         if kind not in _EXTENSIONS:

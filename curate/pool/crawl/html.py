@@ -12,7 +12,7 @@ import resource
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from curate.base.isolate import EndedError, Subprocess
 from curate.pool.crawl.links import IMAGES, PAGES, BaseUrl, Page, read_directives, read_text, read_url
@@ -41,16 +41,6 @@ Value = TypeVar("Value")
 _of_thread = threading.local()
 
 
-class PageHead(NamedTuple):
-    """What is known of a page beside its text."""
-
-    url: str
-    charset: str
-    http: list[tuple[str, str]]  # headers
-    date: str | None  # of WARC
-    truncated: str | None
-
-
 def find_links(record: Record) -> Page | None:
     """Return the images of a page; None of no HTML. Raises ValueError where it cannot be decoded, or takes too long."""
     from fastwarc.warc import WarcRecord
@@ -69,24 +59,36 @@ def find_links(record: Record) -> Page | None:
     if len(body) > MAX_HTML:
         raise ValueError(f"a page of more than {MAX_HTML:,} bytes; accepted: at most that")
     text, charset = _decode(body, response.http_charset)
-    url, *others = (record.headers.get(f"warc-{name}") for name in ("target-uri", "date", "truncated"))
-    head = PageHead(url or "", charset, list(response.http_headers or ()), *others)
-    return read_links(text, head) if len(text) <= _LARGE else call_isolated(MAX_SECONDS, read_links, text, head)
+    url, sent, truncated = (record.headers.get(f"warc-{name}") for name in ("target-uri", "date", "truncated"))
+    facts = {"page_url": url or "", "crawl_date": read_date(sent), "charset": charset, "truncated": truncated}
+    page = text, facts, list(response.http_headers or ())
+    return read_links(*page) if len(text) <= _LARGE else call_isolated(MAX_SECONDS, read_links, *page)
 
 
-def read_links(text: str, head: PageHead) -> Page:
-    """Return the images of a page."""
+def read_links(text: str, facts: dict[str, Any], headers: list[tuple[str, str]]) -> Page:
+    """Return the images of a page, of which these facts and headers of HTTP are known."""
     from resiliparse.parse.html import HTMLTree
 
     document: Any = HTMLTree.parse(text).document
     links = Page()
     links.counts[PAGES] += 1
     base_element = document.query_selector("base[href]")
-    base = BaseUrl(head.url, base_element and base_element.getattr("href"))
+    base = BaseUrl(facts["page_url"], base_element and base_element.getattr("href"))
     for position, image in enumerate(_all(document, "img")):
         _add(links, base, image, position)
-    if links.images:
-        links.facts = _page(head, document, base)
+    if not links.images:
+        return links
+    metas = [(meta.getattr("name"), meta.getattr("content")) for meta in _all(document, "meta[name]")]
+    root, title = document.query_selector("html"), document.query_selector("title")
+    licences = [("href", link.getattr("href")) for link in _all(document, "a[rel~=license], link[rel~=license]")]
+    licence = _first_url(licences, base)
+    links.facts = {
+        **facts,
+        "page_title": read_text(title.text) if title is not None else None,
+        "html_lang": read_text(root.getattr("lang")) if root is not None else None,
+        **read_directives(metas, headers),
+        "licence_url": licence and licence[1],
+    }
     return links
 
 
@@ -152,23 +154,6 @@ def largest_first(sets: list[str | None]) -> list[str]:
                 at = _REST.match(text, at).end()  # type: ignore[union-attr]
             sizes.append((size[2] == "w", float(size[1]), url) if size else (False, 1.0, url))
     return [url for *_, url in sorted(sizes, key=lambda size: size[:2], reverse=True)]
-
-
-def _page(head: PageHead, document: Any, base: BaseUrl) -> dict[str, Any]:
-    metas = [(meta.getattr("name"), meta.getattr("content")) for meta in _all(document, "meta[name]")]
-    root, title = document.query_selector("html"), document.query_selector("title")
-    licences = [link.getattr("href") for link in _all(document, "a[rel~=license], link[rel~=license]")]
-    licence = _first_url([("href", url) for url in licences], base)
-    return {
-        "page_url": head.url,
-        "page_title": read_text(title.text) if title is not None else None,
-        "crawl_date": read_date(head.date),
-        "html_lang": read_text(root.getattr("lang")) if root is not None else None,
-        "charset": head.charset,
-        **read_directives(metas, head.http),
-        "licence_url": licence and licence[1],
-        "truncated": head.truncated,
-    }
 
 
 def page_facts(record: Record) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Everything in it is a stranger's: any value may be missing, null, or of another 
 
 import json
 import re
-from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -53,27 +52,24 @@ def find_links(document: Json) -> Page:
             links.counts[reason] += 1
         else:
             links.images.append((url, alt, title, position, "src", None))
-    if links.images:
-        links.facts = _page(header, container, http, head, base, page_url)
-        related = [*_list(of_page), *_list(head.get("Link"))]
-        links.facts["licence_url"] = next(_licences(related, base), None)
-    return links
-
-
-def _page(
-    header: Mapping[str, Json], container: Mapping[str, Json], http: Json, head: Json, base: BaseUrl, url: str
-) -> dict[str, Any]:
+    if not links.images:
+        return links
     metas = [(meta.get("name"), meta.get("content")) for meta in map(_dig, _list(head.get("Metas")))]
+    sent = ((key, value if isinstance(value, list) else [value]) for key, value in _dig(http.get("Headers")).items())
+    related = map(_dig, [*_list(of_page), *_list(head.get("Link"))])
+    licences = (link.get("url") for link in related if "license" in (_text(link.get("rel")) or "").lower().split())
     offset = _text(container.get("Offset")) or ""
-    return {
-        "page_url": url,
+    links.facts = {
+        "page_url": page_url,
         "page_title": read_text(head.get("Title")),
         "crawl_date": read_date(_text(header.get("WARC-Date"))),
         "html_lang": join_values(metas, "html@/lang"),
-        **read_directives(metas, _header_pairs(http.get("Headers"))),
+        **read_directives(metas, [(key, value) for key, values in sent for value in values]),
+        "licence_url": next(filter(None, (read_url(url, base)[0] for url in licences)), None),
         "warc_file": _text(container.get("Filename")),
         "warc_offset": int(offset) if offset.isdecimal() and len(offset) < 19 else None,
     }
+    return links
 
 
 def page_facts(document: Json) -> dict[str, Any]:
@@ -108,19 +104,6 @@ def read_date(text: str | None) -> datetime | None:
         return date and (date - (date.utcoffset() or date - date)).replace(tzinfo=None, microsecond=0)
     except (ValueError, OverflowError):
         return None
-
-
-def _header_pairs(headers: Json) -> list[tuple[str, Json]]:
-    pairs = ((key, value if isinstance(value, list) else [value]) for key, value in _dig(headers).items())
-    return [(key, value) for key, values in pairs for value in values]
-
-
-def _licences(links: list[Json], base: BaseUrl) -> Iterator[str]:
-    for link in map(_dig, links):
-        if "license" in (_text(link.get("rel")) or "").lower().split():
-            url, _ = read_url(link.get("url"), base)
-            if url:
-                yield url
 
 
 def _dig(document: Json, *names: str) -> dict[str, Json]:
