@@ -37,7 +37,7 @@ _RATES = (
     "as near too.",
 )
 # The slowest kernels, which a process of its own compiles meanwhile: seconds, once on a machine.
-_KERNELS = ("curate.base.numeric.text_hash", "curate.tar.index", "curate.match.matcher")
+_KERNELS = ("curate.base.numeric.text_hash", "curate.match.matcher")
 _FREE = "accepted: a new or empty folder, or an earlier demo's"
 
 

@@ -12,7 +12,6 @@ from typer import Option
 from curate.ask.costs.prices import Prices, load_prices
 from curate.ask.output import line
 from curate.ask.whatif.estimate import NotCompiledError, estimate
-from curate.base.compiling import interpreting, is_compiled
 from curate.base.errors import RecipeError
 from curate.base.process import CORES, temporary_folder
 from curate.captions.engines import find_faults
@@ -27,7 +26,6 @@ from curate.recipe.recipe import load_recipe
 from curate.recipe.source import Source
 from curate.run.context import RunContext
 from curate.store.layout import RUN_FILE
-from curate.tar import walk
 
 if TYPE_CHECKING:
     from pipelines.claim import Prepared
@@ -77,8 +75,7 @@ def plan(
         unread = [part for part in prepared.plan.files if part.fault][:_UNREAD]
         facts = {"sources": sources, "unread": unread, "rows": prepared.plan.pool.rows, "imported": prepared.imported}
         common.print_page("plan", part="inputs", **facts)
-        with interpreting(not is_compiled(walk.walk)):
-            common.print_lines(*map(line, common.warn_of_sizes(loaded, units)))
+        common.print_lines(*map(line, common.warn_of_sizes(loaded, units)))
         done = count_current(context, units)
         common.print_page("plan", part="steps", done=done, units=len(units), needed=_count_needed(context, units, done))
         if prepared.finished:

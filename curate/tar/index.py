@@ -17,12 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.base.numeric.arrays import I64, Mask
-from curate.tar import walk
 from curate.tar.byte_sources import ByteSource
-from curate.tar.walk import BLOCK
+from curate.tar.walk import BLOCK, WalkEnd, checksum_ok, read_header
 
-_ROWS = 4096  # members a call of the walk
-_MAX_NAMES, _BAD_NAMES = 1 << 28, walk.BAD_EXTENSION + 1  # bytes of a tar's names, held several times; if more: status
+_MAX_NAMES = 1 << 28  # bytes of a tar's names, which are held several times
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 # What a file may be that is no tar, by how it begins.
 _OTHERS = {
@@ -62,35 +60,27 @@ def index_tar(source: ByteSource, members: int | None = None) -> TarIndex:
 
     With `members`, the index may end after so many.
     """
-    rows = np.empty((min(_ROWS, members or _ROWS), 7), np.int64)
-    tables: list[I64] = []
     names: list[str] = []
-    status, at, need, size, named = walk.FULL, 0, BLOCK, source.size, 0
-    while status in (walk.FULL, walk.MORE) and len(names) < (members or inf):
-        held = source.peek(at, need)
-        if len(held) < min(need, size - at):
-            raise OSError(f"only {len(held)} of {need} bytes could be read at {at}")
-        view = np.frombuffer(held, np.uint8)
-        view.flags.writeable = False  # one compiled kernel for all sources
-        status, at, need, count = walk.walk(view, at, size, rows)
-        lengths = named + np.cumsum(rows[:count, 5:].sum(axis=1))
-        if count and (named := int(lengths[-1])) > _MAX_NAMES:
-            status, count = _BAD_NAMES, int(np.searchsorted(lengths, _MAX_NAMES)) + 1
-        tables.append(rows[:count, :4].copy())
-        for start, length, prefix in rows[:count, 4:].tolist():
-            name = bytes(held[start : start + length])
-            if prefix:
-                name = b"%b/%b" % (bytes(held[start + walk.PREFIX :][:prefix]), name)
-            names.append(decode_name(name))
-    table = np.concatenate(tables)
-    damage = None if status in (walk.FULL, walk.MORE) else _damage(source, status, at, names, table)
-    types = table[:, 2].astype(np.uint8)
-    return TarIndex(names, types, table[:, 0].copy(), table[:, 1].copy(), table[:, 3] == 1, damage)
-
-
-def compile_kernels() -> None:
-    """Compile the walk, unless that was done since the installation: seconds that count for no file."""
-    walk.walk(np.frombuffer(bytes(2 * BLOCK), np.uint8), 0, 2 * BLOCK, np.empty((1, 7), np.int64))
+    rows: list[tuple[int, int, int]] = []
+    damage, at, named = None, 0, 0
+    try:
+        while len(names) < (members or inf):
+            header = read_header(source, at)
+            at, named = header.next, named + len(header.name)
+            names.append(decode_name(header.name))
+            rows.append((header.type, header.offset, header.size))
+            if at > source.size:
+                held, cut = source.size - header.offset, "the padding of {name}, whose data is complete"
+                if held < header.size:
+                    cut = f"{{name}}: {held} of {header.size} bytes are present"
+                raise WalkEnd(at, "truncated_tar", f"the file ends inside {cut}")
+            if named > _MAX_NAMES:
+                detail = f"the names of its members have more than {_MAX_NAMES:,} bytes, up to byte {{at}}"
+                raise WalkEnd(at, "damaged_tar", detail)
+    except WalkEnd as end:
+        damage = _damage(source, end, names)
+    types, offsets, sizes = np.array(rows, np.int64).reshape(-1, 3).T.copy()
+    return TarIndex(names, types.astype(np.uint8), offsets, sizes, offsets + sizes <= source.size, damage)
 
 
 def decode_name(raw: bytes) -> str:
@@ -104,33 +94,15 @@ def decode_name(raw: bytes) -> str:
     return "".join(f"%{ord(c) - 0xDC00:02X}" if "\udc80" <= c <= "\udcff" else c for c in kept)
 
 
-# What is wrong where the walk ended so: `truncated_tar`, and of BAD_CHECKSUM and those after it `damaged_tar`.
-_DAMAGE = {
-    walk.CUT_BODY: "the file ends inside {name}: {held} of {size} bytes are present",
-    walk.CUT_PADDING: "the file ends inside the padding of {name}, whose data is complete",
-    walk.CUT_HEADER: "the file ends inside the header {last}: {left} bytes of it are present",
-    walk.CUT_EXTENSION: "the file ends inside or right after the extension header {last}, at byte {at}",
-    walk.BAD_CHECKSUM: "the header {last}, at byte {at}, has a wrong checksum",
-    walk.BAD_SIZE: "the header {last}, at byte {at}, has a size that is not a number or too large",
-    walk.BAD_EXTENSION: "the PAX or long-name header {last}, at byte {at}, is malformed, too long or without a member",
-    _BAD_NAMES: f"the names of its members have more than {_MAX_NAMES:,} bytes, up to byte {{at}}",
-}
-
-
-def _damage(source: ByteSource, status: int, at: int, names: list[str], table: I64) -> Damage | None:
-    left = source.size - at
+def _damage(source: ByteSource, end: WalkEnd, names: list[str]) -> Damage | None:
     if source.size == 0:
         return Damage("empty_file", "the file has 0 bytes")
-    if at == 0 and status in (walk.BAD_CHECKSUM, walk.CUT_HEADER):
+    if not end.reason:
+        return _second_archive(source, end.at)
+    if end.at == 0 and (source.size < BLOCK or not checksum_ok(bytes(source.read(0, BLOCK)))):
         return _no_tar(source)
-    if status == walk.END:
-        return _second_archive(source, at) if left else None
-    if status == walk.CUT_HEADER and not any(source.read(at, left)):
-        return None  # what is cut is the end marker
-    name, offset, size = (names[-1], *table[-1, :2].tolist()) if names else ("", 0, 0)
-    fields = {"name": name, "held": source.size - offset, "size": size, "left": left, "at": at}
-    detail = _DAMAGE[status].format(**fields, last=f"after {name}" if names else "at the start")
-    return Damage("damaged_tar" if status >= walk.BAD_CHECKSUM else "truncated_tar", detail)
+    last, name = (f"after {names[-1]}", names[-1]) if names else ("at the start", "")
+    return Damage(end.reason, end.detail.format(last=last, name=name, at=end.at))
 
 
 def _no_tar(source: ByteSource) -> Damage:
@@ -146,10 +118,9 @@ def _no_tar(source: ByteSource) -> Damage:
 
 def _second_archive(source: ByteSource, at: int) -> Damage | None:
     """Report what `cat a.tar b.tar` loses: a header behind the zeros (10,240 at most) that writers put at the end."""
-    tail = np.frombuffer(source.read(at, 10240 + BLOCK), np.uint8)
-    blocks = tail[: len(tail) // BLOCK * BLOCK].reshape(-1, BLOCK)
-    used = np.flatnonzero(blocks.any(axis=1))
-    if len(used) and walk.checksum_ok(blocks[used[0]]):
-        where = at + BLOCK * int(used[0])
-        return Damage("damaged_tar", f"another archive follows the end marker, at byte {where}; only the first is read")
+    for start in range(at, at + 10240 + 1, BLOCK):
+        block = bytes(source.read(start, BLOCK))
+        if any(block):
+            detail = f"another archive follows the end marker, at byte {start}; only the first is read"
+            return Damage("damaged_tar", detail) if len(block) == BLOCK and checksum_ok(block) else None
     return None

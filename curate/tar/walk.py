@@ -1,185 +1,148 @@
-"""The walk over a tar's headers, compiled: from a window of bytes to rows of offset, size, type, and where the name is.
+"""The headers of a tar: each member's name, type, size and where its data begins, or why no further one can be read.
 
-Whatever the headers claim, the walk moves forward and writes within its array.
+Whatever a header claims, the next one is behind it, and what is read of extension headers is limited.
 """
 
-from typing import Any
+import re
+import zlib
+from typing import NamedTuple
 
-import numpy as np
-from numba import njit
+from curate.tar.byte_sources import ByteSource
 
-BLOCK, PREFIX = 512, 345
+BLOCK = 512
 REGULAR, FOLDER = ord("0"), ord("5")
-_LINK, _FIFO = ord("1"), ord("6")
-_CONTIGUOUS, _LONG_NAME, _GLOBAL, _SLASH = ord("7"), ord("L"), ord("g"), ord("/")
-_PAX = (ord("x"), ord("X"))
-_EXTENSIONS = (*_PAX, _GLOBAL, _LONG_NAME, ord("K"))
+_CONTIGUOUS, _LONG_NAME, _GLOBAL, _PAX = ord("7"), ord("L"), ord("g"), b"xX"
+_EXTENSIONS = b"xXgLK"
+_NO_DATA = b"123456"  # links, devices, folders: some writers give a size, none gives data
 
 MAX_EXTENSION = 1 << 20  # bytes of one PAX or long-name header: a path is at most some kilobytes anywhere
 _MAX_CHAIN = 16  # extension headers before one member: writers need three
-
-# What ended a call.
-FULL, MORE, END, CUT_HEADER, CUT_EXTENSION, CUT_BODY, CUT_PADDING = range(7)
-BAD_CHECKSUM, BAD_SIZE, BAD_EXTENSION = range(7, 10)
-
-
-@njit(nogil=True, cache=True)
-def _number(field: Any, base: int = 8) -> Any:
-    """Return a header's number, text or base-256 behind 0x80; -1 where it is neither, negative or over 2**55."""
-    value: Any = 0
-    if base == 8 and field[0] >= 0x80:
-        if field[0] != 0x80:
-            return -1
-        for digit in field[1:]:
-            if value >= 1 << 47:
-                return -1
-            value = value * 256 + np.int64(digit)
-        return value
-    i, end = 0, len(field)
-    while i < end and field[i] == 32:
-        i += 1
-    while i < end and 48 <= field[i] < 48 + base and value < 1 << 51:
-        value = value * base + np.int64(field[i]) - 48
-        i += 1
-    while i < end and field[i] == 32:
-        i += 1
-    return value if i == end or (base == 8 and field[i] == 0) else -1
+_CUT_EXTENSION = "the file ends inside or right after the extension header {last}, at byte {at}"
+_BAD_EXTENSION = "the PAX or long-name header {last}, at byte {at}, is malformed, too long or without a member"
+_OCTAL = re.compile(rb" *([0-7]*) *(?:\0.*)?", re.DOTALL)
+_PAX_LENGTH = re.compile(rb"(\d{1,9}) ")
 
 
-@njit(nogil=True, cache=True)
-def checksum_ok(block: Any) -> bool:
-    """Return whether the stored checksum is the sum of the header's bytes, with spaces in its own place."""
-    before, stored, after = block[:148], _number(block[148:156]), block[156:]
-    total = np.int64(before.sum()) + np.int64(after.sum()) + 8 * 32
-    if stored == total:
-        return True
-    high = np.count_nonzero(before >= 128) + np.count_nonzero(after >= 128)
-    return bool(stored == total - 256 * high)  # some old writers added signed bytes
+class Header(NamedTuple):
+    """A member, by its header and the extension headers before it."""
+
+    name: bytes
+    type: int
+    offset: int  # where its data begins in the file
+    size: int
+
+    @property
+    def next(self) -> int:
+        """Where the next header begins."""
+        return self.offset + padded(self.size)
 
 
-@njit(nogil=True, cache=True)
-def _until_nul(field: Any) -> int:
-    for i in range(len(field)):
-        if field[i] == 0:
-            return i
-    return len(field)
+class WalkEnd(Exception):
+    """There is no member at a byte of the file: the archive ends, or it is damaged."""
+
+    def __init__(self, at: int, reason: str = "", detail: str = "") -> None:
+        """`reason` is one of schema.DAMAGE_REASONS, or empty; `detail` has fields `last` (member) and `at`."""
+        super().__init__(detail)
+        self.at, self.reason, self.detail = at, reason, detail
 
 
-_PATH, _SIZE = np.frombuffer(b"path=", np.uint8), np.frombuffer(b"size=", np.uint8)
+def padded(size: int) -> int:
+    """Return how many bytes data of a size takes in a tar."""
+    return (size + BLOCK - 1) // BLOCK * BLOCK
 
 
-@njit(nogil=True, cache=True)
-def _pax_records(body: Any) -> tuple[bool, int, int, int]:
-    """Read PAX records, `LENGTH KEY=VALUE NEWLINE`: sound, start and length of the path (-1: none), size (-1: none)."""
-    start, length, size, i = -1, 0, -1, 0
-    while i < len(body) and body[i] != 0:
-        space = i
-        while space < len(body) and space - i < 9 and body[space] != 32:
-            space += 1
-        end = i + _number(body[i:space], 10) if space > i else 0
-        if space == len(body) or body[space] != 32 or end > len(body) or end < space + 3 or body[end - 1] != 10:
-            return False, -1, 0, -1
-        record = body[space + 1 : end - 1]
-        if len(record) > 5 and (record[:5] == _PATH).all():
-            start, length = space + 6, len(record) - 5
-        elif len(record) > 5 and (record[:5] == _SIZE).all():
-            size = _number(record[5:], 10)
-            if size < 0:
-                return False, -1, 0, -1
-        i = end
-    return True, start, length, size
-
-
-@njit(nogil=True, cache=True)
-def _next_header(view: Any, base: int, at: int, size: int) -> tuple[int, int, int, int, int]:
-    """Pass the extension headers from `at` on, to the header that they describe.
-
-    Returns:
-        status (FULL: found) and its position (MORE: the position that the view must reach), and from the extensions:
-        start and length of the name in `view` (-1: none), size (-1: none).
-    """
-    name, length, long_size, pending, status = -1, 0, -1, False, BAD_EXTENSION
+def read_header(source: ByteSource, at: int) -> Header:
+    """Return the member whose header, or extension headers before it, are at a byte. Raises WalkEnd, and OSError."""
+    name, size, is_extended = None, -1, False
     for chain in range(_MAX_CHAIN + 1):
-        head = at - base
-        if size - at < BLOCK:
-            status = CUT_EXTENSION if pending else (END if size == at else CUT_HEADER)
-            break
-        if head + BLOCK > len(view):
-            status, at = MORE, at + BLOCK
-            break
-        block = view[head : head + BLOCK]
-        if not block.any():
-            status = BAD_EXTENSION if pending else END
-            break
-        if not checksum_ok(block):
-            status = BAD_CHECKSUM
-            break
-        kind = block[156]
+        block = _read_block(source, at, is_extended)
+        length, kind = _number(block[124:136]), block[156]
         if kind not in _EXTENSIONS:
-            status = FULL
+            return _member(block, at, name, length if size < 0 else size)
+        if not 0 <= length <= MAX_EXTENSION or chain == _MAX_CHAIN:
             break
-        body, start = _number(block[124:136]), head + BLOCK
-        if body < 0 or body > MAX_EXTENSION or chain == _MAX_CHAIN:
-            break
-        if at + BLOCK + body > size:
-            status = CUT_EXTENSION
-            break
-        if start + body > len(view):
-            status, at = MORE, at + BLOCK + body
-            break
+        if at + BLOCK + length > source.size:
+            raise WalkEnd(at, "truncated_tar", _CUT_EXTENSION)
+        body = bytes(source.read(at + BLOCK, length))
         if kind in _PAX:
-            sound, path, count, long_size = _pax_records(view[start : start + body])
-            if not sound:
+            try:
+                records = _pax_records(body)
+            except ValueError:
                 break
-            if path >= 0:
-                name, length = start + path, count
+            name, size = records.get(b"path") or name, int(records.get(b"size") or -1)
         elif kind == _LONG_NAME:
-            name, length = start, _until_nul(view[start : start + body])
-        pending = pending or kind != _GLOBAL
-        at += BLOCK + (body + BLOCK - 1) // BLOCK * BLOCK
-    return status, at, name, length, long_size
+            name = _until_nul(body)
+        is_extended = is_extended or kind != _GLOBAL
+        at += BLOCK + padded(length)
+    raise WalkEnd(at, "damaged_tar", _BAD_EXTENSION)
 
 
-@njit(nogil=True, cache=True)
-def walk(view: Any, base: int, size: int, rows: Any) -> tuple[int, int, int, int]:
-    """Index the members whose headers lie in `view`, the bytes from `base` (a header's position) of a file of `size`.
+def _read_block(source: ByteSource, at: int, is_extended: bool) -> bytes:
+    """Return the header at a byte. Raises WalkEnd; a member must follow where it `is_extended`."""
+    if (left := source.size - at) < BLOCK:
+        if is_extended:
+            raise WalkEnd(at, "truncated_tar", _CUT_EXTENSION)
+        if at and not any(source.read(at, left)):
+            raise WalkEnd(at)  # what is cut is the end marker, if anything
+        raise WalkEnd(at, "truncated_tar", f"the file ends inside the header {{last}}: {left} bytes of it are present")
+    block = bytes(source.read(at, BLOCK))
+    if not any(block):
+        raise WalkEnd(at, "damaged_tar", _BAD_EXTENSION) if is_extended else WalkEnd(at)
+    if not checksum_ok(block):
+        raise WalkEnd(at, "damaged_tar", "the header {last}, at byte {at}, has a wrong checksum")
+    return block
 
-    Writes rows of data offset, size, type, complete, and of the name its start in `view`, its length, and the length of
-    the prefix (of POSIX ustar; GNU keeps times there) that is PREFIX bytes behind its start.
 
-    Returns:
-        What ended the walk, where (FULL and MORE: where to go on), the bytes needed there, and the rows written.
-    """
-    at = base
-    for count in range(len(rows)):
-        status, head, name, length, body = _next_header(view, base, at, size)
-        if status == MORE:
-            return MORE, at, head - at, count
-        if status != FULL:
-            return status, head, 0, count
-        block, data, prefix = view[head - base : head - base + BLOCK], head + BLOCK, 0
-        if body < 0:
-            body = _number(block[124:136])
-        if body < 0:
-            return BAD_SIZE, head, 0, count
-        if name < 0:
-            name, length = head - base, _until_nul(block[:100])
-            if block[257] == 117 and block[261] == 114 and block[262] == 0:
-                prefix = _until_nul(block[PREFIX:500])
-        kind: Any = np.int64(block[156])
-        if kind == 0 and length + prefix > 0 and (length == 0 or view[name + length - 1] == _SLASH):
-            kind = FOLDER
-        elif kind in (0, _CONTIGUOUS):
-            kind = REGULAR
-        if _LINK <= kind <= _FIFO:
-            body = 0  # links, devices, folders: some writers give a size, none gives data
-        complete = body <= size - data
-        row = rows[count]
-        row[0], row[1], row[2], row[3] = data, body, kind, np.int64(complete)
-        row[4], row[5], row[6] = name, length, prefix
-        if not complete:
-            return CUT_BODY, head, 0, count + 1
-        at = data + (body + BLOCK - 1) // BLOCK * BLOCK
-        if at > size:
-            return CUT_PADDING, head, 0, count + 1
-    return FULL, at, BLOCK, len(rows)
+def _member(block: bytes, at: int, name: bytes | None, size: int) -> Header:
+    if size < 0:
+        detail = "the header {last}, at byte {at}, has a size that is not a number or too large"
+        raise WalkEnd(at, "damaged_tar", detail)
+    if name is None:
+        name = _until_nul(block[:100])
+        if block[257:263] == b"ustar\0" and (prefix := _until_nul(block[345:500])):  # GNU keeps times there
+            name = prefix + b"/" + name
+    kind = block[156]
+    if kind == 0 and name.endswith(b"/"):
+        kind = FOLDER
+    elif kind in (0, _CONTIGUOUS):
+        kind = REGULAR
+    return Header(name, kind, at + BLOCK, 0 if kind in _NO_DATA else size)
+
+
+def checksum_ok(block: bytes) -> bool:
+    """Return whether the checksum in a header is the sum of its bytes, with spaces in its own place."""
+    stored, counted = _number(block[148:156]), block[:148] + b" " * 8 + block[156:]
+    # The low half is the sum of the bytes, and 1, modulo 65,521: four times as fast as `sum`
+    if zlib.adler32(counted) & 0xFFFF == (stored + 1) % 65521:
+        return True
+    return stored == sum(counted) - 256 * sum(byte > 127 for byte in counted)  # some old writers added signed bytes
+
+
+def _number(field: bytes) -> int:
+    """Return a header's number, octal text or base-256 behind 0x80; -1 where it is neither, negative or over 2**55."""
+    if field[0] == 0x80:
+        number = int.from_bytes(field[1:])
+        return number if number < 1 << 55 else -1
+    octal = _OCTAL.fullmatch(field)
+    return int(octal[1] or b"0", 8) if octal else -1
+
+
+def _until_nul(field: bytes) -> bytes:
+    return field.partition(b"\0")[0]
+
+
+def _pax_records(body: bytes) -> dict[bytes, bytes]:
+    """Return PAX records, `LENGTH KEY=VALUE NEWLINE`, by key. Raises ValueError for others, and sizes that are none."""
+    records: dict[bytes, bytes] = {}
+    at = 0
+    while at < len(body) and body[at]:
+        length = _PAX_LENGTH.match(body, at)
+        end = at + int(length[1]) if length else 0
+        if not length or not length.end() + 1 < end <= len(body) or body[end - 1 : end] != b"\n":
+            raise ValueError("not a PAX record")
+        key, _, value = body[length.end() : end - 1].partition(b"=")
+        if key == b"size" and value and not (value.isdigit() and len(value) < 17):
+            raise ValueError("not a size")
+        records[key] = value
+        at = end
+    return records
