@@ -71,6 +71,11 @@ class NamedQuery(NamedTuple):
     sql: str
 
     @property
+    def usage(self) -> str:
+        """Its parameters as they are written."""
+        return " ".join(param.usage for param in self.params)
+
+    @property
     def table(self) -> str:
         """The query as a table in another one."""
         return f"({self.sql.strip().rstrip(';')})"

@@ -80,21 +80,6 @@ def line(*parts: Part, hang: int = 0) -> Line:
     return Line(Text.assemble(*escaped), hang)
 
 
-def heading(text: str, note: str = "") -> Line:
-    """Return a line that opens a section."""
-    return line((text, "bold"), (f"  {note}" if note else "", "dim"))
-
-
-def section(text: str, note: str = "") -> list[Line]:
-    """Return an empty line and a heading."""
-    return [line(), heading(text, note)]
-
-
-def named(name: str, margin: int, *value: Part) -> Line:
-    """Return an indented line `name  value`, its name padded to `margin` columns."""
-    return line((f"  {pad(escape(name), margin)}  ", "cyan"), *value, hang=margin + 4)
-
-
 def columns(rows: Sequence[Sequence[Part]], right: Iterable[int] = (), indent: int = 2) -> list[Line]:
     """Return rows as aligned columns, the numbers `right` to the right; cells are cut but in the last one."""
     if not rows:

@@ -118,7 +118,7 @@ class _Shell:
         elif name == ".tables":
             self._query("SHOW TABLES")
         elif name == ".queries":
-            rows = [(q.name, " ".join(param.usage for param in q.params), q.summary) for q in named_queries()]
+            rows = [(query.name, query.usage, query.summary) for query in named_queries()]
             write_result(Result(("query", "parameters", "answers"), rows), self.format, self.file)
         elif name == ".format" and words in (["table"], ["csv"], ["json"]):
             self.format = cast(Format, words[0])

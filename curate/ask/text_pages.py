@@ -48,6 +48,7 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=True,  # so that the output of macros can be told from values
         finalize=_show_value,
+        optimized=False,  # a page is filled in once: it takes longer to optimize its template
     )
     functions = (
         *(wording.pluralise, wording.format_bytes, wording.format_seconds, wording.all_digits),

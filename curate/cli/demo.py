@@ -10,32 +10,20 @@ from typing import Annotated
 
 from typer import Option
 
-from curate.ask.output import Line, columns, line
 from curate.ask.report.page import write_report
+from curate.ask.text_pages import render_page
 from curate.base.errors import RecipeError
 from curate.base.process import at_interrupt
 from curate.base.wording import format_bytes
 from curate.cli.common import print_lines
 from curate.cli.run import run as run_recipe
 from curate.demo.pool import write_pool
-from curate.demo.score import Caught, rate_rules, score
+from curate.demo.score import rate_rules, score
 from curate.store.facts import read_facts
 from curate.store.layout import RUN_FILE
 from curate.store.store import RunStore
 
 _TRUTH = "truth.parquet"  # the last file of a pool
-_INJECTED = (
-    "Injected defects, and the rules that dropped them.",
-    "A repeated row is the same as a clean row. A copied row has its image and caption under another URL, and a "
-    "recaptioned row another caption too. Reencoded, compressed, resized and cropped rows have a changed image.",
-)
-_RATES = (
-    "Precision and recall of the rules.",
-    "Precision: the share of dropped rows with a defect; of duplicates, with the scene of the row that stays.",
-    "Recall: the share of rows with a defect that the rule targets, which it or an earlier rule dropped.",
-    "Near-duplicates here are compressed, resized and cropped images; the query duplicate_kinds counts reencoded ones "
-    "as near too.",
-)
 # The slowest kernels, which a process of its own compiles meanwhile: seconds, once on a machine.
 _KERNELS = ("curate.base.numeric.text_hash", "curate.match.matcher")
 _FREE = "accepted: a new or empty folder, or an earlier demo's"
@@ -66,12 +54,7 @@ def demo(
     run_recipe(recipe, run)
     counts = read_facts(RunStore(run)).counts
     caught = score(f"{pool}/{_TRUTH}", run)
-    print_lines(line(), *map(line, _INJECTED), *_defects(caught, list(counts)))
-    rows = [("rule", "dropped", "precision", "injected", "recall")]
-    for rate in rate_rules(caught, list(counts)):
-        precision, recall = ("–" if share is None else f"{share:.1%}" for share in (rate.precision, rate.recall))
-        rows.append((rate.rule, str(rate.dropped), precision, str(rate.injected), recall))
-    print_lines(line(), *map(line, _RATES), *columns(rows, right=range(1, 5), indent=0))
+    print_lines(*render_page("demo", caught=caught, rules=list(counts), rates=rate_rules(caught, list(counts))).lines)
     page, size = write_report(run)
     print(f"\n{page} shows the whole run on one page ({format_bytes(size)}): open it in a browser.")
     print(f"The pool is in {pool}. Change a rule in {recipe}, then: curate run {recipe} --out {out}/run2 --reuse {run}")
@@ -99,11 +82,3 @@ def _write_recipe(out: str, recipe: str) -> None:
     with as_file(files("curate.demo").joinpath("clip")) as model:
         shutil.copytree(model, f"{out}/clip", dirs_exist_ok=True)
     Path(recipe).write_text(_packaged_recipe(), encoding="utf-8")
-
-
-def _defects(caught: list[Caught], rules: list[str]) -> list[Line]:
-    rows = [("injected", "rows", "dropped by")]
-    for kind in caught:
-        counts = ", ".join(f"{rule} {kind.rules[rule]}" for rule in rules if kind.rules.get(rule))
-        rows.append((kind.defect, str(kind.injected), counts))
-    return columns(rows, right=[1], indent=0)

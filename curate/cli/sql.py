@@ -1,15 +1,14 @@
 """`curate sql`: queries of a finished run, answered on standard output."""
 
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, islice
 from typing import Annotated
 
 from typer import Argument, Exit, Option
 
-from curate.ask.library import THEMES, NamedQuery, find_query, is_name, named_queries
-from curate.ask.output import Line, Result, heading, line, named
+from curate.ask.library import THEMES, find_query, is_name, named_queries
+from curate.ask.output import Result
 from curate.ask.query import asking, find_run
 from curate.ask.shell import run_shell
 from curate.base.errors import RecipeError, reraised
@@ -58,9 +57,11 @@ def sql(
             raise RecipeError("--param needs a query; `curate sql DIR` lists them with their parameters")
         find_run(directory)
         if format is common.Format.table:
-            common.print_lines(*_queries())
+            from curate.ask.text_pages import render_page  # with the library of templates, which a query does not need
+
+            common.print_lines(*render_page("queries", themes=THEMES, queries=named_queries()).lines)
         else:
-            rows = [(query.name, query.summary, _usage(query)) for query in named_queries()]
+            rows = [(query.name, query.summary, query.usage) for query in named_queries()]
             common.print_result(Result(("query", "answers", "parameters"), rows), format)
     elif fiftyone:
         _export(directory, query, params, fiftyone)
@@ -110,19 +111,3 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals or not name:
         raise RecipeError(f"--param {text}: write name=value, such as --param limit=50")
     return name, value
-
-
-def _queries() -> Iterator[Line]:
-    margin = max(len(query.name) for query in named_queries())
-    for theme in THEMES:
-        yield heading(theme)
-        for query in named_queries():
-            if query.theme == theme:
-                usage = _usage(query)
-                yield named(query.name, margin, query.summary, (f"  {usage}" if usage else "", "dim"))
-        yield line()
-    yield line(f"{len(named_queries())} queries; --param NAME=VALUE sets the parameters listed after them")
-
-
-def _usage(query: NamedQuery) -> str:
-    return " ".join(param.usage for param in query.params)

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from contextlib import suppress
 from typing import Any, ClassVar, Optional
 
@@ -32,14 +33,13 @@ class Supervisor:
         self.lock: int | None = None  # the file of the folder's lock
         self.deaths = self.total = 0  # of children: since the last progress, and of all
         self.death = ""  # how the last child ended
-        self._child = self._status = 0  # a process, and how it ended
+        self._child = 0  # a process
         self._interrupt = 0  # the signal that ends the command
-        self._buffer = b""
         self._signals = defaults()
 
     def run(self) -> None:
         """Return in a child, to do the command's work. In the command's process this does not return."""
-        for number in (*self._signals, signal.SIGCHLD):
+        for number in self._signals:
             signal.signal(number, self._handle)
         if sys.platform == "linux":  # elsewhere, what a dead child has started is not found
             import ctypes
@@ -53,7 +53,6 @@ class Supervisor:
             self._child = child
             self._wait()
         self._socket, Supervisor.current = child_socket, self
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number in self._signals:  # the command sends them as a message
             signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else lambda *_: None)
 
@@ -71,12 +70,13 @@ class Supervisor:
 
     def _wait(self) -> None:
         """Return once the child died and another one may continue. Else the command ends here, as the child did."""
-        while self._receive():
-            pass
-        with suppress(ChildProcessError):  # the handler was faster
-            self._status = os.waitpid(self._child, 0)[1]
+        receiver = threading.Thread(target=self._receive)
+        receiver.start()
+        status = os.waitstatus_to_exitcode(os.waitpid(self._child, 0)[1])
+        with suppress(OSError):  # it is closed
+            self._socket.shutdown(socket.SHUT_RD)  # which processes that the child has forked may keep open
+        receiver.join()
         self._socket.close()
-        status = os.waitstatus_to_exitcode(self._status)
         if "status" in self.facts:
             sys.exit(self.facts["status"])
         if self._interrupt or not self.facts.get("is_supervised", True):
@@ -96,31 +96,25 @@ class Supervisor:
             sys.exit(1)
 
     def _handle(self, number: int, _: object) -> None:
-        """Handle the end of the child; pass on a signal that is to end the command, or kill the child at the second."""
-        with suppress(OSError):  # of another process, or it has ended
-            if number == signal.SIGCHLD:
-                process, status = os.waitpid(self._child, os.WNOHANG)
-                if process:
-                    self._status = status
-                    self._socket.shutdown(socket.SHUT_RD)  # which processes that it has forked may keep open
-            elif self._interrupt:
-                _kill_descendants(self.process)
-            else:
-                self._interrupt = number
-                self._socket.send(bytes([number]))
+        """Pass on a signal that is to end the command, or kill the child at the second."""
+        if self._interrupt:
+            _kill_descendants(self.process)
+            return
+        self._interrupt = number
+        with suppress(OSError):  # the child has ended
+            self._socket.send(bytes([number]))
 
-    def _receive(self) -> bool:
-        """Receive messages of the child; return whether there may be more."""
-        try:
-            data, files, _, _ = socket.recv_fds(self._socket, _BLOCK, 1)
-        except ConnectionError:
-            return False
-        self.lock = files[0] if files else self.lock
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
-        for line in lines:
-            self.facts |= json.loads(line)
-            self.deaths = self.facts.pop("deaths", self.deaths)
-        return bool(data)
+    def _receive(self) -> None:
+        """Receive messages of the child until it has ended."""
+        data, buffer = b"begun", b""
+        with suppress(ConnectionError):
+            while data:
+                data, files, _, _ = socket.recv_fds(self._socket, _BLOCK, 1)
+                self.lock = files[0] if files else self.lock
+                *lines, buffer = (buffer + data).split(b"\n")
+                for line in lines:
+                    self.facts |= json.loads(line)
+                    self.deaths = self.facts.pop("deaths", self.deaths)
 
 
 def _kill_descendants(process: int) -> None:

@@ -5,7 +5,9 @@ import io
 import pytest
 from rich.cells import cell_len
 
-from curate.ask.output import Page, columns, heading, line, named
+from curate.ask.output import Page, columns, line
+
+NAMED = line(("  name    ", "cyan"), "word " * 50, hang=10)
 
 
 class Terminal(io.StringIO):
@@ -35,7 +37,7 @@ def test_a_wide_cell_is_cut() -> None:
 
 
 def test_plain_in_a_pipe() -> None:
-    page = Page((heading("head", "more"), line(), named("name", 6, "word " * 50)))
+    page = Page((line(("head", "bold"), ("  more", "dim")), line(), NAMED))
     file = io.StringIO()
     page.write(file)
     assert file.getvalue() == str(page) == f"head  more\n\n  name    {'word ' * 49}word\n"
@@ -43,7 +45,7 @@ def test_plain_in_a_pipe() -> None:
 
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_long_values_wrap_under_themselves(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
-    lines = written(Page((named("name", 6, "word " * 50),)), monkeypatch, width)
+    lines = written(Page((NAMED,)), monkeypatch, width)
     assert len(lines) > 1 and all(cell_len(text.rstrip()) <= width for text in lines)
     assert lines[0].startswith("  name    word") and all(text.startswith(" " * 10 + "word") for text in lines[1:])
     assert " ".join(lines).split() == ["name", *["word"] * 50]
