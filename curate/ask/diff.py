@@ -62,16 +62,6 @@ class Side:
     uids: int  # in uids.npy, more than `kept` where samples repeat
 
 
-@dataclass(frozen=True)
-class EntryChanges:
-    """How many entries have kept samples in A alone, in B alone, or in both, but fewer or more in B."""
-
-    lost: int
-    gained: int
-    decreased: int
-    increased: int
-
-
 @dataclass(frozen=True, repr=False)
 class Diff(Tables):
     """What differs between two runs, A and B.
@@ -125,29 +115,12 @@ class Diff(Tables):
         return outside > 0 and outside == self.a.kept + self.b.kept
 
     @property
-    def changed_rules(self) -> list[dict[str, Any]]:
-        """The rows of `rules` that count anything."""
-        return [row for row in self.rules.to_pylist() if any(row[name] for name in ("a", "b", "lost", "gained"))]
-
-    @property
-    def without_language(self) -> list[str]:
-        """Which of the runs, A or B, kept rows but measured no language."""
-        measured = self.languages.filter(self.languages["name"].is_valid())
-        sides = {"a": self.a, "b": self.b}
-        return [name.upper() for name, side in sides.items() if side.kept and not pc.sum(measured[name]).as_py()]
-
-    @property
-    def entry_changes(self) -> EntryChanges:
+    def entry_changes(self) -> dict[str, int]:
+        """How many entries have kept samples in A alone, in B alone, or in both, but fewer or more in B."""
         a, b = (np.nan_to_num(self.entries[name].to_numpy()) for name in ("a", "b"))  # null is 0
-        masks = (a > 0) & (b == 0), (a == 0) & (b > 0), (b < a) & (b > 0), (b > a) & (a > 0)
-        return EntryChanges(*(int(mask.sum()) for mask in masks))
-
-
-@dataclass(frozen=True)
-class _Compared(OpenRun):
-    """An open run, with the uids that it alone keeps as table `only_here`, and those of the other as `wanted`."""
-
-    side: Side
+        changed = {"lost": (a > 0) & (b == 0), "gained": (a == 0) & (b > 0)}
+        changed |= {"decreased": (b < a) & (b > 0), "increased": (b > a) & (a > 0)}
+        return {name: int(mask.sum()) for name, mask in changed.items()}
 
 
 def diff_runs(a: str, b: str) -> Diff:
@@ -155,10 +128,10 @@ def diff_runs(a: str, b: str) -> Diff:
 
     Raises RecipeError where one of them is no run, RunError where one is not finished, or its files are damaged.
     """
-    with _open_both(a, b) as (first, second, lost, gained, repeated):
+    with _open_both(a, b) as (first, second, sides, lost, gained, repeated):
         return Diff(
-            a=first.side,
-            b=second.side,
+            a=sides[0],
+            b=sides[1],
             lost=lost,
             gained=gained,
             repeated=repeated,
@@ -184,7 +157,7 @@ def changed_samples(
             yield from (batch.cast(SAMPLES) for batch in changed.to_arrow_reader(10_000))
 
 
-def _with_values(run: _Compared, limit: int | None) -> pa.Table:
+def _with_values(run: OpenRun, limit: int | None) -> pa.Table:
     """Return the reasons of the first `limit` wanted samples by uid: uid, rule, value, duplicate_of; see SAMPLES."""
     columns = run.table("FROM verdicts LIMIT 0").schema
     cases = []
@@ -206,22 +179,24 @@ def _with_values(run: _Compared, limit: int | None) -> pa.Table:
 
 
 @contextmanager
-def _open_both(a: str, b: str) -> Iterator[tuple[_Compared, _Compared, int, int, int]]:
-    """Open both runs, and count the samples lost, gained, and kept by both but not equally often."""
+def _open_both(a: str, b: str) -> Iterator[tuple[OpenRun, OpenRun, list[Side], int, int, int]]:
+    """Open both runs, and count the samples lost, gained, and kept by both but not equally often.
+
+    Each has the uids that it alone keeps as table `only_here`, and those of the other as `wanted`.
+    """
     listed = {url: _listed_uids(url) for url in (a, b)}
     with connected(a) as first, connected(b) as second:
         first.connection.register("uids_a", listed[a])
         first.connection.register("uids_b", listed[b])
         uneven = first.table(report_sql("diff_uids"))
         lost, gained = (uneven.filter(pc.field(name).is_null()).select(["uid"]) for name in ("b", "a"))
-        opened = []
+        sides = []
         for url, run, only, other in ((a, first, lost, gained), (b, second, gained, lost)):
             run.connection.register("only_here", only)
             run.connection.register("wanted", other)
             pool, failed, kept = (run.counts[name] for name in (stages.POOL, stages.FAILED, stages.KEPT))
-            side = Side(url, run.facts.name, pool, failed, kept, len(listed[url]))
-            opened.append(_Compared(run.folder, run.facts, run.connection, side))
-        yield opened[0], opened[1], len(lost), len(gained), len(uneven) - len(lost) - len(gained)
+            sides.append(Side(url, run.facts.name, pool, failed, kept, len(listed[url])))
+        yield first, second, sides, len(lost), len(gained), len(uneven) - len(lost) - len(gained)
 
 
 def _listed_uids(url: str) -> pa.Table:
@@ -257,7 +232,7 @@ def _settings(a: RunFacts, b: RunFacts) -> pa.Table:
     return pa.Table.from_pylist(rows, SETTINGS)
 
 
-def _rules(a: _Compared, b: _Compared, lost: int, gained: int) -> pa.Table:
+def _rules(a: OpenRun, b: OpenRun, lost: int, gained: int) -> pa.Table:
     """Return each line of the funnel with its rows in A and B, and how many of the lost and gained ones fell there."""
     sql = f"SELECT rule, count(*) AS n FROM ({report_sql('diff_reasons')}) GROUP BY rule"
     # What only A keeps fell in B, and the other way round.

@@ -26,7 +26,7 @@ from curate.pool.plan import Pool, Unit
 from curate.pool.registry import find_downloading
 from curate.read.field_types import FieldCounts
 from curate.recipe.recipe import Recipe
-from curate.recipe.source import Source, find_source, place_sources
+from curate.recipe.source import Source, find_source
 from curate.run.columns import table_names
 from curate.run.context import RunContext, StepSettings
 from curate.signals.short_texts import MAX_WORDS
@@ -60,7 +60,7 @@ class PublishSettings(StepSettings):
     @property
     def sources(self) -> tuple[Source, ...]:
         """The recipe's sources, with their places in the run's folder."""
-        return place_sources(self.recipe.input, self.store.url)
+        return tuple(source.placed_in(self.store.url) for source in self.recipe.input)
 
     @property
     def output(self) -> OutputFormat:

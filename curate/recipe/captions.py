@@ -126,9 +126,7 @@ class Regions(Section):
     json holds the boxes: pixels of the image after EXIF rotation, x0, y0, x1, y1.
     """
 
-    gives = (
-        Column("regions", "regions", "list<struct<bbox, phrase, score>>", "The box of each phrase that is found."),
-    )
+    gives = (Column("regions", "regions", "list<struct<bbox, phrase, score>>", "The box of each phrase found."),)
 
     model: ModelPath = Field(examples=["google/owlv2-base-patch16-ensemble"])
     """The detector's name on the hub, or a folder."""
@@ -272,14 +270,7 @@ class Captions(KindsSection):
     @property
     def tasks(self) -> tuple[Task, ...]:
         """The sections of all kinds, in the order in which their texts are made."""
-        tasks: list[Task] = []
-        for key in CAPTION_KINDS.kinds():
-            value = getattr(self, key)
-            if isinstance(value, tuple):
-                tasks += [Task(f"{key}.{index}", section) for index, section in enumerate(value)]
-            elif value is not None:
-                tasks.append(Task(key, value))
-        return tuple(tasks)
+        return tuple(Task(name, section) for _, name, section in self.requested)
 
     def engine_of(self, kind: str, style: str) -> str:
         """Return the name of the engine that writes these texts."""

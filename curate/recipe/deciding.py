@@ -333,15 +333,11 @@ class Sample(Section):
     weights: Expression | None = Field(None, exclude_if=is_none, examples=["exp(clip_score / 0.05)"])
     """Weight of each row. null: all have the same."""
     mixture: Mixture | None = Field(
-        None,
-        exclude_if=is_none,
-        examples=[{"of": "source", "rows": 100000, "shares": {"cc12m": 0.7, "web": 0.3}}],
+        None, exclude_if=is_none, examples=[{"of": "source", "rows": 100000, "shares": {"cc12m": 0.7, "web": 0.3}}]
     )
     """Shares of the values of a column, in place of `rows`. null: none."""
     quotas: Quotas | None = Field(
-        None,
-        exclude_if=is_none,
-        examples=[{"of": "cluster", "rows": 100000, "by": "complexity", "keep": "farthest"}],
+        None, exclude_if=is_none, examples=[{"of": "cluster", "rows": 100000, "by": "complexity", "keep": "farthest"}]
     )
     """Quotas of clusters, in place of `rows`. null: none."""
     soft_cap: SoftCap | None = Field(None, exclude_if=is_none, examples=[{"of": "score", "draws": 1000000}])

@@ -4,7 +4,7 @@ A kind of signal brings its own section, in its own file of `curate.signals` or 
 together to one. Sections are plain data: what depends on files and models is checked when signals are identified.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import Field, model_validator
@@ -107,9 +107,7 @@ class PrecomputedEmbeddings(Embedder):
     example: ClassVar[Any] = {"name": "l14", "image": "l14_img", "text": "l14_txt", "keep": True}
     gives = (
         Column("embeddings", "NAME_image", "fixed_size_list<float16>", "Image embedding, supplied; with `keep: true`."),
-        Column(
-            "embeddings", "NAME_text", "fixed_size_list<float16>", "Caption embedding, supplied; with `keep: true`."
-        ),
+        Column("embeddings", "NAME_text", "fixed_size_list<float16>", "Caption embedding, likewise."),
     )
 
     encodes: ClassVar[bool] = False
@@ -133,14 +131,6 @@ class OnEmbeddings(Section):
     needs_encoder: ClassVar[bool] = True  # whether prompts or exemplars are encoded too, so that a model is needed
     of: ColumnName = Field("clip", examples=["l14"])
     """Whose embeddings to use: the `name` of a model, or of precomputed ones where nothing is encoded."""
-
-
-class Requested(NamedTuple):
-    """A signal that a recipe asks for: the key of its kind, its name, unique among signals, and its section."""
-
-    kind: str
-    name: str
-    section: Any
 
 
 class Measure(KindsSection):
@@ -167,20 +157,6 @@ class Measure(KindsSection):
             listed = Annotated[tuple[section, ...], one_or_several(section)]  # type: ignore[valid-type]
             return listed, Field((), **section.about())
         return section | None, Field(None, **section.about())
-
-    @property
-    def requested(self) -> list[Requested]:
-        """The signals, in the order of their kinds."""
-        signals: list[Requested] = []
-        for key in SIGNALS.kinds():
-            value = getattr(self, key)
-            if isinstance(value, dict):
-                signals += [Requested(key, name, section) for name, section in value.items()]
-            elif isinstance(value, tuple):
-                signals += [Requested(key, section.name, section) for section in value]
-            elif value is not None:
-                signals.append(Requested(key, key, value))
-        return signals
 
     @property
     def embedders(self) -> list[Embedder]:

@@ -38,9 +38,7 @@ class Output(Section):
         output: {repeat: CASE WHEN place > 0.5 THEN 2 ELSE 1 END}
     """
 
-    gives = (
-        Column("decisions", "repeats", "int32", "How often a row is in the set, 0 if it is not kept; with `repeat`."),
-    )
+    gives = (Column("decisions", "repeats", "int32", "How often a row is in the set, 0 if not kept; with `repeat`."),)
 
     format: Annotated[str, KindOf(OUTPUTS)] | None = Field(None, exclude_if=is_none, examples=["webdataset"])
     """Format of the shards. null: `webdataset` of a pool with images, `parquet` of one without."""

@@ -173,7 +173,7 @@ class Recipe(KindsSection):
         for (counted, limit), size in zip(_MAX.items(), sizes, strict=True):
             if size > limit:
                 raise ValueError(f"{counted}: found {size:,}; accepted: at most {limit:,}; for long lists, see join")
-        named = [key for key in SELECTIONS.kinds() if getattr(self, key, None) is not None]
+        named = [selection.kind for selection in self.requested]
         if len(named) > 1:
             raise ValueError(f"{' and '.join(named)} both decide which rows are drawn; leave one out")
         if self.selector and self.selector.needs_match and not self.match:
@@ -202,8 +202,7 @@ class Recipe(KindsSection):
     @property
     def selection(self) -> tuple[str, Any] | None:
         """The last choice among the rows left: the key of its kind, and its section; None where all are kept."""
-        sections = ((key, getattr(self, key, None)) for key in SELECTIONS.kinds())
-        return next((pair for pair in sections if pair[1] is not None), None)
+        return next(((kind, section) for kind, _, section in self.requested), None)
 
     @property
     def selector(self) -> Any:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from curate.base.registry import Registry
-from curate.recipe.measure import Measure, Requested
+from curate.recipe.measure import Measure
 from curate.recipe.section import ColumnName, KindsSection, Section, find_twice
 
 RELATIONS = Registry[Any](
@@ -38,11 +38,6 @@ class Relate(KindsSection):
     @classmethod
     def kind_field(cls, kind: Any) -> tuple[Any, Any]:
         return dict[ColumnName, kind.section], Field({}, exclude_if=not_, **kind.section.about())
-
-    @property
-    def requested(self) -> list[Requested]:
-        """The relations, in the order of their kinds."""
-        return [Requested(key, *pair) for key in RELATIONS.kinds() for pair in (getattr(self, key) or {}).items()]
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Relate":

@@ -41,15 +41,11 @@ def is_none(value: object) -> bool:
 
 
 @cache
-def _is_reserved(name: str) -> bool:
+def _check_name(name: str) -> str:
     import duckdb  # here: few recipes name columns of their own
 
     query = "SELECT 1 FROM duckdb_keywords() WHERE keyword_category = 'reserved' AND keyword_name = ?"
-    return duckdb.execute(query, [name.lower()]).fetchone() is not None
-
-
-def _check_name(name: str) -> str:
-    if _is_reserved(name):
+    if duckdb.execute(query, [name.lower()]).fetchone():
         reason = f"{name!r} is a reserved word of SQL, so expressions could not name it"
         raise ValueError(f"{reason}; accepted: another name, such as '{name}_'")
     return name
@@ -198,6 +194,14 @@ ModelPath = Annotated[str, Field(min_length=1), path_at(lambda text: 0 if text.s
 K = TypeVar("K", bound="KindsSection")
 
 
+class Requested(NamedTuple):
+    """A section of a kind that a recipe has: the kind's key, its name, unique among the requested, and the section."""
+
+    kind: str
+    name: str
+    section: Any
+
+
 @dataclass(frozen=True)
 class BuiltFrom:
     """Marks a field whose section is made of a registry's kinds at its first use. It is dumped by what it holds."""
@@ -241,6 +245,21 @@ class KindsSection(Section):
     def doc(cls) -> str | None:
         return cls.__doc__
 
+    @property
+    def requested(self) -> list[Requested]:
+        """The sections of kinds, in the order of these: one of a kind, a list, or several by name."""
+        sections: list[Requested] = []
+        for key in self.registry.kinds():
+            value = getattr(self, key, None)
+            if isinstance(value, dict):
+                sections += [Requested(key, name, section) for name, section in value.items()]
+            elif isinstance(value, tuple):
+                names = (getattr(section, "name", f"{key}.{index}") for index, section in enumerate(value))
+                sections += [Requested(key, name, section) for name, section in zip(names, value, strict=True)]
+            elif value is not None:
+                sections.append(Requested(key, key, value))
+        return sections
+
     @classmethod
     def unknown_key(cls, key: str) -> str:
         text = super().unknown_key(key)
@@ -270,17 +289,16 @@ class OneKind(KindsSection):
 
     @property
     def kind(self) -> str:
-        return next(str(kind.key) for kind in self.kinds() if getattr(self, kind.key) is not None)
+        return self.requested[0].kind
 
     @property
     def section(self) -> Any:
-        return getattr(self, self.kind)
+        return self.requested[0].section
 
     @pydantic.model_validator(mode="after")
     def _one_kind(self) -> Self:
-        keys = [kind.key for kind in self.kinds()]
-        if sum(getattr(self, key) is not None for key in keys) != 1:
-            raise ValueError(f"give either {' or '.join(keys)}")
+        if len(self.requested) != 1:
+            raise ValueError(f"give either {' or '.join(kind.key for kind in self.kinds())}")
         return self
 
 

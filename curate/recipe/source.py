@@ -19,11 +19,8 @@ FORMATS = Registry[Any](
     "input format", "curate.pool.registry:KINDS", "curate.formats", "curate.pool.formats.input_format:InputFormat"
 )
 _UNKNOWN = "unknown format"
-_Storage = Annotated[
-    dict[str, Any],
-    AfterValidator(read_variables),
-    PlainSerializer(name_variables, when_used="json"),
-]
+_Named = PlainSerializer(name_variables, when_used="json")
+_Storage = Annotated[dict[str, Any], AfterValidator(read_variables), _Named]
 
 
 class Join(Section):
@@ -65,9 +62,7 @@ class Source(Section):
         Column("samples", "caption", "string", "The alt-text."),
         Column("samples", "words", "int32", "Words, split at white space as in DataComp."),
         Column("samples", "characters", "int32", "Characters of the caption."),
-        Column(
-            "samples", "offset", "int64", "Of the image in its tar; of links and figures, where they are read again."
-        ),
+        Column("samples", "offset", "int64", "Of the image in its tar; of links and figures, to read them again."),
         Column("samples", "status", "string", "`ok`, or why the sample could not be read."),
         Column("samples", "error", "string", "Details of it."),
     )
@@ -83,9 +78,7 @@ class Source(Section):
     storage: _Storage = Field({}, examples=[{"anon": True}, {"secret": "env:MY_SECRET"}])
     """Options of the fsspec file system. `env:NAME` is the value of an environment variable, wherever it is used."""
     join: Annotated[tuple[Join, ...], fields.one_or_several(Join)] = Field(
-        (),
-        exclude_if=not_,
-        examples=[{"path": "scores.parquet", "on": "uid", "columns": {"aesthetic": "aesthetic_score"}}],
+        (), exclude_if=not_, examples=[{"path": "scores.parquet", "on": "uid", "columns": {"aesthetic": "score"}}]
     )
     """Columns of your own files."""
 
@@ -131,13 +124,6 @@ class Source(Section):
         """Return what determines the source's rows: all but where they are, and what only adds columns to them."""
         neutral = dict.fromkeys(("name", "path", "storage", "join", *self.neutral_fields), True)
         return self.model_dump(exclude={"columns": {"scores"}, **neutral})
-
-
-def place_sources(
-    sources: Iterable[Source], run: str, reuse: str | None = None, is_alone: bool = True
-) -> tuple[Source, ...]:
-    """Return sources with what they have in a run's folder; see `Source.placed_in`."""
-    return tuple(source.placed_in(run, reuse, is_alone) for source in sources)
 
 
 def find_source(sources: Iterable[Source], name: str) -> Source:

@@ -16,7 +16,7 @@ from curate.pool.plan import Pool, Unit
 from curate.recipe.deciding import SELECTIONS
 from curate.recipe.measure import Measure
 from curate.recipe.recipe import Recipe, parse_recipe
-from curate.recipe.source import Source, place_sources
+from curate.recipe.source import Source
 from curate.run.units import WorkerLocation
 from curate.store.chunks import chunks_of
 from curate.store.facts import RunFacts, read_facts
@@ -62,7 +62,7 @@ class RunContext:
     def sources(self) -> tuple[Source, ...]:
         """The recipe's sources, with their places in the run's folder."""
         reuse, is_alone = self.reuse.url if self.reuse else None, self.place is WorkerLocation.THIS_PROCESS
-        return place_sources(self.recipe.input, self.store.url, reuse, is_alone)
+        return tuple(source.placed_in(self.store.url, reuse, is_alone) for source in self.recipe.input)
 
     def unit_tables(self, unit: Unit) -> UnitTables:
         """Return a unit's tables in the run folder, or else in a chunk there or in the run to reuse."""

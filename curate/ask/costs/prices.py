@@ -105,15 +105,6 @@ def _line(text: str, fault: str) -> int:
     return number
 
 
-class StepCost(NamedTuple):
-    """What a step uses of CPU, in all and by kind of work, the most first, and the money for all that it uses."""
-
-    name: str
-    cpu: Range
-    parts: Sequence[Cost]
-    money: float | None
-
-
 class BillLine(NamedTuple):
     """What a run costs under one key: `quantity` units at a price, which is None where it is missing, as the amount is.
 
@@ -165,23 +156,20 @@ class CostPlan:
         price = self.prices.find(key) if key else None
         return self.sum(kind, step).times(price.each / _PRICED[kind][1]) if price else None
 
-    def step_cost(self, step: str | None) -> StepCost:
-        """Return what a step costs, or all steps if `step` is None."""
-        parts = [cost for cost in self.costs if (cost.kind, cost.step) == (CPU, step) and cost.each]
+    def parts(self, step: str | None) -> list[Cost]:
+        """Return what a step uses of CPU by kind of work, the most first."""
+        parts = (cost for cost in self.costs if (cost.kind, cost.step) == (CPU, step) and cost.each)
+        return sorted(parts, key=lambda cost: -cost.count * cost.each)
+
+    def step_money(self, step: str | None) -> float | None:
+        """Return what all that a step uses costs, or all steps if `step` is None; None without any price."""
         amounts = [amount.value for kind in _PRICED if (amount := self.money(kind, step))]
-        parts.sort(key=lambda cost: -cost.count * cost.each)
-        return StepCost(step or "in all", self.sum(CPU, step), parts, sum(amounts) if amounts else None)
+        return sum(amounts) if amounts else None
 
     @property
-    def steps(self) -> list[StepCost]:
-        """The cost of each step, their sum as `run`, the cost of idle cores, and the total."""
-        names = self.steps_of(CPU)
-        steps = [self.step_cost(name) for name in names if name != model.IDLE]
-        busy = model.add_up(cost for cost in self.costs if cost.kind == CPU and cost.step != model.IDLE)
-        steps.append(StepCost("run", busy, (), None))  # what `curate sql RUN costs` says of a run
-        if model.IDLE in names:
-            steps.append(self.step_cost(model.IDLE))
-        return [*steps, self.step_cost(None)]
+    def busy(self) -> Range:
+        """CPU of all steps without that of idle cores: what `curate sql RUN costs` says of a run."""
+        return model.add_up(cost for cost in self.costs if cost.kind == CPU and cost.step != model.IDLE)
 
     @property
     def bill(self) -> list[BillLine]:
@@ -194,10 +182,6 @@ class CostPlan:
             amount = Range(asked.cost, 0.0, asked.cost)
             lines.append(BillLine(f"captions.engines.{asked.engine}", amount, requests=asked.kind))
         return lines
-
-    def old_prices(self, today: datetime.date) -> Iterator[tuple[str, Price, int]]:
-        """Yield the figures of the bill that are old: see `Prices.find_old`."""
-        return self.prices.find_old((line.key for line in self.bill if line.price), today)
 
     @property
     def total(self) -> Range:

@@ -10,10 +10,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from math import ceil, inf, log2
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -41,7 +41,7 @@ from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure
 from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading, find_format
-from curate.publish.audit import Limit, PublishSettings, row_limits
+from curate.publish.audit import PublishSettings, row_limits
 from curate.publish.forget.block import apply_blocklist
 from curate.read import text
 from curate.recipe.recipe import REFERENCE, Recipe
@@ -88,58 +88,11 @@ class EstimatedRequests(NamedTuple):
     has_images: bool  # whether some show an image
 
 
-@dataclass(frozen=True)
-class TooManyFailed:
-    """More rows failed or are missing than a limit of the recipe allows; `reason` is the most frequent one."""
+class EstimateWarning(NamedTuple):
+    """Why the run may end with an error, or select fewer rows than asked: `plan.txt` says it, by its kind and facts."""
 
-    limit: Limit
-    reason: str
-
-
-@dataclass(frozen=True)
-class WithoutSpaces:
-    """A share of captions in languages without spaces is dropped by rules or steps that count words."""
-
-    share: float
-    rules: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class NothingKept:
-    """No row of the sample is kept; a rule drops most of them."""
-
-    rows: int
-    rule: str
-    dropped: int
-
-
-@dataclass(frozen=True)
-class TooManyMembers:
-    """Groups of near-duplicates have more members than can be sent to one process."""
-
-    members: float
-    limit: int = MAX_NODES
-
-
-@dataclass(frozen=True)
-class OutOfReachSize:
-    """The recipe asks for a size out of reach; `nearest` describes the closest one, which keeps `kept` rows."""
-
-    key: str
-    rows: int
-    nearest: str
-    kept: float
-
-
-@dataclass(frozen=True)
-class Shortfall:
-    """The selection misses its target by far, as `shortfall` says; `of_sample` if this was found in a sample."""
-
-    shortfall: str
-    of_sample: bool
-
-
-EstimateWarning = TooManyFailed | WithoutSpaces | NothingKept | TooManyMembers | OutOfReachSize | Shortfall
+    kind: Literal["too_many_failed", "without_spaces", "nothing_kept", "too_many_members", "out_of_reach", "shortfall"]
+    facts: Mapping[str, object]
 
 
 class Estimate(NamedTuple):
@@ -157,7 +110,7 @@ class Estimate(NamedTuple):
     bytes: int | None  # of the kept samples' images; None without images, and where none of their sizes is known
     requests: list[EstimatedRequests]  # by kind and engine
     chosen: str  # what the selection chooses, in words, such as t = 20,000; empty where there is nothing to say
-    warnings: list[EstimateWarning]  # why the run may end with an error, or select fewer rows than asked
+    warnings: list[EstimateWarning]
 
     @property
     def core_seconds(self) -> float:
@@ -211,6 +164,8 @@ def estimate(
         survivors = replace(survivors, counts=counts, fraction=fraction)
         expectation, chosen, unreached = _select(survivors)
         verdicts = _verdicts(survivors, expectation)
+        tables = (survivors.settings.tables(state.unit) for state in survivors.states)
+        samples = pa.concat_tables(table.read("samples", ["status", "caption", "bytes"]) for table in tables)
         return Estimate(
             units=sample.units,
             sampled=sampled,
@@ -221,10 +176,10 @@ def estimate(
             copies=count_copies(survivors, expectation) / fraction if context.recipe.repeats else None,
             seconds=seconds / fraction,
             compiling=(_COMPILING_MATCH if context.recipe.match else _COMPILING) if is_interpreted else 0.0,
-            bytes=_bytes(survivors, expectation),
+            bytes=_bytes(survivors, expectation, samples["bytes"]),
             requests=_requests(context, survivors, expectation, answers) if context.recipe.captions else [],
             chosen=chosen,
-            warnings=[*_warn(survivors, verdicts), *unreached],
+            warnings=[*_warn(survivors, verdicts, samples), *unreached],
         )
 
 
@@ -401,11 +356,11 @@ def _select(survivors: DecidedRows) -> tuple[Expectation, str, list[EstimateWarn
             raise
         kept = expect(survivors, error.choice)
         [(name, rows)] = recipe.selector.sizes_in(section).items()
-        unreached = OutOfReachSize(f"{key}.{name}", rows, error.nearest, kept.rows / fraction)
-        return kept, kept.choice.label if kept.choice else "", [unreached]
+        facts = {"key": f"{key}.{name}", "rows": rows, "nearest": error.nearest, "kept": kept.rows / fraction}
+        return kept, kept.choice.label if kept.choice else "", [EstimateWarning("out_of_reach", facts)]
     assert choice is not None
-    shortfall = choice.shortfall(section)
-    warnings: list[EstimateWarning] = [Shortfall(shortfall, fraction < 1)] if shortfall else []
+    facts = {"shortfall": choice.shortfall(section), "is_of_sample": fraction < 1}
+    warnings = [EstimateWarning("shortfall", facts)] if facts["shortfall"] else []
     return expect(survivors, choice), choice.say(section, fraction), warnings
 
 
@@ -423,44 +378,37 @@ def _changed(section: S, keys: list[str], value: int) -> S:
     return section.model_copy(update={keys[0]: inner})
 
 
-def _warn(survivors: DecidedRows, verdicts: Mapping[str, float]) -> Iterator[EstimateWarning]:
-    yield from _too_many_failed(survivors)
-    yield from _without_spaces(survivors)
-    counts = count_verdicts(survivors.states, survivors.recipe)
-    if not counts[KEPT]:
-        yield NothingKept(counts.total(), *counts.most_common(1)[0])
-    members = verdicts.get(DUPLICATE, 0)
-    if survivors.recipe.dedup.near and members > MAX_NODES:
-        yield TooManyMembers(members)
-
-
-def _too_many_failed(survivors: DecidedRows) -> Iterator[TooManyFailed]:
-    """Yield a warning for each limit of `audit.check_damage` that is exceeded."""
-    statuses = Counter[Any]()
-    for state in survivors.states:
-        statuses.update(survivors.settings.tables(state.unit).read("samples", ["status"])["status"].to_pylist())
+def _warn(survivors: DecidedRows, expected: Mapping[str, float], samples: pa.Table) -> Iterator[EstimateWarning]:
+    recipe = survivors.recipe
+    statuses = Counter[Any](samples["status"].to_pylist())
     missing = Counter({status: rows for status, rows in statuses.items() if status in MISSING_REASONS})
     failed = statuses - missing - Counter({OK: statuses[OK]})
-    limits = row_limits(survivors.recipe, failed.total(), missing.total(), statuses.total())
-    for limit, reasons in zip(limits, (failed, missing), strict=True):
+    limits = row_limits(recipe, failed.total(), missing.total(), statuses.total())
+    for limit, reasons in zip(limits, (failed, missing), strict=True):  # those of `audit.check_damage`
         if limit.is_exceeded:
-            yield TooManyFailed(limit, reasons.most_common(1)[0][0])
+            yield EstimateWarning("too_many_failed", {"limit": limit, "reason": reasons.most_common(1)[0][0]})
+    dropped = _count_without_spaces(survivors, samples["caption"])
+    if dropped.total() > _SHARE * len(samples):
+        facts = {"share": dropped.total() / len(samples), "rules": tuple(+dropped)}
+        yield EstimateWarning("without_spaces", facts)
+    counts = count_verdicts(survivors.states, recipe)
+    if not counts[KEPT]:
+        rule, rows = counts.most_common(1)[0]
+        yield EstimateWarning("nothing_kept", {"rows": counts.total(), "rule": rule, "dropped": rows})
+    members = expected.get(DUPLICATE, 0)
+    if recipe.dedup.near and members > MAX_NODES:
+        yield EstimateWarning("too_many_members", {"members": members, "limit": MAX_NODES})
 
 
-def _without_spaces(survivors: DecidedRows) -> Iterator[WithoutSpaces]:
+def _count_without_spaces(survivors: DecidedRows, captions: pa.ChunkedArray) -> Counter[str]:
+    """Return how many captions in scripts without spaces are dropped by each rule or step that counts words."""
     rules = enumerate(survivors.recipe.rules.items())
     by_words = {i: name for i, (name, rule) in rules if isinstance(rule, str) and _WORDS.search(rule)}
     match = survivors.recipe.match
     by_words |= {CODES[UNMATCHED]: UNMATCHED} if match and match.mode == REFERENCE else {}
-    rows, dropped = 0, Counter[str]()
-    for state in survivors.states:
-        captions = survivors.settings.tables(state.unit).read("samples", ["caption"])["caption"]
-        is_such = pc.match_substring_regex(captions, _WITHOUT_SPACES).fill_null(False).to_numpy()
-        for code, name in by_words.items():
-            dropped[name] += int((state.verdicts[is_such] == code).sum())
-        rows += len(captions)
-    if dropped.total() > _SHARE * rows:
-        yield WithoutSpaces(dropped.total() / rows, tuple(+dropped))
+    is_such = pc.match_substring_regex(captions, _WITHOUT_SPACES).fill_null(False).to_numpy()
+    verdicts = np.concatenate([state.verdicts for state in survivors.states])[is_such]
+    return Counter({name: int((verdicts == code).sum()) for code, name in by_words.items()})
 
 
 def _verdicts(survivors: DecidedRows, expectation: Expectation) -> dict[str, float]:
@@ -489,11 +437,10 @@ def _error(survivors: DecidedRows, expectation: Expectation) -> float:
     return float(np.sqrt(sampling + expectation.error**2 / fraction))
 
 
-def _bytes(survivors: DecidedRows, expectation: Expectation) -> int | None:
-    tables = [survivors.settings.tables(state.unit).read("samples", ["bytes"]) for state in survivors.states]
-    left = (table["bytes"].filter(pa.array(s.surviving)) for table, s in zip(tables, survivors.states, strict=True))
-    sizes = np.concatenate([sizes.drop_null().to_numpy() for sizes in left])
-    return round(sizes.mean() * expectation.rows / survivors.fraction) if len(sizes) else None
+def _bytes(survivors: DecidedRows, expectation: Expectation, sizes: pa.ChunkedArray) -> int | None:
+    surviving = np.concatenate([state.surviving for state in survivors.states])
+    mean = pc.mean(sizes.filter(pa.array(surviving))).as_py()
+    return None if mean is None else round(mean * expectation.rows / survivors.fraction)
 
 
 def _requests(
@@ -516,14 +463,12 @@ def _requests(
         for task in captions.tasks:
             requests = make_requests(captioning, tables, task, rows)
             digests = [request.digest(context.engine_ids[task.section.engine]) for request in requests]
-            answered = np.any([index.holds(digests) for index in answers], axis=0).tolist()
+            answered = np.any([index.holds(digests) for index in answers], axis=0)
             texts = [len(r.prompt or "") + sum(len(message.text) for message in r.messages) for r in requests]
-            each = [
-                [1, 0, 0, 0] if is_answered else [0, 1, text / _CHARACTERS, request.sampling.max_tokens]
-                for request, text, is_answered in zip(requests, texts, answered, strict=True)
-            ]
+            tokens = np.array(texts) / _CHARACTERS, np.array([request.sampling.max_tokens for request in requests])
             weights = np.array([likely[request.uid] for request in requests])
-            sums[task.section.kind, task.section.engine] += weights @ np.array(each, np.float64).reshape(-1, 4)
+            each = np.array([answered, ~answered, *(~answered * count for count in tokens)])
+            sums[task.section.kind, task.section.engine] += each @ weights
     estimated = []
     for (kind, engine), total in sums.items():
         cached, missing, tokens_in, tokens_out = (total / survivors.fraction).tolist()
