@@ -38,13 +38,13 @@ from PIL import Image, ImageFile
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from curate.base.schema import OK
 from curate.base.wording import ADDRESS
-from curate.read.jpeg import PlainJpeg
 from curate.read.phash import shrink
 from curate.recipe.measure import Image as ImageOptions
 
@@ -124,6 +124,16 @@ def _count_strips(data: bytes | memoryview) -> int:
         return max(int(n) for tag, _, n in struct.iter_unpack(entry, directory) if tag in _STRIP_TAGS)
     except (struct.error, ValueError):
         return 0
+
+
+class PlainJpeg(JpegImageFile):
+    """A JPEG's first picture, without Pillow's reading of all EXIF entries for a resolution, to which no public way is.
+
+    This private part of Pillow is used here alone.
+    """
+
+    def _read_dpi_from_exif(self) -> None:
+        return
 
 
 class ImageFacts(NamedTuple):
@@ -304,8 +314,7 @@ def _foreign(head: bytes) -> str:
 
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8; 1 without one, or if its block is damaged. Pillow turns TIFFs by itself."""
-    is_plain = isinstance(image, PlainJpeg) and image.info.keys().isdisjoint(_STATING)
-    if is_plain or isinstance(image, TiffImageFile):
+    if image.info.keys().isdisjoint(_STATING) or isinstance(image, TiffImageFile):
         return 1
     if len(image.info.get("exif") or image.info.get("Raw profile type exif") or b"") > _MAX_EXIF:
         return 1

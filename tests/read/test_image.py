@@ -12,11 +12,12 @@ import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import imagehash
 import numpy as np
 import pytest
-from PIL import Image, ImageFile, ImageOps, features
+from PIL import Image, ImageFile, ImageOps, JpegImagePlugin, features
 
 from curate.base.schema import SAMPLE_REASONS
 from curate.read.image import FORMATS, ImageFacts, Observer, as_rgb, measure_image
@@ -562,3 +563,11 @@ def test_a_jpeg_of_exif_in_hundreds_of_pieces_is_too_slow(pieces: int) -> None:
     facts = measure_image(data, FULL)
     assert facts.status == ("too_slow" if pieces > 200 else "ok")
     assert facts.error == ("jpeg: its EXIF is in too many pieces" if pieces > 200 else None)
+
+
+def test_pillow_reads_a_resolution_by_the_method_that_is_overridden(monkeypatch):
+    """Else EXIF blocks are parsed again: `_read_dpi_from_exif` was renamed."""
+    read = Mock()
+    monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "_read_dpi_from_exif", read)
+    JpegImagePlugin.JpegImageFile(io.BytesIO(ENCODED["jpeg"]))
+    read.assert_called_once_with()

@@ -228,7 +228,7 @@ def _measured_rows(context: RunContext, units: Sequence[Unit]) -> int | None:
 
 def _interprets(context: RunContext, is_limited: bool, metadata: pa.Table | None) -> bool:
     """Return whether kernels that are not compiled yet are interpreted. Raises NotCompiledError for many rows."""
-    kernels = [text.scan]  # some that are compiled where all are
+    kernels = [text.count_words]  # some that are compiled where all are
     if context.recipe.match:
         kernels.append(kernel.match_texts)
     if all(map(is_compiled, kernels)):
