@@ -109,7 +109,7 @@ class _UnitWork:
     images: UnitRereader
     key: str  # of `answers`
     isolated: IsolatedCaptioning | None
-    parts: Sequence[str]  # files of answers, and of texts made of them, that an attempt left
+    parts: list[str]  # files of answers, and of texts made of them, that an attempt left
     judged: Checkpoints  # of texts
     on_progress: Callable[[], None]  # called once answers, or texts made of them, are in parts
 

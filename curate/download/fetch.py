@@ -65,9 +65,7 @@ class Hosts:
     URLs have that fault: thousands of them would else take hours.
     """
 
-    def __init__(
-        self, per_host: int, shared: Callable[[str], AbstractContextManager[object]] = lambda name: nullcontext()
-    ) -> None:
+    def __init__(self, per_host: int, shared: Callable[[str], AbstractContextManager[object]] = nullcontext) -> None:
         self._per_host, self._shared = per_host, shared
         self._lock = threading.Lock()
         self._hosts: dict[str, _Host] = {}
@@ -149,10 +147,9 @@ class Fetcher:
         agent = f"{AGENT}/{__version__} (+{policy.contact})"
         headers = {"User-Agent": agent, "Accept": "image/*, */*;q=0.5", "Accept-Encoding": "identity"}
         self._transport = transport or HttpTransport(policy.networks, headers)
-        self._shared: SharedHosts | None = None
-        if queues:
-            self._shared = SharedHosts(*queues, policy.per_host, policy.max_seconds, self._transport.leave)
-        self._hosts = Hosts(policy.per_host, self._shared.slot) if self._shared else Hosts(policy.per_host)
+        limits = policy.per_host, policy.max_seconds
+        self._shared = SharedHosts(*queues, *limits, self._transport.leave) if queues else None
+        self._hosts = Hosts(policy.per_host, self._shared.slot if self._shared else nullcontext)
         self._robots = Robots(AGENT)
 
     def fetch(self, url: str, timeout: float) -> Outcome:

@@ -85,15 +85,10 @@ def read_downloads(run: RunStore) -> tuple[DownloadFacts | None, dict[str, Diges
     shards = [DownloadFacts.model_validate(facts) for facts in by_shard.values()]
     if not shards:
         return None, digests
-    total = DownloadFacts(
-        urls=sum(shard.urls for shard in shards),
-        came=sum(shard.came for shard in shards),
-        bytes=sum(shard.bytes for shard in shards),
-        began=min(shard.began for shard in shards),
-        ended=max(shard.ended for shard in shards),
-        reasons=by_frequency(sum((Counter(shard.reasons) for shard in shards), Counter())),
-    )
-    return total, digests
+    sums = {name: sum(getattr(shard, name) for shard in shards) for name in ("urls", "came", "bytes")}
+    reasons = by_frequency(sum((Counter(shard.reasons) for shard in shards), Counter()))
+    began, ended = min(shard.began for shard in shards), max(shard.ended for shard in shards)
+    return DownloadFacts(**sums, began=began, ended=ended, reasons=reasons), digests
 
 
 def by_frequency(reasons: Mapping[str, int]) -> dict[str, int]:

@@ -115,12 +115,12 @@ class _Shard:
                 resized = Resized(None, error=HASH_MISMATCH) if is_other else self._resize(data)
             except Exception as error:
                 fault = _unforeseen(error)
-        facts: dict[str, Any] = {"status": "success", "attempts": outcome.attempts}
-        facts["may_pass"] = fault is not None and fault.may_pass
+        facts, may_pass = self._facts[row], fault is not None and fault.may_pass
+        facts |= {"status": "success", "attempts": outcome.attempts, "may_pass": may_pass}
         facts["attempted"] = datetime.fromtimestamp(int(outcome.time), UTC)
         if fault:
-            facts |= {"reason": fault.reason, "detail": fault.detail}
-            facts |= {"status": "failed_to_download", "error_message": str(fault)}
+            facts |= {"reason": fault.reason, "detail": fault.detail, "error_message": str(fault)}
+            facts["status"] = "failed_to_download"
         elif message := resized.error:
             facts |= {"reason": reason_of(message), "detail": message, "error_message": message}
             facts["status"] = "failed_to_download" if message == HASH_MISMATCH else "failed_to_resize"
@@ -134,7 +134,6 @@ class _Shard:
             self._images[row] = images.tell(), len(resized.data)
             images.write(resized.data)
             self._bytes += len(data)
-        self._facts[row] |= facts
 
     def write_tar(self, images: IO[bytes], file: IO[bytes]) -> None:
         with TarWriter(file) as writer:
@@ -188,14 +187,10 @@ def read_facts(store: RunStore, stem: str) -> DownloadFacts:
 
 
 def _facts(statistics: Mapping[str, Any]) -> DownloadFacts:
-    return DownloadFacts(
-        urls=statistics["count"],
-        came=statistics["count"] - sum(statistics["reasons"].values()),
-        bytes=statistics["bytes"],
-        began=statistics["start_time"],
-        ended=statistics["end_time"],
-        reasons=statistics["reasons"],
-    )
+    urls, size, reasons = statistics["count"], statistics["bytes"], statistics["reasons"]
+    began, ended = statistics["start_time"], statistics["end_time"]
+    came = urls - sum(reasons.values())
+    return DownloadFacts(urls=urls, came=came, bytes=size, began=began, ended=ended, reasons=reasons)
 
 
 def read_previous_keys(store: RunStore, stem: str, keys: Collection[str]) -> list[str]:

@@ -21,6 +21,7 @@ RESIZING = (
     *("resize_mode", "resize_only_if_bigger", "upscale_interpolation", "downscale_interpolation", "encode_quality"),
     *("encode_format", "skip_reencode", "min_image_size", "max_image_area", "max_aspect_ratio"),
 )
+_Text = Annotated[str, Field(min_length=1)]
 _Interpolation = Literal["nearest", "linear", "cubic", "area", "lanczos", "lanczos4"]
 _CONTACT = r"^(https?://|mailto:)?[!-~]+[.@][!-~]+$"
 # Of what FetchFaults say of a limit: an address, and how much there was
@@ -49,12 +50,6 @@ class NetworkPolicy(Section):
     robots.txt are not read. A connection that a host leaves open is used again for some seconds.
     """
 
-    runtime_fields: ClassVar[frozenset[str]] = frozenset(
-        {
-            *("contact", "allow_networks", "max_bytes", "max_seconds", "max_redirects"),
-            *("per_host", "attempts", "pause", "max_pause"),
-        }
-    )
     example: ClassVar[Any] = {"contact": "you@example.org"}
 
     contact: Annotated[str, AfterValidator(_contact), Field(json_schema_extra={"pattern": _CONTACT})] = Field(
@@ -97,6 +92,10 @@ class NetworkPolicy(Section):
         if limit is None or number is None:
             return False
         return int(number[2].replace(",", "")) + bool(number[1]) <= limit
+
+
+_OF_ROWS = {"robots", "opt_out"}  # what servers may refuse: all else of how they are asked determines no row
+NetworkPolicy.runtime_fields = frozenset(NetworkPolicy.model_fields) - _OF_ROWS
 
 
 class UrlsSource(Source):
@@ -148,9 +147,7 @@ class UrlsSource(Source):
     """A finished run over lists as text: its kept rows are downloaded, with columns and weights."""
     columns: Columns = Field(Columns(), examples=[{"caption": "TEXT", "url": "URL"}])
     """Which column of a list holds what, where it is not found by its name."""
-    column_names: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
-        None, exclude_if=not_, examples=[["url", "caption"]], min_length=2
-    )
+    column_names: tuple[_Text, ...] | None = Field(None, exclude_if=not_, examples=[["url", "caption"]], min_length=2)
     """Columns of CSV or TSV without a header line, in order. null: the first line names them."""
     network: NetworkPolicy = Field(examples=[{"contact": "you@example.org"}])
     """How servers are asked."""
@@ -166,7 +163,7 @@ class UrlsSource(Source):
     """Write each image's EXIF data into its json."""
     compute_hash: Hash | None = Field("sha256", examples=["md5"])
     """Hash of the downloaded bytes, written into the json. null: none."""
-    verify_hash: tuple[Annotated[str, Field(min_length=1)], Hash] | None = Field(None, examples=[["sha256", "sha256"]])
+    verify_hash: tuple[_Text, Hash] | None = Field(None, examples=[["sha256", "sha256"]])
     """Column of the list with a hash, and its kind; another image is refused. null: none."""
     disallowed_header_directives: tuple[str, ...] | None = Field(None, examples=[["noai", "noimageai"]])
     """Directives of X-Robots-Tag that refuse an image. null: img2dataset's, and `none`."""
@@ -203,9 +200,7 @@ class UrlsSource(Source):
     @model_validator(mode="after")
     def _fit_each_other(self) -> Self:
         if bool(self.path) == bool(self.from_run):
-            raise ValueError(
-                "give either path, of lists of URLs, or from, the folder of a finished run over such lists"
-            )
+            raise ValueError("give either path, of lists of URLs, or from, the folder of a finished run over lists")
         if self.from_run and self.columns != Columns():
             raise ValueError("columns: the run named by `from` says which column is which; accepted: columns with path")
         if twice := find_twice(self.column_names or ()):
@@ -261,4 +256,4 @@ class UrlsSource(Source):
 
     def row_fields(self) -> dict[str, Any]:
         """Return what determines the rows: of how servers are asked, what they may refuse."""
-        return super().row_fields() | {"network": self.network.model_dump(include={"robots", "opt_out"})}
+        return super().row_fields() | {"network": self.network.model_dump(include=_OF_ROWS)}

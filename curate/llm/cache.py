@@ -34,18 +34,13 @@ class AnswerCache:
     """The answers of a unit: those that are there, and those that come.
 
     `reuse` is the run whose answers are looked up too, `is_new` says that the unit has no such table, and `parts` are
-    the files in the folder of its parts. `on_progress` is called once answers are in a part.
+    the files in the folder of its parts. `on_part` is called once answers are in a part.
     """
 
     def __init__(
-        self,
-        tables: UnitTables,
-        reuse: RunStore | None,
-        is_new: bool,
-        parts: Sequence[str],
-        on_progress: Callable[[], None] = lambda: None,
+        self, tables: UnitTables, reuse: RunStore | None, is_new: bool, parts: list[str], on_part: Callable[[], None]
     ) -> None:
-        self._store, self._reuse, self._on_progress = tables.store, reuse, on_progress
+        self._store, self._reuse, self._on_part = tables.store, reuse, on_part
         self._folder = unit_parts("answers", tables.unit)
         self._files = {name.rpartition("/")[2] for name in parts}
         self._answers: dict[str, Answer] = {}
@@ -90,7 +85,7 @@ class AnswerCache:
                 begin_files(self._store, self._folder)
             self._files.add(file := f"{uuid.uuid4().hex}.parquet")
             self._store.write_parquet(f"{self._folder}/{file}", pa.concat_tables(self._waiting))
-            self._on_progress()
+            self._on_part()
             self._record()
             write_records()
         self._waiting, self._last = [], time.monotonic()

@@ -200,11 +200,7 @@ def _git(model: Any) -> _Family:
     return _Family(config.max_position_embeddings, config.bos_token_id, model.generation_config, generate)
 
 
-_FAMILIES: dict[str, tuple[str, Callable[[Any], _Family]]] = {
-    "vision-encoder-decoder": ("VisionEncoderDecoderModel", _encoder_decoder),
-    "blip": ("BlipForConditionalGeneration", _blip),
-    "git": ("GitForCausalLM", _git),
-}
+_FAMILIES = {"vision-encoder-decoder": _encoder_decoder, "blip": _blip, "git": _git}
 
 
 def _with_zeros(states: Any, guided: bool) -> Any:
@@ -220,12 +216,12 @@ def _load(options: Guided, where: str, device: str) -> _Loaded:
     if config.model_type not in _FAMILIES:
         problem = f"its model type is {config.model_type!r}, which cannot be guided here"
         raise RecipeError(f"{where}: {problem}; accepted: {', '.join(_FAMILIES)}")
-    name, family = _FAMILIES[config.model_type]
     dtype = hf.to_dtype(options.precision)
-    model = hf.load(where, lambda: getattr(transformers, name).from_pretrained(options.model, dtype=dtype))
+    auto = transformers.AutoModelForImageTextToText
+    model = hf.load(where, lambda: auto.from_pretrained(options.model, dtype=dtype))
     pixels = hf.load(where, lambda: transformers.AutoImageProcessor.from_pretrained(options.model))
     tokenizer = hf.load(where, lambda: transformers.AutoTokenizer.from_pretrained(options.model))
-    loaded = _Loaded(family(model.to(device).eval()), pixels, tokenizer, device, dtype)
+    loaded = _Loaded(_FAMILIES[config.model_type](model.to(device).eval()), pixels, tokenizer, device, dtype)
     if loaded.family.first is None:
         raise RecipeError(f"{where}: its generation config has neither decoder_start_token_id nor bos_token_id")
     return loaded

@@ -83,10 +83,9 @@ def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:
 
 def find_column(schema: pa.Schema, part: str, requested: str | None, names: Sequence[str]) -> str | None:
     """Return the first column of some names (lower case). Raises InputFault where none fits, or two are alike."""
-    asked = (
-        [requested] if requested else [column for name in names for column in schema.names if column.lower() == name]
-    )
-    candidates, is_needed = [name for name in asked if name in schema.names], part in ("caption", "file")
+    usual = [column for name in names for column in schema.names if column.lower() == name]
+    candidates = [name for name in ([requested] if requested else usual) if name in schema.names]
+    is_needed = part in ("caption", "file")
     fits = [name for name in candidates if _fits(part, plain_type(schema.field(name).type))]
     if candidates and not fits and (requested or is_needed):
         kind = schema.field(candidates[0]).type

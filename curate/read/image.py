@@ -91,21 +91,13 @@ _SIGNATURE = re.compile(
 )
 
 # Beginnings of what is often found under an image's name, for the message only.
-_FOREIGN: dict[str, bytes | tuple[bytes, ...]] = {
-    "PDF": b"%PDF",
-    "PostScript": b"%!PS",
-    "PSD": b"8BPS",
-    "ICO": b"\0\0\1\0",
-    "JPEG 2000": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
-    "JPEG XL": (b"\0\0\0\x0cJXL ", b"\xff\x0a"),
-    "QOI": b"qoif",
-    "DDS": b"DDS ",
-    "gzip": b"\x1f\x8b",
-    "zip": b"PK\3\4",
-    "SVG": b"<svg",
-    "XML or SVG": b"<?xml",
-    "HTML": (b"<!doctype html", b"<html"),
-}
+_FOREIGN = re.compile(
+    rb"(?P<HEIF_or_another_ISO_media_file>.{4}ftyp)|(?P<PDF>%PDF)|(?P<PostScript>%!PS)|(?P<PSD>8BPS)|(?P<ICO>\0\0\1\0)"
+    rb"|(?P<JPEG_2000>\0\0\0\x0cjP  |\xff\x4f\xff\x51)|(?P<JPEG_XL>\0\0\0\x0cJXL |\xff\x0a)|(?P<QOI>qoif)|(?P<DDS>DDS )"
+    rb"|(?P<gzip>\x1f\x8b)|(?P<zip>PK\3\4)"
+    rb"|(?:\xef\xbb\xbf)?\s*(?:(?P<SVG><svg)|(?P<XML_or_SVG><\?xml)|(?P<HTML><!doctype html|<html))",
+    re.DOTALL | re.IGNORECASE,
+)
 
 
 class _TooSlow(OSError):
@@ -219,11 +211,13 @@ def _metered(data: bytes | memoryview, name: str) -> io.BytesIO:
 
 
 def _decode(image: ImageFile.ImageFile, data: bytes | memoryview, name: str, options: ImageOptions) -> None:
-    size = image.size
-    if name == "jpeg" and options.jpeg_side:
-        image.draft(None, (options.jpeg_side, options.jpeg_side))
+    width, height = image.size
     if name == "jpeg":
-        _check_scans(data, size)
+        scans = len(_SCAN.findall(data))  # each of which takes as long as a whole image, or nearly
+        if scans > _SCANS and scans * width * height > _SCANNED:
+            raise _TooSlow(f"{scans} scans of {width} x {height} pixels")
+        if options.jpeg_side:
+            image.draft(None, (options.jpeg_side, options.jpeg_side))
     image.load()
     if name == "png":
         _check_png(memoryview(data), image)
@@ -305,11 +299,9 @@ def format_of(head: bytes) -> str | None:
 
 
 def _foreign(head: bytes) -> str:
-    if head[4:8] == b"ftyp":
-        return "HEIF or another ISO media file"
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    names = (name for name, start in _FOREIGN.items() if head.startswith(start) or text.startswith(start))
-    return next(names, "unknown bytes")
+    """Return what the first bytes, which are no image's, are of."""
+    match = _FOREIGN.match(head)
+    return match.lastgroup.replace("_", " ") if match and match.lastgroup else "unknown bytes"
 
 
 def _orientation(image: Image.Image) -> int:
@@ -330,13 +322,6 @@ def _sized(facts: ImageFacts, size: tuple[int, int], turn: int) -> ImageFacts:
     """Return the facts with the image's size once it is turned; none where it states more than an int32."""
     width, height = size[::-1] if turn >= 5 else size
     return facts if max(size) > _MAX_INT32 else facts._replace(width=width, height=height)
-
-
-def _check_scans(data: bytes | memoryview, size: tuple[int, int]) -> None:
-    """Raise _TooSlow where a JPEG has so many scans, each of which takes as long as a whole image, or nearly."""
-    scans = len(_SCAN.findall(data))
-    if scans > _SCANS and scans * size[0] * size[1] > _SCANNED:
-        raise _TooSlow(f"{scans} scans of {size[0]} x {size[1]} pixels")
 
 
 def _check_png(data: memoryview, image: Image.Image) -> None:

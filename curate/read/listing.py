@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from posixpath import dirname
 from typing import Any
 
 import fsspec
@@ -35,6 +36,11 @@ _THREADS = 16  # files that are looked up, or hashed, at once
 # What file systems call a file's version: object stores, Hugging Face, HTTP, SFTP, memory.
 _ETAGS = ("etag", "ETag", "blob_id", "md5Hash", "crc32c")
 _VERSIONS = (*_ETAGS, "mtime", "LastModified", "last_modified", "updated", "created")
+
+
+Paths = str | tuple[str, ...]
+Suffixes = tuple[str, ...]
+Storage = dict[str, Any]  # options of a file system
 
 
 @dataclass(frozen=True)
@@ -80,9 +86,7 @@ def _check_number(path: str, names: int) -> None:
         raise RecipeError(f"{path}: names {names:,} files; accepted: at most {MAX_NAMES:,}, {accepted}")
 
 
-def list_files(
-    paths: str | tuple[str, ...], storage: dict[str, Any], content: bool = False, suffixes: tuple[str, ...] = ()
-) -> list[InputFile]:
+def list_files(paths: Paths, storage: Storage, content: bool = False, suffixes: Suffixes = ()) -> list[InputFile]:
     """Return the files that one or several paths or URLs with brace ranges, lists and globs name, in order, each once.
 
     A folder names its files in any depth that end in one of `suffixes`, in lower case, and are not hidden; it is
@@ -96,9 +100,7 @@ def list_files(
     return files
 
 
-def _list_all(
-    paths: str | tuple[str, ...], storage: dict[str, Any], content: bool, suffixes: tuple[str, ...]
-) -> list[InputFile]:
+def _list_all(paths: Paths, storage: Storage, content: bool, suffixes: Suffixes) -> list[InputFile]:
     expanded: list[tuple[str, list[str]]] = []
     for path in (paths,) if isinstance(paths, str) else paths:
         refuse_password(path)
@@ -108,12 +110,12 @@ def _list_all(
     for path, names in expanded:
         with ThreadPoolExecutor(_THREADS) as pool, errors_of(path):  # a store takes its time for each name
             found_files = list(pool.map(partial(_find, path, storage, content, suffixes), names))
-        if missing := [name for name, of_name in zip(names, found_files, strict=True) if of_name is None]:
+        if missing := [name for name, of_name in zip(names, found_files, strict=True) if not of_name]:
             check_bucket(*fsspec.core.url_to_fs(missing[0], **storage))
             others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             rest = f" ({len(names) - len(missing)} of the {len(names)} named exist)" if len(names) > 1 else ""
             raise RecipeError(f"{missing[0]}{others}: no such file{rest}")
-        files += itertools.chain.from_iterable(filter(None, found_files))
+        files += itertools.chain.from_iterable(found_files)
     seen = set()
     for file in files:
         name = file.path if "://" in file.path else os.path.normpath(file.path)
@@ -123,9 +125,7 @@ def _list_all(
     return files
 
 
-def _find(
-    path: str, storage: dict[str, Any], content: bool, suffixes: tuple[str, ...], name: str
-) -> list[InputFile] | None:
+def _find(path: str, storage: Storage, content: bool, suffixes: Suffixes, name: str) -> list[InputFile]:
     fs, inner = fsspec.core.url_to_fs(name, **storage)
     if any(c in name for c in "*?[") and not fs.exists(inner):
         infos = [info for _, info in sorted(fs.glob(inner, detail=True).items())]
@@ -139,7 +139,7 @@ def _find(
         try:
             infos = [_info(fs, inner)]
         except FileNotFoundError:
-            return None
+            return []
         if infos[0]["type"] == "directory":
             if not suffixes:
                 raise RecipeError(f"{name}: is a folder; name files, such as {name.rstrip('/')}/*.tar")
@@ -186,7 +186,7 @@ def _is_file(fs: Any, info: dict[str, Any]) -> bool:
     return info["type"] == "file" or bool(fs.isfile(info["name"]))
 
 
-def list_source(source: Source, content: bool, suffixes: tuple[str, ...] = ()) -> list[InputFile]:
+def list_source(source: Source, content: bool, suffixes: Suffixes = ()) -> list[InputFile]:
     """Return the files of a source, in order, those with a fault too; for `suffixes` see `list_files`.
 
     Raises RecipeError, which names the source, where they cannot be listed.
@@ -203,17 +203,14 @@ def list_source(source: Source, content: bool, suffixes: tuple[str, ...] = ()) -
         raise source.error(f"{source.path} cannot be listed: {error}") from None
 
 
-def fingerprints_beside(names: Iterable[str], storage: dict[str, Any], content: bool) -> dict[str, str]:
+def fingerprints_beside(names: Iterable[str], storage: Storage, content: bool) -> dict[str, str]:
     """Return size and fingerprint of files, by name, as far as they are there and may be seen.
 
     Folders are listed, which takes fewer requests than to look each file up. Raises OSError.
     """
     fingerprints: dict[str, str] = {}
 
-    def folder_of(name: str) -> str:
-        return name.rpartition("/")[0] or "/"
-
-    for folder, names_in_folder in itertools.groupby(sorted(names, key=folder_of), folder_of):
+    for folder, names_in_folder in itertools.groupby(sorted(names, key=dirname), dirname):
         fs, inner = fsspec.core.url_to_fs(folder, **storage)
         wanted = {fsspec.core.url_to_fs(name, **storage)[1]: name for name in names_in_folder}
         try:
@@ -237,18 +234,17 @@ def _look_up(fs: Any, names: Iterable[str]) -> list[dict[str, Any]]:
         return list(filter(None, pool.map(info, names)))
 
 
-def list_folder(path: str, storage: dict[str, Any]) -> list[InputFile]:
+def list_folder(path: str, storage: Storage) -> list[InputFile]:
     """Return the files right in a folder, by name, as its file system states them now. Raises OSError."""
     fs, inner = fsspec.core.url_to_fs(path, **storage)
     fs.invalidate_cache(inner)
     with errors_of(path):
-        infos = sorted(fs.ls(inner, detail=True), key=lambda info: str(info["name"]))
-        return [
-            InputFile(info["name"], int(info["size"]), file_version(fs, info)) for info in infos if _is_file(fs, info)
-        ]
+        infos = [info for info in fs.ls(inner, detail=True) if _is_file(fs, info)]
+        files = [InputFile(info["name"], int(info["size"]), file_version(fs, info)) for info in infos]
+        return sorted(files, key=lambda file: file.path)
 
 
-def file_state(path: str, storage: dict[str, Any]) -> str:
+def file_state(path: str, storage: Storage) -> str:
     """Return size and etag or mtime of a file, as its file system states them now. Raises OSError."""
     if os.path.isabs(path):  # of this machine, as the plan has it
         stat = os.stat(path)
@@ -260,11 +256,7 @@ def file_state(path: str, storage: dict[str, Any]) -> str:
 
 
 def check_state(
-    path: str,
-    storage: dict[str, Any],
-    state: str,
-    fingerprint: str = "",
-    read: Callable[[str, dict[str, Any]], str] = file_state,
+    path: str, storage: Storage, state: str, fingerprint: str = "", read: Callable[[str, Storage], str] = file_state
 ) -> None:
     """Check that a file is the one that was read, of which `state` is what `read` returned.
 

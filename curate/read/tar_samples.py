@@ -105,12 +105,8 @@ def _columns(index: TarIndex, samples: list[_Parts]) -> TarSamples:
     cut = len(index) - 1 if len(index) and not index.complete[-1] else -1
     rows: list[tuple[Any, ...]] = []
     for parts in samples:
-        members = parts.members
-        if special:
-            members = {suffix: i for suffix, i in members.items() if i not in special}
-        image = members.get("jpg", -1)
-        if image < 0:
-            image = next((members[suffix] for suffix in IMAGE_SUFFIXES if suffix in members), -1)
+        members = {suffix: i for suffix, i in parts.members.items() if i not in special}
+        image = next((members[suffix] for suffix in IMAGE_SUFFIXES if suffix in members), -1)
         txt, json = members.get("txt", -1), members.get("json", -1)
         status, error = OK, None
         if parts.second:

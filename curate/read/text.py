@@ -6,7 +6,7 @@ a NUL `caption_nul`, longer than 10,000 characters `caption_too_long`. A byte or
 Faulty rows are looked at in Python.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -54,29 +54,26 @@ def check_captions(column: pa.Array) -> Captions:
     """Check captions, and count their words and characters. Raises TypeError where they are neither text nor binary."""
     if column.type not in _TYPES:
         raise TypeError(f"captions are {column.type}, not string, large_string, binary or large_binary")
-    text = valid_text(column)
+    text: Any = valid_text(column)
     if pc.any(pc.starts_with(text, BOM.decode())).as_py():
         text = pc.replace_substring_regex(text, f"^{BOM.decode()}", "")
-    data, offsets = string_buffers(text.fill_null(""))
-    counts = np.zeros(len(text), np.int32)
-    count_words(offsets, data, counts)
-    words, characters = pa.array(counts), pc.utf8_length(text)
-    is_faulty = pc.or_(pc.equal(words, 0), pc.greater(characters, MAX_CHARACTERS)).fill_null(True)
+    filled = text.fill_null("")
+    data, offsets = string_buffers(filled)
+    words, characters = np.zeros(len(text), np.int32), np.asarray(pc.utf8_length(filled))
+    count_words(offsets, data, words)
+    is_faulty = (words == 0) | (characters > MAX_CHARACTERS)
     if (data == 0).any():
-        is_faulty = pc.or_(is_faulty, pc.match_substring(text, "\0").fill_null(True))
+        is_faulty |= np.asarray(pc.match_substring(filled, "\0"))
     status, error = pa.repeat(OK, len(column)), pa.nulls(len(column), pa.string())
-    if not pc.any(is_faulty).as_py():
-        return Captions(text, words, characters, status, error)
-    missing = (None, "no_caption", "the caption is missing or null")
-    faulty = column.filter(is_faulty).cast(pa.large_binary()).to_pylist()
+    if not is_faulty.any():
+        return Captions(text, pa.array(words), pa.array(characters), status, error)
+    missing, mask = (None, "no_caption", "the caption is missing or null"), pa.array(is_faulty)
+    faulty = column.filter(mask).cast(pa.large_binary()).to_pylist()
     checked = [missing if raw is None else caption_status(raw) for raw in faulty]
     _, codes, errors = (pa.array(values, pa.string()) for values in zip(*checked, strict=True))
-    status = pc.replace_with_mask(status, is_faulty, codes)
-    error = pc.replace_with_mask(error, is_faulty, errors)
-    text, words, characters = (
-        pc.if_else(is_faulty, pa.scalar(None, values.type), values) for values in (text, words, characters)
-    )
-    return Captions(text, words, characters, status, error)
+    status, error = pc.replace_with_mask(status, mask, codes), pc.replace_with_mask(error, mask, errors)
+    text = pc.if_else(mask, pa.scalar(None, pa.string()), text)
+    return Captions(text, pa.array(words, mask=is_faulty), pa.array(characters, mask=is_faulty), status, error)
 
 
 @numba.njit(nogil=True, cache=True)
