@@ -220,36 +220,27 @@ def threads(name: Literal["core", "unit", "onnx"]) -> ThreadPoolExecutor:
 class Backlog:
     """How many results may wait to be read, in all loops over `in_threads` that share it.
 
-    Each loop has an equal part of it, and at least one result, so that none waits for another: `size` and one a loop.
+    Each loop has an equal part of it, and at least one result, so that none waits for another: `size`, and two a loop.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._lock = threading.Lock()
-        self._loops = self._waiting = 0
+        self._loops: dict[int, deque[Any]] = {}  # the results that wait in each
 
     @contextmanager
-    def in_loop(self) -> Iterator[None]:
-        """Count one more loop meanwhile."""
-        with self._lock:
-            self._loops += 1
+    def in_loop(self) -> Iterator[deque[Any]]:
+        """Yield a queue for the results that wait in one more loop."""
+        waiting = deque[Any]()
+        self._loops[id(waiting)] = waiting
         try:
-            yield
+            yield waiting
         finally:
-            with self._lock:
-                self._loops -= 1
+            del self._loops[id(waiting)]
 
-    def add(self, waiting: int) -> bool:
-        """Count one more result, and return True, unless the loop, for which so many wait, has to read one first."""
-        with self._lock:
-            may_add = not waiting or (waiting < self._size // self._loops and self._waiting < self._size)
-            self._waiting += may_add
-            return may_add
-
-    def remove(self, count: int) -> None:
-        """Count so many results less."""
-        with self._lock:
-            self._waiting -= count
+    def is_full(self, waiting: deque[Any]) -> bool:
+        """Return whether a loop, in whose queue something waits, has to read before it adds a result."""
+        lengths = list(map(len, list(self._loops.values())))
+        return bool(waiting) and (len(waiting) >= self._size // len(lengths) or sum(lengths) >= self._size)
 
 
 def in_threads(
@@ -278,26 +269,17 @@ def read_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Ite
 def _in_order(
     pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], backlog: Backlog
 ) -> Iterator[Result]:
-    waiting: deque[Future[Result]] = deque()
-
-    def read() -> Result:
-        result = waiting[0].result()
-        waiting.popleft()
-        backlog.remove(1)
-        return result
-
-    with backlog.in_loop():
+    with backlog.in_loop() as waiting:
         try:
             for item in items:
-                while not backlog.add(len(waiting)):
-                    yield read()
+                while backlog.is_full(waiting):
+                    yield waiting.popleft().result()
                 waiting.append(pool.submit(function, item))
             while waiting:
-                yield read()
+                yield waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()
-            backlog.remove(len(waiting))
 
 
 _cleanups: list[Callable[[], object]] = []  # the one to be called first comes last

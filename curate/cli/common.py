@@ -54,12 +54,8 @@ FingerprintOption = Annotated[Fingerprint, Option(metavar="HOW", help="Detect ch
 PageOption = Annotated[
     str | None, Option("--out", "-o", metavar="FILE", help="The page that --images writes.", show_default="NAME.html")
 ]
-BeamArgument = Annotated[
-    list[str] | None, Argument(metavar="-- BEAM OPTIONS", help="Options of Beam, after those of --on.")
-]
-OnOption = Annotated[
-    str | None, Option("--on", metavar="FILE", help="The engine, in YAML; see `curate init --on ENGINE`.")
-]
+BeamArgument = Annotated[list[str] | None, Argument(metavar="-- BEAM OPTIONS", help="Options of Beam, after --on's.")]
+OnOption = Annotated[str | None, Option(metavar="FILE", help="The engine, in YAML; see `curate init --on ENGINE`.")]
 
 
 def examples_of(command: str) -> str:

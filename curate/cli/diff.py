@@ -21,9 +21,7 @@ _SHOWN = 50  # rows of a table for people, unless --limit says otherwise
 def diff(
     first: Annotated[str, Argument(metavar="DIR_A", help="The folder of a finished run, local or remote.")],
     second: Annotated[str, Argument(metavar="DIR_B", help="The run to compare it with.")],
-    by: Annotated[
-        By | None, Option("--by", metavar="WHAT", help="rule, entry, source, language, setting or sample.")
-    ] = None,
+    by: Annotated[By | None, Option(metavar="WHAT", help="rule, entry, source, language, setting or sample.")] = None,
     limit: Annotated[int | None, Option(min=1, metavar="N", help="Rows, or samples per side; a table has 50.")] = None,
     side: Annotated[Side | None, Option(metavar="SIDE", help="Samples of one side: lost or gained.")] = None,
     images: Annotated[bool, Option("--images", help="Write a page of these samples with their images.")] = False,

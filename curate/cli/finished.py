@@ -27,13 +27,9 @@ def explain(
 
 def report(
     directory: RunArgument,
-    out: Annotated[
-        str | None, Option("--out", "-o", metavar="FILE", help="Where to write it. Default: DIR/report.html.")
-    ] = None,
+    out: Annotated[str | None, Option("--out", "-o", metavar="FILE", help="The page; else DIR/report.html.")] = None,
     against: Annotated[str | None, Option(metavar="DIR_A", help="Another run to compare with.")] = None,
-    language: Annotated[
-        str | None, Option(metavar="LANG", help="Language to show in detail; else a large one.")
-    ] = None,
+    language: Annotated[str | None, Option(metavar="LANG", help="Language shown in detail; else a large one.")] = None,
 ) -> None:
     """Write report.html: the whole run on one page.
 

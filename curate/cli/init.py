@@ -45,9 +45,7 @@ def init(
         str | None,
         Option(metavar="ENGINE", help=f"Options of an engine instead: {', '.join(engines())}.", autocompletion=engines),
     ] = None,
-    out: Annotated[
-        str | None, Option("--out", "-o", metavar="FILE", help="The file; by default recipe.yaml, or ENGINE.yaml.")
-    ] = None,
+    out: Annotated[str | None, Option("--out", "-o", metavar="FILE", help="Else recipe.yaml or ENGINE.yaml.")] = None,
 ) -> None:
     """Write a recipe for your own data, or one of curate's recipes.
 

@@ -31,9 +31,7 @@ def build(
     language: Annotated[str, Option(metavar="KEYS", help="Languages, such as de,ja; else all of --wiki.")] = "",
     mode: Annotated[Mode, Option(metavar="MODE", help="reference, worldwide or corrected.")] = Mode.corrected,
     pmi: Annotated[float, Option(metavar="X", help="Mutual information of pairs.")] = 30.0,
-    english: Annotated[
-        str | None, Option(metavar="FILE", help="English entries, such as MetaCLIP's metadata.json.")
-    ] = None,
+    english: Annotated[str | None, Option(metavar="FILE", help="English entries, as MetaCLIP's metadata.json.")] = None,
     out: Annotated[str, Option("--out", "-o", metavar="FILE", help="The table to write.")] = "metadata.parquet",
     on: common.OnOption = None,
 ) -> None:
@@ -92,9 +90,7 @@ def show(
     limit: Annotated[int, Option(metavar="N", help="Entries to print.")] = 20,
     find: Annotated[str, Option(metavar="TEXT", help="Only entries that contain this text.")] = "",
     language: Annotated[str, Option(metavar="KEY", help="Only entries of this language.")] = "",
-    mode: Annotated[
-        Mode | None, Option(metavar="MODE", help="That of match; else corrected for several languages.")
-    ] = None,
+    mode: Annotated[Mode | None, Option(metavar="MODE", help="match.mode, or corrected for several languages.")] = None,
 ) -> None:
     """Print counts and the first entries of a list.
 

@@ -3,9 +3,9 @@
 import datetime
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from itertools import chain
 from math import ceil
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
@@ -36,21 +36,15 @@ _UNREAD = 10  # files that are named
 def plan(
     recipe: common.RecipeArgument,
     beam_options: common.BeamArgument = None,
-    out: Annotated[
-        str | None, Option("--out", "-o", metavar="DIR", help="The run folder: shows which steps are done.")
-    ] = None,
+    out: Annotated[str | None, Option("--out", "-o", metavar="DIR", help="Run folder: shows finished steps.")] = None,
     reuse: Annotated[str | None, Option(metavar="DIR", help="An older run: shows which tables are reused.")] = None,
     overrides: common.SetOption = [],  # noqa: B006
     fingerprint: common.FingerprintOption = common.Fingerprint.stat,
     on: common.OnOption = None,
     no_estimate: Annotated[bool, Option("--no-estimate", help="Do not measure a sample of the pool.")] = False,
     measure: Annotated[int | None, Option(metavar="N", min=1, help="Measure N rows aside for costs by step.")] = None,
-    prices: Annotated[
-        str | None, Option(metavar="FILE", help="Prices, as infra/prices.yaml; shows costs.", show_default=False)
-    ] = None,
-    rows: Annotated[
-        int | None, Option(metavar="N", min=1, help="Costs of N rows, of which the inputs are a part.")
-    ] = None,
+    prices: Annotated[str | None, Option(metavar="FILE", help="Prices, as infra/prices.yaml; shows costs.")] = None,
+    rows: Annotated[int | None, Option(metavar="N", min=1, help="Costs of N rows, of which inputs are a part.")] = None,
     seen: common.SeenOption = None,
 ) -> None:
     """Show inputs, steps, and expected yield, time and cost of a run. It writes nothing.
@@ -73,8 +67,7 @@ def plan(
         context, units = prepared.context, prepared.plan.units
         sources = [_source_facts(source, prepared.plan) for source in loaded.input]
         unread = [part for part in prepared.plan.files if part.fault][:_UNREAD]
-        facts = {"sources": sources, "unread": unread, "rows": prepared.plan.pool.rows, "imported": prepared.imported}
-        common.print_page("plan", part="inputs", **facts)
+        common.print_page("plan", part="inputs", prepared=prepared, sources=sources, unread=unread)
         common.print_lines(*map(line, common.warn_of_sizes(loaded, units)))
         done = count_current(context, units)
         common.print_page("plan", part="steps", done=done, units=len(units), needed=_count_needed(context, units, done))
@@ -95,8 +88,8 @@ def _show_downloads(context: RunContext, units: Sequence[Unit]) -> bool:
     for source, source_units, outlook in outlooks:
         of_a_unit = min(outlook.at_once, ceil(outlook.parts / max(1, source_units)))
         at_once = min(outlook.parts, of_a_unit * min(CORES, max(1, source_units)))
-        shards = {"of_a_unit": of_a_unit, "at_once": at_once}
-        common.print_page("plan", part="downloads", source=source.name, outlook=outlook, assumed=SECONDS, **shards)
+        facts = {"source": source.name, "outlook": outlook, "of_a_unit": of_a_unit, "at_once": at_once}
+        common.print_page("plan", part="downloads", assumed=SECONDS, **facts)
     return bool(outlooks)
 
 
@@ -134,33 +127,19 @@ def _show_estimate(
         print("costs by step: add --measure N, or name a finished run by --out or --reuse")
 
 
-@dataclass(frozen=True)
-class SourceFacts:
-    """What a plan reads of a source; `files` is how many there are, in the format's words."""
-
-    name: str
-    format: str
-    files: str
-    bytes: int
-    is_uncompressed: bool  # groups of rows in Parquet state their bytes before compression
-    rows: int
-    is_downloaded: bool
-    units: int
-
-
-def _source_facts(source: Source, plan: Plan) -> SourceFacts:
-    units = [unit for unit in plan.units if unit.source == source.name]
-    parts = [part for unit in units for part in unit.parts]
-    return SourceFacts(
-        name=source.name,
-        format=source.format,
-        files=find_format(source).describe(parts),
-        bytes=sum(part.size for part in parts),
-        is_uncompressed=any(part.groups and part.rows is not None for part in parts),
-        rows=sum(part.rows or 0 for part in parts),
-        is_downloaded=bool(find_downloading(source)),
-        units=len(units),
-    )
+def _source_facts(source: Source, plan: Plan) -> dict[str, Any]:
+    """Return a source, its parts, how many files they are in the format's words, and in how many units."""
+    parts_of_units = [unit.parts for unit in plan.units if unit.source == source.name]
+    parts = list(chain.from_iterable(parts_of_units))
+    return {
+        "source": source,
+        "parts": parts,
+        "files": find_format(source).describe(parts),
+        # Groups of rows in Parquet state their bytes before compression
+        "is_uncompressed": any(part.groups and part.rows is not None for part in parts),
+        "is_downloaded": find_downloading(source) is not None,
+        "units": len(parts_of_units),
+    }
 
 
 def _count_needed(context: RunContext, units: Sequence[Unit], done: Mapping[str, int]) -> Mapping[str, int] | None:

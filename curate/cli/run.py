@@ -2,10 +2,10 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
@@ -25,7 +25,7 @@ from curate.measure.settings import TABLES, MeasureSettings
 from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading
 from curate.pool.retry import find_mendable
-from curate.recipe.recipe import Recipe, load_recipe
+from curate.recipe.recipe import load_recipe
 from curate.run.context import RunContext
 from curate.run.units import WorkerLocation
 from curate.store.attempts import MAX_ATTEMPTS, read_attempts
@@ -101,9 +101,7 @@ def run(
     recipe: common.RecipeArgument,
     out: Annotated[str, Option("--out", "-o", metavar="DIR", help="The run folder: local, or an fsspec URL.")],
     beam_options: common.BeamArgument = None,
-    reuse: Annotated[
-        str | None, Option(metavar="DIR", help="An older run, whose tables are reused if current.")
-    ] = None,
+    reuse: Annotated[str | None, Option(metavar="DIR", help="An older run whose tables are reused if current.")] = None,
     overrides: common.SetOption = [],  # noqa: B006
     fingerprint: common.FingerprintOption = common.Fingerprint.stat,
     on: common.OnOption = None,
@@ -133,8 +131,9 @@ def run(
     loaded = load_recipe(recipe, overrides)
     if in_process and (detach or on or options):
         raise RecipeError("--in-process: runs here, without Beam: leave out --detach, --on and Beam's options")
-    if retry:
-        _check_retry(loaded, out)
+    if retry and not any(map(find_downloading, loaded.input)):
+        remedy = f"for repaired files run into another folder, with --reuse {out}"
+        raise RecipeError(f"--retry: is for URLs, and the recipe has no source of format urls; {remedy}")
     if detach and not is_driver() and not choose_engine(options, on).outlasts_driver:
         keeper.stop_supervising()  # the driver has a process of its own that does
         start_driver(RunStore(out))
@@ -148,8 +147,7 @@ def run(
     if prepared.finished:
         _tell_finished(prepared, out, retry)
         return
-    for text in _announce(prepared, retry, rounds, reuse, out):
-        print(text, file=sys.stderr)
+    _announce(prepared, retry, rounds, reuse, out)
     began = time.monotonic()
     if _work(prepared, keeper, may_end, detach, in_process, plan_run):
         print(summary(out, time.monotonic() - began))
@@ -205,22 +203,45 @@ def _run(
         work(again)
 
 
-def _announce(prepared: "Prepared", retry: bool, rounds: int | None, reuse: str | None, out: str) -> Iterator[str]:
-    context, units = prepared.context, prepared.plan.units
-    if retry:
-        is_new = rounds is not None and prepared.retries.rounds > rounds
-        yield _retried(prepared.retries, is_new, context, out)
-    if reuse:
-        yield _reused(context, units, reuse)
+def _announce(prepared: "Prepared", retry: bool, rounds: int | None, reuse: str | None, out: str) -> None:
+    """Print which URLs are tried again, which tables are reused, and warnings of sizes."""
+    context, units, retries = prepared.context, prepared.plan.units, prepared.retries
+    if retry or reuse:
+        from curate.ask.text_pages import render_page  # with libraries that other runs import at their end
+
+        urls = int((retries.table["round"].to_numpy() == retries.rounds).sum())
+        is_new_round = rounds is not None and retries.rounds > rounds
+        facts = {"out": out, "recipe": context.recipe, "units": len(units), "reuse": reuse, "retry": retry}
+        facts |= {"retries": retries, "urls": urls, "is_new_round": is_new_round}
+        print(render_page("run", **facts, **_reused(context, units)), file=sys.stderr, end="")
     if prepared.imported:
-        yield prepared.imported.summary
-    yield from common.warn_of_sizes(context.recipe, units)
+        print(prepared.imported.summary, file=sys.stderr)
+    for warning in common.warn_of_sizes(context.recipe, units):
+        print(warning, file=sys.stderr)
 
 
-def _check_retry(recipe: Recipe, out: str) -> None:
-    if not any(map(find_downloading, recipe.input)):
-        remedy = f"for repaired files run into another folder, with --reuse {out}"
-        raise RecipeError(f"--retry: is for URLs, and the recipe has no source of format urls; {remedy}")
+def _reused(context: RunContext, units: Sequence[Unit]) -> dict[str, Any]:
+    """Return of how many units each table is reused or lost, and which signals are measured again; or why all are."""
+    from pipelines.identity import count_current
+
+    if context.reuse is None:
+        return {}
+    decided = ("derived", "decisions", "answers", "captions")  # the first two are never reused, answers one by one
+    current = {name: count for name, count in count_current(context, units).items() if name not in decided}
+    lost = {name: len(units) - count for name, count in current.items() if count < len(units)}
+    settings, needed = MeasureSettings.of(context), None
+    if settings.signals and not lost.keys().isdisjoint(TABLES):
+        needed = count_needed(settings, units, context.unit_tables)
+    _, paths = read_unit_keys(context.reuse)
+    has_same_names = any(source.name in paths for source in context.recipe.input)
+    return {
+        "current": current,
+        "lost": lost,
+        "needed": needed,
+        "has_others": needed is not None and any(needed[signal.name] < len(units) for signal in settings.signals),
+        "has_same_files": any(unit.reuse_index is not None for unit in units),
+        "other_names": None if has_same_names else list(paths),
+    }
 
 
 def _tell_finished(prepared: "Prepared", out: str, retry: bool) -> None:
@@ -244,47 +265,3 @@ def _tell_finished(prepared: "Prepared", out: str, retry: bool) -> None:
             print(f"{REPORT_FILE} was written again; if it compared runs: {command}")
     else:
         print(f"{out}: {reason}; nothing to do (`curate verify {out}` reads every byte)")
-
-
-def _retried(retries: Retries, is_new: bool, context: RunContext, out: str) -> str:
-    number = retries.rounds
-    urls = int((retries.table["round"].to_numpy() == number).sum())
-    round_text = f"round {number} of retries, {pluralise(urls, 'URL')}"
-    if not is_new:
-        goes_on = f"{out}: is not finished: continuing {round_text if number else 'the run'}"
-        return f"{goes_on}; --retry begins another round once it is finished"
-    again = f"{'captions are matched and ' if context.recipe.match else ''}all rows are decided again"
-    return f"{out}: {round_text}; earlier images are not downloaded, decoded or scored again; {again}"
-
-
-def _reused(context: RunContext, units: Sequence[Unit], reuse: str) -> str:
-    from pipelines.identity import count_current
-
-    def say(counts: dict[str, int]) -> str:
-        return ", ".join(f"{name} {count}/{len(units)}" for name, count in counts.items() if count)
-
-    decided = ("derived", "decisions", "answers", "captions")  # the first two are never reused, answers one by one
-    current = {name: count for name, count in count_current(context, units).items() if name not in decided}
-    settings = MeasureSettings.of(context)
-    signals = count_needed(settings, units, context.unit_tables)
-    lost = say({name: len(units) - count for name, count in current.items()})
-    if settings.signals and any(current.get(name, len(units)) < len(units) for name in TABLES):
-        is_any = any(signals[signal.name] < len(units) for signal in settings.signals)
-        others = "; columns of the others are reused" if is_any else ""
-        lost = f"{lost} ({f'signals {say(signals)}{others}' if signals else 'no signal, their columns are reused'})"
-    derived = "derived columns" if context.recipe.derive else ""
-    captions = "captions without a cached answer" if context.recipe.captions else ""
-    recomputed = ", ".join(filter(None, [lost, derived, "decisions", captions, "shards"]))
-    tables = f"{say(current)} (units)" if say(current) else f"no complete table{_why_none(context, units)}"
-    return f"reused from {reuse}: {tables}\nrecomputed: {recomputed}"
-
-
-def _why_none(context: RunContext, units: Sequence[Unit]) -> str:
-    if any(unit.reuse_index is not None for unit in units):
-        return ": it has the files, but not measured by the same keys of the source and measure, and libraries"
-    assert context.reuse is not None
-    _, paths = read_unit_keys(context.reuse)
-    if paths.keys().isdisjoint(source.name for source in context.recipe.input):
-        return f": its sources have other names ({', '.join(paths) or 'none'})"
-    reason = "it has no unit of the same files; a file is the same by name, size and time of change"
-    return f": {reason}, or by content where both runs have --fingerprint content"

@@ -45,9 +45,7 @@ def whatif(
     points: Annotated[int, Option(min=2, max=1000, metavar="N", help="Values of a range.")] = 12,
     plot: Annotated[str | None, Option(metavar="FILE", help="Plot the sweep: .svg, .png or .html.")] = None,
     rows: Annotated[int | None, Option(min=1, metavar="N", help="Target size: solves for t, or for --by.")] = None,
-    share: Annotated[
-        float | None, Option("--tail-share", metavar="X", help="Share of the tail in all matches: solves for t.")
-    ] = None,
+    share: Annotated[float | None, Option("--tail-share", metavar="X", help="The tail's share: solves for t.")] = None,
     by: Annotated[str | None, Option(metavar="KEY", help="The number that --rows solves; else t.")] = None,
     seen: SeenOption = None,
     format: FormatOption = Format.table,
