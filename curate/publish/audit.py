@@ -74,10 +74,6 @@ class Failing(NamedTuple):
     unit: int
     example: str
 
-    def add(self, other: "Failing") -> "Failing":
-        first = self if self.unit <= other.unit else other
-        return Failing(self.rows + other.rows, first.unit, first.example)
-
 
 @dataclass
 class Audit:
@@ -89,7 +85,7 @@ class Audit:
     failing: dict[str, Failing] = field(default_factory=dict)  # by reason, of samples and files
     unread: set[str] = field(default_factory=set)  # files that could not be read at all, or whose embeddings could not
     failed: set[int] = field(default_factory=set)  # units that have a file of failures
-    downloads: list[str] = field(default_factory=list)  # shards in the run's folder, without suffix
+    downloads: set[str] = field(default_factory=set)  # shards in the run's folder, without suffix
     # By label of a signal of another package: the images that it failed on, and the first error
     errors: dict[str, Failing] = field(default_factory=dict)
     nonfinite: Counter[str] = field(default_factory=Counter)  # values of signals that were NaN or infinity, by column
@@ -104,11 +100,10 @@ class Audit:
     short: Counter[str] = field(default_factory=Counter)  # by rule: short texts that it dropped
 
     def add(self, other: Self) -> None:
-        self.downloads += other.downloads
         for total, part in ((self.failing, other.failing), (self.errors, other.errors)):
             for key, failing in part.items():
                 _add(total, key, failing)
-        for name in vars(self).keys() - {"downloads", "failing", "errors"}:  # counters, and keys that are of one unit
+        for name in vars(self).keys() - {"failing", "errors"}:  # counters, and keys that are of one unit
             getattr(self, name).update(getattr(other, name))
 
     merge = add
@@ -127,7 +122,8 @@ class Audit:
 
 
 def _add(failing: dict[str, Failing], key: str, part: Failing) -> None:
-    failing[key] = failing[key].add(part) if key in failing else part
+    first = min(failing.get(key, part), part, key=lambda each: each.unit)
+    failing[key] = first._replace(rows=part.rows + (failing[key].rows if key in failing else 0))
 
 
 def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Audit:
@@ -170,12 +166,12 @@ def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Aud
     return audit
 
 
-def _downloads(settings: PublishSettings, unit: Unit) -> list[str]:
+def _downloads(settings: PublishSettings, unit: Unit) -> set[str]:
     source = find_source(settings.sources, unit.source)
     kind = find_downloading(source)
     if kind is None or not isinstance(source, UrlsSource) or source.store:
-        return []
-    return [kind.shard(source, part).removesuffix(".tar") for part in unit.parts if not part.fault]
+        return set()
+    return {kind.shard(source, part).removesuffix(".tar") for part in unit.parts if not part.fault}
 
 
 def count_verdicts(samples: pa.Table, decisions: pa.Table, unit: Unit) -> Counter[str]:
@@ -242,6 +238,14 @@ def _count_content(settings: PublishSettings, tables: UnitTables, kept: pa.Table
 def _count_values(column: pa.Array | pa.ChunkedArray) -> Counter[Any]:
     counts = pc.value_counts(column.drop_null())
     return Counter(dict(zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True)))
+
+
+def nest_counts(counts: Counter[tuple[str, str]]) -> dict[str, Counter[str]]:
+    """Return counts of pairs as those of the second name by the first, in order."""
+    nested: dict[str, Counter[str]] = {}
+    for (outer, inner), count in sorted(counts.items()):
+        nested.setdefault(outer, Counter())[inner] = count
+    return nested
 
 
 def _embedding_faults(settings: PublishSettings, tables: UnitTables) -> list[list[str]]:

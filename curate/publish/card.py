@@ -25,8 +25,6 @@ _SIZES = (
     (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"), (10**12, "100B<n<1T"),
 )  # fmt: skip
 _CODE = re.compile(r"[a-z]{2,3}")  # ISO 639-1 and 639-3, as the Hub accepts them
-_LANGUAGES = 20  # rows of the table of languages
-_SHORT = 40  # characters of a language's code, which may be a stranger's
 _MIN_SHARE = 0.001  # share of the kept samples below which a language is presumed an error of the detector
 _DTYPES = dict.fromkeys(("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"), "image")
 _DTYPES |= {"txt": "string", "json": "json", "cls": "int64"}
@@ -36,22 +34,7 @@ _SPECIAL = re.compile(r"([\\`*_\[\]|~$#])")
 def card_text(run: RunFacts) -> str:
     """Return the card's text."""
     front = yaml.safe_dump(_front_matter(run), sort_keys=False, allow_unicode=True, width=100)
-    languages = list(run.content.languages.items())
-    return template("card.md").render(
-        run=run,
-        content=run.content,
-        kind=find_written(run),
-        front=front.rstrip(),
-        summary=summary(run),
-        steps=steps(run),
-        folders=_folders(run),
-        in_sql={rule.name for rule in run.rules if rule.sql},
-        languages=[(code[:_SHORT], rows) for code, rows in languages[:_LANGUAGES]],
-        more_languages=len(languages) - _LANGUAGES,
-        all_languages=sum(run.content.languages.values()),
-        license=run.recipe.get("license", UNKNOWN),
-        citation=citation(run),
-    )
+    return template("card.md").render(run=run, kind=find_written(run), front=front.rstrip())
 
 
 def summary(run: RunFacts) -> str:
@@ -137,6 +120,8 @@ def template(name: str) -> jinja2.Template:
     filters = {"plain": _plain, "code": _code, "count": "{:,}".format, "share": _share, "identity": _identity}
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     environment.filters |= filters | {"bytes": format_bytes, "pluralise": pluralise}
+    of_run = {"summary": summary, "steps": steps, "languages": languages, "citation": citation, "folders": _folders}
+    environment.globals |= of_run
     return environment.from_string(files("curate.publish").joinpath(name).read_text("utf-8"))
 
 

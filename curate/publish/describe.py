@@ -21,8 +21,8 @@ from curate.base import ids, schema
 from curate.base.errors import DamagedError, RunError
 from curate.base.process import in_threads
 from curate.emit.output_format import OutputFormat, find_written
-from curate.publish.audit import MEASURES, Audit, Drops
-from curate.publish.card import UNKNOWN, card_text, citation, languages, steps, summary, template
+from curate.publish.audit import MEASURES, Audit, Drops, nest_counts
+from curate.publish.card import card_text, template
 from curate.publish.stats_duckdb import write_stats
 from curate.publish.uids import UidsPart, write_uids
 from curate.publish.views import write_views
@@ -139,9 +139,7 @@ def _write_facts(store: RunStore, facts: RunFacts, shards: Sequence[Published]) 
 
 def _content(facts: RunFacts, shards: Sequence[Published], kind: OutputFormat, audit: Audit) -> ContentFacts:
     shards = [line for line in shards if line.path.endswith(f".{kind.suffix}")]
-    licences: dict[str, Counter[str]] = {}
-    for (name, licence), rows in audit.licences.items():
-        licences.setdefault(name, Counter())[licence] = rows
+    licences = nest_counts(audit.licences)
     return ContentFacts(
         languages=_most_frequent(audit.languages),
         licences={name: _most_frequent(licences[name]) for name in schema.LICENCES if name in licences} or None,
@@ -179,11 +177,6 @@ def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | 
         listed=shards if len(shards) <= _LISTED else [],
         fields=None if columns is None else list(_fields(columns)),
         day=datetime.datetime.fromtimestamp(run.finished, datetime.UTC).date().isoformat(),
-        license=run.recipe.get("license", UNKNOWN),
-        summary=summary(run),
-        citation=citation(run),
-        languages=languages(run),
-        steps=steps(run),
     )
     return json.loads(text)
 

@@ -42,6 +42,7 @@ from curate.publish.audit import (
     check_conservation,
     check_damage,
     failures_parts,
+    nest_counts,
     write_failures,
 )
 from curate.publish.describe import describe_run, mark_published
@@ -133,7 +134,7 @@ def _downloaded_files(store: RunStore, audit: Audit) -> list[str]:
     """Return what `pool/` has, which is listed where an earlier start may have left other files."""
     if not store.exists(layout.NEW_FILE):
         return store.files(layout.POOL)
-    return [f"{layout.POOL}/{stem}{end}" for stem in sorted({*audit.downloads}) for end in ENDINGS]
+    return [f"{layout.POOL}/{stem}{end}" for stem in sorted(audit.downloads) for end in ENDINGS]
 
 
 def count_entries(entries: pa.Table, pool: I64, survivors: I64, sums: I64, p: F64 | None) -> pa.Table:
@@ -187,7 +188,7 @@ def _summarise(
         **{name: values.get(name) for name in ("t", "t_by_language", "expected", "expected_above")},
         steps=sum_timings(records),
         used=sum_used(records, digests),
-        links=_links(audit) or None,
+        links=nest_counts(audit.links) or None,
         drift=results.drift or [],
         caption_work=summarise(recipe.captions, claim.engine_ids, captioned, sum_sent(records))
         if recipe.captions and captioned
@@ -208,13 +209,6 @@ def _short_texts(recipe: Recipe, audit: Audit) -> dict[str, int]:
         return {}
     rules = [name for name, sql in recipe.rules.items() if isinstance(sql, str) and re.search(r"\blanguage\b", sql)]
     return {name: audit.short[name] for name in rules if audit.short[name] > _MANY_SHORT * audit.rows}
-
-
-def _links(audit: Audit) -> dict[str, dict[str, int]]:
-    links: dict[str, dict[str, int]] = {}
-    for (source, name), count in sorted(audit.links.items()):
-        links.setdefault(source, {})[name] = count
-    return links
 
 
 def _selection(recipe: Recipe, choice: Choice | None, counts: Counter[str], entries: pa.Table) -> SelectionFacts | None:

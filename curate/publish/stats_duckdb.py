@@ -5,8 +5,8 @@ Views over the large tables are `curate.publish.views`: they need paths, and the
 
 import json
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from importlib import resources
 from itertools import chain
 from typing import Any
 
@@ -33,7 +33,7 @@ _STORAGE = "v1.0.0"  # of DuckDB: what writes in a newer format is not read by o
 
 def write_stats(folder: RunStore, run: RunFacts, drops: Drops, entries: pa.Table | None = None) -> None:
     """Write stats.duckdb; `entries` None: as entries.parquet has them. Raises ConservationError for an unknown rule."""
-    tables = _small_tables(folder, run, drops)
+    tables = _small_tables(folder, run)
     listed = folder.read_parquet(ENTRIES_FILE) if entries is None else entries
     tables["entries"] = listed.select(schema.ENTRIES.names).cast(schema.ENTRIES)
     # One thread takes half the time for tables of this size, and the file is smaller.
@@ -44,19 +44,21 @@ def write_stats(folder: RunStore, run: RunFacts, drops: Drops, entries: pa.Table
             connection.begin()
             for name, table in tables.items():
                 connection.from_arrow(table).create(name)
+            for name, table in _counted(run, drops).items():
+                connection.register(name, table)
+            connection.execute(resources.files("curate.publish").joinpath("stats.sql").read_text("utf-8"))
             connection.commit()
         with open(path, "rb") as source, folder.create(STATISTICS_FILE) as target:
             shutil.copyfileobj(source, target, 1 << 20)
 
 
-def _small_tables(folder: RunStore, run: RunFacts, drops: Drops) -> dict[str, Any]:
+def _small_tables(folder: RunStore, run: RunFacts) -> dict[str, Any]:
     reasons = {"sample": schema.SAMPLE_REASONS, "file": schema.FILE_REASONS, "part of a file": schema.DAMAGE_REASONS}
     meanings = [
         (name, kind, text, name in schema.MISSING_REASONS)
         for kind, of_kind in reasons.items()
         for name, text in of_kind.items()
     ]
-    dropped = [(source, rule, rows) for (source, rule), rows in drops.items() if rule is not None]
     limits = [None if rule.threshold is None else float(rule.threshold) for rule in run.rules]
     rules = [(i, rule.name, rule.expression, limits[i - 1]) for i, rule in enumerate(run.rules, 1)]
     facts = [(key, value) for key, value in run.to_json().items() if key != "format"]
@@ -71,9 +73,6 @@ def _small_tables(folder: RunStore, run: RunFacts, drops: Drops) -> dict[str, An
         "forgotten": _without_zones(Record.read(folder).table, "time"),
         "drift": _rows(DriftFacts, run.drift),
         "caption_work": _rows(CaptionWork, run.caption_work),
-        "drops": _table(sorted(dropped), source=_TEXT, rule=_TEXT, rows=_INT64),
-        "funnel": _funnel(run, drops),
-        "sources": _sources(run, drops),
     }
 
 
@@ -101,24 +100,15 @@ def _without_zones(table: pa.Table, name: str) -> pa.Table:
     return table.set_column(table.column_names.index(name), name, table[name].cast(pa.timestamp("ms")))
 
 
-def _funnel(run: RunFacts, drops: Drops) -> pa.Table:
-    by_rule: Counter[str | None] = Counter()
-    for (_, rule), count in drops.items():
-        by_rule[rule] += count
-    steps = [verdict.name for verdict in run.verdicts(bool(by_rule[stages.FORGOTTEN]))[:-1]]
-    if strange := sorted(str(name) for name in by_rule if name is not None and name not in steps):
+def _counted(run: RunFacts, drops: Drops) -> dict[str, pa.Table]:
+    """Return what stats.sql makes tables of. Raises ConservationError for rules that the run does not have."""
+    rules = {rule for _, rule in drops if rule is not None}
+    steps = [verdict.name for verdict in run.verdicts(stages.FORGOTTEN in rules)[:-1]]
+    if strange := sorted(rules.difference(steps)):
         raise ConservationError(f"decisions name rules that the run does not have: {', '.join(strange)}")
-    rows = [(stages.POOL, stages.POOL, by_rule.total())]
-    rows += [("drop", name, by_rule[name]) for name in steps]
-    rows += [(stages.KEPT, stages.KEPT, by_rule[None])]
-    lines = ((position, *row) for position, row in enumerate(rows))
-    return _table(lines, position=_INT32, kind=_TEXT, rule=_TEXT, rows=_INT64)
-
-
-def _sources(run: RunFacts, drops: Drops) -> pa.Table:
-    rows = []
-    for number, name in enumerate(dict.fromkeys([*run.sources, *sorted(source for source, _ in drops)])):
-        counts = {rule: count for (source, rule), count in drops.items() if source == name}
-        pool, failed, kept = sum(counts.values()), counts.get(stages.FAILED, 0), counts.get(None, 0)
-        rows.append((number, name, pool, failed, pool - failed - kept, kept))
-    return _table(rows, position=_INT32, source=_TEXT, **dict.fromkeys(("pool", "failed", "dropped", "kept"), _INT64))
+    counted = ((*key, rows) for key, rows in drops.items())
+    return {
+        "counted": _table(counted, source=_TEXT, rule=_TEXT, rows=_INT64),
+        "steps": _table(enumerate(steps, 1), position=_INT32, rule=_TEXT),
+        "listed": _table(enumerate(run.sources), position=_INT32, source=_TEXT),
+    }

@@ -9,7 +9,7 @@ import hashlib
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -145,15 +145,13 @@ class Asking:
     reading: Reading
     begun: Any = None  # what `Relation.begin` returned
 
-    def ask(
-        self, name: str, function: Callable[..., Any], *values: Any, combine: Combine[Any, Any] | None = None
-    ) -> Any:
+    def ask(self, name: str, function: Callable[..., Any], *values: Any, combine: Any = None) -> Any:
         """Ask each unit for `function(its EmbeddedRows, *values)`, parts of an answer, as `Units.ask` does.
 
         With `combine` each unit yields a part, if an empty one: what follows is not computed of no part.
         """
-        step, options = self._of_rows(function), {} if combine is None else {"combine": combine}
-        return self.units.ask(f"Relate {self.reading.name}: {name}", step, self.stale, *values, **options)
+        name = f"Relate {self.reading.name}: {name}"
+        return self.units.ask(name, self._of_rows(function), self.stale, *values, combine=combine)
 
     def _of_rows(self, function: Callable[..., Any]) -> Callable[..., Iterable[Any]]:
         reading = self.reading  # steps travel, and the pipeline cannot
@@ -207,8 +205,5 @@ class Asking:
 
 def _put_together(number: int, parts: Sequence[npt.NDArray[Any]], reading: Reading) -> Iterator[SideOutput]:
     """Write what units have of a file of `Asking.gather`, which is yielded; another attempt writes one of its own."""
-    data = io.BytesIO()
-    np.save(data, np.concatenate(parts), allow_pickle=False)
-    file = f"{FITTED}/{reading.name}/{number:05d}-{hashlib.sha256(data.getbuffer()).hexdigest()[:32]}.npy"
-    reading.store.write_bytes(file, data.getbuffer())
-    yield SideOutput(file)
+    numbered = replace(reading, name=f"{reading.name}/{number:05d}")
+    yield SideOutput(numbered.save(rows=np.concatenate(parts)).file)

@@ -1,4 +1,4 @@
-"""The blocks of a section of the report: plain values, which page.html lays out. No HTML but the charts' SVG.
+"""Parts of a section of the report: plain values, which page.html lays out. No HTML but the charts' SVG.
 
 And texts and numbers of the report: untrusted texts escaped and shortened, and shares.
 """
@@ -37,6 +37,13 @@ def number(value: float) -> str:
     if float(value).is_integer() and abs(value) < 1e15:
         return count(int(value))
     return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def finite(value: object) -> float | None:
+    """Return a number by which cards can be sorted and filtered; None for what is none, or is not finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not math.isfinite(value):
+        return None
+    return float(value)
 
 
 def count(value: int | Decimal | None) -> str:
@@ -109,12 +116,6 @@ def _cells(values: Sequence[Any]) -> list[Cell]:
     return cells
 
 
-class Tables(NamedTuple):
-    """Tables side by side, where there is room."""
-
-    tables: Sequence[Table]
-
-
 class Figure(NamedTuple):
     """A chart: SVG by `charts.render_svg`; `narrow` may hold one for phones. The legend's first item is a colour."""
 
@@ -127,54 +128,31 @@ class Figure(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A thumbnail as a data URI, or why it is missing; neither where the pool has no images."""
+    """A thumbnail as a data URI, or why it is missing."""
 
     data: str = ""
     missing: str = ""
     blurred: bool = False
-    label: str = ""
-    uid: str = ""  # where several pictures are side by side
-
-
-class Value(NamedTuple):
-    """A value by name; `number` is what cards are sorted and filtered by."""
-
-    name: str
-    text: str
-    number: float | None = None
 
 
 class Card(NamedTuple):
-    """A sample: pictures, texts by label, values, and its name for `curate explain`: uid or key.
+    """A sample: the rows that it shows, with the roles that they have in a group of duplicates, values, and its fate.
 
-    `verdict` is what became of it, with the value and threshold that decided; `rule` is what cards are filtered by.
-    `numbers` are further values, folded.
+    The first row is the sample itself. Without rows, `missing` says why. `verdict` is what became of the sample, and
+    why; `rule` is what cards are filtered by. `name` is for `curate explain`: uid or key.
     """
 
-    pictures: Sequence[Picture]
-    texts: Sequence[tuple[str, str]]
-    values: Sequence[Value]
+    group: Sequence[tuple[str, Mapping[str, Any]]]
+    values: Sequence[tuple[str, Any]]
     name: str
-    verdict: Value | None = None
+    verdict: tuple[str, str] | None = None
     rule: str = ""
-    numbers: Sequence[Value] = ()
-
-
-class Gallery(NamedTuple):
-    """Samples in a grid."""
-
-    title: str
-    cards: Sequence[Card]
-    note: str = ""
-
-
-Block = str | Table | Tables | Gallery  # a text is a paragraph
+    missing: str = ""
 
 
 class Section(NamedTuple):
-    """A section of the page: blocks, or facts that `sections.html` turns into text and tables."""
+    """A section of the page: facts that `sections.html` turns into text and tables."""
 
     id: str
     title: str
-    blocks: Sequence[Block] = ()
-    facts: Mapping[str, Any] | None = None
+    facts: Mapping[str, Any]

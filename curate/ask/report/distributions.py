@@ -90,7 +90,7 @@ def distributions_section(run: OpenRun, histograms: Sequence[Histogram] | None =
     figures = [_figure(histogram, drawn.get(histogram.name, [])) for histogram in histograms]
     left_out = max(0, len(run.scores) - (MOST - len(_MEASURES)))
     facts = {"figures": figures, "legend": LEGEND, "left_out": left_out}
-    return Section("distributions", "Scores and sizes", facts=facts)
+    return Section("distributions", "Scores and sizes", facts)
 
 
 def count_bins(run: OpenRun) -> list[Histogram]:

@@ -37,7 +37,7 @@ def entries_section(run: OpenRun) -> Section | None:
         "is_balanced": run.balanced,
     }
     facts |= {"counts": counts, "per_text": per_text, "figures": figures, "changed": changed}
-    return Section("entries", "Entries", facts=facts | {"lost": run.report("entries_lost")})
+    return Section("entries", "Entries", facts | {"lost": run.report("entries_lost")})
 
 
 def _ranks(run: OpenRun) -> Figure | None:
@@ -86,7 +86,7 @@ def languages_section(run: OpenRun, chosen: str | None = None) -> Section | None
     entries = run.report("language_entries", language=language, top=TOP)
     curve = _curve(run, language, rows[names.index(language)]["t"], reference) if entries else None
     facts = {"rows": rows, "most": _LANGUAGES, "language": language, "reference": reference}
-    return Section("languages", "Languages of entries", facts=facts | {"entries": entries, "curve": curve})
+    return Section("languages", "Languages of entries", facts | {"entries": entries, "curve": curve})
 
 
 def _curve(run: OpenRun, language: str, t: int | None, reference: str | None) -> Figure | None:

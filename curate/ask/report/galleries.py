@@ -9,10 +9,8 @@ JPEG that is written here.
 import base64
 import hashlib
 import io
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from decimal import Decimal
 from itertools import groupby, zip_longest
 from operator import itemgetter
 from typing import Any
@@ -24,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from curate.ask.explain import explain_verdict
 from curate.ask.opened import OpenRun
-from curate.ask.report.blocks import SHORT, Card, Gallery, Picture, Section, Value, clean, count
+from curate.ask.report.blocks import Card, Picture, Section, clean, count
 from curate.ask.rule_results import FAILED, NOT_REACHED, Position, at_positions, evaluate_rows
 from curate.base import stages
 from curate.base.errors import CurateError
@@ -42,7 +40,7 @@ SIDE = 160  # pixels of a thumbnail's longer side
 BUDGET = 2_400_000  # characters of all data URIs together
 BLURRED = 0.8  # images with an `nsfw` above this are blurred until pointed at
 
-Row = dict[str, Any]
+Row = Mapping[str, Any]
 MOST = 30  # galleries
 SAMPLES = 8  # of each; half as many where there are many galleries
 SCORES = 6  # of a kept sample
@@ -160,33 +158,36 @@ def galleries_section(run: OpenRun) -> Section:
     """Return kept samples first, then those of each step that dropped any, in the order of the steps."""
     lines = [row for row in run.funnel if row["kind"] != "pool" and row["rows"] and row["rule"] != stages.FORGOTTEN]
     largest = sorted(lines, key=lambda line: (line["kind"] != "kept", -line["rows"]))[:MOST]
-    shown = sorted((line for line in lines if line in largest), key=lambda line: line["kind"] != "kept")
+    shown = sorted(
+        ({**line, "cards": []} for line in lines if line in largest), key=lambda line: line["kind"] != "kept"
+    )
     chosen = _choose(run, SAMPLES if len(shown) <= MOST // 2 else SAMPLES // 2)
     judged = judge(run, [position for line in shown for position in chosen[line["rule"]]])
-    steps = {line["rule"]: [judged[position][0] for position in chosen[line["rule"]]] for line in shown}
     uids = {row["duplicate_of"] for row, _ in judged.values() if row["rule"] == stages.DUPLICATE} - {None}
     partners = {row["uid"]: row for row in run.report("representatives", uids=sorted(uids))}
-
-    def group(row: Row) -> list[tuple[str, Row]]:
-        partner = partners.get(row["duplicate_of"]) if row["rule"] == stages.DUPLICATE else None
-        return [("duplicate", row), ("representative", partner)] if partner else [("", row)]
-
-    # The page's room goes to the first sample of each step, then to the second.
-    in_turn = [row for rank in zip_longest(*steps.values()) for row in rank if row is not None]
-    pictures = make_pictures(run, [part for row in in_turn for _, part in group(row)]) if run.facts.pool.images else {}
     entries = _entries(run, list(judged))
-    shown_galleries = []
     for line in shown:
-        cards = []
-        for row in steps[line["rule"]]:
-            values = [make_value(name, value) for name, value in _values(run, row)]
-            if position_of(row) in entries and line["rule"] in (stages.KEPT, run.drawn):
-                values.append(Value("entries", entries[position_of(row)]))
+        has_entries = line["rule"] in (stages.KEPT, run.drawn)
+        for position in chosen[line["rule"]]:
+            row, verdict = judged[position]
+            values = _values(run, row)
+            if has_entries and position in entries:
+                values.append(("entries", entries[position]))
+            partner = partners.get(row["duplicate_of"]) if row["rule"] == stages.DUPLICATE else None
+            group = [("duplicate", row), ("representative", partner)] if partner else [("", row)]
             name = row["uid"] or (f"key {row['key']}" if row["key"] else "")
-            cards.append(make_card(run, row, group(row), pictures, values, judged[position_of(row)][1], name))
-        shown_galleries.append(_gallery(run, line, cards))
-    facts = {"galleries": shown_galleries, "left_out": len(lines) - len(shown)}
-    return Section("samples", "Samples", facts=facts)
+            line["cards"].append(Card(group, values, name, verdict, verdict[0]))
+    # The page's room goes to the first sample of each step, then to the second.
+    in_turn = [card for rank in zip_longest(*(line["cards"] for line in shown)) for card in rank if card is not None]
+    facts = {"lines": shown, "left_out": len(lines) - len(shown), **of_cards(run, in_turn)}
+    return Section("samples", "Samples", facts)
+
+
+def of_cards(run: OpenRun, cards: Iterable[Card]) -> dict[str, Any]:
+    """Return the facts that all cards share: pictures by position, and the columns that each has folded."""
+    rows = [row for card in cards for _, row in card.group]
+    pictures = make_pictures(run, rows) if run.facts.pool.images else {}
+    return {"pictures": pictures, "folded": [*run.scores[:NUMBERS], *SIZES]}
 
 
 def _choose(run: OpenRun, limit: int) -> dict[str, list[Position]]:
@@ -207,68 +208,17 @@ def _entries(run: OpenRun, positions: Sequence[Position]) -> dict[Position, str]
     return texts
 
 
-def _gallery(run: OpenRun, line: dict[str, Any], cards: list[Card]) -> Gallery:
-    rule, rows = line["rule"], count(line["rows"])
-    if line["kind"] == "kept":
-        return Gallery(f"Kept: {rows}", cards)
-    note = "Each with the sample that represents it." if rule == stages.DUPLICATE else ""
-    for fact in run.facts.rules:
-        if fact.name == rule:
-            threshold = "" if fact.threshold is None else f": at least {fact.show(fact.threshold)}"
-            note = fact.sql or f"{fact.expression}{threshold}"
-    title = "Failed" if rule == stages.FAILED else f"Dropped by {clean(rule, SHORT)}"
-    return Gallery(f"{title}: {rows}", cards, note=clean(note))
+def _values(run: OpenRun, row: Row) -> list[tuple[str, Any]]:
+    """Return what a card shows besides the verdict: of a kept sample its size and scores."""
+    if not row["kept"]:
+        return []
+    size = [("size", f"{row['width']} × {row['height']}")] if row["width"] else []
+    return size + [(name, row[name]) for name in run.scores[:SCORES] if row[name] is not None]
 
 
-def make_card(
-    run: OpenRun,
-    row: Row,
-    group: Sequence[tuple[str, Row]],
-    pictures: Mapping[Position, Picture],
-    values: Sequence[Value],
-    verdict: Value,
-    name: str,
-) -> Card:
-    """Return the card of a row, with a picture of each row of its group of duplicates, by role."""
-    shots = [
-        pictures[position_of(part)]._replace(label=_fate(role, part), uid=part["uid"] if role else "")
-        for role, part in group
-        if pictures
-    ]
-    texts = [] if row["caption"] is None else [("", clean(row["caption"]))]
-    if len(group) == 2 and (other := group[1][1]["caption"]) != row["caption"]:
-        texts.append((group[1][0], clean(other)))
-    texts += [("url", clean(row["url"], 160))] if row["url"] else []
-    names = [name for name in (*run.scores[:NUMBERS], *SIZES) if row.get(name) is not None]
-    numbers = [make_value(name, row[name]) for name in names]
-    shown = {value.name for value in values}
-    folded = [value for value in numbers if value.name not in shown]
-    return Card(shots, texts, values, clean(name, SHORT), verdict, verdict.name, folded)
-
-
-def _fate(role: str, row: Row) -> str:
-    """Return the label of a picture in a group of duplicates: the row's role, if any, and what became of it."""
-    became = "kept" if row["kept"] else f"dropped by {row['rule']}"
-    return role if not role or row["rule"] == stages.DUPLICATE else clean(f"{role}, {became}", SHORT)
-
-
-def _values(run: OpenRun, row: Row) -> Iterator[tuple[str, Any]]:
-    """Yield what a card shows besides the verdict: of a kept sample its size and scores."""
-    if row["kept"]:
-        if row["width"]:
-            yield "size", f"{row['width']} × {row['height']}"
-        yield from ((name, row[name]) for name in run.scores[:SCORES] if row[name] is not None)
-
-
-def make_value(name: str, value: Any) -> Value:
-    """Return a value for a card; numbers that are finite can be sorted and filtered by."""
-    is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool) and math.isfinite(value)
-    return Value(clean(name, 40), clean(value, SHORT), float(value) if is_number else None)
-
-
-def judge(run: OpenRun, positions: Iterable[Position]) -> dict[Position, tuple[Row, Value]]:
-    """Return rows, each with what became of it, and why, in short: the value and the threshold, where it is a rule."""
-    judged = {}
+def judge(run: OpenRun, positions: Iterable[Position]) -> dict[Position, tuple[Row, tuple[str, str]]]:
+    """Return rows, each with its rule, and why, in short: the value and the threshold, where it is a rule."""
+    judged: dict[Position, tuple[Row, tuple[str, str]]] = {}
     for row, results in evaluate_rows(run, positions):
         failed = next((result for result in results if result.state == FAILED and not result.is_dedup), None)
         if failed:
@@ -280,5 +230,5 @@ def judge(run: OpenRun, positions: Iterable[Position]) -> dict[Position, tuple[R
         others = [result.name for result in results if result.state == NOT_REACHED and not result.passes]
         if others and row["status"] == OK and not row["kept"]:
             text += f"; would also fail {', '.join(others[:6])}"
-        judged[position_of(row)] = row, Value(clean(row["rule"] or stages.KEPT, SHORT), clean(text))
+        judged[position_of(row)] = row, (row["rule"] or stages.KEPT, text)
     return judged

@@ -16,7 +16,7 @@ from typing import Any
 from curate.ask.opened import OpenRun
 from curate.ask.output import Result, write_json
 from curate.ask.report import galleries
-from curate.ask.report.blocks import SHORT, Card, Gallery, Section, Value, clean, count
+from curate.ask.report.blocks import Card, Section, count
 from curate.ask.report.charts import write_chart
 from curate.ask.report.distributions import count_bins, distributions_section, draw_histograms
 from curate.ask.report.galleries import Row, position_of
@@ -114,39 +114,33 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
     samples = samples_of(run, [uid for group in groups for _, uid in group[:limit]])
     shown = [
         [(role, samples[uid][0 if role == "duplicate" else -1]) for role, uid in group[:limit] if uid in samples]
-        for group in groups
+        if row[at] in samples
+        else []
+        for row, group in zip(rows, groups, strict=True)
     ]
-    chosen = [
-        next((part for _, part in parts if part["uid"] == row[at]), None)
-        for row, parts in zip(rows, shown, strict=True)
-    ]
-    has_images = run.facts.pool.images
-    pictures = galleries.make_pictures(run, [part for parts in shown for _, part in parts]) if has_images else {}
-    judged = galleries.judge(run, {position_of(sample) for sample in chosen if sample})
+    judged = galleries.judge(run, {position_of(parts[0][1]) for parts in shown if parts})
     cards = []
-    for row, group, parts, sample in zip(rows, groups, shown, chosen, strict=True):
-        verdict = judged[position_of(sample)][1] if sample else Value("", "")
-        rule = clean(dict(zip(names, row, strict=True)).get("rule") or verdict.name, SHORT)
-        hidden = {"uid", "caption", "url"} if sample else {"uid"}
-        hidden |= {"rule", "kept"} if sample and verdict.name == rule else set()
-        if pictures and len(parts) > 1:  # they are shown with their pictures
+    for row, group, parts in zip(rows, groups, shown, strict=True):
+        verdict = judged[position_of(parts[0][1])][1] if parts else None
+        rule = dict(zip(names, row, strict=True)).get("rule") or (verdict[0] if verdict else "")
+        hidden = {"uid", "caption", "url"} if parts else {"uid"}
+        if verdict and verdict[0] == rule:
+            hidden |= {"rule", "kept"}
+        if run.facts.pool.images and len(parts) > 1:  # they are shown with their pictures
             hidden |= {"members", "representative", "duplicate_of"}
         values = [
-            galleries.make_value(name, value)
+            (name, value)
             for name, value in zip(result.names, row, strict=True)
             if value is not None and name.lower() not in hidden
         ]
-        values += [Value("pictures", f"the first {limit} of {count(len(group))}")] if len(group) > limit else []
-        if sample:
-            card = galleries.make_card(run, sample, parts, pictures, values, verdict, row[at])
-            cards.append(card._replace(rule=rule))
-        else:
-            missing = _NO_UID if row[at] is None else "no row of this run has the uid"
-            cards.append(Card((), [("", missing)], values, clean(row[at] or ""), None, rule))
+        if len(group) > limit:
+            values.append(("pictures", f"the first {limit} of {count(len(group))}"))
+        missing = _NO_UID if row[at] is None else "no row of this run has the uid"
+        cards.append(Card(parts, values, row[at] or "", verdict, rule, missing))
     title = f"{count(MOST)} of {count(total)} rows" if total > MOST else result.note or pluralise(total, "row")
-    section = Section("rows", title, [Gallery("", cards, note=clean(query, 1000))])
+    facts = {"cards": cards, "query": query, **galleries.of_cards(run, cards)}
     lead = "Rows in the query's order. Captions, URLs and images are shown as the pool has them; nobody checked them."
-    return HtmlPage(render_sections("Rows of a query", run, [section], lead))
+    return HtmlPage(render_sections("Rows of a query", run, [Section("rows", title, facts)], lead))
 
 
 def export_rows(run: OpenRun, result: Result, folder: str) -> tuple[int, int]:

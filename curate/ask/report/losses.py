@@ -6,14 +6,10 @@ sources, languages, formats and licenses before and after, what each source lost
 
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
 
-import pyarrow as pa
-
-from curate.ask.library import report_sql
 from curate.ask.opened import OpenRun
-from curate.ask.report.blocks import Section, Table, Tables
-from curate.base import schema, stages
+from curate.ask.report.blocks import Section, Table
+from curate.base import stages
 
 _STEPS = 200  # lines of the funnel that are shown one by one
 _TITLES = {"source": "Sources", "language": "Languages", "format": "Image formats"}
@@ -25,34 +21,18 @@ def funnel_section(run: OpenRun) -> Section:
     selection = run.facts.selection
     summary = selection.summary if selection and not selection.by_entries else []
     lines = {"steps": funnel_table(run), "summary": summary, "warnings": run.facts.language_warnings}
-    return Section("funnel", "Funnel", facts=facts | lines)
+    return Section("funnel", "Funnel", facts | lines)
 
 
 def funnel_table(run: OpenRun) -> Table:
     """Return a line for each step; shares are of the pool."""
-    drops = [(line["rule"], line["rows"]) for line in run.funnel if line["kind"] == "drop"]
-    pool, kept = run.counts[stages.POOL], run.counts[stages.KEPT]
     meaning = {rule.name: rule.expression for rule in run.facts.rules}
     meaning |= {name: verdict.meaning for name, verdict in stages.VERDICT.items()}
     meaning |= {run.facts.selection.key: run.facts.selection.meaning} if run.facts.selection else {}
-    if len(drops) > _STEPS:
-        rest = drops[_STEPS:]
-        drops = [*drops[:_STEPS], (f"{len(rest):,} more steps", sum(rows for _, rows in rest))]
-    heads = ("step", "samples", "share of the pool", "left", "share of those reaching it", "meaning")
-    bar: dict[str, Any] = {"count": pool, "length": 1.0, "style": "pool"}
-    lines: list[tuple[Any, ...]] = [(stages.POOL, pool, _share(pool, pool), bar, "", "all samples found")]
-    left = pool
-    for rule, dropped in drops:
-        reached, left = left, left - dropped
-        bar = {"count": left, "length": _share(left, pool), "style": "pool"}
-        lines.append((rule, -dropped, _share(dropped, pool), bar, _share(dropped, reached), meaning.get(rule, "")))
-    bar = {"count": kept, "length": _share(kept, pool)}
-    lines.append((stages.KEPT, kept, _share(kept, pool), bar, "", meaning[stages.KEPT]))
-    return Table.of([dict(zip(heads, line, strict=True)) for line in lines], last_is_sum=True)
-
-
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+    lines = run.report("funnel", most=_STEPS)
+    for line in lines:
+        line["meaning"] = line["meaning"] or meaning.get(line["step"], "")
+    return Table.of(lines, last_is_sum=True)
 
 
 def duplicates_section(run: OpenRun) -> Section | None:
@@ -62,13 +42,13 @@ def duplicates_section(run: OpenRun) -> Section | None:
         return None
     large = [group.describe(bool(run.facts.near)) for group in run.facts.large_groups or ()]
     facts = {"dropped": dropped, "kinds": run.report("duplicate_kinds"), "sizes": run.report("duplicate_groups")}
-    return Section("duplicates", "Duplicates", facts=facts | {"large": large, "near": run.facts.near})
+    return Section("duplicates", "Duplicates", facts | {"large": large, "near": run.facts.near})
 
 
 def failures_section(run: OpenRun) -> Section | None:
     """Return samples and files that could not be read, by reason; None where all could."""
     facts = {"samples": run.report("failed_samples"), "files": run.report("failed_files")}
-    return Section("failures", "Failures", facts=facts) if any(facts.values()) else None
+    return Section("failures", "Failures", facts) if any(facts.values()) else None
 
 
 def downloads_section(run: OpenRun) -> Section | None:
@@ -79,27 +59,16 @@ def downloads_section(run: OpenRun) -> Section | None:
     facts["sources"] = run.report("download_sources")
     if facts["missing"]:
         facts |= {"reasons": run.report("download_reasons"), "hosts": run.report("download_hosts", limit=None)}
-    return Section("downloads", "Downloads", facts=facts)
+    return Section("downloads", "Downloads", facts)
 
 
 def composition_section(run: OpenRun) -> Section:
     """Return a table for each column that has values, and one of sources by step where there are several sources."""
-    scores = {row["column_name"] for row in run.rows("DESCRIBE scores")}
-    stated = [name for name in schema.LICENCES if name in scores]
-    counted = [run.table(report_sql("composition"))]
-    counted += [run.table(report_sql("licences"), stated=name) for name in stated]
-    run.connection.register("counted", pa.concat_tables(counted))
-    titles = {**_TITLES, **dict.fromkeys(stated, "Licenses")}
     tables = []
-    for column, rows in groupby(run.report("before_and_after", columns=list(titles)), itemgetter("column")):
+    for column, rows in groupby(run.report("composition"), itemgetter("column")):
         values = [{column: row.pop("name"), **row} for row in rows if row.pop("column")]
-        tables.append(Table.of(values, titles[column]))
+        tables.append(Table.of(values, _TITLES.get(column, "Licenses")))
         if column == "source" and len(values) > 1:
             note = "Shares of the source's samples."
             tables.append(Table.of(run.report("lost_by_source"), "Samples lost by source and step", note))
-    note = (
-        "Distance of the embeddings of the kept set from those of the pool (sliced Wasserstein, with its standard "
-        "error), and the distance that a random subset of the same size would have."
-    )
-    drift = Table.of(run.report("drift"), "Drift of embeddings", note)
-    return Section("composition", "Sources and languages", [Tables(tables), *([drift] if drift.rows else [])])
+    return Section("composition", "Sources and languages", {"tables": tables, "drift": run.report("drift")})

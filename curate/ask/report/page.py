@@ -21,7 +21,7 @@ import pyarrow as pa
 from curate.ask.diff import Diff, changed_samples, diff_runs
 from curate.ask.opened import OpenRun, connected
 from curate.ask.report import losses
-from curate.ask.report.blocks import SHORT, Card, Figure, Section, Table, clean, count, number, percent
+from curate.ask.report.blocks import SHORT, Figure, Section, Table, clean, count, finite, number, percent
 from curate.ask.report.charts import compare_counts
 from curate.ask.report.distributions import distributions_section
 from curate.ask.report.entries import entries_section, languages_section
@@ -49,6 +49,7 @@ _TEMPLATES.filters |= {
     "count": count,
     "percent": percent,
     "number": number,
+    "finite": finite,
     "format_seconds": format_seconds,
 }
 _TEMPLATES.filters["format_bytes"] = format_bytes
@@ -154,7 +155,7 @@ def changes_section(diff: Diff) -> Section:
             for batch in changed_samples(diff.a.url, diff.b.url, _SAMPLES)  # by uid, which is a hash
             for row in batch.to_pylist()
         ]
-    return Section("changes", f"Compared with {clean(other, SHORT)}", facts=facts)
+    return Section("changes", f"Compared with {clean(other, SHORT)}", facts)
 
 
 def _changes(name: str, table: pa.Table) -> list[dict[str, Any]]:
@@ -171,8 +172,9 @@ def captions_section(run: OpenRun) -> Section | None:
     if not run.rows("FROM captions LIMIT 1"):
         return None
     work = [row | {"engine": format_seconds(row["engine"])} for row in run.report("caption_work")]
-    facts = {"gates": run.report("caption_gates"), "lengths": _lengths(run), "cards": _side_by_side(run), "work": work}
-    return Section("captions", "Captions", facts=facts)
+    facts = {"gates": run.report("caption_gates"), "lengths": _lengths(run), "work": work}
+    facts["samples"] = run.report("captions_side_by_side", samples=SAMPLES, texts=TEXTS)
+    return Section("captions", "Captions", facts)
 
 
 def _lengths(run: OpenRun) -> list[Figure]:
@@ -184,13 +186,3 @@ def _lengths(run: OpenRun) -> list[Figure]:
         title = f"Words per caption: originals and {name}"
         figures.append(Figure(name, *compare_counts(list(rows), _LONGEST, x, title, sets=sets)))
     return figures[:MOST]
-
-
-def _side_by_side(run: OpenRun) -> list[Card]:
-    cards = []
-    for uid, of_uid in groupby(run.report("captions_side_by_side", samples=SAMPLES), itemgetter("uid")):
-        captions = list(of_uid)[:TEXTS]
-        texts = [("original", clean(captions[0]["caption"]))]
-        texts += [(clean(row["label"], SHORT), clean(row["text"] or row["error"])) for row in captions]
-        cards.append(Card((), texts, (), clean(uid, 32)))
-    return cards

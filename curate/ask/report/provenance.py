@@ -27,7 +27,7 @@ def time_section(run: OpenRun) -> Section | None:
     if any(step.seconds for step in run.facts.steps):  # else all tables were present already
         steps = [row | {"work": format_seconds(row["work"])} for row in run.report("steps")]
     times = {"started": datetime.fromtimestamp(started, UTC), "seconds": seconds, "pool": run.counts["pool"]}
-    return Section("time", "Time", facts=times | {"steps": steps})
+    return Section("time", "Time", times | {"steps": steps})
 
 
 def provenance_section(run: OpenRun) -> Section:

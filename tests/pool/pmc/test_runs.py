@@ -14,7 +14,6 @@ import pytest
 import yaml
 
 from curate.ask.opened import connected
-from curate.ask.report.blocks import Tables
 from curate.ask.report.galleries import read_originals
 from curate.ask.report.losses import composition_section
 from curate.base.errors import RunError
@@ -87,8 +86,8 @@ def test_licences_are_in_the_query_the_report_and_the_card(tmp_path: Path) -> No
     pool = write_folders(tmp_path / "pool", [*HIGHEST[:4], HIGHEST[5]])
     run = run_local(recipe(pool, rules={"short": "graphics < 3"}), tmp_path / "run")
     with connected(str(run.folder)) as opened:
-        tables = [block for block in composition_section(opened).blocks if isinstance(block, Tables)]
-        report = {table.heads[0]: [list(row[:3]) for row in table.rows] for table in tables[0].tables}
+        tables = composition_section(opened).facts["tables"]
+        report = {table.heads[0]: [list(row[:3]) for row in table.rows] for table in tables}
     rows = [row[:4] for row in run_query(str(run.folder), "licences", {}).rows]
     assert rows == [
         ("license", "CC BY-NC-ND", 4, 4), ("license", "CC BY-SA", 4, 4), ("license", None, 4, 1),
