@@ -73,6 +73,15 @@ def is_disk_full(error: BaseException) -> TypeGuard[OSError]:
 
 
 @contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Put where it is, such as a key of the recipe, in front of the message of an error that the block raises."""
+    try:
+        yield
+    except CurateError as error:
+        raise type(error)(f"{where}: {error}") from None
+
+
+@contextmanager
 def needing(user: str, install: str) -> Iterator[None]:
     """Raise RecipeError where a package that the block imports is missing: what needs it, and what pip installs."""
     try:

@@ -1,10 +1,9 @@
 """The engines that a recipe names: opened once per process, shared by threads, checked before the pool is read."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from curate.base import ids
-from curate.base.errors import CurateError
+from curate.base.errors import CurateError, naming
 from curate.base.process import process_cache
 from curate.captions.regions import ZeroShotDetector, open_detector
 from curate.llm.engine import Engine
@@ -24,7 +23,7 @@ def find_faults(captions: Captions, engine_ids: dict[str, str], load: bool) -> I
         spec = captions.engines[name]
         if load or not spec.section.is_local:
             try:
-                with _named(f"engines.{name}"):
+                with naming(f"captions.engines.{name}"):
                     open_engine(spec, engine_ids[name]).check()
             except CurateError as error:
                 yield error
@@ -40,22 +39,13 @@ def identify_engines(captions: Captions) -> dict[str, str]:
     engine_ids: dict[str, str] = {}
     for task in captions.tasks:
         name = task.section.engine
-        with _named(f"engines.{name}"):
+        with naming(f"captions.engines.{name}"):
             engine_ids[name] = captions.engines[name].section.open().model
-        with _named(f"{task.key}.template"):
+        with naming(f"captions.{task.key}.template"):
             engine_ids[f"template of {task.key}"] = task.section.load_template().version
-        with _named(f"{task.key}.examples"):
+        with naming(f"captions.{task.key}.examples"):
             if examples := task.section.examples_digest():
                 engine_ids[f"examples of {task.key}"] = examples
     if captions.regions:
         engine_ids["regions"] = ZeroShotDetector(captions.regions).model
     return engine_ids
-
-
-@contextmanager
-def _named(key: str) -> Iterator[None]:
-    """Put a key of section `captions` in front of an error's message."""
-    try:
-        yield
-    except CurateError as error:
-        raise type(error)(f"captions.{key}: {error}") from None

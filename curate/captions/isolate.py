@@ -63,12 +63,14 @@ class IsolatedCaptioning:
         for process in self._processes.values():
             process.end()
 
-    def open_engine(self, spec: EngineSpec, engine_id: str) -> Engine:
-        """Return an engine that asks the recipe's in a subprocess, where its model works in the process."""
+    def answers(self, spec: EngineSpec, engine_id: str, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        """Yield the answers of an engine, which is in a subprocess where its model would work in this process."""
         if not (spec.section.is_local or self.is_over):
-            return open_engine(spec, engine_id)
+            yield from open_engine(spec, engine_id).answers(requests)
+            return
         process = self._process(engine_id, open_engine, spec)
-        return _IsolatedEngine(engine_id, partial(self._each, process, Engine.ask))
+        for index, answer in enumerate(self._each(process, Engine.ask, requests)):
+            yield index, Answer(None, answer) if isinstance(answer, str) else answer
 
     def find_regions(
         self, images: Iterable[bytes | None], phrases: pa.Array, detector: ZeroShotDetector, threshold: float
@@ -95,22 +97,6 @@ class IsolatedCaptioning:
             else:
                 answers += part
         return answers
-
-
-class _IsolatedEngine(Engine):
-    def __init__(self, model: str, ask: Callable[[Sequence[Request]], list[Any]]) -> None:
-        self._model, self._ask = model, ask
-
-    @property
-    def model(self) -> str:
-        return self._model
-
-    def check(self) -> None:
-        pass
-
-    def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        for index, answer in enumerate(self._ask(requests)):
-            yield index, Answer(None, answer) if isinstance(answer, str) else answer
 
 
 def _detect(detector: ZeroShotDetector, items: Sequence[tuple[bytes | None, Any]], threshold: float) -> list[Any]:

@@ -20,8 +20,8 @@ from curate.recipe.captions import CAPTION_KINDS, Captions
 from curate.store.tables import UnitTables
 
 _MIX, _CHOICE = ids.hash64("captions.output.mix"), ids.hash64("captions.output.choice")
+# A sample's texts that passed, by kind, in the order of style and ordinal.
 Texts = Mapping[str, Sequence[Text]]
-"""A sample's texts that passed, by kind, in the order of style and ordinal."""
 
 
 class EmittedTexts(NamedTuple):

@@ -34,8 +34,8 @@ from curate.recipe.captions import Regions
 from curate.store.checkpoints import Checkpoints
 from curate.store.tables import UnitTables
 
+# Boxes as x0, y0, x1, y1 in pixels; (0, 0) is the upper left corner of the image after EXIF rotation.
 DETECTED = pa.schema([schema.REGIONS.field(name) for name in ("regions", "error")])
-"""Boxes as x0, y0, x1, y1 in pixels; (0, 0) is the upper left corner of the image after EXIF rotation."""
 
 NOT_ENGLISH = "language: the caption is not English"
 
@@ -211,8 +211,8 @@ def write_regions(
     images: UnitRereader,
     rows: Rows,
     key: str,
-    find: Callable[..., Iterator[pa.Table]] = find_regions,
-    on_progress: Callable[[], None] = lambda: None,
+    find: Callable[..., Iterator[pa.Table]],
+    on_progress: Callable[[], None],
 ) -> None:
     """Write the unit's `regions`; `key` goes into the footer where no row failed. `find` is as `find_regions`.
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.base.numeric.arrays import F64, I32, I64
+from curate.base.numeric.arrays import F64, I64
 from curate.captions.gates.gate import PASSED
 from curate.captions.gates.text_columns import to_texts
 from curate.captions.kinds.kind import ROWS
@@ -61,15 +61,10 @@ class Rows(RowFacts):
 
 def make_requests(settings: CaptionSettings, tables: UnitTables, task: Task, rows: Rows) -> list[Request]:
     """Return the requests of a section, by row."""
-    per_row = pa.array(_per_row(settings, tables, task.section.per_row, rows), pa.int32())
-    extra = {"per_row": per_row, "source": rows.sources}
-    columns = [extra[name] if name in extra else rows.column(name) for name in ROWS.names]
-    requests: list[Request] = task.section.requests(pa.table(columns, schema=ROWS), settings.seed)
-    return requests
-
-
-def _per_row(settings: CaptionSettings, tables: UnitTables, per_row: int | str, rows: Rows) -> I32:
-    if isinstance(per_row, int):
-        return np.full(len(rows.rows), per_row, np.int32)
-    expression = check_count("per_row", per_row, settings.per_row_columns)
-    return count_rows(expression, settings.visible, tables.read_measured, rows, MAX_PER_ROW)
+    counts = task.section.per_row
+    if isinstance(counts, str):
+        expression = check_count("per_row", counts, settings.per_row_columns)
+        counts = count_rows(expression, settings.visible, tables.read_measured, rows, MAX_PER_ROW)
+    per_row = np.broadcast_to(np.asarray(counts, np.int32), len(rows.rows))
+    table = rows.table.append_column("source", rows.sources).append_column("per_row", pa.array(per_row))
+    return list(task.section.requests(table.select(ROWS.names).cast(ROWS), settings.seed))

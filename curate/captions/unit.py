@@ -30,12 +30,12 @@ from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
 from curate.captions.work import Captioned, check_requests, sum_unit
 from curate.llm.cache import AnswerCache, answer_table, delete_parts
-from curate.llm.engine import Answer, Engine, Request
+from curate.llm.engine import Answer, Request
 from curate.match.unit import load_matcher
 from curate.models.encoder import Encoder
 from curate.pool.plan import Unit
 from curate.pool.reread import UnitRereader
-from curate.recipe.captions import Task
+from curate.recipe.captions import EngineSpec, Task
 from curate.recipe.source import find_source
 from curate.run import units as steps
 from curate.run.context import RunContext
@@ -131,9 +131,14 @@ class _UnitWork:
         return texts if is_put else None
 
     def judge_all(self) -> pa.Table:
-        """Return the texts of the `answers` that are there."""
+        """Return the texts of the `answers` that are there: a style says which section wrote a text."""
         answers = self.tables.read("answers")
-        return self._make(lambda task, _: _of_task(answers, task))[1]
+
+        def find(task: Task, _: Rows) -> pa.Table:
+            styles = pc.is_in(answers["style"], pa.array(task.section.all_styles, pa.string()))
+            return answers.filter(pc.and_(pc.equal(answers["kind"], pa.scalar(task.section.kind)), styles))
+
+        return self._make(find)[1]
 
     def write_texts(self, texts: pa.Table) -> None:
         """Write `captions`.
@@ -172,7 +177,7 @@ class _UnitWork:
             new = answer(task, rows)
             has_texts = new["answer"].null_count < len(new)
             scorer = _Scorer.of(self.settings, self.tables, rows) if has_texts else None
-            step = partial(_judge_steps, self.settings, task, rows, new, scorer)
+            step = partial(_judge, self.settings, task, rows, new, scorer)
             identity = [task.key, ids.table_digest(new), ids.table_digest(pa.table({"source": rows.sources}))]
             judged = self.judged.complete(identity, schema.CAPTIONS, step, check)
             answers, texts = pa.concat_tables([answers, new]), pa.concat_tables([texts, judged]).combine_chunks()
@@ -191,13 +196,29 @@ class _UnitWork:
         for first in range(0, len(missing), size):
             batch = missing[first : first + size]
             sent = self._with_images(rows, [requests[i] for i in batch])
-            engine = (self.isolated.open_engine if self.isolated else open_engine)(spec, engine_id)
-            for answers, seconds in _ask(engine, sent):
+            for answers, seconds in self._ask(spec, engine_id, sent):
                 part = [batch[index] for index in answers]
                 new = [requests[i] for i in part], [digests[i] for i in part], [*answers.values()]
                 cache.add(answer_table(*new), seconds, kind, name)
                 answered |= zip(*new[1:], strict=True)
         return answer_table(requests, digests, [answered[digest] for digest in digests])
+
+    def _ask(
+        self, spec: EngineSpec, engine_id: str, requests: Sequence[Request | None]
+    ) -> Iterator[tuple[dict[int, Answer], float]]:
+        """Yield answers by index, and seconds, whenever an interval ends. A request without its image is None."""
+        answers = {index: _NO_IMAGE for index, request in enumerate(requests) if request is None}
+        indices, sent = [i for i, request in enumerate(requests) if request], list(filter(None, requests))
+        began = time.monotonic()
+        isolated = self.isolated
+        new = isolated.answers(spec, engine_id, sent) if isolated else open_engine(spec, engine_id).answers(sent)
+        for number, answer in new:
+            answers[indices[number]] = answer
+            if (seconds := time.monotonic() - began) >= checkpoints.INTERVAL:
+                yield answers, seconds
+                answers, began = {}, time.monotonic()
+        if answers:
+            yield answers, time.monotonic() - began
 
     def _with_images(self, rows: Rows, requests: list[Request]) -> Sequence[Request | None]:
         if not any(request.picture for request in requests):
@@ -209,66 +230,44 @@ class _UnitWork:
         return [None if image is None else replace(request, image=image) for request, image in pairs]
 
 
-def _of_task(answers: pa.Table, task: Task) -> pa.Table:
-    """Return a section's rows of `answers`: a style says which section wrote a text."""
-    styles = pc.is_in(answers["style"], pa.array(task.section.all_styles, pa.string()))
-    return answers.filter(pc.and_(pc.equal(answers["kind"], pa.scalar(task.section.kind)), styles))
-
-
-def _ask(engine: Engine, requests: Sequence[Request | None]) -> Iterator[tuple[dict[int, Answer], float]]:
-    """Yield answers by index, and seconds, whenever an interval ends. A request without its image is None."""
-    answers = {index: _NO_IMAGE for index, request in enumerate(requests) if request is None}
-    sent = [(index, request) for index, request in enumerate(requests) if request is not None]
-    began = time.monotonic()
-    for number, answer in engine.answers([request for _, request in sent]):
-        answers[sent[number][0]] = answer
-        if (seconds := time.monotonic() - began) >= checkpoints.INTERVAL:
-            yield answers, seconds
-            answers, began = {}, time.monotonic()
-    if answers:
-        yield answers, time.monotonic() - began
-
-
-def _judge_steps(
+def _judge(
     settings: CaptionSettings, task: Task, rows: Rows, answers: pa.Table, scorer: "_Scorer | None", first: int
 ) -> Iterator[pa.Table]:
+    """Yield the rows of `captions`, from answer `first` on, some at a time."""
+    section = task.section
     for start in range(first, len(answers), _BATCH_ROWS):
-        yield _judge(settings, task, rows, answers[start : start + _BATCH_ROWS], scorer)
-
-
-def _judge(settings: CaptionSettings, task: Task, rows: Rows, answers: pa.Table, scorer: "_Scorer | None") -> pa.Table:
-    section, styles = task.section, answers["style"].to_pylist()
-    pairs = zip(styles, answers["answer"].to_pylist(), strict=True)
-    written = [None if text is None else section.text_of(text[:_MAX_ANSWER], style) for style, text in pairs]
-    texts, of_row = pa.array(written, pa.string()), rows.indices(to_texts(answers["uid"]))
-    scores = scorer.score(of_row, texts) if scorer else {}
-    candidates = Candidates(
-        relation=section.relation,
-        texts=texts,
-        originals=rows.column("caption").take(of_row),
-        sources=rows.sources.take(of_row) if section.source else None,
-        prompts=(section.load_template().text,),
-        examples=section.shown_examples(),
-        languages=list(map(section.language, styles)),
-        finish=answers["finish"].combine_chunks(),
-        entries=_entries(settings, rows, texts, of_row),
-        **scores,
-    )
-    verdicts = run_gates(candidates, settings.captions.gates)
-    errors = answers["error"].to_pylist()
-    columns = {
-        **{name: answers[name] for name in ("uid", "kind", "style", "ordinal")},
-        "text": texts,
-        "model": pa.repeat(settings.engine_ids[section.engine], len(texts)),
-        "prompt": answers["digest"],
-        "clip_score": scores["clip"].texts if scores else pa.nulls(len(texts), pa.float32()),
-        "gate": pc.if_else(texts.is_valid(), verdicts.first, None),
-        "tokens": answers["tokens_out"],
-        "status": [schema.OK if error is None else error.partition(":")[0] for error in errors],
-        "error": [None if error is None else error.partition(": ")[2] for error in errors],
-        "failed": pc.if_else(texts.is_valid(), verdicts.failed, None),
-    }
-    return pa.table(columns, schema=schema.CAPTIONS)
+        part = answers[start : start + _BATCH_ROWS]
+        styles, errors = part["style"].to_pylist(), part["error"].to_pylist()
+        pairs = zip(styles, part["answer"].to_pylist(), strict=True)
+        written = [None if text is None else section.text_of(text[:_MAX_ANSWER], style) for style, text in pairs]
+        texts, of_row = pa.array(written, pa.string()), rows.indices(to_texts(part["uid"]))
+        scores = scorer.score(of_row, texts) if scorer else {}
+        candidates = Candidates(
+            relation=section.relation,
+            texts=texts,
+            originals=rows.column("caption").take(of_row),
+            sources=rows.sources.take(of_row) if section.source else None,
+            prompts=(section.load_template().text,),
+            examples=section.shown_examples(),
+            languages=list(map(section.language, styles)),
+            finish=part["finish"].combine_chunks(),
+            entries=_entries(settings, rows, texts, of_row),
+            **scores,
+        )
+        verdicts = run_gates(candidates, settings.captions.gates)
+        columns = {
+            **{name: part[name] for name in ("uid", "kind", "style", "ordinal")},
+            "text": texts,
+            "model": pa.repeat(settings.engine_ids[section.engine], len(texts)),
+            "prompt": part["digest"],
+            "clip_score": scores["clip"].texts if scores else pa.nulls(len(texts), pa.float32()),
+            "gate": pc.if_else(texts.is_valid(), verdicts.first, None),
+            "tokens": part["tokens_out"],
+            "status": [schema.OK if error is None else error.partition(":")[0] for error in errors],
+            "error": [None if error is None else error.partition(": ")[2] for error in errors],
+            "failed": pc.if_else(texts.is_valid(), verdicts.failed, None),
+        }
+        yield pa.table(columns, schema=schema.CAPTIONS)
 
 
 def _entries(settings: CaptionSettings, rows: Rows, texts: pa.Array, of_row: I64) -> Entries | None:

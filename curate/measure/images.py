@@ -25,8 +25,8 @@ from curate.signals.signal import Collector, Column, Embedder, ImageSignal, Sign
 
 ImageBytes = bytes | memoryview | None
 
+# The columns of `samples` that images give, beside status and error.
 FACTS = ("width", "height", "format", "sha256", "phash")
-"""The columns of `samples` that images give, beside status and error."""
 _FACTS = pa.schema([schema.SAMPLES.field(name) for name in (*FACTS, "status", "error")])
 _UNUSABLE = ValueError, TypeError, OSError, MemoryError  # of one image; any other exception of a signal ends the run
 # Images that a thread takes at a time where no model waits for them: handing one over costs as much as reading its

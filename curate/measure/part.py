@@ -64,10 +64,6 @@ class MeasuredPart:
     failure: tuple[str, str] | None = None  # reason and detail, where the file could not be read, or only in part
     state: str | None = None  # what the file was when it was read, see `InputFormat.state`; None where it was not
 
-    @property
-    def may_be_read_later(self) -> bool:
-        return self.failure is not None and self.failure[0] == UNREADABLE
-
 
 def join_measured(parts: Sequence[MeasuredPart]) -> MeasuredPart:
     """Return parts, or the batches of one, put together in order."""
@@ -102,13 +98,12 @@ def measure_part(
         return replace(nothing, failure=fault)
 
     def read() -> MeasuredPart:
-        state = find_format(source).state(part.path, source.storage)
-        work = _PartWork(settings, source, part, columns, signals, checkpoints, isolated, state)
         kind = find_format(source)
-        batches = kind.read(source, part, columns, settings.pool.output)
+        state = kind.state(part.path, source.storage)
+        work = _PartWork(settings, source, part, columns, signals, checkpoints, isolated, state)
         measured, failure = [], None
         try:
-            for number, batch in enumerate(batches):
+            for number, batch in enumerate(kind.read(source, part, columns, settings.pool.output)):
                 measured.append(work.measure_batch(number, batch))
         except InputFault as fault:
             failure = fault.reason, fault.detail
@@ -236,8 +231,7 @@ def read_supplied(settings: MeasureSettings, source: Source, part: InputPart) ->
     columns = settings.read_columns(source.name)
 
     def read() -> pa.Table:
-        tables = [columns.empty_table()]
-        kind = find_format(source)
+        tables, kind = [columns.empty_table()], find_format(source)
         state = kind.state(part.path, source.storage)
         with suppress(InputFault):  # as when it was measured: the rows that came before
             for batch in kind.read(source, part, columns, settings.pool.output):

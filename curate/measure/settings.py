@@ -17,7 +17,7 @@ from curate.base.stages import STAGE, VERSIONS
 from curate.pool.plan import Pool, Unit
 from curate.recipe.measure import Measure
 from curate.recipe.source import Source, find_source
-from curate.run.columns import embedding_schema, score_schema, table_names
+from curate.run.columns import score_schema, table_names
 from curate.run.context import RunContext
 from curate.signals.registry import find_signals
 from curate.signals.signal import EmbeddingSignal, PrecomputedSignal, Signal, filled_columns
@@ -56,10 +56,6 @@ class MeasureSettings:
     @cached_property
     def score_schema(self) -> pa.Schema:
         return score_schema(self.signals, self.pool)
-
-    @cached_property
-    def embedding_schema(self) -> pa.Schema:
-        return embedding_schema(self.measure, self.models)
 
     # ---- keys
 

@@ -6,6 +6,7 @@ that is not finite is null; how often, is in the notes of `scores` and `embeddin
 """
 
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -38,6 +39,7 @@ from curate.pool.plan import Unit
 from curate.pool.registry import find_format
 from curate.recipe.measure import column_prefix
 from curate.recipe.secrets import check_variables
+from curate.run.columns import embedding_schema
 from curate.run.context import RunContext
 from curate.run.units import Answer, Units
 from curate.signals.signal import (
@@ -77,8 +79,10 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     current_tables = {name for name in reversed(settings.tables) if not is_new and tables.is_done(name, keys[name])}
     if current_tables != keys.keys():
         with attempt(tables.store, unit_stem(tables.unit)) as killed, isolating(killed, settings) as isolated:
-            if isolated:  # rows may have another status than where the unit was measured before
-                _forget(settings, tables)
+            if isolated:  # all is measured, adopted tables too: rows may have another status than before
+                for name in settings.tables:
+                    tables.store.delete_file(tables.file(name))
+                    tables.drop_read(name)
                 current_tables = set()
             is_alone = isolated or (is_new and not killed)
             current = CurrentColumns() if is_alone else find_current(settings, unit, tables)
@@ -86,45 +90,36 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     return _unread(settings, unit, tables)
 
 
-def _forget(settings: MeasureSettings, tables: UnitTables) -> None:
-    """Remove the unit's tables, those that were adopted too: all of it is measured, and none is in place before."""
-    for name in settings.tables:
-        tables.store.delete_file(tables.file(name))
-        tables.drop_read(name)
-
-
 def _unread(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> list[str]:
     """Return what could not be read of a measured unit, and may be another time, by its tables."""
-    unread = []
-    if not tables.key("samples"):
-        failures = tables.note("samples").get("failures", [])
-        unread = [f"{path}: {(reason, detail)}" for path, reason, detail in failures if reason == UNREADABLE]
-    if any(isinstance(signal, PrecomputedSignal) for signal in settings.signals):
-        for name in _WITH_FAULTS:
-            faults = {} if name not in settings.tables or tables.key(name) else tables.note(name).get("faults", {})
+    failures = [] if tables.key("samples") else tables.note("samples").get("failures", [])
+    unread = [f"{path}: {(reason, detail)}" for path, reason, detail in failures if reason == UNREADABLE]
+    is_supplied = any(isinstance(signal, PrecomputedSignal) for signal in settings.signals)
+    for name in _WITH_FAULTS if is_supplied else ():
+        if name in settings.tables and not tables.key(name):
+            faults = tables.note(name).get("faults", {})
             if any(faults.values()):
                 tuples = {model: [tuple(fault) for fault in model_faults] for model, model_faults in faults.items()}
                 return [*unread, f"{unit.name}: {tuples}"]
     return unread
 
 
+@dataclass
 class _UnitWork:
-    def __init__(
-        self,
-        settings: MeasureSettings,
-        unit: Unit,
-        tables: UnitTables,
-        current_tables: Collection[str],
-        current: CurrentColumns,
-        isolated: IsolatedMeasuring | None,
-    ) -> None:
+    settings: MeasureSettings
+    unit: Unit
+    tables: UnitTables
+    current_tables: Collection[str]
+    current: CurrentColumns
+    isolated: IsolatedMeasuring | None
+
+    def __post_init__(self) -> None:
         """Read the unit's inputs, unless the rows are current and no signal must see them.
 
         Raises TransientError where `samples` is current, and a file that it was made from cannot be read.
         """
-        self.settings, self.unit, self.tables, self.current_tables = settings, unit, tables, current_tables
-        self.isolated = isolated
-        self.has_samples, self.current = "samples" in current_tables, current
+        settings, unit, tables = self.settings, self.unit, self.tables
+        self.has_samples = "samples" in self.current_tables
         self.checkpoints = Checkpoints(tables.store, MEASURED, tables.unit, settings.key("samples", unit))
         self.signals = observing_signals(settings, self.current)
         self.scores = self.current.read_scores(settings, unit.source)  # of signals and groups, as far as they are known
@@ -134,14 +129,13 @@ class _UnitWork:
         self.nonfinite: dict[str, dict[str, dict[str, int]]] = {name: {} for name in _WITH_FAULTS}
         source = settings.source(unit)
         groups = [group for group in settings.pool.groups[unit.source] if group.join is None]
-        if self.signals or not {"samples", "members"} & {*settings.tables} <= {*current_tables}:
-            rest = self.signals, self.checkpoints, isolated
+        if self.signals or not {"samples", "members"} & {*settings.tables} <= {*self.current_tables}:
+            rest = self.signals, self.checkpoints, self.isolated
             self.parts = [measure_part(settings, source, part, *rest) for part in unit.parts]
             self.joined = join_measured(self.parts)
             self.samples = self._new_samples(self.joined.samples)
-            if self.has_samples and self.is_partial:
-                failures = [part.failure for part in self.parts if part.failure and part.may_be_read_later]
-                raise TransientError(f"{failures[0][1]}: {_UNREAD}")
+            if self.has_samples and self.unread:
+                raise TransientError(f"{self.unread[0]}: {_UNREAD}")
             supplied = self.joined.scores
         else:
             self.samples = tables.read("samples")
@@ -157,8 +151,9 @@ class _UnitWork:
         self.scores |= {group.name: by_name(supplied.select(list(group.columns))) for group in groups}
 
     @property
-    def is_partial(self) -> bool:
-        return any(part.may_be_read_later for part in self.parts)
+    def unread(self) -> list[str]:
+        """The details of the files that could not be read, and may be another time."""
+        return [part.failure[1] for part in self.parts if part.failure and part.failure[0] == UNREADABLE]
 
     def write_tables(self, keys: dict[str, str]) -> None:
         """Write the tables that are not current, by their keys, `samples` last."""
@@ -179,7 +174,7 @@ class _UnitWork:
         others = set(self.current_tables)  # the tables of other attempts
         for name, table in self._aligned_tables(signal_keys).items():
             if name not in self.current_tables:
-                is_final = not self.is_partial and not (are_transient and name in _WITH_FAULTS)
+                is_final = not self.unread and not (are_transient and name in _WITH_FAULTS)
                 about = dict(note if is_final and name != "members" else {"faults": faults})
                 if name == "scores" and errors:
                     about["errors"], is_final = errors, is_final and not broken
@@ -189,7 +184,7 @@ class _UnitWork:
                     others.add(name)
         if not self.has_samples:  # the last one: with it the unit is measured
             self._check_rows(self.tables, others)
-            self.tables.write("samples", self.samples, keys["samples"], self._about(), not self.is_partial)
+            self.tables.write("samples", self.samples, keys["samples"], self._about(), not self.unread)
         self.checkpoints.delete()
 
     def _check_rows(self, tables: UnitTables, names: Collection[str]) -> None:
@@ -230,8 +225,7 @@ class _UnitWork:
 
     def _captions(self) -> pa.Array:
         is_ok = pc.equal(self.samples["status"], OK)
-        captions = pc.if_else(is_ok, self.samples["caption"], pa.scalar(None, pa.string()))
-        return whole(captions)
+        return whole(pc.if_else(is_ok, self.samples["caption"], pa.scalar(None, pa.string())))
 
     def _of_captions(self, signal: TextSignal) -> dict[str, Column]:
         fields = [*map(schema.SAMPLES.field, signal.sample_columns), *signal.columns]
@@ -241,16 +235,14 @@ class _UnitWork:
         for group in self.settings.pool.groups[self.unit.source]:
             if group.join is not None and group.name not in self.scores:
                 join = self.settings.source(self.unit).join[group.join]
-                columns = open_join(join, group.digest).look_up(self._keys(join.on))
+                if join.on in KEYS:
+                    keys = whole(self.samples[join.on])
+                else:  # a column that the inputs supply
+                    column: Any = next(columns[join.on] for columns in self.scores.values() if join.on in columns)
+                    keys = (whole(column) if isinstance(column, pa.ChunkedArray) else column).cast(pa.string())
+                columns = open_join(join, group.digest).look_up(keys)
                 kinds = pa.schema([self.settings.pool.scores.field(name) for name in group.columns])
                 self.scores[group.name] = by_name(columns.select(list(group.columns)).cast(kinds))
-
-    def _keys(self, on: str) -> pa.Array:
-        """Return what rows are looked up by (string): of `samples`, or a column that the inputs supply."""
-        if on in KEYS:
-            return whole(self.samples[on])
-        column: Any = next(columns[on] for columns in self.scores.values() if on in columns)
-        return (whole(column) if isinstance(column, pa.ChunkedArray) else column).cast(pa.string())
 
     def _embedding_faults(self) -> tuple[dict[str, list[tuple[str, str]]], bool]:
         """Return what is wrong with supplied embeddings (path, detail), by name; and whether some is transient."""
@@ -291,17 +283,20 @@ class _UnitWork:
                 observed = outputs.select([f"{signal.name}.{name}" for name in names]).rename_columns(names)
                 scores.setdefault(signal.name, by_name(observed))
                 if isinstance(signal, Embedder):
-                    sides = (outputs[f"{signal.name} {side}"] for side in EmbeddingColumns._fields)
-                    embeddings[signal.name] = EmbeddingColumns(*sides)
+                    observed = outputs.select([f"{signal.name} {side}" for side in EmbeddingColumns._fields])
+                    embeddings[signal.name] = EmbeddingColumns(*observed.columns)
             if "members" in settings.tables:
-                kinds = [field.type for field in schema.MEMBERS][base.num_columns :]
-                members = self.joined.members
-                columns = [pa.nulls(len(base), kind) for kind in kinds] if members is None else members.columns
-                made["members"] = pa.table([*base.columns, *columns], schema=schema.MEMBERS)
-        embeddings = {name: self._finite_embeddings(name, encoded) for name, encoded in embeddings.items()}
+                members = by_name(base) | (by_name(self.joined.members) if self.joined.members else {})
+                columns = [members.get(field.name, pa.nulls(len(base), field.type)) for field in schema.MEMBERS]
+                made["members"] = pa.table(columns, schema=schema.MEMBERS)
+        for name, encoded in embeddings.items():
+            sides = {f"embeddings.{column_prefix(name)}{side}": column for side, column in encoded._asdict().items()}
+            embeddings[name] = EmbeddingColumns(*self._finite("embeddings", name, sides, drop_nonfinite_rows).values())
         if "embeddings" in settings.tables:
             kept = [side for model in settings.measure.kept for side in embeddings[model.name]]
-            made["embeddings"] = pa.table([*base.columns, *kept], schema=settings.embedding_schema)
+            made["embeddings"] = pa.table(
+                [*base.columns, *kept], schema=embedding_schema(settings.measure, settings.models)
+            )
         if "scores" in settings.tables:
             for signal in (signal for signal in settings.signals if signal.name not in self.scores):
                 if isinstance(signal, TextSignal):
@@ -316,10 +311,6 @@ class _UnitWork:
             table = {f.name: values.get(f.name, pa.nulls(len(base), f.type)) for f in settings.score_schema}
             made["scores"] = pa.table(table).cast(settings.score_schema)
         return made
-
-    def _finite_embeddings(self, model: str, embeddings: EmbeddingColumns) -> EmbeddingColumns:
-        columns = {f"embeddings.{column_prefix(model)}{name}": side for name, side in embeddings._asdict().items()}
-        return EmbeddingColumns(*self._finite("embeddings", model, columns, drop_nonfinite_rows).values())
 
     def _finite(
         self, table: str, signal: str, columns: dict[str, Column], drop: Callable[[Column], tuple[Column, int]]

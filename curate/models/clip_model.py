@@ -20,8 +20,7 @@ def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
     """
     library = _library(options)
     device = library.resolve_device(options) if is_local or options.device == "auto" else options.device
-    identity: dict[str, Any] = library.identify(options, device)
-    return identity
+    return dict(library.identify(options, device))
 
 
 def load_encoder(options: OpenClip, identity: Mapping[str, Any] | None = None) -> Encoder:

@@ -7,7 +7,7 @@ cannot notice. Batches and devices change embeddings by rounding only.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from curate.models.misalignment import WordScores
 
 _TOKENS_AT_ONCE = 1024  # texts that are turned into tokens at a time
 
+Side = Literal["images", "texts"]
 Encoded = Callable[[], F32]  # waits for embeddings [n, dimension], which a GPU may still be at work on
 
 
@@ -59,15 +60,15 @@ class Encoder(ABC):
     _is_cut: bool  # texts may be of any length, up to the context
 
     @abstractmethod
-    def start_images(self, views: Sequence[npt.NDArray[Any]]) -> Encoded:
-        """Encode views on a free device, and return what waits for their embeddings."""
-
-    @abstractmethod
     def _tokenize(self, texts: list[str]) -> Tokens: ...
 
     @abstractmethod
-    def _start_texts(self, ids: I64) -> Encoded:
-        """Encode token ids [n, length], at most a batch, on a free device."""
+    def _start(self, side: Side, items: Any) -> Encoded:
+        """Encode views, or token ids [n, length], at most a batch, on a free device."""
+
+    def start_images(self, views: Sequence[npt.NDArray[Any]]) -> Encoded:
+        """Encode views on a free device, and return what waits for their embeddings."""
+        return self._start("images", views)
 
     def encode_images(self, views: Sequence[npt.NDArray[Any]]) -> F32:
         return self.start_images(views)()
@@ -86,7 +87,7 @@ class Encoder(ABC):
             encoded: list[Encoded] = []
             while len(waiting):
                 rows, waiting = waiting[: self.batch], waiting[self.batch :]
-                encoded.append(self._start_texts(ids[rows, : lengths[rows[0]]]))
+                encoded.append(self._start("texts", ids[rows, : lengths[rows[0]]]))
             embeddings[first + order] = np.concatenate([wait() for wait in encoded])
         return Texts(embeddings, counts, truncated)
 

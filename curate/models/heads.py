@@ -40,10 +40,8 @@ Output = Literal["none", "sigmoid"]  # after the last layer
 MAX_BYTES = 256 << 20  # a larger file is no head, but a model
 ROWS = 4096  # at a time, so that hidden layers stay small
 
-_ACCEPTED = (
-    "accepted: a .safetensors file, or a .pth or .pt file with a state dict, of linear layers alone (weights [out, "
-    "in], biases [out]) that follow one another by the numbers in their names, and end in one output"
-)
+_ACCEPTED = "accepted: a .safetensors file, or a .pth or .pt file with a state dict, of linear layers alone (weights "
+_ACCEPTED += "[out, in], biases [out]) that follow one another by the numbers in their names, and end in one output"
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _NUMBERS = re.compile(r"([0-9]{1,18})")
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from curate.base.errors import RecipeError, RunError
+from curate.base.errors import RecipeError, RunError, naming
 from curate.base.registry import version
 from curate.base.wording import one_line
 from curate.models.weights import alone_with, find_digest
@@ -101,9 +101,9 @@ def identify(options: OpenClip, device: str) -> dict[str, Any]:
 
 def check_weights(options: OpenClip, identity: Mapping[str, Any]) -> None:
     """Raise RunError where this machine's weights are not those that were identified, RecipeError for none."""
-    _, _, weights = _find_files(options)
-    expected = identity["weights"]["sha256"]
-    check_digests(f"measure.clip {options.name!r}", {weights: find_digest(weights)}, {weights: expected})
+    *_, path = _find_files(options)
+    expected = {path: identity["weights"]["sha256"]}
+    check_digests(f"measure.clip {options.name!r}", {path: find_digest(path)}, expected)
 
 
 def check_digests(where: str, digests: Mapping[str, str], expected: Mapping[str, str]) -> None:
@@ -142,17 +142,13 @@ def choose_device(options: OpenClip, counts: Mapping[str, int], library: str, ac
 def _find_files(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]:
     where = f"measure.clip {options.name!r}"
     try:
-        with alone_with(f"{options.model} {options.pretrained}"):
+        with naming(where), alone_with(f"{options.model} {options.pretrained}"):
             return _find(options)
-    except RecipeError as error:
-        raise RecipeError(f"{where}: {error}") from None
     except (OSError, ValueError, RuntimeError, LookupError) as error:  # of the hub, of the network, of JSON
         name = f"{options.model}{f' ({options.pretrained})' if options.pretrained else ''}"
         problem = f"{name} cannot be found or downloaded: {one_line(error, 400).rstrip('.')}"
-        remedy = (
-            "Without network: give a folder as model (local-dir:FOLDER, onnx:FOLDER) or a file of weights as "
-            "pretrained, or put its files into the Hugging Face cache; with HF_HUB_OFFLINE=1 no download is tried"
-        )
+        remedy = "Without network: give a folder as model (local-dir:FOLDER, onnx:FOLDER) or a file of weights as "
+        remedy += "pretrained, or put its files into the Hugging Face cache; with HF_HUB_OFFLINE=1 no download is tried"
         raise RecipeError(f"{where}: {problem}. {remedy}") from None
 
 

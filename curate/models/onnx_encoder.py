@@ -18,7 +18,7 @@ from PIL import Image
 from curate.base.errors import RunError
 from curate.base.numeric.arrays import F32, I64
 from curate.base.process import CORES, ModelPool, threads
-from curate.models.encoder import Encoded, Encoder, Tokens, pad
+from curate.models.encoder import Encoded, Encoder, Side, Tokens, pad
 from curate.models.identity import OpenClip, choose_device
 from curate.models.onnx_folder import OnnxFolder, Tokenizer, check_weights, identify
 from curate.models.weights import open_session
@@ -90,16 +90,11 @@ class OnnxEncoder(Encoder):
     _use: Callable[[], AbstractContextManager[_Graphs]]
     _threads: int
 
-    def start_images(self, views: Sequence[npt.NDArray[Any]]) -> Encoded:
-        return self._encode(self._encode_images, views)
-
-    def _start_texts(self, ids: I64) -> Encoded:
-        return self._encode(self._encode_ids, ids)
-
     def _tokenize(self, texts: list[str]) -> Tokens:
         return pad([self._tokenizer.encode(text) for text in texts], self._folder.context_length)
 
-    def _encode(self, encode: Callable[[Any], F32], items: Any) -> Encoded:
+    def _start(self, side: Side, items: Any) -> Encoded:
+        encode = self._encode_images if side == "images" else self._encode_ids
         piece = max(_PIECE, -(-len(items) // self._threads))
         pieces = [items[at : at + piece] for at in range(0, len(items), piece)]
         parts = list((threads("onnx").map if self._threads > 1 else map)(partial(self._in_halves, encode), pieces))
@@ -154,8 +149,8 @@ def _load(folder: OnnxFolder, tokenizer: Tokenizer, device: str) -> _Graphs:
         "input_ids": word.ids[:, : word.counts[0]] if is_cut else word.ids,
     }
     fillers["attention_mask"] = np.ones_like(fillers["input_ids"])
-    images = _Graph(folder.where, sessions[0], "image_embeds", folder.dimension, fillers)
-    texts = _Graph(folder.where, sessions[-1], "text_embeds", folder.dimension, fillers)
+    sides = (sessions[0], "image_embeds"), (sessions[-1], "text_embeds")
+    images, texts = (_Graph(folder.where, *side, folder.dimension, fillers) for side in sides)
     for graph in (images, texts):  # so a model that cannot run fails when it is loaded
         graph.run({})
     return _Graphs(images, texts, is_cut)

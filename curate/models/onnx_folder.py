@@ -29,10 +29,8 @@ from curate.base.wording import one_line
 from curate.models.identity import ONNX, OpenClip, check_digests
 from curate.models.weights import find_digest, read_file
 
-_ACCEPTED = (
-    "accepted: a folder with config.json, preprocessor_config.json and tokenizer.json, and with vision_model.onnx and "
-    "text_model.onnx, or one model.onnx, beside them or in onnx/"
-)
+_ACCEPTED = "accepted: a folder with config.json, preprocessor_config.json and tokenizer.json, and with "
+_ACCEPTED += "vision_model.onnx and text_model.onnx, or one model.onnx, beside them or in onnx/"
 _GRAPHS = ("vision_model.onnx", "text_model.onnx"), ("model.onnx",)
 _LIBRARIES = ("tokenizers", "ftfy", "pillow", "numpy")
 _MAX_JSON = 64 << 20  # bytes
@@ -94,8 +92,8 @@ class OnnxFolder:
                     names = {os.fsdecode(content[m.end() : m.end() + m[1][0]]) for m in _LOCATION.finditer(content)}
                 for name in sorted(names):
                     if not re.fullmatch(r"[\w.-]{1,127}", name) or name in (".", ".."):
-                        accepted = "accepted: a file beside it"
-                        raise RecipeError(f"{self.where}: {graph.name} names weights in {name[:100]!r}; {accepted}")
+                        where = f"{self.where}: {graph.name}"
+                        raise RecipeError(f"{where} names weights in {name[:100]!r}; accepted: a file beside it")
                 for name in (graph.name, *sorted(names)):
                     digests[name] = find_digest(str(graph.parent / name))
         except (OSError, ValueError) as error:  # the latter of an empty file
@@ -112,8 +110,6 @@ def identify(options: OpenClip, device: str) -> dict[str, Any]:
     digest = "".join(sorted(files.values()))
     if len(files) > 1:
         digest = hashlib.sha256(digest.encode()).hexdigest()
-    versions = {"onnxruntime": onnxruntime.__version__}
-    versions |= {name: version(name) for name in _LIBRARIES}
     return {
         "model": "onnx",
         "pretrained": None,
@@ -124,7 +120,7 @@ def identify(options: OpenClip, device: str) -> dict[str, Any]:
         "dimension": folder.dimension,
         "context_length": folder.context_length,
         "precision": "fp32",
-        "versions": versions,
+        "versions": {"onnxruntime": onnxruntime.__version__, **{name: version(name) for name in _LIBRARIES}},
         "device": device,
     }
 
@@ -166,8 +162,7 @@ class Pixels:
             size = _size(config["size"])
             crop = _size(config["crop_size"]) if config.get("do_center_crop", True) else None
             crop = (crop, crop) if isinstance(crop, int) else crop
-            shortest = (size, size) if isinstance(size, int) else size
-            if crop is not None and (crop[0] > shortest[0] or crop[1] > shortest[1]):
+            if crop is not None and np.greater(crop, size).any():
                 raise ValueError(f"crop_size {crop} is larger than size {size}")
             if crop is None and isinstance(size, int):
                 raise ValueError(f"size {config['size']} without do_center_crop leaves images of any shape")
@@ -181,12 +176,9 @@ class Pixels:
             is_255th = abs(factor * 255 - 1) < 1e-6
             return cls(size, crop, Image.Resampling(config.get("resample", 3)), None if is_255th else factor, mean, std)
         except (KeyError, OverflowError, TypeError, ValueError) as error:
-            accepted = (
-                "transformers' CLIPImageProcessor: size {shortest_edge: N} and crop_size, or size {height: N, width: N}"
-                "; resample; rescale_factor; image_mean, image_std"
-            )
-            problem = f"preprocessor_config.json: {one_line(error)}"
-            raise RecipeError(f"{where}: {problem}; accepted: {accepted}") from None
+            accepted = "transformers' CLIPImageProcessor: size {shortest_edge: N} and crop_size, or size {height: N, "
+            accepted += "width: N}; resample; rescale_factor; image_mean, image_std"
+            raise RecipeError(f"{where}: preprocessor_config.json: {one_line(error)}; accepted: {accepted}") from None
 
     def view(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """Return an image of any mode as uint8 [height, width, 3]."""

@@ -16,7 +16,7 @@ from PIL import Image
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F32, I64
 from curate.base.process import ModelPool
-from curate.models.encoder import Encoded, Encoder, Tokens, pad
+from curate.models.encoder import Encoded, Encoder, Side, Tokens, pad
 from curate.models.hugging_face import each_device, to_dtype
 from curate.models.identity import OpenClip, check_weights, identify, resolve_device
 from curate.models.misalignment import WordScores, word_scores
@@ -37,7 +37,7 @@ class _Net(NamedTuple):
     view: Callable[[Image.Image], npt.NDArray[Any]]
     normalize: tuple[Any, Any] | None  # mean and std, where views are uint8
 
-    def encode_images(self, views: list[npt.NDArray[Any]]) -> Any:
+    def encode_images(self, views: Sequence[npt.NDArray[Any]]) -> Any:
         import torch
 
         # Pinned memory lets the copy to a GPU go on during its work; the allocator keeps it until the copy is done.
@@ -65,16 +65,11 @@ class OpenClipEncoder(Encoder):
     _tokenizer: Any
     _nets: ModelPool[_Net]
 
-    def start_images(self, views: Sequence[npt.NDArray[Any]]) -> Encoded:
-        return self._start(_Net.encode_images, list(views))
-
-    def _start_texts(self, ids: I64) -> Encoded:
-        return self._start(_Net.encode_ids, ids)
-
-    def _start(self, encode: Callable[[_Net, Any], Any], items: Any) -> Encoded:
+    def _start(self, side: Side, items: Any) -> Encoded:
         import torch
         from torch.nn import functional
 
+        encode = _Net.encode_images if side == "images" else _Net.encode_ids
         with self._nets.use() as net, torch.inference_mode():
             embeddings = functional.normalize(torch.cat(self._in_halves(partial(encode, net), items)).float(), dim=-1)
         return lambda: np.asarray(embeddings.cpu().numpy())

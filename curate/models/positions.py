@@ -18,10 +18,8 @@ Module = Any
 
 KEPT = 20  # positions that stay: by Long-CLIP's measure the ones that CLIP trained well
 
-ACCEPTED = (
-    "open_clip's CLIP, or its CustomTextCLIP with a TextTransformer, that reads texts causally and takes the text's "
-    "embedding at its end (pool_type argmax or eos)"
-)
+ACCEPTED = "open_clip's CLIP, or its CustomTextCLIP with a TextTransformer, that reads texts causally and takes the "
+ACCEPTED += "text's embedding at its end (pool_type argmax or eos)"
 
 
 @dataclass(frozen=True)

@@ -107,9 +107,8 @@ def read_torch_file(content: bytes, limit: int) -> Any:
                 raise ValueError("its numbers are big-endian")
             return _Unpickler(archive, root).load()
     except _DAMAGED as error:
-        raise ValueError(
-            f"damaged, or not written by torch.save since 1.6 ({error or type(error).__name__})"
-        ) from error
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"damaged, or not written by torch.save since 1.6 ({reason})") from error
 
 
 def _numbers(raw: bytes, kind: str, count: int = -1) -> Array:
@@ -174,8 +173,8 @@ class _Unpickler(pickle.Unpickler):
         try:
             return self._names[module.rpartition(".")[2], name]
         except KeyError:
-            accepted = "tensors and arrays of numbers, never code"
-            raise ValueError(f"it asks for {f'{module}.{name}'[:80]!r}; accepted: {accepted}") from None
+            asked = f"{module}.{name}"[:80]
+            raise ValueError(f"it asks for {asked!r}; accepted: tensors and arrays of numbers, never code") from None
 
     def persistent_load(self, pid: Any) -> Array:
         _, kind, key, _, count, *_ = pid

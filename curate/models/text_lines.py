@@ -7,6 +7,7 @@ Sources: Liao et al., Real-time Scene Text Detection with Differentiable Binariz
 Practical Ultra Lightweight OCR System, 2020.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -147,8 +148,7 @@ def _sides(line: Line) -> tuple[float, float]:
 
 def area(line: Line) -> float:
     """Return a quarter of a line's area."""
-    long, short = _sides(line)
-    return long * short
+    return math.prod(_sides(line))
 
 
 def _pixels(line: Line, size: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:

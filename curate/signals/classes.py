@@ -7,31 +7,38 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from curate.base.errors import RecipeError
+from curate.base.errors import naming
 from curate.base.numeric.arrays import F32
 from curate.base.numeric.vectors import normalised
-from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column, UserPaths
-from curate.signals import on_embeddings
 from curate.signals.formulas.embedding_scores import Classifier, fit_classifier
+from curate.signals.on_embeddings import (
+    EmbeddingSection,
+    check_unchanged,
+    embedding_kind,
+    encode_exemplars,
+    encoder_of,
+    exemplar_digests,
+    tag_values,
+)
 from curate.signals.signal import Built, Embeddings, Known
 
+_EXAMPLES = {"photo": "examples/photo/*.jpg", "logo": "examples/logo/*.png"}
 
-class Classes(OnEmbeddings):
+
+class Classes(EmbeddingSection):
     """Classifiers fitted to a few labelled images, without training (GDA), by name.
 
     Each image gets the likeliest class. Exemplars are image files, or folders or tars of them.
     """
 
-    example: ClassVar[Any] = {"kind": {"examples": {"photo": "examples/photo/*.jpg", "logo": "examples/logo/*.png"}}}
+    example: ClassVar[Any] = {"kind": {"examples": _EXAMPLES}}
     gives = (
         Column("scores", "NAME", "string", "The likeliest class."),
         Column("scores", "NAME_probability", "float32", "Its probability, 0 to 1."),
     )
 
-    examples: dict[str, UserPaths] = Field(
-        examples=[{"photo": "examples/photo/*.jpg", "logo": "examples/logo/*.png"}], min_length=2
-    )
+    examples: dict[str, UserPaths] = Field(examples=[_EXAMPLES], min_length=2)
     """Each class and its images, two classes or more."""
     prompts: dict[str, str] = Field({}, examples=[{"photo": "a photo", "logo": "a logo"}])
     """A text for each class, whose fit is added to that of the images."""
@@ -44,37 +51,31 @@ class Classes(OnEmbeddings):
             raise ValueError("prompts: give one for each class of examples, or none")
         return self
 
+    def identify(self, name: str, known: Known) -> dict[str, list[str]]:
+        where = f"measure.classes.{name}.examples"
+        return {key: exemplar_digests(f"{where}.{key}", paths) for key, paths in self.examples.items()}
 
-def _identify(name: str, options: Classes, context: Known) -> dict[str, list[str]]:
-    where = f"measure.classes.{name}.examples"
-    return {key: on_embeddings.exemplar_digests(f"{where}.{key}", paths) for key, paths in options.examples.items()}
+    @property
+    def settings(self) -> dict[str, Any]:
+        return super().settings | {"examples": list(self.examples)}
 
-
-def _method(name: str, options: Classes, built: Built) -> on_embeddings.Method:
-    where = f"measure.classes.{name}.examples"
-
-    def load() -> tuple[Classifier, F32 | None]:
-        encoder = on_embeddings.encoder_of(options, built)
+    def load(self, name: str, built: Built) -> tuple[Classifier, F32 | None]:
+        where, encoder = f"measure.classes.{name}.examples", encoder_of(self, built)
         images, identity = [], {}
-        for key, paths in options.examples.items():
-            rows, identity[key] = on_embeddings.encode_exemplars(f"{where}.{key}", encoder, paths)
+        for key, paths in self.examples.items():
+            rows, identity[key] = encode_exemplars(f"{where}.{key}", encoder, paths)
             images.append(rows)
-        on_embeddings.check_unchanged(name, identity, built.identities[name])
+        check_unchanged(name, identity, built.identities[name])
         labels = np.repeat(np.arange(len(images)), [len(rows) for rows in images])
-        prompts = [options.prompts[key] for key in options.examples] if options.prompts else []
-        try:
+        with naming(where):
             fitted = fit_classifier(np.concatenate(images), labels, len(images))
-        except RecipeError as error:
-            raise RecipeError(f"{where}: {error}") from None
+        prompts = [self.prompts[key] for key in self.examples] if self.prompts else []
         return fitted, encoder.encode_texts(prompts).embeddings if prompts else None
 
-    def compute(embeddings: Embeddings, fitted: tuple[Classifier, F32 | None]) -> Sequence[pa.Array]:
-        classifier, prompts = fitted
-        tags = classifier.classify(normalised(embeddings.images), prompts, options.alpha)
-        return on_embeddings.tag_values(tags, list(options.examples))
-
-    settings = options.model_dump(exclude={"of"}) | {"examples": list(options.examples)}
-    return on_embeddings.Method(settings=settings, load=load, compute=compute)
+    def compute(self, embeddings: Embeddings, loaded: tuple[Classifier, F32 | None]) -> Sequence[pa.Array]:
+        classifier, prompts = loaded
+        tags = classifier.classify(normalised(embeddings.images), prompts, self.alpha)
+        return tag_values(tags, list(self.examples))
 
 
-KIND = on_embeddings.embedding_kind("classes", Classes, _method, _identify)
+KIND = embedding_kind("classes", Classes)

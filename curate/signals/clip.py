@@ -29,8 +29,8 @@ from curate.signals.signal import Built, ImageSignal, ModelSignal, Signal, Signa
 _VECTOR = "fixed_size_list<float16>"
 _KEPT = "with `embeddings: true`. Zeros where unreadable."
 
+# From an image, as it was decoded, to what the model is to see in its place.
 Look = Callable[[Image.Image], Image.Image]
-"""From an image, as it was decoded, to what the model is to see in its place."""
 
 
 class Clip(OpenClip):
@@ -97,13 +97,11 @@ def _build(name: str, options: Clip, built: Built) -> Iterator[Signal]:
     def encoder(is_anywhere: bool = False) -> Encoder:
         return load_encoder(options.model_copy(update={"device": "auto"}) if is_anywhere else resolved, identity)
 
+    prefix = options.prefix
+    fields = {f"{name}_score": pa.float32(), f"{prefix}tokens": pa.int32(), f"{prefix}truncated": pa.bool_()}
     score = ModelSignal(
         name=name,
-        columns=(
-            pa.field(f"{name}_score", pa.float32()),
-            pa.field(f"{options.prefix}tokens", pa.int32()),
-            pa.field(f"{options.prefix}truncated", pa.bool_()),
-        ),
+        columns=tuple(pa.schema(fields)),
         key=_key(identity),
         start=lambda captions: ClipScorer(encoder, captions),
         load=encoder,
@@ -123,17 +121,14 @@ def _words_signal(options: Clip, score: ModelSignal) -> signals.EmbeddingSignal:
 
     def compute(embeddings: signals.Embeddings) -> Sequence[pa.Array]:
         captions: list[Any] = embeddings.captions.to_pylist()  # no nulls: rows with embeddings have a caption
-        is_anywhere = False  # on the recipe's device
-        per_row = score.encoder(is_anywhere).score_words(embeddings.images, captions)
+        per_row = score.encoder(False).score_words(embeddings.images, captions)
         words = pa.array([scores.misaligned_words for scores in per_row], pa.list_(pa.string()))
         return words, pa.array([scores.f_clipscore for scores in per_row], pa.float32())
 
+    fields = {f"{options.prefix}misaligned_words": pa.list_(pa.string()), f"{options.prefix}f_clipscore": pa.float32()}
     return signals.EmbeddingSignal(
         name=f"{score.name}.words",
-        columns=(
-            pa.field(f"{options.prefix}misaligned_words", pa.list_(pa.string())),
-            pa.field(f"{options.prefix}f_clipscore", pa.float32()),
-        ),
+        columns=tuple(pa.schema(fields)),
         key=ids.digest(["words", 1, score.key]),
         compute=compute,
         of=score.name,

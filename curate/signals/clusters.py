@@ -7,6 +7,7 @@ are loaded, never code). Out: `NAME` int32, an image's nearest centroid, and `in
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -20,14 +21,13 @@ from curate.base.numeric.arrays import F32
 from curate.base.numeric.vectors import normalised
 from curate.models.tensor_files import ACCEPTED_ARRAY, describe_array, read_array, read_rows
 from curate.read.listing import list_files
-from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column, UserFile, UserPaths
 from curate.signals.formulas.embedding_scores import nearest_centroid
-from curate.signals.on_embeddings import Method, embedding_kind, unchanged
-from curate.signals.signal import Built, Known
+from curate.signals.on_embeddings import EmbeddingSection, Method, embedding_kind, unchanged
+from curate.signals.signal import Built, Embeddings, Known
 
 
-class Clusters(OnEmbeddings):
+class Clusters(EmbeddingSection):
     """The nearest of given centroids, and whether it is a selected one (DataComp's image-based filter), by name.
 
     Centroids are of unit length; the nearest has the largest dot product. Files are .npy, or .pt of arrays and tensors;
@@ -40,11 +40,35 @@ class Clusters(OnEmbeddings):
         Column("scores", "in_selected_NAME", "bool", "Whether it is a selected cluster; with `selected`."),
     )
 
+    files = ("centroids",)
     needs_encoder = False
     centroids: UserFile = Field(examples=["centroids.pt"])
     """A .npy or .pt file of centroids [k, dimension], of unit length."""
     selected: UserPaths | None = Field(None, examples=["imagenet.npy"])
     """Files that select clusters: their numbers from 0, or embeddings, which select their nearest ones."""
+
+    def identify(self, name: str, known: Known) -> str:
+        clusters, dimension = load_clusters(name, self), known.identities[self.of]["dimension"]
+        if clusters.centroids.shape[1] != dimension:
+            holding = f"{self.centroids} holds {list(clusters.centroids.shape)}"
+            accepted = f"[k, {dimension}], since embeddings of {self.of!r} have {dimension} dimensions"
+            raise RecipeError(f"measure.clusters.{name}: {holding}; accepted: {accepted}")
+        return clusters.digest
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return super().settings | {"selected": self.selected is not None}
+
+    def load(self, name: str, built: Built) -> "LoadedClusters":
+        return unchanged(name, load_clusters(name, self), built)
+
+    def compute(self, embeddings: Embeddings, loaded: "LoadedClusters") -> Sequence[pa.Array]:
+        nearest = nearest_centroid(normalised(embeddings.images), loaded.centroids)
+        return [pa.array(nearest), *([] if loaded.selected is None else [pa.array(loaded.selected[nearest])])]
+
+    def method(self, name: str, built: Built) -> Method:
+        columns = schema.named_fields(self.gives, name)
+        return replace(super().method(name, built), columns=columns if self.selected else columns[:1])
 
 
 class LoadedClusters(NamedTuple):
@@ -57,11 +81,6 @@ class LoadedClusters(NamedTuple):
     def digest(self) -> str:
         parts = [self.centroids, *([] if self.selected is None else [self.selected])]
         return ids.digest([[list(part.shape), hashlib.sha256(part.tobytes()).hexdigest()] for part in parts])
-
-    def find(self, images: F32) -> Sequence[pa.Array]:
-        """Return the columns, of embeddings float32 [n, dimension]."""
-        nearest = nearest_centroid(images, self.centroids)
-        return [pa.array(nearest), *([] if self.selected is None else [pa.array(self.selected[nearest])])]
 
 
 def load_clusters(name: str, options: Clusters) -> LoadedClusters:
@@ -87,23 +106,4 @@ def load_clusters(name: str, options: Clusters) -> LoadedClusters:
     return LoadedClusters(centroids, is_selected)
 
 
-def _identify(name: str, options: Clusters, context: Known) -> str:
-    clusters, dimension = load_clusters(name, options), context.identities[options.of]["dimension"]
-    if clusters.centroids.shape[1] != dimension:
-        holding = f"{options.centroids} holds {list(clusters.centroids.shape)}"
-        accepted = f"[k, {dimension}], since embeddings of {options.of!r} have {dimension} dimensions"
-        raise RecipeError(f"measure.clusters.{name}: {holding}; accepted: {accepted}")
-    return clusters.digest
-
-
-def _method(name: str, options: Clusters, built: Built) -> Method:
-    columns = schema.named_fields(Clusters.gives, name)
-    return Method(
-        columns=columns if options.selected else columns[:1],
-        settings=options.model_dump(exclude={"centroids", "of"}) | {"selected": options.selected is not None},
-        load=lambda: unchanged(name, load_clusters(name, options), built),
-        compute=lambda embeddings, clusters: clusters.find(normalised(embeddings.images)),
-    )
-
-
-KIND = embedding_kind("clusters", Clusters, _method, _identify)
+KIND = embedding_kind("clusters", Clusters)

@@ -8,16 +8,15 @@ from pydantic import Field, model_validator
 
 from curate.base.numeric.arrays import F32
 from curate.base.numeric.vectors import normalised
-from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column
 from curate.signals.formulas.embedding_scores import tag_contexts
-from curate.signals.on_embeddings import Method, embedding_kind, encoder_of, tag_values
+from curate.signals.on_embeddings import EmbeddingSection, embedding_kind, encoder_of, tag_values
 from curate.signals.signal import Built, Embeddings
 
 _PROMPTS = {"indoors": "a photo taken indoors", "outdoors": "a photo taken outdoors"}
 
 
-class Context(OnEmbeddings):
+class Context(EmbeddingSection):
     """Tags of one factor of an image, such as its background, by prompts (PerceptionCLIP; no training), by name.
 
     Each image gets the likeliest tag. With `classes`, the probability of a tag is summed over the classes.
@@ -45,20 +44,19 @@ class Context(OnEmbeddings):
                 raise ValueError(f"values.{tag}: {prompt!r} {needs}")
         return self
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        return super().settings | {"values": list(self.values.items())}
 
-def _method(name: str, options: Context, built: Built) -> Method:
-    def load() -> F32:
+    def load(self, name: str, built: Built) -> F32:
         """Return the embeddings of the prompts of each class, or of one that is none: [y, z, d]."""
-        texts = [p.replace("{}", word) for word in options.classes or ("",) for p in options.values.values()]
-        encoded = encoder_of(options, built).encode_texts(texts).embeddings
-        return encoded.reshape(-1, len(options.values), encoded.shape[1])
+        texts = [p.replace("{}", word) for word in self.classes or ("",) for p in self.values.values()]
+        encoded = encoder_of(self, built).encode_texts(texts).embeddings
+        return encoded.reshape(-1, len(self.values), encoded.shape[1])
 
-    def compute(embeddings: Embeddings, prompts: F32) -> Sequence[pa.Array]:
-        tags = tag_contexts(normalised(embeddings.images), prompts, options.temperature)
-        return tag_values(tags, list(options.values))
-
-    settings = options.model_dump(exclude={"of"}) | {"values": list(options.values.items())}
-    return Method(settings=settings, load=load, compute=compute)
+    def compute(self, embeddings: Embeddings, loaded: F32) -> Sequence[pa.Array]:
+        tags = tag_contexts(normalised(embeddings.images), loaded, self.temperature)
+        return tag_values(tags, list(self.values))
 
 
-KIND = embedding_kind("contexts", Context, _method)
+KIND = embedding_kind("contexts", Context)

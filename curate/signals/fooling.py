@@ -1,5 +1,6 @@
 """Images that fit any text (CLIPMasterPrints): see `curate.signals.formulas.embedding_scores`."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,16 +10,16 @@ from pydantic import Field
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F32
 from curate.base.numeric.vectors import embedding_matrix, normalised
-from curate.recipe.measure import OnEmbeddings, column_prefix
+from curate.recipe.measure import column_prefix
 from curate.recipe.section import Column, UserPath
 from curate.signals.formulas.embedding_scores import fooling_score, mean_shift
-from curate.signals.on_embeddings import Method, embedding_kind, encoder_of
-from curate.signals.signal import Built, Known
+from curate.signals.on_embeddings import EmbeddingSection, embedding_kind, encoder_of
+from curate.signals.signal import Built, Embeddings, Known
 from curate.store.facts import read_facts
 from curate.store.store import RunStore
 
 
-class Fooling(OnEmbeddings):
+class Fooling(EmbeddingSection):
     """Images that fit any text (CLIPMasterPrints): the least cosine over unrelated prompts.
 
     With `shift`, images and prompts are first drawn together by a quarter of the difference of the run's mean
@@ -28,39 +29,34 @@ class Fooling(OnEmbeddings):
     example: ClassVar[Any] = {"prompts": ["a dog", "a plate of food", "a city at night"]}
     gives = (Column("scores", "fooling", "float32", "Least cosine of the image and a prompt; large is suspect."),)
 
+    files = ("shift",)
+
     prompts: tuple[str, ...] = Field(examples=[["a dog", "a plate of food", "a city at night"]], min_length=2)
     """Unrelated texts, two or more; the paper takes 25 to 100."""
     shift: UserPath | None = Field(None, examples=["run1"])
     """A finished run that keeps embeddings of this model, for their means. null: no shift."""
 
+    def identify(self, name: str, known: Known) -> Any:
+        """Return what names the embeddings of run `shift`, if any. Raises RecipeError where it has none."""
+        if self.shift is None:
+            return None
+        model, store = known.identities[self.of], RunStore(self.shift)
+        where = f"measure.fooling.shift: {self.shift}"
+        if not store.exists("_SUCCESS"):
+            raise RecipeError(f"{where} is not a finished run; accepted: the --out of one with embeddings: true")
+        run = read_facts(store)
+        models = [other for other in run.models.values() if isinstance(other, dict) and "weights" in other]
+        digests = [other["weights"]["sha256"] for other in models]
+        if "embeddings" not in run.keys or model["weights"]["sha256"] not in digests:
+            raise RecipeError(f"{where} keeps no embeddings of {model['model']} with these weights")
+        return run.keys["embeddings"]
 
-def _identify(name: str, options: Fooling, context: Known) -> Any:
-    """Return what names the embeddings of run `shift`, if any. Raises RecipeError where it has none of this model."""
-    if options.shift is None:
-        return None
-    model = context.identities[options.of]
-    store = RunStore(options.shift)
-    where = f"measure.fooling.shift: {options.shift}"
-    if not store.exists("_SUCCESS"):
-        raise RecipeError(f"{where} is not a finished run; accepted: the --out of one with embeddings: true")
-    run = read_facts(store)
-    models = [other for other in run.models.values() if isinstance(other, dict) and "weights" in other]
-    digests = [other["weights"]["sha256"] for other in models]
-    if "embeddings" not in run.keys or model["weights"]["sha256"] not in digests:
-        raise RecipeError(f"{where} keeps no embeddings of {model['model']} with these weights")
-    return run.keys["embeddings"]
+    def load(self, name: str, built: Built) -> tuple[F32, F32 | None]:
+        prompts = encoder_of(self, built).encode_texts(self.prompts).embeddings
+        return prompts, None if self.shift is None else run_shift(self.shift, column_prefix(self.of))
 
-
-def _method(name: str, options: Fooling, built: Built) -> Method:
-    def load() -> tuple[F32, F32 | None]:
-        prompts = encoder_of(options, built).encode_texts(options.prompts).embeddings
-        return prompts, None if options.shift is None else run_shift(options.shift, column_prefix(options.of))
-
-    return Method(
-        settings=options.model_dump(exclude={"shift", "of"}),
-        load=load,
-        compute=lambda embeddings, loaded: [pa.array(fooling_score(normalised(embeddings.images), *loaded))],
-    )
+    def compute(self, embeddings: Embeddings, loaded: tuple[F32, F32 | None]) -> Sequence[pa.Array]:
+        return [pa.array(fooling_score(normalised(embeddings.images), *loaded))]
 
 
 def run_shift(run: str, prefix: str) -> F32:
@@ -77,4 +73,4 @@ def run_shift(run: str, prefix: str) -> F32:
     return mean_shift(images, texts)
 
 
-KIND = embedding_kind("fooling", Fooling, _method, _identify, form="one")
+KIND = embedding_kind("fooling", Fooling, form="one")

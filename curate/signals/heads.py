@@ -1,5 +1,7 @@
 """A linear or MLP head over embeddings, such as LAION's aesthetic predictors: see `curate.models.heads`."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
@@ -7,14 +9,14 @@ from pydantic import Field
 
 from curate.base.errors import RecipeError
 from curate.base.numeric.vectors import normalised
+from curate.models import heads
 from curate.models.heads import Activation, Output, load_head
-from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column, UserFile
-from curate.signals.on_embeddings import Method, embedding_kind, unchanged
-from curate.signals.signal import Built, Known
+from curate.signals.on_embeddings import EmbeddingSection, Method, embedding_kind, unchanged
+from curate.signals.signal import Built, Embeddings, Known
 
 
-class Head(OnEmbeddings):
+class Head(EmbeddingSection):
     """Linear or MLP heads over embeddings, such as LAION's aesthetic predictors, by name.
 
     A file holds `weight` [out, in] and `bias` of each layer, in order: `0.weight`, `0.bias`, `2.weight` … It is read as
@@ -24,6 +26,7 @@ class Head(OnEmbeddings):
     example: ClassVar[Any] = {"aesthetic": {"path": "sac+logos+ava1-l14-linearMSE.pth"}}
     gives = (Column("scores", "NAME", "float32", "What the head gives."),)
 
+    files = ("path",)
     needs_encoder = False
     path: UserFile = Field(examples=["sac+logos+ava1-l14-linearMSE.pth"])
     """File of weights, .safetensors or .pth."""
@@ -34,22 +37,21 @@ class Head(OnEmbeddings):
     output: Output = Field("none", examples=["sigmoid"])
     """What is applied to the last layer's output."""
 
+    def identify(self, name: str, known: Known) -> str:
+        head, model = load_head(self.path, self.activation, self.output), known.identities[self.of]
+        if head.dimension != model["dimension"]:
+            sizes = f"embeddings of {head.dimension} dimensions; those of {self.of!r} have {model['dimension']}"
+            raise RecipeError(f"measure.heads.{name}: {self.path} is for {sizes}")
+        return head.digest
 
-def _identify(name: str, options: Head, context: Known) -> str:
-    head, model = load_head(options.path, options.activation, options.output), context.identities[options.of]
-    if head.dimension != model["dimension"]:
-        sizes = f"embeddings of {head.dimension} dimensions; those of {options.of!r} have {model['dimension']}"
-        raise RecipeError(f"measure.heads.{name}: {options.path} is for {sizes}")
-    return head.digest
+    def load(self, name: str, built: Built) -> heads.Head:
+        return unchanged(name, load_head(self.path, self.activation, self.output), built)
+
+    def compute(self, embeddings: Embeddings, loaded: heads.Head) -> Sequence[pa.Array]:
+        return [pa.array(loaded.apply(normalised(embeddings.side(self.input))))]
+
+    def method(self, name: str, built: Built) -> Method:
+        return replace(super().method(name, built), side=self.input)
 
 
-def _method(name: str, options: Head, built: Built) -> Method:
-    return Method(
-        settings=options.model_dump(exclude={"path", "of"}),
-        load=lambda: unchanged(name, load_head(options.path, options.activation, options.output), built),
-        compute=lambda embeddings, head: [pa.array(head.apply(normalised(embeddings.side(options.input))))],
-        side=options.input,
-    )
-
-
-KIND = embedding_kind("heads", Head, _method, _identify)
+KIND = embedding_kind("heads", Head)

@@ -22,7 +22,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.base import ids
-from curate.base.errors import RecipeError, needing
+from curate.base.errors import RecipeError, naming, needing
 from curate.base.process import process_cache
 from curate.models.weights import package_folder
 from curate.recipe.files import read_whole
@@ -101,10 +101,8 @@ class ImagenetWords(Section):
 
 
 def _identify(name: str, options: ImagenetWords, context: Known) -> str:
-    try:
+    with naming("measure.imagenet_words"):
         return load_vocabulary(options.wordnet, options.synsets).digest
-    except RecipeError as error:
-        raise RecipeError(f"measure.imagenet_words: {error}") from None
 
 
 def _build(name: str, options: ImagenetWords, built: Built) -> Iterator[TextSignal]:
@@ -175,8 +173,7 @@ def _parse_index(path: Path, text: str, offsets: set[int]) -> dict[str, bool]:
 def _shipped_ids() -> Path:
     remedy = f"timm, or give a file as synsets; {_ACCEPTED_IDS}"
     with needing("timm, which ships the ids of ImageNet-21k, is not installed", remedy):
-        folder = package_folder("timm")  # found, not imported: it would import torch
-    return folder / "data" / "_info" / IDS
+        return package_folder("timm") / "data" / "_info" / IDS  # found, not imported: it would import torch
 
 
 def _parse_ids(path: Path | str, text: str) -> set[int]:

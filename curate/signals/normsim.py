@@ -1,6 +1,6 @@
 """How near an image is to the nearest of target images (NormSim): see `curate.signals.formulas.embedding_scores`."""
 
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -10,8 +10,8 @@ from pydantic import Field
 from curate.models.products import products_with
 from curate.recipe.section import Column
 from curate.signals.formulas.embedding_scores import alignment, covariance, largest_cosine
-from curate.signals.on_embeddings import Method, WithTargets, embedding_kind, identify_targets, load_targets
-from curate.signals.signal import Built
+from curate.signals.on_embeddings import WithTargets, embedding_kind
+from curate.signals.signal import Built, Embeddings
 
 
 class NormSim(WithTargets):
@@ -24,23 +24,18 @@ class NormSim(WithTargets):
     example: ClassVar[Any] = {"imagenet": {"targets": "imagenet.npy"}}
     gives = (Column("scores", "NAME", "float32", "The norm of its cosines with the targets."),)
 
+    kind = "normsim"
+
     norm: Literal["max", "2"] = Field("max", examples=["2"])
     """`max`, as the paper recommends, or `2`."""
 
+    def load(self, name: str, built: Built) -> Any:
+        targets = self.load_targets(name, built)
+        return products_with(targets.T) if self.norm == "max" else covariance(targets) * len(targets)
 
-def _method(name: str, options: NormSim, built: Built) -> Method:
-    def load() -> Any:
-        targets = load_targets("normsim", name, options, built)
-        return products_with(targets.T) if options.norm == "max" else covariance(targets) * len(targets)
-
-    def compute(images: Any, loaded: Any) -> Any:
-        return largest_cosine(images, loaded) if options.norm == "max" else np.sqrt(alignment(images, loaded))
-
-    return Method(
-        settings={"norm": options.norm},
-        load=load,
-        compute=lambda embeddings, loaded: [pa.array(compute(embeddings.images, loaded))],
-    )
+    def compute(self, embeddings: Embeddings, loaded: Any) -> Sequence[pa.Array]:
+        score = largest_cosine if self.norm == "max" else lambda images, sums: np.sqrt(alignment(images, sums))
+        return [pa.array(score(embeddings.images, loaded))]
 
 
-KIND = embedding_kind("normsim", NormSim, _method, partial(identify_targets, "normsim"))
+KIND = embedding_kind("normsim", NormSim)

@@ -1,9 +1,11 @@
 """What the signals on embeddings share: how they become signals, and the files and images that they are given."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +26,8 @@ from curate.recipe.measure import Image as ImageOptions
 from curate.recipe.section import UserPaths
 from curate.signals.formulas.embedding_scores import Tags
 from curate.signals.signal import Built, Embeddings, EmbeddingSignal, Known, ModelSignal, Signal, SignalKind
+
+Loaded = TypeVar("Loaded", bound=Any)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,19 +59,37 @@ def embedding_signal(name: str, options: OnEmbeddings, built: Built, method: Met
     return EmbeddingSignal(name, columns, key, compute=compute, of=options.of, load=load)
 
 
-def embedding_kind(
-    key: str,
-    section: type[OnEmbeddings],
-    method: Callable[[str, Any, Built], Method],
-    identify: Callable[[str, Any, Known], Any] = lambda *_: None,
-    form: Form = "named",
-) -> SignalKind:
-    """Return the kind of signals on embeddings whose `Method` a function gives, of a name and its section."""
+class EmbeddingSection(OnEmbeddings):
+    """Base of sections that are the `Method` of their signal: see there what is loaded and computed."""
 
-    def build(name: str, options: OnEmbeddings, built: Built) -> list[Signal]:
-        return [embedding_signal(name, options, built, method(name, options, built))]
+    files: ClassVar[tuple[str, ...]] = ()  # the fields that name files: `identify` returns what these hold
 
-    return SignalKind(key, section, identify, build, form)
+    def identify(self, name: str, known: Known) -> Any:
+        """Return what the values depend on beyond the recipe; see `SignalKind`."""
+        return None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the recipe says, as plain data, but the files and the model."""
+        return self.model_dump(exclude={"of", *self.files})
+
+    @abstractmethod
+    def load(self, name: str, built: Built) -> Any: ...
+
+    @abstractmethod
+    def compute(self, embeddings: Embeddings, loaded: Any) -> Sequence[pa.Array]: ...
+
+    def method(self, name: str, built: Built) -> Method:
+        return Method(settings=self.settings, load=partial(self.load, name, built), compute=self.compute)
+
+
+def embedding_kind(key: str, section: type[EmbeddingSection], form: Form = "named") -> SignalKind:
+    """Return the kind of the signals that have such a section."""
+
+    def build(name: str, options: EmbeddingSection, built: Built) -> list[Signal]:
+        return [embedding_signal(name, options, built, options.method(name, built))]
+
+    return SignalKind(key, section, lambda name, options, known: options.identify(name, known), build, form)
 
 
 def encoder_of(options: OnEmbeddings, built: Built) -> Encoder:
@@ -83,7 +105,7 @@ def check_unchanged(name: str, now: Any, identity: Any) -> None:
         raise RunError(f"measure: a file of {name!r} changed during the run; run again")
 
 
-def unchanged(name: str, loaded: Any, built: Built) -> Any:
+def unchanged(name: str, loaded: Loaded, built: Built) -> Loaded:
     """Return what was loaded, which has a `digest`; see `check_unchanged`."""
     check_unchanged(name, loaded.digest, built.identities[name])
     return loaded
@@ -116,9 +138,11 @@ def encode_exemplars(where: str, encoder: Encoder, paths: UserPaths) -> tuple[F3
     return np.concatenate([encoder.encode_images(views[at : at + 32]) for at in range(0, len(views), 32)]), digests
 
 
-class WithTargets(OnEmbeddings):
+class WithTargets(EmbeddingSection):
     """Base of signals that compare images with target images."""
 
+    kind: ClassVar[str]  # the key of its kind
+    files: ClassVar[tuple[str, ...]] = ("targets",)
     needs_encoder = False  # unless they are images
     targets: UserPaths = Field(examples=["imagenet.npy"])
     """Target images: .npy or .pt files of their embeddings [n, dimension], or images, or folders or tars of them."""
@@ -128,30 +152,27 @@ class WithTargets(OnEmbeddings):
         paths = (self.targets,) if isinstance(self.targets, str) else self.targets
         return all(path.lower().endswith((".npy", ".pt", ".pth")) for path in paths)
 
+    def identify(self, name: str, known: Known) -> Any:
+        """Return what names the targets. Raises RecipeError where they are no embeddings and no images."""
+        model, where = known.identities[self.of], f"measure.{self.kind}.{name}.targets"
+        if self.are_arrays:
+            return [array_digest(array) for array in self._read_arrays(where, model["dimension"])]
+        if "model" not in model:
+            accepted = "a .npy or .pt file of embeddings, or a model of measure.clip"
+            raise RecipeError(f"{where}: images cannot be encoded by {self.of!r}, precomputed; accepted: {accepted}")
+        return exemplar_digests(where, self.targets)
 
-def identify_targets(kind: str, name: str, options: WithTargets, context: Known) -> Any:
-    """Return what names the targets. Raises RecipeError where they are no embeddings of the model, and no images."""
-    model, where = context.identities[options.of], f"measure.{kind}.{name}.targets"
-    if options.are_arrays:
-        return [array_digest(array) for array in _read_targets(where, options, model["dimension"])]
-    if "model" not in model:
-        accepted = "a .npy or .pt file of embeddings, or a model of measure.clip"
-        raise RecipeError(f"{where}: images cannot be encoded by {options.of!r}, precomputed; accepted: {accepted}")
-    return exemplar_digests(where, options.targets)
+    def load_targets(self, name: str, built: Built) -> F32:
+        """Return the targets' embeddings, of unit length (float32[n, dimension])."""
+        where = f"measure.{self.kind}.{name}.targets"
+        if self.are_arrays:
+            arrays = self._read_arrays(where, built.identities[self.of]["dimension"])
+            rows, digests = np.concatenate(arrays), [array_digest(array) for array in arrays]
+        else:
+            rows, digests = encode_exemplars(where, encoder_of(self, built), self.targets)
+        check_unchanged(name, digests, built.identities[name])
+        return normalised(rows)
 
-
-def load_targets(kind: str, name: str, options: WithTargets, built: Built) -> F32:
-    """Return the targets' embeddings, of unit length (float32[n, dimension])."""
-    where = f"measure.{kind}.{name}.targets"
-    if options.are_arrays:
-        arrays = list(_read_targets(where, options, built.identities[options.of]["dimension"]))
-        check_unchanged(name, [array_digest(array) for array in arrays], built.identities[name])
-        return normalised(np.concatenate(arrays))
-    rows, digests = encode_exemplars(where, encoder_of(options, built), options.targets)
-    check_unchanged(name, digests, built.identities[name])
-    return normalised(rows)
-
-
-def _read_targets(where: str, options: WithTargets, dimension: int) -> Iterator[F32]:
-    for file in picture_files(where, options.targets):
-        yield read_rows(where, file.path, f"n, {dimension}", dimension)
+    def _read_arrays(self, where: str, dimension: int) -> list[F32]:
+        files = picture_files(where, self.targets)
+        return [read_rows(where, file.path, f"n, {dimension}", dimension) for file in files]

@@ -142,8 +142,8 @@ class PrecomputedSignal(Signal):
     dimension: int  # of the embeddings
 
 
+# The signals that give embeddings.
 Embedder = ModelSignal | PrecomputedSignal
-"""The signals that give embeddings."""
 
 
 def filled_columns(signals: Iterable[Signal]) -> list[str]:

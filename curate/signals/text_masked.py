@@ -35,12 +35,10 @@ class TextMasked(OnEmbeddings):
 def paint_over_text(image: Image.Image) -> Image.Image:
     """Return the image with its lines of text painted over; itself where no line is found."""
     raster = fitted(as_rgb(image), DETECTED).convert("RGB")
-    lines = find_lines(raster)
-    return _painted(image.convert("RGB"), lines, raster.size) if lines else image
-
-
-def _painted(picture: Image.Image, lines: list[Line], size: tuple[int, int]) -> Image.Image:
-    scale = np.divide(picture.size, size)
+    picture, lines = image.convert("RGB"), find_lines(raster)
+    if not lines:
+        return image
+    scale = np.divide(picture.size, raster.size)
     lines = [Line(*(part * scale for part in line)) for line in lines]
     is_text = _filled(picture.size, lines)
     pixels = np.asarray(picture)

@@ -1,5 +1,6 @@
 """The variance alignment score with target images (VAS): see `curate.signals.formulas.embedding_scores`."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,10 +11,9 @@ from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F64
 from curate.models.tensor_files import array_digest, describe_array, read_array
 from curate.recipe.section import Column, UserPath, UserPaths
-from curate.signals import on_embeddings
 from curate.signals.formulas.embedding_scores import alignment, covariance
-from curate.signals.on_embeddings import Method, WithTargets, check_unchanged
-from curate.signals.signal import Built, Known
+from curate.signals.on_embeddings import WithTargets, check_unchanged, embedding_kind
+from curate.signals.signal import Built, Embeddings, Known
 
 
 class Vas(WithTargets):
@@ -24,6 +24,9 @@ class Vas(WithTargets):
 
     example: ClassVar[Any] = {"imagenet_vas": {"targets": "imagenet.npy"}}
     gives = (Column("scores", "NAME", "float32", "fᵀΣf."),)
+
+    kind = "vas"
+    files = ("targets", "covariance")
 
     targets: UserPaths | None = Field(None, examples=["imagenet.npy"])  # type: ignore[assignment]
     """Target images: .npy or .pt files of their embeddings [n, dimension], or images, or folders or tars of them."""
@@ -36,11 +39,20 @@ class Vas(WithTargets):
             raise ValueError("give either targets or covariance")
         return self
 
+    def identify(self, name: str, known: Known) -> Any:
+        if self.covariance is None:
+            return super().identify(name, known)
+        return array_digest(_read_covariance(name, self.covariance, known.identities[self.of]["dimension"]))
 
-def _identify(name: str, options: Vas, context: Known) -> Any:
-    if options.covariance is None:
-        return on_embeddings.identify_targets("vas", name, options, context)
-    return array_digest(_read_covariance(name, options.covariance, context.identities[options.of]["dimension"]))
+    def load(self, name: str, built: Built) -> F64:
+        if self.covariance is None:
+            return covariance(self.load_targets(name, built))
+        array = _read_covariance(name, self.covariance, built.identities[self.of]["dimension"])
+        check_unchanged(name, array_digest(array), built.identities[name])
+        return array
+
+    def compute(self, embeddings: Embeddings, loaded: F64) -> Sequence[pa.Array]:
+        return [pa.array(alignment(embeddings.images, loaded))]
 
 
 def _read_covariance(name: str, path: str, dimension: int) -> F64:
@@ -52,19 +64,4 @@ def _read_covariance(name: str, path: str, dimension: int) -> F64:
     return np.asarray(array, np.float64)
 
 
-def _method(name: str, options: Vas, built: Built) -> Method:
-    def load() -> F64:
-        if options.covariance is None:
-            return covariance(on_embeddings.load_targets("vas", name, options, built))
-        array = _read_covariance(name, options.covariance, built.identities[options.of]["dimension"])
-        check_unchanged(name, array_digest(array), built.identities[name])
-        return array
-
-    return Method(
-        settings={},
-        load=load,
-        compute=lambda embeddings, sigma: [pa.array(alignment(embeddings.images, sigma))],
-    )
-
-
-KIND = on_embeddings.embedding_kind("vas", Vas, _method, _identify)
+KIND = embedding_kind("vas", Vas)

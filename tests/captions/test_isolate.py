@@ -107,7 +107,7 @@ def test_an_image_that_ends_the_detector(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_kills_whatever_is_asked_fails_unasked() -> None:
     spec: Any = SimpleNamespace(section=SimpleNamespace(is_local=False))
     unit = IsolatedCaptioning(None, 6)  # type: ignore[arg-type]
-    [answer] = unit.open_engine(spec, "a model").ask([Request("0" * 32, "rewrite", "human", 0)])
+    [(_, answer)] = unit.answers(spec, "a model", [Request("0" * 32, "rewrite", "human", 0)])
     assert (
         answer.error == "worker_died: 6 attempts to caption its unit were killed, and no request or image alone does it"
     )

@@ -55,7 +55,7 @@ def test_the_footer_names_the_content(tmp_path: Path) -> None:
 class Brightness(Encoder):
     """Embeds images by the brightness of their corner; a black one gives NaN, and a white one infinity."""
 
-    _tokenize = _start_texts = NotImplemented
+    _tokenize = _start = NotImplemented
 
     def start_images(self, views: Sequence[Any]) -> Any:
         corners = np.array([view[0, 0, 0] for view in views], np.float32)

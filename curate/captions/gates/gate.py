@@ -20,8 +20,8 @@ from curate.recipe.gates import GATES, Gates
 
 PASSED = "passed"
 
+# What texts of a kind are to the caption: the same in other words, or in another language; or what the image shows.
 Relation = Literal["rewritten", "translated", "seen"]
-"""What texts of a kind are to the caption: the same in other words, or in another language; or what the image shows."""
 ANY: frozenset[Relation] = frozenset({"rewritten", "translated", "seen"})
 
 

@@ -45,18 +45,14 @@ def differs(texts: pa.Array, originals: pa.Array | None, target: str | None = No
     bad = np.zeros(len(texts), np.bool_)
     if originals is None:
         return bad
-    columns = (split_words(pc.utf8_lower(side)) for side in (texts, originals))
-    rows = np.flatnonzero([not _shares_half(words, expected) for words, expected in zip(*columns, strict=True)])
+    written, expected = (split_words(pc.utf8_lower(side)) for side in (texts, originals))
+    pairs = zip(written, map(set, expected), strict=True)
+    rows = np.flatnonzero([2 * sum(word in shown for word in words) < len(words) for words, shown in pairs])
     languages, sure = _languages(texts.take(rows), score)
     rows, languages = rows[sure], languages[sure]
     expected_languages, sure = _languages(originals.take(rows), score)
     bad[rows] = sure & (languages != expected_languages)
     return bad
-
-
-def _shares_half(words: list[str], expected: list[str]) -> bool:
-    shared = set(expected)
-    return 2 * sum(word in shared for word in words) >= len(words)
 
 
 def _languages(column: pa.Array, score: float) -> tuple[npt.NDArray[np.object_], Mask]:

@@ -20,6 +20,7 @@ adds up to three letters (America, American); a code, whatever is between its le
 import functools
 import itertools
 import re
+import tomllib
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -35,18 +36,8 @@ _UNITS = re.compile(r"\d[\dx×cmpftinhXCMPFTINH]*|x\d+")  # 50x70cm, 4in1, 10h30
 _WITHIN = " -'&/,0123456789"  # what may be between words of one sentence
 _BESIDE = re.compile(r" ?[ \-&/.] ?|'s |( [A-Z]\.?)+ ")  # between words of one name; middle initials too
 _SEPARATORS = re.compile(r"[\W_]+")
-_SPELLINGS = [  # British ones, and American ones
-    (re.compile(r"our"), "or"),
-    (re.compile(r"is(e|ed|es|ers?|ings?|ations?|able)$"), r"iz\1"),
-    (re.compile(r"ys(e|ed|es|ers?|ing)$"), r"yz\1"),
-    (re.compile(r"re([ds]?)$"), r"er\1"),
-    (re.compile(r"ll(ed|ers?|ings?|ous|y)$"), r"l\1"),
-    (re.compile(r"ae"), "e"),
-    (re.compile(r"mould"), "mold"),
-    (re.compile(r"grey"), "gray"),
-    (re.compile(r"ogue"), "og"),
-    (re.compile(r"nce(s|less)?$"), r"nse\1"),
-]
+_FILES = files("curate.captions.gates")
+_SPELLINGS = tomllib.loads(_FILES.joinpath("spellings.toml").read_text("ascii"))  # British ones, and American ones
 
 _LONG = 4  # letters: shorter words are often not capitalised in titles
 _SENTENCE = 0.5  # share of the longer words with a capital, below which a caption is no title
@@ -84,7 +75,7 @@ class Held(NamedTuple):
 @functools.cache
 def _marks() -> dict[str, str]:
     """Return how `word_marks.txt` marks words: those that are names too by *, names alone by -, ordinary ones by +."""
-    lines = files("curate.captions.gates").joinpath("word_marks.txt").read_text("ascii").splitlines()
+    lines = _FILES.joinpath("word_marks.txt").read_text("ascii").splitlines()
     words = itertools.chain.from_iterable(line.split() for line in lines if not line.startswith("#"))
     return {word.strip("*-+"): "*" if word[-1] == "*" else word[0] for word in words}
 
@@ -99,7 +90,7 @@ def _dictionary() -> Any:
 def _is_known(word: str) -> bool:
     if mark := _marks().get(word):
         return mark != "-"
-    american = (pattern.sub(spelling, word) for pattern, spelling in _SPELLINGS if pattern.search(word))
+    american = (re.sub(british, spelling, word) for british, spelling in _SPELLINGS.items() if re.search(british, word))
     return any(map(_dictionary().lookup, (word, *american)))
 
 

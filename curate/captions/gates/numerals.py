@@ -45,8 +45,8 @@ _NUMBER = re.compile(rf"(?:{_DIGITS}|{_BEGIN}{_COUNT}){_FACTOR}|{_BEGIN}{_OTHER}
 _FIGURE = re.compile(_DIGITS + _FACTOR)
 _LETTERS = re.compile(r"[^\W\d_]+")
 _KNOWN = {**_VALUES, **_TIMES, **_COVERS}.keys()
+# What a text that says a number in words matches, as RE2 reads it.
 NUMBER_WORDS = rf"(?i:\b(?:{'|'.join(_KNOWN)})\b)"
-"""What a text that says a number in words matches, as RE2 reads it."""
 
 _MOST_DIGITS = 18  # longer ones are names of things, and are not multiplied
 

@@ -18,15 +18,15 @@ from curate.captions.kinds.text import first_line
 from curate.llm.engine import Request, Sampling
 from curate.recipe.captions import CaptionSection
 
+# What kinds know of a row: `language` ISO 639-1, `sha256` its image's, `source` the text that its own is made of
+# (`CaptionSection.source`), each null where there is none; `per_row` how many texts it gets of each style.
 ROWS = pa.schema(
     [(name, pa.string()) for name in ("uid", "caption", "language", "sha256", "source")] + [("per_row", pa.int32())]
 )
-"""What kinds know of a row: `language` ISO 639-1, `sha256` its image's, `source` the text that its own is made of
-(`CaptionSection.source`), each null where there is none; `per_row` how many texts it gets of each style."""
 
 GREEDY = 0.0
+# How several texts of one image are drawn; top_p as in SIEVE.
 NUCLEUS_TEMPERATURE, NUCLEUS_TOP_P = 0.9, 0.9
-"""How several texts of one image are drawn; top_p as in SIEVE."""
 
 
 class Text(NamedTuple):

@@ -17,8 +17,8 @@ The stored caption is left as it is.
 
 import re
 
+# What is shown of a caption: about 128 tokens of English, so that two fit into CapsFusion's 256.
 MAX_WORDS, MAX_CHARACTERS = 96, 512
-"""What is shown of a caption: about 128 tokens of English, so that two fit into CapsFusion's 256."""
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 # Format characters (Cf) that show nothing, and halves of surrogate pairs. The joiners U+200C and U+200D spell words.

@@ -20,8 +20,8 @@ from curate.captions.kinds.text import one_line
 from curate.llm.engine import Request
 from curate.recipe.captions import Unique
 
+# ISO 639-1 codes, and the English names that prompts use.
 LANGUAGES: dict[str, str] = tomllib.loads(files("curate.captions.kinds").joinpath("languages.toml").read_text("utf-8"))
-"""ISO 639-1 codes, and the English names that prompts use."""
 
 
 def _check_languages(codes: tuple[str, ...]) -> tuple[str, ...]:
