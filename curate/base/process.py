@@ -293,11 +293,9 @@ def at_interrupt(clean: Callable[[], object]) -> None:
 @cache
 def process_folder() -> str:
     """Return a folder of this process, which goes with it."""
-    folder = tempfile.mkdtemp(prefix="curate-")
-    remove = partial(shutil.rmtree, folder, ignore_errors=True)
-    atexit.register(remove)
-    at_interrupt(remove)
-    return folder
+    block = temporary_folder()
+    atexit.register(block.__exit__, None, None, None)
+    return block.__enter__()
 
 
 @contextmanager

@@ -1,14 +1,14 @@
 """The stages of a run, in order: the one list from which costs, progress, statistics and the funnel are made.
 
 A stage is work that units go through (`curate.run.units.Units.at`). It writes tables of units, and decides what becomes
-of rows (`Verdict`). To add one: a line here, its module, and its call in `pipelines/curate.py`.
+of rows (`Verdict`). To add one: its facts in `stages.toml`, its module, and its call in `pipelines/curate.py`.
 """
 
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
-
-from curate.base.meter import ENGINE, START
+from importlib.resources import files
+from typing import Any, Literal, NamedTuple
 
 Growth = Literal["rows", "kept rows", "sampled rows", "run"]
 
@@ -48,67 +48,18 @@ class Stage:
     is_reused: bool = False  # whether rows whose tables an older run lends cost nothing
 
 
-_UNMATCHED, _CONTAMINATED = "no entry of the metadata occurs in", "near an image of the evaluation set"
-_OTHER_TEXT = "another text of its image is the one that may be drawn"
 FAILED, FORGOTTEN, RULES, UNMATCHED, CONTAMINATED = "failed", "forgotten", "rules", "unmatched", "contaminated"
 DUPLICATE, OTHER_TEXT, SELECTION, KEPT = "duplicate", "other_text", "*selection", "kept"
 
-# RULES holds the place of the recipe's rules, and no row has its code; SELECTION that of the recipe's selection, by
-# whose key rows are named.
-STAGES = (
-    Stage(START, grows="run"),  # until the first unit begins, and kernels that are compiled
-    Stage(
-        "measure",
-        tables={"samples": "", "scores": "", "embeddings": "measure.kept", "members": ""},
-        version=2,
-        verdicts=(
-            Verdict(FAILED, -2, "could not be read, or has no caption", "{failure}"),
-            Verdict(FORGOTTEN, -7, "removed on request", "removed on request{date}"),
-        ),
-        counted=(Counted("measure", "tables/samples", ".parquet", "units"),),
-        is_reused=True,
-    ),
-    Stage("match", "match", {"matches": ""}, is_reused=True),
-    Stage("relate", "relate.requested", {"related": ""}, version=2),
-    Stage(
-        "rules",
-        verdicts=(
-            Verdict(RULES, 0, "a rule of the recipe", "the first rule that it fails"),
-            Verdict(UNMATCHED, -3, f"{_UNMATCHED} the caption", f"{_UNMATCHED} its caption", "match"),
-            Verdict(CONTAMINATED, -4, _CONTAMINATED, f"{_CONTAMINATED}: {{duplicate_of}}", "dedup.against"),
-        ),
-    ),
-    Stage(
-        "duplicates",
-        verdicts=(Verdict(DUPLICATE, -5, "another sample represents it", "a duplicate of {duplicate_of}"),),
-    ),
-    Stage(
-        "decide",
-        tables={"decisions": "", "derived": "derive"},
-        version=2,
-        verdicts=(
-            Verdict(OTHER_TEXT, -8, _OTHER_TEXT, f"{_OTHER_TEXT}: that with the smallest hash", "balance.one_per"),
-            Verdict(SELECTION, -6, "not chosen", "not chosen"),
-            Verdict(KEPT, -1, "the curated set", ""),
-        ),
-        counted=(Counted("decide", "tables/decisions", ".parquet", "units"),),
-    ),
-    Stage(
-        "caption",
-        "captions",
-        {"answers": "", "captions": "", "regions": "captions.regions"},
-        version=2,
-        counted=(
-            Counted("answers", "parts/answers", ".parquet", "batches"),
-            Counted("caption", "tables/captions", ".parquet", "units"),
-        ),
-    ),
-    Stage("emit", version=3, counted=(Counted("emit", "shards", "_stats.json", "shards"),), grows="kept rows"),
-    Stage("audit"),
-    Stage("drift", "measure.kept", grows="sampled rows"),
-    Stage("publish", grows="run"),  # up to where run.json is written
-    Stage(ENGINE, grows="run"),  # what no stage did
-)
+
+def _read_stage(name: str, facts: dict[str, Any]) -> Stage:
+    verdicts = tuple(Verdict(**verdict) for verdict in facts.pop("verdicts", ()))
+    counted = tuple(Counted(**of_files) for of_files in facts.pop("counted", ()))
+    return Stage(name, verdicts=verdicts, counted=counted, **facts)
+
+
+_FACTS: dict[str, Any] = tomllib.loads(files("curate.base").joinpath("stages.toml").read_text("ascii"))
+STAGES = tuple(_read_stage(name, facts) for name, facts in _FACTS.items())
 STAGE = {stage.name: stage for stage in STAGES}
 VERSIONS = {stage.name: stage.version for stage in STAGES}
 TABLES = {table: section or stage.section for stage in STAGES for table, section in stage.tables.items()}

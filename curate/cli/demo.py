@@ -12,7 +12,7 @@ from typer import Option
 
 from curate.ask.report.page import write_report
 from curate.ask.text_pages import render_page
-from curate.base.errors import RecipeError
+from curate.base.errors import RecipeError, reraised
 from curate.base.process import at_interrupt
 from curate.base.wording import format_bytes
 from curate.cli.common import print_lines
@@ -37,11 +37,9 @@ def demo(
     The pool has injected defects, and the last table says which rules caught them. The run is DIR/run.
     """
     pool, recipe, run = f"{out}/pool", f"{out}/recipe.yaml", f"{out}/run"
-    try:
+    with reraised(RecipeError, f"--out {out}: cannot be written", OSError):
         _check_free(out)
         os.makedirs(out, exist_ok=True)
-    except OSError as error:
-        raise RecipeError(f"--out {out}: cannot be written: {error}") from None
     if not os.path.exists(recipe):
         _write_recipe(out, recipe)
     if not os.path.exists(f"{pool}/{_TRUTH}"):

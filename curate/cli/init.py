@@ -31,20 +31,14 @@ def engines() -> list[str]:
     return sorted(path.stem for path in shipped_folder("infra").glob("*.yaml") if path.name != "prices.yaml")
 
 
+_YOURS = "Your images or their list: a folder, file, glob or URL. Or a recipe of these, by default basic"
+_YOURS = f"{_YOURS}: {', '.join(kinds())}. A folder of such a name is ./NAME."
+_ENGINE = f"Options of an engine instead: {', '.join(engines())}."
+
+
 def init(
-    kind: Annotated[
-        str | None,
-        Argument(
-            metavar="PATH|NAME",
-            help="Your images or their list: a folder, file, glob or URL. Or a recipe of these, by default basic: "
-            f"{', '.join(kinds())}. A folder of such a name is ./NAME.",
-            autocompletion=kinds,
-        ),
-    ] = None,
-    on: Annotated[
-        str | None,
-        Option(metavar="ENGINE", help=f"Options of an engine instead: {', '.join(engines())}.", autocompletion=engines),
-    ] = None,
+    kind: Annotated[str | None, Argument(metavar="PATH|NAME", help=_YOURS, autocompletion=kinds)] = None,
+    on: Annotated[str | None, Option(metavar="ENGINE", help=_ENGINE, autocompletion=engines)] = None,
     out: Annotated[str | None, Option("--out", "-o", metavar="FILE", help="Else recipe.yaml or ENGINE.yaml.")] = None,
 ) -> None:
     """Write a recipe for your own data, or one of curate's recipes.

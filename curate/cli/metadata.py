@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import isfinite, log2
 from typing import Annotated, Any
 
@@ -56,16 +56,9 @@ def build(
         print(f"left out {many} without a language in the name, such as {plan.unnamed[0]}", file=sys.stderr)
     with show_counting(work_folder(out), len(plan.parts)):
         report = run_build(plan, out, mode, Limits(pmi=pmi), options, on, english)
-    print_page(
-        "metadata",
-        part="build",
-        report=report | {"languages": [_describe_language(report, language) for language in report["languages"]]},
-        few=_SHOWN,
-        limits=Limits(),
-        units=_UNITS,
-        out=out,
-        report_path=report_name(out),
-    )
+    languages = [_describe_language(report, language) for language in report["languages"]]
+    facts = {"report": report, "languages": languages, "out": out, "report_path": report_name(out)}
+    print_page("metadata", part="build", few=_SHOWN, limits=Limits(), units=_UNITS, **facts)
 
 
 @app.command("import", epilog=examples_of("metadata import"))
@@ -81,7 +74,7 @@ def import_(
     """
     table, report = read_metadata(path, source, language)
     write_metadata(table, out)
-    _print_list(table, report, written=out)
+    _print_list(table, report, shown=(), searched=None, written=out)
 
 
 @app.command(epilog=examples_of("metadata show"))
@@ -104,43 +97,35 @@ def show(
             raise RecipeError(f"--language {language}: found no entry of it in {path}; it has: {', '.join(keys)}")
         entries = entries.filter(pc.equal(entries["language"], pa.scalar(language)))
     searched = {"found": len(entries), "language": language, "text": find}
-    _print_list(table, report, shown=entries.slice(0, limit).to_pylist(), searched=searched)
+    _print_list(table, report, shown=entries.slice(0, limit).to_pylist(), searched=searched, written="")
 
 
-def _print_list(
-    table: pa.Table,
-    report: ImportReport,
-    shown: Sequence[Mapping[str, Any]] = (),
-    searched: Mapping[str, Any] | None = None,
-    written: str = "",
-) -> None:
-    """Print counts of a list, and entries that are `shown`."""
+def _print_list(table: pa.Table, report: ImportReport, **facts: Any) -> None:
+    """Print counts of a list, and the entries that are `shown`, or that it was `written`."""
     languages = table["language"]
     counts = {"languages": _count(languages), "never_match": _count(languages.filter(report.is_never))}
-    print_page("metadata", part="list", report=report, **counts, shown=shown, searched=searched, written=written)
+    print_page("metadata", part="list", report=report, **counts, **facts)
 
 
 def _count(values: Any) -> dict[str, int]:
     return {row["values"]: row["counts"] for row in pc.value_counts(values).to_pylist()}
 
 
-def _describe_language(report: Mapping[str, Any], language: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_language(report: Mapping[str, Any], language: dict[str, Any]) -> dict[str, Any]:
     """Return what a build made of a language, with what its wikis had in common."""
-    read, sources = report["read"], language["sources"]
-    names = dict.fromkeys(source["wiki"] for source in sources)
-    wikis = {wiki: [source for source in sources if source["wiki"] == wiki] for wiki in names}
-    sums: dict[str, Counter[str]] = {}
-    for source in sources:
+    read, wikis, sums = report["read"], dict[str, list[Any]](), dict[str, Counter[str]]()
+    for source in language["sources"]:
+        wikis.setdefault(source["wiki"], []).append(source)
         amounts = {name: source[name] for name in ("entries", "candidates")}
         sums.setdefault(source["source"], Counter()).update(amounts)
     words = max((read["tokens"].get(wiki, 0) for wiki in wikis), default=0)
-    return {
-        **language,
+    caps = [source["cap"] or Limits.words for source in language["sources"] if source["source"] == "unigram"]
+    return language | {
         "wikis": wikis,
         "pages": sum(read["pages"].get(wiki, 0) for wiki in wikis),
         "octets": sum(read["octets"].get(wiki, 0) for wiki in wikis),
         "sums": sums,
         "words": words,
         "highest_pmi": log2(words) if words and log2(words) < report["pmi"] else None,
-        "is_capped": any(s["source"] == "unigram" and (s["cap"] or Limits.words) < Limits.words for s in sources),
+        "is_capped": any(cap < Limits.words for cap in caps),
     }

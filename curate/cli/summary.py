@@ -1,7 +1,6 @@
 """What `curate run` prints once it has ended: the funnel, what to know of the run, and where to look."""
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -19,18 +18,9 @@ from curate.store.store import RunStore
 
 _MISSING = pa.array(MISSING_REASONS)
 _TABLES = 8  # at either end that are looked at for a sample to explain
-_FEW_SHARDS = 8  # fewer may be too few for a training loader
 _TRAINING = 10_000  # samples, of which a set is large enough to train on
-
-
-@dataclass(frozen=True)
-class MissingUrls:
-    """Rows whose image was not downloaded, of how many URLs; some came, but are `broken`, others `may_pass` again."""
-
-    rows: int = 0
-    urls: int = 0
-    broken: int = 0
-    may_pass: int = 0
+# Fewer shards may be too few for a training loader
+_CONSTANTS = {"meanings": SAMPLE_REASONS, "large_share": LARGE_SHARE, "few_shards": 8}
 
 
 def summary(out: str, seconds: float) -> str:
@@ -52,17 +42,15 @@ def summary(out: str, seconds: float) -> str:
         uids=uids,
         failures=dict(failures.most_common()),
         missing=missing,
-        meanings=SAMPLE_REASONS,
         example=_find_example(store),
-        large_share=LARGE_SHARE,
-        few_shards=_FEW_SHARDS,
         training=_TRAINING,
+        **_CONSTANTS,
     )
     return str(page).removesuffix("\n")
 
 
-def _count_failures(store: RunStore, downloads: DownloadFacts | None) -> tuple[Counter[str], MissingUrls]:
-    """Return rows of failures by reason, and those that were not downloaded."""
+def _count_failures(store: RunStore, downloads: DownloadFacts | None) -> tuple[Counter[str], dict[str, int] | None]:
+    """Return rows of failures by reason, and those that were not downloaded; None where there are none."""
     counts, missing, may_pass = Counter[str](), 0, 0
     with store.open_parquet(FAILURES_FILE) as file:
         for table in file.read_groups(["reason", "attempts", "may_pass"]):  # as many failures as rows, perhaps
@@ -71,16 +59,17 @@ def _count_failures(store: RunStore, downloads: DownloadFacts | None) -> tuple[C
             never_came = table.filter(pc.and_(table["attempts"].is_valid(), pc.is_in(table["reason"], _MISSING)))
             missing += len(never_came)
             may_pass += pc.sum(never_came["may_pass"]).as_py() or 0
-    return counts, _missing_urls(store, downloads, missing, may_pass) if missing else MissingUrls()
+    return counts, _missing_urls(store, downloads, missing, may_pass) if missing else None
 
 
-def _missing_urls(store: RunStore, facts: DownloadFacts | None, missing: int, may_pass: int) -> MissingUrls:
+def _missing_urls(store: RunStore, facts: DownloadFacts | None, missing: int, may_pass: int) -> dict[str, int]:
+    """Return rows without a downloaded image, and of how many URLs; how many came but are broken, or may pass again."""
     context, units = open_context(store)
     downloading = {source.name for source in context.recipe.input if find_downloading(source)}
     rows = {line.path: line.rows or 0 for line in read_manifest(store)}
     urls = sum(rows[table_file("samples", unit.index, unit.last)] for unit in units if unit.source in downloading)
     broken = missing - (facts.urls - facts.came) if facts and facts.urls == urls else 0  # else some came in other runs
-    return MissingUrls(missing, urls, broken, may_pass)
+    return {"rows": missing, "urls": urls, "broken": broken, "may_pass": may_pass}
 
 
 def _find_example(store: RunStore) -> str:

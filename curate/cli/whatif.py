@@ -15,7 +15,6 @@ from curate.ask.whatif.survivors import open_finished
 from curate.ask.whatif.sweep import Point, check_plot, points_table, search, sweep, write_plot
 from curate.ask.whatif.swept_number import SEARCHED, SweptNumber, parse_swept_number
 from curate.base.errors import RecipeError
-from curate.base.stages import KEPT
 from curate.base.wording import pluralise
 from curate.cli.common import (
     Format,
@@ -77,11 +76,7 @@ def whatif(
         table = _sweep_result(swept_points, number, format, "survivors" if is_sampled else "expected", seen)
         print_result(table, format)
         if format is Format.table:
-            count = round(number.high - number.low) + 1
-            is_complete = number.listed or (number.is_whole and len(swept_points) >= count)
-            values = {"number": number, "values": None if is_complete else count, "points": len(swept_points)}
-            columns = {"columns": table.names, "of_run": number.of_run}
-            print_page("whatif", part="sweep", **values, **columns)
+            print_page("whatif", part="sweep", number=number, points=len(swept_points), columns=table.names)
         return
     result = answer(run, overrides)
     if seen is not None:
@@ -152,21 +147,9 @@ def _print_answer(
     if format is not Format.table:
         print_result(Result(("section", "name", *_COLUMNS), list(_long(result))), format)
         return
-    balance, funnel, languages = recipe.balance, result.funnel.to_pylist(), result.languages
-    print_page(
-        "whatif",
-        part="answer",
-        result=result,
-        balance=balance,
-        number=number,
-        target=rows if number else balance.rows if balance else None,
-        shortfall=result.choice.shortfall(balance) if balance and result.choice else "",
-        has_repeats=recipe.repeats,
-        seen=seen,
-        survivors=next(row for row in result.facts.to_pylist() if row["fact"] == "survivors"),
-        kept=next(row["run"] for row in funnel if row["rule"] == KEPT),
-        has_chance=any(row["run"] != row["run_expected"] for row in funnel),
-    )
+    lists = {"facts": result.facts.to_pylist(), "funnel": result.funnel.to_pylist()}
+    print_page("whatif", part="answer", result=result, recipe=recipe, number=number, rows=rows, seen=seen, **lists)
+    languages = result.languages
     is_known = pc.or_(pc.is_valid(result.facts["run"]), pc.is_valid(result.facts["whatif"]))
     tables = [_rounded(result.funnel).drop_columns(["position", "kind", "error"]), _rounded(result.sources)]
     tables += [_rounded(languages.slice(0, _LANGUAGES))] if len(languages) else []

@@ -85,17 +85,17 @@ def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None
             f"{fault}; accepted: {accepted}; or match: {{mode: {REFERENCE}}}, for metadata of one language"
         )
     supplied = {name.lower() for name in pool.scores.names}
-    labels: dict[str, str] = {}
+    labels = dict.fromkeys(schema.OWN_COLUMNS, "every run")  # who has each column
     for name, label in ((column.name, signal.label) for signal in signals for column in signal.columns):
-        if name in schema.OWN_COLUMNS or name in labels:
-            holder = f"{labels[name]} has" if name in labels else "every run has"
-            raise RecipeError(f"measure: {label} has a column {name}, and {holder} one of that name; rename it")
+        if name in labels:
+            has_one = f"{labels[name]} has one of that name"
+            raise RecipeError(f"measure: {label} has a column {name}, and {has_one}; rename it")
         if name in supplied:
             fault = f"{label} has a column {name}, and the pool has one already; leave the signal out"
             accepted = "give it another name, or choose the score columns with columns.scores, or names in join.columns"
             raise RecipeError(f"measure: {fault}, {accepted}")
         labels[name] = label
     for name in (column.name for column in related_columns(recipe)):
-        if name in schema.OWN_COLUMNS or name in labels or name in supplied:
+        if name in labels or name in supplied:
             raise RecipeError(f"relate: there is a column {name} already; give the relation another name")
         labels[name] = "relate"
