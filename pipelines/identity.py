@@ -58,10 +58,9 @@ def is_finished(context: RunContext, units: Sequence[Unit], out: str) -> bool:
         now = run_keys(context, units)
         anew = ", ".join(name for name in now if name != "pool" and old.keys.get(name) != now[name])
         tables = f" (it makes {anew} anew)" if old.keys["pool"] == now["pool"] and anew else ""
-        remedy = (
-            f"Choose another folder, or delete this one; with --reuse {out} another run reuses all that is still valid"
-        )
-        raise RecipeError(f"--out {out}: holds a run {_explain_change(old, context)}. {remedy}{tables}")
+        remedy = "Choose another folder, or delete this one"
+        reuse = f"with --reuse {out} another run reuses all that is still valid"
+        raise RecipeError(f"--out {out}: holds a run {_explain_change(old, context)}. {remedy}; {reuse}{tables}")
     same = (old.forgotten.key if old.forgotten else "") == context.blocklist_key
     same &= (old.retries.digest if old.retries else "") == context.retries_key
     return same and folder.exists(layout.SUCCESS_FILE) and not any(_faults(folder))
@@ -152,10 +151,9 @@ def find_identity(context: RunContext) -> str:
 
 def _without_free(recipe: Recipe, plain: dict[str, Any]) -> dict[str, Any]:
     sources = {source.name: source for source in recipe.input}
-    inputs = [
-        without_runtime(sources[data["name"]], data) if data.get("name") in sources else data for data in plain["input"]
-    ]
-    return {key: value for key, value in plain.items() if key not in FREE_KEYS} | {"input": inputs}
+    kept = {key: value for key, value in plain.items() if key not in FREE_KEYS}
+    named = ((sources.get(data.get("name")), data) for data in plain["input"])
+    return kept | {"input": [without_runtime(source, data) if source else data for source, data in named]}
 
 
 def plain_recipe(recipe: Recipe) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import gc
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import apache_beam as beam
@@ -18,25 +18,12 @@ from curate.match.building.parts import Plan
 from curate.match.building.steps import build_metadata, gather_entries
 from curate.match.building.wikis import BuildSettings, Limits, Mode
 from curate.match.metadata import read_metadata
-from curate.run.units import WorkerLocation
 from curate.store.lock import clear_tmp, locked
 from curate.store.store import RunStore
 from pipelines.driver import explaining
 from pipelines.engines.base import PipelineEngine
 from pipelines.engines.choose import choose_engine
 from pipelines.steps.units import BeamUnits
-
-
-@dataclass(frozen=True)
-class _Context:
-    """What steps over parts need of a run's context."""
-
-    store: RunStore
-    place: WorkerLocation
-    lease: str = ""
-
-    def open_tables(self, _part: object) -> Any:
-        return nullcontext()
 
 
 def run_build(
@@ -98,7 +85,7 @@ def _clear(work: RunStore) -> None:
 def _run(plan: Plan, settings: BuildSettings, engine: PipelineEngine) -> None:
     """Run the steps of the build on the engine, and wait for their end."""
     # Stand-ins for a run's context and units: the steps of a build use nothing else of them.
-    context: Any = _Context(settings.store, engine.place)
+    context: Any = SimpleNamespace(store=settings.store, place=engine.place, lease="", open_tables=nullcontext)
     parts: Any = plan.parts
 
     def add_steps(root: beam.Pipeline, spool: str) -> None:

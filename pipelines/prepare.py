@@ -31,7 +31,6 @@ from curate.recipe.source import Source
 from curate.run.columns import check_columns
 from curate.run.context import RunContext
 from curate.run.inputs import naming_all_missing, place_inputs
-from curate.run.units import WorkerLocation
 from curate.signals.registry import find_signals, identify_models
 from curate.store.chunks import find_chunks
 from curate.store.facts import read_unit_keys
@@ -69,11 +68,16 @@ def prepare(
     Raises:
         RecipeError: inputs, metadata, rules, folders or options are wrong, or the engine misses something here.
     """
-    folder, old = _open(out), _open_run(reuse) if reuse else None
+    folder, old = _open(out), _open(reuse) if reuse else None
+    if old and not old.exists(RUN_FILE):
+        raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
     retries = Retries.read(old if old and not folder.exists(RUN_FILE) else folder)
     engine = choose_engine(options, on, folder.url)
     engine.check()
-    _check_secrets(recipe, engine.place)
+    for source in recipe.input:
+        check_variables(source.name, source.storage)
+        if engine.place.is_cluster:
+            refuse_literals(source.name, source.storage)
     sent, inputs = (recipe, {}) if engine.place.is_this_machine else place_inputs(recipe, folder, INPUTS)
 
     def make(retries: Retries) -> Plan:
@@ -105,13 +109,6 @@ def prepare(
     return _with_round(prepared, make) if retry and finished else prepared
 
 
-def _check_secrets(recipe: Recipe, location: WorkerLocation) -> None:
-    for source in recipe.input:
-        check_variables(source.name, source.storage)
-        if location.is_cluster:
-            refuse_literals(source.name, source.storage)
-
-
 def _with_round(prepared: Prepared, make: Callable[[Retries], Plan]) -> Prepared:
     """Return a finished run that tries again the rows that may come on another attempt, if there are any."""
     context = prepared.context
@@ -122,13 +119,6 @@ def _with_round(prepared: Prepared, make: Callable[[Retries], Plan]) -> Prepared
     plan = _without_measured(make(retries), context.recipe, context.models)
     context = replace(context, pool=plan.pool, retries_key=retries.key)
     return replace(prepared, context=context, plan=plan, retries=retries, finished=False)
-
-
-def _open_run(reuse: str) -> RunStore:
-    old = _open(reuse)
-    if not old.exists(RUN_FILE):
-        raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
-    return old
 
 
 def _without_measured(plan: Plan, recipe: Recipe, models: Mapping[str, Any]) -> Plan:

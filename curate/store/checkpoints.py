@@ -74,8 +74,7 @@ class Checkpoints:
             if rows := sum(map(len, tables)):
                 sink = pa.BufferOutputStream()
                 with pa.ipc.new_file(sink, tables[0].schema) as writer:
-                    for table in tables:
-                        writer.write_table(table)
+                    writer.write_table(pa.concat_tables(tables))
                 data = memoryview(sink.getvalue())
                 file = _file(f"{name}-{first:09d}-", data)
                 try:

@@ -140,11 +140,8 @@ class Record:
             values = ids.hex_strings(items[kind][fresh].tobytes(), WIDTHS[kind])
             reasons = pa.repeat(origin, len(fresh)) if isinstance(origin, str) else origin[kind].take(pa.array(fresh))
             counts = np.zeros(len(fresh), np.int64) if rows is None else np.asarray(rows[kind], np.int64)[fresh]
-            parts.append(
-                pa.table(
-                    {"kind": pa.repeat(kind, len(fresh)), "value": values, "origin": reasons, "rows": pa.array(counts)}
-                )
-            )
+            columns = {"kind": pa.repeat(kind, len(fresh)), "value": values, "origin": reasons, "rows": counts}
+            parts.append(pa.table(columns))
         table = pa.concat_tables(parts)
         moment = pa.scalar((time or datetime.now(UTC)).replace(microsecond=0))
         return self._extended(table.append_column("time", pa.repeat(moment, len(table))), shards)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
 from operator import or_
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -46,8 +46,7 @@ def as_hashes(values: Iterable[bytes], kind: str) -> Hashes:
 
 def hex_of(hashes: Hashes) -> list[str]:
     """Return the values as hex digits."""
-    texts: list[Any] = hex_strings(hashes.tobytes(), hashes.dtype.itemsize).to_pylist()
-    return texts
+    return cast(list[str], hex_strings(hashes.tobytes(), hashes.dtype.itemsize).to_pylist())
 
 
 def column_hashes(column: pa.ChunkedArray | pa.Array, kind: str) -> tuple[Hashes, npt.NDArray[np.bool_]]:
@@ -83,8 +82,7 @@ class Items:
         return sum(len(self[kind]) for kind in KINDS)
 
     def __getitem__(self, kind: str) -> Hashes:
-        hashes: Hashes = getattr(self, kind)
-        return hashes
+        return cast(Hashes, getattr(self, kind))
 
     def __or__(self, other: "Items") -> "Items":
         if not len(self) or not len(other):

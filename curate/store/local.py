@@ -179,22 +179,19 @@ class StoredLog:
 
     def add(self, line: str, put: Callable[[str, bytes], None]) -> None:
         """Add a line to an object; `put` writes it whole. If that raises OSError, the next line brings both."""
-        log_object = self._take_free()
+        with self._lock:
+            free = (other for other in self._objects if other.free_at <= time.monotonic())
+            log_object = next((other for other in free if other.process == os.getpid()), _LogObject())
+            self._objects = [other for other in self._objects if other is not log_object]
         log_object.data += line.encode() + b"\n"
         try:
             put(log_object.name, log_object.data)
         except OSError:
             log_object.free_at = 0.0
-            self._objects.insert(0, log_object)
+            with self._lock:
+                self._objects.insert(0, log_object)
             raise
         if len(log_object.data) < _FULL:
             log_object.free_at = time.monotonic() + _BETWEEN
-            self._objects.append(log_object)
-
-    def _take_free(self) -> _LogObject:
-        with self._lock:
-            for log_object in self._objects:
-                if log_object.free_at <= time.monotonic() and log_object.process == os.getpid():
-                    self._objects.remove(log_object)
-                    return log_object
-        return _LogObject()
+            with self._lock:
+                self._objects.append(log_object)

@@ -52,8 +52,11 @@ class FolderLock:
             leases.renew_lease(self.store, self.lease, lasts=leases.WAITING, is_detached=True)
         elif self.lease:
             leases.end_lease(self.store, self.lease)
-        if self.file:
-            _remove(self.file, self.store.path(LOCK_FILE))
+        if self.file and _is_at(self.file, self.store.path(LOCK_FILE)):  # else another may hold the next one
+            os.unlink(self.store.path(LOCK_FILE))
+            for folder in (LEASES, "tmp"):
+                with suppress(OSError):  # it holds more
+                    os.rmdir(self.store.path(folder))
 
 
 class Keeper:
@@ -93,15 +96,6 @@ def locked(
         if hold.file:
             hold.tell()
         yield hold
-
-
-def _remove(file: IO[str], path: str) -> None:
-    """Remove the file of a lock that is held, unless the block did: then another may hold the next one."""
-    if _is_at(file, path):
-        os.unlink(path)
-        for folder in (path.replace(LOCK_FILE, LEASES), os.path.dirname(path)):
-            with suppress(OSError):  # it holds more
-                os.rmdir(folder)
 
 
 def find_holder(store: RunStore) -> Holder | None:

@@ -26,7 +26,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import pyarrow as pa
 
@@ -46,7 +46,7 @@ from curate.store.local import (
     write_at_once,
 )
 from curate.store.stored_files import StoredFiles
-from curate.store.table_file import SMALL, footer_metadata, write_table
+from curate.store.table_file import footer_metadata, write_table
 
 _BUFFER = 1 << 18  # bytes that are written at once: a copy in cache costs less than a system call a member of a shard
 _ATTEMPTS = 3  # at such a PUT: S3 refuses one while it is at another
@@ -59,25 +59,20 @@ Staged = Mapping[str, Sequence[Any]]  # name → where the file lies that is to 
 class RunStore(StoredFiles):
     """A folder that holds a run, local or remote; small, and sent to workers as it is."""
 
-    @property
-    def is_read_only(self) -> bool:
-        """Whether nothing may be written, not even how long steps take."""
-        return False
+    is_read_only: ClassVar[bool] = False
+    """Whether nothing may be written, not even how long steps take."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RunStore, (self.url, self.storage)
 
     def delete(self, name: str, files: Collection[str] | None = None) -> None:
         """Remove the file or folder, if it is there; with `files`, all that this folder has, a store lists nothing."""
-        if self.is_local:
-            path = self.path(name)
-            if os.path.isdir(path):
-                remove_folder(path)
-            else:
-                with suppress(FileNotFoundError):
-                    os.unlink(path)
-        else:
+        if not self.is_local:
             self.delete_files(self.files(name) if files is None else [f"{name}/{file}" for file in files])
+        elif os.path.isdir(self.path(name)):
+            remove_folder(self.path(name))
+        else:
+            self.delete_file(name)
 
     def delete_file(self, name: str) -> None:
         """Remove a file, if it is there, without a look for a folder."""
@@ -135,18 +130,11 @@ class RunStore(StoredFiles):
         `groups` are the rows of each row group; None: one has all. With `keep` a file without a key holds until the
         next start of the run: see `complete`.
         """
-        metadata = footer_metadata(key, note)
         with self._temp_path() as temp:
-            if table.nbytes < SMALL:
-                sink = pa.BufferOutputStream()
-                write_table(sink, table, metadata, groups)
-                digest = _write(temp, memoryview(sink.getvalue()), len(table))
-            else:
-                hashed = HashedFile(temp)
-                with io.BufferedWriter(hashed, _BUFFER) as file:
-                    write_table(file, table, metadata, groups)
-                digest = hashed.digest(len(table))
-            return self._put(name, temp, digest, keep, is_final=bool(key))
+            hashed = HashedFile(temp)
+            with io.BufferedWriter(hashed, _BUFFER) as file:
+                write_table(file, table, footer_metadata(key, note), groups)
+            return self._put(name, temp, hashed.digest(len(table)), keep, is_final=bool(key))
 
     def adopt(self, other: StoredFiles, other_name: str, name: str, digest: Digest, keep: Keep | None = None) -> None:
         """Put a file of another run, with its digest, into place: a hard link or else a copy. See `write_bytes`."""

@@ -138,9 +138,8 @@ class StoredFiles:
         """Return the names of what is directly in a folder, sorted; none where there is no such folder."""
         try:
             with self._asking(folder):
-                paths = (
-                    os.listdir(self.path(folder)) if self.is_local else self._writes.ls(self.path(folder), detail=False)
-                )
+                path = self.path(folder)
+                paths = os.listdir(path) if self.is_local else self._writes.ls(path, detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(str(path).rstrip("/").rpartition("/")[2] for path in paths)
@@ -177,17 +176,15 @@ class StoredFiles:
     def open(self, name: str) -> Any:
         """Open the file for reading bytes. Raises OSError where it is a pipe or a device, which may never end."""
         path = self.path(name)
-        status = os.stat(path) if self.is_local else None
-        if status and stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+        if not self.is_local:
+            end = self._get(name, -SMALL)
+            return self._reads.open(path, "rb") if end and len(end) >= SMALL else io.BytesIO(end or b"")
+        status = os.stat(path)
+        if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
             raise OSError(f"{path}: is not a regular file")
-        if (
-            status and stat.S_ISREG(status.st_mode) and not status.st_size
-        ):  # it may be the kernel's messages, which would be waited for
+        if stat.S_ISREG(status.st_mode) and not status.st_size:  # as the kernel's messages, which would be waited for
             return io.BytesIO()
-        if self.is_local:
-            return open(path, "rb")
-        end = self._get(name, -SMALL)
-        return self._reads.open(path, "rb") if end and len(end) >= SMALL else io.BytesIO(end or b"")
+        return open(path, "rb")
 
     def read_bytes(self, name: str) -> bytes:
         with self.open(name) as file:

@@ -97,21 +97,12 @@ class TableFile:
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
         """Return the table, or some of its columns; errors as of `RunStore.read_parquet`."""
-        if columns is None and not self._columns:
-            return self._read(None)
         names = self.names if columns is None else columns
-        missing = [column for column in dict.fromkeys(names) if column not in self._columns]
-        if missing:
-            table = self._read(missing)
-            if table.column_names == names:
-                return table
+        if missing := [name for name in dict.fromkeys(names) if name not in self._columns]:
+            table = self._parsed(lambda: self._file.read(missing, use_threads=False))
+            self._columns.update(zip(table.column_names, table.columns, strict=True))
         fields = [self.schema.field(name) for name in names]
         return pa.table([self._columns[name] for name in names], schema=pa.schema(fields))
-
-    def _read(self, columns: list[str] | None) -> pa.Table:
-        table = self._parsed(lambda: self._file.read(columns, use_threads=False)).replace_schema_metadata(None)
-        self._columns.update(zip(table.column_names, table.columns, strict=True))
-        return table
 
     @property
     def names(self) -> list[str]:

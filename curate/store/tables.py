@@ -6,7 +6,7 @@ have one row a sample of the unit, in the same order, so that columns of two of 
 
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -63,25 +63,19 @@ class UnitTables:
 
     def read_measured(self, columns: list[str]) -> pa.Table:
         """Return columns of `samples`, `scores`, `related`, `matches`, and of `sides` where these have none."""
-        others = [name for name in columns if name not in schema.SAMPLES.names]
-        of_sides = [name for name in others if name in schema.SIDES.names]
-        if of_sides and self.exists("scores"):
-            of_sides = [name for name in of_sides if name not in self.column_names("scores")]
-        others = [name for name in others if name not in of_sides]
-        scores = set[str]()
-        if others:
-            with suppress(FileNotFoundError):
-                scores = set(self.column_names("scores"))
-        if of_matches := {schema.LANGUAGE_KEY.name} & {*others} - scores:
-            of_matches &= {*self.column_names("matches")}
-        of_samples = {*schema.SAMPLES.names}
-        tables = {"samples": of_samples, "scores": scores, "matches": of_matches}
-        tables["related"] = {*others} - scores - of_matches
         read: dict[str, Any] = {}
-        for source, has in tables.items():
-            if names := [name for name in columns if name in has - {*of_sides}]:
-                read.update(zip(names, self.read(source, names).columns, strict=True))
-        for name in of_sides:
+
+        def take(table: str, names: Collection[str]) -> None:
+            if taken := [name for name in columns if name in names and name not in read]:
+                read.update(zip(taken, self.read(table, taken).columns, strict=True))
+
+        take("samples", schema.SAMPLES.names)
+        if len(read) < len({*columns}) and self.exists("scores"):
+            take("scores", self.column_names("scores"))
+        if schema.LANGUAGE_KEY.name in {*columns} - {*read}:
+            take("matches", self.column_names("matches"))
+        take("related", {*columns} - {*_OF_SIDES})
+        for name in {*_OF_SIDES} & {*columns} - {*read}:
             read[name] = _OF_SIDES[name](*self.read("samples", ["width", "height"]).columns)
         return pa.table(read) if read else self.read("samples", ["row"])
 
@@ -235,13 +229,12 @@ class OpenTables(UnitTables):
         return self.read(next((table for table in tables if self._files.get(table)), "samples"), ["uid"])["uid"]
 
     def _ask(self, table: str, question: Callable[[TableFile], Answer]) -> Answer:
-        if self.names is not None and table not in self.names:
-            raise FileNotFoundError(self.store.path(self.file(table)))
         if table not in self._files:
-            try:
-                self._files[table] = self.store.open_parquet(self.file(table))
-            except FileNotFoundError:
-                self._files[table] = None
+            file = None
+            if self.names is None or table in self.names:
+                with suppress(FileNotFoundError):
+                    file = self.store.open_parquet(self.file(table))
+            self._files[table] = file
         if (file := self._files[table]) is None:
             raise FileNotFoundError(self.store.path(self.file(table)))
         return question(file)

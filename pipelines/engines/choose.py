@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import chain, product
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, StandardOptions
 from apache_beam.runners.runner import PipelineRunner
@@ -119,8 +119,7 @@ class _Options(PipelineOptions):
     @cache  # noqa: B019 (a process has few of them)
     def view_as(self, cls: type[View]) -> View:
         """Return the options as another class has them; all views share their values."""
-        view: View = super().view_as(cls)
-        return view
+        return cast(View, super().view_as(cls))
 
 
 def _make_parser() -> argparse.ArgumentParser:

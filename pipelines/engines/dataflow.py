@@ -159,10 +159,8 @@ class Dataflow(PipelineEngine):
             return super().submit(add_steps, store)
         except DataflowJobAlreadyExistsError as error:
             job = re.search(r"with id: (\S+?)\.? ", str(error))
-            page = f": {_page(self._cloud, job[1])}" if job else ""
-            raise RunError(
-                f"Dataflow has an active job {self._cloud.job_name} already{page}; wait, or cancel it"
-            ) from None
+            named = f"{self._cloud.job_name} already{f': {_page(self._cloud, job[1])}' if job else ''}"
+            raise RunError(f"Dataflow has an active job {named}; wait, or cancel it") from None
 
     def follow(self, result: PipelineResult) -> Job:
         return _DataflowJob(self._cloud, result.job_id())
@@ -193,11 +191,10 @@ class _DataflowJob(Job):
 
         self.engine, self._cloud = "Dataflow", cloud
         self._client = DataflowApplicationClient(cloud)
-        self._id = job if job[0].isdigit() else self._find(job)  # its number; empty where there is no such job
-
-    def _find(self, name: str) -> str:
-        jobs = [job for job in self._ask("list_jobs", "ListJobsRequest", name=name) if job.name == name]
-        return str(max(jobs, key=lambda job: job.create_time).id) if jobs else ""
+        self._id = job  # its number; empty where there is no such job
+        if not job[0].isdigit():
+            jobs = [each for each in self._ask("list_jobs", "ListJobsRequest", name=job) if each.name == job]
+            self._id = str(max(jobs, key=lambda each: each.create_time).id) if jobs else ""
 
     def _ask(self, method: str, request: str, **of_job: Any) -> Any:
         """Return what the service answers; Beam's own client would ask for ten minutes. Raises RunError."""

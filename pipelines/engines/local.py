@@ -44,10 +44,8 @@ class Local(PipelineEngine):
 
     @property
     def workers(self) -> Workers:
-        processes = (
-            self.options.view_as(DirectOptions).direct_num_workers if self.place is WorkerLocation.PROCESSES else 1
-        )
-        return Workers(self.key, CORES, max(1, processes or CORES))
+        processes = self.options.view_as(DirectOptions).direct_num_workers or CORES
+        return Workers(self.key, CORES, max(1, processes) if self.place is WorkerLocation.PROCESSES else 1)
 
     def set_up(self) -> None:
         """Keep large arrays out of the heap, which never shrinks; work around faults of Beam's.

@@ -106,11 +106,10 @@ class ClusterJob(Job):
     def call(self, program: str, *words: str, seconds: float = 0) -> str:
         """Return what a program of Spark's prints. Raises RunError where it fails, or takes longer."""
         hadoop, timeout = find_hadoop() or self._handle.get("hadoop"), seconds or _PATIENCE
-        command, variables = [f"{_find_home()}/bin/{program}", *words], {"HADOOP_CONF_DIR": hadoop} if hadoop else {}
+        command = [f"{_find_home()}/bin/{program}", *words]
+        env = os.environ | ({"HADOOP_CONF_DIR": hadoop} if hadoop else {})
         try:
-            done = subprocess.run(
-                command, env=os.environ | variables, capture_output=True, timeout=timeout, check=False
-            )
+            done = subprocess.run(command, env=env, capture_output=True, timeout=timeout, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
             reason = f"no answer in {timeout:g} s" if hasattr(error, "timeout") else str(error)
             raise RunError(f"{self._handle['master']}: {program}: {reason}") from None

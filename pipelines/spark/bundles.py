@@ -19,6 +19,7 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -193,12 +194,8 @@ class _StageWorker:
         descriptor = fn_api.ProcessBundleDescriptor.FromString(task.stage.descriptor)
         descriptor.id = task.id
         self._channel = _Channel()
-        self._processors = sdk_worker.BundleProcessorCache(
-            _CAPABILITIES,
-            SingletonStateHandlerFactory(handler),
-            data_plane.InMemoryDataChannelFactory(self._channel),
-            {task.id: descriptor},
-        )
+        states, channels = SingletonStateHandlerFactory(handler), data_plane.InMemoryDataChannelFactory(self._channel)
+        self._processors = sdk_worker.BundleProcessorCache(_CAPABILITIES, states, channels, {task.id: descriptor})
         self._worker = sdk_worker.SdkWorker(self._processors)
 
     def run(self, parts: Iterable[Part], writer: Writer) -> tuple[bytes, ...]:
@@ -207,9 +204,8 @@ class _StageWorker:
         chunks: Iterable[Iterable[bytes]] = (part.read() for part in parts)
         while True:  # once more where a splittable DoFn put something off
             bundle = uuid.uuid4().hex
-            self._channel.inputs = (
-                fn_api.Elements.Data(instruction_id=bundle, transform_id=READ, data=b"".join(chunk)) for chunk in chunks
-            )
+            read = partial(fn_api.Elements.Data, instruction_id=bundle, transform_id=READ)
+            self._channel.inputs = (read(data=b"".join(chunk)) for chunk in chunks)
             self._channel.write = lambda transform, element: writer.add(self._writes[transform], element)
             process = fn_api.ProcessBundleRequest(process_bundle_descriptor_id=self.id, cache_tokens=self._tokens)
             request = fn_api.InstructionRequest(instruction_id=bundle, process_bundle=process)
@@ -254,9 +250,8 @@ class _Channel(data_plane.InMemoryDataChannel):
 
     def output_stream(self, instruction_id: str, transform_id: str) -> data_plane.ClosableOutputStream:
         """Return what a transform writes to: it gives each element on once it is complete, when Beam may flush."""
-        return data_plane.SizeBasedBufferingClosableOutputStream(
-            flush_callback=lambda element: self.write(transform_id, element), size_flush_threshold=0
-        )
+        write = partial(self.write, transform_id)
+        return data_plane.SizeBasedBufferingClosableOutputStream(flush_callback=write, size_flush_threshold=0)
 
 
 def _arrange(state: StateServicer, side: Side, parts: Iterable[Part]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, SparkRunnerOptions
 
 _MASTERS = r"local(-cluster)?(\[.*\])?|yarn|(k8s|mesos|sc)://.+|spark://[^,/]+:\d+(,[^,/]+:\d+)*"
+_EXAMPLE = "such as spark.executor.memory=4g"
 _MADE_HERE = "_made_for_beam"  # an attribute of contexts
 _SECRET = re.compile(r"(?i)secret|password|token|access\.?key")  # what Spark's pages and logs hide, by its own default
 _LOGGING = f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}"
@@ -48,17 +49,11 @@ class SparkOptions(PipelineOptions):
 
     @classmethod
     def _add_argparse_args(cls, parser: ArgumentParser) -> None:
-        parser.add_argument(
-            "--spark_conf",
-            action="append",
-            metavar="KEY=VALUE",
-            help="a setting of Spark, such as spark.executor.memory=4g; may be repeated",
-        )
-        parser.add_argument(
-            "--spark_exchange",
-            help="a folder or URL that all workers see, for what passes between stages; default: temp_location, "
-            "and for a master on this machine the temporary folder",
-        )
+        setting = f"a setting of Spark, {_EXAMPLE}; may be repeated"
+        parser.add_argument("--spark_conf", action="append", metavar="KEY=VALUE", help=setting)
+        folder = "a folder or URL that all workers see, for what passes between stages"
+        default = "default: temp_location, and for a master on this machine the temporary folder"
+        parser.add_argument("--spark_exchange", help=f"{folder}; {default}")
 
     def read_conf(self) -> dict[str, str]:
         """Return the named settings of Spark, the master among them. Raises ValueError where one is of no use."""
@@ -66,9 +61,7 @@ class SparkOptions(PipelineOptions):
         for text in self.spark_conf or ():
             key, equals, value = text.partition("=")
             if not equals or not key.startswith("spark."):
-                raise ValueError(
-                    f"--spark_conf {text}: not a setting of Spark; accepted: such as spark.executor.memory=4g"
-                )
+                raise ValueError(f"--spark_conf {text}: not a setting of Spark; accepted: {_EXAMPLE}")
             conf[key] = value
         gpus, of_task = (float(conf.get(f"spark.{whose}.resource.gpu.amount", 0)) for whose in ("executor", "task"))
         if of_task and gpus > max(1, of_task):  # its processes come and go, and each keeps what its first task had

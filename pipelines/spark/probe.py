@@ -82,9 +82,8 @@ def _check_master(url: str) -> None:
             return
         except (OSError, OverflowError) as error:
             errors.append(f"{address}: {error}")
-    raise ProbeError(
-        f"no master answers at {url} ({'; '.join(errors)}); accepted: spark://HOST:PORT, as its page shows"
-    )
+    reasons = "; ".join(errors)
+    raise ProbeError(f"no master answers at {url} ({reasons}); accepted: spark://HOST:PORT, as its page shows")
 
 
 def _visit_all(spark: Any, packages: Mapping[str, str], look: Callable[[int], Iterable[str]]) -> list[Any]:

@@ -126,11 +126,9 @@ def _check(pipeline: proto.Pipeline) -> None:
             environment = components.environments[transform.environment_id]
             if environment.urn not in _ENVIRONMENTS:
                 refused.add(f"an environment of its own ({transform.unique_name}: {environment.urn})")
-        refused |= {
-            f"an unbounded collection, as in streaming ({transform.unique_name})"
-            for name in transform.outputs.values()
-            if not transform.subtransforms and components.pcollections[name].is_bounded == proto.IsBounded.UNBOUNDED
-        }
+        outputs = [components.pcollections[name] for name in transform.outputs.values()]
+        if not transform.subtransforms and any(c.is_bounded == proto.IsBounded.UNBOUNDED for c in outputs):
+            refused.add(f"an unbounded collection, as in streaming ({transform.unique_name})")
     if refused:
         raise NotImplementedError(f"SparkRunner runs no pipeline with {'; nor with '.join(sorted(refused))}")
 
@@ -157,11 +155,9 @@ class _Builder:
         self._components = components
         self._readers = Counter(name for stage in stages for name in _find_inputs(stage.transforms))
         self._coders = {name: self._windowed_coder(pcoll) for name, pcoll in components.pcollections.items()}
-        opaque = proto.Components(
-            coders=components.coders,
-            windowing_strategies=components.windowing_strategies,
-            environments=components.environments,
-        )
+        names = ("coders", "windowing_strategies", "environments")
+        self._shared: dict[str, Any] = {name: getattr(components, name) for name in names}
+        opaque = proto.Components(**self._shared)
         for coder in opaque.coders.values():  # what is length-prefixed stays bytes
             if coder.spec.urn == common_urns.coders.LENGTH_PREFIX.urn:
                 coder.CopyFrom(_BYTES)
@@ -211,9 +207,7 @@ class _Builder:
         descriptor = fn_api.ProcessBundleDescriptor(
             transforms=transforms,
             pcollections={name: self._components.pcollections[name] for name in inputs | outputs},
-            coders=self._components.coders,
-            windowing_strategies=self._components.windowing_strategies,
-            environments=self._components.environments,
+            **self._shared,
         )
         return Stage(_say(fused), source, descriptor.SerializeToString(), writes, tuple(sides))
 

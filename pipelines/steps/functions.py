@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import cache
 from operator import itemgetter
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
@@ -35,19 +34,17 @@ _IN_A_ROW = 3  # failures in a row after which no further part is tried
 
 _Specs = tuple[set[userstate.StateSpec], set[userstate.TimerSpec]]
 _inspect: Callable[[beam.DoFn], _Specs] = userstate.get_dofn_specs
-_INSPECTED: WeakKeyDictionary[type, dict[frozenset[str], _Specs]] = WeakKeyDictionary()
+_INSPECTED: dict[tuple[type, frozenset[str]], _Specs] = {}
 
 
 def _get_dofn_specs(dofn: beam.DoFn) -> _Specs:
     """Return a DoFn's state and timers, those of its class: Beam inspects all its methods ten times a step."""
-    values = vars(dofn)
-    if any(isinstance(value, types.MethodType) for value in values.values()):  # which may be its `process`
+    if any(isinstance(value, types.MethodType) for value in vars(dofn).values()):  # which may be its `process`
         return _inspect(dofn)
-    inspected = _INSPECTED.setdefault(type(dofn), {})
-    names = frozenset(values)  # they hide methods of the class
-    if names not in inspected:
-        inspected[names] = _inspect(dofn)
-    states, timers = inspected[names]
+    key = type(dofn), frozenset(vars(dofn))  # whose names hide methods of the class
+    if key not in _INSPECTED:
+        _INSPECTED[key] = _inspect(dofn)
+    states, timers = _INSPECTED[key]
     return set(states), set(timers)
 
 

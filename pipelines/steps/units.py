@@ -28,7 +28,6 @@ from curate.run.units import Answer, Combine, P, Pairs, SideOutput, T_co, ToUnit
 from curate.store.error_notes import noting_errors
 from curate.store.layout import UNITS
 from curate.store.lease import renewing
-from curate.store.tables import OpenTables
 from curate.store.worker_log import logged
 from pipelines.steps.functions import CombineAll, ErrorCollector, FlatMap, InThreads, Map
 from pipelines.steps.meet import Meet
@@ -58,8 +57,7 @@ def pack(number: int, elements: Sequence[Any]) -> Packet:
 def unpack(packet: Packet) -> list[Any]:
     """Return the units of a packet, or their states."""
     data = packet[1]
-    elements: list[Any] = _PICKLES.decode(data if data.startswith(_PICKLED) else zlib.decompress(data))
-    return elements
+    return list(_PICKLES.decode(data if data.startswith(_PICKLED) else zlib.decompress(data)))
 
 
 class _Collected(Answer[T_co]):
@@ -180,18 +178,17 @@ class BeamUnits(Units):
 
         That one is no side input of earlier steps: Beam's local runner may take a stage that reads it for its writer.
         """
-        stage = self.stage
+        stage, others = self.stage, [*values, *named.values()]
 
         def compute() -> beam.PCollection[Any]:
-            others: dict[int | str, Any] = dict([*enumerate(values), *named.items()])
-            answers = ((key, value) for key, value in others.items() if isinstance(value, _Collected))
-            main = next((key for key, value in answers if not value.is_list and not value.is_side), None)
+            answers = ((i, value) for i, value in enumerate(others) if isinstance(value, _Collected))
+            main = next((i for i, value in answers if not value.is_list and not value.is_side), None)
             if main is None:
                 element = self._root | f"{name}: begin" >> beam.Create([None])
             else:
                 element = others.pop(main).elements
-            computing = partial(_compute, self._context, stage, function, (main, *others))
-            return element | name >> Map(computing, *_sides(others.values()))
+            computing = partial(_compute, self._context, stage, function, tuple(named), main)
+            return element | name >> Map(computing, *_sides(others))
 
         self._computed.append(_Collected(False, compute))
         return self._computed[-1]
@@ -289,35 +286,23 @@ def _do_pass(context: RunContext, steps: Sequence[_PassStep], item: tuple[int, A
     outputs: list[Any] = []
     elements, collector = [], ErrorCollector()
     for element in unpack((number, data)):
-        unit = getattr(element, "unit", element)
+        unit, state, rest = getattr(element, "unit", element), element, values
         received = [] if sent is None else [sent[unit.index]]
         with collector.part(), _working(context, unit=unit), context.open_tables(unit) as tables:
-            elements.append(_do_steps(steps, tables, element, received, values, outputs))
+            for i, (stage, function, n, is_question) in enumerate(steps):
+                of_step, rest = rest[:n], rest[n:]
+                with METER.at(stage):
+                    result = function(tables, state, *received, *of_step)
+                    if is_question:
+                        outputs += (TaggedOutput(f"answers {i}", answer) for answer in result)
+                    else:
+                        state = result
+            elements.append(state)
         if collector.is_over:
             break
     if collector.errors:
         raise ExceptionGroup("of units", collector.errors)
     return outputs if all(is_question for *_, is_question in steps) else [*outputs, pack(number, elements)]
-
-
-def _do_steps(
-    steps: Sequence[_PassStep],
-    tables: OpenTables,
-    element: Any,
-    received: list[Any],
-    values: tuple[Any, ...],
-    outputs: list[Any],
-) -> Any:
-    """Return a unit's next state, or the same, and add the answers to the outputs."""
-    for i, (stage, function, n, is_question) in enumerate(steps):
-        of_step, values = values[:n], values[n:]
-        with METER.at(stage):
-            result = function(tables, element, *received, *of_step)
-            if is_question:
-                outputs += (TaggedOutput(f"answers {i}", answer) for answer in result)
-            else:
-                element = result
-    return element
 
 
 def _do_key(
@@ -341,11 +326,12 @@ def _do_item(context: RunContext, stage: str, function: Callable[..., Any], item
 
 
 def _compute(
-    context: RunContext, stage: str, function: Callable[..., Any], keys: Sequence[int | str | None], *values: Any
+    context: RunContext, stage: str, function: Callable[..., Any], names: Sequence[str], main: int | None, *values: Any
 ) -> Any:
-    """Return what follows from answers: the first is Beam's element. `keys` are their positions, or their names."""
-    by_key = dict(zip(keys, values, strict=True))
-    positional = [by_key[key] for key in sorted(key for key in by_key if isinstance(key, int))]
-    named = {key: value for key, value in by_key.items() if isinstance(key, str)}
+    """Return what follows from answers, the last ones by `names`: Beam's element has position `main`, or is none."""
+    element, *arguments = values
+    if main is not None:
+        arguments.insert(main, element)
+    first = len(arguments) - len(names)
     with _working(context, stage), METER.at(stage):
-        return function(*positional, **named)
+        return function(*arguments[:first], **dict(zip(names, arguments[first:], strict=True)))

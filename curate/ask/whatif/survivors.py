@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import IO, Any, NamedTuple, Self
+from typing import IO, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -59,9 +59,7 @@ _DUPLICATE, _CONTAMINATED, _FORGOTTEN = (CODES[n] for n in (stages.DUPLICATE, st
 class _ReadOnlyStore(RunStore):
     """The folder of a finished run, which may be read only."""
 
-    @property
-    def is_read_only(self) -> bool:
-        return True
+    is_read_only: ClassVar[bool] = True
 
     def spool(self) -> IO[bytes]:
         return tempfile.TemporaryFile()  # without a name, on this machine's disk
