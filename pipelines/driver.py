@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, fields, replace
+from dataclasses import replace
 from functools import partial
 
 import apache_beam as beam
@@ -189,10 +189,9 @@ def explaining(store: RunStore, hint: str, units: Sequence[Unit] = ()) -> Iterat
 def _write_costs(store: RunStore, costs: Sequence[StageCost]) -> None:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(("stage", *(field.name for field in fields(StageCost)[1:])))
+    table.writerow(("stage", *StageCost._fields[1:]))
     for cost in costs:
-        values = (f"{value:.3f}" if isinstance(value, float) else value for value in astuple(cost))
-        table.writerow(values)
+        table.writerow(f"{value:.3f}" if isinstance(value, float) else value for value in cost)
     store.write_bytes(STAGES_FILE, text.getvalue().encode())
 
 

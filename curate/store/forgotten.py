@@ -139,7 +139,8 @@ class Record:
             fresh = np.flatnonzero(~self.items.holds(kind, items[kind]))
             values = ids.hex_strings(items[kind][fresh].tobytes(), WIDTHS[kind])
             reasons = pa.repeat(origin, len(fresh)) if isinstance(origin, str) else origin[kind].take(pa.array(fresh))
-            counts = np.zeros(len(fresh), np.int64) if rows is None else np.asarray(rows[kind], np.int64)[fresh]
+            named = np.zeros(len(items[kind])) if rows is None else np.asarray(rows[kind])
+            counts = pa.array(named[fresh].astype(np.int64))
             columns = {"kind": pa.repeat(kind, len(fresh)), "value": values, "origin": reasons, "rows": counts}
             parts.append(pa.table(columns))
         table = pa.concat_tables(parts)

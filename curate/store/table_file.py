@@ -6,7 +6,7 @@ be read.
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property, partial
 from itertools import accumulate
 from typing import Any, Self, TypeVar
@@ -53,7 +53,7 @@ def write_groups(file: Any, groups: Iterable[pa.Table], schema: pa.Schema, rows:
             out.write_table(table.replace_schema_metadata(schema.metadata), max(len(table), 1))
 
 
-class TableFile:
+class TableFile(AbstractContextManager["TableFile"]):
     """A Parquet file of a run, open: its footer was read once, and so is each column.
 
     Not by `pq.read_table`, which reads ahead in threads: one that drops a Python buffer as Python ends aborts it.
@@ -134,9 +134,6 @@ class TableFile:
         """Close the file; what was read stays."""
         if self._source is not None:
             self._source.close()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

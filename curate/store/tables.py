@@ -7,11 +7,11 @@ have one row a sample of the unit, in the same order, so that columns of two of 
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -208,7 +208,7 @@ def as_made(rows: pa.Table) -> pa.Table:
 
 
 @dataclass(frozen=True)
-class OpenTables(UnitTables):
+class OpenTables(UnitTables, AbstractContextManager["OpenTables"]):
     """A unit's tables while a step works on it: each file is opened and each column read once, what it wrote never.
 
     A file that is missing is asked for once, too, unless the step writes it.
@@ -249,9 +249,6 @@ class OpenTables(UnitTables):
     def drop_read(self, table: str) -> None:
         if file := self._files.pop(table, None):
             file.close()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         for file in filter(None, self._files.values()):

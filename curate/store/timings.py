@@ -7,6 +7,7 @@ used or sent counts each time; a damaged record is left out. The log stays until
 its commands did; what another run did is not in it.
 """
 
+import operator
 import re
 import threading
 import time
@@ -43,8 +44,7 @@ class Sent(NamedTuple):
     tokens_out: int = 0
 
     def plus(self, other: "Sent") -> "Sent":
-        tokens = self.tokens_in + other.tokens_in, self.tokens_out + other.tokens_out
-        return Sent(self.requests + other.requests, self.seconds + other.seconds, *tokens)
+        return Sent(*map(operator.add, self, other))
 
 
 class StepTimer:

@@ -7,6 +7,7 @@ this machine count as this one. Prism is a program that Beam finds or downloads;
 
 import ctypes
 from contextlib import suppress
+from typing import ClassVar
 
 from apache_beam.options.pipeline_options import DirectOptions, PortableOptions, StandardOptions
 from apache_beam.runners.runner import PipelineResult, PipelineRunner
@@ -21,7 +22,6 @@ from pipelines.engines.job import Job
 
 _SAMPLING_MS = 5
 _M_MMAP_THRESHOLD, _LARGE = -3, 1 << 20  # bytes of an array that is given back once it is freed
-_OTHERS = {"PrismRunner"}  # of Beam's local runners, those that are engines by themselves
 
 
 class Local(PipelineEngine):
@@ -29,11 +29,12 @@ class Local(PipelineEngine):
 
     key = "local"
     runner = "FnApiRunner"
+    runners: ClassVar[set[str]] = {*StandardOptions.LOCAL_RUNNERS} - {"PrismRunner"}  # of Beam, that count as this one
     defaults = ("--no_pipeline_type_check",)  # of our own steps: a quarter of a second, at each start
 
     @classmethod
     def takes(cls, runner: PipelineRunner) -> bool:
-        return not ancestors(runner).isdisjoint({*StandardOptions.LOCAL_RUNNERS} - _OTHERS)
+        return not ancestors(runner).isdisjoint(cls.runners)
 
     @property
     def place(self) -> WorkerLocation:
@@ -71,11 +72,8 @@ class Prism(Local):
 
     key = "prism"
     runner = "PrismRunner"
+    runners: ClassVar[set[str]] = {"PrismRunner"}
     defaults = ("--job_server_timeout=604800",)  # seconds: of Beam's 300, the streams end by which it follows a job
-
-    @classmethod
-    def takes(cls, runner: PipelineRunner) -> bool:
-        return cls.runner in ancestors(runner)
 
     @property
     def _is_ours(self) -> bool:

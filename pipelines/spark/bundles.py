@@ -195,8 +195,8 @@ class _StageWorker:
         descriptor.id = task.id
         self._channel = _Channel()
         states, channels = SingletonStateHandlerFactory(handler), data_plane.InMemoryDataChannelFactory(self._channel)
-        self._processors = sdk_worker.BundleProcessorCache(_CAPABILITIES, states, channels, {task.id: descriptor})
-        self._worker = sdk_worker.SdkWorker(self._processors)
+        self.processors = sdk_worker.BundleProcessorCache(_CAPABILITIES, states, channels, {task.id: descriptor})
+        self._worker = sdk_worker.SdkWorker(self.processors)
 
     def run(self, parts: Iterable[Part], writer: Writer) -> tuple[bytes, ...]:
         """Give the elements to the stage as one bundle, and return Beam's counters."""
@@ -220,10 +220,6 @@ class _StageWorker:
             self._is_frozen = True
         return tuple(counters)
 
-    def close(self) -> None:
-        """Let the DoFns end."""
-        self._processors.shutdown()
-
 
 _workers: list[_StageWorker] = []  # the one that this process has
 
@@ -232,7 +228,7 @@ def _find_worker(task: Task) -> _StageWorker:
     """Return the worker of a task's stage, made once, in place of that of the stage before."""
     if not _workers or _workers[0].id != task.id:
         while _workers:
-            _workers.pop().close()
+            _workers.pop().processors.shutdown()  # its DoFns end
         _workers.append(_StageWorker(task))
     return _workers[0]
 

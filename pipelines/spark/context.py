@@ -9,9 +9,8 @@ import signal
 import sys
 import threading
 from argparse import ArgumentParser
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, SparkRunnerOptions
 
@@ -23,8 +22,7 @@ _LOGGING = f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.proper
 _ONE_COMPILER = "-XX:TieredStopAtLevel=1"  # half of the CPU of the JVM
 
 
-@dataclass(frozen=True)
-class StageCost:
+class StageCost(NamedTuple):
     """What a stage of a job, or a group, took.
 
     Attributes:

@@ -19,7 +19,7 @@ from apache_beam.runners.common import ENCODED_IMPULSE_VALUE
 from pipelines.spark.bundles import Result, Task, find_partition, group_sorted, key_elements, reduce_groups, run_bundle
 from pipelines.spark.context import StageCost
 from pipelines.spark.exchange import Exchange, Held, Part, spread
-from pipelines.spark.translation import Group, Impulse, Side, Stage, Step, Union, read_by
+from pipelines.spark.translation import Group, Impulse, Side, Stage, Step, Union
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Execution:
         self._max_tasks = max(_TASKS, 4 * spark.defaultParallelism)
         local = re.fullmatch(r"local(?:\[[^],]*(?:,\s*(\d+))?\])?", spark.master)
         self._attempts = int(local[1] or 1) if local else int(spark.getConf().get("spark.task.maxFailures", "4"))
-        self._readers = Counter(name for step in steps for name in read_by(step))  # that are still to come
+        self._readers = Counter(name for step in steps for name in step.inputs)  # that are still to come
         self._collections: dict[str, list[Part]] = {}
         self._broadcasts: dict[str, Any] = {}
         self._group = f"beam-{uuid.uuid4().hex}"
@@ -64,7 +64,7 @@ class Execution:
                 if self._is_cancelled.is_set():
                     raise Cancelled
                 self._take(f"{self._group}-{number}", step)
-                for name in read_by(step):
+                for name in step.inputs:
                     self._readers[name] -= 1
                     if not self._readers[name]:
                         self._drop(name)
@@ -91,7 +91,7 @@ class Execution:
 
     def _run_stage(self, name: str, stage: Stage) -> dict[str, list[Part]]:
         outputs: dict[str, list[Part]] = {output: [] for output in stage.writes.values()}
-        tasks = self._spread(self._collections[stage.input])
+        tasks = self._spread(self._collections[stage.inputs[0]])
         if not tasks:
             return outputs
         sides = [(side, self._send(stage, side)) for side in stage.sides]
@@ -105,7 +105,7 @@ class Execution:
         return outputs
 
     def _group_by_key(self, group: Group) -> list[Part]:
-        parts = self._collections[group.input]
+        parts = self._collections[group.inputs[0]]
         count, size = sum(part.count for part in parts), sum(part.size for part in parts)
         if count <= _GROUPED_HERE[0] and size <= _GROUPED_HERE[1]:
             began = time.perf_counter()

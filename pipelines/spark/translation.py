@@ -7,9 +7,8 @@ distributed anew at each stage), `Group` (GroupByKey) and `Stage`, what Beam's o
 import copy
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from apache_beam.portability import common_urns, python_urns
 from apache_beam.portability.api import beam_fn_api_pb2 as fn_api
@@ -34,27 +33,25 @@ _ACCEPTED = {common_urns.requirements.REQUIRES_SPLITTABLE_DOFN.urn}
 _ENVIRONMENTS = {python_urns.EMBEDDED_PYTHON, "beam:env:default:v1", ""}
 
 
-@dataclass(frozen=True)
-class Impulse:
+class Impulse(NamedTuple):
     """One element, an empty byte string."""
 
     output: str
+    inputs: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Union:
+class Union(NamedTuple):
     """All elements of some collections, each as it is."""
 
     inputs: tuple[str, ...]
     output: str
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """The values of each key and window."""
 
     name: str
-    input: str
+    inputs: tuple[str, ...]  # one
     output: str
     coders: bytes  # for `read_context`
     input_coder: str
@@ -62,8 +59,7 @@ class Group:
     windowing: str
 
 
-@dataclass(frozen=True)
-class Side:
+class Side(NamedTuple):
     """A side input of a stage's transform."""
 
     transform: str
@@ -74,12 +70,11 @@ class Side:
     coder: str
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """DoFns fused into one, as Beam's SDK worker takes them."""
 
     name: str
-    input: str
+    inputs: tuple[str, ...]  # that of its elements, and those of its side inputs
     descriptor: bytes  # ProcessBundleDescriptor
     writes: dict[str, str]  # the transforms that give elements → collections
     sides: tuple[Side, ...]
@@ -102,18 +97,6 @@ def translate(pipeline: proto.Pipeline) -> tuple[Step, ...]:
     phases.insert(phases.index(translations.expand_sdf) + 1, _prepare)
     context, stages = translations.create_and_optimize_stages(pipeline, phases, _RUNNER_URNS)
     return tuple(map(_Builder(context.components, stages).build, stages))
-
-
-def read_by(step: Step) -> Iterator[str]:
-    """Yield the collections that a step reads, one as often as it reads it."""
-    match step:
-        case Union():
-            yield from step.inputs
-        case Group():
-            yield step.input
-        case Stage():
-            yield step.input
-            yield from (side.collection for side in step.sides)
 
 
 def _check(pipeline: proto.Pipeline) -> None:
@@ -179,7 +162,7 @@ class _Builder:
             (source,) = inputs
             name, before, after = f"{_say([transform])} (grouped)", self._coders[source], self._coders[output]
             windowing = collections[source].windowing_strategy_id
-            return Group(name, source, output, self._grouping_coders, before, after, windowing)
+            return Group(name, inputs, output, self._grouping_coders, before, after, windowing)
         if urn == _RESHUFFLE:
             # Inside a splittable DoFn it lists side inputs too: the main input is the one with the output's coder.
             inputs = (next(name for name in inputs if collections[name].coder_id == collections[output].coder_id),)
@@ -209,7 +192,8 @@ class _Builder:
             pcollections={name: self._components.pcollections[name] for name in inputs | outputs},
             **self._shared,
         )
-        return Stage(_say(fused), source, descriptor.SerializeToString(), writes, tuple(sides))
+        reads = (source, *(side.collection for side in sides))
+        return Stage(_say(fused), reads, descriptor.SerializeToString(), writes, tuple(sides))
 
     def _port(self, urn: str, collection: str) -> proto.FunctionSpec:
         port = fn_api.RemoteGrpcPort(coder_id=self._coders[collection])

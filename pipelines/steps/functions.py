@@ -5,15 +5,15 @@ several workers in one process, but then now and then reads an element from a wr
 (github.com/apache/beam/issues/21104). So it has one, and the steps that are worth it have threads.
 """
 
+import os
 import types
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from operator import itemgetter
+from platform import node
 from typing import Any
 
 import apache_beam as beam
@@ -94,15 +94,10 @@ class CombineAll(beam.PTransform):
     def expand(self, elements: beam.PCollection[Any]) -> beam.PCollection[Any]:
         """PCollection[part] → PCollection of one whole."""
         keys = _WHOLES if self.tree else 1
-        key = Map(lambda element: (_process() % keys, element)).with_output_types(tuple[int, Any])
+        key = Map(lambda element: (hash((node(), os.getpid())) % keys, element)).with_output_types(tuple[int, Any])
         combined = elements | "Key" >> key | "Combine" >> beam.CombinePerKey(_CombineFn(self.combine))
         whole = combined | "Value" >> Map(itemgetter(1))
         return whole | "Wholes" >> CombineAll(self.tree) if self.tree else whole
-
-
-@cache
-def _process() -> int:
-    return uuid.uuid4().int
 
 
 class _CombineFn(beam.CombineFn):

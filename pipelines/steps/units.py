@@ -11,10 +11,9 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from itertools import chain, islice, product, starmap
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import apache_beam as beam
 from apache_beam.pvalue import AsList, AsSingleton, TaggedOutput
@@ -84,8 +83,7 @@ class _Keyed(Pairs):
             self.side_output = aside
 
 
-@dataclass(frozen=True)
-class _Step:
+class _Step(NamedTuple):
     name: str
     stage: str
     function: Callable[..., Any]
@@ -161,14 +159,13 @@ class BeamUnits(Units):
         return _Keyed(self._ask(name, function, values, sent))
 
     def group(self, name: str, pairs: Pairs, function: Yields, *values: Any) -> Pairs:
-        assert isinstance(pairs, _Keyed)
-        stage = self.stage
+        stage, answer = self.stage, cast(_Keyed, pairs).answer
 
         @cache
         def outputs() -> Any:
             work = partial(_do_key, self._context, stage, function, self._together)
             do = self._hinted(beam.ParDo(InThreads(work), *_sides(values)), name)
-            grouped = pairs.answer.elements | f"{name}: meet" >> Meet(stage, self._spool)
+            grouped = answer.elements | f"{name}: meet" >> Meet(stage, self._spool)
             return grouped | name >> do.with_outputs(_ASIDE, main="pairs")
 
         return _Keyed(_Collected(True, lambda: outputs()["pairs"]), _Collected(True, lambda: outputs()[_ASIDE]))
@@ -204,8 +201,7 @@ class BeamUnits(Units):
         return _Collected(False, whole)
 
     def each(self, name: str, items: Answer[list[Any]], function: Callable[..., W], *values: Any) -> Answer[list[W]]:
-        assert isinstance(items, _Collected)
-        listed = items.elements | f"{name}: items" >> FlatMap(iter)
+        listed = cast(_Collected[Any], items).elements | f"{name}: items" >> FlatMap(iter)
         if self.place.is_cluster:
             listed |= f"{name}: spread" >> beam.Reshuffle()
         work = partial(_do_item, self._context, self.stage, function)
@@ -230,8 +226,7 @@ class BeamUnits(Units):
         if sent is None:
             self._steps.append(step)
         else:
-            assert isinstance(sent, _Keyed)
-            both = (self.end_pass(), sent.answer.elements) | f"{step.name}: both" >> beam.Flatten()
+            both = (self.end_pass(), cast(_Keyed, sent).answer.elements) | f"{step.name}: both" >> beam.Flatten()
             self._do(step.name, both | f"{step.name}: meet" >> Meet(step.stage, self._spool), [step])
 
     def _do(self, name: str, packets: beam.PCollection[Any], steps: Sequence[_Step]) -> None:
