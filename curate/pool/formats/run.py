@@ -107,25 +107,12 @@ class KeptRows:
         return f"{folder}/{names[0]}{suffix}" if len(names) == 1 else f"{folder}/{{{','.join(names)}}}{suffix}"
 
     def see_columns(self, columns: FileColumns) -> FileColumns:
-        """Return what a Parquet file of the shards supplies, with what the run decided.
-
-        Raises RecipeError where the run drew rows and does not say with which probability.
-        """
-        seen = self.with_decisions(replace(columns, schema=rename(columns.schema.empty_table(), self.names).schema))
-        self.check_probability([seen])
-        return seen
-
-    def with_decisions(self, columns: FileColumns) -> FileColumns:
-        """Return the columns of a Parquet file, renamed, with those that the run decided among its scores."""
-        decided = [name for name in self.names.values() if name in columns.schema.names]
+        """Return what a Parquet file of the shards supplies, with what the run decided, renamed, among its scores."""
+        names = columns.schema.names
         others = [name for name in columns.scores if name not in INPUT_DECISIONS.values()]
-        scores = (*others, *decided)
-        nameable = tuple(name for name in columns.nameable if name in columns.schema.names and name not in scores)
+        scores = (*others, *(name for name in self.names.values() if name in names))
+        nameable = tuple(name for name in columns.nameable if name in names and name not in scores)
         return replace(columns, scores=scores, nameable=nameable)
-
-    def see_rows(self, rows: pa.Table) -> pa.Table:
-        """Return rows of such a file, with what the run decided under its names here."""
-        return rename(rows, self.names)
 
     def check_probability(self, columns: Iterable[FileColumns]) -> None:
         """Raise RecipeError where rows were kept by chance, and none of the columns says with which probability."""
@@ -152,7 +139,7 @@ class RunInput(InputFormat):
             planned = _plan_tars(source, run, content)
         else:
             planned = _PARQUET.plan(run.parquet(run.shards(".parquet")), embeddings, content)
-            planned = replace(planned, columns=tuple(map(run.with_decisions, planned.columns)))
+            planned = replace(planned, columns=tuple(map(run.see_columns, planned.columns)))
         run.check_probability(planned.columns)
         return planned
 

@@ -5,6 +5,7 @@ After the samples of a tar come, as rows that failed, those that img2dataset lis
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from operator import not_
 from typing import Any, ClassVar
@@ -70,16 +71,15 @@ class WebdatasetInput(interface.InputFormat):
         self, source: WebdatasetSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool
     ) -> PlannedSource:
         files = list_source(source, content)
+        sidecars = [sidecar(file.path) for file in files]
         try:
-            sidecars = filter(None, (sidecar(file.path) for file in files))
-            beside = fingerprints_beside(sidecars, source.storage, content)
+            beside = fingerprints_beside(filter(None, sidecars), source.storage, content)
         except OSError as error:
             raise source.error(f"the files beside its tars cannot be listed: {error}") from None
-        listed = [(file, beside.get(sidecar(file.path), "")) for file in files]
-        parts = [
-            InputPart(file.path, file.size, file.fingerprint, fault=file.fault, listing_fingerprint=fingerprint)
-            for file, fingerprint in listed
-        ]
+        parts: list[InputPart] = []
+        for file, name in zip(files, sidecars, strict=True):
+            part = InputPart(file.path, file.size, file.fingerprint, fault=file.fault)
+            parts.append(replace(part, listing_fingerprint=beside.get(name, "")))
         declared = pa.schema([(name, TYPES[kind]) for name, kind in source.columns.items()])
         return PlannedSource(tuple(parts), (FileColumns(True, declared, scores=tuple(declared.names)),))
 
@@ -100,22 +100,14 @@ class WebdatasetInput(interface.InputFormat):
                 yield opened.read(offsets[member], sizes[member]) if is_wanted else None
 
         yield Batch(columns, faults, images, declared, samples.member_columns(index), fields=fields)
-        fault: InputFault | None = None
+        damage = [InputFault(*index.damage)] if index.damage else []
         if part.listing_fingerprint:
             try:
-                missing = read_missing(part.path, source.storage, samples.keys, source.caption_key)
-            except InputFault as error:
-                fault = error
-            else:
-                if part.limit and len(samples) > part.limit:  # those before the last row that is measured
-                    missing = missing.filter(pc.less(missing["key"], pa.scalar(samples.keys[part.limit])))
-                if len(missing):
-                    yield _missing_batch(missing)
-        if index.damage:
-            reason, detail = index.damage
-            raise InputFault(reason, f"{detail}; {fault.detail}" if fault else detail)
-        if fault:
-            raise fault
+                yield from _missing_batches(source, part, samples.keys)
+            except InputFault as fault:
+                damage.append(fault)
+        if damage:
+            raise InputFault(damage[0].reason, "; ".join(fault.detail for fault in damage))
 
     def missing_column(self, source: WebdatasetSource, name: str) -> str:
         """Return what to declare, by the first samples of the first tar."""
@@ -156,11 +148,16 @@ class WebdatasetInput(interface.InputFormat):
             yield data if span and len(data) == span[1] else None
 
 
-def _missing_batch(missing: pa.Table) -> Batch:
-    columns = {name: missing[name].combine_chunks() for name in missing.column_names}
-    faults = columns.pop("status"), columns.pop("error")
-    empty = [pa.array([[]] * len(missing), pa.list_(kind)) for kind in (pa.string(), pa.int64(), pa.int64())]
-    return Batch(columns, faults, lambda wanted: (None for _ in wanted), members=(empty[0], empty[1], empty[2]))
+def _missing_batches(source: WebdatasetSource, part: InputPart, keys: list[str]) -> Iterator[Batch]:
+    """Yield the samples that are listed beside a tar and not in it, if any."""
+    missing = read_missing(part.path, source.storage, keys, source.caption_key)
+    if part.limit and len(keys) > part.limit:  # those before the last row that is measured
+        missing = missing.filter(pc.less(missing["key"], pa.scalar(keys[part.limit])))
+    if len(missing):
+        columns = {name: missing[name].combine_chunks() for name in missing.column_names}
+        faults = columns.pop("status"), columns.pop("error")
+        suffixes, numbers = (pa.array([[]] * len(missing), pa.list_(kind)) for kind in (pa.string(), pa.int64()))
+        yield Batch(columns, faults, lambda wanted: (None for _ in wanted), members=(suffixes, numbers, numbers))
 
 
 def _read_texts(

@@ -34,44 +34,34 @@ _MAX_SHARED = 1000  # XML in one folder, which is listed for each
 _READ = (*(f".{suffix}" for suffix in IMAGE_SUFFIXES), *XML, ".json")
 
 
-def make_parts(articles: Iterable[InputFile], total: int) -> Iterator[InputPart]:
-    """Yield parts of consecutive articles, `total` bytes in all, and one for each that has a fault; these come last."""
+def make_parts(articles: Iterable[InputFile], total: int, faulty: Sequence[InputFile] = ()) -> Iterator[InputPart]:
+    """Yield parts of consecutive articles, `total` bytes in all, and one for each file that has a fault."""
     size = group_size(total, _PARTS, PART_BYTES)
-    faulty: list[InputFile] = []
-
-    def readable() -> Iterator[InputFile]:
-        for article in articles:
-            if article.fault:
-                faulty.append(article)
-            else:
-                yield article
-
-    for members in group(readable(), lambda article: article.size, lambda article: name_of(article.path), size):
+    for members in group(articles, lambda article: article.size, lambda article: name_of(article.path), size):
         path, digest = pack_paths([a.path for a in members]), ids.digest([a.fingerprint for a in members])
         yield InputPart(path, sum(a.size for a in members), digest)
-    yield from (InputPart(article.path, 0, "", fault=article.fault) for article in faulty)
+    yield from (InputPart(file.path, 0, "", fault=file.fault) for file in faulty)
 
 
-def list_articles(source: Source, prefix: str, content: bool) -> tuple[Iterable[InputFile], int]:
-    """Return the articles of a source, by path or, of lists, by number, and their bytes. Raises RecipeError.
+def list_articles(source: Source, prefix: str, content: bool) -> tuple[Iterable[InputFile], int, list[InputFile]]:
+    """Return the articles of a source, by path or, of lists, by number, their bytes, and files with faults.
 
-    Each has the path of its folder, archive or XML, and the bytes that are read of it.
+    Each article has the path of its folder, archive or XML, and the bytes that are read of it. Raises RecipeError.
     """
     lists = [path for path in source.paths if path.lower().endswith(LISTS)]
     if lists and len(lists) < len(source.paths):
         raise source.error(f"{lists[0]}: a list beside others; accepted: lists of articles, or folders and archives")
     if lists and (not prefix or prefix.startswith(("http://", "https://"))):
         problem = f"the prefix {prefix!r}, which cannot be listed" if prefix else "no `prefix`"
-        raise source.error(
-            f"{lists[0]}: a list with {problem}; accepted: where its articles are: s3://pmc-oa-opendata/"
-        )
+        accepted = "accepted: where its articles are: s3://pmc-oa-opendata/"
+        raise source.error(f"{lists[0]}: a list with {problem}; {accepted}")
     if lists:
-        return _read_lists(source, prefix)
+        return *_read_lists(source, prefix), []
     files = list_source(source, content, ("",))
     articles = _group_files(source, (file for file in files if not file.fault))
     if not articles:
         raise source.error(f"{source.paths[0]}: no article; accepted: PMC….xml, .nxml or .tar.gz")
-    return [*articles, *(file for file in files if file.fault)], sum(article.size for article in articles)
+    return articles, sum(article.size for article in articles), [file for file in files if file.fault]
 
 
 def _read_lists(source: Source, prefix: str) -> tuple[Iterator[InputFile], int]:

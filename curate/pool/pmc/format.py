@@ -95,6 +95,7 @@ _SPELLINGS = {
 class GraphicRow:
     """A row: a graphic, or an article that cannot be used."""
 
+    key: str = ""  # `PMC10009416-3`; of an article its name
     columns: dict[str, Any] = field(default_factory=dict)  # `COLUMNS`; empty of an article
     caption: str | None = None
     file: str | None = None  # its name in the package
@@ -138,7 +139,8 @@ def article_rows(package: Package, caption: str) -> ArticleRows:
             name = package.find(hrefs)
             missing = f"no file of the article is named {' or '.join(map(repr, hrefs))[:200]}"
             status, fault = (OK, None) if name else ("no_image", missing)
-            rows.append(GraphicRow(_columns(facts, figure, len(rows), hrefs), text, name, status, fault, files))
+            key, columns = f"{facts['pmcid'] or package.name}-{len(rows)}", _columns(facts, figure, len(rows), hrefs)
+            rows.append(GraphicRow(key, columns, text, name, status, fault, files))
     counts.update({"no_figure": article.elsewhere, "rows": len(rows), "pages": 1})
     counts["images"] = article.elsewhere + len(rows)
     return ArticleRows(rows, counts)
@@ -161,21 +163,18 @@ def _columns(facts: Mapping[str, Any], figure: Figure, position: int, hrefs: tup
     code = facts["license"]
     is_own = figure.permission is not None and (figure.license is None or figure.license != code)
     code = figure.license if is_own else code
-    of_figure = {
-        "figure_id": figure.figure_id,
-        "label": figure.label,
+    values = {
+        **facts,
+        **vars(figure),
         "position": position,
         "graphics": len(figure.graphics),
         "panels": max(figure.letters, len(figure.graphics)),
         "href": hrefs[0][:500] if hrefs else None,
-        "caption_title": figure.caption_title,
-        "caption_text": figure.caption_text,
         "context": "\n\n".join(figure.context) or None,
         "license": code,
         "license_group": license_group(code),
         "third_party_permission": figure.permission if is_own else None,
     }
-    values = {**facts, **of_figure}
     return {name: values[name] for name in COLUMNS.names}
 
 
@@ -229,17 +228,13 @@ class PmcInput(interface.InputFormat):
         return interface.Recognized({"path": listed.path}, len(listed.names), "biomedica") if names else None
 
     def read(self, source: PmcSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
-        paths = expand_braces(part.path)
-        articles = list(read_ahead(partial(_read_article, source), paths))
+        articles = list(read_ahead(partial(_read_article, source), expand_braces(part.path)))
         rows = [row for article in articles for row in article.rows]
-        locations = [(number, graphic) for number, a in enumerate(articles) for graphic in range(len(a.rows))]
-        columns: dict[str, pa.Array] = {
-            "caption": pa.array([row.caption for row in rows], pa.string()),
-            "key": pa.array([_key(row, paths[at]) for row, (at, _) in zip(rows, locations, strict=True)], pa.string()),
-            "offset": pa.array([number * _GRAPHICS + graphic for number, graphic in locations], pa.int64()),
-        }
-        status = pa.array([row.status for row in rows], pa.string())
-        errors = pa.array([row.error for row in rows], pa.string())
+        offsets = [number * _GRAPHICS + graphic for number, a in enumerate(articles) for graphic in range(len(a.rows))]
+        names = "caption", "key", "status", "error"
+        texts = {name: pa.array([getattr(row, name) for row in rows], pa.string()) for name in names}
+        faults = texts.pop("status"), texts.pop("error")
+        columns: dict[str, pa.Array] = {**texts, "offset": pa.array(offsets, pa.int64())}
         supplied = {f.name: pa.chunked_array([[row.columns.get(f.name) for row in rows]], f.type) for f in scores}
 
         def images(wanted: Mask) -> Iterator[bytes | None]:
@@ -249,7 +244,7 @@ class PmcInput(interface.InputFormat):
         counts: Counter[str] = Counter()
         for article in articles:
             counts.update(article.counts)
-        yield Batch(columns, (status, errors), images, supplied, fields=count_columns(COLUMNS, len(rows)), links=counts)
+        yield Batch(columns, faults, images, supplied, fields=count_columns(COLUMNS, len(rows)), links=counts)
 
     def reread(self, source: PmcSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
         for row, data in self._reread(source, part, rows):
@@ -306,10 +301,4 @@ def _read_article(source: PmcSource, path: str) -> ArticleRows:
     try:
         return article_rows(open_package(path, source.storage), source.caption)
     except ArticleFault as fault:
-        return ArticleRows([GraphicRow(status=fault.reason, error=str(fault))])
-
-
-def _key(row: GraphicRow, path: str) -> str:
-    """Return a row's key: `PMC10009416-3`; of an article that cannot be used its name."""
-    columns = row.columns
-    return f"{columns['pmcid'] or name_of(path)}-{columns['position']}" if columns else name_of(path)
+        return ArticleRows([GraphicRow(name_of(path), status=fault.reason, error=str(fault))])

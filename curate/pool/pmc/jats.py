@@ -9,6 +9,7 @@ has none itself.
 import re
 from calendar import month_name
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cache
@@ -76,20 +77,21 @@ class Article:
 def read_article(xml: bytes) -> Article:
     """Return the article. Raises ValueError where the XML is damaged, unsafe or too large, or holds no article."""
     root = _parse(xml)
-    article = root if _name(root) == "article" else next(root.iter("{*}article"), None)
-    if article is None or sum(_name(node) == "article" for node in root.iter("{*}article")) != 1:
+    articles = list(islice(root.iter("{*}article"), 2))
+    if len(articles) != 1:
         raise ValueError(f"its root is <{_name(root)[:50]}>, which does not hold one article; accepted: one <article>")
+    article = articles[0]
     nodes = list(article.iter("{*}fig", "{*}fig-group"))
     graphics: dict[Any, list[tuple[str, ...]]] = {}
-    elsewhere = count = 0
-    for group in _graphics(article):
-        owner = next((node for node in group[0].iterancestors() if _name(node) in _OWNERS), None)
-        if owner is None or _name(owner) not in ("fig", "fig-group"):
+    elsewhere = 0
+    for _, group in groupby(article.iter("{*}graphic"), _alternatives):  # in order, the alternatives of one together
+        first, *others = group
+        owner = next((node for node in first.iterancestors() if _name(node) in _OWNERS), None)
+        if owner is not None and _name(owner) in ("fig", "fig-group"):
+            graphics.setdefault(owner, []).append(tuple(filter(None, map(_href, [first, *others]))))
+        else:
             elsewhere += 1
-            continue
-        graphics.setdefault(owner, []).append(tuple(filter(None, map(_href, group))))
-        count += 1
-    if count > _MAX_GRAPHICS:
+    if (count := sum(map(len, graphics.values()))) > _MAX_GRAPHICS:
         raise ValueError(f"it has {count:,} graphics of figures; accepted: at most {_MAX_GRAPHICS:,}")
     paragraphs = _paragraphs(article, {node.get("id") for node in nodes} - {None})
     # A group is a figure where it has graphics itself; without any it holds figures
@@ -178,13 +180,8 @@ def _pieces(node: Any, but: frozenset[str]) -> Iterator[str]:
         yield child.tail or ""
 
 
-def _graphics(article: Any) -> list[list[Any]]:
-    """Return the graphics of an article, in order: the alternatives of one together."""
-
-    def place_of(node: Any) -> Any:
-        return parent if _name(parent := node.getparent()) == "alternatives" else node
-
-    return [list(group) for _, group in groupby(article.iter("{*}graphic"), place_of)]
+def _alternatives(graphic: Any) -> Any:
+    return parent if _name(parent := graphic.getparent()) == "alternatives" else graphic
 
 
 def _paragraphs(article: Any, ids: set[str]) -> dict[str, dict[int, str]]:
@@ -195,9 +192,8 @@ def _paragraphs(article: Any, ids: set[str]) -> dict[str, dict[int, str]]:
         named = ids.intersection((xref.get("rid") or "").split())
         if not named:
             continue
-        ancestors = list(xref.iterancestors())
-        paragraph = next((node for node in ancestors if _name(node) == "p"), None)
-        if paragraph is None or any(_name(node) in ("caption", "fig") for node in ancestors):
+        paragraph = next(xref.iterancestors("{*}p"), None)
+        if paragraph is None or next(xref.iterancestors("{*}caption", "{*}fig"), None) is not None:
             continue
         if paragraph not in texts:
             texts[paragraph] = len(texts), _text(paragraph, _FLOATS)
@@ -214,7 +210,7 @@ def _figure(
     graphics: tuple[tuple[str, ...], ...],
     read: Callable[[Any, str], dict[str, Any]],
 ) -> Figure:
-    group = next((parent for parent in node.iterancestors() if _name(parent) == "fig-group"), None)
+    group = next(node.iterancestors("{*}fig-group"), None)
     ids = [name for name in (node.get("id"), None if group is None else group.get("id")) if name]
     by_number = {number: text for name in ids for number, text in paragraphs.get(name, {}).items()}
     context: list[str] = []
@@ -252,25 +248,22 @@ def _short(text: str | None, limit: int = _MAX_TEXT) -> str | None:
 
 
 def _license(permissions: Any) -> str | None:
-    if permissions is None:
-        return None
-    values = [value for node in permissions.iter() if _name(node) for value in (*node.attrib.values(), node.text or "")]
+    nodes = [] if permissions is None else [node for node in permissions.iter() if _name(node)]
+    values = [value for node in nodes for value in (*node.attrib.values(), node.text or "")]
     return find_license([*map(str, values), _text(permissions) or ""])
 
 
 def _facts(article: Any) -> dict[str, Any]:
     meta, journal = _child(article, "front/article-meta"), _child(article, "front/journal-meta")
+    if meta is None:
+        meta = article.makeelement("article-meta")
     ids: dict[str, str] = {}
-    related: list[str] = []
-    keywords: list[str] = []
-    if meta is not None:
-        for node in meta.iterchildren("{*}article-id"):
-            ids.setdefault(str(node.get("pub-id-type")), (_text(node) or "")[:_MAX_WORD])
-        related = [str(node.get("related-article-type")) for node in meta.iter("{*}related-article")]
-        keywords = list(dict.fromkeys(filter(None, map(_text, meta.iterfind("{*}kwd-group//{*}kwd")))))
-    pmcid, _, version = (
-        ids.get("pmcid-ver", ids.get("pmcid", ids.get("pmc", ""))).upper().removeprefix("PMC").partition(".")
-    )
+    for node in meta.iterchildren("{*}article-id"):
+        ids.setdefault(str(node.get("pub-id-type")), (_text(node) or "")[:_MAX_WORD])
+    related = [node.get("related-article-type") for node in meta.iter("{*}related-article")]
+    keywords = dict.fromkeys(filter(None, map(_text, meta.iterfind("{*}kwd-group//{*}kwd"))))
+    stated = ids.get("pmcid-ver", ids.get("pmcid", ids.get("pmc", "")))
+    pmcid, _, version = stated.upper().removeprefix("PMC").partition(".")
     published, precision = _published(meta)
     names = ("journal-title-group/journal-title", "journal-title", "journal-id")
     return {
@@ -292,22 +285,18 @@ def _facts(article: Any) -> dict[str, Any]:
 
 def _published(meta: Any) -> tuple[date | None, str | None]:
     """Return when the article was published, electronically if that is said, and to what: year, month or day."""
-    dates = [] if meta is None else meta.findall("{*}pub-date")
 
     def rank(node: Any) -> int:
         kind = node.get("pub-type") or f"{node.get('date-type')} {node.get('publication-format')}"
         return _PUBLISHED.get(kind, 1)
 
-    for node in sorted(dates, key=rank):
+    for node in sorted(meta.iterfind("{*}pub-date"), key=rank):
         parts = [_text(_child(node, name)) or "" for name in ("year", "month", "day")]
         if not parts[0]:
             parts = [*(node.get("iso-8601-date") or "").split("-"), "", ""][:3]
-        month = _MONTHS.get(parts[1][:3].lower(), parts[1])
-        texts = (parts[0], str(month), parts[2])
-        numbers = [int(text) if text.isdecimal() and len(text) < 5 else 0 for text in texts]
+        parts[1] = str(_MONTHS.get(parts[1][:3].lower(), parts[1]))
+        numbers = [int(text) if text.isdecimal() and len(text) < 5 else 0 for text in parts]
         for precision, used in (("day", 3), ("month", 2), ("year", 1)):
-            try:
+            with suppress(ValueError):
                 return date(*[*numbers[:used], 1, 1][:3]), precision
-            except ValueError:
-                continue
     return None, None

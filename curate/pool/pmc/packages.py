@@ -109,27 +109,24 @@ def package_state(path: str, storage: dict[str, Any]) -> str:
 
 def open_package(path: str, storage: dict[str, Any]) -> Package:
     """Return an article's files. Raises ArticleFault where they are not there, damaged or too large, and OSError."""
+    name, metadata, is_archive = name_of(path), dict[str, Any](), path.lower().endswith(ARCHIVES)
     try:
-        return _open(path, storage)
+        sizes, read = (_open_archive if is_archive else _open_folder)(path, storage)
+        chosen = path.rpartition("/")[2] if path.lower().endswith(XML) else choose_xml(name, list(sizes))
+        if chosen not in sizes:
+            count = sum(file.lower().endswith(XML) for file in sizes)
+            problem = f"{count} of its {len(sizes):,} files are XML; accepted: {name}.xml, or one .nxml or .xml"
+            raise ArticleFault("no_article", problem)
+        if sizes[chosen] > MAX_XML:
+            problem = f"the XML has {sizes[chosen]:,} bytes; accepted: at most {MAX_XML:,}"
+            raise ArticleFault("damaged_article", problem)
+        if not is_archive and (raw := _read_metadata(path, storage, sizes, read)):
+            metadata, fault = read_json(raw)
+            if fault:
+                raise ArticleFault("damaged_article", f"its metadata: {fault}")
+        return Package(name, read(chosen), metadata, {file.lower(): file for file in sizes}, read)
     except FileNotFoundError:
         raise ArticleFault("no_article", "it is not there; withdrawn, or named without its version?") from None
-
-
-def _open(path: str, storage: dict[str, Any]) -> Package:
-    name, metadata, is_archive = name_of(path), dict[str, Any](), path.lower().endswith(ARCHIVES)
-    sizes, read = (_open_archive if is_archive else _open_folder)(path, storage)
-    chosen = path.rpartition("/")[2] if path.lower().endswith(XML) else choose_xml(name, list(sizes))
-    if chosen not in sizes:
-        count = sum(file.lower().endswith(XML) for file in sizes)
-        problem = f"{count} of its {len(sizes):,} files are XML; accepted: {name}.xml, or one .nxml or .xml"
-        raise ArticleFault("no_article", problem)
-    if sizes[chosen] > MAX_XML:
-        raise ArticleFault("damaged_article", f"the XML has {sizes[chosen]:,} bytes; accepted: at most {MAX_XML:,}")
-    if not is_archive and (raw := _read_metadata(path, storage, sizes, read)):
-        metadata, fault = read_json(raw)
-        if fault:
-            raise ArticleFault("damaged_article", f"its metadata: {fault}")
-    return Package(name, read(chosen), metadata, {file.lower(): file for file in sizes}, read)
 
 
 def choose_xml(name: str, files: Sequence[str]) -> str | None:

@@ -29,7 +29,7 @@ from curate.download.source import UrlsSource
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.found_files import FoundFiles
 from curate.pool.formats.input_format import Batch, FileColumns, InputFormat, InputPart, PartRows, PlannedSource
-from curate.pool.formats.run import SHA256, list_kept, read_run
+from curate.pool.formats.run import SHA256, list_kept
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 from curate.pool.urls.rows import ORIGINAL, describe_rows, find_in_list, list_of, read_list, recognize_lists, with_url
 from curate.read.columns import text_columns
@@ -49,19 +49,22 @@ _TARS = WebdatasetInput()
 _AT_ONCE = 2  # shards of a unit: while the slowest servers of one are waited for, the next is begun
 
 
-def _describe(source: UrlsSource, file: InputFile) -> tuple[InputPart, FileColumns | None, int]:
-    part = InputPart(file.path, 0, file.fingerprint, (0, 0), 0, file.fault)
+def _describe(source: UrlsSource, file: InputFile) -> tuple[list[InputPart], FileColumns | None]:
+    """Return the parts of a list and what it supplies; of one that cannot be read a part with the fault, and None."""
+    part, max_rows = InputPart(file.path, 0, file.fingerprint, (0, 0), 0, file.fault), source.number_sample_per_shard
     if file.fault:
-        return part, None, 0
+        return [part], None
     try:
         if not file.size:  # as of the kernel's messages, which would be waited for
             raise pa.ArrowInvalid("it has 0 bytes")
-        return part, *describe_rows(source, part)
+        columns, rows = describe_rows(source, part)
     except InputFault as fault:
         raise source.error(f"{file.path}: {fault.detail}") from None
     except (pa.ArrowException, ValueError, OSError) as error:
         reason = "unreadable_list" if isinstance(error, pa.ArrowException | ValueError) else "unreadable"
-        return replace(part, fault=(reason, one_line(error, 300))), None, 0
+        return [replace(part, fault=(reason, one_line(error, 300)))], None
+    spans = [(first, min(first + max_rows, rows)) for first in range(0, rows, max_rows)]
+    return [replace(part, groups=(a, b), rows=b - a, size=(b - a) * BYTES) for a, b in spans], columns
 
 
 class UrlsInput(InputFormat):
@@ -79,21 +82,14 @@ class UrlsInput(InputFormat):
         """List the files, and count their rows; nothing is downloaded."""
         for package in ("img2dataset", "protego"):
             interface.need_package(source, package, "img2dataset")
-        parts: list[InputPart] = []
-        kinds: dict[FileColumns, None] = {}
         files = list_kept(source) if source.from_run else list_source(source, content)
-        for part, columns, rows in in_threads(partial(_describe, source), files):
-            if columns is None:
-                parts.append(part)
-                continue
-            kinds[read_run(source).see_columns(columns) if source.from_run else columns] = None
-            for first in range(0, rows, source.number_sample_per_shard):
-                count = min(source.number_sample_per_shard, rows - first)
-                parts.append(replace(part, groups=(first, first + count), rows=count, size=count * BYTES))
+        described = list(in_threads(partial(_describe, source), files))
+        parts = tuple(part for of_file, _ in described for part in of_file)
+        kinds = dict.fromkeys(columns for _, columns in described if columns)
         if parts and not kinds:
             assert parts[0].fault is not None
             raise source.error(f"none of {len(parts)} lists can be read: {parts[0].path}: {parts[0].fault[1]}")
-        return PlannedSource(tuple(parts), tuple(kinds))
+        return PlannedSource(parts, tuple(kinds))
 
     def recognize(self, listed: FoundFiles) -> interface.Recognized | None:
         return recognize_lists(listed)

@@ -15,6 +15,7 @@ from curate.download.lists import KINDS, TABULAR, UrlList, describe_list, kind_o
 from curate.download.source import UrlsSource
 from curate.pool.formats.found_files import FoundFiles, find_urls, is_url, name_columns, read_head, texts_of
 from curate.pool.formats.input_format import FileColumns, InputPart, Recognized
+from curate.pool.formats.parquet import rename
 from curate.pool.formats.run import read_run
 from curate.read.columns import COLUMN_NAMES, Columns, find_columns, is_any, valid_text
 from curate.read.faults import InputFault, retry
@@ -52,7 +53,12 @@ def describe_rows(source: UrlsSource, part: InputPart) -> tuple[FileColumns, int
     for name in others:
         schema = schema.append(pa.field(name, pa.int64()))
     supplied, nameable = columns.supplied & {"uid", "url", "language"}, (*columns.nameable, *others)
-    return replace(columns, has_images=True, schema=schema, supplied=supplied, nameable=nameable), rows
+    columns = replace(columns, has_images=True, schema=schema, supplied=supplied, nameable=nameable)
+    if source.from_run:
+        run = read_run(source)
+        columns = run.see_columns(replace(columns, schema=rename(schema.empty_table(), run.names).schema))
+        run.check_probability([columns])
+    return columns, rows
 
 
 def _named_columns(source: UrlsSource) -> Columns:
@@ -140,7 +146,7 @@ def read_list(source: UrlsSource, part: InputPart) -> pa.Table:
         table = read_rows(urls, part.retry.rows if part.retry else range(*part.groups), run)
     except (pa.ArrowException, ValueError) as error:
         raise InputFault("unreadable_list", one_line(error, 300)) from None
-    return read_run(source).see_rows(table) if source.from_run else table
+    return rename(table, read_run(source).names) if source.from_run else table
 
 
 def with_url(source: UrlsSource, rows: pa.Table) -> pa.Table:
