@@ -47,16 +47,21 @@ def hash_pairs(first: pa.Array, second: pa.Array) -> pa.Array:
     wide = pa.large_string()
     sides: list[Any] = [first.fill_null("").cast(wide), second.cast(wide), pa.scalar("\0", wide)]  # the last joins
     joined: pa.Array = pc.binary_join_element_wise(*sides)
-    data, ends = string_buffers(joined)
-    halves = np.empty((len(joined), 2), np.uint64)
+    uids = hex_uids(*hash_halves(joined))
+    return pc.if_else(joined.is_valid(), uids, None) if joined.null_count else uids
+
+
+def hash_halves(texts: pa.Array) -> tuple[U64, U64]:
+    """Return the high and low 64 bits (uint64) of each text's xxh3-128; what a null gives means nothing."""
+    data, ends = string_buffers(texts)
+    halves = np.empty((len(texts), 2), np.uint64)
     hash_texts(data, ends, halves)
     lengths, octets = np.diff(ends), data.data
     others = np.flatnonzero((lengths < LEAST) | (lengths > MOST))
     spans = zip(ends[others].tolist(), ends[others + 1].tolist(), strict=True)
     digests = b"".join(xxhash.xxh3_128_digest(octets[start:end]) for start, end in spans)
     halves[others] = np.frombuffer(digests, ">u8").reshape(-1, 2)
-    uids = hex_uids(halves[:, 0], halves[:, 1])
-    return pc.if_else(joined.is_valid(), uids, None) if joined.null_count else uids
+    return halves[:, 0], halves[:, 1]
 
 
 def hex_uids(high: U64, low: U64) -> pa.Array:

@@ -3,8 +3,8 @@
 A state has two bytes a row. Top rules count digits in rounds; quantiles' keys meet by first digit, and are counted.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,12 @@ from curate.base.numeric.arrays import F64, I64, U64, whole
 from curate.base.numeric.quantiles import key_bits, order_keys
 from curate.base.stages import CODES
 from curate.decide.decontamination import find_contaminated
+from curate.decide.draw.selection import required
 from curate.decide.rules.rules import first_failed
 from curate.decide.rules.top import Counts, TopSearch, TopValues, add_counts
 from curate.decide.settings import DecideSettings
 from curate.decide.statistics import derived
-from curate.decide.statistics.derived import At, Fitted, Scale, StatisticCall
+from curate.decide.statistics.derived import At, Fits, Fitted, StatisticCall
 from curate.decide.unit_state import SURVIVING, Contaminated, UnitState
 from curate.match.unit import read_matches
 from curate.pool.plan import Unit
@@ -30,16 +31,8 @@ from curate.store.forgotten import forgotten_mask
 from curate.store.tables import OpenTables
 from curate.store.timings import time_step
 
-
-@dataclass(frozen=True)
-class RuleAnswers:
-    """What all units were asked for the rules."""
-
-    thresholds: Mapping[str, TopSearch] = field(default_factory=dict)  # of each top rule, its finished search
-    scales: Mapping[At, Scale] = field(default_factory=dict)
-
-
-Answers = Answer[RuleAnswers] | None  # None where nothing was asked
+RuleAnswer = TopSearch | Fits  # of all units: a top rule's finished search, or statistics of a segment
+Answers = list[Answer[Any]]  # of RuleAnswer, in the order of the rules
 Ranks = tuple[At, int, I64]  # of a statistic and a digit, for each of a unit's keys how many rows have at most it
 
 
@@ -49,23 +42,24 @@ def apply_rules(units: Units, settings: DecideSettings) -> Answers:
     return apply_segments(units, settings)
 
 
-def apply_later_rules(units: Units, settings: DecideSettings, answers: Answers) -> Answers:
-    """Apply the rules that come after deduplication; `answers` are those of the rules before."""
+def apply_later_rules(units: Units, settings: DecideSettings) -> Answers:
+    """Apply the rules that come after deduplication."""
     if not settings.has_later_rules:
-        return answers
+        return []
     units.then("Later rules", apply_segment, settings, settings.later)
-    return apply_segments(units, settings, settings.later, answers)
+    return apply_segments(units, settings, settings.later)
 
 
-def apply_segments(units: Units, settings: DecideSettings, first: int = 0, answers: Answers = None) -> Answers:
-    """Apply what follows a segment, the first of all or the first after deduplication; return answers with its own."""
+def apply_segments(units: Units, settings: DecideSettings, first: int = 0) -> Answers:
+    """Apply what follows a segment, the first of all or the first after deduplication."""
+    answers: Answers = []
     for i, segment in enumerate(settings.segments[first:], first):
         if segment.dedup:
             break
         if segment.derive:
-            answers = _derive(units, settings, i, answers)
+            answers.append(_derive(units, settings, i))
         elif segment.top is not None:
-            answers = _apply_top(units, settings, i, answers)
+            answers.append(_apply_top(units, settings, i))
     return answers
 
 
@@ -96,16 +90,14 @@ def apply_segment(tables: OpenTables, state: UnitState, settings: DecideSettings
     if segment.dedup and settings.against:
         rows, values = settings.against.read(tables, state.surviving)
         near, images = find_contaminated(settings.store, settings.against, values)
-        dropped = np.zeros(len(state.verdicts), bool)
-        dropped[rows[near]] = True
         contaminated = Contaminated(rows[near], images)
-        state = replace(state.drop(dropped, CODES[stages.CONTAMINATED]), contaminated=contaminated)
+        state = replace(state.drop(rows[near], CODES[stages.CONTAMINATED]), contaminated=contaminated)
     return state
 
 
-def _apply_top(units: Units, settings: DecideSettings, index: int, answers: Answers) -> Answers:
-    """Search a top rule's thresholds by radix histograms, apply them and the next segment."""
-    top = settings.segments[index].top
+def _apply_top(units: Units, settings: DecideSettings, index: int) -> Any:
+    """Search a top rule's thresholds by radix histograms, apply them and the next segment; return the search."""
+    segment, top = settings.segments[index], settings.segments[index].top
     assert top is not None and isinstance(top.spec, Top)
     begin = TopSearch(top.name, top.spec, settings.columns.field(top.columns[0]).type)
     search: Any = begin
@@ -113,45 +105,37 @@ def _apply_top(units: Units, settings: DecideSettings, index: int, answers: Answ
     def count(tables: OpenTables, state: UnitState, search: TopSearch) -> list[Counts]:
         return [search.count(top_values(tables, state, settings, index), state.surviving)]
 
+    def cut(tables: OpenTables, state: UnitState, search: TopSearch) -> UnitState:
+        passing = search.passing(top_values(tables, state, settings, index))
+        return apply_segment(tables, state.drop(~passing, segment.first + len(segment.rules)), settings, index + 1)
+
     for n in range(begin.rounds):
         counts = units.ask(f"Rule {top.name}: digit {n}", count, search, combine=Fold(add_counts, large=True))
         search = units.get(f"Rule {top.name}: narrow {n}", TopSearch.narrow, search, counts)
-    units.then(f"Rule {top.name}: cut", _cut, search, settings, index)
-    return units.get(f"Rule {top.name}: threshold", _with_threshold, search, answers)
-
-
-def _cut(tables: OpenTables, state: UnitState, search: TopSearch, settings: DecideSettings, index: int) -> UnitState:
-    segment = settings.segments[index]
-    passing = search.passing(top_values(tables, state, settings, index))
-    return apply_segment(tables, state.drop(~passing, segment.first + len(segment.rules)), settings, index + 1)
-
-
-def _with_threshold(search: TopSearch, answers: RuleAnswers | None) -> RuleAnswers:
-    answers = answers or RuleAnswers()
-    return replace(answers, thresholds={**answers.thresholds, search.rule: search})
+    units.then(f"Rule {top.name}: cut", cut, search)
+    return search
 
 
 def top_values(tables: OpenTables, state: UnitState, settings: DecideSettings, index: int) -> TopValues:
     """Return the values of the column of a segment's top rule, of all rows."""
-    top = settings.segments[index].top
-    assert top is not None
-    column, *by = top.columns
-    table = settings.read(tables, state, top.columns)
+    columns = required(settings.segments[index].top).columns
+    column, *by = columns
+    table = settings.read(tables, state, columns)
     keys, valid = order_keys(whole(table[column]), key_bits(settings.columns.field(column).type))
     return TopValues.of(keys, valid, table[by[0]] if by else None)
 
 
-def _derive(units: Units, settings: DecideSettings, index: int, answers: Answers) -> Answers:
+def _derive(units: Units, settings: DecideSettings, index: int) -> Answer[Fits]:
+    """Fit the statistics of a segment's columns, apply the next segment, and return them."""
     name, statistics = f"Derive {index}", _Statistics(settings, index)
-    add = Fold[Mapping[At, Fitted]](lambda left, right: {at: fitted + right[at] for at, fitted in left.items()})
-    summaries = units.ask(f"{name}: summarise", statistics.fit, combine=add)
+    add = Fold[Fits](lambda left, right: {at: fitted + right[at] for at, fitted in left.items()})
+    fitted = units.ask(f"{name}: summarise", statistics.fit, combine=add)
     ranks = None
     if statistics.calls(of_ranks=True):
-        ranks = units.group(f"{name}: count", units.pairs(f"{name}: keys", statistics.split), _count, summaries)
-    answers = units.get(f"{name}: scales", _with_scales, summaries, answers)
+        ranks = units.group(f"{name}: count", units.pairs(f"{name}: keys", statistics.split), _count, fitted)
     none_sent = ((),) if ranks is None else ()
-    units.then(f"{name}: apply", statistics.apply, *none_sent, answers, sent=ranks)
-    return answers
+    units.then(f"{name}: apply", statistics.apply, *none_sent, fitted, sent=ranks)
+    return fitted
 
 
 @dataclass(frozen=True)
@@ -180,26 +164,19 @@ class _Statistics:
             for digit, keys, counts in derived.split_keys(x, state.surviving):
                 yield (at, digit), (state.unit.index, keys, counts)
 
-    def apply(self, tables: OpenTables, state: UnitState, sent: Sequence[Ranks], answers: RuleAnswers) -> UnitState:
-        scales = {at: answers.scales[at] for at in self.calls()}
+    def apply(self, tables: OpenTables, state: UnitState, sent: Sequence[Ranks], fitted: Fits) -> UnitState:
+        known = dict(fitted)
         by_digit = sorted(sent, key=lambda part: part[:2])
         for at, x in self.values(tables, state, of_ranks=True):
             up_to = np.concatenate([np.zeros(0, np.int64), *(counts for key, _, counts in by_digit if key == at)])
-            scales[at] = replace(scales[at], ranks=derived.ranks_of(x, up_to))
-        state = replace(state, derived={**state.derived, **scales})
+            known[at] = replace(known[at], digits=None, ranks=derived.ranks_of(x, up_to))
+        state = replace(state, derived={**state.derived, **known})
         return apply_segment(tables, state, self.settings, self.index + 1)
 
 
-def _count(key: tuple[At, int], parts: Sequence[tuple[int, U64, I64]], summaries: dict[At, Fitted]) -> Iterator[ToUnit]:
+def _count(key: tuple[At, int], parts: Sequence[tuple[int, U64, I64]], fitted: dict[At, Fitted]) -> Iterator[ToUnit]:
     """Yield for each unit how many rows of all units have at most each of its keys of a digit."""
     at, digit = key
-    digits = summaries[at].digits
-    assert digits is not None
-    below = digits[:digit].sum()
+    below = required(fitted[at].digits)[:digit].sum()
     for (unit, *_), counts in zip(parts, derived.count_up_to([(keys, rows) for _, keys, rows in parts]), strict=True):
         yield ToUnit(unit, (at, digit, counts + below))
-
-
-def _with_scales(summaries: dict[At, Fitted], answers: RuleAnswers | None) -> RuleAnswers:
-    answers = answers or RuleAnswers()
-    return replace(answers, scales={**answers.scales, **{at: fitted.scale for at, fitted in summaries.items()}})

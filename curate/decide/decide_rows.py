@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from curate.base import ids, stages
 from curate.base.numeric.arrays import I64, whole
-from curate.decide.apply_rules import RuleAnswers, apply_later_rules, apply_rules
+from curate.decide.apply_rules import RuleAnswer, apply_later_rules, apply_rules
 from curate.decide.dedup import exact
 from curate.decide.deduplicate import deduplicate
 from curate.decide.draw.selection import Choice
@@ -29,7 +29,7 @@ _TEXT = np.dtype([("row", np.int32), ("texts", np.int32), ("chosen", np.bool_)])
 class Decided:
     """What all units answered while their rows were decided; None where the recipe does not need it."""
 
-    rules: RuleAnswers
+    rules: Sequence[RuleAnswer]
     recalls: Sequence[I64]  # of each pass by nearness: `Groups.recall`
     large: Sequence[tuple[int, str]]  # the largest groups of duplicates: rows, and their representative's uid
     pool: I64 | None  # [entries], matching rows of the pool, before any rule
@@ -45,18 +45,19 @@ def decide_rows(
     rules = units.at("rules", apply_rules, settings)
     matches = count_matches(units, settings) if settings.matching else None
     recalls, large = units.at("duplicates", deduplicate, settings, n_buckets)
-    rules = units.at("rules", apply_later_rules, settings, rules)
+    rules += units.at("rules", apply_later_rules, settings)
     survivors = None if matches is None else count_survivors(units, settings, matches)
     drop_duplicate_captions(units, settings, n_buckets)
     choice = choose(units, settings, survivors)
     sums = draw_rows(units, settings, unread, choice, survivors)
-    entries = {"matches": matches, "survivors": survivors, "sums": sums}
-    others = {"rules": rules, "large": large, "choice": choice}
-    return units.get("Decide: results", _decided, *recalls, **others, **entries), survivors
+    entries, near = {"matches": matches, "survivors": survivors, "sums": sums}, len(recalls)
 
+    def decided(*answers: Any, matches: I64 | None, **others: Any) -> Decided:
+        pool = None if matches is None else matches[0]
+        return Decided(answers[near:], answers[:near], pool=pool, **others)
 
-def _decided(*recalls: I64, rules: RuleAnswers | None, matches: I64 | None, **answers: Any) -> Decided:
-    return Decided(rules or RuleAnswers(), recalls, pool=None if matches is None else matches[0], **answers)
+    answers = units.get("Decide: results", decided, *recalls, *rules, large=large, choice=choice, **entries)
+    return answers, survivors
 
 
 def drop_duplicate_captions(units: Units, settings: DecideSettings, n_buckets: int = 1) -> None:
@@ -67,23 +68,20 @@ def drop_duplicate_captions(units: Units, settings: DecideSettings, n_buckets: i
     """
     if settings.one_caption_per is None:
         return
-    keys = units.pairs("Texts: keys", _keys, settings, n_buckets)
+    keys = units.pairs("Texts: keys", _keys, settings.one_caption_per, settings.seed, n_buckets)
     units.then("Texts: drop", _drop, sent=units.group("Texts: choose", keys, _choose))
 
 
-def _keys(
-    tables: OpenTables, state: UnitState, settings: DecideSettings, n_buckets: int
-) -> Iterator[tuple[int, tuple[int, npt.NDArray[np.void]]]]:
-    assert settings.one_caption_per is not None
-    samples = tables.read("samples", ["uid", settings.one_caption_per])
-    column: Any = whole(samples[settings.one_caption_per])
-    high, low, is_there = exact.pass_keys(column)
-    rows = np.flatnonzero(
-        state.surviving & is_there & pc.not_equal(column, pa.scalar("", column.type)).fill_null(False).to_numpy(False)
-    )
+def _keys(tables: OpenTables, state: UnitState, name: str, seed: int, n_buckets: int) -> Iterator[tuple[int, Any]]:
+    """Yield a unit's index and its keys, by bucket; `name` is the column of URLs or images."""
+    samples = tables.read("samples", ["uid", name])
+    column: Any = whole(samples[name])
+    high, low, _ = exact.pass_keys(column)
+    is_there: Any = pc.not_equal(column, pa.scalar("", column.type)).fill_null(False)
+    rows = np.flatnonzero(state.surviving & is_there.to_numpy(False))
     keys = np.empty(len(rows), _KEY)
     keys["high"], keys["low"], keys["row"] = high[rows], low[rows], rows
-    keys["order"] = ids.hash_uids(whole(samples["uid"]), settings.seed)[rows]
+    keys["order"] = ids.hash_uids(whole(samples["uid"]), seed)[rows]
     buckets = exact.bucket_of(keys["high"], keys["low"], n_buckets)
     yield from ((bucket, (state.unit.index, part)) for bucket, part in exact.by_number(keys, buckets))
 
@@ -106,7 +104,5 @@ def _choose(bucket: int, parts: Sequence[tuple[int, npt.NDArray[np.void]]]) -> I
 def _drop(tables: OpenTables, state: UnitState, sent: list[npt.NDArray[np.void]]) -> UnitState:
     texts = np.concatenate([np.empty(0, _TEXT), *sent])
     texts = texts[np.argsort(texts["row"])]
-    others = np.zeros(len(state.verdicts), bool)
-    others[texts["row"][~texts["chosen"]]] = True
-    state = state.drop(others, stages.CODES[stages.OTHER_TEXT])
+    state = state.drop(texts["row"][~texts["chosen"]], stages.CODES[stages.OTHER_TEXT])
     return replace(state, texts=Texts(texts["row"].copy(), texts["texts"].copy())) if len(texts) else state

@@ -40,13 +40,13 @@ def deduplicate(units: Units, settings: DecideSettings, n_buckets: int = 1) -> t
 
 def find_records(units: Units, settings: DecideSettings, n_buckets: int = 1) -> tuple[Pairs[int, Records], Recalls]:
     """Find the rows still in that share a pass's key with another; return their records, by the first's bucket."""
-    near = [_find_groups(units, settings, number, by, n_buckets) for number, by in settings.near.items()]
-    groups = [pair[0] for pair in near]
+    groups = [_find_groups(units, settings, number, n_buckets) for number in settings.near]
     # Hashes go to buckets, and repeated ones back to their units.
     hashes = units.pairs("Duplicates: hash", _hash, settings, n_buckets, *groups)
     repeated = units.group("Duplicates: repeated", hashes, _repeated)
     records = units.pairs("Duplicates: records", _records, settings, n_buckets, *groups, sent=repeated)
-    return records, [pair[1] for pair in near]
+    recalls = [units.get(f"Duplicates: recall {i}", attrgetter("recall"), answer) for i, answer in enumerate(groups)]
+    return records, recalls
 
 
 def drop_records(units: Units, settings: DecideSettings, pairs: Pairs[int, Records], n_buckets: int = 1) -> LargeGroups:
@@ -131,23 +131,19 @@ def _drop(tables: OpenTables, state: UnitState, lost: list[Records]) -> UnitStat
         return state
     records = np.concatenate(lost)
     records = records[np.argsort(records["row"])]
-    rows = np.zeros(len(state.verdicts), bool)
-    rows[records["row"]] = True
     representatives = np.stack([records["rep_hi"], records["rep_lo"]])
     cosines = records["cosine"].copy() if records["cosine"].any() else None
     duplicates = Duplicates(records["row"].copy(), representatives, cosines)
-    return replace(state.drop(rows, stages.CODES[stages.DUPLICATE]), duplicates=duplicates)
+    return replace(state.drop(records["row"], stages.CODES[stages.DUPLICATE]), duplicates=duplicates)
 
 
-def _find_groups(
-    units: Units, settings: DecideSettings, number: int, nearness: Nearness, n_buckets: int
-) -> tuple[Answer[Groups], Answer[I64]]:
-    """Find the groups of a pass by nearness over the rows still in: Groups, and `Groups.recall`."""
+def _find_groups(units: Units, settings: DecideSettings, number: int, n_buckets: int) -> Answer[Groups]:
+    """Find the groups of a pass by nearness over the rows still in."""
+    nearness = settings.near[number]
     name, recorded = f"Duplicates, pass {number + 1}", f"{settings.began} {number:02d} dedup: pass {number + 1}"
     if not units.place.is_cluster:
         states = units.ask(f"{name}: together", lambda _, state: [state])
-        groups = units.get(f"{name}: search", _search, states, settings, nearness, recorded)
-        return groups, units.get(f"{name}: recall", attrgetter("recall"), groups)
+        return units.get(f"{name}: search", _search, states, settings, nearness, recorded)
 
     def of_unit(step: str, method: Callable[..., Any], *values: Any) -> Callable[..., Any]:
         """Return a step that gives what a method of the pass does for a unit."""
@@ -170,8 +166,7 @@ def _find_groups(
         return [SideOutput(nearness.groups(bucket, join_parts(pieces)))]
 
     in_buckets = units.group(f"{name}: groups of buckets", parts, search)
-    groups = units.combine(f"{name}: groups", [in_buckets.side_output], _JoinGroups())
-    return groups, units.get(f"{name}: recall", attrgetter("recall"), groups)
+    return units.combine(f"{name}: groups", [in_buckets.side_output], _JoinGroups())
 
 
 def _search(states: list[UnitState], settings: DecideSettings, nearness: Nearness, recorded: str) -> Groups:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -36,8 +36,7 @@ from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(NamedTuple):
     """SQL rules that units evaluate alone, and what all of them must be asked then, if anything."""
 
     first: int  # position of the first of them among all rules
@@ -175,27 +174,22 @@ def _has_cosines(recipe: Recipe) -> bool:
 
 def _deciding_sections(recipe: Recipe) -> dict[str, object]:
     """Return what the recipe says of deciding, without paths, for which keys of contents stand in."""
-    plain = recipe.model_dump(include={"match", "rules", "dedup", "balance", "seed"})
+    plain = recipe.model_dump(
+        include={"match", "rules", "dedup", "balance", "seed"},
+        exclude={"match": {"metadata"}, "balance": {"counts"}, "dedup": {"against": {"images"}}},
+    )
     plain["image"] = recipe.measure.image.model_dump()
     plain |= {"repeat": recipe.output.repeat} if recipe.output.repeat else {}
     plain["rules"] = list(plain["rules"].items())  # their order counts
     if recipe.selection and recipe.selection[0] != "balance":
         key, section = recipe.selection
-        plain[key] = section.model_dump()
+        plain[key] = section.model_dump(exclude={"quotas": {"centroids"}} if recipe.sample else None)
         if package := SELECTIONS.package(key):
             plain[key] = [package, plain[key]]
     if packages := recipe.dedup.packages:
         plain["dedup"] |= {"packages": packages}
     if recipe.derive:
         plain["derive"] = list(recipe.derive.items())
-    if plain["match"]:
-        plain["match"].pop("metadata")
-    if plain["balance"]:
-        plain["balance"].pop("counts", None)
-    if recipe.sample and recipe.sample.quotas:
-        plain["sample"]["quotas"].pop("centroids", None)
-    if plain["dedup"]["against"]:
-        plain["dedup"]["against"].pop("images")
     return plain
 
 
@@ -224,32 +218,31 @@ def cut_segments(rules: Sequence[Rule], derived: Mapping[str, Derived], prefer: 
     cut: list[Segment] = []
     group: list[Rule] = []
     computed: set[str] = set()
-    first = 0
 
-    def know(columns: Iterable[str]) -> None:
-        nonlocal group, first
+    def end(position: int, **follows: Any) -> None:
+        cut.append(Segment(position - len(group), tuple(group), **follows))
+        group.clear()
+
+    def know(position: int, columns: Iterable[str]) -> None:
         needed = needed_columns(derived, list(columns))
         wanted = [name for name in needed if name not in computed and derived[name].statistics]
         while wanted:  # a column comes after those that it is computed from
             ready = tuple(name for name in wanted if {*needed_columns(derived, [name])} & {*wanted} == {name})
-            cut.append(Segment(first, tuple(group), derive=ready))
-            group, first = [], first + len(group)
+            end(position, derive=ready)
             computed.update(ready)
             wanted = [name for name in wanted if name not in ready]
 
-    for rule in rules:
-        know(rule.columns)
+    for position, rule in enumerate(rules):
+        know(position, rule.columns)
         if isinstance(rule.spec, Top):
-            cut.append(Segment(first, tuple(group), top=rule))
-            group, first = [], first + len(group) + 1
+            end(position, top=rule)
         elif rule.spec == DEDUP:
-            know([prefer] if prefer else [])
-            cut.append(Segment(first, tuple(group), dedup=True))
-            group, first = [], first + len(group) + 1
+            know(position, [prefer] if prefer else [])
+            end(position, dedup=True)
         else:
             group.append(rule)
-    know(derived)
+    know(len(rules), derived)
     if not any(segment.dedup for segment in cut):
-        cut.append(Segment(first, tuple(group), dedup=True))
-        group, first = [], first + len(group)
-    return [*cut, Segment(first, tuple(group))]
+        end(len(rules), dedup=True)
+    end(len(rules))
+    return cut

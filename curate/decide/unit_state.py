@@ -1,8 +1,8 @@
 """A unit while it is decided: of each row whether it is still in, or what dropped it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -10,14 +10,13 @@ import pyarrow.compute as pc
 
 from curate.base.numeric.arrays import F32, I16, I32, I64, U64, Mask
 from curate.base.stages import CODES, KEPT, OTHER_TEXT, SELECTION
-from curate.decide.statistics.derived import At, Scale
+from curate.decide.statistics.derived import Fits
 from curate.pool.plan import Unit
 
 SURVIVING = CODES[KEPT]
 
 
-@dataclass(frozen=True)
-class Duplicates:
+class Duplicates(NamedTuple):
     """Rows that lost to another."""
 
     rows: I32
@@ -25,16 +24,14 @@ class Duplicates:
     cosines: F32 | None  # of each, see `schema.DUPLICATE_COSINE`, 0 where it has none; None: none has
 
 
-@dataclass(frozen=True)
-class Contaminated:
+class Contaminated(NamedTuple):
     """Rows that are near an evaluation image."""
 
     rows: I64
     images: pa.Array  # of each the name of that image
 
 
-@dataclass(frozen=True)
-class Texts:
+class Texts(NamedTuple):
     """Rows left that have their image (`balance.one_per`) in common with others."""
 
     rows: I32
@@ -49,7 +46,7 @@ class UnitState:
     verdicts: I16  # of each row SURVIVING, the position of the rule that dropped it, or the code of a stage
     duplicates: Duplicates | None = None
     contaminated: Contaminated | None = None
-    derived: Mapping[At, Scale] = field(default_factory=dict)  # of derived columns, as far as they are known
+    derived: Fits = field(default_factory=dict)  # of derived columns, as far as they are known
     texts: Texts | None = None
 
     @property
@@ -61,9 +58,11 @@ class UnitState:
         """The rows left when balancing begins: those still in, and other texts of their images (bool[rows])."""
         return np.asarray(self.surviving | (self.verdicts == CODES[OTHER_TEXT]))
 
-    def drop(self, rows: Mask, code: int) -> Self:
-        """Return the state with those of these rows dropped that survive, by a rule's position or a stage's code."""
-        return replace(self, verdicts=np.where(rows & self.surviving, np.int16(code), self.verdicts))
+    def drop(self, rows: Mask | I32 | I64, code: int) -> Self:
+        """Return the state with those of these rows (a mask, or numbers) dropped that survive, by a verdict's code."""
+        verdicts = self.verdicts.copy()
+        verdicts[rows] = code
+        return replace(self, verdicts=np.where(self.surviving, verdicts, self.verdicts))
 
 
 def name_verdicts(verdicts: I16, rules: Sequence[str], selection: str | None = None) -> pa.Array:

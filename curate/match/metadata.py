@@ -10,12 +10,12 @@ marks are dropped; of equal entries the first stays. An entry's id is its place 
 
 import codecs
 import io
+import os
 import re
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -24,6 +24,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from curate.base.decoded_size import read_footer
 from curate.base.errors import RecipeError
@@ -129,13 +130,10 @@ def write_metadata(table: pa.Table, path: str) -> None:
     """Write a table of METADATA as Parquet (zstd) to a path or URL, equal ones as equal bytes. Raises RecipeError."""
     sink = io.BytesIO()
     pq.write_table(table.select(METADATA.names).cast(METADATA).combine_chunks(), sink, compression="zstd")
+    local = LocalFileSystem(auto_mkdir=True)  # in a path, fsspec would take :: for a chain of file systems
     try:
-        if "://" in path:
-            with fsspec.open(path, "wb") as file:
-                file.write(sink.getvalue())
-        else:  # where fsspec would take :: for a chain of file systems
-            Path(path).expanduser().parent.mkdir(parents=True, exist_ok=True)
-            Path(path).expanduser().write_bytes(sink.getvalue())
+        with fsspec.open(path, "wb") if "://" in path else local.open(os.path.expanduser(path), "wb") as file:
+            file.write(sink.getvalue())
     except (OSError, ValueError, ImportError) as error:
         raise RecipeError(f"metadata {path}: cannot be written ({one_line(error)})") from error
 
@@ -167,8 +165,7 @@ def _parse_list(content: bytes, path: str) -> pa.Array:
     if name.endswith(".json") or (not name.endswith(".txt") and re.match(rb"\s*[\[{]", content)):
         return _parse_json(content, path)
     lines: Any = pc.split_pattern(pa.array([content], pa.string()), "\n").flatten()
-    lines = pc.replace_substring_regex(lines if lines[-1].as_py() else lines[:-1], "\r$", "")
-    entries: pa.Array = lines
+    entries: pa.Array = pc.replace_substring_regex(lines if lines[-1].as_py() else lines[:-1], "\r$", "")
     return entries
 
 

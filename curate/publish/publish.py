@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,12 @@ from curate.base.errors import RunError
 from curate.base.numeric.arrays import F64, I64, concat_small
 from curate.base.wording import pluralise
 from curate.captions.work import Captioned, summarise
+from curate.decide.apply_rules import RuleAnswer
 from curate.decide.decide_rows import Decided
 from curate.decide.dedup import exact
 from curate.decide.draw.inclusion import ONE
 from curate.decide.draw.selection import Choice, Outcome
 from curate.decide.rules.top import TopSearch
-from curate.decide.statistics.derived import Scale
 from curate.download.rates import read_downloads
 from curate.download.shard_names import ENDINGS
 from curate.match.unit import NO_ENTRY, load_entries
@@ -165,6 +166,7 @@ def _summarise(
     evaluation = store.read_json(layout.EVALUATION_FACTS_FILE) if recipe.dedup.against else None
     chunks = lay_out_chunks(results.sources, audit.sizes)
     verdicts = [verdict.name for verdict in recipe.verdicts(settings.has_blocklist)]
+    searches = {answer.rule: answer for answer in decided.rules if isinstance(answer, TopSearch)}
     values: Mapping[str, Any] = decided.choice.values if decided.choice else {}
     near = [
         run_facts.NearFacts(place=position, **by.model_dump(), sampled=int(pairs), found=int(compared))
@@ -182,8 +184,8 @@ def _summarise(
         ),
         units=list(results.sources),
         units_per_file=[len(chunk.units) for chunk in chunks] if len(chunks) < len(audit.sizes) else None,
-        rules=[_rule_facts(name, spec, decided.rules.thresholds.get(name)) for name, spec in recipe.rules.items()],
-        derived=_derived_facts(recipe.derive, decided.rules.scales) if recipe.derive else None,
+        rules=[_rule_facts(name, spec, searches.get(name)) for name, spec in recipe.rules.items()],
+        derived=_derived_facts(recipe.derive, decided.rules) if recipe.derive else None,
         selection=_selection(recipe, decided.choice, counts, entries),
         **{name: values.get(name) for name in ("t", "t_by_language", "expected", "expected_above")},
         steps=sum_timings(records),
@@ -233,10 +235,12 @@ def _large_groups(
     return [LargeGroupFacts(uid=uid, rows=rows, reached=reached) for rows, uid in large]
 
 
-def _derived_facts(derive: Mapping[str, str], scales: Mapping[tuple[str, int], Scale]) -> list[DerivedFacts]:
+def _derived_facts(derive: Mapping[str, str], rules: Sequence[RuleAnswer]) -> list[DerivedFacts]:
     facts: dict[str, list[StatisticFacts]] = {name: [] for name in derive}
-    for (name, _), scale in sorted(scales.items(), key=lambda item: item[0]):
-        facts[name].append(StatisticFacts(function=scale.function, of=scale.sql, rows=scale.rows, **scale.parameters))
+    scales = [item for answer in rules if not isinstance(answer, TopSearch) for item in answer.items()]
+    for (name, _), fitted in sorted(scales, key=itemgetter(0)):
+        call = fitted.call
+        facts[name].append(StatisticFacts(function=call.function, of=call.sql, rows=fitted.rows, **fitted.parameters))
     return [DerivedFacts(name=name, sql=sql, statistics=facts[name]) for name, sql in derive.items()]
 
 

@@ -399,9 +399,9 @@ def run_local(recipe: Recipe, out: Path, reuse: Path | None = None, retry: bool 
 def decide_in_process(settings: DecideSettings, context: RunContext, units: Sequence[Unit]) -> InProcessUnits:
     """Takes measured units through rules, deduplication and later rules."""
     states = InProcessUnits(units, context)
-    answers = apply_rules(states, settings)
+    apply_rules(states, settings)
     deduplicate(states, settings)
-    apply_later_rules(states, settings, answers)
+    apply_later_rules(states, settings)
     return states
 
 

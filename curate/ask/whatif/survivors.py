@@ -141,8 +141,8 @@ class DecidedRows:
         cls, units: InProcessUnits, settings: DecideSettings, answers: Answers, context: RunContext, recipe: Recipe
     ) -> Self:
         """Return those of units after deduplication, to which the rules that follow it are applied."""
-        answers = apply_later_rules(units, settings, answers)
-        thresholds = units.value(answers).thresholds if answers else {}
+        answers = [*answers, *apply_later_rules(units, settings)]
+        thresholds = {search.rule: search for search in map(units.value, answers) if isinstance(search, TopSearch)}
         drop_duplicate_captions(units, settings)
         rows = [settings.rows_left(settings.tables(state.unit), state) for state in units.elements]
         decided = cls(context, recipe, settings, units.elements, rows, np.zeros(0, np.int64), thresholds)
@@ -198,7 +198,7 @@ def find_survivors(run: FinishedRun, recipe: Recipe, repeats: exact.Records | No
     is_derived = any(segment.derive for segment in settings.segments)  # its values are in no table of verdicts
     reached = [among(state.verdicts, run.reached) for state in run.states]
     units = InProcessUnits([], run.context)
-    answers: Answers = None
+    answers: Answers = []
     if has_same_rules(run.recipe, recipe) and not (run.has_forgotten and looks_at_many) and not is_derived:
         both = zip(run.states, reached, strict=True)
         units.elements = [UnitState(state.unit, np.where(rows, SURVIVING, state.verdicts)) for state, rows in both]

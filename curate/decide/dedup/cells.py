@@ -16,11 +16,10 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 import xxhash
 from numba import njit
 
-from curate.base.numeric.arrays import F32, I16, I64, U64, Mask, Vectors
+from curate.base.numeric.arrays import F32, I16, I64, U64, Mask, Vectors, split_by
 from curate.base.numeric.spherical import add_points, blocks, mean_directions, rounded, split
 from curate.base.numeric.vectors import squares
 
@@ -32,7 +31,6 @@ PROBED = 16  # `sample_rows` of this many cells are compared with all rows, to k
 _MAX_CELLS = 1 << 14
 _SAMPLED = 32  # rows of the sample for each cell
 _ROUNDS = 8
-_MORE = 2048  # visits that a range of cells may have beyond two a row
 _TINY, _HUGE = 1e-30, 1e30  # squared lengths between which a row is usable
 
 
@@ -77,22 +75,17 @@ def visits(vectors: Vectors, centroids: F32, among: Mask | None = None) -> I16:
 def cell_rows(cell_of: I16) -> Iterator[tuple[int, I64, int]]:
     """Return for each cell that some rows visit: its number, those rows, and how many of them are at home in it.
 
-    Rows (int64) are ascending, those at home first. Memory is about 8 bytes a row: cells are sorted out in ranges.
+    Rows (int64) are ascending, those at home first. Memory is about 32 bytes a row.
     """
     cells = int(cell_of.max(initial=-1)) + 1
-    by_visit = [np.bincount(column[column >= 0], minlength=cells) for column in cell_of.T]
-    counts, homes = np.sum(by_visit, axis=0), by_visit[0]
-    ends = np.cumsum(counts)
-    first = 0
-    while first < len(counts):
-        before = ends[first] - counts[first]
-        last = max(first + 1, int(np.searchsorted(ends, before + 2 * len(cell_of) + _MORE, side="right")))
-        starts = np.concatenate([np.zeros(1, np.int64), ends[first:last] - before])
-        order = np.empty(starts[-1], np.uint32)
-        _sort_by_cell(cell_of, first, starts[:-1].copy(), starts[:-1] + homes[first:last], order)
-        for cell in np.flatnonzero(np.diff(starts)):
-            yield first + int(cell), order[starts[cell] : starts[cell + 1]].astype(np.int64), int(homes[first + cell])
-        first = last
+    by_visit = []
+    for column in cell_of.T:
+        rows = np.flatnonzero(column >= 0)
+        by_visit.append(split_by(rows.astype(np.uint32), column[rows], cells))
+    for cell, (home, *away) in enumerate(zip(*by_visit, strict=True)):
+        rows = np.concatenate([home, np.sort(np.concatenate([home[:0], *away]))]).astype(np.int64)
+        if len(rows):
+            yield cell, rows, len(home)
 
 
 def usable(vectors: Vectors) -> Mask:
@@ -134,15 +127,3 @@ def _best_columns(scores: F32, out: I16) -> None:
                     best[k], out[i, k] = best[k - 1], out[i, k - 1]
                     k -= 1
                 best[k], out[i, k] = score, c
-
-
-@njit(nogil=True, cache=True)
-def _sort_by_cell(cell_of: I16, first: int, home: I64, away: I64, order: npt.NDArray[np.uint32]) -> None:
-    """Write each row to its cells' next places `home` or `away`, which move on, of the cells from `first` on."""
-    for row in range(len(cell_of)):
-        for k in range(cell_of.shape[1]):
-            cell = cell_of[row, k] - first
-            if 0 <= cell < len(home):
-                ends = home if k == 0 else away
-                order[ends[cell]] = row
-                ends[cell] += 1

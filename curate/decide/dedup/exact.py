@@ -12,19 +12,15 @@ A dead record adopts the representative *and the keys* of the row that beat it. 
 its representative through later passes, and follows it if that one dies too, without any lookup between buckets.
 """
 
-import binascii
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-import xxhash
 
 from curate.base import ids
-from curate.base.numeric.arrays import I64, U64, Mask, split_by, string_buffers
+from curate.base.numeric.arrays import I64, U64, Mask, split_by
 from curate.base.numeric.elementary import GOLDEN, mix64
 from curate.base.numeric.quantiles import order_keys
 
@@ -58,54 +54,19 @@ def record_type(passes: int) -> np.dtype[np.void]:
 def pass_keys(column: pa.Array) -> tuple[U64, U64, Mask]:
     """Return the 128-bit key of each value, as two uint64[rows], and whether there is one (not null, not NaN).
 
-    Strings of 32 or 64 lower-case hex digits (uids, sha256) are read as numbers, the longer ones folded; other strings
-    are hashed by xxh3-128; a number's key is its `order_keys`.
+    A string's key is its xxh3-128; a number's is its `order_keys`.
     """
     kind = column.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
         keys, valid = order_keys(column)
         return np.zeros(len(keys), np.uint64), keys, valid
-    present = column.is_valid().to_numpy(zero_copy_only=False)
-    text: pa.Array = column.cast(pa.large_string()).fill_null("")
-    lengths = np.diff(string_buffers(text)[1])
-    hi, lo, is_other = np.zeros(len(text), np.uint64), np.zeros(len(text), np.uint64), present.copy()
-    for digits in (32, 64):
-        rows: Any = lengths == digits
-        octets = _unhexlify(text if rows.all() else text.filter(pa.array(rows)))
-        if octets is None:  # some of these are others
-            is_hex = pc.match_substring_regex(text, rf"\A[0-9a-f]{{{digits}}}\z")
-            rows, octets = is_hex.to_numpy(zero_copy_only=False), _unhexlify(text.filter(is_hex)) or b""
-        rows = slice(None) if rows.all() else rows
-        parts = np.frombuffer(octets, ">u8").reshape(-1, digits // 16).T.astype(np.uint64, order="C")
-        hi[rows], lo[rows] = parts[0], parts[1]
-        if digits == 64:
-            hi[rows] ^= mix64(parts[2] + GOLDEN)
-            lo[rows] ^= mix64(parts[3] + GOLDEN)
-        is_other[rows] = False
-    if is_other.any():
-        data, ends = string_buffers(text.filter(pa.array(is_other)))
-        digests = b"".join(xxhash.xxh3_128_digest(data.data[a:b]) for a, b in itertools.pairwise(ends.tolist()))
-        hi[is_other], lo[is_other] = np.frombuffer(digests, ">u8").reshape(-1, 2).T
-    return hi, lo, present
-
-
-def _unhexlify(texts: pa.Array) -> bytes | None:
-    """Return the bytes that texts of lower-case hex digits, an even number in each, are together; None of others."""
-    data, ends = string_buffers(texts)
-    digits = data[ends[0] : ends[-1]].data
-    try:
-        octets = binascii.unhexlify(digits)
-    except binascii.Error:
-        return None
-    return octets if np.array_equal(np.frombuffer(binascii.hexlify(octets), np.uint8), digits) else None
+    return *ids.hash_halves(column.cast(pa.large_string())), column.is_valid().to_numpy(zero_copy_only=False)
 
 
 def key_hashes(column: pa.Array, surviving: Mask) -> U64:
     """Return, for phase 1, a 64-bit hash of the pass key of each living row that has one (uint64, in order)."""
     hi, lo, present = pass_keys(column)
-    chosen: Any = present & surviving
-    chosen = slice(None) if chosen.all() else chosen
-    return _fold(hi[chosen], lo[chosen])
+    return _fold(hi, lo)[present & surviving]
 
 
 def by_number(values: npt.NDArray[Any], numbers: npt.NDArray[np.integer]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
@@ -118,7 +79,7 @@ def by_number(values: npt.NDArray[Any], numbers: npt.NDArray[np.integer]) -> Ite
 
 def split_buckets(hashes: U64, n_buckets: int) -> list[U64]:
     """Split hashes into buckets by their leading bits, so that buckets in order hold hashes in order."""
-    return [hashes] if n_buckets == 1 else split_by(hashes, _bucket(hashes, n_buckets), n_buckets)
+    return [hashes] if n_buckets == 1 else split_by(hashes, find_bucket(hashes, n_buckets), n_buckets)
 
 
 def repeated(parts: Iterable[U64]) -> U64:
@@ -197,7 +158,7 @@ def buckets_for(records: Records, pass_index: int, n_buckets: int) -> I64:
 
 def bucket_of(hi: U64, lo: U64, n_buckets: int) -> I64:
     """Return the bucket of each 128-bit key (int64)."""
-    return _bucket(_fold(hi, lo), n_buckets)
+    return find_bucket(_fold(hi, lo), n_buckets)
 
 
 def resolve(records: Records, pass_index: int) -> Records:
@@ -244,6 +205,6 @@ def _fold(hi: U64, lo: U64) -> U64:
     return np.asarray(mix64(lo ^ mix64(hi + GOLDEN)))
 
 
-def _bucket(hashes: U64, n_buckets: int) -> I64:
+def find_bucket(hashes: U64, n_buckets: int) -> I64:
     """Return ⌊hash · n / 2⁶⁴⌋ from the leading 32 bits, which never falls as the hash grows."""
     return ((hashes >> np.uint64(32)) * np.uint64(n_buckets) >> np.uint64(32)).astype(np.int64)

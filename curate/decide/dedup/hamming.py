@@ -15,11 +15,11 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
-from curate.base.numeric.arrays import I64, U64, distinct, split_by
+from curate.base.numeric.arrays import I64, U64, distinct
 from curate.base.numeric.elementary import mix64
+from curate.decide.dedup import exact
 
 BITS = 64
 
@@ -55,9 +55,8 @@ def split_bands(hashes: U64, masks: U64, n_buckets: int) -> Iterator[tuple[tuple
     """Return the hashes, one each, by (band, bucket); hashes that agree under a band share its bucket."""
     hashes = distinct(hashes)
     for i, mask in enumerate(masks):
-        for bucket, part in enumerate(split_by(hashes, _buckets(hashes, mask, n_buckets), n_buckets)):
-            if len(part):
-                yield (i, bucket), part
+        buckets = exact.find_bucket(mix64(hashes & mask), n_buckets).astype(np.uint16)
+        yield from (((i, bucket), part) for bucket, part in exact.by_number(hashes, buckets))
 
 
 def edges_in_bucket(hashes: U64, mask: np.uint64, distance: int) -> U64:
@@ -87,11 +86,6 @@ def nearest(hashes: U64, evaluation: U64, distance: int) -> I64:
         rows, others = np.argsort(pool & mask), np.argsort(targets & mask)
         _meet(pool[rows], rows, targets[others], index[others], mask, best, chosen)
     return chosen[np.searchsorted(pool, hashes)]
-
-
-def _buckets(hashes: U64, mask: np.uint64, n_buckets: int) -> npt.NDArray[np.uint16]:
-    high = mix64(hashes & mask) >> np.uint64(32)
-    return np.asarray(high * np.uint64(n_buckets) >> np.uint64(32), np.uint16)
 
 
 def _sizes(blocks: int) -> list[int]:

@@ -1,11 +1,14 @@
 """`balance`: a limit of rows for each entry, from one number t of the recipe or solved, and the draw (MetaCLIP).
 
+With `of`, the values of a column (clusters, tags) are the entries: each row has just one, and π is its p. Rows without
+a value are never drawn.
+
 Source: "Demystifying CLIP Data" (arXiv 2309.16671), section 3.3; a t by the share of the tail: "Meta CLIP 2" (arXiv
 2507.22062). The arithmetic is `inclusion`'s, the search for a size `bracket`'s; limits follow from t by `schemes`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -21,8 +24,18 @@ from curate.base.wording import next_size, pluralise
 from curate.decide.draw import inclusion
 from curate.decide.draw.bracket import ROUNDS, Bracket, Solution
 from curate.decide.draw.entry_sums import EntryVector, own_entries
+from curate.decide.draw.groups import ColumnGroups, check_groups, find_groups
 from curate.decide.draw.schemes import FEW, STACK, LanguageLimit, Scheme, stack_limits
-from curate.decide.draw.selection import Choice, Outcome, OutOfReach, RowsLeft, Selection, SelectionRun, texts_error
+from curate.decide.draw.selection import (
+    Choice,
+    Outcome,
+    OutOfReach,
+    RowsLeft,
+    Selection,
+    SelectionRun,
+    required,
+    texts_error,
+)
 from curate.match.unit import Entries
 from curate.recipe.deciding import SCHEMES, Balance
 from curate.run.units import Answer, Fold, Units
@@ -42,29 +55,25 @@ class LimitsChoice(Choice):
     counts: I64  # [entries], by which rows are drawn: the survivors', or those of another run
     limits: I64  # [entries] or [1], the rows that each entry may have
     languages: tuple[LanguageLimit, ...] = ()  # where limits differ by language
+    groups: ColumnGroups | None = None  # whose values are the entries; None where these are the metadata's
 
     @cached_property
     def p(self) -> F64:
         return inclusion.probabilities(self.counts, self.limits)
 
-    def rows(self, rows: RowsLeft) -> RowsLeft:
-        """Return rows with what they are limited by in place of entries; here entries."""
-        return rows
-
     def inclusion(self, rows: RowsLeft) -> F64:
         """Return π = 1 − ∏(1 − p); with `one_per` by the number of texts of its image, each as likely to be the one."""
-        pi = inclusion.inclusion_probability(self.rows(rows).matches, self.p)
+        pi = inclusion.inclusion_probability(rows.with_values(self.groups).matches, self.p)
         return pi if rows.texts is None else np.asarray(pi / rows.texts)
 
     def draws(self, rows: RowsLeft) -> F64:
         """Return the smallest u/p over a row's entries, compared with 1 in exact integers."""
-        rows = self.rows(rows)
-        assert rows.entries is not None
-        keys = rows.entries.keys
+        rows = rows.with_values(self.groups)
+        keys = required(rows.entries).keys
         return inclusion.draw(rows.uids, rows.matches, self.counts, self.limits, keys, rows.seed, rows.earlier)
 
     def entry_probabilities(self) -> F64 | None:
-        return self.p
+        return self.p if self.groups is None else None
 
     @property
     def values(self) -> Mapping[str, Any]:
@@ -108,10 +117,13 @@ class LimitsChoice(Choice):
 
     def shares(self, survivors: I64, kept: I64 | F64) -> Mapping[str, float | None]:
         """Return the shares of matches of entries below their limit, and of entries of which all rows stay; and ts."""
-        whole, below = self.counts <= self.limits, inclusion.tail_shares(self.counts)[1]
-        shares = {"whole_share": _share(survivors, whole), "whole_share_kept": _share(kept, whole)}
+        below = inclusion.tail_shares(self.counts)[1]
         smallest = float(below[1]) if len(below) > 1 and not self.languages else None
-        shares |= {"tail_share": self.tail_share, "smallest_tail_share": smallest}
+        shares = {"tail_share": self.tail_share, "smallest_tail_share": smallest}
+        if self.groups is not None:
+            return shares
+        whole = self.counts <= self.limits
+        shares = {"whole_share": _share(survivors, whole), "whole_share_kept": _share(kept, whole)} | shares
         return shares | {f"t of {limit.language}": float(limit.t) for limit in self.languages}
 
 
@@ -157,12 +169,17 @@ class BalanceSelection(Selection):
             search = units.get(f"Balance: narrow {n}", _narrow, search, sums, counts, scheme, run)
         return units.get("Balance: t", _solved, search, counts, scheme, run)
 
+    def columns(self, section: Balance) -> list[str]:
+        return [section.of] if section.of else []
+
     def check(self, section: Balance, columns: pa.Schema, recipe: Any) -> None:
         if section.image_column is not None and section.image_column not in columns.names:
             needed = "images" if section.one_per == "image" else "URLs"
             accepted = "url" if section.one_per == "image" else "null"
             error = f"balance.one_per: {section.one_per} needs {needed}, and the pool has none"
             raise RecipeError(f"{error}; accepted: {accepted}")
+        if section.of:
+            check_groups("balance.of", section.of, columns)
 
     def check_entries(self, section: Balance, entries: Entries) -> None:
         _scheme(section).check(entries)
@@ -171,8 +188,8 @@ class BalanceSelection(Selection):
         return ids.digest(read_counts(section.counts, metadata_key).tolist()) if section.counts else ""
 
     def recorded(self, section: Balance, facts: RunFacts, run: SelectionRun, counts: I64) -> LimitsChoice | None:
-        """Return the limits of its t; None where they are of another run's counts, which are not read again."""
-        if section.counts is not None or facts.t is None:
+        """Return the limits of its t; None where counts are not the entries' of this run: they are not read again."""
+        if section.counts is not None or section.of or facts.t is None:
             return None
         return _choice(Solution(facts.t), counts, _scheme(section), run)
 
@@ -191,7 +208,7 @@ class BalanceSelection(Selection):
 
             def measure(part: RowsLeft, stack: I64 = stack) -> tuple[Any, Any]:
                 variances = np.zeros(len(stack))
-                matches, own_counts, limits = choices[0].rows(part).matches, counts, stack
+                matches, own_counts, limits = part.with_values(choices[0].groups).matches, counts, stack
                 if stack.shape[1] > 1:
                     matches, occurring = own_entries(matches, len(counts))
                     own_counts, limits = counts[occurring], stack[:, occurring]
@@ -221,6 +238,35 @@ class BalanceSelection(Selection):
             by_entries=True,
         )
 
+    def form(self, section: Balance) -> Selection:
+        return ValuesBalance() if section.of else self
+
+
+class ValuesBalance(BalanceSelection):
+    """Balanced sampling over the values of a column."""
+
+    needs_match = False
+    meaning = "not drawn: its value is frequent"
+
+    def choose(self, units: Units, section: Balance, run: SelectionRun, counts: Answer | None) -> Answer:
+        groups = find_groups(units, "Balance", run, required(section.of))
+        # In a part of the pool, counts are those that the whole would have.
+        counts = units.get("Balance: counts", lambda groups: np.rint(groups.rows / run.fraction).astype("i8"), groups)
+        valued = units.get("Balance: run", lambda groups: replace(run, groups=groups), groups)
+        return self.search(units, section, valued, counts)
+
+    def words(self, outcome: Outcome) -> SelectionWords:
+        words, column = super().words(outcome), outcome.section.of
+        label = f"values of {column} with more than {outcome.choice.label} samples are downsampled to t, in expectation"
+        changed = {
+            "kept": f": its {column} is {{value}}, and{words.kept[1:]}",
+            "dropped": f"its {column} is {{value}}, and {words.dropped}",
+            "card": f"{label}; seed {outcome.seed}",
+            "of": column,
+            "by_entries": False,
+        }
+        return words.model_copy(update=changed)
+
 
 def _scheme(section: Balance) -> Scheme:
     scheme: Scheme = SCHEMES.find(section.scheme).of(section)
@@ -230,7 +276,7 @@ def _scheme(section: Balance) -> Scheme:
 def _choice(solution: Solution, counts: I64, scheme: Scheme, run: SelectionRun) -> LimitsChoice:
     [limits], groups = scheme.limits([solution.t], counts, run.entries), scheme.groups(run.entries)
     languages = scheme.languages(limits, counts, run.entries)
-    return LimitsChoice(solution, counts, limits if groups is None else limits[groups], languages)
+    return LimitsChoice(solution, counts, limits if groups is None else limits[groups], languages, run.groups)
 
 
 def _fixed(counts: I64, section: Balance, scheme: Scheme, run: SelectionRun) -> LimitsChoice:
@@ -264,7 +310,7 @@ def _expect(
     if not len(search.limits):
         yield np.zeros(0, object)
         return
-    rows = run.rows_left(tables, state)
+    rows = run.rows_left(tables, state).with_values(run.groups)
     matches, groups = rows.matches, scheme.groups(run.entries)
     if groups is not None:
         matches, occurring = own_entries(matches, len(counts))

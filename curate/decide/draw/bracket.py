@@ -8,7 +8,7 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,7 @@ ROUNDS = 3
 _POINTS = 64  # of a round, at least, where there are as many
 
 
-@dataclass(frozen=True)
-class Solution:
+class Solution(NamedTuple):
     """A t that was solved; of a search for a target size also Σπ in rows, at t and at t + 1."""
 
     t: int

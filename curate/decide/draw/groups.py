@@ -79,12 +79,10 @@ def read_numbers(rows: RowsLeft, column: str) -> F64:
     return np.asarray(np.maximum(0.0, rows.read([column])[column].cast(pa.float64()).to_numpy()))
 
 
-def find_groups(
-    units: Units, name: str, run: SelectionRun, column: str, measure: str | None = None
-) -> Answer[ColumnGroups]:
+def find_groups(units: Units, name: str, run: SelectionRun, column: str, measure: str | None = None) -> Answer:
     """Ask all units for the groups of the rows that have a value, and of column `measure` one too. Raises RunError."""
 
-    def count(tables: OpenTables, state: Any) -> list[tuple[pa.Table, float]]:
+    def count(tables: OpenTables, state: Any) -> list[pa.Table]:
         rows = run.rows_left(tables, state)
         names, numbers = read_names(rows, column), np.zeros(len(rows))
         is_in = names.is_valid().to_numpy(zero_copy_only=False)
@@ -92,31 +90,32 @@ def find_groups(
             numbers = read_numbers(rows, measure)
             is_in &= np.isfinite(numbers)
         parts = np.rint(np.where(is_in & (numbers < _LARGEST), numbers, 0) * _SCALE).astype(np.int64)
-        table = pa.table({"name": names, "rows": pa.repeat(pa.scalar(1), len(names)), "sum": pa.array(parts)})
-        table = table.filter(pa.array(is_in)) if not is_in.all() else table
-        return [(_summed(table), float(numbers[is_in].max(initial=0)))]
+        columns: list[Any] = [names, np.ones(len(names), np.int64), parts, numbers]
+        table = pa.table(columns, names=["name", "rows", "sum", "largest"])
+        return [_summed(table.filter(pa.array(is_in)) if not is_in.all() else table)]
 
-    def gather(parts: tuple[pa.Table, float]) -> ColumnGroups:
-        table = parts[0].sort_by("name")
+    def gather(table: pa.Table) -> ColumnGroups:
+        table = table.sort_by("name")
         if len(table) > MAX_GROUPS:
             raise RunError(f"{name.lower()}: {column} has more than {MAX_GROUPS:,} values; accepted: fewer")
         rows, sums = (table[name].to_numpy() for name in ("rows", "sum"))
-        if parts[1] * rows.max(initial=0) >= _LARGEST:
-            size = f"{measure} is up to {parts[1]:g}, and a group has {rows.max():,} rows"
+        largest = float(table["largest"].to_numpy().max(initial=0))
+        if largest * rows.max(initial=0) >= _LARGEST:
+            size = f"{measure} is up to {largest:g}, and a group has {rows.max():,} rows"
             raise RunError(f"{name.lower()}: {size}; accepted: numbers whose sum in a group is below {_LARGEST:.2g}")
-        return ColumnGroups(column, whole(table["name"]), rows, sums, measure, parts[1])
+        return ColumnGroups(column, whole(table["name"]), rows, sums, measure, largest)
 
     values = units.ask(f"{name}: values", count, combine=Fold(_add, large=True))
     return units.get(f"{name}: groups", gather, values)
 
 
 def _summed(table: pa.Table) -> pa.Table:
-    sums = table.group_by("name", use_threads=False).aggregate([("rows", "sum"), ("sum", "sum")])
-    return sums.rename_columns(["name", "rows", "sum"]).combine_chunks()
+    sums = table.group_by("name", use_threads=False).aggregate([("rows", "sum"), ("sum", "sum"), ("largest", "max")])
+    return sums.rename_columns(table.column_names).combine_chunks()
 
 
-def _add(left: tuple[pa.Table, float], right: tuple[pa.Table, float]) -> tuple[pa.Table, float]:
-    return _summed(pa.concat_tables([left[0], right[0]])).slice(0, MAX_GROUPS + 1), max(left[1], right[1])
+def _add(left: pa.Table, right: pa.Table) -> pa.Table:
+    return _summed(pa.concat_tables([left, right])).slice(0, MAX_GROUPS + 1)
 
 
 @dataclass(frozen=True)
@@ -139,6 +138,11 @@ class CutChoice(Choice):
         return float(self.cut.taken.sum()), 0.0
 
 
+def random_keys(uids: pa.Array, seed: int, groups: I64) -> Keys:
+    """Return what rows are ordered by: a hash of the uid (32 hex digits) and seed, and the uid's halves."""
+    return Keys(np.stack([ids.hash_uids(uids, seed), *ids.uid_halves(uids)], axis=1), groups)
+
+
 @dataclass(frozen=True)
 class GroupsChoice(CutChoice):
     """Which rows are taken of each group."""
@@ -149,9 +153,10 @@ class GroupsChoice(CutChoice):
     def keys(self, rows: RowsLeft) -> Keys:
         """Return a hash of uid and seed of each row, or the groups' other column and then that hash."""
         numbers = self.groups.numbers(rows)  # which opens a table, whose uids are the same
-        hashes, (high, low) = ids.hash_uids(rows.uids, rows.seed), ids.uid_halves(rows.uids)
+        keys = random_keys(rows.uids, rows.seed, numbers)
         if self.groups.measure is None or self.keep == "random":
-            return Keys(np.stack([hashes, high, low], axis=1), numbers)
+            return keys
+        hashes, _, low = keys.values.T
         values = np.where(numbers >= 0, read_numbers(rows, self.groups.measure), 0)
         order = (np.minimum(1.0, values / (self.groups.largest or 1.0)) * 2.0**63).astype(np.uint64)
         order = np.uint64(1 << 63) - order if self.keep == "farthest" else order

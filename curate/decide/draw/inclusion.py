@@ -23,7 +23,7 @@ from curate.decide.draw.entry_sums import list_entries
 
 ONE = 1 << 32  # a probability of 1 in fixed point
 
-_BELOW_ONE = float(np.nextafter(1.0, 0.0))
+BELOW_ONE = float(np.nextafter(1.0, 0.0))
 _TWO52_BITS = np.float64(2.0**52).view(np.uint64)
 
 
@@ -138,10 +138,10 @@ def _draw(units: U64, offsets: I64, entries: I32, counts: I64, limits: I64, keys
             u = mix64(units[row] ^ mix64(keys[e] * GOLDEN + seed))
             value, count, limit = u * 2.0**-64, counts[e], limits[e if each else 0]
             if count <= limit:
-                value = min(value, _BELOW_ONE)
+                value = min(value, BELOW_ONE)
             else:
                 value /= limit / count
-                value = min(value, _BELOW_ONE) if u < _threshold(limit, count) else max(value, 1.0)
+                value = min(value, BELOW_ONE) if u < _threshold(limit, count) else max(value, 1.0)
             best = min(best, value)
         out[row] = best
     return out

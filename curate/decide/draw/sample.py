@@ -21,7 +21,7 @@ from curate.base import ids
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F64, I64
 from curate.base.numeric.elementary import exponentials, one_minus_exp
-from curate.decide.draw.groups import ColumnGroups, CutChoice, GroupsChoice, check_groups
+from curate.decide.draw.groups import ColumnGroups, CutChoice, GroupsChoice, check_groups, random_keys
 from curate.decide.draw.quotas import QuotasSample
 from curate.decide.draw.selection import Outcome, RowsLeft, Selection, SelectionRun, required
 from curate.decide.draw.smallest import Cut, Keys, find_cut
@@ -184,12 +184,6 @@ class MixtureSample(Selection):
         )
 
 
-def sample_keys(uids: pa.Array, seed: int) -> Keys:
-    """Return what rows are ordered by: a hash of the uid (32 hex digits) and seed, and the uid's halves."""
-    values = np.stack([ids.hash_uids(uids, seed), *ids.uid_halves(uids)], axis=1)
-    return Keys(values, np.zeros(len(values), np.int64))
-
-
 @dataclass(frozen=True)
 class SampleChoice(CutChoice):
     """Which rows are taken, of one group."""
@@ -197,7 +191,7 @@ class SampleChoice(CutChoice):
     is_uniform = True
 
     def keys(self, rows: RowsLeft) -> Keys:
-        return sample_keys(rows.uids, rows.seed)
+        return random_keys(rows.uids, rows.seed, np.zeros(len(rows), np.int64))
 
     def inclusion(self, rows: RowsLeft) -> F64:
         return np.full(len(rows), self.cut.shares[0])

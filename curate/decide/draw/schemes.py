@@ -4,7 +4,6 @@ A scheme puts entries into groups (all in one, or one a language), whose entries
 the counts of all entries is a few numbers, and a unit looks at its own entries alone.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple, Self
@@ -12,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from curate.base.errors import RecipeError, RunError
-from curate.base.numeric.arrays import F64, I32, I64
+from curate.base.numeric.arrays import F64, I32, I64, split_by
 from curate.base.wording import did_you_mean
 from curate.decide.draw.inclusion import tail_share_t
 from curate.match.unit import NO_ENTRY, Entries
@@ -29,10 +28,13 @@ class LanguageLimit(NamedTuple):
     is_uncertain: bool  # whether t follows from a few matches
 
 
-class Scheme(ABC):
-    """One scheme. Limits are at least 1 and never fall as t grows: searches for t rely on it."""
+class Scheme:
+    """One scheme; here every entry may have t rows ("Demystifying CLIP Data", arXiv 2309.16671, section 3.3).
 
-    key: ClassVar[str]  # its name in `balance.scheme`
+    Limits are at least 1 and never fall as t grows: searches for t rely on it.
+    """
+
+    key: ClassVar[str] = "metaclip"  # its name in `balance.scheme`
 
     def of(self, section: Any) -> "Scheme":
         """Return the scheme as a section has it, where it has keys of its own."""
@@ -40,18 +42,17 @@ class Scheme(ABC):
 
     def check(self, entries: Entries) -> None:
         """Check what the section says of the metadata's entries. Raises RecipeError."""
-        return None
 
     def groups(self, entries: Entries) -> I32 | None:
         """Return the group of each entry (int32[entries], from 0 on); None where all are in one."""
         return None
 
-    @abstractmethod
     def limits(self, ts: Sequence[int] | I64, counts: I64, entries: Entries) -> I64:
         """Return the rows that each entry of a group may have, for each t ≥ 1, by the survivors' counts by entry.
 
         Returns int64[k, groups]. Raises RunError where counts have nothing that limits could follow from.
         """
+        return np.asarray(ts, np.int64)[:, np.newaxis]
 
     def t_of_share(self, share: float, counts: I64, entries: Entries) -> int:
         """Return the t whose share of the tail is nearest to `share`."""
@@ -64,15 +65,6 @@ class Scheme(ABC):
     def languages(self, limits: I64, counts: I64, entries: Entries) -> tuple[LanguageLimit, ...]:
         """Return what limits (int64[groups]) are by language, where they differ by it."""
         return ()
-
-
-class OneLimit(Scheme):
-    """Every entry may have t rows ("Demystifying CLIP Data", arXiv 2309.16671, section 3.3)."""
-
-    key = "metaclip"
-
-    def limits(self, ts: Sequence[int] | I64, counts: I64, entries: Entries) -> I64:
-        return np.asarray(ts, np.int64)[:, np.newaxis]
 
 
 FEW = 100  # matches of a language's tail, below which its t is uncertain
@@ -158,9 +150,8 @@ class PerLanguage(Scheme):
             for name, t in zip(names, limits, strict=True)
             if sums[name] or name == self.language
         ]
-        return tuple(
-            sorted(limited, key=lambda limit: (limit.language != self.language, -limit.matches, limit.language))
-        )
+        limited.sort(key=lambda limit: (limit.language != self.language, -limit.matches, limit.language))
+        return tuple(limited)
 
 
 def nearest_counts(ascending: I64, shares: F64) -> I64:
@@ -177,12 +168,11 @@ def nearest_counts(ascending: I64, shares: F64) -> I64:
 def _ascending(counts: I64, entries: Entries) -> list[I64]:
     counts, codes = np.asarray(counts), entries.languages.codes
     matched = np.flatnonzero(counts)
-    matched = matched[np.lexsort((counts[matched], codes[matched]))]
-    ends = np.searchsorted(codes[matched], np.arange(1, len(entries.languages.names)))
-    return np.split(counts[matched], ends)
+    matched = matched[np.argsort(counts[matched])]
+    return split_by(counts[matched], codes[matched], len(entries.languages.names))
 
 
-KINDS: tuple[Scheme, ...] = (OneLimit(), PerLanguage())
+KINDS: tuple[Scheme, ...] = (Scheme(), PerLanguage())
 
 
 def stack_limits(limits: I64, groups: I32 | None) -> Iterator[I64]:

@@ -7,10 +7,10 @@ retries. What explain, card, report, summaries and what-if say of it are its `wo
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -48,6 +48,10 @@ class RowsLeft:
 
     def __len__(self) -> int:
         return int(self.eligible.sum())
+
+    def with_values(self, groups: Any) -> Self:
+        """Return these rows with the values of ColumnGroups as their entries; as they are where there are none."""
+        return self if groups is None else replace(self, entries=groups.entries, find_matches=groups.matches)
 
     def _left(self, values: Any) -> Any:
         return values if self.eligible.all() else values.filter(pa.array(self.eligible))

@@ -14,13 +14,13 @@ import numpy as np
 from curate.base.numeric.arrays import F64, I64, U64, Mask
 from curate.base.numeric.quantiles import DIGIT_BITS, RadixSearch
 from curate.decide.draw.entry_sums import EntryVector
+from curate.decide.draw.inclusion import BELOW_ONE
 from curate.decide.draw.selection import SelectionRun
 from curate.run.units import Answer, Fold, Units
 from curate.store.tables import OpenTables
 
 _COUNTERS = 22  # bits of all counters of a round, at most
 _FEW = 1 << 20  # keys that meet without another round
-BELOW_ONE = float(np.nextafter(1.0, 0.0))
 
 
 class Keys(NamedTuple):

@@ -72,22 +72,21 @@ def round_salts(first: int, rounds: int) -> U64:
 
 
 @njit(nogil=True, cache=True)
-def _key(bits: U64, score: float, least: float, bounds: F64) -> float:
+def _key(bits: U64, score: float, least: float) -> float:
     """Return score − log(−log(u)), or −inf where that is known to be below `least` without a logarithm."""
     u, step = unit(bits), (score - least + _SPAN - 1.0) / _STEP
-    if step < 0.0 or (step < len(bounds) and 1.0 - u > bounds[int(step)]):
+    if step < 0.0 or (step < len(_BOUNDS) and 1.0 - u > _BOUNDS[int(step)]):
         return -np.inf  # −log(u) ≥ 1 − u > e^(score − least)
     return float(score - log(-log(u)))
 
 
 @njit(nogil=True, cache=True)
-def _candidates(
-    hashes: U64, scores: F32, times: I32, penalty: float, salt: U64, least: float, bounds: F64, out: I32, keys: F64
-) -> int:
+def _candidates(block: _Block, penalty: float, salt: U64, least: float, out: I32, keys: F64) -> int:
     """Put rows with a key of at least `least`, and their keys, into `out` and `keys`; return how many."""
+    hashes, scores, times, _ = block
     count = 0
     for i in range(len(hashes)):
-        key = _key(mix64(hashes[i] ^ salt), scores[i] - penalty * times[i], least, bounds)
+        key = _key(mix64(hashes[i] ^ salt), scores[i] - penalty * times[i], least)
         if key >= least:
             out[count], keys[count] = i, key
             count += 1
@@ -95,13 +94,11 @@ def _candidates(
 
 
 @njit(nogil=True, cache=True)
-def _replay(
-    hashes: U64, scores: F32, penalty: float, salts: U64, ends: F64, ties: U64, bounds: F64, times: I32
-) -> None:
+def _replay(hashes: U64, scores: F32, penalty: float, salts: U64, ends: F64, ties: U64, times: I32) -> None:
     """Add to `times` how often each row is drawn in some rounds, by the last key of each."""
     for i in range(len(hashes)):
         for n in range(len(salts)):
-            key = _key(mix64(hashes[i] ^ salts[n]), scores[i] - penalty * times[i], ends[n], bounds)
+            key = _key(mix64(hashes[i] ^ salts[n]), scores[i] - penalty * times[i], ends[n])
             if key > ends[n] or (key == ends[n] and hashes[i] >= ties[n]):
                 times[i] += 1
 
@@ -125,11 +122,11 @@ def find_draws(parts: Sequence[Scores], draws: int, penalty: float, batch: int) 
     total = int(starts[-1])
     few = min(max(1, batch), total)  # `plan` may scale a batch to none
     whole = draws // few if few and total <= batch else 0
-    if few and (rounds := -(-draws // few)) > MAX_ROUNDS:
+    rounds = -(-draws // few) if few else 0
+    if rounds > MAX_ROUNDS:
         error = f"sample.soft_cap: {draws:,} draws of {total:,} rows in batches of {few:,} are {rounds:,} batches"
         raise RunError(f"{error}; accepted: at most {MAX_ROUNDS:,}, by fewer draws or larger batches")
-    full, rest = divmod(draws - whole * few, few) if few else (0, 0)
-    sizes = [few] * full + [rest] * (rest > 0)
+    sizes = [min(few, draws - n * few) for n in range(whole, rounds)]
     times = np.full(total, whole, np.int32)
     blocks = [
         _Block(*part, times[first:end], first)
@@ -149,10 +146,10 @@ def _draw_round(together: list[list[_Block]], times: I32, penalty: float, salt: 
         return [_find(block, penalty, salt, least) for block in blocks]
 
     least = _guess(list(chain(*together)), penalty, size)
-    parts = list(chain(*in_threads(find, together)))
+    parts: list[tuple[I64, F64, U64]] = []
     while sum(len(rows) for rows, *_ in parts) < size:
-        least -= 0.5
         parts = list(chain(*in_threads(find, together)))
+        least -= 0.5
     rows, keys, hashes = (np.concatenate(column) for column in zip(*parts, strict=True))
     among = np.argpartition(-keys, size - 1)[:size] if size < len(keys) else np.arange(len(keys))
     end = keys[among].min()
@@ -165,7 +162,7 @@ def _draw_round(together: list[list[_Block]], times: I32, penalty: float, salt: 
 
 def _find(block: _Block, penalty: float, salt: Any, least: float) -> tuple[I64, F64, U64]:
     out, keys = np.empty(len(block.hashes), np.int32), np.empty(len(block.hashes))
-    n = _candidates(*block[:3], penalty, salt, least, _BOUNDS, out, keys)
+    n = _candidates(block, penalty, salt, least, out, keys)
     return block.first + out[:n].astype(np.int64), keys[:n].copy(), block.hashes[out[:n]]
 
 
@@ -193,17 +190,14 @@ class SoftCapChoice(Choice):
 
     section: SoftCap
     draws_of: Draws
-
-    @property
-    def is_random(self) -> bool:
-        return False
+    is_random = False
 
     def times(self, rows: RowsLeft) -> I32:
         scores, draws = read_scores(rows, self.section.of), self.draws_of
         has_score = ~np.isnan(scores)
         times = np.full(int(has_score.sum()), draws.whole, np.int32)
         salts, hashes = round_salts(draws.whole, len(draws.keys)), ids.hash_uids(rows.uids, rows.seed)[has_score]
-        _replay(hashes, scores[has_score], self.section.penalty, salts, draws.keys, draws.hashes, _BOUNDS, times)
+        _replay(hashes, scores[has_score], self.section.penalty, salts, draws.keys, draws.hashes, times)
         out = np.zeros(len(scores), np.int32)
         out[has_score] = times
         return out
@@ -245,19 +239,19 @@ class SoftCapSample(Selection):
             return [int((~np.isnan(read_scores(run.rows_left(tables, state), soft_cap.of))).sum())]
 
         def read(tables: OpenTables, state: Any, total: int) -> Iterator[Scores]:
-            rows = run.rows_left(tables, state)
-            scores = read_scores(rows, soft_cap.of)
-            if total <= MAX_ROWS and (has_score := ~np.isnan(scores)).any():
-                yield Scores(ids.hash_uids(rows.uids, run.seed)[has_score], scores[has_score])
-
-        def choose(total: int, parts: Sequence[Scores]) -> SoftCapChoice:
             if total > MAX_ROWS:
                 error = f"sample.soft_cap: {total:,} rows have a score, and one worker holds them all"
                 raise RunError(f"{error}; accepted: at most {MAX_ROWS:,}, by rules or a top rule before it")
+            rows = run.rows_left(tables, state)
+            scores = read_scores(rows, soft_cap.of)
+            if (has_score := ~np.isnan(scores)).any():
+                yield Scores(ids.hash_uids(rows.uids, run.seed)[has_score], scores[has_score])
+
+        def choose(parts: Sequence[Scores]) -> SoftCapChoice:
             return SoftCapChoice(soft_cap, find_draws(parts, soft_cap.draws, soft_cap.penalty, soft_cap.batch))
 
         total = units.ask("Soft cap: count", count, combine=Fold[int]())
-        return units.get("Soft cap: draw", choose, total, units.ask("Soft cap: scores", read, total))
+        return units.get("Soft cap: draw", choose, units.ask("Soft cap: scores", read, total))
 
     def words(self, outcome: Outcome) -> SelectionWords:
         section = outcome.choice.section

@@ -18,6 +18,7 @@ from curate.expressions.evaluate import count_values
 # What such expressions see besides the columns that rules see: π, how many entries the caption has, and the least of
 # their counts among the survivors.
 DECIDED = define(probability=pa.float64(), entries=pa.int32(), rarest=pa.int64())
+Read = Callable[[list[str]], pa.Table]  # from names of columns to a table of all rows of a unit
 _NO_ENTRY = np.iinfo(np.int64).max
 
 
@@ -38,13 +39,7 @@ def count_columns(visible: pa.Schema, has_entries: bool) -> pa.Schema:
     return pa.schema([*visible, *(field for field in decided if field.name not in names)])
 
 
-def count_rows(
-    expression: CheckedExpression,
-    visible: pa.Schema,
-    read: Callable[[list[str]], pa.Table],
-    facts: RowFacts,
-    highest: int,
-) -> I32:
+def count_rows(expression: CheckedExpression, visible: pa.Schema, read: Read, facts: RowFacts, highest: int) -> I32:
     """Return an expression's values, 0 to `highest`, 0 where it is NULL or fails; `read` reads columns of all rows."""
     read_names = [name for name in expression.columns if name in visible.names]
     table = read(read_names or ["row"]).take(pa.array(facts.rows, pa.int64()))

@@ -5,7 +5,7 @@ error on a row's value (a cast, say) is NULL.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +18,7 @@ from curate.recipe.deciding import DEDUP, Top
 from curate.recipe.recipe import Recipe
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """A checked rule: its name, what it is (SQL, DEDUP, or the best rows), and the columns that it reads."""
 
     name: str

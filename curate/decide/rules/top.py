@@ -7,13 +7,13 @@ that a unit's counts are 16 KiB a group.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
 
 from curate.base.errors import RunError
-from curate.base.numeric.arrays import I64, U64, Mask
+from curate.base.numeric.arrays import I64, U64, Mask, split_by
 from curate.base.numeric.quantiles import DIGIT_BITS, RadixSearch, key_bits, value_of
 from curate.recipe.deciding import Top
 
@@ -25,8 +25,7 @@ Counts = dict[Group, I64]
 _GROUP_DIGIT_BITS = 11
 
 
-@dataclass(frozen=True)
-class TopValues:
+class TopValues(NamedTuple):
     """A unit's values of a top rule's column."""
 
     keys: U64  # [rows], as of `quantiles.order_keys`
@@ -38,10 +37,9 @@ class TopValues:
         if groups is None:
             return cls(keys, valid, {None: slice(None)})
         codes = groups.combine_chunks().dictionary_encode(null_encoding="encode")
-        numbers, names = codes.indices.to_numpy(), codes.dictionary.to_pylist()
-        order = np.argsort(numbers, kind="stable")
-        ends = np.searchsorted(numbers[order], np.arange(1, len(names)))
-        return cls(keys, valid, dict(zip(names, np.split(order, ends), strict=True)) if names else {})
+        names = codes.dictionary.to_pylist()
+        rows = split_by(np.arange(len(keys)), codes.indices.to_numpy(), len(names))
+        return cls(keys, valid, dict(zip(names, rows, strict=True)) if names else {})
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ Ranks say of each value how many rows of the pool have at most this value.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -32,8 +32,7 @@ _FLOATS = ("FLOAT", "DOUBLE", "UBIGINT", "HUGEINT", "UHUGEINT")
 At = tuple[str, int]  # where a statistic is: a derived column, and its place in it
 
 
-@dataclass(frozen=True)
-class StatisticCall:
+class StatisticCall(NamedTuple):
     """One of STATISTICS, of an expression."""
 
     function: str
@@ -45,8 +44,7 @@ class StatisticCall:
         return statistic
 
 
-@dataclass(frozen=True)
-class Derived:
+class Derived(NamedTuple):
     """A column: an expression over others and over statistics, which it calls curate_statistic_0 and so on."""
 
     name: str
@@ -120,29 +118,20 @@ def _arrow_type(kind: str) -> pa.DataType | None:
 
 
 @dataclass(frozen=True)
-class Scale(StatisticCall):
-    """A statistic with what it was fitted to."""
-
-    rows: int  # that it looked at
-    parameters: Mapping[str, float]
-    ranks: I64 | None = None  # in a unit, of one of ranks: how many rows have at most each row's value, or −1
-
-    def apply(self, values: F64) -> F64:
-        return np.asarray(self.statistic.apply(values, {"rows": float(self.rows), **self.parameters}), np.float64)
-
-
-@dataclass(frozen=True)
 class Fitted:
-    """What a statistic needs of some rows, how many these are, and of ranks how many by their keys' first digit."""
+    """A statistic, with what it needs of some rows."""
 
     call: StatisticCall
     summary: Any
-    rows: int
-    digits: I64 | None = None  # int64[65536]
+    rows: int  # how many these are
+    digits: I64 | None = None  # of one of ranks: rows by the first digit of their keys, int64[65536]
+    ranks: I64 | None = None  # of one of ranks, in a unit: how many rows have at most each row's value, or −1
 
     @classmethod
     def of(cls, call: StatisticCall, values: F64) -> Self:
-        digits = count_digits(values) if call.statistic.of_ranks else None
+        digits = None
+        if call.statistic.of_ranks:
+            digits = np.bincount(_digits(rank_keys(values)), minlength=1 << DIGIT_BITS).astype(np.int64)
         return cls(call, call.statistic.fit(values), len(values), digits)
 
     def __add__(self, other: Self) -> Self:
@@ -150,14 +139,18 @@ class Fitted:
         return replace(self, summary=self.summary + other.summary, rows=self.rows + other.rows, digits=digits)
 
     @property
-    def scale(self) -> Scale:
-        return Scale(self.call.function, self.call.sql, self.rows, self.call.statistic.parameters(self.summary))
+    def parameters(self) -> Mapping[str, float]:
+        return self.call.statistic.parameters(self.summary)
+
+    def apply(self, values: F64) -> F64:
+        return np.asarray(self.call.statistic.apply(values, {"rows": float(self.rows), **self.parameters}), np.float64)
 
 
-def read_columns(
-    tables: UnitTables, derived: Mapping[str, Derived], scales: Mapping[At, Scale], names: Sequence[str]
-) -> pa.Table:
-    """Return columns of a unit, measured and derived ones; `scales` are the statistics of those that are read."""
+Fits = Mapping[At, Fitted]
+
+
+def read_columns(tables: UnitTables, derived: Mapping[str, Derived], fitted: Fits, names: Sequence[str]) -> pa.Table:
+    """Return columns of a unit, measured and derived ones; `fitted` are the statistics of those that are read."""
     needed = needed_columns(derived, names)
     inputs = [column for name in needed for column in derived[name].columns]
     measured = [name for name in dict.fromkeys([*names, *inputs]) if name not in derived]
@@ -165,10 +158,9 @@ def read_columns(
     for name in needed:
         column, seen = derived[name], table
         for i, statistic in enumerate(column.statistics):
-            scale = scales[name, i]
-            ranks = scale.ranks
+            ranks = fitted[name, i].ranks
             values = argument_values(statistic, table) if ranks is None else np.where(ranks < 0, np.nan, ranks)
-            values = scale.apply(values)
+            values = fitted[name, i].apply(values)
             seen = seen.append_column(f"{_STATISTIC}{i}", pa.array(values, mask=~np.isfinite(values)))
         table = table.append_column(name, score_column(whole(compute(column.sql, column.kind, seen)), column.kind))
     return table
@@ -182,18 +174,11 @@ def argument_values(statistic: StatisticCall, table: pa.Table) -> F64:
 
 def needed_columns(derived: Mapping[str, Derived], names: Sequence[str]) -> list[str]:
     """Return the derived columns among some, and those that they are computed from, in the order of the recipe."""
-    needed: set[str] = set()
-    waiting = [name for name in names if name in derived]
-    while waiting:
-        name = waiting.pop()
-        needed.add(name)
-        waiting += [column for column in derived[name].columns if column in derived and column not in needed]
+    needed = set(names)
+    for name in reversed([*derived]):  # a column is computed from those before it
+        if name in needed:
+            needed.update(derived[name].columns)
     return [name for name in derived if name in needed]
-
-
-def count_digits(values: F64) -> I64:
-    """Count values by the first digit of their keys (int64[65536])."""
-    return np.bincount(_digits(rank_keys(values)), minlength=1 << DIGIT_BITS).astype(np.int64)
 
 
 def rank_keys(values: F64) -> U64:

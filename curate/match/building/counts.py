@@ -97,7 +97,7 @@ def count_part(_tables: object, part: Part, settings: BuildSettings) -> Counted:
         keep("names", part.wiki, table, name_order(part.path))
         totals.names[part.wiki] = len(names)
     else:
-        tokeniser = Tokeniser(part.wiki, settings.is_corrected)
+        tokeniser = Tokeniser(part.wiki, settings.mode is Mode.corrected)
         for texts in groups(map(tokeniser.encode, read_texts(part)), len, BLOCK):
             block = b"".join(texts)
             words, pairs = count_ngrams(block, tokeniser.classes)

@@ -28,20 +28,52 @@ class Articles:
         self._file, self._path, self._start, self._stop = file, path, start, stop
         self._is_last = False
         self.pages = 0  # that were read so far, of any kind
-        head = _Parser(path, is_first=True)
-        for chunk in self._chunks(0, 1):
-            if [*head.feed(chunk)] or head.has_namespaces:
-                break
-        self.namespaces = frozenset(head.namespaces)
+        namespaces: set[str] = set()
+        next(self._read(0, 1, namespaces), None)  # which are ahead of the first page
+        self.namespaces = frozenset(namespaces)
 
     def __iter__(self) -> Iterator[str]:
-        parser = _Parser(self._path, is_first=self._start == 0)
-        for chunk in self._chunks(self._start, self._stop):
-            for text in parser.feed(chunk):
-                self.pages += 1
-                if text is not None:
-                    yield text
-        if self._is_last and not parser.has_ended:
+        for text in self._read(self._start, self._stop, set()):
+            self.pages += 1
+            if text is not None:
+                yield text
+
+    def _read(self, start: int, stop: int, namespaces: set[str]) -> Iterator[str | None]:
+        """Yield the pages in a part: an article's wikitext, None for another page. Raises RunError.
+
+        Names of files and categories are added to `namespaces`.
+        """
+        parser: Any = XMLPullParser(("start", "end"))
+        if start:  # the element around all is in the first part
+            parser.feed(b"<mediawiki>")
+        root: Any = None
+        has_ended, size = False, 0  # bytes since the last page ended
+        for chunk in self._chunks(start, stop):
+            parser.feed(chunk)
+            size += len(chunk)
+            try:
+                for event, element in parser.read_events():
+                    name = element.tag.rpartition("}")[2]
+                    if event == "start" and root is None:
+                        root = element
+                        if name != "mediawiki":
+                            error = f"its XML is of <{name[:40]}>; accepted: a dump, which is of <mediawiki>"
+                            raise RunError(f"{self._path}: {error}")
+                    elif event == "end" and name == "page":
+                        is_article = element.findtext("{*}ns") == "0" and element.find("{*}redirect") is None
+                        yield (element.findtext("{*}revision/{*}text") or "") if is_article else None
+                        element.clear()
+                        root.clear()
+                        size = 0
+                    elif event == "end" and name == "namespace" and element.get("key") in ("-2", "6", "14"):
+                        namespaces.add((element.text or "").lower())
+                    elif event == "end":
+                        has_ended |= element is root
+            except ParseError as error:
+                raise RunError(f"{self._path}: damaged or no XML of a dump, in the part at {error}; {_HINT}") from None
+            if size > MAX_PAGE:
+                raise RunError(f"{self._path}: a page of over {MAX_PAGE:,} bytes; accepted: at most that")
+        if self._is_last and not has_ended:
             raise RunError(f"{self._path}: is cut off: it ends without </mediawiki>; {_HINT}")
 
     def _chunks(self, start: int, stop: int) -> Iterator[bytes]:
@@ -91,43 +123,3 @@ def _find_stream(file: IO[bytes], start: int, stop: int) -> int | None:
             return begin if begin < stop else None
         before, at = data[1 - _HEAD :], at + len(chunk)
     return None
-
-
-class _Parser:
-    def __init__(self, path: str, is_first: bool) -> None:
-        self._path = path
-        self.namespaces: set[str] = set()
-        self.has_ended = self.has_namespaces = False
-        self._root: Any = None
-        self._size = 0  # bytes since the last page ended
-        self._parser: Any = XMLPullParser(("start", "end"))
-        if not is_first:  # the element around all is in the first part
-            self._parser.feed(b"<mediawiki>")
-
-    def feed(self, data: bytes) -> Iterator[str | None]:
-        """Yield the pages that end there: an article's wikitext, None for another page. Raises RunError."""
-        self._parser.feed(data)
-        self._size += len(data)
-        try:
-            for event, element in self._parser.read_events():
-                name = element.tag.rpartition("}")[2]
-                if event == "start" and self._root is None:
-                    self._root = element
-                    if name != "mediawiki":
-                        error = f"its XML is of <{name[:40]}>; accepted: a dump, which is of <mediawiki>"
-                        raise RunError(f"{self._path}: {error}")
-                elif event == "end" and name == "page":
-                    is_article = element.findtext("{*}ns") == "0" and element.find("{*}redirect") is None
-                    yield (element.findtext("{*}revision/{*}text") or "") if is_article else None
-                    element.clear()
-                    self._root.clear()
-                    self._size = 0
-                elif event == "end" and name == "namespace" and element.get("key") in ("-2", "6", "14"):
-                    self.namespaces.add((element.text or "").lower())
-                elif event == "end":
-                    self.has_namespaces |= name == "namespaces"
-                    self.has_ended |= element is self._root
-        except ParseError as error:
-            raise RunError(f"{self._path}: damaged or no XML of a dump, in the part at {error}; {_HINT}") from None
-        if self._size > MAX_PAGE:
-            raise RunError(f"{self._path}: a page of over {MAX_PAGE:,} bytes; accepted: at most that")

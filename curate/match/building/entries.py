@@ -23,7 +23,7 @@ from curate.base.wording import one_line
 from curate.match.building.counts import CountFile, Totals
 from curate.match.building.ngrams import WORDS
 from curate.match.building.tokens import MARKS
-from curate.match.building.wikis import BuildSettings
+from curate.match.building.wikis import BuildSettings, Mode
 from curate.match.characters import CORRECTED_MARKS, normalise
 from curate.match.languages import KEYS_WITHOUT_SPACES
 from curate.match.metadata import never_match
@@ -78,17 +78,15 @@ def clean(entries: Any, wiki: str, settings: BuildSettings, limited: bool = True
         unusable = pc.is_in(entries, pa.array(["", *string.punctuation], pa.large_string()))
         return pc.if_else(unusable, None, entries)
     entries = pc.utf8_trim_whitespace(entries)
-    entries = normalise(entries) if settings.is_corrected else entries
-    marks = MARKS + (CORRECTED_MARKS if settings.is_corrected else "")
+    entries = normalise(entries) if settings.mode is Mode.corrected else entries
+    marks = MARKS + (CORRECTED_MARKS if settings.mode is Mode.corrected else "")
     dropped = pc.equal(pc.utf8_trim(entries, marks), pa.scalar("", entries.type))
     if limited:
         dropped = pc.or_(dropped, pc.greater(pc.utf8_length(entries), pa.scalar(settings.limits.characters)))
     return pc.if_else(dropped, None, entries)
 
 
-def choose_entries(
-    key: str, files: Sequence[CountFile], settings: BuildSettings, totals: Totals
-) -> Iterator[SideOutput]:
+def choose_entries(key: str, files: list[CountFile], settings: BuildSettings, totals: Totals) -> Iterator[SideOutput]:
     """Write a key's entries, and yield what became of it. Raises RunError where its counts cannot be added up."""
     chosen: dict[str, str] = {}
     reports = []

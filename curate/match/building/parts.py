@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import fsspec
 import pyarrow as pa
@@ -48,8 +48,7 @@ class Part:
         return self.path
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What is built of what."""
 
     parts: tuple[Part, ...]
@@ -86,13 +85,11 @@ def make_plan(
         raise RecipeError(f"{error}; there are some of: {languages}")
     if not kept:
         raise RecipeError("nothing to build: no file of --wiki or --wordnet is of a language that metadata has")
-    texts = [item for item in texts if item[0] in kept]
+    texts, lexicons = ([item for item in items if item[0] in kept] for items in (texts, lexicons))
     _check_snapshots(texts)
-    lexicons = [item for item in lexicons if item[0] in kept]
     for wiki in sorted({wiki for wiki, *_ in texts}):
         load_tokeniser(wiki)
-    pieces = [piece for pieces in in_threads(partial(_cut, part_bytes), texts) for piece in pieces]
-    pieces += [("wordnet", file.path, wiki, 0, 0) for wiki, _, file in lexicons]
+    pieces = [piece for pieces in in_threads(partial(_cut, part_bytes), [*texts, *lexicons]) for piece in pieces]
     if views:
         pieces += [("views", file.path, "", 0, 0) for file in list_files(tuple(views), {}, suffixes=(".gz",))]
     return Plan(tuple(Part(index, *piece) for index, piece in enumerate(pieces)), kept, tuple(unnamed))

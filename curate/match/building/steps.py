@@ -25,14 +25,10 @@ REPORT_FILE, _TABLE = "report.json", "metadata.parquet"
 def build_metadata(units: Units, settings: BuildSettings) -> None:
     """Build the entries of each key, a file each in the folder, and REPORT_FILE, which is written last."""
     units.then("Count", count_part, settings)
-    totals = units.ask("Totals", _totals, combine=Total(Totals))
+    totals = units.ask("Totals", lambda _, counted: [counted.totals], combine=Total(Totals))
     files = units.pairs("Files", _files_of, settings)
     chosen = units.group("Choose", files, choose_entries, settings, totals)
     units.get("Report", write_report, chosen.side_output, totals, settings)
-
-
-def _totals(_tables: object, state: Counted) -> list[Totals]:
-    return [state.totals]
 
 
 def _files_of(_tables: object, state: Counted, settings: BuildSettings) -> Iterator[tuple[str, CountFile]]:

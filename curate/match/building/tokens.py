@@ -14,7 +14,7 @@ import threading
 import unicodedata
 from collections.abc import Callable
 from functools import cache, partial
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 
 from curate.base.errors import RecipeError, needing
@@ -71,11 +71,7 @@ def load_tokeniser(wiki: str) -> Tokenise | None:
         return None
     load, extra = kind
     with needing(f"{wiki} is written without spaces, and needs a tokeniser", f"'.[{extra}]' in a checkout of curate"):
-        if callable(load):
-            return load()
-        module, _, name = load.partition(":")
-        tokenise: Tokenise = getattr(import_module(module), name)
-        return tokenise
+        return load()
 
 
 @cache
@@ -119,12 +115,12 @@ def _load_tibetan() -> Tokenise:
     return lambda text: (token.text for token in tokeniser.tokenize(text, split_affixes=False))
 
 
-_KINDS: dict[str, tuple[Callable[[], Tokenise] | str, str]] = {  # the function, or what gives it; and the extra
+_KINDS: dict[str, tuple[Callable[[], Tokenise], str]] = {  # what gives the function, and the extra
     **dict.fromkeys(("zh", "zh_classical", "zh_yue"), (_load_chinese, "zh")),
     **dict.fromkeys(("ja", "ryu"), (_load_japanese, "ja")),
     **dict.fromkeys(("bo", "dz"), (_load_tibetan, "bo")),
-    "th": ("pythainlp.tokenize:word_tokenize", "th"),
-    "km": ("khmercut:tokenize", "km"),
-    "lo": ("laonlp.tokenize:word_tokenize", "lo"),
+    "th": (partial(resolve_name, "pythainlp.tokenize:word_tokenize"), "th"),
+    "km": (partial(resolve_name, "khmercut:tokenize"), "km"),
+    "lo": (partial(resolve_name, "laonlp.tokenize:word_tokenize"), "lo"),
     "my": (_load_burmese, "my"),
 }

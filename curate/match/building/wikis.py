@@ -85,10 +85,6 @@ class BuildSettings:
     keys: dict[str, str]  # of each wiki that is built
     limits: Limits = Limits()
 
-    @property
-    def is_corrected(self) -> bool:
-        return self.mode is Mode.corrected
-
     def is_first(self, wiki: str) -> bool:
         return self.mode is Mode.reference or wiki == "en"
 
@@ -103,4 +99,4 @@ class BuildSettings:
             "titles": min(limits.titles, total * limits.titles_percent // 100),
         }[kind]
         # MetaCLIP 2 looks at a cap once it has added an entry
-        return cap if self.is_corrected else max(cap, 1)
+        return cap if self.mode is Mode.corrected else max(cap, 1)

@@ -79,9 +79,8 @@ def test_cell_rows_are_each_cells_visitors():
         lambda visited: st.lists(st.permutations(range(6)).map(lambda p: p[:visited]), max_size=30)
     ),
     st.sets(st.integers(0, 29)),
-    st.sampled_from([1, 7, 2048]),
 )
-def test_cell_rows_by_definition_in_ranges_of_any_size(rows, unusable, block):
+def test_cell_rows_by_definition(rows, unusable):
     """Of each cell the rows at home, ascending, then its visitors; a row without a direction is in none."""
     cells_of_rows = [[-1] * len(row) if i in unusable else row for i, row in enumerate(rows)]
     expected = []
@@ -91,9 +90,7 @@ def test_cell_rows_by_definition_in_ranges_of_any_size(rows, unusable, block):
         if home or visitors:
             expected.append((cell, home + visitors, len(home)))
     cell_of = np.array(cells_of_rows, np.int16).reshape(len(rows), -1 if rows else 1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cells, "_MORE", block)
-        assert [(cell, ids.tolist(), at_home) for cell, ids, at_home in cells.cell_rows(cell_of)] == expected
+    assert [(cell, ids.tolist(), at_home) for cell, ids, at_home in cells.cell_rows(cell_of)] == expected
 
 
 def test_only_the_rows_asked_for_are_sent_to_cells():

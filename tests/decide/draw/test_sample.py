@@ -17,7 +17,7 @@ from curate.ask.whatif.sweep import sweep
 from curate.ask.whatif.swept_number import parse_swept_number
 from curate.base.errors import RecipeError
 from curate.cli.summary import summary
-from curate.decide.draw.sample import sample_keys
+from curate.decide.draw.groups import random_keys
 from curate.decide.draw.smallest import Cut, Keys
 from pipelines.prepare import prepare
 from tests.ask.whatif.asked import whatif
@@ -33,7 +33,8 @@ def take(parts: list[Keys], rows: int) -> Cut:
 
 
 def keys_of(uids: list[int], seed: int) -> Keys:
-    return sample_keys(pa.array([f"{uid:032x}" for uid in uids], pa.string()), seed)
+    uid_array = pa.array([f"{uid:032x}" for uid in uids], pa.string())
+    return random_keys(uid_array, seed, np.zeros(len(uids), np.int64))
 
 
 def taken(cut: Cut, keys: Keys) -> list[bool]:

@@ -16,7 +16,7 @@ from curate.api import Run
 from curate.base.errors import RecipeError
 from curate.base.registry import _load
 from curate.decide.draw import schemes
-from curate.decide.draw.schemes import OneLimit, stack_limits
+from curate.decide.draw.schemes import Scheme, stack_limits
 from curate.match.unit import Entries
 from curate.recipe.recipe import parse_recipe
 from tests.ask.whatif.asked import whatif
@@ -106,7 +106,7 @@ def test_stacks_of_limits_are_those_of_each_t(monkeypatch: pytest.MonkeyPatch) -
     stacks = list(stack_limits(limits, ByParity().groups(entries)))
     assert [len(stack) for stack in stacks] == [2, 2, 1]
     assert np.concatenate(stacks)[:, 1].tolist() == [1, 1, 2, 4, 15]
-    [stack] = stack_limits(OneLimit().limits([3, 4], counts, entries), OneLimit().groups(entries))
+    [stack] = stack_limits(Scheme().limits([3, 4], counts, entries), Scheme().groups(entries))
     assert stack.tolist() == [[3], [4]]
 
 

@@ -33,7 +33,7 @@ def times(part: Scores, draws: Draws, penalty: float) -> I32:
     """How often each row is drawn, as a unit finds out."""
     out = np.full(len(part.hashes), draws.whole, np.int32)
     salts = round_salts(draws.whole, len(draws.keys))
-    soft_cap._replay(part.hashes, part.scores, penalty, salts, draws.keys, draws.hashes, soft_cap._BOUNDS, out)
+    soft_cap._replay(part.hashes, part.scores, penalty, salts, draws.keys, draws.hashes, out)
     return out
 
 
