@@ -102,8 +102,10 @@ def publish(settings: PublishSettings, results: Results, digests: Lines) -> None
             if store.exists(layout.SUCCESS_FILE):  # of another attempt, which deleted what this one was to read
                 return
             raise
-    merged = merged_files(settings.table_names, lay_out_chunks(results.sources, results.audit.sizes))
-    mark_published(store, merged, store.exists(layout.NEW_FILE))
+    chunks = lay_out_chunks(results.sources, results.audit.sizes)
+    merged = [unit for chunk in chunks if chunk.first < chunk.last for unit in chunk.units]
+    files = [table_file(name, unit) for name in settings.table_names for unit in merged]
+    mark_published(store, files, store.exists(layout.NEW_FILE))
     store.delete_files(failures_parts(results.audit))
 
 
@@ -285,12 +287,6 @@ def compact_units(store: RunStore, table_names: Sequence[str], chunk: Chunk) -> 
             rows, keys, notes = map(list, zip(*footers, strict=True))
             merged.rewrite(name, table, None, {"units": {"rows": rows, "keys": keys, "notes": notes}})
     return [*map(merged.file, table_names)]
-
-
-def merged_files(table_names: Sequence[str], chunks: Sequence[Chunk]) -> list[str]:
-    """Return the files of units whose tables are in a chunk's files."""
-    units = [unit for chunk in chunks if chunk.first < chunk.last for unit in chunk.units]
-    return [table_file(name, unit) for name in table_names for unit in units]
 
 
 def _read(store: RunStore, name: str, chunk: Chunk, footers: list[tuple[int, str | None, Any]]) -> Iterator[pa.Table]:

@@ -5,7 +5,7 @@ of LARGE, `scored`, `measured`, `verdicts` and `published`, and what sql/views.s
 does not have is an empty view with the same columns, so that every query works on every run.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -26,6 +26,7 @@ LARGE: dict[str, pa.Schema] = {
 _TYPES: dict[pa.DataType, str] = {pa.bool_(): "BOOLEAN", pa.string(): "VARCHAR"}
 _TYPES |= {pa.int32(): "INTEGER", pa.int64(): "BIGINT", pa.uint64(): "UBIGINT"}
 _TYPES |= {pa.float32(): "FLOAT", pa.float64(): "DOUBLE"}
+_VARYING = {"scores", "related", "derived", "matches"}  # whose columns depend on the recipe
 PUBLISHED = pa.schema([("shard", pa.string()), ("key", pa.string()), ("uid", pa.string())])
 
 # Of the URL, in lower case, without user, port and path; empty where the URL has none.
@@ -51,13 +52,11 @@ def table_files(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
 def create_views(connection: Any, files: Mapping[str, tuple[str, ...]], kind: OutputFormat) -> None:
     """Create the views over files, absolute paths or URLs by table; they must be there, since views are bound."""
     lists = {name: f"[{', '.join(map(quote, paths))}]" for name, paths in files.items()}
-
-    def names(table: str) -> list[str]:
-        first = files.get(table, ())[:1]
-        described = connection.execute(f"DESCRIBE {_scan(f'[{quote(first[0])}]')}").fetchall() if first else ()
-        return [name for name, *_ in described]
-
-    for statement in _statements("VIEW", lists, names, kind):
+    columns = {}
+    for table in _VARYING & files.keys():
+        described = connection.execute(f"DESCRIBE {_scan(f'[{quote(files[table][0])}]')}").fetchall()
+        columns[table] = [name for name, *_ in described]
+    for statement in _statements("VIEW", lists, columns, kind):
         connection.execute(statement)
 
 
@@ -72,11 +71,8 @@ def write_views(folder: RunStore, paths: Iterable[str], kind: OutputFormat) -> N
         listed = f"SELECT list({_RUN} || path ORDER BY path) FROM read_parquet({lists['manifest']})"
         variables.append(f"SET VARIABLE {table}_files = ({listed} WHERE path LIKE {quote(pattern)})")
         lists[table] = f"getvariable('{table}_files')"
-
-    def names(table: str) -> list[str]:
-        return folder.schema(by_table[table][0]).names if table in by_table else []
-
-    statements = [*variables, *_statements("OR REPLACE TEMP VIEW", lists, names, kind)]
+    columns = {table: folder.schema(by_table[table][0]).names for table in _VARYING & by_table.keys()}
+    statements = [*variables, *_statements("OR REPLACE TEMP VIEW", lists, columns, kind)]
     head = resources.files("curate.publish").joinpath("views_head.sql").read_text("utf-8")  # says if there is no run
     folder.write_bytes(VIEWS_FILE, (head + "".join(f"{statement};\n" for statement in statements)).encode())
 
@@ -91,28 +87,14 @@ def quote_name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _statements(
-    view: str, files: Mapping[str, str], names: Callable[[str], list[str]], kind: OutputFormat
-) -> list[str]:
+def _statements(view: str, files: Mapping[str, str], columns: Mapping[str, list[str]], kind: OutputFormat) -> list[str]:
     """Return a CREATE `view` statement for each view.
 
-    `files` are SQL for the list of each table's files; `names` gives a table's columns, none where it has no files.
+    `files` are SQL for the list of each table's files; `columns` the names of those of tables of _VARYING with files.
     """
-    scores = names("scores")
     bodies = {name: _scan(files[name]) if name in files else _nothing(columns) for name, columns in LARGE.items()}
-    others = [name for name in ("related", "derived") if name in files]
-    named = {name.lower() for table in ("scores", *others) for name in names(table)}
-    bodies |= {
-        "samples": f"SELECT *, {_HOST} AS host FROM ({bodies['samples']})",
-        "scored": _scored(scores),
-        "measured": _measured(
-            scores,
-            "s.* EXCLUDE (host)" if "host" in named else "s.*",  # a column of the pool wins
-            others,
-            schema.LANGUAGE_KEY.name in set(names("matches")) - set(scores),
-        ),
-        "verdicts": _VERDICTS,
-    }
+    bodies["samples"] = f"SELECT *, {_HOST} AS host FROM ({bodies['samples']})"
+    bodies |= {"scored": _scored(columns.get("scores", ())), "measured": _measured(columns), "verdicts": _VERDICTS}
     bodies["published"] = _published(files["published"], kind) if "published" in files else _nothing(PUBLISHED)
     large = [f"CREATE {view} {name} AS {body}" for name, body in bodies.items()]
     text = (shipped_folder("sql") / "views.sql").read_text("utf-8").replace("CREATE VIEW", f"CREATE {view}")
@@ -131,18 +113,22 @@ def _scored(scores: Sequence[str]) -> str:
     return f"SELECT {', '.join(columns)} FROM scores"
 
 
-def _measured(scores: Sequence[str], samples: str, others: Sequence[str], has_key: bool) -> str:
+def _measured(columns: Mapping[str, list[str]]) -> str:
     """Return each sample with what rules see: scores, CLIPScores, what follows from the sides, and other tables.
 
-    `samples`: SQL for the columns of `samples`. `has_key`: whether `matches` have the key of the sample's language.
+    A column of the pool wins over the host, the sides, and the key of the sample's language, which `matches` may have.
     """
+    scores, joined = columns.get("scores", []), [name for name in ("related", "derived") if name in columns]
+    names = {name.lower() for table in ("scores", *joined) for name in columns.get(table, ())}
+    selected = ["s.* EXCLUDE (host)" if "host" in names else "s.*", "c.* EXCLUDE (unit, row, uid)"]
     score_names = {name.lower() for name in scores}
-    sides = [f"{expression} AS {name}" for name, expression in SIDES.items() if name not in score_names]
-    additions = [f"{name}.* EXCLUDE (unit, row, uid)" for name in others]
-    additions += [f"matches.{schema.LANGUAGE_KEY.name}"] if has_key else []
-    joined = "".join(f" LEFT JOIN {name} USING (unit, row)" for name in (*others, *(["matches"] if has_key else [])))
-    columns = ", ".join([samples, "c.* EXCLUDE (unit, row, uid)", *sides, *additions])
-    return f"SELECT {columns} FROM samples s LEFT JOIN scored c USING (unit, row){joined}"
+    selected += [f"{expression} AS {name}" for name, expression in SIDES.items() if name not in score_names]
+    selected += [f"{name}.* EXCLUDE (unit, row, uid)" for name in joined]
+    if schema.LANGUAGE_KEY.name in set(columns.get("matches", ())) - set(scores):
+        selected.append(f"matches.{schema.LANGUAGE_KEY.name}")
+        joined.append("matches")
+    joins = "".join(f" LEFT JOIN {name} USING (unit, row)" for name in joined)
+    return f"SELECT {', '.join(selected)} FROM samples s LEFT JOIN scored c USING (unit, row){joins}"
 
 
 def _published(files: str, kind: OutputFormat) -> str:

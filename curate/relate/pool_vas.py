@@ -5,7 +5,7 @@ Source: Wang et al., "Variance Alignment Score" (arXiv 2402.02055), there with t
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,14 +29,13 @@ class PoolVasSection(OnKept):
     )
 
 
-class Moments(NamedTuple):
-    """Of rounded rows how many there are, and the sum of their outer products (float64[d, d], of integers)."""
+# Of rounded rows how many there are, and the sum of their outer products (float64[d, d], of integers)
+Moments = tuple[int, F64]
 
-    rows: int
-    products: F64
 
-    def __add__(self, other: Any) -> "Moments":
-        return Moments(self.rows + other.rows, self.products + other.products)
+def add_moments(one: Moments, other: Moments) -> Moments:
+    """Add up the moments of two parts."""
+    return one[0] + other[0], one[1] + other[1]
 
 
 class PoolVas(Relation):
@@ -45,7 +44,7 @@ class PoolVas(Relation):
     key, section = "vas", PoolVasSection
 
     def fit(self, asking: Asking, section: PoolVasSection) -> Answer[Model]:
-        moments = asking.ask("moments", _moments, combine=Fold[Moments](large=True))
+        moments = asking.ask("moments", _moments, combine=Fold(add_moments, large=True))
         return asking.get("save", _save, moments)
 
     def apply(
@@ -56,11 +55,12 @@ class PoolVas(Relation):
 
 def _moments(rows: EmbeddedRows) -> Iterator[Moments]:
     points = rounded(rows.images).astype(np.float64)
-    yield Moments(len(points), points.T @ points)  # below 2⁵³, so exact, for 2²⁹ rows
+    yield len(points), points.T @ points  # below 2⁵³, so exact, for 2²⁹ rows
 
 
 def _save(reading: Reading, moments: Moments | None) -> Model | None:
-    if moments is None or not moments.rows:
+    if moments is None or not moments[0]:
         return None
-    length = scale(len(moments.products))
-    return reading.save(covariance=moments.products / (moments.rows * length * length))
+    rows, products = moments
+    length = scale(len(products))
+    return reading.save(covariance=products / (rows * length * length))

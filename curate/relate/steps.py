@@ -18,7 +18,7 @@ from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Unit
 from curate.recipe.measure import column_prefix
 from curate.recipe.relate import RELATIONS
-from curate.relate.relation import Asking, Model, Reading, Relation
+from curate.relate.relation import Asking, Model, Reading
 from curate.run.context import RunContext, StepSettings
 from curate.run.units import Answer, Fold, Units
 from curate.store.store import RunStore
@@ -42,14 +42,12 @@ class RelateSettings(StepSettings):
 
         `context.share` is the part of the pool that is there: less than 1 in a trial on a sample.
         """
-        recipe = context.recipe
-
-        relations = []
-        for key, name, section in recipe.relate.requested:
-            kind: Relation = RELATIONS.find(key)
-            prefix = column_prefix(section.of)
-            relations.append(Reading(context.store, kind, name, prefix, recipe.seed, context.share, section))
-        return cls(context.store, tuple(relations), related_key(context), context.reuse)
+        store, seed, share = context.store, context.recipe.seed, context.share
+        relations = [
+            Reading(store, RELATIONS.find(key), name, column_prefix(section.of), seed, share, section)
+            for key, name, section in context.recipe.relate.requested
+        ]
+        return cls(store, tuple(relations), related_key(context), context.reuse)
 
     def key_without(self, unread: Sequence[str]) -> str:
         """Return the key of `related` without the rows of these files, in any order, which could not be read."""

@@ -9,11 +9,15 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple, Self
 
-from curate.base.wording import escape
+import jinja2
+
+from curate.base.ids import own_uid
+from curate.base.wording import escape, format_bytes, format_seconds
 
 LONGEST = 400  # characters of a caption that are shown
 SHORT = 80  # characters of a name
 CELL = 160  # characters of a cell
+PAIRS = 60  # rows of a table of names and values
 
 
 def clean(value: object, limit: int = LONGEST) -> str:
@@ -156,3 +160,16 @@ class Section(NamedTuple):
     id: str
     title: str
     facts: Mapping[str, Any]
+
+
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("curate.ask", "report"),
+    autoescape=jinja2.select_autoescape(["html"]),  # the others are of JSON
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+)
+TEMPLATES.tests["uid"] = lambda text: own_uid(text) == text
+TEMPLATES.filters |= {"clean": clean, "count": count, "percent": percent, "number": number, "finite": finite}
+TEMPLATES.filters |= {"format_seconds": format_seconds, "format_bytes": format_bytes}
+TEMPLATES.filters["pairs"] = lambda values: [{"name": n, "value": str(v)} for n, v in [*values.items()][:PAIRS]]
+TEMPLATES.globals["table"] = Table.of

@@ -6,19 +6,15 @@ A mark with `aria: true` that encodes `description` gets it as a native tooltip.
 """
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-from curate.ask.report.blocks import Table, count, percent
+from curate.ask.report.blocks import TEMPLATES, Table
 from curate.base.process import check_address_space
 
-KEPT, PANEL, MUTED = (f"var(--{name})" for name in ("kept", "panel", "muted"))
-THRESHOLD = {"type": "rule", "color": "var(--mark)", "strokeDash": [4, 3], "strokeWidth": 1.5}
-HEIGHT = 150  # pixels of a histogram, also in histogram.json
 KINDS = ("svg", "png", "html")  # of files
 _ENGINE_BYTES = 100_000_000_000  # address space that V8 reserves; it uses hardly any of it
 _SCHEMA = {"$schema": "https://vega.github.io/schema/vega-lite/v5.json"}
@@ -29,10 +25,6 @@ _VARIABLE = re.compile(r"--([\w-]+): (#\w+);")
 _ELEMENTS = {"svg", "g", "path", "line", "text", "tspan", "rect", "circle", "title"}
 _FRAMES = {"axis", "legend", "title", "group mark container", None}
 _DROPPED = ("aria-", "role", "class", "id", "version", "width", "height", "on", "href", "pointer-events")
-
-
-def _load(name: str) -> Any:
-    return json.loads(files("curate.ask.report").joinpath(f"{name}.json").read_text("utf-8"))
 
 
 def load_engine() -> Any:
@@ -64,7 +56,7 @@ def render_svg(spec: Mapping[str, Any], title: str) -> str:
     The theme is added, and the title, for readers who cannot see the chart. Raises ValueError where the spec is none.
     """
     vl_convert = load_engine()
-    themed = {**_SCHEMA, **spec, "config": _load("theme")}
+    themed = {**_SCHEMA, **spec, "config": fill_spec("theme")}
     # No base URL is allowed: a spec that refers to data elsewhere fails, and nothing is fetched.
     svg = vl_convert.vegalite_to_svg(themed, allowed_base_urls=[])
     root = ElementTree.fromstring(svg)
@@ -78,8 +70,8 @@ def join_charts(specs: Sequence[Mapping[str, Any]], legend: str) -> dict[str, An
     """Return charts as one Vega-Lite spec for a file: with the theme, and the page's light colors."""
     style = files("curate.ask.report").joinpath("style.css").read_text("utf-8")
     colors = dict(_VARIABLE.findall(style.partition("}")[0]))
-    title = {"text": legend, "anchor": "start", "color": MUTED, "fontWeight": "normal", "fontSize": 12}
-    joined = {"title": title, "concat": list(specs), "columns": 3, "padding": 12, "config": _load("theme")}
+    title = {"text": legend, "anchor": "start", "color": "var(--muted)", "fontWeight": "normal", "fontSize": 12}
+    joined = {"title": title, "concat": list(specs), "columns": 3, "padding": 12, "config": fill_spec("theme")}
     joined["background"] = colors["paper"]
     text = re.sub(r"var\(--([\w-]+)\)", lambda match: colors[match[1]], json.dumps(joined))
     whole: dict[str, Any] = json.loads(text)
@@ -105,65 +97,22 @@ def _clean(element: ElementTree.Element) -> None:
         element.insert(0, title)
 
 
-def layers(
-    data: Sequence[Mapping[str, Any]], *marks: Mapping[str, Any], width: int = 300, height: int = HEIGHT
-) -> dict[str, Any]:
-    """Return a spec of layers over the same rows."""
-    return {"width": width, "height": height, "data": {"values": list(data)}, "layer": list(marks)}
+def fill_spec(name: str, **facts: Any) -> dict[str, Any]:
+    """Return a Vega-Lite spec from the template NAME.json."""
+    spec: dict[str, Any] = json.loads(TEMPLATES.get_template(f"{name}.json").render(**facts))
+    return spec
 
 
-def before_and_after(x: Mapping[str, Any], top: float) -> list[dict[str, Any]]:
-    """Return layers that compare two histograms: grey steps for the field `before`, a line for `after`, both shares.
-
-    Over them are invisible bars with the tooltips of the field `tooltip`, from the x of a row to its field `to`.
-    """
-    marks: list[dict[str, Any]] = _load("histogram")
-    for mark in marks:
-        mark["encoding"]["x"] = x
-    for mark in marks[:2]:
-        mark["encoding"]["y"]["scale"] = {"domain": [0, top], "nice": False}
-    return marks
-
-
-def log_axis(field: str, title: str, rows: Sequence[Mapping[str, Any]], **axis: Any) -> dict[str, Any]:
-    """Return the logarithmic axis of a field of rows, from 1 to its largest value."""
-    highest = max(10, *(row[field] for row in rows))
-    scale = {"type": "log", "domain": [1, highest], "nice": False}
-    ticks = {"values": [10**power for power in range(1 + math.ceil(math.log10(highest)))], "format": "~s"}
-    return {"field": field, "type": "quantitative", "scale": scale, "title": title, "axis": ticks | axis}
-
-
-def compare_lines(
-    rows: Sequence[Mapping[str, Any]], title: str, axes: Mapping[str, Any], *marks: Mapping[str, Any], **line: Any
-) -> tuple[str, str]:
+def draw_lines(rows: Sequence[Mapping[str, Any]], title: str, t: int | None, is_share: bool) -> tuple[str, str]:
     """Return charts, wide and for phones, of two lines: of rows whose field `series` is before, and of those kept.
 
-    Of the lines are `axes`, x and y, and further properties; over them are `marks`, and at each row a tooltip.
+    They are samples by rank, or the share of matches by samples (`is_share`); see lines.json.
     """
-    before, kept, tooltips = _load("lines")
-    for mark in (before, kept, tooltips):
-        mark["encoding"] |= axes
-    for mark in (before, kept):
-        mark["mark"] |= line
     wide, narrow = (
-        render_svg(layers(rows, before, kept, *marks, tooltips, width=width, height=height), title)
+        render_svg(fill_spec("lines", rows=rows, t=t, is_share=is_share, width=width, height=height), title)
         for width, height in ((640, 320), (300, 220))
     )
     return wide, narrow
-
-
-def mark_threshold(
-    values: Mapping[str, Any],
-    at: Mapping[str, Any],
-    label: Mapping[str, Any],
-    text_at: Mapping[str, Any] | None = None,
-) -> list[dict[str, Any]]:
-    """Return a dashed line at a value of an axis, with its label there, or at the axes `text_at`."""
-    data, texts = {"data": {"values": [values]}}, {**(text_at or at), "text": {"field": "label"}}
-    return [
-        {**data, "mark": THRESHOLD, "encoding": at},
-        {**data, "mark": {"type": "text", "align": "left", **label}, "encoding": texts},
-    ]
 
 
 class Bin(NamedTuple):
@@ -176,49 +125,29 @@ class Bin(NamedTuple):
     after: int
 
 
-def compare_counts(
-    rows: Sequence[Mapping[str, int]], longest: int, x: Mapping[str, Any], title: str, shift: float = 0, **options: Any
-) -> tuple[str, Table]:
-    """Return the chart of two histograms of integers as SVG, and the table of its numbers: see `describe_bins`.
-
-    Rows have n, and how many there are before and after; `longest` stands for more too.
-    """
-    counts = {row["n"]: row for row in rows}
-    none = {"before": 0, "after": 0}
+def count_integers(rows: Sequence[Mapping[str, int]], longest: int, shift: float = 0) -> list[Bin]:
+    """Return bins of rows by the integer n, with how many there are before and after; `longest` stands for more too."""
+    counts = {row["n"]: (row["before"], row["after"]) for row in rows}
     names = {longest: f"{longest} and more"}
-    bins = [
-        Bin(names.get(n, str(n)), n - shift, n + 1 - shift, *(counts.get(n, none)[side] for side in none))
-        for n in range(max(counts) + 1)
-    ]
-    spec, table = describe_bins(bins, x, **options)
-    return render_svg(spec, title), table
+    return [Bin(names.get(n, str(n)), n - shift, n + 1 - shift, *counts.get(n, (0, 0))) for n in range(max(counts) + 1)]
 
 
 def describe_bins(
     bins: Sequence[Bin],
-    x: Mapping[str, Any],
+    title: str,
+    axis: Mapping[str, Any],
     sets: tuple[str, str] = ("pool", "kept"),
-    marks: Sequence[Mapping[str, Any]] = (),
-    room: float = 0.05,
+    thresholds: Sequence[tuple[str, float, bool]] = (),
+    scale_type: str = "linear",
 ) -> tuple[dict[str, Any], Table]:
     """Return the spec of a chart of two histograms, each as shares of its own total, and the table of its numbers.
 
-    `x` is the horizontal axis, `sets` are the names of the two, `marks` layers over them; `room` is above the highest
-    value, as a part of it.
+    `title` and `axis` are of the horizontal axis, `sets` are the names of the two; `thresholds` have a name, a value,
+    and whether the name is to the left of it.
     """
-    before, after = sum(part.before for part in bins), sum(part.after for part in bins)
+    before, after = sum(part.before for part in bins) or 1, sum(part.after for part in bins) or 1
     heads = ("bin", *sets, *(f"{name}, share" for name in sets))
-    rows: list[dict[str, Any]] = []
-    numbers = []
-    for name, low, high, old, new in bins:
-        shares = percent(old, before), percent(new, after)
-        tooltip = f"{name}: {sets[0]} {shares[0]} ({count(old)}), {sets[1]} {shares[1]} ({count(new)})"
-        heights = old / (before or 1), new / (after or 1)
-        rows.append({"from": low, "to": high, "before": heights[0], "after": heights[1], "tooltip": tooltip})
-        numbers.append(dict(zip(heads, (name, old, new, *heights), strict=True)))
-    scale = {"domain": [bins[0].low, bins[-1].high], "nice": False, **x.get("scale", {})}
-    axis = {"field": "from", "type": "quantitative", **x, "scale": scale}
-    top = (1 + room) * (max(max(row["before"], row["after"]) for row in rows) or 1)
-    end = {**rows[-1], "from": bins[-1].high, "tooltip": None}
-    spec = layers([*rows, end], *before_and_after(axis, top), *marks)
-    return spec, Table.of(numbers, folded=True)
+    numbers = [(part.name, part.before, part.after, part.before / before, part.after / after) for part in bins]
+    table = Table.of([dict(zip(heads, row, strict=True)) for row in numbers], folded=True)
+    facts = {"bins": bins, "title": title, "axis": axis, "sets": sets, "thresholds": thresholds}
+    return fill_spec("histogram", **facts, scale_type=scale_type), table

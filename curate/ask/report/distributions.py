@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import SHORT, Figure, Section, Table, clean, number
-from curate.ask.report.charts import PANEL, Bin, describe_bins, join_charts, mark_threshold, render_svg
+from curate.ask.report.charts import Bin, describe_bins, join_charts, render_svg
 from curate.base.numeric.sides import SQL
 from curate.base.wording import all_digits
 from curate.publish.views import quote_name
@@ -163,29 +163,17 @@ def _describe(histogram: Histogram, thresholds: list[tuple[str, float]]) -> tupl
     low, *_, high = histogram.edges
     counts = zip(pairwise(histogram.edges), histogram.pool, histogram.kept, strict=True)
     bins = [Bin(_bin_name(*bounds), *bounds, pool, kept) for bounds, pool, kept in counts]
-    scale = {"type": "log" if histogram.log else "linear", "domain": [low, high], "nice": False}
-    ticks = {"tickCount": 5, "format": "~s" if high >= 10_000 or histogram.log else ",~f"}
-    lines = [(clean(rule, 24), value) for rule, value in thresholds if low <= value <= high][:8]
-    marks = [mark for i, line in enumerate(lines) for mark in _threshold_marks(histogram, scale, i, *line)]
-    x = {"title": histogram.label, "scale": scale, "axis": ticks}
-    room = 0.05 + 0.1 * len(lines[:4])  # for the names
-    return describe_bins(bins, x, marks=marks, room=room)
+    axis = {"tickCount": 5, "format": "~s" if high >= 10_000 or histogram.log else ",~f"}
+    lines = []
+    for rule, value in thresholds:
+        if low <= value <= high:
+            part = math.log(value / low) / math.log(high / low) if histogram.log else (value - low) / (high - low)
+            lines.append((clean(rule, 24), value, part > 0.6))
+    scale_type = "log" if histogram.log else "linear"
+    return describe_bins(bins, histogram.label, axis, thresholds=lines[:8], scale_type=scale_type)
 
 
 def _bin_name(low: float, high: float) -> str:
     if low % 1 == 0.5 and high % 1 == 0.5:
         low, high = math.ceil(low), math.floor(high)
     return number(low) if low == high else f"{number(low)} – {number(high)}"
-
-
-def _threshold_marks(
-    histogram: Histogram, scale: dict[str, Any], i: int, rule: str, value: float
-) -> list[dict[str, Any]]:
-    """Return a dashed line at the threshold of a rule, the i-th one here, and the rule's name."""
-    low, *_, high = histogram.edges
-    position = math.log(value / low) / math.log(high / low) if histogram.log else (value - low) / (high - low)
-    side = {"align": "right", "dx": -4} if position > 0.6 else {"align": "left", "dx": 4}
-    at = {"x": {"field": "at", "type": "quantitative", "scale": scale}}
-    line, name = mark_threshold({"at": value, "label": rule}, at, {"y": 7 + 13 * i, **side})
-    halo = name | {"mark": name["mark"] | {"stroke": PANEL, "strokeWidth": 3}}  # to read the name over the data
-    return [line, halo, name]

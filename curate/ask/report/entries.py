@@ -4,12 +4,10 @@ Before: the rows left when balancing began, or the pool where the run does not b
 caption that matches three entries counts in three.
 """
 
-from typing import Any
-
 from curate.ask.library import find_query
 from curate.ask.opened import OpenRun
-from curate.ask.report.blocks import SHORT, Figure, Section, Table, clean, count
-from curate.ask.report.charts import compare_counts, compare_lines, log_axis, mark_threshold
+from curate.ask.report.blocks import SHORT, Figure, Section, Table, clean
+from curate.ask.report.charts import count_integers, describe_bins, draw_lines, render_svg
 from curate.ask.report.distributions import LEGEND
 from curate.base.errors import RecipeError
 
@@ -31,13 +29,8 @@ def entries_section(run: OpenRun) -> Section | None:
         name: run.report("entries_changed", balanced=run.balanced, gained=name == "gained", top=TOP, **sums)
         for name in (("gained", "lost") if all(sums.values()) else ())
     }
-    facts: dict[str, Any] = {
-        "t": run.facts.t,
-        "t_of": next(iter(run.facts.t_by_language or {}), None),
-        "is_balanced": run.balanced,
-    }
-    facts |= {"counts": counts, "per_text": per_text, "figures": figures, "changed": changed}
-    return Section("entries", "Entries", facts | {"lost": run.report("entries_lost")})
+    facts = {"counts": counts, "per_text": per_text, "figures": figures, "changed": changed}
+    return Section("entries", "Entries", facts | {"lost": run.report("entries_lost"), "is_balanced": run.balanced})
 
 
 def _ranks(run: OpenRun) -> Figure | None:
@@ -46,25 +39,23 @@ def _ranks(run: OpenRun) -> Figure | None:
         return None
     title = "Samples per entry by rank, before and after balancing" if run.balanced else "Samples per entry by rank"
     t = run.facts.t if run.balanced and not run.facts.t_by_language else None
-    x, y = log_axis("rank", "rank of the entry", rows, grid=False), log_axis("rows", "samples", rows, grid=True)
-    marks: list[dict[str, Any]] = []
-    if t and any(t <= row["rows"] for row in rows):
-        marks = mark_threshold({"rows": t, "label": f"t = {count(t)}"}, {"y": y}, {"x": 5, "dy": -8})
-    wide, narrow = compare_lines(rows, f"{title}, both axes logarithmic", {"x": x, "y": y}, *marks)
+    charts = draw_lines(rows, f"{title}, both axes logarithmic", t, is_share=False)
     note = "Both axes are logarithmic; entries are ranked by their count in each set. Dashed: t." if t else ""
     legend = (("before", "before balancing" if run.balanced else "pool"), ("kept", "kept"))
     shown = [{"set": row["series"], "rank": row["rank"], "samples": row["rows"]} for row in rows[::5]]
-    return Figure(title, wide, Table.of(shown, folded=True), narrow, legend, note)
+    return Figure(title, charts[0], Table.of(shown, folded=True), charts[1], legend, note)
 
 
 def _per_text(run: OpenRun) -> Figure | None:
     rows = run.report("entries_per_text", longest=_MANY)
     if not any(row["before"] for row in rows):
         return None
-    x = {"title": "entries per caption", "axis": {"format": "d", "tickMinStep": 1}}
     title = "Entries per caption"
-    chart = compare_counts(rows, _MANY, x, f"{title}: shares of the pool and of the kept set", shift=0.5)
-    return Figure(title, *chart, legend=LEGEND)
+    spec, table = describe_bins(
+        count_integers(rows, _MANY, shift=0.5), "entries per caption", {"format": "d", "tickMinStep": 1}
+    )
+    svg = render_svg(spec, f"{title}: shares of the pool and of the kept set")
+    return Figure(title, svg, table, legend=LEGEND)
 
 
 # ---- languages of entries
@@ -101,13 +92,7 @@ def _curve(run: OpenRun, language: str, t: int | None, reference: str | None) ->
     if len(points) < 3:
         return None
     title = f"Share of matches that entries with up to so many samples have: {clean(language, SHORT)}"
-    x = log_axis("rows", "samples of the entry", points)
-    y = {"field": "share", "type": "quantitative", "scale": {"domain": [0, 1]}, "title": None, "axis": {"format": "~%"}}
-    axes, marks = {"x": x, "y": y}, []
-    if t is not None and t <= x["scale"]["domain"][1]:
-        values = {"rows": t, "share": 1, "label": f"t = {count(t)}"}
-        marks = mark_threshold(values, {"x": x}, {"dx": 5, "dy": 8}, axes)
-    wide, narrow = compare_lines(points, title, axes, *marks, interpolate="step-after")
+    wide, narrow = draw_lines(points, title, t, is_share=True)
     shown = [{"samples of the entry": p["rows"], "share": p["share"]} for p in points if p["series"] == "kept"]
     table = Table.of(shown[:: max(1, len(shown) // 50)], folded=True)
     return Figure(title, wide, table, narrow, legend, "Dashed: t of the language." if t is not None else "")

@@ -57,13 +57,12 @@ def position_of(row: Row) -> Position:
 def make_pictures(run: OpenRun, rows: Sequence[Row]) -> dict[Position, Picture]:
     """Return a picture for each row of samples, scores and decisions. The page's budget is spent in their order."""
     images, changed = read_originals(run, rows)
+    rows = list({position_of(row): row for row in rows}.values())
     thumbnails = in_threads(thumbnail, (images.get(position_of(row), b"") for row in rows))
     pictures: dict[Position, Picture] = {}
     left = BUDGET
     for row, jpeg in zip(rows, thumbnails, strict=True):
         position = position_of(row)
-        if position in pictures:
-            continue
         data = "data:image/jpeg;base64," + base64.b64encode(jpeg or b"").decode()
         if jpeg and len(data) > left:
             pictures[position] = Picture(missing="left out: the page's size limit is reached")
@@ -96,33 +95,34 @@ def _shrink(image: Image.Image) -> bytes:
 
 def read_originals(run: OpenRun, rows: Sequence[Row]) -> tuple[dict[Position, bytes], set[Position]]:
     """Return the images that can still be read, and the rows whose place in the input holds something else now."""
-    wanted = [row for row in rows if row["sha256"] is not None]
     sources: dict[str, Source] = {}
     for section in run.facts.recipe.get("input", ()):
         with suppress(ValidationError):  # of a format that is not installed here
             source = TypeAdapter[Source](source_sections()).validate_python(section).placed_in(run.folder.url)
             sources[source.name] = source
+    shards: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["sha256"] is not None and row["source"] in sources:
+            shards.setdefault(row["shard"], []).append(row)
     images: dict[Position, bytes] = {}
     changed: set[Position] = set()
     unreachable: set[str] = set()
-    for shard in dict.fromkeys(row["shard"] for row in wanted):
-        of_shard = [row for row in wanted if row["shard"] == shard]
-        name = of_shard[0]["source"]
-        if name not in sources or name in unreachable:
+    for shard, of_shard in shards.items():
+        source = sources[of_shard[0]["source"]]
+        if source.name in unreachable:
             continue
         try:
             with errors_of(shard):  # replaced files raise errors of many kinds
-                for row, data in _from_input(run, sources[name], shard, of_shard):
+                for row, data in _from_input(run, source, shard, of_shard):
                     if _is_original(row, data):
                         images[position_of(row)] = data
                     else:
                         changed.add(position_of(row))
-        except FileNotFoundError:
-            continue
-        except (OSError, ImportError, CurateError):
-            if "://" in shard:  # a store that does not answer is not tried again for each file
-                unreachable.add(name)
-    return images | _published(run, [row for row in wanted if row["kept"] and position_of(row) not in images]), changed
+        except (OSError, ImportError, CurateError) as error:
+            if "://" in shard and not isinstance(error, FileNotFoundError):  # a store that does not answer is left
+                unreachable.add(source.name)
+    left = [row for row in rows if row["sha256"] is not None and row["kept"] and position_of(row) not in images]
+    return images | _published(run, left), changed
 
 
 def _is_original(row: Row, data: bytes) -> bool:
@@ -161,7 +161,8 @@ def galleries_section(run: OpenRun) -> Section:
     shown = sorted(
         ({**line, "cards": []} for line in lines if line in largest), key=lambda line: line["kind"] != "kept"
     )
-    chosen = _choose(run, SAMPLES if len(shown) <= MOST // 2 else SAMPLES // 2)
+    limit = SAMPLES if len(shown) <= MOST // 2 else SAMPLES // 2
+    chosen = {line["step"]: list(map(position_of, line["chosen"])) for line in run.report("choose_samples", most=limit)}
     judged = judge(run, [position for line in shown for position in chosen[line["rule"]]])
     uids = {row["duplicate_of"] for row, _ in judged.values() if row["rule"] == stages.DUPLICATE} - {None}
     partners = {row["uid"]: row for row in run.report("representatives", uids=sorted(uids))}
@@ -188,16 +189,6 @@ def of_cards(run: OpenRun, cards: Iterable[Card]) -> dict[str, Any]:
     rows = [row for card in cards for _, row in card.group]
     pictures = make_pictures(run, rows) if run.facts.pool.images else {}
     return {"pictures": pictures, "folded": [*run.scores[:NUMBERS], *SIZES]}
-
-
-def _choose(run: OpenRun, limit: int) -> dict[str, list[Position]]:
-    chosen: dict[str, list[Position]] = {}
-    for line in run.report("choose_samples", most=3 * limit):
-        first: dict[Any, Position] = {}
-        for row in line["chosen"]:
-            first.setdefault(row["uid"] or position_of(row), position_of(row))
-        chosen[line["step"]] = list(first.values())[:limit]
-    return chosen
 
 
 def _entries(run: OpenRun, positions: Sequence[Position]) -> dict[Position, str]:

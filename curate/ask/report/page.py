@@ -15,47 +15,25 @@ from operator import itemgetter
 from typing import Any
 
 import fsspec
-import jinja2
-import pyarrow as pa
 
 from curate.ask.diff import Diff, changed_samples, diff_runs
 from curate.ask.opened import OpenRun, connected
 from curate.ask.report import losses
-from curate.ask.report.blocks import SHORT, Figure, Section, Table, clean, count, finite, number, percent
-from curate.ask.report.charts import compare_counts
+from curate.ask.report.blocks import SHORT, TEMPLATES, Figure, Section, clean
+from curate.ask.report.charts import count_integers, describe_bins, render_svg
 from curate.ask.report.distributions import distributions_section
 from curate.ask.report.entries import entries_section, languages_section
 from curate.ask.report.galleries import galleries_section
 from curate.ask.report.provenance import provenance_section, time_section
 from curate.base.errors import RecipeError, RunError
-from curate.base.ids import own_uid
 from curate.base.stages import FAILED, KEPT, POOL
-from curate.base.wording import format_bytes, format_seconds
+from curate.base.wording import format_seconds
 from curate.store.facts import read_facts
 from curate.store.layout import REPORT_FILE, SUCCESS_FILE
 from curate.store.lock import locked
 from curate.store.manifest import Lines, digest_file, read_manifest, write_manifest
 
 MOST_BYTES = 5_000_000
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("curate.ask", "report"),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-)
-_TEMPLATES.tests["uid"] = lambda text: own_uid(text) == text
-_TEMPLATES.filters |= {
-    "clean": clean,
-    "count": count,
-    "percent": percent,
-    "number": number,
-    "finite": finite,
-    "format_seconds": format_seconds,
-}
-_TEMPLATES.filters["format_bytes"] = format_bytes
-_TEMPLATES.filters["pairs"] = lambda values: [{"name": n, "value": str(v)} for n, v in [*values.items()][:_PAIRS]]
-_TEMPLATES.globals["table"] = Table.of
-_PAIRS = 60  # rows of a table of names and values
 _MOST = 20  # rows of a table
 _SAMPLES = 12  # of each side
 SAMPLES = 8  # originals that are shown
@@ -133,7 +111,7 @@ def render_sections(
 ) -> str:
     """Return a page of these sections as HTML, under the kind of page, the run's name, and a sentence or totals."""
     package = files("curate.ask.report")
-    template = _TEMPLATES.get_template("page.html")
+    template = TEMPLATES.get_template("page.html")
     style, script = (package.joinpath(name).read_text("utf-8") for name in ("style.css", "page.js"))
     fixed = {"style": style, "script": script, "script_digest": b64encode(sha256(script.encode()).digest()).decode()}
     title = clean(run.facts.name, SHORT)
@@ -143,28 +121,13 @@ def render_sections(
 def changes_section(diff: Diff) -> Section:
     """Return the comparison with another run: settings, and samples gained and lost."""
     other = diff.a.name if diff.a.name != diff.b.name else diff.a.url
-    settings = diff.settings.slice(0, _MOST).to_pylist()
-    shown = [{"setting": row["key"], "A": row["a"], "B": row["b"]} for row in settings]
-    facts: dict[str, Any] = {"diff": diff, "settings": shown, "most": _MOST}
+    heads = {"side": "side", "dropped by": "rule", "source": "source", "caption": "caption", "uid": "uid"}
+    samples: list[dict[str, Any]] = []
     if not diff.is_same:
-        tables = {"rule": diff.rules, "entry": diff.entries, "source": diff.sources, "language": diff.languages}
-        facts["changes"] = {name: _changes(name, table) for name, table in tables.items() if len(table)}
-        columns = ("source", "caption", "uid")
-        facts["samples"] = [
-            {"side": row["side"], "dropped by": row["rule"], **{name: row[name] for name in columns}}
-            for batch in changed_samples(diff.a.url, diff.b.url, _SAMPLES)  # by uid, which is a hash
-            for row in batch.to_pylist()
-        ]
+        for batch in changed_samples(diff.a.url, diff.b.url, _SAMPLES):  # by uid, which is a hash
+            samples += [{head: row[name] for head, name in heads.items()} for row in batch.to_pylist()]
+    facts = {"diff": diff, "most": _MOST, "samples": samples}
     return Section("changes", f"Compared with {clean(other, SHORT)}", facts)
-
-
-def _changes(name: str, table: pa.Table) -> list[dict[str, Any]]:
-    """Return the rows of CHANGES that changed, of the funnel those that are not 0 in both."""
-    columns = ("a", "b", "lost", "gained") if name == "rule" else ("lost", "gained")
-    heads = (name, "A", "B", "lost", "gained")
-    rows = [row for row in table.to_pylist() if any(row[column] for column in columns)]
-    shown = [dict(zip(heads, row.values(), strict=True)) for row in rows]
-    return [row | {name: "unknown" if row[name] is None else row[name]} for row in shown]
 
 
 def captions_section(run: OpenRun) -> Section | None:
@@ -180,9 +143,8 @@ def captions_section(run: OpenRun) -> Section | None:
 def _lengths(run: OpenRun) -> list[Figure]:
     """Return charts of words per caption that passed, by kind, and of the originals of the same samples."""
     figures = []
-    x, sets = {"title": "words"}, ("originals", "synthetic")
     for kind, rows in groupby(run.report("caption_words", longest=_LONGEST), itemgetter("kind")):
         name = clean(kind, SHORT)
-        title = f"Words per caption: originals and {name}"
-        figures.append(Figure(name, *compare_counts(list(rows), _LONGEST, x, title, sets=sets)))
+        spec, table = describe_bins(count_integers(list(rows), _LONGEST), "words", {}, ("originals", "synthetic"))
+        figures.append(Figure(name, render_svg(spec, f"Words per caption: originals and {name}"), table))
     return figures[:MOST]

@@ -3,19 +3,16 @@
 Times are those of run.json: wall time of the run, and work of its steps, which run in parallel over units.
 """
 
-import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
 import yaml
 
 from curate.ask.opened import OpenRun
-from curate.ask.report.blocks import Section, clean
+from curate.ask.report.blocks import Section
 from curate.base.wording import format_bytes, format_seconds
 from curate.store.facts import RunFacts
 from curate.store.layout import REPORT_FILE
-
-_LONGEST = 40_000  # characters of the recipe that are shown
 
 
 def time_section(run: OpenRun) -> Section | None:
@@ -33,24 +30,17 @@ def time_section(run: OpenRun) -> Section | None:
 def provenance_section(run: OpenRun) -> Section:
     """Return what determines the run, and its digests."""
     facts = run.facts
-    recipe = yaml.safe_dump(_plain(facts.recipe), sort_keys=False, allow_unicode=True, width=110)
-    lines = [clean(line, 500) for line in recipe[:_LONGEST].splitlines()] + (["…"] if len(recipe) > _LONGEST else [])
-    # The lines `sha256  path` of all files but the report, as sha256sum prints them.
-    files = run.rows("SELECT path, sha256 FROM manifest WHERE path <> $path ORDER BY path", path=REPORT_FILE)
+    [digest] = run.report("published_digest", report=REPORT_FILE)
     published = run.report("published_files", report=REPORT_FILE)
-    digests = "".join(f"{file['sha256']}  {file['path']}\n" for file in files)
-    return Section(
-        "provenance",
-        "Provenance",
-        facts={
-            "run": facts,
-            "digest": hashlib.sha256(digests.encode()).hexdigest(),
-            "models": _models(facts),
-            "inputs": _inputs(run),
-            "files": [row | {"size": format_bytes(row["size"])} for row in published],
-            "recipe": "\n".join(lines),
-        },
-    )
+    found = {
+        "run": facts,
+        "digest": digest["sha256"],
+        "models": _models(facts),
+        "inputs": _inputs(run),
+        "files": [row | {"size": format_bytes(row["size"])} for row in published],
+        "recipe": yaml.safe_dump(_plain(facts.recipe), sort_keys=False, allow_unicode=True, width=110),
+    }
+    return Section("provenance", "Provenance", found)
 
 
 def _plain(value: Any) -> Any:

@@ -79,5 +79,6 @@ def _follow(tables: OpenTables, unit: Unit, frontier: Frontier, settings: Publis
 
 
 def _clear(tables: OpenTables, unit: Unit, frontier: Frontier, settings: PublishSettings) -> Unit:
-    clear_unit(tables, frontier.blocked, [name for name in TABLES if name in settings.table_names], settings.sources)
+    names = [name for name in TABLES if name in settings.table_names]
+    clear_unit(tables, frontier.blocked, names, find_source(settings.sources, unit.source))
     return unit

@@ -6,7 +6,7 @@ recognises it. One that could not be read stays `failed`. Its rows in `answers`,
 `samples` is rewritten last: until then a repeated request finds the same rows in it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,34 +29,32 @@ _SAMPLES_KEEP = {*_ALIGNED, "source", "shard", "status"}
 _DETAIL = "a name in it was removed on request"
 
 
-def clear_unit(tables: UnitTables, items: Items, names: Sequence[str], sources: Iterable[Source]) -> list[str]:
-    """Clear the rows of the items in a unit's tables and in what `sources` downloaded; return the files rewritten."""
-    rewritten = _clear_downloads(tables, items, sources)
+def clear_unit(tables: UnitTables, items: Items, names: Sequence[str], source: Source) -> list[str]:
+    """Clear the rows of the items in a unit's tables and in what its source downloaded; return the files rewritten."""
+    rewritten = _clear_downloads(tables, items, source)
     for name, table, note in _cleared(tables, items, names):
         tables.rewrite(name, table, tables.key(name), note)
         rewritten.append(tables.file(name))
     return rewritten
 
 
-def _clear_downloads(tables: UnitTables, items: Items, sources: Iterable[Source]) -> list[str]:
+def _clear_downloads(tables: UnitTables, items: Items, source: Source) -> list[str]:
     """Clear rows in the files that their source downloaded for the run, while `samples` still says where they are."""
-    kinds = {source.name: (kind, source) for source in sources if (kind := find_downloading(source))}
-    if not kinds:
+    kind = find_downloading(source)
+    if not kind:
         return []
-    samples = tables.read("samples", ["source", "shard", "key"])
+    samples = tables.read("samples", ["shard", "key"])
     rows = np.flatnonzero(_find_rows(tables, items) & samples["key"].is_valid().to_numpy())
     columns = samples.take(rows).to_pydict()
     columns |= tables.read("members", ["offset", "size"]).take(rows).to_pydict()
-    cleared: dict[tuple[str, str], tuple[list[str], list[tuple[int, int]]]] = {}
-    for name, shard, key, offsets, sizes in zip(*columns.values(), strict=True):
-        if name in kinds:
-            keys, spans = cleared.setdefault((name, shard), ([], []))
-            keys.append(key)
-            spans += zip(offsets, sizes, strict=True)
+    cleared: dict[str, tuple[list[str], list[tuple[int, int]]]] = {}
+    for shard, key, offsets, sizes in zip(*columns.values(), strict=True):
+        keys, spans = cleared.setdefault(shard, ([], []))
+        keys.append(key)
+        spans += zip(offsets, sizes, strict=True)
     files = []
-    for (name, shard), (keys, spans) in cleared.items():
-        kind, source = kinds[name]
-        files += kind.clear(source, shard, keys, spans)
+    for shard, of_shard in cleared.items():
+        files += kind.clear(source, shard, *of_shard)
     return files
 
 

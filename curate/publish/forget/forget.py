@@ -25,6 +25,7 @@ from curate.publish.describe import describe_run, mark_published
 from curate.publish.forget.clear import clear_unit
 from curate.publish.forget.rows import Survey, count_shards, find_shards, link_items, rewrite_shard, survey
 from curate.publish.uids import sort_uids
+from curate.recipe.source import find_source
 from curate.run.context import open_context
 from curate.run.in_process import InProcessUnits
 from curate.store import layout
@@ -136,7 +137,8 @@ def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -
     settings = PublishSettings.of(context)
     rewritten: list[str] = []
     for unit in units if touched is None else touched:
-        rewritten += clear_unit(settings.tables(unit), items, settings.table_names, settings.sources)
+        source = find_source(settings.sources, unit.source)
+        rewritten += clear_unit(settings.tables(unit), items, settings.table_names, source)
     for name in find_shards(folder, items):
         rewritten += rewrite_shard(folder, settings.output, name, items)
     count_shards(folder)
@@ -174,15 +176,13 @@ def _count_entries(folder: RunStore, all_tables: Sequence[UnitTables]) -> None:
         folder.write_parquet(layout.ENTRIES_FILE, counted)
 
 
-_STAY = tuple(f"{top}/" for top in (layout.POOL, layout.INPUTS, layout.MODELS))
-
-
 def _digest(folder: RunStore, rewritten: Collection[str] | None) -> Lines:
     """Return the lines of tables, shards, downloads and models, digesting only rewritten files; None: all."""
     sizes = folder.read_json(layout.SIZES_FILE)
     lines = []
+    tops = ("tables", "shards", layout.POOL, layout.INPUTS, layout.MODELS)
     for line in read_manifest(folder):
-        if line.path.startswith(("tables/", "shards/", *_STAY)) and line.path != layout.SIZES_FILE:
+        if line.path.startswith(tuple(f"{top}/" for top in tops)) and line.path != layout.SIZES_FILE:
             is_current = rewritten is not None and line.path not in rewritten
             rows = sizes.get(line.path.removeprefix("shards/"), line.rows)
             lines.append(line if is_current else digest_file(folder, line.path, rows))

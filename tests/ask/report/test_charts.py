@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from curate.ask.report.charts import KEPT, before_and_after, layers, render_svg
+from curate.ask.report.charts import Bin, describe_bins, render_svg
 
 EVIL = "x</text><script>alert(1)</script><b onload=1>&amp;'\""
 
@@ -13,10 +13,10 @@ def chart() -> str:
     rows = [{"a": EVIL, "b": 3, "tooltip": EVIL}, {"a": "plain", "b": 5, "tooltip": "five"}]
     x, y = {"field": "a", "type": "nominal"}, {"field": "b", "type": "quantitative"}
     bars = {
-        "mark": {"type": "bar", "color": KEPT, "aria": True},
+        "mark": {"type": "bar", "color": "var(--kept)", "aria": True},
         "encoding": {"x": x, "y": y, "description": {"field": "tooltip"}},
     }
-    return render_svg(layers(rows, bars, width=200, height=100), EVIL)
+    return render_svg({"width": 200, "height": 100, "data": {"values": rows}, "layer": [bars]}, EVIL)
 
 
 def test_it_draws_and_nothing_else() -> None:
@@ -47,8 +47,8 @@ def test_nothing_is_fetched() -> None:
 
 @pytest.mark.parametrize("name", ["a\\u", "a\\x01", "a\\", 'a\\" + 1 + "', "datum.x", "a[0].b", "${x}", "a' + \"b"])
 def test_a_name_is_no_expression(name: str) -> None:
-    x = {"field": "from", "type": "quantitative", "title": name}
-    rows = [{"from": n, "to": n + 1, "before": 0.5, "after": 0.5, "tooltip": f"about {n}"} for n in (1, 2)]
-    root = ElementTree.fromstring(render_svg(layers(rows, *before_and_after(x, 1)), name))
+    bins = [Bin(f"about {n}", n, n + 1, 1, 1) for n in (1, 2)]
+    root = ElementTree.fromstring(render_svg(describe_bins(bins, name, {})[0], name))
     assert name in {element.text for element in root.iter("text")}
-    assert {element.text for element in root.iter("title")} == {"about 1", "about 2"}
+    half = "pool 50.00\N{NO-BREAK SPACE}% (1), kept 50.00\N{NO-BREAK SPACE}% (1)"
+    assert {element.text for element in root.iter("title")} == {f"about {n}: {half}" for n in (1, 2)}
