@@ -24,7 +24,7 @@ from curate.ask.opened import OpenRun, connected
 from curate.ask.output import Tables
 from curate.ask.query import find_run
 from curate.base import schema, stages
-from curate.base.errors import RecipeError, RunError
+from curate.base.errors import RecipeError, RunError, reraised
 from curate.decide.rules.rules import check_rules
 from curate.publish.uids import read_uids
 from curate.publish.views import quote, quote_name
@@ -200,11 +200,11 @@ def _open_both(a: str, b: str) -> Iterator[tuple[OpenRun, OpenRun, list[Side], i
 
 
 def _listed_uids(url: str) -> pa.Table:
-    try:
+    remedy = f"; see `curate verify {url}`"
+    with reraised(RunError, f"{url}: uids.npy is damaged", ValueError, IndexError, EOFError, remedy=remedy):
         pairs = read_uids(find_run(url))
-        return pa.table([pa.array(np.ascontiguousarray(pairs[half])) for half in ("f0", "f1")], ["high", "low"])
-    except (ValueError, IndexError, EOFError) as error:
-        raise RunError(f"{url}: uids.npy is damaged ({error}); see `curate verify {url}`") from None
+        halves = [pa.array(np.ascontiguousarray(pairs[half])) for half in ("f0", "f1")]
+    return pa.table(halves, ["high", "low"])
 
 
 def _settings(a: RunFacts, b: RunFacts) -> pa.Table:

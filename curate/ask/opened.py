@@ -11,8 +11,7 @@ import pyarrow as pa
 
 from curate.ask.library import report_sql
 from curate.ask.query import find_run, open_run
-from curate.base.errors import RunError
-from curate.base.wording import one_line
+from curate.base.errors import RunError, reraised
 from curate.store.facts import RunFacts, read_facts
 from curate.store.store import RunStore
 
@@ -76,8 +75,6 @@ def connected(url: str) -> Iterator[OpenRun]:
     """Open a finished run. Raises as `open_run`, and RunError too where what is read within is damaged."""
     folder = find_run(url)
     facts = read_facts(folder)  # first: who compares them later learns of changes
-    with open_run(url) as connection:
-        try:
-            yield OpenRun(folder, facts, connection)
-        except duckdb.Error as error:
-            raise RunError(f"{url}: cannot be read: {one_line(error)}; see `curate verify {url}`") from None
+    damaged = reraised(RunError, f"{url}: cannot be read", duckdb.Error, remedy=f"; see `curate verify {url}`")
+    with open_run(url) as connection, damaged:
+        yield OpenRun(folder, facts, connection)

@@ -177,6 +177,10 @@ class Captions(KindsSection):
     """
 
     registry = CAPTION_KINDS
+    example: ClassVar[Any] = {
+        "engines": {"vlm": {"openai": {"base_url": "http://localhost:8000/v1", "model": "my-vlm"}}},
+        "recaption": {"engine": "vlm"},
+    }
     gives = (
         Column("captions", "kind", "string", "`rewrite`, `recaption`, `fused` or `translation`."),
         Column("captions", "style", "string", "Style, or language."),

@@ -10,14 +10,11 @@ from pydantic import ValidationError
 def explain_faults(error: ValidationError, data: Any) -> Iterator[str]:
     """Yield one line for each fault of plain data, such as a recipe."""
     faults = [(fault, _find_keys(data, fault)) for fault in error.errors()]
-    inner = {keys[:depth] for _, keys in faults for depth in range(len(keys))}
     specific = {keys for fault, keys in faults if fault["type"] == "fault"}
     lists: set[str] = set()
     for fault, keys in faults:
         if fault["type"] != "fault" and keys in specific:
             continue  # of another form that the value may have, and it may hold a secret
-        if len(fault["loc"]) > len(keys) and keys in inner:
-            continue  # of the forms that the value may have another one was meant, whose faults are reported
         if fault["type"] == "too_short" and fault["input"] and len(faults) > 1:
             continue  # pydantic counts only the items without a fault, and those are reported
         text = _describe(fault, keys)

@@ -140,6 +140,7 @@ class Measure(KindsSection):
     """
 
     registry = SIGNALS
+    example: ClassVar[Any] = {"language": {}, "image": {"phash": True}}
 
     image: Image = Field(Image(), **Image.about())
 

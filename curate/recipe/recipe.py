@@ -100,17 +100,12 @@ class Recipe(KindsSection):
         examples=[{"name": "cc12m", "format": "webdataset", "path": "cc12m/{00000..01242}.tar"}]
     )
     """Where samples come from: one source, or a list."""
-    measure: Annotated[Measure, BuiltFrom(Measure.full)] = Field(
-        {}, examples=[{"language": {}, "image": {"phash": True}}], validate_default=True
-    )
+    measure: Annotated[Measure, BuiltFrom(Measure.full)] = Field({}, examples=[Measure.example], validate_default=True)
     """Signals to measure: each adds columns that rules and SQL see."""
     match: Match | None = Field(None, examples=[{"metadata": "metadata.json"}])
     """Metadata entries to match captions with (MetaCLIP). null: none, and no row is `unmatched`."""
     relate: Annotated[Relate, BuiltFrom(Relate.full)] = Field(
-        {},
-        examples=[{"clusters": {"topic": {"k": 1000}}}],
-        validate_default=True,
-        exclude_if=lambda relate: not relate.requested,
+        {}, examples=[Relate.example], validate_default=True, exclude_if=lambda relate: not relate.requested
     )
     """Columns that need the whole pool: clusters made here, s-CLIPLoss."""
     derive: dict[ColumnName, Expression] = Field({}, examples=[{"quality": "zscore(clip_score) + zscore(aesthetic)"}])
@@ -125,15 +120,7 @@ class Recipe(KindsSection):
     """Balanced sampling (MetaCLIP) over metadata entries, by `match`, or a column. null: every row left is kept."""
     sample: Sample | None = Field(None, examples=[{"rows": 100000}])
     """A random sample of fixed size, in place of balancing. null: none."""
-    captions: Annotated[Captions, BuiltFrom(Captions.full)] | None = Field(
-        None,
-        examples=[
-            {
-                "engines": {"vlm": {"openai": {"base_url": "http://localhost:8000/v1", "model": "my-vlm"}}},
-                "recaption": {"engine": "vlm"},
-            }
-        ],
-    )
+    captions: Annotated[Captions, BuiltFrom(Captions.full)] | None = Field(None, examples=[Captions.example])
     """Synthetic captions for kept samples. null: none."""
     output: Output = Field(Output(), examples=[{"rows_per_shard": 1000}])
     """The shards that are written."""

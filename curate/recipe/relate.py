@@ -1,7 +1,7 @@
 """The section `relate` of a recipe: columns that need the whole pool. See `curate.relate.relation`."""
 
 from operator import not_
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -30,6 +30,7 @@ class Relate(KindsSection):
     """
 
     registry = RELATIONS
+    example: ClassVar[Any] = {"clusters": {"topic": {"k": 1000}}}
 
     if TYPE_CHECKING:
 

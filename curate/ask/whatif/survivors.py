@@ -11,7 +11,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import IO, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -42,7 +41,6 @@ from curate.run.context import RunContext, check_signals, open_context
 from curate.run.in_process import InProcessUnits
 from curate.store.facts import RunFacts, read_facts
 from curate.store.store import RunStore
-from curate.store.tables import UnitTables
 
 _DECIDING = ("derive", "rules", "dedup")
 _HINT = (
@@ -150,20 +148,14 @@ class DecidedRows:
             return decided
         for _ in in_threads(lambda of_unit: of_unit.matches, rows):
             pass  # all are read before the entries and counts come, which take what reading has freed
-        return replace(decided, counts=units.value(count_alive(units, settings, decided._rows_left)))
-
-    @cached_property
-    def _by_unit(self) -> dict[int, RowsLeft]:
-        return {state.unit.index: rows for state, rows in zip(self.states, self.rows, strict=True)}
-
-    def _rows_left(self, tables: UnitTables, state: UnitState) -> RowsLeft:
-        """Return the rows left of a unit, which are the same for all choices."""
-        return self._by_unit[state.unit.index]
+        return replace(decided, counts=units.value(count_alive(units, settings, decided.selection_run.rows_left)))
 
     @property
     def selection_run(self) -> SelectionRun:
-        """The run to a selection: none is on its way that messages could continue."""
-        return replace(self.settings.selection_run, place="", rows_left=self._rows_left, fraction=self.fraction)
+        """The run to a selection: none is on its way that messages could continue. All choices have the same rows."""
+        by_unit = {state.unit.index: rows for state, rows in zip(self.states, self.rows, strict=True)}
+        rows_left = lambda _, state: by_unit[state.unit.index]  # noqa: E731
+        return replace(self.settings.selection_run, place="", rows_left=rows_left, fraction=self.fraction)
 
 
 def open_finished(url: str) -> FinishedRun:
