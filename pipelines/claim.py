@@ -181,8 +181,8 @@ def _plugins(context: RunContext) -> dict[str, str]:
     ]
     if captions:
         used += [
-            (ENGINES, (captions.engines[task.section.engine].kind for task in captions.tasks)),
-            (CAPTION_KINDS, (task.section.key for task in captions.tasks)),
+            (ENGINES, (captions.engines[task.section.engine].kind for task in captions.requested)),
+            (CAPTION_KINDS, (task.section.key for task in captions.requested)),
             (GATES, (key for key in GATES.kinds() if key not in captions.gates.off)),
         ]
     packages = [registry.package(key) for registry, keys in used for key in keys]

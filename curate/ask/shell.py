@@ -42,7 +42,7 @@ def run_shell(url: str, format: Format, file: IO[str]) -> int:
         if is_terminal:
             _complete_names(connection)
             print(f"{url}, read-only. .help lists commands, .quit leaves.", file=sys.stderr)
-        failed = _Shell(connection, format, file).run(read_inputs(input if is_terminal else _piped))
+        failed = _Shell(connection, format, file).run(read_inputs(input if is_terminal else lambda _: input()))
         return 0 if is_terminal else failed
 
 
@@ -125,13 +125,6 @@ class _Shell:
         else:
             accepted = ".queries, .tables, .format table|csv|json, .help, .quit"
             raise RecipeError(f"{escape(text)}: unknown command; accepted: {accepted}")
-
-
-def _piped(_prompt: str) -> str:
-    line = sys.stdin.readline()
-    if not line:
-        raise EOFError
-    return line.rstrip("\n")
 
 
 def _complete_names(connection: Any) -> None:

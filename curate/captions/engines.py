@@ -19,7 +19,7 @@ def open_engine(spec: EngineSpec, engine_id: str) -> Engine:
 
 def find_faults(captions: Captions, engine_ids: dict[str, str], load: bool) -> Iterator[CurateError]:
     """Yield what keeps each engine that is used from working: endpoints are called, models loaded if `load` is set."""
-    for name in dict.fromkeys(task.section.engine for task in captions.tasks):
+    for name in dict.fromkeys(task.section.engine for task in captions.requested):
         spec = captions.engines[name]
         if load or not spec.section.is_local:
             try:
@@ -37,15 +37,15 @@ def find_faults(captions: Captions, engine_ids: dict[str, str], load: bool) -> I
 def identify_engines(captions: Captions) -> dict[str, str]:
     """Return each used engine's model, and each section's template version and examples' digest. Raises RecipeError."""
     engine_ids: dict[str, str] = {}
-    for task in captions.tasks:
+    for task in captions.requested:
         name = task.section.engine
         with naming(f"captions.engines.{name}"):
             engine_ids[name] = captions.engines[name].section.open().model
-        with naming(f"captions.{task.key}.template"):
-            engine_ids[f"template of {task.key}"] = task.section.load_template().version
-        with naming(f"captions.{task.key}.examples"):
+        with naming(f"captions.{task.name}.template"):
+            engine_ids[f"template of {task.name}"] = task.section.load_template().version
+        with naming(f"captions.{task.name}.examples"):
             if examples := task.section.examples_digest():
-                engine_ids[f"examples of {task.key}"] = examples
+                engine_ids[f"examples of {task.name}"] = examples
     if captions.regions:
         engine_ids["regions"] = ZeroShotDetector(captions.regions).model
     return engine_ids

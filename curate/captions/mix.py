@@ -86,7 +86,7 @@ def emitted_texts(
         table = tables.read("regions", ["uid", "regions"])
         table = table.filter(pc.is_in(table["uid"], uid_array))
         regions = {uid: {"regions": boxes} for uid, boxes in zip(*table.to_pydict().values(), strict=True)}
-    emitted, sections = [], [task.section for task in captions.tasks]
+    emitted, sections = [], [task.section for task in captions.requested]
     for uid, original in zip(uids, originals, strict=True):
         texts = texts_of.get(uid, {})
         choice = choose_text(captions, seed, uid, texts)

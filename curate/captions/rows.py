@@ -15,7 +15,8 @@ from curate.captions.settings import CaptionSettings
 from curate.decide.rules.row_counts import RowFacts, count_rows
 from curate.expressions.check import check_count
 from curate.llm.engine import Request
-from curate.recipe.captions import MAX_PER_ROW, CaptionSection, Task
+from curate.recipe.captions import MAX_PER_ROW, CaptionSection
+from curate.recipe.section import Requested
 from curate.store.tables import UnitTables
 
 
@@ -59,7 +60,7 @@ class Rows(RowFacts):
         return self.table[name].combine_chunks()
 
 
-def make_requests(settings: CaptionSettings, tables: UnitTables, task: Task, rows: Rows) -> list[Request]:
+def make_requests(settings: CaptionSettings, tables: UnitTables, task: Requested, rows: Rows) -> list[Request]:
     """Return the requests of a section, by row."""
     counts = task.section.per_row
     if isinstance(counts, str):

@@ -60,7 +60,7 @@ class CaptionSettings:
     @property
     def has_models(self) -> bool:
         """Whether a model works in the process that captions."""
-        engines = (self.captions.engines[task.section.engine].section for task in self.captions.tasks)
+        engines = (self.captions.engines[task.section.engine].section for task in self.captions.requested)
         return bool(self.captions.regions or self.scorer) or any(engine.is_local for engine in engines)
 
     @property
@@ -84,7 +84,7 @@ def check_captions(context: RunContext) -> None:
     settings, pool = CaptionSettings.of(context), context.pool
     captions = settings.captions
     if not pool.has_images:
-        names = [task.section.key for task in captions.tasks if task.section.needs_images]
+        names = [task.section.key for task in captions.requested if task.section.needs_images]
         names += ["regions"] if captions.regions else []
         names += ["output.syn_json"] if captions.output.syn_json else []
         if names:
@@ -92,6 +92,6 @@ def check_captions(context: RunContext) -> None:
         for name in [] if pool.output is None else pool.output.names:
             if name.lower() in ("captions", "curated_caption"):
                 raise RecipeError(f"captions: the pool has a column {name!r}, which captions add to it; rename it")
-    for task in captions.tasks:
+    for task in captions.requested:
         if isinstance(task.section.per_row, str):
-            check_count(f"captions.{task.key}.per_row", task.section.per_row, settings.per_row_columns)
+            check_count(f"captions.{task.name}.per_row", task.section.per_row, settings.per_row_columns)

@@ -35,7 +35,8 @@ from curate.match.unit import load_matcher
 from curate.models.encoder import Encoder
 from curate.pool.plan import Unit
 from curate.pool.reread import UnitRereader
-from curate.recipe.captions import EngineSpec, Task
+from curate.recipe.captions import EngineSpec
+from curate.recipe.section import Requested
 from curate.recipe.source import find_source
 from curate.run import units as steps
 from curate.run.context import RunContext
@@ -134,7 +135,7 @@ class _UnitWork:
         """Return the texts of the `answers` that are there: a style says which section wrote a text."""
         answers = self.tables.read("answers")
 
-        def find(task: Task, _: Rows) -> pa.Table:
+        def find(task: Requested, _: Rows) -> pa.Table:
             styles = pc.is_in(answers["style"], pa.array(task.section.all_styles, pa.string()))
             return answers.filter(pc.and_(pc.equal(answers["kind"], pa.scalar(task.section.kind)), styles))
 
@@ -160,7 +161,7 @@ class _UnitWork:
             raise replaced
 
     def _make(
-        self, answer: Callable[[Task, Rows], pa.Table], flush: Callable[[], None] = lambda: None
+        self, answer: Callable[[Requested, Rows], pa.Table], flush: Callable[[], None] = lambda: None
     ) -> tuple[pa.Table, pa.Table]:
         """Return the rows of `answers` that are got for each section, in order, and those of `captions`.
 
@@ -172,18 +173,18 @@ class _UnitWork:
             self.on_progress()
 
         rows, answers, texts = self.rows, schema.ANSWERS.empty_table(), schema.CAPTIONS.empty_table()
-        for task in self.settings.captions.tasks:
+        for task in self.settings.captions.requested:
             rows = rows.with_sources(texts, task.section.source)
             new = answer(task, rows)
             has_texts = new["answer"].null_count < len(new)
             scorer = _Scorer.of(self.settings, self.tables, rows) if has_texts else None
             step = partial(_judge, self.settings, task, rows, new, scorer)
-            identity = [task.key, ids.table_digest(new), ids.table_digest(pa.table({"source": rows.sources}))]
+            identity = [task.name, ids.table_digest(new), ids.table_digest(pa.table({"source": rows.sources}))]
             judged = self.judged.complete(identity, schema.CAPTIONS, step, check)
             answers, texts = pa.concat_tables([answers, new]), pa.concat_tables([texts, judged]).combine_chunks()
         return answers, texts
 
-    def _answer(self, task: Task, rows: Rows, cache: AnswerCache) -> pa.Table:
+    def _answer(self, task: Requested, rows: Rows, cache: AnswerCache) -> pa.Table:
         """Return an answer for each request of a section; cached ones are not sent."""
         settings, (kind, name) = self.settings, (task.section.kind, task.section.engine)
         requests = make_requests(settings, self.tables, task, rows)
@@ -231,7 +232,7 @@ class _UnitWork:
 
 
 def _judge(
-    settings: CaptionSettings, task: Task, rows: Rows, answers: pa.Table, scorer: "_Scorer | None", first: int
+    settings: CaptionSettings, task: Requested, rows: Rows, answers: pa.Table, scorer: "_Scorer | None", first: int
 ) -> Iterator[pa.Table]:
     """Yield the rows of `captions`, from answer `first` on, some at a time."""
     section = task.section

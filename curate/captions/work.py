@@ -71,7 +71,7 @@ def summarise(
 ) -> list[CaptionWork]:
     """Return what the captions of the whole run took, by kind and engine; `sent` is of `sum_sent`."""
     rows = []
-    for kind, engine in dict.fromkeys((task.section.kind, task.section.engine) for task in captions.tasks):
+    for kind, engine in dict.fromkeys((task.section.kind, task.section.engine) for task in captions.requested):
         total = Counter[str]()
         for unit in captioned:
             total.update(unit.work.get((kind, engine), {}))

@@ -1,14 +1,25 @@
 """The section `captions` of a recipe: which texts are written for kept samples, by what, how judged and emitted."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, field_validator, model_validator
 
 from curate.base.registry import Registry
 from curate.recipe import section as fields
 from curate.recipe.gates import Gates
-from curate.recipe.section import BuiltFrom, Column, Expression, KindsSection, ModelPath, Name, OneKind, Section, fault
+from curate.recipe.section import (
+    BuiltFrom,
+    Column,
+    Expression,
+    KindsSection,
+    ModelPath,
+    Name,
+    OneKind,
+    Requested,
+    Section,
+    fault,
+)
 
 MAX_PER_ROW = 64
 ENGINES = Registry[Any](
@@ -45,6 +56,10 @@ class EngineSpec(OneKind):
     """What it costs. 0: nothing."""
 
 
+_Number = Annotated[int, Field(ge=1, le=MAX_PER_ROW), fields.INTEGER]
+_PerRow = Annotated[_Number | Annotated[Expression, fields.TEXT], fields.BY_FORM]
+
+
 class CaptionSection(Section):
     """Base of what is written: `engine` names one of `engines`; `per_row` how many texts a sample gets of each style.
 
@@ -61,9 +76,7 @@ class CaptionSection(Section):
 
     engine: Name = Field(examples=["vlm"])
     """Name of the engine in `captions.engines`."""
-    per_row: Annotated[Annotated[int, fields.INTEGER] | Annotated[Expression, fields.TEXT], fields.BY_FORM] = Field(
-        1, examples=["CASE WHEN rarest < 100 THEN 4 ELSE 1 END"]
-    )
+    per_row: _PerRow = Field(1, examples=["CASE WHEN rarest < 100 THEN 4 ELSE 1 END"])
     """Captions per sample and style, 1 to 64; or SQL that gives 0 to 64 (NULL is 0)."""
     template: fields.UserPath | None = Field(None, examples=["my_prompt.txt"])
     """A file with a prompt of your own. null: the built-in one."""
@@ -73,13 +86,6 @@ class CaptionSection(Section):
     """Tokens of a caption at most. null: the kind's."""
     batch: int | None = Field(None, examples=[512], ge=1, le=1_000_000, strict=True)
     """Requests at a time; a crash loses the batch in flight. null: 1024 with vLLM, else 256."""
-
-    @field_validator("per_row")
-    @classmethod
-    def _some(cls, value: int | str) -> int | str:
-        if isinstance(value, int) and not 1 <= value <= MAX_PER_ROW:
-            raise ValueError(f"accepted: 1 to {MAX_PER_ROW}, or a SQL expression")
-        return value
 
     @property
     def all_styles(self) -> tuple[str, ...]:
@@ -110,13 +116,6 @@ def _check_unique(values: tuple[str, ...]) -> tuple[str, ...]:
 
 Unique = AfterValidator(_check_unique)
 """Marks a list of styles or languages, each listed once."""
-
-
-class Task(NamedTuple):
-    """One section of a kind; `key` is where the recipe has it, below `captions`: rewrite, or rewrite.1 of several."""
-
-    key: str
-    section: Any
 
 
 class Regions(Section):
@@ -216,69 +215,64 @@ class Captions(KindsSection):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Captions":
-        if not self.tasks and not self.regions:
+        if not self.requested and not self.regions:
             raise ValueError(f"it has no task; accepted: {', '.join([*CAPTION_KINDS.kinds(), 'regions'])}")
         first: dict[tuple[str, str], str] = {}
-        for task in self.tasks:
+        for task in self.requested:
             self._check_engine(task)
             self._check_source(task)
             for style in task.section.all_styles:  # a style says which section wrote a text
-                other = first.setdefault((task.section.kind, style), task.key)
-                if other != task.key:
+                other = first.setdefault((task.section.kind, style), task.name)
+                if other != task.name:
                     field = task.section.styles_key
                     accepted = f"{field} that no other section has"
                     text = f"{style!r} is also written by captions.{other}; accepted: {accepted}"
-                    raise fault(f"{task.key}.{field}", text)
+                    raise fault(f"{task.name}.{field}", text)
         for name in self.output.mix:
-            if name not in {task.section.kind for task in self.tasks}:
+            if name not in {task.section.kind for task in self.requested}:
                 raise fault("output.mix", f"no section writes {name}")
         return self
 
-    def _check_engine(self, task: Task) -> None:
-        name, key = task.section.engine, f"{task.key}.engine"
+    def _check_engine(self, task: Requested) -> None:
+        name, key = task.section.engine, f"{task.name}.engine"
         if name not in self.engines:
             raise fault(key, f"no engine is named {name!r}; engines: {', '.join(self.engines) or 'none'}")
         if task.section.needs_words and not self.engines[name].section.takes_words:
             raise fault(key, f"{name!r} takes an image and no prompt; accepted: recaption, styles [plain]")
 
-    def _check_source(self, task: Task) -> None:
+    def _check_source(self, task: Requested) -> None:
         if task.section.source is None:
             return
         source, style = task.section.source
-        styles = [s for other in self.tasks if isinstance(other.section, source) for s in other.section.all_styles]
+        styles = [s for other in self.requested if isinstance(other.section, source) for s in other.section.all_styles]
         if not styles:
-            raise ValueError(f"{task.key} needs {source.key}: its captions are made from those")
+            raise ValueError(f"{task.name} needs {source.key}: its captions are made from those")
         if style not in styles:
-            raise fault(f"{task.key}.style", f"{style!r} is not among the styles of {source.key}")
+            raise fault(f"{task.name}.style", f"{style!r} is not among the styles of {source.key}")
 
     def cache_key_fields(self, engine_ids: Mapping[str, str]) -> dict[str, Any]:
         """Return what texts depend on, as plain data; `engine_ids` (`captions.engines`) name engines and templates."""
         plain: dict[str, Any] = self.model_dump(exclude={"engines"})
-        for name in CAPTION_KINDS.kinds():
+        for kind in CAPTION_KINDS.kinds():
             used = []
-            for task in self.tasks:
-                if task.section.key == name:
-                    ids = {"engine": engine_ids[task.section.engine], "template": engine_ids[f"template of {task.key}"]}
-                    if examples := engine_ids.get(f"examples of {task.key}"):
+            for key, name, section in self.requested:
+                if key == kind:
+                    ids = {"engine": engine_ids[section.engine], "template": engine_ids[f"template of {name}"]}
+                    if examples := engine_ids.get(f"examples of {name}"):
                         ids["examples"] = examples
-                    used.append(task.section.model_dump(exclude={"batch", "examples"}) | ids)
-            if used or CAPTION_KINDS.package(name) is None:  # a package that is not used changes no key
-                plain[name] = used if len(used) > 1 else next(iter(used), None)
+                    used.append(section.model_dump(exclude={"batch", "examples"}) | ids)
+            if used or CAPTION_KINDS.package(kind) is None:  # a package that is not used changes no key
+                plain[kind] = used if len(used) > 1 else next(iter(used), None)
             else:
-                plain.pop(name, None)
+                plain.pop(kind, None)
         if plain["regions"]:
             plain["regions"]["model"] = engine_ids["regions"]
             del plain["regions"]["device"], plain["regions"]["batch"]
         return plain
 
-    @property
-    def tasks(self) -> tuple[Task, ...]:
-        """The sections of all kinds, in the order in which their texts are made."""
-        return tuple(Task(name, section) for _, name, section in self.requested)
-
     def engine_of(self, kind: str, style: str) -> str:
         """Return the name of the engine that writes these texts."""
-        written = (task.section for task in self.tasks if task.section.kind == kind)
+        written = (task.section for task in self.requested if task.section.kind == kind)
         return next(str(section.engine) for section in written if style in section.all_styles)
 
 

@@ -207,7 +207,7 @@ class Recipe(KindsSection):
 
     @property
     def expressions(self) -> list[str]:
-        per_row = [task.section.per_row for task in self.captions.tasks] if self.captions else []
+        per_row = [task.section.per_row for task in self.captions.requested] if self.captions else []
         weights = self.sample.weights if self.sample else None
         candidates = [*self.rules.values(), *self.derive.values(), self.output.repeat, weights, *per_row]
         return [sql for sql in candidates if isinstance(sql, str) and sql != DEDUP]

@@ -308,6 +308,6 @@ def _has_model(captions: Captions | None) -> bool:
     """Return whether captions are made by a model in the worker's process, on whatever device is there."""
     if captions is None:
         return False
-    used = {task.section.engine for task in captions.tasks}
+    used = {task.section.engine for task in captions.requested}
     sections = [captions.engines[name].section for name in used if captions.engines[name].section.is_local]
     return bool(captions.regions) or any(getattr(section, "device", "auto") != "cpu" for section in sections)

@@ -91,7 +91,7 @@ def main() -> None:
         for unit in prepared.plan.units:
             tables = prepared.context.unit_tables(unit)
             captioning = CaptionSettings.of(prepared.context)
-            requests += make_requests(captioning, tables, asked.tasks[0], Rows.read(tables, None))
+            requests += make_requests(captioning, tables, asked.requested[0], Rows.read(tables, None))
         grouped = sorted(requests, key=lambda request: request.group)
         anew = [drawn_anew(request, random.Random(i)) for i, request in enumerate(grouped)]
 

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from math import ceil, inf, log2
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -45,7 +45,6 @@ from curate.publish.audit import PublishSettings, row_limits
 from curate.publish.forget.block import apply_blocklist
 from curate.read import text
 from curate.recipe.recipe import REFERENCE, Recipe
-from curate.recipe.section import Section
 from curate.relate.steps import relate
 from curate.run.context import RunContext
 from curate.run.in_process import InProcessUnits
@@ -64,7 +63,6 @@ _PROMPTS = 1000  # rows of a unit whose prompts are looked at
 _CHARACTERS = 4.0  # of a token, about, in English
 _WITHOUT_SPACES = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]{4}"
 _WORDS = re.compile(r"\bwords\b", re.IGNORECASE)
-S = TypeVar("S", bound=Section)
 _SHARE = 0.01  # of captions in such scripts that is worth a warning
 
 
@@ -372,7 +370,7 @@ def scaled(recipe: Recipe, fraction: float) -> Recipe:
     return recipe
 
 
-def _changed(section: S, keys: list[str], value: int) -> S:
+def _changed(section: Any, keys: list[str], value: int) -> Any:
     """Return a section with another value at these keys, each of the section in the one before."""
     inner = _changed(getattr(section, keys[0]), keys[1:], value) if keys[1:] else value
     return section.model_copy(update={keys[0]: inner})
@@ -451,7 +449,7 @@ def _requests(
     captions = captioning.captions
     counts = survivors.counts if context.recipe.match else None
     # By kind and engine requests that are answered, that are not, and tokens in and out of these.
-    sums = {(task.section.kind, task.section.engine): np.zeros(4) for task in captions.tasks}
+    sums = {(task.section.kind, task.section.engine): np.zeros(4) for task in captions.requested}
     for state, inclusion in zip(survivors.states, expectation.inclusion, strict=True):
         left = np.flatnonzero(state.eligible)
         prompted = left[:_PROMPTS]
@@ -460,7 +458,7 @@ def _requests(
         rows = Rows.of(tables, prompted, counts, inclusion[:_PROMPTS])
         rows = replace(rows, sources=rows.column("caption"))  # as long as captions are, for want of better
         likely = dict(zip(rows.column("uid").to_pylist(), (scale * rows.probability).tolist(), strict=True))
-        for task in captions.tasks:
+        for task in captions.requested:
             requests = make_requests(captioning, tables, task, rows)
             digests = [request.digest(context.engine_ids[task.section.engine]) for request in requests]
             answered = np.any([index.holds(digests) for index in answers], axis=0)
@@ -473,7 +471,7 @@ def _requests(
     for (kind, engine), total in sums.items():
         cached, missing, tokens_in, tokens_out = (total / survivors.fraction).tolist()
         cost = captions.engines[engine].price.cost(tokens_in, tokens_out)
-        sections = [task.section for task in captions.tasks if task.section.kind == kind]
+        sections = [task.section for task in captions.requested if task.section.kind == kind]
         has_images = any(section.needs_images for section in sections if section.engine == engine)
         estimated.append(EstimatedRequests(kind, engine, cached, missing, tokens_in, tokens_out, cost, has_images))
     return estimated
