@@ -5,17 +5,15 @@ for a number of balance, the rows that may be duplicates for one of a rule. Thei
 with two standard errors of the draws: SVG, PNG or HTML, drawn offline and self-contained.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from importlib.resources import files
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from curate.ask.report.charts import KINDS, write_chart
+from curate.ask.report.charts import KINDS, fill_spec, write_chart
 from curate.ask.whatif.survivors import DecidedRows, FinishedRun, all_repeats, choose, count_verdicts, find_survivors
 from curate.ask.whatif.swept_number import SEARCHED, SweptNumber
 from curate.base import schema, stages
@@ -159,24 +157,6 @@ def write_plot(path: str, points: Sequence[Point], number: SweptNumber, kept: in
 
 def sweep_chart(points: Sequence[Point], number: SweptNumber, kept: int) -> dict[str, Any]:
     """Return the Vega-Lite spec: expected rows with their band, survivors above, and what the run kept, dashed."""
-    rows = [
-        {
-            "value": point.value,
-            "rows": point.expected,
-            "low": max(0.0, point.expected - 2 * point.error),
-            "high": point.expected + 2 * point.error,
-            "survivors": point.survivors,
-        }
-        for point in points
-        if point.expected is not None and point.error is not None
-    ]
     text = f"{number.key}={number.before}…{number.after}" if number.before or number.after else number.key
     title = re.sub("<(?=[/!a-zA-Z])", "<\u200b", text)  # the spec is in a script of the HTML, which a tag would end
-    # Its marks have no descriptions: Vega-Lite would make them of titles, which it does not escape.
-    spec: dict[str, Any] = json.loads(files("curate.ask.whatif").joinpath("sweep.json").read_text("utf-8"))
-    spec["data"]["values"] = rows
-    for layer in spec["layer"][:3]:
-        layer["encoding"]["x"] |= {"scale": {"type": "log"} if number.logarithmic else {"zero": False}, "title": title}
-    for layer in spec["layer"][3:]:
-        layer["data"] = {"values": [{"kept": kept, "label": f"the run kept {kept:,}"}]}
-    return spec
+    return fill_spec("sweep", points=points, title=title, is_logarithmic=number.logarithmic, kept=kept)
