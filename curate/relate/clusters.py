@@ -177,10 +177,8 @@ def smallest_hashes(asking: Asking, name: str, seed: int, n: int) -> Answer[U64]
     def hashes(rows: EmbeddedRows) -> Iterator[U64]:
         yield distinct(rows.hashes(seed))[:n]
 
-    cut: Answer[U64] = asking.ask(
-        f"{name}, hashes", hashes, combine=Fold(lambda a, b: distinct(np.concatenate([a, b]))[:n])
-    )
-    return cut
+    smallest = Fold[U64](lambda a, b: distinct(np.concatenate([a, b]))[:n])
+    return asking.ask(f"{name}, hashes", hashes, combine=smallest)
 
 
 def rows_of(asking: Asking, name: str, seed: int, hashes: Answer[U64]) -> Answer[list[Chosen]]:
@@ -192,8 +190,7 @@ def rows_of(asking: Asking, name: str, seed: int, hashes: Answer[U64]) -> Answer
         if len(chosen):
             yield join([(of_rows[chosen], np.stack([side[chosen] for side in rows.sides], axis=1))])
 
-    chosen: Answer[list[Chosen]] = asking.ask(name, choose, hashes)
-    return chosen
+    return asking.ask(name, choose, hashes)
 
 
 def join(parts: Sequence[Chosen]) -> Chosen:

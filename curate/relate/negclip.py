@@ -56,7 +56,7 @@ class NegClip(Relation):
 
     def fit(self, asking: Asking, section: NegClipSection) -> Answer[Model]:
         batches = [rows_of(asking, f"references {i}", *begun) for i, begun in enumerate(asking.begun)]
-        return asking.get("save", _save, *batches)
+        return asking.get("save", _save, [seed for seed, _ in asking.begun], *batches)
 
     def apply(
         self, model: Mapping[str, npt.NDArray[Any]], section: NegClipSection, rows: EmbeddedRows
@@ -68,12 +68,10 @@ class NegClip(Relation):
         return [pa.array((scores / section.batches).astype(np.float32))]
 
 
-def _save(reading: Reading, *batches: Sequence[Chosen]) -> Model | None:
+def _save(reading: Reading, seeds: list[int], *batches: Sequence[Chosen]) -> Model | None:
     if not any(batches):
         return None  # no row has embeddings
-    arrays: dict[str, npt.NDArray[Any]] = {
-        "seeds": np.array([reading.seed_of(["references", batch]) for batch in range(len(batches))], np.int64)
-    }
+    arrays: dict[str, npt.NDArray[Any]] = {"seeds": np.array(seeds, np.int64)}
     for batch, parts in enumerate(batches):
         arrays[f"hashes{batch}"], arrays[f"sides{batch}"] = join(parts)
     return reading.save(**arrays)

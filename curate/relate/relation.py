@@ -28,6 +28,8 @@ from curate.store.layout import FITTED, MODELS
 from curate.store.store import RunStore
 from curate.store.tables import OpenTables, UnitTables
 
+Function = Callable[..., Any]  # of the rows of a unit or a file, or of a `Reading`, and of answers
+
 
 @dataclass(frozen=True)
 class EmbeddedRows:
@@ -145,7 +147,7 @@ class Asking:
     reading: Reading
     begun: Any = None  # what `Relation.begin` returned
 
-    def ask(self, name: str, function: Callable[..., Any], *values: Any, combine: Any = None) -> Any:
+    def ask(self, name: str, function: Function, *values: Any, combine: Any = None) -> Answer[Any]:
         """Ask each unit for `function(its EmbeddedRows, *values)`, parts of an answer, as `Units.ask` does.
 
         With `combine` each unit yields a part, if an empty one: what follows is not computed of no part.
@@ -153,7 +155,7 @@ class Asking:
         name = f"Relate {self.reading.name}: {name}"
         return self.units.ask(name, self._of_rows(function), self.stale, *values, combine=combine)
 
-    def _of_rows(self, function: Callable[..., Any]) -> Callable[..., Iterable[Any]]:
+    def _of_rows(self, function: Function) -> Callable[..., Iterable[Any]]:
         reading = self.reading  # steps travel, and the pipeline cannot
 
         def of_rows(tables: OpenTables, unit: Unit, stale: int | None, *values: Any) -> Iterable[Any]:
@@ -161,7 +163,7 @@ class Asking:
 
         return of_rows
 
-    def gather(self, name: str, function: Callable[..., Any], *values: Any) -> Answer[list[str]]:
+    def gather(self, name: str, function: Function, *values: Any) -> Answer[list[str]]:
         """Gather rows of all units in files, for `each`: `function(its EmbeddedRows, *values)` yields them by number.
 
         Each yield is the number of a file and an array, of any dtype but objects; those of a file are put together.
@@ -176,12 +178,7 @@ class Asking:
         return self.units.get(f"{name}, files", list_files, self.stale, files)
 
     def each(
-        self,
-        name: str,
-        files: Answer[list[str]],
-        function: Callable[..., Any],
-        *values: Any,
-        combine: Combine[Any, Any],
+        self, name: str, files: Answer[list[str]], function: Function, *values: Any, combine: Combine[Any, Any]
     ) -> Answer[Any]:
         """Combine `function(rows, *values)` of each file of `gather`; where there is none, of None."""
         store, name = self.reading.store, f"Relate {self.reading.name}: {name}"
@@ -193,7 +190,7 @@ class Asking:
         parts = self.units.each(name, files, of_file, *values)
         return self.units.combine(f"{name}, combined", [parts], combine)
 
-    def get(self, name: str, function: Callable[..., Any], *values: Any) -> Answer[Any]:
+    def get(self, name: str, function: Function, *values: Any) -> Answer[Any]:
         """Return `function(reading, *values)`, computed once, or None."""
         reading = self.reading
 

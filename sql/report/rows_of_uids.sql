@@ -1,5 +1,5 @@
--- All of the rows of some uids: of each uid a duplicate first, and a kept row last.
+-- All of the rows of some uids, by uid: of each a duplicate first, and a kept row last.
 SELECT m.*, d.* EXCLUDE (unit, row, uid)
 FROM measured m JOIN decisions d USING (unit, row)
 WHERE m.uid IN (SELECT unnest($uids::VARCHAR[]))
-ORDER BY d.kept, d.rule IN (FROM later_rules), d.rule IS DISTINCT FROM 'duplicate', m.unit DESC, m.row DESC
+ORDER BY m.uid, d.kept, d.rule IN (FROM later_rules), d.rule IS DISTINCT FROM 'duplicate', m.unit DESC, m.row DESC

@@ -129,6 +129,7 @@ class Figure(NamedTuple):
     narrow: str = ""
     legend: Sequence[tuple[str, str]] = ()
     note: str = ""
+    spec: Mapping[str, Any] | None = None  # for a file
 
 
 class Picture(NamedTuple):

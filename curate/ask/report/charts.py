@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-from curate.ask.report.blocks import TEMPLATES, Table
+from curate.ask.report.blocks import TEMPLATES, Figure, Table
 from curate.base.process import check_address_space
 
 KINDS = ("svg", "png", "html")  # of files
@@ -66,12 +66,13 @@ def render_svg(spec: Mapping[str, Any], title: str) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def join_charts(specs: Sequence[Mapping[str, Any]], legend: str) -> dict[str, Any]:
-    """Return charts as one Vega-Lite spec for a file: with the theme, and the page's light colors."""
+def join_charts(figures: Sequence[Figure], legend: str) -> dict[str, Any]:
+    """Return the charts of figures as one Vega-Lite spec for a file: with the theme, and the page's light colors."""
     style = files("curate.ask.report").joinpath("style.css").read_text("utf-8")
     colors = dict(_VARIABLE.findall(style.partition("}")[0]))
+    specs = [{"title": figure.title, **(figure.spec or {})} for figure in figures]
     title = {"text": legend, "anchor": "start", "color": "var(--muted)", "fontWeight": "normal", "fontSize": 12}
-    joined = {"title": title, "concat": list(specs), "columns": 3, "padding": 12, "config": fill_spec("theme")}
+    joined = {"title": title, "concat": specs, "columns": 3, "padding": 12, "config": fill_spec("theme")}
     joined["background"] = colors["paper"]
     text = re.sub(r"var\(--([\w-]+)\)", lambda match: colors[match[1]], json.dumps(joined))
     whole: dict[str, Any] = json.loads(text)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import SHORT, Figure, Section, Table, clean, number
-from curate.ask.report.charts import Bin, describe_bins, join_charts, render_svg
+from curate.ask.report.charts import Bin, describe_bins, render_svg
 from curate.base.numeric.sides import SQL
 from curate.base.wording import all_digits
 from curate.publish.views import quote_name
@@ -144,19 +144,11 @@ def bin_edges(low: float, middle: float, high: float, whole: bool) -> tuple[tupl
     return tuple(low + (high - low) * i / BINS for i in range(BINS + 1)), False
 
 
-def draw_histograms(run: OpenRun, histograms: Sequence[Histogram]) -> dict[str, Any]:
-    """Return histograms as one Vega-Lite spec, for a file."""
-    drawn = drawn_thresholds(run)
-    specs = [(histogram.name, _describe(histogram, drawn.get(histogram.name, []))[0]) for histogram in histograms]
-    legend = "Shares by value. Grey: readable samples of the pool; line: kept; dashed: thresholds of rules"
-    return join_charts([{"title": clean(name, SHORT), **spec} for name, spec in specs], legend)
-
-
 def _figure(histogram: Histogram, thresholds: list[tuple[str, float]]) -> Figure:
     spec, table = _describe(histogram, thresholds)
     svg = render_svg(spec, f"{histogram.label}: shares of the pool and of the kept set by value")
     notes = ", ".join(f"{clean(rule, SHORT)}: {all_digits(value)}" for rule, value in thresholds[:8])
-    return Figure(clean(histogram.name, SHORT), svg, table, note=notes and f"Thresholds: {notes}")
+    return Figure(clean(histogram.name, SHORT), svg, table, note=notes and f"Thresholds: {notes}", spec=spec)
 
 
 def _describe(histogram: Histogram, thresholds: list[tuple[str, float]]) -> tuple[dict[str, Any], Table]:

@@ -24,10 +24,9 @@ def entries_section(run: OpenRun) -> Section | None:
     [counts] = run.report("entries", balanced=run.balanced)
     per_text = run.rows(find_query("matches_per_text").sql)
     figures = [figure for figure in (_ranks(run), _per_text(run)) if figure]
-    sums = {name: float(counts[name] or 0) for name in ("matches", "matches_kept")}
     changed = {
-        name: run.report("entries_changed", balanced=run.balanced, gained=name == "gained", top=TOP, **sums)
-        for name in (("gained", "lost") if all(sums.values()) else ())
+        name: run.report("entries_changed", balanced=run.balanced, gained=name == "gained", top=TOP)
+        for name in ("gained", "lost")
     }
     facts = {"counts": counts, "per_text": per_text, "figures": figures, "changed": changed}
     return Section("entries", "Entries", facts | {"lost": run.report("entries_lost"), "is_balanced": run.balanced})

@@ -10,15 +10,16 @@ import html
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Any
 
 from curate.ask.opened import OpenRun
 from curate.ask.output import Result, write_json
 from curate.ask.report import galleries
 from curate.ask.report.blocks import Card, Section, count
-from curate.ask.report.charts import write_chart
-from curate.ask.report.distributions import count_bins, distributions_section, draw_histograms
+from curate.ask.report.charts import join_charts, write_chart
+from curate.ask.report.distributions import count_bins, distributions_section
 from curate.ask.report.galleries import Row, position_of
 from curate.ask.report.page import render_sections
 from curate.base.errors import RecipeError
@@ -30,6 +31,7 @@ _PICTURES = 600  # of a page, as many of each row, but two at least
 _TOGETHER = 256  # rows whose images are in memory
 _RESERVED = ("id", "filepath", "tags", "metadata", "created_at", "last_modified_at")  # fields of FiftyOne's own
 
+_LEGEND = "Shares by value. Grey: readable samples of the pool; line: kept; dashed: thresholds of rules"
 _NO_UID = "This row could not be read, so it has no uid and no picture. `curate explain` takes its key or URL."
 
 
@@ -74,7 +76,7 @@ def plot_columns(run: OpenRun, columns: Sequence[str] = ()) -> HtmlPage:
     section = distributions_section(run, chosen)
     lead = "Shares of the pool and of the kept set by value."
     page = render_sections("Histograms", run, [section] if section else [], lead)
-    return HtmlPage(page, chart=draw_histograms(run, chosen) if chosen else None)
+    return HtmlPage(page, chart=join_charts(section.facts["figures"], _LEGEND) if section else None)
 
 
 def uid_column(result: Result) -> int:
@@ -82,18 +84,15 @@ def uid_column(result: Result) -> int:
     names = [name.lower() for name in result.names]
     if "uid" not in names:
         example = "SELECT uid, clip_score FROM kept ORDER BY clip_score LIMIT 50"
-        columns = ", ".join(result.names) or "nothing"
-        accepted = f"one with a column uid, such as {example}"
-        raise RecipeError(f"the query yields no uid; it yields {columns}; accepted: {accepted}")
+        problem = f"the query yields no uid; it yields {', '.join(result.names) or 'nothing'}"
+        raise RecipeError(f"{problem}; accepted: one with a column uid, such as {example}")
     return names.index("uid")
 
 
 def samples_of(run: OpenRun, uids: Sequence[Any]) -> dict[str, list[Row]]:
     """Return what is known of the rows of these uids, by uid: of several a duplicate first, and a kept one last."""
-    rows: dict[str, list[Row]] = {}
-    for row in run.report("rows_of_uids", uids=list(uids)):
-        rows.setdefault(row["uid"], []).append(row)
-    return rows
+    rows = run.report("rows_of_uids", uids=list(uids))
+    return {uid: list(of_uid) for uid, of_uid in groupby(rows, itemgetter("uid"))}
 
 
 def _group(row: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -151,8 +150,8 @@ def export_rows(run: OpenRun, result: Result, folder: str) -> tuple[int, int]:
     """
     at = uid_column(result)
     if not run.facts.pool.images:
-        accepted = "a run over tars, or over Parquet with images"
-        raise RecipeError(f"--fiftyone: the pool of this run has no images; accepted: {accepted}")
+        problem = "the pool of this run has no images"
+        raise RecipeError(f"--fiftyone: {problem}; accepted: a run over tars, or over Parquet with images")
     if os.path.isdir(folder) and os.listdir(folder):
         raise RecipeError(f"--fiftyone {folder}: holds {min(os.listdir(folder))!r}; accepted: a new or empty folder")
     os.makedirs(f"{folder}/data", exist_ok=True)

@@ -17,11 +17,10 @@ _TITLES = {"source": "Sources", "language": "Languages", "format": "Image format
 
 def funnel_section(run: OpenRun) -> Section:
     """Return the steps in order: what each is, what it dropped, and what was left."""
-    facts = {name: run.counts.get(name, 0) for name in (stages.POOL, stages.KEPT, stages.FAILED)}
     selection = run.facts.selection
     summary = selection.summary if selection and not selection.by_entries else []
-    lines = {"steps": funnel_table(run), "summary": summary, "warnings": run.facts.language_warnings}
-    return Section("funnel", "Funnel", facts | lines)
+    facts = {"steps": funnel_table(run), "summary": summary, "warnings": run.facts.language_warnings}
+    return Section("funnel", "Funnel", facts)
 
 
 def funnel_table(run: OpenRun) -> Table:

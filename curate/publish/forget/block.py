@@ -31,7 +31,6 @@ class Frontier(NamedTuple):
 
     blocked: Items  # all names that are blocked so far
     fresh: Items  # those that the last round added: the next one looks for rows that have one of them
-    encountered: Items = NOTHING  # those that are not in the record yet
 
     @classmethod
     def begin(cls, store: RunStore) -> "Frontier":
@@ -44,12 +43,12 @@ class Frontier(NamedTuple):
 
     def advance(self, names: Items) -> "Frontier":
         """Return the state after a round that encountered these names."""
-        return Frontier(self.blocked | names, names, self.encountered | names)
+        return Frontier(self.blocked | names, names)
 
     def record(self, store: RunStore) -> "Frontier":
-        """Add the names that were encountered to the run's record."""
+        """Add the names that were encountered, and are not in the run's record yet, to it."""
         record = Record.read(store)
-        extended = record.append(self.encountered, ENCOUNTERED)
+        extended = record.append(self.blocked, ENCOUNTERED)
         if extended is not record:
             extended.write(store)
         return self
