@@ -25,12 +25,8 @@ class ByteSource(ABC):
     size: int
 
     @abstractmethod
-    def peek(self, offset: int, least: int) -> memoryview:
-        """Return the bytes from `offset` that are held: `least` or more, fewer where the file ends. Raises OSError."""
-
     def read(self, offset: int, length: int) -> memoryview:
         """Return `length` bytes from `offset`, fewer where the file ends. Raises OSError."""
-        return self.peek(offset, length)[:length]
 
     def expect(self, spans: Iterable[tuple[int, int]]) -> None:  # noqa: B027 (most sources need not know)
         """Take note of what will be read: offsets and lengths."""
@@ -46,9 +42,9 @@ class MmapSource(ByteSource):
             self.size = os.fstat(file.fileno()).st_size
             self._view = memoryview(mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ) if self.size else b"")
 
-    def peek(self, offset: int, least: int) -> memoryview:
-        """Return a view of all that follows `offset`, without a copy."""
-        return self._view[offset:]
+    def read(self, offset: int, length: int) -> memoryview:
+        """Return a view, without a copy."""
+        return self._view[offset : offset + length]
 
 
 @contextmanager
@@ -84,18 +80,16 @@ class RangeSource(ByteSource):
     def expect(self, spans: Iterable[tuple[int, int]]) -> None:
         self._expected = sorted(spans)
 
-    def peek(self, offset: int, least: int) -> memoryview:
-        """Return the rest of the window, which is fetched where it does not hold `least` bytes."""
-        least = min(least, self.size - offset)
-        if least <= 0:
+    def read(self, offset: int, length: int) -> memoryview:
+        """Return a part of the window, which is fetched where it does not hold all of that."""
+        length = min(length, self.size - offset)
+        if length <= 0:
             return memoryview(b"")
-        skip = offset - self._start
-        if skip < 0 or skip + least > len(self._window):
+        if offset < self._start or offset + length > self._start + len(self._window):
             self._window = memoryview(b"")  # freed before the next one comes
-            length = self._length_together(offset, least) if self._expected else max(least, self.WINDOW)
-            self._window = self._fetch(offset, min(length, self.size - offset))
-            self._start, skip = offset, 0
-        return self._window[skip:]
+            together = self._length_together(offset, length) if self._expected else max(length, self.WINDOW)
+            self._start, self._window = offset, self._fetch(offset, min(together, self.size - offset))
+        return self._window[offset - self._start :][:length]
 
     def copy(self) -> MmapSource:
         """Return the whole file, copied. Raises OSError."""

@@ -18,13 +18,13 @@ from curate.tar.walk import BLOCK, FOLDER, REGULAR
 
 
 class BytesSource(ByteSource):
-    """Bytes in memory; `window` limits what a peek hands out, as a remote file does."""
+    """Bytes in memory."""
 
-    def __init__(self, data: bytes, window: int | None = None):
-        self.data, self.size, self.window = memoryview(data), len(data), window
+    def __init__(self, data: bytes):
+        self.data, self.size = memoryview(data), len(data)
 
-    def peek(self, offset: int, least: int) -> memoryview:
-        return self.data[offset:] if self.window is None else self.data[offset : offset + max(least, self.window)]
+    def read(self, offset: int, length: int) -> memoryview:
+        return self.data[offset : offset + length]
 
 
 class CountingFs:
@@ -43,7 +43,12 @@ class CountingFs:
 
 
 def index(data: bytes, window: int | None = None) -> TarIndex:
-    return index_tar(BytesSource(data, window))
+    """The index of bytes in memory, or of a remote file of which so many come at a time."""
+    if window is None:
+        return index_tar(BytesSource(data))
+    source = RangeSource(CountingFs(data), "a.tar")
+    source.WINDOW = window  # type: ignore[misc]
+    return index_tar(source)
 
 
 def make_tar(members: list[tuple[str, bytes]], fmt: int = tarfile.USTAR_FORMAT, **fields: object) -> bytes:
