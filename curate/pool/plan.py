@@ -178,7 +178,9 @@ def make_plan(
     dimensions = _dimensions(recipe, sources)
     columns = [(source, kind) for source, planned in sources for kind in planned.columns]
     has_images = _has_images(columns)
-    size = _unit_size(sources, has_images) if unit_size is None else unit_size
+    weights = (find_format(source).weight(part, has_images) for source, planned in sources for part in planned.parts)
+    suited = group_size(sum(weights), UNITS, UNIT_BYTES if has_images else UNIT_ROWS)
+    size = suited if unit_size is None else unit_size
     groups_of_parts = (_group(source, planned.parts, has_images, size) for source, planned in sources)
     units = PackedUnits(_number(chain.from_iterable(groups_of_parts)))
     listed = ids.digest([unit.key for unit in units])
@@ -227,11 +229,6 @@ def _has_images(columns: Sequence[tuple[Source, FileColumns]]) -> bool:
         accepted = "sources with images (tars, Parquet with an image column) or imageless Parquet sources, not both"
         raise RecipeError(f"input: {problem}; a recipe has {accepted}")
     return bool(images)
-
-
-def _unit_size(sources: Planned, has_images: bool) -> int:
-    weights = (find_format(source).weight(part, has_images) for source, planned in sources for part in planned.parts)
-    return group_size(sum(weights), UNITS, UNIT_BYTES if has_images else UNIT_ROWS)
 
 
 def _group(source: Source, parts: Iterable[InputPart], has_images: bool, size: int) -> Iterator[NamedParts]:

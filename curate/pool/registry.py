@@ -4,20 +4,18 @@ A new one is a file of `formats` and a line here, or the entry point of another 
 named as its key and naming an object of its class.
 """
 
-from collections.abc import Sequence
 from contextlib import suppress
 
 from curate.base.errors import RecipeError
 from curate.pool.crawl.format import CommonCrawlInput
 from curate.pool.files.format import FilesInput
 from curate.pool.formats.found_files import MAX_NAMES, FoundFiles
-from curate.pool.formats.input_format import InputFormat, PlannedSource, Recognized
+from curate.pool.formats.input_format import Embeddings, InputFormat, PlannedSource, Recognized
 from curate.pool.formats.parquet import ParquetInput
 from curate.pool.formats.run import RunInput
 from curate.pool.formats.webdataset import WebdatasetInput
 from curate.pool.pmc.format import PmcInput
 from curate.pool.urls.format import UrlsInput
-from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import FORMATS, Source
 
 KINDS: tuple[InputFormat, ...] = (
@@ -54,7 +52,7 @@ def suggest(source: Source, listed: FoundFiles) -> str:
     )
 
 
-def plan_source(source: Source, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
+def plan_source(source: Source, embeddings: Embeddings, content: bool) -> PlannedSource:
     """Return what a source's format lists. Raises RecipeError, which names the format that reads its files instead."""
     kind, hint = find_format(source), ""
     try:

@@ -28,12 +28,20 @@ from curate.pool.crawl.links import COLUMNS, MAX_OF_PAGE, OF_PAGE, ROWS, Page
 from curate.pool.crawl.records import Lost, Record, Stream, read_records
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.found_files import FoundFiles
-from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, PlannedSource
+from curate.pool.formats.input_format import (
+    Batch,
+    Batches,
+    Embeddings,
+    FileColumns,
+    InputPart,
+    InputSample,
+    PartRows,
+    PlannedSource,
+)
 from curate.read.columns import Columns
 from curate.read.faults import InputFault
 from curate.read.listing import list_source
 from curate.recipe.files import read_whole, unpack
-from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 
 _SPAN = 1 << 26  # bytes of a part: some 90,000 rows of a WAT
@@ -155,7 +163,7 @@ class CommonCrawlInput(interface.InputFormat):
     suffixes = (".wat.gz", ".warc.gz", ".wat", ".warc", *_LISTS)
     opens_files = False
 
-    def plan(self, source: CrawlSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
+    def plan(self, source: CrawlSource, embeddings: Embeddings, content: bool) -> PlannedSource:
         """List the files, those of lists of paths too, and cut them into spans; none is opened."""
         interface.need_package(source, "resiliparse", "crawl")
         parts: list[InputPart] = []
@@ -173,9 +181,7 @@ class CommonCrawlInput(interface.InputFormat):
         prefix = {"prefix": "https://data.commoncrawl.org/"} if listed.ending(*_LISTS) else {}
         return recognized and interface.Recognized(recognized.keys | prefix, recognized.files, "texts")
 
-    def read(
-        self, source: CrawlSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None
-    ) -> Iterator[Batch]:
+    def read(self, source: CrawlSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Batches:
         assert part.groups is not None
         with_title = source.texts != "alt"
         pages: list[Page | Lost] = []
@@ -287,14 +293,9 @@ def _make_batch(pages: Sequence[Page | Lost], with_title: bool, scores: pa.Schem
     faults = None
     if lost := [page for page in pages if isinstance(page, Lost)]:
         status = np.repeat([schema.OK, DAMAGED], [len(table), len(lost)])
-        faults = pa.array(status, pa.string()), pa.array([*[None] * len(table), *map(_say, lost)], pa.string())
+        faults = pa.array(status, pa.string()), pa.array([*[None] * len(table), *map(str, lost)], pa.string())
         starts = pa.array([span.start for span in lost], pa.int64())
         failed = pa.table({"key": starts.cast(pa.string()), "offset": starts})
         table = pa.concat_tables([table, failed], promote_options="default")
     columns = {name: whole(table[name]) for name in ("url", "caption", "key", "offset")}
     return Batch(columns, faults, scores={name: table[name] for name in scores.names}, links=counts)
-
-
-def _say(span: Lost) -> str:
-    where = f"bytes {span.start:,} to {span.stop:,}" if span.stop > span.start else f"the record at byte {span.start:,}"
-    return f"{where}: {span.error}"

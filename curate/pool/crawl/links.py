@@ -147,10 +147,5 @@ def read_directives(metas: Sequence[tuple[Any, Any]], headers: Sequence[tuple[An
     robots, robots_header = join_values(metas, "robots"), join_values(headers, "x-robots-tag")
     reservation = join_values(headers, "tdm-reservation") or join_values(metas, "tdm-reservation")
     columns = {"robots_meta": robots, "robots_header": robots_header, "tdm_reservation": reservation}
-    return columns | opt_outs(robots, robots_header)
-
-
-def opt_outs(*directives: str | None) -> dict[str, Any]:
-    """Return whether robots directives hold noai and noimageai, whichever robot they are for."""
-    words = {word for text in directives if text for word in re.split(r"[\s,:;]+", text.lower())}
-    return {"noai": "noai" in words, "noimageai": "noimageai" in words}
+    words = set(re.split(r"[\s,:;]+", f"{robots} {robots_header}".lower()))  # whichever robot they are for
+    return columns | {"noai": "noai" in words, "noimageai": "noimageai" in words}

@@ -42,6 +42,10 @@ class Lost:
     stop: int
     error: str
 
+    def __str__(self) -> str:
+        where = f"bytes {self.start:,} to {self.stop:,}"
+        return f"{where if self.stop > self.start else f'the record at byte {self.start:,}'}: {self.error}"
+
 
 class Stream:
     """A file, of which records are read by their offsets. Methods raise OSError where it cannot be read."""

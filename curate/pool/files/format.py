@@ -34,12 +34,21 @@ from curate.pool.files.listing import FileTree
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.found_files import FoundFiles, name_columns, read_head, texts_of
 from curate.pool.formats.grouping import group, group_size
-from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, Places, PlannedSource
+from curate.pool.formats.input_format import (
+    Batch,
+    Batches,
+    Embeddings,
+    FileColumns,
+    InputPart,
+    InputSample,
+    PartRows,
+    Places,
+    PlannedSource,
+)
 from curate.read.columns import COLUMN_NAMES, find_columns, json_columns, text_columns
 from curate.read.field_types import count_columns
 from curate.read.listing import HASHED, InputFile, check_state
 from curate.read.tar_samples import IMAGE_SUFFIXES
-from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.section import UserPath, UserPaths
 from curate.recipe.source import Source
 from curate.store.layout import LISTS
@@ -164,7 +173,7 @@ class FilesInput(interface.InputFormat):
     key = "files"
     section = FilesSource
 
-    def plan(self, source: FilesSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
+    def plan(self, source: FilesSource, embeddings: Embeddings, content: bool) -> PlannedSource:
         try:
             tree = FileTree.of(source)
             with joined(source, tree, source.table, source.columns, content) as (database, columns):
@@ -215,9 +224,7 @@ class FilesInput(interface.InputFormat):
 
         deque(in_threads(put, {_name(source, part.fingerprint) for part in parts}), 0)
 
-    def read(
-        self, source: FilesSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None
-    ) -> Iterator[Batch]:
+    def read(self, source: FilesSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Batches:
         of_part = read_part(source, part)
         images, rows, table = of_part.files(), of_part.rows, of_part.table
         columns = {

@@ -30,6 +30,7 @@ from curate.recipe.source import Source
 from curate.store.store import RunStore
 
 Places = npt.NDArray[np.int64]
+Embeddings = Sequence[PrecomputedEmbeddings]  # that a source is to supply
 _SUPPLIED = ("uid", "url", "key", "width", "height", "language")
 
 
@@ -103,6 +104,9 @@ class Batch:
     damaged: str = ""  # status of rows whose image cannot be decoded; empty: what `measure_image` says
 
 
+Batches = Iterator[Batch]
+
+
 @dataclass(frozen=True)
 class PartRows:
     """Rows of a part that are read again."""
@@ -150,7 +154,7 @@ class InputFormat(ABC):
     opens_files: ClassVar[bool] = True  # whether `plan` notices files of another format
 
     @abstractmethod
-    def plan(self, source: Any, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
+    def plan(self, source: Any, embeddings: Embeddings, content: bool) -> PlannedSource:
         """List the parts of a source (an object of `section`), which is to supply some embeddings.
 
         With `content`, fingerprints are of contents instead of size and etag or mtime. Raises RecipeError where a file
@@ -172,7 +176,7 @@ class InputFormat(ABC):
         """Put into the run's folder what planning wrote down of parts, for all processes. Raises OSError."""
 
     @abstractmethod
-    def read(self, source: Any, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
+    def read(self, source: Any, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Batches:
         """Read all rows of a part without a fault, in order; the same each time, unless the part's fingerprint changes.
 
         `scores` are the columns that land in table `scores`; `output`, of a pool without images, those that

@@ -24,7 +24,16 @@ from curate.base.process import CORES, Cache
 from curate.base.wording import one_line
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.found_files import FoundFiles, name_columns, read_head, texts_of
-from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, PlannedSource
+from curate.pool.formats.input_format import (
+    Batch,
+    Batches,
+    Embeddings,
+    FileColumns,
+    InputPart,
+    InputSample,
+    PartRows,
+    PlannedSource,
+)
 from curate.pool.formats.missing import missing_rows
 from curate.read import columns as pool_columns
 from curate.read.columns import SCORE_TYPES, Columns, find_columns, integers, plain_columns, plain_type
@@ -67,7 +76,7 @@ class ParquetInput(interface.InputFormat):
     key = "parquet"
     section = ParquetSource
 
-    def plan(self, source: ParquetSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
+    def plan(self, source: ParquetSource, embeddings: Embeddings, content: bool) -> PlannedSource:
         """List the row groups. Raises RecipeError where no file can be used, or none has a column that is named."""
         files = list_source(source, content)
         with ThreadPoolExecutor(_THREADS) as pool:
@@ -100,9 +109,7 @@ class ParquetInput(interface.InputFormat):
         keys = {"path": listed.pattern(".parquet"), **({"columns": columns} if columns else {})}
         return interface.Recognized(keys, len(names), "basic" if has_images else "texts", tuple(head.column_names))
 
-    def read(
-        self, source: ParquetSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None
-    ) -> Iterator[Batch]:
+    def read(self, source: ParquetSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Batches:
         try:
             table, roles = _read_rows(source, part, is_measured=False)
             if output is not None:
@@ -186,9 +193,7 @@ class ParquetInput(interface.InputFormat):
         return f"its files have one: write columns: {{scores: [{scores}]}}"
 
 
-def _read_footer(
-    source: ParquetSource, file: InputFile, embeddings: Sequence[PrecomputedEmbeddings], content: bool
-) -> _Footer:
+def _read_footer(source: ParquetSource, file: InputFile, embeddings: Embeddings, content: bool) -> _Footer:
     of_file = InputPart(file.path, file.size, file.fingerprint, (0, 0), 0)
 
     def read() -> pq.FileMetaData:

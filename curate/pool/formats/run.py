@@ -5,7 +5,7 @@ pool without images, a Parquet file. What the run decided is seen under the name
 format that takes rows of a run (`Source.input_run`) reads the Parquet files by `list_kept` and `read_run`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, ClassVar
@@ -21,14 +21,22 @@ from curate.base.schema import INPUT_DECISIONS, INPUT_PROBABILITY, OWN_COLUMNS
 from curate.base.wording import one_line
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.found_files import FoundFiles
-from curate.pool.formats.input_format import Batch, FileColumns, InputFormat, InputPart, PartRows, PlannedSource
+from curate.pool.formats.input_format import (
+    Batch,
+    Batches,
+    Embeddings,
+    FileColumns,
+    InputFormat,
+    InputPart,
+    PartRows,
+    PlannedSource,
+)
 from curate.pool.formats.missing import sidecar
 from curate.pool.formats.parquet import ParquetInput, ParquetSource, rename, seen_names
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 from curate.read.columns import Columns, score_type
 from curate.read.faults import InputFault
 from curate.read.listing import InputFile, list_source
-from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.section import Column, UserPath
 from curate.recipe.source import Source
 from curate.store.facts import InputRunFacts, RunFacts, read_facts
@@ -132,7 +140,7 @@ class RunInput(InputFormat):
     section = RunSource
     has_members = True  # where the run has images
 
-    def plan(self, source: RunSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
+    def plan(self, source: RunSource, embeddings: Embeddings, content: bool) -> PlannedSource:
         """List the shards. Raises RecipeError where the run is unfinished, kept nothing, or hides its probabilities."""
         run = _open(source)
         if run.facts.pool.images:
@@ -149,7 +157,7 @@ class RunInput(InputFormat):
         template = "basic" if listed.exists(f"{listed.path}/shards/00000.tar") else "texts"
         return interface.Recognized({"path": listed.path}, len(listed.names), template)
 
-    def read(self, source: RunSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
+    def read(self, source: RunSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Batches:
         run = read_run(source)
         if part.path.endswith(".tar"):
             return _read_tar(source, part, run, scores)

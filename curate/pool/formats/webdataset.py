@@ -3,7 +3,7 @@
 After the samples of a tar come, as rows that failed, those that img2dataset lists beside it and did not fetch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -18,7 +18,16 @@ from curate.base import schema
 from curate.base.errors import CurateError
 from curate.base.numeric.arrays import Mask, whole
 from curate.pool.formats import input_format as interface
-from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, PlannedSource
+from curate.pool.formats.input_format import (
+    Batch,
+    Batches,
+    Embeddings,
+    FileColumns,
+    InputPart,
+    InputSample,
+    PartRows,
+    PlannedSource,
+)
 from curate.pool.formats.missing import read_missing, sidecar
 from curate.read.columns import stated_sha256
 from curate.read.faults import InputFault
@@ -26,7 +35,6 @@ from curate.read.field_types import KINDS, TYPES, FieldCounter, FieldCounts, Jso
 from curate.read.json_fields import read_json
 from curate.read.listing import fingerprints_beside, list_source
 from curate.read.tar_samples import TarSamples, group_members
-from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 from curate.tar.byte_sources import ByteSource, open_copy, open_source
 from curate.tar.index import TarIndex, index_tar
@@ -67,9 +75,7 @@ class WebdatasetInput(interface.InputFormat):
     suffixes = (".tar",)
     opens_files = False
 
-    def plan(
-        self, source: WebdatasetSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool
-    ) -> PlannedSource:
+    def plan(self, source: WebdatasetSource, embeddings: Embeddings, content: bool) -> PlannedSource:
         files = list_source(source, content)
         sidecars = [sidecar(file.path) for file in files]
         try:
@@ -83,9 +89,7 @@ class WebdatasetInput(interface.InputFormat):
         declared = pa.schema([(name, TYPES[kind]) for name, kind in source.columns.items()])
         return PlannedSource(tuple(parts), (FileColumns(True, declared, scores=tuple(declared.names)),))
 
-    def read(
-        self, source: WebdatasetSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None
-    ) -> Iterator[Batch]:
+    def read(self, source: WebdatasetSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Batches:
         opened = open_copy(part.path, source.storage)
         index = index_tar(opened, part.limit and _MEMBERS * (part.limit + 1))
         samples = group_members(index)

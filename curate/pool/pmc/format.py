@@ -26,7 +26,16 @@ from curate.base.schema import OK, define
 from curate.base.wording import pluralise
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.found_files import FoundFiles
-from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, PlannedSource
+from curate.pool.formats.input_format import (
+    Batch,
+    Batches,
+    Embeddings,
+    FileColumns,
+    InputPart,
+    InputSample,
+    PartRows,
+    PlannedSource,
+)
 from curate.pool.pmc.articles import list_articles, make_parts
 from curate.pool.pmc.jats import Figure, read_article
 from curate.pool.pmc.packages import (
@@ -42,7 +51,6 @@ from curate.pool.pmc.packages import (
 from curate.read.field_types import count_columns
 from curate.read.listing import expand_braces, list_folder
 from curate.read.text import MAX_CHARACTERS
-from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.section import UserPath
 from curate.recipe.source import Source
 
@@ -217,7 +225,7 @@ class PmcInput(interface.InputFormat):
     key = "pmc"
     section = PmcSource
 
-    def plan(self, source: PmcSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
+    def plan(self, source: PmcSource, embeddings: Embeddings, content: bool) -> PlannedSource:
         interface.need_package(source, "lxml", "pmc")
         parts = tuple(make_parts(*list_articles(source, source.prefix, content)))
         nameable = tuple(name for name in COLUMNS.names if name not in ALWAYS)
@@ -227,7 +235,7 @@ class PmcInput(interface.InputFormat):
         names = [name for name in listed.ending(*ARCHIVES, *XML) if parse_name(name) or name.lower().endswith(XML[0])]
         return interface.Recognized({"path": listed.path}, len(listed.names), "biomedica") if names else None
 
-    def read(self, source: PmcSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
+    def read(self, source: PmcSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Batches:
         articles = list(read_ahead(partial(_read_article, source), expand_braces(part.path)))
         rows = [row for article in articles for row in article.rows]
         offsets = [number * _GRAPHICS + graphic for number, a in enumerate(articles) for graphic in range(len(a.rows))]

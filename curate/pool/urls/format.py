@@ -28,14 +28,22 @@ from curate.download.shard_names import NUMBERS, STATISTICS, keys_of, row_of, sh
 from curate.download.source import UrlsSource
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.found_files import FoundFiles
-from curate.pool.formats.input_format import Batch, FileColumns, InputFormat, InputPart, PartRows, PlannedSource
+from curate.pool.formats.input_format import (
+    Batch,
+    Batches,
+    Embeddings,
+    FileColumns,
+    InputFormat,
+    InputPart,
+    PartRows,
+    PlannedSource,
+)
 from curate.pool.formats.run import SHA256, list_kept
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 from curate.pool.urls.rows import ORIGINAL, describe_rows, find_in_list, list_of, read_list, recognize_lists, with_url
 from curate.read.columns import text_columns
 from curate.read.faults import InputFault
 from curate.read.listing import HASHED, InputFile, list_source
-from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 from curate.store.attempts import attempt
 from curate.store.layout import HOSTS
@@ -78,7 +86,7 @@ class UrlsInput(InputFormat):
     section = UrlsSource
     has_members = True
 
-    def plan(self, source: UrlsSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
+    def plan(self, source: UrlsSource, embeddings: Embeddings, content: bool) -> PlannedSource:
         """List the files, and count their rows; nothing is downloaded."""
         for package in ("img2dataset", "protego"):
             interface.need_package(source, package, "img2dataset")
@@ -125,7 +133,7 @@ class UrlsInput(InputFormat):
         rates = next(filter(None, measured), None) or assumed_rates(source, max(1, of_left) / max(1, len(left)))
         return Outlook(rows, of_left, len(left), _AT_ONCE, rates)
 
-    def read(self, source: UrlsSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
+    def read(self, source: UrlsSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Batches:
         """Read the downloaded tar of a part; texts and scores come from the list, found by key, not from the tar.
 
         The tar is downloaded first if it is not there. Rows that a later round tries again are left out.
