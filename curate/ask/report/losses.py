@@ -39,9 +39,8 @@ def duplicates_section(run: OpenRun) -> Section | None:
     dropped = run.counts.get(stages.DUPLICATE, 0)
     if not dropped:
         return None
-    large = [group.describe(bool(run.facts.near)) for group in run.facts.large_groups or ()]
     facts = {"dropped": dropped, "kinds": run.report("duplicate_kinds"), "sizes": run.report("duplicate_groups")}
-    return Section("duplicates", "Duplicates", facts | {"large": large, "near": run.facts.near})
+    return Section("duplicates", "Duplicates", facts)
 
 
 def failures_section(run: OpenRun) -> Section | None:

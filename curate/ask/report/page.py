@@ -121,11 +121,10 @@ def render_sections(
 def changes_section(diff: Diff) -> Section:
     """Return the comparison with another run: settings, and samples gained and lost."""
     other = diff.a.name if diff.a.name != diff.b.name else diff.a.url
-    heads = {"side": "side", "dropped by": "rule", "source": "source", "caption": "caption", "uid": "uid"}
     samples: list[dict[str, Any]] = []
     if not diff.is_same:
         for batch in changed_samples(diff.a.url, diff.b.url, _SAMPLES):  # by uid, which is a hash
-            samples += [{head: row[name] for head, name in heads.items()} for row in batch.to_pylist()]
+            samples += batch.to_pylist()
     facts = {"diff": diff, "most": _MOST, "samples": samples}
     return Section("changes", f"Compared with {clean(other, SHORT)}", facts)
 

@@ -11,7 +11,6 @@ import yaml
 from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import Section
 from curate.base.wording import format_bytes, format_seconds
-from curate.store.facts import RunFacts
 from curate.store.layout import REPORT_FILE
 
 
@@ -35,8 +34,7 @@ def provenance_section(run: OpenRun) -> Section:
     found = {
         "run": facts,
         "digest": digest["sha256"],
-        "models": _models(facts),
-        "inputs": _inputs(run),
+        "models": [*facts.models.items(), *facts.engine_ids.items()],
         "files": [row | {"size": format_bytes(row["size"])} for row in published],
         "recipe": yaml.safe_dump(_plain(facts.recipe), sort_keys=False, allow_unicode=True, width=110),
     }
@@ -47,27 +45,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items() if item not in (None, {}, [])}
     return [_plain(item) for item in value] if isinstance(value, list) else value
-
-
-def _models(facts: RunFacts) -> list[dict[str, str]]:
-    return [
-        {"model": name, "part": part, "value": str(value)}
-        for name, identity in [*facts.models.items(), *facts.engine_ids.items()]
-        for part, value in _parts(identity)
-    ]
-
-
-def _parts(identity: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    if not isinstance(identity, dict):
-        return [(prefix, identity)]
-    parts = {f"{prefix}.{key}".strip("."): value for key, value in identity.items() if value is not None}
-    return [part for key, value in parts.items() for part in _parts(value, key)]
-
-
-def _inputs(run: OpenRun) -> list[dict[str, Any]]:
-    rows = []
-    for source in run.facts.recipe.get("input", [])[:60]:
-        path = source.get("path") or source["from"]
-        units = sum(number for name, number in run.facts.units if name == source["name"])
-        rows.append({"source": source["name"], "format": source["format"], "path": path, "units": units})
-    return rows
