@@ -7,6 +7,7 @@ states and the files that the manifest lists, and what of it is missing or damag
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -87,12 +88,10 @@ def _believed_claim(folder: RunStore) -> RunClaim | None:
     if not folder.exists(layout.RUN_FILE):
         return None
     digest = recorded_digest(folder, layout.RUN_FILE)
-    if digest and not digest.is_of(folder.digest(layout.RUN_FILE)):
-        return None
-    try:
-        return read_claim(folder)
-    except DamagedError:
-        return None
+    if digest is None or digest.is_of(folder.digest(layout.RUN_FILE)):
+        with suppress(DamagedError):
+            return read_claim(folder)
+    return None
 
 
 def is_run(folder: RunStore) -> bool:

@@ -4,10 +4,11 @@ In: a run folder. Out: `RunClaim`, which is written when a run takes its folder,
 when the run is published. Keys of the JSON are the fields' names, in order. A `format` of later versions is refused.
 """
 
+from contextlib import suppress
 from typing import Annotated, Any, Self, TypeVar, get_args
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from curate.base import stages
 from curate.base.errors import DamagedError, RunError
@@ -24,10 +25,8 @@ OmitIfNone = Annotated[T | None, Field(exclude_if=lambda value: value is None)]
 """A value that is not written where there is none."""
 
 
-class Facts(BaseModel):
+class Facts(BaseModel, frozen=True, extra="forbid"):
     """A part of run.json."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
@@ -132,10 +131,8 @@ class RuleFacts(Facts):
         return all_digits(threshold, bool(self.single))
 
 
-class StatisticFacts(Facts):
+class StatisticFacts(Facts, extra="allow"):
     """A statistic in a derived column: of an expression, over `rows` with a value; further keys are its parameters."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
 
     function: str
     of: str
@@ -224,13 +221,11 @@ class CaptionWork(Facts):
     cost: float | None  # by the recipe's price; None without one
 
 
-class NearFacts(Facts):
+class NearFacts(Facts, extra="allow"):
     """A deduplication pass by nearness: its place, and how many of a sample's close pairs it compared (`found`).
 
     What it compares is under the key of its kind, as in the recipe.
     """
-
-    model_config = ConfigDict(extra="allow")
 
     place: int
     sampled: int
@@ -414,10 +409,9 @@ def read_forgotten(store: RunStore) -> ForgottenFacts | None:
 
 def names_retries(store: RunStore) -> bool:
     """Return whether run.json says that something was tried again; not where it is missing or damaged."""
-    try:
+    with suppress(DamagedError):
         return store.exists(RUN_FILE) and _read_object(store).get("retries") is not None
-    except DamagedError:
-        return False
+    return False
 
 
 def read_unit_keys(store: RunStore) -> tuple[list[str], dict[str, Any]]:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from curate.base.errors import RunError
 from curate.base.process import background_thread
@@ -36,10 +36,8 @@ _renewed: dict[str, float] = {}  # when this process last renewed each lease, by
 _lost: dict[str, RunError] = {}  # leases that another run has taken over from this process
 
 
-class Holder(BaseModel):
+class Holder(BaseModel, frozen=True, extra="ignore"):
     """Who holds a folder: a process, and a job that goes on without it."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     id: str
     command: str

@@ -72,11 +72,7 @@ class Keeper:
 
 @contextmanager
 def locked(
-    store: RunStore,
-    command: str,
-    may_end: MayEnd | None = None,
-    outlasts: bool = False,
-    keeper: Keeper | None = None,
+    store: RunStore, command: str, may_end: MayEnd | None = None, outlasts: bool = False, keeper: Keeper | None = None
 ) -> Iterator[FolderLock]:
     """Keep other commands out of the folder while the block runs, or until a job has ended that was handed over.
 

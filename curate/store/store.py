@@ -359,10 +359,10 @@ class RunStore(StoredFiles):
             return
         path, data = self.path(f"{name}/{_process()}"), line.encode() + b"\n"
         try:
-            write_at_once(path, data, os.O_APPEND)
+            write_at_once(path, data, "a")
         except FileNotFoundError:
             if not self.exists(SUCCESS_FILE):  # else others published the run meanwhile, and removed the log
-                in_folder(path, lambda path: write_at_once(path, data, os.O_APPEND))
+                in_folder(path, lambda path: write_at_once(path, data, "a"))
 
     @cached_property
     def _logs(self) -> dict[str, StoredLog]:

@@ -33,7 +33,6 @@ from curate.store.local import Digest, read_lines, walk
 from curate.store.table_file import FOOTER_NOTE, KEY, SMALL, TableFile, footer_text
 
 _TAIL = 1 << 16  # bytes that are read to find a footer: nearly all fit
-_BLOCK = 1 << 22
 _WRITTEN = ("mtime", "LastModified", "last_modified", "created")  # how file systems call when a file was written
 
 _log = logging.getLogger(__name__)
@@ -88,7 +87,7 @@ class StoredFiles:
 
     def exists(self, name: str) -> bool:
         """Return whether there is such a file, or but on S3 a folder. A store that does not answer is an error."""
-        try:
+        with suppress(FileNotFoundError, NotADirectoryError):
             if self.is_local:
                 os.stat(self.path(name))
             elif "s3" in self._protocols:  # whose `info` looks for a folder where there is no file
@@ -96,9 +95,8 @@ class StoredFiles:
             else:  # not `fs.exists`, which takes any error for a no
                 with self._asking(name):
                     self._reads.info(self.path(name))
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        return True
+            return True
+        return False
 
     def _get(self, name: str, start: int, end: int | None = None) -> bytes | None:
         """Return bytes of a remote file by one request; None where it has none. Raises OSError, as `open`."""
@@ -209,12 +207,9 @@ class StoredFiles:
 
     def digest(self, name: str) -> Digest:
         """Read all of a file, and return what it is now. Raises OSError."""
-        state, size = hashlib.sha256(), 0
         with self._asking(name), self.open(name) as file:
-            while block := file.read(_BLOCK):
-                state.update(block)
-                size += len(block)
-        return Digest(size, state.hexdigest())
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            return Digest(file.seek(0, os.SEEK_END), sha256)
 
     def recorded(self, name: str) -> Digest | None:
         """Return the digest that a file's writer recorded in this folder, whose run is not published yet; None if none.

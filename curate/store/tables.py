@@ -45,10 +45,9 @@ class UnitTables:
     @property
     def locations(self) -> Iterator["UnitTables"]:
         """These tables, and after them where the same unit's tables may be found too."""
-        tables: UnitTables | None = self
-        while tables is not None:
-            yield tables
-            tables = tables.reuse
+        yield self
+        if self.reuse is not None:
+            yield from self.reuse.locations
 
     def file(self, table: str) -> str:
         """Return the table's file, relative to the run folder."""
@@ -287,11 +286,9 @@ class ChunkTables(UnitTables):
 
     def is_valid(self, table: str) -> bool:
         """Return whether the chunk's file, which is read whole once per process, is there and valid."""
-        try:
-            self._index(table)
-        except (FileNotFoundError, NotADirectoryError, DamagedError):
-            return False
-        return True
+        with suppress(FileNotFoundError, NotADirectoryError, DamagedError):
+            return bool(self._index(table))
+        return False
 
     def _index(self, table: str) -> "_Index":
         """Return what the chunk's file says of its units, once per process and state. Raises OSError, DamagedError."""

@@ -28,7 +28,7 @@ from pipelines.engines import spark_cluster
 from pipelines.engines.base import PipelineEngine, Report
 from pipelines.engines.job import Job
 from pipelines.spark import SparkRunner  # whose options Beam reads once they are imported
-from pipelines.spark.context import SparkOptions, is_secret
+from pipelines.spark.context import SparkOptions, is_here, is_secret
 
 _BETWEEN = 5000  # milliseconds between two looks at which stages have ended
 _PICKLES = beam.coders.PickleCoder()
@@ -57,7 +57,8 @@ class Spark(PipelineEngine):
 
     @property
     def place(self) -> WorkerLocation:
-        return WorkerLocation.LOCAL_CLUSTER if self._settings.is_here else WorkerLocation.CLUSTER
+        is_local = is_here(self._read_conf().get("spark.master", "local"))
+        return WorkerLocation.LOCAL_CLUSTER if is_local else WorkerLocation.CLUSTER
 
     @property
     def workers(self) -> Workers:

@@ -74,11 +74,6 @@ class SparkOptions(PipelineOptions):
             conf["spark.master"] = url
         return conf
 
-    @property
-    def is_here(self) -> bool:
-        """Whether the master that is named, or the default, is on this machine alone."""
-        return is_here(self.read_conf().get("spark.master", "local"))
-
     def find_exchange(self) -> str | None:
         """Return the folder or URL for what passes between stages, where one is named."""
         folder: str | None = self.spark_exchange or self.view_as(GoogleCloudOptions).temp_location

@@ -44,6 +44,7 @@ _ASIDE, _PACKET_OUTPUT = "aside", "packets"
 # A step of a pass: its stage, function and number of values, and whether it is a question.
 _PassStep = tuple[str, Callable[..., Any], int, bool]
 Hints = Mapping[str, Mapping[str, Any]]  # Beam's resource hints of steps, by how their names begin
+_NO_HINTS: Hints = {}
 Packet = tuple[int, bytes]  # a number, and a pickled list of units or states in order
 
 
@@ -95,12 +96,7 @@ class BeamUnits(Units):
     """The units of a run on Beam."""
 
     def __init__(
-        self,
-        root: beam.Pipeline,
-        plan: Sequence[Unit],
-        context: RunContext,
-        hints: Hints | None = None,
-        spool: str = "",
+        self, root: beam.Pipeline, plan: Sequence[Unit], context: RunContext, hints: Hints = _NO_HINTS, spool: str = ""
     ) -> None:
         """`spool` is a folder of this machine, where values that are sent by key wait; without one, in memory.
 
@@ -108,7 +104,7 @@ class BeamUnits(Units):
         """
         self.place = context.place
         is_seen = self.place is WorkerLocation.THIS_PROCESS or (context.store.is_local and not self.place.is_cluster)
-        self._hints, self._spool = hints or {}, spool if is_seen else ""
+        self._hints, self._spool = hints, spool if is_seen else ""
         most = _PACKETS_OF_MANY if self.place.is_cluster else _PACKETS
         self._together = max(1, -(-len(plan) // most))  # units of a packet
         self._root, self._context = root, context
