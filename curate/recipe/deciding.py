@@ -1,6 +1,6 @@
 """The sections of a recipe that decide which samples stay: top rules, deduplication, balance and sample."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,6 +17,7 @@ from curate.recipe.section import (
     Column,
     Expression,
     KindOf,
+    KindsSection,
     OneKind,
     Section,
     fault,
@@ -31,6 +32,7 @@ NEARNESS = Registry[Any](
 SELECTIONS = Registry[Any](
     "selection", "curate.decide.draw.registry:KINDS", "curate.selections", "curate.decide.draw.selection:Selection"
 )
+FORMS = Registry[Any]("form of sample", "curate.decide.draw.registry:FORMS")
 SCHEMES = Registry[Any]("balancing scheme", "curate.decide.draw.schemes:KINDS")
 
 
@@ -239,88 +241,7 @@ class Balance(Section):
         return self.t[self.language] if isinstance(self.t, dict) else self.t
 
 
-class Mixture(Section):
-    """A sample in which each value of a column has a share of the rows.
-
-    Of each group a random sample is drawn; `probability` is the part that is taken. Numbers are rounded by largest
-    remainders. A group with too few rows gives all that it has, and the run says so. Of values that are not listed, and
-    of rows without one, nothing is drawn. A mixture of the same shares and fewer rows is part of one with more.
-    """
-
-    of: AnyColumn = Field(examples=["source"])
-    """Column of integers, texts or booleans, such as source, language or clusters."""
-    rows: int = Field(examples=[100000], ge=1, lt=2**53, strict=True)
-    """Number of rows of all groups."""
-    shares: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        examples=[{"cc12m": 0.7, "web": 0.3}], min_length=1, max_length=1000
-    )
-    """Share of each value, by their sum: 0.7 and 0.3 are 7 and 3."""
-
-    @field_validator("shares", mode="before")
-    @classmethod
-    def _names(cls, shares: Any) -> Any:
-        if not isinstance(shares, dict):
-            return shares
-        return {str(key).lower() if isinstance(key, bool) else str(key): share for key, share in shares.items()}
-
-
-class Quotas(Section):
-    """A sample with a quota for each cluster, or other value of a column (density-based pruning).
-
-    The numbers of rows are as near to the shares of `by` as their sum, `least`, `most` and the clusters' sizes allow.
-    `complexity` is the published share, softmax(d_inter · d_intra / temperature). d_inter is the mean distance of a
-    centroid to its 20 nearest others, d_intra that of its rows. Rows without a cluster, or without a distance where one
-    is needed, are never kept. `probability` is null unless `keep` is `random`: it is not by chance.
-    """
-
-    of: AnyColumn = Field(examples=["cluster"])
-    """Column of clusters, or any of integers, texts or booleans."""
-    rows: int = Field(examples=[100000], ge=1, lt=2**40, strict=True)
-    """Number of rows of all clusters."""
-    by: Literal["equal", "size", "complexity"] = Field("equal", examples=["complexity"])
-    """Share of each cluster: equal, by its size, or by its complexity (published)."""
-    keep: Literal["random", "farthest", "nearest"] = Field("random", examples=["farthest"])
-    """Which rows of a cluster: at random, or by distance; published: `farthest`."""
-    least: int | None = Field(None, exclude_if=is_none, examples=[100], ge=0, lt=2**40, strict=True)
-    """Rows of a cluster at least, if it has as many. null: half an equal share (published)."""
-    most: int | None = Field(None, exclude_if=is_none, examples=[10000], ge=1, lt=2**40, strict=True)
-    """Rows of a cluster at most. null: no limit."""
-    distance: AnyColumn | None = Field(None, exclude_if=is_none, examples=["cluster_distance"])
-    """Column of distances to the centroid. null: `NAME_distance`, where `of` is NAME."""
-    centroids: fields.UserFile | None = Field(None, exclude_if=is_none, examples=["centroids.npy"])
-    """A .npy or .pt file [k, dimension], for `complexity`. null: those of `relate.clusters`."""
-    temperature: float = Field(0.5, examples=[0.1], gt=0, strict=True)
-    """Temperature of `complexity`: 0.5 in the published code, 0.1 in the paper."""
-
-    @property
-    def distance_column(self) -> str | None:
-        """The column of distances, where one is needed."""
-        needs_it = self.by == "complexity" or self.keep != "random"
-        return (self.distance or f"{self.of}_distance") if needs_it else None
-
-
-class SoftCap(Section):
-    """Draws with repeats, by a score, each of which makes the next one of its row less likely (M-FLYT's SCS).
-
-    Each batch is drawn without replacement with p = softmax(score). Then the score of each row in it is lowered by
-    `penalty`. The last batch has what is left of `draws`. `repeats` says how often each row is in the set; their sum is
-    `draws`. `probability` is null. A row whose score is null, NaN or infinite is never drawn. Where fewer rows have a
-    score than a batch has, a batch has them all. One worker holds all rows: at most 500 million.
-    """
-
-    gives = (Column("decisions", "repeats", "int32", "How often a row is in the set; 0 if it is not kept."),)
-
-    of: AnyColumn = Field(examples=["score"])
-    """Column of numbers; scores are logarithms of weights, taken as float32."""
-    draws: int = Field(examples=[1000000], ge=1, le=10**12, strict=True)
-    """Number of draws: samples in the set, repeats included."""
-    penalty: float = Field(0.15, examples=[0.3], ge=0, strict=True)
-    """What a draw takes off the score of its row."""
-    batch: int = Field(100_000, examples=[10000], ge=1, lt=2**31, strict=True)
-    """Draws of a batch, in which no row repeats."""
-
-
-class Sample(Section):
+class Sample(KindsSection):
     """A sample of a fixed number of rows in place of balancing: random, by weights, quotas or shares. One of its forms.
 
     `rows` alone: each row is equally likely. `weights`: likelier by weight, without replacement, as numpy's `choice`
@@ -328,35 +249,37 @@ class Sample(Section):
     part of a larger one.
     """
 
+    registry = FORMS
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
     rows: int | None = Field(None, exclude_if=is_none, examples=[100000], ge=1, lt=2**63, strict=True)
     """Number of rows; all where no more are left."""
     weights: Expression | None = Field(None, exclude_if=is_none, examples=["exp(clip_score / 0.05)"])
     """Weight of each row. null: all have the same."""
-    mixture: Mixture | None = Field(
-        None, exclude_if=is_none, examples=[{"of": "source", "rows": 100000, "shares": {"cc12m": 0.7, "web": 0.3}}]
-    )
-    """Shares of the values of a column, in place of `rows`. null: none."""
-    quotas: Quotas | None = Field(
-        None, exclude_if=is_none, examples=[{"of": "cluster", "rows": 100000, "by": "complexity", "keep": "farthest"}]
-    )
-    """Quotas of clusters, in place of `rows`. null: none."""
-    soft_cap: SoftCap | None = Field(None, exclude_if=is_none, examples=[{"of": "score", "draws": 1000000}])
-    """Draws with repeats by a score, in place of `rows`. null: none."""
 
-    forms: ClassVar[dict[str, tuple[str, ...]]] = {
-        "rows": ("rows",),
-        "weights": ("weights", "rows"),
-        **{form: (form,) for form in ("mixture", "quotas", "soft_cap")},
-    }
+    @classmethod
+    def kind_field(cls, kind: Any) -> tuple[Any, Any]:
+        return kind.section | None, Field(None, exclude_if=is_none, **kind.section.about())
+
+    @classmethod
+    def forms(cls) -> dict[str, tuple[str, ...]]:
+        """Return the keys of a section of each form, by the key that asks for it."""
+        return {"rows": ("rows",), "weights": ("weights", "rows"), **{key: (key,) for key in FORMS.kinds()}}
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
-        keys = {name for name in type(self).model_fields if getattr(self, name) is not None}
-        if not any(keys == set(form) for form in self.forms.values()):
-            accepted = " or ".join("{" + ", ".join(f"{key}: …" for key in form) + "}" for form in self.forms.values())
+        keys, forms = (
+            {name for name in type(self).model_fields if getattr(self, name) is not None},
+            self.forms().values(),
+        )
+        if not any(keys == set(form) for form in forms):
+            accepted = " or ".join("{" + ", ".join(f"{key}: …" for key in form) + "}" for form in forms)
             raise ValueError(f"has {', '.join(sorted(keys)) or 'no key'}; accepted: {accepted}")
         return self
 
     @property
     def form(self) -> str:
-        return next(form for form in reversed(self.forms) if getattr(self, form) is not None)
+        return next(form for form in reversed(self.forms()) if getattr(self, form) is not None)

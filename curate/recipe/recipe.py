@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +21,7 @@ from curate.base.stages import RESERVED_RULES, Verdict, run_verdicts
 from curate.base.wording import did_you_mean
 from curate.recipe import section as fields
 from curate.recipe.captions import Captions
-from curate.recipe.deciding import DEDUP, SELECTIONS, Balance, Dedup, Rule, Sample, Top
+from curate.recipe.deciding import DEDUP, FORMS, SELECTIONS, Balance, Dedup, Rule, Sample, Top
 from curate.recipe.faults import explain_faults, shorten
 from curate.recipe.files import read_mapping
 from curate.recipe.measure import Measure
@@ -34,14 +35,17 @@ _log = logging.getLogger(__name__)
 
 _MAX = {"rules": 1000, "derive": 200, "characters of SQL": 300_000}  # which are checked in some ten seconds
 
-# Keys of which a section has one; of `sample` the forms that are sections.
-_FORMS = tuple(form for form, keys in Sample.forms.items() if keys == (form,) and form != "rows")
-_ONE_OF = (
-    (re.compile(r"balance\.(t|rows|tail_share)"), ("t", "rows", "tail_share")),
-    (re.compile(r"rules\.[^.]+\.(top|rows)"), ("top", "rows")),
-    (re.compile(r"sample\.(rows|weights)"), _FORMS),
-    (re.compile(rf"sample\.({'|'.join(_FORMS)})"), ("rows", "weights", *_FORMS)),
-)
+
+@cache
+def _one_of() -> tuple[tuple[re.Pattern[str], tuple[str, ...]], ...]:
+    """Return keys of which a section has one, by the pattern of those that replace them; of `sample` by its forms."""
+    forms = tuple(FORMS.kinds())
+    return (
+        (re.compile(r"balance\.(t|rows|tail_share)"), ("t", "rows", "tail_share")),
+        (re.compile(r"rules\.[^.]+\.(top|rows)"), ("top", "rows")),
+        (re.compile(r"sample\.(rows|weights)"), forms),
+        (re.compile(rf"sample\.({'|'.join(forms)})"), ("rows", "weights", *forms)),
+    )
 
 
 REFERENCE: Literal["reference"] = "reference"
@@ -118,7 +122,7 @@ class Recipe(KindsSection):
     """Deduplication, and decontamination."""
     balance: Balance | None = Field(None, examples=[{"t": 20000}])
     """Balanced sampling (MetaCLIP) over metadata entries, by `match`, or a column. null: every row left is kept."""
-    sample: Sample | None = Field(None, examples=[{"rows": 100000}])
+    sample: Annotated[Sample, BuiltFrom(Sample.full)] | None = Field(None, examples=[{"rows": 100000}])
     """A random sample of fixed size, in place of balancing. null: none."""
     captions: Annotated[Captions, BuiltFrom(Captions.full)] | None = Field(None, examples=[Captions.example])
     """Synthetic captions for kept samples. null: none."""
@@ -278,7 +282,7 @@ def _set(data: dict[str, Any], override: str) -> None:
         del section[last]
         return
     section[index] = value
-    for keys, names in _ONE_OF:  # it takes the place of the others
+    for keys, names in _one_of():  # it takes the place of the others
         if keys.fullmatch(key) and value is not None:
             for other in {*names} - {last}:
                 section.pop(other, None)

@@ -8,11 +8,12 @@ clusters' sizes, or softmax(C / τ) of a cluster's complexity C = d_inter · d_i
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from pydantic import Field
 
 from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import F32, F64, I64
@@ -22,7 +23,8 @@ from curate.decide.draw.groups import ColumnGroups, GroupsChoice, check_groups, 
 from curate.decide.draw.selection import Outcome, Selection, SelectionRun, required
 from curate.decide.draw.smallest import Cut, find_cut
 from curate.models.tensor_files import array_digest, read_rows
-from curate.recipe.deciding import Quotas, Sample
+from curate.recipe.deciding import Sample
+from curate.recipe.section import AnyColumn, Section, UserFile, is_none
 from curate.run.units import Answer, Units
 from curate.store.facts import SelectionWords
 from curate.store.layout import MODELS
@@ -31,6 +33,43 @@ from curate.store.validity import valid_digest
 _BITS = 16  # wished numbers of rows are multiples of 2⁻¹⁶
 _ROUNDS = 4
 _BLOCK = 256  # centroids that are compared with all at a time
+
+
+class Quotas(Section):
+    """A sample with a quota for each cluster, or other value of a column (density-based pruning).
+
+    The numbers of rows are as near to the shares of `by` as their sum, `least`, `most` and the clusters' sizes allow.
+    `complexity` is the published share, softmax(d_inter · d_intra / temperature). d_inter is the mean distance of a
+    centroid to its 20 nearest others, d_intra that of its rows. Rows without a cluster, or without a distance where one
+    is needed, are never kept. `probability` is null unless `keep` is `random`: it is not by chance.
+    """
+
+    example: ClassVar[Any] = {"of": "cluster", "rows": 100000, "by": "complexity", "keep": "farthest"}
+
+    of: AnyColumn = Field(examples=["cluster"])
+    """Column of clusters, or any of integers, texts or booleans."""
+    rows: int = Field(examples=[100000], ge=1, lt=2**40, strict=True)
+    """Number of rows of all clusters."""
+    by: Literal["equal", "size", "complexity"] = Field("equal", examples=["complexity"])
+    """Share of each cluster: equal, by its size, or by its complexity (published)."""
+    keep: Literal["random", "farthest", "nearest"] = Field("random", examples=["farthest"])
+    """Which rows of a cluster: at random, or by distance; published: `farthest`."""
+    least: int | None = Field(None, exclude_if=is_none, examples=[100], ge=0, lt=2**40, strict=True)
+    """Rows of a cluster at least, if it has as many. null: half an equal share (published)."""
+    most: int | None = Field(None, exclude_if=is_none, examples=[10000], ge=1, lt=2**40, strict=True)
+    """Rows of a cluster at most. null: no limit."""
+    distance: AnyColumn | None = Field(None, exclude_if=is_none, examples=["cluster_distance"])
+    """Column of distances to the centroid. null: `NAME_distance`, where `of` is NAME."""
+    centroids: UserFile | None = Field(None, exclude_if=is_none, examples=["centroids.npy"])
+    """A .npy or .pt file [k, dimension], for `complexity`. null: those of `relate.clusters`."""
+    temperature: float = Field(0.5, examples=[0.1], gt=0, strict=True)
+    """Temperature of `complexity`: 0.5 in the published code, 0.1 in the paper."""
+
+    @property
+    def distance_column(self) -> str | None:
+        """The column of distances, where one is needed."""
+        needs_it = self.by == "complexity" or self.keep != "random"
+        return (self.distance or f"{self.of}_distance") if needs_it else None
 
 
 def inter_distances(centroids: npt.NDArray[Any], nearest: int = 20) -> F64:

@@ -12,23 +12,23 @@ one gives more for it.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field, field_validator
 
 from curate.base import ids
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F64, I64
 from curate.base.numeric.elementary import exponentials, one_minus_exp
 from curate.decide.draw.groups import ColumnGroups, CutChoice, GroupsChoice, check_groups, random_keys
-from curate.decide.draw.quotas import QuotasSample
 from curate.decide.draw.selection import Outcome, RowsLeft, Selection, SelectionRun, required
 from curate.decide.draw.smallest import Cut, Keys, find_cut
-from curate.decide.draw.soft_cap import SoftCapSample
 from curate.expressions.check import CheckedExpression, check_expression
 from curate.expressions.evaluate import compute
-from curate.recipe.deciding import Sample
+from curate.recipe.deciding import FORMS, Sample
+from curate.recipe.section import AnyColumn, Section
 from curate.run.units import Answer, Units
 from curate.store.facts import SelectionWords
 
@@ -111,6 +111,33 @@ class WeightedSample(Selection):
 
 def _checked(section: Sample, columns: pa.Schema) -> CheckedExpression:
     return check_expression("sample.weights", required(section.weights), columns)
+
+
+class Mixture(Section):
+    """A sample in which each value of a column has a share of the rows.
+
+    Of each group a random sample is drawn; `probability` is the part that is taken. Numbers are rounded by largest
+    remainders. A group with too few rows gives all that it has, and the run says so. Of values that are not listed, and
+    of rows without one, nothing is drawn. A mixture of the same shares and fewer rows is part of one with more.
+    """
+
+    example: ClassVar[Any] = {"of": "source", "rows": 100000, "shares": {"cc12m": 0.7, "web": 0.3}}
+
+    of: AnyColumn = Field(examples=["source"])
+    """Column of integers, texts or booleans, such as source, language or clusters."""
+    rows: int = Field(examples=[100000], ge=1, lt=2**53, strict=True)
+    """Number of rows of all groups."""
+    shares: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        examples=[{"cc12m": 0.7, "web": 0.3}], min_length=1, max_length=1000
+    )
+    """Share of each value, by their sum: 0.7 and 0.3 are 7 and 3."""
+
+    @field_validator("shares", mode="before")
+    @classmethod
+    def _names(cls, shares: Any) -> Any:
+        if not isinstance(shares, dict):
+            return shares
+        return {str(key).lower() if isinstance(key, bool) else str(key): share for key, share in shares.items()}
 
 
 def split_rows(rows: int, shares: Sequence[float]) -> I64:
@@ -211,12 +238,10 @@ class SampleSelection(Selection):
     key, section = "sample", Sample
     meaning = "not in the random sample"
     sizes_of = ("rows",)
-    forms: ClassVar[Mapping[str, Selection]] = {
-        "weights": WeightedSample(),
-        "mixture": MixtureSample(),
-        "quotas": QuotasSample(),
-        "soft_cap": SoftCapSample(),
-    }
+
+    @property
+    def forms(self) -> Mapping[str, Selection]:
+        return {"weights": WeightedSample()} | {key: form.selection for key, form in FORMS.kinds().items()}
 
     def choose(self, units: Units, section: Sample, run: SelectionRun, counts: Answer | None) -> Answer:
         return find_cut(units, "Sample", run, SampleChoice(Cut.wanting(np.array([section.rows]))))

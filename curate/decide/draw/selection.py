@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -208,8 +208,12 @@ class Selection(ABC):
     needs_match: ClassVar[bool] = False  # whether entries are what it goes by
     # The section's keys, dotted, that are numbers of rows, the size first: `plan` scales them, `whatif` sweeps them.
     sizes_of: ClassVar[tuple[str, ...]] = ()
-    forms: ClassVar[Mapping[str, "Selection"]] = {}  # by the section's keys that ask for them, beside this one
     has_repeats: ClassVar[bool] = False  # whether a row may be in the curated set several times
+
+    @property
+    def forms(self) -> Mapping[str, "Selection"]:
+        """Other forms, by the section's keys that ask for them."""
+        return {}
 
     @abstractmethod
     def words(self, outcome: Outcome) -> SelectionWords:
@@ -255,6 +259,14 @@ class Selection(ABC):
     def sizes(self, choices: Sequence[Any], rows: Sequence[RowsLeft]) -> list[tuple[float, float]]:
         """Return `Choice.expected` of several choices among the same rows; one pass for all of them is faster."""
         return [choice.expected(list(in_threads(choice.inclusion, rows))) for choice in choices]
+
+
+class SampleForm(NamedTuple):
+    """A form of section `sample`: `key` asks for it, with a section in which the selection finds what it needs."""
+
+    key: str
+    section: type[Section]
+    selection: Selection
 
 
 def required(value: V | None) -> V:

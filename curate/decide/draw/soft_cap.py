@@ -10,11 +10,12 @@ drawn.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numba import njit
+from pydantic import Field
 
 from curate.base import ids
 from curate.base.errors import RunError
@@ -24,7 +25,8 @@ from curate.base.process import groups, in_threads
 from curate.base.wording import pluralise
 from curate.decide.draw.groups import check_numbers
 from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun, required
-from curate.recipe.deciding import Sample, SoftCap
+from curate.recipe.deciding import Sample
+from curate.recipe.section import AnyColumn, Column, Section
 from curate.run.units import Answer, Fold, Units
 from curate.store.facts import SelectionWords
 from curate.store.tables import OpenTables
@@ -35,6 +37,28 @@ _TOGETHER = 1 << 20  # rows that a thread works on
 _STEP, _SPAN = 0.01, 45.0  # of scores below a key, in a table of e^x: a Gumbel number is at most 36.8
 _BOUNDS = np.exp(np.arange(0, _SPAN, _STEP) + _STEP - _SPAN + 1) * (1 + 1e-9)  # of x + 1 − 45, from above
 _TRIES = 60
+
+
+class SoftCap(Section):
+    """Draws with repeats, by a score, each of which makes the next one of its row less likely (M-FLYT's SCS).
+
+    Each batch is drawn without replacement with p = softmax(score). Then the score of each row in it is lowered by
+    `penalty`. The last batch has what is left of `draws`. `repeats` says how often each row is in the set; their sum is
+    `draws`. `probability` is null. A row whose score is null, NaN or infinite is never drawn. Where fewer rows have a
+    score than a batch has, a batch has them all. One worker holds all rows: at most 500 million.
+    """
+
+    example: ClassVar[Any] = {"of": "score", "draws": 1000000}
+    gives = (Column("decisions", "repeats", "int32", "How often a row is in the set; 0 if it is not kept."),)
+
+    of: AnyColumn = Field(examples=["score"])
+    """Column of numbers; scores are logarithms of weights, taken as float32."""
+    draws: int = Field(examples=[1000000], ge=1, le=10**12, strict=True)
+    """Number of draws: samples in the set, repeats included."""
+    penalty: float = Field(0.15, examples=[0.3], ge=0, strict=True)
+    """What a draw takes off the score of its row."""
+    batch: int = Field(100_000, examples=[10000], ge=1, lt=2**31, strict=True)
+    """Draws of a batch, in which no row repeats."""
 
 
 class Scores(NamedTuple):

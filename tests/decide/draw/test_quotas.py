@@ -17,8 +17,7 @@ from curate.ask.whatif.survivors import open_finished
 from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import F64, I64
 from curate.decide.draw.groups import ColumnGroups
-from curate.decide.draw.quotas import find_quotas, find_shares, inter_distances, solve_quotas
-from curate.recipe.deciding import Quotas
+from curate.decide.draw.quotas import Quotas, find_quotas, find_shares, inter_distances, solve_quotas
 from curate.recipe.recipe import change_recipe, parse_recipe
 from tests.laws import pools
 from tests.laws.pools import Ran
