@@ -19,7 +19,7 @@ from curate.base.wording import one_line
 
 KEY = b"curate.key"
 FOOTER_NOTE = b"curate.note"
-SMALL = 1 << 20  # bytes of a file that is read at once, or of a table that is written at once
+SMALL = 1 << 20  # bytes of a file that is read at once
 _FEW = 64  # rows of a table that is not compressed: to start a compressor for each column costs as much as all the rest
 # Columns of texts that do not repeat. Captions of row-aligned tables have a dictionary: where none repeats it costs a
 # twentieth of their bytes, where they do it saves most of them.
