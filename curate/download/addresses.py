@@ -18,8 +18,8 @@ Addresses = list[tuple[int, Any]]  # families, and addresses as sockets take the
 _SECONDS = 300  # in which a name is looked up once
 # Public by their numbers, and yet services of the machine's cloud: Azure's, and Oracle's (RFC 6890 reserves the block).
 _SERVICES = tuple(map(ipaddress.ip_network, ("168.63.129.16/32", "192.0.0.0/24")))
-# Prefixes of an address of IPv4, and the bits behind it: RFC 6052, RFC 3056, and IPv4-compatible ones (RFC 4291).
-_PREFIXES = [(ipaddress.ip_network(net), bits) for net, bits in (("64:ff9b::/96", 0), ("2002::/16", 80), ("::/96", 0))]
+# Prefixes of an address of IPv4, and the bits behind it: RFC 6052, RFC 3056, and compatible and mapped ones (RFC 4291).
+_PREFIXES = {"64:ff9b::/96": 0, "2002::/16": 80, "::/96": 0, "::ffff:0:0/96": 0}
 _KINDS = ("unspecified", "loopback", "link_local", "site_local", "multicast", "reserved", "private")
 
 
@@ -54,10 +54,8 @@ def refusal(text: str, allowed: tuple[Network, ...] = ()) -> str | None:
         return "no address"
     meant = [address]
     if isinstance(address, ipaddress.IPv6Address) and int(address) > 1:  # not :: and ::1
-        bits = next((bits for network, bits in _PREFIXES if address in network), None)
-        if address.ipv4_mapped:
-            meant = [address.ipv4_mapped]
-        elif address.teredo:
+        bits = next((bits for text, bits in _PREFIXES.items() if address in ipaddress.ip_network(text)), None)
+        if address.teredo:
             meant = [*address.teredo]
         elif bits is not None:
             meant = [ipaddress.IPv4Address(int(address) >> bits & 0xFFFFFFFF)]

@@ -10,10 +10,11 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
+from weakref import WeakValueDictionary
 
 from curate import __version__
 from curate.base.schema import MISSING_REASONS
@@ -36,13 +37,12 @@ _SAFE = "%/:=&?~#+!$,;'@()*[]"  # what a path has of these is as its author wrot
 _FAILURES = 12  # one after the other, after which a host is left alone
 _LEFT_ALONE = 60.0  # seconds
 _OF_HOSTS = ("timeout", "http_429", "http_503")  # what counts as such
-_HOSTS = 10_000  # that are remembered
+_HOSTS = 10_000  # of which failures are remembered
 
 
 @dataclass
 class _Host:
     slots: threading.Semaphore
-    users: int = 0
     pause_ends: float = 0.0
     failures: int = 0  # since it last answered
     fault: FetchFault | None = None
@@ -68,35 +68,20 @@ class Hosts:
     def __init__(self, per_host: int, shared: Callable[[str], AbstractContextManager[object]] = nullcontext) -> None:
         self._per_host, self._shared = per_host, shared
         self._lock = threading.Lock()
-        self._hosts: dict[str, _Host] = {}
+        self._hosts = WeakValueDictionary[str, _Host]()  # that are asked now, or failed
+        self._failing: dict[str, _Host] = {}  # since they last answered
 
     @contextmanager
     def slot(self, name: str) -> Iterator[None]:
         """Wait for a connection to a host, and for the end of its pause. Raises FetchFault where it is left alone."""
         with self._lock:
-            host = self._hosts.get(name)
-            if host is None:
-                if len(self._hosts) >= _HOSTS:
-                    self._forget()
-                host = self._hosts[name] = _Host(threading.Semaphore(self._per_host))
-            host.users += 1
-        try:
-            with host.slots:
-                host.pause()  # before a slot is waited for
-                with self._shared(name):
-                    while (pause := host.pause()) > 0:
-                        time.sleep(min(pause, 1.0))
-                    yield
-        finally:
-            with self._lock:
-                host.users -= 1
-
-    def _forget(self) -> None:
-        """Forget hosts that nobody asks; those that are to be left alone last."""
-        now = time.monotonic()
-        asked = {name: host for name, host in self._hosts.items() if host.users}
-        alone = {name: host for name, host in self._hosts.items() if max(host.pause_ends, host.left_alone_until) > now}
-        self._hosts = asked | alone if len(alone) < _HOSTS // 2 else asked
+            host = self._hosts.setdefault(name, _Host(threading.Semaphore(self._per_host)))
+        with host.slots:
+            host.pause()  # before a slot is waited for
+            with self._shared(name):
+                while (pause := host.pause()) > 0:
+                    time.sleep(min(pause, 1.0))
+                yield
 
     def failed(self, name: str, fault: FetchFault, max_pause: float) -> None:
         """Count a failure of the host, from within its slot, and grant the pause it asks for, up to `max_pause`."""
@@ -108,11 +93,16 @@ class Hosts:
             host.failures, host.fault = host.failures + 1, fault.fresh()
             if host.failures >= _FAILURES:
                 host.left_alone_until = now + _LEFT_ALONE
+            self._failing[name] = host
+            if len(self._failing) > _HOSTS:
+                del self._failing[next(iter(self._failing))]
 
     def answered(self, name: str) -> None:
         """Note, in its slot, that a host answered."""
         host = self._hosts[name]
         host.failures, host.fault = 0, None
+        with self._lock:
+            self._failing.pop(name, None)
 
 
 @dataclass(frozen=True)
@@ -169,10 +159,8 @@ class Fetcher:
     @contextmanager
     def expecting(self, urls: Sequence[str | None]) -> Iterator[None]:
         """Be ready for URLs that the block fetches; afterwards no connections are kept open. Raises OSError."""
-        with ExitStack() as expecting:
-            if self._shared:
-                expecting.enter_context(self._shared.expecting(_hosts_of(urls)))
-            expecting.callback(self._transport.close)
+        shared = self._shared.expecting(_hosts_of(urls)) if self._shared else nullcontext()
+        with shared, closing(self._transport):
             yield
 
     def _follow(self, url: str, deadline: Deadline, is_robots: bool = False) -> bytes:
@@ -255,10 +243,9 @@ def _refused(answer: Answer) -> FetchFault:
 def _as_written(location: str) -> str:
     """Return a redirect's URL with the characters that its author wrote; in headers, each byte is a character."""
     data = location.encode("latin-1", "replace")
-    try:
+    with suppress(UnicodeDecodeError):
         return data.decode()
-    except UnicodeDecodeError:
-        return urllib.parse.quote(data, string.punctuation)
+    return urllib.parse.quote(data, string.punctuation)
 
 
 def _hosts_of(urls: Sequence[str | None]) -> Iterator[str]:

@@ -145,15 +145,12 @@ def _opened(urls: UrlList, run: RunStore | None) -> Iterator[tuple[pq.ParquetFil
 
 
 def _convert_once(urls: UrlList) -> str:
-    def convert() -> str:
-        path = f"{process_folder()}/{urls.digest}.parquet"
-        _convert(urls, path)
-        return path
-
-    return _converted.get(urls.digest, convert)
+    return _converted.get(urls.digest, partial(_convert, urls))
 
 
-def _convert(urls: UrlList, path: str) -> None:
+def _convert(urls: UrlList) -> str:
+    """Make a list Parquet, in this process's folder, and return the path."""
+    path = f"{process_folder()}/{urls.digest}.parquet"
     if urls.kind not in TABULAR:
         names = set[str]()
         if not (schemas := [table.schema for table in _json_tables(urls, None, names)]):
@@ -162,13 +159,14 @@ def _convert(urls: UrlList, path: str) -> None:
         with pq.ParquetWriter(path, schema) as writer:
             for table in _json_tables(urls, schema, names):
                 writer.write_table(table, row_group_size=_GROUP)
-        return
+        return path
     try:
         _write_tabular(urls, path, '"')
     except pa.ArrowInvalid:
         if urls.kind != "tsv":
             raise
         _write_tabular(urls, path, "")
+    return path
 
 
 def _json_tables(urls: UrlList, columns: pa.Schema | None, names: set[str]) -> Iterator[pa.Table]:

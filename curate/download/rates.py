@@ -56,9 +56,8 @@ def measured_rates(store: RunStore, stems: Collection[str]) -> Rates | None:
     urls, came = sums["count"], sums["successes"]
     if not came:
         return None
-    return Rates(
-        came / urls, sums["bytes"] / came, sums["stored"] / came, sums["duration"] / urls, sums["shards"], urls
-    )
+    sizes = sums["bytes"] / came, sums["stored"] / came
+    return Rates(came / urls, *sizes, sums["duration"] / urls, sums["shards"], urls)
 
 
 def assumed_rates(source: UrlsSource, urls: float) -> Rates:

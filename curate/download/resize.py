@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import NamedTuple, cast
 
 from curate.base.errors import needing
@@ -119,8 +119,7 @@ def read_exif(data: bytes) -> str | None:
     """Return an image's EXIF as JSON; None where it cannot be read, or takes too much. Raises RecipeError."""
     with needing(*_NEEDED):
         import exifread
-    try:
+    with suppress(Exception, _Endless):
         tags = exifread.process_file(Metered(data, 50_000_000, _Endless, 10_000), details=False)
         return json.dumps({name: str(value).strip() for name, value in tags.items() if value is not None})
-    except (Exception, _Endless):
-        return None
+    return None

@@ -4,6 +4,7 @@
 """
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -44,10 +45,9 @@ class Retries:
             return cls()
         fault = "differs from what was written" if is_there else "is missing"
         if is_there and (digest is None or digest.is_of(folder.digest(RETRIES_FILE))):
-            try:
+            with suppress(DamagedError, pa.ArrowException, ValueError):
                 return cls(folder.read_parquet(RETRIES_FILE).cast(schema.RETRIES))
-            except (DamagedError, pa.ArrowException, ValueError):
-                fault = "is damaged"
+            fault = "is damaged"
         _log.warning("%s: %s; images of later rounds are left out until --retry", folder.path(RETRIES_FILE), fault)
         return cls()
 

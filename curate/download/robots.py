@@ -14,8 +14,8 @@ from curate.download.fetch_fault import FetchFault
 _SITES, _CHARACTERS = 1 << 16, 20_000_000  # whose rules are remembered: sites, and characters of all their rules
 _OVERHEAD = 300  # characters that a site counts for besides
 _DAY = 86_400.0
-_AGENT = re.compile(r"\s*user[- ]?agent(?:\s*:|\s)([^#]*)(?:#.*)?", re.IGNORECASE)
-_TOKEN = re.compile(r"[A-Za-z_-]*")  # a product token
+# The agent that a line names, and its product token
+_AGENT = re.compile(r"\s*user[- ]?agent(?:\s*:|\s)\s*(\**([A-Za-z_-]*)[^#]*)(?:#.*)?", re.IGNORECASE)
 
 NO_TRAINING = frozenset({"noai", "noimageai", "noindex", "noimageindex"})  # img2dataset's
 _NONE = {"noindex", "nofollow"}  # what X-Robots-Tag: none stands for
@@ -72,9 +72,7 @@ def _of_agent(text: str, agent: str) -> str:
     for number, line in enumerate(lines):
         if match := _AGENT.fullmatch(line):
             name = match[1].strip()
-            token = _TOKEN.match(name.lstrip("*"))
-            is_mine = token is not None and token[0].lower() == agent
-            lines[number] = f"User-agent: {'*' if name == '*' else agent if is_mine else 'other'}"
+            lines[number] = f"User-agent: {'*' if name == '*' else agent if match[2].lower() == agent else 'other'}"
     return "\n".join(lines)
 
 

@@ -142,10 +142,9 @@ class _Shard:
                 images.seek(offset)
                 fields = {name: values[row] for name, values in self._listed.items() if name != self._verified}
                 fields |= {name: self._facts[row].get(name) for name in self._schema.names}
-                described = json.dumps(fields, indent=4)
                 image = images.read(size)
                 kind = format_of(image[:64]) or self._source.encode_format
-                members = {"jpg" if kind == "jpeg" else kind: image, "json": described.encode()}
+                members = {"jpg" if kind == "jpeg" else kind: image, "json": json.dumps(fields, indent=4).encode()}
                 members["txt"] = (self._listed["caption"][row] or "").encode()
                 for suffix in sorted(members):
                     writer.add(f"{self._facts[row]['key']}.{suffix}", members[suffix])

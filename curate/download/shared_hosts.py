@@ -13,7 +13,7 @@ import random
 import secrets
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class SharedHosts:
         self._max_seconds, self._close = max_seconds, close
         self._me = secrets.randbits(48)
         self._lock, self._round = threading.Lock(), threading.Lock()
-        self._hosts: dict[str, _Host] = {}
+        self._hosts = defaultdict[str, _Host](lambda: _Host(threading.Condition(self._lock)))
         self._shards, self._goes_on = 0, False
         self._writes, self._valid_until = 0, 0.0
         self._seen: dict[str, tuple[list[float], float]] = {}  # what processes wrote of themselves, and since when
@@ -79,7 +79,7 @@ class SharedHosts:
         """
         with self._lock:
             for name, count in Counter(names).items():
-                self._host(name).expected += count
+                self._hosts[name].expected += count
             self._shards += 1
             if not self._goes_on:
                 self._goes_on = True
@@ -99,7 +99,7 @@ class SharedHosts:
     @contextmanager
     def slot(self, name: str) -> Iterator[None]:
         with self._lock:
-            host = self._host(name)
+            host = self._hosts[name]
             host.expected, host.threads = max(0, host.expected - 1), host.threads + 1
             while host.used >= host.granted or time.monotonic() > self._valid_until:
                 host.changed.wait(1.0)
@@ -110,9 +110,6 @@ class SharedHosts:
             with self._lock:
                 host.used, host.threads = host.used - 1, host.threads - 1
                 host.changed.notify()
-
-    def _host(self, name: str) -> _Host:
-        return self._hosts.setdefault(name, _Host(threading.Condition(self._lock)))
 
     def _go_on(self) -> None:
         while True:

@@ -22,6 +22,7 @@ RESIZING = (
     *("encode_format", "skip_reencode", "min_image_size", "max_image_area", "max_aspect_ratio"),
 )
 _Text = Annotated[str, Field(min_length=1)]
+_Mode = Literal["no", "border", "keep_ratio", "keep_ratio_largest", "center_crop"]
 _Interpolation = Literal["nearest", "linear", "cubic", "area", "lanczos", "lanczos4"]
 _CONTACT = r"^(https?://|mailto:)?[!-~]+[.@][!-~]+$"
 # Of what FetchFaults say of a limit: an address, and how much there was
@@ -41,6 +42,9 @@ def _contact(text: str) -> str:
     return text
 
 
+_Contact = Annotated[str, AfterValidator(_contact), Field(json_schema_extra={"pattern": _CONTACT})]
+
+
 class NetworkPolicy(Section):
     """How servers are asked for images: whom to ask, how often, and how much to take.
 
@@ -52,9 +56,7 @@ class NetworkPolicy(Section):
 
     example: ClassVar[Any] = {"contact": "you@example.org"}
 
-    contact: Annotated[str, AfterValidator(_contact), Field(json_schema_extra={"pattern": _CONTACT})] = Field(
-        examples=["you@example.org"]
-    )
+    contact: _Contact = Field(examples=["you@example.org"])
     """Your email address or page, sent to every server, so that its owner can write to you."""
     allow_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = Field((), examples=[["10.0.0.0/8"]])
     """Networks that may be asked although they are not public; 127.0.0.0/8 is this machine."""
@@ -169,9 +171,7 @@ class UrlsSource(Source):
     """Directives of X-Robots-Tag that refuse an image. null: img2dataset's, and `none`."""
     image_size: int | None = Field(None, examples=[256], ge=1)
     """Pixels of the side to resize to. null: images stay as they came, as with `disable_all_reencoding`."""
-    resize_mode: Literal["no", "border", "keep_ratio", "keep_ratio_largest", "center_crop"] = Field(
-        "border", examples=["keep_ratio"]
-    )
+    resize_mode: _Mode = Field("border", examples=["keep_ratio"])
     """`border` pads; `keep_ratio` fits the shorter side, `keep_ratio_largest` the longer; `center_crop` crops; `no`
     leaves it."""
     resize_only_if_bigger: bool = Field(False, examples=[True])
@@ -246,11 +246,10 @@ class UrlsSource(Source):
             return False
         old, store = RunStore(self._reuse), RunStore(self._run)
         names = [f"{POOL}/{stem}{ending}" for ending in ENDINGS]
-        digests = [recorded_digest(old, name) for name in names if old.exists(name)]
-        if len(digests) < len(names) or None in digests:
+        digests = {name: digest for name in names if old.exists(name) and (digest := recorded_digest(old, name))}
+        if len(digests) < len(names):
             return False
-        for name, digest in zip(names, digests, strict=True):
-            assert digest is not None
+        for name, digest in digests.items():
             store.adopt(old, name, name, digest)
         return True
 

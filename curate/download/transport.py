@@ -126,10 +126,8 @@ class HttpTransport:
 
     def close(self) -> None:
         """Close all that are kept open; others are made as they are needed."""
-        with self._lock:
-            while self._kept:
-                self._kept.pop().close()
-            self._given_up.clear()
+        self.leave([kept.site.host for kept in list(self._kept)])
+        self._given_up.clear()
 
     def _ask(self, site: Site, path: str, deadline: Deadline) -> "tuple[_Connection, http.client.HTTPResponse]":
         """Return an answer and its connection: a new one, where a kept one brings none (RFC 9112, 9.3.1)."""
@@ -294,8 +292,6 @@ def _faults() -> Iterator[None]:
         raise FetchFault("timeout", "no data in time") from None
     except http.client.IncompleteRead as error:
         raise FetchFault("incomplete", f"{len(error.partial)} bytes of the last chunk") from None
-    except http.client.RemoteDisconnected:
-        raise FetchFault("incomplete", "no answer") from None
     except (ConnectionResetError, BrokenPipeError) as error:
         raise FetchFault("incomplete", error.strerror or error) from None
     except OSError as error:

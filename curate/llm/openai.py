@@ -40,7 +40,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from curate.base import ids
-from curate.base.errors import RecipeError, RunError, needing
+from curate.base.errors import RecipeError, RunError, needing, reraised
 from curate.base.process import Cache
 from curate.base.wording import read_retry_after
 from curate.llm.endpoint import CircuitBreaker, Tripped, limit_reply, read_key
@@ -98,10 +98,8 @@ class OpenAI(EngineOptions):
             raise fault("extra", f"{problem}; give a key by `key`")
         if fixed := sorted(set(self.extra) & set(FIXED)):
             raise fault("extra", f"{', '.join(fixed)} cannot be set; accepted: any field but {', '.join(FIXED)}")
-        try:
+        with reraised(partial(fault, "extra"), "is not accepted in JSON", TypeError, ValueError):
             json.dumps(self.extra, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise fault("extra", f"is not accepted in JSON: {error}") from None
         return self
 
     def open(self) -> "OpenAIEngine":
@@ -138,11 +136,11 @@ class Endpoint:
         with needing("an HTTP endpoint needs another package", "'.[captions]' in a checkout of curate"):
             import httpx2
             import openai
-            import tenacity  # noqa: F401
         logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log every request
         self._slots = asyncio.Semaphore(options.concurrency)
         self._breaker = CircuitBreaker(options.patience, self._warn)
-        try:
+        problem = f"{self._base_url}: the proxy that the environment names cannot be used"
+        with reraised(RecipeError, problem, ImportError, ValueError):  # socks without its package, an unknown scheme
             http = httpx2.AsyncClient(
                 # No bound on connections: `_slots` is one, and httpcore may lose a bounded pool's places on a timeout.
                 limits=httpx2.Limits(max_connections=None, max_keepalive_connections=options.concurrency),
@@ -150,9 +148,6 @@ class Endpoint:
                 follow_redirects=False,
                 event_hooks={"response": [limit_reply]},
             )
-        except (ImportError, ValueError) as error:  # socks without its package, a scheme that is none
-            problem = "the proxy that the environment names cannot be used"
-            raise RecipeError(f"{self._base_url}: {problem}: {error}") from None
         omitted = ["OpenAI-Organization", "OpenAI-Project"]  # those of the environment are for OpenAI alone
         headers = dict.fromkeys(omitted if self._key else [*omitted, "Authorization"], openai.Omit())
         self._headers: Any = {**headers, "Accept-Encoding": "identity"}
@@ -225,51 +220,39 @@ class Endpoint:
         return line if len(line) <= MAX_DETAIL else f"{line[: MAX_DETAIL - 1]}…"
 
     async def _answer_all(self, requests: Sequence[Request], put: Callable[[Any], None]) -> None:
-        waiting = iter(sorted(range(len(requests)), key=lambda index: requests[index].group))
-
-        async def work(tripped: Tripped) -> None:
-            for index in waiting:
-                async with self._slots:
-                    answer = await self._answer(requests[index], tripped)
-                if answer.error is not None:
-                    answer = replace(answer, error=self._one_line(answer.error))
-                elif answer.text:
-                    answer = replace(answer, text=self._hide_key(answer.text))
-                put((index, answer))
+        async def work(index: int, tripped: Tripped) -> None:
+            async with self._slots:
+                answer = await self._answer(requests[index], tripped)
+            if answer.error is not None:
+                answer = replace(answer, error=self._one_line(answer.error))
+            elif answer.text:
+                answer = replace(answer, text=self._hide_key(answer.text))
+            put((index, answer))
 
         with self._breaker.batch() as tripped:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._options.concurrency, len(requests))):
-                    group.create_task(work(tripped))
+                for index in sorted(range(len(requests)), key=lambda index: requests[index].group):
+                    group.create_task(work(index, tripped))
 
     async def _answer(self, request: Request, tripped: Tripped) -> Answer:
-        from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_attempt
-
-        async def attempt() -> Reply:
+        hello, attempts = _HELLO if request.prompt is None else _HELLO_PROMPT, self._options.attempts
+        for attempt in range(1, attempts + 1):
             if tripped.is_set():  # the endpoint is given up
-                raise UnsentError(tripped.reason)
-            reply = await self._ask(request)
+                return Answer(None, tripped.reason)
+            try:
+                reply = await self._ask(request)
+            except UnsentError as error:
+                return Answer(None, str(error))
             if self._breaker.note(reply):
-                hello = _HELLO if request.prompt is None else _HELLO_PROMPT
                 self._breaker.note_probe(await self._ask(hello))
-            return reply
-
-        async def sleep(seconds: float) -> None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(tripped.wait(), seconds)
-
-        stop, retry = stop_after_attempt(self._options.attempts), retry_if_result(lambda reply: reply.is_transient)
-        retrying: Any = AsyncRetrying(stop=stop, wait=choose_pause, sleep=sleep, retry=retry)
-        try:
-            reply: Reply = await retrying(attempt)
-            return reply.answer
-        except UnsentError as error:
-            return Answer(None, str(error))
-        except RetryError as error:
-            last: Reply = error.last_attempt.result()
-        if not last.status and not tripped.is_set():
+            if not reply.is_transient:
+                return reply.answer
+            if attempt < attempts:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(tripped.wait(), choose_pause(reply.retry_after, attempt))
+        if not reply.status and not tripped.is_set():
             self._breaker.note_no_reply()
-        return replace(last.answer, error=f"{last.answer.error} (the last of {self._options.attempts} attempts)")
+        return replace(reply.answer, error=f"{reply.answer.error} (the last of {attempts} attempts)")
 
     async def _check(self) -> None:
         model = self._options.model
@@ -347,16 +330,12 @@ class OpenAIEngine(Engine):
         return self._opened.get("", partial(Endpoint, self.options))
 
 
-def choose_pause(state: Any) -> float:
-    """Return the seconds to wait before another attempt: what the endpoint asks for, or exponential with full jitter.
+def choose_pause(retry_after: float | None, attempt: int) -> float:
+    """Return the seconds to wait after an attempt: what the endpoint asks for, or exponential with full jitter.
 
     What it asks for is exceeded by `FIRST_PAUSE` at most, lest all come back at once, and waited for no longer than
-    `MAX_PAUSE`. `state` is a tenacity.RetryCallState of a `Reply`. Source: Brooker, Exponential Backoff And Jitter, AWS
-    Architecture Blog, 2015.
+    `MAX_PAUSE`. Source: Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015.
     """
-    from tenacity import wait_random_exponential
-
-    retry_after = state.outcome.result().retry_after
     if retry_after is not None:
-        return float(min(retry_after, MAX_PAUSE) + random.random() * FIRST_PAUSE)
-    return wait_random_exponential(multiplier=FIRST_PAUSE, max=MAX_PAUSE)(state)
+        return min(retry_after, MAX_PAUSE) + random.random() * FIRST_PAUSE
+    return random.uniform(0, min(MAX_PAUSE, FIRST_PAUSE * 2 ** min(attempt - 1, 99)))

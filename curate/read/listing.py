@@ -4,6 +4,7 @@ A file that a brace range names and that is missing is an error before the run; 
 What it finds that is no file (a folder, a pipe, a link to nothing) has a fault.
 """
 
+import hashlib
 import itertools
 import os
 import re
@@ -286,8 +287,5 @@ def file_version(fs: Any, info: dict[str, Any], content: bool = False) -> str:
 
 
 def _hash(fs: Any, name: str) -> str:
-    state = xxhash.xxh3_128()
     with fs.open(name, "rb") as file:
-        while block := file.read(1 << 22):
-            state.update(block)
-    return f"{HASHED}{state.hexdigest()}"
+        return f"{HASHED}{hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()}"

@@ -7,6 +7,7 @@ for weights and small arrays; where the kernel does not apply (several blocks of
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -32,11 +33,8 @@ def shrink(image: Image.Image) -> bytes:
     is_plain = SIDE not in image.size and height <= _MAX_ASPECT * width and image.mode in ("RGB", "L")
     is_plain = is_plain and not config.DISABLE_JIT  # an interpreted loop over pixels takes a second
     if is_plain and not image.readonly:  # Pillow 12 crashes on one that lies on other memory than its own
-        try:
+        with suppress(ValueError):  # of an image that lies in several blocks
             memory = pa.array(image)  # type: ignore[call-overload] # it has Arrow's interface
-        except ValueError:  # it lies in several blocks
-            pass
-        else:
             pixels = np.frombuffer(memory.buffers()[-1], np.uint8 if image.mode == "L" else np.uint32)
             across, down = (_weights(side) if side <= _USUAL else _weights.__wrapped__(side) for side in image.size)
             return bytes(_shrink(pixels, width, height, *across, *down))

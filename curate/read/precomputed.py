@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from fsspec.implementations.local import LocalFileSystem
 
 from curate.base.decoded_size import MAX_DECODED, check_decoded, read_footer
-from curate.base.errors import TransientError
+from curate.base.errors import TransientError, reraised
 from curate.base.numeric.arrays import F32
 from curate.base.numeric.vectors import embedding_column
 from curate.base.wording import one_line
@@ -107,25 +107,22 @@ def _dimension(name: str, path: str, columns: pa.Schema, source: Source) -> int:
     _check_lists(name, kind)
     if pa.types.is_fixed_size_list(kind):
         return int(kind.list_size)
-    try:
-        with fsspec.open(path, "rb", **source.storage) as opened:
-            footer = read_footer(opened)
-            for group in range(footer.num_row_groups):
-                file = check_decoded(opened, footer, [group], [name], MAX_DECODED)
-                for batch in file.iter_batches(1024, [group], [name], use_threads=False):
-                    lengths = pc.list_value_length(batch.column(0))
-                    frequent = pc.mode(lengths.filter(pc.greater(lengths, pa.scalar(0))))
-                    if len(frequent):
-                        return int(frequent[0]["mode"].as_py())
-    except (pa.ArrowException, OSError) as error:
-        raise EmbeddingFault(f"column {name!r} cannot be read: {one_line(error, 200)}") from None
+    unreadable = reraised(EmbeddingFault, f"column {name!r} cannot be read", pa.ArrowException, OSError)
+    with unreadable, fsspec.open(path, "rb", **source.storage) as opened:
+        footer = read_footer(opened)
+        for group in range(footer.num_row_groups):
+            file = check_decoded(opened, footer, [group], [name], MAX_DECODED)
+            for batch in file.iter_batches(1024, [group], [name], use_threads=False):
+                lengths = pc.list_value_length(batch.column(0))
+                frequent = pc.mode(lengths.filter(pc.greater(lengths, pa.scalar(0))))
+                if len(frequent):
+                    return int(frequent[0]["mode"].as_py())
     raise EmbeddingFault(f"column {name!r} holds nothing but nulls")
 
 
 def _check_lists(name: str, kind: pa.DataType) -> None:
-    numbers = (pa.types.is_floating, pa.types.is_integer)
     lists = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
-    if not (isinstance(kind, lists) and is_any(kind.value_type, *numbers)):
+    if not (isinstance(kind, lists) and is_any(kind.value_type, pa.types.is_floating, pa.types.is_integer)):
         raise EmbeddingFault(f"column {name!r} is {kind}; accepted: lists of numbers, all of one length")
 
 
@@ -150,20 +147,17 @@ def _of_array(name: str, file_rows: FileRows, rows: int, dimension: int) -> npt.
         stream, shape, kind, is_fortran = _open(opened, name, path)
         with stream:
             if shape != (file_rows.total, dimension):
-                accepted = f"{file_rows.total:,} × {dimension}, one row for each of the Parquet file's"
-                problem = f"{where} is {shape[0]:,} × {shape[1]}"
-                raise EmbeddingFault(f"{problem}; accepted: {accepted}, of the dimension in the first file")
+                accepted = f"{file_rows.total:,} × {dimension}, the Parquet file's rows, and the first file's dimension"
+                raise EmbeddingFault(f"{where} is {shape[0]:,} × {shape[1]}; accepted: {accepted}")
             # In Fortran's order each dimension's numbers of all rows stand together, else each row's.
             if rows * dimension * kind.itemsize > _MAX_BYTES:
                 problem = f"{rows:,} rows take more than {_MAX_BYTES:,} bytes"
                 raise EmbeddingFault(f"{where}: {problem}; accepted: at most that")
             n, size = (dimension, kind.itemsize) if is_fortran else (1, dimension * kind.itemsize)
-            data = bytearray()
-            for _ in range(n):
-                stream.seek(file_rows.first * size, 1)
+            start, data = stream.tell(), bytearray()
+            for column in range(n):
+                stream.seek(start + (column * file_rows.total + file_rows.first) * size)
                 data += stream.read(rows * size)
-                if (rest := file_rows.total - file_rows.first - rows) and is_fortran:
-                    stream.seek(rest * size, 1)
             if file_rows.first + rows == file_rows.total:
                 stream.read(1)  # the end of a member is where its checksum is compared
         if len(data) != n * rows * size:
@@ -207,10 +201,8 @@ def _open(opened: Any, name: str, path: str) -> tuple[Any, tuple[int, int], np.d
         arrays = ", ".join(sorted(member.removesuffix(".npy") for member in members)[:12])
         raise EmbeddingFault(f"{where} does not exist; arrays: {arrays[:500] or 'none'}")
     stream = archive.open(f"{name}.npy")
-    try:
+    with reraised(EmbeddingFault, where, ValueError):
         shape, is_fortran, kind = read_npy_header(stream)
-    except ValueError as error:
-        raise EmbeddingFault(f"{where}: {error}") from None
     if len(shape) != 2 or kind.kind != "f" or not 1 <= shape[1] <= MAX_DIMENSION:
         problem = f"{kind} {list(shape)}"[:100]
         raise EmbeddingFault(f"{where} is {problem}; accepted: floating-point numbers [rows, dimension]")

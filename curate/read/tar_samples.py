@@ -69,8 +69,7 @@ class _Parts:
 
 def split_name(name: str) -> tuple[str, str]:
     """Return key and suffix (in lower case) of a member's name; both empty where it belongs to no sample."""
-    if name.startswith("./"):
-        name = name[2:]
+    name = name.removeprefix("./")
     base = name.rfind("/") + 1
     dot = name.find(".", base)
     return (name[:dot], name[dot + 1 :].lower()) if dot > base else ("", "")

@@ -18,12 +18,13 @@ import orjson
 import pyarrow as pa
 from fsspec.utils import infer_compression
 
-from curate.base.wording import one_line
+from curate.base.errors import reraised
 
 MAX_COLUMNS = 10_000  # of a list, those of nested values too
 MAX_VALUES = 1 << 26  # of lines of JSON that are read together: Arrow has a place for each column in each object
 MAX_DEPTH = 64  # of nested values in a line of JSON
 _UNPACKED, _MOST_TIMES = 1 << 29, 100  # bytes of any packed file; of a larger one so many times its size
+_NOT_PACKED = EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error
 _HEAD = 1 << 20  # bytes in which the first line of CSV ends
 
 
@@ -50,13 +51,11 @@ def open_text(path: str, storage: dict[str, Any]) -> Iterator[Any]:
     """Yield a file's bytes, unpacked by its suffix. Raises pa.ArrowInvalid where they are not, and OSError."""
     kind = infer_compression(path)
     is_zstd = kind == "zstd"  # whose Python library ends at the first frame, and where one is cut, without a word
-    try:
-        with (opened := fsspec.open(path, "rb", compression=None if is_zstd else kind, **storage)) as file:
-            unpacked = pa.CompressedInputStream(file, "zstd") if is_zstd else file
-            limit = max(_UNPACKED, _MOST_TIMES * opened.fs.size(opened.path)) if kind else 0
-            yield io.BufferedReader(_Unpacked(unpacked, limit), _HEAD) if kind else file
-    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
-        raise pa.ArrowInvalid(f"it is not packed as its name says, or damaged: {one_line(error, 200)}") from None
+    damaged = reraised(pa.ArrowInvalid, "it is not packed as its name says, or damaged", *_NOT_PACKED)
+    with damaged, (opened := fsspec.open(path, "rb", compression=None if is_zstd else kind, **storage)) as file:
+        unpacked = pa.CompressedInputStream(file, "zstd") if is_zstd else file
+        limit = max(_UNPACKED, _MOST_TIMES * opened.fs.size(opened.path)) if kind else 0
+        yield io.BufferedReader(_Unpacked(unpacked, limit), _HEAD) if kind else file
 
 
 def check_first_line(path: str, storage: dict[str, Any], mark: str) -> None:
@@ -97,10 +96,9 @@ def _parse(line: bytes) -> Any:
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
-        try:
+        accepted = "; accepted: an object per line"
+        with reraised(pa.ArrowInvalid, "a line is no JSON", ValueError, RecursionError, remedy=accepted):
             return json.loads(line.decode("utf-8-sig", "replace"))
-        except (ValueError, RecursionError) as error:
-            raise pa.ArrowInvalid(f"a line is no JSON: {one_line(error, 200)}; accepted: an object per line") from None
 
 
 def _add_names(value: Any, path: str, names: set[str], depth: int = 0) -> None:

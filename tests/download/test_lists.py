@@ -208,10 +208,10 @@ def test_lists_are_converted_at_the_same_time(tmp_path: Path, monkeypatch: pytes
     """Each once, though several threads want it; a plan describes several at once."""
     both, converted, convert = threading.Barrier(2, timeout=60), list[str](), lists._convert
 
-    def together(urls: UrlList, path: str) -> None:
+    def together(urls: UrlList) -> str:
         both.wait()
         converted.append(urls.path)
-        convert(urls, path)
+        return convert(urls)
 
     monkeypatch.setattr(lists, "_convert", together)
     for name in ("a", "b"):
