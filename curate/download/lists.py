@@ -113,8 +113,7 @@ def read_first_rows(urls: UrlList, count: int) -> pa.Table:
     if urls.kind in TABULAR:
         with _tabular(urls, {}, '"') as batches:
             return pa.Table.from_batches(islice(batches, 1), batches.schema).slice(0, count)
-    tables = _json_tables(urls, None, set())
-    return next(tables, pa.table({})).slice(0, count)
+    return next(_json_tables(urls, None, set()), pa.table({})).slice(0, count)
 
 
 def _ends(file: pq.ParquetFile) -> list[int]:

@@ -94,8 +94,7 @@ class OpenAI(EngineOptions):
             # Not shown: it may be a key.
             raise fault("key", "is not the name of an environment variable; accepted: a name such as OPENAI_API_KEY")
         if secret := next((name for name in self.extra if _SECRET.search(name)), None):
-            problem = f"{secret} looks like a secret, and would be saved in the run folder"
-            raise fault("extra", f"{problem}; give a key by `key`")
+            raise fault("extra", f"{secret} looks like a secret, which the run folder would hold; give a key by `key`")
         if fixed := sorted(set(self.extra) & set(FIXED)):
             raise fault("extra", f"{', '.join(fixed)} cannot be set; accepted: any field but {', '.join(FIXED)}")
         with reraised(partial(fault, "extra"), "is not accepted in JSON", TypeError, ValueError):

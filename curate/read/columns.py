@@ -11,7 +11,7 @@ from pydantic import Field
 
 from curate.base.numeric.arrays import whole
 from curate.read.faults import InputFault
-from curate.recipe.section import Section
+from curate.recipe.section import Section, find_twice
 
 COLUMN_NAMES = {
     "caption": ("caption", "text", "alt_text", "alt"),
@@ -68,9 +68,8 @@ class Columns(Section):
 
 def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:
     """Return which column holds what. Raises InputFault where the caption's is missing or a type does not fit."""
-    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
-    if twice:
-        raise InputFault("wrong_type", f"two columns are named {twice[0]!r}")
+    if twice := find_twice(schema.names):
+        raise InputFault("wrong_type", f"two columns are named {twice!r}")
     roles = {part: find_column(schema, part, getattr(wanted, part), names) for part, names in COLUMN_NAMES.items()}
     if roles["caption"] is None:
         missing = f"no column {wanted.caption!r}" if wanted.caption else "no caption column"

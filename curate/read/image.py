@@ -39,6 +39,7 @@ from PIL import Image, ImageFile
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
+from PIL.Image import Transpose
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
@@ -75,15 +76,8 @@ _ADAM7 = (
 _STEP = 1 << 14  # bytes of zlib that are unpacked at a time, to 17 MB at most
 _ORIENTATION = 0x0112
 _STATING = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # what of an image's `info` may state it
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_TURNS = {2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE}
+_TURNS |= {6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90}
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings.filterwarnings` puts it in
 _SIGNATURE = re.compile(
     rb"(?P<jpeg>\xff\xd8\xff)|(?P<png>\x89PNG\r\n\x1a\n)|(?P<webp>RIFF.{4}WEBP)|(?P<gif>GIF8[79]a)"
@@ -275,15 +269,8 @@ class Metered(io.BytesIO):
         return data
 
 
-_READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
-    "avif": AvifImageFile,
-    "bmp": BmpImageFile,
-    "gif": GifImageFile,
-    "jpeg": PlainJpeg,
-    "png": PngImageFile,
-    "tiff": TiffImageFile,
-    "webp": WebPImageFile,
-}
+_CLASSES = (AvifImageFile, BmpImageFile, GifImageFile, PlainJpeg, PngImageFile, TiffImageFile, WebPImageFile)
+_READERS: dict[str, type[ImageFile.ImageFile]] = {str(reader.format).lower(): reader for reader in _CLASSES}
 FORMATS = tuple(_READERS)
 DAMAGED = ("empty_image", "not_an_image", "truncated_image")  # of `ImageFacts.status`: what cannot be decoded
 

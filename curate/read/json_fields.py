@@ -84,11 +84,7 @@ def _places(text: str) -> Iterator[tuple[str, int, int]]:
         at = _separator(text, end).end()  # type: ignore[union-attr]
 
 
-def _is_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(_DEPTH):
-        inner = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
-        level = [child for child in inner if isinstance(child, (dict, list))]
-        if not level:
-            return False
-    return True
+def _is_deep(value: Any, depth: int = 1) -> bool:
+    children = value.values() if isinstance(value, dict) else value
+    inner = [child for child in children if isinstance(child, (dict, list))]
+    return bool(inner) and (depth == _DEPTH or any(_is_deep(child, depth + 1) for child in inner))

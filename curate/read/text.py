@@ -20,7 +20,7 @@ from curate.read.columns import valid_text
 MAX_CHARACTERS = 10_000
 BOM = b"\xef\xbb\xbf"
 
-_ASCII_SPACE = np.array([int(chr(c).isspace()) for c in range(128)], np.int64)
+_SPACE = np.array([chr(c).isspace() for c in range(0x3001)], np.uint8)  # the last character of white space is U+3000
 _TYPES = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
 
 
@@ -77,14 +77,6 @@ def check_captions(column: pa.Array) -> Captions:
 
 
 @numba.njit(nogil=True, cache=True)
-def _is_space(c: int) -> bool:
-    """Return str.isspace() of a code point from 0x80 on: what str.split() splits on."""
-    if c < 0x1680:
-        return c in (0x85, 0xA0)
-    return (0x2000 <= c <= 0x200A) or c in (0x1680, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000)
-
-
-@numba.njit(nogil=True, cache=True)
 def count_words(offsets: I64, data: U8, words: I32) -> None:
     """Add the number of words of each text, which must be UTF-8, to `words`."""
     for row in range(len(words)):
@@ -92,14 +84,12 @@ def count_words(offsets: I64, data: U8, words: I32) -> None:
         outside = 1  # whether no word goes on here
         while i < end:
             c, size = int(data[i]), 1
-            if c < 0x80:  # without a branch: where words end nobody can predict
-                space = _ASCII_SPACE[c]
-            else:
+            if c >= 0x80:
                 size = 2 if c < 0xE0 else 3 if c < 0xF0 else 4
                 c &= 0x7F >> size
                 for k in range(1, size):
                     c = c << 6 | (data[i + k] & 0x3F)
-                space = int(_is_space(c))
+            space = int(_SPACE[c]) if c < len(_SPACE) else 0
             words[row] += outside & (1 - space)
             outside = space
             i += size

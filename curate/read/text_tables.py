@@ -25,6 +25,7 @@ MAX_VALUES = 1 << 26  # of lines of JSON that are read together: Arrow has a pla
 MAX_DEPTH = 64  # of nested values in a line of JSON
 _UNPACKED, _MOST_TIMES = 1 << 29, 100  # bytes of any packed file; of a larger one so many times its size
 _NOT_PACKED = EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error
+_ACCEPTED = "; accepted: an object per line"
 _HEAD = 1 << 20  # bytes in which the first line of CSV ends
 
 
@@ -83,22 +84,17 @@ def check_json_lines(data: bytes, names: set[str]) -> None:
     which depth would not be seen.
     """
     for line in filter(bytes.strip, data.split(b"\n")):
-        row = _parse(line)
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            with reraised(pa.ArrowInvalid, "a line is no JSON", ValueError, RecursionError, remedy=_ACCEPTED):
+                row = json.loads(line.decode("utf-8-sig", "replace"))
         if line.count(b"{") + line.count(b"[") > 1:
             _add_names(row, "", names)
         elif isinstance(row, dict) and not row.keys() <= names:
             names.update(row)
         if len(names) > MAX_COLUMNS:
             raise pa.ArrowInvalid(f"its lines have more than {MAX_COLUMNS:,} columns; accepted: at most that")
-
-
-def _parse(line: bytes) -> Any:
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError:
-        accepted = "; accepted: an object per line"
-        with reraised(pa.ArrowInvalid, "a line is no JSON", ValueError, RecursionError, remedy=accepted):
-            return json.loads(line.decode("utf-8-sig", "replace"))
 
 
 def _add_names(value: Any, path: str, names: set[str], depth: int = 0) -> None:
