@@ -95,13 +95,14 @@ class Hosts:
                 host.left_alone_until = now + _LEFT_ALONE
             self._failing[name] = host
             if len(self._failing) > _HOSTS:
-                self._failing.pop(next(iter(self._failing)), None)
+                del self._failing[next(iter(self._failing))]
 
     def answered(self, name: str) -> None:
         """Note, in its slot, that a host answered."""
         host = self._hosts[name]
         host.failures, host.fault = 0, None
-        self._failing.pop(name, None)
+        with self._lock:
+            self._failing.pop(name, None)
 
 
 @dataclass(frozen=True)
