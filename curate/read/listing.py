@@ -61,8 +61,7 @@ def expand_braces(path: str) -> list[str]:
     names = 1
     for before, text in zip(pieces[::2], pieces[1::2], strict=True):
         if "{" in before:
-            problem = "braces within braces are not accepted, or one is not closed"
-            raise RecipeError(f"{path}: {problem}; write {{a,b}}{{00..09}}")
+            raise RecipeError(f"{path}: braces in braces are not accepted, or one is not closed; write {{a,b}}{{0..9}}")
         if span := _RANGE.match(text):
             first, last = int(span[1]), int(span[2])
             if last < first:
@@ -73,8 +72,7 @@ def expand_braces(path: str) -> list[str]:
         elif "," in text:
             choices = text.split(",")
         else:
-            problem = "neither a range such as {00000..00099} nor a list such as {a,b}"
-            raise RecipeError(f"{path}: {{{text}}} is {problem}")
+            raise RecipeError(f"{path}: {{{text}}} is neither a range such as {{00..99}} nor a list such as {{a,b}}")
         names *= len(choices)
         _check_number(path, names)
         parts += [before], choices
@@ -194,8 +192,7 @@ def list_source(source: Source, content: bool, suffixes: Suffixes = ()) -> list[
     """
     is_local = all("://" not in path for path in source.paths)
     if is_local and (unknown := [name for name in source.storage if name not in _LOCAL_OPTIONS]):
-        problem = f"storage: {unknown[0]!r} is not an option of local files"
-        raise source.error(f"{problem}; leave it out, or name a URL in path")
+        raise source.error(f"storage: {unknown[0]!r} is not an option of local files; drop it, or name a URL in path")
     try:
         return _list_all(source.paths, source.storage, content, suffixes)
     except RecipeError as error:
@@ -273,8 +270,7 @@ def check_state(
     hashed = fingerprint.startswith(HASHED) and now != "deleted"
     if not hashed or _hash(*fsspec.core.url_to_fs(path, **storage)) != fingerprint:
         problem = f"the file changed during the run: it was {state} before, now it is {now}"
-        remedy = "run into a new folder, with --reuse of this one for all other files"
-        raise RunError(f"{path[:300]}: {problem}. Inputs must stay as they are until a run is finished: {remedy}")
+        raise RunError(f"{path[:300]}: {problem}; run into a new folder, with --reuse of this one for all other files")
 
 
 def file_version(fs: Any, info: dict[str, Any], content: bool = False) -> str:
