@@ -214,7 +214,8 @@ def _load(options: Guided, where: str, device: str) -> _Loaded:
 
     config = hf.load(where, lambda: transformers.AutoConfig.from_pretrained(options.model))
     if config.model_type not in _FAMILIES:
-        raise RecipeError(f"{where}: its model type is {config.model_type!r}; accepted: {', '.join(_FAMILIES)}")
+        problem = f"its model type is {config.model_type!r}, which cannot be guided here"
+        raise RecipeError(f"{where}: {problem}; accepted: {', '.join(_FAMILIES)}")
     dtype = hf.to_dtype(options.precision)
     auto = transformers.AutoModelForImageTextToText
     model = hf.load(where, lambda: auto.from_pretrained(options.model, dtype=dtype))
