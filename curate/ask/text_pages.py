@@ -50,11 +50,8 @@ def _environment() -> jinja2.Environment:
         finalize=_show_value,
         optimized=False,  # a page is filled in once: it takes longer to optimize its template
     )
-    functions = (
-        *(wording.pluralise, wording.format_bytes, wording.format_seconds, wording.all_digits),
-        *(wording.describe_seen, wording.next_size),
-    )
-    environment.filters |= {function.__name__: function for function in functions}
+    for name in ("pluralise", "format_bytes", "format_seconds", "all_digits", "describe_seen", "next_size"):
+        environment.filters[name] = getattr(wording, name)
     environment.filters["pad"] = lambda text, width, right=False: pad(wording.escape(text), width, right)
     environment.filters |= {"quote": shlex.quote, "repr": repr}
     environment.filters["number"] = lambda value, form=",": format(value, form)

@@ -58,7 +58,7 @@ class Registry(Generic[K]):
     """The kinds of one thing; the `key` of each names it in a recipe."""
 
     what: str  # the thing, as messages call it: signal
-    builtin: str  # the tuple of the package's own kinds, as module:NAME
+    builtin: str  # the tuple of the package's own kinds, as module:NAME; one that begins with a dot is in curate
     group: str | None = None  # the entry points of foreign kinds, each named as its kind's key; None: there can be none
     interface: str = ""  # what a foreign kind is an object of, as module:NAME
     by_class: bool = False  # a kind is a class derived from the interface, not an object
@@ -127,7 +127,7 @@ def _load(registry: Registry[Any]) -> tuple[Mapping[str, Any], Mapping[str, Fore
 
 def _import(name: str) -> Any:
     module, _, attribute = name.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return getattr(importlib.import_module(module, "curate"), attribute)
 
 
 def _load_foreign(registry: Registry[Any], entry: importlib.metadata.EntryPoint, package: str) -> Any:

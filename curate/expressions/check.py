@@ -20,7 +20,7 @@ from curate.base.registry import Registry
 from curate.base.wording import did_you_mean, one_line
 from curate.expressions.evaluate import connect, query, query_type
 
-_STATISTICS = "curate.decide.statistics"
+_STATISTICS = ".decide.statistics"
 STATISTICS = Registry[Any](
     "statistic", f"{_STATISTICS}.registry:KINDS", "curate.statistics", f"{_STATISTICS}.statistic:Statistic"
 )

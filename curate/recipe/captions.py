@@ -22,11 +22,9 @@ from curate.recipe.section import (
 )
 
 MAX_PER_ROW = 64
-ENGINES = Registry[Any](
-    "caption engine", "curate.llm.registry:ENGINES", "curate.caption_engines", "curate.llm.engine:EngineKind"
-)
+ENGINES = Registry[Any]("caption engine", ".llm.registry:ENGINES", "curate.caption_engines", ".llm.engine:EngineKind")
 """The kinds of engines, `curate.llm.engine.EngineKind`."""
-_KINDS = "curate.captions.kinds"
+_KINDS = ".captions.kinds"
 CAPTION_KINDS = Registry[Any](
     "kind of captions", f"{_KINDS}.registry:KINDS", "curate.caption_kinds", f"{_KINDS}.kind:CaptionKind", by_class=True
 )

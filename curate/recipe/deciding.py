@@ -24,16 +24,16 @@ from curate.recipe.section import (
     is_none,
 )
 
-_PASSES = "curate.decide.dedup.passes"
+_PASSES = ".decide.dedup.passes"
 KEYS = Registry[Any]("deduplication key", f"{_PASSES}.registry:KEYS", "curate.passes", f"{_PASSES}.dedup_pass:KeyPass")
 NEARNESS = Registry[Any](
     "kind of nearness", f"{_PASSES}.registry:NEARNESS", "curate.passes", f"{_PASSES}.dedup_pass:NearnessKind"
 )
 SELECTIONS = Registry[Any](
-    "selection", "curate.decide.draw.registry:KINDS", "curate.selections", "curate.decide.draw.selection:Selection"
+    "selection", ".decide.draw.registry:KINDS", "curate.selections", ".decide.draw.selection:Selection"
 )
-FORMS = Registry[Any]("form of sample", "curate.decide.draw.registry:FORMS")
-SCHEMES = Registry[Any]("balancing scheme", "curate.decide.draw.schemes:KINDS")
+FORMS = Registry[Any]("form of sample", ".decide.draw.registry:FORMS")
+SCHEMES = Registry[Any]("balancing scheme", ".decide.draw.schemes:KINDS")
 
 
 class Top(Section):
@@ -217,9 +217,7 @@ class Balance(Section):
         if by_language and self.of is not None:
             raise ValueError("per_language goes by languages of entries, and of names a column in their place")
         if isinstance(self.t, dict) and not (by_language and self.language in self.t):
-            accepted = (
-                f"a number, or with scheme: per_language numbers, one of them of {self.language} (balance.language)"
-            )
+            accepted = f"a number, or with scheme: per_language numbers, one for {self.language} (balance.language)"
             raise fault("t", f"found numbers of {', '.join(self.t)}; accepted: {accepted}")
         if self.language != "en" and not by_language:
             raise fault("language", "is of scheme: per_language, and of no other; leave it out")

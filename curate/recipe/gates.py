@@ -9,7 +9,7 @@ from curate.base.registry import Registry
 from curate.recipe.measure import Embedder
 from curate.recipe.section import ColumnName, KindOf, KindsSection
 
-GATES = Registry[Any]("gate", "curate.captions.gates.registry:KINDS", "curate.gates", "curate.captions.gates.gate:Gate")
+GATES = Registry[Any]("gate", ".captions.gates.registry:KINDS", "curate.gates", ".captions.gates.gate:Gate")
 """The gates, `curate.captions.gates.gate.Gate`, in the order in which the first one that fails is reported."""
 
 

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from curate.base.registry import Registry
 from curate.recipe.section import Column, ColumnName, KindsSection, Section, find_twice, one_or_several
 
-SIGNALS = Registry[Any]("signal", "curate.signals.registry:KINDS", "curate.signals", "curate.signals.signal:SignalKind")
+SIGNALS = Registry[Any]("signal", ".signals.registry:KINDS", "curate.signals", ".signals.signal:SignalKind")
 """The kinds of signals, `curate.signals.signal.SignalKind`."""
 
 _HINTS = {

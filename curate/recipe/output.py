@@ -8,9 +8,7 @@ from pydantic import Field
 from curate.base.registry import Registry
 from curate.recipe.section import AnyColumn, Column, Expression, KindOf, Section, is_none
 
-OUTPUTS = Registry[Any](
-    "output format", "curate.emit.registry:KINDS", "curate.outputs", "curate.emit.output_format:OutputFormat"
-)
+OUTPUTS = Registry[Any]("output format", ".emit.registry:KINDS", "curate.outputs", ".emit.output_format:OutputFormat")
 """The output formats, `curate.emit.output_format.OutputFormat`, in the order in which they are tried."""
 MAX_REPEATS = 1000  # of a row in the curated set
 
@@ -44,9 +42,7 @@ class Output(Section):
     """Format of the shards. null: `webdataset` of a pool with images, `parquet` of one without."""
     rows_per_shard: int = Field(10_000, examples=[1000], ge=1, le=1_000_000, strict=True)
     """Rows of every shard but the last."""
-    columns: tuple[AnyColumn, ...] | None = Field(
-        None, exclude_if=is_none, examples=[["clip_score", "language", "probability"]]
-    )
+    columns: tuple[AnyColumn, ...] | None = Field(None, exclude_if=is_none, examples=[["clip_score", "language"]])
     """Columns of `shards/*.parquet` besides the input's. null: all scores, language and probability."""
     json_columns: tuple[AnyColumn, ...] = Field((), exclude_if=not_, examples=[["clip_score"]])
     """Columns that each sample's json has besides its own fields. Only of a pool with images."""

@@ -114,9 +114,7 @@ class Recipe(KindsSection):
     """Columns that need the whole pool: clusters made here, s-CLIPLoss."""
     derive: dict[ColumnName, Expression] = Field({}, examples=[{"quality": "zscore(clip_score) + zscore(aesthetic)"}])
     """New columns, by name: SQL over the measured ones and those before it."""
-    rules: dict[str, Rule] = Field(
-        {}, examples=[{"english": "language = 'en'", "aligned": {"top": 0.3, "of": "clip_score"}}]
-    )
+    rules: dict[str, Rule] = Field({}, examples=[{"en": "language = 'en'", "best": {"top": 0.3, "of": "clip_score"}}])
     """In order: a row is dropped by the first rule that it fails."""
     dedup: Dedup = Field(Dedup(), examples=[{"by": ["uid", "sha256", "phash"]}])
     """Deduplication, and decontamination."""

@@ -9,9 +9,7 @@ from curate.base.registry import Registry
 from curate.recipe.measure import Measure
 from curate.recipe.section import ColumnName, KindsSection, Section, find_twice
 
-RELATIONS = Registry[Any](
-    "relation", "curate.relate.registry:KINDS", "curate.relations", "curate.relate.relation:Relation"
-)
+RELATIONS = Registry[Any]("relation", ".relate.registry:KINDS", "curate.relations", ".relate.relation:Relation")
 """The kinds of relations, `curate.relate.relation.Relation`."""
 
 

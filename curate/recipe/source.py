@@ -16,7 +16,7 @@ from curate.recipe.secrets import name_variables, read_variables
 from curate.recipe.section import Column, Section
 
 FORMATS = Registry[Any](
-    "input format", "curate.pool.registry:KINDS", "curate.formats", "curate.pool.formats.input_format:InputFormat"
+    "input format", ".pool.registry:KINDS", "curate.formats", ".pool.formats.input_format:InputFormat"
 )
 _UNKNOWN = "unknown format"
 _Named = PlainSerializer(name_variables, when_used="json")

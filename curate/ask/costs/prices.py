@@ -60,13 +60,14 @@ class Price(Section):
         return self.price / self.per
 
 
+_OfEngine = Literal["core_hour", "memory_hour", "disk_hour", "gpu_hour", "shuffled_gb"]
+
+
 class Prices(Section):
     """All of a file: what engines ask for an hour of a core, a GB or a GPU, and stores for a request or a GB."""
 
     currency: str
-    engines: dict[str, dict[Literal["core_hour", "memory_hour", "disk_hour", "gpu_hour", "shuffled_gb"], Price]] = (
-        Field({})
-    )
+    engines: dict[str, dict[_OfEngine, Price]] = Field({})
     stores: dict[str, dict[Literal["read", "write", "gb_month"], Price]] = Field({})
 
     def find(self, key: str) -> Price | None:

@@ -105,9 +105,8 @@ def find_value(size: Callable[[float], float], number: SweptNumber, rows: int) -
     ends = excess(number.low), excess(number.high)
     if min(ends) > 0:
         value = min(sizes, key=sizes.__getitem__)
-        raise RunError(
-            f"even {number.override(value)} is expected to give {sizes[value]:,.0f} rows, more than {rows:,}"
-        )
+        least = f"{number.override(value)} is expected to give {sizes[value]:,.0f} rows"
+        raise RunError(f"even {least}, more than {rows:,}")
     if ends[0] * ends[1] < 0:
         width = 0.5 if number.is_whole else 1e-9 * (number.high - number.low)
         brentq(excess, number.low, number.high, xtol=width, maxiter=_STEPS, disp=False)
