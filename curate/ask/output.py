@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from json.encoder import encode_basestring
-from typing import IO, Any, Literal, Self
+from typing import IO, Any, Literal
 
 import pyarrow as pa
 from rich.cells import cell_len
@@ -127,10 +127,6 @@ class Result:
     rows: Iterable[tuple[Any, ...]]
     exact: Mapping[str, bool] = field(default_factory=dict)
     note: str = ""  # that a named query's `limit` cut rows off
-
-    @classmethod
-    def of(cls, table: pa.Table) -> Self:
-        return cls(tuple(table.column_names), tuples(table))
 
 
 def tuples(table: pa.Table | pa.RecordBatch) -> Iterator[tuple[Any, ...]]:

@@ -57,7 +57,7 @@ def diff(
     if by is not None:
         table = tables[by]
         shown = table.slice(0, _SHOWN if limit is None and format == Format.table else limit)
-        print_result(Result.of(shown), format)
+        print_result(Result(tuple(shown.column_names), tuples(shown)), format)
         if format == Format.table and len(shown) < len(table):
             print(f"of {len(table):,} rows; --limit shows more")
     elif format == Format.table:

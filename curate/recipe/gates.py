@@ -1,7 +1,7 @@
 """The section `captions.gates` of a recipe: which quality filters judge synthetic captions, and how strictly."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field
 
@@ -34,9 +34,9 @@ class Gates(KindsSection):
     """The model in `measure.clip` that scores captions; needs `embeddings: true`."""
 
     @classmethod
-    def doc(cls) -> str:
+    def full(cls, doc: str | None = None) -> type[Self]:
         lines = "".join(f"    - `{gate.key}`: {gate.summary}.\n" for gate in GATES.kinds().values())
-        return f"{cls.__doc__}\n    What fails each gate:\n\n{lines}"
+        return super().full(f"{cls.__doc__}\n    What fails each gate:\n\n{lines}")
 
     @classmethod
     def kinds(cls) -> tuple[Any, ...]:

@@ -237,13 +237,9 @@ class KindsSection(Section):
         return kind.section | None, Field(None, **kind.section.about())
 
     @classmethod
-    def full(cls) -> type[Self]:
-        """Return the section with a field for each kind that there is. Raises RecipeError, as `Registry.kinds`."""
-        return _with_kinds(cls, cls.kinds(), cls.doc())
-
-    @classmethod
-    def doc(cls) -> str | None:
-        return cls.__doc__
+    def full(cls, doc: str | None = None) -> type[Self]:
+        """Return the section with a field for each kind; `doc` describes it. Raises as `Registry.kinds`."""
+        return _with_kinds(cls, cls.kinds(), doc or cls.__doc__)
 
     @property
     def requested(self) -> list[Requested]:
