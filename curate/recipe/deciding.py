@@ -217,7 +217,7 @@ class Balance(Section):
         if by_language and self.of is not None:
             raise ValueError("per_language goes by languages of entries, and of names a column in their place")
         if isinstance(self.t, dict) and not (by_language and self.language in self.t):
-            accepted = f"a number, or with scheme: per_language numbers, one for {self.language} (balance.language)"
+            accepted = f"a number, or with scheme: per_language numbers, one of them of {self.language} (language)"
             raise fault("t", f"found numbers of {', '.join(self.t)}; accepted: {accepted}")
         if self.language != "en" and not by_language:
             raise fault("language", "is of scheme: per_language, and of no other; leave it out")
@@ -227,16 +227,6 @@ class Balance(Section):
     def image_column(self) -> str | None:
         """The column by which rows are texts of one image; None where each row is on its own."""
         return "sha256" if self.one_per == "image" else self.one_per
-
-    @property
-    def t_of_languages(self) -> dict[str, int]:
-        """The t that are given by language; empty where there is one."""
-        return self.t if isinstance(self.t, dict) else {}
-
-    @property
-    def reference_t(self) -> int | None:
-        """The t of all entries, or of those of `language`; None where it is solved."""
-        return self.t[self.language] if isinstance(self.t, dict) else self.t
 
 
 class Sample(KindsSection):

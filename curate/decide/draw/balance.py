@@ -280,7 +280,7 @@ def _choice(solution: Solution, counts: I64, scheme: Scheme, run: SelectionRun) 
 
 
 def _fixed(counts: I64, section: Balance, scheme: Scheme, run: SelectionRun) -> LimitsChoice:
-    t = section.reference_t
+    t = section.t[section.language] if isinstance(section.t, dict) else section.t
     if section.tail_share is not None:
         t = scheme.t_of_share(section.tail_share, counts, run.entries)
     assert t is not None
