@@ -1,8 +1,8 @@
 """Deciding over all units, in order: rules, deduplication, later rules, then the selection among the rows left."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,7 @@ _KEY = np.dtype([("high", np.uint64), ("low", np.uint64), ("order", np.uint64), 
 _TEXT = np.dtype([("row", np.int32), ("texts", np.int32), ("chosen", np.bool_)])
 
 
-@dataclass(frozen=True)
-class Decided:
+class Decided(NamedTuple):
     """What all units answered while their rows were decided; None where the recipe does not need it."""
 
     rules: Sequence[RuleAnswer]
@@ -68,7 +67,7 @@ def drop_duplicate_captions(units: Units, settings: DecideSettings, n_buckets: i
     """
     if settings.one_caption_per is None:
         return
-    keys = units.pairs("Texts: keys", _keys, settings.one_caption_per, settings.seed, n_buckets)
+    keys = units.pairs("Texts: keys", _keys, settings.one_caption_per, settings.recipe.seed, n_buckets)
     units.then("Texts: drop", _drop, sent=units.group("Texts: choose", keys, _choose))
 
 

@@ -76,11 +76,9 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
     columns: dict[str, pa.Array] = {"name": pa.array(names, pa.string()), "phash": pa.array(hashes, pa.uint64())}
     if encoder:
         columns["image"] = embedding_column(vectors, np.arange(len(names)), len(names))
-    table = pa.table(columns)
-    stream = pa.BufferOutputStream()
-    with pa.ipc.new_stream(stream, table.schema) as writer:
-        writer.write_table(table)
-    store.write_parquet(EVALUATION_FILE, table, xxhash.xxh3_128_hexdigest(stream.getvalue()))
+    batch = pa.record_batch(columns)
+    digest = xxhash.xxh3_128_hexdigest(batch.serialize())
+    store.write_parquet(EVALUATION_FILE, pa.Table.from_batches([batch]), digest)
 
 
 def find_contaminated(store: RunStore, nearness: ImageNearness, values: Any) -> tuple[I64, pa.Array]:

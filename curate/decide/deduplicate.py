@@ -85,7 +85,12 @@ def _repeated(key: tuple[int, int], bucket: Sequence[tuple[int, U64]]) -> Iterat
 
 
 def _records(
-    tables: OpenTables, state: UnitState, repeated: Hashes, settings: DecideSettings, n_buckets: int, *groups: Groups
+    tables: OpenTables,
+    state: UnitState,
+    repeated: Hashes,
+    settings: DecideSettings,
+    n_buckets: int,
+    *groups: Groups,
 ) -> Iterator[tuple[int, Records]]:
     """Yield the records of the unit's rows whose hash repeats somewhere in the pool, by bucket of the first pass."""
     log_unit(settings.store, f"{settings.began} 99 dedup: compare", state.unit.index)
@@ -99,8 +104,8 @@ def _records(
     rows = exact.candidates(columns, state.surviving, hashes)
     take = pa.array(rows, pa.int64())
     prefer = None
-    if settings.prefer is not None:
-        prefer = exact.preferences(whole(settings.read(tables, state, [settings.prefer])[settings.prefer]).take(take))
+    if (name := settings.recipe.dedup.prefer) is not None:
+        prefer = exact.preferences(whole(settings.read(tables, state, [name])[name]).take(take))
     keys = [column.take(take) for column in columns]
     uids = keys[next(i for i, by in enumerate(settings.passes) if isinstance(by, KeyPass) and by.key == "uid")]
     content = np.zeros(len(rows), np.uint64)
@@ -172,13 +177,12 @@ def _find_groups(units: Units, settings: DecideSettings, number: int, n_buckets:
 def _search(states: list[UnitState], settings: DecideSettings, nearness: Nearness, recorded: str) -> Groups:
     """Search in this process, with the values in a file: no more is in memory than the system likes to keep."""
     log_unit(settings.store, f"{recorded} search", 0)
-    nodes, kept, shape, kind = [np.zeros(0, np.uint64)], [], (0,), np.dtype(np.uint64)
+    nodes, kept = [np.zeros(0, np.uint64)], []
     with settings.store.spool() as file:
         for state in sorted(states, key=lambda state: state.unit.index):
             part, values = _read_nodes(settings.tables(state.unit), state, nearness)
             nodes.append(part)
-            shape, kind = values.shape[1:], values.dtype
-            if kind.hasobject:  # of another package: a file cannot hold these
+            if values.dtype.hasobject:  # of another package: a file cannot hold these
                 kept.append(values)
             else:
                 file.write(values.tobytes())
@@ -188,7 +192,8 @@ def _search(states: list[UnitState], settings: DecideSettings, nearness: Nearnes
             return Groups.join([])
         if kept:
             return nearness.search(all_nodes, np.concatenate(kept))
-        return nearness.search(all_nodes, np.memmap(file, kind, "r", shape=(len(all_nodes), *shape)))
+        shape = (len(all_nodes), *values.shape[1:])
+        return nearness.search(all_nodes, np.memmap(file, values.dtype, "r", shape=shape))
 
 
 def _read_nodes(tables: UnitTables, state: UnitState, nearness: Nearness) -> tuple[U64, npt.NDArray[Any]]:

@@ -15,7 +15,7 @@ from curate.decide.draw.entry_sums import EntryVector, SparseSums, sparse_counts
 from curate.decide.draw.inclusion import fixed_point
 from curate.decide.draw.selection import Choice, FindRows
 from curate.decide.rules.row_counts import RowFacts, count_rows
-from curate.decide.settings import DecideSettings
+from curate.decide.settings import DecideSettings, has_cosines
 from curate.decide.unit_state import UnitState, name_verdicts
 from curate.match.unit import read_matches
 from curate.pool.plan import Unit
@@ -30,13 +30,9 @@ class AddEntries(Fold):
 
     tree = Fold[I64]()
 
-    def __init__(self, settings: DecideSettings) -> None:
-        super().__init__()
-        self._settings = settings
-
     def add(self, accumulator: I64 | None, part: SparseSums) -> I64:
         if accumulator is None:
-            return EntryVector.of(part.dense(self._settings.n_entries))
+            return EntryVector.of(part.dense(part.size))
         accumulator[..., part.entries] += part.values
         return accumulator
 
@@ -48,7 +44,7 @@ def count_matches(units: Units, settings: DecideSettings) -> Answer[I64]:
         weights = [np.ones(len(state.verdicts), np.int64), state.surviving.astype(np.int64)]
         return [sparse_sums(read_matches(tables), weights, settings.n_entries)]
 
-    return units.ask("Counts: matches", count, combine=AddEntries(settings))
+    return units.ask("Counts: matches", count, combine=AddEntries())
 
 
 def count_survivors(units: Units, settings: DecideSettings, matches: Answer[I64]) -> Answer[I64]:
@@ -59,7 +55,7 @@ def count_survivors(units: Units, settings: DecideSettings, matches: Answer[I64]
     """
     if settings.has_later_rules:
         return count_alive(units, settings)
-    duplicates = units.ask("Counts: duplicates", _count_duplicates, settings, combine=AddEntries(settings))
+    duplicates = units.ask("Counts: duplicates", _count_duplicates, settings, combine=AddEntries())
     return units.get("Counts: less duplicates", lambda before, lost: before[1] - lost, matches, duplicates)
 
 
@@ -68,7 +64,7 @@ def _count_duplicates(tables: OpenTables, state: UnitState, settings: DecideSett
         lost = read_matches(tables).take(pa.array(state.duplicates.rows, pa.int64()))
         yield sparse_counts(lost, settings.n_entries)
     else:
-        yield SparseSums(np.zeros(0, np.int32), np.zeros(0, np.int64))
+        yield SparseSums(np.zeros(0, np.int32), np.zeros(0, np.int64), settings.n_entries)
 
 
 def count_alive(units: Units, settings: DecideSettings, rows_left: FindRows | None = None) -> Answer[I64]:
@@ -78,7 +74,7 @@ def count_alive(units: Units, settings: DecideSettings, rows_left: FindRows | No
     def count(tables: OpenTables, state: UnitState) -> list[SparseSums]:
         return [sparse_counts(find(tables, state).matches, settings.n_entries)]
 
-    return units.ask("Counts: survivors", count, combine=AddEntries(settings))
+    return units.ask("Counts: survivors", count, combine=AddEntries())
 
 
 def choose(units: Units, settings: DecideSettings, counts: Answer[I64] | None) -> Answer[Choice] | None:
@@ -99,7 +95,7 @@ def draw_rows(
     units.then("Decide: decisions", decide, settings, choice, counts, unread)
     if counts is None:
         return None
-    return units.ask("Decide: sum entries", sum_entries, settings, combine=AddEntries(settings))
+    return units.ask("Decide: sum entries", sum_entries, settings, combine=AddEntries())
 
 
 def sum_entries(tables: UnitTables, unit: Unit, settings: DecideSettings) -> Iterator[SparseSums]:
@@ -168,18 +164,18 @@ def _decisions(
         repeats[eligible] = draws[eligible] < 1 if times is None else times
         state = state.drop(eligible & (draws >= 1), CODES[stages.SELECTION])
     selection = settings.selection[0].key if settings.selection else None
-    names = name_verdicts(state.verdicts, settings.rules, selection)
+    names = name_verdicts(state.verdicts, list(settings.recipe.rules), selection)
     likely, drawn = (pa.array(values, mask=np.isnan(values)) for values in (probability, draws))
     columns = [*base.columns, pa.array(state.surviving), names, _partners(state, len(base)), likely, drawn]
     table = pa.Table.from_arrays(columns, schema=schema.DECISIONS)
-    if settings.has_cosines:  # by which each row that lost was joined
+    if has_cosines(settings.recipe):  # by which each row that lost was joined
         cosines = np.zeros(len(base), np.float32)
         if state.duplicates and state.duplicates.cosines is not None:
             cosines[state.duplicates.rows] = state.duplicates.cosines
         table = table.append_column(schema.DUPLICATE_COSINE, pa.array(cosines, mask=cosines == 0))
     if settings.repeat is not None:
         repeats = np.where(state.surviving, count_repeats(tables, state, settings, counts, probability), np.int32(0))
-    return table.append_column(schema.REPEATS, pa.array(repeats)) if settings.repeats else table
+    return table.append_column(schema.REPEATS, pa.array(repeats)) if settings.recipe.repeats else table
 
 
 def count_repeats(

@@ -51,21 +51,17 @@ class DecideSettings(StepSettings):
     """What deciding reads."""
 
     store: RunStore
+    recipe: Recipe  # without inputs and captions, which may have keys of stores and services
     columns: pa.Schema  # those that rules see
     derived: dict[str, Derived]  # those of them that the recipe derives, by their names
-    rules: tuple[str, ...]  # names of the rules, in order
     segments: tuple[Segment, ...]
     matching: MatchSettings | None  # what `match` gives; None without
     passes: tuple[KeyPass | Nearness, ...]  # of deduplication, in order
-    has_cosines: bool  # whether `decisions` have `schema.DUPLICATE_COSINE`
-    prefer: str | None  # the column whose largest value stays
     compares_content: bool  # whether rows of one uid may differ in image or caption
     against: ImageNearness | None  # how rows are compared with the evaluation set; None without one
     one_caption_per: str | None  # the column by which rows are texts of one image, of which one may be drawn
     selection: tuple[Selection, Any] | None  # with its section; None where all rows that are left are kept
-    seed: int  # of draws
     repeat: CheckedExpression | None  # how often a kept row is in the curated set; None: once, or as the selection says
-    repeats: bool  # whether `decisions` have `schema.REPEATS`
     key: str  # of `decisions`, where all files could be read
     began: str  # when the command did, in seconds: what it records of its progress begins so
 
@@ -86,21 +82,17 @@ class DecideSettings(StepSettings):
         counted = count_columns(columns, recipe.match is not None)
         return cls(
             store=context.store,
+            recipe=recipe.model_copy(update={"input": (), "captions": None}),
             columns=columns,
             derived=derived,
-            rules=tuple(recipe.rules),
             segments=tuple(cut_segments(check_rules(recipe.rules, columns), derived, recipe.dedup.prefer)),
             matching=MatchSettings.of(context) if recipe.match else None,
             passes=tuple(KEYS.find(by) if isinstance(by, str) else nearness(by) for by in recipe.dedup.by),
-            has_cosines=_has_cosines(recipe),
-            prefer=recipe.dedup.prefer,
             compares_content=pool.has_images or "uid" in pool.supplied,  # else a uid is made of URL and caption
             against=nearness(recipe.dedup.against) if recipe.dedup.against else None,
             one_caption_per=recipe.balance.image_column if recipe.balance else None,
             selection=(recipe.selector, recipe.selection[1]) if recipe.selection else None,
-            seed=recipe.seed,
             repeat=check_count("output.repeat", repeat, counted) if repeat else None,
-            repeats=recipe.repeats,
             key=decisions_key(context),
             began=f"{time.time():.0f}",
         )
@@ -125,11 +117,12 @@ class DecideSettings(StepSettings):
                 texts[state.texts.rows] = state.texts.numbers
             texts = texts[state.eligible]
         source, eligible = state.unit.source, state.eligible
-        return RowsLeft(tables, source, self.seed, eligible, entries, columns, self.one_caption_per, texts)
+        return RowsLeft(tables, source, self.recipe.seed, eligible, entries, columns, self.one_caption_per, texts)
 
     @property
     def selection_run(self) -> SelectionRun:
-        return SelectionRun(self.seed, self.matching, self.store.url, self.rows_left, self.columns, self.store)
+        seed, place = self.recipe.seed, self.store.url
+        return SelectionRun(seed, self.matching, place, self.rows_left, self.columns, self.store)
 
     @property
     def later(self) -> int:
@@ -163,12 +156,13 @@ def decisions_key(context: RunContext) -> str:
             *([context.blocklist_key] if context.blocklist_key else []),
             *([["related", key]] if (key := related_key(context)) else []),
             *([["languages", languages_digest()]] if recipe.match and recipe.match.mode != REFERENCE else []),
-            *([[schema.DUPLICATE_COSINE.name]] if _has_cosines(context.recipe) else []),
+            *([[schema.DUPLICATE_COSINE.name]] if has_cosines(context.recipe) else []),
         ]
     )
 
 
-def _has_cosines(recipe: Recipe) -> bool:
+def has_cosines(recipe: Recipe) -> bool:
+    """Return whether `decisions` have `schema.DUPLICATE_COSINE`."""
     return any(NEARNESS.find(near.kind).has_cosines for near in recipe.dedup.near.values())
 
 

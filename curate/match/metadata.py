@@ -13,7 +13,6 @@ import io
 import os
 import re
 import string
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -112,18 +111,13 @@ def read_metadata(
         table = pa.table([pa.array(np.arange(len(entries), dtype=np.int32)), entries, *constants], schema=METADATA)
     del content
     if mode not in (None, REFERENCE):
-        _check_keys(list(map(str, table["language"].unique().to_pylist())), path, mode)
+        for name in map(str, table["language"].unique().to_pylist()):
+            if not name or keys_of(pa.array([name]), {name})[0].as_py() != name:  # no text's language leads to it
+                accepted = f"accepted with match.mode {mode}: keys, such as en, zh_yue"
+                raise RecipeError(f"metadata {path}: found language {name!r}, which is no key; {accepted}")
     cleaned = _clean(table, mode)
     pa.default_memory_pool().release_unused()
     return cleaned
-
-
-def _check_keys(names: Sequence[str], path: str, mode: str | None) -> None:
-    """Raise RecipeError where one is of a form that no text's language leads to."""
-    for name in names:
-        if not name or keys_of(pa.array([name]), {name})[0].as_py() != name:
-            accepted = f"accepted with match.mode {mode}: keys, such as en, zh_yue"
-            raise RecipeError(f"metadata {path}: found language {name!r}, which is no key; {accepted}")
 
 
 def write_metadata(table: pa.Table, path: str) -> None:
@@ -224,19 +218,10 @@ def _clean(table: pa.Table, mode: str | None) -> tuple[pa.Table, ImportReport]:
         both: list[Any] = [entries, table["language"].combine_chunks()]
         named = pc.binary_join_element_wise(*both, "\0")
     unusable = pc.or_(empty, punctuation)
-    duplicates = pc.and_not(_repeated(named), unusable)
+    codes = named.dictionary_encode().indices.to_numpy()  # numbered as they first appear: each new one is higher
+    is_repeated = codes <= np.maximum.accumulate(np.concatenate([[-1], codes]))[:-1]
+    duplicates = pc.and_not(pa.array(is_repeated), unusable)
     kept = table.filter(pc.invert(pc.or_(unusable, duplicates))).combine_chunks()
-    report = ImportReport(
-        read=len(entries),
-        empty=entries.filter(empty),
-        punctuation=entries.filter(punctuation),
-        duplicates=entries.filter(duplicates),
-        kept=kept["entry"].combine_chunks(),
-        mode=mode or (CORRECTED if by_language else REFERENCE),
-    )
-    return kept, report
-
-
-def _repeated(entries: pa.Array) -> pa.Array:
-    codes = entries.dictionary_encode().indices.to_numpy()  # numbered as they first appear: each new one is higher
-    return pa.array(codes <= np.maximum.accumulate(np.concatenate([[-1], codes]))[:-1])
+    dropped = entries.filter(empty), entries.filter(punctuation), entries.filter(duplicates)
+    mode = mode or (CORRECTED if by_language else REFERENCE)
+    return kept, ImportReport(len(entries), *dropped, kept["entry"].combine_chunks(), mode)

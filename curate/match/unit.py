@@ -47,13 +47,9 @@ class MatchSettings:
 
     def key(self, samples_key: str | None) -> str:
         """Return the key of `matches`, by that of the unit's `samples`; empty without one, for these may change."""
-        by_language = [languages_digest()] if self.by_language else []
+        by_language = [languages_digest()] if self.mode != REFERENCE else []
         parts = [VERSIONS["match"], samples_key, self.metadata_key, self.mode, *by_language]
         return ids.digest(parts) if samples_key else ""
-
-    @property
-    def by_language(self) -> bool:
-        return self.mode != REFERENCE
 
 
 class Languages(NamedTuple):
@@ -126,7 +122,7 @@ def match_unit(settings: MatchSettings, tables: UnitTables) -> None:
     matcher = load_matcher(settings)
     matched = samples.select(["unit", "row", "uid"])
     table = matched.append_column("entry_ids", matcher.match(texts, samples["language"])).cast(schema.MATCHES)
-    if settings.by_language:
+    if settings.mode != REFERENCE:
         table = table.append_column(schema.LANGUAGE_KEY, keys_of(samples["language"], matcher.keys))
     tables.write("matches", table, key)
 

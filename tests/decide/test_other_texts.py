@@ -141,7 +141,7 @@ def test_rows_are_kept_as_often_as_they_should_and_estimate_all_texts(run: pools
     assert choice is not None
     kept, seeds = [], 200
     for seed in range(seeds):
-        settings = replace(survivors.settings, seed=seed)
+        settings = replace(survivors.settings, recipe=opened.recipe.model_copy(update={"seed": seed}))
         again = [
             replace(state, texts=None, verdicts=np.where(state.eligible, np.int16(SURVIVING), state.verdicts))
             for state in survivors.states

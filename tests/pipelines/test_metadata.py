@@ -16,12 +16,14 @@ pytestmark = pytest.mark.thorough
 
 
 @pytest.mark.parametrize("parts", [1, 7, 40])
-def test_the_local_engine_gives_what_steps_in_this_process_give(tmp_path: Path, parts: int) -> None:
+def test_the_local_engine_gives_what_steps_in_this_process_give(
+    tmp_path: Path, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_all(tmp_path)
     expected, report = build(tmp_path, "worldwide")
     dumps = sorted(map(str, tmp_path.glob("*.bz2")))
-    size = Path(dumps[0]).stat().st_size // parts + 1
-    plan = make_plan(dumps, [str(tmp_path / "views")], [str(tmp_path / "wordnets")], (), Mode.worldwide, size)
+    monkeypatch.setattr("curate.match.building.parts.PART_BYTES", Path(dumps[0]).stat().st_size // parts + 1)
+    plan = make_plan(dumps, [str(tmp_path / "views")], [str(tmp_path / "wordnets")], (), Mode.worldwide)
     (tmp_path / "out").mkdir()
     assert run_build(plan, str(tmp_path / "out/m.parquet"), Mode.worldwide, Limits(**SMALL)) == report
     assert (tmp_path / "out/m.parquet").read_bytes() == expected.read_bytes()

@@ -25,7 +25,7 @@ from curate.decide.draw import inclusion
 from curate.decide.draw.bracket import ROUNDS, Bracket, Solution
 from curate.decide.draw.entry_sums import EntryVector, own_entries
 from curate.decide.draw.groups import ColumnGroups, check_groups, find_groups
-from curate.decide.draw.schemes import FEW, STACK, LanguageLimit, Scheme, stack_limits
+from curate.decide.draw.schemes import FEW, LanguageLimit, Scheme, stack_limits
 from curate.decide.draw.selection import (
     Choice,
     Outcome,
@@ -199,24 +199,18 @@ class BalanceSelection(Selection):
             each = ((choice, list(in_threads(choice.inclusion, rows))) for choice in choices)  # one in memory at a time
             return [(choice.expected(pi)[0], texts_error(rows, pi)) for choice, pi in each]
         order = sorted(range(len(choices)), key=lambda i: choices[i].solution.t)
-        counts = choices[0].counts
-        step = max(1, STACK // max(len(choice.limits) for choice in choices))
-        sizes: dict[int, tuple[float, float]] = {}
-        for first in range(0, len(order), step):
-            stacked = order[first : first + step]
-            stack = np.stack([choices[i].limits for i in stacked])
+        counts, stack = choices[0].counts, np.stack([choices[i].limits for i in order])
 
-            def measure(part: RowsLeft, stack: I64 = stack) -> tuple[Any, Any]:
-                variances = np.zeros(len(stack))
-                matches, own_counts, limits = part.with_values(choices[0].groups).matches, counts, stack
-                if stack.shape[1] > 1:
-                    matches, occurring = own_entries(matches, len(counts))
-                    own_counts, limits = counts[occurring], stack[:, occurring]
-                return inclusion.expected_rows(matches, own_counts, limits, variances).astype(object), variances
+        def measure(part: RowsLeft) -> tuple[Any, Any]:
+            variances = np.zeros(len(stack))
+            matches, own_counts, limits = part.with_values(choices[0].groups).matches, counts, stack
+            if stack.shape[1] > 1:
+                matches, occurring = own_entries(matches, len(counts))
+                own_counts, limits = counts[occurring], stack[:, occurring]
+            return inclusion.expected_rows(matches, own_counts, limits, variances).astype(object), variances
 
-            sums, variances = (sum(parts) for parts in zip(*in_threads(measure, rows), strict=True))
-            errors = np.sqrt(variances)
-            sizes |= {i: (int(sums[k]) / inclusion.ONE, float(errors[k])) for k, i in enumerate(stacked)}
+        sums, variances = (sum(parts) for parts in zip(*in_threads(measure, rows), strict=True))
+        sizes = {i: (int(sums[k]) / inclusion.ONE, float(np.sqrt(variances[k]))) for k, i in enumerate(order)}
         return [sizes[i] for i in range(len(choices))]
 
     def words(self, outcome: Outcome) -> SelectionWords:

@@ -50,10 +50,6 @@ class Bracket:
         return cls(rows, 0, max(1, highest) + 1)
 
     @property
-    def solved(self) -> bool:
-        return self.hi - self.lo == 1
-
-    @property
     def solution(self) -> Solution:
         """Return the answer, once solved. Raises RunError where even t = 1 keeps more than `rows` in expectation."""
         if self.lo == 0:

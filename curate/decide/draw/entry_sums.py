@@ -5,8 +5,7 @@ weights of rows. Out: sums by entry, of some rows only for those entries that oc
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -42,12 +41,12 @@ def own_entries(matches: pa.ListArray, n: int) -> tuple[pa.ListArray, I32]:
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(numbers, pa.int32())), occurring
 
 
-@dataclass(frozen=True)
-class SparseSums:
+class SparseSums(NamedTuple):
     """Sums over some rows by entry: those entries alone that one of the rows matches."""
 
     entries: I32  # [k], ascending
     values: npt.NDArray  # [k] or, of several weights, [weights, k], of the weights' type
+    size: int  # how many entries there are
 
     def dense(self, n: int) -> npt.NDArray:
         out = np.zeros((*self.values.shape[:-1], n), self.values.dtype)
@@ -85,13 +84,13 @@ def sparse_sums(matches: pa.ListArray, weights: Sequence[npt.NDArray[np.int64 | 
     else:
         matched, numbers = np.unique(entries, return_inverse=True)
         _, sums = _entry_sums(offsets, numbers.astype(np.int32), summands, len(matched))
-    return SparseSums(matched.astype(np.int32, copy=False), sums.view(weights[0].dtype))
+    return SparseSums(matched.astype(np.int32, copy=False), sums.view(weights[0].dtype), n)
 
 
 def sparse_counts(matches: pa.ListArray, n: int) -> SparseSums:
     """Count the rows that match each entry, of n."""
     sums = sparse_sums(matches, [np.ones(len(matches), np.int64)], n)
-    return SparseSums(sums.entries, sums.values[0])
+    return SparseSums(sums.entries, sums.values[0], n)
 
 
 @njit(nogil=True, cache=True)

@@ -124,10 +124,8 @@ class SelectionRun:
 
     @property
     def entries(self) -> Entries:
-        if self.groups is not None:
-            values: Entries = self.groups.entries
-            return values
-        return load_entries(required(self.matching))
+        entries: Entries = self.groups.entries if self.groups is not None else load_entries(required(self.matching))
+        return entries
 
 
 class Choice(ABC):
@@ -187,8 +185,7 @@ class Choice(ABC):
         return {}
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a finished run did by a choice."""
 
     section: Any  # of the recipe

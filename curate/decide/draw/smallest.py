@@ -6,7 +6,7 @@ one; the few keys that are left then meet in one process. Rounds that are not ne
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -30,8 +30,7 @@ class Keys(NamedTuple):
     groups: I64  # [n], −1: the row is never taken
 
 
-@dataclass(frozen=True)
-class Cut:
+class Cut(NamedTuple):
     """What is taken of each group."""
 
     wanted: I64  # [groups], rows to take

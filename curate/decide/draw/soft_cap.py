@@ -167,7 +167,12 @@ def _draw_round(together: list[list[_Block]], times: I32, penalty: float, salt: 
     """Draw a batch of so many rows, count it in `times`, and return its last key, and the hash beside it."""
 
     def find(blocks: list[_Block]) -> list[tuple[I64, F64, U64]]:
-        return [_find(block, penalty, salt, least) for block in blocks]
+        candidates = []
+        for block in blocks:
+            out, keys = np.empty(len(block.hashes), np.int32), np.empty(len(block.hashes))
+            n = _candidates(block, penalty, salt, least, out, keys)
+            candidates.append((block.first + out[:n].astype(np.int64), keys[:n].copy(), block.hashes[out[:n]]))
+        return candidates
 
     least = _guess(list(chain(*together)), penalty, size)
     parts: list[tuple[I64, F64, U64]] = []
@@ -182,12 +187,6 @@ def _draw_round(together: list[list[_Block]], times: I32, penalty: float, salt: 
     drawn = np.concatenate([above, tied[np.argsort(hashes[tied])[::-1][: size - len(above)]]])
     times[rows[drawn]] += 1
     return float(end), hashes[drawn[len(above) :]].min()
-
-
-def _find(block: _Block, penalty: float, salt: Any, least: float) -> tuple[I64, F64, U64]:
-    out, keys = np.empty(len(block.hashes), np.int32), np.empty(len(block.hashes))
-    n = _candidates(block, penalty, salt, least, out, keys)
-    return block.first + out[:n].astype(np.int64), keys[:n].copy(), block.hashes[out[:n]]
 
 
 def _guess(blocks: list[_Block], penalty: float, size: int) -> float:

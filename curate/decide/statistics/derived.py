@@ -190,8 +190,7 @@ def split_keys(values: F64, reached: Mask) -> Iterator[tuple[int, U64, I64]]:
     """Yield by first digit the distinct keys of a unit's values (NaN: none), and how many rows of each `reached`."""
     has_value = ~np.isnan(values)
     keys, numbers = np.unique(rank_keys(values[has_value]), return_inverse=True)
-    counts = np.zeros(len(keys), np.int64)
-    np.add.at(counts, numbers, reached[has_value].astype(np.int64))
+    counts = np.bincount(numbers[reached[has_value]], minlength=len(keys)).astype(np.int64)
     digits = _digits(keys)
     for digit in np.unique(digits).tolist():
         chosen = slice(*np.searchsorted(digits, [digit, digit + 1]))

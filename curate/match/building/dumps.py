@@ -27,16 +27,12 @@ class Articles:
     def __init__(self, file: IO[bytes], path: str, start: int, stop: int) -> None:
         self._file, self._path, self._start, self._stop = file, path, start, stop
         self._is_last = False
-        self.pages = 0  # that were read so far, of any kind
         namespaces: set[str] = set()
         next(self._read(0, 1, namespaces), None)  # which are ahead of the first page
         self.namespaces = frozenset(namespaces)
 
     def __iter__(self) -> Iterator[str]:
-        for text in self._read(self._start, self._stop, set()):
-            self.pages += 1
-            if text is not None:
-                yield text
+        return (text for text in self._read(self._start, self._stop, set()) if text is not None)
 
     def _read(self, start: int, stop: int, namespaces: set[str]) -> Iterator[str | None]:
         """Yield the pages in a part: an article's wikitext, None for another page. Raises RunError.

@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import fsspec
@@ -24,6 +23,7 @@ from curate.read.listing import InputFile, list_files
 
 PART_BYTES = 24 << 20  # of a dump, packed: some 50 MB of text; of other files, as many unpacked bytes of text
 _UNPACKED = 2  # bytes of text that a packed byte of a dump has, about
+Paths = Sequence[str]
 Kind = Literal["dump", "parquet", "lines", "views", "wordnet"]
 _KINDS: dict[str, Kind] = {
     **{"bz2": "dump", "xml": "dump", "parquet": "parquet"},
@@ -57,13 +57,7 @@ class Plan(NamedTuple):
 
 
 def make_plan(
-    wikis: Sequence[str],
-    views: Sequence[str],
-    wordnets: Sequence[str],
-    chosen: Sequence[str],
-    mode: Mode,
-    part_bytes: int = PART_BYTES,
-    listed: Collection[str] = (),
+    wikis: Paths, views: Paths, wordnets: Paths, chosen: Sequence[str], mode: Mode, listed: Collection[str] = ()
 ) -> Plan:
     """List and cut the files; `chosen` are keys, of none all that there are files of. Keys that are `listed` have
     entries already: none are built.
@@ -89,7 +83,7 @@ def make_plan(
     _check_snapshots(texts)
     for wiki in sorted({wiki for wiki, *_ in texts}):
         load_tokeniser(wiki)
-    pieces = [piece for pieces in in_threads(partial(_cut, part_bytes), [*texts, *lexicons]) for piece in pieces]
+    pieces = [piece for pieces in in_threads(_cut, [*texts, *lexicons]) for piece in pieces]
     if views:
         pieces += [("views", file.path, "", 0, 0) for file in list_files(tuple(views), {}, suffixes=(".gz",))]
     return Plan(tuple(Part(index, *piece) for index, piece in enumerate(pieces)), kept, tuple(unnamed))
@@ -134,15 +128,15 @@ def _list_wordnets(path: str, mode: Mode) -> Iterator[_Listed]:
             yield find_wordnet(file.path, mode), "wordnet", file
 
 
-def _cut(part_bytes: int, item: _Listed) -> list[tuple[Any, ...]]:
+def _cut(item: _Listed) -> list[tuple[Any, ...]]:
     wiki, kind, file = item
     if kind == "dump" and file.path.lower().endswith(".bz2"):
-        starts = range(0, max(1, file.size), part_bytes)
-        return [(kind, file.path, wiki, start, min(start + part_bytes, file.size)) for start in starts]
+        starts = range(0, max(1, file.size), PART_BYTES)
+        return [(kind, file.path, wiki, start, min(start + PART_BYTES, file.size)) for start in starts]
     if kind != "parquet":
         return [(kind, file.path, wiki, 0, 1)]
     pieces, begin = [], 0
-    for sizes in groups(_group_sizes(file.path), int, _UNPACKED * part_bytes):
+    for sizes in groups(_group_sizes(file.path), int, _UNPACKED * PART_BYTES):
         pieces.append((kind, file.path, wiki, begin, begin + len(sizes)))
         begin += len(sizes)
     return pieces

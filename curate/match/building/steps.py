@@ -43,9 +43,8 @@ def write_report(reports: list[KeyReport], totals: Totals | None, settings: Buil
     """Write what became of each language, and what the parts held."""
     languages = [asdict(report) for report in sorted(reports, key=lambda report: report.language)]
     read = {name: dict(sorted(numbers.items())) for name, numbers in vars(totals or Totals()).items()}
-    settings.store.write_json(
-        REPORT_FILE, {"mode": settings.mode.value, "pmi": settings.limits.pmi, "read": read, "languages": languages}
-    )
+    report = {"mode": settings.mode.value, "pmi": settings.limits.pmi, "read": read, "languages": languages}
+    settings.store.write_json(REPORT_FILE, report)
 
 
 def gather_entries(settings: BuildSettings, out: str, english: pa.Table | None = None) -> dict[str, Any]:

@@ -98,9 +98,8 @@ def _show_link(inner: str, namespaces: Collection[str]) -> str:
     """Return what a link shows: its label, or else its target; of one that shows nothing in the text, nothing."""
     target, bar, label = inner.partition("|")
     space, colon, _ = target.partition(":")
-    if colon and space and _is_hidden(space.strip(), frozenset(namespaces)):
-        return ""
-    if colon and inner.count("|") > 1:  # an image, under a name of its language
+    is_image = inner.count("|") > 1  # under a name of its language
+    if colon and (is_image or (space and _is_hidden(space.strip(), frozenset(namespaces)))):
         return ""
     return label if bar and label else target.removeprefix(":")
 

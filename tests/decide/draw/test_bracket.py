@@ -22,7 +22,7 @@ def pool() -> Pool:
 
 def solve_t(counts, matches, rows):
     bracket = Bracket.start(int(counts.max(initial=0)), rows)
-    while not bracket.solved:
+    while len(bracket.points):
         bracket = bracket.narrow(bracket.points, inclusion.expected_rows(matches, counts, bracket.points[:, None]))
     return bracket.solution.t
 
@@ -54,7 +54,7 @@ def test_bracket_over_partial_sums(pool, left):
     below, above = inclusion.expected_rows(pool.matches, pool.counts, np.array([[t], [t + 1]])).tolist()
     assert below <= target << 32 < above
     assert (solution.expected, solution.above) == (below / inclusion.ONE, above / inclusion.ONE)
-    assert replace(bracket.narrow([], []), left=bracket.left) == bracket and bracket.solved
+    assert replace(bracket.narrow([], []), left=bracket.left) == bracket and bracket.hi - bracket.lo == 1
 
 
 def test_all_survive_when_the_wish_is_larger_than_the_pool(pool):

@@ -40,7 +40,9 @@ def build(folder: Path, mode: str, parts: int = 1, languages: Sequence[str] = ()
     dumps = sorted(map(str, folder.glob("*.bz2")))
     size = max(Path(dump).stat().st_size for dump in dumps) // parts + 1
     views, wordnets = [str(folder / "views")], [str(folder / "wordnets")]
-    plan = make_plan(dumps, views, wordnets, languages, Mode(mode), size)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("curate.match.building.parts.PART_BYTES", size)
+        plan = make_plan(dumps, views, wordnets, languages, Mode(mode))
     assert sum(part.kind == "dump" for part in plan.parts) >= parts
     out = folder / f"{mode}-{parts}.parquet"
     settings = BuildSettings(RunStore(f"{out}.building"), Mode(mode), plan.keys, Limits(**SMALL))
@@ -125,7 +127,9 @@ def test_real_dumps_equal_the_definition(tmp_path: Path) -> None:
     }
     paths = {wiki: str(data / name) for wiki, name in names.items()}
     for mode in Mode:
-        plan = make_plan([*paths.values()], [], [], [], mode, 200_000)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("curate.match.building.parts.PART_BYTES", 200_000)
+            plan = make_plan([*paths.values()], [], [], [], mode)
         settings = BuildSettings(RunStore(str(tmp_path / mode)), mode, plan.keys, Limits(pmi=8))
         context: Any = SimpleNamespace(open_tables=lambda unit: nullcontext())
         build_metadata(InProcessUnits(plan.parts, context), settings)

@@ -52,9 +52,10 @@ def write_texts(folder: Path, rows: int) -> None:
     )
 
 
-def test_parquet_is_cut_by_row_groups(tmp_path: Path) -> None:
+def test_parquet_is_cut_by_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.match.building.parts.PART_BYTES", 8_000)
     write_texts(tmp_path / "20231101.de", 95)
-    plan = make_plan([str(tmp_path / "20231101.de")], [], [], [], Mode.corrected, 8_000)
+    plan = make_plan([str(tmp_path / "20231101.de")], [], [], [], Mode.corrected)
     assert [part.start for part in plan.parts] == [0, *(part.stop for part in plan.parts[:-1])]
     assert (plan.parts[-1].stop, len(plan.parts)) == (10, 5)
     assert plan.keys == {"de": "de"}

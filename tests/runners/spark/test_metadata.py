@@ -14,12 +14,14 @@ from tests.match.building.test_build import SMALL, build
 pytestmark = pytest.mark.runners
 
 
-def test_a_build_on_spark_equals_one_in_this_process(tmp_path: Path, spark: Any) -> None:
+def test_a_build_on_spark_equals_one_in_this_process(
+    tmp_path: Path, spark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_all(tmp_path)
     expected, report = build(tmp_path, "corrected")
     dumps = sorted(map(str, tmp_path.glob("*.bz2")))
-    size = Path(dumps[0]).stat().st_size // 7 + 1
-    plan = make_plan(dumps, [str(tmp_path / "views")], [str(tmp_path / "wordnets")], (), Mode.corrected, size)
+    monkeypatch.setattr("curate.match.building.parts.PART_BYTES", Path(dumps[0]).stat().st_size // 7 + 1)
+    plan = make_plan(dumps, [str(tmp_path / "views")], [str(tmp_path / "wordnets")], (), Mode.corrected)
     out = tmp_path / "spark.parquet"
     words = ("--runner=spark", "--spark_master_url=local[2]")
     assert run_build(plan, str(out), Mode.corrected, Limits(**SMALL), words) == report

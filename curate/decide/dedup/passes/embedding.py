@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -39,8 +39,7 @@ class EmbeddingCosine(Section):
 _RECALL, _COPIES = -1, -2  # buckets of cells are 0 and above, those of copies −2 and below
 
 
-@dataclass(frozen=True)
-class _Cells:
+class _Cells(NamedTuple):
     rows: int
     centroids: Any = None
     probes: Any = None

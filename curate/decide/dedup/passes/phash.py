@@ -67,23 +67,19 @@ class PhashNearness(ImageNearness):
         return hamming.nearest(values, evaluation["phash"].to_numpy().astype(np.uint64), self.distance)
 
 
-def _check(measure: Measure) -> None:
+def _build(section: PhashDistance, measure: Measure, rows: int | None) -> PhashNearness:
+    return PhashNearness(section.distance)
+
+
+def _check(section: PhashDistance | None, measure: Measure) -> None:
     if not measure.image.phash:
         raise ValueError("dedup by phash needs measure: {image: {phash: true}}")
 
 
 class _PhashEquality(KeyPass):
     def check(self, measure: Measure) -> None:
-        _check(measure)
+        _check(None, measure)
 
 
 PHASH_EQUALITY = _PhashEquality("phash", needs_images=True)
-PHASH_DISTANCE = NearnessKind(
-    key="phash",
-    section=PhashDistance,
-    form="{distance: k}",
-    build=lambda section, measure, rows: PhashNearness(section.distance),
-    check=lambda section, measure: _check(measure),
-    check_against=lambda section, measure: _check(measure),
-    compares_images=True,
-)
+PHASH_DISTANCE = NearnessKind("phash", PhashDistance, "{distance: k}", _build, _check, _check, compares_images=True)
