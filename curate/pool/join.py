@@ -97,8 +97,7 @@ class JoinTable:
                 writers = [stack.enter_context(pa.ipc.new_stream(f"{name}.unsorted", fields)) for name in names]
                 for keys, values in batches:
                     rows, high, low = _hash_keys(self.on, keys)
-                    halves: list[pa.Array | pa.ChunkedArray] = [pa.array(half, pa.uint64()) for half in (high, low)]
-                    table = pa.table([*halves, *values.take(rows).columns], schema=fields)
+                    table = pa.table([pa.array(high), pa.array(low), *values.take(rows).columns], schema=fields)
                     numbers = self._numbers(high)
                     for number in np.unique(numbers):
                         writers[number].write_table(table.filter(pa.array(numbers == number)))
@@ -181,10 +180,6 @@ def _read(join: Join, files: Sequence[InputFile], where: str) -> JoinTable:
     return table
 
 
-def _names_of(on: str) -> tuple[str, ...]:
-    return COLUMN_NAMES[on] if on in KEYS else (on.lower(),)
-
-
 @dataclass(frozen=True)
 class _Reader:
     """A file of a join: its columns, how many rows it has (None where it does not say), and which column is the key."""
@@ -235,9 +230,10 @@ def _open(path: str, join: Join, where: str) -> _Reader:
             form, columns = "csv", pcsv.open_csv(file).schema
     column_names = ", ".join(columns.names)[:300]
     by_lower = {name.lower(): name for name in reversed(columns.names)}
-    key = next((by_lower[name] for name in _names_of(join.on) if name in by_lower), None)
+    key_names = COLUMN_NAMES[join.on] if join.on in KEYS else (join.on.lower(),)
+    key = next((by_lower[name] for name in key_names if name in by_lower), None)
     if key is None:
-        accepted = " or ".join(_names_of(join.on))
+        accepted = " or ".join(key_names)
         raise RecipeError(f"{where}: {path} has no column {accepted} to join on; columns: {column_names}")
     for name in (key, *join.columns.values()):
         if columns.names.count(name) > 1:

@@ -47,9 +47,8 @@ def suggest(source: Source, listed: FoundFiles) -> str:
     by_itself, other = find_format(source).recognize(listed), recognize(listed)
     if other is None or (by_itself and by_itself.files >= other[1].files):
         return ""
-    return (
-        f"{listed.path} ({listed.describe()}) is read by format: {other[0]}; curate init {listed.path} writes a recipe"
-    )
+    remedy = f"curate init {listed.path} writes a recipe"
+    return f"{listed.path} ({listed.describe()}) is read by format: {other[0]}; {remedy}"
 
 
 def plan_source(source: Source, embeddings: Embeddings, content: bool) -> PlannedSource:

@@ -34,9 +34,9 @@ def find_mendable(folder: RunStore, units: Iterable[Unit], sources: Sequence[Sou
             may = pc.or_(part["may_pass"], pc.is_in(part["reason"], pa.array(REFUSED_BY_LIMITS)))
             table = part.filter(pc.and_(may, part["key"].is_valid()))
             rows: list[dict[str, Any]] = []
-            names = ("unit", "may_pass", "reason", "detail", "shard", "key", "attempts")
-            columns = (table[name].to_pylist() for name in names)
-            for index, of_unit in groupby(zip(*columns, strict=True), itemgetter(0)):
+            names = ["unit", "may_pass", "reason", "detail", "shard", "key", "attempts"]
+            failed = zip(*table.select(names).to_pydict().values(), strict=True)
+            for index, of_unit in groupby(failed, itemgetter(0)):
                 if unit is None or unit.index != index:
                     unit = next(unit for unit in left if unit.index == index)
                 source = find_source(sources, unit.source)

@@ -48,6 +48,7 @@ _SPAN = 1 << 26  # bytes of a part: some 90,000 rows of a WAT
 _ROW_BYTES = 750  # of a WAT, packed: 300 MB have 405,232 links with an alt-text (cc2dataset's README)
 _BATCH_ROWS = 1 << 14
 _LISTS = (".paths", ".paths.gz")
+_SERVER = "https://data.commoncrawl.org/"
 _MAX_LIST = 1 << 28  # bytes
 DAMAGED = "damaged_record"
 _OF_ROW = [field for field in COLUMNS if field.name not in OF_PAGE.names]
@@ -138,15 +139,10 @@ class CrawlSource(Source):
     the page say is in columns: write a rule, as recipe `metaclip_crawl` does. Needs `pip install '.[crawl]'`.
     """
 
-    example: ClassVar[Any] = {
-        "name": "cc",
-        "format": "commoncrawl",
-        "path": "wat.paths.gz",
-        "prefix": "https://data.commoncrawl.org/",
-    }
+    example: ClassVar[Any] = {"name": "cc", "format": "commoncrawl", "path": "wat.paths.gz", "prefix": _SERVER}
     neutral_fields = frozenset({"prefix"})
 
-    prefix: str = Field("", examples=["https://data.commoncrawl.org/", "s3://commoncrawl/"])
+    prefix: str = Field("", examples=[_SERVER, "s3://commoncrawl/"])
     """What the lines of lists of paths (`.paths`, `.paths.gz`) begin with."""
     texts: Literal["alt", "alt+title"] = Field("alt", examples=["alt+title"])
     """Which texts of an image are rows. With `alt+title`, an image with two texts is two rows."""
@@ -178,7 +174,7 @@ class CommonCrawlInput(interface.InputFormat):
 
     def recognize(self, listed: FoundFiles) -> interface.Recognized | None:
         recognized = super().recognize(listed)
-        prefix = {"prefix": "https://data.commoncrawl.org/"} if listed.ending(*_LISTS) else {}
+        prefix = {"prefix": _SERVER} if listed.ending(*_LISTS) else {}
         return recognized and interface.Recognized(recognized.keys | prefix, recognized.files, "texts")
 
     def read(self, source: CrawlSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Batches:

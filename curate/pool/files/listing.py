@@ -26,10 +26,8 @@ from curate.recipe.strict_yaml import find_surrogate
 from curate.tar.byte_sources import errors_of
 
 # Relative name, with a slash behind that of a folder; see `InputFile`; `ok` or a reason; whether `path` names it
-LISTED = define(
-    *define(name=pa.string(), size=pa.int64(), fingerprint=pa.string(), status=pa.string(), error=pa.string()),
-    is_named=pa.bool_(),
-)
+_TEXT = pa.string()
+LISTED = define(name=_TEXT, size=pa.int64(), fingerprint=_TEXT, status=_TEXT, error=_TEXT, is_named=pa.bool_())
 _WILD = re.compile(r"[*?\[]")
 UNREADABLE, UNSAFE = "unreadable_file", "unsafe_path"
 CHAINED = UNSAFE, "its name has ::, by which fsspec joins file systems"

@@ -56,12 +56,7 @@ def _read_failed(data: bytes, caption: str) -> pa.Table:
     names = [name for name in wanted if name in texts]
     if set(OUTCOMES.names) <= set(columns.names):  # it is one of ours
         names += ["reason", "detail"]
-    table = _select(read_columns(data, names, _MAX_BYTES), caption)
-    table.validate(full=True)  # texts that are not UTF-8
-    return table
-
-
-def _select(rows: pa.Table, caption: str) -> pa.Table:
+    rows = read_columns(data, names, _MAX_BYTES)
     rows = rows.filter(pc.not_equal(rows["status"], pa.scalar("success")))  # a null is no answer
     none = pa.nulls(len(rows), pa.string())
 
@@ -73,8 +68,10 @@ def _select(rows: pa.Table, caption: str) -> pa.Table:
     else:
         reasons = pa.repeat(pa.scalar(MISSING_SAMPLE), len(rows))
         errors = _errors(column("status"), column("error_message"))
-    texts = [column("key"), column("url"), column("uid"), column("caption", caption)]
-    return pa.table([*texts, reasons, errors], schema=MISSING)
+    outcomes = [column("key"), column("url"), column("uid"), column("caption", caption), reasons, errors]
+    table = pa.table(outcomes, schema=MISSING)
+    table.validate(full=True)  # texts that are not UTF-8
+    return table
 
 
 def missing_rows(rows: pa.Table, has_image: pa.Array) -> tuple[pa.Array, pa.Array] | None:

@@ -140,7 +140,19 @@ class WebdatasetInput(interface.InputFormat):
         located = list(_locations(rows.members))
         opened.expect((offset, size) for members in located for _, offset, size in members)
         for members in located:
-            yield _read_sample(opened, part.path, members)
+            files: list[tuple[str, bytes | memoryview]] = []
+            sample = InputSample(files)
+            for suffix, offset, size in members:
+                if len(data := opened.read(offset, size)) != size:
+                    raise OSError(f"{part.path}: ends before byte {offset + size}")
+                if suffix == "txt":
+                    sample = sample._replace(text=data)
+                elif suffix == "json":
+                    fields, fault = read_json(data)
+                    sample = sample._replace(fields=fields, json=b"" if fault else data)
+                else:
+                    files.append((suffix, data))
+            yield sample
 
     def reread_images(self, source: WebdatasetSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
         offsets, sizes = (rows.samples[name].to_pylist() for name in ("offset", "bytes"))
@@ -224,20 +236,3 @@ def _locations(members: pa.Table) -> Iterator[list[tuple[str, int, int]]]:
     flat = zip(*(pc.list_flatten(column).to_pylist() for column in columns), strict=True)
     for count in pc.list_value_length(columns[0]).to_pylist():
         yield list(islice(flat, count))
-
-
-def _read_sample(source: ByteSource, path: str, locations: list[tuple[str, int, int]]) -> InputSample:
-    members: list[tuple[str, bytes | memoryview]] = []
-    sample = InputSample(members, {})
-    for suffix, offset, size in locations:
-        data = source.read(offset, size)
-        if len(data) != size:
-            raise OSError(f"{path}: ends before byte {offset + size}")
-        if suffix == "txt":
-            sample = sample._replace(text=data)
-        elif suffix == "json":
-            fields, fault = read_json(data)
-            sample = sample._replace(fields=fields, json=b"" if fault else data)
-        else:
-            members.append((suffix, data))
-    return sample

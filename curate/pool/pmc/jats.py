@@ -49,6 +49,10 @@ _SAFE: dict[str, Any] = {  # options of the parser
     "no_network": True, "huge_tree": False, "recover": False, "remove_comments": True, "remove_pis": True,
 }  # fmt: skip
 
+_Hrefs = tuple[str, ...]  # of a graphic and its alternatives
+_Paragraphs = dict[str, dict[int, str]]  # that name a figure, by its id and their place in the article
+_Reader = Callable[[Any, str], dict[str, Any]]
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -56,7 +60,7 @@ class Figure:
 
     figure_id: str | None
     context: tuple[str, ...]  # paragraphs that name it
-    graphics: tuple[tuple[str, ...], ...]  # of each, its href, and those of its alternatives
+    graphics: tuple[_Hrefs, ...]
     label: str | None = None
     caption_title: str | None = None
     caption_text: str | None = None  # without the title
@@ -82,7 +86,7 @@ def read_article(xml: bytes) -> Article:
         raise ValueError(f"its root is <{_name(root)[:50]}>, which does not hold one article; accepted: one <article>")
     article = articles[0]
     nodes = list(article.iter("{*}fig", "{*}fig-group"))
-    graphics: dict[Any, list[tuple[str, ...]]] = {}
+    graphics: dict[Any, list[_Hrefs]] = {}
     elsewhere = 0
     for _, group in groupby(article.iter("{*}graphic"), _alternatives):  # in order, the alternatives of one together
         first, *others = group
@@ -184,7 +188,7 @@ def _alternatives(graphic: Any) -> Any:
     return parent if _name(parent := graphic.getparent()) == "alternatives" else graphic
 
 
-def _paragraphs(article: Any, ids: set[str]) -> dict[str, dict[int, str]]:
+def _paragraphs(article: Any, ids: set[str]) -> _Paragraphs:
     """Return by figure the texts of the paragraphs that name it, by their place in the article; none of captions."""
     texts: dict[Any, tuple[int, str | None]] = {}
     by_figure: dict[str, dict[int, str]] = {}
@@ -204,12 +208,7 @@ def _paragraphs(article: Any, ids: set[str]) -> dict[str, dict[int, str]]:
     return by_figure
 
 
-def _figure(
-    node: Any,
-    paragraphs: dict[str, dict[int, str]],
-    graphics: tuple[tuple[str, ...], ...],
-    read: Callable[[Any, str], dict[str, Any]],
-) -> Figure:
+def _figure(node: Any, paragraphs: _Paragraphs, graphics: tuple[_Hrefs, ...], read: _Reader) -> Figure:
     group = next(node.iterancestors("{*}fig-group"), None)
     ids = [name for name in (node.get("id"), None if group is None else group.get("id")) if name]
     by_number = {number: text for name in ids for number, text in paragraphs.get(name, {}).items()}
