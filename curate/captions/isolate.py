@@ -30,32 +30,30 @@ _alone = threading.Lock()  # held by a unit whose engines run in subprocesses: a
 
 
 @contextmanager
-def isolating(
-    settings: CaptionSettings, tables: UnitTables
-) -> Iterator[tuple["IsolatedCaptioning | None", Callable[[], None]]]:
-    """Yield what captions a unit at which so many attempts were killed, and what is called once some of it is done.
+def open_captioner(settings: CaptionSettings, tables: UnitTables) -> Iterator[tuple["Captioner", Callable[[], None]]]:
+    """Yield what captions a unit, and what is called once some of it is done.
 
-    None: who asks does it. Attempts are counted where a model works in this process, which it may end.
+    Attempts that were killed are counted where a model works in this process, which it may end.
     """
     if not settings.has_models:
-        yield None, lambda: None
+        yield Captioner(settings, 0), lambda: None
         return
-    isolated = list[IsolatedCaptioning]()
     work = f"{CAPTION_ATTEMPTS}/{unit_stem(tables.unit)}"
-    with attempt(tables.store, work, lambda: any(each.has_fault for each in isolated)) as killed, ExitStack() as stack:
-        if killed >= ISOLATE_AFTER:
+    with attempt(tables.store, work, lambda: captioner.has_fault) as killed, ExitStack() as stack:
+        captioner = Captioner(settings, killed)
+        if captioner.is_isolated:
             stack.enter_context(_alone)
-            isolated.append(IsolatedCaptioning(settings, killed))
-            stack.callback(isolated[0].end)
-        yield (isolated[0] if isolated else None), cache(partial(reset_attempts, tables.store, work, killed))
+        stack.callback(captioner.end)
+        yield captioner, cache(partial(reset_attempts, tables.store, work, killed))
 
 
-class IsolatedCaptioning:
-    """Asks engines and the detector in a subprocess each."""
+class Captioner:
+    """Asks engines and the detector: in this process, or in a subprocess each after so many attempts were killed."""
 
     def __init__(self, settings: CaptionSettings, killed: int) -> None:
         self._settings, self._processes = settings, dict[str, Subprocess]()
         self._killed = f"{DIED}: {killed} attempts to caption its unit were killed, and"
+        self.is_isolated = killed >= ISOLATE_AFTER
         self.is_over = killed >= MAX_ATTEMPTS  # whether all fails, unasked
         self.has_fault = False  # whether something ended a process alone
 
@@ -64,8 +62,8 @@ class IsolatedCaptioning:
             process.end()
 
     def answers(self, spec: EngineSpec, engine_id: str, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        """Yield the answers of an engine, which is in a subprocess where its model would work in this process."""
-        if not (spec.section.is_local or self.is_over):
+        """Yield the answers of an engine, as they come; an endpoint ends no process."""
+        if not self.is_over and not (self.is_isolated and spec.section.is_local):
             yield from open_engine(spec, engine_id).answers(requests)
             return
         process = self._process(engine_id, open_engine, spec)
@@ -75,6 +73,10 @@ class IsolatedCaptioning:
     def find_regions(
         self, images: Iterable[bytes | None], phrases: pa.Array, detector: ZeroShotDetector, threshold: float
     ) -> Iterator[pa.Table]:
+        """See `regions.find_regions`."""
+        if not self.is_isolated:
+            yield from find_regions(images, phrases, detector, threshold)
+            return
         waiting = zip(images, phrases.to_pylist(), strict=True)
         process = self._process(detector.model, open_detector, self._settings.captions.regions)
         while items := list(islice(waiting, detector.batch)):

@@ -32,10 +32,10 @@ from curate.models.hugging_face import find_devices, in_halves, load, model_name
 from curate.pool.reread import UnitRereader
 from curate.recipe.captions import Regions
 from curate.store.checkpoints import Checkpoints
-from curate.store.tables import UnitTables
 
 # Boxes as x0, y0, x1, y1 in pixels; (0, 0) is the upper left corner of the image after EXIF rotation.
 DETECTED = pa.schema([schema.REGIONS.field(name) for name in ("regions", "error")])
+Find = Callable[..., Iterator[pa.Table]]
 
 NOT_ENGLISH = "language: the caption is not English"
 
@@ -206,19 +206,13 @@ def open_detector(options: Regions, engine_id: str) -> ZeroShotDetector:
 
 
 def write_regions(
-    settings: CaptionSettings,
-    tables: UnitTables,
-    images: UnitRereader,
-    rows: Rows,
-    key: str,
-    find: Callable[..., Iterator[pa.Table]],
-    on_progress: Callable[[], None],
+    settings: CaptionSettings, images: UnitRereader, rows: Rows, key: str, find: Find, on_progress: Callable[[], None]
 ) -> None:
     """Write the unit's `regions`; `key` goes into the footer where no row failed. `find` is as `find_regions`.
 
     `on_progress` is called before some are put into checkpoints.
     """
-    options, model = settings.captions.regions, settings.engine_ids["regions"]
+    options, model, tables = settings.captions.regions, settings.engine_ids["regions"], images.tables
     assert options is not None
     detection = [model, options.threshold, options.queries, settings.seed]
     determining = (rows.table[name].to_pylist() for name in ("uid", "sha256", "caption"))

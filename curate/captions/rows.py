@@ -12,7 +12,7 @@ from curate.captions.gates.gate import PASSED
 from curate.captions.gates.text_columns import to_texts
 from curate.captions.kinds.kind import ROWS
 from curate.captions.settings import CaptionSettings
-from curate.decide.rules.row_counts import RowFacts, count_rows
+from curate.decide.rules.row_counts import RowFacts, count_columns, count_rows
 from curate.expressions.check import check_count
 from curate.llm.engine import Request
 from curate.recipe.captions import MAX_PER_ROW, CaptionSection
@@ -64,7 +64,7 @@ def make_requests(settings: CaptionSettings, tables: UnitTables, task: Requested
     """Return the requests of a section, by row."""
     counts = task.section.per_row
     if isinstance(counts, str):
-        expression = check_count("per_row", counts, settings.per_row_columns)
+        expression = check_count("per_row", counts, count_columns(settings.visible, settings.match is not None))
         counts = count_rows(expression, settings.visible, tables.read_measured, rows, MAX_PER_ROW)
     per_row = np.broadcast_to(np.asarray(counts, np.int32), len(rows.rows))
     table = rows.table.append_column("source", rows.sources).append_column("per_row", pa.array(per_row))

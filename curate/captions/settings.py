@@ -73,11 +73,6 @@ class CaptionSettings:
         """Return the key of a unit's `answers`, `captions` and `regions`, by that of its `decisions`."""
         return ids.digest([decisions_key, unit.key, self.key_fields])
 
-    @property
-    def per_row_columns(self) -> pa.Schema:
-        """What `per_row` of a section sees: the columns of rules, and what is known of a kept row."""
-        return count_columns(self.visible, self.match is not None)
-
 
 def check_captions(context: RunContext) -> None:
     """Check what needs the pool's columns. Raises RecipeError."""
@@ -94,4 +89,5 @@ def check_captions(context: RunContext) -> None:
                 raise RecipeError(f"captions: the pool has a column {name!r}, which captions add to it; rename it")
     for task in captions.requested:
         if isinstance(task.section.per_row, str):
-            check_count(f"captions.{task.name}.per_row", task.section.per_row, settings.per_row_columns)
+            columns = count_columns(settings.visible, settings.match is not None)
+            check_count(f"captions.{task.name}.per_row", task.section.per_row, columns)

@@ -20,12 +20,11 @@ from curate.base.errors import TransientError
 from curate.base.numeric.arrays import F32, I64
 from curate.base.numeric.vectors import embedding_matrix, normalised
 from curate.base.process import cleaned_up
-from curate.captions import regions
-from curate.captions.engines import open_engine
 from curate.captions.gates.gate import Candidates, Entries, Scores, run_gates
 from curate.captions.gates.measured import entry_weights
 from curate.captions.gates.text_columns import to_texts
-from curate.captions.isolate import IsolatedCaptioning, isolating
+from curate.captions.isolate import Captioner, open_captioner
+from curate.captions.regions import write_regions
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
 from curate.captions.work import Captioned, check_requests, sum_unit
@@ -38,8 +37,9 @@ from curate.pool.reread import UnitRereader
 from curate.recipe.captions import EngineSpec
 from curate.recipe.section import Requested
 from curate.recipe.source import find_source
-from curate.run import units as steps
 from curate.run.context import RunContext
+from curate.run.units import Answer as Asked
+from curate.run.units import Units
 from curate.signals.registry import load_encoder_of
 from curate.store import checkpoints
 from curate.store.checkpoints import Checkpoints, begun_files
@@ -47,14 +47,13 @@ from curate.store.layout import unit_parts
 from curate.store.tables import OpenTables, UnitTables
 from curate.store.timings import time_step
 
+Requests = Sequence[Request | None]  # None: its image is gone
 _BATCH_ROWS = 2048  # answers that are judged at a time
 _MAX_ANSWER = 20_000  # characters of an answer that are looked at: what is longer is no caption
 _NO_IMAGE = Answer(None, "no_image: the input ends before its row")
 
 
-def caption(
-    units: steps.Units, context: RunContext, audit: steps.Answer, counts: steps.Answer | None
-) -> tuple[steps.Answer, steps.Answer]:
+def caption(units: Units, context: RunContext, audit: Asked, counts: Asked | None) -> tuple[Asked, Asked]:
     """Write the captions of each unit, once `audit`, of all units, says that the pool is not too damaged.
 
     `counts` are the survivors' (int64[entries]), None without match. Returns the audit, once all texts are written and
@@ -81,18 +80,17 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
     has_regions = not settings.captions.regions or tables.is_done("regions", key, adopt=False)
     if not (has_regions and has_answers and tables.is_done("captions", _texts_key(key, tables), adopt=False)):
         rows, images = Rows.read(tables, counts), UnitRereader(unit, find_source(settings.sources, unit.source), tables)
-        with isolating(settings, tables) as (isolated, on_progress):
+        with open_captioner(settings, tables) as (captioner, on_progress):
             if not has_regions:
-                find = isolated.find_regions if isolated else regions.find_regions
-                regions.write_regions(settings, tables, images, rows, key, find, on_progress)
+                write_regions(settings, images, rows, key, captioner.find_regions, on_progress)
             parts = begun_files(tables.store, unit_parts("answers", tables.unit))
             judged = Checkpoints(tables.store, "answers", tables.unit, key, parts)
-            work = _UnitWork(settings, tables, rows, images, key, isolated, parts, judged, on_progress)
+            work = _UnitWork(settings, tables, rows, images, key, captioner, parts, judged, on_progress)
             texts = None if has_answers else work.write_answers(is_new)
             work.write_texts(work.judge_all() if texts is None else texts)
             if has_answers:
                 delete_parts(tables)
-            elif not work.is_over:
+            elif not captioner.is_over:
                 judged.delete()
     return sum_unit(settings, unit, tables)
 
@@ -109,14 +107,10 @@ class _UnitWork:
     rows: Rows
     images: UnitRereader
     key: str  # of `answers`
-    isolated: IsolatedCaptioning | None
+    captioner: Captioner
     parts: list[str]  # files of answers, and of texts made of them, that an attempt left
     judged: Checkpoints  # of texts
     on_progress: Callable[[], None]  # called once answers, or texts made of them, are in parts
-
-    @property
-    def is_over(self) -> bool:
-        return self.isolated is not None and self.isolated.is_over
 
     def write_answers(self, is_new: bool) -> pa.Table | None:
         """Send the requests that are not cached, and write `answers`; return their texts, None if others are there."""
@@ -127,7 +121,7 @@ class _UnitWork:
             # Without their key they are written again by the next start, and what failed is sent again.
             is_final = answers["error"].null_count == len(answers)
             is_put = self.tables.write("answers", answers, self.key, note, is_final)
-            if not self.is_over:  # else answers in parts are for the next start
+            if not self.captioner.is_over:  # else answers in parts are for the next start
                 cache.delete_parts()
         return texts if is_put else None
 
@@ -139,7 +133,7 @@ class _UnitWork:
             styles = pc.is_in(answers["style"], pa.array(task.section.all_styles, pa.string()))
             return answers.filter(pc.and_(pc.equal(answers["kind"], pa.scalar(task.section.kind)), styles))
 
-        return self._make(find)[1]
+        return self._make(find, lambda: None)[1]
 
     def write_texts(self, texts: pa.Table) -> None:
         """Write `captions`.
@@ -161,7 +155,7 @@ class _UnitWork:
             raise replaced
 
     def _make(
-        self, answer: Callable[[Requested, Rows], pa.Table], flush: Callable[[], None] = lambda: None
+        self, answer: Callable[[Requested, Rows], pa.Table], flush: Callable[[], None]
     ) -> tuple[pa.Table, pa.Table]:
         """Return the rows of `answers` that are got for each section, in order, and those of `captions`.
 
@@ -178,7 +172,7 @@ class _UnitWork:
             new = answer(task, rows)
             has_texts = new["answer"].null_count < len(new)
             scorer = _Scorer.of(self.settings, self.tables, rows) if has_texts else None
-            step = partial(_judge, self.settings, task, rows, new, scorer)
+            step = partial(self._judge, task, rows, new, scorer)
             identity = [task.name, ids.table_digest(new), ids.table_digest(pa.table({"source": rows.sources}))]
             judged = self.judged.complete(identity, schema.CAPTIONS, step, check)
             answers, texts = pa.concat_tables([answers, new]), pa.concat_tables([texts, judged]).combine_chunks()
@@ -190,7 +184,7 @@ class _UnitWork:
         requests = make_requests(settings, self.tables, task, rows)
         spec, engine_id = settings.captions.engines[name], settings.engine_ids[name]
         digests = [request.digest(engine_id) for request in requests]
-        answered = {} if self.is_over else cache.find(digests)
+        answered = {} if self.captioner.is_over else cache.find(digests)
         missing = [i for i, digest in enumerate(digests) if digest not in answered]
         missing.sort(key=lambda i: (requests[i].group, i))
         size = task.section.batch or spec.section.batch_size
@@ -204,16 +198,12 @@ class _UnitWork:
                 answered |= zip(*new[1:], strict=True)
         return answer_table(requests, digests, [answered[digest] for digest in digests])
 
-    def _ask(
-        self, spec: EngineSpec, engine_id: str, requests: Sequence[Request | None]
-    ) -> Iterator[tuple[dict[int, Answer], float]]:
+    def _ask(self, spec: EngineSpec, engine_id: str, requests: Requests) -> Iterator[tuple[dict[int, Answer], float]]:
         """Yield answers by index, and seconds, whenever an interval ends. A request without its image is None."""
         answers = {index: _NO_IMAGE for index, request in enumerate(requests) if request is None}
         indices, sent = [i for i, request in enumerate(requests) if request], list(filter(None, requests))
         began = time.monotonic()
-        isolated = self.isolated
-        new = isolated.answers(spec, engine_id, sent) if isolated else open_engine(spec, engine_id).answers(sent)
-        for number, answer in new:
+        for number, answer in self.captioner.answers(spec, engine_id, sent):
             answers[indices[number]] = answer
             if (seconds := time.monotonic() - began) >= checkpoints.INTERVAL:
                 yield answers, seconds
@@ -221,7 +211,46 @@ class _UnitWork:
         if answers:
             yield answers, time.monotonic() - began
 
-    def _with_images(self, rows: Rows, requests: list[Request]) -> Sequence[Request | None]:
+    def _judge(
+        self, task: Requested, rows: Rows, new: pa.Table, scorer: "_Scorer | None", first: int
+    ) -> Iterator[pa.Table]:
+        """Yield the rows of `captions`, from answer `first` on, some at a time."""
+        section, settings = task.section, self.settings
+        for start in range(first, len(new), _BATCH_ROWS):
+            part = new[start : start + _BATCH_ROWS]
+            styles, errors = part["style"].to_pylist(), part["error"].to_pylist()
+            pairs = zip(styles, part["answer"].to_pylist(), strict=True)
+            written = [None if text is None else section.text_of(text[:_MAX_ANSWER], style) for style, text in pairs]
+            texts, of_row = pa.array(written, pa.string()), rows.indices(to_texts(part["uid"]))
+            scores = scorer.score(of_row, texts) if scorer else {}
+            candidates = Candidates(
+                relation=section.relation,
+                texts=texts,
+                originals=rows.column("caption").take(of_row),
+                sources=rows.sources.take(of_row) if section.source else None,
+                prompts=(section.load_template().text,),
+                examples=section.shown_examples(),
+                languages=list(map(section.language, styles)),
+                finish=part["finish"].combine_chunks(),
+                entries=_entries(settings, rows, texts, of_row),
+                **scores,
+            )
+            verdicts = run_gates(candidates, settings.captions.gates)
+            columns = {
+                **{name: part[name] for name in ("uid", "kind", "style", "ordinal")},
+                "text": texts,
+                "model": pa.repeat(settings.engine_ids[section.engine], len(texts)),
+                "prompt": part["digest"],
+                "clip_score": scores["clip"].texts if scores else pa.nulls(len(texts), pa.float32()),
+                "gate": pc.if_else(texts.is_valid(), verdicts.first, None),
+                "tokens": part["tokens_out"],
+                "status": [schema.OK if error is None else error.partition(":")[0] for error in errors],
+                "error": [None if error is None else error.partition(": ")[2] for error in errors],
+                "failed": pc.if_else(texts.is_valid(), verdicts.failed, None),
+            }
+            yield pa.table(columns, schema=schema.CAPTIONS)
+
+    def _with_images(self, rows: Rows, requests: list[Request]) -> Requests:
         if not any(request.picture for request in requests):
             return requests
         indices = rows.indices([request.uid for request in requests])
@@ -229,46 +258,6 @@ class _UnitWork:
         files = list(self.images.images(wanted))
         pairs = zip(requests, (files[index] for index in file_of), strict=True)
         return [None if image is None else replace(request, image=image) for request, image in pairs]
-
-
-def _judge(
-    settings: CaptionSettings, task: Requested, rows: Rows, answers: pa.Table, scorer: "_Scorer | None", first: int
-) -> Iterator[pa.Table]:
-    """Yield the rows of `captions`, from answer `first` on, some at a time."""
-    section = task.section
-    for start in range(first, len(answers), _BATCH_ROWS):
-        part = answers[start : start + _BATCH_ROWS]
-        styles, errors = part["style"].to_pylist(), part["error"].to_pylist()
-        pairs = zip(styles, part["answer"].to_pylist(), strict=True)
-        written = [None if text is None else section.text_of(text[:_MAX_ANSWER], style) for style, text in pairs]
-        texts, of_row = pa.array(written, pa.string()), rows.indices(to_texts(part["uid"]))
-        scores = scorer.score(of_row, texts) if scorer else {}
-        candidates = Candidates(
-            relation=section.relation,
-            texts=texts,
-            originals=rows.column("caption").take(of_row),
-            sources=rows.sources.take(of_row) if section.source else None,
-            prompts=(section.load_template().text,),
-            examples=section.shown_examples(),
-            languages=list(map(section.language, styles)),
-            finish=part["finish"].combine_chunks(),
-            entries=_entries(settings, rows, texts, of_row),
-            **scores,
-        )
-        verdicts = run_gates(candidates, settings.captions.gates)
-        columns = {
-            **{name: part[name] for name in ("uid", "kind", "style", "ordinal")},
-            "text": texts,
-            "model": pa.repeat(settings.engine_ids[section.engine], len(texts)),
-            "prompt": part["digest"],
-            "clip_score": scores["clip"].texts if scores else pa.nulls(len(texts), pa.float32()),
-            "gate": pc.if_else(texts.is_valid(), verdicts.first, None),
-            "tokens": part["tokens_out"],
-            "status": [schema.OK if error is None else error.partition(":")[0] for error in errors],
-            "error": [None if error is None else error.partition(": ")[2] for error in errors],
-            "failed": pc.if_else(texts.is_valid(), verdicts.failed, None),
-        }
-        yield pa.table(columns, schema=schema.CAPTIONS)
 
 
 def _entries(settings: CaptionSettings, rows: Rows, texts: pa.Array, of_row: I64) -> Entries | None:

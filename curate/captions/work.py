@@ -1,7 +1,7 @@
 """What captions took, of a unit and of a run: requests, tokens, seconds and money by kind and engine; and failures."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,11 +36,10 @@ def sum_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables) -> Capti
     answers = tables.read("answers", ["kind", "style", "error", "tokens_in", "tokens_out"])
     passed = pc.equal(tables.read("captions", ["gate"])["gate"], pa.scalar(PASSED))  # a row a request, as in answers
     groups = answers.append_column("passed", passed).group_by(["kind", "style"])
-    counted: list[Any] = [([], "count_all"), ("error", "count")]
-    counted += [(name, "sum") for name in ("passed", "tokens_in", "tokens_out")]
+    counted: list[Any] = [(name, "sum") for name in ("passed", "tokens_in", "tokens_out")]
     replaced = count_replaced(settings.captions, settings.seed, tables)
     work = defaultdict[tuple[str, str], Counter[str]](Counter)
-    for row in groups.aggregate(counted).to_pylist():
+    for row in groups.aggregate([*counted, ([], "count_all"), ("error", "count")]).to_pylist():
         kind, style = row["kind"], row["style"]
         of_engine = work[kind, settings.captions.engine_of(kind, style)]  # a text's style says which engine wrote it
         of_engine.update(requests=row["count_all"], failed=row["error_count"], replaced=replaced[kind, style])
@@ -64,10 +63,7 @@ def _sum_errors(counts: Iterable[tuple[str, int, str]]) -> dict[str, tuple[int, 
 
 
 def summarise(
-    captions: Captions,
-    engine_ids: Mapping[str, str],
-    captioned: Sequence[Captioned],
-    sent: Mapping[tuple[str, str], Sent],
+    captions: Captions, engine_ids: dict[str, str], captioned: Sequence[Captioned], sent: dict[tuple[str, str], Sent]
 ) -> list[CaptionWork]:
     """Return what the captions of the whole run took, by kind and engine; `sent` is of `sum_sent`."""
     rows = []

@@ -16,14 +16,14 @@ import pyarrow.compute as pc
 from curate.base import schema
 from curate.base.errors import DamagedError
 from curate.base.process import in_threads
-from curate.measure.images import EmbeddingColumns, by_name
+from curate.measure.images import Columns, EmbeddingColumns, by_name
 from curate.measure.settings import MeasureSettings
 from curate.pool.formats.input_format import InputPart
 from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading, find_format
 from curate.recipe.measure import column_prefix
 from curate.recipe.source import Source
-from curate.signals.signal import Column, Embedder, EmbeddingSignal, ImageSignal, PrecomputedSignal, Signal, TextSignal
+from curate.signals.signal import Embedder, EmbeddingSignal, ImageSignal, PrecomputedSignal, Signal, TextSignal
 from curate.store.tables import UnitTables, as_made
 
 
@@ -38,11 +38,11 @@ class CurrentColumns:
     errors: dict[str, dict[str, Any]] = field(default_factory=dict)  # of signals: see `curate.measure.unit`
     nonfinite: dict[str, int] = field(default_factory=dict)  # values that were not finite, by column: likewise
 
-    def read_scores(self, settings: MeasureSettings, source: str) -> dict[str, dict[str, Column]]:
+    def read_scores(self, settings: MeasureSettings, source: str) -> dict[str, Columns]:
         names = {signal.name: [field.name for field in signal.columns] for signal in settings.signals}
         groups = {group.name: list(group.columns) for group in settings.pool.groups[source]}
         names |= groups
-        columns: dict[str, dict[str, Column]] = {name: {} for name, named in groups.items() if not named}
+        columns: dict[str, Columns] = {name: {} for name, named in groups.items() if not named}
         for name, tables in self.scores.items():
             columns[name] = by_name(tables.read("scores", names[name])) if names[name] else {}
         return columns

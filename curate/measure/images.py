@@ -24,6 +24,7 @@ from curate.recipe.measure import Image
 from curate.signals.signal import Collector, Column, Embedder, ImageSignal, Signal, SignalOutput
 
 ImageBytes = bytes | memoryview | None
+Columns = dict[str, Column]
 
 # The columns of `samples` that images give, beside status and error.
 FACTS = ("width", "height", "format", "sha256", "phash")
@@ -43,11 +44,7 @@ def image_schema(signals: Sequence[ImageSignal]) -> pa.Schema:
 
 
 def measure_images(
-    images: Iterator[ImageBytes],
-    captions: pa.Array,
-    options: Image,
-    signals: Sequence[ImageSignal],
-    labels: Sequence[str],
+    images: Iterator[ImageBytes], captions: pa.Array, options: Image, signals: Sequence[ImageSignal], labels: list[str]
 ) -> pa.Table:
     """Return the facts of each image, null where there is none to be read, and the output of each signal.
 
@@ -135,9 +132,7 @@ def output_schema(signals: Sequence[Signal]) -> pa.Schema:
     return pa.schema(fields)
 
 
-def output_columns(
-    signal: Signal, output: SignalOutput, rows: int, errors: Sequence[str | None] = ()
-) -> dict[str, Column]:
+def output_columns(signal: Signal, output: SignalOutput, rows: int, errors: Sequence[str | None] = ()) -> Columns:
     """Return a signal's output by name; without embeddings that it was to give, rows have none."""
     columns = list(output.columns)
     if isinstance(signal, ImageSignal) and signal.package:
@@ -147,6 +142,6 @@ def output_columns(
     return signal.by_name(columns, rows, output_schema([signal]))
 
 
-def by_name(table: pa.Table) -> dict[str, Column]:
+def by_name(table: pa.Table) -> Columns:
     """Return the columns of a table."""
     return dict(zip(table.column_names, table.columns, strict=True))

@@ -7,6 +7,7 @@ Images go there in steps; a step that ends the process is halved, down to the on
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -87,10 +88,8 @@ def _read(settings: MeasureSettings, parts: Sequence[InputPart], source: Source)
                     pass
 
 
-def _measure(
-    settings: MeasureSettings, rows: Sequence[tuple[ImageBytes, str | None, str]], names: list[str]
-) -> pa.Table:
-    images, captions, labels = zip(*rows, strict=True)
+def _measure(settings: MeasureSettings, rows: Sequence[tuple[Any, Any, str]], names: list[str]) -> pa.Table:
+    images, captions, labels = map(list, zip(*rows, strict=True))
     signals = [signal for signal in settings.signals if isinstance(signal, ImageSignal) and signal.name in names]
     with naming_packages():
         return measure_images(iter(images), pa.array(captions, pa.string()), settings.measure.image, signals, labels)

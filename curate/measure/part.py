@@ -100,7 +100,7 @@ def measure_part(
     def read() -> MeasuredPart:
         kind = find_format(source)
         state = kind.state(part.path, source.storage)
-        work = _PartWork(settings, source, part, columns, signals, checkpoints, isolated, state)
+        work = _PartWork(settings, source, part, signals, checkpoints, isolated, state)
         measured, failure = [], None
         try:
             for number, batch in enumerate(kind.read(source, part, columns, settings.pool.output)):
@@ -121,7 +121,6 @@ class _PartWork:
     settings: MeasureSettings
     source: Source
     part: InputPart
-    columns: pa.Schema  # those of `scores` that it supplies
     signals: Sequence[Signal]
     checkpoints: Checkpoints
     isolated: IsolatedMeasuring | None
@@ -162,15 +161,10 @@ class _PartWork:
         columns |= {"uid": uids, "status": faults[0], "error": faults[1]}
         supplied, missing = self._supplied_embeddings(batch, is_ok)
         samples = pa.table([columns.get(name, pa.nulls(rows)) for name in _SAMPLES.names], schema=_SAMPLES)
-        return MeasuredPart(
-            samples=samples[:limit],
-            scores=_scores(batch, self.columns)[:limit],
-            outputs=pa.table(observed | supplied, schema=output_schema(self.signals))[:limit],
-            members=None if batch.members is None else pa.table(list(batch.members), schema=_MEMBERS)[:limit],
-            faults=missing,
-            fields=batch.fields,
-            links=batch.links,
-        )
+        scores = _scores(batch, self.settings.read_columns(self.source.name))[:limit]
+        outputs = pa.table(observed | supplied, schema=output_schema(self.signals))[:limit]
+        members = None if batch.members is None else pa.table(list(batch.members), schema=_MEMBERS)[:limit]
+        return MeasuredPart(samples[:limit], scores, outputs, members, missing, batch.fields, batch.links)
 
     def _measure_images(self, number: int, batch: Batch, is_ok: Mask, captions: pa.Array) -> pa.Table:
         signals = [signal for signal in self.signals if isinstance(signal, ImageSignal)]

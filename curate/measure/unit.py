@@ -30,7 +30,7 @@ from curate.measure.current import (
     observing_signals,
     shard_column,
 )
-from curate.measure.images import EmbeddingColumns, by_name
+from curate.measure.images import Columns, EmbeddingColumns, by_name
 from curate.measure.isolate import IsolatedMeasuring, isolating
 from curate.measure.part import OK, STEP_ROWS, UNREADABLE, MeasuredPart, join_measured, measure_part, read_supplied
 from curate.measure.settings import MeasureSettings
@@ -162,7 +162,11 @@ class _UnitWork:
                 for tables in {id(tables): tables for tables in by_signal.values()}.values():
                     self._check_rows(tables, [name])
         if self.isolated:
-            self._fail_deadly(self.isolated)
+            texts = [signal for signal in self.settings.signals if isinstance(signal, TextSignal)]
+            deadly = self.isolated.find_deadly(self._captions(), texts) if texts else {}
+            for name, values in (("status", dict.fromkeys(deadly, DIED)), ("error", deadly)):
+                column = [values.get(row, value) for row, value in enumerate(self.samples[name].to_pylist())]
+                self._set_column(name, pa.array(column, pa.string()))
         self._fill_samples()
         self._join()
         faults, are_transient = self._embedding_faults()
@@ -212,13 +216,6 @@ class _UnitWork:
                     self._set_column(name, values.pop(name))
                 self.scores[signal.name] = values
 
-    def _fail_deadly(self, isolated: IsolatedMeasuring) -> None:
-        texts = [signal for signal in self.settings.signals if isinstance(signal, TextSignal)]
-        deadly = isolated.find_deadly(self._captions(), texts) if texts else {}
-        for name, values in (("status", dict.fromkeys(deadly, DIED)), ("error", deadly)):
-            column = [values.get(row, value) for row, value in enumerate(self.samples[name].to_pylist())]
-            self._set_column(name, pa.array(column, pa.string()))
-
     def _set_column(self, name: str, values: Column) -> None:
         index = schema.SAMPLES.get_field_index(name)
         self.samples = self.samples.set_column(index, schema.SAMPLES.field(name), values)
@@ -227,7 +224,7 @@ class _UnitWork:
         is_ok = pc.equal(self.samples["status"], OK)
         return whole(pc.if_else(is_ok, self.samples["caption"], pa.scalar(None, pa.string())))
 
-    def _of_captions(self, signal: TextSignal) -> dict[str, Column]:
+    def _of_captions(self, signal: TextSignal) -> Columns:
         fields = [*map(schema.SAMPLES.field, signal.sample_columns), *signal.columns]
         return signal.by_name(signal.compute(self._captions()), len(self.samples), fields)
 
@@ -246,17 +243,12 @@ class _UnitWork:
 
     def _embedding_faults(self) -> tuple[dict[str, list[tuple[str, str]]], bool]:
         """Return what is wrong with supplied embeddings (path, detail), by name; and whether some is transient."""
-        faults: dict[str, list[tuple[str, str]]] = {}
-        are_transient = False
-        for signal in (signal for signal in self.settings.signals if isinstance(signal, PrecomputedSignal)):
-            if signal not in self.signals:
-                faults[signal.name] = self.current.faults.get(signal.name, [])
-                continue
+        supplied = [signal for signal in self.settings.signals if isinstance(signal, PrecomputedSignal)]
+        faults = {signal.name: self.current.faults.get(signal.name, []) for signal in supplied}
+        for name in (signal.name for signal in supplied if signal in self.signals):
             pairs = zip(self.unit.parts, self.parts, strict=True)
-            of_signal = [(part.path, *m.faults[signal.name]) for part, m in pairs if signal.name in m.faults]
-            faults[signal.name] = [(path, detail) for path, detail, _ in of_signal]
-            are_transient |= any(is_transient for _, _, is_transient in of_signal)
-        return faults, are_transient
+            faults[name] = [(part.path, read.faults[name][0]) for part, read in pairs if name in read.faults]
+        return faults, any(is_transient for part in self.parts for _, is_transient in part.faults.values())
 
     def _signal_errors(self) -> dict[str, dict[str, Any]]:
         """Return of signals that failed, by name, on how many images, and the first error; of other packages' alone."""
@@ -294,9 +286,8 @@ class _UnitWork:
             embeddings[name] = EmbeddingColumns(*self._finite("embeddings", name, sides, drop_nonfinite_rows).values())
         if "embeddings" in settings.tables:
             kept = [side for model in settings.measure.kept for side in embeddings[model.name]]
-            made["embeddings"] = pa.table(
-                [*base.columns, *kept], schema=embedding_schema(settings.measure, settings.models)
-            )
+            fields = embedding_schema(settings.measure, settings.models)
+            made["embeddings"] = pa.table([*base.columns, *kept], schema=fields)
         if "scores" in settings.tables:
             for signal in (signal for signal in settings.signals if signal.name not in self.scores):
                 if isinstance(signal, TextSignal):
@@ -312,9 +303,7 @@ class _UnitWork:
             made["scores"] = pa.table(table).cast(settings.score_schema)
         return made
 
-    def _finite(
-        self, table: str, signal: str, columns: dict[str, Column], drop: Callable[[Column], tuple[Column, int]]
-    ) -> dict[str, Column]:
+    def _finite(self, table: str, signal: str, columns: Columns, drop: Callable[..., tuple[Column, int]]) -> Columns:
         """Return a signal's columns without what is not finite, which is counted."""
         finite = {}
         for name, column in columns.items():
@@ -323,7 +312,7 @@ class _UnitWork:
                 self.nonfinite[table].setdefault(signal, {})[name] = count
         return finite
 
-    def _of_embeddings(self, signal: EmbeddingSignal, embeddings: EmbeddingColumns, key: str) -> dict[str, Column]:
+    def _of_embeddings(self, signal: EmbeddingSignal, embeddings: EmbeddingColumns, key: str) -> Columns:
         """Return what a signal on embeddings gives, by name, computed in steps; null in rows that have none."""
         captions, fields = self.samples["caption"], pa.schema(signal.columns)
 

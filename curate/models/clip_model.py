@@ -42,8 +42,7 @@ def load_encoder(options: OpenClip, identity: Mapping[str, Any] | None = None) -
         except CurateError:
             raise
         except Exception as error:  # of many kinds: of torch, open_clip, onnxruntime, tokenizers
-            where = f"measure.clip {options.name!r}: {options.model}"
-            raise RunError(f"{where} cannot be loaded: {one_line(error, 400)}") from None
+            raise RunError(f"{options.where}: {options.model} cannot be loaded: {one_line(error, 400)}") from None
         return encoder
 
     return process_cache(key, load)
@@ -55,8 +54,7 @@ def _library(options: OpenClip) -> ModuleType:
         from curate.models import onnx_encoder
 
         return onnx_encoder
-    where = f"measure.clip {options.name!r}"
-    with needing(f"{where}: a library is not installed", "'.[clip]' in a checkout of curate"):
+    with needing(f"{options.where}: a library is not installed", "'.[clip]' in a checkout of curate"):
         import open_clip  # noqa: F401
         import torch  # noqa: F401
     from curate.models import open_clip_encoder

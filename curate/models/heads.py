@@ -57,7 +57,6 @@ class Layer(NamedTuple):
 class Head:
     """A function from an embedding to a number."""
 
-    path: str  # the file
     digest: str  # its sha256, hex
     dimension: int  # d, of the embedding
     layers: tuple[Layer, ...]  # what is applied, in order
@@ -88,7 +87,7 @@ def load_head(path: str, activation: Activation, output: Output) -> Head:
     content = read_file(f"head {path}:", path, MAX_BYTES, _ACCEPTED)
     names, layers = zip(*_chain(_state_dict(content, path), path), strict=True)
     merged = tuple(_merge(layers, _joints(names) if activation != "none" else [False] * (len(names) - 1)))
-    return Head(path, hashlib.sha256(content).hexdigest(), len(merged[0].weight), merged, activation, output)
+    return Head(hashlib.sha256(content).hexdigest(), len(merged[0].weight), merged, activation, output)
 
 
 def _state_dict(content: bytes, path: str) -> dict[str, F32]:

@@ -56,6 +56,11 @@ class OpenClip(Embedder):
     def is_onnx(self) -> bool:
         return self.model.startswith(ONNX)
 
+    @property
+    def where(self) -> str:
+        """Where the recipe has it, for messages."""
+        return f"measure.clip {self.name!r}"
+
     def resolve_precision(self, device: str) -> str:
         """Return the precision that `auto` is: fp32 on a CPU and of graphs, fp16 on a GPU."""
         return ("fp32" if self.is_onnx or device == "cpu" else "fp16") if self.precision == "auto" else self.precision
@@ -83,8 +88,8 @@ def identify(options: OpenClip, device: str) -> dict[str, Any]:
     size = config.get("vision_cfg", {}).get("image_size")
     preprocess = preprocess | ({} if size is None else {"size": size})  # the model's own, as open_clip does it
     if options.context_length and options.context_length <= context:
-        lengths = f"context_length {options.context_length} is not above the model's own {context}"
-        raise RecipeError(f"measure.clip {options.name!r}: {lengths}")
+        length = options.context_length
+        raise RecipeError(f"{options.where}: context_length {length} is not above the model's own {context}")
     return {
         "model": options.model if not options.model.startswith("local-dir:") else "local-dir",
         "pretrained": "file" if weights == options.pretrained else options.pretrained,
@@ -102,8 +107,7 @@ def identify(options: OpenClip, device: str) -> dict[str, Any]:
 def check_weights(options: OpenClip, identity: Mapping[str, Any]) -> None:
     """Raise RunError where this machine's weights are not those that were identified, RecipeError for none."""
     *_, path = _find_files(options)
-    expected = {path: identity["weights"]["sha256"]}
-    check_digests(f"measure.clip {options.name!r}", {path: find_digest(path)}, expected)
+    check_digests(options.where, {path: find_digest(path)}, {path: identity["weights"]["sha256"]})
 
 
 def check_digests(where: str, digests: Mapping[str, str], expected: Mapping[str, str]) -> None:
@@ -135,21 +139,20 @@ def choose_device(options: OpenClip, counts: Mapping[str, int], library: str, ac
     if int(number or 0) >= counts[kind]:
         found = f"{counts['cuda']} CUDA devices" if counts["cuda"] else "no CUDA device"
         request = f"device {options.device} is requested, and {library} finds {found} here"
-        raise RecipeError(f"measure.clip {options.name!r}: {request}; accepted: {accepted}")
+        raise RecipeError(f"{options.where}: {request}; accepted: {accepted}")
     return options.device
 
 
 def _find_files(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]:
-    where = f"measure.clip {options.name!r}"
     try:
-        with naming(where), alone_with(f"{options.model} {options.pretrained}"):
+        with naming(options.where), alone_with(f"{options.model} {options.pretrained}"):
             return _find(options)
     except (OSError, ValueError, RuntimeError, LookupError) as error:  # of the hub, of the network, of JSON
         name = f"{options.model}{f' ({options.pretrained})' if options.pretrained else ''}"
         problem = f"{name} cannot be found or downloaded: {one_line(error, 400).rstrip('.')}"
         remedy = "Without network: give a folder as model (local-dir:FOLDER, onnx:FOLDER) or a file of weights as "
         remedy += "pretrained, or put its files into the Hugging Face cache; with HF_HUB_OFFLINE=1 no download is tried"
-        raise RecipeError(f"{where}: {problem}. {remedy}") from None
+        raise RecipeError(f"{options.where}: {problem}. {remedy}") from None
 
 
 def _find(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]:

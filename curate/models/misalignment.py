@@ -151,16 +151,14 @@ def _tokenize(tokenizer: Any, texts: list[str]) -> tuple[Tensor, list[Words]]:
     """Return token ids int64 [n, context], and the words of each text that are the caption's and no punctuation."""
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
-    if isinstance(tokenizer, SimpleTokenizer) and tokenizer.reduction_fn is None:
-        ids = tokenizer(texts)
-        words = [_simple_words(tokenizer, row) for row in ids.tolist()]
-    elif isinstance(tokenizer, HFTokenizer) and tokenizer.tokenizer.is_fast and not tokenizer.tokenizer_mode:
-        ids = tokenizer(texts)
-        words = _fast_words(tokenizer, texts)
-    else:
+    is_simple = isinstance(tokenizer, SimpleTokenizer) and tokenizer.reduction_fn is None
+    is_hugging_face = isinstance(tokenizer, HFTokenizer) and not tokenizer.tokenizer_mode
+    if not is_simple and not (is_hugging_face and tokenizer.tokenizer.is_fast):
         accepted = "SimpleTokenizer without a reduction_mask, or HFTokenizer around a fast one without a tokenizer_mode"
         kinds = f"found: {type(tokenizer).__name__}; accepted: open_clip's {accepted}"
         raise RecipeError(f"measure.clip: words cannot be separated with this tokenizer; {kinds}")
+    ids = tokenizer(texts)
+    words = [_simple_words(tokenizer, row) for row in ids.tolist()] if is_simple else _fast_words(tokenizer, texts)
 
     def is_punctuation(word: str) -> bool:
         return all(char in _SYMBOLS or unicodedata.category(char).startswith("P") for char in word)

@@ -5,7 +5,7 @@ On a CPU a batch is divided among threads, one per core; of GPUs each has a sess
 """
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from curate.base.errors import RunError
-from curate.base.numeric.arrays import F32, I64
+from curate.base.numeric.arrays import F32
 from curate.base.process import CORES, ModelPool, threads
 from curate.models.encoder import Encoded, Encoder, Side, Tokens, pad
 from curate.models.identity import OpenClip, choose_device
@@ -94,20 +94,18 @@ class OnnxEncoder(Encoder):
         return pad([self._tokenizer.encode(text) for text in texts], self._folder.context_length)
 
     def _start(self, side: Side, items: Any) -> Encoded:
-        encode = self._encode_images if side == "images" else self._encode_ids
+        encode = partial(self._in_halves, partial(self._encode, side))
         piece = max(_PIECE, -(-len(items) // self._threads))
         pieces = [items[at : at + piece] for at in range(0, len(items), piece)]
-        parts = list((threads("onnx").map if self._threads > 1 else map)(partial(self._in_halves, encode), pieces))
+        parts = list((threads("onnx").map if self._threads > 1 else map)(encode, pieces))
         return lambda: np.concatenate([half for part in parts for half in part])
 
-    def _encode_images(self, views: Sequence[npt.NDArray[Any]]) -> F32:
+    def _encode(self, side: Side, items: Any) -> F32:
         with self._use() as graphs:
-            return graphs.images.run({"pixel_values": self._folder.pixels.normalise(views)})
-
-    def _encode_ids(self, ids: I64) -> F32:
-        mask = np.arange(ids.shape[1]) <= (ids == self._tokenizer.end).argmax(axis=1)[:, None]
-        with self._use() as graphs:
-            return graphs.texts.run({"input_ids": ids, "attention_mask": mask})
+            if side == "images":
+                return graphs.images.run({"pixel_values": self._folder.pixels.normalise(items)})
+            mask = np.arange(items.shape[1]) <= (items == self._tokenizer.end).argmax(axis=1)[:, None]
+            return graphs.texts.run({"input_ids": items, "attention_mask": mask})
 
 
 def open_encoder(options: OpenClip, device: str) -> OnnxEncoder:

@@ -65,7 +65,7 @@ class OnnxFolder:
 
     @classmethod
     def of(cls, options: OpenClip) -> "OnnxFolder":
-        where = f"measure.clip {options.name!r}: {options.model}"
+        where = f"{options.where}: {options.model}"
         folder = Path(options.model.removeprefix(ONNX))
         config = _read_json(folder / "config.json", where)
         try:
@@ -90,11 +90,10 @@ class OnnxFolder:
             for graph in self.graphs:
                 with open(graph, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                     names = {os.fsdecode(content[m.end() : m.end() + m[1][0]]) for m in _LOCATION.finditer(content)}
-                for name in sorted(names):
+                for name in (graph.name, *sorted(names)):
                     if not re.fullmatch(r"[\w.-]{1,127}", name) or name in (".", ".."):
                         where = f"{self.where}: {graph.name}"
                         raise RecipeError(f"{where} names weights in {name[:100]!r}; accepted: a file beside it")
-                for name in (graph.name, *sorted(names)):
                     digests[name] = find_digest(str(graph.parent / name))
         except (OSError, ValueError) as error:  # the latter of an empty file
             raise RecipeError(f"{self.where}: {graph}: {one_line(error)}") from None

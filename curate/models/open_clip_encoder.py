@@ -122,9 +122,8 @@ def _load(options: OpenClip, precision: str, device: str) -> _Net:
     import open_clip
     import torch
 
-    net, _, transform = open_clip.create_model_and_transforms(
-        options.model, options.pretrained, precision=precision, device=device
-    )
+    kinds = {"precision": precision, "device": device}
+    net, _, transform = open_clip.create_model_and_transforms(options.model, options.pretrained, **kinds)
     tokenizer = open_clip.get_tokenizer(options.model)
     if options.context_length:
         tokenizer = stretch(net, tokenizer, options.context_length)

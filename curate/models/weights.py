@@ -78,9 +78,8 @@ def shipped_files(where: str, package: str, names: Sequence[str], extra: str, *n
     install = f"'.[{extra}]' in a checkout of curate"
     with needing(f"{where} needs the package {package}", install):
         folder, *_ = map(package_folder, (package.replace("-", "_"), *needed))
-    if not all((folder / name).is_file() for name in names):
-        missing = f"{package} {version(package)} does not hold {' and '.join(names)}"
-        raise RecipeError(f"{missing}; install it with: pip install {install}")
+        if not all((folder / name).is_file() for name in names):
+            raise ImportError(f"{package} {version(package)} does not hold {' and '.join(names)}")
     return [folder / name for name in names]
 
 

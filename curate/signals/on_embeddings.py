@@ -48,8 +48,7 @@ def embedding_signal(name: str, options: OnEmbeddings, built: Built, method: Met
     model_key = built.signals[options.of].key
     key = ids.digest([model_key, type(options).__name__, 1, method.settings, built.identities.get(name)])
 
-    def load() -> Any:
-        return process_cache(key, method.load)
+    load = partial(process_cache, key, method.load)
 
     def compute(embeddings: Embeddings) -> Sequence[pa.Array]:
         has_embedding = pa.array(np.asarray(embeddings.side(method.side).any(axis=1)))

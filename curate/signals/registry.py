@@ -14,10 +14,8 @@ from curate.models.encoder import Encoder
 from curate.recipe.measure import SIGNALS, Measure
 from curate.signals.signal import Built, Known, ModelSignal, Signal, SignalKind
 
-_NAMES = (
-    "language clip precomputed heads contexts classes axes clusters normsim vas mirrored text_masked fooling "
-    "imagenet_words nsfw text_area"
-)
+_NAMES = "language clip precomputed heads contexts classes axes clusters normsim vas mirrored text_masked fooling "
+_NAMES += "imagenet_words nsfw text_area"
 KINDS: tuple[SignalKind, ...] = tuple(import_module(f"curate.signals.{name}").KIND for name in _NAMES.split())
 
 

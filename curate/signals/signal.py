@@ -202,6 +202,15 @@ def image_signal(
     return ImageSignal(name, tuple(observer.columns), key, start=lambda captions: _Part(observer, captions), load=load)
 
 
+def observer_kind(key: str, section: type[Section], observer: ImageObserver, identify: Callable[[], Any]) -> SignalKind:
+    """Return the kind of the one signal of an observer; `identify` returns what its values depend on."""
+
+    def build(name: str, options: Section, built: Built) -> list[ImageSignal]:
+        return [image_signal(name, observer, built.identities[name])]
+
+    return SignalKind(key, section, lambda *_: identify(), build)
+
+
 class _Part:
     def __init__(self, observer: ImageObserver, captions: pa.Array) -> None:
         self._observer, self._captions = observer, captions

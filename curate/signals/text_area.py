@@ -26,7 +26,7 @@ from PIL import Image
 from curate.models.text_lines import Line, area, covered_share, find_lines, identify, read_line
 from curate.read.image import as_rgb, rotate_by_exif
 from curate.recipe.section import Column, Section
-from curate.signals.signal import SignalKind, image_signal
+from curate.signals.signal import observer_kind
 
 DETECTED, _READ = 640, 2000  # the longest sides, pixels
 MAX_LINES = 32  # at most this many of an image are read, the largest
@@ -34,6 +34,8 @@ MAX_CHARACTERS = 10_000  # what lies beyond in a caption is not compared
 
 _OVERLAP = "Share of recognised words that the caption has; null without words or caption."
 _WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^\W_\u3400-\u4dbf\u4e00-\u9fff]+")
+
+Seen = tuple[float, tuple[str, ...]]  # of an image, its text_area and its recognised words
 
 
 class TextArea(Section):
@@ -56,7 +58,7 @@ class TextObserver:
 
     columns: pa.Schema = pa.schema([pa.field("text_area", pa.float32()), pa.field("text_overlap", pa.float32())])
 
-    def observe(self, image: Image.Image) -> tuple[float, tuple[str, ...]]:
+    def observe(self, image: Image.Image) -> Seen:
         """Return text_area, and the recognised words, folded, those of the largest line first.
 
         The image may be of any mode and size, and is turned as its EXIF says.
@@ -69,9 +71,7 @@ class TextObserver:
         lines = sorted((Line(*(part * scale for part in line)) for line in lines), key=area, reverse=True)
         return share, tuple(word for line in lines[:MAX_LINES] for word in words_of(read_line(picture, line)))
 
-    def finish(
-        self, observed: Sequence[tuple[float, tuple[str, ...]] | None], captions: Sequence[str | None]
-    ) -> list[pa.Array]:
+    def finish(self, observed: Sequence[Seen | None], captions: Sequence[str | None]) -> list[pa.Array]:
         areas = [seen and seen[0] for seen in observed]
         pairs = zip(observed, captions, strict=True)
         overlaps = [overlap(seen[1], caption) if seen and caption is not None else None for seen, caption in pairs]
@@ -109,9 +109,4 @@ def fitted(image: Image.Image, longest: int) -> Image.Image:
     return image.resize((size[0], size[1]), Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 
-KIND = SignalKind(
-    "text_area",
-    TextArea,
-    identify=lambda *_: identify(),
-    build=lambda name, options, built: [image_signal(name, TextObserver(), built.identities[name])],
-)
+KIND = observer_kind("text_area", TextArea, TextObserver(), identify)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from curate.captions import isolate
-from curate.captions.isolate import IsolatedCaptioning
+from curate.captions.isolate import Captioner
 from curate.captions.regions import Box
 from curate.llm.engine import Request
 from tests.captions.deadly import check, install
@@ -93,7 +93,7 @@ def open_detector(options: Any, model: str) -> Detector:
 @pytest.mark.slow
 def test_an_image_that_ends_the_detector(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolate, "open_detector", open_detector)
-    unit: Any = IsolatedCaptioning(SimpleNamespace(captions=SimpleNamespace(regions=None)), 3)  # type: ignore[arg-type]
+    unit: Any = Captioner(SimpleNamespace(captions=SimpleNamespace(regions=None)), 3)  # type: ignore[arg-type]
     phrases = pa.array([["a dog"], ["a cat"], None, ["the end"], [], ["a tree"]])
     tables = unit.find_regions([pools.encode(pools.picture(0))] * 6, phrases, Detector(), 0.1)
     rows = [row for table in tables for row in table.to_pylist()]
@@ -106,7 +106,7 @@ def test_an_image_that_ends_the_detector(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_what_kills_whatever_is_asked_fails_unasked() -> None:
     spec: Any = SimpleNamespace(section=SimpleNamespace(is_local=False))
-    unit = IsolatedCaptioning(None, 6)  # type: ignore[arg-type]
+    unit = Captioner(None, 6)  # type: ignore[arg-type]
     [(_, answer)] = unit.answers(spec, "a model", [Request("0" * 32, "rewrite", "human", 0)])
     assert (
         answer.error == "worker_died: 6 attempts to caption its unit were killed, and no request or image alone does it"

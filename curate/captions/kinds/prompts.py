@@ -8,11 +8,10 @@ and holds no line break (`as_data`). In chats it must be between delimiters that
 `<caption>{caption}</caption>`.
 """
 
-import functools
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 
 from curate.base.errors import RecipeError
@@ -61,16 +60,12 @@ class Template:
 
     def prompt(self, **values: str) -> str:
         """Return the prompt that a model completes, with values for its fields; those of `Form.data` become data."""
-        return self._fill(self.text, values)
+        data = {field: as_data(value) if field in self.form.data else value for field, value in values.items()}
+        return _FIELD.sub(lambda field: data[field[1]], self.text)  # in one pass: a value may look like a field
 
     def messages(self, **values: str) -> tuple[Message, ...]:
         """Return the turns of the chat, of a template that is one; as `prompt`."""
-        return tuple(Message(role, self._fill(text, values)) for role, text in _turns(self.text))
-
-    def _fill(self, text: str, values: dict[str, str]) -> str:
-        """Return the text with its fields' values, in one pass: a value may look like a field."""
-        data = {field: as_data(value) if field in self.form.data else value for field, value in values.items()}
-        return _FIELD.sub(lambda field: data[field[1]], text)
+        return tuple(Message(role, replace(self, text=text).prompt(**values)) for role, text in _turns(self.text))
 
 
 def read_lines(path: str, purpose: str) -> list[str]:
@@ -92,18 +87,13 @@ def load_template(form: Form, path: str | None = None, check: Callable[..., Iter
     or `check` yields some.
     """
     if path is None:
-        return _packaged(form)
+        file = files("curate.captions").joinpath("templates", f"{form.name}.{form.version}.txt")
+        return Template(form, form.version, file.read_text("utf-8").strip())
     text = "\n".join(read_lines(path, f"the template of {form.name}"))
     template = Template(form, f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:12]}", text.strip())
     if faults := [*_faults(template), *check(template)]:
         raise RecipeError("\n".join(f"{path}: {fault}" for fault in faults))
     return template
-
-
-@functools.cache
-def _packaged(form: Form) -> Template:
-    file = f"{form.name}.{form.version}.txt"
-    return Template(form, form.version, files("curate.captions").joinpath("templates", file).read_text("utf-8").strip())
 
 
 def _faults(template: Template) -> Iterator[str]:

@@ -34,6 +34,7 @@ STYLES = {
     "plain": Length("", 77),  # of captioners that are given an image and nothing else
     "long": Length("in detail, in one paragraph of three to six sentences", 256),
 }
+Styles = Annotated[tuple[Literal["short", "long", "plain"], ...], Unique]
 FORM = Form("recaption", "v1", optional=("length",), others=", and caption with alt_text: true")
 ALT_TEXT_FORM = Form("recaption_alt_text", "v1", data=("caption",), optional=("length",))
 
@@ -54,9 +55,7 @@ class Recaption(CaptionKind):
     # It says what the image shows, not what the caption says: it may leave out numbers, names and entries.
     relation: ClassVar[Relation] = "seen"
 
-    styles: Annotated[tuple[Literal["short", "long", "plain"], ...], Unique] = Field(
-        ("short",), examples=[["short", "long"]], min_length=1
-    )
+    styles: Styles = Field(("short",), examples=[["short", "long"]], min_length=1)
     """Styles to write."""
     alt_text: bool = Field(False, examples=[True], strict=True)
     """Show the model the original caption too."""

@@ -86,8 +86,7 @@ class Rewrite(CaptionKind):
         if self.template is None and (unknown := self._without_examples()):
             raise fault("styles", f"{unknown[0]!r} is not a style; accepted: {_ACCEPTED}")
         if numbered := [style for style in self.styles if re.search(r"_\d+$", style)]:
-            reason = "ends in a number, as the further captions of a style do; choose another name"
-            raise fault("styles", f"{numbered[0]!r} {reason}")
+            raise fault("styles", f"{numbered[0]!r} ends in a number, as the further captions of a style do; rename it")
         return self
 
     def _without_examples(self) -> list[str]:

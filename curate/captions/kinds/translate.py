@@ -35,6 +35,9 @@ def _check_languages(codes: tuple[str, ...]) -> tuple[str, ...]:
     return codes
 
 
+Codes = Annotated[tuple[str, ...], Unique, AfterValidator(_check_languages)]
+
+
 class Translate(CaptionKind):
     """The caption in other languages.
 
@@ -51,9 +54,7 @@ class Translate(CaptionKind):
     relation: ClassVar[Relation] = "translated"
     form: ClassVar[Form] = Form("translate", "v1", fields=("language",), data=("caption",))
 
-    languages: Annotated[tuple[str, ...], Unique, AfterValidator(_check_languages)] = Field(
-        examples=[["de", "ja"]], min_length=1
-    )
+    languages: Codes = Field(examples=[["de", "ja"]], min_length=1)
     """ISO 639-1 codes of the languages to write."""
 
     def language(self, style: str) -> str | None:

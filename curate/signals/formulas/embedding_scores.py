@@ -5,6 +5,7 @@ embeddings of prompts or exemplars. Out: float32[n], or `Tags`. A row's numbers 
 BLAS's rounding (some 1e-7 of a cosine).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from math import isqrt
@@ -84,12 +85,19 @@ def tag_contexts(images: F32, prompts: F32, temperature: float = 0.01) -> Tags:
     """
     classes, contexts, dimension = prompts.shape
     flat = prompts.reshape(-1, dimension).T
-    probabilities = np.empty((len(images), contexts), np.float32)
-    step = max(1, CELLS // (classes * contexts))
+
+    def logits(part: F32) -> F64:
+        return (part @ flat).astype(np.float64).reshape(-1, classes, contexts) / temperature
+
+    return _softmax(images, contexts, max(1, CELLS // (classes * contexts)), logits)
+
+
+def _softmax(images: F32, values: int, step: int, logits: Callable[[F32], F64]) -> Tags:
+    """Return the values of images by their logits, float64[n, classes, values], of `step` images at a time."""
+    probabilities = np.empty((len(images), values), np.float32)
     for start in range(0, len(images), step):
-        logits = (images[start : start + step] @ flat).astype(np.float64).reshape(-1, classes, contexts)
-        logits /= temperature
-        weights = np.exp(logits - logits.max(axis=(1, 2), keepdims=True)).sum(axis=1)
+        part = logits(images[start : start + step])
+        weights = np.exp(part - part.max(axis=(1, 2), keepdims=True)).sum(axis=1)
         probabilities[start : start + step] = weights / weights.sum(axis=1, keepdims=True)
     return Tags(probabilities, probabilities.argmax(axis=1))
 
@@ -156,12 +164,7 @@ class Classifier:
 
     def classify(self, images: F32, texts: F32 | None = None, alpha: float = 1.0) -> Tags:
         """Return the class of each image, and the softmax of its `logits`: without texts, at α = 1, the posteriors."""
-        probabilities = np.empty((len(images), len(self.bias)), np.float32)
-        for start in range(0, len(images), ROWS):
-            logits = self.logits(images[start : start + ROWS], texts, alpha)
-            weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-            probabilities[start : start + ROWS] = weights / weights.sum(axis=1, keepdims=True)
-        return Tags(probabilities, probabilities.argmax(axis=1))
+        return _softmax(images, len(self.bias), ROWS, lambda part: self.logits(part, texts, alpha)[:, None])
 
 
 def fit_classifier(embeddings: F32, labels: I64, classes: int) -> Classifier:
