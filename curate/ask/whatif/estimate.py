@@ -158,12 +158,10 @@ def estimate(
         if not sampled or not pool_rows:
             return None
         fraction = sampled / pool_rows
-        counts = np.rint(survivors.counts / fraction).astype(np.int64)
-        survivors = replace(survivors, counts=counts, fraction=fraction)
+        survivors = replace(survivors, counts=np.rint(survivors.counts / fraction).astype(np.int64), fraction=fraction)
         expectation, chosen, unreached = _select(survivors)
         verdicts = _verdicts(survivors, expectation)
-        tables = (survivors.settings.tables(state.unit) for state in survivors.states)
-        samples = pa.concat_tables(table.read("samples", ["status", "caption", "bytes"]) for table in tables)
+        samples = _read_samples(survivors)
         return Estimate(
             units=sample.units,
             sampled=sampled,
@@ -179,6 +177,11 @@ def estimate(
             chosen=chosen,
             warnings=[*_warn(survivors, verdicts, samples), *unreached],
         )
+
+
+def _read_samples(survivors: DecidedRows) -> pa.Table:
+    tables = (survivors.settings.tables(state.unit) for state in survivors.states)
+    return pa.concat_tables(table.read("samples", ["status", "caption", "bytes"]) for table in tables)
 
 
 def share_left(context: RunContext, units: Sequence[Unit]) -> float:

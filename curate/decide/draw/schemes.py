@@ -90,8 +90,8 @@ class PerLanguage(Scheme):
     share: float | None = None  # p, where the recipe gives it
 
     def of(self, section: Any) -> Self:
-        given = section.t if isinstance(section.t, dict) else {}
-        by_hand = {name: t for name, t in given.items() if name != section.language}
+        by_language = section.t if isinstance(section.t, dict) else {}
+        by_hand = {name: t for name, t in by_language.items() if name != section.language}
         return replace(self, language=section.language, by_hand=by_hand, share=section.tail_share)
 
     def check(self, entries: Entries) -> None:
