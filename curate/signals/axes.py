@@ -40,7 +40,7 @@ class Axis(EmbeddingSection):
     def _sides(self, name: str) -> list[tuple[str, UserPaths]]:
         return [(f"measure.axes.{name}.good", self.good), (f"measure.axes.{name}.bad", self.bad)]
 
-    def identify(self, name: str, known: Known) -> list[list[str]]:
+    def identify(self, name: str, context: Known) -> list[list[str]]:
         return [exemplar_digests(where, paths) for where, paths in self._sides(name)]
 
     def load(self, name: str, built: Built) -> F32:

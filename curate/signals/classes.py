@@ -51,7 +51,7 @@ class Classes(EmbeddingSection):
             raise ValueError("prompts: give one for each class of examples, or none")
         return self
 
-    def identify(self, name: str, known: Known) -> dict[str, list[str]]:
+    def identify(self, name: str, context: Known) -> dict[str, list[str]]:
         where = f"measure.classes.{name}.examples"
         return {key: exemplar_digests(f"{where}.{key}", paths) for key, paths in self.examples.items()}
 

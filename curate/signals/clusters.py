@@ -47,8 +47,8 @@ class Clusters(EmbeddingSection):
     selected: UserPaths | None = Field(None, examples=["imagenet.npy"])
     """Files that select clusters: their numbers from 0, or embeddings, which select their nearest ones."""
 
-    def identify(self, name: str, known: Known) -> str:
-        clusters, dimension = load_clusters(name, self), known.identities[self.of]["dimension"]
+    def identify(self, name: str, context: Known) -> str:
+        clusters, dimension = load_clusters(name, self), context.identities[self.of]["dimension"]
         if clusters.centroids.shape[1] != dimension:
             holding = f"{self.centroids} holds {list(clusters.centroids.shape)}"
             accepted = f"[k, {dimension}], since embeddings of {self.of!r} have {dimension} dimensions"

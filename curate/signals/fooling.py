@@ -36,11 +36,11 @@ class Fooling(EmbeddingSection):
     shift: UserPath | None = Field(None, examples=["run1"])
     """A finished run that keeps embeddings of this model, for their means. null: no shift."""
 
-    def identify(self, name: str, known: Known) -> Any:
+    def identify(self, name: str, context: Known) -> Any:
         """Return what names the embeddings of run `shift`, if any. Raises RecipeError where it has none."""
         if self.shift is None:
             return None
-        model, store = known.identities[self.of], RunStore(self.shift)
+        model, store = context.identities[self.of], RunStore(self.shift)
         where = f"measure.fooling.shift: {self.shift}"
         if not store.exists("_SUCCESS"):
             raise RecipeError(f"{where} is not a finished run; accepted: the --out of one with embeddings: true")

@@ -37,8 +37,8 @@ class Head(EmbeddingSection):
     output: Output = Field("none", examples=["sigmoid"])
     """What is applied to the last layer's output."""
 
-    def identify(self, name: str, known: Known) -> str:
-        head, model = load_head(self.path, self.activation, self.output), known.identities[self.of]
+    def identify(self, name: str, context: Known) -> str:
+        head, model = load_head(self.path, self.activation, self.output), context.identities[self.of]
         if head.dimension != model["dimension"]:
             sizes = f"embeddings of {head.dimension} dimensions; those of {self.of!r} have {model['dimension']}"
             raise RecipeError(f"measure.heads.{name}: {self.path} is for {sizes}")

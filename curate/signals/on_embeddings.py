@@ -63,7 +63,7 @@ class EmbeddingSection(OnEmbeddings):
 
     files: ClassVar[tuple[str, ...]] = ()  # the fields that name files: `identify` returns what these hold
 
-    def identify(self, name: str, known: Known) -> Any:
+    def identify(self, name: str, context: Known) -> Any:
         """Return what the values depend on beyond the recipe; see `SignalKind`."""
         return None
 
@@ -88,7 +88,7 @@ def embedding_kind(key: str, section: type[EmbeddingSection], form: Form = "name
     def build(name: str, options: EmbeddingSection, built: Built) -> list[Signal]:
         return [embedding_signal(name, options, built, options.method(name, built))]
 
-    return SignalKind(key, section, lambda name, options, known: options.identify(name, known), build, form)
+    return SignalKind(key, section, lambda name, options, context: options.identify(name, context), build, form)
 
 
 def encoder_of(options: OnEmbeddings, built: Built) -> Encoder:
@@ -151,9 +151,9 @@ class WithTargets(EmbeddingSection):
         paths = (self.targets,) if isinstance(self.targets, str) else self.targets
         return all(path.lower().endswith((".npy", ".pt", ".pth")) for path in paths)
 
-    def identify(self, name: str, known: Known) -> Any:
+    def identify(self, name: str, context: Known) -> Any:
         """Return what names the targets. Raises RecipeError where they are no embeddings and no images."""
-        model, where = known.identities[self.of], f"measure.{self.kind}.{name}.targets"
+        model, where = context.identities[self.of], f"measure.{self.kind}.{name}.targets"
         if self.are_arrays:
             return [array_digest(array) for array in self._read_arrays(where, model["dimension"])]
         if "model" not in model:

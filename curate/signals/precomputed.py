@@ -8,8 +8,8 @@ from curate.recipe.measure import PrecomputedEmbeddings
 from curate.signals.signal import Built, Known, PrecomputedSignal, SignalKind
 
 
-def _identify(name: str, options: PrecomputedEmbeddings, known: Known) -> dict[str, Any]:
-    return {"brought": [options.image, options.text], "dimension": known.supplied[name]}
+def _identify(name: str, options: PrecomputedEmbeddings, context: Known) -> dict[str, Any]:
+    return {"brought": [options.image, options.text], "dimension": context.supplied[name]}
 
 
 def _build(name: str, options: PrecomputedEmbeddings, built: Built) -> Iterator[PrecomputedSignal]:

@@ -39,10 +39,10 @@ class Vas(WithTargets):
             raise ValueError("give either targets or covariance")
         return self
 
-    def identify(self, name: str, known: Known) -> Any:
+    def identify(self, name: str, context: Known) -> Any:
         if self.covariance is None:
-            return super().identify(name, known)
-        return array_digest(_read_covariance(name, self.covariance, known.identities[self.of]["dimension"]))
+            return super().identify(name, context)
+        return array_digest(_read_covariance(name, self.covariance, context.identities[self.of]["dimension"]))
 
     def load(self, name: str, built: Built) -> F64:
         if self.covariance is None:
