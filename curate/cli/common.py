@@ -102,6 +102,15 @@ def find_outlooks(context: "RunContext", units: "Sequence[Unit]") -> "Iterator[t
             yield source, len(of_source), kind.outlook(source, [part for unit in of_source for part in unit.parts])
 
 
+@contextmanager
+def _until_unread(stream: TextIO) -> Iterator[None]:
+    """Let all go nowhere from now on if nobody reads it any more, as behind `| head`: the command goes on."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 class Escaped:
     """A stream of text that writes control characters as escapes, but line feeds and tabs."""
 
@@ -111,21 +120,13 @@ class Escaped:
     def write(self, text: str) -> int:
         """Write the text, its sentences in lines of a terminal's width, and return its length."""
         parts = [part if part.isspace() else escape(part) for part in _BREAKS.split(text)]
-        with self._unread():
+        with _until_unread(self.inner):
             self.inner.write("".join(map(self._fold, parts) if self.inner.isatty() else parts))
         return len(text)
 
     def flush(self) -> None:
-        with self._unread():
+        with _until_unread(self.inner):
             self.inner.flush()
-
-    @contextmanager
-    def _unread(self) -> Iterator[None]:
-        """Let all go nowhere from now on if nobody reads it any more, as behind `| head`: the command goes on."""
-        try:
-            yield
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.inner.fileno())
 
     def _fold(self, line: str) -> str:
         """Break a line between words, but of commands, which begin with a space: they are to be copied."""
@@ -148,11 +149,9 @@ def open_output() -> Iterator[TextIO]:
     file = plain(sys.stdout)
     if isinstance(file, io.TextIOWrapper):
         file.reconfigure(encoding="utf-8")
-    try:
+    with _until_unread(file):
         yield file
         file.flush()
-    except BrokenPipeError:  # the reader has enough, as `| head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_result(result: "Result", format: Format) -> None:

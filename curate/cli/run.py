@@ -33,7 +33,7 @@ from curate.store.facts import read_unit_keys
 from curate.store.forgotten import count_forgotten_since
 from curate.store.layout import POOL, REPORT_FILE, SUCCESS_FILE
 from curate.store.lease import Holder, MayEnd
-from curate.store.lock import FolderLock, Keeper, check_unlocked, locked, remove_leftovers
+from curate.store.lock import Keeper, check_unlocked, locked, remove_leftovers
 from curate.store.store import RunStore
 
 if TYPE_CHECKING:
@@ -178,16 +178,11 @@ def _work(
             return False
         if not in_process:
             entered.enter_context(show_progress(hold.store, len(prepared.plan.units), urls))
-        _run(prepared, hold, plan_run, run_in_process if in_process else partial(run_pipeline, hold=hold))
+        _run(prepared, plan_run, run_in_process if in_process else partial(run_pipeline, hold=hold))
     return True
 
 
-def _run(
-    prepared: "Prepared",
-    hold: FolderLock,
-    plan_run: Callable[[], "Prepared"],
-    work: Callable[["Prepared"], None],
-) -> None:
+def _run(prepared: "Prepared", plan_run: Callable[[], "Prepared"], work: Callable[["Prepared"], None]) -> None:
     """Run the pipeline by `work`, and again without the samples that the reused run has forgotten meanwhile."""
     from pipelines.claim import claim_folder
 
@@ -195,7 +190,7 @@ def _run(
         work(prepared)
     except RunError:
         reused = prepared.context.reuse
-        if reused is None or not count_forgotten_since(hold.store, reused):
+        if reused is None or not count_forgotten_since(prepared.context.store, reused):
             raise
         print(f"{reused.url}: samples were forgotten there meanwhile; taking them out here too", file=sys.stderr)
         again = plan_run()

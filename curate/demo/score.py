@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 from curate.base.stages import DUPLICATE, KEPT
 from curate.demo.samples import NEAR_DUPLICATES
 from curate.demo.words import AIMS, DEFECTS
-from curate.store.store import RunStore
 
 CLEAN = "(clean)"
 NEAR = "near-duplicates among them"  # the line of the near-duplicates, below that of all duplicates
@@ -72,12 +71,9 @@ def score(truth_path: str, run: str) -> list[Caught]:
     Where an injected copy stays for its scene, it changes places with the original.
     """
     truth = {(sample["shard"], sample["key"]): sample for sample in pq.read_table(truth_path).to_pylist()}
-    store, decided = RunStore(run), {}
-    for path in store.files("tables/decisions"):
-        rows = store.read_parquet(path, ["uid", "rule", "duplicate_of"]).to_pylist()
-        samples = store.read_parquet(path.replace("decisions", "samples"), ["shard", "key"]).to_pylist()
-        for sample, row in zip(samples, rows, strict=True):
-            decided[sample["shard"].rsplit("/", 1)[-1], sample["key"]] = row
+    samples, decisions = (pq.read_table(f"{run}/tables/{name}").to_pylist() for name in ("samples", "decisions"))
+    tars = [sample["shard"].rsplit("/", 1)[-1] for sample in samples]
+    decided = {(tar, sample["key"]): row for tar, sample, row in zip(tars, samples, decisions, strict=True)}
     scenes = {location: sample["original_key"] or sample["key"] for location, sample in truth.items()}
     stays = {row["uid"]: location for location, row in decided.items() if row["rule"] != DUPLICATE}
     mistaken = Counter[str]()
