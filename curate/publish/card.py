@@ -7,7 +7,7 @@ or escaped, so that none of it is markup.
 
 import json
 import re
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
@@ -117,10 +117,17 @@ def citation(run: RunFacts) -> str:
 @cache
 def template(name: str) -> jinja2.Template:
     """Return the template of this package with this name."""
-    filters = {"plain": _plain, "code": _code, "count": "{:,}".format, "share": _share, "identity": _identity}
+    filters = {
+        "plain": _plain,
+        "code": _code,
+        "count": "{:,}".format,
+        "share": _share,
+        "json": partial(json.dumps, ensure_ascii=False),
+    }
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    environment.filters |= filters | {"bytes": format_bytes, "pluralise": pluralise}
-    of_run = {"summary": summary, "steps": steps, "languages": languages, "citation": citation, "folders": _folders}
+    dumps = partial(json.dumps, ensure_ascii=False)
+    environment.filters |= filters | {"bytes": format_bytes, "pluralise": pluralise, "json": dumps}
+    of_run = {"summary": summary, "steps": steps, "languages": languages, "citation": citation}
     environment.globals |= of_run
     return environment.from_string(files("curate.publish").joinpath(name).read_text("utf-8"))
 
@@ -132,26 +139,6 @@ def _share(part: float, whole: float, digits: int = 2) -> str:
 def _near(by: dict[str, Any]) -> str:
     words = {key: ", ".join(f"{name} {value}" for name, value in parts.items()) for key, parts in by.items() if parts}
     return ", ".join(f"{key} ({options})" for key, options in words.items())
-
-
-def _identity(model: Any) -> str:
-    """Return what a model is: its name, weights and precision, as far as they are known."""
-    if not isinstance(model, dict):
-        return str(model)
-    parts = [str(model[key]) for key in ("model", "pretrained") if model.get(key)]
-    weights = model.get("weights")
-    if isinstance(weights, dict) and weights.get("sha256"):
-        parts.append(f"weights sha256:{weights['sha256']}")
-    if model.get("precision"):
-        parts.append(str(model["precision"]))
-    return " ".join(parts) if parts else json.dumps(model, ensure_ascii=False)[:300]
-
-
-def _folders(run: RunFacts) -> dict[str, str]:
-    """Return the folder's own name of each CLIP model that a folder holds: what its identity does not say."""
-    clips = (run.recipe.get("measure") or {}).get("clip") or []
-    models = {clip["name"]: clip["model"].rstrip("/") for clip in clips}
-    return {name: re.split("[:/]", at)[-1] for name, at in models.items() if at.startswith(("onnx:", "local-dir:"))}
 
 
 def _plain(text: str) -> str:

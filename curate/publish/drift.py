@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.base import ids
-from curate.base.numeric.arrays import F32, F64, I64, whole
+from curate.base.numeric.arrays import F32, F64, whole
 from curate.base.numeric.elementary import GOLDEN, mix64
 from curate.base.numeric.vectors import embedding_matrix
 from curate.recipe.measure import Measure
@@ -137,7 +137,11 @@ def draw_directions(count: int, dimension: int, seed: int) -> F64:
 
 def _slices(raw: F32, curated: F32, theta: F64) -> F64:
     """Return W² of the projections on each direction: float64[directions]."""
-    weights, left, right = _pieces(len(raw), len(curated))
+    # The quantile functions of n and m values are constant on pieces of (0, 1]; in units of 1 / (n m) these are exact.
+    n, m = len(raw), len(curated)
+    ends = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)
+    starts = np.concatenate([[0], ends[:-1]])
+    weights, left, right = (ends - starts) / (n * m), starts // m, starts // n
     squares = np.empty(len(theta))
     for start in range(0, len(theta), BLOCK):
         block = theta[start : start + BLOCK].T.astype(np.float32)
@@ -145,11 +149,3 @@ def _slices(raw: F32, curated: F32, theta: F64) -> F64:
             difference = np.sort(x)[left] - np.sort(y)[right].astype(np.float64)
             squares[i] = weights @ difference**2
     return squares
-
-
-def _pieces(n: int, m: int) -> tuple[F64, I64, I64]:
-    """Return the pieces of (0, 1] on which the quantile functions of n and m values are constant: lengths and ranks."""
-    # In units of 1 / (n m), so that the borders are exact.
-    ends = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)
-    starts = np.concatenate([[0], ends[:-1]])
-    return (ends - starts) / (n * m), starts // m, starts // n

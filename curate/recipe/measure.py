@@ -87,12 +87,13 @@ class Embedder(Section):
 
     @property
     def keeps_embeddings(self) -> bool:
-        return False
+        """Whether table `embeddings` keeps them: a model says so by `embeddings`, what is precomputed by `keep`."""
+        return bool(getattr(self, "embeddings", False) or getattr(self, "keep", False))
 
     @property
     def scores_words(self) -> bool:
-        """Whether words that do not fit an image are measured."""
-        return False
+        """Whether words that do not fit an image are measured: a model says so by `words`."""
+        return bool(getattr(self, "words", False))
 
 
 class PrecomputedEmbeddings(Embedder):
@@ -119,10 +120,6 @@ class PrecomputedEmbeddings(Embedder):
     """Column of lists or array of the .npz: embeddings of captions."""
     keep: bool = Field(False, examples=[True], strict=True)
     """Keep table `embeddings`, for deduplication by embedding."""
-
-    @property
-    def keeps_embeddings(self) -> bool:
-        return self.keep
 
 
 class OnEmbeddings(Section):

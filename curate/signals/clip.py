@@ -72,14 +72,6 @@ class Clip(OpenClip):
     words: bool = Field(False, examples=[True], strict=True)
     """Find words that do not match the image; adds `misaligned_words` and `f_clipscore`."""
 
-    @property
-    def keeps_embeddings(self) -> bool:
-        return self.embeddings
-
-    @property
-    def scores_words(self) -> bool:
-        return self.words
-
 
 def _key(identity: dict[str, Any]) -> str:
     """Return the key of a model's scores: neither the device is in it, nor the name of a user's file of weights."""

@@ -56,9 +56,9 @@ def position_of(row: Row) -> Position:
 
 def make_pictures(run: OpenRun, rows: Sequence[Row]) -> dict[Position, Picture]:
     """Return a picture for each row of samples, scores and decisions. The page's budget is spent in their order."""
-    images, changed = read_originals(run, rows)
+    images = read_originals(run, rows)
     rows = list({position_of(row): row for row in rows}.values())
-    thumbnails = in_threads(thumbnail, (images.get(position_of(row), b"") for row in rows))
+    thumbnails = in_threads(thumbnail, (images.get(position_of(row)) or b"" for row in rows))
     pictures: dict[Position, Picture] = {}
     left = BUDGET
     for row, jpeg in zip(rows, thumbnails, strict=True):
@@ -71,11 +71,11 @@ def make_pictures(run: OpenRun, rows: Sequence[Row]) -> dict[Position, Picture]:
             pictures[position] = Picture(data, blurred=(row.get("nsfw") or 0) > BLURRED)
         elif row["status"] != OK:
             pictures[position] = Picture(missing=f"not shown: {row['status']}")
-        elif position in images:
-            pictures[position] = Picture(missing="cannot be shown")
+        elif position not in images:
+            pictures[position] = Picture(missing="the input no longer exists")
         else:
-            became = "has changed" if position in changed else "no longer exists"
-            pictures[position] = Picture(missing=f"the input {became}")
+            is_there = images[position] is not None
+            pictures[position] = Picture(missing="cannot be shown" if is_there else "the input has changed")
     return pictures
 
 
@@ -93,8 +93,8 @@ def _shrink(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def read_originals(run: OpenRun, rows: Sequence[Row]) -> tuple[dict[Position, bytes], set[Position]]:
-    """Return the images that can still be read, and the rows whose place in the input holds something else now."""
+def read_originals(run: OpenRun, rows: Sequence[Row]) -> dict[Position, bytes | None]:
+    """Return the images that can still be read; None where the input holds something else now."""
     sources: dict[str, Source] = {}
     for section in run.facts.recipe.get("input", ()):
         with suppress(ValidationError):  # of a format that is not installed here
@@ -104,8 +104,7 @@ def read_originals(run: OpenRun, rows: Sequence[Row]) -> tuple[dict[Position, by
     for row in rows:
         if row["sha256"] is not None and row["source"] in sources:
             shards.setdefault(row["shard"], []).append(row)
-    images: dict[Position, bytes] = {}
-    changed: set[Position] = set()
+    images: dict[Position, bytes | None] = {}
     unreachable: set[str] = set()
     for shard, of_shard in shards.items():
         source = sources[of_shard[0]["source"]]
@@ -114,15 +113,12 @@ def read_originals(run: OpenRun, rows: Sequence[Row]) -> tuple[dict[Position, by
         try:
             with errors_of(shard):  # replaced files raise errors of many kinds
                 for row, data in _from_input(run, source, shard, of_shard):
-                    if _is_original(row, data):
-                        images[position_of(row)] = data
-                    else:
-                        changed.add(position_of(row))
+                    images[position_of(row)] = data if _is_original(row, data) else None
         except (OSError, ImportError, CurateError) as error:
             if "://" in shard and not isinstance(error, FileNotFoundError):  # a store that does not answer is left
                 unreachable.add(source.name)
-    left = [row for row in rows if row["sha256"] is not None and row["kept"] and position_of(row) not in images]
-    return images | _published(run, left), changed
+    left = [row for row in rows if row["sha256"] is not None and row["kept"] and not images.get(position_of(row))]
+    return images | _published(run, left)
 
 
 def _is_original(row: Row, data: bytes) -> bool:

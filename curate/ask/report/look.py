@@ -159,7 +159,7 @@ def export_rows(run: OpenRun, result: Result, folder: str) -> tuple[int, int]:
     missing, rows = 0, iter(result.rows)
     while batch := list(islice(rows, _TOGETHER)):
         by_uid = {uid: rows[-1] for uid, rows in samples_of(run, [row[at] for row in batch]).items()}
-        images, _ = galleries.read_originals(run, list(by_uid.values()))
+        images = galleries.read_originals(run, list(by_uid.values()))
         for row in batch:
             sample = by_uid.get(row[at])
             data = images.get(position_of(sample)) if sample else None

@@ -164,7 +164,7 @@ def test_groups_of_duplicates_have_all_pictures_side_by_side(tmp_path: Path, mon
         return file.getvalue()
 
     monkeypatch.setattr(
-        galleries, "read_originals", lambda _, rows: ({(0, row["row"]): jpeg(row["row"]) for row in rows}, set())
+        galleries, "read_originals", lambda _, rows: {(0, row["row"]): jpeg(row["row"]) for row in rows}
     )
     write_units(f"{tmp_path}/run", [rows])
 

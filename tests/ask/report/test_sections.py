@@ -190,7 +190,7 @@ def test_unsafe_images_are_blurred(monkeypatch: pytest.MonkeyPatch) -> None:
     jpeg = encoded(Image.new("RGB", (20, 20), "red"), "JPEG")
     values = (None, 0.8, 0.81)
     rows = [{"unit": 0, "row": i, "status": "ok", "sha256": "", "nsfw": value} for i, value in enumerate(values)]
-    monkeypatch.setattr(galleries, "read_originals", lambda _, rows: ({(0, row["row"]): jpeg for row in rows}, set()))
+    monkeypatch.setattr(galleries, "read_originals", lambda _, rows: {(0, row["row"]): jpeg for row in rows})
     run: Any = None
     pictures = galleries.make_pictures(run, rows)
     assert [pictures[0, i].blurred for i in range(3)] == [False, False, True]
