@@ -59,9 +59,8 @@ def sort_uids(units: Units, store: RunStore, repeated: bool, n_buckets: int = 1)
 
     Where the run repeats rows (`repeated`), each uid is there as often as column `repeats` of `decisions` says.
     """
-    return units.group(
-        "Uids: sort", units.pairs("Uids: split", _split, repeated, n_buckets), sort_parts, store
-    ).side_output
+    pairs = units.pairs("Uids: split", _split, repeated, n_buckets)
+    return units.group("Uids: sort", pairs, sort_parts, store).side_output
 
 
 class UidsPart(NamedTuple):

@@ -137,10 +137,7 @@ def count_columns(columns: Iterable[pa.Field], rows: int) -> FieldCounts:
     """Return the counts of a table's columns, as they would be written in jsons: dates and decimals as text."""
     counts: FieldCounts = Counter()
     for column in columns:
-        if (kind := _kind_of(column.type)) and _is_column(column.name):
+        kind = next((name for name, test in _ARROW_KINDS.items() if test(column.type)), "text")
+        if kind and _is_column(column.name):
             counts[column.name, kind] += rows
     return counts
-
-
-def _kind_of(kind: pa.DataType) -> str:
-    return next((name for name, test in _ARROW_KINDS.items() if test(kind)), "text")

@@ -150,7 +150,9 @@ def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Ob
     if not len(data):
         return facts._replace(status="empty_image", error="0 bytes")
     if name is None:
-        return facts._replace(status="not_an_image", error=f"{_foreign(head)}, not one of {', '.join(FORMATS)}")
+        match = _FOREIGN.match(head)
+        kind = match.lastgroup.replace("_", " ") if match and match.lastgroup else "unknown bytes"
+        return facts._replace(status="not_an_image", error=f"{kind}, not one of {', '.join(FORMATS)}")
     # What matters of Pillow's warnings becomes a status. Looked for at each image: `catch_warnings` elsewhere may have
     # taken the filter away, and here it would not be thread-safe.
     if _QUIET not in warnings.filters:
@@ -282,12 +284,6 @@ def format_of(head: bytes) -> str | None:
         return signature and signature.lastgroup
     brands = head[8 : int.from_bytes(head[:4], "big")]  # of an ISO media file
     return "avif" if b"avif" in brands or b"avis" in brands else None
-
-
-def _foreign(head: bytes) -> str:
-    """Return what the first bytes, which are no image's, are of."""
-    match = _FOREIGN.match(head)
-    return match.lastgroup.replace("_", " ") if match and match.lastgroup else "unknown bytes"
 
 
 def _orientation(image: Image.Image) -> int:

@@ -86,11 +86,6 @@ class Embedder(Section):
         return column_prefix(self.name)
 
     @property
-    def keeps_embeddings(self) -> bool:
-        """Whether table `embeddings` keeps them: a model says so by `embeddings`, what is precomputed by `keep`."""
-        return bool(getattr(self, "embeddings", False) or getattr(self, "keep", False))
-
-    @property
     def scores_words(self) -> bool:
         """Whether words that do not fit an image are measured: a model says so by `words`."""
         return bool(getattr(self, "words", False))
@@ -163,7 +158,8 @@ class Measure(KindsSection):
 
     @property
     def kept(self) -> list[Embedder]:
-        return [embedder for embedder in self.embedders if embedder.keeps_embeddings]
+        """Those whose embeddings are kept: a model says so by `embeddings`, what is precomputed by `keep`."""
+        return [each for each in self.embedders if getattr(each, "embeddings", False) or getattr(each, "keep", False)]
 
     @property
     def supplied(self) -> list[PrecomputedEmbeddings]:

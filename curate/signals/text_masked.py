@@ -45,7 +45,9 @@ def paint_over_text(image: Image.Image) -> Image.Image:
     painted, rest = Image.fromarray(pixels.copy()), pixels[~is_text]
     draw = ImageDraw.Draw(painted)
     for line in lines:
-        ring = _filled(picture.size, [_grown(line)]) & ~is_text
+        width = 2 * _RING * float(np.hypot(*line.across))
+        sides = (side * (1 + width / max(float(np.hypot(*side)), 1e-9)) for side in (line.along, line.across))
+        ring = _filled(picture.size, [Line(line.centre, *sides)]) & ~is_text
         around = pixels[ring] if ring.any() else rest
         colour = around.mean(axis=0) if len(around) else pixels.mean(axis=(0, 1))
         draw.polygon(_corners(line), fill=tuple(int(value) for value in np.rint(colour)))
@@ -63,12 +65,6 @@ def _filled(size: tuple[int, int], lines: list[Line]) -> npt.NDArray[np.bool_]:
 def _corners(line: Line) -> list[tuple[float, float]]:
     signs = ((-1, -1), (1, -1), (1, 1), (-1, 1))
     return [tuple(line.centre + x * line.along + y * line.across - 0.5) for x, y in signs]
-
-
-def _grown(line: Line) -> Line:
-    width = 2 * _RING * float(np.hypot(*line.across))
-    sides = (side * (1 + width / max(float(np.hypot(*side)), 1e-9)) for side in (line.along, line.across))
-    return Line(line.centre, *sides)
 
 
 KIND = look_kind("text_masked", TextMasked, paint_over_text, identify)

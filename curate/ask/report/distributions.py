@@ -9,10 +9,10 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from curate.ask.opened import OpenRun
-from curate.ask.report.blocks import SHORT, Figure, Section, Table, clean, number
+from curate.ask.report.blocks import SHORT, Figure, Section, clean, number
 from curate.ask.report.charts import Bin, describe_bins, render_svg
 from curate.base.numeric.sides import SQL
 from curate.base.wording import all_digits
@@ -145,13 +145,6 @@ def bin_edges(low: float, middle: float, high: float, whole: bool) -> tuple[tupl
 
 
 def _figure(histogram: Histogram, thresholds: list[tuple[str, float]]) -> Figure:
-    spec, table = _describe(histogram, thresholds)
-    svg = render_svg(spec, f"{histogram.label}: shares of the pool and of the kept set by value")
-    notes = ", ".join(f"{clean(rule, SHORT)}: {all_digits(value)}" for rule, value in thresholds[:8])
-    return Figure(clean(histogram.name, SHORT), svg, table, note=notes and f"Thresholds: {notes}", spec=spec)
-
-
-def _describe(histogram: Histogram, thresholds: list[tuple[str, float]]) -> tuple[dict[str, Any], Table]:
     low, *_, high = histogram.edges
     counts = zip(pairwise(histogram.edges), histogram.pool, histogram.kept, strict=True)
     bins = [Bin(_bin_name(*bounds), *bounds, pool, kept) for bounds, pool, kept in counts]
@@ -162,7 +155,10 @@ def _describe(histogram: Histogram, thresholds: list[tuple[str, float]]) -> tupl
             part = math.log(value / low) / math.log(high / low) if histogram.log else (value - low) / (high - low)
             lines.append((clean(rule, 24), value, part > 0.6))
     scale_type = "log" if histogram.log else "linear"
-    return describe_bins(bins, histogram.label, axis, thresholds=lines[:8], scale_type=scale_type)
+    spec, table = describe_bins(bins, histogram.label, axis, thresholds=lines[:8], scale_type=scale_type)
+    svg = render_svg(spec, f"{histogram.label}: shares of the pool and of the kept set by value")
+    notes = ", ".join(f"{clean(rule, SHORT)}: {all_digits(value)}" for rule, value in thresholds[:8])
+    return Figure(clean(histogram.name, SHORT), svg, table, note=notes and f"Thresholds: {notes}", spec=spec)
 
 
 def _bin_name(low: float, high: float) -> str:
