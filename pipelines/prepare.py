@@ -68,16 +68,11 @@ def prepare(
     Raises:
         RecipeError: inputs, metadata, rules, folders or options are wrong, or the engine misses something here.
     """
-    folder, old = _open(out), _open(reuse) if reuse else None
-    if old and not old.exists(RUN_FILE):
-        raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
+    folder, old = _open(out), _open_reused(reuse) if reuse else None
     retries = Retries.read(old if old and not folder.exists(RUN_FILE) else folder)
     engine = choose_engine(options, on, folder.url)
     engine.check()
-    for source in recipe.input:
-        check_variables(source.name, source.storage)
-        if engine.place.is_cluster:
-            refuse_literals(source.name, source.storage)
+    _check_storage(recipe, engine.place.is_cluster)
     sent, inputs = (recipe, {}) if engine.place.is_this_machine else place_inputs(recipe, folder, INPUTS)
 
     def make(retries: Retries) -> Plan:
@@ -130,6 +125,21 @@ def _without_measured(plan: Plan, recipe: Recipe, models: Mapping[str, Any]) -> 
 def _open(folder: str) -> RunStore:
     """Return the run folder of that path or URL, wherever a worker's current folder is."""
     return RunStore(folder if "://" in folder else os.path.abspath(folder))
+
+
+def _open_reused(reuse: str) -> RunStore:
+    old = _open(reuse)
+    if not old.exists(RUN_FILE):
+        raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
+    return old
+
+
+def _check_storage(recipe: Recipe, is_cluster: bool) -> None:
+    """Check that the variables that sources name are set, and that no secret would travel to other machines."""
+    for source in recipe.input:
+        check_variables(source.name, source.storage)
+        if is_cluster:
+            refuse_literals(source.name, source.storage)
 
 
 def _read_entries(recipe: Recipe) -> tuple[pa.Table | None, ImportReport | None, str]:

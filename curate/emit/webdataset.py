@@ -151,8 +151,6 @@ def _read(fields: Mapping[str, bytes]) -> dict[str, Any]:
 
 def _write_samples(samples: list[_Sample], writer: TarWriter) -> None:
     """Add samples to the tar, the files of each sorted by suffix; the caption is the .txt where it has none."""
-    names: list[str] = []
-    contents: list[bytes | memoryview] = []
     for name, caption, stored, texts, fields, sample in samples:
         # The json states the stored image's sha256, if it has any, and another one as `original_sha256`.
         stated = sample.fields.get("sha256", stored)
@@ -167,9 +165,7 @@ def _write_samples(samples: list[_Sample], writer: TarWriter) -> None:
             files.append(json_bytes({"syn_text": texts.synthetic}))
         suffixes = tuple([suffix for suffix, _ in sample.members])
         for ending, index in _order_files(suffixes, texts.synthetic is not None):
-            names.append(name + ending)
-            contents.append(files[index])
-    writer.add_all(names, contents)
+            writer.add(name + ending, files[index])
 
 
 def _names(keys: list[str | None], uids: list[str], repeated: U64) -> list[str]:

@@ -259,10 +259,8 @@ class Sample(KindsSection):
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
-        keys, forms = (
-            {name for name in type(self).model_fields if getattr(self, name) is not None},
-            self.forms().values(),
-        )
+        keys = {name for name in type(self).model_fields if getattr(self, name) is not None}
+        forms = self.forms().values()
         if not any(keys == set(form) for form in forms):
             accepted = " or ".join("{" + ", ".join(f"{key}: …" for key in form) + "}" for form in forms)
             raise ValueError(f"has {', '.join(sorted(keys)) or 'no key'}; accepted: {accepted}")

@@ -5,7 +5,6 @@ where that fits, else it goes into a PAX header, as does a size of 8 GiB and mor
 """
 
 import re
-from collections.abc import Sequence
 from typing import IO, Self
 from urllib.parse import unquote
 
@@ -109,10 +108,6 @@ class TarWriter:
         start = self.offset + len(header)
         self.offset = start + size + -size % BLOCK
         return start
-
-    def add_all(self, names: Sequence[str], contents: Sequence[bytes | memoryview]) -> None:
-        for name, data in zip(names, contents, strict=True):
-            self.add(name, data)
 
     def close(self) -> None:
         self.offset += self._file.write(bytes(2 * BLOCK))

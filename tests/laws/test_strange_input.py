@@ -387,7 +387,7 @@ def test_a_full_disk_is_named_with_what_to_do(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
-        patched.setattr("curate.tar.writer.TarWriter.add_all", full)
+        patched.setattr("curate.tar.writer.TarWriter.add", full)
         if not takes_notes:
             write = RunStore.write_json
             patched.setattr(RunStore, "write_json", lambda s, n, v: full() if "errors" in n else write(s, n, v))

@@ -212,6 +212,7 @@ def test_many_at_once_are_written_as_one_by_one(members: list[tuple[str, int]]) 
     files = [(name, bytes([i + 1]) * size) for i, (name, size) in enumerate(members)]
     out = io.BytesIO()
     with TarWriter(out) as tar:
-        tar.add_all([name for name, _ in files], [data for _, data in files])
+        for name, data in files:
+            tar.add(name, data)
     assert tar.offset == len(out.getvalue())
     assert out.getvalue() == write(files)[0]

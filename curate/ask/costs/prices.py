@@ -174,11 +174,10 @@ class CostPlan:
 
     @property
     def bill(self) -> list[BillLine]:
-        keys = {self.price_key(kind): kind for kind in _PRICED if self.sum(kind).value and self.price_key(kind)}
         lines = []
-        for key, kind in keys.items():
-            count = self.sum(kind).value / _PRICED[kind][1]
-            lines.append(BillLine(key, self.money(kind), count, self.prices.find(key)))
+        for kind, (_, per) in _PRICED.items():
+            if (used := self.sum(kind).value) and (key := self.price_key(kind)):
+                lines.append(BillLine(key, self.money(kind), used / per, self.prices.find(key)))
         for asked in self.requests:
             amount = Range(asked.cost, 0.0, asked.cost)
             lines.append(BillLine(f"captions.engines.{asked.engine}", amount, requests=asked.kind))

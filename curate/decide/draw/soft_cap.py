@@ -7,6 +7,7 @@ which holds 16 bytes a row, finds the last key of each round, from which units k
 drawn.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -36,7 +37,6 @@ MAX_ROUNDS = 100_000  # each of which takes a hash a row
 _TOGETHER = 1 << 20  # rows that a thread works on
 _STEP, _SPAN = 0.01, 45.0  # of scores below a key, in a table of e^x: a Gumbel number is at most 36.8
 _BOUNDS = np.exp(np.arange(0, _SPAN, _STEP) + _STEP - _SPAN + 1) * (1 + 1e-9)  # of x + 1 − 45, from above
-_TRIES = 60
 
 
 class SoftCap(Section):
@@ -196,15 +196,16 @@ def _guess(blocks: list[_Block], penalty: float, size: int) -> float:
     counts = np.zeros(4096, np.int64)
     for block in blocks:
         _count_scores(block.scores, block.times, penalty, highest, counts)
-    scores, target = highest - (np.arange(len(counts)) + 1) * _STEP, size + 6 * np.sqrt(size) + 10
-    low, high = highest - 60.0, highest + 60.0
+    below, target = (np.arange(len(counts) - 1) + 1) * _STEP, size + 6 * np.sqrt(size) + 10
     if target >= counts[:-1].sum():
         return -np.inf
-    for _ in range(_TRIES):
-        middle = (low + high) / 2
-        expected = float(counts[:-1] @ -np.expm1(-np.exp(np.minimum(700, scores[:-1] - middle))))
-        low, high = (middle, high) if expected > target else (low, middle)
-    return low
+
+    def missing(step: int) -> float:
+        """Return how many rows fewer than the target are expected above a key of so many steps over the highest."""
+        return float(target - counts[:-1] @ -np.expm1(-np.exp(np.minimum(700, -below - step * _STEP))))
+
+    last = round(60 / _STEP)
+    return highest + _STEP * (bisect_left(range(-last, last), 0.0, key=missing) - last - 1)
 
 
 @dataclass(frozen=True)

@@ -229,17 +229,15 @@ class UrlsInput(InputFormat):
         Raises OSError.
         """
         store, stem = source.place(shard.removesuffix(".tar"))
-        table = schema.ATTEMPTS.empty_table().append_column("key", pa.array([], pa.string()))
+        names, of_keys = ["key", "reason", "detail", *schema.ATTEMPTS.names], dict[str | None, dict[str, Any]]()
         if store.exists(f"{stem}.parquet"):
-            table = store.read_parquet(f"{stem}.parquet", ["key", "reason", "detail", *schema.ATTEMPTS.names])
-            rows = zip(*(table[name].to_pylist() for name in ("may_pass", "reason", "detail")), strict=True)
-            may = [
-                passes if passes is None else passes or source.network.allows_now(reason, detail)
-                for passes, reason, detail in rows
-            ]
-            table = table.set_column(table.column_names.index("may_pass"), "may_pass", pa.array(may, pa.bool_()))
-        rows_of_keys = pc.index_in(pa.array(keys, pa.string()), table["key"])
-        return table.take(rows_of_keys).select(schema.ATTEMPTS.names).cast(schema.ATTEMPTS)
+            table = store.read_parquet(f"{stem}.parquet", names)
+            rows = table.filter(pc.is_in(table["key"], pa.array(keys, pa.string()))).to_pylist()
+            of_keys = {row["key"]: row for row in rows}
+            for row in rows:
+                if row["may_pass"] is False:
+                    row["may_pass"] = source.network.allows_now(row["reason"], row["detail"])
+        return pa.Table.from_pylist([of_keys.get(key, {}) for key in keys], schema.ATTEMPTS)
 
     def resized(self, source: UrlsSource, path: str) -> str:
         side, mode = source.image_size, source.resize_mode
