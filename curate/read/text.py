@@ -88,7 +88,7 @@ def count_words(offsets: I64, data: U8, words: I32) -> None:
                 size = 2 if c < 0xE0 else 3 if c < 0xF0 else 4
                 c &= 0x7F >> size
                 for k in range(1, size):
-                    c = c << 6 | (data[i + k] & 0x3F)
+                    c = c << 6 | (int(data[i + k]) & 0x3F)
             space = int(_SPACE[c]) if c < len(_SPACE) else 0
             words[row] += outside & (1 - space)
             outside = space

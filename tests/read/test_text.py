@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curate.base.compiling import interpreting
 from curate.base.schema import SAMPLE_REASONS
 from curate.read.text import MAX_CHARACTERS, caption_status, check_captions
 
@@ -73,6 +74,13 @@ def test_kernel_and_python_agree_on_what_is_utf8(raw):
     except UnicodeDecodeError:
         valid = False
     assert (check_captions(pa.array([raw], pa.binary())).status[0].as_py() != "caption_not_utf8") == valid
+
+
+def test_interpreted_kernel_equals_compiled():
+    column = pa.array(["日本 語", "é ʃ", "a 🐈"])
+    with interpreting(True):
+        interpreted = check_captions(column)
+    assert interpreted == check_captions(column)
 
 
 def test_every_white_space_character_splits():
