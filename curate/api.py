@@ -19,9 +19,9 @@ from curate.ask.explain import explain_sample
 from curate.ask.opened import connected
 from curate.ask.output import Page, html_text, table_html
 from curate.ask.query import asking, fetch_arrow, find_run, open_run
-from curate.ask.report.look import HtmlPage, look_at, plot_columns
+from curate.ask.report.image_page import HtmlPage, look_at, plot_columns
 from curate.ask.whatif.answer import WhatIf, answer
-from curate.ask.whatif.survivors import open_finished
+from curate.ask.whatif.surviving import open_finished
 from curate.ask.whatif.sweep import points_table, sweep
 from curate.ask.whatif.swept_number import parse_swept_number
 from curate.base.errors import RecipeError

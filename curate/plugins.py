@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from curate.pool.formats.input_format import InputSample as InputSample
     from curate.pool.formats.input_format import PartRows as PartRows
     from curate.pool.formats.input_format import PlannedSource as PlannedSource
-    from curate.read.faults import InputFault as InputFault
+    from curate.read.errors import InputError as InputError
     from curate.read.listing import list_files as list_files
     from curate.recipe.files import read_whole as read_whole
     from curate.recipe.measure import OnEmbeddings as OnEmbeddings
@@ -72,13 +72,13 @@ if TYPE_CHECKING:
     from curate.signals.on_embeddings import Method as Method
     from curate.signals.on_embeddings import check_unchanged as check_unchanged
     from curate.signals.on_embeddings import embedding_signal as embedding_signal
-    from curate.signals.signal import Built as Built
+    from curate.signals.signal import BuildContext as BuildContext
     from curate.signals.signal import Collector as Collector
     from curate.signals.signal import Embeddings as Embeddings
     from curate.signals.signal import EmbeddingSignal as EmbeddingSignal
+    from curate.signals.signal import IdentifyContext as IdentifyContext
     from curate.signals.signal import ImageObserver as ImageObserver
     from curate.signals.signal import ImageSignal as ImageSignal
-    from curate.signals.signal import Known as Known
     from curate.signals.signal import ModelSignal as ModelSignal
     from curate.signals.signal import PrecomputedSignal as PrecomputedSignal
     from curate.signals.signal import SignalKind as SignalKind
@@ -90,7 +90,12 @@ if TYPE_CHECKING:
     from pipelines.engines.base import PipelineEngine as PipelineEngine
 
 
-_RENAMED = {"Place": "WorkerLocation"}  # names of earlier versions
+_RENAMED = {  # names of earlier versions
+    "Built": "BuildContext",
+    "InputFault": "InputError",
+    "Known": "IdentifyContext",
+    "Place": "WorkerLocation",
+}
 
 
 @cache

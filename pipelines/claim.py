@@ -31,7 +31,7 @@ from curate.measure.settings import MeasureSettings
 from curate.pool.formats.run import read_input_runs
 from curate.pool.plan import Plan
 from curate.pool.registry import find_format
-from curate.publish.describe import describe_again, finish_description
+from curate.publish.describe import finish_description, update_description
 from curate.publish.forget.forget import lost_items
 from curate.recipe.captions import CAPTION_KINDS, ENGINES
 from curate.recipe.clouds import check_bucket
@@ -87,14 +87,16 @@ def claimed(prepared: Prepared, may_end: MayEnd | None = None, keeper: Keeper | 
     store = prepared.context.store
     with ExitStack() as held:
         try:
-            hold = held.enter_context(locked(store, "run", may_end, prepared.engine.outlasts_driver, keeper))
-            if not hold.holder.log:  # it is of the command before, whose error would be taken for that of this one
+            folder_lock = held.enter_context(locked(store, "run", may_end, prepared.engine.outlasts_driver, keeper))
+            if (
+                not folder_lock.holder.log
+            ):  # it is of the command before, whose error would be taken for that of this one
                 store.delete_file(DRIVER_LOG)
             claim_folder(prepared)
         except OSError as error:
             check_bucket(store.fs, store.root)
             raise RecipeError(f"--out {store.url}: cannot be written: {describe(error)}") from None
-        yield hold
+        yield folder_lock
 
 
 def claim_folder(prepared: Prepared) -> None:
@@ -202,7 +204,7 @@ def update_metadata(prepared: Prepared) -> list[str]:
         with connected(store.url) as run:
             rows = run.rows("SELECT source, rule, rows FROM drops UNION ALL SELECT source, NULL, kept FROM sources")
             drops = Counter({(row["source"], row["rule"]): row["rows"] for row in rows})
-        describe_again(store, facts.changed(name=plain["name"], recipe=facts.recipe | changed), drops)
+        update_description(store, facts.changed(name=plain["name"], recipe=facts.recipe | changed), drops)
     return list(changed)
 
 

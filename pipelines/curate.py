@@ -33,13 +33,13 @@ def build(units: Units, context: RunContext, plan: Sequence[Unit], n_buckets: in
         units.at("audit", apply_blocklist, publishing)
     if recipe.relate.requested:
         units.at("relate", relate, context, unread)
-    decided, survivors = decide_rows(units, DecideSettings.of(context), unread, n_buckets)
+    decided, surviving = decide_rows(units, DecideSettings.of(context), unread, n_buckets)
     names = units.at("emit", hash_names, emitting, n_buckets)
     uids = units.at("audit", sort_uids, context.store, recipe.repeats, n_buckets)
     drift = units.at("drift", measure_drift, publishing) if recipe.measure.kept else None
     audited, captioned = units.at("audit", audit, publishing), None
     if recipe.captions:
-        audited, captioned = units.at("caption", caption, context, audited, survivors)
+        audited, captioned = units.at("caption", caption, context, audited, surviving)
     sources = sources_of(plan)
     tables = units.at("audit", compact, publishing, audited, sources)
     shards = units.at("emit", emit, emitting, audited, names)

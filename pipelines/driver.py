@@ -56,8 +56,8 @@ def preflight(prepared: Prepared, report: Callable[[str], None] = lambda line: N
     begun = ("tables/answers", ANSWER_PARTS, f"{ATTEMPTS}/{CAPTION_ATTEMPTS}")
     has_answers = context.reuse is not None and bool(context.reuse.files("tables/answers"))
     if context.recipe.captions and not (has_answers or any(map(context.store.files, begun))):
-        for fault in find_faults(context.recipe.captions, context.engine_ids, is_here):
-            raise fault
+        for error in find_faults(context.recipe.captions, context.engine_ids, is_here):
+            raise error
     if is_here:
         _load_models(prepared)
     engine.check_workers(context, prepared.plan.units, report)
@@ -76,7 +76,7 @@ def _load_models(prepared: Prepared) -> None:
             break
 
 
-def run(prepared: Prepared, hold: FolderLock | None = None, detach: bool = False) -> None:
+def run(prepared: Prepared, folder_lock: FolderLock | None = None, detach: bool = False) -> None:
     """Run the pipeline; return once `_SUCCESS` is written, or with `detach` once a job has it.
 
     On the local engine a sample may end this process: the command `curate run` alone starts another one then.
@@ -86,7 +86,7 @@ def run(prepared: Prepared, hold: FolderLock | None = None, detach: bool = False
         KeyboardInterrupt: it was interrupted; likewise.
     """
     context, engine = prepared.context, prepared.engine
-    if hold is None and (attempts := read_attempts(context.store)):
+    if folder_lock is None and (attempts := read_attempts(context.store)):
         in_flight = f"in flight when a process ended: {describe_attempts(attempts, prepared.plan.units)}"
         remedy = "if a sample ends this one too, use `curate run`, which starts another"
         _log.warning(f"{context.store.url}: {in_flight}; {remedy}")
@@ -96,33 +96,33 @@ def run(prepared: Prepared, hold: FolderLock | None = None, detach: bool = False
     hints = engine.hints(context, rows, n_buckets)
 
     def add_steps(root: beam.Pipeline, spool: str) -> None:
-        lease = hold.lease if hold else ""
+        lease = folder_lock.lease if folder_lock else ""
         sent = replace(context, recipe=prepared.sent, lease=lease, tables=table_names(context))
         units = BeamUnits(root, prepared.plan.units, sent, hints, spool)
         build(units, sent, prepared.plan.units, n_buckets)
         units.finish()
         gc.freeze()  # else each search for cycles goes through all imported modules: 0.15 s, with no thread running
 
-    with _ending(context.store, hold, prepared.plan.units):
+    with _ending(context.store, folder_lock, prepared.plan.units):
         handle = engine.name_job(context.store) if engine.outlasts_driver else None
-        if hold and handle:
-            hold.tell(engine=engine.key, handle=handle)
+        if folder_lock and handle:
+            folder_lock.record(engine=engine.key, handle=handle)
         with context.store.temporary_folder() as spool:
             find = partial(engine.attach, handle) if handle else None
             submission = Submission(engine.name, find, engine.place.is_cluster)
             with stopped_if_interrupted(submission.cancel):
                 job = engine.submit(partial(add_steps, spool=spool), context.store)
                 submission.set_job(job)
-                if hold and handle:
-                    hold.tell(handle=job.handle, page=job.logs)
-                    hold.is_handed_over = detach
+                if folder_lock and handle:
+                    folder_lock.record(handle=job.handle, page=job.logs)
+                    folder_lock.is_handed_over = detach
                 if detach:
                     return
                 try:
                     job.follow(lambda: _write_costs(context.store, job.costs))
                 except EngineUnresponsiveError as error:
-                    if hold:
-                        hold.is_handed_over = engine.outlasts_driver
+                    if folder_lock:
+                        folder_lock.is_handed_over = engine.outlasts_driver
                     text = f"{error}\nThe job may go on: `curate status {context.store.url}` asks again."
                     raise EngineUnresponsiveError(text) from None
 
@@ -142,7 +142,7 @@ def run_job(store: RunStore, begin: Callable[[], Job]) -> None:
 
 
 @contextmanager
-def _ending(store: RunStore, hold: FolderLock | None = None, units: Sequence[Unit] = ()) -> Iterator[None]:
+def _ending(store: RunStore, folder_lock: FolderLock | None = None, units: Sequence[Unit] = ()) -> Iterator[None]:
     """Check how the block ended, unless a job goes on; raise, for what an engine passes on, what a user is to read."""
     message = ""
     try:
@@ -152,9 +152,9 @@ def _ending(store: RunStore, hold: FolderLock | None = None, units: Sequence[Uni
         message = str(error)
         raise
     finally:
-        if not (hold and hold.is_handed_over):
+        if not (folder_lock and folder_lock.is_handed_over):
             note_end(store, message)
-    if hold and hold.is_handed_over:
+    if folder_lock and folder_lock.is_handed_over:
         return
     if not store.exists(SUCCESS_FILE):
         raise RunError(f"the runner ended without an error, but {store.url} has no {SUCCESS_FILE}")

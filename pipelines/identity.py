@@ -102,12 +102,12 @@ def is_run(folder: RunStore) -> bool:
 def log_damage(folder: RunStore) -> None:
     """Log what of a published run is missing or damaged, and its run.json."""
     if is_run(folder) and _believed_claim(folder) is None:
-        fault = "differs from what was written" if folder.exists(layout.RUN_FILE) else "is missing"
-        _log.warning("%s: %s; it is written again from the recipe", folder.path(layout.RUN_FILE), fault)
+        error = "differs from what was written" if folder.exists(layout.RUN_FILE) else "is missing"
+        _log.warning("%s: %s; it is written again from the recipe", folder.path(layout.RUN_FILE), error)
     if folder.exists(layout.SUCCESS_FILE):
-        for path, fault in _faults(folder):
+        for path, error in _faults(folder):
             if path != layout.RUN_FILE:
-                _log.warning("%s: %s; it is recomputed", folder.path(path), fault)
+                _log.warning("%s: %s; it is recomputed", folder.path(path), error)
 
 
 def _faults(folder: RunStore) -> Iterator[tuple[str, str]]:

@@ -182,10 +182,10 @@ def _locate(plan: Plan, recipe: Recipe, folder: RunStore, old: RunStore | None) 
     def locate(unit: Unit) -> Unit:
         unit = replace(unit, chunk=chunks.get(unit.index))
         for moved in moves[unit.source]:
-            placed = replace(unit, moved=moved)
-            number = numbers.get(placed.before.key if moved else unit.key)
-            if number is not None and _has_shards(sources[unit.source], placed):
-                return replace(placed, reuse_index=number, reuse_chunk=old_chunks.get(number))
+            assigned = replace(unit, moved=moved)
+            number = numbers.get(assigned.before.key if moved else unit.key)
+            if number is not None and _has_shards(sources[unit.source], assigned):
+                return replace(assigned, reuse_index=number, reuse_chunk=old_chunks.get(number))
         return unit
 
     return replace(plan, units=PackedUnits(map(locate, plan.units)))

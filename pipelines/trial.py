@@ -13,7 +13,7 @@ from itertools import chain
 from math import ceil
 from resource import RUSAGE_SELF, getrusage
 
-from curate.ask.costs.model import CPU, Trial, Trials, Work, add_waiting, find_seconds, predict
+from curate.ask.costs.model import CPU, CalibrationRun, Trials, Work, add_waiting, find_seconds, predict
 from curate.ask.costs.prices import CostPlan, Prices
 from curate.ask.whatif.estimate import Estimate, Watch, fetched, scaled, share_left, size_of, spread
 from curate.base.errors import RunError
@@ -43,7 +43,7 @@ def find_trials(prepared: Prepared, measure: int | None, watch: Watch = lambda *
     """
     for folder in (prepared.context.store, prepared.context.reuse) if measure is None else ():
         if folder and folder.exists(SUCCESS_FILE) and (facts := read_facts(folder)).used:
-            trial = Trial.of(facts)
+            trial = CalibrationRun.of(facts)
             return Trials(trial, trial, trial, trial, trial.value(START, CPU), run=folder.url)
     if measure is None:
         return None
@@ -59,7 +59,7 @@ def plan_costs(prepared: Prepared, trials: Trials, expected: Estimate, rows: int
     context, units, workers = prepared.context, prepared.plan.units, prepared.engine.workers
     count: float = len(units)
     if rows:
-        size = trials.bytes or size_of(units) / max(1, trials.apart.rows) if context.pool.has_images else 1
+        size = trials.bytes or size_of(units) / max(1, trials.scattered.rows) if context.pool.has_images else 1
         count = max(1, ceil(rows * size / (UNIT_BYTES if context.pool.has_images else UNIT_ROWS)[1]))
     if workers.overhead is None:  # this machine
         workers = workers._replace(memory=1024 * getrusage(RUSAGE_SELF).ru_maxrss / 1e9)
@@ -80,27 +80,28 @@ def _run_trials(prepared: Prepared, units: Sequence[Unit], rows: int, is_reused:
         number = iter(range(4))
         base = aside if prepared.context.store.is_local else f"memory://{aside}"  # which counts requests
 
-        def measure(measured: Sequence[Unit]) -> Trial:
+        def measure(measured: Sequence[Unit]) -> CalibrationRun:
             folder = RunStore(f"{base}/{next(number)}")
             with watch(folder, len(measured)):
                 return _run(prepared, measured, is_reused, size_of(measured) / max(1, size_of(units)), folder)
 
         first = parts[len(parts) // 2 : len(parts) // 2 + 1]
-        cold, warm = measure(first), measure(first)
-        n = min(_PARTS, len(parts), max(4, ceil(rows / max(1, warm.rows))))
+        first_run, second_run = measure(first), measure(first)
+        n = min(_PARTS, len(parts), max(4, ceil(rows / max(1, second_run.rows))))
         chosen = spread(parts, n)
         began = time.process_time()
-        apart = together = measure(chosen)
+        scattered = adjacent = measure(chosen)
         if not is_reused and time.process_time() - began < _LONG:
             by_source = {unit.source: unit for unit in chosen}
             for source, unit in by_source.items():
                 of_source = chain.from_iterable(other.parts for other in chosen if other.source == source)
                 by_source[source] = replace(unit, parts=tuple(of_source))
-            together = measure(list(by_source.values()))
-    return Trials(cold, warm, apart, together, start, size_of(chosen) / max(1, apart.rows), METER.compiling)
+            adjacent = measure(list(by_source.values()))
+    size = size_of(chosen) / max(1, scattered.rows)
+    return Trials(first_run, second_run, scattered, adjacent, start, size, METER.compiling)
 
 
-def _run(prepared: Prepared, units: Sequence[Unit], is_reused: bool, share: float, folder: RunStore) -> Trial:
+def _run(prepared: Prepared, units: Sequence[Unit], is_reused: bool, share: float, folder: RunStore) -> CalibrationRun:
     """Run the recipe on these units; `share` is what they are of the pool."""
     numbered = [replace(unit, index=index) for index, unit in enumerate(units)]
     recipe = prepared.context.recipe.model_copy(update={"captions": None, "max_failed": 1.0, "max_missing": 1.0})
@@ -118,7 +119,7 @@ def _run(prepared: Prepared, units: Sequence[Unit], is_reused: bool, share: floa
             if attempt.selection is None:
                 raise
             folder = RunStore(f"{folder.url}-all")
-    facts = Trial.of(read_facts(context.store))
+    facts = CalibrationRun.of(read_facts(context.store))
     tail = sum(value for (_, kind), value in METER.take().items() if kind == CPU)  # what follows the last record
     published = facts.used.get("publish", UsedFacts(step="publish"))
     published = published.model_copy(update={"cpu": published.cpu + tail})

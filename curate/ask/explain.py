@@ -161,11 +161,11 @@ def _others(run: OpenRun, row: dict[str, Any]) -> dict[str, Any]:
     """Return what other rows and tables tell of a row: duplicates, texts of its image, captions, files, and values."""
     uid, at = row["uid"], {"unit": row["unit"], "row": row["row"]}
     near = [by for by in (run.facts.recipe.get("dedup") or {}).get("by") or () if isinstance(by, dict)]
-    most = max((by["phash"]["distance"] for by in near if "phash" in by), default=-1)
+    maximum = max((by["phash"]["distance"] for by in near if "phash" in by), default=-1)
     representatives, lists = [], []
     if row["rule"] == stages.DUPLICATE:
         for other in run.report("representative", uid=row["duplicate_of"]):
-            hashes = {"phash": row["phash"], "other": other["phash"], "group": other["uid"], "most": most}
+            hashes = {"phash": row["phash"], "other": other["phash"], "group": other["uid"], "most": maximum}
             links = run.report("phash_link", **at, **hashes)
             representatives.append(other | {"links": links, "match": "; ".join(_compare(run, row, other))})
     elif row["kept"] or {"rule": row["rule"]} in run.rows("FROM later_rules"):

@@ -154,11 +154,11 @@ def _check_value(param: Param, value: object, steps: Sequence[str]) -> None:
             accepted = "numbers separated by spaces or commas"
             raise RecipeError(f"{option}: {wrong[0]!r} is not a number; accepted: {accepted}")
     if isinstance(param.default, int | float) and value is not None:
-        least = 1 if param.kind == "positive" else 0
+        minimum = 1 if param.kind == "positive" else 0
         if not isinstance(value, int | float):
             raise RecipeError(f"{option}: needs a number, such as {param.default}")
-        if isinstance(param.default, int) and (isinstance(value, float) or value < least):
-            raise RecipeError(f"{option}: needs an integer of at least {least}, such as {param.default}")
+        if isinstance(param.default, int) and (isinstance(value, float) or value < minimum):
+            raise RecipeError(f"{option}: needs an integer of at least {minimum}, such as {param.default}")
 
 
 def check_params(query: str, values: Mapping[str, object], names: Sequence[str], needed: Sequence[str]) -> None:

@@ -46,19 +46,19 @@ def verify_run(url: str) -> tuple[list[str], list[str]]:
     lines = read_manifest(folder)
     checked = [f"{len(lines):,} files by sha256 ({sum(line.bytes for line in lines):,} bytes)"]
     listed = {line.path for line in lines}
-    if faults := list(_check_files(folder, lines, listed)):
-        return checked, faults
+    if errors := list(_check_files(folder, lines, listed)):
+        return checked, errors
     if layout.RUN_FILE not in listed:
         return checked, [f"{layout.RUN_FILE}: is not in the manifest, although every run has it"]
     context, units = open_context(folder)
     settings = PublishSettings.of(context)
-    if faults := list(_check_complete(settings, units, listed)):
-        return checked, faults
+    if errors := list(_check_complete(settings, units, listed)):
+        return checked, errors
     for check in (_check_rows, _check_absence):
         summary, differing = check(settings, units)
         checked += summary
-        faults += differing
-    return checked, faults
+        errors += differing
+    return checked, errors
 
 
 def _check_files(folder: RunStore, lines: list[Published], listed: set[str]) -> Iterator[str]:
@@ -66,8 +66,8 @@ def _check_files(folder: RunStore, lines: list[Published], listed: set[str]) -> 
         layout.FORGOTTEN_FILE: "; do not delete it: restore it from a copy",
         layout.REPORT_FILE: f"; `curate report {folder.url}` writes it again",
     }
-    for path, fault in find_faults(folder, lines).items():
-        yield f"{path}: {fault}{hints.get(path, '')}"
+    for path, error in find_faults(folder, lines).items():
+        yield f"{path}: {error}{hints.get(path, '')}"
     if not folder.read_bytes(layout.MANIFEST_FILE).startswith(b"PAR1"):  # the rest was read
         yield f"{layout.MANIFEST_FILE}: is damaged (it does not begin as Parquet does)"
     if size := folder.digest(layout.SUCCESS_FILE)[0]:
@@ -90,7 +90,7 @@ def _check_complete(settings: PublishSettings, units: list[Unit], listed: set[st
 def _check_rows(settings: PublishSettings, units: list[Unit]) -> tuple[list[str], list[str]]:
     """Check that every row is counted once, and that shards and uids.npy hold the kept ones."""
     facts = read_facts(settings.store)
-    faults: list[str] = []
+    errors: list[str] = []
     kept, repeated = [np.zeros(0, PAIR)], [np.zeros(0, PAIR)]
     verdicts = Counter[str]()
     columns = ["uid", "kept", "rule", *([schema.REPEATS.name] if facts.repeats else [])]
@@ -101,30 +101,30 @@ def _check_rows(settings: PublishSettings, units: list[Unit]) -> tuple[list[str]
         try:
             verdicts += count_verdicts(samples, decisions, unit)
         except ConservationError as error:
-            faults.append(f"{file}: {error}")
+            errors.append(f"{file}: {error}")
         is_kept = decisions["kept"].to_numpy()
         kept.append(uid_pairs(decisions["uid"].filter(decisions["kept"])))
         if facts.repeats:
             repeats = decisions[schema.REPEATS.name].to_numpy()
             repeated.append(np.repeat(kept[-1], repeats[is_kept]))
             if (repeats[~is_kept] != 0).any():
-                faults.append(f"{file}: a row that is not kept has repeats")
+                errors.append(f"{file}: a row that is not kept has repeats")
     counts = facts.counts
-    faults += [
+    errors += [
         f"{layout.RUN_FILE}: says {counts.get(name, 0):,} rows {name}, but tables/decisions has {verdicts[name]:,}"
         for name in {**counts, **verdicts}
         if counts.get(name, 0) != verdicts[name]
     ]
     uids = sort_pairs(np.concatenate(kept))
     if (uids[1:] == uids[:-1]).any():
-        faults.append("tables/decisions: a uid is kept twice")
+        errors.append("tables/decisions: a uid is kept twice")
     expected = sort_pairs(np.concatenate(repeated)) if facts.repeats else uids
     if not np.array_equal(read_uids(settings.store), expected):
-        faults.append(f"{layout.UIDS_FILE}: differs from the kept uids of tables/decisions")
-    faults += _check_shards(settings, uids)
+        errors.append(f"{layout.UIDS_FILE}: differs from the kept uids of tables/decisions")
+    errors += _check_shards(settings, uids)
     rows, failed, published = verdicts.total(), verdicts[stages.FAILED], verdicts[stages.KEPT]
     sums = f"{published:,} kept + {rows - failed - published:,} dropped + {failed:,} failed"
-    return [f"{pluralise(rows, 'sample')} = {sums}", f"{len(uids):,} kept uids in shards and uids.npy"], faults
+    return [f"{pluralise(rows, 'sample')} = {sums}", f"{len(uids):,} kept uids in shards and uids.npy"], errors
 
 
 def _check_shards(settings: PublishSettings, kept: np.ndarray) -> Iterator[str]:
@@ -150,11 +150,11 @@ def _check_absence(settings: PublishSettings, units: list[Unit]) -> tuple[list[s
     if not len(record) and not named:
         rows = facts.counts.get(stages.FORGOTTEN, 0)
         return [], [f"{layout.FORGOTTEN_FILE}: is missing, although {rows:,} rows are forgotten"] if rows else []
-    faults = list(_find_forgotten(settings, units, record.items))
+    errors = list(_find_forgotten(settings, units, record.items))
     if not named or len(record) != named.items or not record.extends(named):
-        faults.insert(0, f"{layout.FORGOTTEN_FILE}: does not match its digest in {layout.RUN_FILE}")
+        errors.insert(0, f"{layout.FORGOTTEN_FILE}: does not match its digest in {layout.RUN_FILE}")
     requested = f"{pluralise(record.requested, 'item')} requested"
-    return [f"forgotten items are absent from tables, shards and uids.npy ({requested})"], faults
+    return [f"forgotten items are absent from tables, shards and uids.npy ({requested})"], errors
 
 
 def _find_forgotten(settings: PublishSettings, units: list[Unit], items: Items) -> Iterator[str]:

@@ -18,7 +18,7 @@ import xxhash
 
 from curate.base.numeric.arrays import U64, string_buffers
 from curate.base.numeric.elementary import GOLDEN, mix64
-from curate.base.numeric.text_hash import LEAST, MOST, hash_texts
+from curate.base.numeric.text_hash import LONGEST, SHORTEST, hash_texts
 
 _UID = "[0-9a-fA-F]{32}"
 _WHOLE_UID = rf"\A{_UID}\z"
@@ -57,7 +57,7 @@ def hash_halves(texts: pa.Array) -> tuple[U64, U64]:
     halves = np.empty((len(texts), 2), np.uint64)
     hash_texts(data, ends, halves)
     lengths, octets = np.diff(ends), data.data
-    others = np.flatnonzero((lengths < LEAST) | (lengths > MOST))
+    others = np.flatnonzero((lengths < SHORTEST) | (lengths > LONGEST))
     spans = zip(ends[others].tolist(), ends[others + 1].tolist(), strict=True)
     digests = b"".join(xxhash.xxh3_128_digest(octets[start:end]) for start, end in spans)
     halves[others] = np.frombuffer(digests, ">u8").reshape(-1, 2)

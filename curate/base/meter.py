@@ -34,7 +34,7 @@ class Meter:
         self._lock = threading.Lock()
         self._blocks = defaultdict[int, list[Block]](list)  # that each thread is in, the innermost last
         self._used = Used(float)
-        self._cpu, self._taken = 0.0, time.monotonic()
+        self._cpu, self._sampled = 0.0, time.monotonic()
         self.compiling = 0.0  # CPU seconds in which kernels were compiled
 
     @contextmanager
@@ -62,10 +62,10 @@ class Meter:
         now = time.monotonic()
         with suppress(OSError), open("/proc/self/statm") as file:
             pages = int(file.read().split()[1])
-            self.count("memory", pages * os.sysconf("SC_PAGE_SIZE") / 1e9 * (now - self._taken))
+            self.count("memory", pages * os.sysconf("SC_PAGE_SIZE") / 1e9 * (now - self._sampled))
         with self._lock:
             self._settle()
-            used, self._used, self._taken = self._used, Used(float), now
+            used, self._used, self._sampled = self._used, Used(float), now
             return used
 
     def _settle(self) -> None:

@@ -159,9 +159,9 @@ def free_memory() -> int:
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free = 1024 * int(lines["MemAvailable"].split()[0])
     for group in _groups_of_memory():
-        for most, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+        for maximum, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
             with suppress(OSError, ValueError):  # no limit is "max"
-                free = min(free, int((group / most).read_text()) - int((group / used).read_text()))
+                free = min(free, int((group / maximum).read_text()) - int((group / used).read_text()))
     return max(free, 0)
 
 

@@ -25,7 +25,7 @@ from curate.cli.imports import import_beam
 
 if TYPE_CHECKING:  # with the library that draws tables, which a run does not need
     from curate.ask.output import Line, Result
-    from curate.download.rates import Outlook
+    from curate.download.rates import DownloadForecast
     from curate.pool.plan import Unit
     from curate.recipe.recipe import Recipe
     from curate.recipe.source import Source
@@ -92,7 +92,7 @@ def warn_of_sizes(recipe: "Recipe", units: "Sequence[Unit]") -> Iterator[str]:
             yield f"warning: input {source.name!r}: {resizing}, and the recipe names {', '.join(named)}; {remedy}"
 
 
-def find_outlooks(context: "RunContext", units: "Sequence[Unit]") -> "Iterator[tuple[Source, int, Outlook]]":
+def find_outlooks(context: "RunContext", units: "Sequence[Unit]") -> "Iterator[tuple[Source, int, DownloadForecast]]":
     """Yield each source that is downloaded, how many units it has, and what its downloads will come to."""
     from curate.pool.registry import find_downloading
 
@@ -199,7 +199,7 @@ def print_page(name: str, **facts: Any) -> None:
 def save_images(directory: str, result: "Result", title: str, out: str) -> None:
     """Write the page of a run's rows with their images. Raises RecipeError where it cannot be written."""
     from curate.ask.opened import connected
-    from curate.ask.report.look import look_at
+    from curate.ask.report.image_page import look_at
 
     with connected(directory) as run:
         page = look_at(run, result, title)

@@ -66,19 +66,19 @@ def start_driver(store: RunStore) -> None:
 
 
 @contextmanager
-def detached(hold: FolderLock) -> Iterator[None]:
+def detached(folder_lock: FolderLock) -> Iterator[None]:
     """Let the command that waits in `start_driver` end; the block's output goes to the log of the run."""
-    log = _find_log(hold.store)
-    if not hold.holder.log:  # else an earlier process of this driver has done it
-        hold.tell(log=f"{log.resolve()} on {hold.holder.host}")
+    log = _find_log(folder_lock.store)
+    if not folder_lock.holder.log:  # else an earlier process of this driver has done it
+        folder_lock.record(log=f"{log.resolve()} on {folder_lock.holder.host}")
         if Supervisor.current:
-            Supervisor.current.send(holder=hold.holder.model_dump())
+            Supervisor.current.send(holder=folder_lock.holder.model_dump())
         log.parent.mkdir(exist_ok=True)
         try:
             os.rename(os.environ[_OUTPUT], log)
         except OSError:  # the folder is a disk of its own
             log.symlink_to(os.environ[_OUTPUT])
-    with _copied(hold.store, log):
+    with _copied(folder_lock.store, log):
         yield
 
 

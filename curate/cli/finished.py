@@ -46,12 +46,12 @@ def verify(directory: RunArgument) -> None:
 
     It compares all files with their digests, checks that no row is lost, and compares shards with decisions.
     """
-    checked, faults = verify_run(directory)
-    if faults:
-        rest = [f"and {len(faults) - 20} more"] if len(faults) > 20 else []
+    checked, errors = verify_run(directory)
+    if errors:
+        rest = [f"and {len(errors) - 20} more"] if len(errors) > 20 else []
         remedy = "to recompute a damaged file, delete it and run the recipe again with the same --out"
-        head = f"{directory}: {pluralise(len(faults), 'difference')} ({remedy})"
-        raise RunError("\n  ".join([head, *faults[:20], *rest]))
+        head = f"{directory}: {pluralise(len(errors), 'difference')} ({remedy})"
+        raise RunError("\n  ".join([head, *errors[:20], *rest]))
     for line in checked:
         print(f"checked: {line}")
     print(f"{directory}: nothing differs")

@@ -33,7 +33,7 @@ def end_when_interrupted(message: str) -> None:
     os.set_blocking(writing, False)
     presses = 0
 
-    def tell(number: int, _: object) -> None:
+    def deliver(number: int, _: object) -> None:
         """Run in the main thread, once it is back in Python; mostly the other one knows first, from `set_wakeup_fd`."""
         nonlocal presses
         presses += 1
@@ -49,7 +49,7 @@ def end_when_interrupted(message: str) -> None:
 
     end_when_read(read, message)
     for number in handled:
-        signal.signal(number, tell)
+        signal.signal(number, deliver)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
 
 

@@ -78,8 +78,8 @@ def plan(
         if not no_estimate:
             _show_estimate(prepared, figures, measure, rows, seen, downloads)
         if context.recipe.captions:  # no error: the run may be on another machine
-            for fault in find_faults(context.recipe.captions, context.engine_ids, load=False):
-                print(f"\nwarning: {fault}")
+            for error in find_faults(context.recipe.captions, context.engine_ids, load=False):
+                print(f"\nwarning: {error}")
 
 
 def _show_downloads(context: RunContext, units: Sequence[Unit]) -> bool:

@@ -108,7 +108,7 @@ def show_progress(folder: RunStore, units: int, urls: int = 0) -> Iterator[None]
     """Show bars on a terminal, and lines elsewhere, while the block runs; at an interrupt print what was finished."""
     has_ended = False
 
-    def tell() -> None:
+    def print_finished() -> None:
         if not has_ended:
             progress = _Progress(folder, units, urls)
             progress.read()
@@ -116,7 +116,7 @@ def show_progress(folder: RunStore, units: int, urls: int = 0) -> Iterator[None]
             kept = f"finished: {texts}; run the same command to continue" if texts else _NOTHING
             os.write(2, f"{kept}\n".encode())
 
-    at_interrupt(tell)
+    at_interrupt(print_finished)
     show = _bars if sys.stderr.isatty() else _lines
     try:
         with background_thread(lambda stop: show(_Progress(folder, units, urls), stop), "progress"):

@@ -169,16 +169,16 @@ def _work(
     with ExitStack() as entered:
         preflight(prepared, lambda line: print(line, file=sys.stderr, flush=True))
         urls = sum(outlook.left for _, _, outlook in common.find_outlooks(prepared.context, prepared.plan.units))
-        hold = entered.enter_context(claimed(prepared, may_end, keeper))
+        folder_lock = entered.enter_context(claimed(prepared, may_end, keeper))
         if is_driver():
-            entered.enter_context(detached(hold))
+            entered.enter_context(detached(folder_lock))
         elif detach:
-            run_pipeline(prepared, hold, detach=True)
-            print(describe_handover(hold.store, prepared.engine.name), end="")
+            run_pipeline(prepared, folder_lock, detach=True)
+            print(describe_handover(folder_lock.store, prepared.engine.name), end="")
             return False
         if not in_process:
-            entered.enter_context(show_progress(hold.store, len(prepared.plan.units), urls))
-        _run(prepared, plan_run, run_in_process if in_process else partial(run_pipeline, hold=hold))
+            entered.enter_context(show_progress(folder_lock.store, len(prepared.plan.units), urls))
+        _run(prepared, plan_run, run_in_process if in_process else partial(run_pipeline, folder_lock=folder_lock))
     return True
 
 

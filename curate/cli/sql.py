@@ -65,11 +65,11 @@ def sql(
             common.save_images(directory, result, query, out or f"{name}.html")
     else:
         with asking(directory, query, params) as result:
-            left = iter(result.rows)
-            first = list(islice(left, 1))
+            remaining = iter(result.rows)
+            first = list(islice(remaining, 1))
             if not first and is_name(query) and (reason := find_query(query).empty):
                 print(reason, file=sys.stderr)
-            common.print_result(replace(result, rows=chain(first, left)), format)
+            common.print_result(replace(result, rows=chain(first, remaining)), format)
 
 
 def _check_pages(query: str | None, images: bool, out: str | None, fiftyone: str | None) -> None:
@@ -85,7 +85,7 @@ def _check_pages(query: str | None, images: bool, out: str | None, fiftyone: str
 
 def _export(directory: str, query: str, params: dict[str, str], folder: str) -> None:
     from curate.ask.opened import connected
-    from curate.ask.report.look import export_rows
+    from curate.ask.report.image_page import export_rows
 
     with (
         reraised(RecipeError, f"--fiftyone {folder}: cannot be written", OSError),

@@ -19,7 +19,7 @@ from curate.store.lock import find_holder
 from curate.store.manifest import how_to_go_on, no_run
 from curate.store.store import RunStore
 
-_LEAST = 2.0  # seconds between two looks
+_MIN_PAUSE = 2.0  # seconds between two looks
 _SECONDS = 600  # that it has to end
 
 
@@ -59,7 +59,7 @@ def _follow(directory: str) -> Status:
                     return now
             except OSError as error:  # a store may have a bad hour
                 print(f"curate: {error}", file=sys.stderr)
-            time.sleep(seconds_between(RunStore(directory), _LEAST, time.monotonic() - began))
+            time.sleep(seconds_between(RunStore(directory), _MIN_PAUSE, time.monotonic() - began))
 
 
 def cancel(directory: Annotated[str, Argument(metavar="DIR", help="The folder of a run.")]) -> None:

@@ -11,7 +11,7 @@ from typer import Option
 
 from curate.ask.output import Result, line, tuples
 from curate.ask.whatif.answer import WhatIf, answer
-from curate.ask.whatif.survivors import open_finished
+from curate.ask.whatif.surviving import open_finished
 from curate.ask.whatif.sweep import Point, check_plot, points_table, search, sweep, write_plot
 from curate.ask.whatif.swept_number import SEARCHED, SweptNumber, parse_swept_number
 from curate.base.errors import RecipeError
@@ -131,10 +131,10 @@ def _sweep_result(points: list[Point], number: SweptNumber, format: Format, bars
     hidden = {"t"} if number.key == "balance.t" else set()  # it is the value
     shown = [name for name in table.column_names if table[name].null_count < len(table) and name not in hidden]
     sizes = [(point.survivors if bars == "survivors" else point.expected) or 0 for point in points]
-    most = max(sizes, default=0) or 1
+    maximum = max(sizes, default=0) or 1
     for name in {"expected", "error"} & set(shown):
         table = table.set_column(table.column_names.index(name), name, pc.round(table[name]))
-    lengths = [max(1, round(_BAR * size / most)) if size else 0 for size in sizes]
+    lengths = [max(1, round(_BAR * size / maximum)) if size else 0 for size in sizes]
     marks = ["  ← the run" if point.value == number.of_run else "" for point in points]
     drawn = pa.array(["█" * length + mark for length, mark in zip(lengths, marks, strict=True)])
     return _result(table.select(shown).append_column(f"bars of {bars}", drawn))

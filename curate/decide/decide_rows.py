@@ -45,18 +45,18 @@ def decide_rows(
     matches = count_matches(units, settings) if settings.matching else None
     recalls, large = units.at("duplicates", deduplicate, settings, n_buckets)
     rules += units.at("rules", apply_later_rules, settings)
-    survivors = None if matches is None else count_survivors(units, settings, matches)
+    surviving = None if matches is None else count_survivors(units, settings, matches)
     drop_duplicate_captions(units, settings, n_buckets)
-    choice = choose(units, settings, survivors)
-    sums = draw_rows(units, settings, unread, choice, survivors)
-    entries, near = {"matches": matches, "survivors": survivors, "sums": sums}, len(recalls)
+    choice = choose(units, settings, surviving)
+    sums = draw_rows(units, settings, unread, choice, surviving)
+    entries, near = {"matches": matches, "survivors": surviving, "sums": sums}, len(recalls)
 
     def decided(*answers: Any, matches: I64 | None, **others: Any) -> Decided:
         pool = None if matches is None else matches[0]
         return Decided(answers[near:], answers[:near], pool=pool, **others)
 
     answers = units.get("Decide: results", decided, *recalls, *rules, large=large, choice=choice, **entries)
-    return answers, survivors
+    return answers, surviving
 
 
 def drop_duplicate_captions(units: Units, settings: DecideSettings, n_buckets: int = 1) -> None:

@@ -22,8 +22,8 @@ Plane = npt.NDArray[Any]  # float32
 _SAMPLING = 3  # masks are drawn this much larger and averaged down, for smooth edges
 RECODINGS = (("jpg", 60), ("jpg", 72), ("jpg", 95), ("webp", 80), ("png", 0))
 QUALITIES = (30, 75)  # of a compressed JPEG
-FACTORS = (0.6, 0.75, 1.25, 1.5)  # of a resized picture, where it leaves `LEAST` pixels on the shorter side
-LEAST = 200
+FACTORS = (0.6, 0.75, 1.25, 1.5)  # of a resized picture, where it leaves `MIN_SIDE` pixels on the shorter side
+MIN_SIDE = 200
 TRIMMED = (0.01, 0.03)  # of the width, and of the height, that a cropped picture has lost
 
 _ATTEMPTS = 8
@@ -231,7 +231,7 @@ def _saved(picture: Image.Image, rng: np.random.Generator, qualities: tuple[int,
 
 
 def _resized(picture: Image.Image, rng: np.random.Generator) -> bytes:
-    factor = pick(rng, [factor for factor in FACTORS if factor * min(picture.size) >= LEAST])
+    factor = pick(rng, [factor for factor in FACTORS if factor * min(picture.size) >= MIN_SIDE])
     filters = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
     size = round(picture.width * factor), round(picture.height * factor)
     return _saved(picture.resize(size, pick(rng, filters)), rng)

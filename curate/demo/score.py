@@ -75,12 +75,12 @@ def score(truth_path: str, run: str) -> list[Caught]:
     tars = [sample["shard"].rsplit("/", 1)[-1] for sample in samples]
     decided = {(tar, sample["key"]): row for tar, sample, row in zip(tars, samples, decisions, strict=True)}
     scenes = {location: sample["original_key"] or sample["key"] for location, sample in truth.items()}
-    stays = {row["uid"]: location for location, row in decided.items() if row["rule"] != DUPLICATE}
+    retained = {row["uid"]: location for location, row in decided.items() if row["rule"] != DUPLICATE}
     mistaken = Counter[str]()
     for location, sample in truth.items():
         row = decided[location]
         if row["rule"] == DUPLICATE:
-            other = stays[row["duplicate_of"]]
+            other = retained[row["duplicate_of"]]
             if scenes[other] != scenes[location]:
                 mistaken[sample["defect"]] += 1
             elif not sample["original_key"]:

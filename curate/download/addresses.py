@@ -10,7 +10,7 @@ import time
 from functools import lru_cache
 from typing import Any
 
-from curate.download.fetch_fault import FetchFault
+from curate.download.fetch_error import FetchError
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Addresses = list[tuple[int, Any]]  # families, and addresses as sockets take them
@@ -24,22 +24,22 @@ _KINDS = ("unspecified", "loopback", "link_local", "site_local", "multicast", "r
 
 
 def look_up(host: str, port: int) -> Addresses:
-    """Return families and addresses of a host. Raises FetchFault."""
+    """Return families and addresses of a host. Raises FetchError."""
     addresses = _resolve(host, port, int(time.monotonic() / _SECONDS))
     if isinstance(addresses, str):
-        raise FetchFault("dns", f"{host}: {addresses}")
+        raise FetchError("dns", f"{host}: {addresses}")
     return addresses
 
 
 @lru_cache(100_000)
 def _resolve(host: str, port: int, period: int) -> Addresses | str:
-    """Return a host's addresses, or what is wrong. Raises FetchFault for what may pass, which is not remembered."""
+    """Return a host's addresses, or what is wrong. Raises FetchError for what may pass, which is not remembered."""
     try:
         return [(info[0], info[4]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     except socket.gaierror as error:
         message = error.strerror or str(error)
         if error.errno in (socket.EAI_AGAIN, socket.EAI_SYSTEM):
-            raise FetchFault("dns", f"{host}: {message}") from None
+            raise FetchError("dns", f"{host}: {message}") from None
         return message
     except (OSError, UnicodeError) as error:
         return str(error)

@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 from curate import __version__
 from curate.base.schema import MISSING_REASONS
 from curate.base.wording import read_retry_after
-from curate.download.fetch_fault import FetchFault
+from curate.download.fetch_error import FetchError
 from curate.download.robots import NO_TRAINING, Robots, opt_out
 from curate.download.shared_hosts import SharedHosts
 from curate.download.source import NetworkPolicy
@@ -45,11 +45,11 @@ class _Host:
     slots: threading.Semaphore
     pause_ends: float = 0.0
     failures: int = 0  # since it last answered
-    fault: FetchFault | None = None
+    fault: FetchError | None = None
     left_alone_until: float = 0.0
 
     def pause(self) -> float:
-        """Raises FetchFault where it is left alone."""
+        """Raises FetchError where it is left alone."""
         now = time.monotonic()
         if self.fault and self.left_alone_until > now:
             raise self.fault.fresh()
@@ -73,7 +73,7 @@ class Hosts:
 
     @contextmanager
     def slot(self, name: str) -> Iterator[None]:
-        """Wait for a connection to a host, and for the end of its pause. Raises FetchFault where it is left alone."""
+        """Wait for a connection to a host, and for the end of its pause. Raises FetchError where it is left alone."""
         with self._lock:
             host = self._hosts.setdefault(name, _Host(threading.Semaphore(self._per_host)))
         with host.slots:
@@ -83,7 +83,7 @@ class Hosts:
                     time.sleep(min(pause, 1.0))
                 yield
 
-    def failed(self, name: str, fault: FetchFault, max_pause: float) -> None:
+    def failed(self, name: str, fault: FetchError, max_pause: float) -> None:
         """Count a failure of the host, from within its slot, and grant the pause it asks for, up to `max_pause`."""
         if fault.reason not in _OF_HOSTS:
             return
@@ -110,7 +110,7 @@ class Outcome:
     """What became of a URL."""
 
     data: bytes | None  # what it gave; None where it gave nothing
-    fault: FetchFault | None  # why it gave nothing; None where it gave something
+    fault: FetchError | None  # why it gave nothing; None where it gave something
     attempts: int  # how many there were
     time: float  # when the last one ended, in seconds since 1970
 
@@ -148,13 +148,13 @@ class Fetcher:
             try:
                 deadline = Deadline(timeout, self._policy.max_seconds)
                 return Outcome(self._follow(url, deadline), None, attempt, time.time())
-            except FetchFault as error:
-                fault = error.fresh()
-            pause = self._policy.pause * 2 ** (attempt - 1) if fault.retry_after is None else fault.retry_after
-            if not fault.may_pass or pause > self._policy.max_pause or attempt == self._policy.attempts:
+            except FetchError as error:
+                problem = error.fresh()
+            pause = self._policy.pause * 2 ** (attempt - 1) if problem.retry_after is None else problem.retry_after
+            if not problem.may_pass or pause > self._policy.max_pause or attempt == self._policy.attempts:
                 break
             time.sleep(pause)
-        return Outcome(None, fault, attempt, time.time())
+        return Outcome(None, problem, attempt, time.time())
 
     @contextmanager
     def expecting(self, urls: Sequence[str | None]) -> Iterator[None]:
@@ -179,7 +179,7 @@ class Fetcher:
             url, base = reply, site.url + path
         if is_robots:
             return b""  # as where there is none
-        raise FetchFault("too_many_redirects", f"more than {redirects}")
+        raise FetchError("too_many_redirects", f"more than {redirects}")
 
     def _ask(self, site: Site, path: str, deadline: Deadline, is_robots: bool) -> bytes | str:
         began, has_answered = time.monotonic(), False
@@ -197,47 +197,47 @@ class Fetcher:
                     if not 200 <= answer.status < 300:
                         raise _refused(answer)
                     return _begin_of(answer, _ROBOTS_BYTES) if is_robots else self._read(answer)
-            except FetchFault as fault:
+            except FetchError as error:
                 if not has_answered:
-                    self._hosts.failed(site.host, fault, self._policy.max_pause)
+                    self._hosts.failed(site.host, error, self._policy.max_pause)
                 raise
 
     def _read(self, answer: Answer) -> bytes:
-        """Return a body. Raises FetchFault where it is reserved, a part, or larger than the policy lets it be."""
+        """Return a body. Raises FetchError where it is reserved, a part, or larger than the policy lets it be."""
         if self._policy.opt_out == "respect" and (header := opt_out(answer.headers, AGENT, self._directives)):
-            raise FetchFault("opted_out", header)
+            raise FetchError("opted_out", header)
         if answer.status == HTTPStatus.PARTIAL_CONTENT:
             part = answer.headers.get("Content-Range", "a part that was not asked for")
             span = _RANGE.fullmatch(part.strip())
             if span is None or int(span[1]) + 1 != int(span[2]):  # not all there is (RFC 9110, 14.4)
-                raise FetchFault("incomplete", f"206: {part}")
+                raise FetchError("incomplete", f"206: {part}")
         limit = self._policy.max_bytes
         if answer.length is not None and answer.length > limit:
-            raise FetchFault("too_large", f"{answer.length:,} bytes")
+            raise FetchError("too_large", f"{answer.length:,} bytes")
         body = _begin_of(answer, limit)
         if len(body) > limit:
-            raise FetchFault("too_large", f"more than {limit:,} bytes")
+            raise FetchError("too_large", f"more than {limit:,} bytes")
         return body
 
 
 def _begin_of(answer: Answer, limit: int) -> bytes:
-    """Return a body, or as much as shows that it is over a limit (bytes). Raises FetchFault of one that ends early."""
+    """Return a body, or as much as shows that it is over a limit (bytes). Raises FetchError of one that ends early."""
     body = io.BytesIO()
     for chunk in answer.body:
         body.write(chunk)
         if body.tell() > limit:
             break
     if answer.length is not None and body.tell() < min(answer.length, limit):
-        raise FetchFault("incomplete", f"{body.tell():,} of {answer.length:,} bytes")
+        raise FetchError("incomplete", f"{body.tell():,} of {answer.length:,} bytes")
     return body.getvalue()  # which shares the bytes
 
 
-def _refused(answer: Answer) -> FetchFault:
+def _refused(answer: Answer) -> FetchError:
     """Return why an answer brings nothing; an unknown status is the first of its class (RFC 9110, 15)."""
     reasons = (f"http_{answer.status}", f"http_{answer.status // 100}00")
     reason = next((reason for reason in reasons if reason in MISSING_REASONS), "http_other")
     pause = read_retry_after(answer.headers.get("Retry-After"), time.time())
-    return FetchFault(reason, f"{answer.status} {answer.reason}", pause)
+    return FetchError(reason, f"{answer.status} {answer.reason}", pause)
 
 
 def _as_written(location: str) -> str:
@@ -250,7 +250,7 @@ def _as_written(location: str) -> str:
 
 def _hosts_of(urls: Sequence[str | None]) -> Iterator[str]:
     for url in urls:
-        with suppress(FetchFault):
+        with suppress(FetchError):
             yield _split(url or "")[0].host
 
 
@@ -265,8 +265,8 @@ def _split(url: str, base: str = "") -> tuple[Site, str]:
         path = urllib.parse.quote(parts.path or "/", _SAFE)
         query = f"?{urllib.parse.quote(parts.query, _SAFE)}" if parts.query else ""
     except ValueError as error:  # UnicodeError is one
-        raise FetchFault("bad_url", f"redirects to {url[:100]!r}: {error}" if base else error) from None
+        raise FetchError("bad_url", f"redirects to {url[:100]!r}: {error}" if base else error) from None
     if parts.scheme not in ("http", "https") or not host or _CONTROL.search(host):
-        raise FetchFault("bad_url", f"accepted: http:// and https://, not {url[:100]!r}")
+        raise FetchError("bad_url", f"accepted: http:// and https://, not {url[:100]!r}")
     is_secure = parts.scheme == "https"
     return Site(is_secure, host, port or (443 if is_secure else 80)), path + query

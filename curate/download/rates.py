@@ -16,14 +16,14 @@ from curate.store.local import Digest
 from curate.store.store import RunStore
 
 _LOG = "tmp/downloads"
-_MOST = 50  # shards that are looked at
+_MAX_SHARDS = 50  # shards that are looked at
 # Assumed of a list some years old: the share of URLs that give an image, its bytes, its seconds, and bytes of a pixel
 # of img2dataset's JPEGs
 CAME, BYTES, SECONDS, PIXEL = 0.7, 200_000, 1.5, 0.4
 
 
 @dataclass(frozen=True)
-class Outlook:
+class DownloadForecast:
     """What fetching the parts of a source will take."""
 
     rows: int  # of all parts, such as URLs
@@ -47,7 +47,7 @@ class Rates:
 
 def measured_rates(store: RunStore, stems: Collection[str]) -> Rates | None:
     """Return what shards gave, a few of them by their paths without suffix; None where they say nothing of it."""
-    few = sorted(stems)[:: max(1, len(stems) // _MOST)]
+    few = sorted(stems)[:: max(1, len(stems) // _MAX_SHARDS)]
     sums: Counter[str] = Counter()
     for stem in few:
         if "bytes" in (statistics := store.read_json(f"{stem}{STATISTICS}")):

@@ -43,12 +43,12 @@ class Retries:
         digest, is_there = recorded_digest(folder, RETRIES_FILE), folder.exists(RETRIES_FILE)
         if not is_there and not names_retries(folder):
             return cls()
-        fault = "differs from what was written" if is_there else "is missing"
+        error = "differs from what was written" if is_there else "is missing"
         if is_there and (digest is None or digest.is_of(folder.digest(RETRIES_FILE))):
             with suppress(DamagedError, pa.ArrowException, ValueError):
                 return cls(folder.read_parquet(RETRIES_FILE).cast(schema.RETRIES))
-            fault = "is damaged"
-        _log.warning("%s: %s; images of later rounds are left out until --retry", folder.path(RETRIES_FILE), fault)
+            error = "is damaged"
+        _log.warning("%s: %s; images of later rounds are left out until --retry", folder.path(RETRIES_FILE), error)
         return cls()
 
     def write(self, folder: RunStore) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from curate.base.errors import needing
 from curate.base.process import Cache
-from curate.download.fetch_fault import FetchFault
+from curate.download.fetch_error import FetchError
 
 _SITES, _CHARACTERS = 1 << 16, 20_000_000  # whose rules are remembered: sites, and characters of all their rules
 _OVERHEAD = 300  # characters that a site counts for besides
@@ -33,13 +33,13 @@ class Robots:
     _characters: int = 0
 
     def check(self, site: str, url: str, read: Callable[[str], bytes]) -> None:
-        """Raise FetchFault where the rules of a site (scheme, host and port) forbid a URL, or cannot be read.
+        """Raise FetchError where the rules of a site (scheme, host and port) forbid a URL, or cannot be read.
 
         `read` fetches robots.txt: a fault of status 4xx, but 429, allows all; any other fault is that of each URL.
         """
         rules = self._rules.get((site, time.monotonic() // _DAY), lambda: self._parse(read, site))
         if rules is not None and not rules.can_fetch(url, self.agent):
-            raise FetchFault("robots", f"{site}/robots.txt")
+            raise FetchError("robots", f"{site}/robots.txt")
 
     def _parse(self, read: Callable[[str], bytes], site: str) -> Any:
         with needing("robots: respect needs another package", "'.[img2dataset]' in a checkout of curate"):
@@ -48,12 +48,12 @@ class Robots:
             text = _of_agent(read(f"{site}/robots.txt").decode("utf-8-sig", "replace"), self.agent)
             self._count(len(text))
             return Protego.parse(text)
-        except FetchFault as fault:
-            if fault.reason.startswith("http_4") and fault.reason != "http_429":
+        except FetchError as error:
+            if error.reason.startswith("http_4") and error.reason != "http_429":
                 self._count(0)
                 return None
-            detail = fault.detail if fault.reason == "refused_address" else f"while reading robots.txt: {fault.detail}"
-            raise FetchFault(fault.reason, detail, fault.retry_after) from None
+            detail = error.detail if error.reason == "refused_address" else f"while reading robots.txt: {error.detail}"
+            raise FetchError(error.reason, detail, error.retry_after) from None
 
     def _count(self, characters: int) -> None:
         """Forget all rules once they are too long in all."""

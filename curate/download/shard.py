@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from curate.base.schema import define
 from curate.download.fetch import Fetcher, Outcome
-from curate.download.fetch_fault import FetchFault
+from curate.download.fetch_error import FetchError
 from curate.download.rates import by_frequency
 from curate.download.resize import HASH_MISMATCH, Resize, Resized, read_exif, reason_of
 from curate.download.retry_record import Retry
@@ -89,10 +89,10 @@ def _fetch_all(urls: Sequence[str | None], fetcher: Fetcher, source: UrlsSource)
                 pool.apply_async(fetch, task)
 
 
-def _unforeseen(error: Exception) -> FetchFault:
+def _unforeseen(error: Exception) -> FetchError:
     """Return what a row has for an error that nobody foresaw, which is logged: one URL ends no shard."""
     _log.error("downloading a URL failed", exc_info=error)
-    return FetchFault("lost", f"{type(error).__name__}: {error}")
+    return FetchError("lost", f"{type(error).__name__}: {error}")
 
 
 class _Shard:
@@ -108,18 +108,18 @@ class _Shard:
         self._bytes = 0
 
     def add(self, row: int, outcome: Outcome, images: IO[bytes]) -> None:
-        fault, data, resized = outcome.fault, outcome.data, Resized(None)
+        problem, data, resized = outcome.fault, outcome.data, Resized(None)
         if data is not None:
             try:
                 is_other = self._verified and _digest(self._verified, data) != self._listed[self._verified][row]
                 resized = Resized(None, error=HASH_MISMATCH) if is_other else self._resize(data)
             except Exception as error:
-                fault = _unforeseen(error)
-        facts, may_pass = self._facts[row], fault is not None and fault.may_pass
+                problem = _unforeseen(error)
+        facts, may_pass = self._facts[row], problem is not None and problem.may_pass
         facts |= {"status": "success", "attempts": outcome.attempts, "may_pass": may_pass}
         facts["attempted"] = datetime.fromtimestamp(int(outcome.time), UTC)
-        if fault:
-            facts |= {"reason": fault.reason, "detail": fault.detail, "error_message": str(fault)}
+        if problem:
+            facts |= {"reason": problem.reason, "detail": problem.detail, "error_message": str(problem)}
             facts["status"] = "failed_to_download"
         elif message := resized.error:
             facts |= {"reason": reason_of(message), "detail": message, "error_message": message}

@@ -145,8 +145,8 @@ class SharedHosts:
         for process in dead:
             del processes[process]
         if dead:
-            alive = {self._me, *map(int, processes)}
-            queues = {name: [process for process in queue if process in alive] for name, queue in queues.items()}
+            surviving = {self._me, *map(int, processes)}
+            queues = {name: [process for process in queue if process in surviving] for name, queue in queues.items()}
         with self._lock:
             changes, is_urgent = self._change(queues, began)
         changed = {name: queue for name, queue in (queues | changes).items() if queue}

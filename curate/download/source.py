@@ -223,9 +223,9 @@ class UrlsSource(Source):
 
     def placed_in(self, run: str, reuse: str | None = None, is_alone: bool = True) -> Self:
         """Return the source as this run reads it: its shards are in its folder, or in that of the run to reuse."""
-        placed = self.model_copy()
-        placed._run, placed._reuse, placed._is_alone = run, reuse, is_alone
-        return placed
+        assigned = self.model_copy()
+        assigned._run, assigned._reuse, assigned._is_alone = run, reuse, is_alone
+        return assigned
 
     @property
     def run_store(self) -> RunStore:

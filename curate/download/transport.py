@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from curate.base.wording import format_bytes
 from curate.download.addresses import Network, look_up, refusal
-from curate.download.fetch_fault import FetchFault
+from curate.download.fetch_error import FetchError
 
 _OTHER_FILES = 512  # that the process may have open besides connections in use
 _CHUNK = 1 << 16  # bytes that are read at once
@@ -43,12 +43,12 @@ class Deadline:
         """Leave out what was no part of the download: a wait for others."""
         self._end += seconds
 
-    def left(self) -> float:
-        """Return the seconds that the next step has. Raises FetchFault where there are none."""
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise FetchFault("timeout", "it took more than max_seconds")
-        return min(self._step, left)
+    def remaining(self) -> float:
+        """Return the seconds that the next step has. Raises FetchError where there are none."""
+        remaining = self._end - time.monotonic()
+        if remaining <= 0:
+            raise FetchError("timeout", "it took more than max_seconds")
+        return min(self._step, remaining)
 
 
 class Site(NamedTuple):
@@ -99,10 +99,10 @@ class HttpTransport:
 
     @contextmanager
     def get(self, site: Site, path: str, deadline: Deadline) -> Iterator[Answer]:
-        """Ask a site for a path and query of printable ASCII. Raises FetchFault, also while the body is read."""
+        """Ask a site for a path and query of printable ASCII. Raises FetchError, also while the body is read."""
         with ExitStack() as closing:
             try:
-                with _faults():
+                with _as_fetch_errors():
                     connection, response = self._ask(site, path, deadline)
                     closing.callback(connection.close)
                     with response:
@@ -111,8 +111,8 @@ class HttpTransport:
                         is_left_open = _leaves_open(connection, response)
                     if is_left_open and self._keep(connection):
                         closing.pop_all()
-            except FetchFault as fault:
-                if fault.reason == "timeout":  # perhaps of a body that only a close would end
+            except FetchError as error:
+                if error.reason == "timeout":  # perhaps of a body that only a close would end
                     self._given_up.add(site.host)
                     self.leave({site.host})
                 raise
@@ -177,15 +177,15 @@ class _Limited:
     def begin(self, deadline: Deadline) -> None:
         self.deadline, self.bytes_left = deadline, _FRAMING
         self.has_ended = False  # the other side closed it: headers that were read until then may lack some
-        self.settimeout(deadline.left())  # type: ignore[attr-defined]
+        self.settimeout(deadline.remaining())  # type: ignore[attr-defined]
 
     def recv_into(self, *arguments: Any, **options: Any) -> int:
-        self.settimeout(self.deadline.left())  # type: ignore[attr-defined]
+        self.settimeout(self.deadline.remaining())  # type: ignore[attr-defined]
         count: int = super().recv_into(*arguments, **options)  # type: ignore[misc]
         self.has_ended |= not count
         self.bytes_left -= count
         if self.bytes_left < 0:
-            raise FetchFault("too_large", f"more than {format_bytes(_FRAMING)} of headers and framing besides its body")
+            raise FetchError("too_large", f"more than {format_bytes(_FRAMING)} of headers and framing besides its body")
         return count
 
 
@@ -224,14 +224,14 @@ class _Connection(http.client.HTTPConnection):
         self._networks = networks
 
     def ask(self, path: str, headers: Mapping[str, str], deadline: Deadline) -> http.client.HTTPResponse:
-        """Ask for a path; without an answer, it is closed. Raises FetchFault, OSError, or HTTPException."""
+        """Ask for a path; without an answer, it is closed. Raises FetchError, OSError, or HTTPException."""
         try:
             if self.sock is None:
                 self.wire = self.sock = _connect(self.site, self._networks, deadline)
             self.wire.begin(deadline)
             self.request("GET", path, headers=headers)
             return self.getresponse()
-        except (FetchFault, OSError, http.client.HTTPException):
+        except (FetchError, OSError, http.client.HTTPException):
             self.close()
             raise
 
@@ -248,21 +248,21 @@ class _Connection(http.client.HTTPConnection):
 def _connect(site: Site, networks: tuple[Network, ...], deadline: Deadline) -> Any:
     """Return a socket, connected to the first of the site's addresses that answers, which is the one that is checked.
 
-    Raises FetchFault, or OSError.
+    Raises FetchError, or OSError.
     """
-    error: Exception = FetchFault("dns", "no address")
+    error: Exception = FetchError("dns", "no address")
     for family, address in look_up(site.host, site.port):
         if kind := refusal(address[0], networks):
-            raise FetchFault("refused_address", f"{address[0]} is {kind}")
+            raise FetchError("refused_address", f"{address[0]} is {kind}")
         sock = _Socket(family, socket.SOCK_STREAM)
         try:
-            sock.settimeout(deadline.left())
+            sock.settimeout(deadline.remaining())
             sock.connect(address)
             return _context().wrap_socket(sock, server_hostname=site.host) if site.is_secure else sock
-        except (FetchFault, OSError) as this:
+        except (FetchError, OSError) as this:
             sock.close()
             error = this
-            if isinstance(this, FetchFault | ssl.SSLError):
+            if isinstance(this, FetchError | ssl.SSLError):
                 break
     raise error
 
@@ -283,21 +283,21 @@ def _leaves_open(connection: _Connection, response: http.client.HTTPResponse) ->
 
 
 @contextmanager
-def _faults() -> Iterator[None]:
+def _as_fetch_errors() -> Iterator[None]:
     try:
         yield
     except ssl.SSLError as error:
-        raise FetchFault("tls", error) from None
+        raise FetchError("tls", error) from None
     except TimeoutError:
-        raise FetchFault("timeout", "no data in time") from None
+        raise FetchError("timeout", "no data in time") from None
     except http.client.IncompleteRead as error:
-        raise FetchFault("incomplete", f"{len(error.partial)} bytes of the last chunk") from None
+        raise FetchError("incomplete", f"{len(error.partial)} bytes of the last chunk") from None
     except (ConnectionResetError, BrokenPipeError) as error:
-        raise FetchFault("incomplete", error.strerror or error) from None
+        raise FetchError("incomplete", error.strerror or error) from None
     except OSError as error:
-        raise FetchFault("unreachable", error.strerror or error) from None
+        raise FetchError("unreachable", error.strerror or error) from None
     except (http.client.HTTPException, ValueError, ArithmeticError, AssertionError, LookupError, TypeError) as error:
-        raise FetchFault("bad_response", f"{type(error).__name__}: {error}") from None
+        raise FetchError("bad_response", f"{type(error).__name__}: {error}") from None
 
 
 @cache

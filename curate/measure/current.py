@@ -84,7 +84,7 @@ def find_current(settings: MeasureSettings, unit: Unit, tables: UnitTables, chec
                     if name in note.get("errors", {}):
                         current.errors[name] = note["errors"][name]
                 if name in embedders:
-                    current.faults.setdefault(name, [tuple(fault) for fault in note.get("faults", {}).get(name, [])])
+                    current.faults.setdefault(name, [tuple(error) for error in note.get("faults", {}).get(name, [])])
     return current
 
 
@@ -155,8 +155,8 @@ def carry_over(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> Non
             note["signals"] = settings.signal_keys(unit)
         if "failures" in note:
             note["failures"] = [[paths.get(path, path), *reason] for path, *reason in note["failures"]]
-        for faults in note.get("faults", {}).values():
-            faults[:] = [[paths.get(path, path), detail] for path, detail in faults]
+        for errors in note.get("faults", {}).values():
+            errors[:] = [[paths.get(path, path), detail] for path, detail in errors]
         if "rows" in note:  # of each part
             ends = np.cumsum([0, *note["rows"]])
             note["rows"] = np.diff(np.cumsum([0, *np.asarray(stay)])[ends]).tolist()

@@ -59,8 +59,8 @@ class IsolatedMeasuring:
         def table_of(part: pa.Table | EndedError) -> pa.Table:
             if not isinstance(part, EndedError):
                 return part
-            fault = {"status": DIED, "error": self._blame(part)}
-            return pa.Table.from_pylist([dict.fromkeys(schema.names) | fault], schema)
+            error = {"status": DIED, "error": self._blame(part)}
+            return pa.Table.from_pylist([dict.fromkeys(schema.names) | error], schema)
 
         parts = self.process.isolate(_measure, rows, [signal.name for signal in signals])
         return pa.concat_tables([table_of(part) for _, part in parts])

@@ -27,7 +27,7 @@ from curate.measure.settings import MeasureSettings
 from curate.pool.formats.input_format import Batch, InputPart
 from curate.pool.registry import find_format
 from curate.read.columns import score_column
-from curate.read.faults import EmbeddingFault, InputFault, retry
+from curate.read.errors import EmbeddingError, InputError, retry
 from curate.read.field_types import FieldCounts
 from curate.read.image import DAMAGED
 from curate.read.listing import check_state
@@ -73,7 +73,7 @@ def join_measured(parts: Sequence[MeasuredPart]) -> MeasuredPart:
         scores=pa.concat_tables([part.scores for part in parts]),
         outputs=pa.concat_tables([part.outputs for part in parts]),
         members=pa.concat_tables(members) if members else None,
-        faults={name: fault for part in reversed(parts) for name, fault in part.faults.items()},
+        faults={name: error for part in reversed(parts) for name, error in part.faults.items()},
         fields=sum((part.fields for part in parts), Counter()),
         links=sum((part.links for part in parts), Counter()),
     )
@@ -94,8 +94,8 @@ def measure_part(
     """
     columns = settings.read_columns(source.name)
     nothing = MeasuredPart(_SAMPLES.empty_table(), columns.empty_table(), output_schema(signals).empty_table())
-    if fault := part.fault or (isolated and isolated.find_fault(source, part)):
-        return replace(nothing, failure=fault)
+    if problem := part.fault or (isolated and isolated.find_fault(source, part)):
+        return replace(nothing, failure=problem)
 
     def read() -> MeasuredPart:
         kind = find_format(source)
@@ -105,8 +105,8 @@ def measure_part(
         try:
             for number, batch in enumerate(kind.read(source, part, columns, settings.pool.output)):
                 measured.append(work.measure_batch(number, batch))
-        except InputFault as fault:
-            failure = fault.reason, fault.detail
+        except InputError as problem:
+            failure = problem.reason, problem.detail
         work.check()
         return replace(join_measured(measured or [nothing]), failure=failure, state=work.state)
 
@@ -133,32 +133,32 @@ class _PartWork:
         captions = check_captions(batch.columns["caption"])
         rows = len(captions.status)
         limit = rows if number else self.part.limit or rows  # of the first batch
-        faults = captions.status, captions.error
+        errors = captions.status, captions.error
         if batch.faults:
-            faults = _first_fault(batch.faults, faults)
+            errors = _first_fault(batch.faults, errors)
         columns: dict[str, pa.Array] = dict(batch.columns)
         columns |= {"caption": captions.caption, "words": captions.words, "characters": captions.characters}
         observed: dict[str, pa.Array] = {}
         if batch.images is not None:
-            table = self._measure_images(number, batch, _is_ok(faults) & (np.arange(rows) < limit), captions.caption)
+            table = self._measure_images(number, batch, _is_ok(errors) & (np.arange(rows) < limit), captions.caption)
             observed = {name: whole(table[name]) for name in table.column_names}
             columns |= {name: observed[name] for name in FACTS}
             status = observed["status"]
             if batch.damaged:
                 status = pc.if_else(pc.is_in(status, pa.array(DAMAGED)), pa.scalar(batch.damaged), status)
-            faults = _first_fault(faults, (status, observed["error"]))
+            errors = _first_fault(errors, (status, observed["error"]))
             if (stated := columns.get("original_sha256")) is not None:
                 is_same = pc.equal(stated, columns["sha256"]).fill_null(False)
                 columns["original_sha256"] = pc.if_else(is_same, pa.scalar(None, pa.string()), stated)
         elif "url" in columns:
             status = pc.if_else(pc.equal(columns["url"], pa.scalar("")).fill_null(True), pa.scalar("no_url"), OK)
-            faults = _first_fault(faults, (status, pa.nulls(rows, pa.string())))
-        is_ok = _is_ok(faults)
+            errors = _first_fault(errors, (status, pa.nulls(rows, pa.string())))
+        is_ok = _is_ok(errors)
         caption = columns["caption"]
         if not is_ok.all():
             caption = pc.if_else(pa.array(is_ok), caption, pa.scalar(None, pa.string()))
         uids = ids.make_uids(columns.get("uid"), columns.get("url"), columns.get("sha256"), caption)
-        columns |= {"uid": uids, "status": faults[0], "error": faults[1]}
+        columns |= {"uid": uids, "status": errors[0], "error": errors[1]}
         supplied, missing = self._supplied_embeddings(batch, is_ok)
         samples = pa.table([columns.get(name, pa.nulls(rows)) for name in _SAMPLES.names], schema=_SAMPLES)
         scores = _scores(batch, self.settings.read_columns(self.source.name))[:limit]
@@ -188,17 +188,17 @@ class _PartWork:
 
     def _supplied_embeddings(self, batch: Batch, is_ok: Mask) -> tuple[dict[str, pa.Array], Missing]:
         columns: dict[str, Any] = {}
-        faults: Missing = {}
+        errors: Missing = {}
         for signal in self.signals:
             if isinstance(signal, PrecomputedSignal):
                 assert batch.embeddings is not None
                 output = SignalOutput(())
                 try:
                     output = SignalOutput((), batch.embeddings(signal.supplied, signal.dimension, is_ok))
-                except EmbeddingFault as error:
-                    faults[signal.name] = str(error)[:300], error.transient
+                except EmbeddingError as error:
+                    errors[signal.name] = str(error)[:300], error.transient
                 columns |= output_columns(signal, output, len(is_ok))
-        return columns, faults
+        return columns, errors
 
 
 def _is_ok(faults: Faults) -> Mask:
@@ -227,7 +227,7 @@ def read_supplied(settings: MeasureSettings, source: Source, part: InputPart) ->
     def read() -> pa.Table:
         tables, kind = [columns.empty_table()], find_format(source)
         state = kind.state(part.path, source.storage)
-        with suppress(InputFault):  # as when it was measured: the rows that came before
+        with suppress(InputError):  # as when it was measured: the rows that came before
             for batch in kind.read(source, part, columns, settings.pool.output):
                 tables.append(_scores(batch, columns))
         check_state(part.path, source.storage, state, read=kind.state)

@@ -97,9 +97,9 @@ def _unread(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> list[s
     is_supplied = any(isinstance(signal, PrecomputedSignal) for signal in settings.signals)
     for name in _WITH_FAULTS if is_supplied else ():
         if name in settings.tables and not tables.key(name):
-            faults = tables.note(name).get("faults", {})
-            if any(faults.values()):
-                tuples = {model: [tuple(fault) for fault in model_faults] for model, model_faults in faults.items()}
+            errors = tables.note(name).get("faults", {})
+            if any(errors.values()):
+                tuples = {model: [tuple(error) for error in model_faults] for model, model_faults in errors.items()}
                 return [*unread, f"{unit.name}: {tuples}"]
     return unread
 
@@ -169,17 +169,17 @@ class _UnitWork:
                 self._set_column(name, pa.array(column, pa.string()))
         self._fill_samples()
         self._join()
-        faults, are_transient = self._embedding_faults()
+        problems, are_transient = self._embedding_faults()
         signal_keys = self.settings.signal_keys(self.unit)
         errors = self._signal_errors()
         readable = np.count_nonzero(pc.equal(self.samples["status"], OK))
         broken = {name for name, error in errors.items() if error["rows"] == readable}  # another start tries again
-        note = {"signals": {name: key for name, key in signal_keys.items() if name not in broken}, "faults": faults}
+        note = {"signals": {name: key for name, key in signal_keys.items() if name not in broken}, "faults": problems}
         others = set(self.current_tables)  # the tables of other attempts
         for name, table in self._aligned_tables(signal_keys).items():
             if name not in self.current_tables:
                 is_final = not self.unread and not (are_transient and name in _WITH_FAULTS)
-                about = dict(note if is_final and name != "members" else {"faults": faults})
+                about = dict(note if is_final and name != "members" else {"faults": problems})
                 if name == "scores" and errors:
                     about["errors"], is_final = errors, is_final and not broken
                 if counts := self.nonfinite.get(name):
@@ -244,11 +244,11 @@ class _UnitWork:
     def _embedding_faults(self) -> tuple[dict[str, list[tuple[str, str]]], bool]:
         """Return what is wrong with supplied embeddings (path, detail), by name; and whether some is transient."""
         supplied = [signal for signal in self.settings.signals if isinstance(signal, PrecomputedSignal)]
-        faults = {signal.name: self.current.faults.get(signal.name, []) for signal in supplied}
+        errors = {signal.name: self.current.faults.get(signal.name, []) for signal in supplied}
         for name in (signal.name for signal in supplied if signal in self.signals):
             pairs = zip(self.unit.parts, self.parts, strict=True)
-            faults[name] = [(part.path, read.faults[name][0]) for part, read in pairs if name in read.faults]
-        return faults, any(is_transient for part in self.parts for _, is_transient in part.faults.values())
+            errors[name] = [(part.path, read.faults[name][0]) for part, read in pairs if name in read.faults]
+        return errors, any(is_transient for part in self.parts for _, is_transient in part.faults.values())
 
     def _signal_errors(self) -> dict[str, dict[str, Any]]:
         """Return of signals that failed, by name, on how many images, and the first error; of other packages' alone."""

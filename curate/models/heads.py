@@ -136,8 +136,8 @@ def _joints(names: tuple[str, ...]) -> list[bool]:
     tails = [name.rpartition(".") for name in names]
     if len({parent for parent, _, _ in tails}) > 1 or not all(_NUMBERS.fullmatch(tail) for _, _, tail in tails):
         return [True] * (len(names) - 1)
-    apart = [int(b) - int(a) > 1 for (_, _, a), (_, _, b) in itertools.pairwise(tails)]
-    return apart if any(apart) else [True] * len(apart)
+    is_wide = [int(b) - int(a) > 1 for (_, _, a), (_, _, b) in itertools.pairwise(tails)]
+    return is_wide if any(is_wide) else [True] * len(is_wide)
 
 
 def _merge(layers: tuple[Layer, ...], joints: list[bool]) -> Iterator[Layer]:

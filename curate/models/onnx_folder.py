@@ -71,9 +71,9 @@ class OnnxFolder:
         try:
             settings = _Config.model_validate(config)
         except ValidationError as error:
-            fault = error.errors()[0]
-            key = ".".join(map(str, fault["loc"]))
-            raise RecipeError(f"{where}: config.json has {key} {fault['input']!r:.80}: {fault['msg']}") from None
+            problem = error.errors()[0]
+            key = ".".join(map(str, problem["loc"]))
+            raise RecipeError(f"{where}: config.json has {key} {problem['input']!r:.80}: {problem['msg']}") from None
         pixels = Pixels.of(_read_json(folder / "preprocessor_config.json", where), where)
         layouts = [[parent / name for name in names] for names in _GRAPHS for parent in (folder / "onnx", folder)]
         graphs = next((paths for paths in layouts if all(path.is_file() for path in paths)), None)

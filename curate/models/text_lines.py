@@ -26,7 +26,7 @@ _GREY = (127, 127, 127)  # the networks' zero, which lies beyond the image
 _LINE_HEIGHT, _LINE_WIDTH = 48, 1920  # of the recogniser, pixels: a line's height, and the most of its width
 # The package's own: from when on a pixel is text, a rectangle is a line (and its margin, as a multiple of area over
 # perimeter), and what is recognised is sure.
-_PIXEL, _LINE, _MARGIN, _SURE = 0.3, 0.5, 1.6, 0.5
+_PIXEL, _LINE, _MARGIN, _MIN_ODDS = 0.3, 0.5, 1.6, 0.5
 
 
 class _Networks(NamedTuple):
@@ -87,7 +87,7 @@ def read_line(picture: Image.Image, line: Line) -> str:
     # CTC: of each run of equal classes one, without blanks.
     classes = odds.argmax(1)
     kept = np.flatnonzero((classes != 0) & np.diff(classes, prepend=0).astype(np.bool_))
-    if len(kept) == 0 or odds[kept, classes[kept]].mean() < _SURE:
+    if len(kept) == 0 or odds[kept, classes[kept]].mean() < _MIN_ODDS:
         return ""
     return "".join(networks.characters[c] for c in classes[kept])
 

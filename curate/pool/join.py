@@ -194,15 +194,15 @@ class _Reader:
         wanted = list(dict.fromkeys([self.key, *names]))
         with _opened(self.path) as file:
             if self.form == "npy":
-                left = _npy_rows(file, self.path)
+                remaining = _npy_rows(file, self.path)
                 while data := file.read(_BATCH * _PAIR.itemsize):
                     pairs = np.frombuffer(data, _PAIR)
                     uids = ids.hex_uids(pairs["f0"], pairs["f1"])
-                    left -= len(uids)
+                    remaining -= len(uids)
                     yield pa.record_batch([uids, pa.repeat(pa.scalar(1, pa.int32()), len(uids))], schema=_UID_LIST)
-                if left:
-                    differ = "fewer" if left > 0 else "more"
-                    raise ValueError(f"{self.path}: holds {abs(left):,} uids {differ} than it says")
+                if remaining:
+                    differ = "fewer" if remaining > 0 else "more"
+                    raise ValueError(f"{self.path}: holds {abs(remaining):,} uids {differ} than it says")
             elif self.form == "csv":
                 types = {name: self.columns.field(name).type for name in wanted}
                 options = pcsv.ConvertOptions(include_columns=wanted, column_types=types)

@@ -140,8 +140,8 @@ class Pool:
             source: tuple(group for group in of_source if not (group.is_named and group.columns[0].lower() in columns))
             for source, of_source in self.groups.items()
         }
-        left = {name for group in chain.from_iterable(groups.values()) for name in group.columns}
-        return replace(self, groups=groups, scores=pa.schema([f for f in self.scores if f.name in left]))
+        remaining = {name for group in chain.from_iterable(groups.values()) for name in group.columns}
+        return replace(self, groups=groups, scores=pa.schema([f for f in self.scores if f.name in remaining]))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base import schema
-from curate.download.fetch_fault import REFUSED_BY_LIMITS
+from curate.download.fetch_error import REFUSED_BY_LIMITS
 from curate.download.source import UrlsSource
 from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading
@@ -25,7 +25,7 @@ def find_mendable(folder: RunStore, units: Iterable[Unit], sources: Sequence[Sou
 
     In memory are failures of one part of their file, and the rows that are returned.
     """
-    left, tables = iter(units), [_COLUMNS.empty_table()]
+    remaining, tables = iter(units), [_COLUMNS.empty_table()]
     if not any(map(find_downloading, sources)):
         return tables[0]
     unit: Unit | None = None
@@ -38,7 +38,7 @@ def find_mendable(folder: RunStore, units: Iterable[Unit], sources: Sequence[Sou
             failed = zip(*table.select(names).to_pydict().values(), strict=True)
             for index, of_unit in groupby(failed, itemgetter(0)):
                 if unit is None or unit.index != index:
-                    unit = next(unit for unit in left if unit.index == index)
+                    unit = next(unit for unit in remaining if unit.index == index)
                 source = find_source(sources, unit.source)
                 kind = find_downloading(source)
                 assert kind and isinstance(source, UrlsSource)  # nothing else says whether a row may come

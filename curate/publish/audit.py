@@ -253,8 +253,8 @@ def _embedding_faults(settings: PublishSettings, tables: UnitTables) -> list[lis
     names = [name for name in ("scores", "embeddings") if name in settings.table_names]
     if not settings.recipe.measure.embeddings or not names:
         return []
-    by_model = [faults for note in tables.notes(names[0]) for faults in note.get("faults", {}).values()]
-    pairs = dict.fromkeys((path, detail) for faults in by_model for path, detail in faults)
+    by_model = [errors for note in tables.notes(names[0]) for errors in note.get("faults", {}).values()]
+    pairs = dict.fromkeys((path, detail) for errors in by_model for path, detail in errors)
     return [[path, schema.DAMAGED_EMBEDDINGS, detail] for path, detail in pairs]
 
 

@@ -34,7 +34,7 @@ from curate.store.store import RunStore
 from curate.store.validity import recorded_line
 
 _FEW = 10  # of a manifest's files, which are asked for where the folder is not listed
-_MOST = 500  # languages, or licenses of a column: more are noise, or a stranger's column
+_MAX_VALUES = 500  # languages, or licenses of a column: more are noise, or a stranger's column
 _LISTED = 200  # files that are listed singly
 
 _PLAIN = re.compile(r"[A-Za-z_][\w-]*")  # a column's name that is part of an @id as it is
@@ -78,7 +78,7 @@ def describe_run(
     write_manifest(store, digests)
 
 
-def describe_again(store: RunStore, facts: RunFacts, drops: Drops) -> None:
+def update_description(store: RunStore, facts: RunFacts, drops: Drops) -> None:
     """Write what shows a finished run's name and license, and the manifest, with other facts; a report is removed."""
     lines = read_manifest(store)
     # Killed meanwhile it leaves a run that is not finished, and that `finish_description` completes.
@@ -95,14 +95,14 @@ def describe_again(store: RunStore, facts: RunFacts, drops: Drops) -> None:
 
 
 def finish_description(store: RunStore) -> None:
-    """Complete what `describe_again` began and did not end, by the run.json there is; the caller holds the lock."""
+    """Complete what `update_description` began and did not end, by the run.json there is; the caller holds the lock."""
     is_other = any(map(store.exists, (layout.SUCCESS_FILE, layout.FORGETTING_FILE)))
     if is_other or not store.exists(layout.DESCRIBING_FILE):
         return
     # Where a file is damaged or missing the run stays unfinished, and whoever runs its recipe recomputes it.
     with suppress(DamagedError, OSError):
         drops = Counter({(source, rule): rows for source, rule, rows in store.read_json(layout.DESCRIBING_FILE)})
-        describe_again(store, read_facts(store), drops)
+        update_description(store, read_facts(store), drops)
 
 
 def mark_published(store: RunStore, merged: Collection[str] = (), is_new: bool = False) -> None:
@@ -154,7 +154,7 @@ def _content(facts: RunFacts, shards: Sequence[Published], kind: OutputFormat, a
 
 def _most_frequent(counts: Counter[str]) -> dict[str, int]:
     ordered = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
-    return {str(name): rows for name, rows in ordered[:_MOST]}
+    return {str(name): rows for name, rows in ordered[:_MAX_VALUES]}
 
 
 def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | None) -> Any:

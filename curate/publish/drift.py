@@ -141,11 +141,11 @@ def _slices(raw: F32, curated: F32, theta: F64) -> F64:
     n, m = len(raw), len(curated)
     ends = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)
     starts = np.concatenate([[0], ends[:-1]])
-    weights, left, right = (ends - starts) / (n * m), starts // m, starts // n
+    weights, remaining, right = (ends - starts) / (n * m), starts // m, starts // n
     squares = np.empty(len(theta))
     for start in range(0, len(theta), BLOCK):
         block = theta[start : start + BLOCK].T.astype(np.float32)
         for i, (x, y) in enumerate(zip((raw @ block).T, (curated @ block).T, strict=True), start):
-            difference = np.sort(x)[left] - np.sort(y)[right].astype(np.float64)
+            difference = np.sort(x)[remaining] - np.sort(y)[right].astype(np.float64)
             squares[i] = weights @ difference**2
     return squares

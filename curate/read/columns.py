@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from curate.base.numeric.arrays import whole
-from curate.read.faults import InputFault
+from curate.read.errors import InputError
 from curate.recipe.section import Section, find_twice
 
 COLUMN_NAMES = {
@@ -67,14 +67,14 @@ class Columns(Section):
 
 
 def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:
-    """Return which column holds what. Raises InputFault where the caption's is missing or a type does not fit."""
+    """Return which column holds what. Raises InputError where the caption's is missing or a type does not fit."""
     if twice := find_twice(schema.names):
-        raise InputFault("wrong_type", f"two columns are named {twice!r}")
+        raise InputError("wrong_type", f"two columns are named {twice!r}")
     roles = {part: find_column(schema, part, getattr(wanted, part), names) for part, names in COLUMN_NAMES.items()}
     if roles["caption"] is None:
         missing = f"no column {wanted.caption!r}" if wanted.caption else "no caption column"
         remedy = "" if wanted.caption else "; name it with columns: {caption: NAME}"
-        raise InputFault("no_caption_column", f"{missing}; columns: {', '.join(schema.names) or 'none'}{remedy}")
+        raise InputError("no_caption_column", f"{missing}; columns: {', '.join(schema.names) or 'none'}{remedy}")
     floats = (field.name for field in schema if pa.types.is_floating(field.type))
     usual = (name for name in floats if name not in {*roles.values(), *_DECIDED})
     scores = usual if wanted.scores is None else wanted.scores
@@ -82,17 +82,17 @@ def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:
 
 
 def find_column(schema: pa.Schema, part: str, requested: str | None, names: Sequence[str]) -> str | None:
-    """Return the first column of some names (lower case). Raises InputFault where none fits, or two are alike."""
+    """Return the first column of some names (lower case). Raises InputError where none fits, or two are alike."""
     usual = [column for name in names for column in schema.names if column.lower() == name]
     candidates = [name for name in ([requested] if requested else usual) if name in schema.names]
     is_needed = part in ("caption", "file")
     fits = [name for name in candidates if _fits(part, plain_type(schema.field(name).type))]
     if candidates and not fits and (requested or is_needed):
         kind = schema.field(candidates[0]).type
-        raise InputFault("wrong_type", f"{part} column {candidates[0]!r} is {kind}, not {NEEDED[part]}")
+        raise InputError("wrong_type", f"{part} column {candidates[0]!r} is {kind}, not {NEEDED[part]}")
     if is_needed and fits[1:] and fits[0].lower() == fits[1].lower():
         problem = f"columns {fits[0]!r} and {fits[1]!r} differ in case alone"
-        raise InputFault("wrong_type", f"{problem}; name one with columns: {{{part}: {fits[0]}}}")
+        raise InputError("wrong_type", f"{problem}; name one with columns: {{{part}: {fits[0]}}}")
     return fits[0] if fits else None
 
 

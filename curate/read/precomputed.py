@@ -21,7 +21,7 @@ from curate.base.numeric.arrays import F32
 from curate.base.numeric.vectors import embedding_column
 from curate.base.wording import one_line
 from curate.read.columns import is_any
-from curate.read.faults import EmbeddingFault, retry
+from curate.read.errors import EmbeddingError, retry
 from curate.read.listing import check_state, file_state, list_files
 from curate.recipe.files import open_zip, read_npy_header
 from curate.recipe.measure import PrecomputedEmbeddings
@@ -57,10 +57,10 @@ def sidecar_fingerprint(path: str, storage: dict[str, Any], content: bool) -> st
 
 
 def find_dimension(options: PrecomputedEmbeddings, path: str, columns: pa.Schema, source: Source) -> int:
-    """Return the dimension of the embeddings of a file. Raises EmbeddingFault."""
+    """Return the dimension of the embeddings of a file. Raises EmbeddingError."""
     lengths = {name: _dimension(name, path, columns, source) for name in (options.image, options.text)}
     if len(set(lengths.values())) > 1:
-        raise EmbeddingFault(f"{options.image} and {options.text} differ in length: {list(lengths.values())}")
+        raise EmbeddingError(f"{options.image} and {options.text} differ in length: {list(lengths.values())}")
     return lengths[options.image]
 
 
@@ -69,7 +69,7 @@ def read_embeddings(
 ) -> tuple[pa.Array, pa.Array]:
     """Return the embeddings of a part, the image's and the text's, of columns or arrays of these names.
 
-    `rows` are the part's, and bool [rows], which are usable: only these get their embeddings. Raises EmbeddingFault
+    `rows` are the part's, and bool [rows], which are usable: only these get their embeddings. Raises EmbeddingError
     where there is no such column or array, it is damaged or does not fit the file's rows, RunError where the .npz
     changed since the plan.
     """
@@ -107,7 +107,7 @@ def _dimension(name: str, path: str, columns: pa.Schema, source: Source) -> int:
     _check_lists(name, kind)
     if pa.types.is_fixed_size_list(kind):
         return int(kind.list_size)
-    unreadable = reraised(EmbeddingFault, f"column {name!r} cannot be read", pa.ArrowException, OSError)
+    unreadable = reraised(EmbeddingError, f"column {name!r} cannot be read", pa.ArrowException, OSError)
     with unreadable, fsspec.open(path, "rb", **source.storage) as opened:
         footer = read_footer(opened)
         for group in range(footer.num_row_groups):
@@ -117,13 +117,13 @@ def _dimension(name: str, path: str, columns: pa.Schema, source: Source) -> int:
                 frequent = pc.mode(lengths.filter(pc.greater(lengths, pa.scalar(0))))
                 if len(frequent):
                     return int(frequent[0]["mode"].as_py())
-    raise EmbeddingFault(f"column {name!r} holds nothing but nulls")
+    raise EmbeddingError(f"column {name!r} holds nothing but nulls")
 
 
 def _check_lists(name: str, kind: pa.DataType) -> None:
     lists = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
     if not (isinstance(kind, lists) and is_any(kind.value_type, pa.types.is_floating, pa.types.is_integer)):
-        raise EmbeddingFault(f"column {name!r} is {kind}; accepted: lists of numbers, all of one length")
+        raise EmbeddingError(f"column {name!r} is {kind}; accepted: lists of numbers, all of one length")
 
 
 def _of_column(name: str, column: pa.ChunkedArray, dimension: int) -> F32:
@@ -132,7 +132,7 @@ def _of_column(name: str, column: pa.ChunkedArray, dimension: int) -> F32:
     out = np.zeros((len(lists), dimension), np.float32)
     fit = pc.equal(pc.list_value_length(lists), pa.scalar(dimension)).fill_null(False)
     if lists.null_count < len(lists) and not pc.any(fit).as_py():
-        raise EmbeddingFault(f"column {name!r} has no row of {dimension} numbers, as the first file's have")
+        raise EmbeddingError(f"column {name!r} has no row of {dimension} numbers, as the first file's have")
     values = pc.list_flatten(lists.filter(fit)).cast(pa.float32(), safe=False)  # a null is NaN, so not finite
     out[fit.to_numpy(zero_copy_only=False)] = values.to_numpy(zero_copy_only=False).reshape(-1, dimension)
     return out
@@ -141,18 +141,18 @@ def _of_column(name: str, column: pa.ChunkedArray, dimension: int) -> F32:
 def _of_array(name: str, file_rows: FileRows, rows: int, dimension: int) -> npt.NDArray[Any]:
     path, where = file_rows.path, f"{sidecar(file_rows.path)}: array {name!r}"
     if not file_rows.sidecar_fingerprint:
-        raise EmbeddingFault(f"{path}: has no column {name!r}, and there is no {sidecar(path)}")
+        raise EmbeddingError(f"{path}: has no column {name!r}, and there is no {sidecar(path)}")
 
     def read(opened: Any) -> npt.NDArray[Any]:
         stream, shape, kind, is_fortran = _open(opened, name, path)
         with stream:
             if shape != (file_rows.total, dimension):
                 accepted = f"{file_rows.total:,} × {dimension}, the Parquet file's rows, and the first file's dimension"
-                raise EmbeddingFault(f"{where} is {shape[0]:,} × {shape[1]}; accepted: {accepted}")
+                raise EmbeddingError(f"{where} is {shape[0]:,} × {shape[1]}; accepted: {accepted}")
             # In Fortran's order each dimension's numbers of all rows stand together, else each row's.
             if rows * dimension * kind.itemsize > _MAX_BYTES:
                 problem = f"{rows:,} rows take more than {_MAX_BYTES:,} bytes"
-                raise EmbeddingFault(f"{where}: {problem}; accepted: at most that")
+                raise EmbeddingError(f"{where}: {problem}; accepted: at most that")
             n, size = (dimension, kind.itemsize) if is_fortran else (1, dimension * kind.itemsize)
             start, data = stream.tell(), bytearray()
             for column in range(n):
@@ -161,7 +161,7 @@ def _of_array(name: str, file_rows: FileRows, rows: int, dimension: int) -> npt.
             if file_rows.first + rows == file_rows.total:
                 stream.read(1)  # the end of a member is where its checksum is compared
         if len(data) != n * rows * size:
-            raise EmbeddingFault(f"{where} ends before its last row")
+            raise EmbeddingError(f"{where} ends before its last row")
         return np.frombuffer(data, kind).reshape(rows, dimension, order="F" if is_fortran else "C")
 
     check_state(sidecar(path), file_rows.storage, file_rows.sidecar_fingerprint, file_rows.sidecar_fingerprint)
@@ -180,16 +180,16 @@ def _safely(path: str, storage: dict[str, Any], read: Callable[[Any], Any]) -> A
         fs, inner = fsspec.core.url_to_fs(where, **storage)
         is_local = isinstance(fs, LocalFileSystem)
         if is_local and os.path.exists(inner) and not os.path.isfile(inner):
-            raise EmbeddingFault(f"{where}: is not a regular file")
+            raise EmbeddingError(f"{where}: is not a regular file")
         return attempt() if is_local else retry(attempt, where)
     except FileNotFoundError:
-        raise EmbeddingFault(f"{where}: no such file") from None
-    except (EmbeddingFault, MemoryError, TransientError):
+        raise EmbeddingError(f"{where}: no such file") from None
+    except (EmbeddingError, MemoryError, TransientError):
         raise
     except Exception as error:  # a store on a bad day, or bytes that lead a reader astray
         is_transient = isinstance(error, OSError) and not is_local
         message = f"{type(error).__name__} {one_line(error, 200)}".strip()
-        raise EmbeddingFault(f"{where}: cannot be read: {message}", is_transient) from None
+        raise EmbeddingError(f"{where}: cannot be read: {message}", is_transient) from None
 
 
 def _open(opened: Any, name: str, path: str) -> tuple[Any, tuple[int, int], np.dtype[Any], bool]:
@@ -199,11 +199,11 @@ def _open(opened: Any, name: str, path: str) -> tuple[Any, tuple[int, int], np.d
     members = archive.namelist()
     if f"{name}.npy" not in members:
         arrays = ", ".join(sorted(member.removesuffix(".npy") for member in members)[:12])
-        raise EmbeddingFault(f"{where} does not exist; arrays: {arrays[:500] or 'none'}")
+        raise EmbeddingError(f"{where} does not exist; arrays: {arrays[:500] or 'none'}")
     stream = archive.open(f"{name}.npy")
-    with reraised(EmbeddingFault, where, ValueError):
+    with reraised(EmbeddingError, where, ValueError):
         shape, is_fortran, kind = read_npy_header(stream)
     if len(shape) != 2 or kind.kind != "f" or not 1 <= shape[1] <= MAX_DIMENSION:
         problem = f"{kind} {list(shape)}"[:100]
-        raise EmbeddingFault(f"{where} is {problem}; accepted: floating-point numbers [rows, dimension]")
+        raise EmbeddingError(f"{where} is {problem}; accepted: floating-point numbers [rows, dimension]")
     return stream, (int(shape[0]), int(shape[1])), kind, is_fortran

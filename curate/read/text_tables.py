@@ -33,15 +33,15 @@ class _Unpacked(io.RawIOBase):
     """Unpacked bytes, of which no more than `limit` can be read: a few packed ones may stand for any number."""
 
     def __init__(self, file: Any, limit: int) -> None:
-        self._file, self._limit, self._left = file, limit, limit
+        self._file, self._limit, self._remaining = file, limit, limit
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         count = int(self._file.readinto(buffer))
-        self._left -= count
-        if self._left < 0:
+        self._remaining -= count
+        if self._remaining < 0:
             problem = f"it holds more than {self._limit:,} bytes, unpacked"
             raise pa.ArrowInvalid(f"{problem}; accepted: at most that, or {_MOST_TIMES} times what it has packed")
         return count

@@ -25,7 +25,7 @@ import curate
 from curate.base.decoded_size import check_decoded, read_footer
 from curate.base.errors import RecipeError
 from curate.base.wording import did_you_mean, one_line
-from curate.recipe.faults import shorten
+from curate.recipe.errors import shorten
 from curate.recipe.strict_yaml import MAX_CHARACTERS, load_yaml, say_yaml_error
 
 MAX_CONFIG = 1 << 24  # bytes, of the settings of a model

@@ -22,7 +22,7 @@ from curate.base.wording import did_you_mean
 from curate.recipe import section as fields
 from curate.recipe.captions import Captions
 from curate.recipe.deciding import DEDUP, FORMS, SELECTIONS, Balance, Dedup, Rule, Sample, Top
-from curate.recipe.faults import explain_faults, shorten
+from curate.recipe.errors import explain_faults, shorten
 from curate.recipe.files import read_mapping
 from curate.recipe.measure import Measure
 from curate.recipe.output import Output

@@ -79,10 +79,10 @@ def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None
             both = "columns.language names a column, and measure.language measures it"
             raise RecipeError(f"input {source.name!r}: {both}; leave one out")
     if recipe.match and recipe.match.mode != REFERENCE and "language" not in {*pool.supplied, *measured}:
-        fault = f"match.mode: {recipe.match.mode} matches captions by their languages, which the recipe does not have"
+        error = f"match.mode: {recipe.match.mode} matches captions by their languages, which the recipe does not have"
         accepted = "measure: {language: {}}, or a column of the pool: input: {columns: {language: NAME}}"
         raise RecipeError(
-            f"{fault}; accepted: {accepted}; or match: {{mode: {REFERENCE}}}, for metadata of one language"
+            f"{error}; accepted: {accepted}; or match: {{mode: {REFERENCE}}}, for metadata of one language"
         )
     supplied = {name.lower() for name in pool.scores.names}
     labels = dict.fromkeys(schema.OWN_COLUMNS, "every run")  # who has each column
@@ -91,9 +91,9 @@ def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None
             has_one = f"{labels[name]} has one of that name"
             raise RecipeError(f"measure: {label} has a column {name}, and {has_one}; rename it")
         if name in supplied:
-            fault = f"{label} has a column {name}, and the pool has one already; leave the signal out"
+            error = f"{label} has a column {name}, and the pool has one already; leave the signal out"
             accepted = "give it another name, or choose the score columns with columns.scores, or names in join.columns"
-            raise RecipeError(f"measure: {fault}, {accepted}")
+            raise RecipeError(f"measure: {error}, {accepted}")
         labels[name] = label
     for name in (column.name for column in related_columns(recipe)):
         if name in labels or name in supplied:

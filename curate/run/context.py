@@ -143,8 +143,8 @@ def _recipe(folder: RunStore, facts: RunFacts) -> Recipe:
         return parse_recipe(recipe | {"measure": installed}, f"{folder.url}/{RUN_FILE}")
     except RecipeError as error:
         if missing := _not_installed(facts):
-            fault = f"this run used package {', '.join(missing)}, which is not installed"
-            raise RecipeError(f"{folder.url}: {fault}; install it ({error})") from None
-        fault = f"This is a run of curate {facts.curate}, and this version does not read its recipe"
+            problem = f"this run used package {', '.join(missing)}, which is not installed"
+            raise RecipeError(f"{folder.url}: {problem}; install it ({error})") from None
+        problem = f"This is a run of curate {facts.curate}, and this version does not read its recipe"
         remedy = f"run the recipe again into another folder with --reuse {folder.url}"
-        raise RecipeError(f"{error}\n{fault}: {remedy}, or open the run with curate {facts.curate}") from None
+        raise RecipeError(f"{error}\n{problem}: {remedy}, or open the run with curate {facts.curate}") from None

@@ -81,9 +81,9 @@ class InProcessUnits(Units):
 
         def work(element: Any) -> Any:
             unit = getattr(element, "unit", element)
-            own_values = [sent.by_key.get(unit.index, [])] if isinstance(sent, _Grouped) else []
+            received = [sent.by_key.get(unit.index, [])] if isinstance(sent, _Grouped) else []
             with self._context.open_tables(unit) as tables:
-                return finish(function(tables, element, *own_values, *constants))
+                return finish(function(tables, element, *received, *constants))
 
         return self._map(work, self.elements)
 

@@ -21,7 +21,7 @@ from curate.base.errors import RecipeError
 from curate.base.wording import format_bytes, pluralise
 from curate.read.listing import list_files
 from curate.recipe.captions import Captions
-from curate.recipe.faults import locate
+from curate.recipe.errors import locate
 from curate.recipe.measure import Measure
 from curate.recipe.recipe import Recipe
 from curate.store.store import RunStore
@@ -68,10 +68,10 @@ def find_missing(recipe: Recipe) -> list[tuple[str, str, str]]:
     try:
         type(recipe).model_validate(data, context=check)
     except ValidationError as error:
-        faults = [fault for fault in error.errors() if fault["type"] == _MISSING]
-        keys = [".".join(locate(data, fault["loc"])) for fault in faults]
-        missing = [(key, fault["ctx"]["path"], fault["msg"]) for key, fault in zip(keys, faults, strict=True)]
-        return [fault for fault in missing if not fault[0].endswith(".store")]  # a folder that the run makes
+        errors = [problem for problem in error.errors() if problem["type"] == _MISSING]
+        keys = [".".join(locate(data, problem["loc"])) for problem in errors]
+        missing = [(key, problem["ctx"]["path"], problem["msg"]) for key, problem in zip(keys, errors, strict=True)]
+        return [problem for problem in missing if not problem[0].endswith(".store")]  # a folder that the run makes
     return []
 
 
@@ -103,10 +103,10 @@ def place_inputs(recipe: Recipe, store: RunStore, folder: str) -> tuple[Recipe, 
     sizes = {path: os.path.getsize(path) for path in files.values()}
     if (total := sum(sizes.values())) > MAX_BYTES:
         largest = max(sizes, key=lambda path: sizes[path])
-        fault = f"{pluralise(len(sizes), 'local file')} that other machines need take up {format_bytes(total)}"
+        error = f"{pluralise(len(sizes), 'local file')} that other machines need take up {format_bytes(total)}"
         of_them = f"of which {largest} has {format_bytes(sizes[largest])}"
         larger = "larger ones as URLs: of a store, or file:///… in a folder that all machines share"
-        raise RecipeError(f"{fault}, {of_them}; accepted: at most {format_bytes(MAX_BYTES)} in all, and {larger}")
+        raise RecipeError(f"{error}, {of_them}; accepted: at most {format_bytes(MAX_BYTES)} in all, and {larger}")
     return recipe.model_copy(update=changed), files
 
 

@@ -19,7 +19,7 @@ from curate.signals.on_embeddings import (
     encoder_of,
     exemplar_digests,
 )
-from curate.signals.signal import Built, Embeddings, Known
+from curate.signals.signal import BuildContext, Embeddings, IdentifyContext
 
 
 class Axis(EmbeddingSection):
@@ -40,10 +40,10 @@ class Axis(EmbeddingSection):
     def _sides(self, name: str) -> list[tuple[str, UserPaths]]:
         return [(f"measure.axes.{name}.good", self.good), (f"measure.axes.{name}.bad", self.bad)]
 
-    def identify(self, name: str, context: Known) -> list[list[str]]:
+    def identify(self, name: str, context: IdentifyContext) -> list[list[str]]:
         return [exemplar_digests(where, paths) for where, paths in self._sides(name)]
 
-    def load(self, name: str, built: Built) -> F32:
+    def load(self, name: str, built: BuildContext) -> F32:
         encoder = encoder_of(self, built)
         sides = [encode_exemplars(where, encoder, paths) for where, paths in self._sides(name)]
         check_unchanged(name, [digests for _, digests in sides], built.identities[name])

@@ -21,7 +21,7 @@ from curate.signals.on_embeddings import (
     exemplar_digests,
     tag_values,
 )
-from curate.signals.signal import Built, Embeddings, Known
+from curate.signals.signal import BuildContext, Embeddings, IdentifyContext
 
 _EXAMPLES = {"photo": "examples/photo/*.jpg", "logo": "examples/logo/*.png"}
 
@@ -51,7 +51,7 @@ class Classes(EmbeddingSection):
             raise ValueError("prompts: give one for each class of examples, or none")
         return self
 
-    def identify(self, name: str, context: Known) -> dict[str, list[str]]:
+    def identify(self, name: str, context: IdentifyContext) -> dict[str, list[str]]:
         where = f"measure.classes.{name}.examples"
         return {key: exemplar_digests(f"{where}.{key}", paths) for key, paths in self.examples.items()}
 
@@ -59,7 +59,7 @@ class Classes(EmbeddingSection):
     def settings(self) -> dict[str, Any]:
         return super().settings | {"examples": list(self.examples)}
 
-    def load(self, name: str, built: Built) -> tuple[Classifier, F32 | None]:
+    def load(self, name: str, built: BuildContext) -> tuple[Classifier, F32 | None]:
         where, encoder = f"measure.classes.{name}.examples", encoder_of(self, built)
         images, identity = [], {}
         for key, paths in self.examples.items():

@@ -24,7 +24,7 @@ from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column
 from curate.signals import signal as signals
 from curate.signals.on_embeddings import encoder_of
-from curate.signals.signal import Built, ImageSignal, ModelSignal, Signal, SignalKind, SignalOutput
+from curate.signals.signal import BuildContext, ImageSignal, ModelSignal, Signal, SignalKind, SignalOutput
 
 _VECTOR = "fixed_size_list<float16>"
 _KEPT = "with `embeddings: true`. Zeros where unreadable."
@@ -81,7 +81,7 @@ def _key(identity: dict[str, Any]) -> str:
     return ids.digest(["clip", 1, fields])
 
 
-def _build(name: str, options: Clip, built: Built) -> Iterator[Signal]:
+def _build(name: str, options: Clip, built: BuildContext) -> Iterator[Signal]:
     identity = built.identities[name]
     # The device and the precision that `auto` stands for, the same on every worker.
     resolved = options.model_copy(update={field: identity[field] for field in ("device", "precision")})
@@ -166,7 +166,7 @@ class _LookScorer(ClipScorer):
 def look_kind(key: str, section: type[OnEmbeddings], look: Look, identify: Callable[[], Any]) -> SignalKind:
     """Return the kind of signals that score images by a look at them; `identify` says what the look depends on."""
 
-    def build(name: str, options: OnEmbeddings, built: Built) -> Iterator[Signal]:
+    def build(name: str, options: OnEmbeddings, built: BuildContext) -> Iterator[Signal]:
         encoder = partial(encoder_of, options, built)
         start = partial(_LookScorer, encoder, look=look)
         digest = ids.digest([key, 1, built.signals[options.of].key, built.identities.get(name)])

@@ -24,7 +24,7 @@ from curate.read.listing import list_files
 from curate.recipe.section import Column, UserFile, UserPaths
 from curate.signals.formulas.embedding_scores import nearest_centroid
 from curate.signals.on_embeddings import EmbeddingSection, Method, embedding_kind, unchanged
-from curate.signals.signal import Built, Embeddings, Known
+from curate.signals.signal import BuildContext, Embeddings, IdentifyContext
 
 
 class Clusters(EmbeddingSection):
@@ -47,7 +47,7 @@ class Clusters(EmbeddingSection):
     selected: UserPaths | None = Field(None, examples=["imagenet.npy"])
     """Files that select clusters: their numbers from 0, or embeddings, which select their nearest ones."""
 
-    def identify(self, name: str, context: Known) -> str:
+    def identify(self, name: str, context: IdentifyContext) -> str:
         clusters, dimension = load_clusters(name, self), context.identities[self.of]["dimension"]
         if clusters.centroids.shape[1] != dimension:
             holding = f"{self.centroids} holds {list(clusters.centroids.shape)}"
@@ -59,14 +59,14 @@ class Clusters(EmbeddingSection):
     def settings(self) -> dict[str, Any]:
         return super().settings | {"selected": self.selected is not None}
 
-    def load(self, name: str, built: Built) -> "LoadedClusters":
+    def load(self, name: str, built: BuildContext) -> "LoadedClusters":
         return unchanged(name, load_clusters(name, self), built)
 
     def compute(self, embeddings: Embeddings, loaded: "LoadedClusters") -> Sequence[pa.Array]:
         nearest = nearest_centroid(normalised(embeddings.images), loaded.centroids)
         return [pa.array(nearest), *([] if loaded.selected is None else [pa.array(loaded.selected[nearest])])]
 
-    def method(self, name: str, built: Built) -> Method:
+    def method(self, name: str, built: BuildContext) -> Method:
         columns = schema.named_fields(self.gives, name)
         return replace(super().method(name, built), columns=columns if self.selected else columns[:1])
 

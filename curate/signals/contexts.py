@@ -11,7 +11,7 @@ from curate.base.numeric.vectors import normalised
 from curate.recipe.section import Column
 from curate.signals.formulas.embedding_scores import tag_contexts
 from curate.signals.on_embeddings import EmbeddingSection, embedding_kind, encoder_of, tag_values
-from curate.signals.signal import Built, Embeddings
+from curate.signals.signal import BuildContext, Embeddings
 
 _PROMPTS = {"indoors": "a photo taken indoors", "outdoors": "a photo taken outdoors"}
 
@@ -48,7 +48,7 @@ class Context(EmbeddingSection):
     def settings(self) -> dict[str, Any]:
         return super().settings | {"values": list(self.values.items())}
 
-    def load(self, name: str, built: Built) -> F32:
+    def load(self, name: str, built: BuildContext) -> F32:
         """Return the embeddings of the prompts of each class, or of one that is none: [y, z, d]."""
         texts = [p.replace("{}", word) for word in self.classes or ("",) for p in self.values.values()]
         encoded = encoder_of(self, built).encode_texts(texts).embeddings

@@ -14,7 +14,7 @@ from curate.recipe.measure import column_prefix
 from curate.recipe.section import Column, UserPath
 from curate.signals.formulas.embedding_scores import fooling_score, mean_shift
 from curate.signals.on_embeddings import EmbeddingSection, embedding_kind, encoder_of
-from curate.signals.signal import Built, Embeddings, Known
+from curate.signals.signal import BuildContext, Embeddings, IdentifyContext
 from curate.store.facts import read_facts
 from curate.store.store import RunStore
 
@@ -36,7 +36,7 @@ class Fooling(EmbeddingSection):
     shift: UserPath | None = Field(None, examples=["run1"])
     """A finished run that keeps embeddings of this model, for their means. null: no shift."""
 
-    def identify(self, name: str, context: Known) -> Any:
+    def identify(self, name: str, context: IdentifyContext) -> Any:
         """Return what names the embeddings of run `shift`, if any. Raises RecipeError where it has none."""
         if self.shift is None:
             return None
@@ -51,7 +51,7 @@ class Fooling(EmbeddingSection):
             raise RecipeError(f"{where} keeps no embeddings of {model['model']} with these weights")
         return run.keys["embeddings"]
 
-    def load(self, name: str, built: Built) -> tuple[F32, F32 | None]:
+    def load(self, name: str, built: BuildContext) -> tuple[F32, F32 | None]:
         prompts = encoder_of(self, built).encode_texts(self.prompts).embeddings
         return prompts, None if self.shift is None else run_shift(self.shift, column_prefix(self.of))
 

@@ -13,7 +13,7 @@ from curate.models import heads
 from curate.models.heads import Activation, Output, load_head
 from curate.recipe.section import Column, UserFile
 from curate.signals.on_embeddings import EmbeddingSection, Method, embedding_kind, unchanged
-from curate.signals.signal import Built, Embeddings, Known
+from curate.signals.signal import BuildContext, Embeddings, IdentifyContext
 
 
 class Head(EmbeddingSection):
@@ -37,20 +37,20 @@ class Head(EmbeddingSection):
     output: Output = Field("none", examples=["sigmoid"])
     """What is applied to the last layer's output."""
 
-    def identify(self, name: str, context: Known) -> str:
+    def identify(self, name: str, context: IdentifyContext) -> str:
         head, model = load_head(self.path, self.activation, self.output), context.identities[self.of]
         if head.dimension != model["dimension"]:
             sizes = f"embeddings of {head.dimension} dimensions; those of {self.of!r} have {model['dimension']}"
             raise RecipeError(f"measure.heads.{name}: {self.path} is for {sizes}")
         return head.digest
 
-    def load(self, name: str, built: Built) -> heads.Head:
+    def load(self, name: str, built: BuildContext) -> heads.Head:
         return unchanged(name, load_head(self.path, self.activation, self.output), built)
 
     def compute(self, embeddings: Embeddings, loaded: heads.Head) -> Sequence[pa.Array]:
         return [pa.array(loaded.apply(normalised(embeddings.side(self.input))))]
 
-    def method(self, name: str, built: Built) -> Method:
+    def method(self, name: str, built: BuildContext) -> Method:
         return replace(super().method(name, built), side=self.input)
 
 

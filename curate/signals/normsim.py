@@ -11,7 +11,7 @@ from curate.models.products import products_with
 from curate.recipe.section import Column
 from curate.signals.formulas.embedding_scores import alignment, covariance, largest_cosine
 from curate.signals.on_embeddings import WithTargets, embedding_kind
-from curate.signals.signal import Built, Embeddings
+from curate.signals.signal import BuildContext, Embeddings
 
 
 class NormSim(WithTargets):
@@ -29,7 +29,7 @@ class NormSim(WithTargets):
     norm: Literal["max", "2"] = Field("max", examples=["2"])
     """`max`, as the paper recommends, or `2`."""
 
-    def load(self, name: str, built: Built) -> Any:
+    def load(self, name: str, built: BuildContext) -> Any:
         targets = self.load_targets(name, built)
         return products_with(targets.T) if self.norm == "max" else covariance(targets) * len(targets)
 

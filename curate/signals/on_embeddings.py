@@ -25,7 +25,15 @@ from curate.recipe.measure import Form, OnEmbeddings
 from curate.recipe.measure import Image as ImageOptions
 from curate.recipe.section import UserPaths
 from curate.signals.formulas.embedding_scores import Tags
-from curate.signals.signal import Built, Embeddings, EmbeddingSignal, Known, ModelSignal, Signal, SignalKind
+from curate.signals.signal import (
+    BuildContext,
+    Embeddings,
+    EmbeddingSignal,
+    IdentifyContext,
+    ModelSignal,
+    Signal,
+    SignalKind,
+)
 
 Loaded = TypeVar("Loaded", bound=Any)
 
@@ -42,7 +50,7 @@ class Method:
     side: Literal["image", "text"] = "image"  # which of the embeddings it needs
 
 
-def embedding_signal(name: str, options: OnEmbeddings, built: Built, method: Method) -> EmbeddingSignal:
+def embedding_signal(name: str, options: OnEmbeddings, built: BuildContext, method: Method) -> EmbeddingSignal:
     """Return a signal on embeddings."""
     columns = method.columns or schema.named_fields(options.gives, name)
     model_key = built.signals[options.of].key
@@ -63,7 +71,7 @@ class EmbeddingSection(OnEmbeddings):
 
     files: ClassVar[tuple[str, ...]] = ()  # the fields that name files: `identify` returns what these hold
 
-    def identify(self, name: str, context: Known) -> Any:
+    def identify(self, name: str, context: IdentifyContext) -> Any:
         """Return what the values depend on beyond the recipe; see `SignalKind`."""
         return None
 
@@ -73,25 +81,25 @@ class EmbeddingSection(OnEmbeddings):
         return self.model_dump(exclude={"of", *self.files})
 
     @abstractmethod
-    def load(self, name: str, built: Built) -> Any: ...
+    def load(self, name: str, built: BuildContext) -> Any: ...
 
     @abstractmethod
     def compute(self, embeddings: Embeddings, loaded: Any) -> Sequence[pa.Array]: ...
 
-    def method(self, name: str, built: Built) -> Method:
+    def method(self, name: str, built: BuildContext) -> Method:
         return Method(settings=self.settings, load=partial(self.load, name, built), compute=self.compute)
 
 
 def embedding_kind(key: str, section: type[EmbeddingSection], form: Form = "named") -> SignalKind:
     """Return the kind of the signals that have such a section."""
 
-    def build(name: str, options: EmbeddingSection, built: Built) -> list[Signal]:
+    def build(name: str, options: EmbeddingSection, built: BuildContext) -> list[Signal]:
         return [embedding_signal(name, options, built, options.method(name, built))]
 
     return SignalKind(key, section, lambda name, options, context: options.identify(name, context), build, form)
 
 
-def encoder_of(options: OnEmbeddings, built: Built) -> Encoder:
+def encoder_of(options: OnEmbeddings, built: BuildContext) -> Encoder:
     """Return the model that prompts and exemplars are encoded with."""
     model = built.signals[options.of]
     assert isinstance(model, ModelSignal), "the recipe was checked"
@@ -104,7 +112,7 @@ def check_unchanged(name: str, now: Any, identity: Any) -> None:
         raise RunError(f"measure: a file of {name!r} changed during the run; run again")
 
 
-def unchanged(name: str, loaded: Loaded, built: Built) -> Loaded:
+def unchanged(name: str, loaded: Loaded, built: BuildContext) -> Loaded:
     """Return what was loaded, which has a `digest`; see `check_unchanged`."""
     check_unchanged(name, loaded.digest, built.identities[name])
     return loaded
@@ -151,7 +159,7 @@ class WithTargets(EmbeddingSection):
         paths = (self.targets,) if isinstance(self.targets, str) else self.targets
         return all(path.lower().endswith((".npy", ".pt", ".pth")) for path in paths)
 
-    def identify(self, name: str, context: Known) -> Any:
+    def identify(self, name: str, context: IdentifyContext) -> Any:
         """Return what names the targets. Raises RecipeError where they are no embeddings and no images."""
         model, where = context.identities[self.of], f"measure.{self.kind}.{name}.targets"
         if self.are_arrays:
@@ -161,7 +169,7 @@ class WithTargets(EmbeddingSection):
             raise RecipeError(f"{where}: images cannot be encoded by {self.of!r}, precomputed; accepted: {accepted}")
         return exemplar_digests(where, self.targets)
 
-    def load_targets(self, name: str, built: Built) -> F32:
+    def load_targets(self, name: str, built: BuildContext) -> F32:
         """Return the targets' embeddings, of unit length (float32[n, dimension])."""
         where = f"measure.{self.kind}.{name}.targets"
         if self.are_arrays:

@@ -5,14 +5,14 @@ from typing import Any
 
 from curate.base import ids
 from curate.recipe.measure import PrecomputedEmbeddings
-from curate.signals.signal import Built, Known, PrecomputedSignal, SignalKind
+from curate.signals.signal import BuildContext, IdentifyContext, PrecomputedSignal, SignalKind
 
 
-def _identify(name: str, options: PrecomputedEmbeddings, context: Known) -> dict[str, Any]:
+def _identify(name: str, options: PrecomputedEmbeddings, context: IdentifyContext) -> dict[str, Any]:
     return {"brought": [options.image, options.text], "dimension": context.supplied[name]}
 
 
-def _build(name: str, options: PrecomputedEmbeddings, built: Built) -> Iterator[PrecomputedSignal]:
+def _build(name: str, options: PrecomputedEmbeddings, built: BuildContext) -> Iterator[PrecomputedSignal]:
     dimension = built.identities[name]["dimension"]
     key = ids.digest(["brought", 1, options.image, options.text, dimension])
     yield PrecomputedSignal(name, (), key, supplied=(options.image, options.text), dimension=dimension)

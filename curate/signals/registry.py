@@ -12,7 +12,7 @@ from curate.base.errors import RecipeError, RunError
 from curate.base.wording import one_line
 from curate.models.encoder import Encoder
 from curate.recipe.measure import SIGNALS, Measure
-from curate.signals.signal import Built, Known, ModelSignal, Signal, SignalKind
+from curate.signals.signal import BuildContext, IdentifyContext, ModelSignal, Signal, SignalKind
 
 _NAMES = "language clip precomputed heads contexts classes axes clusters normsim vas mirrored text_masked fooling "
 _NAMES += "imagenet_words nsfw text_area"
@@ -23,7 +23,7 @@ def find_signals(measure: Measure, identities: Mapping[str, Any]) -> tuple[Signa
     """Return the recipe's signals, in the order of their columns; `identities` are from `identify_models`."""
     signals: dict[str, Signal] = {}
     for key, name, section in measure.requested:
-        for built in SIGNALS.find(key).build(name, section, Built(identities, signals)):
+        for built in SIGNALS.find(key).build(name, section, BuildContext(identities, signals)):
             signals[built.name] = signal = replace(built, package=SIGNALS.package(key))
             if not all(isinstance(column, pa.Field) for column in signal.columns):
                 raise RunError(f"{signal.label}: its columns are {signal.columns!r:.200}; accepted: fields of Arrow")
@@ -37,15 +37,15 @@ def identify_models(measure: Measure, supplied: Mapping[str, int], is_local: boo
     """
     identities: dict[str, Any] = {}
     for key, name, section in measure.requested:
-        identity = SIGNALS.find(key).identify(name, section, Known(identities, supplied, is_local))
+        identity = SIGNALS.find(key).identify(name, section, IdentifyContext(identities, supplied, is_local))
         if identity is None:
             continue
         try:
             json.dumps(identity)
         except (TypeError, ValueError, RecursionError) as error:
             package = SIGNALS.package(key)
-            fault = f"identify returned what is no plain JSON data ({one_line(error, 200)})"
-            raise RecipeError(f"signal {name!r} of package {package}: {fault}") from None
+            problem = f"identify returned what is no plain JSON data ({one_line(error, 200)})"
+            raise RecipeError(f"signal {name!r} of package {package}: {problem}") from None
         identities[name] = identity
     return identities
 

@@ -40,7 +40,7 @@ _FILES = [package_folder("wordfreq") / f"data/{'large' if c == 'en' else 'small'
 _UNKNOWN = np.asarray([0.0 if code == "en" else 1.0 for code in _LISTS])  # Zipf of a word that a list does not have
 _UNLISTED = 3.5  # of each word of a language without a list
 _PRIOR = np.asarray([1.0 if code == "en" else 0.0 for code in _LISTS])
-_LEAST = 0.003  # is added to fastText's probabilities: that of a language that it does not answer
+_FLOOR = 0.003  # is added to fastText's probabilities: that of a language that it does not answer
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 
@@ -70,12 +70,12 @@ def name_language(words: Sequence[str], answers: Sequence[tuple[str, float]]) ->
     for code, probability in answers:
         if (position := _position(code)) is not None:
             probabilities[position] += probability
-    sums = _PRIOR + 0.5 * np.log10(probabilities + _LEAST)
+    sums = _PRIOR + 0.5 * np.log10(probabilities + _FLOOR)
     for row in rows:
         sums += _UNKNOWN if row is None else row
     first, probability = answers[0]
     if _position(first) is None:
-        sums = np.append(sums, len(words) * _UNLISTED + 0.5 * np.log10(probability + _LEAST))
+        sums = np.append(sums, len(words) * _UNLISTED + 0.5 * np.log10(probability + _FLOOR))
     best = int(sums.argmax())
     variants = [code for code, _ in answers if _position(code) == best]  # such as hr and bs, which share a list
     code = first if best == len(_LISTS) else [*variants, _CODES[best]][0]

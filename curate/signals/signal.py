@@ -152,7 +152,7 @@ def filled_columns(signals: Iterable[Signal]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Known:
+class IdentifyContext:
     """What identifying a signal may go by."""
 
     identities: Mapping[str, Any]  # of the signals before, by name
@@ -161,7 +161,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildContext:
     """What building a signal may go by: the identities of all signals, and the signals before, both by name."""
 
     identities: Mapping[str, Any]
@@ -176,9 +176,9 @@ class SignalKind:
     section: type[Section]  # what a recipe says of one signal of this kind
     # From a signal's name and section to what its values depend on beyond the recipe (package, model, digests of
     # files), as plain JSON data; None: nothing. Called once, where the run is started. Raises RecipeError
-    identify: Callable[[str, Any, Known], Any]
+    identify: Callable[[str, Any, IdentifyContext], Any]
     # From a signal's name and section to the signals that it gives; called in every process, so it loads nothing
-    build: Callable[[str, Any, Built], Iterable[Signal]]
+    build: Callable[[str, Any, BuildContext], Iterable[Signal]]
     form: Form = "one"  # how a recipe asks for signals of this kind
 
 
@@ -205,7 +205,7 @@ def image_signal(
 def observer_kind(key: str, section: type[Section], observer: ImageObserver, identify: Callable[[], Any]) -> SignalKind:
     """Return the kind of the one signal of an observer; `identify` returns what its values depend on."""
 
-    def build(name: str, options: Section, built: Built) -> list[ImageSignal]:
+    def build(name: str, options: Section, built: BuildContext) -> list[ImageSignal]:
         return [image_signal(name, observer, built.identities[name])]
 
     return SignalKind(key, section, lambda *_: identify(), build)

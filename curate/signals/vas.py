@@ -13,7 +13,7 @@ from curate.models.tensor_files import array_digest, describe_array, read_array
 from curate.recipe.section import Column, UserPath, UserPaths
 from curate.signals.formulas.embedding_scores import alignment, covariance
 from curate.signals.on_embeddings import WithTargets, check_unchanged, embedding_kind
-from curate.signals.signal import Built, Embeddings, Known
+from curate.signals.signal import BuildContext, Embeddings, IdentifyContext
 
 
 class Vas(WithTargets):
@@ -39,12 +39,12 @@ class Vas(WithTargets):
             raise ValueError("give either targets or covariance")
         return self
 
-    def identify(self, name: str, context: Known) -> Any:
+    def identify(self, name: str, context: IdentifyContext) -> Any:
         if self.covariance is None:
             return super().identify(name, context)
         return array_digest(_read_covariance(name, self.covariance, context.identities[self.of]["dimension"]))
 
-    def load(self, name: str, built: Built) -> F64:
+    def load(self, name: str, built: BuildContext) -> F64:
         if self.covariance is None:
             return covariance(self.load_targets(name, built))
         array = _read_covariance(name, self.covariance, built.identities[self.of]["dimension"])

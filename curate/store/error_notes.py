@@ -42,7 +42,7 @@ def noting_errors(folder: RunStore, location: str = "") -> Iterator[None]:
             folder.write_json(f"{ERROR_NOTES}/{note}.json", values)
         may_pass = not getattr(error, "permanent", is_ours)
         kind = TransientError if may_pass else RunError
-        raise kind(f"{''.join(_say([(location, message)]))} (error note {note})") from error
+        raise kind(f"{''.join(_join([(location, message)]))} (error note {note})") from error
 
 
 def join_errors(errors: Sequence[Exception]) -> Exception:
@@ -62,7 +62,7 @@ def read_error_note(folder: RunStore, error: BaseException, hint: str = "") -> s
     for notes in _IDS.findall(str(error))[-1:]:  # of several, as of a stage's attempts, what the runner gave up on
         files = [file for note in notes.split()[:_NOTES] if folder.exists(file := f"{ERROR_NOTES}/{note}.json")]
         if read := [folder.read_json(file) for file in files]:
-            message = "\n".join(_say((note["place"], note["message"]) for note in read))
+            message = "\n".join(_join((note["place"], note["message"]) for note in read))
             return message if all(note["is_ours"] for note in read) else f"{message}\n{hint}".rstrip()
     return None
 
@@ -79,10 +79,10 @@ def read_error_notes(folder: RunStore) -> tuple[list[str], bool]:
     """Return the messages that were noted, each once, and whether a command ended with them."""
     files = folder.files(ERROR_NOTES)
     read = [folder.read_json(file) for file in files]
-    return list(_say((note["place"], note["message"]) for note in read)), _END_NOTE in files
+    return list(_join((note["place"], note["message"]) for note in read)), _END_NOTE in files
 
 
-def _say(failures: Iterable[tuple[str, str]]) -> Iterator[str]:
+def _join(failures: Iterable[tuple[str, str]]) -> Iterator[str]:
     """Yield messages, each once, after the places where it was, which it may name itself; of places and messages."""
     locations: dict[str, set[str]] = {}
     for location, message in failures:

@@ -451,5 +451,5 @@ def _parse(kind: type[Kind], store: RunStore, data: Any) -> Kind:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:5])
-        raise DamagedError(f"{store.url}: {RUN_FILE} is damaged ({faults})") from None
+        errors = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()[:5])
+        raise DamagedError(f"{store.url}: {RUN_FILE} is damaged ({errors})") from None

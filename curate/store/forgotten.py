@@ -46,8 +46,8 @@ class Record:
             table = folder.read_parquet(FORGOTTEN_FILE)
             return cls(table.select(schema.FORGOTTEN_ITEMS.names).cast(schema.FORGOTTEN_ITEMS))
         except (KeyError, ValueError, pa.ArrowException, DamagedError) as error:  # other columns or types, or damaged
-            fault = one_line(str(error).partition("; delete it")[0])
-            reason = f"is not a record of forgotten items ({fault}); restore it from a copy"
+            problem = one_line(str(error).partition("; delete it")[0])
+            reason = f"is not a record of forgotten items ({problem}); restore it from a copy"
             raise RunError(f"{folder.url}: {FORGOTTEN_FILE} {reason}") from None
 
     @classmethod
@@ -64,9 +64,9 @@ class Record:
             is_complete, items = not is_lost or record.is_written(folder), ""
         if is_complete:
             return record
-        fault = f"does not match its digest in {RUN_FILE}" if len(record) else "is missing"
+        error = f"does not match its digest in {RUN_FILE}" if len(record) else "is missing"
         remedy = "restore it from a copy: without it, forgotten samples would return"
-        raise RunError(f"{folder.url}: {FORGOTTEN_FILE} {fault}{items}; {remedy}")
+        raise RunError(f"{folder.url}: {FORGOTTEN_FILE} {error}{items}; {remedy}")
 
     def is_written(self, folder: RunStore) -> bool:
         """Return whether the folder's record is what was written, as far as anything but run.json says."""

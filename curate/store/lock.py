@@ -36,8 +36,8 @@ class FolderLock:
     lease: str = ""
     is_handed_over: bool = False  # set where a job works on, without this process
 
-    def tell(self, **values: Any) -> None:
-        """Say more of who holds it: fields of Holder."""
+    def record(self, **values: Any) -> None:
+        """Record more about the holder: fields of Holder."""
         self.holder = self.holder.model_copy(update=values)
         if self.file:
             self.file.truncate(0)
@@ -79,19 +79,19 @@ def locked(
     `outlasts`: whether a job may work on without this process. Raises RunError, which names one that is at work.
     """
     keeper = keeper or Keeper()
-    hold = FolderLock(store, keeper.holder or Holder.make(command, keeper.process))
+    folder_lock = FolderLock(store, keeper.holder or Holder.make(command, keeper.process))
     with ExitStack() as held:
         if store.is_local:
-            hold.file = held.enter_context(_acquire(store, keeper.lock))
-        held.enter_context(cleaned_up(hold.end))
-        keeper.keep(hold.holder, hold.file.fileno() if hold.file else None)
+            folder_lock.file = held.enter_context(_acquire(store, keeper.lock))
+        held.enter_context(cleaned_up(folder_lock.end))
+        keeper.keep(folder_lock.holder, folder_lock.file.fileno() if folder_lock.file else None)
         if outlasts or not store.is_local or leases.read_leases(store):
-            leases.take_lease(store, hold.holder, may_end)
-            hold.lease = hold.holder.id
-            held.enter_context(leases.renewing(store, hold.lease))
-        if hold.file:
-            hold.tell()
-        yield hold
+            leases.take_lease(store, folder_lock.holder, may_end)
+            folder_lock.lease = folder_lock.holder.id
+            held.enter_context(leases.renewing(store, folder_lock.lease))
+        if folder_lock.file:
+            folder_lock.record()
+        yield folder_lock
 
 
 def find_holder(store: RunStore) -> Holder | None:

@@ -68,7 +68,7 @@ def find_faults(folder: RunStore, lines: Sequence[Published]) -> dict[str, str]:
         return None if now == line else f"sha256 is {now.sha256}, but the manifest says {line.sha256}"
 
     with ThreadPoolExecutor() as pool:
-        return {line.path: fault for line, fault in zip(lines, pool.map(check, lines), strict=True) if fault}
+        return {line.path: problem for line, problem in zip(lines, pool.map(check, lines), strict=True) if problem}
 
 
 class Lines:

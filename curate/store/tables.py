@@ -65,8 +65,8 @@ class UnitTables:
         read: dict[str, Any] = {}
 
         def take(table: str, names: Collection[str]) -> None:
-            if taken := [name for name in columns if name in names and name not in read]:
-                read.update(zip(taken, self.read(table, taken).columns, strict=True))
+            if used := [name for name in columns if name in names and name not in read]:
+                read.update(zip(used, self.read(table, used).columns, strict=True))
 
         take("samples", schema.SAMPLES.names)
         if len(read) < len({*columns}) and self.exists("scores"):

@@ -65,7 +65,7 @@ def time_step(folder: RunStore, step: str, name: str) -> Iterator[StepTimer]:
     if timer.idle or folder.is_read_only:
         return
     rows = f"{'' if timer.rows is None else timer.rows}{f'-{timer.failed}' if timer.failed else ''}"
-    _record(folder, f"{step}.{name}.{milliseconds}.{rows} {round(1000 * block.cpu)}{_say(METER.take())}")
+    _record(folder, f"{step}.{name}.{milliseconds}.{rows} {round(1000 * block.cpu)}{_format(METER.take())}")
 
 
 def log_used(folder: RunStore, step: str = "") -> None:
@@ -73,7 +73,7 @@ def log_used(folder: RunStore, step: str = "") -> None:
     used = METER.take()
     if step:
         used[step, CPU] += used.pop((ENGINE, CPU), 0.0)
-    _record(folder, f"used.{uuid.uuid4().hex}.0. 0{_say(used)}")
+    _record(folder, f"used.{uuid.uuid4().hex}.0. 0{_format(used)}")
     write_records()
 
 
@@ -124,7 +124,7 @@ def read_records(folder: RunStore) -> Records:
     return [*filter(None, map(_RECORD.fullmatch, records))]
 
 
-def _say(used: Used) -> str:
+def _format(used: Used) -> str:
     """Return what was used in thousandths, as a part of a record."""
     return "".join(f" {step}-{kind}-{round(1000 * value)}" for (step, kind), value in used.items() if value >= 0.0005)
 

@@ -44,8 +44,8 @@ def valid_digest(folder: RunStore, path: str, is_new: bool = False) -> Digest | 
     digest, now = recorded_digest(folder, path), folder.digest(path)
     if digest is None:  # of all files, perhaps: once is enough
         if path == process_cache(f"unknown in {folder.url}", lambda: path):
-            fault = "its digest was not recorded; it is recomputed, as is every other such file"
-            _log.warning("%s: %s", folder.path(path), fault)
+            error = "its digest was not recorded; it is recomputed, as is every other such file"
+            _log.warning("%s: %s", folder.path(path), error)
         return None
     if not digest.is_of(now):  # a worker that was cut off may have recorded its own in a published run
         digest = _listed(folder, path) or digest

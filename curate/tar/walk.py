@@ -79,12 +79,12 @@ def read_header(source: ByteSource, at: int) -> Header:
 
 def _read_block(source: ByteSource, at: int, is_extended: bool) -> bytes:
     """Return the header at a byte. Raises WalkEnd; a member must follow where it `is_extended`."""
-    if (left := source.size - at) < BLOCK:
+    if (rest := source.size - at) < BLOCK:
         if is_extended:
             raise WalkEnd(at, "truncated_tar", _CUT_EXTENSION)
-        if at and not any(source.read(at, left)):
+        if at and not any(source.read(at, rest)):
             raise WalkEnd(at)  # what is cut is the end marker, if anything
-        raise WalkEnd(at, "truncated_tar", f"the file ends inside the header {{last}}: {left} bytes of it are present")
+        raise WalkEnd(at, "truncated_tar", f"the file ends inside the header {{last}}: {rest} bytes of it are present")
     block = bytes(source.read(at, BLOCK))
     if not any(block):
         raise WalkEnd(at, "damaged_tar", _BAD_EXTENSION) if is_extended else WalkEnd(at)

@@ -18,7 +18,7 @@ from apache_beam.runners.runner import PipelineRunner
 from curate.base.errors import RecipeError
 from curate.base.wording import did_you_mean
 from curate.pool.plan import Unit
-from curate.recipe.faults import shorten
+from curate.recipe.errors import shorten
 from curate.recipe.files import read_mapping
 from curate.run.context import RunContext
 from pipelines.engines.base import PipelineEngine, Report, ancestors
@@ -60,7 +60,7 @@ def choose_engine(words: Sequence[str], on: str | None = None, out: str | None =
     parser, command = _make_parser(), f"Beam options {' '.join(words)}"
     groups = (_read_file(on, parser) if on is not None else {}) | {command: list(words)}  # by where they are
     every = list(chain(*groups.values()))  # of an option that has one value, the last one holds
-    unknown = {where: left for where, group in groups.items() if (left := _find_unknown(parser, group, where))}
+    unknown = {where: unread for where, group in groups.items() if (unread := _find_unknown(parser, group, where))}
     runner = PipelineOptions(every).view_as(StandardOptions).runner
     name = (Local.key if runner is None else runner).lower()
     beams = name.rpartition(".")[2] if name.startswith("apache_beam.") else name  # which is of Beam's own runner
@@ -81,11 +81,11 @@ def choose_engine(words: Sequence[str], on: str | None = None, out: str | None =
         raise RecipeError(f"{where}: {of_class}{error}") from None
     kind = kind or next((kind for kind in engines.values() if kind.takes(beam_runner)), Beam)
     engine = kind(options, beam_runner)
-    for where, left in unknown.items() if not engine.may_know_more else ():
+    for where, unread in unknown.items() if not engine.may_know_more else ():
         dashes = "--" if where == command else ""
         names = [f"{dashes}{option}" for option in PipelineOptions([]).get_all_options()]
-        hint = did_you_mean(f"{dashes}{left[0].lstrip('-').partition('=')[0]}", names)
-        raise RecipeError(f"{where}: Beam does not know {' '.join(left)}; {hint}accepted: options of Beam")
+        hint = did_you_mean(f"{dashes}{unread[0].lstrip('-').partition('=')[0]}", names)
+        raise RecipeError(f"{where}: Beam does not know {' '.join(unread)}; {hint}accepted: options of Beam")
     engine.set_up()
     return engine
 

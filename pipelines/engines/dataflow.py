@@ -90,8 +90,8 @@ class Dataflow(PipelineEngine):
             cloud.job_name = "-".join(filter(None, ("curate", word[:40], ids.digest([out])[:8])))
         if "use_multiple_sdk_containers" not in (debug.experiments or ()):
             debug.add_experiment("no_use_multiple_sdk_containers")
-        if faults := list(_find_faults(options, out)):
-            raise RecipeError("\n".join(faults))
+        if errors := list(_find_faults(options, out)):
+            raise RecipeError("\n".join(errors))
         return create_runner(cls.runner)
 
     @property

@@ -62,18 +62,18 @@ class Job:
         """Return the state at the end. Raises EngineUnresponsiveError after `patience` seconds without any."""
         last_answered = time.monotonic()
         while True:
-            state, fault = str(PipelineState.UNKNOWN), f"{self.engine}: the job is not known there; see {self.logs}"
+            state, problem = str(PipelineState.UNKNOWN), f"{self.engine}: the job is not known there; see {self.logs}"
             try:
                 state = self.state
             except RunError as error:
-                fault = str(error)
+                problem = str(error)
             on_look()
             if PipelineState.is_terminal(state):
                 return state
             if state != PipelineState.UNKNOWN:
                 last_answered = time.monotonic()
             elif time.monotonic() > last_answered + patience:
-                raise EngineUnresponsiveError(fault)
+                raise EngineUnresponsiveError(problem)
             time.sleep(between)
 
     def stop(self, seconds: float = _SECONDS) -> None:
@@ -98,21 +98,21 @@ class Job:
     def cancel(self) -> None:
         """Stop the job, but wait for no more than some seconds; log what came of it."""
         _log.warning("%s: cancelling the job, for at most %s s", self.engine, _SECONDS)
-        faults: list[Exception] = []
+        errors: list[Exception] = []
 
         def stop() -> None:
             try:
                 self.stop()
             except Exception as error:  # of any library's
-                faults.append(error)
+                errors.append(error)
 
         stopping = threading.Thread(target=stop, name="cancel", daemon=True)  # calls of an engine may have no limit
         stopping.start()
         stopping.join(_SECONDS)
-        if not faults and not stopping.is_alive():
+        if not errors and not stopping.is_alive():
             _log.warning("%s: the job has ended", self.engine)
             return
-        reason = one_line(faults[0], 300) if faults else "no answer in time"
+        reason = one_line(errors[0], 300) if errors else "no answer in time"
         _log.error("%s: the job may go on: %s%s", self.engine, reason, f"; see {self.logs}" if self.logs else "")
 
 
@@ -147,16 +147,16 @@ def cancel_by_name(engine: str, find: Callable[[], Job]) -> None:
     _log.warning("%s: interrupted while the job was being submitted: looking for it, for %s s", engine, _COMES)
     ends = time.monotonic() + _COMES
     while True:
-        fault = ""
+        problem = ""
         try:
             job = find()
             if not PipelineState.is_terminal(state := job.state) and state != PipelineState.UNKNOWN:
                 job.cancel()
                 return
         except RunError as error:
-            fault = f"{engine}: the job may go on: {error}"
+            problem = f"{engine}: the job may go on: {error}"
         if time.monotonic() > ends:
             break
         time.sleep(1)
-    if fault:
-        _log.error(fault)
+    if problem:
+        _log.error(problem)

@@ -31,11 +31,11 @@ def ask(holder: Holder) -> tuple[bool | None, str]:
     try:
         job = _attach(holder)
         state = job.state
-        fault = job.fault if state == PipelineState.FAILED else None
+        problem = job.fault if state == PipelineState.FAILED else None
     except Exception as error:  # of any library
         return None, f"{holder.engine} does not answer: {one_line(error, 200)}"
     has_ended = PipelineState.is_terminal(state) if state != PipelineState.UNKNOWN else holder.has_exited or None
-    return has_ended, f"{state}: {one_line(fault, 300)}" if fault else state
+    return has_ended, f"{state}: {one_line(problem, 300)}" if problem else state
 
 
 def is_dead(holder: Holder) -> bool:

@@ -117,10 +117,10 @@ class Spark(PipelineEngine):
         folders = [("--spark_exchange", RunStore(exchange))] if exchange else []
         with asking_workers(context, units, folders) as ask:
             try:
-                faults = probe(self.options, PACKAGES, ask, report)
+                errors = probe(self.options, PACKAGES, ask, report)
             except ProbeError as error:
                 raise RunError(f"{self.name}: {error}") from None
-        raise_faults(faults)
+        raise_faults(errors)
 
     def submit(self, add_steps: Callable[[beam.Pipeline], object], store: RunStore) -> Job:
         """Hand it over; what passes between stages goes to the run's folder, unless another is named."""

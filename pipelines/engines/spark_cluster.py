@@ -163,8 +163,8 @@ class ClusterJob(Job):
         state = self._look_until_ended(lambda: None, _BETWEEN, _UNHEARD)  # the driver there tells its costs
         if state != PipelineState.DONE:
             store = self._store if self._store and self._store.exists(DRIVER_LOG) else None
-            told = re.findall(r"^curate: (.*)", store.read_bytes(DRIVER_LOG).decode() if store else "", re.MULTILINE)
-            raise RuntimeError(told[-1] if told else f"Spark: the job is {state}; see {self.logs}: {self.fault}")
+            counted = re.findall(r"^curate: (.*)", store.read_bytes(DRIVER_LOG).decode() if store else "", re.MULTILINE)
+            raise RuntimeError(counted[-1] if counted else f"Spark: the job is {state}; see {self.logs}: {self.fault}")
 
     def _end(self) -> None:
         if self._is_yarn:

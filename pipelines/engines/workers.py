@@ -74,9 +74,9 @@ def asking_workers(
 def raise_faults(faults: Mapping[str, list[str]]) -> None:
     """Raise RecipeError where workers found faults; each comes with its hosts."""
     lines = []
-    for fault, hosts in islice(faults.items(), _FAULTS):
+    for error, hosts in islice(faults.items(), _FAULTS):
         others = f" and {pluralise(len(hosts) - 1, 'more host')}" if len(hosts) > 1 else ""
-        lines.append(f"{fault} (on {hosts[0]}{others})")
+        lines.append(f"{error} (on {hosts[0]}{others})")
     if lines:
         raise RecipeError("\n".join(lines))
 
@@ -96,29 +96,29 @@ class Ask:
         """Return what is wrong where this runs."""
         from curate.llm.endpoint import read_key  # which a local run does without
 
-        faults: list[str] = []
+        errors: list[str] = []
         for label, store in self.folders:
-            with _adding(faults, f"{label} {store.url}: executors cannot write there"):
+            with _adding(errors, f"{label} {store.url}: executors cannot write there"):
                 if not self._is_seen(store):
                     unseen = "executors do not see what this machine writes there"
-                    faults.append(f"{label} {store.url}: {unseen}; {_SHARED}")
+                    errors.append(f"{label} {store.url}: {unseen}; {_SHARED}")
         try:
             for source in self.context.sources:
                 check_variables(source.name, source.storage)
             for spec in self.context.recipe.captions.engines.values() if self.context.recipe.captions else ():
                 read_key(getattr(spec.section, "key", None))
         except RecipeError as error:
-            return [*faults, str(error)]
+            return [*errors, str(error)]
         for label, path, storage in self.files:
-            with _adding(faults, f"{label}: executors cannot read {path}", f"; {_SHARED}"):
+            with _adding(errors, f"{label}: executors cannot read {path}", f"; {_SHARED}"):
                 fs, inner = fsspec.core.url_to_fs(path, **storage)
                 with fs.open(inner, "rb") as file:
                     file.read(1)
         for signal in MeasureSettings.of(self.context).signals if number < self.units else ():
             if signal.load and signal.name in self.signals:
-                with _adding(faults, f"executors cannot load signal {signal.name!r}"):
+                with _adding(errors, f"executors cannot load signal {signal.name!r}"):
                     signal.load()
-        return faults
+        return errors
 
     def _is_seen(self, store: RunStore) -> bool:
         for _ in range(_ATTEMPTS):  # on a network's disk it may come late

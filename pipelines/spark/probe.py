@@ -64,10 +64,10 @@ def probe(
             raise ProbeError("on {}, {}: {}; accepted: the same there and here".format(*wrong[0]))
         failing.pop_all()
     hosts: dict[str, set[str]] = {}
-    for host, _, _, faults in visits:
-        for fault in faults:
-            hosts.setdefault(fault, set()).add(host)
-    return {fault: sorted(names) for fault, names in hosts.items()}
+    for host, _, _, errors in visits:
+        for problem in errors:
+            hosts.setdefault(problem, set()).add(host)
+    return {problem: sorted(names) for problem, names in hosts.items()}
 
 
 def _check_master(url: str) -> None:
@@ -120,17 +120,17 @@ def _make_visit(packages: dict[str, str], look: bytes) -> Callable[[Iterable[int
                 continue
             if installed != version:
                 wrong.append(f"{name} is {installed}, but {version} here")
-        faults: Callable[[int], Iterable[str]] | None = None
+        errors: Callable[[int], Iterable[str]] | None = None
         if not wrong:
             try:
                 from pipelines.spark.bundles import take_resources
 
                 take_resources()
-                faults = cloudpickle.loads(look)
+                errors = cloudpickle.loads(look)
             except (ImportError, AttributeError) as error:
                 wrong.append(f"{error}: its code is not the same, though its version is")
         for number in numbers:
-            seen = [] if faults is None else list(faults(number))
+            seen = [] if errors is None else list(errors(number))
             yield socket.gethostname(), sys.executable, "; ".join(wrong), seen
 
     return visit

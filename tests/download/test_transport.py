@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from curate.download import transport
 from curate.download.fetch import Fetcher
-from curate.download.fetch_fault import FetchFault
+from curate.download.fetch_error import FetchError
 from curate.download.source import NetworkPolicy
 from tests.download.web import Web, port_of, running, started
 from tests.download.web import get as fetch
@@ -94,7 +94,7 @@ def test_a_connection_is_asked_again(web: Web) -> None:
         for _ in range(3):
             try:
                 fetch(own, web.url(path))
-            except FetchFault as fault:
+            except FetchError as fault:
                 assert fault.reason == "http_429"
     assert web.connected[web.hosts[0]] <= 3  # of what is refused, such as 429, the rest is not read
     with ThreadPoolExecutor(8) as pool:
@@ -193,7 +193,7 @@ def test_a_wait_is_as_long_as_on_a_new_one() -> None:
     with serving(serve) as url:
         own = fetcher()
         assert fetch(own, url) == b"abc"
-        with pytest.raises(FetchFault, match=r"^timeout"):
+        with pytest.raises(FetchError, match=r"^timeout"):
             fetch(own, url, 0.3)
     assert asked == [0]  # once
 
@@ -316,7 +316,7 @@ def test_a_body_that_only_a_close_ends(length: str) -> None:
         own = fetcher(attempts=4, pause=0.01)  # the second one does, but on a crowded machine
         for _ in range(2):
             if length.endswith("4"):
-                with pytest.raises(FetchFault, match=r"^incomplete: 3 of 4 bytes"):
+                with pytest.raises(FetchError, match=r"^incomplete: 3 of 4 bytes"):
                     fetch(own, url, 0.5)
             else:
                 assert fetch(own, url, 0.5) == b"abc"

@@ -216,7 +216,7 @@ def started(start: Callable[[], Coroutine[None, None, list[asyncio.Server]]]) ->
 
 
 def get(by: Fetcher, url: str, timeout: float = 10) -> bytes:
-    """What a URL gives. Raises FetchFault."""
+    """What a URL gives. Raises FetchError."""
     outcome = by.fetch(url, timeout)
     if outcome.fault:
         raise outcome.fault

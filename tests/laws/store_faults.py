@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import xxhash
 
-from curate.read import faults
+from curate.read import errors
 from curate.recipe import clouds
 from curate.store import lease
 from curate.store.local import Digest
@@ -141,7 +141,7 @@ class Runs:
         scheme = self.bucket.partition(":")[0]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(clouds, "_ATTEMPTS", 1)
-            patch.setattr(faults, "_ATTEMPTS", 1)
+            patch.setattr(errors, "_ATTEMPTS", 1)
             patch.setattr(fsspec.get_filesystem_class(scheme), "retries", 1)
             away = share(1.0, Fault(status=503), "GET")
             words = ("--set", "max_failed_files=1.0")

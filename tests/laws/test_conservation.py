@@ -114,7 +114,7 @@ def test_bad_captions(bad: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that cannot be read is tried again at once."""
-    monkeypatch.setattr("curate.read.faults.time", SimpleNamespace(sleep=lambda _: None))
+    monkeypatch.setattr("curate.read.errors.time", SimpleNamespace(sleep=lambda _: None))
 
 
 @pytest.mark.usefixtures("no_waits")

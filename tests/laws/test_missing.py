@@ -22,7 +22,7 @@ from curate.base.errors import RunError
 from curate.cli.summary import summary
 from curate.pool.formats.missing import read_missing
 from curate.pool.plan import make_plan
-from curate.read.faults import InputFault
+from curate.read.errors import InputError
 from tests.laws import pools
 from tests.laws.pools import Ran, conserved
 
@@ -310,5 +310,5 @@ def test_a_file_beside_a_tar_that_stands_for_gigabytes(tmp_path: Path) -> None:
     message = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000, pa.int32()), pa.array(["x" * 1_000_000]))
     rows = {"key": [f"{i:09d}" for i in range(10_000)], "status": ["failed"] * 10_000, "error_message": message}
     pq.write_table(pa.table(rows), tmp_path / "0.parquet", store_schema=False)
-    with pytest.raises(InputFault, match="holds more than 268,435,456 bytes, unpacked"):
+    with pytest.raises(InputError, match="holds more than 268,435,456 bytes, unpacked"):
         read_missing(str(tmp_path / "0.tar"), {}, [], "caption")

@@ -3,7 +3,7 @@ import pytest
 
 from curate.base.schema import FILE_REASONS
 from curate.read.columns import COLUMN_NAMES, Columns, find_columns
-from curate.read.faults import InputFault
+from curate.read.errors import InputError
 
 TEXT, NUMBER, REAL = pa.string(), pa.int64(), pa.float64()
 
@@ -16,8 +16,8 @@ def parts(found: Columns) -> dict[str, str]:
     return {part: name for part in COLUMN_NAMES if (name := getattr(found, part))}
 
 
-def fault(columns: dict[str, pa.DataType], **wanted: object) -> InputFault:
-    with pytest.raises(InputFault) as caught:
+def fault(columns: dict[str, pa.DataType], **wanted: object) -> InputError:
+    with pytest.raises(InputError) as caught:
         find(columns, **wanted)
     assert caught.value.reason in FILE_REASONS
     return caught.value
@@ -143,6 +143,6 @@ def test_faults(columns: dict[str, pa.DataType], wanted: dict[str, str], reason:
 
 
 def test_two_columns_of_one_name() -> None:
-    with pytest.raises(InputFault, match="two columns are named 'b'") as caught:
+    with pytest.raises(InputError, match="two columns are named 'b'") as caught:
         find_columns(pa.schema([("caption", TEXT), ("b", REAL), ("b", REAL)]), Columns())
     assert caught.value.reason == "wrong_type"

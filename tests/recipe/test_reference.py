@@ -17,7 +17,7 @@ from curate.recipe.recipe import Recipe, parse_recipe
 from curate.recipe.section import Section
 from curate.recipe.strict_yaml import load_yaml
 from curate.signals.registry import KINDS
-from curate.signals.signal import Built, filled_columns
+from curate.signals.signal import BuildContext, filled_columns
 from tests.recipe.reference import PAGE, Entry, entries, reference_page
 
 TEXT = PAGE.read_text("utf-8")
@@ -123,7 +123,7 @@ def test_a_signal_says_the_columns_that_it_builds(kind: Any) -> None:
     samples: set[str] = set()
     name = ""
     for key, name, section in measure.requested:
-        for signal in SIGNALS.find(key).build(name, section, Built(known, built)):
+        for signal in SIGNALS.find(key).build(name, section, BuildContext(known, built)):
             built[signal.name] = signal
             if key == kind.key:
                 found |= {field.name: str(field.type).replace("item: ", "") for field in signal.columns}

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from curate.signals.signal import Built, Known
+from curate.signals.signal import BuildContext, IdentifyContext
 from tests.laws import pools
 from tests.packages import curate, needs_hatchling
 
@@ -344,6 +344,6 @@ def build_example(key: str, weights: Path) -> Any:
     names: dict[str, Any] = {}
     exec(code, names)
     options = names["KIND"].section(weights=str(weights))
-    identity = names["KIND"].identify(key, options, Known({}, {}, True))
-    [signal] = names["KIND"].build(key, options, Built({key: identity}, {}))
+    identity = names["KIND"].identify(key, options, IdentifyContext({}, {}, True))
+    [signal] = names["KIND"].build(key, options, BuildContext({key: identity}, {}))
     return signal

@@ -21,7 +21,7 @@ from curate.base import ids, process
 from curate.base.errors import RecipeError
 from curate.signals import language, short_texts
 from curate.signals.language import _MODEL, IDENTITY, KIND, Language, detect_languages
-from curate.signals.signal import Built, Known
+from curate.signals.signal import BuildContext, IdentifyContext
 
 SENTENCES = {
     "en": "A black cat sleeping on the sofa in the living room",
@@ -110,8 +110,8 @@ def test_real_captions(shared: Path, peer):
 
 def signal_of(**options):
     section = Language(**options)
-    identity = KIND.identify("language", section, Known({}, {}, True))
-    [signal] = KIND.build("language", section, Built({"language": identity}, {}))
+    identity = KIND.identify("language", section, IdentifyContext({}, {}, True))
+    [signal] = KIND.build("language", section, BuildContext({"language": identity}, {}))
     return signal
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from curate.base.errors import RecipeError
-from curate.read.faults import EmbeddingFault
+from curate.read.errors import EmbeddingError
 from curate.read.precomputed import FileRows, read_embeddings, sidecar_fingerprint
 from curate.signals.clusters import Clusters, load_clusters
 from curate.signals.formulas.embedding_scores import nearest_centroid
@@ -550,5 +550,5 @@ def test_blocks_of_rows_and_more_than_are_read(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("curate.read.precomputed._BLOCK", 3)
     assert read_embeddings(("e", "e"), 4, rows, place) == whole
     monkeypatch.setattr("curate.read.precomputed._MAX_BYTES", 159)
-    with pytest.raises(EmbeddingFault, match="10 rows take more than 159 bytes; accepted: at most that"):
+    with pytest.raises(EmbeddingError, match="10 rows take more than 159 bytes; accepted: at most that"):
         read_embeddings(("e", "e"), 4, rows, place)

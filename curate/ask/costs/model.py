@@ -1,8 +1,9 @@
 """What a run will use: a table of `Cost`s, each what a step takes of a resource for a unit of work, times a count.
 
 In: trials, runs of parts of a pool aside, or a finished run, and how much work there is. What a step uses is taken for
-a·processes + b + c·units + d·rows, of CPU each at least 0. Trials differ in one of these at a time: cold and warm by
-the process, which has done nothing yet or has; apart and together by the units of the same rows. Margins are of 90 %.
+a·processes + b + c·units + d·rows, of CPU each at least 0. Trials differ in one of these at a time: first and second by
+whether the process has done something before, scattered and adjacent by the units of the same rows. Margins are of
+90 %.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +29,7 @@ _CONSTANTS = tuple(stage.name for stage in STAGES if stage.grows == "run")
 _STAGES = 15  # of a run, about, that work on all units, and as many that do not
 
 
-class Trial(NamedTuple):
+class CalibrationRun(NamedTuple):
     """What a run used, by step; on how many units, rows and kept rows it worked."""
 
     units: int
@@ -38,7 +39,7 @@ class Trial(NamedTuple):
     sources: int = 1
 
     @classmethod
-    def of(cls, facts: RunFacts) -> "Trial":
+    def of(cls, facts: RunFacts) -> "CalibrationRun":
         used = {step.step: step for step in facts.used}
         sources = len({source for source, _ in facts.units})
         return cls(sum(count for _, count in facts.units), facts.rows, facts.kept, used, sources)
@@ -60,10 +61,10 @@ class Trials(NamedTuple):
     the folder of the finished run.
     """
 
-    cold: Trial
-    warm: Trial
-    apart: Trial
-    together: Trial
+    first: CalibrationRun
+    second: CalibrationRun
+    scattered: CalibrationRun
+    adjacent: CalibrationRun
     start: float = 0.0
     bytes: float = 0.0
     compiling: float = 0.0
@@ -135,27 +136,27 @@ def add_up(costs: Iterable[Cost]) -> Range:
 
 def fit(trials: Trials, step: str, kind: str) -> list[tuple[float, float]]:
     """Return what a process, a run, a unit and a row of a step use of a kind, each with its margin."""
-    warm, apart, together = trials[1:4]
+    second, scattered, adjacent = trials[1:4]
     cold_value, small, many, large = (trial.value(step, kind) for trial in trials[:4])
-    share, least, floor = (_CPU, _SECONDS, 0.0) if kind == CPU else (_COUNTED, 0.0, -inf)
+    share, minimum, floor = (_CPU, _SECONDS, 0.0) if kind == CPU else (_COUNTED, 0.0, -inf)
     share = _PACKED if kind == SHUFFLED else share
 
     def margin(*values: float) -> float:
-        return hypot(*(share * value + least for value in values)) if any(values) else 0.0
+        return hypot(*(share * value + minimum for value in values)) if any(values) else 0.0
 
-    size, more_units = together.size(step), apart.units - together.units
+    size, more_units = adjacent.size(step), scattered.units - adjacent.units
     row = row_margin = unit = unit_margin = scatter = 0.0
-    if step not in _CONSTANTS and 2 * warm.size(step) < size:
-        rows = size - warm.size(step)
+    if step not in _CONSTANTS and 2 * second.size(step) < size:
+        rows = size - second.size(step)
         row, row_margin = max(floor, large - small) / rows, margin(large, small) / rows
     elif step not in _CONSTANTS:  # no two sizes
         row, row_margin = large / max(1, size), margin(large) / max(1, size)
     if more_units > 0:
-        more_value = many - large - row * (apart.size(step) - size)
+        more_value = many - large - row * (scattered.size(step) - size)
         unit, unit_margin = max(floor, more_value) / more_units, margin(many, large) / more_units
-    if kind == CPU and apart.units > 1 and step in apart.used and (spread := apart.used[step].spread):
-        scatter = row * spread / sqrt(apart.units) * _STUDENT[min(apart.units - 1, len(_STUDENT)) - 1]
-    run = max(floor, small - unit * warm.units - row * warm.size(step))
+    if kind == CPU and scattered.units > 1 and step in scattered.used and (spread := scattered.used[step].spread):
+        scatter = row * spread / sqrt(scattered.units) * _STUDENT[min(scattered.units - 1, len(_STUDENT)) - 1]
+    run = max(floor, small - unit * second.units - row * second.size(step))
     process = max(floor, cold_value - small)
     margins = _CONSTANT * abs(process) + margin(cold_value, small), _CONSTANT * abs(run), unit_margin
     return list(zip((process, run, unit, row), (*margins, hypot(row_margin, scatter)), strict=True))
@@ -166,7 +167,7 @@ def predict(trials: Trials, work: Work, workers: Workers) -> list[Cost]:
     costs = [Cost(START, CPU, "run", 1, trials.start, _CONSTANT * trials.start)]
     cores = workers.cores or 1
     processes = workers.processes or cores
-    sampled = min(work.rows, trials.apart.sources * 2 * SAMPLED)
+    sampled = min(work.rows, trials.scattered.sources * 2 * SAMPLED)
     for stage, kind in product(STAGES[1:], UsedFacts.kinds()):
         step = stage.name
         if kind != MEMORY and (step != ENGINE or kind != CPU or not workers.overhead):

@@ -31,7 +31,7 @@ from curate.ask.costs.model import (
 )
 from curate.ask.whatif.estimate import EstimatedRequests
 from curate.base.errors import RecipeError
-from curate.recipe.faults import explain_faults
+from curate.recipe.errors import explain_faults
 from curate.recipe.files import read_mapping, shipped_folder
 from curate.recipe.section import Section
 
@@ -91,7 +91,7 @@ def load_prices(path: str | None = None) -> Prices:
     try:
         return Prices.model_validate(data)
     except ValidationError as error:
-        lines = (f"{name}, line {_line(text, fault)}: {fault}" for fault in explain_faults(error, data))
+        lines = (f"{name}, line {_line(text, problem)}: {problem}" for problem in explain_faults(error, data))
         raise RecipeError("\n".join(lines)) from None
 
 

@@ -25,7 +25,7 @@ _BETWEEN = re.compile(rf"(\w+) between ({_NUMBER}) and ({_NUMBER})")
 _EXPRESSIONS = {ASPECT: f"greatest{_BOTH}/least{_BOTH}", MIN_SIDE: f"least{_BOTH}", "max_side": f"greatest{_BOTH}"}
 _SIDES = {MIN_SIDE: ("width", "height", MIN_SIDE), "max_side": ("width", "height")}
 BINS = 40
-MOST = 40  # columns that are drawn
+MAX_COLUMNS = 40  # columns that are drawn
 LEGEND = (("pool", "readable samples of the pool"), ("kept", "kept"))
 _SAMPLED = 1_000_000  # rows that quantiles are taken of, about
 _SCAN = "measured s JOIN decisions d USING (unit, row) WHERE s.status = 'ok'"
@@ -88,14 +88,14 @@ def distributions_section(run: OpenRun, histograms: Sequence[Histogram] | None =
         return None
     drawn = drawn_thresholds(run)
     figures = [_figure(histogram, drawn.get(histogram.name, [])) for histogram in histograms]
-    left_out = max(0, len(run.scores) - (MOST - len(_MEASURES)))
+    left_out = max(0, len(run.scores) - (MAX_COLUMNS - len(_MEASURES)))
     facts = {"figures": figures, "legend": LEGEND, "left_out": left_out}
     return Section("distributions", "Scores and sizes", facts)
 
 
 def count_bins(run: OpenRun) -> list[Histogram]:
     """Return a histogram of each measured number that has more than one value, scores first."""
-    columns = {name: (f"s.{quote_name(name)}", name) for name in run.scores[: MOST - len(_MEASURES)]} | _MEASURES
+    columns = {name: (f"s.{quote_name(name)}", name) for name in run.scores[: MAX_COLUMNS - len(_MEASURES)]} | _MEASURES
     finite = [f"(CASE WHEN isfinite(({sql})::DOUBLE) THEN ({sql})::DOUBLE END)" for sql, _ in columns.values()]
     step = max(1, round(run.counts["pool"] / _SAMPLED))
     sampled = f" AND hash(s.unit, s.row) % {step} = 0" if step > 1 else ""
@@ -138,8 +138,8 @@ def bin_edges(low: float, middle: float, high: float, whole: bool) -> tuple[tupl
         first, last = math.log(low), math.log(high)  # their ratio may be more than a float holds
         return tuple(math.exp(first + (last - first) * i / BINS) for i in range(BINS + 1)), True
     if whole:
-        span, least = high - low + 1, math.ceil((high - low + 1) / BINS)
-        width = min(range(least, 2 * least), key=lambda width: (-span % width) / width)  # a last bin that is full
+        span, minimum = high - low + 1, math.ceil((high - low + 1) / BINS)
+        width = min(range(minimum, 2 * minimum), key=lambda width: (-span % width) / width)  # a last bin that is full
         return tuple(low - 0.5 + width * i for i in range(math.ceil(span / width) + 1)), False
     return tuple(low + (high - low) * i / BINS for i in range(BINS + 1)), False
 

@@ -41,7 +41,7 @@ BUDGET = 2_400_000  # characters of all data URIs together
 BLURRED = 0.8  # images with an `nsfw` above this are blurred until pointed at
 
 Row = Mapping[str, Any]
-MOST = 30  # galleries
+MAX_GALLERIES = 30  # galleries
 SAMPLES = 8  # of each; half as many where there are many galleries
 SCORES = 6  # of a kept sample
 ENTRIES = 5  # of a sample
@@ -60,14 +60,14 @@ def make_pictures(run: OpenRun, rows: Sequence[Row]) -> dict[Position, Picture]:
     rows = list({position_of(row): row for row in rows}.values())
     thumbnails = in_threads(thumbnail, (images.get(position_of(row)) or b"" for row in rows))
     pictures: dict[Position, Picture] = {}
-    left = BUDGET
+    remaining = BUDGET
     for row, jpeg in zip(rows, thumbnails, strict=True):
         position = position_of(row)
         data = "data:image/jpeg;base64," + base64.b64encode(jpeg or b"").decode()
-        if jpeg and len(data) > left:
+        if jpeg and len(data) > remaining:
             pictures[position] = Picture(missing="left out: the page's size limit is reached")
         elif jpeg:
-            left -= len(data)
+            remaining -= len(data)
             pictures[position] = Picture(data, blurred=(row.get("nsfw") or 0) > BLURRED)
         elif row["status"] != OK:
             pictures[position] = Picture(missing=f"not shown: {row['status']}")
@@ -117,8 +117,8 @@ def read_originals(run: OpenRun, rows: Sequence[Row]) -> dict[Position, bytes | 
         except (OSError, ImportError, CurateError) as error:
             if "://" in shard and not isinstance(error, FileNotFoundError):  # a store that does not answer is left
                 unreachable.add(source.name)
-    left = [row for row in rows if row["sha256"] is not None and row["kept"] and not images.get(position_of(row))]
-    return images | _published(run, left)
+    remaining = [row for row in rows if row["sha256"] is not None and row["kept"] and not images.get(position_of(row))]
+    return images | _published(run, remaining)
 
 
 def _is_original(row: Row, data: bytes) -> bool:
@@ -153,11 +153,11 @@ def _published(run: OpenRun, rows: Sequence[Row]) -> dict[Position, bytes]:
 def galleries_section(run: OpenRun) -> Section:
     """Return kept samples first, then those of each step that dropped any, in the order of the steps."""
     lines = [row for row in run.funnel if row["kind"] != "pool" and row["rows"] and row["rule"] != stages.FORGOTTEN]
-    largest = sorted(lines, key=lambda line: (line["kind"] != "kept", -line["rows"]))[:MOST]
+    largest = sorted(lines, key=lambda line: (line["kind"] != "kept", -line["rows"]))[:MAX_GALLERIES]
     shown = sorted(
         ({**line, "cards": []} for line in lines if line in largest), key=lambda line: line["kind"] != "kept"
     )
-    limit = SAMPLES if len(shown) <= MOST // 2 else SAMPLES // 2
+    limit = SAMPLES if len(shown) <= MAX_GALLERIES // 2 else SAMPLES // 2
     chosen = {line["step"]: list(map(position_of, line["chosen"])) for line in run.report("choose_samples", most=limit)}
     judged = judge(run, [position for line in shown for position in chosen[line["rule"]]])
     uids = {row["duplicate_of"] for row, _ in judged.values() if row["rule"] == stages.DUPLICATE} - {None}

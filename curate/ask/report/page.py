@@ -34,11 +34,11 @@ from curate.store.lock import locked
 from curate.store.manifest import Lines, digest_file, read_manifest, write_manifest
 
 MOST_BYTES = 5_000_000
-_MOST = 20  # rows of a table
+_MAX_ROWS = 20  # rows of a table
 _SAMPLES = 12  # of each side
 SAMPLES = 8  # originals that are shown
 TEXTS = 6  # synthetic captions of each
-MOST = 40
+MAX_FIGURES = 40
 _LONGEST = 60  # words, above which all lengths count together
 
 
@@ -125,7 +125,7 @@ def changes_section(diff: Diff) -> Section:
     if not diff.is_same:
         for batch in changed_samples(diff.a.url, diff.b.url, _SAMPLES):  # by uid, which is a hash
             samples += batch.to_pylist()
-    facts = {"diff": diff, "most": _MOST, "samples": samples}
+    facts = {"diff": diff, "most": _MAX_ROWS, "samples": samples}
     return Section("changes", f"Compared with {clean(other, SHORT)}", facts)
 
 
@@ -146,4 +146,4 @@ def _lengths(run: OpenRun) -> list[Figure]:
         name = clean(kind, SHORT)
         spec, table = describe_bins(count_integers(list(rows), _LONGEST), "words", {}, ("originals", "synthetic"))
         figures.append(Figure(name, render_svg(spec, f"Words per caption: originals and {name}"), table))
-    return figures[:MOST]
+    return figures[:MAX_FIGURES]

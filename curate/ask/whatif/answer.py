@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from curate.ask.diff import merge_names
 from curate.ask.output import Tables, tuples
-from curate.ask.whatif.survivors import (
+from curate.ask.whatif.surviving import (
     DecidedRows,
     Expectation,
     FinishedRun,
@@ -84,21 +84,21 @@ def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
     Raises RecipeError where one is wrong or would need the pool, RunError where not even t = 1 gives so few rows.
     """
     recipe = run.changed(overrides)
-    survivors = find_survivors(run, recipe)
-    expectation = expect(survivors, choose(survivors, recipe))
+    surviving = find_survivors(run, recipe)
+    expectation = expect(surviving, choose(surviving, recipe))
     expectation = expectation._replace(rows=round(expectation.rows, _DIGITS))
-    was, will = count_verdicts(run.states, run.recipe), count_verdicts(survivors.states, recipe)
-    weighed = list(in_threads(lambda index: _weigh(run, survivors, expectation, index), range(len(run.units))))
+    was, will = count_verdicts(run.states, run.recipe), count_verdicts(surviving.states, recipe)
+    weighed = list(in_threads(lambda index: _weigh(run, surviving, expectation, index), range(len(run.units))))
     weights = pa.concat_tables([_WEIGHTS.empty_table(), *(table for table, _ in weighed)])
     sources = pa.table({"source": [source.name for source in run.recipe.input]})  # those of no rows too
-    has_languages = "language" in survivors.settings.columns.names
+    has_languages = "language" in surviving.settings.columns.names
     run_expected = round(pc.sum(weights["run_expected"]).as_py() or 0.0, _DIGITS)
     return WhatIf(
         changes=tuple(overrides),
         funnel=_funnel(run.recipe, was, run_expected, recipe, will, expectation),
         sources=_parts(pa.concat_tables([weights, sources], promote_options="default"), SOURCES),
         languages=_parts(weights, LANGUAGES) if has_languages else LANGUAGES.empty_table(),
-        facts=_facts(run, survivors, expectation, _survivors(was, run.recipe), _survivors(will, recipe)),
+        facts=_facts(run, surviving, expectation, _count_kept(was, run.recipe), _count_kept(will, recipe)),
         expected=expectation.rows,
         error=expectation.error,
         choice=expectation.choice,
@@ -107,7 +107,7 @@ def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
         is_same=expectation.values.get("t") == run.facts.t and all(is_same for _, is_same in weighed),
         thresholds={
             rule: float(all_digits(threshold, search.single))
-            for rule, search in survivors.thresholds.items()
+            for rule, search in surviving.thresholds.items()
             for threshold in search.thresholds.values()
             if search.spec.by is None
         },
@@ -119,7 +119,7 @@ def _rows_left(counts: Counter[str], recipe: Recipe) -> int:
     return counts[stages.KEPT] + sum(counts[drawn] for drawn in (recipe.selection or ())[:1])
 
 
-def _survivors(counts: Counter[str], recipe: Recipe) -> int:
+def _count_kept(counts: Counter[str], recipe: Recipe) -> int:
     """Return the rows that were left when the last choice began."""
     return _rows_left(counts, recipe) + counts[stages.OTHER_TEXT]
 

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.ask.whatif.survivors import DecidedRows, Expectation, choose, count_copies, count_verdicts, expect
+from curate.ask.whatif.surviving import DecidedRows, Expectation, choose, count_copies, count_verdicts, expect
 from curate.base.compiling import interpreting, is_compiled
 from curate.base.errors import RecipeError
 from curate.base.meter import METER
@@ -135,47 +135,47 @@ def estimate(
     chosen_units = _choose(context, usable)
     if not chosen_units:
         return None
-    left = share_left(context, units)
-    is_limited = left > 0 and all(map(partial(_can_limit, context), chosen_units))
-    is_interpreted = left > 0 and _interprets(context, is_limited, metadata)
+    share = share_left(context, units)
+    is_limited = share > 0 and all(map(partial(_can_limit, context), chosen_units))
+    is_interpreted = share > 0 and _interprets(context, is_limited, metadata)
     answers = [index_answers(folder) for folder in (context.store, context.reuse) if folder and context.recipe.captions]
     with temporary_folder() as folder, interpreting(is_interpreted):
         # Where all units are alike, their time is that of what the run to reuse does not have.
-        context = replace(context, store=RunStore(folder), reuse=context.reuse if left in (0, 1) else None)
+        context = replace(context, store=RunStore(folder), reuse=context.reuse if share in (0, 1) else None)
         limit = (_COLD_SECONDS if is_interpreted else _SECONDS) if is_limited else 0.0
         _write_inputs(context, metadata, record)
         sample = _measure_sample(context, chosen_units, limit, watch)
         context = replace(context, share=sample.size / max(1, size_of(units)))
-        survivors, seconds = _decide(context, sample)
-        seconds *= left
-        sampled = sum(len(state.verdicts) for state in survivors.states)
+        surviving, seconds = _decide(context, sample)
+        seconds *= share
+        sampled = sum(len(state.verdicts) for state in surviving.states)
         is_all = sample.is_whole and len(chosen_units) == len(units)
         is_counted = rows is None and (pool_rows is not None or is_all)
         if pool_rows is None:
             pool_rows = round(sampled * size_of(units) / max(1, sample.size))
         if is_interpreted:
-            seconds = max(seconds / 5, seconds - _INTERPRETED * sampled * left)
+            seconds = max(seconds / 5, seconds - _INTERPRETED * sampled * share)
         if not sampled or not pool_rows:
             return None
         fraction = sampled / pool_rows
-        survivors = replace(survivors, counts=np.rint(survivors.counts / fraction).astype(np.int64), fraction=fraction)
-        expectation, chosen, unreached = _select(survivors)
-        verdicts = _verdicts(survivors, expectation)
-        samples = _read_samples(survivors)
+        surviving = replace(surviving, counts=np.rint(surviving.counts / fraction).astype(np.int64), fraction=fraction)
+        expectation, chosen, unreached = _select(surviving)
+        verdicts = _verdicts(surviving, expectation)
+        samples = _read_samples(surviving)
         return Estimate(
             units=sample.units,
             sampled=sampled,
             rows=pool_rows,
             is_counted=is_counted,
             verdicts=verdicts,
-            error=_error(survivors, expectation),
-            copies=count_copies(survivors, expectation) / fraction if context.recipe.repeats else None,
+            error=_error(surviving, expectation),
+            copies=count_copies(surviving, expectation) / fraction if context.recipe.repeats else None,
             seconds=seconds / fraction,
             compiling=(_COMPILING_MATCH if context.recipe.match else _COMPILING) if is_interpreted else 0.0,
-            bytes=_bytes(survivors, expectation, samples["bytes"]),
-            requests=_requests(context, survivors, expectation, answers) if context.recipe.captions else [],
+            bytes=_bytes(surviving, expectation, samples["bytes"]),
+            requests=_requests(context, surviving, expectation, answers) if context.recipe.captions else [],
             chosen=chosen,
-            warnings=[*_warn(survivors, verdicts, samples), *unreached],
+            warnings=[*_warn(surviving, verdicts, samples), *unreached],
         )
 
 
@@ -415,13 +415,16 @@ def _count_without_spaces(survivors: DecidedRows, captions: pa.ChunkedArray) -> 
 def _verdicts(survivors: DecidedRows, expectation: Expectation) -> dict[str, float]:
     recipe, fraction = survivors.recipe, survivors.fraction
     counts = count_verdicts(survivors.states, recipe)
-    left, kept = counts[KEPT] / fraction, expectation.rows / fraction
+    eligible, kept = counts[KEPT] / fraction, expectation.rows / fraction
     drawn, section = recipe.selection or (None, None)
     if drawn and expectation.is_uniform:  # of a fixed size, which the part of the pool has but for its rounding
-        kept = min([left, *recipe.selector.sizes_in(section).values()])
+        kept = min([eligible, *recipe.selector.sizes_in(section).values()])
     stages = [verdict.name for verdict in recipe.verdicts(True) if verdict.name not in (drawn, KEPT)]
     shown = [name for name in stages if counts[name] or name in (FAILED, *recipe.rules)]
-    return {**{name: counts[name] / fraction for name in shown}, **({drawn: left - kept} if drawn else {}), KEPT: kept}
+    result = {name: counts[name] / fraction for name in shown}
+    if drawn:
+        result[drawn] = eligible - kept
+    return result | {KEPT: kept}
 
 
 def _error(survivors: DecidedRows, expectation: Expectation) -> float:
@@ -454,9 +457,9 @@ def _requests(
     # By kind and engine requests that are answered, that are not, and tokens in and out of these.
     sums = {(task.section.kind, task.section.engine): np.zeros(4) for task in captions.requested}
     for state, inclusion in zip(survivors.states, expectation.inclusion, strict=True):
-        left = np.flatnonzero(state.eligible)
-        prompted = left[:_PROMPTS]
-        scale = len(left) / max(1, len(prompted))
+        eligible = np.flatnonzero(state.eligible)
+        prompted = eligible[:_PROMPTS]
+        scale = len(eligible) / max(1, len(prompted))
         tables = context.unit_tables(state.unit)
         rows = Rows.of(tables, prompted, counts, inclusion[:_PROMPTS])
         rows = replace(rows, sources=rows.column("caption"))  # as long as captions are, for want of better

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from curate.ask.report.charts import KINDS, fill_spec, write_chart
-from curate.ask.whatif.survivors import DecidedRows, FinishedRun, all_repeats, choose, count_verdicts, find_survivors
+from curate.ask.whatif.surviving import DecidedRows, FinishedRun, all_repeats, choose, count_verdicts, find_survivors
 from curate.ask.whatif.swept_number import SEARCHED, SweptNumber
 from curate.base import schema, stages
 from curate.base.errors import RecipeError, RunError
@@ -105,8 +105,8 @@ def find_value(size: Callable[[float], float], number: SweptNumber, rows: int) -
     ends = excess(number.low), excess(number.high)
     if min(ends) > 0:
         value = min(sizes, key=sizes.__getitem__)
-        least = f"{number.override(value)} is expected to give {sizes[value]:,.0f} rows"
-        raise RunError(f"even {least}, more than {rows:,}")
+        minimum = f"{number.override(value)} is expected to give {sizes[value]:,.0f} rows"
+        raise RunError(f"even {minimum}, more than {rows:,}")
     if ends[0] * ends[1] < 0:
         width = 0.5 if number.is_whole else 1e-9 * (number.high - number.low)
         brentq(excess, number.low, number.high, xtol=width, maxiter=_STEPS, disp=False)
@@ -120,7 +120,7 @@ def points_table(points: Sequence[Point]) -> pa.Table:
 
 def _points(values: list[float], survivors: DecidedRows, recipes: list[Recipe], rule: str | None) -> list[Point]:
     counts = count_verdicts(survivors.states, survivors.recipe)
-    alive = counts[stages.KEPT]
+    surviving = counts[stages.KEPT]
     choices: list[tuple[Choice | None, str]] = []  # and why a target cannot be reached
     for recipe in recipes:
         try:
@@ -130,13 +130,13 @@ def _points(values: list[float], survivors: DecidedRows, recipes: list[Recipe], 
     reached = [choice for choice, _ in choices if choice is not None]
     sizes = iter(recipes[0].selector.sizes(reached, survivors.rows) if reached else ())
     points = []
-    for value, (choice, fault) in zip(values, choices, strict=True):
-        every = (None, None) if fault else (float(alive), 0.0)
+    for value, (choice, problem) in zip(values, choices, strict=True):
+        every = (None, None) if problem else (float(surviving), 0.0)
         rows, error = every if choice is None else next(sizes)
         dropped = None if rule is None else counts[rule]
         share = choice.tail_share if isinstance(choice, LimitsChoice) else None
         t = None if choice is None else choice.values.get("t")
-        points.append(Point(value, rows, error, alive, dropped, counts[stages.DUPLICATE], share, t, fault))
+        points.append(Point(value, rows, error, surviving, dropped, counts[stages.DUPLICATE], share, t, problem))
     return points
 
 

@@ -34,7 +34,7 @@ _TOP, _ROWS = re.compile(r"rules\.[^.]+\.top"), re.compile(r"rules\.[^.]+\.rows"
 _RULE = re.compile(r"rules\.[^.]+")
 _EDGE = 1e-9  # a top rule's fraction is above 0
 _MOST_ROWS = 10**12
-_MOST, _MOST_LISTED = 1e15, 1000  # of a number, and of how many
+_MAX_NUMBER, _MAX_LISTED = 1e15, 1000  # of a number, and of how many
 _FORMS = (
     "accepted: a range or list in braces, as in 'balance.t={1000..100000}' or 'rules.NAME=clip_score >= {0.4,0.5}'; of "
     "balance.t, balance.tail_share, rules.NAME.top, rules.NAME.rows, any number in a rule, and numbers of rows: "
@@ -137,8 +137,8 @@ def parse_swept_number(text: str, accepted: str = "") -> SweptNumber:
     [match] = matches
     words = re.split(r"\.\.|\s*,\s*", match["values"])
     numbers, is_range = tuple(map(float, words)), ".." in match["values"]
-    if len(numbers) > _MOST_LISTED or max(map(abs, numbers)) > _MOST:
-        accepted = f"at most {_MOST_LISTED:,} values, none beyond {_MOST:,.0f}"
+    if len(numbers) > _MAX_LISTED or max(map(abs, numbers)) > _MAX_NUMBER:
+        accepted = f"at most {_MAX_LISTED:,} values, none beyond {_MAX_NUMBER:,.0f}"
         raise RecipeError(f"{key}: {len(numbers):,} values up to {max(numbers):.3g}; accepted: {accepted}")
     if is_range and numbers[0] >= numbers[1]:
         accepted = "a range from a smaller number to a larger one"

@@ -13,7 +13,7 @@ from curate.base.numeric.arrays import I64, U8, U64, string_buffers
 
 Halves = tuple[np.uint64, np.uint64]  # the low and the high 64 bits
 
-LEAST, MOST = 17, 240
+SHORTEST, LONGEST = 17, 240
 _SECRET = np.frombuffer(
     bytes.fromhex(
         "b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671fcb79e64eccc0e578825ad07dccff7221"
@@ -37,7 +37,7 @@ def hash_texts(data: U8, ends: I64, halves: U64) -> None:
     """
     for i in range(len(halves)):
         n = ends[i + 1] - ends[i]
-        if LEAST <= n <= MOST:
+        if SHORTEST <= n <= LONGEST:
             halves[i, 1], halves[i, 0] = _hash(data[ends[i] : ends[i + 1]], np.uint64(n))
 
 

@@ -31,8 +31,8 @@ class KeptEntries(Gate):
         kept = texts.value_parent_indices().to_numpy() << 32 | texts.flatten().to_numpy()
         weights = entries.weights[expected]
         total = np.bincount(rows, weights, minlength=len(originals))
-        stays = np.bincount(rows, weights * np.isin(rows << 32 | expected, kept), minlength=len(originals))
-        return np.asarray(stays < option * total - 1e-9)
+        retained = np.bincount(rows, weights * np.isin(rows << 32 | expected, kept), minlength=len(originals))
+        return np.asarray(retained < option * total - 1e-9)
 
 
 class ClipScore(Gate):

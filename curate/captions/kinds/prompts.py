@@ -91,12 +91,12 @@ def load_template(form: Form, path: str | None = None, check: Callable[..., Iter
         return Template(form, form.version, file.read_text("utf-8").strip())
     text = "\n".join(read_lines(path, f"the template of {form.name}"))
     template = Template(form, f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:12]}", text.strip())
-    if faults := [*_faults(template), *check(template)]:
-        raise RecipeError("\n".join(f"{path}: {fault}" for fault in faults))
+    if errors := [*_find_errors(template), *check(template)]:
+        raise RecipeError("\n".join(f"{path}: {error}" for error in errors))
     return template
 
 
-def _faults(template: Template) -> Iterator[str]:
+def _find_errors(template: Template) -> Iterator[str]:
     form, text = template.form, template.text
     accepted = f"fields of {form.name}: {', '.join(form.all_fields)}{form.others}"
     fields = dict.fromkeys(_FIELD.findall(text))

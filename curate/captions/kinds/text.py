@@ -45,13 +45,13 @@ def one_line(text: str) -> str:
 
 def as_data(text: str) -> str:
     """Return the text as prompts may hold it, see above, cut between words if that costs less than half. Idempotent."""
-    text = _cut(one_line(text).translate(_BRACKETS))
+    text = _shorten(one_line(text).translate(_BRACKETS))
     text = _ARROW.sub("→", _TURN.sub(r"\1 -", text))
     replaced = 1
     while replaced:  # what is taken away may have been between the parts of the next one
         text, replaced = _DELIMITER.subn(r" \1 ", text)
     text = " ".join(_HEADING.sub("#", _MARK.sub(r"(\1)", text)).split())
-    return _cut(text)
+    return _shorten(text)
 
 
 def first_line(answer: str) -> str:
@@ -70,7 +70,7 @@ def without_quotes(text: str) -> str:
     return text if re.search(rf"(?<!\w)[{marks}]|[{marks}](?!\w)", inner) else inner
 
 
-def _cut(text: str) -> str:
+def _shorten(text: str) -> str:
     text = " ".join(text.split(" ")[:MAX_WORDS])
     if len(text) <= MAX_CHARACTERS:
         return text

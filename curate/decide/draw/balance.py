@@ -349,8 +349,8 @@ def _explain_all_kept(outcome: Outcome) -> str:
         return f"balance.rows is {rows:,}, and {pluralise(outcome.kept, 'row')} reached it"
     entries: pa.Table = outcome.entries
     if pc.min(entries["probability"]).as_py() == 1:
-        most = int(pc.index(entries["survivors"], pc.max(entries["survivors"])).as_py())
-        entry, count = (entries[name][most].as_py() for name in ("entry", "survivors"))
+        maximum = int(pc.index(entries["survivors"], pc.max(entries["survivors"])).as_py())
+        entry, count = (entries[name][maximum].as_py() for name in ("entry", "survivors"))
         return f"no entry has more than t rows; the most frequent, {entry!r}, has {count:,}"
     return "each row has an entry of at most t rows, or was drawn"
 

@@ -54,9 +54,9 @@ class Bracket:
         """Return the answer, once solved. Raises RunError where even t = 1 keeps more than `rows` in expectation."""
         if self.lo == 0:
             smallest = self.hi_sum or 0
-            least = f"even t = 1, the smallest, is expected to keep {smallest / ONE:.2f} rows"
+            minimum = f"even t = 1, the smallest, is expected to keep {smallest / ONE:.2f} rows"
             accepted = f"balance.rows of at least {-(-smallest // ONE)}, `balance: {{t: 1}}`, or stricter rules"
-            raise RunError(f"balance.rows is {self.rows}, but {least}; accepted: {accepted} before balancing")
+            raise RunError(f"balance.rows is {self.rows}, but {minimum}; accepted: {accepted} before balancing")
         return Solution(self.lo, self.lo_sum / ONE, None if self.hi_sum is None else self.hi_sum / ONE)
 
     @cached_property

@@ -140,12 +140,12 @@ def find_shares(groups: ColumnGroups, section: Quotas, inter: F64 | None) -> F64
 def find_quotas(groups: ColumnGroups, section: Quotas, inter: F64 | None) -> I64:
     """Return how many rows are kept of each group (int64[groups]). Raises RunError where `least` is too large."""
     sizes, k, none = groups.rows, max(1, len(groups)), np.full(len(groups), 1 << 62)
-    least = none * 0 + section.least if section.least is not None else np.maximum(0, sizes - 1)
+    minimum = none * 0 + section.least if section.least is not None else np.maximum(0, sizes - 1)
     if section.least is None:
-        least = np.minimum(least, int(section.rows / k * 0.5))
-    most = none if section.most is None else none * 0 + max(1, section.most)  # `plan` may scale it to none
+        minimum = np.minimum(minimum, int(section.rows / k * 0.5))
+    maximum = none if section.most is None else none * 0 + max(1, section.most)  # `plan` may scale it to none
     try:
-        return solve_quotas(find_shares(groups, section, inter), sizes, section.rows, least, most)
+        return solve_quotas(find_shares(groups, section, inter), sizes, section.rows, minimum, maximum)
     except ValueError as error:
         total = f"sample.quotas.least is {section.least:,}, which makes {error}, and rows is {section.rows:,}"
         raise RunError(f"{total}; accepted: least of at most {section.rows // k:,}") from None

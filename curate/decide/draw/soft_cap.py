@@ -170,15 +170,15 @@ def _draw_round(together: list[list[_Block]], times: I32, penalty: float, salt: 
         candidates = []
         for block in blocks:
             out, keys = np.empty(len(block.hashes), np.int32), np.empty(len(block.hashes))
-            n = _candidates(block, penalty, salt, least, out, keys)
+            n = _candidates(block, penalty, salt, minimum, out, keys)
             candidates.append((block.first + out[:n].astype(np.int64), keys[:n].copy(), block.hashes[out[:n]]))
         return candidates
 
-    least = _guess(list(chain(*together)), penalty, size)
+    minimum = _guess(list(chain(*together)), penalty, size)
     parts: list[tuple[I64, F64, U64]] = []
     while sum(len(rows) for rows, *_ in parts) < size:
         parts = list(chain(*in_threads(find, together)))
-        least -= 0.5
+        minimum -= 0.5
     rows, keys, hashes = (np.concatenate(column) for column in zip(*parts, strict=True))
     among = np.argpartition(-keys, size - 1)[:size] if size < len(keys) else np.arange(len(keys))
     end = keys[among].min()

@@ -174,8 +174,8 @@ def _count_block(lines: pa.Table, wikis: Collection[str], mode: Mode, counted: d
     table = table.filter(table["wiki"].is_valid())
     rows: Any = table.filter(pc.match_substring_regex(table["views"], r"\A[0-9]{1,18}\z"))
     titles, views = pc.replace_substring(rows["title"], "_", " "), rows["views"].cast(pa.int64())
-    least: Any = _HOURLY if mode is Mode.reference else pc.if_else(pc.equal(rows["wiki"], pa.scalar("en")), _HOURLY, 1)
-    is_counted = pc.and_not(pc.greater_equal(views, least), pc.match_substring(titles, ":"))
+    limit: Any = _HOURLY if mode is Mode.reference else pc.if_else(pc.equal(rows["wiki"], pa.scalar("en")), _HOURLY, 1)
+    is_counted = pc.and_not(pc.greater_equal(views, limit), pc.match_substring(titles, ":"))
     kept: Any = pa.table({"wiki": rows["wiki"], "title": titles, "views": views}).filter(is_counted)
     for wiki in pc.unique(kept["wiki"]).to_pylist():
         counted.setdefault(wiki, []).append(kept.filter(pc.equal(kept["wiki"], wiki)).select(["title", "views"]))

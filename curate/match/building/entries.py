@@ -180,8 +180,8 @@ def _rare_pairs(file: CountFile, settings: BuildSettings, tokens: float) -> Iter
 def _candidates(database: Any, kind: str, wiki: str, settings: BuildSettings) -> Iterator[tuple[str, float]]:
     """Yield the entries that may come in, in their order, each with its count or mutual information."""
     value = _MEASURES[kind]
-    least = {"words": settings.limits.count, "titles": settings.limits.views}.get(kind, 0)
-    where = f"WHERE count >= {least}" if settings.is_first(wiki) else ""
+    minimum = {"words": settings.limits.count, "titles": settings.limits.views}.get(kind, 0)
+    where = f"WHERE count >= {minimum}" if settings.is_first(wiki) else ""
     query = f"SELECT word, {value} AS value FROM {kind} {where} ORDER BY value DESC, count DESC, word"
     for batch in database.sql(query).to_arrow_reader(10_000):
         entries = clean(batch["word"].cast(pa.large_string()), wiki, settings)

@@ -83,7 +83,7 @@ def make_plan(
     _check_snapshots(texts)
     for wiki in sorted({wiki for wiki, *_ in texts}):
         load_tokeniser(wiki)
-    pieces = [piece for pieces in in_threads(_cut, [*texts, *lexicons]) for piece in pieces]
+    pieces = [piece for pieces in in_threads(_split, [*texts, *lexicons]) for piece in pieces]
     if views:
         pieces += [("views", file.path, "", 0, 0) for file in list_files(tuple(views), {}, suffixes=(".gz",))]
     return Plan(tuple(Part(index, *piece) for index, piece in enumerate(pieces)), kept, tuple(unnamed))
@@ -128,7 +128,7 @@ def _list_wordnets(path: str, mode: Mode) -> Iterator[_Listed]:
             yield find_wordnet(file.path, mode), "wordnet", file
 
 
-def _cut(item: _Listed) -> list[tuple[Any, ...]]:
+def _split(item: _Listed) -> list[tuple[Any, ...]]:
     wiki, kind, file = item
     if kind == "dump" and file.path.lower().endswith(".bz2"):
         starts = range(0, max(1, file.size), PART_BYTES)

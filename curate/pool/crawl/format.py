@@ -39,7 +39,7 @@ from curate.pool.formats.input_format import (
     PlannedSource,
 )
 from curate.read.columns import Columns
-from curate.read.faults import InputFault
+from curate.read.errors import InputError
 from curate.read.listing import list_source
 from curate.recipe.files import read_whole, unpack
 from curate.recipe.source import Source
@@ -168,8 +168,8 @@ class CommonCrawlInput(interface.InputFormat):
             for start, stop in itertools.pairwise([0, *stops, max(1, file.size)]):
                 groups = start, stop
                 # One without bytes is not opened: it may be the kernel's messages, which would be waited for
-                fault = file.fault or (None if file.size else ("empty_file", "0 bytes"))
-                parts.append(InputPart(file.path, stop - start, file.fingerprint, groups, fault=fault))
+                error = file.fault or (None if file.size else ("empty_file", "0 bytes"))
+                parts.append(InputPart(file.path, stop - start, file.fingerprint, groups, fault=error))
         return PlannedSource(tuple(parts), (FileColumns.of(COLUMNS, Columns()),))
 
     def recognize(self, listed: FoundFiles) -> interface.Recognized | None:
@@ -185,7 +185,7 @@ class CommonCrawlInput(interface.InputFormat):
         with _opened(source, part) as stream:
             for page in read_pages(stream, *part.groups):
                 if isinstance(page, Lost) and page.start == 0 and page.stop >= stream.size:
-                    raise InputFault("not_warc", page.error)
+                    raise InputError("not_warc", page.error)
                 for piece in _pieces(page) if isinstance(page, Page) else (page,):
                     pages.append(piece)
                     rows += len(piece.images) if isinstance(piece, Page) else 1
@@ -286,12 +286,12 @@ def _pieces(page: Page) -> Iterator[Page]:
 
 def _make_batch(pages: Sequence[Page | Lost], with_title: bool, scores: pa.Schema) -> Batch:
     table, counts = _make_table([page for page in pages if isinstance(page, Page)], with_title)
-    faults = None
+    errors = None
     if lost := [page for page in pages if isinstance(page, Lost)]:
         status = np.repeat([schema.OK, DAMAGED], [len(table), len(lost)])
-        faults = pa.array(status, pa.string()), pa.array([*[None] * len(table), *map(str, lost)], pa.string())
+        errors = pa.array(status, pa.string()), pa.array([*[None] * len(table), *map(str, lost)], pa.string())
         starts = pa.array([span.start for span in lost], pa.int64())
         failed = pa.table({"key": starts.cast(pa.string()), "offset": starts})
         table = pa.concat_tables([table, failed], promote_options="default")
     columns = {name: whole(table[name]) for name in ("url", "caption", "key", "offset")}
-    return Batch(columns, faults, scores={name: table[name] for name in scores.names}, links=counts)
+    return Batch(columns, errors, scores={name: table[name] for name in scores.names}, links=counts)

@@ -22,7 +22,7 @@ from curate.base.wording import one_line
 from curate.download.lists import KINDS, UrlList, describe_list, read_groups
 from curate.pool.files.listing import FileTree
 from curate.read.columns import COLUMN_NAMES, Columns, find_column, find_columns, plain_type, valid_text
-from curate.read.faults import InputFault
+from curate.read.errors import InputError
 from curate.read.listing import InputFile, list_files
 from curate.read.tar_samples import IMAGE_SUFFIXES
 from curate.recipe.source import Source
@@ -105,12 +105,12 @@ def _add_captions(
             if len(captions) > 1:
                 (first, path), (other, _) = captions.items()
                 problem = f"captions are in {other!r} here, and in {first!r} in {path}"
-                raise InputFault("wrong_type", f"{problem}; accepted: one name in all tables")
+                raise InputError("wrong_type", f"{problem}; accepted: one name in all tables")
             lists.append((table, _file_column(table_columns, wanted)))
             table_columns = pa.schema([f.with_type(_plain(f.type)) for f in table_columns])
             columns = pa.unify_schemas([columns, table_columns], promote_options="permissive")
             find_columns(columns, wanted)
-        except InputFault as fault:
+        except InputError as fault:
             raise source.error(f"{file.path}: {fault.detail}") from None
         except (pa.ArrowException, OSError, ValueError) as error:
             raise source.error(f"{file.path}: cannot be read as a table: {one_line(error, 300)}") from None
@@ -157,19 +157,19 @@ def _file_column(columns: pa.Schema, wanted: FileColumns) -> str:
         return name
     problem = f"no column {wanted.file!r}" if wanted.file else "no column of file names"
     remedy = "name it with columns: {file: NAME}"
-    raise InputFault("wrong_type", f"{problem}; columns: {', '.join(columns.names)}; {remedy}")
+    raise InputError("wrong_type", f"{problem}; columns: {', '.join(columns.names)}; {remedy}")
 
 
 def _check(source: Source, database: Any, tables: Sequence[InputFile]) -> None:
     count, bad, name = database.execute(_COUNTS).fetchall()[0]
     if not count:
-        fault, accepted = "no image", f"names in .{', .'.join(IMAGE_SUFFIXES)}"
+        error, accepted = "no image", f"names in .{', .'.join(IMAGE_SUFFIXES)}"
     elif tables:
-        fault = f"none of the names in {tables[0].path} is one of its files, such as {name!r}"
-        fault = f"{tables[0].path} has no rows" if name is None else fault
+        error = f"none of the names in {tables[0].path} is one of its files, such as {name!r}"
+        error = f"{tables[0].path} has no rows" if name is None else error
         accepted = "names that count from the table's folder, or from `path`"
     else:
-        fault = f"none of {count:,} images has a caption"
+        error = f"none of {count:,} images has a caption"
         accepted = "a .txt of its name beside each, a metadata.csv, .jsonl or .parquet, or `table`, a table of captions"
     if count == bad:
-        raise source.error(f"{source.path}: {fault}; accepted: {accepted}")
+        raise source.error(f"{source.path}: {error}; accepted: {accepted}")

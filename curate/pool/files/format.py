@@ -162,9 +162,9 @@ class FilesSource(Source):
     _run: str = PrivateAttr("")  # the folder of the run that reads it
 
     def placed_in(self, run: str, reuse: str | None = None, is_alone: bool = True) -> Self:
-        placed = self.model_copy()
-        placed._run = run
-        return placed
+        assigned = self.model_copy()
+        assigned._run = run
+        return assigned
 
 
 class FilesInput(interface.InputFormat):
@@ -247,8 +247,8 @@ class FilesInput(interface.InputFormat):
 
         fields = count_columns(json_columns(table) if table else (), len(rows))
         links = Counter({"rows": len(rows), **{f".{suffix}": count for suffix, count in of_part.others.items()}})
-        faults = whole(rows["status"]), whole(rows["error"])
-        yield Batch(columns, faults, read, supplied, fields=fields, links=links)
+        errors = whole(rows["status"]), whole(rows["error"])
+        yield Batch(columns, errors, read, supplied, fields=fields, links=links)
 
     def reread(self, source: FilesSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
         """Read images again, with the texts beside them; columns of tables are fields of the json."""

@@ -93,34 +93,34 @@ class FileTree:
                     if entry.is_dir(follow_symlinks=False) and depth:
                         folders.append((entry.path, depth - 1))
                     name, is_named = entry.path[start:], self._is_named(entry.path)
-                    state, fault = _look_at(entry, real)
+                    state, error = _look_at(entry, real)
                     if find_surrogate(name):
-                        name, fault = ascii(name)[1:-1], (UNSAFE, "its name is not UTF-8")
-                    if not fault and "::" in name:
-                        fault = CHAINED
-                    if state and not fault:
+                        name, error = ascii(name)[1:-1], (UNSAFE, "its name is not UTF-8")
+                    if not error and "::" in name:
+                        error = CHAINED
+                    if state and not error:
                         version = f"mtime:{state.st_mtime_ns}"
                         if content:
                             version = file_version(self.fs, {"name": entry.path, "size": state.st_size}, True)
                         yield name, state.st_size, version, OK, None, is_named
                         continue
-                    assert fault
+                    assert error
                     is_folder = state is not None and stat.S_ISDIR(state.st_mode)
-                    if is_folder and fault[0] == UNSAFE:  # no other folder has its files
-                        yield f"{name}/", 0, "", *fault, True
+                    if is_folder and error[0] == UNSAFE:  # no other folder has its files
+                        yield f"{name}/", 0, "", *error, True
                     elif not is_folder or name.lower().endswith(_SUFFIXES):
-                        yield name, 0, "", *fault, is_named
+                        yield name, 0, "", *error, is_named
 
 
 def _look_at(entry: Any, root: str) -> tuple[os.stat_result | None, tuple[str, str] | None]:
     """Return what the system says of a file, if anything, and reason and detail where it is none that may be read."""
-    state, fault = None, None
+    state, problem = None, None
     try:
         state = entry.stat()
         if not stat.S_ISREG(state.st_mode) or not os.access(entry.path, os.R_OK):
-            fault = UNREADABLE, "a folder or a pipe, or it may not be read"
+            problem = UNREADABLE, "a folder or a pipe, or it may not be read"
     except OSError as error:
-        fault = UNREADABLE, f"a link to no file: {error.strerror}"
+        problem = UNREADABLE, f"a link to no file: {error.strerror}"
     if entry.is_symlink() and state and not f"{os.path.realpath(entry.path)}/".startswith(f"{root.rstrip('/')}/"):
-        fault = UNSAFE, "a link that leaves `path`"
-    return state, fault
+        problem = UNSAFE, "a link that leaves `path`"
+    return state, problem

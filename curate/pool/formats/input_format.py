@@ -21,7 +21,7 @@ from curate.base.wording import pluralise
 from curate.download.retry_record import Retry
 from curate.pool.formats.found_files import FoundFiles
 from curate.read.columns import Columns, find_columns, score_type
-from curate.read.faults import InputFault
+from curate.read.errors import InputError
 from curate.read.field_types import FieldCounts
 from curate.read.listing import file_state
 from curate.read.tar_samples import IMAGE_SUFFIXES
@@ -63,7 +63,7 @@ class FileColumns:
 
     @classmethod
     def of(cls, schema: pa.Schema, wanted: Columns) -> Self:
-        """Return what files with these columns hold. Raises InputFault where the caption's is missing, or misfits."""
+        """Return what files with these columns hold. Raises InputError where the caption's is missing, or misfits."""
         roles = find_columns(schema, wanted)
         supplied, scores = frozenset(part for part in _SUPPLIED if getattr(roles, part)), roles.scores or ()
         nameable = tuple(f.name for f in schema if f.name not in scores and score_type(f.type) is not None)
@@ -94,7 +94,7 @@ class Batch:
     scores: dict[str, pa.ChunkedArray] = field(default_factory=dict)  # that the input supplies, by name
     members: tuple[pa.Array, pa.Array, pa.Array] | None = None  # suffix, offset, size of `schema.MEMBERS`
     # From the names of the image's and the text's embeddings, their dimension and the mask of usable rows to two
-    # columns (see `curate.base.numeric.vectors`); raises `curate.read.faults.EmbeddingFault`
+    # columns (see `curate.base.numeric.vectors`); raises `curate.read.errors.EmbeddingError`
     embeddings: Callable[[tuple[str, str], int, Mask], tuple[pa.Array, pa.Array]] | None = None
     # How many values the fields of rows with images have (see `InputSample`), columns beside the shards then
     fields: FieldCounts = field(default_factory=Counter)
@@ -181,7 +181,7 @@ class InputFormat(ABC):
 
         `scores` are the columns that land in table `scores`; `output`, of a pool without images, those that
         `reread_table` gives, so that what cannot be emitted is noticed now. Raises
-        `curate.read.faults.InputFault` where the part is damaged (the rows that came before are used), OSError
+        `curate.read.errors.InputError` where the part is damaged (the rows that came before are used), OSError
         where it cannot be read now.
         """
 
@@ -212,7 +212,7 @@ class InputFormat(ABC):
         named = getattr(source, "columns", None)
         try:
             return find_columns(output, named if isinstance(named, Columns) else Columns()).url
-        except InputFault:  # columns of another source
+        except InputError:  # columns of another source
             return None
 
     def state(self, path: str, storage: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from curate.base.decoded_size import read_footer
 from curate.base.schema import DAMAGED_SIDECAR, MISSING_SAMPLE, OK, define
 from curate.base.wording import one_line
 from curate.download.shard_names import OUTCOMES
-from curate.read.faults import InputFault
+from curate.read.errors import InputError
 from curate.recipe.files import read_columns
 
 _MAX_BYTES = 1 << 28  # of what is read of a file, unpacked
@@ -31,7 +31,7 @@ def read_missing(path: str, storage: dict[str, Any], keys: Collection[str], capt
     """Return the samples of a tar that are not in it, in the order of the file beside it, with columns MISSING.
 
     `keys` are those of the samples that are in it; `caption` is the column of captions, where none is called so. Raises
-    InputFault where the file is damaged or may not be read (the tar's samples stay), OSError where it cannot be read
+    InputError where the file is damaged or may not be read (the tar's samples stay), OSError where it cannot be read
     now.
     """
     name = sidecar(path)
@@ -39,11 +39,11 @@ def read_missing(path: str, storage: dict[str, Any], keys: Collection[str], capt
         with fsspec.open(name, "rb", **storage) as opened:
             data = opened.read()
     except PermissionError as error:
-        raise InputFault(DAMAGED_SIDECAR, f"{name}: {one_line(error, _ERROR)}") from None
+        raise InputError(DAMAGED_SIDECAR, f"{name}: {one_line(error, _ERROR)}") from None
     try:
         table = _read_failed(data, caption)
     except (pa.ArrowException, ValueError, OSError) as error:  # Arrow says OSError of damaged pages
-        raise InputFault(DAMAGED_SIDECAR, f"{name}: {one_line(error, _ERROR)}") from None
+        raise InputError(DAMAGED_SIDECAR, f"{name}: {one_line(error, _ERROR)}") from None
     return table.filter(pc.invert(pc.is_in(table["key"], pa.array(keys, pa.string()))))
 
 

@@ -37,7 +37,7 @@ from curate.pool.formats.input_format import (
 from curate.pool.formats.missing import missing_rows
 from curate.read import columns as pool_columns
 from curate.read.columns import SCORE_TYPES, Columns, find_columns, integers, plain_columns, plain_type
-from curate.read.faults import EmbeddingFault, InputFault, retry
+from curate.read.errors import EmbeddingError, InputError, retry
 from curate.read.field_types import count_columns
 from curate.read.listing import InputFile, file_state, list_source
 from curate.read.precomputed import FileRows, find_dimension, read_embeddings, sidecar_fingerprint
@@ -122,12 +122,12 @@ class ParquetInput(interface.InputFormat):
         assert roles.caption is not None
         columns = {"caption": _whole(table[roles.caption])}
         columns |= pool_columns.text_columns(table, roles, ("url", "uid", "key", "language"))
-        images, fields, faults, image = None, Counter[tuple[str, str]](), None, roles.image
+        images, fields, errors, image = None, Counter[tuple[str, str]](), None, roles.image
         if image:
             fields = count_columns(pool_columns.json_columns(table, image), len(table))
             sizes = [None if data is None else len(data) for data in image_bytes(table[image])]
             columns["bytes"] = pa.array(sizes, pa.int64())
-            faults = missing_rows(table, columns["bytes"].is_valid())
+            errors = missing_rows(table, columns["bytes"].is_valid())
             # The sha256 that columns state of each image as it was first downloaded, or of the stored one
             stating = [f.name for f in table.schema if f.name in _STATING and pa.types.is_string(f.type)]
             values = [pool_columns.valid_text(whole(table[name])).to_pylist() for name in sorted(stating)]
@@ -149,7 +149,7 @@ class ParquetInput(interface.InputFormat):
             file_rows = FileRows(part.path, first, footer.num_rows, part.sidecar_fingerprint, source.storage)
             return read_embeddings(names, dimension, (table, usable), file_rows)
 
-        yield Batch(columns, faults, images, supplied, embeddings=embeddings, fields=fields)
+        yield Batch(columns, errors, images, supplied, embeddings=embeddings, fields=fields)
 
     def reread(self, source: ParquetSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
         """Read samples of an image column again: the other columns are fields of the json, but those of bytes."""
@@ -200,22 +200,22 @@ def _read_footer(source: ParquetSource, file: InputFile, embeddings: Embeddings,
         with fsspec.open(file.path, "rb", **source.storage) as opened:
             return read_footer(opened)
 
-    fault = file.fault or (None if file.size else ("empty_file", "0 bytes"))
+    problem = file.fault or (None if file.size else ("empty_file", "0 bytes"))
     try:
-        if fault is None:
+        if problem is None:
             metadata = retry(read, file.path)
             schema = metadata.schema.to_arrow_schema().remove_metadata()
             if source._names:
                 schema = rename(schema.empty_table(), source._names).schema
             find_columns(schema, source.columns)
-    except InputFault as error:
-        fault = error.reason, error.detail
+    except InputError as error:
+        problem = error.reason, error.detail
     except (pa.ArrowException, ValueError) as error:
-        fault = "not_parquet", one_line(error, 300)
+        problem = "not_parquet", one_line(error, 300)
     except OSError as error:
-        fault = "unreadable", one_line(error, 300)
-    if fault:
-        return [replace(of_file, fault=fault)], None
+        problem = "unreadable", one_line(error, 300)
+    if problem:
+        return [replace(of_file, fault=problem)], None
     # What is no column is an array of the .npz beside the file
     in_sidecar = {name for options in embeddings for name in (options.image, options.text)} - set(schema.names)
     if in_sidecar:
@@ -234,14 +234,14 @@ def _read_footer(source: ParquetSource, file: InputFile, embeddings: Embeddings,
 
 def _embedding_dimension(embeddings: PrecomputedEmbeddings, source: Source, footers: Sequence[_Footer]) -> int:
     """Return the dimension of the embeddings of the first file that has some. Raises RecipeError where none has."""
-    faults: list[str] = []
+    errors: list[str] = []
     for parts, schema in footers:
-        if schema and any(part.rows for part in parts) and len(faults) < _TRIED:
+        if schema and any(part.rows for part in parts) and len(errors) < _TRIED:
             try:
                 return find_dimension(embeddings, parts[0].path, schema, source)
-            except EmbeddingFault as fault:
-                faults.append(f"{parts[0].path}: {fault}")
-    problem = f"source {source.name!r} supplies no such embeddings: {faults[0] if faults else 'no file has rows'}"
+            except EmbeddingError as error:
+                errors.append(f"{parts[0].path}: {error}")
+    problem = f"source {source.name!r} supplies no such embeddings: {errors[0] if errors else 'no file has rows'}"
     accepted = "columns of lists of numbers, or arrays of the .npz of each file"
     raise RecipeError(f"measure.embeddings {embeddings.name!r}: {problem}; accepted: {accepted}")
 
@@ -289,7 +289,7 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
     return array.cast(pa.string()) if pa.types.is_null(array.type) else array
 
 
-def _damage(source: ParquetSource, part: InputPart, error: Exception) -> InputFault:
+def _damage(source: ParquetSource, part: InputPart, error: Exception) -> InputError:
     """Return what is wrong with a row group. Raises OSError where the file cannot be read: Arrow says so of damage."""
     with fsspec.open(part.path, "rb", **source.storage) as opened:
         is_only = pq.read_metadata(opened).num_row_groups <= 1 and not isinstance(error, TooLarge)
@@ -297,7 +297,7 @@ def _damage(source: ParquetSource, part: InputPart, error: Exception) -> InputFa
         while opened.read(1 << 24):
             pass
     detail = f"row group {part.groups[0] if part.groups else 0}, {part.rows or 0:,} rows: {one_line(error)}"
-    return InputFault("not_parquet" if is_only else "damaged_row_group", detail[:300])
+    return InputError("not_parquet" if is_only else "damaged_row_group", detail[:300])
 
 
 def _output_columns(table: pa.Table, output: pa.Schema) -> pa.Table:

@@ -35,7 +35,7 @@ from curate.pool.formats.missing import sidecar
 from curate.pool.formats.parquet import ParquetInput, ParquetSource, rename, seen_names
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 from curate.read.columns import Columns, score_type
-from curate.read.faults import InputFault
+from curate.read.errors import InputError
 from curate.read.listing import InputFile, list_source
 from curate.recipe.section import Column, UserPath
 from curate.recipe.source import Source
@@ -260,12 +260,12 @@ def _read_tar(source: RunSource, part: InputPart, run: KeptRows, scores: pa.Sche
         wanted = dict.fromkeys(stored[column] for column in ("key", "language", *scores.names) if column in stored)
         table = rename(run.store.read_parquet(name, list(wanted)), run.names)
     except (DamagedError, pa.ArrowException) as error:
-        raise InputFault("unreadable", one_line(error, 300)) from None
+        raise InputError("unreadable", one_line(error, 300)) from None
     for batch in _TARS.read(_tars(source, part.path), alone, pa.schema([]), None):
         positions = pc.index_in(batch.columns["key"], whole(table["key"]))
         if positions.null_count:
             lost = batch.columns["key"].filter(pc.is_null(positions))[0]
-            raise InputFault("unreadable", f"{run.store.path(name)}: has no row of sample {one_line(lost)!r}")
+            raise InputError("unreadable", f"{run.store.path(name)}: has no row of sample {one_line(lost)!r}")
         rows = table.take(positions)
         languages = {"language": whole(rows["language"])} if "language" in stored else {}
         supplied = {column: rows[column] for column in scores.names if column in stored}

@@ -30,7 +30,7 @@ from curate.pool.formats.input_format import (
 )
 from curate.pool.formats.missing import read_missing, sidecar
 from curate.read.columns import stated_sha256
-from curate.read.faults import InputFault
+from curate.read.errors import InputError
 from curate.read.field_types import KINDS, TYPES, FieldCounter, FieldCounts, JsonType, as_type
 from curate.read.json_fields import read_json
 from curate.read.listing import fingerprints_beside, list_source
@@ -93,7 +93,7 @@ class WebdatasetInput(interface.InputFormat):
         opened = open_copy(part.path, source.storage)
         index = index_tar(opened, part.limit and _MEMBERS * (part.limit + 1))
         samples = group_members(index)
-        texts, faults, declared, fields = _read_texts(opened, index, samples, source)
+        texts, errors, declared, fields = _read_texts(opened, index, samples, source)
         image = pa.array([None if member < 0 else member for member in samples.image], pa.int64())
         columns = texts | {"key": pa.array(samples.keys, pa.string())}
         columns |= {"bytes": pa.array(index.sizes).take(image), "offset": pa.array(index.offsets).take(image)}
@@ -103,15 +103,15 @@ class WebdatasetInput(interface.InputFormat):
             for is_wanted, member in zip(wanted.tolist(), samples.image, strict=True):
                 yield opened.read(offsets[member], sizes[member]) if is_wanted else None
 
-        yield Batch(columns, faults, images, declared, samples.member_columns(index), fields=fields)
-        damage = [InputFault(*index.damage)] if index.damage else []
+        yield Batch(columns, errors, images, declared, samples.member_columns(index), fields=fields)
+        damage = [InputError(*index.damage)] if index.damage else []
         if part.listing_fingerprint:
             try:
                 yield from _missing_batches(source, part, samples.keys)
-            except InputFault as fault:
-                damage.append(fault)
+            except InputError as error:
+                damage.append(error)
         if damage:
-            raise InputFault(damage[0].reason, "; ".join(fault.detail for fault in damage))
+            raise InputError(damage[0].reason, "; ".join(error.detail for error in damage))
 
     def missing_column(self, source: WebdatasetSource, name: str) -> str:
         """Return what to declare, by the first samples of the first tar."""
@@ -148,8 +148,8 @@ class WebdatasetInput(interface.InputFormat):
                 if suffix == "txt":
                     sample = sample._replace(text=data)
                 elif suffix == "json":
-                    fields, fault = read_json(data)
-                    sample = sample._replace(fields=fields, json=b"" if fault else data)
+                    fields, error = read_json(data)
+                    sample = sample._replace(fields=fields, json=b"" if error else data)
                 else:
                     files.append((suffix, data))
             yield sample
@@ -171,9 +171,9 @@ def _missing_batches(source: WebdatasetSource, part: InputPart, keys: list[str])
         missing = missing.filter(pc.less(missing["key"], pa.scalar(keys[part.limit])))
     if len(missing):
         columns = {name: missing[name].combine_chunks() for name in missing.column_names}
-        faults = columns.pop("status"), columns.pop("error")
+        errors = columns.pop("status"), columns.pop("error")
         suffixes, numbers = (pa.array([[]] * len(missing), pa.list_(kind)) for kind in (pa.string(), pa.int64()))
-        yield Batch(columns, faults, lambda wanted: (None for _ in wanted), members=(suffixes, numbers, numbers))
+        yield Batch(columns, errors, lambda wanted: (None for _ in wanted), members=(suffixes, numbers, numbers))
 
 
 def _read_texts(
@@ -194,9 +194,9 @@ def _read_texts(
             # A longer one is refused for its length, not for a character cut in two.
             captions[row] = raw if sizes[txt] <= _CAPTION_BYTES else raw.decode(errors="ignore").encode()
         if meta >= 0 and complete[meta]:
-            fields, fault = read_json(opened.read(offsets[meta], min(sizes[meta], _JSON_BYTES)))
-            if fault and status[row] == schema.OK:
-                status[row], errors[row] = "invalid_json", fault
+            fields, error = read_json(opened.read(offsets[meta], min(sizes[meta], _JSON_BYTES)))
+            if error and status[row] == schema.OK:
+                status[row], errors[row] = "invalid_json", error
             for name in ("url", "uid"):
                 texts[name][row] = as_type("text", fields.get(name)) or None
             counter.add(fields)
@@ -210,7 +210,7 @@ def _read_texts(
         held += sum(len(value) for value in values if isinstance(value, str | bytes))
         if held > _TEXT_BYTES:
             detail = f"its captions and fields have more than {_TEXT_BYTES:,} bytes; accepted: at most that"
-            raise InputFault("unreadable", detail)
+            raise InputError("unreadable", detail)
     columns: dict[str, pa.Array] = {"caption": pa.array(captions, pa.binary())}
     columns |= {name: pa.array(values, pa.string()) for name, values in texts.items()}
     typed = {name: pa.array(values, TYPES[source.columns[name]]) for name, values in declared.items()}
@@ -220,7 +220,7 @@ def _read_texts(
 
 def _first_fields(source: WebdatasetSource, path: str = "") -> Iterator[dict[str, Any]]:
     """Yield the first .json files of a tar, by default of the source's first; nothing where they cannot be read."""
-    with suppress(OSError, InputFault, CurateError):
+    with suppress(OSError, InputError, CurateError):
         opened = open_source(path or list_source(source, False)[0].path, source.storage)
         opened.size = min(opened.size, _BEGIN)  # its other headers may be minutes away
         index = index_tar(opened, _MEMBERS * _LOOKED)

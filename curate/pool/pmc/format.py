@@ -41,7 +41,7 @@ from curate.pool.pmc.jats import Figure, read_article
 from curate.pool.pmc.packages import (
     ARCHIVES,
     XML,
-    ArticleFault,
+    ArticleError,
     Package,
     name_of,
     open_package,
@@ -129,11 +129,11 @@ def license_group(code: str | None) -> str:
 
 
 def article_rows(package: Package, caption: str) -> ArticleRows:
-    """Return the rows of an article, whose captions are of that kind. Raises ArticleFault where it is damaged."""
+    """Return the rows of an article, whose captions are of that kind. Raises ArticleError where it is damaged."""
     try:
         article = read_article(package.xml)
     except ValueError as error:
-        raise ArticleFault("damaged_article", str(error)) from None
+        raise ArticleError("damaged_article", str(error)) from None
     facts = article.facts | _metadata_facts(package.metadata)
     if (parsed := parse_name(package.name)) and (facts["pmcid"] or parsed[0]) == parsed[0]:
         facts |= {"pmcid": parsed[0], "version": facts["version"] or parsed[1] or None}
@@ -146,9 +146,9 @@ def article_rows(package: Package, caption: str) -> ArticleRows:
         for hrefs in figure.graphics:
             name = package.find(hrefs)
             missing = f"no file of the article is named {' or '.join(map(repr, hrefs))[:200]}"
-            status, fault = (OK, None) if name else ("no_image", missing)
+            status, problem = (OK, None) if name else ("no_image", missing)
             key, columns = f"{facts['pmcid'] or package.name}-{len(rows)}", _columns(facts, figure, len(rows), hrefs)
-            rows.append(GraphicRow(key, columns, text, name, status, fault, files))
+            rows.append(GraphicRow(key, columns, text, name, status, problem, files))
     counts.update({"no_figure": article.elsewhere, "rows": len(rows), "pages": 1})
     counts["images"] = article.elsewhere + len(rows)
     return ArticleRows(rows, counts)
@@ -241,7 +241,7 @@ class PmcInput(interface.InputFormat):
         offsets = [number * _GRAPHICS + graphic for number, a in enumerate(articles) for graphic in range(len(a.rows))]
         names = "caption", "key", "status", "error"
         texts = {name: pa.array([getattr(row, name) for row in rows], pa.string()) for name in names}
-        faults = texts.pop("status"), texts.pop("error")
+        errors = texts.pop("status"), texts.pop("error")
         columns: dict[str, pa.Array] = {**texts, "offset": pa.array(offsets, pa.int64())}
         supplied = {f.name: pa.chunked_array([[row.columns.get(f.name) for row in rows]], f.type) for f in scores}
 
@@ -252,7 +252,7 @@ class PmcInput(interface.InputFormat):
         counts: Counter[str] = Counter()
         for article in articles:
             counts.update(article.counts)
-        yield Batch(columns, faults, images, supplied, fields=count_columns(COLUMNS, len(rows)), links=counts)
+        yield Batch(columns, errors, images, supplied, fields=count_columns(COLUMNS, len(rows)), links=counts)
 
     def reread(self, source: PmcSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
         for row, data in self._reread(source, part, rows):
@@ -308,5 +308,5 @@ class PmcInput(interface.InputFormat):
 def _read_article(source: PmcSource, path: str) -> ArticleRows:
     try:
         return article_rows(open_package(path, source.storage), source.caption)
-    except ArticleFault as fault:
-        return ArticleRows([GraphicRow(name_of(path), status=fault.reason, error=str(fault))])
+    except ArticleError as error:
+        return ArticleRows([GraphicRow(name_of(path), status=error.reason, error=str(error))])

@@ -213,10 +213,10 @@ def _figure(node: Any, paragraphs: _Paragraphs, graphics: tuple[_Hrefs, ...], re
     ids = [name for name in (node.get("id"), None if group is None else group.get("id")) if name]
     by_number = {number: text for name in ids for number, text in paragraphs.get(name, {}).items()}
     context: list[str] = []
-    left = _MAX_CONTEXT
+    remaining = _MAX_CONTEXT
     for _, paragraph in sorted(by_number.items()):
-        left -= len(paragraph)
-        if left >= 0:
+        remaining -= len(paragraph)
+        if remaining >= 0:
             context.append(paragraph)
     parts: dict[str, Any] = {}
     for name in ("label", "caption", "permissions"):

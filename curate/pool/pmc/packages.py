@@ -32,7 +32,7 @@ _MAX_UNPACKED = 1 << 32  # bytes of an archive
 _STEP = 1 << 22
 
 
-class ArticleFault(ValueError):
+class ArticleError(ValueError):
     """An article cannot be used; `reason` is one of `schema.SAMPLE_REASONS`."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -108,7 +108,7 @@ def package_state(path: str, storage: dict[str, Any]) -> str:
 
 
 def open_package(path: str, storage: dict[str, Any]) -> Package:
-    """Return an article's files. Raises ArticleFault where they are not there, damaged or too large, and OSError."""
+    """Return an article's files. Raises ArticleError where they are not there, damaged or too large, and OSError."""
     name, metadata, is_archive = name_of(path), dict[str, Any](), path.lower().endswith(ARCHIVES)
     try:
         sizes, read = (_open_archive if is_archive else _open_folder)(path, storage)
@@ -116,17 +116,17 @@ def open_package(path: str, storage: dict[str, Any]) -> Package:
         if chosen not in sizes:
             count = sum(file.lower().endswith(XML) for file in sizes)
             problem = f"{count} of its {len(sizes):,} files are XML; accepted: {name}.xml, or one .nxml or .xml"
-            raise ArticleFault("no_article", problem)
+            raise ArticleError("no_article", problem)
         if sizes[chosen] > MAX_XML:
             problem = f"the XML has {sizes[chosen]:,} bytes; accepted: at most {MAX_XML:,}"
-            raise ArticleFault("damaged_article", problem)
+            raise ArticleError("damaged_article", problem)
         if not is_archive and (raw := _read_metadata(path, storage, sizes, read)):
-            metadata, fault = read_json(raw)
-            if fault:
-                raise ArticleFault("damaged_article", f"its metadata: {fault}")
+            metadata, error = read_json(raw)
+            if error:
+                raise ArticleError("damaged_article", f"its metadata: {error}")
         return Package(name, read(chosen), metadata, {file.lower(): file for file in sizes}, read)
     except FileNotFoundError:
-        raise ArticleFault("no_article", "it is not there; withdrawn, or named without its version?") from None
+        raise ArticleError("no_article", "it is not there; withdrawn, or named without its version?") from None
 
 
 def choose_xml(name: str, files: Sequence[str]) -> str | None:
@@ -168,7 +168,7 @@ def _open_archive(path: str, storage: dict[str, Any]) -> _Files:
     unpacked = _unpack(path, storage)
     index = index_tar(unpacked)
     if index.damage:
-        raise ArticleFault("damaged_article", index.damage.detail)
+        raise ArticleError("damaged_article", index.damage.detail)
     members = zip(index.names, index.types.tolist(), index.offsets.tolist(), index.sizes.tolist(), strict=True)
     spans = {name.rpartition("/")[2]: (offset, size) for name, kind, offset, size in members if kind == REGULAR}
     return {name: size for name, (_, size) in spans.items()}, lambda name: bytes(unpacked.read(*spans[name]))
@@ -184,8 +184,8 @@ def _unpack(path: str, storage: dict[str, Any]) -> MmapSource:
                     size += len(block)
                     if size > _MAX_UNPACKED:
                         problem = f"it unpacks to over {_MAX_UNPACKED:,} bytes; accepted: at most that"
-                        raise ArticleFault("damaged_article", problem)
+                        raise ArticleError("damaged_article", problem)
                     file.write(block)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ArticleFault("damaged_article", one_line(error, 200)) from None
+            raise ArticleError("damaged_article", one_line(error, 200)) from None
         return MmapSource(name)

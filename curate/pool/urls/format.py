@@ -22,7 +22,7 @@ from curate.base.numeric.arrays import Mask, whole
 from curate.base.process import in_threads, process_cache
 from curate.base.wording import one_line
 from curate.download.lists import share_list
-from curate.download.rates import BYTES, Outlook, assumed_rates, log_download, measured_rates
+from curate.download.rates import BYTES, DownloadForecast, assumed_rates, log_download, measured_rates
 from curate.download.retry_record import Retry
 from curate.download.shard_names import NUMBERS, STATISTICS, keys_of, row_of, shard_stem, stem_of
 from curate.download.source import UrlsSource
@@ -42,7 +42,7 @@ from curate.pool.formats.run import SHA256, list_kept
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 from curate.pool.urls.rows import ORIGINAL, describe_rows, find_in_list, list_of, read_list, recognize_lists, with_url
 from curate.read.columns import text_columns
-from curate.read.faults import InputFault
+from curate.read.errors import InputError
 from curate.read.listing import HASHED, InputFile, list_source
 from curate.recipe.source import Source
 from curate.store.attempts import attempt
@@ -66,8 +66,8 @@ def _describe(source: UrlsSource, file: InputFile) -> tuple[list[InputPart], Fil
         if not file.size:  # as of the kernel's messages, which would be waited for
             raise pa.ArrowInvalid("it has 0 bytes")
         columns, rows = describe_rows(source, part)
-    except InputFault as fault:
-        raise source.error(f"{file.path}: {fault.detail}") from None
+    except InputError as problem:
+        raise source.error(f"{file.path}: {problem.detail}") from None
     except (pa.ArrowException, ValueError, OSError) as error:
         reason = "unreadable_list" if isinstance(error, pa.ArrowException | ValueError) else "unreadable"
         return [replace(part, fault=(reason, one_line(error, 300)))], None
@@ -117,21 +117,21 @@ class UrlsInput(InputFormat):
         folders = find_shards(source, parts)
         return [(source.model_copy(update={"store": folder}), frozenset(complete)) for folder, complete in folders]
 
-    def outlook(self, source: Any, parts: Sequence[InputPart]) -> Outlook:
+    def outlook(self, source: Any, parts: Sequence[InputPart]) -> DownloadForecast:
         """Return what fetching parts will take, by the shards that are there: of these parts, else any. Raises OSError.
 
         `source` is placed in the run.
         """
         folders = find_shards(source, parts)
         complete = {part for _, found_parts in folders for part in found_parts}
-        left = [part for part in parts if part not in complete and not part.fault]
+        remaining = [part for part in parts if part not in complete and not part.fault]
         stores = [(RunStore(folder), list(found_parts.values())) for folder, found_parts in folders]
         stores.sort(key=lambda stems: -len(stems[1]))
         others = ((store, shards_in(store)) for store, _ in stores)
         measured = (measured_rates(store, stems) for store, stems in chain(stores, others))
-        rows, of_left = (sum(part.rows or 0 for part in found_parts) for found_parts in (parts, left))
-        rates = next(filter(None, measured), None) or assumed_rates(source, max(1, of_left) / max(1, len(left)))
-        return Outlook(rows, of_left, len(left), _AT_ONCE, rates)
+        rows, of_left = (sum(part.rows or 0 for part in found_parts) for found_parts in (parts, remaining))
+        rates = next(filter(None, measured), None) or assumed_rates(source, max(1, of_left) / max(1, len(remaining)))
+        return DownloadForecast(rows, of_left, len(remaining), _AT_ONCE, rates)
 
     def read(self, source: UrlsSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Batches:
         """Read the downloaded tar of a part; texts and scores come from the list, found by key, not from the tar.
@@ -156,7 +156,7 @@ class UrlsInput(InputFormat):
             batch = batch if stay.all() else _only(batch, stay)  # noqa: PLW2901
             positions = pc.index_in(batch.columns["key"], keys)
             if positions.null_count:
-                raise InputFault("damaged_tar", f"{shard.path}: has samples that are not in its list")
+                raise InputError("damaged_tar", f"{shard.path}: has samples that are not in its list")
             columns = batch.columns | {name: column.take(positions) for name, column in texts.items()}
             supplied = {name: rows[name].take(positions) for name in scores.names if name in listed}
             no_sizes = pa.chunked_array([pa.nulls(len(positions), pa.int64())])  # if no json of the batch has them
@@ -252,7 +252,7 @@ class UrlsInput(InputFormat):
 
 def _only(batch: Batch, stay: Mask) -> Batch:
     """Return some rows of a batch. What `fields` counts is of all: they have some name and type all the same."""
-    rows, of_images, faults, members = pa.array(stay), batch.images, batch.faults, batch.members
+    rows, of_images, errors, members = pa.array(stay), batch.images, batch.faults, batch.members
 
     def images(wanted: Mask) -> Iterator[bytes | memoryview | None]:
         assert of_images is not None
@@ -263,7 +263,7 @@ def _only(batch: Batch, stay: Mask) -> Batch:
     return replace(
         batch,
         columns={name: column.filter(rows) for name, column in batch.columns.items()},
-        faults=faults and (faults[0].filter(rows), faults[1].filter(rows)),
+        faults=errors and (errors[0].filter(rows), errors[1].filter(rows)),
         scores={name: column.filter(rows) for name, column in batch.scores.items()},
         images=of_images and images,
         members=members and (members[0].filter(rows), members[1].filter(rows), members[2].filter(rows)),

@@ -18,7 +18,7 @@ from curate.pool.formats.input_format import FileColumns, InputPart, Recognized
 from curate.pool.formats.parquet import rename
 from curate.pool.formats.run import read_run
 from curate.read.columns import COLUMN_NAMES, Columns, find_columns, is_any, valid_text
-from curate.read.faults import InputFault, retry
+from curate.read.errors import InputError, retry
 from curate.store.store import RunStore
 
 _TEXTS = ("caption", "uid", "url", "language")
@@ -38,7 +38,7 @@ def list_of(source: UrlsSource, part: InputPart) -> UrlList:
 def describe_rows(source: UrlsSource, part: InputPart) -> tuple[FileColumns, int]:
     """Return what the list that a part is of supplies, and how many rows it has.
 
-    Raises RecipeError for what is no list, or whose columns are misnamed; InputFault where columns are missing;
+    Raises RecipeError for what is no list, or whose columns are misnamed; InputError where columns are missing;
     pa.ArrowException or ValueError where it is damaged, and OSError.
     """
     urls = list_of(source, part)
@@ -126,25 +126,25 @@ def recognize_lists(listed: FoundFiles) -> Recognized | None:
 
 
 def find_in_list(source: UrlsSource, columns: pa.Schema) -> Columns:
-    """Return which columns hold what. Raises InputFault where one of URLs or captions is missing."""
+    """Return which columns hold what. Raises InputError where one of URLs or captions is missing."""
     roles, names = find_columns(columns, _named_columns(source)), columns.names
     if roles.url is None:
         detail = f"no column of URLs; columns: {', '.join(names)}; name it with columns: {{url: NAME}}"
-        raise InputFault("wrong_type", detail)
+        raise InputError("wrong_type", detail)
     if source.verify_hash and source.verify_hash[0] not in names:
         detail = f"verify_hash: no column {source.verify_hash[0]!r}; columns: {', '.join(names)}"
-        raise InputFault("wrong_type", detail)
+        raise InputError("wrong_type", detail)
     return roles
 
 
 def read_list(source: UrlsSource, part: InputPart) -> pa.Table:
-    """Return a part's rows of its list, in plain types. Raises InputFault where the list is damaged, and OSError."""
+    """Return a part's rows of its list, in plain types. Raises InputError where the list is damaged, and OSError."""
     assert part.groups is not None
     try:
         urls, run = list_of(source, part), RunStore(source._run) if not source._is_alone else None
         table = read_rows(urls, part.retry.rows if part.retry else range(*part.groups), run)
     except (pa.ArrowException, ValueError) as error:
-        raise InputFault("unreadable_list", one_line(error, 300)) from None
+        raise InputError("unreadable_list", one_line(error, 300)) from None
     return rename(table, read_run(source).names) if source.from_run else table
 
 

@@ -102,16 +102,16 @@ def _find_rows(tables: UnitTables, items: Items) -> Mask:
 
 def _clear_aligned(name: str, table: pa.Table, rows: pa.BooleanArray) -> pa.Table:
     """Return a row-aligned table with these rows cleared: they then have what rows have that could not be read."""
-    stays, blanks = _ALIGNED, {}
+    retained, blanks = _ALIGNED, {}
     if name == "samples":
-        stays = _SAMPLES_KEEP
+        retained = _SAMPLES_KEEP
     elif name == "decisions":  # where one that could not be read stays `failed`
         failed = pc.is_in(table["rule"], pa.array([stages.FAILED]))
         rule = pc.if_else(failed, pa.scalar(stages.FAILED), pa.scalar(stages.FORGOTTEN))
         no_repeats = pa.scalar(0, schema.REPEATS.type)
         blanks = {"kept": False, "rule": rule, "probability": 0.0, schema.REPEATS.name: no_repeats}
     for index, field in enumerate(table.schema):
-        if field.name not in stays:
+        if field.name not in retained:
             blank = blanks.get(field.name, _blank(field.type))
             table = table.set_column(index, field, pc.if_else(rows, blank, table.column(index)))
     return table

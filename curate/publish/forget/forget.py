@@ -152,11 +152,11 @@ def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -
     if "matches" in settings.table_names:
         _count_entries(folder, [settings.tables(unit) for unit in units])
     facts = read_facts(folder)
-    left = {verdict.name: counted.get(verdict.name, 0) for verdict in facts.verdicts(True)}
+    remaining = {verdict.name: counted.get(verdict.name, 0) for verdict in facts.verdicts(True)}
     digests = _digest(folder, None if touched is None else set(rewritten))
     in_process = InProcessUnits(units, context)
     uids = in_process.value(sort_uids(in_process, folder, facts.repeats, 1 + facts.kept // _UIDS))
-    describe_run(folder, facts.changed(counts=left), digests, audit, uids)
+    describe_run(folder, facts.changed(counts=remaining), digests, audit, uids)
     mark_published(folder)
 
 

@@ -63,18 +63,18 @@ def _from_lines(path: str, data: bytes, kind: str | None, lines: dict[str, str] 
         raise RecipeError(f"{path}: {count:,} lines; accepted: at most {MAX_LINES:,}, and several lists")
     split = data.removeprefix(b"\xef\xbb\xbf").splitlines()
     text: Any = pc.ascii_trim_whitespace(pa.array(split, pa.large_binary()).view(pa.large_string()))
-    left = pc.greater(pc.binary_length(text), pa.scalar(0))
+    remaining = pc.greater(pc.binary_length(text), pa.scalar(0))
     values = {}
     for name in KINDS if kind is None else (kind,):
         is_url = pc.match_substring_regex(text, "[/:]")  # as in every URL; and in no mistyped hex digits
-        is_item = pc.and_(left, is_url if name == "url" else _is_hex(text, name))
-        left, items = pc.and_not(left, is_item), text.filter(is_item)
+        is_item = pc.and_(remaining, is_url if name == "url" else _is_hex(text, name))
+        remaining, items = pc.and_not(remaining, is_item), text.filter(is_item)
         hashes, _ = column_hashes(items, name)
         values[name] = [hashes.tobytes()]
         if lines is not None:
             typed = (raw.decode("utf-8", "backslashreplace") for raw in items.cast(pa.large_binary()).to_pylist())
             lines.update(islice(zip(hex_of(hashes), typed, strict=True), max(0, _TYPED - len(lines))))
-    if (wrong := pc.index(left, True).as_py()) >= 0:
+    if (wrong := pc.index(remaining, True).as_py()) >= 0:
         line = split[wrong].strip().decode("utf-8", "surrogateescape")
         accepted = _FORMS[kind] if kind else ", ".join(_FORMS.values())
         raise RecipeError(f"{path}, line {wrong + 1}: {line[:100]!r} is not an item; accepted: {accepted}")

@@ -206,12 +206,12 @@ def rewrite_shard(folder: RunStore, kind: OutputFormat, name: str, items: Items)
     key, note, _ = folder.footer(sidecar)
     rows = folder.read_parquet(sidecar)
     removed = pa.array(items.find("uid", rows["uid"]))
-    left = rows.filter(pc.invert(removed))
+    remaining = rows.filter(pc.invert(removed))
     written = kind.remove(folder, stem, rows.filter(removed))
     about = folder.read_json(stats)
-    counts = {"count": len(left), "successes": len(left), "status_dict": {"success": len(left)}}
+    counts = {"count": len(remaining), "successes": len(remaining), "status_dict": {"success": len(remaining)}}
     folder.write_json(stats, {field: counts.get(field, value) for field, value in about.items()})
-    folder.write_parquet(sidecar, left, key, note)
+    folder.write_parquet(sidecar, remaining, key, note)
     return [*written, stats, sidecar]
 
 

@@ -130,11 +130,11 @@ def _find_nearest(
     """
     for i in range(len(images)):
         row, (largest, exact), chosen = products[i], best[i], nearest[i]
-        least = largest - margins[i]
+        minimum = largest - margins[i]
         for j in range(len(row)):
-            if row[j] >= least:
+            if row[j] >= minimum:
                 largest = max(largest, row[j])
-                least, value = largest - margins[i], dot(images[i], centroids[j])
+                minimum, value = largest - margins[i], dot(images[i], centroids[j])
                 if value > exact:
                     exact, chosen = value, first + j
         best[i, 0], best[i, 1], nearest[i] = largest, exact, chosen

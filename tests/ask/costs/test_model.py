@@ -10,9 +10,9 @@ from curate.ask.costs.model import (
     MEMORY,
     READS,
     SHUFFLED,
+    CalibrationRun,
     Cost,
     Range,
-    Trial,
     Trials,
     Work,
     Workers,
@@ -29,7 +29,7 @@ ENGINE_S = (0.4, 0.6, 0.01)  # of a process, a run, a unit
 LOCAL = Workers("local", 2, 1)
 
 
-def trial(units: int, rows: int, kept: int, is_cold: bool = False, spread: float | None = None) -> Trial:
+def trial(units: int, rows: int, kept: int, is_cold: bool = False, spread: float | None = None) -> CalibrationRun:
     """A run that used what it should."""
 
     def used(process: float, run: float, unit: float, row: float, size: int) -> float:
@@ -42,7 +42,7 @@ def trial(units: int, rows: int, kept: int, is_cold: bool = False, spread: float
         for step, each in TRUE.items()
     }
     parts["engine"] = UsedFacts(step="engine", cpu=used(*ENGINE_S, 0.0, 0))
-    return Trial(units, rows, kept, parts)
+    return CalibrationRun(units, rows, kept, parts)
 
 
 def trials(spread: float | None = None) -> Trials:
@@ -73,9 +73,11 @@ def test_a_run_is_predicted() -> None:
 
 
 def test_what_counts_may_shrink_by_units() -> None:
-    few = {**trials().together.used, "match": UsedFacts(step="match", shuffled=800_000)}
-    many = {**trials().apart.used, "match": UsedFacts(step="match", shuffled=500_000)}
-    of = Trials(trials().cold, trials().warm, Trial(5, 100_000, 1, many), Trial(1, 100_000, 1, few))
+    few = {**trials().adjacent.used, "match": UsedFacts(step="match", shuffled=800_000)}
+    many = {**trials().scattered.used, "match": UsedFacts(step="match", shuffled=500_000)}
+    of = Trials(
+        trials().first, trials().second, CalibrationRun(5, 100_000, 1, many), CalibrationRun(1, 100_000, 1, few)
+    )
     *_, (of_unit, _), (of_row, _) = fit(of, "match", SHUFFLED)
     assert of_unit == -75_000 and of_row > 0
 

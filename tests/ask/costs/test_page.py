@@ -11,9 +11,9 @@ from curate.ask.costs.model import (
     SHUFFLED,
     STORED,
     WRITES,
+    CalibrationRun,
     Cost,
     Range,
-    Trial,
     Trials,
     Work,
     Workers,
@@ -25,7 +25,7 @@ from curate.base.errors import RecipeError
 
 ONE = "{price: 0.5, per: 10, source: a page, date: 2026-01-31}"
 
-TRIALS = Trials(*[Trial(10, 2000, 1000, {})] * 4)
+TRIALS = Trials(*[CalibrationRun(10, 2000, 1000, {})] * 4)
 
 
 def write(folder: Path, text: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from curate.ask.text_pages import render_page
 from curate.ask.whatif.answer import WhatIf, answer
 from curate.ask.whatif.estimate import Estimate
-from curate.ask.whatif.survivors import open_finished
+from curate.ask.whatif.surviving import open_finished
 
 
 def whatif(url: str, overrides: Sequence[str]) -> WhatIf:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from curate.ask.whatif import survivors
+from curate.ask.whatif import surviving
 from curate.ask.whatif.answer import answer
-from curate.ask.whatif.survivors import FinishedRun, all_repeats, choose, expect, find_survivors, open_finished
+from curate.ask.whatif.surviving import FinishedRun, all_repeats, choose, expect, find_survivors, open_finished
 from curate.ask.whatif.sweep import POINTS, Point, find_value, points_table, search, sweep, sweep_chart, write_plot
 from curate.ask.whatif.swept_number import SweptNumber, parse_swept_number
 from curate.base.errors import RecipeError, RunError
@@ -83,13 +83,13 @@ def test_what_does_not_change_is_done_once(run: FinishedRun, monkeypatch: pytest
         raise AssertionError("was done again")
 
     for name in ("start_unit", "apply_segments", "find_records"):
-        monkeypatch.setattr(f"curate.ask.whatif.survivors.{name}", never)
+        monkeypatch.setattr(f"curate.ask.whatif.surviving.{name}", never)
     assert len(list(sweep(run, [], parse_swept_number("balance.t=1..100")))) > 5
     monkeypatch.undo()
     fractions = sweep(run, [], parse_swept_number("rules.best.top=0.1..0.9"), 3)
     next(fractions)
     for name in ("start_unit", "find_records"):
-        monkeypatch.setattr(f"curate.ask.whatif.survivors.{name}", never)
+        monkeypatch.setattr(f"curate.ask.whatif.surviving.{name}", never)
     assert len(list(fractions)) == 2
     with pytest.raises(AssertionError, match="done again"):
         list(sweep(run, [], parse_swept_number("rules.words=words > {1..3}")))
@@ -97,7 +97,7 @@ def test_what_does_not_change_is_done_once(run: FinishedRun, monkeypatch: pytest
 
 def test_a_pool_without_repeats_is_not_searched_again(run: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = lambda units, _: (units.pairs("Nothing", lambda *_: iter(())), {})  # noqa: E731
-    monkeypatch.setattr("curate.ask.whatif.survivors.find_records", nothing)
+    monkeypatch.setattr("curate.ask.whatif.surviving.find_records", nothing)
     repeats = all_repeats(run, run.recipe)
     assert repeats is not None and len(repeats) == 0
     assert find_survivors(run, run.changed(["rules.words=words > 3"]), repeats).states
@@ -211,7 +211,7 @@ def test_refusals(run: FinishedRun, base: list[str], text: str, rows: int, error
 
 
 def test_a_sweep_checks_before_it_begins(run: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(survivors, "find_survivors", None)
+    monkeypatch.setattr(surviving, "find_survivors", None)
     with pytest.raises(RecipeError, match="less than or equal to 1"):
         next(sweep(run, [], parse_swept_number("rules.best.top=0.5..1.5"), 3))
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from curate.ask.whatif.answer import answer
-from curate.ask.whatif.survivors import FinishedRun, open_finished
+from curate.ask.whatif.surviving import FinishedRun, open_finished
 from curate.ask.whatif.sweep import search, sweep
 from curate.ask.whatif.swept_number import parse_swept_number
 from curate.base.errors import RecipeError

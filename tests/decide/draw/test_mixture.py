@@ -11,7 +11,7 @@ from curate.ask.query import asking
 from curate.ask.report.page import write_report
 from curate.ask.whatif.answer import answer
 from curate.ask.whatif.estimate import estimate
-from curate.ask.whatif.survivors import open_finished
+from curate.ask.whatif.surviving import open_finished
 from curate.base.errors import RecipeError
 from curate.cli.summary import summary
 from curate.decide.draw.sample import split_rows

@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from curate.ask.explain import explain_sample
 from curate.ask.query import asking
 from curate.ask.whatif.answer import answer
-from curate.ask.whatif.survivors import open_finished
+from curate.ask.whatif.surviving import open_finished
 from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import F64, I64
 from curate.decide.draw.groups import ColumnGroups

@@ -12,7 +12,7 @@ from curate.ask.explain import explain_sample
 from curate.ask.query import asking
 from curate.ask.whatif.answer import answer
 from curate.ask.whatif.estimate import estimate
-from curate.ask.whatif.survivors import open_finished
+from curate.ask.whatif.surviving import open_finished
 from curate.ask.whatif.sweep import sweep
 from curate.ask.whatif.swept_number import parse_swept_number
 from curate.base.errors import RecipeError

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from curate.ask.diff import diff_runs
 from curate.ask.explain import explain_sample
 from curate.ask.whatif.answer import answer
-from curate.ask.whatif.survivors import open_finished
+from curate.ask.whatif.surviving import open_finished
 from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import F64, I32, I64
 from curate.base.numeric.elementary import log, mix64, unit

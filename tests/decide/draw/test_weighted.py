@@ -8,7 +8,7 @@ import pytest
 
 from curate.ask.explain import explain_sample
 from curate.ask.whatif.answer import answer
-from curate.ask.whatif.survivors import open_finished
+from curate.ask.whatif.surviving import open_finished
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F64
 from curate.decide.draw.sample import WeightedChoice, weighted_keys

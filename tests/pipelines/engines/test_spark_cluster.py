@@ -73,9 +73,9 @@ def hand_over(tmp_path: Path, *options: str) -> spark_cluster.ClusterJob:
     engine = choose_engine(["--runner=spark", *options], None, store.url)
     assert isinstance(engine, Spark) and engine.outlasts_driver
     with locked(store, "run", outlasts=True) as hold:
-        hold.tell(engine=engine.key, handle=engine.name_job(store))
+        hold.record(engine=engine.key, handle=engine.name_job(store))
         job = engine.submit(lambda root: root | beam.Create([1]), store)
-        hold.tell(handle=job.handle, page=job.logs)
+        hold.record(handle=job.handle, page=job.logs)
         hold.is_handed_over = True
     assert isinstance(job, spark_cluster.ClusterJob)
     return job

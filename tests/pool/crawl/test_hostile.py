@@ -155,7 +155,7 @@ def test_bytes_may_be_damaged_anywhere(tmp_path: Path, of: str) -> None:
             path.write_bytes(content)
             try:
                 captions, lost = _read(path)
-            except crawl.InputFault as fault:
+            except crawl.InputError as fault:
                 assert fault.reason == "not_warc"
                 continue
             assert set(captions) <= {"x"} or how == "plain"
@@ -171,7 +171,7 @@ def test_a_member_of_several_records_is_told(tmp_path: Path, first: str) -> None
         with (tmp_path / "a.wat.gz").open("ab") as file:
             file.write((tmp_path / how).read_bytes())
     if first == "whole":
-        with pytest.raises(crawl.InputFault, match="a member of several records; accepted: a gzip member for each"):
+        with pytest.raises(crawl.InputError, match="a member of several records; accepted: a gzip member for each"):
             _read(tmp_path / "a.wat.gz")
     else:
         captions, lost = _read(tmp_path / "a.wat.gz")

@@ -519,7 +519,7 @@ def test_any_xml_gives_rows_or_a_reason() -> None:
         package = packages.Package("PMC1.1", xml, metadata, {"a.jpg": "a.jpg"}, lambda _: b"")
         try:
             rows = article_rows(package, chance.choice(["caption", "title+caption", "caption+context"]))
-        except packages.ArticleFault as fault:
+        except packages.ArticleError as fault:
             outcomes[fault.reason] += 1
         else:
             columns = [row.columns for row in rows.rows]
@@ -541,5 +541,5 @@ def test_any_archive_gives_rows_or_a_reason(tmp_path: Path) -> None:
         path.write_bytes(gzip.compress(data, 1) if at % 2 else data)
         try:
             article_rows(packages.open_package(str(path), {}), "caption")
-        except packages.ArticleFault as fault:
+        except packages.ArticleError as fault:
             assert fault.reason in ("damaged_article", "no_article")

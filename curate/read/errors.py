@@ -12,7 +12,7 @@ T = TypeVar("T")
 _ATTEMPTS = 3
 
 
-class InputFault(CurateError):
+class InputError(CurateError):
     """A part, or what is left of it, cannot be used; `reason` is one of `schema.FILE_REASONS` or `DAMAGE_REASONS`."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -20,7 +20,7 @@ class InputFault(CurateError):
         self.reason, self.detail = reason, detail
 
 
-class EmbeddingFault(ValueError):
+class EmbeddingError(ValueError):
     """The embeddings of a file are missing, damaged or do not fit it; `transient` where a later read may succeed."""
 
     def __init__(self, message: str, transient: bool = False) -> None:

@@ -10,9 +10,9 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner.execution import GroupingBuffer
 from apache_beam.testing.util import assert_that, equal_to
 
-from pipelines.steps import meet
+from pipelines.steps import shuffle
 from pipelines.steps.functions import FlatMap, Map
-from pipelines.steps.meet import Meet
+from pipelines.steps.shuffle import SpillingGroupByKey
 
 KEYS, VALUES, LENGTH = 5, 40, 4000
 
@@ -33,14 +33,14 @@ def met(folder: str) -> None:
     """Let values meet, and check that each key has all of its own."""
     with beam.Pipeline("FnApiRunner") as root:
         pairs = root | beam.Create(range(VALUES), reshuffle=False) | FlatMap(values_of)
-        grouped = pairs | Meet("decide", folder) | "Map" >> Map(firsts)
+        grouped = pairs | SpillingGroupByKey("decide", folder) | "Map" >> Map(firsts)
         assert_that(grouped, equal_to([(key, list(range(-VALUES, VALUES))) for key in range(KEYS)]))
 
 
 @pytest.mark.parametrize("waiting", [1, 3 * 8 * LENGTH, 1 << 25])
 @pytest.mark.parametrize("spooled", [False, True])
 def test_all_values_of_a_key_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spooled: bool, waiting: int) -> None:
-    monkeypatch.setattr(meet, "_WAITING", waiting)
+    monkeypatch.setattr(shuffle, "_WAITING", waiting)
     met(str(tmp_path) if spooled else "")
     assert not list(tmp_path.iterdir())
 
@@ -53,6 +53,6 @@ def test_the_runner_holds_names_of_files(tmp_path: Path, monkeypatch: pytest.Mon
     met("")
     assert sum(held) > 8 * KEYS * VALUES * LENGTH
     held.clear()
-    monkeypatch.setattr(meet, "_WAITING", 8 * KEYS * LENGTH)
+    monkeypatch.setattr(shuffle, "_WAITING", 8 * KEYS * LENGTH)
     met(str(tmp_path))
     assert held[0] < 100 * KEYS  # the other is of the check

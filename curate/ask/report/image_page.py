@@ -26,7 +26,7 @@ from curate.base.errors import RecipeError
 from curate.base.stages import KEPT
 from curate.base.wording import format_bytes, pluralise
 
-MOST = 300  # rows of a page
+MAX_ROWS = 300  # rows of a page
 _PICTURES = 600  # of a page, as many of each row, but two at least
 _TOGETHER = 256  # rows whose images are in memory
 _RESERVED = ("id", "filepath", "tags", "metadata", "created_at", "last_modified_at")  # fields of FiftyOne's own
@@ -105,9 +105,9 @@ def _group(row: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
-    """Return the page of a query's first MOST rows. Raises RecipeError where the query yields no column uid."""
+    """Return the page of a query's first MAX_ROWS rows. Raises RecipeError where the query yields no column uid."""
     names, at = [name.lower() for name in result.names], uid_column(result)
-    rows = list(islice(of_query := iter(result.rows), MOST))
+    rows = list(islice(of_query := iter(result.rows), MAX_ROWS))
     total = len(rows) + sum(1 for _ in of_query)
     groups, limit = [_group(dict(zip(names, row, strict=True))) for row in rows], max(2, _PICTURES // max(1, len(rows)))
     samples = samples_of(run, [uid for group in groups for _, uid in group[:limit]])
@@ -136,7 +136,7 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
             values.append(("pictures", f"the first {limit} of {count(len(group))}"))
         missing = _NO_UID if row[at] is None else "no row of this run has the uid"
         cards.append(Card(parts, values, row[at] or "", verdict, rule, missing))
-    title = f"{count(MOST)} of {count(total)} rows" if total > MOST else result.note or pluralise(total, "row")
+    title = f"{count(MAX_ROWS)} of {count(total)} rows" if total > MAX_ROWS else result.note or pluralise(total, "row")
     facts = {"cards": cards, "query": query, **galleries.of_cards(run, cards)}
     lead = "Rows in the query's order. Captions, URLs and images are shown as the pool has them; nobody checked them."
     return HtmlPage(render_sections("Rows of a query", run, [Section("rows", title, facts)], lead))

@@ -26,7 +26,7 @@ _PICKLES = beam.coders.PickleCoder()
 
 
 @dataclass
-class Meet(beam.PTransform):
+class SpillingGroupByKey(beam.PTransform):
     """PCollection[(key, value)] → PCollection[(key, list of all its values)].
 
     About how many bytes that brings together is counted for `step`. Values that are large wait in files of the folder

@@ -9,16 +9,16 @@ from pydantic import ValidationError
 
 def explain_faults(error: ValidationError, data: Any) -> Iterator[str]:
     """Yield one line for each fault of plain data, such as a recipe."""
-    faults = [(fault, _find_keys(data, fault)) for fault in error.errors()]
-    specific = {keys for fault, keys in faults if fault["type"] == "fault"}
+    errors = [(problem, _find_keys(data, problem)) for problem in error.errors()]
+    specific = {keys for problem, keys in errors if problem["type"] == "fault"}
     lists: set[str] = set()
-    for fault, keys in faults:
-        if fault["type"] != "fault" and keys in specific:
+    for problem, keys in errors:
+        if problem["type"] != "fault" and keys in specific:
             continue  # of another form that the value may have, and it may hold a secret
-        if fault["type"] == "too_short" and fault["input"] and len(faults) > 1:
+        if problem["type"] == "too_short" and problem["input"] and len(errors) > 1:
             continue  # pydantic counts only the items without a fault, and those are reported
-        text = _describe(fault, keys)
-        if fault["type"] == "extra_forbidden" and text in lists:  # the long list of known keys
+        text = _describe(problem, keys)
+        if problem["type"] == "extra_forbidden" and text in lists:  # the long list of known keys
             text = text.partition(";")[0]
         lists.add(text)
         yield f"{'.'.join(keys) or 'recipe'}{text}"

@@ -313,8 +313,8 @@ def choose(survivors: DecidedRows, recipe: Recipe) -> Choice | None:
 def expect(survivors: DecidedRows, choice: Choice | None) -> Expectation:
     """Return what a choice keeps."""
     if choice is None:
-        alive = [len(rows) for rows in survivors.rows]
-        return Expectation(None, float(sum(alive)), 0.0, [np.ones(n) for n in alive], {})
+        surviving = [len(rows) for rows in survivors.rows]
+        return Expectation(None, float(sum(surviving)), 0.0, [np.ones(n) for n in surviving], {})
     inclusion = list(in_threads(choice.inclusion, survivors.rows))
     rows, error = choice.expected(inclusion)
     error = error if survivors.settings.one_caption_per is None else texts_error(survivors.rows, inclusion)

@@ -14,8 +14,8 @@ from PIL import Image
 
 from curate import Run
 from curate.ask.output import table_html
-from curate.ask.report import galleries, look
-from curate.ask.report.look import HtmlPage
+from curate.ask.report import galleries, image_page
+from curate.ask.report.image_page import HtmlPage
 from curate.base.errors import RecipeError
 from tests.cli.conftest import Cli, Done, cli, finished, pool, run  # noqa: F401 (fixtures)
 from tests.publish.runs import EVIL, finish, sample, uid, verdict, write_small, write_units
@@ -186,7 +186,7 @@ def test_groups_of_duplicates_have_all_pictures_side_by_side(tmp_path: Path, mon
     assert {representative for (_, representative), _ in pairs} == {pictures[0]}
     assert {dropped for (dropped, _), _ in pairs} == set(group[1:])
     assert cards("SELECT uid FROM kept") == [] and cards("SELECT $u AS uid", u=uid("b01")) == [([pictures[2]], [])]
-    monkeypatch.setattr(look, "_PICTURES", 5)
+    monkeypatch.setattr(image_page, "_PICTURES", 5)
     with Run(tmp_path / "run") as opened:
         page = opened.look("near_duplicates").text
     assert page.count("data:image") == 5 and "the first 5 of 14" in page
