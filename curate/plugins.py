@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from curate.decide.draw.selection import RowsLeft as RowsLeft
     from curate.decide.draw.selection import Selection as Selection
     from curate.decide.draw.selection import SelectionRun as SelectionRun
-    from curate.decide.statistics.exact_sums import ExactSums as ExactSums
+    from curate.decide.statistics.statistic import ExactSums as ExactSums
     from curate.decide.statistics.statistic import Statistic as Statistic
     from curate.emit.layout import Shard as Shard
     from curate.emit.output_format import OutputFormat as OutputFormat

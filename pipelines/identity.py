@@ -22,8 +22,7 @@ from curate.emit.settings import EmitSettings
 from curate.match.unit import MatchSettings
 from curate.measure.settings import TABLES, MeasureSettings
 from curate.pool.plan import Unit
-from curate.recipe.diff import changes
-from curate.recipe.recipe import Recipe
+from curate.recipe.recipe import Recipe, changes
 from curate.recipe.section import without_runtime
 from curate.relate.steps import related_key
 from curate.run.columns import table_names

@@ -28,7 +28,7 @@ from curate.base.errors import RecipeError, RunError, reraised
 from curate.decide.rules.rules import check_rules
 from curate.publish.uids import read_uids
 from curate.publish.views import quote, quote_name
-from curate.recipe.diff import changes
+from curate.recipe.recipe import changes
 from curate.store.facts import RunFacts
 
 NOT_IN_POOL = "not in the pool"

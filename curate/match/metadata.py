@@ -14,7 +14,7 @@ import os
 import re
 import string
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import fsspec
@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from curate.base.decoded_size import read_footer
-from curate.base.errors import RecipeError
+from curate.base.errors import RecipeError, reraised
 from curate.base.schema import METADATA
 from curate.base.wording import one_line, pluralise
 from curate.match.characters import CORRECTED_MARKS, MARKS, normalise
@@ -125,11 +125,9 @@ def write_metadata(table: pa.Table, path: str) -> None:
     sink = io.BytesIO()
     pq.write_table(table.select(METADATA.names).cast(METADATA).combine_chunks(), sink, compression="zstd")
     local = LocalFileSystem(auto_mkdir=True)  # in a path, fsspec would take :: for a chain of file systems
-    try:
-        with fsspec.open(path, "wb") if "://" in path else local.open(os.path.expanduser(path), "wb") as file:
-            file.write(sink.getvalue())
-    except (OSError, ValueError, ImportError) as error:
-        raise RecipeError(f"metadata {path}: cannot be written ({one_line(error)})") from error
+    failed = reraised(RecipeError, f"metadata {path}: cannot be written", OSError, ValueError, ImportError)
+    with failed, fsspec.open(path, "wb") if "://" in path else local.open(os.path.expanduser(path), "wb") as file:
+        file.write(sink.getvalue())
 
 
 def _read(path: str) -> bytes:
@@ -164,10 +162,8 @@ def _parse_list(content: bytes, path: str) -> pa.Array:
 
 
 def _parse_json(content: bytes, path: str) -> pa.Array:
-    try:
+    with reraised(partial(_wrong, path), "JSON that is damaged", orjson.JSONDecodeError):
         entries = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise _wrong(path, f"JSON that is damaged ({error})") from error
     if not isinstance(entries, list):
         raise _wrong(path, f"a JSON {_KINDS.get(type(entries), 'number')}")
     if set(map(type, entries)) - {str}:
@@ -190,10 +186,8 @@ def _parse_parquet(content: bytes, path: str) -> pa.Table:
         raise _wrong(path, f"Parquet that is damaged ({one_line(error)})") from error
     except ValueError as error:  # larger than that
         raise RecipeError(f"metadata {path}: cannot be read ({one_line(error)})") from error
-    try:
+    with reraised(partial(_wrong, path), "Parquet with other types", pa.ArrowException, ValueError):
         table = table.select(METADATA.names).cast(METADATA).combine_chunks()
-    except (pa.ArrowException, ValueError) as error:
-        raise _wrong(path, f"Parquet with other types ({one_line(error)})") from error
     if nulls := [name for name in METADATA.names if table[name].null_count]:
         raise _wrong(path, f"Parquet with nulls in column {nulls[0]}")
     entry_ids = table["entry_id"].to_numpy()

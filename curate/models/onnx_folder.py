@@ -23,7 +23,7 @@ import numpy.typing as npt
 from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
-from curate.base.errors import RecipeError
+from curate.base.errors import RecipeError, reraised
 from curate.base.registry import version
 from curate.base.wording import one_line
 from curate.models.identity import ONNX, OpenClip, check_digests
@@ -136,10 +136,8 @@ def _read(path: Path, where: str) -> bytes:
 
 
 def _read_json(path: Path, where: str) -> dict[str, Any]:
-    try:
+    with reraised(RecipeError, f"{where}: {path.name} is not a JSON object", ValueError, TypeError, RecursionError):
         return dict(json.loads(_read(path, where)))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise RecipeError(f"{where}: {path.name} is no JSON object ({one_line(error)})") from None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from curate.base.errors import RecipeError
+from curate.base.errors import RecipeError, reraised
 from curate.base.numeric.arrays import F32
 from curate.base.wording import one_line
 from curate.recipe.files import open_zip, read_npy, read_whole
@@ -89,11 +89,9 @@ def read_safetensors(content: bytes) -> dict[str, Array]:
     """Return the arrays by name. Raises ValueError where the file is none of safetensors, or damaged."""
     import safetensors
 
-    try:
+    with reraised(ValueError, "no safetensors of numbers, or damaged ones", safetensors.SafetensorError, KeyError):
         arrays: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
         return {name: _numbers(a["data"], _KINDS[a["dtype"]]).reshape(a["shape"]) for name, a in sorted(arrays)}
-    except (safetensors.SafetensorError, KeyError) as error:
-        raise ValueError(f"no safetensors of numbers, or damaged ones ({error})") from None
 
 
 def read_torch_file(content: bytes, limit: int) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import fsspec
 
-from curate.base.errors import RecipeError
+from curate.base.errors import RecipeError, reraised
 from curate.read.image import MAX_BYTES
 from curate.read.listing import InputFile, list_files
 from curate.read.tar_samples import IMAGE_SUFFIXES, group_members
@@ -16,10 +16,8 @@ _SUFFIXES = (*(f".{suffix}" for suffix in IMAGE_SUFFIXES), ".tar")
 
 def picture_files(where: str, paths: str | tuple[str, ...]) -> list[InputFile]:
     """Return the files that `paths` name, ranges, globs and folders expanded. Raises RecipeError, by `where` first."""
-    try:
+    with reraised(RecipeError, where, RecipeError, OSError):
         return list_files(paths, {}, suffixes=_SUFFIXES)
-    except (RecipeError, OSError) as error:
-        raise RecipeError(f"{where}: {error}") from None
 
 
 def read_pictures(files: list[InputFile]) -> Iterator[tuple[str, bytes]]:

@@ -21,7 +21,7 @@ import pyarrow.csv as pcsv
 
 from curate.base import ids
 from curate.base.decoded_size import MAX_DECODED, check_decoded, read_footer
-from curate.base.errors import RecipeError, RunError
+from curate.base.errors import RecipeError, RunError, reraised
 from curate.base.numeric.arrays import I64, U64, whole
 from curate.base.process import process_cache
 from curate.base.wording import did_you_mean, one_line
@@ -160,20 +160,16 @@ def _list(join: Join, where: str) -> tuple[list[InputFile], str]:
 def _read(join: Join, files: Sequence[InputFile], where: str) -> JoinTable:
     """Raises RecipeError where files cannot be read, or hold different types."""
     names = join.columns.items()
-    try:
+    with reraised(RecipeError, where, pa.ArrowException, OSError, ValueError):
         readers = [_open(file.path, join, where) for file in files]
         rows = sum(reader.rows or file.size // _ROW_BYTES for reader, file in zip(readers, files, strict=True))
         types = [[(new, score_type(reader.columns.field(old).type)) for new, old in names] for reader in readers]
-        try:
+        with reraised(RecipeError, f"{where}.columns: files hold different types", pa.ArrowException):
             columns = unify_scores([pa.schema([(n, kind) for n, kind in of_file if kind]) for of_file in types])
-        except pa.ArrowException as error:
-            raise RecipeError(f"{where}.columns: files hold different types: {one_line(error)}") from None
         are_lists = all(reader.form == "npy" for reader in readers)
         times = [new for new, old in names if old == "times"] if are_lists else None
         table = JoinTable(join.on, columns, min(_MAX_BUCKETS, 1 + rows // _BUCKET), times)
         twice = table.fill(_renamed(readers, join, columns))
-    except (pa.ArrowException, OSError, ValueError, UnicodeError) as error:
-        raise RecipeError(f"{where}: {one_line(error, 300)}") from None
     if twice is not None:
         problem = _find_twice(readers, join, columns, twice)
         raise RecipeError(f"{where}: {problem}; accepted: one row for each {join.on}")
@@ -255,11 +251,9 @@ def _open(path: str, join: Join, where: str) -> _Reader:
 
 @contextmanager
 def _opened(path: str) -> Iterator[Any]:
-    try:
-        with open_text(path, {}) as file:
-            yield file
-    except (pa.ArrowException, OSError, ValueError, *_NOT_PYTHON) as error:
-        raise ValueError(f"{path}: cannot be read: {one_line(error, 300)}") from None
+    unread = reraised(ValueError, f"{path}: cannot be read", pa.ArrowException, OSError, ValueError, *_NOT_PYTHON)
+    with unread, open_text(path, {}) as file:
+        yield file
 
 
 def _npy_rows(file: Any, path: str) -> int:

@@ -15,8 +15,7 @@ import pyarrow.compute as pc
 from pydantic import TypeAdapter
 
 from curate.base import ids
-from curate.base.errors import RecipeError
-from curate.base.wording import one_line
+from curate.base.errors import RecipeError, reraised
 from curate.download.retry_record import Retries, Retry
 from curate.pool.formats.grouping import group, group_size
 from curate.pool.formats.input_format import FileColumns, InputPart, PlannedSource
@@ -283,8 +282,6 @@ def _leave_out(part: InputPart, tried: pa.Table) -> InputPart:
 
 
 def _output_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    try:
+    with reraised(RecipeError, "input: columns of one name hold different types", pa.ArrowException):
         plain = [pa.schema([(f.name, plain_type(f.type)) for f in columns if f.name != "uid"]) for columns in schemas]
         return pa.unify_schemas(plain or [pa.schema([])], promote_options="permissive")
-    except pa.ArrowException as error:
-        raise RecipeError(f"input: columns of one name hold different types: {one_line(error)}") from None

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -324,3 +324,24 @@ def _find_index(section: Any, part: str, override: str) -> str | int:
     if keys[0] == "rules" and keys[2:] == ["top"]:
         accepted = f"another expression, or --set '{keys[0]}.{keys[1]}={{top: 0.3, of: COLUMN}}'"
     raise RecipeError(f"--set {override}: {part!r} does not fit {shorten(section)}; accepted: {accepted}")
+
+
+class Change(NamedTuple):
+    """A dotted key with its values; None where there is none."""
+
+    key: str
+    old: Any
+    new: Any
+
+
+def changes(old: Any, new: Any, at: str = "") -> list[Change]:
+    """Return the keys in which two recipes differ; lists of one length item by item, and rules in their order too."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        inner = [c for key in keys for c in changes(old.get(key), new.get(key), f"{at}.{key}" if at else str(key))]
+        if not inner and at == "rules" and list(old) != list(new):
+            return [Change("the order of rules", list(old), list(new))]
+        return inner
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [f for i, pair in enumerate(zip(old, new, strict=True)) for f in changes(*pair, f"{at}.{i}")]
+    return [] if old == new else [Change(at, old, new)]

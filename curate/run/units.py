@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import reduce
-from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar
 
 from curate.base.stages import STAGE
 
@@ -164,14 +164,6 @@ class Units(ABC):
         With `sent`, of `group`, `function(tables, element, what was sent to the unit, *values)`: a list in any order.
         """
 
-    @overload
-    @abstractmethod
-    def ask(self, name: str, function: Callable[..., Iterable[P]], *values: Any) -> Answer[list[P]]: ...
-    @overload
-    @abstractmethod
-    def ask(
-        self, name: str, function: Callable[..., Iterable[P]], *values: Any, combine: Combine[P, W]
-    ) -> Answer[W]: ...
     @abstractmethod
     def ask(self, name: str, function: Yields, *values: Any, combine: Combine | None = None) -> Answer[Any]:
         """Ask each unit, which stays as it is, and combine or list what `function(tables, element, *values)` gives."""

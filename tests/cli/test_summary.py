@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from curate.ask.opened import connected
-from curate.ask.report.losses import funnel_section
+from curate.ask.report.sections import funnel_section
 from curate.ask.text_pages import render_page
 from curate.cli import summary as summaries
 from curate.cli.summary import summary

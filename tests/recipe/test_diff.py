@@ -2,7 +2,7 @@
 
 import pytest
 
-from curate.recipe.diff import Change, changes
+from curate.recipe.recipe import Change, changes
 
 
 @pytest.mark.parametrize(

@@ -18,14 +18,13 @@ import fsspec
 
 from curate.ask.diff import Diff, changed_samples, diff_runs
 from curate.ask.opened import OpenRun, connected
-from curate.ask.report import losses
+from curate.ask.report import sections
 from curate.ask.report.blocks import SHORT, TEMPLATES, Figure, Section, clean
 from curate.ask.report.charts import count_integers, describe_bins, render_svg
 from curate.ask.report.distributions import distributions_section
 from curate.ask.report.entries import entries_section, languages_section
 from curate.ask.report.galleries import galleries_section
-from curate.ask.report.provenance import provenance_section, time_section
-from curate.base.errors import RecipeError, RunError
+from curate.base.errors import RecipeError, RunError, reraised
 from curate.base.stages import FAILED, KEPT, POOL
 from curate.base.wording import format_seconds
 from curate.store.facts import read_facts
@@ -59,12 +58,10 @@ def write_report(
         page = render_page(run, diff_runs(against, url) if against else None, language).encode()
     if out is not None:
         _check_unchanged(run)
-        try:
+        with reraised(RecipeError, f"--out {out}: cannot be written", OSError, ValueError, ImportError):
             fs, path = fsspec.core.url_to_fs(out)  # which makes no folders, as `fsspec.open` would
             with fs.open(path, "wb") as file:
                 file.write(page)
-        except (OSError, ValueError, ImportError) as error:
-            raise RecipeError(f"--out {out}: cannot be written: {error}") from None
         return out, len(page)
     folder = run.folder
     with locked(folder, "report"):
@@ -84,25 +81,25 @@ def _check_unchanged(run: OpenRun) -> None:
 
 def render_page(run: OpenRun, against: Diff | None = None, language: str | None = None) -> str:
     """Return the page as HTML; `against` is a comparison with another run. Sections that do not apply are left out."""
-    sections = (
-        losses.funnel_section(run),
-        losses.downloads_section(run),
+    candidates = (
+        sections.funnel_section(run),
+        sections.downloads_section(run),
         changes_section(against) if against else None,
         distributions_section(run),
         entries_section(run),
         languages_section(run, language),
-        losses.composition_section(run),
+        sections.composition_section(run),
         captions_section(run),
-        losses.duplicates_section(run),
-        losses.failures_section(run),
+        sections.duplicates_section(run),
+        sections.failures_section(run),
         galleries_section(run),
-        time_section(run),
-        provenance_section(run),
+        sections.time_section(run),
+        sections.provenance_section(run),
     )
     drops = [line for line in run.funnel if line["kind"] == "drop" and line["rows"] and line["rule"] != FAILED]
     totals = {name: run.counts.get(name, 0) for name in (POOL, KEPT, FAILED)}
     largest = max(drops, key=lambda line: line["rows"], default=None)
-    shown = [section for section in sections if section is not None]
+    shown = [section for section in candidates if section is not None]
     return render_sections("Curation report", run, shown, totals=totals | {"largest": largest})
 
 

@@ -7,8 +7,7 @@ from typing import Self
 import numpy as np
 
 from curate.base.numeric.arrays import F64
-from curate.decide.statistics.exact_sums import ExactSums
-from curate.decide.statistics.statistic import Statistic
+from curate.decide.statistics.statistic import ExactSums, Statistic
 
 
 class ZScore(Statistic):

@@ -2,14 +2,21 @@
 
 It is fitted on each unit, the summaries are merged, and their parameters applied to each row. Who uses it says which
 rows it looks at; they come with a finite x, and rows without one get NULL. Summaries must merge exactly, in any order
-and grouping: counts, least and greatest values, sums of integers (`exact_sums` adds up floating numbers exactly).
+and grouping: counts, least and greatest values, sums of integers (`ExactSums` adds up floating numbers exactly).
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
 
 from curate.base.numeric.arrays import F64
+
+_MANTISSA = 53
+_SCALE = 1074 + _MANTISSA  # Σx is in units of 2^-_SCALE, Σx² in units of its square
 
 
 class Statistic(ABC):
@@ -30,3 +37,45 @@ class Statistic(ABC):
     @abstractmethod
     def apply(self, values: F64, parameters: Mapping[str, float]) -> F64:
         """Return the statistic of each value (float64[n]); NaN stays."""
+
+
+@dataclass(frozen=True)
+class ExactSums:
+    """The number of values, their sum and that of their squares, without rounding: the same in any order and any parts.
+
+    A float64 is an integer times a power of two: a part's integers are summed by exponent, as Python integers, and then
+    in fixed point.
+    """
+
+    rows: int = 0
+    total: int = 0
+    squares: int = 0
+
+    @classmethod
+    def of(cls, values: F64) -> Self:
+        """Return those of finite values."""
+        if not len(values):
+            return cls()
+        fractions, exponents = np.frexp(values)
+        mantissas = (fractions * 2.0**_MANTISSA).astype(np.int64)
+        order = np.argsort(exponents, kind="stable")
+        distinct, starts = np.unique(exponents[order], return_index=True)
+        total = squares = 0
+        for exponent, part in zip(distinct.tolist(), np.split(mantissas[order], starts[1:]), strict=True):
+            integers, shift = part.astype(object), exponent - _MANTISSA + _SCALE
+            total += int(integers.sum()) << shift
+            squares += int(integers @ integers) << 2 * shift
+        return cls(len(values), total, squares)
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(self.rows + other.rows, self.total + other.total, self.squares + other.squares)
+
+    @property
+    def mean(self) -> float:
+        return self.total / (self.rows << _SCALE)
+
+    @property
+    def standard_deviation(self) -> float:
+        """√(Σ(x − mean)² / rows), of a square root that is exact to 2⁻⁶⁴; there must be values."""
+        variance = self.rows * self.squares - self.total**2  # in units of (2^-_SCALE / rows)²
+        return math.isqrt(variance << 128) / (self.rows << _SCALE + 64)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from curate.base.errors import RunError
+from curate.base.errors import RunError, reraised
 from curate.base.process import groups
 from curate.match.building.ngrams import WORDS, count_ngrams
 from curate.match.building.parts import Part
@@ -125,21 +125,18 @@ def count_views(path: str, wikis: Collection[str], mode: Mode) -> tuple[dict[str
         return "skip"
 
     counted: dict[str, list[pa.Table]] = {}
-    try:
-        with fsspec.open(path, "rb", compression="gzip" if path.endswith(".gz") else None) as file:
-            while block := file.read(_BLOCK) + file.readline(_LONGEST):
-                if len(block) > _BLOCK and len(block) - block.rfind(b"\n") > _LONGEST:
-                    raise RunError(f"{path}: has a line of more than {_LONGEST:,} bytes; accepted: hourly page views")
-                good = _utf8_lines(block)
-                broken += block.count(b"\n") - good.count(b"\n")
-                if good.strip():
-                    table = _parse(good, skip)
-                    lines += len(table)
-                    broken += _count_block(table, wikis, mode, counted)
-    except pa.ArrowInvalid as error:
-        raise RunError(f"{path}: cannot be read ({error})") from None
-    except (EOFError, zlib.error, OSError) as error:
-        raise RunError(f"{path}: damaged or cut off ({error}); download it again") from None
+    kinds = pa.ArrowInvalid, EOFError, zlib.error, OSError
+    damaged = reraised(RunError, f"{path}: damaged or cut off", *kinds, remedy="; download it again")
+    with damaged, fsspec.open(path, "rb", compression="gzip" if path.endswith(".gz") else None) as file:
+        while block := file.read(_BLOCK) + file.readline(_LONGEST):
+            if len(block) > _BLOCK and len(block) - block.rfind(b"\n") > _LONGEST:
+                raise RunError(f"{path}: has a line of more than {_LONGEST:,} bytes; accepted: hourly page views")
+            good = _utf8_lines(block)
+            broken += block.count(b"\n") - good.count(b"\n")
+            if good.strip():
+                table = _parse(good, skip)
+                lines += len(table)
+                broken += _count_block(table, wikis, mode, counted)
     if broken > lines:
         message = f"{broken:,} of its lines are not project, title, views and bytes"
         raise RunError(f"{path}: {message}; accepted: hourly page views, such as pageviews-20260101-000000.gz")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 from xml.etree.ElementTree import ParseError, XMLPullParser
 
-from curate.base.errors import RunError
+from curate.base.errors import RunError, reraised
 
 MAX_PAGE = 1 << 26  # bytes; MediaWiki's own limit is 2 MiB a page
 _STREAM, _HEAD = re.compile(rb"BZh[1-9]1AY&SY"), 10  # how a stream begins that holds anything, and its length
@@ -47,7 +47,8 @@ class Articles:
         for chunk in self._chunks(start, stop):
             parser.feed(chunk)
             size += len(chunk)
-            try:
+            damage = f"{self._path}: damaged or no XML of a dump"
+            with reraised(RunError, damage, ParseError, remedy=f"; {_HINT}"):
                 for event, element in parser.read_events():
                     name = element.tag.rpartition("}")[2]
                     if event == "start" and root is None:
@@ -65,8 +66,6 @@ class Articles:
                         namespaces.add((element.text or "").lower())
                     elif event == "end":
                         has_ended |= element is root
-            except ParseError as error:
-                raise RunError(f"{self._path}: damaged or no XML of a dump, in the part at {error}; {_HINT}") from None
             if size > MAX_PAGE:
                 raise RunError(f"{self._path}: a page of over {MAX_PAGE:,} bytes; accepted: at most that")
         if self._is_last and not has_ended:
@@ -94,11 +93,9 @@ class Articles:
             while not unpacker.eof:
                 if unpacker.needs_input and not (unread := unread or self._file.read(_CHUNK)):
                     raise RunError(f"{self._path}: is cut off in the bzip2 stream at byte {at:,}; {_HINT}")
-                try:
+                damage = f"{self._path}: damaged in the bzip2 stream at byte {at:,}"
+                with reraised(RunError, damage, OSError, remedy=f"; {_HINT}"):
                     chunk = unpacker.decompress(unread, _CHUNK)
-                except OSError as error:
-                    damage = f"damaged in the bzip2 stream at byte {at:,} ({error})"
-                    raise RunError(f"{self._path}: {damage}; {_HINT}") from None
                 unread = b""
                 if chunk:
                     yield chunk

@@ -15,11 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.base.errors import RunError
+from curate.base.errors import RunError, reraised
 from curate.base.numeric.arrays import whole
 from curate.base.process import temporary_folder
 from curate.base.schema import METADATA, define
-from curate.base.wording import one_line
 from curate.match.building.counts import CountFile, Totals
 from curate.match.building.ngrams import WORDS
 from curate.match.building.tokens import MARKS
@@ -91,10 +90,8 @@ def choose_entries(key: str, files: list[CountFile], settings: BuildSettings, to
     chosen: dict[str, str] = {}
     reports = []
     for wiki in sorted({file.wiki for file in files}):
-        try:
+        with reraised(RunError, f"{wiki}: its counts cannot be added up", duckdb.Error):
             of_wiki, sources = _choose(key, wiki, [file for file in files if file.wiki == wiki], settings, totals)
-        except duckdb.Error as error:
-            raise RunError(f"{wiki}: its counts cannot be added up: {one_line(error, 300)}") from None
         for entry, source in of_wiki.items():
             chosen.setdefault(entry, source)
         reports += sources

@@ -13,7 +13,7 @@ import fsspec
 import pyarrow as pa
 
 from curate.base.decoded_size import read_footer
-from curate.base.errors import RecipeError
+from curate.base.errors import RecipeError, reraised
 from curate.base.process import groups, in_threads
 from curate.base.wording import did_you_mean
 from curate.match.building.tokens import load_tokeniser
@@ -143,11 +143,9 @@ def _split(item: _Listed) -> list[tuple[Any, ...]]:
 
 
 def _group_sizes(path: str) -> list[int]:
-    try:
-        with fsspec.open(path, "rb") as file:
-            footer = read_footer(file)
-    except (pa.ArrowException, OSError) as error:
-        raise RecipeError(f"--wiki {path}: Parquet that is damaged ({error})") from None
+    damaged = reraised(RecipeError, f"--wiki {path}: damaged Parquet", pa.ArrowException, OSError)
+    with damaged, fsspec.open(path, "rb") as file:
+        footer = read_footer(file)
     names = [footer.schema.column(i).path for i in range(footer.num_columns)]
     if "text" not in names:
         lacking = f"Parquet without a column text (it has {', '.join(names[:10])})"

@@ -21,7 +21,7 @@ import orjson
 import pyarrow as pa
 
 from curate.base.decoded_size import MAX_DECODED, check_decoded, read_footer
-from curate.base.errors import RunError
+from curate.base.errors import RunError, reraised
 from curate.match.building.dumps import MAX_PAGE, Articles
 from curate.match.building.parts import Part
 
@@ -111,22 +111,21 @@ def _is_hidden(space: str, namespaces: frozenset[str]) -> bool:
 
 def read_texts(part: Part) -> Iterator[str]:
     """Yield the texts of a part. Raises RunError where the file is damaged."""
-    try:
-        with fsspec.open(part.path, "rb") as file:
-            if part.kind == "dump":
-                articles = Articles(file, part.path, part.start, part.stop)
-                for text in articles:
-                    yield strip_markup(text, articles.namespaces)
-            elif part.kind == "parquet":
-                footer = read_footer(file)
-                for group in range(part.start, part.stop):
-                    column = check_decoded(file, footer, [group], ["text"], MAX_DECODED).read_row_group(group, ["text"])
-                    for text in column["text"]:
-                        yield text.as_py() or ""
-            else:
-                yield from _read_lines(file, part.path)
-    except (pa.ArrowException, EOFError, zlib.error, OSError) as error:
-        raise RunError(f"{part.path}: damaged or cut off ({error}); download it again") from None
+    kinds = pa.ArrowException, EOFError, zlib.error, OSError
+    damaged = reraised(RunError, f"{part.path}: damaged or cut off", *kinds, remedy="; download it again")
+    with damaged, fsspec.open(part.path, "rb") as file:
+        if part.kind == "dump":
+            articles = Articles(file, part.path, part.start, part.stop)
+            for text in articles:
+                yield strip_markup(text, articles.namespaces)
+        elif part.kind == "parquet":
+            footer = read_footer(file)
+            for group in range(part.start, part.stop):
+                column = check_decoded(file, footer, [group], ["text"], MAX_DECODED).read_row_group(group, ["text"])
+                for text in column["text"]:
+                    yield text.as_py() or ""
+        else:
+            yield from _read_lines(file, part.path)
 
 
 def _read_lines(file: Any, path: str) -> Iterator[str]:

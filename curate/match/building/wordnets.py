@@ -11,7 +11,7 @@ from xml.parsers.expat import ExpatError
 
 import fsspec
 
-from curate.base.errors import RecipeError, needing
+from curate.base.errors import RecipeError, needing, reraised
 from curate.base.wording import one_line
 from curate.match.building.wikis import Mode
 from curate.recipe.files import read_whole
@@ -68,10 +68,9 @@ def name_order(path: str) -> int:
 def read_wordnet(path: str) -> list[str]:
     """Return the names of a file: of English in its order, else sorted, each once. Raises RecipeError."""
     name = PurePosixPath(path).name
-    try:
+    remedy = f"; accepted: {_ACCEPTED}"
+    with reraised(RecipeError, f"--wordnet {path}: cannot be read", OSError, ValueError, ImportError, remedy=remedy):
         text = read_whole(path, _MAX_BYTES).decode()
-    except (OSError, ValueError, ImportError) as error:
-        raise RecipeError(f"--wordnet {path}: cannot be read ({error}); accepted: {_ACCEPTED}") from None
     if name in _WORDNET:
         lines = [line.split(" ", 5) for line in text.splitlines() if not line.startswith("  ")]
         if bad := next((line for line in lines if len(line) < 6), None):

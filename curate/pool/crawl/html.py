@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from curate.base.errors import reraised
 from curate.base.isolate import EndedError, Subprocess
 from curate.pool.crawl.links import IMAGES, PAGES, BaseUrl, Page, read_directives, read_text, read_url
 from curate.pool.crawl.records import Record
@@ -48,14 +49,12 @@ def find_links(record: Record) -> Page | None:
     response = WarcRecord()
     response.set_bytes_content(record.content)
     response.is_http = True
-    try:
+    with reraised(ValueError, "the HTTP response cannot be decoded", OSError):
         response.parse_http(auto_decode="all")
         content_type = (response.http_content_type or record.headers.get("warc-identified-payload-type") or "").lower()
         if content_type not in _TYPES:
             return None
         body = response.reader.read(MAX_HTML + 1)
-    except OSError as error:
-        raise ValueError(f"the HTTP response cannot be decoded: {error}") from None
     if len(body) > MAX_HTML:
         raise ValueError(f"a page of more than {MAX_HTML:,} bytes; accepted: at most that")
     text, charset = _decode(body, response.http_charset)

@@ -23,10 +23,11 @@ import pyarrow.parquet as pq
 from pydantic import Field, PrivateAttr
 
 from curate.base import ids
+from curate.base.errors import reraised
 from curate.base.numeric.arrays import Mask, whole
 from curate.base.process import in_threads, process_folder, read_ahead
 from curate.base.schema import OK
-from curate.base.wording import one_line, pluralise
+from curate.base.wording import pluralise
 from curate.download.lists import kind_of
 from curate.pool.files.captions import FILE_NAMES, joined
 from curate.pool.files.captions import FileColumns as FileNames
@@ -174,12 +175,11 @@ class FilesInput(interface.InputFormat):
     section = FilesSource
 
     def plan(self, source: FilesSource, embeddings: Embeddings, content: bool) -> PlannedSource:
-        try:
+        unread = OSError, ImportError, ValueError, pa.ArrowException, duckdb.Error
+        with reraised(source.error, "its files or tables cannot be read", *unread):
             tree = FileTree.of(source)
             with joined(source, tree, source.table, source.columns, content) as (database, columns):
                 parts = tuple(make_parts(source, tree.url, database))
-        except (OSError, ImportError, ValueError, pa.ArrowException, duckdb.Error) as error:
-            raise source.error(f"its files or tables cannot be read: {one_line(error, 300)}") from None
         if columns is None:
             return PlannedSource(parts, (FileColumns(True, supplied=frozenset({"key"})),))
         kind = FileColumns.of(columns, source.columns)

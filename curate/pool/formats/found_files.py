@@ -15,8 +15,7 @@ import fsspec
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-from curate.base.errors import RecipeError
-from curate.base.wording import one_line
+from curate.base.errors import RecipeError, reraised
 from curate.download.lists import UrlList, kind_of, read_first_rows
 from curate.read.columns import COLUMN_NAMES, is_any
 from curate.read.listing import expand_braces, list_files
@@ -39,7 +38,7 @@ class FoundFiles:
     def look(cls, path: str, storage: dict[str, Any]) -> Self:
         """List a path. Raises RecipeError where nothing is there, or it cannot be listed."""
         folder = path.rstrip("/") or path
-        try:
+        with reraised(RecipeError, f"{path}: cannot be listed", OSError, ImportError, ValueError):
             fs, inner = fsspec.core.url_to_fs(folder, **storage)
             with errors_of(path):
                 is_folder = fs.isdir(inner)
@@ -50,8 +49,6 @@ class FoundFiles:
             start = len(inner.rstrip("/"))
             names = (folder + name[start:] for name in islice(_list_folder(fs, inner), MAX_NAMES))
             return cls(folder, tuple(sorted(names)), storage, is_folder=True)
-        except (OSError, ImportError, ValueError) as error:
-            raise RecipeError(f"{path}: cannot be listed: {one_line(error, 200)}") from None
 
     def exists(self, path: str) -> bool:
         """Return whether there is such a file, in the same file system."""

@@ -4,6 +4,7 @@ The file has columns `key`, `status` and `error_message`; one without them says 
 """
 
 from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 import fsspec
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base.decoded_size import read_footer
+from curate.base.errors import reraised
 from curate.base.schema import DAMAGED_SIDECAR, MISSING_SAMPLE, OK, define
 from curate.base.wording import one_line
 from curate.download.shard_names import OUTCOMES
@@ -35,15 +37,11 @@ def read_missing(path: str, storage: dict[str, Any], keys: Collection[str], capt
     now.
     """
     name = sidecar(path)
-    try:
-        with fsspec.open(name, "rb", **storage) as opened:
-            data = opened.read()
-    except PermissionError as error:
-        raise InputError(DAMAGED_SIDECAR, f"{name}: {one_line(error, _ERROR)}") from None
-    try:
+    damaged = partial(InputError, DAMAGED_SIDECAR)
+    with reraised(damaged, name, PermissionError), fsspec.open(name, "rb", **storage) as opened:
+        data = opened.read()
+    with reraised(damaged, name, pa.ArrowException, ValueError, OSError):  # Arrow says OSError of damaged pages
         table = _read_failed(data, caption)
-    except (pa.ArrowException, ValueError, OSError) as error:  # Arrow says OSError of damaged pages
-        raise InputError(DAMAGED_SIDECAR, f"{name}: {one_line(error, _ERROR)}") from None
     return table.filter(pc.invert(pc.is_in(table["key"], pa.array(keys, pa.string()))))
 
 

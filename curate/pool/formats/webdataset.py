@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from curate.base import schema
-from curate.base.errors import CurateError
+from curate.base.errors import CurateError, reraised
 from curate.base.numeric.arrays import Mask, whole
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.input_format import (
@@ -78,10 +78,8 @@ class WebdatasetInput(interface.InputFormat):
     def plan(self, source: WebdatasetSource, embeddings: Embeddings, content: bool) -> PlannedSource:
         files = list_source(source, content)
         sidecars = [sidecar(file.path) for file in files]
-        try:
+        with reraised(source.error, "the files beside its tars cannot be listed", OSError):
             beside = fingerprints_beside(filter(None, sidecars), source.storage, content)
-        except OSError as error:
-            raise source.error(f"the files beside its tars cannot be listed: {error}") from None
         parts: list[InputPart] = []
         for file, name in zip(files, sidecars, strict=True):
             part = InputPart(file.path, file.size, file.fingerprint, fault=file.fault)

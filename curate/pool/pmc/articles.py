@@ -14,7 +14,7 @@ import numpy as np
 import xxhash
 
 from curate.base import ids
-from curate.base.wording import one_line
+from curate.base.errors import reraised
 from curate.pool.formats.grouping import group, group_size
 from curate.pool.formats.input_format import InputPart
 from curate.pool.pmc.packages import ARCHIVES, XML, digest_files, name_of, pack_paths, parse_name
@@ -73,15 +73,13 @@ def _read_lists(source: Source, prefix: str) -> tuple[Iterator[InputFile], int]:
         if file.fault:
             raise source.error(f"{file.path}: is {file.fault[1]}")
         packed = "gzip" if file.path.lower().endswith(".gz") else None
-        with fsspec.open(file.path, "rb", compression=packed, **source.storage) as opened:
-            try:
-                while line := opened.readline(_MAX_LINE):
-                    if match := _LINE.search(line):
-                        numbers.append(int(match[1][3:]))
-                        versions.append(int(match[2] or 0))
-                        digests.append(xxhash.xxh3_64_intdigest(line.strip()))
-            except (OSError, EOFError, zlib.error) as error:
-                raise source.error(f"{file.path}: cannot be read: {one_line(error, 200)}") from None
+        unread = reraised(source.error, f"{file.path}: cannot be read", OSError, EOFError, zlib.error)
+        with unread, fsspec.open(file.path, "rb", compression=packed, **source.storage) as opened:
+            while line := opened.readline(_MAX_LINE):
+                if match := _LINE.search(line):
+                    numbers.append(int(match[1][3:]))
+                    versions.append(int(match[2] or 0))
+                    digests.append(xxhash.xxh3_64_intdigest(line.strip()))
     if not numbers:
         problem = "no article; accepted: lines that name one, such as PMC10009416.1"
         raise source.error(f"{source.paths[0]}: {problem}")

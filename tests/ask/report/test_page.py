@@ -14,9 +14,8 @@ from curate.ask.diff import changed_samples, diff_runs
 from curate.ask.opened import connected
 from curate.ask.report import galleries
 from curate.ask.report.blocks import Bar, Table
-from curate.ask.report.losses import funnel_table
 from curate.ask.report.page import MOST_BYTES, render_page, write_report
-from curate.ask.report.provenance import time_section
+from curate.ask.report.sections import funnel_table, time_section
 from curate.ask.verify import verify_run
 from curate.base.errors import RecipeError, RunError
 from curate.cli.finished import report

@@ -15,7 +15,7 @@ import yaml
 
 from curate.ask.opened import connected
 from curate.ask.report.galleries import read_originals
-from curate.ask.report.losses import composition_section
+from curate.ask.report.sections import composition_section
 from curate.base.errors import RunError
 from curate.demo.samples import make_samples
 from curate.emit import webdataset

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.decide.statistics.exact_sums import ExactSums
+from curate.decide.statistics.statistic import ExactSums
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False, width=64)
 

@@ -2,14 +2,21 @@
 
 And link rot: how many URLs of each source came, why the others did not, and on which hosts. And what it comes to:
 sources, languages, formats and licenses before and after, what each source lost at each step, and drift of embeddings.
+At the end the run itself: its times, and what determines it.
 """
 
+from datetime import UTC, datetime
 from itertools import groupby
 from operator import itemgetter
+from typing import Any
+
+import yaml
 
 from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import Section, Table
 from curate.base import stages
+from curate.base.wording import format_bytes, format_seconds
+from curate.store.layout import REPORT_FILE
 
 _STEPS = 200  # lines of the funnel that are shown one by one
 _TITLES = {"source": "Sources", "language": "Languages", "format": "Image formats"}
@@ -70,3 +77,36 @@ def composition_section(run: OpenRun) -> Section:
             note = "Shares of the source's samples."
             tables.append(Table.of(run.report("lost_by_source"), "Samples lost by source and step", note))
     return Section("composition", "Sources and languages", {"tables": tables, "drift": run.report("drift")})
+
+
+def time_section(run: OpenRun) -> Section | None:
+    """Return how long the run took, and its throughput; None where run.json holds no times."""
+    started, seconds = run.facts.started, run.facts.seconds
+    if not started or not seconds:
+        return None
+    steps = []
+    if any(step.seconds for step in run.facts.steps):  # else all tables were present already
+        steps = [row | {"work": format_seconds(row["work"])} for row in run.report("steps")]
+    times = {"started": datetime.fromtimestamp(started, UTC), "seconds": seconds, "pool": run.counts["pool"]}
+    return Section("time", "Time", times | {"steps": steps})
+
+
+def provenance_section(run: OpenRun) -> Section:
+    """Return what determines the run, and its digests."""
+    facts = run.facts
+    [digest] = run.report("published_digest", report=REPORT_FILE)
+    published = run.report("published_files", report=REPORT_FILE)
+    found = {
+        "run": facts,
+        "digest": digest["sha256"],
+        "models": [*facts.models.items(), *facts.engine_ids.items()],
+        "files": [row | {"size": format_bytes(row["size"])} for row in published],
+        "recipe": yaml.safe_dump(_plain(facts.recipe), sort_keys=False, allow_unicode=True, width=110),
+    }
+    return Section("provenance", "Provenance", found)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if item not in (None, {}, [])}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
