@@ -146,7 +146,7 @@ def diff_runs(a: str, b: str) -> Diff:
 def changed_samples(
     a: str, b: str, limit: int | None = None, sides: Collection[str] = (LOST, GAINED)
 ) -> Iterator[pa.RecordBatch]:
-    """Yield at most `limit` lost samples and then gained ones, by uid, as batches of SAMPLES; raises as `diff_runs`."""
+    """Yield lost, then gained samples, at most `limit` each, by uid, in batches of SAMPLES. Raises as `diff_runs`."""
     with _open_both(a, b) as (first, second, *_):
         for side, keeping, dropping in ((LOST, first, second), (GAINED, second, first)):
             if side not in sides:
@@ -233,7 +233,10 @@ def _settings(a: RunFacts, b: RunFacts) -> pa.Table:
 
 
 def _rules(a: OpenRun, b: OpenRun, lost: int, gained: int) -> pa.Table:
-    """Return each line of the funnel with its rows in A and B, and how many of the lost and gained ones fell there."""
+    """Return each line of the funnel: its rows in A and B, and how many lost and gained samples fell there.
+
+    The query reads the table `wanted`, which `_open_both` registers.
+    """
     sql = f"SELECT rule, count(*) AS n FROM ({report_sql('diff_reasons')}) GROUP BY rule"
     # What only A keeps fell in B, and the other way round.
     why_lost, why_gained = ({row["rule"]: row["n"] for row in run.rows(sql, outside=NOT_IN_POOL)} for run in (b, a))
@@ -244,8 +247,8 @@ def _rules(a: OpenRun, b: OpenRun, lost: int, gained: int) -> pa.Table:
         | {"lost": why_lost.get(name, 0), "gained": why_gained.get(name, 0)}
         for name in names
     ]
-    rows[0] |= {"lost": None, "gained": None}
-    rows[-1] |= {"lost": lost, "gained": gained}
+    rows[0] |= {"lost": None, "gained": None}  # the pool
+    rows[-1] |= {"lost": lost, "gained": gained}  # kept
     return pa.Table.from_pylist(rows, CHANGES)
 
 

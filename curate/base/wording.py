@@ -80,16 +80,17 @@ def package_of(frame: FrameType) -> str:
 def describe_error(error: BaseException, package: str | None = None) -> str:
     """Return what an exception says, and where in a package it was raised: the innermost of its lines.
 
-    Without `package` that is the outermost one that is not curate's.
+    Without `package`: of the outermost package that is not curate's.
     """
     if isinstance(error, CurateError):
         return str(error)
     text = f"{type(error).__name__}: {ADDRESS.sub('', one_line(error, 400))}".removesuffix(": ")
     frames = [(package_of(frame), frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    outside = [frame for frame in frames if frame[0] == (package or frame[0]) != "curate"]
-    if not outside:
+    package = package or next((name for name, *_ in frames if name != "curate"), None)
+    inside = [frame for frame in frames if frame[0] == package]
+    if not inside:
         return text
-    _, code, line = [frame for frame in outside if frame[0] == outside[0][0]][-1]
+    _, code, line = inside[-1]
     return f"{text} at {Path(code.co_filename).name}:{line} in {code.co_name}"
 
 

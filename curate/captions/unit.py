@@ -116,7 +116,7 @@ class _UnitWork:
         """Send the requests that are not cached, and write `answers`; return their texts, None if others are there."""
         cache = AnswerCache(self.tables, self.settings.reuse, is_new, self.parts, self.on_progress)
         with cleaned_up(cache.flush):
-            answers, texts = self._make(lambda task, rows: self._answer(task, rows, cache), cache.flush)
+            answers, texts = self._answer_and_judge(lambda task, rows: self._answer(task, rows, cache), cache.flush)
             note = {"content": ids.table_digest(answers)}
             # Without their key they are written again by the next start, and what failed is sent again.
             is_final = answers["error"].null_count == len(answers)
@@ -133,7 +133,7 @@ class _UnitWork:
             styles = pc.is_in(answers["style"], pa.array(task.section.all_styles, pa.string()))
             return answers.filter(pc.and_(pc.equal(answers["kind"], pa.scalar(task.section.kind)), styles))
 
-        return self._make(find, lambda: None)[1]
+        return self._answer_and_judge(find, lambda: None)[1]
 
     def write_texts(self, texts: pa.Table) -> None:
         """Write `captions`.
@@ -154,27 +154,27 @@ class _UnitWork:
         if not tables.write("captions", texts, key, note, keep=keep) and tables.key("captions") != key:
             raise replaced
 
-    def _make(
-        self, answer: Callable[[Requested, Rows], pa.Table], flush: Callable[[], None]
+    def _answer_and_judge(
+        self, find_answers: Callable[[Requested, Rows], pa.Table], flush: Callable[[], None]
     ) -> tuple[pa.Table, pa.Table]:
-        """Return the rows of `answers` that are got for each section, in order, and those of `captions`.
+        """Return the unit's `answers` and `captions`, section by section: a text may be made from an earlier section's.
 
-        `flush` puts answers into parts, before texts that follow from them.
+        `find_answers` sends requests, or reads what is there; `flush` stores answers before the texts made from them.
         """
 
-        def check() -> None:
+        def before_checkpoint() -> None:
             flush()
             self.on_progress()
 
         rows, answers, texts = self.rows, schema.ANSWERS.empty_table(), schema.CAPTIONS.empty_table()
         for task in self.settings.captions.requested:
             rows = rows.with_sources(texts, task.section.source)
-            new = answer(task, rows)
+            new = find_answers(task, rows)
             has_texts = new["answer"].null_count < len(new)
             scorer = _Scorer.of(self.settings, self.tables, rows) if has_texts else None
             step = partial(self._judge, task, rows, new, scorer)
             identity = [task.name, ids.table_digest(new), ids.table_digest(pa.table({"source": rows.sources}))]
-            judged = self.judged.complete(identity, schema.CAPTIONS, step, check)
+            judged = self.judged.complete(identity, schema.CAPTIONS, step, before_checkpoint)
             answers, texts = pa.concat_tables([answers, new]), pa.concat_tables([texts, judged]).combine_chunks()
         return answers, texts
 

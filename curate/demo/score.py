@@ -38,30 +38,30 @@ class Rate:
 def rate_rules(caught: list[Caught], order: list[str]) -> list[Rate]:
     """Return the rates of the rules in `AIMS`, from the fate of each kind of defect, and the rules in their order.
 
-    Whatever was taken for a duplicate of another scene counts as dropped by `NEAR`: no equal keys join two scenes.
+    A duplicate of another scene counts as dropped by `NEAR`: equal uids or bytes never join two scenes.
     """
     rates = []
     for position, rule in enumerate(order):
         if rule not in AIMS:
             continue
-        fallen = {line.defect: sum(line.rules.get(name, 0) for name in order[: position + 1]) for line in caught}
+        gone = {line.defect: sum(line.rules.get(name, 0) for name in order[: position + 1]) for line in caught}
         injected = {line.defect: line.injected for line in caught if line.defect in AIMS[rule]}
         dropped = sum(line.rules.get(rule, 0) for line in caught)
         if rule == DUPLICATE:
             mistaken = sum(line.mistaken for line in caught)
             near = {line.defect: line for line in caught if line.defect in NEAR_DUPLICATES}
-            right = sum(line.rules.get(rule, 0) - line.mistaken for line in near.values())
-            rates.append(_rate(rule, dropped, dropped - mistaken, injected, fallen))
-            rates.append(_rate(NEAR, right + mistaken, right, {name: near[name].injected for name in near}, fallen))
+            alike = sum(line.rules.get(rule, 0) - line.mistaken for line in near.values())
+            rates.append(_rate(rule, dropped, dropped - mistaken, injected, gone))
+            rates.append(_rate(NEAR, alike + mistaken, alike, {name: near[name].injected for name in near}, gone))
         else:
             clean = sum(line.rules.get(rule, 0) for line in caught if line.defect == CLEAN)
-            rates.append(_rate(rule, dropped, dropped - clean, injected, fallen))
+            rates.append(_rate(rule, dropped, dropped - clean, injected, gone))
     return rates
 
 
-def _rate(rule: str, dropped: int, right: int, injected: dict[str, int], fallen: dict[str, int]) -> Rate:
+def _rate(rule: str, dropped: int, right: int, injected: dict[str, int], gone: dict[str, int]) -> Rate:
     total = sum(injected.values())
-    fell = sum(fallen[defect] for defect in injected)
+    fell = sum(gone[defect] for defect in injected)
     return Rate(rule, dropped, right / dropped if dropped else None, total, fell / total if total else None)
 
 

@@ -184,7 +184,7 @@ def _parse_parquet(content: bytes, path: str) -> pa.Table:
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:  # Arrow's first: some of them are ValueErrors too
         raise _wrong(path, f"Parquet that is damaged ({one_line(error)})") from error
-    except ValueError as error:  # larger than that
+    except ValueError as error:  # by read_columns: larger than its limit
         raise RecipeError(f"metadata {path}: cannot be read ({one_line(error)})") from error
     with reraised(partial(_wrong, path), "Parquet with other types", pa.ArrowException, ValueError):
         table = table.select(METADATA.names).cast(METADATA).combine_chunks()

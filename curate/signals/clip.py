@@ -101,7 +101,8 @@ def _build(name: str, options: Clip, built: BuildContext) -> Iterator[Signal]:
 def _words_signal(options: Clip, score: ModelSignal) -> signals.EmbeddingSignal:
     """Return the signal that finds the words of a caption that do not fit its image, and its F-CLIPScore.
 
-    It takes the image embeddings that `score` made; the same model encodes the texts without single words here.
+    It takes the image embeddings that `score` made. The same model encodes the captions again here: words are scored by
+    how the model's attention to them moves the cosine (`curate.models.misalignment`).
     """
 
     def compute(embeddings: signals.Embeddings) -> Sequence[pa.Array]:

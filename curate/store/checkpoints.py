@@ -49,8 +49,8 @@ class Checkpoints:
     ) -> pa.Table:
         """Return a table of the rows that a killed process left, and those that the steps give; a column is one chunk.
 
-        `of`, plain data, names the table, and determines it beside the key. `steps` leads from a row to tables of the
-        rows from that one on, in order. `check`, called before rows are put into place, raises where none is to be.
+        `identity`, plain data, and the key determine the table. `steps` leads from a row to tables of the rows from
+        that one on, in order. `check`, called before rows are put into place, raises where none is to be.
         """
         name = ids.digest([self._key, identity])
         tables = self._read(name)

@@ -160,13 +160,13 @@ class _Builder:
             return Impulse(output)
         if urn == _URNS.GROUP_BY_KEY.urn:
             (source,) = inputs
-            name, before, after = f"{_say([transform])} (grouped)", self._coders[source], self._coders[output]
+            name, coders = f"{_say([transform])} (grouped)", (self._coders[source], self._coders[output])
             windowing = collections[source].windowing_strategy_id
-            return Group(name, inputs, output, self._grouping_coders, before, after, windowing)
+            return Group(name, inputs, output, self._grouping_coders, *coders, windowing)
         if urn == _RESHUFFLE:
             # Inside a splittable DoFn it lists side inputs too: the main input is the one with the output's coder.
             inputs = (next(name for name in inputs if collections[name].coder_id == collections[output].coder_id),)
-        return Union(inputs, output)
+        return Union(inputs, output)  # a Flatten, or the Reshuffle above
 
     def _stage(self, fused: Sequence[proto.PTransform]) -> Stage:
         sides, main = [], set()

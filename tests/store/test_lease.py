@@ -137,7 +137,7 @@ def test_nothing_is_renewed_once_the_work_has_ended(store: RunStore, monkeypatch
 def test_what_was_handed_over_waits_a_day_and_then_works(folder: RunStore, clock: Clock) -> None:
     """On a disk too, where the lock ends with the process."""
     with locked(folder, "run", outlasts=True) as hold:
-        hold.tell(engine="dataflow", handle={"job": "2026-01-02_03", "region": "r"})
+        hold.record(engine="dataflow", handle={"job": "2026-01-02_03", "region": "r"})
         hold.is_handed_over = True
     clock.now += 86_000
     for command in ("run", "forget"):
@@ -242,9 +242,9 @@ def test_a_process_is_known_by_its_beginning() -> None:
 
 def test_who_holds_it_says_more(folder: RunStore) -> None:
     with locked(folder, "run") as hold:
-        hold.tell(log="run.log")
+        hold.record(log="run.log")
         holder = find_holder(folder)
         assert holder is not None and holder.log == "run.log" and str(holder).startswith("curate run (process ")
-        hold.tell(engine="spark", handle={"job": "1"}, page="http://page")
+        hold.record(engine="spark", handle={"job": "1"}, page="http://page")
         assert find_holder(folder) == hold.holder or not folder.is_local
         assert str(find_holder(folder)).startswith("curate run (job 1 on spark, since ")

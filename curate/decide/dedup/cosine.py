@@ -80,18 +80,18 @@ def recall_counts(vectors: Vectors, cell_of: I16, sample: Vectors, sample_cells:
 
 
 def equal_rows(nodes: U64, vectors: Vectors) -> tuple[I64, U64]:
-    """Return the rows that equal none before them (int64), and of each other one the first's node and its own.
+    """Return the first of each set of equal rows (int64); for each further row its node and the first's (uint64[e, 2]).
 
     So what occurs a million times is compared once.
     """
-    _, first, numbers = np.unique(cells.row_hashes(vectors), return_index=True, return_inverse=True)
-    same = first[numbers]
-    for rows in split(np.flatnonzero(same != np.arange(len(same)))):
-        differ = (vectors[rows] != vectors[same[rows]]).any(axis=1)
-        same[rows[differ]] = rows[differ]  # one hash of different bytes: left to comparison
-    is_first = same == np.arange(len(same))
+    _, first, group = np.unique(cells.row_hashes(vectors), return_index=True, return_inverse=True)
+    first_equal = first[group]
+    for rows in split(np.flatnonzero(first_equal != np.arange(len(first_equal)))):
+        differ = (vectors[rows] != vectors[first_equal[rows]]).any(axis=1)
+        first_equal[rows[differ]] = rows[differ]  # one hash, other bytes: compared like all others
+    is_first = first_equal == np.arange(len(first_equal))
     copies = np.flatnonzero(~is_first)
-    return np.flatnonzero(is_first), np.stack([nodes[same[copies]], nodes[copies]], axis=1)
+    return np.flatnonzero(is_first), np.stack([nodes[first_equal[copies]], nodes[copies]], axis=1)
 
 
 class _Forest(NamedTuple):

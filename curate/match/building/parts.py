@@ -143,7 +143,7 @@ def _split(item: _Listed) -> list[tuple[Any, ...]]:
 
 
 def _group_sizes(path: str) -> list[int]:
-    damaged = reraised(RecipeError, f"--wiki {path}: damaged Parquet", pa.ArrowException, OSError)
+    damaged = reraised(RecipeError, f"--wiki {path}: Parquet that is damaged", pa.ArrowException, OSError)
     with damaged, fsspec.open(path, "rb") as file:
         footer = read_footer(file)
     names = [footer.schema.column(i).path for i in range(footer.num_columns)]

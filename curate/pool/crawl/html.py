@@ -43,7 +43,7 @@ _of_thread = threading.local()
 
 
 def find_links(record: Record) -> Page | None:
-    """Return the images of a page; None of no HTML. Raises ValueError where it cannot be decoded, or takes too long."""
+    """Return a page's images; None where it is no HTML. Raises ValueError if it cannot be decoded or takes too long."""
     from fastwarc.warc import WarcRecord
 
     response = WarcRecord()
@@ -58,8 +58,8 @@ def find_links(record: Record) -> Page | None:
     if len(body) > MAX_HTML:
         raise ValueError(f"a page of more than {MAX_HTML:,} bytes; accepted: at most that")
     text, charset = _decode(body, response.http_charset)
-    url, sent, truncated = (record.headers.get(f"warc-{name}") for name in ("target-uri", "date", "truncated"))
-    facts = {"page_url": url or "", "crawl_date": read_date(sent), "charset": charset, "truncated": truncated}
+    url, crawled, truncated = (record.headers.get(f"warc-{name}") for name in ("target-uri", "date", "truncated"))
+    facts = {"page_url": url or "", "crawl_date": read_date(crawled), "charset": charset, "truncated": truncated}
     page = text, facts, list(response.http_headers or ())
     return read_links(*page) if len(text) <= _LARGE else call_isolated(MAX_SECONDS, read_links, *page)
 

@@ -181,7 +181,7 @@ class FilesInput(interface.InputFormat):
             with joined(source, tree, source.table, source.columns, content) as (database, columns):
                 parts = tuple(make_parts(source, tree.url, database))
         if columns is None:
-            return PlannedSource(parts, (FileColumns(True, supplied=frozenset({"key"})),))
+            return PlannedSource(parts, (FileColumns(has_images=True, supplied=frozenset({"key"})),))
         kind = FileColumns.of(columns, source.columns)
         supplied = (kind.supplied & {"uid", "url", "language"}) | {"key"}
         return PlannedSource(parts, (replace(kind, has_images=True, supplied=supplied),))

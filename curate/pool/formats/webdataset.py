@@ -79,13 +79,14 @@ class WebdatasetInput(interface.InputFormat):
         files = list_source(source, content)
         sidecars = [sidecar(file.path) for file in files]
         with reraised(source.error, "the files beside its tars cannot be listed", OSError):
-            beside = fingerprints_beside(filter(None, sidecars), source.storage, content)
+            fingerprints = fingerprints_beside(filter(None, sidecars), source.storage, content)
         parts: list[InputPart] = []
-        for file, name in zip(files, sidecars, strict=True):
+        for file, beside in zip(files, sidecars, strict=True):
             part = InputPart(file.path, file.size, file.fingerprint, fault=file.fault)
-            parts.append(replace(part, listing_fingerprint=beside.get(name, "")))
+            parts.append(replace(part, listing_fingerprint=fingerprints.get(beside, "")))
         declared = pa.schema([(name, TYPES[kind]) for name, kind in source.columns.items()])
-        return PlannedSource(tuple(parts), (FileColumns(True, declared, scores=tuple(declared.names)),))
+        columns = FileColumns(has_images=True, schema=declared, scores=tuple(declared.names))
+        return PlannedSource(tuple(parts), (columns,))
 
     def read(self, source: WebdatasetSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Batches:
         opened = open_copy(part.path, source.storage)

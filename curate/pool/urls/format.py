@@ -148,15 +148,16 @@ class UrlsInput(InputFormat):
         texts["uid"] = ids.make_uids(texts.get("uid"), texts["url"], None, texts["caption"])
         # The uid took the repaired caption; the row keeps the original one, whose errors become its verdict.
         texts["caption"] = whole(rows[roles.caption])
-        # Sizes before resizing are in img2dataset's json, unless the list has columns of these names.
+        # Sizes before resizing are in img2dataset's json, unless the list has columns of these names. `_tar` declares
+        # them as columns of the tar, so the schema for `_TARS.read` is empty.
         of_json = [name for name in scores.names if name in ORIGINAL and name not in listed]
-        tar, shard = self._tar(source, part, of_json)
-        for batch in _TARS.read(tar, shard, pa.schema([]), None):
+        tar_source, tar_part = self._tar(source, part, of_json)
+        for batch in _TARS.read(tar_source, tar_part, pa.schema([]), None):
             stay = ~np.asarray(pc.is_in(batch.columns["key"], left_out))
             batch = batch if stay.all() else _only(batch, stay)  # noqa: PLW2901
             positions = pc.index_in(batch.columns["key"], keys)
             if positions.null_count:
-                raise InputError("damaged_tar", f"{shard.path}: has samples that are not in its list")
+                raise InputError("damaged_tar", f"{tar_part.path}: has samples that are not in its list")
             columns = batch.columns | {name: column.take(positions) for name, column in texts.items()}
             supplied = {name: rows[name].take(positions) for name in scores.names if name in listed}
             no_sizes = pa.chunked_array([pa.nulls(len(positions), pa.int64())])  # if no json of the batch has them

@@ -65,5 +65,5 @@ def test_a_cut_file_is_said_and_an_empty_one_has_none(tmp_path: Path) -> None:
         )
     data = gzip.compress("".join(f"de T{i} {i} 0\n" for i in range(5000)).encode())
     for damaged in (data[:-20], data[: len(data) // 2], b"no gzip"):
-        with pytest.raises(RunError, match=r"pageviews-20260101-000000\.gz: damaged or cut off .*download it again"):
+        with pytest.raises(RunError, match=r"pageviews-20260101-000000\.gz: damaged or cut off: .*download it again"):
             count(tmp_path, Mode.corrected, damaged)
