@@ -22,7 +22,6 @@ from curate.ask.report import sections
 from curate.ask.report.blocks import SHORT, TEMPLATES, Figure, Section, clean
 from curate.ask.report.charts import count_integers, describe_bins, render_svg
 from curate.ask.report.distributions import distributions_section
-from curate.ask.report.entries import entries_section, languages_section
 from curate.ask.report.galleries import galleries_section
 from curate.base.errors import RecipeError, RunError, reraised
 from curate.base.stages import FAILED, KEPT, POOL
@@ -86,8 +85,8 @@ def render_page(run: OpenRun, against: Diff | None = None, language: str | None 
         sections.downloads_section(run),
         changes_section(against) if against else None,
         distributions_section(run),
-        entries_section(run),
-        languages_section(run, language),
+        sections.entries_section(run),
+        sections.languages_section(run, language),
         sections.composition_section(run),
         captions_section(run),
         sections.duplicates_section(run),

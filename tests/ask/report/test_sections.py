@@ -20,8 +20,8 @@ from curate.ask.report.distributions import (
     drawn_thresholds,
     find_cuts,
 )
-from curate.ask.report.entries import POINTS
 from curate.ask.report.galleries import SIDE, thumbnail
+from curate.ask.report.sections import POINTS
 from curate.base.wording import format_bytes, format_seconds
 from tests.publish.runs import RUN, SMALL, write_units
 
