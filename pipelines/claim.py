@@ -50,17 +50,8 @@ from curate.store.layout import DESCRIBING_FILE, DRIVER_LOG, INPUTS, METADATA_FI
 from curate.store.lease import MayEnd
 from curate.store.lock import FolderLock, Keeper, clear_tmp, locked
 from curate.store.store import RunStore
+from pipelines import identity
 from pipelines.engines.base import PipelineEngine
-from pipelines.identity import (
-    DESCRIPTIVE_KEYS,
-    PACKAGES,
-    find_identity,
-    is_finished,
-    is_run,
-    log_damage,
-    plain_recipe,
-    run_keys,
-)
 
 _log = logging.getLogger(__name__)
 
@@ -108,13 +99,13 @@ def claim_folder(prepared: Prepared) -> None:
     store = context.store
     if len(Record.read_checked(store).items - record.items):
         raise RunError(f"{store.url}: samples were forgotten here while the run was being prepared; run again")
-    is_new = not store.is_local and not is_run(store)
-    if is_finished(context, prepared.plan.units, store.url):
+    is_new = not store.is_local and not identity.is_run(store)
+    if identity.is_finished(context, prepared.plan.units, store.url):
         raise RunError(f"{store.url}: another run finished this one while it was being prepared; nothing is left to do")
     if lost := lost_items(store, record):
         request = f"a request to forget {pluralise(lost, 'item')}"
         _log.error(f"{store.url}: {request} was interrupted before it was recorded; repeat it")
-    log_damage(store)
+    identity.log_damage(store)
     clear_tmp(store, keep=STEPS_LOG)
     # Where there is one, something happened to a published run: steps check what they find.
     store.delete_file(SUCCESS_FILE)
@@ -152,15 +143,15 @@ def _claim(prepared: Prepared) -> RunClaim:
         name=context.recipe.name,
         seed=context.recipe.seed,
         sources=[source.name for source in context.recipe.input],
-        recipe=plain_recipe(context.recipe),
-        identity=find_identity(context),
-        keys=run_keys(context, prepared.plan.units),
+        recipe=identity.plain_recipe(context.recipe),
+        identity=identity.find_identity(context),
+        keys=identity.run_keys(context, prepared.plan.units),
         unit_keys=[unit.key for unit in prepared.plan.units],
         models=context.models,
         engine_ids=context.engine_ids,
         metadata=None if metadata is None else MetadataFacts(entries=len(metadata), digest=context.metadata_key),
         python=platform.python_version(),
-        packages={name: version(name) for name in PACKAGES} | _plugins(context),
+        packages={name: version(name) for name in identity.PACKAGES} | _plugins(context),
         started=time.time(),
         forgotten=record.facts if len(record) else None,
         retries=prepared.retries.facts if len(prepared.retries) else None,
@@ -195,12 +186,12 @@ def _plugins(context: RunContext) -> dict[str, str]:
 
 def update_metadata(prepared: Prepared) -> list[str]:
     """Give a finished run the recipe's name and license, and remove its report; return which of them changed."""
-    store, plain = prepared.context.store, plain_recipe(prepared.context.recipe)
-    if all(read_facts(store).recipe[key] == plain[key] for key in DESCRIPTIVE_KEYS):
+    store, plain = prepared.context.store, identity.plain_recipe(prepared.context.recipe)
+    if all(read_facts(store).recipe[key] == plain[key] for key in identity.DESCRIPTIVE_KEYS):
         return []
     with locked(store, "run"):
         facts = read_facts(store)
-        changed = {key: plain[key] for key in DESCRIPTIVE_KEYS if facts.recipe[key] != plain[key]}
+        changed = {key: plain[key] for key in identity.DESCRIPTIVE_KEYS if facts.recipe[key] != plain[key]}
         with connected(store.url) as run:
             rows = run.rows("SELECT source, rule, rows FROM drops UNION ALL SELECT source, NULL, kept FROM sources")
             drops = Counter({(row["source"], row["rule"]): row["rows"] for row in rows})

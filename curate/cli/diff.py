@@ -6,11 +6,10 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from curate.ask.diff import CHANGES, GAINED, LOST, SAMPLES, Diff, changed_samples, diff_runs
-from curate.ask.output import Page, Result, tuples, write_json
-from curate.ask.text_pages import render_page
+from curate.ask.diff import CHANGES, GAINED, LOST, SAMPLES, changed_samples, diff_runs
+from curate.ask.output import Result, tuples, write_json
 from curate.base.errors import RecipeError
-from curate.cli.common import Format, FormatOption, PageOption, open_output, print_lines, print_result, save_images
+from curate.cli.common import Format, FormatOption, PageOption, open_output, print_page, print_result, save_images
 
 By = StrEnum("By", ["rule", "entry", "source", "language", "setting", "sample"])  # what the samples are compared by
 Side = StrEnum("Side", ["lost", "gained"])
@@ -61,7 +60,7 @@ def diff(
         if format == Format.table and len(shown) < len(table):
             print(f"of {len(table):,} rows; --limit shows more")
     elif format == Format.table:
-        print_lines(*diff_page(comparison).lines)
+        print_page("diff", diff=comparison)
     elif format == Format.csv:
         rows = [(kind.value, *row) for kind in tables if kind != By.setting for row in tuples(tables[kind])]
         print_result(Result(("by", *CHANGES.names), rows), Format.csv)
@@ -82,8 +81,3 @@ def _print_samples(first: str, second: str, limit: int | None, side: Side | None
     print_result(Result(tuple(SAMPLES.names), rows), format)
     if for_people and limit is None:
         print(f"the first {_SHOWN} of each side by uid; --limit shows more, --format csv all")
-
-
-def diff_page(comparison: Diff) -> Page:
-    """Return the summary: both runs, settings that differ, and the changes by rule, source, language and entry."""
-    return render_page("diff", diff=comparison)

@@ -16,17 +16,8 @@ from curate.ask.whatif.sweep import Point, check_plot, points_table, search, swe
 from curate.ask.whatif.swept_number import SEARCHED, SweptNumber, parse_swept_number
 from curate.base.errors import RecipeError
 from curate.base.wording import pluralise
-from curate.cli.common import (
-    Format,
-    FormatOption,
-    RunArgument,
-    SeenOption,
-    SetOption,
-    plain,
-    print_lines,
-    print_page,
-    print_result,
-)
+from curate.cli import common
+from curate.cli.common import Format, print_page
 from curate.recipe.recipe import Recipe
 
 _LANGUAGES = 12  # lines of a table for people
@@ -36,8 +27,8 @@ _COLUMNS = ("pool", "run", "run_expected", "whatif", "change", "error")
 
 
 def whatif(
-    directory: RunArgument,
-    overrides: SetOption = [],  # noqa: B006
+    directory: common.RunArgument,
+    overrides: common.SetOption = [],  # noqa: B006
     sweep_of: Annotated[
         str | None, Option("--sweep", metavar="KEY={A..B}", help="Sweep a value over a range, or a list: {A,B,C}.")
     ] = None,
@@ -46,8 +37,8 @@ def whatif(
     rows: Annotated[int | None, Option(min=1, metavar="N", help="Target size: solves for t, or for --by.")] = None,
     share: Annotated[float | None, Option("--tail-share", metavar="X", help="The tail's share: solves for t.")] = None,
     by: Annotated[str | None, Option(metavar="KEY", help="The number that --rows solves; else t.")] = None,
-    seen: SeenOption = None,
-    format: FormatOption = Format.table,
+    seen: common.SeenOption = None,
+    format: common.FormatOption = Format.table,
 ) -> None:
     """Compute the yield with other settings, without a run.
 
@@ -74,7 +65,7 @@ def whatif(
             print(f"wrote {plot}", file=sys.stderr)
         is_sampled = run.changed(overrides).sample is not None and number.rule is not None
         table = _sweep_result(swept_points, number, format, "survivors" if is_sampled else "expected", seen)
-        print_result(table, format)
+        common.print_result(table, format)
         if format is Format.table:
             print_page("whatif", part="sweep", number=number, points=len(swept_points), columns=table.names)
         return
@@ -117,7 +108,7 @@ def _show_progress(points: Iterator[Point], total: int) -> Iterator[Point]:
             print(f"curate: {point.fault}", file=sys.stderr)
         if sys.stderr.isatty():
             end = "" if count < total else "\r\n"
-            print(f"\r{count} of {total} points", end=end, file=plain(sys.stderr), flush=True)
+            print(f"\r{count} of {total} points", end=end, file=common.plain(sys.stderr), flush=True)
         yield point
 
 
@@ -145,7 +136,7 @@ def _print_answer(
 ) -> None:
     """Print one table after another; for programs a single one, whose column `section` names them."""
     if format is not Format.table:
-        print_result(Result(("section", "name", *_COLUMNS), list(_long(result))), format)
+        common.print_result(Result(("section", "name", *_COLUMNS), list(_long(result))), format)
         return
     lists = {"facts": result.facts.to_pylist(), "funnel": result.funnel.to_pylist()}
     print_page("whatif", part="answer", result=result, recipe=recipe, number=number, rows=rows, seen=seen, **lists)
@@ -154,10 +145,10 @@ def _print_answer(
     tables = [_rounded(result.funnel).drop_columns(["position", "kind", "error"]), _rounded(result.sources)]
     tables += [_rounded(languages.slice(0, _LANGUAGES))] if len(languages) else []
     for table in [*tables, result.facts.filter(is_known)]:
-        print_result(_result(table), format)
-        print_lines(line())
+        common.print_result(_result(table), format)
+        common.print_lines(line())
     if len(languages) > _LANGUAGES:
-        print_lines(line(f"{pluralise(len(languages) - _LANGUAGES, 'more language')}: --format csv or json"))
+        common.print_lines(line(f"{pluralise(len(languages) - _LANGUAGES, 'more language')}: --format csv or json"))
 
 
 def _rounded(table: pa.Table) -> pa.Table:

@@ -36,11 +36,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.base.errors import RecipeError, RunError
+from curate.base.errors import RecipeError, RunError, reraised
 from curate.base.ids import digest
 from curate.base.numeric.arrays import I32, I64, U8, U64, string_buffers, whole
 from curate.base.process import temporary_folder
-from curate.base.wording import one_line
 from curate.match import kernel
 from curate.match.characters import CORRECTED_MARKS, CORRECTED_SCRIPTS, MARKS, PUNCTUATION, SCRIPTS, WHITE, normalise
 from curate.match.languages import OTHER, keys_of
@@ -200,25 +199,22 @@ def open_matcher(metadata_key: str, mode: str, load: Callable[[], pa.Table]) -> 
     Where there are none yet, they are built of what `load` gives (entry, language), by one process at a time, and those
     that nobody has opened for a day are removed. Raises RunError where the folder is another user's, or full.
     """
-    with ExitStack() as stack:
-        try:
-            shared = _shared_folder()
-            folder = shared / digest([metadata_key, mode, _code(), platform.machine()])
-            lock = stack.enter_context((shared / f"{folder.name}.lock").open("w"))
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not folder.exists():
-                _remove_old(shared)
-                entries = load()
-                building = Path(tempfile.mkdtemp(dir=shared))
-                stack.callback(shutil.rmtree, building, ignore_errors=True)
-                build_tables(whole(entries["entry"]), whole(entries["language"]), mode, building)
-                building.rename(folder)
-            os.utime(folder)
-            return Matcher(folder)
-        except OSError as error:
-            failed = f"match.mode {mode}: its tables cannot be written below {tempfile.gettempdir()}"
-            accepted = "accepted: another folder, by the environment variable TMPDIR"
-            raise RunError(f"{failed} ({one_line(error, 200)}); {accepted}") from error
+    failed = f"match.mode {mode}: its tables cannot be written below {tempfile.gettempdir()}"
+    remedy = "; accepted: another folder, by the environment variable TMPDIR"
+    with ExitStack() as stack, reraised(RunError, failed, OSError, remedy=remedy):
+        shared = _shared_folder()
+        folder = shared / digest([metadata_key, mode, _code(), platform.machine()])
+        lock = stack.enter_context((shared / f"{folder.name}.lock").open("w"))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            _remove_old(shared)
+            entries = load()
+            building = Path(tempfile.mkdtemp(dir=shared))
+            stack.callback(shutil.rmtree, building, ignore_errors=True)
+            build_tables(whole(entries["entry"]), whole(entries["language"]), mode, building)
+            building.rename(folder)
+        os.utime(folder)
+        return Matcher(folder)
 
 
 def _shared_folder() -> Path:

@@ -42,15 +42,8 @@ from curate.recipe.secrets import check_variables
 from curate.run.columns import embedding_schema
 from curate.run.context import RunContext
 from curate.run.units import Answer, Units
-from curate.signals.signal import (
-    Column,
-    Embedder,
-    Embeddings,
-    EmbeddingSignal,
-    ImageSignal,
-    PrecomputedSignal,
-    TextSignal,
-)
+from curate.signals import signal as signals
+from curate.signals.signal import Column
 from curate.store.attempts import attempt
 from curate.store.checkpoints import MEASURED, Checkpoints
 from curate.store.layout import unit_stem
@@ -94,7 +87,7 @@ def _unread(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> list[s
     """Return what could not be read of a measured unit, and may be another time, by its tables."""
     failures = [] if tables.key("samples") else tables.note("samples").get("failures", [])
     unread = [f"{path}: {(reason, detail)}" for path, reason, detail in failures if reason == UNREADABLE]
-    is_supplied = any(isinstance(signal, PrecomputedSignal) for signal in settings.signals)
+    is_supplied = any(isinstance(signal, signals.PrecomputedSignal) for signal in settings.signals)
     for name in _WITH_FAULTS if is_supplied else ():
         if name in settings.tables and not tables.key(name):
             errors = tables.note(name).get("faults", {})
@@ -162,7 +155,7 @@ class _UnitWork:
                 for tables in {id(tables): tables for tables in by_signal.values()}.values():
                     self._check_rows(tables, [name])
         if self.isolated:
-            texts = [signal for signal in self.settings.signals if isinstance(signal, TextSignal)]
+            texts = [signal for signal in self.settings.signals if isinstance(signal, signals.TextSignal)]
             deadly = self.isolated.find_deadly(self._captions(), texts) if texts else {}
             for name, values in (("status", dict.fromkeys(deadly, DIED)), ("error", deadly)):
                 column = [values.get(row, value) for row, value in enumerate(self.samples[name].to_pylist())]
@@ -210,7 +203,7 @@ class _UnitWork:
     def _fill_samples(self) -> None:
         for signal in self.settings.signals:
             is_known = self.has_samples and signal.name in self.scores
-            if isinstance(signal, TextSignal) and signal.sample_columns and not is_known:
+            if isinstance(signal, signals.TextSignal) and signal.sample_columns and not is_known:
                 values = self._of_captions(signal)
                 for name in signal.sample_columns:
                     self._set_column(name, values.pop(name))
@@ -224,7 +217,7 @@ class _UnitWork:
         is_ok = pc.equal(self.samples["status"], OK)
         return whole(pc.if_else(is_ok, self.samples["caption"], pa.scalar(None, pa.string())))
 
-    def _of_captions(self, signal: TextSignal) -> Columns:
+    def _of_captions(self, signal: signals.TextSignal) -> Columns:
         fields = [*map(schema.SAMPLES.field, signal.sample_columns), *signal.columns]
         return signal.by_name(signal.compute(self._captions()), len(self.samples), fields)
 
@@ -243,7 +236,7 @@ class _UnitWork:
 
     def _embedding_faults(self) -> tuple[dict[str, list[tuple[str, str]]], bool]:
         """Return what is wrong with supplied embeddings (path, detail), by name; and whether some is transient."""
-        supplied = [signal for signal in self.settings.signals if isinstance(signal, PrecomputedSignal)]
+        supplied = [signal for signal in self.settings.signals if isinstance(signal, signals.PrecomputedSignal)]
         errors = {signal.name: self.current.faults.get(signal.name, []) for signal in supplied}
         for name in (signal.name for signal in supplied if signal in self.signals):
             pairs = zip(self.unit.parts, self.parts, strict=True)
@@ -256,7 +249,7 @@ class _UnitWork:
         if self.joined is None:
             return errors
         for signal in self.signals:
-            if isinstance(signal, ImageSignal) and signal.package and signal.name not in self.scores:
+            if isinstance(signal, signals.ImageSignal) and signal.package and signal.name not in self.scores:
                 texts = self.joined.outputs[f"{signal.name} errors"].drop_null()
                 if len(texts):
                     errors[signal.name] = {"signal": signal.label, "rows": len(texts), "first": texts[0].as_py()}
@@ -274,7 +267,7 @@ class _UnitWork:
                 names = [field.name for field in signal.columns]
                 observed = outputs.select([f"{signal.name}.{name}" for name in names]).rename_columns(names)
                 scores.setdefault(signal.name, by_name(observed))
-                if isinstance(signal, Embedder):
+                if isinstance(signal, signals.Embedder):
                     observed = outputs.select([f"{signal.name} {side}" for side in EmbeddingColumns._fields])
                     embeddings[signal.name] = EmbeddingColumns(*observed.columns)
             if "members" in settings.tables:
@@ -290,9 +283,9 @@ class _UnitWork:
             made["embeddings"] = pa.table([*base.columns, *kept], schema=fields)
         if "scores" in settings.tables:
             for signal in (signal for signal in settings.signals if signal.name not in self.scores):
-                if isinstance(signal, TextSignal):
+                if isinstance(signal, signals.TextSignal):
                     scores[signal.name] = self._of_captions(signal)
-                if isinstance(signal, EmbeddingSignal):
+                if isinstance(signal, signals.EmbeddingSignal):
                     scores[signal.name] = self._of_embeddings(signal, embeddings[signal.of], keys[signal.name])
             names = [signal.name for signal in settings.signals if signal.name in scores]  # some have embeddings alone
             scores |= {name: self._finite("scores", name, scores[name], drop_nonfinite) for name in names}
@@ -312,7 +305,7 @@ class _UnitWork:
                 self.nonfinite[table].setdefault(signal, {})[name] = count
         return finite
 
-    def _of_embeddings(self, signal: EmbeddingSignal, embeddings: EmbeddingColumns, key: str) -> Columns:
+    def _of_embeddings(self, signal: signals.EmbeddingSignal, embeddings: EmbeddingColumns, key: str) -> Columns:
         """Return what a signal on embeddings gives, by name, computed in steps; null in rows that have none."""
         captions, fields = self.samples["caption"], pa.schema(signal.columns)
 
@@ -321,7 +314,7 @@ class _UnitWork:
                 images, texts = (embedding_matrix(column[step]).astype(np.float32) for column in embeddings)
                 rows = np.flatnonzero(images.any(axis=1) | texts.any(axis=1))
                 step_captions = captions[step].take(rows).combine_chunks()
-                values = signal.compute(Embeddings(rows, images[rows], texts[rows], step_captions))
+                values = signal.compute(signals.Embeddings(rows, images[rows], texts[rows], step_captions))
                 positions = np.full(len(images), -1)
                 positions[rows] = np.arange(len(rows))
                 table = pa.table([*signal.by_name(values, len(rows)).values()], schema=fields)

@@ -24,7 +24,7 @@ from curate.base.decoded_size import MAX_DECODED, check_decoded, read_footer
 from curate.base.errors import RecipeError, RunError, reraised
 from curate.base.numeric.arrays import I64, U64, whole
 from curate.base.process import process_cache
-from curate.base.wording import did_you_mean, one_line
+from curate.base.wording import did_you_mean
 from curate.read.columns import COLUMN_NAMES, SCORE_TYPES, score_column, score_type, unify_scores
 from curate.read.listing import InputFile, list_files
 from curate.read.text_tables import check_first_line, open_text
@@ -146,12 +146,8 @@ def _hash_keys(on: str, keys: pa.Array) -> tuple[I64, U64, U64]:
 
 
 def _list(join: Join, where: str) -> tuple[list[InputFile], str]:
-    try:
+    with reraised(RecipeError, where, RecipeError, OSError, ImportError, ValueError):
         files = list_files(join.path, {}, content=True)
-    except RecipeError as error:
-        raise RecipeError(f"{where}: {error}") from None
-    except (OSError, ImportError, ValueError) as error:
-        raise RecipeError(f"{where}: {join.path} cannot be read: {one_line(error)}") from None
     if empty := next((file.path for file in files if not file.size), None):
         raise RecipeError(f"{where}: {empty} has 0 bytes; accepted: Parquet, CSV or uids")
     return files, ids.digest([1, join.on, list(join.columns.items()), [file.fingerprint for file in files]])

@@ -10,19 +10,12 @@ from curate.base.errors import naming
 from curate.base.numeric.arrays import F32
 from curate.base.numeric.vectors import normalised
 from curate.recipe.section import Column, UserPaths
+from curate.signals import on_embeddings
 from curate.signals.formulas.embedding_scores import quality_axis, quality_score
-from curate.signals.on_embeddings import (
-    EmbeddingSection,
-    check_unchanged,
-    embedding_kind,
-    encode_exemplars,
-    encoder_of,
-    exemplar_digests,
-)
 from curate.signals.signal import BuildContext, Embeddings, IdentifyContext
 
 
-class Axis(EmbeddingSection):
+class Axis(on_embeddings.EmbeddingSection):
     """How near an image is to good exemplars rather than to bad ones (RAVE), by name.
 
     Exemplars are image files, or folders or tars of them.
@@ -41,12 +34,12 @@ class Axis(EmbeddingSection):
         return [(f"measure.axes.{name}.good", self.good), (f"measure.axes.{name}.bad", self.bad)]
 
     def identify(self, name: str, context: IdentifyContext) -> list[list[str]]:
-        return [exemplar_digests(where, paths) for where, paths in self._sides(name)]
+        return [on_embeddings.exemplar_digests(where, paths) for where, paths in self._sides(name)]
 
     def load(self, name: str, built: BuildContext) -> F32:
-        encoder = encoder_of(self, built)
-        sides = [encode_exemplars(where, encoder, paths) for where, paths in self._sides(name)]
-        check_unchanged(name, [digests for _, digests in sides], built.identities[name])
+        encoder = on_embeddings.encoder_of(self, built)
+        sides = [on_embeddings.encode_exemplars(where, encoder, paths) for where, paths in self._sides(name)]
+        on_embeddings.check_unchanged(name, [digests for _, digests in sides], built.identities[name])
         with naming(f"measure.axes.{name}"):
             return quality_axis(*(rows for rows, _ in sides))
 
@@ -54,4 +47,4 @@ class Axis(EmbeddingSection):
         return [pa.array(quality_score(normalised(embeddings.images), loaded))]
 
 
-KIND = embedding_kind("axes", Axis)
+KIND = on_embeddings.embedding_kind("axes", Axis)

@@ -11,22 +11,14 @@ from curate.base.errors import naming
 from curate.base.numeric.arrays import F32
 from curate.base.numeric.vectors import normalised
 from curate.recipe.section import Column, UserPaths
+from curate.signals import on_embeddings
 from curate.signals.formulas.embedding_scores import Classifier, fit_classifier
-from curate.signals.on_embeddings import (
-    EmbeddingSection,
-    check_unchanged,
-    embedding_kind,
-    encode_exemplars,
-    encoder_of,
-    exemplar_digests,
-    tag_values,
-)
 from curate.signals.signal import BuildContext, Embeddings, IdentifyContext
 
 _EXAMPLES = {"photo": "examples/photo/*.jpg", "logo": "examples/logo/*.png"}
 
 
-class Classes(EmbeddingSection):
+class Classes(on_embeddings.EmbeddingSection):
     """Classifiers fitted to a few labelled images, without training (GDA), by name.
 
     Each image gets the likeliest class. Exemplars are image files, or folders or tars of them.
@@ -53,19 +45,19 @@ class Classes(EmbeddingSection):
 
     def identify(self, name: str, context: IdentifyContext) -> dict[str, list[str]]:
         where = f"measure.classes.{name}.examples"
-        return {key: exemplar_digests(f"{where}.{key}", paths) for key, paths in self.examples.items()}
+        return {key: on_embeddings.exemplar_digests(f"{where}.{key}", paths) for key, paths in self.examples.items()}
 
     @property
     def settings(self) -> dict[str, Any]:
         return super().settings | {"examples": list(self.examples)}
 
     def load(self, name: str, built: BuildContext) -> tuple[Classifier, F32 | None]:
-        where, encoder = f"measure.classes.{name}.examples", encoder_of(self, built)
+        where, encoder = f"measure.classes.{name}.examples", on_embeddings.encoder_of(self, built)
         images, identity = [], {}
         for key, paths in self.examples.items():
-            rows, identity[key] = encode_exemplars(f"{where}.{key}", encoder, paths)
+            rows, identity[key] = on_embeddings.encode_exemplars(f"{where}.{key}", encoder, paths)
             images.append(rows)
-        check_unchanged(name, identity, built.identities[name])
+        on_embeddings.check_unchanged(name, identity, built.identities[name])
         labels = np.repeat(np.arange(len(images)), [len(rows) for rows in images])
         with naming(where):
             fitted = fit_classifier(np.concatenate(images), labels, len(images))
@@ -75,7 +67,7 @@ class Classes(EmbeddingSection):
     def compute(self, embeddings: Embeddings, loaded: tuple[Classifier, F32 | None]) -> Sequence[pa.Array]:
         classifier, prompts = loaded
         tags = classifier.classify(normalised(embeddings.images), prompts, self.alpha)
-        return tag_values(tags, list(self.examples))
+        return on_embeddings.tag_values(tags, list(self.examples))
 
 
-KIND = embedding_kind("classes", Classes)
+KIND = on_embeddings.embedding_kind("classes", Classes)

@@ -24,16 +24,9 @@ from curate.read.image import measure_image
 from curate.recipe.measure import Form, OnEmbeddings
 from curate.recipe.measure import Image as ImageOptions
 from curate.recipe.section import UserPaths
+from curate.signals import signal as signals
 from curate.signals.formulas.embedding_scores import Tags
-from curate.signals.signal import (
-    BuildContext,
-    Embeddings,
-    EmbeddingSignal,
-    IdentifyContext,
-    ModelSignal,
-    Signal,
-    SignalKind,
-)
+from curate.signals.signal import BuildContext, EmbeddingSignal
 
 Loaded = TypeVar("Loaded", bound=Any)
 
@@ -46,7 +39,7 @@ class Method:
     settings: dict[str, Any]  # what the recipe says of it, as plain data, but the paths of its files
     load: Callable[[], Any]  # what all units share: a head, encoded prompts or exemplars; once per process
     # From embeddings, and what was loaded, to the columns' values; null where a row lacks the `side`.
-    compute: Callable[[Embeddings, Any], Sequence[pa.Array]]
+    compute: Callable[[signals.Embeddings, Any], Sequence[pa.Array]]
     side: Literal["image", "text"] = "image"  # which of the embeddings it needs
 
 
@@ -58,7 +51,7 @@ def embedding_signal(name: str, options: OnEmbeddings, built: BuildContext, meth
 
     load = partial(process_cache, key, method.load)
 
-    def compute(embeddings: Embeddings) -> Sequence[pa.Array]:
+    def compute(embeddings: signals.Embeddings) -> Sequence[pa.Array]:
         has_embedding = pa.array(np.asarray(embeddings.side(method.side).any(axis=1)))
         values = method.compute(embeddings, load())
         return [pc.if_else(has_embedding, column, pa.scalar(None, column.type)) for column in values]
@@ -71,7 +64,7 @@ class EmbeddingSection(OnEmbeddings):
 
     files: ClassVar[tuple[str, ...]] = ()  # the fields that name files: `identify` returns what these hold
 
-    def identify(self, name: str, context: IdentifyContext) -> Any:
+    def identify(self, name: str, context: signals.IdentifyContext) -> Any:
         """Return what the values depend on beyond the recipe; see `SignalKind`."""
         return None
 
@@ -84,25 +77,25 @@ class EmbeddingSection(OnEmbeddings):
     def load(self, name: str, built: BuildContext) -> Any: ...
 
     @abstractmethod
-    def compute(self, embeddings: Embeddings, loaded: Any) -> Sequence[pa.Array]: ...
+    def compute(self, embeddings: signals.Embeddings, loaded: Any) -> Sequence[pa.Array]: ...
 
     def method(self, name: str, built: BuildContext) -> Method:
         return Method(settings=self.settings, load=partial(self.load, name, built), compute=self.compute)
 
 
-def embedding_kind(key: str, section: type[EmbeddingSection], form: Form = "named") -> SignalKind:
+def embedding_kind(key: str, section: type[EmbeddingSection], form: Form = "named") -> signals.SignalKind:
     """Return the kind of the signals that have such a section."""
 
-    def build(name: str, options: EmbeddingSection, built: BuildContext) -> list[Signal]:
+    def build(name: str, options: EmbeddingSection, built: BuildContext) -> list[signals.Signal]:
         return [embedding_signal(name, options, built, options.method(name, built))]
 
-    return SignalKind(key, section, lambda name, options, context: options.identify(name, context), build, form)
+    return signals.SignalKind(key, section, lambda name, options, context: options.identify(name, context), build, form)
 
 
 def encoder_of(options: OnEmbeddings, built: BuildContext) -> Encoder:
     """Return the model that prompts and exemplars are encoded with."""
     model = built.signals[options.of]
-    assert isinstance(model, ModelSignal), "the recipe was checked"
+    assert isinstance(model, signals.ModelSignal), "the recipe was checked"
     return model.encoder(False)
 
 
@@ -159,7 +152,7 @@ class WithTargets(EmbeddingSection):
         paths = (self.targets,) if isinstance(self.targets, str) else self.targets
         return all(path.lower().endswith((".npy", ".pt", ".pth")) for path in paths)
 
-    def identify(self, name: str, context: IdentifyContext) -> Any:
+    def identify(self, name: str, context: signals.IdentifyContext) -> Any:
         """Return what names the targets. Raises RecipeError where they are no embeddings and no images."""
         model, where = context.identities[self.of], f"measure.{self.kind}.{name}.targets"
         if self.are_arrays:

@@ -33,18 +33,9 @@ import pyarrow as pa
 from curate.base.errors import is_disk_full
 from curate.base.process import temporary_folder
 from curate.recipe.clouds import OBJECT_STORES
+from curate.store import local
 from curate.store.layout import SUCCESS_FILE, commit_file, digest_name
-from curate.store.local import (
-    Digest,
-    HashedFile,
-    StoredLog,
-    add_line,
-    drop_line,
-    in_folder,
-    move_to_new,
-    remove_folder,
-    write_at_once,
-)
+from curate.store.local import Digest
 from curate.store.stored_files import StoredFiles
 from curate.store.table_file import footer_metadata, write_table
 
@@ -70,7 +61,7 @@ class RunStore(StoredFiles):
         if not self.is_local:
             self.delete_files(self.files(name) if files is None else [f"{name}/{file}" for file in files])
         elif os.path.isdir(self.path(name)):
-            remove_folder(self.path(name))
+            local.remove_folder(self.path(name))
         else:
             self.delete_file(name)
 
@@ -97,7 +88,7 @@ class RunStore(StoredFiles):
         It replaces one that is there. Its digest goes first, with `rows`, where it is one of a table's or a shard's.
         """
         with self._temp_path() as temp:
-            hashed = HashedFile(temp)
+            hashed = local.HashedFile(temp)
             with io.BufferedWriter(hashed, _BUFFER) as file:
                 yield file
             self._put(name, temp, hashed.digest(rows))
@@ -131,7 +122,7 @@ class RunStore(StoredFiles):
         next start of the run: see `complete`.
         """
         with self._temp_path() as temp:
-            hashed = HashedFile(temp)
+            hashed = local.HashedFile(temp)
             with io.BufferedWriter(hashed, _BUFFER) as file:
                 write_table(file, table, footer_metadata(key, note), groups)
             return self._put(name, temp, hashed.digest(len(table)), keep, is_final=bool(key))
@@ -201,7 +192,7 @@ class RunStore(StoredFiles):
 
     def _replace(self, temp: str, name: str, digest: Digest) -> None:
         if self.is_local:
-            in_folder(self.path(name), lambda path: os.replace(temp, path))
+            local.in_folder(self.path(name), lambda path: os.replace(temp, path))
         else:
             with self._asking(name, "written"):
                 self._writes.put_file(temp, self.path(name), **self._tags(digest.line))
@@ -209,7 +200,7 @@ class RunStore(StoredFiles):
     def _put_new(self, temp: str, name: str, digest: Digest) -> None:
         """Put a file of this machine into place where none is. Raises FileExistsError."""
         if self.is_local:
-            in_folder(self.path(name), lambda path: move_to_new(temp, path))
+            local.in_folder(self.path(name), lambda path: local.move_to_new(temp, path))
             return
         if not self._has_conditional_put:
             if self.exists(name):
@@ -238,7 +229,7 @@ class RunStore(StoredFiles):
         probe = f"tmp/{uuid.uuid4().hex}"
         try:
             with self._temp_path() as temp:
-                write_at_once(temp, b"")
+                local.write_at_once(temp, b"")
                 if self.is_local:
                     os.link(temp, self.path(probe))
                     return True
@@ -327,7 +318,7 @@ class RunStore(StoredFiles):
         """Record the digest of a file that is about to be put into place, for `recorded`."""
         if note := digest_name(name):
             if self.is_local:
-                in_folder(self.path(note), lambda path: add_line(path, digest.line))
+                local.in_folder(self.path(note), lambda path: local.add_line(path, digest.line))
             elif not self._tags(""):
                 self._writes.pipe_file(self.path(f"{note}/{digest.line}"), b"")
 
@@ -335,7 +326,7 @@ class RunStore(StoredFiles):
         """Remove a digest that was recorded for nothing, in a run that needs none any more."""
         if note := digest_name(name):
             if self.is_local:
-                drop_line(self.path(note), digest.line)
+                local.drop_line(self.path(note), digest.line)
             elif not self._tags(""):
                 self.delete_file(f"{note}/{digest.line}")
 
@@ -355,17 +346,17 @@ class RunStore(StoredFiles):
         A log is a folder, where each process has a file; in a store, which does not append, a few, see `StoredLog`.
         """
         if not self.is_local:
-            self._logs.setdefault(name, StoredLog()).add(line, partial(self._put_log, name))
+            self._logs.setdefault(name, local.StoredLog()).add(line, partial(self._put_log, name))
             return
         path, data = self.path(f"{name}/{_process()}"), line.encode() + b"\n"
         try:
-            write_at_once(path, data, "a")
+            local.write_at_once(path, data, "a")
         except FileNotFoundError:
             if not self.exists(SUCCESS_FILE):  # else others published the run meanwhile, and removed the log
-                in_folder(path, lambda path: write_at_once(path, data, "a"))
+                local.in_folder(path, lambda path: local.write_at_once(path, data, "a"))
 
     @cached_property
-    def _logs(self) -> dict[str, StoredLog]:
+    def _logs(self) -> dict[str, local.StoredLog]:
         """The logs that this object writes: what another one wrote may be of another run."""
         return {}
 
@@ -392,7 +383,7 @@ class StagedGroup(RunStore):
 
 
 def _write(path: str, data: bytes | memoryview, rows: int | None) -> Digest:
-    write_at_once(path, data)
+    local.write_at_once(path, data)
     return Digest(len(data), hashlib.sha256(data).hexdigest(), rows)
 
 

@@ -12,15 +12,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curate.ask.diff import CHANGES, GAINED, LOST, NOT_IN_POOL, SAMPLES, SETTINGS, changed_samples, diff_runs
+from curate.ask.diff import CHANGES, GAINED, LOST, NOT_IN_POOL, SAMPLES, SETTINGS, Diff, changed_samples, diff_runs
+from curate.ask.text_pages import render_page
 from curate.base.errors import RecipeError, RunError
 from curate.base.ids import uid_halves
-from curate.cli.diff import diff_page
 from curate.publish.uids import PAIR
 from tests.cli.conftest import Done, finished, pool, run_command  # noqa: F401 (fixtures)
 from tests.laws.pools import make_samples, recipe_of, run_local, write_metadata, write_tars
 from tests.publish import runs
 from tests.publish.runs import EVIL, sample, uid, verdict, write_bare, write_small, write_units
+
+
+def page_of(diff: Diff) -> str:
+    return str(render_page("diff", diff=diff))
 
 
 def write_uids(url: str, rows: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
@@ -146,7 +150,7 @@ def test_the_other_way_round(pair: tuple[str, str]) -> None:
 def test_a_run_and_itself(pair: tuple[str, str]) -> None:
     diff = diff_runs(pair[0], pair[0])
     assert diff.is_same and not diff.shares_no_pool and list(changed_samples(pair[0], pair[0])) == []
-    assert "Both keep the same 4 samples." in str(diff_page(diff))
+    assert "Both keep the same 4 samples." in (page_of(diff))
 
 
 @pytest.mark.thorough
@@ -155,13 +159,13 @@ def test_repeats_are_compared(pair: tuple[str, str], tmp_path: Path) -> None:
     store = runs.RunStore(again)
     with store.open("uids.npy") as file:
         uids = np.load(file)
-    assert "uids.npy" not in str(diff_page(diff_runs(pair[0], again)))
+    assert "uids.npy" not in (page_of(diff_runs(pair[0], again)))
     file = io.BytesIO()
     np.save(file, np.repeat(uids, [1, 3, 1, 2]))
     store.write_bytes("uids.npy", file.getvalue())
     diff = diff_runs(pair[0], again)
     assert (diff.a.uids, diff.b.uids, diff.repeated, diff.is_same) == (4, 7, 2, True)
-    assert "uids.npy: 4 → 7 uids; repeats differ for 2 samples in both" in str(diff_page(diff))
+    assert "uids.npy: 4 → 7 uids; repeats differ for 2 samples in both" in (page_of(diff))
     assert diff_runs(again, pair[1]).repeated == 1  # of the one sample that both keep
 
 
@@ -169,8 +173,8 @@ def test_a_run_without_languages_is_named(pair: tuple[str, str]) -> None:
     diff = diff_runs(*pair)
     known = CHANGES.empty_table()
     unknown = pa.Table.from_pylist([{"name": None, "a": 0, "b": 3}, {"name": "en", "a": 4, "b": 0}], CHANGES)
-    assert "by language B measured no language" in " ".join(str(diff_page(replace(diff, languages=unknown))).split())
-    assert "by language" not in str(diff_page(replace(diff, languages=known)))
+    assert "by language B measured no language" in " ".join((page_of(replace(diff, languages=unknown))).split())
+    assert "by language" not in (page_of(replace(diff, languages=known)))
 
 
 def test_runs_that_share_no_pool_nor_metadata(pair: tuple[str, str], tmp_path: Path) -> None:
@@ -180,7 +184,7 @@ def test_runs_that_share_no_pool_nor_metadata(pair: tuple[str, str], tmp_path: P
     diff = diff_runs(pair[0], other)
     assert (diff.lost, diff.gained) == (4, 2) and diff.shares_no_pool
     assert rows(diff.entries)[0] == ("cat", 3, None, 3, None)  # nothing was matched there: not 0, but unknown
-    assert "their pools have nothing in common" in str(diff_page(diff))
+    assert "their pools have nothing in common" in (page_of(diff))
 
 
 def test_another_sharding_keeps_the_same(tmp_path: Path) -> None:

@@ -14,21 +14,6 @@ import yaml
 from pydantic import Field, ValidationError
 
 from curate.ask.costs import model
-from curate.ask.costs.model import (
-    CPU,
-    DISK,
-    GPU,
-    MEMORY,
-    READS,
-    SHUFFLED,
-    STORED,
-    WRITES,
-    Cost,
-    Range,
-    Trials,
-    Work,
-    Workers,
-)
 from curate.ask.whatif.estimate import EstimatedRequests
 from curate.base.errors import RecipeError
 from curate.recipe.errors import explain_faults
@@ -40,10 +25,14 @@ FILE = "infra/prices.yaml"
 _HOUR = 3600
 # Of each resource: the key of its price, and how much of it that is for
 _PRICED = {
-    **{CPU: ("engines.{}.core_hour", _HOUR), MEMORY: ("engines.{}.memory_hour", _HOUR)},
-    **{DISK: ("engines.{}.disk_hour", _HOUR), GPU: ("engines.{}.gpu_hour", _HOUR)},
-    SHUFFLED: ("engines.{}.shuffled_gb", 1e9),
-    **{READS: ("stores.{}.read", 1), WRITES: ("stores.{}.write", 1), STORED: ("stores.{}.gb_month", 1e9)},
+    model.CPU: ("engines.{}.core_hour", _HOUR),
+    model.MEMORY: ("engines.{}.memory_hour", _HOUR),
+    model.DISK: ("engines.{}.disk_hour", _HOUR),
+    model.GPU: ("engines.{}.gpu_hour", _HOUR),
+    model.SHUFFLED: ("engines.{}.shuffled_gb", 1e9),
+    model.READS: ("stores.{}.read", 1),
+    model.WRITES: ("stores.{}.write", 1),
+    model.STORED: ("stores.{}.gb_month", 1e9),
 }
 
 
@@ -113,7 +102,7 @@ class BillLine(NamedTuple):
     """
 
     key: str
-    amount: Range | None
+    amount: model.Range | None
     quantity: float = 0.0
     price: Price | None = None
     requests: str = ""
@@ -127,16 +116,16 @@ class CostPlan:
     `requests` are those to engines of captions.
     """
 
-    costs: Sequence[Cost]
-    seconds: Range | None
-    work: Work
-    workers: Workers
+    costs: Sequence[model.Cost]
+    seconds: model.Range | None
+    work: model.Work
+    workers: model.Workers
     store: str
-    trials: Trials
+    trials: model.Trials
     prices: Prices
     requests: Sequence[EstimatedRequests] = ()
 
-    def sum(self, kind: str, step: str | None = None) -> Range:
+    def sum(self, kind: str, step: str | None = None) -> model.Range:
         """Return how much of a resource a step uses, or all steps if `step` is None."""
         return model.add_up(cost for cost in self.costs if cost.kind == kind and step in (None, cost.step))
 
@@ -147,19 +136,19 @@ class CostPlan:
     def price_key(self, kind: str) -> str:
         """Return the key of a resource's price; empty if the resource comes with a machine that the user owns."""
         key = _PRICED[kind][0]
-        is_own = self.workers.overhead is None and kind in (MEMORY, SHUFFLED)
+        is_own = self.workers.overhead is None and kind in (model.MEMORY, model.SHUFFLED)
         name = self.store if key.startswith("stores") else "" if is_own else self.workers.engine
         return key.format(name) if name else ""
 
-    def money(self, kind: str, step: str | None = None) -> Range | None:
+    def money(self, kind: str, step: str | None = None) -> model.Range | None:
         """Return what a step's use of a resource costs; None if the price is missing."""
         key = self.price_key(kind)
         price = self.prices.find(key) if key else None
         return self.sum(kind, step).times(price.each / _PRICED[kind][1]) if price else None
 
-    def parts(self, step: str | None) -> list[Cost]:
+    def parts(self, step: str | None) -> list[model.Cost]:
         """Return what a step uses of CPU by kind of work, the most first."""
-        parts = (cost for cost in self.costs if (cost.kind, cost.step) == (CPU, step) and cost.each)
+        parts = (cost for cost in self.costs if (cost.kind, cost.step) == (model.CPU, step) and cost.each)
         return sorted(parts, key=lambda cost: -cost.count * cost.each)
 
     def step_money(self, step: str | None) -> float | None:
@@ -168,9 +157,9 @@ class CostPlan:
         return sum(amounts) if amounts else None
 
     @property
-    def busy(self) -> Range:
+    def busy(self) -> model.Range:
         """CPU of all steps without that of idle cores: what `curate sql RUN costs` says of a run."""
-        return model.add_up(cost for cost in self.costs if cost.kind == CPU and cost.step != model.IDLE)
+        return model.add_up(cost for cost in self.costs if cost.kind == model.CPU and cost.step != model.IDLE)
 
     @property
     def bill(self) -> list[BillLine]:
@@ -179,12 +168,12 @@ class CostPlan:
             if (used := self.sum(kind).value) and (key := self.price_key(kind)):
                 lines.append(BillLine(key, self.money(kind), used / per, self.prices.find(key)))
         for asked in self.requests:
-            amount = Range(asked.cost, 0.0, asked.cost)
+            amount = model.Range(asked.cost, 0.0, asked.cost)
             lines.append(BillLine(f"captions.engines.{asked.engine}", amount, requests=asked.kind))
         return lines
 
     @property
-    def total(self) -> Range:
+    def total(self) -> model.Range:
         """The sum of the bill, without lines that have no price."""
         amounts = [line.amount for line in self.bill if line.amount]
-        return Range(*map(sum, zip((0.0, 0.0, 0.0), *amounts, strict=True)))
+        return model.Range(*map(sum, zip((0.0, 0.0, 0.0), *amounts, strict=True)))

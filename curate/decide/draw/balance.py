@@ -21,21 +21,12 @@ from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import F64, I64
 from curate.base.process import in_threads
 from curate.base.wording import next_size, pluralise
-from curate.decide.draw import inclusion
+from curate.decide.draw import inclusion, selection
 from curate.decide.draw.bracket import ROUNDS, Bracket, Solution
 from curate.decide.draw.entry_sums import EntryVector, own_entries
 from curate.decide.draw.groups import ColumnGroups, check_groups, find_groups
 from curate.decide.draw.schemes import FEW, LanguageLimit, Scheme, stack_limits
-from curate.decide.draw.selection import (
-    Choice,
-    Outcome,
-    OutOfReach,
-    RowsLeft,
-    Selection,
-    SelectionRun,
-    required,
-    texts_error,
-)
+from curate.decide.draw.selection import SelectionRun
 from curate.match.unit import Entries
 from curate.recipe.deciding import SCHEMES, Balance
 from curate.run.units import Answer, Fold, Units
@@ -48,7 +39,7 @@ _SHOWN = 4  # languages in a line
 
 
 @dataclass(frozen=True)
-class LimitsChoice(Choice):
+class LimitsChoice(selection.Choice):
     """Limits of entries."""
 
     solution: Solution
@@ -61,15 +52,15 @@ class LimitsChoice(Choice):
     def p(self) -> F64:
         return inclusion.probabilities(self.counts, self.limits)
 
-    def inclusion(self, rows: RowsLeft) -> F64:
+    def inclusion(self, rows: selection.RowsLeft) -> F64:
         """Return π = 1 − ∏(1 − p); with `one_per` by the number of texts of its image, each as likely to be the one."""
         pi = inclusion.inclusion_probability(rows.with_values(self.groups).matches, self.p)
         return pi if rows.texts is None else np.asarray(pi / rows.texts)
 
-    def draws(self, rows: RowsLeft) -> F64:
+    def draws(self, rows: selection.RowsLeft) -> F64:
         """Return the smallest u/p over a row's entries, compared with 1 in exact integers."""
         rows = rows.with_values(self.groups)
-        keys = required(rows.entries).keys
+        keys = selection.required(rows.entries).keys
         return inclusion.draw(rows.uids, rows.matches, self.counts, self.limits, keys, rows.seed, rows.earlier)
 
     def entry_probabilities(self) -> F64 | None:
@@ -146,7 +137,7 @@ def _share(weights: Any, chosen: Any) -> float | None:
     return float(weights[chosen].sum()) / total if total else None
 
 
-class BalanceSelection(Selection):
+class BalanceSelection(selection.Selection):
     """Balanced sampling over metadata entries."""
 
     key, section, needs_match = "balance", Balance, True
@@ -193,15 +184,15 @@ class BalanceSelection(Selection):
             return None
         return _choice(Solution(facts.t), counts, _scheme(section), run)
 
-    def sizes(self, choices: Sequence[LimitsChoice], rows: Sequence[RowsLeft]) -> list[tuple[float, float]]:
+    def sizes(self, choices: Sequence[LimitsChoice], rows: Sequence[selection.RowsLeft]) -> list[tuple[float, float]]:
         """Return the sizes for several limits, which never fall from one t to the next, in one pass over the rows."""
         if any(part.texts is not None for part in rows):
             each = ((choice, list(in_threads(choice.inclusion, rows))) for choice in choices)  # one in memory at a time
-            return [(choice.expected(pi)[0], texts_error(rows, pi)) for choice, pi in each]
+            return [(choice.expected(pi)[0], selection.texts_error(rows, pi)) for choice, pi in each]
         order = sorted(range(len(choices)), key=lambda i: choices[i].solution.t)
         counts, stack = choices[0].counts, np.stack([choices[i].limits for i in order])
 
-        def measure(part: RowsLeft) -> tuple[Any, Any]:
+        def measure(part: selection.RowsLeft) -> tuple[Any, Any]:
             variances = np.zeros(len(stack))
             matches, own_counts, limits = part.with_values(choices[0].groups).matches, counts, stack
             if stack.shape[1] > 1:
@@ -213,7 +204,7 @@ class BalanceSelection(Selection):
         sizes = {i: (int(sums[k]) / inclusion.ONE, float(np.sqrt(variances[k]))) for k, i in enumerate(order)}
         return [sizes[i] for i in range(len(choices))]
 
-    def words(self, outcome: Outcome) -> SelectionWords:
+    def words(self, outcome: selection.Outcome) -> SelectionWords:
         label = outcome.choice.label
         lines = [f"balance: {label}{_format_reason(outcome.section, outcome.choice)}"]
         if shortfall := outcome.choice.shortfall(outcome.section):
@@ -232,7 +223,7 @@ class BalanceSelection(Selection):
             by_entries=True,
         )
 
-    def form(self, section: Balance) -> Selection:
+    def form(self, section: Balance) -> selection.Selection:
         return ValuesBalance() if section.of else self
 
 
@@ -243,13 +234,13 @@ class ValuesBalance(BalanceSelection):
     meaning = "not drawn: its value is frequent"
 
     def choose(self, units: Units, section: Balance, run: SelectionRun, counts: Answer | None) -> Answer:
-        groups = find_groups(units, "Balance", run, required(section.of))
+        groups = find_groups(units, "Balance", run, selection.required(section.of))
         # In a part of the pool, counts are those that the whole would have.
         counts = units.get("Balance: counts", lambda groups: np.rint(groups.rows / run.fraction).astype("i8"), groups)
         valued = units.get("Balance: run", lambda groups: replace(run, groups=groups), groups)
         return self.search(units, section, valued, counts)
 
-    def words(self, outcome: Outcome) -> SelectionWords:
+    def words(self, outcome: selection.Outcome) -> SelectionWords:
         words, column = super().words(outcome), outcome.section.of
         label = f"values of {column} with more than {outcome.choice.label} samples are downsampled to t, in expectation"
         changed = {
@@ -322,7 +313,7 @@ def _solved(search: SizeSearch, counts: I64, scheme: Scheme, run: SelectionRun) 
         smallest = _choice(Solution(1), counts, scheme, run)
         again = f"change the recipe, then run with --out NEW --reuse {run.place}"
         remedy = f". Nothing is downloaded or measured again: {again}" if run.place else ""
-        raise OutOfReach(f"{error}{remedy}", smallest, "t = 1, the smallest") from None
+        raise selection.OutOfReach(f"{error}{remedy}", smallest, "t = 1, the smallest") from None
 
 
 def _format_reason(section: Balance, choice: LimitsChoice) -> str:
@@ -341,7 +332,7 @@ def _format_reason(section: Balance, choice: LimitsChoice) -> str:
     return f"{reason}; expected {solution.expected:,.0f}, and {above}" if above else reason
 
 
-def _explain_all_kept(outcome: Outcome) -> str:
+def _explain_all_kept(outcome: selection.Outcome) -> str:
     if not outcome.kept:
         return "no row reached it"
     rows = outcome.section.rows

@@ -28,16 +28,7 @@ from curate.pool.crawl.links import COLUMNS, MAX_OF_PAGE, OF_PAGE, ROWS, Page
 from curate.pool.crawl.records import Lost, Record, Stream, read_records
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.found_files import FoundFiles
-from curate.pool.formats.input_format import (
-    Batch,
-    Batches,
-    Embeddings,
-    FileColumns,
-    InputPart,
-    InputSample,
-    PartRows,
-    PlannedSource,
-)
+from curate.pool.formats.input_format import Batches, InputPart, InputSample, PartRows, PlannedSource
 from curate.read.columns import Columns
 from curate.read.errors import InputError
 from curate.read.listing import list_source
@@ -159,7 +150,7 @@ class CommonCrawlInput(interface.InputFormat):
     suffixes = (".wat.gz", ".warc.gz", ".wat", ".warc", *_LISTS)
     opens_files = False
 
-    def plan(self, source: CrawlSource, embeddings: Embeddings, content: bool) -> PlannedSource:
+    def plan(self, source: CrawlSource, embeddings: interface.Embeddings, content: bool) -> PlannedSource:
         """List the files, those of lists of paths too, and cut them into spans; none is opened."""
         interface.need_package(source, "resiliparse", "crawl")
         parts: list[InputPart] = []
@@ -170,7 +161,7 @@ class CommonCrawlInput(interface.InputFormat):
                 # One without bytes is not opened: it may be the kernel's messages, which would be waited for
                 error = file.fault or (None if file.size else ("empty_file", "0 bytes"))
                 parts.append(InputPart(file.path, stop - start, file.fingerprint, groups, fault=error))
-        return PlannedSource(tuple(parts), (FileColumns.of(COLUMNS, Columns()),))
+        return PlannedSource(tuple(parts), (interface.FileColumns.of(COLUMNS, Columns()),))
 
     def recognize(self, listed: FoundFiles) -> interface.Recognized | None:
         recognized = super().recognize(listed)
@@ -284,7 +275,7 @@ def _pieces(page: Page) -> Iterator[Page]:
         yield replace(page, images=page.images[start : start + _BATCH_ROWS], counts=counts)
 
 
-def _make_batch(pages: Sequence[Page | Lost], with_title: bool, scores: pa.Schema) -> Batch:
+def _make_batch(pages: Sequence[Page | Lost], with_title: bool, scores: pa.Schema) -> interface.Batch:
     table, counts = _make_table([page for page in pages if isinstance(page, Page)], with_title)
     errors = None
     if lost := [page for page in pages if isinstance(page, Lost)]:
@@ -294,4 +285,4 @@ def _make_batch(pages: Sequence[Page | Lost], with_title: bool, scores: pa.Schem
         failed = pa.table({"key": starts.cast(pa.string()), "offset": starts})
         table = pa.concat_tables([table, failed], promote_options="default")
     columns = {name: whole(table[name]) for name in ("url", "caption", "key", "offset")}
-    return Batch(columns, errors, scores={name: table[name] for name in scores.names}, links=counts)
+    return interface.Batch(columns, errors, scores={name: table[name] for name in scores.names}, links=counts)

@@ -35,17 +35,7 @@ from curate.pool.files.listing import FileTree
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.found_files import FoundFiles, name_columns, read_head, texts_of
 from curate.pool.formats.grouping import group, group_size
-from curate.pool.formats.input_format import (
-    Batch,
-    Batches,
-    Embeddings,
-    FileColumns,
-    InputPart,
-    InputSample,
-    PartRows,
-    Places,
-    PlannedSource,
-)
+from curate.pool.formats.input_format import Batches, InputPart, InputSample, PartRows, PlannedSource
 from curate.read.columns import COLUMN_NAMES, find_columns, json_columns, text_columns
 from curate.read.field_types import count_columns
 from curate.read.listing import HASHED, InputFile, check_state
@@ -118,7 +108,7 @@ def make_parts(source: Source, root: str, database: Any) -> Iterator[InputPart]:
         yield InputPart(path, size, fingerprint, rows=len(rows))
 
 
-def read_part(source: "FilesSource", part: InputPart, positions: Places | None = None) -> PartFiles:
+def read_part(source: "FilesSource", part: InputPart, positions: interface.Places | None = None) -> PartFiles:
     """Return rows of a part, up to its limit or at `positions`; this process planned it, or the run's folder has them.
 
     Raises OSError.
@@ -174,15 +164,15 @@ class FilesInput(interface.InputFormat):
     key = "files"
     section = FilesSource
 
-    def plan(self, source: FilesSource, embeddings: Embeddings, content: bool) -> PlannedSource:
+    def plan(self, source: FilesSource, embeddings: interface.Embeddings, content: bool) -> PlannedSource:
         unread = OSError, ImportError, ValueError, pa.ArrowException, duckdb.Error
         with reraised(source.error, "its files or tables cannot be read", *unread):
             tree = FileTree.of(source)
             with joined(source, tree, source.table, source.columns, content) as (database, columns):
                 parts = tuple(make_parts(source, tree.url, database))
         if columns is None:
-            return PlannedSource(parts, (FileColumns(has_images=True, supplied=frozenset({"key"})),))
-        kind = FileColumns.of(columns, source.columns)
+            return PlannedSource(parts, (interface.FileColumns(has_images=True, supplied=frozenset({"key"})),))
+        kind = interface.FileColumns.of(columns, source.columns)
         supplied = (kind.supplied & {"uid", "url", "language"}) | {"key"}
         return PlannedSource(parts, (replace(kind, has_images=True, supplied=supplied),))
 
@@ -248,7 +238,7 @@ class FilesInput(interface.InputFormat):
         fields = count_columns(json_columns(table) if table else (), len(rows))
         links = Counter({"rows": len(rows), **{f".{suffix}": count for suffix, count in of_part.others.items()}})
         errors = whole(rows["status"]), whole(rows["error"])
-        yield Batch(columns, errors, read, supplied, fields=fields, links=links)
+        yield interface.Batch(columns, errors, read, supplied, fields=fields, links=links)
 
     def reread(self, source: FilesSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
         """Read images again, with the texts beside them; columns of tables are fields of the json."""

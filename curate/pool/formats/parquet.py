@@ -24,16 +24,7 @@ from curate.base.process import CORES, Cache
 from curate.base.wording import one_line
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.found_files import FoundFiles, name_columns, read_head, texts_of
-from curate.pool.formats.input_format import (
-    Batch,
-    Batches,
-    Embeddings,
-    FileColumns,
-    InputPart,
-    InputSample,
-    PartRows,
-    PlannedSource,
-)
+from curate.pool.formats.input_format import Batches, InputPart, InputSample, PartRows, PlannedSource
 from curate.pool.formats.missing import missing_rows
 from curate.read import columns as pool_columns
 from curate.read.columns import SCORE_TYPES, Columns, find_columns, integers, plain_columns, plain_type
@@ -76,7 +67,7 @@ class ParquetInput(interface.InputFormat):
     key = "parquet"
     section = ParquetSource
 
-    def plan(self, source: ParquetSource, embeddings: Embeddings, content: bool) -> PlannedSource:
+    def plan(self, source: ParquetSource, embeddings: interface.Embeddings, content: bool) -> PlannedSource:
         """List the row groups. Raises RecipeError where no file can be used, or none has a column that is named."""
         files = list_source(source, content)
         with ThreadPoolExecutor(_THREADS) as pool:
@@ -92,7 +83,7 @@ class ParquetInput(interface.InputFormat):
                 if column not in names:
                     raise source.error(f"columns.{role}: no column {column!r}; columns: {', '.join(sorted(names))}")
         dimensions = {options.name: _embedding_dimension(options, source, footers) for options in embeddings}
-        columns = tuple(FileColumns.of(schema, source.columns) for schema in schemas)
+        columns = tuple(interface.FileColumns.of(schema, source.columns) for schema in schemas)
         unused = [side for side in ("width", "height") if getattr(source.columns, side)]
         if unused and any(kind.has_images for kind in columns):
             problem = "the source has images, whose sizes are measured"
@@ -149,7 +140,7 @@ class ParquetInput(interface.InputFormat):
             file_rows = FileRows(part.path, first, footer.num_rows, part.sidecar_fingerprint, source.storage)
             return read_embeddings(names, dimension, (table, usable), file_rows)
 
-        yield Batch(columns, errors, images, supplied, embeddings=embeddings, fields=fields)
+        yield interface.Batch(columns, errors, images, supplied, embeddings=embeddings, fields=fields)
 
     def reread(self, source: ParquetSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
         """Read samples of an image column again: the other columns are fields of the json, but those of bytes."""
@@ -193,7 +184,7 @@ class ParquetInput(interface.InputFormat):
         return f"its files have one: write columns: {{scores: [{scores}]}}"
 
 
-def _read_footer(source: ParquetSource, file: InputFile, embeddings: Embeddings, content: bool) -> _Footer:
+def _read_footer(source: ParquetSource, file: InputFile, embeddings: interface.Embeddings, content: bool) -> _Footer:
     of_file = InputPart(file.path, file.size, file.fingerprint, (0, 0), 0)
 
     def read() -> pq.FileMetaData:

@@ -21,16 +21,7 @@ from curate.base.schema import INPUT_DECISIONS, INPUT_PROBABILITY, OWN_COLUMNS
 from curate.base.wording import one_line
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.found_files import FoundFiles
-from curate.pool.formats.input_format import (
-    Batch,
-    Batches,
-    Embeddings,
-    FileColumns,
-    InputFormat,
-    InputPart,
-    PartRows,
-    PlannedSource,
-)
+from curate.pool.formats.input_format import Batches, InputPart, PartRows, PlannedSource
 from curate.pool.formats.missing import sidecar
 from curate.pool.formats.parquet import ParquetInput, ParquetSource, rename, seen_names
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
@@ -114,7 +105,7 @@ class KeptRows:
         folder = f"{str(self.source.input_run).rstrip('/')}/shards"
         return f"{folder}/{names[0]}{suffix}" if len(names) == 1 else f"{folder}/{{{','.join(names)}}}{suffix}"
 
-    def see_columns(self, columns: FileColumns) -> FileColumns:
+    def see_columns(self, columns: interface.FileColumns) -> interface.FileColumns:
         """Return what a Parquet file of the shards supplies, with what the run decided, renamed, among its scores."""
         names = columns.schema.names
         others = [name for name in columns.scores if name not in INPUT_DECISIONS.values()]
@@ -122,7 +113,7 @@ class KeptRows:
         nameable = tuple(name for name in columns.nameable if name in names and name not in scores)
         return replace(columns, scores=scores, nameable=nameable)
 
-    def check_probability(self, columns: Iterable[FileColumns]) -> None:
+    def check_probability(self, columns: Iterable[interface.FileColumns]) -> None:
         """Raise RecipeError where rows were kept by chance, and none of the columns says with which probability."""
         drew = any(self.facts.recipe.get(name) for name in ("balance", "sample"))
         drew = drew or INPUT_PROBABILITY in self.facts.pool.scores  # a run before it did
@@ -133,14 +124,14 @@ class KeptRows:
             raise self.source.error(f"{self.source.input_run}: {problem}: {cause}; {accepted}")
 
 
-class RunInput(InputFormat):
+class RunInput(interface.InputFormat):
     """The kept rows of a finished run of curate."""
 
     key = "run"
     section = RunSource
     has_members = True  # where the run has images
 
-    def plan(self, source: RunSource, embeddings: Embeddings, content: bool) -> PlannedSource:
+    def plan(self, source: RunSource, embeddings: interface.Embeddings, content: bool) -> PlannedSource:
         """List the shards. Raises RecipeError where the run is unfinished, kept nothing, or hides its probabilities."""
         run = _open(source)
         if run.facts.pool.images:
@@ -250,10 +241,10 @@ def _plan_tars(source: RunSource, run: KeptRows, content: bool) -> PlannedSource
     fields = [f for f in columns if f.name.lower() not in OWN_COLUMNS | _DOWNLOAD]
     scores = pa.schema([field for field in fields if score_type(field.type) is not None])
     supplied = frozenset({"language"} & set(columns.names))
-    return replace(planned, columns=(FileColumns(True, scores, supplied, tuple(scores.names)),))
+    return replace(planned, columns=(interface.FileColumns(True, scores, supplied, tuple(scores.names)),))
 
 
-def _read_tar(source: RunSource, part: InputPart, run: KeptRows, scores: pa.Schema) -> Iterator[Batch]:
+def _read_tar(source: RunSource, part: InputPart, run: KeptRows, scores: pa.Schema) -> Iterator[interface.Batch]:
     name, alone = sidecar(_name_of(part.path)), replace(part, listing_fingerprint="")  # all that it lists are in it
     try:
         stored = seen_names(run.store.schema(name).names, run.names)

@@ -18,16 +18,7 @@ from curate.base import schema
 from curate.base.errors import CurateError, reraised
 from curate.base.numeric.arrays import Mask, whole
 from curate.pool.formats import input_format as interface
-from curate.pool.formats.input_format import (
-    Batch,
-    Batches,
-    Embeddings,
-    FileColumns,
-    InputPart,
-    InputSample,
-    PartRows,
-    PlannedSource,
-)
+from curate.pool.formats.input_format import Batches, InputPart, InputSample, PartRows, PlannedSource
 from curate.pool.formats.missing import read_missing, sidecar
 from curate.read.columns import stated_sha256
 from curate.read.errors import InputError
@@ -75,7 +66,7 @@ class WebdatasetInput(interface.InputFormat):
     suffixes = (".tar",)
     opens_files = False
 
-    def plan(self, source: WebdatasetSource, embeddings: Embeddings, content: bool) -> PlannedSource:
+    def plan(self, source: WebdatasetSource, embeddings: interface.Embeddings, content: bool) -> PlannedSource:
         files = list_source(source, content)
         sidecars = [sidecar(file.path) for file in files]
         with reraised(source.error, "the files beside its tars cannot be listed", OSError):
@@ -85,7 +76,7 @@ class WebdatasetInput(interface.InputFormat):
             part = InputPart(file.path, file.size, file.fingerprint, fault=file.fault)
             parts.append(replace(part, listing_fingerprint=fingerprints.get(beside, "")))
         declared = pa.schema([(name, TYPES[kind]) for name, kind in source.columns.items()])
-        columns = FileColumns(has_images=True, schema=declared, scores=tuple(declared.names))
+        columns = interface.FileColumns(has_images=True, schema=declared, scores=tuple(declared.names))
         return PlannedSource(tuple(parts), (columns,))
 
     def read(self, source: WebdatasetSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Batches:
@@ -102,7 +93,7 @@ class WebdatasetInput(interface.InputFormat):
             for is_wanted, member in zip(wanted.tolist(), samples.image, strict=True):
                 yield opened.read(offsets[member], sizes[member]) if is_wanted else None
 
-        yield Batch(columns, errors, images, declared, samples.member_columns(index), fields=fields)
+        yield interface.Batch(columns, errors, images, declared, samples.member_columns(index), fields=fields)
         damage = [InputError(*index.damage)] if index.damage else []
         if part.listing_fingerprint:
             try:
@@ -163,7 +154,7 @@ class WebdatasetInput(interface.InputFormat):
             yield data if span and len(data) == span[1] else None
 
 
-def _missing_batches(source: WebdatasetSource, part: InputPart, keys: list[str]) -> Iterator[Batch]:
+def _missing_batches(source: WebdatasetSource, part: InputPart, keys: list[str]) -> Iterator[interface.Batch]:
     """Yield the samples that are listed beside a tar and not in it, if any."""
     missing = read_missing(part.path, source.storage, keys, source.caption_key)
     if part.limit and len(keys) > part.limit:  # those before the last row that is measured
@@ -172,7 +163,7 @@ def _missing_batches(source: WebdatasetSource, part: InputPart, keys: list[str])
         columns = {name: missing[name].combine_chunks() for name in missing.column_names}
         errors = columns.pop("status"), columns.pop("error")
         suffixes, numbers = (pa.array([[]] * len(missing), pa.list_(kind)) for kind in (pa.string(), pa.int64()))
-        yield Batch(columns, errors, lambda wanted: (None for _ in wanted), members=(suffixes, numbers, numbers))
+        yield interface.Batch(columns, errors, lambda rows: (None for _ in rows), members=(suffixes, numbers, numbers))
 
 
 def _read_texts(

@@ -26,28 +26,11 @@ from curate.base.schema import OK, define
 from curate.base.wording import pluralise
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.found_files import FoundFiles
-from curate.pool.formats.input_format import (
-    Batch,
-    Batches,
-    Embeddings,
-    FileColumns,
-    InputPart,
-    InputSample,
-    PartRows,
-    PlannedSource,
-)
+from curate.pool.formats.input_format import Batches, InputPart, InputSample, PartRows, PlannedSource
+from curate.pool.pmc import packages
 from curate.pool.pmc.articles import list_articles, make_parts
 from curate.pool.pmc.jats import Figure, read_article
-from curate.pool.pmc.packages import (
-    ARCHIVES,
-    XML,
-    ArticleError,
-    Package,
-    name_of,
-    open_package,
-    package_state,
-    parse_name,
-)
+from curate.pool.pmc.packages import ARCHIVES, XML, parse_name
 from curate.read.field_types import count_columns
 from curate.read.listing import expand_braces, list_folder
 from curate.read.text import MAX_CHARACTERS
@@ -109,7 +92,7 @@ class GraphicRow:
     file: str | None = None  # its name in the package
     status: str = OK
     error: str | None = None
-    package: Package | None = None
+    package: packages.Package | None = None
 
     def read(self) -> bytes | None:
         return self.package.read(self.file) if self.package and self.file else None
@@ -128,12 +111,12 @@ def license_group(code: str | None) -> str:
     return _GROUPS.get(code or "", "other")
 
 
-def article_rows(package: Package, caption: str) -> ArticleRows:
+def article_rows(package: packages.Package, caption: str) -> ArticleRows:
     """Return the rows of an article, whose captions are of that kind. Raises ArticleError where it is damaged."""
     try:
         article = read_article(package.xml)
     except ValueError as error:
-        raise ArticleError("damaged_article", str(error)) from None
+        raise packages.ArticleError("damaged_article", str(error)) from None
     facts = article.facts | _metadata_facts(package.metadata)
     if (parsed := parse_name(package.name)) and (facts["pmcid"] or parsed[0]) == parsed[0]:
         facts |= {"pmcid": parsed[0], "version": facts["version"] or parsed[1] or None}
@@ -225,11 +208,11 @@ class PmcInput(interface.InputFormat):
     key = "pmc"
     section = PmcSource
 
-    def plan(self, source: PmcSource, embeddings: Embeddings, content: bool) -> PlannedSource:
+    def plan(self, source: PmcSource, embeddings: interface.Embeddings, content: bool) -> PlannedSource:
         interface.need_package(source, "lxml", "pmc")
         parts = tuple(make_parts(*list_articles(source, source.prefix, content)))
         nameable = tuple(name for name in COLUMNS.names if name not in ALWAYS)
-        return PlannedSource(parts, (FileColumns(True, COLUMNS, frozenset({"key"}), ALWAYS, nameable),))
+        return PlannedSource(parts, (interface.FileColumns(True, COLUMNS, frozenset({"key"}), ALWAYS, nameable),))
 
     def recognize(self, listed: FoundFiles) -> interface.Recognized | None:
         names = [name for name in listed.ending(*ARCHIVES, *XML) if parse_name(name) or name.lower().endswith(XML[0])]
@@ -252,7 +235,7 @@ class PmcInput(interface.InputFormat):
         counts: Counter[str] = Counter()
         for article in articles:
             counts.update(article.counts)
-        yield Batch(columns, errors, images, supplied, fields=count_columns(COLUMNS, len(rows)), links=counts)
+        yield interface.Batch(columns, errors, images, supplied, fields=count_columns(COLUMNS, len(rows)), links=counts)
 
     def reread(self, source: PmcSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
         for row, data in self._reread(source, part, rows):
@@ -270,7 +253,7 @@ class PmcInput(interface.InputFormat):
         return pluralise(sum(part.path.count(",") + 1 for part in parts), "article")
 
     def state(self, path: str, storage: dict[str, Any]) -> str:
-        return ids.digest(list(read_ahead(partial(package_state, storage=storage), expand_braces(path))))
+        return ids.digest(list(read_ahead(partial(packages.package_state, storage=storage), expand_braces(path))))
 
     def example_file(self, source: Any, part: InputPart) -> str | None:
         path = expand_braces(part.path)[0]
@@ -307,6 +290,6 @@ class PmcInput(interface.InputFormat):
 
 def _read_article(source: PmcSource, path: str) -> ArticleRows:
     try:
-        return article_rows(open_package(path, source.storage), source.caption)
-    except ArticleError as error:
-        return ArticleRows([GraphicRow(name_of(path), status=error.reason, error=str(error))])
+        return article_rows(packages.open_package(path, source.storage), source.caption)
+    except packages.ArticleError as error:
+        return ArticleRows([GraphicRow(packages.name_of(path), status=error.reason, error=str(error))])

@@ -28,16 +28,7 @@ from curate.download.shard_names import NUMBERS, STATISTICS, keys_of, row_of, sh
 from curate.download.source import UrlsSource
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.found_files import FoundFiles
-from curate.pool.formats.input_format import (
-    Batch,
-    Batches,
-    Embeddings,
-    FileColumns,
-    InputFormat,
-    InputPart,
-    PartRows,
-    PlannedSource,
-)
+from curate.pool.formats.input_format import Batches, InputPart, PartRows, PlannedSource
 from curate.pool.formats.run import SHA256, list_kept
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 from curate.pool.urls.rows import ORIGINAL, describe_rows, find_in_list, list_of, read_list, recognize_lists, with_url
@@ -57,7 +48,7 @@ _TARS = WebdatasetInput()
 _AT_ONCE = 2  # shards of a unit: while the slowest servers of one are waited for, the next is begun
 
 
-def _describe(source: UrlsSource, file: InputFile) -> tuple[list[InputPart], FileColumns | None]:
+def _describe(source: UrlsSource, file: InputFile) -> tuple[list[InputPart], interface.FileColumns | None]:
     """Return the parts of a list and what it supplies; of one that cannot be read a part with the fault, and None."""
     part, max_rows = InputPart(file.path, 0, file.fingerprint, (0, 0), 0, file.fault), source.number_sample_per_shard
     if file.fault:
@@ -75,7 +66,7 @@ def _describe(source: UrlsSource, file: InputFile) -> tuple[list[InputPart], Fil
     return [replace(part, groups=(a, b), rows=b - a, size=(b - a) * BYTES) for a, b in spans], columns
 
 
-class UrlsInput(InputFormat):
+class UrlsInput(interface.InputFormat):
     """Rows of lists, and the images that their URLs give, in files that the run itself makes.
 
     A run may try some rows again, in rounds: these are in parts of their own then (`InputPart.retry`), and left out of
@@ -86,7 +77,7 @@ class UrlsInput(InputFormat):
     section = UrlsSource
     has_members = True
 
-    def plan(self, source: UrlsSource, embeddings: Embeddings, content: bool) -> PlannedSource:
+    def plan(self, source: UrlsSource, embeddings: interface.Embeddings, content: bool) -> PlannedSource:
         """List the files, and count their rows; nothing is downloaded."""
         for package in ("img2dataset", "protego"):
             interface.need_package(source, package, "img2dataset")
@@ -251,7 +242,7 @@ class UrlsInput(InputFormat):
         return part.path if part.groups is None else f"{shard_stem(number_of(source, part))}.tar"
 
 
-def _only(batch: Batch, stay: Mask) -> Batch:
+def _only(batch: interface.Batch, stay: Mask) -> interface.Batch:
     """Return some rows of a batch. What `fields` counts is of all: they have some name and type all the same."""
     rows, of_images, errors, members = pa.array(stay), batch.images, batch.faults, batch.members
 
