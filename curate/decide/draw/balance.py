@@ -25,7 +25,7 @@ from curate.decide.draw import inclusion, selection
 from curate.decide.draw.bracket import ROUNDS, Bracket, Solution
 from curate.decide.draw.entry_sums import EntryVector, own_entries
 from curate.decide.draw.groups import ColumnGroups, check_groups, find_groups
-from curate.decide.draw.schemes import FEW, LanguageLimit, Scheme, stack_limits
+from curate.decide.draw.schemes import FEW, STACK, LanguageLimit, Scheme, stack_limits
 from curate.decide.draw.selection import SelectionRun
 from curate.match.unit import Entries
 from curate.recipe.deciding import SCHEMES, Balance
@@ -190,15 +190,20 @@ class BalanceSelection(selection.Selection):
             each = ((choice, list(in_threads(choice.inclusion, rows))) for choice in choices)  # one in memory at a time
             return [(choice.expected(pi)[0], selection.texts_error(rows, pi)) for choice, pi in each]
         order = sorted(range(len(choices)), key=lambda i: choices[i].solution.t)
-        counts, stack = choices[0].counts, np.stack([choices[i].limits for i in order])
+        counts, n_limits = choices[0].counts, len(choices[0].limits)
+        step = max(1, STACK // max(1, n_limits))
 
         def measure(part: selection.RowsLeft) -> tuple[Any, Any]:
-            variances = np.zeros(len(stack))
-            matches, own_counts, limits = part.with_values(choices[0].groups).matches, counts, stack
-            if stack.shape[1] > 1:
+            matches = part.with_values(choices[0].groups).matches
+            occurring: Any = slice(None)
+            if n_limits > 1:
                 matches, occurring = own_entries(matches, len(counts))
-                own_counts, limits = counts[occurring], stack[:, occurring]
-            return inclusion.expected_rows(matches, own_counts, limits, variances).astype(object), variances
+            sums, variances = np.zeros(len(order), object), np.zeros(len(order))
+            for first in range(0, len(order), step):
+                stacked = slice(first, first + step)
+                limits = np.stack([choices[i].limits[occurring] for i in order[stacked]])
+                sums[stacked] = inclusion.expected_rows(matches, counts[occurring], limits, variances[stacked])
+            return sums, variances
 
         sums, variances = (sum(parts) for parts in zip(*in_threads(measure, rows), strict=True))
         sizes = {i: (int(sums[k]) / inclusion.ONE, float(np.sqrt(variances[k]))) for k, i in enumerate(order)}

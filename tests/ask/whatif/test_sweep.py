@@ -1,6 +1,7 @@
 """Sweeps are single answers, one a value; searches find what trying all values finds."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from curate.ask.whatif.surviving import FinishedRun, all_repeats, choose, expect
 from curate.ask.whatif.sweep import POINTS, Point, find_value, points_table, search, sweep, sweep_chart, write_plot
 from curate.ask.whatif.swept_number import SweptNumber, parse_swept_number
 from curate.base.errors import RecipeError, RunError
+from curate.decide.draw import balance, inclusion
 from curate.decide.draw.balance import BalanceSelection
 from curate.recipe.deciding import Balance
 from tests.laws.pools import Ran
@@ -110,6 +112,18 @@ def test_sizes_in_one_pass(run: FinishedRun) -> None:
     for choice, (rows, error) in zip(choices, BalanceSelection().sizes(choices, stood.rows), strict=True):
         alone = expect(stood, choice)
         assert rows == alone.rows and error == pytest.approx(alone.error, abs=1e-9)
+
+
+def test_sizes_stack_some_limits_at_a_time(run: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    stood, stacked = find_survivors(run, run.recipe), []
+    choices = [choose(stood, balanced(run, t=t)) for t in (3, 1, 50, 10_000, 7)]
+    by_entry = [replace(choice, limits=np.repeat(choice.limits, len(choice.counts))) for choice in choices]
+    expected_rows = inclusion.expected_rows
+    monkeypatch.setattr(inclusion, "expected_rows", lambda *given: (stacked.append(given[2]), expected_rows(*given))[1])
+    monkeypatch.setattr(balance, "STACK", 2 * len(stood.counts))
+    sizes = BalanceSelection().sizes(by_entry, stood.rows)
+    assert max(map(len, stacked)) == 2
+    np.testing.assert_allclose(sizes, BalanceSelection().sizes(choices, stood.rows))
 
 
 def balanced(run: FinishedRun, **balance: int) -> Any:
