@@ -14,6 +14,7 @@ In: vectors, float16 or float32[n, d]. Out: int16[n, VISITS] cells, home first; 
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import xxhash
@@ -28,7 +29,7 @@ VISITS = 8  # cells that a row is compared in, its home included
 
 PROBED = 16  # `sample_rows` of this many cells are compared with all rows, to know the recall: 512
 
-_MAX_CELLS = 1 << 14
+_MAX_CELLS = 1 << 14  # so that int16 holds twice their number
 _SAMPLED = 32  # rows of the sample for each cell
 _ROUNDS = 8
 _TINY, _HUGE = 1e-30, 1e30  # squared lengths between which a row is usable
@@ -75,17 +76,19 @@ def visits(vectors: Vectors, centroids: F32, among: Mask | None = None) -> I16:
 def cell_rows(cell_of: I16) -> Iterator[tuple[int, I64, int]]:
     """Return for each cell that some rows visit: its number, those rows, and how many of them are at home in it.
 
-    Rows (int64) are ascending, those at home first. Memory is about 32 bytes a row.
+    Rows (int64) are ascending, those at home first. Memory is about 32 bytes a row: cells are sorted out in ranges.
     """
-    cells = int(cell_of.max(initial=-1)) + 1
-    by_visit = []
-    for column in cell_of.T:
-        rows = np.flatnonzero(column >= 0)
-        by_visit.append(split_by(rows.astype(np.uint32), column[rows], cells))
-    for cell, (home, *away) in enumerate(zip(*by_visit, strict=True)):
-        rows = np.concatenate([home, np.sort(np.concatenate([home[:0], *away]))]).astype(np.int64)
-        if len(rows):
-            yield cell, rows, len(home)
+    cells, visited = int(cell_of.max(initial=-1)) + 1, cell_of.shape[1]
+    by_visit = [np.bincount(column + 1, minlength=cells + 1) for column in cell_of.T]
+    ends = np.cumsum(np.sum(by_visit, axis=0)[1:])
+    ranges = np.flatnonzero(np.diff(ends // (len(cell_of) // 2 + 1), prepend=-1))  # of some half a visit a row
+    for first, last in pairwise([*ranges.tolist(), cells]):
+        visits = np.flatnonzero((cell_of >= first) & (cell_of < last))
+        numbers = 2 * (cell_of.ravel()[visits] - first) + (visits % visited > 0)
+        parts = split_by(visits // visited, numbers, 2 * (last - first))
+        for cell, (home, away) in enumerate(zip(parts[::2], parts[1::2], strict=True), first):
+            if len(home) or len(away):
+                yield cell, np.concatenate([home, away]), len(home)
 
 
 def usable(vectors: Vectors) -> Mask:

@@ -1,6 +1,7 @@
 """Cells of embeddings against centroids chosen in integers, row by row."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -91,6 +92,16 @@ def test_cell_rows_by_definition(rows, unusable):
             expected.append((cell, home + visitors, len(home)))
     cell_of = np.array(cells_of_rows, np.int16).reshape(len(rows), -1 if rows else 1)
     assert [(cell, ids.tolist(), at_home) for cell, ids, at_home in cells.cell_rows(cell_of)] == expected
+
+
+def test_cell_rows_take_some_bytes_a_row():
+    cell_of = (np.arange(800_000) % 1024).astype(np.int16).reshape(-1, 8)
+    tracemalloc.start()
+    try:
+        assert sum(at_home for _, _, at_home in cells.cell_rows(cell_of)) == len(cell_of)
+        assert tracemalloc.get_traced_memory()[1] < 40 * len(cell_of)
+    finally:
+        tracemalloc.stop()
 
 
 def test_only_the_rows_asked_for_are_sent_to_cells():
