@@ -262,10 +262,13 @@ class SoftCapSample(Selection):
         def count(tables: OpenTables, state: Any) -> list[int]:
             return [int((~np.isnan(read_scores(run.rows_left(tables, state), soft_cap.of))).sum())]
 
-        def read(tables: OpenTables, state: Any, total: int) -> Iterator[Scores]:
+        def check(total: int) -> int:
             if total > MAX_ROWS:
                 error = f"sample.soft_cap: {total:,} rows have a score, and one worker holds them all"
                 raise RunError(f"{error}; accepted: at most {MAX_ROWS:,}, by rules or a top rule before it")
+            return total
+
+        def read(tables: OpenTables, state: Any, _: int) -> Iterator[Scores]:
             rows = run.rows_left(tables, state)
             scores = read_scores(rows, soft_cap.of)
             if (has_score := ~np.isnan(scores)).any():
@@ -274,7 +277,7 @@ class SoftCapSample(Selection):
         def choose(parts: Sequence[Scores]) -> SoftCapChoice:
             return SoftCapChoice(soft_cap, find_draws(parts, soft_cap.draws, soft_cap.penalty, soft_cap.batch))
 
-        total = units.ask("Soft cap: count", count, combine=Fold[int]())
+        total = units.get("Soft cap: check", check, units.ask("Soft cap: count", count, combine=Fold[int]()))
         return units.get("Soft cap: draw", choose, units.ask("Soft cap: scores", read, total))
 
     def words(self, outcome: Outcome) -> SelectionWords:
