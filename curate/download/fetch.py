@@ -98,11 +98,12 @@ class Hosts:
                 del self._failing[next(iter(self._failing))]
 
     def answered(self, name: str) -> None:
-        """Note, in its slot, that a host answered."""
+        """Note, in its slot, that a host answered. A pause that it asked another connection for stays."""
         host = self._hosts[name]
         host.failures, host.fault = 0, None
         with self._lock:
-            self._failing.pop(name, None)
+            if host.pause_ends <= time.monotonic():
+                self._failing.pop(name, None)
 
 
 @dataclass(frozen=True)

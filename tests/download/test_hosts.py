@@ -28,3 +28,12 @@ def test_hosts_that_are_left_alone_are_no_more_than_so_many(monkeypatch: pytest.
         with known.slot(f"busy{number}"):
             known.failed(f"busy{number}", FetchError("http_429", "429", retry_after=20.0), 30.0)
         assert len(known._hosts) <= 8
+
+
+def test_a_pause_outlives_an_answer_to_another_connection() -> None:
+    hosts = Hosts(per_host=2)
+    with hosts.slot("busy"):
+        with hosts.slot("busy"):
+            hosts.failed("busy", FetchError("http_429", "429", retry_after=20.0), 30.0)
+        hosts.answered("busy")
+    assert hosts._hosts["busy"].pause() > 10
