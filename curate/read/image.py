@@ -87,11 +87,11 @@ _SIGNATURE = re.compile(
 
 # Beginnings of what is often found under an image's name, for the message only.
 _FOREIGN = re.compile(
-    rb"(?P<HEIF_or_another_ISO_media_file>.{4}ftyp)|(?P<PDF>%PDF)|(?P<PostScript>%!PS)|(?P<PSD>8BPS)|(?P<ICO>\0\0\1\0)"
-    rb"|(?P<JPEG_2000>\0\0\0\x0cjP  |\xff\x4f\xff\x51)|(?P<JPEG_XL>\0\0\0\x0cJXL |\xff\x0a)|(?P<QOI>qoif)|(?P<DDS>DDS )"
-    rb"|(?P<gzip>\x1f\x8b)|(?P<zip>PK\3\4)"
-    rb"|(?:\xef\xbb\xbf)?\s*(?:(?P<SVG><svg)|(?P<XML_or_SVG><\?xml)|(?P<HTML><!doctype html|<html))",
-    re.DOTALL | re.IGNORECASE,
+    rb"(?P<HEIF_or_another_ISO_media_file>.{4}ftyp)|(?P<PDF>%PDF)|(?P<PostScript>%!PS)|(?P<PSD>8BPS)"
+    rb"|(?P<ICO>\x00\x00\x01\x00)|(?P<JPEG_2000>\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51)|(?P<QOI>qoif)|(?P<DDS>DDS )"
+    rb"|(?P<JPEG_XL>\x00\x00\x00\x0cJXL |\xff\x0a)|(?P<gzip>\x1f\x8b)|(?P<zip>PK\x03\x04)"
+    rb"|(?:\xef\xbb\xbf)?\s*(?i:(?P<SVG><svg)|(?P<XML_or_SVG><\?xml)|(?P<HTML><!doctype html|<html))",
+    re.DOTALL,
 )
 
 

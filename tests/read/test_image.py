@@ -313,6 +313,30 @@ def test_odd_images(name):
         assert check(data, HEADER) == facts._replace(small=None)
 
 
+FOREIGN = {
+    "HEIF or another ISO media file": b"\0\0\0\x18ftypheic",
+    "PDF": b"%PDF-1.7",
+    "PostScript": b"%!PS-Adobe-3.0",
+    "PSD": b"8BPS\0\1",
+    "ICO": b"\0\0\1\0\1\0",
+    "JPEG 2000": b"\xff\x4f\xff\x51",
+    "JPEG XL": b"\xff\x0a\xfa",
+    "QOI": b"qoif\0",
+    "DDS": b"DDS |",
+    "gzip": b"\x1f\x8b\x08",
+    "zip": b"PK\3\4\x14",
+    "SVG": b"\xef\xbb\xbf\n<SVG ",
+    "XML or SVG": b" <?xml ",
+    "HTML": b"<!DOCTYPE html>",
+    "unknown bytes": b"pk\3\4\x14",
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_a_file_is_instead_of_an_image(name):
+    assert check(FOREIGN[name] + bytes(50)).error == f"{name}, not one of {', '.join(FORMATS)}"
+
+
 def test_first_frame_is_the_one_measured():
     first, second = scene(seed=3), scene(seed=4)
     for kind in ("GIF", "PNG", "WEBP", "TIFF", "MPO"):
