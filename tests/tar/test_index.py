@@ -145,6 +145,20 @@ def test_signed_checksum() -> None:
     assert found.names == ["é.jpg" * 8] and found.damage is None
 
 
+@pytest.mark.parametrize(
+    ("stored", "ones", "last"),
+    [
+        (b"no octal", 255, 239),  # the sum of the bytes is -1 modulo 65,521, by which Adler-32 counts
+        (b"no octal", 257, 0),  # that of the signed bytes is -1
+        (b"%07o\0" % (504 * 255 + 256 - 65521), 504, 0),  # equal modulo 65,521
+    ],
+)
+def test_what_is_no_checksum_is_never_right(stored: bytes, ones: int, last: int) -> None:
+    block = (b"\xff" * ones + bytes([last])).ljust(504, b"\0")[:504]
+    damage = index(block[:148] + stored + block[148:] + bytes(2 * BLOCK)).damage
+    assert damage and damage.reason == "not_a_tar"
+
+
 def test_v7_types() -> None:
     found = index(
         header(b"d/", b"", b"\0", magic=b"") + header(b"a.jpg", b"", b"\0", magic=b"") + header(b"c", b"", b"7")
