@@ -29,7 +29,7 @@ class NegClipSection(OnKept):
 
     A caption that fits many images, or an image that fits many captions, loses. Others are the reference rows of the
     pool, those with the smallest hashes of seed and uid, and the row itself. The published code takes random batches of
-    32,768 rows inside a file; the last one is smaller, and its rows score higher. Memory is some 4 KB a reference row.
+    32,768 rows inside a file; the last one is smaller, and its rows score higher. Memory is some 8 KB a reference row.
     """
 
     example: ClassVar[Any] = {"s_clip": {"temperature": 0.01}}
@@ -46,7 +46,7 @@ class NegClipSection(OnKept):
 class NegClip(Relation):
     """s-CLIPLoss."""
 
-    key, section, sides = "negclip", NegClipSection, ("image", "text")
+    key, section, sides, version = "negclip", NegClipSection, ("image", "text"), 2
 
     def begin(self, asking: Asking, section: NegClipSection) -> list[tuple[int, Answer[U64]]]:
         seeds = [asking.reading.seed_of(["references", batch]) for batch in range(section.batches)]
@@ -82,7 +82,7 @@ def s_clip_loss(images: F16, texts: F16, hashes: U64, references: U64, sides: F1
 
     `hashes` and `references`, ascending, say which row is a reference row itself: it has its own embeddings there.
     """
-    their_images, their_texts = (products_with((normalised(sides[:, i]) / np.float32(temperature)).T) for i in (0, 1))
+    their_images, their_texts = (products_with(normalised(sides[:, i]).T, 1 / temperature) for i in (0, 1))
     scores = np.empty(len(images))
     index = np.searchsorted(references, hashes)
     index[references[np.minimum(index, len(references) - 1)] != hashes] = -1

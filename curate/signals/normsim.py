@@ -29,6 +29,10 @@ class NormSim(WithTargets):
     norm: Literal["max", "2"] = Field("max", examples=["2"])
     """`max`, as the paper recommends, or `2`."""
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        return super().settings | {"version": 2}  # of the products
+
     def load(self, name: str, built: BuildContext) -> Any:
         targets = self.load_targets(name, built)
         return products_with(targets.T) if self.norm == "max" else covariance(targets) * len(targets)

@@ -17,7 +17,7 @@ from curate.base.numeric.arrays import F32, F64, I32, I64, Vectors
 from curate.base.numeric.vectors import dot, squares
 
 _BLOCK = 2048
-_PRODUCTS = 1 << 24  # of a block of one shape, at most: 64 MB
+_PRODUCTS = 1 << 23  # of a block of one shape, at most: 64 MB
 
 
 def blocks(size: int) -> Iterator[slice]:
