@@ -13,7 +13,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from curate.base.errors import RecipeError
+from curate.base.errors import RecipeError, reraised
 from curate.match.building.parts import Plan
 from curate.match.building.steps import build_metadata, gather_entries
 from curate.match.building.wikis import BuildSettings, Limits, Mode
@@ -52,14 +52,11 @@ def run_build(
     engine.check()
     engine.check_folder(work)
     settings = BuildSettings(work, mode, plan.keys, limits)
-    try:
-        with locked(work, "metadata build"):
-            _clear(work)  # of a build that was killed
-            _run(plan, settings, engine)
-            report = gather_entries(settings, path, listed)
-            _clear(work)
-    except OSError as error:
-        raise RecipeError(f"--out {out}: cannot be written: {error}") from None
+    with reraised(RecipeError, f"--out {out}: cannot be written", OSError), locked(work, "metadata build"):
+        _clear(work)  # of a build that was killed
+        _run(plan, settings, engine)
+        report = gather_entries(settings, path, listed)
+        _clear(work)
     if work.is_local:
         with suppress(OSError):  # it holds more
             os.rmdir(work.root)

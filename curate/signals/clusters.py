@@ -16,7 +16,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.base import ids, schema
-from curate.base.errors import RecipeError
+from curate.base.errors import RecipeError, reraised
 from curate.base.numeric.arrays import F32
 from curate.base.numeric.vectors import normalised
 from curate.models.tensor_files import ACCEPTED_ARRAY, describe_array, read_array, read_rows
@@ -89,10 +89,8 @@ def load_clusters(name: str, options: Clusters) -> LoadedClusters:
     centroids = read_rows(f"{where}.centroids", options.centroids, "k, dimension")
     if options.selected is None:
         return LoadedClusters(centroids, None)
-    try:
+    with reraised(RecipeError, f"{where}.selected", RecipeError, OSError, remedy=f"; {ACCEPTED_ARRAY}"):
         files = list_files(options.selected, {})
-    except (RecipeError, OSError) as error:
-        raise RecipeError(f"{where}.selected: {error}; {ACCEPTED_ARRAY}") from None
     k, dimension = centroids.shape
     is_selected = np.zeros(k, bool)
     for file in files:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import xxhash
 
 from curate.base import ids
-from curate.base.errors import RunError
+from curate.base.errors import RunError, reraised
 from curate.store.layout import unit_parts
 from curate.store.store import RunStore
 
@@ -77,12 +77,13 @@ class Checkpoints:
                     writer.write_table(pa.concat_tables(tables))
                 data = memoryview(sink.getvalue())
                 file = _file(f"{name}-{first:09d}-", data)
-                try:
+                path = f"{self._store.path(self._folder)}/{file}"
+                with reraised(
+                    RunError, f"{path}: cannot be written", OSError
+                ):  # else it would be taken for an input's error
                     if not self._files:
                         begin_files(self._store, self._folder)
                     self._store.write_bytes(f"{self._folder}/{file}", data)
-                except OSError as error:  # which where inputs are read would be taken for theirs
-                    raise RunError(f"{self._store.path(self._folder)}/{file}: cannot be written: {error}") from None
                 self._files.add(file)
                 self._waiting[name] = first + rows, []
         self._last = time.monotonic()

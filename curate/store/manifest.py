@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base import schema
-from curate.base.errors import DamagedError, RecipeError, describe
+from curate.base.errors import DamagedError, RecipeError, describe, reraised
 from curate.base.wording import one_line
 from curate.store.layout import FORGETTING_FILE, MANIFEST_FILE, RUN_FILE
 from curate.store.store import RunStore
@@ -117,10 +117,9 @@ def write_manifest(folder: RunStore, lines: Lines) -> None:
 
 def read_manifest(folder: RunStore) -> list[Published]:
     """Return the lines of the manifest. Raises DamagedError where it is damaged, or names files outside the folder."""
-    try:
+    damaged = TypeError, KeyError, ValueError, pa.ArrowException  # of other columns, among others
+    with reraised(DamagedError, f"{folder.url}: {MANIFEST_FILE} is damaged", *damaged):
         table = folder.read_parquet(MANIFEST_FILE)
         if (outside := pc.index(pc.match_substring_regex(table["path"], _OUTSIDE).fill_null(True), True).as_py()) >= 0:
             raise TypeError(f"{str(table['path'][outside])[:200]!r} is outside the folder")
         return [Published(**row) for row in table.cast(schema.MANIFEST).to_pylist()]
-    except (TypeError, KeyError, ValueError, pa.ArrowException) as error:  # other columns, among others
-        raise DamagedError(f"{folder.url}: {MANIFEST_FILE} is damaged: {one_line(error)}") from None

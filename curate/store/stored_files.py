@@ -23,10 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from curate.base.errors import CurateError, DamagedError, RecipeError
+from curate.base.errors import CurateError, DamagedError, RecipeError, reraised
 from curate.base.meter import METER
 from curate.base.process import in_threads
-from curate.base.wording import one_line
 from curate.recipe.secrets import refuse_password
 from curate.store.layout import digest_name
 from curate.store.local import Digest, read_lines, walk
@@ -71,10 +70,8 @@ class StoredFiles:
         if re.match(r"[A-Za-z]://", self.url):  # for fsspec a drive of Windows
             raise RecipeError(f"{self.url}: Protocol not known: {self.url[0]}")
         refuse_password(self.url)
-        try:
+        with reraised(RecipeError, self.url, ValueError, ImportError):  # an unknown protocol, or its library is missing
             fs, root = fsspec.core.url_to_fs(self.url, **self.storage)
-        except (ValueError, ImportError) as error:  # an unknown protocol, or its library is missing
-            raise RecipeError(f"{self.url}: {error}") from None
         return fs, root
 
     @cached_property
@@ -190,10 +187,8 @@ class StoredFiles:
 
     def read_json(self, name: str) -> Any:
         """Return the file as JSON. Raises DamagedError where something else than us damaged the file."""
-        try:
+        with reraised(DamagedError, f"{self.path(name)}: is damaged (no JSON)", ValueError, RecursionError):
             return json.loads(self.read_bytes(name))
-        except (ValueError, RecursionError) as error:
-            raise DamagedError(f"{self.path(name)}: is damaged (no JSON: {error})") from None
 
     def read_log(self, name: str) -> list[str]:
         """Return the lines of a log, in any order; none where there is no log."""
@@ -274,10 +269,9 @@ class StoredFiles:
             length = int.from_bytes(tail[-8:-4], "little") + 8 if tail.endswith(b"PAR1") else 0
             if length > len(tail) == _TAIL:
                 tail = self._read_end(name, length)
-        try:  # from memory: what goes wrong now is the file's fault and not the disk's or the network's
+        # From memory: an error is the file's now, and not the disk's or the network's.
+        with reraised(DamagedError, f"{self.path(name)}: is damaged", pa.ArrowException, OSError, ValueError):
             metadata = pq.read_metadata(pa.BufferReader(tail))
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise DamagedError(f"{self.path(name)}: is damaged ({one_line(error)})") from None
         values = metadata.metadata or {}
         return footer_text(values, KEY), footer_text(values, FOOTER_NOTE), metadata.num_rows
 

@@ -19,8 +19,7 @@ from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineS
 
 from curate.ask.costs.model import Workers
 from curate.base import ids
-from curate.base.errors import RecipeError, RunError, needing
-from curate.base.wording import one_line
+from curate.base.errors import RecipeError, RunError, needing, reraised
 from curate.decide.settings import DecideSettings
 from curate.pool.plan import Unit
 from curate.recipe.captions import Captions
@@ -201,11 +200,9 @@ class _DataflowJob(Job):
         from google.cloud import dataflow
 
         region = {"project_id": self._cloud.project, "location": self._cloud.region}
-        try:
+        with reraised(RunError, "Dataflow", *_google_errors()):
             message = getattr(dataflow, request)(**region, **of_job)
             return getattr(self._client._jobs_client, method)(message, timeout=_TIMEOUT)
-        except _google_errors() as error:
-            raise RunError(f"Dataflow: {one_line(error, 300)}") from None
 
     @property
     def handle(self) -> Mapping[str, str]:

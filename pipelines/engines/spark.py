@@ -14,7 +14,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineState
 
 from curate.ask.costs.model import Workers
-from curate.base.errors import RecipeError, RunError, needing
+from curate.base.errors import RecipeError, RunError, needing, reraised
 from curate.base.process import CORES
 from curate.base.wording import one_line
 from curate.pool.plan import Unit
@@ -115,11 +115,8 @@ class Spark(PipelineEngine):
         report("checking Spark's executors; the first one takes 10 to 30 s to start")
         exchange = self._settings.find_exchange()
         folders = [("--spark_exchange", RunStore(exchange))] if exchange else []
-        with asking_workers(context, units, folders) as ask:
-            try:
-                errors = probe(self.options, PACKAGES, ask, report)
-            except ProbeError as error:
-                raise RunError(f"{self.name}: {error}") from None
+        with asking_workers(context, units, folders) as ask, reraised(RunError, self.name, ProbeError):
+            errors = probe(self.options, PACKAGES, ask, report)
         raise_faults(errors)
 
     def submit(self, add_steps: Callable[[beam.Pipeline], object], store: RunStore) -> Job:

@@ -20,7 +20,7 @@ import apache_beam
 import fsspec
 
 import curate
-from curate.base.errors import CurateError, RecipeError
+from curate.base.errors import CurateError, RecipeError, reraised
 from curate.base.process import cleaned_up, in_threads
 from curate.base.wording import one_line, pluralise
 from curate.download.lists import kind_of
@@ -145,10 +145,8 @@ def _adding(faults: list[str], text: str, remedy: str = "") -> Iterator[None]:
 def _written(label: str, store: RunStore, name: str) -> Iterator[None]:
     """Have an empty file in a folder meanwhile; folders that it needed are removed too. Raises RecipeError."""
     new = [folder for folder in Path(store.path(name)).parents if not folder.exists()] if store.is_local else []
-    try:
+    with reraised(RecipeError, f"{label} {store.url}: cannot be written", OSError):
         store.write_bytes(name, b"")
-    except OSError as error:
-        raise RecipeError(f"{label} {store.url}: cannot be written: {error}") from None
 
     def remove() -> None:
         store.delete(name)
@@ -167,10 +165,8 @@ def find_files(context: RunContext, units: Sequence[Unit]) -> Iterator[tuple[str
     for name, of_source in groupby(units, key=lambda unit: unit.source):
         parts = [part for unit in of_source for part in (unit.parts[0], unit.parts[-1]) if not part.fault]
         source = sources[name]
-        try:
+        with reraised(source.error, f"{source.path} cannot be listed", OSError, ImportError):
             paths = [find_format(source).example_file(source, part) for part in (*parts[:1], *parts[-1:])]
-        except (OSError, ImportError) as error:
-            raise source.error(f"{source.path} cannot be listed: {error}") from None
         for path in filter(None, dict.fromkeys(paths)):
             if name not in shared or kind_of(path) == "parquet":  # other lists travel in the run's folder
                 yield f"input {name!r}", path, source.storage
