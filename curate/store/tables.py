@@ -69,8 +69,9 @@ class UnitTables:
                 read.update(zip(used, self.read(table, used).columns, strict=True))
 
         take("samples", schema.SAMPLES.names)
-        if len(read) < len({*columns}) and self.exists("scores"):
-            take("scores", self.column_names("scores"))
+        if len(read) < len({*columns}):
+            with suppress(FileNotFoundError):  # not `exists`, a request more
+                take("scores", self.column_names("scores"))
         if schema.LANGUAGE_KEY.name in {*columns} - {*read}:
             take("matches", self.column_names("matches"))
         take("related", {*columns} - {*_OF_SIDES})
