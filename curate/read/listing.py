@@ -31,6 +31,7 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d{1,100})\.\.(\d{1,100})\Z")
 MAX_NAMES = 10_000_000  # of files in one source, by ranges and lists
 HASHED = "xxh3:"  # with which fingerprints of a content begin
+_BLOCK = 1 << 22  # bytes that are hashed at a time: in a store, each takes a request
 _LOCAL_OPTIONS = ("auto_mkdir",)  # of fsspec's local file system, which takes any other without a word
 _NOT_THERE = (404, 410)  # answers of HTTP
 _THREADS = 16  # files that are looked up, or hashed, at once
@@ -284,4 +285,4 @@ def file_version(fs: Any, info: dict[str, Any], content: bool = False) -> str:
 
 def _hash(fs: Any, name: str) -> str:
     with fs.open(name, "rb") as file:
-        return f"{HASHED}{hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()}"
+        return f"{HASHED}{hashlib.file_digest(file, xxhash.xxh3_128, _bufsize=_BLOCK).hexdigest()}"

@@ -32,6 +32,7 @@ from curate.store.local import Digest, read_lines, walk
 from curate.store.table_file import FOOTER_NOTE, KEY, SMALL, TableFile, footer_text
 
 _TAIL = 1 << 16  # bytes that are read to find a footer: nearly all fit
+_BLOCK = 1 << 22  # bytes that are hashed at a time: in a store, each takes a request
 _WRITTEN = ("mtime", "LastModified", "last_modified", "created")  # how file systems call when a file was written
 
 _log = logging.getLogger(__name__)
@@ -203,7 +204,7 @@ class StoredFiles:
     def digest(self, name: str) -> Digest:
         """Read all of a file, and return what it is now. Raises OSError."""
         with self._asking(name), self.open(name) as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            sha256 = hashlib.file_digest(file, "sha256", _bufsize=_BLOCK).hexdigest()
             return Digest(file.seek(0, os.SEEK_END), sha256)
 
     def recorded(self, name: str) -> Digest | None:

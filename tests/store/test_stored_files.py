@@ -4,14 +4,17 @@ import io
 import os
 import uuid
 from pathlib import Path
+from typing import Any, ClassVar
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from curate.base.errors import DamagedError, RecipeError
+from curate.read.listing import list_files
 from curate.store.layout import DIGESTS
 from curate.store.store import RunStore
 from curate.store.stored_files import StoredFiles
@@ -28,6 +31,26 @@ def test_what_another_process_wrote_is_there(folder: RunStore) -> None:
     assert files.exists("a") and files.exists("a/x") and not files.exists("a/y") and not files.exists("b/x")
     assert (files.size("a/x"), files.read_bytes("a/x")) == (4, b"data")
     assert files.digest("b").sha256 == folder.digest("b").sha256 != files.digest("a/x").sha256
+
+
+class BlockFile(io.FileIO):
+    """A file that notes how many bytes are asked for."""
+
+    sizes: ClassVar[list[int]] = []
+
+    def readinto(self, buffer: Any) -> int | None:
+        self.sizes.append(len(buffer))
+        return super().readinto(buffer)
+
+
+def test_files_are_hashed_by_large_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a store, each block takes a request."""
+    (tmp_path / "a").write_bytes(b"x" * (5 << 20))
+    monkeypatch.setattr(StoredFiles, "open", lambda files, name: BlockFile(files.path(name)))
+    monkeypatch.setattr(LocalFileSystem, "open", lambda _, path, mode: BlockFile(path))
+    assert StoredFiles(str(tmp_path)).digest("a").size == 5 << 20
+    list_files(str(tmp_path / "a"), {}, content=True)
+    assert BlockFile.sizes == [1 << 22] * 6
 
 
 def test_the_state_of_a_file_is_another_once_it_is(folder: RunStore) -> None:
