@@ -48,7 +48,7 @@ def test_files_are_hashed_by_large_blocks(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "a").write_bytes(b"x" * (5 << 20))
     monkeypatch.setattr(StoredFiles, "open", lambda files, name: BlockFile(files.path(name)))
     monkeypatch.setattr(LocalFileSystem, "open", lambda _, path, mode: BlockFile(path))
-    assert StoredFiles(str(tmp_path)).digest("a").size == 5 << 20
+    assert StoredFiles(str(tmp_path)).digest("a").bytes == 5 << 20
     list_files(str(tmp_path / "a"), {}, content=True)
     assert BlockFile.sizes == [1 << 22] * 6
 
