@@ -71,7 +71,9 @@ class Supervisor:
     def _wait(self) -> None:
         """Return once the child died and another one may continue. Else the command ends here, as the child did."""
         receiver = threading.Thread(target=self._receive)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # so that this thread gets them
         receiver.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         status = os.waitstatus_to_exitcode(os.waitpid(self._child, 0)[1])
         with suppress(OSError):  # it is closed
             self._socket.shutdown(socket.SHUT_RD)  # which processes that the child has forked may keep open

@@ -217,7 +217,7 @@ class Balance(Section):
         if by_language and self.of is not None:
             raise ValueError("per_language goes by languages of entries, and of names a column in their place")
         if isinstance(self.t, dict) and not (by_language and self.language in self.t):
-            accepted = f"a number, or with scheme: per_language numbers, one of them of {self.language} (language)"
+            accepted = f"a number, or with scheme: per_language numbers, one of {self.language} (balance.language)"
             raise fault("t", f"found numbers of {', '.join(self.t)}; accepted: {accepted}")
         if self.language != "en" and not by_language:
             raise fault("language", "is of scheme: per_language, and of no other; leave it out")

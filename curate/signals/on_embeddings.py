@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal, TypeVar
@@ -166,13 +166,13 @@ class WithTargets(EmbeddingSection):
         """Return the targets' embeddings, of unit length (float32[n, dimension])."""
         where = f"measure.{self.kind}.{name}.targets"
         if self.are_arrays:
-            arrays = self._read_arrays(where, built.identities[self.of]["dimension"])
+            arrays = list(self._read_arrays(where, built.identities[self.of]["dimension"]))
             rows, digests = np.concatenate(arrays), [array_digest(array) for array in arrays]
         else:
             rows, digests = encode_exemplars(where, encoder_of(self, built), self.targets)
         check_unchanged(name, digests, built.identities[name])
         return normalised(rows)
 
-    def _read_arrays(self, where: str, dimension: int) -> list[F32]:
+    def _read_arrays(self, where: str, dimension: int) -> Iterator[F32]:
         files = picture_files(where, self.targets)
-        return [read_rows(where, file.path, f"n, {dimension}", dimension) for file in files]
+        return (read_rows(where, file.path, f"n, {dimension}", dimension) for file in files)

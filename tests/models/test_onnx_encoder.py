@@ -298,7 +298,7 @@ def rename(graphs: Path, old: str, new: str) -> None:
             r"image_embeds has the shape \[1, 32\]; accepted: \[1, 31\], by the batch and config.json's projection_dim",
         ),
         (lambda g: config(g, text_config=[1]), r"text_config \[1\]: "),
-        (lambda g: (g / "config.json").write_text("["), r"config\.json is no JSON object"),
+        (lambda g: (g / "config.json").write_text("["), r"config\.json is not a JSON object"),
         (lambda g: (g / "tokenizer.json").write_text("{}"), "cannot be loaded: .*Tokenizer"),
         (lambda g: (g / "onnx/text_model.onnx").write_bytes(b"no graph"), "cannot be loaded"),
         (lambda g: (g / "onnx/text_model.onnx").write_bytes(b""), "empty file"),
