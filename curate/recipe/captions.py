@@ -54,7 +54,13 @@ class EngineSpec(OneKind):
     """What it costs. 0: nothing."""
 
 
-_Number = Annotated[int, Field(ge=1, le=MAX_PER_ROW), fields.INTEGER]
+def _check_number(value: int) -> int:
+    if not 1 <= value <= MAX_PER_ROW:
+        raise ValueError(f"accepted: 1 to {MAX_PER_ROW}, or a SQL expression")
+    return value
+
+
+_Number = Annotated[int, AfterValidator(_check_number), fields.INTEGER]
 _PerRow = Annotated[_Number | Annotated[Expression, fields.TEXT], fields.BY_FORM]
 
 

@@ -11,11 +11,12 @@ def explain_faults(error: ValidationError, data: Any) -> Iterator[str]:
     """Yield one line for each fault of plain data, such as a recipe."""
     errors = [(problem, _find_keys(data, problem)) for problem in error.errors()]
     specific = {keys for problem, keys in errors if problem["type"] == "fault"}
+    above = {keys[:depth] for _, keys in errors for depth in range(len(keys))}
     lists: set[str] = set()
     for problem, keys in errors:
         if problem["type"] != "fault" and keys in specific:
             continue  # of another form that the value may have, and it may hold a secret
-        if problem["type"] == "too_short" and problem["input"] and len(errors) > 1:
+        if problem["type"] == "too_short" and keys in above:
             continue  # pydantic counts only the items without a fault, and those are reported
         text = _describe(problem, keys)
         if problem["type"] == "extra_forbidden" and text in lists:  # the long list of known keys
@@ -41,7 +42,7 @@ def locate(data: Any, loc: tuple[int | str, ...]) -> tuple[str, ...]:
 
 def _find_keys(data: Any, fault: Any) -> tuple[str, ...]:
     loc = fault["loc"]
-    return (*locate(data, loc[:-1]), loc[-1]) if fault["type"] == "missing" else locate(data, loc)
+    return (*locate(data, loc[:-1]), str(loc[-1])) if fault["type"] == "missing" else locate(data, loc)
 
 
 def _describe(fault: Any, keys: tuple[str, ...]) -> str:

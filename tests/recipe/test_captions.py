@@ -387,6 +387,11 @@ def test_the_plan_tells_engines_apart_and_what_is_answered_already(
         ),
         ({"rewrite": {"engine": "llm", "styels": ["human"]}}, "captions.rewrite.styels: unknown key; did you mean"),
         ({"rewrite": [{"styles": ["human"]}]}, "captions.rewrite.0.engine: is missing"),
+        (
+            {"rewrite": {"engine": "llm", "per_row": 65}},
+            "captions.rewrite.per_row: accepted: 1 to 64, or a SQL expression (found 65)",
+        ),
+        ({"rewrite": {"engine": "llm"}, "gates": {"words": [1]}}, "captions.gates.words.1: Field required (found [1])"),
         ({"rewrite": []}, "captions.rewrite: List should have at least 1 item"),
         ({"rewrite": "llm"}, "captions.rewrite: Input should be a mapping (found 'llm')"),
         ({"rewrite": ["llm"]}, "captions.rewrite.0: Input should be a mapping (found 'llm')"),
@@ -419,6 +424,13 @@ def test_what_is_refused_when_the_pool_is_known(
     captions["rewrite"][1] |= section
     with pytest.raises(RecipeError, match=message):
         prepare(recipe(path, captions), str(tmp_path / "out"))
+
+
+def test_a_list_is_not_short_of_what_is_refused_in_it() -> None:
+    with pytest.raises(RecipeError) as error:
+        parse_recipe({"input": [], "captions": {"rewrite": {"engine": "llm", "examples": {}}}})
+    lines = [line.partition(" should")[0] for line in str(error.value).splitlines()]
+    assert lines[:2] == ["recipe: input: List", "recipe: captions.rewrite.examples: Dictionary"]
 
 
 def test_languages_are_refused_where_they_stand(captions: dict[str, Any], path: str, tmp_path: Path) -> None:
