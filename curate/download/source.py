@@ -200,7 +200,7 @@ class UrlsSource(Source):
     @model_validator(mode="after")
     def _fit_each_other(self) -> Self:
         if bool(self.path) == bool(self.from_run):
-            raise ValueError("give path, of lists of URLs, or from, the folder of a finished run over such lists")
+            raise ValueError("give either path, of lists of URLs, or from, the folder of a finished run over some")
         if self.from_run and self.columns != Columns():
             raise ValueError("columns: the run named by `from` says which column is which; accepted: columns with path")
         if twice := find_twice(self.column_names or ()):
