@@ -120,6 +120,18 @@ def test_an_interrupt_ends_both(number: signal.Signals, expected: int) -> None:
     assert status == expected and err == "curate: interrupted\n" and not child.is_running()
 
 
+def test_the_thread_that_receives_takes_no_interrupt() -> None:
+    """The command would wait on for its child."""
+    running = command("def work(number):\n    print(os.getpid(), flush=True)\n    time.sleep(600)")
+    started(running)
+    threads = Path(f"/proc/{running.pid}/task")
+    wait_until(lambda: len(list(threads.iterdir())) == 2)
+    [receiver] = {*threads.iterdir()} - {threads / str(running.pid)}
+    blocked = int((receiver / "status").read_text().partition("SigBlk:")[2].split()[0], 16)
+    assert all(blocked >> number - 1 & 1 for number in (signal.SIGINT, signal.SIGTERM))
+    interrupt(running, signal.SIGINT)
+
+
 def test_the_second_interrupt_does_not_wait() -> None:
     body = GRANDCHILD.replace("def work", "from curate.base import process\n\ndef work").replace(
         "    print(os", "    process.at_interrupt(lambda: print('ending', flush=True) or time.sleep(600))\n    print(os"
