@@ -1,5 +1,6 @@
 """NormSim and VAS with target images: a file of embeddings, tars, a folder or a covariance give the same, and hostile files a reason."""
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,11 @@ import pytest
 import torch
 
 from curate.base.errors import RecipeError
+from curate.models.tensor_files import array_digest
 from curate.recipe.recipe import parse_recipe
+from curate.signals import on_embeddings
+from curate.signals.normsim import NormSim
+from curate.signals.signal import IdentifyContext
 from curate.store.store import RunStore
 from pipelines.prepare import prepare
 from tests.laws import pools
@@ -79,6 +84,22 @@ def test_embeddings_and_a_covariance(path: str, tmp_path: Path) -> None:
     images /= np.linalg.norm(images, axis=1, keepdims=True)
     assert np.abs(found["near"] - np.abs(images @ unit.T).max(axis=1)).max() < 1e-6
     assert np.abs(found["vas"] - ((images @ unit.T) ** 2).mean(axis=1)).max() < 1e-6
+
+
+def test_files_of_targets_are_identified_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several large ones, one at a time is in memory."""
+    arrays = list[weakref.ref[Any]]()
+
+    def digest(array: Any) -> str:
+        assert [other for other in arrays if other() is not None] == []
+        arrays.append(weakref.ref(array))
+        return array_digest(array)
+
+    monkeypatch.setattr(on_embeddings, "array_digest", digest)
+    for name in "abc":
+        np.save(tmp_path / f"{name}.npy", np.ones((2, 8), np.float32))
+    section = NormSim(of="l14", targets=f"{tmp_path}/{{a,b,c}}.npy")
+    assert len(section.identify("near", IdentifyContext({"l14": {"dimension": 8}}, {}, True))) == len(arrays) == 3
 
 
 @pytest.mark.parametrize(
