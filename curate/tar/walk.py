@@ -114,9 +114,8 @@ def checksum_ok(block: bytes) -> bool:
     stored, counted = _number(block[148:156]), block[:148] + b" " * 8 + block[156:]
     # The low half of an Adler-32 is the sum of the bytes, and 1, modulo 65,521: six times as fast as `sum`
     total = sum((zlib.adler32(half) & 0xFFFF) - 1 for half in (counted[:256], counted[256:]))
-    if stored == total:
-        return True
-    return 0 <= stored == total - 256 * sum(byte > 127 for byte in counted)  # some old writers added signed bytes
+    # Some old writers added signed bytes
+    return stored == total or 0 <= stored == total - 256 * sum(byte > 127 for byte in counted)
 
 
 def _number(field: bytes) -> int:
