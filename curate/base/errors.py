@@ -102,4 +102,6 @@ def reraised(
         yield
     except errors as error:
         text = str(error) if isinstance(error, CurateError) else " ".join(str(error).split())[:400]
+        if isinstance(error, FileNotFoundError | PermissionError) and error.errno is None:  # fsspec gives a path alone
+            text = f"{type(error).__name__}: {text}"
         raise kind(f"{subject}: {text}{remedy}") from None

@@ -15,9 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from curate.base.errors import RecipeError, needing
+from curate.base.errors import RecipeError, needing, reraised
 from curate.base.registry import version
-from curate.base.wording import one_line
 from curate.recipe.files import read_whole
 
 
@@ -55,11 +54,8 @@ def find_digest(path: str) -> str:
 
 def read_file(subject: str, path: str, limit: int, accepted: str) -> bytes:
     """Return the bytes of a file, at most `limit`. Raises RecipeError, which begins with `subject`."""
-    try:
+    with reraised(RecipeError, f"{subject} cannot be read", OSError, ValueError, ImportError, remedy=f"; {accepted}"):
         return read_whole(path, limit)
-    except (OSError, ValueError, ImportError) as error:
-        reason = f"{type(error).__name__}: {one_line(error, 200)}"
-        raise RecipeError(f"{subject} cannot be read ({reason}); {accepted}") from None
 
 
 def package_folder(package: str) -> Path:

@@ -23,8 +23,8 @@ from fsspec.registry import register_implementation
 
 import curate
 from curate.base.decoded_size import check_decoded, read_footer
-from curate.base.errors import RecipeError
-from curate.base.wording import did_you_mean, one_line
+from curate.base.errors import RecipeError, reraised
+from curate.base.wording import did_you_mean
 from curate.recipe.errors import shorten
 from curate.recipe.strict_yaml import MAX_CHARACTERS, load_yaml, say_yaml_error
 
@@ -85,10 +85,8 @@ def unpack(content: bytes, limit: int) -> bytes:
     """Return what gzip holds, or other bytes as they are. Raises ValueError where it is damaged or unpacks to more."""
     if content[:2] != b"\x1f\x8b":
         return content
-    try:
+    with reraised(ValueError, "gzip that is damaged", OSError, EOFError, zlib.error):
         content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(limit + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"gzip that is damaged ({one_line(error)})") from None
     if len(content) > limit:
         raise ValueError(f"more than {limit:,} bytes, unpacked")
     return content

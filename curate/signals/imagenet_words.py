@@ -22,7 +22,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.base import ids
-from curate.base.errors import RecipeError, naming, needing
+from curate.base.errors import RecipeError, naming, needing, reraised
 from curate.base.process import process_cache
 from curate.models.weights import package_folder
 from curate.recipe.files import read_whole
@@ -146,10 +146,8 @@ def find_words(captions: pa.Array, vocabulary: Vocabulary) -> pa.Array:
 
 
 def _read(path: Path | str, accepted: str) -> str:
-    try:
+    with reraised(RecipeError, str(path), OSError, ValueError, remedy=f"; {accepted}"):
         return read_whole(str(path), _MAX_BYTES).decode()
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"{path}: {getattr(error, 'strerror', None) or error}; {accepted}") from None
 
 
 def _parse_index(path: Path, text: str, offsets: set[int]) -> dict[str, bool]:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, StandardOptions
 from apache_beam.runners.runner import PipelineRunner
 
-from curate.base.errors import RecipeError
+from curate.base.errors import RecipeError, reraised
 from curate.base.wording import did_you_mean
 from curate.pool.plan import Unit
 from curate.recipe.errors import shorten
@@ -74,11 +74,9 @@ def choose_engine(words: Sequence[str], on: str | None = None, out: str | None =
             if key != Local.key and word.startswith(f"--{key}_"):
                 raise RecipeError(f"{where}: {word.partition('=')[0]} needs runner: {key}; found no runner")
     options = _Options([*(kind.defaults if kind else ()), *every, f"--runner={kind.runner if kind else runner}"])
-    try:
+    subject = f"{where}: runner {runner}" if runner and "." in runner else where
+    with reraised(RecipeError, subject, ImportError, AttributeError, ValueError, TypeError, RecipeError):
         beam_runner = (kind or Beam).find_runner(options, out)
-    except (ImportError, AttributeError, ValueError, TypeError, RecipeError) as error:
-        of_class = f"runner {runner}: " if runner and "." in runner else ""
-        raise RecipeError(f"{where}: {of_class}{error}") from None
     kind = kind or next((kind for kind in engines.values() if kind.takes(beam_runner)), Beam)
     engine = kind(options, beam_runner)
     for where, unread in unknown.items() if not engine.may_know_more else ():

@@ -13,9 +13,8 @@ from apache_beam.options.pipeline_options import DirectOptions, PortableOptions,
 from apache_beam.runners.runner import PipelineResult, PipelineRunner
 
 from curate.ask.costs.model import Workers
-from curate.base.errors import RecipeError
+from curate.base.errors import RecipeError, reraised
 from curate.base.process import CORES
-from curate.base.wording import one_line
 from curate.run.units import WorkerLocation
 from pipelines.engines.base import PipelineEngine, ancestors
 from pipelines.engines.job import Job
@@ -84,12 +83,11 @@ class Prism(Local):
             return
         from apache_beam.runners.portability.prism_runner import PrismJobServer
 
-        try:
+        source = "go install github.com/apache/beam/sdks/v2/go/cmd/prism@vVERSION, of Beam's version"
+        missing = f"{self.name} needs the program prism, which is missing"
+        remedy = f"; accepted: --prism_location=FILE ({source})"
+        with reraised(RecipeError, missing, OSError, ValueError, RuntimeError, remedy=remedy):
             PrismJobServer.local_bin(PrismJobServer(self.options).path_to_binary())
-        except (OSError, ValueError, RuntimeError) as error:
-            source = "go install github.com/apache/beam/sdks/v2/go/cmd/prism@vVERSION, of Beam's version"
-            missing = f"{self.name} needs the program prism, which is missing: {one_line(error, 500)}"
-            raise RecipeError(f"{missing}; accepted: --prism_location=FILE ({source})") from None
 
     def follow(self, result: PipelineResult) -> Job:
         """Return the job, which ends Prism too where it is cancelled."""

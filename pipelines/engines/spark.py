@@ -16,7 +16,6 @@ from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineS
 from curate.ask.costs.model import Workers
 from curate.base.errors import RecipeError, RunError, needing, reraised
 from curate.base.process import CORES
-from curate.base.wording import one_line
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
 from curate.run.inputs import place_inputs
@@ -180,10 +179,9 @@ def _check_java(requirement: str, oldest: int) -> None:
     home = os.environ.get("JAVA_HOME")  # as Spark's own scripts find it
     launcher = f"{home}/bin/java" if home else "java"
     install = "install one (a JRE is enough), and set JAVA_HOME or PATH to find it"
-    try:
+    missing = OSError, subprocess.CalledProcessError
+    with reraised(RecipeError, f"{requirement}, but none is found", *missing, remedy=f"; {install}"):
         done = subprocess.run([launcher, "-version"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise RecipeError(f"{requirement}, but none is found: {one_line(error, 200)}; {install}") from None
     version = re.search(r'version "(?:1\.)?(\d+)', done.stderr + done.stdout)  # 1.8.0_392 is 8
     if version and int(version[1]) < oldest:
         raise RecipeError(f"{requirement}, but {launcher} is Java {version[1]}; {install}")

@@ -208,7 +208,7 @@ def test_remote_file():
         file.write(state.getvalue())
     head = load_head("memory://heads/v1.pth", "none", "none")
     assert head.dimension == 16
-    with pytest.raises(RecipeError, match=r"memory://heads/none\.pth: cannot be read \(FileNotFoundError"):
+    with pytest.raises(RecipeError, match=r"memory://heads/none\.pth: cannot be read: FileNotFoundError"):
         load_head("memory://heads/none.pth", "none", "none")
 
 
