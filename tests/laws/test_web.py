@@ -237,7 +237,8 @@ def test_nothing_hangs(downloaded: Downloaded) -> None:
 
 def test_hosts_are_asked_within_their_limits(downloaded: Downloaded) -> None:
     web = downloaded.web
-    assert max(web.most.values()) <= PER_HOST
+    over = {host: most for host, most in web.most.items() if most > PER_HOST * (1 + (host == "127.0.0.8"))}
+    assert not over, "of 127.0.0.8 there are two names"
     robots = Counter(host for host, path, _ in web.log if path == "/robots.txt")
     again = [host for host in web.hosts[:60] if robots[host] > 1 + (host == "127.0.0.8")]  # which has two names
     assert len(again) <= 30, "robots.txt is asked for once, but where it was too long in coming"
