@@ -29,7 +29,8 @@ PAGES = sorted(
     [
         ROOT / "README.md",
         ROOT / ".github/CONTRIBUTING.md",
-        *(page for top in ("curate", "infra", "pipelines", "sql") for page in (ROOT / top).rglob("README.md")),
+        *(page for top in ("curate", "pipelines", "sql") for page in (ROOT / top).rglob("README.md")),
+        *(ROOT / "infra").glob("*.md"),
     ]
 )
 

@@ -115,7 +115,7 @@ def _show_estimate(
     except RecipeError as error:  # of a device, say, that only workers have
         if prepared.engine.place.is_this_machine:
             raise
-        hint = "; what it costs, a run of a part there tells: see infra/README.md, GPU" if figures else ""
+        hint = "; what it costs, a run of a part there tells: see infra/cost.md, GPU" if figures else ""
         print(f"\nestimate: none on this machine: {error}{hint}")
         return
     shown = {"estimate": expected, "downloads": downloads, "seen": seen, "cores": os.cpu_count() or 1}

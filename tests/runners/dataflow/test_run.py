@@ -4,7 +4,7 @@ The real client of Beam submits to a service and a store of the loopback. The pi
 store, then runs on Prism by Beam's boot, as the image starts it: in processes that have nothing of the driver's but what
 is in the store.
 
-**What only the real service can show** is listed in infra/README.md, "Dataflow".
+**What only the real service can show** is listed in infra/dataflow.md, "What is tested".
 """
 
 import subprocess
