@@ -318,8 +318,8 @@ def test_ids_that_cannot_be_read(tiny, tmp_path):
     (tmp_path / "ids.txt").write_bytes(b"n0144\xff")
     for path, message in {
         "ids.txt": "'utf-8' codec can't decode byte 0xff in position 5: invalid start byte",
-        "none.txt": "No such file or directory",
-        "": "Is a directory",
+        "none.txt": r"\[Errno 2\] No such file or directory: .*",
+        "": r"\[Errno 21\] Is a directory: .*",
     }.items():
         with pytest.raises(
             RecipeError, match=f"{tmp_path / path}: {message}; accepted: one noun id of ImageNet per line"
