@@ -114,10 +114,13 @@ def test_one_that_was_killed_is_told_and_a_rerun_continues(handed: Handed) -> No
 def test_its_process_dies(handed: Handed) -> None:
     """Another one goes on under the same driver, and with its log."""
     driver = handed.detach()
-    before = len(handed.served.gets(""))
     for child in driver.children():
         child.kill()
-    wait_for(driver, handed.served, "GET", before)
+    ends = time.monotonic() + SECONDS
+    while "another one continues" not in (handed.out / "logs/driver.log").read_text():
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+    wait_for(driver, handed.served, "GET", len(handed.served.gets("")))
     now = handed.status()
     assert now.status == 3 and f"curate run (process {driver.pid} on " in now.out, now.out
     assert "1 process died, the last was ended by signal 9" in now.out and "logs/driver.log on " in now.out
