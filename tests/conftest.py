@@ -7,10 +7,8 @@ import pickle
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -30,7 +28,7 @@ settings.register_profile("tests", settings.get_profile("random"), derandomize=T
 settings.load_profile("tests")
 
 
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+def pytest_ignore_collect(collection_path, config):
     """Leave out a file of which `-m` takes no test, unless it is named: imports alone take seconds.
 
     Either all its tests have a mark that is excluded, or none has the one that is asked for.
@@ -47,7 +45,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Iterator[None]:
+def pytest_collection():
     """Search for cycles neither while all is imported, nor ever after in what was: some millions of objects."""
     gc.disable()
     try:
@@ -58,32 +56,32 @@ def pytest_collection() -> Iterator[None]:
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+def pytest_xdist_make_scheduler(config, log):
     """Give all files that need torch to one worker: it and open_clip take seconds to import."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
-        def _split_scope(self, nodeid: str) -> str:
+        def _split_scope(self, nodeid):
             return _scope(config.rootpath / nodeid.split("::", maxsplit=1)[0])
 
     return Scheduling(config, log) if config.option.dist == "loadfile" else None
 
 
 @cache
-def _scope(path: Path) -> str:
+def _scope(path):
     needs_torch = re.search(r"import torch\b|importorskip\(\"torch|open_clip\.|tests\.models\.clips", path.read_text())
     return "torch" if needs_torch else str(path)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _unfrozen() -> Iterator[None]:
+def _unfrozen():
     """Keep what a run does at its end from undoing `gc.freeze`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gc, "unfreeze", lambda: None)
         yield
 
 
-def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]) -> tuple[Path, Any]:
+def made_once(factory, name, make):
     """A folder that `make` filled, and what it returned: once for all workers of pytest-xdist."""
     base = factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
@@ -97,7 +95,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 
 @pytest.fixture
-def interruptible() -> Iterator[None]:
+def interruptible():
     """Take SIGINT as a shell's foreground does, here and in processes started meanwhile.
 
     A shell's background job ignores it, and hands that down to all that it starts, tests and Python included.
@@ -108,7 +106,7 @@ def interruptible() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
+def shared():
     """The folder of shared data (photos, captions, metadata, bad inputs)."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     folder = Path(os.environ.get("CURATE_SHARED_DATA", beside))

@@ -2,8 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -14,11 +12,11 @@ from curate.ask.diff import SAMPLES, changed_samples
 from curate.base.errors import RecipeError, RunError
 from tests.ask.test_diff import write_a, write_b
 from tests.cli.conftest import run_command, write_pool
-from tests.publish.runs import EVIL, finish, uid, write_small
+from tests.kit.written_runs import EVIL, finish, uid, write_small
 
 
 @pytest.fixture(scope="module", params=["", "memory://"])
-def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+def finished(request, tmp_path_factory):
     url = f"{request.param}{tmp_path_factory.mktemp('api')}/small"
     folder = write_small(url)
     counts = {"failed": 1, "words": 1, "side": 1, "aligned": 1, "unmatched": 1, "duplicate": 2, "balance": 1, "kept": 4}
@@ -27,12 +25,12 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def small(finished: str) -> Iterator[Run]:
+def small(finished):
     with Run(finished) as run:
         yield run
 
 
-def test_sql(small: Run) -> None:
+def test_sql(small):
     found = small.sql(
         "SELECT uid, words FROM kept WHERE words < $most AND source = $of ORDER BY uid", most=4, of="photos"
     )
@@ -50,7 +48,7 @@ def test_sql(small: Run) -> None:
     assert total.to_pylist()[0]["words"] == sum(small.samples(columns=["words"])["words"].to_pylist())
 
 
-def test_samples(small: Run) -> None:
+def test_samples(small):
     assert small.samples().num_rows == 12
     assert {"uid", "caption", "clip_score", "kept", "rule", "duplicate_of", "draw"} <= set(small.samples().column_names)
     found = small.samples("kept AND clip_score > 0.5 -- a comment", ["uid", "caption", "clip_score"])
@@ -62,20 +60,20 @@ def test_samples(small: Run) -> None:
     assert small.samples("NOT kept").num_rows == 8
 
 
-def test_funnel(small: Run) -> None:
+def test_funnel(small):
     funnel = small.funnel()
     assert funnel["rule"].to_pylist()[0] == "pool" and funnel["kept"].to_pylist()[-1] == 4
     assert sum(funnel["dropped"].to_pylist()) == 8
 
 
-def test_explain(small: Run) -> None:
+def test_explain(small):
     page = small.explain(uid("a4"))
     assert "verdict: dropped by side" in str(page) and repr(page) == str(page)
     with pytest.raises(RunError, match="none of its 12 rows"):
         small.explain(uid("ff"))
 
 
-def test_diff(tmp_path: Path) -> None:
+def test_diff(tmp_path):
     write_a(f"{tmp_path}/a")
     write_b(f"{tmp_path}/b")
     with Run(tmp_path / "a") as a, Run(tmp_path / "b") as b:
@@ -90,7 +88,7 @@ def test_diff(tmp_path: Path) -> None:
     assert repr(found) == "small → other: lost 3, gained 2, 1 in both"
 
 
-def test_what_it_shows(small: Run) -> None:
+def test_what_it_shows(small):
     assert repr(small) == f"Run({small.path!r}): 4 of 12 samples kept"
     shown = small._repr_html_()
     assert "<b>small</b>" in shown and "<td>side</td><td>1</td><td>9</td>" in shown
@@ -98,7 +96,7 @@ def test_what_it_shows(small: Run) -> None:
     assert "<b>&lt;script&gt;\\x1b</b>" in small._repr_html_()
 
 
-def test_tables_outlive_the_run(small: Run) -> None:
+def test_tables_outlive_the_run(small):
     found = small.samples()
     small.close()
     assert found["uid"].null_count == 1 and len(found.to_pylist()) == 12
@@ -111,7 +109,7 @@ QUERIES = (
 CONDITIONS = ("true) UNION SELECT * FROM '/etc/passwd' --", "true); DROP VIEW samples; --", "nothing = 1", "'")
 
 
-def test_it_only_reads(small: Run) -> None:
+def test_it_only_reads(small):
     """Whatever was asked before, also on one connection."""
     for query in QUERIES:
         with pytest.raises(RecipeError):
@@ -122,12 +120,12 @@ def test_it_only_reads(small: Run) -> None:
     assert small.samples().num_rows == 12
 
 
-def test_what_is_no_run(tmp_path: Path) -> None:
+def test_what_is_no_run(tmp_path):
     with pytest.raises(RecipeError, match="no such folder"):
         Run(tmp_path / "nothing")
 
 
-def test_importing_it_is_lazy() -> None:
+def test_importing_it_is_lazy():
     code = (
         "import sys, curate; assert 'pyarrow' not in sys.modules; from curate import Run; "
         "print(*sorted({'apache_beam', 'torch', 'pandas', 'datasets'} & set(sys.modules)))"
@@ -139,7 +137,7 @@ def test_importing_it_is_lazy() -> None:
         curate.Rum
 
 
-def test_whatif(tmp_path: Path) -> None:
+def test_whatif(tmp_path):
     write_pool(tmp_path)
     assert run_command("run", str(tmp_path / "tars.yaml"), "--out", str(tmp_path / "run")).status == 0
     with Run(tmp_path / "run") as run:

@@ -6,11 +6,9 @@ metadata file by file, fastText and gcld3 name languages, nltk reads WordNet. On
 """
 
 from collections import Counter
-from collections.abc import Callable
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import fasttext
 import numpy as np
@@ -20,13 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from curate.base.numeric.arrays import Mask
 from curate.base.schema import SAMPLE_REASONS
 from curate.cli.run import summary
 from curate.recipe.recipe import load_recipe
 from curate.signals.language import _MODEL
-from tests.laws import pools
-from tests.laws.pools import Ran
+from tests import kit
 from tests.signals.test_imagenet_words import open_nltk, write
 
 pytestmark = pytest.mark.thorough
@@ -56,10 +52,10 @@ MARKED = [
 REASONS = {"no_caption", "empty_caption", "caption_nul", "caption_too_long", "no_url"}  # for which rows fail here
 
 
-def make_pool(folder: Path, captions: list[str]) -> None:
+def make_pool(folder, captions):
     """Write metadata as DataComp publishes it, three files with embeddings, and the files that the recipes name."""
     rng = np.random.default_rng(0)
-    texts: list[str | None] = [captions[i] for i in rng.integers(0, len(captions), 3000)]
+    texts = [captions[i] for i in rng.integers(0, len(captions), 3000)]
     texts += [text for text in [*HOSTILE, *MARKED, None] for _ in range(12)]
     rows = len(texts)
     texts = [texts[i] for i in rng.permutation(rows)]
@@ -116,7 +112,7 @@ def make_pool(folder: Path, captions: list[str]) -> None:
     (folder.parent / "ids.txt").write_text("".join(f"n{offsets[noun]:08}\n" for noun in NOUNS))
 
 
-def unit_rows(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def unit_rows(rows):
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
 
 
@@ -124,7 +120,7 @@ def unit_rows(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 class DataComp:
     """The filters, each a mask of the pool's rows, bool[rows], by what DataComp's code does."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self.folder = folder
         files = sorted((folder / "metadata").glob("*.parquet"))
         self.rows = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
@@ -136,41 +132,41 @@ class DataComp:
         self.is_repeated = self.rows.uid.str.lower().duplicated(keep=False).to_numpy()
         self.fasttext = fasttext.load_model(str(_MODEL))
 
-    def of_texts(self, test: Callable[[str], bool]) -> Mask:
+    def of_texts(self, test):
         mask = np.zeros(len(self.rows), bool)
         mask[self.has_text] = [test(text) for text in self.texts]
         return mask
 
     @cached_property
-    def english(self) -> Mask:
+    def english(self):
         return self.of_texts(lambda text: self.fasttext.predict(text.replace("\n", " "))[0][0] == "__label__en")
 
-    def no_filter(self) -> Mask:
+    def no_filter(self):
         return np.ones(len(self.rows), bool)
 
-    def basic(self) -> Mask:
+    def basic(self):
         shorter = np.minimum(self.rows.original_width, self.rows.original_height)
         longer = np.maximum(self.rows.original_width, self.rows.original_height)
         sides = (shorter >= 200) & (longer / shorter <= 3.0)
         return self.english & self.of_texts(lambda text: len(text.split()) > 2 and len(text) > 5) & sides.to_numpy()
 
-    def clip_score(self, key: str) -> Mask:
+    def clip_score(self, key):
         scores = self.rows[key]
         threshold = -np.sort(-scores.values)[int(len(scores) * 0.3)]
         return (scores >= threshold).to_numpy()
 
-    def laion2b(self) -> Mask:
+    def laion2b(self):
         detector = pytest.importorskip("gcld3").NNetLanguageIdentifier(min_num_bytes=0, max_num_bytes=1000)
         english = self.of_texts(lambda text: detector.FindLanguage(text=text.replace("\n", " ")).language == "en")
         return english & (self.rows.clip_b32_similarity_score >= 0.28).to_numpy()
 
-    def text_based(self) -> Mask:
+    def text_based(self):
         ids = {int(line[1:]) for line in (self.folder / "ids.txt").read_text().split()}
 
         opened = open_nltk(self.folder / "wordnet")
         reader = next(opened)
 
-        def has_class(text: str) -> bool:
+        def has_class(text):
             synsets = (reader.synsets(word) for word in text.split())
             return any(found[0].offset() in ids for found in synsets if found)
 
@@ -178,7 +174,7 @@ class DataComp:
         assert next(opened, None) is None
         return self.english & mask
 
-    def image_based(self) -> Mask:
+    def image_based(self):
         centroids = torch.from_numpy(torch.load(self.folder / "small_centroids.pt", weights_only=False))
         saved = [torch.load(self.folder / f"in1k_clip_vit_l14_{n}.pt")["image_features"] for n in range(5)]
         winners = torch.unique(torch.argmax(torch.cat(saved) @ centroids.T, dim=1)).numpy()
@@ -188,7 +184,7 @@ class DataComp:
         return self.english & texts & np.isin(nearest, winners)
 
 
-def count_tokens(text: str) -> int:
+def count_tokens(text):
     """fasttext.tokenize: bytes are read one by one; white space ends a word, and a line feed is a token of its own."""
     tokens, inside = 0, False
     for byte in text.encode():
@@ -200,7 +196,7 @@ def count_tokens(text: str) -> int:
     return tokens
 
 
-DEFINITIONS: dict[str, Any] = {
+DEFINITIONS = {
     "datacomp_no_filter": DataComp.no_filter,
     "datacomp_basic": DataComp.basic,
     "datacomp_clip_b32_top30": lambda datacomp: datacomp.clip_score("clip_b32_similarity_score"),
@@ -217,7 +213,7 @@ SET = {"datacomp_text_based": ["measure.imagenet_words.synsets=ids.txt"]}  # tim
 
 # ---------------------------------------------------------------- the recipes
 @pytest.fixture(scope="module")
-def folder(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(shared, tmp_path_factory):
     folder = tmp_path_factory.mktemp("datacomp")
     captions = [text for text in pq.read_table(shared / "laion_urls_10k.parquet")["TEXT"].to_pylist() if text.strip()]
     make_pool(folder / "metadata", captions)
@@ -227,16 +223,16 @@ def folder(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def datacomp(folder: Path) -> DataComp:
+def datacomp(folder):
     return DataComp(folder)
 
 
-def run(folder: Path, name: str) -> Ran:
+def run(folder, name):
     recipe = load_recipe(str(folder / f"{name}.yaml"), [*SET.get(name, ()), "max_failed=1"])
-    return pools.run_local(recipe, folder / name)
+    return kit.run_local(recipe, folder / name)
 
 
-def write_gcld3(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def write_gcld3(folder, monkeypatch):
     """Run the lines that the recipe gives."""
     pytest.importorskip("gcld3")
     lines = (RECIPES / "datacomp_laion2b.yaml").read_text().splitlines()
@@ -244,14 +240,12 @@ def write_gcld3(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exec("\n".join(line.removeprefix("#   ") for line in lines if line.startswith("#   ")), {})
 
 
-def test_every_recipe_has_its_definition() -> None:
+def test_every_recipe_has_its_definition():
     assert set(NAMES) == set(DEFINITIONS)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_baseline_keeps_what_datacomp_s_code_keeps(
-    name: str, folder: Path, datacomp: DataComp, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_baseline_keeps_what_datacomp_s_code_keeps(name, folder, datacomp, monkeypatch):
     if name == "datacomp_laion2b":
         write_gcld3(folder, monkeypatch)
     expected = DEFINITIONS[name](datacomp)

@@ -11,11 +11,9 @@ import json
 import string
 import tarfile
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,9 +29,9 @@ from curate.recipe.recipe import parse_recipe
 from pipelines.claim import claim_folder
 from pipelines.driver import run
 from pipelines.prepare import prepare
-from tests.download.web import Web, running
-from tests.laws.pools import Ran
-from tests.publish.runs import run_query
+from tests.kit import Ran
+from tests.kit.web import Web, running
+from tests.kit.written_runs import run_query
 
 FULL = 2**64
 
@@ -60,43 +58,43 @@ class Outcome:
     t: int
 
 
-def read_entries(path: Path) -> list[str]:
+def read_entries(path):
     listed = json.loads(gzip.decompress(path.read_bytes()))
     return list(dict.fromkeys(entry for entry in listed if entry and entry not in set(string.punctuation)))
 
 
-def space(text: str) -> str:
+def space(text):
     spaced = f" {text} "
     for mark in ",.;:?!`":
         spaced = spaced.replace(mark, f" {mark} ")
     return spaced.translate(str.maketrans("\t\n\r", "   "))
 
 
-def match(text: str, by_text: dict[str, int], most: int) -> list[int]:
+def match(text, by_text, most):
     """Entries that are a run of the spaced text's tokens, empty ones included."""
     tokens = space(text).split(" ")[1:-1]
     runs = (" ".join(tokens[a:b]) for a in range(len(tokens)) for b in range(a + 1, min(a + most, len(tokens)) + 1))
     return sorted({by_text[run] for run in runs if run in by_text})
 
 
-def mix(z: int) -> int:
+def mix(z):
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % FULL
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB % FULL
     return z ^ (z >> 31)
 
 
-def inclusion(found: Sequence[int], counts: Counter[int], t: int) -> float:
+def inclusion(found, counts, t):
     miss = 1.0
     for entry in found:
         miss *= 1.0 - t / max(counts[entry], t)
     return 1.0 - miss
 
 
-def fixed(pi: float) -> int:
+def fixed(pi):
     return round(pi * 2**32)
 
 
-def solve(lists: Sequence[Sequence[int]], counts: Counter[int], rows: int) -> int:
+def solve(lists, counts, rows):
     """The largest t whose expected size is at most `rows`."""
     low, high = 1, max(counts.values()) + 1
     while high - low > 1:
@@ -106,12 +104,12 @@ def solve(lists: Sequence[Sequence[int]], counts: Counter[int], rows: int) -> in
     return low
 
 
-def decide(pairs: Sequence[Pair], entries: Sequence[str], seed: int, t: int | None, rows: int | None) -> Outcome:
+def decide(pairs, entries, seed, t, rows):
     """The rule `words > 2`, matching, deduplication by uid, balance by t or by rows."""
     by_text, most = {entry: i for i, entry in enumerate(entries)}, max(entry.count(" ") + 1 for entry in entries)
     lists = [match(pair.caption, by_text, most) for pair in pairs]
-    rules: list[str | None] = []
-    seen: set[str] = set()
+    rules = []
+    seen = set()
     for pair, found in zip(pairs, lists, strict=True):
         rule = "words" if len(pair.caption.split()) <= 2 else None if found else "unmatched"
         rule = "duplicate" if rule is None and pair.uid in seen else rule
@@ -136,12 +134,12 @@ def decide(pairs: Sequence[Pair], entries: Sequence[str], seed: int, t: int | No
     return out
 
 
-def uid(first: str, caption: str) -> str:
+def uid(first, caption):
     return xxhash.xxh3_128_hexdigest(f"{first}\0{caption}".encode())
 
 
 # ---------------------------------------------------------------- the jobs
-def curate(out: Path, source: dict[str, str], shared: Path, reuse: Path | None = None, **sections: Any) -> Ran:
+def curate(out, source, shared, reuse=None, **sections):
     recipe = {
         "input": [{"name": "pool", **source}],
         "match": {"metadata": str(shared / "metadata_396k.json.gz")},
@@ -155,23 +153,23 @@ def curate(out: Path, source: dict[str, str], shared: Path, reuse: Path | None =
 
 
 @pytest.fixture(scope="module")
-def entries(shared: Path) -> list[str]:
+def entries(shared):
     return read_entries(shared / "metadata_396k.json.gz")
 
 
 @pytest.fixture(scope="module")
-def laion(shared: Path) -> list[Pair]:
+def laion(shared):
     table = pq.read_table(shared / "laion_urls_10k.parquet", columns=["URL", "TEXT"])
     return [Pair(uid(row["URL"], row["TEXT"]), row["TEXT"]) for row in table.to_pylist()]
 
 
 @pytest.fixture(scope="module")
-def by_t(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def by_t(shared, tmp_path_factory):
     source = {"format": "parquet", "path": str(shared / "laion_urls_10k.parquet")}
     return curate(tmp_path_factory.mktemp("laion") / "run", source, shared, balance={"t": 20})
 
 
-def check(ran: Ran, pairs: Sequence[Pair], entries: Sequence[str], told: Outcome) -> None:
+def check(ran, pairs, entries, told):
     """The run says of every pair and every entry what the oracle says, and its sums agree."""
     decisions = ran.table("decisions")
     assert decisions["uid"].to_pylist() == [pair.uid for pair in pairs]
@@ -208,7 +206,7 @@ def check(ran: Ran, pairs: Sequence[Pair], entries: Sequence[str], told: Outcome
 
 
 @pytest.mark.thorough
-def test_ten_thousand_captions_balanced_by_t(by_t: Ran, laion: list[Pair], entries: list[str]) -> None:
+def test_ten_thousand_captions_balanced_by_t(by_t, laion, entries):
     told = decide(laion, entries, seed=0, t=20, rows=None)
     assert min(Counter(told.rules).values()) > 0 and len(set(told.rules)) >= 4
     check(by_t, laion, entries, told)
@@ -219,9 +217,7 @@ def test_ten_thousand_captions_balanced_by_t(by_t: Ran, laion: list[Pair], entri
 
 
 @pytest.mark.slow
-def test_ten_thousand_captions_balanced_by_rows(
-    by_t: Ran, laion: list[Pair], entries: list[str], shared: Path, tmp_path: Path
-) -> None:
+def test_ten_thousand_captions_balanced_by_rows(by_t, laion, entries, shared, tmp_path):
     source = {"format": "parquet", "path": str(shared / "laion_urls_10k.parquet")}
     ran = curate(tmp_path / "run", source, shared, by_t.folder, balance={"rows": 3800}, seed=5)
     told = decide(laion, entries, seed=5, t=None, rows=3800)
@@ -231,7 +227,7 @@ def test_ten_thousand_captions_balanced_by_rows(
     assert 3700 < expected <= 3800 and abs(ran.counts["kept"] - expected) < 4 * variance**0.5
 
 
-def test_matching_is_by_substring(laion: list[Pair], entries: list[str]) -> None:
+def test_matching_is_by_substring(laion, entries):
     """The oracle's runs of tokens, against the definition itself, on a few captions."""
     by_text = {entry: i for i, entry in enumerate(entries)}
     for pair in laion[::500]:
@@ -240,10 +236,10 @@ def test_matching_is_by_substring(laion: list[Pair], entries: list[str]) -> None
 
 
 @pytest.mark.thorough
-def test_photos(shared: Path, entries: list[str], tmp_path: Path) -> None:
-    captions: dict[str, str] = {}
-    images: dict[str, bytes] = {}
-    fields: dict[str, dict[str, Any]] = {}
+def test_photos(shared, entries, tmp_path):
+    captions = {}
+    images = {}
+    fields = {}
     with tarfile.open(shared / "photos.tar") as tar:
         for member in tar:
             key, _, suffix = member.name.partition(".")
@@ -268,7 +264,7 @@ def test_photos(shared: Path, entries: list[str], tmp_path: Path) -> None:
     for row in samples:
         assert (row["width"], row["height"]) == (fields[row["key"]]["width"], fields[row["key"]]["height"])
     kept = [key for key, rule in zip(images, told.rules, strict=True) if rule is None]
-    found: dict[str, dict[str, bytes]] = {}
+    found = {}
     for name, data in ran.members:
         key, _, suffix = name.partition(".")
         found.setdefault(key, {})[suffix] = data
@@ -281,7 +277,7 @@ def test_photos(shared: Path, entries: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_list_decided_before_it_is_downloaded(shared: Path, entries: list[str], tmp_path: Path) -> None:
+def test_a_list_decided_before_it_is_downloaded(shared, entries, tmp_path):
     """Alt texts of the web are matched and balanced, and photos downloaded for what was kept, and for nothing else."""
     pytest.importorskip("img2dataset")
     with tarfile.open(shared / "photos.tar") as tar:
@@ -329,16 +325,14 @@ MISTAKEN = 0.02
 
 
 @pytest.mark.thorough
-def test_the_demo_catches_what_is_planted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_demo_catches_what_is_planted(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     truth = write_pool("demo/pool", samples=600, seed=3, shards=4).to_pylist()  # the demo's own has 2,000
     demo("demo")
     ran = Ran(tmp_path / "demo/run")
     outcomes = ran.outcomes
     ends = {sample["key"]: outcomes[sample["shard"], sample["key"]] for sample in truth}
-    injected: dict[str, list[str]] = {}
+    injected = {}
     for sample in truth:
         injected.setdefault(sample["defect"], []).append(sample["key"])
 
@@ -377,13 +371,13 @@ def test_the_demo_catches_what_is_planted(
     assert f"pool {len(truth)}" in " ".join(printed.out.split())
 
 
-def _check_duplicates(truth: list[dict[str, Any]], ends: dict[str, str]) -> None:
+def _check_duplicates(truth, ends):
     """Of the samples of one scene that reach deduplication one stays if their keys are equal, and of near ones few.
 
     Hardly any is dropped for its likeness to another scene.
     """
     earlier = {"english", "words", "characters", "side", "aspect", "boilerplate", "aligned", "unmatched"}
-    scenes: dict[str, list[dict[str, Any]]] = {}
+    scenes = {}
     for sample in truth:
         if ends[sample["key"]] not in earlier:
             scenes.setdefault(sample["original_key"] or sample["key"], []).append(sample)

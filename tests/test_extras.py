@@ -5,9 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -37,30 +35,30 @@ TESTED_ELSEWHERE = {"captions", "vllm", "regions"}  # test_openai, test_vllm, te
 NO_FEATURES = {"test", "runners", "all"}
 
 
-def check(*words: str) -> Any:
+def check(*words):
     return choose_engine(words).check()
 
 
-def tokenise(wiki: str, load: Any) -> Any:
+def tokenise(wiki, load):
     load.cache_clear()
     return tokens.load_tokeniser(wiki)
 
 
-def urls(folder: Path) -> Any:
+def urls(folder):
     source = {"name": "web", "format": "urls", "path": "list.csv", "network": {"contact": "me@example.org"}}
     return UrlsInput().plan(UrlsSource.model_validate(source), (), False)
 
 
-def crawl(folder: Path) -> Any:
+def crawl(folder):
     source = {"name": "cc", "format": "commoncrawl", "path": "a.wat.gz"}
     return CommonCrawlInput().plan(CrawlSource.model_validate(source), (), False)
 
 
-def pmc(folder: Path) -> Any:
+def pmc(folder):
     return PmcInput().plan(PmcSource(name="pmc", format="pmc", path=str(folder)), (), False)
 
 
-CASES: list[tuple[str, str, Callable[[Path], Any]]] = [
+CASES = [
     ("clip", "torch", lambda folder: identify(Clip(model="ViT-B-32"))),
     ("clip", "open_clip", lambda folder: identify(Clip(model="ViT-B-32"))),
     ("nsfw", "onnxruntime", lambda folder: nsfw._model_path()),
@@ -94,9 +92,7 @@ CASES: list[tuple[str, str, Callable[[Path], Any]]] = [
 
 
 @pytest.mark.parametrize(("extra", "package", "use"), CASES)
-def test_a_missing_package_is_named_with_its_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: str, package: str, use: Callable[[Path], Any]
-) -> None:
+def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, extra, package, use):
     monkeypatch.setitem(sys.modules, package, None)
     for scheme in ("gs", "gcs", "s3", "s3a"):  # as if nothing had asked for them before
         monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, scheme, raising=False)
@@ -108,7 +104,7 @@ def test_a_missing_package_is_named_with_its_extra(
         use(tmp_path)
 
 
-def test_a_command_says_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_says_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     monkeypatch.setattr(sys, "argv", ["curate", "sql", "gs://bucket/run"])
     with pytest.raises(SystemExit) as ended:
@@ -119,7 +115,7 @@ def test_a_command_says_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     assert (ended.value.code, capsys.readouterr().err) == (2, expected)
 
 
-def test_each_extra_is_here() -> None:
+def test_each_extra_is_here():
     project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
     assert {extra for extra, *_ in CASES} == {*project["optional-dependencies"]} - TESTED_ELSEWHERE - NO_FEATURES
 
@@ -143,11 +139,11 @@ main()
 """
 
 
-def test_the_demo_runs_with_what_curate_alone_installs(tmp_path: Path) -> None:
+def test_the_demo_runs_with_what_curate_alone_installs(tmp_path):
     """Packages are as they are after `pip install .`: none that only an extra asks for can be imported."""
     project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
     wanted = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
-    known: set[str] = {"curate"}
+    known = {"curate"}
     while wanted - known:
         name = (wanted - known).pop()
         known.add(name)

@@ -3,13 +3,11 @@
 import json
 import re
 import shutil
-from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from tests.packages import curate, install, needs_hatchling
+from tests.kit.packages import curate, install, needs_hatchling
 
 pytestmark = needs_hatchling
 
@@ -86,15 +84,15 @@ CAPTIONS = ["A dog runs", "a dog sleeps", "the cat", "some fish swim", "Some fis
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(tmp_path_factory):
     return install(tmp_path_factory.mktemp("toolbox"), "curate-toolbox", CODE, ENTRY_POINTS)
 
 
 @pytest.fixture
-def recipe(tmp_path: Path) -> str:
+def recipe(tmp_path):
     (tmp_path / "captions.txt").write_text("\n".join(CAPTIONS))
     rewrite = {"engine": "bird", "styles": ["human"]}
-    sections: dict[str, Any] = {
+    sections = {
         "input": {"name": "pool", "format": "lines", "path": str(tmp_path / "captions.txt")},
         "dedup": {"by": ["opening"]},
         "captions": {
@@ -108,17 +106,14 @@ def recipe(tmp_path: Path) -> str:
 
 
 @pytest.mark.slow
-def test_a_run_uses_them(site: Path, recipe: str, tmp_path: Path) -> None:
+def test_a_run_uses_them(site, recipe, tmp_path):
     out = str(tmp_path / "out")
     done = curate(site, "run", recipe, "--out", out)
     assert done.returncode == 0, done.stderr
     sql = "SELECT caption, rule FROM measured JOIN decisions USING (unit, row) ORDER BY row"
     rows = json.loads(curate(site, "sql", out, sql, "--format", "json").stdout)
     assert [row["caption"] for row in rows] == CAPTIONS
-    assert sum(row["rule"] is None for row in rows) == 3 and {row["rule"] for row in rows} == {
-        None,
-        "duplicate",
-    }
+    assert sum(row["rule"] is None for row in rows) == 3 and {row["rule"] for row in rows} == {None, "duplicate"}
     texts = json.loads(curate(site, "sql", out, "SELECT DISTINCT text, model FROM captions", "--format", "json").stdout)
     assert texts == [{"text": "a bird says a thing", "model": "parrot a bird"}]
     run = json.loads((tmp_path / "out" / "run.json").read_text())
@@ -141,9 +136,7 @@ PACKAGE = "of package curate-toolbox 0.1"
         ('EngineKind("parrot", Parrot)', "Parrot", 2, "caption engine 'parrot' {}: .* is <class .*Parrot'>; accepted: a kind \\(EngineKind\\)"),
     ],
 )  # fmt: skip
-def test_a_fault_names_kind_package_and_line(
-    old: str, new: str, status: int, message: str, site: Path, recipe: str, tmp_path: Path
-) -> None:
+def test_a_fault_names_kind_package_and_line(old, new, status, message, site, recipe, tmp_path):
     faulty = shutil.copytree(site, tmp_path / "site", ignore=shutil.ignore_patterns("__pycache__"))
     assert CODE.count(old) == 1, old
     (faulty / "curate_toolbox.py").write_text(CODE.replace(old, new))

@@ -8,10 +8,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +17,7 @@ import pytest
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 from curate.publish.forget.forget import forget
 from curate.store.items import Items
-from tests.laws.pools import Ran, encode, picture, recipe_of, run_local
+from tests.kit import encode, picture, recipe_of, run_local
 
 pytestmark = [
     pytest.mark.slow,
@@ -33,7 +30,7 @@ BROKEN = {12}  # that are none
 
 
 class _Pictures(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
+    def do_GET(self):
         number = int(self.path.strip("/").removesuffix(".jpg"))
         data = b"<html>" if number in BROKEN else encode(picture(number, 300))
         self.send_response(404 if number in MISSING else 200)
@@ -41,11 +38,11 @@ class _Pictures(BaseHTTPRequestHandler):
         if number not in MISSING:
             self.wfile.write(data)
 
-    def log_message(self, *args: Any) -> None: ...
+    def log_message(self, *args): ...
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
+def server():
     with ThreadingHTTPServer(("127.0.0.1", 0), _Pictures) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{http.server_address[1]}"
@@ -53,7 +50,7 @@ def server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def stages(server: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Path, Ran]:
+def stages(server, tmp_path_factory):
     """A run over URLs, what img2dataset made of its shards, and a run over that."""
     folder = tmp_path_factory.mktemp("img2dataset")
     numbers = range(ROWS)
@@ -112,7 +109,7 @@ def stages(server: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, 
     return urls, folder / "images", run_local(recipe, folder / "images-run")
 
 
-def test_uids_agree(stages: tuple[Ran, Path, Ran]) -> None:
+def test_uids_agree(stages):
     urls, images, curated = stages
     chosen = urls.table("decisions").filter(urls.table("decisions")["kept"])["uid"].to_pylist()
     assert len(list(images.glob("*.tar"))) >= 3
@@ -137,7 +134,7 @@ def test_uids_agree(stages: tuple[Ran, Path, Ran]) -> None:
         assert (row["url"], row["caption"]) == (of[row["uid"]]["url"], of[row["uid"]]["caption"])
 
 
-def test_weights_multiply_by_a_join(stages: tuple[Ran, Path, Ran]) -> None:
+def test_weights_multiply_by_a_join(stages):
     urls, _, curated = stages
     rows = pa.concat_tables(
         [pq.read_table(path) for path in sorted(curated.folder.glob("shards/*.parquet"))]
@@ -149,7 +146,7 @@ def test_weights_multiply_by_a_join(stages: tuple[Ran, Path, Ran]) -> None:
     assert {row["input_probability"] for row in rows} == {before}
 
 
-def test_its_columns_stay_and_digests_are_of_what_is_stored(stages: tuple[Ran, Path, Ran]) -> None:
+def test_its_columns_stay_and_digests_are_of_what_is_stored(stages):
     """img2dataset's sha256 is of the picture as it came, before it resized it."""
     _, images, curated = stages
     theirs = pa.concat_tables([pq.read_table(path) for path in sorted(images.glob("*.parquet"))]).to_pylist()
@@ -168,13 +165,13 @@ def test_its_columns_stay_and_digests_are_of_what_is_stored(stages: tuple[Ran, P
     assert (result.rows.requested, result.rows.kept, len(result.absent)) == (1, 1, 0)
 
 
-def test_images_that_it_made_squares_are_noticed(stages: tuple[Ran, Path, Ran]) -> None:
+def test_images_that_it_made_squares_are_noticed(stages):
     path = f"{stages[1]}/00000.tar"
     noticed = WebdatasetInput().resized(WebdatasetSource(name="pool", format="webdataset", path=path), path)
     assert re.match(r"\d+ of its first \d+ images were resized, one from 30\d x 30\d to 256 x 256 \(declare", noticed)
 
 
-def test_what_img2dataset_says_stays(stages: tuple[Ran, Path, Ran]) -> None:
+def test_what_img2dataset_says_stays(stages):
     _, _, curated = stages
     fields = [json.loads(data) for name, data in curated.members if name.endswith(".json")]
     assert all(one["status"] == "success" and len(one["uid"]) == 32 and one["original_width"] >= 300 for one in fields)

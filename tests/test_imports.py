@@ -50,7 +50,7 @@ BEAM = ("pipelines", "curate.cli")
 MODELS = ("torch", "torchvision", "open_clip", "vllm", "transformers")
 
 
-def module(file: Path) -> str:
+def module(file):
     parts = file.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -58,23 +58,23 @@ def module(file: Path) -> str:
 MODULES = {module(file): file for file in FILES}
 
 
-def room_of(name: str) -> str:
+def room_of(name):
     """The room of a module."""
     file = MODULES[name]
     folder = ".".join(file.relative_to(ROOT).parent.parts)
     return name if folder == "curate" and name != "curate" else folder
 
 
-def top_of(name: str) -> str:
+def top_of(name):
     """The folder of `curate/` that a module is in, or `pipelines`."""
     return ".".join(name.split(".")[: 1 if name.startswith("pipelines") else 2])
 
 
 @cache
-def imports(file: Path, functions: bool = True) -> list[str]:
+def imports(file, functions=True):
     """The modules that a file imports; without those that its functions import when they are called."""
-    names: list[str] = []
-    waiting: list[ast.AST] = [ast.parse(file.read_text())]
+    names = []
+    waiting = [ast.parse(file.read_text())]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.Import):
@@ -91,12 +91,12 @@ def imports(file: Path, functions: bool = True) -> list[str]:
     return names
 
 
-def test_every_module_is_in_a_listed_room() -> None:
+def test_every_module_is_in_a_listed_room():
     assert len(MODULES) > 150
     assert {room_of(name) for name in MODULES} == set(ROOMS)
 
 
-def test_imports_go_downwards() -> None:
+def test_imports_go_downwards():
     """At every depth; also those inside functions and for type checkers."""
     pairs = [(name, other) for name, file in MODULES.items() for other in imports(file)]
     ours = [(name, other) for name, other in pairs if other.split(".")[0] in ("curate", "pipelines")]
@@ -107,7 +107,7 @@ def test_imports_go_downwards() -> None:
     ]
 
 
-def test_an_import_upwards_would_be_seen(tmp_path: Path) -> None:
+def test_an_import_upwards_would_be_seen(tmp_path):
     file = tmp_path / "one.py"
     file.write_text(
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from curate.cli import main\n"
@@ -116,8 +116,8 @@ def test_an_import_upwards_would_be_seen(tmp_path: Path) -> None:
     assert set(imports(file)) >= {"curate.cli.main", "curate.ask.query", "curate.ask.report.page"}
 
 
-def test_folders_are_small() -> None:
-    lines: Counter[str] = Counter()
+def test_folders_are_small():
+    lines = Counter()
     for name, file in MODULES.items():
         lines[top_of(name)] += file.read_text().count("\n")
     large = {
@@ -127,7 +127,7 @@ def test_folders_are_small() -> None:
     assert len([file for file in (ROOT / "curate").glob("*.py") if not file.name.startswith("__")]) <= LOOSE
 
 
-def test_there_are_no_cycles() -> None:
+def test_there_are_no_cycles():
     graph = {
         name: {other for other in imports(file) if other in MODULES and other != name} for name, file in MODULES.items()
     }
@@ -136,7 +136,7 @@ def test_there_are_no_cycles() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("pipelines.spark")])
-def test_the_spark_runner_knows_nothing_of_what_it_runs(name: str) -> None:
+def test_the_spark_runner_knows_nothing_of_what_it_runs(name):
     """And whoever only names its options needs no PySpark."""
     for other in imports(MODULES[name]):
         assert other.split(".")[0] != "curate", other
@@ -144,22 +144,22 @@ def test_the_spark_runner_knows_nothing_of_what_it_runs(name: str) -> None:
     assert not [other for other in imports(MODULES[name], functions=False) if other.startswith("pyspark")]
 
 
-def importers(of: tuple[str, ...], functions: bool) -> list[str]:
+def importers(of, functions):
     """The modules that import one of these packages."""
     return [
         name for name, file in MODULES.items() if {other.split(".")[0] for other in imports(file, functions)} & {*of}
     ]
 
 
-def test_beam_is_imported_by_pipelines_and_commands_only() -> None:
+def test_beam_is_imported_by_pipelines_and_commands_only():
     assert not [name for name in importers(("apache_beam",), functions=True) if not name.startswith(BEAM)]
 
 
-def test_models_are_imported_by_the_functions_that_load_them() -> None:
+def test_models_are_imported_by_the_functions_that_load_them():
     assert not importers(MODELS, functions=False)
 
 
-def test_what_the_steps_really_import() -> None:
+def test_what_the_steps_really_import():
     """Also by way of other libraries: neither Beam nor a model is loaded by any step."""
     steps = [name for name in MODULES if not name.startswith(BEAM)]
     code = f"import sys, {', '.join(steps)}; print(*sorted(m for m in {('apache_beam', *MODELS)} if m in sys.modules))"
@@ -167,7 +167,7 @@ def test_what_the_steps_really_import() -> None:
     assert done.stdout.split() == []
 
 
-def test_pickle_is_nowhere() -> None:
+def test_pickle_is_nowhere():
     """Untrusted input: no pickle is loaded, nor allowed in numpy's files; but arrays of .pt files, where all names are ours."""
     for name, file in MODULES.items():
         found = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"} & set(imports(file))
@@ -177,7 +177,7 @@ def test_pickle_is_nowhere() -> None:
                 assert isinstance(node.value, ast.Constant) and node.value.value is False, name
 
 
-def test_the_top_level_has_its_folders() -> None:
+def test_the_top_level_has_its_folders():
     """Of what git knows; a folder that a command made by mistake is none of them."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:

@@ -1,8 +1,5 @@
 """What leads DataComp since its baselines, by the recipes of their names, beside the published definitions in float64."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -11,14 +8,14 @@ from scipy.sparse.csgraph import connected_components
 
 from curate.base.errors import RecipeError
 from curate.recipe.recipe import load_recipe
-from tests.laws import pools
+from tests import kit
 from tests.test_datacomp import HOSTILE, RECIPES, make_pool
 
 pytestmark = pytest.mark.thorough
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     """A pool of DataComp's layout with hostile rows, and the recipes beside it."""
     folder = tmp_path_factory.mktemp("leading")
     make_pool(folder / "metadata", ["a photo of a house", "a book on a box", "art of a woman in a dress"])
@@ -28,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pool(folder: Path) -> dict[str, Any]:
+def pool(folder):
     """How many rows it has, the embeddings of each, and those of ImageNet."""
     files = sorted((folder / "metadata").glob("*.parquet"))
     rows = sum(pq.read_metadata(file).num_rows for file in files)
@@ -40,18 +37,18 @@ def pool(folder: Path) -> dict[str, Any]:
     return {"rows": rows, **sides, "targets": targets}
 
 
-def load(path: Path) -> Any:
+def load(path):
     content = torch.load(path, weights_only=False)
     content = content["image_features"] if isinstance(content, dict) else content
     return np.asarray(content, np.float64)
 
 
-def run(folder: Path, name: str, out: Path, *overrides: str) -> pools.Ran:
+def run(folder, name, out, *overrides):
     recipe = load_recipe(str(folder / f"{name}.yaml"), ["max_failed=1", "max_failed_files=1", *overrides])
-    return pools.run_local(recipe, out)
+    return kit.run_local(recipe, out)
 
 
-def columns(ran: pools.Ran, table: str, *names: str) -> dict[str, Any]:
+def columns(ran, table, *names):
     samples, values = ran.table("samples"), ran.table(table)
     is_ok = np.array([status == "ok" for status in samples["status"].to_pylist()])
     return {
@@ -61,17 +58,17 @@ def columns(ran: pools.Ran, table: str, *names: str) -> dict[str, Any]:
     } | {name: np.array(values[name].to_pylist(), np.float64) for name in names}
 
 
-def usable(pool: dict[str, Any], ran: dict[str, Any]) -> Any:
+def usable(pool, ran):
     """Rows that can be read and have embeddings of both sides."""
     sides = [pool["img"], pool["txt"]]
     return ran["ok"] & np.logical_and.reduce([np.isfinite(side).all(axis=1) & side.any(axis=1) for side in sides])
 
 
-def unit(rows: Any) -> Any:
+def unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def test_s_cliploss_and_normsim(folder: Path, pool: dict[str, Any], tmp_path: Path) -> None:
+def test_s_cliploss_and_normsim(folder, pool, tmp_path):
     """Each row against all others, as there are fewer than references; the second cut is of the rows that the first one left."""
     ran = run(folder, "s_cliploss_normsim", tmp_path / "run")
     found = columns(ran, "related", "s_clip") | {"imagenet": columns(ran, "scores", "imagenet")["imagenet"]}
@@ -98,7 +95,7 @@ def test_s_cliploss_and_normsim(folder: Path, pool: dict[str, Any], tmp_path: Pa
     assert kept == {found["uid"][row] for row in second}
 
 
-def test_vas(folder: Path, pool: dict[str, Any], tmp_path: Path) -> None:
+def test_vas(folder, pool, tmp_path):
     found = columns(run(folder, "vas", tmp_path / "run"), "scores", "imagenet_vas")
     rows = np.flatnonzero(usable(pool, found))
     targets, images = unit(pool["targets"]), unit(pool["img"][rows].astype(np.float16).astype(np.float64))
@@ -115,9 +112,9 @@ def test_vas(folder: Path, pool: dict[str, Any], tmp_path: Path) -> None:
         ("soft_cap", ["sample.soft_cap.draws=3000", "sample.soft_cap.batch=100"]),
     ],
 )
-def test_recipes_that_need_no_weights(name: str, overrides: list[str], folder: Path, tmp_path: Path) -> None:
+def test_recipes_that_need_no_weights(name, overrides, folder, tmp_path):
     ran = run(folder, name, tmp_path / "run", *overrides)
-    pools.conserved(ran)
+    kit.conserved(ran)
     decisions = ran.table("decisions")
     kept = int(np.sum(decisions["kept"].to_pylist()))
     assert kept > 100
@@ -127,7 +124,7 @@ def test_recipes_that_need_no_weights(name: str, overrides: list[str], folder: P
         assert sum(decisions["repeats"].to_pylist()) == 3000 and max(decisions["repeats"].to_pylist()) > 1
 
 
-def test_semdedup_compares_within_a_cluster(folder: Path, pool: dict[str, Any], tmp_path: Path) -> None:
+def test_semdedup_compares_within_a_cluster(folder, pool, tmp_path):
     """The groups are the components of near pairs of one cluster; near pairs of two clusters are none."""
     cosine = 0.5  # so that some rows are near others of another cluster
     ran = run(
@@ -145,7 +142,7 @@ def test_semdedup_compares_within_a_cluster(folder: Path, pool: dict[str, Any], 
     assert len(set(groups[kept].tolist())) == len(farthest)
     changes = ["relate.clusters.topic.k=5", "rules={}", "dedup.by.1.embedding.cosine=0.5"]
     recipe = load_recipe(str(folder / "semdedup.yaml"), ["max_failed=1", "max_failed_files=1", *changes])
-    many = pools.run_beam(recipe, tmp_path / "many", here=False)
+    many = kit.run_beam(recipe, tmp_path / "many", here=False)
     assert many.table("decisions").equals(ran.table("decisions"))
 
 
@@ -157,10 +154,10 @@ def test_semdedup_compares_within_a_cluster(folder: Path, pool: dict[str, Any], 
         (["derive.half='topic < 3'", "dedup.by.1.embedding.within=half"], "dedup.by.within: 'half' is derived"),
     ],
 )
-def test_within_needs_groups(changes: list[str], message: str, folder: Path, tmp_path: Path) -> None:
+def test_within_needs_groups(changes, message, folder, tmp_path):
     with pytest.raises(RecipeError, match=message):
         run(folder, "semdedup", tmp_path / "run", *changes)
 
 
-def test_all_recipes_are_read() -> None:
+def test_all_recipes_are_read():
     assert HOSTILE and all(load_recipe(str(path)).name for path in RECIPES.glob("*.yaml"))

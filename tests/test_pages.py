@@ -3,14 +3,12 @@
 import functools
 import re
 import shlex
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
-from markdown_it.token import Token
 from PIL import Image
 
 from curate.ask.diff import CHANGES, SETTINGS
@@ -21,7 +19,7 @@ from curate.decide.draw.balance import LimitsChoice
 from curate.decide.draw.bracket import Solution
 from curate.demo.pool import write_pool
 from curate.store.facts import RunFacts
-from tests import forked
+from tests.kit import forked
 from tests.test_imports import ROOMS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,7 +35,7 @@ PAGES = sorted(
 page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-def texts(page: Path) -> Iterator[tuple[str, str]]:
+def texts(page):
     """The texts of a page without code blocks, with the element that holds each; code in a line keeps its backticks."""
     tokens = MarkdownIt("commonmark").enable("table").parse(page.read_text())
     for before, token in pairwise(tokens):
@@ -45,14 +43,14 @@ def texts(page: Path) -> Iterator[tuple[str, str]]:
             yield before.tag, "".join(map(text_of, token.children or []))
 
 
-def text_of(token: Token) -> str:
+def text_of(token):
     if token.type == "code_inline":
         return f"`{token.content}`"
     return " " if token.type == "softbreak" else token.content if token.type == "text" else ""
 
 
 @functools.cache
-def anchors(page: Path) -> set[str]:
+def anchors(page):
     """Of a page's headings, as GitHub makes them, and those that it sets."""
     headings = (text for tag, text in texts(page) if re.fullmatch("h[1-6]", tag))
     made = {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
@@ -60,7 +58,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @page
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)):
         if target.startswith("https://"):
             continue
@@ -70,7 +68,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(file), target
 
 
-def test_what_differs_from_others_is_listed() -> None:
+def test_what_differs_from_others_is_listed():
     """What the code does with each is tested where the code is."""
     for name, words in (
         ("curate/pool/README.md", ["spaces or non-ASCII letters", "`user:password@`", "tabs and line feeds"]),
@@ -83,7 +81,7 @@ def test_what_differs_from_others_is_listed() -> None:
         assert [word for word in words if word not in (ROOT / name).read_text()] == []
 
 
-def test_the_architecture_lists_all_rooms_in_their_order() -> None:
+def test_the_architecture_lists_all_rooms_in_their_order():
     text = (ROOT / "curate/README.md").read_text().partition("## The rooms\n")[2]
     lines = text.split("```")[1].strip().splitlines()
     listed = [name for line in lines for name in line.split("  ")[0].split()]
@@ -91,7 +89,7 @@ def test_the_architecture_lists_all_rooms_in_their_order() -> None:
 
 
 @pytest.mark.slow
-def test_the_readmes_walk_prints_what_it_says(tmp_path: Path) -> None:
+def test_the_readmes_walk_prints_what_it_says(tmp_path):
     """From the first recipe to the second run, over the demo's pool."""
     readme = (ROOT / "README.md").read_text()
     walk = readme.partition("## Your first recipe")[2].partition("## The run folder")[0]
@@ -113,7 +111,7 @@ def test_the_readmes_walk_prints_what_it_says(tmp_path: Path) -> None:
             assert not missing, f"not printed: {missing}"
 
 
-def write_photos(folder: Path) -> None:
+def write_photos(folder):
     """Images as a reader has them, one of them too small, with a table of captions among them."""
     folder.mkdir()
     for i, side in enumerate([300, 256, 240, 40]):
@@ -122,7 +120,7 @@ def write_photos(folder: Path) -> None:
     (folder / "captions.csv").write_text(f"filename,caption\n{rows}")
 
 
-def a_uid(folder: Path) -> str:
+def a_uid(folder):
     import curate
 
     return (
@@ -132,7 +130,7 @@ def a_uid(folder: Path) -> str:
     )
 
 
-def test_all_that_tables_and_answers_have_is_explained() -> None:
+def test_all_that_tables_and_answers_have_is_explained():
     """Columns of tables and of what-if, diff and sweeps, facts, and keys of run.json: each heads a row of a page's table."""
     pages = "\n".join(page.read_text() for page in PAGES)
     rows = re.findall(r"^\| ((?:`\w+`(?:, | of )?)+).*? \| [^|\n]*\w", pages, re.MULTILINE)

@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,27 +14,27 @@ from curate.base import registry
 from curate.expressions.check import STATISTICS
 from curate.recipe.recipe import Recipe
 from pipelines.engines.registry import ENGINES
-from tests.packages import ROOT, curate, needs_hatchling
+from tests.kit.packages import ROOT, curate, needs_hatchling
 
 PAGE = (ROOT / ".github/CONTRIBUTING.md").read_text().partition("## A package of your own\n")[2]
 
 
 @pytest.mark.parametrize("name", plugins.__all__)
-def test_a_name_is_what_its_module_has(name: str) -> None:
+def test_a_name_is_what_its_module_has(name):
     value = getattr(plugins, name)
     assert getattr(sys.modules[plugins._modules()[name]], name) is value
 
 
-def test_all_lists_agree() -> None:
+def test_all_lists_agree():
     assert plugins.__all__ == sorted(plugins.__all__) == dir(plugins) == sorted(plugins._modules())
 
 
-def test_another_name_is_refused() -> None:
+def test_another_name_is_refused():
     with pytest.raises(AttributeError, match=r"module 'curate.plugins' has no attribute 'Segment'; it has .*Section"):
         plugins.Segment
 
 
-def test_importing_it_loads_nothing() -> None:
+def test_importing_it_loads_nothing():
     """A name loads its module, a signal's class no format of inputs."""
     code = (
         "import sys; import curate.plugins; print([m for m in sys.modules if m.split('.')[0] in ('pyarrow', 'numpy', 'curate')]);"
@@ -45,7 +44,7 @@ def test_importing_it_loads_nothing() -> None:
     assert done.stdout.splitlines() == ["['curate', 'curate.plugins']", "False False"]
 
 
-def test_the_page_has_all_groups_of_entry_points_and_what_they_name() -> None:
+def test_the_page_has_all_groups_of_entry_points_and_what_they_name():
     assert Recipe.full() and STATISTICS and ENGINES  # all registries are there
     rows = re.findall(r"^\| .* \| `(curate\.\w+)` \| (.*) \|$", PAGE, re.MULTILINE)
     named = {(group, name) for group, names in rows for name in re.findall(r"`(\w+)`", names)}
@@ -56,7 +55,7 @@ def test_the_page_has_all_groups_of_entry_points_and_what_they_name() -> None:
 
 @pytest.mark.slow
 @needs_hatchling
-def test_the_package_of_the_page(tmp_path: Path) -> None:
+def test_the_package_of_the_page(tmp_path):
     """Built and installed: a pass, a selection and a statistic."""
     blocks = dict(re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL))
     (tmp_path / "package").mkdir()

@@ -5,10 +5,8 @@ import json
 import math
 import shutil
 import tarfile
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,25 +17,25 @@ from PIL import Image
 
 from curate.publish.forget.forget import forget
 from curate.store.items import Items
-from tests.laws.pools import Ran, add_member, recipe_of, run_local
+from tests.kit import add_member, recipe_of, run_local
 
 pytestmark = pytest.mark.thorough
 
 open_clip_data = pytest.importorskip("open_clip_train.data", reason="open_clip_torch[training] is not installed")
 
 
-def image(number: int, form: str) -> bytes:
+def image(number, form):
     file = io.BytesIO()
     Image.new("RGB", (24 + number % 5, 20), (number * 5 % 256, number % 256, 99)).save(file, form)
     return file.getvalue()
 
 
-def members_of(number: int, odd: bool) -> dict[str, bytes]:
+def members_of(number, odd):
     """The members of a sample: as img2dataset leaves them, or as one of several other tools does."""
     caption = f"picture nº {number}, “quoted” 写真\n second line"
-    fields: dict[str, Any] = {"url": f"http://x/{number}", "width": 20 + number, "tags": [str(number)]}
+    fields = {"url": f"http://x/{number}", "width": 20 + number, "tags": [str(number)]}
     text = caption.encode()
-    kinds: list[dict[str, bytes]] = [
+    kinds = [
         {"png": image(number, "PNG"), "txt": text, "json": json.dumps(fields).encode()},
         {"jpg": image(number, "JPEG"), "json": json.dumps(fields | {"caption": caption}).encode()},
         {"JPG": image(number, "JPEG"), "TXT": text},
@@ -48,7 +46,7 @@ def members_of(number: int, odd: bool) -> dict[str, bytes]:
     return kinds[number % 5] if odd else plain
 
 
-def write_pool(folder: Path, odd: bool) -> list[str]:
+def write_pool(folder, odd):
     """Three tars of 20 samples; all alike, or most of them odd from the second tar on."""
     folder.mkdir()
     paths = []
@@ -65,7 +63,7 @@ def write_pool(folder: Path, odd: bool) -> list[str]:
 Captions = dict[str, str]
 
 
-def curated(folder: Path, odd: bool) -> tuple[Ran, Captions]:
+def curated(folder, odd):
     """A run that drops a tenth of the pool, into shards of 16, and the captions that it holds, by name."""
     recipe = recipe_of(
         write_pool(folder / "pool", odd), rules={"tenth": "key[-1] <> '4'"}, output={"rows_per_shard": 16}
@@ -80,20 +78,20 @@ def curated(folder: Path, odd: bool) -> tuple[Ran, Captions]:
 
 
 @pytest.fixture(scope="module")
-def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Captions]:
+def odd(tmp_path_factory):
     return curated(tmp_path_factory.mktemp("odd"), True)
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Captions]:
+def plain(tmp_path_factory):
     return curated(tmp_path_factory.mktemp("plain"), False)
 
 
-def shards_of(ran: Ran) -> list[str]:
+def shards_of(ran):
     return [str(path) for path in sorted(ran.folder.glob("shards/*.tar"))]
 
 
-def braces(ran: Ran) -> str:
+def braces(ran):
     return f"{ran.folder}/shards/{{00000..{len(shards_of(ran)) - 1:05d}}}.tar"
 
 
@@ -101,7 +99,7 @@ IMAGES = ("jpg", "jpeg", "png", "webp")
 
 
 # ---------------------------------------------------------------- webdataset
-def test_webdataset_reads_every_sample(odd: tuple[Ran, Captions]) -> None:
+def test_webdataset_reads_every_sample(odd):
     ran, captions = odd
     found = {}
     for sample in webdataset.WebDataset(braces(ran), shardshuffle=False).decode("pil"):
@@ -115,7 +113,7 @@ def test_webdataset_reads_every_sample(odd: tuple[Ran, Captions]) -> None:
 
 
 # ---------------------------------------------------------------- open_clip
-def loader_args(ran: Ran, batch_size: int) -> SimpleNamespace:
+def loader_args(ran, batch_size):
     return SimpleNamespace(
         train_data=braces(ran),
         val_data=braces(ran),
@@ -130,19 +128,19 @@ def loader_args(ran: Ran, batch_size: int) -> SimpleNamespace:
     )
 
 
-def to_tensor(picture: Image.Image) -> Any:
+def to_tensor(picture):
     import torch
 
     return torch.from_numpy(np.array(picture.convert("RGB").resize((8, 8)), np.uint8))
 
 
-def test_open_clip_reads_sizes_json(odd: tuple[Ran, Captions]) -> None:
+def test_open_clip_reads_sizes_json(odd):
     ran, captions = odd
     assert open_clip_data.get_dataset_size(braces(ran)) == (len(captions), 4)
     assert open_clip_data.get_dataset_size("::".join(shards_of(ran)[:2])) == (32, 2)
 
 
-def test_open_clips_training_loader_gives_every_sample_once_an_epoch(odd: tuple[Ran, Captions]) -> None:
+def test_open_clips_training_loader_gives_every_sample_once_an_epoch(odd):
     ran, captions = odd
     data = open_clip_data.get_wds_dataset(loader_args(ran, 9), to_tensor, is_train=True, tokenizer=lambda text: [text])
     assert (data.dataloader.num_samples, data.dataloader.num_batches) == (54, 6)
@@ -158,7 +156,7 @@ def test_open_clips_training_loader_gives_every_sample_once_an_epoch(odd: tuple[
     assert orders[0] != orders[1]
 
 
-def test_open_clips_evaluation_loader_gives_every_sample(odd: tuple[Ran, Captions]) -> None:
+def test_open_clips_evaluation_loader_gives_every_sample(odd):
     ran, captions = odd
     data = open_clip_data.get_wds_dataset(
         loader_args(ran, 10), to_tensor, is_train=False, tokenizer=lambda text: [text]
@@ -167,14 +165,14 @@ def test_open_clips_evaluation_loader_gives_every_sample(odd: tuple[Ran, Caption
 
 
 # ---------------------------------------------------------------- Hugging Face
-def hugging_face(monkeypatch: pytest.MonkeyPatch) -> Any:
+def hugging_face(monkeypatch):
     """The library, which is not to ask the Hub."""
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     return datasets
 
 
-def load(ran: Ran, streaming: bool, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def load(ran, streaming, cache, monkeypatch):
     datasets = hugging_face(monkeypatch)
     files = {"train": shards_of(ran)}
     return datasets.load_dataset(
@@ -183,9 +181,7 @@ def load(ran: Ran, streaming: bool, cache: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_hugging_face_reads_every_sample(
-    plain: tuple[Ran, Captions], streaming: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hugging_face_reads_every_sample(plain, streaming, tmp_path, monkeypatch):
     ran, captions = plain
     found = {}
     for row in load(ran, streaming, tmp_path, monkeypatch):
@@ -196,9 +192,7 @@ def test_hugging_face_reads_every_sample(
     assert found == captions
 
 
-def test_hugging_face_reads_every_caption_of_mixed_shards(
-    odd: tuple[Ran, Captions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hugging_face_reads_every_caption_of_mixed_shards(odd, tmp_path, monkeypatch):
     """Its columns are those of the first five samples: images with another suffix than theirs are not among them."""
     ran, captions = odd
     rows = list(load(ran, True, tmp_path, monkeypatch))
@@ -206,9 +200,7 @@ def test_hugging_face_reads_every_caption_of_mixed_shards(
     assert [row["jpg"] is None for row in rows].count(False) == sum(name.endswith(".jpg") for name, _ in ran.members)
 
 
-def test_hugging_face_reads_the_folder_by_its_card(
-    odd: tuple[Ran, Captions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hugging_face_reads_the_folder_by_its_card(odd, tmp_path, monkeypatch):
     """The card says which files are samples, and all columns: no image is missed, and no table is taken for samples."""
     datasets = hugging_face(monkeypatch)
     ran, captions = odd
@@ -220,7 +212,7 @@ def test_hugging_face_reads_the_folder_by_its_card(
         assert len(row["json"]["uid"]) == 32
 
 
-def test_hugging_face_reads_numbers_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hugging_face_reads_numbers_as_they_are(tmp_path, monkeypatch):
     """Floats to their last bit, NaN, and large integers; the type `json` rounds to ten digits, and has null for NaN."""
     datasets = hugging_face(monkeypatch)
     floats = [0.1 + 0.2, 1e-7, math.nan, math.inf, 1 / 3, 5e-324, 1e300, None]
@@ -250,9 +242,7 @@ def test_hugging_face_reads_numbers_as_they_are(tmp_path: Path, monkeypatch: pyt
         assert expected.keys() <= row["json"].keys()
 
 
-def test_hugging_face_reads_what_is_there_now(
-    odd: tuple[Ran, Captions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hugging_face_reads_what_is_there_now(odd, tmp_path, monkeypatch):
     """Its cache tells folders of one name, and a run before and after forgetting, apart by the card's version."""
     datasets = hugging_face(monkeypatch)
     ran, captions = odd
@@ -269,13 +259,13 @@ def test_hugging_face_reads_what_is_there_now(
 U16 = np.dtype("u8,u8")
 
 
-def copies(subset: Any, uids: Sequence[str]) -> list[int]:
+def copies(subset, uids):
     """How often each uid is listed, found as DataComp's resharder does: between the two ends of a binary search."""
     keys = [np.array([divmod(int(uid, 16), 2**64)], U16) for uid in uids]
     return [int((np.searchsorted(subset, k, "right") - np.searchsorted(subset, k, "left"))[0]) for k in keys]
 
 
-def test_the_subset_file_is_datacomps(odd: tuple[Ran, Captions]) -> None:
+def test_the_subset_file_is_datacomps(odd):
     ran, captions = odd
     subset = np.load(ran.folder / "uids.npy", mmap_mode="r")
     assert subset.dtype == U16 and subset.shape == (len(captions),)
@@ -286,7 +276,7 @@ def test_the_subset_file_is_datacomps(odd: tuple[Ran, Captions]) -> None:
 
 
 # ---------------------------------------------------------------- img2dataset
-def test_sidecars_read_as_img2datasets(odd: tuple[Ran, Captions]) -> None:
+def test_sidecars_read_as_img2datasets(odd):
     """As its users do: successes of all sidecars, keys of which name members of the tar beside it."""
     ran, captions = odd
     frames = []
@@ -302,7 +292,7 @@ def test_sidecars_read_as_img2datasets(odd: tuple[Ran, Captions]) -> None:
     assert all(row["width"] >= 24 and row["height"] == 20 for row in frames)
 
 
-def test_curated_parquet_is_a_url_list_for_img2dataset(tmp_path: Path) -> None:
+def test_curated_parquet_is_a_url_list_for_img2dataset(tmp_path):
     """As its reader of `--input_format parquet` does: the columns that are asked for, by file, in row order."""
     table = pa.table(
         {

@@ -14,7 +14,7 @@ BLOCKS = [block for block in FOUND if "blur" not in block and "jsonl, path" not 
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_yaml_of_pages_is_read(block: str, tmp_path: Path) -> None:
+def test_yaml_of_pages_is_read(block, tmp_path):
     head = "" if re.search("^input:", block, re.MULTILINE) else "input: {name: a, format: webdataset, path: a.tar}\n"
     head += "match: {metadata: a.txt}\n" if "captions:" in block else ""
     (tmp_path / "recipe.yaml").write_text(head + block)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
-def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unpacked(tmp_path_factory):
     """The wheel of this checkout, built and unpacked."""
     folder = tmp_path_factory.mktemp("wheel")
     isolation = ["--no-build-isolation"] if importlib.util.find_spec("hatchling") else []
@@ -28,11 +28,11 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-def names(folder: Path) -> set[str]:
+def names(folder):
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def run(folder: Path, code: str) -> str:
+def run(folder, code):
     """What Python prints, with the unpacked wheel before anything else that may be installed."""
     env = os.environ | {"PYTHONPATH": str(folder)}
     done = subprocess.run(
@@ -42,7 +42,7 @@ def run(folder: Path, code: str) -> str:
     return done.stdout
 
 
-def test_it_holds_everything(unpacked: Path) -> None:
+def test_it_holds_everything(unpacked):
     found = names(unpacked)
     for package in ("curate", "pipelines"):
         sources = {str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*.py")}
@@ -57,7 +57,7 @@ def test_it_holds_everything(unpacked: Path) -> None:
     assert {"curate/demo/recipe.yaml", "curate/demo/words.yaml", "curate/py.typed", "curate/sql/views.sql"} <= found
 
 
-def test_it_holds_nothing_else(unpacked: Path) -> None:
+def test_it_holds_nothing_else(unpacked):
     found = names(unpacked)
     assert {name.split("/")[0] for name in found if ".dist-info/" not in name} == {"curate", "pipelines"}
     suffixes = {Path(name).suffix for name in found if ".dist-info/" not in name}
@@ -82,7 +82,7 @@ def test_it_holds_nothing_else(unpacked: Path) -> None:
     }  # no caches, no tests
 
 
-def test_its_metadata(unpacked: Path) -> None:
+def test_its_metadata(unpacked):
     [info] = unpacked.glob("*.dist-info")
     assert (info / "licenses" / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
     assert "curate = curate.__main__:start" in (info / "entry_points.txt").read_text()
@@ -93,7 +93,7 @@ def test_its_metadata(unpacked: Path) -> None:
     assert len(plain) > 10 and all(">=" in line for line in plain)  # lower bounds everywhere
 
 
-def test_it_works_without_the_checkout(unpacked: Path) -> None:
+def test_it_works_without_the_checkout(unpacked):
     code = (
         "import curate, pipelines\n"
         "from curate.recipe.files import shipped_folder\n"
@@ -111,6 +111,6 @@ def test_it_works_without_the_checkout(unpacked: Path) -> None:
     assert engines == "['dataflow', 'local', 'prism', 'spark']"
 
 
-def test_its_command_works(unpacked: Path) -> None:
+def test_its_command_works(unpacked):
     code = "import sys; sys.argv = ['curate', '--version']; from curate.__main__ import start; start()"
     assert run(unpacked, code).startswith("curate ")

@@ -11,7 +11,7 @@ import pytest
 from curate.api import Run
 from curate.base import schema
 from curate.recipe.recipe import load_recipe
-from tests.laws.pools import Sample, encode, picture, run_local, write_tars
+from tests.kit import Sample, encode, picture, run_local, write_tars
 
 pytestmark = pytest.mark.thorough
 
@@ -39,7 +39,7 @@ IMAGES, T = 200, 20
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("worldwide")
     rng, samples = np.random.default_rng(0), []
     for n in range(IMAGES):
@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_what_is_kept(folder: Path, tmp_path: Path) -> None:
+def test_what_is_kept(folder, tmp_path):
     recipe = load_recipe(str(folder / "recipe.yaml"), [f"balance.t={T}"])
     ran = run_local(recipe, tmp_path / "run")
     samples, decisions, matches = (ran.table(name) for name in ("samples", "decisions", "matches"))
@@ -93,7 +93,7 @@ def test_what_is_kept(folder: Path, tmp_path: Path) -> None:
     assert 30 < kept < len(drawable)
 
 
-def limits(counts: Counter[tuple[str, str]]) -> dict[str, int]:
+def limits(counts):
     """The t of each language, by the definition: the count whose cumulative share is nearest to English's share of its tail."""
     of = {key: sorted(n for (_, language), n in counts.items() if language == key) for key in ENTRIES}
     share = sum(n for n in of["en"] if n < T) / sum(of["en"])

@@ -5,10 +5,8 @@ import hashlib
 import shutil
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
-from typing import Any
 
-from curate.store.store import RunStore
-from tests.publish.runs import ENTRIES, RUN, sample, uid, verdict, write_units
+from tests.kit.written_runs import ENTRIES, RUN, sample, uid, verdict, write_units
 
 OWNED = "document.documentElement.dataset.owned=1"
 HOSTILE = [
@@ -36,30 +34,30 @@ class Page(HTMLParser):
     texts: list[str] = field(default_factory=list)
     styling: bool = False
 
-    def __post_init__(self) -> None:
+    def __post_init__(self):
         super().__init__()
         self.feed(self.html)
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
         self.styling = tag in ("style", "script")
 
-    def handle_endtag(self, tag: str) -> None:
+    def handle_endtag(self, tag):
         self.styling = False
 
-    def handle_data(self, data: str) -> None:
+    def handle_data(self, data):
         if not self.styling and data.strip():
             self.texts.append(" ".join(data.split()))
 
     @property
-    def text(self) -> str:
+    def text(self):
         return "\n".join(self.texts)
 
-    def names(self) -> set[str]:
+    def names(self):
         return {name for name, _ in self.elements}
 
 
-def write_hostile(url: str) -> RunStore:
+def write_hostile(url):
     """A run in which every text that may come from a stranger is hostile, and every rule, source and entry too."""
     names = [f"{text[:200]} {i}" for i, text in enumerate(HOSTILE)]
     rules = [
@@ -115,20 +113,20 @@ def write_hostile(url: str) -> RunStore:
     return write_units(url, [rows], run, entries, failures, captions)
 
 
-def with_script(page: str, script: str) -> str:
+def with_script(page, script):
     """Let a page run another script too, by its digest, after its own: what a reader of it does."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = page.replace("script-src 'sha256-", f"script-src 'sha256-{digest}' 'sha256-", 1)
     return page.replace("</body>", f"<script>{script}</script></body>")
 
 
-def chromium() -> str | None:
+def chromium():
     """A Chromium or Chrome, if there is one."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
     return next((path for name in names if (path := shutil.which(name))), None)
 
 
-def flags(folder: Any) -> list[str]:
+def flags(folder):
     """Headless, and without Chromium's own requests."""
     quiet = ("background-networking", "component-update", "default-apps", "extensions", "sync", "gpu", "dev-shm-usage")
     return [

@@ -5,29 +5,27 @@ import csv
 import io
 import json
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from curate.ask.diff import CHANGES, GAINED, LOST, NOT_IN_POOL, SAMPLES, SETTINGS, Diff, changed_samples, diff_runs
+from curate.ask.diff import CHANGES, GAINED, LOST, NOT_IN_POOL, SAMPLES, SETTINGS, changed_samples, diff_runs
 from curate.ask.text_pages import render_page
 from curate.base.errors import RecipeError, RunError
 from curate.base.ids import uid_halves
 from curate.publish.uids import PAIR
 from tests.cli.conftest import Done, finished, pool, run_command  # noqa: F401 (fixtures)
-from tests.laws.pools import make_samples, recipe_of, run_local, write_metadata, write_tars
-from tests.publish import runs
-from tests.publish.runs import EVIL, sample, uid, verdict, write_bare, write_small, write_units
+from tests.kit import make_samples, recipe_of, run_local, write_metadata, write_tars
+from tests.kit import written_runs as runs
+from tests.kit.written_runs import EVIL, sample, uid, verdict, write_bare, write_small, write_units
 
 
-def page_of(diff: Diff) -> str:
+def page_of(diff):
     return str(render_page("diff", diff=diff))
 
 
-def write_uids(url: str, rows: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+def write_uids(url, rows):
     """uids.npy of the kept rows, each (sample, verdict)."""
     high, low = uid_halves(pa.array([of["uid"] for of, said in rows if said["kept"]], pa.string()))
     file = io.BytesIO()
@@ -35,13 +33,13 @@ def write_uids(url: str, rows: list[tuple[dict[str, Any], dict[str, Any]]]) -> N
     runs.RunStore(url).write_bytes("uids.npy", file.getvalue())
 
 
-def write_a(url: str) -> str:
+def write_a(url):
     write_small(url)
     write_uids(url, [row[:2] for unit in runs.SMALL for row in unit])
     return url
 
 
-def write_b(url: str) -> str:
+def write_b(url):
     """The same pool, but for a row less and a row more, decided otherwise."""
     first, second = copy.deepcopy(runs.SMALL)
     first[0] = (
@@ -61,17 +59,17 @@ def write_b(url: str) -> str:
 
 
 @pytest.fixture(scope="module", params=["", "memory://"])
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+def pair(request, tmp_path_factory):
     """Two runs, once on this machine and once remote, which no test changes."""
     folder = f"{request.param}{tmp_path_factory.mktemp('pair')}"
     return write_a(f"{folder}/a"), write_b(f"{folder}/b")
 
 
-def rows(table: pa.Table) -> list[tuple[Any, ...]]:
+def rows(table):
     return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
-def test_by_hand(pair: tuple[str, str]) -> None:
+def test_by_hand(pair):
     diff = diff_runs(*pair)
     assert (diff.lost, diff.gained, diff.shared) == (3, 2, 1)
     assert vars(diff.a) | {"url": ""} == {"url": "", "name": "small", "pool": 12, "failed": 1, "kept": 4, "uids": 4}
@@ -102,7 +100,7 @@ def test_by_hand(pair: tuple[str, str]) -> None:
     assert not diff.is_same and not diff.shares_no_pool
 
 
-def test_samples(pair: tuple[str, str]) -> None:
+def test_samples(pair):
     batches = list(changed_samples(*pair))
     assert {batch.schema for batch in batches} == {SAMPLES}
     found = [row for batch in batches for row in batch.to_pylist()]
@@ -121,7 +119,7 @@ def test_samples(pair: tuple[str, str]) -> None:
     assert few == [found[0], found[3]]
 
 
-def test_samples_come_with_the_numbers_of_the_rule(tmp_path: Path) -> None:
+def test_samples_come_with_the_numbers_of_the_rule(tmp_path):
     a, b = write_a(f"{tmp_path}/a"), f"{tmp_path}/b"
     first, second = copy.deepcopy(runs.SMALL)
     for place, (rule, changes) in {0: ("words", {}), 5: ("side", {"width": 100, "height": 80})}.items():
@@ -139,7 +137,7 @@ def test_samples_come_with_the_numbers_of_the_rule(tmp_path: Path) -> None:
     }
 
 
-def test_the_other_way_round(pair: tuple[str, str]) -> None:
+def test_the_other_way_round(pair):
     there, back = diff_runs(*pair), diff_runs(*reversed(pair))
     assert (back.lost, back.gained) == (there.gained, there.lost)
     for name in ("sources", "languages", "entries", "rules"):
@@ -147,14 +145,14 @@ def test_the_other_way_round(pair: tuple[str, str]) -> None:
         assert set(rows(getattr(back, name))) == turned
 
 
-def test_a_run_and_itself(pair: tuple[str, str]) -> None:
+def test_a_run_and_itself(pair):
     diff = diff_runs(pair[0], pair[0])
     assert diff.is_same and not diff.shares_no_pool and list(changed_samples(pair[0], pair[0])) == []
     assert "Both keep the same 4 samples." in (page_of(diff))
 
 
 @pytest.mark.thorough
-def test_repeats_are_compared(pair: tuple[str, str], tmp_path: Path) -> None:
+def test_repeats_are_compared(pair, tmp_path):
     again = write_a(f"{tmp_path}/again")
     store = runs.RunStore(again)
     with store.open("uids.npy") as file:
@@ -169,7 +167,7 @@ def test_repeats_are_compared(pair: tuple[str, str], tmp_path: Path) -> None:
     assert diff_runs(again, pair[1]).repeated == 1  # of the one sample that both keep
 
 
-def test_a_run_without_languages_is_named(pair: tuple[str, str]) -> None:
+def test_a_run_without_languages_is_named(pair):
     diff = diff_runs(*pair)
     known = CHANGES.empty_table()
     unknown = pa.Table.from_pylist([{"name": None, "a": 0, "b": 3}, {"name": "en", "a": 4, "b": 0}], CHANGES)
@@ -177,7 +175,7 @@ def test_a_run_without_languages_is_named(pair: tuple[str, str]) -> None:
     assert "by language" not in (page_of(replace(diff, languages=known)))
 
 
-def test_runs_that_share_no_pool_nor_metadata(pair: tuple[str, str], tmp_path: Path) -> None:
+def test_runs_that_share_no_pool_nor_metadata(pair, tmp_path):
     other = f"{tmp_path}/bare"
     write_bare(other)
     write_uids(other, [(sample(f"c{i}", ""), {"kept": i > 0}) for i in range(3)])
@@ -187,9 +185,9 @@ def test_runs_that_share_no_pool_nor_metadata(pair: tuple[str, str], tmp_path: P
     assert "their pools have nothing in common" in (page_of(diff))
 
 
-def test_another_sharding_keeps_the_same(tmp_path: Path) -> None:
+def test_another_sharding_keeps_the_same(tmp_path):
     samples, metadata = make_samples(60), write_metadata(tmp_path)
-    sections: dict[str, Any] = {"match": {"metadata": metadata}, "rules": {"words": "words > 3"}, "balance": {"t": 5}}
+    sections = {"match": {"metadata": metadata}, "rules": {"words": "words > 3"}, "balance": {"t": 5}}
     one = run_local(recipe_of(write_tars(tmp_path / "one", samples, 2), **sections), tmp_path / "run1")
     other = run_local(recipe_of(write_tars(tmp_path / "other", samples[::-1], 5), **sections), tmp_path / "run2")
     diff = diff_runs(str(one.folder), str(other.folder))
@@ -197,7 +195,7 @@ def test_another_sharding_keeps_the_same(tmp_path: Path) -> None:
     assert [row[0] for row in rows(diff.settings)] == ["input.pool.path"]
 
 
-def test_a_larger_t_only_gains(tmp_path: Path) -> None:
+def test_a_larger_t_only_gains(tmp_path):
     tars, metadata = write_tars(tmp_path / "pool", make_samples(60), 2), write_metadata(tmp_path)
     found = [
         run_local(recipe_of(tars, match={"metadata": metadata}, balance={"t": t}), tmp_path / f"run{t}")
@@ -212,7 +210,7 @@ def test_a_larger_t_only_gains(tmp_path: Path) -> None:
         assert not kept or (by_name[name][2] == kept and by_name[name][1] + by_name[name][4] == kept)
 
 
-def test_errors(pair: tuple[str, str], tmp_path: Path) -> None:
+def test_errors(pair, tmp_path):
     with pytest.raises(RecipeError, match="no such folder"):
         diff_runs(pair[0], f"{tmp_path}/nothing")
     unfinished = write_b(f"{tmp_path}/b")
@@ -224,7 +222,7 @@ def test_errors(pair: tuple[str, str], tmp_path: Path) -> None:
 # ---- the command
 
 
-def test_the_page(pair: tuple[str, str]) -> None:
+def test_the_page(pair):
     done = run_command("diff", *pair)
     assert (done.status, done.err) == (0, "")
     words = [" ".join(line.split()) for line in done.out.splitlines()]
@@ -242,7 +240,7 @@ def test_the_page(pair: tuple[str, str]) -> None:
 
 
 @pytest.mark.thorough
-def test_formats(pair: tuple[str, str]) -> None:
+def test_formats(pair):
     whole = json.loads(run_command("diff", *pair, "--format", "json").out)
     assert (whole["lost"], whole["gained"], whole["b"]["kept"]) == (3, 2, 3)
     assert whole["entries"][0] == {"name": "cat", "a": 3, "b": 2, "lost": 2, "gained": 1}
@@ -264,11 +262,11 @@ def test_formats(pair: tuple[str, str]) -> None:
 
 @pytest.mark.thorough
 def test_a_page_of_the_lost(
-    finished: dict[str, tuple[Path, Done]],  # noqa: F811
-    pool: Path,  # noqa: F811
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    finished,  # noqa: F811
+    pool,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
     monkeypatch.chdir(tmp_path)
     a, b = str(finished["tars"][0]), str(tmp_path / "b")
     changes = ["--reuse", a, "--set", "rules.words=characters > 14"]
@@ -281,7 +279,7 @@ def test_a_page_of_the_lost(
 
 
 @pytest.mark.thorough
-def test_strangers_cannot_steer_the_terminal(pair: tuple[str, str]) -> None:
+def test_strangers_cannot_steer_the_terminal(pair):
     for more in ([], ["--by", "sample"], ["--by", "sample", "--format", "json"]):
         done = run_command("diff", *pair, *more)
         assert done.status == 0 and "\x1b" not in done.out and "\u202e" not in done.out
@@ -289,7 +287,7 @@ def test_strangers_cannot_steer_the_terminal(pair: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"\n", b"\x93NUMPY"])
-def test_damaged_uids_are_told(tmp_path: Path, damage: bytes) -> None:
+def test_damaged_uids_are_told(tmp_path, damage):
     for name in ("a", "b"):
         write_small(str(tmp_path / name)).write_bytes("uids.npy", damage)
     with pytest.raises(RunError, match=r"uids\.npy is damaged"):
@@ -306,6 +304,6 @@ def test_damaged_uids_are_told(tmp_path: Path, damage: bytes) -> None:
         (["--out", "a.html"], "--out is the page that --images writes"),
     ],
 )
-def test_wrong_arguments(tmp_path: Path, more: list[str], part: str) -> None:
+def test_wrong_arguments(tmp_path, more, part):
     done = run_command("diff", f"{tmp_path}/no", f"{tmp_path}/no", *more)
     assert (done.status, done.out) == (2, "") and part in done.err

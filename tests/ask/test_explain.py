@@ -1,7 +1,5 @@
 """Why a sample is in or out, in words: every way to end, shown once."""
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -11,7 +9,7 @@ from curate.base.errors import RecipeError, RunError
 from curate.base.ids import entry_keys
 from curate.cli.finished import explain
 from curate.decide.draw import inclusion
-from tests.publish.runs import (
+from tests.kit.written_runs import (
     ENTRIES,
     RUN,
     SMALL,
@@ -27,23 +25,23 @@ from tests.publish.runs import (
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> str:
+def small(tmp_path_factory):
     url = str(tmp_path_factory.mktemp("small"))
     write_small(url)
     return url
 
 
-def lines(url: str, name: str) -> list[str]:
+def lines(url, name):
     return [" ".join(line.split()) for line in str(explain_sample(url, uid(name))).splitlines()]
 
 
-def section(shown: list[str], title: str) -> list[str]:
+def section(shown, title):
     """The lines below a heading."""
     begin = next(place for place, line in enumerate(shown) if line.split(" ")[0] == title) + 1
     return shown[begin : [*shown, ""].index("", begin)]
 
 
-def test_kept_and_its_double(small: str) -> None:
+def test_kept_and_its_double(small):
     shown = lines(small, "a1")
     assert shown[:4] == [
         f"uid {uid('a1')}",
@@ -80,7 +78,7 @@ def test_kept_and_its_double(small: str) -> None:
     assert not any(line.startswith("published") for line in other)
 
 
-def test_how_near_a_duplicate_is(tmp_path: Path) -> None:
+def test_how_near_a_duplicate_is(tmp_path):
     rows = [
         (sample("a", "a cat", phash=0b1111), verdict(), [0], 0.5),
         (sample("b", "one cat", phash=0b1001), verdict("duplicate", of="a"), [0], 0.5),
@@ -105,7 +103,7 @@ def test_how_near_a_duplicate_is(tmp_path: Path) -> None:
     assert section(lines(folder.url, "c"), "duplicates")[2:-1] == ["joined through other rows of its group"]
 
 
-def test_the_chain_of_a_duplicate(tmp_path: Path) -> None:
+def test_the_chain_of_a_duplicate(tmp_path):
     """Of a pass by hashes the row in between is named; `d` is its copy, and no nearer to the representative."""
     rows = [
         (sample("a", "a cat", phash=0), verdict(), [0], 0.5),
@@ -126,7 +124,7 @@ def test_the_chain_of_a_duplicate(tmp_path: Path) -> None:
     assert shown["e"] == ["joined through other rows of its group", "match 8 of 64 bits of phash differ"]
 
 
-def test_entries_and_their_draws(small: str) -> None:
+def test_entries_and_their_draws(small):
     shown = section(lines(small, "a1"), "entries")
     assert shown[0] == "entry in pool at balance p u u/p"
     assert shown[1].startswith("✓ red 2 1 1 ") and shown[2].split()[1:5] == ["cat", "7", "4", "0.5"]
@@ -142,7 +140,7 @@ def test_entries_and_their_draws(small: str) -> None:
     assert undrawn == ["entry in pool at balance p", "cat 7 4 0.5"]
 
 
-def test_given_counts_are_shown(tmp_path: Path) -> None:
+def test_given_counts_are_shown(tmp_path):
     """Those of another run, by which rows are drawn: t / p where p is below 1."""
     recipe = RUN["recipe"] | {"balance": {"t": 2, "counts": "/runs/whole"}}
     entries = [(*entry[:6], 0.25, *entry[7:]) if entry[1] == "cat" else entry for entry in ENTRIES]
@@ -155,7 +153,7 @@ def test_given_counts_are_shown(tmp_path: Path) -> None:
     assert shown[1].startswith("✓ red 2 1 at most 2 1 ") and shown[2].split()[1:6] == ["cat", "7", "4", "8", "0.25"]
 
 
-def test_dropped_by_a_rule(small: str) -> None:
+def test_dropped_by_a_rule(small):
     shown = lines(small, "a4")
     assert shown[2] == "verdict: dropped by side, the first rule that it fails"
     assert section(shown, "rules") == [
@@ -166,22 +164,22 @@ def test_dropped_by_a_rule(small: str) -> None:
     assert not any(line.startswith("published") for line in shown)
 
 
-def test_dropped_by_a_top_rule(small: str) -> None:
+def test_dropped_by_a_top_rule(small):
     assert "✗ aligned fails here: top 0.9 of clip_score, threshold 0.25 [clip_score = 0.125]" in lines(small, "b4")
 
 
-def test_drawn_and_not_drawn(small: str) -> None:
+def test_drawn_and_not_drawn(small):
     assert "verdict: kept: its draw u/p = 0.9 is below 1 (probability 0.5)" in lines(small, "b6")
     assert "verdict: dropped by balance, its draw u/p = 1.7 is not below 1 (probability 0.5)" in lines(small, "b2")
 
 
-def test_unmatched(small: str) -> None:
+def test_unmatched(small):
     shown = lines(small, "b1")
     assert "entries none matched" in shown
     assert shown[2] == "verdict: dropped by unmatched, no entry of the metadata occurs in its caption"
 
 
-def test_unreadable(tmp_path: Path) -> None:
+def test_unreadable(tmp_path):
     folder = write_small(str(tmp_path))
     for name in ("samples", "decisions"):  # a source that brings uids knows the uid of what it cannot read
         table = folder.read_parquet(f"tables/{name}/00000.parquet")
@@ -193,7 +191,7 @@ def test_unreadable(tmp_path: Path) -> None:
     assert "– words not reached: words > 2 [words = 4]" in shown
 
 
-def test_forgotten(tmp_path: Path) -> None:
+def test_forgotten(tmp_path):
     folder = write_small(str(tmp_path))
     table = folder.read_parquet("tables/decisions/00000.parquet")
     rows = [row | {"rule": "forgotten"} if row["uid"] == uid("a4") else row for row in table.to_pylist()]
@@ -203,14 +201,14 @@ def test_forgotten(tmp_path: Path) -> None:
     assert not any(line.startswith(("rules", "entries", "measured")) for line in shown)
 
 
-def test_an_imageless_run(tmp_path: Path) -> None:
+def test_an_imageless_run(tmp_path):
     write_bare(str(tmp_path))
     shown = lines(str(tmp_path), "c1")
     assert shown[2] == "verdict: kept" and section(shown, "published") == ["shards/00000.parquet"]
     assert not any(line.startswith("entries") for line in shown)
 
 
-def test_null_fails_and_is_shown(tmp_path: Path) -> None:
+def test_null_fails_and_is_shown(tmp_path):
     folder = write_bare(str(tmp_path))
     run = folder.read_json("run.json")
     run["rules"] = [{"name": "words", "sql": "width > 10"}, {"name": "long", "sql": "characters >= 3"}]
@@ -220,13 +218,13 @@ def test_null_fails_and_is_shown(tmp_path: Path) -> None:
     assert "– long not reached, would pass: characters >= 3 [characters = 3]" in shown
 
 
-def test_control_characters_are_escaped(small: str) -> None:
+def test_control_characters_are_escaped(small):
     text = str(explain_sample(small, uid("a6")))
     assert "\x1b" not in text and "\u202e" not in text
     assert "caption  caption \\x1b[31mred\\x1b[0m <script>\\u202eafter" in text
 
 
-def test_a_sample_is_found_by_uid_url_or_key(small: str) -> None:
+def test_a_sample_is_found_by_uid_url_or_key(small):
     page = str(explain_sample(small, uid("a1")))
     assert str(explain_sample(small, f" {uid('a1').upper()} ")) == page
     page = str(explain_sample(small, uid("a6")))
@@ -237,7 +235,7 @@ def test_a_sample_is_found_by_uid_url_or_key(small: str) -> None:
         assert shown.partition("verdict")[2] == page.partition("verdict")[2]
 
 
-def test_a_sample_without_a_uid_is_found_by_its_key(small: str) -> None:
+def test_a_sample_without_a_uid_is_found_by_its_key(small):
     sql = "SELECT key FROM samples WHERE uid IS NULL AND key IS NOT NULL"
     (key,) = next(iter(run_query(small, sql).rows))
     shown = str(explain_sample(small, key)).splitlines()
@@ -246,31 +244,31 @@ def test_a_sample_without_a_uid_is_found_by_its_key(small: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["zz", "", "https://example.com/none"])
-def test_what_no_row_has(small: str, name: str) -> None:
+def test_what_no_row_has(small, name):
     with pytest.raises(
         RecipeError, match=f"none of its 12 rows has the URL, file or key '{name}' \\(a uid has 32 hex digits\\)"
     ):
         explain_sample(small, name)
 
 
-def test_what_no_row_has_is_spelled_once(small: str) -> None:
+def test_what_no_row_has_is_spelled_once(small):
     with pytest.raises(RecipeError) as raised:
         explain_sample(small, "\x1b[2J\u202e&amp;")
     assert r"key '\x1b[2J\u202e&amp;' (a" in str(raised.value)
 
 
-def test_a_uid_that_no_row_has(small: str) -> None:
+def test_a_uid_that_no_row_has(small):
     with pytest.raises(RunError, match=f"none of its 12 rows has uid {uid('ff')}"):
         explain_sample(small, uid("ff"))
 
 
-def test_rows_of_one_key_are_shown_one_after_another(tmp_path: Path) -> None:
+def test_rows_of_one_key_are_shown_one_after_another(tmp_path):
     rows = [(sample(f"{place:x}", "a cat", key="same"), verdict("side"), [0], 0.5) for place in range(25)]
     shown = str(explain_sample(write_units(str(tmp_path), [rows]).url, "same")).splitlines()
     assert shown[1] == "25 rows of the pool have this key: 25 dropped by side; the first 20 follow"
     assert len([row for row in shown if row.startswith("verdict")]) == 20
 
 
-def test_the_command(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(small, capsys):
     explain(small, uid("a1"))
     assert "verdict: kept" in capsys.readouterr().out

@@ -13,11 +13,11 @@ NAMED = line(("  name    ", "cyan"), "word " * 50, hang=10)
 class Terminal(io.StringIO):
     """A file that says that it is a terminal."""
 
-    def isatty(self) -> bool:
+    def isatty(self):
         return True
 
 
-def written(page: Page, monkeypatch: pytest.MonkeyPatch, width: int) -> list[str]:
+def written(page, monkeypatch, width):
     for name, value in {"COLUMNS": str(width), "LINES": "50", "TERM": "dumb"}.items():
         monkeypatch.setenv(name, value)
     file = Terminal()
@@ -25,18 +25,18 @@ def written(page: Page, monkeypatch: pytest.MonkeyPatch, width: int) -> list[str
     return file.getvalue().splitlines()
 
 
-def test_columns_align_whatever_the_script() -> None:
+def test_columns_align_whatever_the_script():
     rows = columns([["a", "1"], ["日本", "20"], ["é", ("300", "red")]], right=[1])
     assert [str(row).rstrip() for row in rows] == ["  a       1", "  日本   20", "  é     300"]
     assert len({cell_len(str(row).rstrip()) for row in rows}) == 1
 
 
-def test_a_wide_cell_is_cut() -> None:
+def test_a_wide_cell_is_cut():
     [row] = columns([["日" * 100, "x"]])
     assert "…  x" in str(row) and cell_len(str(row)) < 70
 
 
-def test_plain_in_a_pipe() -> None:
+def test_plain_in_a_pipe():
     page = Page((line(("head", "bold"), ("  more", "dim")), line(), NAMED))
     file = io.StringIO()
     page.write(file)
@@ -44,14 +44,14 @@ def test_plain_in_a_pipe() -> None:
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
-def test_long_values_wrap_under_themselves(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+def test_long_values_wrap_under_themselves(monkeypatch, width):
     lines = written(Page((NAMED,)), monkeypatch, width)
     assert len(lines) > 1 and all(cell_len(text.rstrip()) <= width for text in lines)
     assert lines[0].startswith("  name    word") and all(text.startswith(" " * 10 + "word") for text in lines[1:])
     assert " ".join(lines).split() == ["name", *["word"] * 50]
 
 
-def test_text_is_no_markup_and_steers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_is_no_markup_and_steers_nothing(monkeypatch):
     page = Page((line("[bold]x[/bold] [link=http://x]y[/link]", " :smile: \x1b[31m\u202e"),))
     for text in (str(page), "\n".join(written(page, monkeypatch, 100))):
         assert "[bold]x[/bold] [link=http://x]y[/link] :smile: \\x1b[31m\\u202e" in text and "\x1b" not in text

@@ -5,9 +5,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
 
 import duckdb
 import pyarrow as pa
@@ -22,22 +20,22 @@ from curate.base.errors import RecipeError, RunError
 from curate.base.wording import escape
 from curate.cli.common import Format
 from curate.cli.sql import sql
-from tests.publish.runs import EVIL, NEEDED, OPENED, kept_open, run_query, uid, write_bare, write_small
+from tests.kit.written_runs import EVIL, NEEDED, OPENED, kept_open, run_query, uid, write_bare, write_small
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def small(tmp_path_factory):
     url = str(tmp_path_factory.mktemp("small"))
     write_small(url)
     with kept_open(url):
         yield url
 
 
-def ask(url: str, query: str, **params: object) -> list[tuple[Any, ...]]:
+def ask(url, query, **params):
     return run_query(url, query, params).rows
 
 
-def shown(result: Result, form: Literal["csv", "json", "table"]) -> str:
+def shown(result, form):
     file = io.StringIO(newline="")
     write_result(result, form, file)
     return file.getvalue()
@@ -79,12 +77,12 @@ def shown(result: Result, form: Literal["csv", "json", "table"]) -> str:
         ("SELECT min_side FROM samples", {}, r"^SQL: min_side is in .*measured, .*\nBinder Error"),
     ],
 )
-def test_a_wrong_question_says_what_is_accepted(small: str, text: str, params: dict[str, object], message: str) -> None:
+def test_a_wrong_question_says_what_is_accepted(small, text, params, message):
     with pytest.raises(RecipeError, match=message):
         run_query(small, text, params)
 
 
-def test_a_column_that_the_pool_alone_has_is_hinted_at(tmp_path: Path) -> None:
+def test_a_column_that_the_pool_alone_has_is_hinted_at(tmp_path):
     folder = write_small(str(tmp_path))
     shard = folder.read_parquet("shards/00000.parquet")
     licences = pa.nulls(len(shard), pa.string())
@@ -102,7 +100,7 @@ def test_a_column_that_the_pool_alone_has_is_hinted_at(tmp_path: Path) -> None:
         run_query(folder.url, "SELECT license FROM verdicts", {})
 
 
-def test_parameters_of_sql(small: str) -> None:
+def test_parameters_of_sql(small):
     assert ask(small, "SELECT count(*) FROM samples WHERE words > $least", least="3") == [(6,)]
     assert ask(small, "SELECT $a, $b, $c, $d", a="1.5", b="007", c="'12'", d="-3") == [(1.5, "007", "12", -3)]
     assert ask(small, "SELECT rule FROM verdicts WHERE uid = $uid", uid=uid("12").replace("12", "a2")) == [("words",)]
@@ -118,7 +116,7 @@ def test_parameters_of_sql(small: str) -> None:
         "SELECT 1 UNION SELECT 2;", "SELECT duckdb_tables FROM duckdb_tables()", "-- why\nSELECT 1 -- so",
     ],
 )  # fmt: skip
-def test_what_only_reads_is_accepted(small: str, text: str) -> None:
+def test_what_only_reads_is_accepted(small, text):
     assert run_query(small, text).names
 
 
@@ -250,7 +248,7 @@ OUTSIDE = [
 
 
 @pytest.fixture(scope="module")
-def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def attacked(tmp_path_factory):
     base = tmp_path_factory.mktemp("attacked")
     out, run = base / "out", base / "run"
     out.mkdir()
@@ -261,14 +259,14 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
         yield {"run": str(run), "out": str(out), "name": "out"}
 
 
-def everything(place: dict[str, str]) -> dict[str, bytes]:
+def everything(place):
     tops = [Path(place["run"]), Path(place["out"])]
     return {str(path): path.read_bytes() for top in tops for path in sorted(top.rglob("*")) if path.is_file()}
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_sql_stays_in_the_run(attacked: dict[str, str], attack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sql_stays_in_the_run(attacked, attack, monkeypatch):
     monkeypatch.chdir(attacked["out"])
     before = everything(attacked)
     with pytest.raises(RecipeError):
@@ -278,9 +276,7 @@ def test_sql_stays_in_the_run(attacked: dict[str, str], attack: str, monkeypatch
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("attack", OUTSIDE)
-def test_the_connection_itself_is_closed_in(
-    attacked: dict[str, str], attack: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_connection_itself_is_closed_in(attacked, attack, monkeypatch):
     """The second barrier, without the first: a connection that reads and writes no other file."""
     monkeypatch.chdir(attacked["out"])
     before = everything(attacked)
@@ -289,7 +285,7 @@ def test_the_connection_itself_is_closed_in(
     assert everything(attacked) == before
 
 
-def test_settings_are_locked(small: str) -> None:
+def test_settings_are_locked(small):
     connection = open_run(small)
     for change in ("SET enable_external_access = true", "SET allowed_paths = ['/']", "RESET lock_configuration"):
         with pytest.raises(Exception, match=r"locked|Cannot"):
@@ -301,14 +297,14 @@ def test_settings_are_locked(small: str) -> None:
 # ---- which folders are runs
 
 
-def test_only_what_the_manifest_lists_exists(tmp_path: Path) -> None:
+def test_only_what_the_manifest_lists_exists(tmp_path):
     folder = write_small(str(tmp_path))
     stray = folder.read_parquet("tables/samples/00000.parquet")
     folder.write_parquet("tables/samples/00009.parquet", stray)
     assert ask(str(tmp_path), "SELECT count(*) FROM samples") == [(12,)]
 
 
-def test_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
+def test_an_unfinished_run_says_how_to_go_on(tmp_path):
     folder = write_small(str(tmp_path))
     folder.delete("_SUCCESS")
     with pytest.raises(RunError, match=r"no _SUCCESS.*run its recipe again"):
@@ -316,7 +312,7 @@ def test_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("view", ["kept", "dropped", "survivors", "verdicts"])
-def test_views_of_decisions_have_scores(small: str, view: str) -> None:
+def test_views_of_decisions_have_scores(small, view):
     """Each column once, as the join with `scores` has them."""
     found = run_query(small, f"FROM {view}")
     assert len(set(found.names)) == len(found.names) == len({name.removesuffix("_1") for name in found.names})
@@ -327,14 +323,14 @@ def test_views_of_decisions_have_scores(small: str, view: str) -> None:
     assert ask(small, f"SELECT avg(clip_score) FROM {view}")[0][0] > 0
 
 
-def test_a_damaged_run_points_to_verify(tmp_path: Path) -> None:
+def test_a_damaged_run_points_to_verify(tmp_path):
     folder = write_small(str(tmp_path))
     folder.delete("tables/samples/00001.parquet")
     with pytest.raises(RunError, match="curate verify"):
         run_query(str(tmp_path), "funnel")
 
 
-def test_what_is_no_run(tmp_path: Path) -> None:
+def test_what_is_no_run(tmp_path):
     with pytest.raises(RecipeError, match="no such folder"):
         run_query(str(tmp_path / "nowhere"), "funnel")
     with pytest.raises(RecipeError, match="not a run folder"):
@@ -348,7 +344,7 @@ def test_what_is_no_run(tmp_path: Path) -> None:
         run_query(str(tmp_path / "file"), "funnel")
 
 
-def test_a_table_that_is_a_link_out_of_the_run_is_refused(tmp_path: Path) -> None:
+def test_a_table_that_is_a_link_out_of_the_run_is_refused(tmp_path):
     folder = write_small(str(tmp_path / "run"))
     (tmp_path / "run/tables/samples/00001.parquet").rename(tmp_path / "elsewhere.parquet")
     os.symlink(tmp_path / "elsewhere.parquet", tmp_path / "run/tables/samples/00001.parquet")
@@ -356,7 +352,7 @@ def test_a_table_that_is_a_link_out_of_the_run_is_refused(tmp_path: Path) -> Non
         run_query(folder.url, "funnel")
 
 
-def test_a_run_behind_a_link_and_with_odd_letters(tmp_path: Path) -> None:
+def test_a_run_behind_a_link_and_with_odd_letters(tmp_path):
     write_small(str(tmp_path / "it's [a] rün"))
     os.symlink(tmp_path / "it's [a] rün", tmp_path / "link")
     assert ask(str(tmp_path / "link"), "SELECT count(*) FROM kept") == [(4,)]
@@ -364,7 +360,7 @@ def test_a_run_behind_a_link_and_with_odd_letters(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_a_remote_run_answers_alike(small: str) -> None:
+def test_a_remote_run_answers_alike(small):
     folder = write_small("memory://remote-run")
     try:
         with kept_open(folder.url):
@@ -389,7 +385,7 @@ VALUES = (
 )
 
 
-def test_json_is_one_array_of_objects(small: str) -> None:
+def test_json_is_one_array_of_objects(small):
     text = shown(run_query(small, VALUES), "json")
     assert json.loads(text) == [
         {
@@ -421,17 +417,14 @@ EXACT = {
 
 
 @pytest.mark.parametrize("expression", EXACT)
-def test_json_is_exact(small: str, expression: str) -> None:
+def test_json_is_exact(small, expression):
     text = shown(run_query(small, f"SELECT {expression} AS v"), "json")
     assert text == f'[\n{{"v": {EXACT[expression]}}}]\n'
     json.loads(text, parse_constant=pytest.fail)
 
 
-def test_csv_is_read_back(small: str) -> None:
-    result = run_query(
-        small,
-        "SELECT uid, caption, clip_score, kept, NULL AS none FROM verdicts ORDER BY unit, row",
-    )
+def test_csv_is_read_back(small):
+    result = run_query(small, "SELECT uid, caption, clip_score, kept, NULL AS none FROM verdicts ORDER BY unit, row")
     text = shown(result, "csv")
     assert "\r" not in text and text.count("\n") == len(result.rows) + 1
     rows = list(csv.reader(io.StringIO(text, newline="")))
@@ -440,12 +433,12 @@ def test_csv_is_read_back(small: str) -> None:
     assert [row[1] for row in rows[1:]] == [row[1] for row in result.rows]
 
 
-def test_large_numbers_in_a_table_have_no_exponent(small: str) -> None:
+def test_large_numbers_in_a_table_have_no_exponent(small):
     text = shown(run_query(small, "SELECT 3217158.2::DOUBLE AS a, 0.123456789::DOUBLE AS b"), "table")
     assert text.splitlines()[2].split() == ["3217158.2", "0.123456789"]
 
 
-def test_csv_tells_null_from_an_empty_text(small: str, tmp_path: Path) -> None:
+def test_csv_tells_null_from_an_empty_text(small, tmp_path):
     query = (
         "SELECT * FROM (VALUES (NULL, '', 'a,b'), ('', NULL, '\"'), (NULL, NULL, NULL), (' x', 'y\n', '')) v(a, b, c)"
     )
@@ -457,14 +450,14 @@ def test_csv_tells_null_from_an_empty_text(small: str, tmp_path: Path) -> None:
     assert shown(run_query(small, "SELECT unnest(['a', NULL, '']) AS v"), "csv") == 'v\na\n""\n""\n'
 
 
-def test_rows_are_fetched_as_they_are_read(small: str) -> None:
+def test_rows_are_fetched_as_they_are_read(small):
     """A result that fits no memory is read from its beginning, and left when its reader has enough."""
     with asking(small, "SELECT range AS i, repeat('x', 1000) AS text FROM range(1_000_000_000)") as result:
         rows = iter(result.rows)
         assert [next(rows)[0] for _ in range(10_000)] == list(range(10_000))
 
 
-def test_what_goes_wrong_late_is_told_too(small: str) -> None:
+def test_what_goes_wrong_late_is_told_too(small):
     """Before the first row or after many, as DuckDB's threads have it."""
     query = "SELECT CASE WHEN i < 2000000 THEN '1' ELSE 'x' END::INT AS n FROM range(2000001) r(i)"
     with pytest.raises(RecipeError, match="Could not convert"), asking(small, query) as result:
@@ -472,23 +465,23 @@ def test_what_goes_wrong_late_is_told_too(small: str) -> None:
 
 
 @given(st.lists(st.tuples(st.text(), st.text()), max_size=5))
-def test_any_text_survives_csv_and_json(rows: list[tuple[str, str]]) -> None:
+def test_any_text_survives_csv_and_json(rows):
     result = Result(("a", "b\n\x1b,"), rows)
     assert [tuple(row.values()) for row in json.loads(shown(result, "json"))] == rows
     assert [tuple(row) for row in csv.reader(io.StringIO(shown(result, "csv"), newline=""))] == [result.names, *rows]
 
 
 @given(st.text())
-def test_no_text_steers_a_terminal(text: str) -> None:
+def test_no_text_steers_a_terminal(text):
     steering = {chr(c) for c in (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
     assert not steering & set(escape(text))
     assert not (steering - {"\n"}) & set(shown(Result(("a", text), [("x", text), (text, [text])]), "table"))
     assert not (steering - {"\n"}) & set(shown(Result(("a", text), [("x", text), (text, [text])]), "json"))
 
 
-def test_csv_is_escaped_on_a_terminal(small: str) -> None:
+def test_csv_is_escaped_on_a_terminal(small):
     class Terminal(io.StringIO):
-        def isatty(self) -> bool:
+        def isatty(self):
             return True
 
     terminal = Terminal(newline="")
@@ -498,7 +491,7 @@ def test_csv_is_escaped_on_a_terminal(small: str) -> None:
     assert EVIL in shown(result, "csv")
 
 
-def test_table_is_aligned() -> None:
+def test_table_is_aligned():
     rows = [("日本", 5, 0.5), ("a" * 99, 12345, None)]
     lines = shown(Result(("text", "count", "share"), rows), "table").splitlines()
     assert lines[0] == "text" + " " * 78 + "count  share"
@@ -508,7 +501,7 @@ def test_table_is_aligned() -> None:
     assert "cut" not in shown(Result(("text",), [("a" * 80,)]), "table")
 
 
-def test_a_wide_table_is_turned() -> None:
+def test_a_wide_table_is_turned():
     lines = shown(Result(tuple(f"column{i}" for i in range(30)), [tuple(range(30))]), "table").splitlines()
     assert lines[0] == "── row 1 of 1" and lines[1] == "column0   0" and len(lines) == 32
 
@@ -516,7 +509,7 @@ def test_a_wide_table_is_turned() -> None:
 # ---- the command
 
 
-def test_the_command_lists_queries(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_lists_queries(small, capsys):
     sql(small)
     assert "top_entries" in capsys.readouterr().out
     sql(small, format=Format.json)
@@ -525,7 +518,7 @@ def test_the_command_lists_queries(small: str, capsys: pytest.CaptureFixture[str
     assert {row["query"]: row["parameters"] for row in listed}["explain"] == "uid=…"
 
 
-def test_the_command_says_why_there_are_no_licences(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_why_there_are_no_licences(small, capsys):
     sql(small, "licences", format=Format.json)
     printed = capsys.readouterr()
     assert json.loads(printed.out) == []
@@ -535,7 +528,7 @@ def test_the_command_says_why_there_are_no_licences(small: str, capsys: pytest.C
     assert capsys.readouterr().err == ""
 
 
-def test_the_command_answers(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_answers(small, capsys):
     sql(small, "top_entries", ["limit=1"], Format.json)
     assert json.loads(capsys.readouterr().out)[0]["entry"] == "cat"
     sql(small, "SELECT $a AS a", ["a=x=y"], Format.csv)
@@ -547,7 +540,7 @@ def test_the_command_answers(small: str, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize(("name", "sibling"), [("run[1]", "run1"), ("run*", "runs"), ("run?", "runs")])
-def test_a_folder_whose_name_is_a_pattern(tmp_path: Path, name: str, sibling: str) -> None:
+def test_a_folder_whose_name_is_a_pattern(tmp_path, name, sibling):
     write_small(str(tmp_path / name))
     write_bare(str(tmp_path / sibling))
     assert ask(str(tmp_path / name), "SELECT count(*), any_value(published.key) IS NULL FROM samples, published") == [
@@ -557,13 +550,13 @@ def test_a_folder_whose_name_is_a_pattern(tmp_path: Path, name: str, sibling: st
         ask(str(tmp_path / name), f"FROM '{tmp_path}/{sibling}/tables/samples/00000.parquet'")
 
 
-def test_parentheses_without_end_are_refused(small: str) -> None:
+def test_parentheses_without_end_are_refused(small):
     with pytest.raises(RecipeError, match="parentheses are nested too deeply"):
         ask(small, "SELECT " + "(" * 100_000)
 
 
 @pytest.mark.parametrize("name", ["stats.duckdb", "manifest.parquet", "tables/samples/00000.parquet"])
-def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(small: str, tmp_path: Path, name: str) -> None:
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(small, tmp_path, name):
     shutil.copytree(small, tmp_path / "run")
     (tmp_path / "run" / name).unlink()
     os.mkfifo(tmp_path / "run" / name)

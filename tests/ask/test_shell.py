@@ -3,29 +3,26 @@
 import io
 import os
 import sys
-from pathlib import Path
 
 import pytest
 
 from curate.ask.shell import is_complete, read_inputs, run_shell
 from curate.base.errors import RecipeError
 from tests.ask.test_query import ATTACKS, attacked, everything
-from tests.publish.runs import write_small
+from tests.kit.written_runs import write_small
 
 __all__ = ["attacked"]
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> str:
+def small(tmp_path_factory):
     return write_small(str(tmp_path_factory.mktemp("small"))).url
 
 
 class Answered:
     """What a shell said to some input."""
 
-    def __init__(
-        self, url: str, text: str, monkeypatch: pytest.MonkeyPatch, errors: pytest.CaptureFixture[str]
-    ) -> None:
+    def __init__(self, url, text, monkeypatch, errors):
         file = io.StringIO()
         monkeypatch.setattr(sys, "stdin", io.StringIO(text))
         self.failed = run_shell(url, "csv", file)
@@ -42,15 +39,15 @@ class Answered:
         ("SELECT $$it's$$;", True), ("SELECT ['a]b'];", True), ("", False), (";", True),
     ],
 )  # fmt: skip
-def test_a_statement_ends_where_sql_says(text: str, whole: bool) -> None:
+def test_a_statement_ends_where_sql_says(text, whole):
     assert is_complete(text) is whole
 
 
-def test_inputs_are_whole_statements_and_dotted_lines() -> None:
+def test_inputs_are_whole_statements_and_dotted_lines():
     lines = iter(["", "SELECT", ".5;", " .tables", "SELECT ';", "';", "SELECT 2"])
     prompts = []
 
-    def read(prompt: str) -> str:
+    def read(prompt):
         prompts.append(prompt)
         try:
             return next(lines)
@@ -61,10 +58,10 @@ def test_inputs_are_whole_statements_and_dotted_lines() -> None:
     assert prompts[:3] == ["curate> ", "curate> ", "   ...> "]
 
 
-def test_a_key_stops_what_was_begun(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_key_stops_what_was_begun(capsys):
     answers = iter(["SELECT", KeyboardInterrupt, "SELECT 1;", EOFError])
 
-    def read(_prompt: str) -> str:
+    def read(_prompt):
         answer = next(answers)
         if isinstance(answer, str):
             return answer
@@ -73,7 +70,7 @@ def test_a_key_stops_what_was_begun(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(read_inputs(read)) == ["SELECT 1;\n"]
 
 
-def test_it_answers(small: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_answers(small, monkeypatch, capsys):
     text = "SELECT count(*) AS n\nFROM kept; SELECT 1 AS a;\ntop_entries limit=1;\nentries like='%o%' min_pool=0 limit=1;\n"
     done = Answered(small, text + ".format json\nSELECT NULL AS x;\n.quit\nSELECT 2;", monkeypatch, capsys)
     assert (done.failed, done.err) == (0, "")
@@ -85,9 +82,7 @@ def test_it_answers(small: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     ]  # fmt: skip
 
 
-def test_what_is_wrong_goes_to_standard_error_and_the_next_is_answered(
-    small: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_wrong_goes_to_standard_error_and_the_next_is_answered(small, monkeypatch, capsys):
     text = "SELEC 1;\nfunel;\ntop_entries limt=1;\n.open x\nSELECT 3 AS c;\nexplain SELECT 1;\nexplain;\n"
     done = Answered(small, text, monkeypatch, capsys)
     assert done.failed == 5 and done.out.startswith("c\n3\n")
@@ -104,15 +99,13 @@ def test_what_is_wrong_goes_to_standard_error_and_the_next_is_answered(
         assert part in done.err
 
 
-def test_its_commands(small: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_its_commands(small, monkeypatch, capsys):
     done = Answered(small, ".help\n.tables\n.queries\n.format xml\n", monkeypatch, capsys)
     assert "Ctrl-D" in done.out and "\nverdicts\n" in done.out and "top_entries,limit=20 by=survivors," in done.out
     assert done.failed == 1 and "table|csv|json" in done.err
 
 
-def test_nothing_gets_out_or_in(
-    attacked: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_gets_out_or_in(attacked, monkeypatch, capsys):
     monkeypatch.chdir(attacked["out"])
     before = everything(attacked)
     attacks = [attack.format(**attacked) for attack in ATTACKS]
@@ -123,9 +116,7 @@ def test_nothing_gets_out_or_in(
     assert done.failed >= len(one) > 15
 
 
-def test_another_shells_commands_are_none_here(
-    small: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_another_shells_commands_are_none_here(small, monkeypatch, capsys, tmp_path):
     commands = [
         ".shell touch x",
         ".system touch x",
@@ -141,7 +132,7 @@ def test_another_shells_commands_are_none_here(
     assert (done.failed, done.out, os.listdir(tmp_path)) == (len(commands), "", [])
 
 
-def test_a_remote_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_remote_run(monkeypatch, capsys):
     folder = write_small("memory://shell-run")
     try:
         done = Answered(folder.url, "funnel;\nFROM 'memory://shell-run/run.json';", monkeypatch, capsys)
@@ -150,6 +141,6 @@ def test_a_remote_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
         folder.fs.rm("/shell-run", recursive=True)
 
 
-def test_there_must_be_a_run(tmp_path: Path) -> None:
+def test_there_must_be_a_run(tmp_path):
     with pytest.raises(RecipeError, match="no such folder"):
         run_shell(str(tmp_path / "none"), "csv", io.StringIO())

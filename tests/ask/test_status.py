@@ -8,9 +8,6 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import fsspec
 import pytest
@@ -20,22 +17,21 @@ from curate.base.errors import RunError
 from curate.cli import progress
 from curate.cli import status as following
 from curate.store.facts import read_claim
-from curate.store.lease import Holder
 from curate.store.lock import locked
 from curate.store.store import RunStore
 from curate.store.timings import log_unit
-from tests.laws import pools
-from tests.publish.runs import write_small
+from tests import kit
+from tests.kit.written_runs import write_small
 
 
-def test_a_run_that_ends_well_while_its_engine_is_asked(tmp_path: Path) -> None:
+def test_a_run_that_ends_well_while_its_engine_is_asked(tmp_path):
     """To ask may take seconds, in which a driver publishes and ends."""
     url = str(tmp_path / "run")
     write_small(url)
     store, done = RunStore(url), tmp_path / "done"
     shutil.move(store.path("_SUCCESS"), done)
 
-    def ask(holder: Holder) -> tuple[bool, str]:
+    def ask(holder):
         shutil.move(done, store.path("_SUCCESS"))
         return True, ""
 
@@ -44,11 +40,11 @@ def test_a_run_that_ends_well_while_its_engine_is_asked(tmp_path: Path) -> None:
         assert find_status(url, ask).exit_status == FINISHED
 
 
-def never(holder: Holder) -> tuple[bool, str]:
+def never(holder):
     return False, ""
 
 
-def test_rates_and_time_left_are_of_the_files_of_the_last_minutes(tmp_path: Path) -> None:
+def test_rates_and_time_left_are_of_the_files_of_the_last_minutes(tmp_path):
     write_small(str(tmp_path / "run"))
     store, now = RunStore(str(tmp_path / "run")), time.time()
     claim = json.loads(store.read_bytes("run.json"))
@@ -68,7 +64,7 @@ def test_rates_and_time_left_are_of_the_files_of_the_last_minutes(tmp_path: Path
     assert find_status(store.url, never).steps[0] == ("measure", "15/100", ""), "nobody works on it"
 
 
-def test_a_finished_step_has_no_rate_and_one_without_a_total_keeps_it(tmp_path: Path) -> None:
+def test_a_finished_step_has_no_rate_and_one_without_a_total_keeps_it(tmp_path):
     """Shards ended five minutes ago: two in a minute then, and not fewer the longer it is ago."""
     write_small(str(tmp_path / "run"))
     store, now = RunStore(str(tmp_path / "run")), time.time()
@@ -88,15 +84,15 @@ def test_a_finished_step_has_no_rate_and_one_without_a_total_keeps_it(tmp_path: 
 
 
 @pytest.mark.thorough
-def test_steps_of_deduplication_are_those_of_the_last_command(tmp_path: Path) -> None:
+def test_steps_of_deduplication_are_those_of_the_last_command(tmp_path):
     """The audit ends a run after it; what an earlier command recorded is not progress of this one."""
     dedup = {"by": ["uid", {"phash": {"distance": 4}}]}
-    pool = pools.write_tars(tmp_path / "tars", pools.make_samples(60), 3)
-    recipe = pools.recipe_of(pool, max_failed=0.0, measure={"image": {"phash": True}}, dedup=dedup)
+    pool = kit.write_tars(tmp_path / "tars", kit.make_samples(60), 3)
+    recipe = kit.recipe_of(pool, max_failed=0.0, measure={"image": {"phash": True}}, dedup=dedup)
     store = RunStore(str(tmp_path / "run"))
     log_unit(store, "1 98 dedup: hash", 7)
     with pytest.raises(RunError, match="max_failed"):
-        pools.run_beam(recipe, tmp_path / "run")
+        kit.run_beam(recipe, tmp_path / "run")
     units = len(read_claim(store).unit_keys)
     steps = find_status(store.url, never).steps
     assert [name for name, _, _ in steps][:5] == [
@@ -110,20 +106,18 @@ def test_steps_of_deduplication_are_those_of_the_last_command(tmp_path: Path) ->
 
 
 @pytest.fixture
-def store() -> Iterator[RunStore]:
+def store():
     """A folder on a file system that is no disk."""
     folder = RunStore(f"memory://status-{uuid.uuid4().hex}")
     yield folder
     fsspec.filesystem("memory").rm(folder.root, recursive=True)
 
 
-def test_an_object_store_is_listed_once_a_look_and_a_look_is_every_30_seconds(
-    store: RunStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    listed: Counter[str] = Counter()
+def test_an_object_store_is_listed_once_a_look_and_a_look_is_every_30_seconds(store, monkeypatch):
+    listed = Counter()
 
-    def counting(function: Callable[..., Any]) -> Callable[..., Any]:
-        def ask(fs: object, path: str, *rest: object, **options: object) -> Any:
+    def counting(function):
+        def ask(fs, path, *rest, **options):
             listed[path.removeprefix(store.root)] += 1
             return function(fs, path, *rest, **options)
 
@@ -131,9 +125,9 @@ def test_an_object_store_is_listed_once_a_look_and_a_look_is_every_30_seconds(
 
     for name in ("ls", "find"):
         monkeypatch.setattr(type(store.fs), name, counting(getattr(type(store.fs), name)))
-    waited: list[float] = []
+    waited = []
 
-    def wait(seconds: float) -> None:
+    def wait(seconds):
         waited.append(seconds)
         if len(waited) == 3:
             raise KeyboardInterrupt
@@ -154,12 +148,12 @@ def test_an_object_store_is_listed_once_a_look_and_a_look_is_every_30_seconds(
     assert len(list(looks(ended, 0.3))) == 1 and waited[3:] == [30.0]
 
 
-def test_a_folder_that_takes_long_to_list_is_listed_less_often(tmp_path: Path) -> None:
+def test_a_folder_that_takes_long_to_list_is_listed_less_often(tmp_path):
     store = RunStore(str(tmp_path))
     assert [seconds_between(store, 0.5, took) for took in (0.01, 1, 60)] == [0.5, 10, 30]
 
 
-def test_deaths_of_a_run_are_told(tmp_path: Path) -> None:
+def test_deaths_of_a_run_are_told(tmp_path):
     """And what was in flight: at work, only what was killed before."""
     write_small(str(tmp_path / "run"))
     (tmp_path / "run/_SUCCESS").unlink()

@@ -18,13 +18,13 @@ PAGE = """{# a page -#}
 
 
 @pytest.fixture(autouse=True)
-def template(monkeypatch: pytest.MonkeyPatch) -> None:
+def template(monkeypatch):
     """The template above as the only one."""
     environment = text_pages._environment().overlay(loader=jinja2.DictLoader({"page.txt": PAGE}))
     monkeypatch.setattr(text_pages, "_environment", lambda: environment)
 
 
-def test_strangers_texts_are_shown_as_they_are() -> None:
+def test_strangers_texts_are_shown_as_they_are():
     rows = [("[red", 1), ("b]¦ \\[/]", 1000), ("a\x1b[2J\n", 30)]
     page = render_page("page", title="[italic]T[/] \\", rows=rows)
     assert str(page).splitlines() == [
@@ -40,6 +40,6 @@ def test_strangers_texts_are_shown_as_they_are() -> None:
     assert [line.hang for line in page.lines] == [0, 0, 0, 0, 0, 4]
 
 
-def test_a_fact_that_is_missing_is_an_error() -> None:
+def test_a_fact_that_is_missing_is_an_error():
     with pytest.raises(jinja2.UndefinedError):
         render_page("page", title="T")

@@ -3,9 +3,7 @@
 import io
 import struct
 import weakref
-from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,23 +16,23 @@ ROWS, LONG = 400, 100_000
 LIMIT = ROWS * LONG // 2
 
 
-def repeated(value: Any, kind: pa.DataType, rows: int = ROWS) -> pa.Array:
+def repeated(value, kind, rows=ROWS):
     return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([value], kind))
 
 
-def written(table: pa.Table, **options: Any) -> bytes:
+def written(table, **options):
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", **options)
     return sink.getvalue()
 
 
-def check(content: bytes, limit: int = LIMIT, columns: list[str] | None = None) -> None:
+def check(content, limit=LIMIT, columns=None):
     footer = pq.read_metadata(pa.BufferReader(content))
     check_decoded(pa.BufferReader(content), footer, range(footer.num_row_groups), columns, limit)
 
 
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-BOMBS: dict[str, Callable[[], bytes]] = {
+BOMBS = {
     "text": lambda: written(pa.table({"a": repeated("x" * LONG, pa.string())})),
     "bytes": lambda: written(pa.table({"a": repeated(b"x" * LONG, pa.binary())})),
     "the first value is short": lambda: written(pa.table({"a": ["a"] + ["x" * LONG] * (ROWS - 1)})),
@@ -61,34 +59,34 @@ FIXED = {"a list of nulls", "numbers of 8 bytes", "bytes of a fixed length"}  # 
 
 
 @cache
-def bomb(case: str) -> bytes:
+def bomb(case):
     return BOMBS[case]()
 
 
 @pytest.mark.parametrize("case", BOMBS)
-def test_few_bytes_that_stand_for_many_are_refused(case: str) -> None:
+def test_few_bytes_that_stand_for_many_are_refused(case):
     assert len(bomb(case)) < 100_000
     with pytest.raises(TooLarge, match=r"^it holds more than 20,000,000 bytes, unpacked; accepted: at most that$"):
         check(bomb(case))
 
 
 @pytest.mark.parametrize("case", sorted(BOMBS.keys() - FIXED))
-def test_what_is_as_large_as_allowed_passes(case: str) -> None:
+def test_what_is_as_large_as_allowed_passes(case):
     check(bomb(case), 3 * ROWS * LONG)
 
 
-def test_other_columns_do_not_count() -> None:
+def test_other_columns_do_not_count():
     content = written(pa.table({"a": ["x" * LONG] * ROWS, "b": ["y"] * ROWS}))
     check(content, columns=["b"])
     with pytest.raises(TooLarge):
         check(content, columns=["a", "b"])
 
 
-def test_a_few_long_values_among_many_pass() -> None:
+def test_a_few_long_values_among_many_pass():
     check(written(pa.table({"a": ["x" * LONG, *map(str, range(10_000))]})))
 
 
-def number(value: int) -> bytes:
+def number(value):
     """A number as a footer has it: of Thrift's compact protocol."""
     value, out = 2 * value, bytearray()
     while value > 127:
@@ -97,7 +95,7 @@ def number(value: int) -> bytes:
     return bytes([*out, value])
 
 
-def test_rows_that_are_only_claimed_are_refused() -> None:
+def test_rows_that_are_only_claimed_are_refused():
     content = written(pa.table({"a": list(map(str, range(8191)))}))
     size = struct.unpack("<I", content[-8:-4])[0]
     footer = content[-8 - size : -8].replace(number(8191), number(10**12))
@@ -111,7 +109,7 @@ def test_rows_that_are_only_claimed_are_refused() -> None:
     check_claimed(pq.read_metadata(pa.BufferReader(content)), 1 << 31)
 
 
-def nested(levels: int, columns: int = 1) -> bytes:
+def nested(levels, columns=1):
     """A file of a column in so many groups, which Arrow cannot write: its schema says in Thrift, of nodes name and so on."""
     leaf = b"\x15\x0c\x25\x02\x18\x01x\x00"  # bytes, optional
     count = 1 + levels + columns
@@ -122,14 +120,14 @@ def nested(levels: int, columns: int = 1) -> bytes:
 
 
 @pytest.mark.parametrize("case", [(20_000, 1), (5000, 1), (101, 1), (0, 10_001)])
-def test_schemas_that_are_too_deep_or_wide_are_refused(case: tuple[int, int]) -> None:
+def test_schemas_that_are_too_deep_or_wide_are_refused(case):
     """Arrow's reader ended the process by a segmentation fault, of 250 kB."""
     with pytest.raises(TooLarge, match="accepted: at most that"):
         read_footer(pa.BufferReader(nested(*case)))
     assert read_footer(pa.BufferReader(nested(100))).num_columns == 1
 
 
-def test_footers_are_as_arrow_reads_them() -> None:
+def test_footers_are_as_arrow_reads_them():
     for columns in (1, 13, 14, 15, 200):
         content = written(pa.table({f"c{i}": [1] for i in range(columns)}))
         assert read_footer(pa.BufferReader(content)).equals(pq.read_metadata(pa.BufferReader(content)))
@@ -138,7 +136,7 @@ def test_footers_are_as_arrow_reads_them() -> None:
             read_footer(pa.BufferReader(content))
 
 
-def test_long_values_among_many_take_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_values_among_many_take_no_time(monkeypatch):
     """A batch of two rows, with the whole dictionary each, took 10 minutes for a million captions."""
     content = written(pa.table({"a": ["x" * LONG, *(f"{i:0100d}" for i in range(200_000))]}))
     rows = []
@@ -148,7 +146,7 @@ def test_long_values_among_many_take_no_time(monkeypatch: pytest.MonkeyPatch) ->
     assert rows[-1] == 1 << 16
 
 
-def test_little_memory_is_taken_for_it() -> None:
+def test_little_memory_is_taken_for_it():
     pool = pa.system_memory_pool()
     before = pa.default_memory_pool()
     pa.set_memory_pool(pool)
@@ -161,13 +159,13 @@ def test_little_memory_is_taken_for_it() -> None:
     assert pool.max_memory() < LIMIT // 2
 
 
-def test_what_calls_is_let_go() -> None:
+def test_what_calls_is_let_go():
     """pyarrow keeps an error that a file of Python raises, and with it the frames of all who called."""
 
     class Held:
         pass
 
-    def call() -> weakref.ref[Held]:
+    def call():
         held = Held()
         check(written(pa.table({"a": ["x"]})))
         return weakref.ref(held)

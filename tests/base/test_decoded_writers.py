@@ -16,7 +16,7 @@ from curate.base.decoded_size import TooLarge, check_claimed, check_decoded, rea
 LIMIT = 20_000_000
 
 
-def check(content: bytes, limit: int = LIMIT) -> None:
+def check(content, limit=LIMIT):
     opened = pa.BufferReader(content)
     footer = read_footer(opened)
     check_decoded(opened, footer, range(footer.num_row_groups), None, limit)
@@ -34,7 +34,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_metadata_that_end_the_process_are_refused(case: str) -> None:
+def test_metadata_that_end_the_process_are_refused(case):
     """Pyarrow lets what is raised there end the process, as soon as Python looks at the column."""
     content = base64.b85decode(BROKEN[case])
     with pytest.raises((OSError, pa.ArrowException)):
@@ -44,7 +44,7 @@ def test_metadata_that_end_the_process_are_refused(case: str) -> None:
 
 
 @pytest.mark.thorough
-def test_such_metadata_still_end_the_process() -> None:
+def test_such_metadata_still_end_the_process():
     """Where not, the check before can go."""
     content = base64.b85decode(BROKEN["levels that are not counted right"])
     code = f"import pyarrow as pa, pyarrow.parquet as pq; pq.read_metadata(pa.BufferReader({content!r}))"
@@ -65,7 +65,7 @@ LEAVES = {"texts": "texts", "lists": "lists.list.element", "structs": "structs.a
 @pytest.mark.parametrize("codec", ["none", "snappy", "gzip", "lz4", "brotli", "zstd"])
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 @pytest.mark.parametrize("encoding", [None, "PLAIN", "DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"])
-def test_what_writers_write_passes(encoding: str | None, version: str, codec: str) -> None:
+def test_what_writers_write_passes(encoding, version, codec):
     for name, values in PLAIN.items():
         encodings = {LEAVES[name]: encoding} if encoding and name in LEAVES else None
         sink = io.BytesIO()
@@ -79,7 +79,7 @@ def test_what_writers_write_passes(encoding: str | None, version: str, codec: st
                 check(sink.getvalue(), values.nbytes // 2)
 
 
-def test_lists_of_texts_take_what_their_dictionary_takes() -> None:
+def test_lists_of_texts_take_what_their_dictionary_takes():
     """Of which dictionaries change, Arrow could not read them as such."""
     sink = io.BytesIO()
     values = [[f"{i:020}", "a"] for i in range(3000)]
@@ -90,16 +90,16 @@ def test_lists_of_texts_take_what_their_dictionary_takes() -> None:
 class Remote(AbstractBufferedFile):  # type: ignore[misc]
     """A file of a store, which counts the bytes that it sends."""
 
-    def __init__(self, content: bytes):
+    def __init__(self, content):
         super().__init__(None, "x", block_size=1 << 10, size=len(content))
         self.content, self.sent = content, 0
 
-    def _fetch_range(self, start: int, end: int) -> bytes:
+    def _fetch_range(self, start, end):
         self.sent += end - start
         return self.content[start:end]
 
 
-def test_a_remote_file_is_asked_once() -> None:
+def test_a_remote_file_is_asked_once():
     sink = io.BytesIO()
     rng = random.Random(0)
     table = pa.table({name: [rng.randbytes(500) for _ in range(1000)] for name in "abc"})

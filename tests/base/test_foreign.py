@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from curate.cli.common import PLANNING
-from tests.laws import pools
-from tests.packages import lay_out
+from tests import kit
+from tests.kit.packages import lay_out
 
 ROOT = Path(__file__).parents[2]
 CODE = """
@@ -42,12 +42,12 @@ KIND = SignalKind(
 PACKAGE = "signal 'evil' of package curate-evil 0.1: "
 
 
-def start(folder: Path, *arguments: str, top: str = "", body: str = "pass") -> subprocess.Popen[str]:
+def start(folder, *arguments, top="", body="pass"):
     """Start curate with a package of one signal, as an installer lays it out, and a pool with two recipes."""
     if not (folder / "site").exists():
         lay_out(folder / "site", "curate-evil", "signals", {"evil": "curate_evil:KIND"}, "0.1")
-        samples = [pools.Sample(f"{i}", pools.encode(pools.picture(i)), f"a caption {i}") for i in range(8)]
-        path = pools.write_tars(folder / "tars", samples, 2)
+        samples = [kit.Sample(f"{i}", kit.encode(kit.picture(i)), f"a caption {i}") for i in range(8)]
+        path = kit.write_tars(folder / "tars", samples, 2)
         (folder / "clean.yaml").write_text(f"input: {{name: pool, format: webdataset, path: '{path}'}}\n")
         (folder / "evil.yaml").write_text((folder / "clean.yaml").read_text() + "measure: {evil: {}}\n")
     (folder / "site" / "curate_evil.py").write_text(CODE.replace("TOP", top).replace("BODY", body))
@@ -58,7 +58,7 @@ def start(folder: Path, *arguments: str, top: str = "", body: str = "pass") -> s
     return subprocess.Popen(command, env=env, cwd=folder, stdout=pipe, stderr=pipe, text=True)
 
 
-def curate(folder: Path, *arguments: str, **code: str) -> tuple[int, str]:
+def curate(folder, *arguments, **code):
     """Run it; return its status and what it printed on standard error."""
     running = start(folder, *arguments, **code)
     _, err = running.communicate(timeout=300)
@@ -67,7 +67,7 @@ def curate(folder: Path, *arguments: str, **code: str) -> tuple[int, str]:
 
 
 @pytest.mark.thorough
-def test_one_that_cannot_be_imported_fails_only_what_uses_it(tmp_path: Path) -> None:
+def test_one_that_cannot_be_imported_fails_only_what_uses_it(tmp_path):
     warning = f"curate: warning: {PACKAGE}curate_evil:KIND cannot be loaded: RuntimeError: no at curate_evil.py:"
     status, err = curate(tmp_path, "run", "clean.yaml", "--out", "out", top="raise RuntimeError('no')")
     assert status == 0 and err.startswith(warning), (status, err)
@@ -77,7 +77,7 @@ def test_one_that_cannot_be_imported_fails_only_what_uses_it(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_an_interrupt_names_what_does_not_return(tmp_path: Path) -> None:
+def test_an_interrupt_names_what_does_not_return(tmp_path):
     running = start(tmp_path, "run", "evil.yaml", "--out", "out", body="open('began', 'w'); time.sleep(1000)")
     while not (tmp_path / "began").exists():
         time.sleep(0.05)

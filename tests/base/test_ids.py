@@ -32,14 +32,14 @@ texts = st.text(st.characters(codec="utf-8"), max_size=12)
         (b"0" * 32, None),
     ],
 )
-def test_own_uid(value: object, expected: str | None) -> None:
+def test_own_uid(value, expected):
     assert ids.own_uid(value) == expected
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.none() | texts, st.none() | texts), max_size=8), st.integers(0, 4))
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
-def test_columns_are_hashed_as_pairs(kind: pa.DataType, rows: list[tuple[str | None, str | None]], skip: int) -> None:
+def test_columns_are_hashed_as_pairs(kind, rows, skip):
     """Of slices, with nulls in either column."""
     first, second = (pa.array([row[side] for row in rows], kind)[skip:] for side in (0, 1))
     hashes = ids.hash_pairs(first, second)
@@ -48,7 +48,7 @@ def test_columns_are_hashed_as_pairs(kind: pa.DataType, rows: list[tuple[str | N
     assert (hashes.type, hashes.to_pylist()) == (pa.string(), expected)
 
 
-def test_texts_of_all_lengths_are_hashed_as_by_the_library() -> None:
+def test_texts_of_all_lengths_are_hashed_as_by_the_library():
     """The compiled hash has three paths and the library the rest: 17 to 128 bytes, to 240, less, more."""
     octets = np.random.default_rng(7).integers(32, 127, 700, np.uint8).tobytes().decode()
     texts = [octets[start : start + length] for start, length in enumerate(range(600))]
@@ -56,7 +56,7 @@ def test_texts_of_all_lengths_are_hashed_as_by_the_library() -> None:
     assert hashes.to_pylist() == [xxhash.xxh3_128_hexdigest(b"\0" + text.encode()) for text in texts]
 
 
-def test_nulls_that_own_bytes_are_hashed_as_empty() -> None:
+def test_nulls_that_own_bytes_are_hashed_as_empty():
     owned = pa.array(["one", "two"])
     first = pa.Array.from_buffers(pa.string(), 2, [pa.py_buffer(b"\x02"), *owned.buffers()[1:]])
     uids = ids.hash_pairs(first, owned).to_pylist()
@@ -64,7 +64,7 @@ def test_nulls_that_own_bytes_are_hashed_as_empty() -> None:
     assert ids.hash_pairs(owned, first).to_pylist() == [None, uids[1]]
 
 
-def test_uids_are_xxh3_of_content() -> None:
+def test_uids_are_xxh3_of_content():
     assert content_uid("http://x/é", "ab", "ein Café") == xxhash.xxh3_128_hexdigest("http://x/é\0ein Café".encode())
     pairs = [("http://x/é", "ab", "ein Café"), (None, "ab", "c"), ("", "ab", "c"), (None, None, "c"), ("a", None, "bc")]
     columns = (pa.array(column, pa.string()) for column in zip(*pairs, strict=True))
@@ -83,7 +83,7 @@ rows = st.lists(
 
 @settings(deadline=None)
 @given(rows, st.integers(0, 3), st.integers(0, 7))
-def test_uids_of_columns_equal_uids_of_rows(found: list[tuple], skip: int, absent: int) -> None:
+def test_uids_of_columns_equal_uids_of_rows(found, skip, absent):
     columns = [pa.array([row[i] for row in found], pa.string())[skip:] for i in range(4)]
     given_columns = [None if absent & 1 << i else column for i, column in enumerate(columns[:3])]
     uids = ids.make_uids(*given_columns, columns[3])
@@ -100,7 +100,7 @@ def test_uids_of_columns_equal_uids_of_rows(found: list[tuple], skip: int, absen
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)), max_size=10))
-def test_halves_and_back(pairs: list[tuple[int, int]]) -> None:
+def test_halves_and_back(pairs):
     high, low = (np.array([pair[i] for pair in pairs], np.uint64) for i in (0, 1))
     uids = ids.hex_uids(high, low)
     assert uids.to_pylist() == [f"{h:016x}{lo:016x}" for h, lo in pairs]
@@ -111,7 +111,7 @@ def test_halves_and_back(pairs: list[tuple[int, int]]) -> None:
 
 @settings(deadline=None)
 @given(st.lists(hexes | st.none(), max_size=10), st.integers(0, 4))
-def test_halves_of_slices_with_nulls_and_upper_case(uids: list[str | None], skip: int) -> None:
+def test_halves_of_slices_with_nulls_and_upper_case(uids, skip):
     column = pa.array([uid and uid.upper() for uid in uids], pa.string())[skip:]
     high, low = ids.uid_halves(column)
     expected = [int(uid or "0", 16) for uid in uids[skip:]]
@@ -121,19 +121,19 @@ def test_halves_of_slices_with_nulls_and_upper_case(uids: list[str | None], skip
 @pytest.mark.parametrize(
     "bad", ["0" * 31, "0" * 33, "g" * 32, "", "0" * 31 + "é", "0" * 31 + "G", "0" * 31 + "/", "0" * 31 + ":"]
 )
-def test_halves_of_what_is_no_uid(bad: str) -> None:
+def test_halves_of_what_is_no_uid(bad):
     with pytest.raises(ValueError, match="is not 32 hex digits"):
         ids.uid_halves(pa.array(["0" * 32, bad, "1" * 32]))
 
 
 @pytest.mark.parametrize("bad", ["\x10" * 32, "\x11" * 32, "\x1a" * 32, "A\x17" * 16])
-def test_control_characters_are_no_digits(bad: str) -> None:
+def test_control_characters_are_no_digits(bad):
     """Lower-casing by a bit maps control characters onto digits."""
     with pytest.raises(ValueError, match="is not 32 hex digits"):
         ids.uid_halves(pa.array([bad]))
 
 
-def test_mix64_is_splitmix64() -> None:
+def test_mix64_is_splitmix64():
     """The first outputs of splitmix64 seeded with 0, as published with the generator."""
     golden, mask = 0x9E3779B97F4A7C15, 2**64 - 1
     states = np.array([golden * n & mask for n in (1, 2, 3)], np.uint64)
@@ -144,20 +144,20 @@ def test_mix64_is_splitmix64() -> None:
 
 @settings(deadline=None)
 @given(texts)
-def test_entry_keys(text: str) -> None:
+def test_entry_keys(text):
     expected = xxhash.xxh3_64_intdigest(text.encode())
     assert ids.hash64(text) == expected
     assert ids.entry_keys(pa.array([text])).tolist() == [expected]
 
 
-def test_digest_knows_values_not_order() -> None:
+def test_digest_knows_values_not_order():
     assert ids.digest({"a": 1, "b": [1, 2]}) == ids.digest({"b": [1, 2], "a": 1})
     different = [{"a": 1}, {"a": 2}, {"b": 1}, {"a": "1"}, {"a": None}, {"a": [1]}, {}, [], [[1], [2]], [[1, 2]]]
     assert len({ids.digest(value) for value in different}) == len(different)
     assert ids.own_uid(ids.digest("é")) == ids.digest("é")
 
 
-def test_table_digest_knows_values_not_chunks() -> None:
+def test_table_digest_knows_values_not_chunks():
     table = pa.table({"n": [1, 2, 3], "s": ["a", "bc", None]})
     pieces = pa.concat_tables([table[:1], table[1:]])
     assert ids.table_digest(pieces) == ids.table_digest(table)
@@ -174,7 +174,7 @@ def test_table_digest_knows_values_not_chunks() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.none() | texts), st.integers(0, 3))
-def test_table_digest_is_that_of_its_definition(values: list[str | None], skipped: int) -> None:
+def test_table_digest_is_that_of_its_definition(values, skipped):
     """Also of a slice, and of nulls that own bytes: of each column name, rows, lengths (-1 for null), and all text."""
     valid = pa.array([value is not None for value in values], pa.bool_())
     whole = pa.array(["owned" if value is None else value for value in values], pa.string())

@@ -14,14 +14,14 @@ from curate.base.meter import CPU, ENGINE, METER, START, Meter
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def clock(monkeypatch):
     """The CPU seconds of this process, as the test says them."""
     seconds = [1.0]
     monkeypatch.setattr(time, "process_time", lambda: seconds[0])
     return seconds
 
 
-def test_what_no_step_used_is_the_engine_s(clock: list[float]) -> None:
+def test_what_no_step_used_is_the_engine_s(clock):
     meter = Meter()
     clock[0] = 3.0
     with meter.at("measure") as block:
@@ -33,7 +33,7 @@ def test_what_no_step_used_is_the_engine_s(clock: list[float]) -> None:
     assert meter.take()[ENGINE, CPU] == 1.0  # since the last time
 
 
-def test_an_inner_block_has_its_own_part(clock: list[float]) -> None:
+def test_an_inner_block_has_its_own_part(clock):
     meter = Meter()
     with meter.at("emit") as outer:
         clock[0] = 2.0
@@ -47,10 +47,10 @@ def test_an_inner_block_has_its_own_part(clock: list[float]) -> None:
     assert (used["emit", "reads"], used["measure", "reads"]) == (2, 1)
 
 
-def test_steps_at_once_share(clock: list[float]) -> None:
+def test_steps_at_once_share(clock):
     meter, entered, leave = Meter(), threading.Event(), threading.Event()
 
-    def other() -> None:
+    def other():
         with meter.at("match"):
             entered.set()
             leave.wait(300)
@@ -68,7 +68,7 @@ def test_steps_at_once_share(clock: list[float]) -> None:
     assert sum(value for (_, kind), value in used.items() if kind == CPU) == 6.0
 
 
-def test_an_error_ends_a_block(clock: list[float]) -> None:
+def test_an_error_ends_a_block(clock):
     meter = Meter()
     with pytest.raises(ValueError), meter.at("emit"):
         raise ValueError
@@ -76,7 +76,7 @@ def test_an_error_ends_a_block(clock: list[float]) -> None:
     assert meter.take()[ENGINE, CPU] == 2.0
 
 
-def test_memory_is_that_of_the_time_since() -> None:
+def test_memory_is_that_of_the_time_since():
     meter = Meter()
     meter.take()
     time.sleep(0.05)
@@ -95,13 +95,13 @@ with METER.at("measure"):
 """
 
 
-def test_a_forked_process_begins_anew() -> None:
+def test_a_forked_process_begins_anew():
     """In a process of its own: in that of the tests, libraries have threads."""
     assert subprocess.run([sys.executable, "-c", FORKS], check=False).returncode == 0
 
 
 @pytest.mark.parametrize(("device", "is_counted"), [("cuda:0", True), ("cpu", False)])
-def test_a_model_that_is_used_keeps_its_gpu(device: str, is_counted: bool) -> None:
+def test_a_model_that_is_used_keeps_its_gpu(device, is_counted):
     from curate.base.meter import METER
     from curate.base.process import ModelPool
 
@@ -112,12 +112,12 @@ def test_a_model_that_is_used_keeps_its_gpu(device: str, is_counted: bool) -> No
     assert (METER.take()["measure", "gpu"] >= 0.05) == is_counted
 
 
-def test_compiling_is_no_part_of_the_step_that_waits_for_it() -> None:
+def test_compiling_is_no_part_of_the_step_that_waits_for_it():
     METER.take()
     before = METER.compiling
 
     @numba.njit  # type: ignore[untyped-decorator]
-    def kernel(n: int) -> float:
+    def kernel(n):
         return np.sort(np.arange(n) % 7.0).sum()
 
     with METER.at("measure") as block:

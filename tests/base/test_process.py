@@ -4,7 +4,6 @@ import pickle
 import resource
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -13,8 +12,8 @@ import pytest
 from curate.base.process import Backlog, Cache, ModelPool, groups, in_threads, memory_limited, process_cache
 
 
-def test_pool_loads_once() -> None:
-    loads: list[int] = []
+def test_pool_loads_once():
+    loads = []
     pool = ModelPool(lambda _: loads.append(1) or [len(loads)])
     assert not loads
     for _ in range(2):
@@ -22,10 +21,10 @@ def test_pool_loads_once() -> None:
             assert loaded == [1]
 
 
-def test_pool_is_used_by_one_thread_at_a_time() -> None:
+def test_pool_is_used_by_one_thread_at_a_time():
     pool = ModelPool(list[str])
 
-    def use(name: str) -> None:
+    def use(name):
         with pool.use() as seen:
             seen.append(name)
 
@@ -39,10 +38,10 @@ def test_pool_is_used_by_one_thread_at_a_time() -> None:
         assert seen == ["other"]
 
 
-def test_pool_loads_again_after_a_failure() -> None:
-    attempts: list[str] = []
+def test_pool_loads_again_after_a_failure():
+    attempts = []
 
-    def load(_: str) -> str:
+    def load(_):
         attempts.append("")
         if len(attempts) == 1:
             raise OSError("no network")
@@ -55,11 +54,11 @@ def test_pool_loads_again_after_a_failure() -> None:
         assert loaded == "model"
 
 
-def test_pool_on_several_devices() -> None:
+def test_pool_on_several_devices():
     """A device gets it once those before are in use; then threads wait for the one that is free first."""
-    loads: list[str] = []
+    loads = []
 
-    def load(device: str) -> str:
+    def load(device):
         loads.append(device)
         return device
 
@@ -69,9 +68,9 @@ def test_pool_on_several_devices() -> None:
             assert used == "a" and loads == ["a"]
     with pool.use() as one, ExitStack() as second:
         assert (one, second.enter_context(pool.use())) == ("a", "b") and loads == ["a", "b"]
-        third: list[str] = []
+        third = []
 
-        def use() -> None:
+        def use():
             with pool.use() as used:
                 third.append(used)
 
@@ -85,8 +84,8 @@ def test_pool_on_several_devices() -> None:
     assert loads == ["a", "b"]
 
 
-def test_pool_does_without_a_device_that_fails(caplog: pytest.LogCaptureFixture) -> None:
-    def load(device: str) -> str:
+def test_pool_does_without_a_device_that_fails(caplog):
+    def load(device):
         if device == "b":
             raise MemoryError("no room")
         return device
@@ -99,11 +98,11 @@ def test_pool_does_without_a_device_that_fails(caplog: pytest.LogCaptureFixture)
         pass
 
 
-def test_a_backlog_is_shared_and_nobody_waits_for_it() -> None:
+def test_a_backlog_is_shared_and_nobody_waits_for_it():
     """Two loops in one thread: each goes on whatever the other holds, and in order."""
-    taken: list[int] = []
+    taken = []
 
-    def items(first: int) -> Iterator[int]:
+    def items(first):
         for item in range(first, first + 100):
             taken.append(item)
             yield item
@@ -117,7 +116,7 @@ def test_a_backlog_is_shared_and_nobody_waits_for_it() -> None:
 
 
 @pytest.mark.parametrize("how", ["closed", "failed"])
-def test_a_loop_that_ends_early_gives_its_part_back(how: str) -> None:
+def test_a_loop_that_ends_early_gives_its_part_back(how):
     backlog = Backlog(4)
     for _ in range(5):
         loop = in_threads(lambda item: 1 // item, [1, 1, 0, 1, 1, 1, 1], backlog)
@@ -132,11 +131,11 @@ def test_a_loop_that_ends_early_gives_its_part_back(how: str) -> None:
     assert next(taken) == 5
 
 
-def test_cache_makes_a_thing_once_for_all_threads() -> None:
-    made: list[int] = []
-    cache: Cache[list[int]] = Cache(2)
+def test_cache_makes_a_thing_once_for_all_threads():
+    made = []
+    cache = Cache(2)
 
-    def make() -> list[int]:
+    def make():
         time.sleep(0.02)
         made.append(1)
         return made
@@ -145,19 +144,19 @@ def test_cache_makes_a_thing_once_for_all_threads() -> None:
     assert made == [1] and all(thing is made for thing in found)
 
 
-def test_cache_keeps_what_was_used_last() -> None:
-    made: list[str] = []
-    cache: Cache[str] = Cache(2)
+def test_cache_keeps_what_was_used_last():
+    made = []
+    cache = Cache(2)
     for key in "abacab":
         assert cache.get(key, lambda key=key: made.append(key) or key) == key
     assert made == ["a", "b", "c", "b"]
 
 
-def test_cache_makes_what_failed_again() -> None:
-    cache: Cache[str] = Cache(2)
+def test_cache_makes_what_failed_again():
+    cache = Cache(2)
     for error in (OSError("no network"), KeyboardInterrupt()):
 
-        def fail(error: BaseException = error) -> str:
+        def fail(error=error):
             raise error
 
         with pytest.raises(type(error)):
@@ -165,25 +164,25 @@ def test_cache_makes_what_failed_again() -> None:
     assert cache.get("a", lambda: "made") == "made"
 
 
-def test_cache_begins_empty_in_another_process() -> None:
-    cache: Cache[str] = Cache(3)
+def test_cache_begins_empty_in_another_process():
+    cache = Cache(3)
     cache.get("a", lambda: "old")
     assert pickle.loads(pickle.dumps(cache)).get("a", lambda: "new") == "new"
 
 
-def test_a_cache_makes_values_of_two_keys_at_the_same_time() -> None:
-    cache: Cache[str] = Cache()
+def test_a_cache_makes_values_of_two_keys_at_the_same_time():
+    cache = Cache()
     both = threading.Barrier(2)
 
-    def make(key: str) -> str:
+    def make(key):
         both.wait(60)
         return key
 
     assert list(in_threads(lambda key: cache.get(key, lambda: make(key)), "ab", pool="unit")) == ["a", "b"]
 
 
-def test_a_maker_may_wait_for_a_thread_that_uses_the_cache() -> None:
-    def outer() -> str:
+def test_a_maker_may_wait_for_a_thread_that_uses_the_cache():
+    def outer():
         with ThreadPoolExecutor(1) as pool:
             inner = pool.submit(process_cache, "test: inner", lambda: "inner")
             return f"outer of {inner.result(60)}"
@@ -191,11 +190,11 @@ def test_a_maker_may_wait_for_a_thread_that_uses_the_cache() -> None:
     assert process_cache("test: outer", outer) == "outer of inner"
 
 
-def test_all_who_wait_for_a_maker_get_its_error() -> None:
-    cache: Cache[str] = Cache()
+def test_all_who_wait_for_a_maker_get_its_error():
+    cache = Cache()
     begun, go_on = threading.Event(), threading.Event()
 
-    def fail() -> str:
+    def fail():
         begun.set()
         go_on.wait(60)
         raise OSError("no network")
@@ -214,18 +213,18 @@ def test_all_who_wait_for_a_maker_get_its_error() -> None:
     assert cache.get("a", lambda: "made") == "made"
 
 
-def test_what_replaces_others_drops_them() -> None:
-    cache: Cache[str] = Cache()
+def test_what_replaces_others_drops_them():
+    cache = Cache()
     for key in ("a 1", "b 1"):
         cache.get(key, lambda: "old")
     assert cache.get("a 2", lambda: "new", replaces="a ") == "new"
     assert [cache.get(key, lambda: "again") for key in ("a 1", "b 1", "a 2")] == ["again", "old", "new"]
 
 
-def test_models_of_a_process_are_loaded_one_at_a_time() -> None:
-    loading: list[str] = []
+def test_models_of_a_process_are_loaded_one_at_a_time():
+    loading = []
 
-    def load(device: str) -> str:
+    def load(device):
         loading.append(device)
         time.sleep(0.02)
         assert loading == [device]
@@ -233,7 +232,7 @@ def test_models_of_a_process_are_loaded_one_at_a_time() -> None:
 
     pools = [ModelPool(load, lambda device=device: [device]) for device in "abcd"]
 
-    def use(pool: ModelPool[str]) -> str:
+    def use(pool):
         with pool.use() as used:
             return used
 
@@ -241,12 +240,12 @@ def test_models_of_a_process_are_loaded_one_at_a_time() -> None:
         assert [*threads.map(use, pools)] == [*"abcd"]
 
 
-def test_groups_end_by_size_or_by_number() -> None:
+def test_groups_end_by_size_or_by_number():
     assert list(groups([3, 3, 9, 1, 1, 1, 1], lambda size: size, 6, 3)) == [[3, 3], [9], [1, 1, 1], [1]]
     assert list(groups([], len, 1)) == []
 
 
-def test_limits_of_memory_are_shared() -> None:
+def test_limits_of_memory_are_shared():
     """Of several at a time, the highest holds, in whatever order they end; then there is none, as before."""
     before = resource.getrlimit(resource.RLIMIT_DATA)
     low, high = memory_limited(1 << 30), memory_limited(1 << 40)

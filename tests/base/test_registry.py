@@ -3,16 +3,14 @@
 import importlib
 import re
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from curate.base import registry
 from curate.base.errors import RecipeError
 from curate.base.registry import Registry
-from tests.packages import lay_out
+from tests.kit.packages import lay_out
 
 
 @dataclass(frozen=True)
@@ -21,15 +19,15 @@ class Fruit:
 
 
 BUILTIN = (Fruit("pear"), Fruit("apple"))
-FRUITS: Registry[Fruit] = Registry("fruit", f"{__name__}:BUILTIN", "curate.test_fruits", f"{__name__}:Fruit")
+FRUITS = Registry("fruit", f"{__name__}:BUILTIN", "curate.test_fruits", f"{__name__}:Fruit")
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def install(tmp_path, monkeypatch):
     """Makes packages that state entry points, as an installer lays them out."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def make(package: str, code: str, *names: str) -> None:
+    def make(package, code, *names):
         module = package.replace("-", "_")
         kinds = dict.fromkeys(names, f"{module}:KIND")
         lay_out(tmp_path, package, "test_fruits", kinds, "1.2", **{module: code})
@@ -42,16 +40,16 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
 
 
 @pytest.fixture(autouse=True)
-def _forget() -> None:
+def _forget():
     registry._installed.cache_clear()
     registry._load.cache_clear()
 
 
-def code(key: str) -> str:
+def code(key):
     return f"from tests.base.test_registry import Fruit\nKIND = Fruit({key!r})\n"
 
 
-def test_own_kinds_in_their_order_then_foreign_ones_by_name(install: Callable[..., None]) -> None:
+def test_own_kinds_in_their_order_then_foreign_ones_by_name(install):
     install("fruit-b", code("cherry"), "cherry")
     install("fruit-a", code("zucchini"), "zucchini")
     install("fruit-c", code("banana"), "banana")
@@ -60,12 +58,12 @@ def test_own_kinds_in_their_order_then_foreign_ones_by_name(install: Callable[..
     assert (FRUITS.package("cherry"), FRUITS.package("pear")) == ("fruit-b 1.2", None)
 
 
-def test_no_group_means_own_kinds_alone(install: Callable[..., None]) -> None:
+def test_no_group_means_own_kinds_alone(install):
     install("fruit-b", code("cherry"), "cherry")
     assert list(Registry("fruit", FRUITS.builtin).kinds()) == ["pear", "apple"]
 
 
-def test_an_unknown_key_names_the_nearest() -> None:
+def test_an_unknown_key_names_the_nearest():
     with pytest.raises(RecipeError, match=r"no fruit is named 'aple'; did you mean 'apple'\? accepted: pear, apple$"):
         FRUITS.find("aple")
 
@@ -89,14 +87,7 @@ def test_an_unknown_key_names_the_nearest() -> None:
         ("fruit-x", code("y"), "x", r"fruit 'x' of package fruit-x 1\.2: .* is Fruit\(key='y'\); accepted"),
     ],
 )  # fmt: skip
-def test_a_fault_of_a_foreign_kind_names_its_package_where_it_is_used(
-    install: Callable[..., None],
-    package: str,
-    text: str,
-    name: str,
-    message: str,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_a_fault_of_a_foreign_kind_names_its_package_where_it_is_used(install, package, text, name, message, caplog):
     install(package, text, name)
     assert list(FRUITS.kinds()) == ["pear", "apple"] and FRUITS.find("pear") is BUILTIN[0]
     assert not caplog.records
@@ -112,13 +103,13 @@ def test_a_fault_of_a_foreign_kind_names_its_package_where_it_is_used(
     assert len(caplog.records) == 1, "an error that tells it is enough"
 
 
-def test_a_name_of_curates_own(install: Callable[..., None]) -> None:
+def test_a_name_of_curates_own(install):
     install("fruit-x", code("apple"), "apple")
     with pytest.raises(RecipeError, match="two fruits are named 'apple': one of curate itself, one of package fruit-x"):
         FRUITS.kinds()
 
 
-def test_two_packages_with_one_name(install: Callable[..., None]) -> None:
+def test_two_packages_with_one_name(install):
     install("fruit-a", code("cherry"), "cherry")
     install("fruit-b", code("cherry"), "cherry")
     with pytest.raises(

@@ -2,7 +2,6 @@
 
 import json
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +12,10 @@ from curate.decide.unit_state import name_verdicts, read_verdicts
 from curate.recipe.deciding import SELECTIONS
 from curate.recipe.recipe import parse_recipe
 from curate.run.in_process import InProcessUnits
-from curate.run.units import Units
 from curate.store.facts import RuleFacts, RunFacts, SelectionFacts
 
-MINIMAL: dict[str, Any] = {"input": {"name": "a", "format": "parquet", "path": "x"}}
-FULL: dict[str, Any] = MINIMAL | {
+MINIMAL = {"input": {"name": "a", "format": "parquet", "path": "x"}}
+FULL = MINIMAL | {
     "measure": {"image": {"phash": True}},
     "match": {"metadata": "m.txt"},
     "rules": {"words": "words > 2", "best": {"top": 0.3, "of": "s"}, "after": "true"},
@@ -54,7 +52,7 @@ FULL: dict[str, Any] = MINIMAL | {
         ),
     ],
 )
-def test_the_verdicts_of_a_run_follow_from_its_recipe(data: dict[str, Any], forgotten: bool, names: list[str]) -> None:
+def test_the_verdicts_of_a_run_follow_from_its_recipe(data, forgotten, names):
     recipe = parse_recipe(data)
     verdicts = recipe.verdicts(forgotten)
     assert [verdict.name for verdict in verdicts] == names
@@ -67,7 +65,7 @@ def test_the_verdicts_of_a_run_follow_from_its_recipe(data: dict[str, Any], forg
     assert [verdict.code for verdict in verdicts if verdict.code >= 0] == list(range(len(recipe.rules)))
 
 
-def test_codes_and_names_of_verdicts_are_unique_and_reserved() -> None:
+def test_codes_and_names_of_verdicts_are_unique_and_reserved():
     assert len(set(stages.CODES.values())) == len(stages.CODES) == len(stages.VERDICTS) - 1
     assert all(code < 0 for code in stages.CODES.values())  # those of rules are their positions
     assert (
@@ -77,7 +75,7 @@ def test_codes_and_names_of_verdicts_are_unique_and_reserved() -> None:
     assert all(stage.meaning and (stage.reason or stage.name == "kept") for stage in stages.VERDICTS)
 
 
-def test_verdicts_and_their_names_are_each_others_inverse() -> None:
+def test_verdicts_and_their_names_are_each_others_inverse():
     verdicts = np.array([0, 1, *stages.CODES.values(), 1, -1], np.int16)
     names = name_verdicts(verdicts, ["one", "two"], "sample")
     assert names.to_pylist()[:2] == ["one", "two"]
@@ -92,21 +90,21 @@ def test_verdicts_and_their_names_are_each_others_inverse() -> None:
         read_verdicts(pa.chunked_array([names]), ["one"])
 
 
-def test_a_published_file_is_of_the_stage_that_writes_it() -> None:
+def test_a_published_file_is_of_the_stage_that_writes_it():
     of = {"samples": "measure", "members": "measure", "related": "relate", "derived": "decide", "regions": "caption"}
     assert {table: stages.stage_of(f"tables/{table}/00000.parquet") for table in of} == of
     assert stages.stage_of("shards/00000.tar") == stages.stage_of("shards/sizes.json") == "emit"
     assert stages.stage_of("uids.npy") == "publish"
 
 
-def test_steps_count_for_the_stage_that_adds_them() -> None:
+def test_steps_count_for_the_stage_that_adds_them():
     units = InProcessUnits([], SimpleNamespace())  # type: ignore[arg-type]
     seen = []
 
-    def inner(units: Units) -> None:
+    def inner(units):
         seen.append(units.stage)
 
-    def outer(units: Units, name: str) -> str:
+    def outer(units, name):
         seen.append(units.stage)
         units.at("rules", inner)
         seen.append(units.stage)

@@ -9,24 +9,24 @@ from curate.base.wording import all_digits, describe_seen, did_you_mean, one_lin
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
-def test_all_digits_of_a_double_are_read_back(value: float) -> None:
+def test_all_digits_of_a_double_are_read_back(value):
     text = all_digits(value)
     assert float(text) == value and "e" not in text
 
 
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False))
-def test_all_digits_of_a_float32_are_read_back_and_no_fewer_would_do(value: float) -> None:
+def test_all_digits_of_a_float32_are_read_back_and_no_fewer_would_do(value):
     text = all_digits(value, single=True)
     assert np.float32(text) == value and "e" not in text
     assert len(text) <= len(np.format_float_positional(np.float32(value), trim="-"))
 
 
-def test_all_digits_of_whole_numbers_and_of_none() -> None:
+def test_all_digits_of_whole_numbers_and_of_none():
     assert [all_digits(value) for value in (3, 3.0, -200, 1e22)] == ["3", "3", "-200", "1" + "0" * 22]
     assert [all_digits(float(value), True) for value in ("inf", "nan")] == ["inf", "nan"]
 
 
-def test_one_line_joins_lines_and_cuts() -> None:
+def test_one_line_joins_lines_and_cuts():
     error = ValueError("line one\n\tline   two\n")
     assert one_line(error) == "line one line two"
     assert one_line(error, 8) == "line one"
@@ -43,11 +43,11 @@ def test_one_line_joins_lines_and_cuts() -> None:
         ("", ""),
     ],
 )
-def test_did_you_mean_names_the_nearest_whatever_its_case(name: str, hint: str) -> None:
+def test_did_you_mean_names_the_nearest_whatever_its_case(name, hint):
     assert did_you_mean(name, ["failed", "Aligned", "words"]) == hint
 
 
-def test_how_often_samples_are_seen() -> None:
+def test_how_often_samples_are_seen():
     assert describe_seen(1000, 0.0) == "1,000 samples seen, and none is kept"
     assert describe_seen(1000, 400.4) == "1,000 samples seen: each of 400 kept ones 2.5 times"
     twice = "each of 400 kept ones 2.5 times on average, each of 800 in uids.npy 1.25 times"

@@ -3,6 +3,6 @@
 import xxhash
 
 
-def content_uid(url: str | None, sha256: str | None, caption: str) -> str:
+def content_uid(url, sha256, caption):
     """Return the xxh3-128 of `URL NUL caption`, or of `sha256 NUL caption` (in hex digits)."""
     return xxhash.xxh3_128_hexdigest(f"{url or sha256 or ''}\0{caption}".encode())

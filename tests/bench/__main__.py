@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 
-def main() -> None:
+def main():
     """Runs each measurement as a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)

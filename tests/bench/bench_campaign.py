@@ -37,11 +37,10 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -65,10 +64,7 @@ class Kind:
     least: int  # rows: of fewer text rows balancing cannot keep a fifth
 
 
-KINDS = {
-    "text": Kind(write_text, 55, 270, 500_000),
-    "tars": Kind(write_tars, SAMPLE_BYTES, 0.25 * SAMPLE_BYTES, 2_000),
-}
+KINDS = {"text": Kind(write_text, 55, 270, 500_000), "tars": Kind(write_tars, SAMPLE_BYTES, 0.25 * SAMPLE_BYTES, 2_000)}
 _ROLES = {  # by a word of the command line
     "deploy.master.Master": "master",
     "deploy.worker.Worker": "worker",
@@ -82,15 +78,15 @@ _ROLES = {  # by a word of the command line
 class Watch(threading.Thread):
     """Follows all processes below this one: of each kind the number, CPU seconds, and bytes of the largest process."""
 
-    def __init__(self, driver: int, disk: Path) -> None:
+    def __init__(self, driver, disk):
         super().__init__(daemon=True)
         self._driver, self._disk, self._ended = driver, disk, threading.Event()
         self._roles, self._cpu, self._first = dict[int, str](), dict[int, float](), dict[int, float]()
-        self._peaks: dict[str, Figures] = defaultdict(lambda: {"peak": 0, "own": 0})
+        self._peaks = defaultdict(lambda: {"peak": 0, "own": 0})
         self._free = self._least = shutil.disk_usage(disk).free
         self._together = 0
 
-    def run(self) -> None:
+    def run(self):
         """Look until told to end."""
         while not self._ended.wait(_EVERY):
             own = 0
@@ -100,7 +96,7 @@ class Watch(threading.Thread):
             self._together = max(self._together, own)
             self._least = min(self._least, shutil.disk_usage(self._disk).free)
 
-    def _look(self, process: psutil.Process) -> int:
+    def _look(self, process):
         if words := " ".join(process.cmdline()):  # none of one that has ended and is not waited for
             role = next((role for word, role in _ROLES.items() if word in words), "others")
             self._roles[process.pid] = "driver" if process.pid == self._driver else role
@@ -115,11 +111,11 @@ class Watch(threading.Thread):
         peaks["own"] = max(peaks["own"], status["RssAnon"])
         return status["RssAnon"]
 
-    def end(self) -> Figures:
+    def end(self):
         """Return the figures."""
         self._ended.set()
         self.join()
-        figures: Figures = defaultdict(float)
+        figures = defaultdict(float)
         for pid, role in self._roles.items():
             cpu = self._cpu[pid] - self._first[pid]
             figures["CPU s"] += cpu
@@ -132,7 +128,7 @@ class Watch(threading.Thread):
         return dict(figures)
 
 
-def end_left(folder: Path) -> None:
+def end_left(folder):
     """End the processes of a campaign in this folder that was killed."""
     left = []
     for process in psutil.process_iter():
@@ -144,7 +140,7 @@ def end_left(folder: Path) -> None:
 
 
 @contextmanager
-def engine_options(engine: str, folder: Path) -> Iterator[list[str]]:
+def engine_options(engine, folder):
     """Yield the options of `curate run` for an engine, which is up meanwhile."""
     if engine == "local":
         yield []
@@ -157,7 +153,7 @@ def engine_options(engine: str, folder: Path) -> Iterator[list[str]]:
 
 
 # ---------------------------------------------------------------- a run
-def measure(recipe: Path, out: Path, engine: str) -> Figures:
+def measure(recipe, out, engine):
     """Run a recipe, and return its figures; raises SystemExit with the end of its log where it fails."""
     with engine_options(engine, out.parent) as options, open(out.parent / "run.log", "w+") as log:
         command = [sys.executable, "-m", "curate", "run", str(recipe), "--out", str(out), *options]
@@ -175,10 +171,10 @@ def measure(recipe: Path, out: Path, engine: str) -> Figures:
     return {"seconds": seconds, **figures, **read_run(out)}
 
 
-def read_run(out: Path) -> Figures:
+def read_run(out):
     """Return what a finished run states of itself, and what its files are."""
     run = json.loads((out / "run.json").read_text())
-    figures: Figures = {"rows": sum(run["counts"].values()), "rows kept": run["counts"]["kept"]}
+    figures = {"rows": sum(run["counts"].values()), "rows kept": run["counts"]["kept"]}
     figures |= {f"seconds of {step['step']}, wall": step["seconds"] for step in run["steps"]}
     for used in run.get("used", []):
         figures |= {
@@ -187,7 +183,7 @@ def read_run(out: Path) -> Figures:
     figures["units"] = next(step["units"] for step in run["steps"] if step["step"] == "measure")
     if (stages := out / "logs/stages.csv").exists():
         figures |= read_stages(stages)
-    sizes: dict[str, list[int]] = defaultdict(list)
+    sizes = defaultdict(list)
     for path in out.rglob("*"):
         if path.is_file():
             top, *rest = path.relative_to(out).parts
@@ -197,11 +193,11 @@ def read_run(out: Path) -> Figures:
     return figures
 
 
-def read_stages(path: Path) -> Figures:
+def read_stages(path):
     """Return sums over a Spark run's stages, and the seconds and bytes of each that matters."""
     stages = list(csv.DictReader(path.open()))
     alone = [stage for stage in stages if int(stage["tasks"]) <= 1]
-    figures: Figures = {"stages": len(stages), "tasks": sum(int(stage["tasks"]) for stage in stages)}
+    figures = {"stages": len(stages), "tasks": sum(int(stage["tasks"]) for stage in stages)}
     figures["seconds in bundles"] = sum(float(stage["seconds_in_bundles"]) for stage in stages)
     figures["seconds of stages of one task"] = sum(float(stage["seconds"]) for stage in alone)
     for name, column in (("shuffled", "bytes_shuffled"), ("given to stages", "bytes_given")):
@@ -222,11 +218,11 @@ def read_stages(path: Path) -> Figures:
 class Campaign:
     """The runs of a campaign, and the figures of those that are finished."""
 
-    def __init__(self, folder: Path, data: Path) -> None:
+    def __init__(self, folder, data):
         self._folder, self._data, self._file = folder, data, folder / "figures.json"
-        self.figures: dict[str, Any] = json.loads(self._file.read_text()) if self._file.exists() else {}
+        self.figures = json.loads(self._file.read_text()) if self._file.exists() else {}
 
-    def take(self, kind: str, rows: int, engines: list[str]) -> None:
+    def take(self, kind, rows, engines):
         """Make the runs over a pool of so many rows that have no figures."""
         wanting = [engine for engine in engines if f"{kind} {engine} {rows}" not in self.figures]
         if not wanting:
@@ -240,7 +236,7 @@ class Campaign:
         recipe.write_text(json.dumps(KINDS[kind].write(pool, self._data, rows)))
         pool_mb = sum(path.stat().st_size for path in pool.iterdir()) / 1e6
         for engine in wanting:
-            figures: dict[str, Any] = {"MB of the pool": pool_mb, **measure(recipe, out, engine)}
+            figures = {"MB of the pool": pool_mb, **measure(recipe, out, engine)}
             figures["uids"] = hashlib.sha256((out / "uids.npy").read_bytes()).hexdigest()
             figures["machine"] = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB"
             figures["load before"] = os.getloadavg()[2]
@@ -255,18 +251,18 @@ class Campaign:
         shutil.rmtree(pool)
         self._check_equal(kind, rows)
 
-    def warm(self, kind: str, rows: int, engines: list[str]) -> None:
+    def warm(self, kind, rows, engines):
         """Run once what the first run compiles."""
         Campaign(self._folder / "warm", self._data).take(kind, rows, engines)
 
-    def _check_disk(self, kind: str, rows: int) -> None:
+    def _check_disk(self, kind, rows):
         needed, free = need(kind, rows), shutil.disk_usage(self._folder).free
         what = f"{kind}, {rows:,} rows: the pool and a run of it need {needed / 1e9:.1f} GB"
         if needed > free:
             raise SystemExit(f"{what}, {self._folder} has {free / 1e9:.1f} GB free; lower --rows or --gigabytes")
         print(f"{what} of {free / 1e9:.1f} GB free", flush=True)
 
-    def _check_equal(self, kind: str, rows: int) -> None:
+    def _check_equal(self, kind, rows):
         kept = {
             figures["uids"]
             for name, figures in self.figures.items()
@@ -276,14 +272,14 @@ class Campaign:
             raise SystemExit(f"{kind}, {rows:,} rows: engines kept different rows, see {self._file}")
 
 
-def need(kind: str, rows: int) -> float:
+def need(kind, rows):
     """Return the bytes that a pool and its largest run take on a disk, and a tenth more."""
     return 1.1 * rows * (KINDS[kind].pool_bytes + KINDS[kind].run_bytes)
 
 
-def tell(figures: dict[str, Any]) -> None:
+def tell(figures):
     """Print each pool's figures on each engine: at the smallest and at the largest size, and what follows from both."""
-    sizes: dict[tuple[str, str], list[int]] = defaultdict(list)
+    sizes = defaultdict(list)
     for name in figures:
         kind, engine, rows = name.split()
         sizes[kind, engine].append(int(rows))
@@ -302,7 +298,7 @@ def tell(figures: dict[str, Any]) -> None:
             print(f"| {name:84} | {small:14,.1f} | {value:14,.1f} | {ratio}{mark}| {far:16,.0f} |")
 
 
-def main() -> None:
+def main():
     """Make the runs that are not made, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)

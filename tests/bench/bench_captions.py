@@ -13,10 +13,8 @@ import argparse
 import random
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,17 +26,16 @@ from curate.captions.settings import CaptionSettings
 from curate.captions.unit import caption_unit
 from curate.decide.select_rows import draw_rows
 from curate.decide.settings import DecideSettings
-from curate.llm.engine import Request
 from curate.recipe.recipe import parse_recipe
 from pipelines.claim import claim_folder
 from pipelines.prepare import prepare
-from tests.laws import pools
-from tests.laws.pools import decide_in_process
+from tests import kit
+from tests.kit import decide_in_process
 
 OPTIONS = {"max_model_len": 1024, "enforce_eager": True, "gpu_memory_utilization": 0.2, "disable_log_stats": False}
 
 
-def pool(data: Path, folder: Path, rows: int) -> str:
+def pool(data, folder, rows):
     table = pq.read_table(data / "laion_urls_10k.parquet")["TEXT"].to_pylist()
     texts = [text for text in table if text and 3 <= len(text.split()) <= 25][:rows]
     path = folder / "pool.parquet"
@@ -46,7 +43,7 @@ def pool(data: Path, folder: Path, rows: int) -> str:
     return str(path)
 
 
-def main() -> None:
+def main():
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
@@ -63,15 +60,15 @@ def main() -> None:
         recipe = parse_recipe({"input": source, "captions": captions})
         asked = recipe.captions
         assert asked is not None
-        engine: Any = open_engine(asked.engines["llm"], identify_engines(asked)["llm"])
+        engine = open_engine(asked.engines["llm"], identify_engines(asked)["llm"])
         engine.check()
         llm = engine._llm
 
-        def through(number: int) -> float:
+        def through(number):
             prepared = prepare(recipe, str(here / f"out{number}"))
             claim_folder(prepared)
             for unit in prepared.plan.units:
-                pools.measure(prepared.context, unit)
+                kit.measure(prepared.context, unit)
             settings = DecideSettings.of(prepared.context)
             states = decide_in_process(settings, prepared.context, prepared.plan.units)
             draw_rows(states, settings, states.ask("Unread", lambda *_: []), None, None)
@@ -84,7 +81,7 @@ def main() -> None:
         claim_folder(prepared)
         requests = []
         for unit in prepared.plan.units:
-            pools.measure(prepared.context, unit)
+            kit.measure(prepared.context, unit)
         settings = DecideSettings.of(prepared.context)
         states = decide_in_process(settings, prepared.context, prepared.plan.units)
         draw_rows(states, settings, states.ask("Unread", lambda *_: []), None, None)
@@ -95,7 +92,7 @@ def main() -> None:
         grouped = sorted(requests, key=lambda request: request.group)
         anew = [drawn_anew(request, random.Random(i)) for i, request in enumerate(grouped)]
 
-        def bare(order: list[Any]) -> Callable[[int], float]:
+        def bare(order):
             from vllm import SamplingParams
 
             sampling = [
@@ -103,7 +100,7 @@ def main() -> None:
                 for r in order
             ]
 
-            def run(_: int) -> float:
+            def run(_):
                 began = time.perf_counter()
                 llm.generate([r.prompt for r in order], sampling, use_tqdm=False)
                 return time.perf_counter() - began
@@ -125,7 +122,7 @@ def main() -> None:
         )
 
 
-def drawn_anew(request: Request, rng: random.Random) -> Request:
+def drawn_anew(request, rng):
     """The request with three other pairs of the style, in any order."""
     assert request.prompt is not None
     lines = request.prompt.split("\n")
@@ -136,7 +133,7 @@ def drawn_anew(request: Request, rng: random.Random) -> Request:
     return replace(request, prompt="\n".join(lines))
 
 
-def warm_sampling(tokens: int) -> Any:
+def warm_sampling(tokens):
     from vllm import SamplingParams
 
     return SamplingParams(max_tokens=tokens)

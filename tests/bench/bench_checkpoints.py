@@ -17,10 +17,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +33,7 @@ from curate.signals.signal import ModelSignal, SignalOutput
 from curate.store import checkpoints
 from pipelines.claim import claim_folder
 from pipelines.prepare import prepare
-from tests.laws.pools import Sample, write_tar
+from tests.kit import Sample, write_tar
 
 DIMENSION = 512
 MODES = {"none": 1 << 30, "at 18 images/s": 1080, "every step": 1, "killed": 1080}  # rows between two checkpoints
@@ -44,24 +42,24 @@ MODES = {"none": 1 << 30, "at 18 images/s": 1080, "every step": 1, "killed": 108
 class Embedder:
     """An image signal with embeddings of 512 dimensions."""
 
-    def __init__(self, captions: pa.Array) -> None:
-        self._rows: list[int] = []
+    def __init__(self, captions):
+        self._rows = []
         self._number = len(captions)
 
-    def observe(self, image: Image.Image) -> int:
+    def observe(self, image):
         return image.width
 
-    def add(self, row: int, observation: int) -> None:
+    def add(self, row, observation):
         self._rows.append(row)
 
-    def finish(self) -> SignalOutput:
+    def finish(self):
         rows = np.array(self._rows, np.int64)
         values = np.random.default_rng(len(rows)).random((len(rows), DIMENSION), np.float32)
         column = embedding_column(values, rows, self._number)
         return SignalOutput((), (column, column))
 
 
-def write_pool(folder: Path, tars: int, rows: int) -> None:
+def write_pool(folder, tars, rows):
     """Write tars of small images; they are alike, which nothing here notices."""
     folder.mkdir()
     out = io.BytesIO()
@@ -72,14 +70,14 @@ def write_pool(folder: Path, tars: int, rows: int) -> None:
         shutil.copy(first, folder / f"{number:05d}.tar")
 
 
-def measure(pool: Path, out: Path, every: int, stop: int) -> None:
+def measure(pool, out, every, stop):
     """Measure the only unit, with a checkpoint after `every` rows; end the process before row `stop` is observed."""
     clock = [0.0]
     checkpoints.INTERVAL = float(every)
     checkpoints.time = type("Clock", (), {"monotonic": staticmethod(lambda: clock[0])})()  # type: ignore[assignment]
-    measure_images: Callable[..., Any] = part.measure_images
+    measure_images = part.measure_images
 
-    def counting(images: Any, captions: pa.Array, *others: Any) -> pa.Table:
+    def counting(images, captions, *others):
         found = measure_images(images, captions, *others)
         clock[0] += len(captions)
         if clock[0] >= stop:
@@ -103,7 +101,7 @@ def measure(pool: Path, out: Path, every: int, stop: int) -> None:
     measure_unit(settings, prepared.plan.units[0], prepared.context.unit_tables(prepared.plan.units[0]))
 
 
-def timed(folder: Path, name: str, mode: str, stop: int) -> tuple[float, float]:
+def timed(folder, name, mode, stop):
     """Return CPU seconds and peak bytes of a process that measures."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     arguments = ["--folder", str(folder), "--mode", mode, "--stop", str(stop), "--name", name]
@@ -113,7 +111,7 @@ def timed(folder: Path, name: str, mode: str, stop: int) -> tuple[float, float]:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, usage.ru_maxrss * 1024
 
 
-def main() -> None:
+def main():
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000)
@@ -126,7 +124,7 @@ def main() -> None:
     if options.folder:
         measure(Path(options.folder) / "pool", Path(options.folder) / options.name, MODES[options.mode], options.stop)
         return
-    found: dict[str, list[tuple[float, float]]] = {}
+    found = {}
     never, last = 1 << 40, options.rows * (options.tars - 1)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

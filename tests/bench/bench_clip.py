@@ -17,15 +17,13 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from curate.models.clip_model import load_encoder
 from curate.recipe.recipe import parse_recipe
-from curate.run.context import RunContext
 from pipelines.prepare import prepare
-from tests.laws import pools
+from tests import kit
 
 SMALL = "ViT-S-32-alt"
 MEMORY = """
@@ -35,7 +33,7 @@ print(peak(*sys.argv[1:]))
 """
 
 
-def copies(photos: Path, target: Path, count: int) -> None:
+def copies(photos, target, count):
     """A tar that holds the photos several times, under other keys."""
     with tarfile.open(photos) as source, tarfile.open(target, "w") as tar:
         members = [(m.name, (source.extractfile(m) or io.BytesIO()).read()) for m in source]
@@ -46,7 +44,7 @@ def copies(photos: Path, target: Path, count: int) -> None:
                 tar.addfile(info, io.BytesIO(data))
 
 
-def pairs(path: Path) -> tuple[list[bytes], list[str]]:
+def pairs(path):
     """Images and captions."""
     with tarfile.open(path) as tar:
         found = {m.name: (tar.extractfile(m) or io.BytesIO()).read() for m in tar}
@@ -54,7 +52,7 @@ def pairs(path: Path) -> tuple[list[bytes], list[str]]:
     return images, [data.decode() for name, data in found.items() if name.endswith(".txt")]
 
 
-def make_weights(model: str, path: Path) -> None:
+def make_weights(model, path):
     """A file of random weights."""
     import open_clip
     from safetensors.torch import save_file
@@ -63,7 +61,7 @@ def make_weights(model: str, path: Path) -> None:
     save_file({name: value.contiguous() for name, value in net.state_dict().items()}, path)
 
 
-def bare(model: str, weights: Path, tar: Path, batch: int) -> tuple[float, float, float]:
+def bare(model, weights, tar, batch):
     """Wall seconds of decoding with the model's transform in threads, of encoding all images, and of all texts."""
     import open_clip
     import torch
@@ -90,7 +88,7 @@ def bare(model: str, weights: Path, tar: Path, batch: int) -> tuple[float, float
     return decoding, seeing, reading
 
 
-def job_of(model: str, weights: Path, tar: Path, out: Path, **options: Any) -> tuple[RunContext, Any]:
+def job_of(model, weights, tar, out, **options):
     """A run over the tar, ready to measure."""
     clip = {"model": model, "pretrained": str(weights), **options}
     recipe = parse_recipe({"input": {"name": "x", "format": "webdataset", "path": str(tar)}, "measure": {"clip": clip}})
@@ -98,7 +96,7 @@ def job_of(model: str, weights: Path, tar: Path, out: Path, **options: Any) -> t
     return prepared.context, prepared.plan.units
 
 
-def ours(model: str, weights: Path, tar: Path, **options: Any) -> float:
+def ours(model, weights, tar, **options):
     """Wall seconds to measure the tar: index, decode, check, hash, encode, score, write tables; the model is loaded."""
     with tempfile.TemporaryDirectory() as folder:
         context, units = job_of(model, weights, tar, Path(folder) / "out", **options)
@@ -106,17 +104,17 @@ def ours(model: str, weights: Path, tar: Path, **options: Any) -> float:
         encoder.encode_images([encoder.view(Image.new("RGB", (64, 64)))] * encoder.batch)
         began = time.perf_counter()
         for unit in units:
-            pools.measure(context, unit)
+            kit.measure(context, unit)
         return time.perf_counter() - began
 
 
-def peak(model: str, weights: str, tar: str) -> float:
+def peak(model, weights, tar):
     """Peak memory of this process in MB, after measuring the tar."""
     ours(model, Path(weights), Path(tar))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def main() -> None:
+def main():
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, required=True)

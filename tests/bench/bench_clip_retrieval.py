@@ -27,18 +27,16 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from tests import kit
 from tests.bench.bench_clip import job_of, make_weights
-from tests.laws import pools
 
 TARS = 4  # a worker of clip-retrieval needs one of its own
 DEFAULTS = (256, 4)  # clip-retrieval's batch and workers
@@ -81,7 +79,7 @@ class Run:
     others: float
 
 
-def write_pool(photos: Path, captions: list[str], folder: Path, copies: int) -> int:
+def write_pool(photos, captions, folder, copies):
     """The photos, several times under other keys, dealt to tars; how many. Captions, where given, replace their own."""
     folder.mkdir()
     texts = itertools.cycle(captions)
@@ -99,12 +97,12 @@ def write_pool(photos: Path, captions: list[str], folder: Path, copies: int) -> 
     return copies * len(keys)
 
 
-def cpu_seconds() -> float:
+def cpu_seconds():
     """Of this process."""
     return sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
 
 
-def serve(model: str, weights: str, pool: str) -> None:
+def serve(model, weights, pool):
     """Measures the pool into the folder that each line of input names, and prints wall and CPU seconds, and all of its CPU seconds."""
     for line in sys.stdin:
         (out,) = json.loads(line)
@@ -112,11 +110,11 @@ def serve(model: str, weights: str, pool: str) -> None:
         context, units = job_of(model, Path(weights), Path(pool) / "*.tar", Path(out) / "run", **options)
         began, spent = time.perf_counter(), cpu_seconds()
         for unit in units:
-            pools.measure(context, unit)
+            kit.measure(context, unit)
         print(json.dumps([time.perf_counter() - began, cpu_seconds() - spent, cpu_seconds()]), flush=True)
 
 
-def busy() -> float:
+def busy():
     """CPU seconds of the whole machine since it started."""
     user, nice, system, _, _, irq, soft, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
     return (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
@@ -125,13 +123,13 @@ def busy() -> float:
 class Side:
     """A process that runs when told."""
 
-    def __init__(self, python: str, code: str, given: list[str]) -> None:
+    def __init__(self, python, code, given):
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self._process = subprocess.Popen([python, "-c", code, *given], env=environment, text=True, **pipes)
         self._spent = 0.0
 
-    def run(self, out: Path, *setting: int) -> Run:
+    def run(self, out, *setting):
         """One turn, its results in `out`. Raises RuntimeError where the process dies."""
         assert self._process.stdin and self._process.stdout
         before, began = busy(), time.perf_counter()
@@ -144,7 +142,7 @@ class Side:
                 return Run(wall, cpu, max(0.0, busy() - before - own) / (time.perf_counter() - began))
         raise RuntimeError(f"{self._process.args!r} ended with {self._process.wait()}")
 
-    def end(self) -> None:
+    def end(self):
         """Ends it."""
         self._process.kill()
         self._process.wait()
@@ -153,7 +151,7 @@ class Side:
 Embeddings = dict[str, npt.NDArray[np.float32]]
 
 
-def our_embeddings(out: Path) -> tuple[list[str], Embeddings]:
+def our_embeddings(out):
     """Keys and embeddings of a run of ours."""
     tables = out / "run" / "tables"
     samples, embeddings = (
@@ -163,14 +161,14 @@ def our_embeddings(out: Path) -> tuple[list[str], Embeddings]:
     return samples["key"].to_pylist(), sides
 
 
-def their_embeddings(out: Path) -> tuple[list[str], Embeddings]:
+def their_embeddings(out):
     """Keys and embeddings of a run of theirs."""
     keys = pq.read_table(out / "metadata" / "metadata_0.parquet")["image_path"].to_pylist()
     files = {"image": "img_emb", "text": "text_emb"}
     return keys, {side: np.load(out / name / f"{name}_0.npy").astype(np.float32) for side, name in files.items()}
 
 
-def compare(mine: Path, theirs: Path) -> None:
+def compare(mine, theirs):
     """Prints how near embeddings of the two are. Raises SystemExit where they are not the same pairs or embeddings."""
     (keys, ours), (their_keys, others) = our_embeddings(mine), their_embeddings(theirs)
     place = {key: row for row, key in enumerate(keys)}
@@ -185,18 +183,18 @@ def compare(mine: Path, theirs: Path) -> None:
             raise SystemExit("not the same embeddings: the comparison means nothing")
 
 
-def report(name: str, pairs: int, run: Run) -> None:
+def report(name, pairs, run):
     """One line."""
     rate = f"{pairs / run.wall:5.1f} pairs/s"
     print(f"  {name:<38} wall {run.wall:6.2f}  cpu {run.cpu:6.2f}  {rate}  others {run.others:.2f}", flush=True)
 
 
-def listed(ratios: list[float]) -> str:
+def listed(ratios):
     """The median, and each."""
     return f"{statistics.median(ratios):.2f} ({', '.join(f'{ratio:.2f}' for ratio in ratios)})"
 
 
-def measure(ours: Side, theirs: Side, here: Path, pairs: int, rounds: int) -> None:
+def measure(ours, theirs, here, pairs, rounds):
     """Prints all turns and the ratios."""
     places = (here / f"out{number}" for number in itertools.count())
     ours.run(next(places))
@@ -206,12 +204,12 @@ def measure(ours: Side, theirs: Side, here: Path, pairs: int, rounds: int) -> No
         tried[setting] = theirs.run(next(places), *setting)
         report("clip-retrieval, batch {}, workers {}".format(*setting), pairs, tried[setting])
     best = min(tried, key=lambda setting: tried[setting].wall)
-    turns: dict[str, Callable[[Path], Run]] = {
+    turns = {
         "curate": ours.run,
         "clip-retrieval, best": lambda out: theirs.run(out, *best),
         "clip-retrieval, defaults": lambda out: theirs.run(out, *DEFAULTS),
     }
-    found: dict[str, list[Run]] = {name: [] for name in turns}
+    found = {name: [] for name in turns}
     last = {}
     for number in range(rounds):
         for name in list(turns)[:: -1 if number % 2 else 1]:
@@ -226,7 +224,7 @@ def measure(ours: Side, theirs: Side, here: Path, pairs: int, rounds: int) -> No
         compare(last["curate"], last[name])
 
 
-def main() -> None:
+def main():
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, required=True)

@@ -13,13 +13,12 @@ import time
 from itertools import cycle, islice
 
 from curate.publish.publish import compact_units, lay_out_chunks
-from curate.store.store import RunStore
-from tests.publish import runs
+from tests.kit import written_runs as runs
 
 TABLES = ("samples", "scores", "members", "matches", "decisions")
 
 
-def ask(url: str) -> tuple[float, float]:
+def ask(url):
     """CPU and seconds of the command, best of three."""
     found = []
     for _ in range(3):
@@ -31,7 +30,7 @@ def ask(url: str) -> tuple[float, float]:
     return min(found)
 
 
-def compact(folder: RunStore, units: int) -> float:
+def compact(folder, units):
     """Compacts a run, and returns the CPU that it took, in seconds."""
     began = time.process_time()
     for chunk in lay_out_chunks([("photos", units)], dict.fromkeys(range(units), 6)):
@@ -42,7 +41,7 @@ def compact(folder: RunStore, units: int) -> float:
     return spent
 
 
-def main() -> None:
+def main():
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--units", type=int, nargs="+", default=[1000, 4000, 16000])

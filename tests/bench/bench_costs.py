@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +28,7 @@ GROUP = 20_000  # rows of a row group
 OF = {"cpu": 1.0, "shuffled": 1e6, "stored": 1e6}  # what is compared, in seconds and MB
 
 
-def write_text(folder: Path, captions: pa.Array, rows: int) -> None:
+def write_text(folder, captions, rows):
     """Parquet files of distinct captions and URLs."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -44,7 +43,7 @@ def write_text(folder: Path, captions: pa.Array, rows: int) -> None:
         )
 
 
-def predict(recipe: str, measure: int, on: str | None) -> None:
+def predict(recipe, measure, on):
     """Print what the plan says, as JSON: of each step and resource value, low and high."""
     from curate.ask.costs.model import add_up
     from curate.ask.costs.prices import load_prices
@@ -59,7 +58,7 @@ def predict(recipe: str, measure: int, on: str | None) -> None:
     expected = estimate(prepared.context, prepared.plan.units, prepared.metadata, prepared.record)
     assert trials and expected
     plan = plan_costs(prepared, trials, expected, None, load_prices())
-    said: dict[str, Any] = {"seconds": plan.seconds}
+    said = {"seconds": plan.seconds}
     for kind in OF:
         steps = {cost.step for cost in plan.costs if cost.kind == kind and cost.step != "idle"}
         said[kind] = {step: plan.sum(kind, step) for step in steps}
@@ -68,7 +67,7 @@ def predict(recipe: str, measure: int, on: str | None) -> None:
     print(json.dumps(said))
 
 
-def main() -> None:
+def main():
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--captions")
@@ -96,7 +95,7 @@ def main() -> None:
             for number, tar in enumerate(make_pool(here, options.tars, options.of, options.side, options.side)):
                 os.link(tar, here / f"pool/{number:05d}.tar")
             source = {"name": "pool", "format": "webdataset", "path": f"{here}/pool/*.tar"}
-            measure: dict[str, Any] = {"image": {"phash": True}}
+            measure = {"image": {"phash": True}}
             if options.clip:
                 from tests.bench.bench_clip import make_weights
 
@@ -116,7 +115,7 @@ def main() -> None:
                     "rules": {"words": "words > 2"},
                     "balance": {"t": 2000},
                 }
-        held: dict[str, list[bool]] = {}
+        held = {}
         for rows, recipe in recipes.items():
             (here / f"{rows}.yaml").write_text(json.dumps(recipe))
             for _ in range(options.repeat):
@@ -126,7 +125,7 @@ def main() -> None:
         print(f"  {name:24} {sum(all_of)} of {len(all_of)}")
 
 
-def compare(recipe: str, rows: int, options: argparse.Namespace, held: dict[str, list[bool]]) -> None:
+def compare(recipe, rows, options, held):
     """Plan, run, and print both."""
     on = ["--on", options.on] if options.on else []
     words = ["--predict", recipe, "--measure", str(options.measure), *on]
@@ -160,7 +159,7 @@ def compare(recipe: str, rows: int, options: argparse.Namespace, held: dict[str,
         show("wall", value, low, high, seconds, held["wall"][-1])
 
 
-def show(name: str, value: float, low: float, high: float, truth: float, is_held: bool) -> None:
+def show(name, value, low, high, truth, is_held):
     """Print one comparison."""
     by = f"{value / truth - 1:+.0%}" if truth else ""
     print(

@@ -14,14 +14,13 @@ import resource
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import orjson
 import pyarrow as pa
 
 from curate.pool.crawl.format import CommonCrawlInput, CrawlSource
-from tests.pool.crawl.crawls import Site, image, info, wat_records
+from tests.kit.crawls import Site, image, info, wat_records
 
 PEER = """
 import sys, types
@@ -35,10 +34,10 @@ print(sum(1 for _ in process_wat(sys.argv[1], "image")))
 """
 
 
-def draw_page(chance: random.Random, number: int) -> Site:
+def draw_page(chance, number):
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
 
-    def word() -> str:
+    def word():
         return "".join(chance.choices(letters, k=chance.randrange(2, 10)))
 
     links = []
@@ -56,7 +55,7 @@ def draw_page(chance: random.Random, number: int) -> Site:
     return Site(f"https://www.{word()}.org/{word()}/{number}", links, head, headers)
 
 
-def write_wat(path: Path, gigabytes: float) -> int:
+def write_wat(path, gigabytes):
     """Write a WAT of drawn pages, of which 400 differ in all; return how many pages it has."""
     chance = random.Random(0)
     drawn = [[gzip.compress(record, 6, mtime=0) for record in wat_records(draw_page(chance, n), n)] for n in range(400)]
@@ -69,7 +68,7 @@ def write_wat(path: Path, gigabytes: float) -> int:
     return pages
 
 
-def bare(path: Path) -> int:
+def bare(path):
     """The bare loop: each record of JSON about a response is parsed."""
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
@@ -82,14 +81,14 @@ def bare(path: Path) -> int:
     return parsed
 
 
-def ours(path: Path) -> int:
+def ours(path):
     source = CrawlSource.model_validate({"name": "cc", "format": "commoncrawl", "path": str(path)})
     kind = CommonCrawlInput()
     parts = kind.plan(source, (), False).parts
     return sum(len(batch.columns["url"]) for part in parts for batch in kind.read(source, part, pa.schema([]), None))
 
 
-def main() -> None:
+def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=1.0)
     parser.add_argument("--cc2dataset", default="")
@@ -99,7 +98,7 @@ def main() -> None:
         pages = write_wat(path, options.gigabytes)
         print(f"{path.stat().st_size / 1e6:,.0f} MB, {pages:,} pages")
         path.read_bytes()  # from the disk, for all of them
-        readers: dict[str, Callable[[Path], int]] = {"bare": bare, "curate": ours}
+        readers = {"bare": bare, "curate": ours}
         if options.cc2dataset:
             words = [options.cc2dataset, "-c", PEER, str(path)]
             readers["cc2dataset"] = lambda _: int(

@@ -41,7 +41,7 @@ class Pool:
     cosines: npt.NDArray[np.float32]
 
 
-def draw(seed: int) -> Pool:
+def draw(seed):
     """A pool's pictures, as far as rules leave them to deduplication."""
     import open_clip
     import torch
@@ -63,7 +63,7 @@ def draw(seed: int) -> Pool:
     )
 
 
-def count(pool: Pool, bits: int, cosine: float) -> npt.NDArray[np.int64]:
+def count(pool, bits, cosine):
     """Of one choice, int64[5 + kinds]: gone, injected; rightly, wrongly dropped; pairs of two scenes; gone by kind."""
     near = (pool.distances <= bits) | (pool.cosines >= cosine)
     rows, others = np.nonzero(np.triu(near, 1))
@@ -85,7 +85,7 @@ def count(pool: Pool, bits: int, cosine: float) -> npt.NDArray[np.int64]:
     return np.array([np.count_nonzero(gone & injected), np.count_nonzero(injected), right, wrong, strangers, *kinds])
 
 
-def main() -> None:
+def main():
     """Draws the pools and prints a line for each choice."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])

@@ -19,13 +19,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import IO
 
 import numpy as np
 import webdataset
@@ -37,24 +34,24 @@ from curate.decide.settings import DecideSettings
 from curate.emit.layout import Layout
 from curate.emit.output_format import emit_shard
 from curate.emit.settings import EmitSettings
-from curate.pool.plan import Unit, make_plan
-from curate.recipe.recipe import Recipe, parse_recipe
+from curate.pool.plan import make_plan
+from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
 from curate.store.store import RunStore
 from curate.tar.byte_sources import open_source
 from curate.tar.index import index_tar
 from curate.tar.writer import TarWriter
+from tests import kit
 from tests.bench.bench_shards import cpu_seconds
 from tests.emit.layouts import lay_out
-from tests.laws import pools
-from tests.laws.pools import decide_in_process
+from tests.kit import decide_in_process
 
 POOLS = ((1, 6000), (6, 1000))  # tars and samples in each
 ROUNDS = 9
 Span = tuple[int, int]
 
 
-def make_pool(folder: Path, shards: int, samples: int, width: int = 448, height: int = 320) -> list[Path]:
+def make_pool(folder, shards, samples, width=448, height=320):
     """Tars of valid JPEGs with random pixels; what follows the end marker makes the bytes of each one its own."""
     rng = np.random.default_rng(0)
     images = []
@@ -78,7 +75,7 @@ def make_pool(folder: Path, shards: int, samples: int, width: int = 448, height:
     return paths
 
 
-def _sidecar(key: str, caption: str, image: bytes) -> bytes:
+def _sidecar(key, caption, image):
     fields = {
         "url": f"https://example.com/images/2024/05/{key}.jpg",
         "caption": caption,
@@ -95,13 +92,13 @@ def _sidecar(key: str, caption: str, image: bytes) -> bytes:
     return json.dumps(fields, indent=4).encode()
 
 
-def plan_run(recipe: Recipe, out: Path) -> tuple[RunContext, list[Unit]]:
+def plan_run(recipe, out):
     """A run folder that nothing claimed, and its units."""
     plan = make_plan(recipe)
     return RunContext(recipe, plan.pool, RunStore(str(out))), list(plan.units)
 
 
-def decide_units(context: RunContext, units: list[Unit]) -> list[tuple[Unit, int]]:
+def decide_units(context, units):
     """How many rows of each measured unit are kept."""
     settings = DecideSettings.of(context)
     states = decide_in_process(settings, context, units)
@@ -110,7 +107,7 @@ def decide_units(context: RunContext, units: list[Unit]) -> list[tuple[Unit, int
     return kept
 
 
-def make_run(pool: Path, out: Path, rows_per_shard: int) -> tuple[RunContext, list[tuple[Unit, int]]]:
+def make_run(pool, out, rows_per_shard):
     """A run folder with all tables that emitting reads; all rows are kept."""
     recipe = parse_recipe(
         {
@@ -121,11 +118,11 @@ def make_run(pool: Path, out: Path, rows_per_shard: int) -> tuple[RunContext, li
     )
     context, units = plan_run(recipe, out)
     for unit in units:
-        pools.measure(context, unit)
+        kit.measure(context, unit)
     return context, decide_units(context, units)
 
 
-def emit(settings: EmitSettings, kept: list[tuple[Unit, int]]) -> None:
+def emit(settings, kept):
     settings.store.delete("shards")
     settings = replace(settings, recent=Cache())
     layout = Layout.of({unit.index: rows for unit, rows in kept if rows}, settings.output.rows_per_shard)
@@ -133,7 +130,7 @@ def emit(settings: EmitSettings, kept: list[tuple[Unit, int]]) -> None:
         emit_shard(settings, shard, np.zeros(0, np.uint64))
 
 
-def copy(paths: list[Path], create: Callable[[str], AbstractContextManager[IO[bytes]]]) -> None:
+def copy(paths, create):
     for path in paths:
         source = open_source(path)
         index = index_tar(source)
@@ -142,14 +139,14 @@ def copy(paths: list[Path], create: Callable[[str], AbstractContextManager[IO[by
                 writer.add(name, source.read(offset, size))
 
 
-def member_spans(path: Path) -> list[Span]:
+def member_spans(path):
     """Where the members lie: header, data and padding."""
     index = index_tar(open_source(path))
     lengths = (index.sizes + 511) // 512 * 512 + 512
     return list(zip((index.offsets - 512).tolist(), lengths.tolist(), strict=True))
 
 
-def bare(spans: dict[Path, list[Span]], out: Path) -> None:
+def bare(spans, out):
     for path, found in spans.items():
         with open(path, "rb", buffering=0) as source, open(out / path.name, "wb") as file:
             fd = source.fileno()
@@ -158,14 +155,14 @@ def bare(spans: dict[Path, list[Span]], out: Path) -> None:
             file.write(bytes(1024))
 
 
-def shard_writer(paths: list[Path], out: Path, rows_per_shard: int) -> None:
+def shard_writer(paths, out, rows_per_shard):
     samples = webdataset.WebDataset([str(path) for path in paths], shardshuffle=False)
     with webdataset.ShardWriter(str(out / "%05d.tar"), maxcount=rows_per_shard, verbose=0) as writer:
         for sample in samples:
             writer.write({k: v for k, v in sample.items() if k == "__key__" or not k.startswith("__")})
 
 
-def bench_pool(shards: int, samples: int) -> None:
+def bench_pool(shards, samples):
     with tempfile.TemporaryDirectory() as name:
         pool, out = Path(name) / "pool", Path(name) / "out"
         pool.mkdir()
@@ -201,7 +198,7 @@ def bench_pool(shards: int, samples: int) -> None:
         print(f"ShardWriter / emit {slow / median(times['emit'] for times in rounds):6.2f}  (at least 4 wanted)")
 
 
-def main() -> None:
+def main():
     for shards, samples in POOLS:
         bench_pool(shards, samples)
 

@@ -18,7 +18,7 @@ from curate.recipe.recipe import parse_recipe
 IN_FOLDER = 10_000
 
 
-def write_pool(folder: Path, files: int, kind: str) -> None:
+def write_pool(folder, files, kind):
     """Writes the files, and what their captions are in."""
     rows = []
     for start in range(0, files, IN_FOLDER):
@@ -31,7 +31,7 @@ def write_pool(folder: Path, files: int, kind: str) -> None:
         (folder / "captions.csv").write_text("file_name,caption,score,number\n" + "".join(rows))
 
 
-def plan(folder: str, kind: str) -> None:
+def plan(folder, kind):
     """Plans the pool in this process, and prints what it took."""
     more = {"table": f"{folder}/captions.csv"} if kind == "table" else {}
     recipe = parse_recipe({"input": {"name": "pool", "format": "files", "path": f"{folder}/pool", **more}})

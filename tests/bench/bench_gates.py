@@ -25,7 +25,6 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -40,7 +39,7 @@ from curate.match.matcher import build_matcher
 from curate.match.metadata import read_metadata
 from curate.recipe.gates import GATES, Gates
 from curate.signals.language import detect_languages
-from tests.bench.gate_faults import FAULTS, Case, Fault, rewrite, shorten
+from tests.bench.gate_faults import FAULTS, Case, rewrite, shorten
 from tests.demo.graphs import restore
 
 SEED = 8
@@ -49,19 +48,19 @@ STYLES = ("chat_a", "chat_b", "human", "coco")
 Judge = Callable[[Sequence[Case]], list[set[str]]]
 
 
-def read_pairs() -> list[tuple[str, str]]:
+def read_pairs():
     """The package's pairs in context, of all styles."""
     folder = files("curate.captions").joinpath("examples")
     lines = [line for style in STYLES for line in folder.joinpath(f"{style}.txt").read_text("utf-8").splitlines()]
     return [(a, b) for a, arrow, b in (line.partition(" => ") for line in lines) if arrow]
 
 
-def read_prompt() -> str:
+def read_prompt():
     """The instruction of rewrites."""
     return files("curate.captions").joinpath("templates", "rewrite_chat.v1.txt").read_text("utf-8")
 
 
-def marked_cases(captions: Sequence[str], half: str, rng: random.Random, short: bool = False) -> list[Case]:
+def marked_cases(captions, half, rng, short=False):
     """Rewrites of the captions whose names were marked, by `rewrite` or, `short`, by `shorten`."""
     lines = (Path(__file__).parent / "gate_names.txt").read_text().splitlines()
     begin = lines.index(f"[{half}]") + 1
@@ -76,7 +75,7 @@ def marked_cases(captions: Sequence[str], half: str, rng: random.Random, short: 
     return cases
 
 
-def demo_cases(count: int, rng: random.Random) -> list[Case]:
+def demo_cases(count, rng):
     """Rewrites of the demo's captions; their names are its brands and people."""
     known = [
         word for name in (*words.BRANDS, *words.PEOPLE) for word in name.replace("&", " ").split() if len(word) > 2
@@ -90,7 +89,7 @@ def demo_cases(count: int, rng: random.Random) -> list[Case]:
     return cases
 
 
-def real_cases(captions: Sequence[str], count: int, rng: random.Random) -> list[Case]:
+def real_cases(captions, count, rng):
     """Rewrites of real captions in English, of 4 to 40 words."""
     language, score = detect_languages(pa.array(captions))
     sure = np.asarray(score.fill_null(0)) > 0.6
@@ -99,7 +98,7 @@ def real_cases(captions: Sequence[str], count: int, rng: random.Random) -> list[
     return [Case(caption, rewrite(caption, rng)) for caption in chosen]
 
 
-def judge_texts(cases: Sequence[Case]) -> list[set[str]]:
+def judge_texts(cases):
     """The gates that each text fails, of those that need texts alone."""
     examples = [side for pair in read_pairs()[:16] for side in pair]
     given = Candidates(
@@ -113,7 +112,7 @@ def judge_texts(cases: Sequence[Case]) -> list[set[str]]:
     return [set(failed) for failed in verdicts.failed.to_pylist()]
 
 
-def _columns(cases: Sequence[Case]) -> tuple[pa.Array, pa.Array]:
+def _columns(cases):
     return pa.array([case.text for case in cases], pa.string()), pa.array(
         [case.original for case in cases], pa.string()
     )
@@ -122,7 +121,7 @@ def _columns(cases: Sequence[Case]) -> tuple[pa.Array, pa.Array]:
 class ByEntries:
     """Judges by metadata, with the counts of a pool."""
 
-    def __init__(self, folder: Path, captions: Sequence[str]) -> None:
+    def __init__(self, folder, captions):
         self._matcher = build_matcher(read_metadata(str(folder / "metadata_396k.json.gz"))[0]["entry"].combine_chunks())
         self._entries = self._matcher_entries(folder)
         found = self._matcher.match(pa.array(captions))
@@ -130,18 +129,18 @@ class ByEntries:
         self.rows = len(captions)
 
     @staticmethod
-    def _matcher_entries(folder: Path) -> list[str]:
-        found: list[str] = read_metadata(str(folder / "metadata_396k.json.gz"))[0]["entry"].to_pylist()
+    def _matcher_entries(folder):
+        found = read_metadata(str(folder / "metadata_396k.json.gz"))[0]["entry"].to_pylist()
         return found
 
-    def shares(self, cases: Sequence[Case], weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def shares(self, cases, weights):
         """The share of weight that each text keeps, by asking the gate at each hundredth."""
         texts, originals = (self._matcher.match(column) for column in _columns(cases))
         given = Entries(texts, originals, weights)
         candidates = Candidates("rewritten", *_columns(cases), entries=given)
         return np.sum([~KeptEntries().check(candidates, kept / 100) for kept in range(1, 101)], 0) / 100
 
-    def without_rarest(self, case: Case) -> str | None:
+    def without_rarest(self, case):
         """The text without the words of the rarest entry of its caption, where it has them."""
         ids = self._matcher.match(pa.array([case.original]))[0].as_py()
         order = sorted(ids, key=lambda i: (self.counts[i], -len(self._entries[i])))
@@ -153,13 +152,13 @@ class ByEntries:
         return None
 
 
-def plant(cases: Sequence[Case], make: Fault, rng: random.Random) -> list[Case]:
+def plant(cases, make, rng):
     """Each case with the fault, those that have something to damage."""
     made = [(case, make(case, rng)) for case in cases]
     return [Case(case.original, text, case.names) for case, text in made if text is not None]
 
 
-def report(fault: str, where: str, gate: str, found: list[set[str]], refused: float) -> None:
+def report(fault, where, gate, found, refused):
     """A line of the table."""
     if not found:
         return
@@ -169,7 +168,7 @@ def report(fault: str, where: str, gate: str, found: list[set[str]], refused: fl
     print(f"  {fault:30} {where:9} {gate:12} {len(found):5}   {recall:6.3f}  {some:6.3f}  {precision:9.3f}", flush=True)
 
 
-def faults_table(sets: dict[str, list[Case]], rng: random.Random, show: int) -> None:
+def faults_table(sets, rng, show):
     """Faults that texts alone tell."""
     clean = {name: judge_texts(cases) for name, cases in sets.items()}
     rates = {
@@ -218,7 +217,7 @@ def faults_table(sets: dict[str, list[Case]], rng: random.Random, show: int) -> 
 WITH_TEXTS = frozenset(GATES.kinds()) - {"entries", "clip_score", "f_clipscore"}
 
 
-def languages_table(folder: Path, rng: random.Random) -> None:
+def languages_table(folder, rng):
     """Other languages: translated captions, by score and length of the text."""
     rows = [json.loads(line) for line in (folder / "captions_multilingual.jsonl").read_text("utf-8").splitlines()]
     codes = ("de", "fr", "es", "it", "nl", "pl", "ru", "tr", "zh_CN", "ja")
@@ -252,12 +251,9 @@ def languages_table(folder: Path, rng: random.Random) -> None:
         print(f"    translation  {least} words, n {len(right):5}: " + " | ".join(line))
 
 
-def entries_table(judge: ByEntries, sets: dict[str, list[Case]]) -> None:
+def entries_table(judge, sets):
     """The rarest entry dropped, by weight and threshold."""
-    weights = {
-        "log(N / count)": entry_weights(judge.counts, judge.rows),
-        "1 / count": 1 / np.maximum(judge.counts, 1),
-    }
+    weights = {"log(N / count)": entry_weights(judge.counts, judge.rows), "1 / count": 1 / np.maximum(judge.counts, 1)}
     print("\n  dropped rarest entry: entries; share kept at least 0.4 … 0.9: recall and refused faithful texts")
     for where, cases in sets.items():
         made = [Case(case.original, text) for case in cases if (text := judge.without_rarest(case)) is not None]
@@ -267,7 +263,7 @@ def entries_table(judge: ByEntries, sets: dict[str, list[Case]]) -> None:
             print(f"    {where:9} {name:15} n {len(made):5}: " + " | ".join(line))
 
 
-def _hallucinated(scene: scenes.Scene, rng: np.random.Generator, text: str) -> dict[str, str]:
+def _hallucinated(scene, rng, text):
     """The text with a shape or colour that the scene does not show, or a thing more."""
     colours = [c for c in words.COLOURS if c not in scene.concepts and c != "gray"]
     shapes = [s for s in words.SHAPES if s not in scene.concepts]
@@ -279,7 +275,7 @@ def _hallucinated(scene: scenes.Scene, rng: np.random.Generator, text: str) -> d
     }
 
 
-def clip_table(count: int) -> None:
+def clip_table(count):
     """Things that the picture does not show, by margin. Both scores have the scale of the model: the demo's was trained on
     such scenes, and tells them apart as a general model would not."""
     from curate.models.clip_model import load_encoder
@@ -317,7 +313,7 @@ def clip_table(count: int) -> None:
             print(f"    margin {margin:<7}: refused " + ", ".join(f"{kind} {rate:.3f}" for kind, rate in line.items()))
 
 
-def speed_table(captions: Sequence[str]) -> None:
+def speed_table(captions):
     """Texts per CPU second, of the gates that look at texts alone: near rewrites, and texts that share no word."""
     rng = random.Random(SEED)
     for name, texts in (
@@ -338,7 +334,7 @@ def speed_table(captions: Sequence[str]) -> None:
         print(f"  {name:18} {len(texts) / best:9,.0f} texts a CPU second")
 
 
-def main() -> None:
+def main():
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)

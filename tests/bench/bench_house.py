@@ -9,18 +9,17 @@ other, a floor is one above all that a room on it imports. The last line counts 
 import ast
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 
-def modules(root: Path) -> dict[str, Path]:
+def modules(root):
     """The modules of a checkout's product, by their dotted names."""
     files = [file for top in ("curate", "pipelines") for file in (root / top).rglob("*.py")]
     return {".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
 
 
-def imported(file: Path, known: dict[str, Path]) -> Iterator[str]:
+def imported(file, known):
     """The product's modules that a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -32,22 +31,22 @@ def imported(file: Path, known: dict[str, Path]) -> Iterator[str]:
                     yield name
 
 
-def top_room(name: str) -> str:
+def top_room(name):
     """The folder of curate/ or pipelines/ that a module is in, or the module where it is loose."""
     return ".".join(name.split(".")[:2])
 
 
-def arrows(known: dict[str, Path], room: Callable[[str], str]) -> dict[str, set[str]]:
+def arrows(known, room):
     """Each room with those that it imports."""
-    found: dict[str, set[str]] = defaultdict(set)
+    found = defaultdict(set)
     for name, file in known.items():
         found[room(name)] |= {room(other) for other in imported(file, known)} - {room(name)}
     return found
 
 
-def floors(graph: dict[str, set[str]]) -> int | str:
+def floors(graph):
     """How many floors the rooms stand on."""
-    floor: dict[str, int] = {}
+    floor = {}
     try:
         for name in TopologicalSorter(graph).static_order():
             floor[name] = 1 + max((floor[other] for other in graph.get(name, ())), default=0)
@@ -56,7 +55,7 @@ def floors(graph: dict[str, set[str]]) -> int | str:
     return max(floor.values())
 
 
-def main(roots: list[str]) -> None:
+def main(roots):
     """Print what there is of each checkout."""
     for root in map(Path, roots or ["."]):
         known = modules(root)

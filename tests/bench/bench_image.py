@@ -10,7 +10,6 @@ import hashlib
 import io
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +20,6 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from curate.emit.settings import EmitSettings
-from curate.pool.formats.input_format import Batch
 from curate.pool.registry import find_format
 from curate.read.image import measure_image
 from curate.read.phash import hash_small
@@ -29,14 +27,14 @@ from curate.read.text import check_captions
 from curate.recipe.measure import Image as ImageOptions
 from curate.recipe.recipe import parse_recipe
 from curate.signals.language import detect_languages
+from tests import kit
 from tests.bench.bench_emit import decide_units, emit, make_pool, plan_run
 from tests.bench.bench_shards import cpu_seconds
-from tests.laws import pools
 
 IMAGES = 150
 
 
-def photo(seed: int) -> bytes:
+def photo(seed):
     """A JPEG of 640 x 480 pixels and about 60 KB."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8)).resize((640, 480), Image.Resampling.BICUBIC)
@@ -47,7 +45,7 @@ def photo(seed: int) -> bytes:
     return out.getvalue()
 
 
-def rates(items: int, works: dict[str, Callable[[], object]]) -> dict[str, float]:
+def rates(items, works):
     """Items per CPU-second of each, the best of eight; in turns, so that the allocator's state favours none."""
     best = dict.fromkeys(works, float("inf"))
     for _ in range(8):
@@ -58,7 +56,7 @@ def rates(items: int, works: dict[str, Callable[[], object]]) -> dict[str, float
     return {name: items / seconds for name, seconds in best.items()}
 
 
-def wall(work: Callable[[], object]) -> float:
+def wall(work):
     """Seconds, the best of five: now and then two threads keep waiting for each other for a whole round."""
     best = float("inf")
     for _ in range(5):
@@ -68,24 +66,24 @@ def wall(work: Callable[[], object]) -> float:
     return best
 
 
-def bench_images() -> None:
+def bench_images():
     photos = [photo(seed) for seed in range(IMAGES)]
     print(f"{IMAGES} JPEGs of 640 x 480, {np.mean([len(p) for p in photos]) / 1000:.0f} KB on average, per CPU-second")
 
-    def bare_decode() -> None:
+    def bare_decode():
         for data in photos:
             Image.open(io.BytesIO(data)).load()
 
-    def bare_phash() -> None:
+    def bare_phash():
         for data in photos:
             imagehash.phash(Image.open(io.BytesIO(data)))
 
-    def bare_hash() -> None:
+    def bare_hash():
         for data in photos:
             hashlib.sha256(data).hexdigest()
 
-    def ours(options: ImageOptions) -> Callable[[], object]:
-        def measure() -> None:
+    def ours(options):
+        def measure():
             facts = [measure_image(data, options) for data in photos]
             hash_small([fact.small for fact in facts if fact.small])
 
@@ -112,7 +110,7 @@ def bench_images() -> None:
     print(f"  two threads against one, decode + phash, wall: {one / two:.2f}")
 
 
-def bench_run() -> None:
+def bench_run():
     """What takes how much of the CPU of a whole run over tars, with phash: each part is done alone, on the same bytes."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -125,21 +123,21 @@ def bench_run() -> None:
                 "dedup": {"by": ["uid", "sha256"]},
             }
         )
-        pools.run_beam(recipe, folder / "warm")
-        whole = cpu_seconds(lambda: pools.run_beam(recipe, folder / "run"), 1)
+        kit.run_beam(recipe, folder / "warm")
+        whole = cpu_seconds(lambda: kit.run_beam(recipe, folder / "run"), 1)
         context, units = plan_run(recipe, folder / "measured")
-        measure = cpu_seconds(lambda: [pools.measure(context, unit) for unit in units], 1)
+        measure = cpu_seconds(lambda: [kit.measure(context, unit) for unit in units], 1)
         kept = decide_units(context, units)
         tables = [(path, pq.read_table(path)) for path in (folder / "measured/tables").rglob("*.parquet")]
         kind, source = find_format(recipe.input[0]), recipe.input[0]
         parts = [part for unit in units for part in unit.parts]
 
-        def read() -> list[Batch]:
+        def read():
             return [batch for part in parts for batch in kind.read(source, part, pa.schema([]), None)]
 
         images = [bytes(data) for b in read() if b.images for data in b.images(np.ones(len(b.columns["key"]), bool))]
 
-        def decode() -> list[Image.Image]:
+        def decode():
             opened = [Image.open(io.BytesIO(data)) for data in images[:500]]
             return [image for image in opened if image.load()]
 
@@ -164,7 +162,7 @@ def bench_run() -> None:
         print(f"  measuring: {library / measure:.2f} of the three libraries alone")
 
 
-def bench_scaled() -> None:
+def bench_scaled():
     """`measure.image.jpeg_side`, at once and at twice the side of the demo's CLIP (64): speed, and scores."""
     from curate.demo import scenes
     from curate.demo.drawing import draw
@@ -185,7 +183,7 @@ def bench_scaled() -> None:
         captions.append(caption(scene, rng))
     texts = encoder.encode_texts(captions).embeddings
 
-    def scores(options: ImageOptions) -> tuple[float, np.ndarray]:
+    def scores(options):
         start = time.process_time()
         views = [measure_image(data, options, [encoder.view]).observed[0] for data in pictures]
         seconds = time.process_time() - start
@@ -204,7 +202,7 @@ def bench_scaled() -> None:
         )
 
 
-def bench_captions() -> None:
+def bench_captions():
     rng = np.random.default_rng(0)
     words = np.array(["a", "cat", "on", "the", "sofa", "photo", "of", "Blue", "Kleid", "für", "猫", "2019", "XXL"])
     column = pa.array([" ".join(rng.choice(words, 12)) for _ in range(20_000)])

@@ -25,7 +25,7 @@ from tests.bench.bench_match import rate
 MOST = 1.5  # times the reference's time
 
 
-def speed(data: Path) -> None:
+def speed(data):
     """Print texts per CPU-second of all modes."""
     with gzip.open(data / "metadata_396k.json.gz") as file:
         entries = pa.array(json.load(file))
@@ -46,7 +46,7 @@ def speed(data: Path) -> None:
         print(f"{'':10} it may take {MOST} times" + (", and takes longer" if plain / ours > MOST else ""))
 
 
-def memory(count: int) -> None:
+def memory(count):
     """Print the bytes that the tables of drawn entries take."""
     rng = np.random.default_rng(0)
     letters = np.array([*b"abcdefghijklmnopqrstuvwxyz"], np.uint8)[rng.integers(0, 26, (count, 10))]
@@ -70,7 +70,7 @@ def memory(count: int) -> None:
     print(f"27,000,000 entries: {27e6 * sum(sizes.values()) / 1e9:.2f} GB, mapped once a machine")
 
 
-def main() -> None:
+def main():
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True, type=Path)

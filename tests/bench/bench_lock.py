@@ -10,7 +10,6 @@ import gc
 import hashlib
 import subprocess
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -42,7 +41,7 @@ long stop(int has_lock) {
 """
 
 
-def compile_sampler(folder: Path) -> ctypes.CDLL:
+def compile_sampler(folder):
     (folder / "sampler.c").write_text(_SAMPLER)
     library = folder / "sampler.so"
     subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, folder / "sampler.c"], check=True)
@@ -51,7 +50,7 @@ def compile_sampler(folder: Path) -> ctypes.CDLL:
     return sampler
 
 
-def held_share(sampler: ctypes.CDLL, work: Callable[[], object], rounds: int) -> float:
+def held_share(sampler, work, rounds):
     """The share of the CPU time of several calls."""
     sampler.start()
     for _ in range(rounds):
@@ -60,7 +59,7 @@ def held_share(sampler: ctypes.CDLL, work: Callable[[], object], rounds: int) ->
     return held / (free + held)
 
 
-def measuring(pool: Path, out: Path) -> Callable[[], None]:
+def measuring(pool, out):
     """Measures a pool, as often as it is called."""
     recipe = parse_recipe(
         {
@@ -70,7 +69,7 @@ def measuring(pool: Path, out: Path) -> Callable[[], None]:
     )
     settings = MeasureSettings.of(plan_run(recipe, out)[0])
 
-    def measure() -> None:
+    def measure():
         with tempfile.TemporaryDirectory(dir=out) as run:
             context, units = plan_run(recipe, Path(run))
             for unit in units:
@@ -79,7 +78,7 @@ def measuring(pool: Path, out: Path) -> Callable[[], None]:
     return measure
 
 
-def main() -> None:
+def main():
     with tempfile.TemporaryDirectory() as folder:
         sampler = compile_sampler(Path(folder))
         counting = held_share(sampler, lambda: sum(range(20_000_000)), 2)

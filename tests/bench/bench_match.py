@@ -13,7 +13,6 @@ import argparse
 import gzip
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import ahocorasick
@@ -25,26 +24,26 @@ import pyarrow.parquet as pq
 
 from curate.base.numeric.arrays import string_buffers
 from curate.match import kernel
-from curate.match.matcher import Matcher, build_matcher
+from curate.match.matcher import build_matcher
 
 
-def spaced(text: str) -> str:
+def spaced(text):
     text = f" {text} "
     for mark in ",.;:?!`":
         text = text.replace(mark, f" {mark} ")
     return text.replace("\t", " ").replace("\n", " ").replace("\r", " ")
 
 
-def by_automaton(automaton: ahocorasick.Automaton, texts: list[str]) -> list[set[int]]:
+def by_automaton(automaton, texts):
     return [{i for _, i in automaton.iter(spaced(text))} for text in texts]
 
 
-def by_loop(needles: list[str], texts: list[str]) -> list[set[int]]:
+def by_loop(needles, texts):
     return [{i for i, n in enumerate(needles) if n in s} for s in map(spaced, texts)]
 
 
 @numba.njit(nogil=True)
-def hash_only(tables: kernel.Tables, data: np.ndarray, offsets: np.ndarray) -> np.uint64:
+def hash_only(tables, data, offsets):
     """The first stages of `kernel.match_texts`, block by block: the texts cut into atoms, the atoms hashed."""
     texts, block, languages = len(offsets) - 1, kernel._new_scratch(1 << 18), np.zeros(512, np.int32)
     first, h = 0, np.uint64(0)
@@ -59,7 +58,7 @@ def hash_only(tables: kernel.Tables, data: np.ndarray, offsets: np.ndarray) -> n
     return h
 
 
-def rate(work: Callable[[], object], texts: int, rounds: int = 5) -> float:
+def rate(work, texts, rounds=5):
     """Texts per CPU-second of `work`, which handles `texts` texts."""
     work()
     best, repeats = 0.0, 1
@@ -75,7 +74,7 @@ def rate(work: Callable[[], object], texts: int, rounds: int = 5) -> float:
     return best
 
 
-def compare(matcher: Matcher, automaton: ahocorasick.Automaton, entries: list[str], texts: pa.Array) -> None:
+def compare(matcher, automaton, entries, texts):
     captions = texts.to_pylist()
     found = [set(ids) for ids in matcher.match(texts).to_pylist()]
     if by_automaton(automaton, captions) != found:
@@ -97,7 +96,7 @@ def compare(matcher: Matcher, automaton: ahocorasick.Automaton, entries: list[st
         )
 
 
-def main() -> None:
+def main():
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     data = parser.parse_args().data

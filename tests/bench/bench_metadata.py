@@ -26,11 +26,11 @@ import pyarrow.parquet as pq
 _FILE = 50  # MB of text
 
 
-def draw_texts(megabytes: int, seed: int, words: pa.Array) -> pa.Array:
+def draw_texts(megabytes, seed, words):
     """Texts of 1,000 words, as many MB: word k by a chance of (k + 2.7)^-1.3, which has English's share of rare ones."""
     rng = np.random.default_rng(seed)
     cumulated = np.cumsum((np.arange(len(words)) + 3.7) ** -1.3)
-    parts: list[pa.Array] = []
+    parts = []
     while sum(part.nbytes for part in parts) < megabytes * 1_000_000:
         ranks = np.searchsorted(cumulated, rng.random(1_000_000) * cumulated[-1])
         lists = pa.ListArray.from_arrays(
@@ -40,11 +40,11 @@ def draw_texts(megabytes: int, seed: int, words: pa.Array) -> pa.Array:
     return pa.concat_arrays(parts)
 
 
-def spell_words() -> pa.Array:
+def spell_words():
     """Four million words, the shorter the more frequent they are; one in twelve ends a clause."""
     letters = "etaoinshrdlucmfwypvbgkjqxzäöü"
 
-    def spell(rank: int) -> str:
+    def spell(rank):
         word, number = "", rank + 29
         while number:
             word, number = letters[number * 7 % 29] + word, number // 11
@@ -53,7 +53,7 @@ def spell_words() -> pa.Array:
     return pa.array(map(spell, range(4_000_000)), pa.string())
 
 
-def write_texts(folder: Path, megabytes: int, words: pa.Array) -> None:
+def write_texts(folder, megabytes, words):
     """Files of 50 MB in row groups of 1,000 pages."""
     folder.mkdir(parents=True)
     for number in range(-(-megabytes // _FILE)):
@@ -61,7 +61,7 @@ def write_texts(folder: Path, megabytes: int, words: pa.Array) -> None:
         pq.write_table(table, folder / f"train-{number:05}.parquet", row_group_size=1000)
 
 
-def measure(*command: str) -> tuple[float, float, float]:
+def measure(*command):
     """Wall and CPU seconds, and peak MB, of a process."""
     began = time.perf_counter()
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL)
@@ -70,7 +70,7 @@ def measure(*command: str) -> tuple[float, float, float]:
     return time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
-def of_nltk(folder: str) -> None:
+def of_nltk(folder):
     """What nltk does of the first file; called in a process of its own."""
     from nltk.collocations import BigramAssocMeasures, BigramCollocationFinder
 
@@ -79,7 +79,7 @@ def of_nltk(folder: str) -> None:
     finder.score_ngrams(BigramAssocMeasures.pmi)
 
 
-def compare_markup(path: str) -> None:
+def compare_markup(path):
     """Seconds and words of both ways to make plain text."""
     import mwparserfromhell
 
@@ -107,7 +107,7 @@ def compare_markup(path: str) -> None:
     print(f"to unpack it: {len(packed) / 1e6 / (time.process_time() - began):.0f} MB/s of XML")
 
 
-def main() -> None:
+def main():
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=1000)

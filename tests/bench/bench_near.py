@@ -18,7 +18,6 @@ import io
 import itertools
 import tarfile
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,25 +33,25 @@ DIMENSIONS = 512
 COSINE = 0.95
 
 
-def encoded(picture: Image.Image, kind: str, **options: object) -> Image.Image:
+def encoded(picture, kind, **options):
     out = io.BytesIO()
     picture.save(out, kind, **options)
     return Image.open(io.BytesIO(out.getvalue()))
 
 
-def resized(picture: Image.Image, factor: float) -> Image.Image:
+def resized(picture, factor):
     width, height = (max(1, round(side * factor)) for side in picture.size)
     return picture.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def cropped(picture: Image.Image, part: float) -> Image.Image:
+def cropped(picture, part):
     """This part of either side, a little off the middle."""
     width, height = picture.size
     left, top = round(width * (1 - part) / 2), round(height * (1 - part) / 3)
     return picture.crop((left, top, left + round(width * part), top + round(height * part)))
 
 
-CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
+CHANGES = {
     "PNG": lambda p: encoded(p, "PNG"),
     "JPEG, quality 80": lambda p: encoded(p, "JPEG", quality=80),
     "JPEG, quality 30": lambda p: encoded(p, "JPEG", quality=30),
@@ -67,20 +66,20 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-def read_photos(path: Path) -> Iterator[Image.Image]:
+def read_photos(path):
     with tarfile.open(path) as tar:
         for member in tar:
             if member.name.endswith(".jpg") and (file := tar.extractfile(member)):
                 yield as_rgb(Image.open(io.BytesIO(file.read())))
 
 
-def stand_in(picture: Image.Image, projection: np.ndarray) -> np.ndarray:
+def stand_in(picture, projection):
     pixels = np.asarray(picture.convert("L").resize((32, 32), Image.Resampling.BOX), np.float32).reshape(-1)
     vector = (pixels - pixels.mean()) @ projection
     return (vector / max(np.linalg.norm(vector), 1e-6)).astype(np.float16)
 
 
-def tell_quality(unit: str, near: np.ndarray, found: np.ndarray) -> None:
+def tell_quality(unit, near, found):
     """One line for a threshold.
 
     Args:
@@ -95,7 +94,7 @@ def tell_quality(unit: str, near: np.ndarray, found: np.ndarray) -> None:
     print(f"  {unit:>6} {shares} | {near.mean():6.3f} {right.sum() / max(upper.sum(), 1):6.3f}")
 
 
-def bench_quality(tar: Path) -> None:
+def bench_quality(tar):
     pictures = list(read_photos(tar))
     injected = [[change(picture) for picture in pictures] for change in CHANGES.values()]
     everything = [*pictures, *itertools.chain(*injected)]
@@ -117,22 +116,22 @@ def bench_quality(tar: Path) -> None:
         tell_quality(str(x), near_originals(cosines >= x, len(pictures)), cosines >= x)
 
 
-def near_originals(found: np.ndarray, photos: int) -> np.ndarray:
+def near_originals(found, photos):
     """bool[changes, photos] of bool[n, n]."""
     return np.stack([np.diagonal(found[:photos, i : i + photos]) for i in range(photos, len(found), photos)])
 
 
-def cpu(work: Callable[[], object]) -> float:
+def cpu(work):
     start = time.process_time()
     work()
     return time.process_time() - start
 
 
-def random_hashes(rng: np.random.Generator, size: int) -> np.ndarray:
+def random_hashes(rng, size):
     return rng.integers(0, (1 << 64) - 1, size, np.uint64, endpoint=True)
 
 
-def bench_hashes(rows: int) -> None:
+def bench_hashes(rows):
     rng = np.random.default_rng(0)
     hamming_groups(random_hashes(rng, 1000), 8)
     part = random_hashes(rng, 100_000)
@@ -142,7 +141,7 @@ def bench_hashes(rows: int) -> None:
         hashes = random_hashes(rng, rows)
         flips = rng.permuted(np.tile(np.arange(64), (rows // 10, 1)), axis=1)[:, :k].astype(np.uint64)
         hashes[-len(flips) :] = hashes[: len(flips)] ^ np.bitwise_xor.reduce(np.uint64(1) << flips, axis=1)
-        results: list[Groups] = []
+        results = []
         seconds = cpu(lambda k=k, hashes=hashes, results=results: results.append(hamming_groups(hashes, k)))  # type: ignore[misc]
         [groups] = results
         found = groups.label(hashes[: len(flips)]) == groups.label(hashes[-len(flips) :])
@@ -153,7 +152,7 @@ def bench_hashes(rows: int) -> None:
         )
 
 
-def drawn_embeddings(rows: int) -> tuple[np.ndarray, np.ndarray]:
+def drawn_embeddings(rows):
     """Embeddings in a cone and in topics, as CLIP's are; and the pairs that were injected, with cosines of 0.9 to 1."""
     rng = np.random.default_rng(0)
     first = rows - rows // 10
@@ -173,7 +172,7 @@ def drawn_embeddings(rows: int) -> tuple[np.ndarray, np.ndarray]:
     return vectors, np.stack([originals, np.arange(first, rows)], axis=1)
 
 
-def bench_embeddings(rows: int) -> None:
+def bench_embeddings(rows):
     vectors, injected = drawn_embeddings(rows)
     nodes = np.arange(rows, dtype=np.uint64)
     own = vectors[injected].astype(np.float64)
@@ -184,16 +183,16 @@ def bench_embeddings(rows: int) -> None:
     everything = cpu(lambda: cosine_groups(nodes[:part], vectors[:part], COSINE)) * (rows / part) ** 2
     print(f"{rows:,} x {DIMENSIONS} embeddings, {len(injected):,} injected with a cosine of at least {COSINE}")
     print(f"  comparing all: {everything:.0f} CPU-s")
-    all_groups: list[Groups] = []
+    all_groups = []
     seconds = cpu(lambda: all_groups.append(cosine_groups(nodes, vectors, COSINE)))
     groups = all_groups[0]
     found = groups.label(nodes[injected[:, 0]]) == groups.label(nodes[injected[:, 1]])
     print(f"  curate: {seconds:.1f} CPU-s, {everything / seconds:.1f} times as fast; recall {found.mean():.4f}")
     count = cells.cell_count(rows)
     sample = vectors[cells.sample_rows(vectors, rows, count)]
-    centroids: list[np.ndarray] = []
+    centroids = []
     training = cpu(lambda: centroids.append(cells.train(sample, count)))
-    visited: list[np.ndarray] = []
+    visited = []
     visiting = cpu(lambda: visited.append(cells.visits(vectors, centroids[0])))
     print(f"    of these {training:.1f} s of training {count} cells, {visiting:.1f} s of assigning rows")
     for width in (1, 2, 4, 8):
@@ -203,11 +202,11 @@ def bench_embeddings(rows: int) -> None:
     bench_libraries(vectors.astype(np.float32), injected, count)
 
 
-def bench_libraries(vectors: np.ndarray, injected: np.ndarray, count: int) -> None:
+def bench_libraries(vectors, injected, count):
     """Index libraries with their default threads: build and search, and the injected pairs among their answers."""
     rows = len(vectors)
 
-    def tell(name: str, seconds: float, queries: np.ndarray, answers: np.ndarray) -> None:
+    def tell(name, seconds, queries, answers):
         keys = np.unique(np.minimum(queries, answers) * rows + np.maximum(queries, answers))
         recall = np.isin(injected.min(axis=1) * rows + injected.max(axis=1), keys).mean()
         print(f"  {name}: {seconds:.1f} CPU-s; recall {recall:.4f}")
@@ -239,7 +238,7 @@ def bench_libraries(vectors: np.ndarray, injected: np.ndarray, count: int) -> No
         tell("usearch HNSW", time.process_time() - start, np.repeat(np.arange(rows), 16), answers)
 
 
-def main() -> None:
+def main():
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--hashes", type=int, default=1_000_000)

@@ -10,9 +10,7 @@ import argparse
 import os
 import resource
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +21,7 @@ from curate.signals.formulas.embedding_scores import largest_cosine
 PART = 20_000
 
 
-def directions(rows: int, dimension: int, seed: int) -> Any:
+def directions(rows, dimension, seed):
     rng = np.random.default_rng(seed)
     out = np.empty((rows, dimension), np.float16)
     for start in range(0, rows, PART):
@@ -32,7 +30,7 @@ def directions(rows: int, dimension: int, seed: int) -> Any:
     return out
 
 
-def products(rows: Any, others: Any) -> None:
+def products(rows, others):
     """The bare product, in float32."""
     out = np.empty((2048, others.shape[1]), np.float32)
     for start in range(0, len(rows), 2048):
@@ -40,7 +38,7 @@ def products(rows: Any, others: Any) -> None:
         np.matmul(some, others, out=out[: len(some)])
 
 
-def main() -> None:
+def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--dimension", type=int, default=512)
@@ -51,7 +49,7 @@ def main() -> None:
     hashes = np.sort(np.random.default_rng(3).integers(0, 1 << 63, options.references).astype(np.uint64))
     targets = directions(options.targets, options.dimension, 4).astype(np.float32)
     columns = [np.ascontiguousarray(references[:, side].astype(np.float32).T) for side in (0, 1)]
-    works: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    works = {
         "negclip": (
             lambda images, texts: s_clip_loss(
                 images, texts, np.zeros(len(images), np.uint64), hashes, references, 0.01

@@ -17,16 +17,15 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
 
 from curate.base import ids
 from pipelines.claim import claimed
 from pipelines.driver import run
 from pipelines.prepare import prepare
-from tests.laws import pools
+from tests import kit
 
 _UNIT = {"text": 100, "images": 1}  # rows; bytes: each tar is a unit
-RECIPES: dict[str, dict[str, Any]] = {
+RECIPES = {
     "text": {
         "rules": {"words": "words > 2", "aligned": {"top": 0.8, "of": "clip_score"}},
         "dedup": {"by": ["uid"]},
@@ -43,18 +42,18 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def write_pools(folder: Path) -> None:
+def write_pools(folder):
     """Write both pools and the metadata: text of some 40 units, images of 24."""
-    pools.write_parquets(folder / "text", pools.make_rows(3200), 8, group=100)
-    pools.write_tars(folder / "images", pools.make_samples(200), 24)
-    pools.write_metadata(folder)
+    kit.write_parquets(folder / "text", kit.make_rows(3200), 8, group=100)
+    kit.write_tars(folder / "images", kit.make_samples(200), 24)
+    kit.write_metadata(folder)
 
 
-def run_one(folder: Path, name: str, options: list[str]) -> dict[str, str]:
+def run_one(folder, name, options):
     """Return what a run published, by path a digest, and its counts; or its error."""
     path, form = (f"{folder}/text/*.parquet", "parquet") if name == "text" else (f"{folder}/images/*.tar", "webdataset")
     match = {"metadata": str(folder / "metadata.json")}
-    recipe = pools.recipe_of(path, form, match=match, **RECIPES[name])
+    recipe = kit.recipe_of(path, form, match=match, **RECIPES[name])
     with tempfile.TemporaryDirectory(dir=folder) as out:
         try:
             prepared = prepare(recipe, f"{out}/run", options=options, unit_size=_UNIT[name])
@@ -62,12 +61,12 @@ def run_one(folder: Path, name: str, options: list[str]) -> dict[str, str]:
                 run(prepared)
         except Exception as error:  # whatever it is, it is counted
             return {"error": f"{type(error).__name__}: {error}"}
-        finished = pools.Ran(Path(out) / "run")
-        return {**pools.lasting_files(finished.folder), "counts": ids.digest(finished.counts)}
+        finished = kit.Ran(Path(out) / "run")
+        return {**kit.lasting_files(finished.folder), "counts": ids.digest(finished.counts)}
 
 
 @contextmanager
-def busy(loops: int) -> Any:
+def busy(loops):
     """Keep as many cores busy while the block runs."""
     processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops)]
     try:
@@ -78,7 +77,7 @@ def busy(loops: int) -> Any:
             process.wait()
 
 
-def main() -> None:
+def main():
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=20)
@@ -98,14 +97,14 @@ def main() -> None:
         write_pools(folder)
         for recipe in RECIPES:
             begun = time.monotonic()
-            found: list[dict[str, str]] = []
+            found = []
             while (left := options.runs // len(RECIPES) - len(found)) > 0:
                 found += _in_a_process(folder, recipe, min(options.each, left), options.options)
             is_same &= _report(recipe, found, time.monotonic() - begun)
     sys.exit(not is_same)
 
 
-def _in_a_process(folder: Path, recipe: str, runs: int, options: list[str]) -> list[dict[str, str]]:
+def _in_a_process(folder, recipe, runs, options):
     """Return what each of some runs gave; those that the process did not live to tell of failed."""
     given = ["--folder", str(folder), "--recipe", recipe, "--each", str(runs), "--options", *options]
     process = subprocess.run(
@@ -113,11 +112,11 @@ def _in_a_process(folder: Path, recipe: str, runs: int, options: list[str]) -> l
     )
     for left in folder.glob("tmp*"):
         rmtree(left)
-    found: list[dict[str, str]] = [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
+    found = [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
     return found + [{"error": f"exit status {process.returncode}"}] * (runs - len(found))
 
 
-def _report(recipe: str, found: list[dict[str, str]], seconds: float) -> bool:
+def _report(recipe, found, seconds):
     """Print how often runs gave the same, and return whether all did."""
     outputs = Counter(ids.digest(files) for files in found if "error" not in files)
     errors = Counter(files["error"] for files in found if "error" in files)

@@ -9,21 +9,20 @@ import random
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import webdataset
 
-from curate.read.tar_samples import TarSamples, group_members
+from curate.read.tar_samples import group_members
 from curate.tar.byte_sources import open_source
-from curate.tar.index import TarIndex, index_tar
+from curate.tar.index import index_tar
 from curate.tar.writer import TarWriter
 
 SHARDS, SAMPLES = 20, 1000
 
 
-def make_pool(folder: Path) -> list[Path]:
+def make_pool(folder):
     rng = random.Random(0)
     paths = [folder / f"{shard:05d}.tar" for shard in range(SHARDS)]
     for shard, path in enumerate(paths):
@@ -38,7 +37,7 @@ def make_pool(folder: Path) -> list[Path]:
 
 
 # ---------------------------------------------------------------- text-only scan: all keys and captions
-def scan_index(paths: list[Path]) -> list[tuple[str, str]]:
+def scan_index(paths):
     out = []
     for path in paths:
         source = open_source(path)
@@ -50,7 +49,7 @@ def scan_index(paths: list[Path]) -> list[tuple[str, str]]:
     return out
 
 
-def scan_tarfile(paths: list[Path]) -> list[tuple[str, str]]:
+def scan_tarfile(paths):
     out = []
     for path in paths:
         with tarfile.open(path) as tar:
@@ -62,16 +61,16 @@ def scan_tarfile(paths: list[Path]) -> list[tuple[str, str]]:
     return out
 
 
-def read_webdataset(paths: list[Path]) -> webdataset.WebDataset:
+def read_webdataset(paths):
     return webdataset.WebDataset([str(path) for path in paths], shardshuffle=False)
 
 
-def scan_webdataset(paths: list[Path]) -> list[tuple[str, str]]:
+def scan_webdataset(paths):
     return [(sample["__key__"], sample["txt"].decode()) for sample in read_webdataset(paths)]
 
 
 # ---------------------------------------------------------------- copying every other sample
-def indexes(paths: list[Path]) -> list[tuple[Path, TarIndex, TarSamples]]:
+def indexes(paths):
     found = []
     for path in paths:
         source = open_source(path)
@@ -80,7 +79,7 @@ def indexes(paths: list[Path]) -> list[tuple[Path, TarIndex, TarSamples]]:
     return found
 
 
-def copy_writer(pool: list[tuple[Path, TarIndex, TarSamples]], out: Path) -> None:
+def copy_writer(pool, out):
     for path, index, samples in pool:
         source = open_source(path)
         with open(out / path.name, "wb") as file, TarWriter(file) as tar:
@@ -92,7 +91,7 @@ def copy_writer(pool: list[tuple[Path, TarIndex, TarSamples]], out: Path) -> Non
                     tar.add(f"{samples.keys[row]}.{samples.suffixes[at]}", source.read(offsets[i], sizes[i]))
 
 
-def copy_bare(pool: list[tuple[Path, TarIndex, TarSamples]], out: Path) -> None:
+def copy_bare(pool, out):
     for path, index, samples in pool:
         with open(path, "rb", buffering=0) as source, open(out / path.name, "wb") as file:
             fd = source.fileno()
@@ -105,7 +104,7 @@ def copy_bare(pool: list[tuple[Path, TarIndex, TarSamples]], out: Path) -> None:
             file.write(bytes(1024))
 
 
-def copy_webdataset(paths: list[Path], out: Path) -> None:
+def copy_webdataset(paths, out):
     with webdataset.ShardWriter(str(out / "%05d.tar"), maxcount=SAMPLES // 2, verbose=0) as writer:
         for i, sample in enumerate(read_webdataset(paths)):
             if i % 2 == 0:
@@ -113,7 +112,7 @@ def copy_webdataset(paths: list[Path], out: Path) -> None:
 
 
 # ---------------------------------------------------------------- measuring
-def cpu_seconds(work: Callable[[], object], times: int = 3) -> float:
+def cpu_seconds(work, times=3):
     best = float("inf")
     for _ in range(times):
         start = time.process_time()
@@ -122,7 +121,7 @@ def cpu_seconds(work: Callable[[], object], times: int = 3) -> float:
     return best
 
 
-def main() -> None:
+def main():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths, out = make_pool(folder), folder / "out"
@@ -146,8 +145,8 @@ def main() -> None:
             print(f"  {title:16} {seconds:7.3f}  {seconds / copy['copy_writer']:5.2f} x")
 
 
-def index_ms(paths: list[Path]) -> float:
-    def work() -> None:
+def index_ms(paths):
+    def work():
         for path in paths:
             source = open_source(path)
             index_tar(source)
@@ -155,7 +154,7 @@ def index_ms(paths: list[Path]) -> float:
     return cpu_seconds(work) / len(paths) * 1000
 
 
-def group_ms(pool: list[tuple[Path, TarIndex, TarSamples]]) -> float:
+def group_ms(pool):
     return cpu_seconds(lambda: [group_members(index) for _, index, _ in pool]) / len(pool) * 1000
 
 

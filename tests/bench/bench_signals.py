@@ -8,9 +8,7 @@ import argparse
 import io
 import tarfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import torch
@@ -19,12 +17,12 @@ from PIL import Image
 from curate.read.image import measure_image
 from curate.recipe.measure import Image as ImageOptions
 from curate.signals import language, nsfw, text_area
-from curate.signals.signal import BuildContext, IdentifyContext, Signal, SignalKind
+from curate.signals.signal import BuildContext, IdentifyContext
 
 WORDS = 50  # captions are repeated so often: a few are too fast to be timed
 
 
-def milliseconds(work: Callable[[], object], items: int) -> float:
+def milliseconds(work, items):
     """Of this thread's CPU time for each item, the best of five, after a first turn that loads and compiles."""
     work()
     best = float("inf")
@@ -35,20 +33,20 @@ def milliseconds(work: Callable[[], object], items: int) -> float:
     return best / items * 1e3
 
 
-def resize(data: bytes) -> bytes:
+def resize(data):
     out = io.BytesIO()
     Image.open(io.BytesIO(data)).convert("RGB").resize((256, 256)).save(out, "JPEG", quality=95)
     return out.getvalue()
 
 
-def signal_of(kind: SignalKind) -> Signal:
+def signal_of(kind):
     """The signal of a section without any key."""
     options = kind.section()
     identity = kind.identify(kind.key, options, IdentifyContext({}, {}, True))
     return next(iter(kind.build(kind.key, options, BuildContext({kind.key: identity}, {}))))
 
 
-def main() -> None:
+def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, required=True)
     torch.set_num_threads(1)
@@ -62,16 +60,16 @@ def main() -> None:
     decode, hashed = (milliseconds(lambda o=o: [measure_image(data, o) for data in files], len(files)) for o in alone)
     print(f"image                {decode:8.3f}\nimage, phash         {hashed - decode:8.3f} more")
     many = pa.concat_arrays([captions] * WORDS)
-    detect: Any = signal_of(language.KIND).compute
+    detect = signal_of(language.KIND).compute
     print(f"language             {milliseconds(lambda: detect(many), len(many)):8.3f} a caption")
     for kind in (nsfw.KIND, text_area.KIND):
-        start: Any = signal_of(kind).start
+        start = signal_of(kind).start
         observe = start(captions).observe
         print(f"{kind.key:20} {milliseconds(lambda o=observe: [o(i) for i in images], len(images)):8.3f} an image")
     clip()
 
 
-def clip() -> None:
+def clip():
     import open_clip
 
     model, pixels = open_clip.create_model("ViT-B-32").eval(), torch.zeros(32, 3, 224, 224)

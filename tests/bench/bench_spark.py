@@ -55,11 +55,11 @@ class Took(NamedTuple):
 class Watch(threading.Thread):
     """Follows a process and all below it: CPU seconds of each, and the most bytes that it and its Java had together."""
 
-    def __init__(self, process: int) -> None:
+    def __init__(self, process):
         super().__init__(daemon=True)
         self._process, self._seconds, self.memory = psutil.Process(process), dict[int, float](), 0
 
-    def run(self) -> None:
+    def run(self):
         with suppress(psutil.Error):  # it has ended
             while self._process.is_running():
                 driver = 0
@@ -73,11 +73,11 @@ class Watch(threading.Thread):
                 time.sleep(0.1)
 
     @property
-    def cpu(self) -> float:
+    def cpu(self):
         return sum(self._seconds.values())
 
 
-def write_seconds(folder: Path, units: int) -> Path:
+def write_seconds(folder, units):
     """Write a recipe and its pool: units of one tar, each of which takes a second of CPU or so."""
     from tests.bench.bench_emit import make_pool  # which imports torch, and this module is the runs' too
 
@@ -93,7 +93,7 @@ def write_seconds(folder: Path, units: int) -> Path:
     return folder
 
 
-def write_near(folder: Path, rows: int) -> Path:
+def write_near(folder, rows):
     """Write a recipe with a search for near-duplicates, and its pool: images of noise, every tenth with a copy in which a pixel is changed."""
     rng, tars = np.random.default_rng(0), -(-rows // IN_TAR)
     (folder / "pool").mkdir()
@@ -121,7 +121,7 @@ def write_near(folder: Path, rows: int) -> Path:
     return folder
 
 
-def tell_near(out: Path, rows: int) -> None:
+def tell_near(out, rows):
     """Print the bytes per row of a run in tables, and those that steps group by key and give to others."""
     tables = sum(path.stat().st_size for path in (out / "tables").rglob("*.parquet"))
     print(f"  tables: {tables / rows:.0f} bytes a row")
@@ -134,7 +134,7 @@ def tell_near(out: Path, rows: int) -> None:
         print(f"  {what}: {grouped / rows:.0f} bytes a row grouped by key, {given / rows:.0f} given to other steps")
 
 
-def measure(place: Path, words: list[str]) -> Took:
+def measure(place, words):
     """Run the recipe of a folder in a process of its own."""
     out = place / f"run{len(words)}"
     began = time.monotonic()
@@ -156,7 +156,7 @@ def measure(place: Path, words: list[str]) -> Took:
     return Took(seconds, watch.cpu, watch.memory, besides, shuffled)
 
 
-def main() -> None:
+def main():
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--units", type=int, nargs="+", default=[16, 1000, 16000])
@@ -191,7 +191,7 @@ def main() -> None:
             )
             tell_near(place / f"run{len(spark)}", options.near)
         return
-    found: list[tuple[int, float]] = []
+    found = []
     with tempfile.TemporaryDirectory() as folder:
         for units in options.units:
             place = write_recipe(Path(folder), units, "text")

@@ -8,11 +8,9 @@ Parameters that queries need: the most frequent entry, the smallest kept uid, so
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import Any
 
-from curate.ask.library import NamedQuery, named_queries
+from curate.ask.library import named_queries
 from curate.ask.query import answer, open_run
 from curate.ask.report.page import write_report
 
@@ -20,7 +18,7 @@ SCANS = ("SELECT count(COLUMNS(*)) FROM samples", "SELECT count(COLUMNS(*)) FROM
 LIMIT = 2.0  # seconds, which a named query on a million rows is to stay under
 
 
-def best(call: Callable[[], object], repeat: int = 3) -> float:
+def best(call, repeat=3):
     """Seconds of the fastest of some calls."""
     found = []
     for _ in range(repeat):
@@ -30,26 +28,26 @@ def best(call: Callable[[], object], repeat: int = 3) -> float:
     return min(found)
 
 
-def ask(connection: Any, text: str, params: dict[str, object] | None = None) -> list[tuple[Any, ...]]:
+def ask(connection, text, params=None):
     """All rows."""
     return list(answer(connection, text, params).rows)
 
 
-def ask_anew(url: str, query: NamedQuery, params: dict[str, object]) -> None:
+def ask_anew(url, query, params):
     """Opens the run, and asks."""
     with closing(open_run(url)) as connection:
         ask(connection, query.name, params)
 
 
-def needs(connection: Any, query: NamedQuery) -> dict[str, object]:
+def needs(connection, query):
     """Values for the parameters that a query cannot do without."""
-    known: dict[str, str] = {"class": "SELECT 'source'", "context": "SELECT 'language'"}
+    known = {"class": "SELECT 'source'", "context": "SELECT 'language'"}
     known["uid"] = "SELECT min(uid) FROM decisions WHERE kept"
     known["entry"] = "SELECT coalesce(arg_max(entry, pool), '') FROM entries"
     return {param.name: ask(connection, known[param.name])[0][0] for param in query.params if param.required}
 
 
-def measure(url: str) -> Iterator[tuple[str, float, float, float]]:
+def measure(url):
     """Name, seconds on an open run, seconds with opening, ratio to the bare scan; first the bare scan itself."""
     with closing(open_run(url)) as connection:
         bare = best(lambda: [ask(connection, scan) for scan in SCANS])
@@ -62,13 +60,13 @@ def measure(url: str) -> Iterator[tuple[str, float, float, float]]:
             yield query.name, seconds, anew, seconds / bare
 
 
-def measure_report(url: str) -> float:
+def measure_report(url):
     """Seconds that the report takes, written elsewhere."""
     with tempfile.TemporaryDirectory() as folder:
         return best(lambda: write_report(url, f"{folder}/report.html"), 2)
 
 
-def main() -> None:
+def main():
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run")

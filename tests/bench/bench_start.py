@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,7 +24,7 @@ from tests.bench.bench_text import write_pool
 HERE = Path(__file__).resolve().parents[2]
 
 
-def environment(checkout: Path, scratch: Path) -> dict[str, str]:
+def environment(checkout, scratch):
     """The environment of a command: a checkout's modules and kernels are compiled once, and kept in `scratch`."""
     caches = scratch / checkout.as_posix().replace("/", "_")
     env = os.environ | {
@@ -37,7 +36,7 @@ def environment(checkout: Path, scratch: Path) -> dict[str, str]:
     return env
 
 
-def time_command(checkout: Path, scratch: Path, *arguments: str) -> tuple[float, float]:
+def time_command(checkout, scratch, *arguments):
     """CPU and wall seconds of a command in a process of its own."""
     command = [sys.executable, "-m", "curate", *arguments]
     quiet = subprocess.DEVNULL
@@ -48,7 +47,7 @@ def time_command(checkout: Path, scratch: Path, *arguments: str) -> tuple[float,
     return usage.ru_utime + usage.ru_stime, time.monotonic() - began
 
 
-def time_parts(checkout: Path, scratch: Path, *arguments: str) -> dict[str, float]:
+def time_parts(checkout, scratch, *arguments):
     """CPU seconds of each part of a run."""
     command = [sys.executable, str(HERE / "tests/bench/start_parts.py"), *arguments]
     env = environment(checkout, scratch)
@@ -56,7 +55,7 @@ def time_parts(checkout: Path, scratch: Path, *arguments: str) -> dict[str, floa
     return dict(json.loads(done.stderr.splitlines()[-1]))
 
 
-def main() -> None:
+def main():
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--before", type=Path)
@@ -76,8 +75,8 @@ def main() -> None:
             f"match: {{metadata: {metadata.resolve()}}}\nrules: {{words: words > 2}}\nbalance: {{t: 20}}\n"
         )
         run = str(scratch / "run")
-        seconds: dict[tuple[str, Path], list[tuple[float, float]]] = {}
-        parts: dict[Path, list[dict[str, float]]] = {checkout: [] for checkout in checkouts}
+        seconds = {}
+        parts = {checkout: [] for checkout in checkouts}
         commands = {
             "--help": ["--help"],
             "run": ["run", str(recipe), "--out"],
@@ -106,7 +105,7 @@ def main() -> None:
             print(f"{part:16}", compare(found), f"{statistics.median(found[-1]) / whole:5.0%}")
 
 
-def compare(measured: Sequence[Sequence[float]]) -> str:
+def compare(measured):
     """The median of each checkout, and of two their ratio."""
     found = [statistics.median(values) for values in measured]
     ratio = f" {found[0] / found[1]:5.2f} x" if len(found) > 1 and found[1] else ""

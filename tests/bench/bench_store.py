@@ -17,11 +17,11 @@ from pathlib import Path
 import yaml
 
 from curate.demo.pool import write_pool
-from tests.pool.range_server import Served, serving_ranges
-from tests.store_requests import count_each, sum_kinds
+from tests.kit.range_server import serving_ranges
+from tests.kit.store_requests import count_each, sum_kinds
 
 
-def run(folder: Path, path: str, name: str, rule: str) -> float:
+def run(folder, path, name, rule):
     """The seconds of a run."""
     recipe = {
         "input": {"name": "pool", "format": "webdataset", "path": path},
@@ -36,7 +36,7 @@ def run(folder: Path, path: str, name: str, rule: str) -> float:
     return time.perf_counter() - begun
 
 
-def main() -> None:
+def main():
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--tars", type=int, default=8)
     parser.add_argument("--samples", type=int, default=500, help="in each tar")
@@ -61,7 +61,7 @@ def main() -> None:
             report(kept, served, local, remote, len(tars), size)
 
 
-def report(kept: str, served: Served, local: float, remote: float, tars: int, size: int) -> None:
+def report(kept, served, local, remote, tars, size):
     """Print a line."""
     gets = served.gets(".tar")
     others = len(served.requests) - len(gets)
@@ -71,7 +71,7 @@ def report(kept: str, served: Served, local: float, remote: float, tars: int, si
     )
 
 
-def count_requests_of_a_folder() -> None:
+def count_requests_of_a_folder():
     """Print how many more requests of each kind a unit takes, with a quarter of a shard."""
     logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
     each = count_each(8, 32)

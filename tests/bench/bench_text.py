@@ -39,7 +39,7 @@ MODES = {
 }
 
 
-def write_pool(folder: Path, captions: pa.Array, rows: int, distinct: bool = False) -> None:
+def write_pool(folder, captions, rows, distinct=False):
     """Parquet files of 300,000 rows, in row groups of 100,000."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -55,7 +55,7 @@ def write_pool(folder: Path, captions: pa.Array, rows: int, distinct: bool = Fal
         )
 
 
-def run(recipe: Path, out: Path, options: list[str], checkout: Path = HERE) -> tuple[float, float, float]:
+def run(recipe, out, options, checkout=HERE):
     """Wall seconds, CPU seconds and peak MB (the largest process) of a whole `curate run`."""
     command = [sys.executable, "-m", "curate", "run", str(recipe), "--out", str(out)]
     env = os.environ | {"PYTHONPATH": str(checkout), "NUMBA_CACHE_DIR": f"{recipe.parent}/numba{checkout.as_posix()}"}
@@ -74,9 +74,9 @@ def run(recipe: Path, out: Path, options: list[str], checkout: Path = HERE) -> t
     return time.perf_counter() - began, cpu, usage.ru_maxrss / 1024
 
 
-def compare(recipe: Path, first: Path, rows: int, before: Path, repeat: int) -> None:
+def compare(recipe, first, rows, before, repeat):
     """Print the figures of whole runs of another checkout and of this one, in turn, and their ratios; `first` is run to compile."""
-    found: dict[Path, list[tuple[float, float, float]]] = {before: [], HERE: []}
+    found = {before: [], HERE: []}
     for attempt in range(-1, repeat):
         for checkout, figures in found.items():
             out = recipe.parent / "compared"
@@ -91,7 +91,7 @@ def compare(recipe: Path, first: Path, rows: int, before: Path, repeat: int) -> 
     print(f"{wall:.2f} x the rows per second, {cpu:.2f} x less CPU, {1 / peak:.2f} x the memory")
 
 
-def main() -> None:
+def main():
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--captions", required=True)
@@ -113,7 +113,7 @@ def main() -> None:
         if options.before:
             compare(here / "pool.yaml", here / "first.yaml", options.rows, options.before.resolve(), options.repeat)
             return
-        best: dict[str, tuple[float, float, float]] = {}
+        best = {}
         for attempt in range(options.repeat):
             for mode, beam in MODES.items():
                 found = run(here / "pool.yaml", here / f"{mode[:4]}{attempt}", beam)

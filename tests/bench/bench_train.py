@@ -17,7 +17,6 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -37,7 +36,7 @@ from tests.demo.train_clip import SIZE, Scenes, _encode_images, _encode_texts, t
 UNSEEN = 1_000
 
 
-def recipes(folder: Path, samples: int) -> dict[str, dict[str, Any]]:
+def recipes(folder, samples):
     """Everything; the demo's recipe; s-CLIPLoss; a soft cap over two scores."""
     _write_recipe(str(folder), str(folder / "recipe.yaml"))
     demo = yaml.safe_load((folder / "recipe.yaml").read_text())
@@ -57,13 +56,13 @@ def recipes(folder: Path, samples: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def read_pairs(run: Path) -> Scenes:
+def read_pairs(run):
     """The kept pairs, each as often as the run repeats it."""
     pixels, captions = [], []
     for tar in sorted((run / "shards").glob("*.tar")):
         table = pq.read_table(tar.with_suffix(".parquet"))
         repeats = table["repeats"].to_pylist() if "repeats" in table.column_names else [1] * len(table)
-        members: dict[str, dict[str, bytes]] = {}
+        members = {}
         with tarfile.open(tar) as opened:
             for member in opened:
                 key, _, suffix = member.name.partition(".")
@@ -76,7 +75,7 @@ def read_pairs(run: Path) -> Scenes:
     return Scenes(np.stack(pixels), captions)
 
 
-def draw_unseen(seed: int, row: int) -> tuple[Any, str, str]:
+def draw_unseen(seed, row):
     """A scene of no pool: its pixels, the colour of its ground, and a caption."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, 4711, row])))
     scene = compose(rng, 300, 300)
@@ -84,7 +83,7 @@ def draw_unseen(seed: int, row: int) -> tuple[Any, str, str]:
     return np.asarray(picture).transpose(2, 0, 1), scene.background_colour, caption(scene, rng)
 
 
-def score(run: Path, steps: int, seed: int) -> tuple[float, float]:
+def score(run, steps, seed):
     """Zero-shot accuracy and retrieval of a model trained on a run."""
     import torch
     from open_clip.tokenizer import SimpleTokenizer
@@ -93,7 +92,7 @@ def score(run: Path, steps: int, seed: int) -> tuple[float, float]:
     model, known = train(read_pairs(run), seed, steps)
     tokenizer = SimpleTokenizer()
 
-    def encode(texts: list[str]) -> Any:
+    def encode(texts):
         known_ids = {int(word): i + 1 for i, word in enumerate(known.tolist())}
         rows = [[known_ids.get(word, 0) for word in tokenizer.encode(text)][:75] for text in texts]
         return _encode_texts(model, [[len(known) - 1, *row, len(known)] for row in rows])
@@ -111,7 +110,7 @@ def score(run: Path, steps: int, seed: int) -> tuple[float, float]:
     return accuracy, float(np.mean(right))
 
 
-def main() -> None:
+def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=6000)
     parser.add_argument("--steps", type=int, default=120)

@@ -13,30 +13,27 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import apache_beam as beam
 import numpy as np
 
 from curate.base.ids import digest
-from curate.pool.plan import Unit
 from curate.publish.uids import PAIR, sort_parts, split_pairs, write_uids
 from curate.recipe.recipe import load_recipe
 from curate.store.layout import UIDS_FILE
-from curate.store.tables import OpenTables
 from pipelines.prepare import prepare
 from pipelines.steps.units import BeamUnits
 from tests.bench.bench_units import ROWS, write_recipe
 
 
-def sort_synthetic(folder: Path, rows: int, number: int) -> None:
+def sort_synthetic(folder, rows, number):
     """Write uids.npy of so many random uids of units of that number below the folder."""
     recipe = load_recipe(str(write_recipe(folder, number, "text") / "recipe.yaml"))
     prepared = prepare(recipe, str(folder / "run"), unit_size=ROWS)
     context, n_buckets = prepared.context, max(4, min(1024, rows // 250_000))
 
-    def split(tables: OpenTables, unit: Unit) -> Iterator[tuple[int, np.ndarray]]:
+    def split(tables, unit):
         seed = int(digest([unit.index])[:8], 16)
         pairs = np.random.default_rng(seed).integers(1 << 64, size=2 * (rows // number), dtype="u8").view(PAIR)
         yield from split_pairs(pairs, n_buckets)
@@ -51,7 +48,7 @@ def sort_synthetic(folder: Path, rows: int, number: int) -> None:
         root.run().wait_until_finish()
 
 
-def main() -> None:
+def main():
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[30_000_000, 300_000_000])

@@ -36,7 +36,7 @@ RECIPES = {
 }
 
 
-def write_pool(folder: Path, units: int) -> None:
+def write_pool(folder, units):
     """Write files of `_GROUPS` row groups of ROWS rows: a URL and a caption of a few words."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -49,7 +49,7 @@ def write_pool(folder: Path, units: int) -> None:
         )
 
 
-def write_recipe(folder: Path, units: int, name: str) -> Path:
+def write_recipe(folder, units, name):
     """Write a pool of so many units and a recipe; return their folder."""
     place = folder / f"{name}-{units}"
     write_pool(place / "pool", units)
@@ -64,7 +64,7 @@ def write_recipe(folder: Path, units: int, name: str) -> Path:
     return place
 
 
-def run_units(folder: Path, units: int, name: str) -> tuple[float, float]:
+def run_units(folder, units, name):
     """Return CPU seconds and peak bytes of a run of so many units."""
     place = write_recipe(folder, units, name)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -77,7 +77,7 @@ def run_units(folder: Path, units: int, name: str) -> tuple[float, float]:
     return cpu, usage.ru_maxrss * 1024
 
 
-def main() -> None:
+def main():
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--units", type=int, nargs="+", default=[1000, 4000, 16000])
@@ -89,7 +89,7 @@ def main() -> None:
         with claimed(prepared):
             run(prepared)
         return
-    found: list[tuple[int, float, float]] = []
+    found = []
     with tempfile.TemporaryDirectory() as folder:
         for units in options.units:
             found.append((units, *run_units(Path(folder), units, options.recipe)))

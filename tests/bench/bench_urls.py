@@ -19,8 +19,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.download.web import Web, running
-from tests.laws.pools import encode, picture
+from tests.kit import encode, picture
+from tests.kit.web import Web, running
 
 HOSTS, THREADS, IMAGES = 16, 64, 200
 _ALONE = """
@@ -30,7 +30,7 @@ if __name__ == "__main__":
 """
 
 
-def timed(command: list[str]) -> tuple[float, float]:
+def timed(command):
     """Wall and CPU seconds of a command."""
     began = time.monotonic()
     environment = os.environ | {
@@ -42,7 +42,7 @@ def timed(command: list[str]) -> tuple[float, float]:
     return time.monotonic() - began, usage.ru_utime + usage.ru_stime
 
 
-def serve(images: int, keeps: bool) -> None:
+def serve(images, keeps):
     """Serve images until killed; prints the port."""
     web = Web({str(i): encode(picture(i, 400)) for i in range(images)}, HOSTS)
     web.keeps = lambda _: keeps
@@ -51,13 +51,13 @@ def serve(images: int, keeps: bool) -> None:
         time.sleep(3600)
 
 
-def downloading(folder: Path) -> float:
+def downloading(folder):
     """Seconds from the beginning of the first shard to the end of the last, as both sides' statistics tell."""
     facts = [json.loads(path.read_bytes()) for path in folder.glob("*_stats.json")]
     return float(max(one["end_time"] for one in facts) - min(one["start_time"] for one in facts))
 
 
-def compare(port: int, count: int) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def compare(port, count):
     """Seconds, CPU seconds and seconds of downloads of img2dataset alone, and of the pipeline, over so many URLs."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -85,7 +85,7 @@ def compare(port: int, count: int) -> tuple[tuple[float, float, float], tuple[fl
         return (*theirs, downloading(folder / "alone")), (*ours, downloading(folder / "run/pool"))
 
 
-def main() -> None:
+def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--urls", type=int, default=4000)
     parser.add_argument("--turns", type=int, default=3)

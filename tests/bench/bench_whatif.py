@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +51,7 @@ SCANS = {
 }
 
 
-def write_pool(folder: Path, captions: pa.Array, rows: int) -> None:
+def write_pool(folder, captions, rows):
     """Parquet files of 500,000 rows, in row groups of 100,000."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -74,7 +73,7 @@ def write_pool(folder: Path, captions: pa.Array, rows: int) -> None:
         pq.write_table(table, folder / f"{number:05d}.parquet", row_group_size=100_000)
 
 
-def time_step(command: Sequence[str]) -> tuple[float, float, float]:
+def time_step(command):
     """Wall seconds, CPU seconds and peak MB of a process."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -90,17 +89,17 @@ def time_step(command: Sequence[str]) -> tuple[float, float, float]:
     )
 
 
-def curate(*arguments: str) -> list[str]:
+def curate(*arguments):
     return ["-m", "curate", *arguments]
 
 
-def scan(run: Path, name: str) -> list[str]:
+def scan(run, name):
     """The columns of a question, read by DuckDB and added up: what cannot be saved."""
     tables = {table: f"'{run}/tables/{table}/*.parquet'" for table in ("decisions", "matches", "samples", "scores")}
     return ["-c", f"import duckdb; print(duckdb.sql({SCANS[name].format(**tables)!r}).fetchall())"]
 
 
-def main() -> None:
+def main():
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--captions", required=True)
@@ -124,10 +123,10 @@ def main() -> None:
         report(run, recipe, temporary, options.repeat, str(kept // 2))
 
 
-def report(run: Path, recipe: Path, temporary: str, repeat: int, half: str) -> None:
+def report(run, recipe, temporary, repeat, half):
     """Times each question, its scan and its rerun, the least of some repetitions."""
 
-    def best(command: Sequence[str], times: int) -> tuple[float, float, float]:
+    def best(command, times):
         return min((time_step(command) for _ in range(times)), key=lambda found: found[1])
 
     start = best(curate("--version"), repeat)

@@ -19,9 +19,7 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +38,7 @@ _HOSTS, _PICTURES, _SIDE = 997, 64, 256
 U64 = npt.NDArray[np.uint64]
 
 
-def write_text(folder: Path, data: Path, rows: int) -> dict[str, object]:
+def write_text(folder, data, rows):
     """Write a text pool of so many rows, and return the recipe that keeps a fifth of it.
 
     `data` holds `laion_urls_10k.parquet` (column TEXT) and `metadata_396k.json.gz`.
@@ -61,7 +59,7 @@ def write_text(folder: Path, data: Path, rows: int) -> dict[str, object]:
     }
 
 
-def write_tars(folder: Path, data: Path, samples: int) -> dict[str, object]:
+def write_tars(folder, data, samples):
     """Write tars of so many samples, and return the recipe that keeps a fifth of them; `data` as of `write_text`."""
     texts = _read_texts(data)
     for number, first in enumerate(range(0, samples, TAR_SAMPLES)):
@@ -86,12 +84,12 @@ def write_tars(folder: Path, data: Path, samples: int) -> dict[str, object]:
     }
 
 
-def _urls(ids: U64) -> pa.Array:
+def _urls(ids):
     hosts, names = (pa.array(numbers).cast(pa.string()) for numbers in (ids % _HOSTS, mix64(ids)))
     return pc.binary_join_element_wise("https://cdn", hosts, ".example.com/images/", names, ".jpg", "")
 
 
-def _read_texts(data: Path) -> list[pa.Array]:
+def _read_texts(data):
     """Return the first and the last halves of real captions, and the metadata's entries between thrice as many blanks."""
     texts = pq.read_table(data / "laion_urls_10k.parquet", columns=["TEXT"])["TEXT"].drop_null().to_pylist()
     words = [text.split() for text in texts]
@@ -103,7 +101,7 @@ def _read_texts(data: Path) -> list[pa.Array]:
     ]
 
 
-def _captions(texts: Sequence[pa.Array], ids: U64) -> pa.Array:
+def _captions(texts, ids):
     chosen = (
         some.take(pa.array(mix64(ids + np.uint64((place + 1) << 48)) % len(some))) for place, some in enumerate(texts)
     )
@@ -111,7 +109,7 @@ def _captions(texts: Sequence[pa.Array], ids: U64) -> pa.Array:
 
 
 @cache
-def _stripes() -> tuple[bytes, list[bytes]]:
+def _stripes():
     """Return what all images begin with, and rows of blocks that any of them may have: each is decoded on its own."""
     rng, stripes = np.random.default_rng(0), list[bytes]()
     for _ in range(_PICTURES):
@@ -127,7 +125,7 @@ def _stripes() -> tuple[bytes, list[bytes]]:
     return header, stripes
 
 
-def _jpegs(pictures: U64) -> Iterator[bytes]:
+def _jpegs(pictures):
     """Yield the picture of each number."""
     header, stripes = _stripes()
     rows = _SIDE // 16

@@ -6,7 +6,7 @@ by `FAULTS`, a text with one fault, or None where the caption has nothing to dam
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 SYNONYMS = dict(
@@ -276,15 +276,15 @@ Fault = Callable[[Case, random.Random], str | None]
 # --- Rules that keep what is said
 
 
-def _with_article(text: str, rng: random.Random) -> str:
+def _with_article(text, rng):
     return rng.choice(("A photo of {}", "This picture shows {}", "{}, seen in a photo", "An image of {}")).format(text)
 
 
-def _synonyms(text: str, _rng: random.Random) -> str:
+def _synonyms(text, _rng):
     return _WORD.sub(lambda word: SYNONYMS.get(word[0].lower(), word[0]), text)
 
 
-def _reordered(text: str, _rng: random.Random) -> str:
+def _reordered(text, _rng):
     for mark in (" | ", " - ", " – ", ", "):
         first, found, rest = text.partition(mark)
         if found and not first[-1:].isdigit():
@@ -292,18 +292,18 @@ def _reordered(text: str, _rng: random.Random) -> str:
     return text
 
 
-def _renumbered(text: str, _rng: random.Random) -> str:
+def _renumbered(text, _rng):
     """Digits as words, words as digits; 1,000 as 1000; 50cm as 50 cm."""
     text = re.sub(r"(?<![\w.,/:'#-])(\d|10|12|[a-z]{3,6})(?![\w.,/:'\"-])", lambda w: DIGITS.get(w[0], w[0]), text)
     text = re.sub(r"(?<![\d.,])(\d{1,3}),(\d{3})(?![\d,.])", r"\1\2", text)
     return re.sub(r"(?<![\w-])(\d+)(cm|mm|kg|oz|inch)\b", r"\1 \2", text)
 
 
-def _without_boilerplate(text: str, _rng: random.Random) -> str:
+def _without_boilerplate(text, _rng):
     return _BOILERPLATE.sub("", text) or text
 
 
-def rewrite(original: str, rng: random.Random, names: tuple[str, ...] | None = None) -> str:
+def rewrite(original, rng, names=None):
     """Says the same otherwise.
 
     Args:
@@ -322,7 +322,7 @@ def rewrite(original: str, rng: random.Random, names: tuple[str, ...] | None = N
     return _with_article(text, rng)
 
 
-def shorten(original: str, rng: random.Random, names: tuple[str, ...]) -> str:
+def shorten(original, rng, names):
     """Leaves out three in ten of the words that are neither names nor hold a digit; all but names is written small."""
     kept = [
         w for w in original.split() if any(c.isdigit() for c in w) or any(n in w for n in names) or rng.random() > 0.3
@@ -334,12 +334,12 @@ def shorten(original: str, rng: random.Random, names: tuple[str, ...]) -> str:
 # --- Faults
 
 
-def _place(text: str, words: tuple[str, ...], rng: random.Random) -> re.Match[str] | None:
+def _place(text, words, rng):
     found = [m for word in words for m in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE)]
     return rng.choice(found) if found else None
 
 
-def _replaced(text: str, found: re.Match[str] | None, new: str) -> str | None:
+def _replaced(text, found, new):
     """All occurrences of what was found, since one that stays keeps the fact."""
     if found is None:
         return None
@@ -347,16 +347,16 @@ def _replaced(text: str, found: re.Match[str] | None, new: str) -> str | None:
     return None if made == text else " ".join(made.split())
 
 
-def _figure(text: str, rng: random.Random) -> re.Match[str] | None:
+def _figure(text, rng):
     found = [m for m in _DIGITS.finditer(text) if not re.search(r"[A-Za-z]-?$", text[: m.start()])]
     return rng.choice(found) if found else None
 
 
-def _name(rng: random.Random) -> str:
+def _name(rng):
     return rng.choice(WORDY_NAMES if rng.random() < 0.2 else NAMES)
 
 
-def swap_number(case: Case, rng: random.Random) -> str | None:
+def swap_number(case, rng):
     """Another number in place of one."""
     found = _figure(case.text, rng)
     if found is None:
@@ -366,13 +366,13 @@ def swap_number(case: Case, rng: random.Random) -> str | None:
     return case.text[: found.start()] + new + case.text[found.end() :]
 
 
-def drop_number(case: Case, rng: random.Random) -> str | None:
+def drop_number(case, rng):
     """A number is gone."""
     found = _figure(case.text, rng)
     return _replaced(case.text, found, "") if found and len(found[0]) > 1 else None
 
 
-def invent_number(case: Case, rng: random.Random) -> str | None:
+def invent_number(case, rng):
     """A number that the caption does not have."""
     year = str(rng.randint(1950, 2024))
     more = rng.choice(
@@ -381,50 +381,50 @@ def invent_number(case: Case, rng: random.Random) -> str | None:
     return None if re.search(r"seven|7", case.original) else case.text + more
 
 
-def swap_name(case: Case, rng: random.Random) -> str | None:
+def swap_name(case, rng):
     """Another name in place of one."""
     return _replaced(case.text, _place(case.text, case.names, rng), _name(rng))
 
 
-def drop_name(case: Case, rng: random.Random) -> str | None:
+def drop_name(case, rng):
     """A name, or a word of it, is gone."""
     return _replaced(case.text, _place(case.text, case.names, rng), "")
 
 
-def invent_name(case: Case, rng: random.Random) -> str | None:
+def invent_name(case, rng):
     """A name that the caption does not have."""
     first, second = _name(rng), _name(rng)
     return case.text + rng.choice((f" by {first} {second}", f" in {first}", f" from {first}", f" ({second})"))
 
 
-def added(phrases: Sequence[str]) -> Fault:
+def added(phrases):
     """What is said to a user, or slipped in: one of the phrases around the text, or in its place."""
     return lambda case, rng: rng.choice(phrases).format(case.text)
 
 
-def repeated(case: Case, rng: random.Random) -> str:
+def repeated(case, rng):
     """The model runs in circles."""
     words = case.text.split()
     n = rng.choice((1, 2, 3, 5))
     return " ".join([*words, *(words[-n:] * rng.choice((3, 6, 10)))])
 
 
-def nothing(_case: Case, rng: random.Random) -> str:
+def nothing(_case, rng):
     """No text."""
     return rng.choice(("", "  ", "-", ".", "…", "x"))
 
 
-def same(case: Case, rng: random.Random) -> str:
+def same(case, rng):
     """The caption itself."""
     return rng.choice((case.original, case.original.lower(), case.original.upper(), case.original.rstrip(".") + "."))
 
 
-def cut_short(case: Case, rng: random.Random) -> str:
+def cut_short(case, rng):
     """A word or two of it."""
     return " ".join(case.text.split()[: rng.randint(1, 2)])
 
 
-def drawn_out(case: Case, rng: random.Random) -> str:
+def drawn_out(case, rng):
     """Much more than the caption says."""
     more = (
         "which is shown in soft light, with a calm mood and a sense of depth that draws the eye of whoever looks at it"
@@ -432,7 +432,7 @@ def drawn_out(case: Case, rng: random.Random) -> str:
     return f"{case.text}, {' and '.join([more] * rng.randint(2, 5))}"
 
 
-FAULTS: dict[str, tuple[str, Fault]] = {
+FAULTS = {
     "no text": ("empty", nothing),
     "the caption itself": ("echo", same),
     "chatter, refusal, markup": ("preamble", added(CHATTER)),

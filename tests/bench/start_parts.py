@@ -11,7 +11,6 @@ import json
 import sys
 import time
 from collections import Counter
-from typing import Any
 
 # Part → functions of modules: as they are called from there.
 PARTS = {
@@ -27,25 +26,25 @@ PARTS = {
 class Clock:
     """CPU seconds by the innermost part that they were spent in."""
 
-    def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+    def __init__(self):
+        self.seconds = Counter()
         self.stack = ["imports"]
         self.counted = 0.0
 
-    def count(self) -> None:
+    def count(self):
         """Count the seconds since the last call."""
         now = time.process_time()
         self.seconds[self.stack[-1]] += now - self.counted
         self.counted = now
 
 
-def wrap(clock: Clock, place: str, part: str) -> None:
+def wrap(clock, place, part):
     """Count what a function takes for a part."""
     module, _, name = place.partition(":")
     owner = importlib.import_module(module)
     function = getattr(owner, name)
 
-    def timed(*arguments: Any, **options: Any) -> Any:
+    def timed(*arguments, **options):
         clock.count()
         clock.stack.append(part)
         try:
@@ -57,7 +56,7 @@ def wrap(clock: Clock, place: str, part: str) -> None:
     setattr(owner, name, timed)
 
 
-def main() -> None:
+def main():
     """Run the command."""
     clock = Clock()
     gc.set_threshold(100_000)

@@ -4,11 +4,9 @@ With MACHINE in the environment it does not; where that is `taken away`, the wor
 DEATH is how the caption ends it.
 """
 
-from pathlib import Path
-
 import pyarrow.parquet as pq
 
-from tests.laws import pools
+from tests import kit
 
 CODE = """
 import os, signal, sys, time
@@ -45,22 +43,22 @@ DEADLY = EngineKind("deadly", Deadly)
 """
 
 
-def install(folder: Path) -> None:
+def install(folder):
     """Lay the package out in folder/site, and write folder/recipe.yaml for 13 samples, of which the eighth is deadly."""
     info = folder / "site/curate_deadly_engine-0.1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: curate-deadly-engine\nVersion: 0.1\n")
     (info / "entry_points.txt").write_text("[curate.caption_engines]\ndeadly = curate_deadly_engine:DEADLY\n")
     (folder / "site/curate_deadly_engine.py").write_text(CODE)
-    samples = [pools.Sample(f"{i}", pools.encode(pools.picture(i)), f"a caption {i}") for i in range(13)]
-    samples[7] = pools.Sample("deadly", samples[7].image, "a deadly caption")
-    path = pools.write_tars(folder / "pool", samples, 1)
+    samples = [kit.Sample(f"{i}", kit.encode(kit.picture(i)), f"a caption {i}") for i in range(13)]
+    samples[7] = kit.Sample("deadly", samples[7].image, "a deadly caption")
+    path = kit.write_tars(folder / "pool", samples, 1)
     captions = "{engines: {it: {deadly: {}}}, rewrite: {engine: it, styles: [human], batch: 5}, gates: {off: [numbers, names]}}"
     source = f"input: {{name: pool, format: webdataset, path: '{path}'}}\n"
     (folder / "recipe.yaml").write_text(f"{source}captions: {captions}\nmax_failed: 0.1\n")
 
 
-def check(run: Path, end: str = "was ended by signal 9") -> None:
+def check(run, end="was ended by signal 9"):
     """That the deadly request failed with its reason, and all others were answered; the sample is kept."""
     samples = pq.read_table(run / "tables/samples/00000.parquet", columns=["uid", "key"]).to_pydict()
     keys = dict(zip(samples["uid"], samples["key"], strict=True))

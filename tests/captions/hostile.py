@@ -24,7 +24,7 @@ HOSTILE = {
 }
 
 
-def count_marks(text: str) -> int:
+def count_marks(text):
     """Whatever tokenizers or chat formats may take for theirs; the template's own delimiters are not counted."""
     marks = ("<|", "|>", "<s>", "</s>", "[INST]", "[/INST]", "<<", ">>", "<image>", "[IMG]", "[gMASK]", "###", "USER:")
     return sum(text.count(mark) for mark in marks)

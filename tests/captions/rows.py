@@ -1,14 +1,11 @@
 """Rows for kinds of captions, and their requests."""
 
-from typing import Any
-
 import pyarrow as pa
 
-from curate.captions.kinds.kind import ROWS, CaptionKind
-from curate.llm.engine import Request
+from curate.captions.kinds.kind import ROWS
 
 
-def make_rows(per_row: Any, **columns: Any) -> pa.Table:
+def make_rows(per_row, **columns):
     """Rows of `ROWS`; uids count from 0 where there are none, other columns that are not given are null."""
     count = len(next(iter(columns.values())))
     columns = {"uid": [f"{i:032x}" for i in range(count)], **columns}
@@ -16,5 +13,5 @@ def make_rows(per_row: Any, **columns: Any) -> pa.Table:
     return pa.table([columns.get(name, [None] * count) for name in ROWS.names], schema=ROWS)
 
 
-def requests(rows: pa.Table, section: CaptionKind, seed: int = 0) -> list[Request]:
+def requests(rows, section, seed=0):
     return section.requests(rows, seed)

@@ -1,20 +1,17 @@
 """Engines are kept for a process by what they are, not by their paths."""
 
-from pathlib import Path
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.base import schema
 from curate.captions.engines import identify_engines, open_engine
 from curate.llm.engine import Request
-from curate.recipe.captions import Captions
 from curate.recipe.recipe import parse_recipe
 
 REQUEST = Request("0" * 32, "rewrite", "human", 0, prompt="a cat =>")
 
 
-def captions_of(engine: dict[str, object]) -> Captions:
+def captions_of(engine):
     source = {"name": "a", "format": "webdataset", "path": "a.tar"}
     rewrite = {"engine": "llm"}
     captions = parse_recipe({"input": source, "captions": {"engines": {"llm": engine}, "rewrite": rewrite}}).captions
@@ -22,12 +19,12 @@ def captions_of(engine: dict[str, object]) -> Captions:
     return captions
 
 
-def test_recorded_answers_that_change_are_read_again(tmp_path: Path) -> None:
+def test_recorded_answers_that_change_are_read_again(tmp_path):
     path = tmp_path / "answers.parquet"
     captions = captions_of({"recorded": {"path": str(path), "model": "tiny"}})
     ids = identify_engines(captions)
 
-    def answer_of(text: str) -> str | None:
+    def answer_of(text):
         columns = {name: [None] for name in schema.ANSWERS.names}
         columns |= {"digest": [REQUEST.digest("tiny")], "answer": [text]}
         pq.write_table(pa.table(columns, schema=schema.ANSWERS), path)
@@ -38,7 +35,7 @@ def test_recorded_answers_that_change_are_read_again(tmp_path: Path) -> None:
     assert engines[0] is engines[1]
 
 
-def test_a_model_whose_files_change_is_another(tmp_path: Path) -> None:
+def test_a_model_whose_files_change_is_another(tmp_path):
     captions = captions_of({"vllm": {"model": str(tmp_path)}})
     engines, names = [], []
     for weights in (b"one", b"two", b"one"):
@@ -48,7 +45,7 @@ def test_a_model_whose_files_change_is_another(tmp_path: Path) -> None:
     assert names[0] == names[2] != names[1] and engines[0] is engines[2] is not engines[1]
 
 
-def test_another_key_is_another_engine(monkeypatch) -> None:
+def test_another_key_is_another_engine(monkeypatch):
     captions = captions_of({"openai": {"base_url": "http://localhost:1/v1", "model": "tiny", "key": "SOME_KEY"}})
     found = []
     for key in ("one", "two", "one"):

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -14,21 +13,21 @@ from curate.captions import isolate
 from curate.captions.isolate import Captioner
 from curate.captions.regions import Box
 from curate.llm.engine import Request
+from tests import kit
 from tests.captions.deadly import check, install
-from tests.laws import pools
-from tests.laws.pools import lasting_files
+from tests.kit import lasting_files
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def curate(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def curate(folder, *words, **variables):
     env = os.environ | {"PYTHONPATH": f"{folder / 'site'}:{ROOT}"} | variables
     command = [sys.executable, "-m", "curate", *words]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=folder)
 
 
 @pytest.mark.slow
-def test_a_request_that_ends_its_worker_is_told(tmp_path: Path) -> None:
+def test_a_request_that_ends_its_worker_is_told(tmp_path):
     """Three processes of the command are killed by it; the next one finds it."""
     install(tmp_path)
     run = "run", "recipe.yaml", "--out", "run"
@@ -48,7 +47,7 @@ def test_a_request_that_ends_its_worker_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_machines_that_are_taken_away_cost_no_request(tmp_path: Path) -> None:
+def test_machines_that_are_taken_away_cost_no_request(tmp_path):
     """However often, where each attempt puts a batch into place before it is killed; else answers stay as they are."""
     install(tmp_path)
     run, marks = ("run", "recipe.yaml", "--out", "run"), tmp_path / "run/parts/attempts/captions/00000"
@@ -61,7 +60,7 @@ def test_machines_that_are_taken_away_cost_no_request(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_does_not_get_on_is_given_up(tmp_path: Path) -> None:
+def test_what_does_not_get_on_is_given_up(tmp_path):
     """The same command continues: all of the unit fails then, and the next one asks again."""
     install(tmp_path)
     run, marks = ("run", "recipe.yaml", "--out", "run"), tmp_path / "run/parts/attempts/captions/00000"
@@ -80,22 +79,22 @@ class Detector:
 
     model, batch = "detector", 4
 
-    def detect(self, pictures: Any, queries: Any, threshold: float) -> list[list[Box]]:
+    def detect(self, pictures, queries, threshold):
         if ["the end"] in queries:
             os._exit(3)
         return [[Box((0.0, 0.0, 1.0, 1.0), 0, 0.5)] for _ in queries]
 
 
-def open_detector(options: Any, model: str) -> Detector:
+def open_detector(options, model):
     return Detector()
 
 
 @pytest.mark.slow
-def test_an_image_that_ends_the_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_ends_the_detector(monkeypatch):
     monkeypatch.setattr(isolate, "open_detector", open_detector)
-    unit: Any = Captioner(SimpleNamespace(captions=SimpleNamespace(regions=None)), 3)  # type: ignore[arg-type]
+    unit = Captioner(SimpleNamespace(captions=SimpleNamespace(regions=None)), 3)  # type: ignore[arg-type]
     phrases = pa.array([["a dog"], ["a cat"], None, ["the end"], [], ["a tree"]])
-    tables = unit.find_regions([pools.encode(pools.picture(0))] * 6, phrases, Detector(), 0.1)
+    tables = unit.find_regions([kit.encode(kit.picture(0))] * 6, phrases, Detector(), 0.1)
     rows = [row for table in tables for row in table.to_pylist()]
     unit.end()
     found = [row["regions"] and row["regions"][0]["phrase"] for row in rows]
@@ -104,8 +103,8 @@ def test_an_image_that_ends_the_detector(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [row["error"] for row in rows] == [None, None, None, f"worker_died: {detail}", None, None]
 
 
-def test_what_kills_whatever_is_asked_fails_unasked() -> None:
-    spec: Any = SimpleNamespace(section=SimpleNamespace(is_local=False))
+def test_what_kills_whatever_is_asked_fails_unasked():
+    spec = SimpleNamespace(section=SimpleNamespace(is_local=False))
     unit = Captioner(None, 6)  # type: ignore[arg-type]
     [(_, answer)] = unit.answers(spec, "a model", [Request("0" * 32, "rewrite", "human", 0)])
     assert (

@@ -1,8 +1,6 @@
 """Regions in whole runs: as the detector finds them image by image, in table and json, and not looked for twice."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,16 +13,16 @@ from curate.recipe.captions import Regions
 from curate.recipe.recipe import Recipe
 from curate.store import checkpoints
 from pipelines.prepare import prepare
+from tests import kit
 from tests.captions.test_regions import needs_textblob, owl, stir
 from tests.captions.test_unit import kept_samples
-from tests.laws import pools
-from tests.laws.pools import conserved
+from tests.kit import conserved
 
 pytestmark = [pytest.mark.thorough, needs_textblob]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("detectors") / "owl"
     net, processor = owl("owlvit")
     stir(net, 3).save_pretrained(path)
@@ -32,17 +30,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def recipe(path: str, model: str, **options: Any) -> Any:
-    return pools.recipe_of(path, captions={"regions": {"model": model, **options}})
+def recipe(path, model, **options):
+    return kit.recipe_of(path, captions={"regions": {"model": model, **options}})
 
 
-def test_regions_are_those_of_the_detector(model: str, tmp_path: Path) -> None:
-    samples = pools.make_samples(24)
-    path = pools.write_tars(tmp_path / "tars", samples, 3)
-    runs = [
-        pools.run_local(recipe(path, model), tmp_path / "a"),
-        pools.run_beam(recipe(path, model), tmp_path / "b"),
-    ]
+def test_regions_are_those_of_the_detector(model, tmp_path):
+    samples = kit.make_samples(24)
+    path = kit.write_tars(tmp_path / "tars", samples, 3)
+    runs = [kit.run_local(recipe(path, model), tmp_path / "a"), kit.run_beam(recipe(path, model), tmp_path / "b")]
     assert runs[0].members == runs[1].members
     detector = ZeroShotDetector(Regions(model=model))
     found = {row["uid"]: row for row in runs[0].table("regions").to_pylist()}
@@ -63,57 +58,57 @@ def test_regions_are_those_of_the_detector(model: str, tmp_path: Path) -> None:
         conserved(done)
 
 
-def test_what_was_looked_at_is_not_looked_at_again(model: str, tmp_path: Path, monkeypatch: Any) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 3)
-    first = pools.run_local(recipe(path, model), tmp_path / "a")
-    looked: list[int] = []
+def test_what_was_looked_at_is_not_looked_at_again(model, tmp_path, monkeypatch):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(24), 3)
+    first = kit.run_local(recipe(path, model), tmp_path / "a")
+    looked = []
     detect = ZeroShotDetector.detect
 
-    def pluralise(self: Any, pictures: Any, queries: Any, threshold: float) -> Any:
+    def pluralise(self, pictures, queries, threshold):
         looked.append(len(pictures))
         return detect(self, pictures, queries, threshold)
 
     monkeypatch.setattr(ZeroShotDetector, "detect", pluralise)
     fewer = recipe(path, model).model_copy(update={"rules": {"red": "caption LIKE '%a%'"}})
-    second = pools.run_local(fewer, tmp_path / "b", reuse=tmp_path / "a")
+    second = kit.run_local(fewer, tmp_path / "b", reuse=tmp_path / "a")
     before, after = (set(done.table("regions")["digest"].to_pylist()) for done in (first, second))
     assert sum(looked) == len(after - before) <= 2 < len(after) < len(before)
     looked.clear()
-    third = pools.run_local(recipe(path, model, threshold=0.2), tmp_path / "c", reuse=tmp_path / "a")
+    third = kit.run_local(recipe(path, model, threshold=0.2), tmp_path / "c", reuse=tmp_path / "a")
     assert not set(third.table("regions")["digest"].to_pylist()) & before
     assert sum(looked) > 10
 
 
-def test_what_is_not_english_is_looked_at_where_nobody_says_so(model: str, tmp_path: Path) -> None:
+def test_what_is_not_english_is_looked_at_where_nobody_says_so(model, tmp_path):
     """The language that a run measures decides what is looked at; a run without it must not take that over."""
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 3)
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(24), 3)
     told = recipe(path, model).model_dump()
     told["measure"]["language"] = {}
-    first = pools.run_local(Recipe.model_validate(told), tmp_path / "a")
+    first = kit.run_local(Recipe.model_validate(told), tmp_path / "a")
     assert any(first.table("regions")["error"].to_pylist())
-    fresh = pools.run_local(recipe(path, model), tmp_path / "b")
-    reused = pools.run_local(recipe(path, model), tmp_path / "c", reuse=tmp_path / "a")
+    fresh = kit.run_local(recipe(path, model), tmp_path / "b")
+    reused = kit.run_local(recipe(path, model), tmp_path / "c", reuse=tmp_path / "a")
     for name in ("uid", "digest", "model", "error"):
         assert fresh.table("regions")[name].to_pylist() == reused.table("regions")[name].to_pylist(), name
     assert not any(fresh.table("regions")["error"].to_pylist())
 
 
-def test_an_imageless_pool_has_none(model: str, tmp_path: Path) -> None:
+def test_an_imageless_pool_has_none(model, tmp_path):
     pq.write_table(pa.table({"url": ["https://x"], "text": ["a red dog"]}), tmp_path / "x.parquet")
-    asked = pools.recipe_of(str(tmp_path / "x.parquet"), "parquet", captions={"regions": {"model": model}})
+    asked = kit.recipe_of(str(tmp_path / "x.parquet"), "parquet", captions={"regions": {"model": model}})
     with pytest.raises(RecipeError, match=r"captions\.regions: needs images"):
         prepare(asked, str(tmp_path / "out"))
 
 
-def test_what_was_found_before_a_kill_is_not_looked_for_again(model: str, tmp_path: Path, monkeypatch: Any) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 1)
+def test_what_was_found_before_a_kill_is_not_looked_for_again(model, tmp_path, monkeypatch):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(24), 1)
     asked = recipe(path, model, batch=4)
-    undisturbed = pools.run_local(asked, tmp_path / "a")
+    undisturbed = kit.run_local(asked, tmp_path / "a")
     monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
-    looked: list[int] = []
+    looked = []
     detect = ZeroShotDetector.detect
 
-    def counting(self: Any, pictures: Any, queries: Any, threshold: float) -> Any:
+    def counting(self, pictures, queries, threshold):
         looked.append(len(pictures))
         if len(looked) == 3:
             raise KeyboardInterrupt
@@ -121,10 +116,10 @@ def test_what_was_found_before_a_kill_is_not_looked_for_again(model: str, tmp_pa
 
     monkeypatch.setattr(ZeroShotDetector, "detect", counting)
     with pytest.raises(KeyboardInterrupt):
-        pools.run_local(asked, tmp_path / "b")
-    pools.run_local(asked, tmp_path / "b")
-    assert pools.lasting_files(tmp_path / "b") == pools.lasting_files(undisturbed.folder)
+        kit.run_local(asked, tmp_path / "b")
+    kit.run_local(asked, tmp_path / "b")
+    assert kit.lasting_files(tmp_path / "b") == kit.lasting_files(undisturbed.folder)
     done = sum(looked[:2]) + sum(looked[3:])
     looked[:] = [0] * 3
-    pools.run_local(asked, tmp_path / "c")
+    kit.run_local(asked, tmp_path / "c")
     assert sum(looked) == done

@@ -4,8 +4,6 @@ import importlib.util
 import io
 import shutil
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +15,7 @@ from PIL import Image
 
 from curate.base.errors import RecipeError
 from curate.captions.phrases import noun_phrases
-from curate.captions.regions import (
-    DETECTED,
-    Box,
-    ZeroShotDetector,
-    find_regions,
-    sample_phrases,
-)
+from curate.captions.regions import DETECTED, Box, ZeroShotDetector, find_regions, sample_phrases
 from curate.recipe.captions import Regions
 
 needs_textblob = pytest.mark.skipif(not importlib.util.find_spec("textblob"), reason="textblob tags words")
@@ -164,7 +156,7 @@ def tokenizer():
     return transformers.PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=16, **names)
 
 
-def owl(version: str):
+def owl(version):
     name = {"owlvit": "OwlViT", "owlv2": "Owlv2"}[version]
     text = {"vocab_size": len(WORDS), "max_position_embeddings": 16, "bos_token_id": BOS, "eos_token_id": EOS}
     config = getattr(transformers, f"{name}Config")(
@@ -211,7 +203,7 @@ def grounding_dino():
 STIR = 0.2
 
 
-def stir(model, seed: int):
+def stir(model, seed):
     """Weights with which boxes lie about and scores differ; as initialised, boxes are points or everything."""
     torch.manual_seed(seed)
     with torch.no_grad():
@@ -225,7 +217,7 @@ MODELS = {"owlvit": lambda: owl("owlvit"), "owlv2": lambda: owl("owlv2"), "groun
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def folder(request, tmp_path_factory) -> Path:
+def folder(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("detectors") / request.param
     model, processor = MODELS[request.param]()
     stir(model, 3).save_pretrained(path)
@@ -236,11 +228,11 @@ def folder(request, tmp_path_factory) -> Path:
 # --- phrases ---
 
 
-def phrases_of(text: str) -> list[str]:
+def phrases_of(text):
     return noun_phrases(pa.array([text]))[0].as_py()
 
 
-def precision_and_recall(annotated: list[tuple[str, str]]) -> tuple[float, float]:
+def precision_and_recall(annotated):
     right = said = wanted = 0
     for (text, names), found in zip(
         annotated, noun_phrases(pa.array([t for t, _ in annotated])).to_pylist(), strict=True
@@ -379,7 +371,7 @@ def test_few_phrases_are_all_taken():
 # --- regions ---
 
 
-def file_of(width: int, height: int, seed: int = 0) -> bytes:
+def file_of(width, height, seed=0):
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
     stream = io.BytesIO()
@@ -390,10 +382,10 @@ def file_of(width: int, height: int, seed: int = 0) -> bytes:
 class Fake:
     """Finds each query at a place of its own; fails on red images, and where more than `most` are asked at a time."""
 
-    def __init__(self, batch: int = 3, most: int = 9):
+    def __init__(self, batch=3, most=9):
         self.batch, self.most, self.calls = batch, most, []
 
-    def detect(self, pictures: Sequence[Image.Image], queries, threshold: float) -> list[list[Box]]:
+    def detect(self, pictures, queries, threshold):
         self.calls.append(len(pictures))
         if len(pictures) > self.most:
             raise MemoryError("out of memory")
@@ -406,7 +398,7 @@ class Fake:
         ]
 
 
-def detect_all(images, phrases: pa.Array, detector) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+def detect_all(images, phrases, detector):
     table = pa.concat_tables([DETECTED.empty_table(), *find_regions(images, phrases, detector, 0.1)])
     return table["regions"], table["error"]
 
@@ -458,12 +450,12 @@ QUERIES = [
 ]
 
 
-def pictures() -> list[Image.Image]:
+def pictures():
     return [Image.open(io.BytesIO(file_of(*size, i))).convert("RGB") for i, size in enumerate(SIZES)]
 
 
 @pytest.fixture(scope="module")
-def detector(folder) -> ZeroShotDetector:
+def detector(folder):
     return ZeroShotDetector(Regions(model=str(folder), device="cpu"))
 
 
@@ -473,7 +465,7 @@ def raw(folder):
     model = transformers.AutoModelForZeroShotObjectDetection.from_pretrained(folder)
     processor = transformers.AutoProcessor.from_pretrained(folder)
 
-    def ask(picture: Image.Image, queries: list[str]):
+    def ask(picture, queries):
         inputs = processor(images=[picture], text=[queries], return_tensors="pt")
         with torch.no_grad():
             outputs = model(**inputs)
@@ -482,14 +474,14 @@ def raw(folder):
     return ask
 
 
-def close_to(found: list[Box], expected: list[Box]) -> bool:
+def close_to(found, expected):
     return [box.query for box in found] == [box.query for box in expected] and all(
         np.allclose((*a.corners, a.score), (*b.corners, b.score), atol=1e-3)
         for a, b in zip(found, expected, strict=True)
     )
 
 
-def by_definition(folder: Path, outputs, queries: list[str], size: tuple[int, int], threshold: float) -> list[Box]:
+def by_definition(folder, outputs, queries, size, threshold):
     """From the raw output, in plain loops."""
     width, height = size
     if folder.name == "owlv2":

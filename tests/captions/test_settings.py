@@ -1,21 +1,18 @@
 """The key of a unit's captions: it changes if and only if something that its texts depend on does."""
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from curate.captions.engines import identify_engines
 from curate.captions.settings import CaptionSettings
-from curate.pool.plan import Unit
 from curate.recipe.recipe import parse_recipe
 from pipelines.prepare import prepare
-from tests.laws import pools
+from tests import kit
 
 DECISIONS = "d" * 32
 ENGINE = {"base_url": "http://localhost:1/v1", "model": "tiny"}
-CAPTIONS: dict[str, Any] = {
+CAPTIONS = {
     "engines": {"llm": {"openai": ENGINE}, "other": {"openai": ENGINE}},
     "recaption": {"engine": "llm", "styles": ["short"]},
     "fuse": {"engine": "llm"},
@@ -49,14 +46,14 @@ OTHER = {
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> tuple[CaptionSettings, Unit]:
+def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("settings")
-    path = pools.write_tars(folder / "tars", pools.make_samples(24), 1)
-    prepared = prepare(pools.recipe_of(path, captions=CAPTIONS), str(folder / "out"))
+    path = kit.write_tars(folder / "tars", kit.make_samples(24), 1)
+    prepared = prepare(kit.recipe_of(path, captions=CAPTIONS), str(folder / "out"))
     return CaptionSettings.of(prepared.context), prepared.plan.units[0]
 
 
-def changed(settings: CaptionSettings, sections: dict[str, Any]) -> CaptionSettings:
+def changed(settings, sections):
     source = {"name": "a", "format": "webdataset", "path": "a.tar"}
     engines = {**CAPTIONS["engines"], **sections.get("engines", {})}
     recipe = parse_recipe({"input": source, "captions": {**CAPTIONS, **sections, "engines": engines}})
@@ -65,12 +62,12 @@ def changed(settings: CaptionSettings, sections: dict[str, Any]) -> CaptionSetti
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_what_texts_do_not_depend_on(base: tuple[CaptionSettings, Unit], name: str) -> None:
+def test_what_texts_do_not_depend_on(base, name):
     settings, unit = base
     assert changed(settings, SAME[name]).key(unit, DECISIONS) == settings.key(unit, DECISIONS)
 
 
-def test_what_texts_depend_on(base: tuple[CaptionSettings, Unit], tmp_path: Path) -> None:
+def test_what_texts_depend_on(base, tmp_path):
     settings, unit = base
     template = tmp_path / "mine.txt"
     keys = {settings.key(unit, DECISIONS), settings.key(unit, "e" * 32)}

@@ -7,16 +7,15 @@ import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import webdataset
 from PIL import Image
 
+from tests import kit
 from tests.captions.test_unit import faithful, kept_samples, recipe
-from tests.laws import pools
-from tests.llm import server as servers
-from tests.llm.server import FaultServer
+from tests.kit import llm_server as servers
+from tests.kit.llm_server import FaultServer
 from tests.test_readers import loader_args, open_clip_data, to_tensor
 
 pytestmark = pytest.mark.thorough
@@ -25,25 +24,25 @@ README = Path(__file__).resolve().parents[2] / "curate/captions/README.md"
 
 
 @pytest.fixture(scope="module")
-def captioned(tmp_path_factory: pytest.TempPathFactory) -> pools.Ran:
+def captioned(tmp_path_factory):
     folder = tmp_path_factory.mktemp("captioned")
     forms = [("jpg", "JPEG"), ("png", "PNG"), ("jpeg", "JPEG"), ("webp", "WEBP")]
     samples = [
-        replace(sample, image=pools.encode(pools.picture(i), form), suffix=suffix)
-        for i, sample in enumerate(pools.make_samples(20)[:20])
+        replace(sample, image=kit.encode(kit.picture(i), form), suffix=suffix)
+        for i, sample in enumerate(kit.make_samples(20)[:20])
         for suffix, form in [forms[i % 4]]
     ]
-    path = pools.write_tars(folder / "tars", samples, 2)
+    path = kit.write_tars(folder / "tars", samples, 2)
     with FaultServer() as server, pytest.MonkeyPatch.context() as patch:
         patch.setattr(servers, "echo", faithful)
         captions = {"output": {"mix": {"rewrite": 0.5}}, "gates": {"off": ["names", "numbers"]}}
         asked = recipe(path, server, captions=captions, output={"rows_per_shard": 5})
-        return pools.run_beam(asked, folder / "run")
+        return kit.run_beam(asked, folder / "run")
 
 
-def test_open_clips_loader_reads_the_chosen_texts(captioned: pools.Ran) -> None:
+def test_open_clips_loader_reads_the_chosen_texts(captioned):
     files = kept_samples(captioned.folder)
-    data: Any = open_clip_data.get_wds_dataset(
+    data = open_clip_data.get_wds_dataset(
         loader_args(captioned, 4), to_tensor, is_train=False, tokenizer=lambda text: [text]
     )
     texts = sorted(text for _, batch in data.dataloader for text in batch)
@@ -52,22 +51,22 @@ def test_open_clips_loader_reads_the_chosen_texts(captioned: pools.Ran) -> None:
     assert 0 < sum(text not in originals for text in texts) < len(texts)
 
 
-def code_of_readme(words: str) -> str:
+def code_of_readme(words):
     """The one block of Python with these words."""
     [code] = [block for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if words in block]
     return str(code)
 
 
-def test_the_readmes_lines_draw_uniformly(captioned: pools.Ran) -> None:
+def test_the_readmes_lines_draw_uniformly(captioned):
     """On every format of images."""
     code = code_of_readme("def draw")
     assert "run/shards/{00000..00003}.tar" in code
     shards = sorted(str(path) for path in captioned.folder.glob("shards/*.tar"))
     code = code.replace('"run/shards/{00000..00003}.tar"', "SHARDS")
     random.seed(0)
-    names: dict[str, Any] = {"wds": webdataset, "random": random, "SHARDS": shards}
+    names = {"wds": webdataset, "random": random, "SHARDS": shards}
     exec(code, names)
-    drawn: dict[str, Counter[str]] = {}
+    drawn = {}
     for _ in range(60):
         for number, (picture, text) in enumerate(names["dataset"]):
             assert picture.size[0] > 10
@@ -79,7 +78,7 @@ def test_the_readmes_lines_draw_uniformly(captioned: pools.Ran) -> None:
     assert all(min(counter.values()) > 5 for counter in drawn.values())
 
 
-def test_the_readmes_lines_write_laclips_files(captioned: pools.Ran, tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_readmes_lines_write_laclips_files(captioned, tmp_path, monkeypatch):
     """As its loader reads them: rows of the table whose file has a suffix that it knows, and as many lines of each text file.
 
     It takes the original in place of a text of fewer than two words.

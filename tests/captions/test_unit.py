@@ -3,8 +3,6 @@
 import json
 import re
 import tarfile
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,7 +11,7 @@ import pytest
 
 from curate.ask.explain import explain_sample
 from curate.ask.text_pages import render_page
-from curate.ask.whatif.estimate import Estimate, estimate
+from curate.ask.whatif.estimate import estimate
 from curate.base.errors import RecipeError, RunError
 from curate.base.ids import hash64
 from curate.captions import unit as captioning
@@ -29,51 +27,51 @@ from pipelines.claim import claim_folder
 from pipelines.driver import preflight, run
 from pipelines.identity import count_current
 from pipelines.prepare import prepare
-from tests.laws import pools
-from tests.laws.pools import conserved
-from tests.llm import server as servers
-from tests.llm.server import FaultServer, body, hang, status
+from tests import kit
+from tests.kit import conserved
+from tests.kit import llm_server as servers
+from tests.kit.llm_server import FaultServer, body, hang, status
+from tests.kit.written_runs import run_query
 from tests.publish.forget.victims import left_of, told_apart, uids
-from tests.publish.runs import run_query
 
 STYLES = ["human", "coco"]
 
 
-def caption_of(prompt: str) -> str:
+def caption_of(prompt):
     """The caption that a LaCLIP prompt ends with."""
     return prompt.rstrip().splitlines()[-1].removesuffix("=>").strip()
 
 
-def faithful(prompt: str) -> str:
+def faithful(prompt):
     return f" here you can see {caption_of(prompt)}\nand another line"
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick(monkeypatch):
     monkeypatch.setattr(openai, "FIRST_PAUSE", 0.005)
     monkeypatch.setattr(openai, "MAX_PAUSE", 0.05)
     monkeypatch.setattr(servers, "echo", faithful)
 
 
 @pytest.fixture
-def server() -> Any:
+def server():
     with FaultServer() as server:
         yield server
 
 
-def recipe(path: str, server: FaultServer, **sections: Any) -> Any:
+def recipe(path, server, **sections):
     spec = {"base_url": server.base_url, "model": "tiny-llm", "attempts": 2, "timeout": 60}
     captions = {
         "engines": {"llm": {"openai": spec}},
         "rewrite": {"engine": "llm", "styles": STYLES, "batch": 8},
         **sections.pop("captions", {}),
     }
-    return pools.recipe_of(path, captions=captions, **{"max_failed": 1.0, **sections})
+    return kit.recipe_of(path, captions=captions, **{"max_failed": 1.0, **sections})
 
 
-def kept_samples(folder: Path) -> dict[str, dict[str, bytes]]:
+def kept_samples(folder):
     """Of each sample in the shards its members by suffix, by uid."""
-    found: dict[str, dict[str, bytes]] = {}
+    found = {}
     for path in sorted(folder.glob("shards/*.tar")):
         with tarfile.open(path) as tar:
             for member in tar:
@@ -84,11 +82,11 @@ def kept_samples(folder: Path) -> dict[str, dict[str, bytes]]:
     return {json.loads(files["json"])["uid"]: files for files in found.values()}
 
 
-def test_texts_are_written_judged_and_put_out(server: FaultServer, tmp_path: Path) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 3)
+def test_texts_are_written_judged_and_put_out(server, tmp_path):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(24), 3)
     runs = [
-        pools.run_local(recipe(path, server), tmp_path / "a"),
-        pools.run_beam(recipe(path, server), tmp_path / "b", reuse=tmp_path / "a"),
+        kit.run_local(recipe(path, server), tmp_path / "a"),
+        kit.run_beam(recipe(path, server), tmp_path / "b", reuse=tmp_path / "a"),
     ]
     assert runs[0].members == runs[1].members
     for done in runs:
@@ -108,78 +106,78 @@ def test_texts_are_written_judged_and_put_out(server: FaultServer, tmp_path: Pat
     assert sum(row["gate"] == "passed" for row in captions) > 0.8 * len(captions)
     explained = " ".join(str(explain_sample(str(tmp_path / "a"), captions[0]["uid"])).split())
     assert f"rewrite coco {captions[0]['gate']}: here you can see" in explained
-    plain = pools.run_local(recipe(path, server).model_copy(update={"captions": None}), tmp_path / "plain")
+    plain = kit.run_local(recipe(path, server).model_copy(update={"captions": None}), tmp_path / "plain")
     assert plain.table("decisions").equals(runs[0].table("decisions"))
 
 
 @pytest.mark.thorough
-def test_what_was_answered_is_not_asked_again(server: FaultServer, tmp_path: Path) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 3)
-    first = pools.run_local(recipe(path, server), tmp_path / "a")
+def test_what_was_answered_is_not_asked_again(server, tmp_path):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(24), 3)
+    first = kit.run_local(recipe(path, server), tmp_path / "a")
     asked = len(server.asked)
     stricter = recipe(path, server, captions={"gates": {"words": [2, 6]}})
-    second = pools.run_local(stricter, tmp_path / "b", reuse=tmp_path / "a")
+    second = kit.run_local(stricter, tmp_path / "b", reuse=tmp_path / "a")
     assert len(server.asked) == asked
     gates = {row["gate"] for row in second.table("captions").to_pylist()}
     assert "length" in gates and "length" not in {row["gate"] for row in first.table("captions").to_pylist()}
     more = recipe(path, server, captions={"rewrite": {"engine": "llm", "styles": [*STYLES, "chat_a"], "per_row": 2}})
-    third = pools.run_local(more, tmp_path / "c", reuse=tmp_path / "b")
+    third = kit.run_local(more, tmp_path / "c", reuse=tmp_path / "b")
     rows = len(third.table("captions"))
     assert len(server.asked) - asked == rows - len(first.table("captions"))
-    other = pools.write_tars(tmp_path / "shuffled", pools.shuffled(pools.make_samples(24), 1), 5)
-    pools.run_local(recipe(other, server), tmp_path / "d", reuse=tmp_path / "a")
+    other = kit.write_tars(tmp_path / "shuffled", kit.shuffled(kit.make_samples(24), 1), 5)
+    kit.run_local(recipe(other, server), tmp_path / "d", reuse=tmp_path / "a")
     assert len(server.asked) - asked == rows - len(first.table("captions"))
 
 
-def test_a_killed_run_loses_the_batch_in_flight(server: FaultServer, tmp_path: Path, monkeypatch: Any) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 1)
+def test_a_killed_run_loses_the_batch_in_flight(server, tmp_path, monkeypatch):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(24), 1)
     asked = recipe(path, server)
     kill_after(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
-        pools.run_local(asked, tmp_path / "a")
+        kit.run_local(asked, tmp_path / "a")
     answered = {seen.text for seen in server.asked if seen.status == 200}
     monkeypatch.undo()
     monkeypatch.setattr(servers, "echo", faithful)
     before = len(server.asked)
-    done = pools.run_local(asked, tmp_path / "a")
+    done = kit.run_local(asked, tmp_path / "a")
     conserved(done)
     assert len(answered) > 0 and len(server.asked) == before + len(done.table("captions")) - 2 * 8
     assert not (tmp_path / "a/parts").exists() or not list((tmp_path / "a/parts").rglob("*.parquet"))
 
 
-def test_a_killed_run_loses_only_what_came_last(server: FaultServer, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_killed_run_loses_only_what_came_last(server, tmp_path, monkeypatch):
     """Within a batch too, where it takes long."""
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 1)
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(24), 1)
     asked = recipe(path, server)
     monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
     kill_after(monkeypatch, 11)
     with pytest.raises(KeyboardInterrupt):
-        pools.run_local(asked, tmp_path / "a")
+        kit.run_local(asked, tmp_path / "a")
     monkeypatch.undo()
     monkeypatch.setattr(servers, "echo", faithful)
     add, added = AnswerCache.add, [0]
 
-    def adding(self: Any, answers: pa.Table, *rest: Any) -> None:
+    def adding(self, answers, *rest):
         added[0] += len(answers)
         add(self, answers, *rest)
 
     monkeypatch.setattr(AnswerCache, "add", adding)
-    done = pools.run_local(asked, tmp_path / "a")
+    done = kit.run_local(asked, tmp_path / "a")
     conserved(done)
     assert added[0] == len(done.table("captions")) - 11
-    undisturbed = pools.run_local(asked, tmp_path / "b")
-    assert pools.lasting_files(tmp_path / "a") == pools.lasting_files(undisturbed.folder)
+    undisturbed = kit.run_local(asked, tmp_path / "b")
+    assert kit.lasting_files(tmp_path / "a") == kit.lasting_files(undisturbed.folder)
 
 
-def test_texts_are_not_judged_again(server: FaultServer, tmp_path: Path, monkeypatch: Any) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 1)
+def test_texts_are_not_judged_again(server, tmp_path, monkeypatch):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(24), 1)
     asked = recipe(path, server)
-    undisturbed = pools.run_local(asked, tmp_path / "a")
+    undisturbed = kit.run_local(asked, tmp_path / "a")
     monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
     monkeypatch.setattr(captioning, "_BATCH_ROWS", 10)
-    judged: list[int] = []
+    judged = []
 
-    def judge(given: Any, options: Any) -> Any:
+    def judge(given, options):
         judged.append(len(given.texts))
         if len(judged) == 3:
             raise KeyboardInterrupt
@@ -187,17 +185,17 @@ def test_texts_are_not_judged_again(server: FaultServer, tmp_path: Path, monkeyp
 
     monkeypatch.setattr(captioning, "run_gates", judge)
     with pytest.raises(KeyboardInterrupt):
-        pools.run_local(asked, tmp_path / "b")
-    done = pools.run_local(asked, tmp_path / "b")
+        kit.run_local(asked, tmp_path / "b")
+    done = kit.run_local(asked, tmp_path / "b")
     assert judged[:3] == [10, 10, 10] and sum(judged[3:]) == len(done.table("captions")) - 20
-    assert pools.lasting_files(tmp_path / "b") == pools.lasting_files(undisturbed.folder)
+    assert kit.lasting_files(tmp_path / "b") == kit.lasting_files(undisturbed.folder)
 
 
-def kill_after(monkeypatch: Any, batches: int) -> None:
+def kill_after(monkeypatch, batches):
     """From the batch after so many on, putting one into place is as if the process were killed."""
     add, count = AnswerCache.add, [0]
 
-    def failing(self: Any, *args: Any) -> None:
+    def failing(self, *args):
         count[0] += 1
         if count[0] > batches:
             raise KeyboardInterrupt
@@ -207,8 +205,8 @@ def kill_after(monkeypatch: Any, batches: int) -> None:
 
 
 @pytest.mark.thorough
-def test_failures_are_told_and_asked_again(server: FaultServer, tmp_path: Path) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 2)
+def test_failures_are_told_and_asked_again(server, tmp_path):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(24), 2)
     asked = recipe(path, server, max_failed=0.4)
     prepared = prepare(asked, str(tmp_path / "a"))
     bad = re.compile(r"[02468] =>$")
@@ -224,23 +222,23 @@ def test_failures_are_told_and_asked_again(server: FaultServer, tmp_path: Path) 
     run(again)
     sent = [seen.text for seen in server.asked[before:]]
     assert sent and not good & set(sent) and len(sent) == len(set(sent))
-    assert {row["status"] for row in pools.Ran(tmp_path / "a").table("captions").to_pylist()} == {"ok"}
+    assert {row["status"] for row in kit.Ran(tmp_path / "a").table("captions").to_pylist()} == {"ok"}
 
 
-def test_with_failures_below_the_limit_originals_stay(server: FaultServer, tmp_path: Path) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 2)
+def test_with_failures_below_the_limit_originals_stay(server, tmp_path):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(24), 2)
     server.always = lambda handler: handler.reply(400, b"no") if "1 =>" in handler.seen.text[-6:] else handler.answer()
-    done = pools.run_local(recipe(path, server), tmp_path / "a")
+    done = kit.run_local(recipe(path, server), tmp_path / "a")
     conserved(done)
     lost = [row for row in done.table("captions").to_pylist() if row["status"] != "ok"]
     assert lost and all((row["status"], row["text"], row["gate"]) == ("refused", None, None) for row in lost)
 
 
 @pytest.mark.thorough
-def test_a_share_of_the_texts_is_another(server: FaultServer, tmp_path: Path) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(120), 2)
+def test_a_share_of_the_texts_is_another(server, tmp_path):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(120), 2)
     asked = recipe(path, server, captions={"output": {"mix": {"rewrite": 0.4}, "syn_json": True}})
-    done = pools.run_local(asked, tmp_path / "a")
+    done = kit.run_local(asked, tmp_path / "a")
     samples = kept_samples(tmp_path / "a")
     changed = 0
     for files in samples.values():
@@ -254,7 +252,7 @@ def test_a_share_of_the_texts_is_another(server: FaultServer, tmp_path: Path) ->
     assert dict(zip(*(sidecar[name].to_pylist() for name in ("uid", "caption")), strict=True)) == {
         uid: files["txt"].decode() for uid, files in samples.items()
     }
-    reused = pools.run_local(
+    reused = kit.run_local(
         recipe(path, server, captions={"output": {"mix": {"rewrite": 0.2}}}), tmp_path / "b", reuse=tmp_path / "a"
     )
     fewer = {uid for uid, files in kept_samples(tmp_path / "b").items() if files["txt"] == samples[uid]["txt"]}
@@ -263,9 +261,9 @@ def test_a_share_of_the_texts_is_another(server: FaultServer, tmp_path: Path) ->
     conserved(done)
 
 
-def test_more_is_spent_on_the_tail(server: FaultServer, tmp_path: Path) -> None:
-    samples = pools.make_samples(40)
-    path = pools.write_tars(tmp_path / "tars", samples, 2)
+def test_more_is_spent_on_the_tail(server, tmp_path):
+    samples = kit.make_samples(40)
+    path = kit.write_tars(tmp_path / "tars", samples, 2)
     (tmp_path / "entries.json").write_text(json.dumps(["red", "dog", "cat", "blue", "1", "2", "3"]))
     per_row = "CASE WHEN rarest <= 3 THEN 3 WHEN entries > 1 THEN 1 ELSE 0 END"
     asked = recipe(
@@ -274,7 +272,7 @@ def test_more_is_spent_on_the_tail(server: FaultServer, tmp_path: Path) -> None:
         match={"metadata": str(tmp_path / "entries.json")},
         captions={"rewrite": {"engine": "llm", "styles": ["human"], "per_row": per_row}},
     )
-    done = pools.run_local(asked, tmp_path / "a")
+    done = kit.run_local(asked, tmp_path / "a")
     counts = {row["entry_id"]: row["survivors"] for row in done.table("entries").to_pylist()}
     matches = {row["uid"]: row["entry_ids"] for row in done.table("matches").to_pylist()}
     kept = [row["uid"] for row in done.table("decisions").to_pylist() if row["kept"]]
@@ -307,15 +305,15 @@ def test_more_is_spent_on_the_tail(server: FaultServer, tmp_path: Path) -> None:
         ({"translate": {"engine": "llm", "languages": ["xx"]}}, ["captions.translate.languages", "xx"]),
     ],
 )
-def test_what_is_refused(captions: dict[str, Any], words: list[str], server: FaultServer, tmp_path: Path) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(10), 1)
+def test_what_is_refused(captions, words, server, tmp_path):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(10), 1)
     with pytest.raises(RecipeError) as error:
         prepare(recipe(path, server, captions=captions), str(tmp_path / "out"))
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
-def test_an_endpoint_that_is_not_there_ends_the_run_before_it_writes(server: FaultServer, tmp_path: Path) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(10), 1)
+def test_an_endpoint_that_is_not_there_ends_the_run_before_it_writes(server, tmp_path):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(10), 1)
     server.always = hang
     engines = {"llm": {"openai": {"base_url": server.base_url, "model": "tiny-llm", "attempts": 2, "timeout": 1}}}
     prepared = prepare(recipe(path, server, captions={"engines": engines}), str(tmp_path / "out"))
@@ -328,12 +326,12 @@ def test_an_endpoint_that_is_not_there_ends_the_run_before_it_writes(server: Fau
     assert not (tmp_path / "out").exists()
 
 
-def test_what_it_took_is_in_sql(server: FaultServer, tmp_path: Path) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 2)
+def test_what_it_took_is_in_sql(server, tmp_path):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(24), 2)
     spec = {"base_url": server.base_url, "model": "tiny-llm", "attempts": 1}
     engines = {"llm": {"openai": spec, "price": {"input": 1e6, "output": 2e6}}}
     server.always = lambda handler: handler.reply(400, b"no") if "1 =>" in handler.seen.text[-6:] else handler.answer()
-    done = pools.run_local(recipe(path, server, captions={"engines": engines}), tmp_path / "a")
+    done = kit.run_local(recipe(path, server, captions={"engines": engines}), tmp_path / "a")
     captions = done.table("captions").to_pylist()
     lost = sum(row["status"] != "ok" for row in captions)
     passed = sum(row["gate"] == "passed" for row in captions)
@@ -355,25 +353,25 @@ def test_what_it_took_is_in_sql(server: FaultServer, tmp_path: Path) -> None:
     conserved(done)
 
 
-def ask(folder: Path, name: str, **params: str) -> list[dict[str, Any]]:
+def ask(folder, name, **params):
     """A named query's rows."""
     found = run_query(str(folder), name, params)
     return [dict(zip(found.names, row, strict=True)) for row in found.rows]
 
 
-def plan_page(found: Estimate) -> str:
+def plan_page(found):
     """The page of an estimate."""
     return str(render_page("plan", part="estimate", estimate=found, downloads=False, seen=None, cores=1))
 
 
-def test_the_plan_counts_requests(server: FaultServer, tmp_path: Path) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 2)
+def test_the_plan_counts_requests(server, tmp_path):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(24), 2)
     spec = {"base_url": server.base_url, "model": "tiny-llm"}
     engines = {"llm": {"openai": spec, "price": {"input": 1.0, "output": 2.0}}}
     asked = recipe(path, server, captions={"engines": engines})
     prepared = prepare(asked, str(tmp_path / "a"))
     found = estimate(prepared.context, prepared.plan.units, prepared.metadata)
-    done = pools.run_local(asked, tmp_path / "b")
+    done = kit.run_local(asked, tmp_path / "b")
     assert found is not None
     (rewrite,) = found.requests
     assert (rewrite.kind, rewrite.engine, rewrite.answered) == ("rewrite", "llm", 0)
@@ -383,8 +381,8 @@ def test_the_plan_counts_requests(server: FaultServer, tmp_path: Path) -> None:
     assert not rewrite.has_images and "tokens in, at most" in plan_page(found)
 
 
-def test_the_plan_says_that_tokens_of_images_are_not_counted(server: FaultServer, tmp_path: Path) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 2)
+def test_the_plan_says_that_tokens_of_images_are_not_counted(server, tmp_path):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(24), 2)
     engines = {"vlm": {"openai": {"base_url": server.base_url, "model": "tiny-llm"}}}
     captions = {"engines": engines, "recaption": {"engine": "vlm"}, "rewrite": None}
     prepared = prepare(recipe(path, server, captions=captions), str(tmp_path / "a"))
@@ -410,16 +408,16 @@ FAULTS = {
 
 
 @pytest.mark.slow
-def test_whatever_an_endpoint_does_every_request_ends(server: FaultServer, tmp_path: Path) -> None:
+def test_whatever_an_endpoint_does_every_request_ends(server, tmp_path):
     """Each caption meets another fault, some twice as often as it is tried: a text or a reason for each, sent once after success."""
-    samples = pools.make_samples(60)
-    path = pools.write_tars(tmp_path / "tars", samples, 3)
+    samples = kit.make_samples(60)
+    path = kit.write_tars(tmp_path / "tars", samples, 3)
     spec = {"base_url": server.base_url, "model": "tiny-llm", "attempts": 3, "timeout": 4, "concurrency": 24}
     kinds = list(FAULTS.values())
-    met: dict[str, int] = {}
-    good: dict[str, float] = {}  # when a request was sent that was answered well
+    met = {}
+    good = {}  # when a request was sent that was answered well
 
-    def fault(handler: Any) -> None:
+    def fault(handler):
         text = handler.seen.text
         count = met[text] = met.get(text, 0) + 1
         own = kinds[hash_of(text) % (2 * len(kinds))] if hash_of(text) % (2 * len(kinds)) < len(kinds) else []
@@ -431,13 +429,13 @@ def test_whatever_an_endpoint_does_every_request_ends(server: FaultServer, tmp_p
 
     server.always = fault
     asked = recipe(path, server, captions={"engines": {"llm": {"openai": spec}}})
-    done = pools.run_beam(asked, tmp_path / "a")
+    done = kit.run_beam(asked, tmp_path / "a")
     conserved(done)
     rows = done.table("captions").to_pylist()
     assert len(rows) > 100 and all((row["text"] is None) == (row["status"] != "ok") for row in rows)
     lost = {row["status"] for row in rows} - {"ok"}
     assert {"busy", "malformed", "empty", "refused"} <= lost <= {"busy", "malformed", "empty", "refused", "timeout"}
-    sent_at: dict[str, list[float]] = {}
+    sent_at = {}
     for seen in server.asked:
         if seen.body:
             sent_at.setdefault(json.dumps(seen.body), []).append(seen.at)
@@ -447,21 +445,21 @@ def test_whatever_an_endpoint_does_every_request_ends(server: FaultServer, tmp_p
         assert all(later - at >= 0.3 for later in sent_at[asking] if later > at)
     before = len(server.asked)
     server.always = None
-    second = pools.run_local(recipe(path, server), tmp_path / "b", reuse=tmp_path / "a")
+    second = kit.run_local(recipe(path, server), tmp_path / "b", reuse=tmp_path / "a")
     sent = [seen.text for seen in server.asked[before:]]
     failed = sum(row["status"] != "ok" for row in rows)
     assert len(sent) == failed
     assert {row["status"] for row in second.table("captions").to_pylist()} == {"ok"}
 
 
-def hash_of(text: str) -> int:
+def hash_of(text):
     return hash64(text) >> 20
 
 
 @pytest.mark.thorough
-def test_a_server_that_dies_midway(server: FaultServer, tmp_path: Path) -> None:
+def test_a_server_that_dies_midway(server, tmp_path):
     """What it answered stands; the run fails as max_failed says, and a rerun asks the revived server for the rest alone."""
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 2)
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(40), 2)
     asked = recipe(path, server, max_failed=0.1)
     prepared = prepare(asked, str(tmp_path / "a"))
     claim_folder(prepared)
@@ -477,40 +475,40 @@ def test_a_server_that_dies_midway(server: FaultServer, tmp_path: Path) -> None:
     run(again)
     sent = [seen.text for seen in server.asked[before:]]
     assert not answered & set(sent) and len(sent) == len(set(sent))
-    assert {row["status"] for row in pools.Ran(tmp_path / "a").table("captions").to_pylist()} == {"ok"}
+    assert {row["status"] for row in kit.Ran(tmp_path / "a").table("captions").to_pylist()} == {"ok"}
 
 
 @pytest.mark.thorough
-def test_a_run_is_replayed_from_its_answers(server: FaultServer, tmp_path: Path) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 2)
-    first = pools.run_local(recipe(path, server), tmp_path / "a")
+def test_a_run_is_replayed_from_its_answers(server, tmp_path):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(24), 2)
+    first = kit.run_local(recipe(path, server), tmp_path / "a")
     asked = len(server.asked)
     recorded = {"llm": {"recorded": {"path": str(tmp_path / "a"), "model": "tiny-llm"}}}
-    other = pools.write_tars(tmp_path / "other", pools.shuffled(pools.make_samples(24), 2), 5)
-    second = pools.run_local(recipe(other, server, captions={"engines": recorded}), tmp_path / "b")
+    other = kit.write_tars(tmp_path / "other", kit.shuffled(kit.make_samples(24), 2), 5)
+    second = kit.run_local(recipe(other, server, captions={"engines": recorded}), tmp_path / "b")
     texts = [
         {(row["uid"], row["style"]): (row["text"], row["gate"]) for row in done.table("captions").to_pylist()}
         for done in (first, second)
     ]
     assert texts[0] == texts[1] and len(server.asked) == asked
     more = {"engines": recorded, "rewrite": {"engine": "llm", "styles": ["chat_b"]}}
-    third = pools.run_local(recipe(path, server, captions=more), tmp_path / "c")
+    third = kit.run_local(recipe(path, server, captions=more), tmp_path / "c")
     assert {row["status"] for row in third.table("captions").to_pylist()} == {"unknown"}
 
 
-def refuse_some(handler: Any) -> None:
+def refuse_some(handler):
     handler.reply(400, b"no") if hash_of(handler.seen.text) % 2 else handler.answer()
 
 
 @pytest.mark.thorough
-def test_shards_follow_texts_that_were_asked_again(server: FaultServer, tmp_path: Path, monkeypatch: Any) -> None:
+def test_shards_follow_texts_that_were_asked_again(server, tmp_path, monkeypatch):
     """A run is killed while it emits; its rerun asks again for what failed, and what stood of the shards is made anew."""
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(48), 3)
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(48), 3)
     asked = recipe(path, server, output={"rows_per_shard": 10})
     server.always = refuse_some
     emitted = []
 
-    def killed(context: Any, shard: Any, repeated: Any) -> Any:
+    def killed(context, shard, repeated):
         if len(emitted) == 2:
             raise KeyboardInterrupt
         emitted.append(shard)
@@ -518,10 +516,10 @@ def test_shards_follow_texts_that_were_asked_again(server: FaultServer, tmp_path
 
     monkeypatch.setattr(steps, "emit_shard", killed)
     with pytest.raises(KeyboardInterrupt):
-        pools.run_local(asked, tmp_path / "a")
+        kit.run_local(asked, tmp_path / "a")
     monkeypatch.setattr(steps, "emit_shard", emit_shard)
     server.always = None
-    done = pools.run_local(asked, tmp_path / "a")
+    done = kit.run_local(asked, tmp_path / "a")
     conserved(done)
     passed = {(r["uid"], r["style"]) for r in done.table("captions").to_pylist() if r["gate"] == "passed"}
     published = {
@@ -534,19 +532,17 @@ def test_shards_follow_texts_that_were_asked_again(server: FaultServer, tmp_path
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("at", ["answers", "captions", "forget"])
-def test_a_kill_between_tables_leaves_nothing_behind(
-    at: str, server: FaultServer, tmp_path: Path, monkeypatch: Any
-) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 1)
+def test_a_kill_between_tables_leaves_nothing_behind(at, server, tmp_path, monkeypatch):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(24), 1)
     asked = recipe(path, server)
     write, forget, reached = UnitTables.write, AnswerCache.delete_parts, [False]
 
-    def die_after(context: Any, name: str, *rest: Any, **more: Any) -> None:
+    def die_after(context, name, *rest, **more):
         write(context, name, *rest, **more)
         if name == at:
             raise KeyboardInterrupt
 
-    def die(cache: Any) -> None:
+    def die(cache):
         reached[0] = True
         raise KeyboardInterrupt
 
@@ -554,12 +550,12 @@ def test_a_kill_between_tables_leaves_nothing_behind(
     if at == "forget":
         monkeypatch.setattr(AnswerCache, "delete_parts", die)
     with pytest.raises(KeyboardInterrupt):
-        pools.run_local(asked, tmp_path / "a")
+        kit.run_local(asked, tmp_path / "a")
     assert reached[0] == (at == "forget")
     monkeypatch.setattr(UnitTables, "write", write)
     monkeypatch.setattr(AnswerCache, "delete_parts", forget)
     before = len(server.asked)
-    done = pools.run_local(asked, tmp_path / "a")
+    done = kit.run_local(asked, tmp_path / "a")
     conserved(done)
     assert len(server.asked) == before == len(done.table("captions"))
     assert not list((tmp_path / "a").rglob("parts/**/*.parquet"))
@@ -567,29 +563,27 @@ def test_a_kill_between_tables_leaves_nothing_behind(
     assert row["sent"] == before and row["seconds"] > 0
 
 
-def test_what_was_sent_before_a_kill_is_counted_and_what_is_reused_costs_nothing(
-    server: FaultServer, tmp_path: Path, monkeypatch: Any
-) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 1)
+def test_what_was_sent_before_a_kill_is_counted_and_what_is_reused_costs_nothing(server, tmp_path, monkeypatch):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(24), 1)
     spec = {"base_url": server.base_url, "model": "tiny-llm", "attempts": 2}
     asked = recipe(path, server, captions={"engines": {"llm": {"openai": spec, "price": {"input": 1e6}}}})
     kill_after(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
-        pools.run_local(asked, tmp_path / "a")
+        kit.run_local(asked, tmp_path / "a")
     monkeypatch.undo()
     monkeypatch.setattr(servers, "echo", faithful)
-    done = pools.run_local(asked, tmp_path / "a")
+    done = kit.run_local(asked, tmp_path / "a")
     (row,) = ask(done.folder, "caption_work")
     assert row["sent"] == row["requests"] and row["cost"] == pytest.approx(11 * row["requests"])
     prepared = prepare(asked, str(tmp_path / "a"))
     assert prepared.finished and {*count_current(prepared.context, prepared.plan.units).values()} == {1}
-    again = pools.run_local(asked, tmp_path / "b", reuse=tmp_path / "a")
+    again = kit.run_local(asked, tmp_path / "b", reuse=tmp_path / "a")
     (row,) = ask(again.folder, "caption_work")
     assert (row["sent"], row["cost"], row["tokens_in"]) == (0, 0.0, 11 * row["requests"])
 
 
-def test_a_pool_that_is_too_damaged_is_not_asked_for(server: FaultServer, tmp_path: Path) -> None:
-    pools.write_tars(tmp_path / "tars", pools.make_samples(24), 3)
+def test_a_pool_that_is_too_damaged_is_not_asked_for(server, tmp_path):
+    kit.write_tars(tmp_path / "tars", kit.make_samples(24), 3)
     (tmp_path / "tars/bad.tar").write_bytes(b"x" * 2000)
     asked = recipe(f"{tmp_path}/tars/*.tar", server, max_failed_files=0.1)
     with pytest.raises(RunError, match="could not be read"):
@@ -599,21 +593,21 @@ def test_a_pool_that_is_too_damaged_is_not_asked_for(server: FaultServer, tmp_pa
     assert not server.asked
 
 
-def test_known_answers_need_no_endpoint(server: FaultServer, tmp_path: Path) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 2)
-    pools.run_local(recipe(path, server), tmp_path / "a")
+def test_known_answers_need_no_endpoint(server, tmp_path):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(24), 2)
+    kit.run_local(recipe(path, server), tmp_path / "a")
     server.die()
     prepared = prepare(
         recipe(path, server, captions={"gates": {"words": [2, 6]}}), str(tmp_path / "b"), str(tmp_path / "a")
     )
     claim_folder(prepared)
     run(prepared)
-    conserved(pools.Ran(tmp_path / "b"))
+    conserved(kit.Ran(tmp_path / "b"))
 
 
 @pytest.mark.thorough
-def test_the_order_of_shares_does_not_count(server: FaultServer, tmp_path: Path) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(60), 2)
+def test_the_order_of_shares_does_not_count(server, tmp_path):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(60), 2)
     texts = []
     for number, mix in enumerate(({"rewrite": 0.4, "fused": 0.4}, {"fused": 0.4, "rewrite": 0.4})):
         captions = {
@@ -622,15 +616,15 @@ def test_the_order_of_shares_does_not_count(server: FaultServer, tmp_path: Path)
             "output": {"mix": mix},
             "gates": {"off": ["names", "numbers", "length", "echo_prompt", "echo", "preamble", "unsafe", "repetition"]},
         }
-        done = pools.run_local(recipe(path, server, captions=captions), tmp_path / str(number))
+        done = kit.run_local(recipe(path, server, captions=captions), tmp_path / str(number))
         texts.append({uid: files["txt"] for uid, files in kept_samples(done.folder).items()})
     assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize("name", ["captions", "Curated_Caption"])
-def test_columns_of_the_outputs_names_are_refused(name: str, server: FaultServer, tmp_path: Path) -> None:
+def test_columns_of_the_outputs_names_are_refused(name, server, tmp_path):
     pq.write_table(pa.table({"url": ["https://x"], "text": ["a red dog"], name: ["x"]}), tmp_path / "x.parquet")
-    asked = pools.recipe_of(
+    asked = kit.recipe_of(
         str(tmp_path / "x.parquet"),
         "parquet",
         captions=recipe("x", server).captions.model_dump(exclude_unset=True),
@@ -640,27 +634,27 @@ def test_columns_of_the_outputs_names_are_refused(name: str, server: FaultServer
         prepare(asked, str(tmp_path / "out"))
 
 
-def test_entries_need_metadata(server: FaultServer, tmp_path: Path) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(10), 1)
+def test_entries_need_metadata(server, tmp_path):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(10), 1)
     asked = recipe(path, server, captions={"rewrite": {"engine": "llm", "per_row": "entries + 1"}})
     with pytest.raises(RecipeError, match=r"captions\.rewrite\.per_row: no column 'entries'"):
         prepare(asked, str(tmp_path / "out"))
 
 
-def test_further_texts_of_a_style_are_texts_too(server: FaultServer, tmp_path: Path) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 2)
+def test_further_texts_of_a_style_are_texts_too(server, tmp_path):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(24), 2)
     per_row = "CASE WHEN words > 3 THEN 3 ELSE 1 END"
     asked = recipe(path, server, captions={"rewrite": {"engine": "llm", "styles": ["human"], "per_row": per_row}})
-    done = pools.run_local(asked, tmp_path / "a")
+    done = kit.run_local(asked, tmp_path / "a")
     fields = [json.loads(files["json"])["captions"]["rewrite"] for files in kept_samples(done.folder).values()]
     assert {"human", "human_2", "human_3"} == {name for field in fields for name in field}
     assert all(isinstance(text, str) for field in fields for text in field.values())
 
 
 @pytest.mark.thorough
-def test_texts_of_what_is_forgotten_go_and_are_not_asked_for_again(server: FaultServer, tmp_path: Path) -> None:
-    path = pools.write_tars(tmp_path / "tars", told_apart(24), 3)
-    done = pools.run_local(recipe(path, server), tmp_path / "a")
+def test_texts_of_what_is_forgotten_go_and_are_not_asked_for_again(server, tmp_path):
+    path = kit.write_tars(tmp_path / "tars", told_apart(24), 3)
+    done = kit.run_local(recipe(path, server), tmp_path / "a")
     captions = done.table("captions")
     victim = captions["uid"][0].as_py()
     original = next(row["caption"] for row in done.table("samples").to_pylist() if row["uid"] == victim)
@@ -672,36 +666,34 @@ def test_texts_of_what_is_forgotten_go_and_are_not_asked_for_again(server: Fault
         assert victim not in done.table(name)["uid"].to_pylist()
         assert len(done.table(name)) >= len(captions) - 4 * len(STYLES)
     asked = len(server.asked)
-    later = pools.run_local(recipe(path, server, output={"rows_per_shard": 9}), tmp_path / "b", reuse=done.folder)
+    later = kit.run_local(recipe(path, server, output={"rows_per_shard": 9}), tmp_path / "b", reuse=done.folder)
     assert len(server.asked) == asked and left_of(later.folder, [original]) == []
     (done.folder / "tables/captions/00000.parquet").unlink()
-    again = pools.run_local(recipe(path, server), done.folder)
+    again = kit.run_local(recipe(path, server), done.folder)
     assert len(server.asked) == asked and left_of(again.folder, [original]) == []
     conserved(again)
 
 
 @pytest.mark.slow
-def test_texts_of_many_small_units_lie_in_few_files(
-    server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_texts_of_many_small_units_lie_in_few_files(server, tmp_path, monkeypatch):
     """From there they are reused, forgotten, and known to a run that goes on, with what they took."""
     monkeypatch.setattr("curate.pool.plan.UNIT_BYTES", (1, 1))
     monkeypatch.setattr("curate.publish.publish.MIN_UNITS", 6)
-    path = pools.write_tars(tmp_path / "tars", told_apart(24), 8)
-    done = pools.run_local(recipe(path, server), tmp_path / "a")
+    path = kit.write_tars(tmp_path / "tars", told_apart(24), 8)
+    done = kit.run_local(recipe(path, server), tmp_path / "a")
     assert [path.name for path in (done.folder / "tables/captions").iterdir()] == ["00000-00007.parquet"]
     conserved(done)
     asked = len(server.asked)
     (work,) = ask(done.folder, "caption_work")
     captions = done.table("captions")
     assert work["sent"] == asked == len(captions)
-    reused = pools.run_local(recipe(path, server, output={"rows_per_shard": 9}), tmp_path / "b", reuse=done.folder)
+    reused = kit.run_local(recipe(path, server, output={"rows_per_shard": 9}), tmp_path / "b", reuse=done.folder)
     assert reused.table("captions").equals(captions) and reused.table("answers").equals(done.table("answers"))
 
-    before = pools.lasting_files(done.folder)
+    before = kit.lasting_files(done.folder)
     (done.folder / "_SUCCESS").unlink()
-    conserved(pools.run_local(recipe(path, server), done.folder))
-    assert pools.lasting_files(done.folder) == before
+    conserved(kit.run_local(recipe(path, server), done.folder))
+    assert kit.lasting_files(done.folder) == before
     none = {"sent": 0, "seconds": 0.0, "tokens_sent": 0}
     assert ask(done.folder, "caption_work") == [work | none]
 
@@ -711,6 +703,6 @@ def test_texts_of_many_small_units_lie_in_few_files(
     conserved(done)
     assert done.table("captions").equals(left) and len(left) < len(captions)
     (done.folder / "_SUCCESS").unlink()
-    conserved(pools.run_local(recipe(path, server), done.folder))
+    conserved(kit.run_local(recipe(path, server), done.folder))
     assert done.table("captions").equals(left)
     assert len(server.asked) == asked

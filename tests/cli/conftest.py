@@ -7,8 +7,7 @@ import sys
 import tarfile
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from unittest import mock
 
 import numpy as np
@@ -65,10 +64,10 @@ class Done:
 class Cli(Protocol):
     """Runs `curate` with these arguments."""
 
-    def __call__(self, *arguments: str) -> Done: ...
+    def __call__(self, *arguments): ...
 
 
-def run_command(*arguments: str) -> Done:
+def run_command(*arguments):
     """`curate arguments…`, in this process; an exception that reaches here would have been a traceback."""
     out, err, status = io.StringIO(), io.StringIO(), 0
     argv, level = sys.argv, logging.getLogger().level
@@ -96,23 +95,23 @@ def run_command(*arguments: str) -> Done:
 
 
 @pytest.fixture(scope="session")
-def cli() -> Cli:
+def cli():
     """Runs a command in this process: its exit status, standard output and standard error."""
     return run_command
 
 
 @pytest.fixture
-def without_beam(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_beam(monkeypatch):
     """Let runs do their steps in this process, one after the other: Beam takes two thirds of the time of small ones."""
 
     class Steps(InProcessUnits):
-        def __init__(self, root: Any, units: Any, context: Any, hints: Any, spool: str) -> None:
+        def __init__(self, root, units, context, hints, spool):
             super().__init__(units, context)
 
-        def finish(self) -> None:
+        def finish(self):
             pass
 
-    def submit(self: PipelineEngine, add_steps: Any, store: Any) -> mock.Mock:
+    def submit(self, add_steps, store):
         with noting_errors(store):
             add_steps(None)
         return mock.Mock()
@@ -121,7 +120,7 @@ def without_beam(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PipelineEngine, "submit", submit)
 
 
-def write_pool(folder: Path) -> None:
+def write_pool(folder):
     """Two recipes and their pools: three tars of 20 samples (one damaged image each), and 200 rows of Parquet."""
     rng = np.random.default_rng(1)
     (folder / "tars").mkdir(parents=True)
@@ -158,16 +157,16 @@ def write_pool(folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pool(tmp_path_factory):
     """A folder with the recipes tars.yaml and texts.yaml and what they read; not to be changed."""
     return made_once(tmp_path_factory, "pool", write_pool)[0]
 
 
 @pytest.fixture(scope="session")
-def finished(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Done]]:
+def finished(pool, tmp_path_factory):
     """A finished run of each recipe, and what the command printed; not to be changed."""
 
-    def make(folder: Path) -> dict[str, tuple[Path, Done]]:
+    def make(folder):
         return {
             name: (folder / name, run_command("run", str(pool / f"{name}.yaml"), "--out", str(folder / name)))
             for name in ("tars", "texts")
@@ -179,6 +178,6 @@ def finished(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 
 @pytest.fixture(params=["tars", "texts"])
-def run(request: pytest.FixtureRequest, finished: dict[str, tuple[Path, Done]]) -> Path:
+def run(request, finished):
     """A finished run, not to be changed: once of tars, once of Parquet."""
     return finished[request.param][0]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import kit
 from tests.cli.conftest import run_command, write_pool
-from tests.laws import pools
 
 pytestmark = pytest.mark.thorough
 STEPS = ("start", "measure", "match", "rules", "duplicates", "decide", "emit", "audit", "publish", "engine")
@@ -18,7 +18,7 @@ PRICE = "{price: 3600, source: mine, date: 2000-01-01}"
 
 
 @pytest.mark.slow
-def test_a_plan_holds_what_the_run_uses(tmp_path: Path) -> None:
+def test_a_plan_holds_what_the_run_uses(tmp_path):
     write_pool(tmp_path)
     recipe, out = str(tmp_path / "tars.yaml"), str(tmp_path / "out")
     prices = tmp_path / "prices.yaml"
@@ -50,12 +50,12 @@ def test_a_plan_holds_what_the_run_uses(tmp_path: Path) -> None:
     assert used["run"]["memory_hours"] > 0
 
 
-def bytes_of(text: str) -> float:
+def bytes_of(text):
     number, unit = text.split()
     return float(number) * {"B": 1, "kB": 1e3, "MB": 1e6}[unit]
 
 
-def test_a_finished_run_tells_what_another_costs(tmp_path: Path) -> None:
+def test_a_finished_run_tells_what_another_costs(tmp_path):
     write_pool(tmp_path)
     recipe, out = str(tmp_path / "tars.yaml"), str(tmp_path / "out")
     assert run_command("run", recipe, "--out", out).status == 0
@@ -65,16 +65,16 @@ def test_a_finished_run_tells_what_another_costs(tmp_path: Path) -> None:
     assert "measure" not in page and "match" not in page and "rules" in page  # they are lent
 
 
-def test_of_a_pool_that_grew_new_shards_are_counted(tmp_path: Path) -> None:
+def test_of_a_pool_that_grew_new_shards_are_counted(tmp_path):
     """Where shards came after a run, a plan that reuses it has to measure their rows alone, and so has the run."""
-    tars = Path(pools.write_tars(tmp_path / "all", pools.make_samples(120), 10)).parent
+    tars = Path(kit.write_tars(tmp_path / "all", kit.make_samples(120), 10)).parent
     (pool := tmp_path / "pool").mkdir()
     (tmp_path / "recipe.yaml").write_text(
         "input: {name: pool, format: webdataset, path: pool/*.tar}\ndedup: {by: [uid]}\nmax_failed: 1.0\n"
     )
     recipe, old, new = (f"{tmp_path}/{name}" for name in ("recipe.yaml", "old", "new"))
 
-    def add(*numbers: int) -> None:
+    def add(*numbers):
         for number in numbers:
             (tars / f"{number:05d}.tar").rename(pool / f"{number:05d}.tar")
 
@@ -91,13 +91,13 @@ def test_of_a_pool_that_grew_new_shards_are_counted(tmp_path: Path) -> None:
     assert counts and {*counts} <= {("2", "units"), (str(row["rows"]), "rows")}, (line, row)
 
 
-def test_a_fault_of_prices_comes_first(tmp_path: Path) -> None:
+def test_a_fault_of_prices_comes_first(tmp_path):
     (tmp_path / "prices.yaml").write_text("currency: EUR\nengine: {}\n")
     result = run_command("plan", f"{tmp_path}/none.yaml", "--prices", f"{tmp_path}/prices.yaml")
     assert result.status == 2 and "line 2: engine: unknown key; did you mean 'engines'?" in result.err
 
 
-def test_a_part_that_cannot_have_so_few_rows_is_measured_all_the_same(tmp_path: Path) -> None:
+def test_a_part_that_cannot_have_so_few_rows_is_measured_all_the_same(tmp_path):
     """The share of `balance.rows` that a part should have is fewer than t = 1 keeps of it."""
     write_pool(tmp_path)
     words = ("--set", "balance={rows: 4}", "--measure", "20")

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,16 +14,16 @@ import psutil
 import pytest
 import yaml
 
-from tests.cli.conftest import Done, run_command
-from tests.laws import pools
-from tests.pool.range_server import Served, serving_ranges
+from tests import kit
+from tests.cli.conftest import run_command
+from tests.kit.range_server import Served, serving_ranges
 
 pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("interruptible")]
 
 SECONDS = 300  # that a process may take to get to work, on a crowded machine
 
 
-def wait_for(process: psutil.Process | None, served: Served, method: str, before: int = 0) -> None:
+def wait_for(process, served, method, before=0):
     """Wait until the server was asked in this way once more."""
     ends = time.monotonic() + SECONDS
     while sum(request[0] == method for request in served.requests) <= before:
@@ -41,16 +40,16 @@ class Handed:
     served: Served
     go: threading.Event
 
-    def run(self, *words: str) -> Done:
+    def run(self, *words):
         return run_command("run", str(self.recipe), "--out", str(self.out), *words)
 
-    def status(self, *words: str) -> Done:
+    def status(self, *words):
         return run_command("status", str(self.out), *words)
 
-    def cancel(self) -> Done:
+    def cancel(self):
         return run_command("cancel", str(self.out))
 
-    def detach(self, *words: str) -> psutil.Process:
+    def detach(self, *words):
         """Hand it over, and return the driver once it works."""
         before = len(self.served.gets(""))
         done = self.run("--detach", *words)
@@ -64,8 +63,8 @@ class Handed:
 
 
 @pytest.fixture
-def handed(tmp_path: Path) -> Iterator[Handed]:
-    pools.write_tars(tmp_path / "pool", pools.make_samples(12), 2)
+def handed(tmp_path):
+    kit.write_tars(tmp_path / "pool", kit.make_samples(12), 2)
     go = threading.Event()
     with serving_ranges(tmp_path / "pool", gates={"GET": go}) as served:
         source = {"name": "pool", "format": "webdataset", "path": f"{served.url}/{{00000..00001}}.tar"}
@@ -74,7 +73,7 @@ def handed(tmp_path: Path) -> Iterator[Handed]:
         go.set()
 
 
-def test_it_outlives_its_shell_and_is_followed_to_its_end(handed: Handed) -> None:
+def test_it_outlives_its_shell_and_is_followed_to_its_end(handed):
     driver = handed.detach()
     assert os.getsid(driver.pid) == driver.pid != os.getsid(0)
     now = handed.status()
@@ -96,7 +95,7 @@ def test_it_outlives_its_shell_and_is_followed_to_its_end(handed: Handed) -> Non
 
 
 @pytest.mark.slow
-def test_one_that_was_killed_is_told_and_a_rerun_continues(handed: Handed) -> None:
+def test_one_that_was_killed_is_told_and_a_rerun_continues(handed):
     driver = handed.detach()
     driver.kill()
     psutil.wait_procs([driver], 60)
@@ -111,7 +110,7 @@ def test_one_that_was_killed_is_told_and_a_rerun_continues(handed: Handed) -> No
 
 
 @pytest.mark.slow
-def test_its_process_dies(handed: Handed) -> None:
+def test_its_process_dies(handed):
     """Another one goes on under the same driver, and with its log."""
     driver = handed.detach()
     for child in driver.children():
@@ -132,7 +131,7 @@ def test_its_process_dies(handed: Handed) -> None:
     assert "another one continues\ncurate: in flight: unit 0000" in log and f"curate sql {handed.out}" in log, log
 
 
-def test_it_is_cancelled_and_goes_on_when_run_again(handed: Handed) -> None:
+def test_it_is_cancelled_and_goes_on_when_run_again(handed):
     driver = handed.detach()
     record = handed.out / "tmp/lock"
     text = record.read_text()
@@ -153,7 +152,7 @@ def test_it_is_cancelled_and_goes_on_when_run_again(handed: Handed) -> None:
     assert handed.status().status == 0
 
 
-def test_a_run_that_was_not_handed_over(handed: Handed) -> None:
+def test_a_run_that_was_not_handed_over(handed):
     """It is followed all the same, and not cancelled: who started it is there."""
     command = [sys.executable, "-m", "curate", "run", str(handed.recipe), "--out", str(handed.out)]
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -172,7 +171,7 @@ def test_a_run_that_was_not_handed_over(handed: Handed) -> None:
     assert "nobody is at work here; run its recipe again" in handed.cancel().out
 
 
-def test_what_is_wrong_is_said_before_it_is_handed_over(handed: Handed) -> None:
+def test_what_is_wrong_is_said_before_it_is_handed_over(handed):
     done = handed.run("--detach", "--set", "input.0.path=none.parquet", "--set", "input.0.format=parquet")
     assert done.status == 2 and not done.out and "none.parquet: no such file" in done.err
     done = handed.run("--detach", "--", "--no_such_option=1")
@@ -183,7 +182,7 @@ def test_what_is_wrong_is_said_before_it_is_handed_over(handed: Handed) -> None:
 
 
 @pytest.mark.slow
-def test_an_interrupt_before_it_is_handed_over_ends_the_driver(tmp_path: Path) -> None:
+def test_an_interrupt_before_it_is_handed_over_ends_the_driver(tmp_path):
     """Of the shell's command; the driver is in a session of its own."""
     (tmp_path / "00000.tar").write_bytes(b"")
     (tmp_path / "recipe.yaml").write_text("")

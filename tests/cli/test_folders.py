@@ -2,18 +2,17 @@
 
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Cli, write_pool
+from tests.cli.conftest import write_pool
 
 pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("without_beam")]
 IN_PLACE = "is a folder in a file's place; remove it, or move it away"
 
 
 @pytest.mark.slow
-def test_a_folder_in_the_place_of_each_kind_of_file(cli: Cli, tmp_path: Path) -> None:
+def test_a_folder_in_the_place_of_each_kind_of_file(cli, tmp_path):
     write_pool(tmp_path)
     recipe, out = str(tmp_path / "tars.yaml"), tmp_path / "out"
     assert cli("run", recipe, "--out", str(out)).status == 0
@@ -39,7 +38,7 @@ def test_a_folder_in_the_place_of_each_kind_of_file(cli: Cli, tmp_path: Path) ->
             assert done.status == 0 or command != "verify" or name == "manifest.parquet" or "a folder" in done.err
 
 
-def test_a_run_names_one_after_the_other_and_goes_on_once_all_are_gone(cli: Cli, tmp_path: Path) -> None:
+def test_a_run_names_one_after_the_other_and_goes_on_once_all_are_gone(cli, tmp_path):
     write_pool(tmp_path)
     recipe, out = str(tmp_path / "tars.yaml"), tmp_path / "out"
     assert cli("run", recipe, "--out", str(out)).status == 0

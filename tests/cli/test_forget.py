@@ -14,8 +14,8 @@ import pytest
 from curate.store.forgotten import Record
 from curate.store.lock import locked
 from curate.store.store import RunStore
-from tests.cli.conftest import Cli, Done
-from tests.laws.pools import files_of
+from tests.cli.conftest import Done
+from tests.kit import files_of
 
 pytestmark = pytest.mark.usefixtures("without_beam")
 
@@ -23,11 +23,11 @@ Finished = dict[str, tuple[Path, Done]]
 
 
 @pytest.fixture
-def texts(finished: Finished, tmp_path: Path) -> Path:
+def texts(finished, tmp_path):
     return Path(shutil.copytree(finished["texts"][0], tmp_path / "texts"))
 
 
-def published(run: Path) -> list[dict[str, str]]:
+def published(run):
     rows = []
     for path in sorted((run / "tables/samples").iterdir()):
         kept = pq.read_table(run / "tables/decisions" / path.name)["kept"]
@@ -35,12 +35,12 @@ def published(run: Path) -> list[dict[str, str]]:
     return rows
 
 
-def plain(done: Done) -> str:
+def plain(done):
     """What was printed, columns apart by one space."""
     return " ".join(done.out.split())
 
 
-def test_what_was_done_is_printed(cli: Cli, texts: Path, tmp_path: Path) -> None:
+def test_what_was_done_is_printed(cli, texts, tmp_path):
     one, two = published(texts)[:2]
     (tmp_path / "uids.txt").write_text(f"{one['uid']}\n")
     (tmp_path / "urls.txt").write_text(f"{two['url']}\nhttp://nowhere.example/1\n")
@@ -67,9 +67,7 @@ def test_what_was_done_is_printed(cli: Cli, texts: Path, tmp_path: Path) -> None
     assert json.loads(funnel.out) == [{"rows": 2}]
 
 
-def test_what_is_absent_is_printed_as_it_was_given(
-    cli: Cli, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_absent_is_printed_as_it_was_given(cli, texts, tmp_path, monkeypatch):
     """In its own case, from standard input too; of a table, which has no lines, by its hash."""
     typed = [8 * "ABCD", "http://x/\x1b[2J", "http://x/\xff"]
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f" {typed[0]} \r\n".encode())))
@@ -91,9 +89,7 @@ def test_what_is_absent_is_printed_as_it_was_given(
         ("--uids", "\n", "list.txt: lists nothing; accepted: at least one item, one per line"),
     ],
 )
-def test_a_wrong_list_changes_nothing(
-    cli: Cli, texts: Path, tmp_path: Path, option: str, text: str | None, message: str
-) -> None:
+def test_a_wrong_list_changes_nothing(cli, texts, tmp_path, option, text, message):
     path = tmp_path / "list.txt"
     if text is not None:
         path.write_text(text)
@@ -103,13 +99,13 @@ def test_a_wrong_list_changes_nothing(
     assert files_of(texts) == before
 
 
-def test_a_pool_without_images_knows_no_sha256(cli: Cli, texts: Path, tmp_path: Path) -> None:
+def test_a_pool_without_images_knows_no_sha256(cli, texts, tmp_path):
     (tmp_path / "images.txt").write_text("0" * 64)
     done = cli("forget", str(texts), "--sha256", f"{tmp_path}/images.txt", "--dry-run")
     assert done.status == 1 and "this pool has no images, so no sha256 was compared" in done.out
 
 
-def test_the_uids_of_a_run_can_be_forgotten(cli: Cli, texts: Path) -> None:
+def test_the_uids_of_a_run_can_be_forgotten(cli, texts):
     """uids.npy is a list too."""
     rows = len(published(texts))
     done = cli("forget", str(texts), "--uids", str(texts / "uids.npy"))
@@ -117,7 +113,7 @@ def test_the_uids_of_a_run_can_be_forgotten(cli: Cli, texts: Path) -> None:
     assert len(np.load(texts / "uids.npy")) == 0 and cli("verify", str(texts)).status == 0
 
 
-def test_an_interrupted_request_is_reported_and_completed(cli: Cli, texts: Path, tmp_path: Path) -> None:
+def test_an_interrupted_request_is_reported_and_completed(cli, texts, tmp_path):
     (tmp_path / "uids.txt").write_text(published(texts)[0]["uid"])
     assert cli("forget", str(texts), "--uids", f"{tmp_path}/uids.txt").status == 0
     (texts / "_SUCCESS").unlink()
@@ -150,9 +146,7 @@ def test_an_interrupted_request_is_reported_and_completed(cli: Cli, texts: Path,
     assert cli("verify", str(texts)).status == 0
 
 
-def test_a_lost_request_is_reported_by_the_run_that_goes_on(
-    cli: Cli, pool: Path, texts: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_lost_request_is_reported_by_the_run_that_goes_on(cli, pool, texts, caplog):
     (texts / "_SUCCESS").unlink()
     (texts / "tmp").mkdir()
     (texts / "tmp/forgetting.json").write_text(
@@ -163,9 +157,7 @@ def test_a_lost_request_is_reported_by_the_run_that_goes_on(
     assert cli("verify", str(texts)).status == 0
 
 
-def test_a_finished_run_that_is_run_again_leaves_the_lock(
-    cli: Cli, pool: Path, finished: Finished, tmp_path: Path
-) -> None:
+def test_a_finished_run_that_is_run_again_leaves_the_lock(cli, pool, finished, tmp_path):
     out = Path(shutil.copytree(finished["texts"][0], tmp_path / "run"))
     with locked(RunStore(str(out)), "forget"):
         done = cli("run", str(pool / "texts.yaml"), "--out", str(out))
@@ -174,7 +166,7 @@ def test_a_finished_run_that_is_run_again_leaves_the_lock(
 
 
 @pytest.mark.thorough
-def test_a_blocklist_in_a_plan_and_a_run(cli: Cli, pool: Path, finished: Finished, tmp_path: Path) -> None:
+def test_a_blocklist_in_a_plan_and_a_run(cli, pool, finished, tmp_path):
     row = published(finished["texts"][0])[0]
     (tmp_path / "gone.txt").write_text(f"{row['url']}\n")
     setting = ("--set", f"blocklist={tmp_path}/gone.txt")
@@ -188,6 +180,6 @@ def test_a_blocklist_in_a_plan_and_a_run(cli: Cli, pool: Path, finished: Finishe
     assert "nothing to do" in again.out, "what was blocked stays so without the list"
 
 
-def test_no_run(cli: Cli, tmp_path: Path) -> None:
+def test_no_run(cli, tmp_path):
     done = cli("forget", str(tmp_path), "--uids", "-")
     assert done.status == 2

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from textwrap import dedent
 
 import pyarrow as pa
@@ -27,7 +26,7 @@ print("imported", *sorted(sys.modules))
 """
 
 
-def imported(*arguments: str, after: str = "") -> set[str]:
+def imported(*arguments, after=""):
     """The modules of a process in which a command has run."""
     code = COMMAND.format(after=after)
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
@@ -36,7 +35,7 @@ def imported(*arguments: str, after: str = "") -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recipe(tmp_path_factory):
     """A pool of text with metadata."""
     folder = tmp_path_factory.mktemp("texts")
     table = pa.table({"url": [f"https://a.example/{i}" for i in range(20)], "caption": ["a dog in the rain"] * 20})
@@ -49,18 +48,18 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_help_imports_no_library_of_data() -> None:
+def test_help_imports_no_library_of_data():
     assert not imported("--help") & {*HEAVY, "numpy", "pyarrow", "duckdb", "numba", "pydantic", "apache_beam", "PIL"}
 
 
-def test_a_run_of_text_imports_no_library_of_images_or_models(recipe: Path) -> None:
+def test_a_run_of_text_imports_no_library_of_images_or_models(recipe):
     found = imported("run", str(recipe), "--out", str(recipe.parent / "run"))
     assert not found & {*HEAVY, "scipy"}
     queried = imported("sql", str(recipe.parent / "run"), "funnel")
     assert not queried & {*HEAVY, "apache_beam"}
 
 
-def test_what_was_kept_out_can_be_imported_afterwards(recipe: Path) -> None:
+def test_what_was_kept_out_can_be_imported_afterwards(recipe):
     pytest.importorskip("pandas")
     after = (
         "import pandas, pyarrow as pa\n"
@@ -72,9 +71,7 @@ def test_what_was_kept_out_can_be_imported_afterwards(recipe: Path) -> None:
 
 
 @pytest.mark.parametrize("named", [None, "system"])
-def test_arrow_takes_memory_by_jemalloc_unless_another_is_named(
-    recipe: Path, monkeypatch: pytest.MonkeyPatch, named: str | None
-) -> None:
+def test_arrow_takes_memory_by_jemalloc_unless_another_is_named(recipe, monkeypatch, named):
     if "jemalloc" not in pa.supported_memory_backends():
         pytest.skip("Arrow was built without it")
     monkeypatch.delenv("ARROW_DEFAULT_MEMORY_POOL", raising=False)
@@ -85,7 +82,7 @@ def test_arrow_takes_memory_by_jemalloc_unless_another_is_named(
 
 
 @pytest.mark.slow
-def test_a_run_in_other_processes(recipe: Path) -> None:
+def test_a_run_in_other_processes(recipe):
     """Beam options come with all that Beam imports, in every process."""
     options = ("--", "--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_processing")
     assert "pymongo" in imported("run", str(recipe), "--out", str(recipe.parent / "processes"), *options)
@@ -93,7 +90,7 @@ def test_a_run_in_other_processes(recipe: Path) -> None:
 
 
 @pytest.mark.skipif(not find_spec("triton"), reason="torch for processors has no triton")
-def test_a_command_with_torch_ends_without_a_word_of_leaks() -> None:
+def test_a_command_with_torch_ends_without_a_word_of_leaks():
     code = """
         import gc
         from curate.cli import main

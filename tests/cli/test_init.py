@@ -17,13 +17,12 @@ from curate.cli.init import engines, kinds
 from curate.cli.main import build_app
 from curate.recipe.recipe import load_recipe
 from pipelines.engines.choose import choose_engine
-from tests.cli.conftest import Cli, Done
-from tests.laws import pools
+from tests import kit
 from tests.pool.kinds import KINDS
 
 
 @pytest.mark.parametrize("kind", kinds())
-def test_each_recipe_is_one(kind: str, cli: Cli, tmp_path: Path) -> None:
+def test_each_recipe_is_one(kind, cli, tmp_path):
     done = cli("init", kind, "--out", str(tmp_path / "a.yaml"))
     plan, run = done.out.splitlines()[-2:]
     assert done.status == 0 and f"curate plan {tmp_path}/a.yaml" in plan
@@ -32,14 +31,14 @@ def test_each_recipe_is_one(kind: str, cli: Cli, tmp_path: Path) -> None:
     assert (tmp_path / "a.yaml").read_text().startswith("# ")
 
 
-def test_keys_in_the_comments_of_the_first_recipe_are_right(tmp_path: Path) -> None:
+def test_keys_in_the_comments_of_the_first_recipe_are_right(tmp_path):
     text = files("pipelines.recipes").joinpath("basic.yaml").read_text("utf-8")
     (tmp_path / "a.yaml").write_text(re.sub(r"^( *)# (?=[a-z]+: \S)", r"\1", text, flags=re.MULTILINE))
     found = load_recipe(str(tmp_path / "a.yaml"))
     assert found.sample and found.dedup_place is not None and found.measure.clip and "aligned" in found.rules
 
 
-def test_what_is_there_is_not_overwritten(cli: Cli, tmp_path: Path) -> None:
+def test_what_is_there_is_not_overwritten(cli, tmp_path):
     out = str(tmp_path / "a.yaml")
     assert cli("init", "--out", out).status == 0
     text = Path(out).read_text()
@@ -67,9 +66,7 @@ NAMED = {  # what must be in a source beside its path
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"run"}))
-def test_a_recipe_for_what_is_at_a_path_is_good_as_it_is(
-    kind: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_recipe_for_what_is_at_a_path_is_good_as_it_is(kind, cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make, key = KINDS[kind]
     path = str(make(Path()))
@@ -88,7 +85,7 @@ def test_a_recipe_for_what_is_at_a_path_is_good_as_it_is(
     assert load_recipe("all.yaml").input and loaded.count("\n    #") <= 2
 
 
-def test_a_recipe_for_a_run(cli: Cli, tmp_path: Path, finished: dict[str, tuple[Path, Done]]) -> None:
+def test_a_recipe_for_a_run(cli, tmp_path, finished):
     for name, (run, _) in finished.items():
         out = tmp_path / f"new/{name}.yaml"
         out.parent.mkdir(exist_ok=True)
@@ -97,7 +94,7 @@ def test_a_recipe_for_a_run(cli: Cli, tmp_path: Path, finished: dict[str, tuple[
         assert cli("plan", str(out), "--no-estimate").status == 0
 
 
-def test_a_recipes_name_wins_over_a_folder(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipes_name_wins_over_a_folder(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     KINDS["tars"][0](tmp_path).rename("captions")
     assert cli("init", "captions", "--out", "a.yaml").status == 0
@@ -106,9 +103,7 @@ def test_a_recipes_name_wins_over_a_folder(cli: Cli, tmp_path: Path, monkeypatch
     assert "path: ./captions/**/*.tar" in Path("b.yaml").read_text()
 
 
-def test_paths_are_right_for_a_recipe_in_another_folder(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paths_are_right_for_a_recipe_in_another_folder(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     KINDS["tars"][0](Path())
     Path("2 recipes: mine").mkdir()
@@ -116,7 +111,7 @@ def test_paths_are_right_for_a_recipe_in_another_folder(
     assert cli("plan", "2 recipes: mine/a.yaml", "--no-estimate").status == 0
 
 
-def test_names_that_yaml_cannot_hold(cli: Cli, tmp_path: Path) -> None:
+def test_names_that_yaml_cannot_hold(cli, tmp_path):
     pool = tmp_path / "my\nname: photos"
     pool.mkdir()
     for name in ("a.jpg", "a.txt"):
@@ -126,7 +121,7 @@ def test_names_that_yaml_cannot_hold(cli: Cli, tmp_path: Path) -> None:
     assert cli("plan", str(tmp_path / "a.yaml"), "--no-estimate").status == 0
 
 
-def test_what_curate_does_not_read(cli: Cli, tmp_path: Path) -> None:
+def test_what_curate_does_not_read(cli, tmp_path):
     (tmp_path / "notes").mkdir()
     done = cli("init", str(tmp_path / "notes"))
     assert done.status == 2 and "notes: no file; no format reads that; accepted: webdataset tars" in done.err
@@ -145,7 +140,7 @@ def test_what_curate_does_not_read(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", engines())
-def test_each_engine_has_options_that_beam_reads(engine: str, cli: Cli, tmp_path: Path) -> None:
+def test_each_engine_has_options_that_beam_reads(engine, cli, tmp_path):
     out = str(tmp_path / "a.yaml")
     done = cli("init", "--on", engine, "--out", out)
     assert done.status == 0 and f"--on {out}" in done.out
@@ -155,25 +150,25 @@ def test_each_engine_has_options_that_beam_reads(engine: str, cli: Cli, tmp_path
     assert cli("init", "--on", engine, "--out", out).status == 2
 
 
-def test_an_engine_that_there_is_not(cli: Cli) -> None:
+def test_an_engine_that_there_is_not(cli):
     done = cli("init", "--on", "sparc")
     assert done.status == 2 and "did you mean 'spark'? accepted: dataflow, local, prism, spark" in done.err
     assert cli("init", "laion", "--on", "spark").status == 2
 
 
 @pytest.mark.thorough
-def test_the_first_recipes_run(cli: Cli, tmp_path: Path) -> None:
+def test_the_first_recipes_run(cli, tmp_path):
     """Basic over tars, LAION's over its columns, MetaCLIP's over URLs and captions: with nothing changed but paths."""
     for kind in ("basic", "laion", "metaclip"):
         assert cli("init", kind, "--out", str(tmp_path / f"{kind}.yaml")).status == 0
-    pools.write_tars(tmp_path / "pool", pools.make_samples(48), 2)
-    rows = pools.make_rows(200).select(["url", "text", "original_width", "original_height"])
+    kit.write_tars(tmp_path / "pool", kit.make_samples(48), 2)
+    rows = kit.make_rows(200).select(["url", "text", "original_width", "original_height"])
     rows = rows.rename_columns(["URL", "TEXT", "WIDTH", "HEIGHT"])
     for name, value in (("similarity", 0.3), ("pwatermark", 0.1), ("punsafe", 0.1)):
         rows = rows.append_column(name, pa.array([value] * len(rows)))
-    pools.write_parquets(tmp_path / "metadata", rows, 1)
+    kit.write_parquets(tmp_path / "metadata", rows, 1)
     (tmp_path / "pool/rows.parquet").write_bytes((tmp_path / "metadata/00000.parquet").read_bytes())
-    pools.write_metadata(tmp_path)
+    kit.write_metadata(tmp_path)
     for kind, changes in (("basic", ["rules.side=min_side >= 20"]), ("laion", []), ("metaclip", [])):
         words = [word for change in [*changes, "max_failed=1.0"] for word in ("--set", change)]
         done = cli("run", str(tmp_path / f"{kind}.yaml"), "--out", str(tmp_path / f"run-{kind}"), *words)
@@ -182,13 +177,13 @@ def test_the_first_recipes_run(cli: Cli, tmp_path: Path) -> None:
         assert int(kept.split()[1].replace(",", "")) > 20, done.out
 
 
-def test_schema_is_json(cli: Cli) -> None:
+def test_schema_is_json(cli):
     done = cli("schema")
     assert done.status == 0 and "input" in json.loads(done.out)["properties"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_examples_are_commands(name: str) -> None:
+def test_examples_are_commands(name):
     """Each is one of its command, with arguments and options that it has."""
     import typer
 
@@ -212,7 +207,7 @@ def test_examples_are_commands(name: str) -> None:
         ("curate metadata sh", ["show"]),
     ],
 )
-def test_a_shell_completes_commands_options_and_values(line: str, found: list[str]) -> None:
+def test_a_shell_completes_commands_options_and_values(line, found):
     words = line.split()
     asked = {"_CURATE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
     code = "import sys; sys.argv[0] = 'curate'; from curate.__main__ import start; start()"

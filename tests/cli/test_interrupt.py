@@ -10,16 +10,14 @@ import sys
 import time
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
 
 import psutil
 import pytest
 
 from curate.cli.interrupt import raise_when_interrupted
-from tests import forked
-from tests.cli.conftest import Done
+from tests.kit import forked
+from tests.kit.waiting import wait_until
 from tests.pipelines.engines import endless
-from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("interruptible")]
 
@@ -27,15 +25,15 @@ ROOT = Path(__file__).parents[2]
 SAID = "curate: interrupted\n"
 
 
-def start(code: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+def start(code, *arguments, **options):
     """Start a command in a process of its own; `code` comes first, and may replace `main`."""
     script = f"import sys\nfrom curate import __main__\nfrom curate.cli import main\nsys.argv[0] = 'curate'\n{dedent(code)}\n__main__.start()"
     command = [sys.executable, "-c", script, *arguments]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
     return subprocess.Popen(command, **pipes)
 
 
-def interrupt(running: subprocess.Popen[str], number: signal.Signals = signal.SIGINT) -> tuple[int, str, str]:
+def interrupt(running, number=signal.SIGINT):
     """Interrupt a process; return its status and what it printed."""
     running.send_signal(number)
     try:
@@ -45,7 +43,7 @@ def interrupt(running: subprocess.Popen[str], number: signal.Signals = signal.SI
     return running.returncode, out, err
 
 
-def test_an_interrupt_in_a_callback_is_not_dropped() -> None:
+def test_an_interrupt_in_a_callback_is_not_dropped():
     """Python drops what is raised there; where C++ calls back, the process would abort."""
     code = """
         import ctypes, os, signal
@@ -66,7 +64,7 @@ def test_an_interrupt_in_a_callback_is_not_dropped() -> None:
     assert (running.returncode, out, err) == (130, "", SAID)
 
 
-def test_an_interrupt_in_the_midst_of_a_long_call_does_not_wait() -> None:
+def test_an_interrupt_in_the_midst_of_a_long_call_does_not_wait():
     """One that does not ask for signals, as most of C does not."""
     code = """
         import hashlib
@@ -83,7 +81,7 @@ def test_an_interrupt_in_the_midst_of_a_long_call_does_not_wait() -> None:
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_locks_and_temporary_folders_are_removed(tmp_path: Path, number: signal.Signals, expected: int) -> None:
+def test_locks_and_temporary_folders_are_removed(tmp_path, number, expected):
     code = """
         import time
         from curate.base.process import temporary_folder
@@ -106,7 +104,7 @@ def test_locks_and_temporary_folders_are_removed(tmp_path: Path, number: signal.
     assert not folder.exists() and not (tmp_path / "run/tmp").exists()
 
 
-def test_threads_whose_work_is_ended_under_them_print_nothing() -> None:
+def test_threads_whose_work_is_ended_under_them_print_nothing():
     """Those of an engine, say, whose job server is stopped."""
     code = """
         import threading, time
@@ -132,7 +130,7 @@ def test_threads_whose_work_is_ended_under_them_print_nothing() -> None:
     assert interrupt(running) == (130, "", SAID)
 
 
-def test_a_terminal_has_its_cursor_again() -> None:
+def test_a_terminal_has_its_cursor_again():
     mine, terminal = pty.openpty()
     code = "main.main = lambda: (print('begun', flush=True), __import__('time').sleep(60))"
     running = start(code, "run", stderr=terminal)
@@ -143,7 +141,7 @@ def test_a_terminal_has_its_cursor_again() -> None:
     os.close(terminal)
 
 
-def test_impatience_changes_nothing() -> None:
+def test_impatience_changes_nothing():
     code = """
         import os, signal, time
         from curate.base import process
@@ -160,7 +158,7 @@ def test_impatience_changes_nothing() -> None:
     assert start(code, "sql").wait(300) == 130
 
 
-def test_a_shell_gets_it_as_an_exception(finished: dict[str, tuple[Path, Done]]) -> None:
+def test_a_shell_gets_it_as_an_exception(finished):
     running = start("", "sql", str(finished["texts"][0]), "--shell", stdin=subprocess.PIPE)
     assert running.stdin and running.stdout and running.stderr
     running.stdin.write("SELECT 'begun' AS a;\n")
@@ -177,13 +175,13 @@ def test_a_shell_gets_it_as_an_exception(finished: dict[str, tuple[Path, Done]])
     assert "goes on" in out and running.returncode == 0
 
 
-def seconds_of(running: subprocess.Popen[str]) -> float:
+def seconds_of(running):
     """What the process has used of processors."""
     times = psutil.Process(running.pid).cpu_times()
     return times.user + times.system
 
 
-def test_other_processes_are_left_alone() -> None:
+def test_other_processes_are_left_alone():
     before = signal.getsignal(signal.SIGINT)
     raise_when_interrupted()  # where no command has begun
     assert signal.getsignal(signal.SIGINT) is before
@@ -191,7 +189,7 @@ def test_other_processes_are_left_alone() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--", "--direct_num_workers=2", "--direct_running_mode=multi_threading"]])
-def test_a_run_that_was_interrupted_goes_on(pool: Path, tmp_path: Path, options: list[str]) -> None:
+def test_a_run_that_was_interrupted_goes_on(pool, tmp_path, options):
     """In the midst of measuring."""
     code = """
         import time
@@ -219,9 +217,7 @@ def test_a_run_that_was_interrupted_goes_on(pool: Path, tmp_path: Path, options:
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_job_that_was_handed_over_is_cancelled(
-    pool: Path, tmp_path: Path, number: signal.Signals, expected: int
-) -> None:
+def test_a_job_that_was_handed_over_is_cancelled(pool, tmp_path, number, expected):
     """Else it goes on where nobody waits for it, and is paid for. The error that Beam makes of it is not told."""
     runner = f"--runner={endless.__name__}.EndlessRunner"
     words = ["run", str(pool / "texts.yaml"), "--out", str(tmp_path / "out"), "--", runner]
@@ -238,7 +234,7 @@ def test_a_job_that_was_handed_over_is_cancelled(
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_what_is_finished_is_counted(tmp_path: Path, number: signal.Signals, expected: int) -> None:
+def test_what_is_finished_is_counted(tmp_path, number, expected):
     code = """
         import time
         from curate.cli.progress import show_progress
@@ -259,7 +255,7 @@ def test_what_is_finished_is_counted(tmp_path: Path, number: signal.Signals, exp
     assert status == expected and err.endswith(f"{SAID}finished: measure 1/3 units; run the same command to continue\n")
 
 
-def test_a_background_job_can_be_ended(tmp_path: Path) -> None:
+def test_a_background_job_can_be_ended(tmp_path):
     """A shell starts it with SIGINT ignored."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # handed down to the process
     try:
@@ -271,7 +267,7 @@ def test_a_background_job_can_be_ended(tmp_path: Path) -> None:
     assert interrupt(running, signal.SIGTERM) == (143, "", SAID)
 
 
-def start_to_count(*arguments: str) -> subprocess.Popen[str]:
+def start_to_count(*arguments):
     """Start a command, and return it at the moment from which an interrupt is its own: before, Python itself is starting."""
     script = """if True:
         import sys
@@ -294,7 +290,7 @@ def start_to_count(*arguments: str) -> subprocess.Popen[str]:
     return running
 
 
-def test_an_interrupt_while_it_imports() -> None:
+def test_an_interrupt_while_it_imports():
     """Or later, on a crowded machine, while it waits for its recipe, which nobody sends."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         recipe = f"http://127.0.0.1:{silent.getsockname()[1]}/recipe.yaml"
@@ -304,15 +300,15 @@ def test_an_interrupt_while_it_imports() -> None:
             assert interrupt(running) == (130, "", "curate: interrupted\n")
 
 
-def stop(process: psutil.Process) -> None:
+def stop(process):
     """Have a process do nothing until it gets SIGCONT."""
     process.send_signal(signal.SIGSTOP)
     wait_until(lambda: process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE))
 
 
-def at_some_moments(arguments: list[str], out: Path, times: int, seconds: float) -> None:
+def at_some_moments(arguments, out, times, seconds):
     """Interrupt a command `times` times, at moments spread over what it takes."""
-    ended: list[int] = []
+    ended = []
     for number in range(times):
         running = start_to_count(*arguments, "--out", str(out / str(number)))
         time.sleep(seconds * (number + random.Random(number).random()) / times)
@@ -333,12 +329,12 @@ def at_some_moments(arguments: list[str], out: Path, times: int, seconds: float)
 
 
 @pytest.mark.slow
-def test_at_some_moments_of_a_run(pool: Path, tmp_path: Path) -> None:
+def test_at_some_moments_of_a_run(pool, tmp_path):
     at_some_moments(["run", str(pool / "tars.yaml")], tmp_path, 4, 3.0)
 
 
 @pytest.mark.slow
-def test_at_some_moments_of_the_demo(tmp_path: Path) -> None:
+def test_at_some_moments_of_the_demo(tmp_path):
     """From the moment on at which its folder is there."""
     ended, times = [], 6
     for number in range(times):

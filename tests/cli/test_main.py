@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -15,26 +14,26 @@ from curate import __version__
 from curate.base.errors import RunError
 from curate.cli.common import COMMANDS as LISTED
 from curate.cli.main import build_app
-from tests.cli.conftest import Cli, Done
+from tests.cli.conftest import Done
 
 COMMANDS = ["init", "run", "demo", "plan", "sql", "explain", "diff", "verify", "metadata", "schema"]
 
 
-def refused(done: Done, *parts: str, status: int = 2) -> None:
+def refused(done, *parts, status=2):
     """Nothing on standard output; one message, without a traceback, on standard error."""
     assert (done.status, done.out) == (status, ""), done
     assert "Traceback" not in done.err
     assert not [part for part in parts if part not in done.err], done.err
 
 
-def test_version(cli: Cli) -> None:
+def test_version(cli):
     assert cli("--version") == Done(0, f"curate {__version__}\n", "")
 
 
 @pytest.mark.parametrize(
     "command", [[], *([name] for name in COMMANDS), *(["metadata", name] for name in ("build", "import", "show"))]
 )
-def test_help(cli: Cli, command: list[str]) -> None:
+def test_help(cli, command):
     done = cli(*command, "--help")
     assert (done.status, done.err) == (0, "")
     assert done.out.startswith(" ".join(["Usage: curate", *command])) and "Options:" in done.out
@@ -45,7 +44,7 @@ def test_help(cli: Cli, command: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", LISTED)
-def test_the_list_of_commands_says_what_each_says(name: str) -> None:
+def test_the_list_of_commands_says_what_each_says(name):
     """The list is written out, so that printing it imports no command."""
     app = build_app([name])
     texts = {command.name: command.callback.__doc__ for command in app.registered_commands if command.callback}
@@ -57,7 +56,7 @@ def test_the_list_of_commands_says_what_each_says(name: str) -> None:
 @pytest.mark.parametrize(
     "command", [[], *([name] for name in LISTED), *(["metadata", name] for name in ("build", "import", "show"))]
 )
-def test_help_fits(cli: Cli, command: list[str], columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_fits(cli, command, columns, monkeypatch):
     """In 80 columns; each command on one line, and each option too, but those of typer."""
     monkeypatch.setenv("COLUMNS", columns)
     text = cli(*command, "--help").out
@@ -69,7 +68,7 @@ def test_help_fits(cli: Cli, command: list[str], columns: str, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("arguments", [[], ["metadata"]])
-def test_without_a_command(cli: Cli, arguments: list[str]) -> None:
+def test_without_a_command(cli, arguments):
     done = cli(*arguments)
     assert done.status == 2 and "Usage: curate" in done.out + done.err
 
@@ -97,7 +96,7 @@ def test_without_a_command(cli: Cli, arguments: list[str]) -> None:
         (["metadata", "show", "m", "--limit", "many"], ["--limit", "integer"]),
     ],
 )
-def test_usage(cli: Cli, arguments: list[str], parts: list[str]) -> None:
+def test_usage(cli, arguments, parts):
     refused(cli(*arguments), "Error: ", *parts)
 
 
@@ -133,15 +132,7 @@ def test_usage(cli: Cli, arguments: list[str], parts: list[str]) -> None:
         (["texts.yaml", "--reuse", "nothing://x"], ["nothing"]),
     ],
 )
-def test_wrong_inputs(
-    cli: Cli,
-    pool: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    command: str,
-    arguments: list[str],
-    parts: list[str],
-) -> None:
+def test_wrong_inputs(cli, pool, tmp_path, monkeypatch, command, arguments, parts):
     monkeypatch.chdir(pool)
     done = cli(command, *arguments, "--out", str(tmp_path / "out"))
     refused(done, "curate: ", *parts)
@@ -151,14 +142,14 @@ def test_wrong_inputs(
 @pytest.mark.parametrize(
     "out", ["pool.parquet", "pool.parquet/x", "tars", ".", "/dev/null/x", "/proc/nothing/x", "nothing://x"]
 )
-def test_an_out_that_cannot_be(cli: Cli, pool: Path, monkeypatch: pytest.MonkeyPatch, out: str) -> None:
+def test_an_out_that_cannot_be(cli, pool, monkeypatch, out):
     monkeypatch.chdir(pool)
     before = sorted(path.name for path in pool.rglob("*"))
     refused(cli("run", "texts.yaml", "--out", out), "curate: ", out)
     assert sorted(path.name for path in pool.rglob("*")) == before
 
 
-def test_an_out_that_is_not_empty_and_no_run(cli: Cli, pool: Path, tmp_path: Path) -> None:
+def test_an_out_that_is_not_empty_and_no_run(cli, pool, tmp_path):
     (tmp_path / "mine.txt").write_text("do not touch")
     refused(cli("run", str(pool / "texts.yaml"), "--out", str(tmp_path)), str(tmp_path), "not empty", "a new folder")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
@@ -172,7 +163,7 @@ def test_an_out_that_is_not_empty_and_no_run(cli: Cli, pool: Path, tmp_path: Pat
         (["--", "--direct_num_workers=many"], ["--direct_num_workers", "many"]),
     ],
 )
-def test_wrong_options_of_beam(cli: Cli, pool: Path, tmp_path: Path, options: list[str], parts: list[str]) -> None:
+def test_wrong_options_of_beam(cli, pool, tmp_path, options, parts):
     refused(cli("run", str(pool / "texts.yaml"), "--out", str(tmp_path / "out"), *options), *parts)
 
 
@@ -181,13 +172,13 @@ def test_wrong_options_of_beam(cli: Cli, pool: Path, tmp_path: Path, options: li
 
 @pytest.mark.parametrize("command", [["sql"], ["sql", "funnel"], ["explain", "0" * 32], ["diff", "other"], ["verify"]])
 @pytest.mark.parametrize("folder", ["none", "pool.parquet", "tars", "nothing://x", ""])
-def test_what_is_no_run(cli: Cli, pool: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], folder: str) -> None:
+def test_what_is_no_run(cli, pool, monkeypatch, command, folder):
     monkeypatch.chdir(pool)
     refused(cli(command[0], folder, *command[1:]), "curate: ", folder)
 
 
 @pytest.mark.parametrize("command", [["sql"], ["sql", "funnel"], ["explain", "0" * 32], ["diff", "other"], ["verify"]])
-def test_a_run_that_is_not_finished(cli: Cli, tmp_path: Path, command: list[str]) -> None:
+def test_a_run_that_is_not_finished(cli, tmp_path, command):
     (tmp_path / "run.json").write_text("{}")
     refused(cli(command[0], str(tmp_path), *command[1:]), "not finished", "again", status=1)
 
@@ -203,17 +194,15 @@ def test_a_run_that_is_not_finished(cli: Cli, tmp_path: Path, command: list[str]
         (OSError(40, "Too many levels of symbolic links", "a"), 1, "curate: a: Too many levels of symbolic links\n"),
     ],
 )
-def test_errors_become_statuses(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, said: str
-) -> None:
-    def fail(*arguments: object) -> None:
+def test_errors_become_statuses(cli, monkeypatch, error, status, said):
+    def fail(*arguments):
         raise error
 
     monkeypatch.setattr("curate.cli.finished.verify_run", fail)
     assert cli("verify", "x") == Done(status, "", said)
 
 
-def test_warnings_go_where_standard_error_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warnings_go_where_standard_error_is(monkeypatch):
     """Progress bars replace it, so that lines are printed above them."""
     handler = logging.lastResort
     assert handler is not None
@@ -222,7 +211,7 @@ def test_warnings_go_where_standard_error_is(monkeypatch: pytest.MonkeyPatch) ->
     assert shown.getvalue() == "it is slow\n"
 
 
-def test_a_message_that_does_not_fit_its_arguments_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_that_does_not_fit_its_arguments_ends_nothing(monkeypatch):
     """As libraries have some: logging shows where it is."""
     monkeypatch.setattr(sys, "stderr", shown := io.StringIO())
     assert logging.lastResort is not None
@@ -230,7 +219,7 @@ def test_a_message_that_does_not_fit_its_arguments_ends_nothing(monkeypatch: pyt
     assert "not all arguments converted" in shown.getvalue()
 
 
-def test_a_reader_that_goes_away_is_no_error(finished: dict[str, tuple[Path, Done]]) -> None:
+def test_a_reader_that_goes_away_is_no_error(finished):
     """As in `curate sql DIR QUERY | head -1`."""
     run = finished["texts"][0]
     code = "import sys; sys.argv = ['curate', *sys.argv[1:]]; from curate.__main__ import start; start()"
@@ -247,7 +236,7 @@ def test_a_reader_that_goes_away_is_no_error(finished: dict[str, tuple[Path, Don
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "whatif", "forget"])
-def test_arguments_that_are_no_utf8(cli: Cli, command: str) -> None:
+def test_arguments_that_are_no_utf8(cli, command):
     done = cli(command, "x\udcff")
     assert (done.status, done.out) == (2, "")
     assert done.err == "curate: argument 'x\\udcff': holds bytes that are not UTF-8; accepted: UTF-8\n"
@@ -262,11 +251,11 @@ main()
 """
 
 
-def test_a_limit_of_address_space_is_told(finished: dict[str, tuple[Path, Done]]) -> None:
+def test_a_limit_of_address_space_is_told(finished):
     """Under 2 GB runs did not end, or aborted; under any limit, V8 ended a report by a signal."""
     run = str(finished["tars"][0])
 
-    def limited(size: int, *words: str) -> tuple[int, str]:
+    def limited(size, *words):
         command = [sys.executable, "-c", LIMITED, str(size), *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return done.returncode, done.stderr

@@ -1,19 +1,16 @@
 """`curate metadata build`: what it prints, and what it says of bad input."""
 
-from pathlib import Path
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from curate.match.metadata import read_metadata
-from tests.cli.conftest import Cli
 from tests.match.building.drawn import write_all
 
 pytestmark = pytest.mark.thorough
 
 
-def test_a_build_and_its_report(tmp_path: Path, cli: Cli) -> None:
+def test_a_build_and_its_report(tmp_path, cli):
     write_all(tmp_path)
     out = str(tmp_path / "out/m.parquet")
     paths = ["--wiki", str(tmp_path), "--views", str(tmp_path / "views"), "--wordnet", str(tmp_path / "wordnets")]
@@ -39,17 +36,17 @@ def test_a_build_and_its_report(tmp_path: Path, cli: Cli) -> None:
     assert again.err == f"left out 2 files without a language in the name, such as {out}\n"
 
 
-def _entries(text: str) -> str:
+def _entries(text):
     return f"{sum(int(line.split('  ')[1].split()[0].replace(',', '')) for line in text.splitlines() if line[:2] in ('de', 'ja')):,}"
 
 
-def test_bad_input(tmp_path: Path, cli: Cli) -> None:
+def test_bad_input(tmp_path, cli):
     write_all(tmp_path)
     dump = next(tmp_path.glob("de*.bz2"))
     whole = dump.read_bytes()
     out = tmp_path / "m.parquet"
 
-    def build(*more: str) -> tuple[int, str]:
+    def build(*more):
         done = cli("metadata", "build", "--wiki", str(dump), "--out", str(out), *more)
         assert not out.exists() and not done.out
         return done.status, done.err
@@ -82,7 +79,7 @@ def test_bad_input(tmp_path: Path, cli: Cli) -> None:
     assert build("--", "--nonsense=1")[0] == 2
 
 
-def test_many_wikis_of_a_language_and_a_list_of_english(tmp_path: Path, cli: Cli) -> None:
+def test_many_wikis_of_a_language_and_a_list_of_english(tmp_path, cli):
     for wiki in ("ab", "ace", "ady", "simple", "tum"):
         (tmp_path / f"20260101.{wiki}").mkdir()
         pq.write_table(pa.table({"text": ["easy dog"] * 9}), tmp_path / f"20260101.{wiki}/a.parquet")

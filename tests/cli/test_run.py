@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,24 +22,24 @@ from curate.cli import common, progress
 from curate.measure.part import measure_part
 from curate.store.checkpoints import MEASURED, Checkpoints
 from curate.store.store import RunStore
-from tests.cli.conftest import Cli, Done
-from tests.pool.crawl.crawls import info, pack
-from tests.waiting import wait_until
+from tests.cli.conftest import Done
+from tests.kit.crawls import info, pack
+from tests.kit.waiting import wait_until
 
 CLIP = Path(__file__).resolve().parents[2] / "curate/demo/clip"
 
 
-def tree(folder: Path) -> dict[str, int]:
+def tree(folder):
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def lines(text: str) -> dict[str, str]:
+def lines(text):
     """The lines of a summary, by their first word."""
     return {line.split()[0]: line for line in text.splitlines() if line.split()}
 
 
 @pytest.mark.parametrize("name", ["tars", "texts"])
-def test_a_run_says_what_came_out(finished: dict[str, tuple[Path, Done]], name: str) -> None:
+def test_a_run_says_what_came_out(finished, name):
     folder, done = finished[name]
     run = json.loads((folder / "run.json").read_text())
     said = lines(done.out)
@@ -63,7 +62,7 @@ def test_a_run_says_what_came_out(finished: dict[str, tuple[Path, Done]], name: 
         assert run["counts"]["failed"] == 3 and run["counts"]["words"] == 3 and run["counts"]["side"] == 3
 
 
-def test_a_finished_run_is_left_alone(cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]]) -> None:
+def test_a_finished_run_is_left_alone(cli, pool, finished):
     folder = finished["texts"][0]
     before = tree(folder)
     done = cli("run", str(pool / "texts.yaml"), "--out", str(folder))
@@ -76,9 +75,7 @@ def test_a_finished_run_is_left_alone(cli: Cli, pool: Path, finished: dict[str, 
 
 @pytest.mark.thorough
 @pytest.mark.usefixtures("without_beam")
-def test_a_report_that_is_missing_or_damaged_makes_no_run_unfinished(
-    cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], tmp_path: Path
-) -> None:
+def test_a_report_that_is_missing_or_damaged_makes_no_run_unfinished(cli, pool, finished, tmp_path):
     """A run does not write it; `verify` says what does."""
     out = tmp_path / "run"
     shutil.copytree(finished["texts"][0], out)
@@ -99,9 +96,7 @@ def test_a_report_that_is_missing_or_damaged_makes_no_run_unfinished(
 
 @pytest.mark.thorough
 @pytest.mark.usefixtures("without_beam")
-def test_a_name_and_a_license_may_change(
-    cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], tmp_path: Path
-) -> None:
+def test_a_name_and_a_license_may_change(cli, pool, finished, tmp_path):
     """In place: what describes the run is written again, and nothing else."""
     out, described = tmp_path / "run", {"run.json", "README.md", "croissant.json", "stats.duckdb", "manifest.parquet"}
     shutil.copytree(finished["texts"][0], out)
@@ -129,14 +124,7 @@ def test_a_name_and_a_license_may_change(
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("step", ["write_facts", "write_stats", "write_manifest", "mark_published"])
-def test_a_stop_while_a_name_changes(
-    cli: Cli,
-    pool: Path,
-    finished: dict[str, tuple[Path, Done]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    step: str,
-) -> None:
+def test_a_stop_while_a_name_changes(cli, pool, finished, tmp_path, monkeypatch, step):
     """The same command completes it; it decides nothing again, which after `curate forget` could keep other rows."""
     out, uid = tmp_path / "run", tmp_path / "uid.txt"
     shutil.copytree(finished["texts"][0], out)
@@ -145,7 +133,7 @@ def test_a_stop_while_a_name_changes(
     assert cli("forget", str(out), "--uids", str(uid)).status == 0
     before = tree(out)
 
-    def fail(*arguments: object) -> None:
+    def fail(*arguments):
         raise RunError("stopped")
 
     monkeypatch.setattr(f"curate.publish.describe.{step}", fail)
@@ -160,9 +148,7 @@ def test_a_stop_while_a_name_changes(
     assert changed <= described and before.keys() == tree(out).keys()
 
 
-def test_a_stop_while_a_name_changes_of_a_damaged_run(
-    cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], tmp_path: Path
-) -> None:
+def test_a_stop_while_a_name_changes_of_a_damaged_run(cli, pool, finished, tmp_path):
     """What cannot be completed is recomputed."""
     out = tmp_path / "run"
     shutil.copytree(finished["texts"][0], out)
@@ -185,9 +171,7 @@ def test_a_stop_while_a_name_changes_of_a_damaged_run(
         ("output.rows_per_shard=9", "output.rows_per_shard"),
     ],
 )
-def test_another_recipe_into_the_same_folder(
-    cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], override: str, changed: str
-) -> None:
+def test_another_recipe_into_the_same_folder(cli, pool, finished, override, changed):
     folder = finished["texts"][0]
     before = tree(folder)
     done = cli("run", str(pool / "texts.yaml"), "--out", str(folder), "--set", override)
@@ -196,14 +180,14 @@ def test_another_recipe_into_the_same_folder(
     assert tree(folder) == before
 
 
-def test_retry_is_for_urls(cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]]) -> None:
+def test_retry_is_for_urls(cli, pool, finished):
     folder = finished["tars"][0]
     done = cli("run", str(pool / "tars.yaml"), "--out", str(folder), "--retry")
     assert done.status == 2 and f"run into another folder, with --reuse {folder}" in done.err
 
 
 @pytest.mark.usefixtures("without_beam")
-def test_reuse_and_set(cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], tmp_path: Path) -> None:
+def test_reuse_and_set(cli, pool, finished, tmp_path):
     old = finished["tars"][0]
     out = tmp_path / "new"
     options = [
@@ -234,12 +218,10 @@ def test_reuse_and_set(cli: Cli, pool: Path, finished: dict[str, tuple[Path, Don
 
 @pytest.mark.thorough
 @pytest.mark.usefixtures("without_beam")
-def test_reuse_says_what_is_recomputed(
-    cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], tmp_path: Path
-) -> None:
+def test_reuse_says_what_is_recomputed(cli, pool, finished, tmp_path):
     """All of it: here images are decoded again, though no signal is computed."""
 
-    def said(name: str, *changes: str) -> str:
+    def said(name, *changes):
         words = [word for change in changes for word in ("--set", change)]
         out = str(tmp_path / name)
         done = cli("run", str(pool / "tars.yaml"), "--out", out, "--reuse", str(finished["tars"][0]), *words)
@@ -264,12 +246,10 @@ def test_reuse_says_what_is_recomputed(
 
 @pytest.mark.thorough
 @pytest.mark.usefixtures("without_beam")
-def test_reuse_says_why_nothing_of_a_pool_is_reused(
-    cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], tmp_path: Path
-) -> None:
+def test_reuse_says_why_nothing_of_a_pool_is_reused(cli, pool, finished, tmp_path):
     """Of one that was moved all is reused, of one that was copied without its times nothing."""
 
-    def said(name: str, copy: Any, text: tuple[str, str] = ("", "")) -> str:
+    def said(name, copy, text=("", "")):
         shutil.copytree(pool, tmp_path / name, copy_function=copy)
         recipe = tmp_path / name / "tars.yaml"
         recipe.write_text(recipe.read_text().replace(*text))
@@ -288,7 +268,7 @@ def test_reuse_says_why_nothing_of_a_pool_is_reused(
     assert ": its sources have other names (" in said("renamed", shutil.copy2, ("name: ", "name: other_"))
 
 
-def test_too_much_damage_fails_the_run_with_the_reasons(cli: Cli, pool: Path, tmp_path: Path) -> None:
+def test_too_much_damage_fails_the_run_with_the_reasons(cli, pool, tmp_path):
     out = str(tmp_path / "out")
     done = cli("run", str(pool / "tars.yaml"), "--out", out, "--set", "max_failed=0.01")
     assert done.status == 1 and done.out == "" and "Traceback" not in done.err
@@ -305,7 +285,7 @@ def test_too_much_damage_fails_the_run_with_the_reasons(cli: Cli, pool: Path, tm
 
 
 @pytest.mark.usefixtures("without_beam")
-def test_content_fingerprints(cli: Cli, pool: Path, tmp_path: Path) -> None:
+def test_content_fingerprints(cli, pool, tmp_path):
     """A file that was only touched is the same file by content, and another one by its times."""
     (tmp_path / "r.yaml").write_text("input: {name: urls, format: parquet, path: pool.parquet}\n")
     (tmp_path / "pool.parquet").write_bytes((pool / "pool.parquet").read_bytes())
@@ -321,7 +301,7 @@ def test_content_fingerprints(cli: Cli, pool: Path, tmp_path: Path) -> None:
 # ---- plan
 
 
-def test_plan_says_what_a_run_would_do(cli: Cli, pool: Path, tmp_path: Path) -> None:
+def test_plan_says_what_a_run_would_do(cli, pool, tmp_path):
     before = tree(pool)
     done = cli("plan", str(pool / "texts.yaml"), "--out", str(tmp_path / "out"))
     assert (done.status, done.err) == (0, "")
@@ -337,7 +317,7 @@ def test_plan_says_what_a_run_would_do(cli: Cli, pool: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("without_beam")
-def test_plan_calls_uncompressed_what_is(cli: Cli, pool: Path, tmp_path: Path) -> None:
+def test_plan_calls_uncompressed_what_is(cli, pool, tmp_path):
     recipe = tmp_path / "cc.yaml"
     recipe.write_text("input: {name: cc, format: commoncrawl, path: a.warc.gz}")
     pack(tmp_path / "a.warc.gz", [info("a.warc.gz")])
@@ -348,7 +328,7 @@ def test_plan_calls_uncompressed_what_is(cli: Cli, pool: Path, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("without_beam")
-def test_plan_warns_of_too_many_failed_samples(cli: Cli, pool: Path, tmp_path: Path) -> None:
+def test_plan_warns_of_too_many_failed_samples(cli, pool, tmp_path):
     recipe, few = str(pool / "tars.yaml"), ("--set", "max_failed=0.02")
     shown = cli("plan", recipe, *few).out
     assert "warning: 5.0% of the samples could not be read (mostly " in shown and ", and max_failed is 0.02" in shown
@@ -357,7 +337,7 @@ def test_plan_warns_of_too_many_failed_samples(cli: Cli, pool: Path, tmp_path: P
     assert "warning" not in cli("plan", recipe, "--set", enough).out
 
 
-def test_plan_takes_what_run_takes(cli: Cli, pool: Path) -> None:
+def test_plan_takes_what_run_takes(cli, pool):
     recipe = str(pool / "texts.yaml")
     assert cli("plan", recipe, "--no-estimate", "--", "--runner=local").status == 0
     wrong = [cli(*words, "--", "--runner=Nosuch") for words in (("plan", recipe), ("run", recipe, "--out", "o"))]
@@ -365,7 +345,7 @@ def test_plan_takes_what_run_takes(cli: Cli, pool: Path) -> None:
     assert "one RECIPE, then Beam options after --" in cli("plan", recipe, recipe).err
 
 
-def test_plan_of_a_model_that_only_workers_can_run(cli: Cli, pool: Path) -> None:
+def test_plan_of_a_model_that_only_workers_can_run(cli, pool):
     """Here it is an error, and for another engine the reason why nothing is estimated."""
     sets = ["--set", f"measure.clip={{model: 'onnx:{CLIP}', device: cuda}}"]
     here = cli("plan", str(pool / "tars.yaml"), *sets)
@@ -376,14 +356,12 @@ def test_plan_of_a_model_that_only_workers_can_run(cli: Cli, pool: Path) -> None
     assert "estimate: none on this machine: measure.clip 'clip': device cuda is requested" in there.out
 
 
-def test_plan_of_tars_names_files_and_bytes(cli: Cli, pool: Path) -> None:
+def test_plan_of_tars_names_files_and_bytes(cli, pool):
     said = lines(cli("plan", str(pool / "tars.yaml")).out)
     assert "3 files" in said["photos"] and "images" in said["output"] and "members" in said
 
 
-def test_plan_knows_the_rows_of_the_run_to_reuse(
-    cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plan_knows_the_rows_of_the_run_to_reuse(cli, pool, finished, monkeypatch):
     monkeypatch.setattr("curate.ask.whatif.estimate._BYTES", 1)
     said = lines(cli("plan", str(pool / "tars.yaml")).out)
     assert said["pool"].split()[1] == "about"
@@ -395,14 +373,14 @@ def test_plan_knows_the_rows_of_the_run_to_reuse(
     assert said["pool"].split()[1] == "60"
 
 
-def test_plan_of_a_finished_run(cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]]) -> None:
+def test_plan_of_a_finished_run(cli, pool, finished):
     done = cli("plan", str(pool / "texts.yaml"), "--out", str(finished["texts"][0]))
     assert (
         done.status == 0 and "finished: nothing to do" in done.out and "1 of 1 unit done" in lines(done.out)["samples"]
     )
 
 
-def test_plan_names_files_that_cannot_be_read(cli: Cli, tmp_path: Path, pool: Path) -> None:
+def test_plan_names_files_that_cannot_be_read(cli, tmp_path, pool):
     (tmp_path / "a.parquet").write_bytes((pool / "pool.parquet").read_bytes())
     (tmp_path / "b.parquet").write_bytes(b"junk")
     (tmp_path / "r.yaml").write_text('input: {name: urls, format: parquet, path: "*.parquet"}\n')
@@ -411,7 +389,7 @@ def test_plan_names_files_that_cannot_be_read(cli: Cli, tmp_path: Path, pool: Pa
 
 
 @pytest.mark.usefixtures("without_beam")
-def test_plan_of_an_empty_pool(cli: Cli, tmp_path: Path, pool: Path) -> None:
+def test_plan_of_an_empty_pool(cli, tmp_path, pool):
     pq.write_table(pq.read_table(pool / "pool.parquet")[:0], tmp_path / "pool.parquet")
     (tmp_path / "r.yaml").write_text("input: {name: urls, format: parquet, path: pool.parquet}\n")
     done = cli("plan", str(tmp_path / "r.yaml"))
@@ -426,7 +404,7 @@ def test_plan_of_an_empty_pool(cli: Cli, tmp_path: Path, pool: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("without_beam")
-def test_demo(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo(cli, tmp_path, monkeypatch):
     """The whole of it, on a smaller pool."""
     from curate.demo.pool import write_pool
 
@@ -457,15 +435,13 @@ def test_demo(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("out", ["/dev/null/x", "/proc/nothing/x"])
-def test_a_demo_that_cannot_be_written(cli: Cli, out: str) -> None:
+def test_a_demo_that_cannot_be_written(cli, out):
     done = cli("demo", "--out", out)
     assert (done.status, done.out) == (2, "") and f"--out {out}: cannot be written" in done.err
 
 
 @pytest.mark.parametrize("held", ["a run", "a pool", "a recipe", "a file"])
-def test_a_demo_touches_nothing_of_others(
-    cli: Cli, finished: dict[str, tuple[Path, Done]], held: str, tmp_path: Path
-) -> None:
+def test_a_demo_touches_nothing_of_others(cli, finished, held, tmp_path):
     out = finished["tars"][0] if held == "a run" else tmp_path
     if held != "a run":
         name = {"a pool": "pool/00000.tar", "a recipe": "recipe.yaml", "a file": ".hidden"}[held]
@@ -479,10 +455,10 @@ def test_a_demo_touches_nothing_of_others(
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
-def test_a_demo_that_was_cut_off_goes_on(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_demo_that_was_cut_off_goes_on(cli, tmp_path, monkeypatch):
     """While it drew the pool: the recipe is there, the truth is not."""
 
-    def cut(pool: str, **_: int) -> None:
+    def cut(pool, **_):
         Path(pool).mkdir()
         (Path(pool) / "00000.tar").write_bytes(b"x")
         raise RecipeError("cut off")
@@ -499,11 +475,11 @@ def test_a_demo_that_was_cut_off_goes_on(cli: Cli, tmp_path: Path, monkeypatch: 
 class Terminal(io.StringIO):
     """Standard error that is a terminal."""
 
-    def isatty(self) -> bool:
+    def isatty(self):
         return True
 
 
-def test_progress_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_on_a_terminal(tmp_path, monkeypatch):
     folder = RunStore(str(tmp_path))
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
@@ -514,7 +490,7 @@ def test_progress_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "measure" in terminal.getvalue()
 
 
-def test_progress_elsewhere_is_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_elsewhere_is_plain_lines(tmp_path, capsys):
     folder = RunStore(str(tmp_path))
     with progress.show_progress(folder, 7):
         for name in ("tables/samples/00000.parquet", "tables/samples/00001.parquet", "shards/00000_stats.json"):
@@ -522,7 +498,7 @@ def test_progress_elsewhere_is_plain_lines(tmp_path: Path, capsys: pytest.Captur
     assert capsys.readouterr().err.endswith("measure 2/7 units  decide 0/7 units  emit 1 shard\n")
 
 
-def test_progress_within_a_unit_counts_its_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_within_a_unit_counts_its_images(tmp_path, capsys):
     folder = RunStore(str(tmp_path))
     steps = [pa.table({"n": list(range(512))})] * 3
     with progress.show_progress(folder, 2):
@@ -537,9 +513,7 @@ def test_progress_within_a_unit_counts_its_images(tmp_path: Path, capsys: pytest
     assert last == "measure 1/1 units  decide 0/1 units  emit 0 shards"  # nothing is left to measure
 
 
-def test_a_sample_that_takes_long_shows_how_far_it_is(
-    cli: Cli, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_sample_that_takes_long_shows_how_far_it_is(cli, pool, tmp_path, monkeypatch, capsys):
     folder = RunStore(str(tmp_path))
     with progress.show_sample(folder, 2):
         folder.write_bytes("tables/samples/00000.parquet", b"")
@@ -550,7 +524,7 @@ def test_a_sample_that_takes_long_shows_how_far_it_is(
         wait_until(lambda: said.append(capsys.readouterr().err) or "".join(said) == "measure 1/2 units\n")
     measuring, begun = estimates.measure, list[str]()
 
-    def slow(*measured: Any) -> Any:
+    def slow(*measured):
         answer = measuring(*measured)
         time.sleep(0.5)
         return answer
@@ -562,14 +536,14 @@ def test_a_sample_that_takes_long_shows_how_far_it_is(
     assert re.fullmatch(r"measure (\d)/\1 units", done.err.splitlines()[-1])
 
 
-def test_a_debugger_reaches_each_step(cli: Cli, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_debugger_reaches_each_step(cli, pool, tmp_path, monkeypatch):
     out = str(tmp_path / "run")
     with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
         patched.setattr("curate.measure.unit.measure_part", lambda *_: 1 // 0)
         cli("run", str(pool / "texts.yaml"), "--out", out, "--in-process")
     threads = list[str]()
 
-    def watched(*known: Any) -> Any:
+    def watched(*known):
         threads.append(threading.current_thread().name)
         return measure_part(*known)
 
@@ -580,7 +554,7 @@ def test_a_debugger_reaches_each_step(cli: Cli, pool: Path, tmp_path: Path, monk
     assert refused.status == 2 and "leave out --detach" in refused.err
 
 
-def test_slow_planning_says_what_it_does(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_slow_planning_says_what_it_does(monkeypatch, capsys):
     monkeypatch.setattr(common, "SLOW", 600)
     with common.say_if_slow("planning"):
         pass
@@ -590,14 +564,14 @@ def test_slow_planning_says_what_it_does(monkeypatch: pytest.MonkeyPatch, capsys
         wait_until(lambda: "planning" in capsys.readouterr().err)
 
 
-def test_progress_ends_with_an_error_too(tmp_path: Path) -> None:
+def test_progress_ends_with_an_error_too(tmp_path):
     with pytest.raises(RuntimeError, match="inside"), progress.show_progress(RunStore(str(tmp_path)), 1):
         raise RuntimeError("inside")
 
 
 @pytest.mark.thorough
 @pytest.mark.usefixtures("without_beam")
-def test_rows_that_could_not_be_read_are_found(cli: Cli, tmp_path: Path) -> None:
+def test_rows_that_could_not_be_read_are_found(cli, tmp_path):
     """By their own uid, URL or place, in a pool without keys; and they are not taken for files."""
     uids = [f"{i:032x}" for i in range(9)]
     captions = [None if i in (3, 4) else f"a photo of {i}" for i in range(9)]
@@ -627,7 +601,7 @@ def test_rows_that_could_not_be_read_are_found(cli: Cli, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("without_beam")
-def test_an_entrys_id_is_its_place_in_the_list(cli: Cli, tmp_path: Path) -> None:
+def test_an_entrys_id_is_its_place_in_the_list(cli, tmp_path):
     """Also where entries before it are dropped: in all tables, after balancing, what-if and forgetting."""
     listed = ["cat", ",", "cat", "", "dog", "a b", "zebra", "."]
     captions = [f"a {name} {i}" for i in range(30) for name in ("cat", "dog", "a b")] + ["nothing at all"]
@@ -667,7 +641,7 @@ def test_an_entrys_id_is_its_place_in_the_list(cli: Cli, tmp_path: Path) -> None
 
 
 @pytest.mark.thorough
-def test_an_engine_is_chosen_by_a_file(cli: Cli, pool: Path, tmp_path: Path) -> None:
+def test_an_engine_is_chosen_by_a_file(cli, pool, tmp_path):
     recipe, out, engine = str(pool / "texts.yaml"), str(tmp_path / "run"), tmp_path / "engine.yaml"
     assert cli("init", "--on", "local", "--out", str(engine)).status == 0
     assert "0 of 1 unit done" in cli("plan", recipe, "--on", str(engine), "--no-estimate").out

@@ -3,13 +3,11 @@
 import io
 import json
 import tarfile
-from pathlib import Path
 
 import pytest
 from PIL import Image, ImageOps
 
-from tests.cli.conftest import Cli
-from tests.laws.pools import Sample, encode, write_tars
+from tests.kit import Sample, encode, write_tars
 
 pytestmark = pytest.mark.thorough
 
@@ -17,7 +15,7 @@ ASPECT = "greatest(original_width, original_height) <= 3 * least(original_width,
 
 
 @pytest.fixture(scope="module")
-def recipe(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recipe(shared, tmp_path_factory):
     """Of photographs, laid on white squares, with img2dataset's json."""
     folder = tmp_path_factory.mktemp("sizes")
     samples = []
@@ -36,7 +34,7 @@ def recipe(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_rules_on_sizes_of_resized_images_are_warned_of(cli: Cli, recipe: Path) -> None:
+def test_rules_on_sizes_of_resized_images_are_warned_of(cli, recipe):
     """A rule that sees the size before drops what the other does not."""
     planned = cli("plan", str(recipe))
     text = " ".join(planned.out.split())
@@ -55,7 +53,7 @@ def test_rules_on_sizes_of_resized_images_are_warned_of(cli: Cli, recipe: Path) 
     assert "resized" not in cli("plan", str(recipe), "--set", "rules.side=words > 2").out
 
 
-def test_the_first_recipe_says_it(cli: Cli, tmp_path: Path, recipe: Path) -> None:
+def test_the_first_recipe_says_it(cli, tmp_path, recipe):
     """What its comment says to write works."""
     out = tmp_path / "recipe.yaml"
     assert cli("init", "--out", str(out)).status == 0

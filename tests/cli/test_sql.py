@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,12 +15,12 @@ import pytest
 
 from curate import Run
 from curate.base import schema
-from tests.cli.conftest import Cli, Done
+from tests.cli.conftest import Done
 
 Finished = dict[str, tuple[Path, Done]]
 
 
-def ask(cli: Cli, run: Path, *arguments: str) -> list[dict[str, Any]]:
+def ask(cli, run, *arguments):
     """The rows of a query, from JSON; nothing else may be on standard output."""
     done = cli("sql", str(run), *arguments, "--format", "json")
     assert (done.status, done.err) == (0, ""), done
@@ -30,7 +29,7 @@ def ask(cli: Cli, run: Path, *arguments: str) -> list[dict[str, Any]]:
     return rows
 
 
-def refusal(cli: Cli, *arguments: str) -> str:
+def refusal(cli, *arguments):
     done = cli("sql", *arguments)
     assert (done.status, done.out) == (2, ""), done
     assert done.err.startswith("curate: ") and "Traceback" not in done.err
@@ -38,7 +37,7 @@ def refusal(cli: Cli, *arguments: str) -> str:
 
 
 @pytest.mark.thorough
-def test_every_named_query_answers(cli: Cli, run: Path) -> None:
+def test_every_named_query_answers(cli, run):
     """On one connection; that each is written as JSON is tested beside the answers by hand."""
     listed = ask(cli, run)
     assert len(listed) > 10 and {"funnel", "failures", "entries", "explain", "estimate"} <= {
@@ -54,7 +53,7 @@ def test_every_named_query_answers(cli: Cli, run: Path) -> None:
     assert answered > 10
 
 
-def test_the_funnel_is_what_the_run_counted(cli: Cli, run: Path) -> None:
+def test_the_funnel_is_what_the_run_counted(cli, run):
     counts = json.loads((run / "run.json").read_text())["counts"]
     rows = ask(cli, run, "funnel")
     dropped = {row["rule"]: row["dropped"] for row in rows if row["dropped"]}
@@ -62,7 +61,7 @@ def test_the_funnel_is_what_the_run_counted(cli: Cli, run: Path) -> None:
     assert rows[0]["rows_in"] == sum(counts.values()) and rows[-1]["kept"] == counts["kept"]
 
 
-def test_numbers_are_numbers_and_text_is_text(cli: Cli, run: Path) -> None:
+def test_numbers_are_numbers_and_text_is_text(cli, run):
     query = (
         "SELECT 170141183460469231731687303715884105727::HUGEINT AS big, 18446744073709551615::UBIGINT AS phash, "
         "0.1::DECIMAL(3, 1) AS price, 'nan'::DOUBLE AS nothing, NULL AS none, [1, 2] AS list, {'a': 'é\n'} AS struct, true AS yes"
@@ -76,7 +75,7 @@ def test_numbers_are_numbers_and_text_is_text(cli: Cli, run: Path) -> None:
     assert ask(cli, run, "SELECT 1 AS a WHERE false") == []
 
 
-def test_a_limit_that_cuts_rows_off_is_named(cli: Cli, run: Path, tmp_path: Path) -> None:
+def test_a_limit_that_cuts_rows_off_is_named(cli, run, tmp_path):
     [(total,)] = (row.values() for row in ask(cli, run, "SELECT count(*) FROM dropped"))
     note, page = f"the first 2 of {total} rows; --param limit={total} shows all", tmp_path / "page.html"
     dropped = ("sql", str(run), "dropped")
@@ -91,7 +90,7 @@ def test_a_limit_that_cuts_rows_off_is_named(cli: Cli, run: Path, tmp_path: Path
     assert done.err == f"the first 1 of {len(one_rule)} rows; --param limit={len(one_rule)} shows all\n"
 
 
-def test_parameters(cli: Cli, run: Path) -> None:
+def test_parameters(cli, run):
     assert ask(cli, run, "SELECT $n + 1 AS n, $text AS text", "--param", "n=41", "--param", "text=a=b") == [
         {"n": 42, "text": "a=b"}
     ]
@@ -100,19 +99,19 @@ def test_parameters(cli: Cli, run: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_a_question_from_standard_input(finished: Finished) -> None:
+def test_a_question_from_standard_input(finished):
     for text in ("SELECT count(*) AS n\nFROM kept -- all\n", "funnel\n"):
         asked = process(finished["texts"][0], "-", "--format", "json", stdin=subprocess.PIPE)
         out, err = asked.communicate(text.encode(), timeout=300)
         assert (asked.returncode, err) == (0, b"") and json.loads(out)
 
 
-def test_the_list_of_queries_is_read_by_people_and_programs(cli: Cli, run: Path) -> None:
+def test_the_list_of_queries_is_read_by_people_and_programs(cli, run):
     told, rows = cli("sql", str(run)).out, json.loads(cli("sql", str(run), "--format", "json").out)
     assert all(f"  {row['query']} " in told and row["answers"] in told and row["parameters"] in told for row in rows)
 
 
-def test_the_same_rows_in_every_format(cli: Cli, run: Path) -> None:
+def test_the_same_rows_in_every_format(cli, run):
     query = "SELECT uid, caption, words FROM samples WHERE status = 'ok' ORDER BY uid LIMIT 5"
     rows = ask(cli, run, query)
     done = cli("sql", str(run), query, "--format", "csv")
@@ -146,27 +145,27 @@ def test_the_same_rows_in_every_format(cli: Cli, run: Path) -> None:
         (["--param", "x=1"], ["needs a query"]),
     ],
 )
-def test_wrong_questions(cli: Cli, finished: Finished, arguments: list[str], parts: list[str]) -> None:
+def test_wrong_questions(cli, finished, arguments, parts):
     message = refusal(cli, str(finished["texts"][0]), *arguments, "--format", "json")
     assert not [part for part in parts if part not in message], message
     assert "root:" not in message
 
 
 @pytest.mark.thorough
-def test_a_query_that_takes_all_memory_ends(cli: Cli, finished: Finished) -> None:
+def test_a_query_that_takes_all_memory_ends(cli, finished):
     done = cli("sql", str(finished["texts"][0]), "SELECT len(range(1000000000))")
     assert done.status == 1
     assert "could not be finished: Out of Memory Error" in done.err and "SET threads" not in done.err
 
 
-def process(run: Path, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+def process(run, *arguments, **options):
     command = [sys.executable, "-m", "curate", "sql", str(run), *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("format", ["table", "csv", "json"])
-def test_nothing_but_rows_goes_into_a_pipe(finished: Finished, format: str) -> None:
+def test_nothing_but_rows_goes_into_a_pipe(finished, format):
     query = "SELECT caption, words FROM samples ORDER BY uid LIMIT 3"
     out, err = process(finished["texts"][0], query, "--format", format).communicate(timeout=300)
     assert (
@@ -179,7 +178,7 @@ def test_nothing_but_rows_goes_into_a_pipe(finished: Finished, format: str) -> N
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("format", ["csv", "json"])
-def test_a_reader_that_has_enough_ends_it_quietly(finished: Finished, format: str) -> None:
+def test_a_reader_that_has_enough_ends_it_quietly(finished, format):
     """Rows without end: they are printed as they are made."""
     query = "SELECT range AS i, repeat('x', 100) AS text FROM range(1_000_000_000)"
     running = process(finished["texts"][0], query, "--format", format)
@@ -192,7 +191,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(finished: Finished, format: st
 
 @pytest.mark.thorough
 @pytest.mark.usefixtures("interruptible")
-def test_ctrl_c_stops_a_query(finished: Finished) -> None:
+def test_ctrl_c_stops_a_query(finished):
     query = "SELECT 'begun' AS a UNION ALL SELECT sum(hash(range) % 7)::VARCHAR FROM range(1_000_000_000_000)"
     running = process(finished["texts"][0], query)
     try:
@@ -206,7 +205,7 @@ def test_ctrl_c_stops_a_query(finished: Finished) -> None:
 
 
 @pytest.mark.thorough
-def test_ctrl_c_leaves_a_background_job_alone(finished: Finished) -> None:
+def test_ctrl_c_leaves_a_background_job_alone(finished):
     """A shell starts it with SIGINT ignored, so that Ctrl-C stops what is in the foreground only; SIGTERM stops it."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # handed down to the process
     try:
@@ -226,7 +225,7 @@ def test_ctrl_c_leaves_a_background_job_alone(finished: Finished) -> None:
         running.communicate()
 
 
-def test_the_shell_answers_what_is_piped_into_it(finished: Finished, tmp_path: Path) -> None:
+def test_the_shell_answers_what_is_piped_into_it(finished, tmp_path):
     run = finished["texts"][0]
     text = f"SELECT count(*) AS n FROM kept;\nfunnel;\nCOPY samples TO '{tmp_path}/x.csv';\n.shell touch {tmp_path}/y\n"
     running = process(run, "--shell", "--format", "csv", stdin=subprocess.PIPE)
@@ -236,7 +235,7 @@ def test_the_shell_answers_what_is_piped_into_it(finished: Finished, tmp_path: P
     assert running.returncode == 1 and err.count(b"curate: ") == 2 and not list(tmp_path.iterdir())
 
 
-def test_the_shell_takes_no_question(cli: Cli, finished: Finished) -> None:
+def test_the_shell_takes_no_question(cli, finished):
     assert "standard input" in refusal(cli, str(finished["texts"][0]), "funnel", "--shell")
 
 
@@ -244,7 +243,7 @@ def test_the_shell_takes_no_question(cli: Cli, finished: Finished) -> None:
 
 
 @pytest.mark.thorough
-def test_explain_of_every_verdict(cli: Cli, run: Path) -> None:
+def test_explain_of_every_verdict(cli, run):
     verdicts = ask(
         cli,
         run,
@@ -263,7 +262,7 @@ def test_explain_of_every_verdict(cli: Cli, run: Path) -> None:
 @pytest.mark.parametrize(
     ("uid", "status", "part"), [("zz", 2, "32 hex digits"), ("", 2, "32 hex digits"), ("0" * 32, 1, "0" * 32)]
 )
-def test_explain_of_no_row(cli: Cli, run: Path, uid: str, status: int, part: str) -> None:
+def test_explain_of_no_row(cli, run, uid, status, part):
     done = cli("explain", str(run), uid)
     assert (done.status, done.out) == (status, "") and part in done.err and "Traceback" not in done.err
     assert "no such folder" in cli("explain", f"{run}-nowhere", uid).err
@@ -274,7 +273,7 @@ def test_explain_of_no_row(cli: Cli, run: Path, uid: str, status: int, part: str
 REPORT = {"read": "8", "empty": "1", "punctuation": "1", "duplicates": "1", "entries": "5", "never": "1"}
 
 
-def report(text: str) -> dict[str, str]:
+def report(text):
     """The report's lines by their first word; numbers only."""
     found = {}
     for line in text.splitlines():
@@ -285,7 +284,7 @@ def report(text: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("form", ["text", "json", "json.gz"])
-def test_metadata_import_and_show(cli: Cli, pool: Path, tmp_path: Path, form: str) -> None:
+def test_metadata_import_and_show(cli, pool, tmp_path, form):
     path = pool / "entries.txt"
     entries = path.read_text().split("\n")[:-1]
     if form != "text":
@@ -308,7 +307,7 @@ def test_metadata_import_and_show(cli: Cli, pool: Path, tmp_path: Path, form: st
     assert cli("metadata", "show", str(out), "--find", "kitten").out.endswith("\nno entry contains 'kitten'\n")
 
 
-def test_imported_metadata_is_the_same_run(cli: Cli, pool: Path, tmp_path: Path) -> None:
+def test_imported_metadata_is_the_same_run(cli, pool, tmp_path):
     """A recipe may name the list or the imported table: the entries are what counts."""
     out = tmp_path / "entries.parquet"
     assert cli("metadata", "import", str(pool / "entries.txt"), "--out", str(out)).status == 0
@@ -334,16 +333,14 @@ def test_imported_metadata_is_the_same_run(cli: Cli, pool: Path, tmp_path: Path)
         (["show", "nothing://x"], ["nothing"]),
     ],
 )
-def test_wrong_metadata(
-    cli: Cli, pool: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], parts: list[str]
-) -> None:
+def test_wrong_metadata(cli, pool, monkeypatch, arguments, parts):
     monkeypatch.chdir(pool)
     done = cli("metadata", *arguments)
     assert (done.status, done.out) == (2, "") and done.err.startswith("curate: ") and "Traceback" not in done.err
     assert not [part for part in parts if part not in done.err], done.err
 
 
-def test_metadata_of_several_languages(cli: Cli, tmp_path: Path) -> None:
+def test_metadata_of_several_languages(cli, tmp_path):
     """The same entry once a language: both stay, and one language is shown."""
     columns = {"entry": ["dog", "cat", "dog", "Hund", "dog"], "language": ["en", "en", "de", "de", "de"]}
     path = tmp_path / "m.parquet"
@@ -354,7 +351,7 @@ def test_metadata_of_several_languages(cli: Cli, tmp_path: Path) -> None:
     assert "--language fr: found no entry of it" in cli("metadata", "show", str(path), "--language", "fr").err
 
 
-def test_what_never_matches_is_by_mode_and_language(cli: Cli, tmp_path: Path) -> None:
+def test_what_never_matches_is_by_mode_and_language(cli, tmp_path):
     columns = {"entry": ["St. Louis", "cat", "你好。犬", "Dr. No"], "language": ["en", "en", "zh", "de"]}
     path = tmp_path / "m.parquet"
     pq.write_table(pa.table({"entry_id": pa.array(range(4), pa.int32()), "source": ["s"] * 4, **columns}), path)

@@ -4,7 +4,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -21,7 +21,7 @@ from curate.store.store import RunStore
 from pipelines.engines import registry as engines
 from pipelines.engines.job import Job
 from pipelines.engines.local import Local
-from tests.cli.conftest import Done, run_command
+from tests.cli.conftest import run_command
 from tests.laws.test_object_store import bucket  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.thorough
@@ -30,16 +30,16 @@ pytestmark = pytest.mark.thorough
 class ElsewhereJob(Job):
     """A job of the service."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name):
         super().__init__("Elsewhere", Service.jobs[name])
         self.name = name
 
     @property
-    def handle(self) -> Mapping[str, str]:
+    def handle(self):
         return {"job": self.name}
 
     @property
-    def logs(self) -> str:
+    def logs(self):
         return f"http://elsewhere/{self.name}"
 
 
@@ -53,11 +53,11 @@ class Service(PipelineResult):
     now: str = PipelineState.PENDING
     refuses: bool = False
 
-    def __post_init__(self) -> None:
+    def __post_init__(self):
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
-    def _run(self) -> None:
+    def _run(self):
         self.begins.wait()
         if self.now == PipelineState.CANCELLED:
             return
@@ -70,10 +70,10 @@ class Service(PipelineResult):
             self.now = PipelineState.DONE
 
     @property
-    def state(self) -> str:
+    def state(self):
         return self.now
 
-    def cancel(self) -> None:
+    def cancel(self):
         if self.refuses:
             raise OSError("no route to the service")
         self.now = PipelineState.CANCELLED
@@ -81,7 +81,7 @@ class Service(PipelineResult):
 
 
 class Unknown(PipelineResult):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__(PipelineState.UNKNOWN)
 
 
@@ -91,10 +91,10 @@ class Elsewhere(Local):
     key = "elsewhere"
     outlasts_driver = True
 
-    def name_job(self, store: RunStore) -> Mapping[str, str]:
+    def name_job(self, store):
         return {"job": store.url.rpartition("/")[2]}
 
-    def submit(self, add_steps: Callable[[beam.Pipeline], object], store: RunStore) -> Job:
+    def submit(self, add_steps, store):
         name = self.name_job(store)["job"]
         assert (lease := find_lease(store)) is not None and lease.handle == {"job": name}, "it would be found"
         root = beam.Pipeline(options=self.options)
@@ -103,7 +103,7 @@ class Elsewhere(Local):
         return ElsewhereJob(name)
 
     @classmethod
-    def attach(cls, handle: Mapping[str, str]) -> Job:
+    def attach(cls, handle):
         return ElsewhereJob(handle["job"]) if handle["job"] in Service.jobs else Job("Elsewhere", Unknown())
 
 
@@ -114,12 +114,12 @@ class Clock:
 
     late = 0.0
 
-    def time(self) -> float:
+    def time(self):
         return time.time() + self.late
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+def clock(monkeypatch):
     """The clock of leases, where there is the engine."""
     clock = Clock()
     monkeypatch.setattr(leases, "time", clock)
@@ -137,26 +137,26 @@ class Run:
     recipe: Path
     url: str
 
-    def __call__(self, *words: str) -> Done:
+    def __call__(self, *words):
         return run_command("run", str(self.recipe), "--out", self.url, *words, "--", "--runner=elsewhere")
 
-    def status(self, *words: str) -> Done:
+    def status(self, *words):
         return run_command("status", self.url, *words)
 
-    def cancel(self) -> Done:
+    def cancel(self):
         return run_command("cancel", self.url)
 
     @property
-    def store(self) -> RunStore:
+    def store(self):
         return RunStore(self.url)
 
     @property
-    def job(self) -> Service:
+    def job(self):
         return Service.jobs[self.url.rpartition("/")[2]]
 
 
 @pytest.fixture(params=["memory"])
-def run(request: pytest.FixtureRequest, pool: Path, clock: Clock, tmp_path: Path) -> Iterator[Run]:
+def run(request, pool, clock, tmp_path):
     """A run in a store of this process, in a folder, and in a bucket."""
     name = uuid.uuid4().hex
     place = request.getfixturevalue("bucket") if request.param == "s3" else "memory:/"
@@ -169,14 +169,14 @@ def run(request: pytest.FixtureRequest, pool: Path, clock: Clock, tmp_path: Path
         fsspec.filesystem("memory").rm(RunStore(url).root, recursive=True)
 
 
-def hand_over(run: Run, *words: str) -> None:
+def hand_over(run, *words):
     done = run("--detach", *words)
     assert done.status == 0, done.err
     assert f"{run.url}: handed over to FnApiRunner" in done.out and f"curate cancel {run.url}" in done.out
 
 
 @pytest.mark.parametrize("run", ["memory", "local"], indirect=True)
-def test_it_waits_works_and_publishes_by_itself(run: Run, clock: Clock) -> None:
+def test_it_waits_works_and_publishes_by_itself(run, clock):
     hand_over(run)
     clock.late += 80_000
     waiting = run.status()
@@ -198,7 +198,7 @@ def test_it_waits_works_and_publishes_by_itself(run: Run, clock: Clock) -> None:
     assert "nothing to do" in run().out and not run.store.files("tmp")
 
 
-def test_a_cancel(run: Run) -> None:
+def test_a_cancel(run):
     hand_over(run)
     run.job.refuses = True
     done = run.cancel()
@@ -214,7 +214,7 @@ def test_a_cancel(run: Run) -> None:
     assert run.status().status == 3
 
 
-def test_a_job_that_fails_says_why(run: Run) -> None:
+def test_a_job_that_fails_says_why(run):
     """Nobody was there when it did."""
     run.recipe = run.recipe.with_name("tars.yaml")
     hand_over(run, "--set", "max_failed=0.01")
@@ -230,7 +230,7 @@ def test_a_job_that_fails_says_why(run: Run) -> None:
     assert run.status().status == 0
 
 
-def test_a_submitter_that_dies_before_it_could_say_which_job_it_was(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_submitter_that_dies_before_it_could_say_which_job_it_was(run, monkeypatch):
     """The job has a name before, and is found by it."""
     hand_over(run)
     lease = find_lease(run.store)
@@ -250,7 +250,7 @@ def test_a_submitter_that_dies_before_it_could_say_which_job_it_was(run: Run, mo
 
 
 @pytest.mark.parametrize("run", ["memory", "local", "s3"], indirect=True)
-def test_a_lease_that_nobody_renews(run: Run, clock: Clock) -> None:
+def test_a_lease_that_nobody_renews(run, clock):
     hand_over(run)
     clock.late += 86_401
     now = run.status()

@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -16,13 +15,12 @@ from curate.cli.summary import summary
 from curate.store.facts import DownloadFacts
 from curate.store.layout import table_file
 from curate.store.store import RunStore
-from tests.cli.conftest import Cli
-from tests.laws import pools
+from tests import kit
 
 
-def test_few_shards_are_noted_and_what_gives_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 2)
-    few = pools.run_local(pools.recipe_of(path, max_failed=1.0), tmp_path / "few")
+def test_few_shards_are_noted_and_what_gives_enough(tmp_path, monkeypatch):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(40), 2)
+    few = kit.run_local(kit.recipe_of(path, max_failed=1.0), tmp_path / "few")
     assert "note:" not in summary(str(few.folder), 1.0)  # nobody trains on so few
     monkeypatch.setattr(summaries, "_TRAINING", 40)
     text = summary(str(few.folder), 1.0)
@@ -30,14 +28,14 @@ def test_few_shards_are_noted_and_what_gives_enough(tmp_path: Path, monkeypatch:
     found = re.search(note, text, re.MULTILINE)
     assert found and "needs at least one shard for each worker on each GPU; for 8 in all, --out NEW" in text, text
     rows, shards = map(int, found.groups())
-    recipe = pools.recipe_of(path, max_failed=1.0, output={"rows_per_shard": rows})
-    enough = pools.run_local(recipe, tmp_path / "enough", few.folder)
+    recipe = kit.recipe_of(path, max_failed=1.0, output={"rows_per_shard": rows})
+    enough = kit.run_local(recipe, tmp_path / "enough", few.folder)
     assert len(list((enough.folder / "shards").glob("*.tar"))) == shards >= 8
     assert "note:" not in summary(str(enough.folder), 1.0)
 
 
 @pytest.mark.usefixtures("without_beam")
-def test_a_target_size_that_whole_t_miss(cli: Cli, pool: Path, tmp_path: Path) -> None:
+def test_a_target_size_that_whole_t_miss(cli, pool, tmp_path):
     out = str(tmp_path / "out")
     ran = cli("run", str(pool / "texts.yaml"), "--out", out, "--set", "balance.rows=7").out
     sizes = [
@@ -53,9 +51,9 @@ def test_a_target_size_that_whole_t_miss(cli: Cli, pool: Path, tmp_path: Path) -
     assert "t = 17, the largest whose expected size is at most 60\n" in near
 
 
-def test_a_dropped_sample_is_there_to_explain(tmp_path: Path) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 2)
-    done = pools.run_local(pools.recipe_of(path, max_failed=1.0, rules={"words": "words > 4"}), tmp_path / "run")
+def test_a_dropped_sample_is_there_to_explain(tmp_path):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(40), 2)
+    done = kit.run_local(kit.recipe_of(path, max_failed=1.0, rules={"words": "words > 4"}), tmp_path / "run")
     text = summary(str(done.folder), 1.0)
     found = re.search(rf"curate explain {re.escape(str(done.folder))} (\w+) +why a sample was dropped", text)
     assert found, text
@@ -63,11 +61,11 @@ def test_a_dropped_sample_is_there_to_explain(tmp_path: Path) -> None:
     assert rows[found[1]] not in (None, "failed")
 
 
-def test_a_sample_to_explain_is_of_a_table_that_has_rows(tmp_path: Path) -> None:
+def test_a_sample_to_explain_is_of_a_table_that_has_rows(tmp_path):
     """The first ones have none where all of their URLs are tried again, in units after all others."""
     store, kept, failed, dropped = RunStore(str(tmp_path)), "a" * 32, "b" * 32, "c" * 32
 
-    def write(unit: int, *rows: tuple[str | None, str | None]) -> None:
+    def write(unit, *rows):
         columns = {name: pa.array([row[at] for row in rows], pa.string()) for at, name in enumerate(("uid", "rule"))}
         store.write_parquet(table_file("decisions", unit, unit), pa.table(columns))
 
@@ -80,7 +78,7 @@ def test_a_sample_to_explain_is_of_a_table_that_has_rows(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("urls", "came"), [(146, ", 1 of which came, but cannot be decoded"), (140, "")])
-def test_urls_that_came_and_gave_no_image_add_up(urls: int, came: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_urls_that_came_and_gave_no_image_add_up(urls, came, monkeypatch):
     unit = SimpleNamespace(index=0, last=0, source="web")
     context = SimpleNamespace(recipe=SimpleNamespace(input=[SimpleNamespace(name="web")]))
     monkeypatch.setattr(summaries, "open_context", lambda _: (context, [unit]))
@@ -93,10 +91,10 @@ def test_urls_that_came_and_gave_no_image_add_up(urls: int, came: str, monkeypat
     assert str(render_page("missing_urls", missing=missing)) == f"3 of 146 URLs gave no image{came}\n"
 
 
-def test_short_texts_dropped_by_language_are_warned_of(tmp_path: Path) -> None:
+def test_short_texts_dropped_by_language_are_warned_of(tmp_path):
     """Where the model alone named their language, and where they are many; in the report too."""
     captions = ["A brown hen.", "A house by the sea, and a dog", *(f"Ein Haus am Meer {n}" for n in range(8))]
-    path = pools.write_parquets(tmp_path / "pool", pa.table({"url": [f"u{n}" for n in range(10)], "text": captions}), 1)
+    path = kit.write_parquets(tmp_path / "pool", pa.table({"url": [f"u{n}" for n in range(10)], "text": captions}), 1)
     warning = r"english dropped 9 short texts \(90\.0%\) by language, which .*; set measure.language.short to words"
     for name, language, rules in (
         ("alone", {}, {"english": "language = 'en'"}),
@@ -104,8 +102,8 @@ def test_short_texts_dropped_by_language_are_warned_of(tmp_path: Path) -> None:
         ("words", {"short": "words"}, {"english": "language = 'en'"}),
         ("others", {}, {"words": "words < 3"}),
     ):
-        done = pools.run_local(
-            pools.recipe_of(path, "parquet", measure={"language": language}, rules=rules), tmp_path / name
+        done = kit.run_local(
+            kit.recipe_of(path, "parquet", measure={"language": language}, rules=rules), tmp_path / name
         )
         text = summary(str(done.folder), 1.0)
         assert bool(re.search(f"warning: {warning}$", text, re.MULTILINE)) == (name == "alone"), text

@@ -2,10 +2,7 @@
 
 import re
 import signal
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -14,8 +11,8 @@ from curate.base.errors import RunError
 from curate.store.lock import find_holder, locked
 from curate.store.store import RunStore
 from tests.cli.test_interrupt import interrupt, start
-from tests.s3 import bucket_at, serving_s3
-from tests.waiting import wait_until
+from tests.kit.s3 import bucket_at, serving_s3
+from tests.kit.waiting import wait_until
 
 pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("interruptible")]
 
@@ -34,11 +31,11 @@ main.main = begin
 """
 
 
-def command(body: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+def command(body, *arguments, **options):
     return start(f"{COMMAND}\n{body}", "run", *arguments, **options)
 
 
-def result(running: subprocess.Popen[str]) -> tuple[int, str, str]:
+def result(running):
     out, err = running.communicate(timeout=600)
     return running.returncode, out, err
 
@@ -56,7 +53,7 @@ def result(running: subprocess.Popen[str]) -> tuple[int, str, str]:
         ("os._exit(0)", "ended itself (status 0), not by an error of curate"),
     ],
 )
-def test_the_next_process_continues(death: str, text: str) -> None:
+def test_the_next_process_continues(death, text):
     running = command(f"def work(number):\n    if number < 2: {death}\n    sys.exit(4)")
     status, out, err = result(running)
     assert status == 4 and out.splitlines() == [f"process {number} of {running.pid}" for number in range(3)]
@@ -64,27 +61,26 @@ def test_the_next_process_continues(death: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "expected"),
-    [("pass", 0), ("sys.exit()", 0), ("sys.exit(2)", 2), ("1 / 0", 1), ("raise MemoryError", 1)],
+    ("end", "expected"), [("pass", 0), ("sys.exit()", 0), ("sys.exit(2)", 2), ("1 / 0", 1), ("raise MemoryError", 1)]
 )
-def test_what_ends_by_itself_is_the_end(end: str, expected: int) -> None:
+def test_what_ends_by_itself_is_the_end(end, expected):
     status, out, err = result(command(f"def work(number):\n    {end}"))
     assert status == expected and out.count("process") == 1 and "another one" not in err
 
 
-def test_it_gives_up() -> None:
+def test_it_gives_up():
     status, out, err = result(command("def work(number): os._exit(5)"))
     assert status == 1 and out.count("process") == 7
     assert err.count("another one continues") == 6 and err.endswith("; the run ends\n")
 
 
-def test_progress_counts_deaths_anew() -> None:
+def test_progress_counts_deaths_anew():
     body = "def work(number):\n    if number == 5: Supervisor.current.send(deaths=1)\n    os._exit(5)"
     status, out, _ = result(command(body))
     assert status == 1 and out.count("process") == 11
 
 
-def test_an_engine_of_its_own_is_not_supervised() -> None:
+def test_an_engine_of_its_own_is_not_supervised():
     body = "def work(number):\n    Supervisor.current.send(is_supervised=False)\n    os.abort()"
     status, out, err = result(command(body))
     assert status == 128 + signal.SIGABRT and out.count("process") == 1 and not err
@@ -106,21 +102,21 @@ def work(number):
 """
 
 
-def started(running: subprocess.Popen[str]) -> list[psutil.Process]:
+def started(running):
     """The child and the grandchild, once they are there."""
     assert running.stdout and running.stdout.readline().startswith("process 0 of ")
     return [psutil.Process(int(number)) for number in running.stdout.readline().split()]
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_ends_both(number: signal.Signals, expected: int) -> None:
+def test_an_interrupt_ends_both(number, expected):
     running = command("def work(number):\n    print(os.getpid(), flush=True)\n    time.sleep(600)")
     [child] = started(running)
     status, _, err = interrupt(running, number)
     assert status == expected and err == "curate: interrupted\n" and not child.is_running()
 
 
-def test_the_thread_that_receives_takes_no_interrupt() -> None:
+def test_the_thread_that_receives_takes_no_interrupt():
     """The command would wait on for its child."""
     running = command("def work(number):\n    print(os.getpid(), flush=True)\n    time.sleep(600)")
     started(running)
@@ -132,7 +128,7 @@ def test_the_thread_that_receives_takes_no_interrupt() -> None:
     interrupt(running, signal.SIGINT)
 
 
-def test_the_second_interrupt_does_not_wait() -> None:
+def test_the_second_interrupt_does_not_wait():
     body = GRANDCHILD.replace("def work", "from curate.base import process\n\ndef work").replace(
         "    print(os", "    process.at_interrupt(lambda: print('ending', flush=True) or time.sleep(600))\n    print(os"
     )
@@ -143,7 +139,7 @@ def test_the_second_interrupt_does_not_wait() -> None:
     assert interrupt(running)[0] == 143 and not psutil.wait_procs(processes, 300)[1]
 
 
-def test_all_end_with_the_command() -> None:
+def test_all_end_with_the_command():
     """It cannot say anything to them."""
     running = command(GRANDCHILD)
     processes = started(running)
@@ -152,7 +148,7 @@ def test_all_end_with_the_command() -> None:
     running.communicate()
 
 
-def test_what_a_dead_process_has_started_ends() -> None:
+def test_what_a_dead_process_has_started_ends():
     """It may have what the next one needs, such as the memory of a GPU."""
     running = command(GRANDCHILD, "once")
     child, grandchild = started(running)
@@ -162,7 +158,7 @@ def test_what_a_dead_process_has_started_ends() -> None:
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
+def bucket():
     with serving_s3() as url, bucket_at(url) as bucket:
         yield bucket
 
@@ -185,7 +181,7 @@ def work(number):
 
 
 @pytest.mark.parametrize("place", ["local", "s3"])
-def test_nobody_gets_in_between(place: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_nobody_gets_in_between(place, tmp_path, request):
     """The folder is the command's, by its lock or its lease: a second command learns of its process."""
     url = str(tmp_path / "run") if place == "local" else f"{request.getfixturevalue('bucket')}/{tmp_path.name}"
     store, go = RunStore(url), tmp_path / "go"
@@ -204,7 +200,7 @@ def test_nobody_gets_in_between(place: str, tmp_path: Path, request: pytest.Fixt
     assert find_holder(store) is None and not store.files("tmp")
 
 
-def test_who_holds_it_says_how_often_a_process_died(tmp_path: Path) -> None:
+def test_who_holds_it_says_how_often_a_process_died(tmp_path):
     go = tmp_path / "go"
     go.touch()
     body = FOLDER.replace("if number < 2:", "if number == 2: time.sleep(600)\n        else:")

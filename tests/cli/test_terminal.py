@@ -14,8 +14,8 @@ import pytest
 
 from curate.base.wording import CONTROL
 from curate.cli.common import Escaped, plain
-from tests.cli.conftest import Cli, Done
-from tests.laws import pools
+from tests import kit
+from tests.cli.conftest import Done
 
 Finished = dict[str, tuple[Path, Done]]
 ROOT = Path(__file__).parents[2]
@@ -35,11 +35,11 @@ for arguments in json.loads(sys.argv[1]):
 SPELLED = "\\x1b[2J\\x9b31m\\u202e"
 
 
-def test_a_stream_that_was_closed_before_the_start_takes_text() -> None:
+def test_a_stream_that_was_closed_before_the_start_takes_text():
     print("a", file=Escaped(None), flush=True)
 
 
-def test_escaped_writes_line_feeds_and_tabs_as_they_are() -> None:
+def test_escaped_writes_line_feeds_and_tabs_as_they_are():
     file = io.StringIO()
     print(f"a{CLEAR}\tb\r", "c", file=Escaped(Escaped(file)))
     assert file.getvalue() == f"a{SPELLED}\tb\\r c\n"
@@ -49,11 +49,11 @@ def test_escaped_writes_line_feeds_and_tabs_as_they_are() -> None:
 
 
 class Terminal(io.StringIO):
-    def isatty(self) -> bool:
+    def isatty(self):
         return True
 
 
-def test_sentences_are_broken_between_words_and_commands_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sentences_are_broken_between_words_and_commands_are_not(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     file = Terminal()
     sentence, command = "a note on words " * 12 + "x" * 90, f"  curate sql {'long/' * 20} funnel"
@@ -66,7 +66,7 @@ def test_sentences_are_broken_between_words_and_commands_are_not(monkeypatch: py
     assert pipe.getvalue() == f"{sentence}\n"
 
 
-def is_clean(text: str) -> bool:
+def is_clean(text):
     return not CONTROL.search(text.replace("\n", "").replace("\t", ""))
 
 
@@ -99,19 +99,19 @@ def is_clean(text: str) -> bool:
     ],
     ids=lambda arguments: ascii(" ".join(arguments))[1:-1],
 )  # fmt: skip
-def test_arguments(cli: Cli, finished: Finished, pool: Path, tmp_path: Path, arguments: list[str]) -> None:
+def test_arguments(cli, finished, pool, tmp_path, arguments):
     names = {"RUN": str(finished["texts"][0]), "RECIPE": str(pool / "texts.yaml")}
     done = cli(*(names.get(word, word).replace("FOLDER", str(tmp_path)) for word in arguments))
     assert "x1b[2J" in done.out + done.err or "u001b[2J" in done.out or "--shell" in arguments
     assert is_clean(done.out + done.err), ascii(done)
 
 
-def test_csv_in_a_pipe_is_data(cli: Cli, finished: Finished) -> None:
+def test_csv_in_a_pipe_is_data(cli, finished):
     assert cli("sql", str(finished["texts"][0]), f"SELECT '{CLEAR}' AS a", "--format", "csv").out == f"a\n{CLEAR}\n"
 
 
 @pytest.mark.slow
-def test_a_pool_of_hostile_names_on_a_terminal(pool: Path, tmp_path: Path) -> None:
+def test_a_pool_of_hostile_names_on_a_terminal(pool, tmp_path):
     """Keys, captions, members of tars and files: in a run's bars and summary, and in all that shows it."""
     (tmp_path / "tars").mkdir()
     for tar_file in (pool / "tars").iterdir():
@@ -126,7 +126,7 @@ def test_a_pool_of_hostile_names_on_a_terminal(pool: Path, tmp_path: Path) -> No
     recipe = (pool / "tars.yaml").read_text().replace("{00..02}", "*").replace("max_failed: 0.2", "max_failed: 1.0")
     (tmp_path / "r.yaml").write_text(recipe)
 
-    def on_terminal(commands: list[list[str]]) -> str:
+    def on_terminal(commands):
         ours, theirs = pty.openpty()
         command = [sys.executable, "-c", ONE_AFTER_THE_OTHER, json.dumps(commands)]
         env = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "100"}
@@ -161,11 +161,11 @@ def test_a_pool_of_hostile_names_on_a_terminal(pool: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.thorough
-def test_a_run_goes_on_where_nobody_reads_what_it_prints(tmp_path: Path) -> None:
+def test_a_run_goes_on_where_nobody_reads_what_it_prints(tmp_path):
     """As behind `2>&1 | head -1`."""
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(12)[:12], 2)
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(12)[:12], 2)
     (tmp_path / "r.yaml").write_text(f"input: {{name: pool, format: webdataset, path: '{path}'}}\n")
-    pools.run_local(pools.recipe_of(path), tmp_path / "old")
+    kit.run_local(kit.recipe_of(path), tmp_path / "old")
     read, write = os.pipe()
     os.close(read)
     arguments = ["run", str(tmp_path / "r.yaml"), "--out", str(tmp_path / "out"), "--reuse", str(tmp_path / "old")]

@@ -2,8 +2,6 @@
 
 import re
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,13 +14,12 @@ from curate.download.rates import log_download, read_downloads
 from curate.store.facts import DownloadFacts, RunFacts, write_facts
 from curate.store.lock import clear_tmp
 from curate.store.store import RunStore
-from tests.cli.conftest import Cli
 from tests.cli.test_run import Terminal
-from tests.download.web import Web, running
-from tests.laws.pools import encode, picture
-from tests.packages import needs_img2dataset
-from tests.publish.runs import BARE
-from tests.waiting import wait_until
+from tests.kit import encode, picture
+from tests.kit.packages import needs_img2dataset
+from tests.kit.waiting import wait_until
+from tests.kit.web import Web, running
+from tests.kit.written_runs import BARE
 
 pytestmark = needs_img2dataset
 
@@ -30,13 +27,13 @@ ROWS = 90
 
 
 @pytest.fixture(scope="module")
-def web() -> Iterator[Web]:
+def web():
     with running(Web({str(i): encode(picture(i, 300)) for i in range(ROWS)}, 4)) as servers:
         yield servers
 
 
 @pytest.fixture(scope="module")
-def recipe(web: Web, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recipe(web, tmp_path_factory):
     """Of ten URLs one is gone, and another is none."""
     folder = tmp_path_factory.mktemp("urls")
     kinds = {0: "gone/{}", 1: "text/{}"}
@@ -50,7 +47,7 @@ def recipe(web: Web, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_plan_a_run_and_a_plan_after_it(cli: Cli, recipe: Path, web: Web) -> None:
+def test_a_plan_a_run_and_a_plan_after_it(cli, recipe, web):
     out = str(recipe.parent / "run")
     planned = cli("plan", str(recipe), "--out", out)
     assert planned.status == 0 and not web.log, planned.err  # nothing is asked of anyone
@@ -92,7 +89,7 @@ def test_a_plan_a_run_and_a_plan_after_it(cli: Cli, recipe: Path, web: Web) -> N
     assert "90 URLs in 3 shards: about 72 images" in text and len(web.log) == asked
 
 
-def test_the_first_recipe_runs(cli: Cli, recipe: Path, web: Web, tmp_path: Path) -> None:
+def test_the_first_recipe_runs(cli, recipe, web, tmp_path):
     """Over a list, as its comment says."""
     out = tmp_path / "urls.yaml"
     assert cli("init", "urls", "--out", str(out)).status == 0
@@ -105,7 +102,7 @@ def test_the_first_recipe_runs(cli: Cli, recipe: Path, web: Web, tmp_path: Path)
     assert "downloaded: 72 of 90 URLs" in done.out
 
 
-def test_rules_on_sizes_of_squares_are_warned_of(cli: Cli, recipe: Path) -> None:
+def test_rules_on_sizes_of_squares_are_warned_of(cli, recipe):
     size = ("--set", "input.image_size=256")
     for rule, mode, told in (
         ("min_side >= 200", "border", True),
@@ -116,13 +113,13 @@ def test_rules_on_sizes_of_squares_are_warned_of(cli: Cli, recipe: Path) -> None
         assert done.status == 0 and ("makes every image 256 x 256" in done.out) == told, done.out
 
 
-def test_contact(cli: Cli, recipe: Path) -> None:
+def test_contact(cli, recipe):
     refused = cli("plan", str(recipe), "--set", "input.network.contact=you")
     assert refused.status == 2 and "accepted: your email address, or the URL of a page" in refused.err
 
 
 @pytest.mark.thorough
-def test_a_run_that_keeps_nothing_says_so(cli: Cli, recipe: Path, tmp_path: Path) -> None:
+def test_a_run_that_keeps_nothing_says_so(cli, recipe, tmp_path):
     done = cli("run", str(recipe), "--out", str(tmp_path / "run"), "--set", "input.network.allow_networks=[]")
     assert (
         done.status == 0
@@ -135,7 +132,7 @@ def test_a_run_that_keeps_nothing_says_so(cli: Cli, recipe: Path, tmp_path: Path
     assert again.status == 0 and "downloaded: 72 of 90 URLs" in again.out
 
 
-def test_rates_are_of_the_run_alone(tmp_path: Path) -> None:
+def test_rates_are_of_the_run_alone(tmp_path):
     folder = RunStore(str(tmp_path))
     assert read_downloads(folder)[0] is None
     one = DownloadFacts(urls=10, came=6, bytes=600, began=100.0, ended=103.5, reasons={"dns": 3, "timeout": 1})
@@ -149,7 +146,7 @@ def test_rates_are_of_the_run_alone(tmp_path: Path) -> None:
     assert text == "65.0% downloaded, 3 images/s, 300 B/s; timeout 20.0%, dns 15.0%"
 
 
-def test_progress_of_downloads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_of_downloads(tmp_path, capsys):
     """In plain lines, and on a terminal."""
     folder = RunStore(str(tmp_path))
     facts = DownloadFacts(urls=10, came=6, bytes=6000, began=100.0, ended=103.5, reasons={"dns": 3, "timeout": 1})
@@ -162,9 +159,7 @@ def test_progress_of_downloads(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("finished", [False, True])
-def test_the_last_line_has_all_downloads(
-    tmp_path: Path, finished: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_last_line_has_all_downloads(tmp_path, finished, capsys, monkeypatch):
     """Though they were looked at just before; a finished run says so in run.json alone."""
     monkeypatch.setattr("curate.cli.progress._BETWEEN", 1000.0)
     folder = RunStore(str(tmp_path))
@@ -181,7 +176,7 @@ def test_the_last_line_has_all_downloads(
     assert "download 20/20 URLs: 60.0% downloaded" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_progress_of_downloads_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_of_downloads_on_a_terminal(tmp_path, monkeypatch):
     folder, terminal = RunStore(str(tmp_path)), Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
@@ -197,7 +192,7 @@ def test_progress_of_downloads_on_a_terminal(tmp_path: Path, monkeypatch: pytest
     )
 
 
-def test_a_log_of_a_store(tmp_path: Path) -> None:
+def test_a_log_of_a_store(tmp_path):
     folder = RunStore(f"memory://{tmp_path}/run")
     facts = DownloadFacts(urls=10, came=6, bytes=600, began=100.0, ended=103.5, reasons={"dns": 4})
     log_download(folder, "000000000000001", facts)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +12,23 @@ import pytest
 
 from curate.store.manifest import Lines, digest_file, read_manifest, write_manifest
 from curate.store.store import RunStore
-from tests.cli.conftest import Cli, Done
+from tests.cli.conftest import Done
 
 Finished = dict[str, tuple[Path, Done]]
 
 
-def copy(finished: Finished, name: str, folder: Path) -> Path:
+def copy(finished, name, folder):
     return Path(shutil.copytree(finished[name][0], folder / "copy"))
 
 
-def flip(path: Path, place: float = 0.5) -> None:
+def flip(path, place=0.5):
     """Changes one bit."""
     data = bytearray(path.read_bytes())
     data[int(len(data) * place)] ^= 1
     path.write_bytes(data)
 
 
-def edit_table(path: Path, column: str, change: Callable[[pa.ChunkedArray], pa.Array]) -> None:
+def edit_table(path, column, change):
     """Changes a column of a Parquet file, which stays a good one with its footer."""
     table = pq.read_table(path)
     place = table.column_names.index(column)
@@ -37,26 +36,26 @@ def edit_table(path: Path, column: str, change: Callable[[pa.ChunkedArray], pa.A
     pq.write_table(table.set_column(place, field, change(table[column]).cast(field.type)), path)
 
 
-def edit_json(path: Path, change: Callable[[dict], object]) -> None:
+def edit_json(path, change):
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
 
 
-def edit_uids(path: Path) -> None:
+def edit_uids(path):
     uids = np.load(path)
     uids["f1"][len(uids) // 2] ^= 1
     np.save(path, uids)
 
 
-def swap(one: Path, other: Path) -> None:
+def swap(one, other):
     one_bytes = one.read_bytes()
     one.write_bytes(other.read_bytes())
     other.write_bytes(one_bytes)
 
 
 TABLES = "tables/decisions/00000.parquet"
-TAMPER: dict[str, tuple[str, Callable[[Path], object]]] = {
+TAMPER = {
     "a byte of an image": ("shards/00001.tar", lambda run: flip(run / "shards/00001.tar", 0.1)),
     "the last byte of a tar": ("shards/00000.tar", lambda run: flip(run / "shards/00000.tar", 0.99999)),
     "a cut tar": ("shards/00000.tar", lambda run: (run / "shards/00000.tar").write_bytes((run / "shards/00000.tar").read_bytes()[:-512])),
@@ -86,7 +85,7 @@ TAMPER: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 
 @pytest.mark.parametrize("what", TAMPER)
-def test_what_was_changed_is_found(cli: Cli, finished: Finished, tmp_path: Path, what: str) -> None:
+def test_what_was_changed_is_found(cli, finished, tmp_path, what):
     path, change = TAMPER[what]
     run = copy(finished, "tars", tmp_path)
     change(run)
@@ -98,12 +97,12 @@ def test_what_was_changed_is_found(cli: Cli, finished: Finished, tmp_path: Path,
     assert {fault.partition(": ")[0] for fault in faults} == expected
 
 
-def drop_last_row(path: Path) -> None:
+def drop_last_row(path):
     table = pq.read_table(path)
     pq.write_table(table[:-1], path)
 
 
-def keep_other(run: Path) -> None:
+def keep_other(run):
     """One kept row for one that balancing dropped: counts stay what they are."""
     table = pq.read_table(run / TABLES)
     kept, rule = table["kept"].to_pylist(), table["rule"].to_pylist()
@@ -113,7 +112,7 @@ def keep_other(run: Path) -> None:
     edit_table(run / TABLES, "rule", lambda _: pa.array(rule, pa.string()))
 
 
-FORGED: dict[str, tuple[str, Callable[[Path], object]]] = {
+FORGED = {
     "uids changed": ("uids.npy", lambda run: edit_uids(run / "uids.npy")),
     "uids not sorted": ("uids.npy", lambda run: np.save(run / "uids.npy", np.load(run / "uids.npy")[::-1])),
     "verdicts changed": ("uids.npy", keep_other),
@@ -132,9 +131,7 @@ FORGED: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 
 @pytest.mark.parametrize("what", FORGED)
-def test_a_change_with_a_forged_manifest_is_found_by_the_sums(
-    cli: Cli, finished: Finished, tmp_path: Path, what: str
-) -> None:
+def test_a_change_with_a_forged_manifest_is_found_by_the_sums(cli, finished, tmp_path, what):
     path, change = FORGED[what]
     run = copy(finished, "tars", tmp_path)
     change(run)
@@ -154,9 +151,7 @@ def test_a_change_with_a_forged_manifest_is_found_by_the_sums(
         *(f"shards/00000{suffix}" for suffix in (".tar", ".parquet", "_stats.json")),
     ],
 )
-def test_a_file_that_is_gone_from_the_manifest_too_is_missed(
-    cli: Cli, finished: Finished, tmp_path: Path, path: str
-) -> None:
+def test_a_file_that_is_gone_from_the_manifest_too_is_missed(cli, finished, tmp_path, path):
     run = copy(finished, "tars", tmp_path)
     folder = RunStore(str(run))
     (run / path).unlink()
@@ -167,14 +162,14 @@ def test_a_file_that_is_gone_from_the_manifest_too_is_missed(
 
 
 @pytest.mark.parametrize("missing", ["_SUCCESS", "manifest.parquet"])
-def test_without_its_marks_a_run_is_not_finished(cli: Cli, finished: Finished, tmp_path: Path, missing: str) -> None:
+def test_without_its_marks_a_run_is_not_finished(cli, finished, tmp_path, missing):
     run = copy(finished, "texts", tmp_path)
     (run / missing).unlink()
     done = cli("verify", str(run))
     assert (done.status, done.out) == (1, "") and "not finished" in done.err and "again" in done.err
 
 
-def test_a_whole_run(cli: Cli, run: Path) -> None:
+def test_a_whole_run(cli, run):
     done = cli("verify", str(run))
     assert (done.status, done.err) == (0, "")
     counts = json.loads((run / "run.json").read_text())["counts"]
@@ -186,11 +181,11 @@ def test_a_whole_run(cli: Cli, run: Path) -> None:
     assert done.out.endswith(f"{run}: nothing differs\n")
 
 
-def test_a_run_that_was_moved_is_whole(cli: Cli, finished: Finished, tmp_path: Path) -> None:
+def test_a_run_that_was_moved_is_whole(cli, finished, tmp_path):
     assert cli("verify", str(copy(finished, "tars", tmp_path))).status == 0
 
 
-def test_many_differences_are_counted_and_the_first_are_shown(cli: Cli, finished: Finished, tmp_path: Path) -> None:
+def test_many_differences_are_counted_and_the_first_are_shown(cli, finished, tmp_path):
     run = copy(finished, "texts", tmp_path)
     for i in range(50):
         (run / f"stray{i:02d}").write_text("x")

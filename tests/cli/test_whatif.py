@@ -6,7 +6,6 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,25 +16,25 @@ from curate.ask.whatif.answer import LANGUAGES
 from curate.base.errors import RecipeError
 from curate.cli import whatif
 from curate.cli.common import Format
-from tests.cli.conftest import Cli, Done
+from tests.cli.conftest import Done
 
 pytestmark = pytest.mark.usefixtures("without_beam")
 
 Finished = dict[str, tuple[Path, Done]]
 
 
-def ask(cli: Cli, run: Path, *arguments: str) -> list[dict[str, Any]]:
+def ask(cli, run, *arguments):
     """The rows as JSON; nothing else may be on standard output."""
     done = cli("whatif", str(run), *arguments, "--format", "json")
     assert (done.status, done.err) == (0, ""), done
     return list(json.loads(done.out))
 
 
-def section(rows: list[dict[str, Any]], name: str) -> dict[str, dict[str, Any]]:
+def section(rows, name):
     return {row["name"]: row for row in rows if row["section"] == name}
 
 
-def refusal(cli: Cli, *arguments: str, status: int = 2) -> str:
+def refusal(cli, *arguments, status=2):
     done = cli("whatif", *arguments)
     assert (done.status, done.out) == (status, ""), done
     assert done.err.startswith("curate: ") and "Traceback" not in done.err
@@ -43,7 +42,7 @@ def refusal(cli: Cli, *arguments: str, status: int = 2) -> str:
 
 
 @pytest.mark.thorough
-def test_languages_that_are_not_shown_are_counted(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:
+def test_languages_that_are_not_shown_are_counted(finished, capsys):
     run = whatif.open_finished(str(finished["texts"][0]))
     result = whatif.answer(run, [])
     numbers = {"pool": 1, "run": 1, "run_expected": 1.0, "whatif": 1.0, "change": 0.0}
@@ -61,7 +60,7 @@ CHANGES = {"tars": ["rules.words=words > 3", "balance.t=6"], "texts": ["rules.be
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_rerun_agrees(cli: Cli, pool: Path, finished: Finished, name: str, tmp_path: Path) -> None:
+def test_a_rerun_agrees(cli, pool, finished, name, tmp_path):
     run = finished[name][0]
     changes = [option for override in CHANGES[name] for option in ("--set", override)]
     found = section(ask(cli, run, *changes), "funnel")
@@ -78,7 +77,7 @@ def test_a_rerun_agrees(cli: Cli, pool: Path, finished: Finished, name: str, tmp
         assert len(np.load(out / "uids.npy")) == counts["kept"]
 
 
-def test_a_rule_is_removed_alike_by_both_commands(cli: Cli, pool: Path, finished: Finished, tmp_path: Path) -> None:
+def test_a_rule_is_removed_alike_by_both_commands(cli, pool, finished, tmp_path):
     change = ["--set", "rules.words=null", "--set", "balance=null"]
     done = cli("run", str(pool / "texts.yaml"), "--out", str(tmp_path / "run"), *change)
     assert done.status == 0, done
@@ -89,7 +88,7 @@ def test_a_rule_is_removed_alike_by_both_commands(cli: Cli, pool: Path, finished
     } == counts
 
 
-def test_for_people(cli: Cli, finished: Finished) -> None:
+def test_for_people(cli, finished):
     done = cli("whatif", str(finished["texts"][0]), "--set", "balance.t=12")
     assert (done.status, done.err) == (0, "")
     lines = done.out.splitlines()
@@ -109,7 +108,7 @@ def test_for_people(cli: Cli, finished: Finished) -> None:
     }
 
 
-def test_what_changes_nothing_and_what_is_new(cli: Cli, finished: Finished, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_changes_nothing_and_what_is_new(cli, finished, caplog):
     tars, texts = (finished[name][0] for name in ("tars", "texts"))
     kept = json.loads((texts / "run.json").read_text())["counts"]["kept"]
     told = cli("whatif", str(texts), "--set", "rules.extra=words > 0").out
@@ -119,7 +118,7 @@ def test_what_changes_nothing_and_what_is_new(cli: Cli, finished: Finished, capl
     assert "rules.word is a new rule, after all others; did you mean 'words'?" in caplog.messages
 
 
-def test_in_every_format(cli: Cli, finished: Finished) -> None:
+def test_in_every_format(cli, finished):
     run = finished["tars"][0]
     as_json = ask(cli, run, "--set", "balance.t=3")
     as_csv = list(csv.DictReader(io.StringIO(cli("whatif", str(run), "--set", "balance.t=3", "--format", "csv").out)))
@@ -132,7 +131,7 @@ def test_in_every_format(cli: Cli, finished: Finished) -> None:
     }  # fmt: skip
 
 
-def test_a_target_size(cli: Cli, finished: Finished) -> None:
+def test_a_target_size(cli, finished):
     run = finished["texts"][0]
     by_option, by_set = ask(cli, run, "--rows", "30"), ask(cli, run, "--set", "balance.rows=30")
     assert by_option == by_set and 0 < section(by_set, "funnel")["kept"]["whatif"] <= 30
@@ -153,7 +152,7 @@ def test_a_target_size(cli: Cli, finished: Finished) -> None:
     assert section(by_rows, "funnel")["kept"]["whatif"] <= 30
 
 
-def test_a_sweep(cli: Cli, finished: Finished, tmp_path: Path) -> None:
+def test_a_sweep(cli, finished, tmp_path):
     run, plot = finished["texts"][0], tmp_path / "plot.svg"
     options = ("--sweep", "balance.t={1..200}", "--points", "6", "--format", "json", "--plot", str(plot))
     done = cli("whatif", str(run), *options)
@@ -169,7 +168,7 @@ def test_a_sweep(cli: Cli, finished: Finished, tmp_path: Path) -> None:
     assert "\n3 values of the range: --points N for more\nexpected: rows kept" in shown  # the run's rule is another
 
 
-def test_a_sweep_shows_the_value_of_the_run_and_says_that_it_is_thinned(cli: Cli, finished: Finished) -> None:
+def test_a_sweep_shows_the_value_of_the_run_and_says_that_it_is_thinned(cli, finished):
     """With this value it gives what the run itself was expected to give."""
     run = finished["texts"][0]
     expected = section(ask(cli, run), "funnel")["kept"]["run_expected"]
@@ -182,7 +181,7 @@ def test_a_sweep_shows_the_value_of_the_run_and_says_that_it_is_thinned(cli: Cli
 
 
 @pytest.mark.thorough
-def test_a_sweep_of_the_tails_share(cli: Cli, finished: Finished, tmp_path: Path) -> None:
+def test_a_sweep_of_the_tails_share(cli, finished, tmp_path):
     """Each as --tail-share gives it; a plot says where it is."""
     run, plot = finished["tars"][0], str(tmp_path / "share.html")
     done = cli("whatif", str(run), "--sweep", "balance.tail_share={0.2..0.8}", "--points", "3", "--plot", plot)
@@ -196,7 +195,7 @@ def test_a_sweep_of_the_tails_share(cli: Cli, finished: Finished, tmp_path: Path
 
 
 @pytest.mark.thorough
-def test_repeats_are_counted(cli: Cli, pool: Path, tmp_path: Path) -> None:
+def test_repeats_are_counted(cli, pool, tmp_path):
     """As long as uids.npy is, and as the run's probabilities say."""
     times = "CASE WHEN words > 3 AND rarest > 0 THEN 3 ELSE 1 END"
     done = cli("run", str(pool / "texts.yaml"), "--out", str(tmp_path / "run"), "--set", f"output.repeat={times}")
@@ -210,7 +209,7 @@ def test_repeats_are_counted(cli: Cli, pool: Path, tmp_path: Path) -> None:
     assert f"; {expected:,.0f} in uids.npy" in shown
 
 
-def test_how_often_samples_are_seen(cli: Cli, pool: Path, finished: Finished) -> None:
+def test_how_often_samples_are_seen(cli, pool, finished):
     planned = cli("plan", str(pool / "texts.yaml"), "--seen", "1000", "--set", "output.repeat='2'").out
     assert re.search(
         r"seen +1,000 samples seen: each of \d+ kept ones [\d.]+ times on average, each of \d+ in", planned
@@ -228,7 +227,7 @@ def test_how_often_samples_are_seen(cli: Cli, pool: Path, finished: Finished) ->
     assert [row["seen_each"] for row in swept] == pytest.approx([9000 / row["expected"] for row in swept])
 
 
-def test_a_sweep_from_python(cli: Cli, finished: Finished) -> None:
+def test_a_sweep_from_python(cli, finished):
     """The same numbers."""
     for name, number in (("tars", "balance.t={1..200}"), ("texts", "rules.best=clip_score > {0.1,0.9}")):
         run = finished[name][0]
@@ -241,7 +240,7 @@ def test_a_sweep_from_python(cli: Cli, finished: Finished) -> None:
 
 
 @pytest.mark.thorough
-def test_near_duplicates_stay_where_only_later_rules_change(cli: Cli, pool: Path, tmp_path: Path) -> None:
+def test_near_duplicates_stay_where_only_later_rules_change(cli, pool, tmp_path):
     changes = ["rules={once: dedup, words: words > 2}", "dedup.by=[{phash: {distance: 4}}]"]
     out, options = str(tmp_path / "out"), [word for change in changes for word in ("--set", change)]
     assert cli("run", str(pool / "tars.yaml"), "--out", out, *options).status == 0
@@ -250,7 +249,7 @@ def test_near_duplicates_stay_where_only_later_rules_change(cli: Cli, pool: Path
 
 
 @pytest.mark.thorough
-def test_of_a_sampled_run(cli: Cli, pool: Path, tmp_path: Path) -> None:
+def test_of_a_sampled_run(cli, pool, tmp_path):
     out = str(tmp_path / "out")
     done = cli("run", str(pool / "texts.yaml"), "--out", out, "--set", "balance=null", "--set", "sample.rows=20")
     assert done.status == 0
@@ -273,7 +272,7 @@ def test_of_a_sampled_run(cli: Cli, pool: Path, tmp_path: Path) -> None:
     assert cli("whatif", out, "--rows", "19", "--by", "rules.best.top").status == 0
 
 
-def test_refusals(cli: Cli, finished: Finished, tmp_path: Path) -> None:
+def test_refusals(cli, finished, tmp_path):
     run = str(finished["texts"][0])
     for options, part in (
         (["--set", "output.rows_per_shard=5"], "output cannot be changed without a run"),
@@ -298,6 +297,6 @@ def test_refusals(cli: Cli, finished: Finished, tmp_path: Path) -> None:
     assert cli("whatif", run, "--points", "1").status == cli("whatif").status == 2
 
 
-def test_what_is_printed_can_be_pasted(cli: Cli, finished: Finished) -> None:
+def test_what_is_printed_can_be_pasted(cli, finished):
     done = cli("whatif", str(finished["texts"][0]), "--set", "rules.more=words > 3")
     assert done.status == 0 and done.out.startswith("--set 'rules.more=words > 3'\n")

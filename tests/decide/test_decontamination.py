@@ -1,8 +1,6 @@
 """Which evaluation set rows are compared with, in a process that works on several runs."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +16,11 @@ from curate.recipe.recipe import parse_recipe
 from curate.signals.signal import ModelSignal
 from curate.store.layout import EVALUATION_FILE
 from curate.store.store import RunStore
-from tests.laws.pools import encode
+from tests.kit import encode
 
 
 @pytest.mark.parametrize("same_folder", [True, False])
-def test_each_run_has_its_own_evaluation_set(tmp_path: Path, same_folder: bool) -> None:
+def test_each_run_has_its_own_evaluation_set(tmp_path, same_folder):
     """Also where the folder is the same, or its images are and only what was measured of them differs."""
     near, hashes = PhashNearness(1), np.array([0b111, 0b1000_0000], np.uint64)
     for number, name in enumerate(["first", "second", "first"]):
@@ -33,7 +31,7 @@ def test_each_run_has_its_own_evaluation_set(tmp_path: Path, same_folder: bool) 
         assert (rows.tolist(), names.to_pylist()) == ([number % 2], [name])
 
 
-def test_the_footer_names_the_content(tmp_path: Path) -> None:
+def test_the_footer_names_the_content(tmp_path):
     keys = []
     against = {"phash": {"distance": 2}, "images": f"{tmp_path}/x.jpg"}
     recipe = parse_recipe(
@@ -57,22 +55,22 @@ class Brightness(Encoder):
 
     _tokenize = _start = NotImplemented
 
-    def start_images(self, views: Sequence[Any]) -> Any:
+    def start_images(self, views):
         corners = np.array([view[0, 0, 0] for view in views], np.float32)
         with np.errstate(divide="ignore", invalid="ignore"):
             embeddings = np.stack([corners / corners, 1 / (255 - corners)], axis=1)
         return lambda: embeddings
 
 
-def test_images_whose_embedding_is_not_finite_are_unread(tmp_path: Path) -> None:
+def test_images_whose_embedding_is_not_finite_are_unread(tmp_path):
     """One NaN would be near nothing, or near all; here each is counted, and too many end the run."""
     for name, gray in (("black", 0), ("dark", 40), ("light", 200), ("white", 255)):
         Image.new("RGB", (64, 64), (gray, gray, gray)).save(tmp_path / f"{name}.png")
-    never: Any = None  # what nobody calls here
+    never = None  # what nobody calls here
     encoder = Brightness(2, np.asarray, 2, False)
     signal = ModelSignal("clip", (), "1", start=never, dimension=2, encoder=lambda is_anywhere: encoder)
 
-    def write(**more: Any) -> RunStore:
+    def write(**more):
         against = {"embedding": {"cosine": 0.9}, "images": f"{tmp_path}/*.png"}
         source = {"name": "a", "format": "webdataset", "path": "x.tar"}
         measure = {"clip": {"model": "ViT-B-32", "embeddings": True}}

@@ -1,8 +1,5 @@
 """Deduplication before a rule: what follows looks at distinct rows, and what-if replays it."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -10,14 +7,14 @@ import pytest
 from curate.ask.explain import explain_sample
 from curate.base.errors import RecipeError
 from curate.recipe.recipe import parse_recipe
+from tests import kit
 from tests.ask.whatif.asked import whatif
 from tests.decide.test_units import curate, cut, rules_of
-from tests.laws import pools
 
-RULES: dict[str, Any] = {"words": "words > 2", "duplicates": "dedup", "best": {"top": 0.5, "of": "clip_score"}}
+RULES = {"words": "words > 2", "duplicates": "dedup", "best": {"top": 0.5, "of": "clip_score"}}
 
 
-def test_a_fraction_is_of_the_rows_that_are_left(tmp_path: Path) -> None:
+def test_a_fraction_is_of_the_rows_that_are_left(tmp_path):
     rng = np.random.default_rng(4)
     scores = rng.random(300)
     own = [f"{i // 3:032x}" for i in range(300)]
@@ -28,26 +25,23 @@ def test_a_fraction_is_of_the_rows_that_are_left(tmp_path: Path) -> None:
     assert found == cut(stays, scores.tolist(), 0.5, "best") and found.count(None) == 51
 
 
-def test_it_has_one_place() -> None:
+def test_it_has_one_place():
     source = {"name": "pool", "format": "parquet", "path": "x"}
     with pytest.raises(RecipeError, match="rules: a and b are dedup, which may appear once"):
         parse_recipe({"input": source, "rules": {"a": "dedup", "b": "dedup"}})
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> pools.Ran:
+def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("early")
-    path = pools.write_parquets(folder / "pool", pools.make_rows(600), 3, 100)
-    sections = {"match": {"metadata": pools.write_metadata(folder)}, "balance": {"t": 30}}
-    return pools.run_local(pools.recipe_of(path, "parquet", rules=RULES, **sections), folder / "run")
+    path = kit.write_parquets(folder / "pool", kit.make_rows(600), 3, 100)
+    sections = {"match": {"metadata": kit.write_metadata(folder)}, "balance": {"t": 30}}
+    return kit.run_local(kit.recipe_of(path, "parquet", rules=RULES, **sections), folder / "run")
 
 
-def test_explain_says_what_it_found(run: pools.Ran) -> None:
+def test_explain_says_what_it_found(run):
     rows = run.table("decisions").to_pylist()
-    for rule, text in (
-        ("duplicate", "✗ duplicates fails here: duplicate"),
-        ("best", "✓ duplicates no duplicate"),
-    ):
+    for rule, text in (("duplicate", "✗ duplicates fails here: duplicate"), ("best", "✓ duplicates no duplicate")):
         page = str(explain_sample(str(run.folder), next(row["uid"] for row in rows if row["rule"] == rule)))
         assert text in " ".join(page.split())
 
@@ -62,7 +56,7 @@ def test_explain_says_what_it_found(run: pools.Ran) -> None:
         "dedup.by=[uid, sha256]",
     ],
 )
-def test_whatif_finds_what_a_run_would(override: str, run: pools.Ran, tmp_path: Path) -> None:
+def test_whatif_finds_what_a_run_would(override, run, tmp_path):
     recipe = parse_recipe(run.run["recipe"] | {"rules": RULES})
     if override.startswith("dedup"):
         override = "dedup.by=[uid]"
@@ -77,7 +71,7 @@ def test_whatif_finds_what_a_run_would(override: str, run: pools.Ran, tmp_path: 
     changed = parse_recipe(
         {"input": [source], "match": data["match"], "balance": {"t": 30}, "rules": rules, "max_failed": 1.0}
     )
-    counts = pools.run_local(changed, tmp_path / "run").run["counts"]
+    counts = kit.run_local(changed, tmp_path / "run").run["counts"]
     found = whatif(str(run.folder), [override]).funnel.to_pylist()
     exact = {
         row["rule"]: -row["whatif"]

@@ -3,8 +3,6 @@
 import math
 from collections import Counter, defaultdict
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,54 +17,53 @@ from curate.base.stages import CODES, OTHER_TEXT
 from curate.decide.decide_rows import drop_duplicate_captions
 from curate.decide.draw.selection import texts_error
 from curate.decide.unit_state import SURVIVING
-from curate.recipe.recipe import Recipe
 from curate.run.in_process import InProcessUnits
+from tests import kit
 from tests.ask.whatif.asked import whatif
 from tests.decide.draw import languages
-from tests.laws import pools
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     return languages.write_all(tmp_path_factory.mktemp("texts"))
 
 
-def recipe_of(folder: Path, shards: int = 7, **section: Any) -> Recipe:
+def recipe_of(folder, shards=7, **section):
     section = {"t": 20, "one_per": "url", **section}
     return languages.recipe_of(folder / f"pool{shards}", folder / "entries.parquet", **section)
 
 
 @pytest.fixture(scope="module")
-def run(folder: Path) -> pools.Ran:
-    return pools.run_local(recipe_of(folder), folder / "run")
+def run(folder):
+    return kit.run_local(recipe_of(folder), folder / "run")
 
 
 class Left:
     """The rows of a run that are left when balancing begins, and what becomes of them naively."""
 
-    def __init__(self, run: pools.Ran, column: str = "url") -> None:
+    def __init__(self, run, column="url"):
         names = run.table("entries")["entry"].to_pylist()
         parts = (run.table(name).to_pylist() for name in ("samples", "matches", "decisions"))
         rows = [sample | match | decision for sample, match, decision in zip(*parts, strict=True)]
         self.rows = [row for row in rows if row["rule"] in (None, "balance", "other_text")]
         self.entries = [[names[e] for e in row["entry_ids"]] for row in self.rows]
-        self.images: dict[Any, list[int]] = defaultdict(list)
+        self.images = defaultdict(list)
         for i, row in enumerate(self.rows):
             self.images[row[column] or i].append(i)
         self.texts = np.array([len(self.images[row[column] or i]) for i, row in enumerate(self.rows)])
 
-    def chosen(self, seed: int) -> list[bool]:
+    def chosen(self, seed):
         hashes = ids.hash_uids(pa.array([row["uid"] for row in self.rows]), seed).tolist()
         first = {min(rows, key=lambda i: hashes[i]) for rows in self.images.values()}
         return [i in first for i in range(len(self.rows))]
 
-    def variance(self, pi: Any) -> float:
+    def variance(self, pi):
         sums = [sum(pi[i] for i in rows) for rows in self.images.values()]
         return sum(p * (1 - p) for p in sums)
 
 
-def test_one_text_of_an_image_may_be_drawn_and_all_count(run: pools.Ran) -> None:
-    pools.conserved(run)
+def test_one_text_of_an_image_may_be_drawn_and_all_count(run):
+    kit.conserved(run)
     left = Left(run)
     assert max(left.texts) >= 3 and run.counts["other_text"] == len(left.rows) - len(left.images) > 50
     chosen = left.chosen(0)
@@ -88,9 +85,9 @@ def test_one_text_of_an_image_may_be_drawn_and_all_count(run: pools.Ran) -> None
 
 
 @pytest.mark.thorough
-def test_decisions_are_the_same_for_any_sharding_and_on_beam(folder: Path, run: pools.Ran) -> None:
-    runs = [run, *(pools.run_local(recipe_of(folder, n), folder / f"sharded{n}") for n in (1, 17))]
-    runs += [pools.run_beam(recipe_of(folder, 17), folder / "beam", here=False)]
+def test_decisions_are_the_same_for_any_sharding_and_on_beam(folder, run):
+    runs = [run, *(kit.run_local(recipe_of(folder, n), folder / f"sharded{n}") for n in (1, 17))]
+    runs += [kit.run_beam(recipe_of(folder, 17), folder / "beam", here=False)]
     names = ("uid", "rule", "probability", "draw")
     decided = [{row["uid"]: [row[n] for n in names] for row in of.table("decisions").to_pylist()} for of in runs]
     assert all(of == decided[0] for of in decided)
@@ -99,8 +96,8 @@ def test_decisions_are_the_same_for_any_sharding_and_on_beam(folder: Path, run: 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("section", [{"t": None, "rows": 250}, {"t": None, "tail_share": 0.3}])
-def test_a_solved_t(folder: Path, section: dict[str, Any]) -> None:
-    run = pools.run_local(recipe_of(folder, **section), folder / f"{section}")
+def test_a_solved_t(folder, section):
+    run = kit.run_local(recipe_of(folder, **section), folder / f"{section}")
     left, t = Left(run), run.run["t"]
     if "rows" in section:
         counts = languages.counts_of(left.entries)
@@ -112,8 +109,8 @@ def test_a_solved_t(folder: Path, section: dict[str, Any]) -> None:
     assert whatif(str(run.folder), []).expected == pytest.approx(sum(row["probability"] for row in left.rows))
 
 
-def test_what_if_is_what_a_run_does(folder: Path, run: pools.Ran) -> None:
-    plain = pools.run_local(recipe_of(folder, one_per=None), folder / "plain")
+def test_what_if_is_what_a_run_does(folder, run):
+    plain = kit.run_local(recipe_of(folder, one_per=None), folder / "plain")
     left = Left(run)
     pi = [row["probability"] for row in left.rows]
     found = whatif(str(plain.folder), ["balance.one_per=url"])
@@ -126,14 +123,14 @@ def test_what_if_is_what_a_run_does(folder: Path, run: pools.Ran) -> None:
     assert same.fact("survivors") == back.fact("survivors") == len(left.rows)
     assert back.expected == pytest.approx(sum(row["probability"] or 0 for row in plain.table("decisions").to_pylist()))
     rule = whatif(str(run.folder), ["rules.long=words > 2"])
-    rerun = pools.run_local(recipe_of(folder).model_copy(update={"rules": {"long": "words > 2"}}), folder / "rerun")
+    rerun = kit.run_local(recipe_of(folder).model_copy(update={"rules": {"long": "words > 2"}}), folder / "rerun")
     assert rule.expected == pytest.approx(sum(rerun.table("decisions")["probability"].to_pylist()))
     assert -rerun.counts["other_text"] == next(
         row["whatif"] for row in rule.funnel.to_pylist() if row["rule"] == "other_text"
     )
 
 
-def test_rows_are_kept_as_often_as_they_should_and_estimate_all_texts(run: pools.Ran) -> None:
+def test_rows_are_kept_as_often_as_they_should_and_estimate_all_texts(run):
     """Over 200 seeds: each row, their number, and Horvitz-Thompson estimates of rows, in all and of those of images with several."""
     opened = open_finished(str(run.folder))
     survivors = find_survivors(opened, opened.recipe)
@@ -176,7 +173,7 @@ def test_rows_are_kept_as_often_as_they_should_and_estimate_all_texts(run: pools
         assert abs(estimates.mean() - weights.sum()) < 4 * math.sqrt(sum(of_images) / seeds)
 
 
-def test_people_are_told(run: pools.Ran) -> None:
+def test_people_are_told(run):
     left = Left(run)
     row = next(row for row in left.rows if row["rule"] == "other_text")
     page = str(Run(str(run.folder)).explain(row["uid"]))
@@ -189,8 +186,8 @@ def test_people_are_told(run: pools.Ran) -> None:
     assert estimate["survivors"] == len(left.rows)
 
 
-def test_images_without_a_url_are_on_their_own_and_images_may_be_told_by_their_bytes(tmp_path: Path) -> None:
-    pictures = [pools.encode(pools.picture(i), "PNG") for i in range(3)]
+def test_images_without_a_url_are_on_their_own_and_images_may_be_told_by_their_bytes(tmp_path):
+    pictures = [kit.encode(kit.picture(i), "PNG") for i in range(3)]
     rows = [
         {"image": pictures[i % 3], "caption": f"a {('dog', 'cat')[i % 2]} {i}", "url": (None, "", "u://1")[i // 4]}
         for i in range(12)
@@ -200,16 +197,16 @@ def test_images_without_a_url_are_on_their_own_and_images_may_be_told_by_their_b
     match = {"metadata": str(tmp_path / "entries.txt")}
     for one_per, images in (("url", 8 + 1), ("image", 3)):
         balance = {"t": 100, "one_per": one_per}
-        recipe = pools.recipe_of(str(tmp_path / "pool.parquet"), "parquet", match=match, balance=balance)
-        run = pools.run_local(recipe, tmp_path / one_per)
-        pools.conserved(run)
+        recipe = kit.recipe_of(str(tmp_path / "pool.parquet"), "parquet", match=match, balance=balance)
+        run = kit.run_local(recipe, tmp_path / one_per)
+        kit.conserved(run)
         assert run.counts["kept"] == images and run.counts["other_text"] == 12 - images
         left = Left(run, {"url": "url", "image": "sha256"}[one_per])
         assert [row["rule"] is None for row in left.rows] == left.chosen(0)
 
 
-def test_images_are_needed_where_their_bytes_are_compared(folder: Path, tmp_path: Path) -> None:
+def test_images_are_needed_where_their_bytes_are_compared(folder, tmp_path):
     with pytest.raises(RecipeError, match=r"balance.one_per: image needs images, and the pool has none; accepted: url"):
-        pools.run_local(recipe_of(folder, one_per="image"), tmp_path / "x")
+        kit.run_local(recipe_of(folder, one_per="image"), tmp_path / "x")
     with pytest.raises(RecipeError, match=r"balance.one_per: .*'url' or 'image'"):
         recipe_of(folder, one_per="uid")

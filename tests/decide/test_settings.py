@@ -2,10 +2,7 @@
 
 import copy
 import pickle
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +16,7 @@ from curate.run.context import RunContext
 from curate.run.units import WorkerLocation
 from curate.store.store import RunStore
 
-RECIPE: dict[str, Any] = {
+RECIPE = {
     "measure": {"image": {"phash": True}},
     "match": {"metadata": "/m.txt"},
     "rules": {"words": "words > 2", "best": {"top": 0.3, "of": "s"}, "long": "characters > 5"},
@@ -30,14 +27,14 @@ RECIPE: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pool(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pool")
     table = pa.table({"url": ["http://x"] * 3, "caption": ["a b c"] * 3, "s": [0.1, 0.2, 0.3], "r": [1.0, 2.0, 3.0]})
     pq.write_table(table, folder / "a.parquet")
     return folder
 
 
-def context_of(pool: Path, change: Callable[[dict[str, Any]], object] = lambda data: None, **facts: Any) -> RunContext:
+def context_of(pool, change=lambda data: None, **facts):
     """The context of RECIPE, as changed."""
     source = {"name": "pool", "format": "parquet", "path": str(pool / "a.parquet")}
     data = copy.deepcopy({"input": [source], **RECIPE})
@@ -47,10 +44,10 @@ def context_of(pool: Path, change: Callable[[dict[str, Any]], object] = lambda d
     return replace(context, **facts)
 
 
-def put(*keys: str | int, value: Any) -> Callable[[dict[str, Any]], object]:
+def put(*keys, value):
     """Set a value under keys."""
 
-    def change(data: Any) -> None:
+    def change(data):
         for key in keys[:-1]:
             data = data.setdefault(key, {}) if isinstance(data, dict) else data[key]
         data[keys[-1]] = value
@@ -58,11 +55,11 @@ def put(*keys: str | int, value: Any) -> Callable[[dict[str, Any]], object]:
     return change
 
 
-def reorder(data: dict[str, Any]) -> None:
+def reorder(data):
     data["rules"] = dict(reversed(data["rules"].items()))
 
 
-DECIDES: dict[str, Callable[[dict[str, Any]], object]] = {
+DECIDES = {
     "a rule": put("rules", "words", value="words > 3"),
     "a fraction": put("rules", "best", "top", value=0.4),
     "a rule's name": lambda data: data["rules"].update(other=data["rules"].pop("long")),
@@ -80,12 +77,12 @@ DECIDES: dict[str, Callable[[dict[str, Any]], object]] = {
     "a source's name": put("input", 0, "name", value="other"),
     "which columns are scores": put("input", 0, "columns", value={"scores": ["s"]}),
 }
-FACTS: dict[str, dict[str, Any]] = {
+FACTS = {
     "the entries": {"metadata_key": "n"},
     "the evaluation set": {"evaluation_key": "f"},
     "what is forgotten": {"blocklist_key": "b"},
 }
-DOES_NOT: dict[str, Callable[[dict[str, Any]], object]] = {
+DOES_NOT = {
     "the recipe's name": put("name", value="other"),
     "the license": put("license", value="mit"),
     "limits of damage": put("max_failed", value=0.5),
@@ -100,7 +97,7 @@ DOES_NOT: dict[str, Callable[[dict[str, Any]], object]] = {
 }
 
 
-def test_each_input_changes_the_key_and_nothing_else_does(pool: Path) -> None:
+def test_each_input_changes_the_key_and_nothing_else_does(pool):
     key = decisions_key(context_of(pool))
     changed = {name: decisions_key(context_of(pool, change)) for name, change in DECIDES.items()}
     changed |= {name: decisions_key(context_of(pool, **facts)) for name, facts in FACTS.items()}
@@ -111,7 +108,7 @@ def test_each_input_changes_the_key_and_nothing_else_does(pool: Path) -> None:
     assert same == dict.fromkeys(same, key)
 
 
-def test_other_files_change_the_key(pool: Path, tmp_path: Path) -> None:
+def test_other_files_change_the_key(pool, tmp_path):
     key = decisions_key(context_of(pool))
     table = pq.read_table(pool / "a.parquet")
     pq.write_table(table.slice(1), tmp_path / "a.parquet")
@@ -119,7 +116,7 @@ def test_other_files_change_the_key(pool: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("unread", [["a"], ["a", "b"], ["b", "a", "a b"], [""]])
-def test_the_key_without_files_depends_on_which_they_are(pool: Path, unread: list[str]) -> None:
+def test_the_key_without_files_depends_on_which_they_are(pool, unread):
     settings = DecideSettings.of(context_of(pool))
     assert (
         settings.key_without(unread) == settings.key_without(unread[::-1]) != settings.key == settings.key_without([])
@@ -127,7 +124,7 @@ def test_the_key_without_files_depends_on_which_they_are(pool: Path, unread: lis
     assert len({settings.key_without(part) for part in (unread, [*unread, "more"], unread[1:])}) == 3
 
 
-def test_settings_travel_to_workers_and_are_small(pool: Path) -> None:
+def test_settings_travel_to_workers_and_are_small(pool):
     settings = DecideSettings.of(context_of(pool))
     data = pickle.dumps(settings)
     assert len(data) < 20_000 and pickle.loads(data).key == settings.key
@@ -142,6 +139,6 @@ def test_settings_travel_to_workers_and_are_small(pool: Path) -> None:
         (put("dedup", "prefer", value="caption"), "dedup.prefer: column 'caption' is string; accepted: numbers"),
     ],
 )
-def test_what_does_not_fit_the_pool_is_refused(pool: Path, change: Any, message: str) -> None:
+def test_what_does_not_fit_the_pool_is_refused(pool, change, message):
     with pytest.raises(RecipeError, match=message):
         DecideSettings.of(context_of(pool, change))

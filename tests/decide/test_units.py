@@ -2,10 +2,8 @@
 
 import uuid
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,13 +16,13 @@ from curate.decide.select_rows import choose, count_alive, draw_rows, sum_entrie
 from curate.decide.settings import DecideSettings
 from curate.match.metadata import read_metadata
 from curate.match.unit import read_matches
-from curate.pool.plan import Plan, make_plan
+from curate.pool.plan import make_plan
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
 from curate.store.store import RunStore
+from tests import kit
 from tests.base.uids import content_uid
-from tests.laws import pools
-from tests.laws.pools import decide_in_process
+from tests.kit import decide_in_process
 
 BASIC = {  # DataComp's basic filter
     "english": "language = 'en'",
@@ -35,9 +33,7 @@ BASIC = {  # DataComp's basic filter
 }
 
 
-def curate(
-    folder: Path, table: pa.Table, entries: list[str] | None = None, files: int = 1, **recipe: Any
-) -> tuple[RunContext, Plan, list[npt.NDArray[np.int64] | None]]:
+def curate(folder, table, entries=None, files=1, **recipe):
     """Measures, matches and decides a pool of Parquet, in one process."""
     for i in range(files):
         start, stop = i * len(table) // files, (i + 1) * len(table) // files
@@ -53,11 +49,11 @@ def curate(
     plan = make_plan(checked)
     context = RunContext(checked, plan.pool, RunStore(str(folder / f"run-{uuid.uuid4().hex}")), metadata_key=key)
     DecideSettings.of(context)  # checks rules and passes
-    pools.measure_and_match(context, plan.units, None if entries is None else metadata)
+    kit.measure_and_match(context, plan.units, None if entries is None else metadata)
     return context, plan, decide(context, plan)
 
 
-def decide(context: RunContext, plan: Plan) -> list[npt.NDArray[np.int64]]:
+def decide(context, plan):
     """The steps of the pipeline, one after the other."""
     settings = DecideSettings.of(context)
     states = decide_in_process(settings, context, plan.units)
@@ -68,7 +64,7 @@ def decide(context: RunContext, plan: Plan) -> list[npt.NDArray[np.int64]]:
     return [part.dense(settings.n_entries) for part in sums]
 
 
-def decisions(context: RunContext, plan: Plan) -> pa.Table:
+def decisions(context, plan):
     """All decisions, after checking that they conform to the schema and to each other."""
     tables = []
     for unit in plan.units:
@@ -90,12 +86,12 @@ def decisions(context: RunContext, plan: Plan) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def rules_of(context: RunContext, plan: Plan) -> list[str | None]:
-    found: list[str | None] = decisions(context, plan)["rule"].to_pylist()
+def rules_of(context, plan):
+    found = decisions(context, plan)["rule"].to_pylist()
     return found
 
 
-def datacomp(rows: int, seed: int) -> pa.Table:
+def datacomp(rows, seed):
     """A pool shaped as DataComp's, with values at every limit of the basic filter, and nulls."""
     rng = np.random.default_rng(seed)
     pick = rng.choice
@@ -118,9 +114,9 @@ def datacomp(rows: int, seed: int) -> pa.Table:
     )
 
 
-def basic_filter(table: pa.Table) -> list[str | None]:
+def basic_filter(table):
     """DataComp's basic filter, row by row; the name of the first condition that fails."""
-    out: list[str | None] = []
+    out = []
     for row in table.to_pylist():
         text, width, height = row["text"], row["original_width"], row["original_height"]
         if text is None:
@@ -140,7 +136,7 @@ def basic_filter(table: pa.Table) -> list[str | None]:
     return out
 
 
-def cut(rules: list[str | None], scores: list[float | None], fraction: float, name: str) -> list[str | None]:
+def cut(rules, scores, fraction, name):
     """DataComp's CLIP score fraction, over the rows that are still in: descending[int(N·f)] is the threshold."""
     reached = np.array([score for score, rule in zip(scores, rules, strict=True) if rule is None and score is not None])
     if not len(reached):
@@ -159,7 +155,7 @@ BY_COLUMNS = BASIC | {"side": "min_side >= 200", "aspect": "aspect <= 3.0"}
 
 
 @pytest.mark.parametrize(("files", "rules"), [(1, BASIC), (5, BASIC), (2, BY_COLUMNS)])
-def test_the_basic_filter(tmp_path: Path, files: int, rules: dict[str, Any]) -> None:
+def test_the_basic_filter(tmp_path, files, rules):
     table = datacomp(3000, 1)
     context, plan, _ = curate(tmp_path, table, files=files, rules=rules)
     expected = basic_filter(table)
@@ -167,7 +163,7 @@ def test_the_basic_filter(tmp_path: Path, files: int, rules: dict[str, Any]) -> 
     assert rules_of(context, plan) == expected
 
 
-def test_a_column_of_the_pool_comes_before_one_that_is_computed(tmp_path: Path) -> None:
+def test_a_column_of_the_pool_comes_before_one_that_is_computed(tmp_path):
     table = datacomp(50, 1).append_column("aspect", pa.array(np.arange(50.0), pa.float64()))
     rules = {"first": "aspect < 20", "side": "min_side >= 200"}
     found = rules_of(*curate(tmp_path, table, rules=rules)[:2])
@@ -178,9 +174,7 @@ def test_a_column_of_the_pool_comes_before_one_that_is_computed(tmp_path: Path) 
 @pytest.mark.thorough
 @pytest.mark.parametrize("fraction", [0.001, 0.1, 0.3, 0.5, 0.999])
 @pytest.mark.parametrize("seed", [1, 2])
-def test_the_score_fraction_of_what_reached_the_rule(
-    tmp_path: Path, fraction: float, seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_score_fraction_of_what_reached_the_rule(tmp_path, fraction, seed, monkeypatch):
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (200, 200))
     table = datacomp(2000, seed)
     scores = table["clip_b32_similarity_score"].to_pylist()
@@ -195,7 +189,7 @@ def test_the_score_fraction_of_what_reached_the_rule(
     assert len(kept) >= at_least and all(score == kept[at_least - 1] for score in kept[at_least:])  # ties only
 
 
-def test_the_order_of_rules_counts(tmp_path: Path) -> None:
+def test_the_order_of_rules_counts(tmp_path):
     table = datacomp(2000, 3)
     scores = table["clip_b32_similarity_score"].to_pylist()
     others = table["clip_l14_similarity_score"].to_pylist()
@@ -203,7 +197,7 @@ def test_the_order_of_rules_counts(tmp_path: Path) -> None:
     failed = [None if text is not None else "failed" for text in table["text"].to_pylist()]
     english = [language == "en" for language in table["language"].to_pylist()]
 
-    def only_english(rules: list[str | None]) -> list[str | None]:
+    def only_english(rules):
         return [rule or (None if yes else "english") for rule, yes in zip(rules, english, strict=True)]
 
     expected = {
@@ -220,7 +214,7 @@ def test_the_order_of_rules_counts(tmp_path: Path) -> None:
     assert len({tuple(verdicts) for _, verdicts in expected.values()}) == 3
 
 
-def test_a_top_rule_that_no_row_reaches(tmp_path: Path) -> None:
+def test_a_top_rule_that_no_row_reaches(tmp_path):
     table = datacomp(50, 4)
     rules = {"none": "false", "clip": {"top": 0.3, "of": "clip_b32_similarity_score"}}
     context, plan, _ = curate(tmp_path, table, rules=rules)
@@ -239,9 +233,7 @@ def test_a_top_rule_that_no_row_reaches(tmp_path: Path) -> None:
     ),
     st.floats(0.01, 0.99),
 )
-def test_any_small_pool_equals_the_definition(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[float | None, bool]], fraction: float
-) -> None:
+def test_any_small_pool_equals_the_definition(tmp_path_factory, rows, fraction):
     scores = [None if score is None or np.isnan(score) else score for score, _ in rows]
     words = ["two words" if two else "one" for _, two in rows]
     table = pa.table(
@@ -257,14 +249,14 @@ def test_any_small_pool_equals_the_definition(
 ENTRIES = ["cat", "dog", "a", "photo", "big dog", "never there"]
 
 
-def pets(rows: int = 400) -> pa.Table:
+def pets(rows=400):
     rng = np.random.default_rng(5)
     nouns = rng.choice(["cat", "dog", "big dog", "bird"], rows, p=[0.5, 0.25, 0.1, 0.15])
     texts = [f"a photo of {noun} {i}" if i % 3 else f"{noun} {i}" for i, noun in enumerate(nouns)]
     return pa.table({"caption": texts, "s": rng.random(rows)})
 
 
-def test_what_matches_nothing_is_unmatched_after_all_rules(tmp_path: Path) -> None:
+def test_what_matches_nothing_is_unmatched_after_all_rules(tmp_path):
     table = pets()
     rules = {"best": {"top": 0.5, "of": "s"}, "not7": "caption not like '%7'"}
     context, plan, _ = curate(tmp_path, table, ENTRIES, rules=rules)
@@ -279,7 +271,7 @@ def test_what_matches_nothing_is_unmatched_after_all_rules(tmp_path: Path) -> No
     assert rules_of(context, plan) == expected
 
 
-def test_unmatched_without_rules_and_no_unmatched_without_match(tmp_path: Path) -> None:
+def test_unmatched_without_rules_and_no_unmatched_without_match(tmp_path):
     table = pa.table({"caption": ["a cat", "nothing", None]})
     context, plan, _ = curate(tmp_path, table, ENTRIES)
     assert rules_of(context, plan) == [None, "unmatched", "failed"]
@@ -289,7 +281,7 @@ def test_unmatched_without_rules_and_no_unmatched_without_match(tmp_path: Path) 
     assert decisions(context, plan)["probability"].to_pylist() == [1, 1, 0]
 
 
-def test_duplicates_name_the_row_that_stands_for_them(tmp_path: Path) -> None:
+def test_duplicates_name_the_row_that_stands_for_them(tmp_path):
     big, small = "f" * 32, "0" * 31 + "1"
     table = pa.table(
         {
@@ -307,14 +299,14 @@ def test_duplicates_name_the_row_that_stands_for_them(tmp_path: Path) -> None:
         assert row["duplicate_of"] == (row["uid"] if row["rule"] == "duplicate" else None)
 
 
-def test_the_preferred_duplicate_stays(tmp_path: Path) -> None:
+def test_the_preferred_duplicate_stays(tmp_path):
     table = pa.table({"uid": ["a" * 32] * 4 + ["b" * 32], "caption": list("wxyzv"), "s": [0.1, 0.9, None, 0.5, 0.2]})
     context, plan, _ = curate(tmp_path, table, dedup={"prefer": "s"})
     assert rules_of(context, plan) == ["duplicate", None, "duplicate", "duplicate", None]
 
 
 @pytest.mark.parametrize("t", [1, 5, 30, 10_000])
-def test_balance(tmp_path: Path, t: int) -> None:
+def test_balance(tmp_path, t):
     table = pets()
     context, plan, verdicts = curate(tmp_path, table, ENTRIES, files=3, balance={"t": t}, seed=3)
     found = decisions(context, plan).to_pylist()
@@ -340,7 +332,7 @@ def test_balance(tmp_path: Path, t: int) -> None:
         assert "balance" in [row["rule"] for row in found]
 
 
-def test_counts_are_of_survivors_only(tmp_path: Path) -> None:
+def test_counts_are_of_survivors_only(tmp_path):
     table = pa.table({"caption": [f"cat {i}" for i in range(10)] + [f"cat dropped {i}" for i in range(90)]})
     rules = {"no": "caption not like '%dropped%'"}
     context, plan, _ = curate(tmp_path, table, ["cat"], rules=rules, balance={"t": 10})
@@ -352,7 +344,7 @@ def test_counts_are_of_survivors_only(tmp_path: Path) -> None:
     assert pool.tolist() == [100]
 
 
-def test_sums_of_expected_rows_agree_with_the_probabilities(tmp_path: Path) -> None:
+def test_sums_of_expected_rows_agree_with_the_probabilities(tmp_path):
     context, plan, _ = curate(tmp_path, pets(), ENTRIES, files=2, balance={"t": 20})
     read = DecideSettings.of(context)
     states = decide_in_process(read, context, plan.units)
@@ -365,7 +357,7 @@ def test_sums_of_expected_rows_agree_with_the_probabilities(tmp_path: Path) -> N
     assert sums[0] < sums[1] < sums[2]
 
 
-def test_nothing_depends_on_how_the_pool_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_depends_on_how_the_pool_is_cut(tmp_path, monkeypatch):
     table = pets().append_column("uid", pa.array([f"{i * 7919 % 350:032x}" for i in range(400)]))
     found = []
     for files, least in ((1, 1000), (4, 50), (13, 7)):
@@ -382,7 +374,7 @@ def test_nothing_depends_on_how_the_pool_is_cut(tmp_path: Path, monkeypatch: pyt
     }
 
 
-def test_what_stands_is_not_decided_again(tmp_path: Path) -> None:
+def test_what_stands_is_not_decided_again(tmp_path):
     context, plan, first = curate(tmp_path, pets(), ENTRIES, balance={"t": 20})
     name = context.unit_tables(plan.units[0]).file("decisions")
     before = context.store.read_bytes(name)
@@ -392,7 +384,7 @@ def test_what_stands_is_not_decided_again(tmp_path: Path) -> None:
     assert np.array_equal(again, first[0])
 
 
-def test_an_empty_pool(tmp_path: Path) -> None:
+def test_an_empty_pool(tmp_path):
     table = pa.table({"caption": pa.array([], pa.string()), "s": pa.array([], pa.float32())})
     context, plan, _ = curate(tmp_path, table, ENTRIES, rules={"best": {"top": 0.5, "of": "s"}}, balance={"t": 2})
     assert rules_of(context, plan) == []

@@ -9,11 +9,10 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.models.clips import export_onnx
+from tests.kit.clips import export_onnx
 
 FOLDER = Path(str(files("curate.demo"))) / "clip"
 WORDS = "text.token_embedding.weight"
@@ -25,7 +24,7 @@ LICENSE.
 """
 
 
-def export(name: str, folder: Path) -> None:
+def export(name, folder):
     """Writes the folder of a model `local-dir:` whose weights are float16's."""
     export_onnx(name, folder)
     for path in (folder / "onnx").iterdir():
@@ -38,7 +37,7 @@ def export(name: str, folder: Path) -> None:
     (folder / "README.md").write_text(LICENCE)
 
 
-def compact(model: onnx.ModelProto) -> None:
+def compact(model):
     """Makes weights float16, and one of equal rows of the words' embedding; what the exporter says of itself is left out."""
     del model.metadata_props[:], model.graph.metadata_props[:]
     for part in (
@@ -79,11 +78,11 @@ def compact(model: onnx.ModelProto) -> None:
     model.graph.node.extend([*casts, *nodes])
 
 
-def cast(name: str, to: str, kind: int) -> onnx.NodeProto:
+def cast(name, to, kind):
     return helper.make_node("Cast", [name], [to], to=kind)
 
 
-def restore(folder: Path) -> str:
+def restore(folder):
     """Writes the demo's CLIP as open_clip takes it; returns its name."""
     import open_clip
     import torch
@@ -105,7 +104,7 @@ def restore(folder: Path) -> str:
     return f"local-dir:{folder}"
 
 
-def stored() -> dict[str, npt.NDArray[np.float32]]:
+def stored():
     """The weights of the demo's graphs, by open_clip's names; those of the text tower begin with `text.`."""
     found = {
         one.name: numpy_helper.to_array(one)

@@ -4,8 +4,6 @@ import io
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,11 +33,11 @@ class Clip:
     transform: Callable[[Image.Image], torch.Tensor]
     tokenizer: SimpleTokenizer
 
-    def images(self, pictures: list[Image.Image]) -> Plane:
+    def images(self, pictures):
         with torch.inference_mode():
             return self.model.encode_image(torch.stack([self.transform(p) for p in pictures]), normalize=True).numpy()
 
-    def texts(self, captions: list[str]) -> Plane:
+    def texts(self, captions):
         with torch.inference_mode():
             return self.model.encode_text(self.tokenizer(captions), normalize=True).numpy()
 
@@ -53,14 +51,14 @@ class Unseen:
 
 
 @pytest.fixture(scope="module")
-def name(tmp_path_factory: pytest.TempPathFactory) -> str:
+def name(tmp_path_factory):
     """Of the same weights, for open_clip."""
     return restore(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="module")
-def clip(name: str) -> Clip:
-    def refuse(*_: Any) -> None:
+def clip(name):
+    def refuse(*_):
         raise AssertionError("a connection was tried")
 
     with pytest.MonkeyPatch.context() as patch:
@@ -70,7 +68,7 @@ def clip(name: str) -> Clip:
 
 
 @pytest.fixture(scope="module")
-def unseen(clip: Clip) -> Unseen:
+def unseen(clip):
     """Scenes of this test's own stream, each with its caption."""
     scenes, pictures, captions = [], [], []
     for row in range(SCENES):
@@ -82,12 +80,12 @@ def unseen(clip: Clip) -> Unseen:
     return Unseen(scenes, images, captions, (images * clip.texts(captions)).sum(axis=1))
 
 
-def auc(low: Plane, high: Plane) -> float:
+def auc(low, high):
     """The probability that one of `low` lies below one of `high`."""
     return float((low[:, None] < high).mean())
 
 
-def test_the_folder_is_small_and_holds_what_hugging_faces_folders_do() -> None:
+def test_the_folder_is_small_and_holds_what_hugging_faces_folders_do():
     sizes = {path.name: path.stat().st_size for path in FOLDER.iterdir()}
     settings = {"config.json", "preprocessor_config.json", "tokenizer.json", "README.md"}
     assert set(sizes) == {"vision_model.onnx", "text_model.onnx", *settings}
@@ -97,7 +95,7 @@ def test_the_folder_is_small_and_holds_what_hugging_faces_folders_do() -> None:
     )  # no traces
 
 
-def test_onnx_runtime_gives_what_open_clip_does(clip: Clip) -> None:
+def test_onnx_runtime_gives_what_open_clip_does(clip):
     encoder = load_encoder(CuratesClip(model=f"onnx:{FOLDER}"))
     pool = [sample for sample in make_samples(100, seed=22) if sample.defect in ("", "wrong_caption")]
     pictures, texts = [Image.open(io.BytesIO(sample.image)) for sample in pool], [sample.text or "" for sample in pool]
@@ -105,7 +103,7 @@ def test_onnx_runtime_gives_what_open_clip_does(clip: Clip) -> None:
     assert np.abs(encoder.encode_texts(texts).embeddings - clip.texts(texts)).max() < 1e-6
 
 
-def test_it_is_a_plain_clip_with_openais_vocabulary(clip: Clip) -> None:
+def test_it_is_a_plain_clip_with_openais_vocabulary(clip):
     assert type(clip.model) is CLIP
     assert type(clip.tokenizer) is SimpleTokenizer
     assert clip.model.token_embedding.num_embeddings == clip.tokenizer.vocab_size == 49408
@@ -113,7 +111,7 @@ def test_it_is_a_plain_clip_with_openais_vocabulary(clip: Clip) -> None:
     assert all(bool(weight.isfinite().all()) for weight in clip.model.state_dict().values())
 
 
-def test_words_that_no_caption_uses_share_a_row(clip: Clip) -> None:
+def test_words_that_no_caption_uses_share_a_row(clip):
     rows = clip.model.token_embedding.weight
     strange = {clip.tokenizer.encode(word)[0] for word in ("zebra", "quartz", "submarine", "photographers")}
     assert len(strange) == 4
@@ -122,7 +120,7 @@ def test_words_that_no_caption_uses_share_a_row(clip: Clip) -> None:
     assert len(torch.unique(rows[known], dim=0)) == 4
 
 
-def test_it_finds_the_right_caption_and_the_right_picture_among_a_hundred(clip: Clip, unseen: Unseen) -> None:
+def test_it_finds_the_right_caption_and_the_right_picture_among_a_hundred(clip, unseen):
     texts = clip.texts(unseen.captions)
     for queries, answers in ((unseen.images, texts), (texts, unseen.images)):
         ranks = []
@@ -134,7 +132,7 @@ def test_it_finds_the_right_caption_and_the_right_picture_among_a_hundred(clip: 
 
 
 @pytest.mark.slow
-def test_it_finds_the_wrong_captions_of_a_pool(clip: Clip) -> None:
+def test_it_finds_the_wrong_captions_of_a_pool(clip):
     pool = [sample for sample in make_samples(500, seed=21) if sample.defect in ("", "wrong_caption")]
     images = clip.images([Image.open(io.BytesIO(sample.image)) for sample in pool])
     cosines = (images * clip.texts([sample.text or "" for sample in pool])).sum(axis=1)
@@ -144,7 +142,7 @@ def test_it_finds_the_wrong_captions_of_a_pool(clip: Clip) -> None:
     assert np.mean(cosines[wrong] < np.quantile(cosines[~wrong], 0.05)) >= 0.9
 
 
-def test_captions_of_scenes_with_nothing_in_common_score_lower(clip: Clip, unseen: Unseen) -> None:
+def test_captions_of_scenes_with_nothing_in_common_score_lower(clip, unseen):
     captions = []
     for row, scene in enumerate(unseen.scenes):
         rng = np.random.default_rng([21, row])
@@ -155,7 +153,7 @@ def test_captions_of_scenes_with_nothing_in_common_score_lower(clip: Clip, unsee
     assert auc((unseen.images * clip.texts(captions)).sum(axis=1), unseen.cosines) >= 0.98
 
 
-def test_one_wrong_colour_is_noticed(clip: Clip, unseen: Unseen) -> None:
+def test_one_wrong_colour_is_noticed(clip, unseen):
     noticed, texts = [], []
     for row, scene in enumerate(unseen.scenes):
         item, rng = scene.items[0], np.random.default_rng([22, row])
@@ -167,7 +165,7 @@ def test_one_wrong_colour_is_noticed(clip: Clip, unseen: Unseen) -> None:
     assert noticed.mean() >= 0.9
 
 
-def test_strange_words_and_long_captions_do_not_upset_it(clip: Clip, unseen: Unseen) -> None:
+def test_strange_words_and_long_captions_do_not_upset_it(clip, unseen):
     strange = clip.texts([f"{text} zebra" for text in unseen.captions])
     long = clip.texts([" ".join([text] * 4) for text in unseen.captions])
     wrong = (unseen.images * np.roll(strange, 1, axis=0)).sum(axis=1)
@@ -176,7 +174,7 @@ def test_strange_words_and_long_captions_do_not_upset_it(clip: Clip, unseen: Uns
 
 
 @pytest.mark.slow
-def test_the_script_draws_trains_and_writes_the_same_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_script_draws_trains_and_writes_the_same_twice(tmp_path, monkeypatch):
     monkeypatch.setattr("tests.demo.train_clip.BATCH", 16)
     scenes = draw_scenes(3, "a few", 24)
     assert scenes.pixels.shape == (24, 3, 64, 64) and scenes.pixels.dtype == np.uint8
@@ -193,7 +191,7 @@ def test_the_script_draws_trains_and_writes_the_same_twice(tmp_path: Path, monke
     assert model.encode_text(get_tokenizer(f"local-dir:{tmp_path / 'a'}")(["a red circle"])).shape == (1, 64)
 
 
-def test_streams_are_apart() -> None:
+def test_streams_are_apart():
     a, b, c = (draw_scenes(seed, purpose, 2) for seed, purpose in ((0, "training"), (0, "unseen"), (1, "training")))
     assert len({scenes.pixels.tobytes() for scenes in (a, b, c)}) == 3
     assert not np.array_equal(a.pixels[0], a.pixels[1])

@@ -12,21 +12,21 @@ from curate.demo.drawing import ALTER, QUALITIES, alter, decode, draw, encode, p
 from curate.demo.scenes import compose
 
 
-def rng(seed: int) -> np.random.Generator:
+def rng(seed):
     return np.random.Generator(np.random.PCG64(seed))
 
 
-def picture(seed: int) -> bytes:
+def picture(seed):
     state = rng(seed)
     return encode(draw(compose(state, 260, 240), state), "jpg", 85)
 
 
-def test_phash_is_imagehashs() -> None:
+def test_phash_is_imagehashs():
     for seed in range(20):
         assert f"{phash(picture(seed)):016x}" == str(imagehash.phash(Image.open(io.BytesIO(picture(seed)))))
 
 
-def test_a_reencoded_picture_is_another_file_with_the_same_hash() -> None:
+def test_a_reencoded_picture_is_another_file_with_the_same_hash():
     suffixes = set()
     for seed in range(40):
         image = picture(seed)
@@ -41,7 +41,7 @@ def test_a_reencoded_picture_is_another_file_with_the_same_hash() -> None:
 
 
 @pytest.mark.parametrize("change", ALTER)
-def test_an_altered_picture_is_a_jpeg_with_another_hash_and_the_same_from_the_same_state(change: str) -> None:
+def test_an_altered_picture_is_a_jpeg_with_another_hash_and_the_same_from_the_same_state(change):
     made = 0
     for seed in range(12):
         image = picture(seed)
@@ -55,20 +55,20 @@ def test_an_altered_picture_is_a_jpeg_with_another_hash_and_the_same_from_the_sa
     assert made >= 4
 
 
-def test_a_picture_that_withstands_is_not_altered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_that_withstands_is_not_altered(monkeypatch):
     monkeypatch.setitem(drawing.ALTER, "compressed", lambda image, state: encode(image, "jpg", 95))
     withstood = [alter("compressed", picture(seed), rng(seed)) for seed in range(12)]
     assert withstood.count(None) >= 6
 
 
-def test_compression_is_within_its_qualities() -> None:
+def test_compression_is_within_its_qualities():
     image = picture(3)
     low, high = (len(encode(decode(image), "jpg", quality)) for quality in QUALITIES)
     sizes = [len(ALTER["compressed"](decode(image), rng(seed))) for seed in range(30)]
     assert low <= min(sizes) < max(sizes) <= high
 
 
-def test_cropping_takes_a_little_from_any_edge() -> None:
+def test_cropping_takes_a_little_from_any_edge():
     # A picture whose pixels tell where they come from: red is the column, green the row.
     columns, rows = np.meshgrid(np.arange(200), np.arange(200))
     source = Image.fromarray(np.stack([columns, rows, columns * 0], axis=2).astype(np.uint8))

@@ -34,11 +34,11 @@ class Written(NamedTuple):
     members: dict[str, bytes]
 
     @property
-    def image(self) -> bytes:
+    def image(self):
         return self.members[str(self.truth["suffix"])]
 
     @property
-    def fields(self) -> dict[str, object]:
+    def fields(self):
         return json.loads(self.members["json"])
 
 
@@ -47,18 +47,18 @@ class Pool(NamedTuple):
     truth: pa.Table
     samples: dict[str, Written]
 
-    def of(self, *defects: str) -> list[Written]:
+    def of(self, *defects):
         return [s for s in self.samples.values() if s.truth["defect"] in defects]
 
-    def original(self, sample: Written) -> Written:
+    def original(self, sample):
         return self.samples[str(sample.truth["original_key"])]
 
 
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+def pool(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pool")
     truth = write_pool(folder, samples=500, seed=7, shards=3)
-    members: dict[tuple[str, str], dict[str, bytes]] = {}
+    members = {}
     for tar_path in sorted(folder.glob("*.tar")):
         with tarfile.open(tar_path) as tar:
             for member in tar:
@@ -71,12 +71,12 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
     return Pool(folder, truth, {row["key"]: Written(row, members[row["shard"], row["key"]]) for row in rows})
 
 
-def named(text: str) -> set[str]:
+def named(text):
     return set(re.findall(r"[a-z]+", text.lower().replace("grey", "gray"))) & CONCEPTS
 
 
 @pytest.mark.thorough
-def test_two_calls_write_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
+def test_two_calls_write_the_same_bytes_and_another_seed_others(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         write_pool(tmp_path / name, samples=60, seed=seed, shards=2)
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
@@ -87,13 +87,13 @@ def test_two_calls_write_the_same_bytes_and_another_seed_others(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("samples", "shards"), [(49, 1), (10_001, 1), (100, 0)])
-def test_sizes_that_cannot_be_are_refused(tmp_path: Path, samples: int, shards: int) -> None:
+def test_sizes_that_cannot_be_are_refused(tmp_path, samples, shards):
     with pytest.raises(ValueError, match=f"samples={samples} in shards={shards}"):
         write_pool(tmp_path / "no", samples=samples, shards=shards)
     assert not (tmp_path / "no").exists()
 
 
-def test_keys_are_img2datasets_and_headers_say_nothing_of_this_machine(pool: Pool) -> None:
+def test_keys_are_img2datasets_and_headers_say_nothing_of_this_machine(pool):
     per_shard = Counter(str(s.truth["shard"]) for s in pool.samples.values())
     assert sorted(per_shard.values()) == [166, 167, 167]
     for shard, count in per_shard.items():
@@ -104,12 +104,12 @@ def test_keys_are_img2datasets_and_headers_say_nothing_of_this_machine(pool: Poo
         assert {(m.mtime, m.uid, m.gid, m.uname, m.mode, m.isreg()) for m in tar} == {(0, 0, 0, "", 0o644, True)}
 
 
-def test_truth_beside_the_tars_is_the_truth_returned(pool: Pool) -> None:
+def test_truth_beside_the_tars_is_the_truth_returned(pool):
     assert pool.truth.schema.equals(TRUTH)
     assert pq.read_table(pool.folder / "truth.parquet").equals(pool.truth)
 
 
-def test_every_kind_is_planted_as_often_as_announced(pool: Pool) -> None:
+def test_every_kind_is_planted_as_often_as_announced(pool):
     counts = Counter(pool.truth["defect"].to_pylist())
     assert counts.pop("") == 500 - sum(counts.values())
     assert counts == {kind: round(count / 4) for kind, count in DEFECTS.items()}
@@ -117,7 +117,7 @@ def test_every_kind_is_planted_as_often_as_announced(pool: Pool) -> None:
     assert all(15 <= count <= 60 for count in DEFECTS.values())
 
 
-def test_sidecars_agree_with_the_files(pool: Pool) -> None:
+def test_sidecars_agree_with_the_files(pool):
     for key, sample in pool.samples.items():
         fields, truth = sample.fields, sample.truth
         assert fields["key"] == key
@@ -129,7 +129,7 @@ def test_sidecars_agree_with_the_files(pool: Pool) -> None:
             assert sample.members["txt"].decode() == truth["caption"]
 
 
-def test_images_are_whole_and_of_their_size_but_for_the_damaged(pool: Pool) -> None:
+def test_images_are_whole_and_of_their_size_but_for_the_damaged(pool):
     formats = {"jpg": "jpeg", "png": "png", "webp": "webp"}
     for sample in pool.samples.values():
         defect, truth = sample.truth["defect"], sample.truth
@@ -140,7 +140,7 @@ def test_images_are_whole_and_of_their_size_but_for_the_damaged(pool: Pool) -> N
             assert facts.format == formats[str(truth["suffix"])]
 
 
-def test_damaged_images_are_refused_by_pillow(pool: Pool) -> None:
+def test_damaged_images_are_refused_by_pillow(pool):
     damaged = pool.of(*IMAGE_DAMAGE)
     assert len(damaged) == 12
     for sample in damaged:
@@ -148,7 +148,7 @@ def test_damaged_images_are_refused_by_pillow(pool: Pool) -> None:
             Image.open(io.BytesIO(sample.image)).load()
 
 
-def test_damaged_captions(pool: Pool) -> None:
+def test_damaged_captions(pool):
     for sample in pool.of("caption_not_utf8"):
         with pytest.raises(UnicodeDecodeError):
             sample.members["txt"].decode()
@@ -158,7 +158,7 @@ def test_damaged_captions(pool: Pool) -> None:
     assert pool.truth["caption"].null_count == 12
 
 
-def test_pictures_differ_but_for_planted_duplicates(pool: Pool) -> None:
+def test_pictures_differ_but_for_planted_duplicates(pool):
     others = (*IMAGE_DAMAGE, *DUPLICATES, *NEAR_DUPLICATES)
     pictures = [s for s in pool.samples.values() if s.truth["defect"] not in others]
     hashes = np.array([phash(s.image) for s in pictures], np.uint64)
@@ -169,7 +169,7 @@ def test_pictures_differ_but_for_planted_duplicates(pool: Pool) -> None:
 
 
 @pytest.mark.thorough
-def test_what_comes_too_near_is_drawn_anew_and_moves_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_comes_too_near_is_drawn_anew_and_moves_no_other(monkeypatch):
     before = make_samples(100, 0)
     monkeypatch.setattr("curate.demo.samples.MIN_DISTANCE", 18)
     after = make_samples(100, 0)
@@ -182,7 +182,7 @@ def test_what_comes_too_near_is_drawn_anew_and_moves_no_other(monkeypatch: pytes
     assert 0 < alike.count(False) < alike.count(True)
 
 
-def test_phash_is_imagehashs_and_the_one_that_is_measured(pool: Pool) -> None:
+def test_phash_is_imagehashs_and_the_one_that_is_measured(pool):
     for sample in [*pool.of("")[:40], *pool.of("reencoded")]:
         value = phash(sample.image)
         assert f"{value:016x}" == str(imagehash.phash(Image.open(io.BytesIO(sample.image)).convert("RGB")))
@@ -190,7 +190,7 @@ def test_phash_is_imagehashs_and_the_one_that_is_measured(pool: Pool) -> None:
         assert value == hash_small([small or b""])[0]
 
 
-def test_duplicates_are_of_clean_samples_one_each(pool: Pool) -> None:
+def test_duplicates_are_of_clean_samples_one_each(pool):
     copies = pool.of(*DUPLICATES)
     originals = [str(s.truth["original_key"]) for s in copies]
     assert len(set(originals)) == len(copies) == 32
@@ -205,15 +205,15 @@ def test_duplicates_are_of_clean_samples_one_each(pool: Pool) -> None:
     assert not set(originals) & {str(s.truth["original_key"]) for s in near}
 
 
-def test_near_duplicates_have_families(pool: Pool) -> None:
-    kinds: dict[str, list[str]] = {}
+def test_near_duplicates_have_families(pool):
+    kinds = {}
     for sample in pool.of(*NEAR_DUPLICATES):
         kinds.setdefault(str(sample.truth["original_key"]), []).append(str(sample.truth["defect"]))
     assert all(len(set(each)) == len(each) for each in kinds.values())
     assert {len(each) for each in kinds.values()} == {1, 2, 3}
 
 
-def test_no_equal_key_finds_a_near_duplicate_and_yet_it_looks_alike(pool: Pool) -> None:
+def test_no_equal_key_finds_a_near_duplicate_and_yet_it_looks_alike(pool):
     captions = Counter()
     for sample in pool.of(*NEAR_DUPLICATES):
         original = pool.original(sample)
@@ -229,8 +229,8 @@ def test_no_equal_key_finds_a_near_duplicate_and_yet_it_looks_alike(pool: Pool) 
     assert min(captions[True], captions[False]) >= 4
 
 
-def test_the_sizes_of_near_duplicates(pool: Pool) -> None:
-    def ratios(sample: Written) -> list[float]:
+def test_the_sizes_of_near_duplicates(pool):
+    def ratios(sample):
         return [int(str(sample.truth[s])) / int(str(pool.original(sample).truth[s])) for s in ("width", "height")]
 
     assert all(ratios(sample) == [1, 1] for sample in pool.of("compressed"))
@@ -251,7 +251,7 @@ def test_the_sizes_of_near_duplicates(pool: Pool) -> None:
         ("reencoded", {"image": False, "url": False}),
     ],
 )
-def test_what_duplicates_share(pool: Pool, kind: str, same: dict[str, bool]) -> None:
+def test_what_duplicates_share(pool, kind, same):
     for sample in pool.of(kind):
         original = pool.original(sample)
         found = {name: sample.truth[name] == original.truth[name] for name in ("caption", "url")}
@@ -260,13 +260,13 @@ def test_what_duplicates_share(pool: Pool, kind: str, same: dict[str, bool]) -> 
         assert phash(sample.image) == phash(original.image)
 
 
-def test_urls_repeat_only_where_planted(pool: Pool) -> None:
+def test_urls_repeat_only_where_planted(pool):
     urls = Counter(str(s.truth["url"]) for s in pool.samples.values() if s.truth["defect"] != "repeated")
     assert set(urls.values()) == {1}
     assert all(url.startswith("https://example.com/") for url in urls)
 
 
-def test_captions_are_true_but_for_the_wrong_ones(pool: Pool) -> None:
+def test_captions_are_true_but_for_the_wrong_ones(pool):
     for sample in pool.samples.values():
         truth = sample.truth
         concepts = {*truth["shapes"], *truth["colours"], truth["background"], truth["background_colour"]}  # type: ignore[misc]
@@ -280,7 +280,7 @@ def test_captions_are_true_but_for_the_wrong_ones(pool: Pool) -> None:
             assert named(str(truth["caption"])) <= concepts
 
 
-def test_sizes(pool: Pool) -> None:
+def test_sizes(pool):
     for sample in pool.samples.values():
         width, height = int(str(sample.truth["width"])), int(str(sample.truth["height"]))
         if sample.truth["defect"] == "tiny":
@@ -296,7 +296,7 @@ def test_sizes(pool: Pool) -> None:
     }
 
 
-def test_languages_are_recognised() -> None:
+def test_languages_are_recognised():
     detector = LangDetector(LangDetectConfig(model="lite"))
     for code, language in LANGUAGES.items():
         for template in language.templates:
@@ -306,7 +306,7 @@ def test_languages_are_recognised() -> None:
                     assert detector.detect(text, k=1)[0]["lang"] == code, text
 
 
-def test_english_is_mostly_recognised_and_planted_languages_are_recorded(pool: Pool) -> None:
+def test_english_is_mostly_recognised_and_planted_languages_are_recorded(pool):
     detector = LangDetector(LangDetectConfig(model="lite"))
     english = [str(s.truth["caption"]) for s in pool.of("")]
     assert sum(detector.detect(text, k=1)[0]["lang"] == "en" for text in english) > 0.98 * len(english)
@@ -317,7 +317,7 @@ def test_english_is_mostly_recognised_and_planted_languages_are_recorded(pool: P
     assert {s.truth["language"] for s in pool.samples.values() if s not in injected} == {"en"}
 
 
-def test_metadata_has_a_head_a_tail_and_decoys(pool: Pool) -> None:
+def test_metadata_has_a_head_a_tail_and_decoys(pool):
     entries = json.loads((pool.folder / "metadata.json").read_text(encoding="utf-8"))
     assert entries == metadata_entries()
     assert len(set(entries)) == len(entries)

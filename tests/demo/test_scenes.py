@@ -15,24 +15,24 @@ from curate.demo.words import BACKGROUNDS, COLOURS, LANGUAGES, SHAPES
 CONCEPTS = {*SHAPES, *COLOURS, *BACKGROUNDS}
 
 
-def rng(seed: int) -> np.random.Generator:
+def rng(seed):
     return np.random.Generator(np.random.PCG64(seed))
 
 
-def scenes(count: int) -> list[Scene]:
+def scenes(count):
     return [compose(rng(seed), 300, 240) for seed in range(count)]
 
 
-def alone(shape: str, colour: str = "red", x: float = 0.5, y: float = 0.5, ground: str = "white") -> Scene:
+def alone(shape, colour="red", x=0.5, y=0.5, ground="white"):
     return Scene(300, 300, "gradient", ground, (Item(shape, colour, "", 0.25, x, y, 0.0),))
 
 
-def named(text: str) -> set[str]:
+def named(text):
     return set(re.findall(r"[a-z]+", text.lower().replace("grey", "gray"))) & CONCEPTS
 
 
-def test_the_same_state_gives_the_same_scene_picture_and_caption() -> None:
-    def made(seed: int) -> tuple[Scene, bytes, str]:
+def test_the_same_state_gives_the_same_scene_picture_and_caption():
+    def made(seed):
         state = rng(seed)
         scene = compose(state, 250, 320)
         return scene, draw(scene, state).tobytes(), caption(scene, state)
@@ -41,7 +41,7 @@ def test_the_same_state_gives_the_same_scene_picture_and_caption() -> None:
     assert made(3)[1] != made(4)[1]
 
 
-def test_captions_name_nothing_that_is_not_there_and_nearly_all_name_the_first_shape() -> None:
+def test_captions_name_nothing_that_is_not_there_and_nearly_all_name_the_first_shape():
     first = 0
     for seed, scene in enumerate(scenes(800)):
         found = named(caption(scene, rng(seed)))
@@ -50,12 +50,12 @@ def test_captions_name_nothing_that_is_not_there_and_nearly_all_name_the_first_s
     assert first == 800
 
 
-def test_captions_come_in_many_styles() -> None:
+def test_captions_come_in_many_styles():
     scene = compose(rng(5), 300, 240)
     assert len({caption(scene, rng(seed)) for seed in range(300)}) > 150
 
 
-def test_relations_hold() -> None:
+def test_relations_hold():
     seen = set()
     for seed, scene in enumerate(scenes(1500)):
         text = caption(scene, rng(seed)).lower()
@@ -69,7 +69,7 @@ def test_relations_hold() -> None:
     assert len(seen) == 4
 
 
-def test_shapes_do_not_touch_one_another_or_leave_the_picture() -> None:
+def test_shapes_do_not_touch_one_another_or_leave_the_picture():
     crowded = 0
     for scene in scenes(300):
         side = min(scene.width, scene.height)
@@ -86,11 +86,11 @@ def test_shapes_do_not_touch_one_another_or_leave_the_picture() -> None:
 
 
 @pytest.mark.parametrize("colour", COLOURS)
-def test_a_shape_has_its_colour_and_its_ground_another(colour: str) -> None:
+def test_a_shape_has_its_colour_and_its_ground_another(colour):
     ground = "blue" if colour != "blue" else "yellow"
     picture = np.asarray(draw(alone("square", colour, ground=ground), rng(1)), np.float64)
 
-    def nearest(patch: np.ndarray) -> str:
+    def nearest(patch):
         return min(COLOURS, key=lambda name: math.dist(COLOURS[name], patch.mean((0, 1))))
 
     assert nearest(picture[140:160, 140:160]) == colour
@@ -110,14 +110,14 @@ AREAS = {
 
 
 @pytest.mark.parametrize("shape", AREAS)
-def test_a_shape_covers_its_area(shape: str) -> None:
+def test_a_shape_covers_its_area(shape):
     # Red on white: what the shape covers (rim included) has little green; its shadow has as much green as red.
     pixels = np.asarray(draw(alone(shape), rng(2)), np.float64)
     covered = (pixels[..., 0] - pixels[..., 1] > 50).sum()
     assert covered == pytest.approx(AREAS[shape] * 75**2, rel=0.04)
 
 
-def test_every_shape_and_every_texture_differs_from_the_others() -> None:
+def test_every_shape_and_every_texture_differs_from_the_others():
     shapes = [np.asarray(draw(alone(shape), rng(2)), np.float64) for shape in SHAPES]
     grounds = [
         np.asarray(draw(Scene(300, 300, name, "blue", alone("circle").items), rng(2)), np.float64)
@@ -130,7 +130,7 @@ def test_every_shape_and_every_texture_differs_from_the_others() -> None:
 
 
 @pytest.mark.parametrize("size", [(20, 20), (600, 60), (60, 480), (63, 21)])
-def test_odd_sizes_are_drawn(size: tuple[int, int]) -> None:
+def test_odd_sizes_are_drawn(size):
     for seed in range(24):
         state = rng(seed)
         picture = draw(compose(state, *size), state)
@@ -141,24 +141,24 @@ def test_odd_sizes_are_drawn(size: tuple[int, int]) -> None:
     ("x", "y", "position"),
     [(0.2, 0.2, "top left"), (0.5, 0.2, "top"), (0.8, 0.5, "right"), (0.5, 0.5, "center"), (0.5, 0.9, "bottom")],
 )
-def test_positions(x: float, y: float, position: str) -> None:
+def test_positions(x, y, position):
     assert alone("star", x=x, y=y).items[0].position == position
 
 
-def test_pick_follows_its_weights() -> None:
+def test_pick_follows_its_weights():
     state = rng(0)
     drawn = [pick(state, "abc", (6, 3, 1)) for _ in range(5000)]
     for letter, share in (("a", 0.6), ("b", 0.3), ("c", 0.1)):
         assert abs(drawn.count(letter) / 5000 - share) < 5 * math.sqrt(share * (1 - share) / 5000)
 
 
-def test_every_language_has_a_word_for_every_shape_and_colour() -> None:
+def test_every_language_has_a_word_for_every_shape_and_colour():
     for code, language in LANGUAGES.items():
         assert len(set(language.shapes)) == len(SHAPES), code
         assert len(set(language.colours)) == len(COLOURS), code
 
 
-def test_pictures_are_not_flat() -> None:
+def test_pictures_are_not_flat():
     for seed in range(12):
         state = rng(seed)
         picture = draw(compose(state, 300, 300), state)

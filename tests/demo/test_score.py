@@ -1,7 +1,5 @@
 """The demo's score: what was injected against what was decided, on a few samples made up here."""
 
-from pathlib import Path
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +13,7 @@ ORDER = ["failed", "english", "words", "side", "aligned", DUPLICATE, "balance", 
 Row = tuple[str, str, str, str, str]  # key, defect, original's key, rule ('': kept), the key of what stays for it
 
 
-def scored(folder: Path, rows: list[Row]) -> dict[str, Caught]:
+def scored(folder, rows):
     """The score of rows in one tar; a sample's uid is made of its key, a repeated one's of its original's."""
     truth = [
         {"shard": "00000.tar", "key": key, "defect": d, "original_key": original} for key, d, original, _, _ in rows
@@ -37,11 +35,11 @@ def scored(folder: Path, rows: list[Row]) -> dict[str, Caught]:
     return {line.defect: line for line in score(str(folder / "truth.parquet"), str(folder))}
 
 
-def rated(caught: dict[str, Caught]) -> dict[str, Rate]:
+def rated(caught):
     return {line.rule: line for line in rate_rules(list(caught.values()), ORDER)}
 
 
-def test_a_copy_that_stays_changes_places_with_its_original(tmp_path: Path) -> None:
+def test_a_copy_that_stays_changes_places_with_its_original(tmp_path):
     caught = scored(
         tmp_path,
         [
@@ -59,7 +57,7 @@ def test_a_copy_that_stays_changes_places_with_its_original(tmp_path: Path) -> N
     assert rates[NEAR] == Rate(NEAR, 2, 1.0, 2, 1.0)
 
 
-def test_missed_copies_lower_recall_and_those_of_another_scene_precision(tmp_path: Path) -> None:
+def test_missed_copies_lower_recall_and_those_of_another_scene_precision(tmp_path):
     caught = scored(
         tmp_path,
         [
@@ -80,28 +78,18 @@ def test_missed_copies_lower_recall_and_those_of_another_scene_precision(tmp_pat
     assert rates["english"].precision == 1.0  # of any kind injected
 
 
-def test_a_scene_that_is_wholly_taken_for_another_counts_as_lost(tmp_path: Path) -> None:
+def test_a_scene_that_is_wholly_taken_for_another_counts_as_lost(tmp_path):
     caught = scored(
-        tmp_path,
-        [
-            ("0", "", "", "", ""),
-            ("1", "", "", DUPLICATE, "0"),
-            ("2", "compressed", "1", DUPLICATE, "0"),
-        ],
+        tmp_path, [("0", "", "", "", ""), ("1", "", "", DUPLICATE, "0"), ("2", "compressed", "1", DUPLICATE, "0")]
     )
     assert caught[CLEAN].rules == {"kept": 1, DUPLICATE: 1}
     assert rated(caught)[NEAR] == Rate(NEAR, 2, 0.0, 1, 1.0)
 
 
-def test_rows_of_one_uid_and_rows_without_one(tmp_path: Path) -> None:
+def test_rows_of_one_uid_and_rows_without_one(tmp_path):
     """A repeated sample has its original's uid; a failed one has none."""
     caught = scored(
-        tmp_path,
-        [
-            ("0", "", "", DUPLICATE, "0"),
-            ("1", "repeated", "0", "", ""),
-            ("2", "not_an_image", "", FAILED, ""),
-        ],
+        tmp_path, [("0", "", "", DUPLICATE, "0"), ("1", "repeated", "0", "", ""), ("2", "not_an_image", "", FAILED, "")]
     )
     assert caught[CLEAN].rules == {"kept": 1}
     assert caught["repeated"].rules == {DUPLICATE: 1}
@@ -109,11 +97,11 @@ def test_rows_of_one_uid_and_rows_without_one(tmp_path: Path) -> None:
     assert rated(caught)["failed"] == Rate("failed", 1, 1.0, 1, 1.0)
 
 
-def test_nothing_dropped_has_no_precision() -> None:
+def test_nothing_dropped_has_no_precision():
     nothing = rate_rules([Caught(CLEAN, 3, {"kept": 3}), Caught("cropped", 2, {"kept": 2})], ORDER)
     assert {line.rule: (line.precision, line.recall) for line in nothing}[NEAR] == (None, 0.0)
 
 
-def test_a_rule_that_no_planted_defect_is_for_has_no_recall() -> None:
+def test_a_rule_that_no_planted_defect_is_for_has_no_recall():
     caught = [Caught(CLEAN, 3, {"kept": 2, "words": 1}), Caught("language", 2, {"english": 1, "words": 1})]
     assert {line.rule: line for line in rate_rules(caught, ORDER)}["words"] == Rate("words", 2, 0.5, 0, None)

@@ -72,7 +72,7 @@ class Scenes:
     captions: list[list[str]]
 
 
-def draw_scenes(seed: int, purpose: str, count: int) -> Scenes:
+def draw_scenes(seed, purpose, count):
     """Scenes of a stream of their own: other purposes, other seeds and the demo's pools have others."""
     # Spawned: a forked child of a process with the threads of torch may die or hang.
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as processes:
@@ -80,7 +80,7 @@ def draw_scenes(seed: int, purpose: str, count: int) -> Scenes:
     return Scenes(np.stack([pixels for pixels, _ in drawn]), [captions for _, captions in drawn])
 
 
-def _drawn(seed: int, purpose: str, row: int) -> tuple[npt.NDArray[np.uint8], list[str]]:
+def _drawn(seed, purpose, row):
     """One scene, as the model gets it from a pool: a JPEG, squashed as open_clip's transform does it."""
     entropy = [seed, int.from_bytes(purpose.encode(), "big"), row]
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
@@ -91,7 +91,7 @@ def _drawn(seed: int, purpose: str, row: int) -> tuple[npt.NDArray[np.uint8], li
     return np.asarray(picture).transpose(2, 0, 1), [caption(scene, rng) for _ in range(CAPTIONS)]
 
 
-def train(scenes: Scenes, seed: int, steps: int) -> tuple[Module, Ids]:
+def train(scenes, seed, steps):
     """A CLIP trained on the scenes, and the words that it knows: those of the captions, then start and end.
 
     Words are int64 [k], ids of OpenAI's vocabulary, ascending. The model's embedding has k + 1 rows, so that nothing
@@ -130,7 +130,7 @@ def train(scenes: Scenes, seed: int, steps: int) -> tuple[Module, Ids]:
     return model.eval(), known
 
 
-def _compact(captions: list[list[str]]) -> tuple[Ids, list[list[list[int]]]]:
+def _compact(captions):
     """The words of all captions, start and end included, and the captions as rows of the embedding, without these."""
     from open_clip.tokenizer import SimpleTokenizer
 
@@ -141,7 +141,7 @@ def _compact(captions: list[list[str]]) -> tuple[Ids, list[list[list[int]]]]:
     return known, [[(np.searchsorted(known, text) + 1).tolist() for text in texts] for texts in ids]
 
 
-def _text(captions: list[list[int]], end: int, rng: np.random.Generator, joined: bool) -> list[int]:
+def _text(captions, end, rng, joined):
     """One of a scene's captions, or all of them in a row; sometimes with unknown words; with start and end."""
     order = rng.permutation(len(captions))[: None if joined else 1]
     text = [word for i in order for word in captions[i]]
@@ -151,7 +151,7 @@ def _text(captions: list[list[int]], end: int, rng: np.random.Generator, joined:
     return [end - 1, *text[: CONTEXT - 2], end]
 
 
-def _encode_images(model: Module, pixels: npt.NDArray[np.uint8]) -> Tensor:
+def _encode_images(model, pixels):
     """Unit vectors float32 [n, embed_dim] of uint8 [n, 3, SIZE, SIZE], normalised as open_clip's transform does it."""
     import torch
 
@@ -159,7 +159,7 @@ def _encode_images(model: Module, pixels: npt.NDArray[np.uint8]) -> Tensor:
     return model.encode_image((torch.from_numpy(pixels).float() / 255 - mean) / std, normalize=True)
 
 
-def _encode_texts(model: Module, texts: list[list[int]]) -> Tensor:
+def _encode_texts(model, texts):
     """Unit vectors float32 [n, embed_dim] of texts; `encode_text`, trimmed to the longest."""
     import torch
     from torch.nn import functional as F
@@ -171,7 +171,7 @@ def _encode_texts(model: Module, texts: list[list[int]]) -> Tensor:
     return F.normalize(x[torch.arange(len(x)), ids.argmax(dim=-1)] @ model.text_projection, dim=-1)
 
 
-def write_model(model: Module, known: Ids, folder: Path) -> None:
+def write_model(model, known, folder):
     """Writes the folder that open_clip loads, with the whole vocabulary; weights are rounded to float16."""
     import torch
     from safetensors.torch import save
@@ -187,7 +187,7 @@ def write_model(model: Module, known: Ids, folder: Path) -> None:
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def measure(folder: Path, seed: int) -> dict[str, float]:
+def measure(folder, seed):
     """What the written model reaches, by name: on unseen scenes, and on the demo's pool (2,000 samples, seed 0).
 
     `image→text R@k` is the share of pictures whose caption is among the first k of 100 captions of other scenes.
@@ -197,7 +197,7 @@ def measure(folder: Path, seed: int) -> dict[str, float]:
     pictures = [Image.fromarray(pixels.transpose(1, 2, 0)) for pixels in unseen.pixels]
     images, texts = _embeddings(folder, pictures, [captions[0] for captions in unseen.captions])
     cosines = np.stack([a @ b.T for a, b in zip(np.split(images, 10), np.split(texts, 10), strict=True)])
-    figures: dict[str, float] = {}
+    figures = {}
     for way, matrices in (("image→text", cosines), ("text→image", cosines.swapaxes(1, 2))):
         right = np.diagonal(matrices, axis1=1, axis2=2)
         ranks = (matrices > right[:, :, None]).sum(axis=2)
@@ -213,7 +213,7 @@ def measure(folder: Path, seed: int) -> dict[str, float]:
     return figures
 
 
-def _embeddings(folder: Path, pictures: list[Image.Image], texts: list[str]) -> tuple[Plane, Plane]:
+def _embeddings(folder, pictures, texts):
     """Unit vectors float32 [n, embed_dim] of pictures and of texts, by open_clip alone."""
     import open_clip
     import torch
@@ -225,7 +225,7 @@ def _embeddings(folder: Path, pictures: list[Image.Image], texts: list[str]) -> 
         return images.numpy(), model.encode_text(tokenizer(texts), normalize=True).numpy()
 
 
-def main() -> None:
+def main():
     """Draws, trains, writes, measures and prints."""
     import torch
 

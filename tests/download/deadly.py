@@ -7,14 +7,13 @@ import signal  # noqa: F401  (for DEATH)
 from PIL import Image
 
 from curate.download import resize as resizes
-from curate.download.resize import Resize, Resized, make_resizer
-from curate.download.source import UrlsSource
+from curate.download.resize import make_resizer
 
 
-def make_deadly(source: UrlsSource) -> Resize:
+def make_deadly(source):
     resize = make_resizer(source)
 
-    def resize_or_end(data: bytes) -> Resized:
+    def resize_or_end(data):
         if Image.open(io.BytesIO(data)).size == (31, 31):
             exec(os.environ.get("DEATH", "os.kill(os.getpid(), signal.SIGKILL)"))
         return resize(data)

@@ -6,31 +6,29 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
 from curate.download import addresses
 from curate.download.fetch import Fetcher
 from curate.download.source import NetworkPolicy
-from tests.download.web import Web, running
+from tests.kit.web import Web, running
 
 
 @pytest.fixture(scope="module")
-def web() -> Iterator[Web]:
+def web():
     with running(Web({"a": b"some bytes"}, 4)) as servers:
         yield servers
 
 
 @pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+def names(monkeypatch):
     """How often names of `.test` were looked up: they have addresses of this machine, but `none` and, at first, `again`."""
-    asked: Counter[str] = Counter()
-    real: Callable[..., Any] = socket.getaddrinfo
+    asked = Counter()
+    real = socket.getaddrinfo
 
-    def look_up(host: str, *arguments: Any, **options: Any) -> Any:
+    def look_up(host, *arguments, **options):
         if not host.endswith(".test"):
             return real(host, *arguments, **options)
         asked[host] += 1
@@ -45,23 +43,23 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     yield asked
 
 
-def fetcher(*networks: str, **limits: Any) -> Fetcher:
+def fetcher(*networks, **limits):
     own = {"contact": "me@example.org", "robots": "ignore", "pause": 0.01, **limits}
     return Fetcher(NetworkPolicy.model_validate(own | {"allow_networks": networks}))
 
 
-def fetch(by: Fetcher, web: Web, host: str) -> str:
+def fetch(by, web, host):
     outcome = by.fetch(f"http://{host}:{web.port}/image/a", 5)
     return outcome.fault.reason if outcome.data is None and outcome.fault else (outcome.data or b"").decode()
 
 
-def test_a_name_is_looked_up_once(web: Web, names: Counter[str]) -> None:
+def test_a_name_is_looked_up_once(web, names):
     own = fetcher("127.0.0.0/8")
     assert {fetch(own, web, "some.test") for _ in range(20)} == {"some bytes"} and names["some.test"] == 1
     assert fetch(own, web, "none.test") == "dns" and names["none.test"] == 1  # also by further attempts
 
 
-def test_what_it_means_is_checked_each_time(web: Web, names: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_it_means_is_checked_each_time(web, names, monkeypatch):
     assert fetch(fetcher("127.0.0.0/8"), web, "some.test") == "some bytes"
     assert fetch(fetcher(), web, "some.test") == "refused_address" and names["some.test"] == 1
     monkeypatch.setattr(addresses, "_SECONDS", 1e-9)  # a name that means another address the next time
@@ -69,7 +67,7 @@ def test_what_it_means_is_checked_each_time(web: Web, names: Counter[str], monke
     assert [fetch(own, web, "moves.test") for _ in range(2)] == ["some bytes", "refused_address"]
 
 
-def test_what_may_pass_is_asked_again(web: Web, names: Counter[str]) -> None:
+def test_what_may_pass_is_asked_again(web, names):
     own = fetcher("127.0.0.0/8", attempts=2, pause=0.01)
     assert fetch(own, web, "again.test") == "dns" and names["again.test"] == 2
     assert fetch(own, web, "again.test") == "some bytes" and names["again.test"] == 3
@@ -83,13 +81,13 @@ print(many(sys.argv[1]))
 """
 
 
-def many(port: str) -> list[str]:
+def many(port):
     """What 300 threads get that fetch at once from four addresses of this machine."""
     web = Web({})
     web.port = int(port)
     own, ready = fetcher("127.0.0.0/8", per_host=100, attempts=1), threading.Barrier(300)
 
-    def one(number: int) -> str:
+    def one(number):
         ready.wait()
         return fetch(own, web, f"127.0.0.{number % 4 + 1}")
 
@@ -97,7 +95,7 @@ def many(port: str) -> list[str]:
         return sorted(set(pool.map(one, range(300))))
 
 
-def test_more_threads_than_files(web: Web) -> None:
+def test_more_threads_than_files(web):
     """They wait for each other: a limit of this machine is no fault of a URL."""
     command = [sys.executable, "-c", PROGRAM, str(web.port)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)

@@ -2,11 +2,9 @@
 
 import socket
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from email.message import Message
 from functools import partial
-from typing import Any
 
 import pytest
 
@@ -17,19 +15,19 @@ from curate.download.robots import opt_out
 from curate.download.source import NetworkPolicy
 from tests.download.fake_transport import FakeTransport
 from tests.download.fake_transport import fetcher as fake_fetcher
-from tests.download.web import Web, get, running
-from tests.waiting import wait_until
+from tests.kit.waiting import wait_until
+from tests.kit.web import Web, get, running
 
 IMAGE = bytes(range(256)) * 40
 
 
 @pytest.fixture(scope="module")
-def web() -> Iterator[Web]:
+def web():
     with running(Web({"a": IMAGE, "b": b"b"}, hosts=4)) as servers:
         yield servers
 
 
-def fetcher(**keys: Any) -> Fetcher:
+def fetcher(**keys):
     defaults = {
         "contact": "me@example.org",
         "allow_networks": ["127.0.0.0/8"],
@@ -40,7 +38,7 @@ def fetcher(**keys: Any) -> Fetcher:
     return Fetcher(NetworkPolicy.model_validate(defaults | keys))
 
 
-def fault(url: str, timeout: float = 10, **keys: Any) -> tuple[str, int]:
+def fault(url, timeout=10, **keys):
     """The reason that a URL gives nothing for, and the attempts."""
     outcome = fetcher(**keys).fetch(url, timeout)
     assert outcome.fault and outcome.data is None
@@ -48,7 +46,7 @@ def fault(url: str, timeout: float = 10, **keys: Any) -> tuple[str, int]:
     return outcome.fault.reason, outcome.attempts
 
 
-def test_an_image(web: Web) -> None:
+def test_an_image(web):
     began = time.time()
     outcome = fetcher().fetch(web.url("image/a"), 10)
     assert (outcome.data, outcome.fault, outcome.attempts) == (IMAGE, None, 1) and began <= outcome.time <= time.time()
@@ -86,12 +84,12 @@ def test_an_image(web: Web) -> None:
         ("endless", "too_large", 1),
     ],
 )
-def test_faults(web: Web, path: str, reason: str, attempts: int) -> None:
+def test_faults(web, path, reason, attempts):
     assert fault(web.url(path), robots="ignore") == (reason, attempts)
 
 
 @pytest.mark.parametrize("path", ["slow", "slow_header", "silent"])
-def test_what_does_not_end_is_ended(web: Web, path: str) -> None:
+def test_what_does_not_end_is_ended(web, path):
     began = time.monotonic()
     assert fault(web.url(path), timeout=0.5, max_seconds=0.7, attempts=2) == ("timeout", 2)
     assert time.monotonic() - began < 20
@@ -113,7 +111,7 @@ def test_what_does_not_end_is_ended(web: Web, path: str) -> None:
         "http://\x00/",
     ],
 )
-def test_no_urls(url: str) -> None:
+def test_no_urls(url):
     assert fault(url) == ("bad_url", 1)
 
 
@@ -131,34 +129,34 @@ def test_no_urls(url: str) -> None:
         "0",
     ],
 )
-def test_private_addresses(web: Web, host: str) -> None:
+def test_private_addresses(web, host):
     """Also numbers that the system's library takes for an address."""
     before = len(web.log)
     assert fault(f"http://{host}:{web.port}/image/a", allow_networks=[]) == ("refused_address", 1)
     assert len(web.log) == before
 
 
-def test_names_that_are_none() -> None:
+def test_names_that_are_none():
     assert fault("http://nothing.invalid/a") == ("dns", 3)
     assert fault(f"http://{'a' * 70}.example/", attempts=1)[0] == "dns"
 
 
-def test_nobody_listens() -> None:
+def test_nobody_listens():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         assert fault(f"http://127.0.0.1:{taken.getsockname()[1]}/", robots="ignore") == ("unreachable", 1)
 
 
-def test_tls_must_be_trusted(web: Web) -> None:
+def test_tls_must_be_trusted(web):
     assert fault(web.url("image/a").replace("http:", "https:"), robots="ignore")[0] == "tls"
 
 
-def test_attempts(web: Web) -> None:
+def test_attempts(web):
     outcome = fetcher().fetch(web.url("busy/a"), 10)
     assert (outcome.data, outcome.attempts) == (IMAGE, 2)
 
 
-def test_redirects_and_odd_urls(web: Web) -> None:
+def test_redirects_and_odd_urls(web):
     one = fetcher()
     assert get(one, web.url(f"to/{web.url('image/b', 1)}")) == b"b"
     assert get(one, web.url("to//image/b")) == b"b"
@@ -193,17 +191,17 @@ NOT_OPTED_OUT = [
 
 
 @pytest.mark.parametrize("header", OPTED_OUT)
-def test_opt_outs(web: Web, header: str) -> None:
+def test_opt_outs(web, header):
     assert fault(web.url(f"header/{header}")) == ("opted_out", 1)
     assert get(fetcher(opt_out="ignore"), web.url(f"header/{header}")) == IMAGE
 
 
 @pytest.mark.parametrize("header", NOT_OPTED_OUT)
-def test_no_opt_outs(web: Web, header: str) -> None:
+def test_no_opt_outs(web, header):
     assert get(fetcher(), web.url(f"header/{header}")) == IMAGE
 
 
-def test_directives_that_are_named() -> None:
+def test_directives_that_are_named():
     """None is noindex and nofollow: it counts where one of these does."""
     headers = Message()
     headers["X-Robots-Tag"] = "none"
@@ -211,7 +209,7 @@ def test_directives_that_are_named() -> None:
     assert found == [None, None, "X-Robots-Tag: none", "X-Robots-Tag: none"]
 
 
-def test_robots(web: Web) -> None:
+def test_robots(web):
     web.robots = {
         web.hosts[0]: (200, "User-agent: *\nDisallow: /\n\nUser-agent: curate\nDisallow: /image/b$\n"),
         web.hosts[1]: (500, ""),
@@ -251,7 +249,7 @@ def test_robots(web: Web) -> None:
         ("my curate", False),
     ],
 )
-def test_agents_of_robots_txt(web: Web, name: str, is_ours: bool) -> None:
+def test_agents_of_robots_txt(web, name, is_ours):
     """By product token (RFC 9309, 2.2.1); a byte order mark is no part of the first line."""
     web.robots = {web.hosts[0]: (200, f"\ufeffUser-Agent: {name}\nDisallow: /image/b\nAllow: /image/a\n")}
     try:
@@ -266,7 +264,7 @@ def test_agents_of_robots_txt(web: Web, name: str, is_ours: bool) -> None:
         web.robots = {}
 
 
-def test_robots_txt_by_its_standard(web: Web) -> None:
+def test_robots_txt_by_its_standard(web):
     """Five redirects at least, other hosts' too (RFC 9309, 2.3.1.2); statuses (2.3.1.3); the longest match (2.2.2)."""
     hops = web.url("to//raw/rules", 1)
     for host in (2, 3, 1):
@@ -290,7 +288,7 @@ def test_robots_txt_by_its_standard(web: Web) -> None:
         web.robots = {}
 
 
-def test_connections_of_a_host(web: Web) -> None:
+def test_connections_of_a_host(web):
     web.most.clear()
     one = fetcher(per_host=3, robots="ignore")
     with ThreadPoolExecutor(20) as pool:
@@ -302,7 +300,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 PART = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes "
 TO = b"HTTP/1.1 302 Found\r\nLocation: "
 # What is written, then for ever, and the reason that it gives nothing for; None: it gives b"image".
-HOSTILE: dict[str, tuple[bytes, bytes, str | None]] = {
+HOSTILE = {
     "header_without_end": (OK + b"X: ", b"x" * 65536, "bad_response"),
     "headers_without_end": (OK, b"X: y\r\n" * 1000, "bad_response"),
     "status_without_end": (b"HTTP/1.1 200 ", b"x" * 65536, "bad_response"),
@@ -357,7 +355,7 @@ HOSTILE: dict[str, tuple[bytes, bytes, str | None]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_answers(web: Web, name: str) -> None:
+def test_hostile_answers(web, name):
     first, then, reason = HOSTILE[name]
     web.raw[name] = first, then
     began = time.monotonic()
@@ -368,7 +366,7 @@ def test_hostile_answers(web: Web, name: str) -> None:
     assert time.monotonic() - began < 10
 
 
-def test_a_redirect_has_the_characters_that_were_written(web: Web) -> None:
+def test_a_redirect_has_the_characters_that_were_written(web):
     web.raw["words"] = TO + "/bücher?q=ä b\r\n\r\n".encode(), b""
     web.raw["bytes"] = TO + b"/b\xfccher%20x\r\n\r\n", b""
     for name, path in {"words": "/b%C3%BCcher?q=%C3%A4%20b", "bytes": "/b%FCcher%20x"}.items():
@@ -376,26 +374,26 @@ def test_a_redirect_has_the_characters_that_were_written(web: Web) -> None:
         assert web.log[-1][1] == path
 
 
-def test_no_url_adds_to_a_request(web: Web) -> None:
+def test_no_url_adds_to_a_request(web):
     url = web.url("none HTTP/1.1\r\nX-Injected: y\r\n\r\nGET /image/b")
     assert fault(url, robots="ignore") == ("http_404", 1)
     assert "x-injected" not in web.log[-1][2] and web.log[-1][1].startswith("/none%20HTTP/1.1")
 
 
-def test_max_seconds_are_of_all_redirects(web: Web) -> None:
+def test_max_seconds_are_of_all_redirects(web):
     began = time.monotonic()
     assert fault(web.url("late/"), timeout=0.4, max_seconds=0.6, attempts=1, max_redirects=20) == ("timeout", 1)
     assert time.monotonic() - began < 5
 
 
-def test_a_name_that_changes_its_address(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_changes_its_address(web, monkeypatch):
     """Public when it is looked up first, and private later: what is connected to is what was checked."""
     answers, asked = iter(["93.184.216.34", "127.0.0.1"]), []
 
-    def look_up(*_: Any, **__: Any) -> Any:
+    def look_up(*_, **__):
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(answers), web.port))]
 
-    def connect(sock: Any, address: Any) -> None:
+    def connect(sock, address):
         asked.append(address[0])
         if address[0] == "93.184.216.34":
             raise ConnectionRefusedError
@@ -410,7 +408,7 @@ def test_a_name_that_changes_its_address(web: Web, monkeypatch: pytest.MonkeyPat
     assert len(web.log) == before
 
 
-def test_a_robots_txt_of_any_size(web: Web) -> None:
+def test_a_robots_txt_of_any_size(web):
     """All names times all rules, and bytes for ever."""
     agents = "".join(f"User-agent: a{i:06d}\n" for i in range(15_000))
     endless = b"#" * 65_536
@@ -430,13 +428,13 @@ def test_a_robots_txt_of_any_size(web: Web) -> None:
         web.robots = {}
 
 
-def test_a_host_that_never_answers_is_left_alone(web: Web) -> None:
+def test_a_host_that_never_answers_is_left_alone(web):
     """Its URLs have the same reason, at once; and it may be back later."""
     one = fetcher(robots="ignore", attempts=1, per_host=4)
     before = len(web.log)
     with ThreadPoolExecutor(40) as pool:
 
-        def reason(path: str) -> str:
+        def reason(path):
             try:
                 get(one, web.url(path, 1), timeout=0.3)
             except FetchError as found:
@@ -450,7 +448,7 @@ def test_a_host_that_never_answers_is_left_alone(web: Web) -> None:
     assert get(one, web.url("image/a", 2)) == IMAGE
 
 
-def test_a_host_that_answers_is_not(web: Web) -> None:
+def test_a_host_that_answers_is_not(web):
     one = fetcher(robots="ignore", attempts=1, per_host=4)
     for _ in range(3):
         for _ in range(8):
@@ -459,7 +457,7 @@ def test_a_host_that_answers_is_not(web: Web) -> None:
         assert get(one, web.url("image/a", 3)) == IMAGE
 
 
-def test_any_transport_will_do() -> None:
+def test_any_transport_will_do():
     """Of a fake one: redirects, robots.txt, opt-outs, limits and attempts are of the fetcher."""
     transport = FakeTransport(
         {

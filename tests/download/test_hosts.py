@@ -7,7 +7,7 @@ from curate.download.fetch import Hosts
 from curate.download.fetch_error import FetchError
 
 
-def test_a_host_that_is_left_alone_outlives_those_that_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_is_left_alone_outlives_those_that_are_forgotten(monkeypatch):
     monkeypatch.setattr(fetch, "_HOSTS", 8)
     known = Hosts(per_host=1)
     for _ in range(fetch._FAILURES):
@@ -21,7 +21,7 @@ def test_a_host_that_is_left_alone_outlives_those_that_are_forgotten(monkeypatch
         pass
 
 
-def test_hosts_that_are_left_alone_are_no_more_than_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hosts_that_are_left_alone_are_no_more_than_so_many(monkeypatch):
     monkeypatch.setattr(fetch, "_HOSTS", 8)
     known = Hosts(per_host=1)
     for number in range(100):
@@ -30,7 +30,7 @@ def test_hosts_that_are_left_alone_are_no_more_than_so_many(monkeypatch: pytest.
         assert len(known._hosts) <= 8
 
 
-def test_a_pause_outlives_an_answer_to_another_connection() -> None:
+def test_a_pause_outlives_an_answer_to_another_connection():
     hosts = Hosts(per_host=2)
     with hosts.slot("busy"):
         with hosts.slot("busy"):

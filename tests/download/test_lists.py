@@ -7,7 +7,6 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,7 +24,7 @@ from curate.store.store import RunStore
 TEXTS = frozenset({"url", "caption"})
 
 
-def rows_of(path: Path, column_names: tuple[str, ...] | None = None) -> list[dict[str, Any]]:
+def rows_of(path, column_names=None):
     urls = UrlList(str(path), path.read_bytes().hex()[:300], {}, column_names, TEXTS)
     _, count = describe_list(urls)
     rows = read_rows(urls, range(count)).to_pylist()
@@ -33,7 +32,7 @@ def rows_of(path: Path, column_names: tuple[str, ...] | None = None) -> list[dic
     return list(rows)
 
 
-def test_without_a_header(tmp_path: Path) -> None:
+def test_without_a_header(tmp_path):
     """As CC12M comes, and as CC3M does."""
     path = tmp_path / "cc12m.tsv"
     path.write_text("https://a.example/1\tA red dog\nhttps://a.example/2\t12\n")
@@ -46,13 +45,13 @@ def test_without_a_header(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("frames", [1, 2])
-def test_json_lines_packed_by_zstd_are_read(frames: int, tmp_path: Path) -> None:
+def test_json_lines_packed_by_zstd_are_read(frames, tmp_path):
     line = b'{"url": "http://a/1", "caption": "a"}\n'
     (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(line) * frames)
     assert rows_of(tmp_path / "a.jsonl.zst") == [{"url": "http://a/1", "caption": "a"}] * frames
 
 
-def test_columns_of_views(tmp_path: Path) -> None:
+def test_columns_of_views(tmp_path):
     """As some libraries write them: rows come from all row groups, their texts as strings."""
     table = pa.table({"url": [f"https://a.example/{row}" for row in range(5)]})
     path = tmp_path / "list.parquet"
@@ -61,7 +60,7 @@ def test_columns_of_views(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv"])
-def test_columns_that_begin_as_another_type(tmp_path: Path, kind: str) -> None:
+def test_columns_that_begin_as_another_type(tmp_path, kind):
     """Of a megabyte and more: captions of digits stay text, integers become floats, what is first empty is what follows."""
     mark = "," if kind == "csv" else "\t"
     count = 60_000
@@ -77,7 +76,7 @@ def test_columns_that_begin_as_another_type(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("rows", [3, 100_000])
-def test_a_quotation_mark_that_is_not_closed(tmp_path: Path, rows: int) -> None:
+def test_a_quotation_mark_that_is_not_closed(tmp_path, rows):
     lines = [b"url,caption", *(b"https://e.com/%d.jpg,a hen" % n for n in range(rows))]
     lines[3] = b'https://e.com/3.jpg,"a hen'
     path = tmp_path / "list.csv"
@@ -87,7 +86,7 @@ def test_a_quotation_mark_that_is_not_closed(tmp_path: Path, rows: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv"])
-def test_text_that_is_not_utf8(tmp_path: Path, kind: str) -> None:
+def test_text_that_is_not_utf8(tmp_path, kind):
     """At once and after a megabyte, in a column of captions and in another: it is bytes, and the list is read."""
     mark = "," if kind == "csv" else "\t"
     for before in (0, 60_000):
@@ -99,11 +98,9 @@ def test_text_that_is_not_utf8(tmp_path: Path, kind: str) -> None:
         assert rows_of(path)[-1] == {"url": "http://a.example/x", "caption": b"caf\xe9", "note": b"\xfc"}
 
 
-def test_json_that_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_that_changes(tmp_path, monkeypatch):
     """What is first null or an integer, and a field that only one row has; read some lines at a time, of any length."""
-    rows: list[dict[str, Any]] = [
-        {"url": f"http://a/{i}", "caption": f"{i:05d}", "note": None, "s": 1} for i in range(90)
-    ]
+    rows = [{"url": f"http://a/{i}", "caption": f"{i:05d}", "note": None, "s": 1} for i in range(90)]
     rows += [
         {"url": "http://a/x", "caption": "w" * 500, "note": "odd", "s": 0.5, "more": 7},
         {"url": "http://a/y", "caption": "y"},
@@ -120,7 +117,7 @@ def test_json_that_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         rows_of(path)
 
 
-def test_quotation_marks(tmp_path: Path) -> None:
+def test_quotation_marks(tmp_path):
     """A line of TSV is a row: marks that do not fit together are part of the text; those that do are as in CSV."""
     path = tmp_path / "a.tsv"
     path.write_text('url\tcaption\nhttp://a/1\t"a dog\nhttp://a/2\ta cat"\nhttp://a/3\t"so\n')
@@ -139,7 +136,7 @@ def test_quotation_marks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
-def test_other_processes_read_what_one_made(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_processes_read_what_one_made(tmp_path, kind, monkeypatch):
     path = tmp_path / f"a.{kind}"
     rows = [{"url": f"http://a/{i}", "caption": f"number {i}"} for i in range(50)]
     text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -162,16 +159,14 @@ def test_other_processes_read_what_one_made(tmp_path: Path, kind: str, monkeypat
 
 
 @pytest.mark.parametrize("content", ["", "\n" * 1000, " \n\t\n"])
-def test_json_of_blank_lines(content: str, tmp_path: Path) -> None:
+def test_json_of_blank_lines(content, tmp_path):
     (tmp_path / "a.jsonl").write_text(content)
     with pytest.raises(pa.ArrowInvalid, match="all of its lines are blank"):
         rows_of(tmp_path / "a.jsonl")
 
 
 @pytest.mark.parametrize("objects", ['{"k%d": 1}\n', '{"inner": [{"k%d": 1}, {}, {}]}\n'])
-def test_json_of_many_columns_that_few_lines_have(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objects: str
-) -> None:
+def test_json_of_many_columns_that_few_lines_have(tmp_path, monkeypatch, objects):
     """Arrow has a place for each column in each object: 15 MB of these took 90 GB. The last lines may bring the names."""
     monkeypatch.setattr(lists, "MAX_VALUES", 50_000)
     monkeypatch.setattr(lists, "_JSON_BYTES", 1 << 12)
@@ -183,7 +178,7 @@ def test_json_of_many_columns_that_few_lines_have(
     assert len(rows_of(path)) == 40
 
 
-def test_csv_of_many_columns_that_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_csv_of_many_columns_that_change(tmp_path, monkeypatch):
     """Each takes reading it once more."""
     monkeypatch.setattr(lists, "_MAX_READ", 30)
     path, columns = tmp_path / "a.csv", 6
@@ -193,7 +188,7 @@ def test_csv_of_many_columns_that_change(tmp_path: Path, monkeypatch: pytest.Mon
         rows_of(path)
 
 
-def test_a_list_without_bytes_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_without_bytes_is_not_opened(tmp_path, monkeypatch):
     """It may be the kernel's messages, which would be waited for."""
     (tmp_path / "a.jsonl").touch()
     monkeypatch.setattr(lists.fsspec, "open", None)
@@ -204,11 +199,11 @@ def test_a_list_without_bytes_is_not_opened(tmp_path: Path, monkeypatch: pytest.
         UrlsInput().plan(source, [], False)
 
 
-def test_lists_are_converted_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_are_converted_at_the_same_time(tmp_path, monkeypatch):
     """Each once, though several threads want it; a plan describes several at once."""
     both, converted, convert = threading.Barrier(2, timeout=60), list[str](), lists._convert
 
-    def together(urls: UrlList) -> str:
+    def together(urls):
         both.wait()
         converted.append(urls.path)
         return convert(urls)

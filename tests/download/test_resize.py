@@ -10,7 +10,7 @@ from curate.download import resize as resizes
 from curate.download.resize import HASH_MISMATCH, Resized, make_resizer, read_exif, reason_of, resizing
 from curate.download.source import NetworkPolicy, UrlsSource
 from tests.download.deadly import make_deadly
-from tests.packages import needs_img2dataset
+from tests.kit.packages import needs_img2dataset
 
 pytestmark = needs_img2dataset
 
@@ -20,13 +20,13 @@ RESIZED = UNCHANGED.model_copy(
 )
 
 
-def encoded(width: int, height: int, **options: object) -> bytes:
+def encoded(width, height, **options):
     stream = io.BytesIO()
     Image.linear_gradient("L").resize((width, height)).save(stream, "JPEG", **options)
     return stream.getvalue()
 
 
-def test_the_private_class_is_the_one_that_takes_the_output_away() -> None:
+def test_the_private_class_is_the_one_that_takes_the_output_away():
     """A release of img2dataset without it, or that decodes by another way, needs `resize.py` read again."""
     from img2dataset import resizer
 
@@ -38,14 +38,14 @@ def test_the_private_class_is_the_one_that_takes_the_output_away() -> None:
         assert os.fstat(1) == before
 
 
-def test_images() -> None:
+def test_images():
     resize = make_resizer(RESIZED)
     resized = resize(encoded(80, 100))
     assert (resized.width, resized.height, resized.original_width, resized.original_height) == (50, 50, 80, 100)
     assert resized.data is not None and Image.open(io.BytesIO(resized.data)).size == (50, 50)
 
 
-def test_images_that_are_not_resized_have_their_size() -> None:
+def test_images_that_are_not_resized_have_their_size():
     """After EXIF rotation; damage to pixels is for whoever decodes them."""
     resize, exif = make_resizer(UNCHANGED), Image.Exif()
     exif[274] = 6
@@ -55,7 +55,7 @@ def test_images_that_are_not_resized_have_their_size() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"nothing", encoded(80, 100)[:30], b"<html>", b"GIF89a" + bytes(5)])
-def test_what_has_no_header_is_no_image(data: bytes) -> None:
+def test_what_has_no_header_is_no_image(data):
     error = make_resizer(UNCHANGED)(data).error
     assert error is not None and reason_of(error) == "served_no_image"
 
@@ -64,17 +64,17 @@ def test_what_has_no_header_is_no_image(data: bytes) -> None:
     ("data", "reason"),
     [(b"nothing", "served_no_image"), (encoded(80, 55), "too_small"), (encoded(90, 90), "too_large_area")],
 )
-def test_messages_are_reasons(data: bytes, reason: str) -> None:
+def test_messages_are_reasons(data, reason):
     error = make_resizer(RESIZED)(data).error
     assert error is not None and reason_of(error) == reason
 
 
-def test_other_messages() -> None:
+def test_other_messages():
     assert reason_of(HASH_MISMATCH) == "hash_mismatch"
     assert reason_of("OpenCV(4.1): an assertion failed") == "not_resized"
 
 
-def test_exif() -> None:
+def test_exif():
     exif = Image.Exif()
     exif[271] = "Maker "
     assert read_exif(encoded(80, 80, exif=exif)) == '{"Image Make": "Maker"}'
@@ -82,7 +82,7 @@ def test_exif() -> None:
 
 
 @pytest.mark.thorough
-def test_what_ends_the_process_that_resizes_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_ends_the_process_that_resizes_it_is_told(monkeypatch):
     image = encoded(80, 100)
     with resizing(UNCHANGED, 2) as resize:
         assert resize(image) == Resized(image, 80, 100, 80, 100)

@@ -3,11 +3,9 @@
 import json
 import threading
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from hashlib import sha256
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -15,14 +13,9 @@ import pytest
 from curate.download import shard as made
 from curate.download.fetch import Fetcher, Outcome
 from curate.download.rates import log_download, read_downloads
-from curate.download.resize import Resize, Resized
+from curate.download.resize import Resized
 from curate.download.retry_record import Retry
-from curate.download.shard import (
-    clear_samples,
-    download_shard,
-    read_facts,
-    read_previous_keys,
-)
+from curate.download.shard import clear_samples, download_shard, read_facts, read_previous_keys
 from curate.download.shard_names import ENDINGS, OUTCOMES, shard_stem
 from curate.download.source import UrlsSource
 from curate.store import local
@@ -31,7 +24,7 @@ from curate.store.store import RunStore
 from curate.tar.byte_sources import open_source
 from curate.tar.index import index_tar
 from tests.download.fake_transport import FakeTransport, fetcher
-from tests.laws.pools import encode, picture
+from tests.kit import encode, picture
 
 pytest.importorskip("exifread")
 
@@ -46,33 +39,26 @@ WEB = {"http://a/1": b"image 1", "http://a/2": b"image 22"}
 STEM = f"pool/{shard_stem(7)}"
 
 
-def source(**keys: Any) -> UrlsSource:
+def source(**keys):
     fixed = {"name": "web", "format": "urls", "path": "list.csv", "network": {"contact": "me@example.org"}}
     common = {"thread_count": 4, "timeout": 1.0, "number_sample_per_shard": 100}
     return UrlsSource.model_validate(fixed | common | keys)
 
 
-def download(
-    folder: Path,
-    rows: pa.Table = ROWS,
-    by: Fetcher | None = None,
-    resize: Resize = Resized,
-    retry: Retry | None = None,
-    **keys: Any,
-) -> RunStore:
+def download(folder, rows=ROWS, by=None, resize=Resized, retry=None, **keys):
     by = by or fetcher(FakeTransport(WEB), robots="ignore")
     download_shard(rows, 7, source(**keys).placed_in(str(folder)), by, resize, retry)
     return RunStore(str(folder))
 
 
-def members(store: RunStore) -> dict[str, bytes]:
+def members(store):
     tar = open_source(store.path(f"{STEM}.tar"))
     index = index_tar(tar)
     sizes = zip(index.names, index.offsets.tolist(), index.sizes.tolist(), strict=True)
     return {name: bytes(tar.read(offset, size)) for name, offset, size in sizes}
 
 
-def test_all_shards_are_in_one_log(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_shards_are_in_one_log(monkeypatch):
     """Each step places the recipe's source anew; in a store what was logged before would be an object more."""
     monkeypatch.setattr(local, "_BETWEEN", 0.0)
     web, facts = source(), DownloadFacts(urls=1, came=1, bytes=1, began=0.0, ended=1.0, reasons={})
@@ -83,7 +69,7 @@ def test_all_shards_are_in_one_log(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found and found.urls == 3 and len(folder.files()) == 1
 
 
-def test_a_shard(tmp_path: Path) -> None:
+def test_a_shard(tmp_path):
     store = download(tmp_path)
     keys = [f"0000000000000070{row}" for row in range(4)]
     table = store.read_parquet(f"{STEM}.parquet")
@@ -104,7 +90,7 @@ def test_a_shard(tmp_path: Path) -> None:
     assert store.exists(f"{STEM}_stats.json") and not store.complete_commit(STEM) and not store.files("tmp")
 
 
-def test_images_are_named_by_their_format(tmp_path: Path) -> None:
+def test_images_are_named_by_their_format(tmp_path):
     """A PNG is none, and what is not known here is what it was to become."""
     rows = pa.table({"caption": ["a"] * 4, "url": [f"http://a/{row}" for row in range(4)]})
     data = [encode(picture(1), form) for form in ("JPEG", "PNG", "WEBP", "GIF")]
@@ -115,7 +101,7 @@ def test_images_are_named_by_their_format(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["{}", "memory://{}"])
-def test_the_first_complete_one_stays(tmp_path: Path, url: str) -> None:
+def test_the_first_complete_one_stays(tmp_path, url):
     """And says what it gave; its digests are known to who wrote it."""
     web, store = source().placed_in(url.format(tmp_path)), RunStore(url.format(tmp_path))
     first, digests = download_shard(ROWS, 7, web, fetcher(FakeTransport(WEB), robots="ignore"), Resized)
@@ -129,7 +115,7 @@ def test_the_first_complete_one_stays(tmp_path: Path, url: str) -> None:
     assert (again, nothing) == (first, {}) and {name: store.read_bytes(name) for name in store.files("pool")} == files
 
 
-def test_what_images_are_refused_for(tmp_path: Path) -> None:
+def test_what_images_are_refused_for(tmp_path):
     """By the hash in the list, by the resizer, and by an error that nobody foresaw."""
     rows = pa.table(
         {
@@ -141,7 +127,7 @@ def test_what_images_are_refused_for(tmp_path: Path) -> None:
         }
     )
 
-    def resize(data: bytes) -> Resized:
+    def resize(data):
         if data == b"3":
             raise KeyError("unforeseen")
         return Resized(None, error="Image decoding error: none" if data == b"1" else "image too small")
@@ -168,28 +154,28 @@ def test_what_images_are_refused_for(tmp_path: Path) -> None:
 class Odd(Fetcher):
     """Fetches slowly, and with errors that nobody foresaw; counts how many are under way."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.begun, self.lock = 0, threading.Lock()
 
-    def fetch(self, url: str, timeout: float) -> Outcome:
+    def fetch(self, url, timeout):
         with self.lock:
             self.begun += 1
         if url.endswith("3"):
             raise ZeroDivisionError("by zero")
         return Outcome(url.encode(), None, 1, time.time())
 
-    def expecting(self, urls: object) -> AbstractContextManager[None]:
+    def expecting(self, urls):
         return nullcontext()
 
 
-def test_one_url_ends_no_shard(tmp_path: Path) -> None:
+def test_one_url_ends_no_shard(tmp_path):
     rows = pa.table({"caption": ["a"] * 5, "url": [f"http://a/{row}" for row in range(5)]})
     table = download(tmp_path, rows, Odd()).read_parquet(f"{STEM}.parquet")
     assert table["reason"].to_pylist() == [None, None, None, "lost", None]
     assert table["error_message"][3].as_py() == "lost: ZeroDivisionError: by zero"
 
 
-def test_no_more_wait_to_be_resized_than_two_a_thread() -> None:
+def test_no_more_wait_to_be_resized_than_two_a_thread():
     by = Odd()
     outcomes = made._fetch_all([f"http://a/{row}0" for row in range(100)], by, source(thread_count=3))
     next(outcomes)
@@ -198,7 +184,7 @@ def test_no_more_wait_to_be_resized_than_two_a_thread() -> None:
     assert len(list(outcomes)) == 99 and by.begun == 100
 
 
-def test_rows_that_are_tried_again(tmp_path: Path) -> None:
+def test_rows_that_are_tried_again(tmp_path):
     store = download(tmp_path, retry=Retry(1, (0, 1, 2, 3), ("1", "2", "3", "4"), (3, 1, 2, 1)))
     table = store.read_parquet(f"{STEM}.parquet")
     assert table["previous_key"].to_pylist() == ["1", "2", "3", "4"] and table["attempts"].to_pylist() == [4, 2, 3, 2]
@@ -206,7 +192,7 @@ def test_rows_that_are_tried_again(tmp_path: Path) -> None:
     assert table["attempted"][0].as_py() <= datetime.now(UTC)
 
 
-def test_what_is_cleared_is_zeros(tmp_path: Path) -> None:
+def test_what_is_cleared_is_zeros(tmp_path):
     store = download(tmp_path)
     key = store.read_parquet(f"{STEM}.parquet")["key"][1].as_py()
     index = index_tar(open_source(store.path(f"{STEM}.tar")))
@@ -221,8 +207,8 @@ def test_what_is_cleared_is_zeros(tmp_path: Path) -> None:
     assert {name for name, value in row.items() if value is not None} == {"key", "status"}
 
 
-def test_a_store_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any) -> None:
+def test_a_store_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def fail(*_):
         raise OSError("full")
 
     monkeypatch.setattr(made._Shard, "write_tar", fail)

@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import orjson
 import pyarrow as pa
@@ -28,8 +28,8 @@ from curate.recipe.recipe import load_recipe, parse_recipe
 from curate.run.context import RunContext
 from curate.run.units import WorkerLocation
 from curate.store.store import RunStore
-from tests.download.web import Web, running
-from tests.laws import pools
+from tests import kit
+from tests.kit.web import Web, running
 
 if TYPE_CHECKING:
     from curate.pool.plan import Pool
@@ -38,19 +38,19 @@ PROCESSES, PER_HOST, HOSTS = 8, 2, 40
 BIG = 0  # the host that has 30 % of the URLs
 
 
-def shared(store: RunStore, per_host: int = 1, closed: list[str] | None = None) -> SharedHosts:
+def shared(store, per_host=1, closed=None):
     return SharedHosts(store, "tmp/hosts/key", per_host, 1.0, (closed if closed is not None else []).extend)
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
+def store(tmp_path, monkeypatch):
     monkeypatch.setattr(shared_hosts, "_ROUND", 0.01)
     return RunStore(str(tmp_path / "run"))
 
 
 @example([0, 1, 1, 1, 0, 1], 4, 2, 0)
 @given(st.lists(st.integers(0, 3), max_size=12), st.integers(1, 4), st.integers(0, 4), st.integers(0, 4))
-def test_changing_a_queue(queue: list[int], slots: int, wanted: int, kept: int) -> None:
+def test_changing_a_queue(queue, slots, wanted, kept):
     """Others stay in their order and lose no slot; this process has no more than it wants, and keeps what it uses."""
     changed = change_queue(queue, 0, slots, wanted, kept)
     assert [process for process in changed if process] == [process for process in queue if process]
@@ -63,11 +63,11 @@ def test_changing_a_queue(queue: list[int], slots: int, wanted: int, kept: int) 
     assert changed[:slots].count(0) <= max(kept, slots - others) or not queue.count(0)
 
 
-def test_processes_take_turns(store: RunStore) -> None:
+def test_processes_take_turns(store):
     """In one host's slots are never more than so many, whoever asks; each has turns, and closes what it gives back."""
     most, at_once, lock, closed = 0, 0, threading.Lock(), list[str]()
 
-    def work(own: SharedHosts) -> None:
+    def work(own):
         nonlocal most, at_once
         with own.expecting(["busy", f"alone{id(own)}"] * 6):
             for _ in range(6):
@@ -87,7 +87,7 @@ def test_processes_take_turns(store: RunStore) -> None:
     assert orjson.loads(store.read_bytes(f"tmp/hosts/key/{store.names('tmp/hosts/key')[-1]}")) == [{}, {}]
 
 
-def test_many_hosts_take_few_files(store: RunStore) -> None:
+def test_many_hosts_take_few_files(store):
     first, second = shared(store), shared(store)
     names = [f"host{n}" for n in range(1000)]
     with first.expecting(names), second.expecting([f"other{n}" for n in range(1000)]):
@@ -98,12 +98,12 @@ def test_many_hosts_take_few_files(store: RunStore) -> None:
 
 
 @pytest.mark.thorough
-def test_who_cannot_write_stops_and_the_others_go_on_later(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_cannot_write_stops_and_the_others_go_on_later(store, monkeypatch):
     monkeypatch.setattr(shared_hosts, "LASTS", 0.5)
     monkeypatch.setattr(shared_hosts, "_SPARE", 0.1)
     first, second, taken = shared(store), shared(store), threading.Event()
 
-    def wait(own: SharedHosts) -> None:
+    def wait(own):
         with own.slot("host"):
             taken.set()
 
@@ -124,7 +124,7 @@ def test_who_cannot_write_stops_and_the_others_go_on_later(store: RunStore, monk
         thread.join()
 
 
-def hold(folder: str) -> None:
+def hold(folder):
     """Hold a slot until killed."""
     shared_hosts.LASTS = 2.0
     own = shared(RunStore(folder))
@@ -135,7 +135,7 @@ def hold(folder: str) -> None:
 
 @pytest.mark.thorough
 @pytest.mark.slow
-def test_slots_of_a_killed_process_come_free(store: RunStore) -> None:
+def test_slots_of_a_killed_process_come_free(store):
     """What it wrote lasts for 2 seconds; then max_seconds, and what is to spare."""
     store.write_bytes("a", b"")
     holder = multiprocessing.get_context("spawn").Process(target=hold, args=[store.url])
@@ -152,10 +152,10 @@ def test_slots_of_a_killed_process_come_free(store: RunStore) -> None:
             assert 2 + 1 + shared_hosts._SPARE <= time.monotonic() - began < 60
 
 
-def test_a_store_that_refuses_is_not_asked_all_the_time(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_refuses_is_not_asked_all_the_time(store, monkeypatch):
     hosts, asked = shared(store), []
 
-    def refuse() -> None:
+    def refuse():
         asked.append(time.monotonic())
         raise OSError("access denied")
 
@@ -165,7 +165,7 @@ def test_a_store_that_refuses_is_not_asked_all_the_time(store: RunStore, monkeyp
     assert len(asked) <= 2  # at a round of 0.01 s
 
 
-def test_one_process_alone_shares_nothing() -> None:
+def test_one_process_alone_shares_nothing():
     source = {"name": "web", "format": "urls", "path": "list.parquet", "network": {"contact": "me@example.org"}}
     context = RunContext(parse_recipe({"input": source}, "recipe"), cast("Pool", None), RunStore("run"))
     for place in WorkerLocation:
@@ -174,7 +174,7 @@ def test_one_process_alone_shares_nothing() -> None:
         assert (queues is None) == (place is WorkerLocation.THIS_PROCESS)
 
 
-def write_recipe(folder: Path, urls: list[str], per_host: int = PER_HOST) -> Path:
+def write_recipe(folder, urls, per_host=PER_HOST):
     captions = [f"number {n}" for n in range(len(urls))]
     if not (folder / "list.parquet").exists():
         pq.write_table(pa.table({"url": urls, "caption": captions}), folder / "list.parquet")
@@ -185,7 +185,7 @@ def write_recipe(folder: Path, urls: list[str], per_host: int = PER_HOST) -> Pat
     return folder / "recipe.yaml"
 
 
-def download(recipe: Path, out: str, number: int) -> None:
+def download(recipe, out, number):
     """What a worker does with its units, here of four shards."""
     source = load_recipe(str(recipe)).input[0].placed_in(out, None, False)
     parts = UrlsInput().plan(source, (), False).parts[number::PROCESSES]
@@ -193,16 +193,16 @@ def download(recipe: Path, out: str, number: int) -> None:
         UrlsInput().fetch(source, parts[first : first + 4])
 
 
-def use(web: Web, host: str) -> float:
+def use(web, host):
     """How many of a host's slots were used on the average, from its first image to its last."""
     times = web.times[host]
     return sum(ended - began for began, ended in times) / (max(max(t) for t in times) - min(min(t) for t in times))
 
 
 @pytest.mark.slow
-def test_eight_processes_keep_the_limit_and_use_it(tmp_path: Path) -> None:
+def test_eight_processes_keep_the_limit_and_use_it(tmp_path):
     pytest.importorskip("img2dataset")
-    images = {str(i): pools.encode(pools.picture(i, 40)) for i in range(20)}
+    images = {str(i): kit.encode(kit.picture(i, 40)) for i in range(20)}
     with running(Web(images, HOSTS)) as web:
         web.keeps, web.delay = lambda host: True, lambda path: 0.25
         urls = [web.url(f"image/{n % 20}?{n}", BIG if n % 10 < 3 else 1 + n % (HOSTS - 1)) for n in range(1280)]
@@ -223,17 +223,17 @@ def test_eight_processes_keep_the_limit_and_use_it(tmp_path: Path) -> None:
         assert use(web, big) >= 0.8 * PER_HOST  # 0.95, also on a third of a core
 
 
-def without_times(path: Path) -> Any:
+def without_times(path):
     """What a file holds: its bytes, or of a shard's rows all but when each was tried."""
     is_of_pool = path.suffix == ".parquet" and path.parent.name == "pool"
     return pq.read_table(path).drop_columns("attempted") if is_of_pool else path.read_bytes()
 
 
 @pytest.mark.slow
-def test_limits_change_no_row_shard_or_uid(tmp_path: Path) -> None:
+def test_limits_change_no_row_shard_or_uid(tmp_path):
     """A host with 30 % of the URLs, images that are not there, without a limit and with one, which three processes share."""
     pytest.importorskip("img2dataset")
-    images = {str(i): pools.encode(pools.picture(i, 40)) for i in range(20)}
+    images = {str(i): kit.encode(kit.picture(i, 40)) for i in range(20)}
     with running(Web(images, HOSTS)) as web:
         urls = [web.url(f"image/{n % 23}?{n}", BIG if n % 10 < 3 else 1 + n % (HOSTS - 1)) for n in range(320)]
         processes = ["--", "--direct_running_mode=multi_processing", "--direct_num_workers=3"]
@@ -259,11 +259,11 @@ def test_limits_change_no_row_shard_or_uid(tmp_path: Path) -> None:
 
 @pytest.mark.runners
 @pytest.mark.slow
-def test_tasks_of_spark_keep_the_limit_and_use_it(tmp_path: Path) -> None:
+def test_tasks_of_spark_keep_the_limit_and_use_it(tmp_path):
     """Four Python workers of one machine, whose tasks begin and end."""
     pytest.importorskip("img2dataset")
     pytest.importorskip("pyspark")
-    images = {str(i): pools.encode(pools.picture(i, 40)) for i in range(20)}
+    images = {str(i): kit.encode(kit.picture(i, 40)) for i in range(20)}
     with running(Web(images, HOSTS)) as web:
         web.keeps, web.delay = lambda host: True, lambda path: 0.25
         urls = [web.url(f"image/{n % 20}?{n}", BIG if n % 10 < 3 else 1 + n % (HOSTS - 1)) for n in range(4000)]

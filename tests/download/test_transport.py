@@ -7,11 +7,9 @@ import ipaddress
 import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography import x509
@@ -22,37 +20,37 @@ from curate.download import transport
 from curate.download.fetch import Fetcher
 from curate.download.fetch_error import FetchError
 from curate.download.source import NetworkPolicy
-from tests.download.web import Web, port_of, running, started
-from tests.download.web import get as fetch
+from tests.kit.web import Web, port_of, running, started
+from tests.kit.web import get as fetch
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n"
 Serve = Callable[[int, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @pytest.fixture
-def web() -> Iterator[Web]:
+def web():
     with running(Web({"a": b"some bytes"}, 8)) as servers:
         servers.keeps = lambda _: True
         yield servers
 
 
-def fetcher(**keys: Any) -> Fetcher:
+def fetcher(**keys):
     own = {"contact": "me@example.org", "robots": "ignore", "allow_networks": ["127.0.0.0/8"], "attempts": 1}
     return Fetcher(NetworkPolicy.model_validate(own | keys))
 
 
-def kept(by: Fetcher) -> list[str]:
+def kept(by):
     """The hosts whose connections are kept."""
     assert isinstance(by._transport, transport.HttpTransport)
     return [one.site.host for one in by._transport._kept]
 
 
 @contextmanager
-def serving(serve: Serve, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+def serving(serve, tls=None):
     """Serve each connection, of which the first is number 0, by this; yields the URL."""
     numbers = iter(range(100))
 
-    async def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def begin(reader, writer):
         try:
             await serve(next(numbers), reader, writer)
         except (asyncio.CancelledError, asyncio.IncompleteReadError, ConnectionError):
@@ -60,7 +58,7 @@ def serving(serve: Serve, tls: ssl.SSLContext | None = None) -> Iterator[str]:
         finally:
             writer.close()
 
-    async def start() -> list[asyncio.Server]:
+    async def start():
         return [await asyncio.start_server(begin, "127.0.0.1", 0, ssl=tls)]
 
     with started(start) as servers:
@@ -68,7 +66,7 @@ def serving(serve: Serve, tls: ssl.SSLContext | None = None) -> Iterator[str]:
 
 
 @pytest.fixture
-def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ssl.SSLContext]:
+def tls(tmp_path, monkeypatch):
     """What a server has that is trusted as 127.0.0.1."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a server")])
@@ -88,7 +86,7 @@ def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ssl.SSLCont
     transport._context.cache_clear()
 
 
-def test_a_connection_is_asked_again(web: Web) -> None:
+def test_a_connection_is_asked_again(web):
     own = fetcher()
     for path in ("image/a", "to//image/a", "header/Age=1", "busy/a", "image/a"):
         for _ in range(3):
@@ -102,7 +100,7 @@ def test_a_connection_is_asked_again(web: Web) -> None:
     assert web.connected[web.hosts[1]] <= 8
 
 
-def test_a_host_has_no_more_than_it_may(web: Web) -> None:
+def test_a_host_has_no_more_than_it_may(web):
     """Whatever the site: a host has several, by their ports and schemes."""
     with running(Web({"a": b"some bytes"}, 1)) as other:
         other.keeps = lambda _: True
@@ -113,7 +111,7 @@ def test_a_host_has_no_more_than_it_may(web: Web) -> None:
         assert (web.connected["127.0.0.1"], other.connected["127.0.0.1"]) == (3, 3)
 
 
-def test_no_more_are_kept_than_files_allow(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_are_kept_than_files_allow(web, monkeypatch):
     monkeypatch.setattr(transport, "_KEPT", 3)
     own = fetcher()
     for host in [*range(8), 0, 7]:
@@ -123,7 +121,7 @@ def test_no_more_are_kept_than_files_allow(web: Web, monkeypatch: pytest.MonkeyP
     assert [web.connected[host] for host in web.hosts] == [2, 1, 1, 1, 1, 1, 1, 1]
 
 
-def test_none_is_left_in_the_end(web: Web) -> None:
+def test_none_is_left_in_the_end(web):
     own = fetcher()
     fetch(own, web.url("image/a"))
     with own.expecting([]):
@@ -132,17 +130,17 @@ def test_none_is_left_in_the_end(web: Web) -> None:
     assert fetch(own, web.url("image/a")) == b"some bytes" and web.connected[web.hosts[0]] == 2
 
 
-def test_an_old_one_is_not_asked(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_one_is_not_asked(web, monkeypatch):
     monkeypatch.setattr(transport, "_KEPT_SECONDS", 0.0)
     own = fetcher()
     assert {fetch(own, web.url("image/a")) for _ in range(3)} == {b"some bytes"} and web.connected[web.hosts[0]] == 3
 
 
-def test_one_that_was_closed_meanwhile() -> None:
+def test_one_that_was_closed_meanwhile():
     """Before it is asked, and by the answer to it: neither is a fault of the URL."""
-    asked: list[int] = []
+    asked = []
 
-    async def serve(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(number, reader, writer):
         for text in (b"abc", b"def"):
             await reader.readuntil(b"\r\n\r\n")
             asked.append(number)
@@ -158,11 +156,11 @@ def test_one_that_was_closed_meanwhile() -> None:
 
 
 @pytest.mark.parametrize("rest", [b"", b"more", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad"])
-def test_what_comes_unasked_is_no_answer(rest: bytes) -> None:
+def test_what_comes_unasked_is_no_answer(rest):
     """With an answer, or after it."""
     came = threading.Event()
 
-    async def serve(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(number, reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         writer.write(OK + b"abc" + rest)
         await writer.drain()
@@ -180,10 +178,10 @@ def test_what_comes_unasked_is_no_answer(rest: bytes) -> None:
             assert fetch(own, url) == b"abc"
 
 
-def test_a_wait_is_as_long_as_on_a_new_one() -> None:
-    asked: list[int] = []
+def test_a_wait_is_as_long_as_on_a_new_one():
+    asked = []
 
-    async def serve(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(number, reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         writer.write(OK + b"abc")
         await reader.readuntil(b"\r\n\r\n")
@@ -198,11 +196,11 @@ def test_a_wait_is_as_long_as_on_a_new_one() -> None:
     assert asked == [0]  # once
 
 
-def test_limits_are_those_of_one_answer() -> None:
+def test_limits_are_those_of_one_answer():
     """Bytes besides bodies, and seconds, count anew."""
     hint = b"HTTP/1.1 103 Early Hints\r\nX: " + b"x" * 60_000 + b"\r\n\r\n"
 
-    async def serve(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(number, reader, writer):
         while True:
             await reader.readuntil(b"\r\n\r\n")
             for _ in range(20):
@@ -215,11 +213,11 @@ def test_limits_are_those_of_one_answer() -> None:
         assert [fetch(own, url) for _ in range(5)] == [b"000"] * 5
 
 
-def test_tls(tls: ssl.SSLContext) -> None:
+def test_tls(tls):
     """Also what TLS has decrypted of more than was read: here a body that is more than it should be, apart from its headers."""
-    asked: list[int] = []
+    asked = []
 
-    async def serve(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(number, reader, writer):
         for more in (b"", OK + b"bad"):
             await reader.readuntil(b"\r\n\r\n")
             asked.append(number)
@@ -243,11 +241,11 @@ def test_tls(tls: ssl.SSLContext) -> None:
         b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
     ],
 )
-def test_what_ends_one_is_no_answer(second: bytes) -> None:
+def test_what_ends_one_is_no_answer(second):
     """Headers that are cut, and what servers say of a connection rather than of a URL."""
-    asked: list[int] = []
+    asked = []
 
-    async def serve(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(number, reader, writer):
         for answer in (OK + b"abc", second):
             await reader.readuntil(b"\r\n\r\n")
             asked.append(number)
@@ -269,10 +267,10 @@ def test_what_ends_one_is_no_answer(second: bytes) -> None:
         "Transfer-Encoding: identity",
     ],
 )
-def test_one_in_doubt_is_not_asked(header: str) -> None:
-    numbers: list[int] = []
+def test_one_in_doubt_is_not_asked(header):
+    numbers = []
 
-    async def serve(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(number, reader, writer):
         while await reader.readuntil(b"\r\n\r\n"):
             numbers.append(number)
             writer.write(OK[:-2] + header.encode() + b"\r\n\r\nabc")
@@ -283,10 +281,10 @@ def test_one_in_doubt_is_not_asked(header: str) -> None:
     assert numbers == [0, 1]
 
 
-def test_a_host_whose_connections_go_silent_has_new_ones() -> None:
+def test_a_host_whose_connections_go_silent_has_new_ones():
     """So that no URL has all its attempts by them."""
 
-    async def serve(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(number, reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         writer.write(OK + b"abc")
         await reader.readuntil(b"\r\n\r\n")
@@ -304,10 +302,10 @@ def test_a_host_whose_connections_go_silent_has_new_ones() -> None:
 
 
 @pytest.mark.parametrize("length", ["Content-Length: 3, 3", "X: y", "Content-Length: 4"])
-def test_a_body_that_only_a_close_ends(length: str) -> None:
+def test_a_body_that_only_a_close_ends(length):
     """A server that keeps to no length closes where it is asked to, as by img2dataset: the next attempt asks for it."""
 
-    async def serve(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(number, reader, writer):
         while b"\r\nConnection: close\r\n" not in await reader.readuntil(b"\r\n\r\n"):
             writer.write(f"HTTP/1.1 200 OK\r\n{length}\r\n\r\nabc".encode())
         writer.write(f"HTTP/1.1 200 OK\r\n{length}\r\n\r\nabc".encode())
@@ -322,7 +320,7 @@ def test_a_body_that_only_a_close_ends(length: str) -> None:
                 assert fetch(own, url, 0.5) == b"abc"
 
 
-def test_http_client_is_as_it_is_used() -> None:
+def test_http_client_is_as_it_is_used():
     """What is not in its documentation: a release that changes it needs `transport.py` read again."""
     here, there = socket.socketpair()
     client = http.client.HTTPConnection("a")

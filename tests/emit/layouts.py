@@ -1,14 +1,11 @@
 """The output shards of some units, put together in this process."""
 
-from collections.abc import Iterable
-
-from curate.emit.layout import Layout, Shard, Slice
-from curate.pool.plan import Unit
+from curate.emit.layout import Shard
 
 
-def lay_out(units: Iterable[Unit], layout: Layout) -> list[Shard]:
+def lay_out(units, layout):
     """Return the output shards, in order."""
-    found: dict[int, list[Slice]] = {}
+    found = {}
     for unit in units:
         for shard, part in layout.slices(unit):
             found.setdefault(shard, []).append(part)

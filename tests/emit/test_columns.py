@@ -3,8 +3,6 @@
 import datetime as dt
 import json
 from collections import Counter
-from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -22,38 +20,38 @@ from curate.emit.columns import SIDECAR
 from curate.publish.forget.forget import forget
 from curate.publish.uids import uid_pairs
 from curate.store.items import Items
+from tests import kit
 from tests.emit.written import DOWNLOADED, emitted, parquets, picture, read_run, recipe, sidecars, tars, write_tar
-from tests.laws import pools
-from tests.laws.pools import Ran, run_beam, run_local, watch_measuring
+from tests.kit import run_beam, run_local, watch_measuring
 
 OWN = ("license", "number")  # fields of the pool's jsons, which are there where no column of the run's has the name
 REPEAT = "CASE WHEN rarest < 8 THEN 3 WHEN words % 3 = 0 THEN NULL WHEN words % 3 = 1 THEN 5000 ELSE 0 END"
 
 
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return pools.write_tars(tmp_path_factory.mktemp("pool") / "pool", pools.make_samples(60), 3)
+def pool(tmp_path_factory):
+    return kit.write_tars(tmp_path_factory.mktemp("pool") / "pool", kit.make_samples(60), 3)
 
 
 @pytest.fixture(scope="module")
-def sections(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    metadata = pools.write_metadata(tmp_path_factory.mktemp("metadata"))
+def sections(tmp_path_factory):
+    metadata = kit.write_metadata(tmp_path_factory.mktemp("metadata"))
     source = {"columns": {"number": "int", "license": "text"}}
     return {"match": {"metadata": metadata}, "balance": {"t": 12}, "source": source}
 
 
 @pytest.fixture(scope="module")
-def ran(pool: str, sections: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def ran(pool, sections, tmp_path_factory):
     output = {"repeat": REPEAT, "json_columns": ["Number", "probability", "aspect"], "rows_per_shard": 20}
-    recipe = pools.recipe_of(pool, **sections, measure={"language": {}}, output=output)
-    return pools.run_local(recipe, tmp_path_factory.mktemp("ran") / "run")
+    recipe = kit.recipe_of(pool, **sections, measure={"language": {}}, output=output)
+    return kit.run_local(recipe, tmp_path_factory.mktemp("ran") / "run")
 
 
-def expected_repeats(run: Ran) -> dict[str, int]:
+def expected_repeats(run):
     """How often each kept uid is to be there, by the definition."""
     survivors = run.table("decisions")["rule"].to_pylist()
     matches = run.table("matches")["entry_ids"].to_pylist()
-    counts: Counter[int] = Counter()
+    counts = Counter()
     for ids, rule in zip(matches, survivors, strict=True):
         counts.update(ids if rule in (None, "balance") else [])
     found = {}
@@ -64,7 +62,7 @@ def expected_repeats(run: Ran) -> dict[str, int]:
     return found
 
 
-def test_uids_are_there_as_often_as_they_repeat(ran: Ran) -> None:
+def test_uids_are_there_as_often_as_they_repeat(ran):
     """As DataComp's resharder counts them: by how many equal ones there are in the sorted file."""
     expected = expected_repeats(ran)
     assert set(expected.values()) == {1, 3, 1000}
@@ -82,12 +80,12 @@ def test_uids_are_there_as_often_as_they_repeat(ran: Ran) -> None:
     assert "3 times in uids.npy" in str(explain_sample(str(ran.folder), uid))
 
 
-def test_a_list_with_repeats_is_joined(ran: Ran, pool: str, tmp_path: Path) -> None:
+def test_a_list_with_repeats_is_joined(ran, pool, tmp_path):
     """uids.npy of a run, as DataComp's filters write theirs: rules see how often each uid is in it, and it repeats again."""
     expected = expected_repeats(ran)
     join = {"path": f"{ran.folder}/uids.npy", "on": "uid", "columns": {"listed": "uid", "times": "times"}}
-    recipe = pools.recipe_of(pool, source={"join": join}, rules={"often": "times >= 3"}, output={"repeat": "times"})
-    run = pools.run_local(recipe, tmp_path / "run")
+    recipe = kit.recipe_of(pool, source={"join": join}, rules={"often": "times >= 3"}, output={"repeat": "times"})
+    run = kit.run_local(recipe, tmp_path / "run")
     scores = run.table("scores")
     assert scores.schema.field("times").type == pa.int32()
     for row in scores.to_pylist():
@@ -99,7 +97,7 @@ def test_a_list_with_repeats_is_joined(ran: Ran, pool: str, tmp_path: Path) -> N
     assert np.array_equal(np.load(run.folder / "uids.npy"), was[often]) and not often.all()
 
 
-def test_parquet_has_scores_language_and_probability(ran: Ran) -> None:
+def test_parquet_has_scores_language_and_probability(ran):
     table = sidecars(ran)
     more = ["language_score", "number", "license", "language", "probability", "repeats"]
     assert table.column_names == [*SIDECAR.names, *more]
@@ -112,7 +110,7 @@ def test_parquet_has_scores_language_and_probability(ran: Ran) -> None:
         assert {name: row[name] for name in more} == {name: known[row["uid"]][name] for name in more}
 
 
-def test_json_has_what_is_asked_for(ran: Ran) -> None:
+def test_json_has_what_is_asked_for(ran):
     rows = {row["key"]: row for row in sidecars(ran).to_pylist()}
     for name, data in ran.members:
         if name.endswith(".json"):
@@ -124,30 +122,28 @@ def test_json_has_what_is_asked_for(ran: Ran) -> None:
             assert "language" not in fields
 
 
-def test_another_choice_runs_nothing_again(
-    ran: Ran, pool: str, sections: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read = pools.watch_measuring(monkeypatch)
+def test_another_choice_runs_nothing_again(ran, pool, sections, tmp_path, monkeypatch):
+    read = kit.watch_measuring(monkeypatch)
     output = {"columns": ["Language_score", "draw", "width"], "rows_per_shard": 20}
-    recipe = pools.recipe_of(pool, **sections, measure={"language": {}}, output=output)
-    new = pools.run_local(recipe, tmp_path / "new", reuse=ran.folder)
+    recipe = kit.recipe_of(pool, **sections, measure={"language": {}}, output=output)
+    new = kit.run_local(recipe, tmp_path / "new", reuse=ran.folder)
     assert read == [] and sidecars(new).column_names == [*SIDECAR.names, *OWN, "language_score", "draw"]
     assert "repeats" not in new.table("decisions").column_names
     assert len(np.load(new.folder / "uids.npy")) == new.counts["kept"]
     found = diff_runs(str(ran.folder), str(new.folder))
     assert (found.lost, found.gained) == (0, 0)
     output = {"columns": [], "repeat": "2"}
-    recipe = pools.recipe_of(pool, **sections, measure={"language": {}}, output=output)
-    assert sidecars(pools.run_local(recipe, tmp_path / "few", reuse=ran.folder)).column_names == [
+    recipe = kit.recipe_of(pool, **sections, measure={"language": {}}, output=output)
+    assert sidecars(kit.run_local(recipe, tmp_path / "few", reuse=ran.folder)).column_names == [
         *SIDECAR.names,
         *OWN,
         "repeats",
     ]
 
 
-def test_what_is_forgotten_repeats_no_more(pool: str, sections: dict[str, Any], tmp_path: Path) -> None:
-    recipe = pools.recipe_of(pool, **sections, output={"repeat": "2"})
-    run = pools.run_local(recipe, tmp_path / "run")
+def test_what_is_forgotten_repeats_no_more(pool, sections, tmp_path):
+    recipe = kit.recipe_of(pool, **sections, output={"repeat": "2"})
+    run = kit.run_local(recipe, tmp_path / "run")
     before = np.load(run.folder / "uids.npy")
     uid = sidecars(run)["uid"][0].as_py()
     forget(str(run.folder), Items.of({"uid": [bytes.fromhex(uid)]}))
@@ -156,20 +152,20 @@ def test_what_is_forgotten_repeats_no_more(pool: str, sections: dict[str, Any], 
     assert verify_run(str(run.folder))[1] == []
 
 
-def refusal(path: str, form: str, folder: Path, **sections: Any) -> str:
+def refusal(path, form, folder, **sections):
     with pytest.raises(RecipeError) as caught:
-        pools.run_local(pools.recipe_of(path, form, **sections), folder / "refused")
+        kit.run_local(kit.recipe_of(path, form, **sections), folder / "refused")
     return str(caught.value)
 
 
-def test_pools_without_images(tmp_path: Path) -> None:
-    rows = pools.make_rows(200).append_column("probability", pa.array([0.5] * 250))
-    path = pools.write_parquets(tmp_path / "rows", rows, 2)
+def test_pools_without_images(tmp_path):
+    rows = kit.make_rows(200).append_column("probability", pa.array([0.5] * 250))
+    path = kit.write_parquets(tmp_path / "rows", rows, 2)
     own = tmp_path / "own.csv"
     own.write_text("url,mine\n" + "".join(f"https://example.com/{i},{i}\n" for i in range(200)))
     join = {"join": {"path": str(own), "on": "url", "columns": {"mine": "mine"}}}
-    recipe = pools.recipe_of(path, "parquet", source=join, measure={"language": {}}, output={"repeat": "mine % 3"})
-    run = pools.run_local(recipe, tmp_path / "run")
+    recipe = kit.recipe_of(path, "parquet", source=join, measure={"language": {}}, output={"repeat": "mine % 3"})
+    run = kit.run_local(recipe, tmp_path / "run")
     table = sidecars(run)
     assert table.column_names == [*rows.column_names, "language_score", "mine", "language", "repeats"]
     for row in table.to_pylist():
@@ -177,8 +173,8 @@ def test_pools_without_images(tmp_path: Path) -> None:
         assert row["repeats"] == max(1, (row["mine"] or 0) % 3)
     assert len(np.load(run.folder / "uids.npy")) == sum(table["repeats"].to_pylist())
     assert verify_run(str(run.folder))[1] == []
-    again = pools.recipe_of(f"{run.folder}/shards/*.parquet", "parquet", output={"columns": ["mine"]})
-    second = pools.run_local(again, tmp_path / "second")
+    again = kit.recipe_of(f"{run.folder}/shards/*.parquet", "parquet", output={"columns": ["mine"]})
+    second = kit.run_local(again, tmp_path / "second")
     assert sidecars(second).column_names == table.column_names
     message = refusal(path, "parquet", tmp_path, output={"columns": ["probability"]})
     assert "output.columns: the inputs have a column 'probability'" in message
@@ -202,7 +198,7 @@ def test_pools_without_images(tmp_path: Path) -> None:
         ({"columns": "words"}, ["output.columns", "list"]),
     ],
 )
-def test_refusals(pool: str, tmp_path: Path, output: dict[str, Any], parts: list[str]) -> None:
+def test_refusals(pool, tmp_path, output, parts):
     message = refusal(pool, "webdataset", tmp_path, output=output)
     assert not [part for part in parts if part not in message], message
 
@@ -210,9 +206,9 @@ def test_refusals(pool: str, tmp_path: Path, output: dict[str, Any], parts: list
 # Columns of the source
 
 
-def field_pool(folder: Path) -> list[dict[str, Any]]:
+def field_pool(folder):
     """Tars as img2dataset writes them with further columns, whose types differ from file to file, and Parquet with images."""
-    rows: list[list[dict[str, Any]]] = [
+    rows = [
         [
             {"NSFW": "NO", "similarity": 1, "LICENSE": None, "is_ad": False, "uid": None, "tags": ["x"]}
             for _ in range(3)
@@ -245,13 +241,13 @@ def field_pool(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def with_fields(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, list[dict[str, Any]]]:
+def with_fields(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fields")
     sources = field_pool(folder)
     return emitted(folder / "run", sources, rows_per_shard=2), sources
 
 
-def test_the_sources_columns_stay_in_the_parquet_of_shards(with_fields: tuple[Ran, list[dict[str, Any]]]) -> None:
+def test_the_sources_columns_stay_in_the_parquet_of_shards(with_fields):
     ran, _ = with_fields
     paths = list(ran.folder.glob("shards/*.parquet"))
     schemas = {pq.read_schema(path).remove_metadata().to_string() for path in paths}
@@ -280,9 +276,7 @@ def test_the_sources_columns_stay_in_the_parquet_of_shards(with_fields: tuple[Ra
     assert duckdb.sql(f"SELECT count(nsfw), count(note), sum(similarity) FROM '{glob}'").fetchall() == [(5, 3, 3.1)]
 
 
-def test_columns_of_the_source_do_not_depend_on_units_or_workers(
-    with_fields: tuple[Ran, list[dict[str, Any]]], tmp_path: Path
-) -> None:
+def test_columns_of_the_source_do_not_depend_on_units_or_workers(with_fields, tmp_path):
     ran, sources = with_fields
     again = run_beam(recipe(sources, 2), tmp_path / "again")
     assert read_run(again) == read_run(ran)
@@ -292,7 +286,7 @@ def test_columns_of_the_source_do_not_depend_on_units_or_workers(
     assert sidecars(cut).select(names).equals(sidecars(ran).select(names))
 
 
-def test_another_field_writes_shards_again_and_reads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_field_writes_shards_again_and_reads_nothing(tmp_path, monkeypatch):
     sources = field_pool(tmp_path)[:2]
     first = emitted(tmp_path / "first", sources[:1])
     read = watch_measuring(monkeypatch)

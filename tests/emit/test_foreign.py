@@ -2,15 +2,12 @@
 
 import json
 import re
-import subprocess
-from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from tests.laws import pools
-from tests.packages import curate, install, needs_hatchling
+from tests import kit
+from tests.kit.packages import curate, install, needs_hatchling
 
 pytestmark = [pytest.mark.slow, needs_hatchling]
 
@@ -56,22 +53,22 @@ GROUP = '[project.entry-points."curate.outputs"]\njsonl = "curate_jsonl:KIND"'
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(tmp_path_factory):
     return install(tmp_path_factory.mktemp("jsonl"), "curate-jsonl", CODE, GROUP)
 
 
-def run(site: Path, folder: Path, output: dict[str, Any], has_images: bool = True) -> subprocess.CompletedProcess[str]:
+def run(site, folder, output, has_images=True):
     if has_images:
-        source = {"format": "webdataset", "path": pools.write_tars(folder / "pool", pools.make_samples(30), 2)}
+        source = {"format": "webdataset", "path": kit.write_tars(folder / "pool", kit.make_samples(30), 2)}
     else:
-        source = {"format": "parquet", "path": pools.write_parquets(folder / "pool", pools.make_rows(60), 2)}
+        source = {"format": "parquet", "path": kit.write_parquets(folder / "pool", kit.make_rows(60), 2)}
     recipe = {"input": {"name": "pool", **source}, "output": {"rows_per_shard": 8, **output}, "max_failed": 1.0}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     return curate(site, "run", str(folder / "recipe.yaml"), "--out", str(folder / "run"))
 
 
 @pytest.mark.parametrize("has_images", [True, False])
-def test_it_writes_the_shards_that_chose_it(site: Path, tmp_path: Path, has_images: bool) -> None:
+def test_it_writes_the_shards_that_chose_it(site, tmp_path, has_images):
     done = run(site, tmp_path, {"format": "jsonl"}, has_images)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "run"
@@ -91,13 +88,13 @@ def test_it_writes_the_shards_that_chose_it(site: Path, tmp_path: Path, has_imag
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_pool_gets_the_packages_own_format_unless_the_recipe_says(site: Path, tmp_path: Path) -> None:
+def test_a_pool_gets_the_packages_own_format_unless_the_recipe_says(site, tmp_path):
     done = run(site, tmp_path, {})
     assert done.returncode == 0, done.stderr
     assert all(name.endswith(".tar") for name in json.loads((tmp_path / "run/shards/sizes.json").read_text()))
 
 
-def test_without_the_package_the_run_says_what_is_missing(site: Path, tmp_path: Path) -> None:
+def test_without_the_package_the_run_says_what_is_missing(site, tmp_path):
     assert run(site, tmp_path, {"format": "jsonl"}).returncode == 0
     done = curate(tmp_path, "sql", str(tmp_path / "run"), "SELECT 1")
     assert done.returncode == 2
@@ -112,7 +109,7 @@ def test_without_the_package_the_run_says_what_is_missing(site: Path, tmp_path: 
         ("        return True\n", "        return image\n", r"NameError: .* at curate_jsonl.py:\d+ in accepts"),
     ],
 )
-def test_a_fault_names_the_package(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_a_fault_names_the_package(tmp_path, old, new, message):
     assert old in CODE
     site = install(tmp_path / "faulty", "curate-jsonl", CODE.replace(old, new), GROUP)
     done = run(site, tmp_path, {"format": "jsonl"})

@@ -3,7 +3,6 @@
 import json
 import os
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +19,7 @@ from tests.emit.written import emitted, names_of, pairs, parquets, sidecars, tar
 
 # ---------------------------------------------------------------- layout
 @given(st.lists(st.integers(0, 30), max_size=12), st.integers(1, 25))
-def test_shards_are_full_but_the_last_and_keep_the_order(counts: list[int], rows_per_shard: int) -> None:
+def test_shards_are_full_but_the_last_and_keep_the_order(counts, rows_per_shard):
     units = [(Unit(i, "s", ()), count) for i, count in enumerate(counts)]
     kept = {unit.index: count for unit, count in units if count}
     shards = lay_out([unit for unit, _ in reversed(units)], Layout.of(kept, rows_per_shard))
@@ -33,7 +32,7 @@ def test_shards_are_full_but_the_last_and_keep_the_order(counts: list[int], rows
 
 
 @pytest.mark.parametrize("rows_per_shard", [1, 4, 6, 100])
-def test_rows_per_shard_and_order(tmp_path: Path, rows_per_shard: int) -> None:
+def test_rows_per_shard_and_order(tmp_path, rows_per_shard):
     paths = [write_tar(tmp_path / f"{n}.tar", pairs(*(f"{n}{i}" for i in range(5)), first=10 * n)) for n in range(3)]
     ran = emitted(tmp_path / "run", tars(*paths), rows_per_shard, rules={"chosen": "right(key, 1) <> '3'"})
     kept = [f"{n}{i}" for n in range(3) for i in (0, 1, 2, 4)]
@@ -48,7 +47,7 @@ def test_rows_per_shard_and_order(tmp_path: Path, rows_per_shard: int) -> None:
         assert pq.read_metadata(ran.folder / "shards" / name.replace("tar", "parquet")).num_rows == rows
 
 
-def test_nothing_kept_gives_no_shards(tmp_path: Path) -> None:
+def test_nothing_kept_gives_no_shards(tmp_path):
     path = write_tar(tmp_path / "p.tar", pairs("a", "b"))
     for name, sources in (("tar", tars(path)), ("text", parquets(tmp_path / "q", pa.table({"text": ["a", "b"]})))):
         ran = emitted(tmp_path / name, sources, rules={"none": "words > 99"})
@@ -57,7 +56,7 @@ def test_nothing_kept_gives_no_shards(tmp_path: Path) -> None:
         assert len(np.load(ran.folder / "uids.npy")) == 0 and ran.counts == {"none": 2}
 
 
-def test_a_pool_of_one_row(tmp_path: Path) -> None:
+def test_a_pool_of_one_row(tmp_path):
     ran = emitted(tmp_path / "tar", tars(write_tar(tmp_path / "p.tar", pairs("a"))), rows_per_shard=1)
     assert [name for name, _ in ran.members] == ["a.jpg", "a.json", "a.txt"]
     ran = emitted(tmp_path / "text", parquets(tmp_path / "q", pa.table({"text": ["a"]})), rows_per_shard=1)

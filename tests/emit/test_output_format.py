@@ -2,9 +2,6 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,21 +10,19 @@ import pytest
 from curate.ask.verify import verify_run
 from curate.base import registry
 from curate.base.errors import RecipeError
-from curate.base.numeric.arrays import U64
 from curate.emit import registry as outputs
-from curate.emit.layout import Layout, Shard
+from curate.emit.layout import Layout
 from curate.emit.output_format import OutputFormat, emit_shard, find_output
 from curate.emit.settings import EmitSettings
-from curate.pool.formats.input_format import Places
 from curate.pool.plan import Unit
 from curate.pool.reread import UnitRereader
 from curate.recipe.output import OUTPUTS
 from pipelines.prepare import prepare
+from tests import kit
 from tests.emit.layouts import lay_out
 from tests.emit.written import emitted, pairs, recipe, tars, write_tar
-from tests.laws import pools
-from tests.laws.pools import run_local
-from tests.publish.runs import run_query
+from tests.kit import run_local
+from tests.kit.written_runs import run_query
 
 
 class JsonLines(OutputFormat):
@@ -38,22 +33,22 @@ class JsonLines(OutputFormat):
     media_type = "application/jsonl"
     file_set = ("lines", "a line a sample")
 
-    def accepts(self, has_images: bool) -> bool:
+    def accepts(self, has_images):
         return has_images
 
-    def write(self, settings: EmitSettings, shard: Shard, repeated: U64, stats: dict[str, Any]) -> pa.Table:
+    def write(self, settings, shard, repeated, stats):
         slices = ((part, settings.tables(part.unit)) for part in shard.slices)
         rows = pa.concat_tables(settings.kept_rows(part, tables, ["uid", "caption"]) for part, tables in slices)
         lines = "".join(json.dumps(row) + "\n" for row in rows.to_pylist())
         settings.store.write_bytes(f"{shard.stem}.jsonl", lines.encode())
         return rows
 
-    def card_lines(self, shards: int) -> list[str]:
+    def card_lines(self, shards):
         return [f"- {shards} files of lines."]
 
 
 @pytest.fixture
-def added(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def added(monkeypatch):
     """The line in the registry."""
     monkeypatch.setattr(outputs, "KINDS", (*outputs.KINDS, JsonLines()))
     registry._load.cache_clear()
@@ -62,37 +57,37 @@ def added(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     registry._load.cache_clear()
 
 
-def test_the_first_format_that_accepts_a_pool_is_taken() -> None:
+def test_the_first_format_that_accepts_a_pool_is_taken():
     assert [find_output(None, has_images).key for has_images in (True, False)] == ["webdataset", "parquet"]
     assert list(OUTPUTS.kinds()) == ["webdataset", "parquet"]
 
 
 @pytest.mark.parametrize(("key", "has_images"), [("webdataset", False), ("parquet", True)])
-def test_a_format_that_cannot_hold_the_pool_is_refused(key: str, has_images: bool) -> None:
+def test_a_format_that_cannot_hold_the_pool_is_refused(key, has_images):
     other = "webdataset" if has_images else "parquet"
     with pytest.raises(RecipeError, match=f"output.format: {key} is not for pools with.* images; accepted: {other}$"):
         find_output(key, has_images)
     assert find_output(other, has_images).key == other
 
 
-def test_it_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    path = pools.write_tars(tmp_path / "pool", pools.make_samples(30), 1)
+def test_it_is_refused_before_anything_is_written(tmp_path):
+    path = kit.write_tars(tmp_path / "pool", kit.make_samples(30), 1)
     with pytest.raises(RecipeError, match=r"output\.format: parquet is not for pools with images"):
-        pools.run_beam(pools.recipe_of(path, output={"format": "parquet"}), tmp_path / "run")
+        kit.run_beam(kit.recipe_of(path, output={"format": "parquet"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(
         RecipeError, match=r"output.format: .*no output format is named 'parquets'; did you mean 'parquet'"
     ):
-        pools.recipe_of(path, output={"format": "parquets"})
+        kit.recipe_of(path, output={"format": "parquets"})
 
 
 @pytest.mark.usefixtures("added")
-@pytest.mark.parametrize("run", [pools.run_local, pools.run_beam])
-def test_shards_of_another_format(tmp_path: Path, run: object) -> None:
+@pytest.mark.parametrize("run", [kit.run_local, kit.run_beam])
+def test_shards_of_another_format(tmp_path, run):
     assert callable(run)
-    path = pools.write_tars(tmp_path / "pool", pools.make_samples(30), 2)
+    path = kit.write_tars(tmp_path / "pool", kit.make_samples(30), 2)
     done = run(
-        pools.recipe_of(path, rules={"words": "words > 3"}, output={"rows_per_shard": 8, "format": "jsonl"}),
+        kit.recipe_of(path, rules={"words": "words > 3"}, output={"rows_per_shard": 8, "format": "jsonl"}),
         tmp_path / "run",
     )
     sizes = json.loads((done.folder / "shards/sizes.json").read_text())
@@ -110,26 +105,26 @@ def test_shards_of_another_format(tmp_path: Path, run: object) -> None:
     assert [one["@id"] for one in described[:2]] == ["lines", "parquet"]
 
 
-def test_a_unit_is_read_once_for_all_its_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_unit_is_read_once_for_all_its_shards(tmp_path, monkeypatch):
     """Of the inputs and of `samples`: shards hold some rows of a unit each."""
-    reads: Counter[int] = Counter()
+    reads = Counter()
     read = UnitRereader.rows
 
-    def counting(self: UnitRereader, rows: Places, output: pa.Schema) -> Iterator[pa.Table]:
+    def counting(self, rows, output):
         reads[self.unit.index] += 1
         return read(self, rows, output)
 
     monkeypatch.setattr(UnitRereader, "rows", counting)
-    path = pools.write_parquets(tmp_path / "pool", pools.make_rows(600), 2)
-    recipe = pools.recipe_of(path, "parquet", rules={"words": "words > 2"}, output={"rows_per_shard": 20})
-    done = pools.run_beam(recipe, tmp_path / "run")
+    path = kit.write_parquets(tmp_path / "pool", kit.make_rows(600), 2)
+    recipe = kit.recipe_of(path, "parquet", rules={"words": "words > 2"}, output={"rows_per_shard": 20})
+    done = kit.run_beam(recipe, tmp_path / "run")
     shards = json.loads((done.folder / "shards/sizes.json").read_text())
     assert len(shards) > 2 * len(reads) and set(reads.values()) == {1}
     assert verify_run(str(done.folder))[1] == []
 
 
 # ---------------------------------------------------------------- what stands is not made again
-def test_a_shard_that_stands_is_left_alone_and_one_in_part_is_made_anew(tmp_path: Path) -> None:
+def test_a_shard_that_stands_is_left_alone_and_one_in_part_is_made_anew(tmp_path):
     path = write_tar(tmp_path / "p.tar", pairs("a", "b", "c"))
     made = recipe(tars(path), 2)
     ran = run_local(made, tmp_path / "run")
@@ -147,7 +142,7 @@ def test_a_shard_that_stands_is_left_alone_and_one_in_part_is_made_anew(tmp_path
         assert files[2].exists()
 
 
-def test_two_runs_give_equal_bytes(tmp_path: Path) -> None:
+def test_two_runs_give_equal_bytes(tmp_path):
     path = write_tar(tmp_path / "p.tar", pairs("a", "b:", "c"))
     one, two = (emitted(tmp_path / name, tars(path), 2) for name in ("one", "two"))
     for name in ("shards/00000.tar", "shards/00001.tar", "shards/00000.parquet", "shards/sizes.json", "uids.npy"):

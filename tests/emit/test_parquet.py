@@ -2,7 +2,6 @@
 
 import datetime as dt
 import json
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +11,11 @@ from curate.base.errors import RecipeError
 from pipelines.prepare import prepare
 from tests.base.uids import content_uid
 from tests.emit.written import STATS, emitted, parquets, recipe, sidecars
-from tests.publish.runs import run_query
+from tests.kit.written_runs import run_query
 
 
 # ---------------------------------------------------------------- Parquet without images
-def test_imageless_pools_give_parquet_with_all_columns(tmp_path: Path) -> None:
+def test_imageless_pools_give_parquet_with_all_columns(tmp_path):
     own = "0123456789abcdef" * 2
     when = dt.datetime(2024, 5, 6, 7, 8, 9, tzinfo=dt.UTC)
     one = pa.table(
@@ -59,7 +58,7 @@ def test_imageless_pools_give_parquet_with_all_columns(tmp_path: Path) -> None:
     assert not list(ran.folder.glob("shards/*.tar"))
 
 
-def test_a_uid_is_added_only_where_there_is_none(tmp_path: Path) -> None:
+def test_a_uid_is_added_only_where_there_is_none(tmp_path):
     with_uid = pa.table({"uid": [f"{i:032x}" for i in range(3)], "text": ["a", "b", "c"]})
     ran = emitted(tmp_path / "has", parquets(tmp_path / "q", with_uid))
     assert sidecars(ran).drop_columns("probability").equals(with_uid)
@@ -81,7 +80,7 @@ FOREIGN = {
 @pytest.mark.thorough
 @pytest.mark.parametrize("kind", FOREIGN)
 @pytest.mark.parametrize("name", ["uid", "UID"])
-def test_the_uid_is_the_ledgers_whatever_the_input_calls_so(tmp_path: Path, kind: str, name: str) -> None:
+def test_the_uid_is_the_ledgers_whatever_the_input_calls_so(tmp_path, kind, name):
     table = pa.table({"text": ["a", "b", "c"], name: FOREIGN[kind]})
     ran = emitted(tmp_path / "run", parquets(tmp_path / "q", table))
     uids = ran.table("samples")["uid"].to_pylist()
@@ -93,7 +92,7 @@ def test_the_uid_is_the_ledgers_whatever_the_input_calls_so(tmp_path: Path, kind
         assert sidecars(ran)["UID"].equals(table["UID"])
 
 
-def test_row_groups_and_files_of_one_unit_come_in_order(tmp_path: Path) -> None:
+def test_row_groups_and_files_of_one_unit_come_in_order(tmp_path):
     tables = [pa.table({"text": [f"f{f} r{i}" for i in range(25)], "i": range(25)}) for f in range(3)]
     parquets(tmp_path / "pool", *tables, group=4)
     sources = [{"name": "s", "format": "parquet", "path": f"{tmp_path}/pool/*.parquet"}]
@@ -103,7 +102,7 @@ def test_row_groups_and_files_of_one_unit_come_in_order(tmp_path: Path) -> None:
     assert sidecars(ran)["i"].to_pylist() == [i for _ in range(3) for i in range(1, 25, 2)]
 
 
-def test_columns_of_one_name_and_other_types_are_refused_before_the_run(tmp_path: Path) -> None:
+def test_columns_of_one_name_and_other_types_are_refused_before_the_run(tmp_path):
     sources = parquets(tmp_path / "q", pa.table({"text": ["a"], "x": [1]}), pa.table({"text": ["b"], "x": ["one"]}))
     with pytest.raises(RecipeError, match="different types"):
         prepare(recipe(sources), str(tmp_path / "run"))

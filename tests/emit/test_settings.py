@@ -1,9 +1,6 @@
 """Keys of shards: each changes if and only if one of its inputs does."""
 
-from collections.abc import Callable
 from dataclasses import fields, replace
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -18,7 +15,7 @@ from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
 from curate.store.store import RunStore
 
-RECIPE: dict[str, Any] = {
+RECIPE = {
     "input": [{"name": "pool", "format": "webdataset", "path": "x.tar"}],
     "rules": {"words": "words > 2"},
     "captions": {
@@ -31,7 +28,7 @@ UNITS = (Unit(0, "pool", ()), Unit(1, "pool", ()))
 SHARD = Shard(1, (Slice(UNITS[0], 2, 3), Slice(UNITS[1], 0, 4)))
 
 
-def settings(folder: Path, engine: str = "v1", **sections: Any) -> EmitSettings:
+def settings(folder, engine="v1", **sections):
     """Settings of a run of RECIPE, with other sections."""
     recipe = parse_recipe(RECIPE | sections)
     pool = Pool("pool's key", True, None, frozenset(), pa.schema([]), None)
@@ -40,7 +37,7 @@ def settings(folder: Path, engine: str = "v1", **sections: Any) -> EmitSettings:
     )
 
 
-CHANGED: dict[str, tuple[dict[str, Any], bool]] = {
+CHANGED = {
     "nothing": ({}, False),
     "rows of a shard": ({"output": {"rows_per_shard": 7}}, True),
     "columns": ({"output": {"columns": []}}, True),
@@ -57,12 +54,12 @@ CHANGED: dict[str, tuple[dict[str, Any], bool]] = {
 
 
 @pytest.mark.parametrize("what", CHANGED)
-def test_the_key_of_all_shards(tmp_path: Path, what: str) -> None:
+def test_the_key_of_all_shards(tmp_path, what):
     changes, differs = CHANGED[what]
     assert (settings(tmp_path, **changes).key != settings(tmp_path).key) == differs
 
 
-def test_the_version_of_the_code_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_version_of_the_code_is_in_the_key(tmp_path, monkeypatch):
     before = settings(tmp_path).key
     for version, differs in (("emit", True), ("caption", True), ("measure", True), ("match", True)):
         with monkeypatch.context() as patch:
@@ -70,7 +67,7 @@ def test_the_version_of_the_code_is_in_the_key(tmp_path: Path, monkeypatch: pyte
             assert (settings(tmp_path).key != before) == differs
 
 
-def decide(one: EmitSettings, unit: Unit, key: str, texts: str, regions: str | None = None) -> None:
+def decide(one, unit, key, texts, regions=None):
     """Tables of a unit with these keys of decisions, and contents of texts."""
     tables = one.tables(unit)
     tables.rewrite("decisions", schema.DECISIONS.empty_table(), key)
@@ -78,7 +75,7 @@ def decide(one: EmitSettings, unit: Unit, key: str, texts: str, regions: str | N
     tables.rewrite("regions", schema.REGIONS.empty_table(), "", {"content": regions})
 
 
-SHARDS: dict[str, tuple[Callable[[EmitSettings], Any], Shard, bool]] = {
+SHARDS = {
     "nothing": (lambda one: None, SHARD, False),
     "decisions": (lambda one: decide(one, UNITS[1], "other", "t1"), SHARD, True),
     "texts": (lambda one: decide(one, UNITS[1], "d1", "other"), SHARD, True),
@@ -89,7 +86,7 @@ SHARDS: dict[str, tuple[Callable[[EmitSettings], Any], Shard, bool]] = {
 
 
 @pytest.mark.parametrize("what", SHARDS)
-def test_the_key_of_a_shard(tmp_path: Path, what: str) -> None:
+def test_the_key_of_a_shard(tmp_path, what):
     one = settings(tmp_path)
     for unit in UNITS:
         decide(one, unit, f"d{unit.index}", f"t{unit.index}")
@@ -102,7 +99,7 @@ def test_the_key_of_a_shard(tmp_path: Path, what: str) -> None:
     assert replace(one, decisions_key="other").shard_key(shard) != one.shard_key(shard)
 
 
-def test_every_input_is_named() -> None:
+def test_every_input_is_named():
     """A field that is added must be in the key, or be one of these, which the key of decisions holds or which are access."""
     assert {field.name for field in fields(EmitSettings)} - {"output", "decisions_key", "captioning", "text_tables"} == {
         "store", "sources", "pool", "captions", "seed", "recent", "decided", "named", "emitted", "derived", "fields",

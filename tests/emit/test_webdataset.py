@@ -7,7 +7,6 @@ import json
 import os
 import tarfile
 from collections import Counter
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -48,8 +47,8 @@ from tests.emit.written import (
     tars,
     write_tar,
 )
-from tests.laws.pools import Ran, run_local
-from tests.publish.runs import run_query
+from tests.kit import Ran, run_local
+from tests.kit.written_runs import run_query
 
 IMG2DATASET = [
     "url", "key", "caption", "status", "error_message", "width", "height", "original_width", "original_height", "exif",
@@ -60,7 +59,7 @@ Rich = tuple[Ran, list[tuple[str, bytes]]]
 
 
 @pytest.fixture(scope="module")
-def rich(tmp_path_factory: pytest.TempPathFactory) -> Rich:
+def rich(tmp_path_factory):
     """One tar with all that a sample may hold, in odd orders."""
     base = tmp_path_factory.mktemp("rich")
     fields = {"url": "http://x/1", "original_width": 999, "height": 31, "exif": '{"Make": "é"}', "n": [1, {"a": None}]}
@@ -95,7 +94,7 @@ def rich(tmp_path_factory: pytest.TempPathFactory) -> Rich:
     return emitted(base / "run", tars(path), rules={"chosen": "key <> 'dropped'"}), members
 
 
-def test_members_are_the_bytes_that_came(rich: Rich) -> None:
+def test_members_are_the_bytes_that_came(rich):
     ran, members = rich
     found = samples_of(ran)
     assert list(found) == ["one", "two", "Three", "sub/folder/four", "five", "six"]
@@ -107,7 +106,7 @@ def test_members_are_the_bytes_that_came(rich: Rich) -> None:
             assert found[key][odd if suffix == "a<b" else suffix.lower()] == data, name
 
 
-def test_members_are_sorted_and_headers_are_plain(rich: Rich) -> None:
+def test_members_are_sorted_and_headers_are_plain(rich):
     ran, _ = rich
     with tarfile.open(ran.folder / "shards/00000.tar") as tar:
         infos = tar.getmembers()
@@ -117,7 +116,7 @@ def test_members_are_sorted_and_headers_are_plain(rich: Rich) -> None:
         assert suffixes == sorted(suffixes) and {"txt", "json"} <= set(suffixes)
 
 
-def test_json_is_byte_for_byte_what_it_was_and_the_uid(rich: Rich) -> None:
+def test_json_is_byte_for_byte_what_it_was_and_the_uid(rich):
     ran, members = rich
     found, original = samples_of(ran), dict(members)
     uids = dict(zip(*(ran.table("samples")[name].to_pylist() for name in ("key", "uid")), strict=True))
@@ -131,11 +130,11 @@ def test_json_is_byte_for_byte_what_it_was_and_the_uid(rich: Rich) -> None:
         assert files["json"].replace(b", " + added, b"").replace(added, b"") == before
 
 
-def test_a_caption_from_the_json_gets_a_txt(rich: Rich) -> None:
+def test_a_caption_from_the_json_gets_a_txt(rich):
     assert samples_of(rich[0])["two"]["txt"] == "only in the json, é写".encode()
 
 
-def test_the_sidecar_has_img2datasets_columns(rich: Rich) -> None:
+def test_the_sidecar_has_img2datasets_columns(rich):
     ran, _ = rich
     table = pq.read_table(ran.folder / "shards/00000.parquet")
     assert table.select(SIDECAR.names).schema.remove_metadata() == SIDECAR
@@ -156,7 +155,7 @@ def test_the_sidecar_has_img2datasets_columns(rich: Rich) -> None:
     assert [rows["sub/folder/four"][name] for name in size] == [50, 20, None]
 
 
-def test_stats_and_sizes(rich: Rich) -> None:
+def test_stats_and_sizes(rich):
     ran, _ = rich
     stats = json.loads((ran.folder / "shards/00000_stats.json").read_text())
     assert set(stats) == {*STATS, "json_dtype"}
@@ -166,7 +165,7 @@ def test_stats_and_sizes(rich: Rich) -> None:
     assert json.loads((ran.folder / "shards/sizes.json").read_text()) == {"00000.tar": 6}
 
 
-def test_fields_of_an_earlier_curation_are_renewed(tmp_path: Path) -> None:
+def test_fields_of_an_earlier_curation_are_renewed(tmp_path):
     before = {"uid": "not one", "captions": {"original": "an older one", "rewrite": "x"}, "z": 1e-7}
     members = [("k.jpg", picture(1)), ("k.txt", b"a new caption"), ("k.json", json.dumps(before).encode())]
     ran = emitted(tmp_path / "run", tars(write_tar(tmp_path / "p.tar", members)))
@@ -176,9 +175,9 @@ def test_fields_of_an_earlier_curation_are_renewed(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- digests
-def digest_pool(folder: Path) -> tuple[str, dict[str, tuple[str, str, str | None]]]:
+def digest_pool(folder):
     """A tar, and of each sample the json that is expected, its uid left out, and the digest of the image as it was downloaded."""
-    cases: dict[str, tuple[str, str, str | None]] = {
+    cases = {
         "none": ('{"n": 1.50}', '{"n": 1.50}', None),
         "same": ('{"sha256": "STORED"}', '{"sha256": "STORED"}', None),
         "capitals": ('{"sha256": "UPPER"}', '{"sha256": "UPPER"}', None),
@@ -213,7 +212,7 @@ def digest_pool(folder: Path) -> tuple[str, dict[str, tuple[str, str, str | None
     return write_tar(folder / "p.tar", members), expected
 
 
-def test_sha256_is_of_the_stored_image_everywhere(tmp_path: Path) -> None:
+def test_sha256_is_of_the_stored_image_everywhere(tmp_path):
     path, expected = digest_pool(tmp_path)
     ran = emitted(tmp_path / "run", tars(path))
     found, listed = samples_of(ran), {row["caption"]: row for row in sidecars(ran).to_pylist()}
@@ -228,7 +227,7 @@ def test_sha256_is_of_the_stored_image_everywhere(tmp_path: Path) -> None:
     assert [key for (key,) in run_query(str(ran.folder), query).rows] == sorted(k for k, e in expected.items() if e[2])
 
 
-def test_forget_finds_both_digests(tmp_path: Path) -> None:
+def test_forget_finds_both_digests(tmp_path):
     path, expected = digest_pool(tmp_path)
     ran = emitted(tmp_path / "run", tars(path))
     stored, downloaded = expected["same"][1], [key for key, (_, _, original) in expected.items() if original]
@@ -244,7 +243,7 @@ def test_forget_finds_both_digests(tmp_path: Path) -> None:
     assert set(names_of(again)) == set(names_of(ran))
 
 
-def test_parquet_states_digests_too(tmp_path: Path) -> None:
+def test_parquet_states_digests_too(tmp_path):
     """As img2dataset's output of format parquet does: of the image as it was downloaded."""
     stored = hashlib.sha256(picture(1)).hexdigest()
     table = pa.table({"jpg": pa.array([picture(1), picture(2)]), "caption": ["a", "b"], "sha256": [DOWNLOADED, None]})
@@ -258,7 +257,7 @@ def test_parquet_states_digests_too(tmp_path: Path) -> None:
 UNSAFE = ["../up", "/abs", "a/../b", "C:x", "a\\b", "con", "q?", "a/ b", "x\ny", "%2e%2e/y", "w" * 201]
 
 
-def test_unsafe_keys_give_way_to_uids(tmp_path: Path) -> None:
+def test_unsafe_keys_give_way_to_uids(tmp_path):
     path = write_tar(tmp_path / "p.tar", pairs(*UNSAFE, "good", "sub/good", "写 真"))
     ran = emitted(tmp_path / "run", tars(path))
     uids = dict(zip(*(ran.table("samples")[name].to_pylist() for name in ("key", "uid")), strict=True))
@@ -269,7 +268,7 @@ def test_unsafe_keys_give_way_to_uids(tmp_path: Path) -> None:
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and "run" not in p.parts and p.name != "p.tar"]
 
 
-def test_keys_that_repeat_over_shards_and_sources_give_way_to_uids(tmp_path: Path) -> None:
+def test_keys_that_repeat_over_shards_and_sources_give_way_to_uids(tmp_path):
     one = write_tar(tmp_path / "1.tar", pairs("a", "b", "only1"))
     two = write_tar(tmp_path / "2.tar", pairs("b", "c", first=10))
     three = write_tar(tmp_path / "3.tar", pairs("c", "d", first=20))
@@ -285,7 +284,7 @@ def test_keys_that_repeat_over_shards_and_sources_give_way_to_uids(tmp_path: Pat
     )
 
 
-def test_a_key_that_is_the_uid_of_another_sample_gives_way(tmp_path: Path) -> None:
+def test_a_key_that_is_the_uid_of_another_sample_gives_way(tmp_path):
     """A stranger may name a sample as another one will be named, whose own key is not safe."""
     image = picture(0)
     victim = [("a:b.jpg", image), ("a:b.txt", b"the victim"), ("a:b.json", b'{"url": "http://x/v"}')]
@@ -297,13 +296,13 @@ def test_a_key_that_is_the_uid_of_another_sample_gives_way(tmp_path: Path) -> No
     assert len(found) == 3 and found["f" * 32]["txt"] == b"caption 2"  # a key that looks like a uid may stay
 
 
-def test_a_sample_named_by_its_own_uid_keeps_that_name(tmp_path: Path) -> None:
+def test_a_sample_named_by_its_own_uid_keeps_that_name(tmp_path):
     image, uid = picture(0), content_uid("http://x/v", None, "mine")
     members = [(f"{uid}.jpg", image), (f"{uid}.txt", b"mine"), (f"{uid}.json", b'{"url": "http://x/v"}')]
     assert names_of(emitted(tmp_path / "run", tars(write_tar(tmp_path / "p.tar", members)))) == [uid]
 
 
-def test_a_source_that_shrank_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_a_source_that_shrank_is_an_error_that_names_it(tmp_path):
     path = write_tar(tmp_path / "p.tar", pairs("a", "b"))
     made = recipe(tars(path))
     prepared = prepare(made, str(tmp_path / "run"))
@@ -320,7 +319,7 @@ def test_a_source_that_shrank_is_an_error_that_names_it(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- Parquet with images
-def test_parquet_with_images_gives_tars(tmp_path: Path) -> None:
+def test_parquet_with_images_gives_tars(tmp_path):
     images = [picture(1), picture(2, "PNG"), picture(3, "WEBP"), b"broken", picture(5)]
     plain = pa.table(
         {
@@ -363,7 +362,7 @@ SUFFIXES = st.text(max_size=6) | st.sampled_from(
 
 @given(st.lists(SUFFIXES.filter(lambda suffix: suffix not in ("txt", "json")), unique=True, max_size=6), st.booleans())
 @example(["a<b", f"unsafe-{hash64('a<b'):016x}"], False)
-def test_the_files_of_a_sample_are_safe_sorted_and_each_there_once(suffixes: list[str], has_synthetic: bool) -> None:
+def test_the_files_of_a_sample_are_safe_sorted_and_each_there_once(suffixes, has_synthetic):
     files = webdataset._order_files(tuple(suffixes), has_synthetic)
     written = {place: name.removeprefix(".") for name, place in files}
     assert len(set(written.values())) == len(files) and [name for name, _ in files] == sorted(name for name, _ in files)
@@ -380,7 +379,7 @@ def test_the_files_of_a_sample_are_safe_sorted_and_each_there_once(suffixes: lis
         st.tuples(st.none() | st.sampled_from(["a", "b/c", "../d", "e:f", "0" * 32]), st.integers(0, 3)), max_size=8
     )
 )
-def test_names_are_unique_and_keys_wherever_they_can_be(rows: list[tuple[str | None, int]]) -> None:
+def test_names_are_unique_and_keys_wherever_they_can_be(rows):
     """A name that two rows may have, by key or by uid, is nobody's but its uid's; `name_hashes` of a unit tells which."""
     keys, uids = [key for key, _ in rows], [f"{number}{i}".rjust(32, "0") for i, (_, number) in enumerate(rows)]
     kept = pa.array([True] * len(rows) + [False])
@@ -399,15 +398,15 @@ def test_names_are_unique_and_keys_wherever_they_can_be(rows: list[tuple[str | N
 class TablesInMemory:
     """What `name_hashes` needs of a unit's tables."""
 
-    def __init__(self, **tables: pa.Table) -> None:
+    def __init__(self, **tables):
         self.tables = tables
 
-    def read(self, name: str, columns: list[str]) -> pa.Table:
+    def read(self, name, columns):
         return self.tables[name].select(columns)
 
 
 @pytest.fixture
-def shard(tmp_path: Path) -> RunStore:
+def shard(tmp_path):
     """A run folder with a shard of three samples."""
     store = RunStore(str(tmp_path))
     with store.create("shards/00000.tar") as file, TarWriter(file) as writer:
@@ -417,7 +416,7 @@ def shard(tmp_path: Path) -> RunStore:
     return store
 
 
-def test_members_are_images_and_further_files_of_the_samples_named(shard: RunStore) -> None:
+def test_members_are_images_and_further_files_of_the_samples_named(shard):
     kind = WebdatasetOutput()
     assert kind.names(shard, "shards/00000") == {"a", "b/c", "d" * 32}
     assert dict(kind.members(shard, "shards/00000", {"b/c", "e"})) == {
@@ -428,8 +427,8 @@ def test_members_are_images_and_further_files_of_the_samples_named(shard: RunSto
 
 
 @pytest.mark.parametrize("removed", [["a"], ["b/c", "d" * 32], ["e"], ["a", "b/c", "d" * 32]])
-def test_a_shard_without_some_samples_holds_the_bytes_of_the_others(shard: RunStore, removed: list[str]) -> None:
-    def members() -> dict[str, bytes]:
+def test_a_shard_without_some_samples_holds_the_bytes_of_the_others(shard, removed):
+    def members():
         with tarfile.open(shard.path("shards/00000.tar")) as tar:
             return {info.name: tar.extractfile(info).read() for info in tar}  # type: ignore[union-attr]
 

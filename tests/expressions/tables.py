@@ -1,7 +1,5 @@
 """The columns that expressions of these tests see, and a file that none of them may read."""
 
-from typing import Any
-
 import pyarrow as pa
 
 SECRET = "the secret of another file"
@@ -23,7 +21,7 @@ COLUMNS = pa.schema(
 )
 
 
-def table(**columns: list[Any]) -> pa.Table:
+def table(**columns):
     """A table of the columns above, nulls where none are given."""
     rows = len(next(iter(columns.values())))
     return pa.table({f.name: pa.array(columns.get(f.name, [None] * rows), f.type) for f in COLUMNS})

@@ -9,17 +9,17 @@ import pytest
 from curate.base.errors import RecipeError
 from curate.decide.rules.rules import check_rules
 from curate.expressions import check as check_module
-from curate.expressions.check import CheckedExpression, check_count, check_expression
+from curate.expressions.check import check_count, check_expression
 from curate.expressions.evaluate import evaluate
 from curate.recipe.deciding import Top
 from tests.expressions.tables import COLUMNS, SECRET, table
 
 
-def check(sql: str) -> CheckedExpression:
+def check(sql):
     return check_expression("rules.mine", sql, COLUMNS)
 
 
-def refusal(sql: str, columns: pa.Schema = COLUMNS) -> str:
+def refusal(sql, columns=COLUMNS):
     with pytest.raises(RecipeError) as caught:
         check_expression("rules.mine", sql, columns)
     return str(caught.value)
@@ -70,7 +70,7 @@ def refusal(sql: str, columns: pa.Schema = COLUMNS) -> str:
         ("caption::int > 2", ["caption"]),
     ],
 )
-def test_scalar_expressions_are_accepted(sql: str, columns: list[str]) -> None:
+def test_scalar_expressions_are_accepted(sql, columns):
     assert sorted(check(sql).columns) == sorted(columns)
     everything = table(caption=["a", None, "{", "5"], words=[1, None, 0, 2**31 - 1])
     assert len(evaluate(f"TRY(({sql}\n))", everything)) == 4  # and it runs, whatever the rows hold
@@ -164,13 +164,13 @@ def test_scalar_expressions_are_accepted(sql: str, columns: list[str]) -> None:
         ("words.x > 2", ["'x'"]),
     ],
 )  # fmt: skip
-def test_everything_else_is_refused(sql: str, parts: list[str]) -> None:
+def test_everything_else_is_refused(sql, parts):
     message = refusal(sql)
     assert message.startswith(f"rules.mine: {sql!r}") or message.startswith("rules.mine: no column")
     assert not [part for part in parts if part not in message], message
 
 
-def test_an_expression_in_place_of_a_column_belongs_under_derive() -> None:
+def test_an_expression_in_place_of_a_column_belongs_under_derive():
     with pytest.raises(RecipeError) as error:
         check_rules({"best": Top(top=0.5, of="zscore(words)+1")}, pa.schema([("words", pa.int32())]))
     assert "an expression gets a name under derive: {mean: 'zscore(words)+1'}, then mean here" in str(error.value)
@@ -179,7 +179,7 @@ def test_an_expression_in_place_of_a_column_belongs_under_derive() -> None:
 @pytest.mark.parametrize(
     "sql", ["caption > 2", "words < 2 or caption > 2", "caption = words", "caption between 1 and 2"]
 )
-def test_text_is_not_taken_for_numbers(sql: str) -> None:
+def test_text_is_not_taken_for_numbers(sql):
     assert "rules.mine" in refusal(sql)
     assert check(sql.replace("caption", "try_cast(caption as int)"))
 
@@ -192,19 +192,19 @@ def test_text_is_not_taken_for_numbers(sql: str) -> None:
         ("zzzzz > 2", ["'zzzzz'", "columns: caption, url, words"]),
     ],
 )
-def test_a_missing_column_is_named(sql: str, parts: list[str]) -> None:
+def test_a_missing_column_is_named(sql, parts):
     message = refusal(sql)
     assert message.startswith("rules.mine: ")
     assert not [part for part in parts if part not in message], message
 
 
-def test_a_rule_that_is_nested_too_deeply_is_refused() -> None:
+def test_a_rule_that_is_nested_too_deeply_is_refused():
     assert "nested too deeply" in refusal(f"{' + '.join(['words'] * 600)} > 3")
     assert "nested too deeply" in refusal("(" * 100_000)  # DuckDB's parser takes minutes, and gigabytes
     check_expression("rules.a", f"{'(words) + ' * 200}1 > 3", COLUMNS)
 
 
-def test_messages_do_not_show_all_of_a_long_expression() -> None:
+def test_messages_do_not_show_all_of_a_long_expression():
     assert len(refusal("not " * 50_000 + "words > 1")) < 1500
 
 
@@ -235,14 +235,14 @@ FILE_SQL = [
 
 
 @pytest.mark.parametrize("sql", FILE_SQL)
-def test_no_rule_can_name_a_file(sql: str, secret: tuple[str, str]) -> None:
+def test_no_rule_can_name_a_file(sql, secret):
     secret_table = pa.table({"secret": [SECRET]})  # noqa: F841 (a variable that DuckDB must not find)
     message = refusal(sql.format(*secret))
     assert SECRET not in message
     assert [path.name for path in Path(secret[1]).iterdir()] == ["secret.txt"]
 
 
-def test_a_count_is_an_integer() -> None:
+def test_a_count_is_an_integer():
     assert check_count("output.repeat", "words + 1", COLUMNS).kind == "INTEGER"
     with pytest.raises(RecipeError, match=r"output.repeat: 'clip_score' is of type FLOAT; accepted: an integer"):
         check_count("output.repeat", "clip_score", COLUMNS)
@@ -257,18 +257,18 @@ LARGE = [
 
 
 @pytest.mark.parametrize("sql", LARGE)
-def test_values_that_take_all_memory_are_refused(sql: str) -> None:
+def test_values_that_take_all_memory_are_refused(sql):
     limits = resource.getrlimit(resource.RLIMIT_DATA)
     assert "takes over 256 MiB for 2,048 rows; accepted: shorter lists and texts" in refusal(sql)
     assert resource.getrlimit(resource.RLIMIT_DATA) == limits
 
 
 @pytest.mark.parametrize("sql", ["len(range(words)) > 3", "repeat(caption, 3) = 'a'", "ln(words - 100) > 1"])
-def test_values_of_a_row_are_accepted(sql: str) -> None:
+def test_values_of_a_row_are_accepted(sql):
     assert check_expression("rules.rule", sql, COLUMNS).kind == "BOOLEAN"
 
 
-def test_a_function_is_looked_up_once() -> None:
+def test_a_function_is_looked_up_once():
     check_module._describe_function.cache_clear()
     for n in range(3):
         check_expression("rules.rule", f"length(caption) + abs(words) > {n + 1000}", COLUMNS)

@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "infra/entrypoint.sh"
 @pytest.mark.parametrize(
     "words", [["driver", "--class", "A", "local:///opt/curate/staged.py"], ["executor"], ["a.B", "x y"]]
 )
-def test_what_it_starts(words: list[str], tmp_path: Path) -> None:
+def test_what_it_starts(words, tmp_path):
     (tmp_path / "bin").mkdir()
     for name in ("spark-submit", "spark-class", "java"):
         program = tmp_path / "bin" / name
@@ -40,7 +40,7 @@ def test_what_it_starts(words: list[str], tmp_path: Path) -> None:
         assert lines == ["spark-class", *words]
 
 
-def test_options_of_an_executor_are_sparks() -> None:
+def test_options_of_an_executor_are_sparks():
     folder = Path(pytest.importorskip("pyspark").__file__).parent / "jars"
     [jar] = folder.glob("spark-kubernetes_*.jar")
     core = next(folder.glob("spark-core_*.jar"))

@@ -22,7 +22,7 @@ _MODULES = (
 )
 
 
-def test_a_root_without_python(tmp_path: Path) -> None:
+def test_a_root_without_python(tmp_path):
     pytest.importorskip("pyspark")
     root, file = tmp_path / "root", tmp_path / "environment.tar.gz"
     command = [str(ROOT / "infra/pack.sh"), "--python", sys.executable, str(file)]
@@ -48,7 +48,7 @@ def test_a_root_without_python(tmp_path: Path) -> None:
             if Path(path).exists():
                 shutil.copy2(os.path.realpath(path), root / path[1:])
 
-    def run(*words: str) -> str:
+    def run(*words):
         command = ["/usr/sbin/chroot", str(root), "/environment/bin/python", *words]
         done = subprocess.run(command, env={"PATH": "/usr/bin"}, capture_output=True, text=True, check=False)
         assert not done.returncode, done.stderr

@@ -4,12 +4,10 @@ The store has the pool and the run folder: a fault hits inputs and outputs alike
 """
 
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
 
 import fsspec
 import numpy as np
@@ -22,9 +20,9 @@ from curate.store import lease
 from curate.store.local import Digest
 from curate.store.store import RunStore
 from curate.store.validity import valid_digest
+from tests import kit
 from tests.cli.conftest import run_command
-from tests.laws import pools
-from tests.store_proxy import Fault, Request, Rule, StoreProxy
+from tests.kit.store_proxy import Fault, StoreProxy
 
 RECIPE = """
 input: {name: photos, format: webdataset, path: "%s/{00000..00002}.tar"}
@@ -47,17 +45,17 @@ _TIMED = (
 )
 
 
-def share(part: float, fault: Fault, kinds: str = "") -> Rule:
+def share(part, fault, kinds=""):
     """A rule by which this part of requests, of some kinds, has a fault."""
 
-    def rule(request: Request) -> Fault | None:
+    def rule(request):
         is_one = xxhash.xxh64_intdigest(b"%d" % request.number, 7) < part * 2**64
         return fault if is_one and (not kinds or request.kind in kinds.split()) else None
 
     return rule
 
 
-FAULTS: dict[str, Rule] = {
+FAULTS = {
     "503 on 30 %": share(0.3, Fault(status=503)),
     "429 with Retry-After": share(0.1, Fault(status=429, retry_after=1)),
     "replies that come too late": share(0.04, Fault(delay=5)),
@@ -67,7 +65,7 @@ FAULTS: dict[str, Rule] = {
 }
 
 PART = 5 << 20  # bytes, the least that S3 takes
-FAULTS_OF_PARTS: dict[str, Rule] = {
+FAULTS_OF_PARTS = {
     "503 on 40 %": share(0.4, Fault(status=503), "PUT PART"),
     "answers that are lost": share(0.3, Fault(cut="answer"), "PUT PART"),
     "half uploads": share(0.3, Fault(cut="request"), "PUT PART"),
@@ -83,10 +81,10 @@ class Runs:
     folder: Path
 
     @property
-    def recipe(self) -> str:
+    def recipe(self):
         return str(self.folder / "recipe.yaml")
 
-    def run(self, name: str, rule: Rule | None = None, *words: str) -> tuple[Any, float]:
+    def run(self, name, rule=None, *words):
         """`curate run` into the bucket, with faults; how it ended, and seconds."""
         self.proxy.rule, began = rule, time.monotonic()
         fsspec.get_filesystem_class(self.bucket.partition(":")[0]).clear_instance_cache()
@@ -95,19 +93,19 @@ class Runs:
         finally:
             self.proxy.rule = None
 
-    def published(self, name: str) -> dict[str, bytes]:
+    def published(self, name):
         """What is published, but for what has times."""
         store, top = fsspec.filesystem(self.bucket.partition(":")[0]), f"{self.bucket.partition('//')[2]}/{name}/"
         store.invalidate_cache()
         names = (str(path) for path in store.find(top) if not str(path).endswith(_TIMED))
         return {path.removeprefix(top): store.cat_file(path) for path in names}
 
-    def expected(self) -> dict[str, bytes]:
+    def expected(self):
         top = self.folder / "here"
         files = (path for path in top.rglob("*") if path.is_file() and not path.name.endswith(_TIMED))
         return {str(path.relative_to(top)): path.read_bytes() for path in files}
 
-    def check(self, name: str) -> None:
+    def check(self, name):
         """It is complete, and what the run on a disk published, byte for byte."""
         here, there = self.expected(), self.published(name)
         assert here.keys() == there.keys(), here.keys() ^ there.keys()
@@ -115,11 +113,11 @@ class Runs:
         verified = run_command("verify", f"{self.bucket}/{name}")
         assert verified.status == 0 and "nothing differs" in verified.out, verified.err
 
-    def check_named(self, name: str, error: str) -> None:
+    def check_named(self, name, error):
         """It names a file, of the run or of its inputs: which of the requests under way fails first is open."""
         assert any(f"{self.bucket.partition('//')[2]}/{folder}/" in error for folder in (name, "pool")), error
 
-    def survive(self, name: str, rule: Rule, *words: str) -> str:
+    def survive(self, name, rule, *words):
         """Run with faults until it ends well: each time it does not, it names a file and the reason. Figures, in words."""
         seconds, errors = 0.0, list[str]()
         for _ in range(4):
@@ -136,7 +134,7 @@ class Runs:
         self.check(name)
         return f"{count} faults, {of_inputs} of inputs, {seconds:.1f} s, {len(errors)} failed attempts {errors}"
 
-    def lose_input(self) -> str:
+    def lose_input(self):
         """A run fails with the name of an input that does not come, however many may be lost, and goes on later."""
         scheme = self.bucket.partition(":")[0]
         with pytest.MonkeyPatch.context() as patch:
@@ -151,7 +149,7 @@ class Runs:
         self.survive("away", lambda _: None)
         return f"{seconds:.1f} s, {done.err.strip().splitlines()[-1]}"
 
-    def lose_store(self, name: str = "down") -> str:
+    def lose_store(self, name="down"):
         """A run fails with a file and the reason once the store is down, and goes on when it is run again."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(clouds, "_ATTEMPTS", 1)
@@ -168,11 +166,11 @@ class Runs:
         again = self.survive(name, lambda _: None, "--take-over")
         return f"{seconds:.1f} s, again {again}, {done.err.strip().splitlines()[-1]}"
 
-    def survive_minutes(self) -> str:
+    def survive_minutes(self):
         """Run where the first read of an input, the first table and the first listing are answered after 60 s."""
         late = {"GET": "pool/", "PUT": "late/tables/", "LIST": "late/"}
 
-        def rule(request: Request) -> Fault | None:
+        def rule(request):
             if not request.name.startswith(late.get(request.kind, "nothing")):
                 return None
             del late[request.kind]
@@ -182,7 +180,7 @@ class Runs:
         assert clouds.SECONDS == 30 and late == {}
         return figures
 
-    def upload_parts(self, name: str, rule: Rule) -> str:
+    def upload_parts(self, name, rule):
         """Put a file of several parts into place with faults: it is what was written, and a second one does not replace it."""
         store, data = RunStore(f"{self.bucket}/{name}"), np.random.default_rng(0).bytes(2 * PART + 1234)
         before, began, self.proxy.rule = len(self.proxy.faults), time.monotonic(), rule
@@ -199,7 +197,7 @@ class Runs:
         assert valid_digest(store, "shards/00000.tar")
         return f"{len(self.proxy.faults) - before} faults, {time.monotonic() - began:.1f} s"
 
-    def survive_stale_listings(self) -> str:
+    def survive_stale_listings(self):
         """Run while listings are some seconds old, and go on so with a run that failed. Figures, in words."""
         figures = []
         for run in (lambda: self.survive("stale", lambda _: None), lambda: self.lose_store("stale-down")):
@@ -215,12 +213,12 @@ class Runs:
 
 
 @contextmanager
-def runs(proxy: StoreProxy, bucket: str, folder: Path, more: str = "") -> Iterator[Runs]:
+def runs(proxy, bucket, folder, more=""):
     """Runs of one pool, which lies in the bucket, the first on a disk and without faults; `more` of their recipe."""
-    path = Path(pools.write_tars(folder / "tars", pools.make_samples(36), 3)).parent
+    path = Path(kit.write_tars(folder / "tars", kit.make_samples(36), 3)).parent
     fsspec.filesystem(bucket.partition(":")[0]).put(f"{path}/", f"{bucket}/pool/", recursive=True)
     made = Runs(proxy, bucket, folder)
-    Path(made.recipe).write_text(RECIPE % (f"{bucket}/pool", pools.write_metadata(folder)) + more)
+    Path(made.recipe).write_text(RECIPE % (f"{bucket}/pool", kit.write_metadata(folder)) + more)
     done = run_command("run", made.recipe, "--out", str(folder / "here"))
     assert done.status == 0, done.err
     yield made

@@ -1,9 +1,7 @@
 """Columns of the pool and of users' own: rules, SQL and all else see them, and what changes one of them measures nothing else."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,9 +10,8 @@ import pytest
 from curate.api import Run
 from curate.ask.explain import explain_sample
 from curate.base.errors import RecipeError
+from tests import kit
 from tests.ask.whatif.asked import whatif
-from tests.laws import pools
-from tests.laws.pools import Ran
 
 pytestmark = pytest.mark.thorough
 
@@ -23,11 +20,11 @@ FIELDS = {"license": "text", "number": "int"}
 
 
 @pytest.fixture(scope="module")
-def tars(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return pools.write_tars(tmp_path_factory.mktemp("pool") / "tars", pools.make_samples(60), 3)
+def tars(tmp_path_factory):
+    return kit.write_tars(tmp_path_factory.mktemp("pool") / "tars", kit.make_samples(60), 3)
 
 
-def write_own(folder: Path, score: Callable[[int], float] = lambda i: i / 60) -> str:
+def write_own(folder, score=lambda i: i / 60):
     """A signal for every second key, and a tag."""
     path = folder / "own.csv"
     rows = [f"{key},{score(i)},{'ab'[i % 4 // 2]}" for i, key in enumerate(KEYS) if i % 2 == 0]
@@ -35,29 +32,29 @@ def write_own(folder: Path, score: Callable[[int], float] = lambda i: i / 60) ->
     return str(path)
 
 
-def source(own: str, **more: Any) -> dict[str, Any]:
+def source(own, **more):
     return {"join": {"path": own, "on": "key", "columns": {"mine": "score", "tag": "tag"}}, "columns": FIELDS, **more}
 
 
 RULES = {"tagged": "tag = 'a' AND license = 'cc0' AND number < 50", "best": {"top": 0.5, "of": "mine"}}
 
 
-def scores(run: Ran) -> dict[str, dict[str, Any]]:
+def scores(run):
     """Columns of `scores` by key, of the first row of each."""
-    found: dict[str, dict[str, Any]] = {}
+    found = {}
     for key, row in zip(run.table("samples")["key"].to_pylist(), run.table("scores").to_pylist(), strict=True):
         found.setdefault(key, row)
     return found
 
 
 @pytest.fixture(scope="module")
-def ran(tars: str, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def ran(tars, tmp_path_factory):
     folder = tmp_path_factory.mktemp("joined")
-    recipe = pools.recipe_of(tars, source=source(write_own(folder)), rules=RULES, dedup={"prefer": "mine"})
-    return pools.run_beam(recipe, folder / "run")
+    recipe = kit.recipe_of(tars, source=source(write_own(folder)), rules=RULES, dedup={"prefer": "mine"})
+    return kit.run_beam(recipe, folder / "run")
 
 
-def test_values_and_rules(ran: Ran) -> None:
+def test_values_and_rules(ran):
     """The oracle is the list of keys."""
     found = scores(ran)
     for i, key in enumerate(KEYS):
@@ -70,7 +67,7 @@ def test_values_and_rules(ran: Ran) -> None:
     assert [key for key in KEYS if outcome[key] == "kept"] == [f"{i:05d}" for i in range(24, 52, 4)]
 
 
-def test_everything_sees_them(ran: Ran) -> None:
+def test_everything_sees_them(ran):
     url = str(ran.folder)
     assert Run(url).sql("SELECT count(mine) AS n, any_value(license) AS l FROM measured").to_pylist() == [
         {"n": 30, "l": "cc0"}
@@ -83,66 +80,66 @@ def test_everything_sees_them(ran: Ran) -> None:
     assert whatif(url, ["rules.best=mine > 0.5 AND tag = 'a'"]).expected == 5
 
 
-def test_a_changed_file_reads_no_input(ran: Ran, tars: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_file_reads_no_input(ran, tars, tmp_path, monkeypatch):
     """And gives what a run from nothing gives."""
-    recipe = pools.recipe_of(tars, source=source(write_own(tmp_path, lambda i: -i)), rules=RULES)
-    read = pools.watch_measuring(monkeypatch)
-    new = pools.run_local(recipe, tmp_path / "new", reuse=ran.folder)
+    recipe = kit.recipe_of(tars, source=source(write_own(tmp_path, lambda i: -i)), rules=RULES)
+    read = kit.watch_measuring(monkeypatch)
+    new = kit.run_local(recipe, tmp_path / "new", reuse=ran.folder)
     assert read == []
     assert (
-        pools.files_of(new.folder)["tables/samples/00000.parquet"]
-        == pools.files_of(ran.folder)["tables/samples/00000.parquet"]
+        kit.files_of(new.folder)["tables/samples/00000.parquet"]
+        == kit.files_of(ran.folder)["tables/samples/00000.parquet"]
     )
     monkeypatch.undo()
-    fresh = pools.run_local(recipe, tmp_path / "fresh")
-    assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
+    fresh = kit.run_local(recipe, tmp_path / "fresh")
+    assert kit.lasting_files(new.folder) == kit.lasting_files(fresh.folder)
     assert scores(new)["00004"]["mine"] == -4
 
 
-def test_another_field_decodes_no_image(ran: Ran, tars: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_field_decodes_no_image(ran, tars, tmp_path, monkeypatch):
     own = write_own(tmp_path)
-    recipe = pools.recipe_of(tars, source=source(own, columns={"number": "float", "url": "text"} | {"license": "bool"}))
+    recipe = kit.recipe_of(tars, source=source(own, columns={"number": "float", "url": "text"} | {"license": "bool"}))
     with pytest.raises(RecipeError, match="columns: 'url' is a column name that curate uses itself"):
-        pools.run_local(recipe, tmp_path / "refused")
-    recipe = pools.recipe_of(tars, source=source(own, columns={"number": "float", "key": "text"}))
+        kit.run_local(recipe, tmp_path / "refused")
+    recipe = kit.recipe_of(tars, source=source(own, columns={"number": "float", "key": "text"}))
     with pytest.raises(RecipeError, match="columns: 'key' is a column name"):
-        pools.run_local(recipe, tmp_path / "refused")
-    recipe = pools.recipe_of(tars, source=source(own, columns={"number": "float", "license": "bool"}))
-    read = pools.watch_measuring(monkeypatch)
-    new = pools.run_local(recipe, tmp_path / "new", reuse=ran.folder)
+        kit.run_local(recipe, tmp_path / "refused")
+    recipe = kit.recipe_of(tars, source=source(own, columns={"number": "float", "license": "bool"}))
+    read = kit.watch_measuring(monkeypatch)
+    new = kit.run_local(recipe, tmp_path / "new", reuse=ran.folder)
     assert sorted(read) == [f"columns of {n:05d}.tar" for n in range(3)]
     monkeypatch.undo()
     assert scores(new)["00003"]["number"] == 3.0 and scores(new)["00003"]["license"] is None
-    fresh = pools.run_local(recipe, tmp_path / "fresh")
-    assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
+    fresh = kit.run_local(recipe, tmp_path / "fresh")
+    assert kit.lasting_files(new.folder) == kit.lasting_files(fresh.folder)
 
 
-def test_a_changed_file_is_another_run(tars: str, tmp_path: Path) -> None:
-    recipe = pools.recipe_of(tars, source=source(write_own(tmp_path)))
-    pools.run_local(recipe, tmp_path / "run")
+def test_a_changed_file_is_another_run(tars, tmp_path):
+    recipe = kit.recipe_of(tars, source=source(write_own(tmp_path)))
+    kit.run_local(recipe, tmp_path / "run")
     write_own(tmp_path, lambda i: i + 1.0)
     with pytest.raises(RecipeError, match=r"the recipe is the same, but its inputs, .* a joined file .* changed"):
-        pools.run_local(recipe, tmp_path / "run")
+        kit.run_local(recipe, tmp_path / "run")
 
 
-def test_a_field_of_a_damaged_tar(tmp_path: Path) -> None:
+def test_a_field_of_a_damaged_tar(tmp_path):
     """Is read of the rows that there were when it was measured."""
-    path = pools.write_tar(tmp_path / "a.tar", pools.make_samples(20)[:20])
+    path = kit.write_tar(tmp_path / "a.tar", kit.make_samples(20)[:20])
     path.write_bytes(path.read_bytes()[:-30_000])
-    old = pools.run_local(pools.recipe_of(str(path)), tmp_path / "old")
-    recipe = pools.recipe_of(str(path), source={"columns": {"number": "int"}})
-    new = pools.run_local(recipe, tmp_path / "new", reuse=old.folder)
+    old = kit.run_local(kit.recipe_of(str(path)), tmp_path / "old")
+    recipe = kit.recipe_of(str(path), source={"columns": {"number": "int"}})
+    new = kit.run_local(recipe, tmp_path / "new", reuse=old.folder)
     assert set(old.reasons.values()) >= {"truncated_tar"}
-    fresh = pools.run_local(recipe, tmp_path / "fresh")
-    assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
+    fresh = kit.run_local(recipe, tmp_path / "fresh")
+    assert kit.lasting_files(new.folder) == kit.lasting_files(fresh.folder)
     assert [row["number"] for row in new.table("scores").to_pylist()][:5] == [0, 1, 2, 3, 4]
 
 
-def test_by_uid_and_by_url(ran: Ran, tars: str, tmp_path: Path) -> None:
+def test_by_uid_and_by_url(ran, tars, tmp_path):
     """Decisions carried over from another run, by uid; what a URL names."""
     kept = ran.table("decisions").filter(ran.table("decisions")["kept"])
     pq.write_table(kept.select(["uid", "probability"]), tmp_path / "stage.parquet")
-    rows = [(s.url, s.key) for s in pools.make_samples(60)[:60] if s.url]
+    rows = [(s.url, s.key) for s in kit.make_samples(60)[:60] if s.url]
     pq.write_table(
         pa.table({"URL": [url for url, _ in rows], "k": [key for _, key in rows]}), tmp_path / "urls.parquet"
     )
@@ -150,8 +147,8 @@ def test_by_uid_and_by_url(ran: Ran, tars: str, tmp_path: Path) -> None:
         {"path": f"{tmp_path}/stage.parquet", "on": "uid", "columns": {"first_stage": "probability"}},
         {"path": f"{tmp_path}/urls.parquet", "on": "url", "columns": {"named": "k"}},
     ]
-    new = pools.run_local(
-        pools.recipe_of(tars, source={"join": joins}, rules={"before": "first_stage = 1"}), tmp_path / "new"
+    new = kit.run_local(
+        kit.recipe_of(tars, source={"join": joins}, rules={"before": "first_stage = 1"}), tmp_path / "new"
     )
     assert new.kept == ran.kept
     found = scores(new)
@@ -159,8 +156,8 @@ def test_by_uid_and_by_url(ran: Ran, tars: str, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> str:
-    table = pools.make_rows(200)
+def rows(tmp_path_factory):
+    table = kit.make_rows(200)
     n = len(table)
     more = {
         "NSFW": pa.array(["UNLIKELY" if i % 3 else "NSFW" for i in range(n)]).dictionary_encode(),
@@ -170,13 +167,13 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> str:
     }
     for name, values in more.items():
         table = table.append_column(name, values if isinstance(values, pa.Array) else pa.array(values))
-    return pools.write_parquets(tmp_path_factory.mktemp("rows") / "rows", table, 2)
+    return kit.write_parquets(tmp_path_factory.mktemp("rows") / "rows", table, 2)
 
 
-def test_parquet_columns_by_name(rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_columns_by_name(rows, tmp_path, monkeypatch):
     """Text, booleans and lists: those that an expression names, and no others; one more is read alone."""
     rules = {"safe": "NSFW = 'UNLIKELY' AND safe", "faces": "len(boxes) < 2"}
-    old = pools.run_local(pools.recipe_of(rows, "parquet", rules=rules), tmp_path / "old")
+    old = kit.run_local(kit.recipe_of(rows, "parquet", rules=rules), tmp_path / "old")
     assert old.table("scores").column_names[3:] == ["clip_score", "NSFW", "safe", "boxes"]
     raw = pq.read_table([str(path) for path in sorted(Path(rows).parent.glob("*.parquet"))])
     for name in ("NSFW", "safe", "boxes"):
@@ -185,33 +182,33 @@ def test_parquet_columns_by_name(rows: str, tmp_path: Path, monkeypatch: pytest.
     dropped = old.counts.get("failed", 0) + old.counts["safe"] + old.counts["faces"]
     readable = [status == "ok" for status in old.table("samples")["status"].to_pylist()]
     assert len(raw) - dropped == sum(a and b for a, b in zip(passed, readable, strict=True))
-    read = pools.watch_measuring(monkeypatch)
-    recipe = pools.recipe_of(rows, "parquet", rules=rules | {"row": "note <> 'row 4'"})
-    new = pools.run_local(recipe, tmp_path / "new", reuse=old.folder)
+    read = kit.watch_measuring(monkeypatch)
+    recipe = kit.recipe_of(rows, "parquet", rules=rules | {"row": "note <> 'row 4'"})
+    new = kit.run_local(recipe, tmp_path / "new", reuse=old.folder)
     assert {*read} == {"columns of 00000.parquet", "columns of 00001.parquet"}
     assert new.table("scores").column_names[3:] == ["clip_score", "note", "NSFW", "safe", "boxes"]
     read.clear()
-    again = pools.run_local(pools.recipe_of(rows, "parquet", rules=rules), tmp_path / "again", reuse=new.folder)
+    again = kit.run_local(kit.recipe_of(rows, "parquet", rules=rules), tmp_path / "again", reuse=new.folder)
     assert read == [], "a column that no rule names any more costs no reading"
-    assert pools.lasting_files(again.folder) == pools.lasting_files(old.folder)
+    assert kit.lasting_files(again.folder) == kit.lasting_files(old.folder)
 
 
-def test_a_name_that_a_signal_has_too_is_the_signals(rows: str, tmp_path: Path) -> None:
+def test_a_name_that_a_signal_has_too_is_the_signals(rows, tmp_path):
     table = pq.read_table([str(path) for path in sorted(Path(rows).parent.glob("*.parquet"))])
     table = table.append_column("Language_Score", pa.array(["high"] * len(table)))
-    path = pools.write_parquets(tmp_path / "rows", table, 1)
-    recipe = pools.recipe_of(path, "parquet", measure={"language": {}}, rules={"sure": "language_score > 0.1"})
-    run = pools.run_local(recipe, tmp_path / "run")
+    path = kit.write_parquets(tmp_path / "rows", table, 1)
+    recipe = kit.recipe_of(path, "parquet", measure={"language": {}}, rules={"sure": "language_score > 0.1"})
+    run = kit.run_local(recipe, tmp_path / "run")
     assert run.table("scores").column_names[3:] == ["language_score", "clip_score"]
 
 
-def refusal(path: str, form: str, folder: Path, **sections: Any) -> str:
+def refusal(path, form, folder, **sections):
     with pytest.raises(RecipeError) as caught:
-        pools.run_local(pools.recipe_of(path, form, **sections), folder / "refused")
+        kit.run_local(kit.recipe_of(path, form, **sections), folder / "refused")
     return str(caught.value)
 
 
-def test_an_unknown_column_that_the_files_have(rows: str, tars: str, tmp_path: Path) -> None:
+def test_an_unknown_column_that_the_files_have(rows, tars, tmp_path):
     """The message names the line to add; with it the recipe is accepted."""
     rules = {"a": "number > 3"}
     message = refusal(tars, "webdataset", tmp_path, rules=rules, source={"columns": {"license": "text"}})
@@ -223,8 +220,8 @@ def test_an_unknown_column_that_the_files_have(rows: str, tars: str, tmp_path: P
     message = refusal(rows, "parquet", tmp_path, rules={"a": "nsfw = 'UNLIKELY'"}, source=chosen)
     assert "input 'pool': its files have one: write columns: {scores: [clip_score, NSFW]}" in message
     chosen = {"columns": {"scores": ["clip_score", "NSFW"]}}
-    run = pools.run_local(
-        pools.recipe_of(rows, "parquet", rules={"a": "nsfw = 'UNLIKELY'"}, source=chosen), tmp_path / "run"
+    run = kit.run_local(
+        kit.recipe_of(rows, "parquet", rules={"a": "nsfw = 'UNLIKELY'"}, source=chosen), tmp_path / "run"
     )
     assert run.counts["a"]
     assert "its column 'meta' is struct" in refusal(rows, "parquet", tmp_path, rules={"a": "meta IS NULL"})
@@ -233,7 +230,7 @@ def test_an_unknown_column_that_the_files_have(rows: str, tars: str, tmp_path: P
     assert "dedup.prefer: no column 'notes'" in message
 
 
-def test_no_key_of_a_source_is_ignored(rows: str, tars: str, tmp_path: Path) -> None:
+def test_no_key_of_a_source_is_ignored(rows, tars, tmp_path):
     message = refusal(tars, "webdataset", tmp_path, source={"storage": {"anon": True}})
     assert "storage: 'anon' is not an option of local files" in message
     message = refusal(rows, "parquet", tmp_path, source={"columns": {"language": "note"}}, measure={"language": {}})
@@ -244,13 +241,13 @@ def test_no_key_of_a_source_is_ignored(rows: str, tars: str, tmp_path: Path) -> 
     pq.write_table(pa.table({"caption": ["a"], "jpg": [b"\xff"], "w": [3]}), images)
     message = refusal(str(images), "parquet", tmp_path, source={"columns": {"width": "w"}})
     assert "columns.width: the source has images, whose sizes are measured" in message
-    keyed = pools.recipe_of(rows, "parquet", source={"columns": {"key": "note"}}, rules={"a": "key <> 'row 4'"})
-    assert pools.run_local(keyed, tmp_path / "keyed").counts["a"] == 1
+    keyed = kit.recipe_of(rows, "parquet", source={"columns": {"key": "note"}}, rules={"a": "key <> 'row 4'"})
+    assert kit.run_local(keyed, tmp_path / "keyed").counts["a"] == 1
 
 
-def test_two_sources_supply_one_column(tars: str, tmp_path: Path) -> None:
+def test_two_sources_supply_one_column(tars, tmp_path):
     """One by a field of its json, the other by a join; what changes in one costs the other nothing."""
-    more = pools.write_tars(tmp_path / "more", pools.make_samples(20, seed=3), 1)
+    more = kit.write_tars(tmp_path / "more", kit.make_samples(20, seed=3), 1)
     join = {"path": f"{tmp_path}/own.json", "on": "key", "columns": {"number": "n"}}
     path = tmp_path / "own.parquet"
     pq.write_table(pa.table({"key": ["00001", "00002"], "n": [0.5, 1.5]}), path)
@@ -259,8 +256,8 @@ def test_two_sources_supply_one_column(tars: str, tmp_path: Path) -> None:
         {"name": "a", "format": "webdataset", "path": tars, "columns": {"number": "int"}},
         {"name": "b", "format": "webdataset", "path": more, "join": join},
     ]
-    recipe = pools.parse_recipe({"input": sources, "max_failed": 1.0, "rules": {"n": "number >= 1"}})
-    run = pools.run_local(recipe, tmp_path / "run")
+    recipe = kit.parse_recipe({"input": sources, "max_failed": 1.0, "rules": {"n": "number >= 1"}})
+    run = kit.run_local(recipe, tmp_path / "run")
     of_b = [
         row["number"]
         for row, name in zip(run.table("scores").to_pylist(), run.table("samples")["source"].to_pylist(), strict=True)

@@ -4,10 +4,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,11 +14,10 @@ from curate.ask.query import asking
 from curate.ask.verify import verify_run
 from curate.publish import publish
 from curate.publish.forget.forget import forget
-from curate.recipe.recipe import Recipe
 from curate.store.items import Items, hash_url
+from tests import kit
 from tests.ask.whatif.asked import whatif
-from tests.laws import pools
-from tests.laws.pools import Ran
+from tests.kit import Ran
 
 pytestmark = pytest.mark.thorough
 
@@ -28,21 +25,21 @@ TABLES = ("samples", "scores", "matches", "decisions")
 
 
 @pytest.fixture(autouse=True)
-def _tiny_units(monkeypatch: pytest.MonkeyPatch) -> None:
+def _tiny_units(monkeypatch):
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (8, 8))
     monkeypatch.setattr(publish, "CHUNK_ROWS", 200)  # of 25 units
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+def recipe(tmp_path_factory):
     """Two sources of text."""
     folder = tmp_path_factory.mktemp("pool")
-    one = pools.write_parquets(folder / "one", pools.make_rows(250), 2, group=8)
-    two = pools.write_parquets(folder / "two", pools.make_rows(200, seed=3), 2, group=8)
-    recipe = pools.recipe_of(
+    one = kit.write_parquets(folder / "one", kit.make_rows(250), 2, group=8)
+    two = kit.write_parquets(folder / "two", kit.make_rows(200, seed=3), 2, group=8)
+    recipe = kit.recipe_of(
         one,
         "parquet",
-        match={"metadata": pools.write_metadata(folder)},
+        match={"metadata": kit.write_metadata(folder)},
         measure={"language": {}},
         rules={"words": "words > 3"},
         dedup={"by": ["uid"]},
@@ -54,32 +51,32 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def runs(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Ran]:
+def runs(recipe, tmp_path_factory):
     """A run whose tables lie in chunks, and the same with files of each unit; neither is to be changed."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("curate.pool.plan.UNIT_ROWS", (8, 8))
         patched.setattr(publish, "CHUNK_ROWS", 200)
-        merged = pools.run_local(recipe, folder / "merged")
+        merged = kit.run_local(recipe, folder / "merged")
         patched.setattr(publish, "MIN_UNITS", 10**6)
-        return merged, pools.run_local(recipe, folder / "plain")
+        return merged, kit.run_local(recipe, folder / "plain")
 
 
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def measured(monkeypatch):
     """The input files that are opened to be measured, from now on."""
-    return pools.watch_measuring(monkeypatch)
+    return kit.watch_measuring(monkeypatch)
 
 
-def names_of(run: Ran, table: str = "samples") -> list[str]:
+def names_of(run, table="samples"):
     return sorted(path.name for path in (run.folder / "tables" / table).iterdir())
 
 
-def rows_equal(run: Ran, other: Ran) -> None:
+def rows_equal(run, other):
     """That two runs hold the same rows, in order, in every table, and the same shards."""
     for table in TABLES:
         assert run.table(table).equals(other.table(table)), table
-    ours, theirs = (pools.lasting_files(one.folder) for one in (run, other))
+    ours, theirs = (kit.lasting_files(one.folder) for one in (run, other))
     assert {k: v for k, v in ours.items() if "tables" not in k} == {
         k: v for k, v in theirs.items() if "tables" not in k
     }
@@ -88,12 +85,12 @@ def rows_equal(run: Ran, other: Ran) -> None:
         assert verify_run(str(one.folder))[1] == []
 
 
-def ask(run: Ran, sql: str) -> list[Any]:
+def ask(run, sql):
     with asking(str(run.folder), sql) as result:
         return list(result.rows)
 
 
-def test_many_small_units_lie_in_few_files(runs: tuple[Ran, Ran]) -> None:
+def test_many_small_units_lie_in_few_files(runs):
     merged, plain = runs
     assert len(names_of(plain)) > 64 and len(names_of(merged)) == 4
     assert [names_of(merged, table) for table in TABLES] == [names_of(merged)] * len(TABLES)
@@ -102,7 +99,7 @@ def test_many_small_units_lie_in_few_files(runs: tuple[Ran, Ran]) -> None:
     rows_equal(merged, plain)
 
 
-def test_readers_see_the_same(runs: tuple[Ran, Ran]) -> None:
+def test_readers_see_the_same(runs):
     merged, plain = runs
     for sql in ("funnel", "sources", "SELECT unit, row, uid, rule, language FROM verdicts ORDER BY unit, row"):
         assert ask(merged, sql) == ask(plain, sql)
@@ -116,29 +113,27 @@ def test_readers_see_the_same(runs: tuple[Ran, Ran]) -> None:
         ]
 
 
-def test_through_beam(recipe: Recipe, runs: tuple[Ran, Ran], tmp_path: Path) -> None:
-    run = pools.run_beam(recipe, tmp_path / "run")
-    assert pools.lasting_files(run.folder) == pools.lasting_files(runs[0].folder)
+def test_through_beam(recipe, runs, tmp_path):
+    run = kit.run_beam(recipe, tmp_path / "run")
+    assert kit.lasting_files(run.folder) == kit.lasting_files(runs[0].folder)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", [0, 1], ids=["merged", "plain"])
-def test_one_units_tables_are_reused(
-    place: int, recipe: Recipe, runs: tuple[Ran, Ran], tmp_path: Path, measured: list[str]
-) -> None:
+def test_one_units_tables_are_reused(place, recipe, runs, tmp_path, measured):
     """Of either kind of run; units have other numbers where the first source is gone."""
     old = runs[place]
     other_t = recipe.model_copy(update={"balance": recipe.balance and recipe.balance.model_copy(update={"t": 3})})
     shorter = other_t.model_copy(update={"input": recipe.input[1:]})
     for number, changed in enumerate((other_t, shorter)):
-        new = pools.run_local(changed, tmp_path / f"new{number}", reuse=old.folder)
+        new = kit.run_local(changed, tmp_path / f"new{number}", reuse=old.folder)
         assert measured == []
-        fresh = pools.run_local(changed, tmp_path / f"fresh{number}")
+        fresh = kit.run_local(changed, tmp_path / f"fresh{number}")
         measured.clear()
-        assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
+        assert kit.lasting_files(new.folder) == kit.lasting_files(fresh.folder)
 
 
-def request(run: Ran) -> Items:
+def request(run):
     kept = [row for row in run.table("decisions").to_pylist() if row["kept"]]
     urls = run.table("samples", ["url"])["url"].to_pylist()
     return Items.of(
@@ -150,7 +145,7 @@ def request(run: Ran) -> Items:
 
 
 @pytest.mark.slow
-def test_forgotten_rows_are_gone_from_chunks(recipe: Recipe, runs: tuple[Ran, Ran], tmp_path: Path) -> None:
+def test_forgotten_rows_are_gone_from_chunks(recipe, runs, tmp_path):
     """As from files of units; and a run that is published again keeps them out."""
     copies = [Ran(Path(shutil.copytree(run.folder, tmp_path / run.folder.name))) for run in runs]
     for run in copies:
@@ -160,29 +155,27 @@ def test_forgotten_rows_are_gone_from_chunks(recipe: Recipe, runs: tuple[Ran, Ra
         assert merged.table(table).equals(plain.table(table)), table
     assert merged.counts == plain.counts and merged.counts["forgotten"] >= 3
     assert verify_run(str(merged.folder))[1] == []
-    before = pools.lasting_files(merged.folder)
+    before = kit.lasting_files(merged.folder)
     (merged.folder / "_SUCCESS").unlink()
-    pools.run_local(recipe, merged.folder)
-    again = pools.lasting_files(merged.folder)
+    kit.run_local(recipe, merged.folder)
+    again = kit.lasting_files(merged.folder)
     assert {k: v for k, v in again.items() if k.startswith("tables/samples")} == {
         k: v for k, v in before.items() if k.startswith("tables/samples")
     }
     assert verify_run(str(merged.folder))[1] == [] and merged.counts["forgotten"] >= 3
 
 
-def test_a_run_goes_on_from_chunks(recipe: Recipe, runs: tuple[Ran, Ran], tmp_path: Path, measured: list[str]) -> None:
+def test_a_run_goes_on_from_chunks(recipe, runs, tmp_path, measured):
     out = Path(shutil.copytree(runs[0].folder, tmp_path / "out"))
     (out / "_SUCCESS").unlink()
-    pools.run_local(recipe, out)
+    kit.run_local(recipe, out)
     assert measured == []
-    assert pools.lasting_files(out) == pools.lasting_files(runs[0].folder)
+    assert kit.lasting_files(out) == kit.lasting_files(runs[0].folder)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shift", range(4))
-def test_only_damaged_chunks_are_made_anew(
-    shift: int, recipe: Recipe, runs: tuple[Ran, Ran], tmp_path: Path, measured: list[str]
-) -> None:
+def test_only_damaged_chunks_are_made_anew(shift, recipe, runs, tmp_path, measured):
     """One chunk of each table, each in another way."""
     out = Path(shutil.copytree(runs[0].folder, tmp_path / "out"))
     units = 0
@@ -196,9 +189,9 @@ def test_only_damaged_chunks_are_made_anew(
         if table in ("samples", "scores"):  # of which columns are of the inputs
             units += runs[0].run["units_per_file"][place]
     (out / "uids.npy").unlink()  # by which the run knows that something happened to it
-    pools.run_local(recipe, out)
+    kit.run_local(recipe, out)
     assert len(measured) == units
-    assert pools.lasting_files(out) == pools.lasting_files(runs[0].folder)
+    assert kit.lasting_files(out) == kit.lasting_files(runs[0].folder)
     assert verify_run(str(out))[1] == []
 
 
@@ -206,26 +199,26 @@ class Stopped(BaseException):
     """Stands for the end of the process."""
 
 
-def _stop(*_: object) -> None:
+def _stop(*_):
     raise Stopped
 
 
 @contextmanager
-def stop_at(number: int) -> Iterator[list[str]]:
+def stop_at(number):
     """End the process, so to speak, in place of the n-th file that is put into place or removed for good; yield those before."""
-    seen: list[str] = []
+    seen = []
     replace, unlink = os.replace, os.unlink
 
-    def step(path: str) -> None:
+    def step(path):
         if len(seen) == number:
             raise Stopped
         seen.append(path)
 
-    def replacing(source: str, target: str) -> None:
+    def replacing(source, target):
         step(target)
         replace(source, target)
 
-    def unlinking(path: str, **options: Any) -> None:
+    def unlinking(path, **options):
         if "/tmp/" not in str(path).removeprefix(tempfile.gettempdir()):
             step(str(path))
         unlink(path, **options)
@@ -237,16 +230,16 @@ def stop_at(number: int) -> Iterator[list[str]]:
 
 
 @pytest.mark.slow
-def test_a_stop_from_compacting_on(recipe: Recipe, runs: tuple[Ran, Ran], tmp_path: Path, measured: list[str]) -> None:
+def test_a_stop_from_compacting_on(recipe, runs, tmp_path, measured):
     """Between chunks, between the files of units that are removed, and before `_SUCCESS`: a rerun completes it."""
     start, out, whole = tmp_path / "start", tmp_path / "out", runs[0].folder
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("curate.publish.publish.compact_units", _stop)
         with suppress(Stopped):
-            pools.run_local(recipe, start)
+            kit.run_local(recipe, start)
     shutil.copytree(start, out)
     with stop_at(-1) as steps:
-        pools.run_local(recipe, out)
+        kit.run_local(recipe, out)
     first = next(i for i, path in enumerate(steps) if re.search(r"\d-\d+\.parquet", path))
     removed = [i for i, path in enumerate(steps) if path.startswith(f"{out}/tables") and path.endswith("00030.parquet")]
     assert len(removed) == len(TABLES)
@@ -256,9 +249,9 @@ def test_a_stop_from_compacting_on(recipe: Recipe, runs: tuple[Ran, Ran], tmp_pa
         shutil.rmtree(out)
         shutil.copytree(start, out)
         with stop_at(number):
-            pools.run_local(recipe, out)
+            kit.run_local(recipe, out)
         assert not (out / "_SUCCESS").exists()
-        pools.run_local(recipe, out)
+        kit.run_local(recipe, out)
         assert measured == []
-        assert pools.lasting_files(out) == pools.lasting_files(whole)
-        assert set(pools.files_of(out)) == set(pools.files_of(whole))
+        assert kit.lasting_files(out) == kit.lasting_files(whole)
+        assert set(kit.files_of(out)) == set(kit.files_of(whole))

@@ -9,7 +9,6 @@ import tarfile
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,9 +19,9 @@ import yaml
 from curate.base.errors import RunError
 from curate.base.schema import FILE_REASONS, SAMPLE_REASONS
 from pipelines.prepare import prepare
+from tests import kit
 from tests.cli.conftest import run_command
-from tests.laws import pools
-from tests.laws.pools import Ran, conserved, loads
+from tests.kit import Ran, conserved, loads
 
 # Cases whose text leaves open whether a sample is kept, and what the stated rule makes of it here.
 KEPT_INSTEAD = {
@@ -32,7 +31,7 @@ KEPT_INSTEAD = {
 }
 
 
-def cases(kind: str) -> list[dict[str, Any]]:
+def cases(kind):
     """The cases of the bad inputs of one kind; none where the shared data is absent (the tests skip then)."""
     folder = Path(__file__).resolve().parents[3] / "shared" / "data"
     path = Path(os.environ.get("CURATE_SHARED_DATA", folder)) / "bad/cases.json"
@@ -44,19 +43,19 @@ TARS, PARQUETS = cases("tar"), cases("parquet")
 
 
 @pytest.fixture(scope="session")
-def bad(shared: Path) -> Path:
+def bad(shared):
     return shared / "bad"
 
 
 # ---------------------------------------------------------------- the shared bad inputs
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [c for c in TARS if "packed" not in c], ids=lambda c: Path(c["path"]).stem)
-def test_bad_tar(case: dict[str, Any], bad: Path, tmp_path: Path) -> None:
+def test_bad_tar(case, bad, tmp_path):
     name = Path(case["path"]).name
     paths = [str(bad / case["path"])]
     if name == "across_b.tar":
         paths.insert(0, str(bad / "tars/across_a.tar"))
-    run = pools.run_local(pools.recipe_of(paths), tmp_path / "out")
+    run = kit.run_local(kit.recipe_of(paths), tmp_path / "out")
     conserved(run)
     samples, outcomes, reasons = loads(run), run.outcomes, run.reasons
     kept = Counter(run.table("samples")["key"].filter(run.table("decisions")["kept"]).to_pylist())
@@ -70,9 +69,9 @@ def test_bad_tar(case: dict[str, Any], bad: Path, tmp_path: Path) -> None:
         assert {key for (_, key), outcome in outcomes.items() if outcome == "kept"} <= {*samples}
 
 
-def test_bad_images(bad: Path, tmp_path: Path) -> None:
-    recipe = pools.recipe_of(str(bad / "tars/all_images.tar"), measure={"image": {"phash": True}})
-    run = pools.run_local(recipe, tmp_path / "out")
+def test_bad_images(bad, tmp_path):
+    recipe = kit.recipe_of(str(bad / "tars/all_images.tar"), measure={"image": {"phash": True}})
+    run = kit.run_local(recipe, tmp_path / "out")
     conserved(run)
     samples, outcomes = loads(run), run.outcomes
     rows = {row["key"]: row for row in run.table("samples").to_pylist()}
@@ -91,12 +90,12 @@ def test_bad_images(bad: Path, tmp_path: Path) -> None:
             assert rows[key]["error"], case
     for name in ("bomb_30000x30000__png", "bomb_header__png"):
         assert outcomes["all_images.tar", name] == "too_many_pixels"
-    again = pools.run_local(recipe, tmp_path / "again")
+    again = kit.run_local(recipe, tmp_path / "again")
     assert again.outcomes == outcomes
 
 
-def test_bad_captions(bad: Path, tmp_path: Path) -> None:
-    run = pools.run_local(pools.recipe_of(str(bad / "tars/all_captions.tar")), tmp_path / "out")
+def test_bad_captions(bad, tmp_path):
+    run = kit.run_local(kit.recipe_of(str(bad / "tars/all_captions.tar")), tmp_path / "out")
     conserved(run)
     samples, outcomes = loads(run), run.outcomes
     for case in cases("caption"):
@@ -112,19 +111,19 @@ def test_bad_captions(bad: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_waits(monkeypatch):
     """A file that cannot be read is tried again at once."""
     monkeypatch.setattr("curate.read.errors.time", SimpleNamespace(sleep=lambda _: None))
 
 
 @pytest.mark.usefixtures("no_waits")
 @pytest.mark.parametrize("case", PARQUETS, ids=lambda c: Path(c["path"]).stem)
-def test_bad_parquet(case: dict[str, Any], bad: Path, tmp_path: Path) -> None:
+def test_bad_parquet(case, bad, tmp_path):
     name = Path(case["path"]).name
     paths = [str(bad / case["path"])]
     if case["file_reported"]:  # a source of nothing else would be refused before the run
         paths.append(str(bad / "parquet/good.parquet"))
-    run = pools.run_local(pools.recipe_of(paths, "parquet"), tmp_path / "out")
+    run = kit.run_local(kit.recipe_of(paths, "parquet"), tmp_path / "out")
     conserved(run)
     assert ((name, None) in {k for k in run.reasons if k[0] == name and run.reasons[k] in FILE_REASONS}) == case[
         "file_reported"
@@ -143,30 +142,30 @@ def test_bad_parquet(case: dict[str, Any], bad: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_waits")
 @pytest.mark.parametrize("case", [c for c in PARQUETS if c["file_reported"]], ids=lambda c: Path(c["path"]).stem)
-def test_a_source_without_a_usable_file_is_refused(case: dict[str, Any], bad: Path, tmp_path: Path) -> None:
+def test_a_source_without_a_usable_file_is_refused(case, bad, tmp_path):
     with pytest.raises(Exception, match=rf"none of 1 files can be used: .*{Path(case['path']).name}: .+"):
-        prepare(pools.recipe_of(str(bad / case["path"]), "parquet"), str(tmp_path / "out"))
+        prepare(kit.recipe_of(str(bad / case["path"]), "parquet"), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.thorough
-def test_all_bad_inputs_through_beam(bad: Path, tmp_path: Path) -> None:
+def test_all_bad_inputs_through_beam(bad, tmp_path):
     """Every tar in one run, with every step on; and every Parquet file in another."""
-    recipe = pools.recipe_of(
+    recipe = kit.recipe_of(
         f"{bad}/tars/*.tar",
         measure={"image": {"phash": True}, "language": {}},
-        match={"metadata": pools.write_metadata(tmp_path, ["a", "of", "box", "picture"])},
+        match={"metadata": kit.write_metadata(tmp_path, ["a", "of", "box", "picture"])},
         rules={"side": "least(width, height) >= 2", "best": {"top": 0.9, "of": "bytes"}},
         dedup={"by": ["uid", "sha256", "phash"]},
         balance={"t": 20, "one_per": "url"},
         output={"rows_per_shard": 5},
     )
-    run = pools.run_beam(recipe, tmp_path / "tars")
+    run = kit.run_beam(recipe, tmp_path / "tars")
     conserved(run)
     loads(run)
     files = {Path(p).name for p in run.table("samples")["shard"].to_pylist()} | {name for name, _ in run.reasons}
     assert files >= {Path(c["path"]).name for c in TARS} - {"no_members.tar"}
-    run = pools.run_beam(pools.recipe_of(f"{bad}/parquet/*.parquet", "parquet"), tmp_path / "texts")
+    run = kit.run_beam(kit.recipe_of(f"{bad}/parquet/*.parquet", "parquet"), tmp_path / "texts")
     conserved(run)
     assert run.counts["failed"] == sum(c["rows_reported"] for c in PARQUETS) - 3
     assert {n for (n, key) in run.reasons} >= {Path(c["path"]).name for c in PARQUETS if c["file_reported"]}
@@ -174,10 +173,10 @@ def test_all_bad_inputs_through_beam(bad: Path, tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- limits
 @pytest.mark.thorough
-def test_too_much_damage_fails_the_run(tmp_path: Path) -> None:
+def test_too_much_damage_fails_the_run(tmp_path):
     """Exit 1 with the reasons, no `_SUCCESS`, nothing emitted; the way out that the message names goes on from there."""
-    samples = pools.make_samples(24)
-    pools.write_tars(tmp_path / "pool", samples, 3)
+    samples = kit.make_samples(24)
+    kit.write_tars(tmp_path / "pool", samples, 3)
     recipe, out = tmp_path / "recipe.yaml", tmp_path / "out"
     recipe.write_text(
         yaml.safe_dump({"input": {"name": "p", "format": "webdataset", "path": "pool/*.tar"}, "max_failed": 0.01})
@@ -198,38 +197,36 @@ def test_too_much_damage_fails_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_too_many_bad_files_fail_the_run(tmp_path: Path) -> None:
-    path = pools.write_tars(tmp_path / "pool", pools.make_samples(12)[:12], 3)
+def test_too_many_bad_files_fail_the_run(tmp_path):
+    path = kit.write_tars(tmp_path / "pool", kit.make_samples(12)[:12], 3)
     (tmp_path / "pool/00001.tar").write_bytes(b"<html>" * 200)
-    recipe = pools.recipe_of(path, max_failed=0.0, max_failed_files=0.3)
+    recipe = kit.recipe_of(path, max_failed=0.0, max_failed_files=0.3)
     with pytest.raises(
         RunError, match=r"(?s)1 of 3 files \(33.3%\).*max_failed_files is 0.3.*not_a_tar 1.*--set max_failed_files=0.34"
     ):
-        pools.run_local(recipe, tmp_path / "out")
+        kit.run_local(recipe, tmp_path / "out")
     assert not (tmp_path / "out/_SUCCESS").exists()
-    run = pools.run_local(recipe.model_copy(update={"max_failed_files": 0.34}), tmp_path / "out")
+    run = kit.run_local(recipe.model_copy(update={"max_failed_files": 0.34}), tmp_path / "out")
     conserved(run)
     assert run.counts == {"kept": 8}
 
 
-def test_a_limit_is_a_limit(tmp_path: Path) -> None:
+def test_a_limit_is_a_limit(tmp_path):
     """Exactly as much as is allowed is allowed; nothing at all needs no tolerance."""
-    samples = [s for s in pools.make_samples(24) if s.key.startswith("bad")] + pools.make_samples(24)[:18]
-    path = pools.write_tars(tmp_path / "pool", samples, 2)
-    assert pools.run_local(pools.recipe_of(path, max_failed=0.1), tmp_path / "a").counts == {"failed": 2, "kept": 18}
+    samples = [s for s in kit.make_samples(24) if s.key.startswith("bad")] + kit.make_samples(24)[:18]
+    path = kit.write_tars(tmp_path / "pool", samples, 2)
+    assert kit.run_local(kit.recipe_of(path, max_failed=0.1), tmp_path / "a").counts == {"failed": 2, "kept": 18}
     with pytest.raises(RunError):
-        pools.run_local(pools.recipe_of(path, max_failed=0.0999), tmp_path / "b")
-    whole = pools.write_tars(tmp_path / "whole", samples[2:], 2)
-    assert pools.run_local(pools.recipe_of(whole, max_failed=0, max_failed_files=0), tmp_path / "c").counts == {
-        "kept": 18
-    }
+        kit.run_local(kit.recipe_of(path, max_failed=0.0999), tmp_path / "b")
+    whole = kit.write_tars(tmp_path / "whole", samples[2:], 2)
+    assert kit.run_local(kit.recipe_of(whole, max_failed=0, max_failed_files=0), tmp_path / "c").counts == {"kept": 18}
 
 
 # ---------------------------------------------------------------- hostile names and bombs
 @pytest.mark.thorough
-def test_hostile_names_touch_nothing(bad: Path, tmp_path: Path) -> None:
+def test_hostile_names_touch_nothing(bad, tmp_path):
     """Neither the run nor the unpacking of its shards writes anything outside of its folder."""
-    image = pools.encode(pools.picture(1))
+    image = kit.encode(kit.picture(1))
     deep = tmp_path / "a/b/c"
     deep.mkdir(parents=True)
     names = [
@@ -256,11 +253,9 @@ def test_hostile_names_touch_nothing(bad: Path, tmp_path: Path) -> None:
                 ("../../up", b"x"),
                 ("a\nb", b"x"),
             ):
-                pools.add_member(tar, f"{name}.{suffix}", data)
-    before = pools.files_of(tmp_path)
-    run = pools.run_local(
-        pools.recipe_of([str(deep / "hostile.tar"), str(bad / "tars/hostile_paths.tar")]), deep / "out"
-    )
+                kit.add_member(tar, f"{name}.{suffix}", data)
+    before = kit.files_of(tmp_path)
+    run = kit.run_local(kit.recipe_of([str(deep / "hostile.tar"), str(bad / "tars/hostile_paths.tar")]), deep / "out")
     conserved(run)
     samples = loads(run)
     assert sum(b"a red dog" in members["txt"] for members in samples.values()) == len(names)
@@ -268,26 +263,26 @@ def test_hostile_names_touch_nothing(bad: Path, tmp_path: Path) -> None:
     for shard in run.folder.glob("shards/*.tar"):
         with tarfile.open(shard) as tar:
             tar.extractall(unpacked, filter="fully_trusted")
-    inside = {p for p in pools.files_of(tmp_path) if p.startswith(("a/b/c/out/", "a/b/c/unpacked/here/"))}
-    assert pools.files_of(tmp_path).keys() - inside == before.keys()
+    inside = {p for p in kit.files_of(tmp_path) if p.startswith(("a/b/c/out/", "a/b/c/unpacked/here/"))}
+    assert kit.files_of(tmp_path).keys() - inside == before.keys()
     for outside in ("/x.jpg", "/tmp/curate_hostile.jpg", "/tmp/make_bad_absolute.jpg"):
         assert not Path(outside).exists()
 
 
-def test_a_key_cannot_take_anothers_name(tmp_path: Path) -> None:
+def test_a_key_cannot_take_anothers_name(tmp_path):
     """A stranger chooses keys and own uids: a key that looks like another sample's uid makes no two samples one."""
     uid = "ab" * 16
-    image = [pools.encode(pools.picture(i)) for i in range(4)]
+    image = [kit.encode(kit.picture(i)) for i in range(4)]
     samples = [
-        pools.Sample("../bad", image[0], "first", uid=uid),
-        pools.Sample(uid, image[1], "second"),
-        pools.Sample(uid.upper(), image[2], "third"),
-        pools.Sample("same", image[3], "fourth"),
+        kit.Sample("../bad", image[0], "first", uid=uid),
+        kit.Sample(uid, image[1], "second"),
+        kit.Sample(uid.upper(), image[2], "third"),
+        kit.Sample("same", image[3], "fourth"),
     ]
     for n, order in enumerate((samples, samples[::-1])):
-        path = pools.write_tars(tmp_path / f"pool{n}", order, 2)
-        other = pools.write_tar(tmp_path / f"other{n}.tar", [pools.Sample("same", image[3], "fifth")])
-        run = pools.run_local(pools.recipe_of([path, str(other)]), tmp_path / f"out{n}")
+        path = kit.write_tars(tmp_path / f"pool{n}", order, 2)
+        other = kit.write_tar(tmp_path / f"other{n}.tar", [kit.Sample("same", image[3], "fifth")])
+        run = kit.run_local(kit.recipe_of([path, str(other)]), tmp_path / f"out{n}")
         conserved(run)
         found = {members["txt"].decode(): members["jpg"] for members in loads(run).values()}
         assert found == dict(zip(("first", "second", "third", "fourth", "fifth"), [*image, image[3]], strict=True))
@@ -295,24 +290,24 @@ def test_a_key_cannot_take_anothers_name(tmp_path: Path) -> None:
 
 BOMB = """
 import sys
-from tests.laws import pools
-from tests.memory import read_peak
-recipe = pools.recipe_of(sys.argv[1])
-pools.run_local(recipe, pools.Path(sys.argv[3]))
+from tests import kit
+from tests.kit.memory import read_peak
+recipe = kit.recipe_of(sys.argv[1])
+kit.run_local(recipe, kit.Path(sys.argv[3]))
 before = read_peak()
-run = pools.run_local(pools.recipe_of(sys.argv[2], measure={"image": {"phash": True}}), pools.Path(sys.argv[4]))
+run = kit.run_local(kit.recipe_of(sys.argv[2], measure={"image": {"phash": True}}), kit.Path(sys.argv[4]))
 print((read_peak() - before) >> 20, sorted(run.reasons.values()))
 """
 
 
 @pytest.mark.thorough
-def test_bombs_are_refused_by_their_header(bad: Path, tmp_path: Path) -> None:
+def test_bombs_are_refused_by_their_header(bad, tmp_path):
     """30,000 × 30,000 pixels would be 900 MB and more."""
     images = [bad / "images" / name for name in ("bomb_30000x30000.png", "bomb_header.png", "photo.avif")]
-    whole = pools.write_tars(tmp_path / "whole", pools.make_samples(12)[:4], 1)
-    bombs = pools.write_tars(
+    whole = kit.write_tars(tmp_path / "whole", kit.make_samples(12)[:4], 1)
+    bombs = kit.write_tars(
         tmp_path / "bombs",
-        [pools.Sample(path.stem, path.read_bytes(), "a red dog", suffix=path.suffix[1:]) for path in images],
+        [kit.Sample(path.stem, path.read_bytes(), "a red dog", suffix=path.suffix[1:]) for path in images],
         1,
     )
     done = subprocess.run(
@@ -327,10 +322,10 @@ def test_bombs_are_refused_by_their_header(bad: Path, tmp_path: Path) -> None:
     assert int(grown) < 100, f"memory grew by {grown} MB"
 
 
-def test_unreadable_rows_have_no_uid_and_no_probability(tmp_path: Path) -> None:
-    path = pools.write_tars(tmp_path / "pool", pools.make_samples(24), 2)
-    run = pools.run_local(
-        pools.recipe_of(path, match={"metadata": pools.write_metadata(tmp_path)}, balance={"t": 5}), tmp_path / "out"
+def test_unreadable_rows_have_no_uid_and_no_probability(tmp_path):
+    path = kit.write_tars(tmp_path / "pool", kit.make_samples(24), 2)
+    run = kit.run_local(
+        kit.recipe_of(path, match={"metadata": kit.write_metadata(tmp_path)}, balance={"t": 5}), tmp_path / "out"
     )
     decisions = run.table("decisions")
     failed = pc.equal(decisions["rule"], "failed")

@@ -2,9 +2,6 @@
 
 import json
 import tarfile
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,10 +12,19 @@ from curate.api import Run
 from curate.ask.verify import verify_run
 from curate.base.errors import RecipeError
 from curate.pool.crawl.links import COLUMNS, REFUSED
-from tests import forked
-from tests.download.web import Web, running
-from tests.laws.pools import METADATA, Ran, encode, picture, recipe_of, run_local, watch_measuring, write_metadata
-from tests.pool.crawl import crawls
+from tests.kit import (
+    METADATA,
+    Ran,
+    crawls,
+    encode,
+    forked,
+    picture,
+    recipe_of,
+    run_local,
+    watch_measuring,
+    write_metadata,
+)
+from tests.kit.web import Web, running
 
 pytestmark = pytest.mark.thorough
 
@@ -28,14 +34,14 @@ PAGES, IMAGES = 24, 5
 
 
 @pytest.fixture(scope="module")
-def web() -> Iterator[Web]:
+def web():
     servers = Web({str(i): encode(picture(i, 160)) for i in range(PAGES * IMAGES)}, 4)
     servers.robots = {"127.0.0.3": (200, "User-agent: *\nDisallow: /image\n")}
     with running(servers) as served:
         yield served
 
 
-def write_crawl(web: Web, folder: Path) -> set[str]:
+def write_crawl(web, folder):
     """Write two WARCs of drawn pages; return the URLs whose images are kept: of English pairs, of pages without opt-outs."""
     sites, expected = [], set()
     for page in range(PAGES):
@@ -64,7 +70,7 @@ def write_crawl(web: Web, folder: Path) -> set[str]:
     return expected
 
 
-def first_recipe(folder: Path, **sections: Any) -> dict[str, Any]:
+def first_recipe(folder, **sections):
     """Recipe `metaclip-crawl`, with fewer entries."""
     source = {"name": "crawl", "format": "commoncrawl", "path": str(folder / "*.warc.gz")}
     match = {"metadata": write_metadata(folder)}
@@ -74,7 +80,7 @@ def first_recipe(folder: Path, **sections: Any) -> dict[str, Any]:
     return own | {"output": {"rows_per_shard": 20}} | sections
 
 
-def second_recipe(first: Path, crawl: Path) -> dict[str, Any]:
+def second_recipe(first, crawl):
     """Recipe `urls`, over what the first run kept, balanced again."""
     network = {"contact": "me@example.org", "allow_networks": ["127.0.0.0/8"], "pause": 0.01}
     source = {"name": "web", "format": "urls", "from": str(first), "network": network, "number_sample_per_shard": 20}
@@ -83,7 +89,7 @@ def second_recipe(first: Path, crawl: Path) -> dict[str, Any]:
     return own | {"balance": {"t": 1000}, "max_failed": 1.0, "output": {"rows_per_shard": 20}}
 
 
-def run_both(folder: Path, out: Path, first: Path, *options: str) -> None:
+def run_both(folder, out, first, *options):
     """Run both recipes over the crawl in a folder, the second over what the run `first` kept."""
     for name, recipe in (("first", first_recipe(folder)), ("second", second_recipe(first, folder))):
         (out / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
@@ -91,7 +97,7 @@ def run_both(folder: Path, out: Path, first: Path, *options: str) -> None:
         assert ended.returncode == 0, ended.stderr
 
 
-def test_from_a_crawl_to_shards(web: Web, tmp_path: Path) -> None:
+def test_from_a_crawl_to_shards(web, tmp_path):
     expected = write_crawl(web, tmp_path)
     run_both(tmp_path, tmp_path, tmp_path / "first")
     run = Ran(tmp_path / "second")
@@ -115,17 +121,17 @@ def test_from_a_crawl_to_shards(web: Web, tmp_path: Path) -> None:
         assert {name: field[name] for name in told} == told
 
 
-def _rows_of(path: Path) -> list[dict[str, Any]]:
+def _rows_of(path):
     return pq.read_table(path).to_pylist()
 
 
-def _json_of(path: Path) -> list[bytes]:
+def _json_of(path):
     with tarfile.open(path) as tar:
         members = [tar.extractfile(member) for member in tar if member.name.endswith(".json")]
         return [member.read() for member in members if member]
 
 
-def test_pages_are_joined(tmp_path: Path) -> None:
+def test_pages_are_joined(tmp_path):
     """What somebody knows of pages is looked up by `page_url`; a change of it reads no WAT again."""
     sites = crawls.draw_sites(60, seed=4)
     records = [crawls.info("x"), *(record for n, site in enumerate(sites) for record in crawls.wat_records(site, n))]
@@ -152,7 +158,7 @@ def test_pages_are_joined(tmp_path: Path) -> None:
         run_local(recipe, tmp_path / "never")
 
 
-def test_damage_and_links_are_told(tmp_path: Path) -> None:
+def test_damage_and_links_are_told(tmp_path):
     """Of 30 damaged members each is a row that failed; all else is read; the numbers of links are those of a naive reader."""
     sites = crawls.draw_sites(400, seed=3)
     records = [crawls.info("x"), *(record for n, site in enumerate(sites) for record in crawls.wat_records(site, n))]

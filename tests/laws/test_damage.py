@@ -7,12 +7,11 @@ bytes of an undisturbed run, and computes nothing again that was intact.
 import itertools
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute
@@ -31,10 +30,10 @@ from curate.publish import publish
 from curate.publish.forget.forget import forget
 from curate.recipe.recipe import Recipe
 from pipelines.prepare import prepare
-from tests import forked
-from tests.laws import pools
-from tests.llm import server as servers
-from tests.llm.server import FaultServer
+from tests import kit
+from tests.kit import forked
+from tests.kit import llm_server as servers
+from tests.kit.llm_server import FaultServer
 from tests.publish.forget.victims import uids
 from tests.signals import test_precomputed
 
@@ -43,8 +42,8 @@ pytestmark = pytest.mark.thorough
 Damage = Callable[[bytes], bytes | None]
 
 
-def _flip(place: float) -> Damage:
-    def flip(data: bytes) -> bytes:
+def _flip(place):
+    def flip(data):
         changed = bytearray(data)
         changed[min(len(data) - 1, int(len(data) * place))] ^= 16
         return bytes(changed)
@@ -52,7 +51,7 @@ def _flip(place: float) -> Damage:
     return flip
 
 
-DAMAGES: dict[str, Damage] = {
+DAMAGES = {
     "gone": lambda data: None,
     "head": _flip(0.0),
     "middle": _flip(0.5),
@@ -77,26 +76,26 @@ class Stopped(BaseException):
     """Stands for the end of the process."""
 
 
-def run_to(recipe: Recipe, folder: Path) -> Case:
-    published = pools.run_local(recipe, folder / "published").folder
+def run_to(recipe, folder):
+    published = kit.run_local(recipe, folder / "published").folder
     with pytest.MonkeyPatch.context() as patched:
 
-        def stop(*arguments: Any) -> None:
+        def stop(*arguments):
             raise Stopped
 
         patched.setattr("curate.publish.describe.write_manifest", stop)
         with pytest.raises(Stopped):
-            pools.run_local(recipe, folder / "stopped")
+            kit.run_local(recipe, folder / "stopped")
     return Case(recipe, published, folder / "stopped")
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Case:
+def images(tmp_path_factory):
     """Images, every step but embeddings; captions from recorded answers."""
     folder = tmp_path_factory.mktemp("images")
-    path = pools.write_tars(folder / "tars", pools.make_samples(24), 3)
-    sections: dict[str, Any] = {
-        "match": {"metadata": pools.write_metadata(folder)},
+    path = kit.write_tars(folder / "tars", kit.make_samples(24), 3)
+    sections = {
+        "match": {"metadata": kit.write_metadata(folder)},
         "measure": {"language": {}, "image": {"phash": True}},
         "rules": {"words": "words > 2"},
         "dedup": {"by": ["uid", "sha256", "phash"]},
@@ -104,19 +103,19 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Case:
         "output": {"rows_per_shard": 6},
     }
 
-    def recipe(engine: dict[str, Any]) -> Recipe:
+    def recipe(engine):
         captions = {"engines": {"llm": engine}, "rewrite": {"engine": "llm", "styles": ["human"], "batch": 4}}
-        return pools.recipe_of(path, captions=captions, **sections)
+        return kit.recipe_of(path, captions=captions, **sections)
 
     with FaultServer() as server, pytest.MonkeyPatch.context() as patched:
         patched.setattr(servers, "echo", lambda prompt: f" a view of {prompt.rstrip().splitlines()[-1][:-3]}")
         answered = recipe({"openai": {"base_url": server.base_url, "model": "tiny-llm"}})
-        pools.run_local(answered, folder / "answered")
+        kit.run_local(answered, folder / "answered")
     return run_to(recipe({"recorded": {"path": str(folder / "answered"), "model": "tiny-llm"}}), folder)
 
 
 @pytest.fixture(scope="module")
-def texts(tmp_path_factory: pytest.TempPathFactory) -> Case:
+def texts(tmp_path_factory):
     """Text with embeddings, and clusters of them."""
     folder = tmp_path_factory.mktemp("texts")
     for number in range(3):
@@ -127,17 +126,17 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+def many(tmp_path_factory):
     """Many units, whose tables lie in chunks."""
     folder = tmp_path_factory.mktemp("many")
-    path = pools.write_parquets(folder / "pool", pools.make_rows(500), 2, group=8)
+    path = kit.write_parquets(folder / "pool", kit.make_rows(500), 2, group=8)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("curate.pool.plan.UNIT_ROWS", (8, 8))
         patched.setattr(publish, "CHUNK_ROWS", 200)
-        recipe = pools.recipe_of(
+        recipe = kit.recipe_of(
             path,
             "parquet",
-            match={"metadata": pools.write_metadata(folder)},
+            match={"metadata": kit.write_metadata(folder)},
             measure={"language": {}},
             balance={"t": 10},
             output={"rows_per_shard": 50},
@@ -146,41 +145,41 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
 
 
 # ---------------------------------------------------------------- what is damaged
-def kinds_of(folder: Path) -> list[str]:
+def kinds_of(folder):
     """A file of each kind: the last one, of several units and shards."""
-    files = pools.files_of(folder)
+    files = kit.files_of(folder)
     return sorted({re.sub(r"[0-9a-f]{32}|\d{5,}(-\d{5})?", "*", name): name for name in files}.values())
 
 
-def product(folder: Path, once: Collection[str], first: int) -> Iterator[tuple[str, str]]:
+def product(folder, once, first):
     """Each kind of file gone, and with one other damage; of `once` and of digests, each with one. In turn from the `first`."""
     others, all_ = itertools.cycle(list(DAMAGES)[1:]), itertools.cycle(DAMAGES)
     for _ in range(first):
         next(others)
     for name in kinds_of(folder):
-        is_once = name.startswith("parts/digests/") or pools.kind_of(name) in once
+        is_once = name.startswith("parts/digests/") or kit.kind_of(name) in once
         for how in [next(all_)] if is_once else ["gone", next(others)]:
             if (folder / name).stat().st_size or how == "gone":
                 yield name, how
 
 
-def damage(folder: Path, name: str, how: str) -> None:
+def damage(folder, name, how):
     changed = DAMAGES[how]((folder / name).read_bytes())
     (folder / name).unlink()
     if changed is not None:
         (folder / name).write_bytes(changed)
 
 
-def costly(folder: Path) -> dict[str, int]:
+def costly(folder):
     """The inode of each table's and shard's file; chunks are put together again in each run."""
     return {
         name: (folder / name).stat().st_ino
-        for name in pools.files_of(folder)
+        for name in kit.files_of(folder)
         if name.startswith(("tables/", "shards/")) and name != "shards/sizes.json" and "-" not in name
     }
 
 
-def made_with(name: str) -> str:
+def made_with(name):
     """A pattern of the files that are written together with a file."""
     name = described_by(name)
     unit = re.sub(r"\D", "", name.rpartition("/")[2].partition(".")[0])[:5]
@@ -191,28 +190,28 @@ def made_with(name: str) -> str:
     return re.escape(name)
 
 
-def described_by(name: str) -> str:
+def described_by(name):
     """The file that a digest is of; any other file itself."""
     return re.sub(r"^parts/digests/", "", name)
 
 
-def check_as_new(folder: Path, case: Case) -> None:
-    assert pools.lasting_files(folder) == pools.lasting_files(case.published)
-    assert set(pools.files_of(folder)) == set(pools.files_of(case.published))
+def check_as_new(folder, case):
+    assert kit.lasting_files(folder) == kit.lasting_files(case.published)
+    assert set(kit.files_of(folder)) == set(kit.files_of(case.published))
     assert verify_run(str(folder))[1] == []
 
 
-def check_kept(before: dict[str, int], folder: Path, name: str) -> None:
+def check_kept(before, folder, name):
     """That nothing was computed again but what is written together with a file."""
     after = costly(folder)
     again = [path for path, inode in before.items() if after.get(path, inode) != inode]
     assert all(re.fullmatch(made_with(name), path) for path in again), again
 
 
-def read_all(folder: Path, uid: str) -> None:
+def read_all(folder, uid):
     """Readers of a damaged folder succeed, or end with an error of ours that is no fault of the user."""
 
-    def query(text: str) -> None:
+    def query(text):
         with asking(str(folder), text) as result:
             list(result.rows)
 
@@ -230,12 +229,12 @@ def read_all(folder: Path, uid: str) -> None:
 
 
 # ---------------------------------------------------------------- each file, each damage
-def check_stopped(case: Case, name: str, how: str, out: Path, caplog: pytest.LogCaptureFixture) -> None:
+def check_stopped(case, name, how, out, caplog):
     """A run that was stopped goes on as if nothing had happened, and tells what it found."""
     shutil.copytree(case.stopped, out)
     before = costly(out)
     damage(out, name, how)
-    pools.run_local(case.recipe, out)
+    kit.run_local(case.recipe, out)
     check_as_new(out, case)
     check_kept(before, out, name)
     of = described_by(name)
@@ -244,7 +243,7 @@ def check_stopped(case: Case, name: str, how: str, out: Path, caplog: pytest.Log
         assert of in caplog.text
 
 
-def check_published(case: Case, name: str, how: str, out: Path, caplog: pytest.LogCaptureFixture) -> None:
+def check_published(case, name, how, out, caplog):
     """`verify` finds it, no reader fails otherwise than with a message; what `verify` advises ends with the same bytes."""
     shutil.copytree(case.published, out)
     before = costly(out)
@@ -254,20 +253,18 @@ def check_published(case: Case, name: str, how: str, out: Path, caplog: pytest.L
     except CurateError as error:
         faults = [str(error)]
     assert len(faults) == 1 and name in faults[0], faults
-    read_all(out, pools.Ran(case.published).table("decisions", ["uid"])["uid"].drop_null()[3].as_py())
+    read_all(out, kit.Ran(case.published).table("decisions", ["uid"])["uid"].drop_null()[3].as_py())
     if prepare(case.recipe, str(out)).finished:
         assert how not in ("gone", "halved", "emptied")
         (out / name).unlink()  # as `verify` says
-    pools.run_local(case.recipe, out)
+    kit.run_local(case.recipe, out)
     check_as_new(out, case)
     if name != "manifest.parquet":  # nothing else says what was written
         check_kept(before, out, name)
     assert name in caplog.text or name == "_SUCCESS"
 
 
-def check_each(
-    case: Case, state: str, once: Collection[str], first: int, folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def check_each(case, state, once, first, folder, caplog):
     failed = []
     check = {"stopped": check_stopped, "published": check_published}[state]
     for number, (name, how) in enumerate(product(getattr(case, state), once, first)):
@@ -282,41 +279,37 @@ def check_each(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("state", ["stopped", "published"])
-def test_each_file_of_texts(state: str, texts: Case, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_file_of_texts(state, texts, tmp_path, caplog):
     check_each(texts, state, (), 3, tmp_path, caplog)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("state", ["stopped", "published"])
-def test_each_file_of_images(
-    state: str, images: Case, texts: Case, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_each_file_of_images(state, images, texts, tmp_path, caplog):
     """What a run of text has too is damaged in one way."""
-    check_each(images, state, {pools.kind_of(name) for name in kinds_of(texts.published)}, 0, tmp_path, caplog)
+    check_each(images, state, {kit.kind_of(name) for name in kinds_of(texts.published)}, 0, tmp_path, caplog)
 
 
 # ---------------------------------------------------------------- what else a folder holds
-def test_a_damaged_manifest_is_told_once(texts: Case, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_manifest_is_told_once(texts, tmp_path, caplog):
     out = Path(shutil.copytree(texts.published, tmp_path / "out"))
     damage(out, "manifest.parquet", "halved")
-    pools.run_local(texts.recipe, out)
+    kit.run_local(texts.recipe, out)
     check_as_new(out, texts)
     told = [record.getMessage() for record in caplog.records]
     assert len(told) <= 4 and all("manifest.parquet" in text or "every other such file" in text for text in told), told
 
 
-def test_leftovers_of_a_version_that_kept_no_digests(
-    texts: Case, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_leftovers_of_a_version_that_kept_no_digests(texts, tmp_path, caplog):
     out = Path(shutil.copytree(texts.stopped, tmp_path / "out"))
     shutil.rmtree(out / "parts")
     damage(out, "tables/samples/00000.parquet", "halved")
-    pools.run_local(texts.recipe, out)
+    kit.run_local(texts.recipe, out)
     check_as_new(out, texts)
     assert "every other such file" in caplog.text
 
 
-def test_a_lost_run_json_opens_the_folder_to_the_same_recipe_alone(texts: Case, tmp_path: Path) -> None:
+def test_a_lost_run_json_opens_the_folder_to_the_same_recipe_alone(texts, tmp_path):
     """A folder that is no run is refused; and one of another recipe is not taken over while run.json can be read."""
     with pytest.raises(RecipeError, match="holds a run of another recipe"):
         prepare(texts.recipe.model_copy(update={"seed": 7}), str(texts.published))
@@ -335,38 +328,38 @@ def test_a_lost_run_json_opens_the_folder_to_the_same_recipe_alone(texts: Case, 
         ("middle", "run.json"),
     ],
 )
-def test_what_was_forgotten_cannot_be_recomputed(images: Case, how: str, lost: str, tmp_path: Path) -> None:
+def test_what_was_forgotten_cannot_be_recomputed(images, how, lost, tmp_path):
     """The record is what a user requested: without it the run ends, with or without run.json, and deletes nothing."""
     out = Path(shutil.copytree(images.published, tmp_path / "out"))
-    victim = pools.Ran(out).table("decisions").filter(pa.compute.field("kept"))["uid"][2].as_py()
+    victim = kit.Ran(out).table("decisions").filter(pa.compute.field("kept"))["uid"][2].as_py()
     forget(str(out), uids(victim))
     kept = Path(shutil.copytree(out, tmp_path / "kept"))
     damage(out, "forgotten.parquet", how)
     if lost:
         damage(out, lost, "halved")
-    files = pools.files_of(out)
+    files = kit.files_of(out)
     read_all(out, victim)
     assert any("forgotten.parquet" in fault and "restore it" in fault for fault in verify_run(str(out))[1])
     try:
-        pools.run_local(images.recipe, out)  # where the items themselves are intact, they are written again
+        kit.run_local(images.recipe, out)  # where the items themselves are intact, they are written again
         assert not lost and how in ("middle", "footer")
     except RunError as error:
         assert re.search(r"forgotten\.parquet .*restore it from a copy", str(error))
-        assert pools.files_of(out) == files
+        assert kit.files_of(out) == files
         shutil.copy(kept / "forgotten.parquet", out)
         if not prepare(images.recipe, str(out)).finished:
-            pools.run_local(images.recipe, out)
-    assert verify_run(str(out))[1] == [] and pools.Ran(out).kept == pools.Ran(kept).kept
+            kit.run_local(images.recipe, out)
+    assert verify_run(str(out))[1] == [] and kit.Ran(out).kept == kit.Ran(kept).kept
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["gone", "middle", "halved", "emptied"])
-def test_batches_of_answers(images: Case, how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_batches_of_answers(images, how, tmp_path, caplog):
     """Those of a unit whose captions were under way: the ones that are intact are not requested again."""
     out, added, threads = tmp_path / "out", AnswerCache.add, process.threads
     with pytest.MonkeyPatch.context() as patched, ThreadPoolExecutor(1) as one:
 
-        def add(self: AnswerCache, *batch: Any) -> None:
+        def add(self, *batch):
             if len(list(out.glob("parts/answers/*/*.parquet"))) < 2:
                 added(self, *batch)
                 self.flush()
@@ -376,32 +369,32 @@ def test_batches_of_answers(images: Case, how: str, tmp_path: Path, caplog: pyte
         patched.setattr(process, "threads", lambda name: one if name == "unit" else threads(name))
         patched.setattr(AnswerCache, "add", add)
         with pytest.raises(Stopped):
-            pools.run_local(images.recipe, out)
+            kit.run_local(images.recipe, out)
     first, _ = sorted(str(path.relative_to(out)) for path in out.glob("parts/answers/*/*.parquet"))
     damage(out, first, how)
-    asked: list[str] = []
+    asked = []
     with pytest.MonkeyPatch.context() as patched:
         answers = RecordedEngine.answers
 
-        def counted(self: RecordedEngine, requests: Any) -> Any:
+        def counted(self, requests):
             asked.extend(request.uid for request in requests)
             return answers(self, requests)
 
         patched.setattr(RecordedEngine, "answers", counted)
-        pools.run_local(images.recipe, out)
+        kit.run_local(images.recipe, out)
     check_as_new(out, images)
-    total = pools.Ran(images.published).table("answers").num_rows
+    total = kit.Ran(images.published).table("answers").num_rows
     assert len(asked) == total - 4
     assert how == "gone" or first in caplog.text
 
 
 @pytest.mark.slow
-def test_chunks(many: Case, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks(many, tmp_path, caplog, monkeypatch):
     """One file of each kind that holds many units: no units but its own are measured again."""
-    measured: list[str] = []
+    measured = []
     measure = unit_module.measure_part
 
-    def counted(settings: Any, source: Any, part: Any, *rest: Any) -> Any:
+    def counted(settings, source, part, *rest):
         measured.append(part.path)
         return measure(settings, source, part, *rest)
 
@@ -418,20 +411,20 @@ def test_chunks(many: Case, tmp_path: Path, caplog: pytest.LogCaptureFixture, mo
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, how", [("tables/samples/00000.parquet", "halved"), ("run.json", "zeroed")])
-def test_by_the_command(name: str, how: str, tmp_path: Path) -> None:
+def test_by_the_command(name, how, tmp_path):
     """The command tells on standard error what it found, without a traceback."""
-    pools.write_parquets(tmp_path / "pool", pools.make_rows(60), 1)
+    kit.write_parquets(tmp_path / "pool", kit.make_rows(60), 1)
     (tmp_path / "recipe.yaml").write_text(
         "input: {name: pool, format: parquet, path: pool/00000.parquet}\nmax_failed: 1.0\n"
     )
     out, run = tmp_path / "out", partial(forked.run, cwd=tmp_path)
 
     assert run("run", "recipe.yaml", "--out", "out").returncode == 0
-    before = pools.lasting_files(out)
+    before = kit.lasting_files(out)
     damage(out, name, how)
     checked = run("verify", "out")
     assert checked.returncode == 1 and name in checked.stderr and "Traceback" not in checked.stderr
     done = run("run", "recipe.yaml", "--out", "out")
     assert done.returncode == 0, done.stderr
     assert name in done.stderr and "Traceback" not in done.stderr
-    assert pools.lasting_files(out) == before and run("verify", "out").returncode == 0
+    assert kit.lasting_files(out) == before and run("verify", "out").returncode == 0

@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests import forked
 from tests.captions import deadly as captions
+from tests.kit import forked
 from tests.laws.test_killed_downloads import check_equal, web, whole
 from tests.laws.test_resume import check_finished, many
 from tests.measure import deadly as measure
@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("captions", "os._exit(0)", "ended itself (status 0)"),
     ],
 )
-def test_samples(name: str, death: str, end: str, tmp_path: Path) -> None:
+def test_samples(name, death, end, tmp_path):
     if name == "captions":
         captions.install(tmp_path)
     else:
@@ -53,7 +53,7 @@ def test_samples(name: str, death: str, end: str, tmp_path: Path) -> None:
         measure.check(tmp_path / "run", name, end)
 
 
-def kill_children(out: Path, recipe: Path, moments: list[tuple[str, int]], number: signal.Signals) -> None:
+def kill_children(out, recipe, moments, number):
     """Run a recipe, and kill what works for the command, once it has so many files of each of these names in turn."""
     err = out.with_suffix(".err")
     process, killed = forked.start("run", recipe, "--out", out, err=err), 0
@@ -73,7 +73,7 @@ def kill_children(out: Path, recipe: Path, moments: list[tuple[str, int]], numbe
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_deaths_from_outside(number: signal.Signals, many: tuple[Path, Path], tmp_path: Path) -> None:
+def test_deaths_from_outside(number, many, tmp_path):
     """In measuring, deciding and emission, and when it publishes."""
     recipe, undisturbed = many
     measuring = [("tables/samples/*.parquet", 2), ("tables/samples/*.parquet", 7)]
@@ -82,7 +82,7 @@ def test_deaths_from_outside(number: signal.Signals, many: tuple[Path, Path], tm
     check_finished(tmp_path / "out", undisturbed)
 
 
-def test_deaths_from_outside_in_downloads(whole: tuple[Path, Path]) -> None:
+def test_deaths_from_outside_in_downloads(whole):
     recipe, undisturbed = whole
     out = recipe.parent / "disturbed"
     kill_children(

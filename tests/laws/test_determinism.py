@@ -4,8 +4,6 @@ import itertools
 import json
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.steps import units as beam_units
-from tests.laws import pools
-from tests.laws.pools import Ran, Sample
+from tests import kit
+from tests.kit import Sample
 
 LOCAL = ["--runner=FnApiRunner", "--direct_num_workers=2"]
 THREADS = [*LOCAL, "--direct_running_mode=multi_threading"]
@@ -23,7 +21,7 @@ PROCESSES = [*LOCAL, "--direct_running_mode=multi_processing"]
 
 Layouts = dict[str, dict[str, str]]
 
-IMAGES: dict[str, Any] = {
+IMAGES = {
     "measure": {"image": {"phash": True}},
     "rules": {
         "words": "words > 3",
@@ -34,7 +32,7 @@ IMAGES: dict[str, Any] = {
     "dedup": {"by": ["phash", "uid", "sha256"], "prefer": "characters"},
     "output": {"rows_per_shard": 15},
 }
-TEXTS: dict[str, Any] = {
+TEXTS = {
     "rules": {
         "words": "words > 3",
         "aligned": {"top": 0.7, "of": "clip_score"},
@@ -45,7 +43,7 @@ TEXTS: dict[str, Any] = {
     "output": {"rows_per_shard": 300},
 }
 
-RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
+RECIPES = {
     "images, t": ("webdataset", {**IMAGES, "balance": {"t": 4}}),
     "images, rows": ("webdataset", {**IMAGES, "balance": {"rows": 40}, "seed": 7}),
     "images, uid and sha256": ("webdataset", {"dedup": {"by": ["uid", "sha256"]}}),
@@ -56,42 +54,42 @@ LAYOUTS = ("images, t", "images, uid and sha256", "texts, rows")
 
 
 @pytest.fixture(scope="module")
-def layouts(tmp_path_factory: pytest.TempPathFactory) -> Layouts:
+def layouts(tmp_path_factory):
     """The same pools, by form and layout."""
     folder = tmp_path_factory.mktemp("pools")
-    samples, rows = pools.make_samples(120), pools.make_rows(2000)
-    mixed = pools.shuffled(samples, 5), rows.take(pa.array(np.random.default_rng(5).permutation(len(rows))))
+    samples, rows = kit.make_samples(120), kit.make_rows(2000)
+    mixed = kit.shuffled(samples, 5), rows.take(pa.array(np.random.default_rng(5).permutation(len(rows))))
     tars, tables = folder / "tars", folder / "parquet"
     tars.mkdir()
     tables.mkdir()
     return {
         "webdataset": {
-            "1": pools.write_tars(tars / "1", samples, 1),
-            "7": pools.write_tars(tars / "7", samples, 7),
-            "20": pools.write_tars(tars / "20", samples, 20),
-            "7 shuffled": pools.write_tars(tars / "7s", mixed[0], 7),
+            "1": kit.write_tars(tars / "1", samples, 1),
+            "7": kit.write_tars(tars / "7", samples, 7),
+            "20": kit.write_tars(tars / "20", samples, 20),
+            "7 shuffled": kit.write_tars(tars / "7s", mixed[0], 7),
         },
         "parquet": {
-            "1": pools.write_parquets(tables / "1", rows, 1, group=10_000),
-            "7": pools.write_parquets(tables / "7", rows, 7, group=300),
-            "20": pools.write_parquets(tables / "20", rows, 20),
-            "7 shuffled": pools.write_parquets(tables / "7s", mixed[1], 7),
+            "1": kit.write_parquets(tables / "1", rows, 1, group=10_000),
+            "7": kit.write_parquets(tables / "7", rows, 7, group=300),
+            "20": kit.write_parquets(tables / "20", rows, 20),
+            "7 shuffled": kit.write_parquets(tables / "7s", mixed[1], 7),
         },
     }
 
 
 @pytest.fixture
-def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_units(monkeypatch):
     """Parquet pools of few rows in many units."""
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (100, 500))
 
 
 @pytest.fixture(scope="module")
-def metadata(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return pools.write_metadata(tmp_path_factory.mktemp("metadata"))
+def metadata(tmp_path_factory):
+    return kit.write_metadata(tmp_path_factory.mktemp("metadata"))
 
 
-def same(one: Ran, other: Ran) -> None:
+def same(one, other):
     """Asserts that two runs decided alike."""
     assert one.counts == other.counts
     assert one.kept == other.kept
@@ -101,18 +99,16 @@ def same(one: Ran, other: Ran) -> None:
         assert one.table("entries").equals(other.table("entries"))
 
 
-def section(name: str, metadata: str) -> tuple[str, dict[str, Any]]:
+def section(name, metadata):
     form, sections = RECIPES[name]
     return form, {**sections, **({"match": {"metadata": metadata}} if "balance" in sections else {})}
 
 
 @pytest.mark.parametrize("name", [*(pytest.param(name, marks=pytest.mark.slow) for name in LAYOUTS[:-1]), LAYOUTS[-1]])
-def test_any_layout_gives_the_same_set(
-    name: str, layouts: Layouts, metadata: str, tmp_path: Path, small_units: None
-) -> None:
+def test_any_layout_gives_the_same_set(name, layouts, metadata, tmp_path, small_units):
     form, sections = section(name, metadata)
     runs = {
-        layout: pools.run_local(pools.recipe_of(path, form, **sections), tmp_path / layout)
+        layout: kit.run_local(kit.recipe_of(path, form, **sections), tmp_path / layout)
         for layout, path in layouts[form].items()
     }
     first = runs["1"]
@@ -133,63 +129,59 @@ def test_any_layout_gives_the_same_set(
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", BEAM)
-def test_beam_equals_memory(
-    name: str, layouts: Layouts, metadata: str, tmp_path: Path, small_units: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_beam_equals_memory(name, layouts, metadata, tmp_path, small_units, monkeypatch):
     """Without Beam, on one worker, on two threads, in other buckets, in packets of several units: the same bytes throughout."""
     form, sections = section(name, metadata)
-    recipe = pools.recipe_of(layouts[form]["7 shuffled"], form, **sections)
-    local = pools.lasting_files(pools.run_local(recipe, tmp_path / "local").folder)
+    recipe = kit.recipe_of(layouts[form]["7 shuffled"], form, **sections)
+    local = kit.lasting_files(kit.run_local(recipe, tmp_path / "local").folder)
     assert {"uids.npy", "entries.parquet", "failures.parquet", "shards/sizes.json"} < set(local)
     assert any(path.startswith("shards/00001.") for path in local)
     assert any(path.startswith("tables/decisions/") for path in local)
     if form == "webdataset":
-        assert pools.lasting_files(pools.run_beam(recipe, tmp_path / "memory", n_buckets=1).folder) == local
+        assert kit.lasting_files(kit.run_beam(recipe, tmp_path / "memory", n_buckets=1).folder) == local
     monkeypatch.setattr(beam_units, "_PACKETS", 3)
-    assert pools.lasting_files(pools.run_beam(recipe, tmp_path / "threads", THREADS, n_buckets=13).folder) == local
+    assert kit.lasting_files(kit.run_beam(recipe, tmp_path / "threads", THREADS, n_buckets=13).folder) == local
 
 
 @pytest.mark.slow
-def test_processes_give_the_same_bytes(
-    layouts: Layouts, metadata: str, tmp_path: Path, small_units: None, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_processes_give_the_same_bytes(layouts, metadata, tmp_path, small_units, capfd):
     form, sections = section("images, rows", metadata)
-    recipe = pools.recipe_of(layouts[form]["20"], form, **sections)
-    local = pools.lasting_files(pools.run_local(recipe, tmp_path / "local").folder)
-    assert pools.lasting_files(pools.run_beam(recipe, tmp_path / "processes", PROCESSES).folder) == local
+    recipe = kit.recipe_of(layouts[form]["20"], form, **sections)
+    local = kit.lasting_files(kit.run_local(recipe, tmp_path / "local").folder)
+    assert kit.lasting_files(kit.run_beam(recipe, tmp_path / "processes", PROCESSES).folder) == local
 
 
 @pytest.mark.slow
-def test_unusual_recipes_through_beam(layouts: Layouts, metadata: str, tmp_path: Path) -> None:
+def test_unusual_recipes_through_beam(layouts, metadata, tmp_path):
     """Without match, without rules; a rule that nothing passes; a pool of nothing but what cannot be read."""
     path = layouts["webdataset"]["7"]
-    bad = pools.write_tar(tmp_path / "bad.tar", [s for s in pools.make_samples() if s.key.startswith("bad")])
+    bad = kit.write_tar(tmp_path / "bad.tar", [s for s in kit.make_samples() if s.key.startswith("bad")])
     cases = {
-        "bare": pools.recipe_of(path),
-        "nothing passes": pools.recipe_of(
+        "bare": kit.recipe_of(path),
+        "nothing passes": kit.recipe_of(
             path, match={"metadata": metadata}, rules={"no": "words > 1000", "top": {"top": 0.5, "of": "words"}},
             balance={"t": 5},
         ),
-        "nothing readable": pools.recipe_of(str(bad), match={"metadata": metadata}, rules={"top": {"top": 0.5, "of": "words"}}),
+        "nothing readable": kit.recipe_of(str(bad), match={"metadata": metadata}, rules={"top": {"top": 0.5, "of": "words"}}),
     }  # fmt: skip
     for name, recipe in cases.items():
-        local = pools.run_local(recipe, tmp_path / f"{name} local")
-        one = pools.run_beam(recipe, tmp_path / f"{name} beam")
+        local = kit.run_local(recipe, tmp_path / f"{name} local")
+        one = kit.run_beam(recipe, tmp_path / f"{name} beam")
         same(local, one)
-        assert pools.lasting_files(local.folder) == pools.lasting_files(one.folder)
+        assert kit.lasting_files(local.folder) == kit.lasting_files(one.folder)
     assert one.counts == {"failed": len(bad_samples())}
 
 
-def bad_samples() -> list[Sample]:
-    return [s for s in pools.make_samples() if s.key.startswith("bad")]
+def bad_samples():
+    return [s for s in kit.make_samples() if s.key.startswith("bad")]
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("prefer", [None, "words"])
-def test_ties_are_broken_by_content(prefer: str | None, tmp_path: Path) -> None:
+def test_ties_are_broken_by_content(prefer, tmp_path):
     """One own uid, equal words, different captions or images: which row stays does not hang on positions or shards."""
     uid = "0123456789abcdef0123456789abcdef"
-    picture = [pools.encode(pools.picture(i)) for i in range(2)]
+    picture = [kit.encode(kit.picture(i)) for i in range(2)]
     rows = [
         Sample("x0", picture[0], "a red dog", "https://e.com/1", uid),
         Sample("x1", picture[0], "a blue cat", "https://e.com/1", uid.upper()),
@@ -198,8 +190,8 @@ def test_ties_are_broken_by_content(prefer: str | None, tmp_path: Path) -> None:
     kept = set()
     dedup = {"by": ["uid"], **({"prefer": prefer} if prefer else {})}
     for n, order in enumerate(itertools.permutations(rows)):
-        path = pools.write_tars(tmp_path / f"pool{n}", order, 1 + n % 2 * 2)
-        run = pools.run_local(pools.recipe_of(path, dedup=dedup), tmp_path / f"run{n}")
+        path = kit.write_tars(tmp_path / f"pool{n}", order, 1 + n % 2 * 2)
+        run = kit.run_local(kit.recipe_of(path, dedup=dedup), tmp_path / f"run{n}")
         assert run.counts == {"duplicate": 2, "kept": 1}
         assert run.verdicts == Counter({(uid, None, None): 1, (uid, "duplicate", uid): 2})
         files = {name.partition(".")[2]: data for name, data in run.members}
@@ -208,35 +200,35 @@ def test_ties_are_broken_by_content(prefer: str | None, tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_ties_of_texts_are_broken_by_content(tmp_path: Path) -> None:
+def test_ties_of_texts_are_broken_by_content(tmp_path):
     uid = "ab" * 16
     rows = pa.table({"uid": [uid, uid, uid], "caption": ["one", "two", "three"], "url": ["https://e.com"] * 3})
     kept = set()
     for n, order in enumerate(itertools.permutations(range(3))):
-        path = pools.write_parquets(tmp_path / f"pool{n}", rows.take(pa.array(order)), 1)
-        run = pools.run_local(pools.recipe_of(path, "parquet"), tmp_path / f"run{n}")
+        path = kit.write_parquets(tmp_path / f"pool{n}", rows.take(pa.array(order)), 1)
+        run = kit.run_local(kit.recipe_of(path, "parquet"), tmp_path / f"run{n}")
         assert run.counts == {"duplicate": 2, "kept": 1}
         kept.add(pq.read_table(run.folder / "shards/00000.parquet")["caption"].to_pylist()[0])
     assert len(kept) == 1
 
 
-def test_rows_alike_are_interchangeable(tmp_path: Path) -> None:
+def test_rows_alike_are_interchangeable(tmp_path):
     """Doubling the pool changes no kept uid where counts do not decide, and every second row is a duplicate."""
-    samples = [s for s in pools.make_samples(60) if not s.key.startswith("bad")]
+    samples = [s for s in kit.make_samples(60) if not s.key.startswith("bad")]
     again = [replace(s, key=f"{s.key}again") for s in samples]
-    one = pools.run_local(pools.recipe_of(pools.write_tars(tmp_path / "p1", samples, 3)), tmp_path / "one")
-    two = pools.run_local(
-        pools.recipe_of(pools.write_tars(tmp_path / "p2", pools.shuffled(samples + again, 2), 5)), tmp_path / "two"
+    one = kit.run_local(kit.recipe_of(kit.write_tars(tmp_path / "p1", samples, 3)), tmp_path / "one")
+    two = kit.run_local(
+        kit.recipe_of(kit.write_tars(tmp_path / "p2", kit.shuffled(samples + again, 2), 5)), tmp_path / "two"
     )
     assert one.kept == two.kept
     assert two.counts["duplicate"] == one.counts["duplicate"] * 2 + one.counts["kept"]
 
 
 @pytest.mark.thorough
-def test_thresholds_are_datacomps(layouts: Layouts, tmp_path: Path) -> None:
+def test_thresholds_are_datacomps(layouts, tmp_path):
     """Through Beam, the top rule's threshold and rows are those of the definition: descending[int(N·f)], ties kept."""
-    recipe = pools.recipe_of(layouts["parquet"]["7"], "parquet", rules={"best": {"top": 0.3, "of": "clip_score"}})
-    run = pools.run_beam(recipe, tmp_path / "run")
+    recipe = kit.recipe_of(layouts["parquet"]["7"], "parquet", rules={"best": {"top": 0.3, "of": "clip_score"}})
+    run = kit.run_beam(recipe, tmp_path / "run")
     samples, scores = run.table("samples", ["status"]), run.table("scores", ["clip_score"])
     reached = scores["clip_score"].filter(pc.equal(samples["status"], "ok")).drop_null().to_numpy()
     threshold = np.sort(reached)[::-1][int(len(reached) * 0.3)]
@@ -245,10 +237,10 @@ def test_thresholds_are_datacomps(layouts: Layouts, tmp_path: Path) -> None:
     assert dropped == run.counts["best"] == len(samples) - run.counts["failed"] - int((reached >= threshold).sum())
 
 
-def test_key_of_a_recipe_with_other_order_differs(layouts: Layouts, tmp_path: Path) -> None:
+def test_key_of_a_recipe_with_other_order_differs(layouts, tmp_path):
     """Rules in another order are another recipe: the drops by rule differ, the kept set may not."""
     rules = {"words": "words > 3", "long": "characters > 20"}
     path = layouts["webdataset"]["7"]
-    one = pools.run_local(pools.recipe_of(path, rules=rules), tmp_path / "one")
-    two = pools.run_local(pools.recipe_of(path, rules=dict(reversed(rules.items()))), tmp_path / "two")
+    one = kit.run_local(kit.recipe_of(path, rules=rules), tmp_path / "one")
+    two = kit.run_local(kit.recipe_of(path, rules=dict(reversed(rules.items()))), tmp_path / "two")
     assert one.kept == two.kept and one.verdicts != two.verdicts

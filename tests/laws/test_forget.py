@@ -4,11 +4,9 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,9 +18,8 @@ from curate.ask.verify import verify_run
 from curate.base.errors import CurateError, RunError
 from curate.cli.run import run as command
 from curate.publish.forget.forget import forget
-from curate.recipe.recipe import Recipe
 from curate.store.forgotten import Record
-from curate.store.items import NOTHING, Items, hex_of
+from curate.store.items import NOTHING, hex_of
 from curate.store.lock import locked
 from curate.store.manifest import Lines, digest_file, read_manifest, write_manifest
 from curate.store.store import RunStore
@@ -30,14 +27,13 @@ from pipelines import curate as pipeline
 from pipelines import driver
 from pipelines.claim import claim_folder, claimed
 from pipelines.prepare import prepare
-from tests import forked
-from tests.laws import pools
-from tests.laws.pools import Ran, conserved
+from tests import kit
+from tests.kit import Ran, conserved, forked
 from tests.publish.forget.victims import images, left_of, rows_of, sha256, told_apart, uids, urls
 
 pytestmark = pytest.mark.thorough
 
-SECTIONS: dict[str, Any] = {
+SECTIONS = {
     "rules": {"words": "words > 4"},
     "dedup": {"by": ["uid", "sha256", "phash"]},
     "measure": {"image": {"phash": True}},
@@ -51,22 +47,22 @@ class Killed(BaseException):
 
 
 @contextmanager
-def killed_after(steps: int) -> Iterator[list[str]]:
+def killed_after(steps):
     """Ends the process, as it were, before the step after so many that put a file into place or delete one."""
-    done: list[str] = []
+    done = []
     put = RunStore._put
 
-    def step(name: str) -> None:
+    def step(name):
         if len(done) == steps:
             raise Killed(name)
         done.append(name)
 
-    def putting(self: RunStore, name: str, *others: Any, **more: Any) -> bool:
+    def putting(self, name, *others, **more):
         step(name)
         return put(self, name, *others, **more)
 
-    def watched(delete: Callable[[RunStore, str], None]) -> Callable[[RunStore, str], None]:
-        def deleting(self: RunStore, name: str) -> None:
+    def watched(delete):
+        def deleting(self, name):
             if done[-1:] != [name]:  # `delete` leaves a single file to `delete_file`
                 step(name)
             delete(self, name)
@@ -81,23 +77,23 @@ def killed_after(steps: int) -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+def recipe(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pool")
-    path = pools.write_tars(folder / "tars", told_apart(36), 3)
-    return pools.recipe_of(path, match={"metadata": pools.write_metadata(folder)}, **SECTIONS)
+    path = kit.write_tars(folder / "tars", told_apart(36), 3)
+    return kit.recipe_of(path, match={"metadata": kit.write_metadata(folder)}, **SECTIONS)
 
 
 @pytest.fixture(scope="module")
-def original(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def original(recipe, tmp_path_factory):
     """A run, not to be changed."""
-    return pools.run_local(recipe, tmp_path_factory.mktemp("original") / "run")
+    return kit.run_local(recipe, tmp_path_factory.mktemp("original") / "run")
 
 
-def copy_of(run: Ran, to: Path) -> Ran:
+def copy_of(run, to):
     return Ran(Path(shutil.copytree(run.folder, to)))
 
 
-def some(run: Ran) -> tuple[Items, list[str]]:
+def some(run):
     """A request, and captions and URLs of the samples that it names."""
     kept = [row for row in rows_of(run) if row["kept"] and row["url"]]
     one, two, three = kept[1], kept[len(kept) // 2], kept[-2]
@@ -105,10 +101,10 @@ def some(run: Ran) -> tuple[Items, list[str]]:
     return requested, [row[name] for row in (one, two, three) for name in ("caption", "url")]
 
 
-def same(run: Ran, other: Ran) -> None:
+def same(run, other):
     """That two runs hold the same, apart from times."""
-    assert pools.lasting_files(run.folder) == pools.lasting_files(other.folder)
-    assert set(pools.files_of(run.folder)) == set(pools.files_of(other.folder))
+    assert kit.lasting_files(run.folder) == kit.lasting_files(other.folder)
+    assert set(kit.files_of(run.folder)) == set(kit.files_of(other.folder))
     tables = [r.table("forgotten").drop_columns(["time"]) for r in (run, other)]
     assert tables[0].equals(tables[1])
     assert run.counts == other.counts
@@ -117,14 +113,14 @@ def same(run: Ran, other: Ran) -> None:
 
 # ---------------------------------------------------------------- kills
 @pytest.mark.slow
-def test_killed_at_each_kind_of_step_it_goes_on(original: Ran, tmp_path: Path) -> None:
+def test_killed_at_each_kind_of_step_it_goes_on(original, tmp_path):
     requested, words = some(original)
     undisturbed = copy_of(original, tmp_path / "undisturbed")
     with killed_after(10**6) as steps:
         forget(str(undisturbed.folder), requested)
     assert steps[0] == "tmp/forgetting.json" and steps[1] == "_SUCCESS" and steps[2] == "forgotten.parquet"
     assert steps[-3] == "_SUCCESS" and {*steps[-2:]} == {"tmp/uids", "tmp/forgetting.json"} and len(steps) > 20
-    kinds, described = pools.last_of_each_kind(steps), steps.index("failures.parquet")
+    kinds, described = kit.last_of_each_kind(steps), steps.index("failures.parquet")
     later = [step for step in kinds if step > described]  # what describes the run, a file after the other
     chosen = sorted({0, 1, 2, *(step for step in kinds if step <= described), *later[::3], *later[-3:]})
     unfinished = 0
@@ -153,7 +149,7 @@ def test_killed_at_each_kind_of_step_it_goes_on(original: Ran, tmp_path: Path) -
     assert unfinished > len(chosen) - 5
 
 
-def test_a_run_of_the_recipe_goes_on_too(original: Ran, recipe: Recipe, tmp_path: Path) -> None:
+def test_a_run_of_the_recipe_goes_on_too(original, recipe, tmp_path):
     """It decides anew, without what is in the record."""
     requested, words = some(original)
     fresh = None
@@ -161,22 +157,22 @@ def test_a_run_of_the_recipe_goes_on_too(original: Ran, recipe: Recipe, tmp_path
         run = copy_of(original, tmp_path / f"{step}")
         with pytest.raises(Killed), killed_after(step):
             forget(str(run.folder), requested)
-        pools.run_local(recipe, run.folder)
+        kit.run_local(recipe, run.folder)
         conserved(run)
         assert left_of(run.folder, words) == [] and run.counts["forgotten"] >= 3
-        again = pools.files_of(run.folder)
-        assert not forget(str(run.folder), requested).changes and pools.files_of(run.folder) == again
-        fresh = fresh or pools.run_local(
+        again = kit.files_of(run.folder)
+        assert not forget(str(run.folder), requested).changes and kit.files_of(run.folder) == again
+        fresh = fresh or kit.run_local(
             recipe.model_copy(update={"blocklist": str(run.folder / "forgotten.parquet")}), tmp_path / "fresh"
         )
-        assert pools.lasting_files(run.folder) == pools.lasting_files(fresh.folder)
+        assert kit.lasting_files(run.folder) == kit.lasting_files(fresh.folder)
 
 
 @pytest.mark.slow
-def test_real_kills(tmp_path: Path) -> None:
+def test_real_kills(tmp_path):
     """By SIGKILL, at moments over the whole of it: each when so many files are other ones."""
-    path = pools.write_tars(tmp_path / "tars", told_apart(120), 6)
-    original = pools.run_local(pools.recipe_of(path, output={"rows_per_shard": 4}), tmp_path / "original")
+    path = kit.write_tars(tmp_path / "tars", told_apart(120), 6)
+    original = kit.run_local(kit.recipe_of(path, output={"rows_per_shard": 4}), tmp_path / "original")
     kept = [row for row in rows_of(original) if row["kept"]]
     listed = tmp_path / "uids.txt"
     listed.write_text("\n".join(row["uid"] for row in kept[::2]))
@@ -203,7 +199,7 @@ def test_real_kills(tmp_path: Path) -> None:
     assert killed >= 3, changed
 
 
-def numbers_of(run: Ran) -> set[tuple[str, int, int]]:
+def numbers_of(run):
     """The files of a run that are in place, each by what changes where another takes its place."""
     states = set()
     for path in run.folder.rglob("*"):
@@ -213,7 +209,7 @@ def numbers_of(run: Ran) -> set[tuple[str, int, int]]:
     return states
 
 
-def test_a_run_does_not_begin_while_something_is_forgotten(original: Ran, recipe: Recipe, tmp_path: Path) -> None:
+def test_a_run_does_not_begin_while_something_is_forgotten(original, recipe, tmp_path):
     """It would write its own record over the request's, and take its marks away."""
     run = copy_of(original, tmp_path / "run")
     requested, words = some(original)
@@ -227,14 +223,14 @@ def test_a_run_does_not_begin_while_something_is_forgotten(original: Ran, recipe
         pass
     shutil.copy(original.folder / "shards/00001.tar", run.folder / "shards/00001.tar")
     forget(str(run.folder), requested)
-    files = pools.files_of(run.folder)
+    files = kit.files_of(run.folder)
     with pytest.raises(RunError, match="samples were forgotten here while the run was being prepared; run again"):
         claim_folder(prepared)
-    assert pools.files_of(run.folder) == files and left_of(run.folder, words) == []
+    assert kit.files_of(run.folder) == files and left_of(run.folder, words) == []
 
 
 # ---------------------------------------------------------------- later runs
-def test_a_damaged_file_brings_nothing_back(original: Ran, recipe: Recipe, tmp_path: Path) -> None:
+def test_a_damaged_file_brings_nothing_back(original, recipe, tmp_path):
     requested, words = some(original)
     for names in (
         ("shards/00001.tar", "tables/members/00002.parquet"),
@@ -246,12 +242,12 @@ def test_a_damaged_file_brings_nothing_back(original: Ran, recipe: Recipe, tmp_p
         for name in names:
             (run.folder / name).unlink()
         assert not prepare(recipe, str(run.folder)).finished
-        pools.run_local(recipe, run.folder)
+        kit.run_local(recipe, run.folder)
         conserved(run)
         assert left_of(run.folder, words) == []
 
 
-def refused_everywhere(recipe: Recipe, run: Ran, tmp_path: Path, match: str) -> None:
+def refused_everywhere(recipe, run, tmp_path, match):
     """A run of the folder, one that reuses it, and another request end with these words."""
     for attempt in (
         lambda: prepare(recipe, str(run.folder)),
@@ -262,7 +258,7 @@ def refused_everywhere(recipe: Recipe, run: Ran, tmp_path: Path, match: str) -> 
             attempt()
 
 
-def test_without_its_record_a_run_is_refused(original: Ran, recipe: Recipe, tmp_path: Path) -> None:
+def test_without_its_record_a_run_is_refused(original, recipe, tmp_path):
     """Whoever loses it is not to bring back what it blocks."""
     run = copy_of(original, tmp_path / "run")
     forget(str(run.folder), some(original)[0])
@@ -274,7 +270,7 @@ def test_without_its_record_a_run_is_refused(original: Ran, recipe: Recipe, tmp_
     assert prepare(recipe, str(run.folder)).finished
 
 
-def test_a_record_that_nothing_names_is_missed(original: Ran, tmp_path: Path) -> None:
+def test_a_record_that_nothing_names_is_missed(original, tmp_path):
     """Where it is gone from run.json and the manifest too, verdicts still tell that there was one."""
     run = copy_of(original, tmp_path / "run")
     forget(str(run.folder), some(original)[0])
@@ -288,7 +284,7 @@ def test_a_record_that_nothing_names_is_missed(original: Ran, tmp_path: Path) ->
     assert verify_run(str(run.folder))[1] == [f"forgotten.parquet: is missing, although {rows} rows are forgotten"]
 
 
-def test_with_another_record_a_run_is_refused(original: Ran, recipe: Recipe, tmp_path: Path) -> None:
+def test_with_another_record_a_run_is_refused(original, recipe, tmp_path):
     """Whoever takes a line out of it is not to bring back what it blocks."""
     run = copy_of(original, tmp_path / "run")
     forget(str(run.folder), some(original)[0])
@@ -306,45 +302,41 @@ def test_with_another_record_a_run_is_refused(original: Ran, recipe: Recipe, tmp
 
 
 @pytest.mark.slow
-def test_a_chain_of_runs_keeps_them_out(
-    original: Ran, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_chain_of_runs_keeps_them_out(original, recipe, tmp_path, monkeypatch):
     requested, words = some(original)
     first = copy_of(original, tmp_path / "first")
     forget(str(first.folder), requested)
-    before = pools.files_of(first.folder)
+    before = kit.files_of(first.folder)
     other = recipe.model_copy(update={"balance": recipe.balance and recipe.balance.model_copy(update={"t": 4})})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("curate.measure.unit.measure_part", None)  # nothing is measured
-        second = pools.run_beam(other, tmp_path / "second", reuse=first.folder)
-        third = pools.run_local(recipe, tmp_path / "third", reuse=second.folder)
+        second = kit.run_beam(other, tmp_path / "second", reuse=first.folder)
+        third = kit.run_local(recipe, tmp_path / "third", reuse=second.folder)
     for run in (second, third):
         conserved(run)
         assert left_of(run.folder, words) == []
         assert run.counts["forgotten"] == first.counts["forgotten"]
         assert Record.read(RunStore(str(run.folder))).key == Record.read(RunStore(str(first.folder))).key
-    assert pools.files_of(first.folder) == before, "a run that is reused is not changed"
+    assert kit.files_of(first.folder) == before, "a run that is reused is not changed"
     listed = recipe.model_copy(update={"blocklist": str(first.folder / "forgotten.parquet")})
-    fresh = pools.run_beam(listed, tmp_path / "fresh")
-    assert pools.lasting_files(fresh.folder) == pools.lasting_files(third.folder), "measured, or taken over: the same"
+    fresh = kit.run_beam(listed, tmp_path / "fresh")
+    assert kit.lasting_files(fresh.folder) == kit.lasting_files(third.folder), "measured, or taken over: the same"
     # A run that was made before keeps its own tables, though some were the same files.
-    heir = pools.run_local(other, tmp_path / "heir", reuse=original.folder)
-    files = pools.files_of(original.folder)
+    heir = kit.run_local(other, tmp_path / "heir", reuse=original.folder)
+    files = kit.files_of(original.folder)
     forget(str(heir.folder), requested)
-    assert pools.files_of(original.folder) == files and left_of(heir.folder, words) == []
+    assert kit.files_of(original.folder) == files and left_of(heir.folder, words) == []
 
 
 @pytest.mark.parametrize("before", ["measure", "match", "decide_rows", "emit"])
-def test_what_is_forgotten_in_a_run_while_it_is_reused(
-    original: Ran, recipe: Recipe, tmp_path: Path, before: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_forgotten_in_a_run_while_it_is_reused(original, recipe, tmp_path, before, monkeypatch):
     """The run does not end with tables of before and of after; run again, it ends as one that began later."""
     requested, words = some(original)
     old = copy_of(original, tmp_path / "old")
     other = recipe.model_copy(update={"balance": recipe.balance and recipe.balance.model_copy(update={"t": 4})})
     step = getattr(pipeline, before)
 
-    def stepping(*arguments: Any) -> Any:
+    def stepping(*arguments):
         forget(str(old.folder), requested)
         return step(*arguments)
 
@@ -353,24 +345,22 @@ def test_what_is_forgotten_in_a_run_while_it_is_reused(
         with pytest.raises(
             RunError, match=r"old: \d+ items forgotten there while this run reused its tables; run again"
         ):
-            pools.run_local(other, tmp_path / "new", reuse=old.folder)
-    new = pools.run_local(other, tmp_path / "new", reuse=old.folder)
+            kit.run_local(other, tmp_path / "new", reuse=old.folder)
+    new = kit.run_local(other, tmp_path / "new", reuse=old.folder)
     conserved(new)
     assert left_of(new.folder, words) == []
-    later = pools.run_local(other, tmp_path / "later", reuse=old.folder)
-    assert pools.lasting_files(new.folder) == pools.lasting_files(later.folder)
+    later = kit.run_local(other, tmp_path / "later", reuse=old.folder)
+    assert kit.lasting_files(new.folder) == kit.lasting_files(later.folder)
 
 
 @pytest.mark.slow
-def test_the_command_takes_out_what_is_forgotten_meanwhile(
-    original: Ran, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_takes_out_what_is_forgotten_meanwhile(original, recipe, tmp_path, monkeypatch, capsys):
     requested, words = some(original)
     old = copy_of(original, tmp_path / "old")
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True)))
     begun = driver.run
 
-    def beginning(*arguments: Any, **more: Any) -> None:
+    def beginning(*arguments, **more):
         if not len(Record.read(RunStore(str(old.folder)))):
             forget(str(old.folder), requested)
         begun(*arguments, **more)
@@ -383,14 +373,14 @@ def test_the_command_takes_out_what_is_forgotten_meanwhile(
     assert left_of(new.folder, words) == []
 
 
-def test_near_duplicates_do_not_come_in_their_place(original: Ran, recipe: Recipe, tmp_path: Path) -> None:
+def test_near_duplicates_do_not_come_in_their_place(original, recipe, tmp_path):
     rows = rows_of(original)
     lost = next(row for row in rows if row["rule"] == "duplicate" and row["format"] == "png")
     stood = next(row for row in rows if row["uid"] == lost["duplicate_of"])
     assert (stood["sha256"] != lost["sha256"] and stood["kept"]) or stood["rule"] == "balance"
     first = copy_of(original, tmp_path / "first")
     forget(str(first.folder), uids(stood["uid"]))
-    later = pools.run_local(
+    later = kit.run_local(
         recipe.model_copy(update={"balance": None, "rules": {}}), tmp_path / "later", reuse=first.folder
     )
     gone = {row["uid"] for row in rows_of(later) if row["rule"] == "forgotten"}
@@ -398,13 +388,13 @@ def test_near_duplicates_do_not_come_in_their_place(original: Ran, recipe: Recip
     conserved(later)
 
 
-def listed(path: Path, *lines: str) -> str:
+def listed(path, *lines):
     path.write_text("\n".join(lines) + "\n")
     return str(path)
 
 
 @pytest.mark.slow
-def test_a_blocklist_keeps_rows_and_their_duplicates_out(recipe: Recipe, original: Ran, tmp_path: Path) -> None:
+def test_a_blocklist_keeps_rows_and_their_duplicates_out(recipe, original, tmp_path):
     """Also those that only hang together with what is listed; through Beam as in one process; and a resumed run as any."""
     rows = rows_of(original)
     pairs = [
@@ -415,70 +405,70 @@ def test_a_blocklist_keeps_rows_and_their_duplicates_out(recipe: Recipe, origina
     url = next(row["url"] for row in rows if row["kept"] and row["url"] and row["sha256"] != one["sha256"])
     blocklist = listed(tmp_path / "list.txt", one["uid"], url, "0" * 64)
     blocking = recipe.model_copy(update={"blocklist": blocklist})
-    run = pools.run_local(blocking, tmp_path / "run")
+    run = kit.run_local(blocking, tmp_path / "run")
     conserved(run)
     outcome = {row["uid"]: row["rule"] for row in rows_of(run)}
     assert outcome[one["uid"]] == outcome[two["uid"]] == "forgotten"
     assert left_of(run.folder, [one["caption"], two["caption"], url]) == []
     assert {row["origin"] for row in run.table("forgotten").to_pylist()} == {"requested", "encountered"}
-    beam = pools.run_beam(blocking, tmp_path / "beam")
-    assert pools.lasting_files(beam.folder) == pools.lasting_files(run.folder)
+    beam = kit.run_beam(blocking, tmp_path / "beam")
+    assert kit.lasting_files(beam.folder) == kit.lasting_files(run.folder)
     assert prepare(blocking, str(run.folder)).finished and prepare(recipe, str(run.folder)).finished
     for step in range(0, 40, 4):
         out = tmp_path / f"{step}"
         with pytest.raises(Killed), killed_after(step + 3):
-            pools.run_local(blocking, out)
-        resumed = pools.run_local(blocking, out)
-        assert pools.lasting_files(out) == pools.lasting_files(run.folder)
+            kit.run_local(blocking, out)
+        resumed = kit.run_local(blocking, out)
+        assert kit.lasting_files(out) == kit.lasting_files(run.folder)
         same(resumed, run)
 
 
 @pytest.mark.slow
-def test_a_resumed_run_blocks_no_less_and_no_more_of_a_chain(tmp_path: Path) -> None:
+def test_a_resumed_run_blocks_no_less_and_no_more_of_a_chain(tmp_path):
     """Rows that hang together one by one, by image and URL in turn, more of them than there are rounds."""
-    pictures = [pools.encode(pools.picture(i)) for i in range(6)]
+    pictures = [kit.encode(kit.picture(i)) for i in range(6)]
     chain = [
-        pools.Sample(f"{i:02d}", pictures[i // 2], f"number {i} of the chain", f"https://example.com/{(i + 1) // 2}")
+        kit.Sample(f"{i:02d}", pictures[i // 2], f"number {i} of the chain", f"https://example.com/{(i + 1) // 2}")
         for i in range(12)
     ]
-    recipe = pools.recipe_of(pools.write_tars(tmp_path / "tars", chain, 4))
-    first = rows_of(pools.run_local(recipe, tmp_path / "all"))[0]["uid"]
+    recipe = kit.recipe_of(kit.write_tars(tmp_path / "tars", chain, 4))
+    first = rows_of(kit.run_local(recipe, tmp_path / "all"))[0]["uid"]
     blocking = recipe.model_copy(update={"blocklist": listed(tmp_path / "list.txt", first)})
     with killed_after(10**6) as steps:
-        undisturbed = pools.run_local(blocking, tmp_path / "undisturbed")
+        undisturbed = kit.run_local(blocking, tmp_path / "undisturbed")
     assert undisturbed.counts["forgotten"] == 4
     for step in range(len(steps)):
         with pytest.raises(Killed), killed_after(step):
-            pools.run_local(blocking, tmp_path / f"{step}")
+            kit.run_local(blocking, tmp_path / f"{step}")
         if (tmp_path / f"{step}/_SUCCESS").exists():
             continue
-        resumed = pools.run_local(blocking, tmp_path / f"{step}")
+        resumed = kit.run_local(blocking, tmp_path / f"{step}")
         same(resumed, undisturbed)
         shutil.rmtree(resumed.folder)
 
 
-def test_a_longer_blocklist_decides_a_finished_run_anew(recipe: Recipe, original: Ran, tmp_path: Path) -> None:
+def test_a_longer_blocklist_decides_a_finished_run_anew(recipe, original, tmp_path):
     kept = [row for row in rows_of(original) if row["kept"]]
     path = tmp_path / "list.txt"
     blocking = recipe.model_copy(update={"blocklist": listed(path, kept[0]["uid"])})
-    run = pools.run_local(blocking, tmp_path / "run")
+    run = kit.run_local(blocking, tmp_path / "run")
     assert prepare(blocking, str(run.folder)).finished
     listed(path, kept[0]["uid"], kept[-1]["uid"])
     assert not prepare(blocking, str(run.folder)).finished
-    pools.run_local(blocking, run.folder)
+    kit.run_local(blocking, run.folder)
     conserved(run)
     assert left_of(run.folder, [kept[0]["caption"], kept[-1]["caption"]]) == []
     # What was blocked once stays out, though the list is gone.
     assert prepare(recipe, str(run.folder)).finished
-    later = pools.run_local(recipe, tmp_path / "later", reuse=run.folder)
+    later = kit.run_local(recipe, tmp_path / "later", reuse=run.folder)
     assert {row["rule"] for row in rows_of(later) if row["uid"] in (kept[0]["uid"], kept[-1]["uid"])} == {"forgotten"}
 
 
-def test_rows_that_come_later_are_blocked_by_url_and_image(tmp_path: Path) -> None:
+def test_rows_that_come_later_are_blocked_by_url_and_image(tmp_path):
     samples = [s for s in told_apart(24) if s.caption and s.image and s.url and s.uid is None][:16]
     samples = [s for i, s in enumerate(samples) if sha256(s) not in {sha256(o) for o in samples[:i]}]
-    path = pools.write_tars(tmp_path / "old", samples[:8], 1)
-    old = pools.run_local(pools.recipe_of(path), tmp_path / "first")
+    path = kit.write_tars(tmp_path / "old", samples[:8], 1)
+    old = kit.run_local(kit.recipe_of(path), tmp_path / "first")
     by_caption = {row["caption"]: row["uid"] for row in rows_of(old)}
     forget(str(old.folder), uids(by_caption[samples[0].caption], by_caption[samples[1].caption]))
     same_url = replace(samples[9], key="same-url", url=samples[0].url, caption="a new caption of it a")
@@ -486,8 +476,8 @@ def test_rows_that_come_later_are_blocked_by_url_and_image(tmp_path: Path) -> No
         samples[1], key="same-image", url="https://elsewhere.example/1", caption="a new caption of it b"
     )
     again = replace(samples[0], key="again")
-    path = pools.write_tars(tmp_path / "new", [*samples[8:], same_url, same_image, again], 1)
-    new = pools.run_local(pools.recipe_of(path), tmp_path / "second", reuse=old.folder)
+    path = kit.write_tars(tmp_path / "new", [*samples[8:], same_url, same_image, again], 1)
+    new = kit.run_local(kit.recipe_of(path), tmp_path / "second", reuse=old.folder)
     gone = {row["uid"] for row in rows_of(new) if row["rule"] == "forgotten"}
     assert len(gone) >= 3 and by_caption[samples[0].caption] in gone
     assert (
@@ -500,14 +490,14 @@ def test_rows_that_come_later_are_blocked_by_url_and_image(tmp_path: Path) -> No
     conserved(new)
 
 
-def test_a_list_that_is_none_is_told_before_the_run(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_list_that_is_none_is_told_before_the_run(recipe, tmp_path):
     blocking = recipe.model_copy(update={"blocklist": listed(tmp_path / "list.txt", "0" * 32, "hello")})
     with pytest.raises(CurateError, match="line 2: 'hello' is not an item"):
         prepare(blocking, str(tmp_path / "run"))
     assert not os.path.exists(tmp_path / "run")
 
 
-def test_a_recipe_names_lists_beside_it(tmp_path: Path, recipe: Recipe) -> None:
+def test_a_recipe_names_lists_beside_it(tmp_path, recipe):
     from curate.recipe.recipe import load_recipe
 
     path = tmp_path / "recipe.yaml"

@@ -6,8 +6,6 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +14,8 @@ import pytest
 
 from curate.ask.verify import verify_run
 from curate.recipe.recipe import load_recipe
-from tests.download.web import Web, running
-from tests.laws import pools
+from tests import kit
+from tests.kit.web import Web, running
 from tests.laws.test_resume import check_killed, kill_at
 
 pytestmark = pytest.mark.thorough
@@ -30,24 +28,24 @@ WHEN = ("attempted",)  # columns that tell when
 
 
 @pytest.fixture(scope="module")
-def web() -> Iterator[Web]:
-    with running(Web({str(i): pools.encode(pools.picture(i, 100)) for i in range(60)}, HOSTS)) as servers:
+def web():
+    with running(Web({str(i): kit.encode(kit.picture(i, 100)) for i in range(60)}, HOSTS)) as servers:
         servers.delay = lambda path: 0.05
         yield servers
 
 
-def write_recipe(folder: Path, web: Web) -> Path:
+def write_recipe(folder, web):
     """A list of distinct URLs, of which some give the same picture, and a recipe of all steps."""
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(7)
     urls = [web.url(KINDS[n % len(KINDS)].format(n=n % 45) + f"?{n}", n % HOSTS) for n in range(URLS)]
-    captions = [f"{pools.caption(rng)} {n}" for n in range(URLS)]
+    captions = [f"{kit.caption(rng)} {n}" for n in range(URLS)]
     pq.write_table(pa.table({"url": urls, "caption": captions}), folder / "list.parquet")
     network = {"contact": "me@example.org", "allow_networks": ["127.0.0.0/8"], "pause": 0.01, "per_host": 16}
     source = {"name": "web", "format": "urls", "path": "list.parquet", "network": network}
     recipe = {
         "input": source | {"number_sample_per_shard": SHARD, "thread_count": 8},
-        "match": {"metadata": pools.write_metadata(folder)},
+        "match": {"metadata": kit.write_metadata(folder)},
         "rules": {"words": "words > 3"},
         "dedup": {"by": ["uid", "sha256"]},
         "balance": {"t": 10},
@@ -59,17 +57,17 @@ def write_recipe(folder: Path, web: Web) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(web: Web, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def whole(web, tmp_path_factory):
     """The recipe, and an undisturbed run."""
     recipe = write_recipe(tmp_path_factory.mktemp("downloads"), web)
-    return recipe, pools.run_local(load_recipe(str(recipe)), recipe.parent / "undisturbed").folder
+    return recipe, kit.run_local(load_recipe(str(recipe)), recipe.parent / "undisturbed").folder
 
 
-def check_equal(out: Path, undisturbed: Path) -> None:
+def check_equal(out, undisturbed):
     """That a run ended like the undisturbed one, but for times; and that each URL of its list is in one row of one shard."""
 
-    def lasting(folder: Path) -> dict[str, str]:
-        found = pools.lasting_files(folder)
+    def lasting(folder):
+        found = kit.lasting_files(folder)
         for path in found:
             if path.startswith(("pool/", "failures")) and path.endswith(".parquet"):
                 table = pq.read_table(folder / path)
@@ -78,27 +76,27 @@ def check_equal(out: Path, undisturbed: Path) -> None:
         return found
 
     assert lasting(out) == lasting(undisturbed)
-    assert set(pools.files_of(out)) == set(pools.files_of(undisturbed)) and verify_run(str(out))[1] == []
+    assert set(kit.files_of(out)) == set(kit.files_of(undisturbed)) and verify_run(str(out))[1] == []
     listed = Counter(pq.read_table(out.parent / "list.parquet")["url"].to_pylist())
-    assert Counter(pools.Ran(out).table("samples")["url"].to_pylist()) == listed
+    assert Counter(kit.Ran(out).table("samples")["url"].to_pylist()) == listed
     assert (
         Counter(url for path in (out / "pool").glob("*.parquet") for url in pq.read_table(path)["url"].to_pylist())
         == listed
     )
 
 
-def complete(out: Path) -> set[str]:
+def complete(out):
     """The URLs, as servers are asked for them, of the shards that are there."""
     paths = (path.with_name(path.name.replace("_stats.json", ".parquet")) for path in out.glob("pool/*_stats.json"))
     return {_asked(url) for path in paths for url in pq.read_table(path, columns=["url"])["url"].to_pylist()}
 
 
-def _asked(url: str) -> str:
+def _asked(url):
     return "/" + url.split("/", 3)[3]
 
 
 @pytest.mark.slow
-def test_kills(whole: tuple[Path, Path], web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kills(whole, web, tmp_path, monkeypatch):
     recipe, undisturbed = whole
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     out, killed, asked_before, kills = recipe.parent / "killed", 0, len(web.log), 6
@@ -110,7 +108,7 @@ def test_kills(whole: tuple[Path, Path], web: Web, tmp_path: Path, monkeypatch: 
         check_killed(out)
         assert there.isdisjoint(path for _, path, _ in web.log[before:])
     there, before = complete(out), len(web.log)
-    pools.run_beam(load_recipe(str(recipe)), out)
+    kit.run_beam(load_recipe(str(recipe)), out)
     assert there.isdisjoint(path for _, path, _ in web.log[before:])
     check_equal(out, undisturbed)
     assert not list(tmp_path.rglob("*.tar"))
@@ -123,22 +121,22 @@ def test_kills(whole: tuple[Path, Path], web: Web, tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.slow
-def test_the_order_of_downloads_changes_nothing(whole: tuple[Path, Path], web: Web) -> None:
+def test_the_order_of_downloads_changes_nothing(whole, web):
     recipe, undisturbed = whole
     before = web.delay
     try:
         for seed in range(1, 3):
             web.delay = lambda path: int(hashlib.sha256(f"{seed} {path}".encode()).hexdigest()[:4], 16) / 0xFFFF * 0.1  # noqa: B023
-            ran = pools.run_beam(load_recipe(str(recipe)), recipe.parent / f"shuffled{seed}")
+            ran = kit.run_beam(load_recipe(str(recipe)), recipe.parent / f"shuffled{seed}")
             check_equal(ran.folder, undisturbed)
     finally:
         web.delay = before
 
 
 @pytest.mark.slow
-def test_an_image_that_ends_what_resizes_it_is_a_row_that_failed(web: Web, tmp_path: Path) -> None:
+def test_an_image_that_ends_what_resizes_it_is_a_row_that_failed(web, tmp_path):
     """Three processes of the command are killed by it; the next one finds it, and has all others."""
-    web.images["deadly"] = pools.encode(pools.picture(0).resize((31, 31)))
+    web.images["deadly"] = kit.encode(kit.picture(0).resize((31, 31)))
     urls = [web.url(f"image/{name}", 0) for name in (0, 1, 2, "deadly", 4, 5)]
     pq.write_table(pa.table({"url": urls, "caption": [f"caption {url}" for url in urls]}), tmp_path / "list.parquet")
     network = {"contact": "me@example.org", "allow_networks": ["127.0.0.0/8"], "pause": 0.01, "per_host": 16}
@@ -150,7 +148,7 @@ def test_an_image_that_ends_what_resizes_it_is_a_row_that_failed(web: Web, tmp_p
     assert len(re.findall(r"in flight: .*shard \d+ \(killed [123] times?", done.stderr)) == 3, done.stderr
     [failed] = pq.read_table(tmp_path / "run/failures.parquet").to_pylist()
     assert failed["reason"] == "worker_died" and "3 attempts to download" in failed["detail"]
-    assert pools.Ran(tmp_path / "run").table("samples")["url"].to_pylist()[failed["row"]].endswith("image/deadly")
+    assert kit.Ran(tmp_path / "run").table("samples")["url"].to_pylist()[failed["row"]].endswith("image/deadly")
     assert len(np.load(tmp_path / "run/uids.npy")) == 5 and not (tmp_path / "run/parts").exists()
     few = [*words, str(tmp_path / "few"), "--reuse", str(tmp_path / "run"), "--set", "max_failed=0.1"]
     done = subprocess.run(few, check=False, capture_output=True, text=True)

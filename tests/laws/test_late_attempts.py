@@ -9,11 +9,9 @@ import os
 import random
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -36,7 +34,6 @@ from curate.measure.unit import measure_unit
 from curate.pool.plan import Unit
 from curate.pool.urls.format import make_shard
 from curate.publish import publish as publishing_steps
-from curate.recipe.recipe import Recipe
 from curate.recipe.section import Section
 from curate.run.context import RunContext
 from curate.run.in_process import InProcessUnits
@@ -47,12 +44,12 @@ from curate.store.validity import valid_digest
 from pipelines.claim import claim_folder
 from pipelines.prepare import prepare
 from pipelines.steps import functions
-from tests.download.web import Web, running
-from tests.laws import pools
+from tests import kit
+from tests.kit import llm_server as servers
+from tests.kit.llm_server import FaultServer
+from tests.kit.web import Web, running
 from tests.laws.test_urls import recipe as urls_recipe
 from tests.laws.test_urls import write_list
-from tests.llm import server as servers
-from tests.llm.server import FaultServer
 
 pytestmark = pytest.mark.thorough
 
@@ -63,7 +60,7 @@ class Noise(Section):
     """A signal that differs by some 1e-6 whenever it is computed, as models do: column `noisy`."""
 
 
-def noisy(captions: pa.Array) -> list[pa.Array]:
+def noisy(captions):
     noise = np.frombuffer(os.urandom(8 * len(captions)), np.uint64) / 2**64 * NOISE
     values = [text and ids.hash64(text) / 2**64 + more for text, more in zip(captions.to_pylist(), noise, strict=True)]
     return [pa.array(values, pa.float64())]
@@ -74,17 +71,17 @@ KIND = SignalKind("noise", Noise, lambda name, section, known: None, lambda name
 
 
 @pytest.fixture(autouse=True)
-def _noise(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _noise(monkeypatch):
     monkeypatch.setattr(signal_registry, "KINDS", (*signal_registry.KINDS, KIND))
     registry._load.cache_clear()
     yield
     registry._load.cache_clear()
 
 
-def recipe(folder: Path, rows: int = 60, **sections: Any) -> Recipe:
-    path = pools.write_parquets(folder / "pool", pools.make_rows(rows), 3)
+def recipe(folder, rows=60, **sections):
+    path = kit.write_parquets(folder / "pool", kit.make_rows(rows), 3)
     sections = {"measure": {"noise": {}, "language": {}}, "rules": {"best": {"top": 0.5, "of": "noisy"}}} | sections
-    return pools.recipe_of(path, "parquet", match={"metadata": pools.write_metadata(folder)}, **sections)
+    return kit.recipe_of(path, "parquet", match={"metadata": kit.write_metadata(folder)}, **sections)
 
 
 # ---------------------------------------------------------------- two attempts at one unit, file by file
@@ -97,29 +94,29 @@ class Turns:
     ended: set[str] = field(default_factory=set)
     changed: threading.Condition = field(default_factory=threading.Condition)
 
-    def may(self, name: str) -> bool:
+    def may(self, name):
         a, b = self.before
         if name == "a":
             return self.done["a"] < a or self.done["b"] >= b or "b" in self.ended
         return (self.done["a"] >= a and (self.done["b"] < b or "a" in self.ended)) or "a" in self.ended
 
-    def wait(self, name: str) -> None:
+    def wait(self, name):
         with self.changed:
             assert self.changed.wait_for(lambda: self.may(name), 300)
 
-    def count(self, name: str, ended: bool = False) -> None:
+    def count(self, name, ended=False):
         with self.changed:
             self.done[name] += 1
             self.ended |= {name} if ended else set()
             self.changed.notify_all()
 
 
-def attempt_both(work: Callable[[], Any], before: tuple[int, int]) -> list[Any]:
+def attempt_both(work, before):
     """What two attempts give that put their files into place in turns; what one raises is what it gives."""
     turns, put, place, found = Turns(before), RunStore._put, RunStore._commit_once, {}
 
-    def in_turn(method: Callable[..., bool]) -> Callable[..., bool]:
-        def putting(*arguments: Any, **options: Any) -> bool:
+    def in_turn(method):
+        def putting(*arguments, **options):
             name = threading.current_thread().name
             turns.wait(name)
             try:
@@ -129,7 +126,7 @@ def attempt_both(work: Callable[[], Any], before: tuple[int, int]) -> list[Any]:
 
         return putting
 
-    def run() -> None:
+    def run():
         name = threading.current_thread().name
         try:
             found[name] = work()
@@ -153,21 +150,21 @@ class Prepared:
     context: RunContext
     units: list[Unit]
 
-    def measure_and_count(self, unit: Unit) -> tuple[Any, ...]:
+    def measure_and_count(self, unit):
         """What a pass over a unit answers: what could not be read, verdicts, and the histogram of a top rule."""
         with self.context.open_tables(unit) as tables:
             unread = measure_unit(MeasureSettings.of(self.context), unit, tables)
             match_unit(MatchSettings.of(self.context), tables)
             return unread, *self.count(tables, unit)
 
-    def count(self, tables: Any, unit: Unit) -> tuple[Any, ...]:
+    def count(self, tables, unit):
         settings = DecideSettings.of(self.context)
         state = apply_rules.start_unit(tables, unit, settings)
         values = apply_rules.top_values(tables, state, settings, 0)
         matches = tables.read("matches", ["entry_ids"])["entry_ids"].to_pylist()
         return tables.key("scores"), state.verdicts.tobytes(), repr(values), matches
 
-    def check(self, unit: Unit) -> None:
+    def check(self, unit):
         store = self.context.store
         for name in store.files("tables"):
             assert valid_digest(store, name), name
@@ -178,7 +175,7 @@ class Prepared:
         assert len(uids) == 1
 
 
-def prepared_for(recipe: Recipe, out: Path) -> Prepared:
+def prepared_for(recipe, out):
     prepared = prepare(recipe, str(out))
     claim_folder(prepared)
     return Prepared(prepared.context, list(prepared.plan.units))
@@ -189,7 +186,7 @@ PUTS = 4  # of a unit that is measured and matched: scores, samples, matches, an
 
 @pytest.mark.slow
 @pytest.mark.parametrize("older", ["nothing", "stale"])
-def test_whatever_the_order_answers_are_of_the_files_that_are_there(older: str, tmp_path: Path) -> None:
+def test_whatever_the_order_answers_are_of_the_files_that_are_there(older, tmp_path):
     """Both orders of ending, and at each file the one before the other."""
     asked = recipe(tmp_path)
     for number, before in enumerate(itertools.product(range(PUTS), range(1, PUTS + 1))):
@@ -207,18 +204,18 @@ def test_whatever_the_order_answers_are_of_the_files_that_are_there(older: str, 
         run.check(unit)
 
 
-def damage(store: RunStore, name: str) -> None:
+def damage(store, name):
     data = bytearray(store.read_bytes(name))
     data[len(data) // 2] ^= 16
     Path(store.path(name)).unlink()
     Path(store.path(name)).write_bytes(data)
 
 
-def test_an_attempt_that_could_not_read_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attempt_that_could_not_read_a_file(tmp_path, monkeypatch):
     """Tables have the rows of one attempt, or the attempt that finds others ends; the next one goes on from what is there."""
     asked, read = recipe(tmp_path, max_failed_files=1.0), unit_module.measure_part
 
-    def measure_part(settings: Any, source: Any, part: Any, *rest: Any) -> Any:
+    def measure_part(settings, source, part, *rest):
         is_blind = threading.current_thread().name == "b"
         return read(settings, source, replace(part, fault=("unreadable", "a timeout")) if is_blind else part, *rest)
 
@@ -243,14 +240,14 @@ def test_an_attempt_that_could_not_read_a_file(tmp_path: Path, monkeypatch: pyte
 
 # ---------------------------------------------------------------- captions
 @pytest.mark.parametrize("starts", [1, 2])
-def test_texts_are_of_the_answers_that_are_there(starts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_are_of_the_answers_that_are_there(starts, tmp_path, monkeypatch):
     """An engine that never answers the same twice, and sometimes not at all.
 
     Of two starts the first one was cut off, and goes on in the midst of the second.
     """
     count = itertools.count()
     rows = 12
-    path = pools.write_parquets(tmp_path / "pool", pools.make_rows(rows), 1)
+    path = kit.write_parquets(tmp_path / "pool", kit.make_rows(rows), 1)
     orders = itertools.product(range(0, 9, 2), range(1, 10, 2))
     with FaultServer() as server:
         monkeypatch.setattr(servers, "echo", lambda prompt: f"answer {next(count)} of a quiet lake")
@@ -259,24 +256,24 @@ def test_texts_are_of_the_answers_that_are_there(starts: int, tmp_path: Path, mo
             "engines": {"llm": {"openai": {"base_url": server.base_url, "model": "tiny-llm"}}},
             "rewrite": {"engine": "llm", "styles": ["human"], "batch": 4},
         }
-        asked = pools.recipe_of(path, "parquet", captions=captions, max_failed=1.0)
-        first = pools.run_local(asked, tmp_path / "first")
+        asked = kit.recipe_of(path, "parquet", captions=captions, max_failed=1.0)
+        first = kit.run_local(asked, tmp_path / "first")
         assert first.counts["kept"]
         for number, before in enumerate(orders):
             out = tmp_path / f"{number}"
             prepared = prepare(asked, str(out))
             claim_folder(prepared)
             context, [unit] = prepared.context, prepared.plan.units
-            pools.measure(context, unit)
+            kit.measure(context, unit)
             units = InProcessUnits([unit], context)
             decide_rows(units, DecideSettings.of(context), units.ask("Unread", lambda *_: []))
             settings, store = CaptionSettings.of(context), context.store
 
-            def start() -> None:
+            def start():
                 store.write_bytes("tmp/begun", b"")  # noqa: B023 (in its turn)
                 claim_folder(prepared)  # noqa: B023
 
-            def attempt() -> Any:
+            def attempt():
                 if starts == 2 and threading.current_thread().name == "b":
                     start()
                 return caption_unit(settings, unit, context.open_tables(unit), None)  # noqa: B023
@@ -290,11 +287,11 @@ def test_texts_are_of_the_answers_that_are_there(starts: int, tmp_path: Path, mo
                 answers = [caption_unit(settings, unit, context.open_tables(unit), None)] * 2
             texts = dict(
                 zip(
-                    *map(pa.ChunkedArray.to_pylist, pools.Ran(out).table("answers", ["uid", "answer"]).columns),
+                    *map(pa.ChunkedArray.to_pylist, kit.Ran(out).table("answers", ["uid", "answer"]).columns),
                     strict=True,
                 )
             )
-            made = pools.Ran(out).table("captions", ["uid", "text"]).to_pylist()
+            made = kit.Ran(out).table("captions", ["uid", "text"]).to_pylist()
             assert {row["uid"]: row["text"] for row in made} == {
                 uid: text and text.strip() for uid, text in texts.items()
             }
@@ -309,13 +306,13 @@ class Changing(dict[str, bytes]):
 
     count = itertools.count()
 
-    def get(self, name: str, default: Any = None) -> Any:
+    def get(self, name, default=None):
         number = next(self.count)
-        return pools.encode(pools.picture(number % 200, 64)) if number % 5 else None
+        return kit.encode(kit.picture(number % 200, 64)) if number % 5 else None
 
 
 @pytest.mark.parametrize("by_runs", [1, 2])
-def test_a_shard_is_of_one_download(by_runs: int, tmp_path: Path) -> None:
+def test_a_shard_is_of_one_download(by_runs, tmp_path):
     """By two attempts of a run, or by two runs that share a store."""
     pytest.importorskip("img2dataset")
     web = Web({}, 4)
@@ -328,7 +325,7 @@ def test_a_shard_is_of_one_download(by_runs: int, tmp_path: Path) -> None:
             runs = [prepare(asked, str(tmp_path / f"{number}-{one}")) for one in range(by_runs)]
             turn = itertools.cycle(runs)
 
-            def download() -> Any:
+            def download():
                 run = next(turn)  # noqa: B023
                 return make_shard(run.context.sources[0], run.plan.units[0].parts[0])
 
@@ -340,7 +337,7 @@ def test_a_shard_is_of_one_download(by_runs: int, tmp_path: Path) -> None:
             assert len({repr(facts) for facts in logged}) == 1 and logged[0] is not None
 
 
-def check_shard(folder: Path) -> None:
+def check_shard(folder):
     """That the tar, the Parquet file and the statistics of the one shard are of one download, and nothing else is there."""
     [tar], [sidecar], [statistics] = (list(folder.glob(f"*{ending}")) for ending in (".tar", ".parquet", "_stats.json"))
     with tarfile.open(tar) as file:
@@ -361,15 +358,15 @@ def check_shard(folder: Path) -> None:
 
 # ---------------------------------------------------------------- whole runs
 @contextmanager
-def twice() -> Iterator[None]:
+def twice():
     """Every element of every step is worked on by two attempts at once; what one of them gives counts, now the one, now the other."""
     chosen, threads = random.Random(5), functions.threads
     publish = publishing_steps.publish
 
-    def both(work: Callable[[], Any]) -> Any:
-        found: list[Any] = [None, None]
+    def both(work):
+        found = [None, None]
 
-        def run(place: int) -> None:
+        def run(place):
             found[place] = work()
 
         attempts = [threading.Thread(target=run, args=(place,)) for place in range(2)]
@@ -380,10 +377,10 @@ def twice() -> Iterator[None]:
         return found[chosen.randrange(2)]
 
     class Twice:
-        def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        def submit(self, function, *arguments):
             return threads("unit").submit(lambda: both(lambda: function(*arguments)))
 
-    def publishing(*arguments: Any) -> None:
+    def publishing(*arguments):
         both(lambda: publish(*arguments))
 
     with pytest.MonkeyPatch.context() as patched:
@@ -392,16 +389,16 @@ def twice() -> Iterator[None]:
         yield
 
 
-def test_a_run_of_which_everything_is_done_twice(tmp_path: Path) -> None:
+def test_a_run_of_which_everything_is_done_twice(tmp_path):
     asked = recipe(tmp_path, 300, dedup={"by": ["uid"]}, balance={"t": 12}, output={"rows_per_shard": 30})
     with twice():
-        run = pools.run_beam(asked, tmp_path / "run")
+        run = kit.run_beam(asked, tmp_path / "run")
     assert verify_run(str(run.folder))[1] == []
     follows_from_scores(run)
     assert not list(run.folder.glob("tmp/*"))
 
 
-def follows_from_scores(run: pools.Ran) -> None:
+def follows_from_scores(run):
     """That each verdict of the top rule is what the stored scores say."""
     scores = run.table("scores", ["noisy"])["noisy"].to_numpy()
     rules = run.table("decisions", ["rule"])["rule"].to_pylist()

@@ -4,13 +4,11 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -23,8 +21,8 @@ from curate.cli.summary import summary
 from curate.pool.formats.missing import read_missing
 from curate.pool.plan import make_plan
 from curate.read.errors import InputError
-from tests.laws import pools
-from tests.laws.pools import Ran, conserved
+from tests import kit
+from tests.kit import conserved
 
 pytestmark = pytest.mark.thorough
 
@@ -32,7 +30,7 @@ UID = "0123456789abcdef" * 2
 NOT_FOUND = "HTTP Error 404: Not Found"
 
 
-def listed(samples: list[pools.Sample], lost: list[dict[str, Any]]) -> pa.Table:
+def listed(samples, lost):
     """What img2dataset writes beside a tar."""
     came = [
         {"url": s.url, "caption": s.caption, "key": s.key, "status": "success", "error_message": None, "width": 48}
@@ -43,7 +41,7 @@ def listed(samples: list[pools.Sample], lost: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, pa.schema([*kinds, ("width", pa.int32())]))
 
 
-def lost_rows(shard: int) -> list[dict[str, Any]]:
+def lost_rows(shard):
     """Two samples that a shard lacks."""
     common = {"caption": f"a lost picture {shard}"}
     return [
@@ -54,7 +52,7 @@ def lost_rows(shard: int) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+def serving(handler):
     """A web server on this machine, and its address."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -63,26 +61,26 @@ def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def samples() -> list[pools.Sample]:
-    return [replace(sample, uid=None) for sample in pools.make_samples(24)[:24]]
+def samples():
+    return [replace(sample, uid=None) for sample in kit.make_samples(24)[:24]]
 
 
-def write_pool(folder: Path, samples: list[pools.Sample], shards: int = 3) -> str:
-    path = pools.write_tars(folder, samples, shards)
-    for number, some in enumerate(pools.split(samples, shards)):
+def write_pool(folder, samples, shards=3):
+    path = kit.write_tars(folder, samples, shards)
+    for number, some in enumerate(kit.split(samples, shards)):
         pq.write_table(listed(list(some), lost_rows(number)), folder / f"{number:05d}.parquet")
     return path
 
 
 @pytest.fixture(scope="module")
-def ran(samples: list[pools.Sample], tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def ran(samples, tmp_path_factory):
     folder = tmp_path_factory.mktemp("missing")
     measure = {"image": {"phash": True}, "language": {}}
-    recipe = pools.recipe_of(write_pool(folder / "pool", samples), measure=measure, max_failed=0.0)
-    return pools.run_local(recipe, folder / "run")
+    recipe = kit.recipe_of(write_pool(folder / "pool", samples), measure=measure, max_failed=0.0)
+    return kit.run_local(recipe, folder / "run")
 
 
-def test_they_have_rows_and_a_verdict(ran: Ran, samples: list[pools.Sample]) -> None:
+def test_they_have_rows_and_a_verdict(ran, samples):
     conserved(ran)
     assert ran.counts == {"failed": 6, "kept": 24}
     rows = {row["key"]: row for row in ran.table("samples").to_pylist()}
@@ -103,7 +101,7 @@ def test_they_have_rows_and_a_verdict(ran: Ran, samples: list[pools.Sample]) -> 
     assert {len(row["suffix"] or []) for row in members} == {0, 3}
 
 
-def test_they_are_explained_and_listed(ran: Ran) -> None:
+def test_they_are_explained_and_listed(ran):
     run = Run(str(ran.folder))
     for name in ("19991", "https://x/lost/1/1", f"1{UID[1:]}"):
         text = str(run.explain(name))
@@ -115,30 +113,30 @@ def test_they_are_explained_and_listed(ran: Ran) -> None:
     assert row["detail"] == f"failed_to_download: {NOT_FOUND}" and "09990" in row["example"]
 
 
-def test_whatever_the_sharding_and_the_runner(ran: Ran, samples: list[pools.Sample], tmp_path: Path) -> None:
+def test_whatever_the_sharding_and_the_runner(ran, samples, tmp_path):
     """One unit of three tars gives the same as three; with Beam as without."""
-    recipe = pools.recipe_of(write_pool(tmp_path / "pool", samples), max_failed=0.0)
+    recipe = kit.recipe_of(write_pool(tmp_path / "pool", samples), max_failed=0.0)
     assert len(make_plan(recipe, unit_size=1 << 30).units) == 1
-    done = pools.run_beam(recipe, tmp_path / "beam")
+    done = kit.run_beam(recipe, tmp_path / "beam")
     conserved(done)
     assert done.verdicts == ran.verdicts and done.kept == ran.kept
 
 
-def test_a_limit_of_their_own(samples: list[pools.Sample], tmp_path: Path) -> None:
+def test_a_limit_of_their_own(samples, tmp_path):
     path = write_pool(tmp_path / "pool", samples)
-    recipe = pools.recipe_of(path, max_failed=0.0, max_missing=0.19)
+    recipe = kit.recipe_of(path, max_failed=0.0, max_missing=0.19)
     with pytest.raises(RunError) as error:
-        pools.run_local(recipe, tmp_path / "run")
+        kit.run_local(recipe, tmp_path / "run")
     message = str(error.value)
     assert (
         "6 of 30 samples (20.0%) were never downloaded, and max_missing is 0.19\n  missing_sample 6, such as "
         in message
     )
     assert message.endswith("--set max_missing=0.21") and "max_failed" not in message
-    pools.run_local(recipe.model_copy(update={"max_missing": 0.2}), tmp_path / "run")
+    kit.run_local(recipe.model_copy(update={"max_missing": 0.2}), tmp_path / "run")
 
 
-def test_they_do_not_dilute_other_failures(samples: list[pools.Sample], tmp_path: Path) -> None:
+def test_they_do_not_dilute_other_failures(samples, tmp_path):
     """Of 24 samples in the tars one is damaged: 1 / 24, whatever never came."""
     damaged = [replace(samples[0], image=b"no image"), *samples[1:]]
     path = write_pool(tmp_path / "pool", damaged)
@@ -146,25 +144,25 @@ def test_they_do_not_dilute_other_failures(samples: list[pools.Sample], tmp_path
         RunError,
         match=r"1 of 24 samples \(4.2%\) could not be read, and max_failed is 0.04\n  not_an_image 1, [^\n]*\nAll",
     ):
-        pools.run_local(pools.recipe_of(path, max_failed=0.04), tmp_path / "run")
+        kit.run_local(kit.recipe_of(path, max_failed=0.04), tmp_path / "run")
 
 
-def test_what_came_is_not_counted_twice(samples: list[pools.Sample], tmp_path: Path) -> None:
+def test_what_came_is_not_counted_twice(samples, tmp_path):
     """A row of the tar that its sidecar calls failed is there; so are those of a sidecar that is none of img2dataset's."""
-    path = pools.write_tars(tmp_path / "pool", samples, 2)
+    path = kit.write_tars(tmp_path / "pool", samples, 2)
     table = listed(samples[:12], [])
     status = pa.array(["failed_to_download"] * 12)
     pq.write_table(
         table.set_column(table.column_names.index("status"), "status", status), tmp_path / "pool/00000.parquet"
     )
     pq.write_table(pa.table({"key": ["x"], "state": ["failed"]}), tmp_path / "pool/00001.parquet")
-    done = pools.run_local(pools.recipe_of(path), tmp_path / "run")
+    done = kit.run_local(kit.recipe_of(path), tmp_path / "run")
     conserved(done)
     assert done.counts == {"kept": 24} and len(done.table("failures")) == 0
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "pages", "utf8"])
-def test_a_damaged_sidecar_loses_nothing(damage: str, samples: list[pools.Sample], tmp_path: Path) -> None:
+def test_a_damaged_sidecar_loses_nothing(damage, samples, tmp_path):
     path = write_pool(tmp_path / "pool", samples)
     file = tmp_path / "pool/00001.parquet"
     data = file.read_bytes()
@@ -177,7 +175,7 @@ def test_a_damaged_sidecar_loses_nothing(damage: str, samples: list[pools.Sample
         "pages": data[:4] + b"\xff" * 2000 + data[2004:],
     }
     file.write_bytes(changed.get(damage, file.read_bytes()))
-    done = pools.run_local(pools.recipe_of(path, max_failed=0.0, max_failed_files=0.0), tmp_path / "run")
+    done = kit.run_local(kit.recipe_of(path, max_failed=0.0, max_failed_files=0.0), tmp_path / "run")
     conserved(done)
     assert done.counts == {"failed": 4, "kept": 24}
     [row] = [row for row in done.table("failures").to_pylist() if row["row"] is None]
@@ -186,20 +184,20 @@ def test_a_damaged_sidecar_loses_nothing(damage: str, samples: list[pools.Sample
     )
 
 
-def test_damage_of_both_is_told(samples: list[pools.Sample], tmp_path: Path) -> None:
+def test_damage_of_both_is_told(samples, tmp_path):
     path = write_pool(tmp_path / "pool", samples, 1)
     tar = tmp_path / "pool/00000.tar"
     tar.write_bytes(tar.read_bytes()[:-15_000])
     (tmp_path / "pool/00000.parquet").write_bytes(b"PAR1")
-    done = pools.run_local(pools.recipe_of(path, max_failed=1.0, max_failed_files=1.0), tmp_path / "run")
+    done = kit.run_local(kit.recipe_of(path, max_failed=1.0, max_failed_files=1.0), tmp_path / "run")
     [row] = [row for row in done.table("failures").to_pylist() if row["row"] is None]
     assert row["reason"] == "truncated_tar" and "00000.parquet: " in row["detail"]
 
 
-def test_a_sidecar_is_part_of_its_unit(samples: list[pools.Sample], tmp_path: Path) -> None:
+def test_a_sidecar_is_part_of_its_unit(samples, tmp_path):
     """One that changes is read again, with its unit alone; the key of a tar without one is that of before."""
     path = write_pool(tmp_path / "pool", samples)
-    recipe = pools.recipe_of(path)
+    recipe = kit.recipe_of(path)
     keys = [unit.key for unit in make_plan(recipe, unit_size=1).units]
     pq.write_table(listed(samples[:8], lost_rows(1)[:1]), tmp_path / "pool/00001.parquet")
     others = [unit.key for unit in make_plan(recipe, unit_size=1).units]
@@ -209,11 +207,11 @@ def test_a_sidecar_is_part_of_its_unit(samples: list[pools.Sample], tmp_path: Pa
     assert units[2].parts[0].listing_fingerprint == "" and units[2].key != others[2]
     contents = make_plan(recipe, content=True, unit_size=1).units
     assert contents[0].parts[0].listing_fingerprint.partition(", ")[2].startswith("xxh3:")
-    done = pools.run_local(recipe, tmp_path / "run")
+    done = kit.run_local(recipe, tmp_path / "run")
     assert done.counts == {"failed": 3, "kept": 24}
 
 
-def test_wherever_the_tars_are(samples: list[pools.Sample], tmp_path: Path) -> None:
+def test_wherever_the_tars_are(samples, tmp_path):
     """In a store, which lists its folders, and on a web server, which is asked for each file, one by one."""
     write_pool(tmp_path / "pool", samples)
     (tmp_path / "pool/00002.parquet").unlink()
@@ -222,16 +220,16 @@ def test_wherever_the_tars_are(samples: list[pools.Sample], tmp_path: Path) -> N
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
     with serving(handler) as server:
         for path in ("memory://missing/*.tar", f"{server}/pool/{{00000..00002}}.tar"):
-            recipe = pools.recipe_of(path)
+            recipe = kit.recipe_of(path)
             parts = [part for unit in make_plan(recipe).units for part in unit.parts]
             assert [bool(part.listing_fingerprint) for part in parts] == [True, True, False]
-            done = pools.run_local(recipe, tmp_path / path.partition(":")[0])
+            done = kit.run_local(recipe, tmp_path / path.partition(":")[0])
             assert done.counts == {"failed": 4, "kept": 24}
     store.rm("/missing", recursive=True)
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
-def test_read_missing(kind: pa.DataType, tmp_path: Path) -> None:
+def test_read_missing(kind, tmp_path):
     """Columns that are not there, or not text, are null; a null status says nothing."""
     table = pa.table(
         {
@@ -254,26 +252,26 @@ def test_read_missing(kind: pa.DataType, tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- img2dataset itself
 class _Images(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
+    def do_GET(self):
         number = int(self.path.rpartition("/")[2])
-        data = b"no image" if number % 7 == 3 else pools.encode(pools.picture(number))
+        data = b"no image" if number % 7 == 3 else kit.encode(kit.picture(number))
         self.send_response(404 if number % 5 == 2 else 200)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
 
-    def log_message(self, *args: Any) -> None:
+    def log_message(self, *args):
         pass
 
 
 @pytest.fixture
-def images() -> Iterator[str]:
+def images():
     with serving(_Images) as address:
         yield address
 
 
 @pytest.mark.slow
-def test_what_img2dataset_leaves(images: str, tmp_path: Path) -> None:
+def test_what_img2dataset_leaves(images, tmp_path):
     """Every URL of its list has a verdict: kept, or its status and message, also of a shard of which nothing came."""
     pytest.importorskip("img2dataset")
     numbers = [*range(30), *[5 * i + 2 for i in range(10)]]  # nothing of the last shard is there
@@ -289,9 +287,7 @@ def test_what_img2dataset_leaves(images: str, tmp_path: Path) -> None:
     (tmp_path / "fetch.py").write_text(code)
     done = subprocess.run([sys.executable, f"{tmp_path}/fetch.py"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    ran = pools.run_local(
-        pools.recipe_of(f"{tmp_path}/pool/*.tar", max_failed=0.0, max_failed_files=0.0), tmp_path / "run"
-    )
+    ran = kit.run_local(kit.recipe_of(f"{tmp_path}/pool/*.tar", max_failed=0.0, max_failed_files=0.0), tmp_path / "run")
     conserved(ran)
     rows = ran.table("samples").to_pylist()
     assert sorted(row["uid"] for row in rows) == urls["uid"]
@@ -305,7 +301,7 @@ def test_what_img2dataset_leaves(images: str, tmp_path: Path) -> None:
     assert ran.counts == {"failed": len(errors), "kept": 40 - len(errors)}
 
 
-def test_a_file_beside_a_tar_that_stands_for_gigabytes(tmp_path: Path) -> None:
+def test_a_file_beside_a_tar_that_stands_for_gigabytes(tmp_path):
     """24 kB, of which 10,000 messages of a megabyte were made."""
     message = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000, pa.int32()), pa.array(["x" * 1_000_000]))
     rows = {"key": [f"{i:09d}" for i in range(10_000)], "status": ["failed"] * 10_000, "error_message": message}

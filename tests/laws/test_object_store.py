@@ -4,11 +4,9 @@ import importlib
 import json
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import numpy as np
@@ -28,41 +26,41 @@ from curate.store.validity import valid_digest
 from pipelines.claim import claim_folder, claimed
 from pipelines.driver import run as run_pipeline
 from pipelines.prepare import prepare
+from tests import kit
 from tests.cli.conftest import run_command
-from tests.laws import pools
+from tests.kit.range_server import serving_ranges
+from tests.kit.s3 import bucket_at, serving_s3
+from tests.kit.store_requests import check_files
 from tests.laws.store_faults import RECIPE
 from tests.laws.test_late_attempts import twice
-from tests.pool.range_server import serving_ranges
-from tests.s3 import bucket_at, serving_s3
-from tests.store_requests import check_files
 
 pytestmark = pytest.mark.thorough
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
+def bucket():
     """The URL of a bucket."""
     with serving_s3() as url, bucket_at(url) as bucket:
         yield bucket
 
 
-def scores(value: float, rows: int = 1) -> pa.Table:
+def scores(value, rows=1):
     return pa.table({"score": np.full(rows, value)})
 
 
-def test_processes_share_hosts(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_share_hosts(bucket, monkeypatch):
     """By conditional PUT: each of three processes has turns in a host's one slot, and none but in its turn."""
     at_once, most, lock, puts = 0, 0, threading.Lock(), threading.Lock()
     responses = importlib.import_module("moto.s3.responses").S3Response
     put = responses.put_object
 
-    def put_alone(*arguments: Any) -> Any:  # moto looks whether an object is there some time before it is put
+    def put_alone(*arguments):  # moto looks whether an object is there some time before it is put
         with puts:
             return put(*arguments)
 
     monkeypatch.setattr(responses, "put_object", put_alone)
 
-    def work(number: int) -> None:
+    def work(number):
         nonlocal at_once, most
         own = SharedHosts(RunStore(f"{bucket}/hosts"), "tmp/hosts/key", 1, 1.0, lambda hosts: None)
         with own.expecting(["busy", *(f"host{number}-{n}" for n in range(1000))]):
@@ -84,7 +82,7 @@ def test_processes_share_hosts(bucket: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("rows", [1, 2_000_000])
-def test_the_first_complete_file_wins(rows: int, bucket: str) -> None:
+def test_the_first_complete_file_wins(rows, bucket):
     """By conditional PUT, of what is written at once and of what is not."""
     folder = RunStore(f"{bucket}/first{rows}")
     one, other = UnitTables(folder, 0), UnitTables(folder, 0)
@@ -103,7 +101,7 @@ def test_the_first_complete_file_wins(rows: int, bucket: str) -> None:
     assert all(name.startswith("tmp/commits/") for name in folder.files("tmp"))
 
 
-def test_of_two_at_once_the_store_refuses_one(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_at_once_the_store_refuses_one(bucket, tmp_path, monkeypatch):
     """Nobody looks first: the PUT fails."""
     folder = RunStore(f"{bucket}/late")
     (tmp_path / "late").write_bytes(b"late")
@@ -115,12 +113,12 @@ def test_of_two_at_once_the_store_refuses_one(bucket: str, tmp_path: Path, monke
     assert folder.read_bytes("file") == b"first"
 
 
-def test_of_many_who_come_at_once_one_has_the_lease(bucket: str) -> None:
+def test_of_many_who_come_at_once_one_has_the_lease(bucket):
     """By conditional PUT; also where the one before is dead, and all end its lease."""
     folder = RunStore(f"{bucket}/leased")
-    inside: list[int] = []
+    inside = []
 
-    def work(number: int) -> bool:
+    def work(number):
         with suppress(RunError), locked(folder, "run", lambda holder: holder.is_stale):
             inside.append(number)
             assert inside == [number]
@@ -136,9 +134,9 @@ def test_of_many_who_come_at_once_one_has_the_lease(bucket: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_driver_that_was_killed_leaves_a_lease(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_was_killed_leaves_a_lease(bucket, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = Path(pools.write_tars(tmp_path / "tars", pools.make_samples(9), 1)).parent
+    path = Path(kit.write_tars(tmp_path / "tars", kit.make_samples(9), 1)).parent
     out, go = f"{bucket}/handed", threading.Event()
     with serving_ranges(path, gates={"GET": go}) as served:
         source = f"{{name: pool, format: webdataset, path: '{served.url}/00000.tar'}}"
@@ -168,30 +166,30 @@ def test_a_driver_that_was_killed_leaves_a_lease(bucket: str, tmp_path: Path, mo
     assert "nothing differs" in curate("verify", out)
 
 
-def curate(*arguments: str) -> str:
+def curate(*arguments):
     done = run_command(*arguments)
     assert done.status == 0, done.err
     return done.out
 
 
-def run_twelve(path: str, out: str, **sections: Any) -> RunStore:
+def run_twelve(path, out, **sections):
     """A run of twelve units, whose tables are put together."""
-    recipe = pools.recipe_of(path, max_failed=1.0, output={"rows_per_shard": 5}, **sections)
+    recipe = kit.recipe_of(path, max_failed=1.0, output={"rows_per_shard": 5}, **sections)
     prepared = prepare(recipe, out, unit_size=1)
     claim_folder(prepared)
     run_pipeline(prepared)
     return prepared.context.store
 
 
-def raise_killed(*_: Any) -> None:
+def raise_killed(*_):
     raise OSError("killed")
 
 
 @pytest.mark.slow
-def test_no_file_is_left_but_the_manifest_s(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_file_is_left_but_the_manifest_s(bucket, tmp_path, monkeypatch):
     """Of a start that had more shards and other chunks of units, nor of attempts that work twice, which nobody lists."""
-    samples = pools.make_samples(60)
-    path = pools.write_tars(tmp_path / "pool", samples, 12)
+    samples = kit.make_samples(60)
+    path = kit.write_tars(tmp_path / "pool", samples, 12)
     monkeypatch.setattr(publish, "MIN_UNITS", 2)
     with monkeypatch.context() as patch:
         patch.setattr(publish, "CHUNK_UNITS", 4)
@@ -210,12 +208,12 @@ def test_no_file_is_left_but_the_manifest_s(bucket: str, tmp_path: Path, monkeyp
 
 
 @pytest.mark.slow
-def test_a_run_in_a_bucket(bucket: str, tmp_path: Path) -> None:
+def test_a_run_in_a_bucket(bucket, tmp_path):
     store = fsspec.filesystem("s3")
-    tars = Path(pools.write_tars(tmp_path / "tars", pools.make_samples(36), 3)).parent
+    tars = Path(kit.write_tars(tmp_path / "tars", kit.make_samples(36), 3)).parent
     for tar in tars.iterdir():
         store.put(str(tar), f"{bucket}/pool/{tar.name}")
-    metadata = pools.write_metadata(tmp_path)
+    metadata = kit.write_metadata(tmp_path)
     (tmp_path / "here.yaml").write_text(RECIPE % (tars, metadata))
     (tmp_path / "there.yaml").write_text(RECIPE % (f"{bucket}/pool", metadata))
     here, there = str(tmp_path / "here"), f"{bucket}/run"
@@ -242,13 +240,13 @@ def test_a_run_in_a_bucket(bucket: str, tmp_path: Path) -> None:
     assert "verdict: forgotten" in curate("explain", f"{bucket}/again", row["uid"])
 
 
-def test_a_bucket_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_bucket_that_is_not_there_is_named(tmp_path):
     """Of inputs by name and by glob, and of --out."""
-    local = pools.recipe_of(pools.write_tars(tmp_path / "tars", pools.make_samples(5)[:5], 1))
+    local = kit.recipe_of(kit.write_tars(tmp_path / "tars", kit.make_samples(5)[:5], 1))
     with serving_s3() as url, bucket_at(url):
         for path in ("s3://nosuch/a.tar", "s3://nosuch/*.tar"):
             with pytest.raises(RecipeError, match=r"no bucket 'nosuch'|The specified bucket does not exist"):
-                prepare(pools.recipe_of(path), str(tmp_path / "out"))
+                prepare(kit.recipe_of(path), str(tmp_path / "out"))
         with (
             pytest.raises(
                 RecipeError, match=r"nosuch/out: there is no bucket 'nosuch'; create it, or correct its name"

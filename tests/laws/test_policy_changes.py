@@ -1,9 +1,6 @@
 """What a policy refused is asked again once another policy would let it pass: in the run's folder, by --reuse, and from a shared store."""
 
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,8 +10,8 @@ from curate.base.errors import RecipeError
 from curate.download.fetch import Fetcher
 from curate.download.source import NetworkPolicy
 from pipelines.prepare import prepare
-from tests.download.web import Web, running
-from tests.laws.pools import Ran, encode, picture, run_local
+from tests.kit import encode, picture, run_local
+from tests.kit.web import Web, running
 from tests.laws.test_urls import NETWORK, recipe, write_list
 
 pytestmark = pytest.mark.thorough
@@ -27,37 +24,37 @@ FREE = {"allow_networks": ["127.0.0.1/32", "127.0.0.2/32"], "max_bytes": 1_000_0
 
 
 @pytest.fixture(scope="module")
-def web() -> Iterator[Web]:
+def web():
     images = {str(i): encode(picture(i, 30)) for i in range(URLS)} | {"large": encode(picture(1, 400), quality=100)}
     with running(Web(images, 3)) as servers:
         yield servers
 
 
 @pytest.fixture(scope="module", autouse=True)
-def fresh() -> Iterator[None]:
+def fresh():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("curate.pool.urls.format._fetcher", lambda source: Fetcher(source.network))
         yield
 
 
-def write(web: Web, folder: Path) -> Path:
+def write(web, folder):
     urls = [web.url(f"image/{i}") for i in range(5)]
     urls += [web.url("image/5", 1), web.url("image/6", 1), web.url("image/7", 2)]
     urls += [web.url("image/large"), web.url(f"to/{web.url('image/8')}"), web.url("status/404")]
     return write_list(folder / "list.parquet", urls)
 
 
-def of(path: Path, policy: dict[str, Any], **source: Any) -> Any:
+def of(path, policy, **source):
     return recipe(path, {"network": NETWORK | policy, "number_sample_per_shard": 4, **source}, max_failed=1.0)
 
 
-def reasons(ran: Ran) -> Counter[tuple[str, bool]]:
+def reasons(ran):
     table = pq.read_table(ran.folder / "failures.parquet")
     return Counter(zip(table["reason"].to_pylist(), table["may_pass"].to_pylist(), strict=True))
 
 
 @pytest.mark.parametrize("way", ["folder", "reuse", "store"])
-def test_what_a_policy_refused_is_asked_again(web: Web, tmp_path: Path, way: str) -> None:
+def test_what_a_policy_refused_is_asked_again(web, tmp_path, way):
     path = write(web, tmp_path)
     own = {"store": str(tmp_path / "store")} if way == "store" else {}
     first = run_local(of(path, STRICT, **own), tmp_path / "first")
@@ -84,7 +81,7 @@ def test_what_a_policy_refused_is_asked_again(web: Web, tmp_path: Path, way: str
     assert prepare(free, str(folder), retry=True).finished and verify_run(str(folder))[1] == []
 
 
-def test_what_decides_rows_may_not_change_in_a_folder(web: Web, tmp_path: Path) -> None:
+def test_what_decides_rows_may_not_change_in_a_folder(web, tmp_path):
     path = write(web, tmp_path)
     ran = run_local(of(path, FREE), tmp_path / "run")
     gentle = {"attempts": 5, "pause": 2, "max_pause": 60, "max_seconds": 9, "per_host": 1}
@@ -111,5 +108,5 @@ def test_what_decides_rows_may_not_change_in_a_folder(web: Web, tmp_path: Path) 
         ("refused_address", "", {}, False),
     ],
 )
-def test_is_allowed_now(reason: str, detail: str, changed: dict[str, Any], allowed: bool) -> None:
+def test_is_allowed_now(reason, detail, changed, allowed):
     assert NetworkPolicy(contact="me@example.org", **changed).allows_now(reason, detail) == allowed

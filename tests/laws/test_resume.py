@@ -9,10 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -25,23 +23,23 @@ from curate.base import process
 from curate.base.errors import RunError
 from curate.measure import images as measuring_images
 from curate.measure import part
-from curate.recipe.recipe import Recipe, load_recipe
+from curate.recipe.recipe import load_recipe
 from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
 from curate.tar.byte_sources import open_copy
 from pipelines.prepare import prepare
-from tests import forked
-from tests.laws import pools
+from tests import kit
+from tests.kit import forked
 
 CHAINS, KILLS = 3, 4  # folders, and kills in each
 
 
-def write_recipe(folder: Path, clean: int = 120, shards: int = 24, **sections: object) -> Path:
+def write_recipe(folder, clean=120, shards=24, **sections):
     """A pool of many small units and a recipe of all steps, in a folder."""
-    pools.write_tars(folder / "pool", pools.make_samples(clean), shards)
+    kit.write_tars(folder / "pool", kit.make_samples(clean), shards)
     recipe = {
         "input": {"name": "pool", "format": "webdataset", "path": f"pool/{{00000..{shards - 1:05d}}}.tar"},
-        "match": {"metadata": pools.write_metadata(folder)},
+        "match": {"metadata": kit.write_metadata(folder)},
         "rules": {"words": "words > 3"},
         "dedup": {"by": ["uid", "sha256"]},
         "balance": {"t": 10},
@@ -54,7 +52,7 @@ def write_recipe(folder: Path, clean: int = 120, shards: int = 24, **sections: o
     return path
 
 
-def kill_at(files: int, delay: float, out: Path, *arguments: object) -> bool:
+def kill_at(files, delay, out, *arguments):
     """Runs `curate` into `out` and kills it with all its processes, `delay` seconds after the folder has so many files.
 
     Returns:
@@ -71,12 +69,12 @@ def kill_at(files: int, delay: float, out: Path, *arguments: object) -> bool:
     return process.exitcode == -signal.SIGKILL
 
 
-def count_files(out: Path) -> int:
+def count_files(out):
     """The files of a run folder that are in place."""
     return sum(len(files) for folder, _, files in os.walk(out) if not folder.startswith(f"{out}/tmp"))
 
 
-def check_killed(out: Path) -> None:
+def check_killed(out):
     """What must hold at any moment: files that stand are whole, and `_SUCCESS` stands beside a whole run only."""
     for path in out.glob("tables/**/*.parquet"):
         RunStore(str(out)).footer(str(path.relative_to(out)))
@@ -84,16 +82,16 @@ def check_killed(out: Path) -> None:
         assert verify_run(str(out))[1] == []
 
 
-def check_finished(out: Path, undisturbed: Path) -> None:
+def check_finished(out, undisturbed):
     """That a run ended like the undisturbed one, with nothing left over."""
-    assert pools.lasting_files(out) == pools.lasting_files(undisturbed)
-    assert set(pools.files_of(out)) == set(pools.files_of(undisturbed))
+    assert kit.lasting_files(out) == kit.lasting_files(undisturbed)
+    assert set(kit.files_of(out)) == set(kit.files_of(undisturbed))
     assert not (out / "tmp").exists()
     assert verify_run(str(out))[1] == []
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def many(tmp_path_factory):
     """The recipe of a pool of some units, and an undisturbed run of its command."""
     recipe = write_recipe(tmp_path_factory.mktemp("many"), 60, 12)
     done = forked.run("run", recipe, "--out", recipe.parent / "undisturbed")
@@ -101,7 +99,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return recipe, recipe.parent / "undisturbed"
 
 
-def kill_chains(many: tuple[Path, Path], folder: Path, chains: int, kills: int, options: Sequence[str]) -> None:
+def kill_chains(many, folder, chains, kills, options):
     """Kills runs again and again, each time a little further on, at moments spread over all that a run writes."""
     (recipe, undisturbed), killed = many, 0
     total, rng = count_files(undisturbed), np.random.default_rng(20)
@@ -118,12 +116,12 @@ def kill_chains(many: tuple[Path, Path], folder: Path, chains: int, kills: int, 
 
 
 @pytest.mark.slow
-def test_twenty_kills(many: tuple[Path, Path], tmp_path: Path) -> None:
+def test_twenty_kills(many, tmp_path):
     kill_chains(many, tmp_path, CHAINS, KILLS, [])
 
 
 @pytest.mark.slow
-def test_kills_of_processes(many: tuple[Path, Path], tmp_path: Path) -> None:
+def test_kills_of_processes(many, tmp_path):
     """Which start as slowly as interpreters do, so these are few."""
     options = ["--", "--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_processing"]
     kill_chains(many, tmp_path, 2, 3, options)
@@ -138,7 +136,7 @@ from curate.base import process
 from curate.measure import images as measuring_images, part
 from curate.recipe.recipe import load_recipe
 from curate.store import checkpoints
-from tests.laws import pools
+from tests import kit
 part.STEP_ROWS, checkpoints.INTERVAL, one, threads = 4, 0.0, ThreadPoolExecutor(1), process.threads
 process.threads = lambda name: one if name == "unit" else threads(name)
 measure, recipe, out, images = measuring_images.measure_image, *sys.argv[1:3], int(sys.argv[3])
@@ -149,36 +147,36 @@ def measuring(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     return measure(*arguments)
 measuring_images.measure_image = measuring
-pools.run_local(load_recipe(recipe), Path(out))
+kit.run_local(load_recipe(recipe), Path(out))
 """
 
 
 @pytest.mark.slow
-def test_a_kill_within_a_unit(small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_within_a_unit(small, whole, tmp_path, monkeypatch):
     """What was measured of the unit is not measured again, and the run ends like the undisturbed one."""
     recipe, out = Path(small.input[0].paths[0]).parents[1] / "recipe.yaml", tmp_path / "out"
     killed = subprocess.run([sys.executable, "-c", KILLED_WITHIN, str(recipe), str(out), "7"], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert len(list((out / "parts/measured/00000").glob("*-*"))) == 1 and not (out / "tables/samples").exists()
-    images: list[int] = []
+    images = []
     measure = measuring_images.measure_image
 
-    def measuring(data: bytes, *arguments: Any) -> Any:
+    def measuring(data, *arguments):
         images.append(len(data))
         return measure(data, *arguments)
 
     monkeypatch.setattr(measuring_images, "measure_image", measuring)
     monkeypatch.setattr(part, "STEP_ROWS", 4)
-    pools.run_local(small, out)
+    kit.run_local(small, out)
     check_finished(out, whole)
     measured = len(images)
-    pools.run_local(small, tmp_path / "again")
+    kit.run_local(small, tmp_path / "again")
     assert len(images) - measured == measured + 4
 
 
 # ---------------------------------------------------------------- one run a folder
 @pytest.mark.slow
-def test_a_second_run_leaves_the_first_alone(tmp_path: Path) -> None:
+def test_a_second_run_leaves_the_first_alone(tmp_path):
     """It learns who is at work, and what the first one keeps in `tmp` stays."""
     recipe, out = write_recipe(tmp_path), tmp_path / "out"
     first = forked.start("run", recipe, "--out", out)
@@ -208,17 +206,17 @@ class Stopped(BaseException):
 
 
 @contextmanager
-def stop_at(monkeypatch: pytest.MonkeyPatch, number: int) -> Iterator[list[str]]:
+def stop_at(monkeypatch, number):
     """Ends the process, so to speak, in place of its n-th renaming or linking, and leaves what was written aside.
 
     Yields a list that names, after the block, the file that did not come into place; empty where all did.
     """
     count = itertools.count(1)
-    stopped: list[str] = []
+    stopped = []
     unlink = os.unlink
 
-    def stopping(put: Callable[[str, str], None]) -> Callable[[str, str], None]:
-        def put_or_stop(source: str, target: str) -> None:
+    def stopping(put):
+        def put_or_stop(source, target):
             if next(count) >= number:
                 stopped.append(target)
                 raise Stopped
@@ -226,7 +224,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, number: int) -> Iterator[list[str]]
 
         return put_or_stop
 
-    def unlinking(path: str, **options: Any) -> None:
+    def unlinking(path, **options):
         if not (stopped and re.search(r"/tmp/[0-9a-f]{32}$", path)):  # what was being written stays
             unlink(path, **options)
 
@@ -243,17 +241,17 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, number: int) -> Iterator[list[str]]
 
 
 @contextmanager
-def states_of(out: Path, into: Path) -> Iterator[list[Path]]:
+def states_of(out, into):
     """What a kill would leave of a run in `out`, before each renaming or linking: a copy of the folder as it is then.
 
     Yields a list that has, after the block, the last such folder for each kind of file that came into place.
     """
-    names: list[str] = []
-    states: list[Path] = []
+    names = []
+    states = []
     alone = threading.Lock()
 
-    def copying(put: Callable[[str, str], None]) -> Callable[[str, str], None]:
-        def copy_and_put(source: str, target: str) -> None:
+    def copying(put):
+        def copy_and_put(source, target):
             with alone:
                 copy_state(out, into / f"{len(names)}")
                 names.append(os.path.relpath(target, out))
@@ -265,10 +263,10 @@ def states_of(out: Path, into: Path) -> Iterator[list[Path]]:
         patched.setattr("os.replace", copying(os.replace))
         patched.setattr("os.link", copying(os.link))
         yield states
-    states += [into / f"{number}" for number in pools.last_of_each_kind(names)]
+    states += [into / f"{number}" for number in kit.last_of_each_kind(names)]
 
 
-def copy_state(folder: Path, into: Path) -> None:
+def copy_state(folder, into):
     """Copies a folder in which other threads are at work."""
     into.mkdir(parents=True)
     for at, folders, files in os.walk(folder):
@@ -280,41 +278,39 @@ def copy_state(folder: Path, into: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+def small(tmp_path_factory):
     """A recipe over a few samples in 2 tars."""
     return load_recipe(str(write_recipe(tmp_path_factory.mktemp("small"), 12, 2)))
 
 
 @pytest.fixture(scope="module")
-def whole(small: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(small, tmp_path_factory):
     """Its run, undisturbed."""
-    return pools.run_local(small, tmp_path_factory.mktemp("whole") / "out").folder
+    return kit.run_local(small, tmp_path_factory.mktemp("whole") / "out").folder
 
 
 @pytest.mark.slow
-def test_a_kill_before_each_kind_of_file(small: Recipe, whole: Path, tmp_path: Path) -> None:
+def test_a_kill_before_each_kind_of_file(small, whole, tmp_path):
     with states_of(tmp_path / "out", tmp_path / "killed") as states:
-        pools.run_local(small, tmp_path / "out")
+        kit.run_local(small, tmp_path / "out")
     check_finished(tmp_path / "out", whole)
-    assert len(states) > len({pools.kind_of(name) for name in pools.files_of(whole)})
+    assert len(states) > len({kit.kind_of(name) for name in kit.files_of(whole)})
     for out in states:
         check_killed(out)
         if not prepare(small, str(out)).finished:
-            pools.run_local(small, out)
+            kit.run_local(small, out)
         check_finished(out, whole)
 
 
-def test_a_run_stopped_again_and_again(
-    small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_stopped_again_and_again(small, whole, tmp_path, monkeypatch):
     """It gets further each time."""
     stops = 0
     while not (tmp_path / "out/_SUCCESS").exists():
         stops += 1
-        assert stops < len(pools.files_of(whole))
+        assert stops < len(kit.files_of(whole))
         # From the audit on all is written anew, 26 files: so many must come through in one go.
         with stop_at(monkeypatch, 4 + 8 * stops):
-            pools.run_local(small, tmp_path / "out")
+            kit.run_local(small, tmp_path / "out")
         check_killed(tmp_path / "out")
     check_finished(tmp_path / "out", whole)
     assert stops >= 3
@@ -322,7 +318,7 @@ def test_a_run_stopped_again_and_again(
 
 # ---------------------------------------------------------------- running again
 @pytest.mark.slow
-def test_a_finished_run_does_nothing(tmp_path: Path) -> None:
+def test_a_finished_run_does_nothing(tmp_path):
     recipe, out = write_recipe(tmp_path, 12, 3), tmp_path / "out"
     assert forked.run("run", recipe, "--out", out).returncode == 0
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
@@ -342,21 +338,21 @@ def test_a_finished_run_does_nothing(tmp_path: Path) -> None:
     assert "tables/samples/00001.parquet" in checked.stdout + checked.stderr
 
 
-def test_an_unfinished_folder_is_its_recipes(small: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unfinished_folder_is_its_recipes(small, tmp_path, monkeypatch):
     """Also before it is finished, a folder takes no other recipe; limits may change."""
     with stop_at(monkeypatch, 28):
-        pools.run_local(small, tmp_path / "out")
+        kit.run_local(small, tmp_path / "out")
     with pytest.raises(Exception, match=r"seed.*--reuse"):
         prepare(small.model_copy(update={"seed": 1}), str(tmp_path / "out"))
     assert not prepare(small.model_copy(update={"max_failed": 0.5}), str(tmp_path / "out")).finished
 
 
 @pytest.mark.thorough
-def test_strays_are_removed(small: Recipe, whole: Path, tmp_path: Path) -> None:
+def test_strays_are_removed(small, whole, tmp_path):
     """Files in `tables` and `shards` that are not of this run do not stay, and are not published."""
     out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patched, stop_at(patched, 8):
-        pools.run_local(small, out)
+        kit.run_local(small, out)
     for name in (
         "shards/00099.tar",
         "shards/00099.parquet",
@@ -365,7 +361,7 @@ def test_strays_are_removed(small: Recipe, whole: Path, tmp_path: Path) -> None:
     ):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(whole / "failures.parquet", out / name)
-    pools.run_local(small, out)
+    kit.run_local(small, out)
     check_finished(out, whole)
 
 
@@ -373,7 +369,7 @@ def test_strays_are_removed(small: Recipe, whole: Path, tmp_path: Path) -> None:
 TABLES = ("samples", "members", "matches", "decisions")
 
 
-def unfinished(whole: Path, out: Path) -> Path:
+def unfinished(whole, out):
     """A copy of a run that lacks its end only."""
     shutil.copytree(whole, out)
     (out / "_SUCCESS").unlink()
@@ -384,7 +380,7 @@ def unfinished(whole: Path, out: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*(f"tables/{table}/00001.parquet" for table in TABLES), "shards/00001.parquet"])
 @pytest.mark.parametrize("damage", ["truncated", "empty", "zeroed", "missing"])
-def test_a_damaged_table_is_made_anew(name: str, damage: str, small: Recipe, whole: Path, tmp_path: Path) -> None:
+def test_a_damaged_table_is_made_anew(name, damage, small, whole, tmp_path):
     out = unfinished(whole, tmp_path / "out")
     data = (out / name).read_bytes()
     changed = {"truncated": data[: len(data) // 2], "empty": b"", "zeroed": bytes(len(data))}
@@ -392,27 +388,27 @@ def test_a_damaged_table_is_made_anew(name: str, damage: str, small: Recipe, who
         (out / name).unlink()
     else:
         (out / name).write_bytes(changed[damage])
-    pools.run_local(small, out)
+    kit.run_local(small, out)
     check_finished(out, whole)
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("damage", ["truncated", "empty"])
-def test_damaged_scores_are_recomputed(damage: str, tmp_path: Path) -> None:
+def test_damaged_scores_are_recomputed(damage, tmp_path):
     """Columns of `scores` are current one by one, unless the file is none."""
     recipe = load_recipe(str(write_recipe(tmp_path, 12, 2, measure={"language": {}})))
-    whole = pools.run_local(recipe, tmp_path / "whole").folder
+    whole = kit.run_local(recipe, tmp_path / "whole").folder
     out = unfinished(whole, tmp_path / "out")
     victim = out / "tables/scores/00001.parquet"
     data = victim.read_bytes()
     victim.write_bytes(data[: len(data) // 2] if damage == "truncated" else b"")
-    pools.run_local(recipe, out)
+    kit.run_local(recipe, out)
     check_finished(out, whole)
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("lost", ["uids.npy", "manifest.parquet"])
-def test_what_is_made_whole_is_made_of_whole_files(lost: str, small: Recipe, whole: Path, tmp_path: Path) -> None:
+def test_what_is_made_whole_is_made_of_whole_files(lost, small, whole, tmp_path):
     """A published run that lost a file and had others changed, to the same length: what would be published again is made anew."""
     out = Path(shutil.copytree(whole, tmp_path / "out"))
     for name in ("shards/00000.tar", "shards/00001.parquet", "shards/00001_stats.json"):
@@ -420,13 +416,13 @@ def test_what_is_made_whole_is_made_of_whole_files(lost: str, small: Recipe, who
         data[len(data) // 2] ^= 16
         (out / name).write_bytes(data)
     (out / lost).unlink()
-    pools.run_local(small, out)
+    kit.run_local(small, out)
     check_finished(out, whole)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES)
-def test_a_flipped_bit_does_not_spread(table: str, small: Recipe, whole: Path, tmp_path: Path) -> None:
+def test_a_flipped_bit_does_not_spread(table, small, whole, tmp_path):
     """Whatever kind of page it is in: the file differs from what was written, and is made anew."""
     name = f"tables/{table}/00001.parquet"
     data = (whole / name).read_bytes()
@@ -440,43 +436,41 @@ def test_a_flipped_bit_does_not_spread(table: str, small: Recipe, whole: Path, t
         for below in ("shards", *(["tables/decisions"] if table != "decisions" else [])):
             shutil.rmtree(out / below)
         (out / name).write_bytes(data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :])
-        pools.run_local(small, out)
+        kit.run_local(small, out)
         check_finished(out, whole)
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("suffix", ["tar", "_stats.json"])
-def test_a_missing_shard_is_made_anew(suffix: str, small: Recipe, whole: Path, tmp_path: Path) -> None:
+def test_a_missing_shard_is_made_anew(suffix, small, whole, tmp_path):
     out = unfinished(whole, tmp_path / "out")
     (out / ("shards/00001.tar" if suffix == "tar" else "shards/00001_stats.json")).unlink()
-    pools.run_local(small, out)
+    kit.run_local(small, out)
     check_finished(out, whole)
 
 
 @pytest.mark.thorough
-def test_a_stop_before_what_is_damaged_is_made_anew(
-    small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stop_before_what_is_damaged_is_made_anew(small, whole, tmp_path, monkeypatch):
     out = Path(shutil.copytree(whole, tmp_path / "run"))
     shard = out / "shards/00000.tar"
     shard.write_bytes(shard.read_bytes()[:5000])
 
-    def stop(folder: RunStore, name: str, delete: Any = RunStore.delete_file) -> None:
+    def stop(folder, name, delete=RunStore.delete_file):
         delete(folder, name)
         if name == "_SUCCESS":
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(RunStore, "delete_file", stop)
-        pools.run_local(small, out)
-    pools.run_local(small, out)
-    assert pools.lasting_files(out) == pools.lasting_files(whole)
+        kit.run_local(small, out)
+    kit.run_local(small, out)
+    assert kit.lasting_files(out) == kit.lasting_files(whole)
 
 
-def refuse_second_tar(patched: pytest.MonkeyPatch) -> None:
+def refuse_second_tar(patched):
     """Let nothing open the second tar of the pool."""
 
-    def refusing(path: str, storage: Any = None) -> Any:
+    def refusing(path, storage=None):
         if path.endswith("00001.tar"):
             raise PermissionError(13, "Permission denied", path)
         return open_copy(path, storage)
@@ -485,9 +479,7 @@ def refuse_second_tar(patched: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.thorough
-def test_a_file_that_could_not_be_opened_is_tried_again(
-    small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_could_not_be_opened_is_tried_again(small, whole, tmp_path, monkeypatch):
     """A run in which one tar could not be opened, too much for its limit; later it can be, and nothing else changed."""
     out = tmp_path / "out"
     strict = small.model_copy(update={"max_failed_files": 0.1})
@@ -495,15 +487,15 @@ def test_a_file_that_could_not_be_opened_is_tried_again(
     with monkeypatch.context() as patched:
         refuse_second_tar(patched)
         with pytest.raises(RunError, match="unreadable"):
-            pools.run_local(strict, out)
-    pools.run_local(strict, out)
+            kit.run_local(strict, out)
+    kit.run_local(strict, out)
     check_finished(out, whole)
     # And over, when the first run went through without the file.
     with monkeypatch.context() as patched:
         refuse_second_tar(patched)
-        partial = pools.run_local(small.model_copy(update={"max_failed_files": 0.5}), tmp_path / "partial")
+        partial = kit.run_local(small.model_copy(update={"max_failed_files": 0.5}), tmp_path / "partial")
     assert partial.reasons[("00001.tar", None)] == "unreadable"
-    reused = pools.run_local(small, tmp_path / "reused", reuse=partial.folder)
+    reused = kit.run_local(small, tmp_path / "reused", reuse=partial.folder)
     check_finished(reused.folder, whole)
 
 
@@ -511,15 +503,13 @@ def test_a_file_that_could_not_be_opened_is_tried_again(
 @pytest.mark.thorough
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), TimeoutError("no answer"), RuntimeError("503")])
 @pytest.mark.parametrize("table", TABLES)
-def test_a_failed_read_deletes_nothing(
-    table: str, error: Exception, small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_read_deletes_nothing(table, error, small, whole, tmp_path, monkeypatch):
     """What a file holds is not known while it cannot be read: the run ends, and goes on later from all that was there."""
     out = unfinished(whole, tmp_path / "out")
     before = {path: path.stat().st_ino for top in ("tables", "shards") for path in (out / top).rglob("*.parquet")}
     open_file = RunStore.open
 
-    def failing(folder: RunStore, name: str) -> Any:
+    def failing(folder, name):
         if name == f"tables/{table}/00001.parquet":
             raise error
         return open_file(folder, name)
@@ -527,24 +517,22 @@ def test_a_failed_read_deletes_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(RunStore, "open", failing)
         with pytest.raises((RunError, OSError), match=str(error.args[-1])):
-            pools.run_local(small, out)
+            kit.run_local(small, out)
     assert {path: path.stat().st_ino for path in before} == before
-    pools.run_local(small, out)
+    kit.run_local(small, out)
     assert {path: path.stat().st_ino for path in before} == before
     check_finished(out, whole)
 
 
 @pytest.mark.thorough
-def test_a_failed_read_hides_no_damage(
-    small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_read_hides_no_damage(small, whole, tmp_path, monkeypatch):
     """Of a published run one file is missing, and another cannot be read now."""
     out = Path(shutil.copytree(whole, tmp_path / "out"))
     (out / "shards/00000.tar").unlink()
     before = {path: path.stat().st_ino for path in out.rglob("*") if path.is_file()}
     open_file = RunStore.open
 
-    def failing(folder: RunStore, name: str) -> Any:
+    def failing(folder, name):
         if name == "shards/00001.tar":
             raise OSError(5, "Input/output error")
         return open_file(folder, name)
@@ -552,36 +540,34 @@ def test_a_failed_read_hides_no_damage(
     with monkeypatch.context() as patched:
         patched.setattr(RunStore, "open", failing)
         with pytest.raises((RunError, OSError), match="Input/output error"):
-            pools.run_local(small, out)
+            kit.run_local(small, out)
     made_again = {out / "_SUCCESS", out / "run.json", *(out / "shards").glob("00000*")}
     assert all(path in made_again or path.stat().st_ino == inode for path, inode in before.items())
-    pools.run_local(small, out)
+    kit.run_local(small, out)
     check_finished(out, whole)
 
 
 @pytest.mark.thorough
-def test_what_rows_changed_is_decided_again(
-    small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_rows_changed_is_decided_again(small, whole, tmp_path, monkeypatch):
     """A finished pool that lacked a file, taken up after the file can be read, keeps the tables of the other units."""
     out = tmp_path / "out"
 
     with monkeypatch.context() as patched:
         refuse_second_tar(patched)
-        pools.run_local(small.model_copy(update={"max_failed_files": 0.5}), out)
+        kit.run_local(small.model_copy(update={"max_failed_files": 0.5}), out)
     (out / "_SUCCESS").unlink()
     kept = [out / f"tables/{table}/00000.parquet" for table in ("samples", "members", "matches")]
     before = [path.stat().st_ino for path in kept]
-    pools.run_local(small, out)
+    kit.run_local(small, out)
     assert [path.stat().st_ino for path in kept] == before
     check_finished(out, whole)
 
 
 @pytest.mark.thorough
-def test_metadata_is_back_for_a_rerun(small: Recipe, whole: Path, tmp_path: Path) -> None:
+def test_metadata_is_back_for_a_rerun(small, whole, tmp_path):
     """The run's copy of the metadata lies in tmp/, which a kill may have emptied."""
     out = unfinished(whole, tmp_path / "out")
     assert not (out / METADATA_FILE).exists()
     shutil.rmtree(out / "tables/matches")
-    pools.run_local(small, out)
+    kit.run_local(small, out)
     check_finished(out, whole)

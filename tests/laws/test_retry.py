@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import chain
@@ -26,12 +25,11 @@ from curate.publish.forget.forget import forget
 from curate.publish.forget.lists import read_list
 from curate.store.store import RunStore
 from pipelines.prepare import prepare
-from tests import forked
-from tests.download.web import Web, running
-from tests.laws.pools import Ran, encode, picture, run_beam, run_local, write_metadata
+from tests.kit import Ran, encode, forked, picture, run_beam, run_local, write_metadata
+from tests.kit.web import Web, running
+from tests.kit.written_runs import run_query
 from tests.laws.test_resume import states_of
 from tests.laws.test_urls import HOSTS, NETWORK, recipe, write_list
-from tests.publish.runs import run_query
 
 pytestmark = pytest.mark.thorough
 
@@ -39,36 +37,29 @@ pytest.importorskip("img2dataset")
 
 URLS = 60
 # Each path and how many days it takes to come; None: it never does.
-KINDS: dict[str, int | None] = {
-    "image/{}": 0,
-    "later/1/{}": 1,
-    "status/404/{}": None,
-    "later/2/{}": 2,
-    "image/{}?b": 0,
-    "status/500/{}": None,
-}
+KINDS = {"image/{}": 0, "later/1/{}": 1, "status/404/{}": None, "later/2/{}": 2, "image/{}?b": 0, "status/500/{}": None}
 
 
 @pytest.fixture(scope="module")
-def web() -> Iterator[Web]:
+def web():
     images = {str(i): encode(picture(i, 100)) for i in range(URLS)}
     with running(Web(images | {f"{i}?b": data for i, data in images.items()}, HOSTS)) as servers:
         yield servers
 
 
 @pytest.fixture(scope="module", autouse=True)
-def short_memory() -> Iterator[None]:
+def short_memory():
     """Hosts that did not answer are asked by the next run, as if it were a process of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("curate.pool.urls.format._fetcher", lambda source: Fetcher(source.network))
         yield
 
 
-def urls_of(web: Web) -> list[str]:
+def urls_of(web):
     return [web.url(list(KINDS)[i % len(KINDS)].format(i), i % HOSTS) for i in range(URLS)]
 
 
-def wanted_on(day: int) -> list[str]:
+def wanted_on(day):
     """The status of each URL that was tried on each day until this one."""
     days = [list(KINDS.values())[i % len(KINDS)] for i in range(URLS)]
     never = ["http_404" if "404" in list(KINDS)[i % len(KINDS)] else "http_500" for i in range(URLS)]
@@ -78,7 +69,7 @@ def wanted_on(day: int) -> list[str]:
     ]
 
 
-SECTIONS: dict[str, Any] = {"max_failed": 1.0, "rules": {"wide": "width > 100", "words": "words > 3"}}
+SECTIONS = {"max_failed": 1.0, "rules": {"wide": "width > 100", "words": "words > 3"}}
 
 
 @dataclass
@@ -94,7 +85,7 @@ class Days:
 
 
 @pytest.fixture(scope="module")
-def days(web: Web, tmp_path_factory: pytest.TempPathFactory) -> Days:
+def days(web, tmp_path_factory):
     folder = tmp_path_factory.mktemp("days")
     metadata = write_metadata(folder, ["picture", "number", "of number 7"])
     one = recipe(
@@ -106,9 +97,9 @@ def days(web: Web, tmp_path_factory: pytest.TempPathFactory) -> Days:
     )
     found = Days(one, folder / "run", [], [], [], [])
     decode = measuring.measure_image
-    calls: list[int] = []
+    calls = []
 
-    def counting(*given: Any) -> Any:
+    def counting(*given):
         calls.append(1)
         return decode(*given)
 
@@ -127,30 +118,30 @@ def days(web: Web, tmp_path_factory: pytest.TempPathFactory) -> Days:
     return found
 
 
-def test_what_came_later_is_there_and_every_url_is_one_row(days: Days, web: Web) -> None:
+def test_what_came_later_is_there_and_every_url_is_one_row(days, web):
     urls = urls_of(web)
     for day, samples in enumerate(days.samples):
         found = dict(zip(samples["url"].to_pylist(), samples["status"].to_pylist(), strict=True))
         assert len(samples) == len(urls) and found == dict(zip(urls, wanted_on(day), strict=True))
 
 
-def test_only_what_may_pass_is_tried_again(days: Days) -> None:
+def test_only_what_may_pass_is_tried_again(days):
     for day in (1, 2):
         assert not [path for path in days.asked[day] if "404" in path or "image" in path or f"later/{day - 1}/" in path]
         assert [path for path in days.asked[day] if "later/2/" in path]
 
 
-def test_nothing_that_came_before_is_decoded_again(days: Days) -> None:
+def test_nothing_that_came_before_is_decoded_again(days):
     assert days.decoded == [URLS // 3, URLS // 6, URLS // 6]
 
 
-def test_kept_are_those_of_an_undisturbed_run(days: Days, web: Web, tmp_path: Path) -> None:
+def test_kept_are_those_of_an_undisturbed_run(days, web, tmp_path):
     web.day = 2
     undisturbed = run_local(days.recipe, tmp_path / "run")
     assert undisturbed.kept == days.kept[2] and days.kept[0] != days.kept[1] != days.kept[2]
 
 
-def test_attempts_add_up(days: Days) -> None:
+def test_attempts_add_up(days):
     failures = pq.read_table(days.folder / "failures.parquet").to_pylist()
     attempts = {(row["reason"], row["attempts"], row["may_pass"]) for row in failures}
     assert attempts == {("http_404", 1, False), ("http_500", 9, True)}
@@ -160,7 +151,7 @@ def test_attempts_add_up(days: Days) -> None:
     assert f"500 Something (9 attempts, the last at {one['attempted']:%Y-%m-%d %H:%M:%S} UTC)" in told
 
 
-def test_sql_sees_the_rounds(days: Days) -> None:
+def test_sql_sees_the_rounds(days):
     rows, query = Retries.read(RunStore(str(days.folder))).table, "SELECT * FROM retries ORDER BY ALL"
     listed = sorted(tuple(row.values()) for row in rows.to_pylist())
     assert listed and run_query(str(days.folder), query).rows == listed
@@ -169,13 +160,13 @@ def test_sql_sees_the_rounds(days: Days) -> None:
         assert client.execute(query).fetchall() == listed
 
 
-def test_a_rerun_has_nothing_to_do(days: Days, web: Web) -> None:
+def test_a_rerun_has_nothing_to_do(days, web):
     assert prepare(days.recipe, str(days.folder)).finished
     claim = json.loads((days.folder / "run.json").read_bytes())
     assert claim["retries"]["rounds"] == 2 == Retries.read(RunStore(str(days.folder))).rounds
 
 
-def test_reuse_takes_the_rounds(days: Days, web: Web, tmp_path: Path) -> None:
+def test_reuse_takes_the_rounds(days, web, tmp_path):
     web.log.clear()
     other = days.recipe.model_copy(update={"rules": {"words": "words > 2"}})
     ran = run_local(other, tmp_path / "run", reuse=days.folder)
@@ -184,9 +175,9 @@ def test_reuse_takes_the_rounds(days: Days, web: Web, tmp_path: Path) -> None:
     assert verify_run(str(tmp_path / "run"))[1] == []
 
 
-def test_models_see_what_is_new_alone(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_see_what_is_new_alone(web, tmp_path, monkeypatch):
     """Scores and embeddings, beside columns of the list."""
-    seen: list[int] = []
+    seen = []
     whole = OnnxEncoder.start_images
     monkeypatch.setattr(OnnxEncoder, "start_images", lambda own, views: seen.append(len(views)) or whole(own, views))
     urls = [web.url(("image/{}" if i % 4 else "later/1/{}").format(i), i % HOSTS) for i in range(40)]
@@ -219,7 +210,7 @@ def test_models_see_what_is_new_alone(web: Web, tmp_path: Path, monkeypatch: pyt
 
 # ---------------------------------------------------------------- kills, damage and forgetting
 @pytest.fixture(scope="module")
-def small(web: Web, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, Ran]:
+def small(web, tmp_path_factory):
     """A recipe, its run on a day when half is not there yet, and the same tried again on the next."""
     folder = tmp_path_factory.mktemp("small")
     urls = [web.url(("image/{}" if i % 2 else "later/1/{}").format(i)) for i in range(12)]
@@ -231,13 +222,13 @@ def small(web: Web, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path
     return one, folder / "before", run_local(one, folder / "after", retry=True)
 
 
-def rows_of(ran: Ran) -> list[Any]:
+def rows_of(ran):
     """What is known of each row but when it came."""
     return sorted(ran.table("samples").drop_columns(["error"]).to_pylist(), key=lambda row: (row["unit"], row["row"]))
 
 
 @pytest.mark.slow
-def test_a_kill_before_each_kind_of_file_of_a_retry(small: tuple[Any, Path, Ran], tmp_path: Path) -> None:
+def test_a_kill_before_each_kind_of_file_of_a_retry(small, tmp_path):
     one, before, after = small
     shutil.copytree(before, tmp_path / "out")
     with states_of(tmp_path / "out", tmp_path / "killed") as states:
@@ -253,9 +244,7 @@ def test_a_kill_before_each_kind_of_file_of_a_retry(small: tuple[Any, Path, Ran]
     assert len(states) > 15
 
 
-def test_without_the_record_the_rows_are_those_of_the_first_round(
-    small: tuple[Any, Path, Ran], web: Web, tmp_path: Path
-) -> None:
+def test_without_the_record_the_rows_are_those_of_the_first_round(small, web, tmp_path):
     """And another --retry finds what came in the shards."""
     one, before, after = small
     shutil.copytree(after.folder, tmp_path / "run")
@@ -267,9 +256,7 @@ def test_without_the_record_the_rows_are_those_of_the_first_round(
     assert not web.log and second.kept == after.kept and rows_of(second) == rows_of(after)
 
 
-def test_lost_shards_come_again_and_no_row_is_there_twice(
-    small: tuple[Any, Path, Ran], web: Web, tmp_path: Path
-) -> None:
+def test_lost_shards_come_again_and_no_row_is_there_twice(small, web, tmp_path):
     """Though what did not come at first comes with them now."""
     one, _, after = small
     shutil.copytree(after.folder, tmp_path / "run")
@@ -280,7 +267,7 @@ def test_lost_shards_come_again_and_no_row_is_there_twice(
     assert sorted(again.table("samples")["url"].to_pylist()) == sorted(after.table("samples")["url"].to_pylist())
 
 
-def test_what_is_forgotten_is_not_tried_again(small: tuple[Any, Path, Ran], web: Web, tmp_path: Path) -> None:
+def test_what_is_forgotten_is_not_tried_again(small, web, tmp_path):
     one, before, _ = small
     shutil.copytree(before, tmp_path / "run")
     samples = Ran(before).table("samples").to_pylist()
@@ -294,7 +281,7 @@ def test_what_is_forgotten_is_not_tried_again(small: tuple[Any, Path, Ran], web:
     assert verify_run(str(tmp_path / "run"))[1] == []
 
 
-def test_forgetting_reaches_what_came_later(small: tuple[Any, Path, Ran], web: Web, tmp_path: Path) -> None:
+def test_forgetting_reaches_what_came_later(small, web, tmp_path):
     one, _, after = small
     shutil.copytree(after.folder, tmp_path / "run")
     samples = after.table("samples").to_pylist()
@@ -313,7 +300,7 @@ def test_forgetting_reaches_what_came_later(small: tuple[Any, Path, Ran], web: W
 
 
 @pytest.mark.slow
-def test_a_unit_of_which_nothing_is_left_and_units_that_share_files(web: Web, tmp_path: Path) -> None:
+def test_a_unit_of_which_nothing_is_left_and_units_that_share_files(web, tmp_path):
     """Units of several shards, so many that their tables lie in chunks; of some all rows are tried again."""
     urls = [web.url(f"later/1/{i}" if i < 10 or i % 3 == 0 else f"image/{i}") for i in range(URLS)]
     urls += [f"{url}?{i}" for i, url in enumerate(web.url("status/404/1") for _ in range(200))]
@@ -336,7 +323,7 @@ def test_a_unit_of_which_nothing_is_left_and_units_that_share_files(web: Web, tm
 
 # ---------------------------------------------------------------- the command
 @pytest.mark.slow
-def test_the_command_says_what_it_does(web: Web, tmp_path: Path) -> None:
+def test_the_command_says_what_it_does(web, tmp_path):
     write_list(tmp_path / "list.csv", [web.url(f"later/3/{i}") for i in range(3)] + [web.url("image/1")])
     text = {"input": {"name": "web", "format": "urls", "path": "list.csv", "network": NETWORK}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(text))

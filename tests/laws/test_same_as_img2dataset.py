@@ -6,10 +6,8 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha512
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +19,8 @@ from PIL import Image
 from curate.base.errors import RecipeError
 from curate.download.shard_names import OUTCOMES
 from curate.pool.urls.format import UrlsInput
-from tests.download.web import Web, running
-from tests.laws.pools import encode, picture
+from tests.kit import encode, picture
+from tests.kit.web import Web, running
 from tests.laws.test_urls import NETWORK, recipe
 
 pytestmark = pytest.mark.slow
@@ -31,7 +29,7 @@ pytest.importorskip("img2dataset")
 
 SIZE = 100
 SIZES = ("width", "height", "original_width", "original_height")
-OPTIONS: dict[str, dict[str, Any]] = {
+OPTIONS = {
     "as_it_came": {},
     "limits": {"image_size": SIZE, "min_image_size": 60, "max_aspect_ratio": 3.0, "max_image_area": 15_500.0},
     "not_enlarged": {
@@ -81,7 +79,7 @@ AGREED = [
 ]
 
 
-def images() -> dict[str, bytes]:
+def images():
     plain, exif = picture(3, 120), Image.Exif()
     exif[274], exif[271], exif[270] = 6, "Maker  ", "wörds"
     alpha = plain.convert("RGBA")
@@ -105,12 +103,12 @@ class Shard:
     statistics: dict[str, Any]
 
     @classmethod
-    def read(cls, folder: Path, web: Web) -> "Shard":
+    def read(cls, folder, web):
         (path,) = folder.glob("*.tar")
         table = pq.read_table(path.with_suffix(".parquet"))
         rows = {row["url"].removeprefix(web.url("")): row for row in table.to_pylist()}
         names = {row["key"]: name for name, row in rows.items()}
-        members: dict[str, dict[str, bytes]] = {}
+        members = {}
         with tarfile.open(path) as tar:
             for member in tar.getmembers():
                 key, _, suffix = member.name.partition(".")
@@ -124,7 +122,7 @@ class Shard:
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Shard, Shard]]]:
+def shards(tmp_path_factory):
     folder = tmp_path_factory.mktemp("img2dataset")
     with running(Web(images())) as web:
         paths = [*(f"image/{name}" for name in web.images), *AGREED, *sorted(REFUSED - {"image/ppm"})]
@@ -172,7 +170,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple
         yield found
 
 
-def without_sizes(shard: Shard) -> Shard:
+def without_sizes(shard):
     """A shard as img2dataset leaves it where it encodes nothing: images are named .jpg, and have no sizes."""
     members, rows = {}, {path: row | dict.fromkeys(SIZES) for path, row in shard.rows.items()}
     for path, files in shard.members.items():
@@ -182,7 +180,7 @@ def without_sizes(shard: Shard) -> Shard:
     return replace(shard, members=members, rows=rows)
 
 
-def test_images_that_stay_as_they_came_have_sizes_and_names(shards: dict[str, tuple[Shard, Shard]]) -> None:
+def test_images_that_stay_as_they_came_have_sizes_and_names(shards):
     """By their header, turned as EXIF says, and by their format: each a file of img2dataset's too, byte by byte."""
     ours, theirs = shards["as_it_came"]
     for path, files in ours.members.items():
@@ -198,7 +196,7 @@ def test_images_that_stay_as_they_came_have_sizes_and_names(shards: dict[str, tu
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_shards_are_those_of_img2dataset(shards: dict[str, tuple[Shard, Shard]], name: str) -> None:
+def test_shards_are_those_of_img2dataset(shards, name):
     """Members of samples byte by byte, but for keys; rows and types of the Parquet file, but for messages of what never came."""
     ours, theirs = shards[name]
     if name == "as_it_came":
@@ -224,7 +222,7 @@ def test_shards_are_those_of_img2dataset(shards: dict[str, tuple[Shard, Shard]],
     assert ours.statistics["count"] == theirs.statistics["count"] == len(ours.rows)
 
 
-def test_what_img2dataset_refuses_is_refused(tmp_path: Path) -> None:
+def test_what_img2dataset_refuses_is_refused(tmp_path):
     """Where it would lose every row, or raise an error in each worker."""
     for own, message in (
         ({"verify_hash": ["md5", "md5"]}, "md5 is verified, but compute_hash is sha256"),

@@ -3,30 +3,29 @@
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests import kit
 from tests.cli.conftest import run_command
-from tests.laws import pools
-from tests.pool.crawl import crawls
-from tests.pool.pmc.articles import HIGHEST, write_folders, write_inventory
+from tests.kit import crawls
+from tests.kit.articles import HIGHEST, write_folders, write_inventory
+from tests.kit.s3 import NAMES, serving_s3
+from tests.kit.watched import find_words, watching
 from tests.relate.pools import make_embeddings, write_pool
 from tests.runners.clusters import free_port
-from tests.s3 import NAMES, serving_s3
-from tests.watched import find_words, watching
 
 pytestmark = [pytest.mark.thorough, pytest.mark.slow]
 
 SECRET, OTHER = "wJalrXUtnFEMI-K7MDENG", "hush-bPxRfiCY-literal"
 
 
-def write_inputs(folder: Path) -> None:
+def write_inputs(folder):
     """Write an input of each kind, lists that name files in a bucket, and a table to join."""
-    pools.write_tars(folder / "tars", pools.make_samples(12), 2)
+    kit.write_tars(folder / "tars", kit.make_samples(12), 2)
     write_pool(folder / "rows", 2, *make_embeddings(20, 8))
     write_folders(folder / "pmc", HIGHEST[:3])
     write_inventory(folder / "inventory.csv.gz", HIGHEST[:3])
@@ -39,21 +38,18 @@ def write_inputs(folder: Path) -> None:
     pq.write_table(pa.table({"url": ["http://a.org/1.jpg"], "score": [1.0]}), folder / "joined.parquet")
 
 
-def sources(storage: dict[str, Any]) -> list[list[dict[str, Any]]]:
+def sources(storage):
     """The inputs of some recipes; those with images cannot be with others."""
     network = {"contact": "me@example.org", "allow_networks": ["127.0.0.0/8"], "attempts": 1}
     joined = {"path": "joined.parquet", "on": "url", "columns": {"mine": "score"}}
     rows = {"format": "parquet", "path": "rows/*.parquet", "columns": {"caption": "TEXT", "url": "URL"}}
-    kinds: list[list[dict[str, Any]]] = [
+    kinds = [
         [
             {"format": "webdataset", "path": "tars/*.tar"},
             {"format": "pmc", "path": "inventory.csv.gz", "prefix": "s3://bucket/pmc/"},
             {"format": "urls", "path": "list.parquet", "network": network},
         ],
-        [
-            rows | {"join": joined},
-            {"format": "commoncrawl", "path": "warc.paths", "prefix": "s3://bucket/"},
-        ],
+        [rows | {"join": joined}, {"format": "commoncrawl", "path": "warc.paths", "prefix": "s3://bucket/"}],
     ]
     return [
         [
@@ -65,7 +61,7 @@ def sources(storage: dict[str, Any]) -> list[list[dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("is_named", [False, True])
-def test_a_secret_is_nowhere(is_named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_is_nowhere(is_named, tmp_path, monkeypatch):
     """In the folder of a run, the trial runs of a plan, the report, what is printed, temporary files and messages."""
     watched, recipes = tmp_path / "watched", tmp_path / "recipes"
     (watched / "tmp").mkdir(parents=True)
@@ -83,7 +79,7 @@ def test_a_secret_is_nowhere(is_named: bool, tmp_path: Path, monkeypatch: pytest
         fs.put(f"{tmp_path}/inputs/", "bucket/", recursive=True)
         (recipes / "joined.parquet").write_bytes((tmp_path / "inputs/joined.parquet").read_bytes())
 
-        def curate(*words: str, status: int = 0) -> str:
+        def curate(*words, status=0):
             done = run_command(*words)
             with (watched / "printed").open("a") as file:
                 file.write(done.out + done.err)

@@ -2,8 +2,7 @@
 
 import json
 import shutil
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import fsspec
 import numpy as np
@@ -17,10 +16,10 @@ from curate.ask.report.page import write_report
 from curate.ask.verify import verify_run
 from curate.base.errors import RecipeError, RunError
 from curate.publish.forget.forget import forget
-from curate.recipe.recipe import Recipe, load_recipe, parse_recipe
+from curate.recipe.recipe import load_recipe, parse_recipe
 from curate.store.items import Items
 from pipelines.prepare import prepare
-from tests.laws.pools import (
+from tests.kit import (
     Ran,
     make_rows,
     make_samples,
@@ -35,28 +34,28 @@ from tests.laws.pools import (
 
 pytestmark = pytest.mark.thorough
 
-FIRST: dict[str, Any] = {"words": "words > 2", "own": "number % 7 > 0"}
-SECOND: dict[str, Any] = {"wide": "width >= 50", "few": "characters < 45"}
+FIRST = {"words": "words > 2", "own": "number % 7 > 0"}
+SECOND = {"wide": "width >= 50", "few": "characters < 45"}
 COLUMNS = {"columns": {"number": "int"}}
 
 
-def stage(run: Ran, name: str = "first", **sections: Any) -> Recipe:
+def stage(run, name="first", **sections):
     """A recipe over the kept rows of a run."""
     return recipe_of(str(run.folder), "run", source={"name": name}, **sections)
 
 
-def shards(ran: Ran) -> pa.Table:
+def shards(ran):
     """The Parquet files of all shards."""
     return pa.concat_tables([pq.read_table(path) for path in sorted(ran.folder.glob("shards/*.parquet"))])
 
 
-def column(ran: Ran, name: str) -> dict[str, Any]:
+def column(ran, name):
     """A column of the shards, by uid."""
     table = shards(ran)
     return dict(zip(table["uid"].to_pylist(), table[name].to_pylist(), strict=True))
 
 
-def of_table(ran: Ran, table: str, name: str) -> dict[str, Any]:
+def of_table(ran, table, name):
     """A column of a table, of the kept rows, by uid."""
     kept = ran.table("decisions", ["kept"])["kept"]
     rows = ran.table(table, ["uid", name]).filter(kept)
@@ -72,7 +71,7 @@ class Stages(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def tars(tmp_path_factory: pytest.TempPathFactory) -> Stages:
+def tars(tmp_path_factory):
     """Both balance; the first repeats its rows."""
     folder = tmp_path_factory.mktemp("stages")
     pool = write_tars(folder / "pool", make_samples(), 3)
@@ -89,7 +88,7 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> Stages:
 
 
 # ---------------------------------------------------------------- what is kept
-def test_the_pool_is_what_the_first_run_kept(tars: Stages) -> None:
+def test_the_pool_is_what_the_first_run_kept(tars):
     _, first, second = tars
     pool, before = second.table("samples"), first.table("samples").filter(first.table("decisions")["kept"])
     assert len(pool) == first.counts["kept"] == second.run["input_runs"]["first"]["kept"]
@@ -102,7 +101,7 @@ def test_the_pool_is_what_the_first_run_kept(tars: Stages) -> None:
     assert verify_run(str(second.folder))[1] == []
 
 
-def test_weights_multiply(tars: Stages) -> None:
+def test_weights_multiply(tars):
     _, first, second = tars
     earlier, own = (of_table(ran, "decisions", "probability") for ran in (first, second))
     both = column(second, "probability")
@@ -114,14 +113,14 @@ def test_weights_multiply(tars: Stages) -> None:
     assert dict(zip(kept["uid"].to_pylist(), kept["p"].to_pylist(), strict=True)) == both
 
 
-def test_rows_that_were_repeated_come_once(tars: Stages) -> None:
+def test_rows_that_were_repeated_come_once(tars):
     _, first, second = tars
     assert len(np.load(first.folder / "uids.npy")) == 2 * first.counts["kept"]
     assert len(np.load(second.folder / "uids.npy")) == second.counts["kept"]
     assert set(column(second, "input_repeats").values()) == {2} and "repeats" not in shards(second).column_names
 
 
-def test_members_are_copied_as_they_came(tars: Stages) -> None:
+def test_members_are_copied_as_they_came(tars):
     _, first, second = tars
     before = dict(first.members)
     for name, data in second.members:
@@ -132,7 +131,7 @@ def test_members_are_copied_as_they_came(tars: Stages) -> None:
             assert data == before[name]
 
 
-def test_two_stages_keep_what_one_of_all_rules_keeps(tars: Stages, tmp_path: Path) -> None:
+def test_two_stages_keep_what_one_of_all_rules_keeps(tars, tmp_path):
     first = run_local(recipe_of(tars.pool, source=COLUMNS, rules=FIRST), tmp_path / "first")
     second = run_local(stage(first, rules=SECOND), tmp_path / "second")
     rules = FIRST | {"duplicates": "dedup"} | SECOND
@@ -141,7 +140,7 @@ def test_two_stages_keep_what_one_of_all_rules_keeps(tars: Stages, tmp_path: Pat
     assert set(column(second, "probability").values()) == {1.0}
 
 
-def test_a_third_stage_multiplies_all_three(tars: Stages, tmp_path: Path) -> None:
+def test_a_third_stage_multiplies_all_three(tars, tmp_path):
     _, first, second = tars
     third = run_local(stage(second, "second", sample={"rows": 12}), tmp_path / "third")
     p = [of_table(ran, "decisions", "probability") for ran in tars[1:]]
@@ -154,7 +153,7 @@ def test_a_third_stage_multiplies_all_three(tars: Stages, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("joined", [False, True])
-def test_draws_of_stages_are_independent(tmp_path: Path, joined: bool) -> None:
+def test_draws_of_stages_are_independent(tmp_path, joined):
     """Of runs of one seed, too, and where the probability came by a join: else a second run keeps what the first one kept."""
     (tmp_path / "entries.txt").write_text("dog\ncat\n")
     rows = pa.table(
@@ -183,7 +182,7 @@ def test_draws_of_stages_are_independent(tmp_path: Path, joined: bool) -> None:
         assert f"{draw:.4g}  ← smallest" in str(Run(str(run.folder)).explain(uid))
 
 
-def test_runs_and_other_sources_go_together(tars: Stages, tmp_path: Path) -> None:
+def test_runs_and_other_sources_go_together(tars, tmp_path):
     more = write_tars(tmp_path / "more", make_samples(24, seed=5), 1)
     recipe = recipe_of(more, rules={"words": "words > 1"}).model_dump(mode="json", exclude_none=True)
     sources = [{"name": "first", "format": "run", "path": str(tars.first.folder)}, *recipe["input"]]
@@ -195,7 +194,7 @@ def test_runs_and_other_sources_go_together(tars: Stages, tmp_path: Path) -> Non
 
 # ---------------------------------------------------------------- without images
 @pytest.fixture(scope="module")
-def texts(tmp_path_factory: pytest.TempPathFactory) -> Stages:
+def texts(tmp_path_factory):
     """URLs, whose caption is in a column that only the first recipe names."""
     folder = tmp_path_factory.mktemp("texts")
     rows = make_rows(600)
@@ -213,7 +212,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Stages:
     return Stages(pool, first, run_beam(second, folder / "second"))
 
 
-def test_a_pool_without_images(texts: Stages) -> None:
+def test_a_pool_without_images(texts):
     _, first, second = texts
     before, own = (of_table(ran, "decisions", "probability") for ran in (first, second))
     both = column(second, "probability")
@@ -233,7 +232,7 @@ def test_a_pool_without_images(texts: Stages) -> None:
     assert verify_run(str(second.folder))[1] == []
 
 
-def test_a_third_stage_without_images(texts: Stages, tmp_path: Path) -> None:
+def test_a_third_stage_without_images(texts, tmp_path):
     """The first run is not there any more; the caption is in the column that its recipe names."""
     away = texts.first.folder.rename(tmp_path / "away")
     third = run_local(stage(texts.second, sample={"rows": 20}), tmp_path / "third")
@@ -247,7 +246,7 @@ def test_a_third_stage_without_images(texts: Stages, tmp_path: Path) -> None:
     assert shards(third).column_names.count("input_probability") == 1
 
 
-def test_a_probability_of_the_input_is_not_the_runs(texts: Stages, tmp_path: Path) -> None:
+def test_a_probability_of_the_input_is_not_the_runs(texts, tmp_path):
     """Shards of a run read as plain Parquet: their `probability` goes through, and the new one has no place."""
     plain = f"{texts.first.folder}/shards/*.parquet"
     first = run_local(recipe_of(plain, "parquet", sample={"rows": 90}), tmp_path / "first")
@@ -256,9 +255,7 @@ def test_a_probability_of_the_input_is_not_the_runs(texts: Stages, tmp_path: Pat
 
 
 # ---------------------------------------------------------------- what changes
-def test_of_a_changed_run_only_the_changed_shards_are_read(
-    tars: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_a_changed_run_only_the_changed_shards_are_read(tars, tmp_path, monkeypatch):
     first = Ran(tmp_path / "first")
     shutil.copytree(tars.first.folder, first.folder)
     recipe = stage(first, rules=SECOND)
@@ -276,8 +273,8 @@ def test_of_a_changed_run_only_the_changed_shards_are_read(
     assert len(without.table("samples")) == tars.first.counts["kept"] - 1
 
 
-def test_what_a_run_must_be(tars: Stages, tmp_path: Path) -> None:
-    def error(path: Path, **sections: Any) -> str:
+def test_what_a_run_must_be(tars, tmp_path):
+    def error(path, **sections):
         with pytest.raises(RecipeError) as caught:
             prepare(stage(Ran(path), **sections), str(tmp_path / "out"))
         return str(caught.value)
@@ -298,7 +295,7 @@ def test_what_a_run_must_be(tars: Stages, tmp_path: Path) -> None:
     assert "the columns of its shards: url, key" in error(tars.first.folder, rules={"good": "quality > 1"})
 
 
-def test_shards_that_are_empty_and_runs_in_a_store(tmp_path: Path) -> None:
+def test_shards_that_are_empty_and_runs_in_a_store(tmp_path):
     """All samples of a shard are forgotten; the run is copied to an object store."""
     pool = write_tars(tmp_path / "pool", make_samples(60), 1)
     first = run_local(recipe_of(pool, sample={"rows": 40}, output={"rows_per_shard": 20}), tmp_path / "first")
@@ -311,7 +308,7 @@ def test_shards_that_are_empty_and_runs_in_a_store(tmp_path: Path) -> None:
     assert remote.kept == second.kept and column(remote, "probability") == column(second, "probability")
 
 
-def test_the_folder_is_relative_to_the_recipe(tmp_path: Path) -> None:
+def test_the_folder_is_relative_to_the_recipe(tmp_path):
     file = tmp_path / "second.yaml"
     file.write_text("input: [{name: first, format: run, path: runs/first}]")
     assert load_recipe(str(file)).input[0].path == f"{tmp_path}/runs/first"
@@ -320,7 +317,7 @@ def test_the_folder_is_relative_to_the_recipe(tmp_path: Path) -> None:
         load_recipe(str(file))
 
 
-def test_a_damaged_table_beside_a_tar_is_a_failure(tars: Stages, tmp_path: Path) -> None:
+def test_a_damaged_table_beside_a_tar_is_a_failure(tars, tmp_path):
     first = Ran(tmp_path / "first")
     shutil.copytree(tars.first.folder, first.folder)
     other = pq.read_table(first.folder / "shards/00000.parquet")
@@ -333,13 +330,13 @@ def test_a_damaged_table_beside_a_tar_is_a_failure(tars: Stages, tmp_path: Path)
 
 
 # ---------------------------------------------------------------- explain
-def explained(ran: Ran, sample: str) -> tuple[str, list[str]]:
+def explained(ran, sample):
     """What is said of a sample; and its lines, without margins."""
     page = str(explain_sample(str(ran.folder), sample))
     return page, [line.strip() for line in page.splitlines()]
 
 
-def test_explain_tells_all_stages(tars: Stages) -> None:
+def test_explain_tells_all_stages(tars):
     _, first, second = tars
     uid = next(iter(column(second, "uid")))
     page, lines = explained(second, uid)
@@ -360,7 +357,7 @@ def test_explain_tells_all_stages(tars: Stages) -> None:
         explain_sample(str(second.folder), "f" * 32)
 
 
-def test_explain_goes_on_without_the_first_run(tars: Stages, tmp_path: Path) -> None:
+def test_explain_goes_on_without_the_first_run(tars, tmp_path):
     first = Ran(tmp_path / "first")
     shutil.copytree(tars.first.folder, first.folder)
     second = run_local(stage(first, rules=SECOND), tmp_path / "second")
@@ -381,25 +378,25 @@ def test_explain_goes_on_without_the_first_run(tars: Stages, tmp_path: Path) -> 
         assert "the folder now holds another run; what follows is about that one" in lines
 
 
-def test_the_report_says_where_the_pool_came_from(tars: Stages, tmp_path: Path) -> None:
+def test_the_report_says_where_the_pool_came_from(tars, tmp_path):
     write_report(str(tars.second.folder), str(tmp_path / "report.html"))
     kept, rows = tars.first.run["counts"]["kept"], sum(tars.first.run["counts"].values())
     assert f"what run one kept, {kept} of {rows} samples" in (tmp_path / "report.html").read_text()
 
 
-def test_the_card_says_where_the_pool_came_from(tars: Stages) -> None:
+def test_the_card_says_where_the_pool_came_from(tars):
     text = (tars.second.folder / "README.md").read_text()
     of = tars.first.run
     kept, rows = of["counts"]["kept"], sum(of["counts"].values())
     assert f"- first (run): what one kept, {kept} of {rows} samples (run {of['identity']})\n\n## Contents" in text
 
 
-def test_repeats_of_the_first_run_again(tars: Stages, tmp_path: Path) -> None:
+def test_repeats_of_the_first_run_again(tars, tmp_path):
     again = run_local(stage(tars.first, output={"repeat": "input_repeats"}), tmp_path / "again")
     assert again.kept == tars.first.kept
 
 
-def test_inputs_that_name_other_columns_are_refused(texts: Stages, tmp_path: Path) -> None:
+def test_inputs_that_name_other_columns_are_refused(texts, tmp_path):
     recipe = recipe_of(texts.pool, "parquet").model_dump(mode="json", exclude_none=True)
     sources = [{**recipe["input"][0], "name": name, "columns": {"caption": name}} for name in ("alt", "text")]
     first = run_local(parse_recipe(recipe | {"input": sources}), tmp_path / "first")

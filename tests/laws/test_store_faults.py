@@ -1,8 +1,6 @@
 """A run in an S3 that misbehaves ends right, or says which file failed and why, and goes on when it is run again."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import fsspec
 import pytest
@@ -11,17 +9,17 @@ from curate.recipe import clouds
 from curate.store import lease
 from curate.store.lock import locked
 from curate.store.store import RunStore
-from tests.laws.store_faults import FAULTS, FAULTS_OF_PARTS, PART, Runs, runs
-from tests.llm.server import FaultServer
-from tests.s3 import bucket_at, serving_s3
-from tests.store_proxy import Fault, StoreProxy, store_proxy
-from tests.waiting import wait_until
+from tests.kit.llm_server import FaultServer
+from tests.kit.s3 import bucket_at, serving_s3
+from tests.kit.store_proxy import Fault, store_proxy
+from tests.kit.waiting import wait_until
+from tests.laws.store_faults import FAULTS, FAULTS_OF_PARTS, PART, runs
 
 pytestmark = pytest.mark.thorough
 
 
 @pytest.fixture(scope="module")
-def proxy() -> Iterator[StoreProxy]:
+def proxy():
     with serving_s3() as url, store_proxy(url) as proxy, bucket_at(proxy.url), pytest.MonkeyPatch.context() as patch:
         kind = fsspec.get_filesystem_class("s3")
         patch.setattr(kind, "read_timeout", 1.0)
@@ -30,56 +28,56 @@ def proxy() -> Iterator[StoreProxy]:
 
 
 @pytest.fixture(scope="module")
-def stored(proxy: StoreProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+def stored(proxy, tmp_path_factory):
     with runs(proxy, "s3://bucket", tmp_path_factory.mktemp("runs")) as made:
         yield made
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_run_survives(name: str, stored: Runs) -> None:
+def test_a_run_survives(name, stored):
     print(f"\n{name}: {stored.survive(name.replace(' ', '-').replace('%', ''), FAULTS[name])}")
     assert len(stored.published(name.replace(" ", "-").replace("%", ""))) > 10
 
 
 @pytest.mark.slow
-def test_without_faults(stored: Runs) -> None:
+def test_without_faults(stored):
     print(f"\nnone: {stored.survive('none', lambda _: None)}")
 
 
 @pytest.mark.slow
-def test_stale_listings(stored: Runs) -> None:
+def test_stale_listings(stored):
     print(f"\nstale: {stored.survive_stale_listings()}")
 
 
 @pytest.mark.slow
-def test_an_input_that_does_not_come(stored: Runs) -> None:
+def test_an_input_that_does_not_come(stored):
     print(f"\naway: {stored.lose_input()}")
 
 
 @pytest.mark.slow
 @pytest.mark.runners  # which CI runs without the slow ones: it waits for minutes
-def test_replies_of_a_minute(stored: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replies_of_a_minute(stored, monkeypatch):
     """Asked again after 30 s."""
     monkeypatch.setattr(fsspec.get_filesystem_class("s3"), "read_timeout", clouds.SECONDS)
     print(f"\nreplies of 60 s: {stored.survive_minutes()}")
 
 
 @pytest.mark.slow
-def test_a_store_that_is_down(stored: Runs) -> None:
+def test_a_store_that_is_down(stored):
     print(f"\ndown: {stored.lose_store()}")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS_OF_PARTS)
-def test_large_files(name: str, stored: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_files(name, stored, monkeypatch):
     """Which s3fs puts in parts, here of the smallest size."""
     monkeypatch.setattr("s3fs.core.calculate_chunksize", lambda *_, **__: PART)
     print(f"\n{name} of parts: {stored.upload_parts(f'parts{len(name)}', FAULTS_OF_PARTS[name])}")
 
 
 @pytest.mark.slow
-def test_captions(proxy: StoreProxy, tmp_path: Path) -> None:
+def test_captions(proxy, tmp_path):
     """Answers, texts and what they took are put into place together, by copies."""
     with FaultServer() as server:
         engines = f"{{llm: {{openai: {{base_url: '{server.base_url}', model: tiny-llm}}}}}}"
@@ -90,7 +88,7 @@ def test_captions(proxy: StoreProxy, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_renewal_that_fails_does_not_end_a_lease(proxy: StoreProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_renewal_that_fails_does_not_end_a_lease(proxy, monkeypatch):
     """A store that is busy for a while has not given the folder to another."""
     monkeypatch.setattr(clouds, "_ATTEMPTS", 0)
     monkeypatch.setattr(fsspec.get_filesystem_class("s3"), "retries", 1)

@@ -1,9 +1,6 @@
 """What a unit costs in requests, where the run folder is an object store."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,21 +8,21 @@ import pytest
 
 from curate.pool.pmc import articles as listing
 from curate.publish import publish
-from curate.recipe.recipe import Recipe, parse_recipe
+from curate.recipe.recipe import parse_recipe
 from curate.store import checkpoints
+from tests import kit
 from tests.decide.draw import languages
-from tests.download.web import Web, running
-from tests.laws import pools
-from tests.llm.server import FaultServer
-from tests.pool.crawl import crawls
-from tests.pool.pmc.articles import HIGHEST, write_folders
+from tests.kit import crawls
+from tests.kit.articles import HIGHEST, write_folders
+from tests.kit.llm_server import FaultServer
+from tests.kit.store_requests import count_each, sum_kinds
+from tests.kit.web import Web, running
 from tests.relate.pools import make_embeddings, recipe_of, write_pool
-from tests.store_requests import Each, count_each, sum_kinds
 
 pytestmark = pytest.mark.slow
 
 
-def check_requests(each: Each, tables: set[str], most: float = 20, more: float = 4) -> None:
+def check_requests(each, tables, most=20, more=4):
     """A PUT a table and at most `more`; at most `most` GET and HEAD; at most two names in listings."""
     text = "\n".join(f"{kind} {name}: {number:.2f}" for (kind, name), number in each.items() if number)
     print("\n", {kind: round(sum_kinds(each, *kind.split()), 1) for kind in ("PUT COPY PART", "GET HEAD", "LIST")})
@@ -39,48 +36,48 @@ def check_requests(each: Each, tables: set[str], most: float = 20, more: float =
     check_listed(each)
 
 
-def check_listed(each: Each) -> None:
+def check_listed(each):
     """A store lists 1,000 names at a time: two listings take 2,000 names of 1,000 units."""
     listed = {name: number for (kind, name), number in each.items() if kind == "LIST" and number}
     assert sum(listed.values()) <= 2, listed
 
 
-def test_requests_of_a_unit() -> None:
+def test_requests_of_a_unit():
     check_requests(count_each(), {"samples", "scores", "members", "decisions"})
 
 
 @pytest.mark.parametrize("changed", [(publish, "MIN_UNITS", 2), (checkpoints, "INTERVAL", 0.0)])
-def test_no_more_is_listed(changed: tuple[Any, str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_is_listed(changed, monkeypatch):
     """Where the tables of many units are put together, and where work is slow, so that it leaves checkpoints."""
     monkeypatch.setattr(*changed)
     check_listed(count_each())
 
 
-def make_balanced(folder: Path, units: int, **balance: Any) -> Recipe:
+def make_balanced(folder, units, **balance):
     sizes = {"en": 40 * units, "de": 30 * units, "ja": 20 * units}
     pool = languages.write_pool(folder, languages.make_texts(0, sizes), units)
     return languages.recipe_of(pool, languages.write_entries(folder, sizes), t=20, **balance)
 
 
-def make_one_per_url(folder: Path, units: int) -> Recipe:
+def make_one_per_url(folder, units):
     return make_balanced(folder, units, one_per="url")
 
 
-def make_crawl(folder: Path, units: int) -> Recipe:
+def make_crawl(folder, units):
     pytest.importorskip("resiliparse")
     for unit in range(units):
-        tags = (f'<img src="/{unit}-{n}.jpg" alt="a {pools.METADATA[n % 9]} by the sea {n}">' for n in range(40))
+        tags = (f'<img src="/{unit}-{n}.jpg" alt="a {kit.METADATA[n % 9]} by the sea {n}">' for n in range(40))
         html = f"<html><head></head><body>{''.join(tags)}</body></html>".encode()
         site = crawls.Site(f"http://a.example/{unit}", html=html)
         crawls.pack(folder / f"{unit:05d}.warc.gz", [crawls.info("a"), *crawls.warc_records(site, 1)])
-    sections: dict[str, Any] = {"match": {"metadata": pools.write_metadata(folder)}, "balance": {"t": 1000}}
+    sections = {"match": {"metadata": kit.write_metadata(folder)}, "balance": {"t": 1000}}
     sections |= {"measure": {"language": {}}, "rules": {"english": "language = 'en'"}}
-    return pools.recipe_of(f"{folder}/*.warc.gz", "commoncrawl", **sections)
+    return kit.recipe_of(f"{folder}/*.warc.gz", "commoncrawl", **sections)
 
 
-def make_articles(folder: Path, units: int) -> Recipe:
+def make_articles(folder, units):
     drawn = [replace(HIGHEST[0], number=1000 + number) for number in range(units)]
-    return pools.recipe_of(str(write_folders(folder / "pool", drawn)), "pmc", max_failed=1.0)
+    return kit.recipe_of(str(write_folders(folder / "pool", drawn)), "pmc", max_failed=1.0)
 
 
 MATCHED = {"samples", "matches", "decisions"}
@@ -95,22 +92,20 @@ MATCHED = {"samples", "matches", "decisions"}
         (make_articles, {"samples", "scores", "decisions"}),
     ],
 )
-def test_other_kinds_of_runs(
-    make: Callable[[Path, int], Recipe], tables: set[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_kinds_of_runs(make, tables, monkeypatch):
     """Balancing by language, one text of an image, crawls, articles."""
     monkeypatch.setattr(listing, "PART_BYTES", (1, 1))
     check_requests(count_each(make=make), tables)
 
 
-def make_related(folder: Path, units: int, rounds: int = 3) -> Recipe:
+def make_related(folder, units, rounds=3):
     path = write_pool(folder / "pool", units, *make_embeddings(units * 40, 16))
     relate = {"clusters": {"topic": {"of": "l14", "k": 4, "rounds": rounds}}, "negclip": {"s_clip": {"of": "l14"}}}
     quotas = {"of": "topic", "rows": units * 20, "by": "complexity", "keep": "farthest"}
     return parse_recipe(recipe_of(path, relate, sample={"quotas": quotas}))
 
 
-def test_rounds_of_relations_read_no_unit() -> None:
+def test_rounds_of_relations_read_no_unit():
     """Embeddings are read thrice, however many rounds there are; quotas of clusters take three passes of their own."""
     each = count_each(make=make_related)
     of_input = each["GET", "tables/embeddings/N.parquet"]
@@ -120,16 +115,16 @@ def test_rounds_of_relations_read_no_unit() -> None:
 
 
 @pytest.mark.parametrize("between", [checkpoints.INTERVAL, 0.0])
-def test_captions_come_once_a_minute(between: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_captions_come_once_a_minute(between, monkeypatch):
     """The first answers stay, and captions follow from them: neither is put aside first. Slow ones are not listed."""
     monkeypatch.setattr(checkpoints, "INTERVAL", between)
     with FaultServer() as server:
         engines = {"llm": {"openai": {"base_url": server.base_url, "model": "tiny-llm"}}}
 
-        def make(folder: Path, units: int) -> Recipe:
-            path = pools.write_tars(folder / "pool", pools.make_samples(units * 20), units)
+        def make(folder, units):
+            path = kit.write_tars(folder / "pool", kit.make_samples(units * 20), units)
             captions = {"engines": engines, "rewrite": {"engine": "llm", "styles": ["human", "coco"], "batch": 8}}
-            return pools.recipe_of(path, captions=captions, max_failed=1.0)
+            return kit.recipe_of(path, captions=captions, max_failed=1.0)
 
         each = count_each(make=make)
     if between:
@@ -137,7 +132,7 @@ def test_captions_come_once_a_minute(between: float, monkeypatch: pytest.MonkeyP
     check_listed(each)
 
 
-def test_downloads() -> None:
+def test_downloads():
     """A shard is downloaded, and is the unit's input then.
 
     Its three files are output of the download, beside the unit's tables. They have to be of one attempt, so they are put
@@ -145,16 +140,16 @@ def test_downloads() -> None:
     line of a log, of which each is a PUT here. Reading tar and Parquet file is reading input, whose sizes a HEAD tells.
     """
     pytest.importorskip("img2dataset")
-    images = {str(number): pools.encode(pools.picture(number, 64)) for number in range(20)}
+    images = {str(number): kit.encode(kit.picture(number, 64)) for number in range(20)}
     with running(Web(images)) as web:
 
-        def make(folder: Path, units: int) -> Recipe:
+        def make(folder, units):
             urls = [web.url(f"image/{number % 20}?{number}") for number in range(units * 20)]
             captions = [f"a picture of number {number}" for number in range(len(urls))]
             pq.write_table(pa.table({"url": urls, "caption": captions}), folder / "list.parquet")
             network = {"contact": "me@example.org", "allow_networks": ["127.0.0.0/8"]}
             source = {"network": network, "number_sample_per_shard": 20}
-            return pools.recipe_of(str(folder / "list.parquet"), "urls", source=source)
+            return kit.recipe_of(str(folder / "list.parquet"), "urls", source=source)
 
         each = count_each(make=make)
     for end in (".tar", ".parquet", "_stats.json"):

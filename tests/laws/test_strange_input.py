@@ -6,12 +6,10 @@ import json
 import os
 import signal
 import tarfile
-from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,41 +19,40 @@ import pytest
 from curate.base.errors import RecipeError, RunError
 from curate.cli.run import run as command
 from curate.read.json_fields import read_json
-from curate.recipe.recipe import Recipe
 from curate.store.store import RunStore
 from pipelines import curate as pipeline
 from pipelines.claim import claim_folder
-from tests.laws import pools
-from tests.laws.pools import Ran, conserved, loads
+from tests import kit
+from tests.kit import Ran, conserved, loads, runs
 
 pytestmark = pytest.mark.thorough
 
-IMAGES = [pools.encode(pools.picture(i)) for i in range(10)]
+IMAGES = [kit.encode(kit.picture(i)) for i in range(10)]
 URLS = [f"https://example.com/{i}" for i in range(10)]
 CAPTIONS = [f"a red dog {i}" for i in range(10)]
 
 
-def tar_of(path: Path, *members: tuple[str, bytes]) -> str:
+def tar_of(path, *members):
     with tarfile.open(path, "w") as tar:
         for name, data in members:
-            pools.add_member(tar, name, data)
+            kit.add_member(tar, name, data)
     return str(path)
 
 
-def sample(key: str, number: int, fields: bytes | None = None) -> list[tuple[str, bytes]]:
+def sample(key, number, fields=None):
     """The members of a good sample."""
     members = [(f"{key}.jpg", IMAGES[number]), (f"{key}.txt", f"a red dog {number}".encode())]
     return members if fields is None else [*members, (f"{key}.json", fields)]
 
 
-def parquet_of(path: Path, **columns: Any) -> str:
+def parquet_of(path, **columns):
     """A file of ten good rows of text, with further columns or others in their place."""
     pq.write_table(pa.table({"url": URLS, "caption": CAPTIONS, **columns}), path, row_group_size=4)
     return str(path)
 
 
-def run(path: str | list[str], out: Path, form: str = "webdataset", **sections: Any) -> Ran:
-    done = pools.run_local(pools.recipe_of(path, form, **sections), out)
+def run(path, out, form="webdataset", **sections):
+    done = kit.run_local(kit.recipe_of(path, form, **sections), out)
     conserved(done)
     if form == "webdataset":
         loads(done)
@@ -63,13 +60,13 @@ def run(path: str | list[str], out: Path, form: str = "webdataset", **sections: 
 
 
 @contextmanager
-def within(seconds: int) -> Iterator[None]:
+def within(seconds):
     """Fails where the block hangs."""
 
     class Hangs(BaseException):
         pass
 
-    def ring(*_: object) -> None:
+    def ring(*_):
         raise Hangs(f"nothing came for {seconds} s")
 
     before = signal.signal(signal.SIGALRM, ring)
@@ -84,7 +81,7 @@ def within(seconds: int) -> Iterator[None]:
 
 
 # ---------------------------------------------------------------- tars
-def test_tar_in_a_tar(tmp_path: Path) -> None:
+def test_tar_in_a_tar(tmp_path):
     inner = Path(tar_of(tmp_path / "inner.tar", *sample("in", 1))).read_bytes()
     members = [*sample("a", 0), ("a.tar", inner), ("b.tar", inner), *sample("c", 2)]
     done = run(tar_of(tmp_path / "outer.tar", *members), tmp_path / "out")
@@ -92,7 +89,7 @@ def test_tar_in_a_tar(tmp_path: Path) -> None:
     assert loads(done)["a"]["tar"] == inner
 
 
-JSONS: dict[str, tuple[bytes, str]] = {
+JSONS = {
     "an integer of 10 MB": (b'{"n": ' + b"9" * 10_000_000 + b"}", "invalid_json"),
     "a float of 10 MB": (b'{"n": 1' + b"0" * 10_000_000 + b".0}", "kept"),
     "20 MB": (b'{"n": "' + b"9" * 20_000_000 + b'"}', "invalid_json"),
@@ -112,7 +109,7 @@ JSONS: dict[str, tuple[bytes, str]] = {
 }
 
 
-def test_strange_json(tmp_path: Path) -> None:
+def test_strange_json(tmp_path):
     samples = [
         ((f"{name}.jpg", IMAGES[n % 10]), (f"{name}.txt", f"a red dog {n}".encode()), (f"{name}.json", data))
         for n, (name, (data, _)) in enumerate(JSONS.items())
@@ -124,7 +121,7 @@ def test_strange_json(tmp_path: Path) -> None:
         assert repr(fields) == repr(old | {"uid": fields["uid"]})
 
 
-def test_json_captions(tmp_path: Path) -> None:
+def test_json_captions(tmp_path):
     """Without a .txt the caption is a field of the json, whatever it holds."""
     captions = {
         "good": "a red dog",
@@ -146,14 +143,14 @@ def test_json_captions(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def nested(depth: int) -> bytes:
+def nested(depth):
     return b'{"a": ' + b"[" * depth + b"]" * depth + b"}"
 
 
-def test_deep_json_is_judged_alike_by_all_runners() -> None:
+def test_deep_json_is_judged_alike_by_all_runners():
     """Beam's runners, and its steps, call at different depths of the stack."""
 
-    def read_below(frames: int, data: bytes) -> bool:
+    def read_below(frames, data):
         return read_below(frames - 1, data) if frames else read_json(data)[1] is None
 
     for depth in (10, 100, 300, 500, 700, 900):
@@ -176,7 +173,7 @@ SUFFIXES = [
 ]
 
 
-def test_strange_suffixes(tmp_path: Path) -> None:
+def test_strange_suffixes(tmp_path):
     members = [*sample("a", 0), *((f"a.{suffix}", b"x%d" % n) for n, suffix in enumerate(SUFFIXES))]
     done = run(tar_of(tmp_path / "x.tar", *members), tmp_path / "out")
     assert done.outcomes["x.tar", "a"] == "kept"
@@ -186,12 +183,12 @@ def test_strange_suffixes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [8**11 - 1, 2**33, 2**40, 2**62, 2**63, 2**80])
 @pytest.mark.parametrize("before", [0, 2], ids=["an image", "an ancillary member"])
-def test_a_header_that_announces_too_much(size: int, before: int, tmp_path: Path) -> None:
+def test_a_header_that_announces_too_much(size, before, tmp_path):
     """The samples before it are kept; the one that it belongs to is reported, where its header can be read at all."""
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w") as tar:
         for name, data in [*sample("a", 0), *sample("b", 1)[:before]]:
-            pools.add_member(tar, name, data)
+            kit.add_member(tar, name, data)
         end = tar.offset
     info = tarfile.TarInfo("b.seg" if before else "b.jpg")
     info.size = size
@@ -204,31 +201,21 @@ def test_a_header_that_announces_too_much(size: int, before: int, tmp_path: Path
     assert done.outcomes.get(("x.tar", "b")) == ("truncated_member" if reason == "truncated_tar" else without_it)
 
 
-def test_one_key_in_many_places(tmp_path: Path) -> None:
+def test_one_key_in_many_places(tmp_path):
     """The same key in two tars and two sources: all are kept, under distinct names."""
     paths = [tar_of(tmp_path / f"{n}.tar", *sample("same", n)) for n in range(4)]
-    recipe = pools.recipe_of(paths[:2])
+    recipe = kit.recipe_of(paths[:2])
     other = recipe.input[0].model_copy(update={"name": "other", "path": tuple(paths[2:])})
-    done = pools.run_local(recipe.model_copy(update={"input": (*recipe.input, other)}), tmp_path / "out")
+    done = kit.run_local(recipe.model_copy(update={"input": (*recipe.input, other)}), tmp_path / "out")
     conserved(done)
     assert done.counts == {"kept": 4}
     assert len(loads(done)) == 4
     assert set(done.table("samples")["source"].to_pylist()) == {"pool", "other"}
 
 
-def test_own_uids(tmp_path: Path) -> None:
+def test_own_uids(tmp_path):
     """32 hex digits count, in lower case; everything else is ignored; all zeros are a uid like any other."""
-    uids: list[Any] = [
-        "AB" * 16,
-        "ab" * 15,
-        "0" * 32,
-        "f" * 32,
-        " " + "ab" * 16,
-        "g" * 32,
-        5,
-        "ab" * 16 + "\n",
-        "٣" * 32,
-    ]
+    uids = ["AB" * 16, "ab" * 15, "0" * 32, "f" * 32, " " + "ab" * 16, "g" * 32, 5, "ab" * 16 + "\n", "٣" * 32]
     members = [m for n, uid in enumerate(uids) for m in sample(f"k{n}", n, json.dumps({"uid": uid}).encode())]
     done = run(tar_of(tmp_path / "x.tar", *members), tmp_path / "out")
     assert done.counts == {"kept": len(uids)}
@@ -237,7 +224,7 @@ def test_own_uids(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- what is no file
-def test_a_folder_named_like_a_tar(tmp_path: Path) -> None:
+def test_a_folder_named_like_a_tar(tmp_path):
     (tmp_path / "x.tar").mkdir()
     tar_of(tmp_path / "y.tar", *sample("a", 0))
     with pytest.raises(RecipeError, match="is a folder"):
@@ -245,13 +232,13 @@ def test_a_folder_named_like_a_tar(tmp_path: Path) -> None:
     assert run(str(tmp_path / "*.tar"), tmp_path / "out").counts == {"kept": 1}
 
 
-def test_a_fifo(tmp_path: Path) -> None:
+def test_a_fifo(tmp_path):
     os.mkfifo(tmp_path / "x.tar")
     with within(120), pytest.raises(RecipeError):
         run(str(tmp_path / "x.tar"), tmp_path / "out")
 
 
-def test_what_a_glob_finds_and_is_no_file(tmp_path: Path) -> None:
+def test_what_a_glob_finds_and_is_no_file(tmp_path):
     """It is not left out without a word: a file may be behind the link tomorrow."""
     tar_of(tmp_path / "a.tar", *sample("a", 0))
     (tmp_path / "folder.tar").mkdir()
@@ -272,7 +259,7 @@ def test_what_a_glob_finds_and_is_no_file(tmp_path: Path) -> None:
     assert done.reasons == {(f"{name}.parquet", None): "not_a_file" for name in ("gone", "pipe")}
 
 
-def test_links_to_tars(tmp_path: Path) -> None:
+def test_links_to_tars(tmp_path):
     """A pool of links, as caches of datasets keep them, is a pool."""
     tar_of(tmp_path / "blob", *sample("a", 0))
     (tmp_path / "pool").mkdir()
@@ -282,19 +269,19 @@ def test_links_to_tars(tmp_path: Path) -> None:
     assert run(f"{tmp_path}/pool/*.tar", tmp_path / "out").counts == {"kept": 2}
 
 
-def test_a_link_to_nowhere(tmp_path: Path) -> None:
+def test_a_link_to_nowhere(tmp_path):
     (tmp_path / "x.tar").symlink_to(tmp_path / "nowhere")
     with pytest.raises(RecipeError, match="no such file"):
         run(str(tmp_path / "x.tar"), tmp_path / "out")
 
 
 # ---------------------------------------------------------------- files that change
-def changing(monkeypatch: pytest.MonkeyPatch, after: str, path: Path, data: bytes) -> None:
+def changing(monkeypatch, after, path, data):
     """Puts other content into place once the run was planned (`claim_folder`) or measured (`decide_rows`)."""
-    module = pools if after == "claim_folder" else pipeline
+    module = runs if after == "claim_folder" else pipeline
     step = getattr(module, after)
 
-    def stepping(*arguments: Any) -> Any:
+    def stepping(*arguments):
         result = step(*arguments)
         aside = path.with_suffix(".new")
         aside.write_bytes(data)
@@ -304,7 +291,7 @@ def changing(monkeypatch: pytest.MonkeyPatch, after: str, path: Path, data: byte
     monkeypatch.setattr(module, after, stepping)
 
 
-def test_a_file_that_changes_before_it_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_changes_before_it_is_measured(tmp_path, monkeypatch):
     """The run describes what it read; its tables are not taken for those of either file later."""
     path = Path(tar_of(tmp_path / "x.tar", *sample("a", 0), *sample("b", 1)))
     with monkeypatch.context() as patched:
@@ -314,22 +301,20 @@ def test_a_file_that_changes_before_it_is_measured(tmp_path: Path, monkeypatch: 
     assert done.table("samples")["caption"].to_pylist()[1] == "a bad cat 1"
 
 
-def test_a_file_that_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_vanishes(tmp_path, monkeypatch):
     paths = [Path(tar_of(tmp_path / f"{n}.tar", *sample("a", n))) for n in range(2)]
 
-    def starting(*arguments: Any) -> None:
+    def starting(*arguments):
         claim_folder(*arguments)
         paths[0].unlink()
 
-    monkeypatch.setattr(pools, "claim_folder", starting)
+    monkeypatch.setattr(runs, "claim_folder", starting)
     done = run([str(path) for path in paths], tmp_path / "out")
     assert done.reasons == {("0.tar", None): "unreadable"} and done.counts == {"kept": 1}
 
 
 @pytest.mark.parametrize("change", ["caption", "image", "shorter", "gone"])
-def test_a_file_that_changes_after_it_was_measured(
-    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_changes_after_it_was_measured(change, tmp_path, monkeypatch):
     """The run fails and names the file; another one reads it as it is now."""
     path = Path(tar_of(tmp_path / "x.tar", *sample("a", 0), *sample("b", 1)))
     data = path.read_bytes()
@@ -352,9 +337,7 @@ def test_a_file_that_changes_after_it_was_measured(
 
 
 @pytest.mark.parametrize("form", ["webdataset", "parquet"])
-def test_other_bytes_under_the_same_state_end_the_run(
-    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_bytes_under_the_same_state_end_the_run(form, tmp_path, monkeypatch):
     """A server may give other bytes of a file than before, and the same ETag and size: they are not emitted."""
     path = Path(tar_of(tmp_path / "x.tar", *sample("a", 0), *sample("b", 1)))
     if form == "parquet":
@@ -376,14 +359,12 @@ def test_other_bytes_under_the_same_state_end_the_run(
 
 
 @pytest.mark.parametrize("takes_notes", [True, False])
-def test_a_full_disk_is_named_with_what_to_do(
-    takes_notes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_named_with_what_to_do(takes_notes, tmp_path, monkeypatch):
     """And no step within the pipeline; when there is room again, the run goes on."""
     tar_of(tmp_path / "x.tar", *sample("a", 0), *sample("b", 1))
     (tmp_path / "r.yaml").write_text("input: {name: pool, format: webdataset, path: x.tar}\n")
 
-    def full(*_: Any) -> None:
+    def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
@@ -403,7 +384,7 @@ def test_a_full_disk_is_named_with_what_to_do(
 
 
 # ---------------------------------------------------------------- Parquet
-KINDS: dict[str, pa.Array] = {
+KINDS = {
     "dictionary": pa.array(CAPTIONS).dictionary_encode(),
     "dictionary of large_string": pa.array(CAPTIONS, pa.large_string()).dictionary_encode(),
     "large_string": pa.array(CAPTIONS, pa.large_string()),
@@ -414,16 +395,16 @@ KINDS: dict[str, pa.Array] = {
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def plain(tmp_path_factory):
     """A run of ten rows of plain text."""
     folder = tmp_path_factory.mktemp("plain")
     return run(parquet_of(folder / "y.parquet"), folder / "out", "parquet")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_captions_of_any_type_of_text(kind: str, plain: Ran, tmp_path: Path) -> None:
+def test_captions_of_any_type_of_text(kind, plain, tmp_path):
     path = parquet_of(tmp_path / "x.parquet", caption=KINDS[kind])
-    metadata = pools.write_metadata(tmp_path)
+    metadata = kit.write_metadata(tmp_path)
     done = run(
         path, tmp_path / "out", "parquet", rules={"w": "words > 1"}, match={"metadata": metadata}, balance={"t": 99}
     )
@@ -441,7 +422,7 @@ def test_captions_of_any_type_of_text(kind: str, plain: Ran, tmp_path: Path) -> 
     ],
     ids=lambda column: str(column.type),
 )  # fmt: skip
-def test_captions_of_another_type(column: pa.Array, tmp_path: Path) -> None:
+def test_captions_of_another_type(column, tmp_path):
     path = parquet_of(tmp_path / "x.parquet", caption=column)
     with pytest.raises(RecipeError, match=r"caption column 'caption' is .*, not text"):
         run(path, tmp_path / "out", "parquet")
@@ -450,7 +431,7 @@ def test_captions_of_another_type(column: pa.Array, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["caption", "note", "url", "score"])
-def test_a_column_twice(name: str, tmp_path: Path) -> None:
+def test_a_column_twice(name, tmp_path):
     columns = {
         "url": pa.array(URLS),
         "caption": pa.array(CAPTIONS),
@@ -465,16 +446,16 @@ def test_a_column_twice(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("other", ["URL", "UID", "Uid"])
-def test_columns_that_differ_in_case(other: str, tmp_path: Path) -> None:
+def test_columns_that_differ_in_case(other, tmp_path):
     run(parquet_of(tmp_path / "x.parquet", **{other: CAPTIONS}), tmp_path / "out", "parquet")
 
 
-def test_captions_that_differ_in_case_need_a_name(tmp_path: Path) -> None:
+def test_captions_that_differ_in_case_need_a_name(tmp_path):
     with pytest.raises(RecipeError, match="differ in case alone; name one with columns"):
         run(parquet_of(tmp_path / "x.parquet", Caption=CAPTIONS), tmp_path / "out", "parquet")
 
 
-UIDS: dict[str, pa.Array] = {
+UIDS = {
     "int64": pa.array(range(10)),
     "no hex": pa.array(["abc"] * 10),
     "upper case": pa.array([f"{i:032X}" for i in range(10)]),
@@ -486,7 +467,7 @@ UIDS: dict[str, pa.Array] = {
 
 
 @pytest.mark.parametrize("kind", UIDS)
-def test_uid_columns(kind: str, tmp_path: Path) -> None:
+def test_uid_columns(kind, tmp_path):
     """Own uids are taken where they are some; the curated Parquet holds the uids of the ledger in any case."""
     done = run(parquet_of(tmp_path / "x.parquet", uid=UIDS[kind]), tmp_path / "out", "parquet")
     assert done.counts == {"kept": 10}
@@ -495,7 +476,7 @@ def test_uid_columns(kind: str, tmp_path: Path) -> None:
     assert uids[3] == f"{3:032x}" or kind not in ("upper case", "some")
 
 
-def test_a_row_group_without_rows(tmp_path: Path) -> None:
+def test_a_row_group_without_rows(tmp_path):
     table = pa.table({"url": URLS, "caption": CAPTIONS})
     with pq.ParquetWriter(tmp_path / "x.parquet", table.schema) as writer:
         for part in (table.slice(0, 0), table.slice(0, 5), table.slice(0, 0), table.slice(5), table.slice(0, 0)):
@@ -504,7 +485,7 @@ def test_a_row_group_without_rows(tmp_path: Path) -> None:
     assert run(str(tmp_path / "x.parquet"), tmp_path / "out", "parquet").counts == {"kept": 10}
 
 
-SCORES: dict[str, tuple[pa.Array, int]] = {
+SCORES = {
     "float16": (pa.array(np.linspace(0, 1, 10).astype(np.float16)), 6),
     "inf and NaN": (pa.array([float("inf"), float("-inf"), float("nan"), None, *[1.0] * 6]), 7),
     "int8": (pa.array(range(10), pa.int8()), 6),
@@ -513,7 +494,7 @@ SCORES: dict[str, tuple[pa.Array, int]] = {
 
 
 @pytest.mark.parametrize("kind", SCORES)
-def test_scores_of_any_number(kind: str, tmp_path: Path) -> None:
+def test_scores_of_any_number(kind, tmp_path):
     column, kept = SCORES[kind]
     path = parquet_of(tmp_path / "x.parquet", score=column)
     sections = {"source": {"columns": {"scores": ["score"]}}, "rules": {"best": {"top": 0.5, "of": "score"}}}
@@ -525,7 +506,7 @@ def test_scores_of_any_number(kind: str, tmp_path: Path) -> None:
     [pa.array([[1.0]] * 10), pa.array([{"a": 1}] * 10), pa.array([Decimal(1)] * 10), pa.array(CAPTIONS)],
     ids=lambda c: str(c.type),
 )
-def test_scores_that_are_no_numbers(column: pa.Array, tmp_path: Path) -> None:
+def test_scores_that_are_no_numbers(column, tmp_path):
     """They may be brought along, but nothing can be the best of them."""
     path = parquet_of(tmp_path / "x.parquet", score=column)
     sections = {"source": {"columns": {"scores": ["score"]}}, "rules": {"best": {"top": 0.5, "of": "score"}}}
@@ -533,14 +514,14 @@ def test_scores_that_are_no_numbers(column: pa.Array, tmp_path: Path) -> None:
         run(path, tmp_path / "out", "parquet", **sections)
 
 
-def bad_text() -> pa.Array:
+def bad_text():
     good = pa.array(CAPTIONS)
     return pa.Array.from_buffers(
         pa.string(), 10, [None, good.buffers()[1], pa.py_buffer(b"\xff" * good.buffers()[2].size)]
     )
 
 
-COLUMNS: dict[str, pa.Array] = {
+COLUMNS = {
     "text that is not UTF-8": bad_text(),
     "timestamps past 9999": pa.array([2**62] * 10, pa.timestamp("ms")),
     "nanoseconds": pa.array([2**62 + 1] * 10, pa.timestamp("ns")),
@@ -555,7 +536,7 @@ COLUMNS: dict[str, pa.Array] = {
 }
 
 
-def test_columns_that_nobody_asked_for(tmp_path: Path) -> None:
+def test_columns_that_nobody_asked_for(tmp_path):
     """They travel along: as they are beside text, as fields of the json beside images."""
     done = run(parquet_of(tmp_path / "x.parquet", **COLUMNS), tmp_path / "texts", "parquet")
     assert done.counts == {"kept": 10}
@@ -568,7 +549,7 @@ def test_columns_that_nobody_asked_for(tmp_path: Path) -> None:
     assert all(json.loads(members["json"]).keys() >= COLUMNS.keys() for members in loads(done).values())
 
 
-def test_urls_that_are_not_utf8(tmp_path: Path) -> None:
+def test_urls_that_are_not_utf8(tmp_path):
     """Of text alone, such a row has no URL; an image needs none."""
     texts = run(parquet_of(tmp_path / "x.parquet", url=bad_text()), tmp_path / "texts", "parquet")
     assert texts.counts == {"failed": 10} and set(texts.reasons.values()) == {"no_url"}
@@ -576,7 +557,7 @@ def test_urls_that_are_not_utf8(tmp_path: Path) -> None:
     assert run(str(tmp_path / "y.parquet"), tmp_path / "images", "parquet").counts == {"kept": 10}
 
 
-IMAGE_COLUMNS: dict[str, tuple[pa.Array, dict[str, int]]] = {
+IMAGE_COLUMNS = {
     "large_binary": (pa.array(IMAGES, pa.large_binary()), {"kept": 10}),
     "structs": (pa.array([{"bytes": image, "path": "x"} for image in IMAGES]), {"kept": 10}),
     "a null": (pa.array([None, *IMAGES[1:]]), {"failed": 1, "kept": 9}),
@@ -590,7 +571,7 @@ IMAGE_COLUMNS: dict[str, tuple[pa.Array, dict[str, int]]] = {
 
 
 @pytest.mark.parametrize("kind", IMAGE_COLUMNS)
-def test_image_columns(kind: str, tmp_path: Path) -> None:
+def test_image_columns(kind, tmp_path):
     column, counts = IMAGE_COLUMNS[kind]
     path = tmp_path / "x.parquet"
     pq.write_table(
@@ -603,7 +584,7 @@ def test_image_columns(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["plain", "struct"])
-def test_image_columns_of_views(form: str, tmp_path: Path) -> None:
+def test_image_columns_of_views(form, tmp_path):
     images = pa.array(IMAGES, pa.binary_view())
     if form == "struct":
         images = pa.StructArray.from_arrays([images], ["bytes"])
@@ -612,7 +593,7 @@ def test_image_columns_of_views(form: str, tmp_path: Path) -> None:
     assert run(str(tmp_path / "x.parquet"), tmp_path / "out", "parquet").counts == {"kept": 10}
 
 
-def test_output_columns_of_views(tmp_path: Path) -> None:
+def test_output_columns_of_views(tmp_path):
     """At any depth; the same values come out under plain types."""
     kinds = {
         "views": pa.list_(pa.string_view()),
@@ -628,7 +609,7 @@ def test_output_columns_of_views(tmp_path: Path) -> None:
     assert {name: table[name][9].as_py() for name in values} == values
 
 
-def test_types_that_differ_between_files(tmp_path: Path) -> None:
+def test_types_that_differ_between_files(tmp_path):
     """The output has one type for each column; a value that it cannot hold costs its row group, with a reason."""
     big, dates = 2**53 + 1, [2**40] * 4 + [1] * 6
     paths = [
@@ -646,7 +627,7 @@ def test_types_that_differ_between_files(tmp_path: Path) -> None:
     assert table["hash"].to_pylist()[:6] == [float(big)] * 6 and table["when"].type == pa.timestamp("ns")
 
 
-def damage_page(source: Path, column: str, target: Path) -> Path:
+def damage_page(source, column, target):
     """A copy in which the data page of one column is overwritten."""
     group = pq.read_metadata(source).row_group(0)
     chunk = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == column)
@@ -660,7 +641,7 @@ def damage_page(source: Path, column: str, target: Path) -> Path:
 
 @pytest.mark.parametrize("codec", ["snappy", "zstd"])
 @pytest.mark.parametrize("column", ["url", "caption", "note"])
-def test_a_damaged_page(column: str, codec: str, tmp_path: Path) -> None:
+def test_a_damaged_page(column, codec, tmp_path):
     """In a column that is measured or not: the file is reported, and the run goes on."""
     numbers = np.random.default_rng(0).integers(0, 10**9, 1000)
     names = ("url", "caption", "note")
@@ -675,17 +656,17 @@ def test_a_damaged_page(column: str, codec: str, tmp_path: Path) -> None:
     assert set(done.reasons) == {("x.parquet", None)} and done.counts == {"kept": 10}
 
 
-def test_an_empty_recipe_of_files(tmp_path: Path) -> None:
+def test_an_empty_recipe_of_files(tmp_path):
     """Nothing at all in the pool: a finished run of nothing."""
     table = pa.table(
         {"url": pa.array([], pa.string()), "caption": pa.array([], pa.string()), "score": pa.array([], pa.float32())}
     )
     pq.write_table(table, tmp_path / "x.parquet")
-    recipe: Recipe = pools.recipe_of(
-        str(tmp_path / "x.parquet"), "parquet", match={"metadata": pools.write_metadata(tmp_path)},
+    recipe = kit.recipe_of(
+        str(tmp_path / "x.parquet"), "parquet", match={"metadata": kit.write_metadata(tmp_path)},
         rules={"best": {"top": 0.5, "of": "score"}}, balance={"t": 1}, max_failed=0, max_failed_files=0,
     )  # fmt: skip
-    for done in (pools.run_local(recipe, tmp_path / "local"), pools.run_beam(recipe, tmp_path / "beam")):
+    for done in (kit.run_local(recipe, tmp_path / "local"), kit.run_beam(recipe, tmp_path / "beam")):
         conserved(done)
         assert done.counts == {} and len(np.load(done.folder / "uids.npy")) == 0
-    assert pools.lasting_files(tmp_path / "local") == pools.lasting_files(tmp_path / "beam")
+    assert kit.lasting_files(tmp_path / "local") == kit.lasting_files(tmp_path / "beam")

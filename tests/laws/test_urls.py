@@ -9,9 +9,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -23,8 +20,8 @@ from curate.publish.forget.forget import forget
 from curate.publish.forget.lists import read_list
 from pipelines.claim import claim_folder
 from pipelines.prepare import prepare
-from tests.download.web import Web, bomb, running
-from tests.laws.pools import encode, picture, recipe_of, run_local
+from tests.kit import encode, picture, recipe_of, run_local
+from tests.kit.web import Web, bomb, running
 
 pytestmark = pytest.mark.thorough
 
@@ -41,7 +38,7 @@ HOSTS = 8
 
 
 @pytest.fixture(scope="module")
-def web() -> Iterator[Web]:
+def web():
     images = {str(i): encode(picture(i, 120)) for i in range(60)}
     servers = Web(images | {"a": images["0"]}, HOSTS)
     servers.robots = dict.fromkeys(servers.hosts, (200, "User-agent: *\nDisallow: /forbidden\n"))
@@ -49,7 +46,7 @@ def web() -> Iterator[Web]:
         yield servers
 
 
-def write_list(path: Path, urls: list[str | None], **columns: list[Any]) -> Path:
+def write_list(path, urls, **columns):
     """Write a list as its name says."""
     table = pa.table({"URL": urls, "TEXT": [f"a picture of number {i}" for i in range(len(urls))], **columns})
     name = path.name.removesuffix(".gz")
@@ -65,12 +62,12 @@ def write_list(path: Path, urls: list[str | None], **columns: list[Any]) -> Path
     return path
 
 
-def recipe(path: Path | str, source: dict[str, Any] | None = None, **sections: Any) -> Any:
+def recipe(path, source=None, **sections):
     own = {"network": NETWORK, "number_sample_per_shard": 50, "thread_count": 16, **(source or {})}
     return recipe_of(str(path), "urls", source=own, **sections)
 
 
-def test_nothing_is_downloaded_twice(web: Web, tmp_path: Path) -> None:
+def test_nothing_is_downloaded_twice(web, tmp_path):
     """By another recipe over the same list into another folder, with the shards in a store of their own."""
     path = write_list(tmp_path / "list.csv", [web.url(f"image/{i}") for i in range(30)])
     own = {"store": str(tmp_path / "store")}
@@ -81,7 +78,7 @@ def test_nothing_is_downloaded_twice(web: Web, tmp_path: Path) -> None:
     assert not (tmp_path / "first/pool").exists() and len(list((tmp_path / "store").glob("*.tar"))) == 1
 
 
-def test_a_run_that_is_reused_gives_its_shards(web: Web, tmp_path: Path) -> None:
+def test_a_run_that_is_reused_gives_its_shards(web, tmp_path):
     path = write_list(tmp_path / "list.parquet", [web.url(f"image/{i}") for i in range(30)])
     first = run_local(recipe(path), tmp_path / "first")
     asked = len(web.log)
@@ -93,9 +90,7 @@ def test_a_run_that_is_reused_gives_its_shards(web: Web, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("content", [True, False])
-def test_a_list_that_was_moved_is_downloaded_again_unless_it_goes_by_content(
-    content: bool, web: Web, tmp_path: Path
-) -> None:
+def test_a_list_that_was_moved_is_downloaded_again_unless_it_goes_by_content(content, web, tmp_path):
     """Keys of samples hold the numbers of shards, which depend on what the list is."""
     path = write_list(tmp_path / "list.parquet", [web.url(f"image/{i}") for i in range(30)])
     first = run_local(recipe(path), tmp_path / "first", content=content)
@@ -108,8 +103,8 @@ def test_a_list_that_was_moved_is_downloaded_again_unless_it_goes_by_content(
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.csv.gz", "a.tsv", "a.jsonl", "a.jsonl.gz"])
-def test_lists(web: Web, tmp_path: Path, name: str) -> None:
-    urls: list[str | None] = [web.url(f"image/{i}", i % HOSTS) for i in range(30)]
+def test_lists(web, tmp_path, name):
+    urls = [web.url(f"image/{i}", i % HOSTS) for i in range(30)]
     path = write_list(tmp_path / name, urls, similarity=[i / 30 for i in range(30)])
     ran = run_local(recipe(path, {"number_sample_per_shard": 9}, rules={"near": "similarity >= 0.5"}), tmp_path / "run")
     kept = ran.table("samples").filter(ran.table("decisions")["kept"])
@@ -117,7 +112,7 @@ def test_lists(web: Web, tmp_path: Path, name: str) -> None:
     assert len(list((tmp_path / "run/pool").glob("*.tar"))) == 4
 
 
-def test_a_list_without_a_header(web: Web, tmp_path: Path) -> None:
+def test_a_list_without_a_header(web, tmp_path):
     """It is made Parquet once: by this process, which puts it where workers of their own are to read it."""
     path = tmp_path / "cc12m.tsv"
     path.write_text("".join(f"{web.url(f'image/{i}')}\ta picture of {i}\n" for i in range(30)))
@@ -130,7 +125,7 @@ def test_a_list_without_a_header(web: Web, tmp_path: Path) -> None:
         assert len(list((tmp_path / name / "tmp").glob("lists/*.parquet"))) == len(options)
 
 
-def test_images_are_resized_by_img2dataset(web: Web, tmp_path: Path) -> None:
+def test_images_are_resized_by_img2dataset(web, tmp_path):
     """Rules see the sizes before."""
     web.images["large"] = encode(picture(70, 200))
     images = [*(f"image/{i}" for i in range(10)), "image/large"]
@@ -146,7 +141,7 @@ def test_images_are_resized_by_img2dataset(web: Web, tmp_path: Path) -> None:
         recipe(path, {"resize_mode": "center_crop"})
 
 
-def test_no_image_takes_memory_or_time(web: Web, tmp_path: Path) -> None:
+def test_no_image_takes_memory_or_time(web, tmp_path):
     """A picture of 900 million pixels that would be resized, and EXIF whose directories name each other again and again."""
     entries = b"".join(struct.pack("<HHII", (0x8769, 0x8825, 0xA005)[i % 3], 4, 1, 8) for i in range(5000))
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 5000) + entries + bytes(4)
@@ -165,8 +160,8 @@ def test_no_image_takes_memory_or_time(web: Web, tmp_path: Path) -> None:
         assert [row["reason"] for row in sidecar] == expected and sidecar[1]["exif"] is None
 
 
-def test_what_is_forgotten_is_gone_from_the_shards(web: Web, tmp_path: Path) -> None:
-    urls: list[str | None] = [web.url(f"image/{i}") for i in range(12)] + [web.url("status/404")]
+def test_what_is_forgotten_is_gone_from_the_shards(web, tmp_path):
+    urls = [web.url(f"image/{i}") for i in range(12)] + [web.url("status/404")]
     path = write_list(tmp_path / "list.parquet", urls)
     ran = run_local(recipe(path), tmp_path / "run")
     (tmp_path / "gone.txt").write_text(f"{urls[3]}\n{urls[12]}\n")
@@ -182,8 +177,8 @@ def test_what_is_forgotten_is_gone_from_the_shards(web: Web, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
 
 
-def test_a_blocklist_reaches_the_shards(web: Web, tmp_path: Path) -> None:
-    urls: list[str | None] = [web.url(f"image/{i}") for i in range(12)]
+def test_a_blocklist_reaches_the_shards(web, tmp_path):
+    urls = [web.url(f"image/{i}") for i in range(12)]
     path = write_list(tmp_path / "list.parquet", urls)
     (tmp_path / "gone.txt").write_text(f"{urls[3]}\n")
     run_local(recipe(path, blocklist=str(tmp_path / "gone.txt")), tmp_path / "run")
@@ -191,7 +186,7 @@ def test_a_blocklist_reaches_the_shards(web: Web, tmp_path: Path) -> None:
     assert web.images["3"] not in held and web.images["4"] in held
 
 
-def test_a_url_twice_has_two_verdicts(web: Web, tmp_path: Path) -> None:
+def test_a_url_twice_has_two_verdicts(web, tmp_path):
     """Of its rows one comes too early, and two come."""
     path = write_list(tmp_path / "list.parquet", [web.url("busy/1?twice")] * 3)
     ran = run_local(recipe(path, {"network": NETWORK | {"attempts": 1}}), tmp_path / "run")
@@ -204,10 +199,10 @@ def test_a_url_twice_has_two_verdicts(web: Web, tmp_path: Path) -> None:
     assert Counter(ran.table("samples")["status"].to_pylist()) == {"http_429": 1, "ok": 2}
 
 
-def test_odd_rows(web: Web, tmp_path: Path) -> None:
+def test_odd_rows(web, tmp_path):
     """URLs as people write them, captions as they are found, and columns that JSON has no word for."""
     image, other = web.url("image/1"), web.url("status/404")
-    odd: dict[str | None, tuple[str | None, str]] = {
+    odd = {
         f" {image} ": ("spaces", "ok"),
         f"<{image}>": ("brackets", "ok"),
         f"\t{other}\n": ("nothing there", "http_404"),
@@ -237,7 +232,7 @@ def test_odd_rows(web: Web, tmp_path: Path) -> None:
     assert found == Counter((url, status) for url, (_, status) in odd.items())
 
 
-def test_max_missing(web: Web, tmp_path: Path) -> None:
+def test_max_missing(web, tmp_path):
     path = write_list(tmp_path / "list.parquet", [web.url("image/1"), web.url("status/404")])
     limited = recipe(path, max_missing=0.1, max_failed=0.0)
     with pytest.raises(Exception, match=r"1 of 2 samples \(50.0%\) were never downloaded, and max_missing is 0.1"):
@@ -246,7 +241,7 @@ def test_max_missing(web: Web, tmp_path: Path) -> None:
     assert ran.counts == {"failed": 1, "kept": 1}
 
 
-def test_images_that_cannot_be_decoded_are_missing(web: Web, tmp_path: Path) -> None:
+def test_images_that_cannot_be_decoded_are_missing(web, tmp_path):
     """As the servers sent them, whole by their length; whether or not they are resized, which is left to img2dataset."""
     png = encode(picture(4, 120), "PNG")
     web.images |= {"half": web.images["1"][:1500], "png": png[:-20] + b"\0" * 20, "cut": png[:20]}
@@ -266,7 +261,7 @@ def test_images_that_cannot_be_decoded_are_missing(web: Web, tmp_path: Path) -> 
     assert set(ran.table("samples")["status"].to_pylist()) <= {"served_no_image", "not_resized", "ok"}
 
 
-def test_captions_that_are_not_utf8(web: Web, tmp_path: Path) -> None:
+def test_captions_that_are_not_utf8(web, tmp_path):
     """Of CSV, and of Parquet that has them as bytes: each has its verdict, and the others are kept."""
     captions = ["a red dog", "un caf\xe9 noir", "a blue bird"]
     urls = [web.url(f"image/{i}") for i in range(3)]
@@ -282,7 +277,7 @@ def test_captions_that_are_not_utf8(web: Web, tmp_path: Path) -> None:
         assert (failed["status"], failed["url"]) == ("caption_not_utf8", urls[1])
 
 
-BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
+BAD = {
     "no_contact": (lambda folder: write_list(folder / "a.csv", ["x"]), {"network": {}}, "network.contact"),
     "no_url": (
         lambda folder: (folder / "a.csv").write_text("caption,x\na,b\n") and folder / "a.csv",
@@ -352,7 +347,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_refused(tmp_path: Path, name: str) -> None:
+def test_what_is_refused(tmp_path, name):
     make, source, message = BAD[name]
     with pytest.raises(RecipeError, match=re.escape(message)):
         run_local(recipe(make(tmp_path), source), tmp_path / "run")

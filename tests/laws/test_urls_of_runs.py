@@ -3,9 +3,8 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,14 +14,13 @@ from curate.api import Run
 from curate.ask.report.page import write_report
 from curate.ask.verify import verify_run
 from curate.base.errors import RecipeError
-from curate.recipe.recipe import Recipe, parse_recipe
+from curate.recipe.recipe import parse_recipe
 from pipelines.prepare import prepare
-from tests import forked
-from tests.download.web import Web, running
-from tests.laws.pools import (
+from tests.kit import (
     METADATA,
     Ran,
     encode,
+    forked,
     make_samples,
     picture,
     recipe_of,
@@ -31,6 +29,7 @@ from tests.laws.pools import (
     write_metadata,
     write_tars,
 )
+from tests.kit.web import Web, running
 
 pytestmark = pytest.mark.thorough
 
@@ -41,12 +40,12 @@ ROWS = 120
 
 
 @pytest.fixture(scope="module")
-def web() -> Iterator[Web]:
+def web():
     with running(Web({str(i): encode(picture(i, 240)) for i in range(ROWS)}, 4)) as servers:
         yield servers
 
 
-def write_urls(web: Web, path: Path) -> Path:
+def write_urls(web, path):
     """A list; every seventh URL is gone, and the caption is in a column of another name."""
     rows = range(ROWS)
     table = pa.table(
@@ -62,7 +61,7 @@ def write_urls(web: Web, path: Path) -> Path:
     return path
 
 
-def second(first: Path | str, source: dict[str, Any] | None = None, **sections: Any) -> Recipe:
+def second(first, source=None, **sections):
     """A recipe that downloads what a run kept."""
     network = {"contact": "me@example.org", "allow_networks": ["127.0.0.0/8"], "pause": 0.01}
     own = {"name": "web", "format": "urls", "from": str(first), "network": network, "number_sample_per_shard": 25}
@@ -78,7 +77,7 @@ class Stages(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def stages(web: Web, tmp_path_factory: pytest.TempPathFactory) -> Stages:
+def stages(web, tmp_path_factory):
     """Both balance."""
     folder = tmp_path_factory.mktemp("stages")
     path = write_urls(web, folder / "list.parquet")
@@ -93,19 +92,19 @@ def stages(web: Web, tmp_path_factory: pytest.TempPathFactory) -> Stages:
     return Stages(first, run_beam(recipe, folder / "second"), path)
 
 
-def column(ran: Ran, name: str) -> dict[str, Any]:
+def column(ran, name):
     """A column of the shards, by uid."""
     table = pa.concat_tables([pq.read_table(path) for path in sorted(ran.folder.glob("shards/*.parquet"))])
     return dict(zip(table["uid"].to_pylist(), table[name].to_pylist(), strict=True))
 
 
-def decided(ran: Ran, name: str = "probability") -> dict[str, Any]:
+def decided(ran, name="probability"):
     """A column of decisions, of the kept rows, by uid."""
     table = ran.table("decisions").filter(ran.table("decisions")["kept"])
     return dict(zip(table["uid"].to_pylist(), table[name].to_pylist(), strict=True))
 
 
-def test_the_pool_is_what_the_first_run_kept(stages: Stages) -> None:
+def test_the_pool_is_what_the_first_run_kept(stages):
     first, second, _ = stages
     pool, before = second.table("samples"), first.table("samples").filter(first.table("decisions")["kept"])
     same = ["uid", "url", "caption", "language"]
@@ -120,7 +119,7 @@ def test_the_pool_is_what_the_first_run_kept(stages: Stages) -> None:
     assert verify_run(str(second.folder))[1] == []
 
 
-def test_weights_multiply(stages: Stages) -> None:
+def test_weights_multiply(stages):
     first, second, _ = stages
     earlier, own = decided(first), decided(second)
     assert min(earlier[uid] for uid in own) < 1 and min(own.values()) < 1
@@ -128,7 +127,7 @@ def test_weights_multiply(stages: Stages) -> None:
     assert column(second, "input_probability") == {uid: earlier[uid] for uid in own}
 
 
-def test_a_third_stage(stages: Stages, tmp_path: Path) -> None:
+def test_a_third_stage(stages, tmp_path):
     """Over the images, where the run over the list is not there any more."""
     first, second, _ = stages
     away = first.folder.rename(tmp_path / "away")
@@ -138,7 +137,7 @@ def test_a_third_stage(stages: Stages, tmp_path: Path) -> None:
     assert column(third, "input_probability") == {uid: weights[uid] for uid in column(third, "uid")}
 
 
-def test_samples_say_what_the_list_says(stages: Stages) -> None:
+def test_samples_say_what_the_list_says(stages):
     """What the first run decided is in columns alone, so that no file of images depends on it but by which rows there are."""
     names = {name: data for name, data in stages.second.members if name.endswith(".json")}
     for data in names.values():
@@ -147,7 +146,7 @@ def test_samples_say_what_the_list_says(stages: Stages) -> None:
     assert len(names) == stages.second.counts["kept"]
 
 
-def test_explain_tells_both_stages(stages: Stages) -> None:
+def test_explain_tells_both_stages(stages):
     first, second, _ = stages
     run = Run(str(second.folder))
     uid = next(iter(decided(second)))
@@ -161,7 +160,7 @@ def test_explain_tells_both_stages(stages: Stages) -> None:
     assert "verdict: failed" in page and "verdict: kept" in page
 
 
-def test_the_run_is_named(stages: Stages) -> None:
+def test_the_run_is_named(stages):
     first, second, _ = stages
     facts = second.run["input_runs"]["web"]
     assert facts["kept"] == first.counts["kept"] and facts["rows"] == ROWS
@@ -172,7 +171,7 @@ def test_the_run_is_named(stages: Stages) -> None:
     assert str(first.folder) in (second.folder / "report.html").read_text()
 
 
-def test_nothing_is_downloaded_twice(stages: Stages, web: Web, tmp_path: Path) -> None:
+def test_nothing_is_downloaded_twice(stages, web, tmp_path):
     first, second_run, _ = stages
     asked = len(web.log)
     match = second_run.run["recipe"]["match"]
@@ -181,7 +180,7 @@ def test_nothing_is_downloaded_twice(stages: Stages, web: Web, tmp_path: Path) -
     assert len(web.log) == asked and run.counts["kept"] < second_run.counts["kept"]
 
 
-def test_a_copy_of_the_first_run_is_the_same_list(stages: Stages, web: Web, tmp_path: Path) -> None:
+def test_a_copy_of_the_first_run_is_the_same_list(stages, web, tmp_path):
     """Elsewhere, and with other times: what was downloaded is found."""
     first, second_run, _ = stages
     shutil.copytree(first.folder, tmp_path / "copy", copy_function=shutil.copyfile)
@@ -190,7 +189,7 @@ def test_a_copy_of_the_first_run_is_the_same_list(stages: Stages, web: Web, tmp_
     assert len(web.log) == asked and run.counts["kept"] + run.counts["failed"] == first.counts["kept"]
 
 
-BAD: dict[str, tuple[dict[str, Any], str]] = {
+BAD = {
     "both": ({"path": "a.parquet"}, "give either path, of lists of URLs, or from"),
     "neither": ({"from": None}, "give either path, of lists of URLs, or from"),
     "columns": ({"columns": {"url": "x"}}, "the run named by `from` says which column is which"),
@@ -199,13 +198,13 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_refused(stages: Stages, tmp_path: Path, name: str) -> None:
+def test_what_is_refused(stages, tmp_path, name):
     source, message = BAD[name]
     with pytest.raises(RecipeError, match=message):
         prepare(second(stages.first.folder, source), str(tmp_path / "run"))
 
 
-def test_runs_that_are_no_list(stages: Stages, tmp_path: Path) -> None:
+def test_runs_that_are_no_list(stages, tmp_path):
     shutil.copytree(stages.first.folder, tmp_path / "unfinished")
     (tmp_path / "unfinished/_SUCCESS").unlink()
     with pytest.raises(RecipeError, match="this run is not finished"):
@@ -216,7 +215,7 @@ def test_runs_that_are_no_list(stages: Stages, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_readmes_lines_run(web: Web, tmp_path: Path) -> None:
+def test_the_readmes_lines_run(web, tmp_path):
     """But that this list's hosts are on this machine."""
     section = README.read_text().partition("**MetaCLIP from URLs, in two stages.**")[2].partition("\n**")[0]
     for name, text in re.findall(r"```yaml\n# (\S+\.yaml)(.*?)```", section, re.DOTALL):

@@ -10,7 +10,6 @@ import tarfile
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +20,9 @@ import pytest
 
 from curate.store.manifest import read_manifest
 from curate.store.store import RunStore
-from tests.download.web import Web, bomb, running
-from tests.laws.pools import Ran, encode, picture, recipe_of, run_local
-from tests.memory import read_peak
+from tests.kit import Ran, encode, picture, recipe_of, run_local
+from tests.kit.memory import read_peak
+from tests.kit.web import Web, bomb, running
 
 pytestmark = pytest.mark.thorough
 
@@ -101,7 +100,7 @@ KINDS = {
 }
 
 
-def make_web() -> Web:
+def make_web():
     images = {str(i): encode(picture(i, 120)) for i in range(IMAGES)}
     web = Web(images | {"a": images["0"], "bomb": bomb(), "half": images["1"][: len(images["1"]) // 2]}, HOSTS)
     web.robots = dict.fromkeys(web.hosts, (200, "User-agent: *\nDisallow: /forbidden\n"))
@@ -131,7 +130,7 @@ class Downloaded:
     calls: str | None
 
 
-def urls_of(web: Web, count: int) -> tuple[list[str], list[str]]:
+def urls_of(web, count):
     """URLs, every other one of an image and the others of all kinds in turn, in any order; and what is to become of each."""
     kinds = list(KINDS.items())
     urls, wanted = [], []
@@ -145,7 +144,7 @@ def urls_of(web: Web, count: int) -> tuple[list[str], list[str]]:
     return [urls[i] for i in order], [wanted[i] for i in order]
 
 
-def download(web: Web, folder: Path, count: int, traced: bool = False) -> Downloaded:
+def download(web, folder, count, traced=False):
     urls, wanted = urls_of(web, count)
     command = write_recipe(folder, urls, thread_count=64, timeout=2.5, number_sample_per_shard=max(100, count // 8))
     if traced:
@@ -156,9 +155,7 @@ def download(web: Web, folder: Path, count: int, traced: bool = False) -> Downlo
     return Downloaded(Ran(folder / "run"), web, urls, wanted, seconds, memory, text)
 
 
-def write_recipe(
-    folder: Path, urls: list[str], network: dict[str, object] | None = None, **source: object
-) -> list[str]:
+def write_recipe(folder, urls, network=None, **source):
     """Write a list and a recipe, and return the command that runs it."""
     folder.mkdir(exist_ok=True)
     captions = [f"a picture of number {i}" for i in range(len(urls))]
@@ -169,7 +166,7 @@ def write_recipe(
     return [sys.executable, "-m", "curate", "run", f"{folder}/recipe.yaml", "--out", f"{folder}/run"]
 
 
-def run(command: list[str]) -> tuple[float, int]:
+def run(command):
     """Run a command; return its seconds, and the bytes of memory that it had."""
     began = time.monotonic()
     with tempfile.TemporaryFile() as errors:
@@ -186,13 +183,13 @@ LONG = [pytest.mark.slow, pytest.mark.xdist_group("web")]  # by one worker, so t
 
 
 @pytest.fixture(scope="module", params=[FEW, pytest.param(MANY, marks=LONG)])
-def downloaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Downloaded]:
+def downloaded(request, tmp_path_factory):
     with running(make_web()) as web:
         traced = request.param == FEW and shutil.which("strace") is not None  # which makes all slower
         yield download(web, tmp_path_factory.mktemp("web"), request.param, traced)
 
 
-def test_every_url_has_its_verdict(downloaded: Downloaded) -> None:
+def test_every_url_has_its_verdict(downloaded):
     samples = downloaded.run.table("samples")
     found = Counter(zip(samples["url"].to_pylist(), samples["status"].to_pylist(), strict=True))
     assert found == Counter(zip(downloaded.urls, downloaded.wanted, strict=True))
@@ -202,10 +199,10 @@ def test_every_url_has_its_verdict(downloaded: Downloaded) -> None:
     assert attempts["http_500"] == attempts["timeout"] == 3 and attempts["http_404"] == attempts["opted_out"] == 1
 
 
-def test_shards_are_img2datasets(downloaded: Downloaded) -> None:
+def test_shards_are_img2datasets(downloaded):
     """In the order of the list, whatever came first; and `verify` and the manifest know them."""
     ran, urls = downloaded.run, downloaded.urls
-    keys: list[str] = []
+    keys = []
     for path in (ran.folder / "pool").glob("*.tar"):
         sidecar = pq.read_table(path.with_suffix(".parquet")).to_pylist()
         assert [row["key"] for row in sidecar] == sorted(row["key"] for row in sidecar)
@@ -221,7 +218,7 @@ def test_shards_are_img2datasets(downloaded: Downloaded) -> None:
     assert {f"pool/{path.name}" for path in (ran.folder / "pool").iterdir()} <= listed
 
 
-def test_uids_are_those_of_a_pool_of_text(downloaded: Downloaded, tmp_path: Path) -> None:
+def test_uids_are_those_of_a_pool_of_text(downloaded, tmp_path):
     ran = downloaded.run
     text = run_local(recipe_of(str(ran.folder.parent / "list.parquet"), "parquet"), tmp_path / "text")
     mine, theirs = (
@@ -231,11 +228,11 @@ def test_uids_are_those_of_a_pool_of_text(downloaded: Downloaded, tmp_path: Path
     assert mine == theirs
 
 
-def test_nothing_hangs(downloaded: Downloaded) -> None:
+def test_nothing_hangs(downloaded):
     assert downloaded.seconds < 300 + 0.05 * len(downloaded.urls)
 
 
-def test_hosts_are_asked_within_their_limits(downloaded: Downloaded) -> None:
+def test_hosts_are_asked_within_their_limits(downloaded):
     web = downloaded.web
     over = {host: most for host, most in web.most.items() if most > PER_HOST * (1 + (host == "127.0.0.8"))}
     assert not over, "of 127.0.0.8 there are two names"
@@ -247,7 +244,7 @@ def test_hosts_are_asked_within_their_limits(downloaded: Downloaded) -> None:
     assert all(headers["user-agent"].startswith("curate/") for _, _, headers in web.log)
 
 
-def test_nothing_else_is_connected_to(downloaded: Downloaded) -> None:
+def test_nothing_else_is_connected_to(downloaded):
     """By any call of any thread: the hosts of the web, and the resolvers of names."""
     if downloaded.calls is None:
         pytest.skip("strace is not there, or not used for so many")
@@ -260,13 +257,13 @@ def test_nothing_else_is_connected_to(downloaded: Downloaded) -> None:
     assert len(asked & hosts) > 60
 
 
-def read_resolvers() -> str:
+def read_resolvers():
     path = Path("/etc/resolv.conf")
     return path.read_text() if path.exists() else ""
 
 
 @pytest.mark.parametrize("downloaded", [pytest.param(MANY, marks=LONG)], indirect=True)
-def test_memory_is_flat(downloaded: Downloaded, tmp_path: Path) -> None:
+def test_memory_is_flat(downloaded, tmp_path):
     """Five times as many URLs of all kinds; and of bodies without end no more is held than threads times the limit."""
     with running(make_web()) as web:
         few = download(web, tmp_path / "few", MANY // 5).memory

@@ -12,7 +12,7 @@ NO_REPLY = Reply(0, "unreachable: ReadError")
 
 
 def test_requests_without_a_reply_in_a_row_trip_it_and_one_more_is_then_enough():
-    async def play() -> None:
+    async def play():
         breaker = CircuitBreaker(600, print)
         first = breaker.tripped
         for _ in range(MAX_NO_REPLIES - 1):
@@ -36,7 +36,7 @@ def test_requests_without_a_reply_in_a_row_trip_it_and_one_more_is_then_enough()
 
 
 def test_refusals_in_a_row_are_looked_into_and_one_more_is_then_enough():
-    async def play() -> None:
+    async def play():
         breaker = CircuitBreaker(600, print)
         first = breaker.tripped
         assert not any(breaker.note(REFUSAL) for _ in range(MAX_REFUSALS - 1))
@@ -61,11 +61,11 @@ def test_an_endpoint_that_fails_all_the_time_is_given_up_once_patience_is_over(m
     monkeypatch.setattr("curate.llm.endpoint.time.monotonic", lambda: clock[0])
     said = []
 
-    def fail(breaker: CircuitBreaker, *times: float, reply: Reply = BUSY) -> None:
+    def fail(breaker, *times, reply=BUSY):
         for clock[0] in times:
             breaker.note(reply)
 
-    async def play() -> None:
+    async def play():
         breaker = CircuitBreaker(600, said.append)
         with breaker.batch() as first:
             fail(breaker, 0, 1, 2, reply=NO_REPLY)

@@ -1,14 +1,12 @@
 """The index of a run's answers is kept for a process until the run changes."""
 
-from pathlib import Path
-
 from curate.llm.cache import answer_table, load_index
 from curate.llm.engine import Answer, Request
 from curate.store.layout import RUN_FILE, table_file, unit_parts
 from curate.store.store import RunStore
 
 
-def test_the_index_follows_the_run(tmp_path: Path) -> None:
+def test_the_index_follows_the_run(tmp_path):
     store = RunStore(str(tmp_path / "run"))
     requests = [Request(f"{i:032x}", "rewrite", "human", 0, prompt="a") for i in range(4)]
     digests = [request.digest("tiny") for request in requests]

@@ -44,7 +44,7 @@ VISION = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "
 SIZE = {"image_size": 24, "patch_size": 8}
 
 
-def save_tokenizer(folder: Path) -> None:
+def save_tokenizer(folder):
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
@@ -60,7 +60,7 @@ def save_tokenizer(folder: Path) -> None:
     transformers.PreTrainedTokenizerFast(tokenizer_object=made, **names).save_pretrained(folder)
 
 
-def stir(model, seed: int):
+def stir(model, seed):
     """Weights so large that images and tokens matter; as initialised, every step says the same."""
     torch.manual_seed(seed)
     with torch.no_grad():
@@ -72,7 +72,7 @@ def stir(model, seed: int):
     return model.eval()
 
 
-def encoder_decoder(decoder: str):
+def encoder_decoder(decoder):
     vit = transformers.ViTConfig(**VISION, **SIZE)
     if decoder == "gpt2":  # of another width: with a projection
         text = transformers.GPT2Config(vocab_size=len(WORDS), n_positions=32, n_embd=24, n_layer=2, n_head=2)
@@ -114,7 +114,7 @@ MODELS = {"gpt2": lambda: encoder_decoder("gpt2"), "bert": lambda: encoder_decod
 SEEDS = {"gpt2": 24, "bert": 15, "blip": 17, "git": 3}  # with which captions differ, and end at different steps
 
 
-def save(name: str, folder: Path) -> Path:
+def save(name, folder):
     model, pixels = MODELS[name]()
     stir(model, SEEDS[name]).save_pretrained(folder)
     pixels.save_pretrained(folder)
@@ -123,11 +123,11 @@ def save(name: str, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def folder(request, tmp_path_factory) -> Path:
+def folder(request, tmp_path_factory):
     return save(request.param, tmp_path_factory.mktemp("models") / request.param)
 
 
-def file_of(seed: int) -> bytes:
+def file_of(seed):
     """A PNG of noise in large squares."""
     rng = np.random.default_rng(seed)
     image = Image.fromarray(rng.integers(0, 256, (3, 4, 3), dtype=np.uint8)).resize((40, 30), Image.Resampling.NEAREST)
@@ -139,20 +139,20 @@ def file_of(seed: int) -> bytes:
 FILES = [file_of(seed) for seed in range(7)]
 
 
-def asked(image: bytes | None, prompt: str | None = None, tokens: int = 10, **more) -> Request:
+def asked(image, prompt=None, tokens=10, **more):
     return Request(
         "0" * 32, "recaption", "guided", 0, prompt, image=image, sampling=Sampling(max_tokens=tokens), **more
     )
 
 
-def engine(folder: Path, gamma: float, batch: int = 16) -> GuidedEngine:
+def engine(folder, gamma, batch=16):
     return GuidedEngine(Guided(model=str(folder), gamma=gamma, device="cpu", batch=batch))
 
 
 class Definition:
     """Greedy decoding by the formula, written from the paper: full passes over one image, the image's embeddings zeroed."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder):
         self.name = transformers.AutoConfig.from_pretrained(folder).model_type
         kind = {"blip": "BlipForConditionalGeneration", "git": "GitForCausalLM"}
         self.model = getattr(transformers, kind.get(self.name, "VisionEncoderDecoderModel")).from_pretrained(folder)
@@ -164,7 +164,7 @@ class Definition:
         self.pixels = transformers.AutoImageProcessor.from_pretrained(folder)
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
 
-    def see(self, data: bytes):
+    def see(self, data):
         return self.pixels(Image.open(io.BytesIO(data)).convert("RGB"), return_tensors="pt").pixel_values
 
     def conditional(self, pixels, ids):
@@ -180,13 +180,11 @@ class Definition:
         wide = (1, self.model.encoder(pixels).last_hidden_state.shape[1], self.model.decoder.config.hidden_size)
         return self.model.decoder(ids, encoder_hidden_states=torch.zeros(wide)).logits[0, -1]
 
-    def caption(
-        self, data: bytes, gamma: float, prompt: str = "", tokens: int = 10, banned: tuple = (), least: int = 0
-    ):
+    def caption(self, data, gamma, prompt="", tokens=10, banned=(), least=0):
         """The text, the number of tokens, and why it ended."""
         pixels = self.see(data)
         ids = [DEC, *(WORDS.index(word) for word in prompt.split())]
-        new: list[int] = []
+        new = []
         while len(new) < tokens and SEP not in new:
             given = torch.tensor([ids + new])
             with torch.no_grad():
@@ -198,11 +196,11 @@ class Definition:
 
 
 @pytest.fixture(scope="module")
-def definition(folder) -> Definition:
+def definition(folder):
     return Definition(folder)
 
 
-def told(answers) -> list[tuple]:
+def told(answers):
     return [(answer.text or "", answer.tokens_out, answer.finish) for answer in answers]
 
 
@@ -274,7 +272,7 @@ def test_the_formula():
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory) -> Path:
+def one(tmp_path_factory):
     """A folder with the smallest of the models."""
     return save("blip", tmp_path_factory.mktemp("one") / "captioner")
 

@@ -27,8 +27,8 @@ from curate.llm.endpoint import MAX_NO_REPLIES, MAX_REFUSALS
 from curate.llm.engine import ERRORS, Answer, Message, Request, Sampling
 from curate.llm.openai import OpenAI, OpenAIEngine, choose_pause
 from curate.recipe.recipe import parse_recipe
-from tests.llm import server as do
-from tests.llm.server import TOKENS_IN, TOKENS_OUT, FaultServer, completion, echo
+from tests.kit import llm_server as do
+from tests.kit.llm_server import TOKENS_IN, TOKENS_OUT, FaultServer, completion, echo
 
 KEY = "sk-5ecret/+key=="
 
@@ -51,35 +51,35 @@ def server():
 
 @pytest.fixture
 def open_engine(server):
-    def open_engine(**options) -> OpenAIEngine:
+    def open_engine(**options):
         defaults = {"base_url": server.base_url, "model": "tiny-llm", "timeout": 60.0, "attempts": 3}
         return OpenAIEngine(OpenAI(**{**defaults, **options}))
 
     return open_engine
 
 
-def prompts(*texts: str) -> list[Request]:
+def prompts(*texts):
     return [Request(f"{i:032x}", "rewrite", "human", 0, prompt=text) for i, text in enumerate(texts)]
 
 
-def chats(*texts: str) -> list[Request]:
+def chats(*texts):
     return [replace(request, prompt=None, messages=(Message("user", request.prompt),)) for request in prompts(*texts)]
 
 
-def texts(count: int, of: str = "caption") -> list[str]:
+def texts(count, of="caption"):
     return [f"{of} {i}" for i in range(count)]
 
 
-def answered(text: str) -> Answer:
+def answered(text):
     return Answer(echo(text), None, TOKENS_IN, TOKENS_OUT, "stop")
 
 
-def whole(server: FaultServer) -> list[str]:
+def whole(server):
     """The texts that were answered 200, in order."""
     return sorted(seen.text for seen in server.asked if seen.status == 200)
 
 
-def one(engine: OpenAIEngine, text: str = "a dog") -> Answer:
+def one(engine, text="a dog"):
     (answer,) = engine.ask(prompts(text))
     return answer
 
@@ -129,7 +129,7 @@ def test_answers_come_as_they_are_ready(server, open_engine):
 
 
 def test_the_limit_holds_over_all_threads_and_is_reached(server, open_engine):
-    def wait_for_others(handler) -> None:
+    def wait_for_others(handler):
         ends = time.monotonic() + 20
         while server.most < 5 and time.monotonic() < ends:
             time.sleep(0.01)
@@ -265,7 +265,7 @@ def test_a_storm_passes(server, open_engine):
     """Ten calls at a time are let through, the others are told to come back."""
     lock, running, is_crowded = threading.Lock(), [0], threading.Event()
 
-    def limited(handler) -> None:
+    def limited(handler):
         with lock:
             running[0] += 1
             admitted = running[0] <= 10
@@ -458,7 +458,7 @@ def test_an_endpoint_that_restarts_is_waited_for(server, open_engine, monkeypatc
     monkeypatch.setattr(openai, "MAX_PAUSE", 0.4)
     server.dies_at = 20
 
-    def back() -> None:
+    def back():
         server.is_dead.wait()
         time.sleep(0.2)
         server.revive()
@@ -472,8 +472,8 @@ def test_an_endpoint_that_restarts_is_waited_for(server, open_engine, monkeypatc
 def test_the_key_is_sent_and_shown_nowhere(server, open_engine, caplog):
     caplog.set_level(logging.DEBUG)
 
-    def tell(status: int, wrap=lambda told: told):
-        def fault(handler) -> None:
+    def tell(status, wrap=lambda told: told):
+        def fault(handler):
             handler.reply(status, wrap(f"no such key: {handler.headers['Authorization']}"), {"X-Key": "-"})
 
         return fault
@@ -528,7 +528,7 @@ def test_details_are_one_printable_line(server, open_engine):
 
 
 def test_what_names_the_model():
-    def name(**extra) -> str:
+    def name(**extra):
         return OpenAIEngine(OpenAI(base_url="http://localhost:1/v1", model="org/tiny", extra=extra)).model
 
     assert name() == "org/tiny"
@@ -660,8 +660,8 @@ def test_check_tells_of_nobody_at_home(server, open_engine):
 
 @pytest.mark.parametrize("status", [404, 405])
 def test_check_asks_for_a_token_where_no_models_are_listed(server, open_engine, status):
-    def without(*paths: str):
-        def fault(handler) -> None:
+    def without(*paths):
+        def fault(handler):
             handler.reply(status, b"") if handler.path.removeprefix("/v1/") in paths else handler.answer()
 
         return fault
@@ -724,7 +724,7 @@ def test_an_interrupt_ends_what_is_asked(server, open_engine):
     engine = open_engine(concurrency=2)
     server.always = do.hang
 
-    def interrupt(handler) -> None:
+    def interrupt(handler):
         while len(server.asked) < 2:
             time.sleep(0.01)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)

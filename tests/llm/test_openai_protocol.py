@@ -20,7 +20,7 @@ from curate.llm.openai_protocol import (
     read_models,
     write_chat,
 )
-from tests.llm.server import TOKENS_IN, TOKENS_OUT, completion
+from tests.kit.llm_server import TOKENS_IN, TOKENS_OUT, completion
 
 UID = "0" * 32
 JSON = st.recursive(
@@ -52,7 +52,7 @@ REPLIES = st.fixed_dictionaries(
 )
 
 
-def encoded(kind: str) -> bytes:
+def encoded(kind):
     file = io.BytesIO()
     Image.new("RGB", (8, 8), "red").save(file, kind)
     return file.getvalue()
@@ -69,8 +69,7 @@ def test_messages_are_a_chat():
 
 
 @pytest.mark.parametrize(
-    ("kind", "media"),
-    [("JPEG", "image/jpeg"), ("PNG", "image/png"), ("WEBP", "image/webp"), ("GIF", "image/gif")],
+    ("kind", "media"), [("JPEG", "image/jpeg"), ("PNG", "image/png"), ("WEBP", "image/webp"), ("GIF", "image/gif")]
 )
 def test_an_image_goes_before_the_last_text_of_the_user(kind, media):
     image = encoded(kind)
@@ -97,7 +96,7 @@ def test_what_cannot_be_placed_is_not_sent():
         write_chat(Request(UID, "rewrite", "", 0, messages=(Message("system", "a"),), image=encoded("PNG")))
 
 
-def reply(content, **kwargs) -> bytes:
+def reply(content, **kwargs):
     return json.dumps(completion(content, **kwargs)).encode()
 
 

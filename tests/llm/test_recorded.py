@@ -27,7 +27,7 @@ ANSWERS = [
 ]
 
 
-def row(request: Request, answer: Answer, model: str = MODEL) -> dict:
+def row(request, answer, model=MODEL):
     return {
         "digest": request.digest(model),
         "answer": answer.text,
@@ -43,7 +43,7 @@ ROWS = [row(request, answer) for request, answer in zip(REQUESTS, ANSWERS, stric
 
 @pytest.fixture
 def write(tmp_path):
-    def write(rows: list[dict], name: str = "answers.parquet", layout: pa.Schema = LAYOUT) -> str:
+    def write(rows, name="answers.parquet", layout=LAYOUT):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pylist(rows, layout), path)
@@ -52,7 +52,7 @@ def write(tmp_path):
     return write
 
 
-def replay(path: str, requests: list[Request], model: str = MODEL) -> list[Answer]:
+def replay(path, requests, model=MODEL):
     return RecordedEngine(Recorded(path=path, model=model)).ask(requests)
 
 

@@ -2,7 +2,6 @@
 
 import io
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -26,16 +25,16 @@ class Llm:
     sampled: list[dict[str, Any]] = field(default_factory=list)
     images: list[Any] = field(default_factory=list)
 
-    def generate(self, prompts: Sequence[dict[str, Any]], sampling: Sequence[Any], use_tqdm: bool) -> list[Any]:
+    def generate(self, prompts, sampling, use_tqdm):
         self.images += [prompt["multi_modal_data"]["image"] for prompt in prompts if "multi_modal_data" in prompt]
         return self._write("generate", [prompt["prompt"] for prompt in prompts], sampling)
 
-    def chat(self, talks: Sequence[list[dict[str, Any]]], sampling: Sequence[Any], use_tqdm: bool) -> list[Any]:
+    def chat(self, talks, sampling, use_tqdm):
         last = [talk[-1]["content"] for talk in talks]
         self.images += [content[0]["image_pil"] for content in last if isinstance(content, list)]
         return self._write("chat", [c if isinstance(c, str) else c[1]["text"] for c in last], sampling)
 
-    def _write(self, how: str, texts: Sequence[str], sampling: Sequence[Any]) -> list[Any]:
+    def _write(self, how, texts, sampling):
         self.calls.append((how, len(texts)))
         if "bad" in texts:
             raise ValueError("the prompt is longer than\nthe maximum model length")
@@ -50,8 +49,8 @@ class Llm:
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[Llm]:
-    made: list[Llm] = []
+def made(monkeypatch):
+    made = []
     library, platforms = ModuleType("vllm"), ModuleType("vllm.platforms")
     platforms.current_platform = SimpleNamespace(device_type="cuda")  # type: ignore[attr-defined]
     library.LLM = lambda **arguments: made.append(Llm(arguments)) or made[-1]  # type: ignore[attr-defined]
@@ -63,15 +62,15 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Llm]:
     return made
 
 
-def completion(text: str, **options: Any) -> Request:
+def completion(text, **options):
     return Request(UID, "rewrite", "human", 0, prompt=text, **options)
 
 
-def chat(text: str, **options: Any) -> Request:
+def chat(text, **options):
     return Request(UID, "recaption", "short", 0, messages=(Message("system", "s"), Message("user", text)), **options)
 
 
-def test_prompts_and_chats_are_answered_in_their_order(made: list[Llm]) -> None:
+def test_prompts_and_chats_are_answered_in_their_order(made):
     engine = VllmEngine(Vllm(model="org/tiny", options={"max_model_len": 64}))
     assert engine.model == "org/tiny max_model_len=64" and not made
     texts = ["one", "two", "three", "four", "hush"]
@@ -83,7 +82,7 @@ def test_prompts_and_chats_are_answered_in_their_order(made: list[Llm]) -> None:
     assert len(made) == 1 and made[0].arguments["model"] == "org/tiny" and made[0].arguments["max_model_len"] == 64
 
 
-def test_the_sampling_of_each_request_is_handed_on(made: list[Llm]) -> None:
+def test_the_sampling_of_each_request_is_handed_on(made):
     hot = Sampling(0.9, 0.95, 7, ("\n",), 5)
     VllmEngine(Vllm(model="tiny")).ask([completion("a", sampling=hot), completion("b", sampling=Sampling(seed=3))])
     assert made[0].sampled == [
@@ -92,7 +91,7 @@ def test_the_sampling_of_each_request_is_handed_on(made: list[Llm]) -> None:
     ]
 
 
-def test_an_image_goes_with_its_request(made: list[Llm]) -> None:
+def test_an_image_goes_with_its_request(made):
     file = io.BytesIO()
     Image.new("RGB", (8, 6), "red").save(file, "PNG")
     engine = VllmEngine(Vllm(model="tiny"))
@@ -101,14 +100,14 @@ def test_an_image_goes_with_its_request(made: list[Llm]) -> None:
     assert [image.size for image in made[0].images] == [(8, 6)] * 2
 
 
-def test_a_request_that_fails_costs_no_other(made: list[Llm]) -> None:
+def test_a_request_that_fails_costs_no_other(made):
     answers = VllmEngine(Vllm(model="tiny")).ask([completion(text) for text in ("a", "b", "bad", "c")])
     assert [answer.text for answer in answers] == ["a", "b", None, "c"]
     assert answers[2].error == "too_long: the prompt is longer than the maximum model length"
 
 
-def test_what_cannot_be_loaded_is_said(made: list[Llm], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(**arguments: Any) -> None:
+def test_what_cannot_be_loaded_is_said(made, monkeypatch):
+    def fail(**arguments):
         raise OSError("no such\nmodel")
 
     monkeypatch.setattr(sys.modules["vllm"], "LLM", fail)

@@ -15,7 +15,6 @@ Names are CLDR's, in English.
 
 import re
 from pathlib import Path
-from typing import Any
 
 import langcodes  # type: ignore[import-not-found]
 import pyarrow as pa
@@ -45,7 +44,7 @@ OUT = Path(__file__).parents[2] / "curate/match/languages.parquet"
 WITHOUT_SPACES = {"bo", "ja", "km", "lo", "my", "th", "zh"}  # of MetaCLIP 2's, those that are keys
 
 
-def candidates() -> list[str]:
+def candidates():
     """Every two and three letter code of the registry of BCP 47, and those of ISO 639-2 and -3 that CLDR replaces."""
     from langcodes.data_dicts import LANGUAGE_ALPHA3, LANGUAGE_ALPHA3_BIBLIOGRAPHIC, LANGUAGE_REPLACEMENTS  # type: ignore[import-not-found]
 
@@ -54,7 +53,7 @@ def candidates() -> list[str]:
     return sorted(code for code in codes if re.fullmatch("[a-z]{2,3}", code))
 
 
-def main() -> None:
+def main():
     """Write the table."""
     labels, wikipedias = set(LABELS.split()), set(WIKIPEDIAS.split())
     rows = {label: KEYS.get(label, label) for label in labels}
@@ -67,12 +66,7 @@ def main() -> None:
     codes = sorted(rows)
     names = [NAMES.get(code) or langcodes.get(code).display_name() for code in codes]
     spaces = [rows[code] not in WITHOUT_SPACES for code in codes]
-    columns: dict[str, list[Any]] = {
-        "code": codes,
-        "key": [rows[code] for code in codes],
-        "name": names,
-        "spaces": spaces,
-    }
+    columns = {"code": codes, "key": [rows[code] for code in codes], "name": names, "spaces": spaces}
     pq.write_table(pa.table(columns), OUT, compression="zstd", store_schema=False)
     print(f"{len(codes)} codes, {len(set(rows.values()))} keys")
 

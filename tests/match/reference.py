@@ -1,7 +1,7 @@
 """The spacing of MetaCLIP's substring matching, by its definition."""
 
 
-def spaced(text: str) -> str:
+def spaced(text):
     """A text as entries with a space on both sides are looked for in it."""
     text = f" {text} "
     for mark in ",.;:?!`":

@@ -3,9 +3,7 @@
 import json
 import random
 import unicodedata
-from collections.abc import Iterable, Sequence
 from functools import cache
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -24,7 +22,7 @@ PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~" + "，。、；：？！“�
 
 
 @cache
-def has_boundary(character: str, mode: str) -> bool:
+def has_boundary(character, mode):
     """As algorithms.md says: whether an entry that begins or ends with it needs a space there."""
     point = ord(character)
     blocks = "4E00–9FFF 3400–4DBF 20000–2A6DF 2A700–2EBEF F900–FAFF 2E80–2EFF 2F00–2FDF 2FF0–2FFF 0E00–0E7F 0E80–0EFF "
@@ -36,23 +34,21 @@ def has_boundary(character: str, mode: str) -> bool:
     return character not in PUNCTUATION and not any(first <= point <= last for first, last in ranges)
 
 
-def spaced(text: str, mode: str) -> str:
+def spaced(text, mode):
     text = " " + (unicodedata.normalize("NFC", text) if mode == "corrected" else text).strip() + " "
     for mark in ",.;:?!`" + ("，．；：？！｀、。،؟۔।።" if mode == "corrected" else ""):
         text = text.replace(mark, f" {mark} ")
     return text.replace("\t", " ").replace("\n", " ").replace("\r", " ")
 
 
-def pattern(entry: str, mode: str) -> str:
+def pattern(entry, mode):
     entry = unicodedata.normalize("NFC", entry) if mode == "corrected" else entry
     return " " * has_boundary(entry[:1] or "a", mode) + entry + " " * has_boundary(entry[-1:] or "a", mode)
 
 
-def oracle(
-    entries: Sequence[str], keys: Sequence[str], texts: Iterable[str | None], codes: Sequence[str | None], mode: str
-) -> list[list[int]]:
+def oracle(entries, keys, texts, codes, mode):
     """Of equal entries of a language the first; substrings of the text are looked up, or all entries where few."""
-    patterns: dict[str, dict[str, int]] = {}
+    patterns = {}
     for i, (entry, key) in enumerate(zip(entries, keys, strict=True)):
         patterns.setdefault(key, {}).setdefault(pattern(entry, mode), i)
     lengths = {key: sorted({*map(len, of_key)}) for key, of_key in patterns.items()}
@@ -72,9 +68,7 @@ def oracle(
     return matches
 
 
-def check(
-    entries: Sequence[str], keys: Sequence[str], texts: Sequence[str | None], codes: Sequence[str | None], mode: str
-) -> int:
+def check(entries, keys, texts, codes, mode):
     """Return how many matches there are; none differs."""
     matcher = build_matcher(entries, keys, mode)
     got = matcher.match(pa.array(texts, pa.string()), pa.array(codes, pa.string())).to_pylist()
@@ -112,19 +106,19 @@ EDGES += ["  ", "\t", "\n", "a", "b", "ab", "é", "é", "é", "́", "ß", "Ж", 
 EDGES += ["\u00a0", "\u3000", "\u2003", "\x1c", "\0", "¿", "—", "·", "ﾊ", "\u200b", "i" * 9, "j" * 17, "あ" * 7]
 
 
-def words(least: int, most: int) -> st.SearchStrategy[str]:
+def words(least, most):
     return st.lists(st.sampled_from(EDGES), min_size=least, max_size=most).map("".join)
 
 
 @given(st.lists(words(1, 4), min_size=1, max_size=12), st.lists(words(0, 14), min_size=1, max_size=6), st.data())
-def test_drawn_edges(entries: list[str], texts: list[str], data: st.DataObject) -> None:
+def test_drawn_edges(entries, texts, data):
     keys = data.draw(st.lists(st.sampled_from(["en", "ja", OTHER]), min_size=len(entries), max_size=len(entries)))
     codes = data.draw(st.lists(st.sampled_from(["en", "ja", "xx"]), min_size=len(texts), max_size=len(texts)))
     for mode in MODES:
         check(entries, keys, texts, codes, mode)
 
 
-def test_one_character_at_either_end() -> None:
+def test_one_character_at_either_end():
     """Each class of character as the whole entry, as its first and as its last, beside each class in a text."""
     marks = [
         "a",
@@ -161,11 +155,11 @@ SCRIPTS = {
 }  # fmt: skip
 
 
-def drawn(rng: random.Random, language: str) -> str:
+def drawn(rng, language):
     first, last = map(ord, SCRIPTS[language].split("–"))
     letters = [chr(point) for point in range(first, min(last, first + 6) + 1)]
 
-    def word() -> str:
+    def word():
         return "".join(rng.choices([*letters, *"x-'́"], [*[4] * len(letters), 2, 1, 1, 1], k=rng.randint(1, 5)))
 
     between = rng.choices(
@@ -176,7 +170,7 @@ def drawn(rng: random.Random, language: str) -> str:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("mode", MODES)
-def test_drawn_text_of_many_scripts(mode: str) -> None:
+def test_drawn_text_of_many_scripts(mode):
     rng, languages = random.Random(7), [*SCRIPTS]
     entries, keys = [], []
     for language in languages[:-2]:  # the last two have no entries, and are looked up in `other`
@@ -190,7 +184,7 @@ def test_drawn_text_of_many_scripts(mode: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def translations(shared: Path) -> tuple[list[str], list[str], list[str], list[str]]:
+def translations(shared):
     """20,000 captions of 77 languages with their codes; entries, pieces of all captions, with their keys."""
     lines = (shared / "captions_multilingual.jsonl").read_text("utf-8").splitlines()
     pairs = [pair for line in lines for pair in json.loads(line)["translations"].items()]
@@ -207,21 +201,19 @@ def translations(shared: Path) -> tuple[list[str], list[str], list[str], list[st
 
 
 @cache
-def key_of(code: str) -> str:
+def key_of(code):
     return str(keys_of(pa.array([code]))[0].as_py())
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("mode", MODES)
-def test_real_captions_of_77_languages(
-    translations: tuple[list[str], list[str], list[str], list[str]], mode: str
-) -> None:
+def test_real_captions_of_77_languages(translations, mode):
     assert len({*translations[3]}) == 77
     assert check(*translations, mode) > 50_000
 
 
 @pytest.mark.thorough
-def test_real_captions_by_the_reference(translations: tuple[list[str], list[str], list[str], list[str]]) -> None:
+def test_real_captions_by_the_reference(translations):
     entries, _, texts, _ = translations
     ids = {f" {entry} ": i for i, entry in reversed([*enumerate(entries)])}
     lengths = sorted({*map(len, ids)})
@@ -236,7 +228,7 @@ def test_real_captions_by_the_reference(translations: tuple[list[str], list[str]
     assert build_matcher(entries).match(pa.array(texts)).to_pylist() == expected
 
 
-def test_long_texts_and_entries() -> None:
+def test_long_texts_and_entries():
     rng = random.Random(5)
     long = " ".join(rng.choices(["dog", "hot", "日本", "C++", "a,b"], k=3000))
     pieces = [long[a : a + n] for a, n in ((0, 300), (1000, 70), (2000, 700))]
@@ -248,7 +240,7 @@ def test_long_texts_and_entries() -> None:
 
 
 @pytest.mark.thorough
-def test_a_text_of_a_megabyte() -> None:
+def test_a_text_of_a_megabyte():
     rng = random.Random(6)
     text = "".join(rng.choices(["日", "本", "語", " ", "word", ", ", "か"], k=250_000))
     assert len(text.encode()) > 500_000
@@ -257,7 +249,7 @@ def test_a_text_of_a_megabyte() -> None:
         assert check(entries, ["zh"] * 6, [text, "日本", text[::2]], ["zh"] * 3, mode) > 5
 
 
-def test_is_exact_where_hashes_collide(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_is_exact_where_hashes_collide(monkeypatch):
     rng = random.Random(8)
     entries = ["".join(rng.choices("ab日本 -", k=rng.randint(1, 5))) for _ in range(600)]
     texts = ["".join(rng.choices("ab日本 -,", k=30)) for _ in range(200)]
@@ -267,13 +259,13 @@ def test_is_exact_where_hashes_collide(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check(entries, keys, texts, codes, "worldwide") > 1000
 
 
-def test_the_first_of_equal_entries_of_a_language_is_found() -> None:
+def test_the_first_of_equal_entries_of_a_language_is_found():
     matcher = build_matcher(["é", "é", "é", ""], ["fr", "fr", "en", "fr"], "corrected")
     texts, codes = pa.array(["é", "é", None, "é", ""]), pa.array(["fr", "en", "fr", None, "fr"])
     assert matcher.match(texts, codes).to_pylist() == [[0], [2], [], [], [3]]
 
 
-def test_more_matches_than_a_list_array_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_matches_than_a_list_array_holds(monkeypatch):
     monkeypatch.setattr(module, "MAX_IDS", 10)
     matcher = build_matcher(["a"], ["en"], "worldwide")
     assert len(matcher.match(pa.array(["a"] * 10), pa.array(["en"] * 10)).values) == 10
@@ -281,7 +273,7 @@ def test_more_matches_than_a_list_array_holds(monkeypatch: pytest.MonkeyPatch) -
         matcher.match(pa.array(["a"] * 11), pa.array(["en"] * 11))
 
 
-def test_tables_are_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_are_shared(tmp_path, monkeypatch):
     monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path))
     table = pa.table({"entry": ["dog", "Hund"], "language": ["en", "de"]})
     opened = [open_matcher("key", "worldwide", lambda: table) for _ in range(2)]  # the second loads none
@@ -301,7 +293,7 @@ def test_tables_are_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         open_matcher("key", "worldwide", lambda: table)
 
 
-def test_characters_without_a_boundary() -> None:
+def test_characters_without_a_boundary():
     points = [*range(0x3200), *range(0x3200, kernel.CODE_POINTS, 7), 0xFFFD, 0xFF0C, 0xFF1A, 0x2EBEF, 0x2EBF0]
     for mode in MODES:
         without = [not has_boundary(chr(point), mode) for point in points]

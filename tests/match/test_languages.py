@@ -9,7 +9,7 @@ from curate.match.languages import KEYS_WITHOUT_SPACES, OTHER, keys_of, language
 from curate.signals.language import _MODEL
 
 
-def test_each_label_of_the_identifier_has_a_row() -> None:
+def test_each_label_of_the_identifier_has_a_row():
     table = languages()
     assert table.schema == define(code=pa.string(), key=pa.string(), name=pa.string(), spaces=pa.bool_())
     model = fasttext.load_model(str(_MODEL))
@@ -25,7 +25,7 @@ def test_each_label_of_the_identifier_has_a_row() -> None:
     assert table["code"].to_pylist() == sorted(map(str, keys))
 
 
-def test_languages_without_spaces() -> None:
+def test_languages_without_spaces():
     rows = languages().to_pylist()
     assert {row["key"] for row in rows if not row["spaces"]} == KEYS_WITHOUT_SPACES & {row["key"] for row in rows}
 
@@ -41,11 +41,11 @@ def test_languages_without_spaces() -> None:
         *[("gan", OTHER), ("cbk", OTHER), ("und", OTHER), ("", OTHER), ("-", OTHER), (None, OTHER), ("日本", OTHER)],
     ],
 )
-def test_keys(code: str | None, key: str) -> None:
+def test_keys(code, key):
     assert keys_of(pa.array([code], pa.string())).to_pylist() == [key]
 
 
-def test_keys_are_those_of_the_metadata() -> None:
+def test_keys_are_those_of_the_metadata():
     codes = pa.chunked_array([["en", "de-AT", "gan"], ["be-tarask", None, "zh"]])
     assert keys_of(codes, {"en", "gan", "be_tarask"}).to_pylist() == ["en", OTHER, "gan", "be_tarask", OTHER, OTHER]
     assert keys_of(codes.slice(0, 0)).to_pylist() == []

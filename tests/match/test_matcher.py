@@ -2,7 +2,6 @@ import gzip
 import json
 import random
 import threading
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,13 +15,13 @@ from curate.base.compiling import interpreting
 from curate.base.errors import RunError
 from curate.match import kernel
 from curate.match import matcher as module
-from curate.match.matcher import Matcher, build_matcher
+from curate.match.matcher import build_matcher
 from tests.match.reference import spaced
 
 ALPHABET = "  \t\n\r,.;:?!`'\"-\u00a0\0é漢😀\x1f\x7fabA"
 
 
-def by_substring(entries: list[str], texts: list[str | None]) -> list[list[int]]:
+def by_substring(entries, texts):
     """The definition itself; of equal entries only the first."""
     needles = {f" {e} ": i for i, e in reversed([*enumerate(entries)])}
     return [
@@ -35,11 +34,11 @@ def by_substring(entries: list[str], texts: list[str | None]) -> list[list[int]]
 class ByRuns:
     """Exact and fast: every run of tokens is looked up; tested against `by_substring` below."""
 
-    def __init__(self, entries: list[str]) -> None:
+    def __init__(self, entries):
         self.ids = {entry: i for i, entry in reversed([*enumerate(entries)])}
         self.longest = max((e.count(" ") + 1 for e in entries), default=0)
 
-    def __call__(self, text: str) -> list[int]:
+    def __call__(self, text):
         tokens = spaced(text).split(" ")[1:-1]
         runs = {
             " ".join(tokens[i:j])
@@ -50,7 +49,7 @@ class ByRuns:
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[list[str], list[str | None]]:
+def cases(draw):
     """Texts, and entries that are mostly pieces of them: of the text itself and of the spaced text."""
     words = st.lists(st.sampled_from(["a", "b", "ab", "long-token-of-20-byt", ",", "", "é"]), max_size=12).map(" ".join)
     texts = draw(st.lists(st.none() | st.text(ALPHABET, max_size=40) | words, max_size=12))
@@ -71,7 +70,7 @@ def cases(draw: st.DrawFn) -> tuple[list[str], list[str | None]]:
 @settings(max_examples=120)
 @given(cases())
 @example(([": "], [":"]))  # more trie nodes than tokens
-def test_equals_the_definition(case: tuple[list[str], list[str | None]]) -> None:
+def test_equals_the_definition(case):
     entries, texts = case
     expected = by_substring(entries, texts)
     matcher = build_matcher(entries)
@@ -89,7 +88,7 @@ def test_equals_the_definition(case: tuple[list[str], list[str | None]]) -> None
 
 @settings(max_examples=40, deadline=None)
 @given(cases(), st.sampled_from([1, 3]))
-def test_is_exact_where_hashes_collide(case: tuple[list[str], list[str | None]], bits: int) -> None:
+def test_is_exact_where_hashes_collide(case, bits):
     entries, texts = case
     mask = np.uint64((1 << bits) - 1 << 64 - bits)
     with interpreting(True), pytest.MonkeyPatch.context() as patch:
@@ -101,7 +100,7 @@ def test_is_exact_where_hashes_collide(case: tuple[list[str], list[str | None]],
 
 
 @pytest.mark.parametrize("length", [1, 7, 8, 9, 15, 16, 17, 23, 24, 25, 40])
-def test_words_differ_in_any_one_byte(length: int) -> None:
+def test_words_differ_in_any_one_byte(length):
     word = "".join(chr(97 + i % 26) for i in range(length))
     changed = [word[:i] + "_" + word[i + 1 :] for i in range(length)]
     words = [word, *changed, word + "\0", "\0" + word, word[:-1]]
@@ -109,7 +108,7 @@ def test_words_differ_in_any_one_byte(length: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def real(shared: Path) -> tuple[list[str], list[str], Matcher]:
+def real(shared):
     with gzip.open(shared / "metadata_396k.json.gz") as file:
         entries = json.load(file)
     captions = pq.read_table(shared / "laion_urls_10k.parquet", columns=["TEXT"])["TEXT"]
@@ -118,7 +117,7 @@ def real(shared: Path) -> tuple[list[str], list[str], Matcher]:
 
 
 @pytest.mark.slow
-def test_equals_the_oracle_on_real_captions(real: tuple[list[str], list[str], Matcher]) -> None:
+def test_equals_the_oracle_on_real_captions(real):
     entries, texts, matcher = real
     oracle = ByRuns(entries)
     some = random.Random(0).sample(texts, 200)
@@ -128,14 +127,14 @@ def test_equals_the_oracle_on_real_captions(real: tuple[list[str], list[str], Ma
     assert sum(map(len, expected)) > 100_000
 
 
-def test_two_threads_at_once(real: tuple[list[str], list[str], Matcher]) -> None:
+def test_two_threads_at_once(real):
     _, texts, matcher = real
     halves = [pa.array(texts[:10_000]), pa.array(texts[10_000:])]
     expected = [matcher.match(half) for half in halves]
-    wrong: list[int] = []
+    wrong = []
     start = threading.Barrier(4)
 
-    def work(i: int) -> None:
+    def work(i):
         start.wait()
         wrong.extend(i for _ in range(10) if not matcher.match(halves[i % 2]).equals(expected[i % 2]))
 
@@ -148,7 +147,7 @@ def test_two_threads_at_once(real: tuple[list[str], list[str], Matcher]) -> None
 
 
 @pytest.mark.thorough
-def test_one_megabyte_captions_among_short_ones() -> None:
+def test_one_megabyte_captions_among_short_ones():
     draw = random.Random(1)
     words = [f"w{i}" for i in range(2000)] + ["a-token-that-is-longer-than-16-bytes", ",", ""]
     entries = [" ".join(draw.choices(words, k=draw.randint(1, 3))) for _ in range(20_000)]
@@ -164,7 +163,7 @@ def test_one_megabyte_captions_among_short_ones() -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2, 15, 16, 17, 32, 33, 63, 64, 65, 66, 1000])
-def test_lists_of_any_length_ascend(number: int) -> None:
+def test_lists_of_any_length_ascend(number):
     draw = random.Random(number)
     entries = [f"e{i}" for i in range(number)]
     draw.shuffle(entries)
@@ -173,7 +172,7 @@ def test_lists_of_any_length_ascend(number: int) -> None:
     assert build_matcher(entries).match(pa.array([" ".join(twice)])).to_pylist() == [list(range(number))]
 
 
-def test_many_texts_about_the_size_of_a_block() -> None:
+def test_many_texts_about_the_size_of_a_block():
     draw = random.Random(2)
     entries = ["a", "b", "a b", "b b a", ",", "a ,", ""]
     lengths = [0] * 2000 + [draw.randint(0, 3) for _ in range(2000)] + [draw.randint(2000, 2100) for _ in range(30)]
@@ -184,7 +183,7 @@ def test_many_texts_about_the_size_of_a_block() -> None:
     assert build_matcher(entries).match(pa.array(nulls)).to_pylist() == [[] if t is None else oracle(t) for t in nulls]
 
 
-def test_null_differs_from_empty_even_where_bytes_lie_under_it() -> None:
+def test_null_differs_from_empty_even_where_bytes_lie_under_it():
     data, offsets = b"a b", np.array([0, 1, 3, 3], np.int32)
     buffers = [pa.py_buffer(b"\x05"), pa.py_buffer(offsets), pa.py_buffer(data)]
     texts = pa.Array.from_buffers(pa.string(), 3, buffers)
@@ -192,7 +191,7 @@ def test_null_differs_from_empty_even_where_bytes_lie_under_it() -> None:
     assert build_matcher(["a", "b", ""]).match(texts).to_pylist() == [[0], [], [2]]
 
 
-def test_buffers_without_padding_or_alignment() -> None:
+def test_buffers_without_padding_or_alignment():
     data = b"a long-token-of-20-byt"
     for shift, kind in [(0, np.int32), (1, np.int32), (4, np.int64), (0, np.int64)]:
         raw = bytes(shift) + np.array([0, 1, len(data)], kind).tobytes()
@@ -201,13 +200,13 @@ def test_buffers_without_padding_or_alignment() -> None:
         assert build_matcher(["a", "long-token-of-20-byt"]).match(texts).to_pylist() == [[0], [1]]
 
 
-def test_bytes_that_are_no_utf8_are_bytes_like_others() -> None:
+def test_bytes_that_are_no_utf8_are_bytes_like_others():
     data, offsets = b"abc\xffabc", np.array([0, 4, 7], np.int32)
     texts = pa.Array.from_buffers(pa.string(), 2, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
     assert build_matcher(["abc"]).match(texts).to_pylist() == [[], [0]]
 
 
-def test_arrays_of_other_shapes() -> None:
+def test_arrays_of_other_shapes():
     matcher = build_matcher(["dog", "hot dog", "dog"])
     texts = ["hot dog", None, "cat", "dog,hot dog"]
     expected = [[0, 1], [], [], [0, 1]]
@@ -221,7 +220,7 @@ def test_arrays_of_other_shapes() -> None:
     assert build_matcher([]).match(pa.array(texts)).to_pylist() == [[]] * 4
 
 
-def test_more_matches_than_a_list_array_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_matches_than_a_list_array_holds(monkeypatch):
     monkeypatch.setattr(module, "MAX_IDS", 10)
     texts = pa.array(["a b"] * 5)
     assert len(build_matcher(["a", "b"]).match(texts).values) == 10

@@ -24,12 +24,12 @@ MESSY = ["dog", "", "St. Louis", "Dog", ",", "dog", "_", " a  b ", "tab\there", 
 CLEAN = ["dog", "St. Louis", "Dog", " a  b ", "tab\there", "!!", "née"]
 
 
-def write(path: Path, content: bytes | str) -> str:
+def write(path, content):
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return str(path)
 
 
-def test_cleans_as_the_reference_and_reports(tmp_path: Path) -> None:
+def test_cleans_as_the_reference_and_reports(tmp_path):
     table, report = read_metadata(write(tmp_path / "metadata.json", json.dumps(MESSY)))
     assert table.schema == METADATA
     assert table["entry"].to_pylist() == CLEAN
@@ -43,7 +43,7 @@ def test_cleans_as_the_reference_and_reports(tmp_path: Path) -> None:
     assert report.never_match.to_pylist() == ["St. Louis", "tab\there", "!!"]
 
 
-def test_every_ascii_mark_is_dropped_and_no_other(tmp_path: Path) -> None:
+def test_every_ascii_mark_is_dropped_and_no_other(tmp_path):
     single = [chr(i) for i in range(256)]
     table, report = read_metadata(write(tmp_path / "m.json", json.dumps(single)))
     assert table["entry"].to_pylist() == [c for c in single if c not in string.punctuation]
@@ -52,14 +52,14 @@ def test_every_ascii_mark_is_dropped_and_no_other(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["m.json", "m.json.gz", "m", "m.JSON"])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_json_plain_or_gzipped_by_content(tmp_path: Path, name: str, pack: type[bytes]) -> None:
+def test_json_plain_or_gzipped_by_content(tmp_path, name, pack):
     content = pack(json.dumps(CLEAN, ensure_ascii=False).encode())
     assert read_metadata(write(tmp_path / name, content))[0]["entry"].to_pylist() == CLEAN
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("last", [True, False])
-def test_text_files_keep_all_but_the_line_end(tmp_path: Path, end: str, last: bool) -> None:
+def test_text_files_keep_all_but_the_line_end(tmp_path, end, last):
     lines = ["[dog]", " hot  dog\t", "", "a\x0bb\u2028c\x85", "née"]
     content = "\ufeff" + end.join(lines) + end * last
     table, report = read_metadata(write(tmp_path / "m.txt", content), source="mine", language="fr")
@@ -69,7 +69,7 @@ def test_text_files_keep_all_but_the_line_end(tmp_path: Path, end: str, last: bo
     assert read_metadata(write(tmp_path / "list", content[7:]))[0].num_rows == 3  # no suffix: text by its content
 
 
-def test_what_plan_and_run_say_of_a_list(tmp_path: Path) -> None:
+def test_what_plan_and_run_say_of_a_list(tmp_path):
     dropped = "dropped: 2 empty, 3 of one punctuation mark, 2 repeated"
     never = "3 can never match, see `curate metadata show --mode reference`"
     for entries, text in (
@@ -81,12 +81,12 @@ def test_what_plan_and_run_say_of_a_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "content"), [("m.json", "[]"), ("m.txt", "")])
-def test_no_entries(tmp_path: Path, name: str, content: str) -> None:
+def test_no_entries(tmp_path, name, content):
     table, report = read_metadata(write(tmp_path / name, content))
     assert table.schema == METADATA and table.num_rows == report.read == 0
 
 
-def test_written_tables_are_deterministic_and_come_back(tmp_path: Path) -> None:
+def test_written_tables_are_deterministic_and_come_back(tmp_path):
     table, _ = read_metadata(write(tmp_path / "m.json", json.dumps(MESSY)), source="wordnet", language="de")
     extra = table.append_column("count", pa.array(range(7))).replace_schema_metadata({"made": "today"})
     write_metadata(table, str(tmp_path / "a.parquet"))
@@ -98,7 +98,7 @@ def test_written_tables_are_deterministic_and_come_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a::b.parquet", "c*.parquet", "d?e#1.parquet", "[f].parquet", "new/folder/g.parquet"])
-def test_a_table_is_written_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_table_is_written_where_asked(tmp_path, monkeypatch, name):
     """Though fsspec takes :: for a chain of file systems."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.txt").write_text("cat\ndog\n")
@@ -107,7 +107,7 @@ def test_a_table_is_written_where_asked(tmp_path: Path, monkeypatch: pytest.Monk
     assert read_metadata(str(tmp_path / name))[0]["entry"].to_pylist() == ["cat", "dog"]
 
 
-def test_any_fsspec_url() -> None:
+def test_any_fsspec_url():
     with fsspec.open("memory://metadata/m.json", "wb") as file:
         file.write(b'["dog"]')
     table, _ = read_metadata("memory://metadata/m.json")
@@ -115,7 +115,7 @@ def test_any_fsspec_url() -> None:
     assert read_metadata("memory://metadata/m.parquet")[0].equals(table)
 
 
-def damaged_parquet() -> bytes:
+def damaged_parquet():
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"entry": ["a"]}), sink)
     return sink.getvalue().to_pybytes()[:-6]
@@ -145,9 +145,7 @@ def damaged_parquet() -> bytes:
         ("m.parquet", damaged_parquet(), "Parquet that is damaged"),
     ],
 )
-def test_errors_name_the_file_what_was_found_and_what_is_accepted(
-    tmp_path: Path, name: str, content: bytes | str, found: str
-) -> None:
+def test_errors_name_the_file_what_was_found_and_what_is_accepted(tmp_path, name, content, found):
     path = write(tmp_path / name, content)
     with pytest.raises(RecipeError) as error:
         read_metadata(path)
@@ -156,7 +154,7 @@ def test_errors_name_the_file_what_was_found_and_what_is_accepted(
     assert message.endswith("accepted: " + module._ACCEPTED) and "\n" not in message
 
 
-def test_parquet_that_was_not_imported(tmp_path: Path) -> None:
+def test_parquet_that_was_not_imported(tmp_path):
     good = pa.table([pa.array([0, 1], pa.int32()), ["a", "b"], ["s", "s"], ["en", "en"]], names=METADATA.names)
     broken = pa.Array.from_buffers(
         pa.string(), 2, [None, pa.array([0, 1, 2], pa.int32()).buffers()[1], pa.py_buffer(b"\xff\xff")]
@@ -180,7 +178,7 @@ def test_parquet_that_was_not_imported(tmp_path: Path) -> None:
             read_metadata(str(tmp_path / "m.parquet"), mode="corrected")
 
 
-def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read_or_written(tmp_path):
     with pytest.raises(RecipeError, match="no such file; accepted: a JSON list"):
         read_metadata(str(tmp_path / "none.json"))
     with pytest.raises(RecipeError, match="cannot be read"):
@@ -193,7 +191,7 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["[" + "[]," * 60 + "[]]", "\n" * 101, "[" + '"",' * 101 + '""]', "{}," * 60])
-def test_too_many_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+def test_too_many_entries(tmp_path, monkeypatch, content):
     """A megabyte of gzip may hold 300 million lists, which take 20 GB."""
     monkeypatch.setattr(module, "MAX_ENTRIES", 100)
     (tmp_path / "m.json").write_text(content)
@@ -203,18 +201,18 @@ def test_too_many_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, conte
 
 @settings(max_examples=50)
 @given(st.lists(st.text(st.sampled_from("a\r\n é"), max_size=5)))
-def test_lines_are_split_as_python_splits_them(parts: list[str]) -> None:
+def test_lines_are_split_as_python_splits_them(parts):
     text = "".join(parts)
     lines = text.removesuffix("\n").split("\n") if text else []
     assert module._parse_list(text.encode(), "m.txt").to_pylist() == [line.removesuffix("\r") for line in lines]
 
 
 @pytest.mark.slow
-def test_memory_of_a_list_of_millions(tmp_path: Path) -> None:
+def test_memory_of_a_list_of_millions(tmp_path):
     """2.7 million entries, a tenth of MetaCLIP 2's, took 1.2 GB with a Python object each."""
     path = write(tmp_path / "m.json", json.dumps([f"entry {n}" for n in range(2_700_000)]))
     code = (
-        "import sys; from curate.match.metadata import read_metadata; from tests.memory import read_peak; "
+        "import sys; from curate.match.metadata import read_metadata; from tests.kit.memory import read_peak; "
         "before = read_peak(); assert len(read_metadata(sys.argv[1])[0]) == 2_700_000; "
         "print((read_peak() - before) >> 20)"
     )
@@ -224,7 +222,7 @@ def test_memory_of_a_list_of_millions(tmp_path: Path) -> None:
     assert int(run.stdout) < 500
 
 
-def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bomb_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MAX_BYTES", 10_000)
     for name, content in [("m.json.gz", gzip.compress(b" " * 1_000_000)), ("m.txt", b"a" * 10_001)]:
         with pytest.raises(RecipeError, match="more than 10,000 bytes"):
@@ -232,7 +230,7 @@ def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(read_metadata(write(tmp_path / "m.txt", b"a" * 10_000))[0]) == 1
 
 
-def witness(entry: str, more: str = "") -> str:
+def witness(entry, more=""):
     """A text that holds the entry if any text does: marks bring their own spaces, so those beside them are left out."""
     for mark in ",.;:?!`" + more:
         entry = entry.replace(f" {mark}", mark).replace(f"{mark} ", mark)
@@ -245,14 +243,14 @@ def witness(entry: str, more: str = "") -> str:
 @example(",  ,", ",,")
 @example("", "")
 @example(" , ", "a ,")
-def test_never_match_is_the_rule(entry: str, text: str) -> None:
+def test_never_match_is_the_rule(entry, text):
     never = never_match(pa.array([entry]))[0].as_py()
     assert never is (f" {entry} " not in spaced(witness(entry)))
     if f" {entry} " in spaced(text):
         assert not never
 
 
-def test_never_match_agrees_with_the_matcher() -> None:
+def test_never_match_agrees_with_the_matcher():
     marks = [*",.;:?!`", "\t", "\n", "\r", "'", "a", " ", "\u00a0"]
     entries = list(dict.fromkeys(x + y + z for x in ["", *marks] for y in marks for z in ["", *marks]))
     texts = pa.array([witness(e) for e in entries])
@@ -262,7 +260,7 @@ def test_never_match_agrees_with_the_matcher() -> None:
 
 
 @pytest.mark.parametrize("mode", ["worldwide", "corrected"])
-def test_never_match_agrees_with_the_matcher_by_language(mode: str) -> None:
+def test_never_match_agrees_with_the_matcher_by_language(mode):
     """Between words, an entry whose marks have lost the spaces beside them is found if it is in any text."""
     marks = [*",.`，。؟", "\t", "'", "a", "犬", "ア", " "]
     entries = [

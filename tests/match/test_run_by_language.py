@@ -1,7 +1,6 @@
 """A run that matches by language: matches, keys, counts, rules, SQL and explain, against the naive matcher."""
 
 from collections import Counter
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +10,7 @@ from curate.api import Run
 from curate.base.errors import RecipeError
 from curate.match.languages import keys_of
 from pipelines.prepare import prepare
-from tests.laws import pools
+from tests import kit
 from tests.match.test_language_matcher import oracle
 
 ROWS = [
@@ -30,7 +29,7 @@ ENTRIES = [
 ENTRIES += [("狗", "zh"), ("สุนัข", "th"), ("狗", "other"), ("dog", "other"), ("Haus", "de")]
 
 
-def recipe_parts(folder: Path) -> tuple[str, str]:
+def recipe_parts(folder):
     names = ["entry", "language"]
     metadata = pa.table(dict(zip(names, map(list, zip(*ENTRIES, strict=True)), strict=True)))
     metadata = metadata.append_column("entry_id", pa.array(range(len(ENTRIES)), pa.int32()))
@@ -43,16 +42,16 @@ def recipe_parts(folder: Path) -> tuple[str, str]:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("mode", ["worldwide", "corrected"])
-def test_run(tmp_path: Path, mode: str) -> None:
+def test_run(tmp_path, mode):
     pool, metadata = recipe_parts(tmp_path)
-    recipe = pools.recipe_of(
+    recipe = kit.recipe_of(
         *(pool, "parquet"),
         source={"columns": {"language": "lang"}},
         match={"metadata": metadata, "mode": mode},
         rules={"not_thai": "language_key <> 'th'"},
         balance={"t": 4},
     )
-    ran = pools.run_beam(recipe, tmp_path / "run")
+    ran = kit.run_beam(recipe, tmp_path / "run")
     run = Run(str(ran.folder))
     rows = run.sql("SELECT * FROM measured JOIN matches USING (unit, row, language_key) ORDER BY row").to_pylist()
     entries, keys = zip(*ENTRIES[:-1], strict=True)  # the last one is there already
@@ -73,15 +72,15 @@ def test_run(tmp_path: Path, mode: str) -> None:
     assert run.sql("entry_funnel", entry="dog", language="de")["rows"].to_pylist()[0] == pool_counts[3]
 
 
-def test_a_recipe_without_languages_is_refused(tmp_path: Path) -> None:
+def test_a_recipe_without_languages_is_refused(tmp_path):
     pool, metadata = recipe_parts(tmp_path)
     with pytest.raises(RecipeError, match=r"match\.mode: worldwide .* by their languages.*measure: \{language: \{\}\}"):
         prepare(
-            pools.recipe_of(pool, "parquet", match={"metadata": metadata, "mode": "worldwide"}), str(tmp_path / "run")
+            kit.recipe_of(pool, "parquet", match={"metadata": metadata, "mode": "worldwide"}), str(tmp_path / "run")
         )
 
 
-def test_the_reference_keeps_each_entry_once(tmp_path: Path) -> None:
+def test_the_reference_keeps_each_entry_once(tmp_path):
     pool, metadata = recipe_parts(tmp_path)
-    reference = prepare(pools.recipe_of(pool, "parquet", match={"metadata": metadata}), str(tmp_path / "run"))
+    reference = prepare(kit.recipe_of(pool, "parquet", match={"metadata": metadata}), str(tmp_path / "run"))
     assert reference.metadata is not None and reference.metadata["entry"].to_pylist().count("dog") == 1

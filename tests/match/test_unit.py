@@ -2,10 +2,8 @@
 
 import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 import pyarrow as pa
-import pytest
 
 from curate.base import process
 from curate.match import unit as module
@@ -14,20 +12,20 @@ from curate.store.layout import ENTRIES_FILE, METADATA_FILE
 from curate.store.store import RunStore
 
 
-def metadata(*entries: str) -> pa.Table:
+def metadata(*entries):
     count = len(entries)
     columns = {"entry_id": pa.array(range(count), pa.int32()), "entry": entries}
     return pa.table({**columns, "source": ["list"] * count, "language": ["en"] * count})
 
 
-def settings(folder: Path, key: str = "digest", entries: tuple[str, ...] = ("a", "b")) -> MatchSettings:
+def settings(folder, key="digest", entries=("a", "b")):
     """Those of a run that holds the entries."""
     store = RunStore(str(folder))
     store.write_parquet(METADATA_FILE, metadata(*entries))
     return MatchSettings(store, key, "reference")
 
 
-def test_the_key_changes_with_its_inputs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_changes_with_its_inputs_alone(tmp_path, monkeypatch):
     one = settings(tmp_path)
     key = one.key("samples")
     assert replace(one, store=RunStore("elsewhere")).key("samples") == key
@@ -39,9 +37,7 @@ def test_the_key_changes_with_its_inputs_alone(tmp_path: Path, monkeypatch: pyte
     assert one.key("") == one.key(None) == "", "samples that may change have matches that may"
 
 
-def test_a_process_holds_the_entries_of_one_run_by_their_content(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_holds_the_entries_of_one_run_by_their_content(tmp_path, monkeypatch):
     """Another run of the same folder, in the same process, gets its own entries."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     first = load_entries(settings(tmp_path, "first"))
@@ -54,7 +50,7 @@ def test_a_process_holds_the_entries_of_one_run_by_their_content(
     assert sorted(held) == ["entries second", "matcher second reference"]
 
 
-def test_entries_of_a_finished_run_are_read_from_its_list(tmp_path: Path) -> None:
+def test_entries_of_a_finished_run_are_read_from_its_list(tmp_path):
     store = RunStore(str(tmp_path))
     store.write_parquet(ENTRIES_FILE, metadata("x", "y"))
     loaded = load_entries(MatchSettings(store, "finished", "reference"))

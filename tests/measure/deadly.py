@@ -3,13 +3,11 @@
 DEATH in the environment is how.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow.parquet as pq
 
-from tests.laws import pools
-from tests.packages import lay_out
+from tests import kit
+from tests.kit.packages import lay_out
 
 CODE = """
 import os, signal, time
@@ -72,19 +70,19 @@ KIND = SignalKind(
 """
 
 
-def install(folder: Path, name: str) -> None:
+def install(folder, name):
     """Lay the package out in folder/site, and write folder/recipe.yaml for 13 samples, of which the eighth ends that signal."""
     names = {"deadly": "KIND", "deadly_text": "TEXT", "hungry": "HUNGRY"}
     kinds = {kind: f"curate_deadly:{name}" for kind, name in names.items()}
     lay_out(folder / "site", "curate-deadly", "signals", kinds, "0.1", curate_deadly=CODE)
-    samples = [pools.Sample(f"{i}", pools.encode(pools.picture(i)), f"a caption {i}") for i in range(12)]
-    samples.insert(7, pools.Sample("deadly", pools.encode(pools.picture(0).resize((31, 31))), "a deadly caption"))
-    path = pools.write_tars(folder / "pool", samples, 1)
+    samples = [kit.Sample(f"{i}", kit.encode(kit.picture(i)), f"a caption {i}") for i in range(12)]
+    samples.insert(7, kit.Sample("deadly", kit.encode(kit.picture(0).resize((31, 31))), "a deadly caption"))
+    path = kit.write_tars(folder / "pool", samples, 1)
     source = f"input: {{name: pool, format: webdataset, path: '{path}'}}\n"
     (folder / "recipe.yaml").write_text(f"{source}measure: {{{name}: {{}}}}\nmax_failed: 0.1\n")
 
 
-def check(run: Path, name: str, end: str = "was ended by signal 9") -> None:
+def check(run, name, end="was ended by signal 9"):
     """That the deadly sample failed with its reason, and all others were measured and kept."""
     [failed] = pq.read_table(run / "failures.parquet").to_pylist()
     assert (failed["key"], failed["reason"]) == ("deadly", "worker_died")

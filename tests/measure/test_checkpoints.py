@@ -2,9 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,10 +11,10 @@ from curate.base.errors import RunError
 from curate.measure import part, unit
 from curate.models.open_clip_encoder import OpenClipEncoder
 from curate.store import checkpoints
-from pipelines.claim import Prepared, claim_folder
+from pipelines.claim import claim_folder
 from pipelines.prepare import prepare
-from tests.laws import pools
-from tests.models.clips import write_model
+from tests import kit
+from tests.kit.clips import write_model
 
 pytestmark = pytest.mark.thorough
 
@@ -24,12 +22,12 @@ STEP = 8
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+def model(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("models") / "m")
 
 
 @pytest.fixture(autouse=True)
-def _short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_steps(monkeypatch):
     monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
     monkeypatch.setattr(part, "STEP_ROWS", STEP)
     monkeypatch.setattr(unit, "STEP_ROWS", STEP)
@@ -39,11 +37,11 @@ def _short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 class Calls:
     """Counts calls, and stops at one of them as a kill would."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, target: Any, name: str, count: Callable[..., int]) -> None:
+    def __init__(self, monkeypatch, target, name, count):
         self.counted, self.stop_at = 0, 1 << 30
         function = getattr(target, name)
 
-        def counting(*arguments: Any) -> Any:
+        def counting(*arguments):
             self.counted += count(*arguments)
             if self.counted >= self.stop_at:
                 raise KeyboardInterrupt
@@ -53,53 +51,51 @@ class Calls:
 
 
 @pytest.fixture
-def images(monkeypatch: pytest.MonkeyPatch) -> Calls:
+def images(monkeypatch):
     return Calls(monkeypatch, OpenClipEncoder, "start_images", lambda encoder, views: len(views))
 
 
 @pytest.fixture
-def words(monkeypatch: pytest.MonkeyPatch) -> Calls:
+def words(monkeypatch):
     return Calls(monkeypatch, OpenClipEncoder, "score_words", lambda encoder, images, captions: len(captions))
 
 
 @pytest.fixture
-def pool(tmp_path: Path) -> str:
-    return pools.write_tars(tmp_path / "tars", pools.make_samples(48), 3)
+def pool(tmp_path):
+    return kit.write_tars(tmp_path / "tars", kit.make_samples(48), 3)
 
 
-def claim(pool: str, model: str, out: Path) -> Prepared:
+def claim(pool, model, out):
     """A run whose unit nothing has measured."""
     clip = {"model": model, "embeddings": True, "words": True, "batch": 5}
-    prepared = prepare(pools.recipe_of(pool, measure={"clip": clip, "image": {"phash": True}}), str(out))
+    prepared = prepare(kit.recipe_of(pool, measure={"clip": clip, "image": {"phash": True}}), str(out))
     claim_folder(prepared)
     assert len(prepared.plan.units) == 1
     return prepared
 
 
-def measure(prepared: Prepared) -> None:
-    assert pools.measure(prepared.context, prepared.plan.units[0]) == []
+def measure(prepared):
+    assert kit.measure(prepared.context, prepared.plan.units[0]) == []
 
 
-def parts(out: Path) -> list[Path]:
+def parts(out):
     return sorted(out.rglob("parts/**/*.arrow"))
 
 
 @pytest.fixture
-def undisturbed(pool: str, model: str, tmp_path: Path, images: Calls, words: Calls) -> dict[str, str]:
+def undisturbed(pool, model, tmp_path, images, words):
     measure(claim(pool, model, tmp_path / "undisturbed"))
     assert images.counted == words.counted > 60 and not parts(tmp_path / "undisturbed")
     images.counted = words.counted = 0
-    return pools.files_of(tmp_path / "undisturbed/tables")
+    return kit.files_of(tmp_path / "undisturbed/tables")
 
 
-def check_same(out: Path, undisturbed: dict[str, str]) -> None:
-    assert pools.files_of(out / "tables") == undisturbed and not parts(out)
+def check_same(out, undisturbed):
+    assert kit.files_of(out / "tables") == undisturbed and not parts(out)
 
 
 @pytest.mark.parametrize("stop", [1, 12, 33, 60])
-def test_images_are_not_measured_again(
-    stop: int, pool: str, model: str, tmp_path: Path, images: Calls, undisturbed: dict[str, str], words: Calls
-) -> None:
+def test_images_are_not_measured_again(stop, pool, model, tmp_path, images, undisturbed, words):
     """Within a tar and across tars; at most a step of rows is."""
     prepared = claim(pool, model, tmp_path / "out")
     images.stop_at = stop
@@ -113,9 +109,7 @@ def test_images_are_not_measured_again(
     assert total - before <= images.counted <= total - before + STEP
 
 
-def test_words_are_not_scored_again(
-    pool: str, model: str, tmp_path: Path, images: Calls, words: Calls, undisturbed: dict[str, str]
-) -> None:
+def test_words_are_not_scored_again(pool, model, tmp_path, images, words, undisturbed):
     prepared = claim(pool, model, tmp_path / "out")
     words.stop_at = 30
     with pytest.raises(KeyboardInterrupt):
@@ -127,17 +121,13 @@ def test_words_are_not_scored_again(
     assert not images.counted and total - before <= words.counted <= total - before + STEP
 
 
-def test_the_time_does_not_matter(
-    pool: str, model: str, tmp_path: Path, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_time_does_not_matter(pool, model, tmp_path, undisturbed, monkeypatch):
     monkeypatch.setattr(checkpoints, "INTERVAL", 3600.0)
     measure(claim(pool, model, tmp_path / "out"))
     check_same(tmp_path / "out", undisturbed)
 
 
-def test_damaged_ones_are_measured_again(
-    pool: str, model: str, tmp_path: Path, images: Calls, words: Calls, undisturbed: dict[str, str]
-) -> None:
+def test_damaged_ones_are_measured_again(pool, model, tmp_path, images, words, undisturbed):
     prepared = claim(pool, model, tmp_path / "out")
     words.stop_at = 1  # all images are in place
     with pytest.raises(KeyboardInterrupt):
@@ -153,9 +143,7 @@ def test_damaged_ones_are_measured_again(
     assert images.counted == total
 
 
-def test_those_of_another_input_are_not_used(
-    pool: str, model: str, tmp_path: Path, images: Calls, words: Calls, undisturbed: dict[str, str]
-) -> None:
+def test_those_of_another_input_are_not_used(pool, model, tmp_path, images, words, undisturbed):
     """Of a tar that changed since, all is measured again; of the others nothing."""
     samples = pq.read_table(
         tmp_path / "undisturbed/tables/samples/00000.parquet", columns=["shard", "status"]
@@ -171,13 +159,11 @@ def test_those_of_another_input_are_not_used(
     assert images.counted == readable["00001.tar"] < readable.total()
 
 
-def test_an_input_that_changes_meanwhile_leaves_none(
-    pool: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_input_that_changes_meanwhile_leaves_none(pool, model, tmp_path, monkeypatch):
     prepared = claim(pool, model, tmp_path / "out")
     encode = OpenClipEncoder.start_images
 
-    def encoding(encoder: OpenClipEncoder, views: Any) -> Any:
+    def encoding(encoder, views):
         os.utime(tmp_path / "tars/00000.tar", ns=(1, 1))
         return encode(encoder, views)
 

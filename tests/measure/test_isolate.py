@@ -4,9 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,13 +16,13 @@ from curate.measure.isolate import _measure
 from curate.measure.settings import MeasureSettings
 from curate.pool.formats.input_format import InputPart
 from pipelines.prepare import prepare
-from tests.laws import pools
+from tests import kit
 from tests.measure.deadly import check, install
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(folder: Path, group: Path | None = None, *words: str) -> subprocess.CompletedProcess[str]:
+def run(folder, group=None, *words):
     """Run the recipe, or with these words, in a group of processes whose memory the kernel limits if there is one."""
     env = os.environ | {"PYTHONPATH": f"{folder / 'site'}:{ROOT}"}
     command = [sys.executable, "-m", "curate", "run", *(words or ("recipe.yaml", "--out", "run"))]
@@ -34,7 +32,7 @@ def run(folder: Path, group: Path | None = None, *words: str) -> subprocess.Comp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["deadly", "deadly_text"])
-def test_a_sample_that_ends_its_worker_is_a_row_that_failed(tmp_path: Path, name: str) -> None:
+def test_a_sample_that_ends_its_worker_is_a_row_that_failed(tmp_path, name):
     """Three processes of the command are killed by it; the next one finds it, and measures all others."""
     install(tmp_path, name)
     done = run(tmp_path)
@@ -48,7 +46,7 @@ def test_a_sample_that_ends_its_worker_is_a_row_that_failed(tmp_path: Path, name
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["deadly", "deadly_text"])
-def test_a_unit_that_was_measured_before_by_other_signals(name: str, tmp_path: Path) -> None:
+def test_a_unit_that_was_measured_before_by_other_signals(name, tmp_path):
     """Its rows were ok, and their tables are adopted: where the run's own signal kills, it is measured anew."""
     install(tmp_path, name)
     recipe = (tmp_path / "recipe.yaml").read_text()
@@ -63,7 +61,7 @@ def test_a_unit_that_was_measured_before_by_other_signals(name: str, tmp_path: P
 
 
 @pytest.fixture
-def group() -> Iterator[Path]:
+def group():
     """A group of processes that have 1.2 GB together; the kernel ends one that takes more."""
     lines = Path("/proc/self/cgroup").read_text().splitlines()
     line = next((line for line in lines if ":memory:" in line), lines[-1])
@@ -79,7 +77,7 @@ def group() -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_an_image_that_takes_all_memory_is_a_row(tmp_path: Path, group: Path) -> None:
+def test_an_image_that_takes_all_memory_is_a_row(tmp_path, group):
     """The kernel ends three processes; the next one measures apart, with half of the memory that is left, where it is an error."""
     install(tmp_path, "hungry")
     done = run(tmp_path, group)
@@ -89,7 +87,7 @@ def test_an_image_that_takes_all_memory_is_a_row(tmp_path: Path, group: Path) ->
     assert "hungry" in done.stdout and done.stderr.count("when memory runs out") == 3, done.stderr
 
 
-def end_with_some(settings: MeasureSettings, rows: list[tuple[bytes, str, str]], names: list[str]) -> pa.Table:
+def end_with_some(settings, rows, names):
     """As `isolate._measure`, but for images of one byte, which end the process."""
     if any(image == b"!" for image, _, _ in rows):
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -97,30 +95,28 @@ def end_with_some(settings: MeasureSettings, rows: list[tuple[bytes, str, str]],
 
 
 class StubbornError(Exception):
-    def __reduce__(self) -> Any:
+    def __reduce__(self):
         raise TypeError("it does not travel")
 
 
-def fail(settings: MeasureSettings, rows: list[tuple[bytes, str, str]], names: list[str]) -> pa.Table:
+def fail(settings, rows, names):
     raise StubbornError("no good")
 
 
-def exit_when_read(settings: MeasureSettings, parts: Any, source: Any) -> None:
+def exit_when_read(settings, parts, source):
     os._exit(3)
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> MeasureSettings:
+def settings(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pool")
-    recipe = pools.recipe_of(pools.write_tars(folder / "tars", pools.make_samples(12), 1))
+    recipe = kit.recipe_of(kit.write_tars(folder / "tars", kit.make_samples(12), 1))
     return MeasureSettings.of(prepare(recipe, str(folder / "run")).context)
 
 
 @pytest.mark.slow
-def test_a_step_is_halved_down_to_what_ends_the_process(
-    settings: MeasureSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    image, captions = pools.encode(pools.picture(0)), pa.array(["a caption"] * 2)
+def test_a_step_is_halved_down_to_what_ends_the_process(settings, monkeypatch):
+    image, captions = kit.encode(kit.picture(0)), pa.array(["a caption"] * 2)
     monkeypatch.setattr(isolate, "_measure", end_with_some)
     with isolate.isolating(3, settings) as process:
         assert process
@@ -138,14 +134,14 @@ def test_a_step_is_halved_down_to_what_ends_the_process(
     assert reason == "worker_died" and detail.endswith("a process that only read it ended itself (status 3)")
 
 
-def end_with_ends(settings: MeasureSettings, captions: pa.Array, names: list[str]) -> None:
+def end_with_ends(settings, captions, names):
     """As `isolate._compute`, but for a caption that ends the process."""
     if "end" in captions.to_pylist():
         os._exit(5)
 
 
 @pytest.mark.slow
-def test_captions_that_end_the_process_are_told(settings: MeasureSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_captions_that_end_the_process_are_told(settings, monkeypatch):
     monkeypatch.setattr(isolate, "_compute", end_with_ends)
     with isolate.isolating(3, settings) as process:
         assert process
@@ -155,12 +151,12 @@ def test_captions_that_end_the_process_are_told(settings: MeasureSettings, monke
 
 
 @pytest.mark.parametrize("killed", [0, 2])
-def test_a_unit_of_few_kills_is_measured_in_its_process(settings: MeasureSettings, killed: int) -> None:
+def test_a_unit_of_few_kills_is_measured_in_its_process(settings, killed):
     with isolate.isolating(killed, settings) as process:
         assert process is None
 
 
-def test_what_kills_whatever_is_done_is_a_file_that_failed(settings: MeasureSettings) -> None:
+def test_what_kills_whatever_is_done_is_a_file_that_failed(settings):
     with isolate.isolating(6, settings) as process:
         assert process
         fault = process.find_fault(settings.sources[0], InputPart("0.tar", 1, ""))

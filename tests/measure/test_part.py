@@ -3,11 +3,9 @@
 import io
 import re
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,17 +27,17 @@ class Counted:
     lock = threading.Lock()
     in_memory = largest = 0
 
-    def __init__(self, all_wait: threading.Barrier, go_on: threading.Event) -> None:
+    def __init__(self, all_wait, go_on):
         self.all_wait, self.go_on = all_wait, go_on
-        self.rows: list[tuple[int, int]] = []
+        self.rows = []
 
-    def observe(self, image: Image.Image) -> int:
+    def observe(self, image):
         with self.lock:
             Counted.in_memory += 1
             Counted.largest = max(Counted.largest, Counted.in_memory)
         return image.width
 
-    def add(self, row: int, observation: int) -> None:
+    def add(self, row, observation):
         if not self.rows:
             self.all_wait.wait(300)
             self.go_on.wait(300)
@@ -47,26 +45,26 @@ class Counted:
             Counted.in_memory -= 1
         self.rows.append((row, observation))
 
-    def finish(self) -> SignalOutput:
+    def finish(self):
         assert self.rows == [(row, row + 1) for row in range(IMAGES)]
         return SignalOutput(())
 
 
-def images() -> Iterator[bytes]:
+def images():
     for row in range(IMAGES):
         out = io.BytesIO()
         Image.fromarray(np.zeros((1, row + 1), np.uint8)).save(out, "BMP")
         yield out.getvalue()
 
 
-def test_what_is_decoded_ahead_does_not_grow_with_the_units_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_decoded_ahead_does_not_grow_with_the_units_in_hand(monkeypatch):
     """64 cores, hence 64 units in hand, whose signals are all busy: an image a unit and 8 a core have been decoded."""
     size = 8 * CORES + 64
     monkeypatch.setattr(measuring, "_DECODED", process.Backlog(size))
     all_wait, go_on = threading.Barrier(CORES + 1), threading.Event()
     signal = ImageSignal("counted", (), "", start=lambda captions: Counted(all_wait, go_on))
 
-    def measure(unit: int) -> list[Any]:
+    def measure(unit):
         return measuring.measure_images(images(), pa.nulls(IMAGES, pa.string()), ImageOptions(), [signal], [""])[
             "width"
         ]
@@ -86,33 +84,33 @@ class Fussy:
 
     columns = pa.schema([("width", pa.float32())])
 
-    def observe(self, image: Image.Image) -> int:
+    def observe(self, image):
         if image.width == 3:
             raise ValueError("three")
         return image.width if image.width < 20 else image.no_width
 
-    def finish(self, observed: list[Any], captions: list[Any]) -> list[pa.Array]:
+    def finish(self, observed, captions):
         return [pa.array(observed, pa.float64())]
 
 
-def measure_fussy(count: int) -> pa.Table:
+def measure_fussy(count):
     signal = replace(image_signal("fussy", Fussy(), 1), package="my-fussy 1")
     labels = [f"image {row} of a.tar" for row in range(count)]
     captions = pa.nulls(count, pa.string())
     return measuring.measure_images(islice(images(), count), captions, ImageOptions(), [signal], labels)
 
 
-def test_an_image_that_a_signal_cannot_use_is_null_with_its_error() -> None:
+def test_an_image_that_a_signal_cannot_use_is_null_with_its_error():
     table = measure_fussy(6)
     assert table["fussy.width"].to_pylist() == [1, 2, None, 4, 5, 6] and table["fussy.width"].type == pa.float32()
     errors = table["fussy errors"].to_pylist()
     assert re.fullmatch(r"ValueError: three at test_part.py:\d+ in observe", errors[2]) and not any(errors[3:])
 
 
-def test_a_load_that_fails_is_no_fault_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_load_that_fails_is_no_fault_of_the_image(monkeypatch):
     """Else all images of a worker without the weights would be null, and stay so."""
 
-    def load() -> Any:
+    def load():
         raise ValueError("damaged weights")
 
     monkeypatch.setattr(Fussy, "observe", lambda *_: process.process_cache("test of a load that fails", load))
@@ -121,13 +119,13 @@ def test_a_load_that_fails_is_no_fault_of_the_image(monkeypatch: pytest.MonkeyPa
         measure_fussy(6)
 
 
-def test_any_other_exception_names_the_image() -> None:
+def test_any_other_exception_names_the_image():
     with pytest.raises(AttributeError) as caught:
         measure_fussy(25)
     assert caught.value.__notes__ == ["image 19 of a.tar"]
 
 
-def test_other_numbers_of_rows_than_there_are_images(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_numbers_of_rows_than_there_are_images(monkeypatch):
     monkeypatch.setattr(Fussy, "finish", lambda *_: [pa.array([1.0] * 5)])
     message = (
         "signal 'fussy' of package my-fussy 1: gave columns of these numbers of rows: 5, 6; accepted: fussy.width, "

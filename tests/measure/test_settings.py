@@ -1,8 +1,6 @@
 """Keys of measured tables: each changes if and only if one of its inputs does."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -16,7 +14,7 @@ from curate.recipe.recipe import parse_recipe
 from curate.signals.signal import EmbeddingSignal, ModelSignal, PrecomputedSignal, TextSignal
 
 Inputs = tuple[MeasureSettings, Unit]
-NEVER: Any = None  # what no key calls
+NEVER = None  # what no key calls
 COSINE = pa.field("clip_score", pa.float32())
 SIGNALS = (
     TextSignal("language", (), "language's key", compute=lambda captions: [], sample_columns=("language",)),
@@ -25,7 +23,7 @@ SIGNALS = (
     EmbeddingSignal("on_clip", (pa.field("a", pa.float32()),), "a's key", compute=lambda rows: [], of="clip"),
     EmbeddingSignal("on_given", (pa.field("b", pa.float32()),), "b's key", compute=lambda rows: [], of="given"),
 )
-RECIPE: dict[str, Any] = {
+RECIPE = {
     "input": [
         {
             "name": "pool",
@@ -48,7 +46,7 @@ POOL = Pool(
 UNIT = Unit(0, "pool", (InputPart("a.tar", 1, "etag:1"), InputPart("b.tar", 2, "etag:2", sidecar_fingerprint="s")))
 
 
-def inputs(change: Callable[[dict[str, Any]], Any] = lambda recipe: None) -> Inputs:
+def inputs(change=lambda recipe: None):
     """Settings of the recipe as changed, and a unit."""
     data = {"input": [dict(RECIPE["input"][0])], "measure": {**RECIPE["measure"], "image": {}}}
     change(data)
@@ -56,7 +54,7 @@ def inputs(change: Callable[[dict[str, Any]], Any] = lambda recipe: None) -> Inp
     return MeasureSettings(recipe.input, recipe.measure, POOL, {"language": "model 1"}, SIGNALS, TABLES), UNIT
 
 
-def keys(found: Inputs) -> dict[str, str]:
+def keys(found):
     settings, unit = found
     tables = {name: settings.key(name, unit) for name in ("samples", "members", "scores", "embeddings")}
     return tables | {f"column {name}": key for name, key in settings.signal_keys(unit).items()}
@@ -67,36 +65,36 @@ ROWS = {"samples", "members"}
 ALL = {*ROWS, "scores", "embeddings", *COLUMNS}
 
 
-def part(**change: Any) -> Callable[[Inputs], Inputs]:
+def part(**change):
     return lambda found: (found[0], replace(found[1], parts=(replace(UNIT.parts[0], **change), UNIT.parts[1])))
 
 
-def unit(**change: Any) -> Callable[[Inputs], Inputs]:
+def unit(**change):
     return lambda found: (found[0], replace(found[1], **change))
 
 
-def pool(**change: Any) -> Callable[[Inputs], Inputs]:
+def pool(**change):
     return lambda found: (replace(found[0], pool=replace(POOL, **change)), found[1])
 
 
-def recipe(change: Callable[[dict[str, Any]], Any]) -> Callable[[Inputs], Inputs]:
+def recipe(change):
     return lambda _: inputs(change)
 
 
-def source(**change: Any) -> Callable[[Inputs], Inputs]:
+def source(**change):
     return recipe(lambda data: data["input"][0].update(change))
 
 
-def image(**change: Any) -> Callable[[Inputs], Inputs]:
+def image(**change):
     return recipe(lambda data: data["measure"]["image"].update(change))
 
 
-def signal(place: int) -> Callable[[Inputs], Inputs]:
+def signal(place):
     changed = [replace(one, key="other") if i == place else one for i, one in enumerate(SIGNALS)]
     return lambda found: (replace(found[0], signals=tuple(changed)), found[1])
 
 
-CHANGES: list[tuple[str, Callable[[Inputs], Inputs], set[str]]] = [
+CHANGES = [
     ("nothing", lambda found: found, set()),
     ("the unit's place", unit(index=7), set()),
     ("its place in the run to reuse", unit(reuse_index=3), set()),
@@ -105,11 +103,7 @@ CHANGES: list[tuple[str, Callable[[Inputs], Inputs], set[str]]] = [
     ("its fingerprint", part(fingerprint="etag:9"), ALL),
     ("its row groups", part(groups=(0, 1)), ALL),
     ("the rows that its footer states", part(rows=4), set()),
-    (
-        "the file of its embeddings",
-        part(sidecar_fingerprint="t"),
-        {"scores", "column given", "column on_given"},
-    ),
+    ("the file of its embeddings", part(sidecar_fingerprint="t"), {"scores", "column given", "column on_given"}),
     ("the order of files", unit(parts=UNIT.parts[::-1]), ALL),
     ("one file fewer", unit(parts=UNIT.parts[:1]), ALL),
     ("where a source is", source(path="y.tar"), set()),
@@ -122,11 +116,7 @@ CHANGES: list[tuple[str, Callable[[Inputs], Inputs], set[str]]] = [
         pool(groups={"pool": (POOL.groups["pool"][0], replace(JOIN, digest="other"))}),
         {"scores", f"column {JOIN.name}"},
     ),
-    (
-        "the score columns of another source",
-        pool(scores=pa.schema([*SCORE, ("other", pa.float32())])),
-        {"scores"},
-    ),
+    ("the score columns of another source", pool(scores=pa.schema([*SCORE, ("other", pa.float32())])), {"scores"}),
     (
         "a source in front",
         recipe(lambda data: data["input"].insert(0, {"name": "front", "format": "parquet", "path": "z"})),
@@ -157,13 +147,13 @@ CHANGES: list[tuple[str, Callable[[Inputs], Inputs], set[str]]] = [
 
 
 @pytest.mark.parametrize(("change", "expected"), [c[1:] for c in CHANGES], ids=[c[0] for c in CHANGES])
-def test_keys_change_with_their_inputs_alone(change: Callable[[Inputs], Inputs], expected: set[str]) -> None:
+def test_keys_change_with_their_inputs_alone(change, expected):
     before, after = keys(inputs()), keys(change(inputs()))
     assert before.keys() == after.keys() == ALL
     assert {name for name in ALL if before[name] != after[name]} == expected
 
 
-def test_a_new_version_of_the_step_changes_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_version_of_the_step_changes_all(monkeypatch):
     before = keys(inputs())
     monkeypatch.setitem(module.VERSIONS, "measure", 99)
     after = keys(inputs())
@@ -171,7 +161,7 @@ def test_a_new_version_of_the_step_changes_all(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(("library", "expected"), [("pillow", ALL), ("scipy", ROWS)])
-def test_versions_of_libraries(monkeypatch: pytest.MonkeyPatch, library: str, expected: set[str]) -> None:
+def test_versions_of_libraries(monkeypatch, library, expected):
     """Of those that decide values of this recipe."""
     hashed = lambda data: data["measure"]["image"].update(phash=True)  # noqa: E731
     before, real = keys(inputs(hashed)), module.version

@@ -1,53 +1,40 @@
 """A unit's tables from one reading: their rows and columns, signals of each class, and what is current."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from PIL import Image
 
 from curate.base import schema
 from curate.base.errors import RunError
 from curate.base.numeric.vectors import embedding_column, embedding_matrix
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
-from curate.pool.plan import Unit
-from curate.run.context import RunContext
-from curate.signals.signal import (
-    Embeddings,
-    EmbeddingSignal,
-    ImageSignal,
-    ModelSignal,
-    Signal,
-    SignalOutput,
-    TextSignal,
-)
+from curate.signals.signal import EmbeddingSignal, ImageSignal, ModelSignal, SignalOutput, TextSignal
 from pipelines.claim import claim_folder
 from pipelines.prepare import prepare
-from tests.laws import pools
+from tests import kit
 
-NEVER: Any = None  # what measuring does not call
+NEVER = None  # what measuring does not call
 ROWS = 6  # of which row 2 is no image
 
 
 class Widths:
     """An image signal: the width of each image; of a model, embeddings of (row, 1) and (row, 2) too."""
 
-    def __init__(self, captions: pa.Array, has_embeddings: bool = False) -> None:
-        self.values: list[int | None] = [None] * len(captions)
+    def __init__(self, captions, has_embeddings=False):
+        self.values = [None] * len(captions)
         self.has_embeddings = has_embeddings
 
-    def observe(self, image: Image.Image) -> int:
+    def observe(self, image):
         return image.width
 
-    def add(self, row: int, observation: int) -> None:
+    def add(self, row, observation):
         self.values[row] = observation
 
-    def finish(self) -> SignalOutput:
+    def finish(self):
         columns = (pa.array(self.values, pa.int32()),)
         if not self.has_embeddings:
             return SignalOutput(columns)
@@ -57,15 +44,12 @@ class Widths:
         return SignalOutput(columns, (image, text))
 
 
-def lengths(captions: pa.Array) -> Sequence[pa.Array]:
+def lengths(captions):
     texts = captions.to_pylist()
-    return [
-        pa.array([text and "xx" for text in texts]),
-        pa.array([text and len(text) for text in texts], pa.int32()),
-    ]
+    return [pa.array([text and "xx" for text in texts]), pa.array([text and len(text) for text in texts], pa.int32())]
 
 
-def first_parts(given: Embeddings) -> Sequence[pa.Array]:
+def first_parts(given):
     return [pa.array(given.images[:, 0] + 10 * given.texts[:, 1], pa.float32())]
 
 
@@ -83,12 +67,12 @@ FIRST = EmbeddingSignal("first", (pa.field("first", pa.float32()),), "4", comput
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> tuple[MeasureSettings, RunContext, Unit]:
+def run(tmp_path):
     """A run with one unit, and signals of its own."""
-    samples = [pools.Sample(f"{i}", pools.encode(pools.picture(i)), "a caption " * (i + 1)) for i in range(ROWS)]
+    samples = [kit.Sample(f"{i}", kit.encode(kit.picture(i)), "a caption " * (i + 1)) for i in range(ROWS)]
     samples[2] = replace(samples[2], image=b"no image")
     prepared = prepare(
-        pools.recipe_of(pools.write_tars(tmp_path / "tars", samples, 2), max_failed=1.0),
+        kit.recipe_of(kit.write_tars(tmp_path / "tars", samples, 2), max_failed=1.0),
         str(tmp_path / "out"),
         unit_size=1 << 30,
     )
@@ -97,13 +81,13 @@ def run(tmp_path: Path) -> tuple[MeasureSettings, RunContext, Unit]:
     return with_signals(MeasureSettings.of(prepared.context), WIDTH, MODEL, LENGTH, FIRST), prepared.context, unit
 
 
-def with_signals(settings: MeasureSettings, *signals: Signal) -> MeasureSettings:
+def with_signals(settings, *signals):
     settings = replace(settings, signals=signals, tables=("samples", "scores", "members"))
     settings.__dict__.pop("score_schema", None)
     return settings
 
 
-def test_signals_of_each_class_fill_columns_by_name(run: tuple[MeasureSettings, RunContext, Unit]) -> None:
+def test_signals_of_each_class_fill_columns_by_name(run):
     settings, context, unit = run
     assert measure_unit(settings, unit, context.unit_tables(unit)) == []
     tables = context.unit_tables(unit)
@@ -133,7 +117,7 @@ def test_signals_of_each_class_fill_columns_by_name(run: tuple[MeasureSettings, 
 class Overflowing(Widths):
     """Embeddings that are not finite in the first two rows of each tar."""
 
-    def finish(self) -> SignalOutput:
+    def finish(self):
         output = super().finish()
         assert output.embeddings
         image, text = (embedding_matrix(side).copy() for side in output.embeddings)
@@ -143,7 +127,7 @@ class Overflowing(Widths):
         return SignalOutput(output.columns, (image_side, text_side))
 
 
-def test_what_is_not_finite_is_null_and_counted(run: tuple[MeasureSettings, RunContext, Unit]) -> None:
+def test_what_is_not_finite_is_null_and_counted(run):
     """DuckDB orders NaN above all numbers, so that it would pass each rule that a high score passes."""
     settings, context, unit = run
     odd = np.array([np.nan, np.inf, 0.5, -np.inf, 1.0, 2.0], np.float32)
@@ -162,14 +146,12 @@ def test_what_is_not_finite_is_null_and_counted(run: tuple[MeasureSettings, RunC
     assert context.unit_tables(unit).note("scores")["nonfinite"] == {"odd": {"odd": 3}}
 
 
-def test_only_columns_that_are_not_current_are_computed(
-    run: tuple[MeasureSettings, RunContext, Unit], tmp_path: Path
-) -> None:
+def test_only_columns_that_are_not_current_are_computed(run, tmp_path):
     settings, context, unit = run
     measure_unit(settings, unit, context.unit_tables(unit))
     before = context.unit_tables(unit).read("scores")
 
-    def fails(captions: pa.Array) -> Any:
+    def fails(captions):
         raise AssertionError("it is current")
 
     same = replace(WIDTH, start=fails), replace(MODEL, start=fails), replace(LENGTH, compute=fails), FIRST
@@ -186,13 +168,11 @@ def test_only_columns_that_are_not_current_are_computed(
     assert after.schema.names[-1] == "again" and after["again"].equals(after["long"])
 
 
-def _again(captions: pa.Array) -> Sequence[pa.Array]:
+def _again(captions):
     return lengths(captions)[1:]
 
 
-def test_a_file_that_changes_ends_it(
-    run: tuple[MeasureSettings, RunContext, Unit], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_changes_ends_it(run, monkeypatch):
     settings, context, unit = run
     path = Path(unit.parts[0].path)
     grow = replace(
@@ -203,7 +183,7 @@ def test_a_file_that_changes_ends_it(
     assert not context.unit_tables(unit).exists("samples")
 
 
-def test_a_missing_file_is_named_and_its_tables_have_no_key(run: tuple[MeasureSettings, RunContext, Unit]) -> None:
+def test_a_missing_file_is_named_and_its_tables_have_no_key(run):
     settings, context, unit = run
     gone = unit.parts[0].path
     Path(gone).unlink()

@@ -6,7 +6,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,10 +17,10 @@ from curate.models.clip_model import identify, load_encoder
 from curate.models.hugging_face import each_device
 from curate.models.open_clip_encoder import _Net
 from curate.signals.clip import Clip, _key
-from tests.models.clips import TEXT, VISION, write_model
+from tests.kit.clips import TEXT, VISION, write_model
 
 TEXTS = ["a red dog", "", "x", "a photo of " + "a very long caption " * 40, "日本語 🐈", "boat", "a, b. c!", "A " * 30]
-KINDS: dict[str, dict[str, Any]] = {
+KINDS = {
     "CLIP": {},
     "CLIP, quick_gelu": {"quick_gelu": True},
     "custom text": {"custom_text": True},
@@ -33,16 +32,16 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+def model(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("models") / "clip")
 
 
-def picture(seed: int, mode: str = "RGB", size: tuple[int, int] = (90, 70)) -> Image.Image:
+def picture(seed, mode="RGB", size=(90, 70)):
     rng = np.random.default_rng(seed)
     return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8)).convert(mode)
 
 
-def plain(name: str, images: list[Image.Image], texts: list[str]) -> tuple[Any, Any]:
+def plain(name, images, texts):
     """open_clip's README, one image and one text at a time."""
     import open_clip
     import torch
@@ -58,7 +57,7 @@ def plain(name: str, images: list[Image.Image], texts: list[str]) -> tuple[Any, 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("kind", KINDS)
-def test_embeddings_equal_those_of_a_plain_loop(kind: str, tmp_path: Path) -> None:
+def test_embeddings_equal_those_of_a_plain_loop(kind, tmp_path):
     name = write_model(tmp_path / "m", **KINDS[kind])
     images = [picture(i, mode) for i, mode in enumerate(("RGB", "L", "P", "RGBA", "CMYK", "1", "LA", "YCbCr"))]
     encoder = load_encoder(Clip(model=name, batch=3))
@@ -70,18 +69,18 @@ def test_embeddings_equal_those_of_a_plain_loop(kind: str, tmp_path: Path) -> No
     assert (texts.tokens > 77).tolist() == texts.truncated.tolist() == [text == TEXTS[3] for text in TEXTS]
 
 
-def test_pixels_wait_as_uint8(model: str) -> None:
+def test_pixels_wait_as_uint8(model):
     view = load_encoder(Clip(model=model)).view(picture(0))
     assert view.dtype == np.uint8 and view.shape == (64, 64, 3)
 
 
-def test_which_towers_are_cut(tmp_path: Path) -> None:
+def test_which_towers_are_cut(tmp_path):
     for number, (kind, changes) in enumerate(KINDS.items()):
         encoder = load_encoder(Clip(model=write_model(tmp_path / str(number), **changes)))
         assert encoder._is_cut != (kind in ("no causal mask", "class token")), kind
 
 
-def test_a_stretched_context(model: str) -> None:
+def test_a_stretched_context(model):
     """Short captions keep their embeddings, a long one is not cut any more."""
     plain, longer = load_encoder(Clip(model=model)), load_encoder(Clip(model=model, context_length=248))
     a, b = plain.encode_texts(TEXTS), longer.encode_texts(TEXTS)
@@ -93,12 +92,12 @@ def test_a_stretched_context(model: str) -> None:
         identify(Clip(model=model, context_length=77))
 
 
-def test_a_model_is_loaded_once(model: str) -> None:
+def test_a_model_is_loaded_once(model):
     assert load_encoder(Clip(model=model)) is load_encoder(Clip(model=model, name="other", embeddings=True))
     assert load_encoder(Clip(model=model)) is not load_encoder(Clip(model=model, precision="bf16"))
 
 
-def test_devices_that_are_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_devices_that_are_meant(monkeypatch):
     """Every GPU that the process sees, by number where there are several; a device that is named is itself."""
     for count, expected in ((0, ["cuda"]), (1, ["cuda"]), (3, ["cuda:0", "cuda:1", "cuda:2"])):
         monkeypatch.setattr("torch.cuda.device_count", partial(int, count))
@@ -106,7 +105,7 @@ def test_devices_that_are_meant(monkeypatch: pytest.MonkeyPatch) -> None:
         assert [each_device(name) for name in ("cpu", "mps", "cuda:1")] == [["cpu"], ["mps"], ["cuda:1"]]
 
 
-def test_two_devices_work_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_devices_work_at_once(tmp_path, monkeypatch):
     """No GPU is needed: the CPU by two names. Embeddings and the model's identity are those of one device."""
     options = Clip(model=write_model(tmp_path / "m"), batch=4)
     identity = identify(options)
@@ -119,7 +118,7 @@ def test_two_devices_work_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     both = threading.Barrier(2, timeout=300)
     encode, met = _Net.encode_images, []
 
-    def meeting(self: _Net, views: list[Any]) -> Any:
+    def meeting(self, views):
         both.wait()  # breaks unless another device is at work meanwhile
         met.append(self.device)
         return encode(self, views)
@@ -132,7 +131,7 @@ def test_two_devices_work_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert np.allclose(two.encode_texts(TEXTS).embeddings, texts.embeddings, atol=1e-6)
 
 
-def test_half_precision_is_near(model: str) -> None:
+def test_half_precision_is_near(model):
     images = [picture(i) for i in range(4)]
     full, half = (load_encoder(Clip(model=model, precision=precision)) for precision in ("fp32", "bf16"))
     a, b = (e.encode_images([e.view(image) for image in images]) for e in (full, half))
@@ -140,17 +139,17 @@ def test_half_precision_is_near(model: str) -> None:
     assert np.abs(full.encode_texts(TEXTS).embeddings - half.encode_texts(TEXTS).embeddings).max() < 0.05
 
 
-def test_out_of_memory_halves_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_halves_the_batch(tmp_path, monkeypatch):
     import torch
 
     name = write_model(tmp_path / "m")
     encoder = load_encoder(Clip(model=name, batch=8))
     views = [encoder.view(picture(i)) for i in range(8)]
     expected, texts = encoder.encode_images(views), encoder.encode_texts(TEXTS)
-    sizes: list[int] = []
+    sizes = []
 
-    def limited(whole: Any) -> Any:
-        def encode(self: _Net, items: Any) -> Any:
+    def limited(whole):
+        def encode(self, items):
             sizes.append(len(items))
             if len(items) > 3:
                 raise torch.OutOfMemoryError("CUDA out of memory")
@@ -165,7 +164,7 @@ def test_out_of_memory_halves_the_batch(tmp_path: Path, monkeypatch: pytest.Monk
     assert np.allclose(encoder.encode_texts(TEXTS).embeddings, texts.embeddings, atol=1e-6)
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path, monkeypatch):
     encoder = load_encoder(Clip(model=write_model(tmp_path / "m", 5), batch=8))
     with pytest.raises(RuntimeError, match="input size"):
         encoder.encode_images([np.zeros((8, 8, 3), np.uint8)] * 4)
@@ -173,7 +172,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path: Path, monkeyp
 
 
 # ---------------------------------------------------------------- identity
-def test_identity_tells_weights_and_settings_apart(tmp_path: Path) -> None:
+def test_identity_tells_weights_and_settings_apart(tmp_path):
     one, two = (identify(Clip(model=write_model(tmp_path / str(seed), seed))) for seed in (0, 1))
     assert one["weights"]["sha256"] != two["weights"]["sha256"]
     assert one | {"weights": None} == two | {"weights": None}
@@ -183,7 +182,7 @@ def test_identity_tells_weights_and_settings_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_weights_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_from_a_file(tmp_path, monkeypatch):
     import open_clip
     import torch
 
@@ -198,7 +197,7 @@ def test_weights_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert load_encoder(options).encode_texts(["a"]).embeddings.shape == (1, 32)
 
 
-def test_weights_that_are_others_on_a_worker(tmp_path: Path) -> None:
+def test_weights_that_are_others_on_a_worker(tmp_path):
     """A run's scores are of one model: what is at the same place on another machine is compared before it is loaded."""
     options = Clip(model=write_model(tmp_path / "m", 7))  # which no other test has loaded
     known = identify(options)
@@ -223,20 +222,20 @@ def test_weights_that_are_others_on_a_worker(tmp_path: Path) -> None:
         ({"model": "ViT-B-32", "pretrained": "openai", "device": "cuda:0"}, ["cuda:0", "no CUDA device", "accepted"]),
     ],
 )
-def test_what_is_refused(options: dict[str, Any], words: list[str]) -> None:
+def test_what_is_refused(options, words):
     with pytest.raises(RecipeError) as caught:
         identify(Clip(**options))
     assert all(word in str(caught.value) for word in ["measure.clip 'clip'", *words])
 
 
-def test_a_folder_of_onnx_graphs_is_named(tmp_path: Path) -> None:
+def test_a_folder_of_onnx_graphs_is_named(tmp_path):
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx/vision_model.onnx").touch()
     with pytest.raises(RecipeError, match="it has ONNX graphs: write onnx:FOLDER"):
         identify(Clip(model=f"local-dir:{tmp_path}"))
 
 
-def test_a_device_elsewhere(tmp_path: Path) -> None:
+def test_a_device_elsewhere(tmp_path):
     """A run that is sent to workers with a GPU is prepared on a machine without one; its precision is the GPU's."""
     options = Clip(model=write_model(tmp_path / "m"), device="cuda")
     found = identify(options, is_local=False)
@@ -245,7 +244,7 @@ def test_a_device_elsewhere(tmp_path: Path) -> None:
         identify(options)
 
 
-def test_without_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_network(monkeypatch, tmp_path):
     """The message names the model, and what to do."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
@@ -263,7 +262,7 @@ def test_without_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     )
 
 
-def test_what_is_private_of_open_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_private_of_open_clip(tmp_path, monkeypatch):
     """It says only in private which file of a folder it loads, and what the parts of a model's name are."""
     import open_clip
     from open_clip import factory
@@ -280,10 +279,10 @@ def test_what_is_private_of_open_clip(tmp_path: Path, monkeypatch: pytest.Monkey
     assert merge_preprocess_dict(defaults, {"size": 8, "mean": None, "other": 1}) == defaults | {"size": 8}
 
 
-def test_a_model_of_the_hub_is_what_its_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_of_the_hub_is_what_its_files_are(tmp_path, monkeypatch):
     from open_clip import pretrained
 
-    def download(model_id: str, filename: str | None = None) -> str:
+    def download(model_id, filename=None):
         assert model_id == "org/repo"
         return str(tmp_path / "m" / (filename or "open_clip_model.safetensors"))
 
@@ -292,26 +291,26 @@ def test_a_model_of_the_hub_is_what_its_files_are(tmp_path: Path, monkeypatch: p
     assert identify(Clip(model="hf-hub:org/repo")) == here | {"model": "hf-hub:org/repo"}
 
 
-def test_broken_weights(tmp_path: Path) -> None:
+def test_broken_weights(tmp_path):
     name = write_model(tmp_path / "m")
     (tmp_path / "m/open_clip_model.safetensors").write_bytes(b"no weights")
     with pytest.raises(RunError, match="cannot be loaded"):
         load_encoder(Clip(model=name))
 
 
-def test_no_weights(tmp_path: Path) -> None:
+def test_no_weights(tmp_path):
     name = write_model(tmp_path / "m")
     (tmp_path / "m/open_clip_model.safetensors").unlink()
     with pytest.raises(RecipeError, match="no weights"):
         identify(Clip(model=name))
 
 
-def test_pickles_are_not_run(tmp_path: Path) -> None:
+def test_pickles_are_not_run(tmp_path):
     """A checkpoint that would run code is refused: only weights are loaded."""
     import pickle
 
     class Evil:
-        def __reduce__(self) -> Any:
+        def __reduce__(self):
             return open, (str(tmp_path / "ran"), "w")
 
     file = io.BytesIO()

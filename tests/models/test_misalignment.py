@@ -28,7 +28,7 @@ TOKENIZER = open_clip.SimpleTokenizer()
 
 
 # Captions, and the pieces that the tokenizer makes of them; those that are punctuation stand in PUNCTUATION.
-CAPTIONS: dict[str, list[str]] = {
+CAPTIONS = {
     "a red circle on blue stripes": ["a", "red", "circle", "on", "blue", "stripes"],
     "": [],
     "  \t\n": [],
@@ -47,7 +47,7 @@ CAPTIONS: dict[str, list[str]] = {
 PUNCTUATION = {"...", "!?", "–", "|", ",", ".", "!", "&", "<start_of_text>"}
 
 
-def build(custom: bool = False, quick_gelu: bool = False, seed: int = 0, **text) -> torch.nn.Module:
+def build(custom=False, quick_gelu=False, seed=0, **text):
     """A small model with random weights, biases and norms, large enough that scores are far above rounding."""
     torch.manual_seed(seed)
     text_cfg = {"width": 48, "heads": 4, "layers": 5} | text
@@ -61,11 +61,11 @@ def build(custom: bool = False, quick_gelu: bool = False, seed: int = 0, **text)
     return model
 
 
-def images_for(count: int, seed: int = 1) -> torch.Tensor:
+def images_for(count, seed=1):
     return F.normalize(torch.randn(count, 32, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
-def definition(model, image: torch.Tensor, ids: torch.Tensor, eos: int) -> tuple[np.ndarray, float]:
+def definition(model, image, ids, eos):
     """R[EOS, 1:EOS] and the cosine: one text, float64, all positions, all maps."""
     text = getattr(model, "text", model)
     embedded = text.token_embedding.weight.detach()[ids].double()
@@ -77,7 +77,7 @@ def definition(model, image: torch.Tensor, ids: torch.Tensor, eos: int) -> tuple
     blocks, heads = len(text.transformer.resblocks), text.transformer.resblocks[0].attn.num_heads
     future = torch.triu(torch.ones(n, n, dtype=torch.bool), 1)
 
-    def norm(name: str, x: torch.Tensor) -> torch.Tensor:
+    def norm(name, x):
         x = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt()
         return x * value[name + ".weight"] + value[name + ".bias"]
 
@@ -112,7 +112,7 @@ def definition(model, image: torch.Tensor, ids: torch.Tensor, eos: int) -> tuple
     return (relevance / len(maps))[end, 1:end].numpy(), cosine.item()
 
 
-def expected(model, image: torch.Tensor, caption: str) -> WordScores:
+def expected(model, image, caption):
     tokens, cosine = definition(model, image, TOKENIZER([TEMPLATE + caption])[0], EOS)
     words, scores, place = [], [], len(TOKENIZER.encode(TEMPLATE))
     for piece in CAPTIONS[caption]:
@@ -124,7 +124,7 @@ def expected(model, image: torch.Tensor, caption: str) -> WordScores:
     return WordScores(tuple(words), np.array(scores, np.float32), cosine)
 
 
-def same(one: WordScores, other: WordScores, atol: float = 1e-6) -> None:
+def same(one, other, atol=1e-6):
     assert one.words == other.words
     assert one.scores.dtype == np.float32 and one.scores.shape == (len(one.words),)
     np.testing.assert_allclose(one.scores, other.scores, rtol=0, atol=atol)
@@ -189,7 +189,7 @@ def test_images_need_not_be_normalised():
         same(one, other)
 
 
-def state(model) -> list:
+def state(model):
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return [
         [(name, value.clone(), value.requires_grad, value.grad) for name, value in model.named_parameters()],
@@ -262,7 +262,7 @@ def test_threads_share_a_model():
     with torch.no_grad():
         encoded = model.encode_text(texts)
 
-    def work(number: int) -> bool:
+    def work(number):
         if number % 3 == 0:
             with torch.no_grad():
                 out = model.encode_text(texts)

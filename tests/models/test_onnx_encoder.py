@@ -3,7 +3,6 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -19,8 +18,8 @@ from curate.models.onnx_encoder import OnnxEncoder, open_encoder
 from curate.models.onnx_folder import Pixels, Tokenizer
 from curate.recipe.recipe import load_recipe, parse_recipe
 from curate.signals.clip import Clip, _key
-from tests.laws import pools
-from tests.models.clips import export_onnx, tokenizer, write_model
+from tests import kit
+from tests.kit.clips import export_onnx, tokenizer, write_model
 from tests.models.test_encoder import TEXTS, picture
 
 pytestmark = pytest.mark.slow
@@ -30,18 +29,18 @@ SIZES = [(90, 70), (70, 91), (64, 64), (64, 67), (67, 64), (200, 63), (3, 200), 
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+def models(tmp_path_factory):
     """One model, as open_clip's and as graphs."""
     folder = tmp_path_factory.mktemp("models")
     name = write_model(folder / "m")
     return name, export_onnx(name, folder / "graphs")
 
 
-def pictures() -> list[Image.Image]:
+def pictures():
     return [picture(i, mode, size) for i, mode in enumerate(MODES) if mode != "I;16" for size in SIZES[i : i + 3]]
 
 
-def agree(name: str, graphs: str, **options: Any) -> OnnxEncoder:
+def agree(name, graphs, **options):
     """Embeddings, pixels and tokens are open_clip's."""
     one, two = load_encoder(Clip(model=name)), load_encoder(Clip(model=graphs, **options))
     views = [two.view(image) for image in pictures()]
@@ -54,23 +53,23 @@ def agree(name: str, graphs: str, **options: Any) -> OnnxEncoder:
     return two
 
 
-def test_embeddings_equal_open_clips(models: tuple[str, str]) -> None:
+def test_embeddings_equal_open_clips(models):
     assert agree(*models, batch=5)._is_cut
 
 
 @pytest.mark.slow
-def test_one_graph_of_both_sides(models: tuple[str, str], tmp_path: Path) -> None:
+def test_one_graph_of_both_sides(models, tmp_path):
     agree(models[0], export_onnx(models[0], tmp_path / "joint", joint=True))
     agree(models[0], f"onnx:{move_up(tmp_path / 'joint')}")
 
 
 @pytest.mark.slow
-def test_texts_of_a_fixed_length(models: tuple[str, str], tmp_path: Path) -> None:
+def test_texts_of_a_fixed_length(models, tmp_path):
     assert not agree(models[0], export_onnx(models[0], tmp_path / "fixed", length=77))._is_cut
 
 
 @pytest.mark.slow
-def test_transformers_own_clip(tmp_path: Path) -> None:
+def test_transformers_own_clip(tmp_path):
     """As OpenAI's on the hub: its end token is 2 by the configuration, and the usual context is not told. Its texts have a mask."""
     import torch
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
@@ -87,11 +86,11 @@ def test_transformers_own_clip(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer()))
 
     class Side(torch.nn.Module):
-        def __init__(self, tower: str) -> None:
+        def __init__(self, tower):
             super().__init__()
             self.model, self.tower = model, tower
 
-        def forward(self, **given: Any) -> Any:
+        def forward(self, **given):
             return getattr(self.model, f"get_{self.tower}_features")(**given).pooler_output
 
     ids = torch.tensor([[49406, 320, 49407], [49406, 5, 49407]])
@@ -119,28 +118,28 @@ def test_transformers_own_clip(tmp_path: Path) -> None:
     assert np.abs(encoder.encode_images([encoder.view(image) for image in images]) - unit(expected)).max() < 1e-6
 
 
-def unit(features: Any) -> Any:
+def unit(features):
     return (features / features.norm(dim=-1, keepdim=True)).detach().numpy()
 
 
-def move_up(folder: Path) -> Path:
+def move_up(folder):
     for path in (folder / "onnx").iterdir():
         path.rename(folder / path.name)
     return folder
 
 
 @pytest.mark.slow
-def test_scores_of_a_run_equal_open_clips(models: tuple[str, str], tmp_path: Path) -> None:
+def test_scores_of_a_run_equal_open_clips(models, tmp_path):
     """Relative to the recipe's folder; with the signals on its embeddings."""
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 2)
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(40), 2)
     (tmp_path / "graphs").symlink_to(models[1].removeprefix("onnx:"))
     contexts = {"place": {"values": {"in": "a photo indoors", "out": "a photo outdoors"}}}
 
-    def scores(model: str, out: str) -> Any:
+    def scores(model, out):
         source = {"name": "x", "format": "webdataset", "path": path}
         recipe = {"input": source, "measure": {"clip": {"model": model}, "contexts": contexts}, "max_failed": 0.1}
         (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
-        return pools.run_local(load_recipe(str(tmp_path / "recipe.yaml")), tmp_path / out)
+        return kit.run_local(load_recipe(str(tmp_path / "recipe.yaml")), tmp_path / out)
 
     one, two = scores(models[0], "one"), scores("onnx:graphs", "two")
     assert two.run["models"]["clip"]["weights"]["file"] == "vision_model.onnx, text_model.onnx"
@@ -157,7 +156,7 @@ STRANGE = [
 ]  # fmt: skip
 
 
-def test_tokens_are_open_clips() -> None:
+def test_tokens_are_open_clips():
     import open_clip
 
     ours, simple = Tokenizer(json.dumps(tokenizer()).encode()), open_clip.SimpleTokenizer()
@@ -165,7 +164,7 @@ def test_tokens_are_open_clips() -> None:
         assert ours.encode(text) == [simple.sot_token_id, *simple.encode(text), simple.eot_token_id], text
 
 
-def test_a_caption_cannot_end_itself() -> None:
+def test_a_caption_cannot_end_itself():
     ours = Tokenizer(json.dumps(tokenizer()).encode())
     assert ours.encode("a <|endoftext|> b").count(ours.end) == 1
 
@@ -177,7 +176,7 @@ USUAL = {"size": {"shortest_edge": 64}, "crop_size": SQUARE, "image_mean": [0.5]
 
 @pytest.mark.parametrize("mode", ["shortest", "squash"])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_pixels_are_open_clips(mode: str, interpolation: str) -> None:
+def test_pixels_are_open_clips(mode, interpolation):
     """Bit by bit, before and after they are normalised."""
     from open_clip.transform import image_transform
 
@@ -207,7 +206,7 @@ def test_pixels_are_open_clips(mode: str, interpolation: str) -> None:
         ({"image_mean": [10**400] * 3}, "int too large"),
     ],
 )
-def test_preprocessing_that_is_refused(change: dict[str, Any], said: str) -> None:
+def test_preprocessing_that_is_refused(change, said):
     with pytest.raises(RecipeError) as caught:
         Pixels.of(USUAL | change, "here")
     assert str(caught.value).startswith("here: preprocessor_config.json: ") and said in str(caught.value)
@@ -216,12 +215,12 @@ def test_preprocessing_that_is_refused(change: dict[str, Any], said: str) -> Non
 
 # ---------------------------------------------------------------- the folder
 @pytest.fixture
-def graphs(models: tuple[str, str], tmp_path: Path) -> Path:
+def graphs(models, tmp_path):
     """A folder of one's own."""
     return Path(shutil.copytree(models[1].removeprefix("onnx:"), tmp_path / "own"))
 
 
-def test_identity(models: tuple[str, str], graphs: Path) -> None:
+def test_identity(models, graphs):
     found, moved = identify(Clip(model=models[1])), identify(Clip(model=f"onnx:{move_up(graphs)}"))
     assert found == moved and _key(found) == _key(moved)
     assert (found["model"], found["dimension"], found["context_length"], found["precision"]) == ("onnx", 32, 77, "fp32")
@@ -235,7 +234,7 @@ def test_identity(models: tuple[str, str], graphs: Path) -> None:
         path.write_text(old)
 
 
-def test_weights_beside_a_graph(models: tuple[str, str], graphs: Path) -> None:
+def test_weights_beside_a_graph(models, graphs):
     """Are hashed, whatever they are named, and are those that the graph names."""
     path = graphs / "onnx/text_model.onnx"
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="text_model.onnx_data", size_threshold=100)
@@ -253,7 +252,7 @@ def test_weights_beside_a_graph(models: tuple[str, str], graphs: Path) -> None:
         identify(options)
 
 
-def test_a_tokenizer_that_is_another_on_a_worker(graphs: Path) -> None:
+def test_a_tokenizer_that_is_another_on_a_worker(graphs):
     options = Clip(model=f"onnx:{graphs}", batch=9)
     known = identify(options)
     (graphs / "tokenizer.json").write_text((graphs / "tokenizer.json").read_text() + " ")
@@ -261,16 +260,16 @@ def test_a_tokenizer_that_is_another_on_a_worker(graphs: Path) -> None:
         load_encoder(options, known)
 
 
-def without(graphs: Path, name: str) -> None:
+def without(graphs, name):
     (graphs / name).unlink()
 
 
-def config(graphs: Path, **changes: Any) -> None:
+def config(graphs, **changes):
     path = graphs / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def rename(graphs: Path, old: str, new: str) -> None:
+def rename(graphs, old, new):
     path = graphs / "onnx/vision_model.onnx"
     model = onnx.load(path)
     for value in (*model.graph.input, *model.graph.output):
@@ -306,7 +305,7 @@ def rename(graphs: Path, old: str, new: str) -> None:
         (lambda g: rename(g, "image_embeds", "pooled"), "outputs pooled, text_embeds; accepted: image_embeds and"),
     ],
 )
-def test_folders_that_are_refused(graphs: Path, harm: Any, said: str) -> None:
+def test_folders_that_are_refused(graphs, harm, said):
     harm(graphs)
     with pytest.raises((RecipeError, RunError), match=said) as caught:
         load_encoder(Clip(model=f"onnx:{graphs}"))
@@ -326,33 +325,33 @@ def test_folders_that_are_refused(graphs: Path, harm: Any, said: str) -> None:
         ({"device": "mps"}, "accepted: auto, cpu, cuda, cuda:N"),
     ],
 )
-def test_options_that_are_refused(option: dict[str, Any], said: str) -> None:
+def test_options_that_are_refused(option, said):
     recipe = {"input": {"name": "x", "format": "webdataset", "path": "x.tar"}}
     with pytest.raises(RecipeError, match=f"measure.clip.*{said}"):
         parse_recipe(recipe | {"measure": {"clip": {"model": "onnx:x", **option}}})
 
 
 # ---------------------------------------------------------------- devices
-def test_a_device_that_is_not_there(models: tuple[str, str]) -> None:
+def test_a_device_that_is_not_there(models):
     options = Clip(model=models[1], device="cuda")
     with pytest.raises(RecipeError, match=r"device cuda is requested.* no CUDA device .*onnxruntime-gpu"):
         identify(options)
     assert identify(options, is_local=False)["device"] == "cuda"
 
 
-def test_a_provider_that_cannot_be_used(models: tuple[str, str]) -> None:
+def test_a_provider_that_cannot_be_used(models):
     """onnxruntime falls back to the CPU: a run that was to use a GPU does not."""
     graph = Path(models[1].removeprefix("onnx:")) / "onnx/vision_model.onnx"
     with pytest.warns(UserWarning, match="not in available"), pytest.raises(OSError, match="cannot use cuda:0"):
         weights.open_session(graph, "cuda:0")
 
 
-def test_each_gpu_has_a_session(models: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_gpu_has_a_session(models, monkeypatch):
     """No GPU is needed: the CPU by two names."""
-    opened: list[str] = []
+    opened = []
     whole = weights.open_session
 
-    def opening(path: Path, device: str) -> Any:
+    def opening(path, device):
         opened.append(device)
         return whole(path)
 
@@ -372,14 +371,14 @@ def test_each_gpu_has_a_session(models: tuple[str, str], monkeypatch: pytest.Mon
     assert opened == ["cuda:0"] * 2 + ["cuda:1"] * 2
 
 
-def test_a_batch_that_memory_does_not_hold_is_halved(models: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_memory_does_not_hold_is_halved(models, monkeypatch):
     monkeypatch.setattr(process, "_shared", process.Cache())
     monkeypatch.setattr(onnx_encoder, "CORES", 1)
     encoder = load_encoder(Clip(model=models[1], batch=8))
     views = [encoder.view(picture(i)) for i in range(8)]
     expected, whole, sizes = encoder.encode_images(views), Pixels.normalise, []
 
-    def limited(self: Pixels, views: Any) -> Any:
+    def limited(self, views):
         sizes.append(len(views))
         if len(views) > 2:
             raise RuntimeError("Failed to allocate memory for requested buffer of size 1")
@@ -390,7 +389,7 @@ def test_a_batch_that_memory_does_not_hold_is_halved(models: tuple[str, str], mo
     assert sizes == [8, 4, 2, 2, 4, 2, 2] and encoder.batch == 2
 
 
-def test_a_graph_of_one_row_for_any_batch(graphs: Path) -> None:
+def test_a_graph_of_one_row_for_any_batch(graphs):
     """NumPy would give all images the embedding of the first."""
     path = graphs / "onnx/vision_model.onnx"
     model, h = onnx.load(path), onnx.helper
@@ -407,7 +406,7 @@ def test_a_graph_of_one_row_for_any_batch(graphs: Path) -> None:
         encoder.encode_images(views)
 
 
-def test_a_tokenizer_of_words() -> None:
+def test_a_tokenizer_of_words():
     """Which has no ending of words, as BPE has."""
     ours = tokenizer()
     words = {"type": "WordLevel", "vocab": ours["model"]["vocab"], "unk_token": "<|endoftext|>"}
@@ -416,7 +415,7 @@ def test_a_tokenizer_of_words() -> None:
 
 
 @pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "a/b"])
-def test_weights_elsewhere(graphs: Path, location: str) -> None:
+def test_weights_elsewhere(graphs, location):
     path = graphs / "onnx/text_model.onnx"
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="data", size_threshold=100)
     content = path.read_bytes()

@@ -16,7 +16,7 @@ TOKENIZER = open_clip.SimpleTokenizer()
 VISION = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32}
 
 
-def build(custom: bool = False, **text) -> torch.nn.Module:
+def build(custom=False, **text):
     torch.manual_seed(0)
     kind = open_clip.CustomTextCLIP if custom else open_clip.CLIP
     model = kind(32, VISION, {"width": 32, "heads": 4, "layers": 2} | text).eval()
@@ -27,12 +27,12 @@ def build(custom: bool = False, **text) -> torch.nn.Module:
     return model
 
 
-def encode(model, tokenizer, caption: str) -> torch.Tensor:
+def encode(model, tokenizer, caption):
     with torch.no_grad():
         return model.encode_text(tokenizer([caption]), normalize=True)[0]
 
 
-def long_clip(old: torch.Tensor) -> torch.Tensor:
+def long_clip(old):
     """77 rows to 248: twenty kept, three put between each two of the rest, and three behind the last."""
     new = [old[i] for i in range(20)]
     for i in range(20, 76):
@@ -68,7 +68,7 @@ def test_other_lengths_are_linear_between_the_learnt_rows(context_length):
         assert model.positional_embedding[20::2].equal(line[20:])
 
 
-def short_captions() -> list[str]:
+def short_captions():
     captions = ["", "a red circle on blue stripes", "dog " * 17 + "cat", "🐶 naïve 1920x1080"]
     assert [int((TOKENIZER([caption]) > 0).sum()) <= 20 for caption in captions] == [True] * 4
     assert int((TOKENIZER([captions[2]]) > 0).sum()) == 20

@@ -12,7 +12,7 @@ RNG = np.random.default_rng(0)
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["numpy", "torch"])
-def test_both_are_their_definition(kind: str) -> None:
+def test_both_are_their_definition(kind):
     rows, others = RNG.normal(size=(200, 24)).astype(np.float32), RNG.normal(size=(24, 9000)).astype(np.float32)
     made = Products(others) if kind == "numpy" else TorchProducts(others, 1.0, "cpu")
     exact = rows.astype(np.float64) @ others.astype(np.float64)
@@ -25,7 +25,7 @@ def test_both_are_their_definition(kind: str) -> None:
     assert np.abs(made.log_sums(rows, logit, place) - np.log(np.exp(exact).sum(axis=1) + beside)).max() < 1e-5
 
 
-def test_a_rows_number_does_not_depend_on_its_position() -> None:
+def test_a_rows_number_does_not_depend_on_its_position():
     """A library may sum the products of the first rows of a block in another order than those of the last ones."""
     rows, others = (normalised(RNG.normal(size=(n, 24)).astype(np.float32)) for n in (64, 900))
     logit, column = RNG.normal(size=64), np.full(64, -1)
@@ -37,7 +37,7 @@ def test_a_rows_number_does_not_depend_on_its_position() -> None:
         assert (np.roll(sums, -shift) == made.log_sums(rows, logit, column)).all()
 
 
-def test_without_a_gpu_torch_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_torch_is_not_asked(monkeypatch):
     products.find_gpu.cache_clear()
     monkeypatch.setattr(products.Path, "glob", lambda *_: iter(()))
     monkeypatch.setitem(__import__("sys").modules, "torch", None)

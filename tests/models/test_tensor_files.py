@@ -4,8 +4,6 @@ import io
 import os
 import pickle
 import zipfile
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +13,7 @@ from curate.models.tensor_files import read_torch_file
 
 LIMIT = 1 << 20
 RNG = np.random.default_rng(0)
-SAVED: dict[str, Any] = {
+SAVED = {
     "array": RNG.random((5, 3)).astype(np.float32),
     "array of Fortran": np.asfortranarray(RNG.random((5, 3))),
     "slice": RNG.random((8, 6)).astype(np.float16)[1:7:2, ::3],
@@ -32,13 +30,13 @@ SAVED: dict[str, Any] = {
 }
 
 
-def save(value: Any, protocol: int = 2) -> bytes:
+def save(value, protocol=2):
     sink = io.BytesIO()
     torch.save(value, sink, pickle_protocol=protocol)
     return sink.getvalue()
 
 
-def same(found: Any, saved: Any) -> bool:
+def same(found, saved):
     if isinstance(saved, torch.Tensor | np.ndarray):
         want = np.asarray(saved)
         same_type = isinstance(found, np.ndarray) and found.dtype.newbyteorder("=") == want.dtype.newbyteorder("=")
@@ -52,31 +50,31 @@ def same(found: Any, saved: Any) -> bool:
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("case", SAVED)
-def test_what_torch_saved_is_read(case: str, protocol: int) -> None:
+def test_what_torch_saved_is_read(case, protocol):
     assert same(read_torch_file(save(SAVED[case], protocol), LIMIT), SAVED[case])
 
 
-def test_bfloat16_is_read_as_float32() -> None:
+def test_bfloat16_is_read_as_float32():
     saved = torch.tensor([1.5, -2.0, 1e-30, float("inf")], dtype=torch.bfloat16)
     assert same(read_torch_file(save([saved, torch.nn.Parameter(saved)]), LIMIT), [saved.float()] * 2)
 
 
-def test_torch_s_weights_only_does_not_read_datacomp_s_centroids() -> None:
+def test_torch_s_weights_only_does_not_read_datacomp_s_centroids():
     """The reason of this module: their script saves an array by protocol 4."""
     with pytest.raises(pickle.UnpicklingError), pytest.warns(UserWarning, match="protocol 4"):
         torch.load(io.BytesIO(save(SAVED["array"], 4)), weights_only=True)
 
 
 class Hostile:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path):
         self.path = path
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self):
         return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_code_is_never_run(tmp_path: Path, protocol: int) -> None:
+def test_code_is_never_run(tmp_path, protocol):
     content = save({"image_features": torch.ones(2, 2), "more": Hostile(tmp_path / "it ran")}, protocol)
     with pytest.raises(ValueError, match=r"asks for 'posix.mkdir'; accepted: .* never code"):
         read_torch_file(content, LIMIT)
@@ -85,7 +83,7 @@ def test_code_is_never_run(tmp_path: Path, protocol: int) -> None:
     assert (tmp_path / "it ran").exists()
 
 
-def crafted(pickled: bytes, **members: bytes) -> bytes:
+def crafted(pickled, **members):
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as made:
         for name, data in {"data.pkl": pickled, **members}.items():
@@ -93,18 +91,18 @@ def crafted(pickled: bytes, **members: bytes) -> bytes:
     return sink.getvalue()
 
 
-def tensor(offset: int, size: tuple[int, ...], stride: tuple[int, ...], kind: str = "FloatStorage") -> bytes:
+def tensor(offset, size, stride, kind="FloatStorage"):
     """The pickle of a tensor of a storage of 4 numbers, which may claim to be larger."""
 
     class Storage:
         pass
 
     class Pickler(pickle.Pickler):
-        def persistent_id(self, value: Any) -> Any:
+        def persistent_id(self, value):
             return ("storage", getattr(torch, kind), "0", "cpu", 4) if isinstance(value, Storage) else None
 
     class Tensor:
-        def __reduce__(self) -> Any:
+        def __reduce__(self):
             return torch._utils._rebuild_tensor_v2, (Storage(), offset, size, stride, False, {})
 
     sink = io.BytesIO()
@@ -115,7 +113,7 @@ def tensor(offset: int, size: tuple[int, ...], stride: tuple[int, ...], kind: st
 FOUR = {"data/0": np.arange(4, dtype="<f4").tobytes()}
 
 
-def test_a_tensor_stays_in_its_storage() -> None:
+def test_a_tensor_stays_in_its_storage():
     assert read_torch_file(crafted(tensor(1, (3,), (1,)), **FOUR), LIMIT).tolist() == [1, 2, 3]
     for offset, size, stride in [
         (0, (5,), (1,)),
@@ -131,26 +129,26 @@ def test_a_tensor_stays_in_its_storage() -> None:
             read_torch_file(crafted(tensor(offset, size, stride), **FOUR), LIMIT)
 
 
-def name(module: str, name: str) -> bytes:
+def name(module, name):
     return f"c{module}\n{name}\n".encode()
 
 
-def pushed(*values: Any) -> bytes:
+def pushed(*values):
     """The operations that push a tuple of values: of integers, texts, and operations as bytes."""
     operations = (value if isinstance(value, bytes) else pickle.dumps(value, 2)[2:-1] for value in values)
     return b"(" + b"".join(operations) + b"t"
 
 
-def rebuilt(storage: bytes, size: tuple[int, ...], stride: tuple[int, ...]) -> bytes:
+def rebuilt(storage, size, stride):
     arguments = pushed(storage, 0, size, stride, False, name("collections", "OrderedDict") + b")R")
     return name("torch._utils", "_rebuild_tensor_v2") + arguments + b"R"
 
 
-def stored(kind: Any, count: int) -> bytes:
+def stored(kind, count):
     return pushed("storage", kind, "0", "cpu", count) + b"Q"
 
 
-def pickled(*operations: bytes) -> bytes:
+def pickled(*operations):
     return b"\x80\x02" + b"".join(operations) + b"."
 
 
@@ -181,7 +179,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_hostile_files_are_refused(case: str) -> None:
+def test_hostile_files_are_refused(case):
     """Some ended the process."""
     with pytest.raises(ValueError):
         read_torch_file(HOSTILE[case], LIMIT)
@@ -202,19 +200,19 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_other_files_are_refused(case: str) -> None:
+def test_other_files_are_refused(case):
     with pytest.raises(ValueError) as error:
         read_torch_file(REFUSED[case], LIMIT)
     assert type(error.value) is ValueError
 
 
-def test_an_array_s_type_places_nothing_in_memory() -> None:
+def test_an_array_s_type_places_nothing_in_memory():
     """With numpy's own types, a field at any offset of an array of pointers is written through."""
 
-    def text(value: str) -> bytes:
+    def text(value):
         return b"X" + len(value).to_bytes(4, "little") + value.encode()
 
-    def dtype(name: str) -> bytes:
+    def dtype(name):
         return b"cnumpy\ndtype\n(" + text(name) + b"\x89\x88tR"
 
     field = text("a") + b"(" + dtype("i8") + b"\x8a\x06\x00\x00\x00\x00\x00\x01t"

@@ -22,13 +22,13 @@ for _ in range(20):
 
 
 @pytest.fixture(autouse=True)
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def temporary(tmp_path, monkeypatch):
     (tmp_path / "notes").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "notes"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "notes"))
 
 
-def test_one_process_at_a_time(tmp_path: Path) -> None:
+def test_one_process_at_a_time(tmp_path):
     command = [sys.executable, "-c", ROUNDS, str(tmp_path / "log")]
     for process in [subprocess.Popen(command) for _ in range(3)]:
         assert process.wait() == 0
@@ -38,10 +38,10 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         assert (begins.split()[0], begins.split()[1], ends.split()[1]) == (ends.split()[0], "begins", "ends")
 
 
-def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
+def test_a_file_is_hashed_once_until_it_changes(tmp_path, monkeypatch):
+    read = []
 
-    def digest(file: object, name: str) -> object:
+    def digest(file, name):
         read.append(name)
         return original(file, name)
 
@@ -59,7 +59,7 @@ def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pyt
     assert find_digest(str(path)) == hashlib.sha256(b"two").hexdigest() and len(read) == 3
 
 
-def test_anothers_file_is_not_believed(tmp_path: Path) -> None:
+def test_anothers_file_is_not_believed(tmp_path):
     """Nor a link that another user put there."""
     with alone_with("a") as file:
         name = Path(str(file.name)) if isinstance(file.name, str) else next((tmp_path / "notes").iterdir())
@@ -75,7 +75,7 @@ def test_anothers_file_is_not_believed(tmp_path: Path) -> None:
             pass
 
 
-def test_what_never_ends_is_not_hashed(tmp_path: Path) -> None:
+def test_what_never_ends_is_not_hashed(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     os.symlink("/dev/zero", tmp_path / "zeros")
     for name in ("pipe", "zeros"):

@@ -1,17 +1,14 @@
 """The pipeline of a recipe, and how many stages Beam fuses it into."""
 
-from pathlib import Path
-
 import apache_beam as beam
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
-from curate.recipe.recipe import Recipe
 from pipelines.curate import build
 from pipelines.prepare import prepare
 from pipelines.steps.units import BeamUnits
 
 
-def build_graph(recipe: Recipe, out: Path) -> beam.Pipeline:
+def build_graph(recipe, out):
     """Build the pipeline of a run in `out`."""
     prepared = prepare(recipe, str(out))
     root, plan = beam.Pipeline(options=prepared.engine.options), prepared.plan.units
@@ -21,6 +18,6 @@ def build_graph(recipe: Recipe, out: Path) -> beam.Pipeline:
     return root
 
 
-def count_stages(graph: beam.Pipeline) -> int:
+def count_stages(graph):
     """Count the fused stages: each is a barrier, and a step that a cluster schedules."""
     return len(FnApiRunner().create_stages(graph.to_runner_api())[1])

@@ -1,8 +1,6 @@
 """Balancing by a share of the tail on Beam, and what a run says where balancing drops nothing."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,29 +12,29 @@ from curate.ask.explain import explain_sample
 from curate.base.errors import RecipeError
 from curate.cli.summary import summary
 from curate.cli.whatif import whatif as whatif_command
-from curate.recipe.recipe import Recipe, parse_recipe
+from curate.recipe.recipe import parse_recipe
 from pipelines.prepare import prepare
+from tests import kit
 from tests.ask.whatif.asked import whatif
-from tests.laws import pools
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("balance")
-    pools.write_parquets(folder / "pool", pools.make_rows(300), 3, 100)
-    pools.write_metadata(folder)
+    kit.write_parquets(folder / "pool", kit.make_rows(300), 3, 100)
+    kit.write_metadata(folder)
     return folder
 
 
-def recipe_of(folder: Path, **balance: Any) -> Recipe:
+def recipe_of(folder, **balance):
     path, metadata = str(folder / "pool/*.parquet"), str(folder / "metadata.json")
-    return pools.recipe_of(path, "parquet", match={"metadata": metadata}, balance=balance)
+    return kit.recipe_of(path, "parquet", match={"metadata": metadata}, balance=balance)
 
 
 @pytest.mark.thorough
-def test_a_share_of_the_tail(folder: Path) -> None:
+def test_a_share_of_the_tail(folder):
     recipe = recipe_of(folder, tail_share=0.1)
-    beam, local = pools.run_beam(recipe, folder / "beam"), pools.run_local(recipe, folder / "local")
+    beam, local = kit.run_beam(recipe, folder / "beam"), kit.run_local(recipe, folder / "local")
     assert beam.verdicts == local.verdicts and beam.run["t"] == local.run["t"]
     counts = beam.table("entries")["survivors"].to_numpy()
     below = {int(t): counts[counts < t].sum() / counts.sum() for t in np.unique(counts[counts > 0])}
@@ -48,8 +46,8 @@ def test_a_share_of_the_tail(folder: Path) -> None:
     assert choices[0]["tail_share"] == pytest.approx(share)
 
 
-def test_a_share_of_the_tail_out_of_reach_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = pools.run_local(recipe_of(folder, tail_share=0.999), folder / "far")
+def test_a_share_of_the_tail_out_of_reach_is_told(folder, capsys):
+    run = kit.run_local(recipe_of(folder, tail_share=0.999), folder / "far")
     shown = summary(str(run.folder), 1.0)
     assert "\nwarning: balance.tail_share 0.999 is out of reach; the nearest: 0." in shown
     whatif_command(str(run.folder), ["balance.tail_share=0.998"])
@@ -63,20 +61,20 @@ def test_a_share_of_the_tail_out_of_reach_is_told(folder: Path, capsys: pytest.C
         ({"rows": 100_000}, "balance.rows is 100,000, and 3"),
     ],
 )
-def test_a_run_says_why_balancing_dropped_nothing(balance: dict[str, int], why: str, folder: Path) -> None:
-    run = pools.run_local(recipe_of(folder, **balance), folder / f"{balance}")
+def test_a_run_says_why_balancing_dropped_nothing(balance, why, folder):
+    run = kit.run_local(recipe_of(folder, **balance), folder / f"{balance}")
     [said] = [
         line for line in summary(str(run.folder), 1.0).splitlines() if line.startswith("balancing dropped nothing")
     ]
     assert why in said
 
 
-def test_the_counts_of_another_run(folder: Path) -> None:
-    whole = pools.run_local(recipe_of(folder, t=20), folder / "whole")
+def test_the_counts_of_another_run(folder):
+    whole = kit.run_local(recipe_of(folder, t=20), folder / "whole")
     part = recipe_of(folder, t=20, counts=str(whole.folder)).model_dump()
     part["input"][0]["path"] = str(folder / "pool/00000.parquet")
     recipe = parse_recipe(part)
-    beam, local = pools.run_beam(recipe, folder / "part"), pools.run_local(recipe, folder / "part local")
+    beam, local = kit.run_beam(recipe, folder / "part"), kit.run_local(recipe, folder / "part local")
     assert beam.verdicts == local.verdicts and whatif(str(beam.folder), []).t == 20
     entries = [run.table("entries").to_pydict() for run in (whole, beam)]
     assert entries[0]["probability"] == entries[1]["probability"] and entries[0]["survivors"] != entries[1]["survivors"]
@@ -91,7 +89,7 @@ def test_the_counts_of_another_run(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("entries", [["_", "dog", "cat", "bird"], ["dog", "cat", "cat", "bird"], ["dog", "bird", "_"]])
-def test_counts_of_entries_of_which_some_were_dropped(entries: list[str], tmp_path: Path) -> None:
+def test_counts_of_entries_of_which_some_were_dropped(entries, tmp_path):
     """An entry's id is its place in the list."""
     captions = ["a dog", "a cat", "a dog", "a dog runs", "a cat", "a bird"]
     pq.write_table(
@@ -99,21 +97,21 @@ def test_counts_of_entries_of_which_some_were_dropped(entries: list[str], tmp_pa
     )
     (tmp_path / "entries.json").write_text(json.dumps(entries))
     match = {"metadata": str(tmp_path / "entries.json")}
-    first = pools.run_local(
-        pools.recipe_of(str(tmp_path / "pool.parquet"), "parquet", match=match, balance={"t": 1}), tmp_path / "first"
+    first = kit.run_local(
+        kit.recipe_of(str(tmp_path / "pool.parquet"), "parquet", match=match, balance={"t": 1}), tmp_path / "first"
     )
-    recipe = pools.recipe_of(
+    recipe = kit.recipe_of(
         str(tmp_path / "pool.parquet"), "parquet", match=match, balance={"t": 1, "counts": str(first.folder)}
     )
-    second = pools.run_local(recipe, tmp_path / "second")
+    second = kit.run_local(recipe, tmp_path / "second")
     assert first.kept == second.kept and first.table("entries") == second.table("entries")
     assert whatif(str(second.folder), ["balance.t=2"]).expected > 0
 
 
-def test_counts_are_of_a_finished_run_with_the_same_entries(folder: Path) -> None:
+def test_counts_are_of_a_finished_run_with_the_same_entries(folder):
     recipe = recipe_of(folder, t=20, counts=str(folder / "nowhere"))
     with pytest.raises(RecipeError, match=r"balance.counts: .*nowhere is not a finished run; accepted: a finished run"):
         prepare(recipe, str(folder / "x"))
-    plain = pools.run_local(pools.recipe_of(str(folder / "pool/*.parquet"), "parquet"), folder / "plain")
+    plain = kit.run_local(kit.recipe_of(str(folder / "pool/*.parquet"), "parquet"), folder / "plain")
     with pytest.raises(RecipeError, match=r"balance.counts: .*plain has no entries"):
         prepare(recipe_of(folder, t=20, counts=str(plain.folder)), str(folder / "x"))

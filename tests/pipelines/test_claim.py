@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
@@ -19,11 +18,11 @@ from curate.store.store import RunStore
 from pipelines.claim import _plugins, claim_folder, claimed
 from pipelines.identity import find_identity
 from pipelines.prepare import prepare
-from tests.laws import pools
+from tests import kit
 from tests.pipelines.test_identity import make_recipe
 
 
-def test_a_claim_writes_run_json_and_holds_the_lock(tmp_path: Path) -> None:
+def test_a_claim_writes_run_json_and_holds_the_lock(tmp_path):
     prepared = prepare(make_recipe(tmp_path), str(tmp_path / "run"))
     with claimed(prepared):
         claim = read_claim(prepared.context.store)
@@ -34,7 +33,7 @@ def test_a_claim_writes_run_json_and_holds_the_lock(tmp_path: Path) -> None:
     assert not (tmp_path / "run/tmp/lock").exists()
 
 
-def test_packages_of_every_kind_that_a_recipe_uses_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_of_every_kind_that_a_recipe_uses_are_listed(tmp_path, monkeypatch):
     recipe = make_recipe(
         tmp_path,
         measure={"language": {}},
@@ -59,7 +58,7 @@ def test_packages_of_every_kind_that_a_recipe_uses_are_listed(tmp_path: Path, mo
     }
 
 
-def test_what_an_earlier_driver_said_is_not_taken_for_this_one_s(tmp_path: Path) -> None:
+def test_what_an_earlier_driver_said_is_not_taken_for_this_one_s(tmp_path):
     prepared = prepare(make_recipe(tmp_path), str(tmp_path / "run"))
     store = prepared.context.store
     claim_folder(prepared)
@@ -69,9 +68,7 @@ def test_what_an_earlier_driver_said_is_not_taken_for_this_one_s(tmp_path: Path)
         assert store.names("logs") == ["mine"]
 
 
-def test_an_empty_folder_in_a_store_is_told_from_one_that_a_run_was_begun_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_empty_folder_in_a_store_is_told_from_one_that_a_run_was_begun_in(tmp_path, monkeypatch):
     """Where the run began in an empty folder, publishing does not list it; what listings say of `tmp` may be stale."""
     prepared = prepare(make_recipe(tmp_path), f"memory://{tmp_path}/run")
     store = prepared.context.store
@@ -85,15 +82,15 @@ def test_an_empty_folder_in_a_store_is_told_from_one_that_a_run_was_begun_in(
     assert not store.exists(NEW_FILE)
 
 
-def test_who_comes_after_the_run_was_finished_is_told(tmp_path: Path) -> None:
+def test_who_comes_after_the_run_was_finished_is_told(tmp_path):
     prepared = prepare(make_recipe(tmp_path), str(tmp_path / "run"))
-    pools.run_beam(make_recipe(tmp_path), tmp_path / "run")
+    kit.run_beam(make_recipe(tmp_path), tmp_path / "run")
     with pytest.raises(RunError, match="another run finished this one"):
         claim_folder(prepared)
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: object) -> None:
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    def refuse(*arguments):
         raise PermissionError("read-only")
 
     prepared = prepare(make_recipe(tmp_path), str(tmp_path / "run"))
@@ -102,8 +99,8 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
         pass
 
 
-def test_an_input_that_cannot_be_read_is_not_the_folders_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: object) -> None:
+def test_an_input_that_cannot_be_read_is_not_the_folders_fault(tmp_path, monkeypatch):
+    def refuse(*arguments):
         raise OSError("s3://inputs/eval.tar: cannot be read: 503 Slow Down")
 
     prepared = prepare(make_recipe(tmp_path), str(tmp_path / "run"))
@@ -117,13 +114,8 @@ def test_an_input_that_cannot_be_read_is_not_the_folders_fault(tmp_path: Path, m
     [(WorkerLocation.PROCESSES, "", False), (WorkerLocation.LOCAL_CLUSTER, "", True), (WorkerLocation.THIS_PROCESS, "memory:/", False), (WorkerLocation.THIS_PROCESS, "store:/", True)],
 )  # fmt: skip
 def test_a_store_without_first_wins_is_said_to_be_so_where_others_may_work(
-    place: WorkerLocation,
-    protocol: str,
-    warned: bool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+    place, protocol, warned, tmp_path, monkeypatch, caplog
+):
     monkeypatch.setattr(RunStore, "is_guarded", lambda store: False)
     if protocol == "store:/":  # one of others' too
         monkeypatch.setattr(MemoryFileSystem, "protocol", "store")

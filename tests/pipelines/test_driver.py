@@ -1,7 +1,5 @@
 """What the driver does before Beam's steps begin."""
 
-from pathlib import Path
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,7 +17,7 @@ from pipelines.spark.context import SparkOptions
 
 
 @pytest.mark.thorough
-def test_a_program_learns_which_command_survives_a_death(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_program_learns_which_command_survives_a_death(tmp_path, caplog):
     pq.write_table(pa.table({"caption": ["a red dog"], "url": ["u1"]}), tmp_path / "pool.parquet")
     source = {"name": "pool", "format": "parquet", "path": str(tmp_path / "pool.parquet")}
     prepared = prepare(parse_recipe({"input": [source]}), str(tmp_path / "run"))
@@ -31,11 +29,11 @@ def test_a_program_learns_which_command_survives_a_death(tmp_path: Path, caplog:
 
 
 class Silent(Job):
-    def follow(self, on_costs: object) -> None:
+    def follow(self, on_costs):
         raise EngineUnresponsiveError("no answer for an hour")
 
 
-def test_a_job_that_says_nothing_for_long_keeps_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_says_nothing_for_long_keeps_the_folder(tmp_path, monkeypatch):
     pq.write_table(pa.table({"caption": ["a red dog"], "url": ["u1"]}), tmp_path / "pool.parquet")
     source = {"name": "pool", "format": "parquet", "path": str(tmp_path / "pool.parquet")}
     prepared = prepare(parse_recipe({"input": [source]}), str(tmp_path / "run"))
@@ -48,10 +46,10 @@ def test_a_job_that_says_nothing_for_long_keeps_the_folder(tmp_path: Path, monke
     assert holder and holder.is_detached
 
 
-def test_a_run_says_on_which_engine_it_is(tmp_path: Path) -> None:
+def test_a_run_says_on_which_engine_it_is(tmp_path):
     pq.write_table(pa.table({"caption": ["a dog"], "url": ["u"]}), tmp_path / "pool.parquet")
     source = {"name": "pool", "format": "parquet", "path": str(tmp_path / "pool.parquet")}
-    lines: list[str] = []
+    lines = []
     elsewhere = ["--runner=PortableRunner", "--job_endpoint=localhost:1", "--environment_type=LOOPBACK"]
     for options in ([], elsewhere):
         prepared = prepare(parse_recipe({"input": [source]}), str(tmp_path / "out"), options=options)
@@ -59,7 +57,7 @@ def test_a_run_says_on_which_engine_it_is(tmp_path: Path) -> None:
     assert lines == ["PortableRunner at localhost:1"]
 
 
-def test_no_folder_depends_on_where_a_worker_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_folder_depends_on_where_a_worker_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pq.write_table(pa.table({"caption": ["a dog"], "url": ["u"]}), "pool.parquet")
     recipe = parse_recipe({"input": [{"name": "pool", "format": "parquet", "path": str(tmp_path / "pool.parquet")}]})

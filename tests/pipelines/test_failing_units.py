@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests import forked
-from tests.packages import lay_out
+from tests.kit import forked
+from tests.kit.packages import lay_out
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = 8
@@ -37,7 +37,7 @@ KIND = SignalKind(
 """
 
 
-def write_recipe(folder: Path) -> None:
+def write_recipe(folder):
     """A recipe of UNITS units, of which two fail; and the package."""
     kinds = {"fragile": "curate_fragile:KIND"}
     lay_out(folder / "site", "fragile", "signals", kinds, curate_fragile=MODULE)
@@ -61,7 +61,7 @@ def write_recipe(folder: Path) -> None:
         ),
     ],
 )
-def test_others_are_measured(options: list[str], tmp_path: Path) -> None:
+def test_others_are_measured(options, tmp_path):
     write_recipe(tmp_path)
     env = os.environ | {"PYTHONPATH": f"{tmp_path / 'site'}:{ROOT}"}
     done = forked.run("run", "recipe.yaml", "--out", "run", *options, env=env, cwd=tmp_path)

@@ -1,43 +1,40 @@
 """Whether a folder holds a run: the same one goes on, or is finished; another one is refused, with what differs."""
 
 import logging
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from curate.base.errors import RecipeError
 from curate.base.registry import version
 from curate.base.stages import VERSIONS
-from curate.recipe.recipe import Recipe
 from curate.store.layout import MANIFEST_FILE, RUN_FILE
 from curate.store.store import RunStore
 from pipelines import claim
 from pipelines.identity import find_identity, is_finished, log_damage
 from pipelines.prepare import prepare
-from tests.laws import pools
+from tests import kit
 
 
-def make_recipe(folder: Path, **sections: Any) -> Recipe:
+def make_recipe(folder, **sections):
     path = folder / "pool"
     if not path.exists():
-        pools.write_parquets(path, pools.make_rows(12), 1)
-    return pools.recipe_of(str(path / "00000.parquet"), "parquet", **({"rules": {"long": "words > 1"}} | sections))
+        kit.write_parquets(path, kit.make_rows(12), 1)
+    return kit.recipe_of(str(path / "00000.parquet"), "parquet", **({"rules": {"long": "words > 1"}} | sections))
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    pools.run_local(make_recipe(tmp_path), tmp_path / "run")
+def run(tmp_path):
+    kit.run_local(make_recipe(tmp_path), tmp_path / "run")
     return tmp_path / "run"
 
 
-def test_a_new_folder_and_a_finished_run(run: Path, tmp_path: Path) -> None:
+def test_a_new_folder_and_a_finished_run(run, tmp_path):
     prepared = prepare(make_recipe(tmp_path), str(run))
     assert is_finished(prepared.context, prepared.plan.units, "run")
     assert not prepare(make_recipe(tmp_path), str(tmp_path / "new")).finished
 
 
-def test_a_stores_files_are_asked_for_at_once(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stores_files_are_asked_for_at_once(run, tmp_path, monkeypatch):
     store = RunStore(f"memory:/{tmp_path}/run")
     store.fs.put(f"{run}/", f"{store.root}/", recursive=True)
     names = set(store.read_parquet(MANIFEST_FILE)["path"].to_pylist())
@@ -45,7 +42,7 @@ def test_a_stores_files_are_asked_for_at_once(run: Path, tmp_path: Path, monkeyp
         asked = list[str]()
         one = RunStore.exists
 
-        def exists(folder: RunStore, name: str) -> bool:
+        def exists(folder, name):
             asked.append(name)
             return one(folder, name)
 
@@ -57,7 +54,7 @@ def test_a_stores_files_are_asked_for_at_once(run: Path, tmp_path: Path, monkeyp
 
 
 @pytest.fixture
-def begun(tmp_path: Path) -> Path:
+def begun(tmp_path):
     """A run that curate 0.0.9 began, of another Pillow."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(claim, "__version__", "0.0.9")
@@ -66,13 +63,11 @@ def begun(tmp_path: Path) -> Path:
             return tmp_path / "begun"
 
 
-def test_a_run_goes_on_with_another_version(begun: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_with_another_version(begun, tmp_path):
     assert not prepare(make_recipe(tmp_path), str(begun)).finished
 
 
-def test_a_version_that_makes_tables_anew_names_them(
-    run: Path, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_version_that_makes_tables_anew_names_them(run, begun, tmp_path, monkeypatch):
     monkeypatch.setitem(VERSIONS, "decide", 99)
     anew = r".*still valid \(it makes decisions, shards anew\)"
     with pytest.raises(RecipeError, match=f"or a library changed{anew}"):
@@ -81,7 +76,7 @@ def test_a_version_that_makes_tables_anew_names_them(
         prepare(make_recipe(tmp_path), str(begun))
 
 
-def test_keys_of_a_recipe_that_another_version_has_name_it(begun: Path, tmp_path: Path) -> None:
+def test_keys_of_a_recipe_that_another_version_has_name_it(begun, tmp_path):
     store = RunStore(str(begun))
     claimed = store.read_json(RUN_FILE)
     store.write_json(RUN_FILE, claimed | {"identity": "other", "recipe": claimed["recipe"] | {"later": 1}})
@@ -89,25 +84,25 @@ def test_keys_of_a_recipe_that_another_version_has_name_it(begun: Path, tmp_path
         prepare(make_recipe(tmp_path), str(begun))
 
 
-def test_limits_and_names_make_no_other_run(run: Path, tmp_path: Path) -> None:
+def test_limits_and_names_make_no_other_run(run, tmp_path):
     recipe = make_recipe(tmp_path, name="another", license="mit", max_failed=0.5)
     assert prepare(recipe, str(run)).finished
 
 
-def test_another_recipe_is_refused_by_the_key_that_changed(run: Path, tmp_path: Path) -> None:
+def test_another_recipe_is_refused_by_the_key_that_changed(run, tmp_path):
     with pytest.raises(RecipeError, match=r"holds a run of another recipe or pool \(changed: rules.*with --reuse"):
         prepare(make_recipe(tmp_path, rules={"long": "words > 2"}), str(run))
 
 
-def test_another_pool_is_refused(run: Path, tmp_path: Path) -> None:
+def test_another_pool_is_refused(run, tmp_path):
     (tmp_path / "pool/00000.parquet").unlink()
     (tmp_path / "pool").rmdir()
-    pools.write_parquets(tmp_path / "pool", pools.make_rows(13), 1)
+    kit.write_parquets(tmp_path / "pool", kit.make_rows(13), 1)
     with pytest.raises(RecipeError, match=r"the recipe is the same, but its inputs"):
         prepare(make_recipe(tmp_path), str(run))
 
 
-def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_run_is_refused(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").touch()
     with pytest.raises(RecipeError, match="is not empty and not a run"):
@@ -115,9 +110,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "shorter"])
-def test_a_damaged_run_is_not_finished_and_the_file_is_named(
-    damage: str, run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_run_is_not_finished_and_the_file_is_named(damage, run, tmp_path, caplog):
     file = run / "uids.npy"
     data = file.read_bytes()
     file.unlink()
@@ -132,6 +125,6 @@ def test_a_damaged_run_is_not_finished_and_the_file_is_named(
     ]
 
 
-def test_the_identity_does_not_depend_on_the_folder(run: Path, tmp_path: Path) -> None:
+def test_the_identity_does_not_depend_on_the_folder(run, tmp_path):
     contexts = [prepare(make_recipe(tmp_path), str(out)).context for out in (run, tmp_path / "new")]
     assert len(set(map(find_identity, contexts))) == 1

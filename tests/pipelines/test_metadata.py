@@ -16,9 +16,7 @@ pytestmark = pytest.mark.thorough
 
 
 @pytest.mark.parametrize("parts", [1, 7, 40])
-def test_the_local_engine_gives_what_steps_in_this_process_give(
-    tmp_path: Path, parts: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_local_engine_gives_what_steps_in_this_process_give(tmp_path, parts, monkeypatch):
     write_all(tmp_path)
     expected, report = build(tmp_path, "worldwide")
     dumps = sorted(map(str, tmp_path.glob("*.bz2")))

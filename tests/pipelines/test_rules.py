@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +14,8 @@ from curate.ask.explain import explain_sample
 from curate.ask.query import asking
 from curate.cli.run import summary
 from curate.recipe.recipe import parse_recipe
+from tests import kit
 from tests.ask.whatif.asked import whatif
-from tests.laws import pools
-from tests.laws.pools import Ran
 
 DERIVE = {"blend": "zscore(bytes) + minmax(aspect)", "rank": "quantile(blend * words)", "unused": "quantile(width)"}
 OUTPUT = {"columns": ["blend"], "json_columns": ["rank"], "repeat": "CASE WHEN rank > 0.5 THEN 2 ELSE 1 END"}
@@ -32,21 +30,21 @@ RULES = {
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Ran]:
+def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rules")
-    path = pools.write_tars(folder / "tars", pools.make_samples(120), 3)
-    recipe = pools.recipe_of(path, derive=DERIVE, rules=RULES, output=OUTPUT)
-    return pools.run_beam(recipe, folder / "beam"), pools.run_local(recipe, folder / "local")
+    path = kit.write_tars(folder / "tars", kit.make_samples(120), 3)
+    recipe = kit.recipe_of(path, derive=DERIVE, rules=RULES, output=OUTPUT)
+    return kit.run_beam(recipe, folder / "beam"), kit.run_local(recipe, folder / "local")
 
 
-def test_beam_decides_as_one_process(runs: tuple[Ran, Ran]) -> None:
+def test_beam_decides_as_one_process(runs):
     beam, local = runs
     assert beam.verdicts == local.verdicts and beam.kept == local.kept
     assert {"usual", "blended", "ranked", "large", "kept"} <= set(beam.counts)
-    pools.conserved(beam)
+    kit.conserved(beam)
 
 
-def test_run_json_has_the_thresholds(runs: tuple[Ran, Ran]) -> None:
+def test_run_json_has_the_thresholds(runs):
     wide, usual, _, _, dedup, large = runs[0].run["rules"]
     samples = runs[0].table("samples", ["width", "height", "words", "status"]).to_pylist()
     sides = [min(row["width"], row["height"]) for row in samples if row["status"] == "ok"]
@@ -59,28 +57,26 @@ def test_run_json_has_the_thresholds(runs: tuple[Ran, Ran]) -> None:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])
-def test_a_rule_with_the_threshold_as_printed_keeps_the_same_rows(tmp_path: Path, kind: pa.DataType) -> None:
+def test_a_rule_with_the_threshold_as_printed_keeps_the_same_rows(tmp_path, kind):
     scores = np.random.default_rng(0).random(200).astype(np.float32)  # as float64 they need more digits
     texts = [f"a caption of row {i}" for i in range(200)]
     rows = {"url": [f"https://example.com/{i}" for i in range(200)], "text": texts, "score": pa.array(scores, kind)}
     pq.write_table(pa.table(rows), tmp_path / "pool.parquet")
     source = {"name": "pool", "format": "parquet", "path": str(tmp_path / "pool.parquet")}
-    best = pools.run_local(
+    best = kit.run_local(
         parse_recipe({"input": source, "rules": {"best": {"top": 0.3, "of": "score"}}}), tmp_path / "a"
     )
     told = summary(str(best.folder), 1)
     printed = re.search(r"\nbest: threshold (\S+) of score\n", told)
     assert printed and f"which means at least {printed[1]}\n" in (best.folder / "README.md").read_text()
-    again = pools.run_local(
-        parse_recipe({"input": source, "rules": {"best": f"score >= {printed[1]}"}}), tmp_path / "b"
-    )
+    again = kit.run_local(parse_recipe({"input": source, "rules": {"best": f"score >= {printed[1]}"}}), tmp_path / "b")
     assert again.kept == best.kept and again.counts["kept"] == 61
     assert f"threshold {printed[1]} " in str(
         explain_sample(str(best.folder), best.table("decisions")["uid"][0].as_py())
     )
 
 
-def test_run_json_has_what_columns_were_derived_by(runs: tuple[Ran, Ran]) -> None:
+def test_run_json_has_what_columns_were_derived_by(runs):
     blend, rank, unused = runs[0].run["derived"]
     zscore, minmax = blend["statistics"]
     rows = runs[0].table("decisions").filter(pc.field("rule").isin(["failed", "wide", "usual"])).num_rows
@@ -92,7 +88,7 @@ def test_run_json_has_what_columns_were_derived_by(runs: tuple[Ran, Ran]) -> Non
     assert f"\nunused: quantile(width) over {runs[0].counts['kept']:,} rows\n" in told  # no rule uses it
 
 
-def test_derived_columns_are_seen_by_sql(runs: tuple[Ran, Ran]) -> None:
+def test_derived_columns_are_seen_by_sql(runs):
     beam, local = (run.table("derived") for run in runs)
     assert beam.equals(local) and beam.schema.names == ["unit", "row", "uid", *DERIVE]
     with asking(str(runs[0].folder), "SELECT count(blend), count(rank), max(rank), max(unused) FROM measured") as found:
@@ -100,16 +96,16 @@ def test_derived_columns_are_seen_by_sql(runs: tuple[Ran, Ran]) -> None:
     assert blends == ranks > 0 and greatest >= 1 and last >= 1
 
 
-def test_shards_have_derived_columns_where_they_are_named(runs: tuple[Ran, Ran]) -> None:
+def test_shards_have_derived_columns_where_they_are_named(runs):
     known = {row["uid"]: row for row in runs[0].table("derived").to_pylist()}
     shard = pq.read_table(runs[0].folder / "shards/00000.parquet").to_pylist()
     assert all(row["blend"] == known[row["uid"]]["blend"] for row in shard)
     assert all(row["repeats"] == (2 if known[row["uid"]]["rank"] > 0.5 else 1) for row in shard)
-    fields = [json.loads(members["json"]) for members in pools.loads(runs[0]).values()]
+    fields = [json.loads(members["json"]) for members in kit.loads(runs[0]).values()]
     assert fields and all(one["rank"] == known[one["uid"]]["rank"] for one in fields)
 
 
-def test_explain_shows_the_threshold_of_the_row_s_group(runs: tuple[Ran, Ran]) -> None:
+def test_explain_shows_the_threshold_of_the_row_s_group(runs):
     rows = runs[0].table("decisions").to_pylist()
     uid = next(row["uid"] for row in rows if row["rule"] == "usual")
     page = str(explain_sample(str(runs[0].folder), uid))
@@ -119,7 +115,7 @@ def test_explain_shows_the_threshold_of_the_row_s_group(runs: tuple[Ran, Ran]) -
     assert "top 60 rows of aspect over the pool, threshold " in " ".join(page.split())
 
 
-def test_whatif_decides_as_the_run_did(runs: tuple[Ran, Ran]) -> None:
+def test_whatif_decides_as_the_run_did(runs):
     folder = str(runs[0].folder)
     for overrides in ([], ["rules.always=1 = 1"]):
         assert whatif(folder, overrides).expected == runs[0].counts["kept"]
@@ -128,7 +124,7 @@ def test_whatif_decides_as_the_run_did(runs: tuple[Ran, Ran]) -> None:
     assert whatif(folder, ["rules.large.top=1"]).expected > runs[0].counts["kept"]
 
 
-def test_deduplication_has_its_place_in_the_funnel(runs: tuple[Ran, Ran]) -> None:
+def test_deduplication_has_its_place_in_the_funnel(runs):
     names = ["failed", "wide", "usual", "blended", "ranked", "duplicate", "large", "kept"]
     assert list(runs[0].run["counts"]) == names and runs[0].counts["duplicate"]
     with asking(str(runs[0].folder), "SELECT rule FROM funnel ORDER BY position") as found:
@@ -136,7 +132,7 @@ def test_deduplication_has_its_place_in_the_funnel(runs: tuple[Ran, Ran]) -> Non
     assert whatif(str(runs[0].folder), []).funnel["rule"].to_pylist() == ["pool", *names]
 
 
-def test_explain_shows_deduplication_among_the_rules(runs: tuple[Ran, Ran]) -> None:
+def test_explain_shows_deduplication_among_the_rules(runs):
     rows = runs[0].table("decisions").to_pylist()
     by_rule = {row["rule"]: row["uid"] for row in rows}
     page = " ".join(str(explain_sample(str(runs[0].folder), by_rule["duplicate"])).split())
@@ -145,16 +141,16 @@ def test_explain_shows_deduplication_among_the_rules(runs: tuple[Ran, Ran]) -> N
     assert "✓ duplicates no duplicate" in page and "✗ large fails here" in page
 
 
-def test_diff_names_what_changed(runs: tuple[Ran, Ran]) -> None:
+def test_diff_names_what_changed(runs):
     found = diff_runs(*(str(run.folder) for run in runs))
     assert found.is_same
 
 
 @pytest.mark.slow
-def test_packets_of_several_units_on_many_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packets_of_several_units_on_many_machines(tmp_path, monkeypatch):
     monkeypatch.setattr("pipelines.steps.units._PACKETS_OF_MANY", 2)
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(60), 5)
-    recipe = pools.recipe_of(path, derive=DERIVE, rules=RULES, sample={"rows": 10})
-    beam, local = pools.run_beam(recipe, tmp_path / "beam", here=False), pools.run_local(recipe, tmp_path / "local")
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(60), 5)
+    recipe = kit.recipe_of(path, derive=DERIVE, rules=RULES, sample={"rows": 10})
+    beam, local = kit.run_beam(recipe, tmp_path / "beam", here=False), kit.run_local(recipe, tmp_path / "local")
     assert beam.verdicts == local.verdicts and beam.counts["kept"] <= 10
     assert beam.table("derived").equals(local.table("derived"))

@@ -2,32 +2,30 @@
 
 import gzip
 import json
-from collections.abc import Callable
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.laws.pools import encode, make_samples, picture, write_tars
-from tests.pool.crawl.crawls import draw_sites, info, pack, wat_records
-from tests.pool.pmc.articles import ARTICLES, write_archives, write_folders
+from tests.kit import encode, make_samples, picture, write_tars
+from tests.kit.articles import ARTICLES, write_archives, write_folders
+from tests.kit.crawls import draw_sites, info, pack, wat_records
 
 URLS = [f"https://example.com/{i}.jpg" for i in range(5)]
 TEXTS = [f"a red dog by a house, number {i}" for i in range(5)]
 
 
-def _csv(path: Path, names: str, *columns: list[str]) -> Path:
+def _csv(path, names, *columns):
     lines = [names, *(",".join(f'"{value}"' for value in row) for row in zip(*columns, strict=True))]
     path.write_text("\n".join(line for line in lines if line) + "\n")
     return path
 
 
-def _tars(folder: Path) -> Path:
+def _tars(folder):
     write_tars(folder / "pool/of/tars", make_samples(12), 2)
     return folder / "pool"
 
 
-def _images_in_parquet(folder: Path) -> Path:
+def _images_in_parquet(folder):
     images = [{"bytes": encode(picture(i)), "path": f"{i}.jpg"} for i in range(5)]
     (folder / "data").mkdir()
     pq.write_table(pa.table({"image": images, "text": TEXTS}), folder / "data/train-00000.parquet")
@@ -35,43 +33,43 @@ def _images_in_parquet(folder: Path) -> Path:
     return folder / "data"
 
 
-def _urls_in_parquet(folder: Path) -> Path:
+def _urls_in_parquet(folder):
     pq.write_table(pa.table({"URL": URLS, "TEXT": TEXTS, "similarity": [0.3] * 5}), folder / "part-0.snappy.parquet")
     return folder / "part-0.snappy.parquet"
 
 
-def _titles_in_parquet(folder: Path) -> Path:
+def _titles_in_parquet(folder):
     pq.write_table(pa.table({"URL": URLS, "title": TEXTS, "lang": ["en"] * 5}), folder / "a.parquet")
     return folder / "a.parquet"
 
 
-def _headless(folder: Path) -> Path:
+def _headless(folder):
     (folder / "lists").mkdir()
     rows = "".join(f"{text}\t{url}\t{i}\n" for i, (url, text) in enumerate(zip(URLS, TEXTS, strict=True)))
     (folder / "lists/cc3m.tsv.gz").write_bytes(gzip.compress(rows.encode()))
     return folder / "lists"
 
 
-def _json_lines(folder: Path) -> Path:
+def _json_lines(folder):
     rows = ({"url": url, "caption": text, "more": {"a": 1}} for url, text in zip(URLS, TEXTS, strict=True))
     (folder / "list.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return folder / "list.jsonl"
 
 
-def _images(folder: Path, suffix: str = "jpg") -> list[str]:
+def _images(folder, suffix="jpg"):
     folder.mkdir(parents=True)
     for i in range(5):
         (folder / f"{i}.{suffix}").write_bytes(encode(picture(i)))
     return [f"{i}.{suffix}" for i in range(5)]
 
 
-def _images_with_texts(folder: Path) -> Path:
+def _images_with_texts(folder):
     for name, text in zip(_images(folder / "photos/mine", "JPG"), TEXTS, strict=True):
         (folder / f"photos/mine/{name}").with_suffix(".txt").write_text(text)
     return folder / "photos"
 
 
-def _table_within(folder: Path) -> Path:
+def _table_within(folder):
     names = _images(folder / "photos/mine")
     _csv(folder / "photos/list.csv", "photo,title", [f"mine/{name}" for name in names], TEXTS)
     (folder / "photos/a note.csv").write_text("a,b\n1,2\n")
@@ -79,32 +77,32 @@ def _table_within(folder: Path) -> Path:
     return folder / "photos"
 
 
-def _table_beside(folder: Path, names: str = "filename,text", in_table: str = "") -> Path:
+def _table_beside(folder, names="filename,text", in_table=""):
     """Names count from the folder of images, or from that of the table."""
     files = [f"{in_table}{name}" for name in _images(folder / "photos")]
     _csv(folder / "captions.csv", names, files, TEXTS)
     return folder / "photos"
 
 
-def _table_alone(folder: Path) -> Path:
+def _table_alone(folder):
     _table_beside(folder, "file,caption", "photos/")
     return folder / "captions.csv"
 
 
-def _imagefolder(folder: Path) -> Path:
+def _imagefolder(folder):
     rows = ({"file_name": name, "text": text} for name, text in zip(_images(folder / "a/train"), TEXTS, strict=True))
     (folder / "a/train/metadata.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return folder / "a"
 
 
-def _crawl(folder: Path) -> Path:
+def _crawl(folder):
     (folder / "crawl").mkdir()
     records = [record for n, site in enumerate(draw_sites(3)) for record in wat_records(site, n)]
     pack(folder / "crawl/CC-MAIN-00000.warc.wat.gz", [info("a.wat.gz"), *records])
     return folder / "crawl"
 
 
-def _run(folder: Path) -> Path:
+def _run(folder):
     """What is seen of a run before it is opened."""
     write_tars(folder / "first/shards", make_samples(12), 1)
     (folder / "first/run.json").write_text("{}")
@@ -112,7 +110,7 @@ def _run(folder: Path) -> Path:
 
 
 # By name: what makes it in a folder and returns its path, and the format that reads it
-KINDS: dict[str, tuple[Callable[[Path], Path], str]] = {
+KINDS = {
     "tars": (_tars, "webdataset"),
     "images_with_texts": (_images_with_texts, "files"),
     "images_with_a_table": (_table_within, "files"),

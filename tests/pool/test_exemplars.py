@@ -2,17 +2,12 @@
 
 import io
 from contextlib import nullcontext
-from pathlib import Path
-
-import pytest
 
 from curate.pool import exemplars
 from curate.pool.exemplars import picture_files, read_pictures
 
 
-def test_so_many_bytes_are_read_as_a_file_has_but_not_any_number(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_so_many_bytes_are_read_as_a_file_has_but_not_any_number(tmp_path, monkeypatch):
     """One without bytes may be the kernel's messages, which would be waited for; one of a hole may have any number."""
     (tmp_path / "a.png").touch()
     (tmp_path / "b.png").write_bytes(bytes(20))

@@ -2,9 +2,6 @@
 
 import gzip
 import io
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +19,7 @@ from curate.publish.uids import sort_pairs, uid_pairs
 from curate.recipe.source import Join
 
 
-def write(path: Path, table: pa.Table) -> Path:
+def write(path, table):
     """Writes rows in the form that the name says."""
     if path.name.endswith(".parquet"):
         pq.write_table(table, path)
@@ -38,7 +35,7 @@ def write(path: Path, table: pa.Table) -> Path:
     return path
 
 
-def look_up(keys: list[str | None], path: Any, on: str = "key", **columns: str) -> dict[str, list[Any]]:
+def look_up(keys, path, on="key", **columns):
     """What a join gives for these keys."""
     join = Join(path=str(path), on=on, columns=columns)  # type: ignore[arg-type]
     schema, digest = identify_join(join, "join")
@@ -47,7 +44,7 @@ def look_up(keys: list[str | None], path: Any, on: str = "key", **columns: str) 
     return table.to_pydict()
 
 
-def refusal(path: Any, on: str = "key", columns: Mapping[str, str] | None = None) -> str:
+def refusal(path, on="key", columns=None):
     with pytest.raises(RecipeError) as caught:
         identify_join(Join(path=path, on=on, columns=columns or {"mine": "score"}), "input 'a': join.0")  # type: ignore[arg-type]
     assert str(caught.value).startswith("input 'a': join.0")
@@ -55,7 +52,7 @@ def refusal(path: Any, on: str = "key", columns: Mapping[str, str] | None = None
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.csv.gz", "a.csv.zst"])
-def test_rows_are_found_by_key(tmp_path: Path, name: str) -> None:
+def test_rows_are_found_by_key(tmp_path, name):
     table = pa.table({"key": ["00012", "00007", "x/1"], "score": [0.5, None, 2.0], "tag": ["a", "b", "c"]})
     path = write(tmp_path / name, table)
     found = look_up(["x/1", None, "", "12", "00012", "00012", "00007"], path, mine="score", what="tag", listed="key")
@@ -70,7 +67,7 @@ KEYS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1
 
 
 @given(st.dictionaries(KEYS, st.integers(0, 9)), st.lists(KEYS), st.integers(1, 5))
-def test_lookup_is_that_of_a_dictionary(rows: dict[str, int], others: list[str], buckets: int) -> None:
+def test_lookup_is_that_of_a_dictionary(rows, others, buckets):
     columns = pa.schema([("n", pa.int64())])
     items = list(rows.items())
     table = JoinTable("key", columns, buckets)
@@ -83,7 +80,7 @@ def test_lookup_is_that_of_a_dictionary(rows: dict[str, int], others: list[str],
     assert table.look_up(pa.array(asked, pa.string()))["n"].to_pylist() == [rows.get(key) for key in asked]
 
 
-def test_uids_that_share_a_half(tmp_path: Path) -> None:
+def test_uids_that_share_a_half(tmp_path):
     """As uids of an input's own may: they are no hashes."""
     uids = [f"{high:016x}{low:016x}" for high in (0, 7) for low in (9, 3, 2**64 - 1)]
     path = write(tmp_path / "a.csv", pa.table({"uid": [uid.upper() for uid in uids], "n": range(6)}))
@@ -91,7 +88,7 @@ def test_uids_that_share_a_half(tmp_path: Path) -> None:
     assert look_up(asked, path, "uid", n="n") == {"n": [5, 4, 3, 2, 1, 0, None, None, 1]}
 
 
-def test_files_of_several_buckets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_several_buckets(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_BUCKET", 100)
     urls = [f"https://example.com/{i}" for i in range(1000)]
     for n in range(2):
@@ -101,7 +98,7 @@ def test_files_of_several_buckets(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert found == [*(i / 2 for i in range(999, 499, -1)), *map(float, range(499, -1, -1)), None]
 
 
-def test_uids_of_a_subset_file(tmp_path: Path) -> None:
+def test_uids_of_a_subset_file(tmp_path):
     uids = [f"{i:032x}" for i in range(5)]
     np.save(tmp_path / "uids.npy", sort_pairs(uid_pairs(pa.array(uids))))
     found = look_up([uids[3], "f" * 32, None], tmp_path / "uids.npy", "uid", listed="uid")
@@ -115,7 +112,7 @@ def test_uids_of_a_subset_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows_per_bucket", [1 << 20, 7])
-def test_uids_that_repeat_in_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_per_bucket: int) -> None:
+def test_uids_that_repeat_in_lists(tmp_path, monkeypatch, rows_per_bucket):
     """Of sorted lists and others, the counts are those over all files, whatever the number of buckets."""
     monkeypatch.setattr(module, "_BUCKET", rows_per_bucket)
     uids = [f"{i * 2**124 + i % 3:032x}" for i in range(16)]
@@ -132,7 +129,7 @@ def test_uids_that_repeat_in_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert identify_join(join, "join")[0] == pa.schema([("n", pa.int32())])
 
 
-def test_where_uids_may_not_repeat(tmp_path: Path) -> None:
+def test_where_uids_may_not_repeat(tmp_path):
     """In a list beside files with columns, whose rows would differ; a column `times` of these is their own."""
     uid = f"{7:032x}"
     np.save(tmp_path / "0.npy", uid_pairs(pa.array([uid, uid])))
@@ -144,7 +141,7 @@ def test_where_uids_may_not_repeat(tmp_path: Path) -> None:
     assert look_up([uid], tmp_path / "0.npy", "uid", n="times", listed="uid") == {"n": [None], "listed": [None]}
 
 
-def test_types_of_several_files_are_joined(tmp_path: Path) -> None:
+def test_types_of_several_files_are_joined(tmp_path):
     write(tmp_path / "0.parquet", pa.table({"key": ["a"], "v": pa.array([1], pa.int32()), "t": pa.nulls(1)}))
     write(
         tmp_path / "1.parquet", pa.table({"key": ["b"], "v": [float("nan")], "t": pa.array(["x"]).dictionary_encode()})
@@ -174,13 +171,13 @@ def test_types_of_several_files_are_joined(tmp_path: Path) -> None:
         ("PAR1, in name alone", "key", {"m": "score"}, ["a.csv: cannot be read"]),
     ],
 )
-def test_refusals(tmp_path: Path, rows: str, on: str, columns: dict[str, str], parts: list[str]) -> None:
+def test_refusals(tmp_path, rows, on, columns, parts):
     (tmp_path / "a.csv").write_text(rows)
     message = refusal(str(tmp_path / "a.csv"), on, columns)
     assert not [part for part in parts if part not in message], message
 
 
-def test_files_that_are_missing_or_of_other_types(tmp_path: Path) -> None:
+def test_files_that_are_missing_or_of_other_types(tmp_path):
     assert "no such file" in refusal(f"{tmp_path}/none.csv")
     path = write(tmp_path / "a.parquet", pa.table({"key": [1], "score": [{"a": 1}]}))
     assert "'key' is int64; accepted: text" in refusal(str(path))
@@ -189,7 +186,7 @@ def test_files_that_are_missing_or_of_other_types(tmp_path: Path) -> None:
     assert "'score' is struct" in message and "accepted: numbers, text, booleans" in message
 
 
-def test_files_that_change_after_the_plan(tmp_path: Path) -> None:
+def test_files_that_change_after_the_plan(tmp_path):
     path = write(tmp_path / "a.csv", pa.table({"key": ["changed"], "score": [1]}))
     join = Join(path=str(path), on="key", columns={"mine": "score"})
     before = identify_join(join, "join")[1]
@@ -199,7 +196,7 @@ def test_files_that_change_after_the_plan(tmp_path: Path) -> None:
         open_join(join, "a digest that no process has read")
 
 
-def test_nothing_is_left_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_left_on_disk(tmp_path, monkeypatch):
     """However the process ends: files are mapped, and have no names."""
     (tmp_path / "aside").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "aside"))
@@ -208,7 +205,7 @@ def test_nothing_is_left_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert list((tmp_path / "aside").iterdir()) == []
 
 
-def test_files_that_hold_more_or_fewer_than_they_say(tmp_path: Path) -> None:
+def test_files_that_hold_more_or_fewer_than_they_say(tmp_path):
     """A dictionary of one long text for all rows, and arrays that end before they should, or after."""
     texts = pa.DictionaryArray.from_arrays(pa.array(np.arange(60_000, dtype=np.int32) * 0), pa.array(["x" * 1_000_000]))
     pq.write_table(pa.table({"key": [str(i) for i in range(60_000)], "a": texts}), tmp_path / "a.parquet")

@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -14,43 +13,43 @@ from hypothesis import strategies as st
 from curate.base.errors import RecipeError
 from curate.pool import plan as plans
 from curate.pool.formats.input_format import InputPart
-from curate.pool.plan import PackedUnits, Plan, Unit, make_plan
+from curate.pool.plan import PackedUnits, Unit, make_plan
 from curate.recipe.recipe import parse_recipe
 from curate.store.chunks import Chunk
 
 
-def source(path: Any, name: str = "a", **more: Any) -> dict[str, Any]:
+def source(path, name="a", **more):
     return {"name": name, "format": "parquet", "path": path} | more
 
 
-def tars(path: Any, name: str = "t") -> dict[str, Any]:
+def tars(path, name="t"):
     return source(path, name, format="webdataset")
 
 
-def plan(*sources: dict[str, Any], content: bool = False) -> Plan:
+def plan(*sources, content=False):
     return make_plan(parse_recipe({"input": list(sources)}), content)
 
 
-def refusal(*sources: dict[str, Any]) -> str:
+def refusal(*sources):
     with pytest.raises(RecipeError) as caught:
         plan(*sources)
     return str(caught.value)
 
 
-def captions(rows: int, **columns: Any) -> pa.Table:
+def captions(rows, **columns):
     return pa.table({"caption": [f"caption {i}" for i in range(rows)], **columns})
 
 
-def write(path: Path | str, table: pa.Table, group: int | None = None) -> str:
+def write(path, table, group=None):
     pq.write_table(table, str(path), row_group_size=group)
     return str(path)
 
 
-def check_cover(made: Plan, files: list[tuple[str, int | None]]) -> None:
+def check_cover(made, files):
     """Every tar once (groups None), every row group of a Parquet file once, in order, and units numbered in order."""
     assert [unit.index for unit in made.units] == list(range(len(made.units)))
     assert len({unit.key for unit in made.units}) == len(made.units)
-    found: list[tuple[str, int | None]] = []
+    found = []
     for unit in made.units:
         assert unit.parts
         for part in unit.parts:
@@ -70,11 +69,9 @@ def check_cover(made: Plan, files: list[tuple[str, int | None]]) -> None:
     st.integers(1, 40),
     st.integers(1, 16),
 )
-def test_units_cover_every_row_group_once(
-    tmp_path_factory: pytest.TempPathFactory, files: list[tuple[int, int]], least: int, units: int
-) -> None:
+def test_units_cover_every_row_group_once(tmp_path_factory, files, least, units):
     folder = tmp_path_factory.mktemp("pool")
-    expected: list[tuple[str, int | None]] = []
+    expected = []
     for i, (rows, group) in enumerate(files):
         path = write(folder / f"{i}.parquet", captions(rows), group)
         groups = pq.read_metadata(path).num_row_groups
@@ -96,7 +93,7 @@ def test_units_cover_every_row_group_once(
 
 @settings(max_examples=30)
 @given(st.lists(st.integers(0, 3000), min_size=1, max_size=40), st.integers(1, 2000))
-def test_units_cover_every_tar_once(tmp_path_factory: pytest.TempPathFactory, sizes: list[int], limit: int) -> None:
+def test_units_cover_every_tar_once(tmp_path_factory, sizes, limit):
     folder = tmp_path_factory.mktemp("pool")
     paths = [f"{folder}/{i:02d}.tar" for i in range(len(sizes))]
     for path, size in zip(paths, sizes, strict=True):
@@ -123,7 +120,7 @@ def test_units_cover_every_tar_once(tmp_path_factory: pytest.TempPathFactory, si
         (2000, 5 << 20, 51),  # 10 GiB: sizes go in steps of four, so here 256 MiB
     ],
 )
-def test_units_of_tars_hold_two_gigabytes(files: int, size: int, per_unit: int, tmp_path: Path) -> None:
+def test_units_of_tars_hold_two_gigabytes(files, size, per_unit, tmp_path):
     for i in range(files):
         (tmp_path / f"{i:04d}.tar").touch()
         os.truncate(tmp_path / f"{i:04d}.tar", size)
@@ -131,7 +128,7 @@ def test_units_of_tars_hold_two_gigabytes(files: int, size: int, per_unit: int, 
     assert all(0.75 * per_unit <= len(unit.parts) <= per_unit for unit in units[:-1])
 
 
-def test_a_repaired_file_changes_few_units(tmp_path: Path) -> None:
+def test_a_repaired_file_changes_few_units(tmp_path):
     for i in range(2000):
         (tmp_path / f"{i:05d}.tar").touch()
         os.truncate(tmp_path / f"{i:05d}.tar", (190 << 20) + i % 7 * (1 << 20))
@@ -141,14 +138,14 @@ def test_a_repaired_file_changes_few_units(tmp_path: Path) -> None:
     assert len(units) < 250 and sum(unit.key not in repaired for unit in units) < 10
 
 
-def test_small_files_are_grouped(tmp_path: Path) -> None:
+def test_small_files_are_grouped(tmp_path):
     for i in range(50):
         write(tmp_path / f"{i:02d}.parquet", captions(10))
     made = plan(source(f"{tmp_path}/{{00..49}}.parquet"))
     assert len(made.units) == 1 and len(made.units[0].parts) == 50
 
 
-def test_a_large_file_is_split_by_row_groups(tmp_path: Path) -> None:
+def test_a_large_file_is_split_by_row_groups(tmp_path):
     path = write(tmp_path / "large.parquet", captions(90_000), 5_000)
     made = plan(source(path))
     assert [[part.groups for part in unit.parts] for unit in made.units] == [
@@ -156,7 +153,7 @@ def test_a_large_file_is_split_by_row_groups(tmp_path: Path) -> None:
     ]
 
 
-def test_a_unit_never_spans_sources(tmp_path: Path) -> None:
+def test_a_unit_never_spans_sources(tmp_path):
     a, b = write(tmp_path / "a.parquet", captions(3)), write(tmp_path / "b.parquet", captions(4))
     made = plan(source(a, "one"), source(b, "two"))
     assert [(unit.source, unit.name, [p.path for p in unit.parts]) for unit in made.units] == [
@@ -166,7 +163,7 @@ def test_a_unit_never_spans_sources(tmp_path: Path) -> None:
     check_cover(made, [(a, 0), (b, 0)])
 
 
-def test_keys_change_with_what_they_name(tmp_path: Path) -> None:
+def test_keys_change_with_what_they_name(tmp_path):
     path = write(tmp_path / "a.parquet", captions(3))
     first = plan(source(path))
     os.utime(path, ns=(1, 1))
@@ -175,7 +172,7 @@ def test_keys_change_with_what_they_name(tmp_path: Path) -> None:
     assert plan(source(path, "other")).units[0].key != touched.units[0].key
 
 
-def test_content_fingerprints_do_not_change_with_times(tmp_path: Path) -> None:
+def test_content_fingerprints_do_not_change_with_times(tmp_path):
     path = write(tmp_path / "a.parquet", captions(3))
     first = plan(source(path), content=True)
     os.utime(path, ns=(1, 1))
@@ -184,7 +181,7 @@ def test_content_fingerprints_do_not_change_with_times(tmp_path: Path) -> None:
     assert plan(source(path), content=True).pool.key != first.pool.key
 
 
-def test_urls(tmp_path: Path) -> None:
+def test_urls(tmp_path):
     path = write(tmp_path / "a.parquet", captions(3))
     fsspec.filesystem("memory").pipe("/plan/a.parquet", Path(path).read_bytes())
     for url in (f"file://{path}", "memory://plan/a.parquet", "memory://plan/*.parquet"):
@@ -196,7 +193,7 @@ def test_urls(tmp_path: Path) -> None:
 # ---- files that cannot be used
 
 
-def test_bad_files_stand_apart(tmp_path: Path) -> None:
+def test_bad_files_stand_apart(tmp_path):
     good = write(tmp_path / "a.parquet", captions(3))
     (tmp_path / "b.parquet").write_bytes(b"")
     (tmp_path / "c.parquet").write_bytes(b"no Parquet at all")
@@ -226,20 +223,20 @@ def test_bad_files_stand_apart(tmp_path: Path) -> None:
         (pa.Table.from_arrays([pa.array(["a"]), pa.array([1.0]), pa.array([1.0])], ["text", "s", "s"]), ["named 's'"]),
     ],
 )
-def test_a_source_without_a_usable_file(tmp_path: Path, table: pa.Table, parts: list[str]) -> None:
+def test_a_source_without_a_usable_file(tmp_path, table, parts):
     path = write(tmp_path / "x.parquet", table)
     message = refusal(source(path, "pool"))
     assert not [part for part in ["'pool'", "none of 1 files", path, *parts] if part not in message], message
 
 
 @pytest.mark.parametrize("columns", [{"url": "link"}, {"scores": ["s", "link"]}, {"caption": "link"}])
-def test_a_configured_column_that_no_file_has(tmp_path: Path, columns: dict[str, Any]) -> None:
+def test_a_configured_column_that_no_file_has(tmp_path, columns):
     message = refusal(source(write(tmp_path / "x.parquet", captions(2, s=[0.1, 0.2])), columns=columns))
     assert "link" in message and "caption" in message and "s" in message.rpartition("columns: ")[2]
 
 
 @pytest.mark.parametrize("path", ["nothing://x/y.parquet", "/no/such/file.parquet", "/no/such/*.parquet"])
-def test_what_cannot_be_listed(path: str) -> None:
+def test_what_cannot_be_listed(path):
     message = refusal(source(path, "pool"))
     assert "'pool'" in message and path in message
 
@@ -247,7 +244,7 @@ def test_what_cannot_be_listed(path: str) -> None:
 # ---- what the pool brings
 
 
-def test_images_and_imageless_sources_do_not_mix(tmp_path: Path) -> None:
+def test_images_and_imageless_sources_do_not_mix(tmp_path):
     text = write(tmp_path / "text.parquet", captions(2))
     image = write(tmp_path / "image.parquet", captions(2, image=[b"a", b"b"]))
     (tmp_path / "a.tar").write_bytes(bytes(1024))
@@ -262,7 +259,7 @@ def test_images_and_imageless_sources_do_not_mix(tmp_path: Path) -> None:
     assert "'a' has images and source 'a' has files without" in refusal(source([text, image]))
 
 
-def test_which_columns_are_brought(tmp_path: Path) -> None:
+def test_which_columns_are_brought(tmp_path):
     path = write(tmp_path / "x.parquet", captions(1, URL=["u"], WIDTH=[1], HEIGHT=[2], similarity=[0.5], n=[3]))
     pool = plan(source(path)).pool
     assert pool.supplied == {"url", "width", "height"}
@@ -284,16 +281,14 @@ def test_which_columns_are_brought(tmp_path: Path) -> None:
         (pa.null(), pa.float32(), pa.float32()),
     ],
 )
-def test_score_columns_of_two_types_are_joined(
-    tmp_path: Path, first: pa.DataType, second: pa.DataType, expected: pa.DataType
-) -> None:
+def test_score_columns_of_two_types_are_joined(tmp_path, first, second, expected):
     for name, kind in (("x", first), ("y", second)):
         write(tmp_path / f"{name}.parquet", captions(1, s=pa.array([None if pa.types.is_null(kind) else 1]).cast(kind)))
     pool = plan(source(f"{tmp_path}/{{x,y}}.parquet", columns={"scores": ["s"]})).pool
     assert pool.scores == pa.schema([("s", expected)])
 
 
-def test_score_columns_that_cannot_be_joined(tmp_path: Path) -> None:
+def test_score_columns_that_cannot_be_joined(tmp_path):
     x = write(tmp_path / "x.parquet", captions(1, s=[0.5]))
     y = write(tmp_path / "y.parquet", captions(1, s=["high"]))
     message = refusal(source([x, y], columns={"scores": ["s"]}))
@@ -301,7 +296,7 @@ def test_score_columns_that_cannot_be_joined(tmp_path: Path) -> None:
     assert "use one type" in refusal(source([x, y]))
 
 
-def test_a_column_that_only_some_files_have(tmp_path: Path) -> None:
+def test_a_column_that_only_some_files_have(tmp_path):
     x, y = write(tmp_path / "x.parquet", captions(1, s=[0.5])), write(tmp_path / "y.parquet", captions(1))
     assert plan(source([x, y])).pool.scores.names == ["s"]
 
@@ -309,33 +304,33 @@ def test_a_column_that_only_some_files_have(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["words", "Words", "row", "unit", "status", "bytes", "SHA256", "Kept", "rule", "repeats"]
 )
-def test_a_score_column_with_the_name_of_a_measured_one(tmp_path: Path, name: str) -> None:
+def test_a_score_column_with_the_name_of_a_measured_one(tmp_path, name):
     path = write(tmp_path / "x.parquet", captions(1, **{name: [0.5], "s": [0.1]}))
     message = refusal(source(path))
     assert repr(name) in message and "columns.scores" in message
     assert plan(source(path, columns={"scores": ["s"]})).pool.scores.names == ["s"]
 
 
-def test_what_another_run_decided_is_no_score(tmp_path: Path) -> None:
+def test_what_another_run_decided_is_no_score(tmp_path):
     path = write(tmp_path / "x.parquet", captions(1, probability=[0.5], draw=[0.1], s=[0.1]))
     assert plan(source(path)).pool.scores.names == ["s"]
     assert "'draw'" in refusal(source(path, columns={"scores": ["draw"]}))
 
 
-def test_score_columns_that_differ_in_case_only(tmp_path: Path) -> None:
+def test_score_columns_that_differ_in_case_only(tmp_path):
     x, y = write(tmp_path / "x.parquet", captions(1, s=[0.5])), write(tmp_path / "y.parquet", captions(1, S=[0.5]))
     message = refusal(source([x, y]))
     assert "'s'" in message and "'S'" in message
 
 
-def test_uids_that_are_none_do_not_count(tmp_path: Path) -> None:
+def test_uids_that_are_none_do_not_count(tmp_path):
     paths = [write(tmp_path / f"{n}.parquet", captions(1, uid=[uid])) for n, uid in enumerate((5, b"x"))]
     pool = plan(source(paths)).pool
     assert pool.output is not None and pool.output.names == ["caption"]
     assert "uid" not in pool.supplied
 
 
-def test_packed_units_are_a_sequence() -> None:
+def test_packed_units_are_a_sequence():
     units = [Unit(i, "a", (InputPart(f"ü{i // 10}.parquet", i, "f", (i % 10, i % 10 + 1), 8),)) for i in range(1100)]
     fault = InputPart("b.parquet", 0, "g", None, None, ("empty_file", "0 bytes"), "s")
     units[3] = Unit(3, "b", (fault, *units[3].parts), 7, Chunk(5, 9), Chunk(3, 4), 11)
@@ -351,7 +346,7 @@ def test_packed_units_are_a_sequence() -> None:
     ("form", "suffix"),
     [("webdataset", "tar"), ("parquet", "parquet"), ("urls", "parquet"), ("commoncrawl", "wat.gz"), ("pmc", "tar.gz")],
 )
-def test_what_a_glob_finds_and_is_no_file_is_a_part_with_a_fault(tmp_path: Path, form: str, suffix: str) -> None:
+def test_what_a_glob_finds_and_is_no_file_is_a_part_with_a_fault(tmp_path, form, suffix):
     write(tmp_path / f"a.{suffix}", captions(3, url=["https://x.example/1"] * 3))
     (tmp_path / f"gone.{suffix}").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / f"pipe.{suffix}")  # which would be waited for

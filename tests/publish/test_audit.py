@@ -3,7 +3,6 @@
 import itertools
 import tempfile
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import pytest
 
 from curate.base import schema, stages
 from curate.base.errors import ConservationError, RunError
-from curate.pool.plan import Unit
 from curate.publish.audit import (
     Audit,
     Failing,
@@ -24,24 +22,21 @@ from curate.publish.audit import (
     check_damage,
     write_failures,
 )
-from curate.recipe.recipe import Recipe
-from curate.run.context import RunContext
 from curate.store.layout import FAILURES_FILE, FAILURES_PARTS, failures_part
 from curate.store.store import RunStore
-from pipelines.claim import Prepared
 from pipelines.prepare import prepare
-from tests.laws.pools import make_samples, recipe_of, run_local, write_tars
+from tests.kit import make_samples, recipe_of, run_local, write_tars
 
 KEPT = stages.KEPT
 Row = dict[str, Any]
 
 
-def recipe(path: str, **limits: Any) -> Recipe:
+def recipe(path, **limits):
     return recipe_of(path, rules={"words": "words > 3", "None": "width > 48"}, **limits)
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def prepared(tmp_path_factory):
     """A finished run over two tars and one that is none; a rule has a name that Python prints for nothing."""
     base = tmp_path_factory.mktemp("audit")
     write_tars(base / "pool", make_samples(48)[::-1], 2)
@@ -51,9 +46,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return prepare(made, str(base / "run"))
 
 
-def change(
-    prepared: Prepared, out: Path, rows: Callable[[list[Row]], list[Row]], table: str = "decisions"
-) -> RunContext:
+def change(prepared, out, rows, table="decisions"):
     """The run with a table of its first unit changed."""
     context = replace(prepared.context, store=replace(prepared.context.store, url=str(out)))
     for name in ("samples", "members", "decisions"):
@@ -65,12 +58,12 @@ def change(
     return context
 
 
-def audited(context: RunContext, unit: Unit) -> Audit:
+def audited(context, unit):
     return audit_unit(PublishSettings.of(context), context.unit_tables(unit), unit)
 
 
-def test_all_rows_are_counted(prepared: Prepared) -> None:
-    told: Counter[str] = Counter()
+def test_all_rows_are_counted(prepared):
+    told = Counter()
     whole = Audit()
     bad = []
     for unit in prepared.plan.units:
@@ -91,7 +84,7 @@ def test_all_rows_are_counted(prepared: Prepared) -> None:
     assert told == prepared.context.store.read_json("run.json")["counts"] == whole.verdicts
 
 
-def written_failures(context: RunContext, audit: Audit) -> pa.Table:
+def written_failures(context, audit):
     """What failures.parquet is for an audit of all units, written aside."""
     store = RunStore(tempfile.mkdtemp())
     for name in context.store.files(FAILURES_PARTS):
@@ -100,7 +93,7 @@ def written_failures(context: RunContext, audit: Audit) -> pa.Table:
     return store.read_parquet(FAILURES_FILE)
 
 
-def test_a_file_that_could_not_be_read_stands_apart(prepared: Prepared) -> None:
+def test_a_file_that_could_not_be_read_stands_apart(prepared):
     audits = [audited(prepared.context, unit) for unit in prepared.plan.units]
     unread = set().union(*(audit.unread for audit in audits))
     assert [Path(path).name for path in unread] == ["00002.tar"]
@@ -115,7 +108,7 @@ def test_a_file_that_could_not_be_read_stands_apart(prepared: Prepared) -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 100, 250_000, 450_000])
-def test_many_failures_are_written_some_at_a_time(rows: int, tmp_path: Path) -> None:
+def test_many_failures_are_written_some_at_a_time(rows, tmp_path):
     store, audit, parts = RunStore(str(tmp_path)), Audit(), []
     for unit, first in enumerate(range(0, rows, 100_000)):
         numbers = pa.array(range(first, min(rows, first + 100_000)), pa.int32())
@@ -135,19 +128,19 @@ def test_many_failures_are_written_some_at_a_time(rows: int, tmp_path: Path) -> 
         assert store.read_bytes("whole.parquet") == store.read_bytes(FAILURES_FILE)
 
 
-def first(rows: list[Row], wanted: Callable[[Row], bool], **values: Any) -> list[Row]:
+def first(rows, wanted, **values):
     """The rows with values changed in the first that is wanted."""
     place = next(i for i, row in enumerate(rows) if wanted(row))
     return [row | values if i == place else row for i, row in enumerate(rows)]
 
 
-def both(rows: list[Row]) -> list[Row]:
+def both(rows):
     """A readable row is said to have failed and an unreadable one not: the sums still agree."""
     rows = first(rows, lambda r: r["rule"] == "failed", rule="words")
     return first(rows, lambda r: r["rule"] == "words" and r["uid"] is not None, rule="failed")
 
 
-TAMPERED: dict[str, Callable[[list[Row]], list[Row]]] = {
+TAMPERED = {
     "a row lost": lambda rows: rows[:-1],
     "a row twice": lambda rows: [*rows, rows[-1]],
     "two rows swapped": lambda rows: [rows[1], rows[0], *rows[2:]],
@@ -164,7 +157,7 @@ TAMPERED: dict[str, Callable[[list[Row]], list[Row]]] = {
 
 
 @pytest.mark.parametrize("how", TAMPERED)
-def test_contradictions_are_refused(prepared: Prepared, tmp_path: Path, how: str) -> None:
+def test_contradictions_are_refused(prepared, tmp_path, how):
     unit = prepared.plan.units[0]
     untouched = change(prepared, tmp_path / "same", list)
     assert audited(untouched, unit).verdicts == audited(prepared.context, unit).verdicts
@@ -173,7 +166,7 @@ def test_contradictions_are_refused(prepared: Prepared, tmp_path: Path, how: str
 
 
 @pytest.mark.parametrize("status", ["truncated_image", None])
-def test_a_changed_status_is_refused(prepared: Prepared, tmp_path: Path, status: str | None) -> None:
+def test_a_changed_status_is_refused(prepared, tmp_path, status):
     context = change(
         prepared, tmp_path, lambda rows: first(rows, lambda r: r["status"] == "ok", status=status), "samples"
     )
@@ -184,7 +177,7 @@ def test_a_changed_status_is_refused(prepared: Prepared, tmp_path: Path, status:
 NUMBERS = itertools.count()  # of units
 
 
-def audit(verdicts: dict[str, int], rows: int | None = None, reasons: int = 0, unread: bool = False) -> Audit:
+def audit(verdicts, rows=None, reasons=0, unread=False):
     return Audit(
         sizes={next(NUMBERS): sum(verdicts.values()) if rows is None else rows},
         drops=Counter({("s", None if rule == KEPT else rule): count for rule, count in verdicts.items()}),
@@ -193,19 +186,19 @@ def audit(verdicts: dict[str, int], rows: int | None = None, reasons: int = 0, u
     )
 
 
-def total(audits: list[Audit]) -> Audit:
+def total(audits):
     found = Audit()
     for one in audits:
         found.add(one)
     return found
 
 
-def settings_of(context: RunContext, files: int = 2) -> PublishSettings:
+def settings_of(context, files=2):
     settings = PublishSettings.of(context)
     return replace(settings, pool=replace(settings.pool, files=files))
 
 
-def test_sums_agree_or_nothing_is_published() -> None:
+def test_sums_agree_or_nothing_is_published():
     audits = [audit({"kept": 3, "words": 2}), audit({"kept": 1, "failed": 4}), audit({})]
     assert check_conservation(total(audits), 4) == {"kept": 4, "words": 2, "failed": 4}
     assert check_conservation(Audit(), 0) == {}
@@ -222,9 +215,7 @@ def test_sums_agree_or_nothing_is_published() -> None:
 @pytest.mark.parametrize(
     ("failed", "limit", "fits"), [(5, 0.05, True), (6, 0.05, False), (29, 0.29, True), (1, 0, False)]
 )
-def test_damage_above_the_limit_fails_the_run(
-    prepared: Prepared, tmp_path: Path, failed: int, limit: float, fits: bool
-) -> None:
+def test_damage_above_the_limit_fails_the_run(prepared, tmp_path, failed, limit, fits):
     context = replace(prepared.context, recipe=recipe("x.tar", max_failed=limit), store=RunStore(str(tmp_path)))
     found = audit({"kept": 100 - failed, "failed": failed}, reasons=failed)
     failures = pa.Table.from_pylist([{"row": 0, "reason": "empty_image"}] * failed, schema.FAILURES)
@@ -243,7 +234,7 @@ def test_damage_above_the_limit_fails_the_run(
     check_damage(settings_of(replace(context, recipe=recipe("x.tar", **{name: float(value)}))), found)
 
 
-def test_the_advice_is_enough(prepared: Prepared, tmp_path: Path) -> None:
+def test_the_advice_is_enough(prepared, tmp_path):
     for failed in range(1, 101):
         found = audit({"kept": 100 - failed, "failed": failed})
         context = replace(prepared.context, recipe=recipe("x.tar", max_failed=0), store=RunStore(str(tmp_path)))
@@ -253,7 +244,7 @@ def test_the_advice_is_enough(prepared: Prepared, tmp_path: Path) -> None:
         check_damage(settings_of(replace(prepared.context, recipe=recipe("x.tar", max_failed=value))), found)
 
 
-def test_unread_files_count_once_each(prepared: Prepared, tmp_path: Path) -> None:
+def test_unread_files_count_once_each(prepared, tmp_path):
     found = total([audit({"kept": 1}, unread=True), audit({"kept": 1}, unread=True)])
     check_damage(settings_of(replace(prepared.context, recipe=recipe("x.tar", max_failed_files=0.5))), found)
     context = replace(prepared.context, recipe=recipe("x.tar", max_failed_files=0.49), store=RunStore(str(tmp_path)))

@@ -4,8 +4,6 @@ import copy
 import json
 import re
 from collections import Counter
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -19,57 +17,48 @@ from curate.publish.describe import croissant
 from curate.recipe.recipe import parse_recipe
 from curate.store.facts import RunFacts
 from curate.store.manifest import Published
-from tests.laws.pools import (
-    Ran,
-    make_rows,
-    make_samples,
-    recipe_of,
-    run_local,
-    write_metadata,
-    write_parquets,
-    write_tars,
-)
+from tests.kit import Ran, make_rows, make_samples, recipe_of, run_local, write_metadata, write_parquets, write_tars
 
-RULES: dict[str, Any] = {"words": "words > 3", "long": {"top": 0.9, "of": "characters"}}
+RULES = {"words": "words > 3", "long": {"top": 0.9, "of": "characters"}}
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
-    sections: dict[str, Any] = {"match": {"metadata": write_metadata(folder)}, "rules": RULES, "balance": {"t": 30}}
+    sections = {"match": {"metadata": write_metadata(folder)}, "rules": RULES, "balance": {"t": 30}}
     sections |= {"name": "small-one", "measure": {"language": {}}, "output": {"rows_per_shard": 40}}
     return run_local(recipe_of(write_tars(folder / "pool", make_samples(60), 2), **sections), folder / "run")
 
 
 @pytest.fixture(scope="module")
-def texts(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def texts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("texts")
     path = write_parquets(folder / "pool", make_rows(300), 2)
     return run_local(recipe_of(path, "parquet", source={"columns": {"caption": "text"}}, rules=RULES), folder / "run")
 
 
-def front(text: str) -> dict[str, Any]:
+def front(text):
     """The front matter, which must be the only one."""
     _, between, _ = text.split("---\n", 2)
     return dict(yaml.safe_load(between))
 
 
-def facts_of(ran: Ran, **changes: Any) -> RunFacts:
+def facts_of(ran, **changes):
     """A run's facts, with other values of some keys of run.json."""
     return RunFacts.model_validate(ran.run | changes)
 
 
-def card(ran: Ran) -> str:
+def card(ran):
     return (ran.folder / "README.md").read_text()
 
 
-def test_both_are_published(images: Ran, texts: Ran) -> None:
+def test_both_are_published(images, texts):
     for ran in (images, texts):
         assert verify_run(str(ran.folder))[1] == []
         assert {"README.md", "croissant.json"} <= set(ran.table("manifest")["path"].to_pylist())
 
 
-def test_hugging_face_reads_the_front_matter(images: Ran, texts: Ran) -> None:
+def test_hugging_face_reads_the_front_matter(images, texts):
     hub = pytest.importorskip("huggingface_hub")
     for ran, kind in ((images, "tar"), (texts, "parquet")):
         data = hub.DatasetCard(card(ran)).data.to_dict()
@@ -97,12 +86,12 @@ def test_hugging_face_reads_the_front_matter(images: Ran, texts: Ran) -> None:
         (None, {"dtype": "json"}),  # of an older run
     ],
 )  # fmt: skip
-def test_the_json_has_the_types_of_its_fields(images: Ran, dtype: Any, feature: dict[str, Any]) -> None:
+def test_the_json_has_the_types_of_its_fields(images, dtype, feature):
     text = card_text(facts_of(images, content=images.run["content"] | {"json_dtype": dtype}))
     assert {"name": "json", **feature} in front(text)["dataset_info"]["features"]
 
 
-def test_what_was_kept_is_counted(images: Ran) -> None:
+def test_what_was_kept_is_counted(images):
     content, kept = images.run["content"], images.counts["kept"]
     samples, decisions = images.table("samples"), images.table("decisions")
     rows = samples.filter(decisions["kept"])
@@ -115,7 +104,7 @@ def test_what_was_kept_is_counted(images: Ran) -> None:
     assert content["means"]["words"] == pytest.approx(sum(rows["words"].to_pylist()) / kept, abs=0.01)
 
 
-def test_the_text_says_how_it_was_made(images: Ran) -> None:
+def test_the_text_says_how_it_was_made(images):
     text, run = card(images), images.run
     kept, pool = run["counts"]["kept"], sum(run["counts"].values())
     for wanted in (
@@ -132,14 +121,14 @@ def test_the_text_says_how_it_was_made(images: Ran) -> None:
         assert wanted in text
 
 
-def test_a_model_in_a_folder_is_named(images: Ran) -> None:
+def test_a_model_in_a_folder_is_named(images):
     measure = {"clip": [{"name": "clip", "model": "onnx:/data/my-clip/"}, {"name": "b32", "model": "hf-hub:a/b"}]}
     models = {"clip": {"model": "onnx"}, "b32": {"model": "hf-hub:a/b"}}
     text = card_text(facts_of(images, models=models, recipe=images.run["recipe"] | {"measure": measure}))
     assert "- clip: `onnx`, in folder `my-clip`\n- b32: `hf-hub:a/b`\n" in text
 
 
-def test_thresholds_are_told(images: Ran) -> None:
+def test_thresholds_are_told(images):
     rule = {"name": "long", "sql": None, "top": 0.9, "of": "characters", "threshold": 12.5}
     assert "1. long: the top 0.9 of characters, which means at least 12.5" in card_text(facts_of(images, rules=[rule]))
 
@@ -148,14 +137,14 @@ def test_thresholds_are_told(images: Ran) -> None:
     ("kept", "size"),
     [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (10**6, "1M<n<10M"), (10**12 - 1, "100B<n<1T"), (10**12, "n>1T")],
 )
-def test_sizes(images: Ran, kept: int, size: str) -> None:
+def test_sizes(images, kept, size):
     assert front(card_text(facts_of(images, counts={"kept": kept})))["size_categories"] == [size]
 
 
 EVIL = 'x"\n---\nlicense: mit\n---\n# <script>alert(1)</script> <img src=x onerror=y> | ![a](http://b) [c](javascript:d) `` e` `f'
 
 
-def hostile(run: dict[str, Any]) -> RunFacts:
+def hostile(run):
     """The run with a name that tries to be markup in every place where a name stands."""
     run = copy.deepcopy(run) | {
         "name": EVIL,
@@ -173,7 +162,7 @@ def hostile(run: dict[str, Any]) -> RunFacts:
     return RunFacts.model_validate(run)
 
 
-def test_names_are_no_markup(images: Ran) -> None:
+def test_names_are_no_markup(images):
     text = card_text(hostile(images.run))
     data = front(text)
     assert data["license"] == "unknown" and data["language"] == ["en", "de"]
@@ -192,7 +181,7 @@ def test_names_are_no_markup(images: Ran) -> None:
 # ---- croissant
 
 
-def read_croissant(ran: Ran) -> Any:
+def read_croissant(ran):
     mlc = pytest.importorskip("mlcroissant")
     found = mlc.Dataset(jsonld=str(ran.folder / "croissant.json"))
     issues = found.metadata.ctx.issues
@@ -201,8 +190,8 @@ def read_croissant(ran: Ran) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["images", "texts"])
-def test_mlcroissant_reads_every_sample(kind: str, request: pytest.FixtureRequest) -> None:
-    ran: Ran = request.getfixturevalue(kind)
+def test_mlcroissant_reads_every_sample(kind, request):
+    ran = request.getfixturevalue(kind)
     rows = list(read_croissant(ran).records("samples"))
     kept = ran.table("decisions").filter(ran.table("decisions")["kept"])["uid"].to_pylist()
     assert sorted(row["samples/uid"].decode() for row in rows) == sorted(kept)
@@ -214,7 +203,7 @@ def test_mlcroissant_reads_every_sample(kind: str, request: pytest.FixtureReques
     )
 
 
-def test_files_are_named_with_their_digests(images: Ran) -> None:
+def test_files_are_named_with_their_digests(images):
     found = json.loads((images.folder / "croissant.json").read_text())
     files = {one["@id"]: one["sha256"] for one in found["distribution"] if one["@type"] == "cr:FileObject"}
     listed = {row["path"]: row["sha256"] for row in images.table("manifest").to_pylist()}
@@ -224,7 +213,7 @@ def test_files_are_named_with_their_digests(images: Ran) -> None:
     assert "words: words > 3" in found["rai:dataPreprocessingProtocol"]
 
 
-def test_thousands_of_files_are_sets(images: Ran, tmp_path: Path) -> None:
+def test_thousands_of_files_are_sets(images, tmp_path):
     lines = [Published(f"shards/{n:05d}.tar", 1, 1, "0" * 64) for n in range(201)]
     strange = pa.schema(
         [
@@ -244,7 +233,7 @@ def test_thousands_of_files_are_sets(images: Ran, tmp_path: Path) -> None:
     read_croissant(Ran(tmp_path))
 
 
-def test_an_empty_run(tmp_path: Path) -> None:
+def test_an_empty_run(tmp_path):
     path = write_tars(tmp_path / "pool", make_samples(12), 1)
     ran = run_local(recipe_of(path, rules={"none": "words > 1000"}), tmp_path / "run")
     read_croissant(ran)
@@ -252,7 +241,7 @@ def test_an_empty_run(tmp_path: Path) -> None:
     assert "No sample was kept" in card(ran) and "load_dataset" not in card(ran) and "- 0 shards of" in card(ran)
 
 
-def test_the_license_is_what_the_recipe_says(images: Ran) -> None:
+def test_the_license_is_what_the_recipe_says(images):
     run = facts_of(images, recipe=images.run["recipe"] | {"license": "cc-by-4.0"})
     assert front(card_text(run))["license"] == croissant(run, [], None)["license"] == "cc-by-4.0"
     assert "License: `cc-by-4.0` for the collection; each sample keeps the license of its source." in card_text(run)
@@ -260,14 +249,14 @@ def test_the_license_is_what_the_recipe_says(images: Ran) -> None:
         parse_recipe({"input": [{"name": "a", "format": "webdataset", "path": "a.tar"}], "license": "see below\n---"})
 
 
-def test_what_was_taken_out_is_told(images: Ran) -> None:
+def test_what_was_taken_out_is_told(images):
     text = card_text(facts_of(images, counts={"kept": 1, "forgotten": 1200}))
     assert "1. forgotten: removed on request" in text and "| forgotten | −1,200 |" in text
     assert "1 sample, curate" in text and f"run {images.run['identity']} without 1,200 removed on request" in text
     assert "forgotten" not in card(images)
 
 
-def test_the_shards_are_named(images: Ran) -> None:
+def test_the_shards_are_named(images):
     for shards, name in ((1, "shards/00000.tar"), (3, "shards/{00000..00002}.tar")):
         content = images.run["content"] | {"shards": shards}
         text = card_text(facts_of(images, content=content))

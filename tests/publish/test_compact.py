@@ -18,14 +18,14 @@ from curate.store.tables import ChunkTables, UnitTables
 UNITS = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 2 * CHUNK_ROWS) | st.integers(0, 50)), max_size=300)
 
 
-def laid_out(units: list[tuple[str, int]]) -> list[Chunk]:
+def laid_out(units):
     """The chunks of units with these sources and rows."""
     sources = [(source, len(list(of))) for source, of in itertools.groupby(source for source, _ in units)]
     return lay_out_chunks(sources, {number: rows for number, (_, rows) in enumerate(units)})
 
 
 @given(UNITS)
-def test_a_chunk_is_of_one_source_and_not_too_large(units: list[tuple[str, int]]) -> None:
+def test_a_chunk_is_of_one_source_and_not_too_large(units):
     chunks = laid_out(units)
     assert [number for chunk in chunks for number in chunk.units] == list(range(len(units)))
     for chunk in chunks:
@@ -34,7 +34,7 @@ def test_a_chunk_is_of_one_source_and_not_too_large(units: list[tuple[str, int]]
     assert len(chunks) == len(units) or (len(units) > MIN_UNITS and len(units) >= MIN_FEWER * len(chunks))
 
 
-def test_when_units_are_put_together() -> None:
+def test_when_units_are_put_together():
     assert laid_out([]) == []
     assert len(laid_out([("a", 8)] * MIN_UNITS)) == MIN_UNITS
     assert laid_out([("a", 8)] * 65) == [Chunk(0, 64)]
@@ -44,7 +44,7 @@ def test_when_units_are_put_together() -> None:
     assert [len(chunk.units) for chunk in laid_out([("a", 0)] * 2500)] == [CHUNK_UNITS] * 5
 
 
-def write_units(store: RunStore) -> list[pa.Table]:
+def write_units(store):
     """A row-aligned table and one of texts, of units of 0 to 3,000 rows, each with a key and a note of its own, or none."""
     tables = []
     for unit, rows in enumerate((3, 0, 1000, 900, 3000, 200)):
@@ -63,7 +63,7 @@ def write_units(store: RunStore) -> list[pa.Table]:
 
 
 @pytest.mark.parametrize("place", ["local", "memory"])
-def test_a_units_table_is_found_in_its_chunk(place: str, tmp_path: Path) -> None:
+def test_a_units_table_is_found_in_its_chunk(place, tmp_path):
     store = RunStore(str(tmp_path / "run") if place == "local" else f"memory://{tmp_path}")
     tables = write_units(store)
     assert compact_units(store, ["matches", "answers"], Chunk(0, 5)) == [
@@ -81,7 +81,7 @@ def test_a_units_table_is_found_in_its_chunk(place: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("number", [4, 17])
-def test_a_table_that_is_adopted_from_a_chunk_is_the_units_own(number: int, tmp_path: Path) -> None:
+def test_a_table_that_is_adopted_from_a_chunk_is_the_units_own(number, tmp_path):
     """Byte for byte, under whichever number."""
     store, new = RunStore(str(tmp_path / "run")), RunStore(str(tmp_path / "new"))
     tables = write_units(store)
@@ -96,7 +96,7 @@ def test_a_table_that_is_adopted_from_a_chunk_is_the_units_own(number: int, tmp_
     assert unit.is_done("answers", "answers 4")
 
 
-def test_row_groups_hold_whole_units(tmp_path: Path) -> None:
+def test_row_groups_hold_whole_units(tmp_path):
     store = RunStore(str(tmp_path / "run"))
     write_units(store)
     [file] = compact_units(store, ["matches"], Chunk(0, 5))
@@ -105,7 +105,7 @@ def test_row_groups_hold_whole_units(tmp_path: Path) -> None:
     assert rows == [1903, 3000, 200] and max(rows[0], rows[2]) <= GROUP_ROWS
 
 
-def test_a_damaged_chunk_has_no_table(tmp_path: Path) -> None:
+def test_a_damaged_chunk_has_no_table(tmp_path):
     store = RunStore(str(tmp_path / "run"))
     write_units(store)
     [file] = compact_units(store, ["matches"], Chunk(0, 5))
@@ -119,7 +119,7 @@ def test_a_damaged_chunk_has_no_table(tmp_path: Path) -> None:
         of_chunk.note("matches")
 
 
-def test_a_chunk_without_a_row(tmp_path: Path) -> None:
+def test_a_chunk_without_a_row(tmp_path):
     """As of texts, where no row of its units is kept."""
     store = RunStore(str(tmp_path / "run"))
     for unit in range(3):

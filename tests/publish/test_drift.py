@@ -1,25 +1,22 @@
 """Drift of whole runs: the same whatever the sharding, from the rows with the smallest hashes, and large where it should be."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
 from curate.publish import drift
 from curate.publish.drift import DriftSample, Group, measure_drifts, merge
-from tests.laws import pools
-from tests.models.clips import write_model
-from tests.publish.runs import run_query
+from tests import kit
+from tests.kit.clips import write_model
+from tests.kit.written_runs import run_query
 
 
-def sample(n: int, seed: int, at: float = 0.0) -> DriftSample:
+def sample(n, seed, at=0.0):
     rng = np.random.default_rng(seed)
     rows = (rng.normal(size=(n, 8)) + at).astype(np.float16)
     return DriftSample(np.sort(rng.integers(0, 2**63, n, np.uint64)), rows)
 
 
-def test_merging_takes_the_smallest_hashes_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_merging_takes_the_smallest_hashes_in_any_order(monkeypatch):
     monkeypatch.setattr(drift, "SAMPLED", 20)
     parts = [sample(n, seed) for seed, n in enumerate((5, 0, 70, 30))]
     whole = merge(parts)
@@ -30,7 +27,7 @@ def test_merging_takes_the_smallest_hashes_in_any_order(monkeypatch: pytest.Monk
         assert (again.hashes == whole.hashes).all() and (again.rows == whole.rows).all()
 
 
-def test_what_is_kept_at_random_has_not_drifted() -> None:
+def test_what_is_kept_at_random_has_not_drifted():
     pool, far = sample(4000, 1), sample(300, 2, at=0.5)
     kept = DriftSample(pool.hashes[::8], pool.rows[::8])
     same, moved = (
@@ -46,15 +43,15 @@ def test_what_is_kept_at_random_has_not_drifted() -> None:
 
 
 @pytest.mark.slow
-def test_drift_of_runs_does_not_depend_on_the_sharding(tmp_path: Path) -> None:
+def test_drift_of_runs_does_not_depend_on_the_sharding(tmp_path):
     model = write_model(tmp_path / "m")
-    samples = pools.make_samples(60)
-    answers: list[Any] = []
+    samples = kit.make_samples(60)
+    answers = []
     for shards in (1, 4):
-        path = pools.write_tars(tmp_path / f"tars{shards}", samples, shards)
+        path = kit.write_tars(tmp_path / f"tars{shards}", samples, shards)
         measure = {"clip": {"model": model, "embeddings": True, "batch": 7}}
-        asked = pools.recipe_of(path, measure=measure, rules={"best": {"top": 0.3, "of": "clip_score"}})
-        run = pools.run_local if shards == 1 else pools.run_beam
+        asked = kit.recipe_of(path, measure=measure, rules={"best": {"top": 0.3, "of": "clip_score"}})
+        run = kit.run_local if shards == 1 else kit.run_beam
         done = run(asked, tmp_path / f"out{shards}")
         answers.append(run_query(str(done.folder), "drift").rows)
     one, four = answers

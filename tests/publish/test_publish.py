@@ -4,11 +4,10 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,8 +26,8 @@ from curate.recipe.deciding import Dedup
 from curate.store.layout import FAILURES_PARTS, NEW_FILE
 from curate.store.manifest import Lines, Published
 from curate.store.store import RunStore
-from tests.laws import pools
-from tests.laws.pools import make_rows, recipe_of, run_local, write_metadata, write_parquets
+from tests import kit
+from tests.kit import make_rows, recipe_of, run_local, write_metadata, write_parquets
 
 
 @dataclass
@@ -40,30 +39,30 @@ class Unpublished:
     results: Results
     lines: Sequence[Published]
 
-    def copy(self, folder: Path) -> "Unpublished":
+    def copy(self, folder):
         shutil.copytree(self.folder, folder)
         store = replace(self.settings.store, url=str(folder))
         return replace(self, folder=folder, settings=replace(self.settings, store=store))
 
-    def publish(self, **others: Any) -> None:
+    def publish(self, **others):
         publish(self.settings, replace(self.results, **others), Lines(self.lines))
 
     @property
-    def files(self) -> dict[str, str]:
+    def files(self):
         """All but what only works for the run, and run.json with what states its digest: it holds times."""
-        names = pools.lasting_files(self.folder)
+        names = kit.lasting_files(self.folder)
         return {name: digest for name, digest in names.items() if not name.startswith(("tmp/", "parts/"))}
 
 
 @pytest.fixture(scope="module")
-def unpublished(tmp_path_factory: pytest.TempPathFactory) -> Unpublished:
+def unpublished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    pools.write_tars(folder / "pool", pools.make_samples(60), 2)
+    kit.write_tars(folder / "pool", kit.make_samples(60), 2)
     (folder / "pool/00002.tar").write_bytes(b"<html>" * 200)
     sections = {"match": {"metadata": write_metadata(folder)}, "rules": {"words": "words > 3"}, "balance": {"t": 9}}
-    taken: list[Unpublished] = []
+    taken = []
 
-    def take(*arguments: Any) -> None:
+    def take(*arguments):
         *others, digests = arguments
         shutil.copytree(folder / "run", folder / "copy")
         taken.append(Unpublished(folder / "copy", *others, digests.below("")))
@@ -74,12 +73,12 @@ def unpublished(tmp_path_factory: pytest.TempPathFactory) -> Unpublished:
     return taken[0]
 
 
-def test_success_comes_last_and_the_manifest_lists_the_rest(unpublished: Unpublished, tmp_path: Path) -> None:
+def test_success_comes_last_and_the_manifest_lists_the_rest(unpublished, tmp_path):
     run = unpublished.copy(tmp_path / "run")
-    before = set(pools.files_of(run.folder))
+    before = set(kit.files_of(run.folder))
     run.publish()
     assert not (run.folder / "parts").exists()
-    files = {name: digest for name, digest in pools.files_of(run.folder).items() if not name.startswith("tmp/")}
+    files = {name: digest for name, digest in kit.files_of(run.folder).items() if not name.startswith("tmp/")}
     listed = {row["path"]: row for row in pq.read_table(run.folder / "manifest.parquet").to_pylist()}
     assert files.keys() == listed.keys() | {"manifest.parquet", "_SUCCESS"}
     for name, row in listed.items():
@@ -94,7 +93,7 @@ def test_success_comes_last_and_the_manifest_lists_the_rest(unpublished: Unpubli
     assert [row["reason"] for row in failures.to_pylist() if row["row"] is None] == ["not_a_tar"]
 
 
-def test_a_published_run_is_left_alone(unpublished: Unpublished, tmp_path: Path) -> None:
+def test_a_published_run_is_left_alone(unpublished, tmp_path):
     run = unpublished.copy(tmp_path / "run")
     run.publish()
     before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in run.folder.rglob("*")}
@@ -102,28 +101,28 @@ def test_a_published_run_is_left_alone(unpublished: Unpublished, tmp_path: Path)
     assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in run.folder.rglob("*")} == before
 
 
-def test_lines_that_another_attempt_is_given_too_stay_as_they_are(unpublished: Unpublished, tmp_path: Path) -> None:
+def test_lines_that_another_attempt_is_given_too_stay_as_they_are(unpublished, tmp_path):
     run, lines = unpublished.copy(tmp_path / "run"), Lines(unpublished.lines)
     publish(run.settings, run.results, lines)
     assert lines.below("") == run.lines
 
 
-def test_strays_of_tables_and_shards_go_and_nothing_else(unpublished: Unpublished, tmp_path: Path) -> None:
+def test_strays_of_tables_and_shards_go_and_nothing_else(unpublished, tmp_path):
     run = unpublished.copy(tmp_path / "run")
     strays = ("tables/samples/00077.parquet", "tables/odd", "shards/00099.tar", "shards/00099_stats.json")
     for name in (*strays, "notes.txt", "logs/mine", "tmp/x"):
         (run.folder / name).parent.mkdir(exist_ok=True)
         (run.folder / name).write_bytes(b"x")
     run.publish()
-    files = pools.files_of(run.folder)
+    files = kit.files_of(run.folder)
     assert not files.keys() & set(strays) and files.keys() > {"notes.txt", "logs/mine"}
     assert not {"notes.txt", "logs/mine"} & set(pq.read_table(run.folder / "manifest.parquet")["path"].to_pylist())
 
 
 @pytest.mark.parametrize("wrong", ["a shard less", "a row more", "a row of a rule less", "a unit twice"])
-def test_sums_that_differ_publish_nothing(unpublished: Unpublished, tmp_path: Path, wrong: str) -> None:
+def test_sums_that_differ_publish_nothing(unpublished, tmp_path, wrong):
     run = unpublished.copy(tmp_path / "run")
-    before, audit, lines = pools.files_of(run.folder), Audit(), list(run.lines)
+    before, audit, lines = kit.files_of(run.folder), Audit(), list(run.lines)
     audit.add(run.results.audit)
     place = next(place for place, line in enumerate(lines) if line.path == "shards/00000.tar")
     if wrong == "a shard less":
@@ -136,23 +135,23 @@ def test_sums_that_differ_publish_nothing(unpublished: Unpublished, tmp_path: Pa
         audit.drops.update(run.results.audit.drops)
     with pytest.raises(ConservationError, match="the sums do not match"):
         replace(run, lines=lines).publish(audit=audit)
-    assert pools.files_of(run.folder) == before
+    assert kit.files_of(run.folder) == before
 
 
 STEPS = ("write_failures", "count_entries", "_summarise", "describe_run", "mark_published")
 
 
 @pytest.fixture(scope="module")
-def undisturbed(unpublished: Unpublished, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def undisturbed(unpublished, tmp_path_factory):
     run = unpublished.copy(tmp_path_factory.mktemp("undisturbed") / "run")
     run.publish()
     return run.files
 
 
-def stop(step: Callable[..., Any], after: bool) -> Callable[..., Any]:
+def stop(step, after):
     """A step that fails before or after its work."""
 
-    def stopping(*arguments: Any) -> None:
+    def stopping(*arguments):
         if after:
             step(*arguments)
         raise OSError(28, "No space left on device")
@@ -162,9 +161,7 @@ def stop(step: Callable[..., Any], after: bool) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("step", STEPS)
-def test_whatever_stops_it_the_next_attempt_publishes_the_same(
-    step: str, after: bool, unpublished: Unpublished, undisturbed: dict[str, str], tmp_path: Path
-) -> None:
+def test_whatever_stops_it_the_next_attempt_publishes_the_same(step, after, unpublished, undisturbed, tmp_path):
     run = unpublished.copy(tmp_path / "run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, step, stop(getattr(module, step), after))
@@ -175,9 +172,7 @@ def test_whatever_stops_it_the_next_attempt_publishes_the_same(
     assert run.files == undisturbed
 
 
-def test_what_another_attempt_described_is_not_described_again(
-    unpublished: Unpublished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_another_attempt_described_is_not_described_again(unpublished, tmp_path, monkeypatch):
     """It has put its commit into place, and ended before `_SUCCESS`: all files are its own."""
     run = unpublished.copy(tmp_path / "run")
     with monkeypatch.context() as patch:
@@ -186,20 +181,20 @@ def test_what_another_attempt_described_is_not_described_again(
             run.publish()
     described = {
         name: digest
-        for name, digest in pools.files_of(run.folder).items()
+        for name, digest in kit.files_of(run.folder).items()
         if not name.startswith(("parts/", "tmp/failures/"))
     }
     monkeypatch.setattr(module, "describe_run", lambda *_: pytest.fail("described twice"))
     replace(run, lines=[]).publish()  # not even sums are asked again
     success = hashlib.sha256(b"").hexdigest()
-    assert pools.files_of(run.folder) == described | {"_SUCCESS": success}
+    assert kit.files_of(run.folder) == described | {"_SUCCESS": success}
 
 
 @pytest.mark.parametrize("gone", ["entries.parquet", "manifest.parquet", "shards", "."])
-def test_what_is_deleted_while_a_run_works_is_missed(gone: str, unpublished: Unpublished, tmp_path: Path) -> None:
+def test_what_is_deleted_while_a_run_works_is_missed(gone, unpublished, tmp_path):
     run = unpublished.copy(tmp_path / "run")
 
-    def mark(store: Any, *words: Any) -> None:
+    def mark(store, *words):
         path = run.folder / gone
         shutil.rmtree(path) if path.is_dir() else path.unlink()
         mark_published(store, *words)
@@ -214,7 +209,7 @@ def test_what_is_deleted_while_a_run_works_is_missed(gone: str, unpublished: Unp
 # In a store
 
 
-def copy_to_store(run: Unpublished, folder: Path, is_new: bool) -> Unpublished:
+def copy_to_store(run, folder, is_new):
     here, store = RunStore(str(run.folder)), RunStore(f"memory://{folder}")
     for name in here.files():
         if digest := here.recorded(name):
@@ -228,15 +223,15 @@ def copy_to_store(run: Unpublished, folder: Path, is_new: bool) -> Unpublished:
 
 @pytest.mark.parametrize("is_new", [True, False])
 def test_a_store_is_listed_where_an_earlier_start_may_have_left_files(
-    is_new: bool, unpublished: Unpublished, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    is_new, unpublished, undisturbed, tmp_path, monkeypatch
+):
     """By a plan with more shards, or other chunks of units. What is in the folder is what is in a run's on a disk."""
     run, listed, files = copy_to_store(unpublished, tmp_path, is_new), list[str](), RunStore.files
     store = run.settings.store
     for name in () if is_new else ("shards/00099.tar", "tables/samples/00000-00009.parquet"):
         store.write_bytes(name, b"")
 
-    def list_files(store: RunStore, name: str = "") -> list[str]:
+    def list_files(store, name=""):
         listed.append(name)
         return files(store, name)
 
@@ -250,12 +245,10 @@ def test_a_store_is_listed_where_an_earlier_start_may_have_left_files(
 
 
 @pytest.mark.parametrize("gone", ["manifest.parquet", "shards", ""])
-def test_what_is_deleted_in_a_store_is_missed(
-    gone: str, unpublished: Unpublished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_deleted_in_a_store_is_missed(gone, unpublished, tmp_path, monkeypatch):
     run = copy_to_store(unpublished, tmp_path, is_new=True)
 
-    def mark(store: Any, *words: Any) -> None:
+    def mark(store, *words):
         store.delete(gone)
         mark_published(store, *words)
 
@@ -271,7 +264,7 @@ def test_what_is_deleted_in_a_store_is_missed(
 NEAR = [{"phash": {"distance": 8}}]
 
 
-def test_the_largest_near_group_is_named() -> None:
+def test_the_largest_near_group_is_named():
     """Over 5 % of the rows, or with nearness the largest of 10 rows and 0.1 %."""
     of_pass, stages, counts = [(9, "c"), (12, "b"), (12, "a")], ["duplicate", "kept"], Counter(duplicate=30, kept=900)
     for by, of, expected in (
@@ -297,7 +290,7 @@ METADATA = pa.table({"entry": ENTRIES, "source": ["words"] * 4, "language": ["en
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> RunStore:
+def store(tmp_path):
     """An empty run folder."""
     return RunStore(str(tmp_path))
 
@@ -306,7 +299,7 @@ POOL, SURVIVORS = np.array([9, 4, 2**40, 0], np.int64), np.array([8, 3, 2**40 - 
 SUMS = np.array([[4 * ONE + ONE // 4, 3 * ONE, 1, 0], [4, 3, 1, 0]], np.int64)
 
 
-def test_the_numbers_are_those_given() -> None:
+def test_the_numbers_are_those_given():
     table = count_entries(METADATA, POOL, SURVIVORS, SUMS, 4 / np.maximum(SURVIVORS, 4))
     assert table.schema == schema.ENTRIES
     assert table.drop(["probability", "expected"]).to_pydict() == {
@@ -322,18 +315,18 @@ def test_the_numbers_are_those_given() -> None:
     assert table["expected"].to_pylist() == [4.25, 3.0, 2.0**-32, 0.0]
 
 
-def test_without_balance_every_probability_is_one() -> None:
+def test_without_balance_every_probability_is_one():
     assert count_entries(METADATA, POOL, SURVIVORS, SUMS, None)["probability"].to_pylist() == [1.0] * 4
 
 
-def test_equal_numbers_give_equal_bytes(store: RunStore) -> None:
+def test_equal_numbers_give_equal_bytes(store):
     for name in ("a", "b"):
         store.write_parquet(name, count_entries(METADATA, POOL, SURVIVORS, SUMS, 4 / np.maximum(SURVIVORS, 4)))
     assert store.read_bytes("a") == store.read_bytes("b")
 
 
 @pytest.mark.parametrize("t", [3, None])
-def test_a_run_counts_as_a_plain_loop_does(tmp_path: Path, t: int | None) -> None:
+def test_a_run_counts_as_a_plain_loop_does(tmp_path, t):
     """Rows of the pool before any rule; survivors after all of them; expected rows as the sum of π; kept rows."""
     path = write_parquets(tmp_path / "pool", make_rows(600), 3, 100)
     balance = {"balance": {"t": t}} if t else {}

@@ -3,9 +3,6 @@
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -17,11 +14,11 @@ from curate.publish.stats_duckdb import TABLES, write_stats
 from curate.store.facts import RunFacts, read_facts
 from curate.store.layout import FAILURES_FILE
 from curate.store.store import RunStore
-from tests.publish.runs import BARE, RULES, RUN, SMALL, count_drops, write_bare, write_small
+from tests.kit.written_runs import BARE, RULES, RUN, SMALL, count_drops, write_bare, write_small
 
 
 @pytest.fixture
-def plain(tmp_path: Path) -> Iterator[Any]:
+def plain(tmp_path):
     """A plain DuckDB connection to the statistics of a small run that has moved since it was built."""
     write_small(str(tmp_path / "built"))
     shutil.move(tmp_path / "built", tmp_path / "moved")
@@ -29,17 +26,17 @@ def plain(tmp_path: Path) -> Iterator[Any]:
         yield connection
 
 
-def test_it_holds_tables_alone(plain: Any) -> None:
+def test_it_holds_tables_alone(plain):
     assert {name for (name,) in plain.execute("SELECT table_name FROM duckdb_tables()").fetchall()} == set(TABLES)
     assert plain.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall() == []
 
 
-def test_older_clients_read_it(plain: Any) -> None:
+def test_older_clients_read_it(plain):
     tags = plain.execute("SELECT tags FROM duckdb_databases() WHERE NOT internal").fetchall()
     assert [tag["storage_version"].split("+")[0] for (tag,) in tags] == ["v1.0.0"]
 
 
-def test_many_are_written_at_once_and_one_that_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_many_are_written_at_once_and_one_that_fails_leaves_nothing(tmp_path):
     runs = [write_bare(str(tmp_path / str(number)), ["a"] * number) for number in range(1, 6)]
     drops = [count_drops(run) for run in runs]
     facts = RunFacts.model_validate(BARE)
@@ -52,7 +49,7 @@ def test_many_are_written_at_once_and_one_that_fails_leaves_nothing(tmp_path: Pa
             assert connection.execute("SELECT sum(rows) FROM drops").fetchall() == [(number,)]
 
 
-def test_the_funnel_sums_to_the_pool(plain: Any) -> None:
+def test_the_funnel_sums_to_the_pool(plain):
     rows = plain.execute("SELECT position, kind, rule, rows FROM funnel ORDER BY position").fetchall()
     told = Counter(row[1]["rule"] or "kept" for unit in SMALL for row in unit)
     assert [rule for _, _, rule, _ in rows] == [
@@ -62,7 +59,7 @@ def test_the_funnel_sums_to_the_pool(plain: Any) -> None:
     assert rows[0][3] == told.total() == 12
 
 
-def test_small_tables(plain: Any) -> None:
+def test_small_tables(plain):
     assert plain.execute("SELECT * FROM rules").fetchall() == [
         (1, "words", "words > 2", None),
         (2, "side", "least(width, height) >= 200", None),
@@ -79,7 +76,7 @@ def test_small_tables(plain: Any) -> None:
     assert plain.execute("SELECT sum(rows) FROM drops").fetchall() == [(8,)]
 
 
-def test_the_failures_are_closed_once_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_failures_are_closed_once_they_are_read(tmp_path, monkeypatch):
     opened, of_store = [], RunStore.open_parquet
     monkeypatch.setattr(RunStore, "open_parquet", lambda *of: opened.append(of_store(*of)) or opened[-1])
     write_small(str(tmp_path))
@@ -87,7 +84,7 @@ def test_the_failures_are_closed_once_they_are_read(tmp_path: Path, monkeypatch:
     assert opened and not [path for path in paths if path.endswith(FAILURES_FILE)]
 
 
-def test_what_a_run_does_not_have_is_empty(tmp_path: Path) -> None:
+def test_what_a_run_does_not_have_is_empty(tmp_path):
     write_bare(str(tmp_path))
     with duckdb.connect(str(tmp_path / "stats.duckdb"), read_only=True) as connection:
         for name in ("entries", "failures"):
@@ -97,13 +94,13 @@ def test_what_a_run_does_not_have_is_empty(tmp_path: Path) -> None:
         ]  # fmt: skip
 
 
-def test_a_strange_rule_is_a_defect(tmp_path: Path) -> None:
+def test_a_strange_rule_is_a_defect(tmp_path):
     folder = write_small(str(tmp_path))
     with pytest.raises(ConservationError, match="side"):
         write_stats(folder, RunFacts.model_validate(RUN | {"rules": [RULES[0], RULES[2]]}), count_drops(folder))
 
 
-def test_rules_may_be_called_like_the_ends_of_the_funnel(tmp_path: Path) -> None:
+def test_rules_may_be_called_like_the_ends_of_the_funnel(tmp_path):
     folder = write_bare(str(tmp_path), ["one"])
     rows = folder.read_parquet("tables/decisions/00000.parquet").to_pylist()
     for name in ("pool", "kept"):
@@ -118,7 +115,7 @@ def test_rules_may_be_called_like_the_ends_of_the_funnel(tmp_path: Path) -> None
         assert ("drop", name, 1) in rows_of
 
 
-def test_a_remote_run_is_built_alike(tmp_path: Path) -> None:
+def test_a_remote_run_is_built_alike(tmp_path):
     local, remote = write_small(str(tmp_path)), write_small("memory://statistics")
     try:
         (tmp_path / "remote.duckdb").write_bytes(remote.read_bytes("stats.duckdb"))
@@ -132,7 +129,7 @@ def test_a_remote_run_is_built_alike(tmp_path: Path) -> None:
         remote.fs.rm("/statistics", recursive=True)
 
 
-def test_nothing_is_left_over(tmp_path: Path) -> None:
+def test_nothing_is_left_over(tmp_path):
     folder = write_small(str(tmp_path))
     write_stats(RunStore(str(tmp_path)), read_facts(folder), count_drops(folder))
     assert [name for name in folder.files() if "tmp" in name or name.endswith((".wal", ".tmp"))] == []

@@ -1,6 +1,5 @@
 """uids.npy is sorted, complete and of DataComp's type, in however many buckets it was sorted."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,7 +19,7 @@ from curate.store.tables import OpenTables
 Rows = list[tuple[str | None, bool]]  # uid, kept
 
 
-def written(folder: Path, units: list[Rows], buckets: int = 1) -> np.ndarray:
+def written(folder, units, buckets=1):
     """uids.npy of a run that decided these rows, and nothing else."""
     store = RunStore(str(folder))
     for index, rows in enumerate(units):
@@ -33,16 +32,16 @@ def written(folder: Path, units: list[Rows], buckets: int = 1) -> np.ndarray:
     return np.asarray(np.load(folder / "uids.npy", mmap_mode="r", allow_pickle=False))
 
 
-def as_hex(pairs: np.ndarray) -> list[str]:
+def as_hex(pairs):
     return [f"{int(high):016x}{int(low):016x}" for high, low in pairs]
 
 
-def drawn(seed: int, count: int, keep: float = 0.5) -> Rows:
+def drawn(seed, count, keep=0.5):
     rng = np.random.default_rng(seed)
     return [(rng.bytes(16).hex(), bool(rng.random() < keep)) for _ in range(count)]
 
 
-EXTREME: Rows = [
+EXTREME = [
     ("f" * 32, True),
     ("0" * 32, True),
     (None, False),
@@ -55,7 +54,7 @@ EXTREME: Rows = [
 
 
 @pytest.mark.parametrize("buckets", [2, 7, 100])
-def test_whatever_the_buckets_the_file_is_the_same(tmp_path: Path, buckets: int) -> None:
+def test_whatever_the_buckets_the_file_is_the_same(tmp_path, buckets):
     units = [drawn(1, 60), EXTREME, [], drawn(2, 40, 0.0), drawn(3, 40, 1.0)]
     kept = sorted(uid for rows in units for uid, is_kept in rows if is_kept and uid)
     whole = written(tmp_path / "whole", units)
@@ -65,14 +64,14 @@ def test_whatever_the_buckets_the_file_is_the_same(tmp_path: Path, buckets: int)
     assert (tmp_path / "run/uids.npy").read_bytes() == (tmp_path / "whole/uids.npy").read_bytes()
 
 
-def test_the_order_of_units_and_rows_does_not_count(tmp_path: Path) -> None:
+def test_the_order_of_units_and_rows_does_not_count(tmp_path):
     units = [drawn(4, 30), EXTREME]
     written(tmp_path / "one", units)
     written(tmp_path / "two", [[*reversed(units[1])], [], [*reversed(units[0])]])
     assert (tmp_path / "one/uids.npy").read_bytes() == (tmp_path / "two/uids.npy").read_bytes()
 
 
-def test_numpy_writes_the_same_bytes(tmp_path: Path) -> None:
+def test_numpy_writes_the_same_bytes(tmp_path):
     found = written(tmp_path, [EXTREME, drawn(5, 20)])
     np.save(tmp_path / "numpy.npy", found)
     assert (tmp_path / "numpy.npy").read_bytes() == (tmp_path / "uids.npy").read_bytes()
@@ -82,7 +81,7 @@ few = st.sampled_from([0, 1, 2**63, 2**64 - 1])
 
 
 @given(st.lists(st.tuples(few | st.integers(0, 2**64 - 1), few | st.integers(0, 2**64 - 1)), max_size=30))
-def test_pairs_are_sorted_as_numpy_sorts_them(pairs: list[tuple[int, int]]) -> None:
+def test_pairs_are_sorted_as_numpy_sorts_them(pairs):
     """Also where high halves, or all of some uids, are alike."""
     array = np.array(pairs, PAIR)
     assert sort_pairs(array).tobytes() == np.sort(array, order=("f0", "f1")).tobytes()
@@ -90,15 +89,15 @@ def test_pairs_are_sorted_as_numpy_sorts_them(pairs: list[tuple[int, int]]) -> N
 
 
 @pytest.mark.parametrize("units", [[], [[]], [[("a" * 32, False)], [(None, False)]]])
-def test_nothing_kept_is_an_empty_array(tmp_path: Path, units: list[Rows]) -> None:
+def test_nothing_kept_is_an_empty_array(tmp_path, units):
     found = written(tmp_path, units)
     assert found.shape == (0,) and found.dtype == PAIR
 
 
 @settings(max_examples=30)
 @given(st.lists(st.binary(min_size=16, max_size=16), unique=True, max_size=40), st.integers(1, 9))
-def test_sorted_as_integers(tmp_path_factory: pytest.TempPathFactory, raw: list[bytes], buckets: int) -> None:
-    rows: Rows = [(value.hex(), True) for value in raw]
+def test_sorted_as_integers(tmp_path_factory, raw, buckets):
+    rows = [(value.hex(), True) for value in raw]
     found = written(tmp_path_factory.mktemp("run"), [rows], buckets)
     high, low = uid_halves(pa.array(sorted(value.hex() for value in raw), pa.string()))
     assert found["f0"].tolist() == high.tolist() and found["f1"].tolist() == low.tolist()

@@ -2,9 +2,7 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pytest
@@ -14,12 +12,12 @@ from curate.emit.output_format import find_written
 from curate.publish.views import LARGE, PUBLISHED, sql_type, table_files, write_views
 from curate.recipe.files import shipped_folder
 from curate.store.facts import read_facts
-from tests.publish.runs import write_bare, write_small
+from tests.kit.written_runs import write_bare, write_small
 
 VIEWS = [*LARGE, "scored", "published", "verdicts", "measured", "kept", "dropped", "survivors", "matched"]
 
 
-def client(run: Path, where: str | None = None) -> Any:
+def client(run, where=None):
     """Another client's connection, read-only, after views.sql."""
     connection = duckdb.connect(str(run / "stats.duckdb"), read_only=True)
     if where is not None:
@@ -28,7 +26,7 @@ def client(run: Path, where: str | None = None) -> Any:
     return connection
 
 
-def everything(connection: Any) -> dict[str, tuple[list[Any], list[Any]]]:
+def everything(connection):
     """Columns with types, and rows, of each view."""
     return {
         name: (
@@ -39,7 +37,7 @@ def everything(connection: Any) -> dict[str, tuple[list[Any], list[Any]]]:
     }
 
 
-def test_types_are_those_of_duckdb() -> None:
+def test_types_are_those_of_duckdb():
     """Which takes a connection to say so."""
     with duckdb.connect() as connection:
         for columns in (*LARGE.values(), PUBLISHED):
@@ -48,7 +46,7 @@ def test_types_are_those_of_duckdb() -> None:
 
 
 @pytest.fixture
-def moved(tmp_path: Path) -> Path:
+def moved(tmp_path):
     """A small run that has moved since it was built."""
     write_small(str(tmp_path / "built"))
     shutil.move(tmp_path / "built", tmp_path / "moved")
@@ -56,12 +54,12 @@ def moved(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(params=["small", "bare"])
-def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+def either(request, tmp_path):
     (write_small if request.param == "small" else write_bare)(str(tmp_path / "run"))
     yield tmp_path / "run"
 
 
-def test_another_client_sees_what_ours_does(either: Path) -> None:
+def test_another_client_sees_what_ours_does(either):
     ours, theirs = open_run(str(either)), client(either, f"SET VARIABLE run = '{either}'")
     assert everything(ours) == everything(theirs)
     ours.close()
@@ -69,7 +67,7 @@ def test_another_client_sees_what_ours_does(either: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["in the folder", "a variable", "a variable with a slash", "a search path"])
-def test_views_follow_the_folder(moved: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_views_follow_the_folder(moved, way, monkeypatch):
     where = {
         "a variable": f"SET VARIABLE run = '{moved}'",
         "a variable with a slash": f"SET VARIABLE run = '{moved}/'",
@@ -87,7 +85,7 @@ def test_views_follow_the_folder(moved: Path, way: str, monkeypatch: pytest.Monk
     connection.close()
 
 
-def test_only_what_the_manifest_lists_exists(moved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_the_manifest_lists_exists(moved, monkeypatch):
     shutil.copy(moved / "tables/samples/00000.parquet", moved / "tables/samples/00009.parquet")
     monkeypatch.chdir(moved)
     connection = client(moved)
@@ -95,7 +93,7 @@ def test_only_what_the_manifest_lists_exists(moved: Path, monkeypatch: pytest.Mo
     connection.close()
 
 
-def test_duckdbs_own_shell_reads_it(moved: Path) -> None:
+def test_duckdbs_own_shell_reads_it(moved):
     """Of an older version than the library, as it may be."""
     module = pytest.importorskip("duckdb_cli", reason="the package duckdb-cli is not installed")
     command = [
@@ -115,7 +113,7 @@ def test_duckdbs_own_shell_reads_it(moved: Path) -> None:
     assert "read-only" in with_write.stderr
 
 
-def test_it_says_where_to_set_the_run(moved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_says_where_to_set_the_run(moved, monkeypatch):
     monkeypatch.chdir(moved.parent)
     with pytest.raises(duckdb.Error, match="this folder is no run: first SET VARIABLE run = 'path or URL of the run'"):
         client(moved)
@@ -125,7 +123,7 @@ def test_it_says_where_to_set_the_run(moved: Path, monkeypatch: pytest.MonkeyPat
     found.close()
 
 
-def test_large_numbers_survive(moved: Path) -> None:
+def test_large_numbers_survive(moved):
     connection = client(moved, f"SET VARIABLE run = '{moved}'")
     assert connection.execute("SELECT max(phash), sum(phash) FROM samples").fetchall() == [
         (2**64 - 1, 11 * (2**64 - 1))
@@ -133,7 +131,7 @@ def test_large_numbers_survive(moved: Path) -> None:
     connection.close()
 
 
-def test_what_a_run_does_not_have_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_run_does_not_have_is_empty(tmp_path, monkeypatch):
     write_bare(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     connection = client(tmp_path)
@@ -143,7 +141,7 @@ def test_what_a_run_does_not_have_is_empty(tmp_path: Path, monkeypatch: pytest.M
     connection.close()
 
 
-def test_a_remote_run_has_the_same_views(tmp_path: Path) -> None:
+def test_a_remote_run_has_the_same_views(tmp_path):
     local, remote = write_small(str(tmp_path)), write_small("memory://views")
     try:
         assert remote.read_bytes("views.sql") == local.read_bytes("views.sql")
@@ -156,7 +154,7 @@ def test_a_remote_run_has_the_same_views(tmp_path: Path) -> None:
         remote.fs.rm("/views", recursive=True)
 
 
-def test_files_are_told_apart_by_place() -> None:
+def test_files_are_told_apart_by_place():
     names = ["tables/samples/00001.parquet", "tables/samples/00000.parquet", "tables/odd/00000.parquet", "x.parquet"]
     names += [
         "tables/samples/deep/00000.parquet",
@@ -172,5 +170,5 @@ def test_files_are_told_apart_by_place() -> None:
     }
 
 
-def test_the_sql_folder_is_found() -> None:
+def test_the_sql_folder_is_found():
     assert (shipped_folder("sql") / "views.sql").is_file()

@@ -8,22 +8,22 @@ from curate.read.errors import InputError
 TEXT, NUMBER, REAL = pa.string(), pa.int64(), pa.float64()
 
 
-def find(columns: dict[str, pa.DataType], **wanted: object) -> Columns:
+def find(columns, **wanted):
     return find_columns(pa.schema(list(columns.items())), Columns(**wanted))  # type: ignore[arg-type]
 
 
-def parts(found: Columns) -> dict[str, str]:
+def parts(found):
     return {part: name for part in COLUMN_NAMES if (name := getattr(found, part))}
 
 
-def fault(columns: dict[str, pa.DataType], **wanted: object) -> InputError:
+def fault(columns, **wanted):
     with pytest.raises(InputError) as caught:
         find(columns, **wanted)
     assert caught.value.reason in FILE_REASONS
     return caught.value
 
 
-def test_laion() -> None:
+def test_laion():
     found = find(
         {"SAMPLE_ID": NUMBER, "URL": TEXT, "TEXT": TEXT, "HEIGHT": pa.int32(), "WIDTH": pa.int32(), "LICENSE": TEXT,
          "LANGUAGE": TEXT, "NSFW": TEXT, "similarity": REAL, "punsafe": pa.float32(), "pwatermark": pa.float32()}
@@ -34,7 +34,7 @@ def test_laion() -> None:
     assert found.scores == ("similarity", "punsafe", "pwatermark")
 
 
-def test_datacomp() -> None:
+def test_datacomp():
     found = find(
         {"uid": TEXT, "url": TEXT, "text": TEXT, "original_width": NUMBER, "original_height": NUMBER,
          "clip_b32_similarity_score": pa.float32(), "clip_l14_similarity_score": pa.float32(),
@@ -46,7 +46,7 @@ def test_datacomp() -> None:
     assert found.scores == ("clip_b32_similarity_score", "clip_l14_similarity_score")
 
 
-def test_img2dataset() -> None:
+def test_img2dataset():
     found = find(
         {"url": TEXT, "caption": TEXT, "key": TEXT, "status": TEXT, "error_message": TEXT, "width": pa.int32(),
          "height": pa.int32(), "original_width": pa.int32(), "original_height": pa.int32(), "exif": TEXT, "sha256": TEXT}
@@ -55,7 +55,7 @@ def test_img2dataset() -> None:
     assert found.scores == ()
 
 
-def test_image_columns() -> None:
+def test_image_columns():
     huggingface = pa.struct([("bytes", pa.binary()), ("path", TEXT)])
     for kind in (pa.binary(), pa.large_binary(), huggingface):
         assert find({"image": kind, "text": TEXT}).image == "image"
@@ -64,13 +64,13 @@ def test_image_columns() -> None:
         assert find({"image": kind, "text": TEXT}).image is None
 
 
-def test_earlier_spellings_come_first_whatever_the_order() -> None:
+def test_earlier_spellings_come_first_whatever_the_order():
     assert find({"text": TEXT, "caption": TEXT}).caption == "caption"
     assert find({"alt": TEXT, "Alt_Text": TEXT}).caption == "Alt_Text"
     assert find({"original_width": NUMBER, "width": NUMBER, "text": TEXT}).width == "width"
 
 
-def test_a_spelling_of_another_type_is_passed_over() -> None:
+def test_a_spelling_of_another_type_is_passed_over():
     assert find({"caption": NUMBER, "text": TEXT}).caption == "text"
     assert find({"text": TEXT, "width": TEXT, "original_width": NUMBER}).width == "original_width"
     assert find({"text": TEXT, "uid": NUMBER}).uid is None
@@ -89,11 +89,11 @@ def test_a_spelling_of_another_type_is_passed_over() -> None:
         pa.dictionary(pa.int32(), TEXT),
     ],
 )
-def test_captions_may_be_of_these_types(kind: pa.DataType) -> None:
+def test_captions_may_be_of_these_types(kind):
     assert find({"caption": kind}).caption == "caption"
 
 
-def test_configured_columns() -> None:
+def test_configured_columns():
     columns = {"caption": TEXT, "alt": TEXT, "link": TEXT, "w": NUMBER, "h": NUMBER, "id": TEXT, "pic": pa.binary(),
                "lang": TEXT, "name": TEXT, "a": REAL, "b": REAL, "n": NUMBER}  # fmt: skip
     found = find(
@@ -109,17 +109,17 @@ def test_configured_columns() -> None:
     assert find(columns).scores == ("a", "b")
 
 
-def test_configured_names_are_exact() -> None:
+def test_configured_names_are_exact():
     assert fault({"TEXT": TEXT}, caption="text").reason == "no_caption_column"
     assert find({"TEXT": TEXT}).caption == "TEXT"
 
 
-def test_a_configured_column_that_this_file_lacks_is_absent() -> None:
+def test_a_configured_column_that_this_file_lacks_is_absent():
     found = find({"caption": TEXT, "url": TEXT}, url="link", scores=("s",))
     assert found.url is None and found.scores == ()
 
 
-def test_columns_used_otherwise_are_no_scores() -> None:
+def test_columns_used_otherwise_are_no_scores():
     assert find({"caption": TEXT, "width": REAL, "s": pa.float16()}).scores == ("s",)
 
 
@@ -136,13 +136,13 @@ def test_columns_used_otherwise_are_no_scores() -> None:
         ({"caption": TEXT, "n": TEXT}, {"image": "n"}, "wrong_type", ["image column 'n' is string", "bytes"]),
     ],
 )
-def test_faults(columns: dict[str, pa.DataType], wanted: dict[str, str], reason: str, said: list[str]) -> None:
+def test_faults(columns, wanted, reason, said):
     found = fault(columns, **wanted)
     assert found.reason == reason and found.detail == str(found)
     assert not [part for part in said if part not in found.detail], found.detail
 
 
-def test_two_columns_of_one_name() -> None:
+def test_two_columns_of_one_name():
     with pytest.raises(InputError, match="two columns are named 'b'") as caught:
         find_columns(pa.schema([("caption", TEXT), ("b", REAL), ("b", REAL)]), Columns())
     assert caught.value.reason == "wrong_type"

@@ -2,10 +2,8 @@
 
 import json
 import math
-import random
 from collections import Counter
 from functools import reduce
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -15,7 +13,6 @@ from hypothesis import strategies as st
 from curate.read.field_types import (
     MAX_FIELDS,
     FieldCounter,
-    FieldCounts,
     count_columns,
     field_values,
     find_dtype,
@@ -33,14 +30,14 @@ objects = st.lists(
 )
 
 
-def count(many: list[dict[str, Any]]) -> FieldCounts:
+def count(many):
     counter = FieldCounter()
     for fields in many:
         counter.add(fields)
     return counter.counts
 
 
-def expected_type(found: list[Any]) -> pa.DataType:
+def expected_type(found):
     """By the definition: what most values are, of equals text, then numbers."""
     kinds = Counter(NAMES[type(value)] for value in found if type(value) in NAMES)
     best = max(("text", "number", "bool"), key=lambda kind: kinds[kind])
@@ -48,7 +45,7 @@ def expected_type(found: list[Any]) -> pa.DataType:
     return {"text": pa.string(), "number": number, "bool": pa.bool_()}[best]
 
 
-def expected_value(value: Any, kind: pa.DataType) -> Any:
+def expected_value(value, kind):
     if kind == pa.string():
         return value.encode(errors="replace").decode() if isinstance(value, str) else None
     if kind == pa.bool_():
@@ -61,12 +58,12 @@ def expected_value(value: Any, kind: pa.DataType) -> Any:
 
 
 @given(objects, st.integers(1, 5))
-def test_columns_are_those_of_the_definition(many: list[dict[str, Any]], files: int) -> None:
-    counts: FieldCounts = Counter()
+def test_columns_are_those_of_the_definition(many, files):
+    counts = Counter()
     for i in range(files):
         counts.update(count(many[i::files]))
     columns = find_field_columns(counts, ["URL"])
-    there: dict[str, list[Any]] = {}
+    there = {}
     for fields in many:
         for name, value in fields.items():
             if not isinstance(value, (list, dict)):
@@ -82,8 +79,8 @@ def test_columns_are_those_of_the_definition(many: list[dict[str, Any]], files: 
         assert repr(column.to_pylist()) == repr(wanted)
 
 
-def test_one_strange_value_changes_no_type() -> None:
-    many: list[dict[str, Any]] = [{"similarity": 0.25, "n": 1, "nsfw": "NO", "nothing": None} for _ in range(100)]
+def test_one_strange_value_changes_no_type():
+    many = [{"similarity": 0.25, "n": 1, "nsfw": "NO", "nothing": None} for _ in range(100)]
     many += [{"similarity": "high", "n": 2.0, "nsfw": 1}]
     columns = find_field_columns(count(many), [])
     assert columns == pa.schema(
@@ -92,8 +89,8 @@ def test_one_strange_value_changes_no_type() -> None:
     assert [column[100].as_py() for column in field_values(many, columns)] == [2.0, None, None, None]
 
 
-def test_a_strangers_names_push_out_no_others() -> None:
-    many: list[dict[str, Any]] = [{"nsfw": "NO", "license": None}] * 5
+def test_a_strangers_names_push_out_no_others():
+    many = [{"nsfw": "NO", "license": None}] * 5
     many += [{f"{i:04d}": 1, f"{row}{i}": 2} for row in range(3) for i in range(3000)]
     found = count(many)
     assert len({name for name, _ in found}) == MAX_FIELDS
@@ -103,13 +100,13 @@ def test_a_strangers_names_push_out_no_others() -> None:
 
 
 @pytest.mark.parametrize("value", [True, 1, 0.5, "x", None])
-def test_columns_of_parquet_count_as_jsons_of_their_values(value: Any) -> None:
+def test_columns_of_parquet_count_as_jsons_of_their_values(value):
     table = pa.table({"a": [value] * 3})
     assert count_columns(table.schema, 3) == count(json.loads(json.dumps(table.to_pylist())))
     assert count_columns(pa.schema([("a", pa.list_(pa.int8())), ("d", pa.date32())]), 2) == {("d", "text"): 2}
 
 
-def arrow_type(dtype: Any) -> pa.DataType:
+def arrow_type(dtype):
     """A type of `find_dtype`, as `datasets` makes it; `json` is for integers of up to 64 bits here."""
     if isinstance(dtype, dict):
         return pa.struct([(name, arrow_type(inner)) for name, inner in dtype.items()])
@@ -129,7 +126,7 @@ nested = st.recursive(
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("abc"), nested), min_size=1, max_size=4), st.randoms())
-def test_a_type_of_jsons_holds_all_their_values(many: list[dict[str, Any]], order: random.Random) -> None:
+def test_a_type_of_jsons_holds_all_their_values(many, order):
     dtype = find_dtype(many)
     shuffled = order.sample(many, len(many))
     assert find_dtype(shuffled) == reduce(merge_dtypes, ([find_dtype([fields]) for fields in shuffled])) == dtype
@@ -139,7 +136,7 @@ def test_a_type_of_jsons_holds_all_their_values(many: list[dict[str, Any]], orde
     assert repr(back) == repr([filled(fields, dtype) for fields in many])
 
 
-def filled(value: Any, dtype: Any) -> Any:
+def filled(value, dtype):
     """A value with null for each field that is missing, and numbers of one kind."""
     if isinstance(dtype, dict) and value is not None:
         return {name: filled(value.get(name), inner) for name, inner in dtype.items()}
@@ -164,16 +161,16 @@ def filled(value: Any, dtype: Any) -> Any:
         ([{f"{row}-{i}": 1 for i in range(150)} for row in range(2)], "mixed"),
     ],
 )
-def test_types_of_jsons(several: list[dict[str, Any]], dtype: Any) -> None:
+def test_types_of_jsons(several, dtype):
     assert find_dtype(several) == reduce(merge_dtypes, [find_dtype([fields]) for fields in several]) == dtype
 
 
-def test_infinities_stay() -> None:
+def test_infinities_stay():
     [column] = field_values([{"a": math.inf}, {"a": 2**2000}, {"a": 1}], pa.schema([("a", pa.float64())]))
     assert column.to_pylist() == [math.inf, None, 1.0]
 
 
-def test_few_names_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_names_are_held_at_a_time(monkeypatch):
     """60 objects of 400,000 names each, no two alike, took 6 GB; of those beyond a limit none is counted."""
     many = [{f"{i}_{j}": 1 for j in range(10_000)} for i in range(30)]
     counter = FieldCounter()

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image, ImageFile, ImageOps, JpegImagePlugin, features
 
 from curate.base.schema import SAMPLE_REASONS
-from curate.read.image import FORMATS, ImageFacts, Observer, as_rgb, measure_image
+from curate.read.image import FORMATS, as_rgb, measure_image
 from curate.read.phash import hash_small
 from curate.recipe.measure import Image as ImageOptions
 
@@ -28,7 +28,7 @@ FULL = ImageOptions(phash=True)
 HEADER = ImageOptions(decode=False)
 
 
-def scene(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:
+def scene(width=64, height=48, seed=0):
     """A smooth picture with some grain: textured, and of a stable hash."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8)).resize(
@@ -37,23 +37,23 @@ def scene(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:
     return Image.fromarray((np.asarray(coarse) * 0.8 + rng.integers(0, 40, (height, width, 3))).astype(np.uint8))
 
 
-def encode(picture: Image.Image, kind: str, **how) -> bytes:
+def encode(picture, kind, **how):
     out = io.BytesIO()
     picture.copy().save(out, kind, **how)  # a copy: saving leaves an encoder's settings on the image
     return out.getvalue()
 
 
-def chunk(kind: bytes, body: bytes) -> bytes:
+def chunk(kind, body):
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png_with(*extra: bytes, width: int = 4, height: int = 4) -> bytes:
+def png_with(*extra, width=4, height=4):
     pixels = zlib.compress(b"\0" * (height * (width + 1)))
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
-def directory_bomb(tags: int, size: int) -> bytes:
+def directory_bomb(tags, size):
     """A TIFF (or EXIF) directory whose entries all point at the same `size` bytes."""
     base = 8 + 2 + 12 * (tags + 4) + 4
     entries = [(256, 4, 1, 10), (257, 4, 1, 10), (259, 3, 1, 1), (262, 3, 1, 1)]
@@ -62,19 +62,19 @@ def directory_bomb(tags: int, size: int) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, len(entries)) + packed + b"\0" * (4 + size)
 
 
-def segment(marker: int, body: bytes) -> bytes:
+def segment(marker, body):
     return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
 
 
-def phash(facts: ImageFacts) -> int:
+def phash(facts):
     return int(hash_small([facts.small or b""])[0])
 
 
-def hex_hash(facts: ImageFacts) -> str:
+def hex_hash(facts):
     return f"{phash(facts):016x}"
 
 
-def check(data: bytes, options: ImageOptions = FULL, observers: tuple[Observer, ...] = ()) -> ImageFacts:
+def check(data, options=FULL, observers=()):
     """Measure twice; facts that hold whatever the bytes are."""
     facts = measure_image(data, options, observers)
     assert facts == measure_image(memoryview(data), options, observers)
@@ -227,7 +227,7 @@ KINDS_OF_PNG = [
 
 @pytest.mark.parametrize("is_interlaced", [False, True])
 @pytest.mark.parametrize(("bits", "color", "channels"), KINDS_OF_PNG)
-def test_a_png_lacks_rows(bits: int, color: int, channels: int, is_interlaced: bool):
+def test_a_png_lacks_rows(bits, color, channels, is_interlaced):
     """Pillow takes the end of the compressed pixels for that of the image; whole, a black one is one like any other."""
     for width, height in ((1, 1), (1, 9), (9, 1), (3, 2), (8, 8), (13, 21)):
         passes = PASSES if is_interlaced else [(0, 0, 1, 1)]
@@ -291,7 +291,7 @@ ODD = {
 }
 
 
-def interlaced() -> bytes:
+def interlaced():
     """A 4 x 4 grey PNG in Adam7 order: passes 1, 4, 5, 6, 7 have pixels."""
     rows = [(1, 1), (1, 1), (2, 1), (2, 2), (4, 2)]
     values = iter(range(16))
@@ -390,7 +390,7 @@ def test_too_many_pixels_are_refused_before_decoding():
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 89_000_000), (89_000_000, 1), (80, (1 << 20) + 1)])
-def test_a_side_that_is_too_long(width: int, height: int):
+def test_a_side_that_is_too_long(width, height):
     """Of 69 bytes, and few pixels: Pillow ran out of memory for the perceptual hash, and the kernel took 3 GB."""
     data = png_with()
     data = data[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)) + data[33:]
@@ -411,7 +411,7 @@ BOMB = directory_bomb(6_000, 120_000)
 BOMB_PARTS = [BOMB[at : at + 60_000] for at in range(0, len(BOMB), 60_000)]
 
 
-def canvas(width: int, height: int) -> bytes:
+def canvas(width, height):
     """An animated WebP of one small frame on a large canvas."""
     frame = b"\0" * 6 + struct.pack("<I", 63)[:3] + struct.pack("<I", 47)[:3] + b"\1\0\0\0" + ENCODED["webp"][12:]
     size = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
@@ -420,7 +420,7 @@ def canvas(width: int, height: int) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def huge_gif() -> bytes:
+def huge_gif():
     data = bytearray(ENCODED["gif"])
     data[6:10] = struct.pack("<HH", 60_000, 60_000)
     return bytes(data)
@@ -478,13 +478,13 @@ def test_threads_agree():
         assert list(pool.map(lambda data: measure_image(data, FULL), pictures * 4)) == want * 4
 
 
-def many_scans(side: int, scans: int) -> bytes:
+def many_scans(side, scans):
     data = encode(Image.new("L", (side, side), 128), "JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
     return data[:-2] + data[last:-2] * scans + data[-2:]
 
 
-def inserted(kind: str, piece: bytes, count: int) -> bytes:
+def inserted(kind, piece, count):
     """An image with so many pieces behind its beginning."""
     data = encode(Image.new("L", (64, 64)), kind)
     at = {"JPEG": 2, "PNG": 33, "GIF": 13 + 3 * (2 << (data[10] & 7)) if data[10] & 128 else 13}[kind]
@@ -506,7 +506,7 @@ SLOW = {
 
 
 @pytest.mark.parametrize("case", SLOW)
-def test_images_that_are_made_to_take_long(case: str):
+def test_images_that_are_made_to_take_long(case):
     """They took 7 to 110 seconds each, of 20 MB and less."""
     began = time.process_time()
     facts = check(SLOW[case])
@@ -526,7 +526,7 @@ def test_large_images_in_usual_pieces_are_read():
         assert (facts.status, facts.width) == ("ok", 500), kind
 
 
-def test_bad_images(shared: Path):
+def test_bad_images(shared):
     bad = shared / "bad"
     cases = [case for case in json.loads((bad / "cases.json").read_text()) if case["kind"] == "image"]
     found = {Path(case["path"]).name: check((bad / case["path"]).read_bytes()) for case in cases}
@@ -553,7 +553,7 @@ def test_bad_images(shared: Path):
     assert found["html.jpg"].error.startswith("HTML, not one of ")
 
 
-def test_an_image_of_too_many_bytes_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_of_too_many_bytes_is_not_copied(monkeypatch):
     data = b"\x89PNG\r\n\x1a\n" + bytes(2000)
     monkeypatch.setattr("curate.read.image.MAX_BYTES", 2000)
     monkeypatch.setattr("curate.read.image.io.BytesIO", None)
@@ -563,10 +563,10 @@ def test_an_image_of_too_many_bytes_is_not_copied(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("is_big", [False, True])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_a_tiff_in_millions_of_strips_is_too_slow(order: str, is_big: bool) -> None:
+def test_a_tiff_in_millions_of_strips_is_too_slow(order, is_big):
     """A byte each: Pillow would make a tile of each."""
 
-    def tiff(strips: int) -> bytes:
+    def tiff(strips):
         mark = b"II" if order == "<" else b"MM"
         tags = [(256, 3, 1, 64), (257, 3, 1, 64), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (278, 3, 1, 1)]
         tags += [(273, 1, strips, 4096), (279, 1, strips, 4096)]
@@ -581,7 +581,7 @@ def test_a_tiff_in_millions_of_strips_is_too_slow(order: str, is_big: bool) -> N
 
 
 @pytest.mark.parametrize("pieces", [200, 201])
-def test_a_jpeg_of_exif_in_hundreds_of_pieces_is_too_slow(pieces: int) -> None:
+def test_a_jpeg_of_exif_in_hundreds_of_pieces_is_too_slow(pieces):
     picture = encode(scene(), "JPEG")
     data = picture[:2] + segment(0xE1, b"Exif\0\0" + bytes(6000)) * pieces + picture[2:]
     facts = measure_image(data, FULL)

@@ -2,7 +2,6 @@
 
 import json
 import math
-from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -28,7 +27,7 @@ objects = st.dictionaries(texts, values, max_size=6)
 tokens = st.from_regex(r"\A-?[0-9]{1,25}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?\Z")
 
 
-def json_by_python(fields: dict[str, Any]) -> bytes:
+def json_by_python(fields):
     """One line, as json writes it; null for NaN and infinities; in ASCII where it holds one, or a lone surrogate."""
     try:
         return json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()
@@ -36,7 +35,7 @@ def json_by_python(fields: dict[str, Any]) -> bytes:
         return json.dumps(json.loads(json.dumps(fields), parse_constant=lambda _: None)).encode()
 
 
-def fields_by_python(raw: bytes) -> tuple[Any, str | None]:
+def fields_by_python(raw):
     try:
         fields = json.loads(raw)
     except ValueError as error:
@@ -47,14 +46,14 @@ def fields_by_python(raw: bytes) -> tuple[Any, str | None]:
 @pytest.mark.thorough
 @given(objects)
 @example({"large": [2**64], "small": [{"x": 1e-5}], "nan": [math.nan]})
-def test_written_as_python_writes_it(fields: dict[str, Any]) -> None:
+def test_written_as_python_writes_it(fields):
     assert json_bytes(fields) == json_by_python(fields)
 
 
 @pytest.mark.thorough
 @settings(max_examples=60)
 @given(objects, st.booleans(), st.sampled_from([None, 0, 4]), st.sampled_from([(",", ":"), (" ,\t", "\r: ")]))
-def test_read_as_python_reads_it(fields: Any, ascii_only: bool, indent: int | None, separators: Any) -> None:
+def test_read_as_python_reads_it(fields, ascii_only, indent, separators):
     text = json.dumps(fields, ensure_ascii=ascii_only, indent=indent, separators=separators)
     raw = text.encode("utf-8", "surrogatepass")
     assert repr(read_json(raw)) == repr(fields_by_python(raw))
@@ -65,7 +64,7 @@ def test_read_as_python_reads_it(fields: Any, ascii_only: bool, indent: int | No
 @given(st.lists(tokens, max_size=3), st.lists(tokens, max_size=3))
 @example([], ["-0", "9223372036854775808", "18446744073709551616", "-9223372036854775809", "1e400"])
 @example([], ["9223372036854774784.0", "1e-400", "-0.0"])
-def test_numbers_are_read_as_python_reads_them(inside: list[str], beside: list[str]) -> None:
+def test_numbers_are_read_as_python_reads_them(inside, beside):
     members = [f'"{i}": {token}' for i, token in enumerate([f"[{', '.join(inside)}]", *beside])]
     raw = f"{{{', '.join(members)}}}".encode()
     assert repr(read_json(raw)) == repr(fields_by_python(raw))
@@ -74,7 +73,7 @@ def test_numbers_are_read_as_python_reads_them(inside: list[str], beside: list[s
 @pytest.mark.thorough
 @settings(max_examples=60)
 @given(objects, st.data())
-def test_damaged_ones_are_judged_as_python_judges_them(fields: Any, data: st.DataObject) -> None:
+def test_damaged_ones_are_judged_as_python_judges_them(fields, data):
     raw = bytearray(json.dumps(fields).encode())
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(raw)))
@@ -85,16 +84,16 @@ def test_damaged_ones_are_judged_as_python_judges_them(fields: Any, data: st.Dat
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32-be"])
-def test_other_encodings(encoding: str) -> None:
+def test_other_encodings(encoding):
     assert read_json('{"caption": "é"}'.encode(encoding)) == ({"caption": "é"}, None)
 
 
-def test_a_later_field_of_the_same_name_replaces_the_first() -> None:
+def test_a_later_field_of_the_same_name_replaces_the_first():
     assert list(read_json(b'{"a": 1e-9, "b": 2, "a": 3}')[0].items()) == [("a", 3), ("b", 2)]
 
 
 @pytest.mark.parametrize(("depth", "fault"), [(98, None), (99, None), (100, "nested more than 100 deep")])
-def test_depth(depth: int, fault: str | None) -> None:
+def test_depth(depth, fault):
     for opened, closed in (("[", "]"), ('{"a": ', "}")):
         inner = opened * depth + ("1" if opened != "[" else "") + closed * depth
         assert read_json(f'{{"a": {inner}}}'.encode())[1] == fault
@@ -125,9 +124,7 @@ put = st.dictionaries(
 )
 
 
-def build(
-    members: list[tuple[str, ...]], values: dict[str, Any], added: dict[str, Any], around: tuple[str, str]
-) -> str:
+def build(members, values, added, around):
     """The text of an object, with other values where there are some, and more fields right behind its last value, or its brace."""
     parts, last = [], ""
     for before, key, after, between, literal, last in members:
@@ -142,20 +139,13 @@ def build(
 
 
 @settings(max_examples=150)
-@given(
-    st.lists(members, max_size=6),
-    put,
-    st.tuples(spaces, spaces),
-    st.sampled_from(["utf-8", "utf-8-sig"]),
-)
+@given(st.lists(members, max_size=6), put, st.tuples(spaces, spaces), st.sampled_from(["utf-8", "utf-8-sig"]))
 @example(
     [("", "\\u0075id", "", " ", '"x"', ""), (" ", "n", "", " ", '{"uid": "x"}', "")], {"uid": "ab"}, ("", "\n"), "utf-8"
 )
 @example([("", "uid", "", " ", '"x"', ""), (" ", "uid", "", " ", "null", "")], {"uid": "ab"}, ("", ""), "utf-8")
 @example([("", "n", "", " ", '{"uid": 1}', ""), ("", "uid", "", "", '"y"', "")], {"uid": "ab"}, ("", ""), "utf-8")
-def test_no_other_byte_changes(
-    members: list[tuple[str, ...]], values: dict[str, Any], around: tuple[str, str], encoding: str
-) -> None:
+def test_no_other_byte_changes(members, values, around, encoding):
     """The oracle is the text put together from the pieces that it is made of."""
     raw = build(members, {}, {}, around).encode(encoding, "surrogatepass")
     fields, fault = read_json(raw)
@@ -173,7 +163,7 @@ def test_no_other_byte_changes(
     assert fault is None and repr(again) == repr(expected)
 
 
-def test_the_texts_that_are_written_out() -> None:
+def test_the_texts_that_are_written_out():
     """What img2dataset and others write, seen by eye."""
     written = json.dumps({"url": "http://x", "sha256": "a" * 64}, indent=4).encode()
     sha256 = b"b" * 64

@@ -2,7 +2,6 @@ import os
 import re
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import fsspec
 import pytest
@@ -10,29 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.base.errors import RecipeError, RunError
-from curate.read.listing import (
-    InputFile,
-    check_state,
-    expand_braces,
-    file_state,
-    fingerprints_beside,
-    list_files,
-    list_source,
-)
+from curate.read.listing import check_state, expand_braces, file_state, fingerprints_beside, list_files, list_source
 from curate.recipe.source import Source
 
 
-def touch(folder: Path, *names: str) -> None:
+def touch(folder, *names):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(name.encode())
 
 
-def names(files: list[InputFile]) -> list[str]:
+def names(files):
     return [file.path.rpartition("/")[2] for file in files]
 
 
-def refusal(*paths: str) -> str:
+def refusal(*paths):
     with pytest.raises(RecipeError) as caught:
         list_files(paths, {})
     return str(caught.value)
@@ -57,7 +48,7 @@ def refusal(*paths: str) -> str:
         ("close0..1}", "close0..1}"),
     ],
 )
-def test_braces(path: str, expected: str) -> None:
+def test_braces(path, expected):
     assert expand_braces(path) == expected.split()
 
 
@@ -77,7 +68,7 @@ def test_braces(path: str, expected: str) -> None:
         "{x{0..1}",
     ],
 )
-def test_wrong_braces(path: str) -> None:
+def test_wrong_braces(path):
     with pytest.raises(RecipeError) as caught:
         expand_braces(f"pool/a{path}.tar")
     message = str(caught.value)
@@ -96,7 +87,7 @@ def test_wrong_braces(path: str) -> None:
         (["{0..10}", "{0..999999999}"], "1,000,000,000"),
     ],
 )
-def test_ranges_of_a_billion(paths: list[str], names: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranges_of_a_billion(paths, names, monkeypatch):
     """They are counted, not made."""
     with pytest.raises(RecipeError, match=f"names {names} files; accepted: at most 10,000,000"):
         list_files(tuple(f"/pool/{path}.tar" for path in paths), {})
@@ -106,7 +97,7 @@ def test_ranges_of_a_billion(paths: list[str], names: str, monkeypatch: pytest.M
     assert expand_braces("{1..1}" * 2000) == ["1" * 2000]
 
 
-def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+def test_names_that_are_no_utf8(tmp_path):
     (tmp_path / "a\udcff.tar").write_bytes(b"")
     for path in ("*.tar", "a\udcff.tar"):
         with pytest.raises(RecipeError, match=r"a\\udcff.tar: its name is not UTF-8"):
@@ -114,14 +105,14 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 300), st.integers(0, 30), st.integers(1, 5))
-def test_padding_is_kept(first: int, more: int, width: int) -> None:
+def test_padding_is_kept(first, more, width):
     last = first + more
     low, high = str(first).zfill(width), str(last).zfill(width)
     expected = [str(n).zfill(width if low.startswith("0") else 0) for n in range(first, last + 1)]
     assert expand_braces(f"a{{{low}..{high}}}b") == [f"a{n}b" for n in expected]
 
 
-def test_files_come_in_the_order_given(tmp_path: Path) -> None:
+def test_files_come_in_the_order_given(tmp_path):
     touch(tmp_path, "10.tar", "9.tar", "b.tar", "a.tar", "sub/c.tar")
     given = f"{tmp_path}/{{9..10}}.tar", f"{tmp_path}/b.tar", f"{tmp_path}/a.tar", f"{tmp_path}/sub/c.tar"
     found = list_files(given, {})
@@ -130,7 +121,7 @@ def test_files_come_in_the_order_given(tmp_path: Path) -> None:
     assert [file.path for file in found[:1]] == [f"{tmp_path}/9.tar"]
 
 
-def test_globs_are_sorted(tmp_path: Path) -> None:
+def test_globs_are_sorted(tmp_path):
     touch(tmp_path, "c.tar", "a.tar", "b.tar", "x.txt", "d/a.tar")
     assert names(list_files((f"{tmp_path}/*.tar",), {})) == ["a.tar", "b.tar", "c.tar"]
     assert names(list_files((f"{tmp_path}/[bc].tar",), {})) == ["b.tar", "c.tar"]
@@ -140,7 +131,7 @@ def test_globs_are_sorted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["*.tar", "**/*.tar"])
-def test_what_a_glob_finds_and_is_no_file_has_a_fault(tmp_path: Path, path: str) -> None:
+def test_what_a_glob_finds_and_is_no_file_has_a_fault(tmp_path, path):
     touch(tmp_path, "a.tar")
     (tmp_path / "b.tar").symlink_to("a.tar")
     others = {
@@ -165,32 +156,32 @@ def test_what_a_glob_finds_and_is_no_file_has_a_fault(tmp_path: Path, path: str)
     assert refused.startswith(f"{tmp_path}/folder.tar: is a folder; remove it")
 
 
-def test_a_missing_file_of_a_range_is_named_with_the_count(tmp_path: Path) -> None:
+def test_a_missing_file_of_a_range_is_named_with_the_count(tmp_path):
     touch(tmp_path, *(f"{n:02d}.tar" for n in range(10) if n not in (3, 7, 8)))
     message = refusal(f"{tmp_path}/{{00..09}}.tar")
     assert f"{tmp_path}/03.tar and 2 more" in message and "7 of the 10 named exist" in message
     assert refusal(f"{tmp_path}/none.tar").startswith(f"{tmp_path}/none.tar: no such file")
 
 
-def test_an_empty_glob(tmp_path: Path) -> None:
+def test_an_empty_glob(tmp_path):
     touch(tmp_path, "a.txt")
     (tmp_path / "folder.tar").mkdir()
     assert "no file matches" in refusal(f"{tmp_path}/*.tar")
     assert f"no file matches {tmp_path}/y*.txt" in refusal(f"{tmp_path}/{{a,y}}*.txt")
 
 
-def test_a_folder_is_refused_with_a_way_out(tmp_path: Path) -> None:
+def test_a_folder_is_refused_with_a_way_out(tmp_path):
     message = refusal(f"{tmp_path}/")
     assert "is a folder" in message and f"{tmp_path}/*.tar" in message
 
 
 @pytest.mark.parametrize("second", ["a.tar", "./a.tar", "*.tar", "{a,b}.tar"])
-def test_a_file_listed_twice(tmp_path: Path, second: str) -> None:
+def test_a_file_listed_twice(tmp_path, second):
     touch(tmp_path, "a.tar", "b.tar")
     assert f"{tmp_path}/a.tar: is listed twice" in refusal(f"{tmp_path}/a.tar", f"{tmp_path}/{second}")
 
 
-def test_memory_urls() -> None:
+def test_memory_urls():
     fs = fsspec.filesystem("memory")
     for n in range(3):
         fs.pipe(f"/listing/{n:02d}.tar", bytes(n + 1))
@@ -206,23 +197,23 @@ def test_memory_urls() -> None:
 class _Answers(SimpleHTTPRequestHandler):
     """503.tar has that status, get.tar only where it is read; any other file is there."""
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         self.answer(503 if "get" in self.path else 200)
 
-    def do_HEAD(self) -> None:
+    def do_HEAD(self):
         self.answer(200)
 
-    def answer(self, status: int) -> None:
+    def answer(self, status):
         found = re.search(r"\d{3}", self.path)
         self.send_response(int(found[0]) if found else status)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def log_message(self, *words: object) -> None:
+    def log_message(self, *words):
         pass
 
 
-def test_what_a_store_answers_is_told() -> None:
+def test_what_a_store_answers_is_told():
     """A file that it does not give now is neither missing nor no file."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Answers) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -243,13 +234,13 @@ def test_what_a_store_answers_is_told() -> None:
 class _WithoutSizes(_Answers):
     """Anything but x has no size; reading that fails with the status in its name."""
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         if "x" in self.path:
             self.answer(500)
         else:
             self.do_HEAD()
 
-    def do_HEAD(self) -> None:
+    def do_HEAD(self):
         self.send_response(200)
         if "x" in self.path:
             self.send_header("Content-Length", "100")
@@ -257,7 +248,7 @@ class _WithoutSizes(_Answers):
         self.end_headers()
 
 
-def test_a_server_that_states_no_size_or_gives_no_bytes() -> None:
+def test_a_server_that_states_no_size_or_gives_no_bytes():
     """What it does not state is a fault of the file, and what it answers an error of reading, as of other stores."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _WithoutSizes) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -270,13 +261,13 @@ def test_a_server_that_states_no_size_or_gives_no_bytes() -> None:
         server.shutdown()
 
 
-def test_file_urls(tmp_path: Path) -> None:
+def test_file_urls(tmp_path):
     touch(tmp_path, "a.tar", "b.tar")
     found = list_files((f"file://{tmp_path}/{{a,b}}.tar",), {})
     assert [file.path for file in found] == [f"file://{tmp_path}/a.tar", f"file://{tmp_path}/b.tar"]
 
 
-def test_stamps_tell_a_changed_file(tmp_path: Path) -> None:
+def test_stamps_tell_a_changed_file(tmp_path):
     touch(tmp_path, "a.tar")
     path = tmp_path / "a.tar"
     before = list_files((str(path),), {})
@@ -285,7 +276,7 @@ def test_stamps_tell_a_changed_file(tmp_path: Path) -> None:
     assert list_files((str(path),), {})[0].fingerprint != before[0].fingerprint
 
 
-def test_content_stamps_tell_content_only(tmp_path: Path) -> None:
+def test_content_stamps_tell_content_only(tmp_path):
     (tmp_path / "a").write_bytes(b"x" * (5 << 20))
     (tmp_path / "b").write_bytes(b"x" * (5 << 20))
     (tmp_path / "c").write_bytes(b"x" * ((5 << 20) - 1) + b"y")
@@ -297,7 +288,7 @@ def test_content_stamps_tell_content_only(tmp_path: Path) -> None:
     assert list_files(("memory://listing/x",), {}, content=True)[0].fingerprint == a
 
 
-def test_a_changed_file_is_told(tmp_path: Path) -> None:
+def test_a_changed_file_is_told(tmp_path):
     """By size and time; where the stamp is of the content, by that."""
     path = tmp_path / "a"
     path.write_bytes(b"x" * 10)
@@ -316,7 +307,7 @@ def test_a_changed_file_is_told(tmp_path: Path) -> None:
         check_state(str(path), {}, state, stamped.fingerprint)
 
 
-def test_states_of_other_file_systems(tmp_path: Path) -> None:
+def test_states_of_other_file_systems(tmp_path):
     """A link is what it points to; a file in memory has the time that it was written."""
     (tmp_path / "a").write_bytes(b"x")
     (tmp_path / "link").symlink_to(tmp_path / "a")

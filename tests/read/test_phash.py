@@ -12,15 +12,15 @@ from curate.read.phash import SIDE, hash_small, shrink
 sides = st.one_of(st.integers(1, 120), st.integers(1, 3000))
 
 
-def small_by_pillow(image: Image.Image) -> bytes:
+def small_by_pillow(image):
     return image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS).tobytes()
 
 
-def hashes_by_imagehash(images: list[Image.Image]) -> list[int]:
+def hashes_by_imagehash(images):
     return [int(str(imagehash.phash(image)), 16) for image in images]
 
 
-def noise(width: int, height: int, mode: str, seed: int, levels: int = 256) -> Image.Image:
+def noise(width, height, mode, seed, levels=256):
     """A picture of some levels, evenly from black to white, in memory of its own."""
     rng = np.random.default_rng(seed)
     shape = (height, width) if mode == "L" else (height, width, 3)
@@ -35,7 +35,7 @@ def noise(width: int, height: int, mode: str, seed: int, levels: int = 256) -> I
     st.sampled_from([2, 256]),
     st.integers(0, 99),
 )
-def test_shrunk_as_pillow_does(long: int, short: int, is_high: bool, mode: str, levels: int, seed: int) -> None:
+def test_shrunk_as_pillow_does(long, short, is_high, mode, levels, seed):
     width, height = (short, long) if is_high else (long, short)
     image = noise(width, height, mode, seed, levels)
     assert shrink(image) == small_by_pillow(image)
@@ -45,19 +45,19 @@ def test_shrunk_as_pillow_does(long: int, short: int, is_high: bool, mode: str, 
     ("size", "mode"),
     [((32, 500), "RGB"), ((500, 32), "L"), ((32, 32), "L"), ((7, 701), "RGB"), ((7, 700), "L"), ((3000, 2000), "RGB")],
 )
-def test_where_the_kernel_does_not_apply(size: tuple[int, int], mode: str) -> None:
+def test_where_the_kernel_does_not_apply(size, mode):
     """A side of 32, heights of over 100 widths, several blocks of memory."""
     image = noise(*size, mode, 0)
     assert shrink(image) == small_by_pillow(image)
 
 
-def test_images_that_lie_on_other_memory() -> None:
+def test_images_that_lie_on_other_memory():
     for mode in ("L", "RGB"):
         image = Image.fromarray(np.asarray(noise(90, 60, mode, 0)))
         assert shrink(image) == small_by_pillow(image)
 
 
-def flat_and_regular() -> list[Image.Image]:
+def flat_and_regular():
     """Pictures of which many coefficients are nearly equal, or all are: what counts is the last bit of each."""
     grid = np.indices((64, 96))
     found = [np.full((64, 96), level) for level in (0, 1, 77, 128, 255)]
@@ -67,7 +67,7 @@ def flat_and_regular() -> list[Image.Image]:
     return [Image.fromarray(np.clip(one, 0, 255).astype(np.uint8)).copy() for one in found]
 
 
-def test_hashes_are_imagehashs() -> None:
+def test_hashes_are_imagehashs():
     rng = np.random.default_rng(0)
     images = flat_and_regular()
     for seed in range(300):
@@ -79,5 +79,5 @@ def test_hashes_are_imagehashs() -> None:
     assert [int(hash_small([one])[0]) for one in small] == expected  # whatever is hashed together with it
 
 
-def test_nothing_to_hash() -> None:
+def test_nothing_to_hash():
     assert hash_small([]).tolist() == []

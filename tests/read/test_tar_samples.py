@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.base.schema import MEMBERS, OK, SAMPLE_REASONS
-from curate.read.tar_samples import IMAGE_SUFFIXES, TarSamples, group_members, split_name
+from curate.read.tar_samples import IMAGE_SUFFIXES, group_members, split_name
 from curate.tar.byte_sources import open_source
 from curate.tar.index import Damage, TarIndex, index_tar
 from curate.tar.walk import REGULAR
 
 
-def make_index(names: list[str], types: dict[str, str] | None = None, cut: bool = False) -> TarIndex:
+def make_index(names, types=None, cut=False):
     n = len(names)
     kinds = [ord((types or {}).get(name, "0")) for name in names]
     complete = np.array([not cut or i < n - 1 for i in range(n)], bool)
@@ -22,15 +22,15 @@ def make_index(names: list[str], types: dict[str, str] | None = None, cut: bool 
     return TarIndex(names, np.array(kinds, np.uint8), offsets, np.arange(n, dtype=np.int64), complete, damage)
 
 
-def group(text: str, types: dict[str, str] | None = None, cut: bool = False) -> TarSamples:
+def group(text, types=None, cut=False):
     return group_members(make_index(text.split(), types, cut))
 
 
-def members(found: TarSamples) -> list[list[int]]:
+def members(found):
     return [found.members[a:b].tolist() for a, b in zip(found.starts[:-1], found.starts[1:], strict=True)]
 
 
-def outcome(found: TarSamples) -> list[tuple[str, str]]:
+def outcome(found):
     return list(zip(found.keys, found.status, strict=True))
 
 
@@ -55,11 +55,11 @@ def outcome(found: TarSamples) -> list[tuple[str, str]]:
         ("..", ("", "")),
     ],
 )
-def test_split_name(name: str, expected: tuple[str, str]) -> None:
+def test_split_name(name, expected):
     assert split_name(name) == expected
 
 
-def test_a_plain_tar() -> None:
+def test_a_plain_tar():
     found = group("a.jpg a.json a.txt b.txt b.jpg c.JPG c.Txt")
     assert outcome(found) == [("a", OK), ("b", OK), ("c", OK)]
     assert (found.image, found.txt, found.json) == ([0, 4, 5], [2, 3, 6], [1, -1, -1])
@@ -68,7 +68,7 @@ def test_a_plain_tar() -> None:
     assert found.errors == [None] * 3
 
 
-def test_order_of_images_and_ancillary_members() -> None:
+def test_order_of_images_and_ancillary_members():
     suffixes = [*reversed(IMAGE_SUFFIXES), "seg.png", "npy", "txt"]
     found = group(" ".join(f"a.{s}" for s in suffixes))
     assert found.image == [suffixes.index("jpg")] and found.suffixes == suffixes
@@ -78,38 +78,32 @@ def test_order_of_images_and_ancillary_members() -> None:
     assert outcome(group("a.seg.png a.txt")) == [("a", "no_image")]
 
 
-def test_members_need_not_be_adjacent() -> None:
+def test_members_need_not_be_adjacent():
     found = group("a.jpg b.jpg folder/ ._a.jpg b.txt README a.txt", {"folder/": "5"})
     assert outcome(found) == [("a", OK), ("b", OK)]
     assert members(found) == [[0, 6], [1, 4]]
 
 
-def test_missing_members() -> None:
+def test_missing_members():
     found = group("a.jpg b.txt c.json d.jpg d.json e.npy")
-    assert outcome(found) == [
-        ("a", "no_caption"),
-        ("b", "no_image"),
-        ("c", "no_image"),
-        ("d", OK),
-        ("e", "no_image"),
-    ]
+    assert outcome(found) == [("a", "no_caption"), ("b", "no_image"), ("c", "no_image"), ("d", OK), ("e", "no_image")]
     assert found.errors[4] == "members: npy"
 
 
-def test_a_key_that_comes_again_is_a_second_sample() -> None:
+def test_a_key_that_comes_again_is_a_second_sample():
     found = group("a.jpg a.txt b.jpg b.txt a.jpg a.txt a.json b.json a.jpg")
     assert outcome(found) == [("a", OK), ("b", OK), ("a", "duplicate_key"), ("a", "duplicate_key")]
     assert members(found) == [[0, 1], [2, 3, 7], [4, 5, 6], [8]]
 
 
-def test_a_suffix_that_repeats_at_once_is_ambiguous() -> None:
+def test_a_suffix_that_repeats_at_once_is_ambiguous():
     found = group("a.jpg a.JPG a.txt b.jpg b.txt")
     assert outcome(found) == [("a", "duplicate_member"), ("b", OK)]
     assert found.errors[0] == "a.JPG occurs more than once"
     assert outcome(group("a.jpg ._x.jpg a.jpg a.txt")) == [("a", "duplicate_member")]
 
 
-def test_links() -> None:
+def test_links():
     for kind in "12346SZ":
         found = group(
             "a.jpg a.txt b.jpg b.txt c.seg.png c.png c.txt", {"a.jpg": kind, "b.txt": kind, "c.seg.png": kind}
@@ -119,24 +113,24 @@ def test_links() -> None:
         assert members(found) == [[1], [2], [5, 6]]
 
 
-def test_a_cut_member() -> None:
+def test_a_cut_member():
     found = group("a.jpg a.txt b.jpg b.txt", cut=True)
     assert outcome(found) == [("a", OK), ("b", "truncated_member")]
     assert found.errors[1] == "the file ends inside the last one"
     assert outcome(group("a.jpg a.txt ._b", cut=True)) == [("a", OK)]
 
 
-def test_the_first_reason_counts() -> None:
+def test_the_first_reason_counts():
     found = group("a.txt b.jpg a.txt a.txt a.jpg", {"a.jpg": "2"}, cut=True)
     assert outcome(found) == [("a", "no_image"), ("b", "no_caption"), ("a", "duplicate_key")]
 
 
-def test_an_empty_tar() -> None:
+def test_an_empty_tar():
     found = group("")
     assert len(found) == 0 and found.starts.tolist() == [0] and found.members.dtype == np.int64
 
 
-def test_member_columns_fit_the_schema() -> None:
+def test_member_columns_fit_the_schema():
     index = make_index(["a.jpg", "b.jpg", "a.txt", "b.txt", "c.npy"], {"c.npy": "2"})
     suffix, offset, size = group_members(index).member_columns(index)
     assert [suffix.type, offset.type, size.type] == [MEMBERS.field(n).type for n in ("suffix", "offset", "size")]
@@ -154,7 +148,7 @@ def test_member_columns_fit_the_schema() -> None:
     ),
     st.booleans(),
 )
-def test_nothing_is_lost_and_nothing_mixed(parts: list[tuple[str, str]], cut: bool) -> None:
+def test_nothing_is_lost_and_nothing_mixed(parts, cut):
     names = [f"{key}.{suffix}" if suffix else key for key, suffix in parts]
     index = make_index(names, cut=cut and bool(names))
     found = group_members(index)
@@ -179,11 +173,11 @@ def test_nothing_is_lost_and_nothing_mixed(parts: list[tuple[str, str]], cut: bo
         assert i in used or not key or key in ambiguous
 
 
-def sample_suffixes(found: TarSamples, i: int) -> list[str]:
+def sample_suffixes(found, i):
     return found.suffixes[found.starts[i] : found.starts[i + 1]]
 
 
-def test_bad_tars(shared: Path) -> None:
+def test_bad_tars(shared):
     expected = {
         "missing_image": {"s001": "no_image"},
         "duplicate_member": {"s001": "duplicate_member"},
@@ -220,7 +214,7 @@ def test_bad_tars(shared: Path) -> None:
         assert ok == {*case["keep"], *whole.get(stem, [])}, stem
 
 
-def test_packed_tars(shared: Path) -> None:
+def test_packed_tars(shared):
     for name, count in (("all_images", 25), ("all_captions", 14)):
         source = open_source(shared / "bad" / "tars" / f"{name}.tar")
         found = group_members(index_tar(source))

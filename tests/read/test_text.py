@@ -27,20 +27,20 @@ blobs = st.lists(
 ).map(b"".join)
 
 
-def raw_column(blobs: list[bytes | None], kind: pa.DataType) -> pa.Array:
+def raw_column(blobs, kind):
     """A column that holds these bytes whatever they are, as a Parquet reader may hand over."""
     big = kind in (pa.large_string(), pa.large_binary())
     column = pa.array(blobs, pa.large_binary() if big else pa.binary())
     return pa.Array.from_buffers(kind, len(column), column.buffers(), column.null_count)
 
 
-def rows_of(checked) -> list[tuple]:
+def rows_of(checked):
     for column in checked:
         column.validate(full=True)
     return list(zip(*(column.to_pylist() for column in checked), strict=True))
 
 
-def naive(raw: bytes | None) -> tuple:
+def naive(raw):
     if raw is None:
         return None, None, None, "no_caption", "the caption is missing or null"
     text, status, error = caption_status(raw)
@@ -134,7 +134,7 @@ def test_empty_column():
         assert rows_of(check_captions(pa.array([], kind))) == []
 
 
-def test_counts_a_real_pool(shared: Path):
+def test_counts_a_real_pool(shared):
     column = pq.read_table(shared / "laion_urls_10k.parquet", columns=["TEXT"])["TEXT"].combine_chunks()
     checked = check_captions(column)
     good = [row for row in rows_of(checked) if row[3] == "ok"]
@@ -142,7 +142,7 @@ def test_counts_a_real_pool(shared: Path):
     assert all((words, characters) == (len(text.split()), len(text)) for text, words, characters, _, _ in good)
 
 
-def test_bad_captions(shared: Path):
+def test_bad_captions(shared):
     bad = shared / "bad"
     cases = [case for case in json.loads((bad / "cases.json").read_text()) if case["kind"] == "caption"]
     statuses = {Path(case["path"]).stem: caption_status((bad / case["path"]).read_bytes())[1] for case in cases}
@@ -164,7 +164,7 @@ def test_bad_captions(shared: Path):
 @pytest.mark.parametrize(
     ("name", "bad"), [("good", {}), ("invalid_utf8", {"caption_not_utf8": 1}), ("null_captions", {"no_caption": 4})]
 )
-def test_bad_parquet(shared: Path, name: str, bad: dict[str, int]):
+def test_bad_parquet(shared, name, bad):
     column = pq.read_table(shared / "bad" / "parquet" / f"{name}.parquet")["caption"].combine_chunks()
     statuses = [row[3] for row in rows_of(check_captions(column))]
     assert {s: statuses.count(s) for s in set(statuses)} == bad | {"ok": 10 - sum(bad.values())}

@@ -4,7 +4,6 @@ import bz2
 import gzip
 import json
 import lzma
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv
@@ -17,34 +16,34 @@ from curate.read.text_tables import MAX_COLUMNS, MAX_DEPTH, check_first_line, ch
 LINES = b"url,caption\nhttp://x/1,a\n" * 1000
 
 
-def nested(depth: int) -> bytes:
+def nested(depth):
     return b'{"url": "u", "more": ' + b"[" * depth + b"]" * depth + b"}\n"
 
 
-def test_names_are_collected_with_those_of_nested_values() -> None:
-    names: set[str] = set()
+def test_names_are_collected_with_those_of_nested_values():
+    names = set()
     check_json_lines(b'{"a": 1, "b": {"c": [{"d": 2}]}}\n\n{"e": "[[[{{{"}\r\n{"a": 3}', names)
     assert names == {"a", "b", "b.c", "b.c.d", "e"}
 
 
 @pytest.mark.parametrize("line", [b'{"a": NaN}', b'{"a": "\xff"}', b'\xef\xbb\xbf{"a": 1}', b"[1, 2]", b"3"])
-def test_what_the_parser_takes_or_refuses_itself_passes(line: bytes) -> None:
+def test_what_the_parser_takes_or_refuses_itself_passes(line):
     check_json_lines(line, set())
 
 
 @pytest.mark.parametrize("lines", [b"{", b"nothing", b"\xff", b'{"a":\n1}', b'{"a": 1}{"a": 2}'])
-def test_lines_that_are_no_json_by_themselves_are_refused(lines: bytes) -> None:
+def test_lines_that_are_no_json_by_themselves_are_refused(lines):
     with pytest.raises(pa.ArrowInvalid, match=r"a line is no JSON: .*; accepted: an object per line"):
         check_json_lines(lines, set())
 
 
 @pytest.mark.parametrize("between", [b"\n", b"\r", b"\r\n", b" "])
-def test_depth_does_not_hide_in_several_lines(between: bytes) -> None:
+def test_depth_does_not_hide_in_several_lines(between):
     with pytest.raises(pa.ArrowInvalid):
         check_json_lines(b'{"a": ' + (b"[" + between) * 5000 + b"]" * 5000 + b"}", set())
 
 
-def test_what_is_nested_too_deep_is_refused() -> None:
+def test_what_is_nested_too_deep_is_refused():
     check_json_lines(nested(MAX_DEPTH - 1), set())
     for content in (nested(MAX_DEPTH), nested(1000), b'{"a":' * 70 + b"1" + b"}" * 70):
         with pytest.raises(pa.ArrowInvalid, match="nested more than 64 deep"):
@@ -54,12 +53,12 @@ def test_what_is_nested_too_deep_is_refused() -> None:
             check_json_lines(content, set())
 
 
-def test_brackets_in_a_text_are_no_nesting() -> None:
+def test_brackets_in_a_text_are_no_nesting():
     check_json_lines(json.dumps({"url": "u", "caption": "[" * 10_000}).encode(), set())
 
 
 @pytest.mark.parametrize("per_line", [1, 10, MAX_COLUMNS + 1])
-def test_too_many_names_are_refused(per_line: int) -> None:
+def test_too_many_names_are_refused(per_line):
     lines = [{f"k{i}_{j}": 1 for j in range(per_line)} for i in range(MAX_COLUMNS // per_line + 1)]
     whole = "\n".join(map(json.dumps, lines))
     with pytest.raises(pa.ArrowInvalid, match="more than 10,000 columns"):
@@ -69,7 +68,7 @@ def test_too_many_names_are_refused(per_line: int) -> None:
 
 
 @pytest.mark.parametrize("mark", [",", "\t"])
-def test_a_first_line_of_too_many_columns_is_refused(mark: str, tmp_path: Path) -> None:
+def test_a_first_line_of_too_many_columns_is_refused(mark, tmp_path):
     path = tmp_path / "list.csv"
     path.write_text(mark.join(map(str, range(MAX_COLUMNS))) + "\n" + mark * 100_000)
     check_first_line(str(path), {}, mark)
@@ -79,14 +78,14 @@ def test_a_first_line_of_too_many_columns_is_refused(mark: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
-def test_other_encodings_are_named(encoding: str, tmp_path: Path) -> None:
+def test_other_encodings_are_named(encoding, tmp_path):
     (tmp_path / "list.csv").write_text("file,caption\na.jpg,a hen\n", encoding)
     with pytest.raises(pa.ArrowInvalid, match="it is UTF-16 or UTF-32; accepted: UTF-8"):
         check_first_line(str(tmp_path / "list.csv"), {}, ",")
 
 
 @pytest.mark.parametrize("before", ["\n\r\n", "\ufeff\n", '"\n",', '"\r\n""\n\n",'])
-def test_columns_do_not_hide_behind_lines_that_are_none(before: str, tmp_path: Path) -> None:
+def test_columns_do_not_hide_behind_lines_that_are_none(before, tmp_path):
     path = tmp_path / "list.csv"
     path.write_text(before + "," * MAX_COLUMNS + "\n")
     with pytest.raises(pa.ArrowInvalid, match="columns or more; accepted: at most 10,000"):
@@ -104,7 +103,7 @@ PACKED = {
 
 
 @pytest.mark.parametrize("suffix", PACKED)
-def test_few_bytes_are_not_unpacked_to_any_number(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_bytes_are_not_unpacked_to_any_number(suffix, tmp_path, monkeypatch):
     monkeypatch.setattr(text_tables, "_UNPACKED", len(LINES) - 1)
     monkeypatch.setattr(text_tables, "_MOST_TIMES", 2)
     path = tmp_path / f"list.csv.{suffix}"
@@ -117,7 +116,7 @@ def test_few_bytes_are_not_unpacked_to_any_number(suffix: str, tmp_path: Path, m
 
 
 @pytest.mark.parametrize("suffix", PACKED)
-def test_files_are_unpacked_by_their_suffix(suffix: str, tmp_path: Path) -> None:
+def test_files_are_unpacked_by_their_suffix(suffix, tmp_path):
     path = tmp_path / f"list.csv.{suffix}"
     path.write_bytes(PACKED[suffix])
     with open_text(str(path), {}) as file:

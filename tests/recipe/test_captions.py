@@ -6,9 +6,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -23,12 +21,12 @@ from curate.llm.recorded import RecordedEngine
 from curate.recipe.recipe import parse_recipe
 from curate.store.store import RunStore
 from pipelines.prepare import prepare
+from tests import kit
 from tests.captions.test_unit import ask, faithful, kept_samples
-from tests.laws import pools
-from tests.laws.pools import Ran, conserved
-from tests.llm import server as servers
-from tests.llm.server import FaultServer, status
-from tests.waiting import wait_until
+from tests.kit import Ran, conserved
+from tests.kit import llm_server as servers
+from tests.kit.llm_server import FaultServer, status
+from tests.kit.waiting import wait_until
 
 pytestmark = pytest.mark.thorough
 ROOT = Path(__file__).parents[2]
@@ -36,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 CHAT = "[user]\nSay this caption in other words: <caption>{caption}</caption>\nExamples:\n{examples}"
 
 
-def say(text: str) -> str:
+def say(text):
     """What both servers answer: to a completion a LaCLIP-like line, to a chat of the template above one after empty lines."""
     if "<caption>" not in text:
         return faithful(text)
@@ -44,30 +42,30 @@ def say(text: str) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick(monkeypatch):
     monkeypatch.setattr(openai, "FIRST_PAUSE", 0.005)
     monkeypatch.setattr(servers, "echo", say)
 
 
 @pytest.fixture
-def llm() -> Iterator[FaultServer]:
+def llm():
     with FaultServer(models=["tiny-llm"]) as server:
         yield server
 
 
 @pytest.fixture
-def api() -> Iterator[FaultServer]:
+def api():
     with FaultServer(models=["other-llm"]) as server:
         yield server
 
 
-def engine(server: FaultServer, **price: float) -> dict[str, Any]:
+def engine(server, **price):
     spec = {"base_url": server.base_url, "model": server.models[0], "attempts": 1, "timeout": 60}
     return {"openai": spec, "price": price}
 
 
 @pytest.fixture
-def captions(llm: FaultServer, api: FaultServer, tmp_path: Path) -> dict[str, Any]:
+def captions(llm, api, tmp_path):
     """Two engines, and rewrites by both: completions by the one, chats by the other."""
     (tmp_path / "chat.txt").write_text(CHAT)
     chat = {"styles": ["human", "coco"], "prompt": "chat", "template": str(tmp_path / "chat.txt")}
@@ -81,27 +79,25 @@ def captions(llm: FaultServer, api: FaultServer, tmp_path: Path) -> dict[str, An
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> str:
-    return pools.write_tars(tmp_path / "tars", pools.make_samples(40), 2)
+def path(tmp_path):
+    return kit.write_tars(tmp_path / "tars", kit.make_samples(40), 2)
 
 
-def recipe(path: str, captions: dict[str, Any], **sections: Any) -> Any:
-    return pools.recipe_of(path, captions=captions, **{"max_failed": 1.0, **sections})
+def recipe(path, captions, **sections):
+    return kit.recipe_of(path, captions=captions, **{"max_failed": 1.0, **sections})
 
 
-def by_style(run: pools.Ran) -> dict[str, Counter[str]]:
+def by_style(run):
     """Of each style the models that wrote it, and how often."""
-    found: dict[str, Counter[str]] = {}
+    found = {}
     for row in run.table("captions").to_pylist():
         found.setdefault(row["style"], Counter())[row["model"]] += 1
     return found
 
 
-def test_each_section_asks_its_engine_in_its_way(
-    captions: dict[str, Any], llm: FaultServer, api: FaultServer, path: str, tmp_path: Path
-) -> None:
+def test_each_section_asks_its_engine_in_its_way(captions, llm, api, path, tmp_path):
     asked = recipe(path, captions)
-    local, beam = pools.run_local(asked, tmp_path / "a"), pools.run_beam(asked, tmp_path / "b", reuse=tmp_path / "a")
+    local, beam = kit.run_local(asked, tmp_path / "a"), kit.run_beam(asked, tmp_path / "b", reuse=tmp_path / "a")
     conserved(local)
     assert local.members == beam.members
     samples = kept_samples(tmp_path / "a")
@@ -121,16 +117,14 @@ def test_each_section_asks_its_engine_in_its_way(
     }
 
 
-def test_what_each_engine_took_is_told_apart(
-    captions: dict[str, Any], llm: FaultServer, api: FaultServer, path: str, tmp_path: Path
-) -> None:
+def test_what_each_engine_took_is_told_apart(captions, llm, api, path, tmp_path):
     api.always = lambda handler: handler.reply(400, b"no") if "1<" in handler.seen.text else handler.answer()
-    done = pools.run_local(recipe(path, captions | {"output": {"mix": {"rewrite": 0.5}}}), tmp_path / "a")
+    done = kit.run_local(recipe(path, captions | {"output": {"mix": {"rewrite": 0.5}}}), tmp_path / "a")
     conserved(done)
     rows = done.table("captions").to_pylist()
     works = {row["engine"]: row for row in ask(done.folder, "caption_work")}
     assert list(works) == ["api", "llm"]
-    changed: Counter[str] = Counter()
+    changed = Counter()
     for files in kept_samples(done.folder).values():
         text = files["txt"].decode()
         changed["llm"] += text.startswith("here you can see ")
@@ -153,9 +147,7 @@ def test_what_each_engine_took_is_told_apart(
 
 
 @pytest.mark.parametrize("ended_by", ["requests that fail", "a kill"])
-def test_what_several_commands_sent_is_summed(
-    ended_by: str, captions: dict[str, Any], llm: FaultServer, path: str, tmp_path: Path
-) -> None:
+def test_what_several_commands_sent_is_summed(ended_by, captions, llm, path, tmp_path):
     """And of a run that reuses all of it nothing is."""
     only = {"engines": {"llm": captions["engines"]["llm"]}, "rewrite": captions["rewrite"][0] | {"batch": 1}}
     asked = recipe(path, only, max_failed=0.1)
@@ -163,7 +155,7 @@ def test_what_several_commands_sent_is_summed(
         (tmp_path / "r.yaml").write_text(yaml.safe_dump(asked.model_dump(mode="json", exclude_none=True)))
         killed = threading.Event()
 
-        def answer_twelve(handler: Any) -> None:
+        def answer_twelve(handler):
             if len(llm.asked) > 12:
                 killed.wait(300)
             handler.answer()
@@ -178,26 +170,22 @@ def test_what_several_commands_sent_is_summed(
     else:
         llm.always = lambda handler: handler.reply(400, b"no") if "7" in handler.seen.text else handler.answer()
         with pytest.raises(RunError, match=r"caption requests .* got no answer"):
-            pools.run_local(asked, tmp_path / "a")
+            kit.run_local(asked, tmp_path / "a")
         llm.always = None
     before = len(llm.asked)
-    done = pools.run_local(asked, tmp_path / "a")
+    done = kit.run_local(asked, tmp_path / "a")
     (work,) = ask(done.folder, "caption_work")
     lost = len(llm.asked) - work["sent"]  # answers that were on their way at the kill, one of each unit at most
     assert 0 <= lost <= (2 if ended_by == "a kill" else 0) and work["sent"] >= work["requests"]
     assert len(llm.asked) > before > work["sent"] / 5
     assert work["tokens_sent"] == 14 * work["requests"] == work["tokens_in"] + work["tokens_out"]
     assert work["cost"] == pytest.approx(11 * work["requests"])
-    again = pools.run_local(
-        recipe(path, only | {"output": {"mix": {"rewrite": 0.5}}}), tmp_path / "b", reuse=done.folder
-    )
+    again = kit.run_local(recipe(path, only | {"output": {"mix": {"rewrite": 0.5}}}), tmp_path / "b", reuse=done.folder)
     [of_kind] = [row for row in ask(again.folder, "costs") if row["what"] == "rewrite"]
     assert [of_kind[name] for name in ("requests", "tokens", "tokens_each", "cost")] == [0, 0, 0, 0]
 
 
-def test_a_prompt_and_examples_of_the_users(
-    captions: dict[str, Any], llm: FaultServer, path: str, tmp_path: Path
-) -> None:
+def test_a_prompt_and_examples_of_the_users(captions, llm, path, tmp_path):
     """What changes is asked again, by content and not by path; texts of the other styles are cached."""
     (tmp_path / "prompt.txt").write_text("Differently:\n{source_1} => {target_1}\n{caption} =>")
     (tmp_path / "own.txt").write_text("".join(f"a photo of {i} => there is {i}\n" for i in range(9)))
@@ -207,7 +195,7 @@ def test_a_prompt_and_examples_of_the_users(
         "examples": {"own": f"{tmp_path}/own.txt"},
         "styles": ["own", "coco"],
     }
-    first = pools.run_local(recipe(path, captions | {"rewrite": one}), tmp_path / "a")
+    first = kit.run_local(recipe(path, captions | {"rewrite": one}), tmp_path / "a")
     asked = len(llm.asked)
     assert by_style(first).keys() == {"own", "coco"}
     prompts = [seen.body["prompt"].split("\n") for seen in llm.asked]
@@ -215,23 +203,21 @@ def test_a_prompt_and_examples_of_the_users(
     assert sum(lines[1].startswith("a photo of ") for lines in prompts) == asked / 2
     (tmp_path / "moved.txt").write_text((tmp_path / "own.txt").read_text())
     moved = one | {"examples": {"own": f"{tmp_path}/moved.txt"}}
-    pools.run_local(recipe(path, captions | {"rewrite": moved}), tmp_path / "b", reuse=tmp_path / "a")
+    kit.run_local(recipe(path, captions | {"rewrite": moved}), tmp_path / "b", reuse=tmp_path / "a")
     keys = [run.run["keys"]["captions"] for run in (first, Ran(tmp_path / "b"))]
     assert len(llm.asked) == asked and keys[0] == keys[1]
     (tmp_path / "moved.txt").write_text("".join(f"photo of {i} => there is {i}\n" for i in range(9)))
-    third = pools.run_local(recipe(path, captions | {"rewrite": moved}), tmp_path / "c", reuse=tmp_path / "b")
+    third = kit.run_local(recipe(path, captions | {"rewrite": moved}), tmp_path / "c", reuse=tmp_path / "b")
     assert len(llm.asked) == asked * 3 / 2 and third.run["keys"]["captions"] != keys[0]
 
 
-def test_a_style_that_moves_to_another_section_is_not_asked_again(
-    captions: dict[str, Any], llm: FaultServer, api: FaultServer, path: str, tmp_path: Path
-) -> None:
+def test_a_style_that_moves_to_another_section_is_not_asked_again(captions, llm, api, path, tmp_path):
     """As long as engine, prompt and sampling stay; and to one section from several, and back."""
     one = {"engine": "llm", "styles": ["human", "coco", "chat_a"]}
-    first = pools.run_local(recipe(path, captions | {"rewrite": one}), tmp_path / "a")
+    first = kit.run_local(recipe(path, captions | {"rewrite": one}), tmp_path / "a")
     asked = len(llm.asked)
     split = [{"engine": "llm", "styles": ["coco"], "batch": 3}, {"engine": "llm", "styles": ["human", "chat_a"]}]
-    second = pools.run_local(recipe(path, captions | {"rewrite": split}), tmp_path / "b", reuse=tmp_path / "a")
+    second = kit.run_local(recipe(path, captions | {"rewrite": split}), tmp_path / "b", reuse=tmp_path / "a")
     texts = [
         {(row["uid"], row["style"], row["prompt"], row["text"]) for row in run.table("captions").to_pylist()}
         for run in (first, second)
@@ -240,12 +226,12 @@ def test_a_style_that_moves_to_another_section_is_not_asked_again(
     (work,) = ask(second.folder, "caption_work")
     assert (work["engine"], work["requests"], work["sent"]) == ("llm", asked, 0)
     moved = [{"engine": "api", "styles": ["coco"]}, {"engine": "llm", "styles": ["human", "chat_a"]}]
-    third = pools.run_local(recipe(path, captions | {"rewrite": moved}), tmp_path / "c", reuse=tmp_path / "b")
+    third = kit.run_local(recipe(path, captions | {"rewrite": moved}), tmp_path / "c", reuse=tmp_path / "b")
     assert len(llm.asked) == asked and len(api.asked) == asked / 3  # another engine is asked, for its style alone
     assert by_style(third)["coco"] == {"other-llm": asked / 3}
 
 
-def test_texts_are_held_against_their_own_section(captions: dict[str, Any], path: str, tmp_path: Path) -> None:
+def test_texts_are_held_against_their_own_section(captions, path, tmp_path):
     """One that repeats an example is told by the examples of the styles that its own section has."""
     pairs = {style: {pair.target for pair in load_pairs(style)} for style in ("chat_a", "human", "coco")}
     told = iter([*pairs["chat_a"], *pairs["human"], *pairs["coco"]] * 99)
@@ -253,7 +239,7 @@ def test_texts_are_held_against_their_own_section(captions: dict[str, Any], path
     asked = recipe(path, captions | {"engines": engines, "gates": {"off": ["names", "numbers", "length"]}})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RecordedEngine, "answers", lambda self, asked: enumerate(Answer(next(told)) for _ in asked))
-        done = pools.run_local(asked, tmp_path / "a")
+        done = kit.run_local(asked, tmp_path / "a")
     found = {True: 0, False: 0}
     for row in done.table("captions").to_pylist():
         own = ["chat_a"] if row["model"] == "llm" else ["human", "coco"]
@@ -263,15 +249,13 @@ def test_texts_are_held_against_their_own_section(captions: dict[str, Any], path
     assert min(found.values()) > 10
 
 
-def test_a_list_of_one_is_the_section_itself(captions: dict[str, Any], path: str, tmp_path: Path) -> None:
+def test_a_list_of_one_is_the_section_itself(captions, path, tmp_path):
     section = captions["rewrite"][0]
-    pools.run_local(recipe(path, captions | {"rewrite": section}), tmp_path / "a")
+    kit.run_local(recipe(path, captions | {"rewrite": section}), tmp_path / "a")
     assert prepare(recipe(path, captions | {"rewrite": [section]}), str(tmp_path / "a")).finished
 
 
-def test_recaptions_of_several_sections_are_fused_and_mixed(
-    captions: dict[str, Any], path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_recaptions_of_several_sections_are_fused_and_mixed(captions, path, tmp_path, monkeypatch):
     monkeypatch.setattr(servers, "echo", lambda text: "a drawing of some thing" if "paragraph" in text else "a thing")
     captions = {
         "engines": captions["engines"],
@@ -281,7 +265,7 @@ def test_recaptions_of_several_sections_are_fused_and_mixed(
         "gates": {"off": ["names", "numbers", "language", "length", "echo_prompt", "repetition"]},
         "output": {"mix": {"recaption": 1.0}},
     }
-    done = pools.run_local(recipe(path, captions), tmp_path / "a")
+    done = kit.run_local(recipe(path, captions), tmp_path / "a")
     samples = kept_samples(done.folder)
     n = len(samples)
     works = {(row["kind"], row["engine"]): row for row in ask(done.folder, "caption_work")}
@@ -297,9 +281,7 @@ def test_recaptions_of_several_sections_are_fused_and_mixed(
         assert files["txt"].decode() in fields["recaption"]
 
 
-def test_a_fused_text_is_of_the_section_that_writes_its_style(
-    captions: dict[str, Any], llm: FaultServer, api: FaultServer, path: str, tmp_path: Path
-) -> None:
+def test_a_fused_text_is_of_the_section_that_writes_its_style(captions, llm, api, path, tmp_path):
     api.always = lambda handler: handler.reply(200, servers.completion("a long drawing of it"))
     captions = {
         "engines": captions["engines"],
@@ -307,31 +289,27 @@ def test_a_fused_text_is_of_the_section_that_writes_its_style(
         "fuse": {"engine": "llm", "style": "long"},
         "gates": {"off": ["names", "numbers"]},
     }
-    pools.run_local(recipe(path, captions), tmp_path / "a")
+    kit.run_local(recipe(path, captions), tmp_path / "a")
     fused = [seen.text for seen in llm.asked if "a long drawing of it" in seen.text]
     assert len(fused) == len(kept_samples(tmp_path / "a"))
 
 
-def test_failures_of_one_engine_leave_the_texts_of_the_other(
-    captions: dict[str, Any], llm: FaultServer, api: FaultServer, path: str, tmp_path: Path
-) -> None:
+def test_failures_of_one_engine_leave_the_texts_of_the_other(captions, llm, api, path, tmp_path):
     api.always = status(401, {"error": {"message": "key expired"}})
-    done = pools.run_local(recipe(path, captions), tmp_path / "a")
+    done = kit.run_local(recipe(path, captions), tmp_path / "a")
     works = {row["engine"]: row for row in ask(done.folder, "caption_work")}
     assert works["api"]["failed"] == works["api"]["requests"] and works["llm"]["failed"] == 0
     assert len(api.asked) < works["api"]["requests"] / 2  # it is given up
     with pytest.raises(RunError, match=r"refused .*, such as stopped, since it answers no request: 401"):
-        pools.run_local(recipe(path, captions, max_failed=0.1), tmp_path / "b")
+        kit.run_local(recipe(path, captions, max_failed=0.1), tmp_path / "b")
 
 
-def test_the_plan_tells_engines_apart_and_what_is_answered_already(
-    captions: dict[str, Any], path: str, tmp_path: Path
-) -> None:
+def test_the_plan_tells_engines_apart_and_what_is_answered_already(captions, path, tmp_path):
     asked = recipe(path, captions)
-    done = pools.run_local(asked, tmp_path / "a")
+    done = kit.run_local(asked, tmp_path / "a")
     n = len(kept_samples(done.folder))
 
-    def planned(captions: dict[str, Any], out: str, reuse: str | None) -> dict[str, tuple[float, float, bool]]:
+    def planned(captions, out, reuse):
         prepared = prepare(recipe(path, captions), str(tmp_path / out), reuse and str(tmp_path / reuse))
         found = estimate(prepared.context, prepared.plan.units, prepared.metadata)
         assert found is not None
@@ -402,7 +380,7 @@ def test_the_plan_tells_engines_apart_and_what_is_answered_already(
         ),
     ],
 )  # fmt: skip
-def test_what_is_refused(change: dict[str, Any], message: str) -> None:
+def test_what_is_refused(change, message):
     spec = {"openai": {"base_url": "http://localhost:1/v1", "model": "tiny"}}
     captions = {"engines": {"llm": spec, "api": spec}, **change}
     source = {"name": "x", "format": "webdataset", "path": "x.tar"}
@@ -418,37 +396,33 @@ def test_what_is_refused(change: dict[str, Any], message: str) -> None:
         ({"template": "/nowhere/t.txt"}, r"captions\.rewrite\.1\.template: /nowhere/t.txt: no such file"),
     ],
 )
-def test_what_is_refused_when_the_pool_is_known(
-    section: dict[str, Any], message: str, captions: dict[str, Any], path: str, tmp_path: Path
-) -> None:
+def test_what_is_refused_when_the_pool_is_known(section, message, captions, path, tmp_path):
     captions["rewrite"][1] |= section
     with pytest.raises(RecipeError, match=message):
         prepare(recipe(path, captions), str(tmp_path / "out"))
 
 
-def test_a_list_is_not_short_of_what_is_refused_in_it() -> None:
+def test_a_list_is_not_short_of_what_is_refused_in_it():
     with pytest.raises(RecipeError) as error:
         parse_recipe({"input": [], "captions": {"rewrite": {"engine": "llm", "examples": {}}}})
     lines = [line.partition(" should")[0] for line in str(error.value).splitlines()]
     assert lines[:2] == ["recipe: input: List", "recipe: captions.rewrite.examples: Dictionary"]
 
 
-def test_languages_are_refused_where_they_stand(captions: dict[str, Any], path: str, tmp_path: Path) -> None:
+def test_languages_are_refused_where_they_stand(captions, path, tmp_path):
     translate = [{"engine": "llm", "languages": ["fr"]}, {"engine": "api", "languages": ["de", "xx"]}]
     with pytest.raises(RecipeError, match=r"captions\.translate\.1\.languages: unknown language 'xx'"):
         prepare(recipe(path, captions | {"translate": translate}), str(tmp_path / "out"))
 
 
-def test_the_plan_warns_of_engines_that_cannot_be_opened(
-    captions: dict[str, Any], llm: FaultServer, path: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_plan_warns_of_engines_that_cannot_be_opened(captions, llm, path, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     captions["engines"]["api"]["openai"]["key"] = "NO_SUCH_KEY"
     (tmp_path / "recipe.yaml").write_text(
         recipe(path, captions).model_dump_json(include={"input", "captions", "max_failed"})
     )
 
-    def planned(reuse: str | None = None) -> list[str]:
+    def planned(reuse=None):
         plan(str(tmp_path / "recipe.yaml"), reuse=reuse)
         return [line.strip() for line in capsys.readouterr().out.splitlines()]
 
@@ -461,7 +435,7 @@ def test_the_plan_warns_of_engines_that_cannot_be_opened(
     llm.die()
     assert [line.split("/v1: ")[1][:18] for line in planned() if line.startswith("warning")] == ["cannot be reached "]
     llm.revive()
-    pools.run_local(recipe(path, captions), tmp_path / "a")
+    kit.run_local(recipe(path, captions), tmp_path / "a")
     told = planned(str(tmp_path / "a"))
     n = len(kept_samples(tmp_path / "a"))
     assert any(

@@ -22,5 +22,5 @@ from curate.recipe.recipe import Change, changes
         ({"other": {"x": 1, "y": 2}}, {"other": {"y": 2, "x": 1}}, []),
     ],
 )
-def test_changes(old: object, new: object, found: list[tuple[str, object, object]]) -> None:
+def test_changes(old, new, found):
     assert changes(old, new) == [Change(*one) for one in found]

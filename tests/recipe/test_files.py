@@ -4,7 +4,6 @@ import io
 import os
 import struct
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
@@ -23,7 +22,7 @@ from curate.recipe.files import open_zip, read_columns, read_npy, read_whole
 from curate.signals.clusters import Clusters, load_clusters
 
 
-def test_files_up_to_the_limit(tmp_path: Path) -> None:
+def test_files_up_to_the_limit(tmp_path):
     (tmp_path / "x").write_bytes(b"0123456789")
     (tmp_path / "link").symlink_to(tmp_path / "x")
     fsspec.filesystem("memory").pipe("/files/x", b"0123456789")
@@ -33,7 +32,7 @@ def test_files_up_to_the_limit(tmp_path: Path) -> None:
             read_whole(path, 9)
 
 
-def test_devices_pipes_and_folders(tmp_path: Path) -> None:
+def test_devices_pipes_and_folders(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("/dev/zero")
     for path in ("/dev/zero", f"{tmp_path}/link", f"{tmp_path}/pipe", f"file://{tmp_path}/pipe"):
@@ -46,10 +45,10 @@ def test_devices_pipes_and_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["template.txt", "centroids.npy", "head.pth", "metadata.json"])
-def test_what_a_recipe_names_is_no_device(name: str, tmp_path: Path) -> None:
+def test_what_a_recipe_names_is_no_device(name, tmp_path):
     (tmp_path / name).symlink_to("/dev/zero")
     path = str(tmp_path / name)
-    read: dict[str, Callable[[], object]] = {
+    read = {
         "template.txt": lambda: load_template(recaption.FORM, path),
         "centroids.npy": lambda: load_clusters("c", Clusters(centroids=path)),
         "head.pth": lambda: load_head(path, "none", "none"),
@@ -59,13 +58,13 @@ def test_what_a_recipe_names_is_no_device(name: str, tmp_path: Path) -> None:
         read[name]()
 
 
-def parquet(**columns: pa.Array) -> bytes:
+def parquet(**columns):
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink, compression="zstd")
     return bytes(sink.getvalue())
 
 
-def test_columns() -> None:
+def test_columns():
     columns = {
         "text": pa.array(["a", None, "b"]), "large": pa.array(["a", None, "b"], pa.large_string()),
         "bytes": pa.array([b"\xff", None, b""]), "view": pa.array(["a", None, "b"], pa.string_view()),
@@ -80,7 +79,7 @@ def test_columns() -> None:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["long texts", "many rows", "many nulls", "many items"])
-def test_few_bytes_that_stand_for_many(kind: str) -> None:
+def test_few_bytes_that_stand_for_many(kind):
     """None of them is unpacked to learn how large it is."""
     bomb = {
         "long texts": pa.array(["x" * 100_000]).take(pa.array([0] * 1000)),
@@ -100,7 +99,7 @@ def test_few_bytes_that_stand_for_many(kind: str) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/kmsg").exists(), reason="the kernel's messages are not here")
-def test_a_file_of_the_kernel_is_not_waited_for() -> None:
+def test_a_file_of_the_kernel_is_not_waited_for():
     """A regular file by its kind, and whoever reads it waits for the next message."""
     with pytest.raises((OSError, ValueError)):
         read_whole("/proc/kmsg", 0)
@@ -121,14 +120,14 @@ def test_a_file_of_the_kernel_is_not_waited_for() -> None:
         "{'descr': '|O', 'fortran_order': False, 'shape': (1,)}",
     ],
 )
-def test_headers_of_arrays(header: str) -> None:
+def test_headers_of_arrays(header):
     """They are expressions of Python, of which its parser gives up in several ways."""
     content = b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header.encode() + bytes(64)
     with pytest.raises(ValueError, match=r"."):
         read_npy(content)
 
 
-def test_an_archive_of_too_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_of_too_many_members(monkeypatch):
     """A GiB of names of members takes 15 GB, and minutes, before one is read."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
@@ -141,7 +140,7 @@ def test_an_archive_of_too_many_members(monkeypatch: pytest.MonkeyPatch) -> None
         open_zip(io.BytesIO(b"no zip"))
 
 
-def test_a_folder_of_a_model_with_a_pipe(tmp_path: Path) -> None:
+def test_a_folder_of_a_model_with_a_pipe(tmp_path):
     """Its name is asked for before anything is loaded."""
     os.mkfifo(tmp_path / "config.json")
     assert model_name(str(tmp_path)).startswith("model@")

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
@@ -23,14 +22,14 @@ SOURCE = {"name": "a", "format": "webdataset", "path": "*.tar"}
 
 
 @pytest.fixture(scope="module")
-def validator() -> Any:
+def validator():
     schema = recipe_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
 
 
 @pytest.mark.parametrize("text", RECIPES)
-def test_recipes_of_the_project_are_valid(text: str, validator: Any) -> None:
+def test_recipes_of_the_project_are_valid(text, validator):
     data = load_yaml(text)
     parse_recipe(data)
     validator.validate(data)
@@ -64,7 +63,7 @@ def test_recipes_of_the_project_are_valid(text: str, validator: Any) -> None:
         },
     ],
 )
-def test_what_curate_takes_is_valid(more: dict[str, Any], validator: Any) -> None:
+def test_what_curate_takes_is_valid(more, validator):
     recipe = {"input": SOURCE} | more
     try:
         parse_recipe(recipe)
@@ -90,7 +89,7 @@ def test_what_curate_takes_is_valid(more: dict[str, Any], validator: Any) -> Non
         {"captions": {"engines": {"e": {"gpt": {}}}, "rewrite": {"engine": "e"}}},
     ],
 )
-def test_faults_of_form_are_marked(more: dict[str, Any], validator: Any) -> None:
+def test_faults_of_form_are_marked(more, validator):
     recipe = {"input": SOURCE} | more
     with pytest.raises(RecipeError):
         parse_recipe(recipe)

@@ -18,7 +18,7 @@ from curate.recipe.strict_yaml import load_yaml
         ("setting_probability", "contexts: {setting: {"),
     ],
 )
-def test_a_signal_gives_it(column: str, section: str) -> None:
+def test_a_signal_gives_it(column, section):
     hint = measured_by(column)
     assert hint.startswith(f"; a signal gives {column}: measure: {{{section}")
     needs = {"measure": {"clip": {"model": "ViT-L-14", "pretrained": "openai"}}}
@@ -29,10 +29,10 @@ def test_a_signal_gives_it(column: str, section: str) -> None:
 @pytest.mark.parametrize(
     ("column", "sql"), [("min_side", "least(width, height)"), ("Aspect", "/ least(width, height)")]
 )
-def test_it_comes_from_the_sides(column: str, sql: str) -> None:
+def test_it_comes_from_the_sides(column, sql):
     hint = measured_by(column)
     assert "comes from columns width and height: " in hint and hint.endswith(sql)
 
 
-def test_no_signal_gives_it() -> None:
+def test_no_signal_gives_it():
     assert [measured_by(column) for column in ("width", "similarity", "name", "l14_image", "")] == [""] * 5

@@ -3,8 +3,6 @@
 import os
 import pickle
 import re
-from pathlib import Path
-from typing import Any
 
 import fsspec
 import pytest
@@ -43,27 +41,27 @@ max_failed_files: 1
 """
 
 
-def recipe(**sections: Any) -> Recipe:
+def recipe(**sections):
     return parse_recipe({"input": [SOURCE], **sections})
 
 
-def refusal(sections: dict[str, Any]) -> str:
+def refusal(sections):
     with pytest.raises(RecipeError) as caught:
         parse_recipe({"input": [SOURCE], **sections}, "r.yaml")
     return str(caught.value)
 
 
-def write(folder: Path, text: str) -> str:
+def write(folder, text):
     path = folder / "r.yaml"
     path.write_text(text)
     return str(path)
 
 
-def load(folder: Path, *overrides: str, text: str = "input: {name: a, format: parquet, path: x.parquet}\n") -> Recipe:
+def load(folder, *overrides, text="input: {name: a, format: parquet, path: x.parquet}\n"):
     return load_recipe(write(folder, text), overrides)
 
 
-def load_refusal(folder: Path, *overrides: str, **text: str) -> str:
+def load_refusal(folder, *overrides, **text):
     with pytest.raises(RecipeError) as caught:
         load(folder, *overrides, **text)
     return str(caught.value)
@@ -72,7 +70,7 @@ def load_refusal(folder: Path, *overrides: str, **text: str) -> str:
 # ---- sections
 
 
-def test_every_section_is_read(tmp_path: Path) -> None:
+def test_every_section_is_read(tmp_path):
     found = load(tmp_path, text=FULL)
     tars, urls = found.input
     assert (found.name, found.seed, found.max_failed, found.max_failed_files) == ("everything", 7, 0, 1)
@@ -84,12 +82,7 @@ def test_every_section_is_read(tmp_path: Path) -> None:
         "image": "i", "scores": ("s",),
     }  # fmt: skip
     assert found.measure.language is not None
-    assert found.measure.image.model_dump() == {
-        "decode": False,
-        "phash": True,
-        "jpeg_side": None,
-        "max_pixels": 100,
-    }
+    assert found.measure.image.model_dump() == {"decode": False, "phash": True, "jpeg_side": None, "max_pixels": 100}
     assert found.match is not None and (found.match.metadata, found.match.mode) == (
         f"{tmp_path}/entries.json.gz",
         "reference",
@@ -104,7 +97,7 @@ def test_every_section_is_read(tmp_path: Path) -> None:
     assert found.output.rows_per_shard == 5
 
 
-def test_defaults() -> None:
+def test_defaults():
     found = recipe()
     assert (found.name, found.seed, found.rules, found.match, found.balance) == ("curated", 0, {}, None, None)
     assert found.measure.language is None
@@ -114,7 +107,7 @@ def test_defaults() -> None:
 
 
 @pytest.mark.parametrize("section", ["measure", "match", "rules", "dedup", "balance", "output"])
-def test_an_empty_section_is_as_none(section: str) -> None:
+def test_an_empty_section_is_as_none(section):
     assert recipe(**{section: None}) == recipe()
 
 
@@ -127,11 +120,11 @@ def test_an_empty_section_is_as_none(section: str) -> None:
         (["sha256", "sha256"], ("uid", "sha256")),
     ],
 )
-def test_deduplication_by_uid_is_always_on(by: list[str], passes: tuple[str, ...]) -> None:
+def test_deduplication_by_uid_is_always_on(by, passes):
     assert recipe(dedup={"by": by}).dedup.by == passes
 
 
-def test_a_recipe_cannot_be_changed() -> None:
+def test_a_recipe_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         recipe().seed = 1  # type: ignore[misc]
 
@@ -173,14 +166,14 @@ def test_a_recipe_cannot_be_changed() -> None:
         ({"input": {**SOURCE, "columns": {"captoin": "x"}}}, "input.0.columns.captoin", "caption", "scores"),
     ],
 )
-def test_an_unknown_key_names_the_nearest(sections: dict[str, Any], key: str, near: str, among: str) -> None:
+def test_an_unknown_key_names_the_nearest(sections, key, near, among):
     [line] = [line for line in refusal(sections).splitlines() if "unknown key" in line or "no such" in line]
     assert line.startswith(f"r.yaml: {key}: ")
     assert f"did you mean {near!r}?" in line
     assert among in re.split("known(?: keys)?: ", line)[1].split(", ")
 
 
-def test_an_unknown_key_like_no_other_lists_what_is_known() -> None:
+def test_an_unknown_key_like_no_other_lists_what_is_known():
     message = refusal({"zzzz": 1})
     assert "did you mean" not in message
     assert message.partition("known keys: ")[2].split(", ") == list(Recipe.model_fields)
@@ -262,23 +255,23 @@ MATCH = {"match": {"metadata": "m"}}
         ({"max_failed_files": "many"}, "max_failed_files", ["number", "many"]),
     ],
 )
-def test_a_wrong_value_is_named_with_what_is_accepted(sections: dict[str, Any], key: str, parts: list[str]) -> None:
+def test_a_wrong_value_is_named_with_what_is_accepted(sections, key, parts):
     lines = refusal(sections).splitlines()
     assert {line.split(": ")[1] for line in lines} == {key}, lines
     assert not [part for part in parts if part not in "\n".join(lines)]
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_told_at_once():
     lines = refusal({"seed": -1, "nmae": "x", "output": {"rows_per_shard": 0}}).splitlines()
     assert sorted(line.split(": ")[1] for line in lines) == ["nmae", "output.rows_per_shard", "seed"]
 
 
-def test_a_long_value_is_cut() -> None:
+def test_a_long_value_is_cut():
     assert len(refusal({"name": "long name " * 1000})) < 300
 
 
 @pytest.mark.parametrize("name", RESERVED_RULES)
-def test_reserved_rule_names(name: str) -> None:
+def test_reserved_rule_names(name):
     message = refusal({"rules": {name: "words > 2"}})
     assert repr(name) in message and "reserved" in message
 
@@ -295,12 +288,12 @@ def test_reserved_rule_names(name: str) -> None:
         ),
     ],
 )
-def test_how_many_rules_there_may_be(sections: dict[str, Any], told: str) -> None:
+def test_how_many_rules_there_may_be(sections, told):
     with pytest.raises(RecipeError, match=told):
         parse_recipe({"input": {"name": "a", "format": "webdataset", "path": "a.tar"}} | sections)
 
 
-def test_rules_keep_their_order() -> None:
+def test_rules_keep_their_order():
     names = ["z", "a", "m", "b"]
     assert list(recipe(rules=dict.fromkeys(names, "true")).rules) == names
 
@@ -308,7 +301,7 @@ def test_rules_keep_their_order() -> None:
 # ---- files
 
 
-def test_a_missing_recipe_names_one_of_nearly_its_name(tmp_path: Path) -> None:
+def test_a_missing_recipe_names_one_of_nearly_its_name(tmp_path):
     for name in ("smal.yaml", "h4.yaml", "basic.yml", "small.parquet"):
         (tmp_path / name).touch()
     accepted = "accepted: a YAML mapping with key input, as `curate init` writes it"
@@ -321,26 +314,26 @@ def test_a_missing_recipe_names_one_of_nearly_its_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["nothing://r.yaml", "/proc/self/mem/r.yaml", "."])
-def test_what_cannot_be_opened(path: str) -> None:
+def test_what_cannot_be_opened(path):
     with pytest.raises(RecipeError) as caught:
         load_recipe(path)
     assert str(caught.value).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe\x00\x01", b"\x89PNG\r\n\x1a\n", b"\0\0\0"])
-def test_a_binary_file(tmp_path: Path, data: bytes) -> None:
+def test_a_binary_file(tmp_path, data):
     path = tmp_path / "r.yaml"
     path.write_bytes(data)
     with pytest.raises(RecipeError, match=r"r\.yaml: (cannot be read as a recipe|not valid YAML)"):
         load_recipe(str(path))
 
 
-def test_an_empty_file(tmp_path: Path) -> None:
+def test_an_empty_file(tmp_path):
     assert "r.yaml: input: " in load_refusal(tmp_path, text="# no key\n")
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "words > 2", "5"])
-def test_what_is_no_mapping(tmp_path: Path, text: str) -> None:
+def test_what_is_no_mapping(tmp_path, text):
     message = load_refusal(tmp_path, text=text)
     assert "accepted: a YAML mapping with key input, as `curate init` writes it" in message
 
@@ -357,12 +350,12 @@ def test_what_is_no_mapping(tmp_path: Path, text: str) -> None:
         ("rules:\n  a: words > 2\n  a: words > 3\n", "'a' occurs twice, line 3"),
     ],
 )
-def test_wrong_yaml(tmp_path: Path, text: str, part: str) -> None:
+def test_wrong_yaml(tmp_path, text, part):
     message = load_refusal(tmp_path, text=text)
     assert "r.yaml: not valid YAML: " in message and part in message
 
 
-def test_relative_paths_are_of_the_recipes_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_are_of_the_recipes_folder(tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     write(tmp_path / "in", "input: {name: a, format: parquet, path: ../x.parquet}\nmatch: {metadata: m.json}\n")
     monkeypatch.chdir(tmp_path)
@@ -371,17 +364,17 @@ def test_relative_paths_are_of_the_recipes_folder(tmp_path: Path, monkeypatch: p
     assert found.match is not None and found.match.metadata == f"{tmp_path}/in/m.json"
 
 
-def test_a_remote_recipe_has_a_folder_too() -> None:
+def test_a_remote_recipe_has_a_folder_too():
     fsspec.filesystem("memory").pipe("/recipes/r.yaml", yaml.safe_dump({"input": {**SOURCE, "path": "x"}}).encode())
     assert load_recipe("memory://recipes/r.yaml").input[0].path == "memory://recipes/x"
 
 
 @pytest.mark.parametrize("path", ["/abs/x.parquet", "s3://bucket/x.parquet"])
-def test_absolute_paths_stay(tmp_path: Path, path: str) -> None:
+def test_absolute_paths_stay(tmp_path, path):
     assert load(tmp_path, f"input.path={path}").input[0].path == path
 
 
-def bomb(levels: int = 40) -> str:
+def bomb(levels=40):
     """A value whose aliases come to more than any memory."""
     lines = [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, levels)]
     return f"{{l0: &l0 [x], {', '.join(lines)}}}"
@@ -402,7 +395,7 @@ PLACES = {
 @pytest.mark.thorough
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("value", ["bomb", '"\\ud800"', "[" * 5000, '{"\\udfff": 1}', "&a [*a]", "0x" + "f" * 9999])
-def test_hostile_yaml_anywhere(tmp_path: Path, place: str, value: str) -> None:
+def test_hostile_yaml_anywhere(tmp_path, place, value):
     value = bomb() if value == "bomb" else value
     message = load_refusal(tmp_path, text=place.format(value))
     assert "r.yaml: not valid YAML: " in message and len(message) < 1000
@@ -411,19 +404,19 @@ def test_hostile_yaml_anywhere(tmp_path: Path, place: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("override", ["rules.\udcff=words > 1", "rules.a=\udcff", "\udcff=1", "rules.a='\ud800'"])
-def test_set_of_what_is_no_utf8(tmp_path: Path, override: str) -> None:
+def test_set_of_what_is_no_utf8(tmp_path, override):
     message = load_refusal(tmp_path, override)
     assert "bytes that are not UTF-8" in message and message.isascii()
 
 
-def test_keys_of_set_that_are_too_long(tmp_path: Path) -> None:
+def test_keys_of_set_that_are_too_long(tmp_path):
     assert "a key of 20,002 parts; accepted: at most 100" in load_refusal(tmp_path, f"input.storage{'.a' * 19_999}=1")
     assert "accepted: a position below 1" in load_refusal(tmp_path, f"input.{'9' * 5000}.path=x", text=BALANCED)
 
 
 @pytest.mark.parametrize("key", ["input.path", "input.0.path"])
 @pytest.mark.parametrize("form", ["input: {SOURCE}", "input: [{SOURCE}]"])
-def test_a_single_source_is_set_with_or_without_its_place(tmp_path: Path, form: str, key: str) -> None:
+def test_a_single_source_is_set_with_or_without_its_place(tmp_path, form, key):
     text = form.replace("SOURCE", "name: a, format: webdataset, path: x.tar")
     (tmp_path / "recipe.yaml").write_text(text)
     assert load_recipe(f"{tmp_path}/recipe.yaml", [f"{key}=/y.tar"]).input[0].path == "/y.tar"
@@ -433,14 +426,14 @@ def test_a_single_source_is_set_with_or_without_its_place(tmp_path: Path, form: 
 
 @pytest.mark.parametrize("key", ["input.join.path", "input.0.join.path", "input.join.0.path", "input.0.join.0.path"])
 @pytest.mark.parametrize("form", ["input: {%s, join: {%s}}", "input: [{%s, join: {%s}}]", "input: {%s, join: [{%s}]}"])
-def test_a_single_join_likewise(tmp_path: Path, form: str, key: str) -> None:
+def test_a_single_join_likewise(tmp_path, form, key):
     text = form % ("name: a, format: webdataset, path: x.tar", "path: x.csv, on: key, columns: {a: b}")
     (tmp_path / "recipe.yaml").write_text(text)
     [source] = load_recipe(f"{tmp_path}/recipe.yaml", [f"{key}=/y.csv"]).input
     assert (source.path, source.join[0].path) == (f"{tmp_path}/x.tar", "/y.csv")
 
 
-def test_a_folder_whose_name_is_no_utf8(tmp_path: Path) -> None:
+def test_a_folder_whose_name_is_no_utf8(tmp_path):
     folder = tmp_path / "a\udcff"
     folder.mkdir()
     message = load_refusal(folder)
@@ -448,7 +441,7 @@ def test_a_folder_whose_name_is_no_utf8(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "pipe", "large.yaml"])
-def test_a_recipe_that_does_not_end(tmp_path: Path, path: str) -> None:
+def test_a_recipe_that_does_not_end(tmp_path, path):
     os.mkfifo(tmp_path / "pipe")
     with open(tmp_path / "large.yaml", "wb") as file:
         file.truncate(1 << 40)
@@ -486,14 +479,14 @@ BALANCED = (
         ("input.0.columns.caption=alt", ["input", 0, "columns", "caption"], "alt"),
     ],
 )
-def test_set(tmp_path: Path, override: str, path: list[Any], value: Any) -> None:
-    at: Any = load(tmp_path, override, text=BALANCED).model_dump()
+def test_set(tmp_path, override, path, value):
+    at = load(tmp_path, override, text=BALANCED).model_dump()
     for part in path:
         at = at[part]
     assert at == value
 
 
-def test_set_applies_in_order(tmp_path: Path) -> None:
+def test_set_applies_in_order(tmp_path):
     assert load(tmp_path, "balance.t=5", "balance.rows=8", "balance.t=6", text=BALANCED).balance == Balance(t=6)
     with_rule = load(tmp_path, "rules.best.top=0.2", "rules.best.of=s")
     assert with_rule.rules == {"best": Top(top=0.2, of="s")}
@@ -512,9 +505,7 @@ def test_set_applies_in_order(tmp_path: Path) -> None:
         ("rules.size=null", None),
     ],
 )
-def test_set_notes_what_may_not_be_meant(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, override: str, note: str | None
-) -> None:
+def test_set_notes_what_may_not_be_meant(tmp_path, caplog, override, note):
     rules = "rules: {once: dedup, size: min_side >= 200}\n"
     loaded = load(tmp_path, text="input: {name: a, format: parquet, path: x.parquet}\n" + rules)
     assert not caplog.messages
@@ -522,7 +513,7 @@ def test_set_notes_what_may_not_be_meant(
     assert caplog.messages == ([note] if note else [])
 
 
-def test_set_makes_sections(tmp_path: Path) -> None:
+def test_set_makes_sections(tmp_path):
     found = load(tmp_path, "match.metadata=/m.json", "balance.t=5", "dedup.prefer=s")
     assert (found.match and found.match.metadata, found.balance, found.dedup.prefer) == ("/m.json", Balance(t=5), "s")
 
@@ -549,7 +540,7 @@ def test_set_makes_sections(tmp_path: Path) -> None:
         ("rules.y.top=0.2", ["rules.y.of", "missing; accepted: such as 'clip_score'"]),
     ],
 )
-def test_wrong_set(tmp_path: Path, override: str, parts: list[str]) -> None:
+def test_wrong_set(tmp_path, override, parts):
     message = load_refusal(tmp_path, override, text=BALANCED)
     assert not [part for part in parts if part not in message], message
 
@@ -562,10 +553,10 @@ def test_wrong_set(tmp_path: Path, override: str, parts: list[str]) -> None:
     ),
     st.sampled_from([*Recipe.model_fields, "input.0", "input.0.columns", "measure.image", "rules.x", "new"]),
 )
-def test_any_value_anywhere_is_read_or_refused(value: Any, place: str) -> None:
-    data: dict[str, Any] = {"input": [dict(SOURCE)], "rules": {}, "measure": {}}
+def test_any_value_anywhere_is_read_or_refused(value, place):
+    data = {"input": [dict(SOURCE)], "rules": {}, "measure": {}}
     *parents, last = place.split(".")
-    at: Any = data
+    at = data
     for part in parents:
         at = at[int(part) if part.isdigit() else part]
     at[int(last) if last.isdigit() else last] = value
@@ -575,7 +566,7 @@ def test_any_value_anywhere_is_read_or_refused(value: Any, place: str) -> None:
         assert str(error).startswith("recipe: ")
 
 
-def test_sections_of_kinds_are_pickled_by_what_they_hold() -> None:
+def test_sections_of_kinds_are_pickled_by_what_they_hold():
     near = {"phash": {"distance": 4}}
     captions = {"engines": {"a": {"recorded": {"path": "x", "model": "m"}}}, "recaption": {"engine": "a"}}
     made = recipe(measure={"image": {"phash": True}}, dedup={"by": [near], "against": near | {"images": "y"}})
@@ -600,7 +591,7 @@ def test_sections_of_kinds_are_pickled_by_what_they_hold() -> None:
         },
     ],
 )
-def test_columns_have_no_names_that_sql_would_misread(sections: dict[str, Any]) -> None:
+def test_columns_have_no_names_that_sql_would_misread(sections):
     with pytest.raises(
         RecipeError, match="is a reserved word of SQL, so expressions could not name it; accepted: another name"
     ):

@@ -2,9 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import jsonschema
 import pytest
@@ -14,7 +12,6 @@ from curate.base import schema
 from curate.cli.init import recipe_schema
 from curate.recipe.measure import SIGNALS, Measure
 from curate.recipe.recipe import Recipe, parse_recipe
-from curate.recipe.section import Section
 from curate.recipe.strict_yaml import load_yaml
 from curate.signals.registry import KINDS
 from curate.signals.signal import BuildContext, filled_columns
@@ -26,11 +23,11 @@ VALIDATOR = jsonschema.Draft202012Validator(recipe_schema())
 ODD = re.compile(r"\b(is told|is wished|as long as|stands? for|alike|of which is)\b", re.IGNORECASE)
 
 
-def test_the_page_is_what_the_models_say() -> None:
+def test_the_page_is_what_the_models_say():
     assert reference_page() == TEXT, "run `python -m tests.recipe.reference`"
 
 
-def properties(part: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+def properties(part, path=""):
     """Each key of a JSON schema, at any depth."""
     if isinstance(part, dict):
         for name, one in part.get("properties", {}).items() if isinstance(part.get("properties"), dict) else ():
@@ -42,7 +39,7 @@ def properties(part: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]
             yield from properties(one, path)
 
 
-def test_editors_show_a_meaning_and_an_example_of_every_key() -> None:
+def test_editors_show_a_meaning_and_an_example_of_every_key():
     found = dict(properties(recipe_schema()))
     assert len(found) > 180
     assert not [path for path, one in found.items() if not one.get("description")]
@@ -50,7 +47,7 @@ def test_editors_show_a_meaning_and_an_example_of_every_key() -> None:
 
 
 @pytest.mark.parametrize("entry", [Entry("", Recipe, Recipe.model_fields, {}), *ENTRIES], ids=lambda entry: entry.title)
-def test_a_key_has_a_short_meaning_and_examples_that_are_accepted(entry: Entry) -> None:
+def test_a_key_has_a_short_meaning_and_examples_that_are_accepted(entry):
     described = entry.section.model_json_schema()["properties"]
     for name in entry.fields:
         field = entry.section.model_fields[name]
@@ -66,7 +63,7 @@ def test_a_key_has_a_short_meaning_and_examples_that_are_accepted(entry: Entry) 
 
 
 @pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL))
-def test_an_example_is_a_recipe(block: str) -> None:
+def test_an_example_is_a_recipe(block):
     data = load_yaml(block)
     recipe = {"input": {"name": "a", "format": "webdataset", "path": "a.tar"}} | data
     assert parse_recipe(recipe).input
@@ -80,20 +77,20 @@ ANCHORS = [
 ]
 
 
-def test_every_link_leads_to_a_heading() -> None:
+def test_every_link_leads_to_a_heading():
     assert len(set(ANCHORS)) == len(ANCHORS)
     assert set(re.findall(r"\]\(#([^)]*)\)", TEXT)) <= set(ANCHORS)
     assert all((PAGE.parent / link).is_file() for link in re.findall(r"\]\(([^#)]+)\)", TEXT))
 
 
-def test_links_from_other_pages_lead_to_a_heading() -> None:
+def test_links_from_other_pages_lead_to_a_heading():
     root = PAGE.parents[2]
     pages = [root / "README.md", *(root / "curate").rglob("*.md"), *(root / "infra").glob("*.md")]
     found = [link for page in pages for link in re.findall(r"recipes/README\.md#([^)\s]+)\)", page.read_text("utf-8"))]
     assert found and set(found) <= set(ANCHORS)
 
 
-def test_every_section_and_every_kind_has_its_place() -> None:
+def test_every_section_and_every_kind_has_its_place():
     described = {entry.section for entry in ENTRIES}
     assert {kind.section for kind in KINDS} <= described
     top = {entry.title.partition(".")[0].partition(",")[0] for entry in ENTRIES}
@@ -106,21 +103,21 @@ def test_every_section_and_every_kind_has_its_place() -> None:
 # ---- columns
 
 
-def said(section: type[Section], table: str, name: str) -> dict[str, str]:
+def said(section, table, name):
     return {column.name.replace("NAME", name): column.type for column in section.gives if column.table == table}
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.key)
-def test_a_signal_says_the_columns_that_it_builds(kind: Any) -> None:
+def test_a_signal_says_the_columns_that_it_builds(kind):
     """All of those that it may build: with every key that adds some. Building loads nothing."""
-    more: dict[str, Any] = {"words": True} if kind.key == "clip" else {}
+    more = {"words": True} if kind.key == "clip" else {}
     measure = Measure.full().model_validate(
         {"clip": {"model": "m"}, kind.key: more | kind.section.example if more else kind.section.example}
     )
-    known: Any = defaultdict(partial(defaultdict, str))
-    built: dict[str, Any] = {}
-    found: dict[str, str] = {}
-    samples: set[str] = set()
+    known = defaultdict(partial(defaultdict, str))
+    built = {}
+    found = {}
+    samples = set()
     name = ""
     for key, name, section in measure.requested:
         for signal in SIGNALS.find(key).build(name, section, BuildContext(known, built)):
@@ -145,7 +142,7 @@ def test_a_signal_says_the_columns_that_it_builds(kind: Any) -> None:
         ("captions", schema.CAPTIONS),
     ],
 )
-def test_every_column_of_a_table_comes_of_a_section(table: str, columns: Any) -> None:
+def test_every_column_of_a_table_comes_of_a_section(table, columns):
     given = {column.name: column.type for entry in ENTRIES for column in entry.gives if column.table == table}
     arrow = {"float": "float32", "double": "float64"}
     types = {field.name: str(field.type).replace("item: ", "") for field in columns}

@@ -4,12 +4,12 @@ import bz2
 import json
 import pickle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from curate.base.errors import RecipeError
-from curate.recipe.recipe import Recipe, parse_recipe
+from curate.recipe.recipe import parse_recipe
 from curate.recipe.secrets import check_variables, refuse_literals
 from curate.run.context import RunContext
 from curate.store.store import RunStore
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from curate.pool.plan import Pool
 
 
-def recipe(**storage: Any) -> Recipe:
+def recipe(**storage):
     source = {"name": "photos", "format": "webdataset", "path": "s3://bucket/pool.tar", "storage": storage}
     return parse_recipe({"input": source}, "recipe.yaml")
 
 
-def test_a_variable_travels_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_travels_by_its_name(monkeypatch):
     monkeypatch.setenv("POOL_SECRET", "hush-hush")
     nested = {"aws_secret_access_key": "env:POOL_SECRET"}
     made = recipe(secret="env:POOL_SECRET", client_kwargs=nested, anon=False, keys=["env:POOL_SECRET"])
@@ -42,13 +42,13 @@ def test_a_variable_travels_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None
         check_variables("photos", pickle.loads(pickle.dumps(made)).input[0].storage)
 
 
-def test_a_wrong_name_is_not_shown() -> None:
+def test_a_wrong_name_is_not_shown():
     with pytest.raises(RecipeError, match=r"storage\.secret: env: is followed by no name") as error:
         recipe(secret="env:wJalr/XUtn")
     assert "wJalr" not in str(error.value)
 
 
-def test_a_password_in_a_url_is_refused() -> None:
+def test_a_password_in_a_url_is_refused():
     """It would be in run.json and in each message about the file."""
     for path in ("ftp://me:hush@host/pool.tar", ["simplecache::https://me:hush@host/{0..3}.tar"]):
         with pytest.raises(RecipeError, match=r"input.*path(.0)?: a password.*: env:MY_PASSWORD") as error:
@@ -71,7 +71,7 @@ def test_a_password_in_a_url_is_refused() -> None:
         ("metadata", "build", "--wiki", "dewiki-20240101-pages-articles.xml.bz2", "--out", "{}/metadata.parquet"),
     ],
 )
-def test_nor_on_a_command_line(words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nor_on_a_command_line(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("recipe.yaml").write_text("input: {name: photos, format: webdataset, path: a.tar}")
     Path("dewiki-20240101-pages-articles.xml.bz2").write_bytes(bz2.compress(b"<mediawiki></mediawiki>"))
@@ -80,7 +80,7 @@ def test_nor_on_a_command_line(words: tuple[str, ...], tmp_path: Path, monkeypat
     assert "hush" not in done.err + done.out
 
 
-def test_workers_are_asked_for_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_asked_for_variables(tmp_path, monkeypatch):
     """Those of a source, and those of engines of captions."""
     monkeypatch.setenv("POOL_SECRET", "hush-hush")
     captions = {
@@ -115,13 +115,13 @@ def test_workers_are_asked_for_variables(tmp_path: Path, monkeypatch: pytest.Mon
         ("client_kwargs.headers.Authorization", {"client_kwargs": {"headers": {"Authorization": "hush-hush"}}}),
     ],
 )
-def test_literal_secrets_are_refused(key: str, options: dict[str, Any]) -> None:
+def test_literal_secrets_are_refused(key, options):
     with pytest.raises(RecipeError, match=f"input 'photos': storage.{key}: .*accepted: env:NAME") as error:
         refuse_literals("photos", recipe(**options).input[0].storage)
     assert "hush" not in str(error.value) and "AKIA" not in str(error.value)
 
 
-def test_what_is_no_secret_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_secret_is_not_refused(monkeypatch):
     monkeypatch.setenv("POOL_SECRET", "hush-hush")
     options = {"anon": True, "token": "google_default", "endpoint_url": "http://host", "secret": "env:POOL_SECRET"}
     options |= {"config_kwargs": {"connect_timeout": 5}, "s3_additional_kwargs": {"SSEKMSKeyId": "alias/x"}}

@@ -23,11 +23,11 @@ class Outer(Section):
     model: ModelPath = "org/name"
 
 
-def absolute(path: str) -> str:
+def absolute(path):
     return f"/base/{path}"
 
 
-def test_every_form_of_a_field_that_holds_paths() -> None:
+def test_every_form_of_a_field_that_holds_paths():
     inner = {"file": "f"}
     found = Outer.model_validate(
         {
@@ -54,11 +54,11 @@ def test_every_form_of_a_field_that_holds_paths() -> None:
 
 
 @pytest.mark.parametrize("model", ["org/name", "/folder", "name"])
-def test_a_name_of_a_model_is_no_path(model: str) -> None:
+def test_a_name_of_a_model_is_no_path(model):
     assert Outer.model_validate({"paths": "a", "model": model}, context=absolute).model == model
 
 
-def test_paths_stay_as_they_are_written_without_a_context() -> None:
+def test_paths_stay_as_they_are_written_without_a_context():
     assert Outer.model_validate({"paths": "a", "model": "./m"}).model_dump(include={"paths", "model"}) == {
         "paths": "a",
         "model": "./m",
@@ -79,13 +79,13 @@ class Holder(Section):
 
 
 @pytest.mark.parametrize("holder", [Holder(), Holder(threads=2, inner=Placed(device="cuda"))])
-def test_values_do_not_depend_on_where_they_are_computed(holder: Holder) -> None:
+def test_values_do_not_depend_on_where_they_are_computed(holder):
     assert without_runtime(holder, holder.model_dump()) == {"inner": {"model": "m"}, "text": "text"}
     assert without_runtime(holder, {"threads": 3, "text": "other"}) == {"text": "other"}
     assert without_runtime(Holder(inner=None), {"inner": None}) == {"inner": None}
 
 
-def test_the_text_below_a_field_is_its_description() -> None:
+def test_the_text_below_a_field_is_its_description():
     class Base(Section):
         first: int = 1
         """Of the base."""
@@ -97,7 +97,7 @@ def test_the_text_below_a_field_is_its_description() -> None:
         second: int = Field(3, description="Of the field.")
         third: int = 4
 
-    def meanings(section: type[Section]) -> dict[str, str | None]:
+    def meanings(section):
         return {name: key.get("description") for name, key in section.model_json_schema()["properties"].items()}
 
     assert meanings(Base) == {"first": "Of the base.", "second": "Of the base too."}

@@ -1,7 +1,6 @@
 """YAML that comes from anyone: what is plain is read as by PyYAML; bombs, depth and half characters are refused, at once."""
 
 import time
-from typing import Any
 
 import pytest
 import yaml
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from curate.recipe.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, find_surrogate, load_yaml
 
 
-def refusal(text: str) -> str:
+def refusal(text):
     began = time.process_time()
     with pytest.raises(yaml.YAMLError) as caught:
         load_yaml(text)
@@ -32,7 +31,7 @@ def refusal(text: str) -> str:
         '"\\U0001f600"',
     ],
 )
-def test_plain_yaml_is_read_as_pyyaml_reads_it(text: str) -> None:
+def test_plain_yaml_is_read_as_pyyaml_reads_it(text):
     assert load_yaml(text) == yaml.safe_load(text)
 
 
@@ -42,11 +41,11 @@ def test_plain_yaml_is_read_as_pyyaml_reads_it(text: str) -> None:
         st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
     )
 )
-def test_what_pyyaml_writes_is_read(value: Any) -> None:
+def test_what_pyyaml_writes_is_read(value):
     assert load_yaml(yaml.safe_dump(value)) == value
 
 
-def laughs(first: str, line: str, levels: int = 40) -> str:
+def laughs(first, line, levels=40):
     """Each line has ten aliases of the one before."""
     lines = [f"l0: &l0 {first}", *(f"l{n}: &l{n} {line.replace('@', f'*l{n - 1}')}" for n in range(1, levels))]
     return "\n".join(lines)
@@ -65,35 +64,35 @@ LIST = f"[{', '.join(['@'] * 10)}]"
         ("x" * 1_000_000, LIST),
     ],
 )
-def test_a_billion_laughs(first: str, line: str) -> None:
+def test_a_billion_laughs(first, line):
     message = refusal(laughs(first, line))
     assert f"more than {MAX_CHARACTERS:,} characters" in message and "aliases" in message and "line " in message
 
 
-def test_a_chain_of_aliases_is_as_deep_as_it_is_when_followed() -> None:
+def test_a_chain_of_aliases_is_as_deep_as_it_is_when_followed():
     assert f"nested more than {MAX_DEPTH} deep" in refusal(laughs("[x]", "[@]", MAX_DEPTH))
     assert len(load_yaml(laughs("[x]", "[@]", MAX_DEPTH - 5))) == MAX_DEPTH - 5
 
 
 @pytest.mark.parametrize("text", ["&a [*a]", "a: &a {b: *a}", "&a {<<: *a}", "&a {? *a : 1}"])
-def test_an_alias_within_what_it_names(text: str) -> None:
+def test_an_alias_within_what_it_names(text):
     assert "an alias inside the value that it refers to, line 1" in refusal(text)
 
 
 @pytest.mark.parametrize("text", ["[" * 50_000, "{a: " * 50_000, "- " * 50_000, "? " * 50_000, "[" * 101 + "]" * 101])
-def test_depth(text: str) -> None:
+def test_depth(text):
     assert f"nested more than {MAX_DEPTH} deep, line 1" in refusal(text)
     assert load_yaml("[" * MAX_DEPTH + "]" * MAX_DEPTH)
 
 
 @pytest.mark.parametrize("text", ['"\\ud800"', '{"a\\udfff": 1}', 'a: ["x\\ud83dx"]', '!!str "\\ud800"'])
-def test_half_a_surrogate_pair(text: str) -> None:
+def test_half_a_surrogate_pair(text):
     message = refusal(text)
     assert "half a surrogate pair, \\ud" in message and "line 1" in message
     assert find_surrogate("a\udc00\ud800") == "\\udc00" and find_surrogate("é😀") is None
 
 
-def test_too_many_values(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_values(monkeypatch):
     """4 MB of short ones took minutes."""
     monkeypatch.setattr("curate.recipe.strict_yaml._MAX_NODES", 100)
     assert len(load_yaml(f"[{'a,' * 99}]")) == 99
@@ -101,12 +100,12 @@ def test_too_many_values(monkeypatch: pytest.MonkeyPatch) -> None:
         load_yaml(f"[{'a,' * 100}]")
 
 
-def test_a_text_that_is_too_long() -> None:
+def test_a_text_that_is_too_long():
     assert "characters; accepted: at most" in refusal("#" * (MAX_CHARACTERS + 1))
 
 
 @pytest.mark.parametrize("text", ["9" * 101, "0x" + "f" * 10_000, "1" + ":1" * 100_000, "1" + ":1" * 1_000 + ".5"])
-def test_numbers_that_are_too_long(text: str) -> None:
+def test_numbers_that_are_too_long(text):
     assert f"a number of {len(text):,} characters, line 1; accepted: at most 100" in refusal(text)
 
 
@@ -117,14 +116,14 @@ def test_numbers_that_are_too_long(text: str) -> None:
         '!!float ""', "!!timestamp x",
     ],
 )  # fmt: skip
-def test_a_scalar_that_is_not_what_its_tag_says(text: str) -> None:
+def test_a_scalar_that_is_not_what_its_tag_says(text):
     kind = text.partition(" ")[0][2:] if text.startswith("!") else "timestamp"
     message = refusal(f"\na: {text}")
     assert f"is not {kind}, line 2" in message
 
 
 @pytest.mark.parametrize("text", ["!!binary aGVsbG8=", "!!set {a, b}", "!!omap [a: 1]", "!!pairs [a: 1]"])
-def test_values_that_json_does_not_have(text: str) -> None:
+def test_values_that_json_does_not_have(text):
     kind = text.partition(" ")[0][2:]
     assert f"a value of type {kind}, line 1; accepted: mappings, lists, texts" in refusal(text)
 
@@ -132,10 +131,10 @@ def test_values_that_json_does_not_have(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "part"), [("a: 1\na: 2", "key 'a' occurs twice, line 2"), ("[a]: 1", "cannot be a key")]
 )
-def test_keys(text: str, part: str) -> None:
+def test_keys(text, part):
     assert part in refusal(text)
 
 
-def test_a_key_is_no_boolean() -> None:
+def test_a_key_is_no_boolean():
     """YAML 1.1 takes `off` for false, and it is a key of `captions.gates`."""
     assert load_yaml("gates: {off: [names], on: 1, yes: off}") == {"gates": {"off": ["names"], "on": 1, "yes": False}}

@@ -1,15 +1,13 @@
 """A Parquet pool with embeddings, cut into any number of files, and its run."""
 
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 
-def make_embeddings(rows: int, dimension: int = 32, seed: int = 0) -> tuple[Any, Any]:
+def make_embeddings(rows, dimension=32, seed=0):
     """Image and text embeddings of unit length (float16 [rows, dimension]): a few topics, texts near their images."""
     rng = np.random.default_rng(seed)
     topics = rng.normal(size=(7, dimension))
@@ -18,7 +16,7 @@ def make_embeddings(rows: int, dimension: int = 32, seed: int = 0) -> tuple[Any,
     return tuple((side / np.linalg.norm(side, axis=1, keepdims=True)).astype(np.float16) for side in (images, texts))  # type: ignore[return-value]
 
 
-def write_pool(folder: Path, files: int, images: Any, texts: Any, missing: tuple[int, ...] = ()) -> str:
+def write_pool(folder, files, images, texts, missing=()):
     """Write rows in order into so many files, rows of `missing` without a caption; the recipe's `input.path`."""
     folder.mkdir(parents=True)
     rows = len(images)
@@ -37,7 +35,7 @@ def write_pool(folder: Path, files: int, images: Any, texts: Any, missing: tuple
     return str(folder / "*.parquet")
 
 
-def recipe_of(path: str, relate: dict[str, Any], **sections: Any) -> dict[str, Any]:
+def recipe_of(path, relate, **sections):
     """A recipe of such a pool."""
     columns = {"caption": "TEXT", "url": "URL"}
     embeddings = {"name": "l14", "image": "l14_img", "text": "l14_txt", "keep": True}

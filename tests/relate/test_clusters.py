@@ -1,7 +1,6 @@
 """Rows that clusters are trained on: at most 256 a centroid, by hash, whatever the pool; of a part of it, that part."""
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from curate.store.store import RunStore
 
 
 @given(st.integers(1, 3000), st.integers(1, 400), st.integers(0, 2**32))
-def test_at_most_256_rows_a_centroid_are_trained_on(clusters: int, times: int, seed: int) -> None:
+def test_at_most_256_rows_a_centroid_are_trained_on(clusters, times, seed):
     """And nearly as many; all of a pool that has no more."""
     total = clusters * times
     hashes = np.random.default_rng(seed).integers(0, 2**64, min(total, 200_000), np.uint64)
@@ -30,14 +29,14 @@ def test_at_most_256_rows_a_centroid_are_trained_on(clusters: int, times: int, s
 
 
 @pytest.mark.parametrize("share", [0.5, 0.01, 1e-6])
-def test_of_a_part_of_the_pool_that_part_is_trained_on(share: float) -> None:
+def test_of_a_part_of_the_pool_that_part_is_trained_on(share):
     clusters, total = 1000, 100_000_000
     whole = int(training_cut(total, clusters)) / 2**64
     part = int(training_cut(round(total * share), clusters, share)) / 2**64
     assert part == pytest.approx(whole, rel=0.1) or part == pytest.approx(min(1, clusters / (total * share)))
 
 
-def test_sums_of_small_integers_do_not_overflow() -> None:
+def test_sums_of_small_integers_do_not_overflow():
     combine = Fold(add_sums)
     accumulator = combine.create()
     for _ in range(3):
@@ -47,7 +46,7 @@ def test_sums_of_small_integers_do_not_overflow() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=40))
-def test_rows_that_are_alike_are_gathered_once_and_counted(rows: list[tuple[int, int]]) -> None:
+def test_rows_that_are_alike_are_gathered_once_and_counted(rows):
     """The same uid with another embedding is another row."""
     hashes = np.array([row[0] for row in rows], np.uint64)
     images = np.array([[0.5, row[1]] for row in rows], np.float16).reshape(-1, 2)
@@ -56,13 +55,13 @@ def test_rows_that_are_alike_are_gathered_once_and_counted(rows: list[tuple[int,
     assert len(counted) == len(set(rows))
 
 
-def test_a_second_attempt_at_a_step_changes_nothing(tmp_path: Path) -> None:
+def test_a_second_attempt_at_a_step_changes_nothing(tmp_path):
     """The first one wrote its file, and what it gave was lost; or it is late, and has rows in another order."""
     reading = Reading(RunStore(str(tmp_path)), ClustersRelation(), "topic", "l14_", 0)
     begun = Training(reading.save(centroids=np.eye(2, 4, dtype=np.float32) * 100))
     sums = {0: np.array([9.0, 9, 0, 0])}
 
-    def move() -> tuple[bool, list[list[float]]]:
+    def move():
         base_process._shared._kept.clear()  # as in another process
         moved = _move(reading, begun, sums)
         assert moved

@@ -1,8 +1,5 @@
 """Columns that need the whole pool: each is its definition in float64, and the same to the bit however the pool is cut."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -27,11 +24,11 @@ MISSING = (3, 50)
 
 
 @pytest.fixture(scope="module")
-def pool() -> tuple[Any, Any]:
+def pool():
     return make_embeddings(400)
 
 
-def run(out: Path, path: str, *words: str, **sections: Any) -> Path:
+def run(out, path, *words, **sections):
     recipe = out.with_suffix(".yaml")
     recipe.write_text(yaml.safe_dump(recipe_of(path, RELATE, **sections)))
     with pytest.MonkeyPatch.context() as patch:
@@ -42,18 +39,18 @@ def run(out: Path, path: str, *words: str, **sections: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, pool: tuple[Any, Any]) -> dict[int, Path]:
+def runs(tmp_path_factory, pool):
     folder = tmp_path_factory.mktemp("relate")
     paths = {files: write_pool(folder / f"pool{files}", files, *pool, missing=MISSING) for files in (1, 7, 17)}
     return {files: run(folder / f"run{files}", path) for files, path in paths.items()}
 
 
-def related(folder: Path) -> dict[str, list[Any]]:
+def related(folder):
     query = "SELECT url, s_clip, topic, topic_distance, pool_vas FROM verdicts ORDER BY url"
     return Run(str(folder)).sql(query).to_pydict()
 
 
-def test_the_same_to_the_bit_however_it_is_cut(runs: dict[int, Path]) -> None:
+def test_the_same_to_the_bit_however_it_is_cut(runs):
     whole = related(runs[1])
     assert len(set(whole["topic"])) >= 5 and whole["s_clip"].count(None) == 2
     assert all(related(runs[files]) == whole for files in (7, 17))
@@ -62,18 +59,18 @@ def test_the_same_to_the_bit_however_it_is_cut(runs: dict[int, Path]) -> None:
     assert [units_of(runs[files]) for files in (1, 7, 17)] == [1, 7, 17]
 
 
-def units_of(folder: Path) -> int:
+def units_of(folder):
     [units] = Run(str(folder)).sql("SELECT units FROM steps WHERE step = 'relate'").column(0).to_pylist()
     return int(units)
 
 
-def by_row(folder: Path) -> dict[int, dict[str, Any]]:
+def by_row(folder):
     """What the run says of each row, by its number in the pool."""
     table = Run(str(folder)).sql("SELECT url, uid, s_clip, topic, topic_distance, pool_vas FROM verdicts")
     return {int(row["url"].rpartition("/")[2][:-4]): row for row in table.to_pylist()}
 
 
-def test_each_is_its_definition_in_float64(runs: dict[int, Path], pool: tuple[Any, Any]) -> None:
+def test_each_is_its_definition_in_float64(runs, pool):
     rows = by_row(runs[7])
     usable = [i for i in sorted(rows) if i not in MISSING]
     images, texts = (side.astype(np.float64) for side in pool)
@@ -106,11 +103,11 @@ def test_each_is_its_definition_in_float64(runs: dict[int, Path], pool: tuple[An
     assert {rows[i][name] for i in MISSING for name in ("s_clip", "topic", "pool_vas")} == {None}
 
 
-def seed_of(kind: str, name: str, what: object) -> int:
+def seed_of(kind, name, what):
     return Reading(RunStore("."), RELATIONS.find(kind), name, "", 0).seed_of(what)
 
 
-def test_centroids_of_a_run_are_taken_by_another(tmp_path: Path, runs: dict[int, Path], pool: tuple[Any, Any]) -> None:
+def test_centroids_of_a_run_are_taken_by_another(tmp_path, runs, pool):
     """`measure.clusters` gives what the run itself gave; what is related is adopted, and nothing asked."""
     measure = {"clusters": {"again": {"of": "l14", "centroids": str(runs[1] / "models/topic.npy")}}}
     path = write_pool(tmp_path / "pool", 7, *pool, missing=MISSING)
@@ -121,7 +118,7 @@ def test_centroids_of_a_run_are_taken_by_another(tmp_path: Path, runs: dict[int,
     assert again == related(runs[1])["topic"]
 
 
-def test_rules_see_them_and_they_are_reused(tmp_path: Path, runs: dict[int, Path]) -> None:
+def test_rules_see_them_and_they_are_reused(tmp_path, runs):
     rules = {"near": "topic_distance < 0.3", "best": {"top": 0.5, "of": "s_clip"}}
     out = run(tmp_path / "out", str(runs[7].parent / "pool7/*.parquet"), "--reuse", str(runs[7]), rules=rules)
     one = Run(str(out))

@@ -1,8 +1,6 @@
 """Relations in runs: killed, grown, forgotten, without embeddings, on Beam and in process, from another package."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -15,9 +13,9 @@ from curate.base.stages import STAGES
 from curate.recipe.recipe import parse_recipe
 from curate.store.store import RunStore
 from pipelines.prepare import prepare
-from tests import packages
+from tests import kit
 from tests.cli.conftest import run_command
-from tests.laws import pools
+from tests.kit import packages
 from tests.pipelines.graphs import build_graph, count_stages
 from tests.relate.pools import make_embeddings, recipe_of, write_pool
 
@@ -29,47 +27,45 @@ RELATE = {
 
 
 @pytest.fixture(autouse=True)
-def units_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
+def units_are_small(monkeypatch):
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (20, 20))
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+def path(tmp_path_factory):
     return write_pool(tmp_path_factory.mktemp("pool") / "pool", 5, *make_embeddings(120, 16), missing=(7,))
 
 
-def lasting(folder: Path) -> dict[str, bytes]:
+def lasting(folder):
     return {
         name: (folder / name).read_bytes()
-        for name in pools.lasting_files(folder)
+        for name in kit.lasting_files(folder)
         if name.startswith(("tables/", "models/", "shards/"))
     }
 
 
-def test_beam_writes_what_a_plain_loop_does(path: str, tmp_path: Path) -> None:
+def test_beam_writes_what_a_plain_loop_does(path, tmp_path):
     recipe = parse_recipe(recipe_of(path, RELATE, rules={"near": "topic_distance < 0.4"}))
-    pools.run_local(recipe, tmp_path / "local")
-    pools.run_beam(recipe, tmp_path / "cluster", here=False)
+    kit.run_local(recipe, tmp_path / "local")
+    kit.run_beam(recipe, tmp_path / "cluster", here=False)
     assert lasting(tmp_path / "local") == lasting(tmp_path / "cluster")
     assert "models/topic.npy" in lasting(tmp_path / "local")
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_at_any_file_ends_the_same(
-    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_was_killed_at_any_file_ends_the_same(path, tmp_path, monkeypatch):
     recipe = parse_recipe(recipe_of(path, RELATE))
-    pools.run_local(recipe, tmp_path / "whole")
+    kit.run_local(recipe, tmp_path / "whole")
     put, wanted = RunStore._put, lasting(tmp_path / "whole")
 
     class Killed(BaseException):
         pass
 
-    names: list[str] = []
+    names = []
     for after in range(4, 60, 5):
         left = after
 
-        def dying(store: RunStore, name: str, *arguments: Any, **named: Any) -> Any:
+        def dying(store, name, *arguments, **named):
             nonlocal left
             if left == 0:
                 raise Killed(name)
@@ -80,25 +76,25 @@ def test_a_run_that_was_killed_at_any_file_ends_the_same(
         with monkeypatch.context() as patch:
             patch.setattr(RunStore, "_put", dying)
             try:
-                pools.run_local(recipe, out)
+                kit.run_local(recipe, out)
             except Killed as killed:
                 names.append(str(killed))
         if not (out / "_SUCCESS").exists():
-            pools.run_local(recipe, out)
+            kit.run_local(recipe, out)
         assert lasting(out) == wanted
     assert any(name.startswith("tables/related") for name in names), names
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["missing", "cut short", "a bit is another"])
-def test_a_model_that_is_lost_is_made_again(path: str, tmp_path: Path, how: str) -> None:
+def test_a_model_that_is_lost_is_made_again(path, tmp_path, how):
     sample = {"quotas": {"of": "topic", "rows": 20, "by": "complexity"}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe_of(path, RELATE, sample=sample)))
     recipe, out, model = str(tmp_path / "recipe.yaml"), tmp_path / "run", tmp_path / "run/models/topic.npy"
     assert run_command("run", recipe, "--out", str(out)).status == 0
     wanted, content = lasting(out), model.read_bytes()
 
-    def lose() -> None:
+    def lose():
         model.unlink()
         if how != "missing":
             changed = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
@@ -115,10 +111,10 @@ def test_a_model_that_is_lost_is_made_again(path: str, tmp_path: Path, how: str)
 
 
 @pytest.mark.thorough
-def test_a_file_more_relates_all_anew_and_measures_only_itself(tmp_path: Path) -> None:
+def test_a_file_more_relates_all_anew_and_measures_only_itself(tmp_path):
     images, texts = make_embeddings(150, 16)
     path = write_pool(tmp_path / "pool", 5, images[:120], texts[:120])
-    old = pools.run_local(parse_recipe(recipe_of(path, RELATE)), tmp_path / "old")
+    old = kit.run_local(parse_recipe(recipe_of(path, RELATE)), tmp_path / "old")
     write_pool(tmp_path / "more", 1, images[120:], texts[120:])
     (tmp_path / "more/00000.parquet").rename(tmp_path / "pool/00009.parquet")
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe_of(path, RELATE)))
@@ -128,12 +124,12 @@ def test_a_file_more_relates_all_anew_and_measures_only_itself(tmp_path: Path) -
     assert steps["measure"]["units"] == 1 and steps["relate"]["units"] == 6
     assert (
         old.table("related")["s_clip"].to_pylist()
-        != pools.Ran(tmp_path / "new").table("related")["s_clip"].to_pylist()[:120]
+        != kit.Ran(tmp_path / "new").table("related")["s_clip"].to_pylist()[:120]
     )
 
 
 @pytest.mark.thorough
-def test_what_is_forgotten_is_null_and_what_is_blocked_relates_to_nothing(path: str, tmp_path: Path) -> None:
+def test_what_is_forgotten_is_null_and_what_is_blocked_relates_to_nothing(path, tmp_path):
     recipe = recipe_of(path, RELATE)
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     assert run_command("run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run")).status == 0
@@ -151,7 +147,7 @@ def test_what_is_forgotten_is_null_and_what_is_blocked_relates_to_nothing(path: 
 
 
 @pytest.mark.thorough
-def test_what_if_the_report_and_plan_know_them(path: str, tmp_path: Path) -> None:
+def test_what_if_the_report_and_plan_know_them(path, tmp_path):
     (tmp_path / "recipe.yaml").write_text(
         yaml.safe_dump(recipe_of(path, RELATE, rules={"near": "topic_distance < 0.9"}))
     )
@@ -178,7 +174,7 @@ def test_what_if_the_report_and_plan_know_them(path: str, tmp_path: Path) -> Non
     assert planned.status == 0 and "related" in planned.out, planned.out
 
 
-def test_a_plan_before_the_run_relates_its_sample(path: str, tmp_path: Path) -> None:
+def test_a_plan_before_the_run_relates_its_sample(path, tmp_path):
     rules = {"s": {"top": 0.25, "of": "s_clip"}}
     sample = {"quotas": {"of": "topic", "rows": 20, "by": "complexity", "keep": "farthest"}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe_of(path, RELATE, rules=rules, sample=sample)))
@@ -197,21 +193,21 @@ def test_a_plan_before_the_run_relates_its_sample(path: str, tmp_path: Path) -> 
         ({"cluster": {"x": {"of": "l14", "k": 2}}}, "did you mean 'clusters'"),
     ],
 )
-def test_what_is_refused(relate: dict[str, Any], wanted: str, path: str) -> None:
+def test_what_is_refused(relate, wanted, path):
     with pytest.raises(RecipeError) as error:
         parse_recipe(recipe_of(path, relate))
     assert wanted in str(error.value)
 
 
-def test_relations_of_one_column(path: str, tmp_path: Path) -> None:
+def test_relations_of_one_column(path, tmp_path):
     relate = {"clusters": {"topic": {"of": "l14", "k": 4}}, "vas": {"topic_distance": {"of": "l14"}}}
     with pytest.raises(RecipeError, match="there is a column topic_distance already"):
         prepare(parse_recipe(recipe_of(path, relate)), str(tmp_path / "run"))
 
 
-def test_a_name_that_there_is(path: str, tmp_path: Path) -> None:
+def test_a_name_that_there_is(path, tmp_path):
     with pytest.raises(RecipeError, match="relate: there is a column caption already"):
-        pools.run_local(parse_recipe(recipe_of(path, {"vas": {"caption": {"of": "l14"}}})), tmp_path / "out")
+        kit.run_local(parse_recipe(recipe_of(path, {"vas": {"caption": {"of": "l14"}}})), tmp_path / "out")
 
 
 CODE = '''
@@ -262,7 +258,7 @@ RELATION = TwinsRelation()
 
 @pytest.mark.slow
 @packages.needs_hatchling
-def test_a_relation_of_another_package(path: str, tmp_path: Path) -> None:
+def test_a_relation_of_another_package(path, tmp_path):
     site = packages.install(
         tmp_path, "curate-twins", CODE, '[project.entry-points."curate.relations"]\ntwins = "curate_twins:RELATION"'
     )
@@ -278,15 +274,15 @@ def test_a_relation_of_another_package(path: str, tmp_path: Path) -> None:
     assert done.returncode == 1 and "curate-twins 0.1" in done.stderr and "curate_twins.py" in done.stderr, done.stderr
 
 
-def test_a_relation_without_any_row_leaves_others_as_they_are(tmp_path: Path) -> None:
+def test_a_relation_without_any_row_leaves_others_as_they_are(tmp_path):
     images, texts = make_embeddings(60, 16)
     path = write_pool(tmp_path / "pool", 3, images, texts * 0)
-    run = pools.run_beam(parse_recipe(recipe_of(path, RELATE)), tmp_path / "run")
+    run = kit.run_beam(parse_recipe(recipe_of(path, RELATE)), tmp_path / "run")
     related = run.table("related")
     assert related["s_clip"].null_count == 60 and related["topic"].null_count == related["pool_vas"].null_count == 0
 
 
-def test_the_graph_stays_small(path: str, tmp_path: Path) -> None:
+def test_the_graph_stays_small(path, tmp_path):
     """A sample of references takes a few barriers, and each round of clusters about two."""
     counts = []
     for name, relate in (("none", {}), ("negclip", {"negclip": RELATE["negclip"]}), ("all", RELATE)):

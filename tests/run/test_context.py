@@ -1,7 +1,6 @@
 """A finished run opened again decides as it did, without its pool."""
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +12,12 @@ from curate.decide.unit_state import name_verdicts
 from curate.run.context import open_context
 from curate.store.store import RunStore
 from tests.cli.conftest import run_command, write_pool
-from tests.laws.pools import decide_in_process
+from tests.kit import decide_in_process
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", ["tars", "texts"])
-def test_a_finished_run_is_decided_again_as_it_was(name: str, tmp_path: Path) -> None:
+def test_a_finished_run_is_decided_again_as_it_was(name, tmp_path):
     write_pool(tmp_path / "pool")
     out = tmp_path / "run"
     assert run_command("run", str(tmp_path / "pool" / f"{name}.yaml"), "--out", str(out)).status == 0

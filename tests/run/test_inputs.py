@@ -5,8 +5,6 @@ Of local files that are missing, all are named at once.
 
 import os
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -16,7 +14,7 @@ from safetensors.torch import save_file
 
 from curate.base.errors import RecipeError
 from curate.captions.engines import identify_engines
-from curate.recipe.recipe import Recipe, parse_recipe
+from curate.recipe.recipe import parse_recipe
 from curate.run import inputs
 from curate.run.inputs import copy_inputs, naming_all_missing, place_inputs
 from curate.signals.registry import find_signals, identify_models
@@ -26,14 +24,14 @@ SUPPLIED = {"clip": 4}
 
 
 @pytest.fixture
-def store() -> Iterator[RunStore]:
+def store():
     """A folder of a store, so that whoever opens a local path finds nothing there."""
     yield RunStore("memory://inputs/run")
     fsspec.filesystem("memory").store.clear()
 
 
 @pytest.fixture
-def recipe(tmp_path: Path) -> Recipe:
+def recipe(tmp_path):
     """Files of several kinds, in two folders; some by pattern, and a folder."""
     (tmp_path / "a/run/tables/answers").mkdir(parents=True)
     (tmp_path / "b").mkdir()
@@ -61,7 +59,7 @@ def recipe(tmp_path: Path) -> Recipe:
     )
 
 
-def test_copies_are_read_as_the_files_themselves(recipe: Recipe, store: RunStore, tmp_path: Path) -> None:
+def test_copies_are_read_as_the_files_themselves(recipe, store, tmp_path):
     models = identify_models(recipe.measure, SUPPLIED)
     assert recipe.captions
     engines = identify_engines(recipe.captions)
@@ -85,7 +83,7 @@ def test_copies_are_read_as_the_files_themselves(recipe: Recipe, store: RunStore
     assert placed.model_copy(update={"measure": recipe.measure, "captions": recipe.captions}) == recipe
 
 
-def test_urls_missing_files_and_weights_stay(recipe: Recipe, store: RunStore, tmp_path: Path) -> None:
+def test_urls_missing_files_and_weights_stay(recipe, store, tmp_path):
     (tmp_path / "weights.pt").write_bytes(b"some")
     measure = {
         "clip": {"model": "ViT-B-32", "pretrained": str(tmp_path / "weights.pt")},
@@ -99,7 +97,7 @@ def test_urls_missing_files_and_weights_stay(recipe: Recipe, store: RunStore, tm
     assert place_inputs(recipe, store, "inputs") == (recipe, {})
 
 
-def test_too_much_is_refused(recipe: Recipe, store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_much_is_refused(recipe, store, tmp_path, monkeypatch):
     os.truncate(tmp_path / "b/plain.txt", 64_000_000)
     message = r"5 local files .* take up 64.0 MB, of which .*/plain.txt has 64.0 MB; accepted: at most 64.0 MB in all, .* URLs"
     with pytest.raises(RecipeError, match=message):
@@ -108,7 +106,7 @@ def test_too_much_is_refused(recipe: Recipe, store: RunStore, tmp_path: Path, mo
     place_inputs(recipe, store, "inputs")
 
 
-def test_all_missing_files_are_named(tmp_path: Path) -> None:
+def test_all_missing_files_are_named(tmp_path):
     (tmp_path / "there.txt").write_text("u\n")
     clip = {"name": "clip", "model": f"onnx:{tmp_path}/graphs"}
     recipe = parse_recipe(

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -25,10 +24,10 @@ _PROGRAMS = {
     "fake-gcs-server": "github.com/fsouza/fake-gcs-server@v1.56.1",
     **dict.fromkeys(("etcd", "kube-apiserver"), "(how: tests/runners/kubernetes.py)"),
 }
-_HOSTS: dict[str, Sequence[str]] = {"127.0.0.1": (), "127.0.0.2": ()}  # of the workers, one core each
+_HOSTS = {"127.0.0.1": (), "127.0.0.2": ()}  # of the workers, one core each
 
 
-def find_go_program(name: str) -> str:
+def find_go_program(name):
     """The path of `prism`, of `container`, Beam's boot of Python workers, of `fake-gcs-server`, or of Kubernetes'; skips the test where there is none.
 
     Looked for in `GOBIN`, `~/go/bin` and `PATH`; .ci/run builds them where there is Go.
@@ -45,7 +44,7 @@ _PORTS = cycle(range(10_000, 16_000))
 _PORTS = islice(_PORTS, os.getpid() * 100 % 6_000, None)  # not those of another process of tests
 
 
-def free_port(host: str = "127.0.0.1") -> int:
+def free_port(host="127.0.0.1"):
     for port in _PORTS:
         with socket.socket() as sock, suppress(OSError):
             sock.bind((host, port))
@@ -69,14 +68,7 @@ class Standalone:
         folder: where its logs are, and what its executors work in.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        home: Path | None = None,
-        recovers: bool = False,
-        address: str = "127.0.0.1",
-        workers: Mapping[str, Sequence[str]] = _HOSTS,
-    ) -> None:
+    def __init__(self, folder, home=None, recovers=False, address="127.0.0.1", workers=_HOSTS):
         """Of the Spark in `home`, by default PySpark's. With `recovers` a master that starts again knows its applications.
 
         `address` is of the master; `workers` are addresses, each with the words of a command that its own is given to.
@@ -102,9 +94,9 @@ class Standalone:
         master = f"master.Master --host {address} --port {port} --webui-port {page}"
         worker = "worker.Worker --host {0} --cores 1 --memory 1g --webui-port 0 --work-dir {1}/{0} {2}"
         self._commands = {"master": master} | {host: worker.format(host, folder, self.url) for host in workers}
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.processes = {}
 
-    def start(self, *names: str) -> None:
+    def start(self, *names):
         """Start the master ("master") or a worker (its address), by default all; return once the master knows all."""
         for name in names or self._commands:
             command = [*self._workers.get(name, ()), str(self._home / "bin/spark-class")]
@@ -115,7 +107,7 @@ class Standalone:
                 )
         _wait(self.page, len(self._workers), self.folder)
 
-    def stop(self) -> None:
+    def stop(self):
         """End all."""
         for process in reversed(self.processes.values()):
             process.terminate()
@@ -126,7 +118,7 @@ class Standalone:
 
 
 @contextmanager
-def standalone(folder: Path, home: Path | None = None) -> Iterator[str]:
+def standalone(folder, home=None):
     """Yields the URL of the master of a cluster that runs meanwhile."""
     cluster = Standalone(folder, home)
     try:
@@ -136,7 +128,7 @@ def standalone(folder: Path, home: Path | None = None) -> Iterator[str]:
         cluster.stop()
 
 
-def _wait(page: str, workers: int, folder: Path) -> None:
+def _wait(page, workers, folder):
     """Wait until the master knows so many workers."""
     ends = time.monotonic() + 300
     while time.monotonic() < ends:
@@ -148,7 +140,7 @@ def _wait(page: str, workers: int, folder: Path) -> None:
     raise AssertionError(f"no cluster: {logs}")
 
 
-def find_executors(folder: Path) -> list[int]:
+def find_executors(folder):
     """The Java processes of executors of a cluster in this folder."""
     found = []
     for process in psutil.process_iter(["pid", "cmdline", "cwd"]):
@@ -158,7 +150,7 @@ def find_executors(folder: Path) -> list[int]:
     return found
 
 
-def write_boot(folder: Path, environment: Path | None = None) -> str:
+def write_boot(folder, environment=None):
     """A program that starts Beam's boot in this environment: Prism hands it quotation marks, and boot would make an environment.
 
     In another environment it has what is installed there, and nothing else.

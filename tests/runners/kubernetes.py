@@ -28,7 +28,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,8 +37,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.kit.waiting import wait_until
 from tests.runners.clusters import find_go_program, free_port
-from tests.waiting import wait_until
 
 IMAGE = "registry.example/curate:1"
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,11 +60,11 @@ class Image:
     user: str
 
 
-def find_image(folder: Path) -> Image:
+def find_image(folder):
     """The image of buildah's that `CURATE_TEST_IMAGE` names; without it this machine, with files of a folder on top."""
     if name := os.environ.get("CURATE_TEST_IMAGE"):
 
-        def ask(*words: str) -> str:
+        def ask(*words):
             return subprocess.run(["buildah", *words], check=True, capture_output=True, text=True).stdout.strip()
 
         config = json.loads(ask("inspect", "--type", "image", name))["OCIv1"]["config"]
@@ -100,7 +100,7 @@ class Pod:
     process: subprocess.Popen[bytes]
     told: str = ""  # the phase that the API server knows; `asked` to end
 
-    def send(self, number: int) -> None:
+    def send(self, number):
         """Send a signal to its first process, with which all others are killed."""
         with suppress(psutil.Error):  # it has ended
             for process in psutil.Process(self.process.pid).children() or [self.process]:
@@ -125,25 +125,25 @@ class Kubernetes:
     _ended: threading.Event = field(default_factory=threading.Event)
 
     @property
-    def url(self) -> str:
+    def url(self):
         return f"https://{self.address}:443"
 
-    def ask(self, method: str, path: str, body: Object | None = None, kind: str = "application/json") -> Object:
+    def ask(self, method, path, body=None, kind="application/json"):
         """What the API server answers, below /api/v1. Raises urllib.error.HTTPError."""
         data, headers = json.dumps(body).encode() if body else None, {"Authorization": f"Bearer {_ADMIN}"}
         path = path if path.startswith("/") else f"/api/v1/{path}"
         request = urllib.request.Request(self.url + path, data, headers | {"Content-Type": kind}, method=method)
         context = ssl.create_default_context(cafile=str(self.folder / "apiserver.crt"))
         with urllib.request.urlopen(request, timeout=30, context=context) as answer:
-            text: Object = json.load(answer)
+            text = json.load(answer)
             return text
 
-    def objects(self, kind: str = "pods") -> list[Object]:
+    def objects(self, kind="pods"):
         """All objects of a kind."""
-        items: list[Object] = self.ask("GET", kind)["items"]
+        items = self.ask("GET", kind)["items"]
         return items
 
-    def account(self, name: str) -> str:
+    def account(self, name):
         """Make a service account that may edit its namespace; returns a token."""
         self.ask("POST", "namespaces/default/serviceaccounts", {"metadata": {"name": name}})
         subject = {"kind": "ServiceAccount", "name": name, "namespace": "default"}
@@ -153,11 +153,11 @@ class Kubernetes:
             self.ask("POST", bindings, {"metadata": {"name": f"{name}:{part}"}, "roleRef": role, "subjects": [subject]})
         return self.token(name)
 
-    def token(self, account: str, namespace: str = "default") -> str:
+    def token(self, account, namespace="default"):
         path = f"namespaces/{namespace}/serviceaccounts/{account}/token"
         return str(self.ask("POST", path, {"spec": {"expirationSeconds": 86400}})["status"]["token"])
 
-    def write_config(self, file: Path, token: str) -> Path:
+    def write_config(self, file, token):
         """Write a configuration of `kubectl`, for a user with this token."""
         named = {"name": "here"}
         config = {
@@ -173,25 +173,25 @@ class Kubernetes:
         file.write_text(json.dumps(config))
         return file
 
-    def find_pods(self, role: str) -> list[Object]:
+    def find_pods(self, role):
         """Those of Spark's `driver` or `executor` that run, the oldest first."""
         pods = [pod for pod in self.objects() if pod["metadata"].get("labels", {}).get("spark-role") == role]
         is_here = [pod for pod in pods if pod["metadata"]["uid"] in self._pods and pod["status"]["phase"] == "Running"]
         return sorted(is_here, key=lambda pod: str(pod["status"]["startTime"]))
 
-    def kill(self, pod: Object) -> None:
+    def kill(self, pod):
         """Kill all processes of a pod at once, as a node does whose memory is full."""
         self._pods[pod["metadata"]["uid"]].send(signal.SIGKILL)
 
-    def read_log(self, pod: Object) -> str:
+    def read_log(self, pod):
         return (self.folder / "logs" / pod["metadata"]["name"]).read_text(errors="replace")
 
-    def read_logs(self) -> str:
+    def read_logs(self):
         """The ends of what pods printed."""
         files = sorted((self.folder / "logs").iterdir())
         return "\n".join(f"{file.name}: {file.read_text(errors='replace')[-3000:]}" for file in files)
 
-    def _work(self) -> None:
+    def _work(self):
         while not self._ended.wait(0.2):
             with suppress(OSError):
                 self._name_services()
@@ -199,7 +199,7 @@ class Kubernetes:
                     with suppress(urllib.error.HTTPError):  # 404, 409: it, or what it mounts, is not there yet, or gone
                         self._look_at(pod)
 
-    def _name_services(self) -> None:
+    def _name_services(self):
         """As the cluster's DNS does: a service without an address is its pods."""
         hosts = self.folder / "hosts"
         lines = hosts.read_text().splitlines()
@@ -213,7 +213,7 @@ class Kubernetes:
                         with open(hosts, "a") as file:
                             file.write(f"{line}\n")
 
-    def _look_at(self, pod: Object) -> None:
+    def _look_at(self, pod):
         meta, here = pod["metadata"], self._pods.get(pod["metadata"]["uid"])
         path = f"namespaces/{meta['namespace']}/pods/{meta['name']}"
         if "deletionTimestamp" in meta:
@@ -235,7 +235,7 @@ class Kubernetes:
                 here.told = phase
 
     @staticmethod
-    def _stop(pod: Pod, until: str) -> bool:
+    def _stop(pod, until):
         """Ask the first process of a pod to end, and kill all at that time; returns whether it has ended."""
         if pod.told != "asked":
             pod.send(signal.SIGTERM)
@@ -244,7 +244,7 @@ class Kubernetes:
             pod.send(signal.SIGKILL)
         return pod.process.poll() is not None
 
-    def _collect(self, uid: str) -> None:
+    def _collect(self, uid):
         """Delete what has this owner, as the cluster's controllers do."""
         for kind in _KINDS:
             for item in self.objects(kind):
@@ -253,7 +253,7 @@ class Kubernetes:
                     with suppress(urllib.error.HTTPError):  # it is gone
                         self.ask("DELETE", f"namespaces/{meta['namespace']}/{kind}/{meta['name']}")
 
-    def _start(self, pod: Object) -> Pod:
+    def _start(self, pod):
         [container], meta = pod["spec"]["containers"], pod["metadata"]
         assert container["image"] == IMAGE, container["image"]
         address = self.address.rpartition(".")[0] + f".{self._count + 1}"
@@ -290,13 +290,13 @@ class Kubernetes:
             process = subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
         return Pod(address, process)
 
-    def _read_value(self, source: Object, meta: Object, known: Mapping[str, str]) -> str:
+    def _read_value(self, source, meta, known):
         if reference := source.get("secretKeyRef"):
             data = self.ask("GET", f"namespaces/{meta['namespace']}/secrets/{reference['name']}")["data"]
             return base64.b64decode(data[reference["key"]]).decode()
         return known[source["fieldRef"]["fieldPath"]]
 
-    def _fill(self, volume: Object, meta: Object, known: Mapping[str, str], account: str) -> Path:
+    def _fill(self, volume, meta, known, account):
         """The folder of a pod's volume."""
         if "hostPath" in volume:
             return Path(volume["hostPath"]["path"])
@@ -304,7 +304,7 @@ class Kubernetes:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o777)
         for source in volume["projected"]["sources"] if "projected" in volume else [volume]:
-            files: dict[str, str] = {}
+            files = {}
             if "configMap" in source:
                 path = f"namespaces/{meta['namespace']}/configmaps/{source['configMap']['name']}"
                 files = self.ask("GET", path).get("data", {})
@@ -317,14 +317,14 @@ class Kubernetes:
         return folder
 
 
-def _now() -> str:
+def _now():
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def _status(pod: Object, address: str, phase: str, status: int | None) -> Object:
+def _status(pod, address, phase, status):
     now, [container] = _now(), pod["spec"]["containers"]
     is_ready, began = phase == "Running", pod["status"].get("startTime", "")
-    state: Object = {"running": {"startedAt": now}}
+    state = {"running": {"startedAt": now}}
     if status is not None:
         code = status if status >= 0 else 128 - status
         ended = {"exitCode": code, "reason": "Error" if code else "Completed", "startedAt": began, "finishedAt": now}
@@ -344,7 +344,7 @@ def _status(pod: Object, address: str, phase: str, status: int | None) -> Object
 
 
 @contextmanager
-def running_kubernetes(folder: Path) -> Iterator[Kubernetes]:
+def running_kubernetes(folder):
     """Start a cluster; in the end it and all pods are killed. Skips the test where a program is missing."""
     if os.geteuid() or sys.platform != "linux":
         pytest.skip("a pod's mounts need root")
@@ -364,16 +364,16 @@ def running_kubernetes(folder: Path) -> Iterator[Kubernetes]:
         f"--cert-dir {folder} --token-auth-file {folder}/tokens.csv --authorization-mode RBAC --endpoint-reconciler-type none "
         f"--service-account-issuer {issuer} --service-account-signing-key-file {key} --service-account-key-file {key}",
     ]
-    daemons: list[subprocess.Popen[bytes]] = []
+    daemons = []
     cluster = Kubernetes(folder, address, find_image(folder / "image"))
     node = threading.Thread(target=cluster._work, name="node")
 
-    def is_ready() -> bool:
+    def is_ready():
         with suppress(OSError):
             return bool(cluster.ask("GET", "namespaces/default"))
         return False
 
-    def daemons_run() -> bool:
+    def daemons_run():
         return all(daemon.poll() is None for daemon in daemons)
 
     try:

@@ -3,14 +3,13 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import pytest
 
 
-def _ip(words: str) -> None:
+def _ip(words):
     subprocess.run(["ip", *words.split()], check=True, capture_output=True)
 
 
@@ -23,21 +22,21 @@ class Namespace:
     cable: str
 
     @property
-    def words(self) -> list[str]:
+    def words(self):
         """What a command is given to, to run in it."""
         return ["ip", "netns", "exec", self.name]
 
-    def cut(self) -> None:
+    def cut(self):
         """Pull the cable."""
         _ip(f"link set {self.cable} down")
 
-    def mend(self) -> None:
+    def mend(self):
         """Put it in."""
         _ip(f"link set {self.cable} up")
 
 
 @contextmanager
-def namespaces(count: int) -> Iterator[tuple[str, list[Namespace]]]:
+def namespaces(count):
     """Yields this machine's address on the bridge that joins all, and the namespaces; skips the test where there can be none."""
     if os.geteuid() or not shutil.which("ip"):
         pytest.skip("no network namespaces: they take root and iproute2")

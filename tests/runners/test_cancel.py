@@ -5,16 +5,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 
-from tests import forked
-from tests.laws import pools
-from tests.packages import lay_out
+from tests import kit
+from tests.kit import forked
+from tests.kit.packages import lay_out
 from tests.runners.clusters import find_go_program
 
 pytestmark = [pytest.mark.runners, pytest.mark.usefixtures("interruptible")]
@@ -36,14 +34,14 @@ def compute(captions):
 
 KIND = replace(NOISE, build=lambda name, section, built: [replace(NOISY, compute=compute)])
 """
-OPTIONS: dict[str, Callable[[], list[str]]] = {
+OPTIONS = {
     "prism": lambda: ["--runner=prism", f"--prism_location={find_go_program('prism')}"],
     "spark": lambda: ["--runner=spark", "--spark_master_url=local[2]", "--spark_conf=spark.ui.enabled=false"],
 }
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
+def environment(tmp_path):
     """Of a process that finds a package with the signal; its notes are in `tmp_path`."""
     site = lay_out(tmp_path / "site", "slow", "signals", {"noise": "slow:KIND"}, slow=MODULE)
     path = os.pathsep.join([str(site), os.environ["PYTHONPATH"]])
@@ -51,10 +49,10 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("engine", "number"), [("prism", signal.SIGINT), ("spark", signal.SIGTERM)])
-def test_a_job_is_cancelled(engine: str, number: signal.Signals, environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_job_is_cancelled(engine, number, environment, tmp_path):
     if engine == "spark":
         pytest.importorskip("pyspark")
-    path = pools.write_parquets(tmp_path / "pool", pools.make_rows(20), 1)
+    path = kit.write_parquets(tmp_path / "pool", kit.make_rows(20), 1)
     source = {"name": "pool", "format": "parquet", "path": path}
     (tmp_path / "recipe.yaml").write_text(
         yaml.safe_dump({"input": source, "measure": {"noise": {}}, "max_failed": 1.0})

@@ -1,23 +1,20 @@
 """A run in a Cloud Storage that misbehaves ends right, as one in S3 does."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import fsspec
 import pytest
 from fsspec.config import conf
 from fsspec.registry import _registry
 
 from curate.recipe import clouds
-from tests.laws.store_faults import FAULTS, FAULTS_OF_PARTS, PART, Runs, runs
+from tests.kit.store_proxy import store_proxy
+from tests.laws.store_faults import FAULTS, FAULTS_OF_PARTS, PART, runs
 from tests.runners.dataflow.loopback import BUCKET, open_store, serving_storage, variables
-from tests.store_proxy import Rule, store_proxy
 
 pytestmark = [pytest.mark.runners, pytest.mark.slow]  # Cloud Storage comes with the runners' packages
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+def stored(tmp_path_factory):
     pytest.importorskip("google.cloud.dataflow")
     with serving_storage() as url, store_proxy(url) as proxy, pytest.MonkeyPatch.context() as patch:
         for name, value in variables(proxy.url).items():
@@ -28,7 +25,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
             yield made
 
 
-def wait_for_answers(seconds: float, patch: pytest.MonkeyPatch) -> None:
+def wait_for_answers(seconds, patch):
     """Have the file system, whose class is made anew, wait for so long."""
     patch.setattr(clouds, "SECONDS", seconds)
     patch.delattr(clouds, "GCSFileSystem", raising=False)
@@ -38,36 +35,36 @@ def wait_for_answers(seconds: float, patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("name", "rule"), [("none", lambda _: None), *FAULTS.items()])
-def test_a_run_survives(name: str, rule: Rule, stored: Runs) -> None:
+def test_a_run_survives(name, rule, stored):
     print(f"\n{name}: {stored.survive(name.replace(' ', '-').replace('%', ''), rule)}")
 
 
-def test_stale_listings(stored: Runs) -> None:
+def test_stale_listings(stored):
     print(f"\nstale: {stored.survive_stale_listings()}")
 
 
-def test_an_input_that_does_not_come(stored: Runs) -> None:
+def test_an_input_that_does_not_come(stored):
     print(f"\naway: {stored.lose_input()}")
 
 
-def test_a_store_that_is_down(stored: Runs) -> None:
+def test_a_store_that_is_down(stored):
     print(f"\ndown: {stored.lose_store()}")
 
 
 @pytest.mark.parametrize("name", FAULTS_OF_PARTS)
-def test_large_files(name: str, stored: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_files(name, stored, monkeypatch):
     """Which gcsfs puts in chunks, here of the size that S3 takes too."""
     kind = fsspec.get_filesystem_class("gs")
     put = kind._put_file
 
-    async def put_file(self: Any, *words: Any, **named: Any) -> None:
+    async def put_file(self, *words, **named):
         await put(self, *words, chunksize=PART, **named)
 
     monkeypatch.setattr(kind, "_put_file", put_file)
     print(f"\n{name} of parts: {stored.upload_parts(f'parts{len(name)}', FAULTS_OF_PARTS[name])}")
 
 
-def test_replies_of_a_minute(stored: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replies_of_a_minute(stored, monkeypatch):
     """Asked again after 30 s."""
     wait_for_answers(30.0, monkeypatch)
     print(f"\nreplies of 60 s: {stored.survive_minutes()}")

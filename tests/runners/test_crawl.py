@@ -1,10 +1,7 @@
 """From a crawl to shards on Spark: the same bytes as here."""
 
-from pathlib import Path
-
 import pytest
 
-from tests.download.web import Web
 from tests.laws.test_crawl import run_both, web, write_crawl
 from tests.runners.test_engines import digests
 
@@ -14,7 +11,7 @@ pytestmark = pytest.mark.runners
 pytest.importorskip("pyspark")
 
 
-def test_same_bytes(web: Web, tmp_path: Path) -> None:
+def test_same_bytes(web, tmp_path):
     write_crawl(web, tmp_path)
     for engine, options in (("local", ()), ("spark", ("--", "--runner=spark", "--spark_master_url=local[2]"))):
         (tmp_path / engine).mkdir()

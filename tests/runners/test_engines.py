@@ -6,24 +6,22 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from curate.cli.demo import _write_recipe
 from curate.demo.pool import write_pool
-from tests import forked
+from tests import kit
 from tests.bench.bench_spark import Watch
-from tests.laws import pools
+from tests.kit import forked
+from tests.kit import llm_server as servers
+from tests.kit.llm_server import FaultServer
 from tests.laws.test_resume import check_killed, count_files, kill_at
-from tests.llm import server as servers
-from tests.llm.server import FaultServer
 from tests.runners.clusters import find_go_program, write_boot
 
 pytestmark = pytest.mark.runners
@@ -58,12 +56,12 @@ class Took:
 
 
 @pytest.fixture(scope="module")
-def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
+def engine(request, tmp_path_factory):
     """The options of an engine by its name, as a file of `--on` has them."""
 
-    def find(name: str) -> dict[str, Any]:
+    def find(name):
         if name.startswith("prism"):
-            found: dict[str, Any] = {"runner": "prism", "prism_location": find_go_program("prism")}
+            found = {"runner": "prism", "prism_location": find_go_program("prism")}
             if name != "prism":
                 command = write_boot(tmp_path_factory.mktemp("engine"))
                 found |= {"environment_type": "PROCESS", "environment_config": json.dumps({"command": command})}
@@ -79,13 +77,13 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def recipe_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def recipe_of(tmp_path_factory):
     """Writes a recipe and its pool, once."""
     folder = tmp_path_factory.mktemp("recipes")
     return cache(lambda name: {"demo": write_demo, "tars": write_tars}[name](folder))
 
 
-def write_demo(folder: Path) -> Path:
+def write_demo(folder):
     """The demo's, over a smaller pool, with a rule of the best and captions, which were recorded."""
     _write_recipe(str(folder), str(folder / "demo.yaml"))
     write_pool(str(folder / "pool"), samples=240, seed=3, shards=4)
@@ -96,7 +94,7 @@ def write_demo(folder: Path) -> Path:
     own["rules"]["fits"] = {"top": 0.9, "of": "s_clip"}
     own |= {"balance": {"rows": 180}, "output": {"rows_per_shard": 30}}
 
-    def write(name: str, engine: dict[str, Any]) -> Path:
+    def write(name, engine):
         captions = {"engines": {"llm": engine}, "rewrite": {"engine": "llm", "styles": ["human"], "batch": 4}}
         path = folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(own | {"captions": captions}, sort_keys=False))
@@ -109,12 +107,12 @@ def write_demo(folder: Path) -> Path:
     return write("demo", {"recorded": {"path": str(folder / "answered"), "model": "tiny-llm"}})
 
 
-def write_tars(folder: Path) -> Path:
+def write_tars(folder):
     """2,000 small tars."""
-    path = pools.write_tars(folder / "many", pools.make_samples(4000), 2000)
+    path = kit.write_tars(folder / "many", kit.make_samples(4000), 2000)
     own = {
         "input": {"name": "pool", "format": "webdataset", "path": path},
-        "match": {"metadata": pools.write_metadata(folder)},
+        "match": {"metadata": kit.write_metadata(folder)},
         "measure": {"language": {}, "image": {"phash": True}},
         "rules": {"words": "words > 2", "wide": {"top": 0.9, "of": "width"}},
         "dedup": {"by": ["uid", "sha256", {"phash": {"distance": 4}}]},
@@ -126,22 +124,16 @@ def write_tars(folder: Path) -> Path:
     return folder / "tars.yaml"
 
 
-def find_spark_3() -> dict[str, str]:
+def find_spark_3():
     """The environment of a process that has Spark 3.5 in place of what is installed; skips the test where there is none."""
     if not (folder := os.environ.get("SPARK_3")):
         pytest.skip("no Spark 3.5: pip install --target FOLDER 'pyspark>=3.5,<4', and SPARK_3=FOLDER")
     return {"PYTHONPATH": os.pathsep.join([folder, os.environ["PYTHONPATH"]])}
 
 
-def curate(
-    recipe: Path,
-    out: Path,
-    options: dict[str, Any] | None = None,
-    environment: dict[str, str] | None = None,
-    more: Sequence[object] = (),
-) -> Took:
+def curate(recipe, out, options=None, environment=None, more=()):
     """Run a recipe by its command."""
-    words: list[object] = ["run", recipe, "--out", out, *more]
+    words = ["run", recipe, "--out", out, *more]
     if options:
         on = out.with_suffix(".yaml")
         on.write_text(yaml.safe_dump(options))
@@ -159,7 +151,7 @@ def curate(
     return Took(time.monotonic() - began, watch.memory // 1_000_000, digests(out), shuffled)
 
 
-def digests(run: Path) -> dict[str, str]:
+def digests(run):
     """Of the files that last; not of times, nor of what engines say."""
     paths = (path for path in run.rglob("*") if path.is_file() and not path.name.endswith(TIMED))
     named = ((str(path.relative_to(run)), path) for path in paths)
@@ -171,27 +163,20 @@ def digests(run: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def here(tmp_path_factory):
     """The folder of runs by the local runner."""
     return tmp_path_factory.mktemp("local")
 
 
 @pytest.fixture(scope="module")
-def local(recipe_of: Callable[[str], Path], here: Path) -> Callable[[str], Took]:
+def local(recipe_of, here):
     """What a recipe takes and gives here, which is run once."""
     return cache(lambda name: curate(recipe_of(name), here / name))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("name", ENGINES)
-def test_same_bytes(
-    name: str,
-    recipe: str,
-    engine: Callable[[str], dict[str, Any]],
-    recipe_of: Callable[[str], Path],
-    local: Callable[[str], Took],
-    tmp_path: Path,
-) -> None:
+def test_same_bytes(name, recipe, engine, recipe_of, local, tmp_path):
     environment = find_spark_3() if name == "Spark 3.5" else {}
     took = curate(recipe_of(recipe), tmp_path / "run", engine(name), environment)
     here = local(recipe)
@@ -208,22 +193,14 @@ def test_same_bytes(
         for name, draw in product(("prism", "local[2]"), DRAWS)
     ],
 )
-def test_draws_are_the_same(
-    name: str,
-    draw: str,
-    engine: Callable[[str], dict[str, Any]],
-    recipe_of: Callable[[str], Path],
-    local: Callable[[str], Took],
-    here: Path,
-    tmp_path: Path,
-) -> None:
+def test_draws_are_the_same(name, draw, engine, recipe_of, local, here, tmp_path):
     """All that is measured and related is taken of the demo's run, so that an engine decides, draws and emits.
 
     With texts it matches too, in a mode that the demo's run does not have.
     """
     local("demo")
     changes = {"captions": None, "balance": None} | DRAWS[draw]
-    words: list[object] = ["--reuse", here / "demo"]
+    words = ["--reuse", here / "demo"]
     for key, value in changes.items():
         words += ["--set", f"{key}={json.dumps(value)}"]
     took = curate(recipe_of("demo"), tmp_path / "run", engine(name), more=words)
@@ -235,12 +212,7 @@ def test_draws_are_the_same(
     print(f"{draw} on {name}: {took.seconds:.1f} s, {run['selection']['summary']}")
 
 
-def test_an_engine_ends_what_another_began(
-    engine: Callable[[str], dict[str, Any]],
-    recipe_of: Callable[[str], Path],
-    local: Callable[[str], Took],
-    tmp_path: Path,
-) -> None:
+def test_an_engine_ends_what_another_began(engine, recipe_of, local, tmp_path):
     """Killed here while it measures, killed on Spark later on, and ended by Prism."""
     out, words = tmp_path / "run", ["run", recipe_of("demo"), "--out", tmp_path / "run"]
     (tmp_path / "spark.yaml").write_text(yaml.safe_dump(engine("standalone")))

@@ -6,16 +6,15 @@ import signal
 import threading
 from collections import Counter
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 import yaml
 
-from tests import forked
-from tests.laws import pools
+from tests import kit
+from tests.kit import forked
+from tests.kit.packages import lay_out
 from tests.laws.test_late_attempts import follows_from_scores
-from tests.packages import lay_out
-from tests.runners.clusters import Cluster, find_executors
+from tests.runners.clusters import find_executors
 
 pytestmark = pytest.mark.runners
 
@@ -47,12 +46,12 @@ SPECULATION = {
 }
 
 
-def write_recipe(folder: Path) -> Path:
-    pools.write_parquets(folder / "pool", pools.make_rows(20 * UNITS), UNITS)
+def write_recipe(folder):
+    kit.write_parquets(folder / "pool", kit.make_rows(20 * UNITS), UNITS)
     files = [f"{folder}/pool/{number:05d}.parquet" for number in range(UNITS)]
     recipe = {
         "input": [{"name": f"p{i}", "format": "parquet", "path": file} for i, file in enumerate(files)],  # a unit each
-        "match": {"metadata": pools.write_metadata(folder)},
+        "match": {"metadata": kit.write_metadata(folder)},
         "measure": {"noise": {}},
         "rules": {"best": {"top": 0.5, "of": "noisy"}},
         "dedup": {"by": ["uid"]},
@@ -65,7 +64,7 @@ def write_recipe(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(8, marks=pytest.mark.slow)])
-def test_decisions_follow_from_the_scores_that_are_there(rounds: int, cluster: Cluster, tmp_path: Path) -> None:
+def test_decisions_follow_from_the_scores_that_are_there(rounds, cluster, tmp_path):
     lay_out(tmp_path / "package", "late-noise", "signals", {"noise": "late_noise:KIND"}, late_noise=MODULE)
     recipe, draws, kills, attempts = write_recipe(tmp_path), random.Random(rounds), 0, 0
     path = os.pathsep.join([str(tmp_path / "package"), os.environ["PYTHONPATH"]])
@@ -79,12 +78,12 @@ def test_decisions_follow_from_the_scores_that_are_there(rounds: int, cluster: C
         environment = os.environ | {"PYTHONPATH": path, "LATE_LOG": str(log)}
         ended = threading.Event()
 
-        def curate(*words: object, environment: dict[str, str] = environment) -> str:
+        def curate(*words, environment=environment):
             done = forked.run(*words, env=environment)
             assert done.returncode == 0, done.stderr[-5000:]
             return done.stdout
 
-        def kill(log: Path = log, ended: threading.Event = ended) -> None:
+        def kill(log=log, ended=ended):
             nonlocal kills
             for begun in (8,) if rounds == 1 else (3, 8, UNITS):
                 while len(list(log.iterdir())) < begun:
@@ -107,7 +106,7 @@ def test_decisions_follow_from_the_scores_that_are_there(rounds: int, cluster: C
             ended.set()
             killer.join()
         assert "nothing differs" in curate("verify", out)
-        follows_from_scores(pools.Ran(out))
+        follows_from_scores(kit.Ran(out))
         times = Counter(path.name.partition("-")[0] for path in log.iterdir())
         attempts += times.total() - len(times)
     assert kills >= rounds and attempts >= rounds // 2

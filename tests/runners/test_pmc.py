@@ -1,12 +1,10 @@
 """Articles on Spark and on Prism: the same bytes as here."""
 
-from pathlib import Path
-
 import pytest
 import yaml
 
-from tests import forked
-from tests.pool.pmc.articles import ARTICLES, DAMAGED, write_folders
+from tests.kit import forked
+from tests.kit.articles import ARTICLES, DAMAGED, write_folders
 from tests.pool.pmc.test_runs import RULES
 from tests.runners.clusters import find_go_program
 from tests.runners.test_engines import digests
@@ -15,7 +13,7 @@ pytestmark = pytest.mark.runners
 
 
 @pytest.mark.parametrize("engine", ["spark", "prism"])
-def test_same_bytes(tmp_path: Path, engine: str) -> None:
+def test_same_bytes(tmp_path, engine):
     if engine == "spark":
         pytest.importorskip("pyspark")
         options = ["--runner=spark", "--spark_master_url=local[2]"]

@@ -17,11 +17,9 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -43,23 +41,23 @@ class Yarn:
     jars: Path
     node: int  # the process of its NodeManager
 
-    def in_node(self, command: str) -> str:
+    def in_node(self, command):
         """What a shell's command prints where the NodeManager is."""
         words = ["nsenter", "--target", str(self.node), "--mount", "sh", "-c", command]
         return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
-    def read_logs(self) -> str:
+    def read_logs(self):
         """The ends of what containers said."""
         files = (file for name in ("stdout", "stderr") for file in self.logs.rglob(name))
         return "\n".join(f"{file}: {file.read_text(errors='replace')[-2000:]}" for file in files)
 
-    def find_applications(self) -> list[dict[str, Any]]:
+    def find_applications(self):
         with urllib.request.urlopen(f"{self.page}/ws/v1/cluster/apps", timeout=10) as answer:
-            apps: dict[str, Any] = json.load(answer)["apps"] or {}
+            apps = json.load(answer)["apps"] or {}
         return sorted(apps.get("app", []), key=lambda app: str(app["id"]))
 
 
-def find_jars() -> list[str]:
+def find_jars():
     """The class path of the daemons; skips the test where a jar is missing."""
     jars = Path(pytest.importorskip("pyspark").__file__).parent / "jars"
     [version] = [path.stem.rpartition("-")[2] for path in jars.glob("hadoop-client-api-*.jar")]
@@ -74,7 +72,7 @@ def find_jars() -> list[str]:
 
 
 @contextmanager
-def running_yarn(folder: Path) -> Iterator[Yarn]:
+def running_yarn(folder):
     """Start the daemons; in the end they and all containers are killed."""
     ports = {
         name: f"127.0.0.1:{free_port()}" for name in ("rm", "scheduler", "tracker", "admin", "page", "nm", "local")
@@ -123,7 +121,7 @@ def running_yarn(folder: Path) -> Iterator[Yarn]:
     hide = [f"mount --bind {spark} {jars}", *(f"mount --bind {empty} {place}" for place in sorted(pythons))]
     hide += [f"mount --bind /dev/null {file}" for file in programs if file.exists() and not file.is_symlink()]
 
-    def begin(name: str) -> subprocess.Popen[bytes]:
+    def begin(name):
         command = [java, "-Xmx384m", "-XX:TieredStopAtLevel=1", *opens, "-cp", path, f"{_SERVER}.{name}"]
         script = "; ".join([*hide[: None if name.startswith("node") else 1], f"exec {shlex.join(command)}"])
         command = ["unshare", "--mount", "sh", "-ec", script]
@@ -145,7 +143,7 @@ def running_yarn(folder: Path) -> Iterator[Yarn]:
                     process.kill()
 
 
-def _wait(yarn: Yarn, folder: Path) -> None:
+def _wait(yarn, folder):
     ends = time.monotonic() + 120
     while time.monotonic() < ends:
         with suppress(OSError), urllib.request.urlopen(f"{yarn.page}/ws/v1/cluster/metrics", timeout=5) as answer:
@@ -156,6 +154,6 @@ def _wait(yarn: Yarn, folder: Path) -> None:
     raise AssertionError("no cluster: " + "\n".join(logs))
 
 
-def _write(file: Path, settings: Mapping[str, object]) -> None:
+def _write(file, settings):
     items = (f"<property><name>{name}</name><value>{value}</value></property>" for name, value in settings.items())
     file.write_text(f"<configuration>{''.join(items)}</configuration>")

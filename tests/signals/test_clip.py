@@ -5,8 +5,6 @@ import re
 import shutil
 import tarfile
 import threading
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,25 +19,25 @@ from curate.measure.unit import measure_unit
 from curate.models import open_clip_encoder
 from curate.models.open_clip_encoder import OpenClipEncoder, _Net
 from pipelines.prepare import prepare
-from tests.laws import pools
-from tests.models.clips import write_model
+from tests import kit
+from tests.kit.clips import write_model
 
 pytestmark = pytest.mark.thorough
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     return [write_model(folder / str(seed), seed) for seed in range(2)]
 
 
 @pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def encoded(monkeypatch):
     """How many images each forward pass got, from now on."""
-    sizes: list[int] = []
+    sizes = []
     whole = OpenClipEncoder.start_images
 
-    def counting(self: OpenClipEncoder, views: Any) -> Any:
+    def counting(self, views):
         sizes.append(len(views))
         return whole(self, views)
 
@@ -47,7 +45,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-def cosines(name: str, pairs: list[tuple[bytes, str]]) -> list[float]:
+def cosines(name, pairs):
     """open_clip's README: one image and its text at a time."""
     import open_clip
     import torch
@@ -64,8 +62,8 @@ def cosines(name: str, pairs: list[tuple[bytes, str]]) -> list[float]:
     return found
 
 
-def tar_pairs(path: Path) -> dict[str, tuple[bytes, str]]:
-    members: dict[str, dict[str, bytes]] = {}
+def tar_pairs(path):
+    members = {}
     with tarfile.open(path) as tar:
         for member in tar:
             key, _, suffix = member.name.partition(".")
@@ -75,11 +73,11 @@ def tar_pairs(path: Path) -> dict[str, tuple[bytes, str]]:
     return {key: (found["jpg"], found["txt"].decode()) for key, found in members.items()}
 
 
-def test_scores_of_photos_equal_a_plain_loop(models: list[str], shared: Path, tmp_path: Path) -> None:
+def test_scores_of_photos_equal_a_plain_loop(models, shared, tmp_path):
     """Two models side by side, each its own columns."""
     path = shared / "photos.tar"
     clip = [{"model": models[0], "batch": 50}, {"model": models[1], "name": "other"}]
-    done = pools.run_local(pools.recipe_of(str(path), measure={"clip": clip}), tmp_path / "out")
+    done = kit.run_local(kit.recipe_of(str(path), measure={"clip": clip}), tmp_path / "out")
     scores, keys = done.table("scores"), done.table("samples", ["key"])["key"].to_pylist()
     assert scores.column_names[3:] == [
         "clip_score", "tokens", "truncated", "other_score", "other_tokens", "other_truncated",
@@ -91,13 +89,13 @@ def test_scores_of_photos_equal_a_plain_loop(models: list[str], shared: Path, tm
     assert np.std(scores["clip_score"].to_numpy()) > 0.01
 
 
-def test_scores_of_every_mode_equal_a_plain_loop(models: list[str], shared: Path, tmp_path: Path) -> None:
+def test_scores_of_every_mode_equal_a_plain_loop(models, shared, tmp_path):
     """CMYK, palettes, 16 bits, grey, transparency, EXIF rotation, animations, AVIF; what cannot be read has no score."""
     files = sorted((shared / "bad/images").iterdir())
     table = pa.table({"image": [file.read_bytes() for file in files], "caption": [file.stem for file in files]})
     pq.write_table(table, tmp_path / "x.parquet")
-    recipe = pools.recipe_of(str(tmp_path / "x.parquet"), "parquet", measure={"clip": {"model": models[0]}})
-    done = pools.run_local(recipe, tmp_path / "out")
+    recipe = kit.recipe_of(str(tmp_path / "x.parquet"), "parquet", measure={"clip": {"model": models[0]}})
+    done = kit.run_local(recipe, tmp_path / "out")
     ok = np.array(done.table("samples")["status"]) == "ok"
     scores = done.table("scores")["clip_score"]
     assert (scores.is_valid().to_numpy() == ok).all()
@@ -108,12 +106,12 @@ def test_scores_of_every_mode_equal_a_plain_loop(models: list[str], shared: Path
     assert np.abs(scores.filter(pa.array(ok)).to_numpy() - expected).max() <= 1e-5
 
 
-def test_tokens_and_embeddings(models: list[str], tmp_path: Path) -> None:
+def test_tokens_and_embeddings(models, tmp_path):
     captions = ["red dog", "a " * 200, " "]
-    samples = [pools.Sample(str(i), pools.encode(pools.picture(i)), text) for i, text in enumerate(captions)]
-    path = pools.write_tar(tmp_path / "x.tar", samples)
+    samples = [kit.Sample(str(i), kit.encode(kit.picture(i)), text) for i, text in enumerate(captions)]
+    path = kit.write_tar(tmp_path / "x.tar", samples)
     clip = {"model": models[0], "embeddings": True, "name": "small"}
-    done = pools.run_local(pools.recipe_of(str(path), measure={"clip": clip}), tmp_path / "out")
+    done = kit.run_local(kit.recipe_of(str(path), measure={"clip": clip}), tmp_path / "out")
     scores = done.table("scores").to_pylist()
     assert [row["small_tokens"] for row in scores] == [4, 202, None]
     assert [row["small_truncated"] for row in scores] == [False, True, None]
@@ -126,9 +124,9 @@ def test_tokens_and_embeddings(models: list[str], tmp_path: Path) -> None:
     assert abs(image @ image - 1) < 1e-2
 
 
-def recipe(path: str, clip: Any, **sections: Any) -> Any:
+def recipe(path, clip, **sections):
     measure = {**sections.pop("measure", {}), **({"clip": clip} if clip else {})}
-    return pools.recipe_of(path, measure=measure, **sections)
+    return kit.recipe_of(path, measure=measure, **sections)
 
 
 @pytest.mark.parametrize(
@@ -142,16 +140,14 @@ def recipe(path: str, clip: Any, **sections: Any) -> Any:
         {"clip": {"precision": "fp32"}},
     ],
 )
-def test_what_runs_no_encoder_again(
-    change: dict[str, Any], models: list[str], tmp_path: Path, encoded: list[int]
-) -> None:
+def test_what_runs_no_encoder_again(change, models, tmp_path, encoded):
     """Rules, other signals and where it runs: the score is taken over."""
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 3)
-    old = pools.run_local(recipe(path, {"model": models[0]}), tmp_path / "old")
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(40), 3)
+    old = kit.run_local(recipe(path, {"model": models[0]}), tmp_path / "old")
     assert encoded
     encoded.clear()
     clip = {"model": models[0], **change.pop("clip", {})}
-    new = pools.run_local(recipe(path, clip, **change), tmp_path / "new", reuse=old.folder)
+    new = kit.run_local(recipe(path, clip, **change), tmp_path / "new", reuse=old.folder)
     assert encoded == []
     assert new.table("scores")["clip_score"] == old.table("scores")["clip_score"]
 
@@ -159,57 +155,55 @@ def test_what_runs_no_encoder_again(
 @pytest.mark.parametrize(
     "change", [{"precision": "bf16"}, {"embeddings": True}, {"model": 1}, {"name": "other", "model": 1}]
 )
-def test_what_is_encoded_again(change: dict[str, Any], models: list[str], tmp_path: Path, encoded: list[int]) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 3)
-    old = pools.run_local(recipe(path, {"model": models[0]}), tmp_path / "old")
+def test_what_is_encoded_again(change, models, tmp_path, encoded):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(40), 3)
+    old = kit.run_local(recipe(path, {"model": models[0]}), tmp_path / "old")
     encoded.clear()
     clip = {"model": models[change.pop("model", 0)], **change}
-    new = pools.run_local(recipe(path, clip), tmp_path / "new", reuse=old.folder)
-    fresh = pools.run_local(recipe(path, clip), tmp_path / "fresh")
+    new = kit.run_local(recipe(path, clip), tmp_path / "new", reuse=old.folder)
+    fresh = kit.run_local(recipe(path, clip), tmp_path / "fresh")
     assert encoded
     for table in ("scores", "samples"):
         assert new.table(table) == fresh.table(table)
 
 
-def test_a_model_that_was_moved_is_the_same(models: list[str], tmp_path: Path, encoded: list[int]) -> None:
+def test_a_model_that_was_moved_is_the_same(models, tmp_path, encoded):
     """For another run, and for its own, which goes on or is finished."""
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(20), 1)
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(20), 1)
     moved = shutil.copytree(models[0].removeprefix("local-dir:"), tmp_path / "elsewhere")
-    old = pools.run_local(recipe(path, {"model": models[0], "embeddings": True}), tmp_path / "old")
+    old = kit.run_local(recipe(path, {"model": models[0], "embeddings": True}), tmp_path / "old")
     encoded.clear()
     other = recipe(path, {"model": f"local-dir:{moved}", "embeddings": True})
     assert prepare(other, str(old.folder)).context.models["clip"]["weights"]  # not refused as another recipe
-    new = pools.run_local(other, tmp_path / "new", reuse=old.folder)
+    new = kit.run_local(other, tmp_path / "new", reuse=old.folder)
     assert encoded == [] and new.table("scores").equals(old.table("scores"))
     another = recipe(path, {"model": models[1], "embeddings": True})
     with pytest.raises(RecipeError, match=r"changed: measure\.clip"):
         prepare(another, str(old.folder))
 
 
-def test_a_second_model_encodes_alone(models: list[str], tmp_path: Path, encoded: list[int]) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 3)
+def test_a_second_model_encodes_alone(models, tmp_path, encoded):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(40), 3)
     one, two = {"model": models[0]}, {"model": models[1], "name": "other"}
-    old = pools.run_local(recipe(path, [one]), tmp_path / "old")
+    old = kit.run_local(recipe(path, [one]), tmp_path / "old")
     first = sum(encoded)
     encoded.clear()
-    both = pools.run_local(recipe(path, [one, two]), tmp_path / "both", reuse=old.folder)
+    both = kit.run_local(recipe(path, [one, two]), tmp_path / "both", reuse=old.folder)
     assert sum(encoded) == first
     encoded.clear()
-    kept = pools.run_local(recipe(path, [two]), tmp_path / "two", reuse=both.folder)
+    kept = kit.run_local(recipe(path, [two]), tmp_path / "two", reuse=both.folder)
     assert encoded == [] and kept.table("scores").column_names[3:] == ["other_score", "other_tokens", "other_truncated"]
 
 
-def test_a_killed_run_scores_the_rest_only(
-    models: list[str], tmp_path: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_run_scores_the_rest_only(models, tmp_path, encoded, monkeypatch):
     """Units that stand are not scored again; the shards are those of an undisturbed run."""
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 3)
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(40), 3)
     asked = recipe(path, {"model": models[0], "embeddings": True}, rules={"best": {"top": 0.5, "of": "clip_score"}})
-    whole = pools.run_local(asked, tmp_path / "whole")
+    whole = kit.run_local(asked, tmp_path / "whole")
     every = sum(encoded)
-    done: list[int] = []
+    done = []
 
-    def dying(settings: Any, unit: Any, tables: Any) -> Any:
+    def dying(settings, unit, tables):
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(unit.index)
@@ -219,29 +213,29 @@ def test_a_killed_run_scores_the_rest_only(
     with monkeypatch.context() as patched:
         patched.setattr(measuring, "measure_unit", dying)
         with pytest.raises(KeyboardInterrupt):
-            pools.run_local(asked, tmp_path / "out")
+            kit.run_local(asked, tmp_path / "out")
     before = sum(encoded)
-    again = pools.run_local(asked, tmp_path / "out")
+    again = kit.run_local(asked, tmp_path / "out")
     assert 0 < before < every == sum(encoded)
-    assert pools.lasting_files(again.folder) == pools.lasting_files(whole.folder)
+    assert kit.lasting_files(again.folder) == kit.lasting_files(whole.folder)
 
 
-def test_through_beam(models: list[str], tmp_path: Path) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 3)
+def test_through_beam(models, tmp_path):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(40), 3)
     asked = recipe(path, {"model": models[0]}, rules={"best": {"top": 0.5, "of": "clip_score"}})
-    local = pools.run_local(asked, tmp_path / "local")
-    beam = pools.run_beam(asked, tmp_path / "beam", ["--runner=FnApiRunner", "--direct_num_workers=2"])
-    assert pools.lasting_files(local.folder) == pools.lasting_files(beam.folder)
+    local = kit.run_local(asked, tmp_path / "local")
+    beam = kit.run_beam(asked, tmp_path / "beam", ["--runner=FnApiRunner", "--direct_num_workers=2"])
+    assert kit.lasting_files(local.folder) == kit.lasting_files(beam.folder)
 
 
-def test_two_devices_give_the_same_run(models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_devices_give_the_same_run(models, tmp_path, monkeypatch):
     """Units in hand go to both, each with its own model; no GPU is needed: the CPU by two names."""
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 3)
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(40), 3)
     asked = recipe(path, {"model": models[0], "batch": 8}, rules={"best": {"top": 0.5, "of": "clip_score"}})
-    one = pools.run_local(asked, tmp_path / "one")
+    one = kit.run_local(asked, tmp_path / "one")
     used, both, encode = set(), threading.Event(), _Net.encode_images
 
-    def meeting(self: _Net, views: list[Any]) -> Any:
+    def meeting(self, views):
         used.add((self.device, id(self.net)))
         if len(used) == 2:
             both.set()
@@ -251,10 +245,10 @@ def test_two_devices_give_the_same_run(models: list[str], tmp_path: Path, monkey
     monkeypatch.setattr(open_clip_encoder, "each_device", lambda _: ["cpu", "cpu:0"])
     monkeypatch.setattr(_Net, "encode_images", meeting)
     monkeypatch.setattr(process, "_shared", process.Cache())
-    two = pools.run_beam(asked, tmp_path / "two")
+    two = kit.run_beam(asked, tmp_path / "two")
     assert {device for device, _ in used} == {"cpu", "cpu:0"} and len({net for _, net in used}) == 2
     # Models' scores agree to 1e-5 only; they are in table `scores` and in the shards' Parquet.
-    files = (pools.lasting_files(run.folder) for run in (one, two))
+    files = (kit.lasting_files(run.folder) for run in (one, two))
     scored = re.compile(r"scores|shards/.*\.parquet")
     first, second = ({path: found for path, found in of.items() if not scored.search(path)} for of in files)
     assert first == second and (one.run["models"], one.run["keys"]) == (two.run["models"], two.run["keys"])
@@ -262,17 +256,17 @@ def test_two_devices_give_the_same_run(models: list[str], tmp_path: Path, monkey
     assert np.allclose(*scores, atol=1e-5, equal_nan=True)
 
 
-def test_what_is_refused_before_the_run(models: list[str], tmp_path: Path) -> None:
-    rows = pools.make_rows(20)  # brings a column clip_score, and has no images
-    path = pools.write_parquets(tmp_path / "rows", rows, 1)
+def test_what_is_refused_before_the_run(models, tmp_path):
+    rows = kit.make_rows(20)  # brings a column clip_score, and has no images
+    path = kit.write_parquets(tmp_path / "rows", rows, 1)
     with pytest.raises(RecipeError, match="clip needs images, and the pool has none"):
-        prepare(pools.recipe_of(path, "parquet", measure={"clip": {"model": models[0]}}), str(tmp_path / "out"))
+        prepare(kit.recipe_of(path, "parquet", measure={"clip": {"model": models[0]}}), str(tmp_path / "out"))
     table = pa.table({"image": [b"x"], "caption": ["x"], "clip_score": [0.5]})
     pq.write_table(table, tmp_path / "x.parquet")
-    asked = pools.recipe_of(str(tmp_path / "x.parquet"), "parquet", measure={"clip": {"model": models[0]}})
+    asked = kit.recipe_of(str(tmp_path / "x.parquet"), "parquet", measure={"clip": {"model": models[0]}})
     with pytest.raises(RecipeError, match="signal 'clip' has a column clip_score, and the pool has one already"):
         prepare(asked, str(tmp_path / "out"))
     with pytest.raises(RecipeError, match="two models are named 'clip'"):
-        pools.recipe_of(path, measure={"clip": [{"model": "a"}, {"model": "b"}]})
+        kit.recipe_of(path, measure={"clip": [{"model": "a"}, {"model": "b"}]})
     with pytest.raises(RecipeError, match=r"measure.clip.*did you mean 'pretrained'"):
-        pools.recipe_of(path, measure={"clip": {"model": "a", "pretraned": "b"}})
+        kit.recipe_of(path, measure={"clip": {"model": "a", "pretraned": "b"}})

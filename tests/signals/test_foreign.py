@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,14 +18,14 @@ import yaml
 from PIL import Image
 
 from curate.signals.signal import BuildContext, IdentifyContext
-from tests.laws import pools
-from tests.packages import curate, needs_hatchling
+from tests import kit
+from tests.kit.packages import curate, needs_hatchling
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = needs_hatchling
 
 
-def blocks() -> dict[str, str]:
+def blocks():
     """The code of the section of the folder's README, by language."""
     page = (ROOT / "curate/signals/README.md").read_text()
     text = page.partition("## A signal of your own\n")[2].partition("\n## ")[0]
@@ -34,7 +33,7 @@ def blocks() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(tmp_path_factory):
     """A folder with the README's package, built and installed."""
     folder = tmp_path_factory.mktemp("blur")
     (folder / "package").mkdir()
@@ -48,10 +47,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def recipe(tmp_path: Path) -> str:
+def recipe(tmp_path):
     """A pool of small pictures, one of them of noise, and the README's sections."""
-    samples = [pools.Sample(f"{i}", pools.encode(pools.picture(i)), f"a caption number {i}") for i in range(12)]
-    path = pools.write_tars(tmp_path / "tars", [*samples, pools.Sample("bad", b"no image", "a caption")], 3)
+    samples = [kit.Sample(f"{i}", kit.encode(kit.picture(i)), f"a caption number {i}") for i in range(12)]
+    path = kit.write_tars(tmp_path / "tars", [*samples, kit.Sample("bad", b"no image", "a caption")], 3)
     sections = yaml.safe_load(blocks()["yaml"])
     sections |= {"input": {"name": "pool", "format": "webdataset", "path": path}, "max_failed": 1.0}
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(sections))
@@ -59,14 +58,14 @@ def recipe(tmp_path: Path) -> str:
 
 
 @pytest.mark.slow
-def test_editors_know_its_section(site: Path) -> None:
+def test_editors_know_its_section(site):
     done = curate(site, "schema")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["$defs"]["Blur"]["properties"]["side"]["type"] == "integer"
 
 
 @pytest.mark.slow
-def test_the_reference_is_of_this_packages_keys(site: Path) -> None:
+def test_the_reference_is_of_this_packages_keys(site):
     code = "from tests.recipe.reference import reference_page; print(reference_page(), end='')"
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
@@ -74,7 +73,7 @@ def test_the_reference_is_of_this_packages_keys(site: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_readmes_signal_is_a_column(site: Path, recipe: str, tmp_path: Path) -> None:
+def test_the_readmes_signal_is_a_column(site, recipe, tmp_path):
     values = []
     for out, options in (
         ("one", []),
@@ -151,9 +150,7 @@ def test_the_readmes_signal_is_a_column(site: Path, recipe: str, tmp_path: Path)
         ),
     ],
 )
-def test_a_fault_of_the_package_names_it(
-    old: str, new: str, status: int, message: str, site: Path, recipe: str, tmp_path: Path
-) -> None:
+def test_a_fault_of_the_package_names_it(old, new, status, message, site, recipe, tmp_path):
     code = blocks()["python"]
     assert code.count(old) == 1
     faulty = shutil.copytree(site, tmp_path / "site", ignore=shutil.ignore_patterns("__pycache__"))
@@ -163,7 +160,7 @@ def test_a_fault_of_the_package_names_it(
     assert "Traceback" not in done.stderr
 
 
-def changed(site: Path, folder: Path, old: str, new: str) -> Path:
+def changed(site, folder, old, new):
     """The package installed in another folder, with other code."""
     other = shutil.copytree(site, folder, ignore=shutil.ignore_patterns("__pycache__"))
     code = (other / "curate_blur.py").read_text()
@@ -173,7 +170,7 @@ def changed(site: Path, folder: Path, old: str, new: str) -> Path:
 
 
 @pytest.mark.slow
-def test_images_that_it_fails_on_are_counted(site: Path, recipe: str, tmp_path: Path) -> None:
+def test_images_that_it_fails_on_are_counted(site, recipe, tmp_path):
     """In the run's summary; also where what was measured is reused, and where it is an older run's."""
     some = changed(
         site, tmp_path / "site", "grey = np", "image.getpixel((0, 0))[0] < 128 and int('x')\n        grey = np"
@@ -193,7 +190,7 @@ def test_images_that_it_fails_on_are_counted(site: Path, recipe: str, tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("value", ["nan", "inf"])
-def test_values_that_are_not_finite_pass_no_rule(site: Path, recipe: str, tmp_path: Path, value: str) -> None:
+def test_values_that_are_not_finite_pass_no_rule(site, recipe, tmp_path, value):
     """They are null, and the run says how many; so does one that reuses them."""
     code = f"pa.array([v and float('{value}') if n % 2 else v for n, v in enumerate(observed)], pa.float32())"
     some = changed(site, tmp_path / "site", "pa.array(observed, pa.float32())", code)
@@ -210,7 +207,7 @@ def test_values_that_are_not_finite_pass_no_rule(site: Path, recipe: str, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_signal_that_fails_on_every_image_ends_the_run(site: Path, recipe: str, tmp_path: Path) -> None:
+def test_a_signal_that_fails_on_every_image_ends_the_run(site, recipe, tmp_path):
     """And once it is repaired, it is measured again."""
     broken = changed(site, tmp_path / "site", "grey = np", "raise ValueError('no')\n        grey = np")
     done = curate(broken, "run", recipe, "--out", str(tmp_path / "out"))
@@ -227,7 +224,7 @@ def test_a_signal_that_fails_on_every_image_ends_the_run(site: Path, recipe: str
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("interruptible")
-def test_an_interrupt_does_not_wait_for_it(site: Path, recipe: str, tmp_path: Path) -> None:
+def test_an_interrupt_does_not_wait_for_it(site, recipe, tmp_path):
     slow = "import pathlib, time; pathlib.Path('begun').touch(); time.sleep(600)\n        grey ="
     hanging = shutil.copytree(site, tmp_path / "site", ignore=shutil.ignore_patterns("__pycache__"))
     (hanging / "curate_blur.py").write_text(blocks()["python"].replace("grey =", slow, 1))
@@ -244,14 +241,14 @@ def test_an_interrupt_does_not_wait_for_it(site: Path, recipe: str, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_an_unknown_key_of_its_section(site: Path, recipe: str, tmp_path: Path) -> None:
+def test_an_unknown_key_of_its_section(site, recipe, tmp_path):
     done = curate(site, "run", recipe, "--out", str(tmp_path / "out"), "--set", "measure.blur.sied=3")
     assert done.returncode == 2
     assert "measure.blur.sied: unknown key; did you mean 'side'? known keys: side" in done.stderr
 
 
 @pytest.mark.slow
-def test_without_the_package_there_is_no_such_signal(recipe: str, tmp_path: Path) -> None:
+def test_without_the_package_there_is_no_such_signal(recipe, tmp_path):
     (tmp_path / "empty").mkdir()
     done = curate(tmp_path / "empty", "run", recipe, "--out", str(tmp_path / "out"), "--set", "measure.tiny={}")
     assert done.returncode == 2 and re.search(
@@ -261,7 +258,7 @@ def test_without_the_package_there_is_no_such_signal(recipe: str, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_finished_run_without_the_package(site: Path, recipe: str, tmp_path: Path) -> None:
+def test_a_finished_run_without_the_package(site, recipe, tmp_path):
     """Is verified, and samples are taken out of all its tables; what would measure asks for the package."""
     out, empty = str(tmp_path / "out"), tmp_path / "empty"
     empty.mkdir()
@@ -286,7 +283,7 @@ def test_a_finished_run_without_the_package(site: Path, recipe: str, tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_plan_measures_only_what_is_not_reused(site: Path, recipe: str, tmp_path: Path) -> None:
+def test_a_plan_measures_only_what_is_not_reused(site, recipe, tmp_path):
     """Nothing of an older run with the same signals; with another version of one, that alone."""
     counting = changed(site, tmp_path / "one", "grey = np", "open('observed', 'a').write('x')\n        grey = np")
     run, measure = str(tmp_path / "run"), ["--set", "measure.language={}"]
@@ -310,7 +307,7 @@ def test_a_plan_measures_only_what_is_not_reused(site: Path, recipe: str, tmp_pa
     )
 
 
-def test_the_example_of_a_signal_of_captions(tmp_path: Path) -> None:
+def test_the_example_of_a_signal_of_captions(tmp_path):
     """That of the folder's README."""
     path = tmp_path / "weights.json"
     path.write_text('{"good": 1, "bad": -1}')
@@ -320,7 +317,7 @@ def test_the_example_of_a_signal_of_captions(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_example_of_a_signal_of_images(tmp_path: Path) -> None:
+def test_the_example_of_a_signal_of_images(tmp_path):
     """That of the folder's README; a file that holds no model is reported when it is loaded, before a run."""
     torch = pytest.importorskip("torch")
     path = tmp_path / "weights.pt"
@@ -337,11 +334,11 @@ def test_the_example_of_a_signal_of_images(tmp_path: Path) -> None:
         build_example("liked", path).load()
 
 
-def build_example(key: str, weights: Path) -> Any:
+def build_example(key, weights):
     """The signal of this key in the section of the folder's README on weights, of these."""
     page = (ROOT / "curate/signals/README.md").read_text().partition("## A signal with a file of weights\n")[2]
     [code] = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if f'SignalKind("{key}"' in code]
-    names: dict[str, Any] = {}
+    names = {}
     exec(code, names)
     options = names["KIND"].section(weights=str(weights))
     identity = names["KIND"].identify(key, options, IdentifyContext({}, {}, True))

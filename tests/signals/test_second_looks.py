@@ -1,8 +1,6 @@
 """Mirrored images and painted text, by a small CLIP: the scores are those of images that are changed by hand."""
 
 import io
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,13 +9,13 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from curate.signals.text_masked import paint_over_text
-from tests.laws import pools
-from tests.models.clips import write_model
+from tests import kit
+from tests.kit.clips import write_model
 
 pytest.importorskip("onnxruntime")
 
 
-def page(text: str = "SUMMER SALE") -> Image.Image:
+def page(text="SUMMER SALE"):
     """A line of black letters on a board of one colour, in a picture of another."""
     image = Image.new("RGB", (480, 320), (40, 120, 200))
     draw = ImageDraw.Draw(image)
@@ -26,7 +24,7 @@ def page(text: str = "SUMMER SALE") -> Image.Image:
     return image
 
 
-def test_text_gets_the_colour_around_it() -> None:
+def test_text_gets_the_colour_around_it():
     painted = np.asarray(paint_over_text(page())).astype(int)
     board = painted[100:220, 40:440]
     assert np.abs(board - [240, 230, 90]).max() < 40  # no letter is left
@@ -36,19 +34,19 @@ def test_text_gets_the_colour_around_it() -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "I;16"])
-def test_any_mode(mode: str) -> None:
+def test_any_mode(mode):
     image = page().convert("L" if mode == "I;16" else mode)
     image = Image.fromarray(np.asarray(image).astype(np.uint16) * 256) if mode == "I;16" else image
     assert paint_over_text(image).size == (480, 320)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3000, 3), (3, 3000)])
-def test_images_too_small_for_text_stay(size: tuple[int, int]) -> None:
+def test_images_too_small_for_text_stay(size):
     image = Image.new("RGB", size, "red")
     assert paint_over_text(image) is image
 
 
-def test_an_image_of_text_alone_and_a_moving_one() -> None:
+def test_an_image_of_text_alone_and_a_moving_one():
     """What no line covers is the colour around; of an animation the first frame is seen."""
     image = Image.new("RGB", (400, 130), "white")
     ImageDraw.Draw(image).text((-5, -20), "WWWWWWW", font=ImageFont.load_default(120), fill="black")
@@ -59,7 +57,7 @@ def test_an_image_of_text_alone_and_a_moving_one() -> None:
 
 
 @pytest.mark.thorough
-def test_scores_are_those_of_changed_images(tmp_path: Path) -> None:
+def test_scores_are_those_of_changed_images(tmp_path):
     """Each score equals `clip_score` of a pool whose images were changed before; without text nothing is changed."""
     rng = np.random.default_rng(0)
     pictures = [
@@ -78,7 +76,7 @@ def test_scores_are_those_of_changed_images(tmp_path: Path) -> None:
     ).all()
 
 
-def measure(folder: Path, pictures: list[Image.Image], signals: dict[str, Any]) -> dict[str, Any]:
+def measure(folder, pictures, signals):
     """The scores of pictures, each by the same caption in all pools."""
     folder.mkdir()
     images = []
@@ -87,6 +85,6 @@ def measure(folder: Path, pictures: list[Image.Image], signals: dict[str, Any]) 
         images.append(data.getvalue())
     table = pa.table({"image": images, "caption": [f"a caption of picture {i}" for i in range(len(images))]})
     pq.write_table(table, folder / "pool.parquet")
-    recipe = pools.recipe_of(str(folder / "pool.parquet"), "parquet", measure=signals)
-    scores = pools.run_local(recipe, folder / "run").table("scores")
+    recipe = kit.recipe_of(str(folder / "pool.parquet"), "parquet", measure=signals)
+    scores = kit.run_local(recipe, folder / "run").table("scores")
     return {name: scores[name].to_numpy() for name in scores.column_names[3:] if "score" in name or name == "t_mars"}

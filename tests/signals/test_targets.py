@@ -1,7 +1,6 @@
 """NormSim and VAS with target images: a file of embeddings, tars, a folder or a covariance give the same, and hostile files a reason."""
 
 import weakref
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,31 +15,31 @@ from curate.signals.normsim import NormSim
 from curate.signals.signal import IdentifyContext
 from curate.store.store import RunStore
 from pipelines.prepare import prepare
-from tests.laws import pools
-from tests.models.clips import write_model
+from tests import kit
+from tests.kit.clips import write_model
 from tests.relate.pools import make_embeddings, recipe_of, write_pool
 
 pytestmark = pytest.mark.thorough
 
 
-def test_images_in_a_folder_in_tars_and_their_embeddings(tmp_path: Path) -> None:
+def test_images_in_a_folder_in_tars_and_their_embeddings(tmp_path):
     clip = {"model": write_model(tmp_path / "clip"), "embeddings": True}
-    samples = pools.make_samples(12)
-    path = pools.write_tars(tmp_path / "tars", samples, 2)
+    samples = kit.make_samples(12)
+    path = kit.write_tars(tmp_path / "tars", samples, 2)
     for place, sample in enumerate(samples[:5]):
         (tmp_path / f"targets/class{place // 3}").mkdir(parents=True, exist_ok=True)
         (tmp_path / f"targets/class{place // 3}/{sample.key}.jpg").write_bytes(sample.image)
     (tmp_path / "targets/labels.txt").write_text("a list that no image is")
     (tmp_path / "targets/._hidden.jpg").write_text("what macOS leaves")
-    targets = pools.write_tars(tmp_path / "more", samples[:5], 1)
+    targets = kit.write_tars(tmp_path / "more", samples[:5], 1)
     named = {
         "files": {"targets": str(tmp_path / "targets/*/*.jpg")},
         "folder": {"targets": str(tmp_path / "targets")},
         "tars": {"targets": targets},
         "two": {"targets": targets, "norm": "2"},
     }
-    run = pools.run_local(
-        pools.recipe_of(path, measure={"clip": clip, "normsim": named, "vas": {"vas": {"targets": targets}}}),
+    run = kit.run_local(
+        kit.recipe_of(path, measure={"clip": clip, "normsim": named, "vas": {"vas": {"targets": targets}}}),
         tmp_path / "run",
     )
     scores = run.table("scores")
@@ -51,12 +50,12 @@ def test_images_in_a_folder_in_tars_and_their_embeddings(tmp_path: Path) -> None
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> str:
+def path(tmp_path):
     return write_pool(tmp_path / "pool", 1, *make_embeddings(30, 8))
 
 
-def measured(path: str, tmp_path: Path, signals: dict[str, Any]) -> Any:
-    run = pools.run_local(parse_recipe(recipe_of(path, {}, measure=signals)), tmp_path / "run")
+def measured(path, tmp_path, signals):
+    run = kit.run_local(parse_recipe(recipe_of(path, {}, measure=signals)), tmp_path / "run")
     return {
         name: run.table("scores")[name].to_numpy()
         for name in ("near", "vas")
@@ -64,7 +63,7 @@ def measured(path: str, tmp_path: Path, signals: dict[str, Any]) -> Any:
     }
 
 
-def test_embeddings_and_a_covariance(path: str, tmp_path: Path) -> None:
+def test_embeddings_and_a_covariance(path, tmp_path):
     targets = np.random.default_rng(0).normal(size=(40, 8))
     np.save(tmp_path / "targets.npy", targets[:25].astype(np.float32))
     torch.save(targets[25:], tmp_path / "targets.pt")
@@ -86,11 +85,11 @@ def test_embeddings_and_a_covariance(path: str, tmp_path: Path) -> None:
     assert np.abs(found["vas"] - ((images @ unit.T) ** 2).mean(axis=1)).max() < 1e-6
 
 
-def test_files_of_targets_are_identified_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_targets_are_identified_one_by_one(tmp_path, monkeypatch):
     """Of several large ones, one at a time is in memory."""
     arrays = list[weakref.ref[Any]]()
 
-    def digest(array: Any) -> str:
+    def digest(array):
         assert [other for other in arrays if other() is not None] == []
         arrays.append(weakref.ref(array))
         return array_digest(array)
@@ -117,7 +116,7 @@ def test_files_of_targets_are_identified_one_by_one(tmp_path: Path, monkeypatch:
         (lambda file: file.write_bytes(b"\x93NUMPY"), "is no .npy file"),
     ],
 )
-def test_what_is_refused(make: Any, wanted: str, path: str, tmp_path: Path) -> None:
+def test_what_is_refused(make, wanted, path, tmp_path):
     make(tmp_path / "targets.npy")
     signals = {"normsim": {"near": {"of": "l14", "targets": str(tmp_path / "targets.npy")}}}
     with pytest.raises(RecipeError, match=wanted) as error:
@@ -134,7 +133,7 @@ def test_what_is_refused(make: Any, wanted: str, path: str, tmp_path: Path) -> N
         (np.eye(8, dtype=np.int64), r"is int64 \[8, 8\]"),
     ],
 )
-def test_covariances_that_are_refused(sigma: Any, wanted: str, path: str, tmp_path: Path) -> None:
+def test_covariances_that_are_refused(sigma, wanted, path, tmp_path):
     np.save(tmp_path / "sigma.npy", sigma)
     signals = {"vas": {"vas": {"of": "l14", "covariance": str(tmp_path / "sigma.npy")}}}
     with pytest.raises(RecipeError, match=f"measure.vas.vas.covariance: .*{wanted}"):
@@ -142,23 +141,23 @@ def test_covariances_that_are_refused(sigma: Any, wanted: str, path: str, tmp_pa
 
 
 @pytest.mark.parametrize("key", ["normsim", "vas"])
-def test_a_folder_without_images_is_refused(key: str, tmp_path: Path) -> None:
+def test_a_folder_without_images_is_refused(key, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/readme.md").write_text("none yet")
     signals = {"clip": {"model": write_model(tmp_path / "clip"), "embeddings": True}}
     signals[key] = {"near": {"targets": str(tmp_path / "empty")}}
-    tars = pools.write_tars(tmp_path / "tars", pools.make_samples(12), 1)
+    tars = kit.write_tars(tmp_path / "tars", kit.make_samples(12), 1)
     with pytest.raises(RecipeError, match=rf"measure.{key}.near.targets: .*/empty: a folder without files in \.jpg, "):
-        prepare(pools.recipe_of(tars, measure=signals), str(tmp_path / "run"))
+        prepare(kit.recipe_of(tars, measure=signals), str(tmp_path / "run"))
 
 
-def test_images_need_a_model(path: str, tmp_path: Path) -> None:
+def test_images_need_a_model(path, tmp_path):
     signals = {"normsim": {"near": {"of": "l14", "targets": "photos/*.jpg"}}}
     with pytest.raises(RecipeError, match="images cannot be encoded by 'l14', precomputed"):
         prepare(parse_recipe(recipe_of(path, {}, measure=signals)), str(tmp_path / "run"))
 
 
-def test_one_of_two() -> None:
+def test_one_of_two():
     for both in ({}, {"targets": "a.npy", "covariance": "b.npy"}):
         with pytest.raises(RecipeError, match="give either targets or covariance"):
             parse_recipe(recipe_of("a.parquet", {}, measure={"vas": {"v": {"of": "l14", **both}}}))

@@ -5,7 +5,6 @@ import io
 import math
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +32,7 @@ MODES = ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV"
 PAGE = ["Summer sale", "only today", "leather shoes"]
 
 
-def page(lines: list[str], size=(480, 320), font=32, ink="black", ground="white") -> tuple[Image.Image, list[tuple]]:
+def page(lines, size=(480, 320), font=32, ink="black", ground="white"):
     """Lines one under another, and the box of each one's ink: left, top, right, bottom."""
     image = Image.new("RGB", size, ground)
     draw, face = ImageDraw.Draw(image), ImageFont.load_default(font)
@@ -45,24 +44,24 @@ def page(lines: list[str], size=(480, 320), font=32, ink="black", ground="white"
     return image, boxes
 
 
-def look(image: Image.Image) -> tuple[float, tuple[str, ...]]:
+def look(image):
     area, words = TextObserver().observe(image)
     assert 0 <= area <= 1
     return area, words
 
 
-def columns(looked, captions) -> tuple[list, list]:
+def columns(looked, captions):
     arrays = TextObserver().finish(looked, captions)
     assert [array.type for array in arrays] == TextObserver.columns.types
     return tuple(array.to_pylist() for array in arrays)
 
 
-def rectangle(x, y, long, short, degrees) -> Line:
+def rectangle(x, y, long, short, degrees):
     axis = np.array([math.cos(math.radians(degrees)), math.sin(math.radians(degrees))])
     return Line(np.array([x, y], float), axis * long, np.array([-axis[1], axis[0]]) * short)
 
 
-def polygon(line: Line):
+def polygon(line):
     return shapely.Polygon(
         [line.centre + a * line.along + b * line.across for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
     )
@@ -352,7 +351,7 @@ def test_modes_agree_on_text():
         assert area == pytest.approx(seen, rel=0.1), other.mode
 
 
-def test_all_that_decodes(shared: Path):
+def test_all_that_decodes(shared):
     seen = 0
     for path in sorted((shared / "bad" / "images").iterdir()):
         if measure_image(path.read_bytes(), ImageOptions()).status != "ok":
@@ -364,7 +363,7 @@ def test_all_that_decodes(shared: Path):
     assert seen >= 14
 
 
-def test_few_photos_show_text(shared: Path):
+def test_few_photos_show_text(shared):
     with tarfile.open(shared / "photos.tar") as tar:
         names = [name for name in tar.getnames() if name.endswith(".jpg")][::6]
         areas = [look(Image.open(io.BytesIO(tar.extractfile(name).read())))[0] for name in names]

@@ -1,14 +1,12 @@
 """Attempts at a unit: which of them did not end."""
 
-from pathlib import Path
-
 import pytest
 
 from curate.store.attempts import MAX_ATTEMPTS, attempt, reset_attempts
 from curate.store.store import RunStore
 
 
-def test_attempts_that_did_not_end_are_counted(tmp_path: Path) -> None:
+def test_attempts_that_did_not_end_are_counted(tmp_path):
     """One that ends, with an error or without, leaves nothing; one that ends well clears what others left."""
     store, marks = RunStore(str(tmp_path)), tmp_path / "parts/attempts/00007"
     with attempt(store, "00007") as killed:
@@ -29,7 +27,7 @@ def test_attempts_that_did_not_end_are_counted(tmp_path: Path) -> None:
     assert not marks.exists()
 
 
-def test_attempts_that_got_on_count_as_one(tmp_path: Path) -> None:
+def test_attempts_that_got_on_count_as_one(tmp_path):
     """Of machines that are taken away, each once some is done; what is suspected stays so, and is never given up."""
     store, marks = RunStore(str(tmp_path)), tmp_path / "parts/attempts/00007"
     for before, after in ((0, 1), (1, 1), (2, 1), (3, 3), (5, 3), (6, 3)):

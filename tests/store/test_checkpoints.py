@@ -1,6 +1,5 @@
 """Checkpoints: what is in place is not made again, and what is not what its name says is not used."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,23 +18,23 @@ SCHEMA = pa.schema(
 
 
 @pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def _at_once(monkeypatch):
     monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> RunStore:
+def store(tmp_path):
     return RunStore(str(tmp_path))
 
 
 class Work:
     """Work in steps that may be stopped; `begun` is the row that each attempt began at."""
 
-    def __init__(self, stop: int = ROWS) -> None:
+    def __init__(self, stop=ROWS):
         self.stop = stop
-        self.begun: list[int] = []
+        self.begun = []
 
-    def steps(self, first: int) -> Iterator[pa.Table]:
+    def steps(self, first):
         self.begun.append(first)
         for start in range(first, ROWS, STEP):
             if start >= self.stop:
@@ -43,7 +42,7 @@ class Work:
             yield rows(start, min(start + STEP, ROWS))
 
 
-def rows(first: int, stop: int) -> pa.Table:
+def rows(first, stop):
     numbers = np.arange(first, stop)
     words = pa.array([None if n % 4 == 0 else [f"word {n}"] for n in numbers], SCHEMA.field(1).type)
     flat = pa.array(np.repeat(numbers, 2).astype(np.float16))
@@ -56,16 +55,16 @@ def rows(first: int, stop: int) -> pa.Table:
     return pa.table(columns, schema=SCHEMA)
 
 
-def of_unit(store: RunStore, key: str = "key") -> Checkpoints:
+def of_unit(store, key="key"):
     return Checkpoints(store, "measured", 7, key)
 
 
-def stop_at(store: RunStore, stop: int) -> None:
+def stop_at(store, stop):
     with pytest.raises(KeyboardInterrupt):
         of_unit(store).complete("part", SCHEMA, Work(stop).steps)
 
 
-def test_what_is_in_place_is_not_made_again(store: RunStore) -> None:
+def test_what_is_in_place_is_not_made_again(store):
     for stop in (6, 7, 16):
         stop_at(store, stop)
     work, again = Work(), of_unit(store)
@@ -77,7 +76,7 @@ def test_what_is_in_place_is_not_made_again(store: RunStore) -> None:
 
 
 @pytest.mark.parametrize("other", ["key", "part"])
-def test_what_something_else_determines_is_not_used(other: str, store: RunStore) -> None:
+def test_what_something_else_determines_is_not_used(other, store):
     stop_at(store, 9)
     work = Work()
     of_unit(store, "other" if other == "key" else "key").complete(
@@ -87,7 +86,7 @@ def test_what_something_else_determines_is_not_used(other: str, store: RunStore)
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "gone", "renamed"])
-def test_a_damaged_one_is_not_used(damage: str, store: RunStore) -> None:
+def test_a_damaged_one_is_not_used(damage, store):
     """Nor are those that come after it; what is made anew takes its place."""
     stop_at(store, 9)
     second = Path(store.path(store.files()[1]))
@@ -111,10 +110,10 @@ def test_a_damaged_one_is_not_used(damage: str, store: RunStore) -> None:
     assert of_unit(store).complete("part", SCHEMA, Work(0).steps).equals(rows(0, ROWS).combine_chunks())
 
 
-def test_one_that_cannot_be_read_now_is_made_again(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_cannot_be_read_now_is_made_again(store, monkeypatch):
     stop_at(store, 9)
 
-    def fail(store: RunStore, name: str) -> bytes:
+    def fail(store, name):
         raise TimeoutError("no answer")
 
     monkeypatch.setattr(RunStore, "read_bytes", fail)
@@ -123,13 +122,13 @@ def test_one_that_cannot_be_read_now_is_made_again(store: RunStore, monkeypatch:
     assert work.begun == [0]
 
 
-def test_fast_work_leaves_none(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_work_leaves_none(store, monkeypatch):
     monkeypatch.setattr(checkpoints, "INTERVAL", 60.0)
     stop_at(store, 18)
     assert store.files() == []
 
 
-def test_tables_that_are_complete_go_with_the_next_one(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_that_are_complete_go_with_the_next_one(store, monkeypatch):
     """Many parts that take less than the interval each lose no more than it together."""
     clock = iter([0.0, *([30.0] * 7), 61.0, 61.0, *([70.0] * 20)])
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: next(clock))
@@ -148,8 +147,8 @@ def test_tables_that_are_complete_go_with_the_next_one(store: RunStore, monkeypa
     assert work.begun == [ROWS, 3]
 
 
-def test_what_the_check_refuses_is_not_put_into_place(store: RunStore) -> None:
-    def check() -> None:
+def test_what_the_check_refuses_is_not_put_into_place(store):
+    def check():
         raise RunError("the file changed")
 
     with pytest.raises(RunError, match="changed"):
@@ -157,8 +156,8 @@ def test_what_the_check_refuses_is_not_put_into_place(store: RunStore) -> None:
     assert store.files() == []
 
 
-def test_a_full_disk_is_not_the_inputs_fault(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(store: RunStore, name: str, data: bytes) -> None:
+def test_a_full_disk_is_not_the_inputs_fault(store, monkeypatch):
+    def fail(store, name, data):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(RunStore, "write_bytes", fail)
@@ -166,6 +165,6 @@ def test_a_full_disk_is_not_the_inputs_fault(store: RunStore, monkeypatch: pytes
         of_unit(store).complete("part", SCHEMA, Work().steps)
 
 
-def test_no_rows_are_an_empty_table(store: RunStore) -> None:
+def test_no_rows_are_an_empty_table(store):
     found = of_unit(store).complete("part", SCHEMA, lambda first: iter(()))
     assert found.schema == SCHEMA and len(found) == 0

@@ -1,9 +1,5 @@
 """run.json as a typed model: what is written is read, what is not there is not written, and damage and later formats are named."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from curate.base.errors import CurateError, DamagedError, RecipeError, RunError
@@ -20,28 +16,28 @@ from curate.store.facts import (
     write_facts,
 )
 from curate.store.store import RunStore
-from tests.publish.runs import RUN
+from tests.kit.written_runs import RUN
 
 NEAR = {"place": 2, "phash": {"distance": 2}, "sampled": 0, "found": 0}
 FORGOTTEN = ForgottenFacts(items=2, requests=1, key="k", digest="d")
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> RunStore:
+def store(tmp_path):
     """A folder with the run.json of a finished run."""
     folder = RunStore(str(tmp_path))
     write_facts(folder, RunFacts.model_validate(RUN | {"near": [NEAR]}))
     return folder
 
 
-def change(store: RunStore, edit: Callable[[dict[str, Any]], object]) -> None:
+def change(store, edit):
     """Edit run.json in place."""
     data = store.read_json("run.json")
     edit(data)
     store.write_json("run.json", data)
 
 
-def test_what_is_written_is_read(store: RunStore) -> None:
+def test_what_is_written_is_read(store):
     facts = read_facts(store).changed(forgotten=FORGOTTEN, evaluation=EvaluationFacts(images=5, unread=0, such_as=None))
     write_facts(store, facts)
     assert read_facts(store) == facts and read_forgotten(store) == FORGOTTEN
@@ -53,7 +49,7 @@ def test_what_is_written_is_read(store: RunStore) -> None:
         read_facts(store)
 
 
-def test_what_a_run_does_not_have_is_not_written(store: RunStore) -> None:
+def test_what_a_run_does_not_have_is_not_written(store):
     plain = store.read_json("run.json")
     assert list(plain)[:3] == ["format", "curate", "name"] and plain["format"] == FORMAT
     assert {"forgotten", "evaluation", "derived"}.isdisjoint(plain) and read_forgotten(store) is None
@@ -79,20 +75,20 @@ def test_what_a_run_does_not_have_is_not_written(store: RunStore) -> None:
         (lambda run: run["rules"][0].update(sql=3), r"rules\.0\.sql: .* string"),
     ],
 )
-def test_what_is_no_run_is_damaged(store: RunStore, edit: Callable[[dict[str, Any]], object], fault: str) -> None:
+def test_what_is_no_run_is_damaged(store, edit, fault):
     change(store, edit)
     with pytest.raises(DamagedError, match=rf"run\.json is damaged \(.*{fault}"):
         read_facts(store)
 
 
-def test_a_recipe_that_cannot_be_read_is_refused(store: RunStore) -> None:
+def test_a_recipe_that_cannot_be_read_is_refused(store):
     change(store, lambda run: run["recipe"].update(ballance={}))
     with pytest.raises(RecipeError, match=r"ballance(.|\n)*run of curate 0\.1\.0.*--reuse"):
         open_context(store)
 
 
 @pytest.mark.parametrize("format", [FORMAT + 1, "2"])
-def test_a_later_format_is_refused(store: RunStore, format: object) -> None:
+def test_a_later_format_is_refused(store, format):
     change(store, lambda run: run.update(format=format, curate="7.0", new={}))
     for read in (read_facts, read_claim):
         with pytest.raises(
@@ -102,14 +98,14 @@ def test_a_later_format_is_refused(store: RunStore, format: object) -> None:
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "null", '"run"', "{", "\xff"])
-def test_damage_is_named(tmp_path: Path, text: str) -> None:
+def test_damage_is_named(tmp_path, text):
     (tmp_path / "run.json").write_text(text, "latin-1")
     for read in (read_facts, read_claim):
         with pytest.raises(CurateError, match=r"run\.json.* is damaged"):
             read(RunStore(str(tmp_path)))
 
 
-def test_what_was_forgotten_is_read_of_any_format(store: RunStore) -> None:
+def test_what_was_forgotten_is_read_of_any_format(store):
     """A later run with `--reuse` must keep it out, however the rest is written."""
     change(store, lambda run: run.update(format=FORMAT + 1, forgotten=FORGOTTEN.to_json()))
     assert read_forgotten(store) == FORGOTTEN

@@ -4,7 +4,6 @@ import itertools
 import os
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Barrier
 
 import pyarrow as pa
@@ -18,47 +17,47 @@ NAME = "tables/scores/00000.parquet"
 
 
 @pytest.fixture(params=["local", "memory"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> RunStore:
+def folder(request, tmp_path):
     """An empty folder, here and on a file system that cannot link."""
     return RunStore(str(tmp_path / "run") if request.param == "local" else f"memory://first-{uuid.uuid4().hex}")
 
 
-def scores(value: float) -> pa.Table:
+def scores(value):
     return pa.table({"unit": pa.array([0], pa.int32()), "row": pa.array([0], pa.int32()), "score": [value]})
 
 
-def put(folder: RunStore, value: float, key: str = "key", is_final: bool = True) -> bool:
+def put(folder, value, key="key", is_final=True):
     """What an attempt does that has not seen another's file."""
     return UnitTables(folder, 0).write("scores", scores(value), key, is_final=is_final)
 
 
-def check(folder: RunStore, value: float) -> None:
+def check(folder, value):
     assert folder.read_parquet(NAME)["score"].to_pylist() == [value]
     assert valid_digest(folder, NAME) is not None
     assert recorded_line(folder, NAME).sha256 == folder.digest(NAME).sha256
     assert not [name for name in folder.files("tmp") if not name.startswith("tmp/commits/")]
 
 
-def test_the_first_stays(folder: RunStore) -> None:
+def test_the_first_stays(folder):
     assert put(folder, 1.0) and not put(folder, 2.0) and not put(folder, 3.0)
     check(folder, 1.0)
 
 
-def test_who_is_late_reads_the_first(folder: RunStore) -> None:
+def test_who_is_late_reads_the_first(folder):
     put(folder, 1.0)
     with OpenTables(folder, 0) as late:
         assert not late.write("scores", scores(2.0), "key")
         assert late.read("scores", ["score"])["score"].to_pylist() == [1.0]
 
 
-def test_who_is_late_leaves_no_table_where_tables_were_put_together(tmp_path: Path) -> None:
+def test_who_is_late_leaves_no_table_where_tables_were_put_together(tmp_path):
     """On a disk, where it costs nothing to look."""
     folder = RunStore(str(tmp_path / "run"))
     folder.write_bytes("_SUCCESS", b"")
     assert not put(folder, 2.0) and not folder.exists(NAME) and not folder.files("parts")
 
 
-def test_who_is_late_leaves_nothing_in_a_run_that_is_published(folder: RunStore) -> None:
+def test_who_is_late_leaves_nothing_in_a_run_that_is_published(folder):
     put(folder, 1.0)
     folder.delete("parts")
     folder.write_bytes("_SUCCESS", b"")
@@ -68,7 +67,7 @@ def test_who_is_late_leaves_nothing_in_a_run_that_is_published(folder: RunStore)
 
 
 @pytest.mark.parametrize("damage", ["key", "content", "note"])
-def test_what_is_of_no_use_is_replaced_once(damage: str, folder: RunStore) -> None:
+def test_what_is_of_no_use_is_replaced_once(damage, folder):
     put(folder, 0.0, "older" if damage == "key" else "key")
     if damage == "content":
         folder.fs.pipe_file(folder.path(NAME), folder.read_bytes(NAME)[:-1] + b"?")
@@ -79,7 +78,7 @@ def test_what_is_of_no_use_is_replaced_once(damage: str, folder: RunStore) -> No
     assert UnitTables(folder, 0).is_done("scores", "key")
 
 
-def test_without_a_key_it_holds_until_the_next_start(folder: RunStore) -> None:
+def test_without_a_key_it_holds_until_the_next_start(folder):
     tables = UnitTables(folder, 0)
     assert put(folder, 1.0, is_final=False) and not put(folder, 2.0, is_final=False) and not put(folder, 3.0)
     check(folder, 1.0)
@@ -93,10 +92,10 @@ def test_without_a_key_it_holds_until_the_next_start(folder: RunStore) -> None:
     check(folder, 6.0)
 
 
-def test_what_a_kill_left_of_a_replacement_is_completed(folder: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_kill_left_of_a_replacement_is_completed(folder, monkeypatch):
     """The commit decides: whoever comes next puts into place what it names."""
 
-    def die(*_: object) -> None:
+    def die(*_):
         raise KeyboardInterrupt
 
     put(folder, 0.0, "older")
@@ -109,7 +108,7 @@ def test_what_a_kill_left_of_a_replacement_is_completed(folder: RunStore, monkey
     check(folder, 1.0)
 
 
-def test_a_table_that_follows_from_the_one_there_replaces_it(folder: RunStore) -> None:
+def test_a_table_that_follows_from_the_one_there_replaces_it(folder):
     put(folder, 1.0)
     UnitTables(folder, 0).rewrite("scores", scores(9.0), "key")
     assert not put(folder, 1.0)
@@ -117,14 +116,14 @@ def test_a_table_that_follows_from_the_one_there_replaces_it(folder: RunStore) -
 
 
 @pytest.mark.parametrize("there", ["nothing", "older"])
-def test_of_many_at_once_one_wins(there: str, tmp_path: Path) -> None:
+def test_of_many_at_once_one_wins(there, tmp_path):
     for number in range(20):
         folder = RunStore(str(tmp_path / str(number)))
         if there == "older":
             put(folder, -1.0, "older")
         together = Barrier(8)
 
-        def attempt(value: int) -> bool:
+        def attempt(value):
             together.wait()  # noqa: B023
             return put(folder, float(value))  # noqa: B023
 
@@ -134,8 +133,8 @@ def test_of_many_at_once_one_wins(there: str, tmp_path: Path) -> None:
         check(folder, float(won.index(True)))
 
 
-def test_disks_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*paths: object) -> None:
+def test_disks_without_hard_links(tmp_path, monkeypatch):
+    def refuse(*paths):
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(os, "link", refuse)
@@ -145,11 +144,11 @@ def test_disks_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     check(folder, 1.0)
 
 
-def test_an_answer_that_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_was_lost(tmp_path, monkeypatch):
     """A link that is there, though the server's answer was that it is: the file is ours."""
     link = os.link
 
-    def link_and_fail(*paths: str) -> None:
+    def link_and_fail(*paths):
         link(*paths)
         raise FileExistsError
 
@@ -162,7 +161,7 @@ def test_an_answer_that_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 # ---- files that belong together
 
 
-def put_both(folder: RunStore, text: bytes, done: bool | None = None) -> None:
+def put_both(folder, text, done=None):
     with folder.commit("both", None if done is None else lambda: done) as store:
         store.write_bytes("shards/a", text)
         store.write_parquet(NAME, scores(len(text)), "key")
@@ -170,11 +169,11 @@ def put_both(folder: RunStore, text: bytes, done: bool | None = None) -> None:
         assert written is not None and written.bytes == len(text)
 
 
-def both(folder: RunStore) -> tuple[bytes, float]:
+def both(folder):
     return folder.read_bytes("shards/a"), folder.read_parquet(NAME)["score"][0].as_py()
 
 
-def test_files_of_one_attempt_are_placed(folder: RunStore) -> None:
+def test_files_of_one_attempt_are_placed(folder):
     folder.write_bytes("shards/a", b"what was there")
     put_both(folder, b"one")
     put_both(folder, b"other")
@@ -186,7 +185,7 @@ def test_files_of_one_attempt_are_placed(folder: RunStore) -> None:
     assert both(folder)[0] == b"of the next start"
 
 
-def test_nothing_is_left_of_files_that_fail(folder: RunStore) -> None:
+def test_nothing_is_left_of_files_that_fail(folder):
     with pytest.raises(ZeroDivisionError), folder.commit("both") as store:
         store.write_bytes("shards/a", b"one")
         raise ZeroDivisionError
@@ -194,12 +193,12 @@ def test_nothing_is_left_of_files_that_fail(folder: RunStore) -> None:
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_whoever_comes_next_completes(first: int, folder: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_comes_next_completes(first, folder, monkeypatch):
     """A kill after the commit, before the first file is in place or between the two."""
-    placed: list[str] = []
+    placed = []
     note = RunStore._record
 
-    def noting(self: RunStore, name: str, *rest: object) -> None:
+    def noting(self, name, *rest):
         if len(placed) == first:
             raise KeyboardInterrupt
         placed.append(name)
@@ -214,7 +213,7 @@ def test_whoever_comes_next_completes(first: int, folder: RunStore, monkeypatch:
     assert folder.complete_commit("both") and both(folder) == (b"one", 3.0)
 
 
-def test_a_commit_that_was_deleted_since(folder: RunStore) -> None:
+def test_a_commit_that_was_deleted_since(folder):
     """Something else says that the files are there: those of a later attempt are dropped, with its commit."""
     put_both(folder, b"one")
     folder.delete_commit("both")
@@ -222,19 +221,19 @@ def test_a_commit_that_was_deleted_since(folder: RunStore) -> None:
     assert both(folder) == (b"one", 3.0) and not folder.files("tmp")
 
 
-def test_another_file_of_that_name_is_nothing_to_what_is_asked_otherwise(folder: RunStore) -> None:
+def test_another_file_of_that_name_is_nothing_to_what_is_asked_otherwise(folder):
     """A list that Spark wrote has its own `_SUCCESS`, and a store of shards may lie beside it."""
     folder.write_bytes("_SUCCESS", b"")
     put_both(folder, b"one", done=False)
     assert both(folder) == (b"one", 3.0)
 
 
-def test_of_many_attempts_one_gives_all_files(tmp_path: Path) -> None:
+def test_of_many_attempts_one_gives_all_files(tmp_path):
     for number in range(20):
         folder = RunStore(str(tmp_path / str(number)))
         together = Barrier(8)
 
-        def attempt(value: int) -> tuple[bytes, float]:
+        def attempt(value):
             together.wait()  # noqa: B023
             put_both(folder, b"x" * value)  # noqa: B023
             return both(folder)  # noqa: B023
@@ -245,7 +244,7 @@ def test_of_many_attempts_one_gives_all_files(tmp_path: Path) -> None:
         assert len(text) == rows and len(folder.files("tmp")) == 1
 
 
-def test_nothing_of_a_published_run_is_replaced(folder: RunStore) -> None:
+def test_nothing_of_a_published_run_is_replaced(folder):
     """By a worker that was cut off, and whose run has ended without it; what it wrote aside is removed."""
     put(folder, 1.0, is_final=False)
     folder.delete("tmp")
@@ -256,22 +255,22 @@ def test_nothing_of_a_published_run_is_replaced(folder: RunStore) -> None:
     check(folder, 1.0)
 
 
-def test_where_attempts_are_not_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_attempts_are_not_kept_apart(tmp_path, monkeypatch):
     disk = RunStore(str(tmp_path))
     assert disk.is_guarded() and not RunStore(f"memory://first-{uuid.uuid4().hex}").is_guarded()
 
-    def refuse(*paths: object) -> None:
+    def refuse(*paths):
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
     assert not disk.is_guarded() and not disk.files()
 
 
-def test_a_folder_that_another_attempt_removes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_another_attempt_removes_meanwhile(tmp_path, monkeypatch):
     """As one that publishes removes `parts`: once it was made for a file's digest, and before that is written."""
     make, times = os.makedirs, itertools.count()
 
-    def remove_some(path: str, **options: bool) -> None:
+    def remove_some(path, **options):
         make(path, **options)
         if next(times) < 6:  # parents too
             os.rmdir(path)

@@ -1,7 +1,6 @@
 """The record: requests, items once, a digest that shows any change, and what another run inherits."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,12 +19,12 @@ A, B, C = ("a" * 32, "b" * 32, "c" * 32)
 WHEN = datetime(2024, 5, 6, 7, 8, 9, 123, tzinfo=UTC)
 
 
-def three() -> Record:
+def three():
     record = EMPTY.append(uids(A, B) | urls("http://x"), REQUESTED, WHEN, {"uid": [1, 0], "url": [2], "sha256": []}, 3)
     return record.append(uids(C), LINKED, WHEN).append(images("d" * 64), ENCOUNTERED, WHEN)
 
 
-def test_requests_are_numbered() -> None:
+def test_requests_are_numbered():
     record = three()
     assert record.table.schema.equals(schema.FORGOTTEN_ITEMS)
     assert record.table["request"].to_pylist() == [0, 0, 0, 1, 2]
@@ -37,7 +36,7 @@ def test_requests_are_numbered() -> None:
     assert "http" not in str(record.table.to_pylist())
 
 
-def test_an_item_is_recorded_once() -> None:
+def test_an_item_is_recorded_once():
     record = three()
     assert record.append(uids(A), REQUESTED) is record and record.append(NOTHING, REQUESTED) is record
     assert record.append(uids(A, "e" * 32), REQUESTED).table["value"].to_pylist()[5:] == ["e" * 32]
@@ -45,7 +44,7 @@ def test_an_item_is_recorded_once() -> None:
 
 @pytest.mark.parametrize("row", range(5))
 @pytest.mark.parametrize("column", ["value", "origin", "time", "rows", "shards"])
-def test_a_change_is_noticed(row: int, column: str) -> None:
+def test_a_change_is_noticed(row, column):
     table = three().table
     values = table[column].to_pylist()
     changed = {
@@ -60,18 +59,18 @@ def test_a_change_is_noticed(row: int, column: str) -> None:
     assert three().extends(three().facts) and not Record(forged).extends(three().facts)
 
 
-def test_a_lost_item_is_noticed() -> None:
+def test_a_lost_item_is_noticed():
     table = three().table
     for left in (table.slice(1), table.slice(0, 4), table.filter(pc.not_equal(table["request"], 1)), table.slice(0, 0)):
         assert not Record(left).extends(three().facts)
 
 
-def test_a_longer_record_extends_it() -> None:
+def test_a_longer_record_extends_it():
     longer = three().append(uids("e" * 32), REQUESTED)
     assert longer.extends(three().facts) and longer.facts != three().facts and not three().extends(longer.facts)
 
 
-def test_another_run_inherits_it(tmp_path: Path) -> None:
+def test_another_run_inherits_it(tmp_path):
     own = EMPTY.append(uids(A), REQUESTED)
     heir = own.inherit(three())
     assert heir.inherit(three()) is heir and own.inherit(own) is own
@@ -85,7 +84,7 @@ def test_another_run_inherits_it(tmp_path: Path) -> None:
     assert len(Record.read(RunStore(str(tmp_path / "none")))) == 0
 
 
-def test_the_key_is_of_what_was_blocked_before() -> None:
+def test_the_key_is_of_what_was_blocked_before():
     one, other = EMPTY.append(uids(A, B), REQUESTED), EMPTY.append(uids(B), REQUESTED).append(uids(A), LINKED)
     assert EMPTY.key == "" and one.key == other.key != EMPTY.append(uids(A), REQUESTED).key
     assert one.append(uids(C), ENCOUNTERED).key == one.key != one.append(uids(C), LINKED).key
@@ -98,7 +97,7 @@ def test_the_key_is_of_what_was_blocked_before() -> None:
 named = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from([REQUESTED, LINKED, ENCOUNTERED]))
 
 
-def recorded(origins: dict[str, str]) -> Record:
+def recorded(origins):
     record = EMPTY
     for digit, origin in origins.items():
         record = record.append(uids(digit * 32), origin)
@@ -106,21 +105,19 @@ def recorded(origins: dict[str, str]) -> Record:
 
 
 @given(named, named)
-def test_the_key_changes_if_and_only_if_what_was_blocked_before_does(
-    one: dict[str, str], other: dict[str, str]
-) -> None:
+def test_the_key_changes_if_and_only_if_what_was_blocked_before_does(one, other):
     before = [{digit for digit, origin in origins.items() if origin != ENCOUNTERED} for origins in (one, other)]
     assert (recorded(one).key == recorded(other).key) == (before[0] == before[1])
 
 
 @given(named, named)
-def test_the_digest_changes_if_and_only_if_a_row_does(one: dict[str, str], other: dict[str, str]) -> None:
+def test_the_digest_changes_if_and_only_if_a_row_does(one, other):
     same = recorded(one).table.drop_columns("time").equals(recorded(other).table.drop_columns("time"))
     records = [Record(_at_one_time(recorded(origins).table)) for origins in (one, other)]
     assert (records[0].digest == records[1].digest) == same
 
 
-def _at_one_time(table: pa.Table) -> pa.Table:
+def _at_one_time(table):
     """The record with all of it at one time."""
     place = table.column_names.index("time")
     return table.set_column(place, table.schema.field(place), pa.array([WHEN] * len(table), pa.timestamp("ms", "UTC")))

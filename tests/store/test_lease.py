@@ -5,7 +5,6 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from curate.store import lease as leases
 from curate.store.lease import Holder, find_lease, read_leases, renew_lease, renewing
 from curate.store.lock import check_unlocked, clear_tmp, find_holder, locked, remove_leftovers
 from curate.store.store import RunStore
-from tests.waiting import wait_until
+from tests.kit.waiting import wait_until
 
 
 class Clock:
@@ -24,15 +23,15 @@ class Clock:
 
     monotonic = staticmethod(time.monotonic)
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.now = 1_000_000.0
 
-    def time(self) -> float:
+    def time(self):
         return self.now
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(monkeypatch):
     """The clock of leases; they are renewed after milliseconds, if it says that a minute has passed."""
     clock = Clock()
     monkeypatch.setattr(leases, "time", clock)
@@ -41,18 +40,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def store() -> Iterator[RunStore]:
+def store():
     """A folder on a file system that is no disk."""
     folder = RunStore(f"memory://lease-{uuid.uuid4().hex}")
     yield folder
     folder.delete("")
 
 
-def always(holder: Holder) -> bool:
+def always(holder):
     return True
 
 
-def test_a_second_one_learns_who_holds_it(store: RunStore, clock: Clock) -> None:
+def test_a_second_one_learns_who_holds_it(store, clock):
     with locked(store, "forget") as hold:
         assert hold.lease and store.files("tmp") == ["tmp/lease/000001"]
         for attempt in (lambda: check_unlocked(store), lambda: locked(store, "run").__enter__()):
@@ -65,10 +64,10 @@ def test_a_second_one_learns_who_holds_it(store: RunStore, clock: Clock) -> None
     check_unlocked(store)
 
 
-def test_of_many_at_once_one_has_it(store: RunStore) -> None:
-    inside: list[int] = []
+def test_of_many_at_once_one_has_it(store):
+    inside = []
 
-    def work(number: int) -> int:
+    def work(number):
         try:
             with locked(store, "run"):
                 inside.append(number)
@@ -83,11 +82,11 @@ def test_of_many_at_once_one_has_it(store: RunStore) -> None:
     assert read_leases(store) == {}
 
 
-def test_it_is_renewed_once_a_minute_by_all_who_work(store: RunStore, clock: Clock) -> None:
+def test_it_is_renewed_once_a_minute_by_all_who_work(store, clock):
     with locked(store, "run") as hold:
         begun = clock.now
 
-        def renew() -> float:
+        def renew():
             renew_lease(store, hold.lease)
             lease = find_lease(store)
             assert lease is not None and not lease.is_stale
@@ -103,12 +102,10 @@ def test_it_is_renewed_once_a_minute_by_all_who_work(store: RunStore, clock: Clo
         assert renew() == 989
 
 
-def test_a_block_renews_it_and_stops_where_another_run_has_it(
-    store: RunStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_block_renews_it_and_stops_where_another_run_has_it(store, clock, monkeypatch):
     monkeypatch.setattr(leases, "BETWEEN", 0.01)
 
-    def work() -> None:
+    def work():
         with renewing(store, hold.lease):
             pass
 
@@ -126,7 +123,7 @@ def test_a_block_renews_it_and_stops_where_another_run_has_it(
         assert read_leases(store) == {}, "what was freed is not taken again"
 
 
-def test_nothing_is_renewed_once_the_work_has_ended(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_renewed_once_the_work_has_ended(store, monkeypatch):
     monkeypatch.setattr(leases, "BETWEEN", 0.01)
     before = set(threading.enumerate())
     with locked(store, "run") as hold, renewing(store, hold.lease):
@@ -134,7 +131,7 @@ def test_nothing_is_renewed_once_the_work_has_ended(store: RunStore, monkeypatch
     assert "lease" not in {thread.name for thread in set(threading.enumerate()) - before} and not store.files()
 
 
-def test_what_was_handed_over_waits_a_day_and_then_works(folder: RunStore, clock: Clock) -> None:
+def test_what_was_handed_over_waits_a_day_and_then_works(folder, clock):
     """On a disk too, where the lock ends with the process."""
     with locked(folder, "run", outlasts=True) as hold:
         hold.record(engine="dataflow", handle={"job": "2026-01-02_03", "region": "r"})
@@ -162,7 +159,7 @@ def test_what_was_handed_over_waits_a_day_and_then_works(folder: RunStore, clock
     assert folder.files("tmp") == []
 
 
-def test_a_published_run_needs_no_lease(folder: RunStore) -> None:
+def test_a_published_run_needs_no_lease(folder):
     """Its job wrote `_SUCCESS` last; nobody was left to free it."""
     with locked(folder, "run", outlasts=True) as hold:
         hold.is_handed_over = True
@@ -173,7 +170,7 @@ def test_a_published_run_needs_no_lease(folder: RunStore) -> None:
     assert folder.files("tmp") == []
 
 
-def test_a_process_that_left_its_lease(store: RunStore) -> None:
+def test_a_process_that_left_its_lease(store):
     with locked(store, "run"):
         [holder] = read_leases(store).values()
         gone = holder.model_copy(update={"began": "1"})
@@ -185,17 +182,15 @@ def test_a_process_that_left_its_lease(store: RunStore) -> None:
             check_unlocked(store)
 
 
-def test_of_two_who_end_a_dead_one_in_the_same_moment_one_has_it(
-    store: RunStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_two_who_end_a_dead_one_in_the_same_moment_one_has_it(store, monkeypatch):
     """Also where one of them is as slow as the whole work of another, and a third has begun since."""
     dead = Holder.make("run").model_copy(update={"lasts": 0.0})
 
-    def delayed(between: Iterator[None]) -> None:
+    def delayed(between):
         store.write_json("tmp/lease/000003", dead.model_dump())
         read, calls = leases.read_leases, []
 
-        def read_leases(folder: RunStore) -> dict[int, Holder]:
+        def read_leases(folder):
             found_now = read(folder)
             calls.append(1)
             if len(calls) == 1:
@@ -208,7 +203,7 @@ def test_of_two_who_end_a_dead_one_in_the_same_moment_one_has_it(
                 assert len(read(store)) == 1
                 next(between)
 
-    def work(again: bool) -> Iterator[None]:
+    def work(again):
         with locked(store, "report", always):
             pass
         if again:
@@ -225,7 +220,7 @@ def test_of_two_who_end_a_dead_one_in_the_same_moment_one_has_it(
     delayed(work(again=False))
 
 
-def test_a_process_is_known_by_its_beginning() -> None:
+def test_a_process_is_known_by_its_beginning():
     holder = Holder.make("run")
     assert holder.is_here and not holder.has_exited
     assert holder.model_copy(update={"began": "1"}).has_exited
@@ -240,7 +235,7 @@ def test_a_process_is_known_by_its_beginning() -> None:
     assert ended.has_exited
 
 
-def test_who_holds_it_says_more(folder: RunStore) -> None:
+def test_who_holds_it_says_more(folder):
     with locked(folder, "run") as hold:
         hold.record(log="run.log")
         holder = find_holder(folder)

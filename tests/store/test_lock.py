@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -17,8 +16,8 @@ from curate.base.errors import RunError
 from curate.store.lock import check_unlocked, clear_tmp, locked, remove_leftovers
 from curate.store.store import RunStore
 from tests.base.test_foreign import start
-from tests.laws.pools import files_of
-from tests.waiting import wait_until
+from tests.kit import files_of
+from tests.kit.waiting import wait_until
 
 HOLD = """
 import sys, time
@@ -30,7 +29,7 @@ with locked(RunStore(sys.argv[1]), "forget"):
 """
 
 
-def test_another_process_is_kept_out_until_it_ends_however_it_ends(tmp_path: Path) -> None:
+def test_another_process_is_kept_out_until_it_ends_however_it_ends(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     for _ in range(2):
@@ -51,7 +50,7 @@ def test_another_process_is_kept_out_until_it_ends_however_it_ends(tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), [("link", "real"), ("real", "link")])
-def test_two_runs_of_which_one_goes_by_a_link_know_of_each_other(tmp_path: Path, first: str, second: str) -> None:
+def test_two_runs_of_which_one_goes_by_a_link_know_of_each_other(tmp_path, first, second):
     """The second names the first one's process and changes nothing; the first one ends as if it were alone."""
     (tmp_path / "link").symlink_to("real")
     (tmp_path / "real").mkdir()
@@ -71,7 +70,7 @@ def test_two_runs_of_which_one_goes_by_a_link_know_of_each_other(tmp_path: Path,
     assert running.returncode == 0 and (tmp_path / "real/_SUCCESS").exists()
 
 
-def test_a_file_that_names_a_living_process_locks_nobody_out(tmp_path: Path) -> None:
+def test_a_file_that_names_a_living_process_locks_nobody_out(tmp_path):
     """After a kill its number may be another's, or one's own: in a container every command is the first process."""
     (tmp_path / "tmp").mkdir()
     for number in (os.getpid(), os.getppid()):
@@ -82,7 +81,7 @@ def test_a_file_that_names_a_living_process_locks_nobody_out(tmp_path: Path) -> 
         (tmp_path / "tmp").mkdir()
 
 
-def test_a_folder_that_is_removed_under_it(tmp_path: Path) -> None:
+def test_a_folder_that_is_removed_under_it(tmp_path):
     folder = RunStore(str(tmp_path))
     for _ in range(2):
         with locked(folder, "run"):
@@ -91,14 +90,14 @@ def test_a_folder_that_is_removed_under_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["file", "/proc/none"])
-def test_a_folder_that_cannot_be(tmp_path: Path, name: str) -> None:
+def test_a_folder_that_cannot_be(tmp_path, name):
     (tmp_path / "file").mkdir()
     (tmp_path / "file/tmp").write_text("")
     with pytest.raises(OSError, match=r"tmp|none"), locked(RunStore(str(tmp_path / name)), "run"):
         pass
 
 
-def test_what_is_left_is_removed_unless_somebody_works(tmp_path: Path) -> None:
+def test_what_is_left_is_removed_unless_somebody_works(tmp_path):
     folder = RunStore(str(tmp_path))
     with locked(folder, "run"):
         folder.write_json("tmp/forgetting.json", {})
@@ -110,7 +109,7 @@ def test_what_is_left_is_removed_unless_somebody_works(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_who_asks_who_holds_it_keeps_nobody_out(tmp_path: Path) -> None:
+def test_who_asks_who_holds_it_keeps_nobody_out(tmp_path):
     """As `curate status --watch` does while the run begins."""
     (tmp_path / "tmp").mkdir()
     asking = open(tmp_path / "tmp/lock", "w")  # noqa: SIM115
@@ -120,10 +119,10 @@ def test_who_asks_who_holds_it_keeps_nobody_out(tmp_path: Path) -> None:
         assert asking.closed
 
 
-def test_never_two_at_once(tmp_path: Path) -> None:
-    inside: list[int] = []
+def test_never_two_at_once(tmp_path):
+    inside = []
 
-    def work(number: int) -> int:
+    def work(number):
         try:
             with locked(RunStore(str(tmp_path)), "run"):
                 inside.append(number)
@@ -139,7 +138,7 @@ def test_never_two_at_once(tmp_path: Path) -> None:
         assert sum(pool.map(work, range(400))) > 8
 
 
-def test_what_is_cleared_is_not_the_lock(tmp_path: Path) -> None:
+def test_what_is_cleared_is_not_the_lock(tmp_path):
     folder = RunStore(str(tmp_path))
     with locked(folder, "run"):
         folder.write_json("tmp/errors/a.json", {})
@@ -154,7 +153,7 @@ def test_what_is_cleared_is_not_the_lock(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_a_lock_that_says_nothing_of_its_holder_holds(tmp_path: Path) -> None:
+def test_a_lock_that_says_nothing_of_its_holder_holds(tmp_path):
     folder = RunStore(str(tmp_path))
     with locked(folder, "run"):
         (tmp_path / "tmp/lock").write_text("")

@@ -1,8 +1,6 @@
 import errno
 import os
 import uuid
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +14,7 @@ from curate.store.validity import has_key
 TABLE = pa.table({"uid": ["0" * 32, "1" * 32], "rule": ["words", None], "n": [1, 2], "x": [0.5, None]})
 
 
-def test_bytes_and_json(folder: RunStore) -> None:
+def test_bytes_and_json(folder):
     assert folder.files() == [] and not folder.exists("a/b.txt")
     folder.write_bytes("a/b.txt", b"one")
     folder.write_json("c.json", {"z": 1, "a": ["é", None]})
@@ -30,7 +28,7 @@ def test_bytes_and_json(folder: RunStore) -> None:
         folder.read_json("c.json")
 
 
-def test_many_files_are_removed_at_once(folder: RunStore) -> None:
+def test_many_files_are_removed_at_once(folder):
     for name in ("a/one", "a/two", "b/three"):
         folder.write_bytes(name, b"x")
     assert folder.names("a") == ["one", "two"] and folder.names("none") == []
@@ -39,7 +37,7 @@ def test_many_files_are_removed_at_once(folder: RunStore) -> None:
     assert folder.files() == ["a/two"] and folder.names("a") == ["two"]
 
 
-def test_row_groups_are_as_asked_for(folder: RunStore) -> None:
+def test_row_groups_are_as_asked_for(folder):
     folder.write_parquet("t.parquet", TABLE, groups=[1, 1])
     with folder.open("t.parquet") as file:
         assert pq.read_metadata(file).num_row_groups == 2
@@ -49,7 +47,7 @@ def test_row_groups_are_as_asked_for(folder: RunStore) -> None:
     assert folder.read_parquet("empty.parquet").equals(TABLE.slice(0, 0))
 
 
-def test_a_file_is_replaced_whole(folder: RunStore) -> None:
+def test_a_file_is_replaced_whole(folder):
     folder.write_bytes("a", b"long, as it was")
     folder.write_bytes("a", b"short")
     assert folder.read_bytes("a") == b"short"
@@ -57,12 +55,12 @@ def test_a_file_is_replaced_whole(folder: RunStore) -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("stood", [False, True])
-def test_nothing_is_left_of_a_file_that_fails(folder: RunStore, error: type[BaseException], stood: bool) -> None:
+def test_nothing_is_left_of_a_file_that_fails(folder, error, stood):
     if stood:
         folder.write_bytes("a/b", b"before")
     before = folder.files()
 
-    def fail() -> None:
+    def fail():
         with folder.create("a/b") as file:
             file.write(b"half of it" * 1000)
             file.flush()
@@ -76,7 +74,7 @@ def test_nothing_is_left_of_a_file_that_fails(folder: RunStore, error: type[Base
         assert folder.read_bytes("a/b") == b"before"
 
 
-def test_it_stands_only_when_the_block_ends(folder: RunStore) -> None:
+def test_it_stands_only_when_the_block_ends(folder):
     with folder.create("deep/er/a") as file:
         file.write(b"half")
         assert not folder.exists("deep/er/a")
@@ -84,7 +82,7 @@ def test_it_stands_only_when_the_block_ends(folder: RunStore) -> None:
     assert not [name for name in folder.files() if name.startswith("tmp/")]
 
 
-def test_locally_it_is_written_in_tmp_of_the_run(tmp_path: Path) -> None:
+def test_locally_it_is_written_in_tmp_of_the_run(tmp_path):
     folder = RunStore(str(tmp_path / "run"))
     with folder.create("a") as file:
         file.write(b"half")
@@ -93,7 +91,7 @@ def test_locally_it_is_written_in_tmp_of_the_run(tmp_path: Path) -> None:
         assert aside.startswith("tmp/") and folder.size(aside) == 4
 
 
-def test_delete(folder: RunStore) -> None:
+def test_delete(folder):
     for name in ("a", "b/c", "b/d"):
         folder.write_bytes(name, b"x")
     folder.delete("b")
@@ -104,7 +102,7 @@ def test_delete(folder: RunStore) -> None:
     assert folder.files() == []
 
 
-def test_a_link_is_deleted_and_not_what_it_points_at(tmp_path: Path) -> None:
+def test_a_link_is_deleted_and_not_what_it_points_at(tmp_path):
     folder = RunStore(str(tmp_path / "run"))
     folder.write_bytes("a", b"x")
     os.symlink(tmp_path / "run" / "a", tmp_path / "run" / "link")
@@ -112,7 +110,7 @@ def test_a_link_is_deleted_and_not_what_it_points_at(tmp_path: Path) -> None:
     assert folder.files() == ["a"]
 
 
-def test_parquet_with_key_and_note(folder: RunStore) -> None:
+def test_parquet_with_key_and_note(folder):
     folder.write_parquet("tables/x.parquet", TABLE, "the key", "the note é")
     assert folder.read_parquet("tables/x.parquet").equals(TABLE)
     assert folder.read_parquet("tables/x.parquet", ["n"]).column_names == ["n"]
@@ -121,7 +119,7 @@ def test_parquet_with_key_and_note(folder: RunStore) -> None:
     assert not has_key(folder, "tables/x.parquet", "another") and not has_key(folder, "none.parquet", "the key")
 
 
-def test_parquet_without_a_key_stands_for_nothing(folder: RunStore) -> None:
+def test_parquet_without_a_key_stands_for_nothing(folder):
     folder.write_parquet("x.parquet", TABLE)
     folder.write_parquet("y.parquet", TABLE, "")
     assert folder.footer("x.parquet") == (None, None, 2) == folder.footer("y.parquet")
@@ -129,7 +127,7 @@ def test_parquet_without_a_key_stands_for_nothing(folder: RunStore) -> None:
     assert not has_key(folder, "y.parquet", "")
 
 
-def test_other_metadata_of_a_table_is_dropped(folder: RunStore) -> None:
+def test_other_metadata_of_a_table_is_dropped(folder):
     folder.write_parquet("x.parquet", TABLE.replace_schema_metadata({"pandas": "{}", "other": "x"}), "key")
     assert folder.schema("x.parquet").metadata == {b"curate.key": b"key"}
 
@@ -137,12 +135,12 @@ def test_other_metadata_of_a_table_is_dropped(folder: RunStore) -> None:
 @pytest.mark.parametrize(
     "kind", [schema.SAMPLES, schema.MEMBERS, schema.MATCHES, schema.DECISIONS, schema.FAILURES, schema.ENTRIES]
 )
-def test_every_schema_survives_also_without_rows(folder: RunStore, kind: pa.Schema) -> None:
+def test_every_schema_survives_also_without_rows(folder, kind):
     folder.write_parquet("x.parquet", kind.empty_table(), "key")
     assert folder.read_parquet("x.parquet").schema.remove_metadata() == kind
 
 
-def test_equal_tables_give_equal_bytes(folder: RunStore) -> None:
+def test_equal_tables_give_equal_bytes(folder):
     rows = 70_000
     table = pa.table(
         {
@@ -167,7 +165,7 @@ def test_equal_tables_give_equal_bytes(folder: RunStore) -> None:
 # ---- taking a file of another run
 
 
-def test_adopting_by_link(tmp_path: Path) -> None:
+def test_adopting_by_link(tmp_path):
     old, new = RunStore(str(tmp_path / "old")), RunStore(str(tmp_path / "new"))
     old.write_parquet("tables/x.parquet", TABLE, "key")
     new.adopt(old, "tables/x.parquet", "tables/x.parquet", old.digest("tables/x.parquet"))
@@ -177,8 +175,8 @@ def test_adopting_by_link(tmp_path: Path) -> None:
     assert has_key(old, "tables/x.parquet", "key")
 
 
-def test_adopting_by_copy_where_there_are_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*paths: object) -> None:
+def test_adopting_by_copy_where_there_are_no_links(tmp_path, monkeypatch):
+    def refuse(*paths):
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
@@ -191,7 +189,7 @@ def test_adopting_by_copy_where_there_are_no_links(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("ways", ["mm", "lm", "ml"])
-def test_adopting_between_file_systems(ways: str, tmp_path: Path) -> None:
+def test_adopting_between_file_systems(ways, tmp_path):
     places = {"l": str(tmp_path), "m": f"memory://commit-{uuid.uuid4().hex}"}
     old, new = RunStore(f"{places[ways[0]]}/old"), RunStore(f"{places[ways[1]]}/new")
     old.write_bytes("a/x", b"data" * 100_000)
@@ -199,19 +197,19 @@ def test_adopting_between_file_systems(ways: str, tmp_path: Path) -> None:
     assert new.read_bytes("a/x") == b"data" * 100_000 and new.files() == ["a/x"]
 
 
-def test_parquet_is_plain(tmp_path: Path) -> None:
+def test_parquet_is_plain(tmp_path):
     folder = RunStore(str(tmp_path))
     folder.write_parquet("x.parquet", TABLE, "key")
     assert pq.read_table(tmp_path / "x.parquet").equals(TABLE)
 
 
-def test_what_cannot_be_removed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_removed_is_an_error(tmp_path, monkeypatch):
     """A file that others removed meanwhile, or added, is not."""
     folder, unlink, rmdir = RunStore(str(tmp_path / "run")), os.unlink, os.rmdir
     for name in "abc":
         folder.write_bytes(f"tmp/{name}", b"x")
 
-    def refused(path: Any, **options: Any) -> None:
+    def refused(path, **options):
         if path == "b":
             raise PermissionError(errno.EPERM, "Operation not permitted", path)
         unlink(path, **options)
@@ -220,11 +218,11 @@ def test_what_cannot_be_removed_is_an_error(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(PermissionError, match="'b'"):
         folder.delete("tmp")
 
-    def raced(path: Any, **options: Any) -> None:  # another process is first
+    def raced(path, **options):  # another process is first
         unlink(path, **options)
         unlink(path, **options)
 
-    def late(path: Any, **options: Any) -> None:
+    def late(path, **options):
         if others:
             (tmp_path / "run/tmp" / others.pop()).write_bytes(b"x")
         rmdir(path, **options)

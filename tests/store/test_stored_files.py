@@ -4,7 +4,7 @@ import io
 import os
 import uuid
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import fsspec
 import pyarrow as pa
@@ -23,7 +23,7 @@ from curate.store.validity import has_key, valid_digest
 TABLE = pa.table({"uid": ["0" * 32, "1" * 32], "rule": ["words", None], "n": [1, 2], "x": [0.5, None]})
 
 
-def test_what_another_process_wrote_is_there(folder: RunStore) -> None:
+def test_what_another_process_wrote_is_there(folder):
     folder.write_bytes("a/x", b"data")
     folder.write_bytes("b", b"more")
     files = StoredFiles(folder.url)
@@ -38,12 +38,12 @@ class BlockFile(io.FileIO):
 
     sizes: ClassVar[list[int]] = []
 
-    def readinto(self, buffer: Any) -> int | None:
+    def readinto(self, buffer):
         self.sizes.append(len(buffer))
         return super().readinto(buffer)
 
 
-def test_files_are_hashed_by_large_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_hashed_by_large_blocks(tmp_path, monkeypatch):
     """In a store, each block takes a request."""
     (tmp_path / "a").write_bytes(b"x" * (5 << 20))
     monkeypatch.setattr(StoredFiles, "open", lambda files, name: BlockFile(files.path(name)))
@@ -53,7 +53,7 @@ def test_files_are_hashed_by_large_blocks(tmp_path: Path, monkeypatch: pytest.Mo
     assert BlockFile.sizes == [1 << 22] * 6
 
 
-def test_the_state_of_a_file_is_another_once_it_is(folder: RunStore) -> None:
+def test_the_state_of_a_file_is_another_once_it_is(folder):
     folder.write_bytes("a", b"one")
     before = folder.state("a")
     assert folder.state("a") == before
@@ -63,7 +63,7 @@ def test_the_state_of_a_file_is_another_once_it_is(folder: RunStore) -> None:
         folder.state("none")
 
 
-def test_what_is_remote_is_asked_for_by_its_url() -> None:
+def test_what_is_remote_is_asked_for_by_its_url():
     folder = RunStore(f"memory://commit-{uuid.uuid4().hex}/run/")
     folder.write_bytes("a/x", b"data")
     assert not folder.is_local
@@ -71,11 +71,11 @@ def test_what_is_remote_is_asked_for_by_its_url() -> None:
         assert file.read() == b"data"
 
 
-def test_a_library_that_does_not_count_from_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_does_not_count_from_the_end(monkeypatch):
     """That of Azure."""
     plain = MemoryFileSystem.cat_file
 
-    def cat_file(fs: MemoryFileSystem, path: str, start: int | None = None, end: int | None = None) -> bytes:
+    def cat_file(fs, path, start=None, end=None):
         assert (start or 0) >= 0
         return bytes(plain(fs, path, start, end))
 
@@ -87,14 +87,14 @@ def test_a_library_that_does_not_count_from_the_end(monkeypatch: pytest.MonkeyPa
     assert not folder.exists("other.parquet") and folder.key("other.parquet") is None
 
 
-def test_reading_takes_nothing_from_the_path(tmp_path: Path) -> None:
+def test_reading_takes_nothing_from_the_path(tmp_path):
     """A folder named like a partition gives no column."""
     folder = RunStore(str(tmp_path / "year=2020"))
     folder.write_parquet("x.parquet", TABLE)
     assert folder.read_parquet("x.parquet").column_names == TABLE.column_names
 
 
-def test_parquet_is_read_in_part(folder: RunStore) -> None:
+def test_parquet_is_read_in_part(folder):
     folder.write_parquet("t.parquet", TABLE, "key", "note")
     files = StoredFiles(folder.url)
     assert files.read_parquet("t.parquet", ["x", "n"]).equals(TABLE.select(["x", "n"]))
@@ -104,7 +104,7 @@ def test_parquet_is_read_in_part(folder: RunStore) -> None:
 
 
 @pytest.mark.parametrize("schema", [b"!not base64!", b"AAAA"])
-def test_a_table_whose_arrow_schema_is_damaged(folder: RunStore, schema: bytes) -> None:
+def test_a_table_whose_arrow_schema_is_damaged(folder, schema):
     """The footer is whole; Arrow reads what it holds beside the columns when it is asked for their types."""
     pq.write_table(TABLE, sink := io.BytesIO())
     data = sink.getvalue()
@@ -115,13 +115,13 @@ def test_a_table_whose_arrow_schema_is_damaged(folder: RunStore, schema: bytes) 
             read("t.parquet")
 
 
-def test_json_that_is_nested_too_deep_is_damaged(folder: RunStore) -> None:
+def test_json_that_is_nested_too_deep_is_damaged(folder):
     folder.write_bytes("run.json", b"[" * 100_000 + b"]" * 100_000)
     with pytest.raises(DamagedError, match=r"run\.json: is damaged"):
         folder.read_json("run.json")
 
 
-def test_a_file_is_what_one_of_its_writers_wrote(folder: RunStore) -> None:
+def test_a_file_is_what_one_of_its_writers_wrote(folder):
     """Several attempts may have written it; of what is there now, it is read which."""
     assert folder.recorded("shards/a") is None and (
         not folder.exists("shards/a") or valid_digest(folder, "shards/a") is None
@@ -137,7 +137,7 @@ def test_a_file_is_what_one_of_its_writers_wrote(folder: RunStore) -> None:
     assert folder.recorded("elsewhere") is None  # the manifest lists no such file
 
 
-def test_a_damaged_note_is_none(folder: RunStore) -> None:
+def test_a_damaged_note_is_none(folder):
     folder.write_bytes("shards/a", b"data")
     note = folder.path(f"{DIGESTS}/shards/a")
     if not folder.is_local:
@@ -150,7 +150,7 @@ def test_a_damaged_note_is_none(folder: RunStore) -> None:
 
 
 @pytest.mark.parametrize("url", ["g://bucket/run", "gss://bucket/run"])
-def test_a_protocol_that_nobody_knows(url: str) -> None:
+def test_a_protocol_that_nobody_knows(url):
     """One letter is no drive of Windows here."""
     with pytest.raises(RecipeError, match="Protocol not known"):
         RunStore(url).exists("run.json")
@@ -161,11 +161,11 @@ class NoAnswer(Exception):
 
 
 @pytest.mark.parametrize("error", [TimeoutError("slow"), OSError(5, "Input/output error"), NoAnswer("503")])
-def test_a_read_that_fails_is_no_answer(folder: RunStore, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_that_fails_is_no_answer(folder, error, monkeypatch):
     """It is an OSError, whatever is asked; a file that is missing or damaged is an answer."""
     folder.write_parquet("t.parquet", TABLE, "key")
 
-    def fail(*_: object, **__: object) -> None:
+    def fail(*_, **__):
         raise error
 
     with monkeypatch.context() as patched:
@@ -187,14 +187,14 @@ def test_a_read_that_fails_is_no_answer(folder: RunStore, error: Exception, monk
         folder.read_parquet("t.parquet")
 
 
-def test_a_footer_longer_than_what_is_read_first(folder: RunStore) -> None:
+def test_a_footer_longer_than_what_is_read_first(folder):
     wide = pa.table({f"a_column_with_a_long_name_{i:05d}": [i] for i in range(2000)})
     folder.write_parquet("wide.parquet", wide, "key", "note")
     assert folder.footer("wide.parquet") == ("key", "note", 1)
 
 
 @pytest.mark.parametrize("protocol", ["", "memory://"])
-def test_many_processes_write_one_log(protocol: str, tmp_path: Path) -> None:
+def test_many_processes_write_one_log(protocol, tmp_path):
     folder = RunStore(f"{protocol}{tmp_path}/run")
     assert folder.read_log("tmp/log") == []
     for line in ("b.2", "a.1", "b.3"):
@@ -202,14 +202,14 @@ def test_many_processes_write_one_log(protocol: str, tmp_path: Path) -> None:
     assert sorted(folder.read_log("tmp/log")) == ["a.1", "b.2", "b.3"]
 
 
-def test_of_a_log_a_line_that_a_kill_cut_is_left_out(tmp_path: Path) -> None:
+def test_of_a_log_a_line_that_a_kill_cut_is_left_out(tmp_path):
     folder = RunStore(str(tmp_path))
     folder.log("log", "a.1")
     (tmp_path / "log" / "other").write_bytes(b"b.2\nc.")
     assert sorted(folder.read_log("log")) == ["a.1", "b.2"]
 
 
-def test_requests_to_a_store_are_counted_and_those_to_a_disk_are_not(tmp_path: Path) -> None:
+def test_requests_to_a_store_are_counted_and_those_to_a_disk_are_not(tmp_path):
     from curate.base.meter import METER
 
     for url, counted in ((f"memory://{tmp_path}", (2, 2)), (str(tmp_path), (0, 0))):
@@ -226,7 +226,7 @@ def test_requests_to_a_store_are_counted_and_those_to_a_disk_are_not(tmp_path: P
         assert (used["emit", "reads"], used["emit", "writes"]) == counted
 
 
-def test_pipes_and_devices_are_not_waited_for(tmp_path: Path) -> None:
+def test_pipes_and_devices_are_not_waited_for(tmp_path):
     folder = StoredFiles(str(tmp_path))
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "zeros").symlink_to("/dev/zero")
@@ -236,7 +236,7 @@ def test_pipes_and_devices_are_not_waited_for(tmp_path: Path) -> None:
                 read(name)
 
 
-def test_a_file_without_bytes_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_bytes_is_not_read(tmp_path, monkeypatch):
     """It may be the kernel's messages, a regular file, whose reader waits for the next one."""
     folder = StoredFiles(str(tmp_path))
     (tmp_path / "empty").touch()
@@ -244,7 +244,7 @@ def test_a_file_without_bytes_is_not_read(tmp_path: Path, monkeypatch: pytest.Mo
     assert folder.read_bytes("empty") == b"" and folder.digest("empty").bytes == 0
 
 
-def test_a_folder_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_no_file(monkeypatch):
     """s3fs lists a folder itself where its first file appears between two of its requests."""
     store = RunStore(f"memory://files-{uuid.uuid4().hex}")
     folder = {"name": store.path("tables"), "size": 0, "type": "directory"}

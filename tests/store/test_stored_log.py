@@ -12,7 +12,7 @@ from curate.store.store import RunStore
 LINES = [f"line {number} of a log, / and % in it" for number in range(200)]
 
 
-def test_lines_come_from_few_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_come_from_few_objects(monkeypatch):
     monkeypatch.setattr(local, "_BETWEEN", 0.0)
     store = RunStore("memory://few")
     for line in LINES:
@@ -27,20 +27,20 @@ def test_lines_come_from_few_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 30 < len(store.files("tmp/steps")) < 80 and len(store.read_log("tmp/steps")) == 401
 
 
-def test_no_object_is_written_twice_in_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_object_is_written_twice_in_a_second(monkeypatch):
     monkeypatch.setattr(local, "_BETWEEN", 1000.0)
-    written: list[str] = []
+    written = []
     log = StoredLog()
     for line in LINES[:5]:
         log.add(line, lambda name, _: written.append(name))
     assert len(set(written)) == 5
 
 
-def test_no_line_is_lost_between_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_line_is_lost_between_threads(monkeypatch):
     monkeypatch.setattr(local, "_BETWEEN", 0.0)
     objects, log, all_at_once = dict[str, bytes](), StoredLog(), threading.Barrier(4)
 
-    def put(name: str, data: bytes) -> None:
+    def put(name, data):
         all_at_once.wait()
         objects[name] = data
 
@@ -55,11 +55,11 @@ def test_no_line_is_lost_between_threads(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(objects) == 4
 
 
-def test_what_was_not_put_comes_with_the_next_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_not_put_comes_with_the_next_line(monkeypatch):
     monkeypatch.setattr(local, "_BETWEEN", 0.0)
     objects, log = dict[str, bytes](), StoredLog()
 
-    def fail(name: str, data: bytes) -> None:
+    def fail(name, data):
         raise OSError("the store is busy")
 
     with pytest.raises(OSError, match="busy"):
@@ -68,7 +68,7 @@ def test_what_was_not_put_comes_with_the_next_line(monkeypatch: pytest.MonkeyPat
     assert [*objects.values()] == [b"one\ntwo\n"]
 
 
-def test_a_process_that_is_forked_has_objects_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_is_forked_has_objects_of_its_own(monkeypatch):
     monkeypatch.setattr(local, "_BETWEEN", 0.0)
     objects, log = dict[str, bytes](), StoredLog()
     log.add("one", objects.__setitem__)

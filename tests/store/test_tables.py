@@ -17,12 +17,12 @@ from curate.store.tables import UnitTables
 KEY, NOTE = "key", {"rows": [3]}
 
 
-def matches(unit: int) -> pa.Table:
+def matches(unit):
     columns = [[unit] * 3, range(3), ["a", "b", None], [[1, 2], [], [0]]]
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema.MATCHES, strict=True)], schema=schema.MATCHES)
 
 
-def embeddings(unit: int) -> pa.Table:
+def embeddings(unit):
     base = matches(unit).select(["unit", "row", "uid"])
     values = pa.array([[0.5, 0.25], [0, 1], [1, 0]], pa.list_(pa.float16(), 2))
     return base.append_column("image", values)
@@ -30,7 +30,7 @@ def embeddings(unit: int) -> pa.Table:
 
 @pytest.mark.parametrize("remote", [False, True])
 @pytest.mark.parametrize("make", [matches, embeddings])
-def test_a_table_of_another_number_is_as_if_made_here(make: object, remote: bool, tmp_path: Path) -> None:
+def test_a_table_of_another_number_is_as_if_made_here(make, remote, tmp_path):
     old_url = f"memory://tables-{uuid.uuid4().hex}" if remote else str(tmp_path / "old")
     old = UnitTables(RunStore(old_url), 1)
     new = UnitTables(RunStore(str(tmp_path / "new")), 7, old)
@@ -45,7 +45,7 @@ def test_a_table_of_another_number_is_as_if_made_here(make: object, remote: bool
     assert old.read("matches")["unit"].to_pylist() == [1] * 3
 
 
-def test_a_table_of_the_same_number_or_without_one_is_linked(tmp_path: Path) -> None:
+def test_a_table_of_the_same_number_or_without_one_is_linked(tmp_path):
     stores = [RunStore(str(tmp_path / name)) for name in ("old", "new")]
     for number, table in ((1, matches(1)), (2, matches(1).drop_columns(["unit"]))):
         old = UnitTables(stores[0], 1)
@@ -56,7 +56,7 @@ def test_a_table_of_the_same_number_or_without_one_is_linked(tmp_path: Path) -> 
         os.unlink(stores[0].path(old.file("matches")))
 
 
-def test_a_damaged_table_is_not_adopted(tmp_path: Path) -> None:
+def test_a_damaged_table_is_not_adopted(tmp_path):
     old = UnitTables(RunStore(str(tmp_path / "old")), 1)
     new = UnitTables(RunStore(str(tmp_path / "new")), 2, old)
     old.write("matches", matches(1), KEY)
@@ -69,7 +69,7 @@ def test_a_damaged_table_is_not_adopted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", [3, 63, 64, 5000])
-def test_what_is_written_is_what_other_readers_read(rows: int, tmp_path: Path) -> None:
+def test_what_is_written_is_what_other_readers_read(rows, tmp_path):
     uids = [None, *(hashlib.md5(bytes([i % 256, i // 256])).hexdigest() for i in range(1, rows))]
     table = schema.SAMPLES.empty_table().to_pydict() | {"unit": [7] * rows, "row": [*range(rows)], "uid": uids}
     table |= {

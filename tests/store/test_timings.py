@@ -1,8 +1,6 @@
 """Records of how long steps work."""
 
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,7 +14,7 @@ pytestmark = pytest.mark.thorough
 
 
 @pytest.mark.parametrize("protocol", ["", "memory://"])
-def test_notes_are_summed(protocol: str, tmp_path: Path) -> None:
+def test_notes_are_summed(protocol, tmp_path):
     folder = RunStore(f"{protocol}{tmp_path}/run")
     assert sum_timings(read_records(folder)) == []
     for step, name, rows in (("emit", "00000", 5), ("measure", "00000", 7), ("measure", "00001", 8)):
@@ -35,7 +33,7 @@ def test_notes_are_summed(protocol: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["", "memory://"])
-def test_what_was_sent_is_summed(protocol: str, tmp_path: Path) -> None:
+def test_what_was_sent_is_summed(protocol, tmp_path):
     folder = RunStore(f"{protocol}{tmp_path}/run")
     assert sum_sent(read_records(folder)) == {}
     log_sent(folder, "rewrite", "a-b", Sent(3, 1.5, 30, 9))
@@ -46,14 +44,14 @@ def test_what_was_sent_is_summed(protocol: str, tmp_path: Path) -> None:
     assert sum_timings(records) == []
 
 
-def test_of_a_retry_the_longest_counts(tmp_path: Path) -> None:
+def test_of_a_retry_the_longest_counts(tmp_path):
     folder = RunStore(str(tmp_path))
     for record in ("00000.1500.9", "00000.2500.9", "00001.500.1"):
         folder.log("tmp/steps", f"measure.{record}")
     assert sum_timings(read_records(folder)) == [StepFacts(step="measure", units=2, rows=10, seconds=3.0)]
 
 
-def test_a_run_tells_its_own_work(tmp_path: Path) -> None:
+def test_a_run_tells_its_own_work(tmp_path):
     write_pool(tmp_path)
     for name, more in (("one", ()), ("two", ("--reuse", str(tmp_path / "one"), "--set", "balance.t=3"))):
         assert run_command("run", str(tmp_path / "tars.yaml"), "--out", str(tmp_path / name), *more).status == 0
@@ -67,7 +65,7 @@ def test_a_run_tells_its_own_work(tmp_path: Path) -> None:
     assert one["measure"]["seconds"] > 0 and not (tmp_path / "one" / "tmp").exists()
 
 
-def test_all_commands_that_a_run_took_count(tmp_path: Path) -> None:
+def test_all_commands_that_a_run_took_count(tmp_path):
     write_pool(tmp_path)
     for limit, status in (("0.01", 1), ("0.2", 0)):  # the first one ends once everything is decided
         words = ("run", str(tmp_path / "tars.yaml"), "--out", str(tmp_path / "out"), "--set", f"max_failed={limit}")
@@ -77,7 +75,7 @@ def test_all_commands_that_a_run_took_count(tmp_path: Path) -> None:
     assert {step["rows"] for step in steps[:4]} == {60} and not (tmp_path / "out/tmp").exists()
 
 
-def test_a_damaged_record_is_left_out(tmp_path: Path) -> None:
+def test_a_damaged_record_is_left_out(tmp_path):
     folder = RunStore(str(tmp_path))
     for record in ("rules.0.5.3", "\0\0rules.1.5.3", "rules.2.!2.3", "rules", ""):
         folder.log("tmp/steps", record)
@@ -85,15 +83,13 @@ def test_a_damaged_record_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("protocol", "method"), [("", "log"), ("memory://", "_put_log")])
-def test_what_was_not_written_is_written_once_later(
-    protocol: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_not_written_is_written_once_later(protocol, method, tmp_path, monkeypatch):
     """A busy store loses no record and doubles none, though its log's object is full."""
     monkeypatch.setattr(local, "_FULL", 10)
     folder = RunStore(protocol + str(tmp_path / "busy"))
     write, failures = getattr(RunStore, method), [OSError("the store is busy")]
 
-    def busy(store: RunStore, *words: Any) -> None:
+    def busy(store, *words):
         if failures:
             raise failures.pop()
         write(store, *words)

@@ -5,9 +5,7 @@ import os
 import platform
 import threading
 import uuid
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import fsspec
 import pytest
@@ -21,7 +19,7 @@ NAME = f"logs/{platform.node()}-{os.getpid()}.log"
 
 
 @pytest.fixture(params=["local", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunStore]:
+def store(request, tmp_path, monkeypatch):
     monkeypatch.setattr(worker_log, "_KEPT", worker_log._Kept())
     url = str(tmp_path) if request.param == "local" else f"memory://{uuid.uuid4().hex}"
     yield RunStore(url)
@@ -31,11 +29,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
             fsspec.filesystem("memory").rm(RunStore(url).root, recursive=True)
 
 
-def read(store: RunStore) -> list[str]:
+def read(store):
     return store.read_bytes(NAME).decode().splitlines()
 
 
-def test_lines_have_their_unit(store: RunStore) -> None:
+def test_lines_have_their_unit(store):
     log = logging.getLogger("some.library")
     with logged(store, "unit 7"):
         log.info("of no interest")
@@ -52,7 +50,7 @@ def test_lines_have_their_unit(store: RunStore) -> None:
     assert last.endswith(" ERROR unit 8: ValueError: broken") and read_last_error(store) == last
 
 
-def test_of_a_process_the_latest_lines(store: RunStore) -> None:
+def test_of_a_process_the_latest_lines(store):
     with logged(store, "unit 1"):
         for number in range(worker_log._LINES + 10):
             logging.getLogger().warning("%d %s", number, "x" * 5000)
@@ -60,7 +58,7 @@ def test_of_a_process_the_latest_lines(store: RunStore) -> None:
     assert len(lines) == worker_log._LINES and " 10 xxx" in lines[0] and max(map(len, lines)) < 2100
 
 
-def test_the_worker_that_wrote_last(store: RunStore) -> None:
+def test_the_worker_that_wrote_last(store):
     assert read_last_error(store) is None
     store.write_bytes(DRIVER_LOG, b"now ERROR of the driver\n")
     store.write_bytes("logs/stages.csv", b" ERROR ")
@@ -69,8 +67,8 @@ def test_the_worker_that_wrote_last(store: RunStore) -> None:
     assert read_last_error(store) == "then ERROR unit 1: bad"
 
 
-def test_a_folder_that_takes_no_log(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+def test_a_folder_that_takes_no_log(store, monkeypatch):
+    def refuse(*_):
         raise OSError("full")
 
     monkeypatch.setattr(RunStore, "write_bytes", refuse)

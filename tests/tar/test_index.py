@@ -3,7 +3,6 @@ import json
 import os
 import random
 import tarfile
-from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -13,36 +12,36 @@ from hypothesis import strategies as st
 
 from curate.base.schema import DAMAGE_REASONS, FILE_REASONS
 from curate.tar.byte_sources import ByteSource, MmapSource, RangeSource, open_source
-from curate.tar.index import TarIndex, decode_name, index_tar
+from curate.tar.index import decode_name, index_tar
 from curate.tar.walk import BLOCK, FOLDER, REGULAR
 
 
 class BytesSource(ByteSource):
     """Bytes in memory."""
 
-    def __init__(self, data: bytes):
+    def __init__(self, data):
         self.data, self.size = memoryview(data), len(data)
 
-    def read(self, offset: int, length: int) -> memoryview:
+    def read(self, offset, length):
         return self.data[offset : offset + length]
 
 
 class CountingFs:
     """A file system that counts what is asked of it."""
 
-    def __init__(self, data: bytes, ranges: bool = True):
+    def __init__(self, data, ranges=True):
         self.data, self.ranges = data, ranges
-        self.requests: list[tuple[int, int]] = []
+        self.requests = []
 
-    def size(self, path: str) -> int:
+    def size(self, path):
         return len(self.data)
 
-    def cat_file(self, path: str, start: int, end: int) -> bytes:
+    def cat_file(self, path, start, end):
         self.requests.append((start, end - start))
         return self.data[start:end] if self.ranges else self.data
 
 
-def index(data: bytes, window: int | None = None) -> TarIndex:
+def index(data, window=None):
     """The index of bytes in memory, or of a remote file of which so many come at a time."""
     if window is None:
         return index_tar(BytesSource(data))
@@ -51,7 +50,7 @@ def index(data: bytes, window: int | None = None) -> TarIndex:
     return index_tar(source)
 
 
-def make_tar(members: list[tuple[str, bytes]], fmt: int = tarfile.USTAR_FORMAT, **fields: object) -> bytes:
+def make_tar(members, fmt=tarfile.USTAR_FORMAT, **fields):
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=fmt) as tar:
         for name, data in members:
@@ -63,7 +62,7 @@ def make_tar(members: list[tuple[str, bytes]], fmt: int = tarfile.USTAR_FORMAT, 
     return out.getvalue()
 
 
-def header(name: bytes, size: bytes, kind: bytes = b"0", signed: bool = False, magic: bytes = b"ustar\x0000") -> bytes:
+def header(name, size, kind=b"0", signed=False, magic=b"ustar\x0000"):
     """A header with any bytes for a size, and a right checksum."""
     block = bytearray(name.ljust(100, b"\0") + b"0000644\0" + bytes(16) + size.ljust(12, b"\0") + bytes(12) + b" " * 8)
     block += kind + bytes(100) + magic.ljust(8, b"\0")
@@ -73,11 +72,11 @@ def header(name: bytes, size: bytes, kind: bytes = b"0", signed: bool = False, m
     return bytes(block)
 
 
-def padded(data: bytes) -> bytes:
+def padded(data):
     return data + bytes(-len(data) % BLOCK)
 
 
-def rows(found: TarIndex) -> list[tuple[str, int, int, int]]:
+def rows(found):
     return list(zip(found.names, found.types.tolist(), found.offsets.tolist(), found.sizes.tolist(), strict=True))
 
 
@@ -98,7 +97,7 @@ names = st.one_of(
     st.sampled_from([None, 512, 5000]),
     st.booleans(),
 )
-def test_index_equals_tarfile(members: list[tuple[str, int, str]], fmt: int, window: int | None, marked: bool) -> None:
+def test_index_equals_tarfile(members, fmt, window, marked):
     out = io.BytesIO()
     headers = {"comment": "global", "path": "never/used"} if fmt == tarfile.PAX_FORMAT and marked else {}
     with tarfile.open(fileobj=out, mode="w", format=fmt, pax_headers=headers) as tar:
@@ -118,13 +117,13 @@ def test_index_equals_tarfile(members: list[tuple[str, int, str]], fmt: int, win
     assert [name.rstrip("/") for name in found.names] == [name.rstrip("/") for name in want]
 
 
-def test_ustar_prefix() -> None:
+def test_ustar_prefix():
     name = "d" * 100 + "/" + "e" * 90 + ".jpg"
     data = make_tar([(name, b"x"), ("short.jpg", b"y")])
     assert index(data).names == [name, "short.jpg"]
 
 
-def test_no_prefix_in_gnu_and_v7_headers() -> None:
+def test_no_prefix_in_gnu_and_v7_headers():
     for magic in (b"ustar  \0", b""):
         block = bytearray(header(b"a.jpg", b"00000000000", magic=magic))
         block[345:357] = b"14000000000\0"  # GNU's atime
@@ -133,14 +132,14 @@ def test_no_prefix_in_gnu_and_v7_headers() -> None:
         assert index(bytes(block)).names == ["a.jpg"]
 
 
-def test_numbers_of_any_writer() -> None:
+def test_numbers_of_any_writer():
     body = padded(b"x" * 5)
     for size in (b"00000000005\0", b"          5 ", b"5\0", b"\x80" + bytes(10) + b"\x05", b"5 \0junk"):
         found = index(header(b"a.jpg", size) + body)
         assert (found.sizes.tolist(), found.damage) == ([5], None), size
 
 
-def test_signed_checksum() -> None:
+def test_signed_checksum():
     found = index(header("é.jpg".encode() * 8, b"0", signed=True))
     assert found.names == ["é.jpg" * 8] and found.damage is None
 
@@ -153,20 +152,20 @@ def test_signed_checksum() -> None:
         (b"%07o\0" % (504 * 255 + 256 - 65521), 504, 0),  # equal modulo 65,521
     ],
 )
-def test_what_is_no_checksum_is_never_right(stored: bytes, ones: int, last: int) -> None:
+def test_what_is_no_checksum_is_never_right(stored, ones, last):
     block = (b"\xff" * ones + bytes([last])).ljust(504, b"\0")[:504]
     damage = index(block[:148] + stored + block[148:] + bytes(2 * BLOCK)).damage
     assert damage and damage.reason == "not_a_tar"
 
 
-def test_v7_types() -> None:
+def test_v7_types():
     found = index(
         header(b"d/", b"", b"\0", magic=b"") + header(b"a.jpg", b"", b"\0", magic=b"") + header(b"c", b"", b"7")
     )
     assert found.types.tolist() == [FOLDER, REGULAR, REGULAR]
 
 
-def test_special_members_are_listed_as_they_are() -> None:
+def test_special_members_are_listed_as_they_are():
     links = header(b"a.jpg", b"0000777", b"2") + header(b"b.jpg", b"0000777", b"1")  # a size, and no data
     found = index(links + header(b"c.jpg", b"1", b"Z") + padded(b"x") + header(b"d.jpg", b"0"))
     assert rows(found) == [
@@ -177,11 +176,11 @@ def test_special_members_are_listed_as_they_are() -> None:
     ]
 
 
-def pax(body: bytes, kind: bytes = b"x") -> bytes:
+def pax(body, kind=b"x"):
     return header(b"PaxHeader", b"%o" % len(body), kind) + padded(body)
 
 
-def test_pax_size() -> None:
+def test_pax_size():
     data = pax(b"10 size=3\n") + header(b"a.jpg", b"0") + padded(b"xyz") + header(b"b.jpg", b"0")
     assert [(n, s) for n, _, _, s in rows(index(data))] == [("a.jpg", 3), ("b.jpg", 0)]
 
@@ -204,14 +203,14 @@ def test_pax_size() -> None:
         b"0000000000000012 path=a\n",
     ],
 )
-def test_bad_pax_records(body: bytes) -> None:
+def test_bad_pax_records(body):
     found = index(header(b"good.jpg", b"0") + pax(body) + header(b"a.jpg", b"0"))
     assert found.names == ["good.jpg"]
     assert found.damage is not None and found.damage.reason == "damaged_tar"
     assert "good.jpg" in found.damage.detail and "512" in found.damage.detail
 
 
-def test_names_that_are_no_text() -> None:
+def test_names_that_are_no_text():
     assert decode_name("写%é".encode()) == "写%é"
     assert decode_name(b"caf\xe9%.jpg") == "caf%E9%25.jpg"
     assert decode_name(b"caf\xe9.jpg") != decode_name(b"caf\xe8.jpg")
@@ -222,7 +221,7 @@ def test_names_that_are_no_text() -> None:
 
 
 @given(st.binary(max_size=20), st.binary(max_size=20))
-def test_decoded_names_are_text_and_distinct(a: bytes, b: bytes) -> None:
+def test_decoded_names_are_text_and_distinct(a, b):
     decode_name(a).encode()
     assert "\0" not in decode_name(a)
     bad = [b"\xff" + a, b"\xff" + b]
@@ -230,7 +229,7 @@ def test_decoded_names_are_text_and_distinct(a: bytes, b: bytes) -> None:
 
 
 # ---------------------------------------------------------------- damage
-def reason(found: TarIndex) -> str | None:
+def reason(found):
     return found.damage.reason if found.damage else None
 
 
@@ -251,7 +250,7 @@ def reason(found: TarIndex) -> str | None:
         (SMALL[:512], "truncated_tar"),
     ],
 )
-def test_what_the_file_is(data: bytes, expected: str | None) -> None:
+def test_what_the_file_is(data, expected):
     found = index(data)
     assert reason(found) == expected
     assert expected is None or expected in FILE_REASONS or expected in DAMAGE_REASONS
@@ -267,16 +266,16 @@ def test_what_the_file_is(data: bytes, expected: str | None) -> None:
         (b"version https://git-lfs.github.com/spec/v1\n", "it is a pointer of Git LFS"),
     ],
 )
-def test_what_it_is_instead_is_said(data: bytes, kind: str) -> None:
+def test_what_it_is_instead_is_said(data, kind):
     damage = index(data).damage
     assert damage and damage.reason == "not_a_tar" and kind in damage.detail
 
 
-def test_a_name_that_looks_compressed() -> None:
+def test_a_name_that_looks_compressed():
     assert index(make_tar([("BZh.jpg", b"")])).names == ["BZh.jpg"]
 
 
-def test_truncation_at_every_byte() -> None:
+def test_truncation_at_every_byte():
     whole = rows(index(SMALL))
     end = max(o + s + -s % BLOCK for _, _, o, s in whole)
     boundaries = {0} | {o + s + -s % BLOCK for _, _, o, s in whole}
@@ -295,7 +294,7 @@ def test_truncation_at_every_byte() -> None:
             assert f"{name}: {length - offset} of {size} bytes" in found.damage.detail
 
 
-def test_truncation_of_long_names() -> None:
+def test_truncation_of_long_names():
     data = make_tar([("a.jpg", b"x" * 600), ("n" * 300 + ".jpg", b"y" * 600)], tarfile.PAX_FORMAT)
     gnu = make_tar([("a.jpg", b"x" * 600), ("n" * 300 + ".jpg", b"y" * 600)], tarfile.GNU_FORMAT)
     for tar in (data, gnu):
@@ -309,24 +308,24 @@ def test_truncation_of_long_names() -> None:
 @pytest.mark.parametrize(
     "size", [b"\xff" * 12, b"\x80" + b"\xff" * 11, b"-0000000001", b"12345678", b"0x10", b"\x81" + bytes(11)]
 )
-def test_sizes_that_are_no_numbers(size: bytes) -> None:
+def test_sizes_that_are_no_numbers(size):
     found = index(header(b"good.jpg", b"0") + header(b"a.jpg", size) + bytes(1024))
     assert found.names == ["good.jpg"] and reason(found) == "damaged_tar"
 
 
-def test_sizes_beyond_the_file() -> None:
+def test_sizes_beyond_the_file():
     for size in (b"77777777777", b"\x80" + bytes(4) + b"\x7f" + bytes(6)):
         found = index(header(b"a.jpg", size) + bytes(1024))
         assert found.names == ["a.jpg"] and not found.complete[0] and reason(found) == "truncated_tar"
 
 
 @pytest.mark.parametrize("kind", [b"x", b"L", b"K", b"g"])
-def test_extensions_that_claim_gigabytes(kind: bytes) -> None:
+def test_extensions_that_claim_gigabytes(kind):
     found = index(header(b"good.jpg", b"0") + header(b"e", b"77777777777", kind) + bytes(10240), window=512)
     assert found.names == ["good.jpg"] and reason(found) == "damaged_tar"
 
 
-def test_chains_of_extensions_end() -> None:
+def test_chains_of_extensions_end():
     one = pax(b"")
     assert reason(index(one * 5000, window=512)) == "damaged_tar"
     assert index(one * 3 + header(b"a.jpg", b"0")).names == ["a.jpg"]
@@ -335,7 +334,7 @@ def test_chains_of_extensions_end() -> None:
     assert reason(index(pax(b"", b"g") + bytes(1024))) is None  # what git archive makes of nothing
 
 
-def test_flipped_bytes_never_crash() -> None:
+def test_flipped_bytes_never_crash():
     rng = random.Random(1)
     long = make_tar([("n" * 200 + ".jpg", b"x" * 600), ("é.txt", b"cap")], tarfile.PAX_FORMAT, mtime=1.5)
     for base in (SMALL, long, make_tar([("n" * 200 + ".jpg", b"x")] * 2, tarfile.GNU_FORMAT)):
@@ -359,7 +358,7 @@ def test_flipped_bytes_never_crash() -> None:
 
 
 # ---------------------------------------------------------------- sources
-def test_sources_agree(tmp_path: Path) -> None:
+def test_sources_agree(tmp_path):
     rng = random.Random(2)
     data = make_tar([(f"{i:03d}.jpg", rng.randbytes(rng.choice([0, 10, 5000, 200_000]))) for i in range(100)])
     (tmp_path / "a.tar").write_bytes(data)
@@ -375,7 +374,7 @@ def test_sources_agree(tmp_path: Path) -> None:
     assert mapped.read(len(data), 5) == ranged.read(len(data) + 7, 5) == b""
 
 
-def test_more_members_than_a_call_of_the_kernel() -> None:
+def test_more_members_than_a_call_of_the_kernel():
     data = b"".join(header(b"%05d.txt" % i, b"1") + padded(b"x") for i in range(9000))
     for window in (None, 1 << 16):
         found = index(data, window)
@@ -383,13 +382,13 @@ def test_more_members_than_a_call_of_the_kernel() -> None:
         assert found.offsets.tolist() == [512 + 1024 * i for i in range(9000)]
 
 
-def test_small_members_come_many_to_a_request() -> None:
+def test_small_members_come_many_to_a_request():
     fs = CountingFs(make_tar([(f"{i:04d}.jpg", bytes(20_000)) for i in range(300)]))
     assert len(index_tar(RangeSource(fs, "a.tar"))) == 300
     assert len(fs.requests) < 15
 
 
-def test_expected_reads_near_together_come_in_one_request() -> None:
+def test_expected_reads_near_together_come_in_one_request():
     fs = CountingFs(make_tar([(f"{i:04d}.jpg", bytes([i % 256]) * 300_000) for i in range(100)]))
     found = index_tar(BytesSource(fs.data))
     spans = list(zip(found.offsets.tolist(), found.sizes.tolist(), strict=True))
@@ -404,7 +403,7 @@ def test_expected_reads_near_together_come_in_one_request() -> None:
     assert sum(length for _, length in fs.requests) == far  # no gap of more than 1 MiB is read
 
 
-def test_servers_that_ignore_ranges_and_files_that_change() -> None:
+def test_servers_that_ignore_ranges_and_files_that_change():
     fs = CountingFs(SMALL, ranges=False)
     source = RangeSource(fs, "a.tar")
     source.WINDOW = 1024  # type: ignore[misc]
@@ -413,7 +412,7 @@ def test_servers_that_ignore_ranges_and_files_that_change() -> None:
         RangeSource(CountingFs(SMALL), "a.tar")._fetch(len(SMALL) - 5, 10)
 
 
-def test_empty_and_missing_files(tmp_path: Path) -> None:
+def test_empty_and_missing_files(tmp_path):
     (tmp_path / "empty.tar").write_bytes(b"")
     source = open_source(tmp_path / "empty.tar")
     assert reason(index_tar(source)) == "empty_file"
@@ -421,13 +420,13 @@ def test_empty_and_missing_files(tmp_path: Path) -> None:
         open_source(tmp_path / "none.tar")
 
 
-def test_views_outlive_the_source(tmp_path: Path) -> None:
+def test_views_outlive_the_source(tmp_path):
     (tmp_path / "a.tar").write_bytes(SMALL)
     view = open_source(tmp_path / "a.tar").read(512, 4)
     assert bytes(view) == b"iiii"
 
 
-def test_bad_tars(shared: Path) -> None:
+def test_bad_tars(shared):
     expected = {
         "empty_0_bytes": "empty_file",
         "not_a_tar": "not_a_tar",
@@ -446,13 +445,13 @@ def test_bad_tars(shared: Path) -> None:
         assert ("<file>" in case.get("report", [])) == (path.stem in expected), path.name
 
 
-def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "a.tar")
     with pytest.raises(OSError, match=r"a\.tar: is not a regular file"):
         open_source(tmp_path / "a.tar")
 
 
-def test_names_of_too_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_too_many_bytes(monkeypatch):
     """Headers of names, a megabyte each, without data: what is held of a tar would be as large as the tar."""
     monkeypatch.setattr("curate.tar.index._MAX_NAMES", 3_000_000)
     data = make_tar([(f"{i}{'a' * 900_000}.txt", b"") for i in range(20)], tarfile.PAX_FORMAT)

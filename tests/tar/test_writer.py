@@ -14,7 +14,7 @@ from curate.tar.index import index_tar
 from curate.tar.writer import TarWriter, safe_key, safe_suffix, tar_header
 
 
-def write(members: list[tuple[str, bytes]]) -> tuple[bytes, list[int]]:
+def write(members):
     out = io.BytesIO()
     with TarWriter(out) as tar:
         offsets = [tar.add(name, data) for name, data in members]
@@ -30,7 +30,7 @@ names = st.one_of(
 
 @settings(max_examples=50)
 @given(st.lists(st.tuples(names, st.integers(0, 1500)), max_size=8))
-def test_tarfile_reads_what_is_written(members: list[tuple[str, int]]) -> None:
+def test_tarfile_reads_what_is_written(members):
     files = [(name, bytes([i + 1]) * size) for i, (name, size) in enumerate(members)]
     data, offsets = write(files)
     assert (data, offsets) == write(files)
@@ -44,7 +44,7 @@ def test_tarfile_reads_what_is_written(members: list[tuple[str, int]]) -> None:
 
 
 @given(st.text("ab/", min_size=95, max_size=270).filter(lambda name: not name.endswith("/")))
-def test_our_index_reads_what_is_written(name: str) -> None:
+def test_our_index_reads_what_is_written(name):
     data, offsets = write([(name, b"x"), ("b.txt", b"y")])
     source = type(
         "Source",
@@ -55,7 +55,7 @@ def test_our_index_reads_what_is_written(name: str) -> None:
     assert (index.names, index.offsets.tolist(), index.damage) == ([name, "b.txt"], offsets, None)
 
 
-def test_short_headers_are_tarfiles_own() -> None:
+def test_short_headers_are_tarfiles_own():
     prefix = "d" * 150 + "/" + "n" * 90 + ".jpg"
     for name, size in (("a.jpg", 0), ("写.jpg", 12345), ("n" * 100, 8**11 - 1), (prefix, 7)):
         info = tarfile.TarInfo(name)
@@ -63,7 +63,7 @@ def test_short_headers_are_tarfiles_own() -> None:
         assert tar_header(name, size) == info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "strict")
 
 
-def test_long_names_and_sizes() -> None:
+def test_long_names_and_sizes():
     assert len(tar_header("n" * 100, 1)) == len(tar_header("d/" + "n" * 100, 1)) == 512
     assert len(tar_header("n" * 101, 1)) == len(tar_header("a.jpg", 8**11)) == 1536
     for name, size in (("a.jpg", 8**11), ("n" * 300, 10**15), ("n" * 101, 3), ("d/" + "n" * 90, 8**11)):
@@ -73,13 +73,13 @@ def test_long_names_and_sizes() -> None:
 
 
 @pytest.mark.parametrize("length", range(80, 130))
-def test_records_whose_length_gains_a_digit(length: int) -> None:
+def test_records_whose_length_gains_a_digit(length):
     name = "n" * (length + 10)
     with tarfile.open(fileobj=io.BytesIO(tar_header(name, 0) + bytes(1024))) as tar:
         assert tar.getnames() == [name]
 
 
-def test_names_that_cannot_be() -> None:
+def test_names_that_cannot_be():
     for name in ("", "a\0b", "\ud800"):
         with pytest.raises(ValueError):
             tar_header(name, 0)
@@ -87,14 +87,14 @@ def test_names_that_cannot_be() -> None:
         tar_header("a", -1)
 
 
-def test_large_members() -> None:
+def test_large_members():
     sizes = [0, 1, 511, 512, 513, 262_143, 262_144, 262_145, 700_000, 5]
     files = [(f"{i}.bin", bytes([i + 1]) * size) for i, size in enumerate(sizes)]
     data, offsets = write(files)
     assert all(data[at : at + len(d)] == d for at, (_, d) in zip(offsets, files, strict=True))
 
 
-def test_a_failed_archive_does_not_look_whole() -> None:
+def test_a_failed_archive_does_not_look_whole():
     out = io.BytesIO()
     with pytest.raises(KeyError), TarWriter(out) as tar:
         tar.add("a", bytes(300_000))
@@ -103,7 +103,7 @@ def test_a_failed_archive_does_not_look_whole() -> None:
 
 
 @pytest.mark.skipif(shutil.which("tar") is None, reason="no tar on this system")
-def test_the_systems_tar_reads_it_without_a_word(tmp_path: Path) -> None:
+def test_the_systems_tar_reads_it_without_a_word(tmp_path):
     files = ["a.jpg", "写.txt", "d" * 90 + "/" + "e" * 90 + ".jpg", "n" * 240]
     (tmp_path / "a.tar").write_bytes(write([(name, b"x" * 600) for name in files])[0])
     done = subprocess.run(
@@ -113,7 +113,7 @@ def test_the_systems_tar_reads_it_without_a_word(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_webdataset_reads_it(tmp_path: Path) -> None:
+def test_webdataset_reads_it(tmp_path):
     webdataset = pytest.importorskip("webdataset")
     (tmp_path / "a.tar").write_bytes(
         write([(f"{k}.{s}", f"{k}{s}".encode()) for k in ("写", "b/c") for s in ("jpg", "txt")])[0]
@@ -129,7 +129,7 @@ def test_webdataset_reads_it(tmp_path: Path) -> None:
     "key",
     ["s001", "a/b/s", "写真_02", "🚲‍x", "caf%E9", "50% off", "a b", "-x", "console", "com10", "x" * 200, "é" * 100],
 )
-def test_safe_keys(key: str) -> None:
+def test_safe_keys(key):
     assert safe_key(key)
 
 
@@ -182,33 +182,33 @@ def test_safe_keys(key: str) -> None:
         "con/x",
     ],
 )
-def test_unsafe_keys(key: str) -> None:
+def test_unsafe_keys(key):
     assert not safe_key(key)
 
 
 @given(st.text("ab./\\:% 2eEfF5cC0", max_size=12))
-def test_safe_keys_stay_inside(key: str) -> None:
+def test_safe_keys_stay_inside(key):
     if safe_key(key):
         assert (Path("/out") / f"{key}.jpg").resolve().is_relative_to("/out")
         name = f"{key}.tar.jpg"
         assert name.partition(".")[0] == key
 
 
-def test_suffixes() -> None:
+def test_suffixes():
     for suffix in ("jpg", "seg.png", "写", "tar.gz", "s" * 50):
         assert safe_suffix(suffix)
     for suffix in ("", "a.", ".a", "a..b", "a\\..\\b", "a/b", "a:b", "a\n", "%2fa", "a ", "s" * 51):
         assert not safe_suffix(suffix)
 
 
-def test_bad_keys(shared: Path) -> None:
+def test_bad_keys(shared):
     source = open_source(shared / "bad" / "tars" / "hostile_paths.tar")
     keys = group_members(index_tar(source)).keys
     assert [key for key in keys if safe_key(key)] == ["s000", "s004"]
 
 
 @given(st.lists(st.tuples(names, st.integers(0, 1500)), max_size=8))
-def test_many_at_once_are_written_as_one_by_one(members: list[tuple[str, int]]) -> None:
+def test_many_at_once_are_written_as_one_by_one(members):
     files = [(name, bytes([i + 1]) * size) for i, (name, size) in enumerate(members)]
     out = io.BytesIO()
     with TarWriter(out) as tar:

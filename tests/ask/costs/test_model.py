@@ -1,7 +1,5 @@
 """The table of costs: its arithmetic, on trials that were made from known costs."""
 
-from collections.abc import Mapping
-
 import pytest
 
 from curate.ask.costs.model import (
@@ -29,10 +27,10 @@ ENGINE_S = (0.4, 0.6, 0.01)  # of a process, a run, a unit
 LOCAL = Workers("local", 2, 1)
 
 
-def trial(units: int, rows: int, kept: int, is_cold: bool = False, spread: float | None = None) -> CalibrationRun:
+def trial(units, rows, kept, is_cold=False, spread=None):
     """A run that used what it should."""
 
-    def used(process: float, run: float, unit: float, row: float, size: int) -> float:
+    def used(process, run, unit, row, size):
         return process * is_cold + run + unit * units + row * size
 
     parts = {
@@ -45,7 +43,7 @@ def trial(units: int, rows: int, kept: int, is_cold: bool = False, spread: float
     return CalibrationRun(units, rows, kept, parts)
 
 
-def trials(spread: float | None = None) -> Trials:
+def trials(spread=None):
     return Trials(
         trial(1, 20_000, 9_000, True), trial(1, 20_000, 9_000), trial(5, 100_000, 45_000, spread=spread),
         trial(1, 100_000, 45_000), start=2.0,
@@ -53,15 +51,15 @@ def trials(spread: float | None = None) -> Trials:
 
 
 @pytest.mark.parametrize("step", TRUE)
-def test_what_trials_were_made_of_is_found(step: str) -> None:
+def test_what_trials_were_made_of_is_found(step):
     assert [each for each, _ in fit(trials(), step, CPU)] == pytest.approx(TRUE[step])
 
 
-def test_an_engine_does_not_grow_by_rows() -> None:
+def test_an_engine_does_not_grow_by_rows():
     assert [each for each, _ in fit(trials(), "engine", CPU)] == pytest.approx([*ENGINE_S, 0.0])
 
 
-def test_a_run_is_predicted() -> None:
+def test_a_run_is_predicted():
     costs = predict(trials(), Work(10_000_000, 4_000_000, 100), LOCAL)
     by_step = {step: add_up(cost for cost in costs if (cost.step, cost.kind) == (step, CPU)) for step in TRUE}
     assert by_step["measure"].value == pytest.approx(0.5 + 0.1 + 2 + 20)
@@ -72,7 +70,7 @@ def test_a_run_is_predicted() -> None:
     assert shuffled.value == pytest.approx(30_000_000 + 10_000)
 
 
-def test_what_counts_may_shrink_by_units() -> None:
+def test_what_counts_may_shrink_by_units():
     few = {**trials().adjacent.used, "match": UsedFacts(step="match", shuffled=800_000)}
     many = {**trials().scattered.used, "match": UsedFacts(step="match", shuffled=500_000)}
     of = Trials(
@@ -83,7 +81,7 @@ def test_what_counts_may_shrink_by_units() -> None:
 
 
 @pytest.mark.parametrize("left", [0.0, 0.25])
-def test_what_is_lent_costs_nothing(left: float) -> None:
+def test_what_is_lent_costs_nothing(left):
     work = Work(10_000_000, 4_000_000, 100, left)
     costs = predict(trials(), work, LOCAL)
     measure = add_up(cost for cost in costs if (cost.step, cost.kind) == ("measure", CPU))
@@ -91,8 +89,8 @@ def test_what_is_lent_costs_nothing(left: float) -> None:
     assert add_up(cost for cost in costs if (cost.step, cost.kind) == ("emit", CPU)).value == pytest.approx(16.2)
 
 
-def test_units_that_differ_widen_the_interval() -> None:
-    def width(spread: float) -> float:
+def test_units_that_differ_widen_the_interval():
+    def width(spread):
         of = add_up(
             cost
             for cost in predict(trials(spread), Work(1e7, 4e6, 100), LOCAL)
@@ -103,7 +101,7 @@ def test_units_that_differ_widen_the_interval() -> None:
     assert width(0.5) > 1.5 * width(0.01)
 
 
-def test_a_finished_run_is_taken_as_it_is() -> None:
+def test_a_finished_run_is_taken_as_it_is():
     one = trial(1, 100_000, 45_000)
     costs = predict(Trials(one, one, one, one), Work(100_000, 45_000, 1), LOCAL)
     for step in (*TRUE, "engine"):
@@ -111,17 +109,17 @@ def test_a_finished_run_is_taken_as_it_is() -> None:
         assert total == pytest.approx(one.used[step].cpu)
 
 
-def test_margins_of_independent_costs_do_not_add_up() -> None:
+def test_margins_of_independent_costs_do_not_add_up():
     of = add_up([Cost("a", CPU, "run", 2, 5.0, 1.5), Cost("b", CPU, "run", 1, 10.0, 4.0)])
     assert (of.value, of.low, of.high) == (20.0, 20 - 5 - 2, 20 + 5 + 2)
     assert add_up([Cost("a", CPU, "run", 1, 1.0, 9.0)]).low == 0.0
     assert Range(1.0, 0.5, 2.0).times(10) == Range(10.0, 5.0, 20.0)
 
 
-def test_cores_share_units_and_wait_for_the_last_round() -> None:
+def test_cores_share_units_and_wait_for_the_last_round():
     costs = [Cost("measure", CPU, "rows", 1000, 0.1, 0.0), Cost("engine", CPU, "run", 1, 3.0, 0.0)]
 
-    def seconds(units: float, cores: int | None) -> float | None:
+    def seconds(units, cores):
         of = find_seconds(costs, Work(1000, 1000, units), Workers("local", cores, 1))
         return of and of.value
 
@@ -131,7 +129,7 @@ def test_cores_share_units_and_wait_for_the_last_round() -> None:
     assert seconds(100, None) is None
 
 
-def test_what_waits_is_paid_for() -> None:
+def test_what_waits_is_paid_for():
     costs = [Cost("measure", CPU, "rows", 100, 1.0, 0.0)]
     add_waiting(costs, Range(15.0, 14.0, 16.0), Workers("dataflow", 10, 10, memory=20.0, disk=100.0))
     assert [(cost.step, cost.kind, cost.count * cost.each) for cost in costs[1:]] == [
@@ -144,9 +142,9 @@ def test_what_waits_is_paid_for() -> None:
         assert len(costs) == 1
 
 
-def test_an_engine_on_a_cluster_has_costs_of_its_own() -> None:
+def test_an_engine_on_a_cluster_has_costs_of_its_own():
     workers = Workers("spark", 100, 100, overhead=(11.0, 1.5, 0.015), seconds=(20.0, 0.0))
-    costs: Mapping[str, float] = {
+    costs = {
         cost.per: cost.count * cost.each
         for cost in predict(trials(), Work(1e7, 4e6, 1000), workers)
         if cost.step == "engine"
@@ -155,11 +153,11 @@ def test_an_engine_on_a_cluster_has_costs_of_its_own() -> None:
     assert costs["tasks"] == pytest.approx(0.015 * 15 * (1 + 250))  # an eighth of 2,000 units, four to a task
 
 
-def test_nothing_was_read_from_local_disks() -> None:
+def test_nothing_was_read_from_local_disks():
     assert not [cost for cost in predict(trials(), Work(1e7, 4e6, 100), LOCAL) if cost.kind == READS]
 
 
-def test_a_sample_of_bounded_size_does_not_grow_with_the_pool() -> None:
+def test_a_sample_of_bounded_size_does_not_grow_with_the_pool():
     """Of drift, 2 x 2,048 embeddings of each source are compared, however large the pool is."""
     drift = [{**of.used, "drift": UsedFacts(step="drift", cpu=1e-4 * min(of.rows, 4096))} for of in trials()[:4]]
     of = Trials(*(each._replace(used=used) for each, used in zip(trials()[:4], drift, strict=True)))
@@ -168,11 +166,11 @@ def test_a_sample_of_bounded_size_does_not_grow_with_the_pool() -> None:
         assert add_up(costs).value == pytest.approx(0.4096), rows
 
 
-def test_each_process_of_another_machine_compiles_once() -> None:
+def test_each_process_of_another_machine_compiles_once():
     of, work = trials()._replace(compiling=20.0), Work(10_000_000, 4_000_000, 100)
     cluster = Workers("spark", 40, 40, overhead=(0.0, 0.0, 0.0))
 
-    def start(trials: Trials, workers: Workers) -> float:
+    def start(trials, workers):
         return add_up(cost for cost in predict(trials, work, workers) if (cost.step, cost.kind) == ("start", CPU)).value
 
     assert start(of, cluster) - start(trials(), cluster) == pytest.approx(40 * 20.0)

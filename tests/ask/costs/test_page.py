@@ -1,7 +1,6 @@
 """Prices: what a file may hold, and what is said of one that holds something else; and the page on costs."""
 
 import datetime
-from pathlib import Path
 
 import pytest
 
@@ -28,13 +27,13 @@ ONE = "{price: 0.5, per: 10, source: a page, date: 2026-01-31}"
 TRIALS = Trials(*[CalibrationRun(10, 2000, 1000, {})] * 4)
 
 
-def write(folder: Path, text: str) -> str:
+def write(folder, text):
     path = folder / "mine.yaml"
     path.write_text(text)
     return str(path)
 
 
-def test_a_figure_is_of_one_unit(tmp_path: Path) -> None:
+def test_a_figure_is_of_one_unit(tmp_path):
     prices = load_prices(write(tmp_path, f"currency: EUR\nengines:\n  spark:\n    core_hour: {ONE}\n"))
     price = prices.find("engines.spark.core_hour")
     assert price and price.each == 0.05 and prices.currency == "EUR"
@@ -54,19 +53,19 @@ def test_a_figure_is_of_one_unit(tmp_path: Path) -> None:
         ("a: [\n", ["not valid YAML", "line 2"]),
     ],
 )  # fmt: skip
-def test_a_fault_names_file_line_and_key(text: str, words: list[str], tmp_path: Path) -> None:
+def test_a_fault_names_file_line_and_key(text, words, tmp_path):
     with pytest.raises(RecipeError) as raised:
         load_prices(path := write(tmp_path, text))
     assert all(word in str(raised.value) for word in ["--prices", path, *words]), raised.value
 
 
-def test_a_file_that_is_missing(tmp_path: Path) -> None:
+def test_a_file_that_is_missing(tmp_path):
     with pytest.raises(RecipeError, match=r"no such file of prices; accepted: a YAML mapping as infra/prices.yaml"):
         load_prices(f"{tmp_path}/none.yaml")
 
 
 @pytest.mark.parametrize(("days", "words"), [(MAX_DAYS, ""), (MAX_DAYS + 1, "181 days old"), (-1, "a day to come")])
-def test_old_figures_are_named(days: int, words: str, tmp_path: Path) -> None:
+def test_old_figures_are_named(days, words, tmp_path):
     prices = load_prices(write(tmp_path, f"currency: EUR\nengines:\n  spark:\n    core_hour: {ONE}\n"))
     costs = [Cost("measure", CPU, "run", 1, 3600.0, 0.0)]
     plan = CostPlan(costs, None, Work(1, 1, 1), Workers("spark"), "", TRIALS, prices)
@@ -77,7 +76,7 @@ def test_old_figures_are_named(days: int, words: str, tmp_path: Path) -> None:
     assert len(list(prices.find_old(keys, datetime.date(2026, 1, 31) + datetime.timedelta(days)))) == bool(words)
 
 
-def test_the_package_s_figures_have_sources_and_dates() -> None:
+def test_the_package_s_figures_have_sources_and_dates():
     prices = load_prices()
     assert {*prices.engines} == {"dataflow", "spark"} and {*prices.stores} == {"gs", "s3"}
     assert {*prices.engines["dataflow"]} == {"core_hour", "memory_hour", "disk_hour", "gpu_hour", "shuffled_gb"}
@@ -86,11 +85,11 @@ def test_the_package_s_figures_have_sources_and_dates() -> None:
         assert all(price.source and price.date.year >= 2026 for price in section.values())
 
 
-def page_of(plan: CostPlan) -> str:
+def page_of(plan):
     return str(render_page("costs", plan=plan, today=datetime.date.today()))
 
 
-def show(workers: Workers, store: str) -> str:
+def show(workers, store):
     """The page of a run that takes an hour."""
     amounts = {CPU: 3600.0, READS: 1e6, WRITES: 1e5, SHUFFLED: 1e9, STORED: 1e10}
     costs = [Cost("measure", kind, "run", 1, amount, 0.0) for kind, amount in amounts.items()]
@@ -99,14 +98,14 @@ def show(workers: Workers, store: str) -> str:
     return page_of(CostPlan(costs, seconds, Work(1000, 500, 10), workers, store, TRIALS, load_prices()))
 
 
-def test_dataflow_s_disks_are_paid_for() -> None:
+def test_dataflow_s_disks_are_paid_for():
     page = show(Workers("dataflow", 80, 10, 320.0, overhead=(0.0, 0.0, 0.0), disk=1000.0), "gs")
     assert "GB-hours of disk    1,000.00" in page and "missing prices" not in page
     assert "1,000 × 0.000054: https://cloud.google.com/dataflow/pricing" in page
 
 
 @pytest.mark.parametrize(("store", "read", "write", "kept"), [("s3", 0.40, 0.50, 0.23), ("gs", 0.40, 0.50, 0.20)])
-def test_requests_and_storage_have_prices(store: str, read: float, write: float, kept: float) -> None:
+def test_requests_and_storage_have_prices(store, read, write, kept):
     page = show(Workers("spark", 80, 80, overhead=(0.0, 0.0, 0.0)), store)
     rows = (line.split() for line in page.splitlines() if line.strip().startswith("stores."))  # no warning of its age
     found = {words[0]: float(words[1]) for words in rows}
@@ -117,7 +116,7 @@ def test_requests_and_storage_have_prices(store: str, read: float, write: float,
 @pytest.mark.parametrize(
     ("count", "words"), [(1, "1 process + 1 s × 1 kept row"), (2, "2 processes + 1 s × 2 kept rows")]
 )
-def test_counts_of_one_are_singular(count: int, words: str) -> None:
+def test_counts_of_one_are_singular(count, words):
     costs = [Cost("emit", CPU, per, count, each, 0.0) for per, each in (("processes", 2.0), ("kept rows", 1.0))]
     work, workers = Work(1, 1, count), Workers("local", count)
     page = page_of(CostPlan(costs, Range(1, 1, 1), work, workers, "", TRIALS, load_prices()))

@@ -15,7 +15,7 @@ from curate import Run
 from curate.ask.report.page import write_report
 from curate.publish.views import quote_name
 from tests.ask.pages import HOSTILE, OWNED, chromium, flags, with_script, write_hostile
-from tests.publish.runs import write_small
+from tests.kit.written_runs import write_small
 
 pytestmark = pytest.mark.thorough
 
@@ -25,7 +25,7 @@ ITS_OWN = (".google.com", ".googleapis.com", ".gvt1.com")  # what Chromium asks 
 class Seen:
     """What happened while Chromium showed a page: its final elements, its console, the addresses it asked for."""
 
-    def __init__(self, path: Path, scratch: Path) -> None:
+    def __init__(self, path, scratch):
         log = scratch / "net.json"
         options = ["--enable-logging=stderr", f"--log-net-log={log}", "--dump-dom", f"file://{path}"]
         command = [chromium() or "", *flags(scratch / "profile"), *options]
@@ -40,12 +40,12 @@ class Seen:
 
 
 @pytest.fixture(autouse=True)
-def _needs_chromium() -> None:
+def _needs_chromium():
     if not chromium():
         pytest.skip("no Chromium or Chrome on the path")
 
 
-def test_what_is_looked_for_is_seen(tmp_path: Path) -> None:
+def test_what_is_looked_for_is_seen(tmp_path):
     """The control: a page without a policy runs scripts, writes to the console and asks for an image."""
     page = tmp_path / "page.html"
     page.write_text(f"<html><script>{OWNED};console.error('heard')</script><img src=http://evil.example/x.png>")
@@ -55,7 +55,7 @@ def test_what_is_looked_for_is_seen(tmp_path: Path) -> None:
     assert seen.requests == ["http://evil.example/x.png"]
 
 
-def test_a_report_is_silent_and_asks_for_nothing(tmp_path: Path) -> None:
+def test_a_report_is_silent_and_asks_for_nothing(tmp_path):
     write_hostile(str(tmp_path / "run"))
     path, _ = write_report(str(tmp_path / "run"))
     seen = Seen(Path(path), tmp_path)
@@ -73,7 +73,7 @@ for (const summary of document.querySelectorAll("summary")) summary.click();
 """
 
 
-def test_filters_of_hostile_texts_are_silent(tmp_path: Path) -> None:
+def test_filters_of_hostile_texts_are_silent(tmp_path):
     """Names of rules and columns become buttons, options and badges."""
     write_hostile(str(tmp_path / "run"))
     columns = ", ".join(f"{place} AS {quote_name(text[:200])}" for place, text in enumerate(HOSTILE))
@@ -115,7 +115,7 @@ document.documentElement.dataset.steps = JSON.stringify(steps);
 
 
 @pytest.mark.parametrize("is_report", [False, True])
-def test_cards_are_sorted_and_filtered(is_report: bool, tmp_path: Path) -> None:
+def test_cards_are_sorted_and_filtered(is_report, tmp_path):
     """As SQL does; in the report within each step's gallery, and galleries without a card are hidden."""
     write_small(str(tmp_path / "run"))
     path = tmp_path / "page.html"
@@ -145,7 +145,7 @@ def test_cards_are_sorted_and_filtered(is_report: bool, tmp_path: Path) -> None:
     assert shown[6] == [] and steps[6][1] == f"0 of {whole} shown" and sorted(steps[7][0]) == sorted(steps[0][0])
 
 
-def test_without_a_script_all_is_shown(tmp_path: Path) -> None:
+def test_without_a_script_all_is_shown(tmp_path):
     write_small(str(tmp_path / "run"))
     path = tmp_path / "page.html"
     with Run(tmp_path / "run") as run:
@@ -155,7 +155,7 @@ def test_without_a_script_all_is_shown(tmp_path: Path) -> None:
     assert not re.search("<article[^>]* hidden", dom) and 'class="copy"' not in dom
 
 
-def test_the_policy_holds_where_escaping_would_not(tmp_path: Path) -> None:
+def test_the_policy_holds_where_escaping_would_not(tmp_path):
     """The second wall: what is put into the page as it is does nothing either."""
     write_small(str(tmp_path / "run"))
     path = Path(write_report(str(tmp_path / "run"))[0])

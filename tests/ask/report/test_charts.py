@@ -9,7 +9,7 @@ from curate.ask.report.charts import Bin, describe_bins, render_svg
 EVIL = "x</text><script>alert(1)</script><b onload=1>&amp;'\""
 
 
-def chart() -> str:
+def chart():
     rows = [{"a": EVIL, "b": 3, "tooltip": EVIL}, {"a": "plain", "b": 5, "tooltip": "five"}]
     x, y = {"field": "a", "type": "nominal"}, {"field": "b", "type": "quantitative"}
     bars = {
@@ -19,7 +19,7 @@ def chart() -> str:
     return render_svg({"width": 200, "height": 100, "data": {"values": rows}, "layer": [bars]}, EVIL)
 
 
-def test_it_draws_and_nothing_else() -> None:
+def test_it_draws_and_nothing_else():
     root = ElementTree.fromstring(chart())
     assert {element.tag for element in root.iter()} == {"svg", "g", "path", "line", "text", "title"}
     names = {name for element in root.iter() for name in element.attrib if element is not root}
@@ -31,11 +31,11 @@ def test_it_draws_and_nothing_else() -> None:
     assert chart().count('fill="var(--kept)"') == 2
 
 
-def test_equal_specs_give_equal_svg() -> None:
+def test_equal_specs_give_equal_svg():
     assert chart() == chart()
 
 
-def test_nothing_is_fetched() -> None:
+def test_nothing_is_fetched():
     spec = {
         "data": {"url": "http://127.0.0.1:9/x.json"},
         "mark": "point",
@@ -46,7 +46,7 @@ def test_nothing_is_fetched() -> None:
 
 
 @pytest.mark.parametrize("name", ["a\\u", "a\\x01", "a\\", 'a\\" + 1 + "', "datum.x", "a[0].b", "${x}", "a' + \"b"])
-def test_a_name_is_no_expression(name: str) -> None:
+def test_a_name_is_no_expression(name):
     bins = [Bin(f"about {n}", n, n + 1, 1, 1) for n in (1, 2)]
     root = ElementTree.fromstring(render_svg(describe_bins(bins, name, {})[0], name))
     assert name in {element.text for element in root.iter("text")}

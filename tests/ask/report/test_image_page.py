@@ -18,11 +18,11 @@ from curate.ask.report import galleries, image_page
 from curate.ask.report.image_page import HtmlPage
 from curate.base.errors import RecipeError
 from tests.cli.conftest import Cli, Done, cli, finished, pool, run  # noqa: F401 (fixtures)
-from tests.publish.runs import EVIL, finish, sample, uid, verdict, write_small, write_units
+from tests.kit.written_runs import EVIL, finish, sample, uid, verdict, write_small, write_units
 
 
 @pytest.mark.slow
-def test_a_page_of_the_rows_of_a_query(run: Path, cli: Cli, tmp_path: Path) -> None:  # noqa: F811
+def test_a_page_of_the_rows_of_a_query(run, cli, tmp_path):  # noqa: F811
     out = tmp_path / "page.html"
     query = "SELECT uid, words, caption FROM kept ORDER BY uid LIMIT 7"
     done = cli("sql", str(run), query, "--images", "--out", str(out))
@@ -44,7 +44,7 @@ def test_a_page_of_the_rows_of_a_query(run: Path, cli: Cli, tmp_path: Path) -> N
     )
 
 
-def test_long_results_are_cut_and_named_queries_take_parameters(run: Path, tmp_path: Path, cli: Cli) -> None:  # noqa: F811
+def test_long_results_are_cut_and_named_queries_take_parameters(run, tmp_path, cli):  # noqa: F811
     with Run(run) as opened:
         query = "SELECT uid FROM samples CROSS JOIN range(20) WHERE uid IS NOT NULL"
         total, page = opened.sql(query).num_rows, opened.look(query)
@@ -56,11 +56,11 @@ def test_long_results_are_cut_and_named_queries_take_parameters(run: Path, tmp_p
 
 
 def test_a_named_query_has_a_page_of_its_name(
-    run: Path,  # noqa: F811
-    cli: Cli,  # noqa: F811
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    run,  # noqa: F811
+    cli,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
     monkeypatch.chdir(tmp_path)
     for query, name in (("near-duplicates", "near_duplicates"), ("duplicate_pairs;", "duplicate_pairs")):
         assert cli("sql", str(run), query, "--images").out == f"wrote {name}.html: open it in a browser\n"
@@ -74,7 +74,7 @@ def test_a_named_query_has_a_page_of_its_name(
     ]
 
 
-def test_rows_without_a_uid_say_so(finished: dict[str, tuple[Path, Done]]) -> None:  # noqa: F811
+def test_rows_without_a_uid_say_so(finished):  # noqa: F811
     with Run(finished["tars"][0]) as opened:
         failed = opened.sql("SELECT count(*) AS n FROM dropped WHERE rule = 'failed' AND uid IS NULL")["n"][0].as_py()
         page = opened.look("dropped", rule="failed", limit=1000).text
@@ -82,14 +82,11 @@ def test_rows_without_a_uid_say_so(finished: dict[str, tuple[Path, Done]]) -> No
         assert "no row of this run has the uid" not in page and page.count("<dt>key</dt>") >= failed
 
 
-def test_what_has_no_uid(run: Path, cli: Cli) -> None:  # noqa: F811
+def test_what_has_no_uid(run, cli):  # noqa: F811
     done = cli("sql", str(run), "SELECT words FROM kept", "--images")
     assert (done.status, done.out) == (2, "")
     assert "the query yields no uid; it yields words; accepted: one with a column uid, such as SELECT" in done.err
-    with (
-        Run(run) as opened,
-        pytest.raises(RecipeError, match=r"^the query yields no uid; it yields words; accepted"),
-    ):
+    with Run(run) as opened, pytest.raises(RecipeError, match=r"^the query yields no uid; it yields words; accepted"):
         opened.look("SELECT words FROM kept")
     assert cli("sql", str(run), "--images").status == 2
     done = cli("sql", str(run), "SELECT uid FROM kept", "--out", "page.html")
@@ -98,7 +95,7 @@ def test_what_has_no_uid(run: Path, cli: Cli) -> None:  # noqa: F811
     assert done.status == 2 and "accepted: one of them" in done.err
 
 
-def test_texts_are_escaped(tmp_path: Path) -> None:
+def test_texts_are_escaped(tmp_path):
     url = f"{tmp_path}/small"
     folder = write_small(url)
     finish(folder, folder.read_json("run.json"))
@@ -111,18 +108,18 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Run:
+def small(tmp_path):
     write_small(f"{tmp_path}/small")
     return Run(f"{tmp_path}/small")
 
 
-def cards_of(page: HtmlPage) -> list[str]:
+def cards_of(page):
     return [" ".join(unescape(re.sub("<[^>]*>", " ", card)).split()) for card in page.text.split("<article")[1:]]
 
 
-def test_cards_show_the_value_and_the_threshold_that_decided(small: Run) -> None:
+def test_cards_show_the_value_and_the_threshold_that_decided(small):
     """Of a rule in SQL, of a top rule, of another condition, and of steps that are no rules; all without its query."""
-    shown: dict[str | None, str] = {}
+    shown = {}
     for row in small.samples("uid IS NOT NULL", ["uid", "rule"]).to_pylist():
         [card] = cards_of(small.look("SELECT $u::VARCHAR AS uid", u=row["uid"]))
         shown[row["rule"]] = shown.get(row["rule"], "") + card
@@ -137,7 +134,7 @@ def test_cards_show_the_value_and_the_threshold_that_decided(small: Run) -> None
         assert text in shown[rule], rule
 
 
-def test_cards_show_no_empty_lines_and_short_uids(small: Run) -> None:
+def test_cards_show_no_empty_lines_and_short_uids(small):
     query = "SELECT uid, NULL AS nothing, rule, kept, words, 0.5 AS half, 'NaN'::FLOAT AS odd FROM verdicts WHERE rule = 'aligned'"
     page = small.look(query).text
     [uid] = small.sql(query)["uid"].to_pylist()
@@ -152,13 +149,13 @@ def test_cards_show_no_empty_lines_and_short_uids(small: Run) -> None:
     assert 'data-rule="other"' in small.look("SELECT uid, 'other' AS rule FROM kept").text
 
 
-def test_groups_of_duplicates_have_all_pictures_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_groups_of_duplicates_have_all_pictures_side_by_side(tmp_path, monkeypatch):
     """Fourteen of one group; two rows of one uid are two pictures; what exceeds the page's room is counted."""
     rows = [(sample("a", "a cat"), verdict("balance", 0.5, 1.5), [0], 0.5)]
     rows += [(sample(f"b{i:02}", "a cat!", phash=i), verdict("duplicate", of="a"), [0], 0.5) for i in range(13)]
     rows += [(sample("a", "a cat", key="copy"), verdict("duplicate", of="a"), [0], 0.5)]
 
-    def jpeg(row: int) -> bytes:
+    def jpeg(row):
         file = io.BytesIO()
         Image.new("RGB", (20, 20), (16 * row, 0, 0)).save(file, "JPEG")
         return file.getvalue()
@@ -168,7 +165,7 @@ def test_groups_of_duplicates_have_all_pictures_side_by_side(tmp_path: Path, mon
     )
     write_units(f"{tmp_path}/run", [rows])
 
-    def cards(query: str, **params: object) -> list[tuple[list[str], list[str]]]:
+    def cards(query, **params):
         with Run(tmp_path / "run") as opened:
             articles = opened.look(query, **params).text.split("<article")[1:]
         return [
@@ -192,7 +189,7 @@ def test_groups_of_duplicates_have_all_pictures_side_by_side(tmp_path: Path, mon
     assert page.count("data:image") == 5 and "the first 5 of 14" in page
 
 
-def test_histograms(run: Path) -> None:  # noqa: F811
+def test_histograms(run):  # noqa: F811
     with Run(run) as opened:
         assert opened.plot().text.count("<figure") > 1
         one = opened.plot("words")
@@ -206,7 +203,7 @@ def test_histograms(run: Path) -> None:  # noqa: F811
         )
 
 
-def test_a_page_is_saved_as_html_only(tmp_path: Path) -> None:
+def test_a_page_is_saved_as_html_only(tmp_path):
     page = HtmlPage("<p>")
     page.save(f"{tmp_path}/a.html")
     assert Path(tmp_path, "a.html").read_text() == "<p>"
@@ -216,7 +213,7 @@ def test_a_page_is_saved_as_html_only(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_histograms_are_saved_as_pictures(run: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_histograms_are_saved_as_pictures(run, tmp_path):  # noqa: F811
     """As one chart of all, in colors that need no page."""
     with Run(run) as opened:
         plot, page = opened.plot("words", "characters"), opened.look("SELECT uid FROM kept")
@@ -236,7 +233,7 @@ def test_histograms_are_saved_as_pictures(run: Path, tmp_path: Path) -> None:  #
         page.save(f"{tmp_path}/rows.png")
 
 
-def test_notebooks_show_tables(run: Path) -> None:  # noqa: F811
+def test_notebooks_show_tables(run):  # noqa: F811
     """In IPython's own formatters, as a notebook asks them."""
     shell = InteractiveShell.instance()
     try:
@@ -255,7 +252,7 @@ def test_notebooks_show_tables(run: Path) -> None:  # noqa: F811
         InteractiveShell.clear_instance()
 
 
-def test_a_folder_that_fiftyone_opens(finished: dict[str, tuple[Path, Done]], cli: Cli, tmp_path: Path) -> None:  # noqa: F811
+def test_a_folder_that_fiftyone_opens(finished, cli, tmp_path):  # noqa: F811
     """samples.json beside data/ is FiftyOneDataset's plain form; its own importer read such folders (1.22)."""
     run_folder, out = str(finished["tars"][0]), tmp_path / "out"
     query = "SELECT uid, words, rule, kept, 0.5::DECIMAL(3, 1) AS d, 1 AS tags FROM samples JOIN decisions USING (uid) ORDER BY uid"

@@ -5,7 +5,6 @@ import hashlib
 import re
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pytest
@@ -25,45 +24,34 @@ from curate.store.facts import read_facts
 from curate.store.layout import REPORT_FILE, SUCCESS_FILE
 from curate.store.manifest import Lines, read_manifest
 from curate.store.store import RunStore
+from tests import kit
 from tests.ask.pages import Page, write_hostile
 from tests.ask.test_diff import write_a, write_b
-from tests.laws import pools
-from tests.publish.runs import RUN, sample, uid, verdict, write_bare, write_small, write_units
+from tests.kit.written_runs import RUN, sample, uid, verdict, write_bare, write_small, write_units
 
 
-def page_of(url: str) -> Page:
+def page_of(url):
     with connected(url) as run:
         return Page(render_page(run))
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> str:
+def small(tmp_path_factory):
     url = str(tmp_path_factory.mktemp("small"))
     write_small(url)
     return url
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> Page:
+def hostile(tmp_path_factory):
     url = str(tmp_path_factory.mktemp("hostile"))
     write_hostile(url)
     return page_of(url)
 
 
-def harmless(page: Page) -> None:
+def harmless(page):
     """Nothing in the page runs, refers or loads: elements and attributes of a short list, and no address but data."""
-    forbidden = {
-        "iframe",
-        "object",
-        "embed",
-        "form",
-        "base",
-        "foreignobject",
-        "use",
-        "image",
-        "animate",
-        "set",
-    }
+    forbidden = {"iframe", "object", "embed", "form", "base", "foreignobject", "use", "image", "animate", "set"}
     assert not page.names() & forbidden
     for name, attributes in page.elements:
         for attribute, value in attributes.items():
@@ -86,7 +74,7 @@ def harmless(page: Page) -> None:
 # ---- what it says
 
 
-def test_what_came_of_urls(tmp_path: Path, small: str) -> None:
+def test_what_came_of_urls(tmp_path, small):
     """Of sources that download; a host's name is a stranger's."""
     rows = [
         (sample(f"w{i}", "a", url=f"http://h{i}<b>/", status=reason, sha256=None), verdict("failed"), [], None)
@@ -105,7 +93,7 @@ def test_what_came_of_urls(tmp_path: Path, small: str) -> None:
     assert 'id="downloads"' in page.html and 'id="downloads"' not in page_of(small).html
 
 
-def test_the_funnel_sums(small: str) -> None:
+def test_the_funnel_sums(small):
     with connected(small) as run:
         table = funnel_table(run)
     rows = [[getattr(cell, "text", cell) for cell in row] for row in table.rows]
@@ -119,7 +107,7 @@ def test_the_funnel_sums(small: str) -> None:
     assert [row[5] for row in rows][2:5] == ["words > 2", "least(width, height) >= 200", "top 0.9 of clip_score"]
 
 
-def test_it_tells_the_run(small: str) -> None:
+def test_it_tells_the_run(small):
     page = page_of(small)
     harmless(page)
     assert "4 of 12 image-text pairs kept (33.33\N{NO-BREAK SPACE}%)".replace("\N{NO-BREAK SPACE}", " ") in page.text
@@ -153,7 +141,7 @@ def test_it_tells_the_run(small: str) -> None:
 
 
 @pytest.mark.parametrize("rows", [("one",), (), ("two words here",), ("one", "two words here", "three words here")])
-def test_runs_without_images_scores_match_and_captions(rows: tuple[str, ...], tmp_path: Path) -> None:
+def test_runs_without_images_scores_match_and_captions(rows, tmp_path):
     write_bare(str(tmp_path), rows)
     page = page_of(str(tmp_path))
     harmless(page)
@@ -161,7 +149,7 @@ def test_runs_without_images_scores_match_and_captions(rows: tuple[str, ...], tm
     assert "img" not in page.names()
 
 
-def test_captions_are_shown_side_by_side(tmp_path: Path) -> None:
+def test_captions_are_shown_side_by_side(tmp_path):
     texts = [
         ("rewrite", "human", "a cat, and it is red", "passed", []),
         ("rewrite", "coco", "five dogs", "numbers", ["numbers", "entries"]),
@@ -198,7 +186,7 @@ def test_captions_are_shown_side_by_side(tmp_path: Path) -> None:
 # ---- strangers
 
 
-def test_hostile_texts_are_inert_and_bounded(hostile: Page) -> None:
+def test_hostile_texts_are_inert_and_bounded(hostile):
     harmless(hostile)
     assert len(hostile.html.encode()) < 1_500_000
     assert "<script>document" in hostile.text  # as text
@@ -211,7 +199,7 @@ def test_hostile_texts_are_inert_and_bounded(hostile: Page) -> None:
 
 
 @pytest.mark.thorough
-def test_it_stays_small_whatever_the_run_holds(tmp_path: Path) -> None:
+def test_it_stays_small_whatever_the_run_holds(tmp_path):
     """600 rules that drop, 600 sources, huge captions and entries."""
     names = [f"rule_{i}_{'<' * 90}" for i in range(600)]
     rules = [
@@ -236,24 +224,24 @@ def test_it_stays_small_whatever_the_run_holds(tmp_path: Path) -> None:
 # ---- thumbnails
 
 
-def pool(path: Path, shards: int, order: int | None = None) -> Any:
-    samples = pools.make_samples(60)
-    where = pools.write_tars(path / "tars", samples if order is None else pools.shuffled(samples, order), shards)
-    return pools.recipe_of(where, max_failed=1.0, seed=3)
+def pool(path, shards, order=None):
+    samples = kit.make_samples(60)
+    where = kit.write_tars(path / "tars", samples if order is None else kit.shuffled(samples, order), shards)
+    return kit.recipe_of(where, max_failed=1.0, seed=3)
 
 
-def cards(page: Page) -> list[str]:
+def cards(page):
     return re.findall(r'<article class="card">.*?</article>', page.html, re.DOTALL)
 
 
-def pictures(page: Page) -> int:
+def pictures(page):
     return sum(name == "img" for name, _ in page.elements)
 
 
 @pytest.mark.thorough
-def test_galleries_do_not_depend_on_sharding(tmp_path: Path) -> None:
-    pools.run_local(pool(tmp_path / "a", 3), tmp_path / "run_a")
-    pools.run_local(pool(tmp_path / "b", 7, order=1), tmp_path / "run_b")
+def test_galleries_do_not_depend_on_sharding(tmp_path):
+    kit.run_local(pool(tmp_path / "a", 3), tmp_path / "run_a")
+    kit.run_local(pool(tmp_path / "b", 7, order=1), tmp_path / "run_b")
     a, b = page_of(str(tmp_path / "run_a")), page_of(str(tmp_path / "run_b"))
     harmless(a)
     assert pictures(a) > 20
@@ -262,8 +250,8 @@ def test_galleries_do_not_depend_on_sharding(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_inputs_that_are_gone_or_changed(tmp_path: Path) -> None:
-    pools.run_local(pool(tmp_path, 3), tmp_path / "run")
+def test_inputs_that_are_gone_or_changed(tmp_path):
+    kit.run_local(pool(tmp_path, 3), tmp_path / "run")
     url = str(tmp_path / "run")
     whole = page_of(url)
     tars = sorted((tmp_path / "tars").glob("*.tar"))
@@ -282,8 +270,8 @@ def test_inputs_that_are_gone_or_changed(tmp_path: Path) -> None:
     assert pictures(page_of(url)) == 0
 
 
-def test_thumbnails_share_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pools.run_local(pool(tmp_path, 1), tmp_path / "run")
+def test_thumbnails_share_a_budget(tmp_path, monkeypatch):
+    kit.run_local(pool(tmp_path, 1), tmp_path / "run")
     monkeypatch.setattr(galleries, "BUDGET", 20_000)
     page = page_of(str(tmp_path / "run"))
     data = [a["src"] for n, a in page.elements if n == "img"]
@@ -291,24 +279,24 @@ def test_thumbnails_share_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "size limit is reached" in page.text
 
 
-def test_images_of_parquet_pools(tmp_path: Path) -> None:
+def test_images_of_parquet_pools(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    samples = [s for s in pools.make_samples(24) if s.image and s.caption]
+    samples = [s for s in kit.make_samples(24) if s.image and s.caption]
     table = pa.table({"text": [s.caption for s in samples], "image": [s.image for s in samples]})
     pq.write_table(table, tmp_path / "pool.parquet", row_group_size=7)
     source = [{"name": "web", "format": "parquet", "path": str(tmp_path / "pool.parquet")}]
-    pools.run_local(pools.recipe_of("", input=source, max_failed=1.0), tmp_path / "run")
+    kit.run_local(kit.recipe_of("", input=source, max_failed=1.0), tmp_path / "run")
     assert pictures(page_of(str(tmp_path / "run"))) > 8
 
 
 # ---- where it goes
 
 
-def test_the_manifest_lists_it_and_a_rerun_replaces_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_manifest_lists_it_and_a_rerun_replaces_it(tmp_path, capsys):
     url = str(tmp_path / "run")
-    pools.run_local(pool(tmp_path, 2), tmp_path / "run")
+    kit.run_local(pool(tmp_path, 2), tmp_path / "run")
     report(url)
     assert capsys.readouterr().out.startswith(f"{url}/report.html: ")
     first = Path(f"{url}/{REPORT_FILE}").read_bytes()
@@ -322,7 +310,7 @@ def test_the_manifest_lists_it_and_a_rerun_replaces_it(tmp_path: Path, capsys: p
     assert lines == sorted(set(lines)) and REPORT_FILE in lines
 
 
-def test_what_changes_a_run_removes_its_report(tmp_path: Path) -> None:
+def test_what_changes_a_run_removes_its_report(tmp_path):
     """It would go on showing what is not in the run any more."""
     folder = write_small(str(tmp_path))
     write_report(str(tmp_path))
@@ -332,7 +320,7 @@ def test_what_changes_a_run_removes_its_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_elsewhere(small: str, tmp_path: Path) -> None:
+def test_elsewhere(small, tmp_path):
     before = RunStore(small).files()
     path, size = write_report(small, str(tmp_path / "page.html"))
     assert path == str(tmp_path / "page.html") and (tmp_path / "page.html").stat().st_size == size
@@ -344,7 +332,7 @@ def test_elsewhere(small: str, tmp_path: Path) -> None:
         write_report(small, str(tmp_path / "page.html" / "below"))
 
 
-def test_a_remote_run() -> None:
+def test_a_remote_run():
     url = "memory://report/run"
     write_small(url)
     write_report(url)
@@ -354,7 +342,7 @@ def test_a_remote_run() -> None:
     assert listed[REPORT_FILE].bytes == len(page.encode())
 
 
-def test_runs_that_are_none_or_not_finished(small: str, tmp_path: Path) -> None:
+def test_runs_that_are_none_or_not_finished(small, tmp_path):
     with pytest.raises(RecipeError, match="no such folder"):
         write_report(str(tmp_path / "nothing"))
     write_small(str(tmp_path / "run"))
@@ -363,8 +351,8 @@ def test_runs_that_are_none_or_not_finished(small: str, tmp_path: Path) -> None:
         write_report(str(tmp_path / "run"))
 
 
-def test_times_of_the_steps(tmp_path: Path) -> None:
-    pools.run_beam(pool(tmp_path, 2), tmp_path / "run")
+def test_times_of_the_steps(tmp_path):
+    kit.run_beam(pool(tmp_path, 2), tmp_path / "run")
     with connected(str(tmp_path / "run")) as run:
         section = time_section(run)
         assert section is not None and section.facts is not None
@@ -376,7 +364,7 @@ def test_times_of_the_steps(tmp_path: Path) -> None:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("protocol", ["", "memory://"])
-def test_what_another_run_gained_and_lost(protocol: str, tmp_path: Path) -> None:
+def test_what_another_run_gained_and_lost(protocol, tmp_path):
     a, b = write_a(f"{protocol}{tmp_path}/a"), write_b(f"{protocol}{tmp_path}/b")
     write_report(b, against=a)
     page = Page(RunStore(b).read_bytes(REPORT_FILE).decode())

@@ -2,7 +2,6 @@
 
 import io
 import math
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,25 +22,25 @@ from curate.ask.report.distributions import (
 from curate.ask.report.galleries import SIDE, thumbnail
 from curate.ask.report.sections import POINTS
 from curate.base.wording import format_bytes, format_seconds
-from tests.publish.runs import RUN, SMALL, write_units
+from tests.kit.written_runs import RUN, SMALL, write_units
 
 
 @given(st.lists(st.integers(0, 10**12), min_size=1, max_size=40))
-def test_each_share_is_rounded_by_itself(counts: list[int]) -> None:
+def test_each_share_is_rounded_by_itself(counts):
     total = sum(counts) or 1
     texts = [text.removesuffix("\N{NO-BREAK SPACE}%") for text in format_shares([n / total for n in counts])]
     digits = len(texts[0].partition(".")[2])
     assert texts == [f"{100 * (n / total):.{digits}f}" for n in counts] and 2 <= digits <= 4
 
 
-def test_shares_are_not_forced_to_100() -> None:
+def test_shares_are_not_forced_to_100():
     assert [text[:-2] for text in format_shares([220 / 300, 40 / 300, 40 / 300])] == ["73.33", "13.33", "13.33"]
     assert [text[:-2] for text in format_shares([1 / 50_000, 49_999 / 50_000])] == ["0.002", "99.998"]
     assert [text.rstrip("%")[:-1] for text in format_shares([1e-7, 1.0])] == ["0.0000", "100.0000"]
     assert format_shares([None]) == ["–"]
 
 
-def test_texts() -> None:
+def test_texts():
     assert clean("a\x00b\u202ec\nd", 20) == "a\\x00b\\u202ec\\nd"
     assert clean([None, 0.99702298641, "a\x00b"]) == "–, 0.997, a\\x00b"
     assert clean("x" * 50, 10) == "xxxxxxxxx…" and clean(None) == "–" and clean(True) == "yes"
@@ -58,7 +57,7 @@ def test_texts() -> None:
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.booleans())
-def test_bins_cover_the_range(low: float, width: float, whole: bool) -> None:
+def test_bins_cover_the_range(low, width, whole):
     low, high = (float(round(low)), float(round(low + width) + 1)) if whole else (low, low + width)
     edges, log = bin_edges(low, low, high, whole)
     assert 2 <= len(edges) <= BINS + 1 and list(edges) == sorted(set(edges))
@@ -67,7 +66,7 @@ def test_bins_cover_the_range(low: float, width: float, whole: bool) -> None:
         assert {edge % 1 for edge in edges} == {0.5}
 
 
-def test_sizes() -> None:
+def test_sizes():
     sizes = [0, 1000, 999_499, 999_999, 1_000_000, 12_345_678, 5_000_000_000_000]
     assert [format_bytes(size) for size in sizes] == [
         "0 B",
@@ -80,7 +79,7 @@ def test_sizes() -> None:
     ]
 
 
-def test_bins_count_every_row(tmp_path: Any) -> None:
+def test_bins_count_every_row(tmp_path):
     write_units(str(tmp_path), SMALL)
     with connected(str(tmp_path)) as run:
         found = {histogram.name: histogram for histogram in count_bins(run)}
@@ -92,7 +91,7 @@ def test_bins_count_every_row(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 2, 40, 3000])
-def test_ranks(length: int, tmp_path: Any) -> None:
+def test_ranks(length, tmp_path):
     entries = [(i, f"e{i}", "w", "en", length - i, length - i, 1.0, 1.0, 0) for i in range(length)]
     write_units(str(tmp_path), SMALL, RUN, entries)
     with connected(str(tmp_path)) as run:
@@ -127,12 +126,12 @@ def test_ranks(length: int, tmp_path: Any) -> None:
         ("(words > 3 AND width < 2) = false", {}),
     ],
 )
-def test_thresholds_are_read_from_rules(sql: str, expected: dict[str, float]) -> None:
+def test_thresholds_are_read_from_rules(sql, expected):
     assert dict(find_cuts(sql)) == {name.lower(): value for name, value in expected.items()}
 
 
 @pytest.mark.parametrize("sql", ["min_side >= 200", "least(width, height) >= 200"])
-def test_a_rule_on_the_shorter_side_has_a_chart_and_a_line(sql: str, tmp_path: Any) -> None:
+def test_a_rule_on_the_shorter_side_has_a_chart_and_a_line(sql, tmp_path):
     rules = [rule | {"sql": sql} if rule["name"] == "side" else rule for rule in RUN["rules"]]
     write_units(str(tmp_path), SMALL, RUN | {"rules": rules})
     with connected(str(tmp_path)) as run:
@@ -144,19 +143,19 @@ def test_a_rule_on_the_shorter_side_has_a_chart_and_a_line(sql: str, tmp_path: A
     assert "shorter side, pixels" in shown and "Thresholds: side: 200" in shown
 
 
-def test_thresholds_of_top_rules(tmp_path: Any) -> None:
+def test_thresholds_of_top_rules(tmp_path):
     write_units(str(tmp_path), SMALL)
     with connected(str(tmp_path)) as run:
         assert drawn_thresholds(run)["clip_score"] == [("aligned", 0.25)]
 
 
-def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
+def encoded(image, form, **options):
     file = io.BytesIO()
     image.save(file, form, **options)
     return file.getvalue()
 
 
-def shown(data: bytes) -> Image.Image:
+def shown(data):
     jpeg = thumbnail(data)
     assert jpeg is not None and len(jpeg) < 20_000
     image = Image.open(io.BytesIO(jpeg))
@@ -164,7 +163,7 @@ def shown(data: bytes) -> Image.Image:
     return image
 
 
-def test_thumbnails_of_all_kinds_of_images() -> None:
+def test_thumbnails_of_all_kinds_of_images():
     noise = Image.effect_noise((900, 600), 90)
     assert shown(encoded(noise, "JPEG")).size == (160, 107)
     assert shown(encoded(noise.convert("CMYK"), "JPEG")).mode == "RGB"
@@ -182,16 +181,16 @@ def test_thumbnails_of_all_kinds_of_images() -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"<html>", encoded(Image.new("RGB", (9, 9)), "PNG")[:45]], ids=["empty", "html", "cut"]
 )
-def test_what_is_no_image_has_no_thumbnail(data: bytes) -> None:
+def test_what_is_no_image_has_no_thumbnail(data):
     assert thumbnail(data) is None
 
 
-def test_unsafe_images_are_blurred(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsafe_images_are_blurred(monkeypatch):
     jpeg = encoded(Image.new("RGB", (20, 20), "red"), "JPEG")
     values = (None, 0.8, 0.81)
     rows = [{"unit": 0, "row": i, "status": "ok", "sha256": "", "nsfw": value} for i, value in enumerate(values)]
     monkeypatch.setattr(galleries, "read_originals", lambda _, rows: {(0, row["row"]): jpeg for row in rows})
-    run: Any = None
+    run = None
     pictures = galleries.make_pictures(run, rows)
     assert [pictures[0, i].blurred for i in range(3)] == [False, False, True]
     assert all(picture.data.startswith("data:image/jpeg;base64,") for picture in pictures.values())

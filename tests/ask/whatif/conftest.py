@@ -1,11 +1,8 @@
 """Finished runs to ask: of text with repeated and own uids, of images with equal and close pictures, and one without entries."""
 
-from pathlib import Path
-
 import pytest
 
-from tests.laws import pools
-from tests.laws.pools import Ran
+from tests import kit
 
 TEXT = {
     "rules": {"words": "words > 2", "best": {"top": 0.7, "of": "clip_score"}, "side": "width >= 150"},
@@ -21,28 +18,26 @@ IMAGES = {
 
 
 @pytest.fixture(scope="session")
-def text_run(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def text_run(tmp_path_factory):
     """1,500 rows of text in several units; not to be changed."""
     folder = tmp_path_factory.mktemp("text")
-    path = pools.write_parquets(folder / "pool", pools.make_rows(1200), 3, 100)
-    return pools.run_local(
-        pools.recipe_of(path, "parquet", match={"metadata": pools.write_metadata(folder)}, **TEXT), folder / "run"
+    path = kit.write_parquets(folder / "pool", kit.make_rows(1200), 3, 100)
+    return kit.run_local(
+        kit.recipe_of(path, "parquet", match={"metadata": kit.write_metadata(folder)}, **TEXT), folder / "run"
     )
 
 
 @pytest.fixture(scope="session")
-def image_run(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def image_run(tmp_path_factory):
     """170 images in several units; not to be changed."""
     folder = tmp_path_factory.mktemp("images")
-    path = pools.write_tars(folder / "pool", pools.make_samples(120), 4)
-    return pools.run_local(
-        pools.recipe_of(path, match={"metadata": pools.write_metadata(folder)}, **IMAGES), folder / "run"
-    )
+    path = kit.write_tars(folder / "pool", kit.make_samples(120), 4)
+    return kit.run_local(kit.recipe_of(path, match={"metadata": kit.write_metadata(folder)}, **IMAGES), folder / "run")
 
 
 @pytest.fixture(scope="session")
-def plain_run(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def plain_run(tmp_path_factory):
     """Rows of text without match and balance; not to be changed."""
-    folder: Path = tmp_path_factory.mktemp("plain")
-    path = pools.write_parquets(folder / "pool", pools.make_rows(300), 2, 100)
-    return pools.run_local(pools.recipe_of(path, "parquet", rules={"words": "words > 2"}), folder / "run")
+    folder = tmp_path_factory.mktemp("plain")
+    path = kit.write_parquets(folder / "pool", kit.make_rows(300), 2, 100)
+    return kit.run_local(kit.recipe_of(path, "parquet", rules={"words": "words > 2"}), folder / "run")

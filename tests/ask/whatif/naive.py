@@ -2,10 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -25,23 +24,23 @@ class Expected:
     counts: Counter[int]
 
     @property
-    def rows(self) -> Fraction:
+    def rows(self):
         return sum((pi for _, pi in self.survivors), Fraction())
 
     @property
-    def variance(self) -> Fraction:
+    def variance(self):
         return sum((pi * (1 - pi) for _, pi in self.survivors), Fraction())
 
-    def by(self, column: str) -> dict[Any, Fraction]:
-        sums: dict[Any, Fraction] = {}
+    def by(self, column):
+        sums = {}
         for row, pi in self.survivors:
             sums[row[column]] = sums.get(row[column], Fraction()) + pi
         return sums
 
 
-def read_rows(run: Path) -> list[Row]:
+def read_rows(run):
     """Samples, scores and matches of a run, side by side."""
-    rows: list[Row] = []
+    rows = []
     for file in sorted((run / "tables/samples").glob("*.parquet")):
         parts = [pq.read_table(run / "tables" / name / file.name).to_pylist() for name in ("samples", "scores", "matches")
                  if (run / "tables" / name / file.name).exists()]  # fmt: skip
@@ -49,11 +48,9 @@ def read_rows(run: Path) -> list[Row]:
     return rows
 
 
-def decide(
-    rows: Sequence[Row], rules: Mapping[str, Rule], by: Sequence[str], prefer: str | None = None, t: int | None = None
-) -> Expected:
+def decide(rows, rules, by, prefer=None, t=None):
     """Rules in order, unmatched, passes of deduplication, counts, π."""
-    verdicts: Counter[str] = Counter()
+    verdicts = Counter()
     alive = [row for row in rows if row["status"] == "ok"]
     verdicts["failed"] = len(rows) - len(alive)
     for name, rule in rules.items():
@@ -76,14 +73,14 @@ def decide(
     return Expected(verdicts, [(row, inclusion(row, counts, t)) for row in left], counts)
 
 
-def deduplicate(rows: list[Row], by: Sequence[str], prefer: str | None) -> list[Row]:
-    def rank(row: Row) -> tuple[Any, ...]:
+def deduplicate(rows, by, prefer):
+    def rank(row):
         best = row[prefer] if prefer and usable(row[prefer]) else -math.inf
         content = ids.hash64(f"{row['sha256'] or row['url'] or ''}\0{row['caption']}")
         return -best, row["uid"], content, row["unit"], row["row"]
 
     for column in by:
-        best: dict[Any, Row] = {}
+        best = {}
         for row in rows:
             if row[column] is not None and (row[column] not in best or rank(row) < rank(best[row[column]])):
                 best[row[column]] = row
@@ -91,7 +88,7 @@ def deduplicate(rows: list[Row], by: Sequence[str], prefer: str | None) -> list[
     return rows
 
 
-def inclusion(row: Row, counts: Counter[int], t: int | None) -> Fraction:
+def inclusion(row, counts, t):
     if t is None:
         return Fraction(1)
     miss = Fraction(1)
@@ -100,5 +97,5 @@ def inclusion(row: Row, counts: Counter[int], t: int | None) -> Fraction:
     return 1 - miss
 
 
-def usable(number: float | None) -> bool:
+def usable(number):
     return number is not None and not math.isnan(number)

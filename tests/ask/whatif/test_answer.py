@@ -2,9 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import numpy as np
@@ -13,42 +11,42 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from curate.ask.whatif.answer import FACTS, FUNNEL, LANGUAGES, SOURCES, WhatIf
+from curate.ask.whatif.answer import FACTS, FUNNEL, LANGUAGES, SOURCES
 from curate.base.errors import RecipeError, RunError
 from curate.publish.forget.forget import forget
-from curate.recipe.recipe import Recipe, change_recipe, parse_recipe
+from curate.recipe.recipe import change_recipe, parse_recipe
 from curate.store.items import Items
+from tests import kit
 from tests.ask.whatif import naive
 from tests.ask.whatif.asked import whatif
-from tests.laws import pools
-from tests.laws.pools import Ran
+from tests.kit import Ran
 
 TOP = (0.7, "clip_score")
 
 
-def words(n: int) -> naive.Rule:
+def words(n):
     return lambda row: row["words"] > n
 
 
-def side(n: int) -> naive.Rule:
+def side(n):
     return lambda row: row["width"] >= n
 
 
-def recipe_of(run: Ran) -> Recipe:
+def recipe_of(run):
     return parse_recipe(run.run["recipe"])
 
 
-def funnel(found: WhatIf, column: str = "whatif") -> dict[str, Any]:
+def funnel(found, column="whatif"):
     """Numbers by stage, whatever their sign."""
     return {row["rule"]: abs(row[column]) for row in found.funnel.to_pylist() if row[column] is not None}
 
 
-def facts(found: WhatIf, column: str = "whatif") -> dict[str, Any]:
+def facts(found, column="whatif"):
     return dict(zip(found.facts["fact"].to_pylist(), found.facts[column].to_pylist(), strict=True))
 
 
 # override, then the same for the definition: rules, by, prefer, t
-TEXT_CASES: dict[str, tuple[list[str], dict[str, naive.Rule], list[str], str | None, int | None]] = {
+TEXT_CASES = {
     "as it was": ([], {"words": words(2), "best": TOP, "side": side(150)}, ["uid"], None, 40),
     "t": (["balance.t=7"], {"words": words(2), "best": TOP, "side": side(150)}, ["uid"], None, 7),
     "t above all counts": (["balance.t=5000"], {"words": words(2), "best": TOP, "side": side(150)}, ["uid"], None, 5000),
@@ -79,7 +77,7 @@ TEXT_CASES: dict[str, tuple[list[str], dict[str, naive.Rule], list[str], str | N
 
 
 @pytest.mark.parametrize("case", TEXT_CASES)
-def test_text_is_as_defined(text_run: Ran, case: str) -> None:
+def test_text_is_as_defined(text_run, case):
     overrides, rules, by, prefer, t = TEXT_CASES[case]
     check(text_run, overrides, naive.decide(naive.read_rows(text_run.folder), rules, by, prefer, t), t)
 
@@ -96,14 +94,12 @@ def test_text_is_as_defined(text_run: Ran, case: str) -> None:
         (["rules.words=words > 0"], 0, ["uid", "sha256"], None, 12),
     ],
 )
-def test_images_are_as_defined(
-    image_run: Ran, overrides: list[str], least: int, by: list[str], prefer: str | None, t: int
-) -> None:
+def test_images_are_as_defined(image_run, overrides, least, by, prefer, t):
     rows = naive.read_rows(image_run.folder)
     check(image_run, overrides, naive.decide(rows, {"words": words(least)}, by, prefer, t), t)
 
 
-def check(run: Ran, overrides: Sequence[str], expected: naive.Expected, t: int | None) -> None:
+def check(run, overrides, expected, t):
     found = whatif(str(run.folder), overrides)
     verdicts = funnel(found)
     for name in ("failed", "unmatched", "duplicate", *(n for n in expected.verdicts if n != "alive")):
@@ -130,7 +126,7 @@ def check(run: Ran, overrides: Sequence[str], expected: naive.Expected, t: int |
 
 
 @pytest.mark.parametrize("change", ["balance.t=7", "balance.rows=60", "rules.words=words > 4", "balance=null"])
-def test_the_share_of_the_tail_in_the_run_is_shown(text_run: Ran, change: str) -> None:
+def test_the_share_of_the_tail_in_the_run_is_shown(text_run, change):
     same, found = (whatif(str(text_run.folder), overrides) for overrides in ([], [change]))
     share, smallest = (facts(same)[name] for name in ("tail_share", "smallest_tail_share"))
     assert 0 < smallest <= share < 1
@@ -139,7 +135,7 @@ def test_the_share_of_the_tail_in_the_run_is_shown(text_run: Ran, change: str) -
     assert facts(found, "run").get("smallest_tail_share", smallest) == smallest
 
 
-def test_the_run_beside_it(text_run: Ran) -> None:
+def test_the_run_beside_it(text_run):
     found = whatif(str(text_run.folder), ["balance.t=7", "rules.best=null", "rules.long=characters > 20"])
     counts = text_run.run["counts"]
     assert funnel(found, "run") == {"pool": sum(counts.values()), **counts}
@@ -169,7 +165,7 @@ def test_the_run_beside_it(text_run: Ran) -> None:
         assert table.schema == columns
 
 
-def test_chance_is_no_change(text_run: Ran) -> None:
+def test_chance_is_no_change(text_run):
     """The rows that a run drew differ from their expectation; what did not change is compared with that."""
     url = str(text_run.folder)
     for overrides, is_same in (
@@ -193,7 +189,7 @@ def test_chance_is_no_change(text_run: Ran) -> None:
     assert funnel(whatif(url, ["balance=null"]), "change")["kept"] == same.facts["run"][1].as_py() - same.expected
 
 
-def test_gained_and_lost_entries(text_run: Ran) -> None:
+def test_gained_and_lost_entries(text_run):
     rows = naive.read_rows(text_run.folder)
     before = naive.decide(rows, {"words": words(2), "best": TOP, "side": side(150)}, ["uid"], t=40).counts
     for override, rules in (
@@ -223,7 +219,7 @@ CHANGES = [
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("overrides", CHANGES, ids=" ".join)
-def test_a_rerun_of_text_agrees(text_run: Ran, overrides: list[str], tmp_path: Path) -> None:
+def test_a_rerun_of_text_agrees(text_run, overrides, tmp_path):
     agrees(text_run, overrides, tmp_path)
 
 
@@ -238,18 +234,18 @@ def test_a_rerun_of_text_agrees(text_run: Ran, overrides: list[str], tmp_path: P
     ],
     ids=" ".join,
 )
-def test_a_rerun_of_images_agrees(image_run: Ran, overrides: list[str], tmp_path: Path) -> None:
+def test_a_rerun_of_images_agrees(image_run, overrides, tmp_path):
     agrees(image_run, overrides, tmp_path)
 
 
-def agrees(run: Ran, overrides: list[str], out: Path) -> None:
+def agrees(run, overrides, out):
     """Rows that are not drawn are equal; drawn ones are within 4 standard errors, for each seed and on average."""
     found = whatif(str(run.folder), overrides)
     verdicts = funnel(found)
     drawn = []
     for seed in range(4):
         changed = change_recipe(recipe_of(run), [*overrides, f"seed={seed}"])
-        again = pools.run_local(changed, out / str(seed), reuse=run.folder)
+        again = kit.run_local(changed, out / str(seed), reuse=run.folder)
         counts = again.run["counts"]
         assert {name: n for name, n in counts.items() if name not in ("kept", "balance")} == {
             name: n for name, n in verdicts.items() if name not in ("kept", "balance", "pool")
@@ -264,21 +260,21 @@ def agrees(run: Ran, overrides: list[str], out: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_near_duplicates_are_found_again(tmp_path: Path) -> None:
+def test_near_duplicates_are_found_again(tmp_path):
     """Chains depend on who is in: without a link in the middle, its ends are no group."""
-    path = pools.write_tars(tmp_path / "pool", pools.make_samples(60), 3)
+    path = kit.write_tars(tmp_path / "pool", kit.make_samples(60), 3)
     near = {"by": ["uid", {"phash": {"distance": 14}}]}
-    asked = pools.recipe_of(path, measure={"image": {"phash": True}}, rules={"words": "words > 3"}, dedup=near)
-    run = pools.run_local(asked, tmp_path / "run")
+    asked = kit.recipe_of(path, measure={"image": {"phash": True}}, rules={"words": "words > 3"}, dedup=near)
+    run = kit.run_local(asked, tmp_path / "run")
     for overrides in (["rules.words=words > 5"], ["rules.words=null"], ["dedup.by=[uid, {phash: {distance: 10}}]"]):
-        again = pools.run_local(change_recipe(asked, overrides), tmp_path / overrides[0], reuse=run.folder)
+        again = kit.run_local(change_recipe(asked, overrides), tmp_path / overrides[0], reuse=run.folder)
         found = whatif(str(run.folder), overrides)
         assert funnel(found)["duplicate"] == again.run["counts"]["duplicate"] and found.error == 0
         assert found.expected == again.run["counts"]["kept"]
 
 
 @pytest.mark.thorough
-def test_near_duplicates_by_embeddings(tmp_path: Path) -> None:
+def test_near_duplicates_by_embeddings(tmp_path):
     folder = tmp_path / "pool"
     folder.mkdir()
     vectors = np.random.default_rng(0).standard_normal((80, 8)).astype(np.float16)
@@ -293,14 +289,14 @@ def test_near_duplicates_by_embeddings(tmp_path: Path) -> None:
     np.savez(folder / "0.npz", img=vectors, txt=vectors)
     one = {"name": "l14", "image": "img", "text": "txt", "keep": True}
     near = {"by": [{"embedding": {"cosine": 0.99, "of": "l14"}}]}
-    asked = pools.recipe_of(f"{folder}/*.parquet", "parquet", measure={"embeddings": one}, dedup=near)
-    run = pools.run_local(asked, tmp_path / "run")
+    asked = kit.recipe_of(f"{folder}/*.parquet", "parquet", measure={"embeddings": one}, dedup=near)
+    run = kit.run_local(asked, tmp_path / "run")
     for overrides in (
         ["rules.long=characters > 11"],
         ["dedup.by=[uid]"],
         ["dedup.by=[{embedding: {cosine: 0.5, of: l14}}]"],
     ):
-        again = pools.run_local(change_recipe(asked, overrides), tmp_path / overrides[0], reuse=run.folder)
+        again = kit.run_local(change_recipe(asked, overrides), tmp_path / overrides[0], reuse=run.folder)
         assert funnel(whatif(str(run.folder), overrides))["duplicate"] == again.run["counts"]["duplicate"]
     assert not (run.folder / "tmp").exists()
 
@@ -308,7 +304,7 @@ def test_near_duplicates_by_embeddings(tmp_path: Path) -> None:
 # ---- kinds of runs
 
 
-def test_a_run_without_entries(plain_run: Ran) -> None:
+def test_a_run_without_entries(plain_run):
     found = whatif(str(plain_run.folder), ["rules.words=words > 3"])
     expected = naive.decide(naive.read_rows(plain_run.folder), {"words": words(3)}, ["uid"])
     assert (found.expected, found.error, found.t) == (len(expected.survivors), 0, None)
@@ -318,7 +314,7 @@ def test_a_run_without_entries(plain_run: Ran) -> None:
         whatif(str(plain_run.folder), ["balance.t=5"])
 
 
-def test_a_remote_run(text_run: Ran) -> None:
+def test_a_remote_run(text_run):
     fs = fsspec.filesystem("memory")
     fs.put(str(text_run.folder), "/whatif-run", recursive=True)
     try:
@@ -329,21 +325,21 @@ def test_a_remote_run(text_run: Ran) -> None:
         fs.rm("/whatif-run", recursive=True)
 
 
-def test_languages_and_sources(tmp_path: Path) -> None:
-    table = pools.make_rows(300)
+def test_languages_and_sources(tmp_path):
+    table = kit.make_rows(300)
     languages = pa.array(["en", "de", "en", None], pa.string()).take(pa.array([i % 4 for i in range(len(table))]))
     table = table.append_column("language", languages)
     sources = [
-        {"name": name, "format": "parquet", "path": pools.write_parquets(tmp_path / name, rows, 1, 50)}
+        {"name": name, "format": "parquet", "path": kit.write_parquets(tmp_path / name, rows, 1, 50)}
         for name, rows in (("one", table.slice(0, 100)), ("two", table.slice(100)))
     ]
     recipe = parse_recipe(
         {
-            "input": sources, "match": {"metadata": pools.write_metadata(tmp_path)}, "balance": {"t": 9},
+            "input": sources, "match": {"metadata": kit.write_metadata(tmp_path)}, "balance": {"t": 9},
             "rules": {"words": "words > 2"}, "max_failed": 1.0,
         }
     )  # fmt: skip
-    run = pools.run_local(recipe, tmp_path / "run")
+    run = kit.run_local(recipe, tmp_path / "run")
     rows = naive.read_rows(run.folder)
     found = whatif(str(run.folder), ["rules.words=words > 3", "balance.t=5"])
     expected = naive.decide(rows, {"words": words(3)}, ["uid"], t=5)
@@ -362,24 +358,24 @@ def test_languages_and_sources(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_the_evaluation_set(tmp_path: Path) -> None:
+def test_the_evaluation_set(tmp_path):
     """Rows that the run did not compare cannot be told from here; those that it did stay as they are."""
-    samples = pools.make_samples(60)
-    path = pools.write_tars(tmp_path / "pool", samples, 3)
+    samples = kit.make_samples(60)
+    path = kit.write_tars(tmp_path / "pool", samples, 3)
     (tmp_path / "evaluation").mkdir()
     for i in (1, 2, 3, 4):
         (tmp_path / "evaluation" / f"{i}.jpg").write_bytes(samples[i].image or b"")
     against = {"images": f"{tmp_path}/evaluation/*", "phash": {"distance": 2}}
-    asked = pools.recipe_of(
+    asked = kit.recipe_of(
         path,
         measure={"image": {"phash": True}},
         rules={"words": "words > 3"},
         dedup={"by": ["sha256"], "against": against},
     )
-    run = pools.run_local(asked, tmp_path / "run")
+    run = kit.run_local(asked, tmp_path / "run")
     assert run.counts["contaminated"] > 0
     for overrides in (["rules.words=words > 5"], ["dedup.by=[phash]"], ["dedup.against=null", "rules.words=null"]):
-        again = pools.run_local(change_recipe(asked, overrides), tmp_path / overrides[0], reuse=run.folder)
+        again = kit.run_local(change_recipe(asked, overrides), tmp_path / overrides[0], reuse=run.folder)
         assert {"pool": 0, **again.run["counts"]} == {**funnel(whatif(str(run.folder), overrides)), "pool": 0}
     with pytest.raises(RecipeError, match=r"\d+ rows reach dedup.against that the run did not compare"):
         whatif(str(run.folder), ["rules.words=words > 2"])
@@ -387,7 +383,7 @@ def test_the_evaluation_set(tmp_path: Path) -> None:
         whatif(str(run.folder), ["dedup.against.phash.distance=5"])
 
 
-def test_what_was_forgotten_stays_out(text_run: Ran, tmp_path: Path) -> None:
+def test_what_was_forgotten_stays_out(text_run, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(text_run.folder, folder)
     gone = 0
@@ -420,32 +416,32 @@ def test_what_was_forgotten_stays_out(text_run: Ran, tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_fractions_are_of_the_rows_that_are_not_forgotten(text_run: Ran, tmp_path: Path) -> None:
+def test_fractions_are_of_the_rows_that_are_not_forgotten(text_run, tmp_path):
     folder = Path(shutil.copytree(text_run.folder, tmp_path / "run"))
     forget(str(folder), Items.of({"uid": map(bytes.fromhex, kept_uids(text_run)[::2])}))
     agrees(Ran(folder), ["balance.t=7"], tmp_path)
 
 
-def test_links_between_near_duplicates_may_be_forgotten(tmp_path: Path) -> None:
+def test_links_between_near_duplicates_may_be_forgotten(tmp_path):
     """Without a link in the middle, the end of a chain is nobody's duplicate."""
-    path = pools.write_tars(tmp_path / "pool", pools.make_samples(60), 3)
+    path = kit.write_tars(tmp_path / "pool", kit.make_samples(60), 3)
     near = {"by": ["uid", {"phash": {"distance": 16}}]}
-    asked = pools.recipe_of(path, measure={"image": {"phash": True}}, dedup=near)
-    run = pools.run_local(asked, tmp_path / "run")
+    asked = kit.recipe_of(path, measure={"image": {"phash": True}}, dedup=near)
+    run = kit.run_local(asked, tmp_path / "run")
     lost = run.table("decisions").filter(pc.equal(run.table("decisions")["rule"], "duplicate"))["uid"].to_pylist()
     forget(str(run.folder), Items.of({"uid": map(bytes.fromhex, lost[::5])}))
     before, found = run.run["counts"], whatif(str(run.folder), [])
-    again = pools.run_local(asked, tmp_path / "again", reuse=run.folder).run["counts"]
+    again = kit.run_local(asked, tmp_path / "again", reuse=run.folder).run["counts"]
     assert funnel(found)["duplicate"] == again["duplicate"] != before["duplicate"]
     assert found.expected == again["kept"]
 
 
-def kept_uids(run: Ran) -> list[str]:
+def kept_uids(run):
     decisions = run.table("decisions", ["uid", "kept"])
     return list(decisions["uid"].filter(decisions["kept"]).to_pylist())
 
 
-def rows_of(folder: Path) -> list[dict[str, Any]]:
+def rows_of(folder):
     return [
         row
         for file in sorted((folder / "tables/decisions").glob("*.parquet"))
@@ -453,7 +449,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def matched(rows: list[naive.Row], chosen: list[dict[str, Any]]) -> list[tuple[naive.Row, dict[str, Any]]]:
+def matched(rows, chosen):
     by_place = {(row["unit"], row["row"]): row for row in rows}
     return [(by_place[row["unit"], row["row"]], row) for row in chosen]
 
@@ -496,18 +492,18 @@ def matched(rows: list[naive.Row], chosen: list[dict[str, Any]]) -> list[tuple[n
         ("dedup.prefer=sharpness", ["dedup.prefer: no column 'sharpness'"]),
     ],
 )  # fmt: skip
-def test_refusals(text_run: Ran, override: str, parts: list[str]) -> None:
+def test_refusals(text_run, override, parts):
     with pytest.raises(RecipeError) as refused:
         whatif(str(text_run.folder), [override])
     assert not [part for part in parts if part not in str(refused.value)], refused.value
 
 
-def test_too_few_rows(text_run: Ran) -> None:
+def test_too_few_rows(text_run):
     with pytest.raises(RunError, match="even t = 1"):
         whatif(str(text_run.folder), ["balance.rows=2"])
 
 
-def test_no_run(tmp_path: Path, text_run: Ran) -> None:
+def test_no_run(tmp_path, text_run):
     with pytest.raises(RecipeError, match="no such folder"):
         whatif(str(tmp_path / "nothing"), [])
     shutil.copytree(text_run.folder, tmp_path / "run")
@@ -516,7 +512,7 @@ def test_no_run(tmp_path: Path, text_run: Ran) -> None:
         whatif(str(tmp_path / "run"), [])
 
 
-def test_a_decision_that_no_rule_made(text_run: Ran, tmp_path: Path) -> None:
+def test_a_decision_that_no_rule_made(text_run, tmp_path):
     shutil.copytree(text_run.folder, tmp_path / "run")
     file = tmp_path / "run/tables/decisions/00000.parquet"
     rows = pq.read_table(file).to_pylist()
@@ -526,8 +522,8 @@ def test_a_decision_that_no_rule_made(text_run: Ran, tmp_path: Path) -> None:
         whatif(str(tmp_path / "run"), [])
 
 
-def test_nothing_is_written(text_run: Ran) -> None:
-    def state() -> dict[str, Any]:
+def test_nothing_is_written(text_run):
+    def state():
         return {str(p): (p.stat().st_mtime_ns, p.stat().st_size) for p in text_run.folder.rglob("*")}
 
     before = state()

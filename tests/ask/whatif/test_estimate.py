@@ -5,8 +5,6 @@ import tarfile
 from collections import Counter
 from dataclasses import replace
 from math import inf
-from pathlib import Path
-from typing import Any
 
 import numba
 import numpy as np
@@ -16,32 +14,32 @@ import pytest
 from PIL import Image
 
 from curate.ask.whatif import estimate as estimates
-from curate.ask.whatif.estimate import Estimate, estimate
+from curate.ask.whatif.estimate import estimate
 from curate.base import ids
 from curate.base.stages import CODES
 from curate.decide.draw import inclusion
 from curate.decide.select_rows import count_alive
 from curate.decide.settings import DecideSettings
 from curate.match.metadata import read_metadata
-from curate.pool.plan import Plan, make_plan
+from curate.pool.plan import make_plan
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
 from curate.store.store import RunStore
+from tests import kit
 from tests.ask.whatif.asked import warnings_of, whatif
-from tests.laws import pools
-from tests.laws.pools import run_local
+from tests.kit import run_local
 
 ENTRIES = ["cat", "dog", "photo", "rare thing"]
 
 
 @pytest.fixture(autouse=True)
-def without_a_limit_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_a_limit_of_time(monkeypatch):
     """How much is measured does not depend on the machine."""
     for name in ("_SECONDS", "_COLD_SECONDS"):
         monkeypatch.setattr(estimates, name, inf)
 
 
-def prepare(folder: Path, source: dict[str, Any], **recipe: Any) -> tuple[RunContext, Plan, pa.Table | None]:
+def prepare(folder, source, **recipe):
     metadata = None
     if "match" in recipe:
         metadata = read_metadata(recipe["match"]["metadata"])[0]
@@ -51,7 +49,7 @@ def prepare(folder: Path, source: dict[str, Any], **recipe: Any) -> tuple[RunCon
     return RunContext(checked, plan.pool, RunStore(str(folder / "run")), metadata_key=key), plan, metadata
 
 
-def pets(rows: int) -> pa.Table:
+def pets(rows):
     rng = np.random.default_rng(7)
     nouns = rng.choice(["cat", "dog", "bird", "rare thing"], rows, p=[0.6, 0.28, 0.1, 0.02])
     return pa.table(
@@ -63,24 +61,24 @@ def pets(rows: int) -> pa.Table:
     )
 
 
-def parquet(folder: Path, table: pa.Table, group: int = 500) -> dict[str, Any]:
+def parquet(folder, table, group=500):
     pq.write_table(table, folder / "pool.parquet", row_group_size=group)
     return {"name": "pool", "format": "parquet", "path": str(folder / "pool.parquet")}
 
 
-def matching(folder: Path) -> dict[str, Any]:
+def matching(folder):
     (folder / "entries.txt").write_text("\n".join(ENTRIES))
     return {"match": {"metadata": str(folder / "entries.txt")}}
 
 
-def truth(context: RunContext, plan: Plan, metadata: pa.Table | None) -> dict[str, float]:
+def truth(context, plan, metadata):
     """What a run decides, the balance in expectation."""
-    pools.measure_and_match(context, plan.units, metadata)
+    kit.measure_and_match(context, plan.units, metadata)
     settings = DecideSettings.of(context)
-    units = pools.decide_in_process(settings, context, plan.units)
+    units = kit.decide_in_process(settings, context, plan.units)
     states = units.elements
     names = {**{code: name for name, code in CODES.items()}, **dict(enumerate(context.recipe.rules))}
-    counted: dict[str, float] = dict(Counter(names[int(code)] for state in states for code in state.verdicts))
+    counted = dict(Counter(names[int(code)] for state in states for code in state.verdicts))
     target = context.recipe.balance
     if target and target.t:
         p = inclusion.probabilities(units.value(count_alive(units, settings)), np.array([target.t]))
@@ -90,7 +88,7 @@ def truth(context: RunContext, plan: Plan, metadata: pa.Table | None) -> dict[st
     return counted
 
 
-def checked(found: Estimate | None) -> Estimate:
+def checked(found):
     assert found is not None
     assert sum(found.verdicts.values()) == pytest.approx(found.rows)
     assert min(found.verdicts.values()) >= 0 and found.error >= 0 and found.seconds >= 0
@@ -101,8 +99,8 @@ RULES = {"seven": "caption not like '%7'", "best": {"top": 0.7, "of": "s"}}
 
 
 @pytest.mark.parametrize("sections", ["", "rules", "match", "rules match", "rules match balance"])
-def test_the_whole_pool_is_exact(tmp_path: Path, sections: str) -> None:
-    recipe: dict[str, Any] = {"rules": RULES} if "rules" in sections else {}
+def test_the_whole_pool_is_exact(tmp_path, sections):
+    recipe = {"rules": RULES} if "rules" in sections else {}
     recipe |= matching(tmp_path) if "match" in sections else {}
     recipe |= {"balance": {"t": 40}} if "balance" in sections else {}
     context, plan, metadata = prepare(tmp_path, parquet(tmp_path, pets(2000)), **recipe)
@@ -113,7 +111,7 @@ def test_the_whole_pool_is_exact(tmp_path: Path, sections: str) -> None:
     assert ("duplicate" in found.verdicts) and ("unmatched" in found.verdicts) is ("match" in recipe)
 
 
-def test_a_target_number_of_rows_is_met(tmp_path: Path) -> None:
+def test_a_target_number_of_rows_is_met(tmp_path):
     context, plan, metadata = prepare(
         tmp_path, parquet(tmp_path, pets(2000)), balance={"rows": 700}, **matching(tmp_path)
     )
@@ -126,7 +124,7 @@ def test_a_target_number_of_rows_is_met(tmp_path: Path) -> None:
     assert everything.verdicts["balance"] == pytest.approx(0, abs=1)
 
 
-def test_a_random_sample_has_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_random_sample_has_its_size(tmp_path, monkeypatch):
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (700, 700))
     monkeypatch.setattr(estimates, "_ROWS", 2000)
     source = parquet(tmp_path, pets(20_000).drop_columns(["uid"]))
@@ -136,7 +134,7 @@ def test_a_random_sample_has_its_size(tmp_path: Path, monkeypatch: pytest.Monkey
     assert sum(found.verdicts.values()) == pytest.approx(20_000)
 
 
-def test_a_target_size_out_of_reach_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_target_size_out_of_reach_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (500, 500))
     monkeypatch.setattr(estimates, "_ROWS", 2000)
     source = parquet(tmp_path, pets(20_000).drop_columns(["uid"]))
@@ -150,7 +148,7 @@ def test_a_target_size_out_of_reach_is_told(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("enough", [2000, 20_000])
-def test_a_share_of_the_tail_out_of_reach_is_told(enough: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_share_of_the_tail_out_of_reach_is_told(enough, tmp_path, monkeypatch):
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (500, 500))
     monkeypatch.setattr(estimates, "_ROWS", enough)
     source = parquet(tmp_path, pets(20_000).drop_columns(["uid"]))
@@ -163,7 +161,7 @@ def test_a_share_of_the_tail_out_of_reach_is_told(enough: int, tmp_path: Path, m
     assert warnings_of(checked(estimate(context, plan.units, metadata))) == []
 
 
-def test_captions_without_spaces_are_told_where_words_drop_them(tmp_path: Path) -> None:
+def test_captions_without_spaces_are_told_where_words_drop_them(tmp_path):
     texts = ["a cat on a mat", "窓辺で眠る猫の写真", "แมวนอนหลับอยู่ริมหน้าต่าง", "un chat qui dort", "猫 dog cat"] * 50
     columns = {"url": [f"http://a/{i}" for i in range(250)], "caption": texts, "code": ["en"] * 250}
     source = parquet(tmp_path, pa.table(columns))
@@ -187,9 +185,7 @@ def test_captions_without_spaces_are_told_where_words_drop_them(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("target", [{"t": 200}, {"rows": 4000}])
-def test_a_sample_comes_near_and_says_how_near(
-    tmp_path: Path, target: dict[str, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sample_comes_near_and_says_how_near(tmp_path, target, monkeypatch):
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (500, 500))
     monkeypatch.setattr(estimates, "_ROWS", 2000)
     table = pets(20_000).drop_columns(["uid"])
@@ -209,7 +205,7 @@ def test_a_sample_comes_near_and_says_how_near(
             assert found.verdicts[name] == pytest.approx(real[name], rel=0.3), name
 
 
-def test_of_a_whole_pool_the_error_is_that_of_the_draws(tmp_path: Path) -> None:
+def test_of_a_whole_pool_the_error_is_that_of_the_draws(tmp_path):
     parts = {"balance": {"t": 100}, "output": {"rows_per_shard": 200}, **matching(tmp_path)}
     source = parquet(tmp_path, pets(2000))
     run_local(parse_recipe({"input": source, **parts}), tmp_path / "run")
@@ -224,7 +220,7 @@ def test_of_a_whole_pool_the_error_is_that_of_the_draws(tmp_path: Path) -> None:
     assert checked(estimate(context, units, metadata)).seconds == 0
 
 
-def test_units_are_spread_over_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_units_are_spread_over_the_pool(tmp_path, monkeypatch):
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (500, 500))
     monkeypatch.setattr(estimates, "_ROWS", 2000)
     context, plan, _ = prepare(tmp_path, parquet(tmp_path, pets(20_000)))
@@ -237,14 +233,14 @@ def test_units_are_spread_over_the_pool(tmp_path: Path, monkeypatch: pytest.Monk
     assert estimates._choose(context, plan.units) == list(plan.units)
 
 
-def test_nothing_to_estimate(tmp_path: Path) -> None:
+def test_nothing_to_estimate(tmp_path):
     empty = pa.table({"caption": pa.array([], pa.string()), "s": pa.array([], pa.float32())})
     context, plan, metadata = prepare(tmp_path, parquet(tmp_path, empty), rules=RULES)
     assert estimate(context, plan.units, metadata) is None
     assert estimate(context, [], metadata) is None
 
 
-def test_everything_is_dropped(tmp_path: Path) -> None:
+def test_everything_is_dropped(tmp_path):
     context, plan, metadata = prepare(
         tmp_path, parquet(tmp_path, pets(100)), rules={"no": "false"}, balance={"t": 3}, **matching(tmp_path)
     )
@@ -253,7 +249,7 @@ def test_everything_is_dropped(tmp_path: Path) -> None:
     assert warnings_of(found) == ["none of the 100 samples is kept; no drops most, 100"]
 
 
-def test_a_pool_of_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pool_of_tars(tmp_path, monkeypatch):
     """The number of rows is not known before, so it is estimated by size; bytes are of the kept images."""
     rng = np.random.default_rng(3)
     sizes = []
@@ -279,16 +275,16 @@ def test_a_pool_of_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert found.bytes == pytest.approx(sum(sizes) * 2 / 3, rel=0.05)
 
 
-def test_more_near_duplicates_than_a_process_can_be_sent_are_a_warning(tmp_path: Path) -> None:
+def test_more_near_duplicates_than_a_process_can_be_sent_are_a_warning(tmp_path):
     source = {
         "name": "pool",
         "format": "webdataset",
-        "path": pools.write_tars(tmp_path / "tars", pools.make_samples(40), 20),
+        "path": kit.write_tars(tmp_path / "tars", kit.make_samples(40), 20),
     }
     near = {"measure": {"image": {"phash": True}}, "dedup": {"by": [{"phash": {"distance": 2}}]}, "max_failed": 1.0}
     context, plan, _ = prepare(tmp_path, source, **near)
 
-    def warnings(rows: int) -> list[str]:
+    def warnings(rows):
         estimated = estimate(context, plan.units, None, rows=rows)
         assert estimated and estimated.verdicts["duplicate"]
         return [warning for warning in warnings_of(estimated) if "near-duplicates" in warning]
@@ -299,12 +295,12 @@ def test_more_near_duplicates_than_a_process_can_be_sent_are_a_warning(tmp_path:
 
 
 @pytest.mark.thorough
-def test_kernels_that_are_not_compiled_are_interpreted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_that_are_not_compiled_are_interpreted(tmp_path, monkeypatch):
     """The estimate is the same, but for its time; afterwards the process has its kernels again."""
     source = {
         "name": "pool",
         "format": "webdataset",
-        "path": pools.write_tars(tmp_path / "tars", pools.make_samples(40), 4),
+        "path": kit.write_tars(tmp_path / "tars", kit.make_samples(40), 4),
     }
     (tmp_path / "entries.txt").write_text("\n".join(ENTRIES))
     recipe = {
@@ -326,12 +322,10 @@ def test_kernels_that_are_not_compiled_are_interpreted(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("kind", ["tars", "parquet"])
-def test_a_sample_ends_within_a_unit_where_its_time_is_over(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sample_ends_within_a_unit_where_its_time_is_over(kind, tmp_path, monkeypatch):
     """Its rows are whole, and those of the pool follow from the bytes that they take."""
     if kind == "tars":
-        path = pools.write_tars(tmp_path / "tars", pools.make_samples(200)[:200], 1)
+        path = kit.write_tars(tmp_path / "tars", kit.make_samples(200)[:200], 1)
         source = {"name": "pool", "format": "webdataset", "path": path}
     else:
         source = parquet(tmp_path, pets(200))
@@ -343,7 +337,7 @@ def test_a_sample_ends_within_a_unit_where_its_time_is_over(
     assert found.rows == (200 if kind == "parquet" else pytest.approx(200, rel=0.1)) and not found.verdicts["failed"]
 
 
-def test_a_sample_that_needs_kernels_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sample_that_needs_kernels_is_not_waited_for(tmp_path, monkeypatch):
     context, plan, metadata = prepare(tmp_path, parquet(tmp_path, pets(200)), **matching(tmp_path))
     monkeypatch.setattr(estimates, "is_compiled", lambda kernel: False)
     monkeypatch.setattr(estimates, "_COLD_ENTRIES", 1)

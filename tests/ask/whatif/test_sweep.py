@@ -2,30 +2,27 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from curate.ask.whatif import surviving
 from curate.ask.whatif.answer import answer
-from curate.ask.whatif.surviving import FinishedRun, all_repeats, choose, expect, find_survivors, open_finished
+from curate.ask.whatif.surviving import all_repeats, choose, expect, find_survivors, open_finished
 from curate.ask.whatif.sweep import POINTS, Point, find_value, points_table, search, sweep, sweep_chart, write_plot
 from curate.ask.whatif.swept_number import SweptNumber, parse_swept_number
 from curate.base.errors import RecipeError, RunError
 from curate.decide.draw import balance, inclusion
 from curate.decide.draw.balance import BalanceSelection
 from curate.recipe.deciding import Balance
-from tests.laws.pools import Ran
 
 
 @pytest.fixture
-def run(text_run: Ran) -> FinishedRun:
+def run(text_run):
     return open_finished(str(text_run.folder))
 
 
-def single(run: FinishedRun, overrides: list[str]) -> dict[str, float | None]:
+def single(run, overrides):
     found = answer(run, overrides)
     funnel = {row["rule"]: abs(row["whatif"] or 0) for row in found.funnel.to_pylist()}
     facts = dict(zip(found.facts["fact"].to_pylist(), found.facts["whatif"].to_pylist(), strict=True))
@@ -50,7 +47,7 @@ def single(run: FinishedRun, overrides: list[str]) -> dict[str, float | None]:
         ([], "rules.new=width < {100..600} and words > 2", 4),
     ],
 )
-def test_each_point_is_a_single_answer(run: FinishedRun, base: list[str], text: str, points: int) -> None:
+def test_each_point_is_a_single_answer(run, base, text, points):
     number = parse_swept_number(text)
     found = list(sweep(run, base, number, points))
     assert [point.value for point in found] == number.values(points)
@@ -64,7 +61,7 @@ def test_each_point_is_a_single_answer(run: FinishedRun, base: list[str], text: 
     assert table.schema == POINTS and len(table) == len(found)
 
 
-def test_more_t_keeps_more(run: FinishedRun) -> None:
+def test_more_t_keeps_more(run):
     found = list(sweep(run, [], parse_swept_number("balance.t=1..5000"), 40))
     sizes = [point.expected for point in found]
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1] == found[-1].survivors
@@ -72,7 +69,7 @@ def test_more_t_keeps_more(run: FinishedRun) -> None:
     assert shares == sorted(shares) and shares[-1] == 1 and found[-1].error == 0  # type: ignore[type-var]
 
 
-def test_near_passes_are_swept_too(image_run: Ran) -> None:
+def test_near_passes_are_swept_too(image_run):
     run = open_finished(str(image_run.folder))
     base = ["dedup.by=[uid, {phash: {distance: 12}}]"]
     for point in sweep(run, base, parse_swept_number("rules.words=words > {1..5}")):
@@ -80,8 +77,8 @@ def test_near_passes_are_swept_too(image_run: Ran) -> None:
         assert (point.duplicate, point.expected) == pytest.approx((alone["duplicate"], alone["expected"]))
 
 
-def test_what_does_not_change_is_done_once(run: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(*_: object) -> None:
+def test_what_does_not_change_is_done_once(run, monkeypatch):
+    def never(*_):
         raise AssertionError("was done again")
 
     for name in ("start_unit", "apply_segments", "find_records"):
@@ -97,7 +94,7 @@ def test_what_does_not_change_is_done_once(run: FinishedRun, monkeypatch: pytest
         list(sweep(run, [], parse_swept_number("rules.words=words > {1..3}")))
 
 
-def test_a_pool_without_repeats_is_not_searched_again(run: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pool_without_repeats_is_not_searched_again(run, monkeypatch):
     nothing = lambda units, _: (units.pairs("Nothing", lambda *_: iter(())), {})  # noqa: E731
     monkeypatch.setattr("curate.ask.whatif.surviving.find_records", nothing)
     repeats = all_repeats(run, run.recipe)
@@ -105,7 +102,7 @@ def test_a_pool_without_repeats_is_not_searched_again(run: FinishedRun, monkeypa
     assert find_survivors(run, run.changed(["rules.words=words > 3"]), repeats).states
 
 
-def test_sizes_in_one_pass(run: FinishedRun) -> None:
+def test_sizes_in_one_pass(run):
     stood = find_survivors(run, run.recipe)
     ts = [3, 1, 50, 10_000, 7]
     choices = [choose(stood, balanced(run, t=t)) for t in ts]
@@ -114,7 +111,7 @@ def test_sizes_in_one_pass(run: FinishedRun) -> None:
         assert rows == alone.rows and error == pytest.approx(alone.error, abs=1e-9)
 
 
-def test_sizes_stack_some_limits_at_a_time(run: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sizes_stack_some_limits_at_a_time(run, monkeypatch):
     stood, stacked = find_survivors(run, run.recipe), []
     choices = [choose(stood, balanced(run, t=t)) for t in (3, 1, 50, 10_000, 7)]
     by_entry = [replace(choice, limits=np.repeat(choice.limits, len(choice.counts))) for choice in choices]
@@ -126,11 +123,11 @@ def test_sizes_stack_some_limits_at_a_time(run: FinishedRun, monkeypatch: pytest
     np.testing.assert_allclose(sizes, BalanceSelection().sizes(choices, stood.rows))
 
 
-def balanced(run: FinishedRun, **balance: int) -> Any:
+def balanced(run, **balance):
     return run.recipe.model_copy(update={"balance": Balance(**balance)})
 
 
-def test_a_target_size_by_t_is_the_largest_that_fits(run: FinishedRun) -> None:
+def test_a_target_size_by_t_is_the_largest_that_fits(run):
     stood = find_survivors(run, run.recipe)
     ts = list(range(1, int(stood.counts.max()) + 1))
     choices = [choose(stood, balanced(run, t=t)) for t in ts]
@@ -143,7 +140,7 @@ def test_a_target_size_by_t_is_the_largest_that_fits(run: FinishedRun) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("base", [[], ["balance=null"], ["dedup.prefer=width"]])
-def test_a_target_size_by_a_fraction(run: FinishedRun, base: list[str]) -> None:
+def test_a_target_size_by_a_fraction(run, base):
     """As trying fractions does: none gives more without giving too many."""
     fractions = ",".join(f"{i / 30 + 0.003:.4f}" for i in range(30))
     sizes = [point.expected for point in sweep(run, base, parse_swept_number(f"rules.best.top={fractions}"))]
@@ -153,7 +150,7 @@ def test_a_target_size_by_a_fraction(run: FinishedRun, base: list[str]) -> None:
 
 
 @pytest.mark.thorough
-def test_a_target_size_by_a_threshold(run: FinishedRun) -> None:
+def test_a_target_size_by_a_threshold(run):
     number = parse_swept_number("rules.best=clip_score >= {0.0..1.0}")
     for rows in (200, 400):  # scores have two digits, and these are of some 0.8 and 0.6
         chosen = search(run, [], number, rows)
@@ -164,20 +161,20 @@ def test_a_target_size_by_a_threshold(run: FinishedRun) -> None:
     )
 
 
-def brute(sizes: list[float], rows: int) -> float | None:
+def brute(sizes, rows):
     fitting = [size for size in sizes if size <= rows]
     return max(fitting) if fitting else None
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_find_value_is_brute_force_where_sizes_are_monotone(seed: int) -> None:
+def test_find_value_is_brute_force_where_sizes_are_monotone(seed):
     rng = np.random.default_rng(seed)
     steps = rng.integers(0, 50, 400) * (rng.random(400) < 0.3)
     sizes = np.cumsum(steps)[:: rng.choice([1, -1])].astype(float).tolist()
     number = SweptNumber("rules.x", "words > ", "", 0, 399, (), True)
-    asked: list[float] = []
+    asked = []
 
-    def size(value: float) -> float:
+    def size(value):
         asked.append(value)
         return sizes[int(value)]
 
@@ -192,14 +189,14 @@ def test_find_value_is_brute_force_where_sizes_are_monotone(seed: int) -> None:
         assert len(asked) < 40
 
 
-def test_find_value_never_gives_more_than_target_where_sizes_are_not_monotone() -> None:
+def test_find_value_never_gives_more_than_target_where_sizes_are_not_monotone():
     rng = np.random.default_rng(0)
     number = SweptNumber("rules.x", "words > ", "", 0, 399, (), True)
     for _ in range(50):
         sizes = (np.linspace(0, 1000, 400) + rng.normal(0, 30, 400)).tolist()
-        asked: list[float] = []
+        asked = []
 
-        def size(value: float, sizes: list[float] = sizes, asked: list[float] = asked) -> float:
+        def size(value, sizes=sizes, asked=asked):
             asked.append(sizes[int(value)])
             return asked[-1]
 
@@ -218,13 +215,13 @@ def test_find_value_never_gives_more_than_target_where_sizes_are_not_monotone() 
         ([], "rules.x=nothing > {1..2}", 3, RecipeError, "no column 'nothing'"),
     ],
 )
-def test_refusals(run: FinishedRun, base: list[str], text: str, rows: int, error: type[Exception], part: str) -> None:
+def test_refusals(run, base, text, rows, error, part):
     with pytest.raises(error) as refused:
         search(run, base, parse_swept_number(text), rows)
     assert part in str(refused.value)
 
 
-def test_a_sweep_checks_before_it_begins(run: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_checks_before_it_begins(run, monkeypatch):
     monkeypatch.setattr(surviving, "find_survivors", None)
     with pytest.raises(RecipeError, match="less than or equal to 1"):
         next(sweep(run, [], parse_swept_number("rules.best.top=0.5..1.5"), 3))
@@ -234,7 +231,7 @@ def test_a_sweep_checks_before_it_begins(run: FinishedRun, monkeypatch: pytest.M
 
 
 @pytest.mark.thorough
-def test_the_plot(run: FinishedRun, tmp_path: Path) -> None:
+def test_the_plot(run, tmp_path):
     number = parse_swept_number("balance.t=1..1000")
     found = list(sweep(run, [], number, 5))
     for kind, magic in (("svg", b"<svg"), ("png", b"\x89PNG"), ("html", b"<!DOCTYPE html>")):
@@ -245,20 +242,20 @@ def test_the_plot(run: FinishedRun, tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_a_rule_does_not_leave_the_plot(tmp_path: Path) -> None:
+def test_a_rule_does_not_leave_the_plot(tmp_path):
     number = parse_swept_number("rules.x=caption <> '</script><script>alert(1)</script><!--' and words <{1..5}")
     write_plot(str(tmp_path / "plot.html"), [Point(1, 10, 2, 50, 3, 0, 0.5, 1)], number, 9)
     page = (tmp_path / "plot.html").read_text()
     assert "alert(1)" in page and "<script>alert(1)" not in page and "alert(1)</script" not in page
 
 
-def test_a_rule_with_backslashes_is_drawn(tmp_path: Path) -> None:
+def test_a_rule_with_backslashes_is_drawn(tmp_path):
     number = parse_swept_number(r"rules.x=regexp_matches(caption, '\ux\x') or words > {1..5}")
     write_plot(str(tmp_path / "plot.svg"), [Point(1, 10, 2, 50, 3, 0, 0.5, 1)], number, 9)
     assert "ux" in (tmp_path / "plot.svg").read_text()
 
 
-def test_the_chart_holds_the_points() -> None:
+def test_the_chart_holds_the_points():
     points = [Point(1, 10, 2, 50, None, 0, 0.5, 1), Point(100, 40, 30, 50, None, 0, 1.0, 100)]
     chart = sweep_chart(points, parse_swept_number("balance.t=1..100"), 33)
     assert [(row["value"], row["rows"], row["low"], row["high"]) for row in chart["data"]["values"]] == [
@@ -268,7 +265,7 @@ def test_the_chart_holds_the_points() -> None:
     assert '"log"' not in json.dumps(sweep_chart(points, parse_swept_number("rules.x=words > {1..100}"), 33))
 
 
-def test_a_sweep_goes_on_where_a_point_cannot_be_reached(run: FinishedRun) -> None:
+def test_a_sweep_goes_on_where_a_point_cannot_be_reached(run):
     points = list(sweep(run, [], parse_swept_number("balance.rows=1,300,2")))
     assert [point.expected is None for point in points] == [True, False, True]
     assert points[0].fault.startswith("balance.rows is 1, but even t = 1, the smallest, is expected to keep")
@@ -278,7 +275,7 @@ def test_a_sweep_goes_on_where_a_point_cannot_be_reached(run: FinishedRun) -> No
     assert "nan" not in json.dumps(chart).lower()
 
 
-def test_a_share_of_the_tail(run: FinishedRun) -> None:
+def test_a_share_of_the_tail(run):
     found = answer(run, ["balance.tail_share=0.2"])
     facts = {row["fact"]: row["whatif"] for row in found.facts.to_pylist()}
     counts = find_survivors(run, run.recipe).counts

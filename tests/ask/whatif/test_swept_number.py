@@ -42,7 +42,7 @@ SIZES += [f"sample.quotas.{key}" for key in ("rows", "least", "most")]
         ("rules.b={top: {0.1..0.2}, of: s}", 2, ["rules.b={top: 0.1, of: s}", "rules.b={top: 0.2, of: s}"]),
     ],
 )  # fmt: skip
-def test_values(text: str, points: int, overrides: list[str]) -> None:
+def test_values(text, points, overrides):
     knob = parse_swept_number(text)
     assert [knob.override(value) for value in knob.values(points)] == overrides
 
@@ -62,13 +62,13 @@ def test_values(text: str, points: int, overrides: list[str]) -> None:
         ("sample.quotas.most={10..90}", [10, 30, 90]),
     ],
 )
-def test_the_value_of_a_run_is_among_those_of_a_range(text: str, values: list[float]) -> None:
+def test_the_value_of_a_run_is_among_those_of_a_range(text, values):
     rules = {"aligned": "clip_score  >= 0.25", "best": {"top": 0.2, "of": "s"}, "cold": "temperature > (-3)"}
     recipe = {"balance": {"t": 2}, "rules": rules, "sample": {"rows": 40}}
     assert parse_swept_number(text).with_value_of(recipe, 5).values(3) == values
 
 
-def test_a_fraction_alone_is_its_whole_range() -> None:
+def test_a_fraction_alone_is_its_whole_range():
     knob = parse_swept_number("rules.best.top")
     assert knob.rule == "best" and knob.override(knob.low) == "rules.best.top=0.000000001"
     assert knob.high == 1 and parse_swept_number("balance.t=1..2").rule is None
@@ -100,7 +100,7 @@ def test_a_fraction_alone_is_its_whole_range() -> None:
         ("output.rows_per_shard=1..2", "names no value"),
     ],
 )
-def test_refusals(text: str, part: str) -> None:
+def test_refusals(text, part):
     with pytest.raises(RecipeError) as refused:
         parse_swept_number(text)
     assert part in str(refused.value)

@@ -1,5 +1,3 @@
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,7 +7,7 @@ from curate.base.numeric.arrays import drop_nonfinite, string_buffers
 NAN, INF = float("nan"), float("inf")
 
 
-def test_buffers_of_slices() -> None:
+def test_buffers_of_slices():
     for kind in (pa.string(), pa.large_string()):
         data, offsets = string_buffers(pa.array(["a", "bc", "d"], kind)[1:])
         assert bytes(data[offsets[0] : offsets[-1]]) == b"bcd"
@@ -30,7 +28,7 @@ def test_buffers_of_slices() -> None:
         ([], pa.float32(), [], 0),
     ],
 )
-def test_what_is_not_finite_is_null(values: list[Any], kind: pa.DataType, left: list[Any], count: int) -> None:
+def test_what_is_not_finite_is_null(values, kind, left, count):
     array = pa.array(values, kind)
     for column in (array, pa.chunked_array([array, array[:0]]), pa.array([*values, *values], kind)[len(values) :]):
         dropped, counted = drop_nonfinite(column)

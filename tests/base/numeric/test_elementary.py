@@ -5,7 +5,7 @@ import numpy as np
 from curate.base.numeric.elementary import exp, exponentials, log, one_minus_exp, unit
 
 
-def test_they_are_numpys_to_the_last_digits() -> None:
+def test_they_are_numpys_to_the_last_digits():
     rng = np.random.default_rng(0)
     wide = np.exp(rng.uniform(-700, 700, 20_000))
     near_one = 1 - 10 ** -rng.uniform(0.5, 15, 20_000)
@@ -18,7 +18,7 @@ def test_they_are_numpys_to_the_last_digits() -> None:
     np.testing.assert_allclose(one_minus_exp(small), -np.expm1(-small), rtol=1e-15)
 
 
-def test_random_bits_are_numbers_between_0_and_1() -> None:
+def test_random_bits_are_numbers_between_0_and_1():
     ends = np.array([0, 2**64 - 1], np.uint64)
     assert [unit(bits) for bits in ends] == [2.0**-53, 1 - 2.0**-53]
     rng = np.random.default_rng(1)

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +17,7 @@ SPECIAL = [math.inf, -math.inf, 0.0, -0.0, 5e-324, -5e-324, 2.0**-149, 1.5, math
 FLOATS = st.sampled_from(SPECIAL) | st.floats(allow_nan=False) | st.integers(0, 4).map(float)
 
 
-def integers(kind: pa.DataType):
+def integers(kind):
     low = 0 if str(kind).startswith("u") else -(1 << (kind.bit_width - 1))
     high = low + (1 << kind.bit_width) - 1
     return st.integers(low, high) | st.integers(high - 3, high) | st.integers(low, low + 3) | st.integers(0, 5)
@@ -37,16 +36,16 @@ COLUMNS = st.sampled_from(list(TYPES)).flatmap(
 )
 
 
-def keyed(column: pa.Array) -> tuple[Any, Any]:
+def keyed(column):
     """Keys in as many bits as the column needs, as thresholds are searched with."""
     return order_keys(column, key_bits(column.type))
 
 
-def values_of(column: pa.Array) -> TopValues:
+def values_of(column):
     return TopValues.of(*keyed(column), None)
 
 
-def search(parts: list[pa.Array], fraction: float) -> TopSearch:
+def search(parts, fraction):
     state = TopSearch("best", Top(top=fraction, of="s"), parts[0].type)
     assert state.rounds == key_bits(parts[0].type) // 16
     for _ in range(state.rounds):
@@ -55,7 +54,7 @@ def search(parts: list[pa.Array], fraction: float) -> TopSearch:
     return state
 
 
-def sign(a, b) -> int:
+def sign(a, b):
     return (a > b) - (a < b)
 
 

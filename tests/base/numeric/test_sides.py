@@ -12,11 +12,11 @@ HEIGHT = [480, 600, 1, 300, None, 100, 7, None, 1]
 
 
 @pytest.fixture
-def pair() -> list[pa.ChunkedArray]:
+def pair():
     return [pa.chunked_array([pa.array(values, pa.int32())]) for values in (WIDTH, HEIGHT)]
 
 
-def test_they_are_numpys(pair: list[pa.ChunkedArray]) -> None:
+def test_they_are_numpys(pair):
     width, height = (
         np.array([np.nan if value is None else value for value in side], float) for side in (WIDTH, HEIGHT)
     )
@@ -28,7 +28,7 @@ def test_they_are_numpys(pair: list[pa.ChunkedArray]) -> None:
     assert sides.min_side(*pair).type == pa.int32()
 
 
-def test_they_are_what_their_sql_says(pair: list[pa.ChunkedArray]) -> None:
+def test_they_are_what_their_sql_says(pair):
     batch = pa.table(pair, names=["width", "height"])
     for name, made in (("min_side", sides.min_side), ("aspect", sides.aspect)):
         found = duckdb.connect().from_arrow(batch).query("batch", f"SELECT {sides.SQL[name]} AS value FROM batch")

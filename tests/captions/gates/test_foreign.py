@@ -5,16 +5,14 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from tests.laws import pools
-from tests.llm import server as servers
-from tests.llm.server import FaultServer
-from tests.packages import ROOT, curate, install, needs_hatchling
+from tests import kit
+from tests.kit import llm_server as servers
+from tests.kit.llm_server import FaultServer
+from tests.kit.packages import ROOT, curate, install, needs_hatchling
 
 pytestmark = [pytest.mark.slow, needs_hatchling]
 
@@ -43,18 +41,18 @@ GROUP = '[project.entry-points."curate.gates"]\nshout = "curate_shout:KIND"'
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(tmp_path_factory):
     return install(tmp_path_factory.mktemp("shout"), "curate-shout", CODE, GROUP)
 
 
 @pytest.fixture(scope="module")
-def sections(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def sections(tmp_path_factory):
     """A recipe whose engine replays answers: every other rewrite shouts."""
     folder = tmp_path_factory.mktemp("answers")
-    path = pools.write_tars(folder / "tars", pools.make_samples(24), 2)
+    path = kit.write_tars(folder / "tars", kit.make_samples(24), 2)
     off = ["names", "numbers", "echo_prompt", "echo", "length", "language"]
 
-    def recipe(engine: dict[str, Any]) -> dict[str, Any]:
+    def recipe(engine):
         captions = {
             "engines": {"llm": engine},
             "rewrite": {"engine": "llm", "styles": ["human"]},
@@ -70,13 +68,13 @@ def sections(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     with FaultServer() as server, pytest.MonkeyPatch.context() as patched:
         patched.setattr(servers, "echo", lambda prompt: next(answers))
         engine = {"openai": {"base_url": server.base_url, "model": "tiny-llm"}}
-        pools.run_local(
-            pools.recipe_of(path, **{k: v for k, v in recipe(engine).items() if k != "input"}), folder / "answered"
+        kit.run_local(
+            kit.recipe_of(path, **{k: v for k, v in recipe(engine).items() if k != "input"}), folder / "answered"
         )
     return recipe({"recorded": {"path": str(folder / "answered"), "model": "tiny-llm"}})
 
 
-def run(site: Path, sections: dict[str, Any], out: Path, **gates: Any) -> dict[str, int]:
+def run(site, sections, out, **gates):
     """How many captions have which verdict."""
     done = try_run(site, sections, out, **gates)
     assert done.returncode == 0, done.stderr
@@ -85,7 +83,7 @@ def run(site: Path, sections: dict[str, Any], out: Path, **gates: Any) -> dict[s
     return {row["gate"]: row["texts"] for row in json.loads(shown.stdout)}
 
 
-def try_run(site: Path, sections: dict[str, Any], out: Path, **gates: Any) -> Any:
+def try_run(site, sections, out, **gates):
     captions = sections["captions"]
     captions = captions | {"gates": {"off": [*captions["gates"]["off"], *gates.pop("off", [])], **gates}}
     recipe = out.parent / f"{out.name}.yaml"
@@ -94,7 +92,7 @@ def try_run(site: Path, sections: dict[str, Any], out: Path, **gates: Any) -> An
 
 
 @pytest.mark.slow
-def test_it_refuses_by_its_option_and_may_be_off(site: Path, sections: dict[str, Any], tmp_path: Path) -> None:
+def test_it_refuses_by_its_option_and_may_be_off(site, sections, tmp_path):
     first = run(site, sections, tmp_path / "first")
     assert first.keys() == {"passed", "shout"} and first["shout"] > 3
     texts = sum(first.values())
@@ -109,7 +107,7 @@ def test_it_refuses_by_its_option_and_may_be_off(site: Path, sections: dict[str,
 
 
 @pytest.mark.slow
-def test_its_keys_are_known(site: Path, sections: dict[str, Any], tmp_path: Path) -> None:
+def test_its_keys_are_known(site, sections, tmp_path):
     done = try_run(site, sections, tmp_path / "a", shout=2)
     assert done.returncode == 2 and "captions.gates.shout" in done.stderr and "less than or equal to 1" in done.stderr
     done = try_run(site, sections, tmp_path / "b", off=["shuot"])
@@ -120,7 +118,7 @@ def test_its_keys_are_known(site: Path, sections: dict[str, Any], tmp_path: Path
 
 
 @pytest.mark.slow
-def test_the_reference_is_of_this_packages_keys(site: Path) -> None:
+def test_the_reference_is_of_this_packages_keys(site):
     code = "from tests.recipe.reference import reference_page; print(reference_page(), end='')"
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
@@ -130,11 +128,9 @@ def test_the_reference_is_of_this_packages_keys(site: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "message"),
-    [
-        ("candidates.texts.to", "candidates.text.to", r"AttributeError: .* at curate_shout.py:\d+ in check"),
-    ],
+    [("candidates.texts.to", "candidates.text.to", r"AttributeError: .* at curate_shout.py:\d+ in check")],
 )
-def test_a_fault_names_the_package(sections: dict[str, Any], tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_a_fault_names_the_package(sections, tmp_path, old, new, message):
     assert old in CODE
     site = install(tmp_path / "faulty", "curate-shout", CODE.replace(old, new), GROUP)
     done = try_run(site, sections, tmp_path / "out")
@@ -143,7 +139,7 @@ def test_a_fault_names_the_package(sections: dict[str, Any], tmp_path: Path, old
 
 
 @pytest.mark.slow
-def test_one_that_cannot_be_loaded_fails_only_recipes_that_name_it(sections: dict[str, Any], tmp_path: Path) -> None:
+def test_one_that_cannot_be_loaded_fails_only_recipes_that_name_it(sections, tmp_path):
     site = install(tmp_path / "faulty", "curate-shout", "raise KeyError(3)", GROUP)
     why = r"gate 'shout' of package curate-shout 0\.1: .* cannot be loaded: KeyError: 3 at curate_shout.py:1"
     for name, options in (("silent", {}), ("off", {"off": ["shout"]})):

@@ -36,7 +36,7 @@ CLAIMS = [
 
 
 @pytest.mark.parametrize(("text", "expected"), CLAIMS)
-def test_what_is_a_name(text: str, expected: set[str]) -> None:
+def test_what_is_a_name(text, expected):
     found = read_names(text)
     assert {*found.words, *found.codes} == expected
 
@@ -59,17 +59,17 @@ HOLDS = [
 
 
 @pytest.mark.parametrize(("text", "name", "expected"), HOLDS)
-def test_what_holds_a_name(text: str, name: str, expected: bool) -> None:
+def test_what_holds_a_name(text, name, expected):
     assert hold_names(text).word(name) is expected
 
 
-def test_codes_are_held_however_they_are_spaced() -> None:
+def test_codes_are_held_however_they_are_spaced():
     for text in ("tools BM 60", "bm60", "the BM–60"):
         assert hold_names(text).code("bm60")
     assert not hold_names("tools BM 61").code("bm60")
 
 
-def test_ordinary_words() -> None:
+def test_ordinary_words():
     for word in ("house", "houses", "hoodie", "colour", "color", "potter", "a", "x"):
         assert is_ordinary(word)
     for word in ("rotterdam", "china", "lopez", ""):
@@ -82,14 +82,14 @@ MIXED = st.lists(st.sampled_from(WORDS.split(" ")), max_size=12).map(" ".join)
 
 
 @given(MIXED | st.text(max_size=60))
-def test_a_text_holds_its_own_names(text: str) -> None:
+def test_a_text_holds_its_own_names(text):
     held, found = hold_names(text), read_names(text)
     assert all(map(held.word, found.words))
     assert all(map(held.code, found.codes))
 
 
 @pytest.mark.parametrize("unit", ["A", "Brandt ", "B-1", "a@", "<", "www.", "Aa1-", "&#65;", "A'"])
-def test_long_lines_cost_little(unit: str) -> None:
+def test_long_lines_cost_little(unit):
     text = (unit * 10_000)[:10_000]
     read_names(unit)  # what it imports
     began = time.process_time()
@@ -98,6 +98,6 @@ def test_long_lines_cost_little(unit: str) -> None:
     assert time.process_time() - began < 5
 
 
-def test_spellings_and_marks() -> None:
+def test_spellings_and_marks():
     assert is_ordinary("corgis") and is_ordinary("colour") and is_ordinary("organised") and is_ordinary("jeans")
     assert not is_ordinary("alps") and not is_ordinary("airbus") and not is_ordinary("boeing")

@@ -31,17 +31,17 @@ ARABIC = str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")
 WIDE = str.maketrans("0123456789", "０１２３４５６７８９")
 
 
-def covers(text: str, other: str) -> bool:
+def covers(text, other):
     """Whether the text holds all numbers that the other claims."""
     held = read_numbers(text).held
     return all(number.is_in(held) for number in read_numbers(other).claimed)
 
 
-def agree(a: str, b: str) -> bool:
+def agree(a, b):
     return covers(a, b) and covers(b, a)
 
 
-def in_words(n: int) -> str:
+def in_words(n):
     return ONES[n] if n < 20 else TENS[n // 10] + ("-" + ONES[n % 10] if n % 10 else "")
 
 
@@ -106,22 +106,22 @@ DIFFERENT = [
 
 
 @pytest.mark.parametrize(("a", "b"), SAME)
-def test_one_number_in_two_forms(a: str, b: str) -> None:
+def test_one_number_in_two_forms(a, b):
     assert agree(a, b)
 
 
 @pytest.mark.parametrize(("a", "b"), DIFFERENT)
-def test_two_numbers(a: str, b: str) -> None:
+def test_two_numbers(a, b):
     assert not covers(b, a)
 
 
-def test_what_covers_but_claims_nothing() -> None:
+def test_what_covers_but_claims_nothing():
     for text, number in [("a pair of cats", "2"), ("twin beds", "two"), ("a trio", "3"), ("hundred flowers", "100")]:
         assert covers(text, number)
         assert covers("nothing", text)
 
 
-def test_a_decimal_comma_may_be_a_list_but_a_thousand_may_not() -> None:
+def test_a_decimal_comma_may_be_a_list_but_a_thousand_may_not():
     assert covers("1 and 5", "1,5")
     assert covers("1.5", "1,5")
     assert not covers("1 and 500", "1,500")
@@ -129,14 +129,14 @@ def test_a_decimal_comma_may_be_a_list_but_a_thousand_may_not() -> None:
 
 
 @given(st.integers(0, 99))
-def test_words_of_english(n: int) -> None:
+def test_words_of_english(n):
     text = in_words(n) or "zero"
     assert str(n) in read_numbers(f"about {text} things").held
     assert bool(read_numbers(text).claimed) == (n > 1)
 
 
 @given(st.integers(0, 10**12))
-def test_groups_and_scripts(n: int) -> None:
+def test_groups_and_scripts(n):
     forms = [f"{n:,}", f"{n:,}".replace(",", "."), f"{n:,}".replace(",", "'"), f"{n:,}".replace(",", "\u202f")]
     forms += [str(n), str(n).translate(ARABIC), str(n).translate(WIDE), f"{n}.0", f"#{n}", f"{n}cm", f"{n}–{n}"]
     for a in forms:
@@ -144,7 +144,7 @@ def test_groups_and_scripts(n: int) -> None:
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
-def test_plain_integers_cover_themselves_only(n: int, m: int) -> None:
+def test_plain_integers_cover_themselves_only(n, m):
     assert covers(f"x {n} y", f"{m}") == (n == m)
 
 
@@ -152,13 +152,13 @@ NUMERIC = st.text(st.sampled_from("0123456789.,'k -:/x½²٣ ０①twodzenhrfisc
 
 
 @given(NUMERIC | st.text(max_size=60))
-def test_a_text_covers_itself(text: str) -> None:
+def test_a_text_covers_itself(text):
     assert covers(text, text)
     assert all(unicodedata.normalize("NFKC", reading).isascii() for reading in read_numbers(text).held)
 
 
 @pytest.mark.parametrize("unit", ["1", "1,", "1.1,", "a", "a@", "<", "www.", "&#1;", "twenty-", "1:00"])
-def test_long_lines_cost_little(unit: str) -> None:
+def test_long_lines_cost_little(unit):
     text = (unit * 10_000)[:10_000]
     read_numbers(unit)  # what it imports
     began = time.process_time()

@@ -1,7 +1,6 @@
 """Fused texts: both captions as data, in their own delimiters."""
 
 from dataclasses import replace
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -14,16 +13,16 @@ from tests.captions.hostile import HOSTILE
 from tests.captions.rows import make_rows, requests
 
 
-def table(pairs: list[tuple[str | None, str | None]], per_row: int = 1) -> pa.Table:
+def table(pairs, per_row=1):
     captions, recaptions = zip(*pairs, strict=True) if pairs else ((), ())
     return make_rows(per_row, caption=list(captions), source=list(recaptions))
 
 
-def fuse(**options: Any) -> Fuse:
+def fuse(**options):
     return Fuse(engine="llm", **options)
 
 
-def test_what_is_asked() -> None:
+def test_what_is_asked():
     [found] = requests(table([("Corvane Spider 1967", "A red car\non a road.")]), fuse(style="long"))
     assert (found.kind, found.style, found.ordinal, found.group) == ("fused", "long", 0, "fused")
     assert found.prompt is None and found.image is None
@@ -33,7 +32,7 @@ def test_what_is_asked() -> None:
     assert found.sampling == Sampling(0.0, 1.0, 80)
 
 
-def test_further_texts_are_drawn_and_the_first_stays() -> None:
+def test_further_texts_are_drawn_and_the_first_stays():
     one, three = (requests(table([("a", "b")], n), fuse()) for n in (1, 3))
     assert one == three[:1]
     assert [replace(r.sampling, seed=0) for r in three[1:]] == [Sampling(0.9, 0.9, 80)] * 2
@@ -41,7 +40,7 @@ def test_further_texts_are_drawn_and_the_first_stays() -> None:
     assert replace(warm.sampling, seed=0) == Sampling(0.3, 0.9, 20)
 
 
-def test_both_texts_are_needed() -> None:
+def test_both_texts_are_needed():
     nothing = [(None, "b"), ("a", None), ("", "b"), ("a", "\n"), ("a", "b")]
     assert [r.uid[-1] for r in requests(table(nothing), fuse())] == ["4"]
     assert requests(table(nothing, 0), fuse()) == [] == requests(table([]), fuse())
@@ -49,7 +48,7 @@ def test_both_texts_are_needed() -> None:
 
 @given(st.permutations(range(9)), st.integers(0, 9))
 @settings(max_examples=20)
-def test_a_request_depends_on_its_row_alone(order: list[int], cut: int) -> None:
+def test_a_request_depends_on_its_row_alone(order, cut):
     rows = table([(f"cat {i}", f"An animal, {i}.") for i in range(9)], 2)
     shuffled = rows.take(pa.array(order, pa.int64()))
     parts = requests(shuffled[:cut], fuse()) + requests(shuffled[cut:], fuse())
@@ -58,7 +57,7 @@ def test_a_request_depends_on_its_row_alone(order: list[int], cut: int) -> None:
     assert [by_place[r.uid, r.ordinal] for r in whole] == whole and len(parts) == len(whole) == 18
 
 
-def test_an_own_template(tmp_path) -> None:
+def test_an_own_template(tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("[user]\n<recaption>{recaption}</recaption> <caption>{caption}</caption>")
     [found] = requests(table([("a", "b")]), fuse(template=str(path)))
@@ -67,7 +66,7 @@ def test_an_own_template(tmp_path) -> None:
 
 @pytest.mark.parametrize("caption", HOSTILE.values(), ids=HOSTILE)
 @pytest.mark.parametrize("place", [0, 1])
-def test_a_hostile_text_stays_data(caption: str, place: int) -> None:
+def test_a_hostile_text_stays_data(caption, place):
     """The recaption too: a model that was led astray may have written it."""
     pair = ("a cat", caption) if place else (caption, "a cat")
     [found] = requests(table([pair]), fuse())
@@ -80,6 +79,6 @@ def test_a_hostile_text_stays_data(caption: str, place: int) -> None:
     assert lines[place].count("<") == lines[place].count(">") == 2
 
 
-def test_text_of() -> None:
+def test_text_of():
     assert fuse().text_of('\n "A red Corvane Spider." \nI hope this helps!', "short") == "A red Corvane Spider."
     assert fuse().text_of("", "short") == ""

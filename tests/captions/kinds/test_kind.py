@@ -2,25 +2,22 @@
 
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import pyarrow as pa
 import pytest
 
 from curate.base import registry
 from curate.base.errors import RecipeError
 from curate.captions.gates.gate import Relation
 from curate.captions.kinds import registry as kinds
-from curate.captions.kinds.kind import CaptionKind, Text
+from curate.captions.kinds.kind import CaptionKind
 from curate.captions.kinds.prompts import Form
 from curate.llm import openai
 from curate.llm.engine import Request
-from tests.laws import pools
-from tests.llm import server as servers
-from tests.llm.server import FaultServer
-from tests.publish.runs import run_query
+from tests import kit
+from tests.kit import llm_server as servers
+from tests.kit.llm_server import FaultServer
+from tests.kit.written_runs import run_query
 
 TEMPLATE = "[user]\nWhat is in it? <caption>{caption}</caption>"
 
@@ -36,22 +33,22 @@ class Tags(CaptionKind):
 
     sets: tuple[str, ...] = ("plain",)
 
-    def drafts(self, rows: pa.Table, seed: int) -> Iterator[tuple[int | None, Request]]:
+    def drafts(self, rows, seed):
         template = self.load_template()
         for uid, caption, count in zip(*(rows[c].to_pylist() for c in ("uid", "caption", "per_row")), strict=True):
             for style in self.sets:
                 yield count, Request(uid, self.kind, style, 0, messages=template.messages(caption=caption))
 
-    def text_of(self, answer: str, style: str) -> str:
+    def text_of(self, answer, style):
         return answer.strip().lower()
 
     @classmethod
-    def json_value(cls, texts: Sequence[Text]) -> Any:
+    def json_value(cls, texts):
         return texts[0].text.split(", ") if texts else []
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
+def server(monkeypatch):
     monkeypatch.setattr(openai, "FIRST_PAUSE", 0.005)
     monkeypatch.setattr(servers, "echo", lambda text: "no no no no" if "1</caption>" in text else " Dog, Ball")
     monkeypatch.setattr(kinds, "KINDS", (*kinds.KINDS, Tags))
@@ -62,16 +59,16 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
 
 
 @pytest.mark.thorough
-def test_a_kind_is_one_file_and_one_line(server: FaultServer, tmp_path: Path) -> None:
+def test_a_kind_is_one_file_and_one_line(server, tmp_path):
     (tmp_path / "tags.txt").write_text(TEMPLATE)
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 2)
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(40), 2)
     captions = {
         "engines": {"llm": {"openai": {"base_url": server.base_url, "model": "tiny-llm"}}},
         "tag": {"engine": "llm", "template": str(tmp_path / "tags.txt")},
         "output": {"mix": {"tags": 0.5}, "syn_json": True},
     }
-    done = pools.run_beam(pools.recipe_of(path, captions=captions), tmp_path / "out")
-    pools.conserved(done)
+    done = kit.run_beam(kit.recipe_of(path, captions=captions), tmp_path / "out")
+    kit.conserved(done)
     rows = done.table("captions").to_pylist()
     assert {(row["kind"], row["style"], row["text"], row["gate"]) for row in rows} == {
         ("tags", "plain", "dog, ball", "passed"),
@@ -102,17 +99,17 @@ def test_a_kind_is_one_file_and_one_line(server: FaultServer, tmp_path: Path) ->
 
 
 @pytest.mark.thorough
-def test_its_keys_are_known(server: FaultServer) -> None:
+def test_its_keys_are_known(server):
     engines = {"llm": {"openai": {"base_url": server.base_url, "model": "tiny-llm"}}}
     with pytest.raises(RecipeError, match=r"captions\.tag\.stes: unknown key; did you mean 'sets'"):
-        pools.recipe_of("a.tar", captions={"engines": engines, "tag": {"engine": "llm", "stes": []}})
+        kit.recipe_of("a.tar", captions={"engines": engines, "tag": {"engine": "llm", "stes": []}})
     with pytest.raises(RecipeError, match=r"captions\.tga: unknown key; did you mean 'tag'"):
-        pools.recipe_of("a.tar", captions={"engines": engines, "tga": {"engine": "llm"}})
+        kit.recipe_of("a.tar", captions={"engines": engines, "tga": {"engine": "llm"}})
     twice = [{"engine": "llm"}, {"engine": "llm"}]
     with pytest.raises(RecipeError, match=r"captions\.tag\.1\.sets: 'plain' is also written by captions\.tag\.0"):
-        pools.recipe_of("a.tar", captions={"engines": engines, "tag": twice})
+        kit.recipe_of("a.tar", captions={"engines": engines, "tag": twice})
 
 
-def test_without_it_the_key_is_unknown() -> None:
+def test_without_it_the_key_is_unknown():
     with pytest.raises(RecipeError, match=r"captions\.tag: unknown key"):
-        pools.recipe_of("a.tar", captions={"tag": {"engine": "llm"}})
+        kit.recipe_of("a.tar", captions={"tag": {"engine": "llm"}})

@@ -38,11 +38,11 @@ PIECES += ["caption", "RECAPTION", "=>", "user", "system", "im_start", "{caption
 TEXTS = st.text(max_size=80) | st.lists(st.sampled_from(PIECES), max_size=40).map("".join)
 
 
-def values(name: str, **changed: str) -> dict[str, str]:
+def values(name, **changed):
     return {field: changed.get(field, f"some {field}") for field in FORMS[name].all_fields}
 
 
-def rendered(template: Template, filled: dict[str, str]) -> list[str]:
+def rendered(template, filled):
     if template.form.is_chat:
         return [f"{message.role}: {message.text}" for message in template.messages(**filled)]
     return [template.prompt(**filled)]
@@ -51,7 +51,7 @@ def rendered(template: Template, filled: dict[str, str]) -> list[str]:
 # ---- the package's templates
 
 
-def test_each_file_is_a_template_and_each_template_a_file() -> None:
+def test_each_file_is_a_template_and_each_template_a_file():
     found = {path.name for path in files("curate.captions").joinpath("templates").iterdir()}
     assert {f"{name}.{form.version}.txt" for name, form in FORMS.items()} <= found
     assert {name.split(".")[0] for name in found} == set(FORMS)
@@ -62,7 +62,7 @@ def test_each_file_is_a_template_and_each_template_a_file() -> None:
 
 
 @pytest.mark.parametrize("name", CHATS)
-def test_delimiters_stand_once(name: str) -> None:
+def test_delimiters_stand_once(name):
     messages = load_template(FORMS[name]).messages(**values(name))
     text = "\n".join(message.text for message in messages)
     for field in FORMS[name].all_fields:
@@ -73,7 +73,7 @@ def test_delimiters_stand_once(name: str) -> None:
     assert "{" not in text and ("data" in text) == ("<caption>" in text)
 
 
-def test_a_completion_ends_with_the_arrow() -> None:
+def test_a_completion_ends_with_the_arrow():
     prompt = load_template(FORMS["rewrite_completion"]).prompt(examples="a => b\nc => d\ne => f", caption="a cat")
     instruction, *rest = prompt.split("\n")
     assert instruction and rest == ["", "a => b", "c => d", "e => f", "a cat =>"]
@@ -81,7 +81,7 @@ def test_a_completion_ends_with_the_arrow() -> None:
 
 @pytest.mark.parametrize("name", FORMS)
 @given(texts=st.tuples(TEXTS, TEXTS) | st.tuples(*[st.sampled_from(sorted(HOSTILE.values()))] * 2))
-def test_text_around_data_is_that_of_a_harmless_caption(name: str, texts: tuple[str, str]) -> None:
+def test_text_around_data_is_that_of_a_harmless_caption(name, texts):
     """Oracle: the harmless prompt, with the data put in by `str.replace`."""
     template = load_template(FORMS[name])
     plain = rendered(template, values(name, caption="CAPTION1", recaption="CAPTION2"))
@@ -90,7 +90,7 @@ def test_text_around_data_is_that_of_a_harmless_caption(name: str, texts: tuple[
     assert rendered(template, values(name, **dict(zip(STRANGERS, texts, strict=True)))) == plain
 
 
-def test_wrong_values_are_a_defect_of_the_caller() -> None:
+def test_wrong_values_are_a_defect_of_the_caller():
     for wrong in ({}, {"caption": "a"}, {"examples": "b"}):
         with pytest.raises(KeyError):
             load_template(FORMS["rewrite_completion"]).prompt(**wrong)
@@ -99,7 +99,7 @@ def test_wrong_values_are_a_defect_of_the_caller() -> None:
 # ---- a user's templates
 
 
-def test_a_users_template(tmp_path: Path) -> None:
+def test_a_users_template(tmp_path):
     path = tmp_path / "mine.txt"
     path.write_bytes(
         b'\xef\xbb\xbf[system]\r\nJSON like {"a": 1} or {} is text.\r\n\r\nSo is [this].\r\n'
@@ -165,7 +165,7 @@ def test_a_users_template(tmp_path: Path) -> None:
         ("rewrite_completion", b"\xff{examples}{caption}", "cannot be read as the template of rewrite_completion"),
     ],
 )
-def test_a_wrong_template_is_refused(tmp_path: Path, name: str, text: str | bytes, message: str) -> None:
+def test_a_wrong_template_is_refused(tmp_path, name, text, message):
     path = tmp_path / "mine.txt"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(RecipeError, match=message) as error:
@@ -173,7 +173,7 @@ def test_a_wrong_template_is_refused(tmp_path: Path, name: str, text: str | byte
     assert str(error.value).startswith(f"{path}: ")
 
 
-def test_all_faults_of_a_template_are_named_at_once(tmp_path: Path) -> None:
+def test_all_faults_of_a_template_are_named_at_once(tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("Translate into {langauge}.\n[user]\n{caption} {caption}\n[assistant]\nyes {tone} {tone}")
     with pytest.raises(RecipeError) as error:
@@ -189,7 +189,7 @@ def test_all_faults_of_a_template_are_named_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_the_readme_has_a_judge_whose_template_leaves_out_the_length(tmp_path: Path) -> None:
+def test_the_readme_has_a_judge_whose_template_leaves_out_the_length(tmp_path):
     page = (Path(__file__).parents[3] / "README.md").read_text()
     (tmp_path / "judge.txt").write_text(page.partition("`judge.txt`:\n\n```text\n")[2].partition("```")[0])
     template = load_template(FORMS["recaption_alt_text"], str(tmp_path / "judge.txt"))
@@ -197,7 +197,7 @@ def test_the_readme_has_a_judge_whose_template_leaves_out_the_length(tmp_path: P
     assert asked.role == "user" and "<caption>a vase</caption>\nAnswer yes or no." in asked.text
 
 
-def test_the_captions_page_has_all_parts_of_templates_and_a_whole_one(tmp_path: Path) -> None:
+def test_the_captions_page_has_all_parts_of_templates_and_a_whole_one(tmp_path):
     page = (Path(__file__).parents[3] / "curate/captions/README.md").read_text()
     text = page.partition("```text\n")[2].partition("```")[0]
     (tmp_path / "museum.txt").write_text(text)
@@ -211,7 +211,7 @@ def test_the_captions_page_has_all_parts_of_templates_and_a_whole_one(tmp_path: 
         assert f"`{part}`" in parts
 
 
-def test_a_template_that_is_not_there(tmp_path: Path) -> None:
+def test_a_template_that_is_not_there(tmp_path):
     with pytest.raises(RecipeError, match=r"mine\.txt: no such file; the recipe names it as the template of fuse"):
         load_template(FORMS["fuse"], str(tmp_path / "mine.txt"))
     with pytest.raises(RecipeError, match="cannot be read"):
@@ -223,7 +223,7 @@ def test_a_template_that_is_not_there(tmp_path: Path) -> None:
 
 @given(TEXTS)
 @settings(max_examples=200)
-def test_data_cannot_be_structure(text: str) -> None:
+def test_data_cannot_be_structure(text):
     data = as_data(text)
     assert as_data(data) == data
     assert not set("<>＜＞\n\r\t\0") & set(data) and "=>" not in data and "⇒" not in data
@@ -234,7 +234,7 @@ def test_data_cannot_be_structure(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_text_holds_no_marks_and_is_cut(text: str) -> None:
+def test_hostile_text_holds_no_marks_and_is_cut(text):
     data = as_data(text)
     assert data and count_marks(data) == 0
     assert len(data) <= MAX_CHARACTERS and len(data.split()) <= MAX_WORDS
@@ -256,11 +256,11 @@ def test_hostile_text_holds_no_marks_and_is_cut(text: str) -> None:
         (" \u3000\u200b\n", ""),
     ],
 )
-def test_what_data_looks_like(text: str, data: str) -> None:
+def test_what_data_looks_like(text, data):
     assert as_data(text) == data
 
 
-def test_the_limits() -> None:
+def test_the_limits():
     assert as_data("a " * 200) == " ".join(["a"] * MAX_WORDS)
     assert as_data("x" * 600) == "x" * MAX_CHARACTERS
     assert as_data(f"{'x' * 511} y") == "x" * 511  # between words
@@ -268,7 +268,7 @@ def test_the_limits() -> None:
     assert as_data(f"ab {'x' * 600}") == f"ab {'x' * 509}"  # unless that costs more than half
 
 
-def test_invisible_characters_by_their_category() -> None:
+def test_invisible_characters_by_their_category():
     """Oracle: the Unicode database. What stays of Cf is seen, or spells words."""
     stay = {0x200C, 0x200D, 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD}
     stay |= {*range(0x600, 0x606), *range(0x13430, 0x13460)}  # signs of numbers, verses, hieroglyphs
@@ -279,7 +279,7 @@ def test_invisible_characters_by_their_category() -> None:
             assert one_line(f"a{chr(code)}b") == f"a{expected}b", hex(code)
 
 
-def test_real_captions_are_nearly_all_left_alone(shared: Path) -> None:
+def test_real_captions_are_nearly_all_left_alone(shared):
     table = pq.read_table(shared / "laion_urls_10k.parquet")
     captions = [caption for caption in table["TEXT"].to_pylist() if caption]
     changed = [caption for caption in captions if as_data(caption) != " ".join(caption.split())]
@@ -316,13 +316,13 @@ def test_real_captions_are_nearly_all_left_alone(shared: Path) -> None:
         ("a\x00b\u202ec", "a bc"),
     ],
 )
-def test_first_line(answer: str, line: str) -> None:
+def test_first_line(answer, line):
     assert first_line(answer) == line
 
 
 @given(st.text(string.ascii_letters + "'\" \n“”", max_size=30))
 @settings(max_examples=80)
-def test_answers_are_one_line_of_the_answer(answer: str) -> None:
+def test_answers_are_one_line_of_the_answer(answer):
     line = first_line(answer)
     assert line in " ".join(answer.split()) and "\n" not in line
     assert without_quotes(f'"{line}"') in (line, line.strip(), f'"{line}"', without_quotes(line))
@@ -331,13 +331,13 @@ def test_answers_are_one_line_of_the_answer(answer: str) -> None:
 # ---- sampling
 
 
-def test_seeds_tell_draws_apart_and_greedy_ones_have_none() -> None:
+def test_seeds_tell_draws_apart_and_greedy_ones_have_none():
     hot = Sampling(0.9, 0.95, 77)
     whats = [
         (u, k, s, o, r) for u in ("a", "b") for k in ("x", "y") for s in ("s", "t") for o in (0, 1) for r in (0, 1)
     ]
 
-    def seed_of(uid: str, kind: str, style: str, ordinal: int, seed: int) -> int:
+    def seed_of(uid, kind, style, ordinal, seed):
         return seeded(Request(uid, kind, style, ordinal, sampling=hot), seed).sampling.seed
 
     seeds = [seed_of(*what) for what in whats]
@@ -348,13 +348,13 @@ def test_seeds_tell_draws_apart_and_greedy_ones_have_none() -> None:
     assert seeded(cold, 1) == cold
 
 
-def test_the_first_text_is_greedy_unless_a_temperature_is_given() -> None:
+def test_the_first_text_is_greedy_unless_a_temperature_is_given():
     assert text_sampling(None, 0, 9) == Sampling(0.0, 1.0, 9)
     assert text_sampling(None, 1, 9) == Sampling(0.9, 0.9, 9)
     assert text_sampling(0.5, 0, 9) == text_sampling(0.5, 3, 9) == Sampling(0.5, 0.9, 9)
     assert text_sampling(0.0, 2, 9) == Sampling(0.0, 1.0, 9)
 
 
-def test_templates_can_be_sent_to_workers() -> None:
+def test_templates_can_be_sent_to_workers():
     template = load_template(FORMS["fuse"])
     assert pickle.loads(pickle.dumps(template)) == template and isinstance(template, Template)

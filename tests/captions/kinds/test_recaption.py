@@ -1,8 +1,6 @@
 """Recaptions: the image goes along, styles and ordinals, the alt-text as data."""
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -18,15 +16,15 @@ from tests.captions.rows import make_rows, requests
 PICTURE = "5a" * 32
 
 
-def table(captions: list[str | None], per_row: int = 1, picture: str | None = PICTURE) -> pa.Table:
+def table(captions, per_row=1, picture=PICTURE):
     return make_rows(per_row, caption=captions, sha256=[picture] * len(captions))
 
 
-def recaption(*styles: str, **options: Any) -> Recaption:
+def recaption(*styles, **options):
     return Recaption(engine="vlm", **{"styles": styles} if styles else {}, **options)
 
 
-def test_what_is_asked() -> None:
+def test_what_is_asked():
     found = requests(table(["a cat"], 2), recaption("short", "long"))
     assert [(r.style, r.ordinal) for r in found] == [("short", 0), ("short", 1), ("long", 0), ("long", 1)]
     for request in found:
@@ -37,7 +35,7 @@ def test_what_is_asked() -> None:
     assert [r.sampling.max_tokens for r in found] == [77, 77, 256, 256]
 
 
-def test_the_first_is_greedy_and_stays_when_more_are_asked_for() -> None:
+def test_the_first_is_greedy_and_stays_when_more_are_asked_for():
     one, three = (requests(table(["a cat"], n), recaption(), 4) for n in (1, 3))
     assert one == three[:1] and one[0].sampling == Sampling(0.0, 1.0, 77)
     assert [replace(r.sampling, seed=0) for r in three[1:]] == [Sampling(0.9, 0.9, 77)] * 2
@@ -48,7 +46,7 @@ def test_the_first_is_greedy_and_stays_when_more_are_asked_for() -> None:
     assert [replace(r.sampling, seed=0) for r in warm] == [Sampling(0.7, 0.9, 9)] * 2
 
 
-def test_with_the_alt_text() -> None:
+def test_with_the_alt_text():
     [found] = requests(table(["Mona Lisa"]), recaption(alt_text=True))
     [message] = found.messages
     assert message.text.count("\n<caption>Mona Lisa</caption>\n") == 1 and "may as well be wrong" in message.text
@@ -56,7 +54,7 @@ def test_with_the_alt_text() -> None:
         assert requests(table([nothing]), recaption(alt_text=True)) == requests(table([nothing]), recaption())
 
 
-def test_a_template_of_ones_own_is_read_once_for_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_template_of_ones_own_is_read_once_for_all_rows(tmp_path, monkeypatch):
     path, read = tmp_path / "mine.txt", []
     path.write_text("[user]\nDescribe it {length}. <caption>{caption}</caption>")
     monkeypatch.setattr(prompts, "read_whole", lambda name, limit: read.append(name) or path.read_bytes())
@@ -65,11 +63,11 @@ def test_a_template_of_ones_own_is_read_once_for_all_rows(tmp_path: Path, monkey
     assert read == [str(path)]
 
 
-def test_without_alt_text_the_caption_changes_nothing() -> None:
+def test_without_alt_text_the_caption_changes_nothing():
     assert requests(table(["a cat"]), recaption()) == requests(table([None]), recaption())
 
 
-def test_rows_for_which_nothing_is_asked() -> None:
+def test_rows_for_which_nothing_is_asked():
     assert requests(table(["a cat"], picture=None), recaption()) == []
     assert requests(table(["a cat"], 0), recaption()) == []
     rows = make_rows([None], caption=["a"], sha256=[PICTURE])
@@ -78,7 +76,7 @@ def test_rows_for_which_nothing_is_asked() -> None:
 
 @given(st.permutations(range(9)), st.integers(0, 9))
 @settings(max_examples=20)
-def test_a_request_depends_on_its_row_alone(order: list[int], cut: int) -> None:
+def test_a_request_depends_on_its_row_alone(order, cut):
     rows = table([f"cat {i}" for i in range(9)], 2)
     options = recaption("short", "long", alt_text=True)
     shuffled = rows.take(pa.array(order, pa.int64()))
@@ -88,25 +86,25 @@ def test_a_request_depends_on_its_row_alone(order: list[int], cut: int) -> None:
     assert [by_place[r.uid, r.style, r.ordinal] for r in whole] == whole and len(parts) == len(whole) == 36
 
 
-def test_an_own_template_serves_all_styles(tmp_path) -> None:
+def test_an_own_template_serves_all_styles(tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("[user]\nLook {length}.")
     found = requests(table(["a"]), recaption("short", "long", template=str(path)))
     assert [r.messages[0].text for r in found] == [f"Look {STYLES[style].words}." for style in ("short", "long")]
 
 
-def test_a_captioner_without_words_gets_the_image_alone() -> None:
+def test_a_captioner_without_words_gets_the_image_alone():
     [found] = requests(table(["a"]), recaption("plain"))
     assert (found.prompt, found.messages, found.style) == ("", (), "plain") and found.picture
 
 
-def test_an_unknown_style() -> None:
+def test_an_unknown_style():
     with pytest.raises(ValueError, match="'short', 'long' or 'plain'"):
         recaption("shrt")
 
 
 @pytest.mark.parametrize("caption", HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_alt_text_stays_data(caption: str) -> None:
+def test_a_hostile_alt_text_stays_data(caption):
     [found], [plain] = (requests(table([c]), recaption(alt_text=True)) for c in (caption, "a cat"))
     [found], [plain] = found.messages, plain.messages
     before, after = plain.text.split("a cat")
@@ -124,6 +122,6 @@ def test_a_hostile_alt_text_stays_data(caption: str) -> None:
         (" ", "", ""),
     ],
 )
-def test_text_of(answer: str, short: str, long: str) -> None:
+def test_text_of(answer, short, long):
     assert recaption().text_of(answer, "short") == short
     assert recaption().text_of(answer, "long") == long

@@ -2,10 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,29 +23,29 @@ CHI_SQUARE_31 = 61.1  # exceeded by chance once in a thousand
 SMALL_WORDS = {"with", "the", "to", "in", "a", "of", "and", "for", "on"}
 
 
-def table(captions: list[str | None], per_row: int = 1, uids: list[str] | None = None) -> pa.Table:
+def table(captions, per_row=1, uids=None):
     return make_rows(per_row, caption=captions, **({"uid": uids} if uids else {}))
 
 
-def rewrite(*styles: str, **options: Any) -> Rewrite:
+def rewrite(*styles, **options):
     return Rewrite(engine="llm", **{"styles": styles} if styles else {}, **options)
 
 
 # ---- the pools
 
 
-def numbers(text: str) -> Counter[str]:
+def numbers(text):
     return Counter(re.findall(r"\d+(?:[.,:]\d+)*", text))
 
 
-def capitals(text: str) -> list[str]:
+def capitals(text):
     """Words with a capital, but for the first one and small words in titles."""
     words = re.findall(r"[^\W\d_][\w'.]*[^\W_]|[^\W\d_]", text)
     return [word for word in words[1:] if word[0].isupper() and word.lower() not in SMALL_WORDS]
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_pools(style: str) -> None:
+def test_pools(style):
     pairs = load_pairs(style)
     assert len(pairs) >= 16
     assert len({text.lower() for pair in pairs for text in pair}) == 2 * len(pairs)
@@ -60,7 +57,7 @@ def test_pools(style: str) -> None:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_targets_keep_numbers_and_names_and_invent_none(style: str) -> None:
+def test_targets_keep_numbers_and_names_and_invent_none(style):
     for source, target in load_pairs(style):
         assert numbers(source) == numbers(target), target
         titled = sum(word[0].isupper() for word in source.split() if word[0].isalpha()) > 0.7 * len(source.split())
@@ -72,13 +69,13 @@ def test_targets_keep_numbers_and_names_and_invent_none(style: str) -> None:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_the_gates_pass_what_the_examples_show(style: str) -> None:
+def test_the_gates_pass_what_the_examples_show(style):
     sources, targets = zip(*load_pairs(style), strict=True)
     verdicts = run_gates(Candidates(Rewrite.relation, pa.array(targets), pa.array(sources)), Gates.full()())
     assert verdicts.first.to_pylist() == ["passed"] * len(sources)
 
 
-def test_pools_show_numbers_names_and_variety() -> None:
+def test_pools_show_numbers_names_and_variety():
     assert sum(bool(numbers(pair.source)) for style in STYLES for pair in load_pairs(style)) >= 20
     assert sum(bool(capitals(pair.source)) for style in STYLES for pair in load_pairs(style)) >= 30
     for style in set(STYLES) - {"coco"}:  # whose captions begin with an article
@@ -88,7 +85,7 @@ def test_pools_show_numbers_names_and_variety() -> None:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_triples(style: str) -> None:
+def test_triples(style):
     found = draw_triples(style, load_pairs(style))
     assert len(found) == len({frozenset(triple) for triple in found}) == TRIPLES
     pool = range(len(load_pairs(style)))
@@ -96,19 +93,19 @@ def test_triples(style: str) -> None:
     assert {pair for triple in found for pair in triple} == set(pool)  # 96 places: no pair is left out
 
 
-def test_triples_differ_by_style() -> None:
+def test_triples_differ_by_style():
     assert len({draw_triples(style, load_pairs(style)) for style in STYLES}) == len(STYLES)
 
 
 # ---- the draw
 
 
-def chosen(uids: list[str], style: str, seed: int = 0) -> list[int]:
+def chosen(uids, style, seed=0):
     groups = [r.group for r in requests(table(["a cat"] * len(uids), 1, uids), rewrite(style), seed)]
     return [int(group.removeprefix(f"rewrite/{style}/")) for group in groups]
 
 
-def chi_square(counts: np.ndarray) -> float:
+def chi_square(counts):
     expected = counts.sum() / len(counts)
     return float(((counts - expected) ** 2 / expected).sum())
 
@@ -116,14 +113,14 @@ def chi_square(counts: np.ndarray) -> float:
 @pytest.mark.thorough
 @pytest.mark.parametrize("place", [0, 16, 8])
 @pytest.mark.parametrize("style", STYLES)
-def test_triples_are_spread_evenly(style: str, place: int) -> None:
+def test_triples_are_spread_evenly(style, place):
     """Counting uids too, in the low half, the high half, and across both: own uids need not be hashes."""
     uids = [f"{i << 4 * place:032x}" for i in range(6400)]
     assert chi_square(np.bincount(chosen(uids, style), minlength=TRIPLES)) < CHI_SQUARE_31
 
 
 @pytest.mark.thorough
-def test_triples_of_styles_and_seeds_are_independent() -> None:
+def test_triples_of_styles_and_seeds_are_independent():
     uids = [f"{i:032x}" for i in range(20_480)]
     first = np.array(chosen(uids, "human"))
     for other in (chosen(uids, "coco"), chosen(uids, "human", seed=1)):
@@ -131,12 +128,12 @@ def test_triples_of_styles_and_seeds_are_independent() -> None:
         assert chi_square(joint) < 1023 + 3.3 * (2 * 1023) ** 0.5
 
 
-def test_the_draw_by_a_naive_splitmix() -> None:
+def test_the_draw_by_a_naive_splitmix():
     import xxhash
 
     mask = (1 << 64) - 1
 
-    def mix(z: int) -> int:
+    def mix(z):
         z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & mask
         z = (z ^ (z >> 27)) * 0x94D049BB133111EB & mask
         return z ^ (z >> 31)
@@ -150,8 +147,8 @@ def test_the_draw_by_a_naive_splitmix() -> None:
 
 @given(st.permutations(range(12)), st.integers(0, 12))
 @settings(max_examples=20)
-def test_a_request_depends_on_its_row_alone(order: list[int], cut: int) -> None:
-    captions: list[str | None] = [f"a cat number {i}" if i % 5 else None for i in range(12)]
+def test_a_request_depends_on_its_row_alone(order, cut):
+    captions = [f"a cat number {i}" if i % 5 else None for i in range(12)]
     rows = table(captions, per_row=2)
     for prompt in ("completion", "chat"):
         options = rewrite(prompt=prompt)
@@ -167,7 +164,7 @@ def test_a_request_depends_on_its_row_alone(order: list[int], cut: int) -> None:
 # ---- the prompt
 
 
-def test_a_completion() -> None:
+def test_a_completion():
     rows = table(["Red  bicycle,\n2014 model"], uids=["0123456789abcdef" * 2])
     for request in requests(rows, rewrite(), 5):
         assert request.kind == "rewrite" and request.image is None and request.messages == () and request.ordinal == 0
@@ -179,7 +176,7 @@ def test_a_completion() -> None:
         assert replace(request.sampling, seed=0) == Sampling(0.9, 0.95, 77, ("\n",), 0)
 
 
-def test_a_chat() -> None:
+def test_a_chat():
     [request] = requests(table(["Red bicycle"]), rewrite("coco", prompt="chat", max_tokens=50, temperature=0.5))
     system, user = request.messages
     assert request.prompt is None and (system.role, user.role) == ("system", "user")
@@ -187,25 +184,25 @@ def test_a_chat() -> None:
     assert replace(request.sampling, seed=0) == Sampling(0.5, 0.95, 50, (), 0)
 
 
-def test_requests_of_a_group_share_all_but_the_caption() -> None:
+def test_requests_of_a_group_share_all_but_the_caption():
     found = requests(table([f"cat {i}" for i in range(400)]), rewrite("human"))
     beginnings = {(r.group, r.prompt.rpartition("\n")[0]) for r in found}
     assert len(beginnings) == TRIPLES == len({group for group, _ in beginnings})
 
 
-def test_several_texts_differ_by_ordinal_and_seed_and_the_first_stays() -> None:
+def test_several_texts_differ_by_ordinal_and_seed_and_the_first_stays():
     one, three = (requests(table(["a cat"], n), rewrite("coco")) for n in (1, 3))
     assert [r.ordinal for r in three] == [0, 1, 2] and one == three[:1]
     assert len({r.sampling.seed for r in three}) == 3 and len({r.prompt for r in three}) == 1
 
 
-def test_rows_for_which_nothing_is_asked() -> None:
+def test_rows_for_which_nothing_is_asked():
     rows = make_rows([1, 1, 1, 0, None, 2], caption=[None, "", " \u200b", "a", "b", "c"])
     assert [(r.uid[-1], r.ordinal) for r in requests(rows, rewrite("coco"))] == [("5", 0), ("5", 1)]
     assert requests(rows[:0], rewrite()) == []
 
 
-def test_an_own_template(tmp_path) -> None:
+def test_an_own_template(tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("Rewrite.\n{examples}\n{caption} =>")
     options = rewrite("coco", template=str(path))
@@ -228,12 +225,12 @@ TEMPLATE = LACLIP.format(*[f"{{{side}_{i}}}" for i in (1, 2, 3) for side in ("so
 PAIRS = [(f"photo of thing <{i}>", f"a picture that shows thing <{i}>") for i in range(16)]
 
 
-def write_pairs(path: Path, pairs: Sequence[tuple[str, str]] = PAIRS) -> str:
+def write_pairs(path, pairs=PAIRS):
     path.write_text("\n".join(f"{source} => {target}" for source, target in pairs) + "\n\n")
     return str(path)
 
 
-def test_laclips_own_prompt(tmp_path: Path) -> None:
+def test_laclips_own_prompt(tmp_path):
     """Byte for byte, with examples of the user's: three different pairs of them, in 32 triples."""
     (tmp_path / "prompt.txt").write_text(TEMPLATE)
     options = rewrite(template=f"{tmp_path}/prompt.txt", examples={"chatgpt": write_pairs(tmp_path / "chatgpt.txt")})
@@ -250,7 +247,7 @@ def test_laclips_own_prompt(tmp_path: Path) -> None:
     assert set(options.shown_examples()) == {text for pair in PAIRS for text in pair}
 
 
-def test_examples_beside_the_packages_styles(tmp_path: Path) -> None:
+def test_examples_beside_the_packages_styles(tmp_path):
     own = write_pairs(tmp_path / "own.txt", PAIRS[:3])
     found = requests(table(["a cat"]), rewrite("coco", "own", examples={"own": own}))
     assert [request.style for request in found] == ["coco", "own"]
@@ -263,14 +260,14 @@ def test_examples_beside_the_packages_styles(tmp_path: Path) -> None:
     assert four.prompt.split("\n")[2:5] and "thing <" in four.prompt  # a style of the package may be replaced
 
 
-def test_the_digest_of_examples_is_of_their_content(tmp_path: Path) -> None:
+def test_the_digest_of_examples_is_of_their_content(tmp_path):
     one, same = (write_pairs(tmp_path / name) for name in ("one.txt", "same.txt"))
     other = write_pairs(tmp_path / "other.txt", PAIRS[1:])
     digests = [rewrite(examples={"own": path}).examples_digest() for path in (one, same, other)]
     assert digests[0] == digests[1] != digests[2] and rewrite().examples_digest() is None
 
 
-def test_a_prompt_without_examples(tmp_path: Path) -> None:
+def test_a_prompt_without_examples(tmp_path):
     (tmp_path / "bare.txt").write_text("Say it otherwise: {caption} =>")
     options = rewrite("bare", template=f"{tmp_path}/bare.txt")
     [request] = requests(table(["a cat"]), options)
@@ -312,7 +309,7 @@ def test_a_prompt_without_examples(tmp_path: Path) -> None:
         (b"\xff => b", r"cannot be read as examples of rewrite"),
     ],
 )
-def test_wrong_examples(text: str | bytes, message: str, tmp_path: Path) -> None:
+def test_wrong_examples(text, message, tmp_path):
     path = tmp_path / "own.txt"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(RecipeError, match=message) as error:
@@ -320,12 +317,12 @@ def test_wrong_examples(text: str | bytes, message: str, tmp_path: Path) -> None
     assert str(error.value).startswith(f"{path}: ")
 
 
-def test_examples_that_are_not_there(tmp_path: Path) -> None:
+def test_examples_that_are_not_there(tmp_path):
     with pytest.raises(RecipeError, match=r"own\.txt: no such file; the recipe names it as examples of rewrite"):
         read_pairs(f"{tmp_path}/own.txt")
 
 
-def test_an_unknown_style() -> None:
+def test_an_unknown_style():
     with pytest.raises(
         ValueError, match="'coca' is not a style; accepted: chat_a, chat_b, human, coco, and keys of examples"
     ):
@@ -333,7 +330,7 @@ def test_an_unknown_style() -> None:
 
 
 @pytest.mark.parametrize("caption", HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_caption_stays_data(caption: str) -> None:
+def test_a_hostile_caption_stays_data(caption):
     uids = ["ab" * 16]
     [found], [plain] = (requests(table([c], 1, uids), rewrite("human")) for c in (caption, "a cat"))
     assert found.prompt.count("\n") == plain.prompt.count("\n") == 5 and found.prompt.count("=>") == 4
@@ -363,6 +360,6 @@ def test_a_hostile_caption_stays_data(caption: str) -> None:
         ("=>", "", "=>"),
     ],
 )
-def test_text_of(answer: str, completion: str, chat: str) -> None:
+def test_text_of(answer, completion, chat):
     assert rewrite().text_of(answer, "human") == completion
     assert rewrite(prompt="chat").text_of(answer, "human") == chat

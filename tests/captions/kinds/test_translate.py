@@ -1,7 +1,6 @@
 """Translations: languages by code, rows that need none, captions as data."""
 
 from dataclasses import replace
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -14,16 +13,16 @@ from tests.captions.hostile import HOSTILE
 from tests.captions.rows import make_rows, requests
 
 
-def table(rows: list[tuple[str | None, str | None]], per_row: int = 1) -> pa.Table:
+def table(rows, per_row=1):
     captions, languages = zip(*rows, strict=True) if rows else ((), ())
     return make_rows(per_row, caption=list(captions), language=list(languages))
 
 
-def translate(*languages: str, **options: Any) -> Translate:
+def translate(*languages, **options):
     return Translate(engine="llm", languages=languages, **options)
 
 
-def test_what_is_asked() -> None:
+def test_what_is_asked():
     rows = table([("a cat", "en"), ("eine Katze", "de"), ("???", None), (None, "en"), (" ", "en")])
     found = requests(rows, translate("de", "en", "sw"))
     assert [(r.uid[-1], r.style) for r in found] == [
@@ -37,7 +36,7 @@ def test_what_is_asked() -> None:
     assert len({r.messages[0] for r in found}) == 3
 
 
-def test_further_texts_are_drawn_and_the_first_stays() -> None:
+def test_further_texts_are_drawn_and_the_first_stays():
     one, two = (requests(table([("a cat", "en")], n), translate("de", "fr")) for n in (1, 2))
     assert [(r.style, r.ordinal) for r in two] == [("de", 0), ("de", 1), ("fr", 0), ("fr", 1)] and one == two[::2]
     assert replace(two[1].sampling, seed=0) == Sampling(0.9, 0.9, 160)
@@ -46,7 +45,7 @@ def test_further_texts_are_drawn_and_the_first_stays() -> None:
 
 @given(st.permutations(range(9)), st.integers(0, 9))
 @settings(max_examples=20)
-def test_a_request_depends_on_its_row_alone(order: list[int], cut: int) -> None:
+def test_a_request_depends_on_its_row_alone(order, cut):
     rows = table([(f"cat {i}", ("en", "de", None)[i % 3]) for i in range(9)], 2)
     options = translate("de", "ja")
     shuffled = rows.take(pa.array(order, pa.int64()))
@@ -56,7 +55,7 @@ def test_a_request_depends_on_its_row_alone(order: list[int], cut: int) -> None:
     assert [by_place[r.uid, r.style, r.ordinal] for r in whole] == whole and len(parts) == len(whole) == 30
 
 
-def test_all_languages_are_ones_that_the_language_model_names() -> None:
+def test_all_languages_are_ones_that_the_language_model_names():
     """Oracle: the model's own labels; else a translation could never pass its gate."""
     import fasttext
 
@@ -83,13 +82,13 @@ def test_all_languages_are_ones_that_the_language_model_names() -> None:
         ("zu", "accepted: ISO 639-1 codes of languages that can be identified: af, am, "),
     ],
 )
-def test_an_unknown_language(code: str, near: str) -> None:
+def test_an_unknown_language(code, near):
     with pytest.raises(ValueError, match=near) as error:
         translate("fr", code)
     assert f"unknown language {code!r}" in str(error.value)
 
 
-def test_an_own_template(tmp_path) -> None:
+def test_an_own_template(tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("[user]\n{language}: <caption>{caption}</caption>")
     options = translate("de", template=str(path))
@@ -98,7 +97,7 @@ def test_an_own_template(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("caption", HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_caption_stays_data(caption: str) -> None:
+def test_a_hostile_caption_stays_data(caption):
     [found], [plain] = (requests(table([(c, None)]), translate("de")) for c in (caption, "a cat"))
     assert found.messages[0] == plain.messages[0] and len(found.messages) == 2
     text = found.messages[1].text
@@ -106,6 +105,6 @@ def test_a_hostile_caption_stays_data(caption: str) -> None:
     assert "\n" not in text and text.count("<") == text.count(">") == 2
 
 
-def test_text_of() -> None:
+def test_text_of():
     assert translate("de").text_of("\n„Eine Katze.“\n(Translation)", "de") == "Eine Katze."
     assert translate("de").text_of("", "de") == ""

@@ -13,9 +13,9 @@ from curate.decide.dedup.passes.phash import PhashNearness
 FULL = (1 << 64) - 1
 
 
-def naive_groups(nodes, pairs) -> set[frozenset[int]]:
+def naive_groups(nodes, pairs):
     """The components with at least two nodes, by breadth."""
-    beside: dict[int, set[int]] = {int(node): set() for node in nodes}
+    beside = {int(node): set() for node in nodes}
     for a, b in pairs:
         beside[int(a)].add(int(b))
         beside[int(b)].add(int(a))
@@ -33,34 +33,34 @@ def naive_groups(nodes, pairs) -> set[frozenset[int]]:
     return out
 
 
-def groups_of(edges) -> set[frozenset[int]]:
+def groups_of(edges):
     groups = edges if isinstance(edges, Groups) else Groups.of(edges)
     assert (np.diff(groups.nodes.astype(object)) > 0).all()
-    out: dict[int, set[int]] = {}
+    out = {}
     for node, label in zip(groups.nodes.tolist(), groups.labels.tolist(), strict=True):
         out.setdefault(label, set()).add(node)
     assert all(label == min(group) for label, group in out.items())
     return {frozenset(group) for group in out.values()}
 
 
-def assert_forest(edges) -> None:
+def assert_forest(edges):
     """No cycles: one edge less than nodes in each group."""
     found = groups_of(edges)
     assert len(edges) == sum(map(len, found)) - len(found)
 
 
-def naive_cosine(a, b) -> float:
+def naive_cosine(a, b):
     """In float64, which holds all products and sums of float16 values near length 1."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     return float((a * b).sum() / math.sqrt((a * a).sum() * (b * b).sum()))
 
 
-def naive_near(vectors, x: float) -> list[tuple[int, int]]:
+def naive_near(vectors, x):
     good = [i for i, v in enumerate(vectors) if np.isfinite(v).all() and v.any()]
     return [(a, b) for a, b in itertools.combinations(good, 2) if naive_cosine(vectors[a], vectors[b]) >= x]
 
 
-def injected(n: int, d: int, seed: int, kind=np.float16) -> np.ndarray:
+def injected(n, d, seed, kind=np.float16):
     """Rows of which a third is a copy of an earlier one, turned by some angle; a few are equal."""
     rng = np.random.default_rng(seed)
     rows = rng.normal(size=(n, d)) * (1 + np.arange(d)) ** -0.3
@@ -71,16 +71,16 @@ def injected(n: int, d: int, seed: int, kind=np.float16) -> np.ndarray:
     return rows.astype(kind)
 
 
-def ids(n: int) -> np.ndarray:
+def ids(n):
     return np.arange(n, dtype=np.uint64)
 
 
-def hamming_groups(hashes, distance: int) -> Groups:
+def hamming_groups(hashes, distance):
     """As one process searches all hashes."""
     return PhashNearness(distance).search(hashes, hashes)
 
 
-def cosine_groups(nodes, vectors, x: float) -> Groups:
+def cosine_groups(nodes, vectors, x):
     """As one process searches all rows, of which a pass reads the usable ones."""
     rows = np.flatnonzero(cells.usable(vectors))
     whole = vectors if len(rows) == len(vectors) else vectors[rows]

@@ -34,13 +34,13 @@ def test_all_close_rows_of_a_small_pool_are_found(n, d, seed, block, data):
     assert nearest_of(found) == naive_nearest(vectors, near)
 
 
-def nearest_of(groups: Groups) -> dict[int, float]:
+def nearest_of(groups):
     return dict(zip(groups.nodes.tolist(), groups.nearest.tolist(), strict=True))
 
 
-def naive_nearest(vectors, pairs) -> dict[int, float]:
+def naive_nearest(vectors, pairs):
     """Of each row the largest cosine of its pairs."""
-    best: dict[int, float] = {}
+    best = {}
     for a, b in pairs:
         found = naive_cosine(vectors[a], vectors[b])
         for row in (int(a), int(b)):
@@ -81,14 +81,14 @@ def test_rows_in_any_order_blocks_and_units_give_the_same_groups(monkeypatch, sm
             assert nearest_of(other) == nearest_of(found)
 
 
-def distributed(vectors, order, x: float, n_units: int):
+def distributed(vectors, order, x, n_units):
     """As workers run it: units give sample rows, then rows to cells; cells give edges, and come in any order."""
     units = [(part, vectors[part]) for part in np.array_split(order, n_units)]
     total = sum(int(cells.usable(own).sum()) for _, own in units)
     count = cells.cell_count(total)
     sample = [own[cells.sample_rows(own, total, count)] for _, own in units]
     centroids = cells.train(np.concatenate(sample[::-1]), count)
-    by_cell: dict[int, list] = {}
+    by_cell = {}
     for part, own in units:
         for cell, rows, at_home in cells.cell_rows(cells.visits(own, centroids)):
             home = np.arange(len(rows)) < at_home
@@ -168,7 +168,7 @@ def test_nearest_row(n, m, seed, block, data):
     known = [c for a, b in itertools.product(vectors, evaluation) if 0 < (c := naive_cosine(a, b)) <= 1]
     x = data.draw(st.sampled_from(known)) if known else 0.9
 
-    def naive(vector) -> int:
+    def naive(vector):
         near_ones = [(-c, i) for i, e in enumerate(evaluation) if (c := naive_cosine(vector, e)) >= x]
         return min(near_ones)[1] if near_ones else -1
 

@@ -34,16 +34,16 @@ class Row:
         return (self.uid, self.sha256, self.phash)
 
 
-def naive(rows: list[Row], passes: int) -> list[str | None]:
+def naive(rows, passes):
     """Of each row the uid that it is a duplicate of: every pass over all rows, position last."""
 
     def rank(i):
         row = rows[i]
         return (math.inf if row.prefer is None else -row.prefer, row.uid, row.content, i)
 
-    beaten_by: dict[int, int] = {}
+    beaten_by = {}
     for k in range(passes):
-        groups: dict[object, list[int]] = {}
+        groups = {}
         for i, row in enumerate(rows):
             if i not in beaten_by and row.keys[k] is not None:
                 groups.setdefault(row.keys[k], []).append(i)
@@ -57,17 +57,17 @@ def naive(rows: list[Row], passes: int) -> list[str | None]:
     return [rows[survivor(i)].uid if i in beaten_by else None for i in range(len(rows))]
 
 
-def columns_of(rows: list[Row], passes: int) -> list[pa.Array]:
+def columns_of(rows, passes):
     return [pa.array([row.keys[k] for row in rows], kind) for k, kind in enumerate(TYPES[:passes])]
 
 
-def decisive(rows: list[Row]) -> tuple[np.ndarray, np.ndarray | None]:
+def decisive(rows):
     prefer = pa.array([row.prefer for row in rows], pa.float32())
     content = np.array([row.content for row in rows], np.uint64)
     return content, exact.preferences(prefer) if prefer.null_count < len(rows) else None
 
 
-def distributed(rows: list[Row], passes: int, n_units: int, n_buckets: int) -> list[str | None]:
+def distributed(rows, passes, n_units, n_buckets):
     """The two phases as workers run them: a unit knows its rows, a bucket its keys, and both come in any order."""
     shuffle = random.Random(n_units * 1000 + n_buckets)
     units = [(number, part) for number, part in enumerate(np.array_split(np.arange(len(rows)), n_units))]
@@ -90,7 +90,7 @@ def distributed(rows: list[Row], passes: int, n_units: int, n_buckets: int) -> l
             prefer = prefer[chosen]
         records.append(exact.make_records(number, chosen, taken[0], taken, content[chosen], prefer))
     for k in range(passes):
-        by_bucket: dict[int, list[np.ndarray]] = {}
+        by_bucket = {}
         for some in records:
             for bucket in set(exact.buckets_for(some, k, n_buckets).tolist()):
                 by_bucket.setdefault(bucket, []).append(some[exact.buckets_for(some, k, n_buckets) == bucket])
@@ -98,7 +98,7 @@ def distributed(rows: list[Row], passes: int, n_units: int, n_buckets: int) -> l
         shuffle.shuffle(groups)
         records = [exact.resolve(np.concatenate(shuffle.sample(group, len(group))), k) for group in groups]
 
-    out: list[str | None] = [None] * len(rows)
+    out = [None] * len(rows)
     parts = dict(units)
     for some in records:
         lost = some[some["dead"]]
@@ -108,13 +108,13 @@ def distributed(rows: list[Row], passes: int, n_units: int, n_buckets: int) -> l
     return out
 
 
-def outcome(rows: list[Row], duplicate_of: list[str | None]):
+def outcome(rows, duplicate_of):
     """What must not depend on the order of rows: the survivors, and the fate of each row by its content."""
     fates = sorted((row.uid, row.content, uid or "") for row, uid in zip(rows, duplicate_of, strict=True))
     return fates
 
 
-def pools(content: st.SearchStrategy[int], prefer: st.SearchStrategy[float | None]) -> st.SearchStrategy[list[Row]]:
+def pools(content, prefer):
     """Small alphabets, so that chains across passes are common."""
     row = st.builds(
         Row,
@@ -151,7 +151,7 @@ def test_a_chain_names_the_last_survivor():
     assert distributed(CHAIN, 3, 1, 1) == [UIDS[3], UIDS[3], None, None]
 
 
-def random_pool(size: int) -> list[Row]:
+def random_pool(size):
     """Rows whose content follows from the rest, as a real content hash does, so that position decides nothing."""
     rng, rows = random.Random(size), []
     for _ in range(size):

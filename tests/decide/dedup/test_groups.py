@@ -73,7 +73,7 @@ class Row:
     prefer: float | None = None
 
 
-def survivors(rows: list[Row], distance: int) -> list[str | None]:
+def survivors(rows, distance):
     """The uid that stands for each row after passes by uid, sha256 and close phash."""
     column = pa.array([row.phash for row in rows], pa.uint64())
     groups = hamming_groups(column.drop_null().to_numpy(), distance)
@@ -87,7 +87,7 @@ def survivors(rows: list[Row], distance: int) -> list[str | None]:
     return [uid if dead else None for uid, dead in zip(uids, records["dead"], strict=True)]
 
 
-def uid(number: int) -> str:
+def uid(number):
     return f"{number:032x}"
 
 

@@ -14,12 +14,12 @@ from curate.decide.dedup.passes import dedup_pass
 from tests.decide.dedup.naive import FULL, assert_forest, groups_of, hamming_groups, naive_groups
 
 
-def naive_close(hashes, distance: int) -> list[tuple[int, int]]:
+def naive_close(hashes, distance):
     return [(a, b) for a, b in itertools.combinations(map(int, hashes), 2) if 0 < (a ^ b).bit_count() <= distance]
 
 
 @st.composite
-def hash_pools(draw) -> list[int]:
+def hash_pools(draw):
     """A few centres and hashes some bits from them, so that chains and distances around k are common."""
     centres = draw(st.lists(st.integers(0, FULL) | st.sampled_from([0, FULL]), min_size=1, max_size=4))
     flips = st.lists(st.integers(0, 63), max_size=12).map(lambda bits: sum(1 << bit for bit in set(bits)))
@@ -50,7 +50,7 @@ def test_all_close_hashes_are_found(pool, distance, rows, bucket):
 def test_units_buckets_and_order_change_nothing(pool, distance, n_units, n_buckets, rng):
     shuffled = np.array(rng.sample(pool, len(pool)), np.uint64)
     masks = hamming.bands(distance, 10**6)
-    buckets: dict[tuple[int, int], list[np.ndarray]] = {}
+    buckets = {}
     for unit in np.array_split(shuffled, n_units):
         for key, hashes in hamming.split_bands(unit, masks, n_buckets):
             assert 0 <= key[1] < n_buckets
@@ -106,7 +106,7 @@ def test_few_hashes(hashes):
 def test_nearest_hash(pool, evaluation, distance, sort_cost):
     evaluation = [*evaluation, *[hash_ ^ 1 for hash_ in pool[:3]]]
 
-    def naive(hash_: int) -> int:
+    def naive(hash_):
         near_ones = [(d, i) for i, e in enumerate(evaluation) if (d := (hash_ ^ e).bit_count()) <= distance]
         return min(near_ones)[1] if near_ones else -1
 

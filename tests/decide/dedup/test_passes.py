@@ -1,8 +1,5 @@
 """New deduplication passes, each a class and a line of a registry, run locally as on Beam."""
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -18,13 +15,13 @@ from curate.decide.dedup.passes import registry
 from curate.decide.dedup.passes.dedup_pass import KeyPass, Nearness, NearnessKind
 from curate.recipe.recipe import parse_recipe
 from curate.recipe.section import Section
-from tests.laws import pools
+from tests import kit
 
 
 class EqualHost(KeyPass):
     """Rows of one host are a group."""
 
-    def keys(self, tables: Any) -> pa.Array:
+    def keys(self, tables):
         urls = tables.read_measured(["url"])["url"].to_pylist()
         return pa.array([url and urlsplit(url).hostname for url in urls], pa.string())
 
@@ -38,27 +35,27 @@ class WordNearness(Nearness):
 
     rounds = 1
 
-    def __init__(self, within: int) -> None:
+    def __init__(self, within):
         self.within = within
 
-    def read(self, tables: Any, alive: Any) -> Any:
+    def read(self, tables, alive):
         words = tables.read_measured(["words"])["words"].to_numpy()
         rows = np.flatnonzero(alive)
         return rows, words[rows]
 
-    def survey(self, nodes: Any, values: Any, plan: Any) -> Any:
+    def survey(self, nodes, values, plan):
         return int(values.max(initial=0))
 
-    def plan(self, plan: Any, surveys: list[Any]) -> int:
+    def plan(self, plan, surveys):
         return max(surveys) + self.within
 
-    def split(self, nodes: Any, values: Any, plan: int, n_buckets: int) -> Iterator[Any]:
+    def split(self, nodes, values, plan, n_buckets):
         for words in range(plan + 1):
             chosen = np.abs(values - words) <= self.within
             if chosen.any():
                 yield words, (nodes[chosen], values[chosen])
 
-    def groups(self, bucket: int, part: Any) -> Groups:
+    def groups(self, bucket, part):
         nodes, words = part
         home = nodes[words == bucket]
         pairs = [(a, b) for a in home for b in nodes]
@@ -66,7 +63,7 @@ class WordNearness(Nearness):
 
 
 @pytest.fixture
-def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def toys(monkeypatch):
     near = NearnessKind("words", CloseWords, "{within: n}", lambda section, measure, rows: WordNearness(section.within))
     monkeypatch.setattr(registry, "KEYS", (*registry.KEYS, EqualHost("host"), KeyPass("caption")))
     monkeypatch.setattr(registry, "NEARNESS", (*registry.NEARNESS, near))
@@ -94,7 +91,7 @@ TABLE = pa.table(
 )
 
 
-def asked(folder: Path, by: list[Any]) -> Any:
+def asked(folder, by):
     for i in range(2):
         pq.write_table(TABLE[4 * i : 4 * i + 4], folder / f"{i}.parquet")
     source = {"name": "pool", "format": "parquet", "path": f"{folder}/*.parquet"}
@@ -111,19 +108,17 @@ def asked(folder: Path, by: list[Any]) -> Any:
         ([{"words": {"within": 1}}], {1: 0, 2: 0, 3: 0, 4: 0, 5: 0, 7: 0}),
     ],
 )
-def test_a_new_pass_runs_locally_as_on_beam(
-    toys: None, tmp_path: Path, by: list[Any], duplicates: dict[int, int]
-) -> None:
+def test_a_new_pass_runs_locally_as_on_beam(toys, tmp_path, by, duplicates):
     recipe = asked(tmp_path, by)
-    local = pools.run_local(recipe, tmp_path / "local")
+    local = kit.run_local(recipe, tmp_path / "local")
     rows = local.table("decisions", ["uid", "duplicate_of"]).to_pylist()
     assert {int(row["uid"], 16): int(row["duplicate_of"], 16) for row in rows if row["duplicate_of"]} == duplicates
     for here in (True, False) if len(duplicates) > 4 else ():  # on a cluster, rows meet in buckets
-        beam = pools.run_beam(recipe, tmp_path / f"beam {here}", here=here)
+        beam = kit.run_beam(recipe, tmp_path / f"beam {here}", here=here)
         assert beam.table("decisions").equals(local.table("decisions"))
 
 
-def test_the_recipe_knows_new_passes_by_their_registry(toys: None, tmp_path: Path) -> None:
+def test_the_recipe_knows_new_passes_by_their_registry(toys, tmp_path):
     recipe = asked(tmp_path, ["uid", "host", {"words": {"within": 2}}])
     assert recipe.model_dump()["dedup"]["by"] == ("uid", "host", {"words": {"within": 2}})
     assert parse_recipe(recipe.model_dump(mode="json")) == recipe
@@ -140,7 +135,7 @@ def test_the_recipe_knows_new_passes_by_their_registry(toys: None, tmp_path: Pat
             asked(tmp_path, [form])
 
 
-def test_without_the_toys_they_are_unknown(tmp_path: Path) -> None:
+def test_without_the_toys_they_are_unknown(tmp_path):
     for by in ("host", {"words": {"within": 1}}):
         with pytest.raises(RecipeError):
             asked(tmp_path, [by])

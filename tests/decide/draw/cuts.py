@@ -1,14 +1,11 @@
 """The search for what is taken, over parts of keys, as units would answer it."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from curate.base.numeric.arrays import I64
-from curate.decide.draw.smallest import Cut, Keys, Search
+from curate.decide.draw.smallest import Cut, Search
 
 
-def find(parts: Sequence[Keys], wanted: I64, rounds: int = 1) -> Cut:
+def find(parts, wanted, rounds=1):
     search = Search.of(Cut.wanting(wanted))
     for _ in range(rounds):
         if not search.solved:

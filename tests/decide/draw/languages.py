@@ -2,26 +2,22 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.recipe.recipe import Recipe
-from tests.laws import pools
+from tests import kit
 
 SIZES = {"en": 400, "de": 220, "ja": 120, "tr": 60, "sw": 8}  # rows of each language
 ENTRIES = 40  # of each language, of which the last two never occur
 
 
-def make_texts(seed: int = 0, sizes: Mapping[str, int] = SIZES) -> list[dict[str, str | None]]:
+def make_texts(seed=0, sizes=SIZES):
     """Rows of caption, url and lang in a mixed order: of six rows two share a URL with others."""
     rng = np.random.default_rng(seed)
-    rows: list[dict[str, str | None]] = []
+    rows = []
     for name, size in sizes.items():
         weights = 1 / np.arange(1, ENTRIES - 1)
         for i in range(size):
@@ -32,7 +28,7 @@ def make_texts(seed: int = 0, sizes: Mapping[str, int] = SIZES) -> list[dict[str
     return [rows[i] for i in rng.permutation(len(rows))]
 
 
-def write_pool(folder: Path, rows: Sequence[dict[str, Any]], shards: int) -> Path:
+def write_pool(folder, rows, shards):
     """Writes the rows in so many files, and returns their folder."""
     (pool := folder / f"pool{shards}").mkdir(parents=True)
     columns = pa.schema([(name, pa.string()) for name in ("caption", "url", "lang")])
@@ -41,7 +37,7 @@ def write_pool(folder: Path, rows: Sequence[dict[str, Any]], shards: int) -> Pat
     return pool
 
 
-def write_entries(folder: Path, sizes: Mapping[str, int] = SIZES, are_same: bool = False) -> Path:
+def write_entries(folder, sizes=SIZES, are_same=False):
     """Writes the metadata: entries of each language, consecutive; if `are_same`, the same ones of each."""
     entries = [(f"{'w' if are_same else name}{i}", name) for name in sizes for i in range(ENTRIES)]
     columns = {"entry_id": pa.array(range(len(entries)), pa.int32()), "entry": [entry for entry, _ in entries]}
@@ -50,7 +46,7 @@ def write_entries(folder: Path, sizes: Mapping[str, int] = SIZES, are_same: bool
     return folder / "entries.parquet"
 
 
-def write_all(folder: Path) -> Path:
+def write_all(folder):
     """Writes the metadata, and the pool in 1, 7 and 17 files; returns the folder."""
     write_entries(folder)
     for shards in (1, 7, 17):
@@ -58,27 +54,27 @@ def write_all(folder: Path) -> Path:
     return folder
 
 
-def recipe_of(pool: Path, entries: Path, seed: int = 0, **balance: Any) -> Recipe:
+def recipe_of(pool, entries, seed=0, **balance):
     """Balancing per language of a pool."""
     balance = {"scheme": "per_language", **balance}
     sections = {"match": {"metadata": str(entries)}, "balance": balance, "seed": seed}
     source = {"columns": {"language": "lang"}}
-    return pools.recipe_of(f"{pool}/*.parquet", "parquet", source=source, **sections)
+    return kit.recipe_of(f"{pool}/*.parquet", "parquet", source=source, **sections)
 
 
-def published_t(counts: Sequence[int], share: float) -> int:
+def published_t(counts, share):
     """MetaCLIP 2's t of a share, by its definition: the count whose cumulative share is nearest, the first of equals."""
     ascending, total = sorted(counts), sum(counts)
     distances = [abs(reached / total - share) for reached in accumulate(ascending)]
     return ascending[distances.index(min(distances))]
 
 
-def published_share(counts: Sequence[int], t: int) -> float:
+def published_share(counts, t):
     """MetaCLIP 2's share of a t, by its definition."""
     return sum(count for count in counts if count < t) / sum(counts)
 
 
-def naive_ts(counts: Mapping[str, Sequence[int]], t: int, language: str = "en") -> dict[str, int]:
+def naive_ts(counts, t, language="en"):
     """The t of each language with a match, by the definitions, zeros left out."""
     share = published_share(counts[language], t)
     matched = {name: [count for count in of if count] for name, of in counts.items()}
@@ -86,17 +82,17 @@ def naive_ts(counts: Mapping[str, Sequence[int]], t: int, language: str = "en") 
     return {language: t, **others}
 
 
-def naive_probabilities(rows: Sequence[Sequence[str]], ts: Mapping[str, int]) -> list[float]:
+def naive_probabilities(rows, ts):
     """π of rows with these entries, each named by its language and a number."""
     counts = Counter(entry for row in rows for entry in row)
     p = {entry: ts[name] / max(count, ts[name]) for entry, count in counts.items() for name in [entry[:2]]}
     return [1 - math.prod(1 - p[entry] for entry in row) for row in rows]
 
 
-def counts_of(rows: Sequence[Sequence[str]]) -> dict[str, list[int]]:
+def counts_of(rows):
     """The rows of each entry by language, zeros of those that never occur included."""
     counts = Counter(entry for row in rows for entry in row)
-    by_language: dict[str, list[int]] = defaultdict(list)
+    by_language = defaultdict(list)
     for name in SIZES:
         by_language[name] = [counts[f"{name}{i}"] for i in range(ENTRIES)]
     return by_language

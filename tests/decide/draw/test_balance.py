@@ -19,13 +19,13 @@ from curate.recipe.deciding import Balance
 WORD = 1 << 64
 
 
-def mix64(z: int) -> int:
+def mix64(z):
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % WORD
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB % WORD
     return z ^ (z >> 31)
 
 
-def unmix64(z: int) -> int:
+def unmix64(z):
     """The inverse of mix64, to plant any hash that a test wants."""
     z ^= z >> 31 ^ z >> 62
     z = z * pow(0x94D049BB133111EB, -1, WORD) % WORD
@@ -34,30 +34,30 @@ def unmix64(z: int) -> int:
     return z ^ (z >> 30 ^ z >> 60)
 
 
-def unit_hash(uid: str, key: int, seed: int) -> int:
+def unit_hash(uid, key, seed):
     return mix64(int(uid[16:], 16) ^ mix64((key * 0x9E3779B97F4A7C15 + seed) % WORD))
 
 
-def naive_kept(uid: str, entries: list[int], counts: list[int], t: int, keys: list[int], seed: int) -> bool:
+def naive_kept(uid, entries, counts, t, keys, seed):
     return any(counts[e] <= t or unit_hash(uid, keys[e], seed) < t * WORD // counts[e] for e in entries)
 
 
-def naive_pi(entries: list[int], counts: list[int], t: int) -> float:
+def naive_pi(entries, counts, t):
     miss = 1.0
     for e in entries:
         miss *= 1.0 - t / max(counts[e], t)
     return 1.0 - miss
 
 
-def naive_sum(rows: list[list[int]], counts: list[int], t: int) -> int:
+def naive_sum(rows, counts, t):
     return sum(round(naive_pi(row or [], counts, t) * 2**32) for row in rows)
 
 
-def uid_of(i: int) -> str:
+def uid_of(i):
     return f"{mix64(i):016x}{mix64(i + (1 << 40)):016x}"
 
 
-def list_array(rows, kind="list") -> pa.Array:
+def list_array(rows, kind="list"):
     """The rows as Arrow, also as the slice of a longer array, with int64 ids, or as a large list."""
     if kind == "sliced":
         return pa.array([[0], None, *rows, [0, 0]], pa.list_(pa.int32())).slice(2, len(rows))
@@ -209,12 +209,12 @@ class Pool:
 
 
 @pytest.fixture(scope="module")
-def pool() -> Pool:
+def pool():
     return Pool()
 
 
 @pytest.fixture(scope="module")
-def kept(pool) -> np.ndarray:
+def kept(pool):
     """bool[seeds, rows]: who is kept under each of 400 seeds."""
     return np.stack([pool.draws(seed) < 1 for seed in range(400)])
 
@@ -307,7 +307,7 @@ def test_a_vector_of_entries_arrives_as_it_was(shape, places):
     assert len(pickle.dumps(found - 0, protocol=5)) < len(sent) + 100  # and are as small where they are sent on
 
 
-def test_the_t_of_a_share_of_the_tail_is_the_first_of_the_nearest_counts() -> None:
+def test_the_t_of_a_share_of_the_tail_is_the_first_of_the_nearest_counts():
     counts = np.array([0, 5, 1, 5, 3, 90, 0, 1], np.int64)
     assert [array.tolist() for array in inclusion.tail_shares(counts)] == [
         [1, 3, 5, 90],
@@ -332,7 +332,7 @@ def test_the_t_of_a_share_of_the_tail_is_the_first_of_the_nearest_counts() -> No
         (0.5, "0.1429 (t = 90)"),
     ],
 )
-def test_a_share_that_no_t_comes_near_is_named_with_its_neighbours(share: float, near: str) -> None:
+def test_a_share_that_no_t_comes_near_is_named_with_its_neighbours(share, near):
     counts = np.array([0, 5, 1, 5, 3, 90, 0, 1], np.int64)
     t = np.array([inclusion.tail_share_t(counts, share)])
     choice = LimitsChoice(Solution(int(t[0])), counts, t)
@@ -341,7 +341,7 @@ def test_a_share_that_no_t_comes_near_is_named_with_its_neighbours(share: float,
     assert choice.shortfall(Balance(t=3)) == choice.shortfall(Balance(rows=2)) == ""
 
 
-def test_it_inverts_the_share_of_metaclip_2_and_not_by_its_inverse() -> None:
+def test_it_inverts_the_share_of_metaclip_2_and_not_by_its_inverse():
     """Its shares of a t lead back to this t; its own inverse counts the entries with t rows too, and leads elsewhere."""
     counts = np.array([1, 5, 1, 5, 3, 90], np.int64)
     for t in np.unique(counts):

@@ -1,7 +1,6 @@
 """Balance over the values of a column: as over entries, of which each row has just one."""
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,35 +14,34 @@ from curate.ask.whatif.swept_number import parse_swept_number
 from curate.base.errors import RecipeError
 from curate.cli.summary import summary
 from pipelines.prepare import prepare
-from tests.laws import pools
-from tests.laws.pools import Ran
+from tests import kit
 
 T = 40
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+def path(tmp_path_factory):
     """A pool of which some rows have a tag."""
-    rng, rows = np.random.default_rng(3), pools.make_rows(600)
+    rng, rows = np.random.default_rng(3), kit.make_rows(600)
     tags = rng.choice(["dog", "cat", "boat", "\u00e9t\u00e9"], len(rows), p=[0.6, 0.3, 0.07, 0.03]).tolist()
     tagged = rows.append_column("tag", [[None if place % 20 == 0 else tag for place, tag in enumerate(tags)]])
-    return pools.write_parquets(tmp_path_factory.mktemp("values") / "pool", tagged, 3, 100)
+    return kit.write_parquets(tmp_path_factory.mktemp("values") / "pool", tagged, 3, 100)
 
 
 @pytest.fixture(scope="module")
-def run(path: str, tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    recipe = pools.recipe_of(path, "parquet", balance={"of": "tag", "t": T})
-    return pools.run_local(recipe, tmp_path_factory.mktemp("run") / "run")
+def run(path, tmp_path_factory):
+    recipe = kit.recipe_of(path, "parquet", balance={"of": "tag", "t": T})
+    return kit.run_local(recipe, tmp_path_factory.mktemp("run") / "run")
 
 
-def left(run: Ran) -> list[tuple[str | None, dict[str, object]]]:
+def left(run):
     """The tag and decision of each row left."""
     pairs = zip(run.table("scores")["tag"].to_pylist(), run.table("decisions").to_pylist(), strict=True)
     return [(tag, row) for tag, row in pairs if row["kept"] or row["rule"] == "balance"]
 
 
-def test_each_value_is_thinned_to_about_t(run: Ran) -> None:
-    pools.conserved(run)
+def test_each_value_is_thinned_to_about_t(run):
+    kit.conserved(run)
     counts = Counter(tag for tag, _ in left(run))
     kept = Counter(tag for tag, row in left(run) if row["kept"])
     assert counts["\u00e9t\u00e9"] < T < counts["boat"] + 20 and kept[None] == 0 and run.run["t"] == T
@@ -56,28 +54,26 @@ def test_each_value_is_thinned_to_about_t(run: Ran) -> None:
     assert kept["\u00e9t\u00e9"] == counts["\u00e9t\u00e9"]
 
 
-def test_it_nests_and_is_that_of_entries(run: Ran, path: str, tmp_path: Path) -> None:
+def test_it_nests_and_is_that_of_entries(run, path, tmp_path):
     """A larger t keeps the same rows and more; the same draws as if the values were entries that captions hold."""
-    more = pools.run_local(pools.recipe_of(path, "parquet", balance={"of": "tag", "t": 2 * T}), tmp_path / "more")
+    more = kit.run_local(kit.recipe_of(path, "parquet", balance={"of": "tag", "t": 2 * T}), tmp_path / "more")
     few, many = ({row["uid"] for _, row in left(of) if row["kept"]} for of in (run, more))
     assert few < many
 
 
-def test_a_size_is_solved(path: str, tmp_path: Path) -> None:
-    recipe = pools.recipe_of(path, "parquet", balance={"of": "tag", "rows": 150})
-    solved = pools.run_local(recipe, tmp_path / "rows")
+def test_a_size_is_solved(path, tmp_path):
+    recipe = kit.recipe_of(path, "parquet", balance={"of": "tag", "rows": 150})
+    solved = kit.run_local(recipe, tmp_path / "rows")
     counts = Counter(tag for tag, _ in left(solved) if tag)
     t = solved.run["t"]
     assert sum(min(t, n) for n in counts.values()) <= 150 < sum(min(t + 1, n) for n in counts.values())
-    beam = pools.run_beam(recipe, tmp_path / "beam")
-    assert pools.lasting_files(beam.folder) == pools.lasting_files(solved.folder)
-    shared = pools.run_local(
-        pools.recipe_of(path, "parquet", balance={"of": "tag", "tail_share": 0.1}), tmp_path / "share"
-    )
+    beam = kit.run_beam(recipe, tmp_path / "beam")
+    assert kit.lasting_files(beam.folder) == kit.lasting_files(solved.folder)
+    shared = kit.run_local(kit.recipe_of(path, "parquet", balance={"of": "tag", "tail_share": 0.1}), tmp_path / "share")
     assert shared.run["t"] in counts.values()
 
 
-def test_people_are_told_the_value(run: Ran, path: str, tmp_path: Path) -> None:
+def test_people_are_told_the_value(run, path, tmp_path):
     folder = str(run.folder)
     dropped = next(row["uid"] for tag, row in left(run) if tag == "dog" and not row["kept"])
     page = " ".join(str(explain_sample(folder, str(dropped))).split())
@@ -92,15 +88,15 @@ def test_people_are_told_the_value(run: Ran, path: str, tmp_path: Path) -> None:
     assert [point.expected for point in points] == pytest.approx(
         [sum(min(t, n) for n in counts.values()) for t in (10, 20, 1000)]
     )
-    prepared = prepare(pools.recipe_of(path, "parquet", balance={"of": "tag", "t": T}), str(tmp_path / "out"))
+    prepared = prepare(kit.recipe_of(path, "parquet", balance={"of": "tag", "t": T}), str(tmp_path / "out"))
     expected = estimate(prepared.context, prepared.plan.units, None)
     assert expected is not None and "t = 40" in expected.chosen
 
 
-def test_faults_are_named(path: str, tmp_path: Path) -> None:
+def test_faults_are_named(path, tmp_path):
     with pytest.raises(RecipeError, match="balance: counts are of metadata entries"):
-        pools.recipe_of(path, "parquet", balance={"of": "tag", "t": 3, "counts": "run1"})
+        kit.recipe_of(path, "parquet", balance={"of": "tag", "t": 3, "counts": "run1"})
     with pytest.raises(RecipeError, match="balance needs match: entries are what it goes by"):
-        pools.recipe_of(path, "parquet", balance={"t": 3})
+        kit.recipe_of(path, "parquet", balance={"t": 3})
     with pytest.raises(RecipeError, match=r"balance.of: no column 'tags'; columns: .*, note, tag"):
-        pools.run_local(pools.recipe_of(path, "parquet", balance={"of": "tags", "t": 3}), tmp_path / "run")
+        kit.run_local(kit.recipe_of(path, "parquet", balance={"of": "tags", "t": 3}), tmp_path / "run")

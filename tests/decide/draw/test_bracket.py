@@ -16,7 +16,7 @@ from tests.decide.draw.test_balance import ROWS, N, Pool, list_array, naive_sum
 
 
 @pytest.fixture(scope="module")
-def pool() -> Pool:
+def pool():
     return Pool()
 
 
@@ -68,7 +68,7 @@ def test_too_small_a_wish_says_what_is_accepted(pool):
     assert solve_t(pool.counts, pool.matches, least) >= 1
 
 
-def points(largest: int, answer: int) -> list[int]:
+def points(largest, answer):
     """The number of points of each round that finds `answer` where Σπ(t) is t rows."""
     bracket, done = Bracket(answer, 0, largest + 1), []
     while len(ts := bracket.points):
@@ -79,7 +79,7 @@ def points(largest: int, answer: int) -> list[int]:
     return done
 
 
-def widest(largest: int) -> list[int]:
+def widest(largest):
     """Likewise, where the answer is always in the widest gap."""
     bracket, done = Bracket(0, 0, largest + 1), []
     while len(ts := bracket.points):

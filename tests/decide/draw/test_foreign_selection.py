@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests import forked
-from tests.laws import pools
-from tests.packages import needs_hatchling
+from tests import kit
+from tests.kit import forked
+from tests.kit.packages import needs_hatchling
 
 ROOT = Path(__file__).resolve().parents[3]
 pytestmark = [pytest.mark.slow, needs_hatchling]
@@ -114,7 +114,7 @@ include = ["curate_every.py"]
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(tmp_path_factory):
     """A folder with the package, built and installed."""
     folder = tmp_path_factory.mktemp("every")
     (folder / "package").mkdir()
@@ -128,7 +128,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-def curate(site: Path, *arguments: str) -> str:
+def curate(site, *arguments):
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)]), "COLUMNS": "200"}
     done = forked.run(*arguments, env=env, cwd=site)
     assert done.returncode == 0, done.stderr + done.stdout
@@ -136,7 +136,7 @@ def curate(site: Path, *arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def run(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(site, tmp_path_factory):
     """A run over two sources, which keeps one row in three."""
     folder = tmp_path_factory.mktemp("run")
     write_recipe(folder)
@@ -145,9 +145,9 @@ def run(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def write_recipe(folder: Path) -> None:
+def write_recipe(folder):
     sources = [
-        {"name": name, "format": "parquet", "path": pools.write_parquets(folder / name, pools.make_rows(300, seed), 2)}
+        {"name": name, "format": "parquet", "path": kit.write_parquets(folder / name, kit.make_rows(300, seed), 2)}
         for seed, name in enumerate(("one", "two"))
     ]
     recipe = {
@@ -160,7 +160,7 @@ def write_recipe(folder: Path) -> None:
     (folder / "r.yaml").write_text(yaml.safe_dump(recipe))
 
 
-def test_a_run_keeps_what_it_says(site: Path, run: Path) -> None:
+def test_a_run_keeps_what_it_says(site, run):
     facts = json.loads((run / "run.json").read_text())
     left = facts["counts"]["every"] + facts["counts"]["kept"]
     assert abs(facts["counts"]["kept"] - left / 3) < 4 * (left * 2 / 9) ** 0.5
@@ -171,7 +171,7 @@ def test_a_run_keeps_what_it_says(site: Path, run: Path) -> None:
     assert "nothing differs" in curate(site, "verify", str(run))
 
 
-def test_its_statistic_is_of_all_rows(run: Path) -> None:
+def test_its_statistic_is_of_all_rows(run):
     tables = [
         pq.read_table(path).append_column("words", pq.read_table(str(path).replace("derived", "samples"))["words"])
         for path in sorted(run.glob("tables/derived/*.parquet"))
@@ -182,7 +182,7 @@ def test_its_statistic_is_of_all_rows(run: Path) -> None:
     assert all(row["part"] == row["words"] / statistic["sum"] for row in rows)
 
 
-def test_what_if_expects_what_a_run_keeps(site: Path, run: Path) -> None:
+def test_what_if_expects_what_a_run_keeps(site, run):
     facts = json.loads((run / "run.json").read_text())
     left = facts["counts"]["every"] + facts["counts"]["kept"]
     table = json.loads(curate(site, "whatif", str(run), "--set", "every.k=2", "--format", "json"))
@@ -192,7 +192,7 @@ def test_what_if_expects_what_a_run_keeps(site: Path, run: Path) -> None:
     assert f"{left:,}" in curate(site, "whatif", str(run), "--set", "every=null")
 
 
-def test_explain_report_and_card_say_why(site: Path, run: Path) -> None:
+def test_explain_report_and_card_say_why(site, run):
     rows = pq.read_table(sorted(run.glob("tables/decisions/*.parquet"))[0]).to_pylist()
     dropped = next(row for row in rows if row["rule"] == "every")
     said = curate(site, "explain", str(run), dropped["uid"])
@@ -206,14 +206,14 @@ def test_explain_report_and_card_say_why(site: Path, run: Path) -> None:
     assert "every" in plan and "with k = 3" in plan
 
 
-def test_a_finished_run_is_readable_without_the_package(run: Path) -> None:
+def test_a_finished_run_is_readable_without_the_package(run):
     uid = next(row["uid"] for row in pq.read_table(next(run.glob("tables/decisions/*"))).to_pylist() if row["kept"])
     for command in (["sql", str(run), "funnel"], ["explain", str(run), uid], ["verify", str(run)]):
         curate(run.parent, *command)
 
 
 @pytest.mark.runners
-def test_on_spark_it_is_the_same(site: Path, run: Path) -> None:
+def test_on_spark_it_is_the_same(site, run):
     pytest.importorskip("pyspark")
     out = run.parent / "spark"
     options = ["--runner=spark", "--spark_master_url=local[2]", "--spark_conf=spark.ui.enabled=false"]

@@ -1,7 +1,5 @@
 """Mixtures: so many rows of each value of a column, the same ones in larger draws; what is too few is named."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,17 +13,15 @@ from curate.ask.whatif.surviving import open_finished
 from curate.base.errors import RecipeError
 from curate.cli.summary import summary
 from curate.decide.draw.sample import split_rows
-from curate.recipe.recipe import Recipe
 from pipelines.prepare import prepare
+from tests import kit
 from tests.ask.whatif.asked import warnings_of
-from tests.laws import pools
-from tests.laws.pools import Ran
 
 SHARES = {"3": 3, "4": 1, "6": 0.001, "9": 1}
 
 
 @given(st.integers(1, 10**12), st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=9))
-def test_shares_are_rounded_by_largest_remainders(rows: int, shares: list[float]) -> None:
+def test_shares_are_rounded_by_largest_remainders(rows, shares):
     split, exact = split_rows(rows, shares), [rows * share / sum(shares) for share in shares]
     assert split.sum() == rows
     assert all(abs(n - x) < 1 + 1e-3 for n, x in zip(split.tolist(), exact, strict=True))
@@ -34,30 +30,30 @@ def test_shares_are_rounded_by_largest_remainders(rows: int, shares: list[float]
     assert rows > 10**6 or not (up and down) or min(up) >= max(down) - 1e-6
 
 
-def mixture(path: str, rows: int) -> Recipe:
-    return pools.recipe_of(path, "parquet", sample={"mixture": {"of": "words", "rows": rows, "shares": SHARES}})
+def mixture(path, rows):
+    return kit.recipe_of(path, "parquet", sample={"mixture": {"of": "words", "rows": rows, "shares": SHARES}})
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Ran]:
+def runs(tmp_path_factory):
     """A run, and one with fewer rows."""
     folder = tmp_path_factory.mktemp("mixture")
-    path = pools.write_parquets(folder / "pool", pools.make_rows(600), 3, 100)
-    return [pools.run_local(mixture(path, rows), folder / str(rows)) for rows in (300, 100)]
+    path = kit.write_parquets(folder / "pool", kit.make_rows(600), 3, 100)
+    return [kit.run_local(mixture(path, rows), folder / str(rows)) for rows in (300, 100)]
 
 
-def kept_by_words(run: Ran) -> dict[int, set[str]]:
+def kept_by_words(run):
     columns = zip(*(run.table(name)[column].to_pylist() for name, column in
                     (("decisions", "uid"), ("samples", "words"), ("decisions", "kept"))), strict=True)  # fmt: skip
-    kept: dict[int, set[str]] = {}
+    kept = {}
     for uid, words, is_kept in columns:
         if is_kept:
             kept.setdefault(words, set()).add(uid)
     return kept
 
 
-def test_each_value_has_its_share_and_draws_nest(runs: list[Ran]) -> None:
-    pools.conserved(runs[0])
+def test_each_value_has_its_share_and_draws_nest(runs):
+    kit.conserved(runs[0])
     groups = runs[0].run["selection"]["values"]["groups"]
     assert {name: of["wanted"] for name, of in groups.items()} == {"3": 180, "4": 60, "6": 0, "9": 60}
     left = {name: of["left"] for name, of in groups.items()}
@@ -68,7 +64,7 @@ def test_each_value_has_its_share_and_draws_nest(runs: list[Ran]) -> None:
     assert all(small[words] < large[words] for words in small)
 
 
-def test_estimates_hold_by_group(runs: list[Ran]) -> None:
+def test_estimates_hold_by_group(runs):
     with asking(str(runs[1].folder), "estimate_by", {"by": "words"}) as found:
         rows = [dict(zip(found.names, row, strict=True)) for row in found.rows]
     drawn = {row["group"]: row for row in rows if row["kept"]}
@@ -76,7 +72,7 @@ def test_estimates_hold_by_group(runs: list[Ran]) -> None:
     assert all(row["estimate"] == pytest.approx(row["survivors"]) for row in drawn.values())
 
 
-def test_what_is_too_few_is_named(runs: list[Ran]) -> None:
+def test_what_is_too_few_is_named(runs):
     run = runs[0]
     left = run.run["selection"]["values"]["groups"]["3"]["left"]
     line = f"words 3: {left} left, 180 wanted, {left} kept, all that it has"
@@ -96,7 +92,7 @@ def test_what_is_too_few_is_named(runs: list[Ran]) -> None:
     assert "too few rows of words '3', '9'" in warnings_of(found)[0]
 
 
-def test_whatif_expects_what_a_run_keeps(runs: list[Ran]) -> None:
+def test_whatif_expects_what_a_run_keeps(runs):
     run = open_finished(str(runs[0].folder))
     changed = answer(run, ["sample.mixture.rows=100"])
     assert (changed.expected, changed.error) == (80, 0)
@@ -105,8 +101,8 @@ def test_whatif_expects_what_a_run_keeps(runs: list[Ran]) -> None:
     assert other.expected == 50 and not other.is_same
 
 
-def test_faults_are_named(tmp_path: Path) -> None:
-    path = pools.write_parquets(tmp_path / "pool", pools.make_rows(30), 1)
+def test_faults_are_named(tmp_path):
+    path = kit.write_parquets(tmp_path / "pool", kit.make_rows(30), 1)
     for mixture, message in (
         (
             {"of": "clip_score", "rows": 3, "shares": {"a": 1}},
@@ -118,6 +114,6 @@ def test_faults_are_named(tmp_path: Path) -> None:
         ({"of": "words", "rows": 3, "shares": {"a": float("inf")}}, "sample.mixture.shares.a: .* finite number"),
     ):
         with pytest.raises(RecipeError, match=message):
-            pools.run_local(pools.recipe_of(path, "parquet", sample={"mixture": mixture}), tmp_path / "run")
+            kit.run_local(kit.recipe_of(path, "parquet", sample={"mixture": mixture}), tmp_path / "run")
     with pytest.raises(RecipeError, match="sample: has mixture, rows; accepted"):
-        pools.recipe_of(path, "parquet", sample={"rows": 1, "mixture": {"of": "words", "rows": 3, "shares": {"a": 1}}})
+        kit.recipe_of(path, "parquet", sample={"rows": 1, "mixture": {"of": "words", "rows": 3, "shares": {"a": 1}}})

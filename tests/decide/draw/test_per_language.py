@@ -4,7 +4,6 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,20 +20,20 @@ from curate.cli.whatif import whatif as whatif_command
 from curate.decide.draw import inclusion
 from curate.decide.draw.schemes import PerLanguage, nearest_counts
 from curate.match.unit import Entries
-from curate.recipe.recipe import Recipe, parse_recipe
+from curate.recipe.recipe import parse_recipe
 from pipelines.prepare import prepare
+from tests import kit
 from tests.ask.whatif.asked import whatif
 from tests.decide.draw import languages
-from tests.laws import pools
 
 
-def entries_of(counts: dict[str, list[int]]) -> tuple[Entries, np.ndarray]:
+def entries_of(counts):
     names = [name for name, of in counts.items() for _ in of]
     table = pa.table({"entry": [f"{i}" for i in range(len(names))], "source": names, "language": names})
     return Entries(table), np.array([count for of in counts.values() for count in of], np.int64)
 
 
-def ts_of(scheme: PerLanguage, ts: list[int], counts: dict[str, list[int]]) -> list[dict[str, int]]:
+def ts_of(scheme, ts, counts):
     entries, flat = entries_of(counts)
     limits = scheme.limits(ts, flat, entries)
     groups = scheme.groups(entries)
@@ -47,9 +46,7 @@ SOME = COUNTS.filter(any)
 
 
 @given(SOME, st.dictionaries(st.sampled_from(["de", "ja", "tr"]), SOME), st.integers(1, 30) | st.integers(1, 10**6))
-def test_each_t_is_that_of_the_published_functions_without_zero_counts(
-    english: list[int], others: dict[str, list[int]], t: int
-) -> None:
+def test_each_t_is_that_of_the_published_functions_without_zero_counts(english, others, t):
     counts = {"en": english, **others}
     [found] = ts_of(PerLanguage(), [t], counts)
     assert found == languages.naive_ts(counts, t)
@@ -58,13 +55,13 @@ def test_each_t_is_that_of_the_published_functions_without_zero_counts(
         assert found[name] == (published or min(count for count in of if count))
 
 
-def test_a_t_of_zero_is_mended() -> None:
+def test_a_t_of_zero_is_mended():
     counts = {"en": [0, 1, 99], "de": [0, 0, 3, 5, 7]}
     assert languages.published_t(counts["de"], languages.published_share(counts["en"], 1)) == 0  # and 0/0 is NaN
     assert ts_of(PerLanguage(), [1], counts) == [{"en": 1, "de": 3}]
 
 
-def test_a_language_without_a_match_has_no_t_and_the_reference_language_needs_one() -> None:
+def test_a_language_without_a_match_has_no_t_and_the_reference_language_needs_one():
     entries, flat = entries_of({"en": [4, 1], "de": [0, 0]})
     limits = PerLanguage().limits([2], flat, entries)
     assert limits.tolist() == [[2, 1]]
@@ -78,7 +75,7 @@ def test_a_language_without_a_match_has_no_t_and_the_reference_language_needs_on
     assert PerLanguage(language="de").limits([2], none, entries).tolist() == [[1, 2]]
 
 
-def test_the_published_functions_are_no_inverses_and_that_stays() -> None:
+def test_the_published_functions_are_no_inverses_and_that_stays():
     same = [1, 5, 1, 5, 3, 90]
     assert ts_of(PerLanguage(), [90], {"en": same, "de": same}) == [{"en": 90, "de": 5}]
 
@@ -87,9 +84,7 @@ LARGE = st.lists(st.integers(1, 3) | st.integers(1, 1 << 58), min_size=1, max_si
 
 
 @given(LARGE, LARGE, st.lists(st.integers(1, 1 << 59), min_size=2, max_size=20))
-def test_limits_never_fall_as_t_grows_not_by_rounding_either(
-    english: list[int], other: list[int], ts: list[int]
-) -> None:
+def test_limits_never_fall_as_t_grows_not_by_rounding_either(english, other, ts):
     near = [count + d for count in english for d in (0, 1)]
     found = ts_of(PerLanguage(), sorted([*ts, *near]), {"en": english, "de": other})
     for name in ("en", "de"):
@@ -104,7 +99,7 @@ def test_limits_never_fall_as_t_grows_not_by_rounding_either(
 
 
 @given(LARGE, st.lists(st.floats(0, 1), min_size=1, max_size=20))
-def test_nearest_counts_never_fall_as_the_share_grows(counts: list[int], shares: list[float]) -> None:
+def test_nearest_counts_never_fall_as_the_share_grows(counts, shares):
     ascending = np.sort(np.array(counts, np.int64))
     reached = np.cumsum(ascending) / int(ascending.sum())
     middle = (reached[1:] + reached[:-1]) / 2  # as near to both
@@ -112,7 +107,7 @@ def test_nearest_counts_never_fall_as_the_share_grows(counts: list[int], shares:
     assert (np.diff(found) >= 0).all() and np.isin(found, ascending).all()
 
 
-def test_t_by_hand_and_a_share_of_the_tail() -> None:
+def test_t_by_hand_and_a_share_of_the_tail():
     counts = {"en": [1, 2, 3, 40], "de": [2, 4, 60], "ja": [9, 9]}
     share = (1 + 2 + 3) / 46
     by_hand = PerLanguage(by_hand={"de": 7})
@@ -126,7 +121,7 @@ def test_t_by_hand_and_a_share_of_the_tail() -> None:
     assert ts_of(off, [off.t_of_share(0.5, flat, entries)], counts) == [{"en": 40, "de": 4, "ja": 9}]
 
 
-def balance(**section: Any) -> Recipe:
+def balance(**section):
     source = {"name": "pool", "format": "parquet", "path": "pool.parquet"}
     return parse_recipe({"input": source, "match": {"metadata": "entries.parquet"}, "balance": section})
 
@@ -145,12 +140,12 @@ def balance(**section: Any) -> Recipe:
         ({"scheme": "per_language"}, r"give either t, rows or tail_share"),
     ],
 )
-def test_faults_of_a_recipe_are_named(section: dict[str, Any], why: str) -> None:
+def test_faults_of_a_recipe_are_named(section, why):
     with pytest.raises(RecipeError, match=why):
         balance(**section)
 
 
-def test_a_norwegian_t_is_no_boolean(tmp_path: Path) -> None:
+def test_a_norwegian_t_is_no_boolean(tmp_path):
     from curate.recipe.recipe import load_recipe
 
     (tmp_path / "recipe.yaml").write_text(
@@ -165,15 +160,15 @@ def test_a_norwegian_t_is_no_boolean(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     return languages.write_all(tmp_path_factory.mktemp("languages"))
 
 
-def recipe_of(folder: Path, shards: int = 7, **section: Any) -> Recipe:
+def recipe_of(folder, shards=7, **section):
     return languages.recipe_of(folder / f"pool{shards}", folder / "entries.parquet", **section)
 
 
-def left_of(run: pools.Ran) -> tuple[list[dict[str, Any]], list[list[str]]]:
+def left_of(run):
     """The rows that reach balancing, and their entries by name."""
     names = run.table("entries")["entry"].to_pylist()
     matches = run.table("matches")["entry_ids"].to_pylist()
@@ -190,8 +185,8 @@ def left_of(run: pools.Ran) -> tuple[list[dict[str, Any]], list[list[str]]]:
         {"tail_share": 0.3},
     ],
 )
-def test_a_run_decides_by_the_definition(folder: Path, section: dict[str, Any]) -> None:
-    run = pools.run_local(recipe_of(folder, **section), folder / f"{section}")
+def test_a_run_decides_by_the_definition(folder, section):
+    run = kit.run_local(recipe_of(folder, **section), folder / f"{section}")
     rows, entries = left_of(run)
     counts, t = languages.counts_of(entries), run.run["t"]
     if "tail_share" in section:
@@ -217,10 +212,10 @@ def test_a_run_decides_by_the_definition(folder: Path, section: dict[str, Any]) 
 
 
 @pytest.mark.thorough
-def test_decisions_are_the_same_for_any_sharding_and_on_beam(folder: Path) -> None:
-    runs = [pools.run_local(recipe_of(folder, n, t=20), folder / f"sharded{n}") for n in (1, 7, 17)]
-    runs += [pools.run_beam(recipe_of(folder, 7, rows=300), folder / "beam", here=False)]
-    runs += [pools.run_local(recipe_of(folder, 17, rows=300), folder / "rows17")]
+def test_decisions_are_the_same_for_any_sharding_and_on_beam(folder):
+    runs = [kit.run_local(recipe_of(folder, n, t=20), folder / f"sharded{n}") for n in (1, 7, 17)]
+    runs += [kit.run_beam(recipe_of(folder, 7, rows=300), folder / "beam", here=False)]
+    runs += [kit.run_local(recipe_of(folder, 17, rows=300), folder / "rows17")]
     found = [
         sorted((row["uid"], row["probability"], row["draw"]) for row in run.table("decisions").to_pylist())
         for run in runs
@@ -229,9 +224,9 @@ def test_decisions_are_the_same_for_any_sharding_and_on_beam(folder: Path) -> No
     assert runs[3].run["t_by_language"] == runs[4].run["t_by_language"]
 
 
-def test_what_if_is_what_a_run_does(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first = pools.run_local(recipe_of(folder, t=20), folder / "first")
-    second = pools.run_local(recipe_of(folder, t=50, language="de"), folder / "second")
+def test_what_if_is_what_a_run_does(folder, capsys):
+    first = kit.run_local(recipe_of(folder, t=20), folder / "first")
+    second = kit.run_local(recipe_of(folder, t=50, language="de"), folder / "second")
     found = whatif(str(first.folder), ["balance.t=50", "balance.language=de"])
     same = whatif(str(second.folder), [])
     assert found.expected == same.expected == pytest.approx(sum(second.table("decisions")["probability"].to_pylist()))
@@ -254,8 +249,8 @@ def test_what_if_is_what_a_run_does(folder: Path, capsys: pytest.CaptureFixture[
         whatif(str(first.folder), ["balance.language=fr"])
 
 
-def test_people_are_told(folder: Path) -> None:
-    run = pools.run_local(recipe_of(folder, t=20), folder / "told")
+def test_people_are_told(folder):
+    run = kit.run_local(recipe_of(folder, t=20), folder / "told")
     ts = run.run["t_by_language"]
     shown = summary(str(run.folder), 1.0)
     assert f"balance: t = 20 of en, {ts['de']} of de, {ts['ja']} of ja, {ts['tr']} of tr and of 1 more" in shown
@@ -270,8 +265,8 @@ def test_people_are_told(folder: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_the_report_and_a_query_say_what_each_language_has(folder: Path) -> None:
-    run = pools.run_local(recipe_of(folder, t=20), folder / "shown")
+def test_the_report_and_a_query_say_what_each_language_has(folder):
+    run = kit.run_local(recipe_of(folder, t=20), folder / "shown")
     rows, entries = left_of(run)
     lines = {row["language"]: row for row in Run(str(run.folder)).sql("language_balance").to_pylist()}
     assert list(lines) == list(languages.SIZES)  # by matches
@@ -299,7 +294,7 @@ def test_the_report_and_a_query_say_what_each_language_has(folder: Path) -> None
 
 
 @pytest.mark.thorough
-def test_the_same_entry_has_counts_and_a_limit_in_each_language_that_a_text_may_be_in(tmp_path: Path) -> None:
+def test_the_same_entry_has_counts_and_a_limit_in_each_language_that_a_text_may_be_in(tmp_path):
     """With `match.mode: worldwide`: what entries of their own in each language give by `reference`."""
     texts = languages.make_texts()
     same = [row | {"caption": re.sub(rf"{row['lang']}(?=\d)", "w", str(row["caption"]))} for row in texts]
@@ -310,7 +305,7 @@ def test_the_same_entry_has_counts_and_a_limit_in_each_language_that_a_text_may_
     reference = languages.recipe_of(pools_of[0], entries[0], t=20)
     worldwide = languages.recipe_of(pools_of[1], entries[1], t=20).model_dump()
     worldwide["match"]["mode"] = "worldwide"
-    runs = pools.run_local(reference, tmp_path / "a"), pools.run_local(parse_recipe(worldwide), tmp_path / "b")
+    runs = kit.run_local(reference, tmp_path / "a"), kit.run_local(parse_recipe(worldwide), tmp_path / "b")
     first, second = (run.table("entries").drop_columns(["entry", "kept"]) for run in runs)
     assert first == second and runs[0].run["t_by_language"] == runs[1].run["t_by_language"]
     pi = [run.table("decisions")["probability"].to_pylist() for run in runs]
@@ -319,7 +314,7 @@ def test_the_same_entry_has_counts_and_a_limit_in_each_language_that_a_text_may_
     assert balance[0] == balance[1]  # samples by the keys of their languages
 
 
-def test_languages_of_the_recipe_are_those_of_the_metadata(folder: Path, tmp_path: Path) -> None:
+def test_languages_of_the_recipe_are_those_of_the_metadata(folder, tmp_path):
     with pytest.raises(
         RecipeError, match=r"balance.language: the metadata has no entries of language 'fr'; it has en, de"
     ):

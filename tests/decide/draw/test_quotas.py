@@ -1,7 +1,6 @@
 """Quotas of clusters: the quadratic program against scipy and exact fractions, and what a run keeps by them."""
 
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +14,10 @@ from curate.ask.query import asking
 from curate.ask.whatif.answer import answer
 from curate.ask.whatif.surviving import open_finished
 from curate.base.errors import RecipeError, RunError
-from curate.base.numeric.arrays import F64, I64
 from curate.decide.draw.groups import ColumnGroups
 from curate.decide.draw.quotas import Quotas, find_quotas, find_shares, inter_distances, solve_quotas
 from curate.recipe.recipe import change_recipe, parse_recipe
-from tests.laws import pools
-from tests.laws.pools import Ran
+from tests import kit
 from tests.relate import pools as relate_pools
 
 CASES = st.integers(1, 8).flatmap(
@@ -34,10 +31,10 @@ CASES = st.integers(1, 8).flatmap(
 )
 
 
-def water_fill(wished: list[Fraction], least: list[int], most: list[int], rows: int) -> list[Fraction]:
+def water_fill(wished, least, most, rows):
     """The exact solution: between two neighbouring breakpoints of the level, the sum is a line."""
 
-    def at(level: Fraction) -> list[Fraction]:
+    def at(level):
         return [min(max(x + level, Fraction(a)), Fraction(b)) for x, a, b in zip(wished, least, most, strict=True)]
 
     ends = sorted({end - x for x, a, b in zip(wished, least, most, strict=True) for end in (a, b)})
@@ -48,7 +45,7 @@ def water_fill(wished: list[Fraction], least: list[int], most: list[int], rows: 
 
 
 @given(CASES)
-def test_quotas_are_the_exact_solution_rounded(case: tuple[list[float], list[int], int, int, int]) -> None:
+def test_quotas_are_the_exact_solution_rounded(case):
     shares, sizes, rows, low, high = case
     p = np.array(shares) / max(1e-9, sum(shares))
     least, most = [min(low, high, size) for size in sizes], [min(high, size) for size in sizes]
@@ -67,7 +64,7 @@ def test_quotas_are_the_exact_solution_rounded(case: tuple[list[float], list[int
         assert all(y % 1 <= min(up) for n, y in zip(x.tolist(), exact, strict=True) if n < y and up)
 
 
-def test_it_is_the_quadratic_program_of_scipy() -> None:
+def test_it_is_the_quadratic_program_of_scipy():
     rng = np.random.default_rng(0)
     for _ in range(20):
         k = int(rng.integers(2, 9))
@@ -88,7 +85,7 @@ def test_it_is_the_quadratic_program_of_scipy() -> None:
         assert x.sum() == rows
 
 
-def test_distances_between_centroids_are_those_of_the_definition() -> None:
+def test_distances_between_centroids_are_those_of_the_definition():
     rng = np.random.default_rng(1)
     centroids = rng.normal(size=(70, 24)).astype(np.float32)
     directions = centroids.astype(np.float64) / np.linalg.norm(centroids.astype(np.float64), axis=1, keepdims=True)
@@ -100,12 +97,12 @@ def test_distances_between_centroids_are_those_of_the_definition() -> None:
     assert inter_distances(centroids[:1]).tolist() == [0.0]
 
 
-def groups_of(names: list[str], rows: list[int], means: list[float]) -> ColumnGroups:
+def groups_of(names, rows, means):
     sums = np.rint(np.array(means) * rows * 2.0**28).astype(np.int64)
     return ColumnGroups("cluster", pa.array(names), np.array(rows), sums, "cluster_distance", 1.0)
 
 
-def test_shares_are_softmax_of_complexity() -> None:
+def test_shares_are_softmax_of_complexity():
     inter = np.array([0.2, 0.5, 0.9])
     section = Quotas(of="cluster", rows=60, by="complexity", keep="farthest")
     groups = groups_of(["0", "2"], [100, 50], [0.3, 0.6])
@@ -122,19 +119,19 @@ def test_shares_are_softmax_of_complexity() -> None:
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+def path(tmp_path_factory):
     """A pool with clusters, of which some rows have none."""
     rng = np.random.default_rng(4)
-    rows = pools.make_rows(600)
+    rows = kit.make_rows(600)
     cluster = rng.choice(5, len(rows), p=[0.5, 0.2, 0.15, 0.1, 0.05])
     distance = np.round(rng.random(len(rows)), 2).astype(np.float32)  # with ties
     rows = rows.append_column("cluster", pa.array(cluster, pa.int32(), mask=rng.random(len(rows)) < 0.05))
     rows = rows.append_column("cluster_distance", pa.array(distance, mask=rng.random(len(rows)) < 0.05))
-    return pools.write_parquets(tmp_path_factory.mktemp("quotas") / "pool", rows, 3, 100)
+    return kit.write_parquets(tmp_path_factory.mktemp("quotas") / "pool", rows, 3, 100)
 
 
 @pytest.fixture(scope="module")
-def run(path: str, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def run(path, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     np.save(folder / "centroids.npy", np.random.default_rng(2).normal(size=(5, 8)).astype(np.float32))
     quotas = {
@@ -144,10 +141,10 @@ def run(path: str, tmp_path_factory: pytest.TempPathFactory) -> Ran:
         "keep": "farthest",
         "centroids": str(folder / "centroids.npy"),
     }
-    return pools.run_local(pools.recipe_of(path, "parquet", sample={"quotas": quotas}), folder / "run")
+    return kit.run_local(kit.recipe_of(path, "parquet", sample={"quotas": quotas}), folder / "run")
 
 
-def left(run: Ran) -> dict[int, list[tuple[float, bool]]]:
+def left(run):
     """By cluster, the distance of each row left, and whether it is kept."""
     scores, found = run.table("scores").to_pylist(), {}
     for row, decided in zip(scores, run.table("decisions").to_pylist(), strict=True):
@@ -157,16 +154,16 @@ def left(run: Ran) -> dict[int, list[tuple[float, bool]]]:
     return found
 
 
-def test_the_farthest_of_each_cluster_are_kept(run: Ran) -> None:
-    pools.conserved(run)
+def test_the_farthest_of_each_cluster_are_kept(run):
+    kit.conserved(run)
     rows = left(run)
     assert not any(kept for _, kept in rows.pop(None))
     known = {n: [(d, kept) for d, kept in of if d is not None] for n, of in sorted(rows.items())}
     assert not any(kept for of in rows.values() for distance, kept in of if distance is None)
     inter = inter_distances(np.load(run.folder.parent / "centroids.npy"))
-    means: F64 = np.array([np.mean([d for d, _ in of]) for of in known.values()])
+    means = np.array([np.mean([d for d, _ in of]) for of in known.values()])
     weights = np.exp(inter * means / 0.5)
-    sizes: I64 = np.array(list(map(len, known.values())))
+    sizes = np.array(list(map(len, known.values())))
     least = np.minimum(int(200 / 5 * 0.5), sizes - 1)
     expected = solve_quotas(weights / weights.sum(), sizes, 200, least, sizes)
     kept = [sum(is_kept for _, is_kept in of) for of in known.values()]
@@ -175,7 +172,7 @@ def test_the_farthest_of_each_cluster_are_kept(run: Ran) -> None:
         assert min(d for d, is_kept in of if is_kept) >= max((d for d, is_kept in of if not is_kept), default=0)
 
 
-def test_without_probability_all_say_so(run: Ran) -> None:
+def test_without_probability_all_say_so(run):
     folder = str(run.folder)
     assert run.run["selection"]["is_random"] is False
     line = run.run["selection"]["summary"][0]
@@ -196,59 +193,59 @@ def test_without_probability_all_say_so(run: Ran) -> None:
     assert (same.expected, same.error, same.is_same) == (200, 0, True)
 
 
-def test_whatif_runs_the_draw(run: Ran, path: str, tmp_path: Path) -> None:
+def test_whatif_runs_the_draw(run, path, tmp_path):
     finished = open_finished(str(run.folder))
     changed = answer(finished, ["sample.quotas.rows=90", "sample.quotas.keep=nearest", "sample.quotas.most=20"])
     assert changed.expected == 90
     quotas = {"of": "words", "rows": 100, "by": "size"}
     other = answer(finished, ["sample={quotas: {of: words, rows: 100, by: size}}"])
-    real = pools.run_local(pools.recipe_of(path, "parquet", sample={"quotas": quotas}), tmp_path / "words")
+    real = kit.run_local(kit.recipe_of(path, "parquet", sample={"quotas": quotas}), tmp_path / "words")
     assert other.expected == real.counts["kept"] == 100
     assert {row["probability"] is None for row in real.table("decisions").to_pylist()} == {False}
 
 
-def test_a_file_of_centroids_is_part_of_the_key(run: Ran, path: str, tmp_path: Path) -> None:
+def test_a_file_of_centroids_is_part_of_the_key(run, path, tmp_path):
     recipe = open_finished(str(run.folder)).recipe
-    again = pools.run_local(recipe, tmp_path / "again", reuse=run.folder)
+    again = kit.run_local(recipe, tmp_path / "again", reuse=run.folder)
     assert again.kept == run.kept and again.run["keys"]["decisions"] == run.run["keys"]["decisions"]
     np.save(run.folder.parent / "centroids.npy", np.random.default_rng(3).normal(size=(5, 8)).astype(np.float32))
-    other = pools.run_local(recipe, tmp_path / "other")
+    other = kit.run_local(recipe, tmp_path / "other")
     assert other.run["keys"]["decisions"] != run.run["keys"]["decisions"]
 
 
-def test_clusters_made_by_the_run_have_their_centroids(tmp_path: Path) -> None:
+def test_clusters_made_by_the_run_have_their_centroids(tmp_path):
     """In what-if and in a run that takes its tables, too."""
     images, texts = relate_pools.make_embeddings(400)
     where = relate_pools.write_pool(tmp_path / "pool", 2, images, texts)
     quotas = {"of": "topic", "rows": 100, "by": "complexity", "keep": "farthest"}
     relate = {"clusters": {"topic": {"of": "l14", "k": 6}}}
     recipe = parse_recipe(relate_pools.recipe_of(where, relate, sample={"quotas": quotas}))
-    first = pools.run_local(recipe, tmp_path / "first")
-    pools.conserved(first)
+    first = kit.run_local(recipe, tmp_path / "first")
+    kit.conserved(first)
     found = answer(open_finished(str(first.folder)), ["sample.quotas.rows=50"])
     assert first.counts["kept"] == 100 and found.expected == 50
     smaller = change_recipe(recipe, ["sample.quotas.rows=50"])
-    again = pools.run_local(smaller, tmp_path / "again", reuse=first.folder)
+    again = kit.run_local(smaller, tmp_path / "again", reuse=first.folder)
     assert again.counts["kept"] == 50
     inter = inter_distances(np.load(first.folder / "models/topic.npy"))
     related = first.table("related").to_pandas().groupby("topic")["topic_distance"].agg(["mean", "size"])
     weights = np.exp(inter * related["mean"].to_numpy() / 0.5)
-    sizes: I64 = related["size"].to_numpy()
+    sizes = related["size"].to_numpy()
     expected = solve_quotas(weights / weights.sum(), sizes, 50, np.minimum(int(50 / 6 * 0.5), sizes - 1), sizes)
     decided = again.table("decisions").filter(again.table("decisions")["kept"])["uid"].to_pylist()
     topics = dict(zip(*(first.table("related").column(name).to_pylist() for name in ("uid", "topic")), strict=True))
     assert [sum(topics[uid] == topic for uid in decided) for topic in range(6)] == expected.tolist()
 
 
-def test_no_row_has_a_cluster(path: str, tmp_path: Path) -> None:
+def test_no_row_has_a_cluster(path, tmp_path):
     quotas = {"of": "cluster", "rows": 3, "keep": "farthest"}
     rules = {"none": "cluster is null"}
-    run = pools.run_local(pools.recipe_of(path, "parquet", rules=rules, sample={"quotas": quotas}), tmp_path / "run")
-    pools.conserved(run)
+    run = kit.run_local(kit.recipe_of(path, "parquet", rules=rules, sample={"quotas": quotas}), tmp_path / "run")
+    kit.conserved(run)
     assert not any(run.table("decisions")["kept"].to_pylist())
 
 
-def test_faults_are_named(path: str, tmp_path: Path) -> None:
+def test_faults_are_named(path, tmp_path):
     for name, centroids in (("zeros", np.eye(5, 4)), ("flat", np.ones(5))):
         np.save(tmp_path / f"{name}.npy", centroids)
     complexity = {"of": "cluster", "rows": 3, "by": "complexity"}
@@ -261,21 +258,21 @@ def test_faults_are_named(path: str, tmp_path: Path) -> None:
         ({"of": "cluster", "rows": 3, "by": "sizes"}, "sample.quotas.by: .*'equal', 'size' or 'complexity'"),
     ):
         with pytest.raises(RecipeError, match=message):
-            pools.run_local(pools.recipe_of(path, "parquet", sample={"quotas": quotas}), tmp_path / "run")
+            kit.run_local(kit.recipe_of(path, "parquet", sample={"quotas": quotas}), tmp_path / "run")
 
 
 @pytest.mark.parametrize(("largest", "is_refused"), [(1e10, False), (4e10, True), (1e300, True)])
-def test_a_sum_that_has_no_room_is_refused(largest: float, is_refused: bool, tmp_path: Path) -> None:
+def test_a_sum_that_has_no_room_is_refused(largest, is_refused, tmp_path):
     """It would become another number without a word."""
-    rows = pools.make_rows(20)
+    rows = kit.make_rows(20)
     rows = rows.append_column("cluster", pa.array([n % 20 for n in range(len(rows))], pa.int32()))
     distance = pa.array([largest if n == 3 else 0.5 for n in range(len(rows))], pa.float64())
     rows = rows.append_column("cluster_distance", distance).slice(0, 20)
-    path = pools.write_parquets(tmp_path / "pool", rows, 1)
+    path = kit.write_parquets(tmp_path / "pool", rows, 1)
     quotas = {"of": "cluster", "rows": 5, "keep": "farthest"}
-    recipe = pools.recipe_of(path, "parquet", sample={"quotas": quotas})
+    recipe = kit.recipe_of(path, "parquet", sample={"quotas": quotas})
     if is_refused:
         with pytest.raises(RunError, match=r"cluster_distance is up to \S+e\+\d+, and a group has 1 rows; accepted: "):
-            pools.run_local(recipe, tmp_path / "run")
+            kit.run_local(recipe, tmp_path / "run")
     else:
-        pools.run_local(recipe, tmp_path / "run")
+        kit.run_local(recipe, tmp_path / "run")

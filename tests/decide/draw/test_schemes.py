@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,13 +18,13 @@ from curate.decide.draw import schemes
 from curate.decide.draw.schemes import Scheme, stack_limits
 from curate.match.unit import Entries
 from curate.recipe.recipe import parse_recipe
+from tests import kit
 from tests.ask.whatif.asked import whatif
 from tests.decide.by_parity import ByParity
-from tests.laws import pools
 
 
 @pytest.fixture
-def by_parity(monkeypatch: pytest.MonkeyPatch) -> Any:
+def by_parity(monkeypatch):
     monkeypatch.setattr(schemes, "KINDS", (*schemes.KINDS, ByParity()))
     _load.cache_clear()
     yield
@@ -37,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[3]
 ENTRIES = ["cat", "dog", "a", "photo", "big"]
 
 
-def asked(folder: Path, **balance: Any) -> Any:
+def asked(folder, **balance):
     rng = np.random.default_rng(5)
     words = rng.choice(ENTRIES, (300, 3), p=[0.1, 0.2, 0.4, 0.25, 0.05])
     captions = [f"{' '.join(row)} {i}" for i, row in enumerate(words)]
@@ -48,7 +47,7 @@ def asked(folder: Path, **balance: Any) -> Any:
     return parse_recipe({"input": source, "match": {"metadata": str(folder / "entries.txt")}, "balance": balance})
 
 
-def expected_rows(matches: list[list[int]], t: int) -> tuple[list[float], list[float]]:
+def expected_rows(matches, t):
     """The probability of each row and of each entry, by the definition."""
     counts = Counter(e for row in matches for e in row)
     limits = [max(1, t // 2) if e % 2 else t for e in range(len(ENTRIES))]
@@ -58,12 +57,12 @@ def expected_rows(matches: list[list[int]], t: int) -> tuple[list[float], list[f
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("balance", [{"t": 20}, {"t": 1}, {"rows": 150}, {"rows": 10_000}])
-def test_a_new_scheme_balances_locally_as_on_beam(by_parity: None, tmp_path: Path, balance: dict[str, int]) -> None:
+def test_a_new_scheme_balances_locally_as_on_beam(by_parity, tmp_path, balance):
     recipe = asked(tmp_path, scheme="by_parity", **balance)
     both = balance in ({"t": 20}, {"rows": 150})  # of each way to ask one
-    beam = (pools.run_beam if both else pools.run_local)(recipe, tmp_path / "beam")
+    beam = (kit.run_beam if both else kit.run_local)(recipe, tmp_path / "beam")
     if balance == {"t": 20}:
-        assert pools.run_local(recipe, tmp_path / "local").table("decisions").equals(beam.table("decisions"))
+        assert kit.run_local(recipe, tmp_path / "local").table("decisions").equals(beam.table("decisions"))
     matches = beam.table("matches")["entry_ids"].to_pylist()
     t = beam.run["t"]
     pi, p = expected_rows(matches, t)
@@ -82,7 +81,7 @@ def test_a_new_scheme_balances_locally_as_on_beam(by_parity: None, tmp_path: Pat
         _check_questions(tmp_path / "beam", beam, sum(pi))
 
 
-def _check_questions(folder: Path, beam: Any, expected: float) -> None:
+def _check_questions(folder, beam, expected):
     """What-if expects what the run did, and explain shows the draw that decided."""
     found = whatif(str(folder), [])
     assert found.t == 20 and found.expected == pytest.approx(expected, abs=1e-6)
@@ -98,7 +97,7 @@ def _check_questions(folder: Path, beam: Any, expected: float) -> None:
     assert f"{row['draw']:.4g}" in smallest
 
 
-def test_stacks_of_limits_are_those_of_each_t(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stacks_of_limits_are_those_of_each_t(monkeypatch):
     counts = np.arange(1, 8)
     entries = Entries(pa.table({"entry": ["e"] * 7, "source": ["s"] * 7, "language": ["l"] * 7}))
     monkeypatch.setattr(schemes, "STACK", 15)
@@ -110,13 +109,13 @@ def test_stacks_of_limits_are_those_of_each_t(monkeypatch: pytest.MonkeyPatch) -
     assert stack.tolist() == [[3], [4]]
 
 
-def test_the_file_of_a_new_scheme_does_not_import_the_registry_that_imports_it() -> None:
+def test_the_file_of_a_new_scheme_does_not_import_the_registry_that_imports_it():
     code = "import sys, tests.decide.by_parity; print('curate.decide.draw.registry' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
 
 
-def test_an_unknown_scheme_names_those_that_there_are(tmp_path: Path) -> None:
+def test_an_unknown_scheme_names_those_that_there_are(tmp_path):
     with pytest.raises(
         RecipeError, match=r"balance.scheme: no balancing scheme is named 'metclip'; did you mean 'metaclip'"
     ):

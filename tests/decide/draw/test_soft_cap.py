@@ -1,7 +1,6 @@
 """Soft cap sampling: as often as the published loop draws each row, exactly M draws, whatever the parts."""
 
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,22 +13,20 @@ from curate.ask.explain import explain_sample
 from curate.ask.whatif.answer import answer
 from curate.ask.whatif.surviving import open_finished
 from curate.base.errors import RecipeError, RunError
-from curate.base.numeric.arrays import F64, I32, I64
 from curate.base.numeric.elementary import log, mix64, unit
 from curate.decide.draw import soft_cap
-from curate.decide.draw.soft_cap import Draws, Scores, find_draws, round_salts
-from tests.laws import pools
-from tests.laws.pools import Ran
+from curate.decide.draw.soft_cap import Scores, find_draws, round_salts
+from tests import kit
 
 RUNS = 200
 
 
-def scores_of(values: F64, seed: int = 0) -> Scores:
+def scores_of(values, seed=0):
     hashes = np.random.default_rng(seed).integers(0, 2**64, len(values), np.uint64)
     return Scores(hashes, values.astype(np.float32))
 
 
-def times(part: Scores, draws: Draws, penalty: float) -> I32:
+def times(part, draws, penalty):
     """How often each row is drawn, as a unit finds out."""
     out = np.full(len(part.hashes), draws.whole, np.int32)
     salts = round_salts(draws.whole, len(draws.keys))
@@ -37,7 +34,7 @@ def times(part: Scores, draws: Draws, penalty: float) -> I32:
     return out
 
 
-def plain(part: Scores, draws: int, penalty: float, batch: int) -> I32:
+def plain(part, draws, penalty, batch):
     """All keys of each round, sorted."""
     out, left, number = np.zeros(len(part.hashes), np.int32), draws, 0
     while left:
@@ -49,7 +46,7 @@ def plain(part: Scores, draws: int, penalty: float, batch: int) -> I32:
     return out
 
 
-def published(rng: np.random.Generator, scores: F64, draws: int, penalty: float, batch: int) -> I64:
+def published(rng, scores, draws, penalty, batch):
     """The paper's loop, with numpy's choice."""
     out, left, scores = np.zeros(len(scores), np.int64), draws, scores.copy()
     while left:
@@ -61,7 +58,7 @@ def published(rng: np.random.Generator, scores: F64, draws: int, penalty: float,
     return out
 
 
-def test_sixteen_bytes_a_row() -> None:
+def test_sixteen_bytes_a_row():
     """Of which twelve are what units sent, which is not copied; a thread's scratch comes on top."""
     rows, pieces = 200_000, 50
     part = scores_of(np.random.default_rng(1).normal(size=rows))
@@ -84,9 +81,7 @@ def test_sixteen_bytes_a_row() -> None:
     st.integers(1, 70),
     st.integers(1, 4),
 )
-def test_it_is_the_sorted_keys_whatever_the_parts(
-    values: list[float], draws: int, penalty: float, batch: int, parts: int
-) -> None:
+def test_it_is_the_sorted_keys_whatever_the_parts(values, draws, penalty, batch, parts):
     part = scores_of(np.array(values))
     pieces = [Scores(part.hashes[i::parts], part.scores[i::parts]) for i in range(parts)]
     with pytest.MonkeyPatch.context() as patched:
@@ -97,7 +92,7 @@ def test_it_is_the_sorted_keys_whatever_the_parts(
 
 
 @pytest.mark.thorough
-def test_rows_are_drawn_as_often_as_by_the_published_loop() -> None:
+def test_rows_are_drawn_as_often_as_by_the_published_loop():
     rng = np.random.default_rng(0)
     scores = rng.normal(0, 1.5, 80).astype(np.float32).astype(np.float64)
     ours = np.array(
@@ -112,13 +107,13 @@ def test_rows_are_drawn_as_often_as_by_the_published_loop() -> None:
 
 
 @pytest.mark.parametrize(("draws", "batch"), [(10**12, 100_000), (10**12, 10), (10**8, 100)])
-def test_more_batches_than_a_run_takes_are_refused(draws: int, batch: int) -> None:
+def test_more_batches_than_a_run_takes_are_refused(draws, batch):
     part = Scores(np.arange(26, dtype=np.uint64), np.zeros(26, np.float32))
     with pytest.raises(RunError, match=r"draws of 26 rows in batches of \d+ are .* accepted: at most 100,000"):
         find_draws([part], draws, 0.15, batch)
 
 
-def test_many_rows_in_large_batches() -> None:
+def test_many_rows_in_large_batches():
     part = scores_of(np.random.default_rng(1).normal(0, 3, 20_000))
     found = find_draws([part], 25_500, 0.15, 1000)
     drawn = times(part, found, 0.15)
@@ -128,18 +123,18 @@ def test_many_rows_in_large_batches() -> None:
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return pools.write_parquets(tmp_path_factory.mktemp("soft_cap") / "pool", pools.make_rows(300), 3, 100)
+def path(tmp_path_factory):
+    return kit.write_parquets(tmp_path_factory.mktemp("soft_cap") / "pool", kit.make_rows(300), 3, 100)
 
 
 @pytest.fixture(scope="module")
-def run(path: str, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def run(path, tmp_path_factory):
     section = {"soft_cap": {"of": "clip_score", "draws": 1000, "batch": 100}}
-    return pools.run_local(pools.recipe_of(path, "parquet", sample=section), tmp_path_factory.mktemp("run") / "run")
+    return kit.run_local(kit.recipe_of(path, "parquet", sample=section), tmp_path_factory.mktemp("run") / "run")
 
 
-def test_a_run_repeats_rows(run: Ran) -> None:
-    pools.conserved(run)
+def test_a_run_repeats_rows(run):
+    kit.conserved(run)
     rows = run.table("decisions").to_pylist()
     scores = run.table("scores")["clip_score"].to_pylist()
     assert sum(row["repeats"] for row in rows) == len(np.load(run.folder / "uids.npy")) == 1000
@@ -162,27 +157,27 @@ def test_a_run_repeats_rows(run: Ran) -> None:
     assert f"kept: drawn by clip_score {scores[place]:.6g}; {row['repeats']} times in uids.npy" in page
 
 
-def test_whatif_runs_the_draws(run: Ran, path: str, tmp_path: Path) -> None:
+def test_whatif_runs_the_draws(run, path, tmp_path):
     finished = open_finished(str(run.folder))
     same = answer(finished, [])
     assert same.is_same and same.error == 0 and same.fact("in_uids") == 1000
     changed = answer(finished, ["sample.soft_cap.draws=300", "sample.soft_cap.penalty=0"])
     section = {"soft_cap": {"of": "clip_score", "draws": 300, "batch": 100, "penalty": 0.0}}
-    real = pools.run_local(pools.recipe_of(path, "parquet", sample=section), tmp_path / "real")
+    real = kit.run_local(kit.recipe_of(path, "parquet", sample=section), tmp_path / "real")
     assert changed.expected == real.counts["kept"] and changed.fact("in_uids") == 300
     plain = answer(finished, ["sample.rows=50"])
     assert plain.expected == 50 and plain.fact("in_uids") == pytest.approx(50)
     assert diff_runs(str(run.folder), str(real.folder)).repeated > 0
 
 
-def test_faults_are_named(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faults_are_named(path, tmp_path, monkeypatch):
     soft = {"of": "clip_score", "draws": 10, "batch": 5}
     with pytest.raises(RecipeError, match=r"output.repeat and sample both say how often a row is in the set"):
-        pools.recipe_of(path, "parquet", sample={"soft_cap": soft}, output={"repeat": "2"})
+        kit.recipe_of(path, "parquet", sample={"soft_cap": soft}, output={"repeat": "2"})
     with pytest.raises(RecipeError, match=r"sample.soft_cap.penalty: Input should be a finite number"):
-        pools.recipe_of(path, "parquet", sample={"soft_cap": soft | {"penalty": float("inf")}})
+        kit.recipe_of(path, "parquet", sample={"soft_cap": soft | {"penalty": float("inf")}})
     with pytest.raises(RecipeError, match=r"sample.soft_cap.of: column 'caption' is string; accepted: numbers"):
-        pools.run_local(pools.recipe_of(path, "parquet", sample={"soft_cap": soft | {"of": "caption"}}), tmp_path / "a")
+        kit.run_local(kit.recipe_of(path, "parquet", sample={"soft_cap": soft | {"of": "caption"}}), tmp_path / "a")
     monkeypatch.setattr(soft_cap, "MAX_ROWS", 100)
     with pytest.raises(RunError, match="rows have a score, and one worker holds them all; accepted: at most 100"):
-        pools.run_local(pools.recipe_of(path, "parquet", sample={"soft_cap": soft}), tmp_path / "b")
+        kit.run_local(kit.recipe_of(path, "parquet", sample={"soft_cap": soft}), tmp_path / "b")

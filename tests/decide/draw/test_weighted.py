@@ -1,7 +1,5 @@
 """Rows drawn by weight: as numpy's choice without replacement draws them; π estimates; some are never drawn."""
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -10,18 +8,16 @@ from curate.ask.explain import explain_sample
 from curate.ask.whatif.answer import answer
 from curate.ask.whatif.surviving import open_finished
 from curate.base.errors import RecipeError
-from curate.base.numeric.arrays import F64
 from curate.decide.draw.sample import WeightedChoice, weighted_keys
-from curate.decide.draw.smallest import Cut
 from curate.expressions.check import CheckedExpression
+from tests import kit
 from tests.decide.draw.cuts import find
-from tests.laws import pools
 
 RUNS = 200
 WEIGHT = "CASE WHEN clip_score > 0.05 THEN exp(clip_score * 3) - 1.2 END"
 
 
-def draw(weights: F64, rows: int, seed: int) -> tuple[Cut, F64]:
+def draw(weights, rows, seed):
     """What is taken, and π of each row."""
     uids = pa.array([f"{uid:032x}" for uid in range(len(weights))], pa.string())
     keys = weighted_keys(uids, weights, seed)
@@ -32,7 +28,7 @@ def draw(weights: F64, rows: int, seed: int) -> tuple[Cut, F64]:
         return cut.draws(keys, np.full(len(weights), 0.5)) < 1, choice.inclusion(None)  # type: ignore[arg-type,return-value]
 
 
-def test_each_row_is_as_likely_as_with_numpy() -> None:
+def test_each_row_is_as_likely_as_with_numpy():
     rng = np.random.default_rng(0)
     weights = np.concatenate([rng.lognormal(0, 1.5, 60), [0.0, 0.0]])
     ours, theirs, estimates = np.zeros((RUNS, 62)), np.zeros((RUNS, 62)), np.zeros((RUNS, 2))
@@ -50,7 +46,7 @@ def test_each_row_is_as_likely_as_with_numpy() -> None:
         assert abs(estimate.mean() - true) < 4 * estimate.std() / np.sqrt(RUNS)
 
 
-def test_smaller_draws_are_part_of_larger_ones() -> None:
+def test_smaller_draws_are_part_of_larger_ones():
     weights = np.random.default_rng(1).lognormal(0, 1, 100)
     few, many = (draw(weights, rows, 3)[0] for rows in (10, 40))
     assert few.sum() == 10 and many.sum() == 40 and not (few & ~many).any()
@@ -58,11 +54,11 @@ def test_smaller_draws_are_part_of_larger_ones() -> None:
     assert all_of_them.sum() == 100 and pi.tolist() == [1.0] * 100 + [0, 0]
 
 
-def test_a_run_says_why(tmp_path: Path) -> None:
-    path = pools.write_parquets(tmp_path / "pool", pools.make_rows(300), 3, 100)
+def test_a_run_says_why(tmp_path):
+    path = kit.write_parquets(tmp_path / "pool", kit.make_rows(300), 3, 100)
     sample = {"weights": WEIGHT, "rows": 50}
-    run = pools.run_local(pools.recipe_of(path, "parquet", sample=sample), tmp_path / "run")
-    pools.conserved(run)
+    run = kit.run_local(kit.recipe_of(path, "parquet", sample=sample), tmp_path / "run")
+    kit.conserved(run)
     assert run.counts["kept"] == 50
     scores = dict(zip(*(run.table("scores").column(name).to_pylist() for name in ("uid", "clip_score")), strict=True))
     decisions = [row for row in run.table("decisions").to_pylist() if row["kept"] or row["rule"] == "sample"]
@@ -75,14 +71,14 @@ def test_a_run_says_why(tmp_path: Path) -> None:
     assert "among the 50 rows that `sample` drew" in page and "probability 0." in page
     changed = answer(open_finished(str(run.folder)), ["sample.rows=20"])
     assert (changed.expected, changed.error) == (20, 0)
-    fewer = pools.run_local(pools.recipe_of(path, "parquet", sample=sample | {"rows": 1000}), tmp_path / "fewer")
+    fewer = kit.run_local(kit.recipe_of(path, "parquet", sample=sample | {"rows": 1000}), tmp_path / "fewer")
     assert fewer.run["selection"]["summary"] == [
         f"sample: 1,000 wanted, {fewer.counts['kept']} left with a positive weight"
     ]
 
 
-def test_faults_are_named(tmp_path: Path) -> None:
-    path = pools.write_parquets(tmp_path / "pool", pools.make_rows(30), 1)
+def test_faults_are_named(tmp_path):
+    path = kit.write_parquets(tmp_path / "pool", kit.make_rows(30), 1)
     accepted = r"accepted: \{rows: …\} or \{weights: …, rows: …\}"
     for sample, message in (
         ({}, f"sample: has no key; {accepted}"),
@@ -92,4 +88,4 @@ def test_faults_are_named(tmp_path: Path) -> None:
         ({"weights": "wrods", "rows": 3}, "no column 'wrods'; did you mean 'words'"),
     ):
         with pytest.raises(RecipeError, match=message):
-            pools.run_local(pools.recipe_of(path, "parquet", sample=sample), tmp_path / "run")
+            kit.run_local(kit.recipe_of(path, "parquet", sample=sample), tmp_path / "run")

@@ -3,8 +3,6 @@
 import json
 import math
 import threading
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,24 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.base.errors import RecipeError
-from curate.decide.rules.rules import Rule, check_rules, first_failed, named_columns, rule_values
+from curate.decide.rules.rules import check_rules, first_failed, named_columns, rule_values
 from curate.decide.settings import Segment, cut_segments
 from curate.recipe.deciding import Top
 from curate.recipe.recipe import parse_recipe
 from tests.expressions.tables import COLUMNS, table
 
 
-def check(*sqls: str | Top) -> list[Rule]:
+def check(*sqls):
     return check_rules({f"r{i}": sql for i, sql in enumerate(sqls)}, COLUMNS)
 
 
-def refusal(sql: str | Top, columns: pa.Schema = COLUMNS) -> str:
+def refusal(sql, columns=COLUMNS):
     with pytest.raises(RecipeError) as caught:
         check_rules({"mine": sql}, columns)
     return str(caught.value)
 
 
-def failed(sqls: list[str], rows: pa.Table) -> list[int]:
+def failed(sqls, rows):
     found = first_failed(tuple(check(*sqls)), rows)
     assert found.dtype == np.int16
     return found.tolist()
@@ -51,13 +49,13 @@ def failed(sqls: list[str], rows: pa.Table) -> list[int]:
         (Top(top=0.3, of="taken"), ["numeric", "'taken'"]),
     ],
 )
-def test_what_is_no_rule_is_refused(sql: str | Top, parts: list[str]) -> None:
+def test_what_is_no_rule_is_refused(sql, parts):
     message = refusal(sql)
     assert message.startswith("rules.mine: ")
     assert not [part for part in parts if part not in message], message
 
 
-def test_a_top_rule_reads_its_column_in_any_case() -> None:
+def test_a_top_rule_reads_its_column_in_any_case():
     [rule] = check(Top(top=0.3, of="CLIP_SCORE"))
     assert rule.columns == ("clip_score",)
 
@@ -65,7 +63,7 @@ def test_a_top_rule_reads_its_column_in_any_case() -> None:
 # ---- what a row's values do
 
 
-def test_null_fails() -> None:
+def test_null_fails():
     rows = table(words=[1, None, 5], clip_score=[None, 0.5, 0.5])
     assert failed(["words > 2"], rows) == [0, 0, -1]
     assert failed(["not (words > 2)"], rows) == [-1, 0, 0]
@@ -86,32 +84,30 @@ def test_null_fails() -> None:
         ("chr(words) = 'A'", None, [65, -1, 2**31 - 1, 66], [-1, 0, 0, 0]),
     ],
 )
-def test_an_error_on_a_value_fails_its_row_only(
-    sql: str, caption: list[Any] | None, words: list[Any] | None, expected: list[int]
-) -> None:
+def test_an_error_on_a_value_fails_its_row_only(sql, caption, words, expected):
     columns = {name: values for name, values in (("caption", caption), ("words", words)) if values}
     assert failed([sql], table(**columns)) == expected
     many = {name: values * 1000 for name, values in columns.items()}  # also within one vector of DuckDB's
     assert failed([sql], table(**many)) == expected * 1000
 
 
-def test_the_first_rule_that_fails_is_named() -> None:
+def test_the_first_rule_that_fails_is_named():
     rows = table(words=[1, 5, 1, 5], width=[10, 10, 300, 300])
     assert failed(["words > 2", "width > 200"], rows) == [0, 1, 0, -1]
     assert failed(["width > 200", "words > 2"], rows) == [0, 0, 1, -1]
 
 
-def test_no_rules_and_no_rows() -> None:
+def test_no_rules_and_no_rows():
     assert first_failed((), table(words=[1, 2])).tolist() == [-1, -1]
     assert first_failed(tuple(check("words > 2")), table(words=[1])[:0]).tolist() == []
 
 
-def test_comments_do_not_swallow_the_next_rule() -> None:
+def test_comments_do_not_swallow_the_next_rule():
     rows = table(words=[1, 5], width=[300, 10])
     assert failed(["words > 2 -- and (", "width > 200 /* ; */ -- x"], rows) == [0, 1]
 
 
-def test_slices_and_chunks() -> None:
+def test_slices_and_chunks():
     rows = table(words=list(range(5000)))
     chunked = pa.concat_tables([rows[:10], rows[10:3000], rows[3000:]])
     expected = [0 if n <= 2500 else -1 for n in range(5000)]
@@ -120,23 +116,23 @@ def test_slices_and_chunks() -> None:
 
 
 # Rules as SQL, and as Python with SQL's three values (None is NULL).
-def _compare(name: str, test: Any) -> Any:
+def _compare(name, test):
     return lambda row: None if row[name] is None else test(row[name])
 
 
-def _not(value: bool | None) -> bool | None:
+def _not(value):
     return None if value is None else not value
 
 
-def _and(a: bool | None, b: bool | None) -> bool | None:
+def _and(a, b):
     return False if a is False or b is False else None if a is None or b is None else True
 
 
-def _or(a: bool | None, b: bool | None) -> bool | None:
+def _or(a, b):
     return _not(_and(_not(a), _not(b)))
 
 
-ATOMS: list[tuple[str, Any]] = [
+ATOMS = [
     ("words > 2", _compare("words", lambda v: v > 2)),
     ("words % 2 = 0", _compare("words", lambda v: v % 2 == 0)),
     ("width >= 200", _compare("width", lambda v: v >= 200)),
@@ -149,7 +145,7 @@ ATOMS: list[tuple[str, Any]] = [
 ]  # fmt: skip
 
 
-def combined(inner: st.SearchStrategy[tuple[str, Any]]) -> st.SearchStrategy[tuple[str, Any]]:
+def combined(inner):
     return st.one_of(
         inner.map(lambda a: (f"not ({a[0]})", lambda row: _not(a[1](row)))),
         st.tuples(inner, inner).map(lambda p: (f"({p[0][0]}) and ({p[1][0]})", lambda row: _and(p[0][1](row), p[1][1](row)))),
@@ -170,7 +166,7 @@ small_rows = st.fixed_dictionaries(
 
 
 @given(st.lists(expressions, max_size=4), st.lists(small_rows, min_size=1, max_size=8))
-def test_first_failed_equals_a_naive_evaluation(rules: list[tuple[str, Any]], rows: list[dict[str, Any]]) -> None:
+def test_first_failed_equals_a_naive_evaluation(rules, rows):
     columns = table(**{name: [row[name] for row in rows] for name in rows[0]})
     expected = [next((i for i, (_, test) in enumerate(rules) if test(row) is not True), -1) for row in rows]
     checked = check(*(sql for sql, _ in rules))
@@ -179,7 +175,7 @@ def test_first_failed_equals_a_naive_evaluation(rules: list[tuple[str, Any]], ro
     assert values == [{f"r{i}": test(row) for i, (_, test) in enumerate(rules)} for row in rows]
 
 
-def test_rule_values_of_errors_and_top_rules() -> None:
+def test_rule_values_of_errors_and_top_rules():
     checked = check("caption::int > 2", Top(top=0.5, of="words"), "words > 2 -- x")
     assert rule_values(checked, table(caption=["x", "5"], words=[1, 5])) == [
         {"r0": None, "r2": False},
@@ -191,7 +187,7 @@ def test_rule_values_of_errors_and_top_rules() -> None:
 # ---- segments
 
 
-def test_rules_are_cut_after_each_top_rule() -> None:
+def test_rules_are_cut_after_each_top_rule():
     top = Top(top=0.5, of="words")
     shapes = {
         "": [(0, 0, False)],
@@ -209,11 +205,11 @@ def test_rules_are_cut_after_each_top_rule() -> None:
         assert all(part.top.name == f"r{part.first + len(part.rules)}" for part in cut if part.top)
 
 
-def test_threads_do_not_disturb_each_other() -> None:
+def test_threads_do_not_disturb_each_other():
     rules = tuple(check("words > 2500", "words % 2 = 0"))
-    results: dict[int, bool] = {}
+    results = {}
 
-    def work(n: int) -> None:
+    def work(n):
         words = np.arange(n, n + 5000)
         expected = np.where(words <= 2500, 0, np.where(words % 2 == 0, -1, 1))
         rows = pa.table({"words": pa.array(words, pa.int32())})
@@ -227,7 +223,7 @@ def test_threads_do_not_disturb_each_other() -> None:
     assert results == dict.fromkeys(range(4), True)
 
 
-def test_real_captions(shared: Path) -> None:
+def test_real_captions(shared):
     lines = (shared / "captions_multilingual.jsonl").read_text().splitlines()[:2000]
     texts = [str(text) for line in lines for text in json.loads(line)["translations"].values()]
     expected = [0 if len(text) <= 20 else 1 if "a" not in text else -1 for text in texts]
@@ -235,7 +231,7 @@ def test_real_captions(shared: Path) -> None:
     assert failed(["length(caption) > 20", "'a' in caption"], table(caption=texts)) == expected
 
 
-def test_the_columns_that_a_recipe_names() -> None:
+def test_the_columns_that_a_recipe_names():
     """In any section; what cannot be parsed names none, and is refused later."""
     recipe = parse_recipe(
         {

@@ -1,9 +1,5 @@
 """Top rules against their definition: of what is reached or of the pool, a fraction or a number of rows, of all or by group."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -16,7 +12,7 @@ from curate.decide.rules.top import MAX_GROUPS, TopSearch, TopValues, add_counts
 from curate.recipe.deciding import Top
 from tests.decide.test_units import curate, rules_of
 
-FORMS: list[dict[str, Any]] = [
+FORMS = [
     {"top": 0.3},
     {"top": 1},
     {"rows": 7},
@@ -32,7 +28,7 @@ FORMS: list[dict[str, Any]] = [
 ]
 
 
-def expected(spec: Top, values: Sequence[Any], groups: Sequence[Any], reached: Sequence[bool]) -> list[bool]:
+def expected(spec, values, groups, reached):
     """Which rows pass, by sorting each group."""
     passing = [False] * len(values)
     for group in set(groups):
@@ -47,7 +43,7 @@ def expected(spec: Top, values: Sequence[Any], groups: Sequence[Any], reached: S
     return passing
 
 
-def pool(rows: int) -> pa.Table:
+def pool(rows):
     rng = np.random.default_rng(5)
     words = [" ".join(["word"] * n) for n in rng.integers(1, 6, rows)]
     words[::17] = [None] * len(words[::17])  # rows that cannot be read, and have values
@@ -67,7 +63,7 @@ def pool(rows: int) -> pa.Table:
 @pytest.mark.thorough
 @pytest.mark.parametrize("of", ["s", "large"])
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_it_is_as_defined(form: dict[str, Any], of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_as_defined(form, of, tmp_path, monkeypatch):
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (70, 70))
     rules = {"short": "words < 5", "best": {**form, "of": of}}
     table = pool(500)
@@ -92,14 +88,14 @@ VALUES = st.one_of(st.none(), st.integers(-3, 3).map(float), st.floats(width=32,
     st.sampled_from(FORMS),
     st.integers(1, 5),
 )
-def test_any_values_in_any_number_of_parts(rows: list[tuple[Any, Any, bool]], form: dict[str, Any], parts: int) -> None:
+def test_any_values_in_any_number_of_parts(rows, form, parts):
     spec = Top(**({**form, "by": "g"} if "by" in form else form), of="s")
     pieces = [rows[i::parts] for i in range(parts)]
     found = [_values(piece, spec) for piece in pieces]
     alive = [np.array([row[2] for row in piece], bool) for piece in pieces]
     search = TopSearch("best", spec, pa.float32())
     for _ in range(search.rounds):
-        total: dict[Any, Any] = {}
+        total = {}
         for values, still in zip(found, alive, strict=True):
             total = add_counts(total, search.count(values, still))
         search = search.narrow(total)
@@ -109,21 +105,21 @@ def test_any_values_in_any_number_of_parts(rows: list[tuple[Any, Any, bool]], fo
         assert (search.passing(values) & still).tolist() == [by_row[id(row)] for row in piece]
 
 
-def _columns(rows: list[tuple[Any, Any, bool]], groups: list[Any]) -> tuple[list[Any], list[Any], list[bool]]:
+def _columns(rows, groups):
     return [row[0] for row in rows], groups, [row[2] for row in rows]
 
 
-def _values(rows: list[tuple[Any, Any, bool]], spec: Top) -> TopValues:
+def _values(rows, spec):
     column = pa.chunked_array([pa.array([row[0] for row in rows], pa.float32())])
     groups = pa.chunked_array([pa.array([row[1] for row in rows], pa.string())])
     return TopValues.of(*order_keys(column, key_bits(pa.float32())), groups if spec.by else None)
 
 
-def test_too_many_groups_are_an_error() -> None:
+def test_too_many_groups_are_an_error():
     spec = Top(top=0.5, of="s", by="g")
     search = TopSearch("best", spec, pa.float32())
 
-    def count(names: range) -> Any:
+    def count(names):
         rows = [(1.0, str(name), True) for name in names]
         return search.count(_values(rows, spec), np.ones(len(rows), bool))
 
@@ -134,7 +130,7 @@ def test_too_many_groups_are_an_error() -> None:
             counting()
 
 
-def test_groups_are_of_text_integers_or_booleans(tmp_path: Path) -> None:
+def test_groups_are_of_text_integers_or_booleans(tmp_path):
     with pytest.raises(RecipeError, match=r"rules.best: by needs a column of text, integers or booleans; 's' is float"):
         curate(tmp_path, pool(20), rules={"best": {"top": 0.5, "of": "large", "by": "s"}})
     with pytest.raises(RecipeError, match=r"rules.best: no column 'langage'; did you mean 'language'"):

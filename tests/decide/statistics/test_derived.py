@@ -1,8 +1,5 @@
 """Derived columns against numpy and DuckDB's window functions, whatever the parts; and what is refused."""
 
-from pathlib import Path
-from typing import Any
-
 import duckdb
 import numpy as np
 import pyarrow as pa
@@ -13,9 +10,9 @@ from curate.decide.settings import DecideSettings
 from tests.decide.test_units import curate, rules_of
 
 
-def pool(rows: int = 400) -> pa.Table:
+def pool(rows=400):
     rng = np.random.default_rng(3)
-    texts: list[str | None] = [" ".join(["word"] * n) for n in rng.integers(1, 6, rows)]
+    texts = [" ".join(["word"] * n) for n in rng.integers(1, 6, rows)]
     texts[::19] = [None] * len(texts[::19])
     a = np.round(rng.normal(size=rows), 1)
     a[5], a[6], a[7] = np.nan, np.inf, -np.inf
@@ -52,7 +49,7 @@ SELECT z, (zb + 2 * m + CASE WHEN f IS NULL THEN NULL ELSE rank_b END) / 4 AS bl
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("files", [1, 3])
-def test_they_are_as_sql_has_them(files: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_they_are_as_sql_has_them(files, tmp_path, monkeypatch):
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (70, 70))
     rules = {
         "short": "words < 5",
@@ -88,7 +85,7 @@ def test_they_are_as_sql_has_them(files: int, tmp_path: Path, monkeypatch: pytes
     np.testing.assert_allclose(nested, (products - known.mean()) / known.std(), rtol=1e-12, atol=1e-12)
 
 
-def test_nothing_depends_on_how_the_pool_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_depends_on_how_the_pool_is_cut(tmp_path, monkeypatch):
     rules = {"best": {"top": 0.4, "of": "blend"}, "other": "nested > -1"}
     found = []
     for files in (1, 4):
@@ -101,7 +98,7 @@ def test_nothing_depends_on_how_the_pool_is_cut(tmp_path: Path, monkeypatch: pyt
     assert found[0][1] == found[1][1]
 
 
-def test_all_equal_and_none_at_all(tmp_path: Path) -> None:
+def test_all_equal_and_none_at_all(tmp_path):
     table = pool(40).set_column(2, "a", pa.array([0.25] * 40, pa.float32()))
     derive = {"z": "zscore(a)", "m": "minmax(a)", "q": "quantile(a)", "none": "zscore(sqrt(a - 1))"}
     context, plan, _ = curate(tmp_path, table, derive=derive)
@@ -110,7 +107,7 @@ def test_all_equal_and_none_at_all(tmp_path: Path) -> None:
     assert values == {"z": {0.0}, "m": {0.0}, "q": {1.0}, "none": {None}}
 
 
-def test_what_is_no_number_is_null(tmp_path: Path) -> None:
+def test_what_is_no_number_is_null(tmp_path):
     """Infinity less infinity is NaN, which no rule may take for a large number."""
     derive, rules = {"difference": "a - a"}, {"least": "difference >= 0"}
     context, plan, _ = curate(tmp_path, pool(40), derive=derive, rules=rules)
@@ -121,7 +118,7 @@ def test_what_is_no_number_is_null(tmp_path: Path) -> None:
     assert [rule == "least" for rule in rules_of(context, plan)] == [value is None for value in expected]
 
 
-def test_the_preferred_duplicate_may_be_by_a_derived_column(tmp_path: Path) -> None:
+def test_the_preferred_duplicate_may_be_by_a_derived_column(tmp_path):
     table = pa.table(
         {"url": ["u"] * 3, "text": ["x y z"] * 3, "uid": ["1" * 32] * 3, "a": pa.array([0.5, 0.25, 0.75], pa.float64())}
     )
@@ -148,18 +145,18 @@ def test_the_preferred_duplicate_may_be_by_a_derived_column(tmp_path: Path) -> N
         ({"x": "random()"}, "deterministic"),
     ],
 )
-def test_what_is_refused(derive: dict[str, str], message: str, tmp_path: Path) -> None:
+def test_what_is_refused(derive, message, tmp_path):
     with pytest.raises(RecipeError, match=message):
         curate(tmp_path, pool(20), derive=derive)
 
 
-def test_a_column_without_statistics_costs_no_round(tmp_path: Path) -> None:
+def test_a_column_without_statistics_costs_no_round(tmp_path):
     context, _, _ = curate(tmp_path, pool(20), derive={"x": "a + b"}, rules={"r": "x > 0"})
     assert [segment.derive for segment in DecideSettings.of(context).segments] == [(), ()]
 
 
-def test_the_key_depends_on_them(tmp_path: Path) -> None:
-    def key(**sections: Any) -> str:
+def test_the_key_depends_on_them(tmp_path):
+    def key(**sections):
         (folder := tmp_path / str(len(list(tmp_path.iterdir())))).mkdir()
         return DecideSettings.of(curate(folder, pool(20), **sections)[0]).key
 

@@ -13,7 +13,7 @@ NUMBERS = st.floats(allow_nan=False, allow_infinity=False, width=64)
 
 
 @given(st.lists(NUMBERS, min_size=1, max_size=40), st.integers(0, 40), st.randoms())
-def test_any_numbers_in_any_order_and_parts(values: list[float], at: int, random: object) -> None:
+def test_any_numbers_in_any_order_and_parts(values, at, random):
     whole = ExactSums.of(np.array(values))
     mixed = list(values)
     random.shuffle(mixed)  # type: ignore[attr-defined]
@@ -26,13 +26,13 @@ def test_any_numbers_in_any_order_and_parts(values: list[float], at: int, random
         assert whole.standard_deviation == pytest.approx(float(variance) ** 0.5, rel=1e-15)
 
 
-def test_they_agree_with_numpy() -> None:
+def test_they_agree_with_numpy():
     values = np.random.default_rng(0).normal(3, 2, 100_000).astype(np.float32).astype(np.float64)
     sums = ExactSums.of(values)
     assert sums.mean == pytest.approx(values.mean(), rel=1e-12)
     assert sums.standard_deviation == pytest.approx(values.std(), rel=1e-12)
 
 
-def test_values_without_any_spread() -> None:
+def test_values_without_any_spread():
     assert ExactSums.of(np.full(1000, 0.1)).standard_deviation == 0 and ExactSums.of(np.zeros(3)).mean == 0
     assert ExactSums.of(np.zeros(0)) == ExactSums() + ExactSums()

@@ -3,7 +3,6 @@
 import bz2
 import gzip
 import random
-from pathlib import Path
 from xml.sax.saxutils import escape
 
 NAMESPACES = {"de": ((6, "Datei"), (14, "Kategorie")), "ja": ((6, "ファイル"), (14, "カテゴリ")), "en": ((6, "File"),)}
@@ -70,7 +69,7 @@ WORDS = {
 }
 
 
-def draw_text(language: str, rng: random.Random) -> str:
+def draw_text(language, rng):
     """Return wikitext with all kinds of markup."""
     vocabulary = [*WORDS[language], *(f"{word}{number}" for word in WORDS[language][:8] for number in range(20))]
     space = "" if language == "ja" else " "
@@ -99,7 +98,7 @@ def draw_text(language: str, rng: random.Random) -> str:
     return space.join(rng.choice(forms) % word for word in words)
 
 
-def draw_dump(language: str, pages: int, seed: int = 0, of_stream: int = 7) -> tuple[bytes, list[str]]:
+def draw_dump(language, pages, seed=0, of_stream=7):
     """Return a multistream dump, and the wikitext of its articles."""
     rng, articles, texts = random.Random(f"{language}{seed}"), [], []
     names = "".join(f'<namespace key="{key}">{name}</namespace>' for key, name in NAMESPACES[language])
@@ -114,7 +113,7 @@ def draw_dump(language: str, pages: int, seed: int = 0, of_stream: int = 7) -> t
     return b"".join(bz2.compress(stream.encode()) for stream in streams), texts
 
 
-def draw_views(files: int, rng: random.Random) -> list[str]:
+def draw_views(files, rng):
     """Return hours of page views: of sites, their mobile forms, sister projects, and some broken lines."""
     titles = [
         "Haus",
@@ -140,7 +139,7 @@ def draw_views(files: int, rng: random.Random) -> list[str]:
     return hours
 
 
-def write_all(folder: Path, pages: int = 60) -> dict[str, list[str]]:
+def write_all(folder, pages=60):
     """Write dumps, page views and wordnets; return the wikitext of each language's articles."""
     texts = {}
     for language in WORDS:

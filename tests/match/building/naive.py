@@ -5,7 +5,6 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -36,15 +35,15 @@ class Limits:
     titles: int = 61_235
 
 
-def is_mark(character: str, mode: str) -> bool:
+def is_mark(character, mode):
     return character in string.punctuation + EXTRA + (CORRECTED if mode == "corrected" else "")
 
 
-def tokens_of(text: str, mode: str, tokenise: Callable[[str], Iterable[str]] | None) -> list[str | None]:
+def tokens_of(text, mode, tokenise):
     """The tokens that count, and None wherever a pair ends."""
     text = re.sub(r"&lt;.*?&gt;|<.*?>", "", text)
     text = unicodedata.normalize("NFC", text) if mode == "corrected" else text
-    tokens: list[str | None] = []
+    tokens = []
     if tokenise is None:
         token = ""
         for character in text:
@@ -63,18 +62,10 @@ def tokens_of(text: str, mode: str, tokenise: Callable[[str], Iterable[str]] | N
     return [*tokens, None]
 
 
-def build_wiki(
-    wiki: str,
-    texts: list[str],
-    names: list[str],
-    views: Counter[str],
-    mode: str,
-    limits: Limits,
-    tokenise: Callable[[str], Iterable[str]] | None,
-) -> list[tuple[str, str]]:
+def build_wiki(wiki, texts, names, views, mode, limits, tokenise):
     """Entries and sources, in order."""
-    words: Counter[str] = Counter()
-    pairs: Counter[tuple[str, str]] = Counter()
+    words = Counter()
+    pairs = Counter()
     for text in texts:
         before = None
         for token in tokens_of(text, mode, tokenise):
@@ -91,13 +82,13 @@ def build_wiki(
     space = "" if tokenise else " "
     ranked_pairs = sorted(information, key=lambda pair: (-information[pair], -pairs[pair], space.join(pair).encode()))
 
-    def by_count(counter: Counter[str]) -> list[str]:
+    def by_count(counter):
         return sorted(counter, key=lambda word: (-counter[word], word.encode()))
 
-    def cap_of(cap: int) -> int:
+    def cap_of(cap):
         return cap if mode == "corrected" else max(cap, 1)
 
-    plan: list[tuple[str, list[str], float, int]] = [
+    plan = [
         ("wordnet", names if wiki == "en" else sorted(names), math.inf, 10**9),
         ("unigram", by_count(words), cap_of(min(limits.words, len(words) * 10 // 100)), 256),
         ("bigram", [space.join(pair) for pair in ranked_pairs], cap_of(limits.pairs), 256),
@@ -130,10 +121,10 @@ def build_wiki(
     return list(entries.items())
 
 
-def count_titles(hours: list[str], wiki: str, mode: str) -> Counter[str]:
+def count_titles(hours, wiki, mode):
     """Views of titles, out of hours of page views."""
     first = mode == "reference" or wiki == "en"
-    views: Counter[str] = Counter()
+    views = Counter()
     for line in "".join(hours).splitlines():
         cells = line.split(" ")
         if len(cells) != 4 or not cells[2].isdigit():

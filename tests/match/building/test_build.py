@@ -3,12 +3,10 @@
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,7 +33,7 @@ NAMES = {
 }
 
 
-def build(folder: Path, mode: str, parts: int = 1, languages: Sequence[str] = ()) -> tuple[Path, dict[str, Any]]:
+def build(folder, mode, parts=1, languages=()):
     """Build of what is in the folder, in this process; each dump is cut into so many parts."""
     dumps = sorted(map(str, folder.glob("*.bz2")))
     size = max(Path(dump).stat().st_size for dump in dumps) // parts + 1
@@ -46,13 +44,13 @@ def build(folder: Path, mode: str, parts: int = 1, languages: Sequence[str] = ()
     assert sum(part.kind == "dump" for part in plan.parts) >= parts
     out = folder / f"{mode}-{parts}.parquet"
     settings = BuildSettings(RunStore(f"{out}.building"), Mode(mode), plan.keys, Limits(**SMALL))
-    context: Any = SimpleNamespace(open_tables=lambda unit: nullcontext())
+    context = SimpleNamespace(open_tables=lambda unit: nullcontext())
     build_metadata(InProcessUnits(plan.parts, context), settings)
     return out, gather_entries(settings, str(out))
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_it_equals_the_definition(tmp_path: Path, mode: str) -> None:
+def test_it_equals_the_definition(tmp_path, mode):
     texts = write_all(tmp_path)
     out, report = build(tmp_path, mode)
     table = pq.read_table(out).to_pylist()
@@ -70,7 +68,7 @@ def test_it_equals_the_definition(tmp_path: Path, mode: str) -> None:
     assert [language["language"] for language in report["languages"]] == ["de", "en", "ja"]
 
 
-def test_how_files_are_cut_changes_nothing(tmp_path: Path) -> None:
+def test_how_files_are_cut_changes_nothing(tmp_path):
     write_all(tmp_path)
     files = [build(tmp_path, "corrected", parts)[0] for parts in (1, 7, 40)]
     assert len({file.read_bytes() for file in files}) == 1
@@ -78,7 +76,7 @@ def test_how_files_are_cut_changes_nothing(tmp_path: Path) -> None:
     assert reports[0] == reports[1] == reports[2]
 
 
-def test_wikis_of_a_key_are_united_and_others_form_one(tmp_path: Path) -> None:
+def test_wikis_of_a_key_are_united_and_others_form_one(tmp_path):
     """Each wiki has caps of its own."""
     texts = {
         "nds": "een twee dree " * 20,
@@ -96,7 +94,7 @@ def test_wikis_of_a_key_are_united_and_others_form_one(tmp_path: Path) -> None:
         plan = make_plan([str(tmp_path)], [], [], [], mode)
         assert plan.keys == {"nds": "nds", "nds_nl": "nds", "simple": "other", "ab": "other"}
         settings = BuildSettings(RunStore(str(tmp_path / mode)), mode, plan.keys, Limits(words=2, words_percent=100))
-        context: Any = SimpleNamespace(open_tables=lambda unit: nullcontext())
+        context = SimpleNamespace(open_tables=lambda unit: nullcontext())
         build_metadata(InProcessUnits(plan.parts, context), settings)
         english = pa.table([[0, 2], ["dog", "hot dog"], ["import"] * 2, ["x"] * 2], schema=METADATA)
         report = gather_entries(settings, str(tmp_path / f"{mode}.parquet"), english)
@@ -118,7 +116,7 @@ def test_wikis_of_a_key_are_united_and_others_form_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_real_dumps_equal_the_definition(tmp_path: Path) -> None:
+def test_real_dumps_equal_the_definition(tmp_path):
     """Of the English and Bulgarian dumps that gensim ships."""
     data = resources.files("gensim") / "test/test_data"
     names = {
@@ -131,7 +129,7 @@ def test_real_dumps_equal_the_definition(tmp_path: Path) -> None:
             patched.setattr("curate.match.building.parts.PART_BYTES", 200_000)
             plan = make_plan([*paths.values()], [], [], [], mode)
         settings = BuildSettings(RunStore(str(tmp_path / mode)), mode, plan.keys, Limits(pmi=8))
-        context: Any = SimpleNamespace(open_tables=lambda unit: nullcontext())
+        context = SimpleNamespace(open_tables=lambda unit: nullcontext())
         build_metadata(InProcessUnits(plan.parts, context), settings)
         gather_entries(settings, str(tmp_path / f"{mode}.parquet"))
         table = pq.read_table(tmp_path / f"{mode}.parquet").to_pylist()

@@ -2,8 +2,6 @@
 
 import bz2
 import io
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,17 +16,17 @@ HEAD = (
 BOMB = '<!ENTITY e0 "aaaaaaaaaaaaaaaa">' + "".join(f'<!ENTITY e{n + 1} "{f"&e{n};" * 10}">' for n in range(8))
 
 
-def read(data: bytes, name: str = "x.xml.bz2", start: int = 0, stop: int | None = None) -> list[str]:
+def read(data, name="x.xml.bz2", start=0, stop=None):
     return list(Articles(io.BytesIO(data), name, start, len(data) if stop is None else stop))
 
 
-def pieces(size: int, count: int) -> Iterator[tuple[int, int]]:
+def pieces(size, count):
     for part in range(count):
         yield part * size // count, (part + 1) * size // count
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 17, 400])
-def test_parts_have_each_article_once(count: int) -> None:
+def test_parts_have_each_article_once(count):
     data, texts = draw_dump("de", 50)
     articles = [Articles(io.BytesIO(data), "x.xml.bz2", start, stop) for start, stop in pieces(len(data), count)]
     assert [text for part in articles for text in part] == texts
@@ -36,7 +34,7 @@ def test_parts_have_each_article_once(count: int) -> None:
     assert {part.namespaces for part in articles} == {frozenset({"datei", "kategorie"})}
 
 
-def test_a_dump_of_one_stream_and_plain_xml_are_read_whole() -> None:
+def test_a_dump_of_one_stream_and_plain_xml_are_read_whole():
     data, texts = draw_dump("ja", 30)
     plain = bz2.decompress(data)
     assert read(plain, "x.xml") == texts
@@ -45,14 +43,14 @@ def test_a_dump_of_one_stream_and_plain_xml_are_read_whole() -> None:
     assert parts[0] == texts and not any(parts[1:])
 
 
-def test_the_head_of_a_stream_within_one_is_not_taken_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_head_of_a_stream_within_one_is_not_taken_for_one(monkeypatch):
     monkeypatch.setattr(dumps, "_CHUNK", 5)  # so that heads lie across chunks
     data, texts = draw_dump("de", 20)
     parts = [read(data, "x.xml.bz2", start, stop) for start, stop in pieces(len(data), 7)]
     assert [text for part in parts for text in part] == texts
 
 
-def test_a_cut_dump_is_said() -> None:
+def test_a_cut_dump_is_said():
     data, _ = draw_dump("de", 50)
     last = data.rindex(b"BZh9")
     for size, what in (
@@ -66,7 +64,7 @@ def test_a_cut_dump_is_said() -> None:
         read(bz2.decompress(data)[:-20], "x.xml")
 
 
-def test_a_damaged_dump_is_said() -> None:
+def test_a_damaged_dump_is_said():
     data = bytearray(draw_dump("de", 50)[0])
     data[len(data) // 2] ^= 255
     with pytest.raises(
@@ -89,12 +87,12 @@ def test_a_damaged_dump_is_said() -> None:
         ("", "without </mediawiki>"),
     ],
 )
-def test_other_xml_is_refused(xml: str, what: str) -> None:
+def test_other_xml_is_refused(xml, what):
     with pytest.raises(RunError, match=what):
         read(xml.encode(), "x.xml")
 
 
-def test_a_page_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_has_a_limit(monkeypatch):
     monkeypatch.setattr(dumps, "MAX_PAGE", 1000)
     page = "<page><title>{0}</title><ns>0</ns><revision><text>{0}</text></revision></page>"
     assert read(f"{HEAD}{page.format('a' * 1001)}</mediawiki>".encode(), "x.xml") == ["a" * 1001]
@@ -102,7 +100,7 @@ def test_a_page_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         read(f"{HEAD}{page.format('a' * 1001).removesuffix('</page>')}".encode(), "x.xml")
 
 
-def test_pages_of_other_kinds_are_left_out(tmp_path: Path) -> None:
+def test_pages_of_other_kinds_are_left_out(tmp_path):
     page = '<page><title>t</title><ns>{}</ns>{}<revision><text xml:space="preserve">{}</text></revision></page>'
     pages = [
         page.format(0, "", "one &lt;ref&gt;"),

@@ -1,7 +1,6 @@
 """Page views by mode, and lines that are broken."""
 
 import gzip
-from pathlib import Path
 
 import pytest
 
@@ -17,14 +16,14 @@ LINES = [
 ]
 
 
-def count(tmp_path: Path, mode: Mode, data: bytes | None = None) -> tuple[dict[str, dict[str, int]], int]:
+def count(tmp_path, mode, data=None):
     path = tmp_path / "pageviews-20260101-000000.gz"
     path.write_bytes(gzip.compress("\n".join(LINES).encode() + b"\n") if data is None else data)
     counted, broken = count_views(str(path), {"de", "en", "zh_yue"}, mode)
     return {wiki: {row["title"]: row["views"] for row in table.to_pylist()} for wiki, table in counted.items()}, broken
 
 
-def test_modes(tmp_path: Path) -> None:
+def test_modes(tmp_path):
     city = {"Köln (Stadt)": 60}
     corrected, broken = count(tmp_path, Mode.corrected)
     assert corrected == {"de": {"Haus": 7, **city}, "en": {"Cat": 50}, "zh_yue": {"貓": 7}}
@@ -34,14 +33,14 @@ def test_modes(tmp_path: Path) -> None:
     assert count(tmp_path, Mode.reference)[0] == {"de": city, "en": {"Cat": 50}}
 
 
-def test_titles_that_are_not_utf8_are_broken(tmp_path: Path) -> None:
+def test_titles_that_are_not_utf8_are_broken(tmp_path):
     data = gzip.compress("de ö 5 0\n".encode() + b'de \xff 5 0\nde b"c 1 0\n')
     assert count(tmp_path, Mode.corrected, data) == ({"de": {"ö": 5, 'b"c': 1}}, 1)
     data = gzip.compress("de ö 5 0\nde short\n".encode() + b"de \xff 5 0\nde \xff 5\n\xff\n" + b"de c 1 0\n" * 3)
     assert count(tmp_path, Mode.corrected, data) == ({"de": {"ö": 5, "c": 3}}, 4)
 
 
-def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_without_end(tmp_path, monkeypatch):
     """Of 2.5 GB, it took 7 GB; where it begins within a block, or is one of many, does not matter."""
     monkeypatch.setattr(counts, "_BLOCK", 1000)
     monkeypatch.setattr(counts, "_LONGEST", 100)
@@ -52,7 +51,7 @@ def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert count(tmp_path, Mode.corrected, gzip.compress(b"de Haus 3 0\n" * 1000)) == ({"de": {"Haus": 3000}}, 0)
 
 
-def test_a_cut_file_is_said_and_an_empty_one_has_none(tmp_path: Path) -> None:
+def test_a_cut_file_is_said_and_an_empty_one_has_none(tmp_path):
     assert count(tmp_path, Mode.corrected, gzip.compress(b"")) == ({}, 0)
     assert count(tmp_path, Mode.corrected, gzip.compress(b"\n\n")) == ({}, 0)
     with pytest.raises(

@@ -23,11 +23,11 @@ from curate.match.building.wikis import Mode, find_wiki, key_of_wiki
         ("/x/simplewiki/AA/wiki_00.json", "simple"),
     ],
 )
-def test_the_wiki_of_a_path(path: str, wiki: str) -> None:
+def test_the_wiki_of_a_path(path, wiki):
     assert find_wiki(path) == wiki
 
 
-def test_keys() -> None:
+def test_keys():
     keys = {
         wiki: key_of_wiki(wiki, Mode.worldwide)
         for wiki in ("de", "nds_nl", "zh_yue", "zh_min_nan", "simple", "ab", "roa_rup")
@@ -44,7 +44,7 @@ def test_keys() -> None:
     assert key_of_wiki("zh_min_nan", Mode.corrected) == "zh_min_nan"
 
 
-def write_texts(folder: Path, rows: int) -> None:
+def write_texts(folder, rows):
     folder.mkdir(exist_ok=True)
     table = pa.table({"id": ["1"] * rows, "text": [f"text {row}" * 100 for row in range(rows)]})
     pq.write_table(
@@ -52,7 +52,7 @@ def write_texts(folder: Path, rows: int) -> None:
     )
 
 
-def test_parquet_is_cut_by_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_is_cut_by_row_groups(tmp_path, monkeypatch):
     monkeypatch.setattr("curate.match.building.parts.PART_BYTES", 8_000)
     write_texts(tmp_path / "20231101.de", 95)
     plan = make_plan([str(tmp_path / "20231101.de")], [], [], [], Mode.corrected)
@@ -61,7 +61,7 @@ def test_parquet_is_cut_by_row_groups(tmp_path: Path, monkeypatch: pytest.Monkey
     assert plan.keys == {"de": "de"}
 
 
-def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_refused(tmp_path, monkeypatch):
     write_texts(tmp_path / "20231101.de", 5)
     write_texts(tmp_path / "20231101.ja", 5)
     write_texts(tmp_path / "texts", 5)
@@ -71,7 +71,7 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     german = str(tmp_path / "20231101.de")
     texts = str(tmp_path / "texts/train-00000-of-00001.parquet")
 
-    def refused(wikis: list[str], match: str, languages: list[str] = [], wordnets: list[str] = []) -> None:  # noqa: B006
+    def refused(wikis, match, languages=[], wordnets=[]):  # noqa: B006
         with pytest.raises(RecipeError, match=match):
             make_plan(wikis, [], wordnets, languages, Mode.corrected)
 
@@ -100,7 +100,7 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert make_plan([german, str(tmp_path / "20231101.ja")], [], [], ["de"], Mode.corrected).keys == {"de": "de"}
 
 
-def test_parts_of_a_large_dump_are_one_snapshot_and_its_index_is_left_out(tmp_path: Path) -> None:
+def test_parts_of_a_large_dump_are_one_snapshot_and_its_index_is_left_out(tmp_path):
     names = [f"enwiki-20260101-pages-articles-multistream{n}.xml-p{n}p9.bz2" for n in (1, 2)]
     for name in (*names, "enwiki-20260101-pages-articles-multistream-index1.txt-p1p9.bz2"):
         (tmp_path / name).write_bytes(b"x" * 10)

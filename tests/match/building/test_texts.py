@@ -1,7 +1,6 @@
 """Texts that were extracted before: Parquet of Wikipedia's layout, lines of JSON; and what is damaged."""
 
 import gzip
-from pathlib import Path
 
 import orjson
 import pyarrow as pa
@@ -9,17 +8,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.base.errors import RunError
-from curate.match.building.parts import Kind, Part
+from curate.match.building.parts import Part
 from curate.match.building.wikitext import read_texts
 
 TEXTS = ["Köln", "", "a\nb", "字" * 1000]
 
 
-def read(path: Path, kind: Kind, start: int = 0, stop: int = 1) -> list[str]:
+def read(path, kind, start=0, stop=1):
     return list(read_texts(Part(0, kind, str(path), "de", start, stop)))
 
 
-def test_parquet(tmp_path: Path) -> None:
+def test_parquet(tmp_path):
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"id": ["1"] * 5, "text": [*TEXTS, None]}), path, row_group_size=2)
     assert read(path, "parquet", 0, 3) == [*TEXTS, ""]
@@ -32,7 +31,7 @@ def test_parquet(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["wiki_00.json", "wiki_00.jsonl.gz"])
-def test_lines(tmp_path: Path, name: str) -> None:
+def test_lines(tmp_path, name):
     path = tmp_path / name
     lines = b"\n".join(orjson.dumps({"id": "1", "text": text}) for text in TEXTS)
     path.write_bytes(gzip.compress(lines) if name.endswith("gz") else lines)
@@ -40,14 +39,14 @@ def test_lines(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("line", [b"[1]", b'{"text": 1}', b"{", b'{"title": "a"}'])
-def test_a_line_that_is_no_text_is_said(tmp_path: Path, line: bytes) -> None:
+def test_a_line_that_is_no_text_is_said(tmp_path, line):
     path = tmp_path / "wiki_00.json"
     path.write_bytes(b'{"text": "a"}\n\n' + line + b"\n")
     with pytest.raises(RunError, match=r"wiki_00\.json: line 3 is no JSON object with a text under the key text"):
         read(path, "lines")
 
 
-def test_gzip_that_is_cut_is_said(tmp_path: Path) -> None:
+def test_gzip_that_is_cut_is_said(tmp_path):
     path = tmp_path / "wiki_00.json.gz"
     path.write_bytes(gzip.compress(orjson.dumps({"text": "a" * 9999}) * 3)[:-20])
     with pytest.raises(RunError, match="damaged or cut off"):

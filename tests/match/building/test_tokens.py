@@ -1,7 +1,6 @@
 """Tokens: by characters, and by each language's tokeniser."""
 
 import random
-from pathlib import Path
 
 import botok.config
 import pytest
@@ -23,7 +22,7 @@ TEXTS = {
 }
 
 
-def counted(wiki: str, texts: list[str], mode: str) -> tuple[dict[str, int], dict[tuple[str, str], int]]:
+def counted(wiki, texts, mode):
     tokeniser = Tokeniser(wiki, mode == "corrected")
     words, pairs = count_ngrams(b"".join(map(tokeniser.encode, texts)), tokeniser.classes)
     names = words["word"].to_pylist()
@@ -33,9 +32,9 @@ def counted(wiki: str, texts: list[str], mode: str) -> tuple[dict[str, int], dic
     }
 
 
-def plain(wiki: str, texts: list[str], mode: str) -> tuple[dict[str, int], dict[tuple[str, str], int]]:
-    words: dict[str, int] = {}
-    pairs: dict[tuple[str, str], int] = {}
+def plain(wiki, texts, mode):
+    words = {}
+    pairs = {}
     for text in texts:
         before = None
         for token in naive.tokens_of(text, mode, load_tokeniser(wiki)):
@@ -49,20 +48,20 @@ def plain(wiki: str, texts: list[str], mode: str) -> tuple[dict[str, int], dict[
 
 @pytest.mark.parametrize("wiki", ["de", "ja"])
 @pytest.mark.parametrize("mode", ["worldwide", "corrected"])
-def test_tokens_are_those_of_the_definition(wiki: str, mode: str) -> None:
+def test_tokens_are_those_of_the_definition(wiki, mode):
     assert counted(wiki, [TEXTS[wiki]], mode) == plain(wiki, [TEXTS[wiki]], mode)
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("wiki", TEXTS)
-def test_each_tokeniser_makes_words(wiki: str) -> None:
+def test_each_tokeniser_makes_words(wiki):
     words, pairs = counted(wiki, [TEXTS[wiki]] * 2, "worldwide")
     assert (words, pairs) == plain(wiki, [TEXTS[wiki]] * 2, "worldwide")
     assert 3 <= len(words) < len(TEXTS[wiki]) and pairs
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_drawn_characters_of_all_kinds(seed: int) -> None:
+def test_drawn_characters_of_all_kinds(seed):
     rng = random.Random(seed)
     kinds = [
         "a",
@@ -91,16 +90,14 @@ def test_drawn_characters_of_all_kinds(seed: int) -> None:
         assert counted("de", texts, mode) == plain("de", texts, mode)
 
 
-def test_tables_grow() -> None:
+def test_tables_grow():
     rng = random.Random(0)
     texts = [" ".join(f"w{int(rng.paretovariate(0.3)) % 9000}" for _ in range(200)) for _ in range(200)]
     assert counted("en", texts, "worldwide") == plain("en", texts, "worldwide")
     assert counted("en", [], "worldwide") == ({}, {}) == counted("en", ["", " ", "..."], "worldwide")
 
 
-def test_tibetan_needs_its_dictionary_which_nobody_downloads_unasked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tibetan_needs_its_dictionary_which_nobody_downloads_unasked(tmp_path, monkeypatch):
     monkeypatch.setattr(botok.config, "DEFAULT_BASE_PATH", tmp_path)
     tokens._load_tibetan.cache_clear()
     with pytest.raises(RecipeError, match=f"has no dictionary at {tmp_path}/general; python -c"):

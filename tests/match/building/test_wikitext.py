@@ -40,7 +40,7 @@ from curate.match.building.wikitext import _HIDDEN, _LANGUAGE, _MEDIA, strip_mar
         ("", ""),
     ],
 )
-def test_examples(text: str, plain: str) -> None:
+def test_examples(text, plain):
     assert strip_markup(text, {"datei", "kategorie"}) == plain
 
 
@@ -69,7 +69,7 @@ PARTS = [
 
 
 @given(st.lists(st.sampled_from(PARTS), max_size=40))
-def test_whatever_is_left_open_it_ends_in_text(parts: list[str]) -> None:
+def test_whatever_is_left_open_it_ends_in_text(parts):
     plain = strip_markup("".join(parts))
     assert plain.count("a") <= parts.count("a")
     marks = [part for part in parts if part in PARTS[:9] or part in ("<!--", "-->")]
@@ -81,13 +81,13 @@ def test_whatever_is_left_open_it_ends_in_text(parts: list[str]) -> None:
 @pytest.mark.parametrize(
     "part", [*PARTS, "[[a|", "{{a|", "<ref ", "=x", " =", "[http://", "[[a:", "&", "<a ", "{{}}", "[[]]"]
 )
-def test_it_takes_time_by_the_length_alone(part: str) -> None:
+def test_it_takes_time_by_the_length_alone(part):
     began = time.process_time()
     strip_markup(part * 20_000)
     assert time.process_time() - began < 1
 
 
-def of_peer(text: str, namespaces: frozenset[str]) -> str:
+def of_peer(text, namespaces):
     """What mwparserfromhell gives once what we leave out is removed."""
     code = mwparserfromhell.parse(text)
     hidden = code.filter_tags(matches=lambda tag: str(tag.tag).lower() in _HIDDEN)
@@ -110,15 +110,15 @@ def of_peer(text: str, namespaces: frozenset[str]) -> str:
         ("enwiki-table-markup.xml.bz2", 0.96),
     ],
 )
-def test_words_of_a_real_dump_are_those_of_mwparserfromhell(name: str, share: float) -> None:
+def test_words_of_a_real_dump_are_those_of_mwparserfromhell(name, share):
     """Of the dumps that gensim ships. Where they differ, it is mostly a template that one of them finds closed."""
     path = files("gensim").joinpath(f"test/test_data/{name}")
     with path.open("rb") as file:
         articles = Articles(file, name, 0, 1 << 40)
         pages = list(articles)
     assert pages
-    ours: Counter[str] = Counter()
-    theirs: Counter[str] = Counter()
+    ours = Counter()
+    theirs = Counter()
     for page in pages:
         ours.update(re.findall(r"\w+", strip_markup(page, articles.namespaces)))
         theirs.update(re.findall(r"\w+", of_peer(page, articles.namespaces)))

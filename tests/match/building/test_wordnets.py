@@ -1,7 +1,6 @@
 """Words of wordnets, as NLTK's reader has them."""
 
 from collections import defaultdict
-from pathlib import Path
 
 import pytest
 
@@ -24,7 +23,7 @@ LMF = """<?xml version="1.0" encoding="UTF-8"?>
 """
 
 
-def test_synset_names_of_english(tmp_path: Path) -> None:
+def test_synset_names_of_english(tmp_path):
     from nltk.corpus.reader.wordnet import WordNetCorpusReader
 
     (tmp_path / "data.noun").write_text(NOUNS)
@@ -39,7 +38,7 @@ def test_synset_names_of_english(tmp_path: Path) -> None:
     assert [name[: name.find(".")].replace("_", " ") for name in names] == ["hot dog", "st", "dog"]
 
 
-def test_lemmas_of_a_table(tmp_path: Path) -> None:
+def test_lemmas_of_a_table(tmp_path):
     path = tmp_path / "wn-data-jpn.tab"
     path.write_text(
         "# x\n1-n\tlemma\t犬\n2-n\tjpn:lemma\tいぬ_いえ\n2-n\tjpn:def\t0\tx\n3-n\tlemma\tま+き\n4-n\tlemma\t犬\n"
@@ -51,7 +50,7 @@ def test_lemmas_of_a_table(tmp_path: Path) -> None:
         read_wordnet(str(path))
 
 
-def test_lmf(tmp_path: Path) -> None:
+def test_lmf(tmp_path):
     path = tmp_path / "odenet.xml"
     path.write_text(LMF.format("de"))
     assert read_wordnet(str(path)) == ["Hund", "rote Rübe"]
@@ -67,7 +66,7 @@ def test_lmf(tmp_path: Path) -> None:
             read_wordnet(str(path))
 
 
-def test_tosk_albanian_is_albanian_where_faults_are_mended() -> None:
+def test_tosk_albanian_is_albanian_where_faults_are_mended():
     assert find_wordnet("x/wn-data-als.tab", Mode.worldwide) == "als"
     assert find_wordnet("x/wn-data-als.tab", Mode.corrected) == "sq"
     with pytest.raises(RecipeError, match="of language qcn, which is none that MetaCLIP 2 takes"):

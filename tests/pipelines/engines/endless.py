@@ -3,7 +3,6 @@
 import os
 import threading
 from pathlib import Path
-from typing import Any
 
 from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineState
 
@@ -13,18 +12,18 @@ NOTES = "CURATE_TEST_NOTES"  # variable that names a folder, for notes on what h
 class EndlessResult(PipelineResult):
     """A job. As that of a job server: once it is cancelled, whoever waits for it gets an error."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__(PipelineState.RUNNING)
         self._cancelled = threading.Event()
         _note("begun")
 
-    def wait_until_finish(self, duration: Any = None) -> str:
+    def wait_until_finish(self, duration=None):
         self._cancelled.wait()
         raise RuntimeError("Pipeline failed in state CANCELLED")
 
-    def cancel(self) -> str:
+    def cancel(self):
         _note("cancelled")
-        self._state: str = PipelineState.CANCELLED
+        self._state = PipelineState.CANCELLED
         self._cancelled.set()
         return self._state
 
@@ -32,10 +31,10 @@ class EndlessResult(PipelineResult):
 class EndlessRunner(PipelineRunner):
     """Takes a job and does nothing."""
 
-    def run_portable_pipeline(self, pipeline: Any, options: Any) -> EndlessResult:
+    def run_portable_pipeline(self, pipeline, options):
         return EndlessResult()
 
 
-def _note(name: str) -> None:
+def _note(name):
     if folder := os.environ.get(NOTES):
         (Path(folder) / name).touch()

@@ -1,15 +1,13 @@
 """What engines need on this machine, and a program that stands for Java."""
 
-from pathlib import Path
-
 from pipelines.engines.choose import choose_engine
 
 
-def check(*words: str) -> None:
+def check(*words):
     choose_engine(words).check()
 
 
-def write_java(folder: Path, version: str) -> None:
+def write_java(folder, version):
     """A program that answers as Java of a version does, to be found as java."""
     (folder / "bin").mkdir()
     java = folder / "bin" / "java"

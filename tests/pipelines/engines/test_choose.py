@@ -1,7 +1,5 @@
 """The engine that is chosen, and where its steps work: what Beam reads, in whatever words it was said."""
 
-from pathlib import Path
-
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 
@@ -9,7 +7,7 @@ from curate.base.errors import RecipeError
 from curate.run.units import WorkerLocation
 from pipelines.engines.choose import choose_engine
 from pipelines.prepare import prepare
-from tests.laws import pools
+from tests import kit
 
 DATAFLOW = [
     "--project=project",
@@ -52,18 +50,18 @@ class OwnRunner(StandardOptions):
         (["--runner=PortableRunner", "--job_endpoint=localhost:1"], ELSEWHERE),
     ],
 )
-def test_where_the_work_is_done(words: list[str], where: WorkerLocation) -> None:
+def test_where_the_work_is_done(words, where):
     assert choose_engine(words).place is where
 
 
 @pytest.mark.parametrize("words", [["--runner=spark"], ["--runner", "spark"], ["--runner=pipelines.spark.SparkRunner"]])
-def test_spark_is_the_runner_on_pyspark(words: list[str]) -> None:
+def test_spark_is_the_runner_on_pyspark(words):
     assert choose_engine(words).key == "spark"
     assert choose_engine(["--runner=SparkRunner"]).name == "SparkRunner"  # Beam's, by a Java job server
 
 
-def test_the_defaults_are_for_who_names_no_runner() -> None:
-    def read(*words: str) -> tuple[str, int, str]:
+def test_the_defaults_are_for_who_names_no_runner():
+    def read(*words):
         options = choose_engine(words).options
         direct = options.view_as(DirectOptions)
         return options.view_as(StandardOptions).runner, direct.direct_num_workers, direct.direct_running_mode
@@ -92,14 +90,14 @@ def test_the_defaults_are_for_who_names_no_runner() -> None:
         (["--runner=DataflowRunner", *DATAFLOW, "--max_workers=9"], ["Beam does not know --max_workers=9"]),
     ],
 )
-def test_what_is_refused(words: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_refused(words, parts, capsys):
     with pytest.raises(RecipeError) as caught:
         choose_engine(words)
     assert not [part for part in parts if part not in str(caught.value)], str(caught.value)
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_run_is_prepared_for_the_runner_that_is_chosen(tmp_path: Path) -> None:
-    recipe = pools.recipe_of(pools.write_tars(tmp_path / "tars", pools.make_samples(12), 1))
+def test_a_run_is_prepared_for_the_runner_that_is_chosen(tmp_path):
+    recipe = kit.recipe_of(kit.write_tars(tmp_path / "tars", kit.make_samples(12), 1))
     for words, where in (([], HERE), (["--runner", "PortableRunner", "--job_endpoint=localhost:1"], ELSEWHERE)):
         assert prepare(recipe, str(tmp_path / "out"), options=words).context.place is where

@@ -1,8 +1,6 @@
 """Dataflow's options: what is wrong with them is said by us, before Beam asks Google; what a recipe's steps need."""
 
 import uuid
-from pathlib import Path
-from typing import Any
 
 import pytest
 from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOptions
@@ -13,7 +11,7 @@ from curate.store.store import RunStore
 from pipelines.engines.choose import choose_engine
 from pipelines.engines.dataflow import Dataflow, _find_faults
 from pipelines.prepare import prepare
-from tests.laws import pools
+from tests import kit
 
 IMAGE = "europe-west4-docker.pkg.dev/my-project-1/curate/curate:1"
 GPU = "type:nvidia-l4;count:1;install-nvidia-driver"
@@ -21,14 +19,14 @@ GIVEN = {"runner": "dataflow", "project": "my-project-1", "region": "europe-west
 OUT = "gs://my-bucket/runs/Run 1"
 
 
-def choose(out: str = OUT, **changes: str | None) -> Dataflow:
+def choose(out=OUT, **changes):
     given = {key: value for key, value in (GIVEN | changes).items() if value is not None}
     engine = choose_engine([f"--{key}={value}" for key, value in given.items()], out=out)
     assert isinstance(engine, Dataflow)
     return engine
 
 
-def test_what_is_not_set_has_a_default() -> None:
+def test_what_is_not_set_has_a_default():
     engine = choose()
     cloud = engine.options.view_as(GoogleCloudOptions)
     assert cloud.temp_location == cloud.staging_location == f"{OUT}/tmp/dataflow"
@@ -41,7 +39,7 @@ def test_what_is_not_set_has_a_default() -> None:
     assert choose(temp_location="gs://temp").options.view_as(GoogleCloudOptions).staging_location == "gs://temp"
 
 
-def test_machines_have_cores_memory_and_disks() -> None:
+def test_machines_have_cores_memory_and_disks():
     workers = choose(max_num_workers="9", machine_type="n2-standard-8", disk_size_gb="100").workers
     assert (workers.cores, workers.processes, workers.memory, workers.disk) == (72, 9, 288, 900)
     assert (
@@ -64,7 +62,7 @@ def test_machines_have_cores_memory_and_disks() -> None:
         ("dataflow_accelerator", [GPU, "type:nvidia-l4;count:2;machine_type:g2-standard-24"], ["nvidia-l4", "type:a;count:x"]),
     ],
 )  # fmt: skip
-def test_names_by_googles_rules(option: str, accepted: list[str], refused: list[str | None]) -> None:
+def test_names_by_googles_rules(option, accepted, refused):
     for value in accepted:
         choose(**{option: value})
     for value in refused:
@@ -75,7 +73,7 @@ def test_names_by_googles_rules(option: str, accepted: list[str], refused: list[
         assert f"{what}; accepted: " in text and "\n" not in text, text
 
 
-def test_all_faults_are_said_at_once() -> None:
+def test_all_faults_are_said_at_once():
     with pytest.raises(RecipeError) as error:
         choose("gs://My-Bucket/run", project="My Project", region=None)
     lines = str(error.value).splitlines()
@@ -86,12 +84,12 @@ def test_all_faults_are_said_at_once() -> None:
     ]
 
 
-def test_only_a_loopback_may_have_other_folders(tmp_path: Path) -> None:
+def test_only_a_loopback_may_have_other_folders(tmp_path):
     options = choose(temp_location=str(tmp_path), dataflow_endpoint="http://localhost:1").options
     assert not list(_find_faults(options, None))
 
 
-def test_a_local_folder() -> None:
+def test_a_local_folder():
     engine = choose("/shared/out")
     with pytest.raises(RecipeError, match=r"--out /shared/out: is on this machine, .*; accepted: gs://"):
         engine.check_folder(RunStore("/shared/out"))
@@ -102,15 +100,15 @@ def test_a_local_folder() -> None:
 # ---- what steps need
 
 
-def make(tmp_path: Path, **sections: Any) -> Any:
-    path = pools.write_tars(tmp_path / uuid.uuid4().hex, pools.make_samples(6), 1)
+def make(tmp_path, **sections):
+    path = kit.write_tars(tmp_path / uuid.uuid4().hex, kit.make_samples(6), 1)
     source = {"name": "pool", "format": "webdataset", "path": path}
     recipe = parse_recipe({"input": source, "max_failed": 1.0} | sections)
     words = [f"--{key}={value}" for key, value in GIVEN.items()]
     return prepare(recipe, str(tmp_path / "run"), options=words).context
 
 
-def test_memory_for_deduplication_grows_with_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_for_deduplication_grows_with_the_pool(tmp_path, monkeypatch):
     monkeypatch.setattr(Dataflow, "check", lambda engine: None)  # Google's packages may be missing
     engine = choose()
     plain = make(tmp_path)

@@ -1,21 +1,18 @@
 """`--on FILE`: an engine's options as YAML say what the same words say on a command line."""
 
 import argparse
-from pathlib import Path
-from typing import Any
 
 import pytest
 from apache_beam.options.pipeline_options import DebugOptions, DirectOptions, SparkRunnerOptions
 
 from curate.base.errors import RecipeError
 from curate.run.units import WorkerLocation
-from pipelines.engines.base import PipelineEngine
 from pipelines.engines.choose import choose_engine
 from pipelines.spark.context import SparkOptions
 from tests.pipelines.engines.test_choose import DATAFLOW
 
 
-def read(folder: Path, text: str, *words: str) -> PipelineEngine:
+def read(folder, text, *words):
     path = folder / "engine.yaml"
     path.write_text(text)
     return choose_engine(words, str(path))
@@ -29,7 +26,7 @@ experiments: [one, "two=2"]
 """
 
 
-def test_a_file_is_the_same_options(tmp_path: Path) -> None:
+def test_a_file_is_the_same_options(tmp_path):
     found = read(tmp_path, SPARK)
     assert found.key == "spark" and found.place is WorkerLocation.CLUSTER
     conf = {"spark.executor.memory": "2g", "spark.task.cpus": "2", "spark.ui.enabled": "false"}
@@ -37,7 +34,7 @@ def test_a_file_is_the_same_options(tmp_path: Path) -> None:
     assert found.options.view_as(DebugOptions).experiments == ["one", "two=2"]
 
 
-def test_what_follows_on_the_command_line_wins(tmp_path: Path) -> None:
+def test_what_follows_on_the_command_line_wins(tmp_path):
     words = ("--spark_master_url", "local[2]", "--spark_conf=spark.executor.memory=4g", "--spark_conf=spark.a=b")
     found = read(tmp_path, SPARK, *words)
     assert found.options.view_as(SparkRunnerOptions).spark_master_url == "local[2]"
@@ -63,11 +60,11 @@ def test_what_follows_on_the_command_line_wins(tmp_path: Path) -> None:
         ("runner: DataflowRunner\nproject: project\nregion: us-central1\nsdk_container_image: curate", "Dataflow"),
     ],
 )
-def test_names_of_runners(tmp_path: Path, text: str, runner: str) -> None:
+def test_names_of_runners(tmp_path, text, runner):
     assert read(tmp_path, text).name == runner
 
 
-def test_ours_are_named_after_the_dashes_too() -> None:
+def test_ours_are_named_after_the_dashes_too():
     assert choose_engine(["--runner=dataflow", *DATAFLOW]).key == "dataflow"
     assert choose_engine(["--runner", "prism"]).key == "prism"
     default, local = choose_engine([]), choose_engine(["--runner", "local", "--direct_num_workers=3"])
@@ -75,7 +72,7 @@ def test_ours_are_named_after_the_dashes_too() -> None:
     assert local.options.view_as(DirectOptions).direct_num_workers == 3
 
 
-def test_the_work_of_prism_is_done_where_its_environment_is(tmp_path: Path) -> None:
+def test_the_work_of_prism_is_done_where_its_environment_is(tmp_path):
     assert read(tmp_path, "runner: prism").place is WorkerLocation.THIS_PROCESS
     text = "runner: prism\nenvironment_type: EXTERNAL\nenvironment_options: {external_service_address: localhost:1}"
     assert read(tmp_path, text).place is WorkerLocation.PROCESSES
@@ -103,7 +100,7 @@ def test_the_work_of_prism_is_done_where_its_environment_is(tmp_path: Path) -> N
         ("[runner, spark]", ["['runner', 'spark']", "a YAML mapping"]),
     ],
 )
-def test_what_is_refused(tmp_path: Path, text: str, parts: list[str], capsys: Any) -> None:
+def test_what_is_refused(tmp_path, text, parts, capsys):
     with pytest.raises(RecipeError) as caught:
         read(tmp_path, text)
     parts = [f"--on {tmp_path}/engine.yaml", *parts]
@@ -111,19 +108,19 @@ def test_what_is_refused(tmp_path: Path, text: str, parts: list[str], capsys: An
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_runner_that_the_words_name_wrongly_is_theirs(tmp_path: Path) -> None:
+def test_a_runner_that_the_words_name_wrongly_is_theirs(tmp_path):
     with pytest.raises(RecipeError, match=r"^Beam options --runner=sparc: no runner 'sparc'; did you mean"):
         read(tmp_path, "runner: spark", "--runner=sparc")
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(
         RecipeError, match=r"--on .*spark: no such file of options; accepted: .*`curate init --on ENGINE` writes one"
     ):
         choose_engine([], str(tmp_path / "spark"))
 
 
-def test_what_is_private_of_argparse() -> None:
+def test_what_is_private_of_argparse():
     """Its parser says only in private which options there are, and which of them take a value, once."""
     parser = argparse.ArgumentParser()
     plain, flag = parser.add_argument("--plain"), parser.add_argument("--flag", action="store_true")

@@ -2,8 +2,6 @@
 
 import logging
 import threading
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from apache_beam.runners.runner import PipelineState
@@ -18,22 +16,22 @@ from tests.pipelines.engines.endless import EndlessResult
 class Interrupted(EndlessResult):
     """A job whose wait is interrupted."""
 
-    def __init__(self, error: BaseException) -> None:
+    def __init__(self, error):
         super().__init__()
         self.error = error
 
-    def wait_until_finish(self, duration: Any = None) -> str:
+    def wait_until_finish(self, duration=None):
         raise self.error
 
 
 @pytest.fixture(autouse=True)
-def no_cleanups(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_cleanups(monkeypatch):
     """Other tests of this process may have left some."""
     monkeypatch.setattr(process, "_cleanups", [])
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143)])
-def test_an_interrupt_cancels_the_job(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_interrupt_cancels_the_job(error, caplog):
     result = Interrupted(error)
     with pytest.raises(type(error)):
         Job("Spark", result).wait()
@@ -41,18 +39,18 @@ def test_an_interrupt_cancels_the_job(error: BaseException, caplog: pytest.LogCa
     assert caplog.messages == ["Spark: cancelling the job, for at most 30 s", "Spark: the job has ended"]
 
 
-def test_an_error_of_the_job_is_raised_and_nothing_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_of_the_job_is_raised_and_nothing_is_cancelled(caplog):
     result = Interrupted(RuntimeError("of a step"))
     with pytest.raises(RuntimeError, match="of a step"):
         Job("Spark", result).wait()
     assert result.state == PipelineState.RUNNING and not caplog.messages and process._cleanups == []
 
 
-def test_a_command_that_ends_meanwhile_cancels_it_and_hears_no_error_of_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_command_that_ends_meanwhile_cancels_it_and_hears_no_error_of_it(caplog):
     """The interrupt's thread ends the process; the one that waits for the job has nothing more to say."""
     result, raised = EndlessResult(), []
 
-    def wait() -> None:
+    def wait():
         try:
             Job("Prism", result).wait()
         except BaseException as error:
@@ -68,16 +66,14 @@ def test_a_command_that_ends_meanwhile_cancels_it_and_hears_no_error_of_it(caplo
     assert result.state == PipelineState.CANCELLED and caplog.messages[-1] == "Prism: the job has ended"
 
 
-def test_a_job_that_comes_while_it_is_looked_for_is_cancelled(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_that_comes_while_it_is_looked_for_is_cancelled(caplog, monkeypatch):
     """The one of an attempt before has its name too."""
     monkeypatch.setattr(jobs.time, "sleep", lambda seconds: None)
     earlier, result = EndlessResult(), EndlessResult()
     earlier.cancel()
     answers = iter([earlier, OSError("away"), result])
 
-    def find() -> Job:
+    def find():
         answer = next(answers)
         if isinstance(answer, OSError):
             raise RunError(str(answer))
@@ -92,7 +88,7 @@ def test_a_job_that_comes_while_it_is_looked_for_is_cancelled(
 
 
 @pytest.mark.parametrize(("is_apart", "state"), [(True, PipelineState.CANCELLED), (False, PipelineState.RUNNING)])
-def test_a_job_that_has_no_name_is_cancelled_once_it_is_submitted(is_apart: bool, state: str) -> None:
+def test_a_job_that_has_no_name_is_cancelled_once_it_is_submitted(is_apart, state):
     """One of this process ends with it: nobody waits."""
     submission, result = Submission("Flink", None, is_apart), EndlessResult()
     cancelling = threading.Thread(target=submission.cancel)
@@ -105,18 +101,18 @@ def test_a_job_that_has_no_name_is_cancelled_once_it_is_submitted(is_apart: bool
 
 
 class Refusing(EndlessResult):
-    def cancel(self) -> str:
+    def cancel(self):
         raise OSError("no route to the job server")
 
 
 class Hanging(EndlessResult):
-    def cancel(self) -> str:
+    def cancel(self):
         threading.Event().wait()
         return ""
 
 
 class Deaf(EndlessResult):
-    def cancel(self) -> str:
+    def cancel(self):
         return self.state
 
 
@@ -128,9 +124,7 @@ class Deaf(EndlessResult):
         (Deaf, "it is RUNNING|no answer in time"),
     ],
 )
-def test_a_job_that_may_go_on_is_named(
-    make: Callable[[], EndlessResult], why: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_job_that_may_go_on_is_named(make, why, monkeypatch, caplog):
     monkeypatch.setattr(jobs, "_SECONDS", 0.5)
 
     class Shown(Job):
@@ -143,7 +137,7 @@ def test_a_job_that_may_go_on_is_named(
     assert caplog.messages[-1].endswith("; see https://logs.example")
 
 
-def test_a_job_that_has_ended_is_not_cancelled() -> None:
+def test_a_job_that_has_ended_is_not_cancelled():
     result = Refusing()
     result._state = PipelineState.DONE
     Job("Spark", result).stop()

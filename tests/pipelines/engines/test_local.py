@@ -14,16 +14,16 @@ from pipelines.engines.choose import choose_engine
 class Slow:
     """A number that takes a while to encode."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number):
         self.number = number
 
-    def __reduce__(self) -> tuple[type, tuple[int]]:
+    def __reduce__(self):
         time.sleep(0.1)
         return int, (self.number,)
 
 
 @pytest.mark.slow
-def test_threads_of_the_local_runner_lose_no_element() -> None:
+def test_threads_of_the_local_runner_lose_no_element():
     """Encoding passes one second, after which Beam itself would send half an element (apache/beam issue 21104)."""
     options = choose_engine(["--direct_num_workers=2", "--direct_running_mode=multi_threading"]).options
     with beam.Pipeline(options=options) as root:
@@ -32,7 +32,7 @@ def test_threads_of_the_local_runner_lose_no_element() -> None:
         assert_that(found, equal_to([sum(range(13)) + sum(range(100, 113))]))
 
 
-def test_a_bundle_ends_with_its_work() -> None:
+def test_a_bundle_ends_with_its_work():
     """Beam's sampler of time, as a bundle makes it, is what the bundle's end waits for."""
     choose_engine([])
     assert StateSampler("stage", CounterFactory()).sampling_period_ms < 10

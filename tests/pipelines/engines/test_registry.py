@@ -1,7 +1,6 @@
 """The engines by key, and one of another package: found once it is installed."""
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,9 @@ import yaml
 from curate.cli.init import engines
 from curate.recipe.files import shipped_folder
 from pipelines.engines.registry import ENGINES
-from tests import forked
-from tests.laws import pools
-from tests.packages import lay_out
+from tests import kit
+from tests.kit import forked
+from tests.kit.packages import lay_out
 
 ROOT = Path(__file__).parents[3]
 # An engine with an option of its own, and a default for one of Beam's.
@@ -37,26 +36,26 @@ class Shed(PipelineEngine):
 """
 
 
-def test_each_engine_has_a_key_of_its_own_and_options_in_infra() -> None:
+def test_each_engine_has_a_key_of_its_own_and_options_in_infra():
     assert list(ENGINES.kinds()) == ["local", "spark", "prism", "dataflow"]
     files = {path.stem for path in shipped_folder("infra").glob("*.yaml")} - {"prices"}
     assert set(engines()) == files <= set(ENGINES.kinds())
 
 
 @pytest.fixture
-def package(tmp_path: Path) -> Path:
+def package(tmp_path):
     """A folder on sys.path, as an installer leaves it."""
     return lay_out(tmp_path / "site", "my-engines", "engines", {"shed": "my_shed:Shed"}, my_shed=MODULE)
 
 
 @pytest.mark.slow
-def test_an_engine_of_another_package(package: Path, tmp_path: Path) -> None:
+def test_an_engine_of_another_package(package, tmp_path):
     recipe, on = tmp_path / "recipe.yaml", tmp_path / "shed.yaml"
-    path = pools.write_parquets(tmp_path / "pool", pools.make_rows(20), 1)
+    path = kit.write_parquets(tmp_path / "pool", kit.make_rows(20), 1)
     recipe.write_text(yaml.safe_dump({"input": {"name": "pool", "format": "parquet", "path": path}, "max_failed": 1.0}))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(package), str(ROOT)])}
 
-    def run(text: str) -> subprocess.CompletedProcess[str]:
+    def run(text):
         on.write_text(text)
         return forked.run("run", recipe, "--out", tmp_path / "run", "--on", on, env=environment, cwd=tmp_path)
 

@@ -1,7 +1,6 @@
 """Spark: what it needs on this machine, told before anything is planned; where its steps work."""
 
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +9,7 @@ from curate.base.errors import RecipeError
 from pipelines.engines.choose import choose_engine
 from pipelines.prepare import prepare
 from pipelines.spark.context import SparkOptions
-from tests.laws import pools
+from tests import kit
 from tests.pipelines.engines.java import check, write_java
 
 
@@ -26,9 +25,7 @@ from tests.pipelines.engines.java import check, write_java
         ("3.5.8", "1.7.0_80", False),
     ],
 )
-def test_java_of_a_version(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spark: str, java: str, is_enough: bool
-) -> None:
+def test_java_of_a_version(tmp_path, monkeypatch, spark, java, is_enough):
     monkeypatch.setitem(sys.modules, "pyspark", SimpleNamespace(__version__=spark))
     write_java(tmp_path, java)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
@@ -39,16 +36,16 @@ def test_java_of_a_version(
         check("--runner=spark")
 
 
-def test_no_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_java(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyspark", SimpleNamespace(__version__="4.3.0"))
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    recipe = pools.recipe_of(str(tmp_path / "none.parquet"), "parquet")
+    recipe = kit.recipe_of(str(tmp_path / "none.parquet"), "parquet")
     with pytest.raises(RecipeError, match=r"Spark 4.3.0 needs Java 17 or later, but none is found: .*; install one"):
         prepare(recipe, str(tmp_path / "out"), options=["--runner=spark"])  # before it looks for the pool
 
 
-def test_a_setting_of_spark_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_of_spark_that_is_none(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyspark", SimpleNamespace(__version__="4.3.0"))
     write_java(tmp_path, "17")
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
@@ -72,7 +69,7 @@ def test_a_setting_of_spark_that_is_none(tmp_path: Path, monkeypatch: pytest.Mon
         check("--runner=spark", f"--spark_master_url={url}")
 
 
-def test_an_executor_has_the_gpus_of_a_task() -> None:
+def test_an_executor_has_the_gpus_of_a_task():
     """A process keeps the GPU of its first task, and two of an executor could come to have the same."""
     amounts = ["--spark_conf=spark.executor.resource.gpu.amount=2", "--spark_conf=spark.task.resource.gpu.amount=1"]
     options = choose_engine(["--runner=spark", *amounts]).options

@@ -38,7 +38,7 @@ Says = Callable[[str, str], None]
 
 
 @pytest.fixture
-def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Says:
+def says(tmp_path, monkeypatch):
     """Lets a program of Spark's print something, and fail where it begins with `!`; what it was called with is in a file."""
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("SPARK_HOME", str(tmp_path))
@@ -47,7 +47,7 @@ def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Says:
     monkeypatch.setitem(sys.modules, "pyspark", SimpleNamespace(__version__="4.3.0", find_spark_home=fake))
     monkeypatch.setitem(sys.modules, "pyspark.find_spark_home", fake)
 
-    def say(program: str, text: str) -> None:
+    def say(program, text):
         (tmp_path / program).write_text(text.removeprefix("!"))
         script = tmp_path / "bin" / program
         script.write_text(
@@ -63,11 +63,11 @@ exit {int(text.startswith("!"))}
     return say
 
 
-def words(tmp_path: Path, program: str) -> list[str]:
+def words(tmp_path, program):
     return (tmp_path / f"{program}.words").read_text().splitlines()
 
 
-def hand_over(tmp_path: Path, *options: str) -> spark_cluster.ClusterJob:
+def hand_over(tmp_path, *options):
     """A pipeline of one element, of a run that is claimed; its lease stays."""
     store = RunStore(str(tmp_path / "my Run"))
     engine = choose_engine(["--runner=spark", *options], None, store.url)
@@ -81,7 +81,7 @@ def hand_over(tmp_path: Path, *options: str) -> spark_cluster.ClusterJob:
     return job
 
 
-def test_which_masters_have_the_driver_on_the_cluster(says: Says) -> None:
+def test_which_masters_have_the_driver_on_the_cluster(says):
     for options, is_there in (
         ((YARN,), True),
         ((K8S,), True),
@@ -94,7 +94,7 @@ def test_which_masters_have_the_driver_on_the_cluster(says: Says) -> None:
         _ = choose_engine(["--runner=spark", YARN, "--spark_conf=memory=4g"]).outlasts_driver
 
 
-def test_yarn_needs_its_configuration(says: Says, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_yarn_needs_its_configuration(says, tmp_path, monkeypatch):
     (tmp_path / "java").mkdir()
     write_java(tmp_path / "java", "17")
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "java"))
@@ -106,7 +106,7 @@ def test_yarn_needs_its_configuration(says: Says, tmp_path: Path, monkeypatch: p
     check("--runner=spark", YARN)
 
 
-def test_literal_secrets_are_refused_on_kubernetes(says: Says, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_literal_secrets_are_refused_on_kubernetes(says, tmp_path, monkeypatch):
     """Spark writes settings into a config map, and variables into pods; YARN has them in the user's own folder."""
     (tmp_path / "java").mkdir()
     write_java(tmp_path / "java", "17")
@@ -120,7 +120,7 @@ def test_literal_secrets_are_refused_on_kubernetes(says: Says, tmp_path: Path, m
         check("--runner=spark", K8S, f"--spark_conf=spark.{key}=name:key")
 
 
-def test_what_yarn_gets(says: Says, tmp_path: Path) -> None:
+def test_what_yarn_gets(says, tmp_path):
     says("spark-submit", "INFO Client: Submitted application application_17_0002\n\t tracking URL: http://rm/2/\n")
     job = hand_over(tmp_path, YARN, "--spark_conf=spark.yarn.tags=team", "--spark_conf=spark.executor.memory=4g")
     hadoop, *given = words(tmp_path, "spark-submit")
@@ -141,7 +141,7 @@ def test_what_yarn_gets(says: Says, tmp_path: Path) -> None:
     assert staged["spark_conf"] == ["spark.yarn.tags=team", "spark.executor.memory=4g"]
 
 
-def test_secret_settings_are_in_no_command_line(says: Says, tmp_path: Path) -> None:
+def test_secret_settings_are_in_no_command_line(says, tmp_path):
     """They reach Spark by a file of this user's, with its defaults; of what is staged they are no part."""
     says("spark-submit", "INFO Client: Submitted application application_17_0002\n")
     (tmp_path / "conf").mkdir()
@@ -155,7 +155,7 @@ def test_secret_settings_are_in_no_command_line(says: Says, tmp_path: Path) -> N
     assert beam.coders.PickleCoder().decode(staged.read_bytes())[1]["spark_conf"] == ["spark.task.cpus=2"]
 
 
-def test_what_kubernetes_gets(says: Says, tmp_path: Path) -> None:
+def test_what_kubernetes_gets(says, tmp_path):
     says("spark-submit", "")
     conf = ("spark.kubernetes.namespace=ours", "spark.kubernetes.context=blue", "spark.submit.deployMode=cluster")
     job = hand_over(tmp_path, K8S, *(f"--spark_conf={text}" for text in conf))
@@ -181,7 +181,7 @@ def test_what_kubernetes_gets(says: Says, tmp_path: Path) -> None:
     assert other.state == PipelineState.CANCELLED  # its pod is not there any more
 
 
-def test_a_job_that_is_not_taken(says: Says, tmp_path: Path) -> None:
+def test_a_job_that_is_not_taken(says, tmp_path):
     says("spark-submit", "!Exception in thread main java.io.IOException: no queue\n\tat java.lang.Thread\nlater\n")
     with pytest.raises(RunError, match=r"yarn: spark-submit: .*java.io.IOException: no queue$"):
         hand_over(tmp_path, YARN)
@@ -201,7 +201,7 @@ def test_a_job_that_is_not_taken(says: Says, tmp_path: Path) -> None:
         ("KILLED", "KILLED", True, "CANCELLED"),
     ],
 )
-def test_states_of_yarn(says: Says, tmp_path: Path, state: str, final: str, is_ended: bool, ours: str) -> None:
+def test_states_of_yarn(says, tmp_path, state, final, is_ended, ours):
     says("spark-submit", "application_17_0002")
     hand_over(tmp_path, YARN)
     holder = find_lease(RunStore(str(tmp_path / "my Run")))
@@ -211,7 +211,7 @@ def test_states_of_yarn(says: Says, tmp_path: Path, state: str, final: str, is_e
     assert words(tmp_path, "spark-class")[2:] == ["application", "-status", "application_17_0002"]
 
 
-def test_an_application_is_found_by_its_tag(says: Says, tmp_path: Path) -> None:
+def test_an_application_is_found_by_its_tag(says, tmp_path):
     """Where the command died before Spark's program told the number."""
     handle = {"job": "curate-run-1", "master": "yarn", "hadoop": "/etc/hadoop"}
     says("spark-class", "Total number of applications:0\n")
@@ -225,7 +225,7 @@ def test_an_application_is_found_by_its_tag(says: Says, tmp_path: Path) -> None:
     assert job.state == PipelineState.UNKNOWN
 
 
-def test_yarn_that_does_not_answer(says: Says, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_yarn_that_does_not_answer(says, tmp_path, monkeypatch):
     says("spark-submit", "application_17_0002")
     hand_over(tmp_path, YARN)
     holder = find_lease(RunStore(str(tmp_path / "my Run")))
@@ -243,7 +243,7 @@ def test_yarn_that_does_not_answer(says: Says, tmp_path: Path, monkeypatch: pyte
     stop(holder, 60)
 
 
-def test_it_is_followed_to_its_end(says: Says, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_followed_to_its_end(says, tmp_path, monkeypatch):
     """What the driver said there is the error here."""
     monkeypatch.setattr(spark_cluster, "_BETWEEN", 0.01)
     says("spark-submit", "application_17_0002")
@@ -263,15 +263,15 @@ def test_it_is_followed_to_its_end(says: Says, tmp_path: Path, monkeypatch: pyte
     assert time.monotonic() - began < 60
 
 
-def test_a_cluster_that_is_away_for_a_while(says: Says, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_is_away_for_a_while(says, tmp_path, monkeypatch):
     """It ends no run that goes on; a job that nobody knows any more is not waited for without end."""
     monkeypatch.setattr(spark_cluster, "_BETWEEN", 15.0)
     says("spark-submit", "application_17_0002")
     job = hand_over(tmp_path, YARN)
     says("spark-class", "!java.net.ConnectException: Connection refused\n")
-    waits: list[float] = []
+    waits = []
 
-    def come_back(seconds: float) -> None:
+    def come_back(seconds):
         waits.extend([seconds] if seconds == 15.0 else ())  # others are subprocess's, or of other threads
         if seconds == 15.0 and len(waits) == 2:
             says("spark-class", REPORT.format(state="FINISHED", final="SUCCEEDED", why=""))

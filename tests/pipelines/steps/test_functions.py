@@ -3,9 +3,7 @@
 import operator
 import threading
 import time
-from collections.abc import Callable, Container
 from functools import partial
-from typing import Any
 
 import apache_beam as beam
 import pytest
@@ -19,10 +17,10 @@ from curate.run.units import Fold
 from pipelines.steps.functions import CombineAll, FlatMap, InThreads, Map
 
 MEETING = threading.Barrier(CORES)
-begun: list[int] = []
+begun = []
 
 
-def test_side_inputs_follow_the_element() -> None:
+def test_side_inputs_follow_the_element():
     with beam.Pipeline("FnApiRunner") as root:
         side = root | "Side" >> beam.Create([1, 2])
         numbers = root | beam.Create([3, 4])
@@ -37,12 +35,12 @@ class Squares(Fold):
 
     tree = Fold(operator.add)
 
-    def add(self, accumulator: int | None, part: int) -> int:
+    def add(self, accumulator, part):
         return (accumulator or 0) + part**2
 
 
 @pytest.mark.parametrize("numbers", [[], [3], list(range(1, 200))])
-def test_large_wholes_are_combined_some_together(numbers: list[int]) -> None:
+def test_large_wholes_are_combined_some_together(numbers):
     with beam.Pipeline("FnApiRunner") as root:
         parts = root | beam.Create(numbers) | beam.Reshuffle()
         whole = parts | CombineAll(Squares(), Squares.tree)
@@ -53,15 +51,15 @@ class Stateful(beam.DoFn):
     SUM, TIMER = CombiningValueStateSpec("sum", sum), TimerSpec("timer", TimeDomain.WATERMARK)
     TOTAL, AT = beam.DoFn.StateParam(SUM), beam.DoFn.TimerParam(TIMER)
 
-    def process(self, element: Any, total: Any = TOTAL, at: Any = AT) -> Any:
+    def process(self, element, total=TOTAL, at=AT):
         return [element]
 
     @on_timer(TIMER)
-    def expire(self) -> None:
+    def expire(self):
         pass
 
 
-def test_what_beam_knows_of_other_dofns_stays() -> None:
+def test_what_beam_knows_of_other_dofns_stays():
     stateful, mapped = Stateful(), beam.Map(len).fn
     for _ in range(2):
         states, timers = get_dofn_specs(stateful)
@@ -70,12 +68,12 @@ def test_what_beam_knows_of_other_dofns_stays() -> None:
     assert get_dofn_specs(mapped) == get_dofn_specs(beam.Map(stateful.expire).fn) == (set(), set())
 
 
-def meet(number: int) -> int:
+def meet(number):
     MEETING.wait(300)  # breaks unless CORES threads are here at once
     return number
 
 
-def fail(number: int, failing: Container[int]) -> int:
+def fail(number, failing):
     begun.append(number)
     time.sleep(0.02)
     if number in failing:
@@ -83,30 +81,30 @@ def fail(number: int, failing: Container[int]) -> int:
     return number
 
 
-def in_units(function: Callable[..., Any], *side: Any) -> beam.ParDo:
+def in_units(function, *side):
     """What gives the function's value of each element."""
     return beam.ParDo(InThreads(lambda *arguments: [function(*arguments)]), *side)
 
 
-def pipeline() -> beam.Pipeline:
+def pipeline():
     return beam.Pipeline("FnApiRunner")
 
 
-def test_as_many_at_a_time_as_there_are_cores() -> None:
+def test_as_many_at_a_time_as_there_are_cores():
     with pipeline() as root:
         met = root | beam.Create(range(4 * CORES)) | beam.Reshuffle() | in_units(meet)
         assert_that(met, equal_to(list(range(4 * CORES))))
 
 
-def test_side_inputs_follow_the_element_in_threads() -> None:
+def test_side_inputs_follow_the_element_in_threads():
     with pipeline() as root:
         side = root | "Side" >> beam.Create([1, 2])
         made = root | beam.Create(range(50)) | in_units(lambda n, more, last: (n, sum(more), last), AsList(side), "x")
         assert_that(made, equal_to([(n, 3, "x") for n in range(50)]))
 
 
-def test_a_unit_may_use_the_threads_of_its_own_work() -> None:
-    def work(number: int) -> int:
+def test_a_unit_may_use_the_threads_of_its_own_work():
+    def work(number):
         return sum(in_threads(lambda n: n + number, range(100)))
 
     with pipeline() as root:
@@ -114,14 +112,14 @@ def test_a_unit_may_use_the_threads_of_its_own_work() -> None:
         assert_that(sums, equal_to([4950 + 100 * (4950 + 100 * n) for n in range(8 * CORES)]))
 
 
-def test_where_some_fail_the_others_go_on() -> None:
+def test_where_some_fail_the_others_go_on():
     begun.clear()
     with pytest.raises(Exception, match=r"3 fails; .*17 fails"), pipeline() as root:
         _ = root | beam.Create(range(100)) | beam.Reshuffle(num_buckets=1) | in_units(partial(fail, failing={3, 17}))
     assert sorted(begun) == list(range(100))
 
 
-def test_some_in_a_row_that_fail_end_the_bundle_and_what_had_not_begun() -> None:
+def test_some_in_a_row_that_fail_end_the_bundle_and_what_had_not_begun():
     begun.clear()
     with pytest.raises(Exception, match="0 fails"), pipeline() as root:
         _ = root | beam.Create(range(100)) | beam.Reshuffle(num_buckets=1) | in_units(partial(fail, failing=range(100)))

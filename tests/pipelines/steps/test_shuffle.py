@@ -1,9 +1,5 @@
 """Values that meet by key: all of them do, and large ones wait in files, so that the runner has only their names."""
 
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
-
 import apache_beam as beam
 import numpy as np
 import pytest
@@ -17,19 +13,19 @@ from pipelines.steps.shuffle import SpillingGroupByKey
 KEYS, VALUES, LENGTH = 5, 40, 4000
 
 
-def values_of(first: int) -> Iterable[tuple[int, Any]]:
+def values_of(first):
     """Return large values and small ones of each key."""
     for key in range(KEYS):
         yield key, (first, np.full(LENGTH, first, np.uint64))
         yield key, (-1 - first, np.zeros(0, np.uint64))
 
 
-def firsts(item: tuple[int, list[Any]]) -> tuple[int, list[int]]:
+def firsts(item):
     """Return the key, and which values have come whole."""
     return item[0], sorted(first for first, numbers in item[1] if (numbers == first).all())
 
 
-def met(folder: str) -> None:
+def met(folder):
     """Let values meet, and check that each key has all of its own."""
     with beam.Pipeline("FnApiRunner") as root:
         pairs = root | beam.Create(range(VALUES), reshuffle=False) | FlatMap(values_of)
@@ -39,13 +35,13 @@ def met(folder: str) -> None:
 
 @pytest.mark.parametrize("waiting", [1, 3 * 8 * LENGTH, 1 << 25])
 @pytest.mark.parametrize("spooled", [False, True])
-def test_all_values_of_a_key_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spooled: bool, waiting: int) -> None:
+def test_all_values_of_a_key_meet(tmp_path, monkeypatch, spooled, waiting):
     monkeypatch.setattr(shuffle, "_WAITING", waiting)
     met(str(tmp_path) if spooled else "")
     assert not list(tmp_path.iterdir())
 
 
-def test_the_runner_holds_names_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_runner_holds_names_of_files(tmp_path, monkeypatch):
     """One of each key, however often values were put aside."""
     held = []
     append = GroupingBuffer.append

@@ -1,8 +1,6 @@
 """Packets of units: what travels from step to step, small and whole."""
 
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -16,10 +14,10 @@ from curate.store.layout import UNITS
 from curate.store.store import RunStore
 from pipelines.steps import units
 from pipelines.steps.units import pack, unpack
-from tests.laws import pools
+from tests import kit
 
 
-def _states(count: int, rows: int) -> list[UnitState]:
+def _states(count, rows):
     rng = np.random.default_rng(0)
     return [
         UnitState(
@@ -31,7 +29,7 @@ def _states(count: int, rows: int) -> list[UnitState]:
 
 
 @pytest.mark.parametrize("rows", [0, 8, 300_000])
-def test_states_come_back(rows: int) -> None:
+def test_states_come_back(rows):
     states = _states(5, rows)
     number, data = pack(7, states)
     assert number == 7 and isinstance(data, bytes)
@@ -40,7 +38,7 @@ def test_states_come_back(rows: int) -> None:
     assert all(np.array_equal(one.verdicts, other.verdicts) for one, other in zip(found, states, strict=True))
 
 
-def test_small_units_travel_small() -> None:
+def test_small_units_travel_small():
     """A runner keeps several copies of every packet of every step, so a unit of few rows is to be much less than what it is named by."""
     assert len(pack(0, _states(8, 8))[1]) / 8 < 70
 
@@ -56,16 +54,16 @@ def test_small_units_travel_small() -> None:
         (WorkerLocation.CLUSTER, "/runs/1", False),
     ],
 )
-def test_values_wait_in_files_where_all_workers_see_them(place: WorkerLocation, url: str, is_seen: bool) -> None:
+def test_values_wait_in_files_where_all_workers_see_them(place, url, is_seen):
     """Workers of Prism may be containers, which see the run's folder and no other of this machine."""
-    context: Any = SimpleNamespace(place=place, store=RunStore(url))
+    context = SimpleNamespace(place=place, store=RunStore(url))
     assert units.BeamUnits(beam.Pipeline(), [], context, spool="/spool")._spool == ("/spool" if is_seen else "")
 
 
-def test_a_step_has_as_element_what_no_step_before_it_has_as_a_side_input() -> None:
+def test_a_step_has_as_element_what_no_step_before_it_has_as_a_side_input():
     """Beam's local runner orders stages by the addresses of objects: what reads an element came first, by chance."""
     root = beam.Pipeline()
-    context: Any = SimpleNamespace(place=WorkerLocation.THIS_PROCESS, store=RunStore("/runs/1"))
+    context = SimpleNamespace(place=WorkerLocation.THIS_PROCESS, store=RunStore("/runs/1"))
     asked = units.BeamUnits(root, [], context)
     search = groups = asked.get("groups", int)
     for n in range(3):
@@ -81,21 +79,21 @@ def test_a_step_has_as_element_what_no_step_before_it_has_as_a_side_input() -> N
 
 
 @pytest.mark.slow
-def test_units_of_a_large_plan_travel_as_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_units_of_a_large_plan_travel_as_files(tmp_path, monkeypatch):
     """A pipeline for a cluster holds their names; what the run gives is the same."""
-    recipe = pools.recipe_of(pools.write_tars(tmp_path / "tars", pools.make_samples(48), 6), max_failed=1.0)
-    written: list[str] = []
+    recipe = kit.recipe_of(kit.write_tars(tmp_path / "tars", kit.make_samples(48), 6), max_failed=1.0)
+    written = []
     write = RunStore.write_bytes
 
-    def noted(store: RunStore, name: str, *words: Any, **named: Any) -> bool:
+    def noted(store, name, *words, **named):
         written.append(name)
         return write(store, name, *words, **named)
 
     monkeypatch.setattr(RunStore, "write_bytes", noted)
-    there = pools.run_beam(recipe, tmp_path / "there", here=False)
+    there = kit.run_beam(recipe, tmp_path / "there", here=False)
     assert not [name for name in written if name.startswith(UNITS)]
     monkeypatch.setattr(units, "_IN_GRAPH", 0)
     monkeypatch.setattr(units, "_TOGETHER", 2)
-    files = pools.run_beam(recipe, tmp_path / "files", here=False)
+    files = kit.run_beam(recipe, tmp_path / "files", here=False)
     assert [name for name in written if name.startswith(UNITS)] == [f"{UNITS}/{number}" for number in range(3)]
-    assert pools.lasting_files(files.folder) == pools.lasting_files(there.folder)
+    assert kit.lasting_files(files.folder) == kit.lasting_files(there.folder)

@@ -2,8 +2,6 @@
 
 import gzip
 import random
-from pathlib import Path
-from typing import Any
 from urllib.parse import urljoin
 
 import pyarrow as pa
@@ -14,24 +12,24 @@ from curate.pool.crawl import format as crawl
 from curate.pool.crawl.format import CommonCrawlInput, CrawlSource, Page, read_pages
 from curate.pool.crawl.links import BaseUrl, read_url
 from curate.pool.crawl.records import Lost, Stream
-from curate.pool.formats.input_format import Batch, PartRows
-from tests.pool.crawl.crawls import URLS, Site, draw_sites, image, info, naive_rows, naive_url, pack, wat_records
+from curate.pool.formats.input_format import PartRows
+from tests.kit.crawls import URLS, Site, draw_sites, image, info, naive_rows, naive_url, pack, wat_records
 
 SITES = draw_sites(200)
 RECORDS = [info("CC.warc.wat.gz"), *(record for n, site in enumerate(SITES) for record in wat_records(site, n))]
 KIND = CommonCrawlInput()
 
 
-def _source(path: Path | str, **keys: Any) -> CrawlSource:
+def _source(path, **keys):
     return CrawlSource.model_validate({"name": "cc", "format": "commoncrawl", "path": str(path), **keys})
 
 
-def _read(source: CrawlSource) -> list[Batch]:
+def _read(source):
     parts = KIND.plan(source, (), False).parts
     return [batch for part in parts for batch in KIND.read(source, part, pa.schema([("page_url", pa.string())]), None)]
 
 
-def _rows(batches: list[Batch]) -> list[tuple[str, str, str]]:
+def _rows(batches):
     columns = [(b.scores["page_url"], b.columns["url"], b.columns["caption"]) for b in batches]
     rows = [row for batch in columns for row in zip(*(column.to_pylist() for column in batch), strict=True)]
     return [row for row in rows if row[1] is not None]
@@ -39,7 +37,7 @@ def _rows(batches: list[Batch]) -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize("how", ["members", "plain"])
 @pytest.mark.parametrize("texts", ["alt", "alt+title"])
-def test_rows_equal_those_of_a_naive_reader(tmp_path: Path, how: str, texts: str) -> None:
+def test_rows_equal_those_of_a_naive_reader(tmp_path, how, texts):
     name = {"members": "a.wat.gz", "plain": "a.wat"}[how]
     pack(tmp_path / name, RECORDS, how)
     batches = _read(_source(tmp_path / name, texts=texts))
@@ -56,7 +54,7 @@ def test_rows_equal_those_of_a_naive_reader(tmp_path: Path, how: str, texts: str
 
 
 @pytest.mark.parametrize("span", [1, 500, 4096, 30_000])
-def test_spans_have_all_rows_together(tmp_path: Path, span: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spans_have_all_rows_together(tmp_path, span, monkeypatch):
     pack(tmp_path / "a.wat.gz", RECORDS)
     size = (tmp_path / "a.wat.gz").stat().st_size
     monkeypatch.setattr(crawl, "_SPAN", span if span > 1 else size // 3)
@@ -65,7 +63,7 @@ def test_spans_have_all_rows_together(tmp_path: Path, span: int, monkeypatch: py
 
 
 @pytest.mark.thorough
-def test_each_member_may_be_damaged(tmp_path: Path) -> None:
+def test_each_member_may_be_damaged(tmp_path):
     """Of a file with a damaged, a cut or a missing byte, all other pages are read, and the span is told."""
     path = tmp_path / "a.wat.gz"
     offsets = pack(path, RECORDS)
@@ -83,7 +81,7 @@ def test_each_member_may_be_damaged(tmp_path: Path) -> None:
             _check_damage(path, RECORDS[record], (record, damage))
 
 
-def _check_damage(path: Path, record: bytes, about: Any) -> None:
+def _check_damage(path, record, about):
     pages = list(_pages(path))
     lost = [page for page in pages if isinstance(page, Lost)]
     assert len(lost) == 1, about
@@ -92,13 +90,13 @@ def _check_damage(path: Path, record: bytes, about: Any) -> None:
     assert missing <= {site.url for n, site in enumerate(SITES) if record in wat_records(site, n)}, about
 
 
-def _pages(path: Path) -> list[Page | Lost]:
+def _pages(path):
     with path.open("rb") as file:
         return list(read_pages(Stream(file), 0, path.stat().st_size))
 
 
 @pytest.mark.parametrize("how", ["members", "plain"])
-def test_a_cut_file_is_told(tmp_path: Path, how: str) -> None:
+def test_a_cut_file_is_told(tmp_path, how):
     path = tmp_path / ("a.wat" if how == "plain" else "a.wat.gz")
     offsets = pack(path, RECORDS, how)
     whole = path.read_bytes()
@@ -111,7 +109,7 @@ def test_a_cut_file_is_told(tmp_path: Path, how: str) -> None:
     assert rows == naive_rows(SITES)[: len(rows)]
 
 
-def test_rows_are_read_again_by_offset(tmp_path: Path) -> None:
+def test_rows_are_read_again_by_offset(tmp_path):
     for how, name in (("members", "a.wat.gz"), ("plain", "c.wat")):
         pack(tmp_path / name, RECORDS, how)
         source = _source(tmp_path / name, texts="alt+title")
@@ -127,7 +125,7 @@ def test_rows_are_read_again_by_offset(tmp_path: Path) -> None:
         assert table["page_url"].to_pylist() == batch.scores["page_url"].take(some).to_pylist()
 
 
-def test_columns_of_a_page(tmp_path: Path) -> None:
+def test_columns_of_a_page(tmp_path):
     head = {
         "Base": "/deep/",
         "Title": " Ein\nTitel ",
@@ -159,7 +157,7 @@ def test_columns_of_a_page(tmp_path: Path) -> None:
     assert row["crawl_date"].isoformat() == "2024-05-18T01:58:10"
 
 
-def test_urls_equal_the_definition() -> None:
+def test_urls_equal_the_definition():
     chance = random.Random(2)
     pieces = [
         "http://",
@@ -195,7 +193,7 @@ def test_urls_equal_the_definition() -> None:
 
 
 @pytest.mark.parametrize("name", ["wat.paths", "wat.paths.gz"])
-def test_a_list_has_one_path_a_line(tmp_path: Path, name: str) -> None:
+def test_a_list_has_one_path_a_line(tmp_path, name):
     """Whatever white space is in it; blank lines are none, and ends of lines of any kind are no part of it."""
     names = ["a b.wat.gz", " c.wat.gz", "d\u2028\t.wat.gz"]
     for n, file in enumerate(names):
@@ -207,20 +205,20 @@ def test_a_list_has_one_path_a_line(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("data", [b"\x1f\x8bnonsense", gzip.compress(b"a.wat.gz", mtime=0)[:12] + b"\xff" * 20])
-def test_a_list_that_is_damaged(tmp_path: Path, data: bytes) -> None:
+def test_a_list_that_is_damaged(tmp_path, data):
     (tmp_path / "wat.paths.gz").write_bytes(data)
     with pytest.raises(RecipeError, match=r"gzip that is damaged: .*; accepted: a list of paths"):
         _read(_source(tmp_path / "wat.paths.gz", prefix=f"{tmp_path}/"))
 
 
-def test_no_warc_is_a_failed_file(tmp_path: Path) -> None:
+def test_no_warc_is_a_failed_file(tmp_path):
     (tmp_path / "a.wat.gz").write_bytes(b"hello" * 100)
     with pytest.raises(Exception, match="no record of a WARC file") as caught:
         _read(_source(tmp_path / "a.wat.gz"))
     assert caught.value.reason == "not_warc"  # type: ignore[attr-defined]
 
 
-def test_a_file_without_bytes_is_not_opened(tmp_path: Path) -> None:
+def test_a_file_without_bytes_is_not_opened(tmp_path):
     """It may be the kernel's messages (/proc/kmsg), which a read waits for: 45 s, until the next one."""
     (tmp_path / "a.wat.gz").touch()
     assert [part.fault for part in KIND.plan(_source(tmp_path / "a.wat.gz"), (), False).parts] == [
@@ -228,7 +226,7 @@ def test_a_file_without_bytes_is_not_opened(tmp_path: Path) -> None:
     ]
 
 
-def test_rows_beside_published_parsers(tmp_path: Path) -> None:
+def test_rows_beside_published_parsers(tmp_path):
     """Rows of cc2dataset (1.5) and MetaCLIP 2 by their rules; each difference is of one of these kinds, and all occur.
 
     cc2dataset drops the file where a link is null or a base no text. It keeps texts of white space, line ends in
@@ -273,7 +271,7 @@ def test_rows_beside_published_parsers(tmp_path: Path) -> None:
     }
 
 
-def _difference(site: Site, url: str, joined: str, text: str) -> str:
+def _difference(site, url, joined, text):
     tests = {
         "blank text": not text.strip(),
         "line ends in text": text != text.replace("\n", " ").replace("\r", " ").strip(),
@@ -288,7 +286,7 @@ def _difference(site: Site, url: str, joined: str, text: str) -> str:
     return next((kind for kind, holds in tests.items() if holds), f"unknown: {url!r} {joined!r} {text!r}")
 
 
-def test_a_scheme_in_capitals_is_lowered() -> None:
+def test_a_scheme_in_capitals_is_lowered():
     """As `urljoin` of both published parsers does it on a page of the same scheme; so one URL has one uid."""
     for page in ("http://a.org/b/", "https://a.org/b/"):
         for url in ("HTTP://B.org/C.JPG", "hTTps://B.org/C.JPG"):

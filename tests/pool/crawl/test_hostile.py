@@ -6,9 +6,6 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +18,10 @@ from curate.pool.crawl.html import largest_first
 from curate.pool.crawl.links import MAX_OF_PAGE, BaseUrl, read_url
 from curate.pool.crawl.records import Lost, Stream
 from curate.pool.formats.input_format import PartRows
-from tests.pool.crawl.crawls import Site, draw_sites, image, info, pack, warc_records, wat_records
+from tests.kit.crawls import Site, draw_sites, image, info, pack, warc_records, wat_records
 
 KIND = CommonCrawlInput()
-ANY: list[Any] = [
+ANY = [
     *(
         None,
         True,
@@ -64,7 +61,7 @@ SITE = Site(
 )
 
 
-def _read(path: Path) -> tuple[list[str], list[str]]:
+def _read(path):
     """Return captions of the rows of a file, each of which is read again, and what was lost."""
     name = {"name": "cc", "format": "commoncrawl", "path": str(path), "texts": "alt+title"}
     source = CrawlSource.model_validate(name)
@@ -83,22 +80,22 @@ def _read(path: Path) -> tuple[list[str], list[str]]:
     return captions, lost
 
 
-def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def _paths(value, path=()):
     yield path
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
         yield from _paths(item, (*path, key))
 
 
-def _put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+def _put(value, path, new):
     if not path:
         return new
-    copy: Any = dict(value) if isinstance(value, dict) else list(value)
+    copy = dict(value) if isinstance(value, dict) else list(value)
     copy[path[0]] = _put(value[path[0]], path[1:], new)
     return copy
 
 
-def _about(document: Any) -> bytes:
+def _about(document):
     content = document if isinstance(document, bytes) else json.dumps(document).encode()
     head = (
         f"WARC/1.0\r\nWARC-Type: metadata\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
@@ -107,7 +104,7 @@ def _about(document: Any) -> bytes:
 
 
 @pytest.mark.thorough
-def test_any_value_may_be_of_any_type(tmp_path: Path) -> None:
+def test_any_value_may_be_of_any_type(tmp_path):
     """Each value of a page and of its metadata, replaced by each of any type: all other pages have their rows."""
     _, response, metadata = (json.loads(record.partition(b"\r\n\r\n")[2]) for record in wat_records(SITE, 2))
     records = [info("x")]
@@ -130,7 +127,7 @@ def test_any_value_may_be_of_any_type(tmp_path: Path) -> None:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("of", ["wat", "warc"])
-def test_bytes_may_be_damaged_anywhere(tmp_path: Path, of: str) -> None:
+def test_bytes_may_be_damaged_anywhere(tmp_path, of):
     """Of files that are changed, cut or repeated at any byte, rows before the damage are there, or it is told."""
     site = Site(
         "http://h.example/", [image("a.jpg", "x")], html=b"<p><picture><source srcset=b><img src=a alt=x></picture>"
@@ -163,7 +160,7 @@ def test_bytes_may_be_damaged_anywhere(tmp_path: Path, of: str) -> None:
 
 
 @pytest.mark.parametrize("first", ["members", "whole"])
-def test_a_member_of_several_records_is_told(tmp_path: Path, first: str) -> None:
+def test_a_member_of_several_records_is_told(tmp_path, first):
     """A file that is packed as a whole is refused, and where it lies behind one of members, it is lost."""
     records = [info("x"), *wat_records(Site("http://h.example/", [image("a.jpg", "x")]), 1)]
     for how in dict.fromkeys((first, "whole")):
@@ -182,7 +179,7 @@ def test_a_member_of_several_records_is_told(tmp_path: Path, first: str) -> None
 @pytest.mark.parametrize(
     "kinds", [["conversion"], ["response", "resource"], ["revisit", "response", "request", "request"]]
 )
-def test_records_of_other_types_are_no_loss(tmp_path: Path, how: str, kinds: list[str]) -> None:
+def test_records_of_other_types_are_no_loss(tmp_path, how, kinds):
     """A file may begin and end with records of any type, as those of wget, and texts of Common Crawl (WET)."""
     (_, response, _), page = warc_records(Site("http://h.example/", html=b"<img src=a alt=x>"), 1), b"x: y\r\n"
     other = b"WARC/1.0\r\nWARC-Type: %b\r\nContent-Length: 6\r\n\r\n%b\r\n\r\n"
@@ -202,7 +199,7 @@ def test_records_of_other_types_are_no_loss(tmp_path: Path, how: str, kinds: lis
         lambda content: b"",
     ],
 )
-def test_a_damaged_record_is_told_whatever_text_is_left(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_record_is_told_whatever_text_is_left(tmp_path, damage):
     """The type that a record states may be what is damaged."""
     request, response, metadata = wat_records(SITE, 2)
     damaged = _about(damage(response.partition(b"\r\n\r\n")[2][:-4]))
@@ -215,13 +212,13 @@ def test_a_damaged_record_is_told_whatever_text_is_left(tmp_path: Path, damage: 
 
 
 @pytest.mark.parametrize("text", [" ", ",", "a ", "a,", ", ", "a 1", "1.", "a\t1x,", "data:,,, "])
-def test_candidates_take_time_by_their_length(text: str) -> None:
+def test_candidates_take_time_by_their_length(text):
     began = time.process_time()
     largest_first([text * (300_000 // len(text))])
     assert time.process_time() - began < 3
 
 
-def test_pages_of_many_images_and_long_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_of_many_images_and_long_values(tmp_path, monkeypatch):
     """What a page states once is not as long for each of its links; and its links are of several batches."""
     monkeypatch.setattr(crawl, "_BATCH_ROWS", 300)
     html = b"<title>" + b"t" * 1_000_000 + b"</title><base href='" + b"a/" * 500_000 + b"'>"
@@ -247,13 +244,11 @@ def test_pages_of_many_images_and_long_values(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["attributes", "forms"])
-def test_a_page_does_not_take_the_square_of_its_size(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_a_page_does_not_take_the_square_of_its_size(tmp_path, monkeypatch, kind):
     """Twice the page takes hardly more than twice the CPU, of all processes; it is lost, and what follows is not."""
     monkeypatch.setattr(html, "MAX_SECONDS", 1)
 
-    def seconds(size: int) -> float:
+    def seconds(size):
         attributes, forms = " ".join(f"a{n}=1" for n in range(size)), "<div>" * size + "<form></form>" * size
         page = f"<img {attributes}>" if kind == "attributes" else forms
         sites = [Site("http://h.example/", html=content) for content in (page.encode(), b"<img src=a alt=x>" * 9000)]
@@ -269,7 +264,7 @@ def test_a_page_does_not_take_the_square_of_its_size(
     assert seconds(200_000) < 3 * seconds(100_000)
 
 
-def test_nothing_is_joined_with_a_long_base() -> None:
+def test_nothing_is_joined_with_a_long_base():
     base = BaseUrl("http://h.example/p", "a/" * 1_000_000)
     assert read_url("b.jpg", base) == ("", "long_url")
     assert read_url("/b.jpg", base) == ("http://h.example/b.jpg", "")
@@ -278,7 +273,7 @@ def test_nothing_is_joined_with_a_long_base() -> None:
 @pytest.mark.parametrize(
     "charset", ["rot13", "zip", "idna", "unicode_escape", "undefined", "utf-7", "", "x" * 9999, "punycode"]
 )
-def test_charsets_are_those_of_html(tmp_path: Path, charset: str) -> None:
+def test_charsets_are_those_of_html(tmp_path, charset):
     sites = [
         Site(f"http://{n}.example/", html=b"<meta charset=%b><img src=a alt=good>" % charset.encode()) for n in (1, 2)
     ]
@@ -288,14 +283,14 @@ def test_charsets_are_those_of_html(tmp_path: Path, charset: str) -> None:
 
 
 @pytest.mark.thorough
-def test_damage_at_the_border_of_a_span_is_told_once(tmp_path: Path) -> None:
+def test_damage_at_the_border_of_a_span_is_told_once(tmp_path):
     """Spans with borders around a damaged, cut or missing place tell together what the whole file tells."""
     records = [info("x"), *(record for n, site in enumerate(draw_sites(60)) for record in wat_records(site, n))]
     path, chance = tmp_path / "a.wat.gz", random.Random(2)
     offsets = pack(path, records)
     whole = path.read_bytes()
 
-    def read(start: int, stop: int) -> list[tuple[Any, ...]]:
+    def read(start, stop):
         with path.open("rb") as file:
             pages = list(read_pages(Stream(file), start, stop))
         return [(type(page), page.start if isinstance(page, Lost) else page.offset) for page in pages]

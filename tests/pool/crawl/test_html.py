@@ -2,7 +2,6 @@
 
 import gzip
 import zlib
-from pathlib import Path
 
 import brotli
 import numpy as np
@@ -12,12 +11,12 @@ import pytest
 from curate.pool.crawl.format import COLUMNS, CommonCrawlInput, CrawlSource
 from curate.pool.crawl.html import largest_first
 from curate.pool.formats.input_format import PartRows
-from tests.pool.crawl.crawls import Site, info, pack, warc_records
+from tests.kit.crawls import Site, info, pack, warc_records
 
 KIND = CommonCrawlInput()
 
 
-def _table(path: Path) -> pa.Table:
+def _table(path):
     source = CrawlSource.model_validate({"name": "cc", "format": "commoncrawl", "path": str(path)})
     (part,) = KIND.plan(source, (), False).parts
     (batch,) = KIND.read(source, part, pa.schema([]), None)
@@ -25,14 +24,14 @@ def _table(path: Path) -> pa.Table:
     return KIND.reread_table(source, part, PartRows(np.arange(len(samples)), samples), COLUMNS)
 
 
-def _page(tmp_path: Path, html: str | bytes, headers: dict[str, str] | None = None) -> pa.Table:
+def _page(tmp_path, html, headers=None):
     body = html.encode() if isinstance(html, str) else html
     site = Site("https://h.example/dir/p", headers=headers or {"Content-Type": "text/html"}, html=body)
     pack(tmp_path / "a.warc.gz", [info("x"), *warc_records(site, 1)])
     return _table(tmp_path / "a.warc.gz")
 
 
-def test_the_url_of_an_image(tmp_path: Path) -> None:
+def test_the_url_of_an_image(tmp_path):
     html = """<base href="/b/"><img src="a.jpg" alt="plain">
     <img src="data:image/gif;base64,R0" data-src="lazy.jpg" alt="lazy"><img src="p.gif" data-lazy-src="q.jpg" alt="lazy 2">
     <img srcset="s1.jpg 300w, s2.jpg 900w, s3.jpg" alt="srcset"><img src="d.jpg" srcset="d1.jpg 1x, d2,x.jpg 2x" alt="dense">
@@ -65,7 +64,7 @@ def test_the_url_of_an_image(tmp_path: Path) -> None:
         ("gb18030", "text/html; charset=gb18030", '<meta charset="utf-8">'),
     ],
 )
-def test_charsets(tmp_path: Path, charset: str, header: str, meta: str) -> None:
+def test_charsets(tmp_path, charset, header, meta):
     text = {
         "shift_jis": "日本の写真",
         "euc-kr": "한국 사진",
@@ -78,7 +77,7 @@ def test_charsets(tmp_path: Path, charset: str, header: str, meta: str) -> None:
 
 
 @pytest.mark.parametrize("packed", ["gzip", "deflate", "br", "damaged", "unknown"])
-def test_content_encodings(tmp_path: Path, packed: str) -> None:
+def test_content_encodings(tmp_path, packed):
     html = b"<img src=a.jpg alt='a house by the sea'>"
     bodies = {"gzip": gzip.compress(html), "deflate": zlib.compress(html), "br": brotli.compress(html)}
     name = {"damaged": "gzip", "unknown": "x-new"}.get(packed, packed)
@@ -93,7 +92,7 @@ def test_content_encodings(tmp_path: Path, packed: str) -> None:
     assert sorted(statuses) == (["ok", "ok"] if packed in bodies else ["damaged_record", "ok"])
 
 
-def test_columns_of_a_page(tmp_path: Path) -> None:
+def test_columns_of_a_page(tmp_path):
     html = """<html lang="de-AT"><p>über</p><title> Ein
     Titel</title><meta name=Robots content="noimageai"><a rel="license nofollow" href="/by/4.0">CC</a><img src=a.jpg alt=x>"""
     (row,) = _page(tmp_path, html, {"Content-Type": "text/html", "TDM-Reservation": "1"}).to_pylist()
@@ -104,12 +103,12 @@ def test_columns_of_a_page(tmp_path: Path) -> None:
     assert (row["page_languages"], row["page_languages_reliable"], row["charset"]) == ("eng", True, "utf-8")
 
 
-def test_what_is_no_html_is_no_page(tmp_path: Path) -> None:
+def test_what_is_no_html_is_no_page(tmp_path):
     site = Site("https://h.example/a.pdf", headers={"Content-Type": "application/pdf"}, html=b"%PDF <img src=a alt=b>")
     pack(tmp_path / "a.warc.gz", [info("x"), *warc_records(site, 1)])
     assert len(_table(tmp_path / "a.warc.gz")) == 0
 
 
-def test_candidates_of_srcset() -> None:
+def test_candidates_of_srcset():
     assert largest_first(["a.jpg 1x, b.jpg 2.5x ,c.jpg"]) == ["b.jpg", "a.jpg", "c.jpg"]
     assert largest_first([None, "", " , ", "x,y.jpg 300w,z.jpg 200w"]) == ["x,y.jpg", "z.jpg"]

@@ -5,10 +5,8 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -25,12 +23,10 @@ from curate.emit import webdataset
 from curate.measure import unit
 from curate.pool.files import format as parts
 from curate.publish.forget.forget import forget
-from curate.recipe.recipe import Recipe
 from curate.store.items import Items
 from pipelines.claim import claim_folder
 from pipelines.prepare import prepare
-from tests.laws.pools import (
-    Ran,
+from tests.kit import (
     Sample,
     conserved,
     encode,
@@ -45,26 +41,26 @@ from tests.laws.pools import (
     watch_measuring,
     write_tar,
 )
-from tests.publish.runs import run_query
-from tests.s3 import bucket_at, serving_s3
-from tests.store_proxy import store_proxy
+from tests.kit.s3 import bucket_at, serving_s3
+from tests.kit.store_proxy import store_proxy
+from tests.kit.written_runs import run_query
 
 RULES = {"short": "words < 9", "odd": "number % 7 <> 0"}
 DEDUP = {"by": ["uid", "sha256"]}
 
 
-def recipe(path: Path | Sequence[str], form: str = "files", **more: Any) -> Recipe:
+def recipe(path, form="files", **more):
     return recipe_of(path if isinstance(path, list) else str(path), form, **{"output": {"rows_per_shard": 20}, **more})
 
 
-def in_folders(samples: Sequence[Sample]) -> list[Sample]:
+def in_folders(samples):
     """Samples with an image and a caption, in two folders, without fields that only a json has, sorted."""
     whole = [s for s in samples if s.image is not None and s.caption is not None]
     moved = [replace(s, key=f"{'ab'[i % 2]}/{s.key}", url=None, uid=None) for i, s in enumerate(whole)]
     return sorted(moved, key=lambda s: f"{s.key}.{s.suffix}")  # of equal rows the first one stays
 
 
-def write_images(folder: Path, samples: Sequence[Sample]) -> Path:
+def write_images(folder, samples):
     for s in samples:
         path = folder / f"{s.key}.{s.suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,11 +68,11 @@ def write_images(folder: Path, samples: Sequence[Sample]) -> Path:
     return folder
 
 
-def rows_of(samples: Sequence[Sample], start: str = "", file: str = "file_name") -> list[dict[str, Any]]:
+def rows_of(samples, start="", file="file_name"):
     return [{file: f"{start}{s.key}.{s.suffix}", "text": s.caption, **s.fields} for s in samples]
 
 
-def write_csv(path: Path, rows: Sequence[dict[str, Any]], mark: str = ",") -> Path:
+def write_csv(path, rows, mark=","):
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), delimiter=mark)
         writer.writeheader()
@@ -84,23 +80,23 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]], mark: str = ",") -> Pa
     return path
 
 
-def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+def write_jsonl(path, rows):
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return path
 
 
-def write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+def write_parquet(path, rows):
     pq.write_table(pa.Table.from_pylist(list(rows)), path, row_group_size=50)
     return path
 
 
-def outcomes(run: Ran) -> dict[str | None, str]:
+def outcomes(run):
     return {key: outcome for (_, key), outcome in run.outcomes.items()}
 
 
-def samples_of(run: Ran) -> dict[str, dict[str, Any]]:
+def samples_of(run):
     """The members of each published sample by its uid, without the names that a table or a tar has for it."""
-    found: dict[str, dict[str, Any]] = {}
+    found = {}
     for name, data in run.members:
         key, _, suffix = name.partition(".")
         found.setdefault(key, {})[suffix] = data
@@ -112,7 +108,7 @@ def samples_of(run: Ran) -> dict[str, dict[str, Any]]:
     return samples
 
 
-def as_tar(folder: Path, samples: Sequence[Sample], fields: bool) -> Ran:
+def as_tar(folder, samples, fields):
     """The same pool in a tar."""
     stripped = samples if fields else [replace(s, fields={}) for s in samples]
     folder.mkdir()
@@ -122,7 +118,7 @@ def as_tar(folder: Path, samples: Sequence[Sample], fields: bool) -> Ran:
     return run_local(recipe(path, "webdataset", source=source, rules=rules, dedup=DEDUP), folder / "run")
 
 
-def same(run: Ran, tars: Ran) -> None:
+def same(run, tars):
     conserved(run)
     assert run.kept == tars.kept
     assert outcomes(run) == outcomes(tars)
@@ -135,7 +131,7 @@ def same(run: Ran, tars: Ran) -> None:
     "write", [(write_csv, "csv"), (write_jsonl, "jsonl"), (write_parquet, "parquet")], ids=["csv", "jsonl", "parquet"]
 )
 @pytest.mark.parametrize("place", ["beside", "metadata"])
-def test_captions_of_a_table(tmp_path: Path, write: tuple[Callable[..., Path], str], place: str) -> None:
+def test_captions_of_a_table(tmp_path, write, place):
     samples = in_folders(make_samples(60))
     pool, (put, suffix) = write_images(tmp_path / "pool", samples), write
     if place == "beside":
@@ -149,7 +145,7 @@ def test_captions_of_a_table(tmp_path: Path, write: tuple[Callable[..., Path], s
     same(run, as_tar(tmp_path / "tars", samples, fields=True))
 
 
-def test_captions_beside_images(tmp_path: Path) -> None:
+def test_captions_beside_images(tmp_path):
     samples = in_folders(make_samples(60))
     pool = write_images(tmp_path / "pool", samples)
     for s in samples:
@@ -158,7 +154,7 @@ def test_captions_beside_images(tmp_path: Path) -> None:
     same(run, as_tar(tmp_path / "tars", samples, fields=False))
 
 
-def pictures(names: Sequence[str], folder: Path) -> Path:
+def pictures(names, folder):
     """A folder of images, of which no two are alike."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -167,15 +163,15 @@ def pictures(names: Sequence[str], folder: Path) -> Path:
     return folder
 
 
-def captioned(names: Sequence[str], **columns: Any) -> list[dict[str, Any]]:
+def captioned(names, **columns):
     return [{"file_name": name, "caption": f"a picture, {name}", **columns} for name in names]
 
 
-def failures(run: Ran) -> dict[str, tuple[str, str]]:
+def failures(run):
     return {row["key"]: (row["reason"], row["detail"] or "") for row in run.table("failures").to_pylist()}
 
 
-def test_names_of_a_table_reach_no_file_outside(tmp_path: Path) -> None:
+def test_names_of_a_table_reach_no_file_outside(tmp_path):
     pool = pictures(["a.jpg", "sub/b.jpg", "alone.jpg", "sub/plain"], tmp_path / "pool")
     secret = pictures(["secret.jpg"], tmp_path)
     unsafe = [f"{secret}/secret.jpg", "../secret.jpg", "sub/../../secret.jpg", "https://example.com/a.jpg", "file:///a.jpg",
@@ -196,7 +192,7 @@ def test_names_of_a_table_reach_no_file_outside(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_links_pipes_and_folders(tmp_path: Path) -> None:
+def test_links_pipes_and_folders(tmp_path):
     """Each that is named as an image has its verdict; links within the folder are images, whose folder may be one too."""
     pool = pictures(["a.jpg", "sub/b.jpg"], tmp_path / "pool")
     outside = pictures(["c.jpg", "more/d.jpg"], tmp_path / "outside")
@@ -234,7 +230,7 @@ def test_links_pipes_and_folders(tmp_path: Path) -> None:
     assert links == {"row": 14, ".json": 1, ".other": 1}
 
 
-def test_one_name_with_two_suffixes_is_two_samples(tmp_path: Path) -> None:
+def test_one_name_with_two_suffixes_is_two_samples(tmp_path):
     pool = pictures(["a.jpg", "a.png", "b.2024.JPG"], tmp_path / "pool")
     (pool / "a.txt").write_bytes(b"\xef\xbb\xbfa picture\r\n")
     (pool / "b.2024.txt").write_text("another")
@@ -257,7 +253,7 @@ def test_one_name_with_two_suffixes_is_two_samples(tmp_path: Path) -> None:
         explain_sample(str(run.folder), "ool/a.jpg")
 
 
-def test_a_glob_names_images_alone(tmp_path: Path) -> None:
+def test_a_glob_names_images_alone(tmp_path):
     names = ["a/1.jpg", "a/2.png", "a/deep/3.jpg", "b [x]/4.jpg"]
     pool = pictures(names, tmp_path / "pool")
     for name in names:
@@ -275,7 +271,7 @@ def test_a_glob_names_images_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_order_and_place_of_rows_change_nothing(tmp_path: Path) -> None:
+def test_order_and_place_of_rows_change_nothing(tmp_path):
     """Not the order of a table, in how many files it is, how folders are listed, or whether a table is beside them."""
     samples = in_folders(make_samples(40))
     rows, found = rows_of(samples), []
@@ -294,13 +290,13 @@ def test_order_and_place_of_rows_change_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["beside", "table"])
-def test_a_file_more_costs_the_units_near_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_a_file_more_costs_the_units_near_it(tmp_path, monkeypatch, kind):
     """Added at the end, in the middle, or changed: all other units are reused; all are where the folder has moved."""
     names = [f"{n:04d}.jpg" for n in range(0, 300, 2)]
     pool = pictures(names, tmp_path / "pool")
     monkeypatch.setattr(parts, "PART_BYTES", (1 << 18, 1 << 18))
 
-    def run(out: str, reuse: str | None) -> tuple[Ran, list[str]]:
+    def run(out, reuse):
         source = {"table": str(write_csv(tmp_path / "captions.csv", captioned(names)))} if kind == "table" else {}
         for row in captioned(names) if kind == "beside" else ():
             if not (text := (pool / row["file_name"]).with_suffix(".txt")).exists():
@@ -329,7 +325,7 @@ def test_a_file_more_costs_the_units_near_it(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("table", ["metadata.jsonl", None])
-def test_the_sample_of_a_plan_is_some_rows_of_each_part(tmp_path: Path, table: str | None) -> None:
+def test_the_sample_of_a_plan_is_some_rows_of_each_part(tmp_path, table):
     names = [f"{n}.jpg" for n in range(600)]
     pool = pictures(names, tmp_path / "pool")
     if table:
@@ -344,7 +340,7 @@ def test_the_sample_of_a_plan_is_some_rows_of_each_part(tmp_path: Path, table: s
 
 
 @pytest.mark.thorough
-def test_plan_leaves_nothing_and_workers_read_the_runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_leaves_nothing_and_workers_read_the_runs_folder(tmp_path, monkeypatch):
     pool = pictures([f"{n}.jpg" for n in range(30)], tmp_path / "pool")
     write_jsonl(pool / "metadata.jsonl", captioned([f"{n}.jpg" for n in range(30)]))
     made = prepare(recipe(pool), str(tmp_path / "run"))
@@ -354,12 +350,12 @@ def test_plan_leaves_nothing_and_workers_read_the_runs_folder(tmp_path: Path, mo
     )
     expected = run_local(recipe(pool), tmp_path / "expected")
 
-    def elsewhere(prepared: Any) -> None:
+    def elsewhere(prepared):
         claim_folder(prepared)
         (tmp_path / "other").mkdir()
         monkeypatch.setattr(parts, "process_folder", lambda: str(tmp_path / "other"))
 
-    monkeypatch.setattr("tests.laws.pools.claim_folder", elsewhere)
+    monkeypatch.setattr("tests.kit.runs.claim_folder", elsewhere)
     run = run_beam(recipe(pool), tmp_path / "run")
     conserved(run)
     assert run.members == expected.members and run.kept == expected.kept
@@ -367,15 +363,13 @@ def test_plan_leaves_nothing_and_workers_read_the_runs_folder(tmp_path: Path, mo
 
 @pytest.mark.parametrize("when", ["measured", "emitted"])
 @pytest.mark.parametrize("change", ["another", "gone", "text"])
-def test_a_file_that_changes_ends_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, change: str
-) -> None:
+def test_a_file_that_changes_ends_the_run(tmp_path, monkeypatch, when, change):
     pool = pictures(["a.jpg", "b.jpg"], tmp_path / "pool")
     for name in "ab":
         (pool / f"{name}.txt").write_text(f"a picture, {name}")
 
-    def changing(function: Any) -> Any:
-        def changed(*arguments: Any, **options: Any) -> Any:
+    def changing(function):
+        def changed(*arguments, **options):
             if change == "another":
                 (pool / "b.jpg").write_bytes(encode(picture(1)))
             elif change == "text":
@@ -394,14 +388,14 @@ def test_a_file_that_changes_ends_the_run(
         run_local(recipe(pool), tmp_path / "run")
 
 
-def test_an_image_of_other_bytes_and_the_same_state_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_of_other_bytes_and_the_same_state_is_named(tmp_path, monkeypatch):
     pool = pictures(["a.jpg", "b.jpg"], tmp_path / "pool")
     for name in "ab":
         (pool / f"{name}.txt").write_text(f"a picture, {name}")
     monkeypatch.setattr(parts, "PART_BYTES", (1 << 20, 1 << 20))  # both are of one part
     write = webdataset._write_slice
 
-    def changing(*arguments: Any, **options: Any) -> Any:
+    def changing(*arguments, **options):
         state, data = (pool / "b.jpg").stat(), (pool / "b.jpg").read_bytes()
         (pool / "b.jpg").write_bytes(data[:-9] + bytes(9))
         os.utime(pool / "b.jpg", ns=(state.st_atime_ns, state.st_mtime_ns))
@@ -412,7 +406,7 @@ def test_an_image_of_other_bytes_and_the_same_state_is_named(tmp_path: Path, mon
         run_local(recipe(pool), tmp_path / "run")
 
 
-def test_fingerprints_of_contents(tmp_path: Path) -> None:
+def test_fingerprints_of_contents(tmp_path):
     """With them a file that is written again, alike, is the same."""
     pool = pictures(["a.jpg", "b.jpg"], tmp_path / "pool")
     for name in "ab":
@@ -424,7 +418,7 @@ def test_fingerprints_of_contents(tmp_path: Path) -> None:
     assert run.counts == {"kept": 2}
 
 
-def test_forget_and_a_second_stage(tmp_path: Path) -> None:
+def test_forget_and_a_second_stage(tmp_path):
     names = [f"{n}.jpg" for n in range(20)]
     pool = pictures(names, tmp_path / "pool")
     write_csv(tmp_path / "captions.csv", captioned(names, likes=3))
@@ -444,7 +438,7 @@ def test_forget_and_a_second_stage(tmp_path: Path) -> None:
     assert "7" not in loads(first) and len(loads(first)) == 19
 
 
-def test_columns_of_a_table(tmp_path: Path) -> None:
+def test_columns_of_a_table(tmp_path):
     """They have the types that lists of URLs have, are in the json, and rules, joins and table `scores` see them."""
     pool = pictures(["001", "002.jpg", "x/003.jpg"], tmp_path / "pool")
     rows = [
@@ -488,7 +482,7 @@ def test_columns_of_a_table(tmp_path: Path) -> None:
     assert fields[0]["uid"] == "0" * 32
 
 
-def test_text_that_is_not_utf8_costs_its_row_alone(tmp_path: Path) -> None:
+def test_text_that_is_not_utf8_costs_its_row_alone(tmp_path):
     pool = pictures(["a.jpg", "b.jpg", "c.jpg"], tmp_path / "pool")
     table = write_csv(
         tmp_path / "captions.csv", [{"file": "a.jpg", "caption": "caf\xe9"}, {"file": "b.jpg", "caption": "b"}]
@@ -547,9 +541,7 @@ def test_text_that_is_not_utf8_costs_its_row_alone(tmp_path: Path) -> None:
         ({"columns": {"image": "a"}}, r"image"),
     ],
 )
-def test_what_is_wrong_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str
-) -> None:
+def test_what_is_wrong_is_said(tmp_path, monkeypatch, change, message):
     monkeypatch.chdir(tmp_path)
     pictures(["a.jpg", "b.jpg"], Path("pool"))
     Path("empty").mkdir()
@@ -576,7 +568,7 @@ def test_what_is_wrong_is_said(
 
 
 @pytest.mark.thorough
-def test_a_folder_of_a_store(tmp_path: Path) -> None:
+def test_a_folder_of_a_store(tmp_path):
     """As on a disk. Planning opens no image; one that changes in between ends the run."""
     names = [f"{n % 3}/{n}.jpg" for n in range(12)]
     pool = pictures(names, tmp_path / "pool")
@@ -600,7 +592,7 @@ def test_a_folder_of_a_store(tmp_path: Path) -> None:
             measure(prepared.context, prepared.plan.units[0])
 
 
-def test_bombs_and_damage_are_refused_as_in_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bombs_and_damage_are_refused_as_in_tars(tmp_path, monkeypatch):
     monkeypatch.setattr("curate.pool.files.format._MAPPED", 1000)  # bytes: larger files are mapped
     bomb = io.BytesIO()
     Image.new("1", (30_000, 30_000)).save(bomb, "PNG")

@@ -3,13 +3,10 @@
 import json
 import os
 import re
-import subprocess
 import sys
 import tarfile
 import tomllib
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -19,10 +16,10 @@ from curate.base import registry
 from curate.base.foreign import FOREIGN
 from curate.recipe.section import UserPath
 from curate.recipe.source import Source, source_sections
-from tests import forked
-from tests.cli.conftest import Done, run_command
-from tests.laws import pools
-from tests.packages import lay_out
+from tests import kit
+from tests.cli.conftest import run_command
+from tests.kit import forked
+from tests.kit.packages import lay_out
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -118,30 +115,30 @@ FORMAT = Lines()
 
 
 @pytest.fixture
-def package(tmp_path: Path) -> Path:
+def package(tmp_path):
     """A folder on sys.path, as an installer leaves it: two formats and the entry points that name them."""
     kinds = {"folder": "my_folder:FORMAT", "jsonl": "my_lines:FORMAT"}
     return lay_out(tmp_path / "site", "my-formats", "formats", kinds, my_folder=FOLDER, my_lines=LINES)
 
 
-def curate(package: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+def curate(package, *arguments):
     """The command, in a process of its own, which finds the package."""
     paths = os.pathsep.join([str(package), str(ROOT)])
     return forked.run(*arguments, env={**os.environ, "PYTHONPATH": paths}, cwd=package)
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Done]]:
+def here(monkeypatch):
     """The command in this process, which finds the package meanwhile: two seconds of imports less."""
 
-    def forget() -> None:
+    def forget():
         for of_installed in (registry._installed, registry._load, source_sections):
             of_installed.cache_clear()
         FOREIGN.clear()
         registry._untold.clear()
         sys.modules.pop("curate_jsonl", None)
 
-    def run(package: Path, *arguments: object) -> Done:
+    def run(package, *arguments):
         monkeypatch.syspath_prepend(package)
         monkeypatch.chdir(package)
         return run_command(*map(str, arguments))
@@ -151,22 +148,22 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Done]]:
     forget()
 
 
-def rows(package: Path, run: Path, question: str) -> list[dict[str, Any]]:
+def rows(package, run, question):
     done = curate(package, "sql", run, question, "--format", "json")
     assert done.returncode == 0, done.stderr
     return list(json.loads(done.stdout))
 
 
-def write_images(folder: Path, seed: int) -> Path:
+def write_images(folder, seed):
     folder.mkdir()
     for i in range(5):
-        (folder / f"{i}.jpg").write_bytes(pools.encode(pools.picture(seed + i)) if i != 3 else b"no image")
+        (folder / f"{i}.jpg").write_bytes(kit.encode(kit.picture(seed + i)) if i != 3 else b"no image")
         (folder / f"{i}.txt").write_text(f"picture {seed + i}")
     return folder
 
 
 @pytest.fixture
-def example(tmp_path: Path) -> Path:
+def example(tmp_path):
     """The package of the page on inputs, as an installer leaves it, beside a recipe and what it reads."""
     page = (ROOT / "curate/pool/README.md").read_text().partition("## A format of your own\n")[2]
     site, recipe = tmp_path / "site", tmp_path / "recipe"
@@ -180,14 +177,14 @@ def example(tmp_path: Path) -> Path:
         {"image": "4.png", "caption": "no likes"}
     ]
     for i in (0, 1, 3, 4):
-        (recipe / f"photos/{i}.png").write_bytes(pools.encode(pools.picture(i), "PNG"))
+        (recipe / f"photos/{i}.png").write_bytes(kit.encode(kit.picture(i), "PNG"))
     (recipe / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (recipe / "r.yaml").write_text(page.partition("```yaml\n")[2].partition("```")[0] + "max_failed: 1.0\n")
     return site
 
 
 @pytest.mark.slow
-def test_the_example_of_the_page_on_inputs(example: Path, tmp_path: Path, here: Callable[..., Done]) -> None:
+def test_the_example_of_the_page_on_inputs(example, tmp_path, here):
     """From another folder than the recipe's, to which its paths are relative."""
     assert 35 < len((example / "curate_jsonl.py").read_text().splitlines()) < 50
     planned = here(example, "plan", tmp_path / "recipe/r.yaml").out
@@ -220,9 +217,7 @@ WHERE = "input format 'jsonl' of package curate-jsonl 0.1: "
         ("def reread(", "def read_again(", r"curate_jsonl:FORMAT cannot be loaded: TypeError: .* abstract .*reread.* at curate_jsonl.py:\d+"),
     ],
 )  # fmt: skip
-def test_a_fault_of_a_format_names_its_package_and_line(
-    old: str, new: str, message: str, example: Path, tmp_path: Path, here: Callable[..., Done]
-) -> None:
+def test_a_fault_of_a_format_names_its_package_and_line(old, new, message, example, tmp_path, here):
     text = (example / "curate_jsonl.py").read_text()
     assert text.count(old) == 1
     (example / "curate_jsonl.py").write_text(text.replace(old, new))
@@ -232,7 +227,7 @@ def test_a_fault_of_a_format_names_its_package_and_line(
 
 
 @pytest.mark.parametrize("kind", [str, Path, UserPath])
-def test_paths_of_a_section_are_relative_to_the_recipe_whatever_their_type(kind: Any) -> None:
+def test_paths_of_a_section_are_relative_to_the_recipe_whatever_their_type(kind):
     """Of `path` in any case; of others where their type is one of paths."""
     section = create_model("Own", __base__=Source, path=(kind, ...), folder=(Path | None, None), tag=(str, "x"))
     plain = {"name": "a", "format": "webdataset", "path": "a.txt", "folder": "b"}
@@ -243,10 +238,10 @@ def test_paths_of_a_section_are_relative_to_the_recipe_whatever_their_type(kind:
 
 
 @pytest.mark.slow
-def test_a_format_of_another_package_end_to_end(package: Path, tmp_path: Path) -> None:
+def test_a_format_of_another_package_end_to_end(package, tmp_path):
     """Beside tars: read in several batches, decided, emitted, published, asked in SQL, reported and reused."""
     folders = [write_images(tmp_path / f"images{n}", 10 * n) for n in range(2)]
-    pools.write_tars(tmp_path / "tars", pools.make_samples(6), 1)
+    kit.write_tars(tmp_path / "tars", kit.make_samples(6), 1)
     recipe = tmp_path / "recipe.yaml"
     text = f"""
 input:
@@ -280,7 +275,7 @@ max_failed: 1.0
 
 
 @pytest.mark.slow
-def test_rows_of_text_of_another_package(package: Path, tmp_path: Path) -> None:
+def test_rows_of_text_of_another_package(package, tmp_path):
     lines = [{"caption": f"line {i}", "url": f"https://x/{i}" if i else None, "score": i / 8} for i in range(8)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
     recipe = tmp_path / "recipe.yaml"
@@ -305,7 +300,7 @@ def test_rows_of_text_of_another_package(package: Path, tmp_path: Path) -> None:
         ("format: foldr, path: x", ["did you mean 'folder'?", "accepted: webdataset, files, parquet, run, urls, commoncrawl, pmc, folder, jsonl"]),
     ],
 )  # fmt: skip
-def test_keys_of_a_source_are_those_of_its_format(package: Path, tmp_path: Path, source: str, parts: list[str]) -> None:
+def test_keys_of_a_source_are_those_of_its_format(package, tmp_path, source, parts):
     (tmp_path / "recipe.yaml").write_text(f"input: {{name: a, {source}}}\n")
     done = curate(package, "run", tmp_path / "recipe.yaml", "--out", tmp_path / "run")
     assert done.returncode == 2 and not [part for part in parts if part not in done.stderr], done.stderr

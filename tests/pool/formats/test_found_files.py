@@ -2,7 +2,6 @@
 
 import gzip
 import os
-from pathlib import Path
 
 import fsspec
 import pyarrow as pa
@@ -15,18 +14,18 @@ from curate.pool.formats import found_files
 from curate.pool.formats.found_files import FoundFiles, name_columns, read_head, texts_of
 from curate.pool.formats.parquet import ParquetInput
 from curate.pool.registry import plan_source
-from tests.laws import pools
-from tests.s3 import NAMES, bucket_at, serving_s3
+from tests import kit
+from tests.kit.s3 import NAMES, bucket_at, serving_s3
 
 
-def touch(folder: Path, *names: str) -> Path:
+def touch(folder, *names):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"x")
     return folder
 
 
-def test_a_folder_with_its_subfolders(tmp_path: Path) -> None:
+def test_a_folder_with_its_subfolders(tmp_path):
     found = FoundFiles.look(f"{touch(tmp_path, 'b/1.tar', 'b/2.TAR', 'a.txt', '.hidden', '.git/3.tar')}/", {})
     assert found.path == str(tmp_path) and found.is_folder
     assert [name.removeprefix(f"{tmp_path}/") for name in found.names] == ["a.txt", "b/1.tar", "b/2.TAR"]
@@ -36,35 +35,35 @@ def test_a_folder_with_its_subfolders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["b/1.tar", "b/*.tar", "b/{1..2}.tar"])
-def test_a_file_a_glob_and_a_range(path: str, tmp_path: Path) -> None:
+def test_a_file_a_glob_and_a_range(path, tmp_path):
     touch(tmp_path, "b/1.tar", "b/2.tar")
     found = FoundFiles.look(f"{tmp_path}/{path}", {})
     assert found.names[0] == f"{tmp_path}/b/1.tar" and found.pattern(".tar") == f"{tmp_path}/{path}"
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "captions.csv")
     assert read_head(str(tmp_path / "captions.csv"), {}) is None
 
 
-def test_the_root_has_one_slash() -> None:
+def test_the_root_has_one_slash():
     assert FoundFiles("/", ("/a/b.tar",), is_folder=True).pattern(".tar") == "/**/*.tar"
 
 
-def test_nothing_is_there(tmp_path: Path) -> None:
+def test_nothing_is_there(tmp_path):
     for path in (f"{tmp_path}/none", f"{tmp_path}/*.tar", "none://a/b"):
         with pytest.raises(RecipeError, match=path.replace("*", r"\*")):
             FoundFiles.look(path, {})
 
 
-def test_of_many_files_some_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_files_some_are_listed(tmp_path, monkeypatch):
     monkeypatch.setattr(found_files, "MAX_NAMES", 3)
     found = FoundFiles.look(str(touch(tmp_path, *(f"{i}.jpg" for i in range(9)))), {})
     assert len(found.names) == 3 and found.describe() == "3 .jpg, and more"
 
 
 @pytest.mark.thorough
-def test_of_a_large_bucket_one_page_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_large_bucket_one_page_is_listed(monkeypatch):
     monkeypatch.setattr(found_files, "MAX_NAMES", 900)
     with serving_s3() as url, bucket_at(url) as bucket:
         fs = fsspec.filesystem("s3")
@@ -82,7 +81,7 @@ def test_of_a_large_bucket_one_page_is_listed(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv.gz", "jsonl", "parquet"])
-def test_how_a_table_begins(kind: str, tmp_path: Path) -> None:
+def test_how_a_table_begins(kind, tmp_path):
     path = tmp_path / f"a.{kind}"
     rows = [{"url": f"https://example.com/{i}", "text": f"dog, {i}"} for i in range(200)]
     if kind == "csv":
@@ -99,7 +98,7 @@ def test_how_a_table_begins(kind: str, tmp_path: Path) -> None:
     assert head is not None and head.to_pylist() == rows[:100]
 
 
-def test_a_table_of_a_gigabyte_is_not_read(tmp_path: Path) -> None:
+def test_a_table_of_a_gigabyte_is_not_read(tmp_path):
     with (tmp_path / "a.csv").open("wb") as file:
         file.write(b"url,text\n" + b"https://example.com/1,a dog\n" * (1 << 16))
         file.truncate(1 << 30)
@@ -120,12 +119,12 @@ def test_a_table_of_a_gigabyte_is_not_read(tmp_path: Path) -> None:
         ("a.txt", b"a"),
     ],
 )
-def test_what_is_no_table_has_no_rows(name: str, content: bytes, tmp_path: Path) -> None:
+def test_what_is_no_table_has_no_rows(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
     assert read_head(str(tmp_path / name), {}) is None
 
 
-def test_columns_are_named_where_their_names_do_not_say_it() -> None:
+def test_columns_are_named_where_their_names_do_not_say_it():
     table = pa.table({"TEXT": ["a dog"], "link": ["https://example.com/1"], "n": [1], "note": ["long " * 9]})
     texts = texts_of(table)
     assert name_columns(texts, url="link") == {"url": "link"}
@@ -137,7 +136,7 @@ def test_columns_are_named_where_their_names_do_not_say_it() -> None:
     assert name_columns({"link": texts["link"]}, url="link") is None
 
 
-def test_s3_without_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s3_without_credentials(tmp_path, monkeypatch):
     """Its client's errors, which are no OSError, name the URL."""
     pytest.importorskip("s3fs")
     for name in (*NAMES, "AWS_PROFILE"):
@@ -153,10 +152,10 @@ def test_s3_without_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         find_run("s3://bucket/a")
     for form in ("webdataset", "files"):
         with pytest.raises(RecipeError, match=message):
-            plan_source(pools.recipe_of("s3://bucket/a", form).input[0], (), content=False)
+            plan_source(kit.recipe_of("s3://bucket/a", form).input[0], (), content=False)
 
 
-def test_columns_that_differ_in_case_alone_are_named(tmp_path: Path) -> None:
+def test_columns_that_differ_in_case_alone_are_named(tmp_path):
     texts = {"caption": ["a dog"], "Caption": ["a cat"], "url": ["http://a.example/1.jpg"]}
     assert name_columns(texts) == {"caption": "caption"}
     pq.write_table(pa.table(texts), tmp_path / "a.parquet")

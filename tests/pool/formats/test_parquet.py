@@ -5,7 +5,6 @@ import io
 import os
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,21 +20,19 @@ from curate.base.errors import RecipeError
 from curate.decide.settings import DecideSettings
 from curate.measure.settings import MeasureSettings
 from curate.pool.formats import parquet
-from curate.pool.plan import Plan, make_plan
+from curate.pool.plan import make_plan
 from curate.read.text import caption_status
 from curate.recipe.recipe import parse_recipe
 from curate.run.columns import check_columns
 from curate.run.context import RunContext
 from curate.signals.registry import find_signals, identify_models
 from curate.store.store import RunStore
-from tests.laws import pools
+from tests import kit
 
 UID = "0123456789abcdef" * 2
 
 
-def measure(
-    folder: Path, *tables: pa.Table, group: int | None = None, columns: dict[str, Any] | None = None, **recipe: Any
-) -> tuple[RunContext, Plan]:
+def measure(folder, *tables, group=None, columns=None, **recipe):
     """Writes the tables as one file each, and measures all units."""
     for i, table in enumerate(tables):
         pq.write_table(table, folder / f"{i:02d}.parquet", row_group_size=group)
@@ -45,11 +42,11 @@ def measure(
     models = identify_models(checked.measure, plan.pool.embeddings)
     context = RunContext(checked, plan.pool, RunStore(str(folder / "run")), models=models)
     for unit in plan.units:
-        assert pools.measure(context, unit) == []
+        assert kit.measure(context, unit) == []
     return context, plan
 
 
-def samples(context: RunContext, plan: Plan) -> pa.Table:
+def samples(context, plan):
     """All samples, after checking that every unit's tables conform and are aligned."""
     tables = []
     for unit in plan.units:
@@ -73,15 +70,15 @@ def samples(context: RunContext, plan: Plan) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def column(context: RunContext, plan: Plan, name: str) -> list[Any]:
+def column(context, plan, name):
     return samples(context, plan)[name].to_pylist()
 
 
-def score(context: RunContext, plan: Plan, name: str) -> list[Any]:
+def score(context, plan, name):
     return [value for unit in plan.units for value in context.unit_tables(unit).read("scores")[name].to_pylist()]
 
 
-def jpeg(colour: int = 0, size: tuple[int, int] = (40, 30), format: str = "JPEG") -> bytes:
+def jpeg(colour=0, size=(40, 30), format="JPEG"):
     out = io.BytesIO()
     Image.new("RGB", size, (colour, 100, 200)).save(out, format)
     return out.getvalue()
@@ -90,7 +87,7 @@ def jpeg(colour: int = 0, size: tuple[int, int] = (40, 30), format: str = "JPEG"
 # ---- rows
 
 
-def test_row_i_is_the_ith_row(tmp_path: Path) -> None:
+def test_row_i_is_the_ith_row(tmp_path):
     first = pa.table({"caption": [f"a {i}" for i in range(10)], "url": [f"http://x/{i}" for i in range(10)]})
     second = pa.table({"text": [f"b {i}" for i in range(7)], "URL": [f"http://y/{i}" for i in range(7)]})
     context, plan = measure(tmp_path, first, second, group=3)
@@ -104,7 +101,7 @@ def test_row_i_is_the_ith_row(tmp_path: Path) -> None:
         assert found[name].null_count == 17, name
 
 
-def test_row_groups_in_several_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_groups_in_several_units(tmp_path, monkeypatch):
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (4, 4))
     captions = [f"caption {i}" for i in range(23)]
     context, plan = measure(tmp_path, pa.table({"caption": captions, "s": np.arange(23.0)}), group=2)
@@ -114,20 +111,20 @@ def test_row_groups_in_several_units(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.thorough
-def test_many_row_groups_of_few_rows_are_parts_together(tmp_path: Path) -> None:
+def test_many_row_groups_of_few_rows_are_parts_together(tmp_path):
     """Each part takes a millisecond or more."""
     table = pa.table({"url": [f"http://a/{i}" for i in range(2500)], "caption": [f"caption {i}" for i in range(2500)]})
     uids = []
     for name, rows in (("one", 1), ("all", 2500)):
         pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=rows)
-        recipe = pools.recipe_of(str(tmp_path / f"{name}.parquet"), "parquet")
+        recipe = kit.recipe_of(str(tmp_path / f"{name}.parquet"), "parquet")
         parts = [part for unit in make_plan(recipe).units for part in unit.parts]
         assert [part.rows for part in parts] == ([1000, 1000, 500] if rows == 1 else [2500])
-        uids.append(pools.run_local(recipe, tmp_path / name).table("samples", ["uid"])["uid"].to_pylist())
+        uids.append(kit.run_local(recipe, tmp_path / name).table("samples", ["uid"])["uid"].to_pylist())
     assert uids[0] == uids[1]
 
 
-def test_the_columns_of_datacomp(tmp_path: Path) -> None:
+def test_the_columns_of_datacomp(tmp_path):
     table = pa.table(
         {
             "uid": [UID, "F" * 32], "url": ["http://a", "http://b"], "text": ["one cat", "two cats"],
@@ -152,7 +149,7 @@ NAUGHTY = [None, "", " \t\u3000", "a\0b", "x" * 10_001, "\ufeffa word", "fine ca
 @pytest.mark.parametrize(
     "kind", [pa.string(), pa.large_string(), pa.binary(), pa.large_binary(), pa.string_view(), "dictionary"]
 )
-def test_captions_of_every_type(tmp_path: Path, kind: Any) -> None:
+def test_captions_of_every_type(tmp_path, kind):
     texts = pa.array(NAUGHTY, pa.string())
     texts = texts.dictionary_encode() if kind == "dictionary" else texts.cast(kind)
     context, plan = measure(tmp_path, pa.table({"caption": texts}))
@@ -162,7 +159,7 @@ def test_captions_of_every_type(tmp_path: Path, kind: Any) -> None:
     assert found["words"].to_pylist() == [text and len(text.split()) for text, _ in expected]
 
 
-def test_bytes_that_are_no_utf8(tmp_path: Path) -> None:
+def test_bytes_that_are_no_utf8(tmp_path):
     raw = pa.array([b"caf\xe9 au lait", b"good", b"\xed\xa0\x80"], pa.binary())
     as_text = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
     for kind, texts in (("b", raw), ("s", as_text)):
@@ -171,12 +168,12 @@ def test_bytes_that_are_no_utf8(tmp_path: Path) -> None:
         assert column(context, plan, "status") == ["caption_not_utf8", "ok", "caption_not_utf8"]
 
 
-def test_a_column_of_nulls(tmp_path: Path) -> None:
+def test_a_column_of_nulls(tmp_path):
     context, plan = measure(tmp_path, pa.table({"caption": pa.nulls(3)}))
     assert column(context, plan, "status") == ["no_caption"] * 3
 
 
-def test_no_rows(tmp_path: Path) -> None:
+def test_no_rows(tmp_path):
     context, plan = measure(tmp_path, pa.table({"caption": pa.array([], pa.string()), "s": pa.array([], pa.float32())}))
     assert len(samples(context, plan)) == 0
     writer = pq.ParquetWriter(tmp_path / "00.parquet", pa.schema([("caption", pa.string())]))
@@ -194,16 +191,14 @@ owns = st.sampled_from([None, UID, UID.upper(), UID[:-1], "", "z" * 32])
 
 @settings(max_examples=25)
 @given(st.lists(st.tuples(owns, st.none() | texts, texts), min_size=1, max_size=8), st.booleans(), st.booleans())
-def test_uids_by_a_naive_recomputation(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple], with_own: bool, with_url: bool
-) -> None:
+def test_uids_by_a_naive_recomputation(tmp_path_factory, rows, with_own, with_url):
     columns = {"caption": pa.array([row[2] for row in rows])}
     if with_own:
         columns["uid"] = pa.array([row[0] for row in rows], pa.string())
     if with_url:
         columns["url"] = pa.array([row[1] for row in rows], pa.string())
     context, plan = measure(tmp_path_factory.mktemp("pool"), pa.table(columns))
-    expected: list[str | None] = []
+    expected = []
     for own, url, text in rows:
         caption = text.removeprefix("\ufeff")
         if with_own and own in (UID, UID.upper()):
@@ -215,12 +210,12 @@ def test_uids_by_a_naive_recomputation(
     assert column(context, plan, "uid") == expected
 
 
-def test_null_and_empty_urls(tmp_path: Path) -> None:
+def test_null_and_empty_urls(tmp_path):
     context, plan = measure(tmp_path, pa.table({"caption": ["a", "b", "c", None], "url": ["http://a", None, "", None]}))
     assert column(context, plan, "status") == ["ok", "no_url", "no_url", "no_caption"]
 
 
-def test_a_url_that_is_no_utf8_is_none(tmp_path: Path) -> None:
+def test_a_url_that_is_no_utf8_is_none(tmp_path):
     raw = pa.array([b"http://\xff", b"http://x"], pa.binary())
     url = pa.Array.from_buffers(pa.string(), 2, raw.buffers())
     context, plan = measure(tmp_path, pa.table({"caption": ["a", "b"], "url": url}))
@@ -228,7 +223,7 @@ def test_a_url_that_is_no_utf8_is_none(tmp_path: Path) -> None:
     assert column(context, plan, "status") == ["no_url", "ok"]
 
 
-def test_with_images_a_url_may_be_missing(tmp_path: Path) -> None:
+def test_with_images_a_url_may_be_missing(tmp_path):
     images = [jpeg(), jpeg(), jpeg(1)]
     table = pa.table({"caption": ["a", "a", "a"], "url": ["http://a", None, ""], "image": images})
     context, plan = measure(tmp_path, table)
@@ -245,7 +240,7 @@ def test_with_images_a_url_may_be_missing(tmp_path: Path) -> None:
 # ---- sizes, language, scores
 
 
-def test_sizes(tmp_path: Path) -> None:
+def test_sizes(tmp_path):
     widths = pa.array([640, None, -1, 2**31 - 1, 2**31, 0], pa.int64())
     heights = pa.array([1.9, float("nan"), float("inf"), -0.5, 3e9, None], pa.float64())
     context, plan = measure(tmp_path, pa.table({"caption": list("abcdef"), "WIDTH": widths, "HEIGHT": heights}))
@@ -254,12 +249,12 @@ def test_sizes(tmp_path: Path) -> None:
     assert "width" in DecideSettings.of(context).columns.names
 
 
-def test_sizes_of_a_pool_with_images_are_measured(tmp_path: Path) -> None:
+def test_sizes_of_a_pool_with_images_are_measured(tmp_path):
     context, plan = measure(tmp_path, pa.table({"caption": ["a"], "width": [7], "height": [7], "image": [jpeg()]}))
     assert (column(context, plan, "width"), column(context, plan, "height")) == ([40], [30])
 
 
-def test_language_comes_from_a_column_or_is_measured(tmp_path: Path) -> None:
+def test_language_comes_from_a_column_or_is_measured(tmp_path):
     table = pa.table({"caption": ["ein kleiner Hund auf der Wiese", None], "LANGUAGE": ["xx", "yy"]})
     context, plan = measure(tmp_path, table)
     assert column(context, plan, "language") == ["xx", "yy"]
@@ -269,7 +264,7 @@ def test_language_comes_from_a_column_or_is_measured(tmp_path: Path) -> None:
     assert 0.5 < best <= 1.001 and none is None
 
 
-def test_scores(tmp_path: Path) -> None:
+def test_scores(tmp_path):
     nan = float("nan")
     table = pa.table(
         {
@@ -302,7 +297,7 @@ def test_scores(tmp_path: Path) -> None:
     assert score(context, plan, "NSFW") == ["UNLIKELY", None, "NSFW", ""]
 
 
-def test_scores_of_two_types_and_of_some_files(tmp_path: Path) -> None:
+def test_scores_of_two_types_and_of_some_files(tmp_path):
     context, plan = measure(
         tmp_path,
         pa.table({"caption": ["a", "b"], "s": pa.array([0.1, 0.2], pa.float32())}),
@@ -313,7 +308,7 @@ def test_scores_of_two_types_and_of_some_files(tmp_path: Path) -> None:
     assert score(context, plan, "more") == [None, None, 1.5, None]
 
 
-def test_a_score_named_like_a_signal_is_refused(tmp_path: Path) -> None:
+def test_a_score_named_like_a_signal_is_refused(tmp_path):
     table = pa.table({"caption": ["a"], "language_score": [0.5]})
     context, _ = measure(tmp_path, table)
     check_columns(context.recipe, context.pool, ())
@@ -327,11 +322,11 @@ def test_a_score_named_like_a_signal_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["binary", "large_binary", "struct"])
-def test_images_in_a_column(tmp_path: Path, kind: str) -> None:
+def test_images_in_a_column(tmp_path, kind):
     images = [jpeg(1), None, b"", b"no image", jpeg(2, format="PNG"), jpeg(3)[:-400], jpeg(4)]
     captions = ["a", "b", "c", "d", "e", "f", None]
     if kind == "struct":  # as Hugging Face's datasets write images
-        column_: Any = pa.array(
+        column_ = pa.array(
             [image if image is None else {"bytes": image, "path": "x.jpg"} for image in images],
             pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
         )
@@ -348,7 +343,7 @@ def test_images_in_a_column(tmp_path: Path, kind: str) -> None:
     assert found["offset"].null_count == len(images) and found["phash"].null_count == len(images)
 
 
-def test_a_struct_with_null_bytes_is_no_image(tmp_path: Path) -> None:
+def test_a_struct_with_null_bytes_is_no_image(tmp_path):
     images = pa.array([{"bytes": None, "path": "x"}, {"bytes": jpeg(), "path": None}])
     context, plan = measure(
         tmp_path, pa.table({"caption": ["a", "b"], "image": images}), measure={"image": {"phash": True}}
@@ -358,9 +353,9 @@ def test_a_struct_with_null_bytes_is_no_image(tmp_path: Path) -> None:
     assert found["phash"].null_count == 1
 
 
-def test_img2datasets_parquet_output_says_what_was_not_fetched(tmp_path: Path) -> None:
+def test_img2datasets_parquet_output_says_what_was_not_fetched(tmp_path):
     """Its columns `status` and `error_message`, of rows without an image; what is no answer of its stays no_image."""
-    rows: list[tuple[bytes | None, str | None, str | None]] = [
+    rows = [
         (jpeg(1), "success", None),
         (None, "failed_to_download", "HTTP Error 404: Not Found"),
         (None, "failed_to_resize", None),
@@ -381,11 +376,7 @@ def test_img2datasets_parquet_output_says_what_was_not_fetched(tmp_path: Path) -
         (tmp_path / name).mkdir()
     found = samples(*measure(tmp_path / "a", table))
     assert found["status"].to_pylist() == ["ok", "missing_sample", "missing_sample", "no_image", "no_image", "ok"]
-    assert found["error"].to_pylist()[:3] == [
-        None,
-        "failed_to_download: HTTP Error 404: Not Found",
-        "failed_to_resize",
-    ]
+    assert found["error"].to_pylist()[:3] == [None, "failed_to_download: HTTP Error 404: Not Found", "failed_to_resize"]
     found = samples(*measure(tmp_path / "b", table.drop(["error_message"])))
     assert found["status"].to_pylist() == ["ok", "no_image", "no_image", "no_image", "no_image", "ok"]
 
@@ -393,7 +384,7 @@ def test_img2datasets_parquet_output_says_what_was_not_fetched(tmp_path: Path) -
 # ---- files
 
 
-def test_a_damaged_file_is_a_failure_and_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_file_is_a_failure_and_no_row(tmp_path, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     pq.write_table(
         pa.table({"caption": [f"{i} word" for i in range(1000)]}),
@@ -416,7 +407,7 @@ def test_a_damaged_file_is_a_failure_and_no_row(tmp_path: Path, monkeypatch: pyt
     assert [rows for note in notes for rows in note["rows"]] == [2, 0, 0, 0]
 
 
-def test_a_damaged_row_group_costs_no_other(tmp_path: Path) -> None:
+def test_a_damaged_row_group_costs_no_other(tmp_path):
     table = pa.table({"caption": [f"{i} word" for i in range(3000)]})
     path = tmp_path / "05.parquet"
     pq.write_table(table, path, compression="none", use_dictionary=False, row_group_size=1000)
@@ -431,40 +422,40 @@ def test_a_damaged_row_group_costs_no_other(tmp_path: Path) -> None:
     assert sum(rows for note in notes for rows in note["rows"]) == 2002
 
 
-def test_a_file_that_is_gone_is_measured_again_next_time(tmp_path: Path) -> None:
+def test_a_file_that_is_gone_is_measured_again_next_time(tmp_path):
     path = tmp_path / "00.parquet"
     pq.write_table(pa.table({"caption": ["a"]}), path)
     recipe = parse_recipe({"input": {"name": "pool", "format": "parquet", "path": str(path)}})
     plan = make_plan(recipe)
     context = RunContext(recipe, plan.pool, RunStore(str(tmp_path / "run")))
     path.rename(tmp_path / "elsewhere")
-    pools.measure(context, plan.units[0])
+    kit.measure(context, plan.units[0])
     assert context.unit_tables(plan.units[0]).note("samples")["failures"][0][1] == "unreadable"
     assert len(context.unit_tables(plan.units[0]).read("samples")) == 0
     (tmp_path / "elsewhere").rename(path)
-    pools.measure(context, plan.units[0])
+    kit.measure(context, plan.units[0])
     assert not column(context, plan, "caption")  # an engine tries a unit again that it has done
     context.store.delete("tmp")  # as the next start of the run does
-    pools.measure(context, plan.units[0])
+    kit.measure(context, plan.units[0])
     assert column(context, plan, "caption") == ["a"]
 
 
-def test_what_stands_is_not_measured_again(tmp_path: Path) -> None:
+def test_what_stands_is_not_measured_again(tmp_path):
     context, plan = measure(tmp_path, pa.table({"caption": ["a"], "s": [0.5]}))
     before = {name: context.store.read_bytes(name) for name in context.store.files("tables")}
     assert sorted(before) == ["tables/samples/00000.parquet", "tables/scores/00000.parquet"]
     (tmp_path / "00.parquet").unlink()
-    pools.measure(context, plan.units[0])
+    kit.measure(context, plan.units[0])
     assert {name: context.store.read_bytes(name) for name in context.store.files("tables")} == before
 
 
-def test_laions_columns(shared: Path, tmp_path: Path) -> None:
+def test_laions_columns(shared, tmp_path):
     source = {"name": "laion", "format": "parquet", "path": str(shared / "laion_urls_10k.parquet")}
     recipe = parse_recipe({"input": source})
     plan = make_plan(recipe)
     context = RunContext(recipe, plan.pool, RunStore(str(tmp_path)))
     for unit in plan.units:
-        pools.measure(context, unit)
+        kit.measure(context, unit)
     found, raw = samples(context, plan), pq.read_table(shared / "laion_urls_10k.parquet")
     assert len(found) == len(raw)
     names = {name.lower(): name for name in raw.column_names}
@@ -475,7 +466,7 @@ def test_laions_columns(shared: Path, tmp_path: Path) -> None:
         assert status != "ok" or mine == theirs
 
 
-def test_a_list_that_is_no_parquet_is_refused_with_what_reads_it(tmp_path: Path) -> None:
+def test_a_list_that_is_no_parquet_is_refused_with_what_reads_it(tmp_path):
     path = tmp_path / "list.tsv.gz"
     path.write_bytes(gzip.compress(b"url\tcaption\nhttps://example.com/1.jpg\ta dog\n"))
     recipe = parse_recipe({"input": [{"name": "list", "format": "parquet", "path": str(path)}]})
@@ -483,7 +474,7 @@ def test_a_list_that_is_no_parquet_is_refused_with_what_reads_it(tmp_path: Path)
         make_plan(recipe)
 
 
-def test_footer_is_not_kept_for_a_file_that_came_between(tmp_path, monkeypatch: pytest.MonkeyPatch):
+def test_footer_is_not_kept_for_a_file_that_came_between(tmp_path, monkeypatch):
     path, other = str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")
     pq.write_table(pa.table({"n": [1]}), path)
     pq.write_table(pa.table({"n": [1, 2, 3]}), other)

@@ -8,7 +8,6 @@ import tarfile
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -19,23 +18,23 @@ from PIL import Image
 from curate.base import schema
 from curate.base.errors import RecipeError
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
-from curate.pool.plan import Plan, make_plan
+from curate.pool.plan import make_plan
 from curate.read.json_fields import read_json
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
 from curate.store.store import RunStore
-from tests.laws import pools
+from tests import kit
 
 UID = "0123456789abcdef" * 2
 
 
-def jpeg(colour: int = 0, size: tuple[int, int] = (40, 30), format: str = "JPEG") -> bytes:
+def jpeg(colour=0, size=(40, 30), format="JPEG"):
     out = io.BytesIO()
     Image.new("RGB", size, (colour, 100, 200)).save(out, format)
     return out.getvalue()
 
 
-def write_tar(path: Path, members: dict[str, bytes | str | dict[str, Any]]) -> Path:
+def write_tar(path, members):
     with tarfile.open(path, "w") as tar:
         for name, content in members.items():
             text = json.dumps(content) if isinstance(content, dict) else content
@@ -46,7 +45,7 @@ def write_tar(path: Path, members: dict[str, bytes | str | dict[str, Any]]) -> P
     return path
 
 
-def measure(path: Path | str, caption_key: str = "caption", **recipe: Any) -> tuple[RunContext, Plan]:
+def measure(path, caption_key="caption", **recipe):
     where = f"{path}/*.tar" if isinstance(path, Path) and path.is_dir() else str(path)
     source = {"name": "pool", "format": "webdataset", "path": where, "caption_key": caption_key}
     checked = parse_recipe({"input": source, **recipe})
@@ -54,11 +53,11 @@ def measure(path: Path | str, caption_key: str = "caption", **recipe: Any) -> tu
     folder = RunStore(f"{path if isinstance(path, Path) and path.is_dir() else Path(path).parent}/run")
     context = RunContext(checked, plan.pool, folder)
     for unit in plan.units:
-        pools.measure(context, unit)
+        kit.measure(context, unit)
     return context, plan
 
 
-def samples(context: RunContext, plan: Plan) -> pa.Table:
+def samples(context, plan):
     """All samples, after checking that the units' tables conform and are aligned."""
     tables = []
     for unit in plan.units:
@@ -76,14 +75,14 @@ def samples(context: RunContext, plan: Plan) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def measured(path: Path, **options: Any) -> dict[str, dict[str, Any]]:
+def measured(path, **options):
     """The rows by key."""
     rows = samples(*measure(path, **options)).to_pylist()
     assert len({row["key"] for row in rows}) == len(rows)
     return {row["key"]: row for row in rows}
 
 
-def test_everything_of_a_sample(tmp_path: Path) -> None:
+def test_everything_of_a_sample(tmp_path):
     image = jpeg(7, (64, 32))
     path = write_tar(
         tmp_path / "a.tar",
@@ -102,9 +101,9 @@ def test_everything_of_a_sample(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_rows_are_in_the_order_of_the_tar_and_members_lie_where_they_say(tmp_path: Path) -> None:
+def test_rows_are_in_the_order_of_the_tar_and_members_lie_where_they_say(tmp_path):
     for shard in ("a", "b"):
-        members: dict[str, Any] = {}
+        members = {}
         for i in (3, 1, 2, 0):
             members |= {
                 f"{shard}{i}.txt": f"caption {shard} {i}",
@@ -130,7 +129,7 @@ def test_rows_are_in_the_order_of_the_tar_and_members_lie_where_they_say(tmp_pat
         assert row["bytes"] == len(parts["jpg"])
 
 
-def test_captions_come_from_txt_else_from_the_configured_key(tmp_path: Path) -> None:
+def test_captions_come_from_txt_else_from_the_configured_key(tmp_path):
     image = jpeg()
     path = write_tar(
         tmp_path / "a.tar",
@@ -174,13 +173,13 @@ def test_captions_come_from_txt_else_from_the_configured_key(tmp_path: Path) -> 
         (("x" * 65_535 + "é").encode(), "caption_too_long", None),
     ],
 )
-def test_naughty_captions(tmp_path: Path, text: bytes, status: str, caption: str | None) -> None:
+def test_naughty_captions(tmp_path, text, status, caption):
     [row] = measured(write_tar(tmp_path / "a.tar", {"s.txt": text, "s.jpg": jpeg()})).values()
     assert (row["status"], row["caption"]) == (status, caption)
     assert row["sha256"] is None if status != "ok" else row["sha256"]  # its image was not read
 
 
-def test_lone_surrogates_in_json(tmp_path: Path) -> None:
+def test_lone_surrogates_in_json(tmp_path):
     raw = b'{"caption": "a \\ud800 b", "url": "http://\\ud800"}'
     path = write_tar(
         tmp_path / "a.tar", {"s.json": raw, "s.jpg": jpeg(), "t.json": raw, "t.txt": "fine", "t.jpg": jpeg()}
@@ -191,14 +190,14 @@ def test_lone_surrogates_in_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[1]", b"5", b"null", b'"text"', b"\xff", b"[" * 100_000, b'{"a": 1}x'])
-def test_wrong_json(tmp_path: Path, raw: bytes) -> None:
+def test_wrong_json(tmp_path, raw):
     fields, fault = read_json(raw)
     assert fields == {} and fault and len(fault) <= 200
     [row] = measured(write_tar(tmp_path / "a.tar", {"s.jpg": jpeg(), "s.txt": "fine", "s.json": raw})).values()
     assert row["status"] == "invalid_json" and row["error"] == fault
 
 
-def test_uids(tmp_path: Path) -> None:
+def test_uids(tmp_path):
     image = jpeg()
     digest = hashlib.sha256(image).hexdigest()
     url = "http://x/é"
@@ -224,13 +223,13 @@ def test_uids(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_uids_do_not_depend_on_decoding(tmp_path: Path) -> None:
+def test_uids_do_not_depend_on_decoding(tmp_path):
     path = write_tar(tmp_path / "a.tar", {"s.jpg": jpeg(), "s.txt": "c"})
     decoded = measured(path)["s"]["uid"]
     assert measured(path, measure={"image": {"decode": False}})["s"]["uid"] == decoded
 
 
-def test_images(tmp_path: Path) -> None:
+def test_images(tmp_path):
     whole = jpeg(5)
     path = write_tar(
         tmp_path / "a.tar",
@@ -255,7 +254,7 @@ def test_images(tmp_path: Path) -> None:
     assert headers["cut"]["status"] == "ok" and headers["big"]["status"] == "ok"
 
 
-def resized(path: Path | str, members: dict[str, Any]) -> str:
+def resized(path, members):
     """What is said of the sizes of a tar with these members, which is its source's first."""
     with tempfile.NamedTemporaryFile() as file, fsspec.open(str(path), "wb") as out:
         out.write(write_tar(Path(file.name), members).read_bytes())
@@ -263,17 +262,17 @@ def resized(path: Path | str, members: dict[str, Any]) -> str:
     return WebdatasetInput().resized(source, str(path))
 
 
-def sizes(width: Any, height: Any, original_width: Any, original_height: Any) -> dict[str, Any]:
+def sizes(width, height, original_width, original_height):
     return {
         "width": width, "height": height, "original_width": original_width, "original_height": original_height,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("place", ["{tmp}/a.tar", "memory://{tmp}/a.tar"])
-def test_images_that_were_resized_are_noticed(tmp_path: Path, place: str) -> None:
+def test_images_that_were_resized_are_noticed(tmp_path, place):
     """By the first hundred samples, as far as they are in the first megabytes: the rest of the tar is not read."""
     path = place.format(tmp=tmp_path)
-    members: dict[str, Any] = {"0.jpg": b"x" * 1000, "0.json": sizes(256, 256, 256, 256)}
+    members = {"0.jpg": b"x" * 1000, "0.json": sizes(256, 256, 256, 256)}
     for i in range(1, 300):
         members |= {f"{i}.jpg": b"x" * (5_000 if i < 150 else 100_000), f"{i}.json": sizes(256, 256, 640, 48 * i)}
     how = "one from 640 x 48 to 256 x 256"
@@ -293,26 +292,26 @@ def test_images_that_were_resized_are_noticed(tmp_path: Path, place: str) -> Non
         sizes(True, False, 2, 3), sizes("256", "256", "640", "480"),
     ],
 )  # fmt: skip
-def test_images_that_were_not_resized(tmp_path: Path, stated: Any) -> None:
+def test_images_that_were_not_resized(tmp_path, stated):
     assert resized(tmp_path / "a.tar", {"0.jpg": b"x", "0.json": stated, "1.jpg": b"x", "1.txt": "no json"}) == ""
 
 
-def test_tars_that_cannot_be_read_say_nothing_of_sizes(tmp_path: Path) -> None:
+def test_tars_that_cannot_be_read_say_nothing_of_sizes(tmp_path):
     source = WebdatasetSource(name="pool", format="webdataset", path=f"{tmp_path}/a.tar")
     assert WebdatasetInput().resized(source, f"{tmp_path}/a.tar") == ""
     (tmp_path / "a.tar").write_bytes(b"no tar" * 1000)
     assert WebdatasetInput().resized(source, f"{tmp_path}/a.tar") == ""
 
 
-def test_many_images_stay_in_order(tmp_path: Path) -> None:
-    members: dict[str, Any] = {}
+def test_many_images_stay_in_order(tmp_path):
+    members = {}
     for i in range(40 * (os.cpu_count() or 1) // 2 + 40):
         members |= {f"{i:04d}.jpg": jpeg(size=(8 + i, 8)), f"{i:04d}.txt": "c"}
     found = measured(write_tar(tmp_path / "a.tar", members))
     assert [row["width"] for row in found.values()] == [8 + i for i in range(len(found))]
 
 
-def test_a_cut_tar_keeps_what_is_whole(tmp_path: Path) -> None:
+def test_a_cut_tar_keeps_what_is_whole(tmp_path):
     path = write_tar(
         tmp_path / "a.tar", {f"{i}.{s}": jpeg(i) if s == "jpg" else "c" for i in range(3) for s in ("txt", "jpg")}
     )
@@ -327,7 +326,7 @@ def test_a_cut_tar_keeps_what_is_whole(tmp_path: Path) -> None:
     ("data", "reason"),
     [(b"", "empty_file"), (b"no tar" * 500, "not_a_tar"), (b"\x1f\x8b" + bytes(2000), "compressed_tar")],
 )
-def test_what_is_no_tar(tmp_path: Path, data: bytes, reason: str) -> None:
+def test_what_is_no_tar(tmp_path, data, reason):
     write_tar(tmp_path / "a.tar", {"s.jpg": jpeg(), "s.txt": "c"})
     (tmp_path / "b.tar").write_bytes(data)
     context, plan = measure(tmp_path)
@@ -337,7 +336,7 @@ def test_what_is_no_tar(tmp_path: Path, data: bytes, reason: str) -> None:
     assert reason in schema.FILE_REASONS
 
 
-def test_remote_tars(tmp_path: Path) -> None:
+def test_remote_tars(tmp_path):
     path = write_tar(
         tmp_path / "a.tar",
         {f"{i}.{s}": jpeg(i) if s == "jpg" else f"caption {i}" for i in range(5) for s in ("txt", "jpg")},
@@ -347,31 +346,31 @@ def test_remote_tars(tmp_path: Path) -> None:
     recipe = parse_recipe({"input": {"name": "pool", "format": "webdataset", "path": "memory://measure/*.tar"}})
     plan = make_plan(recipe)
     context = RunContext(recipe, plan.pool, RunStore("memory://measure/run"))
-    pools.measure(context, plan.units[0])
+    kit.measure(context, plan.units[0])
     remote = samples(context, plan)
     assert remote.drop_columns(["shard"]).to_pylist() == local.to_pylist()
     assert remote["shard"].to_pylist() == ["memory:///measure/a.tar"] * 5
 
 
-def test_what_stands_is_taken_from_the_run_to_reuse(tmp_path: Path) -> None:
+def test_what_stands_is_taken_from_the_run_to_reuse(tmp_path):
     path = write_tar(tmp_path / "a.tar", {"s.jpg": jpeg(), "s.txt": "c"})
     context, plan = measure(path)
     again = RunContext(context.recipe, context.pool, RunStore(str(tmp_path / "new")), reuse=context.store)
     path.unlink()
-    pools.measure(again, replace(plan.units[0], reuse_index=0))
+    kit.measure(again, replace(plan.units[0], reuse_index=0))
     assert again.unit_tables(plan.units[0]).read("samples").equals(context.unit_tables(plan.units[0]).read("samples"))
     other = parse_recipe({**context.recipe.model_dump(), "measure": {"image": {"phash": True}}})
     fresh = RunContext(other, context.pool, RunStore(str(tmp_path / "third")), reuse=context.store)
-    pools.measure(fresh, plan.units[0])
+    kit.measure(fresh, plan.units[0])
     assert fresh.unit_tables(plan.units[0]).note("samples")["failures"][0][1] == "unreadable"
 
 
-def test_photos(shared: Path, tmp_path: Path) -> None:
+def test_photos(shared, tmp_path):
     """Every sample of a real shard, against tarfile."""
     recipe = parse_recipe({"input": {"name": "p", "format": "webdataset", "path": str(shared / "photos.tar")}})
     plan = make_plan(recipe)
     context = RunContext(recipe, plan.pool, RunStore(str(tmp_path)))
-    pools.measure(context, plan.units[0])
+    kit.measure(context, plan.units[0])
     with tarfile.open(shared / "photos.tar") as tar:
         content = {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}  # type: ignore[union-attr]
     keys = {
@@ -390,9 +389,7 @@ def test_photos(shared: Path, tmp_path: Path) -> None:
         assert row["sha256"] in digests
 
 
-VALUES: list[
-    tuple[Any, dict[str, Any]]
-] = [  # of the json: what each declared type makes of it, null where it is not named
+VALUES = [  # of the json: what each declared type makes of it, null where it is not named
     (0.25, {"float": 0.25}),
     (3, {"float": 3.0, "int": 3}),
     (3.0, {"float": 3.0, "int": 3}),
@@ -410,8 +407,8 @@ VALUES: list[
 ]
 
 
-def test_fields_are_columns_by_their_declared_types(tmp_path: Path) -> None:
-    members: dict[str, bytes | str | dict[str, Any]] = {}
+def test_fields_are_columns_by_their_declared_types(tmp_path):
+    members = {}
     for i, (value, _) in enumerate(VALUES):
         fields = dict.fromkeys(("float", "int", "text", "bool"), value)
         members |= {f"{i:02d}.jpg": jpeg(i), f"{i:02d}.txt": f"caption {i}", f"{i:02d}.json": json.dumps(fields)}
@@ -428,7 +425,7 @@ def test_fields_are_columns_by_their_declared_types(tmp_path: Path) -> None:
     recipe = parse_recipe({"input": source})
     plan = make_plan(recipe)
     context = RunContext(recipe, plan.pool, RunStore(str(tmp_path / "run")))
-    assert pools.measure(context, plan.units[0]) == []
+    assert kit.measure(context, plan.units[0]) == []
     scores = context.unit_tables(plan.units[0]).read("scores").select(list(declared))
     assert scores.schema.types == [pa.float64(), pa.int64(), pa.string(), pa.bool_()]
     nothing = dict.fromkeys(declared)
@@ -437,7 +434,7 @@ def test_fields_are_columns_by_their_declared_types(tmp_path: Path) -> None:
         parse_recipe({"input": source | {"columns": {"a": "double"}}})
 
 
-def test_captions_and_fields_of_too_many_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_captions_and_fields_of_too_many_bytes(tmp_path, monkeypatch):
     """Those of a tar are in memory together; a caption is cut where it is too long anyway, also one of a json."""
     long = {"caption": "é" * 100_000, "note": "n" * 50_000}
     write_tar(tmp_path / "a.tar", {"a.jpg": jpeg(), "a.json": long, "b.jpg": jpeg(1), "b.json": {"caption": "b c d"}})

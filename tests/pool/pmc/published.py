@@ -11,13 +11,13 @@ from pathlib import Path
 
 from curate.pool.pmc.format import article_rows
 from curate.pool.pmc.packages import Package
-from tests.pool.pmc.articles import Drawn, biomedica_rows, naive_rows
+from tests.kit.articles import Drawn, biomedica_rows, naive_rows
 
 _HREF = re.compile(r'<graphic\b[^>]*xlink:href="([^"]+)"')
 _NUMBER = re.compile(r'pub-id-type="pmc(?:id)?">(?:PMC)?(\d+)')
 
 
-def compare(xml: bytes) -> Counter[str]:
+def compare(xml):
     """Count the rows of an article, and how many are not those of BIOMEDICA, or have another caption or context there."""
     text = xml.decode()
     number = _NUMBER.search(text)
@@ -47,7 +47,7 @@ def compare(xml: bytes) -> Counter[str]:
 
 
 if __name__ == "__main__":
-    total: Counter[str] = Counter()
+    total = Counter()
     for path in sorted(Path(sys.argv[1]).glob("*.nxml")):
         counts = compare(path.read_bytes())
         total.update(counts)

@@ -8,21 +8,20 @@ import re
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from curate.base.errors import RecipeError
-from curate.pool.formats.input_format import Batch, PartRows
+from curate.pool.formats.input_format import PartRows
 from curate.pool.pmc import articles as listing
 from curate.pool.pmc import packages
 from curate.pool.pmc.format import COLUMNS, PmcInput, PmcSource, article_rows, license_group
 from curate.pool.pmc.jats import count_letters, find_license, read_article
 from curate.pool.pmc.packages import pack_paths
 from curate.read.listing import expand_braces
-from tests.pool.pmc.articles import (
+from tests.kit.articles import (
     ARTICLES,
     DAMAGED,
     HIGHEST,
@@ -39,16 +38,16 @@ KIND = PmcInput()
 MISFITS = {"no_image", "no_caption"}
 
 
-def source_of(path: Path, **more: Any) -> PmcSource:
+def source_of(path, **more):
     return PmcSource.model_validate({"name": "pmc", "format": "pmc", "path": str(path), **more})
 
 
-def batches(source: PmcSource) -> list[Batch]:
+def batches(source):
     parts = KIND.plan(source, (), False).parts
     return [batch for part in parts for batch in KIND.read(source, part, COLUMNS, None)]
 
 
-def rows_of(source: PmcSource) -> list[dict[str, Any]]:
+def rows_of(source):
     """Key, caption, status, columns and image of each row."""
     rows = []
     for batch in batches(source):
@@ -61,7 +60,7 @@ def rows_of(source: PmcSource) -> list[dict[str, Any]]:
     return rows
 
 
-def test_rows_equal_those_of_a_naive_reader(tmp_path: Path) -> None:
+def test_rows_equal_those_of_a_naive_reader(tmp_path):
     rows = rows_of(source_of(write_folders(tmp_path, [*ARTICLES, UNLIKE])))
     expected = [row | {"article": article} for article in [*HIGHEST, UNLIKE] for row in naive_rows(article)]
     assert len(expected) == 30
@@ -73,7 +72,7 @@ def test_rows_equal_those_of_a_naive_reader(tmp_path: Path) -> None:
     assert [row["error"] for row in rows if row["error"]] == ["no file of the article is named 'd106-g002'"]
 
 
-def test_columns_of_an_article(tmp_path: Path) -> None:
+def test_columns_of_an_article(tmp_path):
     row = rows_of(source_of(write_folders(tmp_path, ARTICLES[:1])))[0]
     assert row.pop("image")
     assert row == {
@@ -89,7 +88,7 @@ def test_columns_of_an_article(tmp_path: Path) -> None:
     assert row["date"].isoformat() == "2020-02-18"
 
 
-def test_licenses_are_those_of_the_figure(tmp_path: Path) -> None:
+def test_licenses_are_those_of_the_figure(tmp_path):
     rows = rows_of(source_of(write_folders(tmp_path, ARTICLES)))
     licenses = {row["key"]: (row["license"], row["license_group"], row["third_party_permission"]) for row in rows}
     assert licenses["PMC105-0"] == (None, "other", "© 1999 Another Press")
@@ -123,20 +122,20 @@ def test_licenses_are_those_of_the_figure(tmp_path: Path) -> None:
         ("", None, None),
     ],
 )
-def test_dates_of_publication(dates: str, day: str | None, precision: str | None) -> None:
+def test_dates_of_publication(dates, day, precision):
     article = f"<article><front><article-meta>{dates}</article-meta></front></article>"
     facts = read_article(article.encode()).facts
     assert (facts["date"] and facts["date"].isoformat(), facts["date_precision"]) == (day, precision)
 
 
-def test_what_xml_says_where_metadata_do_not() -> None:
+def test_what_xml_says_where_metadata_do_not():
     ids = '<article-id pub-id-type="pmcid-ver">PMC7.3</article-id><article-id pub-id-type="manuscript">NIHMS1</article-id>'
     related = '<related-article related-article-type="retraction-forward"/>'
     xml = f"<article><front><article-meta>{ids}{related}</article-meta></front>{fig('f', '<p>x</p>', 'a')}</article>"
     xml = xml.replace("<article>", '<article xmlns:xlink="http://www.w3.org/1999/xlink">')
     names = ("pmcid", "version", "retracted", "manuscript")
 
-    def facts(metadata: dict[str, Any]) -> tuple[Any, ...]:
+    def facts(metadata):
         package = packages.Package("PMC1.1", xml.encode(), metadata, {}, lambda _: b"")
         return tuple(article_rows(package, "caption").rows[0].columns[name] for name in names)
 
@@ -144,7 +143,7 @@ def test_what_xml_says_where_metadata_do_not() -> None:
     assert facts({"pmcid": "7", "version": 4, "is_retracted": False}) == ("PMC7", 4, False, True)
 
 
-def test_a_version_that_only_the_folder_names(tmp_path: Path) -> None:
+def test_a_version_that_only_the_folder_names(tmp_path):
     rows = rows_of(source_of(write_folders(tmp_path, HIGHEST, with_metadata=False)))
     versions = {article.pmcid: article.version for article in HIGHEST}
     assert [row["version"] for row in rows] == [versions[row["pmcid"]] for row in rows]
@@ -164,7 +163,7 @@ def test_a_version_that_only_the_folder_names(tmp_path: Path) -> None:
         ("All rights reserved.", None),
     ],
 )
-def test_codes_of_licenses(text: str, code: str | None) -> None:
+def test_codes_of_licenses(text, code):
     assert find_license(["", text]) == code
 
 
@@ -181,17 +180,17 @@ def test_codes_of_licenses(text: str, code: str | None) -> None:
         ("", ("Note", "A-Z"), 26),
     ],
 )
-def test_panels_by_letters(caption: str, bold: tuple[str, ...], panels: int) -> None:
+def test_panels_by_letters(caption, bold, panels):
     assert count_letters(caption, bold) == panels
 
 
-def test_panels_are_at_least_the_graphics(tmp_path: Path) -> None:
+def test_panels_are_at_least_the_graphics(tmp_path):
     rows = rows_of(source_of(write_folders(tmp_path, ARTICLES)))
     panels = {row["key"]: row["panels"] for row in rows}
     assert (panels["PMC104-0"], panels["PMC103-2"], panels["PMC101-1"]) == (3, 3, 1)
 
 
-def test_captions(tmp_path: Path) -> None:
+def test_captions(tmp_path):
     folder = write_folders(tmp_path, ARTICLES)
     texts = {
         kind: rows_of(source_of(folder, caption=kind))[0]["caption"] for kind in ("title+caption", "caption+context")
@@ -204,7 +203,7 @@ def test_captions(tmp_path: Path) -> None:
     assert empty == [None]
 
 
-def test_older_layouts_have_the_same_rows(tmp_path: Path) -> None:
+def test_older_layouts_have_the_same_rows(tmp_path):
     today = rows_of(source_of(write_folders(tmp_path / "today", HIGHEST, with_metadata=False)))
     archives = rows_of(source_of(write_archives(tmp_path / "archives", HIGHEST)))
     for row in [*today, *archives]:
@@ -221,7 +220,7 @@ def test_older_layouts_have_the_same_rows(tmp_path: Path) -> None:
     assert [row["image"] for row in rows] == [row["image"] for row in today]
 
 
-def test_lists_name_articles(tmp_path: Path) -> None:
+def test_lists_name_articles(tmp_path):
     folder = write_folders(tmp_path / "my bucket", [*ARTICLES, *DAMAGED])
     gone = Drawn(300, "<body/>")
     path = write_inventory(tmp_path / "inventory.csv.gz", [gone, *reversed(ARTICLES)])
@@ -235,7 +234,7 @@ def test_lists_name_articles(tmp_path: Path) -> None:
     }
 
 
-def test_what_is_damaged_is_a_row(tmp_path: Path) -> None:
+def test_what_is_damaged_is_a_row(tmp_path):
     folder = write_folders(tmp_path / "a", [ARTICLES[0], *DAMAGED], with_metadata=False)
     (folder / "PMC300.1").mkdir()
     (folder / "PMC300.1/PMC300.1.pdf").write_bytes(b"%PDF")
@@ -257,14 +256,12 @@ def test_what_is_damaged_is_a_row(tmp_path: Path) -> None:
     }
 
 
-def test_what_is_no_row_is_counted(tmp_path: Path) -> None:
-    counts: Counter[str] = sum(
-        (batch.links for batch in batches(source_of(write_folders(tmp_path, ARTICLES)))), Counter()
-    )
+def test_what_is_no_row_is_counted(tmp_path):
+    counts = sum((batch.links for batch in batches(source_of(write_folders(tmp_path, ARTICLES)))), Counter())
     assert counts == {"pages": 10, "images": 27, "rows": 24, "no_figure": 3, "no_graphic": 1}
 
 
-def test_some_rows_are_read_again(tmp_path: Path) -> None:
+def test_some_rows_are_read_again(tmp_path):
     for folder in (write_folders(tmp_path / "a", HIGHEST), write_archives(tmp_path / "b", HIGHEST)):
         source = source_of(folder)
         rows = rows_of(source)
@@ -289,7 +286,7 @@ def test_some_rows_are_read_again(tmp_path: Path) -> None:
             start += count
 
 
-def test_parts_hold_consecutive_articles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_hold_consecutive_articles(tmp_path, monkeypatch):
     source = source_of(write_folders(tmp_path, HIGHEST))
     rows = rows_of(source)
     for size in (1, 10_000, 1 << 30):
@@ -302,7 +299,7 @@ def test_parts_hold_consecutive_articles(tmp_path: Path, monkeypatch: pytest.Mon
         assert paths == [f"{tmp_path}/{article.name}" for article in HIGHEST]
 
 
-def test_a_part_names_a_file_that_workers_can_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_names_a_file_that_workers_can_try(tmp_path, monkeypatch):
     monkeypatch.setattr(listing, "PART_BYTES", (1 << 30, 1 << 30))
     folders = source_of(write_folders(tmp_path / "folders", HIGHEST))
     archives = source_of(write_archives(tmp_path / "archives", HIGHEST))
@@ -314,11 +311,11 @@ def test_a_part_names_a_file_that_workers_can_try(tmp_path: Path, monkeypatch: p
         assert path == (f"{source.path}/{name}" if name else None) and (path is None or Path(path).is_file())
 
 
-def test_a_part_changes_with_any_of_its_files(tmp_path: Path) -> None:
+def test_a_part_changes_with_any_of_its_files(tmp_path):
     folder = write_folders(tmp_path, HIGHEST)
     source = source_of(folder)
 
-    def look() -> dict[str, tuple[str, str]]:
+    def look():
         parts = KIND.plan(source, (), False).parts
         return {part.path: (part.fingerprint, KIND.state(part.path, {})) for part in parts}
 
@@ -334,7 +331,7 @@ def test_a_part_changes_with_any_of_its_files(tmp_path: Path) -> None:
     ]
 
 
-def test_what_a_source_may_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_source_may_name(tmp_path, monkeypatch):
     folder = write_folders(tmp_path / "a", ARTICLES[:1])
     listed = write_inventory(tmp_path / "i.csv.gz", ARTICLES)
     with pytest.raises(RecipeError, match="a list with no `prefix`"):
@@ -371,12 +368,12 @@ def test_what_a_source_may_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         batches(source_of(tmp_path / "a,b"))
 
 
-def test_paths_of_a_part() -> None:
+def test_paths_of_a_part():
     for paths in (["/a/PMC1"], ["/a/PMC1", "/a/PMC10", "/b/c.tar.gz"], ["s3://x/PMC1.1", "s3://x/PMC2.1"]):
         assert expand_braces(pack_paths(paths)) == paths
 
 
-def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits(tmp_path, monkeypatch):
     many = Drawn(1, f"<body>{fig('f', '<p>x</p>', *['a'] * 5000)}</body>")
     with pytest.raises(ValueError, match="5,000 graphics"):
         read_article(many.xml)
@@ -432,8 +429,8 @@ CONTEXTS = {
 }
 
 
-def test_differences_from_biomedica() -> None:
-    ours: dict[tuple[str, str | None], dict[str, Any]] = {}
+def test_differences_from_biomedica():
+    ours = {}
     articles = [*HIGHEST, UNLIKE]
     theirs = {(article.pmcid, name): rest for article in articles for name, *rest in biomedica_rows(article)}
     for article in articles:
@@ -448,7 +445,7 @@ def test_differences_from_biomedica() -> None:
         assert (same or not (contexts or ours[place]["context"])) != (place in CONTEXTS), place
 
 
-def _mutate(chance: random.Random, xml: bytes) -> bytes:
+def _mutate(chance, xml):
     """Exchange elements, their names, attributes or texts for others."""
     words = [b"", b"f1 f2", b"../../etc/passwd", b"-1", b"9" * 30, b"(a-z)", b"&nbsp;&foo;", b"\xe2\x80\xae" * 99]
     names = [
@@ -481,10 +478,10 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_what_a_group_has_is_read_once(case: str) -> None:
+def test_what_a_group_has_is_read_once(case):
     """Forty times as many figures in a group take hardly longer: before, 4,000 with a caption of 30 MB took hours."""
 
-    def seconds(figures: int) -> float:
+    def seconds(figures):
         inner = b"".join(b"<fig><graphic href='%d.jpg'/></fig>" % number for number in range(figures))
         body = b"%b</fig-group>" % HOSTILE[case]
         began = time.process_time()
@@ -497,7 +494,7 @@ def test_what_a_group_has_is_read_once(case: str) -> None:
     assert seconds(400) < 5 * seconds(10)
 
 
-def test_figures_in_captions_of_figures() -> None:
+def test_figures_in_captions_of_figures():
     """A caption has the text of neither the figures in it nor their captions, at any depth."""
     inner = b"<bold>(b)</bold> inner"
     for number in range(80):
@@ -507,9 +504,9 @@ def test_figures_in_captions_of_figures() -> None:
 
 
 @pytest.mark.thorough
-def test_any_xml_gives_rows_or_a_reason() -> None:
+def test_any_xml_gives_rows_or_a_reason():
     chance = random.Random(3)
-    outcomes: Counter[str] = Counter()
+    outcomes = Counter()
     for _ in range(2000):
         xml = chance.choice(HIGHEST).xml
         for _ in range(chance.randrange(1, 4)):
@@ -529,7 +526,7 @@ def test_any_xml_gives_rows_or_a_reason() -> None:
 
 
 @pytest.mark.thorough
-def test_any_archive_gives_rows_or_a_reason(tmp_path: Path) -> None:
+def test_any_archive_gives_rows_or_a_reason(tmp_path):
     chance = random.Random(4)
     whole = next(write_archives(tmp_path, HIGHEST[:1]).rglob("*.gz")).read_bytes()
     path = tmp_path / "PMC101.tar.gz"

@@ -5,7 +5,6 @@ from collections import Counter
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -22,10 +21,10 @@ from curate.emit import webdataset
 from curate.pool.pmc import articles as listing
 from curate.pool.pmc.format import COLUMNS
 from curate.recipe.files import shipped_folder
-from curate.recipe.recipe import Recipe, parse_recipe
+from curate.recipe.recipe import parse_recipe
 from pipelines.prepare import prepare
-from tests.laws.pools import Ran, Sample, conserved, loads, recipe_of, run_beam, run_local, watch_measuring, write_tar
-from tests.pool.pmc.articles import (
+from tests.kit import Sample, conserved, loads, recipe_of, run_beam, run_local, watch_measuring, write_tar
+from tests.kit.articles import (
     ARTICLES,
     DAMAGED,
     HIGHEST,
@@ -36,9 +35,9 @@ from tests.pool.pmc.articles import (
     write_folders,
     write_inventory,
 )
-from tests.publish.runs import run_query
-from tests.s3 import bucket_at, serving_s3
-from tests.store_proxy import store_proxy
+from tests.kit.s3 import bucket_at, serving_s3
+from tests.kit.store_proxy import store_proxy
+from tests.kit.written_runs import run_query
 
 RULES = {
     "licensed": "license_group <> 'other'",
@@ -48,15 +47,15 @@ RULES = {
 }
 
 
-def recipe(path: Path, **more: Any) -> Recipe:
+def recipe(path, **more):
     return recipe_of(str(path), "pmc", **{"rules": RULES, "output": {"rows_per_shard": 5}} | more)
 
 
-def outcomes(run: Ran) -> dict[str | None, str]:
+def outcomes(run):
     return {key: outcome for (_, key), outcome in run.outcomes.items()}
 
 
-def test_each_row_has_its_verdict_and_its_provenance(tmp_path: Path) -> None:
+def test_each_row_has_its_verdict_and_its_provenance(tmp_path):
     run = run_local(recipe(write_folders(tmp_path / "pool", [*ARTICLES, *DAMAGED])), tmp_path / "run")
     conserved(run)
     expected = {row["key"]: "kept" for article in HIGHEST for row in naive_rows(article)}
@@ -82,7 +81,7 @@ def test_each_row_has_its_verdict_and_its_provenance(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_licences_are_in_the_query_the_report_and_the_card(tmp_path: Path) -> None:
+def test_licences_are_in_the_query_the_report_and_the_card(tmp_path):
     pool = write_folders(tmp_path / "pool", [*HIGHEST[:4], HIGHEST[5]])
     run = run_local(recipe(pool, rules={"short": "graphics < 3"}), tmp_path / "run")
     with connected(str(run.folder)) as opened:
@@ -104,7 +103,7 @@ def test_licences_are_in_the_query_the_report_and_the_card(tmp_path: Path) -> No
 
 
 @pytest.mark.thorough
-def test_layouts_and_parts_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layouts_and_parts_change_nothing(tmp_path, monkeypatch):
     kept = []
     for name, write in (("today", write_folders), ("archives", write_archives)):
         pool = write(tmp_path / name, [article for article in HIGHEST if not article.metadata])
@@ -121,7 +120,7 @@ def test_layouts_and_parts_change_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.thorough
-def test_another_rule_reads_no_article_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_rule_reads_no_article_again(tmp_path, monkeypatch):
     pool = write_folders(tmp_path / "pool", HIGHEST)
     first = run_beam(recipe(pool), tmp_path / "first")
     conserved(first)
@@ -140,12 +139,9 @@ def test_another_rule_reads_no_article_again(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize(
     ("on", "values", "kept"),
-    [
-        ("key", ["PMC101-1", "PMC102-0"], {"PMC101-1", "PMC102-0"}),
-        ("pmid", ["1001", "9"], {"PMC101-0", "PMC101-1"}),
-    ],
+    [("key", ["PMC101-1", "PMC102-0"], {"PMC101-1", "PMC102-0"}), ("pmid", ["1001", "9"], {"PMC101-0", "PMC101-1"})],
 )
-def test_columns_are_joined(on: str, values: list[str], kept: set[str], tmp_path: Path) -> None:
+def test_columns_are_joined(on, values, kept, tmp_path):
     pq.write_table(pa.table({on: values, "concept": ["plot", "map"]}), tmp_path / "c.parquet")
     join = {"path": str(tmp_path / "c.parquet"), "on": on, "columns": {"concept": "concept"}}
     pool = write_archives(tmp_path / "pool", HIGHEST[:2])
@@ -153,7 +149,7 @@ def test_columns_are_joined(on: str, values: list[str], kept: set[str], tmp_path
     assert {*loads(run)} == kept
 
 
-def scores_of(run: Ran) -> dict[str, tuple[float, int]]:
+def scores_of(run):
     """By key, the score by CLIP and the concept."""
     with connected(str(run.folder)) as opened:
         rows = opened.rows("SELECT key, clip_score, concept FROM measured WHERE status = 'ok'")
@@ -161,7 +157,7 @@ def scores_of(run: Ran) -> dict[str, tuple[float, int]]:
 
 
 @pytest.mark.thorough
-def test_figures_have_scores_and_concepts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_have_scores_and_concepts(tmp_path, monkeypatch):
     """Recipe `biomedica` with what its comments offer, on articles whose figures are the demo's scenes, half with another's caption."""
     scenes = [scene for scene in make_samples(150, 1) if not scene.defect and scene.suffix == "jpg"][:60]
     texts = [str(scene.text) for scene in scenes]
@@ -194,7 +190,7 @@ def test_figures_have_scores_and_concepts(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.thorough
-def test_the_report_shows_images_of_rows_that_were_dropped(tmp_path: Path) -> None:
+def test_the_report_shows_images_of_rows_that_were_dropped(tmp_path):
     for name, write in (("today", write_folders), ("archives", write_archives)):
         run = run_local(recipe(write(tmp_path / f"{name} pool", HIGHEST)), tmp_path / name)
         with connected(str(run.folder)) as opened:
@@ -204,7 +200,7 @@ def test_the_report_shows_images_of_rows_that_were_dropped(tmp_path: Path) -> No
 
 
 @pytest.mark.thorough
-def test_a_bucket_by_its_inventory(tmp_path: Path) -> None:
+def test_a_bucket_by_its_inventory(tmp_path):
     """Planning asks for nothing of an article; reading lists each, and takes its XML, its json and images of rows."""
     folder = write_folders(tmp_path / "pool", ARTICLES)
     local = run_local(recipe(folder), tmp_path / "local")
@@ -225,11 +221,11 @@ def test_a_bucket_by_its_inventory(tmp_path: Path) -> None:
     assert not {"txt", "xlsx", "eps"} & {*requests}, requests
 
 
-def test_an_article_that_changes_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_article_that_changes_ends_the_run(tmp_path, monkeypatch):
     pool = write_folders(tmp_path / "pool", HIGHEST[:1])
     write = webdataset._write_slice
 
-    def change(*arguments: Any) -> Any:
+    def change(*arguments):
         (pool / "PMC101.1/d101-g001.jpg").write_bytes(HIGHEST[0].image("another.jpg"))
         return write(*arguments)
 

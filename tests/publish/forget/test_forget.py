@@ -6,7 +6,6 @@ import os
 import shutil
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import numpy as np
@@ -24,12 +23,12 @@ from curate.store.forgotten import Record
 from curate.store.items import NOTHING, hex_of
 from curate.store.manifest import Lines, digest_file, write_manifest
 from curate.store.store import RunStore
-from tests.laws import pools
-from tests.laws.pools import Ran, conserved
+from tests import kit
+from tests.kit import Ran, conserved
+from tests.kit.written_runs import run_query
 from tests.publish.forget.victims import images, left_of, rows_of, sha256, told_apart, uids, urls
-from tests.publish.runs import run_query
 
-SECTIONS: dict[str, Any] = {
+SECTIONS = {
     "measure": {"image": {"phash": True}, "language": {}},
     "rules": {"words": "words > 5"},
     "dedup": {"by": ["uid", "sha256", "phash"]},
@@ -39,33 +38,33 @@ SECTIONS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def original(tmp_path_factory):
     """A run over tars with images; not to be changed."""
     folder = tmp_path_factory.mktemp("original")
-    path = pools.write_tars(folder / "tars", told_apart(), 3)
-    match = {"metadata": pools.write_metadata(folder)}
-    return pools.run_local(pools.recipe_of(path, match=match, **SECTIONS), folder / "run")
+    path = kit.write_tars(folder / "tars", told_apart(), 3)
+    match = {"metadata": kit.write_metadata(folder)}
+    return kit.run_local(kit.recipe_of(path, match=match, **SECTIONS), folder / "run")
 
 
 @pytest.fixture
-def run(original: Ran, tmp_path: Path) -> Ran:
+def run(original, tmp_path):
     return Ran(Path(shutil.copytree(original.folder, tmp_path / "run")))
 
 
-def kept_rows(run: Ran) -> list[dict[str, Any]]:
+def kept_rows(run):
     return [row for row in rows_of(run) if row["kept"]]
 
 
-def content_of(row: dict[str, Any]) -> list[str | bytes]:
+def content_of(row):
     """What must not be found of a row, in text or bytes."""
-    words: list[str | bytes | None] = [row["caption"], row["url"], row["sha256"] and bytes.fromhex(row["sha256"])]
+    words = [row["caption"], row["url"], row["sha256"] and bytes.fromhex(row["sha256"])]
     words += [sample.image[-300:-20] for sample in told_apart() if sample.image and sha256(sample) == row["sha256"]]
     return [word for word in words if word]
 
 
-def by_key(run: Ran) -> dict[str, list[tuple[str, bytes]]]:
+def by_key(run):
     """The members of each published sample, by its uid."""
-    samples: dict[str, list[tuple[str, bytes]]] = {}
+    samples = {}
     for name, data in run.members:
         samples.setdefault(name.partition(".")[0], []).append((name, data))
     return {
@@ -74,7 +73,7 @@ def by_key(run: Ran) -> dict[str, list[tuple[str, bytes]]]:
 
 
 @pytest.mark.thorough
-def test_nothing_is_left_in_any_byte(run: Ran) -> None:
+def test_nothing_is_left_in_any_byte(run):
     """Of samples that are published, of duplicates, and of one that was dropped, asked for in three ways."""
     before = rows_of(run)
     kept = [row for row in before if row["kept"] and row["url"]]
@@ -108,7 +107,7 @@ def test_nothing_is_left_in_any_byte(run: Ran) -> None:
     assert run.counts["forgotten"] == len(gone)
 
 
-def test_the_search_for_what_is_left_finds_what_is_there(original: Ran) -> None:
+def test_the_search_for_what_is_left_finds_what_is_there(original):
     row = next(row for row in kept_rows(original) if row["url"])
     for word in content_of(row)[:2]:
         assert len(left_of(original.folder, [word])) >= 3, word
@@ -116,7 +115,7 @@ def test_the_search_for_what_is_left_finds_what_is_there(original: Ran) -> None:
     assert [file.rpartition(".")[2] for file, _ in left_of(original.folder, [image])] == ["tar"]
 
 
-def test_what_stays_is_byte_for_byte_as_it_was(original: Ran, run: Ran) -> None:
+def test_what_stays_is_byte_for_byte_as_it_was(original, run):
     rows = rows_of(original)
     victim = next(
         row for row in kept_rows(original)
@@ -125,7 +124,7 @@ def test_what_stays_is_byte_for_byte_as_it_was(original: Ran, run: Ran) -> None:
     found = forget(str(run.folder), uids(victim["uid"]))
     assert len(found.shards) == 1
     stem = f"shards/{found.shards[0].partition('.')[0]}"
-    before, after = pools.files_of(original.folder), pools.files_of(run.folder)
+    before, after = kit.files_of(original.folder), kit.files_of(run.folder)
     changed = {path for path in before if before[path] != after.get(path)}
     unit = f"{victim['unit']:05d}.parquet"
     assert {path for path in changed if path.startswith("shards/")} == {
@@ -150,12 +149,12 @@ def test_what_stays_is_byte_for_byte_as_it_was(original: Ran, run: Ran) -> None:
     assert footers[0][b"curate.key"] == footers[1][b"curate.key"]
 
 
-def test_entries_and_uids_follow(original: Ran, run: Ran) -> None:
+def test_entries_and_uids_follow(original, run):
     gone = [row["uid"] for row in kept_rows(original)[:5]]
     forget(str(run.folder), uids(*gone))
     before, after = original.table("entries"), run.table("entries")
     assert before.drop_columns(["kept"]).equals(after.drop_columns(["kept"])), "the draw is what it was"
-    kept: dict[int, int] = {}
+    kept = {}
     for row in run.table("matches").to_pylist():
         if (row["unit"], row["row"]) in {(r["unit"], r["row"]) for r in kept_rows(run)}:
             for entry in row["entry_ids"]:
@@ -168,10 +167,10 @@ def test_entries_and_uids_follow(original: Ran, run: Ran) -> None:
     assert dict(funnel)["pool"] == sum(rows for rule, rows in funnel if rule != "pool")
 
 
-def test_a_pool_that_is_not_deduplicated_loses_all_copies(tmp_path: Path) -> None:
+def test_a_pool_that_is_not_deduplicated_loses_all_copies(tmp_path):
     """Pictures that are published twice, under another caption and URL."""
-    path = pools.write_tars(tmp_path / "tars", told_apart(36), 2)
-    run = pools.run_local(pools.recipe_of(path, dedup={"by": ["uid"]}), tmp_path / "run")
+    path = kit.write_tars(tmp_path / "tars", told_apart(36), 2)
+    run = kit.run_local(kit.recipe_of(path, dedup={"by": ["uid"]}), tmp_path / "run")
     rows = kept_rows(run)
     times = [sum(row["sha256"] == other["sha256"] for other in rows) for row in rows]
     victim = rows[times.index(2)]
@@ -181,7 +180,7 @@ def test_a_pool_that_is_not_deduplicated_loses_all_copies(tmp_path: Path) -> Non
     assert victim["sha256"] not in {row["sha256"] for row in rows_of(run)}
 
 
-def test_near_duplicates_go_and_their_representative_is_named(original: Ran, tmp_path: Path) -> None:
+def test_near_duplicates_go_and_their_representative_is_named(original, tmp_path):
     """What had lost to a forgotten row would come in its place; what it had lost to is for people to look at."""
     rows = rows_of(original)
     lost = next(
@@ -199,13 +198,13 @@ def test_near_duplicates_go_and_their_representative_is_named(original: Ran, tmp
     assert lost["duplicate_of"] in {row["uid"] for row in kept_rows(other)}
 
 
-def test_samples_that_could_not_be_read_are_cleared_too(tmp_path: Path) -> None:
+def test_samples_that_could_not_be_read_are_cleared_too(tmp_path):
     samples = [s for s in told_apart(24) if s.caption]
-    bad = pools.replace(
+    bad = kit.replace(
         samples[5], key="secret-name", image=b"<html>", caption="a secret caption", url="https://secret.example/x"
     )
-    path = pools.write_tars(tmp_path / "tars", [*samples[:5], bad, *samples[5:], bad], 1)
-    run = pools.run_local(pools.recipe_of(path), tmp_path / "run")
+    path = kit.write_tars(tmp_path / "tars", [*samples[:5], bad, *samples[5:], bad], 1)
+    run = kit.run_local(kit.recipe_of(path), tmp_path / "run")
     assert len(left_of(run.folder, ["secret-name", "secret caption"])) > 3
     found = forget(str(run.folder), urls("https://secret.example/x"))
     assert found.rows.failed >= 1 and found.rows.kept == 0
@@ -214,15 +213,15 @@ def test_samples_that_could_not_be_read_are_cleared_too(tmp_path: Path) -> None:
     assert run.counts.get("forgotten") is None, "they stay failed"
 
 
-def test_a_name_in_the_report_of_damage_goes(tmp_path: Path) -> None:
+def test_a_name_in_the_report_of_damage_goes(tmp_path):
     samples = [s for s in told_apart(12) if s.caption and s.image][:8]
-    last = pools.replace(samples[-1], key="secret-name", url="https://secret.example/x")
-    path = pools.write_tar(tmp_path / "a.tar", [*samples[:-1], last])
+    last = kit.replace(samples[-1], key="secret-name", url="https://secret.example/x")
+    path = kit.write_tar(tmp_path / "a.tar", [*samples[:-1], last])
     with tarfile.open(path) as tar:
         member = tar.getmember("secret-name.json")
     end = member.offset_data + -(-member.size // 512) * 512
     path.write_bytes(path.read_bytes()[:end] + b"no header" * 100)
-    run = pools.run_local(pools.recipe_of(str(path)), tmp_path / "run")
+    run = kit.run_local(kit.recipe_of(str(path)), tmp_path / "run")
     assert any("secret-name" in str(row["detail"]) for row in run.table("failures").to_pylist())
     forget(str(run.folder), urls("https://secret.example/x"))
     assert left_of(run.folder, ["secret-name"]) == []
@@ -231,17 +230,17 @@ def test_a_name_in_the_report_of_damage_goes(tmp_path: Path) -> None:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("rows", [1, 100])
-def test_a_sample_that_has_the_image_beside_its_own_goes_too(tmp_path: Path, rows: int) -> None:
+def test_a_sample_that_has_the_image_beside_its_own_goes_too(tmp_path, rows):
     """Asked for by the uid of the image's sample, or by the image alone, which may be nobody's own."""
-    pictures = [pools.encode(pools.picture(i)) for i in range(5)]
+    pictures = [kit.encode(kit.picture(i)) for i in range(5)]
     with tarfile.open(tmp_path / "0.tar", "w") as tar:
         for i, beside in enumerate((None, pictures[0], pictures[2], b"something else")):
             files = {"jpg": pictures[4] if i == 2 else pictures[i], "txt": f"picture {i}".encode(), "mask.png": beside}
             for suffix, data in files.items():
                 if data:
-                    pools.add_member(tar, f"{i}.{suffix}", data)
-    recipe = pools.recipe_of(str(tmp_path / "0.tar"), output={"rows_per_shard": rows})
-    first, second = (pools.run_local(recipe, tmp_path / name) for name in ("first", "second"))
+                    kit.add_member(tar, f"{i}.{suffix}", data)
+    recipe = kit.recipe_of(str(tmp_path / "0.tar"), output={"rows_per_shard": rows})
+    first, second = (kit.run_local(recipe, tmp_path / name) for name in ("first", "second"))
     uid = {row["key"]: row["uid"] for row in rows_of(first)}
     by_uid = forget(str(first.folder), uids(uid["0"]))
     by_image = forget(str(second.folder), images(hashlib.sha256(pictures[2]).hexdigest()))
@@ -252,29 +251,27 @@ def test_a_sample_that_has_the_image_beside_its_own_goes_too(tmp_path: Path, row
         conserved(run)
 
 
-def test_a_later_run_keeps_out_what_has_the_image_beside_its_own(tmp_path: Path) -> None:
-    pictures = [pools.encode(pools.picture(i)) for i in range(4)]
+def test_a_later_run_keeps_out_what_has_the_image_beside_its_own(tmp_path):
+    pictures = [kit.encode(kit.picture(i)) for i in range(4)]
     with tarfile.open(tmp_path / "0.tar", "w") as tar:
         for i, beside in enumerate((None, pictures[0], b"something else", None)):
             for suffix, data in {"jpg": pictures[i], "txt": f"picture {i}".encode(), "mask.png": beside}.items():
                 if data:
-                    pools.add_member(tar, f"{i}.{suffix}", data)
+                    kit.add_member(tar, f"{i}.{suffix}", data)
     (tmp_path / "gone.txt").write_text(hashlib.sha256(pictures[0]).hexdigest())
-    run = pools.run_local(
-        pools.recipe_of(str(tmp_path / "0.tar"), blocklist=str(tmp_path / "gone.txt")), tmp_path / "run"
-    )
+    run = kit.run_local(kit.recipe_of(str(tmp_path / "0.tar"), blocklist=str(tmp_path / "gone.txt")), tmp_path / "run")
     assert {row["key"] for row in kept_rows(run)} == {"2", "3"}
     assert left_of(run.folder, [pictures[0]]) == []
     conserved(run)
 
 
-def test_imageless_pools(tmp_path: Path) -> None:
-    rows = pools.make_rows(400)
-    path = pools.write_parquets(tmp_path / "rows", rows, 2)
-    match = {"metadata": pools.write_metadata(tmp_path)}
-    recipe = pools.recipe_of(path, "parquet", match=match, balance={"t": 60}, output={"rows_per_shard": 40})
-    run = pools.run_local(recipe, tmp_path / "run")
-    before = {path: digest for path, digest in pools.files_of(run.folder).items() if path.startswith("shards/")}
+def test_imageless_pools(tmp_path):
+    rows = kit.make_rows(400)
+    path = kit.write_parquets(tmp_path / "rows", rows, 2)
+    match = {"metadata": kit.write_metadata(tmp_path)}
+    recipe = kit.recipe_of(path, "parquet", match=match, balance={"t": 60}, output={"rows_per_shard": 40})
+    run = kit.run_local(recipe, tmp_path / "run")
+    before = {path: digest for path, digest in kit.files_of(run.folder).items() if path.startswith("shards/")}
     one, other = kept_rows(run)[3], kept_rows(run)[70]
     notes = {row["url"]: row["note"] for row in rows.to_pylist()}
     assert len(left_of(run.folder, [f"'{one['url']}'", f"'{notes[other['url']]}'"])) >= 3
@@ -288,7 +285,7 @@ def test_imageless_pools(tmp_path: Path) -> None:
         == []
     )
     conserved(run)
-    after = pools.files_of(run.folder)
+    after = kit.files_of(run.folder)
     assert len(found.shards) == 2 and all(name.endswith(".parquet") for name in found.shards)
     same = {path for path in before if before[path] == after[path]}
     assert set(before) - same == {f"shards/{n}" for n in found.shards} | {
@@ -296,19 +293,19 @@ def test_imageless_pools(tmp_path: Path) -> None:
     } | {"shards/sizes.json"}
 
 
-def test_what_is_derived_of_nothing_is_null(tmp_path: Path) -> None:
+def test_what_is_derived_of_nothing_is_null(tmp_path):
     """A run that reuses this one derives it anew, of nulls, and may make a number of them."""
-    path = pools.write_parquets(tmp_path / "rows", pools.make_rows(40), 1)
-    recipe = pools.recipe_of(path, "parquet", derive={"length": "2 * coalesce(characters, 0)"})
-    run = pools.run_local(recipe, tmp_path / "run")
+    path = kit.write_parquets(tmp_path / "rows", kit.make_rows(40), 1)
+    recipe = kit.recipe_of(path, "parquet", derive={"length": "2 * coalesce(characters, 0)"})
+    run = kit.run_local(recipe, tmp_path / "run")
     gone = kept_rows(run)[3]["uid"]
     forget(str(run.folder), uids(gone))
-    again = pools.run_local(recipe.model_copy(update={"seed": 1}), tmp_path / "again", reuse=run.folder)
+    again = kit.run_local(recipe.model_copy(update={"seed": 1}), tmp_path / "again", reuse=run.folder)
     conserved(again)
     assert {row["uid"]: row["length"] for row in again.table("derived").to_pylist()}[gone] is None
 
 
-def test_a_shard_may_end_empty(run: Ran) -> None:
+def test_a_shard_may_end_empty(run):
     """webdataset reads over it, and names stay contiguous."""
     last = sorted(json.loads((run.folder / "shards/sizes.json").read_text()))[1]
     sidecar = pq.read_table(run.folder / f"shards/{last.partition('.')[0]}.parquet")
@@ -323,20 +320,20 @@ def test_a_shard_may_end_empty(run: Ran) -> None:
         assert tar.getnames() == []
 
 
-def test_all_may_go(run: Ran) -> None:
+def test_all_may_go(run):
     forget(str(run.folder), uids(*(row["uid"] for row in kept_rows(run))))
     conserved(run)
     assert "kept" not in run.counts and len(np.load(run.folder / "uids.npy")) == 0
 
 
-def test_the_same_request_twice_changes_nothing(run: Ran) -> None:
+def test_the_same_request_twice_changes_nothing(run):
     victim, other = (kept_rows(run)[i]["uid"] for i in (2, 30))
     unknown = "0" * 31 + "9"
     first = forget(str(run.folder), uids(victim, unknown))
     assert hex_of(first.absent.uid) == [unknown] and first.already_recorded == 0
-    files = pools.files_of(run.folder)
+    files = kit.files_of(run.folder)
     again = forget(str(run.folder), uids(victim, unknown))
-    assert not again.changes and again.already_recorded == 2 and pools.files_of(run.folder) == files
+    assert not again.changes and again.already_recorded == 2 and kit.files_of(run.folder) == files
     then = forget(str(run.folder), uids(victim, other))
     assert then.changes and then.already_recorded == 1 and then.rows.kept == 1
     record = Record.read(RunStore(str(run.folder)))
@@ -344,16 +341,16 @@ def test_the_same_request_twice_changes_nothing(run: Ran) -> None:
     conserved(run)
 
 
-def test_a_dry_run_says_the_same_and_changes_nothing(run: Ran) -> None:
-    files = pools.files_of(run.folder)
+def test_a_dry_run_says_the_same_and_changes_nothing(run):
+    files = kit.files_of(run.folder)
     requested = uids(kept_rows(run)[2]["uid"])
     said = forget(str(run.folder), requested, dry_run=True)
-    assert pools.files_of(run.folder) == files
+    assert kit.files_of(run.folder) == files
     done = forget(str(run.folder), requested)
     assert {**vars(said), "absent": 0} == {**vars(done), "absent": 0} and isinstance(said, Forgotten)
 
 
-def test_the_record_names_what_was_asked_and_what_was_found(run: Ran) -> None:
+def test_the_record_names_what_was_asked_and_what_was_found(run):
     victim = next(row for row in kept_rows(run) if row["url"])
     forget(str(run.folder), uids(victim["uid"]))
     rows = {(row["kind"], row["origin"]) for row in run.table("forgotten").to_pylist()}
@@ -370,26 +367,26 @@ def test_the_record_names_what_was_asked_and_what_was_found(run: Ran) -> None:
     assert next(iter(listed))[0] >= 1
 
 
-def test_a_report_goes(run: Ran) -> None:
+def test_a_report_goes(run):
     (run.folder / "report.html").write_text("pictures")
     found = forget(str(run.folder), uids(kept_rows(run)[0]["uid"]))
     assert found.report_deleted and not (run.folder / "report.html").exists()
 
 
-def verified_anew(run: Path) -> list[str]:
+def verified_anew(run):
     """What `verify` finds of a run whose manifest is made of its files as they are now."""
     store, manifest = RunStore(str(run)), pq.read_table(run / "manifest.parquet").select(["path", "rows"]).to_pydict()
     write_manifest(store, Lines(digest_file(store, *file) for file in zip(*manifest.values(), strict=True)))
     return verify_run(str(run))[1]
 
 
-def test_verify_finds_what_is_put_back(original: Ran, run: Ran) -> None:
+def test_verify_finds_what_is_put_back(original, run):
     victim = next(row for row in kept_rows(run) if row["url"])
     forget(str(run.folder), uids(victim["uid"]))
     told = "forgotten items are absent from tables, shards and uids.npy (1 item requested)"  # its row has other names
     assert verify_run(str(run.folder))[0][-1] == told
 
-    def fault_of(path: str, change: Any) -> list[str]:
+    def fault_of(path, change):
         copy = Path(shutil.copytree(run.folder, run.folder.parent / f"copy{len(os.listdir(run.folder.parent))}"))
         change(copy / path)
         return [fault.partition(": ")[0] for fault in verified_anew(copy)]
@@ -397,13 +394,13 @@ def test_verify_finds_what_is_put_back(original: Ran, run: Ran) -> None:
     image = next(s.image for s in told_apart() if s.image and sha256(s) == victim["sha256"])
     shard = "shards/00000.tar"
 
-    def put_back(path: Path) -> None:
+    def put_back(path):
         with tarfile.open(path, "a") as tar:
             name = tar.getnames()[0].partition(".")[0]
-            pools.add_member(tar, f"{name}.seg.png", image)
+            kit.add_member(tar, f"{name}.seg.png", image)
 
-    def put_value(column: str, value: Any, of: int = 0) -> Any:
-        def change(path: Path) -> None:
+    def put_value(column, value, of=0):
+        def change(path):
             table = pq.read_table(path)
             values = table[column].to_pylist()
             values[of] = value
@@ -426,15 +423,15 @@ def test_verify_finds_what_is_put_back(original: Ran, run: Ran) -> None:
     assert "forgotten.parquet" in fault_of("forgotten.parquet", put_value("value", "0" * 32))
 
 
-def test_remote_runs(original: Ran) -> None:
+def test_remote_runs(original):
     """One upload a file, and the same result as in a local folder."""
     fs = fsspec.filesystem("memory")
     fs.put(str(original.folder), "/forget-remote", recursive=True)
     victim = kept_rows(original)[9]
-    put: list[str] = []
+    put = []
     real = type(fs).put_file
 
-    def put_file(self: Any, source: str, target: str, **options: Any) -> None:
+    def put_file(self, source, target, **options):
         if "/tmp/lease/" not in target:
             put.append(target.removeprefix("/forget-remote/"))
         real(self, source, target, **options)
@@ -447,7 +444,7 @@ def test_remote_runs(original: Ran) -> None:
     fs.rm("/forget-remote", recursive=True)
 
 
-def test_what_cannot_be(run: Ran, tmp_path: Path) -> None:
+def test_what_cannot_be(run, tmp_path):
     with pytest.raises(RecipeError, match="not a run folder"):
         forget(str(tmp_path), uids("0" * 32))
     with pytest.raises(RecipeError, match="nothing to forget"):
@@ -458,12 +455,12 @@ def test_what_cannot_be(run: Ran, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_report_made_meanwhile_is_not_put_back(run: Ran, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_report_made_meanwhile_is_not_put_back(run, monkeypatch, tmp_path):
     """A page that was rendered before would show what is gone, and the manifest would vouch for it."""
     victims = iter(kept_rows(run)[:2])
     render = page.render_page
 
-    def rendering(*opened: Any) -> str:
+    def rendering(*opened):
         text = render(*opened)
         forget(str(run.folder), uids(next(victims)["uid"]))
         return text
@@ -477,14 +474,14 @@ def test_a_report_made_meanwhile_is_not_put_back(run: Ran, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("column", ["link", "page"])
-def test_verify_looks_for_urls_in_the_column_of_each_source(tmp_path: Path, column: str) -> None:
+def test_verify_looks_for_urls_in_the_column_of_each_source(tmp_path, column):
     sources = []
     for name in ("link", "page"):
         rows = {name: [f"http://{name}/{i}" for i in range(4)], "caption": [f"the {name} number {i}" for i in range(4)]}
         pq.write_table(pa.table(rows), tmp_path / f"{name}.parquet")
         path = str(tmp_path / f"{name}.parquet")
         sources.append({"name": name, "format": "parquet", "path": path, "columns": {"url": name}})
-    run = pools.run_local(pools.recipe_of("", input=sources), tmp_path / "run")
+    run = kit.run_local(kit.recipe_of("", input=sources), tmp_path / "run")
     forget(str(run.folder), urls(f"http://{column}/2"))
     assert verify_run(str(run.folder))[1] == []
     shard = run.folder / "shards" / "00000.parquet"

@@ -2,21 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
 
 from curate.store.items import Items, hash_url
-from tests.laws import pools
-from tests.laws.pools import Ran, Sample
+from tests import kit
 
 
-def told_apart(clean: int = 60, seed: int = 0) -> list[Sample]:
-    """Samples with duplicates and damage (see pools.make_samples); a caption is no part of another one."""
+def told_apart(clean=60, seed=0):
+    """Samples with duplicates and damage (see kit.make_samples); a caption is no part of another one."""
     return [
         replace(
             s,
@@ -24,34 +20,34 @@ def told_apart(clean: int = 60, seed: int = 0) -> list[Sample]:
             and s.caption.strip()
             and f"{s.caption} q{hashlib.sha256(s.caption.encode()).hexdigest()[:12]}",
         )
-        for s in pools.make_samples(clean, seed)
+        for s in kit.make_samples(clean, seed)
     ]
 
 
-def sha256(sample: Sample) -> str:
+def sha256(sample):
     assert sample.image is not None
     return hashlib.sha256(sample.image).hexdigest()
 
 
-def rows_of(run: Ran) -> list[dict[str, Any]]:
+def rows_of(run):
     """Samples with their verdicts."""
     decisions = run.table("decisions").to_pylist()
     return [{**s, **d} for s, d in zip(run.table("samples").to_pylist(), decisions, strict=True)]
 
 
-def uids(*values: str) -> Items:
+def uids(*values):
     return Items.of({"uid": map(bytes.fromhex, values)})
 
 
-def urls(*values: str) -> Items:
+def urls(*values):
     return Items.of({"url": [hash_url(value.encode()) for value in values]})
 
 
-def images(*values: str) -> Items:
+def images(*values):
     return Items.of({"sha256": map(bytes.fromhex, values)})
 
 
-def texts_of(folder: Path) -> dict[str, str]:
+def texts_of(folder):
     """Everything that a run says in text, by file: tables and footers, databases, json; of tars all bytes."""
     found = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -68,7 +64,7 @@ def texts_of(folder: Path) -> dict[str, str]:
     return found
 
 
-def left_of(folder: Path, words: Sequence[str | bytes]) -> list[tuple[str, str]]:
+def left_of(folder, words):
     """Which files hold which of the words (text, or bytes of an image)."""
     needles = [word if isinstance(word, str) else word.decode("latin-1") for word in words]
     return [(file, needle[:40]) for file, text in texts_of(folder).items() for needle in needles if needle in text]

@@ -18,10 +18,10 @@ from apache_beam.runners.runner import PipelineState
 
 from tests.runners.clusters import find_go_program, write_boot
 from tests.runners.dataflow.loopback import BUCKET, read_pipeline, serving_storage, start_on_prism, variables
-from tests.runners.dataflow.service import Job, serving
+from tests.runners.dataflow.service import serving
 
 
-def work(job: Job, boot: str) -> None:
+def work(job, boot):
     """Do a job, unless it is cancelled meanwhile."""
     print(f"job {job.id} {job.request['name']}: begins", flush=True)
     result = start_on_prism(read_pipeline(job)[0], boot)
@@ -39,7 +39,7 @@ def work(job: Job, boot: str) -> None:
     print(f"job {job.id} {job.request['name']}: {job.state}", *job.errors, sep="\n", flush=True)
 
 
-def find_missing() -> list[str]:
+def find_missing():
     """What to install first, a line each."""
     lines = ["pip install -e '.[runners]'"] if find_spec("gcsfs") is None else []
     for name in ("fake-gcs-server", "prism", "container"):
@@ -50,7 +50,7 @@ def find_missing() -> list[str]:
     return lines
 
 
-def main() -> None:
+def main():
     """Serve until it is interrupted."""
     if missing := find_missing():
         sys.exit("\n".join(["this needs, in the checkout (Go installs into ~/go/bin):", *missing]))

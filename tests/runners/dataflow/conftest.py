@@ -3,23 +3,21 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from fsspec.registry import _registry
 
 from tests.runners.dataflow.loopback import open_store, serving_storage, variables
-from tests.runners.dataflow.service import Job, Service, serving
+from tests.runners.dataflow.service import Service, serving
 
 IMAGE = "us-central1-docker.pkg.dev/my-project-1/curate/curate:1"
 
 
 @pytest.fixture(scope="session")
-def storage() -> Iterator[str]:
+def storage():
     """The address of Cloud Storage, which Beam and gcsfs find by a variable."""
     pytest.importorskip("google.cloud.dataflow")
     with serving_storage() as url, pytest.MonkeyPatch.context() as patched:
@@ -37,7 +35,7 @@ class Cloud:
     service: Service
     folder: Path  # on this machine, for files of options and what commands print
 
-    def write_options(self, **more: Any) -> Path:
+    def write_options(self, **more):
         """A file for --on."""
         options = {
             "runner": "dataflow",
@@ -51,13 +49,13 @@ class Cloud:
         path.write_text(yaml.safe_dump(options | more))
         return path
 
-    def start(self, *words: str, **more: Any) -> subprocess.Popen[str]:
+    def start(self, *words, **more):
         """`curate run …` on it, in a process of its own."""
         command = [sys.executable, "-m", "curate", "run", *words, "--on", str(self.write_options(**more))]
         with open(self.folder / "err", "w") as err:
             return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=err, text=True)
 
-    def wait_for_job(self, running: subprocess.Popen[str], seconds: float = 300) -> Job:
+    def wait_for_job(self, running, seconds=300):
         """The job, once there is one; the process may have ended with status 0."""
         ends = time.monotonic() + seconds
         while not self.service.begun.wait(0.1):
@@ -65,24 +63,24 @@ class Cloud:
         return self.service.jobs[-1]
 
     @property
-    def errors(self) -> str:
+    def errors(self):
         return (self.folder / "err").read_text()
 
 
 @pytest.fixture
-def cloud(storage: str, tmp_path: Path) -> Iterator[Cloud]:
+def cloud(storage, tmp_path):
     folder = tmp_path / "cloud"
     folder.mkdir()
     with serving() as service:
         yield Cloud(service, folder)
 
 
-def list_files(url: str) -> list[str]:
+def list_files(url):
     """The files of a folder of the bucket."""
     return list(open_store().find(url))
 
 
-def download(url: str, folder: Path) -> None:
+def download(url, folder):
     """A folder of the bucket as one here."""
     store, prefix = open_store(), url.removeprefix("gs://").rstrip("/") + "/"
     for name in store.find(prefix):
@@ -91,7 +89,7 @@ def download(url: str, folder: Path) -> None:
         path.write_bytes(store.cat_file(name))
 
 
-def upload(folder: Path, url: str) -> None:
+def upload(folder, url):
     """The files of a folder into the bucket."""
     store = open_store()
     for path in folder.iterdir():

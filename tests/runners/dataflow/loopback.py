@@ -3,28 +3,25 @@
 import os
 import subprocess
 import urllib.request
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2 as protos
 from apache_beam.runners.portability.prism_runner import PrismRunner
 
+from tests.kit.waiting import wait_until
 from tests.runners.clusters import find_go_program, free_port
-from tests.runners.dataflow.service import Job
-from tests.waiting import wait_until
 
 BUCKET = "gs://my-bucket"
 
 
-def variables(url: str) -> dict[str, str]:
+def variables(url):
     """By which Beam and gcsfs find a store; gcsfs asks by gRPC for a bucket's layout, which the server does not know."""
     return {"STORAGE_EMULATOR_HOST": url, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
 
 
 @contextmanager
-def serving_storage() -> Iterator[str]:
+def serving_storage():
     """The address of Cloud Storage with one bucket, in memory."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -35,7 +32,7 @@ def serving_storage() -> Iterator[str]:
         body = f'{{"name": "{BUCKET[5:]}"}}'.encode()
         request = urllib.request.Request(f"{url}/storage/v1/b?project=p", body, {"Content-Type": "application/json"})
 
-        def has_bucket() -> bool:
+        def has_bucket():
             with suppress(OSError), urllib.request.urlopen(request, timeout=60):
                 return True
             return False
@@ -47,20 +44,20 @@ def serving_storage() -> Iterator[str]:
         server.wait()
 
 
-def open_store() -> Any:
+def open_store():
     """The bucket's file system: the plain one, whatever gcsfs was imported for before."""
     from gcsfs.core import GCSFileSystem
 
     return GCSFileSystem(token="anon", skip_instance_cache=True, use_listings_cache=False)
 
 
-def read_pipeline(job: Job) -> tuple[protos.Pipeline, int]:
+def read_pipeline(job):
     """The pipeline that a job's request names, from the store, and its bytes."""
     data = open_store().cat_file(job.request["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"])
     return protos.Pipeline.FromString(data), len(data)
 
 
-def start_on_prism(pipeline: protos.Pipeline, boot: str) -> Any:
+def start_on_prism(pipeline, boot):
     """Run a staged pipeline in processes that boot starts; in Google's machines, boot is the image's entry point."""
     with_store = {name: os.environ[name] for name in variables("")}
     for environment in pipeline.components.environments.values():

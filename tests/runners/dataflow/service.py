@@ -8,7 +8,6 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,7 +32,7 @@ class Job:
     asked: int = 0  # how often its state was
 
     @property
-    def answer(self) -> dict[str, Any]:
+    def answer(self):
         named = {"name": self.request["name"], "clientRequestId": self.request["clientRequestId"]}
         where = {
             "projectId": self.place[0],
@@ -48,19 +47,19 @@ class Service(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.jobs: list[Job] = []
+        self.jobs = []
         self.lock = threading.Lock()
         self.begun = threading.Event()  # once there is a job
         self.delay = 0.0  # seconds until whoever made it is answered
 
     @property
-    def url(self) -> str:
+    def url(self):
         """As Beam takes it for one that is none of Google's: by `localhost`, and nothing else."""
         return f"http://localhost:{self.server_port}"
 
-    def answer(self, found: re.Match[str], command: str, query: dict[str, list[str]], body: Any) -> tuple[int, Any]:
+    def answer(self, found, command, query, body):
         jobs, place = self.jobs, (found[1], found[2])
         if found[3] is None and command == "POST":
             for job in jobs:
@@ -100,7 +99,7 @@ class Service(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: Service
 
-    def _do(self) -> None:
+    def _do(self):
         url = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         found = _PATH.fullmatch(url.path)
@@ -124,12 +123,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = _do
 
-    def log_message(self, *words: Any) -> None:
+    def log_message(self, *words):
         """Say nothing."""
 
 
 @contextmanager
-def serving() -> Iterator[Service]:
+def serving():
     """The service, on this machine's loopback."""
     with Service() as service:
         threading.Thread(target=service.serve_forever, daemon=True).start()

@@ -3,8 +3,6 @@
 import json
 import signal
 import time
-from pathlib import Path
-from typing import Any
 
 import apache_beam as beam
 import pytest
@@ -16,10 +14,9 @@ from curate.store.store import RunStore
 from pipelines.engines import dataflow
 from pipelines.engines.choose import choose_engine
 from pipelines.engines.dataflow import Dataflow
-from pipelines.engines.job import Job
+from tests import kit
 from tests.cli.conftest import run_command
-from tests.laws import pools
-from tests.runners.dataflow.conftest import Cloud, upload
+from tests.runners.dataflow.conftest import upload
 from tests.runners.dataflow.loopback import BUCKET
 
 pytestmark = pytest.mark.runners
@@ -32,7 +29,7 @@ ENDED = {
 METRICS = {"TotalVcpuTime": 7200.0, "TotalMemoryUsage": 3.0e7, "TotalShuffleDataProcessed": 123456.0}
 
 
-def submit(cloud: Cloud, out: str) -> tuple[Dataflow, Job]:
+def submit(cloud, out):
     """A job of one element."""
     engine = choose_engine([], str(cloud.write_options()), out)
     assert isinstance(engine, Dataflow)
@@ -40,11 +37,11 @@ def submit(cloud: Cloud, out: str) -> tuple[Dataflow, Job]:
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(monkeypatch):
     monkeypatch.setattr(dataflow, "_BETWEEN", 0.05)
 
 
-def test_a_job_is_found_by_its_number_and_by_its_name(cloud: Cloud) -> None:
+def test_a_job_is_found_by_its_number_and_by_its_name(cloud):
     out = f"{BUCKET}/found"
     engine, job = submit(cloud, out)
     by_name = engine.name_job(RunStore(out))
@@ -62,7 +59,7 @@ def test_a_job_is_found_by_its_number_and_by_its_name(cloud: Cloud) -> None:
     assert Dataflow.attach(by_name | {"job": "curate-another"}).state == PipelineState.UNKNOWN
 
 
-def test_of_one_run_there_is_one_active_job(cloud: Cloud) -> None:
+def test_of_one_run_there_is_one_active_job(cloud):
     out = f"{BUCKET}/one"
     submit(cloud, out)
     with pytest.raises(
@@ -76,7 +73,7 @@ def test_of_one_run_there_is_one_active_job(cloud: Cloud) -> None:
     assert latest is not None and latest["job"] == cloud.service.jobs[1].id
 
 
-def test_what_ended_a_job_and_what_it_took(cloud: Cloud, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_ended_a_job_and_what_it_took(cloud, caplog):
     _, job = submit(cloud, f"{BUCKET}/failed")
     assert not job.costs
     cloud.service.jobs[0].metrics = METRICS
@@ -86,7 +83,7 @@ def test_what_ended_a_job_and_what_it_took(cloud: Cloud, caplog: pytest.LogCaptu
         "work item was attempted",
     ]
     cloud.service.jobs[0].state = "JOB_STATE_FAILED"
-    costs: list[Any] = []
+    costs = []
     with pytest.raises(RuntimeError, match="ValueError: boom"):
         job.follow(lambda: costs.append(job.costs))
     used = {cost.name: cost.seconds_in_bundles for cost in costs[-1]}
@@ -95,7 +92,7 @@ def test_what_ended_a_job_and_what_it_took(cloud: Cloud, caplog: pytest.LogCaptu
     assert f"the job is FAILED; see {job.logs}" in caplog.text
 
 
-def test_a_job_is_cancelled_from_elsewhere(cloud: Cloud) -> None:
+def test_a_job_is_cancelled_from_elsewhere(cloud):
     _, job = submit(cloud, f"{BUCKET}/cancelled")
     assert job.handle is not None
     Dataflow.attach(json.loads(json.dumps(dict(job.handle)))).stop()
@@ -104,12 +101,12 @@ def test_a_job_is_cancelled_from_elsewhere(cloud: Cloud) -> None:
         job.follow(lambda: None)
 
 
-def test_a_service_that_does_not_answer_for_a_while(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_that_does_not_answer_for_a_while(cloud, monkeypatch):
     _, job = submit(cloud, f"{BUCKET}/silent")
     monkeypatch.setattr(dataflow, "_PATIENCE", 0.2)
     answer, silent = cloud.service.answer, 3
 
-    def fail_some(*words: Any) -> Any:
+    def fail_some(*words):
         nonlocal silent
         silent -= 1
         return (
@@ -129,8 +126,8 @@ def test_a_service_that_does_not_answer_for_a_while(cloud: Cloud, monkeypatch: p
 
 
 @pytest.fixture
-def recipe(cloud: Cloud, tmp_path: Path) -> Path:
-    pools.write_tars(tmp_path / "tars", pools.make_samples(12), 1)
+def recipe(cloud, tmp_path):
+    kit.write_tars(tmp_path / "tars", kit.make_samples(12), 1)
     upload(tmp_path / "tars", f"{BUCKET}/{tmp_path.name}/tars")
     path = tmp_path / "recipe.yaml"
     source = {"name": "pool", "format": "webdataset", "path": f"{BUCKET}/{tmp_path.name}/tars/*.tar"}
@@ -138,7 +135,7 @@ def recipe(cloud: Cloud, tmp_path: Path) -> Path:
     return path
 
 
-def test_a_run_that_is_handed_over_and_cancelled(cloud: Cloud, recipe: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_handed_over_and_cancelled(cloud, recipe, tmp_path):
     """Of two submits one has the folder; the truth is told to whoever asks."""
     out, on = f"{BUCKET}/{tmp_path.name}/run", str(cloud.write_options())
     done = run_command("run", str(recipe), "--out", out, "--on", on, "--detach")
@@ -156,7 +153,7 @@ def test_a_run_that_is_handed_over_and_cancelled(cloud: Cloud, recipe: Path, tmp
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_an_interrupt_cancels_the_job_and_a_kill_does_not(cloud: Cloud, recipe: Path, tmp_path: Path) -> None:
+def test_an_interrupt_cancels_the_job_and_a_kill_does_not(cloud, recipe, tmp_path):
     out = f"{BUCKET}/{tmp_path.name}/run"
     running = cloud.start(str(recipe), "--out", out)
     job = cloud.wait_for_job(running)
@@ -178,9 +175,7 @@ def test_an_interrupt_cancels_the_job_and_a_kill_does_not(cloud: Cloud, recipe: 
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_an_interrupt_between_a_jobs_making_and_the_answer_cancels_it(
-    cloud: Cloud, recipe: Path, tmp_path: Path
-) -> None:
+def test_an_interrupt_between_a_jobs_making_and_the_answer_cancels_it(cloud, recipe, tmp_path):
     cloud.service.delay = 15.0
     running = cloud.start(str(recipe), "--out", f"{BUCKET}/{tmp_path.name}/run")
     job = cloud.wait_for_job(running)

@@ -9,18 +9,17 @@ is in the store.
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 from apache_beam.runners.runner import PipelineState
 
-from tests.laws import pools
-from tests.pool.pmc.articles import ARTICLES, write_folders
+from tests import kit
+from tests.kit.articles import ARTICLES, write_folders
 from tests.pool.pmc.test_runs import RULES
 from tests.runners.clusters import write_boot
-from tests.runners.dataflow.conftest import Cloud, download, upload
+from tests.runners.dataflow.conftest import download, upload
 from tests.runners.dataflow.loopback import BUCKET, read_pipeline, start_on_prism
 from tests.runners.test_engines import curate, digests
 
@@ -29,14 +28,14 @@ pytestmark = pytest.mark.runners
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def write_recipe(folder: Path) -> Path:
+def write_recipe(folder):
     """With images, near-duplicates, local files that steps need, and a solved t; the pool is in the store."""
-    pools.write_tars(folder / "tars", pools.make_samples(60), 3)
+    kit.write_tars(folder / "tars", kit.make_samples(60), 3)
     upload(folder / "tars", f"{BUCKET}/{folder.name}/tars")
     path = f"{BUCKET}/{folder.name}/tars/{{00000..00002}}.tar"
     recipe = {
         "input": {"name": "pool", "format": "webdataset", "path": path},
-        "match": {"metadata": pools.write_metadata(folder)},
+        "match": {"metadata": kit.write_metadata(folder)},
         "measure": {"language": {}, "image": {"phash": True}},
         "rules": {"words": "words > 2", "wide": {"top": 0.9, "of": "width"}},
         "dedup": {"by": ["uid", "sha256", {"phash": {"distance": 4}}]},
@@ -49,7 +48,7 @@ def write_recipe(folder: Path) -> Path:
     return file
 
 
-def write_articles(folder: Path) -> Path:
+def write_articles(folder):
     """Over articles in the store."""
     for article in write_folders(folder / "pmc", ARTICLES).iterdir():
         upload(article, f"{BUCKET}/{folder.name}/pmc/{article.name}")
@@ -60,7 +59,7 @@ def write_articles(folder: Path) -> Path:
     return file
 
 
-def install(folder: Path) -> Path:
+def install(folder):
     """An environment as the image's: curate's wheel with the pinned packages."""
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "wheel")]
     subprocess.run(build, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
@@ -75,9 +74,7 @@ def install(folder: Path) -> Path:
     ("write", "where"),
     [(write_recipe, "here"), (write_articles, "here"), pytest.param(write_recipe, "fresh", marks=pytest.mark.slow)],
 )
-def test_the_staged_pipeline_gives_the_same_bytes(
-    write: Callable[[Path], Path], where: str, cloud: Cloud, tmp_path: Path
-) -> None:
+def test_the_staged_pipeline_gives_the_same_bytes(write, where, cloud, tmp_path):
     """The driver waits for the job; workers have nothing of this machine. In a fresh environment, the driver is killed."""
     recipe, environment = write(tmp_path), None
     if where == "fresh":

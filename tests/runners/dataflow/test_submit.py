@@ -3,10 +3,8 @@
 import base64
 import random
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from apache_beam.portability.api import beam_runner_api_pb2 as protos
@@ -15,17 +13,16 @@ from curate import demo
 from curate.base.errors import RecipeError
 from curate.pool.formats.input_format import InputPart
 from curate.pool.plan import PackedUnits, Unit
-from curate.recipe.recipe import Recipe, parse_recipe
+from curate.recipe.recipe import parse_recipe
 from curate.store.layout import UNITS
 from pipelines.curate import build
 from pipelines.driver import preflight
 from pipelines.engines import dataflow
 from pipelines.prepare import prepare
 from pipelines.steps.units import BeamUnits
-from tests.laws import pools
-from tests.runners.dataflow.conftest import IMAGE, Cloud, list_files, upload
+from tests import kit
+from tests.runners.dataflow.conftest import IMAGE, list_files, upload
 from tests.runners.dataflow.loopback import BUCKET, read_pipeline
-from tests.runners.dataflow.service import Job
 
 pytestmark = pytest.mark.runners
 
@@ -33,16 +30,16 @@ CLIP = Path(demo.__file__).parent / "clip"  # without torch, whose import takes 
 GPU = "type:nvidia-l4;count:1;machine_type:g2-standard-8;install-nvidia-driver"
 
 
-def make_recipe(folder: Path, device: str = "cuda") -> Recipe:
+def make_recipe(folder, device="cuda"):
     """With all that a pipeline has steps for."""
-    pools.write_tars(folder / "tars", pools.make_samples(12), 1)
+    kit.write_tars(folder / "tars", kit.make_samples(12), 1)
     upload(folder / "tars", f"{BUCKET}/{folder.name}/tars")
     (folder / "forgotten.txt").write_text("https://example.com/0/1.jpg\n")
     model = {"model": f"onnx:{CLIP}", "device": device, "embeddings": True}
     return parse_recipe(
         {
             "input": {"name": "pool", "format": "webdataset", "path": f"{BUCKET}/{folder.name}/tars/*.tar"},
-            "match": {"metadata": pools.write_metadata(folder)},
+            "match": {"metadata": kit.write_metadata(folder)},
             "measure": {"language": {}, "image": {"phash": True}, "clip": model},
             "blocklist": str(folder / "forgotten.txt"),
             "derive": {"z": "zscore(words)", "q": "quantile(clip_score)"},
@@ -61,17 +58,17 @@ def make_recipe(folder: Path, device: str = "cuda") -> Recipe:
     )  # fmt: skip
 
 
-def submit(cloud: Cloud, recipe: Recipe, out: str, units: Any = None, **options: Any) -> Job:
+def submit(cloud, recipe, out, units=None, **options):
     """Submit a run as the driver does, after its checks."""
     prepared = prepare(recipe, out, on=str(cloud.write_options(**options)))
-    lines: list[str] = []
+    lines = []
     preflight(prepared, lines.append)
     assert lines[0].startswith("Dataflow in us-central1, project my-project-1, as job curate-run-")
     plan = prepared.plan.units if units is None else units
     rows = 10_000 * len(plan) * 10
     hints = prepared.engine.hints(prepared.context, rows, 1024)
 
-    def add_steps(root: Any) -> None:
+    def add_steps(root):
         steps = BeamUnits(root, plan, replace(prepared.context, recipe=prepared.sent), hints)
         build(steps, prepared.context, plan, 1024)
         steps.finish()
@@ -81,7 +78,7 @@ def submit(cloud: Cloud, recipe: Recipe, out: str, units: Any = None, **options:
     return cloud.service.jobs[-1]
 
 
-def find_hints(pipeline: protos.Pipeline) -> dict[str, dict[str, str]]:
+def find_hints(pipeline):
     """The hints of steps that have some, by name."""
     environments = pipeline.components.environments
     found = {}
@@ -91,7 +88,7 @@ def find_hints(pipeline: protos.Pipeline) -> dict[str, dict[str, str]]:
     return found
 
 
-def test_the_request(cloud: Cloud, tmp_path: Path) -> None:
+def test_the_request(cloud, tmp_path):
     out = f"{BUCKET}/{tmp_path.name}/run"
     more = {
         "service_account_email": "curate@my-project-1.iam.gserviceaccount.com",
@@ -139,7 +136,7 @@ def test_the_request(cloud: Cloud, tmp_path: Path) -> None:
     assert len(set(map(str, hints.values()))) <= 3
 
 
-def test_gpus_and_recipe_fit_each_other(cloud: Cloud, tmp_path: Path) -> None:
+def test_gpus_and_recipe_fit_each_other(cloud, tmp_path):
     out, recipe = f"{BUCKET}/{tmp_path.name}/run", make_recipe(tmp_path)
     plain = recipe.model_copy(update={"captions": None})
     with pytest.raises(
@@ -159,8 +156,8 @@ def test_gpus_and_recipe_fit_each_other(cloud: Cloud, tmp_path: Path) -> None:
         submit(cloud, without, out, dataflow_accelerator=GPU)
 
 
-def test_what_is_on_this_machine_is_refused(cloud: Cloud, tmp_path: Path) -> None:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(6), 1)
+def test_what_is_on_this_machine_is_refused(cloud, tmp_path):
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(6), 1)
     recipe = parse_recipe({"input": {"name": "pool", "format": "webdataset", "path": path}})
     with pytest.raises(RecipeError, match=r"input 'pool': /.*tar is on this machine, and Dataflow's workers are not"):
         submit(cloud, recipe, f"{BUCKET}/{tmp_path.name}/run")
@@ -169,11 +166,11 @@ def test_what_is_on_this_machine_is_refused(cloud: Cloud, tmp_path: Path) -> Non
     assert not cloud.service.jobs and not (tmp_path / "run").exists()
 
 
-def make_units(count: int, parts: int) -> Iterator[Unit]:
+def make_units(count, parts):
     """Units of tars with a list beside each, as a bucket lists them: sizes and etags are of little use to compression."""
     rng = random.Random(1)
 
-    def etag() -> str:
+    def etag():
         generation = 1_700_000_000_000_000 + rng.randrange(10**13)
         return base64.b64encode(b"\x08" + generation.to_bytes(8, "little") + b"\x10\x01").decode()
 
@@ -193,7 +190,7 @@ def make_units(count: int, parts: int) -> Iterator[Unit]:
 
 
 @pytest.mark.slow
-def test_the_pipeline_of_the_largest_pool(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pipeline_of_the_largest_pool(cloud, tmp_path, monkeypatch):
     """130,000 units of ten tars, with the richest recipe: units that take up more are files of the run's folder."""
     out, recipe = f"{BUCKET}/{tmp_path.name}/run", make_recipe(tmp_path)
     units = PackedUnits(make_units(130_000, 10))

@@ -3,16 +3,14 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
 
 import psutil
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 
-def start(master: str) -> Any:
+def start(master):
     pyspark = pytest.importorskip("pyspark")
     os.environ["PYSPARK_PYTHON"] = sys.executable
     conf = pyspark.SparkConf().setMaster(master).setAppName("tests")
@@ -23,35 +21,35 @@ def start(master: str) -> Any:
     return context
 
 
-def stop() -> None:
+def stop():
     """Stop the context that is active, if there is one."""
     if (pyspark := sys.modules.get("pyspark")) and (active := pyspark.SparkContext._active_spark_context):
         active.stop()
 
 
 @pytest.fixture(scope="session")
-def stopped() -> Iterator[None]:
+def stopped():
     """In the end no context is left."""
     yield
     stop()
 
 
 @pytest.fixture
-def spark(stopped: None) -> Any:
+def spark(stopped):
     """The active context, which is started where there is none."""
     return pytest.importorskip("pyspark").SparkContext._active_spark_context or start("local[2]")
 
 
 @pytest.fixture
-def options(spark: Any) -> PipelineOptions:
+def options(spark):
     return PipelineOptions(["--runner=pipelines.spark.SparkRunner"])
 
 
 @pytest.fixture
-def retrying() -> Iterator[Callable[[int], PipelineOptions]]:
+def retrying():
     """Options for a context that tries a task so many times, in place of all tests': local[CORES, ATTEMPTS]."""
 
-    def begin(attempts: int) -> PipelineOptions:
+    def begin(attempts):
         stop()
         start(f"local[2, {attempts}]")
         return PipelineOptions(["--runner=pipelines.spark.SparkRunner"])
@@ -60,7 +58,7 @@ def retrying() -> Iterator[Callable[[int], PipelineOptions]]:
     stop()
 
 
-def workers(older: float) -> list[int]:
+def workers(older):
     """The Python processes of executors, so many seconds old, below this one: children of PySpark's daemon, which forks."""
     found = []
     for child in psutil.Process().children(recursive=True):

@@ -1,7 +1,6 @@
 """Beam's own battery for runners, out of the installed Beam, on Spark."""
 
 import unittest
-from typing import Any
 
 import pytest
 from apache_beam import Pipeline
@@ -38,15 +37,15 @@ REFUSED = {STATE: "state and timers", FINALIZATION: "bundle finalization", STREA
 
 
 class TestOnSpark(fn_runner_test.FnApiRunnerTest):
-    def create_pipeline(self, is_drain: bool = False) -> Pipeline:
+    def create_pipeline(self, is_drain=False):
         return Pipeline(options=PipelineOptions(["--runner=pipelines.spark.SparkRunner"]))
 
 
-def fails(name: str, reason: str) -> Any:
+def fails(name, reason):
     """The test, expected to end with the refusal, where it is refused."""
     test = getattr(TestOnSpark, name)
 
-    def ends_as_said(self: TestOnSpark) -> None:
+    def ends_as_said(self):
         with self.assertRaisesRegex(Exception, REFUSED.get(reason, "")):
             test(self)
 
@@ -58,7 +57,7 @@ for name, reason in EXCEPTIONS.items():
         setattr(TestOnSpark, name, fails(name, reason))
 
 
-def test_most_pass() -> None:
+def test_most_pass():
     """Those that Beam itself skips count for nothing."""
     names = set(unittest.TestLoader().getTestCaseNames(TestOnSpark))
     assert len(names - set(EXCEPTIONS)) - 4 >= 51

@@ -1,7 +1,6 @@
 """What the runner relies on in Beam: names that are no promise of Beam's, so their signatures are compared; needs no PySpark."""
 
 import inspect
-from typing import Any
 
 import pytest
 from apache_beam.runners.portability.fn_api_runner import execution, fn_runner, translations, worker_handlers
@@ -35,11 +34,11 @@ PARAMETERS = {
 
 
 @pytest.mark.parametrize("function", PARAMETERS, ids=lambda function: function.__qualname__)
-def test_signature(function: Any) -> None:
+def test_signature(function):
     assert " ".join(inspect.signature(function).parameters) == PARAMETERS[function]
 
 
-def test_phases() -> None:
+def test_phases():
     """What is prepared comes after splittable DoFns and lifted combiners are apart, and before anything is fused."""
     names = [phase.__name__ for phase in translations.standard_optimize_phases()]
     order = ["lift_combiners", "expand_sdf", "fix_flatten_coders", "greedily_fuse", "sort_stages"]

@@ -40,7 +40,7 @@ context.stop()
 """
 
 
-def test_where_spark_submit_began_it(tmp_path: Path) -> None:
+def test_where_spark_submit_began_it(tmp_path):
     """Its name and master hold: on Kubernetes it gives the driver another address of the same cluster."""
     (tmp_path / "driver.py").write_text(SUBMITTED)
     program = Path(pytest.importorskip("pyspark").__file__).parent / "bin/spark-submit"
@@ -50,7 +50,7 @@ def test_where_spark_submit_began_it(tmp_path: Path) -> None:
     assert "this is mine at local[1] True" in done.stdout, done.stderr
 
 
-def test_a_lost_task_is_a_line() -> None:
+def test_a_lost_task_is_a_line():
     """With Python's last error, and no trace of Python or Java."""
     done = subprocess.run([sys.executable, "-c", FAILING], capture_output=True, text=True, check=True)
     assert "Traceback" not in done.stderr and "\tat " not in done.stderr

@@ -1,8 +1,5 @@
 """A recipe that fails gives the same error on Spark as on the local runner."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from curate.base.errors import RunError
@@ -21,7 +18,7 @@ SPARK = ("--runner=spark",)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     """The demo's recipe, over a smaller pool."""
     made = tmp_path_factory.mktemp("demo")
     _write_recipe(str(made), str(made / "recipe.yaml"))
@@ -29,13 +26,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def curate(recipe: Path, out: Path, words: tuple[str, ...]) -> None:
+def curate(recipe, out, words):
     prepared = prepare(load_recipe(str(recipe)), str(out), options=words)
     with claimed(prepared):
         driver.run(prepared)
 
 
-def test_same_error(folder: Path, capfd: Any) -> None:
+def test_same_error(folder, capfd):
     text = (folder / "recipe.yaml").read_text()
     (folder / "strict.yaml").write_text(text.replace("max_failed: 0.1", "max_failed: 0.001"))
     errors = []
@@ -47,10 +44,10 @@ def test_same_error(folder: Path, capfd: Any) -> None:
     assert "org.apache.spark" not in capfd.readouterr().err
 
 
-def test_what_stages_take_is_written_meanwhile(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[int] = []
+def test_what_stages_take_is_written_meanwhile(folder, monkeypatch):
+    written = []
 
-    def write(store: Any, costs: Any) -> int:
+    def write(store, costs):
         written.append(len(costs))
         return _write_costs(store, costs)
 

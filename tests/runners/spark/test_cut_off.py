@@ -5,20 +5,19 @@ Spark gives it up after 20 s, and the other one measures the unit; what it write
 
 import os
 import time
-from pathlib import Path
 
 import fsspec
 import psutil
 import pytest
 
-from tests.laws import pools
-from tests.packages import lay_out
+from tests import kit
+from tests.kit.packages import lay_out
+from tests.kit.s3 import NAMES, bucket_at, serving_s3
 from tests.runners.clusters import Standalone
-from tests.runners.namespaces import Namespace, namespaces
+from tests.runners.namespaces import namespaces
 from tests.runners.spark.watched import Driver, check_run, find_executors
 from tests.runners.test_engines import curate, digests
 from tests.runners.test_late_attempts import UNITS
-from tests.s3 import NAMES, bucket_at, serving_s3
 
 pytestmark = [pytest.mark.runners, pytest.mark.slow]
 
@@ -53,10 +52,10 @@ KIND = SignalKind(
 """
 
 
-def write_recipe(folder: Path) -> Path:
+def write_recipe(folder):
     """A recipe of UNITS units, and the package."""
     lay_out(folder / "site", "slow", "signals", {"slow": "curate_slow:KIND"}, curate_slow=MODULE)
-    pools.write_parquets(folder / "pool", pools.make_rows(20 * UNITS), UNITS)
+    kit.write_parquets(folder / "pool", kit.make_rows(20 * UNITS), UNITS)
     source = "{name: p%d, format: parquet, path: '%s/pool/%05d.parquet'}"
     sources = ", ".join(source % (i, folder, i) for i in range(UNITS))
     rules = "measure: {slow: {}}\nrules: {best: {top: 0.5, of: slow}}\ndedup: {by: [uid]}\n"
@@ -64,7 +63,7 @@ def write_recipe(folder: Path) -> Path:
     return folder / "recipe.yaml"
 
 
-def find_first(log: Path, cluster: Standalone, driver: Driver) -> tuple[str, psutil.Process]:
+def find_first(log, cluster, driver):
     """The address of the executor that measures first, once it does, and its Python process."""
     ends = time.monotonic() + 180
     while not (log.exists() and log.read_text()):
@@ -77,9 +76,7 @@ def find_first(log: Path, cluster: Standalone, driver: Driver) -> tuple[str, psu
 
 
 @pytest.mark.parametrize("place", ["disk", "s3"])
-def test_what_a_worker_writes_that_was_cut_off_comes_late(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_worker_writes_that_was_cut_off_comes_late(place, tmp_path, monkeypatch):
     recipe = write_recipe(tmp_path)
     path = os.pathsep.join([str(tmp_path / "site"), os.environ["PYTHONPATH"]])
     slow = {"CUT_LOG": str(tmp_path / "first"), "CUT_SECONDS": str(LONG)}
@@ -108,7 +105,7 @@ def test_what_a_worker_writes_that_was_cut_off_comes_late(
     check_run(tmp_path / "run", digests(tmp_path / "local"))
 
 
-def wait_cut(space: Namespace, driver: Driver, process: psutil.Process) -> None:
+def wait_cut(space, driver, process):
     """Cut a worker off for CUT seconds while it measures; wait until the run has ended, and the worker's process."""
     ends, stages = time.monotonic() + SECONDS, driver.find_running()
     while not stages and time.monotonic() < ends:  # Spark's page may take seconds, on a crowded machine

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,14 +13,7 @@ ELEMENTS = st.lists(st.binary(max_size=40), max_size=60)
 
 @given(first=ELEMENTS, second=ELEMENTS, limit=st.integers(0, 500), most=st.integers(1, 20))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
-def test_written_divided_and_read(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    first: list[bytes],
-    second: list[bytes],
-    limit: int,
-    most: int,
-) -> None:
+def test_written_divided_and_read(tmp_path, monkeypatch, first, second, limit, most):
     monkeypatch.setattr(exchange, "_BLOCK", 64)
     writer = Writer(str(tmp_path), limit)
     for number in range(max(len(first), len(second))):
@@ -40,7 +32,7 @@ def test_written_divided_and_read(
         assert sum(part.count for part in parts) == len(elements)
 
 
-def test_files_go_with_the_last_collection_in_them(tmp_path: Path) -> None:
+def test_files_go_with_the_last_collection_in_them(tmp_path):
     held = Exchange(str(tmp_path), 100)
     writer = Writer(held.folder, 10)
     for name in ("one", "two"):
@@ -59,7 +51,7 @@ def test_files_go_with_the_last_collection_in_them(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_the_driver_holds_is_budgeted(tmp_path: Path) -> None:
+def test_what_the_driver_holds_is_budgeted(tmp_path):
     held = Exchange(str(tmp_path), 100)
     parts = [Held([bytes(40), bytes(20)])]
     held.keep(parts)

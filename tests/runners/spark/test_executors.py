@@ -7,18 +7,15 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
-from pathlib import Path
-from typing import Any
 
 import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.spark import execution, runner
-from tests.runners.clusters import Cluster, find_executors
+from tests.runners.clusters import find_executors
 from tests.runners.spark.conftest import stop
 
 pytestmark = pytest.mark.runners
@@ -27,7 +24,7 @@ ELEMENTS = 100
 
 
 @pytest.fixture(scope="module")
-def executors(cluster: Cluster) -> Iterator[Path]:
+def executors(cluster):
     """The folder of a cluster of two executors; the SparkContext is active."""
     stop()
     pyspark = pytest.importorskip("pyspark")
@@ -43,19 +40,19 @@ def executors(cluster: Cluster) -> Iterator[Path]:
     context.stop()
 
 
-def begin(folder: Path, phase: str, seconds: float) -> None:
+def begin(folder, phase, seconds):
     """Say that an element of a phase has begun, and take some time for it."""
     (folder / f"{phase}-{uuid.uuid4().hex}").touch()
     time.sleep(seconds)
 
 
-def draw(number: int, folder: Path) -> Iterator[Any]:
+def draw(number, folder):
     """Give a number a random key."""
     begin(folder, "map", 0.005)
     yield random.randrange(40), number
 
 
-def gather(pair: Any, folder: Path) -> Iterator[int]:
+def gather(pair, folder):
     """Give the numbers of a key."""
     begin(folder, "reduce", 0.02)
     yield from pair[1]
@@ -64,12 +61,12 @@ def gather(pair: Any, folder: Path) -> Iterator[int]:
 class Killer(threading.Thread):
     """Kills an executor once so many elements of a phase have begun."""
 
-    def __init__(self, cluster: Path, folder: Path, phase: str, begun: int) -> None:
+    def __init__(self, cluster, folder, phase, begun):
         super().__init__(daemon=True)
         self._cluster, self._folder, self._phase, self._begun = cluster, folder, phase, begun
         self.stop, self.has_killed = threading.Event(), False
 
-    def run(self) -> None:
+    def run(self):
         while not self.has_killed and not self.stop.wait(0.01):
             if len(list(self._folder.glob(f"{self._phase}-*"))) < self._begun:
                 continue
@@ -80,9 +77,7 @@ class Killer(threading.Thread):
 
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(100, marks=pytest.mark.slow)])
-def test_killed_executors_lose_and_double_nothing(
-    rounds: int, executors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_executors_lose_and_double_nothing(rounds, executors, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "_HELD", 1000)  # what stages give lies in files
     monkeypatch.setattr(execution, "_GROUPED_HERE", (10, 10))  # groups are shuffled
     exchange = tmp_path / "exchange"

@@ -1,8 +1,5 @@
 """On a cluster, executors read copies of a recipe's small files, which are part of the run."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,14 +13,13 @@ from curate.store.store import RunStore
 from pipelines.claim import claimed
 from pipelines.driver import preflight, run
 from pipelines.prepare import prepare
-from tests.laws import pools
-from tests.runners.clusters import Cluster
+from tests import kit
 from tests.runners.spark.conftest import stop
 
 pytestmark = pytest.mark.runners
 
 
-def write(folder: Path) -> Any:
+def write(folder):
     """A head over embeddings that the pool brings."""
     save_file({"weight": torch.ones(1, 4), "bias": torch.zeros(1)}, folder / "head.safetensors")
     vectors = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
@@ -33,12 +29,12 @@ def write(folder: Path) -> Any:
         "embeddings": {"name": "clip", "image": "image", "text": "text"},
         "heads": {"good": {"of": "clip", "path": str(folder / "head.safetensors")}},
     }
-    return pools.recipe_of(
+    return kit.recipe_of(
         str(folder / "pool.parquet"), "parquet", measure=measure, rules={"half": {"top": 0.5, "of": "good"}}
     )
 
 
-def test_copies_travel(cluster: Cluster, tmp_path: Path) -> None:
+def test_copies_travel(cluster, tmp_path):
     recipe = write(tmp_path)
     here = prepare(recipe, str(tmp_path / "here"))
     with claimed(here):

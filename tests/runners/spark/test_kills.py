@@ -7,16 +7,14 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import suppress
 from itertools import cycle, islice
-from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.runners.clusters import Standalone
-from tests.runners.spark.watched import Driver, Executor, check_run, find_executors
+from tests.runners.spark.watched import Driver, check_run, find_executors
 from tests.runners.test_engines import curate, digests, write_demo
 
 pytestmark = pytest.mark.runners
@@ -25,13 +23,13 @@ STAGES = 12  # of which so many pass at most before the next kill
 KINDS = ("executor", "python", "worker", "master", "driver", "both")
 
 
-def send(number: signal.Signals, processes: Sequence[psutil.Process]) -> None:
+def send(number, processes):
     for process in processes:
         with suppress(psutil.Error):
             process.send_signal(number)
 
 
-def find_targets(kind: str, driver: Driver, executors: Sequence[Executor]) -> list[psutil.Process]:
+def find_targets(kind, driver, executors):
     """Who is stopped, and killed: of `worker` and `master` the executor is, too, but only stopped."""
     if kind == "driver":
         python = psutil.Process(driver.process.pid)
@@ -41,7 +39,7 @@ def find_targets(kind: str, driver: Driver, executors: Sequence[Executor]) -> li
     return [executor.java for executor in executors]
 
 
-def hit(kind: str, driver: Driver, cluster: Standalone) -> str | None:
+def hit(kind, driver, cluster):
     """Kill one of a kind while a task of it runs; return the task's stage, None where none ran."""
     executors = find_executors(cluster)
     random.shuffle(executors)
@@ -68,7 +66,7 @@ def hit(kind: str, driver: Driver, cluster: Standalone) -> str | None:
     return stages[0]
 
 
-def find_left(cluster: Standalone) -> list[str]:
+def find_left(cluster):
     """The commands of processes of runs, executors, drivers and what they began, that go on."""
     left = []
     for process in psutil.process_iter(["cmdline", "cwd"]):
@@ -79,7 +77,7 @@ def find_left(cluster: Standalone) -> list[str]:
     return left
 
 
-def wait_for_none(cluster: Standalone) -> list[str]:
+def wait_for_none(cluster):
     """The processes that are left once all had time to end: a driver's Java ends some time after its Python."""
     ends = time.monotonic() + 300
     while (left := find_left(cluster)) and time.monotonic() < ends:
@@ -88,14 +86,14 @@ def wait_for_none(cluster: Standalone) -> list[str]:
 
 
 @pytest.mark.parametrize("kills", [5, pytest.param(40, marks=pytest.mark.slow)])
-def test_what_is_published_is_the_same(kills: int, tmp_path: Path) -> None:
+def test_what_is_published_is_the_same(kills, tmp_path):
     pytest.importorskip("pyspark")
     recipe = write_demo(tmp_path)
     curate(recipe, tmp_path / "local")
     wanted = digests(tmp_path / "local")
     (tmp_path / "cluster").mkdir()
     cluster = Standalone(tmp_path / "cluster", recovers=True)
-    hits: list[tuple[str, str]] = []
+    hits = []
     waiting = list(islice(cycle(KINDS), kills))
     rounds = 0
     try:

@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fsspec
@@ -18,11 +17,11 @@ import yaml
 
 from curate.store.lease import find_lease
 from curate.store.store import RunStore
-from tests.runners.kubernetes import IMAGE, Kubernetes, Object, running_kubernetes
+from tests.kit.s3 import bucket_at, serving_s3
+from tests.kit.waiting import wait_until
+from tests.kit.watched import find_words, watching
+from tests.runners.kubernetes import IMAGE, running_kubernetes
 from tests.runners.test_engines import curate, digests, write_demo
-from tests.s3 import bucket_at, serving_s3
-from tests.waiting import wait_until
-from tests.watched import find_words, watching
 
 pytestmark = [pytest.mark.runners, pytest.mark.slow]
 
@@ -32,12 +31,12 @@ HIDDEN = "je7MtGbClwBF"  # by which the pool is read
 
 
 @pytest.fixture(scope="module")
-def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubernetes]:
+def kubernetes(tmp_path_factory):
     with running_kubernetes(tmp_path_factory.mktemp("kubernetes")) as kubernetes:
         yield kubernetes
 
 
-def test_handed_over_followed_killed_and_cancelled(kubernetes: Kubernetes, tmp_path: Path) -> None:
+def test_handed_over_followed_killed_and_cancelled(kubernetes, tmp_path):
     watched, variables = tmp_path / "watched", {"POOL_KEY": HIDDEN, "POOL_SECRET": HIDDEN}
     watched.mkdir()
     (shared := tmp_path / "shared").mkdir()  # with the model
@@ -55,7 +54,7 @@ def test_handed_over_followed_killed_and_cancelled(kubernetes: Kubernetes, tmp_p
         storage = {"endpoint_url": endpoint, "key": "env:POOL_KEY", "secret": "env:POOL_SECRET"}
         own["input"][0] |= {"path": f"{bucket}/pool/{{00000..00003}}.tar", "storage": storage}
         recipe.write_text(yaml.safe_dump(own, sort_keys=False))
-        conf: dict[str, str] = {
+        conf = {
             "spark.kubernetes.container.image": IMAGE,
             "spark.kubernetes.authenticate.driver.serviceAccountName": "spark",
             "spark.pyspark.python": "/opt/venv/bin/python",
@@ -76,7 +75,7 @@ def test_handed_over_followed_killed_and_cancelled(kubernetes: Kubernetes, tmp_p
         (tmp_path / "on.yaml").write_text(yaml.safe_dump(options))
         out = f"{bucket}/My_Run.1"
 
-        def run(*words: str, shell: bool = False) -> subprocess.CompletedProcess[str]:
+        def run(*words, shell=False):
             command = [sys.executable, "-m", "curate", *words]
             done = subprocess.run(
                 command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, start_new_session=shell
@@ -85,18 +84,18 @@ def test_handed_over_followed_killed_and_cancelled(kubernetes: Kubernetes, tmp_p
                 file.write(f"{words} {done.returncode}\n{done.stdout}{done.stderr}")
             return done
 
-        def hand_over(*words: str, out: str = out) -> None:
+        def hand_over(*words, out=out):
             done = run(
                 "run", str(recipe), "--out", out, "--on", str(tmp_path / "on.yaml"), "--detach", *words, shell=True
             )
             assert done.returncode == 0 and f"{out}: handed over to Spark" in done.stdout, done.stderr
 
-        def measured() -> int:
+        def measured():
             store.invalidate_cache()
             return len(store.glob(f"{out}/tables/samples/*.parquet"))
 
-        def wait_for(holds: Callable[[], object]) -> None:
-            def look() -> object:
+        def wait_for(holds):
+            def look():
                 time.sleep(0.5)
                 return holds()
 
@@ -105,7 +104,7 @@ def test_handed_over_followed_killed_and_cancelled(kubernetes: Kubernetes, tmp_p
             except AssertionError as error:
                 raise AssertionError(kubernetes.read_logs()) from error
 
-        def find_executor() -> list[Object]:
+        def find_executor():
             return kubernetes.find_pods("executor")
 
         with watching([SECRET, HIDDEN], watched) as seen:

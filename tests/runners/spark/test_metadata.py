@@ -1,7 +1,6 @@
 """Metadata is the same bytes on Spark as in this process, however its files are cut."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,9 +13,7 @@ from tests.match.building.test_build import SMALL, build
 pytestmark = pytest.mark.runners
 
 
-def test_a_build_on_spark_equals_one_in_this_process(
-    tmp_path: Path, spark: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_build_on_spark_equals_one_in_this_process(tmp_path, spark, monkeypatch):
     write_all(tmp_path)
     expected, report = build(tmp_path, "corrected")
     dumps = sorted(map(str, tmp_path.glob("*.bz2")))

@@ -1,7 +1,6 @@
 """Small pipelines give on Spark what they give on Beam's local runner."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import apache_beam as beam
@@ -16,49 +15,49 @@ pytestmark = pytest.mark.runners
 Build = Callable[[beam.Pipeline], beam.PCollection[Any]]
 
 
-def read(root: beam.Pipeline) -> beam.PCollection[Any]:
+def read(root):
     return root | beam.io.ReadFromText(__file__) | beam.Map(len)
 
 
-def many(root: beam.Pipeline) -> beam.PCollection[Any]:
+def many(root):
     return root | beam.Create(range(300)) | beam.FlatMap(lambda number: [number] * (number % 3)) | beam.Reshuffle()
 
 
-def lifted(root: beam.Pipeline) -> beam.PCollection[Any]:
+def lifted(root):
     return root | beam.Create(range(100)) | beam.Map(lambda n: (n % 7, n)) | beam.CombinePerKey(sum)
 
 
-def mean(root: beam.Pipeline) -> beam.PCollection[Any]:
+def mean(root):
     return root | beam.Create(range(100)) | beam.combiners.Mean.Globally()
 
 
-def empty(root: beam.Pipeline) -> beam.PCollection[Any]:
+def empty(root):
     return root | beam.Create([]) | beam.CombineGlobally(sum)
 
 
-def grouped(root: beam.Pipeline) -> beam.PCollection[Any]:
+def grouped(root):
     pairs = root | beam.Create([("a", 1), ("b", 2), ("a", 3), (None, 4), ((1, "x"), 5), (None, 6)])
     return pairs | beam.GroupByKey() | beam.MapTuple(lambda key, values: (repr(key), sorted(values)))
 
 
-def coarse(root: beam.Pipeline) -> beam.PCollection[Any]:
+def coarse(root):
     left, right = root | "L" >> beam.Create([(1, "a"), (2, "b")]), root | "R" >> beam.Create([(1, "c")])
     return {"left": left, "right": right} | beam.CoGroupByKey() | beam.MapTuple(lambda key, found: (key, str(found)))
 
 
-def flattened(root: beam.Pipeline) -> beam.PCollection[Any]:
+def flattened(root):
     numbers = root | beam.Create([1, 2])
     texts = root | "Texts" >> beam.Create(["a", "b"])
     none = () | "None" >> beam.Flatten(pipeline=root)
     return (numbers, texts, numbers, none) | beam.Flatten() | beam.Map(str)
 
 
-def nothing(root: beam.Pipeline) -> beam.PCollection[Any]:
+def nothing(root):
     return () | beam.Flatten(pipeline=root) | beam.Map(str)
 
 
-def outputs(root: beam.Pipeline) -> beam.PCollection[Any]:
-    def divide(number: int) -> Iterator[Any]:
+def outputs(root):
+    def divide(number):
         yield TaggedOutput("odd" if number % 2 else "even", number)
         yield -number
 
@@ -67,24 +66,24 @@ def outputs(root: beam.Pipeline) -> beam.PCollection[Any]:
     return (found.all, odd, found.even) | beam.Flatten() | beam.Map(str)
 
 
-def sides(root: beam.Pipeline) -> beam.PCollection[Any]:
+def sides(root):
     numbers = root | beam.Create(range(5))
     pairs = numbers | beam.Map(lambda number: (number, number * number))
     total = numbers | beam.CombineGlobally(sum)
 
-    def use(number: int, listed: list[int], given: Any, squares: dict[int, int], one: int) -> tuple[int, ...]:
+    def use(number, listed, given, squares, one):
         return number, len(listed), sum(given), squares[number], one
 
     return numbers | "Use" >> beam.Map(use, AsList(numbers), AsIter(numbers), AsDict(pairs), AsSingleton(total))
 
 
-def multimap(root: beam.Pipeline) -> beam.PCollection[Any]:
+def multimap(root):
     pairs = root | "Pairs" >> beam.Create([("a", 1), ("a", 2), ("b", 3)])
     found = beam.pvalue.AsMultiMap(pairs)
     return root | beam.Create(["a", "b", "c"]) | beam.Map(lambda key, found: (key, sorted(found[key])), found)
 
 
-def large_side(root: beam.Pipeline) -> beam.PCollection[Any]:
+def large_side(root):
     texts = root | beam.Create(range(200)) | beam.Map(lambda number: str(number) * 1000)  # 0.6 MB: broadcast
     return (
         root
@@ -93,24 +92,24 @@ def large_side(root: beam.Pipeline) -> beam.PCollection[Any]:
     )
 
 
-def windows(root: beam.Pipeline) -> beam.PCollection[Any]:
+def windows(root):
     stamped = root | beam.Create(range(40)) | beam.Map(lambda n: TimestampedValue((n % 2, n), n))
     sliding = stamped | beam.WindowInto(SlidingWindows(10, 5)) | beam.GroupByKey()
     side = stamped | "Fixed" >> beam.WindowInto(FixedWindows(10)) | beam.Values()
 
-    def say(pair: Any, side: Any, window: Any = beam.DoFn.WindowParam) -> tuple[Any, ...]:
+    def say(pair, side, window=beam.DoFn.WindowParam):
         return str(window), pair[0], sorted(pair[1]), sum(side)
 
     return sliding | beam.Map(say, AsIter(side))
 
 
-def sessions(root: beam.Pipeline) -> beam.PCollection[Any]:
+def sessions(root):
     times = [1, 2, 3, 20, 21, 50]
     stamped = root | beam.Create(times) | beam.Map(lambda n: TimestampedValue(("key", n), n))
     return stamped | beam.WindowInto(Sessions(5)) | beam.GroupByKey() | beam.MapTuple(lambda _, found: sorted(found))
 
 
-def triggered(root: beam.Pipeline) -> beam.PCollection[Any]:
+def triggered(root):
     pairs = root | beam.Create(range(6)) | beam.Map(lambda n: ("key", n))
     trigger = Repeatedly(AfterCount(1))
     discarding = beam.WindowInto(FixedWindows(10), trigger=trigger, accumulation_mode=AccumulationMode.DISCARDING)
@@ -124,8 +123,8 @@ PIPELINES = [
 
 
 @pytest.mark.parametrize("build", PIPELINES)
-def test_same_as_the_local_runner(build: Build, options: PipelineOptions, tmp_path: Path) -> None:
-    def run(name: str, options: PipelineOptions) -> list[str]:
+def test_same_as_the_local_runner(build, options, tmp_path):
+    def run(name, options):
         with beam.Pipeline(options=options) as root:
             build(root) | "Say" >> beam.Map(repr) | "Write" >> beam.io.WriteToText(str(tmp_path / name))
         return sorted(line for file in tmp_path.glob(f"{name}-*") for line in file.read_text().splitlines())

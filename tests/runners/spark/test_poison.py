@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.mark.runners
 @pytest.mark.parametrize(("what", "where"), [("image", "standalone"), ("request", "standalone"), ("image", "local[4]")])
-def test_what_ends_its_worker_fails_alone(what: str, where: str, tmp_path: Path) -> None:
+def test_what_ends_its_worker_fails_alone(what, where, tmp_path):
     """Spark tries a task four times: three workers end with it, and the fourth has it apart.
 
     With the options that `curate init --on spark` writes: speculation, and executors that come and go. It is handed over
@@ -33,7 +33,7 @@ def test_what_ends_its_worker_fails_alone(what: str, where: str, tmp_path: Path)
         options = options.replace(f"{memory}1g\n", f"{memory}512m\n  spark.executorEnv.PYTHONPATH: {path}\n")
         (tmp_path / "spark.yaml").write_text(options)
 
-        def curate(*words: str) -> subprocess.CompletedProcess[str]:
+        def curate(*words):
             return subprocess.run(
                 [sys.executable, "-m", "curate", *words],
                 env=os.environ | {"PYTHONPATH": path},

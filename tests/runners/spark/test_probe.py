@@ -3,9 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import numpy as np
@@ -16,11 +14,11 @@ import torch
 from apache_beam.options.pipeline_options import PipelineOptions
 from safetensors.torch import save_file
 
-from curate.base.errors import CurateError, RecipeError, RunError
+from curate.base.errors import RecipeError, RunError
 from pipelines.driver import preflight
 from pipelines.prepare import prepare
 from pipelines.spark.probe import probe
-from tests.laws import pools
+from tests import kit
 from tests.runners.clusters import standalone
 from tests.runners.spark.conftest import stop
 
@@ -30,12 +28,12 @@ WORDS = ("--runner=spark", "--spark_master_url=local[2]", "--spark_conf=spark.ui
 
 
 @pytest.fixture
-def recipe(tmp_path: Path) -> Any:
-    return pools.recipe_of(pools.write_tars(tmp_path / "tars", pools.make_samples(12), 2))
+def recipe(tmp_path):
+    return kit.recipe_of(kit.write_tars(tmp_path / "tars", kit.make_samples(12), 2))
 
 
 @pytest.fixture
-def stopping(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def stopping(monkeypatch):
     """Whatever context a test leaves to the pipeline that does not come is stopped; the environment is as it was."""
     stop()
     monkeypatch.delenv("PYSPARK_PYTHON", raising=False)
@@ -44,14 +42,14 @@ def stopping(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     stop()
 
 
-def write_python(path: Path, *lines: str) -> str:
+def write_python(path, *lines):
     """A program that is this Python, after some lines of a shell."""
     path.write_text("\n".join(["#!/bin/sh", *lines, f'exec {sys.executable} "$@"\n']))
     path.chmod(0o755)
     return str(path)
 
 
-def refused(recipe: Any, out: str, *words: str, kind: type[CurateError] = RunError) -> str:
+def refused(recipe, out, *words, kind=RunError):
     """The error, and nothing was written."""
     prepared = prepare(recipe, out, options=(*WORDS, *words))
     with pytest.raises(kind) as caught:
@@ -62,21 +60,21 @@ def refused(recipe: Any, out: str, *words: str, kind: type[CurateError] = RunErr
 
 
 @pytest.mark.usefixtures("stopping")
-def test_nothing_is_wrong(recipe: Any, tmp_path: Path) -> None:
+def test_nothing_is_wrong(recipe, tmp_path):
     preflight(prepare(recipe, str(tmp_path / "new/out"), options=WORDS))
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.usefixtures("stopping")
-def test_which_spark_it_is(recipe: Any, tmp_path: Path) -> None:
+def test_which_spark_it_is(recipe, tmp_path):
     words = [*WORDS, "--spark_conf=spark.ui.enabled=true"]
-    lines: list[str] = []
+    lines = []
     preflight(prepare(recipe, str(tmp_path / "out"), options=words), lines.append)
     assert re.fullmatch(r"Spark \d\S+ at local\[2,4\]; its page: http://\S+:\d+", lines[-1])
 
 
 @pytest.mark.usefixtures("stopping")
-def test_a_process_sees_the_gpu_of_its_executor(tmp_path: Path) -> None:
+def test_a_process_sees_the_gpu_of_its_executor(tmp_path):
     """Spark takes whatever a worker says that it has."""
     script = tmp_path / "gpus.sh"
     script.write_text('#!/bin/sh\necho \'{"name": "gpu", "addresses": ["5"]}\'\n')
@@ -105,7 +103,7 @@ def test_a_process_sees_the_gpu_of_its_executor(tmp_path: Path) -> None:
         ("curate", None, "curate cannot be imported (ImportError: broken), and is 0."),
     ],
 )
-def test_another_version(recipe: Any, tmp_path: Path, name: str, version: str | None, said: str) -> None:
+def test_another_version(recipe, tmp_path, name, version, said):
     (tmp_path / name).mkdir()
     (tmp_path / name / "__init__.py").write_text(
         f'__version__ = "{version}"' if version else 'raise ImportError("broken")'
@@ -116,7 +114,7 @@ def test_another_version(recipe: Any, tmp_path: Path, name: str, version: str | 
 
 
 @pytest.mark.usefixtures("stopping")
-def test_no_python(recipe: Any, tmp_path: Path, capfd: Any) -> None:
+def test_no_python(recipe, tmp_path, capfd):
     python = f"{tmp_path}/none/python"
     message = refused(recipe, str(tmp_path / "out"), f"--spark_conf=spark.pyspark.python={python}")
     assert f"executors have no program {python}; accepted: a Python of theirs: spark.pyspark.python" in message
@@ -124,7 +122,7 @@ def test_no_python(recipe: Any, tmp_path: Path, capfd: Any) -> None:
 
 
 @pytest.mark.slow  # Spark asks a master for a minute
-def test_a_cluster_of_another_spark(recipe: Any, stopping: None, tmp_path: Path) -> None:
+def test_a_cluster_of_another_spark(recipe, stopping, tmp_path):
     if "SPARK_3" not in os.environ:
         pytest.skip("no Spark 3.5: pip install --target FOLDER 'pyspark>=3.5,<4', and SPARK_3=FOLDER")
     (tmp_path / "cluster").mkdir()
@@ -133,20 +131,20 @@ def test_a_cluster_of_another_spark(recipe: Any, stopping: None, tmp_path: Path)
     assert re.search("did not take the application; accepted: .* the same version of Spark as PySpark here, 4", text)
 
 
-def test_another_python(recipe: Any, tmp_path: Path, spark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_python(recipe, tmp_path, spark, monkeypatch):
     here = "{}.{}".format(*sys.version_info)
     monkeypatch.setattr(spark, "pythonVer", "3.99")
     message = refused(recipe, str(tmp_path / "out"))
     assert f"Python {here} on executors, and 3.99 here; accepted: the same minor version" in message
 
 
-def test_no_master(recipe: Any, tmp_path: Path) -> None:
+def test_no_master(recipe, tmp_path):
     message = refused(recipe, str(tmp_path / "out"), "--spark_master_url=spark://127.0.0.1:9")
     assert "no master answers at spark://127.0.0.1:9 (127.0.0.1:9: " in message
 
 
 @pytest.mark.usefixtures("spark")
-def test_folders_that_are_another_ones_on_executors(recipe: Any, tmp_path: Path) -> None:
+def test_folders_that_are_another_ones_on_executors(recipe, tmp_path):
     """In fsspec's memory each process has files of its own, as each machine has without a shared disk."""
     message = refused(recipe, "memory://probe/out", kind=RecipeError)
     assert message.startswith("--out memory://probe/out: executors do not see what this machine writes there; acc")
@@ -156,16 +154,16 @@ def test_folders_that_are_another_ones_on_executors(recipe: Any, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("spark")
-def test_inputs_that_are_not_there(tmp_path: Path) -> None:
+def test_inputs_that_are_not_there(tmp_path):
     with fsspec.open("memory://probed/pool.parquet", "wb") as file:
         pq.write_table(pa.table({"url": ["a"], "caption": ["b"]}), file)
-    recipe = pools.recipe_of("memory://probed/pool.parquet", "parquet")
+    recipe = kit.recipe_of("memory://probed/pool.parquet", "parquet")
     message = refused(recipe, str(tmp_path / "out"), kind=RecipeError)
     assert ": executors cannot read " in message and "probed/pool.parquet" in message and " (on " in message
 
 
 @pytest.mark.usefixtures("spark")
-def test_a_model_that_cannot_be_loaded(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded(tmp_path):
     """It changes once the run is prepared: executors load what they measure with, and compare it."""
     head = tmp_path / "head.safetensors"
     save_file({"weight": torch.zeros(1, 4), "bias": torch.zeros(1)}, head)
@@ -174,7 +172,7 @@ def test_a_model_that_cannot_be_loaded(tmp_path: Path) -> None:
     pq.write_table(pool, tmp_path / "pool.parquet")
     embeddings = {"name": "clip", "image": "image", "text": "text"}
     measure = {"embeddings": [embeddings], "heads": {"good": {"of": "clip", "path": str(head)}}}
-    recipe = pools.recipe_of(str(tmp_path / "pool.parquet"), "parquet", measure=measure)
+    recipe = kit.recipe_of(str(tmp_path / "pool.parquet"), "parquet", measure=measure)
     prepared = prepare(recipe, str(tmp_path / "out"), options=WORDS)
     head.unlink()
     with pytest.raises(RecipeError, match=r"executors cannot load signal 'good': .*head.safetensors.* \(on "):

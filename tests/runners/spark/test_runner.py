@@ -11,10 +11,8 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import apache_beam as beam
 import pytest
@@ -35,28 +33,28 @@ pytestmark = pytest.mark.runners
 class Wrong(Exception):
     permanent = True
 
-    def __init__(self, text: str, number: int) -> None:
+    def __init__(self, text, number):
         super().__init__(text)
         self.number = number
 
-    def __reduce__(self) -> tuple[type, tuple[str, int]]:
+    def __reduce__(self):
         return type(self), (str(self), self.number)
 
 
 class Unpicklable(Wrong):
-    def __reduce__(self) -> Any:
+    def __reduce__(self):
         raise TypeError("not me")
 
 
-def count_calls(folder: Path) -> None:
+def count_calls(folder):
     (folder / uuid.uuid4().hex).touch()
 
 
 @pytest.mark.parametrize(("kind", "raised"), [(Wrong, Wrong), (Unpicklable, RuntimeError), (ValueError, RuntimeError)])
-def test_errors(options: PipelineOptions, tmp_path: Path, kind: Any, raised: Any) -> None:
+def test_errors(options, tmp_path, kind, raised):
     """What is permanent is raised as it was, and nobody tried it twice; all else as Python's traceback."""
 
-    def fail(number: int) -> int:
+    def fail(number):
         count_calls(tmp_path)
         raise kind("no good", number) if issubclass(kind, Wrong) else kind("no good")
 
@@ -77,8 +75,8 @@ def test_errors(options: PipelineOptions, tmp_path: Path, kind: Any, raised: Any
         assert "Traceback" not in str(found.value)
 
 
-def test_of_several_tasks_that_fail_all_are_raised(options: PipelineOptions) -> None:
-    def fail_some(number: int) -> int:
+def test_of_several_tasks_that_fail_all_are_raised(options):
+    def fail_some(number):
         if number in (1, 6):
             raise Wrong(f"no {number}", number) if number == 1 else ValueError(f"no {number}")
         return number
@@ -90,8 +88,8 @@ def test_of_several_tasks_that_fail_all_are_raised(options: PipelineOptions) -> 
     assert [re.findall(r"no \d", str(error))[-1] for error in found.value.exceptions] == ["no 1", "no 6"]
 
 
-def test_an_error_while_a_permanent_one_is_handled_is_not_permanent(options: PipelineOptions) -> None:
-    def fail(number: int) -> int:
+def test_an_error_while_a_permanent_one_is_handled_is_not_permanent(options):
+    def fail(number):
         try:
             raise Wrong("no good", number)
         except Wrong:
@@ -106,12 +104,12 @@ def test_an_error_while_a_permanent_one_is_handled_is_not_permanent(options: Pip
 class Stateful(beam.DoFn):
     BAG = beam.DoFn.StateParam(BagStateSpec("bag", beam.coders.VarIntCoder()))
 
-    def process(self, pair: Any, bag: Any = BAG) -> Iterator[Any]:
+    def process(self, pair, bag=BAG):
         yield pair
 
 
 class Finalizing(beam.DoFn):
-    def process(self, element: Any, final: Any = beam.DoFn.BundleFinalizerParam) -> Iterator[Any]:
+    def process(self, element, final=beam.DoFn.BundleFinalizerParam):
         final.register(lambda: None)
         yield element
 
@@ -123,7 +121,7 @@ class Finalizing(beam.DoFn):
         (beam.ParDo(Finalizing()), "bundle finalization"),
     ],
 )
-def test_refused_before_anything_runs(options: PipelineOptions, tmp_path: Path, step: Any, named: str) -> None:
+def test_refused_before_anything_runs(options, tmp_path, step, named):
     root = beam.Pipeline(options=options)
     _ = root | beam.Create([1]) | "Call" >> beam.Map(lambda n: count_calls(tmp_path) or n) | step
     with pytest.raises(NotImplementedError, match=named):
@@ -131,7 +129,7 @@ def test_refused_before_anything_runs(options: PipelineOptions, tmp_path: Path, 
     assert not list(tmp_path.iterdir())
 
 
-def test_streaming_is_refused(options: PipelineOptions) -> None:
+def test_streaming_is_refused(options):
     root = beam.Pipeline(options=options)
     _ = root | PeriodicImpulse(fire_interval=1)
     with pytest.raises(NotImplementedError, match="unbounded collection, as in streaming \\(PeriodicImpulse"):
@@ -145,17 +143,17 @@ def test_streaming_is_refused(options: PipelineOptions) -> None:
         (["--spark_conf=ui=false"], ValueError, "accepted"),
     ],
 )
-def test_options_are_checked(words: list[str], error: type[Exception], text: str) -> None:
+def test_options_are_checked(words, error, text):
     root = beam.Pipeline(options=PipelineOptions(["--runner=pipelines.spark.SparkRunner", *words]))
     _ = root | beam.Create([1])
     with pytest.raises(error, match=text):
         root.run()
 
 
-def test_counters(options: PipelineOptions) -> None:
+def test_counters(options):
     root = beam.Pipeline(options=options)
 
-    def count(number: int) -> int:
+    def count(number):
         Metrics.counter("test", "numbers").inc()
         return number
 
@@ -167,13 +165,13 @@ def test_counters(options: PipelineOptions) -> None:
     assert {metric.key.step: metric.committed for metric in found} == {"Count": 100, "After": 100}
 
 
-def test_a_step_learns_how_many_cores_are_its_own(options: PipelineOptions) -> None:
+def test_a_step_learns_how_many_cores_are_its_own(options):
     with beam.Pipeline(options=options) as root:
         found = root | beam.Create([1]) | beam.Map(lambda _: (os.environ["SPARK_TASK_CPUS"], process.CORES))
         assert_that(found, equal_to([("1", 1)]))
 
 
-def test_waiting_and_cancelling(options: PipelineOptions, tmp_path: Path) -> None:
+def test_waiting_and_cancelling(options, tmp_path):
     root = beam.Pipeline(options=options)
     slow = root | beam.Create([1]) | beam.Map(lambda number: count_calls(tmp_path) or time.sleep(600))
     _ = slow | beam.Reshuffle() | "Never" >> beam.Map(lambda number: count_calls(tmp_path))
@@ -188,13 +186,13 @@ def test_waiting_and_cancelling(options: PipelineOptions, tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_an_interrupt_cancels(options: PipelineOptions, tmp_path: Path) -> None:
+def test_an_interrupt_cancels(options, tmp_path):
     root = beam.Pipeline(options=options)
     slow = root | beam.Create([1]) | beam.Map(lambda number: count_calls(tmp_path) or time.sleep(600))
     _ = slow | beam.Reshuffle() | "Never" >> beam.Map(lambda number: count_calls(tmp_path))
     result = root.run()
 
-    def interrupt() -> None:
+    def interrupt():
         while not list(tmp_path.iterdir()):
             time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGINT)
@@ -206,17 +204,15 @@ def test_an_interrupt_cancels(options: PipelineOptions, tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_large_collections_pass_through_files(
-    options: PipelineOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_collections_pass_through_files(options, tmp_path, monkeypatch):
     """As main and side inputs, and in groups that a shuffle makes; the files are gone afterwards."""
     monkeypatch.setattr(runner, "_HELD", 1000)
     monkeypatch.setattr(execution, "_GROUPED_HERE", (10, 10))
     exchange = tmp_path / "exchange"
     options = PipelineOptions(["--runner=pipelines.spark.SparkRunner", f"--spark_exchange={exchange}"])
-    seen: list[Path] = []
+    seen = []
 
-    def see(n: int) -> int:
+    def see(n):
         (tmp_path / "seen").write_text("\n".join(map(str, exchange.rglob("*"))))
         return n
 
@@ -243,7 +239,7 @@ def test_large_collections_pass_through_files(
     assert not list(exchange.rglob("*"))
 
 
-def test_what_a_killed_driver_left_is_swept(options: PipelineOptions, tmp_path: Path) -> None:
+def test_what_a_killed_driver_left_is_swept(options, tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     host = socket.gethostname()
@@ -258,14 +254,14 @@ def test_what_a_killed_driver_left_is_swept(options: PipelineOptions, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == [other.name]
 
 
-def test_what_may_pass_is_tried_four_times(tmp_path: Path, retrying: Callable[[int], PipelineOptions]) -> None:
+def test_what_may_pass_is_tried_four_times(tmp_path, retrying):
     """As Spark does where nobody says otherwise; what is permanent, once."""
     options = retrying(4)
     for kind, calls in ((Wrong, 1), (ValueError, 4)):
         folder = tmp_path / kind.__name__
         folder.mkdir()
 
-        def fail(number: int, kind: Any = kind, folder: Path = folder) -> int:
+        def fail(number, kind=kind, folder=folder):
             count_calls(folder)
             raise kind("no good", number)
 
@@ -276,16 +272,14 @@ def test_what_may_pass_is_tried_four_times(tmp_path: Path, retrying: Callable[[i
         assert len(list(folder.iterdir())) == calls
 
 
-def test_killed_workers_lose_and_double_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retrying: Callable[[int], PipelineOptions]
-) -> None:
+def test_killed_workers_lose_and_double_nothing(tmp_path, monkeypatch, retrying):
     """A DoFn draws random keys before a group; if it ran again for a part of what follows, values would be lost or doubled."""
     monkeypatch.setattr(runner, "_HELD", 10_000)
     monkeypatch.setattr(execution, "_GROUPED_HERE", (10, 10))
     stop = threading.Event()
     kills = []
 
-    def kill() -> None:
+    def kill():
         while len(kills) < 4 and not stop.wait(1):
             if found := workers(older=10):  # which have imported Beam, and begun
                 kills.append(random.choice(found))

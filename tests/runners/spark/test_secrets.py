@@ -8,17 +8,15 @@ import re
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import fsspec
 import pytest
 
 from curate.demo.pool import write_pool
+from tests.kit.s3 import NAMES, serving_s3
+from tests.kit.watched import find_words, watching
 from tests.runners.clusters import free_port, standalone
-from tests.s3 import NAMES, serving_s3
-from tests.watched import find_words, watching
 
 pytestmark = pytest.mark.runners
 
@@ -27,7 +25,7 @@ SETTING = "je7MtGbClwBF-setting"  # of Spark's own access to a store
 WORDS = (SECRET, OTHER, SETTING)
 
 
-def write_recipe(path: Path, endpoint: str, key: str, secret: str) -> Path:
+def write_recipe(path, endpoint, key, secret):
     storage = {"endpoint_url": endpoint, "key": key, "secret": secret}
     source = {"name": "photos", "format": "webdataset", "path": "s3://bucket/pool/{00000..00001}.tar"}
     recipe = {"input": source | {"storage": storage}, "rules": {"words": "words > 2"}, "max_failed": 0.9}
@@ -36,7 +34,7 @@ def write_recipe(path: Path, endpoint: str, key: str, secret: str) -> Path:
     return path
 
 
-def unpack(data: bytes) -> bytes:
+def unpack(data):
     """What Beam packed, at any depth: what it pickles it compresses, and writes as base64."""
     texts = [data]
     for packed in re.findall(rb"[A-Za-z0-9+/]{40,}=*", data):
@@ -47,7 +45,7 @@ def unpack(data: bytes) -> bytes:
 
 
 @contextmanager
-def serving_pool(folder: Path) -> Iterator[str]:
+def serving_pool(folder):
     """The URL of a store with a pool, which this process's variables do not name."""
     with serving_s3() as endpoint, pytest.MonkeyPatch.context() as patch:
         for name in NAMES[:2]:
@@ -61,7 +59,7 @@ def serving_pool(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def running(place: str, folder: Path) -> Iterator[str]:
+def running(place, folder):
     """The master of a Spark in this process, or of a cluster whose workers have the variables that this process has now."""
     if place == "local":
         yield "local[2]"
@@ -72,7 +70,7 @@ def running(place: str, folder: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("place", ["local", pytest.param("standalone", marks=pytest.mark.slow)])
-def test_a_secret_is_nowhere(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_is_nowhere(place, tmp_path, monkeypatch):
     watched, temporary = tmp_path / "watched", tmp_path / "watched/tmp"
     temporary.mkdir(parents=True)
     monkeypatch.setenv("TMPDIR", str(temporary))
@@ -80,7 +78,7 @@ def test_a_secret_is_nowhere(place: str, tmp_path: Path, monkeypatch: pytest.Mon
         literal = write_recipe(tmp_path / "literal.yaml", endpoint, OTHER, OTHER)
         named = write_recipe(watched / "recipe.yaml", endpoint, "env:POOL_KEY", "env:POOL_SECRET")
 
-        def run(recipe: Path, out: str, *words: str) -> subprocess.CompletedProcess[str]:
+        def run(recipe, out, *words):
             command = [sys.executable, "-m", "curate", "run", str(recipe), "--out", f"{watched}/{out}", *words]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             (watched / f"{out}.printed").write_text(done.stdout + done.stderr)
@@ -117,9 +115,7 @@ def test_a_secret_is_nowhere(place: str, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("master", ["yarn", "k8s://https://localhost:6443"])
-def test_a_secret_is_in_nothing_that_a_cluster_gets(
-    master: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_secret_is_in_nothing_that_a_cluster_gets(master, tmp_path, monkeypatch):
     """What is staged in the run folder, and what Spark's program is called with: a script stands for it.
 
     A setting's secret is for YARN alone, in a file that only this user can read, and only meanwhile.

@@ -5,10 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -19,10 +17,9 @@ from curate.store.layout import staged_file
 from curate.store.lease import Holder, find_lease, take_lease
 from curate.store.store import RunStore
 from pipelines.engines import spark_cluster
-from pipelines.engines.job import Job
 from pipelines.engines.spark import Spark
+from tests import kit
 from tests.cli.conftest import run_command
-from tests.laws import pools
 
 pytestmark = pytest.mark.runners
 
@@ -30,11 +27,11 @@ STAGED = Path(curate.__file__).with_name("cli") / "staged.py"
 
 
 @pytest.fixture
-def submitted(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+def submitted(monkeypatch):
     """What Spark's program would be called with, in place of that."""
-    words: list[list[str]] = []
+    words = []
 
-    def submit(conf: Mapping[str, str], handle: Mapping[str, str], store: RunStore, lease: str) -> Job:
+    def submit(conf, handle, store, lease):
         words.append([store.url, lease])
         return spark_cluster.ClusterJob(handle)
 
@@ -46,8 +43,8 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return words
 
 
-def test_it_runs_what_is_staged_until_it_has_ended(submitted: list[list[str]], tmp_path: Path) -> None:
-    pools.write_tars(tmp_path / "pool", pools.make_samples(12), 2)
+def test_it_runs_what_is_staged_until_it_has_ended(submitted, tmp_path):
+    kit.write_tars(tmp_path / "pool", kit.make_samples(12), 2)
     source = {"name": "pool", "format": "webdataset", "path": f"{tmp_path}/pool/{{00000..00001}}.tar"}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"input": source, "max_failed": 1.0}))
     conf = {"spark.ui.enabled": "false"}
@@ -55,12 +52,12 @@ def test_it_runs_what_is_staged_until_it_has_ended(submitted: list[list[str]], t
         yaml.safe_dump({"runner": "spark", "spark_master_url": "local[2]", "spark_conf": conf})
     )
 
-    def hand_over(out: Path, *words: str) -> Any:
+    def hand_over(out, *words):
         options = ("--on", str(tmp_path / "on.yaml"), "--detach", *words)
         done = run_command("run", str(tmp_path / "recipe.yaml"), "--out", str(out), *options)
         assert done.status == 0 and "handed over to Spark" in done.out, done.err
 
-    def be_killed(out: Path) -> None:
+    def be_killed(out):
         driver = subprocess.Popen([sys.executable, str(STAGED), *submitted[-1]], start_new_session=True)
         try:
             ends = time.monotonic() + 600
@@ -71,7 +68,7 @@ def test_it_runs_what_is_staged_until_it_has_ended(submitted: list[list[str]], t
             os.killpg(driver.pid, signal.SIGKILL)
             driver.wait()
 
-    def drive() -> subprocess.CompletedProcess[str]:
+    def drive():
         return subprocess.run(
             [sys.executable, str(STAGED), *submitted[-1]], capture_output=True, text=True, check=False
         )
@@ -100,10 +97,10 @@ def test_it_runs_what_is_staged_until_it_has_ended(submitted: list[list[str]], t
     assert again.returncode == 1 and "nothing is staged for this driver" in again.stdout
 
 
-def test_an_error_of_any_library_ends_the_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_any_library_ends_the_lease(tmp_path, monkeypatch):
     """What is no error of curate's, too: nobody else would say that the driver has ended."""
 
-    def fail(*_: object) -> None:
+    def fail(*_):
         raise KeyError
 
     store, holder = RunStore(str(tmp_path)), Holder.make("run")

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import yaml
 from curate.store.lease import find_lease
 from curate.store.store import RunStore
 from tests.runners.test_engines import curate, digests, write_demo
-from tests.runners.yarn import Yarn, running_yarn
+from tests.runners.yarn import running_yarn
 
 pytestmark = [pytest.mark.runners, pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")]
 
@@ -28,13 +27,13 @@ SECRET = "wJalrXUtnFEMI-K7MDENG"
 
 
 @pytest.fixture(scope="module")
-def yarn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yarn]:
+def yarn(tmp_path_factory):
     with running_yarn(tmp_path_factory.mktemp("yarn")) as yarn:
         yield yarn
 
 
 @pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def packed(tmp_path_factory):
     file = tmp_path_factory.mktemp("packed") / "environment.tar.gz"
     command = [str(ROOT / "infra/pack.sh"), "--python", sys.executable, str(file)]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
@@ -42,18 +41,18 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def holds_secret(path: Path) -> bool:
+def holds_secret(path):
     with suppress(OSError):  # it is a folder, or gone
         return SECRET.encode() in path.read_bytes()
     return False
 
 
-def test_handed_over_followed_and_cancelled(yarn: Yarn, packed: Path, tmp_path: Path) -> None:
+def test_handed_over_followed_and_cancelled(yarn, packed, tmp_path):
     assert yarn.in_node("python3 --version || python --version || echo none").strip() == "none"
     variables = os.environ | {"HADOOP_CONF_DIR": str(yarn.conf)}
     variables.pop("PYTHONPATH", None)  # which Spark hands on
 
-    def run(*words: str, shell: bool = False) -> subprocess.CompletedProcess[str]:
+    def run(*words, shell=False):
         command = [sys.executable, "-m", "curate", *words]
         return subprocess.run(
             command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False, start_new_session=shell

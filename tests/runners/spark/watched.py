@@ -37,7 +37,7 @@ class Driver:
     url: str = ""  # of the run's folder, where it is not `out`
     port: int = field(default_factory=free_port)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self):
         own = {"spark.ui.port": str(self.port), "spark.executorEnv.PYTHONPATH": os.environ["PYTHONPATH"]}
         options = {"runner": "spark", "spark_master_url": self.cluster.url, "spark_conf": _CONF | own | {**self.conf}}
         on = self.out.with_suffix(".yaml")
@@ -57,19 +57,19 @@ class Driver:
             self.process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
 
     @property
-    def said(self) -> str:
+    def said(self):
         return self.out.with_suffix(".log").read_text()[-5000:]
 
-    def count_ended(self) -> int:
+    def count_ended(self):
         """How many stages have ended."""
         with suppress(OSError, ValueError, IndexError):
             [application, *_] = self._get("applications")
             return len(self._get(f"applications/{application['id']}/stages?status=complete"))
         return 0
 
-    def find_running(self) -> dict[str, str]:
+    def find_running(self):
         """The stage of the task that each executor has, as far as Spark knows; not of those that only ask executors."""
-        running: dict[str, str] = {}
+        running = {}
         with suppress(OSError, ValueError, IndexError):
             [application, *_] = self._get("applications")
             stages = f"applications/{application['id']}/stages"
@@ -80,11 +80,11 @@ class Driver:
                     running |= {task["executorId"]: name for task in tasks}
         return running
 
-    def _get(self, path: str) -> list[dict[str, str]]:
+    def _get(self, path):
         with urllib.request.urlopen(
             f"http://{self.conf.get('spark.driver.host', '127.0.0.1')}:{self.port}/api/v1/{path}", timeout=5
         ) as answer:
-            found: list[dict[str, str]] = json.load(answer)
+            found = json.load(answer)
             return found
 
 
@@ -96,7 +96,7 @@ class Executor:
     java: psutil.Process
 
     @property
-    def pythons(self) -> list[psutil.Process]:
+    def pythons(self):
         """The children of PySpark's daemon."""
         with suppress(psutil.Error):
             children = self.java.children(recursive=True)
@@ -105,12 +105,12 @@ class Executor:
         return []
 
     @property
-    def host(self) -> str:
+    def host(self):
         words = self.java.cmdline()
         return words[words.index("--hostname") + 1]
 
 
-def find_executors(cluster: Standalone) -> list[Executor]:
+def find_executors(cluster):
     executors = []
     for process in psutil.process_iter(["cmdline", "cwd"]):
         words = process.info["cmdline"] or []
@@ -119,7 +119,7 @@ def find_executors(cluster: Standalone) -> list[Executor]:
     return executors
 
 
-def check_run(out: Path, wanted: dict[str, str]) -> None:
+def check_run(out, wanted):
     """That a run published what it should, and nothing besides but logs."""
     assert digests(out) == wanted
     listed = set(pq.read_table(out / "manifest.parquet")["path"].to_pylist()) | {"manifest.parquet", "_SUCCESS"}

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 
-def read_peak(process: int | str = "self") -> int:
+def read_peak(process="self"):
     """Bytes of memory that a process had at most, since its program began; 0 where it has ended."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()

@@ -1,12 +1,11 @@
 """Waiting for what another thread or process does: however long it takes on a crowded machine, but not for ever."""
 
 import time
-from collections.abc import Callable
 
 SECONDS = 300.0  # at which patience ends
 
 
-def wait_until(holds: Callable[[], object], goes_on: Callable[[], object] = lambda: True) -> None:
+def wait_until(holds, goes_on=lambda: True):
     """Return once this holds. Raises AssertionError where what is waited for does not go on, or after SECONDS."""
     ends = time.monotonic() + SECONDS
     while not holds():

@@ -3,7 +3,6 @@
 import os
 import threading
 import urllib.request
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -11,13 +10,13 @@ import psutil
 
 
 @contextmanager
-def watching(words: Sequence[str], folder: Path, page: str = "") -> Iterator[dict[str, bytes]]:
+def watching(words, folder, page=""):
     """What files below a folder held at some time, and command lines, as far as words are in it; and a page, as last seen."""
-    seen: dict[str, bytes] = {}
-    states: dict[Path, tuple[int, int]] = {}
+    seen = {}
+    states = {}
     ended = threading.Event()
 
-    def look() -> None:
+    def look():
         names = (Path(top, name) for top, _, names in os.walk(folder) for name in names)  # whatever goes meanwhile
         for path in names:
             with suppress(OSError):
@@ -34,7 +33,7 @@ def watching(words: Sequence[str], folder: Path, page: str = "") -> Iterator[dic
         with suppress(OSError, ValueError), urllib.request.urlopen(page, timeout=30) as answer:
             seen["page"] = answer.read()
 
-    def go_on() -> None:
+    def go_on():
         while not ended.wait(0.3):
             look()
 
@@ -48,7 +47,7 @@ def watching(words: Sequence[str], folder: Path, page: str = "") -> Iterator[dic
         look()
 
 
-def find_words(words: Sequence[str], folder: Path) -> list[Path]:
+def find_words(words, folder):
     """The files below a folder that hold one of the words."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return [path for path in files if any(word.encode() in path.read_bytes() for word in words)]

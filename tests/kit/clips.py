@@ -4,15 +4,14 @@ import json
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 VISION = {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32}
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 
 
-def write_model(folder: Path, seed: int = 0, **changes: Any) -> str:
+def write_model(folder, seed=0, **changes):
     """Writes a model; returns its name for a recipe. `changes` are made to model_cfg, section by section."""
-    config: dict[str, Any] = {"embed_dim": 32, "vision_cfg": dict(VISION), "text_cfg": dict(TEXT)}
+    config = {"embed_dim": 32, "vision_cfg": dict(VISION), "text_cfg": dict(TEXT)}
     for name, value in changes.items():
         config[name] = {**config[name], **value} if isinstance(config.get(name), dict) else value
     text = json.dumps({"model_cfg": config, "preprocess_cfg": {}})
@@ -23,7 +22,7 @@ def write_model(folder: Path, seed: int = 0, **changes: Any) -> str:
 
 
 @cache
-def _weights(config: str, seed: int) -> bytes:
+def _weights(config, seed):
     import open_clip
     import torch
     from safetensors.torch import save
@@ -38,7 +37,7 @@ def _weights(config: str, seed: int) -> bytes:
     return save({name: value.contiguous() for name, value in made.state_dict().items()})
 
 
-def export_onnx(name: str, folder: Path, joint: bool = False, length: int | None = None) -> str:
+def export_onnx(name, folder, joint=False, length=None):
     """Exports a model `local-dir:` with Hugging Face's file names; returns its name for a recipe.
 
     `joint`: one graph, with an attention mask as transformers' has one. `length`: of texts, fixed.
@@ -53,27 +52,27 @@ def export_onnx(name: str, folder: Path, joint: bool = False, length: int | None
     tower = text_tower(net.eval())
 
     class Images(torch.nn.Module):
-        def __init__(self) -> None:
+        def __init__(self):
             super().__init__()
             self.visual = net.visual
 
-        def forward(self, pixel_values: Any) -> Any:
+        def forward(self, pixel_values):
             return self.visual(pixel_values)
 
     class Texts(torch.nn.Module):
-        def __init__(self) -> None:
+        def __init__(self):
             super().__init__()
             self.text = tower.holder
 
-        def forward(self, input_ids: Any) -> Any:
+        def forward(self, input_ids):
             return encode_cut(tower, input_ids)
 
     class Both(torch.nn.Module):
-        def __init__(self) -> None:
+        def __init__(self):
             super().__init__()
             self.images, self.texts = Images(), Texts()
 
-        def forward(self, input_ids: Any, pixel_values: Any, attention_mask: Any) -> Any:
+        def forward(self, input_ids, pixel_values, attention_mask):
             embeddings = self.texts(input_ids) * attention_mask[:, :1]  # which is 1
             return embeddings, self.images(pixel_values)
 
@@ -84,7 +83,7 @@ def export_onnx(name: str, folder: Path, joint: bool = False, length: int | None
     n, m = torch.export.Dim("n", min=1), torch.export.Dim("m", min=1)
     of_ids = {0: n} | ({} if length else {1: torch.export.Dim("length", min=2, max=context - 1)})
 
-    def write(module: Any, name: str, inputs: dict[str, tuple[Any, Any]], outputs: list[str]) -> None:
+    def write(module, name, inputs, outputs):
         torch.onnx.export(
             module.eval(), tuple(value for value, _ in inputs.values()), folder / "onnx" / name,
             input_names=list(inputs), output_names=outputs, dynamo=True, external_data=False, verbose=False, optimize=False,
@@ -101,7 +100,7 @@ def export_onnx(name: str, folder: Path, joint: bool = False, length: int | None
     return f"onnx:{folder}"
 
 
-def write_settings(folder: Path, config: dict[str, Any]) -> None:
+def write_settings(folder, config):
     """Writes what Hugging Face's folders have beside the graphs, for the configuration of an open_clip folder."""
     from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
@@ -134,7 +133,7 @@ def write_settings(folder: Path, config: dict[str, Any]) -> None:
 
 
 @cache
-def tokenizer() -> dict[str, Any]:
+def tokenizer():
     """OpenAI's tokenizer as transformers writes it, of open_clip's vocabulary."""
     import open_clip
 

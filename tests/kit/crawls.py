@@ -7,10 +7,8 @@ real ones where it asks for them; `pack` puts records into a file. `naive_rows` 
 import gzip
 import json
 import random
-from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
@@ -31,31 +29,31 @@ class Site:
     html: bytes = b""
 
 
-def image(url: Any, alt: Any = None, title: Any = None, **more: Any) -> dict[str, Any]:
+def image(url, alt=None, title=None, **more):
     """Return a link to an image, as a WAT has it."""
     link = {"path": "IMG@/src", "url": url, **more}
     return link | ({} if alt is None else {"alt": alt}) | ({} if title is None else {"title": title})
 
 
-def _record(kind: str, content: bytes, content_type: str, *headers: tuple[str, str]) -> bytes:
+def _record(kind, content, content_type, *headers):
     lines = [("WARC-Type", kind), *headers, ("Content-Type", content_type), ("Content-Length", str(len(content)))]
     head = "".join(f"{name}: {value}\r\n" for name, value in lines)
     return b"WARC/1.0\r\n" + head.encode() + b"\r\n" + content + b"\r\n\r\n"
 
 
-def info(name: str) -> bytes:
+def info(name):
     """Return the record that a file begins with."""
     return _record("warcinfo", b"isPartOf: CC-MAIN-2024-22\r\n", "application/warc-fields", ("WARC-Filename", name))
 
 
-def _urn(number: int, kind: int) -> str:
+def _urn(number, kind):
     return f"<urn:uuid:{number:08x}-0000-4000-8000-{kind:012x}>"
 
 
-def wat_records(site: Site, number: int) -> list[bytes]:
+def wat_records(site, number):
     """Return the records of a WAT about a page: of its request, response and metadata."""
 
-    def envelope(kind: str, place: int, payload: Any, **more: str) -> bytes:
+    def envelope(kind, place, payload, **more):
         header = {"WARC-Type": kind, "WARC-Date": DATE, "WARC-Record-ID": _urn(number, place), **more}
         document = {
             "Container": {"Filename": "CC.warc.gz", "Compressed": True, "Offset": str(1000 * number + place)},
@@ -80,7 +78,7 @@ def wat_records(site: Site, number: int) -> list[bytes]:
     return [envelope("request", 1, request), envelope("response", 2, {"HTTP-Response-Metadata": response}), *metadata]
 
 
-def warc_records(site: Site, number: int) -> list[bytes]:
+def warc_records(site, number):
     """Return the records of a WARC of a page: its request, response and metadata."""
     pairs = [
         (name, one) for name, value in site.headers.items() for one in (value if isinstance(value, list) else [value])
@@ -102,7 +100,7 @@ def warc_records(site: Site, number: int) -> list[bytes]:
     return records
 
 
-def pack(path: Path, records: Iterable[bytes], how: str = "members") -> list[int]:
+def pack(path, records, how="members"):
     """Write records to a file, and return where each begins: gzip `members`, `whole` (one gzip), or `plain`."""
     parts = [gzip.compress(record, 6, mtime=0) if how == "members" else record for record in records]
     offsets = [sum(map(len, parts[:n])) for n in range(len(parts))] if len(parts) < 5000 else []
@@ -113,7 +111,7 @@ def pack(path: Path, records: Iterable[bytes], how: str = "members") -> list[int
     return offsets
 
 
-def naive_rows(sites: Sequence[Site], with_title: bool = False) -> list[tuple[str, str, str]]:
+def naive_rows(sites, with_title=False):
     """Return page, URL and text of each row that the WATs of some pages have, in order, by the definition."""
     rows = []
     for site in sites:
@@ -131,7 +129,7 @@ def naive_rows(sites: Sequence[Site], with_title: bool = False) -> list[tuple[st
     return rows
 
 
-def naive_url(url: Any, base: str) -> str | None:
+def naive_url(url, base):
     """Return the URL of an image as a row has it, or None."""
     if not isinstance(url, str):
         return None
@@ -157,23 +155,23 @@ URLS = (
 )
 
 
-def draw_sites(number: int, seed: int = 0, images: int = 12) -> list[Site]:
+def draw_sites(number, seed=0, images=12):
     """Return drawn pages, with all that goes wrong in real ones."""
     chance = random.Random(seed)
     sites = []
     for page in range(number):
-        links: list[Any] = []
+        links = []
         for place in range(chance.randrange(images)):
             alt = chance.choice(
                 [None, "", "  ", " ".join(chance.choices(WORDS, k=5)), "zwei\nZeilen\r", "日本の写真", 7]
             )
             title = chance.choice([None, None, alt, f"Titel {place}"])
             links.append(image(chance.choice(URLS).format(f"{page}-{place}"), alt, title))
-            other: list[Any] = [None, {}, {"path": "A@/href", "url": "/x", "text": "y"}, {"path": "IMG@/longdesc"}, []]
+            other = [None, {}, {"path": "A@/href", "url": "/x", "text": "y"}, {"path": "IMG@/longdesc"}, []]
             links.append(chance.choice(other))
         links.append({"path": "A@/href", "url": "/licence", "rel": "License nofollow"} if page % 5 == 0 else None)
         robots = chance.choice([None, "noindex", "noai, noimageai", ["all", "otherbot: noimageai"]])
-        headers: dict[str, Any] = {"content-type": "text/html"} | ({"x-robots-tag": robots} if robots else {})
+        headers = {"content-type": "text/html"} | ({"x-robots-tag": robots} if robots else {})
         base = chance.choice([None, None, "/base/", "http://base.example.org/x/", "http://[bad", "", 3])
         head = {
             "Title": f"Seite {page}\n",

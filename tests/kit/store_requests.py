@@ -4,35 +4,32 @@ import re
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from curate.recipe.recipe import Recipe
 from curate.store import local
 from curate.store.layout import MANIFEST_FILE, SUCCESS_FILE
-from curate.store.store import RunStore
 from pipelines.claim import claim_folder
 from pipelines.driver import run as run_pipeline
 from pipelines.prepare import prepare
-from tests.laws import pools
-from tests.s3 import bucket_at, serving_s3
-from tests.store_proxy import StoreProxy, store_proxy
+from tests import kit
+from tests.kit.s3 import bucket_at, serving_s3
+from tests.kit.store_proxy import store_proxy
 
 Each = dict[tuple[str, str], float]  # by kind of request and of file: how many a unit takes
 
 
-def make_rich(folder: Path, units: int) -> Recipe:
+def make_rich(folder, units):
     """A recipe of so many units: three passes of deduplication, and a sample, with a quarter of a shard each."""
-    path = pools.write_tars(folder / "pool", pools.make_samples(units * 20), units)
+    path = kit.write_tars(folder / "pool", kit.make_samples(units * 20), units)
     by = ["uid", "sha256", {"phash": {"distance": 2}}]
     measure = {"language": {}, "image": {"phash": True}}
     sample, output = {"rows": units * 10}, {"rows_per_shard": 40}
-    return pools.recipe_of(path, measure=measure, dedup={"by": by}, sample=sample, output=output)
+    return kit.recipe_of(path, measure=measure, dedup={"by": by}, sample=sample, output=output)
 
 
-def count_each(few: int = 4, many: int = 12, make: Callable[[Path, int], Recipe] = make_rich) -> Each:
+def count_each(few=4, many=12, make=make_rich):
     """Requests that each further unit takes, of what `make` writes into a folder: a recipe of so many units, or near.
 
     A LIST is one for each name. A log has no objects more for what is written within a second, whatever the units.
@@ -45,14 +42,12 @@ def count_each(few: int = 4, many: int = 12, make: Callable[[Path, int], Recipe]
     return {key: (of_many[key] - of_few[key]) / (other - one) for key in sorted(of_few.keys() | of_many.keys())}
 
 
-def sum_kinds(each: Each, *kinds: str, without: str = "shards/") -> float:
+def sum_kinds(each, *kinds, without="shards/"):
     """Of requests of these kinds, those of files that do not begin so."""
     return sum(number for (kind, name), number in each.items() if kind in kinds and not name.startswith(without))
 
 
-def _count(
-    proxy: StoreProxy, bucket: str, make: Callable[[Path, int], Recipe], units: int
-) -> tuple[int, Counter[tuple[str, str]]]:
+def _count(proxy, bucket, make, units):
     with tempfile.TemporaryDirectory() as folder:
         prepared = prepare(make(Path(folder), units), f"{bucket}/run{time.monotonic_ns()}", unit_size=1)
         proxy.requests.clear()
@@ -64,13 +59,13 @@ def _count(
     return len(prepared.plan.units), requests
 
 
-def check_files(store: RunStore) -> None:
+def check_files(store):
     """That a published run has no file but those of its manifest."""
     listed = set(store.read_parquet(MANIFEST_FILE)["path"].to_pylist())
     assert {*store.files()} == {*listed, MANIFEST_FILE, SUCCESS_FILE}
 
 
-def _shorten(name: str) -> str:
+def _shorten(name):
     """The kind of a file: numbers and what is random left out."""
     name = re.sub(r"^run\d+/?", "", name)
     name = re.sub(r"^tmp/steps/.*", "tmp/steps/LINE", name)

@@ -3,12 +3,9 @@
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any
 
 
 @dataclass
@@ -18,7 +15,7 @@ class Served:
     url: str
     requests: list[tuple[str, str, int, int]] = field(default_factory=list)
 
-    def gets(self, suffix: str) -> list[tuple[int, int]]:
+    def gets(self, suffix):
         """First byte and number of bytes of each GET of paths that end so."""
         return [
             (start, count) for method, path, start, count in self.requests if method == "GET" and path.endswith(suffix)
@@ -26,13 +23,7 @@ class Served:
 
 
 @contextmanager
-def serving_ranges(
-    folder: Path,
-    delay: float = 0.0,
-    refused: str = "",
-    times: int = 0,
-    gates: Mapping[str, threading.Event] | None = None,
-) -> Iterator[Served]:
+def serving_ranges(folder, delay=0.0, refused="", times=0, gates=None):
     """Serve the files of a folder; of paths that end with `refused`, the first GETs, so many, are answered 503.
 
     `gates` by method: no request of it is answered before its gate is set.
@@ -41,13 +32,13 @@ def serving_ranges(
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_HEAD(self) -> None:
+        def do_HEAD(self):
             self._answer(body=False)
 
-        def do_GET(self) -> None:
+        def do_GET(self):
             self._answer(body=True)
 
-        def _answer(self, body: bool) -> None:
+        def _answer(self, body):
             time.sleep(delay)
             file = folder / self.path.lstrip("/")
             if not file.is_file():
@@ -75,13 +66,13 @@ def serving_ranges(
                     opened.seek(start)
                     self.wfile.write(opened.read(stop - start))
 
-        def log_message(self, *_: Any) -> None:
+        def log_message(self, *_):
             pass
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
 
-        def handle_error(self, *_: Any) -> None:
+        def handle_error(self, *_):
             """Say nothing of clients that leave."""
 
     with Server(("127.0.0.1", 0), Handler) as server:

@@ -1,6 +1,5 @@
 """An S3 of the tests' own, on the loopback, whose buckets last as long as the process."""
 
-from collections.abc import Iterator
 from contextlib import contextmanager
 
 import fsspec
@@ -10,7 +9,7 @@ NAMES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
 
 
 @contextmanager
-def serving_s3(address: str = "127.0.0.1") -> Iterator[str]:
+def serving_s3(address="127.0.0.1"):
     """Yields the URL of a server; skips the test where a package is missing."""
     pytest.importorskip("s3fs")
     server = pytest.importorskip("moto.server").ThreadedMotoServer(address, 0, verbose=False)
@@ -22,7 +21,7 @@ def serving_s3(address: str = "127.0.0.1") -> Iterator[str]:
 
 
 @contextmanager
-def bucket_at(url: str) -> Iterator[str]:
+def bucket_at(url):
     """Have this process find S3 at a URL; yields that of a bucket there."""
     kind = fsspec.get_filesystem_class("s3")
     with pytest.MonkeyPatch.context() as patch:

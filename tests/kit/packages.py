@@ -4,19 +4,18 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from tests import forked
+from tests.kit import forked
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 needs_img2dataset = pytest.mark.skipif(not importlib.util.find_spec("img2dataset"), reason="img2dataset downloads")
 needs_hatchling = pytest.mark.skipif(not importlib.util.find_spec("hatchling"), reason="hatchling builds the package")
 
 
-def install(folder: Path, name: str, code: str, entry_points: str) -> Path:
+def install(folder, name, code, entry_points):
     """Build and install the package of one module, version 0.1, into a folder; return what PYTHONPATH is to have.
 
     `entry_points` are lines of TOML: groups, and the objects of the module that they name.
@@ -32,7 +31,7 @@ def install(folder: Path, name: str, code: str, entry_points: str) -> Path:
     return folder / "site"
 
 
-def lay_out(site: Path, name: str, group: str, kinds: Mapping[str, str], version: str = "1.0", **modules: str) -> Path:
+def lay_out(site, name, group, kinds, version="1.0", **modules):
     """Lay a package out as an installer does: its modules, and the kinds of a group as MODULE:NAME. Returns `site`."""
     info = site / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
@@ -44,7 +43,7 @@ def lay_out(site: Path, name: str, group: str, kinds: Mapping[str, str], version
     return site
 
 
-def curate(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def curate(site, *arguments):
     """Run curate's command line with what is installed there."""
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
     return forked.run(*arguments, env=env, cwd=site)

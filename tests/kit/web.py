@@ -7,17 +7,14 @@ import threading
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-
-from curate.download.fetch import Fetcher
 
 _BROKEN = {"short", "long", "chunk", "large", "endless", "slow", "slow_header", "raw", "silent", "noise", "reset"}
 
 Log = list[tuple[str, str, dict[str, str]]]
 
 
-def _is_there(reader: asyncio.StreamReader) -> bool:
+def _is_there(reader):
     """Return whether who asked is there still: a connection that is closed ends, or is reset."""
     return not reader.at_eof() and reader.exception() is None
 
@@ -25,30 +22,30 @@ def _is_there(reader: asyncio.StreamReader) -> bool:
 class Web:
     """The servers: `images` are what `/image/NAME` gives, `raw` what `/raw/NAME` writes: bytes, and then these for ever. `log` has host, path and headers of each request, `most` the images that each host was asked for at once, `connected` the connections that each had, `most_open` those that it had at once, idle ones too, `times` when it began and ended to answer with an image."""
 
-    def __init__(self, images: Mapping[str, bytes], hosts: int = 1) -> None:
+    def __init__(self, images, hosts=1):
         self.images = dict(images)
         self.hosts = [f"127.0.0.{i + 1}" for i in range(hosts)]
-        self.raw: dict[str, tuple[bytes, bytes]] = {}
-        self.robots: dict[str, tuple[int, str]] = {}
-        self.delay: Callable[[str], float] = lambda _: 0.01  # of an image, in seconds
-        self.keeps: Callable[[str], bool] = lambda host: int(host.rpartition(".")[2]) % 2 == 0  # connections open
-        self.log: Log = []
-        self.most: dict[str, int] = defaultdict(int)
-        self.connected: dict[str, int] = defaultdict(int)
-        self.most_open: dict[str, int] = defaultdict(int)
-        self.times: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        self.tries: dict[str, int] = defaultdict(int)
-        self._open: dict[str, set[asyncio.StreamReader]] = defaultdict(set)
-        self._connections: dict[str, set[asyncio.StreamReader]] = defaultdict(set)
+        self.raw = {}
+        self.robots = {}
+        self.delay = lambda _: 0.01  # of an image, in seconds
+        self.keeps = lambda host: int(host.rpartition(".")[2]) % 2 == 0  # connections open
+        self.log = []
+        self.most = defaultdict(int)
+        self.connected = defaultdict(int)
+        self.most_open = defaultdict(int)
+        self.times = defaultdict(list)
+        self.tries = defaultdict(int)
+        self._open = defaultdict(set)
+        self._connections = defaultdict(set)
         self.port = self.day = 0
 
-    def url(self, path: str, host: int = 0) -> str:
+    def url(self, path, host=0):
         return f"http://{self.hosts[host]}:{self.port}/{path}"
 
-    def asked(self, path: str) -> int:
+    def asked(self, path):
         return sum(one == f"/{path}" for _, one, _ in self.log)
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader, writer):
         host = writer.get_extra_info("sockname")[0]
         self.connected[host] += 1
         self._connections[host].add(reader)
@@ -74,7 +71,7 @@ class Web:
             self._connections[host].remove(reader)
             writer.close()
 
-    async def answer(self, host: str, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer(self, host, path, reader, writer):
         kind, _, rest = path.partition("/")
         if kind != "to":
             kind, rest = kind.partition("?")[0], rest.partition("?")[0]
@@ -157,13 +154,13 @@ class Web:
             say(writer, 404, b"nothing")
 
 
-def say(writer: asyncio.StreamWriter, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+def say(writer, status, body, headers=None):
     lines = [f"HTTP/1.1 {status} Something", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     writer.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
 
 
-def bomb() -> bytes:
+def bomb():
     """A PNG whose header says that it has 900 million pixels."""
     header = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)
     chunks = [header, b"IDAT" + zlib.compress(bytes(1000)), b"IEND"]
@@ -173,10 +170,10 @@ def bomb() -> bytes:
 
 
 @contextmanager
-def running(web: Web) -> Iterator[Web]:
+def running(web):
     """Serve until the block ends."""
 
-    async def start() -> list[asyncio.Server]:
+    async def start():
         servers = [await asyncio.start_server(web.serve, web.hosts[0], 0)]
         web.port = port_of(servers)
         return servers + [await asyncio.start_server(web.serve, host, web.port) for host in web.hosts[1:]]
@@ -185,13 +182,13 @@ def running(web: Web) -> Iterator[Web]:
         yield web
 
 
-def port_of(servers: Sequence[asyncio.Server]) -> int:
-    port: int = servers[0].sockets[0].getsockname()[1]
+def port_of(servers):
+    port = servers[0].sockets[0].getsockname()[1]
     return port
 
 
 @contextmanager
-def started(start: Callable[[], Coroutine[None, None, list[asyncio.Server]]]) -> Iterator[list[asyncio.Server]]:
+def started(start):
     """Have a thread start servers, and serve until the block ends."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -201,7 +198,7 @@ def started(start: Callable[[], Coroutine[None, None, list[asyncio.Server]]]) ->
         yield servers
     finally:
 
-        async def stop() -> None:
+        async def stop():
             for server in servers:
                 server.close()
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
@@ -215,7 +212,7 @@ def started(start: Callable[[], Coroutine[None, None, list[asyncio.Server]]]) ->
         loop.close()
 
 
-def get(by: Fetcher, url: str, timeout: float = 10) -> bytes:
+def get(by, url, timeout=10):
     """What a URL gives. Raises FetchError."""
     outcome = by.fetch(url, timeout)
     if outcome.fault:

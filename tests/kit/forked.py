@@ -12,13 +12,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from contextlib import chdir, suppress
 from multiprocessing import get_context
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-_CONTEXT, _ROOT = get_context("forkserver"), Path(__file__).parents[1]
+_CONTEXT, _ROOT = get_context("forkserver"), Path(__file__).parents[2]
 _COMMANDS = ("finished", "forget", "run", "sql", "status", "summary")
 _RUNS = ("pipelines.driver", "pipelines.prepare", "pipelines.engines.registry", "curate.decide.dedup.passes.registry")
 _BEAM = ("apache_beam.runners.portability.fn_api_runner", "apache_beam.runners.worker.log_handler", "IPython")
@@ -28,13 +26,7 @@ _CONTEXT.set_forkserver_preload(
 )
 
 
-def start(
-    *words: object,
-    env: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
-    out: str | Path = os.devnull,
-    err: str | Path = os.devnull,
-) -> ForkServerProcess:
+def start(*words, env=None, cwd=None, out=os.devnull, err=os.devnull):
     """Start `curate WORDS` in a session of its own, in the folder `cwd`, with what it prints in the files `out` and `err`.
 
     `env` replaces the environment; its `PYTHONPATH` holds as it does for an interpreter.
@@ -46,9 +38,7 @@ def start(
     return process
 
 
-def run(
-    *words: object, env: Mapping[str, str] | None = None, cwd: Path | None = None
-) -> subprocess.CompletedProcess[str]:
+def run(*words, env=None, cwd=None):
     """Run `curate WORDS`; see `start`."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
@@ -59,7 +49,7 @@ def run(
         return subprocess.CompletedProcess(["curate", *words], status, out.read_text(), err.read_text())
 
 
-def kill(process: ForkServerProcess) -> None:
+def kill(process):
     """Kill a process with all of its session."""
     try:
         os.killpg(process.pid or 0, signal.SIGKILL)
@@ -68,7 +58,7 @@ def kill(process: ForkServerProcess) -> None:
             process.kill()
 
 
-def _begin(words: list[str], env: dict[str, str], cwd: str, streams: tuple[str, str]) -> None:
+def _begin(words, env, cwd, streams):
     os.setsid()
     for number, path in enumerate(streams, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)

@@ -17,7 +17,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,7 +39,7 @@ class Seen:
     status: int | None = None
 
     @property
-    def text(self) -> str:
+    def text(self):
         if not isinstance(self.body, dict):
             return ""
         if "prompt" in self.body:
@@ -48,11 +48,11 @@ class Seen:
         return content if isinstance(content, str) else "".join(p["text"] for p in content if p["type"] == "text")
 
 
-def echo(text: str) -> str:
+def echo(text):
     return f"echo of {text}"
 
 
-def completion(text: Any, finish: str = "stop", chat: bool = True, **message: Any) -> dict[str, Any]:
+def completion(text, finish="stop", chat=True, **message):
     """A reply as endpoints give it."""
     said = {"message": {"role": "assistant", "content": text, **message}} if chat else {"text": text}
     return {
@@ -68,13 +68,13 @@ class Handler(BaseHTTPRequestHandler):
     server: "_Server"
     seen: Seen
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         self._serve(None)
 
-    def do_POST(self) -> None:
+    def do_POST(self):
         self._serve(self.rfile.read(int(self.headers.get("Content-Length", 0))))
 
-    def _serve(self, body: bytes | None) -> None:
+    def _serve(self, body):
         owner = self.server.owner
         parsed = json.loads(body) if body else None
         self.seen = Seen(self.command, self.path, self.headers, parsed, self.client_address, time.monotonic())
@@ -89,7 +89,7 @@ class Handler(BaseHTTPRequestHandler):
         finally:
             owner.end()
 
-    def answer(self) -> None:
+    def answer(self):
         if self.path.endswith("/models"):
             self.reply(200, {"object": "list", "data": [{"id": name} for name in self.server.owner.models]})
         elif self.path.endswith(("/chat/completions", "/completions")):
@@ -97,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.reply(404, {"detail": "Not Found"})
 
-    def reply(self, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:
+    def reply(self, status, body, headers=None):
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         lines = [f"{name}: {value}" for name, value in {"Content-Length": len(content), **(headers or {})}.items()]
         phrase = self.responses[status][0] if status in self.responses else ""
@@ -109,43 +109,43 @@ class Handler(BaseHTTPRequestHandler):
             self.seen.status = None
             raise
 
-    def abort(self) -> None:
+    def abort(self):
         """Ends the connection by a reset, not in order."""
         self.wfile.flush()
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
         self.connection.close()
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format, *args):
         pass
 
 
 Fault = Callable[[Handler], None]
 
 
-def status(code: int, body: Any = b"", **headers: str) -> Fault:
+def status(code, body=b"", **headers):
     """A reply with that status; headers by their names with `_` for `-`."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return lambda handler: handler.reply(code, body, named)
 
 
-def body(content: Any) -> Fault:
+def body(content):
     """A reply of 200 with that body: bytes, or a value that becomes JSON."""
     return status(200, content)
 
 
-def hang(handler: Handler) -> None:
+def hang(handler):
     """No reply, until the server stops."""
     handler.server.owner.stopping.wait()
     handler.close_connection = True
 
 
-def reset(handler: Handler) -> None:
+def reset(handler):
     """The connection is reset instead of a reply."""
     handler.abort()
 
 
-def reset_after_headers(handler: Handler) -> None:
+def reset_after_headers(handler):
     """The connection is reset in the middle of the body."""
     handler.send_response(200)
     handler.send_header("Content-Length", "1000")
@@ -154,7 +154,7 @@ def reset_after_headers(handler: Handler) -> None:
     handler.abort()
 
 
-def cut(handler: Handler) -> None:
+def cut(handler):
     """The connection is closed in order, but before the body is whole."""
     handler.send_response(200)
     handler.send_header("Content-Length", "1000")
@@ -163,16 +163,16 @@ def cut(handler: Handler) -> None:
     handler.close_connection = True
 
 
-def no_http(handler: Handler) -> None:
+def no_http(handler):
     """Something that is no HTTP."""
     handler.wfile.write(b"220 mail.example ESMTP\r\n")
     handler.close_connection = True
 
 
-def trickle(where: str) -> Fault:
+def trickle(where):
     """A byte every 20 ms, for ever: of the headers, or of the body."""
 
-    def fault(handler: Handler) -> None:
+    def fault(handler):
         handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
         if where == "body":
             handler.wfile.write(b"Content-Length: 1000000\r\n\r\n")
@@ -185,10 +185,10 @@ def trickle(where: str) -> Fault:
     return fault
 
 
-def flood(size: int, chunked: bool = False, code: int = 200) -> Fault:
+def flood(size, chunked=False, code=200):
     """A body of `size` bytes of white space. `handler.server.owner.flooded` counts what was taken."""
 
-    def fault(handler: Handler) -> None:
+    def fault(handler):
         block = b" " * 65_536
         handler.send_response(code)
         handler.send_header(*(("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(size))))
@@ -221,12 +221,12 @@ class FaultServer:
     stopping: threading.Event = field(default_factory=threading.Event)
     is_dead: threading.Event = field(default_factory=threading.Event)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self):
         self._lock = threading.Lock()
         self._running = 0
         self._open()
 
-    def _open(self) -> None:
+    def _open(self):
         self.stopping.clear()
         self.is_dead.clear()
         self._server = _Server(("127.0.0.1", self.port), self)
@@ -234,15 +234,15 @@ class FaultServer:
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
-    def base_url(self) -> str:
+    def base_url(self):
         return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}/v1"
 
     @property
-    def asked(self) -> list[Seen]:
+    def asked(self):
         """The calls that ask for a text."""
         return [seen for seen in self.seen if seen.method == "POST"]
 
-    def begin(self, seen: Seen) -> Fault | None:
+    def begin(self, seen):
         with self._lock:
             self.seen.append(seen)
             self._running += 1
@@ -259,11 +259,11 @@ class FaultServer:
             time.sleep(self.latency)
         return fault
 
-    def end(self) -> None:
+    def end(self):
         with self._lock:
             self._running -= 1
 
-    def die(self) -> None:
+    def die(self):
         """Stops at once: connections are closed, whatever runs in them, and new ones are refused."""
         self.stopping.set()
         self._server.shutdown()
@@ -271,15 +271,15 @@ class FaultServer:
         self._server.break_all()
         self.is_dead.set()
 
-    def revive(self) -> None:
+    def revive(self):
         """Stands again at the same port."""
         self.is_dead.wait()
         self._open()
 
-    def __enter__(self) -> "FaultServer":
+    def __enter__(self):
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         self.die()
 
 
@@ -288,26 +288,26 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], owner: FaultServer):
+    def __init__(self, address, owner):
         self.owner = owner
-        self._open: set[socket.socket] = set()
+        self._open = set()
         super().__init__(address, Handler)
 
-    def get_request(self) -> tuple[socket.socket, Any]:
+    def get_request(self):
         connection, address = super().get_request()
         if self.owner.tls:
             connection = self.owner.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         self._open.add(connection)
         return connection, address
 
-    def shutdown_request(self, request: Any) -> None:
+    def shutdown_request(self, request):
         self._open.discard(request)
         super().shutdown_request(request)
 
-    def break_all(self) -> None:
+    def break_all(self):
         for connection in list(self._open):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request, client_address):
         pass  # resets are what this server is for

@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -55,11 +55,11 @@ class StoreProxy:
     page: int = 0  # names in an answer to a listing at most; 0: as many as the store gives
     stale: float = 0.0  # seconds for which a folder's listing is answered as it was
 
-    def count(self) -> int:
+    def count(self):
         return len(self.requests)
 
 
-def _describe(method: str, target: str, headers: Any) -> tuple[str, str]:
+def _describe(method, target, headers):
     """What a request does, and to what."""
     url = urlsplit(target)
     query = parse_qs(url.query, keep_blank_values=True)
@@ -80,7 +80,7 @@ def _describe(method: str, target: str, headers: Any) -> tuple[str, str]:
     return method, name
 
 
-def _describe_gcs(method: str, parts: list[str], query: dict[str, list[str]]) -> tuple[str, str]:
+def _describe_gcs(method, parts, query):
     rest = parts[2:]  # after b, BUCKET
     if rest[:1] != ["o"]:
         return "BUCKET", "/".join(rest)
@@ -97,7 +97,7 @@ def _describe_gcs(method: str, parts: list[str], query: dict[str, list[str]]) ->
 
 
 @contextmanager
-def store_proxy(store: str, port: int = 0) -> Iterator[StoreProxy]:
+def store_proxy(store, port=0):
     """Serve what `store`, an address, does."""
     upstream = urlsplit(store)
     lock, listings = threading.Lock(), dict[str, tuple[float, tuple[int, Any, bytes]]]()
@@ -107,7 +107,7 @@ def store_proxy(store: str, port: int = 0) -> Iterator[StoreProxy]:
         protocol_version = "HTTP/1.1"
         timeout = 120
 
-        def _forward(self) -> None:
+        def _forward(self):
             body = self._read_body()
             kind, name = _describe(self.command, self.path, self.headers)
             if kind == "PUT" and not name and (named := re.search(rb'"name": "([^"]+)"', body[:2000])):
@@ -132,7 +132,7 @@ def store_proxy(store: str, port: int = 0) -> Iterator[StoreProxy]:
 
         do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_PATCH = _forward
 
-        def _read_body(self) -> bytes:
+        def _read_body(self):
             if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
                 data = b""
                 while size := int(self.rfile.readline().split(b";")[0], 16):
@@ -142,7 +142,7 @@ def store_proxy(store: str, port: int = 0) -> Iterator[StoreProxy]:
                 return data
             return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
-        def _ask(self, kind: str, body: bytes) -> tuple[int, Any, bytes]:
+        def _ask(self, kind, body):
             """The store's answer; of a listing, perhaps one from before.
 
             A part of an upload that comes again is answered as it was: Cloud Storage passes over bytes that it has, and
@@ -170,7 +170,7 @@ def store_proxy(store: str, port: int = 0) -> Iterator[StoreProxy]:
                 chunks[chunk] = answer
             return answer
 
-        def _answer(self, status: int, headers: Any, data: bytes, half: bool = False) -> None:
+        def _answer(self, status, headers, data, half=False):
             self.send_response_only(status)
             length = str(len(data))
             for name, value in headers.items():
@@ -185,20 +185,20 @@ def store_proxy(store: str, port: int = 0) -> Iterator[StoreProxy]:
             if half:
                 self._cut()
 
-        def _cut(self) -> None:
+        def _cut(self):
             self.close_connection = True
             with suppress(OSError):
                 self.wfile.flush()
                 self.connection.shutdown(socket.SHUT_RDWR)
 
-        def log_message(self, *_: Any) -> None:
+        def log_message(self, *_):
             pass
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
         request_queue_size = 128
 
-        def handle_error(self, *_: Any) -> None:
+        def handle_error(self, *_):
             """Say nothing of clients that leave."""
 
     with Server(("127.0.0.1", port), Handler) as server:

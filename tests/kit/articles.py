@@ -11,12 +11,11 @@ import json
 import re
 import tarfile
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from tests.laws.pools import encode, picture
+from tests.kit import encode, picture
 
 XLINK = 'xmlns:xlink="http://www.w3.org/1999/xlink" xmlns:mml="http://www.w3.org/1998/Math/MathML"'
 DOCTYPE = '<!DOCTYPE article PUBLIC "-//NLM//DTD Journal Archiving and Interchange DTD v2.3 20070202//EN" "archivearticle.dtd">\n'
@@ -38,17 +37,17 @@ class Drawn:
     raw: bytes | None = None  # in place of the XML
 
     @property
-    def pmcid(self) -> str:
+    def pmcid(self):
         """PMC101."""
         return f"PMC{self.number}"
 
     @property
-    def name(self) -> str:
+    def name(self):
         """PMC101.1."""
         return f"{self.pmcid}.{self.version}"
 
     @property
-    def xml(self) -> bytes:
+    def xml(self):
         """The article's XML."""
         if self.raw is not None:
             return self.raw
@@ -67,7 +66,7 @@ class Drawn:
 {permissions}<kwd-group><kwd>line</kwd><kwd>circle</kwd></kwd-group></article-meta></front>
 {self.body}</article>""".encode()
 
-    def image(self, name: str) -> bytes:
+    def image(self, name):
         """The bytes of one of its media."""
         seed = int(hashlib.sha256(f"{self.number} {name.lower().rpartition('.')[0]}".encode()).hexdigest()[:6], 16)
         forms = {"jpg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP", "tif": "TIFF"}
@@ -75,7 +74,7 @@ class Drawn:
         return encode(picture(seed), forms[suffix]) if suffix in forms else b"no image: " + name.encode()
 
 
-def fig(name: str, caption: str, *hrefs: str, more: str = "", label: str = "Figure 1") -> str:
+def fig(name, caption, *hrefs, more="", label="Figure 1"):
     """A figure with graphics."""
     graphics = "".join(f'<graphic xlink:href="{href}"/>' for href in hrefs)
     return f'<fig id="{name}"><label>{label}</label><caption>{caption}</caption>{graphics}{more}</fig>'
@@ -181,7 +180,7 @@ DAMAGED = [
 
 
 # ---------------------------------------------------------------- layouts
-def write_folders(folder: Path, articles: Sequence[Drawn], with_metadata: bool = True) -> Path:
+def write_folders(folder, articles, with_metadata=True):
     """Today's layout: a folder for each version, and the metadata of all in one folder too."""
     for article in articles:
         place = folder / article.name
@@ -199,7 +198,7 @@ def write_folders(folder: Path, articles: Sequence[Drawn], with_metadata: bool =
     return folder
 
 
-def metadata_of(article: Drawn) -> dict[str, Any]:
+def metadata_of(article):
     """The json of an article."""
     return {
         "pmcid": article.pmcid,
@@ -216,7 +215,7 @@ def metadata_of(article: Drawn) -> dict[str, Any]:
     } | article.metadata
 
 
-def write_archives(folder: Path, articles: Sequence[Drawn]) -> Path:
+def write_archives(folder, articles):
     """The older layout: a tar.gz for each article, in folders of any names."""
     for article in articles:
         file = io.BytesIO()
@@ -232,7 +231,7 @@ def write_archives(folder: Path, articles: Sequence[Drawn]) -> Path:
     return folder
 
 
-def write_inventory(path: Path, articles: Sequence[Drawn]) -> Path:
+def write_inventory(path, articles):
     """PMC's daily list of all metadata."""
     lines = [
         f'"pmc-oa-opendata","metadata/{article.name}.json","2026-01-08T11:47:59.000Z","{article.number:032x}"\n'
@@ -243,19 +242,19 @@ def write_inventory(path: Path, articles: Sequence[Drawn]) -> Path:
 
 
 # ---------------------------------------------------------------- a naive reader
-def naive_rows(article: Drawn) -> Iterator[dict[str, Any]]:
+def naive_rows(article):
     """The rows of an article with these of their columns."""
     root = ET.fromstring(re.sub(rb' xmlns="[^"]*"', b"", article.xml).replace(b"&alpha;", "α".encode()))
     parents = {child: parent for parent in root.iter() for child in parent}
 
-    def up(node: ET.Element) -> list[ET.Element]:
+    def up(node):
         return [parents[node], *up(parents[node])] if node in parents else []
 
-    def text(node: ET.Element | None, *but: str) -> str | None:
+    def text(node, *but):
         if node is None:
             return None
 
-        def pieces(inner: ET.Element) -> str:
+        def pieces(inner):
             spaced = " " if inner.tag in ("p", "title", "label", "disp-formula") else ""
             within = "" if inner.tag in but else (inner.text or "") + "".join(map(pieces, inner))
             return f"{spaced}{within}{spaced}{inner.tail or ''}"
@@ -269,8 +268,8 @@ def naive_rows(article: Drawn) -> Iterator[dict[str, Any]]:
         around = [node for node in (figure, group) if node is not None]
         found = {tag: next((n for a in around if (n := a.find(tag)) is not None), None) for tag in ("label", "caption")}
         caption = found["caption"]
-        graphics: list[list[str]] = []
-        seen: list[ET.Element] = []
+        graphics = []
+        seen = []
         for node in figure.iter("graphic"):
             if next(above for above in up(node) if above.tag in holders) is figure:
                 href = node.get("{http://www.w3.org/1999/xlink}href", "")
@@ -280,7 +279,7 @@ def naive_rows(article: Drawn) -> Iterator[dict[str, Any]]:
                     graphics.append([href])
                     seen.append(parents[node])
         names = {node.get("id") for node in around}
-        paragraphs: dict[str, None] = {}
+        paragraphs = {}
         for paragraph in root.iter("p"):
             if any(node.tag in ("caption", "fig") for node in up(paragraph)):
                 continue
@@ -306,7 +305,7 @@ def naive_rows(article: Drawn) -> Iterator[dict[str, Any]]:
             position += 1
 
 
-def _file_of(article: Drawn, hrefs: list[str]) -> str | None:
+def _file_of(article, hrefs):
     images = [name for name in article.media if re.search(r"\.(jpg|png|gif|webp|tif)$", name, re.I)]
     for href in (href.split("/")[-1].lower() for href in hrefs):
         for wanted in (href, re.sub(r"\.(tif|eps|jpg)$", "", href)):
@@ -318,7 +317,7 @@ def _file_of(article: Drawn, hrefs: list[str]) -> str | None:
 
 
 # ---------------------------------------------------------------- BIOMEDICA's rules
-def biomedica_rows(article: Drawn) -> Iterator[tuple[str, str, list[str]]]:
+def biomedica_rows(article):
     """File name, caption and context of each image that BIOMEDICA takes of an article.
 
     In paragraphs of its context the tags of references stay, and what follows each is there twice; here they are plain.
@@ -327,7 +326,7 @@ def biomedica_rows(article: Drawn) -> Iterator[tuple[str, str, list[str]]]:
     parents = {child: parent for parent in root.iter() for child in parent}
     href = "{http://www.w3.org/1999/xlink}href"
 
-    def name_of(node: ET.Element, attribute: str) -> str:
+    def name_of(node, attribute):
         return node.get(attribute, "").strip().replace("-", ".")
 
     first = {}
@@ -335,7 +334,7 @@ def biomedica_rows(article: Drawn) -> Iterator[tuple[str, str, list[str]]]:
         graphic = figure.find(".//graphic")
         if name_of(figure, "id") and graphic is not None:
             first[name_of(figure, "id")] = graphic.get(href, "").split("/")[-1]
-    contexts: dict[str, dict[str, None]] = {}
+    contexts = {}
     for xref in root.findall(".//xref[@ref-type='fig']"):
         name, paragraph = name_of(xref, "rid"), parents[xref]
         if name in first and paragraph.tag == "p":

@@ -1,18 +1,14 @@
 """Small run folders for tests, written straight by the schemas: what a pipeline would leave, without one."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import pyarrow as pa
 
-from curate.ask.output import Result
 from curate.ask.query import answer, asking, open_run
 from curate.base import schema
 from curate.emit.output_format import find_written
-from curate.publish.audit import Drops
 from curate.publish.stats_duckdb import write_stats
 from curate.publish.views import write_views
 from curate.store.facts import CaptionWork, DriftFacts, RunFacts, write_facts
@@ -23,12 +19,12 @@ from curate.store.store import RunStore
 SCORES = pa.schema([*schema.ALIGNED, pa.field("clip_score", pa.float32())])
 SIDECAR = pa.schema([("key", pa.string()), ("caption", pa.string()), ("uid", pa.string())])
 
-RULES: list[dict[str, Any]] = [
+RULES = [
     {"name": "words", "sql": "words > 2", "top": None, "of": None, "threshold": None},
     {"name": "side", "sql": "least(width, height) >= 200", "top": None, "of": None, "threshold": None},
     {"name": "aligned", "sql": None, "top": 0.9, "of": "clip_score", "threshold": 0.25, "single": True},
 ]
-BARE: dict[str, Any] = {
+BARE = {
     "curate": "0.1.0",
     "name": "bare",
     "seed": 0,
@@ -57,7 +53,7 @@ BARE: dict[str, Any] = {
     "seconds": 8.0,
     "content": {"languages": {}, "files": {}, "shards": 0, "bytes": 0, "digest": "", "means": {}},
 }
-RUN: dict[str, Any] = BARE | {
+RUN = BARE | {
     "name": "small",
     "seed": 7,
     "sources": ["photos", "web", "empty"],
@@ -118,7 +114,7 @@ ENTRIES = [
     (4, "score", "words", "en", 1, 0, 1.0, 0.0, 0),
 ]
 # What named queries must be given.
-NEEDED: dict[str, dict[str, Any]] = {
+NEEDED = {
     "explain": {"uid": "a1".rjust(32, "0")},
     "cooccurrence": {"class": "source", "context": "language"},
     "entry_samples": {"entry": "cat"},
@@ -127,18 +123,18 @@ NEEDED: dict[str, dict[str, Any]] = {
 EVIL = "caption \x1b[31mred\x1b[0m <script>\u202eafter"
 
 
-OPENED: dict[str, Any] = {}  # connections to runs that no test changes
+OPENED = {}  # connections to runs that no test changes
 
 
 @contextmanager
-def kept_open(url: str) -> Iterator[str]:
+def kept_open(url):
     """Have `run_query` ask a run on one connection: opening one takes 80 ms."""
     with open_run(url) as OPENED[url]:
         yield url
     del OPENED[url]
 
 
-def run_query(url: str, text: str, params: Mapping[str, object] | None = None) -> Result:
+def run_query(url, text, params=None):
     """The answer of a query, with all rows in memory."""
     if url in OPENED:
         result = answer(OPENED[url], text, params)
@@ -147,12 +143,12 @@ def run_query(url: str, text: str, params: Mapping[str, object] | None = None) -
         return replace(result, rows=list(result.rows))
 
 
-def uid(name: str) -> str:
+def uid(name):
     """A uid that ends in `name`."""
     return name.rjust(32, "0")
 
 
-def sample(name: str, caption: str, source: str = "photos", **values: Any) -> dict[str, Any]:
+def sample(name, caption, source="photos", **values):
     """A row of `samples`, with plausible values where none are given."""
     plain = {
         "uid": uid(name), "source": source, "shard": f"{source}.tar", "key": name, "url": f"http://x/{name}",
@@ -163,15 +159,13 @@ def sample(name: str, caption: str, source: str = "photos", **values: Any) -> di
     return plain | values
 
 
-def verdict(
-    rule: str | None = None, pi: float = 0.0, draw: float | None = None, of: str | None = None
-) -> dict[str, Any]:
+def verdict(rule=None, pi=0.0, draw=None, of=None):
     """A row of `decisions`."""
     return {"kept": rule is None, "rule": rule, "duplicate_of": of and uid(of), "probability": pi, "draw": draw}
 
 
 # Per unit: (sample, verdict, entry ids, clip_score).
-SMALL: list[list[tuple[dict[str, Any], dict[str, Any], list[int], float | None]]] = [
+SMALL = [
     [
         (sample("a1", "a red cat"), verdict(None, 1.0, 0.0), [0, 1], 0.5),
         (sample("a2", "dog"), verdict("words"), [], 0.9),
@@ -195,7 +189,7 @@ SMALL: list[list[tuple[dict[str, Any], dict[str, Any], list[int], float | None]]
 ]  # fmt: skip
 
 
-def caption(name: str, kind: str, style: str, text: str | None, **values: Any) -> dict[str, Any]:
+def caption(name, kind, style, text, **values):
     """A row of `captions`, of a text that passed."""
     plain = {
         "uid": uid(name), "kind": kind, "style": style, "ordinal": 0, "text": text, "model": "m", "clip_score": None,
@@ -223,19 +217,12 @@ FAILURES = [
 ]
 
 
-def write_small(url: str) -> RunStore:
+def write_small(url):
     """The run that most tests ask: 12 rows in 2 units, 4 kept, everything present."""
     return write_units(url, SMALL, captions=CAPTIONS)
 
 
-def write_units(
-    url: str,
-    units: Sequence[Sequence[tuple[dict[str, Any], dict[str, Any], list[int], float | None]]],
-    run: dict[str, Any] = RUN,
-    entries: Sequence[tuple[Any, ...]] = ENTRIES,
-    failures: Sequence[dict[str, Any]] = FAILURES,
-    captions: Sequence[dict[str, Any]] = (),
-) -> RunStore:
+def write_units(url, units, run=RUN, entries=ENTRIES, failures=FAILURES, captions=()):
     """A run of these rows by unit, as SMALL gives them."""
     folder = RunStore(url)
     for unit, rows in enumerate(units):
@@ -260,7 +247,7 @@ def write_units(
     return finish(folder, run)
 
 
-def write_bare(url: str, rows: Sequence[str] = ("one", "two words here", "three words here")) -> RunStore:
+def write_bare(url, rows=("one", "two words here", "three words here")):
     """A run of an imageless pool by rules alone: no scores, matches, members, entries; rule `words > 2`."""
     folder = RunStore(url)
     nothing = dict.fromkeys(
@@ -280,7 +267,7 @@ def write_bare(url: str, rows: Sequence[str] = ("one", "two words here", "three 
     return finish(folder, BARE)
 
 
-def finish(folder: RunStore, run: dict[str, Any]) -> RunStore:
+def finish(folder, run):
     """Builds the statistics and the manifest, and puts `_SUCCESS`."""
     facts = RunFacts.model_validate(run)
     write_facts(folder, facts)
@@ -295,9 +282,9 @@ def finish(folder: RunStore, run: dict[str, Any]) -> RunStore:
     return folder
 
 
-def count_drops(folder: RunStore) -> Drops:
+def count_drops(folder):
     """Rows by source and rule, from the tables."""
-    drops: Drops = Counter()
+    drops = Counter()
     for path in folder.files("tables/decisions"):
         sources = folder.read_parquet(path.replace("decisions", "samples"), ["source"])["source"].to_pylist()
         rows = folder.read_parquet(path, ["kept", "rule"]).to_pylist()
@@ -305,5 +292,5 @@ def count_drops(folder: RunStore) -> Drops:
     return drops
 
 
-def _table(folder: RunStore, name: str, unit: int, columns: pa.Schema, rows: list[dict[str, Any]]) -> None:
+def _table(folder, name, unit, columns, rows):
     folder.write_parquet(f"tables/{name}/{unit:05d}.parquet", pa.Table.from_pylist(rows, schema=columns))

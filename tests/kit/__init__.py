@@ -1,0 +1,15 @@
+"""What tests share. `from tests import kit` gives small pools and recipes, runs of them, and what a run holds.
+
+A test reads as a case: a pool, a recipe, which samples are kept, and why the others are dropped:
+
+    def test_short_captions_are_dropped(tmp_path):
+        result = kit.curate(tmp_path, [kit.sample("a", "a red dog"), kit.sample("b", "dog")], rules={"short": "words > 1"})
+        assert result.by_key == {"a": "kept", "b": "short"}
+
+Its modules have the rest: `forked` (the command line), `web`, `range_server`, `llm_server`, `s3` and `store_proxy` (servers),
+`packages` (packages of foreign kinds), `written_runs` (run folders without a pipeline), `clips` (CLIP checkpoints),
+`crawls` and `articles` (pools of other formats), `waiting`, `memory`, `watched`, `store_requests`.
+"""
+
+from tests.kit.pools import *  # noqa: F403
+from tests.kit.runs import *  # noqa: F403
