@@ -13,8 +13,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-import psutil
-import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -175,29 +173,6 @@ def test_a_kill_within_a_unit(small, whole, tmp_path, monkeypatch):
 
 
 # ---------------------------------------------------------------- one run a folder
-@pytest.mark.slow
-def test_a_second_run_leaves_the_first_alone(tmp_path):
-    """It learns who is at work, and what the first one keeps in `tmp` stays."""
-    recipe, out = write_recipe(tmp_path), tmp_path / "out"
-    first = forked.start("run", recipe, "--out", out)
-    while not (out / "tables/samples").exists():
-        assert first.is_alive()
-        time.sleep(0.01)
-    command = psutil.Process(first.pid)
-    both = [*command.children(), command]
-    for stopped in both:
-        stopped.suspend()
-        while stopped.status() != psutil.STATUS_STOPPED:
-            time.sleep(0.01)
-    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    second = forked.run("run", recipe, "--out", out)
-    assert second.returncode == 1 and f"curate run (process {first.pid} on" in second.stderr, second.stderr
-    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-    for stopped in both:
-        stopped.resume()
-    first.join()
-    assert first.exitcode == 0
-    assert verify_run(str(out))[1] == [] and not (out / "tmp").exists()
 
 
 # ---------------------------------------------------------------- every file in turn
@@ -317,25 +292,6 @@ def test_a_run_stopped_again_and_again(small, whole, tmp_path, monkeypatch):
 
 
 # ---------------------------------------------------------------- running again
-@pytest.mark.slow
-def test_a_finished_run_does_nothing(tmp_path):
-    recipe, out = write_recipe(tmp_path, 12, 3), tmp_path / "out"
-    assert forked.run("run", recipe, "--out", out).returncode == 0
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    again = forked.run("run", recipe, "--out", out)
-    assert again.returncode == 0
-    assert "nothing to do" in again.stdout
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
-    other = forked.run("run", recipe, "--out", out, "--set", "balance.t=11", "--set", "rules.words=words > 4")
-    assert other.returncode == 2
-    assert "balance.t" in other.stderr and "rules.words" in other.stderr and f"--reuse {out}" in other.stderr
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
-    assert verify_run(str(out))[1] == []
-    victim = out / "tables/samples/00001.parquet"
-    victim.write_bytes(victim.read_bytes()[:-1] + b"?")
-    checked = forked.run("verify", out)
-    assert checked.returncode == 1
-    assert "tables/samples/00001.parquet" in checked.stdout + checked.stderr
 
 
 def test_an_unfinished_folder_is_its_recipes(small, tmp_path, monkeypatch):
@@ -375,78 +331,6 @@ def unfinished(whole, out):
     (out / "_SUCCESS").unlink()
     shutil.copytree(whole, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("_SUCCESS"))
     return out
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [*(f"tables/{table}/00001.parquet" for table in TABLES), "shards/00001.parquet"])
-@pytest.mark.parametrize("damage", ["truncated", "empty", "zeroed", "missing"])
-def test_a_damaged_table_is_made_anew(name, damage, small, whole, tmp_path):
-    out = unfinished(whole, tmp_path / "out")
-    data = (out / name).read_bytes()
-    changed = {"truncated": data[: len(data) // 2], "empty": b"", "zeroed": bytes(len(data))}
-    if damage == "missing":
-        (out / name).unlink()
-    else:
-        (out / name).write_bytes(changed[damage])
-    kit.run_local(small, out)
-    check_finished(out, whole)
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("damage", ["truncated", "empty"])
-def test_damaged_scores_are_recomputed(damage, tmp_path):
-    """Columns of `scores` are current one by one, unless the file is none."""
-    recipe = load_recipe(str(write_recipe(tmp_path, 12, 2, measure={"language": {}})))
-    whole = kit.run_local(recipe, tmp_path / "whole").folder
-    out = unfinished(whole, tmp_path / "out")
-    victim = out / "tables/scores/00001.parquet"
-    data = victim.read_bytes()
-    victim.write_bytes(data[: len(data) // 2] if damage == "truncated" else b"")
-    kit.run_local(recipe, out)
-    check_finished(out, whole)
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("lost", ["uids.npy", "manifest.parquet"])
-def test_what_is_made_whole_is_made_of_whole_files(lost, small, whole, tmp_path):
-    """A published run that lost a file and had others changed, to the same length: what would be published again is made anew."""
-    out = Path(shutil.copytree(whole, tmp_path / "out"))
-    for name in ("shards/00000.tar", "shards/00001.parquet", "shards/00001_stats.json"):
-        data = bytearray((out / name).read_bytes())
-        data[len(data) // 2] ^= 16
-        (out / name).write_bytes(data)
-    (out / lost).unlink()
-    kit.run_local(small, out)
-    check_finished(out, whole)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("table", TABLES)
-def test_a_flipped_bit_does_not_spread(table, small, whole, tmp_path):
-    """Whatever kind of page it is in: the file differs from what was written, and is made anew."""
-    name = f"tables/{table}/00001.parquet"
-    data = (whole / name).read_bytes()
-    group = pq.read_metadata(whole / name).row_group(0)
-    chunks = [group.column(i) for i in range(group.num_columns)]
-    places = {
-        (c.physical_type, c.encodings): c.data_page_offset + c.total_compressed_size * 2 // 3 for c in chunks
-    }  # of each kind of page
-    for number, place in enumerate(places.values()):
-        out = unfinished(whole, tmp_path / f"out{number}")
-        for below in ("shards", *(["tables/decisions"] if table != "decisions" else [])):
-            shutil.rmtree(out / below)
-        (out / name).write_bytes(data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :])
-        kit.run_local(small, out)
-        check_finished(out, whole)
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("suffix", ["tar", "_stats.json"])
-def test_a_missing_shard_is_made_anew(suffix, small, whole, tmp_path):
-    out = unfinished(whole, tmp_path / "out")
-    (out / ("shards/00001.tar" if suffix == "tar" else "shards/00001_stats.json")).unlink()
-    kit.run_local(small, out)
-    check_finished(out, whole)
 
 
 @pytest.mark.thorough

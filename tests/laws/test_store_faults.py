@@ -36,23 +36,23 @@ def stored(proxy, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_run_survives(name, stored):
-    print(f"\n{name}: {stored.survive(name.replace(' ', '-').replace('%', ''), FAULTS[name])}")
+    stored.survive(name.replace(" ", "-").replace("%", ""), FAULTS[name])
     assert len(stored.published(name.replace(" ", "-").replace("%", ""))) > 10
 
 
 @pytest.mark.slow
 def test_without_faults(stored):
-    print(f"\nnone: {stored.survive('none', lambda _: None)}")
+    stored.survive("none", lambda _: None)
 
 
 @pytest.mark.slow
 def test_stale_listings(stored):
-    print(f"\nstale: {stored.survive_stale_listings()}")
+    stored.survive_stale_listings()
 
 
 @pytest.mark.slow
 def test_an_input_that_does_not_come(stored):
-    print(f"\naway: {stored.lose_input()}")
+    stored.lose_input()
 
 
 @pytest.mark.slow
@@ -60,12 +60,12 @@ def test_an_input_that_does_not_come(stored):
 def test_replies_of_a_minute(stored, monkeypatch):
     """Asked again after 30 s."""
     monkeypatch.setattr(fsspec.get_filesystem_class("s3"), "read_timeout", clouds.SECONDS)
-    print(f"\nreplies of 60 s: {stored.survive_minutes()}")
+    stored.survive_minutes()
 
 
 @pytest.mark.slow
 def test_a_store_that_is_down(stored):
-    print(f"\ndown: {stored.lose_store()}")
+    stored.lose_store()
 
 
 @pytest.mark.slow
@@ -73,7 +73,7 @@ def test_a_store_that_is_down(stored):
 def test_large_files(name, stored, monkeypatch):
     """Which s3fs puts in parts, here of the smallest size."""
     monkeypatch.setattr("s3fs.core.calculate_chunksize", lambda *_, **__: PART)
-    print(f"\n{name} of parts: {stored.upload_parts(f'parts{len(name)}', FAULTS_OF_PARTS[name])}")
+    stored.upload_parts(f"parts{len(name)}", FAULTS_OF_PARTS[name])
 
 
 @pytest.mark.slow
@@ -83,7 +83,7 @@ def test_captions(proxy, tmp_path):
         engines = f"{{llm: {{openai: {{base_url: '{server.base_url}', model: tiny-llm}}}}}}"
         captions = f"captions: {{engines: {engines}, rewrite: {{engine: llm, styles: [human, coco]}}}}"
         with runs(proxy, "s3://bucket", tmp_path, captions) as made:
-            print(f"\ncaptions: {made.survive('captions', FAULTS['answers that are lost'])}")
+            made.survive("captions", FAULTS["answers that are lost"])
             assert any(name.startswith("tables/captions/") for name in made.published("captions"))
 
 

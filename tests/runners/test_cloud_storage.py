@@ -36,19 +36,19 @@ def wait_for_answers(seconds, patch):
 
 @pytest.mark.parametrize(("name", "rule"), [("none", lambda _: None), *FAULTS.items()])
 def test_a_run_survives(name, rule, stored):
-    print(f"\n{name}: {stored.survive(name.replace(' ', '-').replace('%', ''), rule)}")
+    stored.survive(name.replace(" ", "-").replace("%", ""), rule)
 
 
 def test_stale_listings(stored):
-    print(f"\nstale: {stored.survive_stale_listings()}")
+    stored.survive_stale_listings()
 
 
 def test_an_input_that_does_not_come(stored):
-    print(f"\naway: {stored.lose_input()}")
+    stored.lose_input()
 
 
 def test_a_store_that_is_down(stored):
-    print(f"\ndown: {stored.lose_store()}")
+    stored.lose_store()
 
 
 @pytest.mark.parametrize("name", FAULTS_OF_PARTS)
@@ -61,10 +61,10 @@ def test_large_files(name, stored, monkeypatch):
         await put(self, *words, chunksize=PART, **named)
 
     monkeypatch.setattr(kind, "_put_file", put_file)
-    print(f"\n{name} of parts: {stored.upload_parts(f'parts{len(name)}', FAULTS_OF_PARTS[name])}")
+    stored.upload_parts(f"parts{len(name)}", FAULTS_OF_PARTS[name])
 
 
 def test_replies_of_a_minute(stored, monkeypatch):
     """Asked again after 30 s."""
     wait_for_answers(30.0, monkeypatch)
-    print(f"\nreplies of 60 s: {stored.survive_minutes()}")
+    stored.survive_minutes()

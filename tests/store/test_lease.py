@@ -5,7 +5,6 @@ import subprocess
 import threading
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -62,24 +61,6 @@ def test_a_second_one_learns_who_holds_it(store, clock):
         assert find_holder(store) == find_lease(store)
     assert store.files() == []
     check_unlocked(store)
-
-
-def test_of_many_at_once_one_has_it(store):
-    inside = []
-
-    def work(number):
-        try:
-            with locked(store, "run"):
-                inside.append(number)
-                assert inside == [number]
-                inside.remove(number)
-        except RunError:
-            return 0
-        return 1
-
-    with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(work, range(200))) > 1
-    assert read_leases(store) == {}
 
 
 def test_it_is_renewed_once_a_minute_by_all_who_work(store, clock):
