@@ -1,15 +1,12 @@
-"""Pages for users: links lead somewhere, and the README's walk prints what it says."""
+"""Pages for users: links lead somewhere, commands run and print what a page says, and all columns are explained."""
 
 import functools
 import re
-import shlex
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
-from PIL import Image
 
 from curate.ask.diff import CHANGES, SETTINGS
 from curate.ask.whatif.answer import FUNNEL, SOURCES
@@ -17,20 +14,10 @@ from curate.ask.whatif.sweep import POINTS
 from curate.base import schema
 from curate.decide.draw.balance import LimitsChoice
 from curate.decide.draw.bracket import Solution
-from curate.demo.pool import write_pool
 from curate.store.facts import RunFacts
-from tests.kit import forked
+from tests.conftest import made_once
+from tests.kit.pages import PAGES, ROOT, PageRun, make_run, read_blocks
 from tests.test_imports import ROOMS
-
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted(
-    [
-        ROOT / "README.md",
-        ROOT / ".github/CONTRIBUTING.md",
-        *(page for top in ("curate", "pipelines", "sql") for page in (ROOT / top).rglob("README.md")),
-        *(ROOT / "infra").glob("*.md"),
-    ]
-)
 
 page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -68,19 +55,6 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(file), target
 
 
-def test_what_differs_from_others_is_listed():
-    """What the code does with each is tested where the code is."""
-    for name, words in (
-        ("curate/pool/README.md", ["spaces or non-ASCII letters", "`user:password@`", "tabs and line feeds"]),
-        (
-            "pipelines/recipes/README.md",
-            ["A byte order mark", "single ASCII punctuation mark", "inverts MetaCLIP 2's `t_to_p`"],
-        ),
-        ("pipelines/recipes/datacomp_no_filter.yaml", ["sides are whole numbers", "2^31 pixels"]),
-    ):
-        assert [word for word in words if word not in (ROOT / name).read_text()] == []
-
-
 def test_the_architecture_lists_all_rooms_in_their_order():
     text = (ROOT / "curate/README.md").read_text().partition("## The rooms\n")[2]
     lines = text.split("```")[1].strip().splitlines()
@@ -88,46 +62,20 @@ def test_the_architecture_lists_all_rooms_in_their_order():
     assert listed == [room.removeprefix("curate.") for room in ROOMS if room not in ("curate", "curate.__main__")]
 
 
-@pytest.mark.slow
-def test_the_readmes_walk_prints_what_it_says(tmp_path):
-    """From the first recipe to the second run, over the demo's pool."""
-    readme = (ROOT / "README.md").read_text()
-    walk = readme.partition("## Your first recipe")[2].partition("## The run folder")[0]
-    blocks = re.findall(r"```(\w*)\n(.*?)```", walk, re.DOTALL)
-    (tmp_path / "small.yaml").write_text(next(text for language, text in blocks if language == "yaml"))
-    write_pool(str(tmp_path / "curate-demo/pool"), samples=2000, seed=0, shards=4)
-    write_photos(tmp_path / "photos")
-    printed = ""
-    for language, text in blocks:
-        if language == "sh":
-            for line in text.splitlines():
-                command = shlex.split(line.partition(" #")[0].replace(" UID", f" {a_uid(tmp_path)}"))
-                assert command[0] == "curate"
-                done = forked.run(*command[1:], cwd=tmp_path)
-                assert done.returncode == 0, f"{line}\n{done.stderr}"
-                printed += done.stdout
-        elif not language:
-            missing = [line for line in text.splitlines() if line not in printed]
-            assert not missing, f"not printed: {missing}"
+# Pages whose commands take longest; those of the others are `thorough`.
+SLOW = {"README.md", "pipelines/recipes/tutorial.md", "curate/ask/README.md"}
 
 
-def write_photos(folder):
-    """Images as a reader has them, one of them too small, with a table of captions among them."""
-    folder.mkdir()
-    for i, side in enumerate([300, 256, 240, 40]):
-        Image.fromarray(np.random.default_rng(i).integers(0, 255, (side, 300, 3), np.uint8)).save(folder / f"{i}.jpg")
-    rows = "".join(f"{i}.jpg,a red dog in the {place}\n" for i, place in enumerate(["house", "garden", "snow", "rain"]))
-    (folder / "captions.csv").write_text(f"filename,caption\n{rows}")
+def pages_to_run():
+    for path in PAGES:
+        if any(block.is_command and block.is_run for block in read_blocks(path)):
+            name = str(path.relative_to(ROOT))
+            yield pytest.param(path, marks=pytest.mark.slow if name in SLOW else pytest.mark.thorough, id=name)
 
 
-def a_uid(folder):
-    import curate
-
-    return (
-        str(curate.Run(str(folder / "second")).sql("SELECT uid FROM dropped WHERE rule = 'side' LIMIT 1")["uid"][0])
-        if (folder / "second").exists()
-        else ""
-    )
+@pytest.mark.parametrize("page", list(pages_to_run()))
+def test_commands_run_and_print_what_the_page_says(page, tmp_path, tmp_path_factory):
+    PageRun(tmp_path, lambda: made_once(tmp_path_factory, "page-run", make_run)[0]).run(page)
 
 
 def test_all_that_tables_and_answers_have_is_explained():

@@ -29,7 +29,7 @@ from curate.store.store import RunStore
 MAX_BYTES = 64_000_000
 _MISSING = "missing_file"
 _MADE_BY = {  # which command makes a file, by a pattern of its key
-    r"match\.metadata": "`curate metadata build` makes one (README, Metadata of your own)",
+    r"match\.metadata": "`curate metadata build` makes one (see curate/match/README.md)",
     r"(measure\.clusters\.\w+|sample\.quotas)\.centroids": "`curate run` with relate.clusters makes models/NAME.npy",
 }
 

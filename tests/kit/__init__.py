@@ -8,7 +8,7 @@ A test reads as a case: a pool, a recipe, which samples are kept, and why the ot
 
 Its modules have the rest: `forked` (the command line), `web`, `range_server`, `llm_server`, `s3` and `store_proxy` (servers),
 `packages` (packages of foreign kinds), `written_runs` (run folders without a pipeline), `clips` (CLIP checkpoints),
-`crawls` and `articles` (pools of other formats), `waiting`, `memory`, `watched`, `store_requests`.
+`crawls` and `articles` (pools of other formats), `pages` (the commands on pages), `waiting`, `memory`, `watched`, `store_requests`.
 """
 
 from tests.kit.pools import *  # noqa: F403

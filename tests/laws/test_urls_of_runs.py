@@ -35,7 +35,7 @@ pytestmark = pytest.mark.thorough
 
 pytest.importorskip("img2dataset")
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "curate/pool/urls/README.md"
 ROWS = 120
 
 
@@ -217,7 +217,7 @@ def test_runs_that_are_no_list(stages, tmp_path):
 @pytest.mark.slow
 def test_the_readmes_lines_run(web, tmp_path):
     """But that this list's hosts are on this machine."""
-    section = README.read_text().partition("**MetaCLIP from URLs, in two stages.**")[2].partition("\n**")[0]
+    section = PAGE.read_text().partition("## MetaCLIP from URLs, in two stages")[2].partition("\n## ")[0]
     for name, text in re.findall(r"```yaml\n# (\S+\.yaml)(.*?)```", section, re.DOTALL):
         (tmp_path / name).write_text(f"#{text}")
     (tmp_path / "list").mkdir()

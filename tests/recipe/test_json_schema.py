@@ -1,6 +1,5 @@
 """The JSON schema of recipes takes what curate takes, and marks what it refuses by form."""
 
-import re
 from pathlib import Path
 
 import jsonschema
@@ -10,14 +9,11 @@ from curate.base.errors import RecipeError
 from curate.cli.init import recipe_schema
 from curate.recipe.recipe import parse_recipe
 from curate.recipe.strict_yaml import load_yaml
+from tests.kit.pages import read_recipes
 
 ROOT = Path(__file__).parents[2]
 FILES = [*sorted((ROOT / "pipelines/recipes").glob("*.yaml")), ROOT / "curate/demo/recipe.yaml"]
-PAGES = [ROOT / page for page in ("README.md", "curate/pool/README.md", "curate/captions/README.md")]
-BLOCKS = [block for page in PAGES for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)]
-RECIPES = [path.read_text() for path in FILES] + [
-    block for block in BLOCKS if re.search(r"^input:", block, re.MULTILINE) and "jsonl, path" not in block
-]
+RECIPES = [*(path.read_text() for path in FILES), *read_recipes()]
 SOURCE = {"name": "a", "format": "webdataset", "path": "*.tar"}
 
 

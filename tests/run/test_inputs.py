@@ -134,7 +134,7 @@ def test_all_missing_files_are_named(tmp_path):
     with pytest.raises(RecipeError) as raised, naming_all_missing(recipe):
         raise RecipeError(first)
     assert str(raised.value).splitlines() == [
-        f"{first}; `curate metadata build` makes one (README, Metadata of your own)",
+        f"{first}; `curate metadata build` makes one (see curate/match/README.md)",
         f"input.0.path.0: {tmp_path}/00.tar and 11 more: no such file (0 of the 12 named exist)",
         f"input.1.path: {tmp_path}/*.parquet: no file matches {tmp_path}/*.parquet",
         f"measure.clip.0.model: {tmp_path}/graphs: no such file",

@@ -189,8 +189,8 @@ def test_all_faults_of_a_template_are_named_at_once(tmp_path):
     ]
 
 
-def test_the_readme_has_a_judge_whose_template_leaves_out_the_length(tmp_path):
-    page = (Path(__file__).parents[3] / "README.md").read_text()
+def test_the_captions_page_has_a_judge_whose_template_leaves_out_the_length(tmp_path):
+    page = (Path(__file__).parents[3] / "curate/captions/README.md").read_text()
     (tmp_path / "judge.txt").write_text(page.partition("`judge.txt`:\n\n```text\n")[2].partition("```")[0])
     template = load_template(FORMS["recaption_alt_text"], str(tmp_path / "judge.txt"))
     [asked] = template.messages(length="in a line", caption="a vase")

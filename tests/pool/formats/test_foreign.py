@@ -164,8 +164,8 @@ def write_images(folder, seed):
 
 @pytest.fixture
 def example(tmp_path):
-    """The package of the page on inputs, as an installer leaves it, beside a recipe and what it reads."""
-    page = (ROOT / "curate/pool/README.md").read_text().partition("## A format of your own\n")[2]
+    """The package of the page on formats, as an installer leaves it, beside a recipe and what it reads."""
+    page = (ROOT / "curate/pool/formats/README.md").read_text()
     site, recipe = tmp_path / "site", tmp_path / "recipe"
     code = page.partition("```python\n")[2].partition("```")[0]
     stated = tomllib.loads(page.partition("```toml\n")[2].partition("```")[0])["project"]

@@ -1,0 +1,168 @@
+"""The pages of the project, their blocks of code, and a runner of the blocks.
+
+A comment directly before a block says how tests treat it:
+
+- `<!-- not run: REASON -->` leaves the block out;
+- `<!-- test: NAME -->` first prepares the folder (see `SETUPS`);
+- `<!-- status: N -->` expects exit status N from the block's last command.
+
+A block of YAML that begins with `# NAME.yaml` is written to that file. A block without a language is output: all its lines must
+have been printed since the output before it. `UID` is the uid of a sample that the run dropped.
+"""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from markdown_it import MarkdownIt
+from PIL import Image
+
+from curate.api import Run
+from curate.cli.demo import _write_recipe
+from curate.demo.pool import write_pool
+from tests.kit import forked
+from tests.kit.articles import ARTICLES, write_folders
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = ROOT / "pipelines/recipes/README.md"
+TEMPLATE = ROOT / "curate/publish/card.md"
+TOP = [ROOT / "README.md", ROOT / ".github/CONTRIBUTING.md"]
+PAGES = sorted(TOP + [page for top in ("curate", "pipelines", "sql", "infra") for page in (ROOT / top).rglob("*.md")])
+PAGES.remove(TEMPLATE)
+
+
+class Block(NamedTuple):
+    """A block of code, with the marks in the comments before it, by name."""
+
+    language: str
+    text: str
+    marks: dict
+
+    @property
+    def is_command(self):
+        return self.language in ("sh", "python")
+
+    @property
+    def is_run(self):
+        return "not run" not in self.marks
+
+
+def read_blocks(page):
+    marks = {}
+    for token in MarkdownIt("commonmark").parse(page.read_text()):
+        if token.type == "html_block":
+            marks |= dict(re.findall(r"<!-- (not run|test|status): (.*?) -->", token.content))
+            continue
+        if token.type == "fence":
+            yield Block(token.info, token.content, marks)
+        marks = {}
+
+
+def read_recipes():
+    """The recipes of all pages but the reference of keys, which has tests of its own."""
+    blocks = [block for page in PAGES if page != REFERENCE for block in read_blocks(page)]
+    recipes = [block.text for block in blocks if block.language == "yaml" and block.is_run]
+    return [text for text in recipes if re.search("^input:", text, re.MULTILINE)]
+
+
+def read_commands(text):
+    """The commands of a block, without comments."""
+    lines = [re.sub(r"(^|\s+)#.*", "", line) for line in text.replace("\\\n", " ").splitlines()]
+    return [line for line in lines if line]
+
+
+class PageRun:
+    """Runs the blocks of a page, in order, in one folder. `finished_run` returns a folder that `make_run` has filled."""
+
+    def __init__(self, folder, finished_run):
+        self.folder, self.finished_run = folder, finished_run
+        self.printed = ""
+
+    def run(self, page):
+        has_run = False  # the commands before a block of output
+        for block in read_blocks(page):
+            if "test" in block.marks:
+                SETUPS[block.marks["test"]](self)
+            if block.is_command:
+                has_run = block.is_run
+            if block.is_command and block.is_run:
+                self.run_block(block)
+            elif block.language == "yaml":
+                self.write_recipe(block)
+            elif block.language == "" and has_run:
+                self.compare(block)
+
+    def run_block(self, block):
+        if block.language == "python":
+            self.check(self.run_process(sys.executable, "-c", block.text), block.text, 0)
+            return
+        *commands, last = read_commands(block.text)
+        for command in commands:
+            self.check(self.run_command(command), command, 0)
+        self.check(self.run_command(last), last, int(block.marks.get("status", 0)))
+
+    def run_command(self, command):
+        words = shlex.split(command)
+        if words[0] != "curate":
+            return self.run_process("bash", "-ec", command)
+        if ">" in words:
+            *words, _, file = words
+            done = forked.run(*words[1:], cwd=self.folder)
+            (self.folder / file).write_text(done.stdout)
+            return done
+        return forked.run(*[self.find_uid(words[2]) if word == "UID" else word for word in words[1:]], cwd=self.folder)
+
+    def run_process(self, *words):
+        return subprocess.run(words, cwd=self.folder, capture_output=True, text=True, check=False)
+
+    def find_uid(self, run):
+        sql = "SELECT uid FROM verdicts WHERE rule IS NOT NULL AND rule != 'failed' LIMIT 1"
+        return str(Run(str(self.folder / run)).sql(sql)["uid"][0])
+
+    def check(self, done, command, status):
+        assert done.returncode == status, f"{command}\n{done.stdout}\n{done.stderr}"
+        self.printed += done.stdout + done.stderr
+
+    def compare(self, block):
+        missing = [line for line in block.text.splitlines() if line not in self.printed]
+        assert not missing, f"not printed: {missing}\n{self.printed}"
+        self.printed = ""
+
+    def write_recipe(self, block):
+        if name := re.match(r"# ([\w.]+\.yaml)", block.text):
+            (self.folder / name[1]).write_text(block.text)
+
+
+def make_run(folder):
+    """The demo's pool and recipe, and the finished run `run1`."""
+    write_pool(str(folder / "pool"), samples=2000, seed=0, shards=4)
+    _write_recipe(str(folder), str(folder / "recipe.yaml"))
+    done = forked.run("run", "recipe.yaml", "--out", "run1", cwd=folder)
+    assert done.returncode == 0, done.stderr
+
+
+def copy_run(page):
+    shutil.copytree(page.finished_run(), page.folder, dirs_exist_ok=True)
+
+
+def write_photos(page):
+    """Images in a folder, one of them too small, with a table of captions among them."""
+    folder = page.folder / "photos"
+    folder.mkdir()
+    scenes = ["house", "garden", "snow", "rain"]
+    for i, side in enumerate([300, 256, 240, 40]):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (side, 300, 3), np.uint8)).save(folder / f"{i}.jpg")
+    rows = "".join(f"{i}.jpg,a red dog in the {scene}\n" for i, scene in enumerate(scenes))
+    (folder / "captions.csv").write_text(f"filename,caption\n{rows}")
+
+
+def write_articles(page):
+    write_folders(page.folder / "pmc", ARTICLES[:2])
+
+
+SETUPS = {"run1": copy_run, "photos": write_photos, "articles": write_articles}
