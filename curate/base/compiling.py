@@ -1,7 +1,7 @@
-"""Counts what numba takes to compile kernels: once, for START, and not for the step that waits for it.
+"""Counts the time that numba takes to compile kernels toward START, not toward the step that waits for it.
 
-Whoever runs steps imports this. The first process that calls a kernel compiles it, and numba's cache keeps it.
-`interpreting` is for plans of few rows, where nothing is compiled yet.
+Modules that run steps import this. The first process that calls a kernel compiles it, and numba caches the result.
+`interpreting` is for plans of few rows when nothing is compiled yet.
 """
 
 import sys
@@ -35,27 +35,27 @@ event.register("numba:compile", _CompileListener())
 
 
 def is_compiled(kernel: Any) -> bool:
-    """Return whether numba's cache has a kernel as its source is now."""
+    """Return whether numba's cache holds a kernel compiled from its current source."""
     return bool(kernel._cache._cache_file._load_index())
 
 
 @contextmanager
 def interpreting(is_wanted: bool) -> Iterator[None]:
-    """Let Python run all kernels of this process meanwhile, if that is wanted: a hundred times slower, but at once."""
+    """If wanted, run all kernels in the block as plain Python: 100 times slower, but without compiling."""
     compiled = []
-    config.DISABLE_JIT = is_wanted  # of modules that are imported meanwhile
+    config.DISABLE_JIT = is_wanted  # for modules imported in the block
     for module in [module for name, module in sys.modules.items() if name.startswith("curate.") and is_wanted]:
         for name, value in list(vars(module).items()):
             if isinstance(value, Dispatcher):
                 setattr(module, name, value.py_func)
-            elif name == "prefetch":  # an intrinsic, which Python has not
+            elif name == "prefetch":  # an intrinsic that plain Python lacks
                 setattr(module, name, lambda *_: None)
             else:
                 continue
             compiled.append((module, name, value))
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "overflow encountered", RuntimeWarning)  # of hashes, as is meant
+            warnings.filterwarnings("ignore", "overflow encountered", RuntimeWarning)  # hashes overflow on purpose
             yield
     finally:
         config.DISABLE_JIT = False

@@ -1,8 +1,8 @@
-"""How much memory columns of a Parquet file take, before they are read: a few bytes may stand for any number of rows.
+"""Computes the memory that columns of a Parquet file need before it is read: a few bytes may expand to any size.
 
-A dictionary holds a text of a megabyte once for all rows, and a delta (DELTA_BYTE_ARRAY) holds what differs from the
-value before; what the footer says of sizes is of the encoded values. So columns of texts that are encoded like that are
-decoded as dictionaries first: each text is there once, and its rows are counted.
+A dictionary stores a long text once for all rows, and a delta (DELTA_BYTE_ARRAY) stores the difference from the value
+before. The footer gives only encoded sizes. Text columns in these encodings are therefore decoded as dictionaries
+first, where each text appears once, and their rows are counted.
 """
 
 import mmap
@@ -16,29 +16,29 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fsspec.spec import AbstractBufferedFile
 
-MAX_DECODED = 3 << 29  # bytes of row groups of a pool that are read together
-# Columns and what is around them: Arrow ends the process where thousands are nested
+MAX_DECODED = 3 << 29  # bytes of a pool's row groups that are read together
+# Columns and their parents: Arrow crashes the process if thousands are nested
 _MAX_NODES, _MAX_DEPTH = 10_000, 100
-# In Thrift's compact form a footer begins with its version, then the schema: a list of so many, in one byte below 15
+# In Thrift's compact protocol a footer starts with its version and a list, the schema; lengths below 15 take one byte
 _NODES = re.compile(rb"\x15[\x80-\xff]*[\0-\x7f]\x19(?:\xfc([\x80-\xff]*[\0-\x7f])|.)", re.DOTALL)
-_VALUE = 4  # bytes that any value takes in memory at least, a null too
+_VALUE = 4  # minimum bytes of a value in memory, even of a null
 _VALUES = dict.fromkeys(("INT64", "INT96", "DOUBLE"), 8)
-_LEVELS = 4  # and one in a list besides
-_NO_RESERVE = 0x4000  # Linux's MAP_NORESERVE: pages that nobody writes take nothing, however many there are
-_BUFFER = 1 << 16  # bytes that are read of a column at a time
+_LEVELS = 4  # additional bytes of a value in a list
+_NO_RESERVE = 0x4000  # Linux's MAP_NORESERVE: pages take no memory until they are written
+_BUFFER = 1 << 16  # bytes of a column that are read at a time
 _BATCH = 1 << 16  # rows
 _DELTAS = "DELTA_BYTE_ARRAY"
-_PADDING = 100  # bytes behind a column's pages, where Arrow reads on in files of some old writers
+_PADDING = 100  # Arrow reads this many bytes past a column's pages in files from some old writers
 
 
 class TooLarge(pa.ArrowInvalid):
-    """Columns would take more memory than they may."""
+    """Columns need more memory than the limit."""
 
 
 class _Unread:
-    """A file as pyarrow takes one, of any size, whose bytes are asked for only where all is well before.
+    """A file object for pyarrow of a given size, from which no bytes should be read.
 
-    It raises nothing: pyarrow would keep the error for ever, and with it the frames of all who called.
+    It raises nothing: pyarrow would keep the error, and all frames of its traceback, forever.
     """
 
     closed = False
@@ -56,7 +56,7 @@ class _Unread:
 
 
 def read_footer(opened: Any) -> pq.FileMetaData:
-    """Return the footer of a file, or a buffer. Raises as pyarrow where it is damaged, or has too many columns."""
+    """Return the footer of a file or buffer. Raises pyarrow's errors if it is damaged or has too many columns."""
     end = opened.seek(0, 2) - 8
     opened.seek(max(0, end))
     tail = opened.read(8)
@@ -72,9 +72,9 @@ def read_footer(opened: Any) -> pq.FileMetaData:
 
 
 def check_claimed(footer: pq.FileMetaData, limit: int) -> None:
-    """Raise TooLarge where by its footer alone one of a file's row groups takes more than `limit` bytes.
+    """Raise TooLarge if, by the footer alone, one of a file's row groups needs more than `limit` bytes.
 
-    Raises as pyarrow where the footer is damaged.
+    Raises pyarrow's errors if the footer is damaged.
     """
     for group in range(footer.num_row_groups):
         _check(_claimed(footer, [group], range(footer.num_columns)), limit)
@@ -83,10 +83,10 @@ def check_claimed(footer: pq.FileMetaData, limit: int) -> None:
 def check_decoded(
     opened: Any, footer: pq.FileMetaData, groups: Sequence[int], columns: Sequence[str] | None, limit: int
 ) -> pq.ParquetFile:
-    """Raise TooLarge where these columns (None: all) of row groups take more than `limit` bytes once they are read.
+    """Raise TooLarge if these columns (None: all) of row groups need more than `limit` bytes once they are read.
 
-    `opened` is the file, or a buffer. Returns what they are to be read from, by one thread: of a remote file, a copy in
-    memory, so that it is asked for them once. Raises as pyarrow where the file is damaged.
+    `opened` is the file or a buffer. Returns the object to read them from, in one thread: for a remote file, a copy in
+    memory, so that the bytes are requested only once. Raises pyarrow's errors if the file is damaged.
     """
     schema = [footer.schema.column(i) for i in range(footer.num_columns)]
     wanted = [i for i, column in enumerate(schema) if columns is None or column.path.split(".")[0] in columns]
@@ -104,14 +104,14 @@ def check_decoded(
 
 
 def _page_span(chunk: pq.ColumnChunkMetaData) -> tuple[int, int]:
-    """Return where the pages of a column chunk begin and end in the file."""
+    """Return the start and end of a column chunk's pages in the file."""
     start, dictionary = chunk.data_page_offset, chunk.dictionary_page_offset or 0
     start = dictionary if 0 < dictionary < start else start
     return start, start + chunk.total_compressed_size + _PADDING
 
 
 def _copied(opened: AbstractBufferedFile, chunks: Sequence[pq.ColumnChunkMetaData]) -> pa.BufferReader:
-    """Return a file of which memory holds column chunks alone, each in its place."""
+    """Return an in-memory file that holds only the column chunks, at their original offsets."""
     held = mmap.mmap(-1, opened.size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE)
     for start, end in sorted(map(_page_span, chunks)):
         opened.seek(start)
@@ -120,9 +120,9 @@ def _copied(opened: AbstractBufferedFile, chunks: Sequence[pq.ColumnChunkMetaDat
 
 
 def _check_chunks(footer: pq.FileMetaData, group: int) -> None:
-    """Raise as pyarrow where it takes column chunks of a row group for damaged, or encrypted.
+    """Raise pyarrow's errors if column chunks of a row group are damaged or encrypted.
 
-    To look at such a one in Python ends the process: what pyarrow raises there, it does not catch.
+    Accessing such a chunk from Python crashes the process, because pyarrow does not catch the C++ exception there.
     """
     unread: Any = _Unread()
     file = pq.ParquetFile(unread, metadata=footer, buffer_size=_BUFFER)
@@ -134,13 +134,13 @@ def _check_chunks(footer: pq.FileMetaData, group: int) -> None:
 
 
 def _width(column: pq.ColumnSchema) -> int:
-    """Return the bytes that a value takes at least, with the levels of those that are in lists."""
+    """Return the minimum bytes of a value, including its levels if it is in lists."""
     levels = _LEVELS if column.max_repetition_level else 0
     return levels + max(_VALUES.get(column.physical_type, _VALUE), column.length or 0)
 
 
 def _claimed(footer: pq.FileMetaData, groups: Iterable[int], columns: Sequence[int]) -> int:
-    """Return the bytes that columns of row groups take, as the footer has it. Raises as `_check_chunks`."""
+    """Return the bytes of row groups' columns according to the footer. Raises as `_check_chunks`."""
     size = 0
     for group in groups:
         _check_chunks(footer, group)
@@ -153,7 +153,7 @@ def _claimed(footer: pq.FileMetaData, groups: Iterable[int], columns: Sequence[i
 
 
 class _Texts:
-    """Texts of a row group that are encoded by others: in dictionaries, or as deltas."""
+    """Text columns of a row group in dictionary or delta encoding."""
 
     def __init__(self, opened: Any, footer: pq.FileMetaData, group: int, columns: Sequence[int]) -> None:
         of_group = footer.row_group(group)
@@ -169,7 +169,7 @@ class _Texts:
         return self.file.iter_batches(rows, row_groups=[self.group], columns=paths, use_threads=False)
 
     def bound(self) -> int | None:
-        """Return what they take at most, by the longest text of each dictionary; None where that is not known."""
+        """Return the maximum bytes they need, by the longest text of each dictionary; None if that is unknown."""
         if self.deltas:
             return None
         longest = [_longest(column) for batch in islice(self.read(1, self.paths), 1) for column in batch.columns]
@@ -177,20 +177,20 @@ class _Texts:
         return None if None in longest else sum(filter(None, longest)) * values
 
     def count(self, limit: int) -> int:
-        """Return what they take beyond their encoded bytes; above the limit, no more is decoded."""
+        """Return the bytes they need beyond their encoded size; decoding stops above the limit."""
         chunks = self.others + self.deltas
         total = -sum(chunk.total_uncompressed_size for chunk in chunks)
-        largest = max((chunk.total_uncompressed_size for chunk in self.deltas), default=1)  # of one text at most
+        largest = max((chunk.total_uncompressed_size for chunk in self.deltas), default=1)  # of a single text
         few = min(_BATCH, limit // 8 * self.rows // max(1, self.size), limit // 8 // max(1, largest))
         for batch in self.read(max(1, few), [chunk.path_in_schema for chunk in chunks]):
-            total += sum(map(_bytes, batch.columns))  # in a list or struct, Arrow takes dictionaries of one only
+            total += sum(map(_bytes, batch.columns))  # inside a list or struct, Arrow supports only one dictionary
             if total > limit:
                 break
         return max(0, total)
 
 
 def _longest(array: Any) -> int | None:
-    """Return the bytes of the longest text of each dictionary, in all; None where one is not read yet."""
+    """Return the total bytes of the longest text of each dictionary; None if one is not read yet."""
     if pa.types.is_dictionary(array.type):
         length: int | None = pc.max(pc.binary_length(array.dictionary)).as_py()
         return length
@@ -199,7 +199,7 @@ def _longest(array: Any) -> int | None:
 
 
 def _bytes(array: Any) -> int:
-    """Return the bytes of an array, each value of a dictionary as often as it is there."""
+    """Return the bytes of an array, counting a dictionary's value once for each row that uses it."""
     if pa.types.is_dictionary(array.type):
         return pc.sum(pc.binary_length(array.dictionary).cast(pa.int64()).take(array.indices)).as_py() or 0
     inner = _inner(array)

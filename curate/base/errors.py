@@ -1,12 +1,12 @@
-"""The errors that users see, one small tree, and the exit status that each becomes.
+"""The errors that users see, in one small tree, with their exit statuses.
 
     CurateError
     ├── RecipeError     the recipe, the arguments or an input named by them is wrong      exit 2
-    │   └── UnknownColumn         an expression names a column that there is not
+    │   └── UnknownColumn         an expression names a column that does not exist
     └── RunError        the run or the check failed                                       exit 1
         ├── TransientError        another attempt at the same work may succeed
-        ├── ConservationError     rows in are not kept + dropped + failed
-        └── DamagedError          a file of a run was read, and is not what was written
+        ├── ConservationError     input rows are not kept + dropped + failed
+        └── DamagedError          a file of a run was read, and differs from what was written
 
 A message names what was found, where, and what would be accepted.
 """
@@ -18,20 +18,20 @@ from typing import TypeGuard
 
 
 class CurateError(Exception):
-    """Base of every error that curate raises on purpose; `exit_status` is the command's."""
+    """Base of the errors that curate raises on purpose; `exit_status` is the exit status of the command."""
 
     exit_status = 1
-    permanent = True  # a runner that tries again what fails need not: we have, where that may help
+    permanent = True  # runners need not retry: curate has already, if that may help
 
 
 class RecipeError(CurateError):
-    """The recipe or the arguments are wrong, found before anything was run."""
+    """The recipe or the arguments are wrong; found before anything runs."""
 
     exit_status = 2
 
 
 class UnknownColumn(RecipeError):
-    """An expression of a recipe names a column that there is not."""
+    """An expression in a recipe names a column that does not exist."""
 
     def __init__(self, message: str, column: str = "") -> None:
         super().__init__(message)
@@ -43,21 +43,21 @@ class RunError(CurateError):
 
 
 class TransientError(RunError):
-    """Another attempt may succeed: a file that was read before cannot be read now, or the other way round."""
+    """Another attempt may succeed: a file that could be read before cannot be read now, or vice versa."""
 
     permanent = False
 
 
 class ConservationError(RunError):
-    """Rows in are not kept + dropped + failed: a defect, never published."""
+    """The input rows are not kept + dropped + failed: a bug; the run is not published."""
 
 
 class DamagedError(RunError):
-    """A file of a run was read, and is not what was written there. A read that fails is an OSError instead."""
+    """A file of a run was read, and differs from what was written. A failed read is an OSError instead."""
 
 
 def describe(error: BaseException) -> str:
-    """Return what an error says; of a full disk, or of a folder in a file's place, its path, and what to do."""
+    """Return an error's message; for a full disk, or a folder where a file should be, the path and what to do."""
     if is_disk_full(error):
         folder = getattr(error, "filename", None) or "the run's folder, or that for temporary files (TMPDIR)"
         cause = "a file exceeds `ulimit -f`" if error.errno == errno.EFBIG else "no space is left on its disk"
@@ -68,13 +68,13 @@ def describe(error: BaseException) -> str:
 
 
 def is_disk_full(error: BaseException) -> TypeGuard[OSError]:
-    """Return whether a file could not be written for want of space, or because a quota or limit is used up."""
+    """Return whether a write failed because the disk is full or a quota is used up."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
 def naming(where: str) -> Iterator[None]:
-    """Put where it is, such as a key of the recipe, in front of the message of an error that the block raises."""
+    """Prefix errors raised in the block with their location, such as a recipe key."""
     try:
         yield
     except CurateError as error:
@@ -83,7 +83,7 @@ def naming(where: str) -> Iterator[None]:
 
 @contextmanager
 def needing(user: str, install: str) -> Iterator[None]:
-    """Raise RecipeError where a package that the block imports is missing: what needs it, and what pip installs."""
+    """Raise RecipeError if an import in the block fails: says what needs the package, and how to install it."""
     try:
         yield
     except ImportError as error:
@@ -94,9 +94,9 @@ def needing(user: str, install: str) -> Iterator[None]:
 def reraised(
     kind: Callable[[str], Exception], subject: str, *errors: type[Exception], remedy: str = ""
 ) -> Iterator[None]:
-    """Raise another kind of error for these in the block: `subject`, a colon, what the error says, and `remedy`.
+    """Convert these errors of the block to another kind, with the message `subject: MESSAGE` and `remedy`.
 
-    What curate's own errors say stays as it is; that of others is on one line of at most 400 characters.
+    Messages of curate's own errors stay as they are; others are cut to one line of at most 400 characters.
     """
     try:
         yield

@@ -1,6 +1,6 @@
-"""Code of other packages: what it raises names kind, package and line. What is installed is trusted otherwise.
+"""Errors raised by plugin code name the kind, the package and the line. Otherwise installed packages are trusted.
 
-`naming_packages` stands where work on a unit or a command ends, and finds by the traceback whose code failed.
+`naming_packages` wraps the work on a unit or a command, and finds by the traceback whose code failed.
 """
 
 import sys
@@ -17,11 +17,11 @@ from curate.base.wording import describe_error, package_of
 
 @dataclass(frozen=True)
 class ForeignKind:
-    """A kind of another package."""
+    """A kind that comes from another package."""
 
     label: str  # signal 'blur'
     package: str  # with its version
-    module: str  # that its entry point names
+    module: str  # named by its entry point
     kind: Any
 
 
@@ -31,15 +31,15 @@ FOREIGN: dict[str, ForeignKind] = {}
 
 @contextmanager
 def naming_packages() -> Iterator[None]:
-    """Let what a foreign kind raises in the block name kind, package and line: its CurateError, or a RunError.
+    """Name kind, package and line in errors that plugin code raises in the block: its CurateError, or a RunError.
 
-    Notes of the exception (PEP 678) follow, which tell what it was at work on.
+    The exception's notes (PEP 678), which say what it was working on, follow.
     """
     try:
         yield
-    except (Exception, SystemExit) as error:  # another package's code: of any kind
+    except (Exception, SystemExit) as error:  # plugin code may raise anything
         kinds, module = _find_kinds(frame for frame, _ in traceback.walk_tb(error.__traceback__))
-        if not kinds or f"package {kinds[0].package}" in str(error):  # it names the package already
+        if not kinds or f"package {kinds[0].package}" in str(error):  # it already names the package
             raise
         notes = getattr(error, "__notes__", [])
         text = ", ".join([f"{_label(kinds)}: {describe_error(error, module)}", *notes])
@@ -50,7 +50,7 @@ def naming_packages() -> Iterator[None]:
 
 
 def find_running() -> str:
-    """Return the foreign kind whose code a thread of this process is in now, and its package; empty where none is."""
+    """Return the plugin kind whose code a thread of this process is running, and its package; empty if none."""
     for innermost in sys._current_frames().values():
         if kinds := _find_kinds(frame for frame, _ in traceback.walk_stack(innermost))[0]:
             return _label(kinds)
@@ -62,7 +62,7 @@ def _label(kinds: Sequence[ForeignKind]) -> str:
 
 
 def _find_kinds(frames: Iterable[FrameType]) -> tuple[list[ForeignKind], str]:
-    """Return the kind whose code is in some frames, or all kinds of its package, and that package of modules."""
+    """Return the kind whose code is in the frames, or all kinds of its package, and the top-level module."""
     for frame in frames if FOREIGN else ():
         module = package_of(frame)
         if kinds := [kind for kind in list(FOREIGN.values()) if kind.module.partition(".")[0] == module]:
@@ -71,7 +71,7 @@ def _find_kinds(frames: Iterable[FrameType]) -> tuple[list[ForeignKind], str]:
 
 
 def _runs_in(kind: ForeignKind, frame: FrameType) -> bool:
-    """Return whether a frame is in one of a kind's methods or functions, or in a method of its section."""
+    """Return whether a frame is in a method or function of a kind, or in a method of its section."""
     owner = frame.f_locals.get("self", frame)
     parts = [kind.kind, type(kind.kind), *getattr(kind.kind, "__dict__", {}).values()]
     codes = (getattr(part, "__code__", None) for part in parts)

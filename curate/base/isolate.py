@@ -1,6 +1,6 @@
-"""Run work that may kill its process in a subprocess: report the item that kills it, and go on with all others.
+"""Runs work that may crash in a subprocess: an item that crashes it is reported, and all others continue.
 
-A subprocess works for one thread, and is started again after it dies. It may take half of the free memory.
+A subprocess serves one thread, and restarts after it dies. It may use half of the free memory.
 """
 
 import subprocess
@@ -16,13 +16,13 @@ from curate.base.process import free_memory, memory_limited
 if TYPE_CHECKING:
     import pyarrow as pa
 
-DIED = "worker_died"  # the reason of what does
-CONFIRMATIONS = 2  # processes that end with one image, or file: one may be ended by somebody else
-_CLOSED = 10  # seconds, within which a process ends that has closed its pipe
+DIED = "worker_died"  # the reason code of such an item
+CONFIRMATIONS = 2  # crashes until an item is blamed: the first may have another cause
+_CLOSED = 10  # for the process to exit after its pipe is closed
 
 
 class EndedError(Exception):
-    """The process was ended by a signal, where its status is negative, or ended itself; the message says which."""
+    """The process was killed by a signal (negative status) or exited; the message says which."""
 
     def __init__(self, status: int) -> None:
         end = f"was ended by signal {-status}" if status < 0 else f"ended itself (status {status})"
@@ -31,10 +31,10 @@ class EndedError(Exception):
 
 
 class Subprocess:
-    """A process that calls functions of modules, each with what `begin` gave there as its first argument."""
+    """A process that calls module functions; their first argument is the result of `begin` in that process."""
 
     def __init__(self, work: str, begin: Callable[..., Any], *arguments: Any) -> None:
-        """`work` is what it is for, in an error."""
+        """`work` names its purpose in errors."""
         self._work, self._begin = work, (begin, arguments)
         self._process: subprocess.Popen[bytes] | None = None
         self._replies: Connection | None = None
@@ -53,7 +53,7 @@ class Subprocess:
             self._process = self._replies = None
 
     def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Return what a function gives there. Raises what it raises, and EndedError where the process ends."""
+        """Return the result of a function there. Raises the function's errors, and EndedError if the process ends."""
         replies = self._replies or self._start()
         try:
             replies.send((function, arguments))
@@ -67,9 +67,9 @@ class Subprocess:
     def isolate(
         self, function: Callable[..., Any], items: "Sequence[Any] | pa.Array", *constants: Any, first: int = 0
     ) -> Iterator[tuple[int, Any]]:
-        """Yield what the function gives there for slices of the items, each with the position of its first item.
+        """Yield the function's results for slices of the items, each with the position of its first item.
 
-        A slice that ends the process is halved; for an item that ends it alone, the EndedError is yielded.
+        A slice that crashes the process is halved; a single item that crashes it yields the EndedError.
         """
         result: Any = None
         for _ in range(CONFIRMATIONS if len(items) == 1 else 1):
@@ -86,11 +86,11 @@ class Subprocess:
             yield first, result
 
     def _start(self) -> Connection:
-        """Start a process. Raises RunError where it ends before it is asked for anything."""
+        """Start a process. Raises RunError if it ends before the first request."""
         self._replies, far = Pipe()
         call = f"import sys; sys.path[:] = {sys.path}; from {__name__} import serve; serve({far.fileno()})"
         command = [sys.executable, "-c", call]
-        with far:  # whose end here would hide that the process has ended
+        with far:  # otherwise the end of the process would go unnoticed
             self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, pass_fds=[far.fileno()])
         try:
             self._replies.send(self._begin)
@@ -110,7 +110,7 @@ class Subprocess:
 
 
 def serve(file: int) -> None:
-    """Do what another process asks for by a pipe, until it is closed."""
+    """Answer another process's requests over a pipe until it is closed."""
     with Connection(file) as replies, memory_limited(free_memory() // 2), suppress(EOFError, KeyboardInterrupt):
         begin, arguments = replies.recv()
         first = begin(*arguments)
@@ -122,6 +122,6 @@ def serve(file: int) -> None:
                 reply = None, function(first, *arguments)
             except (CurateError, OSError) as error:
                 reply = error, None
-            except Exception as error:  # which may not travel, and an image would be blamed
+            except Exception as error:  # it may not pickle, and then an image would be blamed
                 reply = RuntimeError(f"{type(error).__name__}: {error}"), None
             replies.send(reply)

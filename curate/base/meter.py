@@ -1,7 +1,7 @@
-"""What this process uses, by the step at work: CPU, GPUs, memory, requests to stores, bytes that are grouped.
+"""Measures what this process uses in each step: CPU, GPU, memory, store requests, grouped bytes.
 
-CPU is the process's, threads of libraries included: of steps that are at work at once, each has an equal part, and what
-is used while none is belongs to ENGINE. All else is counted for the step that the thread is in.
+CPU time is that of the whole process, including threads of libraries. Steps that run at the same time share it equally;
+CPU time outside of steps counts toward ENGINE. Everything else counts toward the step of the thread.
 """
 
 import os
@@ -11,35 +11,35 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-CPU = "cpu"  # seconds of a core
+CPU = "cpu"  # core seconds
 START, ENGINE = "start", "engine"
-Used = defaultdict[tuple[str, str], float]  # by step and kind, as of `curate.store.facts.UsedFacts`
+Used = defaultdict[tuple[str, str], float]  # by step and kind, see `curate.store.facts.UsedFacts`
 
 
 class Block:
-    """A part of a step's work, in one thread: its CPU seconds so far, but those of blocks within."""
+    """A part of a step's work in one thread: its CPU seconds so far, without those of nested blocks."""
 
     def __init__(self, step: str) -> None:
         self.step, self.cpu = step, 0.0
 
 
 class Meter:
-    """Counts from the start of the process, or from the last `take`, on."""
+    """Counts since the start of the process, or since the last `take`."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what another process did, of which this one is a copy."""
+        """Reset the counts after a fork: they belong to the parent process."""
         self._lock = threading.Lock()
-        self._blocks = defaultdict[int, list[Block]](list)  # that each thread is in, the innermost last
+        self._blocks = defaultdict[int, list[Block]](list)  # of each thread, the innermost last
         self._used = Used(float)
         self._cpu, self._sampled = 0.0, time.monotonic()
-        self.compiling = 0.0  # CPU seconds in which kernels were compiled
+        self.compiling = 0.0  # CPU seconds spent compiling kernels
 
     @contextmanager
     def at(self, step: str) -> Iterator[Block]:
-        """Count for the step meanwhile."""
+        """Count toward the step in the block."""
         block, blocks = Block(step), self._blocks[threading.get_ident()]
         with self._lock:
             self._settle()
@@ -52,13 +52,13 @@ class Meter:
                 blocks.pop()
 
     def count(self, kind: str, value: float = 1, step: str | None = None) -> None:
-        """Add to what the step used, or the step of this thread."""
+        """Add to the usage of the step, by default that of this thread."""
         with self._lock:
             blocks = self._blocks[threading.get_ident()]
             self._used[step or (blocks[-1].step if blocks else ENGINE), kind] += value
 
     def take(self) -> Used:
-        """Return what was used since the last time; the memory of now, for that time, by this thread's step."""
+        """Return the usage since the last call; the current memory counts for that time toward this thread's step."""
         now = time.monotonic()
         with suppress(OSError), open("/proc/self/statm") as file:
             pages = int(file.read().split()[1])

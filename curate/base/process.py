@@ -1,4 +1,4 @@
-"""What belongs to a process and not to a run: what its threads share (models, engines, indexes), and the threads."""
+"""State of a process that outlives a run: thread pools, and what threads share (models, engines, indexes)."""
 
 import atexit
 import logging
@@ -36,22 +36,22 @@ _limits: list[int] = []  # of memory, that are active
 
 
 class Cache(Generic[Value]):
-    """Values that threads share: the first thread that needs a key makes its value, and only those of this key wait.
+    """Values shared by threads: the first thread that needs a key computes its value; only threads with that key wait.
 
-    It keeps the `size` values that were used last. A copy that is sent to another process begins empty.
+    It keeps the `size` most recently used values. A pickled copy starts empty.
     """
 
     def __init__(self, size: int = sys.maxsize) -> None:
         self._size, self._lock = size, threading.Lock()
-        self._kept: dict[Hashable, Future[Value]] = {}  # the one that was used last comes last
+        self._kept: dict[Hashable, Future[Value]] = {}  # the most recently used comes last
 
     def __reduce__(self) -> tuple[type["Cache[Value]"], tuple[int]]:
         return type(self), (self._size,)
 
     def get(self, key: Hashable, make: Callable[[], Value], replaces: str | None = None) -> Value:
-        """Return what `make` gives for this key. An exception in it is raised in every waiting thread, and not kept.
+        """Return the result of `make` for this key. Its exceptions are raised in every waiting thread, and not cached.
 
-        Of a new key, values under others that begin with `replaces` are dropped first.
+        Before a new key is added, values whose keys begin with `replaces` are dropped.
         """
         with self._lock:
             kept = self._kept.pop(key, None)
@@ -76,30 +76,30 @@ _shared: Cache[Any] = Cache()
 
 
 def process_cache(key: str, make: Callable[[], Value], replaces: str | None = None) -> Value:
-    """Return what `make` gives, called once per key, by the first thread that needs it; see `Cache.get`.
+    """Return the result of `make`, called once per key by the first thread that needs it; see `Cache.get`.
 
-    A key names the content of the value: a digest, say; never a path.
+    A key must identify the content of the value, for example by a digest; a path does not.
     """
     value: Value = _shared.get(key, make, replaces)
     return value
 
 
 class ModelPool(Generic[Value]):
-    """A model, loaded at its first use, and used by one thread at a time; on several devices, by as many threads.
+    """A model that is loaded at its first use, and used by one thread per device at a time.
 
-    On a further device it is loaded once those before are all in use, and not used where it cannot be loaded there.
+    It is loaded on a further device when all others are busy. A device where loading fails is not used.
     """
 
     def __init__(self, load: Callable[[str], Value], devices: Callable[[], Iterable[str]] = lambda: [""]) -> None:
-        """`load` takes one of what `devices` returns at the first use."""
+        """`load` is called with one of the results of `devices`, which is called at the first use."""
         self._load, self._devices = load, devices
-        self._free: SimpleQueue[tuple[str, Value]] = SimpleQueue()  # the one that was used longest ago comes first
+        self._free: SimpleQueue[tuple[str, Value]] = SimpleQueue()  # the least recently used comes first
         self._unloaded: deque[str] | None = None  # None before the first use
         self._is_loaded = False  # on some device
 
     @contextmanager
     def use(self) -> Iterator[Value]:
-        """Yield what `load` returned, once a device is free. Raises what `load` does, unless another device has it."""
+        """Yield the loaded model once a device is free. Raises errors of `load`, unless another device has it."""
         (device, value), began = self._take(), time.monotonic()
         try:
             yield value
@@ -112,7 +112,7 @@ class ModelPool(Generic[Value]):
         while True:
             with suppress(Empty):
                 return self._free.get(block=self._unloaded == deque())
-            with _loading:  # libraries set types and devices for the whole process: one at a time
+            with _loading:  # libraries set dtypes and devices for the whole process: load one at a time
                 if self._unloaded is None:
                     self._unloaded = deque(self._devices())
                 if not self._unloaded or not self._free.empty():
@@ -120,7 +120,7 @@ class ModelPool(Generic[Value]):
                 device = self._unloaded[0]
                 try:
                     value = self._load(device)
-                except Exception as error:  # of many kinds: of memory that other processes use, say
+                except Exception as error:  # of any kind, for example if other processes use the memory
                     if not self._is_loaded:
                         raise
                     logging.getLogger(__name__).warning("%s is not used: %s", device, one_line(error, 300))
@@ -132,10 +132,10 @@ class ModelPool(Generic[Value]):
 
 @contextmanager
 def memory_limited(max_bytes: int) -> Iterator[None]:
-    """Let the process take at most so many bytes more for data: whoever asks for more fails, in any thread.
+    """Limit how many more bytes of data memory the process may allocate, in any thread; beyond it allocations fail.
 
-    Of several at a time, in threads or one in another, the highest limit holds. Where the system does not say how many
-    it has, as on macOS, there is none.
+    If several limits are active, in threads or nested, the highest applies. If the system does not report its memory
+    use, as on macOS, there is no limit.
     """
     if not (sizes := Path("/proc/self/statm")).exists():
         yield
@@ -153,8 +153,8 @@ def memory_limited(max_bytes: int) -> Iterator[None]:
 
 
 def free_memory() -> int:
-    """Return how many bytes may be taken: of the machine, or of the group of processes that limits this one."""
-    free = 1 << 40  # where the system does not say
+    """Return the free memory in bytes, of the machine or of the control group that limits this process."""
+    free = 1 << 40  # if the system does not report it
     with suppress(OSError):
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free = 1024 * int(lines["MemAvailable"].split()[0])
@@ -166,7 +166,7 @@ def free_memory() -> int:
 
 
 def check_address_space(min_bytes: int, needing: str) -> None:
-    """Raise RunError where a limit (`ulimit -v`, `prlimit --as`) allows this process less address space."""
+    """Raise RunError if a limit (`ulimit -v`, `prlimit --as`) allows this process less address space."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY and limit < min_bytes:
         sizes = f"{format_bytes(min_bytes)} of address space, and its limit (ulimit -v) is {format_bytes(limit)}"
@@ -174,7 +174,7 @@ def check_address_space(min_bytes: int, needing: str) -> None:
 
 
 def _groups_of_memory() -> Iterator[Path]:
-    """Yield where the kernel tells of groups that limit a process's memory; in a container they are the roots."""
+    """Yield the folders of control groups that limit a process's memory; in a container these are the roots."""
     roots = {"": Path("/sys/fs/cgroup"), "memory": Path("/sys/fs/cgroup/memory")}
     yield from roots.values()
     with suppress(OSError):
@@ -185,7 +185,7 @@ def _groups_of_memory() -> Iterator[Path]:
 
 
 def _set_limit() -> None:
-    """Set the highest of the limits that are active, or the process's own, which none exceeds."""
+    """Set the highest active limit, but at most the process's own."""
     soft, hardest = _DATA
     limit = min(soft, max(_limits, default=soft), key=lambda size: size % (1 << 64))  # -1 is infinite
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hardest))
@@ -194,7 +194,7 @@ def _set_limit() -> None:
 def groups(
     items: Iterable[Item], size: Callable[[Item], int], limit: int, count: int = sys.maxsize
 ) -> Iterator[list[Item]]:
-    """Yield items in order, some at a time: until together they have a `size` of `limit`, or there are so many."""
+    """Yield lists of consecutive items whose total `size` stays within `limit`, of at most so many items."""
     group: list[Item] = []
     total = 0
     for item in items:
@@ -209,27 +209,27 @@ def groups(
 
 @cache
 def threads(name: Literal["core", "unit", "onnx"]) -> ThreadPoolExecutor:
-    """Return the process's threads of a name, one per core.
+    """Return the thread pool with this name, one thread per core.
 
-    "core" are for what releases the GIL (Pillow, numba); "unit" for units, which use those themselves; "onnx" for
-    sessions: those that decode images may wait for a model to be loaded.
+    "core" is for work that releases the GIL (Pillow, numba); "unit" is for units, which use "core" themselves; "onnx"
+    is for sessions, because threads that decode images may wait for a model to load.
     """
     return ThreadPoolExecutor(CORES, thread_name_prefix=name)
 
 
 class Backlog:
-    """How many results may wait to be read, in all loops over `in_threads` that share it.
+    """A limit on unread results, shared by all loops over `in_threads` that use it.
 
-    Each loop has an equal part of it, and at least one result, so that none waits for another: `size`, and two a loop.
+    Each loop gets an equal share, at least one result, so that no loop waits for another: `size`, plus two per loop.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._loops: dict[int, deque[Any]] = {}  # the results that wait in each
+        self._loops: dict[int, deque[Any]] = {}  # the unread results of each loop
 
     @contextmanager
     def in_loop(self) -> Iterator[deque[Any]]:
-        """Yield a queue for the results that wait in one more loop."""
+        """Yield a queue for the unread results of one more loop."""
         waiting = deque[Any]()
         self._loops[id(waiting)] = waiting
         try:
@@ -238,7 +238,7 @@ class Backlog:
             del self._loops[id(waiting)]
 
     def is_full(self, waiting: deque[Any]) -> bool:
-        """Return whether a loop, in whose queue something waits, has to read before it adds a result."""
+        """Return whether a loop with a nonempty queue has to read from it before it adds a result."""
         lengths = list(map(len, list(self._loops.values())))
         return bool(waiting) and (len(waiting) >= self._size // len(lengths) or sum(lengths) >= self._size)
 
@@ -249,19 +249,18 @@ def in_threads(
     backlog: Backlog | None = None,
     pool: Literal["core", "unit"] = "core",
 ) -> Iterator[Result]:
-    """Yield the function's result for each item, in order; the function must not use these `threads` itself.
+    """Yield the function's result for each item, in order; the function must not use the same `threads`.
 
-    The thread that asks for results takes items as threads come free: as many as `backlog` lets wait, by default CORES,
-    and the next one.
+    The consuming thread submits items as threads become free, up to the limit of `backlog`, by default CORES, plus one.
     """
     return _in_order(threads(pool), function, items, backlog or Backlog(CORES))
 
 
-_AHEAD = 16  # files that are read at once, as stores take their time for each
+_AHEAD = 16  # files that are read at the same time, because stores are slow to respond
 
 
 def read_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield the function's result for each item, in order, while threads of its own work on those that follow."""
+    """Yield the function's result for each item, in order, while separate threads compute the next ones."""
     with ThreadPoolExecutor(_AHEAD, thread_name_prefix="ahead") as pool:
         yield from _in_order(pool, function, items, Backlog(_AHEAD))
 
@@ -282,17 +281,17 @@ def _in_order(
                 future.cancel()
 
 
-_cleanups: list[Callable[[], object]] = []  # the one to be called first comes last
+_cleanups: list[Callable[[], object]] = []  # called from the last to the first
 
 
 def at_interrupt(clean: Callable[[], object]) -> None:
-    """Have `clean` called where an interrupt ends the process, which unwinds no block."""
+    """Call `clean` if an interrupt ends the process, which does not unwind blocks."""
     _cleanups.append(clean)
 
 
 @cache
 def process_folder() -> str:
-    """Return a folder of this process, which goes with it."""
+    """Return a folder that is deleted at the end of this process."""
     block = temporary_folder()
     atexit.register(block.__exit__, None, None, None)
     return block.__enter__()
@@ -300,21 +299,21 @@ def process_folder() -> str:
 
 @contextmanager
 def cleaned_up(clean: Callable[[], object]) -> Iterator[None]:
-    """Call `clean` when the block ends, or where an interrupt ends the process within it."""
+    """Call `clean` when the block ends, or if an interrupt ends the process within it."""
     at_interrupt(clean)
     try:
         yield
     finally:
-        with suppress(ValueError):  # an interrupt is about to do it
+        with suppress(ValueError):  # an interrupt is about to call it
             _cleanups.remove(clean)
         clean()
 
 
 @contextmanager
 def stopped_if_interrupted(stop: Callable[[], object]) -> Iterator[None]:
-    """Call `stop` where an interrupt ends the block: it is raised there, or another thread ends the process.
+    """Call `stop` if an interrupt ends the block: it is raised there, or another thread ends the process.
 
-    Then the block's thread waits for that: what stopping made of its work is no news.
+    In the second case the block's thread waits for the end: errors that stopping causes are of no interest.
     """
     at_interrupt(stop)
     try:
@@ -323,7 +322,7 @@ def stopped_if_interrupted(stop: Callable[[], object]) -> Iterator[None]:
         stop()
         raise
     finally:
-        if stop not in _cleanups:  # an interrupt has taken it
+        if stop not in _cleanups:  # an interrupt has removed it
             threading.Event().wait()
         _cleanups.remove(stop)
 
@@ -343,14 +342,14 @@ def background_thread(work: Callable[[threading.Event], object], name: str) -> I
 
 @contextmanager
 def temporary_folder(inside: str | None = None) -> Iterator[str]:
-    """Yield a new folder, in another or where temporary files are, which is removed as `cleaned_up` says."""
+    """Yield a new temporary folder, which is removed as in `cleaned_up`."""
     folder = tempfile.mkdtemp(prefix="curate-", dir=inside)
     with cleaned_up(partial(shutil.rmtree, folder, ignore_errors=True)):
         yield folder
 
 
 def clean_up() -> None:
-    """Clean up for all blocks that the process is in, before it ends in their midst."""
+    """Clean up for all active blocks before the process ends within them."""
     while _cleanups:
         with suppress(Exception):
             _cleanups.pop()()

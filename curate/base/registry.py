@@ -1,7 +1,7 @@
-"""Registries: the kinds of one thing (signals, say), the package's own in a stated order, then those of other packages.
+"""Registries of the kinds of one thing, such as signals: built-in kinds in a fixed order, then those of plugins.
 
-Other packages state an entry point in the registry's group. Kinds are loaded on first use, by dotted name, so that
-`recipe` can look kinds up whose folders import `recipe`.
+Plugins declare an entry point in the registry's group. Kinds are loaded on first use, by dotted name, so that `recipe`
+can look up kinds whose folders import `recipe`.
 """
 
 import importlib
@@ -21,12 +21,12 @@ from curate.base.wording import describe_error, did_you_mean
 K = TypeVar("K")
 
 _log = logging.getLogger(__name__)
-_PREFIX = "curate."  # of groups of entry points: each registry that other packages may add to has one
-version = cache(importlib.metadata.version)  # each look reads the metadata of a package
+_PREFIX = "curate."  # entry-point groups of the registries that accept plugins
+version = cache(importlib.metadata.version)  # each lookup reads a package's metadata
 
 
 def has_plugins() -> bool:
-    """Return whether a package of foreign kinds is installed."""
+    """Return whether a package with plugin kinds is installed."""
     return any(group.startswith(_PREFIX) for group in _installed().groups)
 
 
@@ -37,30 +37,30 @@ def is_installed(package: str) -> bool:
     return False
 
 
-@cache  # each look reads a file of every package
+@cache  # each lookup reads a file of every package
 def _installed() -> Any:  # its type is another one from Python 3.12 on
     return importlib.metadata.entry_points()
 
 
 def warn_of_broken(error: object = "") -> None:
-    """Warn, once, of each kind that could not be loaded so far; not where an error tells why."""
+    """Warn once about each kind that could not be loaded, unless an error has reported it."""
     while _untold:
         if (reason := _untold.pop(0)) not in str(error):
             _log.warning("warning: %s", reason)
 
 
-_REGISTRIES: list["Registry[Any]"] = []  # that other packages may add to
-_untold: list[str] = []  # why kinds cannot be loaded
+_REGISTRIES: list["Registry[Any]"] = []  # that accept plugins
+_untold: list[str] = []  # errors of kinds that cannot be loaded
 
 
 @dataclass(frozen=True)
 class Registry(Generic[K]):
-    """The kinds of one thing; the `key` of each names it in a recipe."""
+    """The kinds of one thing; a kind's `key` is its name in recipes."""
 
-    what: str  # the thing, as messages call it: signal
-    builtin: str  # the tuple of the package's own kinds, as module:NAME; one that begins with a dot is in curate
-    group: str | None = None  # the entry points of foreign kinds, each named as its kind's key; None: there can be none
-    interface: str = ""  # what a foreign kind is an object of, as module:NAME
+    what: str  # the noun in messages, such as signal
+    builtin: str  # the tuple of built-in kinds, as module:NAME; a leading dot stands for curate
+    group: str | None = None  # the entry-point group of plugin kinds, each named like the kind's key; None: no plugins
+    interface: str = ""  # the class that plugin kinds are instances of, as module:NAME
     by_class: bool = False  # a kind is a class derived from the interface, not an object
 
     def __post_init__(self) -> None:
@@ -68,14 +68,14 @@ class Registry(Generic[K]):
             _REGISTRIES.append(self)
 
     def kinds(self) -> Mapping[str, K]:
-        """Return all kinds by key: the package's own in their order, then foreign ones by name, but for `broken`.
+        """Return all kinds by key: built-in ones in their order, then plugins by name, without those in `broken`.
 
-        Raises RecipeError, which names packages, for two kinds of one key.
+        Raises RecipeError, which names the packages, if two kinds have the same key.
         """
         return _load(self)[0]
 
     def find(self, key: str) -> K:
-        """Return one kind. Raises RecipeError where there is none of that key; names the nearest."""
+        """Return one kind. Raises RecipeError, which names the nearest key, if there is none with this key."""
         kinds = self.kinds()
         if key in self.broken:
             raise RecipeError(self.broken[key])
@@ -86,11 +86,11 @@ class Registry(Generic[K]):
 
     @property
     def broken(self) -> Mapping[str, str]:
-        """Why each foreign kind that cannot be loaded cannot, by its key; the text names its package."""
+        """The error of each plugin kind that cannot be loaded, by key; it names the package."""
         return _load(self)[2]
 
     def package(self, key: str) -> str | None:
-        """Return the package that a foreign kind comes from, with its version; None for the package's own."""
+        """Return the package of a plugin kind, with its version; None for built-in kinds."""
         foreign = _load(self)[1].get(key)
         return foreign.package if foreign else None
 
@@ -99,7 +99,7 @@ class Registry(Generic[K]):
         return isinstance(kind, type) and issubclass(kind, base) if self.by_class else isinstance(kind, base)
 
 
-@cache  # by the registry: what is installed does not change while a process runs
+@cache  # by registry: installed packages do not change while a process runs
 def _load(registry: Registry[Any]) -> tuple[Mapping[str, Any], Mapping[str, ForeignKind], Mapping[str, str]]:
     kinds = {kind.key: kind for kind in _import(registry.builtin)}
     foreign: dict[str, ForeignKind] = {}
@@ -131,15 +131,15 @@ def _import(name: str) -> Any:
 
 
 def _load_foreign(registry: Registry[Any], entry: importlib.metadata.EntryPoint, package: str) -> Any:
-    """Return the kind that an entry point states; None where it is one of another registry of the group.
+    """Return the kind of an entry point; None if it belongs to another registry of the group.
 
-    Raises RecipeError, which names its package, where it cannot be loaded or is no kind.
+    Raises RecipeError, which names the package, if it cannot be loaded or is no kind.
     """
     sharing = [other for other in _REGISTRIES if other.group == registry.group]
     label = f"{' or '.join(dict.fromkeys(other.what for other in sharing))} {entry.name!r} of package {package}"
     try:
         kind = entry.load()
-    except Exception as error:  # another package's code: of any kind
+    except Exception as error:  # plugin code may raise anything
         reason = describe_error(error, entry.module.partition(".")[0])
         raise RecipeError(f"{label}: {entry.value} cannot be loaded: {reason}; repair or uninstall it") from error
     if not any(other.accepts(kind) for other in sharing) or getattr(kind, "key", None) != entry.name:

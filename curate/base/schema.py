@@ -15,12 +15,12 @@ import pyarrow as pa
 
 
 def define(*fields: pa.Field, **types: pa.DataType) -> pa.Schema:
-    """Return the schema of these fields, and of those by name after them."""
+    """Return the schema of these fields, followed by the named ones."""
     return pa.schema([*fields, *map(pa.field, types, types.values())])
 
 
 def named_fields(columns: Iterable[Any], name: str) -> tuple[pa.Field, ...]:
-    """Return the fields of a section's columns (`Section.gives`), of the name that the recipe gives for NAME."""
+    """Return the fields of a section's columns (`Section.gives`), with NAME replaced by the name in the recipe."""
     return tuple(pa.field(column.name.replace("NAME", name), pa.type_for_alias(column.type)) for column in columns)
 
 
@@ -37,43 +37,43 @@ SAMPLES = define(
     *define(phash=pa.uint64(), offset=_INT64, status=_TEXT, error=_TEXT),
 )
 
-# What rules and SQL see of the sides of an image without a table of it: see `curate.base.numeric.sides`.
+# Columns that rules and SQL compute from the sides of an image: see `curate.base.numeric.sides`.
 SIDES = define(min_side=_INT32, aspect=_DOUBLE)
 
-# Where the members of a tar sample lie, in the order of the tar: what emit copies. Not measured, so not in `samples`.
+# The offsets of a tar sample's members, in the order of the tar, for emit. They are not measured, so not in `samples`.
 MEMBERS = define(*ALIGNED, suffix=pa.list_(_TEXT), offset=pa.list_(_INT64), size=pa.list_(_INT64))
 
 MATCHES = define(*ALIGNED, entry_ids=pa.list_(_INT32))
 
-# In `matches`, where texts are matched by language: the language, as entries have it, whose entries a text may match.
+# In `matches`, if texts are matched by language: the language code of the entries that a text may match.
 LANGUAGE_KEY = pa.field("language_key", _TEXT)
 
 DECISIONS = define(*ALIGNED, kept=_BOOL, rule=_TEXT, duplicate_of=_TEXT, probability=_DOUBLE, draw=_DOUBLE)
 
-# How often a row is in the curated set, 0 where it is not kept: in `decisions`, where the recipe repeats.
+# How often a row is in the curated set, 0 if it is not kept: in `decisions`, if the recipe repeats rows.
 REPEATS = pa.field("repeats", _INT32)
 
-# In `decisions`, where the recipe has a pass by embedding: of a row that it dropped the largest cosine to rows that it
-# was compared with, that of the edge that joined it (the closest edges come first); from 0.9999 on 1. Else null.
+# In `decisions`, if the recipe deduplicates by embedding: for a row that was dropped by it, the largest cosine to the
+# rows it was compared with, which joined it to its group (closest edges first); 1 from 0.9999 on. Otherwise null.
 DUPLICATE_COSINE = pa.field("duplicate_cosine", _FLOAT)
 
 _WRITTEN = define(uid=_TEXT, kind=_TEXT, style=_TEXT, ordinal=_INT32)  # the key of a text
 
-# What engines said, one row a request; `captions` is made of it.
+# The answers of engines, one row per request; `captions` is computed from it.
 ANSWERS = define(*_WRITTEN, digest=_TEXT, answer=_TEXT, tokens_in=_INT32, tokens_out=_INT32, finish=_TEXT, error=_TEXT)
 
-# Texts and what the gates said of them: `gate` is `passed` or the first that failed, `failed` all that did.
+# Texts and the results of gates: `gate` is `passed` or the first gate that failed, `failed` lists all that failed.
 CAPTIONS = define(
     *_WRITTEN,
     *define(text=_TEXT, model=_TEXT, prompt=_TEXT, clip_score=_FLOAT, gate=_TEXT, tokens=_INT32),
     *define(status=_TEXT, error=_TEXT, failed=pa.list_(_TEXT)),
 )
 
-# Where a kept caption's phrases are in its image: boxes in pixels of the image after EXIF rotation, x0, y0, x1, y1.
+# The regions of a kept caption's phrases: boxes (x0, y0, x1, y1) in pixels of the image after EXIF rotation.
 REGION = pa.struct(list(define(bbox=pa.list_(_FLOAT, 4), phrase=_TEXT, score=_FLOAT)))
 REGIONS = define(uid=_TEXT, digest=_TEXT, regions=pa.list_(REGION), model=_TEXT, error=_TEXT)
 
-# The attempts at a URL: how many there were in all rounds, when the last one ended, and whether another may pass.
+# The attempts at a URL: their number in all rounds, the end of the last one, and whether another may succeed.
 ATTEMPTS = define(attempts=_INT32, attempted=_TIME, may_pass=_BOOL)
 
 # Files, whole or in part (`row` is null), and samples that could not be read; ATTEMPTS are null without downloads.
@@ -95,15 +95,15 @@ MANIFEST = define(path=_TEXT, rows=_INT64, bytes=_INT64, sha256=_TEXT)
 # `rows`: of this pool that the item named. `shards`: that the request changed.
 FORGOTTEN_ITEMS = define(request=_INT32, kind=_TEXT, value=_TEXT, origin=_TEXT, time=_TIME, rows=_INT64, shards=_INT64)
 
-# What a run decided of its kept rows, under the names that a run sees whose input it is. `probability` in the shards is
-# the row's own one times INPUT_PROBABILITY, in every pool that has a column of this name.
+# Decisions about kept rows, under the names that a run sees if this run is its input. `probability` in the shards is
+# the row's own probability times INPUT_PROBABILITY, in every pool that has a column with this name.
 INPUT_DECISIONS = {"probability": "input_probability", "draw": "input_draw", "repeats": "input_repeats"}
 INPUT_PROBABILITY = INPUT_DECISIONS["probability"]
 
 # Names that no column of `scores` may have.
 OWN_COLUMNS = frozenset({*SAMPLES.names, *DECISIONS.names, REPEATS.name, DUPLICATE_COSINE.name})
 
-# Columns by which inputs state a sample's license, the coarsest first
+# Input columns with a sample's license, the coarsest first
 LICENCES = ("license_group", "license", "licence_url")
 
 OK = "ok"

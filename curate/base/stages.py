@@ -1,7 +1,7 @@
-"""The stages of a run, in order: the one list from which costs, progress, statistics and the funnel are made.
+"""The stages of a run, in order: the only list from which costs, progress, statistics and the funnel are derived.
 
-A stage is work that units go through (`curate.run.units.Units.at`). It writes tables of units, and decides what becomes
-of rows (`Verdict`). To add one: its facts in `stages.toml`, its module, and its call in `pipelines/curate.py`.
+A stage is work on units (`curate.run.units.Units.at`). It writes tables of units, and decides what happens to rows
+(`Verdict`). To add one, write its facts in `stages.toml`, its module, and its call in `pipelines/curate.py`.
 """
 
 import tomllib
@@ -15,37 +15,37 @@ Growth = Literal["rows", "kept rows", "sampled rows", "run"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What may become of a row."""
+    """A possible outcome of a row."""
 
-    name: str  # of the row in `decisions.rule`, in run.json's counts and in the funnel; of RULES and SELECTION no row's
-    code: int  # of the row in `UnitState.verdicts`; a rule's code is its position among the rules
-    meaning: str  # for people, of all rows
-    reason: str  # for people, of one row: `str.format` fills in what `curate explain` knows of it
-    section: str = ""  # the recipe's section that it needs, as a dotted key; empty where it needs none
+    name: str  # in `decisions.rule`, in run.json's counts and in the funnel; no row has RULES or SELECTION
+    code: int  # in `UnitState.verdicts`; a rule's code is its position among the rules
+    meaning: str  # for readers, about all rows
+    reason: str  # for readers, about one row: a `str.format` template that `curate explain` fills in
+    section: str = ""  # the recipe section that it needs, as a dotted key; empty if none
 
 
 class Counted(NamedTuple):
-    """Files by which people see how far a stage is: those of a folder that end with `suffix`."""
+    """Files that show the progress of a stage: those of a folder that end with `suffix`."""
 
     name: str
     folder: str
     suffix: str
-    unit: str  # what a file is of
+    unit: str  # what a file belongs to
 
 
 @dataclass(frozen=True)
 class Stage:
     """A stage of a run."""
 
-    name: str  # in the run's records of its work, in tables `steps` and `used`, and on pages
-    section: str = ""  # what a recipe that has it has, as a dotted attribute; empty: all runs have the stage
-    # Tables of units, in the order in which they are written, each with a section of its own, if it needs one
+    name: str  # in timing records, in tables `steps` and `used`, and on pages
+    section: str = ""  # the recipe attribute that enables the stage, dotted; empty: all runs have it
+    # Tables of units, in the order of writing, each with the recipe section that it needs, if any
     tables: Mapping[str, str] = field(default_factory=dict)
-    version: int = 1  # raised when its code changes what it writes
+    version: int = 1  # increase it when the code changes the output
     verdicts: tuple[Verdict, ...] = ()  # in the order in which they apply
     counted: tuple[Counted, ...] = ()
-    grows: Growth = "rows"  # by what its work grows with the pool
-    is_reused: bool = False  # whether rows whose tables an older run lends cost nothing
+    grows: Growth = "rows"  # what its work grows with
+    is_reused: bool = False  # whether rows whose tables are reused cost nothing
 
 
 FAILED, FORGOTTEN, RULES, UNMATCHED, CONTAMINATED = "failed", "forgotten", "rules", "unmatched", "contaminated"
@@ -64,15 +64,15 @@ STAGE = {stage.name: stage for stage in STAGES}
 VERSIONS = {stage.name: stage.version for stage in STAGES}
 TABLES = {table: section or stage.section for stage in STAGES for table, section in stage.tables.items()}
 COUNTED = tuple(counted for stage in STAGES for counted in stage.counted)
-USUAL = tuple(counted.name for stage in STAGES if not stage.section for counted in stage.counted)  # of all runs
+USUAL = tuple(counted.name for stage in STAGES if not stage.section for counted in stage.counted)  # in all runs
 _STAGE_OF = {f"tables/{table}": stage.name for stage in STAGES for table in stage.tables} | {"shards": "emit"}
 
 VERDICTS = tuple(verdict for stage in STAGES for verdict in stage.verdicts)
 OF_RULES = next(verdict for verdict in VERDICTS if verdict.name == RULES)
 VERDICT = {verdict.name: verdict for verdict in VERDICTS if verdict.name not in (RULES, SELECTION)}
 CODES = {verdict.name: verdict.code for verdict in VERDICTS if verdict.name != RULES}
-POOL = "pool"  # no verdict, but the first line of the funnel
-RESERVED_RULES = (*VERDICT, POOL)  # names that a recipe's rules may not have, besides those of selections
+POOL = "pool"  # not a verdict: the first line of the funnel
+RESERVED_RULES = (*VERDICT, POOL)  # names that rules may not have, besides those of selections
 
 
 def stage_of(path: str) -> str:
@@ -90,11 +90,11 @@ def run_verdicts(
     """Return the verdicts of a run in the order in which they apply, one for each rule, `kept` last.
 
     Args:
-        rules: their names, in order.
-        has: whether the run's recipe has a section, as of `Verdict.section`.
-        forgotten: whether some rows are taken out on request, which no recipe says.
-        dedup: the position of the rule that is deduplication: it is no verdict of its own, but `duplicate` and what
-            comes right before it are there; None where they come after all rules.
+        rules: the names of the rules, in order.
+        has: whether the recipe has a section; its argument is `Verdict.section`.
+        forgotten: whether rows are removed on request; recipes do not say this.
+        dedup: the position of the rule that stands for deduplication: `duplicate` and the verdicts right before it go
+            there; None if they come after all rules.
         selection: key and meaning of the run's selection; None without one.
     """
     verdicts: list[Verdict] = []

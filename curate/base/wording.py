@@ -1,4 +1,4 @@
-"""Counts, sizes and durations in words, parts of error messages, and escapes of text that a terminal would obey."""
+"""Formats counts, sizes and durations, builds parts of error messages, and escapes text for terminals."""
 
 import difflib
 import email.utils
@@ -13,15 +13,14 @@ from types import FrameType
 
 from curate.base.errors import CurateError
 
-# What moves a terminal's cursor, colours it or turns the direction of text, what no XML may hold, and the mark of byte
-# order, which nobody sees.
+# Characters that control a terminal or the direction of text, that XML forbids, and the invisible byte-order mark.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff]")
 _SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?")  # of a Retry-After
-ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in messages of libraries: another one in each process
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in messages of libraries: differs in each process
 
 
 def pluralise(number: int, noun: str, nouns: str = "") -> str:
-    """Return a number with its noun: 1 shard, 1,200 shards; `nouns` is the plural where it does not end in s."""
+    """Return a number with its noun: 1 shard, 1,200 shards; `nouns` is an irregular plural."""
     return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"
 
 
@@ -44,12 +43,12 @@ def format_seconds(seconds: float) -> str:
 
 
 def next_size(rows: int, t: int, expected: float, above: float | None) -> str:
-    """Return the expected size of t + 1, `above`, in words; empty where that of t is within 5 % of `rows`."""
+    """Return the expected size at t + 1, `above`, as text; empty if the size at t is within 5 % of `rows`."""
     return "" if above is None or expected >= 0.95 * rows else f"{above:,.0f} with t = {t + 1:,}"
 
 
 def all_digits(value: float, single: bool = False) -> str:
-    """Return a number in the fewest digits that are read as it, never as 1e-05; `single`: by a column of float32."""
+    """Return a number in the fewest digits that parse to it, without an exponent; `single`: as float32."""
     if isinstance(value, int) or not math.isfinite(value):
         return str(value)
     texts = (f"{value:.{digits}g}" for digits in range(1, 10) if single)
@@ -58,7 +57,7 @@ def all_digits(value: float, single: bool = False) -> str:
 
 
 def escape(text: str) -> str:
-    """Return the text with control characters as escapes, so that a stranger's text cannot steer a terminal."""
+    """Return the text with control characters escaped, so that untrusted text cannot control a terminal."""
 
     def spell(match: re.Match[str]) -> str:
         code = ord(match[0])
@@ -68,7 +67,7 @@ def escape(text: str) -> str:
 
 
 def one_line(error: object, limit: int | None = None) -> str:
-    """Return the text of an error on one line, cut after `limit` characters; empty where the error has none."""
+    """Return an error's message on one line, cut after `limit` characters; empty if it has none."""
     return " ".join(str(error).split())[:limit]
 
 
@@ -78,9 +77,9 @@ def package_of(frame: FrameType) -> str:
 
 
 def describe_error(error: BaseException, package: str | None = None) -> str:
-    """Return what an exception says, and where in a package it was raised: the innermost of its lines.
+    """Return an exception's message, and the innermost line of a package in its traceback.
 
-    Without `package`: of the outermost package that is not curate's.
+    Without `package`, the outermost package other than curate is taken.
     """
     if isinstance(error, CurateError):
         return str(error)
@@ -95,14 +94,14 @@ def describe_error(error: BaseException, package: str | None = None) -> str:
 
 
 def did_you_mean(name: str, choices: Iterable[str], part: Callable[[str], str] = str.lower) -> str:
-    """Return the known name whose `part` is nearest, as a hint: "did you mean 'x'? "; empty where none is near."""
+    """Return the nearest known name, by its `part`, as a hint: "did you mean 'x'? "; empty if none is near."""
     names = {part(text): text for text in choices}
     near = difflib.get_close_matches(part(name), names, 1)
     return f"did you mean {names[near[0]]!r}? " if near else ""
 
 
 def describe_seen(seen: int, kept: float, copies: float | None = None) -> str:
-    """Return how often each kept sample is seen in a training run; `copies`: how many there are with repeats."""
+    """Return how often training sees each kept sample, as text; `copies` counts them with repeats."""
     if not kept:
         return f"{seen:,} samples seen, and none is kept"
     each = f"{seen:,} samples seen: each of {kept:,.0f} kept ones {seen / kept:,.3g} times"
@@ -112,7 +111,7 @@ def describe_seen(seen: int, kept: float, copies: float | None = None) -> str:
 
 
 def read_retry_after(value: str | None, now: float) -> float | None:
-    """Return the seconds of a Retry-After header: a number or a date (RFC 9110, 10.2.3); None where it is neither."""
+    """Return the seconds of a Retry-After header: a number or a date (RFC 9110, 10.2.3); None if it is neither."""
     if value is None:
         return None
     if _SECONDS.fullmatch(value.strip()):

@@ -1,4 +1,4 @@
-"""The columns that a run's tables have beyond the fixed ones, and which of all columns rules see."""
+"""The columns of a run's tables besides the fixed ones, and the columns that rules see."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,13 +19,13 @@ from curate.signals.signal import ImageSignal, Signal, filled_columns
 
 
 def score_schema(signals: Sequence[Signal], pool: Pool) -> pa.Schema:
-    """Return the columns of table `scores`: those of signals, then those that the pool supplies."""
+    """Return the columns of table `scores`: those of signals, then those from the pool."""
     columns = [column for signal in signals for column in signal.columns]
     return pa.schema([*schema.ALIGNED, *columns, *pool.scores])
 
 
 def embedding_schema(measure: Measure, models: Mapping[str, Any]) -> pa.Schema:
-    """Return the columns of table `embeddings`: of each model whose embeddings are kept, the image's and the text's."""
+    """Return the columns of table `embeddings`: image and text embeddings of each model whose embeddings are kept."""
     kinds = {model.prefix: pa.list_(pa.float16(), models[model.name]["dimension"]) for model in measure.kept}
     columns = [pa.field(f"{prefix}{side}", kind) for prefix, kind in kinds.items() for side in ("image", "text")]
     return pa.schema([*schema.ALIGNED, *columns])
@@ -38,7 +38,7 @@ def related_columns(recipe: Recipe) -> list[pa.Field]:
 
 
 def visible_columns(recipe: Recipe, signals: Sequence[Signal], pool: Pool) -> pa.Schema:
-    """Return the columns that rules see: what is measured, related or supplied, and what follows from the sides."""
+    """Return the columns that rules see: measured, related and supplied ones, and those computed from the sides."""
     hidden = {"unit", "row", "offset", "status", "error"}
     if not pool.has_images:
         hidden |= {"bytes", "format", "sha256", "original_sha256", "shard"}
@@ -56,7 +56,7 @@ def visible_columns(recipe: Recipe, signals: Sequence[Signal], pool: Pool) -> pa
 
 
 def table_names(context: RunContext) -> tuple[str, ...]:
-    """Return the tables that each unit of a run has, in the order in which they are written."""
+    """Return the tables of each unit, in the order of writing."""
     if context.tables is not None:
         return context.tables
     recipe, signals = context.recipe, find_signals(context.recipe.measure, context.models)
@@ -68,7 +68,7 @@ def table_names(context: RunContext) -> tuple[str, ...]:
 
 
 def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None:
-    """Check that the pool has what signals need, and that no two columns have one name. Raises RecipeError."""
+    """Check that the pool has what signals need, and that column names are unique. Raises RecipeError."""
     from_images = [signal.name for signal in signals if isinstance(signal, ImageSignal)]
     if from_images and not pool.has_images:
         raise RecipeError(f"measure: {from_images[0]} needs images, and the pool has none")
@@ -85,7 +85,7 @@ def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None
             f"{error}; accepted: {accepted}; or match: {{mode: {REFERENCE}}}, for metadata of one language"
         )
     supplied = {name.lower() for name in pool.scores.names}
-    labels = dict.fromkeys(schema.OWN_COLUMNS, "every run")  # who has each column
+    labels = dict.fromkeys(schema.OWN_COLUMNS, "every run")  # column → what adds it
     for name, label in ((column.name, signal.label) for signal in signals for column in signal.columns):
         if name in labels:
             has_one = f"{labels[name]} has one of that name"

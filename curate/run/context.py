@@ -1,8 +1,8 @@
-"""A run's constants, made once by the driver and sent to every worker: what the run is of, and where its files are.
+"""A run's constants, made once by the driver and sent to every worker: recipe, pool, identities, and where files are.
 
-Steps take from it what they read (each has a settings class, made by `of(context)`), and define the keys of what they
-write. A finished run is opened again from its folder, with the same context and units, but without the pool: what reads
-tables (rules, deduplication, counts, draws) works on them as it did in the run; what would read the pool does not.
+Each step has a settings class (`of(context)`) that takes only what the step reads, and defines the keys of its output.
+A finished run can be opened again from its folder, with the same context and units, but without the pool. Steps that
+read tables (rules, deduplication, counts, draws) work on it as in the run; steps that read the pool do not.
 """
 
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from curate.store.tables import ChunkTables, OpenTables, UnitTables
 
 
 class StepSettings:
-    """Base of what a step takes of a run: it opens units' tables in the run's folder, and nowhere else."""
+    """Base of a step's settings: it opens units' tables in the run folder only."""
 
     store: RunStore
 
@@ -34,7 +34,7 @@ class StepSettings:
         return UnitTables(self.store, unit.index, last=unit.last)
 
     def open_tables(self, unit: Unit) -> OpenTables:
-        """Return a unit's tables, to be held open for one pass over them."""
+        """Return a unit's tables, kept open for one pass."""
         return OpenTables(self.store, unit.index, last=unit.last)
 
 
@@ -43,33 +43,33 @@ class RunContext:
     """One run."""
 
     recipe: Recipe  # as resolved
-    pool: Pool  # what all units have in common
+    pool: Pool  # what all units share
     store: RunStore
-    reuse: RunStore | None = None  # the run whose tables are adopted where their keys are equal
-    metadata_key: str = ""  # digest of the metadata's entries; empty without `match`
-    models: dict[str, Any] = field(default_factory=dict)  # what each signal's model is, by the signal's name
-    engine_ids: dict[str, str] = field(default_factory=dict)  # each engine's model, and each template's version
+    reuse: RunStore | None = None  # the run whose tables are reused if their keys are equal
+    metadata_key: str = ""  # digest of the metadata entries; empty without `match`
+    models: dict[str, Any] = field(default_factory=dict)  # identity of each signal's model, by the signal's name
+    engine_ids: dict[str, str] = field(default_factory=dict)  # of each engine's model, and version of each template
     evaluation_key: str = ""  # digest of the evaluation set; empty without `dedup.against`
-    counts_key: str = ""  # digest of what the selection reads of files, as `balance.counts`; empty without
-    blocklist_key: str = ""  # digest of what is forgotten (see `curate.store.forgotten`); empty where nothing is
-    retries_key: str = ""  # digest of which URLs are tried again (see `download.retry_record`); empty where none is
-    place: WorkerLocation = WorkerLocation.THIS_PROCESS  # where steps work
-    share: float = 1.0  # of the pool, that units hold: less where a part of it is tried, for what the whole would take
-    lease: str = ""  # which those who work renew (see `curate.store.lease`); empty where there is none
-    tables: tuple[str, ...] | None = None  # that units have, of a finished run or at work; None: the recipe says
+    counts_key: str = ""  # digest of files that the selection reads, such as `balance.counts`; empty without
+    blocklist_key: str = ""  # digest of forgotten items (see `curate.store.forgotten`); empty if none
+    retries_key: str = ""  # digest of the URLs to retry (see `download.retry_record`); empty if none
+    place: WorkerLocation = WorkerLocation.THIS_PROCESS  # where steps run
+    share: float = 1.0  # of the pool in these units: less than 1 if a plan measures a part to estimate the whole
+    lease: str = ""  # id of the lease that workers renew (see `curate.store.lease`); empty if none
+    tables: tuple[str, ...] | None = None  # of units; None: given by the recipe
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """The recipe's sources, with their places in the run's folder."""
+        """The recipe's sources, with their folders in the run."""
         reuse, is_alone = self.reuse.url if self.reuse else None, self.place is WorkerLocation.THIS_PROCESS
         return tuple(source.placed_in(self.store.url, reuse, is_alone) for source in self.recipe.input)
 
     def unit_tables(self, unit: Unit) -> UnitTables:
-        """Return a unit's tables in the run folder, or else in a chunk there or in the run to reuse."""
+        """Return a unit's tables from the run folder, from a chunk there, or from the run to reuse."""
         return UnitTables(self.store, unit.index, self._elsewhere(unit), unit.last)
 
     def open_tables(self, unit: Unit) -> OpenTables:
-        """Return a unit's tables as `unit_tables` does, for one pass over them."""
+        """Return the same tables as `unit_tables`, kept open for one pass."""
         return OpenTables(self.store, unit.index, self._elsewhere(unit), unit.last, self.tables)
 
     def _elsewhere(self, unit: Unit) -> UnitTables | None:
@@ -84,9 +84,9 @@ class RunContext:
 
 
 def open_context(folder: RunStore) -> tuple[RunContext, list[Unit]]:
-    """Return a finished run's context, and its units; a chunk is one unit.
+    """Return a finished run's context and units; a chunk is one unit.
 
-    Signals of packages that are not installed are left out. Raises RecipeError where its recipe is of another version.
+    Signals from packages that are not installed are left out. Raises RecipeError if the recipe is of another version.
     """
     facts = read_facts(folder)
     sources = [source for source, count in facts.units for _ in range(count)]
@@ -94,7 +94,7 @@ def open_context(folder: RunStore) -> tuple[RunContext, list[Unit]]:
     units = [Unit(first, sources[first], (), last=None if first == last else last) for first, last in chunks]
     files = folder.files("tables/scores") if facts.pool.scores else []
     columns = folder.schema(files[0]) if files else ()
-    pool = Pool(  # without its groups: nothing is read or joined again
+    pool = Pool(  # without its row groups, because nothing is read or joined again
         key=facts.keys["pool"],
         has_images=facts.pool.images,
         rows=None,
@@ -117,7 +117,7 @@ def open_context(folder: RunStore) -> tuple[RunContext, list[Unit]]:
 
 
 def check_signals(folder: RunStore, facts: RunFacts) -> None:
-    """Raise RecipeError where a run used signals of packages that are not installed."""
+    """Raise RecipeError if a run used signals from packages that are not installed."""
     if unknown := [key for key in _unknown_signals(facts) if facts.recipe["measure"][key] not in (None, {}, [])]:
         packages = f"package {', '.join(_not_installed(facts))}" if _not_installed(facts) else "another package"
         used = f"signal{'s' * (len(unknown) > 1)} {', '.join(unknown)} of {packages}"
@@ -130,7 +130,7 @@ def _unknown_signals(facts: RunFacts) -> list[str]:
 
 
 def _not_installed(facts: RunFacts) -> list[str]:
-    """Return the packages of a run that are not installed, each with its version."""
+    """Return a run's packages that are not installed, with their versions."""
     return [f"{name} {version}" for name, version in facts.packages.items() if not is_installed(name)]
 
 

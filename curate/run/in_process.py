@@ -1,4 +1,4 @@
-"""Units in this process: each step is done at once, over all units: for `plan`, `whatif`, `forget`, and debugging."""
+"""Units in this process: each step runs immediately over all units, for `plan`, `whatif`, `forget` and debugging."""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -23,9 +23,9 @@ class _Grouped(Pairs):
 
 
 class InProcessUnits(Units):
-    """Units of a run, or their states as a run left them; `elements` are those after all steps so far.
+    """Units of a run, or their stored states; `elements` are the states after all steps so far.
 
-    Threads work on them, or with `is_serial` this one, one after the other, so that a debugger reaches each step.
+    Threads work on them. With `is_serial`, this thread works on one by one, so that a debugger reaches each step.
     """
 
     def __init__(self, elements: Sequence[Any], context: RunContext, is_serial: bool = False) -> None:
@@ -76,7 +76,7 @@ class InProcessUnits(Units):
     def _do(
         self, function: Callable[..., Any], values: tuple[Any, ...], sent: Pairs | None, finish: Callable[[Any], Any]
     ) -> Iterator[Any]:
-        """Yield what the function returns for each element, finished before its tables are closed."""
+        """Yield the function's result for each element, complete before its tables are closed."""
         constants = _plain(values)
 
         def work(element: Any) -> Any:
@@ -88,7 +88,7 @@ class InProcessUnits(Units):
         return self._map(work, self.elements)
 
     def _map(self, work: Callable[[Any], Any], items: Collection[Any]) -> Iterator[Any]:
-        if self._is_serial or len(items) == 1:  # one is worked on here: this thread has the memory that another frees
+        if self._is_serial or len(items) == 1:  # the first runs here: this thread reuses memory that another one frees
             return map(work, items)
         return in_threads(work, items, pool="unit")
 

@@ -1,9 +1,9 @@
-"""Local files that a recipe names: which are missing, and the small ones that travel with a run.
+"""Local files that a recipe names: finds missing ones, and copies small ones to other machines.
 
-Those are for signals and captions: heads, exemplars, clusters, lists, templates, examples. Where a run works on other
-machines, copies travel in its folder, and steps get a recipe that names these; no key of a table depends on where such
-a file is. Metadata, blocklists and evaluation sets are in the run's folder anyway, as steps read them. Folders do not
-travel, nor weights of CLIP models, nor what `input` names: machines share their folders, or they are URLs.
+Small files belong to signals and captions: heads, exemplars, clusters, lists, templates, examples. If a run works on
+other machines, the run folder gets copies, and steps get a recipe that names the copies; table keys do not depend on
+the location. Metadata, blocklists and evaluation sets are in the run folder anyway. Folders, CLIP weights and `input`
+paths are not copied: they must be on a shared disk, or URLs.
 """
 
 import json
@@ -28,7 +28,7 @@ from curate.store.store import RunStore
 
 MAX_BYTES = 64_000_000
 _MISSING = "missing_file"
-_MADE_BY = {  # which command makes a file, by a pattern of its key
+_MADE_BY = {  # the command that makes a file, by a pattern of its key
     r"match\.metadata": "`curate metadata build` makes one (see curate/match/README.md)",
     r"(measure\.clusters\.\w+|sample\.quotas)\.centroids": "`curate run` with relate.clusters makes models/NAME.npy",
 }
@@ -36,9 +36,7 @@ _MADE_BY = {  # which command makes a file, by a pattern of its key
 
 @contextmanager
 def naming_all_missing(recipe: Recipe) -> Iterator[None]:
-    """Add to a RecipeError raised inside, which is of one fault, all other local files that are missing, and for each
-    the command that makes it.
-    """
+    """Add to a RecipeError of the block all local files that are missing, each with the command that makes it."""
     try:
         yield
     except RecipeError as error:
@@ -54,7 +52,7 @@ def naming_all_missing(recipe: Recipe) -> Iterator[None]:
 
 
 def find_missing(recipe: Recipe) -> list[tuple[str, str, str]]:
-    """Return key, path and what is missing of each local path in the recipe, which may have ranges and globs."""
+    """Return key, path and missing part of each local path in the recipe, which may have ranges and globs."""
 
     def check(path: str) -> str:
         if "://" not in path and not os.path.isdir(path):
@@ -71,14 +69,14 @@ def find_missing(recipe: Recipe) -> list[tuple[str, str, str]]:
         errors = [problem for problem in error.errors() if problem["type"] == _MISSING]
         keys = [".".join(locate(data, problem["loc"])) for problem in errors]
         missing = [(key, problem["ctx"]["path"], problem["msg"]) for key, problem in zip(keys, errors, strict=True)]
-        return [problem for problem in missing if not problem[0].endswith(".store")]  # a folder that the run makes
+        return [problem for problem in missing if not problem[0].endswith(".store")]  # a folder that the run creates
     return []
 
 
 def place_inputs(recipe: Recipe, store: RunStore, folder: str) -> tuple[Recipe, dict[str, str]]:
-    """Return the recipe as other machines read it, and the small local files that it names, by where it names them.
+    """Return the recipe for other machines, and the small local files it names, by their new names.
 
-    These are names below `folder` of the run's folder; nothing is written. Raises RecipeError above MAX_BYTES.
+    The new names are below `folder` in the run folder; nothing is written. Raises RecipeError above MAX_BYTES.
     """
     files: dict[str, str] = {}
     weights = {getattr(section, "pretrained", None) for _, _, section in recipe.measure.requested}
@@ -89,9 +87,9 @@ def place_inputs(recipe: Recipe, store: RunStore, folder: str) -> tuple[Recipe, 
         parent, _, name = path.rpartition("/")
         try:
             listed = [file.path.rpartition("/") for file in list_files((path,), {})]
-        except RecipeError:  # whoever opens it says so
+        except RecipeError:  # reported when it is opened
             return path
-        if any(directory != parent for directory, _, _ in listed):  # a pattern in a folder's name
+        if any(directory != parent for directory, _, _ in listed):  # a pattern in a folder name
             return path
         copy = f"{folder}/{ids.digest([parent])[:8]}"
         files.update({f"{copy}/{file}": f"{parent}/{file}" for _, _, file in listed})
@@ -111,7 +109,7 @@ def place_inputs(recipe: Recipe, store: RunStore, folder: str) -> tuple[Recipe, 
 
 
 def copy_inputs(files: dict[str, str], store: RunStore) -> None:
-    """Write the files into the run's folder. Raises OSError."""
+    """Write the files into the run folder. Raises OSError."""
     for name, path in files.items():
         with open(path, "rb") as file:
             store.write_bytes(name, file.read())

@@ -1,16 +1,16 @@
-"""The units of a run (partitions of its input), and how steps are written: over `Units`, in Beam or in this process.
+"""The units of a run (partitions of its input), and the interface for writing steps over them, in Beam or in-process.
 
-What a unit does alone alternates with what all of them must be asked first (a threshold, counts, hashes that repeat):
+Steps on single units alternate with questions to all units, for example about a threshold, counts or repeated hashes:
 
-    units.then("Rules", apply)                              each unit's next state
-    counts = units.ask("Counts", count, combine=Fold(add))  one answer of all units
-    limits = units.get("Limits", limit, counts)             what follows from answers
+    units.then("Rules", apply)                              computes each unit's next state
+    counts = units.ask("Counts", count, combine=Fold(add))  combines one answer from all units
+    limits = units.get("Limits", limit, counts)             computes a value from answers
     units.then("Decide", draw, limits)                      answers are arguments of later steps
 
-Where units must learn of each other (rows with one hash), `pairs` sends values by key, `group` works on those of a key
-and yields what is for a unit as `ToUnit`, and `then(…, sent=…)` hands it to that unit. Only counts, keys and file names
-travel, never a row's text or image. Elements are units or their states, which have a `unit`. A step is a function of
-the unit's open tables, the element, and values.
+If units depend on each other, for example through rows with the same hash, `pairs` sends values by key, `group` works
+on the values of a key and yields results for units as `ToUnit`, and `then(…, sent=…)` passes them to the units. Only
+counts, keys and file names are sent, never a row's text or image. Elements are units or their states, which have a
+`unit`. A step is a function of the unit's open tables, the element, and values.
 """
 
 import operator
@@ -28,57 +28,57 @@ P = TypeVar("P")
 W = TypeVar("W")
 T_co = TypeVar("T_co", covariant=True)
 K_co = TypeVar("K_co", covariant=True)
-Yields = Callable[..., Iterable[Any]]  # what yields the parts of an answer
+Yields = Callable[..., Iterable[Any]]  # a function that yields the parts of an answer
 
 
 class WorkerLocation(Enum):
-    """Where steps work. What they write is the same everywhere; what travels to them, and how many, is not."""
+    """Where steps run. Their output is the same everywhere; what is sent to them, and how many run at once, differs."""
 
-    THIS_PROCESS = "this process"  # so what it loads before is there for them
+    THIS_PROCESS = "this process"  # workers share what this process has loaded
     PROCESSES = "processes of this machine"
-    LOCAL_CLUSTER = "a cluster on this machine"  # as Spark's local[N]
+    LOCAL_CLUSTER = "a cluster on this machine"  # such as Spark's local[N]
     CLUSTER = "other machines"
 
     @property
     def is_this_machine(self) -> bool:
-        """Whether workers have the files of this machine."""
+        """Whether workers can read files of this machine."""
         return self is not WorkerLocation.CLUSTER
 
     @property
     def is_cluster(self) -> bool:
-        """Whether work is spread over workers, none of which may hold what belongs to the whole pool."""
+        """Whether work is spread over a cluster, where no worker may hold data about the whole pool."""
         return self in (WorkerLocation.LOCAL_CLUSTER, WorkerLocation.CLUSTER)
 
 
 class Answer(Generic[T_co]):
-    """What units answered, or what follows from it: a value of later steps. Each form of `Units` has its own class."""
+    """An answer of units, or a value computed from answers, for later steps. Each form of `Units` has its own class."""
 
 
 class Pairs(Generic[K_co, T_co]):
     """Pairs of key and value on their way to `group`, or to units."""
 
-    side_output: Answer[list[Any]]  # what `group`'s function yielded as `SideOutput`
+    side_output: Answer[list[Any]]  # what the function of `group` yielded as `SideOutput`
     items: Answer[list[tuple[K_co, T_co]]]  # the pairs
 
 
 @dataclass(frozen=True)
 class SideOutput:
-    """What a function of `group` yields for all to know, and not for a key."""
+    """A result of a function of `group` for everyone, not for a key."""
 
     value: Any
 
 
 class ToUnit(NamedTuple):
-    """What a function of `group` yields for a unit, by its index."""
+    """A result of a function of `group` for one unit, by its index."""
 
     unit: int
     value: Any
 
 
 class Combine(ABC, Generic[P, W]):
-    """How parts that units answer become one whole, in any order and grouping: no worker holds a list of them."""
+    """Combines the partial answers of units, in any order and grouping, so that no worker holds a list of them."""
 
-    tree: "Combine[Any, Any] | None" = None  # combines large wholes, of which a cluster has thousands
+    tree: "Combine[Any, Any] | None" = None  # for large answers: a cluster combines thousands of them in a tree
 
     @abstractmethod
     def create(self) -> Any:
@@ -101,9 +101,9 @@ class Combine(ABC, Generic[P, W]):
 
 
 class Fold(Combine[P, P]):
-    """Combine by an associative function of two; of no part, to None. Sums that decide are of integers.
+    """Combine by an associative function of two; no parts give None. Use integers for sums that decide about rows.
 
-    `large` are parts of half a megabyte, say, as `tree` has it.
+    `large` means parts of about half a megabyte or more; see `tree`.
     """
 
     def __init__(self, function: Callable[[P, P], P] = operator.add, large: bool = False) -> None:
@@ -124,7 +124,7 @@ class Fold(Combine[P, P]):
 
 
 class Total(Combine[P, W]):
-    """Combine into an object of a class that has `add`, for a part, and `merge`, for another total."""
+    """Combine into an object whose class has `add` for a part and `merge` for another total."""
 
     def __init__(self, kind: Callable[[], W]) -> None:
         self._kind = kind
@@ -146,12 +146,12 @@ class Total(Combine[P, W]):
 class Units(ABC):
     """The units of a run. A value of a step (`values`) is an `Answer`, or anything that pickle takes."""
 
-    # Where steps work: unless it is a cluster, a step over all of them may hold them, and use all cores
+    # Where steps run: unless it is a cluster, a step may hold data about all units, and use all cores
     place: WorkerLocation = WorkerLocation.THIS_PROCESS
-    stage = "decide"  # whose work the steps are that are added now
+    stage = "decide"  # the stage that new steps belong to
 
     def at(self, stage: str, add: Callable[Concatenate["Units", A], W], *values: A.args, **named: A.kwargs) -> W:
-        """Return `add(self, *values, **named)`, whose steps count for a stage of `curate.base.stages`."""
+        """Return `add(self, *values, **named)`; the steps it adds count toward a stage of `curate.base.stages`."""
         before, self.stage = self.stage, STAGE[stage].name
         result = add(self, *values, **named)
         self.stage = before
@@ -159,22 +159,22 @@ class Units(ABC):
 
     @abstractmethod
     def then(self, name: str, function: Callable[..., Any], *values: Any, sent: Pairs | None = None) -> None:
-        """Give each unit its next state: `function(tables, element, *values)`.
+        """Compute each unit's next state: `function(tables, element, *values)`.
 
-        With `sent`, of `group`, `function(tables, element, what was sent to the unit, *values)`: a list in any order.
+        With `sent`, the result of `group`: `function(tables, element, items, *values)`, items in any order.
         """
 
     @abstractmethod
     def ask(self, name: str, function: Yields, *values: Any, combine: Combine | None = None) -> Answer[Any]:
-        """Ask each unit, which stays as it is, and combine or list what `function(tables, element, *values)` gives."""
+        """Combine or list the results of `function(tables, element, *values)`; the units' states do not change."""
 
     @abstractmethod
     def pairs(self, name: str, function: Yields, *values: Any, sent: Pairs | None = None) -> Pairs:
-        """Ask each unit for pairs of key and value, as `ask` does; `sent` as of `then`."""
+        """Ask each unit for pairs of key and value, as in `ask`; `sent` as in `then`."""
 
     @abstractmethod
     def group(self, name: str, pairs: Pairs, function: Yields, *values: Any) -> Pairs:
-        """Return what `function(key, its values in any order, *values)` yields: pairs, `ToUnit`, and `SideOutput`."""
+        """Return the results of `function(key, the key's values in any order, *values)`: pairs, `ToUnit`, `SideOutput`."""
 
     @abstractmethod
     def get(self, name: str, function: Callable[..., W], *values: Any, **named: Any) -> Answer[W]:
@@ -186,4 +186,4 @@ class Units(ABC):
 
     @abstractmethod
     def each(self, name: str, items: Answer[list[Any]], function: Callable[..., W], *values: Any) -> Answer[list[W]]:
-        """Return the list of `function(item, *values)` for each item of an answer's value, spread over all workers."""
+        """Return the list of `function(item, *values)` over the items of an answer, spread over all workers."""

@@ -1,4 +1,4 @@
-"""Short names of NumPy's array types, for annotations; and what NumPy and Arrow do slowly or not at all."""
+"""Short names for NumPy array types, and operations that NumPy and Arrow lack or do slowly."""
 
 from collections.abc import Iterable
 from itertools import islice
@@ -18,23 +18,23 @@ F16 = npt.NDArray[np.float16]
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-_TOGETHER = 50  # small tables that are in memory before they are put together
+_TOGETHER = 50  # small tables in memory before they are concatenated
 Vectors = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 
 
 def distinct(values: U64) -> U64:
-    """Return the values, ascending, one each: a sort, which is ten times as fast as numpy's `unique`."""
+    """Return the distinct values, ascending; ten times as fast as numpy's `unique`."""
     values = np.sort(values)
     return np.asarray(values[np.concatenate([np.ones(min(1, len(values)), bool), values[1:] != values[:-1]])])
 
 
 def whole(column: pa.ChunkedArray) -> pa.Array:
-    """Return a column as one array: without a copy, which `combine_chunks` always makes, where it has one chunk."""
+    """Return a column as one array; if it has one chunk, without the copy that `combine_chunks` makes."""
     return column.chunks[0] if column.num_chunks == 1 else column.combine_chunks()
 
 
 def drop_nonfinite(column: Any) -> tuple[Any, int]:
-    """Return a column with null in place of NaN and infinity, in lists too, and how many of these it had."""
+    """Replace NaN and infinity in a column by null, in lists too; also return how many there were."""
     if isinstance(column.type, pa.ListType):
         lists: Any = pa.concat_arrays(column.chunks if isinstance(column, pa.ChunkedArray) else [column])
         values, count = drop_nonfinite(lists.flatten())
@@ -51,7 +51,7 @@ def drop_nonfinite(column: Any) -> tuple[Any, int]:
 def string_buffers(array: pa.Array) -> tuple[U8, I64]:
     """Return the bytes (uint8) of an array of strings or bytes, and the offsets into them (int64[len + 1]).
 
-    Without a copy where they are so; both read-only and aligned: each other kind would be compiled separately.
+    Avoids a copy if possible. Both are read-only and aligned, because numba compiles every other kind separately.
     """
     if len(array) == 0:
         data, offsets = np.zeros(0, np.uint8), np.zeros(1, np.int64)
@@ -66,13 +66,13 @@ def string_buffers(array: pa.Array) -> tuple[U8, I64]:
 
 
 def split_by(values: npt.NDArray[Any], numbers: npt.NDArray[np.integer], count: int) -> list[npt.NDArray[Any]]:
-    """Return the values by their numbers, of 0 to `count` - 1, each part in the order of the values."""
+    """Split the values by their numbers, 0 to `count` - 1; each part keeps the order."""
     order = np.argsort(numbers, kind="stable")
     return np.split(values[order], np.searchsorted(numbers[order], np.arange(1, count)))
 
 
 def concat_small(tables: Iterable[pa.Table]) -> pa.Table:
-    """Concatenate tables, of which there may be thousands: some at a time, since one of few rows takes kilobytes."""
+    """Concatenate up to thousands of tables, some at a time, because even a small table takes kilobytes."""
     tables, parts = iter(tables), []
     while group := list(islice(tables, _TOGETHER)):
         parts.append(pa.concat_tables(group).combine_chunks())

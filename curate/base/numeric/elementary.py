@@ -1,7 +1,7 @@
 """Logarithm and exponential of float64, and the mixing of hashes, that are the same to the bit on every machine.
 
-Those of numpy and of C libraries differ in the last digit by processor and version, so that a draw that compares them
-could differ too. These are of IEEE's exactly rounded operations alone; they are within some 2 ulp of the true values.
+Those of numpy and C libraries differ in the last digit between processors and versions, so a draw that compares them
+could differ too. These use only IEEE's exactly rounded operations; their error is about 2 ulp.
 """
 
 import math
@@ -52,13 +52,13 @@ def exp(x: float) -> float:
 
 @njit(nogil=True, cache=True)
 def unit(bits: U64) -> float:
-    """Return the number in (0, 1) that 64 random bits stand for: 2⁻⁵³ at least, and as far from 1."""
+    """Return a number in (0, 1) from 64 random bits, at least 2⁻⁵³ away from 0 and 1."""
     return (np.float64(bits >> np.uint64(12)) + 0.5) * 2.0**-52
 
 
 @njit(nogil=True, cache=True)
 def exponentials(bits: U64) -> F64:
-    """Return a number of the exponential distribution, −log(u), for each 64 random bits (float64[n])."""
+    """Return exponentially distributed numbers, −log(u), one for each 64 random bits (float64[n])."""
     out = np.empty(len(bits))
     for i in range(len(bits)):
         out[i] = -log(unit(bits[i]))

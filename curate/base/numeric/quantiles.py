@@ -1,10 +1,9 @@
 """The exact threshold of "the best fraction f" over distributed data, by radix histograms.
 
-In: a numeric column in any number of parts. Out: the key (uint64, ordered as the values are) of descending[int(N·f)],
-DataComp's cut, where N counts the values that are neither null nor NaN; keeping what is at least that value keeps
-int(N·f) + 1 rows plus ties, or all where there are no more. Each pass over the keys finds 16 bits from a summed
-histogram of 65,536 counters: two rounds for columns of at most 32 bits, as most are, or four, and 512 KiB a part,
-instead of a sort or a sketch with an error.
+In: a numeric column in any number of parts. Out: the key (uint64, in the order of the values) of descending[int(N·f)],
+DataComp's cut, where N counts the values that are neither null nor NaN. Values of at least that are int(N·f) + 1 rows
+plus ties, or all rows. Each pass over the keys finds 16 bits from a summed histogram of 65,536 counters. That takes two
+rounds for columns of at most 32 bits, otherwise four, and 512 KiB per part; a sort or an inexact sketch is not needed.
 """
 
 from dataclasses import dataclass, replace
@@ -20,15 +19,15 @@ DIGIT_BITS = 16
 
 
 def key_bits(kind: pa.DataType) -> int:
-    """Return how many bits order keys of a column of this type need: 32 or 64."""
+    """Return the number of bits of order keys for a column of this type: 32 or 64."""
     return 32 if kind.bit_width <= 32 else 64
 
 
 def order_keys(values: pa.Array, bits: int = 64) -> tuple[U64, Mask]:
-    """Map numbers to keys that compare as the numbers do (uint64[rows]; 0 for null and NaN), and tell which are valid.
+    """Map numbers to keys in the same order (uint64[rows]; 0 for null and NaN), and return which rows are valid.
 
-    One map per kind and number of bits (see `key_bits`), so parts of a column may differ in width: floats (as float64
-    or float32, without rounding; −0.0 is 0.0), signed integers, unsigned integers, booleans.
+    There is one map per kind and number of bits (see `key_bits`), so parts of a column may differ in width: floats (as
+    float64 or float32, without rounding; −0.0 is 0.0), signed integers, unsigned integers, booleans.
 
     Raises:
         TypeError: the column is of another type.
@@ -37,7 +36,7 @@ def order_keys(values: pa.Array, bits: int = 64) -> tuple[U64, Mask]:
         values = values.combine_chunks()
     is_float = _is_float(values.type)
     valid = values.is_valid().to_numpy(zero_copy_only=False)
-    # numpy has no nulls: a column with some would come out as float64, which rounds large integers.
+    # numpy has no nulls: a column with nulls becomes float64, which rounds large integers.
     numbers = values.fill_null(False if pa.types.is_boolean(values.type) else 0).to_numpy(zero_copy_only=False)
     if is_float:
         floats, unsigned = (np.float32, np.uint32) if bits == 32 else (np.float64, np.uint64)
@@ -54,7 +53,7 @@ def order_keys(values: pa.Array, bits: int = 64) -> tuple[U64, Mask]:
 
 
 def value_of(key: int, kind: pa.DataType) -> float | int | bool:
-    """Return the number that `order_keys` of a column of type `kind`, in as many bits as it needs, maps to `key`."""
+    """Return the number that `order_keys` maps to `key`, for a column of type `kind` with its number of bits."""
     bits = key_bits(kind)
     sign = 1 << (bits - 1)
     if _is_float(kind):
@@ -67,19 +66,19 @@ def value_of(key: int, kind: pa.DataType) -> float | int | bool:
 
 @dataclass(frozen=True)
 class RadixSearch:
-    """The search for one key in each of several groups: the one that `wanted` smaller ones come before.
+    """A search in each of several groups for the key with `wanted` smaller keys.
 
-    Between passes that count: each round, every part counts the next digit of its keys that may still be the one
-    (`count`), the counts are added up, and `narrow` takes the digit that holds the wanted rank.
+    In each round, every part counts the next digit of its remaining candidates (`count`), the counts are summed, and
+    `narrow` takes the digit with the wanted rank.
     """
 
     wanted: I64  # [groups]
     width: int = 64  # bits of a key
-    digit: int = DIGIT_BITS  # bits that a round finds, or fewer of the last ones
+    digit: int = DIGIT_BITS  # bits found per round, fewer in the last one
     rows: I64 | None = None  # [groups], how many keys there are; None before the first round
-    bits: int = 0  # how many bits of the keys are known
-    prefix: Any = 0  # uint64[groups], these bits
-    before: Any = 0  # int64[groups], keys whose first bits are smaller
+    bits: int = 0  # the number of known leading bits
+    prefix: Any = 0  # uint64[groups], the known bits
+    before: Any = 0  # int64[groups], the number of keys with smaller leading bits
     left: int = 0  # keys that begin with these bits, in groups with more keys than wanted
 
     @property
@@ -87,7 +86,7 @@ class RadixSearch:
         return min(self.digit, self.width - self.bits)
 
     def may_be(self, keys: U64, groups: I64) -> Mask:
-        """Return which keys (uint64[n]) may still be their group's (int64[n], −1: in none): bool[n]."""
+        """Return which keys (uint64[n]) are still candidates of their groups (int64[n], −1: in none): bool[n]."""
         if self.rows is None:
             return np.asarray(groups >= 0)
         begins = keys >> np.uint64(self.width - self.bits) == np.append(self.prefix, np.uint64(0))[groups]
@@ -101,7 +100,7 @@ class RadixSearch:
         return np.bincount(counters, minlength=len(self.wanted) << self._next).astype(np.int64)
 
     def narrow(self, counts: I64) -> Self:
-        """Return the state after a round, by the sum of all parts' counts; ValueError where it is of other data."""
+        """Return the state after a round from the summed counts; raises ValueError if they are of other data."""
         table = np.asarray(counts).reshape(len(self.wanted), 1 << self._next)
         rows = table.sum(axis=1) if self.rows is None else self.rows
         up_to = np.reshape(self.before, (-1, 1)) + np.cumsum(table, axis=1)

@@ -1,8 +1,8 @@
-"""Directions of embeddings: rounded to integers, whose sums and products are exact, and products in blocks.
+"""Directions of embeddings, rounded to integers so that sums and products are exact, and blocks of rows for products.
 
-Rounded rows are integers so small that every partial sum of a product of two is an integer below 2²⁴, which float32
-holds: a product summed in any order is exact, and so is a sum of rows. Products of rows as they are come in blocks of
-one shape, for which a library sums in one order: a row's does not depend on which rows are beside it.
+Rounded rows have integers so small that every partial sum of a product of two rows is an integer below 2²⁴, which
+float32 holds exactly. Such products and sums are therefore exact in any order. Unrounded rows are multiplied in blocks
+of one shape, for which a library uses one order of summation, so a row's product does not depend on its neighbors.
 """
 
 import math
@@ -17,11 +17,11 @@ from curate.base.numeric.arrays import F32, F64, I32, I64, Vectors
 from curate.base.numeric.vectors import dot, squares
 
 _BLOCK = 2048
-_PRODUCTS = 1 << 23  # of a block of one shape, at most: 64 MB
+_PRODUCTS = 1 << 23  # maximum size of a block: 64 MB
 
 
 def blocks(size: int) -> Iterator[slice]:
-    """Yield slices that cover [0, size), small enough for products of two blocks to stay in cache."""
+    """Yield slices that cover [0, size), so small that the product of two blocks fits into cache."""
     for start in range(0, size, _BLOCK):
         yield slice(start, min(start + _BLOCK, size))
 
@@ -32,12 +32,12 @@ def split(rows: I64) -> list[I64]:
 
 
 def scale(dimensions: int) -> int:
-    """Return the length of rounded rows: with the rounding itself at most 4095, so products stay below 2²⁴."""
+    """Return the length of rounded rows: at most 4095 after rounding, so products stay below 2²⁴."""
     return math.floor(4095 - math.sqrt(dimensions) / 2)
 
 
 def rounded(vectors: Vectors) -> F32:
-    """Return the directions of rows, none of them zero, as integers (float32[n, d])."""
+    """Return the directions of nonzero rows as integers (float32[n, d])."""
     out = np.empty(vectors.shape, np.float32)
     for block in blocks(len(vectors)):
         rows = vectors[block].astype(np.float64)
@@ -46,7 +46,7 @@ def rounded(vectors: Vectors) -> F32:
 
 
 def mean_directions(centroids: F32, sums: F64) -> F32:
-    """Return the centroids of clusters, as rounded rows, by the sums of their rounded rows; one without rows stays."""
+    """Return new centroids, as rounded rows, from sums of rounded rows; clusters without rows keep their centroids."""
     lengths = np.sqrt(squares(sums))
     moved, out = lengths > 0, centroids.copy()
     out[moved] = np.rint(sums[moved] / lengths[moved, None] * scale(centroids.shape[1]))
@@ -55,7 +55,7 @@ def mean_directions(centroids: F32, sums: F64) -> F32:
 
 @njit(nogil=True, cache=True)
 def add_points(points: F32, cells: Any, sums: F64) -> None:
-    """Add each point to its cell's sum; of integers, so exactly."""
+    """Add each point to the sum of its cell; exact, because they are integers."""
     for i in range(len(points)):
         for k in range(points.shape[1]):
             sums[cells[i], k] += points[i, k]
@@ -63,7 +63,7 @@ def add_points(points: F32, cells: Any, sums: F64) -> None:
 
 @njit(nogil=True, cache=True)
 def cosine_distances(rows: F32, centroids: F32, cells: I32) -> F64:
-    """Return 1 − cos of each row and its centroid (float64[n]), summed in the order of dimensions."""
+    """Return 1 − cos between each row and its centroid (float64[n]), summed in the order of dimensions."""
     out = np.empty(len(rows))
     for i in range(len(rows)):
         row, centroid = rows[i], centroids[cells[i]]
@@ -72,9 +72,9 @@ def cosine_distances(rows: F32, centroids: F32, cells: I32) -> F64:
 
 
 def padded(rows: npt.NDArray[Any], others: int) -> Iterator[tuple[slice, F32]]:
-    """Yield rows, as float32, in blocks of one shape, the last one padded with zeros; each with where its rows are.
+    """Yield float32 blocks of one shape, the last one padded with zeros, each with the slice of its rows.
 
-    The shape is for products with so many other rows. The block is written anew for the next one.
+    `others` determines the shape. The block's memory is reused for the next block.
     """
     size = min(_BLOCK, max(64, 1 << (_PRODUCTS // max(1, others)).bit_length() - 1))
     block = np.zeros((size, rows.shape[1]), np.float32)

@@ -1,8 +1,8 @@
-"""XXH3-128 of many texts at once, of 17 to 240 bytes each, as nearly all are: compiled, and without Python's lock.
+"""XXH3-128 of many texts at once, for lengths of 17 to 240 bytes, which nearly all texts have; it releases the GIL.
 
-The library xxhash has the other lengths: it is called for each text, takes seven times as long, and holds the lock.
-Source: the specification of XXH3 (Y. Collet, doc/xxhash_spec.md of xxHash), with seed 0 and the default secret. One
-file: numba's cache notices a change of a compiled function's own file alone.
+Other lengths are left to the library xxhash: it needs a call per text, takes seven times as long, and holds the GIL.
+Source: the specification of XXH3 (Y. Collet, doc/xxhash_spec.md of xxHash), with seed 0 and the default secret. All of
+it is in one file, because numba's cache only notices changes in the file of a compiled function.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ _jit = njit(cache=True, nogil=True)
 
 @_jit
 def hash_texts(data: U8, ends: I64, halves: U64) -> None:
-    """Write the high and the low half of each text's hash to `halves` (uint64[texts, 2]), but of other lengths.
+    """Write both halves of each text's hash to `halves` (uint64[texts, 2]); texts with other lengths are skipped.
 
     Text i is data[ends[i]:ends[i + 1]].
     """
@@ -42,7 +42,7 @@ def hash_texts(data: U8, ends: I64, halves: U64) -> None:
 
 
 def compile_kernels() -> None:
-    """Compile the hash, unless that was done since the installation."""
+    """Compile the hash, unless numba's cache has it."""
     hash_texts(*string_buffers(pa.array([], pa.string())), np.empty((0, 2), np.uint64))
 
 
@@ -74,7 +74,7 @@ def _mix(low: np.uint64, high: np.uint64, data: U8, i: int, j: int, secret: int)
 
 @_jit
 def load_u64(data: U8, at: int) -> np.uint64:
-    """Return 8 bytes as one little-endian number: LLVM makes one load of it, as the index has no sign."""
+    """Return 8 bytes as a little-endian number; LLVM turns this into one load, because the index is unsigned."""
     word, i = _U0, np.uint64(at)
     for k in range(8):
         word |= np.uint64(data[i + np.uint64(k)]) << np.uint64(8 * k)
@@ -83,7 +83,7 @@ def load_u64(data: U8, at: int) -> np.uint64:
 
 @_jit
 def _fold(a: np.uint64, b: np.uint64) -> np.uint64:
-    """Return the low half of the product, of 128 bits, by the high one."""
+    """Return the XOR of the halves of the 128-bit product."""
     a_low, a_high, b_low, b_high = a & _LOW, a >> _U32, b & _LOW, b >> _U32
     middle = a_high * b_low + (a_low * b_low >> _U32)
     carry = a_low * b_high + (middle & _LOW)

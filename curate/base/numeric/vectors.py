@@ -1,7 +1,7 @@
-"""Embeddings between tables and numpy: a column of fixed-size lists is a matrix, a row of zeros where there is none.
+"""Converts embeddings between tables and numpy: a column of fixed-size lists is a matrix, with zeros for missing rows.
 
-Zeros and not nulls: Arrow writes fixed-size lists that are null into Parquet, and cannot read them. Exact products are
-summed in float64 in the order of dimensions: the same on every processor and with every library.
+Missing rows are zeros and not nulls, because Arrow writes null fixed-size lists to Parquet but cannot read them. Exact
+products are summed in float64 in the order of dimensions, so they are the same on every processor.
 """
 
 from typing import Any
@@ -21,19 +21,19 @@ def embedding_column(values: npt.NDArray[Any], rows: I64, n: int) -> pa.FixedSiz
 
 
 def no_embeddings(dimension: int, n: int) -> pa.FixedSizeListArray:
-    """Return a column of n rows that have none."""
+    """Return a column of n rows without embeddings."""
     return embedding_column(np.zeros((0, dimension), np.float32), np.zeros(0, np.int64), n)
 
 
 def embedding_matrix(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.float16]:
-    """Return the column as float16 [n, dimension]; a view of it where it is one array."""
+    """Return the column as float16 [n, dimension]; without a copy if it is one array."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     assert isinstance(array, pa.FixedSizeListArray)
     return np.asarray(array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), array.type.list_size))
 
 
 def drop_nonfinite_rows(column: pa.ChunkedArray | pa.Array) -> tuple[pa.ChunkedArray, int]:
-    """Return embeddings without those that have NaN or infinity, and how many of these there were."""
+    """Drop embeddings with NaN or infinity; also return how many there were."""
     chunks, count = [], 0
     for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
         matrix = embedding_matrix(chunk)
@@ -44,14 +44,14 @@ def drop_nonfinite_rows(column: pa.ChunkedArray | pa.Array) -> tuple[pa.ChunkedA
 
 
 def spread(values: npt.NDArray[Any], rows: I64, n: int) -> npt.NDArray[Any]:
-    """Return n values: these in their rows, zeros elsewhere."""
+    """Return n values: the given ones in their rows, zeros elsewhere."""
     result = np.zeros((n, *values.shape[1:]), values.dtype)
     result[rows] = values
     return result
 
 
 def normalised(rows: npt.NDArray[Any]) -> F32:
-    """Return rows of length 1; a row without a direction stays 0."""
+    """Return rows scaled to length 1; zero rows stay zero."""
     rows = np.asarray(rows, np.float32)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0))
@@ -68,7 +68,7 @@ def squares(points: F32 | F64) -> F64:
 
 @njit(nogil=True, cache=True)
 def dot(a: F32 | F64, b: F32 | F64) -> float:
-    """Return a·b, exact for what was float16."""
+    """Return a·b; exact for values that were float16."""
     total = 0.0
     for k in range(len(a)):
         total += np.float64(a[k]) * np.float64(b[k])
