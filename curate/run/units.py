@@ -174,7 +174,7 @@ class Units(ABC):
 
     @abstractmethod
     def group(self, name: str, pairs: Pairs, function: Yields, *values: Any) -> Pairs:
-        """Return the results of `function(key, the key's values in any order, *values)`: pairs, `ToUnit`, `SideOutput`."""
+        """Return results of `function(key, its values in any order, *values)`: pairs, `ToUnit`, `SideOutput`."""
 
     @abstractmethod
     def get(self, name: str, function: Callable[..., W], *values: Any, **named: Any) -> Answer[W]:
