@@ -2,6 +2,8 @@
 
 import functools
 import re
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -76,6 +78,23 @@ def pages_to_run():
 @pytest.mark.parametrize("page", list(pages_to_run()))
 def test_commands_run_and_print_what_the_page_says(page, tmp_path, tmp_path_factory):
     PageRun(tmp_path, lambda: made_once(tmp_path_factory, "page-run", make_run)[0]).run(page)
+
+
+def test_tests_named_as_reasons_exist():
+    reasons = [block.marks.get("not run", "") for page in PAGES for block in read_blocks(page)]
+    named = {path for reason in reasons for path in re.findall(r"tests/[\w/]+(?:\.py)?", reason)}
+    assert named and [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.thorough
+def test_the_signal_of_contributing_passes_its_test(tmp_path):
+    text = (ROOT / ".github/CONTRIBUTING.md").read_text().partition("## Add a signal")[2]
+    signal, test = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[:2]
+    (tmp_path / "colorfulness.py").write_text(signal)
+    (tmp_path / "test_colorfulness.py").write_text(test.replace("curate.signals.colorfulness", "colorfulness"))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_colorfulness.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "4 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_all_that_tables_and_answers_have_is_explained():
