@@ -18,6 +18,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from typer import Argument, Option
+from typer.core import TyperCommand
 
 from curate.base.errors import RecipeError, reraised
 from curate.base.wording import escape
@@ -32,7 +33,7 @@ if TYPE_CHECKING:  # with the library that draws tables, which a run does not ne
     from curate.run.context import RunContext
 
 
-COMMANDS: dict[str, Any] = tomllib.loads(files("curate.cli").joinpath("commands.toml").read_text("utf-8"))
+HELP: dict[str, Any] = tomllib.loads(files("curate.cli").joinpath("commands.toml").read_text("utf-8"))
 
 
 class Format(StrEnum):
@@ -45,25 +46,36 @@ class Format(StrEnum):
 
 Fingerprint = StrEnum("Fingerprint", ["stat", "content"])  # how a changed input file is recognised
 
-RunArgument = Annotated[str, Argument(metavar="DIR", help="The folder of a finished run, local or remote.")]
-RecipeArgument = Annotated[str, Argument(metavar="RECIPE", help="A recipe in YAML.")]
-FormatOption = Annotated[Format, Option("--format", metavar="FORMAT", help="Output format: table, csv or json.")]
-SeenOption = Annotated[int | None, Option(metavar="N", min=1, help="Samples that training sees: how often each.")]
-SetOption = Annotated[list[str], Option("--set", metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")]
-FingerprintOption = Annotated[Fingerprint, Option(metavar="HOW", help="Detect changed files by stat or content.")]
-PageOption = Annotated[
-    str | None, Option("--out", "-o", metavar="FILE", help="The page that --images writes.", show_default="NAME.html")
-]
-BeamArgument = Annotated[list[str] | None, Argument(metavar="-- BEAM OPTIONS", help="Options of Beam, after --on's.")]
-OnOption = Annotated[str | None, Option(metavar="FILE", help="The engine, in YAML; see `curate init --on ENGINE`.")]
+RunArgument = Annotated[str, Argument(metavar="DIR")]
+RecipeArgument = Annotated[str, Argument(metavar="RECIPE")]
+FormatOption = Annotated[Format, Option("--format", metavar="FORMAT")]
+SeenOption = Annotated[int | None, Option(metavar="N", min=1)]
+SetOption = Annotated[list[str], Option("--set", metavar="KEY=VALUE")]
+FingerprintOption = Annotated[Fingerprint, Option(metavar="HOW")]
+PageOption = Annotated[str | None, Option("--out", "-o", metavar="FILE")]
+BeamArgument = Annotated[list[str] | None, Argument(metavar="-- BEAM OPTIONS")]
+OnOption = Annotated[str | None, Option(metavar="FILE")]
 
 
-def examples_of(command: str) -> str:
-    """Return the end of a command's help; of `metadata import`, say, those of that command alone."""
-    examples = (
-        text for text in COMMANDS[command.partition(" ")[0]]["examples"] if text.startswith(f"curate {command}")
-    )
-    return "\n".join(["\b", "Examples:", *(f"  {text}" for text in examples)])
+class HelpCommand(TyperCommand):
+    """A command with its texts from commands.toml, and RECIPE in place of typer's {RECIPE} and RECIPE <str>."""
+
+    def __init__(self, name: str, **settings: Any) -> None:
+        super().__init__(name, **settings)
+        texts, parameters = HELP[name], list[Any](self.params)
+        self.help = f"{texts['help']}\n\n{texts['more']}"
+        self.epilog = "\n".join(["\b", "Examples:", *(f"  {text}" for text in texts["examples"])])
+        options = HELP["shared"] | texts.get("options", {})
+        for parameter in parameters:
+            parameter.help = parameter.help or options.get(parameter.name)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [piece.strip("{}").replace("]...", "...]") for piece in super().collect_usage_pieces(ctx)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        write = formatter.write_dl
+        formatter.write_dl = lambda rows: write([(name.partition(" <")[0], text) for name, text in rows])
+        super().format_options(ctx, formatter)
 
 
 def prepare_beam(words: list[str] | None, on: str | None, accepted: str = "one RECIPE") -> list[str]:

@@ -30,12 +30,9 @@ _FREE = "accepted: a new or empty folder, or an earlier demo's"
 
 
 def demo(
-    out: Annotated[str, Option("--out", "-o", metavar="DIR", help="Folder of pool, recipe and run.")] = "curate-demo",
+    out: Annotated[str, Option("--out", "-o", metavar="DIR")] = "curate-demo",
 ) -> None:
-    """Curate a small synthetic pool: offline, in about a minute.
-
-    The pool has injected defects, and the last table says which rules caught them. The run is DIR/run.
-    """
+    """Generate a small pool, curate it, and print which rules caught its defects."""
     pool, recipe, run = f"{out}/pool", f"{out}/recipe.yaml", f"{out}/run"
     with reraised(RecipeError, f"--out {out}: cannot be written", OSError):
         _check_free(out)

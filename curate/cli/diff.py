@@ -18,20 +18,16 @@ _SHOWN = 50  # rows of a table for people, unless --limit says otherwise
 
 
 def diff(
-    first: Annotated[str, Argument(metavar="DIR_A", help="The folder of a finished run, local or remote.")],
-    second: Annotated[str, Argument(metavar="DIR_B", help="The run to compare it with.")],
-    by: Annotated[By | None, Option(metavar="WHAT", help="rule, entry, source, language, setting or sample.")] = None,
-    limit: Annotated[int | None, Option(min=1, metavar="N", help="Rows, or samples per side; a table has 50.")] = None,
-    side: Annotated[Side | None, Option(metavar="SIDE", help="Samples of one side: lost or gained.")] = None,
-    images: Annotated[bool, Option("--images", help="Write a page of these samples with their images.")] = False,
+    first: Annotated[str, Argument(metavar="DIR_A")],
+    second: Annotated[str, Argument(metavar="DIR_B")],
+    by: Annotated[By | None, Option(metavar="WHAT")] = None,
+    limit: Annotated[int | None, Option(min=1, metavar="N")] = None,
+    side: Annotated[Side | None, Option(metavar="SIDE")] = None,
+    images: Annotated[bool, Option("--images")] = False,
     out: PageOption = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Compare two runs: samples gained and lost, and why.
-
-    The summary counts them by rule, entry, source and language; --by prints one table, and --by sample every such
-    sample. With --side these are of one side, also as a page with images.
-    """
+    """Compare two runs: samples gained and lost, and why."""
     if side is not None and by is None:
         by = By.sample
     if side is not None and by != By.sample:

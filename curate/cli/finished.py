@@ -16,25 +16,19 @@ from curate.cli.common import RunArgument, print_lines
 
 def explain(
     directory: RunArgument,
-    sample: Annotated[str, Argument(metavar="UID", help="The sample's uid (32 hex digits), URL, key or file.")],
+    sample: Annotated[str, Argument(metavar="UID")],
 ) -> None:
-    """Explain why a sample was kept or dropped.
-
-    It shows the value of each rule, entries, draw, duplicates, captions and published files.
-    """
+    """Explain why a sample was kept or dropped."""
     print_lines(*explain_sample(directory, sample).lines)
 
 
 def report(
     directory: RunArgument,
-    out: Annotated[str | None, Option("--out", "-o", metavar="FILE", help="The page; else DIR/report.html.")] = None,
-    against: Annotated[str | None, Option(metavar="DIR_A", help="Another run to compare with.")] = None,
-    language: Annotated[str | None, Option(metavar="LANG", help="Language shown in detail; else a large one.")] = None,
+    out: Annotated[str | None, Option("--out", "-o", metavar="FILE")] = None,
+    against: Annotated[str | None, Option(metavar="DIR_A")] = None,
+    language: Annotated[str | None, Option(metavar="LANG")] = None,
 ) -> None:
-    """Write report.html: the whole run on one page.
-
-    The page is self-contained; its one script sorts and filters samples.
-    """
+    """Write report.html, a page about the whole run."""
     began = time.monotonic()
     path, size = write_report(directory, out, against, language)
     print(f"{path}: {format_bytes(size)}")
@@ -42,10 +36,7 @@ def report(
 
 
 def verify(directory: RunArgument) -> None:
-    """Check the integrity of a run: digests, sums, decisions.
-
-    It compares all files with their digests, checks that no row is lost, and compares shards with decisions.
-    """
+    """Check that the files of a run are intact and agree."""
     checked, errors = verify_run(directory)
     if errors:
         rest = [f"and {len(errors) - 20} more"] if len(errors) > 20 else []

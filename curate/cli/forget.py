@@ -18,19 +18,12 @@ FileOption = list[str] | None
 
 def forget(
     directory: RunArgument,
-    uids: Annotated[
-        FileOption, Option(metavar="FILE", help="uids, one per line, or a uids.npy; - is standard input.")
-    ] = None,
-    urls: Annotated[FileOption, Option(metavar="FILE", help="URLs, one per line, exactly as in the pool.")] = None,
-    sha256: Annotated[FileOption, Option(metavar="FILE", help="sha256 of images, stored or as downloaded.")] = None,
-    dry_run: Annotated[bool, Option("--dry-run", help="Print what would change, and change nothing.")] = False,
+    uids: Annotated[FileOption, Option(metavar="FILE")] = None,
+    urls: Annotated[FileOption, Option(metavar="FILE")] = None,
+    sha256: Annotated[FileOption, Option(metavar="FILE")] = None,
+    dry_run: Annotated[bool, Option("--dry-run")] = False,
 ) -> None:
-    """Take samples out of a finished run, with a record.
-
-    Only shards and tables that hold them are rewritten, and runs that reuse this one keep them out. Without a list it
-    completes a request that was interrupted. The exit status is 1 if an item is neither in the pool nor forgotten: it
-    may be misspelt.
-    """
+    """Remove samples from a finished run, and record the removal."""
     requested, typed = NOTHING, dict[str, str]()
     for kind, paths in zip(KINDS, (uids, urls, sha256), strict=True):
         for path in paths or ():

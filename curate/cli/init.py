@@ -31,21 +31,17 @@ def engines() -> list[str]:
     return sorted(path.stem for path in shipped_folder("infra").glob("*.yaml") if path.name != "prices.yaml")
 
 
-_YOURS = "Your images or their list: a folder, file, glob or URL. Or a recipe of these, by default basic"
-_YOURS = f"{_YOURS}: {', '.join(kinds())}. A folder of such a name is ./NAME."
-_ENGINE = f"Options of an engine instead: {', '.join(engines())}."
+_YOURS = "Your data: a file, folder, glob or URL (write ./NAME if the folder has the name of a recipe). Or a recipe"
+_YOURS = f"{_YOURS}, by default basic: {', '.join(kinds())}."
+_ENGINE = f"Write the options of this engine: {', '.join(engines())}."
 
 
 def init(
     kind: Annotated[str | None, Argument(metavar="PATH|NAME", help=_YOURS, autocompletion=kinds)] = None,
     on: Annotated[str | None, Option(metavar="ENGINE", help=_ENGINE, autocompletion=engines)] = None,
-    out: Annotated[str | None, Option("--out", "-o", metavar="FILE", help="Else recipe.yaml or ENGINE.yaml.")] = None,
+    out: Annotated[str | None, Option("--out", "-o", metavar="FILE")] = None,
 ) -> None:
-    """Write a recipe for your own data, or one of curate's recipes.
-
-    PATH is a folder of images with captions in NAME.txt or in a table, that table, tars, Parquet, lists of URLs, WAT
-    and WARC files, articles of PubMed Central, or a finished run. With --on, write an engine's options instead.
-    """
+    """Write a recipe for the user's data, a copy of a recipe, or an engine's options."""
     if on is None:
         kind, out = kind or "basic", out or "recipe.yaml"
         if kind in kinds():
@@ -130,10 +126,7 @@ def _write(text: str, out: str, other: str) -> None:
 
 
 def schema() -> None:
-    """Print the JSON schema of recipes, for editors.
-
-    With it, an editor completes keys, shows what they mean, and marks faults.
-    """
+    """Print the JSON Schema of recipes."""
     print(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
 
 

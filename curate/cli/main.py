@@ -10,19 +10,22 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated
+from itertools import groupby
+from typing import Annotated, Any
 
 from typer import Exit, Option, Typer
+from typer.core import TyperGroup
 
 from curate import __version__
 from curate.base.errors import CurateError, RecipeError, describe
 from curate.base.foreign import naming_packages
 from curate.base.process import check_address_space
 from curate.base.registry import warn_of_broken
-from curate.cli.common import COMMANDS, Escaped, examples_of
+from curate.cli.common import HELP, Escaped, HelpCommand
 from curate.cli.imports import RARELY, without_unused
 from curate.recipe.strict_yaml import find_surrogate
 
+_COMMANDS = {name: texts for name, texts in HELP.items() if "group" in texts}  # the others are of `metadata`
 _BYTES, _CORE_BYTES = 3_000_000_000, 500_000_000  # of address space: libraries, and the threads of each core
 _LIGHT = {"init", "schema", "status", "cancel"}  # commands that any machine has the memory for
 # The modules of commands that have none of their name.
@@ -38,30 +41,39 @@ def _version(requested: bool) -> None:
 def _options(
     version: Annotated[bool, Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    """Curate image-text pools into training sets, with a reason for every sample."""
+    """Curate image-text pools into training sets, and record why each sample was kept or dropped."""
+
+
+class _CommandGroups(TyperGroup):
+    """Lists the commands under headings."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        for heading, names in groupby(_COMMANDS, lambda name: _COMMANDS[name]["group"]):
+            with formatter.section(heading):
+                formatter.write_dl([(f"{name:8}", _COMMANDS[name]["help"]) for name in names])
 
 
 def build_app(words: Sequence[str]) -> Typer:
     """Return the command line for these words: the command that they name is imported, others have their help alone."""
     app = Typer(
-        help="Curate image-text pools into training sets, with a reason for every sample.",
-        epilog="Begin with: curate demo, or curate init PATH for a recipe that reads your data.",
+        cls=_CommandGroups,
+        epilog="Start with `curate demo`, or with `curate init PATH`, which writes a recipe for your data.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
     app.callback()(_options)
     requested = next((word for word in words if not word.startswith("-")), None)
-    for name, about in COMMANDS.items():
+    for name, texts in _COMMANDS.items():
         if name != requested:
-            app.command(name, help=about["help"])(lambda: None)
+            app.command(name, help=texts["help"])(lambda: None)
             continue
         with without_unused():
             module = import_module(f"curate.cli.{_MODULES.get(name, name)}")
         if hasattr(module, "app"):
-            app.add_typer(module.app, name=name, epilog=examples_of(name))
+            app.add_typer(module.app, name=name, help=texts["help"])
         else:
-            app.command(name, epilog=examples_of(name))(getattr(module, name))
+            app.command(name, cls=HelpCommand)(getattr(module, name))
     return app
 
 
@@ -77,7 +89,7 @@ def main() -> None:
         words = sys.argv[1:]
         if "_CURATE_COMPLETE" in os.environ:  # of a line that a shell completes
             words = (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or "").split()[1:]
-        if {*words} & {*COMMANDS} - _LIGHT and "--help" not in words:
+        if {*words} & {*_COMMANDS} - _LIGHT and "--help" not in words:
             check_address_space(_BYTES + (os.cpu_count() or 1) * _CORE_BYTES, "this command")
         with naming_packages():
             build_app(words)(prog_name="curate", standalone_mode=True)

@@ -13,33 +13,29 @@ from typer import Argument, Option, Typer
 from curate.base.errors import RecipeError
 from curate.base.wording import pluralise
 from curate.cli import common
-from curate.cli.common import examples_of, print_page
+from curate.cli.common import HelpCommand, print_page
 from curate.match.building.wikis import Limits, Mode
 from curate.match.metadata import ImportReport, read_metadata, write_metadata
 
-app = Typer(help="Build, import and show metadata entries.", no_args_is_help=True)
+app = Typer(no_args_is_help=True)
 _SHOWN = 4  # wikis of a language that have lines of their own
 _UNITS = {"unigram": "count", "bigram": "PMI", "title": "views"}
 
 
-@app.command(epilog=examples_of("metadata build"))
+@app.command(cls=HelpCommand)
 def build(
-    wiki: Annotated[list[str], Option(metavar="PATH", help="Texts: dumps, Parquet, JSON lines.")],
+    wiki: Annotated[list[str], Option(metavar="PATH")],
     beam_options: common.BeamArgument = None,
-    views: Annotated[list[str], Option(metavar="PATH", help="Wikimedia's hourly page views.")] = [],  # noqa: B006
-    wordnet: Annotated[list[str], Option(metavar="PATH", help="Wordnets: a folder or files.")] = [],  # noqa: B006
-    language: Annotated[str, Option(metavar="KEYS", help="Languages, such as de,ja; else all of --wiki.")] = "",
-    mode: Annotated[Mode, Option(metavar="MODE", help="reference, worldwide or corrected.")] = Mode.corrected,
-    pmi: Annotated[float, Option(metavar="X", help="Mutual information of pairs.")] = 30.0,
-    english: Annotated[str | None, Option(metavar="FILE", help="English entries, as MetaCLIP's metadata.json.")] = None,
-    out: Annotated[str, Option("--out", "-o", metavar="FILE", help="The table to write.")] = "metadata.parquet",
+    views: Annotated[list[str], Option(metavar="PATH")] = [],  # noqa: B006
+    wordnet: Annotated[list[str], Option(metavar="PATH")] = [],  # noqa: B006
+    language: Annotated[str, Option(metavar="KEYS")] = "",
+    mode: Annotated[Mode, Option(metavar="MODE")] = Mode.corrected,
+    pmi: Annotated[float, Option(metavar="X")] = 30.0,
+    english: Annotated[str | None, Option(metavar="FILE")] = None,
+    out: Annotated[str, Option("--out", "-o", metavar="FILE")] = "metadata.parquet",
     on: common.OnOption = None,
 ) -> None:
-    """Build entries of any language from what you have downloaded.
-
-    Modes: as MetaCLIP (reference), as MetaCLIP 2 (worldwide), or the latter without its known faults (corrected). Paths
-    may be folders, globs or URLs, and be repeated. Beside the table is a report, FILE.report.json.
-    """
+    """Build entries in any language from downloaded files."""
     options = common.prepare_beam(beam_options, on, "options, with globs in quotes")
     if not isfinite(pmi):
         raise RecipeError(f"--pmi {pmi}: found no finite number; accepted: one, such as 25")
@@ -61,34 +57,28 @@ def build(
     print_page("metadata", part="build", few=_SHOWN, limits=Limits(), units=_UNITS, **facts)
 
 
-@app.command("import", epilog=examples_of("metadata import"))
+@app.command("import", cls=HelpCommand)
 def import_(
-    path: Annotated[str, Argument(metavar="FILE", help="MetaCLIP's metadata.json (plain or gzipped), or a text file.")],
-    out: Annotated[str, Option("--out", "-o", metavar="FILE", help="The table to write.")] = "metadata.parquet",
-    source: Annotated[str, Option(metavar="NAME", help="Name of the entries' source.")] = "import",
-    language: Annotated[str, Option(metavar="CODE", help="Language of the entries.")] = "en",
+    path: Annotated[str, Argument(metavar="FILE")],
+    out: Annotated[str, Option("--out", "-o", metavar="FILE")] = "metadata.parquet",
+    source: Annotated[str, Option(metavar="NAME")] = "import",
+    language: Annotated[str, Option(metavar="CODE")] = "en",
 ) -> None:
-    """Check a list of entries, and write it as a table.
-
-    Its columns are entry_id, entry, source and language.
-    """
+    """Check a list of entries and write it as a table."""
     table, report = read_metadata(path, source, language)
     write_metadata(table, out)
     _print_list(table, report, shown=(), searched=None, written=out)
 
 
-@app.command(epilog=examples_of("metadata show"))
+@app.command(cls=HelpCommand)
 def show(
-    path: Annotated[str, Argument(metavar="FILE", help="A list of entries, or an imported table.")],
-    limit: Annotated[int, Option(metavar="N", help="Entries to print.")] = 20,
-    find: Annotated[str, Option(metavar="TEXT", help="Only entries that contain this text.")] = "",
-    language: Annotated[str, Option(metavar="KEY", help="Only entries of this language.")] = "",
-    mode: Annotated[Mode | None, Option(metavar="MODE", help="match.mode, or corrected for several languages.")] = None,
+    path: Annotated[str, Argument(metavar="FILE")],
+    limit: Annotated[int, Option(metavar="N")] = 20,
+    find: Annotated[str, Option(metavar="TEXT")] = "",
+    language: Annotated[str, Option(metavar="KEY")] = "",
+    mode: Annotated[Mode | None, Option(metavar="MODE")] = None,
 ) -> None:
-    """Print counts and the first entries of a list.
-
-    The counts say how many entries no text can match.
-    """
+    """Print counts and the first entries of a list."""
     table, report = read_metadata(path, mode=mode)
     keys = list(map(str, table["language"].unique().to_pylist()))
     entries = table.filter(pc.match_substring(table["entry"], find))

@@ -36,23 +36,18 @@ _UNREAD = 10  # files that are named
 def plan(
     recipe: common.RecipeArgument,
     beam_options: common.BeamArgument = None,
-    out: Annotated[str | None, Option("--out", "-o", metavar="DIR", help="Run folder: shows finished steps.")] = None,
-    reuse: Annotated[str | None, Option(metavar="DIR", help="An older run: shows which tables are reused.")] = None,
+    out: Annotated[str | None, Option("--out", "-o", metavar="DIR")] = None,
+    reuse: Annotated[str | None, Option(metavar="DIR")] = None,
     overrides: common.SetOption = [],  # noqa: B006
     fingerprint: common.FingerprintOption = common.Fingerprint.stat,
     on: common.OnOption = None,
-    no_estimate: Annotated[bool, Option("--no-estimate", help="Do not measure a sample of the pool.")] = False,
-    measure: Annotated[int | None, Option(metavar="N", min=1, help="Measure N rows aside for costs by step.")] = None,
-    prices: Annotated[str | None, Option(metavar="FILE", help="Prices, as infra/prices.yaml; shows costs.")] = None,
-    rows: Annotated[int | None, Option(metavar="N", min=1, help="Costs of N rows, of which inputs are a part.")] = None,
+    no_estimate: Annotated[bool, Option("--no-estimate")] = False,
+    measure: Annotated[int | None, Option(metavar="N", min=1)] = None,
+    prices: Annotated[str | None, Option(metavar="FILE")] = None,
+    rows: Annotated[int | None, Option(metavar="N", min=1)] = None,
     seen: common.SeenOption = None,
 ) -> None:
-    """Show inputs, steps, and expected yield, time and cost of a run. It writes nothing.
-
-    It also shows which steps are done already, and which caption engines fail. Relative paths, of --set too, count from
-    the recipe's folder. With --measure, --prices, --rows or --on, costs are shown by step: by whole runs of a part of
-    the pool aside, or without --measure by a finished run in --out or --reuse.
-    """
+    """Show inputs and steps, and estimate the yield, time and cost."""
     asks = on is not None or any(value is not None for value in (measure, prices, rows))
     figures = load_prices(prices) if asks and not no_estimate else None
     options = common.prepare_beam(beam_options, on)

@@ -99,24 +99,18 @@ class CommandKeeper(Keeper):
 
 def run(
     recipe: common.RecipeArgument,
-    out: Annotated[str, Option("--out", "-o", metavar="DIR", help="The run folder: local, or an fsspec URL.")],
+    out: Annotated[str, Option("--out", "-o", metavar="DIR")],
     beam_options: common.BeamArgument = None,
-    reuse: Annotated[str | None, Option(metavar="DIR", help="An older run whose tables are reused if current.")] = None,
+    reuse: Annotated[str | None, Option(metavar="DIR")] = None,
     overrides: common.SetOption = [],  # noqa: B006
     fingerprint: common.FingerprintOption = common.Fingerprint.stat,
     on: common.OnOption = None,
-    retry: Annotated[bool, Option("--retry", help="Try again the URLs of a finished run that may succeed.")] = False,
-    detach: Annotated[bool, Option("--detach", help="Hand the run over, and return: see `curate status`.")] = False,
-    take_over: Annotated[bool, Option("--take-over", help="Continue a run that died with its lease.")] = False,
-    in_process: Annotated[bool, Option("--in-process", help="Debug: no Beam, one unit at a time.")] = False,
+    retry: Annotated[bool, Option("--retry")] = False,
+    detach: Annotated[bool, Option("--detach")] = False,
+    take_over: Annotated[bool, Option("--take-over")] = False,
+    in_process: Annotated[bool, Option("--in-process")] = False,
 ) -> None:
-    """Run a recipe: measure, decide, emit shards, publish. The same command resumes it.
-
-    Relative paths, of --set too, count from the recipe's folder. A changed recipe or input file needs a new folder,
-    with --reuse: only changed units are measured. A new name or license needs no new folder. A changed input file is
-    detected by its size and its mtime or etag (stat), or by its bytes (content). On an unfinished run, --retry resumes
-    it.
-    """
+    """Run a recipe or resume a run: measure, decide, write shards, publish."""
     options = common.prepare_beam(beam_options, "" if take_over else on)  # any engine's job may be asked
     from pipelines.claim import finish_updating
     from pipelines.engines.choose import choose_engine

@@ -23,18 +23,15 @@ _MEMORY = (3 << 30) + CORES * (1 << 28)  # bytes; lists and texts of one row kno
 @memory_limited(_MEMORY)
 def sql(
     directory: common.RunArgument,
-    query: Annotated[str | None, Argument(metavar="QUERY|NAME", help="SQL, a query's name, or - for stdin.")] = None,
-    param: Annotated[list[str] | None, Option(metavar="K=V", help="A parameter of the query; may be repeated.")] = None,
+    query: Annotated[str | None, Argument(metavar="QUERY|NAME")] = None,
+    param: Annotated[list[str] | None, Option(metavar="K=V")] = None,
     format: common.FormatOption = common.Format.table,
-    images: Annotated[bool, Option("--images", help="Write a page of the rows with their images.")] = False,
+    images: Annotated[bool, Option("--images")] = False,
     out: common.PageOption = None,
-    fiftyone: Annotated[str | None, Option(metavar="DIR", help="Write rows with their images for FiftyOne.")] = None,
-    shell: Annotated[bool, Option("--shell", help="Start an interactive shell; .help explains it.")] = False,
+    fiftyone: Annotated[str | None, Option(metavar="DIR")] = None,
+    shell: Annotated[bool, Option("--shell")] = False,
 ) -> None:
-    """Query a run with SQL or a named query; runs are read-only.
-
-    Without a query, the named ones are listed. With --images and --fiftyone the query returns a column uid.
-    """
+    """Print the rows of a query, or write a page or a data set of them."""
     params = dict(_pair(text) for text in param or [])
     _check_pages(query, images, out, fiftyone)
     if shell:

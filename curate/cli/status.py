@@ -24,13 +24,10 @@ _SECONDS = 600  # that it has to end
 
 
 def status(
-    directory: Annotated[str, Argument(metavar="DIR", help="The folder of a run, finished or not.")],
-    watch: Annotated[bool, Option("--watch", help="Repeat until the run has ended.")] = False,
+    directory: Annotated[str, Argument(metavar="DIR")],
+    watch: Annotated[bool, Option("--watch")] = False,
 ) -> None:
-    """Show how far a run is, and who works on it.
-
-    The exit status is 0 if it is finished, 3 if it waits or works, 1 if it failed or its lease is stale.
-    """
+    """Show the progress of a run, and who works on it."""
     now = _follow(directory) if watch else find_status(directory, _ask)
     if not watch or sys.stdout.isatty() or now.exit_status == FAILED:
         print_lines(*now.lines)
@@ -62,11 +59,8 @@ def _follow(directory: str) -> Status:
             time.sleep(seconds_between(RunStore(directory), _MIN_PAUSE, time.monotonic() - began))
 
 
-def cancel(directory: Annotated[str, Argument(metavar="DIR", help="The folder of a run.")]) -> None:
-    """Stop a run that was handed over, and free its lease.
-
-    Finished work is kept: the same `curate run` continues. The exit status is 1 if the job may go on.
-    """
+def cancel(directory: Annotated[str, Argument(metavar="DIR")]) -> None:
+    """Stop a run that works in the background or on a cluster."""
     from pipelines.engines.registry import ask, is_dead, stop  # with Beam, and all that engines need
 
     store = RunStore(directory)

@@ -29,24 +29,16 @@ _COLUMNS = ("pool", "run", "run_expected", "whatif", "change", "error")
 def whatif(
     directory: common.RunArgument,
     overrides: common.SetOption = [],  # noqa: B006
-    sweep_of: Annotated[
-        str | None, Option("--sweep", metavar="KEY={A..B}", help="Sweep a value over a range, or a list: {A,B,C}.")
-    ] = None,
-    points: Annotated[int, Option(min=2, max=1000, metavar="N", help="Values of a range.")] = 12,
-    plot: Annotated[str | None, Option(metavar="FILE", help="Plot the sweep: .svg, .png or .html.")] = None,
-    rows: Annotated[int | None, Option(min=1, metavar="N", help="Target size: solves for t, or for --by.")] = None,
-    share: Annotated[float | None, Option("--tail-share", metavar="X", help="The tail's share: solves for t.")] = None,
-    by: Annotated[str | None, Option(metavar="KEY", help="The number that --rows solves; else t.")] = None,
+    sweep_of: Annotated[str | None, Option("--sweep", metavar="KEY={A..B}")] = None,
+    points: Annotated[int, Option(min=2, max=1000, metavar="N")] = 12,
+    plot: Annotated[str | None, Option(metavar="FILE")] = None,
+    rows: Annotated[int | None, Option(min=1, metavar="N")] = None,
+    share: Annotated[float | None, Option("--tail-share", metavar="X")] = None,
+    by: Annotated[str | None, Option(metavar="KEY")] = None,
     seen: common.SeenOption = None,
     format: common.FormatOption = Format.table,
 ) -> None:
-    """Compute the yield with other settings, without a run.
-
-    Rules and deduplication are counted exactly; the size after balancing is its exact expectation. --sweep takes a
-    range or list in braces: balance.t={1000..100000}, balance.tail_share, balance.rows, sample.rows or another number
-    of rows of a sample, rules.NAME.top or rules.NAME.rows likewise, or any number in a rule. --by takes the same for
-    rules.
-    """
+    """Compute the yield with other settings, without running again."""
     _check(sweep_of, plot, rows, by, share)
     swept = sweep_of or by
     number = parse_swept_number(swept, *((SEARCHED,) if by else ())) if swept else None
