@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from curate.cli.common import COMMANDS, examples_of
+from curate.cli.common import HELP
 from curate.cli.init import engines, kinds
 from curate.cli.main import build_app
 from curate.recipe.recipe import load_recipe
@@ -182,19 +182,18 @@ def test_schema_is_json(cli):
     assert done.status == 0 and "input" in json.loads(done.out)["properties"]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [name for name in HELP if "examples" in HELP[name]])
 def test_examples_are_commands(name):
     """Each is one of its command, with arguments and options that it has."""
     import typer
 
-    command = typer.main.get_command(build_app([name]))
-    examples = examples_of(name).splitlines()[2:]
-    assert examples
-    for example in examples:
-        words = shlex.split(example.partition(" > ")[0])
-        assert words[:2] == ["curate", name]
-        context = command.make_context("curate", words[1:])
-        command.get_command(context, name).make_context(name, words[2:])  # type: ignore[attr-defined] # or it raises
+    for example in HELP[name]["examples"]:
+        words = shlex.split(example.partition(" > ")[0])[1:]
+        context = typer.main.get_command(build_app(words)).make_context("curate", words)
+        while isinstance(context.command, typer.core.TyperGroup):
+            command, words = context.command.get_command(context, words[0]), words[1:]
+            context = command.make_context(command.name, words)  # or it raises
+        assert context.command.name == name
 
 
 @pytest.mark.thorough
