@@ -29,9 +29,7 @@ _KERNELS = ("curate.base.numeric.text_hash", "curate.match.matcher")
 _FREE = "accepted: a new or empty folder, or an earlier demo's"
 
 
-def demo(
-    out: Annotated[str, Option("--out", "-o", metavar="DIR")] = "curate-demo",
-) -> None:
+def demo(out: Annotated[str, Option("--out", "-o", metavar="DIR")] = "curate-demo") -> None:
     """Generate a small pool, curate it, and print which rules caught its defects."""
     pool, recipe, run = f"{out}/pool", f"{out}/recipe.yaml", f"{out}/run"
     with reraised(RecipeError, f"--out {out}: cannot be written", OSError):

@@ -14,10 +14,7 @@ from curate.base.wording import format_bytes, pluralise
 from curate.cli.common import RunArgument, print_lines
 
 
-def explain(
-    directory: RunArgument,
-    sample: Annotated[str, Argument(metavar="UID")],
-) -> None:
+def explain(directory: RunArgument, sample: Annotated[str, Argument(metavar="UID")]) -> None:
     """Explain why a sample was kept or dropped."""
     print_lines(*explain_sample(directory, sample).lines)
 

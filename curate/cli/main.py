@@ -1,6 +1,6 @@
 """The command `curate`.
 
-Exit status: 0 done; 1 the run or check failed; 2 the recipe or arguments are wrong; 130 interrupted; 143 killed.
+Exit status: 0 done; 1 the run or the check failed; 2 the recipe or an argument is wrong; 130 interrupted; 143 killed.
 """
 
 import gc
@@ -26,9 +26,9 @@ from curate.cli.imports import RARELY, without_unused
 from curate.recipe.strict_yaml import find_surrogate
 
 _COMMANDS = {name: texts for name, texts in HELP.items() if "group" in texts}  # the others are of `metadata`
-_BYTES, _CORE_BYTES = 3_000_000_000, 500_000_000  # of address space: libraries, and the threads of each core
-_LIGHT = {"init", "schema", "status", "cancel"}  # commands that any machine has the memory for
-# The modules of commands that have none of their name.
+_BYTES, _CORE_BYTES = 3_000_000_000, 500_000_000  # of address space, for libraries and for each core's threads
+_LIGHT = {"init", "schema", "status", "cancel"}  # commands that run in little memory
+# The modules of commands that have no module with their name.
 _MODULES = {"schema": "init", "cancel": "status", **dict.fromkeys(("explain", "report", "verify"), "finished")}
 
 
@@ -54,7 +54,7 @@ class _CommandGroups(TyperGroup):
 
 
 def build_app(words: Sequence[str]) -> Typer:
-    """Return the command line for these words: the command that they name is imported, others have their help alone."""
+    """Return the command line for these words. Only the command that they name is imported."""
     app = Typer(
         cls=_CommandGroups,
         epilog="Start with `curate demo`, or with `curate init PATH`, which writes a recipe for your data.",
@@ -78,16 +78,16 @@ def build_app(words: Sequence[str]) -> Typer:
 
 
 def main() -> None:
-    """Run the command; an error of curate becomes its message and exit status."""
+    """Run the command, and turn curate's errors into a message and an exit status."""
     sys.stdout, sys.stderr = Escaped(sys.stdout), Escaped(sys.stderr)
     show_warnings()
     warnings.filterwarnings("ignore")
     try:
         for argument in sys.argv[1:]:
-            if find_surrogate(argument):  # no table, run.json or SQL could hold it
-                raise RecipeError(f"argument {argument!a}: holds bytes that are not UTF-8; accepted: UTF-8")
+            if find_surrogate(argument):  # tables, run.json and SQL cannot contain it
+                raise RecipeError(f"argument {argument!a}: is not valid UTF-8")
         words = sys.argv[1:]
-        if "_CURATE_COMPLETE" in os.environ:  # of a line that a shell completes
+        if "_CURATE_COMPLETE" in os.environ:  # the shell wants to complete this line
             words = (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or "").split()[1:]
         if {*words} & {*_COMMANDS} - _LIGHT and "--help" not in words:
             check_address_space(_BYTES + (os.cpu_count() or 1) * _CORE_BYTES, "this command")
@@ -100,28 +100,27 @@ def main() -> None:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "start new thread" not in str(error):
             raise
-        text = f"memory ran out ({error or 'of Python'}); free some, or raise the limit (ulimit)"
-        print(f"curate: {text}", file=sys.stderr)
+        print(f"curate: memory ran out ({error or 'Python'}); free some, or raise the limit (ulimit)", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
         text = describe(error)
-        named = f"{error.filename}: {error.strerror}" if error.filename and text == str(error) else text
-        print(f"curate: {named}", file=sys.stderr)
+        text = f"{error.filename}: {error.strerror}" if error.filename and text == str(error) else text
+        print(f"curate: {text}", file=sys.stderr)
         sys.exit(1)
     finally:
         warn_of_broken()
 
 
 def show_warnings() -> None:
-    """Print what curate warns of, each once, and errors of all others."""
+    """Print each of curate's warnings once, and of other libraries only errors."""
     seen: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:
         before = len(seen)
-        seen.add(f"{record.msg} {record.args}")  # which may not fit each other
+        seen.add(f"{record.msg} {record.args}")  # unformatted: they may not match
         return len(seen) > before
 
-    handler = logging.lastResort  # prints to what standard error is then: bars let lines through above them
+    handler = logging.lastResort  # looks up sys.stderr at each line: progress bars replace it
     assert handler is not None
     handler.addFilter(is_new)
     logging.basicConfig(format="curate: %(message)s", handlers=[handler])
@@ -131,14 +130,14 @@ def show_warnings() -> None:
 
 
 def command() -> None:
-    """Run the command as a process of its own, which collects few cycles."""
+    """Run the command in its own process, with few garbage collections."""
     gc.set_threshold(RARELY)
-    gc.freeze()  # which `without_unused` repeats
+    gc.freeze()  # `without_unused` does it again
     try:
         main()
     finally:
-        if "torch" in sys.modules:  # whose bindings report what is left as a leak
+        if "torch" in sys.modules:  # its bindings report frozen objects as leaks
             gc.unfreeze()
-        else:  # without it Python ends half a second later, after a search for cycles
+        else:  # saves half a second: the last garbage collection
             gc.freeze()
             gc.disable()

@@ -24,8 +24,7 @@ _SECONDS = 600  # that it has to end
 
 
 def status(
-    directory: Annotated[str, Argument(metavar="DIR")],
-    watch: Annotated[bool, Option("--watch")] = False,
+    directory: Annotated[str, Argument(metavar="DIR")], watch: Annotated[bool, Option("--watch")] = False
 ) -> None:
     """Show the progress of a run, and who works on it."""
     now = _follow(directory) if watch else find_status(directory, _ask)

@@ -32,10 +32,7 @@ from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_fn_api_pb2 as fn_api
 from apache_beam.portability.api import beam_runner_api_pb2 as proto
 from apache_beam.runners.portability.fn_api_runner.execution import WindowGroupingBuffer
-from apache_beam.runners.portability.fn_api_runner.worker_handlers import (
-    SingletonStateHandlerFactory,
-    StateServicer,
-)
+from apache_beam.runners.portability.fn_api_runner.worker_handlers import SingletonStateHandlerFactory, StateServicer
 from apache_beam.runners.worker import data_plane, sdk_worker
 from apache_beam.runners.worker.statesampler import StateSampler
 from apache_beam.transforms.trigger import create_trigger_driver

@@ -224,7 +224,7 @@ def test_a_reader_that_goes_away_is_no_error(finished):
 def test_arguments_that_are_no_utf8(cli, command):
     done = cli(command, "x\udcff")
     assert (done.status, done.out) == (2, "")
-    assert done.err == "curate: argument 'x\\udcff': holds bytes that are not UTF-8; accepted: UTF-8\n"
+    assert done.err == "curate: argument 'x\\udcff': is not valid UTF-8\n"
 
 
 LIMITED = """
