@@ -1,6 +1,7 @@
 """Pages for users: links lead somewhere, commands run and print what a page says, and all columns are explained."""
 
 import functools
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from curate.decide.draw.balance import LimitsChoice
 from curate.decide.draw.bracket import Solution
 from curate.store.facts import RunFacts
 from tests.conftest import made_once
+from tests.kit.packages import lay_out
 from tests.kit.pages import PAGES, ROOT, PageRun, make_run, read_blocks
 from tests.test_imports import ROOMS
 
@@ -88,13 +90,16 @@ def test_tests_named_as_reasons_exist():
 
 @pytest.mark.thorough
 def test_the_signal_of_contributing_passes_its_test(tmp_path):
+    """As a package's signal, because the page's lines in the project are not there."""
     text = (ROOT / ".github/CONTRIBUTING.md").read_text().partition("## Add a signal")[2]
     signal, test = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[:2]
-    (tmp_path / "colorfulness.py").write_text(signal)
+    kinds = {"colorfulness": "colorfulness:KIND"}
+    lay_out(tmp_path, "colorfulness", "signals", kinds, colorfulness=signal)
     (tmp_path / "test_colorfulness.py").write_text(test.replace("curate.signals.colorfulness", "colorfulness"))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_colorfulness.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and "4 passed" in done.stdout, done.stdout + done.stderr
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "5 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_all_that_tables_and_answers_have_is_explained():
