@@ -1,7 +1,7 @@
-"""Attempts at a unit, or a shard to download, that did not end: what killed a worker may be one of its rows.
+"""Counts attempts at a unit, or at a shard to download, that never ended: one of its rows may have killed the worker.
 
-Who works at it writes a file meanwhile, and removes it however that ends, by an interrupt too. Those that are there
-were killed, on whatever engine and in whatever run of the command, or are at work at the same moment.
+An attempt writes a file, and removes it at its end, even after an error or an interrupt. Remaining files are attempts
+that were killed, on any engine and in any run of the command, or that are running now.
 """
 
 from collections import Counter
@@ -13,16 +13,16 @@ from curate.base.process import cleaned_up
 from curate.store.layout import ATTEMPTS
 from curate.store.store import RunStore
 
-ISOLATE_AFTER = 3  # that were killed, from which on a subprocess does what may have killed them
-MAX_ATTEMPTS = 6  # that are counted
+ISOLATE_AFTER = 3  # killed attempts after which risky work moves to a subprocess
+MAX_ATTEMPTS = 6  # the maximum count
 
 
 @contextmanager
 def attempt(store: RunStore, work: str, counts: Callable[[], bool] = lambda: False) -> Iterator[int]:
-    """Yield how many attempts at some work did not end, of MAX_ATTEMPTS at most; this one does where the block is left.
+    """Yield the number of earlier attempts at some work that never ended, at most MAX_ATTEMPTS.
 
-    `work` is its name in the run: of a unit, or of a shard. They are forgotten then, unless they still count, for the
-    next start of the run does what killed them again.
+    This attempt ends with the block. `work` is the name of a unit or a shard in the run. At the end all attempts are
+    forgotten, unless the next start of the run repeats the work that killed them.
     """
     folder, earlier = f"{ATTEMPTS}/{work}", 0
     while earlier < MAX_ATTEMPTS and not store.write_bytes(f"{folder}/{earlier}", b"", keep=lambda: True):
@@ -35,14 +35,14 @@ def attempt(store: RunStore, work: str, counts: Callable[[], bool] = lambda: Fal
 
 
 def reset_attempts(store: RunStore, work: str, killed: int) -> None:
-    """Let all attempts so far count as one, of which `killed` did not end: some of the work is done that was not.
+    """Count all attempts so far as one, of which `killed` never ended, because the work has made progress.
 
-    Where a machine is taken away again and again, none of that is what kills workers. What is suspected stays so.
+    If machines are preempted again and again, rows are not to blame. Work that is already suspected stays suspected.
     """
     first = ISOLATE_AFTER if killed >= ISOLATE_AFTER else 1
     store.delete_files([f"{ATTEMPTS}/{work}/{number}" for number in range(first, min(killed, MAX_ATTEMPTS - 1) + 1)])
 
 
 def read_attempts(store: RunStore) -> dict[str, int]:
-    """Return how many attempts at each piece of work were killed; work in progress has one, too."""
+    """Return the number of unfinished attempts at each piece of work, including a running one."""
     return Counter(file.removeprefix(f"{ATTEMPTS}/").rpartition("/")[0] for file in store.files(ATTEMPTS))

@@ -1,11 +1,11 @@
-"""Checkpoints: what slow work on a unit has given so far, so that a kill costs minutes and not the unit.
+"""Checkpoints of slow work on a unit, so that a kill costs minutes and not the whole unit.
 
-Work goes on in steps of consecutive rows, the same whatever the time, so what is published does not depend on where
-checkpoints fell. Once `INTERVAL` has passed since the last one, what steps gave since then is put into place as Arrow
-files in `parts/`; fast work leaves none. A rerun goes on after them. They are deleted once the unit's tables are there.
+The work proceeds in fixed steps of consecutive rows, so the published result does not depend on the times of
+checkpoints. Every `INTERVAL`, the results since the last checkpoint are stored as Arrow files in `parts/`; fast work
+stores none. A rerun continues after them. They are deleted once the unit's tables are complete.
 
-A file's name holds what it is of (a digest of all that determines it), its first row, and a digest of these and its
-bytes: a file that is not what its name says is damaged, and not used.
+A file's name has a digest of everything that determines its content, its first row, and a digest of these and its
+bytes. A file that does not match its name is damaged and ignored.
 """
 
 import time
@@ -24,20 +24,20 @@ from curate.store.store import RunStore
 
 INTERVAL = 60.0  # seconds
 MEASURED = "measured"
-_BEGUN = "begun"  # a file that is there where others may be
-steps_done = Counter[str]()  # rows of steps by kind of work, in this process: for those who watch it
+_BEGUN = "begun"  # marks a folder that may have checkpoints
+steps_done = Counter[str]()  # rows done by kind of work in this process, for observers
 
 
 class Checkpoints:
-    """Those of one kind of work on one unit, for one thread; `key` names what determines all of its tables."""
+    """Checkpoints of one kind of work on one unit, for one thread; `key` identifies what determines its tables."""
 
     def __init__(self, store: RunStore, work: str, unit: int, key: str, files: Iterable[str] | None = None) -> None:
-        """`files` are those in the folder of the work, where they are known."""
+        """`files` are the files in the work's folder, if known."""
         self._store, self._folder, self._key, self._work = store, unit_parts(work, unit), key, work
         self._last = time.monotonic()
         files = begun_files(store, self._folder) if files is None else files
         self._files = {name.rpartition("/")[2] for name in files}
-        # Of each table how many rows are in place, and those that are not.
+        # For each table the number of stored rows, and the rows that are not stored.
         self._waiting: dict[str, tuple[int, list[pa.Table]]] = {}
 
     def complete(
@@ -47,10 +47,10 @@ class Checkpoints:
         steps: Callable[[int], Iterable[pa.Table]],
         check: Callable[[], None] = lambda: None,
     ) -> pa.Table:
-        """Return a table of the rows that a killed process left, and those that the steps give; a column is one chunk.
+        """Return a table with the rows stored by a killed process and the results of the remaining steps, in one chunk.
 
-        `identity`, plain data, and the key determine the table. `steps` leads from a row to tables of the rows from
-        that one on, in order. `check`, called before rows are put into place, raises where none is to be.
+        `identity`, plain data, and the key determine the table. `steps(row)` yields tables of the rows from that one
+        on, in order. `check` is called before rows are stored, and raises an error if they must not be.
         """
         name = ids.digest([self._key, identity])
         tables = self._read(name)
@@ -80,7 +80,7 @@ class Checkpoints:
                 path = f"{self._store.path(self._folder)}/{file}"
                 with reraised(
                     RunError, f"{path}: cannot be written", OSError
-                ):  # else it would be taken for an input's error
+                ):  # otherwise it would count as an error of an input
                     if not self._files:
                         begin_files(self._store, self._folder)
                     self._store.write_bytes(f"{self._folder}/{file}", data)
@@ -89,7 +89,7 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def _read(self, name: str) -> list[pa.Table]:
-        """Return the tables of a table's first rows: of files that can be read and are sound, up to a gap."""
+        """Return the stored parts of a table, from its first row up to the first missing or damaged file."""
         tables: list[pa.Table] = []
         for file in sorted(self._files):
             prefix = f"{name}-{sum(map(len, tables)):09d}-"
@@ -102,17 +102,17 @@ class Checkpoints:
 
 
 def begun_files(store: RunStore, folder: str) -> list[str]:
-    """Return the files of a folder of slow work: none where it is not begun, which costs less than to list it."""
+    """Return the checkpoint files of a folder; none, without a listing, if the folder is not marked."""
     return store.files(folder) if store.exists(f"{folder}/{_BEGUN}") else []
 
 
 def begin_files(store: RunStore, folder: str) -> None:
-    """Say that a folder of slow work is about to have files."""
+    """Mark a folder that is about to have checkpoints."""
     store.write_bytes(f"{folder}/{_BEGUN}", b"\n")
 
 
 def delete_files(store: RunStore, folder: str, files: Collection[str]) -> None:
-    """Delete the files of a folder of slow work; those of other attempts go once the run is published."""
+    """Delete the checkpoints in a folder; those of other attempts are deleted when the run is published."""
     store.delete(folder, {_BEGUN, *files})
 
 

@@ -1,7 +1,7 @@
-"""Chunks: consecutive units of one source whose tables lie in one file each, in a published run of many small units.
+"""Chunks: consecutive units of one source that share one file per table, in a published run with many small units.
 
-A chunk's file has its units' rows in order, and in the footer note, under `units`, lists of what each unit's own file
-said: rows, key and note. A row group holds whole units, so that one unit is read without the others.
+A chunk's file has its units' rows in order. The `units` in the note of its footer list each unit's rows, key and note.
+A row group holds whole units, so that one unit can be read without the others.
 """
 
 import re
@@ -13,11 +13,11 @@ import numpy as np
 from curate.base.numeric.arrays import Mask
 from curate.store.store import RunStore
 
-GROUP_ROWS = 2048  # of a row group at most, unless one unit has more: what is read for the sake of one unit
+GROUP_ROWS = 2048  # maximum rows of a row group with several units, which a reader of one unit has to read
 
 
 class Chunk(NamedTuple):
-    """The units from `first` to `last`, by their numbers."""
+    """The units with numbers from `first` to `last`."""
 
     first: int
     last: int
@@ -28,7 +28,7 @@ class Chunk(NamedTuple):
 
 
 def chunks_of(units_per_file: Iterable[int]) -> Iterator[Chunk]:
-    """Yield the chunks that have so many units, in order; one of one unit is that unit, with files of its own."""
+    """Yield the chunks with these numbers of units, in order; a chunk of one unit is that unit with its own files."""
     first = 0
     for units in units_per_file:
         yield Chunk(first, first + units - 1)
@@ -36,21 +36,21 @@ def chunks_of(units_per_file: Iterable[int]) -> Iterator[Chunk]:
 
 
 def find_chunks(store: RunStore) -> dict[int, Chunk]:
-    """Return the chunk of each unit that is in one, whatever tables it has there."""
+    """Return the chunk of each unit that is in one, by any table."""
     names = (name for table in store.names("tables") for name in store.names(f"tables/{table}"))
     chunks = {Chunk(int(m[1]), int(m[2])) for name in names if (m := re.fullmatch(r"(\d+)-(\d+)\.parquet", name))}
     return {unit: chunk for chunk in sorted(chunks) for unit in chunk.units}
 
 
 def map_notes(note: dict[str, Any], change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-    """Return a footer note as changed by a function of a unit's note; of a chunk's file, those of all units in it."""
+    """Apply a function to the unit's note in a footer, or to those of all units of a chunk."""
     if "units" not in note:
         return change(note)
     return note | {"units": note["units"] | {"notes": [inner and change(inner) for inner in note["units"]["notes"]]}}
 
 
 def keep_rows(note: dict[str, Any], kept: Mask) -> dict[str, Any]:
-    """Return the footer note of a file of which these rows are kept (bool[rows])."""
+    """Return the footer note of a file that keeps only these rows (bool[rows])."""
     if "units" not in note:
         return note
     ends = np.cumsum([0, *kept])[np.cumsum([0, *note["units"]["rows"]])]
@@ -58,7 +58,7 @@ def keep_rows(note: dict[str, Any], kept: Mask) -> dict[str, Any]:
 
 
 def row_groups(note: dict[str, Any]) -> Iterator[int]:
-    """Yield the rows of each row group of the file that has this note: at least one group."""
+    """Yield the number of rows of each row group of the file with this note; at least one group."""
     filled = 0
     for rows in note["units"]["rows"]:
         if filled and filled + rows > GROUP_ROWS:

@@ -1,8 +1,8 @@
-"""Error notes: messages of what failed, kept beside the run, whatever the runner makes of the exception.
+"""Error notes: messages of failures, stored in the run folder because runners garble exceptions.
 
-They are of our errors, and of all that ended the work on a unit. A runner passes exceptions on as text, wrapped and
-annotated, and may try again what failed. So each note has an id that the raised exception names, and the notes that the
-runner's last exception names are why the run ended.
+Notes are written for curate's errors, and for all errors that end the work on a unit. A runner passes exceptions on as
+text, wrapped and annotated, and may retry failed work. Each note therefore has an id that the raised exception names;
+the notes named in the runner's last exception say why the run ended.
 In: a run folder. Out: files below `tmp`, which is emptied when a run starts and when it ends.
 """
 
@@ -17,16 +17,16 @@ from curate.base.foreign import naming_packages
 from curate.store.store import RunStore
 
 ERROR_NOTES = "tmp/errors"
-_END_NOTE = f"{ERROR_NOTES}/run.json"  # why the last command ended
+_END_NOTE = f"{ERROR_NOTES}/run.json"  # the message with which the last command ended
 _IDS = re.compile(r" \(error notes? ([0-9a-f ]{32,})\)")
-_NOTES, _PLACES = 100, 5  # that are read of those that an error names; that are named of those that failed alike
+_NOTES, _PLACES = 100, 5  # maximum notes read for an error, and places named for a message
 
 
 @contextmanager
 def noting_errors(folder: RunStore, location: str = "") -> Iterator[None]:
-    """Keep the message of an error, ours or a foreign kind's, that ends the block; raise a RunError that names it.
+    """Note an error of curate or of a plugin that ends the block, and raise a RunError that names the note.
 
-    With a place, such as a unit, the message says where, and of all other errors there are notes too.
+    With a place, such as a unit, the note names it, and all other errors are noted too.
     """
     try:
         with naming_packages():
@@ -37,7 +37,7 @@ def noting_errors(folder: RunStore, location: str = "") -> Iterator[None]:
             raise
         message = describe(error) if is_ours else f"{type(error).__name__}: {error}"
         note = uuid.uuid4().hex
-        with suppress(Exception):  # a folder that takes no note must not hide the error
+        with suppress(Exception):  # a failed write must not hide the error
             values = {"place": location, "message": message, "is_ours": is_ours}
             folder.write_json(f"{ERROR_NOTES}/{note}.json", values)
         may_pass = not getattr(error, "permanent", is_ours)
@@ -46,7 +46,7 @@ def noting_errors(folder: RunStore, location: str = "") -> Iterator[None]:
 
 
 def join_errors(errors: Sequence[Exception]) -> Exception:
-    """Return one error for several, by the notes of each; the one, where there is one."""
+    """Join several errors by their notes into one; a single error is returned as it is."""
     if len(errors) == 1:
         return errors[0]
     notes = " ".join(note for error in errors for note in _IDS.findall(str(error))[-1:])
@@ -55,11 +55,11 @@ def join_errors(errors: Sequence[Exception]) -> Exception:
 
 
 def read_error_note(folder: RunStore, error: BaseException, hint: str = "") -> str | None:
-    """Return the messages behind what a runner raised; None where another failure ended the run.
+    """Return the noted messages behind a runner's exception; None if another failure ended the run.
 
-    The hint follows where one of them is not ours.
+    The hint follows if one of them is not an error of curate.
     """
-    for notes in _IDS.findall(str(error))[-1:]:  # of several, as of a stage's attempts, what the runner gave up on
+    for notes in _IDS.findall(str(error))[-1:]:  # the last of several attempts
         files = [file for note in notes.split()[:_NOTES] if folder.exists(file := f"{ERROR_NOTES}/{note}.json")]
         if read := [folder.read_json(file) for file in files]:
             message = "\n".join(_join((note["place"], note["message"]) for note in read))
@@ -68,7 +68,7 @@ def read_error_note(folder: RunStore, error: BaseException, hint: str = "") -> s
 
 
 def note_end(folder: RunStore, message: str) -> None:
-    """Replace all notes by the message with which a command ends; none if it is empty."""
+    """Replace all notes by the message with which a command ends; an empty message leaves none."""
     folder.delete(ERROR_NOTES)
     if message:
         with suppress(Exception):  # as above
@@ -76,14 +76,14 @@ def note_end(folder: RunStore, message: str) -> None:
 
 
 def read_error_notes(folder: RunStore) -> tuple[list[str], bool]:
-    """Return the messages that were noted, each once, and whether a command ended with them."""
+    """Return the distinct noted messages, and whether a command ended with them."""
     files = folder.files(ERROR_NOTES)
     read = [folder.read_json(file) for file in files]
     return list(_join((note["place"], note["message"]) for note in read)), _END_NOTE in files
 
 
 def _join(failures: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Yield messages, each once, after the places where it was, which it may name itself; of places and messages."""
+    """Yield distinct messages, each after its places unless it names them, from pairs of place and message."""
     locations: dict[str, set[str]] = {}
     for location, message in failures:
         locations.setdefault(message, set()).update([] if location in message else [location])

@@ -1,7 +1,7 @@
-"""run.json: what determines a run, and, once it is finished, its results.
+"""run.json: everything that determines a run, and the results of a finished run.
 
-In: a run folder. Out: `RunClaim`, which is written when a run takes its folder, and `RunFacts`, which takes its place
-when the run is published. Keys of the JSON are the fields' names, in order. A `format` of later versions is refused.
+In: a run folder. Out: `RunClaim`, written when a run claims its folder, and `RunFacts`, which replaces it when the run
+is published. The JSON's keys are the fields' names, in order. A `format` of a later version is refused.
 """
 
 from contextlib import suppress
@@ -33,21 +33,21 @@ class Facts(BaseModel, frozen=True, extra="forbid"):
 
     @classmethod
     def columns(cls) -> pa.Schema:
-        """Return the columns of a table with a row for each of several facts of texts and numbers."""
+        """Return the columns of a table with one row per object, for classes with texts and numbers only."""
         types: dict[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), float: pa.float64()}
         kinds = {name: {field.annotation, *get_args(field.annotation)} for name, field in cls.model_fields.items()}
         return pa.schema([(name, next(types[kind] for kind in types if kind in kinds[name])) for name in kinds])
 
 
 class MetadataFacts(Facts):
-    """The metadata: how many entries, and the digest of the table that they are."""
+    """The metadata: the number of entries, and the digest of their table."""
 
     entries: int
     digest: str
 
 
 class ForgottenFacts(Facts):
-    """The record forgotten.parquet: its items and requests, the key of what was blocked, and the digest of all."""
+    """The record forgotten.parquet: its numbers of items and requests, the key of blocked items, and its digest."""
 
     items: int
     requests: int
@@ -56,7 +56,7 @@ class ForgottenFacts(Facts):
 
 
 class RetriesFacts(Facts):
-    """The record retries.parquet: how many rounds there were, of how many URLs, and the digest of it."""
+    """The record retries.parquet: its numbers of rounds and URLs, and its digest."""
 
     rounds: int
     rows: int
@@ -64,7 +64,7 @@ class RetriesFacts(Facts):
 
 
 class InputRunFacts(Facts):
-    """A run whose kept rows are a source: its name, what identifies it, its rows, and columns that its recipe names."""
+    """A run whose kept rows are a source: its name, identity, rows, and the columns that its recipe names."""
 
     name: str
     identity: str
@@ -74,25 +74,26 @@ class InputRunFacts(Facts):
 
 
 class PoolFacts(Facts):
-    """What is known of a pool without its inputs."""
+    """Facts about a pool that are known without its inputs."""
 
-    images: bool  # it has images; without, it is a pool of URLs
+    images: bool  # whether it has images; otherwise it is a pool of URLs
     supplied: list[str]  # columns of `samples` that its inputs supply
     scores: list[str]  # columns of `scores` that they supply
-    embeddings: dict[str, Any]  # precomputed embeddings by model, with what identifies them
+    embeddings: dict[str, Any]  # precomputed embeddings by model, with their identity
 
 
 class GroupThreshold(Facts):
-    """The least value of a group that passed a top rule."""
+    """The smallest value of a group that passed a top rule."""
 
     group: bool | int | str | None
     threshold: int | float
 
 
 class RuleFacts(Facts):
-    """A rule: SQL, or the best of column `of`, with the least value that passed (None where no row reached it).
+    """A rule: SQL, or the best rows by column `of`, with the smallest value that passed (None if no row reached it).
 
-    The best are a fraction `top` or `rows`, `over` the pool or what reached the rule, of each group `by` a column.
+    The best are a fraction `top` or a number `rows`, of the pool or of the rows that reached the rule (`over`), or of
+    each group of column `by`.
     """
 
     name: str
@@ -105,7 +106,7 @@ class RuleFacts(Facts):
     threshold: int | float | None = None
     thresholds: OmitIfNone[list[GroupThreshold]] = None  # of groups, in their order
     single: OmitIfNone[bool] = None  # whether column `of` is of float32
-    dedup: OmitIfNone[bool] = None  # whether it is the place of deduplication
+    dedup: OmitIfNone[bool] = None  # whether it is the position of deduplication
 
     @property
     def expression(self) -> str:
@@ -117,22 +118,22 @@ class RuleFacts(Facts):
 
     @property
     def best(self) -> dict[str, Any]:
-        """Return the rule as a recipe has it, where it is not SQL."""
+        """Return the rule as in a recipe, if it is not SQL."""
         return self.model_dump(include={"top", "rows", "of", "over", "by"}, exclude_none=True)
 
     def threshold_of(self, group: Any = None) -> int | float | None:
-        """Return the least value of a group that passed, or of any row where there are no groups."""
+        """Return the smallest value of a group that passed, or of all rows if there are no groups."""
         if self.thresholds is None:
             return self.threshold
         return next((passed.threshold for passed in self.thresholds if passed.group == group), None)
 
     def show(self, threshold: float) -> str:
-        """Return a threshold of the rule in all digits, so that a rule with this text keeps the same rows."""
+        """Return a threshold with all digits, so that a rule with this text keeps the same rows."""
         return all_digits(threshold, bool(self.single))
 
 
 class StatisticFacts(Facts, extra="allow"):
-    """A statistic in a derived column: of an expression, over `rows` with a value; further keys are its parameters."""
+    """A statistic in a derived column, of an expression, over `rows` with a value; other keys are its parameters."""
 
     function: str
     of: str
@@ -148,7 +149,7 @@ class DerivedFacts(Facts):
 
 
 class StepFacts(Facts):
-    """The work of a step: units or shards, their rows (None where it does not say), wall time of each, summed."""
+    """The work of a step: its units or shards, their rows (None if unknown), and the sum of their wall times."""
 
     step: str
     units: int
@@ -157,17 +158,17 @@ class StepFacts(Facts):
 
 
 class UsedFacts(Facts):
-    """What a step used, and `start` and `engine`, what no step did; of processes in Python alone."""
+    """The resources used by a step, or by `start` and `engine` outside of steps; only of Python processes."""
 
     step: str
-    cpu: float = 0.0  # seconds of a core
-    gpu: float = 0.0  # seconds of a GPU
-    memory: float = 0.0  # GB of all processes times seconds
-    reads: float = 0.0  # requests of the run folder's store, GET and HEAD; 0 for a local one
-    writes: float = 0.0  # PUT and LIST
-    shuffled: float = 0.0  # bytes that were brought together by key
-    stored: float = 0.0  # bytes of what was published
-    spread: float | None = None  # standard deviation of CPU a row between units or shards, by its mean
+    cpu: float = 0.0  # core seconds
+    gpu: float = 0.0  # GPU seconds
+    memory: float = 0.0  # GB × seconds, summed over processes
+    reads: float = 0.0  # GET and HEAD requests to the run folder's store; 0 for a local folder
+    writes: float = 0.0  # PUT and LIST requests
+    shuffled: float = 0.0  # bytes grouped by key
+    stored: float = 0.0  # published bytes
+    spread: float | None = None  # standard deviation of CPU per row between units or shards, divided by its mean
 
     @classmethod
     def kinds(cls) -> list[str]:
@@ -175,23 +176,23 @@ class UsedFacts(Facts):
 
 
 class DownloadFacts(Facts):
-    """What was downloaded."""
+    """The downloads of a run."""
 
     urls: int  # that were tried
     came: int
-    bytes: int  # of those that came, as servers sent them
+    bytes: int  # of successful downloads, as sent by the servers
     began: float  # seconds since 1970
     ended: float
-    reasons: dict[str, int]  # why others did not come → how many, the most frequent first
+    reasons: dict[str, int]  # reason of failure → downloads, the most frequent first
 
     @property
     def seconds(self) -> float:
-        """Return how long it took, at least a millisecond."""
+        """Return the duration, at least a millisecond."""
         return max(self.ended - self.began, 1e-3)
 
 
 class DriftFacts(Facts):
-    """How far what is kept of a source has drifted from it, by a model's embeddings (`curate.publish.drift`)."""
+    """The drift of a source's kept samples from the source, by a model's embeddings (`curate.publish.drift`)."""
 
     source: str
     model: str
@@ -204,25 +205,25 @@ class DriftFacts(Facts):
 
 
 class CaptionWork(Facts):
-    """What the captions of a kind took of an engine."""
+    """The work of an engine for captions of one kind."""
 
     kind: str
     engine: str
     model: str
     requests: int
-    sent: int  # of these, since no answer was cached
-    failed: int  # of these, without an answer
+    sent: int  # of these, those without a cached answer
+    failed: int  # of these, those without an answer
     passed: int  # texts
     replaced: int  # originals in `.txt`
     tokens_in: int
     tokens_out: int
-    tokens_sent: int = 0  # in and out, of what was sent
+    tokens_sent: int = 0  # input and output tokens of sent requests
     seconds: float  # of the engine
-    cost: float | None  # by the recipe's price; None without one
+    cost: float | None  # by the recipe's prices; None without prices
 
 
 class NearFacts(Facts, extra="allow"):
-    """A deduplication pass by nearness: its place, and how many of a sample's close pairs it compared (`found`).
+    """A deduplication pass by nearness: its position, and how many close pairs of a sample it compared (`found`).
 
     What it compares is under the key of its kind, as in the recipe.
     """
@@ -233,29 +234,29 @@ class NearFacts(Facts, extra="allow"):
 
 
 class LargeGroupFacts(Facts):
-    """A group of duplicates: the uid of the row that represents it, its rows, and those that reached deduplication."""
+    """A group of duplicates: the uid of its representative, its rows, and its rows that reached deduplication."""
 
     uid: str
     rows: int
     reached: int
 
     def describe(self, has_near: bool) -> str:
-        """Return the group in words; `has_near`: whether duplicates may be near ones."""
+        """Describe the group; `has_near`: whether duplicates may be near duplicates."""
         share = f"{self.rows / self.reached:.1%} of those that reached deduplication"
         remedy = "; if they differ, set a higher cosine, or a smaller distance, in dedup.by" if has_near else ""
         return f"{self.rows:,} rows ({share}) are one group, represented by {self.uid}{remedy}"
 
 
 class SignalErrors(Facts):
-    """Rows of which a signal is null: of a package's on which images it failed, of any where it was not finite."""
+    """Rows where a signal is null because a plugin failed on the image, or because the value was not finite."""
 
-    signal: str  # its name and package, in words; or the name of the column that was not finite
+    signal: str  # the signal's name and package; or the name of the column that was not finite
     rows: int
     first: str
 
 
 class EvaluationFacts(Facts):
-    """The evaluation set of `dedup.against`: images, and how many more could not be read, with an example."""
+    """The evaluation set of `dedup.against`: its images, and the number of unreadable ones, with an example."""
 
     images: int
     unread: int
@@ -263,65 +264,65 @@ class EvaluationFacts(Facts):
 
 
 class ContentFacts(Facts):
-    """What the kept samples are."""
+    """Facts about the kept samples."""
 
-    languages: dict[str, int] = {}  # code → samples, the most frequent first; empty where none was measured
+    languages: dict[str, int] = {}  # code → samples, the most frequent first; empty if not measured
     files: dict[str, int] = {}  # suffix in the tars → samples; empty without images
     shards: int = 0
     bytes: int = 0  # of all shards
-    digest: str = ""  # of the shards' names and sha256
-    means: dict[str, float] = {}  # of words, width and height, as far as they are known
-    json_dtype: Any = None  # of the samples' jsons, as `merge_dtypes` has it; None where it is not known
-    # By column that states them: license → samples, the most frequent first; empty text: none is stated
+    digest: str = ""  # digest of the shards' names and sha256
+    means: dict[str, float] = {}  # means of words, width and height, if known
+    json_dtype: Any = None  # types of the samples' json fields, see `merge_dtypes`; None if unknown
+    # By license column: license → samples, the most frequent first; empty text: no license
     licences: OmitIfNone[dict[str, dict[str, int]]] = None
 
 
 class RunClaim(Facts):
-    """What determines a run; with it a folder belongs to one recipe and one pool."""
+    """Everything that determines a run; with it a folder belongs to one recipe and one pool."""
 
     format: int = FORMAT
-    curate: str  # the version that made it
+    curate: str  # the version of curate
     name: str  # of the dataset
     seed: int
     sources: list[str]  # their names
     recipe: dict[str, Any]  # as resolved, without access options
-    identity: str  # digest of all that decides what the run publishes
-    keys: dict[str, str]  # digest of the keys of each table's files, and of the pool and the shards
+    identity: str  # digest of everything that determines the published files
+    keys: dict[str, str]  # digest of the keys of each table's files, of the pool and of the shards
     unit_keys: list[str]  # in the order of units
-    models: dict[str, Any]  # what identifies each model that measures
-    engine_ids: dict[str, str]  # what identifies each engine that writes captions
+    models: dict[str, Any]  # identity of each model of a signal
+    engine_ids: dict[str, str]  # identity of each caption engine
     metadata: MetadataFacts | None  # None without `match`
     python: str
-    packages: dict[str, str]  # versions that results depend on
+    packages: dict[str, str]  # package versions that results depend on
     started: float  # seconds since 1970
-    forgotten: OmitIfNone[ForgottenFacts] = None  # None where nothing is blocked or taken out
-    retries: OmitIfNone[RetriesFacts] = None  # None where nothing was tried again
+    forgotten: OmitIfNone[ForgottenFacts] = None  # None if nothing is blocked or forgotten
+    retries: OmitIfNone[RetriesFacts] = None  # None if nothing was retried
     emitted: list[str]  # columns of the shards besides the fixed ones, or those of the inputs
     input_runs: OmitIfNone[dict[str, InputRunFacts]] = None  # by source; None without
 
 
 class SelectionWords(Facts):
-    """What people are told of the last choice among the rows left."""
+    """Texts about the selection among the remaining rows."""
 
     # Why a row stayed or did not, of one row; `str.format` fills in its `draw`, `probability` and `value`, and the
     # selection's `meaning`
     kept: str = ": its draw {draw} is below 1 (probability {probability})"
     dropped: str = "{meaning} (probability {probability})"
     of: str = ""  # the column that has the `value`
-    card: str  # what the dataset card says under the selection's key
+    card: str  # text of the dataset card under the selection's key
     summary: list[str] = []  # lines at the end of a run
-    by_entries: bool = False  # whether each entry draws its rows: `explain` then shows their draws
+    by_entries: bool = False  # whether each entry draws its rows; then `explain` shows the draws
 
 
 class SelectionFacts(SelectionWords):
-    """The selection of a run: its key, why it drops rows (of all of them), and its label, such as t = 20,000."""
+    """The selection of a run: its key, why it drops rows, and its label, such as t = 20,000."""
 
     key: str
     meaning: str
     label: str = ""
-    is_uniform: bool = False  # whether each row left had the same probability, and the number of rows was exact
-    values: dict[str, Any] = {}  # numbers that it chose, by name, such as t
-    is_random: bool = True  # whether rows were kept by chance; else `decisions` have no probability
+    is_uniform: bool = False  # whether all rows had the same probability, and the size was exact
+    values: dict[str, Any] = {}  # numbers it chose, by name, such as t
+    is_random: bool = True  # whether it is random; otherwise `decisions` has no probability
     repeats: bool = False  # whether a row may be in the set several times
 
 
@@ -330,34 +331,34 @@ class RunFacts(RunClaim):
 
     evaluation: OmitIfNone[EvaluationFacts] = None  # None without `dedup.against`
     pool: PoolFacts
-    units: list[tuple[str, int]]  # how many consecutive units each source has, in order
-    # How many consecutive units share files, in order; None: each has its own.
+    units: list[tuple[str, int]]  # each source with its number of consecutive units, in order
+    # Numbers of consecutive units that share files, in order; None: each unit has its own files.
     units_per_file: OmitIfNone[list[int]] = None
     rules: list[RuleFacts]
-    derived: OmitIfNone[list[DerivedFacts]] = None  # None where the recipe derives no column
-    selection: OmitIfNone[SelectionFacts] = None  # None where every row that was left is kept
-    t: int | None  # rows that an entry may have; None without `balance`
-    t_by_language: OmitIfNone[dict[str, int]] = None  # where it differs by language; then `t` is that of the first
-    expected: OmitIfNone[float] = None  # rows with this t, and with t + 1: where t was solved for `balance.rows`
+    derived: OmitIfNone[list[DerivedFacts]] = None  # None if the recipe derives no column
+    selection: OmitIfNone[SelectionFacts] = None  # None if every remaining row is kept
+    t: int | None  # maximum rows per entry; None without `balance`
+    t_by_language: OmitIfNone[dict[str, int]] = None  # by language, if it differs; then `t` is that of the first
+    expected: OmitIfNone[float] = None  # expected rows at t and at t + 1, if t was solved for `balance.rows`
     expected_above: OmitIfNone[float] = None
-    steps: list[StepFacts]  # those that had work
-    used: list[UsedFacts] = []  # not of runs of earlier versions
-    downloads: OmitIfNone[DownloadFacts] = None  # None where nothing was
-    # Of sources whose rows are links of pages: pages, images, rows, and links that are no rows, by reason
+    steps: list[StepFacts]  # steps that had work
+    used: list[UsedFacts] = []  # missing in runs of earlier versions
+    downloads: OmitIfNone[DownloadFacts] = None  # None if nothing was downloaded
+    # For sources of web pages: pages, images, rows, and links that are not rows, by reason
     links: OmitIfNone[dict[str, dict[str, int]]] = None
-    drift: list[DriftFacts]  # empty where no embeddings are kept
+    drift: list[DriftFacts]  # empty if no embeddings are kept
     caption_work: list[CaptionWork]  # by kind and engine; empty without captions
     near: list[NearFacts]
-    large_groups: OmitIfNone[list[LargeGroupFacts]] = None  # of duplicates, see `Dedup`; None without any
-    signal_errors: OmitIfNone[list[SignalErrors]] = None  # None where no signal failed
-    short_texts: OmitIfNone[dict[str, int]] = None  # by rule: short texts that it dropped by language, where many
+    large_groups: OmitIfNone[list[LargeGroupFacts]] = None  # the largest groups of duplicates; None without any
+    signal_errors: OmitIfNone[list[SignalErrors]] = None  # None if no signal failed
+    short_texts: OmitIfNone[dict[str, int]] = None  # rule → short texts dropped by language, if many
     counts: dict[str, int]  # rows by rule, and `kept`, in the order of the funnel
     finished: float  # seconds since 1970
-    seconds: float  # from start to finish
+    seconds: float  # from start to end
     content: ContentFacts = ContentFacts()
 
     def verdicts(self, forgotten: bool) -> list[stages.Verdict]:
-        """Return the run's verdicts; see `stages.run_verdicts`."""
+        """The run's verdicts; see `stages.run_verdicts`."""
         recipe = {**self.recipe, "dedup.against": (self.recipe.get("dedup") or {}).get("against")}
         recipe["balance.one_per"] = (self.recipe.get("balance") or {}).get("one_per")
         has = {name for name, section in recipe.items() if section is not None}.__contains__
@@ -379,7 +380,7 @@ class RunFacts(RunClaim):
 
     @property
     def language_warnings(self) -> list[str]:
-        """Return a sentence for each rule that dropped many short texts by their language."""
+        """Return a warning for each rule that dropped many short texts by language."""
         cause = "by language, which fastText alone often gets wrong; set measure.language.short to words"
         dropped = (self.short_texts or {}).items()
         return [f"{name} dropped {rows:,} short texts ({rows / self.rows:.1%}) {cause}" for name, rows in dropped]
@@ -389,18 +390,18 @@ class RunFacts(RunClaim):
 
 
 def read_claim(store: RunStore) -> RunClaim:
-    """Return what determines the run, finished or not. Raises as `read_facts` does."""
+    """Return the claim of a run, finished or not. Raises as `read_facts`."""
     data = _read(store)
     return _parse(RunClaim, store, {name: value for name, value in data.items() if name in RunClaim.model_fields})
 
 
 def read_facts(store: RunStore) -> RunFacts:
-    """Return a finished run's facts. Raises DamagedError, and RunError where run.json has a later format."""
+    """Return a finished run's facts. Raises DamagedError, or RunError if run.json has a later format."""
     return _parse(RunFacts, store, _read(store))
 
 
 def read_forgotten(store: RunStore) -> ForgottenFacts | None:
-    """Return what run.json, of any format, says of the record: what was taken out stays out; None if it names none."""
+    """Return run.json's facts about the record, in any format, because forgotten items stay forgotten; None if none."""
     if not store.exists(RUN_FILE):
         return None
     named = _read_object(store).get("forgotten")
@@ -408,16 +409,16 @@ def read_forgotten(store: RunStore) -> ForgottenFacts | None:
 
 
 def names_retries(store: RunStore) -> bool:
-    """Return whether run.json says that something was tried again; not where it is missing or damaged."""
+    """Return whether run.json names a record of retries; False if it is missing or damaged."""
     with suppress(DamagedError):
         return store.exists(RUN_FILE) and _read_object(store).get("retries") is not None
     return False
 
 
 def read_unit_keys(store: RunStore) -> tuple[list[str], dict[str, Any]]:
-    """Return the keys of the run's units in order, and the path or paths of each source, of any format that has them.
+    """Return the keys of the run's units in order, and the paths of each source, from any format that has them.
 
-    Only units of equal keys are reused.
+    Only units with equal keys are reused.
     """
     run = _read_object(store)
     sources = [source for source in (run.get("recipe") or {}).get("input") or [] if "path" in source]
@@ -425,7 +426,7 @@ def read_unit_keys(store: RunStore) -> tuple[list[str], dict[str, Any]]:
 
 
 def write_facts(store: RunStore, facts: RunClaim) -> None:
-    """Put run.json into place."""
+    """Write run.json."""
     store.write_json(RUN_FILE, facts.to_json())
 
 
@@ -437,7 +438,7 @@ def _read_object(store: RunStore) -> dict[str, Any]:
 
 
 def _read(store: RunStore) -> dict[str, Any]:
-    """Return the object in run.json, if it is of a format that this version reads."""
+    """Return the object in run.json, if this version reads its format."""
     data = _read_object(store)
     format = data.get("format", FORMAT)
     if not isinstance(format, int) or format > FORMAT:

@@ -1,8 +1,8 @@
-"""forgotten.parquet, a run's record: what was taken out of it and what it keeps out, and when; never who requested it.
+"""forgotten.parquet, the record of items that were removed from a run or are blocked, and when; never of who asked.
 
-In: items. Out: one row an item (schema.FORGOTTEN_ITEMS), in requests in order. A URL is recorded as the sha256 of its
-text. Rows are only appended, and run.json has their number and digest, so that a lost or changed record is noticed.
-The record is also the blocklist: a run with `--reuse` inherits all of the older run's items, and blocks them.
+In: items. Out: one row per item (schema.FORGOTTEN_ITEMS), in the order of requests. A URL is recorded as the sha256 of
+its text. Rows are only appended, and run.json has their number and digest, so that a lost or changed record is noticed.
+The record is also the blocklist: a run with `--reuse` inherits and blocks all items of the older run.
 """
 
 import hashlib
@@ -26,8 +26,8 @@ from curate.store.layout import FORGOTTEN_FILE, RUN_FILE
 from curate.store.store import RunStore
 from curate.store.validity import recorded_digest
 
-# Why an item is in the record: a request or blocklist named it; it names a row that one named; it names a row that a
-# later run with this record encountered.
+# Why an item is in the record: a request or blocklist named it; it names a row of such an item; or it names a row that
+# a later run with this record encountered.
 REQUESTED, LINKED, ENCOUNTERED = "requested", "linked", "encountered"
 
 
@@ -39,7 +39,7 @@ class Record:
 
     @classmethod
     def read(cls, folder: RunStore) -> "Record":
-        """Return the record of a run folder, empty where it has none. Raises RunError where the file is no record."""
+        """Return the record of a run folder, empty if it has none. Raises RunError if the file is no record."""
         if not folder.exists(FORGOTTEN_FILE):
             return cls(schema.FORGOTTEN_ITEMS.empty_table())
         try:
@@ -52,7 +52,7 @@ class Record:
 
     @classmethod
     def read_checked(cls, folder: RunStore) -> "Record":
-        """Return a folder's record. Raises RunError unless it begins with run.json's, and is what was written."""
+        """Return a folder's record. Raises RunError unless it extends run.json's record, and is what was written."""
         record = cls.read(folder)
         try:
             named, is_lost = read_forgotten(folder), not folder.exists(RUN_FILE)
@@ -60,7 +60,7 @@ class Record:
             named, is_lost = None, True
         if named is not None:
             is_complete, items = record.extends(named), f" ({pluralise(named.items, 'item')})"
-        else:  # where a sound run.json names none, a first request may have been killed before its record was there
+        else:  # if an intact run.json names none, a first request may have been killed before it wrote the record
             is_complete, items = not is_lost or record.is_written(folder), ""
         if is_complete:
             return record
@@ -69,9 +69,9 @@ class Record:
         raise RunError(f"{folder.url}: {FORGOTTEN_FILE} {error}{items}; {remedy}")
 
     def is_written(self, folder: RunStore) -> bool:
-        """Return whether the folder's record is what was written, as far as anything but run.json says."""
+        """Return whether the folder's record is what was written, by everything except run.json."""
         digest = recorded_digest(folder, FORGOTTEN_FILE)
-        if digest is None or recorded_digest(folder, RUN_FILE) is None:  # a folder is claimed by the record first
+        if digest is None or recorded_digest(folder, RUN_FILE) is None:  # a claim writes the record first
             return True
         return folder.exists(FORGOTTEN_FILE) and digest.is_of(folder.digest(FORGOTTEN_FILE))
 
@@ -87,14 +87,14 @@ class Record:
 
     @property
     def requested(self) -> int:
-        """How many of the items a request or blocklist named."""
+        """The number of items that a request or blocklist named."""
         return int(np.count_nonzero(pc.equal(self.table["origin"], pa.scalar(REQUESTED)).to_numpy()))
 
     @cached_property
     def key(self) -> str:
-        """Digest of what was blocked before a run began, which determines what it keeps; empty where nothing was.
+        """Digest of the items blocked before a run began, which determine what it keeps; empty if there were none.
 
-        What the run encountered follows from that and from its pool.
+        The items that the run encountered follow from these and the pool.
         """
         is_before = pc.not_equal(self.table["origin"], pa.scalar(ENCOUNTERED))
         before = self.items if pc.all(is_before).as_py() else _items(self.table.filter(is_before))
@@ -107,18 +107,18 @@ class Record:
 
     @property
     def facts(self) -> ForgottenFacts:
-        """What run.json holds of the record."""
+        """The facts about the record in run.json."""
         requests = len(pc.unique(self.table["request"]))
         return ForgottenFacts(items=len(self), requests=requests, key=self.key, digest=self.digest)
 
     def extends(self, facts: ForgottenFacts) -> bool:
-        """Return whether the first rows are those of a record with these `facts`."""
+        """Return whether the record starts with the rows of a record with these `facts`."""
         first = Record(self.table.slice(0, facts.items))
         return len(first) == facts.items and first.digest == facts.digest
 
     @property
     def is_settled(self) -> bool:
-        """Whether its last items are those that a run encountered: all items before them have been looked up."""
+        """Whether the last items are encountered ones: then all items before them have been looked up."""
         return len(self) > 0 and self.table["origin"][-1].as_py() == ENCOUNTERED
 
     def append(
@@ -129,10 +129,10 @@ class Record:
         rows: Mapping[str, Any] | None = None,
         shards: int = 0,
     ) -> "Record":
-        """Return the record with one more request, of those items that are not in it yet; itself where all are.
+        """Return the record with one more request for the items that are not in it yet; itself if there are none.
 
-        `origin` is why, for all of them, or kind → array with one value for each of `items[kind]`; `rows` kind → how
-        many rows of the pool each of those named, 0 by default; `time` in UTC; `shards` how many the request changed.
+        `origin` is the reason for all items, or kind → array with one value per item in `items[kind]`. `rows` is
+        kind → number of pool rows that each item names, by default 0. `time` is in UTC. `shards` counts changed shards.
         """
         parts = []
         for kind in KINDS:
@@ -148,7 +148,7 @@ class Record:
         return self._extended(table.append_column("time", pa.repeat(moment, len(table))), shards)
 
     def inherit(self, other: "Record") -> "Record":
-        """Return the record with the items that only another run's record has, with their times."""
+        """Return the record with the additional items of another run's record, with their times."""
         fresh = np.zeros(len(other.table), bool)
         for kind in KINDS:
             of_kind = pc.equal(other.table["kind"], pa.scalar(kind)).to_numpy()
@@ -164,7 +164,7 @@ class Record:
         return times[0] if times else None
 
     def _extended(self, rows: pa.Table, shards: int) -> "Record":
-        """Return the record with these rows as its next request; itself where there are none."""
+        """Return the record with these rows as its next request; itself if there are none."""
         if not len(rows):
             return self
         constants = {"request": len(pc.unique(self.table["request"])), "shards": shards}
@@ -175,7 +175,7 @@ class Record:
 
 
 def count_forgotten_since(folder: RunStore, reused: RunStore | None) -> int:
-    """Return how many items the run that is reused has forgotten since this one took over its record."""
+    """Return how many items the reused run has forgotten since this run inherited its record."""
     return len(Record.read(reused).items - Record.read(folder).items) if reused else 0
 
 
@@ -184,7 +184,7 @@ def _items(table: pa.Table) -> Items:
 
 
 def _values(table: pa.Table, kind: str) -> Hashes:
-    """Return the values of a kind, in their order; of a URL the record has the hash, as it has an image's."""
+    """Return the values of a kind, in their order; URLs and images are recorded as hashes."""
     column = table.filter(pc.equal(table["kind"], pa.scalar(kind)))["value"]
     return column_hashes(column, "sha256" if kind == "url" else kind)[0]
 

@@ -1,10 +1,10 @@
-"""Names of what is forgotten, in arrays in which rows are looked up: uids, URLs and images, each by a hash.
+"""Items to forget, in sorted arrays for lookup: uids, URLs and images, as hashes.
 
-In: names of samples. Out: `Items`: for each kind one ascending array of byte strings: a uid is its 16 bytes, an image
-the 32 bytes of its sha256, and a URL the sha256 of its UTF-8, so that no file holds the URL itself.
+In: names of samples. Out: `Items`, with an ascending array of byte strings for each kind: a uid as its 16 bytes, an
+image as its sha256, a URL as the sha256 of its UTF-8, so that no file contains the URL.
 
-Trade-offs: hashes of URLs have no secret salt, since later runs, perhaps elsewhere, must recognise a URL: whoever has a
-list of URLs can test which are here. Millions of items are looked up by bisection, without a Python object for each.
+Trade-offs: hashes of URLs have no secret salt, because later runs, perhaps elsewhere, must recognize a URL. Anyone with
+a list of URLs can test which ones are here. Millions of items are looked up by bisection, without Python objects.
 """
 
 import hashlib
@@ -31,16 +31,16 @@ KINDS = tuple(WIDTHS)
 
 
 def hash_url(url: bytes) -> bytes:
-    """Return the hash by which a URL is recorded and looked up."""
+    """Return the hash of a URL for recording and lookup."""
     return hashlib.sha256(url).digest()
 
 
 def as_hashes(values: Iterable[bytes], kind: str) -> Hashes:
-    """Return the values, ascending, each once."""
+    """Return the distinct values, ascending."""
     data = b"".join(values)
     hashes = np.frombuffer(data, f"S{WIDTHS[kind]}")
     heads = np.frombuffer(data, ">u8")[:: WIDTHS[kind] // 8].astype(np.uint64)
-    hashes = np.sort(hashes[np.argsort(heads)], kind="stable")  # of what is in order but for ties, it takes no time
+    hashes = np.sort(hashes[np.argsort(heads)], kind="stable")  # sorted input with ties takes no time
     return np.asarray(hashes[np.append(np.ones(min(1, len(hashes)), bool), hashes[1:] != hashes[:-1])])
 
 
@@ -50,14 +50,14 @@ def hex_of(hashes: Hashes) -> list[str]:
 
 
 def column_hashes(column: pa.ChunkedArray | pa.Array, kind: str) -> tuple[Hashes, npt.NDArray[np.bool_]]:
-    """Return the hash of each value of a column of `samples`, and which rows have one: not nulls and empty URLs."""
+    """Return the hash of each value of a column of `samples`, and which rows have one: nulls and empty URLs do not."""
     array = whole(column) if isinstance(column, pa.ChunkedArray) else column
     has_value = pc.and_kleene(array.is_valid(), pc.not_equal(array, pa.scalar("")))
     width = WIDTHS[kind]
     text = pc.if_else(has_value, array, pa.scalar("" if kind == "url" else "0" * 2 * width))
     data, offsets = string_buffers(text.cast(pa.large_string()))
     if kind == "url":
-        octets, digest = data.data, hashlib.sha256  # `hash_url`, without a call for each of millions of rows
+        octets, digest = data.data, hashlib.sha256  # as `hash_url`, without a call per row
         digests = (digest(octets[a:b]).digest() for a, b in pairwise(offsets.tolist()))
         hashes = np.fromiter(digests, f"S{width}", len(text))
     else:
@@ -67,7 +67,7 @@ def column_hashes(column: pa.ChunkedArray | pa.Array, kind: str) -> tuple[Hashes
 
 @dataclass(frozen=True)
 class Items:
-    """Names of what is forgotten: of each kind its values, ascending, each once."""
+    """Items to forget: the distinct values of each kind, ascending."""
 
     uid: Hashes
     url: Hashes
@@ -75,7 +75,7 @@ class Items:
 
     @classmethod
     def of(cls, values: Mapping[str, Iterable[bytes]]) -> "Items":
-        """Return the items with these values of each kind, in any order."""
+        """Return items from values of each kind in any order."""
         return cls(**{kind: as_hashes(values.get(kind, ()), kind) for kind in KINDS})
 
     def __len__(self) -> int:

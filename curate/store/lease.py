@@ -1,9 +1,9 @@
-"""The lease of a run folder: who works there where no lock of the system's ends with its process, as in object stores.
+"""The lease of a run folder, for object stores and detached jobs, where no system lock ends with the process.
 
-A lease is a file in `tmp/lease` whose name is a number; of several, the one with the largest number holds. It is taken
-by a PUT that fails where there is a file, so that of two in the same moment one has it. It lasts for so long since it
-was last renewed: by whoever works for the run, the job itself where the driver has left, a process once a minute at
-most. Who ends another's lease takes the next number: whoever still works for the one before sees it, and stops.
+A lease is a file in `tmp/lease` whose name is a number; the largest number is valid. It is taken by a PUT that fails if
+the file exists, so only one of two simultaneous attempts succeeds. It expires some time after its last renewal. Each
+process that works for the run renews it at most once a minute, including the workers of a detached job. A command that
+takes over a lease uses the next number: processes that still work for the old one see it, and stop.
 """
 
 import logging
@@ -26,68 +26,68 @@ from curate.base.wording import format_seconds, one_line
 from curate.store.layout import LEASES, SUCCESS_FILE
 from curate.store.store import RunStore
 
-WORKING = 15 * 60.0  # seconds that a lease lasts while somebody works,
-WAITING = 24 * 3600.0  # and while a job that was handed over still waits
+WORKING = 15 * 60.0  # seconds that a lease lasts while a process works,
+WAITING = 24 * 3600.0  # and while a submitted job waits
 BETWEEN = 60.0  # seconds between two renewals
 
 _log = logging.getLogger(__name__)
 _renewal = threading.Lock()
-_renewed: dict[str, float] = {}  # when this process last renewed each lease, by a clock that is its own
-_lost: dict[str, RunError] = {}  # leases that another run has taken over from this process
+_renewed: dict[str, float] = {}  # last renewals by this process, on a monotonic clock
+_lost: dict[str, RunError] = {}  # leases of this process that another run has taken over
 
 
 class Holder(BaseModel, frozen=True, extra="ignore"):
-    """Who holds a folder: a process, and a job that goes on without it."""
+    """The holder of a folder: a process, and perhaps a job that continues without it."""
 
     id: str
     command: str
     host: str
     process: int
-    began: str  # of the process, in ticks since the host started: numbers of processes come again
+    began: str  # start of the process in ticks since boot, because process numbers repeat
     since: float  # seconds since 1970, as `renewed`
     renewed: float
     lasts: float = WORKING  # seconds since then
-    log: str | None = None  # of a driver that has left its shell
-    engine: str = ""  # the key of that of the job,
-    handle: dict[str, str] | None = None  # by which it finds the job, see `pipelines.engines.job.Job`,
-    page: str | None = None  # and where it shows it
-    is_detached: bool = False  # whether the job goes on without the process
-    died: str = ""  # of a run that is supervised: how often what works for the process has died, and how
+    log: str | None = None  # of a detached driver
+    engine: str = ""  # the key of the job's engine
+    handle: dict[str, str] | None = None  # identifies the job, see `pipelines.engines.job.Job`
+    page: str | None = None  # web page of the job
+    is_detached: bool = False  # whether the job continues without the process
+    died: str = ""  # for a supervised run: how often its worker process died, and how
 
     @classmethod
     def make(cls, command: str, process: int | None = None) -> Self:
-        """Return a process of this host, by default this one, which begins now."""
+        """Return a holder for a process of this host, by default this one, starting now."""
         now, process = time.time(), process or os.getpid()
         who = {"id": uuid.uuid4().hex, "host": platform.node(), "process": process, "began": _began(process)}
         return cls(command=command, since=now, renewed=now, **who)
 
     @property
     def last_renewed(self) -> str:
-        """When its lease was last renewed, in words."""
+        """The time since its last renewal, as text."""
         return f"last heard of {format_seconds(time.time() - self.renewed)} ago"
 
     @property
     def is_stale(self) -> bool:
-        """Whether its lease has lasted for longer than it is good for."""
+        """Whether its lease has expired."""
         return time.time() > self.renewed + self.lasts
 
     @property
     def is_waiting(self) -> bool:
-        """Whether nobody has begun to work on what was handed over."""
+        """Whether no worker has started on the submitted job."""
         return self.lasts > WORKING
 
     @property
     def is_here(self) -> bool:
-        """Whether the process is, or was, one of this host."""
+        """Whether the process is or was on this host."""
         return self.host == platform.node()
 
     @property
     def has_exited(self) -> bool:
-        """Whether the process is known to have ended, and did not leave the work to a job."""
+        """Whether the process is known to have ended without a detached job."""
         return self.is_here and not self.is_detached and _began(self.process) != self.began
 
     def __str__(self) -> str:
-        """Return the command, with its job or its process, and since when."""
+        """Return the command with its job or process, and its start."""
         if not self.command:
             return "another curate command"
         job = f"job {self.handle.get('job')} on {self.engine}" if self.handle else ""
@@ -96,12 +96,12 @@ class Holder(BaseModel, frozen=True, extra="ignore"):
         return f"curate {self.command} ({who}, since {since})"
 
 
-MayEnd = Callable[[Holder], bool]  # whether the lease of a holder may be ended, as that of a dead one
-SOMEBODY = Holder(id="", command="", host="", process=0, began="", since=0, renewed=0)  # who has not said who it is
+MayEnd = Callable[[Holder], bool]  # whether a holder is dead, so that its lease may be ended
+SOMEBODY = Holder(id="", command="", host="", process=0, began="", since=0, renewed=0)  # an unknown holder
 
 
 def _began(process: int) -> str:
-    """Return when a process of this host began, as the kernel counts; empty where it has ended."""
+    """Return the start of a process of this host in the kernel's ticks; empty if it has ended."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -110,30 +110,30 @@ def _began(process: int) -> str:
 
 
 def read_leases(store: RunStore) -> dict[int, Holder]:
-    """Return all leases, by number, in order; mostly there is one or none."""
+    """Return all leases by number, in order; usually one or none."""
     store.fs.invalidate_cache(store.path(LEASES))
     leases: dict[int, Holder] = {}
     for name in store.names(LEASES):
-        with suppress(FileNotFoundError, ValueError):  # it has ended since; or is none of ours
+        with suppress(FileNotFoundError, ValueError):  # deleted meanwhile, or not a lease
             leases[int(name)] = Holder.model_validate_json(store.read_bytes(f"{LEASES}/{name}"))
     return dict(sorted(leases.items()))
 
 
 def find_lease(store: RunStore) -> Holder | None:
-    """Return who has the lease, stale or not; nobody, once the run is published and the process has left it."""
+    """Return the holder of the lease, expired or not; None once the run is published and the process has left."""
     holder = next(reversed(read_leases(store).values()), None)
     is_detached = holder and (holder.is_detached or holder.has_exited)
     return None if is_detached and store.exists(SUCCESS_FILE) else holder
 
 
 def check_free(store: RunStore, holder: Holder | None, may_end: MayEnd | None) -> None:
-    """Raise RunError where somebody holds the folder, unless `may_end` says that it is dead."""
+    """Raise RunError if the folder has a holder, unless `may_end` says that it is dead."""
     if holder and not (may_end and may_end(holder)):
         raise held_error(store, holder)
 
 
 def take_lease(store: RunStore, holder: Holder, may_end: MayEnd | None) -> None:
-    """Take the lease, from one that is dead, unless it is the holder's already. Raises as `check_free` does."""
+    """Take the lease, perhaps from a dead holder, unless this holder has it already. Raises as `check_free`."""
     before, held = read_leases(store), find_lease(store)
     if held and held.id == holder.id:
         renew_lease(store, holder.id, died=holder.died)
@@ -142,12 +142,12 @@ def take_lease(store: RunStore, holder: Holder, may_end: MayEnd | None) -> None:
     number = max(before, default=0) + 1
     is_put = store.write_json(_file(number), holder.model_dump(), keep=lambda: True)
     now, old_ids = read_leases(store), {holder.id, *(other.id for other in before.values())}
-    if is_put:  # whatever a listing from before says
+    if is_put:  # even if an old listing lacks it
         now[number] = holder
-    if others := [other for other in now.values() if other.id not in old_ids]:  # from a moment ago
+    if others := [other for other in now.values() if other.id not in old_ids]:  # taken a moment ago
         end_lease(store, holder.id)
         raise held_error(store, others[-1])
-    if all(other.id != holder.id for other in now.values()):  # another had it for a moment
+    if all(other.id != holder.id for other in now.values()):  # another command had it for a moment
         take_lease(store, holder, may_end)
     for number, other in now.items():
         if other.id != holder.id:
@@ -155,7 +155,7 @@ def take_lease(store: RunStore, holder: Holder, may_end: MayEnd | None) -> None:
 
 
 def held_error(store: RunStore, holder: Holder) -> RunError:
-    """Return the error of a command that finds the folder held."""
+    """Return the error for a command that finds the folder in use."""
     who, end = f"{store.url}: {holder}", ""
     if holder.is_detached or not store.is_local:
         end = f"`curate cancel {store.url}` frees it, `curate run … --take-over` continues the run"
@@ -168,9 +168,9 @@ def held_error(store: RunStore, holder: Holder) -> RunError:
 
 
 def renew_lease(store: RunStore, lease: str, **values: Any) -> None:
-    """Renew a lease, with new values, unless it was freed. Raises RunError where another run has it.
+    """Renew a lease with new values, unless it was freed. Raises RunError if another run has taken it.
 
-    Without values nothing is written where it was renewed a moment ago.
+    Without values nothing is written if the last renewal was recent.
     """
     with _renewal:
         leases = read_leases(store)
@@ -182,15 +182,15 @@ def renew_lease(store: RunStore, lease: str, **values: Any) -> None:
         if values or holder.is_waiting or time.time() - holder.renewed >= BETWEEN:
             fresh = {"renewed": time.time(), "lasts": WORKING} | values
             store.write_json(_file(number), holder.model_copy(update=fresh).model_dump())
-        if values:  # another may go on, in this process too
+        if values:  # another command in this process may continue
             _renewed.pop(lease, None)
 
 
 @contextmanager
 def renewing(store: RunStore, lease: str) -> Iterator[None]:
-    """Renew a lease while the block works, a process once a minute; an empty one is none.
+    """Renew a lease during the block, once a minute per process; an empty lease does nothing.
 
-    Raises RunError where another run has taken it over.
+    Raises RunError if another run has taken it over.
     """
     if not lease:
         yield
@@ -206,7 +206,7 @@ def renewing(store: RunStore, lease: str) -> Iterator[None]:
                     renew_lease(store, lease)
                 except RunError as error:
                     _lost[lease] = error
-                except OSError as error:  # it lasts for more than one attempt
+                except OSError as error:  # it outlives a single failed renewal
                     _log.warning("%s: the lease was not renewed: %s", store.url, one_line(error, 200))
             ended.wait(BETWEEN)
 
@@ -215,7 +215,7 @@ def renewing(store: RunStore, lease: str) -> Iterator[None]:
 
 
 def end_lease(store: RunStore, lease: str) -> None:
-    """Free the folder of a lease, and of those that it ended, if it is still there."""
+    """Delete a lease if it is still there, and the leases that it replaced."""
     leases = read_leases(store)
     last = max((number for number, holder in leases.items() if holder.id == lease), default=0)
     for number in leases:

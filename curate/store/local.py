@@ -1,4 +1,4 @@
-"""What a run folder on a local disk needs of the system: files written at once, put where none is, hashed, listed."""
+"""File operations for a run folder on a local disk: write unbuffered, move to a new path, hash, list."""
 
 import errno
 import hashlib
@@ -14,15 +14,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-# What a disk that has no hard links says.
+# Errors of disks without hard links.
 _NO_LINKS = {errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
-_ATTEMPTS = 10  # to put a file into a folder: another attempt, which publishes, may remove it, but not so often
-_FULL = 1 << 16  # bytes from which on an object takes no further line
+_ATTEMPTS = 10  # attempts to put a file into a folder, which another attempt may remove while it publishes
+_FULL = 1 << 16  # maximum bytes of an object before the next line goes to another one
 _BETWEEN = 1.0  # seconds between two writes of an object
 
 
 class Digest(NamedTuple):
-    """What a file was when it was written, or is now: bytes, sha256 (64 hex digits), and rows if written as a table."""
+    """Bytes and sha256 (64 hex digits) of a file as written or as read, and its rows if it was written as a table."""
 
     bytes: int
     sha256: str
@@ -30,7 +30,7 @@ class Digest(NamedTuple):
 
     @property
     def line(self) -> str:
-        """The digest as a line, and as a file's name."""
+        """The digest as a line, also used as a file name."""
         return "-".join(str(part) for part in self if part is not None)
 
     def is_of(self, other: "Digest") -> bool:
@@ -38,7 +38,7 @@ class Digest(NamedTuple):
 
 
 class HashedFile(io.FileIO):
-    """A file that is hashed as it is written, from its beginning to its end."""
+    """A file that is hashed while it is written sequentially."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path, "wb")
@@ -55,7 +55,7 @@ class HashedFile(io.FileIO):
 
 
 def write_at_once(path: str, data: bytes | memoryview, mode: Literal["w", "a", "x"] = "w") -> None:
-    """Write a file at once, or with mode `a` add to it, or with `x` make it; no bytes wait in a buffer."""
+    """Write a file without buffering; mode `a` appends, `x` creates."""
     with open(path, f"{mode}b", buffering=0) as file:
         rest = memoryview(data)
         while rest:
@@ -63,7 +63,7 @@ def write_at_once(path: str, data: bytes | memoryview, mode: Literal["w", "a", "
 
 
 def in_folder(path: str, put: Callable[[str], None]) -> None:
-    """Put a file at a path; its folder is made where it is missing."""
+    """Call a function that puts a file at a path; create the folder if it is missing."""
     for _ in range(_ATTEMPTS):
         with suppress(FileNotFoundError):
             return put(path)
@@ -73,7 +73,7 @@ def in_folder(path: str, put: Callable[[str], None]) -> None:
 
 
 def remove_folder(path: str) -> None:
-    """Remove a folder with all in it, if it is there; others may remove or add files meanwhile. Raises OSError."""
+    """Remove a folder with its content, if it exists, even if others add or remove files meanwhile. Raises OSError."""
     for _ in range(_ATTEMPTS):
         try:
             return shutil.rmtree(path)
@@ -87,7 +87,7 @@ def remove_folder(path: str) -> None:
 
 
 def add_line(path: str, line: str) -> None:
-    """Keep a line, unless it is kept: in a file at the path, or that with .1, .2 …, the first where there is none."""
+    """Store a line once: in a file at the path, or at the path with .1, .2 …, the first that does not exist."""
     data = f"{line}\n".encode()
     for file in _numbered(path):
         try:
@@ -99,14 +99,14 @@ def add_line(path: str, line: str) -> None:
 
 
 def drop_line(path: str, line: str) -> None:
-    """Remove a line that `add_line` kept; those kept after it are lost with it, so none is needed any more."""
+    """Remove a line stored by `add_line`, and all lines after it, which nobody needs any more."""
     kept = itertools.takewhile(os.path.exists, _numbered(path))
     for file in [file for file in kept if _read(file) == f"{line}\n".encode()]:
         os.unlink(file)
 
 
 def read_lines(path: str) -> list[str]:
-    """Return what `add_line` kept; a line that was cut, as when a process was killed, is none."""
+    """Return the lines stored by `add_line`, without a line that was cut by a kill."""
     kept: list[bytes] = []
     with suppress(FileNotFoundError, NotADirectoryError):
         kept.extend(map(_read, _numbered(path)))
@@ -124,14 +124,14 @@ def _read(path: str) -> bytes:
 
 
 def move_to_new(aside: str, path: str) -> None:
-    """Move a file to a path where none is. Raises FileExistsError.
+    """Move a file to a new path. Raises FileExistsError.
 
-    A disk without hard links cannot do both at once: there, of two processes in the same moment, the last one wins.
+    A disk without hard links cannot do this atomically: of two processes at the same moment, the last one wins.
     """
     try:
         os.link(aside, path)
     except FileExistsError:
-        if not os.path.samefile(aside, path):  # by NFS, where the answer to the first request was lost
+        if not os.path.samefile(aside, path):  # by NFS, if the response to the first request was lost
             raise
     except OSError as error:
         if error.errno not in _NO_LINKS:
@@ -144,12 +144,12 @@ def move_to_new(aside: str, path: str) -> None:
 
 
 def walk(folder: str, skip: int) -> Iterator[str]:
-    """Yield the paths of all files below a local folder, if it is there, without the first `skip` characters."""
+    """Yield the paths of all files below a local folder, if it exists, without the first `skip` characters."""
     try:
         entries = list(os.scandir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return
-    for entry in entries:  # not by os.walk, to which what cannot be looked at now is a file
+    for entry in entries:  # not os.walk: it takes unreadable entries for files
         if entry.is_dir():
             yield from walk(entry.path, skip)
         else:
@@ -159,23 +159,23 @@ def walk(folder: str, skip: int) -> Iterator[str]:
 @dataclass(eq=False)
 class _LogObject:
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
-    process: int = field(default_factory=os.getpid)  # a forked process has its own objects
+    process: int = field(default_factory=os.getpid)  # a forked process has objects of its own
     data: bytes = b""
-    free_at: float = 0.0  # when it may be written again
+    free_at: float = 0.0  # the earliest time of the next write
 
 
 class StoredLog:
-    """A log in an object store, which cannot append: an object is written again with each line that is added to it.
+    """A log in an object store, which cannot append: an object is rewritten with each additional line.
 
-    One object per line would write fewer bytes, but readers would have to list and read far more objects. A store
-    accepts one write of an object per second, so a line that comes sooner goes to another object.
+    One object per line would write fewer bytes, but readers would have to list and read far more objects. Stores accept
+    one write per second of an object, so an earlier line goes to another object.
     """
 
     def __init__(self) -> None:
         self._objects, self._lock = list[_LogObject](), threading.Lock()
 
     def add(self, line: str, put: Callable[[str, bytes], None]) -> None:
-        """Add a line to an object; `put` writes it whole. If that raises OSError, the next line brings both."""
+        """Add a line to an object; `put` writes it whole. If that raises OSError, the next line writes both."""
         with self._lock:
             free = (other for other in self._objects if other.free_at <= time.monotonic())
             log_object = next((other for other in free if other.process == os.getpid()), _LogObject())

@@ -1,9 +1,9 @@
-"""One command at a time works in a run folder: by a lock that ends with its process, however that ends.
+"""Only one command at a time can write to a run folder: it holds a lock that the system releases with the process.
 
-The lock is the system's, on a file that says who holds it. A process number alone would not do: after a kill another
-process may have it, as in containers, and on a shared disk it is another machine's. In object stores, and for jobs that
-work without the process that submitted them, it is a lease (see `curate.store.lease`). Some shared disks have no locks:
-there nobody is kept out. (filelock leaves its file behind; a finished run has no such file.)
+The lock is a system lock on a file that names the holder. A process number is not enough: after a kill another process
+may have it, as in containers, and on a shared disk it may belong to another machine. In object stores, and for detached
+jobs, a lease takes its place (see `curate.store.lease`). Some shared disks do not support locks; there, nothing keeps
+other commands out. (filelock leaves its file behind; a finished run has no such file.)
 """
 
 import errno
@@ -22,22 +22,22 @@ from curate.store.layout import LEASES, LOCK_FILE
 from curate.store.lease import Holder, MayEnd, held_error
 from curate.store.store import RunStore
 
-_ATTEMPTS = 50  # to make the folder: it may be removed in between, but not so often
+_ATTEMPTS = 50  # attempts to create the folder, which others may remove
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 @dataclass
 class FolderLock:
-    """A folder that this process holds: by the file of a lock, by a lease, or by both."""
+    """A folder held by this process, through a lock file, a lease, or both."""
 
     store: RunStore
     holder: Holder
     file: IO[str] | None = None
     lease: str = ""
-    is_handed_over: bool = False  # set where a job works on, without this process
+    is_handed_over: bool = False  # set if a job continues without this process
 
     def record(self, **values: Any) -> None:
-        """Record more about the holder: fields of Holder."""
+        """Update fields of the recorded Holder."""
         self.holder = self.holder.model_copy(update=values)
         if self.file:
             self.file.truncate(0)
@@ -47,36 +47,36 @@ class FolderLock:
             leases.renew_lease(self.store, self.lease, **values)
 
     def end(self) -> None:
-        """Let go of the folder, or leave the lease to the job."""
+        """Release the folder, or leave the lease to the job."""
         if self.is_handed_over:
             leases.renew_lease(self.store, self.lease, lasts=leases.WAITING, is_detached=True)
         elif self.lease:
             leases.end_lease(self.store, self.lease)
-        if self.file and _is_at(self.file, self.store.path(LOCK_FILE)):  # else another may hold the next one
+        if self.file and _is_at(self.file, self.store.path(LOCK_FILE)):  # else the lock is another command's
             os.unlink(self.store.path(LOCK_FILE))
             for folder in (LEASES, "tmp"):
-                with suppress(OSError):  # it holds more
+                with suppress(OSError):  # the folder is not empty
                     os.rmdir(self.store.path(folder))
 
 
 class Keeper:
-    """Keeps a folder for as long as a command works there: this process, or one that others work for, one by one."""
+    """Holds a folder for a command: for this process, or for worker processes that follow one another."""
 
     process: int | None = None
-    holder: Holder | None = None  # if an earlier process has taken the folder,
+    holder: Holder | None = None  # if an earlier process has taken the folder
     lock: int | None = None  # with the file of its lock
 
     def keep(self, holder: Holder, lock: int | None) -> None:
-        """Keep the folder for the next process, with the file of its lock."""
+        """Hold the folder for the next process through the lock file."""
 
 
 @contextmanager
 def locked(
     store: RunStore, command: str, may_end: MayEnd | None = None, outlasts: bool = False, keeper: Keeper | None = None
 ) -> Iterator[FolderLock]:
-    """Keep other commands out of the folder while the block runs, or until a job has ended that was handed over.
+    """Lock other commands out of the folder during the block, or until a detached job has ended.
 
-    `outlasts`: whether a job may work on without this process. Raises RunError, which names one that is at work.
+    `outlasts`: whether a job may continue without this process. Raises RunError, which names a command that is running.
     """
     keeper = keeper or Keeper()
     folder_lock = FolderLock(store, keeper.holder or Holder.make(command, keeper.process))
@@ -95,21 +95,21 @@ def locked(
 
 
 def find_holder(store: RunStore) -> Holder | None:
-    """Return who holds the folder now: by the lock, or by a lease, perhaps a stale one; write nothing."""
+    """Return the holder of the folder, by its lock or by a lease, even an expired one; writes nothing."""
     if store.is_local:
         with suppress(FileNotFoundError, NotADirectoryError), open(store.path(LOCK_FILE)) as file:
-            if (holder := _lock(file, fcntl.LOCK_SH)) and not holder.has_exited:  # else its child is about to end
+            if (holder := _lock(file, fcntl.LOCK_SH)) and not holder.has_exited:  # otherwise its child is about to end
                 return holder
     return leases.find_lease(store)
 
 
 def check_unlocked(store: RunStore, may_end: MayEnd | None = None) -> None:
-    """Raise RunError where a command is at work in the folder now; write nothing."""
+    """Raise RunError if a command is running in the folder; writes nothing."""
     leases.check_free(store, find_holder(store), may_end)
 
 
 def clear_tmp(store: RunStore, keep: str = LOCK_FILE) -> None:
-    """Remove what is in the folder's `tmp`, but the lock and what is to `keep`. The caller holds the lock."""
+    """Empty the folder's `tmp` except for the lock and `keep`. The caller holds the lock."""
     for name in store.names("tmp"):
         if f"tmp/{name}" not in (LOCK_FILE, LEASES, keep):
             store.delete(f"tmp/{name}")
@@ -119,14 +119,14 @@ def clear_tmp(store: RunStore, keep: str = LOCK_FILE) -> None:
 
 
 def remove_leftovers(store: RunStore) -> None:
-    """Remove what killed commands left in the `tmp` of a finished run, unless one is at work."""
+    """Remove files of killed commands from the `tmp` of a finished run, unless a command is running."""
     if store.names("tmp"):
-        with suppress(RunError, OSError), locked(store, "run"):  # who may only read it leaves it as it is
+        with suppress(RunError, OSError), locked(store, "run"):  # readers without write access leave it as it is
             clear_tmp(store)
 
 
 def _acquire(store: RunStore, kept: int | None) -> IO[str]:
-    """Return the file, locked, perhaps kept so; closing it lets go. Raises RunError where another holds it."""
+    """Return the locked file, or the one already held; closing it unlocks. Raises RunError if it is in use."""
     if kept is not None:
         return open(kept, "a+")
     path, failed = store.path(LOCK_FILE), 0
@@ -138,20 +138,20 @@ def _acquire(store: RunStore, kept: int | None) -> IO[str]:
             failed += 1
             if failed == _ATTEMPTS:
                 raise
-            continue  # the one before removed its folder
+            continue  # the previous holder removed the folder
         with ExitStack() as stack:
             stack.callback(file.close)
             if (other := _lock(file, fcntl.LOCK_EX)) and _lock(file, fcntl.LOCK_SH):
                 raise held_error(store, other)
-            if not other and _is_at(file, path):  # else the one before removed it, and it locks nobody out
+            if not other and _is_at(file, path):  # otherwise the previous holder removed it, and the lock has no effect
                 stack.pop_all()
                 return file
-        if other:  # it is shared: somebody asks who holds it (`find_holder`), for a moment
+        if other:  # a shared lock, held for a moment by `find_holder`
             time.sleep(0.01)
 
 
 def _lock(file: IO[str], mode: int) -> Holder | None:
-    """Lock the file, where its disk has locks; return another who holds it."""
+    """Lock the file if its disk supports locks; return another holder."""
     try:
         fcntl.flock(file, mode | fcntl.LOCK_NB)
     except OSError as error:
@@ -160,7 +160,7 @@ def _lock(file: IO[str], mode: int) -> Holder | None:
         file.seek(0)
         try:
             return Holder.model_validate_json(file.read())
-        except ValueError:  # not written yet, or by something else
+        except ValueError:  # not written yet, or by another program
             return leases.SOMEBODY
     return None
 

@@ -1,4 +1,4 @@
-"""manifest.parquet: every published file but itself and `_SUCCESS`: rows, bytes, sha256. Only it says what exists."""
+"""manifest.parquet: rows, bytes and sha256 of every published file except itself and `_SUCCESS`."""
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +14,13 @@ from curate.base.wording import one_line
 from curate.store.layout import FORGETTING_FILE, MANIFEST_FILE, RUN_FILE
 from curate.store.store import RunStore
 
-_WAITING = 1000  # lines that wait to become Arrow
-_OUTSIDE = r"\A/|(\A|/)\.\.(/|\z)|\x00"  # of the folder: paths from the root, or upwards
+_WAITING = 1000  # lines before they are converted to Arrow
+_OUTSIDE = r"\A/|(\A|/)\.\.(/|\z)|\x00"  # paths outside the folder: absolute, or with `..`
 
 
 @dataclass(frozen=True)
 class Published:
-    """A line of the manifest: a file, its rows (None where it has none that are counted), bytes and sha256."""
+    """A line of the manifest: a file, its rows (None if it has no counted rows), bytes and sha256."""
 
     path: str
     rows: int | None
@@ -29,29 +29,29 @@ class Published:
 
 
 def no_run(folder: RunStore, url: str) -> RecipeError:
-    """Return the error for a place that holds no run."""
+    """Return the error for a folder without a run."""
     if not folder.fs.isdir(folder.root):
         return RecipeError(f"{url}: no such folder; accepted: the folder of a run (the --out of `curate run`)")
-    inside = folder.exists(f"run/{RUN_FILE}")  # as `curate demo` lays it out
+    inside = folder.exists(f"run/{RUN_FILE}")  # as in the folder of `curate demo`
     near = f"did you mean {url.rstrip('/')}/run? " if inside else ""
     return RecipeError(f"{url}: not a run folder (no {RUN_FILE}); {near}accepted: the --out of a `curate run`")
 
 
 def how_to_go_on(folder: RunStore, url: str) -> str:
-    """Return what a user does where `_SUCCESS` is missing."""
+    """Return what the user can do if `_SUCCESS` is missing."""
     if folder.exists(FORGETTING_FILE):
         return f"`curate forget` was interrupted, and `curate forget {url}` completes it"
     return "run its recipe again with the same --out: it continues where it stopped, or prints again what stopped it"
 
 
 def digest_file(folder: RunStore, path: str, rows: int | None = None) -> Published:
-    """Return the manifest's line of a file, which is read. Rows are counted by its footer where it is Parquet."""
+    """Read a file, and return its line for the manifest. The rows of Parquet files come from the footer."""
     size, sha256, _ = folder.digest(path)
     return Published(path, folder.footer(path)[2] if path.endswith(".parquet") else rows, size, sha256)
 
 
 def find_faults(folder: RunStore, lines: Sequence[Published]) -> dict[str, str]:
-    """Read every file that the manifest lists, and return of those that differ path → what is wrong."""
+    """Read every file in the manifest; return path → problem for those that differ."""
 
     def check(line: Published) -> str | None:
         try:
@@ -72,7 +72,7 @@ def find_faults(folder: RunStore, lines: Sequence[Published]) -> dict[str, str]:
 
 
 class Lines:
-    """Lines of a manifest, many: as Arrow, of which they take a tenth of what they would as objects."""
+    """Many lines of a manifest, as Arrow, which takes a tenth of the memory of objects."""
 
     def __init__(self, lines: Iterable[Published] = ()) -> None:
         self._table = schema.MANIFEST.empty_table()
@@ -89,7 +89,7 @@ class Lines:
 
     @property
     def table(self) -> pa.Table:
-        """The lines as table `schema.MANIFEST`."""
+        """The lines as a table with schema.MANIFEST."""
         if self._waiting:
             rows = pa.Table.from_pylist([vars(line) for line in self._waiting], schema=schema.MANIFEST)
             self._table, self._waiting = pa.concat_tables([self._table, rows]), []
@@ -103,7 +103,7 @@ class Lines:
         return [Published(**row) for row in self.table.filter(pc.starts_with(self.table["path"], top)).to_pylist()]
 
     def rows(self, top: str, suffix: str) -> dict[str, int]:
-        """Return the rows of files whose path begins and ends so, by the rest of the path with its end."""
+        """Return the rows of files with this prefix and suffix, by path without the prefix."""
         table, paths = self.table, self.table["path"]
         is_one = pc.and_(pc.and_(pc.starts_with(paths, top), pc.ends_with(paths, suffix)), table["rows"].is_valid())
         columns = table.filter(is_one).select(["path", "rows"]).to_pydict()
@@ -116,8 +116,8 @@ def write_manifest(folder: RunStore, lines: Lines) -> None:
 
 
 def read_manifest(folder: RunStore) -> list[Published]:
-    """Return the lines of the manifest. Raises DamagedError where it is damaged, or names files outside the folder."""
-    damaged = TypeError, KeyError, ValueError, pa.ArrowException  # of other columns, among others
+    """Return the lines of the manifest. Raises DamagedError if it is damaged, or names files outside the folder."""
+    damaged = TypeError, KeyError, ValueError, pa.ArrowException  # for example other columns
     with reraised(DamagedError, f"{folder.url}: {MANIFEST_FILE} is damaged", *damaged):
         table = folder.read_parquet(MANIFEST_FILE)
         if (outside := pc.index(pc.match_substring_regex(table["path"], _OUTSIDE).fill_null(True), True).as_py()) >= 0:

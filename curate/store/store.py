@@ -1,17 +1,17 @@
-"""Files of a run: written to a temporary path and put into place whole, so that a file that is there is complete.
+"""Writes files of a run to a temporary path, and moves them into place whole, so that every file there is complete.
 
 A `RunStore` is a local folder or any fsspec URL. Locally a file is written in `tmp/` and renamed; on an object store it
-is one PUT. Parquet files carry the key of what made them in their footer; a rerun skips a file that has its key.
+is one PUT. The footer of Parquet files has the key of their inputs; a rerun skips a file that has the wanted key.
 
-**The first valid file wins** (`curate.store.validity`). Several attempts may be at the same work at once (speculation,
-a worker that was cut off), and their results may differ. With `keep`, a file that is there stays if that returns true:
-a later attempt drops its own and reads that one. To replace a file once, and for files that belong together, an attempt
-stages its files, and makes a *commit*: a file below `tmp/commits` that lists where the staged files are and where they
-go. The first attempt makes the commit of a name; whoever finds one puts its files into place. `tmp` is emptied when a
-run starts: a commit counts for that start.
+**The first valid file wins** (`curate.store.validity`). Several attempts may do the same work at once (speculation, or
+a worker that lost its connection), and their results may differ. With `keep`, an existing file stays if that returns
+true: a later attempt drops its own file and reads the existing one. To replace a file once, or to write several files
+together, an attempt stages its files, and makes a *commit*: a file below `tmp/commits` that lists the staged files and
+their final names. Only the first attempt can make the commit of a name; anyone who finds a commit completes it. `tmp`
+is emptied when a run starts, so a commit is valid until the next start.
 
-Files are hashed as they are written, and their digests recorded before they are put into place: a file without one is
-not valid.
+Files are hashed while they are written, and their digests are recorded before they are moved: a file without a digest
+is not valid.
 """
 
 import hashlib
@@ -39,16 +39,16 @@ from curate.store.local import Digest
 from curate.store.stored_files import StoredFiles
 from curate.store.table_file import footer_metadata, write_table
 
-_BUFFER = 1 << 18  # bytes that are written at once: a copy in cache costs less than a system call a member of a shard
-_ATTEMPTS = 3  # at such a PUT: S3 refuses one while it is at another
+_BUFFER = 1 << 18  # bytes per write: a copy in cache costs less than a system call for each member of a shard
+_ATTEMPTS = 3  # attempts at a conditional PUT: S3 refuses it while another one is in progress
 
-Keep = Callable[[], bool]  # whether the file that is there stays
-Staged = Mapping[str, Sequence[Any]]  # name → where the file lies that is to be put there, and its digest
+Keep = Callable[[], bool]  # whether an existing file stays
+Staged = Mapping[str, Sequence[Any]]  # name → path of the staged file, and its digest
 
 
 @dataclass(frozen=True)
 class RunStore(StoredFiles):
-    """A folder that holds a run, local or remote; small, and sent to workers as it is."""
+    """The folder of a run, local or remote; a small object that is sent to workers."""
 
     is_read_only: ClassVar[bool] = False
     """Whether nothing may be written, not even how long steps take."""
@@ -57,7 +57,7 @@ class RunStore(StoredFiles):
         return RunStore, (self.url, self.storage)
 
     def delete(self, name: str, files: Collection[str] | None = None) -> None:
-        """Remove the file or folder, if it is there; with `files`, all that this folder has, a store lists nothing."""
+        """Remove the file or folder if it exists; `files`, the complete content of the folder, saves a listing."""
         if not self.is_local:
             self.delete_files(self.files(name) if files is None else [f"{name}/{file}" for file in files])
         elif os.path.isdir(self.path(name)):
@@ -66,26 +66,26 @@ class RunStore(StoredFiles):
             self.delete_file(name)
 
     def delete_file(self, name: str) -> None:
-        """Remove a file, if it is there, without a look for a folder."""
+        """Remove a file if it exists, without checking for a folder."""
         with suppress(FileNotFoundError):
             os.unlink(self.path(name)) if self.is_local else self.fs.rm_file(self.path(name))
 
     def delete_files(self, names: Collection[str]) -> None:
-        """Remove files, those that are there, all at once: a request for each of thousands takes long."""
+        """Remove files, if they exist, in one request, because thousands of requests take long."""
         if self.is_local:
             for name in names:
                 self.delete_file(name)
         elif names:
-            with suppress(FileNotFoundError):  # of all: a store's answer that they were removed may have been lost
+            with suppress(FileNotFoundError):  # if the response to the first request was lost, all are gone
                 self.fs.rm([self.path(name) for name in names])
 
     # ---- writing
 
     @contextmanager
     def create(self, name: str, rows: int | None = None) -> Iterator[IO[bytes]]:
-        """Yield a file to write; it is put in place as `name` when the block ends without an error, and never in part.
+        """Yield a file to write; it is moved to `name` when the block ends without an error, and never in part.
 
-        It replaces one that is there. Its digest goes first, with `rows`, where it is one of a table's or a shard's.
+        It replaces an existing file. Its digest is recorded first, with `rows` for tables and shards.
         """
         with self._temp_path() as temp:
             hashed = local.HashedFile(temp)
@@ -96,15 +96,15 @@ class RunStore(StoredFiles):
     def write_bytes(
         self, name: str, data: bytes | memoryview, rows: int | None = None, keep: Keep | None = None
     ) -> bool:
-        """Put a small file into place, as `create` does; with `keep`, where that says so, the one that is there stays.
+        """Write a small file as `create` does; if `keep` returns true, an existing file stays.
 
-        Returns whether the file was put there: else another attempt's is.
+        Returns whether this file is in place; otherwise another attempt's file is.
         """
         with self._temp_path() as temp:
             return self._put(name, temp, _write(temp, data, rows), keep)
 
     def write_json(self, name: str, value: Any, keep: Keep | None = None) -> bool:
-        """Put a JSON file into place, keys in their order; see `write_bytes`."""
+        """Write a JSON file, with keys in their order; see `write_bytes`."""
         return self.write_bytes(name, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode(), keep=keep)
 
     def write_parquet(
@@ -116,10 +116,10 @@ class RunStore(StoredFiles):
         groups: Sequence[int] | None = None,
         keep: Keep | None = None,
     ) -> bool:
-        """Put a Parquet file into place, `key` and `note` in its footer; see `write_bytes`. Equal tables, equal bytes.
+        """Write a Parquet file with `key` and `note` in its footer; see `write_bytes`. Equal tables give equal bytes.
 
-        `groups` are the rows of each row group; None: one has all. With `keep` a file without a key holds until the
-        next start of the run: see `complete`.
+        `groups` are the rows of each row group; None: a single one. With `keep`, a file without a key is valid until
+        the next start of the run.
         """
         with self._temp_path() as temp:
             hashed = local.HashedFile(temp)
@@ -128,7 +128,7 @@ class RunStore(StoredFiles):
             return self._put(name, temp, hashed.digest(len(table)), keep, is_final=bool(key))
 
     def adopt(self, other: StoredFiles, other_name: str, name: str, digest: Digest, keep: Keep | None = None) -> None:
-        """Put a file of another run, with its digest, into place: a hard link or else a copy. See `write_bytes`."""
+        """Take over a file of another run with its digest, as a hard link or a copy. See `write_bytes`."""
         with self._temp_path() as temp:
             try:
                 if not (self.is_local and other.is_local):
@@ -141,8 +141,8 @@ class RunStore(StoredFiles):
 
     @contextmanager
     def _temp_path(self) -> Iterator[str]:
-        """Yield a path on this machine for a file that is to be put into place; what is left of it is removed."""
-        if not self.is_local:  # an open remote file that an error closes would be there in part
+        """Yield a local path for a file to move into place later; it is removed at the end."""
+        if not self.is_local:  # not an open remote file: closed by an error, it would exist in part
             with temporary_folder() as folder:
                 yield f"{folder}/file"
             return
@@ -158,7 +158,7 @@ class RunStore(StoredFiles):
                 os.unlink(temp)
 
     def _local_tmp(self) -> str | None:
-        """Return the `tmp` of a local run, which is made where it is missing; None where the run is remote."""
+        """Return the `tmp` of a local run, created if missing; None if the run is remote."""
         tmp = self.path("tmp") if self.is_local else None
         if tmp and not os.path.isdir(tmp):
             os.makedirs(tmp, exist_ok=True)
@@ -167,7 +167,7 @@ class RunStore(StoredFiles):
     # ---- putting into place
 
     def _put(self, name: str, temp: str, digest: Digest, keep: Keep | None = None, is_final: bool = True) -> bool:
-        """Put a file of this machine into place, and return whether it was; one that is not final gets a commit."""
+        """Move a local file into place, and return whether that happened; a file that is not final gets a commit."""
         self._record(name, digest)
         if keep is None:
             self._replace(temp, name, digest)
@@ -198,7 +198,7 @@ class RunStore(StoredFiles):
                 self._writes.put_file(temp, self.path(name), **self._tags(digest.line))
 
     def _put_new(self, temp: str, name: str, digest: Digest) -> None:
-        """Put a file of this machine into place where none is. Raises FileExistsError."""
+        """Move a local file to a new name. Raises FileExistsError."""
         if self.is_local:
             local.in_folder(self.path(name), lambda path: local.move_to_new(temp, path))
             return
@@ -212,7 +212,7 @@ class RunStore(StoredFiles):
                 with self._asking(name, "written"):
                     self._writes.put_file(temp, self.path(name), mode="create", **self._tags(digest.line))
                 return
-            except OSError as error:  # not all S3 servers say what failed; or its answer was lost, and it is this one
+            except OSError as error:  # some S3 servers do not say why; or the response was lost
                 if isinstance(error, FileExistsError) or self.exists(name):
                     raise FileExistsError(self.path(name)) from None
                 if attempt == _ATTEMPTS - 1:
@@ -221,11 +221,11 @@ class RunStore(StoredFiles):
 
     @property
     def _has_conditional_put(self) -> bool:
-        # A PUT that fails where an object is: in other stores of two attempts in one moment the last wins.
+        # A PUT that fails if the object exists; in other stores the last of two simultaneous attempts wins.
         return not OBJECT_STORES.isdisjoint(self._protocols)
 
     def is_guarded(self) -> bool:
-        """Return whether of two attempts to put a file into place in one moment the second fails, tried in `tmp`."""
+        """Return whether the second of two attempts to create a file fails; tried in `tmp`."""
         probe = f"tmp/{uuid.uuid4().hex}"
         try:
             with self._temp_path() as temp:
@@ -246,11 +246,11 @@ class RunStore(StoredFiles):
 
     @contextmanager
     def commit(self, name: str, is_done: Callable[[], bool] | None = None) -> Iterator["StagedGroup"]:
-        """Yield a store; the files that are written there are put into place when the block ends without an error.
+        """Yield a store; files written to it are moved into place together when the block ends without an error.
 
-        All of them are, or, if another attempt has the commit of this name, all of that attempt's are. After that,
-        `is_done` says whether another attempt's files are in place already, though its commit was deleted; None:
-        whether the run is published, of which nothing is replaced.
+        If another attempt has made the commit of this name, its files are moved instead. If its commit was already
+        deleted, `is_done` says whether its files are in place; by default, whether the run is published, in which
+        nothing is replaced.
         """
         group = StagedGroup(self.url, self.storage)
         with ExitStack() as stack:
@@ -261,7 +261,7 @@ class RunStore(StoredFiles):
             group.staged.clear()
 
     def complete_commit(self, name: str) -> bool:
-        """Put into place what the commit of this name lists, as far as it is not; return whether there is one."""
+        """Move the files of this commit that are not in place yet; return whether there is such a commit."""
         file = commit_file(name)
         try:
             with self._asking(file):
@@ -272,10 +272,10 @@ class RunStore(StoredFiles):
         return True
 
     def _put_staged(self, staged: Staged) -> None:
-        """Move each staged file to its name; one that is no longer staged is in place already."""
+        """Move each staged file to its name; a file that is no longer staged is already in place."""
         for name, (temp, *digest) in staged.items():
             recorded = Digest(*digest)
-            self._record(name, recorded)  # first: a file without a digest would be recomputed
+            self._record(name, recorded)  # first, because a file without a digest would be recomputed
             with suppress(FileNotFoundError), self._asking(name, "written"):
                 if self.is_local:
                     self._replace(self.path(temp), name, recorded)
@@ -284,13 +284,13 @@ class RunStore(StoredFiles):
                     self.delete_file(temp)
 
     def delete_commit(self, name: str) -> None:
-        """Delete a commit, once something else says that its files are in place."""
+        """Delete a commit once its files are known to be in place otherwise."""
         self.delete_file(commit_file(name))
 
     def _commit_once(
         self, name: str, staged: Staged, group: "StagedGroup | None" = None, is_done: Callable[[], bool] | None = None
     ) -> bool:
-        """Commit staged files, unless others have the commit; put its files into place. Returns whether it is ours."""
+        """Commit staged files unless another attempt has; move the committed files. Returns whether they are these."""
         is_ours = self._put_commit(name, staged)
         is_late = is_done() if is_done else self.exists(SUCCESS_FILE)
         if group is not None and (is_late or not is_ours):
@@ -308,14 +308,14 @@ class RunStore(StoredFiles):
         with self._temp_path() as temp:
             try:
                 self._put_new(temp, file, _write(temp, json.dumps(staged).encode(), None))
-            except FileExistsError:  # perhaps ours, of which the store's answer was lost
+            except FileExistsError:  # perhaps this attempt's, if the store's response was lost
                 with suppress(FileNotFoundError):
                     return bool(self.read_json(file) == {name: [*entry] for name, entry in staged.items()})
                 return False
         return True
 
     def _record(self, name: str, digest: Digest) -> None:
-        """Record the digest of a file that is about to be put into place, for `recorded`."""
+        """Record the digest of a file before it is moved, for `recorded`."""
         if note := digest_name(name):
             if self.is_local:
                 local.in_folder(self.path(note), lambda path: local.add_line(path, digest.line))
@@ -323,27 +323,27 @@ class RunStore(StoredFiles):
                 self._writes.pipe_file(self.path(f"{note}/{digest.line}"), b"")
 
     def _drop_record(self, name: str, digest: Digest) -> None:
-        """Remove a digest that was recorded for nothing, in a run that needs none any more."""
+        """Remove a recorded digest from a published run, which needs none."""
         if note := digest_name(name):
             if self.is_local:
                 local.drop_line(self.path(note), digest.line)
             elif not self._tags(""):
                 self.delete_file(f"{note}/{digest.line}")
 
-    # ---- what is not put into place
+    # ---- temporary files and logs
 
     def temporary_folder(self) -> AbstractContextManager[str]:
-        """Make a new folder on this machine: of a local run in `tmp`, where the next command removes leftovers."""
+        """Create a local folder; for a local run in `tmp`, where the next command removes leftovers."""
         return temporary_folder(self._local_tmp())
 
     def spool(self) -> IO[bytes]:
-        """Return a file without a name, for this process alone: in the run's `tmp`, or on this machine's disk."""
+        """Return an anonymous file for this process, in the run's `tmp` or on the local disk."""
         return tempfile.TemporaryFile(dir=self._local_tmp())
 
     def log(self, name: str, line: str) -> None:
-        """Add a line to a log, which many processes write.
+        """Add a line to a log that many processes write.
 
-        A log is a folder, where each process has a file; in a store, which does not append, a few, see `StoredLog`.
+        A log is a folder with a file for each process; in a store, which cannot append, with a few, see `StoredLog`.
         """
         if not self.is_local:
             self._logs.setdefault(name, local.StoredLog()).add(line, partial(self._put_log, name))
@@ -352,12 +352,12 @@ class RunStore(StoredFiles):
         try:
             local.write_at_once(path, data, "a")
         except FileNotFoundError:
-            if not self.exists(SUCCESS_FILE):  # else others published the run meanwhile, and removed the log
+            if not self.exists(SUCCESS_FILE):  # otherwise others published the run and removed the log
                 local.in_folder(path, lambda path: local.write_at_once(path, data, "a"))
 
     @cached_property
     def _logs(self) -> dict[str, local.StoredLog]:
-        """The logs that this object writes: what another one wrote may be of another run."""
+        """The logs that this object writes; those of other objects may belong to another run."""
         return {}
 
     def _put_log(self, name: str, file: str, data: bytes) -> None:
@@ -367,7 +367,7 @@ class RunStore(StoredFiles):
 
 @dataclass(frozen=True)
 class StagedGroup(RunStore):
-    """The store of files that are put into place together: they are in a folder of `tmp` until then."""
+    """A store for files that are committed together; until then they are in a folder of `tmp`."""
 
     folder: str = field(default_factory=lambda: f"tmp/{uuid.uuid4().hex}")
     staged: dict[str, tuple[Any, ...]] = field(default_factory=dict)
@@ -389,5 +389,5 @@ def _write(path: str, data: bytes | memoryview, rows: int | None) -> Digest:
 
 @cache
 def _process() -> str:
-    """Return a name that no other process has, on whatever machine."""
+    """Return a name for this process that is unique across machines."""
     return uuid.uuid4().hex

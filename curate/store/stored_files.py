@@ -1,7 +1,7 @@
-"""Files of a folder, local or remote, as they are read: whole, in part, or their footers.
+"""Reads files of a local or remote folder: whole, in part, or only their footers.
 
-In: names relative to the folder. Out: bytes, tables, digests. A store that does not answer is an error, and no answer:
-what cannot be read now raises OSError, what was read and is damaged DamagedError.
+In: names relative to the folder. Out: bytes, tables, digests. A store that does not respond is an error and never means
+that a file is missing: a failed read raises OSError, and a damaged file DamagedError.
 """
 
 import hashlib
@@ -31,16 +31,16 @@ from curate.store.layout import digest_name
 from curate.store.local import Digest, read_lines, walk
 from curate.store.table_file import FOOTER_NOTE, KEY, SMALL, TableFile, footer_text
 
-_TAIL = 1 << 16  # bytes that are read to find a footer: nearly all fit
-_BLOCK = 1 << 22  # bytes that are hashed at a time: in a store, each takes a request
-_WRITTEN = ("mtime", "LastModified", "last_modified", "created")  # how file systems call when a file was written
+_TAIL = 1 << 16  # bytes read to find a footer; nearly all fit
+_BLOCK = 1 << 22  # bytes hashed at a time; each takes a request in a store
+_WRITTEN = ("mtime", "LastModified", "last_modified", "created")  # names of the modification time in file systems
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class StoredFiles:
-    """The files of a folder: a local one, or any fsspec URL, with the options of its file system."""
+    """The files of a folder, local or any fsspec URL, with the options of its file system."""
 
     url: str
     storage: dict[str, Any] = field(default_factory=dict)
@@ -52,13 +52,13 @@ class StoredFiles:
 
     @property
     def _reads(self) -> Any:
-        """Return the file system, and count a request that reads: GET or HEAD."""
+        """The file system, for one read request (GET or HEAD), which is counted."""
         METER.count("reads")
         return self.fs
 
     @property
     def _writes(self) -> Any:
-        """Return the file system, and count a request that writes or lists, which stores charge alike."""
+        """The file system, for one write or list request, which is counted; stores charge both alike."""
         METER.count("writes")
         return self.fs
 
@@ -68,7 +68,7 @@ class StoredFiles:
 
     @cached_property
     def _place(self) -> tuple[Any, Any]:
-        if re.match(r"[A-Za-z]://", self.url):  # for fsspec a drive of Windows
+        if re.match(r"[A-Za-z]://", self.url):  # fsspec takes it for a Windows drive
             raise RecipeError(f"{self.url}: Protocol not known: {self.url[0]}")
         refuse_password(self.url)
         with reraised(RecipeError, self.url, ValueError, ImportError):  # an unknown protocol, or its library is missing
@@ -84,35 +84,35 @@ class StoredFiles:
         return f"{self.root}/{name}"
 
     def exists(self, name: str) -> bool:
-        """Return whether there is such a file, or but on S3 a folder. A store that does not answer is an error."""
+        """Return whether the file exists, or, except on S3, the folder. A store that does not respond is an error."""
         with suppress(FileNotFoundError, NotADirectoryError):
             if self.is_local:
                 os.stat(self.path(name))
-            elif "s3" in self._protocols:  # whose `info` looks for a folder where there is no file
+            elif "s3" in self._protocols:  # its `info` looks for a folder if there is no file
                 self._get(name, 0, 1)
-            else:  # not `fs.exists`, which takes any error for a no
+            else:  # not `fs.exists`, which returns False for any error
                 with self._asking(name):
                     self._reads.info(self.path(name))
             return True
         return False
 
     def _get(self, name: str, start: int, end: int | None = None) -> bytes | None:
-        """Return bytes of a remote file by one request; None where it has none. Raises OSError, as `open`."""
+        """Return bytes of a remote file with one request; None if it has none. Raises OSError, as `open`."""
         with self._asking(name):
             try:
-                if start < 0 and "abfs" in self._protocols:  # Azure's library does not count from the end
+                if start < 0 and "abfs" in self._protocols:  # Azure's library does not support negative offsets
                     start = max(0, start + self._reads.info(self.path(name))["size"])
                 return bytes(self._reads.cat_file(self.path(name), start=start, end=end))
             except (FileNotFoundError, NotADirectoryError):
                 raise
-            except Exception:  # to say that the range is of no use, each library has an error of its own
+            except Exception:  # each library has its own error for an invalid range
                 if self._reads.info(self.path(name))["size"]:
                     raise
                 return None
 
     @contextmanager
     def _asking(self, name: str, action: str = "read") -> Iterator[None]:
-        """Raise what a store's library raises, of whatever kind, as OSError that names the file."""
+        """Convert any error of a store's library to an OSError that names the file."""
         try:
             yield
         except (FileNotFoundError, NotADirectoryError, FileExistsError, CurateError, pa.ArrowException):
@@ -126,12 +126,12 @@ class StoredFiles:
         return int(self._reads.size(self.path(name)))
 
     def state(self, name: str) -> str:
-        """Return a text that is another one once the file is. Raises OSError where it is missing, or unreadable now."""
+        """Return a text that changes with the file. Raises OSError if it is missing or cannot be read."""
         with self._asking(name):
             return str(sorted(self._reads.info(self.path(name)).items()))
 
     def names(self, folder: str) -> list[str]:
-        """Return the names of what is directly in a folder, sorted; none where there is no such folder."""
+        """Return the sorted names of a folder's entries; none if there is no such folder."""
         try:
             with self._asking(folder):
                 path = self.path(folder)
@@ -142,35 +142,35 @@ class StoredFiles:
 
     def files(self, name: str = "") -> list[str]:
         """Return all files below `name`, sorted, relative to the folder."""
-        if self.is_local:  # not by fsspec, which looks at each file and makes a dictionary of what it sees
+        if self.is_local:  # not by fsspec, which builds a dictionary for each file
             return sorted(walk(self.path(name).rstrip("/"), len(self.root) + 1))
         return sorted(path[len(self.root) + 1 :] for path in self._infos(name))
 
     def sizes(self) -> dict[str, int]:
-        """Return the bytes of each file, by its path relative to the folder; a store gives them with its listing."""
+        """Return the size of each file, by its path relative to the folder; a store includes them in its listing."""
         if self.is_local:
             return {name: os.path.getsize(path) for name in self.files() if os.path.exists(path := self.path(name))}
         return {path[len(self.root) + 1 :]: int(info["size"]) for path, info in self._infos("").items()}
 
     def times(self, name: str) -> dict[str, float]:
-        """Return the paths of all files below `name`, each with when it was written, in seconds since 1970."""
+        """Return the paths of all files below `name` with their modification times, in seconds since 1970."""
         infos = self._infos(name).items()
         moments = {path: next(info[key] for key in _WRITTEN if info.get(key)) for path, info in infos}
         return {path: at.timestamp() if isinstance(at, datetime) else float(at) for path, at in moments.items()}
 
     def _infos(self, name: str) -> Mapping[str, Mapping[str, Any]]:
-        """Return what the file system says of each file below `name`, by its path there."""
+        """Return the file system's info of each file below `name`, by its path there."""
         self.fs.invalidate_cache()
         try:
             with self._asking(name):
                 infos: Mapping[str, Any] = self._writes.find(self.path(name).rstrip("/"), detail=True)
         except FileNotFoundError:
             return {}
-        # s3fs gives the folder itself where its first file appears between two of its requests
+        # s3fs lists the folder itself if its first file appears between two requests
         return {path: info for path, info in infos.items() if info["type"] != "directory"}
 
     def open(self, name: str) -> Any:
-        """Open the file for reading bytes. Raises OSError where it is a pipe or a device, which may never end."""
+        """Open the file for reading bytes. Raises OSError for a pipe or a device, which may never end."""
         path = self.path(name)
         if not self.is_local:
             end = self._get(name, -SMALL)
@@ -178,7 +178,7 @@ class StoredFiles:
         status = os.stat(path)
         if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
             raise OSError(f"{path}: is not a regular file")
-        if stat.S_ISREG(status.st_mode) and not status.st_size:  # as the kernel's messages, which would be waited for
+        if stat.S_ISREG(status.st_mode) and not status.st_size:  # such as the kernel log, where reads block
             return io.BytesIO()
         return open(path, "rb")
 
@@ -187,31 +187,31 @@ class StoredFiles:
             return bytes(file.read())
 
     def read_json(self, name: str) -> Any:
-        """Return the file as JSON. Raises DamagedError where something else than us damaged the file."""
+        """Return the file as JSON. Raises DamagedError if it is not valid JSON."""
         with reraised(DamagedError, f"{self.path(name)}: is damaged (no JSON)", ValueError, RecursionError):
             return json.loads(self.read_bytes(name))
 
     def read_log(self, name: str) -> list[str]:
-        """Return the lines of a log, in any order; none where there is no log."""
+        """Return the lines of a log, in any order; none if there is no log."""
 
         def read(file: str) -> list[str]:
-            with suppress(FileNotFoundError):  # others published the run meanwhile, and removed the log
+            with suppress(FileNotFoundError):  # another attempt published the run and removed the log
                 return self.read_bytes(file).decode().split("\n")[:-1]
             return []
 
         return [line for lines in in_threads(read, self.files(name)) for line in lines]
 
     def digest(self, name: str) -> Digest:
-        """Read all of a file, and return what it is now. Raises OSError."""
+        """Read the whole file, and return its current digest. Raises OSError."""
         with self._asking(name), self.open(name) as file:
             sha256 = hashlib.file_digest(file, "sha256", _bufsize=_BLOCK).hexdigest()
             return Digest(file.seek(0, os.SEEK_END), sha256)
 
     def recorded(self, name: str) -> Digest | None:
-        """Return the digest that a file's writer recorded in this folder, whose run is not published yet; None if none.
+        """Return the digest recorded by the writer of a file in this folder, before the run is published; None if none.
 
-        If several attempts wrote it, it is read, and what it is now counts if one of them wrote that. Raises OSError if
-        it cannot be read now.
+        If several attempts wrote the file, it is read, and its current digest counts if one of them recorded it. Raises
+        OSError if the read fails.
         """
         if not (note := digest_name(name)):
             return None
@@ -235,7 +235,7 @@ class StoredFiles:
         return []
 
     def _tags(self, digest: str) -> dict[str, Any]:
-        """Return what gives a remote file its digest as it is put there; nothing where its store cannot keep one."""
+        """Return options of a PUT that store a digest with the object; none if the store does not support it."""
         if "s3" in self._protocols:
             return {"Metadata": {"digest": digest}, "MetadataDirective": "REPLACE"}
         return {"metadata": {"digest": digest}} if "gs" in self._protocols else {}
@@ -245,7 +245,7 @@ class StoredFiles:
         return {self.fs.protocol} if isinstance(self.fs.protocol, str) else {*self.fs.protocol}
 
     def read_parquet(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """Return the table, or some columns. Raises OSError if missing or unreadable now, DamagedError if damaged."""
+        """Return the table, or some columns. Raises OSError if it cannot be read, DamagedError if it is damaged."""
         with self.open_parquet(name) as file:
             return file.read(columns)
 
@@ -259,18 +259,18 @@ class StoredFiles:
         return TableFile(self.path(name), self.open(name), read_again)
 
     def schema(self, name: str) -> pa.Schema:
-        """Return the columns of a Parquet file; errors as of `read_parquet`."""
+        """Return the schema of a Parquet file; errors as of `read_parquet`."""
         with self.open_parquet(name) as file:
             return file.schema
 
     def footer(self, name: str) -> tuple[str | None, str | None, int]:
-        """Return the key, the note and the rows in the footer of a Parquet file; errors as of `read_parquet`."""
+        """Return key, note and number of rows from the footer of a Parquet file; errors as of `read_parquet`."""
         with self._asking(name):
             tail = self._read_end(name, _TAIL)
             length = int.from_bytes(tail[-8:-4], "little") + 8 if tail.endswith(b"PAR1") else 0
             if length > len(tail) == _TAIL:
                 tail = self._read_end(name, length)
-        # From memory: an error is the file's now, and not the disk's or the network's.
+        # From memory, where errors come from the file and not from the disk or network.
         with reraised(DamagedError, f"{self.path(name)}: is damaged", pa.ArrowException, OSError, ValueError):
             metadata = pq.read_metadata(pa.BufferReader(tail))
         values = metadata.metadata or {}
@@ -284,11 +284,11 @@ class StoredFiles:
             return bytes(file.read())
 
     def key(self, name: str) -> str | None:
-        """Return a Parquet file's key, empty where it has none; None where it is missing, or damaged, which is logged.
+        """Return a Parquet file's key, empty if it has none; None if it is missing, or damaged, which is logged.
 
-        Raises OSError where it cannot be read now: what it holds is not known, and nothing may be made in its place.
+        Raises OSError if the read fails: its content is unknown, so nothing may replace it.
         """
-        if self.is_local and not self.exists(name):  # at a tenth of what an error costs
+        if self.is_local and not self.exists(name):  # a tenth of the cost of an exception
             return None
         try:
             return self.footer(name)[0] or ""

@@ -1,7 +1,7 @@
-"""A run's Parquet files: how they are written, and one that is open. Keys and notes are in the footers.
+"""Writes and reads a run's Parquet files, with keys and notes in their footers.
 
-In: open files, of any store. Out: tables, columns and footers, each read once; what is damaged is told from what cannot
-be read.
+In: open files of any store. Out: tables, columns and footers, each read once. Damage and failed reads are different
+errors.
 """
 
 import os
@@ -19,12 +19,12 @@ from curate.base.wording import one_line
 
 KEY = b"curate.key"
 FOOTER_NOTE = b"curate.note"
-SMALL = 1 << 20  # bytes of a file that is read at once
-_FEW = 64  # rows of a table that is not compressed: to start a compressor for each column costs as much as all the rest
-# Columns of texts that do not repeat. Captions of row-aligned tables have a dictionary: where none repeats it costs a
-# twentieth of their bytes, where they do it saves most of them.
+SMALL = 1 << 20  # maximum bytes of a file that is read whole
+_FEW = 64  # maximum rows of an uncompressed table: starting a compressor per column costs as much as everything else
+# Text columns without repeats. Captions of row-aligned tables use a dictionary: it costs 5 % if none repeats, and saves
+# most bytes if they do.
 _PLAIN = frozenset(("uid", "url", "caption", "sha256", "original_sha256", "key", "duplicate_of", "entry"))
-# Of row-aligned tables: integers are near the one before; hex digits without lengths between compress twice as fast.
+# For row-aligned tables: integers are close to the previous one; hex digits without lengths compress twice as fast.
 _ENCODINGS = dict.fromkeys(("unit", "row", "words", "characters"), "DELTA_BINARY_PACKED")
 _ENCODINGS |= {"uid": "DELTA_LENGTH_BYTE_ARRAY"}
 
@@ -33,13 +33,13 @@ Parsed = TypeVar("Parsed")
 
 
 def write_table(file: Any, table: pa.Table, footer: Mapping[bytes, bytes], groups: Sequence[int] | None = None) -> None:
-    """Write a table with this footer, in row groups of so many rows; None: in one. Equal tables give equal bytes."""
+    """Write a table with this footer, in row groups of these sizes, by default one. Equal tables give equal bytes."""
     sizes = (len(table),) if groups is None else groups
     write_groups(file, map(table.slice, accumulate(sizes, initial=0), sizes), table.schema, len(table), footer)
 
 
 def write_groups(file: Any, groups: Iterable[pa.Table], schema: pa.Schema, rows: int, footer: Any = None) -> None:
-    """Write a table of so many rows that comes as its row groups."""
+    """Write a table with this number of rows from its row groups."""
     is_aligned = rows >= _FEW and schema.names[:2] == ["unit", "row"]
     plain = _PLAIN - {"caption"} if is_aligned else _PLAIN
     repeating = [f.name for f in schema if f.name not in plain and pa.types.is_string(f.type)]
@@ -54,13 +54,13 @@ def write_groups(file: Any, groups: Iterable[pa.Table], schema: pa.Schema, rows:
 
 
 class TableFile(AbstractContextManager["TableFile"]):
-    """A Parquet file of a run, open: its footer was read once, and so is each column.
+    """An open Parquet file of a run; its footer and each column are read once.
 
-    Not by `pq.read_table`, which reads ahead in threads: one that drops a Python buffer as Python ends aborts it.
+    It does not use `pq.read_table`, whose read-ahead threads can abort Python at exit when they drop a Python buffer.
     """
 
     def __init__(self, path: str, source: Any, read_again: Callable[[], bytes]) -> None:
-        """`source` is the open file, closed with this one; `read_again` gives all its bytes, or raises OSError."""
+        """`source` is the open file, closed with this object; `read_again` returns all its bytes, or raises OSError."""
         self._path, self._source, self._read_again = path, source, read_again
         self._columns: dict[str, pa.ChunkedArray] = {}
         with ExitStack() as stack:
@@ -77,7 +77,7 @@ class TableFile(AbstractContextManager["TableFile"]):
 
     @classmethod
     def of(cls, table: pa.Table, metadata: Mapping[bytes, bytes]) -> Self:
-        """Return what the file of a table with this footer is, without a file."""
+        """Return an object like the file of this table and footer, without a file."""
         self = cls.__new__(cls)
         self._columns = dict(zip(table.column_names, table.columns, strict=True))
         self._source, self.rows, self._metadata = None, len(table), metadata
@@ -117,10 +117,10 @@ class TableFile(AbstractContextManager["TableFile"]):
         return footer_text(self._metadata, FOOTER_NOTE)
 
     def _parsed(self, parse: Callable[[], Parsed]) -> Parsed:
-        """Return what `parse` gives; where it fails, from a copy in memory: what fails then is the file's fault."""
+        """Return the result of `parse`; if it fails, parse a copy in memory, where an error means damage."""
         try:
             return parse()
-        except (pa.ArrowException, OSError):  # Arrow says of both, a failed read and damage, that it is an OSError
+        except (pa.ArrowException, OSError):  # Arrow raises OSError for both failed reads and damage
             data = self._read_again()
         try:
             self._source.close()
@@ -131,7 +131,7 @@ class TableFile(AbstractContextManager["TableFile"]):
             raise DamagedError(f"{self._path}: is damaged ({one_line(error)}); delete it and run again") from None
 
     def close(self) -> None:
-        """Close the file; what was read stays."""
+        """Close the file; columns already read stay available."""
         if self._source is not None:
             self._source.close()
 
@@ -140,10 +140,10 @@ class TableFile(AbstractContextManager["TableFile"]):
 
 
 def footer_metadata(key: str | None, note: str | None) -> dict[bytes, bytes]:
-    """Return what the footer of a table holds besides its columns."""
+    """Return the metadata for the footer of a table."""
     return {k: v.encode() for k, v in ((KEY, key), (FOOTER_NOTE, note)) if v is not None}
 
 
 def footer_text(metadata: Mapping[bytes, bytes], name: bytes) -> str | None:
-    """Return what a footer says under a name; an empty key or note stands for none."""
+    """Return the text under a name in a footer; empty if there is none."""
     return metadata[name].decode() if metadata.get(name) else None

@@ -1,7 +1,7 @@
-"""The tables of a unit in a run folder: one Parquet file each, read and written by name, key and note in the footer.
+"""The tables of a unit in a run folder, one Parquet file each, with key and note in the footer.
 
-In: a run folder, a unit's number, and perhaps the tables of the same unit in an older run, to adopt. Row-aligned tables
-have one row a sample of the unit, in the same order, so that columns of two of them need no join.
+In: a run folder, a unit's number, and optionally the tables of the same unit in an older run, to adopt. Row-aligned
+tables have one row per sample of the unit, in the same order, so that their columns can be combined without a join.
 """
 
 import json
@@ -33,18 +33,18 @@ _OF_SIDES = {"min_side": sides.min_side, "aspect": sides.aspect}
 class UnitTables:
     """A unit's tables.
 
-    Those of `reuse` are adopted where they have the same key: of the same unit in a chunk of this run, and in the run
-    to reuse, where it may have had another number.
+    Tables of `reuse` are adopted if they have the wanted key: those of the unit in a chunk of this run, and in the run
+    to reuse, where the unit may have another number.
     """
 
     store: RunStore
     unit: int
     reuse: "UnitTables | None" = None
-    last: int | None = None  # of a chunk, whose units are one to its readers: the number of its last unit
+    last: int | None = None  # for a chunk, which readers treat as one unit: the number of its last unit
 
     @property
     def locations(self) -> Iterator["UnitTables"]:
-        """These tables, and after them where the same unit's tables may be found too."""
+        """These tables, followed by other locations of the same unit's tables."""
         yield self
         if self.reuse is not None:
             yield from self.reuse.locations
@@ -61,7 +61,7 @@ class UnitTables:
         return self._ask(table, lambda file: file.read(columns))
 
     def read_measured(self, columns: list[str]) -> pa.Table:
-        """Return columns of `samples`, `scores`, `related`, `matches`, and of `sides` where these have none."""
+        """Return columns of `samples`, `scores`, `related` and `matches`, and columns computed from the sides."""
         read: dict[str, Any] = {}
 
         def take(table: str, names: Collection[str]) -> None:
@@ -70,7 +70,7 @@ class UnitTables:
 
         take("samples", schema.SAMPLES.names)
         if len(read) < len({*columns}):
-            with suppress(FileNotFoundError):  # not `exists`, a request more
+            with suppress(FileNotFoundError):  # not `exists`, which is another request
                 take("scores", self.column_names("scores"))
         if schema.LANGUAGE_KEY.name in {*columns} - {*read}:
             take("matches", self.column_names("matches"))
@@ -84,11 +84,11 @@ class UnitTables:
         return self.read("samples", ["uid"])["uid"]
 
     def rows(self) -> int:
-        """Return how many rows the unit has; it must be measured."""
+        """Return the number of rows of the unit, which must be measured."""
         return self._ask("samples", lambda file: file.rows)
 
     def key(self, table: str) -> str | None:
-        """Return the key that the table was made with, which must be there."""
+        """Return the key of the table, which must exist."""
         return self._ask(table, lambda file: file.key)
 
     def note(self, table: str) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class UnitTables:
         return dict(json.loads(text)) if text else {}
 
     def notes(self, table: str) -> list[dict[str, Any]]:
-        """Return the note of each unit: of one, or of all of a chunk."""
+        """Return the notes of the unit, or of all units of a chunk."""
         note = self.note(table)
         return [note] if self.last is None else [inner or {} for inner in note["units"]["notes"]]
 
@@ -116,10 +116,10 @@ class UnitTables:
         is_final: bool = True,
         keep: Keep | None = None,
     ) -> bool:
-        """Put the table into place, unless another attempt's is there. Returns whether it was put there.
+        """Write the table, unless another attempt's is in place. Returns whether this table is in place.
 
-        One that is not final, for something may succeed another time, has no key: it holds until the run's next start.
-        `keep` says whether the one that is there stays; None: if it is valid.
+        A table that is not final, because something may succeed another time, has no key: it is valid until the run's
+        next start. `keep` says whether an existing table stays; by default, if it is valid.
         """
         name, stated = self.file(table), key if is_final else ""
         keep = keep or partial(self.keep, table, key)
@@ -128,19 +128,19 @@ class UnitTables:
         return is_put
 
     def rewrite(self, table: str, rows: pa.Table, key: str | None, note: dict[str, Any] | None = None) -> None:
-        """Put the table in the place of the one that is there, by which alone it is determined."""
+        """Replace the existing table by one that depends only on it."""
         groups = None if self.last is None else list(row_groups(note or {}))
         self.store.write_parquet(self.file(table), rows, key, _text(note), groups)
         self._wrote(table, rows, key, note, True)
 
     def _wrote(self, table: str, rows: pa.Table, key: str | None, note: dict[str, Any] | None, is_put: bool) -> None:
-        """Take note of a table that was written, and whether it was put into place."""
+        """Called after a table was written; `is_put`: whether it is in place."""
 
     def is_done(self, table: str, key: str, adopt: bool = True) -> bool:
-        """Return whether the unit's table is valid here, after it was adopted from where it is valid, if anywhere.
+        """Return whether the unit's table is valid here, after adopting it from another location if it is valid there.
 
-        With `adopt` false, only from a chunk of this run. Raises OSError if a file cannot be read now, so that nobody
-        knows.
+        With `adopt` false, it is only adopted from a chunk of this run. Raises OSError if a read fails, because then
+        nobody knows.
         """
         name = self.file(table)
         if has_key(self.store, name, key, since_start=True) and valid_digest(self.store, name):
@@ -150,31 +150,31 @@ class UnitTables:
         return any(other.has_key(table, key) and self._adopt(table, key, other) for other in others)
 
     def find(self, table: str, key: str, by_footer: bool = False) -> "UnitTables | None":
-        """Return where the table is valid with a key, or with `by_footer`, where it has the key; change nothing."""
+        """Return the location where the table is valid with a key; with `by_footer`, where its footer has the key."""
         for tables in self.locations:
             if tables.has_key(table, key) and (by_footer or tables.is_valid(table)):
                 return tables
         return None
 
     def is_valid(self, table: str) -> bool:
-        """Return whether the table is there and valid, whatever its key; it is read whole."""
+        """Return whether the table exists and is valid with any key; the file is read whole."""
         return self.exists(table) and valid_digest(self.store, self.file(table)) is not None
 
     def has_key(self, table: str, key: str) -> bool:
         return has_key(self.store, self.file(table), key)
 
     def keep(self, table: str, key: str) -> bool:
-        """Return whether the table, which another attempt put into place, is valid, so that this one drops its own."""
+        """Return whether another attempt's table is valid, so that this attempt drops its own."""
         name = self.file(table)
         return has_key(self.store, name, key, since_start=True) and bool(valid_digest(self.store, name, is_new=True))
 
     def drop_read(self, table: str) -> None:
-        """Drop what was read of a table, whose file is another now."""
+        """Forget the content of a table whose file has changed."""
 
     def _adopt(self, table: str, key: str, other: "UnitTables") -> bool:
-        """Put the same table of another location here, with this unit's number; False if it is damaged."""
+        """Copy the table from another location, with this unit's number; return False if it is damaged."""
         is_alike = other.unit == self.unit or "unit" not in other.column_names(table)
-        if is_alike and not isinstance(other, ChunkTables):  # whose files have other units' tables too
+        if is_alike and not isinstance(other, ChunkTables):  # its files also have tables of other units
             name = other.file(table)
             if digest := valid_digest(other.store, name):
                 keep = partial(self.keep, table, key)
@@ -198,7 +198,7 @@ def _text(note: dict[str, Any] | None) -> str | None:
 
 
 def as_made(rows: pa.Table) -> pa.Table:
-    """Return a table with its lists as they were before Parquet renamed their items: equal tables give equal bytes."""
+    """Undo Parquet's renaming of list items, so that equal tables give equal bytes."""
     columns = rows.schema
     for index, column in enumerate(columns):
         if isinstance(column.type, pa.ListType | pa.FixedSizeListType):
@@ -209,22 +209,22 @@ def as_made(rows: pa.Table) -> pa.Table:
 
 @dataclass(frozen=True)
 class OpenTables(UnitTables, AbstractContextManager["OpenTables"]):
-    """A unit's tables while a step works on it: each file is opened and each column read once, what it wrote never.
+    """A unit's tables during a step: each file is opened and each column read once, and written tables are not read.
 
-    A file that is missing is asked for once, too, unless the step writes it.
+    A missing file is looked up once, unless the step writes it.
 
-    As a context manager it closes what it opened.
+    As a context manager it closes its files.
     """
 
-    names: tuple[str, ...] | None = None  # of the tables that units have: no other one is asked for; None: any may be
-    written: set[str] = field(default_factory=set, compare=False)  # the tables that the step put into place
+    names: tuple[str, ...] | None = None  # names of the tables that units have; others are not looked up; None: any
+    written: set[str] = field(default_factory=set, compare=False)  # tables written by the step
     _files: dict[str, TableFile | None] = field(default_factory=dict, compare=False)
 
     def exists(self, table: str) -> bool:
         return (self.names is None or table in self.names) and super().exists(table)
 
     def read_uids(self) -> pa.ChunkedArray:
-        """Return each row's uid (string[rows]), of a table that is open, as each row-aligned one has them."""
+        """Return each row's uid (string[rows]), from an open table if possible: every row-aligned table has uids."""
         tables = ("samples", "embeddings", "related")
         return self.read(next((table for table in tables if self._files.get(table)), "samples"), ["uid"])["uid"]
 
@@ -240,7 +240,7 @@ class OpenTables(UnitTables, AbstractContextManager["OpenTables"]):
         return question(file)
 
     def _wrote(self, table: str, rows: pa.Table, key: str | None, note: dict[str, Any] | None, is_put: bool) -> None:
-        """Keep the table for readers; where another attempt's is there, they read that one."""
+        """Keep the table for later reads; if another attempt's is in place, they read that one."""
         self.drop_read(table)
         if is_put:
             self.written.add(table)
@@ -257,12 +257,12 @@ class OpenTables(UnitTables, AbstractContextManager["OpenTables"]):
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkTables(UnitTables):
-    """A unit's tables in the files of its chunk, to be read only."""
+    """A unit's tables in the files of its chunk, read-only."""
 
     chunk: Chunk
 
     def file(self, table: str) -> str:
-        """Return the file that holds the table, and those of the chunk's other units."""
+        """Return the file with the tables of all units of the chunk."""
         return table_file(table, *self.chunk)
 
     def _ask(self, table: str, question: Callable[[TableFile], Answer]) -> Answer:
@@ -273,7 +273,7 @@ class ChunkTables(UnitTables):
         return question(TableFile.of(rows, footer_metadata(index.keys[position], index.notes[position])))
 
     def _group(self, table: str, number: int) -> pa.Table:
-        """Return a row group of the chunk's file. Each table's last one stays in memory: units mostly come in order."""
+        """Return a row group of the chunk's file; the last one of each table is cached, because units come in order."""
         name, of_table = self.file(table), f"group of {self.store.url} {table} "
 
         def read() -> pa.Table:
@@ -286,13 +286,13 @@ class ChunkTables(UnitTables):
         return self.is_valid(table) and self._index(table).keys[self.unit - self.chunk.first] == key
 
     def is_valid(self, table: str) -> bool:
-        """Return whether the chunk's file, which is read whole once per process, is there and valid."""
+        """Return whether the chunk's file exists and is valid; it is read whole once per process."""
         with suppress(FileNotFoundError, NotADirectoryError, DamagedError):
             return bool(self._index(table))
         return False
 
     def _index(self, table: str) -> "_Index":
-        """Return what the chunk's file says of its units, once per process and state. Raises OSError, DamagedError."""
+        """Return the index of the chunk's file, read once per process and state. Raises OSError, DamagedError."""
         name = self.file(table)
         of_file = f"units of {self.store.path(name)} "
 
@@ -317,4 +317,4 @@ class _Index(NamedTuple):
     rows: list[int]
     keys: list[str | None]
     notes: list[str | None]
-    ends: list[int]  # of row groups: the rows of each and of those before it
+    ends: list[int]  # row ends of row groups

@@ -1,11 +1,11 @@
-"""Whether a file of a run is valid: the rule of resume and reuse, in one place.
+"""Decides whether a file of a run is valid: the one rule behind resume and reuse.
 
-A file is valid if its bytes have a digest that was recorded for it. Whoever writes a file records its digest first, in
-`parts/digests` or in the metadata of its object; once the run is published, the manifest has it. Several attempts may
-have recorded theirs: the file is valid if it is what any of them wrote.
+A file is valid if its bytes have a digest that was recorded for it. A writer records the digest before the file, in
+`parts/digests` or in the object's metadata; once the run is published, the manifest has it. Several attempts may have
+recorded digests: the file is valid if any of them wrote it.
 
-A table must have the wanted key, too. A table that is not final, because another start may get more, has no key: it is
-valid until the next start, for as long as a commit of its name says that it was written since this one.
+A table must also have the wanted key. A table that is not final, because another start may find more, has no key: it is
+valid until the next start, as long as a commit with its name shows that it was written since the last start.
 
 The first valid file wins: a later attempt keeps it, and drops its own.
 """
@@ -23,31 +23,31 @@ _log = logging.getLogger(__name__)
 
 
 def has_key(folder: RunStore, path: str, key: str, since_start: bool = False) -> bool:
-    """Return whether a table was made with a key, by its footer; with `since_start`, also if it was written without one
-    since the run's start. Raises OSError if it cannot be read now, so that nobody knows.
+    """Return whether a table's footer has a key; with `since_start`, also if it has none and was written since then.
+    Raises OSError if the read fails, because then nobody knows.
     """
     stated = folder.key(path)
     if since_start and stated not in (None, key) and folder.complete_commit(path):
-        stated = folder.key(path) or key  # it may have been replaced
+        stated = folder.key(path) or key  # it may have been replaced meanwhile
     return bool(key) and stated == key
 
 
 def valid_digest(folder: RunStore, path: str, is_new: bool = False) -> Digest | None:
-    """Read a file, and return its digest if it is valid; else log why not, and return None. Raises OSError.
+    """Read a file, and return its digest if it is valid; otherwise log the reason and return None. Raises OSError.
 
-    With `is_new`, only a digest that was recorded since the run was published counts, not one of the manifest: an
-    attempt asks this about a file in its way, after it has recorded a digest of its own.
+    With `is_new`, only digests recorded since the run was published count, not those of the manifest: an attempt asks
+    this about an existing file after it has recorded its own digest.
     """
     if is_new:
         recorded = folder.recorded(path)
         return recorded if recorded is not None and recorded.is_of(folder.digest(path)) else None
     digest, now = recorded_digest(folder, path), folder.digest(path)
-    if digest is None:  # of all files, perhaps: once is enough
+    if digest is None:  # may concern all files: log it once
         if path == process_cache(f"unknown in {folder.url}", lambda: path):
             error = "its digest was not recorded; it is recomputed, as is every other such file"
             _log.warning("%s: %s", folder.path(path), error)
         return None
-    if not digest.is_of(now):  # a worker that was cut off may have recorded its own in a published run
+    if not digest.is_of(now):  # a disconnected worker may have recorded its digest in a published run
         digest = _listed(folder, path) or digest
     if digest.is_of(now):
         return digest
@@ -56,7 +56,7 @@ def valid_digest(folder: RunStore, path: str, is_new: bool = False) -> Digest | 
 
 
 def recorded_digest(folder: RunStore, path: str) -> Digest | None:
-    """Return the digest that was recorded for a file of a run, without reading the file if there is only one."""
+    """Return the digest recorded for a file of a run; the file is only read if there are several."""
     return folder.recorded(path) or _listed(folder, path)
 
 
@@ -76,7 +76,7 @@ def _listed(folder: RunStore, path: str) -> Digest | None:
 
 
 def recorded_line(folder: RunStore, path: str, rows: int | None = None) -> Published:
-    """Return the manifest's line of a file of a run at work, by its recorded digest. Raises DamagedError."""
+    """Return the manifest's line for a file of an unfinished run, from its recorded digest. Raises DamagedError."""
     digest = recorded_digest(folder, path)
     if digest is None:
         raise DamagedError(f"{folder.path(path)}: its digest was not recorded; run again to recompute it")
