@@ -10,6 +10,8 @@ A block of YAML that begins with `# NAME.yaml` is written to that file. A block 
 have been printed since the output before it. `UID` is the uid of a sample that the run dropped.
 """
 
+import gzip
+import json
 import re
 import shlex
 import shutil
@@ -19,6 +21,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from markdown_it import MarkdownIt
 from PIL import Image
 
@@ -27,6 +31,7 @@ from curate.cli.demo import _write_recipe
 from curate.demo.pool import write_pool
 from tests.kit import forked
 from tests.kit.articles import ARTICLES, write_folders
+from tests.kit.crawls import draw_sites, info, pack, wat_records
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "pipelines/recipes/README.md"
@@ -165,4 +170,42 @@ def write_articles(page):
     write_folders(page.folder / "pmc", ARTICLES[:2])
 
 
-SETUPS = {"run1": copy_run, "photos": write_photos, "articles": write_articles}
+def write_datacomp(page):
+    """DataComp's metadata of two rows, one of which is too small."""
+    folder = page.folder / "datacomp_small/metadata"
+    folder.mkdir(parents=True)
+    texts, sides = ["a red dog sleeps in the garden", "a cat sits on the wall"], [400, 100]
+    columns = {"uid": ["0" * 31 + "1", "0" * 31 + "2"], "url": ["http://a.example/1.jpg", "http://a.example/2.jpg"]}
+    columns |= {"text": texts, "original_width": sides, "original_height": sides}
+    columns |= {f"clip_{model}_similarity_score": [0.3, 0.2] for model in ("b32", "l14")}
+    pq.write_table(pa.table(columns), folder / "0.parquet")
+
+
+def write_wikipedia(page):
+    """What `curate metadata build` reads, for German and Japanese, with two articles each."""
+    texts = {"de": ["Der Hund schläft im Garten.", "Ein Hund und eine Katze."], "ja": ["犬は東京にいる。", "猫と犬。"]}
+    for language, articles in texts.items():
+        folder = page.folder / f"20231101.{language}"
+        folder.mkdir()
+        pq.write_table(pa.table({"title": ["Hund", "Tier"], "text": articles}), folder / "train-00000.parquet")
+    (page.folder / "views").mkdir()
+    views = gzip.compress(b"de Hund 90 0\nja Inu 80 0\n")
+    (page.folder / "views/pageviews-20260101-000000.gz").write_bytes(views)
+    (page.folder / "omw-1.4").mkdir()
+    (page.folder / "omw-1.4/wn-data-jpn.tab").write_text("# Japanese\n1-n\tlemma\t犬\n")
+
+
+def write_crawl(page):
+    records = [record for number, site in enumerate(draw_sites(3)) for record in wat_records(site, number)]
+    pack(page.folder / "CC-MAIN-00000.warc.wat.gz", [info("a.wat.gz"), *records])
+    (page.folder / "metadata.json").write_text(json.dumps(["a", "dog", "house", "photo"]))
+
+
+SETUPS = {
+    "crawl": write_crawl,
+    "wikipedia": write_wikipedia,
+    "datacomp": write_datacomp,
+    "run1": copy_run,
+    "photos": write_photos,
+    "articles": write_articles,
+}
