@@ -60,6 +60,12 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(file), target
 
 
+def test_the_readme_leads_to_all_pages():
+    links = re.findall(r"\]\(([^)#\s]+)", (ROOT / "README.md").read_text())
+    missing = {*PAGES} - {(ROOT / link).resolve() for link in links}
+    assert missing == {ROOT / "README.md", ROOT / "curate/demo/clip/README.md"}  # the latter has the model's license
+
+
 def test_the_architecture_lists_all_rooms_in_their_order():
     text = (ROOT / "curate/README.md").read_text().partition("## The rooms\n")[2]
     lines = text.split("```")[1].strip().splitlines()
@@ -68,7 +74,7 @@ def test_the_architecture_lists_all_rooms_in_their_order():
 
 
 # Pages whose commands take longest; those of the others are `thorough`.
-SLOW = {"README.md", "pipelines/recipes/tutorial.md", "curate/ask/README.md"}
+SLOW = {"README.md", "pipelines/recipes/tutorial.md", "curate/ask/README.md", "curate/pool/urls/README.md"}
 
 
 def pages_to_run():

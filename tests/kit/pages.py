@@ -17,21 +17,26 @@ import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
 from curate.api import Run
 from curate.cli.demo import _write_recipe
 from curate.demo.pool import write_pool
-from tests.kit import forked
+from tests import kit
+from tests.kit import forked, llm_server
 from tests.kit.articles import ARTICLES, write_folders
 from tests.kit.crawls import draw_sites, info, pack, wat_records
+from tests.kit.web import Web, running
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "pipelines/recipes/README.md"
@@ -87,8 +92,15 @@ class PageRun:
     def __init__(self, folder, finished_run):
         self.folder, self.finished_run = folder, finished_run
         self.printed = ""
+        self.replacements = {}  # in recipes
+        self.cleanup = ExitStack()
 
     def run(self, page):
+        self.page = page
+        with self.cleanup:
+            self.run_blocks(page)
+
+    def run_blocks(self, page):
         has_run = False  # the commands before a block of output
         for block in read_blocks(page):
             if "test" in block.marks:
@@ -140,7 +152,10 @@ class PageRun:
 
     def write_recipe(self, block):
         if name := re.match(r"# ([\w.]+\.yaml)", block.text):
-            (self.folder / name[1]).write_text(block.text)
+            text = block.text
+            for old, new in self.replacements.items():
+                text = text.replace(old, new)
+            (self.folder / name[1]).write_text(text)
 
 
 def make_run(folder):
@@ -201,8 +216,35 @@ def write_crawl(page):
     (page.folder / "metadata.json").write_text(json.dumps(["a", "dog", "house", "photo"]))
 
 
+def serve_urls(page):
+    """A list of 60 URLs of servers on this machine, which the page's recipes may then contact; every seventh image is gone."""
+    pytest.importorskip("img2dataset")
+    web = page.cleanup.enter_context(running(Web({str(i): kit.encode(kit.picture(i, 240)) for i in range(60)}, 4)))
+    urls = [web.url(f"{'image' if i % 7 else 'gone'}/{i}", i % 4) for i in range(60)]
+    texts = [f"a red dog sleeps in the garden of house number {i}" for i in range(60)]
+    (page.folder / "list").mkdir()
+    pq.write_table(pa.table({"url": urls, "caption": texts}), page.folder / "list.parquet")
+    table = pa.table({"URL": urls, "TEXT": texts, "similarity": [i / 60 for i in range(60)]})
+    pq.write_table(table, page.folder / "list/0.parquet")
+    (page.folder / "metadata.json").write_text(json.dumps(["dog", "garden"]))
+    contact = "contact: you@example.org"
+    page.replacements[contact] = f"{contact}, allow_networks: [127.0.0.0/8]"
+
+
+def serve_judge(page):
+    """The run `run1`, a model that answers yes, and the page's template."""
+    copy_run(page)
+    page.cleanup.enter_context(mock.patch.object(llm_server, "echo", lambda text: "Yes."))
+    server = page.cleanup.enter_context(llm_server.FaultServer(models=["my-vlm"]))
+    page.replacements["http://localhost:8000/v1"] = server.base_url
+    [template] = [block.text for block in read_blocks(page.page) if "Answer yes or no" in block.text]
+    (page.folder / "judge.txt").write_text(template)
+
+
 SETUPS = {
     "crawl": write_crawl,
+    "urls": serve_urls,
+    "judge": serve_judge,
     "wikipedia": write_wikipedia,
     "datacomp": write_datacomp,
     "run1": copy_run,
