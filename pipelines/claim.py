@@ -1,6 +1,6 @@
-"""Claims a run folder: it belongs to one recipe and one pool. A rerun of the same continues in it, others are refused.
+"""Claims a run folder for one recipe and one pool. A rerun of the same recipe continues in it; others are refused.
 
-In: a prepared run. Out: the folder's lock held, run.json and what workers read written, leftovers removed.
+In: a prepared run. Out: the folder is locked, run.json and the workers' files are written, and leftovers are removed.
 """
 
 import logging
@@ -58,23 +58,23 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run, planned and checked."""
+    """A run after planning and checking."""
 
     context: RunContext
     plan: Plan
     metadata: pa.Table | None  # None without `match`
-    imported: ImportReport | None  # of the metadata
+    imported: ImportReport | None  # for the metadata
     record: Record
-    retries: Retries  # what of the pool is tried again
-    finished: bool  # `_SUCCESS` is there, and nothing more is to be forgotten
+    retries: Retries  # the rows of the pool that are retried
+    finished: bool  # `_SUCCESS` exists, and there is nothing to forget
     engine: PipelineEngine
-    sent: Recipe  # as workers read it: where they are other machines, small files that it names are in the run's folder
-    inputs: dict[str, str]  # these files: their names there, and which they are
+    sent: Recipe  # for workers; on other machines, its small files are in the run folder
+    inputs: dict[str, str]  # these small files: name in the run folder → local path
 
 
 @contextmanager
 def claimed(prepared: Prepared, may_end: MayEnd | None = None, keeper: Keeper | None = None) -> Iterator[FolderLock]:
-    """Claim the folder, and hold it while the block runs, or for a job. Raises RecipeError and RunError."""
+    """Claim the folder and lock it during the block, or for a job. Raises RecipeError and RunError."""
     store = prepared.context.store
     with ExitStack() as held:
         try:
@@ -91,33 +91,33 @@ def claimed(prepared: Prepared, may_end: MayEnd | None = None, keeper: Keeper | 
 
 
 def claim_folder(prepared: Prepared) -> None:
-    """Write run.json and what workers read: from here on the folder belongs to the recipe. The caller holds its lock.
+    """Write run.json and the workers' files, which binds the folder to the recipe. The caller holds the lock.
 
     Raises RunError if the folder was changed since the run was prepared, or a file cannot be read now.
     """
     context, record, metadata = prepared.context, prepared.record, prepared.metadata
     store = context.store
     if len(Record.read_checked(store).items - record.items):
-        raise RunError(f"{store.url}: samples were forgotten here while the run was being prepared; run again")
+        raise RunError(f"{store.url}: samples were removed here while the run was being prepared; run again")
     is_new = not store.is_local and not identity.is_run(store)
     if identity.is_finished(context, prepared.plan.units, store.url):
-        raise RunError(f"{store.url}: another run finished this one while it was being prepared; nothing is left to do")
+        raise RunError(f"{store.url}: another command finished this run meanwhile; there is nothing left to do")
     if lost := lost_items(store, record):
         request = f"a request to forget {pluralise(lost, 'item')}"
-        _log.error(f"{store.url}: {request} was interrupted before it was recorded; repeat it")
+        _log.error(f"{store.url}: {request} was interrupted before it was recorded; repeat the request")
     identity.log_damage(store)
     clear_tmp(store, keep=STEPS_LOG)
-    # Where there is one, something happened to a published run: steps check what they find.
+    # If it exists, a published run was damaged: the steps check what they find.
     store.delete_file(SUCCESS_FILE)
     store.write_bytes(NEW_FILE, b"\n") if is_new else store.delete_file(NEW_FILE)
     if len(record):
         record.write(store)
     prepared.retries.write(store)
-    is_shared = not store.is_local and store.fs.protocol != "memory"  # which nobody else sees
+    is_shared = not store.is_local and store.fs.protocol != "memory"  # only this process sees memory
     if (context.place.is_cluster or is_shared) and not store.is_guarded():
-        cause = "is unguarded: this store has no conditional PUT, or this disk no hard links"
-        risk = "a second attempt at a unit, or a second command in the same moment, may replace files of the first"
-        _log.warning(f"{store.url}: {cause}, so {risk}: leave speculation off")
+        cause = "is unguarded: the store has no conditional PUT, or the disk has no hard links"
+        risk = "a second attempt at a unit, or a second command, may replace files of the first"
+        _log.warning(f"{store.url}: {cause}, so {risk}; turn speculation off, and run one command at a time")
     write_facts(store, _claim(prepared))
     store.delete(INPUTS)
     if metadata is not None:
@@ -133,7 +133,7 @@ def claim_folder(prepared: Prepared) -> None:
     except OSError as error:
         if store.root in str(error) or is_disk_full(error):
             raise
-        raise RunError(f"an input cannot be read: {describe(error)}; run again once it can be") from error
+        raise RunError(f"cannot read an input: {describe(error)}; run again when it is readable") from error
 
 
 def _claim(prepared: Prepared) -> RunClaim:
@@ -161,7 +161,7 @@ def _claim(prepared: Prepared) -> RunClaim:
 
 
 def _plugins(context: RunContext) -> dict[str, str]:
-    """Return the versions of other packages whose kinds the recipe uses, by name."""
+    """Return the versions of other packages that the recipe uses, by name."""
     recipe, captions = context.recipe, context.recipe.captions
     derived = DecideSettings.of(context).derived.values()
     used: list[tuple[Registry[Any], Iterable[str]]] = [
@@ -179,13 +179,13 @@ def _plugins(context: RunContext) -> dict[str, str]:
             (GATES, (key for key in GATES.kinds() if key not in captions.gates.off)),
         ]
     packages = [registry.package(key) for registry, keys in used for key in keys]
-    # `package` gives "NAME VERSION"; None for curate's own kinds, and no version if the package does not say it.
+    # `package` is "NAME VERSION", None for curate's own kinds, and just "NAME" if the package states no version.
     named = (package for package in [*packages, *recipe.dedup.packages] if package and " " in package)
     return dict(package.split(" ") for package in named)
 
 
 def update_metadata(prepared: Prepared) -> list[str]:
-    """Give a finished run the recipe's name and license, and remove its report; return which of them changed."""
+    """Update a finished run's name and license from the recipe, and remove its report. Return the changed keys."""
     store, plain = prepared.context.store, identity.plain_recipe(prepared.context.recipe)
     if all(read_facts(store).recipe[key] == plain[key] for key in identity.DESCRIPTIVE_KEYS):
         return []
@@ -200,7 +200,7 @@ def update_metadata(prepared: Prepared) -> list[str]:
 
 
 def finish_updating(store: RunStore) -> None:
-    """Complete what `update_metadata` began, if it was killed: else all is decided again. Raises as `locked` does."""
+    """Complete an `update_metadata` that was killed, so that a rerun decides nothing again. Raises like `locked`."""
     if store.exists(DESCRIBING_FILE):
         with locked(store, "run"):
             finish_description(store)

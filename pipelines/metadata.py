@@ -91,6 +91,6 @@ def _run(plan: Plan, settings: BuildSettings, engine: PipelineEngine) -> None:
         units.finish()
         gc.freeze()  # so that garbage collection skips all that was imported; `explaining` unfreezes
 
-    hint = "Nothing of the build is kept."
+    hint = "The build starts from the beginning next time."
     with explaining(settings.store, hint), settings.store.temporary_folder() as spool:
         engine.submit(partial(add_steps, spool=spool), settings.store).wait()

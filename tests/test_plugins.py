@@ -86,7 +86,7 @@ def test_the_package_of_the_page(tmp_path):
     assert "dropped by weighted, not drawn by its weight (probability 0)" in said
     assert "expected: 2 rows" in curate(tmp_path / "site", "whatif", out, "--set", "rules.small=part < 0.6").stdout
     unsized = curate(tmp_path / "site", "whatif", out, "--rows", "1")
-    assert unsized.returncode == 2 and "weighted has no number of rows to solve for" in unsized.stderr
+    assert unsized.returncode == 2 and "--rows: weighted has no setting" in unsized.stderr
     (tmp_path / "site/curate_extras.py").write_text(
         blocks["python"].replace("return np.clip", "return 1 / 0 + np.clip")
     )

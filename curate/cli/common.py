@@ -100,8 +100,8 @@ def warn_of_sizes(recipe: "Recipe", units: "Sequence[Unit]") -> Iterator[str]:
     for source in recipe.input if named else ():
         first = next((unit.parts[0].path for unit in units if unit.source == source.name), "")
         if resizing := find_format(source).resized(source, first):
-            remedy = "for the size before, write original_width and original_height"
-            yield f"warning: input {source.name!r}: {resizing}, and the recipe names {', '.join(named)}; {remedy}"
+            remedy = "to test the original size, use original_width and original_height"
+            yield f"warning: input {source.name!r}: {resizing}, and the recipe uses {', '.join(named)}; {remedy}"
 
 
 def find_outlooks(context: "RunContext", units: "Sequence[Unit]") -> "Iterator[tuple[Source, int, DownloadForecast]]":

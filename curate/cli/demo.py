@@ -26,7 +26,7 @@ from curate.store.store import RunStore
 _TRUTH = "truth.parquet"  # the last file of a pool
 # The slowest kernels, which a process of its own compiles meanwhile: seconds, once on a machine.
 _KERNELS = ("curate.base.numeric.text_hash", "curate.match.matcher")
-_FREE = "accepted: a new or empty folder, or an earlier demo's"
+_FREE = "accepted: a new or empty folder, or the folder of an earlier demo"
 
 
 def demo(out: Annotated[str, Option("--out", "-o", metavar="DIR")] = "curate-demo") -> None:
@@ -38,7 +38,7 @@ def demo(out: Annotated[str, Option("--out", "-o", metavar="DIR")] = "curate-dem
     if not os.path.exists(recipe):
         _write_recipe(out, recipe)
     if not os.path.exists(f"{pool}/{_TRUTH}"):
-        print(f"writing a synthetic pool of 2,000 scenes with injected defects to {pool} …", file=sys.stderr)
+        print(f"generating a pool of 2,000 pictures, some with known defects, in {pool}", file=sys.stderr)
         compile_kernels = "; ".join(f"import {module}; {module}.compile_kernels()" for module in _KERNELS)
         command, silent = [sys.executable, "-c", compile_kernels], subprocess.DEVNULL
         at_interrupt(subprocess.Popen(command, stdout=silent, stderr=silent).kill)
@@ -49,21 +49,21 @@ def demo(out: Annotated[str, Option("--out", "-o", metavar="DIR")] = "curate-dem
     caught = score(f"{pool}/{_TRUTH}", run)
     print_lines(*render_page("demo", caught=caught, rules=list(counts), rates=rate_rules(caught, list(counts))).lines)
     page, size = write_report(run)
-    print(f"\n{page} shows the whole run on one page ({format_bytes(size)}): open it in a browser.")
-    print(f"The pool is in {pool}. Change a rule in {recipe}, then: curate run {recipe} --out {out}/run2 --reuse {run}")
+    print(f"\nOpen {page} in a browser: it shows the whole run on one page ({format_bytes(size)}).")
+    print(f"Change a rule in {recipe}, then run it again: curate run {recipe} --out {out}/run2 --reuse {run}")
 
 
 def _check_free(out: str) -> None:
     if not os.path.isdir(out) or not os.listdir(out):
         return
     if os.path.exists(f"{out}/{RUN_FILE}"):
-        raise RecipeError(f"--out {out}: is a run; {_FREE}")
+        raise RecipeError(f"--out {out}: is a run folder; {_FREE}")
     if os.path.isfile(f"{out}/pool/{_TRUTH}"):
         return
     recipe = Path(out, "recipe.yaml")  # the first file that a demo writes: an interrupted demo continues
     text = recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else ""
     if text.partition("\n")[0] != _packaged_recipe().partition("\n")[0]:
-        raise RecipeError(f"--out {out}: holds {min(os.listdir(out))!r} and no earlier demo; {_FREE}")
+        raise RecipeError(f"--out {out}: contains {min(os.listdir(out))!r} and no earlier demo; {_FREE}")
 
 
 def _packaged_recipe() -> str:

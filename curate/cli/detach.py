@@ -62,7 +62,7 @@ def start_driver(store: RunStore) -> None:
             sys.stderr.flush()
     if not is_handed_over:
         raise Exit(driver.wait())
-    print(describe_handover(store, f"process {driver.pid}, which says more in {log}"), end="")
+    print(describe_handover(store, f"process {driver.pid}, which logs to {log}"), end="")
 
 
 @contextmanager
@@ -123,4 +123,4 @@ def _copied(store: RunStore, log: Path) -> Iterator[None]:
 def describe_handover(store: RunStore, worker: str) -> str:
     """Return what a user reads once a run was handed over."""
     follow, stop = f"curate status {store.url} --watch", f"curate cancel {store.url}"
-    return f"{store.url}: handed over to {worker}\n  {follow}    follows it\n  {stop:{len(follow)}}    stops it\n"
+    return f"{store.url}: runs in {worker}\n  {follow}    follows it\n  {stop:{len(follow)}}    stops it\n"

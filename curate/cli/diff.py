@@ -31,11 +31,11 @@ def diff(
     if side is not None and by is None:
         by = By.sample
     if side is not None and by != By.sample:
-        raise RecipeError(f"--side {side} lists samples; accepted: without --by, or with --by sample")
+        raise RecipeError(f"--side {side} lists samples, and --by {by} does not; accepted: no --by, or --by sample")
     if images and side is None:
-        raise RecipeError("--images needs a side; accepted: --side lost or --side gained")
+        raise RecipeError("--images needs --side lost or --side gained")
     if out is not None and not images:
-        raise RecipeError("--out is the page that --images writes; accepted: --out with --images")
+        raise RecipeError("--out names the page of --images; add --images, or remove --out")
     if limit is not None and by is None:
         raise RecipeError(f"--limit needs --by; accepted: {', '.join(f'--by {name}' for name in By)}")
     if images and side is not None:
@@ -54,7 +54,7 @@ def diff(
         shown = table.slice(0, _SHOWN if limit is None and format == Format.table else limit)
         print_result(Result(tuple(shown.column_names), tuples(shown)), format)
         if format == Format.table and len(shown) < len(table):
-            print(f"of {len(table):,} rows; --limit shows more")
+            print(f"of {len(table):,} rows; print more with --limit")
     elif format == Format.table:
         print_page("diff", diff=comparison)
     elif format == Format.csv:
@@ -76,4 +76,4 @@ def _print_samples(first: str, second: str, limit: int | None, side: Side | None
     rows = (row for batch in chain(begin, batches) for row in tuples(batch))
     print_result(Result(tuple(SAMPLES.names), rows), format)
     if for_people and limit is None:
-        print(f"the first {_SHOWN} of each side by uid; --limit shows more, --format csv all")
+        print(f"these are the first {_SHOWN} of each side by uid; print more with --limit, or all with --format csv")

@@ -29,7 +29,7 @@ def forget(
         for path in paths or ():
             items = read_list(path, kind, typed)
             if not len(items):
-                raise RecipeError(f"{path}: lists nothing; accepted: at least one item, one per line")
+                raise RecipeError(f"{path}: is empty; accepted: at least one item, one per line")
             requested |= items
     result = forget_items(directory, requested, dry_run)
     hashes = [(kind, value) for kind in KINDS for value in hex_of(result.absent[kind][:_SHOWN])]

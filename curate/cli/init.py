@@ -49,20 +49,20 @@ def init(
         else:
             text, name = _recipe_for(kind, out)
             _write(text, out, name)
-        print(f"wrote {out}: edit it for your pool, then\n")
+        print(f"wrote {out}; edit it for your pool, then run\n")
         run = f"curate run {out} --out {Path(out).stem}-run"
-        purpose = "checks it; shows inputs and the expected yield, and writes nothing"
+        purpose = "checks it, and shows inputs and the expected yield"
         print(f"  {f'curate plan {out}':{len(run)}}   {purpose}\n  {run}   runs it")
         return
     if kind is not None:
-        raise RecipeError(f"{kind} --on {on}: accepted: a recipe's name or --on ENGINE, not both")
+        raise RecipeError(f"{kind} --on {on}: accepted: a path, a recipe's name, or --on ENGINE; not both")
     if on not in engines():
         raise RecipeError(f"--on {on}: no such engine; {did_you_mean(on, engines())}accepted: {', '.join(engines())}")
     out = out or f"{on}.yaml"
     text = (shipped_folder("infra") / f"{on}.yaml").read_text("utf-8")
     _write(text, out, f"my-{on}")
     command = next(line for line in text.splitlines() if "curate run" in line)  # how it is used, at its head
-    print(f"wrote {out}: edit it for your machines, then\n")
+    print(f"wrote {out}; edit it for your machines, then run\n")
     print(f"  {command.strip('# ').partition(' --on ')[0]} --on {out}")
 
 

@@ -38,7 +38,7 @@ def build(
     """Build entries in any language from downloaded files."""
     options = common.prepare_beam(beam_options, on, "options, with globs in quotes")
     if not isfinite(pmi):
-        raise RecipeError(f"--pmi {pmi}: found no finite number; accepted: one, such as 25")
+        raise RecipeError(f"--pmi {pmi}: accepted: a finite number, such as 25")
     from curate.cli.progress import show_counting
     from curate.match.building.parts import make_plan
     from curate.match.building.steps import report_name
@@ -49,7 +49,7 @@ def build(
         plan = make_plan(wiki, views, wordnet, chosen, mode, listed=["en"] if english else [])
     if plan.unnamed:
         many = pluralise(len(plan.unnamed), "file")
-        print(f"left out {many} without a language in the name, such as {plan.unnamed[0]}", file=sys.stderr)
+        print(f"skipped {many} whose names contain no language, such as {plan.unnamed[0]}", file=sys.stderr)
     with show_counting(work_folder(out), len(plan.parts)):
         report = run_build(plan, out, mode, Limits(pmi=pmi), options, on, english)
     languages = [_describe_language(report, language) for language in report["languages"]]
@@ -84,7 +84,7 @@ def show(
     entries = table.filter(pc.match_substring(table["entry"], find))
     if language:
         if language not in keys:
-            raise RecipeError(f"--language {language}: found no entry of it in {path}; it has: {', '.join(keys)}")
+            raise RecipeError(f"--language {language}: {path} has no entry in it; accepted: {', '.join(keys)}")
         entries = entries.filter(pc.equal(entries["language"], pa.scalar(language)))
     searched = {"found": len(entries), "language": language, "text": find}
     _print_list(table, report, shown=entries.slice(0, limit).to_pylist(), searched=searched, written="")

@@ -99,7 +99,7 @@ def _show_estimate(
     from pipelines.trial import find_trials, plan_costs
 
     try:
-        with common.say_if_slow("measuring a sample of the pool for the estimate; --no-estimate skips it"):
+        with common.say_if_slow("measuring a sample of the pool to estimate the yield (skip this with --no-estimate)"):
             # First, for it wants a new process.
             trials = find_trials(prepared, measure, show_sample) if figures else None
             context, pool = prepared.context, prepared.plan.units
@@ -110,7 +110,7 @@ def _show_estimate(
     except RecipeError as error:  # of a device, say, that only workers have
         if prepared.engine.place.is_this_machine:
             raise
-        hint = "; what it costs, a run of a part there tells: see infra/cost.md, GPU" if figures else ""
+        hint = "; to measure the cost, run a part of the pool there (infra/cost.md, GPU)" if figures else ""
         print(f"\nestimate: none on this machine: {error}{hint}")
         return
     shown = {"estimate": expected, "downloads": downloads, "seen": seen, "cores": os.cpu_count() or 1}
@@ -119,7 +119,7 @@ def _show_estimate(
         costs = plan_costs(prepared, trials, expected, rows, figures)
         common.print_page("costs", plan=costs, today=datetime.date.today())
     elif figures and expected:
-        print("costs by step: add --measure N, or name a finished run by --out or --reuse")
+        print("for the cost of each step, add --measure N, or pass a finished run with --out or --reuse")
 
 
 def _source_facts(source: Source, plan: Plan) -> dict[str, Any]:

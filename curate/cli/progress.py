@@ -30,7 +30,7 @@ _BETWEEN_LINES = 10.0  # seconds between two lines
 _BETWEEN = 2.0  # seconds at least between two readings of the downloads' log
 _SHARE = 0.02  # of the time at most that readings take: there is a line a shard
 _REASONS = 4  # that are shown
-_NOTHING = "no unit was finished yet; run the same command to continue"
+_NOTHING = "no unit is finished yet; repeat the command to continue"
 
 
 class _Progress:
@@ -113,7 +113,7 @@ def show_progress(folder: RunStore, units: int, urls: int = 0) -> Iterator[None]
             progress = _Progress(folder, units, urls)
             progress.read()
             texts = "  ".join(progress.texts())
-            kept = f"finished: {texts}; run the same command to continue" if texts else _NOTHING
+            kept = f"finished: {texts}; repeat the command to continue" if texts else _NOTHING
             os.write(2, f"{kept}\n".encode())
 
     at_interrupt(print_finished)

@@ -92,9 +92,9 @@ class CommandKeeper(Keeper):
         ):
             print(f"curate: {in_flight}", file=sys.stderr, flush=True)
             return
-        remedy = "If memory runs out, free some. Finished work is kept, and the same command continues"
-        remedy = f"{remedy}: what was killed {MAX_ATTEMPTS} times then fails as worker_died."
-        raise RunError(f"{store.url}: {self._died}, and isolating units does not help; {in_flight}\n{remedy}")
+        remedy = "If memory ran out, free some. Finished work is kept: repeat the command to continue."
+        remedy = f"{remedy} It marks samples that were killed {MAX_ATTEMPTS} times as worker_died."
+        raise RunError(f"{store.url}: {self._died}, even with units isolated; {in_flight}\n{remedy}")
 
 
 def run(
@@ -124,10 +124,10 @@ def run(
         finish_updating(RunStore(out))
     loaded = load_recipe(recipe, overrides)
     if in_process and (detach or on or options):
-        raise RecipeError("--in-process: runs here, without Beam: leave out --detach, --on and Beam's options")
+        raise RecipeError("--in-process runs without Beam; remove --detach, --on and Beam options")
     if retry and not any(map(find_downloading, loaded.input)):
-        remedy = f"for repaired files run into another folder, with --reuse {out}"
-        raise RecipeError(f"--retry: is for URLs, and the recipe has no source of format urls; {remedy}")
+        remedy = f"if you repaired files, run into a new folder with --reuse {out}"
+        raise RecipeError(f"--retry: retries URLs, but the recipe has no input with format urls; {remedy}")
     if detach and not is_driver() and not choose_engine(options, on).outlasts_driver:
         keeper.stop_supervising()  # the driver has a process of its own that does
         start_driver(RunStore(out))
@@ -186,7 +186,7 @@ def _run(prepared: "Prepared", plan_run: Callable[[], "Prepared"], work: Callabl
         reused = prepared.context.reuse
         if reused is None or not count_forgotten_since(prepared.context.store, reused):
             raise
-        print(f"{reused.url}: samples were forgotten there meanwhile; taking them out here too", file=sys.stderr)
+        print(f"{reused.url}: samples were removed there meanwhile; removing them here too", file=sys.stderr)
         again = plan_run()
         claim_folder(again)
         work(again)
@@ -245,12 +245,12 @@ def _tell_finished(prepared: "Prepared", out: str, retry: bool) -> None:
         reason += f", and {pluralise(len(mendable), 'URL')} may succeed on another attempt (--retry)"
     has_report = store.exists(REPORT_FILE)
     if changed := update_metadata(prepared):
-        print(f"{out}: {reason}; what describes it has the new {' and '.join(changed)}, all else stays")
+        print(f"{out}: {reason}; updated its {' and '.join(changed)}, and nothing else")
         if has_report:
             from curate.ask.report.page import write_report  # with all that a page needs
 
             write_report(out)
             command = f"`curate report {out} --against DIR`"
-            print(f"{REPORT_FILE} was written again; if it compared runs: {command}")
+            print(f"rewrote {REPORT_FILE}; to compare runs in it again, use {command}")
     else:
         print(f"{out}: {reason}; nothing to do (`curate verify {out}` reads every byte)")

@@ -36,7 +36,7 @@ def sql(
     _check_pages(query, images, out, fiftyone)
     if shell:
         if query is not None or params:
-            raise RecipeError("--shell reads queries from standard input; accepted: --shell without QUERY and --param")
+            raise RecipeError("--shell reads queries from standard input; remove QUERY and --param")
         raise_when_interrupted()  # it ends a query, not the shell
         with common.open_output() as file:
             failed = run_shell(directory, format.value, file)
@@ -45,7 +45,7 @@ def sql(
         query = sys.stdin.read()
     if query is None:
         if params:
-            raise RecipeError("--param needs a query; `curate sql DIR` lists them with their parameters")
+            raise RecipeError("--param needs a query; `curate sql DIR` lists the queries and their parameters")
         find_run(directory)
         if format is common.Format.table:
             from curate.ask.text_pages import render_page  # with the library of templates, which a query does not need
@@ -71,13 +71,12 @@ def sql(
 
 def _check_pages(query: str | None, images: bool, out: str | None, fiftyone: str | None) -> None:
     if out is not None and not images:
-        purpose = "--out is the page that --images writes"
-        raise RecipeError(f"{purpose}; accepted: --out with --images; for rows redirect standard output: > FILE")
+        raise RecipeError("--out names the page of --images; add --images, or write the rows to a file with > FILE")
     if images and fiftyone:
-        raise RecipeError("--images and --fiftyone write different things; accepted: one of them")
+        raise RecipeError("--images and --fiftyone exclude each other; accepted: one of them")
     if query is None and (images or fiftyone):
         option = "--images" if images else "--fiftyone"
-        raise RecipeError(f"{option} needs a query that yields a column uid, such as SELECT uid FROM kept LIMIT 50")
+        raise RecipeError(f"{option} needs a query with a column uid, such as SELECT uid FROM kept LIMIT 50")
 
 
 def _export(directory: str, query: str, params: dict[str, str], folder: str) -> None:
@@ -90,7 +89,7 @@ def _export(directory: str, query: str, params: dict[str, str], folder: str) -> 
         asking(directory, query, params) as result,
     ):
         written, missing = export_rows(run, result, folder)
-    lost = f"; {pluralise(missing, 'row')} without a readable image" if missing else ""
+    lost = f", without {pluralise(missing, 'row')} whose image is not readable" if missing else ""
     print(f"wrote {pluralise(written, 'sample')} to {folder}{lost}; in Python:\n")
     print("  import fiftyone as fo")
     print(f"  dataset = fo.Dataset.from_dir({folder!r}, dataset_type=fo.types.FiftyOneDataset)")
@@ -100,5 +99,5 @@ def _export(directory: str, query: str, params: dict[str, str], folder: str) -> 
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise RecipeError(f"--param {text}: write name=value, such as --param limit=50")
+        raise RecipeError(f"--param {text}: accepted: NAME=VALUE, such as --param limit=50")
     return name, value

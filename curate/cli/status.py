@@ -65,18 +65,18 @@ def cancel(directory: Annotated[str, Argument(metavar="DIR")]) -> None:
     store = RunStore(directory)
     if not ((holder := find_holder(store)) or store.exists(RUN_FILE)):
         raise no_run(store, directory)
-    outcome = f"{holder} has ended already" if holder else "nobody is at work here"
+    outcome = f"{holder} has already ended" if holder else "nothing is running here"
     if holder and (holder.handle or holder.log) and not ask(holder)[0]:
-        print(f"{directory}: cancelling {holder}, for at most {_SECONDS // 60} min", file=sys.stderr, flush=True)
+        print(f"{directory}: canceling {holder}; this takes at most {_SECONDS // 60} min", file=sys.stderr, flush=True)
         try:
             stop(holder, _SECONDS)
         except Exception as error:  # of any library's
             see = f"; see {holder.page}" if holder.page else ""
-            raise RunError(f"{directory}: {holder} may go on: {one_line(error, 300)}{see}") from None
-        outcome = f"{holder} is cancelled"
+            raise RunError(f"{directory}: {holder} may still be running: {one_line(error, 300)}{see}") from None
+        outcome = f"{holder} is canceled"
     elif holder and not is_dead(holder):
         where = f"on {holder.host}: kill {holder.process}"
-        raise RunError(f"{directory}: {holder} was not handed over; end it by Ctrl-C in its terminal, or {where}")
+        raise RunError(f"{directory}: {holder} runs in a terminal; press Ctrl-C there, or {where}")
     if holder:
         end_lease(store, holder.id)
     go_on = "the run is finished" if store.exists(SUCCESS_FILE) else how_to_go_on(store, directory)

@@ -85,9 +85,9 @@ class Supervisor:
             sys.exit(STATUS + self._interrupt if self._interrupt else status if status >= 0 else STATUS - status)
         _kill_descendants(self.process)
         self.deaths, self.total = self.deaths + 1, self.total + 1
-        self.death = f"ended itself (status {status}), not by an error of curate"
+        self.death = f"ended itself (status {status}) without an error from curate"
         if status < 0:
-            memory = ", as by the system when memory runs out" if status == -signal.SIGKILL else ""
+            memory = ", maybe because memory ran out" if status == -signal.SIGKILL else ""
             self.death = f"was ended by signal {-status} ({signal.strsignal(-status)}{memory})"
         is_end = self.deaths > MAX_DEATHS  # the last one was to say why
         cursor = SHOW_CURSOR.decode() if sys.stderr.isatty() else ""

@@ -74,22 +74,20 @@ def _size_key(recipe: Recipe) -> str:
     if recipe.selection and recipe.selector.sizes_of:
         return f"{recipe.selector.key}.{recipe.selector.sizes_of[0]}"
     if recipe.selection and recipe.selection[0] not in ("balance", "sample"):
-        reason = f"--rows: {recipe.selection[0]} has no number of rows to solve for"
-        raise RecipeError(f"{reason}; accepted: --by, or no --rows, for the expected size with other settings (--set)")
+        reason = f"--rows: {recipe.selection[0]} has no setting that determines the number of rows"
+        raise RecipeError(f"{reason}; name the number of a rule with --by, or remove --rows")
     return "balance.rows" if recipe.match else "sample.rows"
 
 
 def _check(sweep_of: str | None, plot: str | None, rows: int | None, by: str | None, share: float | None) -> None:
     if share is not None and (rows is not None or sweep_of is not None):
-        raise RecipeError("--tail-share excludes --rows and --sweep: each of them sets t; accepted: one of them")
+        raise RecipeError("--tail-share, --rows and --sweep each set t; accepted: one of them")
     if plot is not None and sweep_of is None:
-        accepted = "--plot with --sweep, such as --sweep 'balance.t={1000..100000}'"
-        raise RecipeError(f"--plot needs a sweep; accepted: {accepted}")
+        raise RecipeError("--plot needs --sweep, such as --sweep 'balance.t={1000..100000}'")
     if by is not None and rows is None:
         raise RecipeError("--by needs --rows, the target size")
     if sweep_of is not None and rows is not None:
-        accepted = "accepted: one of them, or --sweep with --set balance.rows=…"
-        raise RecipeError(f"--sweep and --rows exclude each other; {accepted}")
+        raise RecipeError("--sweep and --rows exclude each other; accepted: --sweep with --set balance.rows=N")
     if plot is not None:
         check_plot(plot)
 

@@ -1,17 +1,17 @@
-"""The interface that every engine implements: what it needs, where steps work on it, and the job of a run.
+"""The interface of an engine: what it needs, where its workers run, and the job of a run.
 
-An engine is a file with a subclass of `PipelineEngine`, a line in `registry`, and a YAML of its options in infra/,
-which `curate init --on` then has. A package brings one by an entry point of the group `curate.engines`, named as the
-engine's key:
+To add an engine, write a file with a subclass of `PipelineEngine`, a line in `registry`, and a YAML file of its options
+in infra/, which `curate init --on` then copies. A package adds one through an entry point of the group
+`curate.engines`, named after the engine's key:
 
     from curate.plugins import PipelineEngine
 
     class Flink(PipelineEngine):
-        key = "flink"  # as `runner` has it, in a file of --on and after `--`
+        key = "flink"  # the value of `runner`, in the file of --on and after `--`
         runner = "FlinkRunner"
         defaults = ("--parallelism=64",)
 
-Options of its own are a subclass of Beam's PipelineOptions in the same file.
+An engine's own options are a subclass of Beam's PipelineOptions in the same file.
 """
 
 import os
@@ -31,40 +31,40 @@ from curate.run.units import WorkerLocation
 from curate.store.store import RunStore
 from pipelines.engines.job import Job
 
-Report = Callable[[str], None]  # is given a line for the user
+Report = Callable[[str], None]  # prints a line for the user
 
 
 class PipelineEngine:
-    """An engine with the options of a run. All methods but `submit` leave the run's folder as it is.
+    """An engine with the options of a run. Only `submit` changes the run folder.
 
     Attributes:
         key: its name for users.
-        runner: the runner of Beam's that it works by: a name of Beam's, or the dotted path of a class.
-        defaults: options that a user's override, as words.
-        may_know_more: whether options that Beam does not know are left to somebody whom the runner asks.
+        runner: the Beam runner that it uses: a name that Beam knows, or the dotted path of a class.
+        defaults: default options, as words; the user's options override them.
+        may_know_more: whether somebody else, such as a job server, may know options that Beam does not.
     """
 
     key: ClassVar[str]
     runner: ClassVar[str]
     defaults: ClassVar[tuple[str, ...]] = ()
     may_know_more: bool = False
-    # CPU seconds of a run, a process and a task, Java's included, and seconds of wall before the first step and between
-    # two: of Spark, by bench_costs, which stand for other engines until somebody measures these.
+    # CPU seconds per run, process and task, including Java, and wall seconds before the first step and between steps.
+    # bench_costs measured them on Spark; they serve for other engines until somebody measures those.
     overhead: ClassVar[tuple[float, float, float] | None] = (11.0, 1.5, 0.015)
     seconds: ClassVar[tuple[float, float]] = (20.0, 0.3)
 
     def __init__(self, options: PipelineOptions, runner: PipelineRunner) -> None:
-        self.options = options  # for `beam.Pipeline`, which copies them
+        self.options = options  # `beam.Pipeline` copies them
         self.name = type(runner).__name__  # in messages
 
     @classmethod
     def takes(cls, runner: PipelineRunner) -> bool:
-        """Return whether this is the engine of a runner that a user names in Beam's way."""
+        """Return whether this engine handles a runner that a user named as in Beam."""
         return cls.runner in ancestors(runner)
 
     @classmethod
     def find_runner(cls, options: PipelineOptions, out: str | None) -> PipelineRunner:
-        """Return Beam's runner, once the options that it needs are checked. Raises what Beam does, and RecipeError."""
+        """Check the options that Beam's runner needs, and return it. Raises RecipeError and Beam's errors."""
         trial = beam.Pipeline(options=options)
         os.rmdir(trial.local_tempdir)
         return trial.runner
@@ -75,60 +75,60 @@ class PipelineEngine:
 
     @property
     def outlasts_driver(self) -> bool:
-        """Whether a job goes on by itself, and --detach leaves it; else a driver process outlives the shell."""
+        """Whether a job continues without this process; otherwise --detach starts a driver process."""
         return False
 
     def name_job(self, store: RunStore) -> Mapping[str, str] | None:
-        """Return the handle of the job that `submit` is about to make, if it has one before: this process may die."""
+        """Return the handle of the job that `submit` will create, if known before: this process may die meanwhile."""
         return None
 
     @classmethod
     def attach(cls, handle: Mapping[str, str]) -> Job:
-        """Return a job by its handle, in any process; its state is UNKNOWN where the engine knows no such job."""
+        """Return a job by its handle, in any process. Its state is UNKNOWN if the engine does not know it."""
         raise NotImplementedError
 
     @property
     def workers(self) -> Workers:
-        """What is at work, by the options."""
+        """Cores, processes and memory, according to the options."""
         missing = f"the options of {self.key} do not say to curate how many cores there are"
         return Workers(self.key, None, 1, missing=missing, overhead=self.overhead, seconds=self.seconds)
 
     def set_up(self) -> None:
-        """Set up this process, once this engine is chosen."""
+        """Set up this process after this engine is chosen."""
 
     def check(self) -> None:
-        """Raise RecipeError where a package, a program or a setting is missing; before anything is planned."""
+        """Raise RecipeError if a package, a program or a setting is missing. Called before planning."""
 
     def check_folder(self, folder: RunStore) -> None:
-        """Raise RecipeError where no worker could see the run's folder."""
+        """Raise RecipeError if workers cannot see the run folder."""
 
     def check_workers(self, context: RunContext, units: Sequence[Unit], report: Report) -> None:
-        """Ask workers if they can do the run; tell `report` which engine it is. Raises RecipeError and RunError."""
+        """Check that workers can do the run, and `report` the engine. Raises RecipeError and RunError."""
 
     def hints(self, context: RunContext, rows: int, n_buckets: int) -> Mapping[str, Mapping[str, Any]]:
-        """Return Beam's resource hints of steps, by how their names begin: `min_ram` in bytes, `accelerator`."""
+        """Return Beam's resource hints by prefix of the steps' names: `min_ram` in bytes, `accelerator`."""
         return {}
 
     def submit(self, add_steps: Callable[[beam.Pipeline], object], store: RunStore) -> Job:
-        """Hand over the pipeline that `add_steps` makes, of the run in `store`.
+        """Build the pipeline with `add_steps` and submit it, for the run in `store`.
 
-        Where steps work in this process, they have ended when this returns. Raises what ends or refuses the job.
+        If the steps run in this process, they have ended when this returns. Raises the error that ends the job.
         """
         root = beam.Pipeline(options=self.options)
         add_steps(root)
         interrupt = signal.getsignal(signal.SIGINT)
         try:
             result = root.run()
-        finally:  # a job server of Beam's would end by an interrupt, before its job is cancelled
+        finally:  # Beam's job server would end at an interrupt, before its job is canceled
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, interrupt)
         return self.follow(result)
 
     def follow(self, result: PipelineResult) -> Job:
-        """Return the job of what Beam's runner gave."""
+        """Return the job for the result of Beam's runner."""
         return Job(self.name, result)
 
 
 def ancestors(runner: PipelineRunner) -> set[str]:
-    """Return the names of a runner's class and its bases."""
+    """Return the names of a runner's class and its base classes."""
     return {ancestor.__name__ for ancestor in type(runner).__mro__}

@@ -1,8 +1,8 @@
-"""Which engine a run is on, and with which options: read once by Beam itself, so that nobody else looks at the words.
+"""Chooses the engine of a run and parses its options with Beam's own parser.
 
-In: the file of `--on`, YAML of Beam options under their own names, and the words after `--`. Out: the engine. In the
-file a list is an option that is repeated, a mapping one that is repeated as key=value (`spark_conf`) or one JSON text,
-a boolean a flag. What Beam does not know is an error.
+In: the file of `--on`, a YAML mapping of Beam options, and the words after `--`. Out: the engine. In the file, a list
+repeats an option, a mapping repeats it as key=value (`spark_conf`) or is one JSON text, and a boolean is a flag.
+Options that Beam does not know are errors.
 """
 
 import argparse
@@ -30,7 +30,7 @@ _ACCEPTED = "a YAML mapping of Beam options, such as runner: spark; `curate init
 
 
 class Beam(PipelineEngine):
-    """A runner of which nothing more is known; so its workers are taken for other machines."""
+    """A runner without an engine of its own. Its workers are assumed to be other machines."""
 
     key = "beam"
 
@@ -39,31 +39,31 @@ class Beam(PipelineEngine):
         self.may_know_more = "PortableRunner" in ancestors(runner)  # its job server
 
     def check_workers(self, context: RunContext, units: Sequence[Unit], report: Report) -> None:
-        """Say which runner it is, and where."""
+        """Report the runner and its address."""
         server = self.options.view_as(PortableOptions).job_endpoint
         report(f"{self.name}{f' at {server}' if server else ''}")
 
 
 def choose_engine(words: Sequence[str], on: str | None = None, out: str | None = None) -> PipelineEngine:
-    """Return the engine that is named, with its options; without one: local, with one worker, whose steps have threads.
+    """Return the requested engine with its options. The default is local, with one worker and threads in its steps.
 
     Args:
-        words: Beam's options, as on a command line.
-        on: a file of options. The words come after it.
-        out: the run's folder, where an engine may put what is for a while.
+        words: Beam options, as on a command line.
+        on: a file of options, which the words override.
+        out: the run folder, where an engine may put temporary files.
 
     Raises:
-        RecipeError: Beam cannot read them, does not find the runner, or misses an option that it needs; or an option is
-            unknown, and no job server is asked later that could know it.
+        RecipeError: Beam cannot parse the options, does not find the runner, or a required option is missing; or an
+            option is unknown, and the runner has no job server that may know it.
     """
-    engines = ENGINES.kinds()  # first, for their options become Beam's
+    engines = ENGINES.kinds()  # first, because this registers their options with Beam
     parser, command = _make_parser(), f"Beam options {' '.join(words)}"
-    groups = (_read_file(on, parser) if on is not None else {}) | {command: list(words)}  # by where they are
-    every = list(chain(*groups.values()))  # of an option that has one value, the last one holds
+    groups = (_read_file(on, parser) if on is not None else {}) | {command: list(words)}  # by source
+    every = list(chain(*groups.values()))  # the last value of an option wins
     unknown = {where: unread for where, group in groups.items() if (unread := _find_unknown(parser, group, where))}
     runner = PipelineOptions(every).view_as(StandardOptions).runner
     name = (Local.key if runner is None else runner).lower()
-    beams = name.rpartition(".")[2] if name.startswith("apache_beam.") else name  # which is of Beam's own runner
+    beams = name.rpartition(".")[2] if name.startswith("apache_beam.") else name  # the class name of Beam's own runner
     kind = engines.get(name) or next((kind for kind in engines.values() if kind.runner.lower() == beams), None)
     where = command if on is None else f"--on {on} and {command}" if words else f"--on {on}"
     if kind is None:
@@ -72,7 +72,7 @@ def choose_engine(words: Sequence[str], on: str | None = None, out: str | None =
     elif runner is None:
         for word, key in product(every, engines):
             if key != Local.key and word.startswith(f"--{key}_"):
-                raise RecipeError(f"{where}: {word.partition('=')[0]} needs runner: {key}; found no runner")
+                raise RecipeError(f"{where}: {word.partition('=')[0]} needs runner: {key}, but no runner is set")
     options = _Options([*(kind.defaults if kind else ()), *every, f"--runner={kind.runner if kind else runner}"])
     subject = f"{where}: runner {runner}" if runner and "." in runner else where
     with reraised(RecipeError, subject, ImportError, AttributeError, ValueError, TypeError, RecipeError):
@@ -89,17 +89,17 @@ def choose_engine(words: Sequence[str], on: str | None = None, out: str | None =
 
 
 def _find_unknown(parser: argparse.ArgumentParser, words: Sequence[str], where: str) -> list[str]:
-    """Return the words that Beam does not know. Raises RecipeError where it cannot read one."""
+    """Return the words that Beam does not know. Raises RecipeError if it cannot parse one."""
     try:
         return parser.parse_known_args(words)[1]
     except argparse.ArgumentError as error:
         raise RecipeError(f"{where}: {error}") from None
-    except ValueError as error:  # of JSON
+    except ValueError as error:  # invalid JSON
         raise RecipeError(f"{where}: {error} (found {shorten(' '.join(words))})") from None
 
 
 def _check_runner(runner: str, where: str) -> None:
-    """Raise RecipeError where Beam has no such runner; it takes its own without their last word too."""
+    """Raise RecipeError if Beam has no such runner. Beam accepts its runners also without the suffix "Runner"."""
     if reason := ENGINES.broken.get(runner.lower()):
         raise RecipeError(f"{where}: {reason}")
     names = StandardOptions.KNOWN_RUNNER_NAMES
@@ -112,16 +112,16 @@ def _check_runner(runner: str, where: str) -> None:
 
 
 class _Options(PipelineOptions):
-    """Options whose views are made once: Beam asks for two with each transform, and makes a parser for each."""
+    """Options with cached views: Beam requests two for each transform, and builds a parser for each view."""
 
     @cache  # noqa: B019 (a process has few of them)
     def view_as(self, cls: type[View]) -> View:
-        """Return the options as another class has them; all views share their values."""
+        """Return the options as another class; all views share their values."""
         return cast(View, super().view_as(cls))
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    """Return a parser of Beam's options, which raises errors: Beam's own drops what it does not know."""
+    """Return a parser for Beam's options that raises errors; Beam's own drops unknown options."""
     parsers: list[argparse.ArgumentParser] = []
     PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
     parsers[0].exit_on_error = False
@@ -129,7 +129,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _read_file(path: str, parser: argparse.ArgumentParser) -> dict[str, list[str]]:
-    """Return the words of each option in a file, by where it is. Raises RecipeError."""
+    """Return the words of each option in a file, by file and key. Raises RecipeError."""
     data, _ = read_mapping(path, f"--on {path}", "file of options", _ACCEPTED)
     options = {}
     for key, value in data.items():
@@ -161,9 +161,9 @@ def _to_words(key: str, value: Any, action: argparse.Action | None, where: str) 
 
 
 def _text(value: Any, where: str) -> str:
-    """Return a value as a command line has it, booleans as Spark does. Raises RecipeError where it is none."""
+    """Return a value as in a command line, booleans as in Spark. Raises RecipeError for other types."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str | int | float):
         return str(value)
-    raise RecipeError(f"{where}: found {shorten(value)}; accepted: text, a number, true or false; else in quotes")
+    raise RecipeError(f"{where}: found {shorten(value)}; accepted: text, a number, true or false; quote all else")

@@ -1,8 +1,8 @@
-"""Dataflow, Google's service, by Beam's own runner: what is wrong with names is said before anything is staged.
+"""Google Dataflow, through Beam's own runner. Invalid names are reported before anything is staged.
 
-A job has one Python process a machine, whose steps have threads, as the local engine has: models and entries are there
-once. Where a step needs more than the others, its resource hints say so, and Dataflow gives it machines of its own
-("right fitting"). A run's job has the same name at each attempt, and Dataflow refuses a second active one of that name.
+A job runs one Python process per machine, whose threads share models and entries, as in the local engine. If a step
+needs more than the others, its resource hints make Dataflow run it on separate machines ("right fitting"). All attempts
+at a run use the same job name, so that Dataflow refuses a second active job.
 """
 
 import logging
@@ -33,18 +33,18 @@ from pipelines.engines.workers import find_files
 from pipelines.spark.context import StageCost
 
 _log = logging.getLogger(__name__)
-_BETWEEN = 5.0  # seconds between two looks at a job
-_TIMEOUT, _PATIENCE = 30, 600  # seconds that an answer may take, and that none may come while a job is followed
+_BETWEEN = 5.0  # seconds between two polls of a job
+_TIMEOUT, _PATIENCE = 30, 600  # seconds: limit for one request, and for the time without any answer while following
 _GB = 1_000_000_000
-_MODELS, _CAPTIONS = 16 * _GB, 32 * _GB  # bytes of memory of machines that load models of signals, and of captions
-_GROUPED = 2000  # bytes of memory for each row of a bucket, of which each thread has one: measured 119 that travel
-_NEAR = 16, 1 << 31, 3  # bytes a row that is near another go to all workers, at most; and how often they are in memory
-_ENOUGH = 4 * _GB  # of these, which each machine has besides what else it needs
-_DISK = 25  # GB of a batch job's machine, by Google, where disk_size_gb does not say it
-_GB_A_CORE = {"n1-standard": 3.75, "n2-standard": 4, "e2-standard": 4, "n2-highmem": 8}  # of machine types, by Google
-_LOCAL = "localhost"  # in the address of a service that is none of Google's, and asks for no credentials
+_MODELS, _CAPTIONS = 16 * _GB, 32 * _GB  # bytes of memory for machines that load models for signals, and for captions
+_GROUPED = 2000  # bytes of memory per row of a bucket, one bucket per thread; 119 bytes a row are shuffled (measured)
+_NEAR = 16, 1 << 31, 3  # bytes per near-duplicate that all workers get, their limit, and copies in memory
+_ENOUGH = 4 * _GB  # memory that each machine has for these anyway
+_DISK = 25  # GB, Google's default for a batch job's machine
+_GB_A_CORE = {"n1-standard": 3.75, "n2-standard": 4, "e2-standard": 4, "n2-highmem": 8}  # Google's
+_LOCAL = "localhost"  # in the address of a test service, which needs no credentials
 
-# What the service counts of a job, as Beam's own `DataflowCostBenchmark` reads it: in vCPU-seconds, MB-seconds, …
+# The service's metrics of a job, as Beam's `DataflowCostBenchmark` reads them: in vCPU-seconds, MB-seconds, …
 _METRICS = {
     "vCPUs": ("TotalVcpuTime", 1.0),
     "GPUs": ("TotalGpuTime", 1.0),
@@ -52,12 +52,12 @@ _METRICS = {
     "GB of disk": ("TotalPdUsage", 1.0),
 }
 
-# What an option has to look like, by Google's rules, and how messages say it; `bucket` is of options that name one.
+# Google's rules for the values of options, and their texts in messages; `bucket` is for all options with a bucket.
 _RULES = tomllib.loads(files("pipelines.engines").joinpath("dataflow.toml").read_text("utf-8"))
 
 
 class DataflowOptions(PipelineOptions):
-    """What Beam has no option for."""
+    """Options that Beam lacks."""
 
     @classmethod
     def _add_argparse_args(cls, parser: Any) -> None:
@@ -65,7 +65,7 @@ class DataflowOptions(PipelineOptions):
 
 
 class Dataflow(PipelineEngine):
-    """Google's service."""
+    """Google Dataflow."""
 
     key = "dataflow"
     runner = "DataflowRunner"
@@ -79,7 +79,7 @@ class Dataflow(PipelineEngine):
 
     @classmethod
     def find_runner(cls, options: PipelineOptions, out: str | None) -> PipelineRunner:
-        """Return the runner, once options are complete: Beam itself would ask Google for buckets to check them."""
+        """Complete the options and return the runner. Beam would request buckets from Google to check them."""
         cloud, debug = options.view_as(GoogleCloudOptions), options.view_as(DebugOptions)
         if out and out.startswith("gs://"):
             cloud.temp_location = cloud.temp_location or f"{out}/tmp/dataflow"
@@ -95,7 +95,7 @@ class Dataflow(PipelineEngine):
 
     @property
     def workers(self) -> Workers:
-        """The most machines that there may be, by their type's name: one process each."""
+        """The maximum number of machines, one process each; cores and memory from the machine type's name."""
         options = self.options.view_as(WorkerOptions)
         machines, kind = options.max_num_workers or options.num_workers or 0, options.machine_type or ""
         shape = re.fullmatch(r"(\w+-(?:standard|highmem|highcpu))-(\d+)", kind)
@@ -111,20 +111,20 @@ class Dataflow(PipelineEngine):
 
     def check_folder(self, folder: RunStore) -> None:
         if folder.is_local:
-            raise RecipeError(f"--out {folder.url}: is on this machine, unlike the workers; accepted: gs://BUCKET/…")
+            raise RecipeError(f"--out {folder.url}: is on this machine, not on Google Cloud; accepted: gs://BUCKET/…")
 
     def check_workers(self, context: RunContext, units: Sequence[Unit], report: Report) -> None:
-        """Raise RecipeError where workers could not read an input, or GPUs and the recipe do not fit each other."""
+        """Raise RecipeError if workers could not read an input, or if the GPU options do not match the recipe."""
         for key, path, _ in find_files(context, units):
             if "://" not in path or path.startswith("file://"):
-                raise RecipeError(f"{key}: {path} is on this machine, and Dataflow's workers are not; accepted: a URL")
+                raise RecipeError(f"{key}: {path} is on this machine, not on Google Cloud; accepted: a URL")
         cuda = [f"measure.{name}" for name, device in _devices(context).items() if device.startswith("cuda")]
         is_service = any("worker_accelerator" in option for option in self._cloud.dataflow_service_options or ())
         unused = "no step of this recipe uses a GPU; accepted: device: cuda for a model, or no accelerator"
         if self._accelerator and is_service:
-            raise RecipeError("dataflow_accelerator: dataflow_service_options have worker_accelerator too; use one")
+            raise RecipeError("dataflow_accelerator: dataflow_service_options set worker_accelerator too; remove one")
         if self._accelerator and self._cloud.flexrs_goal:
-            raise RecipeError("dataflow_accelerator: a job with flexrs_goal has no resource hints; use one of them")
+            raise RecipeError("dataflow_accelerator: does not work with flexrs_goal; remove one of them")
         if self._accelerator and not (cuda or _has_model(context.recipe.captions)):
             raise RecipeError(f"dataflow_accelerator: {unused}")
         if cuda and not (self._accelerator or is_service):
@@ -133,7 +133,7 @@ class Dataflow(PipelineEngine):
         report(f"Dataflow in {self._cloud.region}, project {self._cloud.project}, as job {self._cloud.job_name}")
 
     def hints(self, context: RunContext, rows: int, n_buckets: int) -> Mapping[str, Mapping[str, Any]]:
-        """Return memory and GPUs for models, and memory for deduplication, where a machine has not enough anyway."""
+        """Return memory and GPUs for models, and memory for deduplication, unless every machine has enough."""
         hints: dict[str, dict[str, Any]] = {}
         gpu = {"accelerator": self._accelerator} if self._accelerator else {}
         if self._cloud.flexrs_goal:
@@ -151,52 +151,52 @@ class Dataflow(PipelineEngine):
         return hints
 
     def submit(self, add_steps: Callable[[beam.Pipeline], object], store: RunStore) -> Job:
-        """Stage the pipeline, and have the service make a job of it. Raises RunError where the run has one already."""
+        """Stage the pipeline and create the job. Raises RunError if the run already has an active job."""
         from apache_beam.runners.dataflow.internal.apiclient import DataflowJobAlreadyExistsError
 
         try:
             return super().submit(add_steps, store)
         except DataflowJobAlreadyExistsError as error:
             job = re.search(r"with id: (\S+?)\.? ", str(error))
-            named = f"{self._cloud.job_name} already{f': {_page(self._cloud, job[1])}' if job else ''}"
-            raise RunError(f"Dataflow has an active job {named}; wait, or cancel it") from None
+            named = f"{self._cloud.job_name}{f': {_page(self._cloud, job[1])}' if job else ''}"
+            raise RunError(f"Dataflow already has an active job {named}; wait for it, or cancel it") from None
 
     def follow(self, result: PipelineResult) -> Job:
         return _DataflowJob(self._cloud, result.job_id())
 
-    # ---- jobs that go on without this process
+    # ---- jobs continue without this process
 
     @property
     def outlasts_driver(self) -> bool:
         return True
 
     def name_job(self, store: RunStore) -> Mapping[str, str]:
-        """Return the handle of the job that `submit` is about to make: its name, which begins with a letter."""
+        """Return the handle of the job that `submit` will create: its name, which starts with a letter."""
         return _handle(self._cloud, str(self._cloud.job_name))
 
     @classmethod
     def attach(cls, handle: Mapping[str, str]) -> Job:
-        """Return the job of a handle, by its number, or the latest one of its name."""
+        """Return the job for a handle: by ID, or else the latest job with its name."""
         words = [f"--{key}={value}" for key, value in handle.items() if key != "job"]
         options = PipelineOptions([*words, *["--no_auth"] * _is_local(handle.get("dataflow_endpoint"))])
         return _DataflowJob(options.view_as(GoogleCloudOptions), handle["job"])
 
 
 class _DataflowJob(Job):
-    """A job by the service's API, from whatever process."""
+    """A job, through the service's API, from any process."""
 
     def __init__(self, cloud: GoogleCloudOptions, job: str) -> None:
         from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient
 
         self.engine, self._cloud = "Dataflow", cloud
         self._client = DataflowApplicationClient(cloud)
-        self._id = job  # its number; empty where there is no such job
+        self._id = job  # its ID; empty if there is no such job
         if not job[0].isdigit():
             jobs = [each for each in self._ask("list_jobs", "ListJobsRequest", name=job) if each.name == job]
             self._id = str(max(jobs, key=lambda each: each.create_time).id) if jobs else ""
 
     def _ask(self, method: str, request: str, **of_job: Any) -> Any:
-        """Return what the service answers; Beam's own client would ask for ten minutes. Raises RunError."""
+        """Return the service's answer without Beam's ten minutes of retries. Raises RunError."""
         from google.cloud import dataflow
 
         region = {"project_id": self._cloud.project, "location": self._cloud.region}
@@ -223,9 +223,9 @@ class _DataflowJob(Job):
 
     @property
     def costs(self) -> list[StageCost]:
-        """What the service has counted of the job so far: a row of each resource, with its amount times seconds."""
+        """The service's metrics of the job so far: a row per resource, in amount times seconds."""
         values: dict[str, float] = {}
-        with suppress(*_google_errors()):  # they come a minute late, and are no reason to end a run
+        with suppress(*_google_errors()):  # metrics are a minute late, and a run does not fail without them
             for metric in self._client.get_job_metrics(self._id).metrics:
                 if metric.name.origin.startswith("dataflow") and "tentative" not in metric.name.context:
                     values[metric.name.name] = float(metric.scalar)
@@ -245,11 +245,11 @@ class _DataflowJob(Job):
 
     @property
     def fault(self) -> str | None:
-        """What the service says went wrong."""
+        """The service's error message."""
         with suppress(*_google_errors()):
             messages, _ = self._client.list_messages(self._id, minimum_importance="JOB_MESSAGE_ERROR")
             texts = (str(message.message_text) for message in messages)
-            # A worker's traceback rather than that an item was tried often.
+            # Prefer a worker's traceback to the message that an item was retried too often.
             return max(texts, key=lambda text: ("Traceback" in text, "item was attempted" not in text), default=None)
         return None
 
@@ -302,7 +302,7 @@ def _devices(context: RunContext) -> dict[str, str]:
 
 
 def _has_model(captions: Captions | None) -> bool:
-    """Return whether captions are made by a model in the worker's process, on whatever device is there."""
+    """Return whether a model in the worker's process writes captions, on any device."""
     if captions is None:
         return False
     used = {task.section.engine for task in captions.requested}

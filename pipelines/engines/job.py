@@ -1,4 +1,4 @@
-"""A job: a run's pipeline in the hands of an engine. Whoever waits for it and is interrupted cancels it."""
+"""Jobs: a run's pipeline on an engine. An interrupt of a process that waits for a job cancels the job."""
 
 import logging
 import threading
@@ -13,17 +13,17 @@ from curate.base.wording import one_line
 from pipelines.spark.context import StageCost
 
 _log = logging.getLogger(__name__)
-_SECONDS = 30  # that a job has to end once it is cancelled
-_COMES = 10  # within which a job that is being submitted is known to its engine
-_BETWEEN = 0.2  # seconds between two looks at it
+_SECONDS = 30  # seconds that a canceled job has to end
+_COMES = 10  # seconds until an engine knows a job that is being submitted
+_BETWEEN = 0.2  # seconds between two polls
 
 
 class EngineUnresponsiveError(RunError):
-    """An engine has not said for long how a job is, which may go on."""
+    """An engine has not reported a job's state for long. The job may still be running."""
 
 
 class Job:
-    """A job by what a runner of Beam's gave. It holds nothing of the pipeline: elsewhere it needs no process here."""
+    """A job, from the result of a Beam runner. It does not depend on the pipeline, nor on this process if remote."""
 
     def __init__(self, engine: str, result: PipelineResult) -> None:
         self.engine = engine  # in messages
@@ -31,38 +31,38 @@ class Job:
 
     @property
     def state(self) -> str:
-        """One of Beam's PipelineState."""
+        """The job's state, one of Beam's PipelineState."""
         return str(self.result.state)
 
     @property
     def costs(self) -> Sequence[StageCost]:
-        """What each stage took that has ended, as far as the runner tells."""
+        """Costs of the stages that have ended, if the runner reports them."""
         return getattr(self.result, "costs", ())
 
     @property
     def logs(self) -> str | None:
-        """The address at which the engine shows what it and its workers log of the job."""
+        """The address where the engine shows the job's logs."""
         return None
 
     @property
     def fault(self) -> str | None:
-        """What the engine says of why the job failed, once `state` says that it did."""
+        """The engine's reason for a failure, after `state` is FAILED."""
         return None
 
     @property
     def handle(self) -> Mapping[str, str] | None:
-        """What `PipelineEngine.attach` finds the job by; `job` names it for people. None: it ends with this process."""
+        """The handle for `PipelineEngine.attach`; `job` is a name for people. None: the job ends with this process."""
         return None
 
     def follow(self, on_costs: Callable[[], None]) -> None:
-        """Wait for the end; call `on_costs` where `costs` may have changed. Raises what ended the job, if it failed."""
+        """Wait for the end, and call `on_costs` when `costs` may have changed. Raises the error of a failed job."""
         self.result.wait_until_finish()
 
     def _look_until_ended(self, on_look: Callable[[], None], between: float, patience: float) -> str:
-        """Return the state at the end. Raises EngineUnresponsiveError after `patience` seconds without any."""
+        """Return the final state. Raises EngineUnresponsiveError after `patience` seconds without an answer."""
         last_answered = time.monotonic()
         while True:
-            state, problem = str(PipelineState.UNKNOWN), f"{self.engine}: the job is not known there; see {self.logs}"
+            state, problem = str(PipelineState.UNKNOWN), f"{self.engine}: it does not know the job; see {self.logs}"
             try:
                 state = self.state
             except RunError as error:
@@ -77,7 +77,7 @@ class Job:
             time.sleep(between)
 
     def stop(self, seconds: float = _SECONDS) -> None:
-        """Cancel the job, unless it has ended. Raises what the runner does, and TimeoutError after so many seconds."""
+        """Cancel the job unless it has ended. Raises TimeoutError after the given seconds, and the runner's errors."""
         if PipelineState.is_terminal(self.state):
             return
         self._end()
@@ -91,35 +91,37 @@ class Job:
         self.result.cancel()
 
     def wait(self, on_costs: Callable[[], None] = lambda: None) -> None:
-        """Do as `follow`; an interrupt, which is raised here or ends a command's process, cancels the job."""
+        """Do as `follow`; an interrupt, raised here or ending the command's process, cancels the job."""
         with stopped_if_interrupted(self.cancel):
             self.follow(on_costs)
 
     def cancel(self) -> None:
-        """Stop the job, but wait for no more than some seconds; log what came of it."""
-        _log.warning("%s: cancelling the job, for at most %s s", self.engine, _SECONDS)
+        """Stop the job, wait for its end for some seconds, and log the outcome."""
+        _log.warning("%s: canceling the job; this takes at most %s s", self.engine, _SECONDS)
         errors: list[Exception] = []
 
         def stop() -> None:
             try:
                 self.stop()
-            except Exception as error:  # of any library's
+            except Exception as error:  # from any library
                 errors.append(error)
 
-        stopping = threading.Thread(target=stop, name="cancel", daemon=True)  # calls of an engine may have no limit
+        stopping = threading.Thread(target=stop, name="cancel", daemon=True)  # an engine's calls may have no timeout
         stopping.start()
         stopping.join(_SECONDS)
         if not errors and not stopping.is_alive():
             _log.warning("%s: the job has ended", self.engine)
             return
         reason = one_line(errors[0], 300) if errors else "no answer in time"
-        _log.error("%s: the job may go on: %s%s", self.engine, reason, f"; see {self.logs}" if self.logs else "")
+        _log.error(
+            "%s: the job may still be running: %s%s", self.engine, reason, f"; see {self.logs}" if self.logs else ""
+        )
 
 
 class Submission:
-    """A job's lifetime, from before it is submitted to its end, so that an interrupt cancels it at any moment.
+    """A job's lifetime, from submission to the end; an interrupt cancels it at any moment.
 
-    `find` finds the job by its name, if it has one before it is submitted; `is_apart`: it outlives this process.
+    `find` finds the job by its name, if it has one before submission; `is_apart`: it outlives this process.
     """
 
     def __init__(self, engine: str, find: Callable[[], Job] | None, is_apart: bool) -> None:
@@ -132,7 +134,7 @@ class Submission:
         self._submitted.set()
 
     def cancel(self) -> None:
-        """Cancel the job, which may be submitted a moment later; log what came of it."""
+        """Cancel the job, which may be submitted a moment later, and log the outcome."""
         if not self._job and self._find:
             cancel_by_name(self._engine, self._find)
             return
@@ -143,8 +145,8 @@ class Submission:
 
 
 def cancel_by_name(engine: str, find: Callable[[], Job]) -> None:
-    """Cancel a job that was being submitted; `find` gives it by its name. It may come a moment later, or never."""
-    _log.warning("%s: interrupted while the job was being submitted: looking for it, for %s s", engine, _COMES)
+    """Cancel a job during its submission. `find` finds it by name; it may appear a moment later, or never."""
+    _log.warning("%s: interrupted while submitting the job; looking for it for %s s to cancel it", engine, _COMES)
     ends = time.monotonic() + _COMES
     while True:
         problem = ""
@@ -154,7 +156,7 @@ def cancel_by_name(engine: str, find: Callable[[], Job]) -> None:
                 job.cancel()
                 return
         except RunError as error:
-            problem = f"{engine}: the job may go on: {error}"
+            problem = f"{engine}: the job may still be running: {error}"
         if time.monotonic() > ends:
             break
         time.sleep(1)

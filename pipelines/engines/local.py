@@ -1,8 +1,8 @@
-"""The local engine, the default: Beam's FnApiRunner in this process, with one worker, whose steps have threads; Prism.
+"""The local engine (the default), which is Beam's FnApiRunner in this process, and Prism.
 
-See `InThreads`. `direct_running_mode: multi_processing` has several processes. Beam's other runners that work on
-this machine count as this one. Prism is a program that Beam finds or downloads; its steps work in this process, or with
-`environment_type: PROCESS` in processes that it starts.
+The local engine has one worker, whose steps use threads (see `InThreads`). `direct_running_mode: multi_processing`
+starts several processes. Beam's other local runners count as this engine. Prism is a program that Beam finds or
+downloads; its steps run in this process, or with `environment_type: PROCESS` in processes that it starts.
 """
 
 import ctypes
@@ -20,16 +20,16 @@ from pipelines.engines.base import PipelineEngine, ancestors
 from pipelines.engines.job import Job
 
 _SAMPLING_MS = 5
-_M_MMAP_THRESHOLD, _LARGE = -3, 1 << 20  # bytes of an array that is given back once it is freed
+_M_MMAP_THRESHOLD, _LARGE = -3, 1 << 20  # bytes from which a freed array returns its memory to the system
 
 
 class Local(PipelineEngine):
-    """This machine with all its cores."""
+    """All cores of this machine."""
 
     key = "local"
     runner = "FnApiRunner"
-    runners: ClassVar[set[str]] = {*StandardOptions.LOCAL_RUNNERS} - {"PrismRunner"}  # of Beam, that count as this one
-    defaults = ("--no_pipeline_type_check",)  # of our own steps: a quarter of a second, at each start
+    runners: ClassVar[set[str]] = {*StandardOptions.LOCAL_RUNNERS} - {"PrismRunner"}  # count as this engine
+    defaults = ("--no_pipeline_type_check",)  # of our own steps; saves a quarter of a second at each start
 
     @classmethod
     def takes(cls, runner: PipelineRunner) -> bool:
@@ -37,7 +37,7 @@ class Local(PipelineEngine):
 
     @property
     def place(self) -> WorkerLocation:
-        """This process, or others of this machine, by Beam's own options."""
+        """This process or other processes on this machine, depending on Beam's options."""
         is_one = self.options.view_as(DirectOptions).direct_running_mode != "multi_processing"
         in_threads = self.options.view_as(PortableOptions).environment_type in (None, "LOOPBACK")
         return WorkerLocation.THIS_PROCESS if is_one and in_threads else WorkerLocation.PROCESSES
@@ -48,13 +48,13 @@ class Local(PipelineEngine):
         return Workers(self.key, CORES, max(1, processes) if self.place is WorkerLocation.PROCESSES else 1)
 
     def set_up(self) -> None:
-        """Keep large arrays out of the heap, which never shrinks; work around faults of Beam's.
+        """Keep large arrays out of the heap, which never shrinks, and work around problems in Beam.
 
-        A bundle waits for the thread that samples where its time goes: 200 ms at most, in each of some forty stages.
-        What workers send once a second may end within an element, which is then lost (apache/beam issue 21104); in
-        memory, the default, nothing is sent by time. A cache of side inputs weighs each by a walk over all modules.
+        A bundle waits up to 200 ms for the thread that samples its time, in each of some forty stages. Workers that
+        flush once a second may cut an element in two and lose it (apache/beam issue 21104); the default, in_memory,
+        does not flush by time. The cache for side inputs measures each one by a walk over all modules.
         """
-        with suppress(AttributeError):  # of glibc alone
+        with suppress(AttributeError):  # only glibc has it
             ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
         from apache_beam.runners.worker.statesampler import StateSampler
 
@@ -67,12 +67,12 @@ class Local(PipelineEngine):
 
 
 class Prism(Local):
-    """Prism, started here, or at `job_endpoint`."""
+    """Prism, started here or running at `job_endpoint`."""
 
     key = "prism"
     runner = "PrismRunner"
     runners: ClassVar[set[str]] = {"PrismRunner"}
-    defaults = ("--job_server_timeout=604800",)  # seconds: of Beam's 300, the streams end by which it follows a job
+    defaults = ("--job_server_timeout=604800",)  # seconds; after Beam's 300, the streams that follow a job would end
 
     @property
     def _is_ours(self) -> bool:
@@ -90,16 +90,16 @@ class Prism(Local):
             PrismJobServer.local_bin(PrismJobServer(self.options).path_to_binary())
 
     def follow(self, result: PipelineResult) -> Job:
-        """Return the job, which ends Prism too where it is cancelled."""
+        """Return the job; canceling it also ends Prism."""
         return _PrismJob(self.name, result) if self._is_ours else super().follow(result)
 
 
 class _PrismJob(Job):
     def stop(self, *seconds: float) -> None:
-        """Cancel the job, and end the program: Beam would at a normal end of this process."""
+        """Cancel the job and end Prism, which Beam does only at a normal end of this process."""
         try:
             super().stop(*seconds)
         finally:
             from apache_beam.runners.portability.prism_runner import PrismRunner
 
-            PrismRunner.shared_handle.acquire(lambda: None).stop()  # the server that the runner has started
+            PrismRunner.shared_handle.acquire(lambda: None).stop()  # the server that the runner started

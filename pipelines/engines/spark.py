@@ -1,4 +1,4 @@
-"""Spark 3.5 or 4, by PySpark alone: `pipelines.spark`, which knows nothing of curate."""
+"""Spark 3.5 or 4, on PySpark only, through the runner `pipelines.spark`, which does not depend on curate."""
 
 import os
 import re
@@ -26,17 +26,17 @@ from curate.store.store import RunStore
 from pipelines.engines import spark_cluster
 from pipelines.engines.base import PipelineEngine, Report
 from pipelines.engines.job import Job
-from pipelines.spark import SparkRunner  # whose options Beam reads once they are imported
+from pipelines.spark import SparkRunner  # the import registers its options with Beam
 from pipelines.spark.context import SparkOptions, is_here, is_secret
 
-_BETWEEN = 5000  # milliseconds between two looks at which stages have ended
+_BETWEEN = 5000  # milliseconds between two polls for ended stages
 _PICKLES = beam.coders.PickleCoder()
-# On Kubernetes, names of settings that point to secrets, or whose values Spark leaves out of config maps.
+# Settings for Kubernetes that only refer to secrets, or whose values Spark keeps out of config maps.
 _REFERENCES = re.compile(r"(?i)spark\.kubernetes\.(?!driverEnv\.)|.*file$")
 
 
 class Spark(PipelineEngine):
-    """Spark, wherever its master is."""
+    """Spark, with any master."""
 
     key = "spark"
     runner = "pipelines.spark.SparkRunner"
@@ -46,12 +46,12 @@ class Spark(PipelineEngine):
         self.name = "Spark"
         self._settings = options.view_as(SparkOptions)
         self._handle: dict[str, str] = {}
-        # What executors are asked for, once there are some
+        # For the check of the executors by the driver on the cluster
         self._asked: tuple[RunContext, Sequence[Unit]] | None = None
 
     @classmethod
     def takes(cls, runner: PipelineRunner) -> bool:
-        """Return whether it is the runner on PySpark: Beam has one of the same name."""
+        """Return whether this is the runner on PySpark; Beam has one with the same name."""
         return isinstance(runner, SparkRunner)
 
     @property
@@ -61,7 +61,7 @@ class Spark(PipelineEngine):
 
     @property
     def workers(self) -> Workers:
-        """Cores by local[N], or by the settings of executors; memory by these."""
+        """Cores from local[N], or cores and memory from the settings of executors."""
         conf = self._settings.read_conf()
         of_task, memory = int(conf.get("spark.task.cpus", 1)), None
         if local := re.fullmatch(r"local(?:\[(\d+|\*).*\])?", conf.get("spark.master", "local")):
@@ -88,7 +88,7 @@ class Spark(PipelineEngine):
         if self.outlasts_driver and conf["spark.master"] != "yarn":
             for key in conf:
                 if is_secret(key) and not _REFERENCES.match(key):
-                    risk = "on Kubernetes Spark would write this secret into pods or config maps"
+                    risk = "Spark would write this secret into pods or config maps"
                     accepted = "spark.kubernetes.driver.secretKeyRef.NAME: SECRET:KEY"
                     raise RecipeError(f"spark_conf: {key}: {risk}; accepted: {accepted}")
 
@@ -99,17 +99,17 @@ class Spark(PipelineEngine):
             raise RecipeError(str(error)) from None
 
     def check_workers(self, context: RunContext, units: Sequence[Unit], report: Report) -> None:
-        """Ask all executors that there are now, and say which Spark it is; in cluster mode the driver does it there."""
+        """Check all current executors, and report which Spark it is. In cluster mode, the driver does this."""
         if not self.outlasts_driver:
             self.ask_executors(context, units, report)
             return
         self._asked = replace(context, recipe=place_inputs(context.recipe, context.store, INPUTS)[0]), units
-        report(f"Spark at {self._read_conf()['spark.master']}, in cluster mode: its driver checks the executors there")
+        report(f"Spark at {self._read_conf()['spark.master']}, in cluster mode, where the driver checks the executors")
 
     def ask_executors(self, context: RunContext, units: Sequence[Unit], report: Report) -> None:
-        """Do as `check_workers`, from here."""
-        from pipelines.engines.workers import PACKAGES, asking_workers, raise_faults  # and all of the runner,
-        from pipelines.spark.probe import ProbeError, probe  # which other engines do without
+        """Check the executors from this process."""
+        from pipelines.engines.workers import PACKAGES, asking_workers, raise_faults  # these imports load
+        from pipelines.spark.probe import ProbeError, probe  # all of the runner, which other engines do not need
 
         report("checking Spark's executors; the first one takes 10 to 30 s to start")
         exchange = self._settings.find_exchange()
@@ -119,7 +119,7 @@ class Spark(PipelineEngine):
         raise_faults(errors)
 
     def submit(self, add_steps: Callable[[beam.Pipeline], object], store: RunStore) -> Job:
-        """Hand it over; what passes between stages goes to the run's folder, unless another is named."""
+        """Submit the pipeline. Data between stages goes to the run folder, unless an option names another."""
         self._settings.spark_exchange = self._settings.find_exchange() or f"{store.url}/tmp"
         if not self.outlasts_driver:
             return super().submit(add_steps, store)
@@ -134,7 +134,7 @@ class Spark(PipelineEngine):
         ]
         lease = holder.id if holder else ""
         store.write_bytes(staged_file(lease), _PICKLES.encode((pipeline.SerializeToString(), options, self._asked)))
-        with ExitStack() as failing:  # also of a driver that is taken nevertheless
+        with ExitStack() as failing:  # also if the cluster has accepted the driver
             failing.callback(store.delete_file, staged_file(lease))
             job = spark_cluster.submit(self._read_conf(), self.name_job(store), store, lease)
             failing.pop_all()
@@ -142,7 +142,7 @@ class Spark(PipelineEngine):
 
     @classmethod
     def run_staged(cls, store: RunStore, lease: str, report: Report) -> Job:
-        """Begin, in the driver on the cluster, what `submit` staged for a lease. Raises as `check_workers`."""
+        """In the driver on the cluster, start the job that `submit` staged for a lease. Raises like `check_workers`."""
         pipeline, named, asked = _PICKLES.decode(store.read_bytes(staged_file(lease)))
         options, runner = PipelineOptions.from_dictionary(named), SparkRunner()
         engine = cls(options, runner)
@@ -153,13 +153,13 @@ class Spark(PipelineEngine):
 
     @property
     def outlasts_driver(self) -> bool:
-        """Whether it is Spark's cluster mode: on YARN and Kubernetes, unless the settings name the other one."""
+        """Whether this is Spark's cluster mode: on YARN and Kubernetes, unless the settings choose client mode."""
         conf = self._read_conf()
         is_elsewhere = conf.get("spark.master", "").startswith(("yarn", "k8s://"))
         return is_elsewhere and conf.get(spark_cluster.MODE) != "client"
 
     def name_job(self, store: RunStore) -> Mapping[str, str]:
-        """Return the handle of the job that `submit` is about to make, by a name of its own."""
+        """Return the handle of the job that `submit` will create, with a unique name."""
         if not self._handle:
             word = re.sub("[^a-z0-9]+", "-", store.url.rpartition("/")[2].lower()).strip("-")[:30]
             name = "-".join(filter(None, ("curate", word, uuid.uuid4().hex[:8])))
@@ -168,7 +168,7 @@ class Spark(PipelineEngine):
 
     @classmethod
     def attach(cls, handle: Mapping[str, str]) -> Job:
-        """Return the job of a handle, by its number, or the latest one of its name."""
+        """Return the job for a handle: by ID, or else the latest job with its name."""
         return spark_cluster.ClusterJob(handle)
 
     def follow(self, result: PipelineResult) -> Job:
@@ -176,7 +176,7 @@ class Spark(PipelineEngine):
 
 
 def _check_java(requirement: str, oldest: int) -> None:
-    home = os.environ.get("JAVA_HOME")  # as Spark's own scripts find it
+    home = os.environ.get("JAVA_HOME")  # Spark's scripts also use it
     launcher = f"{home}/bin/java" if home else "java"
     install = "install one (a JRE is enough), and set JAVA_HOME or PATH to find it"
     missing = OSError, subprocess.CalledProcessError
@@ -188,7 +188,7 @@ def _check_java(requirement: str, oldest: int) -> None:
 
 
 def _read_gb(text: str) -> float:
-    """Return a size as Spark writes it, such as 8g, in GB; 0 where it is none."""
+    """Return a size in Spark's notation, such as 8g, in GB; 0 if it is not a size."""
     size = re.fullmatch(r"(\d+)([kmgt])b?", text.lower())
     return int(size[1]) * 1024 ** ("kmgt".index(size[2]) + 1) / 1e9 if size else 0.0
 

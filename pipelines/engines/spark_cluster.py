@@ -1,9 +1,8 @@
-"""Spark's cluster mode, on YARN and Kubernetes: the driver too is on the cluster, and this machine may be switched off.
+"""Spark's cluster mode on YARN and Kubernetes: the driver runs on the cluster, so this machine may be switched off.
 
-The engine stages the pipeline in the run's folder. `spark-submit` sends the file of `curate.cli.staged`, which runs it.
-Jobs are asked and stopped by the programs that come with PySpark: they know the users' configuration of Hadoop and
-Kubernetes, with its credentials and standbys, and take seconds to start. A job of YARN is found by its tag before it
-has a number.
+The engine stages the pipeline in the run folder. `spark-submit` sends the file of `curate.cli.staged`, which runs it.
+PySpark's own programs query and stop jobs. They use the user's configuration for Hadoop and Kubernetes, including
+credentials and standbys, and take seconds to start. A YARN job is found by its tag until it has an ID.
 """
 
 import os
@@ -25,14 +24,14 @@ from pipelines.engines.job import Job
 from pipelines.spark.context import is_secret
 
 MODE = "spark.submit.deployMode"
-IN_IMAGE = "local:///opt/curate/staged.py"  # where infra/Dockerfile links the file of the driver
+IN_IMAGE = "local:///opt/curate/staged.py"  # infra/Dockerfile links the driver's file here
 _CLI = "org.apache.hadoop.yarn.client.cli.ApplicationCLI"
 _CONTEXT = "spark.kubernetes.context"
-_PATIENCE, _SUBMITTING = 120, 3600  # seconds that an answer may take, and to send an environment of gigabytes
-_BETWEEN = 15.0  # seconds between two looks at a job
-_UNHEARD = 3600.0  # that may pass without an answer that says how it is
+_PATIENCE, _SUBMITTING = 120, 3600  # seconds: limit for an answer, and to upload an environment of gigabytes
+_BETWEEN = 15.0  # seconds between two polls of a job
+_UNHEARD = 3600.0  # seconds without an answer before following gives up
 _BY_TAG, _NUMBER, _NONE = "curate-", r"application_\d+_\d+", "doesn't exist|No applications found"
-# Of YARN its state, or the final one where it has finished; of Kubernetes the phase of the driver's pod.
+# YARN's state, or its final state if the job has finished; for Kubernetes, the phase of the driver's pod.
 _STATES = {
     **dict.fromkeys(("NEW", "NEW_SAVING", "SUBMITTED", "ACCEPTED", "Pending"), PipelineState.PENDING),
     **dict.fromkeys(("RUNNING", "Running"), PipelineState.RUNNING),
@@ -43,7 +42,7 @@ _STATES = {
 
 
 def name_job(conf: Mapping[str, str], name: str) -> dict[str, str]:
-    """Return the handle of the job of a name, which begins with `curate-`: how to reach what knows it."""
+    """Return the handle of a job by its name, which starts with `curate-`: the name, and how to reach the cluster."""
     if conf["spark.master"] == "yarn":
         return {"job": name, "master": "yarn", "hadoop": find_hadoop() or ""}
     job = f"{conf.get('spark.kubernetes.namespace', 'default')}:{name}"
@@ -51,7 +50,7 @@ def name_job(conf: Mapping[str, str], name: str) -> dict[str, str]:
 
 
 def submit(conf: Mapping[str, str], handle: Mapping[str, str], store: RunStore, lease: str) -> Job:
-    """Have the cluster start the driver of what is staged; return once it is taken. Raises RunError."""
+    """Submit the driver of the staged pipeline, and return when the cluster accepts it. Raises RunError."""
     name, file, mode = handle["job"].rpartition(":")[2], IN_IMAGE, {MODE: "cluster"}
     if handle["master"] == "yarn":
         file = str(Path(curate.__file__).with_name("cli") / "staged.py")
@@ -70,7 +69,7 @@ def submit(conf: Mapping[str, str], handle: Mapping[str, str], store: RunStore, 
 
 @contextmanager
 def _hiding(secrets: Mapping[str, str]) -> Iterator[list[str]]:
-    """Yield words for `spark-submit` that name a file of Spark's defaults and secrets, which this user alone reads."""
+    """Yield words for `spark-submit` that name a file with Spark's defaults and secrets, readable only by this user."""
     if not secrets:
         yield []
         return
@@ -91,20 +90,20 @@ def _find_home() -> str:
 
 
 def find_hadoop() -> str | None:
-    """Return the folder of Hadoop's configuration, as Spark finds it."""
+    """Return the folder of Hadoop's configuration that Spark uses."""
     return os.environ.get("HADOOP_CONF_DIR") or os.environ.get("YARN_CONF_DIR")
 
 
 class ClusterJob(Job):
-    """A job by its handle, from whatever process; where it is followed, with the folder of its run."""
+    """A job by its handle, from any process. To follow it, pass the folder of its run."""
 
     def __init__(self, handle: Mapping[str, str], store: RunStore | None = None) -> None:
         self.engine, self._handle, self._store = "Spark", dict(handle), store
         self._is_yarn, self._is_killed = handle["master"] == "yarn", False
-        self._report: dict[str, str] = {}  # YARN's latest
+        self._report: dict[str, str] = {}  # YARN's latest report
 
     def call(self, program: str, *words: str, seconds: float = 0) -> str:
-        """Return what a program of Spark's prints. Raises RunError where it fails, or takes longer."""
+        """Return the output of one of Spark's programs. Raises RunError if it fails or takes too long."""
         hadoop, timeout = find_hadoop() or self._handle.get("hadoop"), seconds or _PATIENCE
         command = [f"{_find_home()}/bin/{program}", *words]
         env = os.environ | ({"HADOOP_CONF_DIR": hadoop} if hadoop else {})
@@ -120,7 +119,7 @@ class ClusterJob(Job):
         return text
 
     def take(self, number: re.Match[str] | None, page: re.Match[str] | None) -> None:
-        """Take what Spark's program told of an application of YARN."""
+        """Keep the report of a YARN application."""
         self._handle |= {"job": number[0]} if number else {}
         self._report |= {"Tracking-URL": page[1]} if page else {}
 
@@ -130,7 +129,7 @@ class ClusterJob(Job):
 
     @property
     def logs(self) -> str | None:
-        """The page of an application, once it was looked at; the command that shows what a pod prints."""
+        """The page of a YARN application after its first report, or the command that shows a pod's output."""
         space, _, pod = self._handle["job"].rpartition(":")
         return self._report.get("Tracking-URL") if self._is_yarn else f"kubectl logs -n {space} {pod}"
 
@@ -141,7 +140,7 @@ class ClusterJob(Job):
     @property
     def state(self) -> str:
         state = self._ask_yarn() if self._is_yarn else self._ask_pod("--status").partition("phase: ")[2].split("\n")[0]
-        has_exited = self._is_killed and not state  # as pods are
+        has_exited = self._is_killed and not state  # a killed driver's pod is deleted
         return str(_STATES.get(state, PipelineState.CANCELLED if has_exited else PipelineState.UNKNOWN))
 
     def _ask_yarn(self) -> str:
@@ -160,7 +159,7 @@ class ClusterJob(Job):
         return self.call("spark-submit", "--master", self._handle["master"], *context, option, self._handle["job"])
 
     def follow(self, on_costs: Callable[[], None]) -> None:
-        state = self._look_until_ended(lambda: None, _BETWEEN, _UNHEARD)  # the driver there tells its costs
+        state = self._look_until_ended(lambda: None, _BETWEEN, _UNHEARD)  # the driver on the cluster records the costs
         if state != PipelineState.DONE:
             store = self._store if self._store and self._store.exists(DRIVER_LOG) else None
             counted = re.findall(r"^curate: (.*)", store.read_bytes(DRIVER_LOG).decode() if store else "", re.MULTILINE)

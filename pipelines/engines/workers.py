@@ -1,9 +1,8 @@
-"""Asks workers, before anything is written, whether they can do the run: what is wrong there is one error here.
+"""Checks, before anything is written, that workers can do the run, and reports their problems as one error.
 
-They need this Python, Beam and curate; must see what is written into the run's folder, the pool's and the engine's, and
-write there; read each source's first and last file; and load the models that are to measure, once for each unit that
-waits for them, as measuring itself would: the loaded ones stay in their processes. Engines of captions are tried where
-they are used.
+Workers need the same Python, Beam and curate. They must see and write the folders of the run, of downloads and of the
+engine, read the first and last file of each source, and load the models for measuring. One task per waiting unit loads
+them, as measuring would, and they stay loaded. Caption engines are tried only when they are used.
 """
 
 import os
@@ -36,10 +35,10 @@ from curate.run.inputs import copy_inputs, place_inputs
 from curate.store.layout import RUN_FILE
 from curate.store.store import RunStore
 
-PACKAGES = {"apache_beam": apache_beam.__version__, "curate": curate.__version__}  # that workers need
-_LOADING = 1000  # units that are looked at for models that they need: more processes are not asked
-_ATTEMPTS = 5  # half a second apart, at what another machine has just written
-_FAULTS = 3  # that are said: one mostly explains the others
+PACKAGES = {"apache_beam": apache_beam.__version__, "curate": curate.__version__}  # versions that workers need
+_LOADING = 1000  # units that are checked for models to load, which limits the number of tasks
+_ATTEMPTS = 5  # half a second apart, to see a file that another machine has just written
+_FAULTS = 3  # reported errors: one usually explains the others
 _SHARED = "accepted: a folder that all machines share under the same path, or the URL of a store"
 
 
@@ -47,9 +46,9 @@ _SHARED = "accepted: a folder that all machines share under the same path, or th
 def asking_workers(
     context: RunContext, units: Sequence[Unit], folders: Sequence[tuple[str, RunStore]] = ()
 ) -> Iterator["Ask"]:
-    """Yield what workers are asked, for an engine to send; meanwhile a file lies in each folder.
+    """Yield the check for an engine to send to workers. During the block, each folder contains a probe file.
 
-    `folders` are those that the engine needs besides the run's. Raises RecipeError where one cannot be written here.
+    `folders` are the engine's own folders. Raises RecipeError if a folder is not writable here.
     """
     downloads = [source for source in context.sources if isinstance(source, UrlsSource) and source.store]
     stores = ((f"input {source.name!r}: store", RunStore(str(source.store))) for source in downloads)
@@ -72,7 +71,7 @@ def asking_workers(
 
 
 def raise_faults(faults: Mapping[str, list[str]]) -> None:
-    """Raise RecipeError where workers found faults; each comes with its hosts."""
+    """Raise RecipeError with the errors that workers found, and their hosts."""
     lines = []
     for error, hosts in islice(faults.items(), _FAULTS):
         others = f" and {pluralise(len(hosts) - 1, 'more host')}" if len(hosts) > 1 else ""
@@ -83,18 +82,18 @@ def raise_faults(faults: Mapping[str, list[str]]) -> None:
 
 @dataclass(frozen=True)
 class Ask:
-    """What a worker is asked; sent there, and called with the number of its task."""
+    """The check that runs on a worker, called with the number of its task."""
 
     context: RunContext
-    nonce: str  # a file in each folder
-    folders: tuple[tuple[str, RunStore], ...]  # each with what names it
-    files: tuple[tuple[str, str, Mapping[str, Any]], ...]  # what names them, path, options of its file system
-    signals: tuple[str, ...]  # that are to be loaded,
-    units: int  # by so many tasks
+    nonce: str  # the probe file's name in each folder
+    folders: tuple[tuple[str, RunStore], ...]  # each with its label in messages
+    files: tuple[tuple[str, str, Mapping[str, Any]], ...]  # label, path, options of the file system
+    signals: tuple[str, ...]  # to load,
+    units: int  # in this many tasks
 
     def __call__(self, number: int) -> list[str]:
-        """Return what is wrong where this runs."""
-        from curate.llm.endpoint import read_key  # which a local run does without
+        """Return the errors on this worker."""
+        from curate.llm.endpoint import read_key  # a local run does not need this import
 
         errors: list[str] = []
         for label, store in self.folders:
@@ -121,7 +120,7 @@ class Ask:
         return errors
 
     def _is_seen(self, store: RunStore) -> bool:
-        for _ in range(_ATTEMPTS):  # on a network's disk it may come late
+        for _ in range(_ATTEMPTS):  # network disks may show a file late
             if store.exists(self.nonce):
                 name = f"{self.nonce}-{uuid.uuid4().hex}"
                 store.write_bytes(name, b"")
@@ -133,17 +132,17 @@ class Ask:
 
 @contextmanager
 def _adding(faults: list[str], text: str, remedy: str = "") -> Iterator[None]:
-    """Add an error of the block to the faults, between a text and what to do."""
+    """Add an error of the block to the faults, between a text and a remedy."""
     try:
         yield
-    except Exception as error:  # of any library's
+    except Exception as error:  # from any library
         kind = "" if isinstance(error, CurateError) else f"{type(error).__name__}: "
         faults.append(f"{text}: {kind}{one_line(error, 300)}{remedy}")
 
 
 @contextmanager
 def _written(label: str, store: RunStore, name: str) -> Iterator[None]:
-    """Have an empty file in a folder meanwhile; folders that it needed are removed too. Raises RecipeError."""
+    """Keep an empty file in a folder during the block; also remove folders that it needed. Raises RecipeError."""
     new = [folder for folder in Path(store.path(name)).parents if not folder.exists()] if store.is_local else []
     with reraised(RecipeError, f"{label} {store.url}: cannot be written", OSError):
         store.write_bytes(name, b"")
@@ -151,7 +150,7 @@ def _written(label: str, store: RunStore, name: str) -> Iterator[None]:
     def remove() -> None:
         store.delete(name)
         for folder in new:
-            with suppress(OSError):  # it holds more
+            with suppress(OSError):  # it has other files
                 os.rmdir(folder)
 
     with cleaned_up(remove):
@@ -159,7 +158,7 @@ def _written(label: str, store: RunStore, name: str) -> Iterator[None]:
 
 
 def find_files(context: RunContext, units: Sequence[Unit]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Yield the first and last file of each source, the first of each join, and one of the reused run."""
+    """Yield the first and last file of each source, the first file of each join, and one of the reused run."""
     sources = {source.name: source for source in context.sources}
     shared = {source.name for source in context.sources if find_downloading(source)}
     for name, of_source in groupby(units, key=lambda unit: unit.source):
@@ -168,7 +167,7 @@ def find_files(context: RunContext, units: Sequence[Unit]) -> Iterator[tuple[str
         with reraised(source.error, f"{source.path} cannot be listed", OSError, ImportError):
             paths = [find_format(source).example_file(source, part) for part in (*parts[:1], *parts[-1:])]
         for path in filter(None, dict.fromkeys(paths)):
-            if name not in shared or kind_of(path) == "parquet":  # other lists travel in the run's folder
+            if name not in shared or kind_of(path) == "parquet":  # other lists are copied to the run folder
                 yield f"input {name!r}", path, source.storage
     for source in context.sources:
         for join in source.join:

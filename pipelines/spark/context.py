@@ -59,7 +59,7 @@ class SparkOptions(PipelineOptions):
         for text in self.spark_conf or ():
             key, equals, value = text.partition("=")
             if not equals or not key.startswith("spark."):
-                raise ValueError(f"--spark_conf {text}: not a setting of Spark; accepted: {_EXAMPLE}")
+                raise ValueError(f"--spark_conf {text}: is not a Spark setting; accepted: {_EXAMPLE}")
             conf[key] = value
         gpus, of_task = (float(conf.get(f"spark.{whose}.resource.gpu.amount", 0)) for whose in ("executor", "task"))
         if of_task and gpus > max(1, of_task):  # its processes come and go, and each keeps what its first task had

@@ -257,7 +257,7 @@ def test_formats(pair):
     assert [row["uid"] for row in as_json] == [uid("a1"), uid("b2")]
     one = json.loads(run_command("diff", *pair, "--side", "gained", "--format", "json").out)
     assert [row["uid"] for row in one] == [uid("b2"), uid("c9")]
-    assert "of 4 rows; --limit shows more" in run_command("diff", *pair, "--by", "entry", "--limit", "1").out
+    assert "of 4 rows; print more with --limit" in run_command("diff", *pair, "--by", "entry", "--limit", "1").out
 
 
 @pytest.mark.thorough
@@ -299,9 +299,9 @@ def test_damaged_uids_are_told(tmp_path, damage):
     [
         (["--limit", "3"], "--limit needs --by"),
         (["--by", "sample", "--format", "csv"], "no such folder"),
-        (["--images"], "--images needs a side"),
+        (["--images"], "--images needs --side"),
         (["--side", "lost", "--by", "entry"], "--side lost lists samples"),
-        (["--out", "a.html"], "--out is the page that --images writes"),
+        (["--out", "a.html"], "--out names the page of --images"),
     ],
 )
 def test_wrong_arguments(tmp_path, more, part):

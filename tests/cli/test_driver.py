@@ -55,7 +55,7 @@ class Handed:
         done = self.run("--detach", *words)
         assert done.status == 0, done.err
         assert f"curate status {self.out} --watch" in done.out and f"curate cancel {self.out}" in done.out
-        number = re.search(r"handed over to process (\d+)", done.out)
+        number = re.search(r"runs in process (\d+)", done.out)
         assert number is not None
         driver = psutil.Process(int(number[1]))
         wait_for(driver, self.served, "GET", before)
@@ -91,7 +91,7 @@ def test_it_outlives_its_shell_and_is_followed_to_its_end(handed):
     log = (handed.out / "logs/driver.log").read_text()
     assert "measure 2/2" in log and f"curate sql {handed.out}" in log and "Traceback" not in log
     assert "nothing differs" in run_command("verify", str(handed.out)).out
-    assert "nobody is at work here; the run is finished" in handed.cancel().out
+    assert "nothing is running here; the run is finished" in handed.cancel().out
 
 
 @pytest.mark.slow
@@ -102,7 +102,7 @@ def test_one_that_was_killed_is_told_and_a_rerun_continues(handed):
     now = handed.status("--watch")
     assert now.status == 1
     assert "not finished, and nobody works on it; run its recipe again with the same --out: it continues" in now.out
-    assert "nobody is at work here; run its recipe again" in handed.cancel().out
+    assert "nothing is running here; run its recipe again" in handed.cancel().out
     handed.detach()
     assert handed.status().status == 3
     handed.go.set()
@@ -138,12 +138,12 @@ def test_it_is_cancelled_and_goes_on_when_run_again(handed):
     with open(record, "r+") as file:  # which stays locked
         file.write(text.replace(platform.node(), "x" * len(platform.node())))
     done = handed.cancel()
-    assert done.status == 1 and "may go on: its driver is on another host; on x" in done.err
+    assert done.status == 1 and "may still be running: its driver is on another host" in done.err
     assert f"kill {driver.pid}" in done.err and driver.is_running() and handed.status().status == 3
     with open(record, "r+") as file:
         file.write(text)
     done = handed.cancel()
-    assert done.status == 0 and f"process {driver.pid} on " in done.out and "is cancelled; run its recipe" in done.out
+    assert done.status == 0 and f"process {driver.pid} on " in done.out and "is canceled; run its recipe" in done.out
     assert not (handed.out / "tmp/lock").exists()
     now = handed.status()
     assert now.status == 1 and "nobody works on it" in now.out and "curate: interrupted" in now.out
@@ -161,14 +161,14 @@ def test_a_run_that_was_not_handed_over(handed):
         now = handed.status()
         assert now.status == 3 and f"curate run (process {running.pid} on " in now.out
         done = handed.cancel()
-        assert done.status == 1 and "was not handed over; end it by Ctrl-C in its terminal, or on " in done.err
+        assert done.status == 1 and "runs in a terminal; press Ctrl-C there, or on " in done.err
         assert f"kill {running.pid}" in done.err and running.poll() is None
     finally:
         running.kill()
         running.wait()
     now = handed.status()
     assert now.status == 1 and "not finished, and nobody works on it; run its recipe again" in now.out
-    assert "nobody is at work here; run its recipe again" in handed.cancel().out
+    assert "nothing is running here; run its recipe again" in handed.cancel().out
 
 
 def test_what_is_wrong_is_said_before_it_is_handed_over(handed):

@@ -26,7 +26,7 @@ def test_each_recipe_is_one(kind, cli, tmp_path):
     done = cli("init", kind, "--out", str(tmp_path / "a.yaml"))
     plan, run = done.out.splitlines()[-2:]
     assert done.status == 0 and f"curate plan {tmp_path}/a.yaml" in plan
-    assert plan.index("   checks it; ") == run.index("   runs it")
+    assert plan.index("   checks it, ") == run.index("   runs it")
     assert load_recipe(str(tmp_path / "a.yaml"))
     assert (tmp_path / "a.yaml").read_text().startswith("# ")
 

@@ -209,7 +209,7 @@ def test_a_run_that_was_interrupted_goes_on(pool, tmp_path, options):
     status, out, err = interrupt(running)
     assert (
         status == 130
-        and err.endswith(f"{SAID}no unit was finished yet; run the same command to continue\n")
+        and err.endswith(f"{SAID}no unit is finished yet; repeat the command to continue\n")
         and "Traceback" not in err
     )
     out, err = (running := start(code, *words)).communicate(timeout=600)
@@ -224,12 +224,8 @@ def test_a_job_that_was_handed_over_is_cancelled(pool, tmp_path, number, expecte
     running = start("", *words, env=os.environ | {endless.NOTES: str(tmp_path)}, cwd=ROOT)
     wait_until((tmp_path / "begun").exists, lambda: running.poll() is None)
     status, _, err = interrupt(running, number)
-    said = (
-        f"{SAID}curate: EndlessRunner: cancelling the job, for at most 30 s\ncurate: EndlessRunner: the job has ended\n"
-    )
-    assert status == expected and err.endswith(f"{said}no unit was finished yet; run the same command to continue\n"), (
-        err
-    )
+    said = f"{SAID}curate: EndlessRunner: canceling the job; this takes at most 30 s\ncurate: EndlessRunner: the job has ended\n"
+    assert status == expected and err.endswith(f"{said}no unit is finished yet; repeat the command to continue\n"), err
     assert (tmp_path / "cancelled").exists() and not (tmp_path / "out/tmp/lock").exists()
 
 
@@ -252,7 +248,7 @@ def test_what_is_finished_is_counted(tmp_path, number, expected):
     running = start(code, str(tmp_path / "run"))
     assert running.stdout and running.stdout.readline() == "begun\n"
     status, _, err = interrupt(running, number)
-    assert status == expected and err.endswith(f"{SAID}finished: measure 1/3 units; run the same command to continue\n")
+    assert status == expected and err.endswith(f"{SAID}finished: measure 1/3 units; repeat the command to continue\n")
 
 
 def test_a_background_job_can_be_ended(tmp_path):

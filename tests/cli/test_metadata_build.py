@@ -33,7 +33,7 @@ def test_a_build_and_its_report(tmp_path, cli):
     assert shown.status == 0 and "'Haus'" in shown.out
     again = cli("metadata", "build", *paths[:2], "--language", "ja", "--out", out)
     assert again.out.count("no pair reaches PMI 30; most would be") == 1
-    assert again.err == f"left out 2 files without a language in the name, such as {out}\n"
+    assert again.err == f"skipped 2 files whose names contain no language, such as {out}\n"
 
 
 def _entries(text):
@@ -64,7 +64,7 @@ def test_bad_input(tmp_path, cli):
     dump.write_bytes(whole)
     assert build("--language", "deutsch")[0] == 2
     assert build("--language", "de ja")[1].startswith("curate: --language ja: no file of --wiki")
-    assert build("--pmi", "nan")[1] == "curate: --pmi nan: found no finite number; accepted: one, such as 25\n"
+    assert build("--pmi", "nan")[1] == "curate: --pmi nan: accepted: a finite number, such as 25\n"
     assert build("--out", str(tmp_path))[1].startswith(
         f"curate: --out {tmp_path}: is a folder; accepted: the name of a"
     )

@@ -106,7 +106,7 @@ def test_a_name_and_a_license_may_change(cli, pool, finished, tmp_path):
     change = ["--set", "name=better", "--set", "license=cc-by-4.0"]
     done = cli("run", str(pool / "texts.yaml"), "--out", str(out), *change)
     assert (done.status, done.err) == (0, "") and "the new name and license, all else stays" in done.out
-    assert "report.html was written again" in done.out
+    assert "rewrote report.html" in done.out
     after, now = tree(out), json.loads((out / "run.json").read_text())
     assert {name for name in before | after if before.get(name) != after.get(name)} == {
         *described, "report.html", "_SUCCESS",
@@ -414,13 +414,11 @@ def test_demo(cli, tmp_path, monkeypatch):
     out = tmp_path / "demo"
     done = cli("demo", "--out", str(out))
     assert done.status == 0, done.err
-    assert "writing a synthetic pool of" in done.err
+    assert "generating a pool of" in done.err
     assert "Injected defects" in done.out and f"--out {out}/run2 --reuse {out}/run" in done.out
     assert (out / "recipe.yaml").exists() and (out / "run" / "_SUCCESS").exists()
     assert cli("verify", str(out / "run")).status == 0
-    assert (
-        f"{out}/run/report.html shows the whole run on one page" in done.out and (out / "run" / "report.html").exists()
-    )
+    assert f"{out}/run/report.html in a browser" in done.out and (out / "run" / "report.html").exists()
     aligned = [line.split() for line in done.out.splitlines() if line.startswith("aligned ")][-1]
     assert aligned[-1] == "100.0%" and int(aligned[-2]) > 0  # all wrong captions that were injected
     near = next(line.split() for line in done.out.splitlines() if line.startswith("near-duplicates among them "))
@@ -451,7 +449,7 @@ def test_a_demo_touches_nothing_of_others(cli, finished, held, tmp_path):
     done = cli("demo", "--out", str(out))
     assert (done.status, done.out) == (2, "")
     assert "is a run" in done.err if held == "a run" else "and no earlier demo" in done.err
-    assert done.err.endswith("; accepted: a new or empty folder, or an earlier demo's\n")
+    assert done.err.endswith("; accepted: a new or empty folder, or the folder of an earlier demo\n")
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
@@ -532,7 +530,7 @@ def test_a_sample_that_takes_long_shows_how_far_it_is(cli, pool, tmp_path, monke
     monkeypatch.setattr(estimates, "measure", slow)
     monkeypatch.setattr(common, "say_if_slow", lambda text: contextlib.nullcontext(begun.append(text)))
     done = cli("plan", str(pool / "texts.yaml"))
-    assert begun[-1] == "measuring a sample of the pool for the estimate; --no-estimate skips it"
+    assert begun[-1] == "measuring a sample of the pool to estimate the yield (skip this with --no-estimate)"
     assert re.fullmatch(r"measure (\d)/\1 units", done.err.splitlines()[-1])
 
 

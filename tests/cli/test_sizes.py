@@ -40,10 +40,8 @@ def test_rules_on_sizes_of_resized_images_are_warned_of(cli, recipe):
     text = " ".join(planned.out.split())
     assert planned.status == 0 and "side 0 (0.00%)" in text
     assert "warning: input 'tars': " in text and "images were resized, one from " in text
-    assert (
-        " x 256 (declare columns: {original_width: int, original_height: int}), and the recipe names min_side" in text
-    )
-    assert "for the size before, write original_width and original_height" in text
+    assert " x 256 (declare columns: {original_width: int, original_height: int}), and the recipe uses min_side" in text
+    assert "to test the original size, use original_width and original_height" in text
     done = cli("run", str(recipe), "--out", str(recipe.parent / "run"))
     assert done.status == 0 and "images were resized, one from " in done.err
     columns = ("--set", "input.columns={original_width: int, original_height: int}")

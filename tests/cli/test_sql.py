@@ -136,7 +136,7 @@ def test_the_same_rows_in_every_format(cli, run):
         (["SET memory_limit = '1GB'"], ["read-only"]),
         (["FROM read_text('/etc/passwd')"], ["read_text"]),
         (["FROM '/etc/passwd'"], ["/etc/passwd"]),
-        (["funnel", "--param", "x"], ["--param x", "name=value"]),
+        (["funnel", "--param", "x"], ["--param x", "NAME=VALUE"]),
         (["funnel", "--param", "x=1"], ["--param x", "no parameters"]),
         (["top_entries", "--param", "limt=1"], ["'limit'"]),
         (["top_entries", "--param", "limit=many"], ["limit=many", "number"]),
@@ -348,7 +348,7 @@ def test_metadata_of_several_languages(cli, tmp_path):
     done = cli("metadata", "show", str(path), "--language", "de")
     assert [line.split() for line in done.out.splitlines()[-2:]] == [["2", "de", "'dog'"], ["3", "de", "'Hund'"]]
     assert ["entries", "4", "2", "en,", "2", "de"] in [line.split() for line in done.out.splitlines()]
-    assert "--language fr: found no entry of it" in cli("metadata", "show", str(path), "--language", "fr").err
+    assert "has no entry in it" in cli("metadata", "show", str(path), "--language", "fr").err
 
 
 def test_what_never_matches_is_by_mode_and_language(cli, tmp_path):

@@ -172,7 +172,7 @@ def run(request, pool, clock, tmp_path):
 def hand_over(run, *words):
     done = run("--detach", *words)
     assert done.status == 0, done.err
-    assert f"{run.url}: handed over to FnApiRunner" in done.out and f"curate cancel {run.url}" in done.out
+    assert f"{run.url}: runs in FnApiRunner" in done.out and f"curate cancel {run.url}" in done.out
 
 
 @pytest.mark.parametrize("run", ["memory", "local"], indirect=True)
@@ -202,11 +202,15 @@ def test_a_cancel(run):
     hand_over(run)
     run.job.refuses = True
     done = run.cancel()
-    assert done.status == 1 and "on elsewhere, since" in done.err and "may go on: no route to the service" in done.err
+    assert (
+        done.status == 1
+        and "on elsewhere, since" in done.err
+        and "may still be running: no route to the service" in done.err
+    )
     assert "see http://elsewhere/" in done.err and run.status().status == 3 and find_lease(run.store)
     run.job.refuses = False
     done = run.cancel()
-    assert done.status == 0 and "is cancelled; run its recipe again with the same --out" in done.out
+    assert done.status == 0 and "is canceled; run its recipe again with the same --out" in done.out
     assert find_lease(run.store) is None
     now = run.status()
     assert now.status == 1 and "nobody works on it; run its recipe again" in now.out

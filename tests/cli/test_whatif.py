@@ -277,7 +277,7 @@ def test_refusals(cli, finished, tmp_path):
     for options, part in (
         (["--set", "output.rows_per_shard=5"], "output cannot be changed without a run"),
         (["--set", "rules.x=1; COPY samples TO 'x'"], "rules.x"),
-        (["--plot", "x.svg"], "--plot needs a sweep"),
+        (["--plot", "x.svg"], "--plot needs --sweep"),
         (["--sweep", "balance.t=1..5", "--plot", "x.pdf"], "accepted: a name that ends in .svg, .png, .html"),
         (["--sweep", "balance.t=1..5", "--plot", f"{tmp_path}/no/x.svg"], "no folder"),
         (["--sweep", "balance.t"], "names no value to sweep"),

@@ -224,7 +224,7 @@ def test_a_run_does_not_begin_while_something_is_forgotten(original, recipe, tmp
     shutil.copy(original.folder / "shards/00001.tar", run.folder / "shards/00001.tar")
     forget(str(run.folder), requested)
     files = kit.files_of(run.folder)
-    with pytest.raises(RunError, match="samples were forgotten here while the run was being prepared; run again"):
+    with pytest.raises(RunError, match="samples were removed here while the run was being prepared; run again"):
         claim_folder(prepared)
     assert kit.files_of(run.folder) == files and left_of(run.folder, words) == []
 
@@ -367,7 +367,7 @@ def test_the_command_takes_out_what_is_forgotten_meanwhile(original, recipe, tmp
 
     monkeypatch.setattr(driver, "run", beginning)
     command(str(tmp_path / "r.yaml"), str(tmp_path / "new"), reuse=str(old.folder), overrides=["balance.t=4"])
-    assert "old: samples were forgotten there meanwhile; taking them out here too" in capsys.readouterr().err
+    assert "old: samples were removed there meanwhile" in capsys.readouterr().err
     new = Ran(tmp_path / "new")
     conserved(new)
     assert left_of(new.folder, words) == []

@@ -142,7 +142,7 @@ def test_a_driver_that_was_killed_leaves_a_lease(bucket, tmp_path, monkeypatch):
         source = f"{{name: pool, format: webdataset, path: '{served.url}/00000.tar'}}"
         (tmp_path / "recipe.yaml").write_text(f"input: {source}\nmax_failed: 1.0")
         words = ("run", str(tmp_path / "recipe.yaml"), "--out", out, "--detach")
-        assert f"which says more in handed.log\n  curate status {out} --watch" in curate(*words)
+        assert f"which logs to handed.log\n  curate status {out} --watch" in curate(*words)
         holder = find_holder(RunStore(out))
         assert holder is not None
         process = psutil.Process(holder.process)

@@ -85,7 +85,7 @@ def test_an_empty_folder_in_a_store_is_told_from_one_that_a_run_was_begun_in(tmp
 def test_who_comes_after_the_run_was_finished_is_told(tmp_path):
     prepared = prepare(make_recipe(tmp_path), str(tmp_path / "run"))
     kit.run_beam(make_recipe(tmp_path), tmp_path / "run")
-    with pytest.raises(RunError, match="another run finished this one"):
+    with pytest.raises(RunError, match="another command finished this run"):
         claim_folder(prepared)
 
 
@@ -105,7 +105,7 @@ def test_an_input_that_cannot_be_read_is_not_the_folders_fault(tmp_path, monkeyp
 
     prepared = prepare(make_recipe(tmp_path), str(tmp_path / "run"))
     monkeypatch.setattr("pipelines.claim.copy_inputs", refuse)
-    with pytest.raises(RunError, match=r"^an input cannot be read: s3://inputs/eval.tar: .*503"), claimed(prepared):
+    with pytest.raises(RunError, match=r"^cannot read an input: s3://inputs/eval.tar: .*503"), claimed(prepared):
         pass
 
 
@@ -122,4 +122,4 @@ def test_a_store_without_first_wins_is_said_to_be_so_where_others_may_work(
     prepared = prepare(make_recipe(tmp_path), f"{protocol and 'memory:/'}{tmp_path / 'run'}")
     with caplog.at_level(logging.WARNING), claimed(replace(prepared, context=replace(prepared.context, place=place))):
         pass
-    assert any("leave speculation off" in message for message in caplog.messages) is warned
+    assert any("turn speculation off" in message for message in caplog.messages) is warned

@@ -25,7 +25,9 @@ def test_a_program_learns_which_command_survives_a_death(tmp_path, caplog):
         prepared.context.store.write_bytes("parts/attempts/00000/0", b"")
         driver.run(prepared)
     unit = f"unit 00000 ({tmp_path}/pool.parquet) (killed 1 time)"
-    assert f"in flight when a process ended: {unit}; if a sample ends this one too, use `curate run`" in caplog.text
+    assert (
+        f"in flight when a process ended: {unit}; if a sample crashes this process too, use `curate run`" in caplog.text
+    )
 
 
 class Silent(Job):
@@ -39,7 +41,7 @@ def test_a_job_that_says_nothing_for_long_keeps_the_folder(tmp_path, monkeypatch
     prepared = prepare(parse_recipe({"input": [source]}), str(tmp_path / "run"))
     monkeypatch.setattr(Local, "outlasts_driver", True)
     monkeypatch.setattr(Local, "submit", lambda *_: Silent("a cluster", PipelineResult("RUNNING")))
-    told = "for an hour\nThe job may go on: `curate status"
+    told = "for an hour\nThe job may still be running: `curate status"
     with pytest.raises(EngineUnresponsiveError, match=told), claimed(prepared) as hold:
         driver.run(prepared, hold)
     holder = find_lease(prepared.context.store)

@@ -69,7 +69,7 @@ def test_a_run_goes_on_with_another_version(begun, tmp_path):
 
 def test_a_version_that_makes_tables_anew_names_them(run, begun, tmp_path, monkeypatch):
     monkeypatch.setitem(VERSIONS, "decide", 99)
-    anew = r".*still valid \(it makes decisions, shards anew\)"
+    anew = r".*still valid \(it recomputes decisions, shards\)"
     with pytest.raises(RecipeError, match=f"or a library changed{anew}"):
         prepare(make_recipe(tmp_path), str(run))
     with pytest.raises(RecipeError, match=f"of curate 0.0.9, and this is 0.1.0: curate 0.0.9 finishes it{anew}"):
@@ -120,9 +120,7 @@ def test_a_damaged_run_is_not_finished_and_the_file_is_named(damage, run, tmp_pa
     assert not prepared.finished
     with caplog.at_level(logging.WARNING):
         log_damage(prepared.context.store)
-    assert [
-        message for message in caplog.messages if "uids.npy: " in message and message.endswith("; it is recomputed")
-    ]
+    assert [message for message in caplog.messages if "uids.npy: " in message and message.endswith("; recomputing it")]
 
 
 def test_the_identity_does_not_depend_on_the_folder(run, tmp_path):

@@ -75,7 +75,7 @@ def test_a_job_is_cancelled(engine, number, environment, tmp_path):
     text = (tmp_path / "err").read_text()
     assert (
         "the job has ended\n" in text
-        and text.endswith("no unit was finished yet; run the same command to continue\n")
+        and text.endswith("no unit is finished yet; repeat the command to continue\n")
         and "Traceback" not in text
     )
     assert children and not psutil.wait_procs(children, 60)[1]

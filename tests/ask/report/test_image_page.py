@@ -90,7 +90,7 @@ def test_what_has_no_uid(run, cli):  # noqa: F811
         opened.look("SELECT words FROM kept")
     assert cli("sql", str(run), "--images").status == 2
     done = cli("sql", str(run), "SELECT uid FROM kept", "--out", "page.html")
-    assert (done.status, done.out) == (2, "") and "--out is the page that --images writes" in done.err
+    assert (done.status, done.out) == (2, "") and "--out names the page of --images" in done.err
     done = cli("sql", str(run), "SELECT uid FROM kept", "--images", "--fiftyone", "a")
     assert done.status == 2 and "accepted: one of them" in done.err
 

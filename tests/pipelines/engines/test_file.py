@@ -93,7 +93,7 @@ def test_the_work_of_prism_is_done_where_its_environment_is(tmp_path):
         ("direct_running_mode: [in_memory]", ["direct_running_mode", "['in_memory']", "one value"]),
         ("streaming: 1", ["streaming", "found 1", "true or false"]),
         ("spark_conf: {spark.a: null}", ["spark_conf.spark.a", "None"]),
-        ("job_name: 2026-01-02", ["job_name", "in quotes"]),
+        ("job_name: 2026-01-02", ["job_name", "quote all else"]),
         ("--runner: spark", ["--runner", "runner: VALUE"]),
         ("runner: spark\nrunner: local", ["'runner'", "twice", "line 2"]),
         ("a: 1\nb: : 2", ["not valid YAML", "line 2"]),

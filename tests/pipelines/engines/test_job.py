@@ -36,7 +36,7 @@ def test_an_interrupt_cancels_the_job(error, caplog):
     with pytest.raises(type(error)):
         Job("Spark", result).wait()
     assert result.state == PipelineState.CANCELLED and process._cleanups == []
-    assert caplog.messages == ["Spark: cancelling the job, for at most 30 s", "Spark: the job has ended"]
+    assert caplog.messages == ["Spark: canceling the job; this takes at most 30 s", "Spark: the job has ended"]
 
 
 def test_an_error_of_the_job_is_raised_and_nothing_is_cancelled(caplog):
@@ -132,7 +132,7 @@ def test_a_job_that_may_go_on_is_named(make, why, monkeypatch, caplog):
 
     Shown("Dataflow", make()).cancel()
     assert caplog.records[-1].levelno == logging.ERROR
-    assert caplog.messages[-1].startswith("Dataflow: the job may go on: ")
+    assert caplog.messages[-1].startswith("Dataflow: the job may still be running: ")
     assert any(reason in caplog.messages[-1] for reason in why.split("|"))
     assert caplog.messages[-1].endswith("; see https://logs.example")
 

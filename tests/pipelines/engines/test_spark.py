@@ -50,7 +50,7 @@ def test_a_setting_of_spark_that_is_none(tmp_path, monkeypatch):
     write_java(tmp_path, "17")
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     with pytest.raises(
-        RecipeError, match=r"--spark_conf executor.memory=4g: not a setting of Spark; accepted: such as"
+        RecipeError, match=r"--spark_conf executor.memory=4g: is not a Spark setting; accepted: such as"
     ):
         check("--runner=spark", "--spark_conf=executor.memory=4g")
     monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))

@@ -90,7 +90,7 @@ def test_which_masters_have_the_driver_on_the_cluster(says):
         (("--spark_master_url=spark://host:7077",), False),
     ):
         assert choose_engine(["--runner=spark", *options]).outlasts_driver is is_there
-    with pytest.raises(RecipeError, match=r"--spark_conf memory=4g: not a setting of Spark"):
+    with pytest.raises(RecipeError, match=r"--spark_conf memory=4g: is not a Spark setting"):
         _ = choose_engine(["--runner=spark", YARN, "--spark_conf=memory=4g"]).outlasts_driver
 
 
@@ -284,5 +284,5 @@ def test_a_cluster_that_is_away_for_a_while(says, tmp_path, monkeypatch):
     with pytest.raises(EngineUnresponsiveError, match="Connection refused"):
         job.follow(lambda: None)
     says("spark-class", "!Application with id 'application_17_0002' doesn't exist in RM.\n")
-    with pytest.raises(EngineUnresponsiveError, match="the job is not known there"):
+    with pytest.raises(EngineUnresponsiveError, match="it does not know the job"):
         job.follow(lambda: None)

@@ -63,7 +63,7 @@ def test_of_one_run_there_is_one_active_job(cloud):
     out = f"{BUCKET}/one"
     submit(cloud, out)
     with pytest.raises(
-        RunError, match=r"has an active job curate-one-\w{8} already: https://console.*-00\?project=my-project-1; wait"
+        RunError, match=r"already has an active job curate-one-\w{8}: https://console.*-00\?project=my-project-1; wait"
     ):
         submit(cloud, out)
     cloud.service.jobs[0].state = "JOB_STATE_FAILED"
@@ -141,7 +141,7 @@ def test_a_run_that_is_handed_over_and_cancelled(cloud, recipe, tmp_path):
     done = run_command("run", str(recipe), "--out", out, "--on", on, "--detach")
     assert done.status == 0, done.err
     [job] = cloud.service.jobs
-    assert f"{out}: handed over to Dataflow\n" in done.out
+    assert f"{out}: runs in Dataflow\n" in done.out
     status = run_command("status", out)
     assert status.status == 3 and f"job {job.id} on dataflow" in status.out and "(RUNNING)" in status.out
     refused = run_command("run", str(recipe), "--out", out, "--on", on)

@@ -88,7 +88,7 @@ def test_handed_over_followed_killed_and_cancelled(kubernetes, tmp_path):
             done = run(
                 "run", str(recipe), "--out", out, "--on", str(tmp_path / "on.yaml"), "--detach", *words, shell=True
             )
-            assert done.returncode == 0 and f"{out}: handed over to Spark" in done.stdout, done.stderr
+            assert done.returncode == 0 and f"{out}: runs in Spark" in done.stdout, done.stderr
 
         def measured():
             store.invalidate_cache()
@@ -120,7 +120,7 @@ def test_handed_over_followed_killed_and_cancelled(kubernetes, tmp_path):
             for kind in ("pods", "configmaps", "services"):
                 (watched / kind).write_text(json.dumps(kubernetes.objects(kind)))
             stopped = run("cancel", out)
-            assert stopped.returncode == 0 and "is cancelled; run its recipe again" in stopped.stdout, stopped.stderr
+            assert stopped.returncode == 0 and "is canceled; run its recipe again" in stopped.stdout, stopped.stderr
             assert not find_lease(RunStore(out))
             wait_for(lambda: not kubernetes.objects())
             now = run("status", out)

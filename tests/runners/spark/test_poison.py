@@ -45,7 +45,7 @@ def test_what_ends_its_worker_fails_alone(what, where, tmp_path):
             )
 
         done = curate("run", "recipe.yaml", "--out", "run", "--on", "spark.yaml", "--detach")
-        assert done.returncode == 0 and "handed over to process " in done.stdout, done.stderr
+        assert done.returncode == 0 and "runs in process " in done.stdout, done.stderr
         working = curate("status", "run")
         assert working.returncode == 3 and "is at work" in working.stdout, working.stdout
         followed = curate("status", "run", "--watch")

@@ -85,7 +85,7 @@ def test_it_runs_what_is_staged_until_it_has_ended(submitted, tmp_path):
     assert not (out / "tmp").exists() and "nothing differs" in run_command("verify", str(out)).out
     log = (out / "logs/driver.log").read_text()
     assert "Spark 4" in log and "measure 2/2" in log and f"curate sql {out}" in log
-    assert drive().returncode == 1, "nothing is staged any more"
+    assert drive().returncode == 1, "nothing is staged anymore"
 
     out = tmp_path / "failing"
     hand_over(out, "--set", "max_failed=0.01")
@@ -94,7 +94,7 @@ def test_it_runs_what_is_staged_until_it_has_ended(submitted, tmp_path):
     assert now.status == 1 and "nobody works on it" in now.out and "max_failed" in now.out
     assert "last error of a worker: " in now.out and " ERROR audit: " in now.out, now.out
     again = drive()
-    assert again.returncode == 1 and "nothing is staged for this driver" in again.stdout
+    assert again.returncode == 1 and "found no job for this driver" in again.stdout
 
 
 def test_an_error_of_any_library_ends_the_lease(tmp_path, monkeypatch):

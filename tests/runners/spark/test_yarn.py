@@ -77,7 +77,7 @@ def test_handed_over_followed_and_cancelled(yarn, packed, tmp_path):
     hand_over = ("run", str(recipe), "--out", str(out), "--on", str(tmp_path / "yarn.yaml"), "--detach")
 
     done = run(*hand_over, shell=True)  # the shell ends with it
-    assert done.returncode == 0 and f"{out}: handed over to Spark" in done.stdout, done.stderr
+    assert done.returncode == 0 and f"{out}: runs in Spark" in done.stdout, done.stderr
     waiting = run("status", str(out))
     assert waiting.returncode == 3 and "waiting for curate run (job application_" in waiting.stdout, waiting.stdout
     ends = time.monotonic() + SECONDS
@@ -94,7 +94,7 @@ def test_handed_over_followed_and_cancelled(yarn, packed, tmp_path):
     second = run(*hand_over)
     assert second.returncode == 1 and "is running here" in second.stderr
     stopped = run("cancel", str(out))
-    assert stopped.returncode == 0 and "is cancelled; run its recipe again" in stopped.stdout, stopped.stderr
+    assert stopped.returncode == 0 and "is canceled; run its recipe again" in stopped.stdout, stopped.stderr
     assert [app["state"] for app in yarn.find_applications()] == ["KILLED"] and not find_lease(RunStore(str(out)))
     now = run("status", str(out))
     assert now.returncode == 1 and "nobody works on it" in now.stdout
